@@ -1,0 +1,123 @@
+package conntrack
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Requests in one datagram. What comes back for each is charged to the socket's
+// receive buffer: under 1 KiB for an error, nearly 5 KiB for an entry.
+const (
+	deletesPerBatch = 512
+	probesPerBatch  = 256
+)
+
+// delete asks for the deletion of all targets. It returns those that were
+// deleted, those that were gone before, and the first other error.
+func (c *conn) delete(targets []target) (deleted, gone []target, err error) {
+	for len(targets) > 0 {
+		part := targets[:min(len(targets), deletesPerBatch)]
+		targets = targets[len(part):]
+		codes, err := c.batch(typeDelete, part, func(int, *flow) {})
+		if err != nil {
+			return deleted, gone, err
+		}
+		var failed error
+		for i, code := range codes {
+			switch code {
+			case 0:
+				deleted = append(deleted, part[i])
+			case unix.ENOENT:
+				gone = append(gone, part[i])
+			default:
+				failed = code
+			}
+		}
+		if failed != nil {
+			return deleted, gone, failed
+		}
+	}
+	return deleted, gone, nil
+}
+
+// probe asks for all targets and returns those the kernel no longer has. The
+// kernel drops entries whose time is over when it is asked for them.
+func (c *conn) probe(targets []target) (gone []target, err error) {
+	for len(targets) > 0 {
+		part := targets[:min(len(targets), probesPerBatch)]
+		targets = targets[len(part):]
+		other := make([]bool, len(part))
+		codes, err := c.batch(typeGet, part, func(i int, f *flow) { other[i] = f.id != part[i].id })
+		if err != nil {
+			return gone, err
+		}
+		for i, code := range codes {
+			if code == unix.ENOENT || other[i] {
+				gone = append(gone, part[i])
+			} else if code != 0 {
+				return gone, code
+			}
+		}
+	}
+	return gone, nil
+}
+
+// batch sends one request for each target in one datagram and returns a code
+// for each. Only the last one asks to be acknowledged: errors come unasked, so
+// what is not refused by then was done.
+func (c *conn) batch(kind uint16, targets []target, found func(int, *flow)) ([]syscall.Errno, error) {
+	base := c.seq + 1
+	c.out.b = c.out.b[:0]
+	for i := range targets {
+		flags := uint16(0)
+		if i == len(targets)-1 {
+			flags = unix.NLM_F_ACK
+		}
+		c.seq++
+		c.out.byTuple(kind, flags, c.seq, targets[i].key, targets[i].id)
+	}
+	if err := c.send(c.out.b); err != nil {
+		return nil, err
+	}
+	codes := make([]syscall.Errno, len(targets))
+	for {
+		b, err := c.receive()
+		if err != nil {
+			return nil, err
+		}
+		done, err := answers(b, base, codes, found)
+		if done || err != nil {
+			return codes, err
+		}
+	}
+}
+
+// answers reads one datagram of answers to requests numbered from base on.
+func answers(b []byte, base uint32, codes []syscall.Errno, found func(int, *flow)) (done bool, err error) {
+	for len(b) > 0 {
+		h, payload, rest, ok := cutMessage(b)
+		if !ok {
+			return false, errMalformed
+		}
+		b = rest
+		i := h.seq - base
+		if i >= uint32(len(codes)) {
+			continue
+		}
+		switch h.kind {
+		case unix.NLMSG_ERROR:
+			if codes[i], err = errno(payload); err != nil {
+				return false, err
+			}
+			done = i == uint32(len(codes)-1)
+		case typeNew:
+			var f flow
+			if _, err := f.parse(payload); err != nil {
+				return false, err
+			}
+			found(int(i), &f)
+		}
+	}
+	return done, nil
+}

@@ -1,0 +1,97 @@
+package conntrack
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// commandBuffer holds the answers to a whole batch of requests.
+	commandBuffer = 4 << 20
+	// datagramSize is more than the 32 KiB at most that the kernel puts into
+	// one datagram of a dump.
+	datagramSize = 64 << 10
+)
+
+// conn is a netlink socket for requests; one goroutine uses it at a time. It
+// reads and writes the socket itself: the kernel's messages are parsed where
+// they lie.
+type conn struct {
+	nl  *netlink.Conn
+	raw syscall.RawConn
+	seq uint32
+	in  []byte
+	out request
+}
+
+func newConn(nl *netlink.Conn, receiveBuffer int) (*conn, error) {
+	if err := enlarge(nl, receiveBuffer); err != nil {
+		return nil, fmt.Errorf("set receive buffer: %w", err)
+	}
+	if err := nl.SetOption(netlink.CapAcknowledge, true); err != nil {
+		return nil, fmt.Errorf("set short acknowledgements: %w", err)
+	}
+	raw, err := nl.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &conn{nl: nl, raw: raw}, nil
+}
+
+func (c *conn) close() error { return c.nl.Close() }
+
+// cancelWith makes reads fail once ctx is done, until stop is called; stop
+// tells whether the socket may be used again.
+func (c *conn) cancelWith(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = c.nl.SetReadDeadline(time.Unix(1, 0)) })
+}
+
+// send hands one datagram to the kernel, which carries out the requests in it
+// before it returns.
+func (c *conn) send(b []byte) error {
+	var err error
+	if werr := c.raw.Write(func(fd uintptr) bool {
+		_, err = unix.Write(int(fd), b)
+		return err != unix.EAGAIN && err != unix.EINTR
+	}); werr != nil {
+		return werr
+	}
+	return os.NewSyscallError("sendmsg", err)
+}
+
+// receive returns the next datagram, valid until the next call.
+func (c *conn) receive() ([]byte, error) {
+	if c.in == nil {
+		c.in = make([]byte, datagramSize)
+	}
+	var n int
+	var err error
+	if rerr := c.raw.Read(func(fd uintptr) bool {
+		n, _, err = unix.Recvfrom(int(fd), c.in, unix.MSG_TRUNC)
+		return err != unix.EAGAIN && err != unix.EINTR
+	}); rerr != nil {
+		return nil, rerr
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("recvmsg", err)
+	}
+	if n > len(c.in) {
+		return nil, fmt.Errorf("datagram of %d octets: %w", n, errMalformed)
+	}
+	return c.in[:n], nil
+}
+
+// errno is the code of a NLMSG_ERROR or NLMSG_DONE message; 0 is success.
+func errno(payload []byte) (syscall.Errno, error) {
+	if len(payload) < 4 {
+		return 0, errMalformed
+	}
+	return syscall.Errno(-int32(binary.NativeEndian.Uint32(payload))), nil
+}

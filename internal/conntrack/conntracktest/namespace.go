@@ -1,0 +1,40 @@
+package conntracktest
+
+import (
+	"crypto/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Namespace makes a network namespace with a unique name that lives as long as
+// the test. It returns its name and its path.
+func Namespace(t testing.TB) (name, path string) {
+	t.Helper()
+	name = "sdct-" + strings.ToLower(rand.Text()[:10])
+	Command(t, "ip", "netns", "add", name)
+	t.Cleanup(func() { Command(t, "ip", "netns", "del", name) })
+	return name, filepath.Join("/run/netns", name)
+}
+
+// In runs a command in a namespace and returns what it prints.
+func In(t testing.TB, name string, command ...string) string {
+	t.Helper()
+	return Command(t, append([]string{"ip", "netns", "exec", name}, command...)...)
+}
+
+// Command runs a command that must succeed and returns what it prints.
+func Command(t testing.TB, command ...string) string {
+	t.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", command, err, stderr.String())
+	}
+	return string(out)
+}

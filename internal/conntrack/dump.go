@@ -1,0 +1,72 @@
+package conntrack
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// dump asks for every IPv4 entry and calls fn with those of each datagram. The
+// slice is reused.
+func (c *conn) dump(fn func([]flow) error) error {
+	c.seq++
+	c.out.b = c.out.b[:0]
+	c.out.dump(c.seq)
+	if err := c.send(c.out.b); err != nil {
+		return err
+	}
+	var flows []flow
+	for {
+		b, err := c.receive()
+		if err != nil {
+			return err
+		}
+		flows = flows[:0]
+		flows, done, err := parseDump(flows, b, c.seq)
+		if err != nil {
+			return err
+		}
+		if len(flows) > 0 {
+			if err := fn(flows); err != nil {
+				return err
+			}
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// parseDump appends the entries in one datagram of the dump numbered seq.
+func parseDump(to []flow, b []byte, seq uint32) (flows []flow, done bool, err error) {
+	for len(b) > 0 {
+		h, payload, rest, ok := cutMessage(b)
+		if !ok {
+			return nil, false, errMalformed
+		}
+		b = rest
+		switch {
+		case h.seq != seq:
+		case h.kind == unix.NLMSG_DONE || h.kind == unix.NLMSG_ERROR:
+			return to, true, dumpResult(payload)
+		case h.kind == typeNew:
+			to = append(to, flow{})
+			ok, err := to[len(to)-1].parse(payload)
+			if err != nil {
+				return nil, false, err
+			}
+			if !ok {
+				to = to[:len(to)-1]
+			}
+		}
+	}
+	return to, false, nil
+}
+
+func dumpResult(payload []byte) error {
+	code, err := errno(payload)
+	if err != nil || code == 0 {
+		return err
+	}
+	return fmt.Errorf("dump conntrack: %w", code)
+}

@@ -1,0 +1,33 @@
+package conntrack
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// LeftError says that entries were still there after the last try to delete
+// them: something keeps making new ones.
+type LeftError struct {
+	Left map[netip.Addr]int // entries by inside address
+	Err  error              // what the kernel refused last, if it did
+}
+
+func (e *LeftError) Error() string {
+	entries := 0
+	example := netip.Addr{}
+	for addr, n := range e.Left {
+		entries += n
+		if !example.IsValid() || addr.Less(example) {
+			example = addr
+		}
+	}
+	text := fmt.Sprintf("%d conntrack entries of %d addresses are left, %d of them of %v",
+		entries, len(e.Left), e.Left[example], example)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap returns the kernel's error.
+func (e *LeftError) Unwrap() error { return e.Err }

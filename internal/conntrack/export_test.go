@@ -1,0 +1,62 @@
+package conntrack
+
+import (
+	"context"
+	"net/netip"
+	"syscall"
+)
+
+// ParsePayload parses one message's payload for tests.
+func ParsePayload(payload []byte) (Entry, bool, error) {
+	var f flow
+	ok, err := f.parse(payload)
+	return f.entry(), ok, err
+}
+
+// WithEventBuffer sets the size of the event socket's receive buffer.
+func WithEventBuffer(o Options, size int) Options {
+	o.eventBuffer = size
+	return o
+}
+
+// Rebuild makes Run rebuild the index.
+func (t *Table) Rebuild() { t.listener.askRebuild() }
+
+// Walk makes one table pass for an address.
+func (t *Table) Walk(ctx context.Context, addr netip.Addr) error {
+	v, _ := fromAddr(addr)
+	_, err := t.walk(ctx, asked{v: {}})
+	return err
+}
+
+// Join subscribes to events without running the table.
+func (t *Table) Join() error { return t.listener.receiver.join() }
+
+// Drain applies the events that wait and returns how many there were.
+func (t *Table) Drain() (int, error) {
+	total := 0
+	batch := make([]event, 0, eventsPerRead)
+	for {
+		n, err := t.listener.receiver.receive(false)
+		if n == 0 || err != nil {
+			return total, err
+		}
+		batch = t.listener.parse(batch[:0], n)
+		t.listener.apply(batch)
+		total += len(batch)
+	}
+}
+
+// ParseDatagram reads a datagram as events, a dump and answers would be read.
+func ParseDatagram(b []byte) {
+	_, _, _ = parseDump(nil, b, 1)
+	_, _ = answers(b, 1, make([]syscall.Errno, 2), func(int, *flow) {})
+	for {
+		h, payload, rest, ok := cutMessage(b)
+		if !ok {
+			return
+		}
+		(&listener{stale: make(chan struct{}, 1)}).event(nil, h, payload)
+		b = rest
+	}
+}

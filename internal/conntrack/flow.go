@@ -1,0 +1,25 @@
+package conntrack
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Tuple is one direction of a conntrack entry. For ICMP the source port holds
+// the query identifier and the destination port type and code.
+type Tuple struct {
+	Src, Dst         netip.Addr
+	SrcPort, DstPort uint16
+	Protocol         uint8 // IANA number: 1 ICMP, 6 TCP, 17 UDP
+}
+
+// Entry is one conntrack entry as the kernel reports it.
+type Entry struct {
+	Orig, Reply    Tuple
+	Zone           uint16 // of the original direction; 0 is the default zone
+	ID             uint32 // kernel's identifier of the entry, so that a delete never hits a successor
+	Status         uint32 // IPS_* bits
+	TCPState       uint8  // kernel enum tcp_conntrack; 0 when not TCP
+	Timeout        time.Duration
+	Packets, Bytes uint64 // both directions; 0 when nf_conntrack_acct is off
+}

@@ -1,0 +1,203 @@
+package conntrack
+
+import (
+	"hash/maphash"
+	"sync"
+)
+
+// record is one entry under one of its owners, 40 bytes. The first record of an
+// entry stands in the lookup; those of further owners hang from it by twin.
+type record struct {
+	key        key
+	id         uint32
+	owner      uint32 // slot in index.owners
+	next, prev uint32 // the owner's other records; next also chains free ones
+	twin       uint32 // the same entry's record under its next owner
+	serial     uint16 // tells incarnations of one key apart
+	gen        uint8  // of the rebuild that last saw it
+	kind       uint8
+}
+
+// Kinds of record.
+const (
+	recordFree uint8 = iota
+	recordFirst
+	recordTwin
+)
+
+// owner is one address that has entries.
+type owner struct {
+	addr  uint32
+	head  uint32 // first record, or the next free owner
+	count uint32
+}
+
+// identity is an incarnation of an entry as events name it.
+type identity struct {
+	key key
+	id  uint32
+}
+
+// index knows which entries belong to which inside address. Its lock is held
+// for short steps and never while the kernel is asked.
+type index struct {
+	mu      sync.Mutex
+	inside  addrSet
+	records slab[record]
+	free    uint32 // chain of free records
+	owners  slab[owner]
+	spare   uint32            // chain of free owners
+	byAddr  map[uint32]uint32 // address -> owner
+	lookup  lookup
+	flows   int
+	serial  uint16
+	rebuild rebuild
+	idle    idleQueue
+}
+
+func newIndex(inside addrSet) *index {
+	return &index{
+		inside: inside,
+		byAddr: make(map[uint32]uint32),
+		lookup: lookup{seed: maphash.MakeSeed()},
+		idle:   newIdleQueue(),
+	}
+}
+
+// createdLocked takes a NEW event. The entry it names is the newest on its key.
+func (x *index) createdLocked(f *flow) {
+	o := f.owners(x.inside)
+	if o.n == 0 {
+		return
+	}
+	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
+		x.removeLocked(slot)
+	}
+	x.insertLocked(f, o)
+}
+
+// destroyedLocked takes a DESTROY event. One whose identifier is not that of
+// the known entry is about an earlier incarnation.
+func (x *index) destroyedLocked(f *flow) {
+	if x.rebuild.running && f.owners(x.inside).n > 0 {
+		x.rebuild.died(identity{f.orig, f.id})
+	}
+	slot := x.lookup.find(f.orig, &x.records)
+	if slot != 0 && x.records.at(slot).id == f.id {
+		x.removeLocked(slot)
+	}
+}
+
+func (x *index) insertLocked(f *flow, o owners) {
+	x.serial++
+	x.flows++
+	last := uint32(0)
+	for i, addr := range o.list() {
+		slot := x.allocLocked()
+		r := x.records.at(slot)
+		*r = record{key: f.orig, id: f.id, serial: x.serial, gen: x.rebuild.gen, kind: recordTwin}
+		x.linkLocked(slot, addr)
+		if i == 0 {
+			r.kind = recordFirst
+			x.lookup.insert(slot, &x.records)
+		} else {
+			x.records.at(last).twin = slot
+		}
+		last = slot
+	}
+}
+
+// removeLocked removes an entry by its first record.
+func (x *index) removeLocked(slot uint32) {
+	x.lookup.remove(slot, &x.records)
+	x.flows--
+	for slot != 0 {
+		r := x.records.at(slot)
+		twin := r.twin
+		x.unlinkLocked(r)
+		*r = record{next: x.free}
+		x.free = slot
+		slot = twin
+	}
+}
+
+func (x *index) allocLocked() uint32 {
+	slot := x.free
+	if slot == 0 {
+		return x.records.extend()
+	}
+	x.free = x.records.at(slot).next
+	return slot
+}
+
+// linkLocked puts a record at the head of its owner's list.
+func (x *index) linkLocked(slot, addr uint32) {
+	own := x.ownerLocked(addr)
+	r, o := x.records.at(slot), x.owners.at(own)
+	r.owner, r.next = own, o.head
+	if o.head != 0 {
+		x.records.at(o.head).prev = slot
+	}
+	o.head = slot
+	o.count++
+}
+
+func (x *index) unlinkLocked(r *record) {
+	o := x.owners.at(r.owner)
+	if r.prev != 0 {
+		x.records.at(r.prev).next = r.next
+	} else {
+		o.head = r.next
+	}
+	if r.next != 0 {
+		x.records.at(r.next).prev = r.prev
+	}
+	if o.count--; o.count == 0 {
+		x.dropOwnerLocked(r.owner)
+	}
+}
+
+func (x *index) ownerLocked(addr uint32) uint32 {
+	if slot, ok := x.byAddr[addr]; ok {
+		return slot
+	}
+	slot := x.spare
+	if slot == 0 {
+		slot = x.owners.extend()
+	} else {
+		x.spare = x.owners.at(slot).head
+	}
+	*x.owners.at(slot) = owner{addr: addr}
+	x.byAddr[addr] = slot
+	return slot
+}
+
+func (x *index) dropOwnerLocked(slot uint32) {
+	o := x.owners.at(slot)
+	delete(x.byAddr, o.addr)
+	x.idle.push(o.addr)
+	*o = owner{head: x.spare}
+	x.spare = slot
+}
+
+// count is the number of entries that have addr in either tuple.
+func (x *index) count(addr uint32) int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.countLocked(addr)
+}
+
+func (x *index) countLocked(addr uint32) int {
+	slot, ok := x.byAddr[addr]
+	if !ok {
+		return 0
+	}
+	return int(x.owners.at(slot).count)
+}
+
+// totals are the number of entries and that of the addresses that have any.
+func (x *index) totals() (flows, addresses int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.flows, len(x.byAddr)
+}

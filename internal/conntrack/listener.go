@@ -1,0 +1,114 @@
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// listener feeds the index with events.
+type listener struct {
+	receiver *receiver
+	index    *index
+	stale    chan struct{} // holds a token when the index must be rebuilt
+
+	events   atomic.Uint64 // entries begun and ended
+	overruns atomic.Uint64 // times the kernel dropped events
+}
+
+// event is one parsed notification.
+type event struct {
+	flow  flow
+	ended bool
+}
+
+// listen runs until ctx is done. After lost events it first empties the socket:
+// until then the kernel drops new ones without saying so again, and a rebuild
+// would miss them.
+func (l *listener) listen(ctx context.Context) error {
+	stop := l.receiver.cancelWith(ctx)
+	defer stop()
+	batch := make([]event, 0, eventsPerRead)
+	lost := false
+	for {
+		n, err := l.receiver.receive(!lost)
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			lost = true
+			l.index.holdIdle()
+			l.overruns.Add(1)
+			continue
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("receive conntrack events: %w", err)
+		}
+		batch = l.parse(batch[:0], n)
+		l.apply(batch)
+		if lost && n < eventsPerRead {
+			lost = false
+			l.askRebuild()
+		}
+	}
+}
+
+func (l *listener) askRebuild() {
+	select {
+	case l.stale <- struct{}{}:
+	default:
+	}
+}
+
+// parse appends the events of the first n datagrams. What cannot be parsed
+// counts as lost.
+func (l *listener) parse(to []event, n int) []event {
+	for i := range n {
+		b := l.receiver.datagram(i)
+		if b == nil {
+			l.askRebuild()
+		}
+		for len(b) > 0 {
+			h, payload, rest, ok := cutMessage(b)
+			if !ok {
+				l.askRebuild()
+				break
+			}
+			to, b = l.event(to, h, payload), rest
+		}
+	}
+	return to
+}
+
+func (l *listener) event(to []event, h header, payload []byte) []event {
+	if h.kind != typeNew && h.kind != typeDelete {
+		return to
+	}
+	to = append(to, event{ended: h.kind == typeDelete})
+	ok, err := to[len(to)-1].flow.parse(payload)
+	if err != nil {
+		l.askRebuild()
+	}
+	if !ok {
+		to = to[:len(to)-1]
+	}
+	return to
+}
+
+func (l *listener) apply(batch []event) {
+	if len(batch) == 0 {
+		return
+	}
+	l.events.Add(uint64(len(batch)))
+	l.index.mu.Lock()
+	defer l.index.mu.Unlock()
+	for i := range batch {
+		if batch[i].ended {
+			l.index.destroyedLocked(&batch[i].flow)
+		} else {
+			l.index.createdLocked(&batch[i].flow)
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// pass is one walk through the table for all who joined before it began.
+type pass struct {
+	want  asked
+	found []target
+	err   error
+	done  chan struct{}
+}
+
+// prover runs table passes, one at a time. Callers that come while one runs
+// share the next.
+type prover struct {
+	turn   chan struct{} // a token: whose pass runs
+	mu     sync.Mutex
+	next   *pass
+	resume time.Time // the next pass may begin
+	passes counter
+}
+
+func newProver() *prover {
+	p := &prover{turn: make(chan struct{}, 1)}
+	p.turn <- struct{}{}
+	return p
+}
+
+// find returns the entries that have one of the addresses in either tuple, by a
+// pass that begins after the call.
+func (p *prover) find(ctx context.Context, t *Table, want asked) ([]target, error) {
+	for {
+		joined, leads := p.join(want)
+		if leads {
+			p.lead(ctx, t, joined)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-joined.done:
+		}
+		switch {
+		case joined.err == nil:
+			return belonging(joined.found, want), nil
+		case leads || !isContextError(joined.err):
+			return nil, joined.err
+		}
+		// The leader was called off; its followers still want an answer.
+	}
+}
+
+func (p *prover) join(want asked) (joined *pass, leads bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.next == nil {
+		p.next = &pass{want: make(asked, len(want)), done: make(chan struct{})}
+		leads = true
+	}
+	for addr := range want {
+		p.next.want[addr] = struct{}{}
+	}
+	return p.next, leads
+}
+
+// lead waits for its turn and runs the pass. Whoever joined until it began is
+// served by it.
+func (p *prover) lead(ctx context.Context, t *Table, mine *pass) {
+	defer close(mine.done)
+	err := p.wait(ctx)
+	p.mu.Lock()
+	p.next = nil
+	p.mu.Unlock()
+	if err != nil {
+		mine.err = err
+		return
+	}
+	began := time.Now()
+	mine.found, mine.err = t.walk(ctx, mine.want)
+	p.passes.Add(1)
+	p.mu.Lock()
+	p.resume = time.Now().Add(time.Since(began))
+	p.mu.Unlock()
+	p.turn <- struct{}{}
+}
+
+// wait returns with the turn taken, unless ctx ended first. A pass begins no
+// sooner after the last one than that took, so passes take half a core at most.
+func (p *prover) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.turn:
+	}
+	p.mu.Lock()
+	gap := time.Until(p.resume)
+	p.mu.Unlock()
+	if err := rest(ctx, gap); err != nil {
+		p.turn <- struct{}{}
+		return err
+	}
+	return nil
+}
+
+func isContextError(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+func belonging(found []target, want asked) []target {
+	var mine []target
+	for i := range found {
+		for _, addr := range found[i].owners.list() {
+			if want.contains(addr) {
+				mine = append(mine, found[i])
+				break
+			}
+		}
+	}
+	return mine
+}
+
+// walk passes through the table once. A kernel-side filter (CTA_FILTER) would
+// need a walk for each address and each of the four places it can stand in; for
+// a single address that took 1.6 times as long as a dump at 10,000 entries and
+// 0.7 to 0.9 times at 100,000 and more, so there is only the dump.
+func (t *Table) walk(ctx context.Context, want asked) (found []target, err error) {
+	err = t.pool.with(ctx, func(c *conn) error {
+		return c.dump(func(flows []flow) error {
+			found = t.pick(found, flows, want)
+			return nil
+		})
+	})
+	return found, err
+}
+
+// pick appends the entries that have one of the addresses.
+func (t *Table) pick(to []target, flows []flow, want asked) []target {
+	for i := range flows {
+		if o := flows[i].owners(want); o.n > 0 {
+			to = append(to, t.index.target(&flows[i], o))
+		}
+	}
+	return to
+}

@@ -1,0 +1,167 @@
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// DefaultAudit is how often the index is compared with the kernel by default.
+const DefaultAudit = 10 * time.Minute
+
+// Options configure a Table.
+type Options struct {
+	// NetNS is a name under /run/netns or a path; "" is the caller's own.
+	NetNS string
+	// Inside are the IPv4 prefixes whose entries are indexed. Required for the
+	// index; deletes and dumps work for any address.
+	Inside []netip.Prefix
+	// Audit is how often the index is rebuilt from a dump although no event was
+	// lost; 0 is DefaultAudit. Entries that began while nobody listened end
+	// without an event when the sysctl nf_conntrack_events is 2 (the default
+	// since Linux 5.19; 1 makes them tell), and only an audit or a Probe finds
+	// that out.
+	Audit time.Duration
+	// Logger is where lost events are told; default discards.
+	Logger *slog.Logger
+
+	eventBuffer int // tests make it small; 0 is eventBuffer
+}
+
+// Table is the connection tracking table of one network namespace, with an
+// index of the entries of inside addresses. Its methods may be used by many
+// goroutines at once.
+type Table struct {
+	pool     pool
+	index    *index
+	listener listener
+	prover   *prover
+	audit    time.Duration
+	log      *slog.Logger
+	ready    chan struct{}
+	idle     chan netip.Addr
+	rebuilds counter
+}
+
+// Open opens sockets in the namespace. The kernel need not track connections
+// there yet. The index stays empty until Run.
+func Open(o Options) (*Table, error) {
+	o = o.withDefaults()
+	inside, err := newSpans(o.Inside)
+	if err != nil {
+		return nil, err
+	}
+	space, err := openNamespace(o.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	receiver, err := newReceiver(space, o.eventBuffer)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open conntrack table: %w", err), space.close())
+	}
+	t := &Table{
+		pool:   pool{space: space},
+		index:  newIndex(inside),
+		prover: newProver(),
+		audit:  o.Audit,
+		log:    o.Logger,
+		ready:  make(chan struct{}),
+		idle:   make(chan netip.Addr),
+	}
+	t.listener = listener{receiver: receiver, index: t.index, stale: make(chan struct{}, 1)}
+	return t, nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.Audit <= 0 {
+		o.Audit = DefaultAudit
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.eventBuffer == 0 {
+		o.eventBuffer = eventBuffer
+	}
+	return o
+}
+
+// Close closes the sockets. Nothing in the kernel changes. Run and every other
+// call must have returned.
+func (t *Table) Close() error {
+	return errors.Join(t.listener.receiver.close(), t.pool.close())
+}
+
+// Run keeps the index: it subscribes to events, then builds the index from a
+// dump, and rebuilds it after lost events and for the audit. It returns nil once
+// ctx is done and an error when the kernel refuses. It is called once.
+func (t *Table) Run(ctx context.Context) error {
+	if err := t.listener.receiver.join(); err != nil {
+		return fmt.Errorf("subscribe to conntrack events: %w", err)
+	}
+	defer t.listener.receiver.leave()
+	group, tasks := errgroup.WithContext(ctx)
+	group.Go(func() error { return t.listener.listen(tasks) })
+	group.Go(func() error { return t.keepIndex(tasks) })
+	group.Go(func() error { return t.index.serveIdle(tasks, t.idle) })
+	if err := group.Wait(); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// Ready is closed once the index has been built.
+func (t *Table) Ready() <-chan struct{} { return t.ready }
+
+// Idle tells inside addresses whose count fell to zero. It is a hint: look at
+// Count before acting on it. An address that never had an entry is not told.
+// Notifications wait, each address once, until they are read, and while events
+// may be missing.
+func (t *Table) Idle() <-chan netip.Addr { return t.idle }
+
+// SetInside replaces the inside prefixes. Counts of addresses in new ones are
+// complete only after the rebuild that this starts. Prefixes that are not IPv4
+// are left out.
+func (t *Table) SetInside(prefixes []netip.Prefix) {
+	inside, err := newSpans(prefixes)
+	if err != nil {
+		t.log.Error("conntrack: inside prefixes refused", "error", err)
+		return
+	}
+	t.index.setInside(inside)
+	t.listener.askRebuild()
+}
+
+// Count is the number of entries that have inside in either tuple.
+func (t *Table) Count(inside netip.Addr) int {
+	addr, ok := fromAddr(inside)
+	if !ok {
+		return 0
+	}
+	return t.index.count(addr)
+}
+
+// Total is the number of entries that have any inside address.
+func (t *Table) Total() int {
+	flows, _ := t.index.totals()
+	return flows
+}
+
+// Dump calls fn with every IPv4 entry of the namespace, from the kernel. An
+// error of fn ends it and is returned.
+func (t *Table) Dump(ctx context.Context, fn func(Entry) error) error {
+	return t.pool.with(ctx, func(c *conn) error {
+		return c.dump(func(flows []flow) error {
+			for i := range flows {
+				if err := fn(flows[i].entry()); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}

@@ -1,0 +1,72 @@
+package conntrack
+
+// target is an entry about to be deleted or asked for.
+type target struct {
+	key    key
+	id     uint32
+	serial uint16 // of the index's record at that time; 0 with indexed false
+	known  bool   // it stood in the index
+	owners owners
+}
+
+// collect appends the known entries of addr.
+func (x *index) collect(to []target, addr uint32) []target {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	own, ok := x.byAddr[addr]
+	if !ok {
+		return to
+	}
+	for slot := x.owners.at(own).head; slot != 0; {
+		r := x.records.at(slot)
+		to = append(to, x.targetLocked(r))
+		slot = r.next
+	}
+	return to
+}
+
+// targetLocked gathers the owners too: a hairpin entry counts for both.
+func (x *index) targetLocked(r *record) target {
+	first := x.lookup.find(r.key, &x.records)
+	t := target{key: r.key, id: r.id, serial: r.serial, known: true}
+	for slot := first; slot != 0; slot = x.records.at(slot).twin {
+		t.owners.addrs[t.owners.n] = x.owners.at(x.records.at(slot).owner).addr
+		t.owners.n++
+	}
+	return t
+}
+
+// target describes an entry that a dump has shown.
+func (x *index) target(f *flow, o owners) target {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t := target{key: f.orig, id: f.id, owners: o}
+	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
+		r := x.records.at(slot)
+		t.known = r.id == f.id
+		t.serial = r.serial
+	}
+	return t
+}
+
+// forget drops entries the kernel no longer has, without waiting for their
+// events: entries made while nobody listened have none. An incarnation that
+// came after the target was taken stays.
+func (x *index) forget(gone []target) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range gone {
+		x.forgetLocked(&gone[i])
+	}
+}
+
+func (x *index) forgetLocked(t *target) {
+	slot := x.lookup.find(t.key, &x.records)
+	switch {
+	case slot == 0:
+		x.rebuild.died(identity{t.key, t.id})
+	case t.known && x.records.at(slot).serial == t.serial:
+		x.rebuild.died(identity{t.key, t.id})
+		x.removeLocked(slot)
+	}
+}
