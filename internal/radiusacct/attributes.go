@@ -1,0 +1,183 @@
+package radiusacct
+
+import (
+	"net/netip"
+
+	"layeh.com/radius"
+	"layeh.com/radius/rfc2865"
+	"layeh.com/radius/rfc2866"
+	"layeh.com/radius/rfc2869"
+	"layeh.com/radius/rfc3162"
+	"layeh.com/radius/rfc4818"
+	"layeh.com/radius/rfc6911"
+)
+
+// attributes is what one accounting request says, by attribute. The values
+// alias the datagram and are nil when absent; of a repeated attribute the first
+// counts. radius.ParseAttributes would copy every attribute of the packet, and
+// most of them are never looked at.
+type attributes struct {
+	userName         radius.Attribute
+	nasAddress       radius.Attribute
+	nasAddressV6     radius.Attribute
+	nasIdentifier    radius.Attribute
+	framedAddress    radius.Attribute
+	callingStationID radius.Attribute
+	statusType       radius.Attribute
+	sessionID        radius.Attribute
+	sessionTime      radius.Attribute
+	delayTime        radius.Attribute
+	eventTimestamp   radius.Attribute
+	inputOctets      radius.Attribute
+	outputOctets     radius.Attribute
+	inputGigawords   radius.Attribute
+	outputGigawords  radius.Attribute
+	terminateCause   radius.Attribute
+	messageAuth      radius.Attribute
+
+	proxyStates int // octets of all Proxy-State attributes, headers included
+}
+
+// A sizeRange bounds the octets of an attribute's value.
+type sizeRange struct{ min, max uint8 }
+
+// valueSizes holds the attributes whose value has a prescribed size; a request
+// with another size there is discarded whole (RFC 2866 section 5). Types that
+// are not listed may have any size.
+var valueSizes = [256]sizeRange{
+	rfc2865.NASIPAddress_Type:         {4, 4},
+	rfc2865.FramedIPAddress_Type:      {4, 4},
+	rfc2866.AcctStatusType_Type:       {4, 4},
+	rfc2866.AcctDelayTime_Type:        {4, 4},
+	rfc2866.AcctInputOctets_Type:      {4, 4},
+	rfc2866.AcctOutputOctets_Type:     {4, 4},
+	rfc2866.AcctSessionTime_Type:      {4, 4},
+	rfc2866.AcctTerminateCause_Type:   {4, 4},
+	rfc2869.AcctInputGigawords_Type:   {4, 4},
+	rfc2869.AcctOutputGigawords_Type:  {4, 4},
+	rfc2869.EventTimestamp_Type:       {4, 4},
+	rfc2869.MessageAuthenticator_Type: {16, 16},
+	rfc3162.NASIPv6Address_Type:       {16, 16},
+	rfc3162.FramedIPv6Prefix_Type:     {2, 18},
+	rfc4818.DelegatedIPv6Prefix_Type:  {2, 18},
+	rfc6911.FramedIPv6Address_Type:    {16, 16},
+}
+
+// parse walks the attributes of a packet once and checks them to the octet.
+func (a *attributes) parse(b []byte) *fault {
+	*a = attributes{}
+	for len(b) > 0 {
+		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
+			return errAttributeLength
+		}
+		length := int(b[1])
+		if err := a.take(radius.Type(b[0]), radius.Attribute(b[2:length:length])); err != nil {
+			return err
+		}
+		b = b[length:]
+	}
+	return nil
+}
+
+func (a *attributes) take(kind radius.Type, value radius.Attribute) *fault {
+	if !sizeFits(kind, value) {
+		return errValueSize
+	}
+	if kind == rfc2865.ProxyState_Type {
+		a.proxyStates += 2 + len(value)
+		return nil
+	}
+	slot := a.slot(kind)
+	switch {
+	case slot == nil:
+	case *slot == nil:
+		*slot = value
+	case singleton(kind):
+		return errRepeated
+	}
+	return nil
+}
+
+func sizeFits(kind radius.Type, value radius.Attribute) bool {
+	size := valueSizes[kind]
+	if size.max == 0 {
+		return true
+	}
+	if len(value) < int(size.min) || len(value) > int(size.max) {
+		return false
+	}
+	isPrefix := kind == rfc3162.FramedIPv6Prefix_Type || kind == rfc4818.DelegatedIPv6Prefix_Type
+	return !isPrefix || value[1] <= 128
+}
+
+// singleton reports whether a second attribute of this type makes the request
+// ambiguous about what happened, or to whom.
+func singleton(kind radius.Type) bool {
+	switch kind {
+	case rfc2866.AcctStatusType_Type, rfc2866.AcctSessionID_Type, rfc2869.MessageAuthenticator_Type:
+		return true
+	}
+	return false
+}
+
+// slot is where the value of an attribute goes; nil for those nobody reads.
+func (a *attributes) slot(kind radius.Type) *radius.Attribute {
+	switch kind {
+	case rfc2865.UserName_Type:
+		return &a.userName
+	case rfc2865.NASIPAddress_Type:
+		return &a.nasAddress
+	case rfc3162.NASIPv6Address_Type:
+		return &a.nasAddressV6
+	case rfc2865.NASIdentifier_Type:
+		return &a.nasIdentifier
+	case rfc2865.FramedIPAddress_Type:
+		return &a.framedAddress
+	case rfc2865.CallingStationID_Type:
+		return &a.callingStationID
+	case rfc2869.EventTimestamp_Type:
+		return &a.eventTimestamp
+	case rfc2869.MessageAuthenticator_Type:
+		return &a.messageAuth
+	}
+	return a.accountingSlot(kind)
+}
+
+func (a *attributes) accountingSlot(kind radius.Type) *radius.Attribute {
+	switch kind {
+	case rfc2866.AcctStatusType_Type:
+		return &a.statusType
+	case rfc2866.AcctSessionID_Type:
+		return &a.sessionID
+	case rfc2866.AcctSessionTime_Type:
+		return &a.sessionTime
+	case rfc2866.AcctDelayTime_Type:
+		return &a.delayTime
+	case rfc2866.AcctInputOctets_Type:
+		return &a.inputOctets
+	case rfc2866.AcctOutputOctets_Type:
+		return &a.outputOctets
+	case rfc2869.AcctInputGigawords_Type:
+		return &a.inputGigawords
+	case rfc2869.AcctOutputGigawords_Type:
+		return &a.outputGigawords
+	case rfc2866.AcctTerminateCause_Type:
+		return &a.terminateCause
+	}
+	return nil
+}
+
+// integer is the value of an attribute whose size parse has checked; 0 when absent.
+func integer(a radius.Attribute) uint32 {
+	n, err := radius.Integer(a)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// address is the value of an address attribute; the zero Addr when absent.
+func address(a radius.Attribute) netip.Addr {
+	addr, _ := netip.AddrFromSlice(a)
+	return addr
+}

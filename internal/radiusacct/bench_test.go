@@ -1,0 +1,140 @@
+package radiusacct
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"layeh.com/radius"
+	"layeh.com/radius/rfc2866"
+
+	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// The stages of one request, so that the next bottleneck shows itself.
+
+func BenchmarkStageValidate(b *testing.B) {
+	octets, secret, s := sample(), []byte("secret"), newSigner()
+	var a attributes
+	b.ReportAllocs()
+	for b.Loop() {
+		p, _ := parsePacket(octets)
+		if !s.authentic(p, secret) || a.parse(p.attributes()) != nil {
+			b.Fatal("refused")
+		}
+	}
+}
+
+// BenchmarkStageValidateLayeh is the same in layeh.com/radius.
+func BenchmarkStageValidateLayeh(b *testing.B) {
+	octets, secret := sample(), []byte("secret")
+	b.ReportAllocs()
+	for b.Loop() {
+		if !radius.IsAuthenticRequest(octets, secret) {
+			b.Fatal("refused")
+		}
+		if _, err := radius.Parse(octets, secret); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkStageDecode(b *testing.B) {
+	var a attributes
+	var d decoder
+	if err := a.parse(sample()[headerLength:]); err != nil {
+		b.Fatal(err)
+	}
+	source, arrival := netip.MustParseAddr("192.0.2.9"), time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		kind, _ := a.eventKind()
+		if d.decode(&a, kind, "bng", source, arrival).AcctSessionID == "" {
+			b.Fatal("lost")
+		}
+	}
+}
+
+func BenchmarkStageDuplicates(b *testing.B) {
+	d, now := newDuplicates(32<<20), time.Now()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		x := &exchange{key: exchangeKey{identifier: byte(i), socket: uint16(i >> 8)}}
+		x.authenticator[0] = byte(i >> 16)
+		x, _ = d.begin(x, now)
+		d.complete(x, now)
+	}
+}
+
+func BenchmarkStageReply(b *testing.B) {
+	p, secret, s := packet(sample()), []byte("secret"), newSigner()
+	var room [headerLength]byte
+	b.ReportAllocs()
+	for b.Loop() {
+		s.sign(appendReply(room[:0], p, 0), p.authenticator(), secret)
+	}
+}
+
+// taker records nothing and refuses nothing.
+type taker struct{ batches, events atomic.Uint64 }
+
+func (r *taker) Record(_ context.Context, events []subscriber.Event) []error {
+	r.batches.Add(1)
+	r.events.Add(uint64(len(events)))
+	return make([]error, len(events))
+}
+
+// BenchmarkLoopback is all stages over loopback with 256 requests under way,
+// client included, and a Recorder that costs nothing.
+func BenchmarkLoopback(b *testing.B) {
+	recorder := &taker{}
+	client := serveLoopback(b, recorder)
+	b.ReportAllocs()
+	b.SetParallelism(256)
+	var session atomic.Uint64
+	b.RunParallel(func(pb *testing.PB) {
+		r := acctclient.Request{
+			Status: rfc2866.AcctStatusType_Value_Start, UserName: "alice@isp.example", NASIdentifier: "bng1",
+			SessionID: fmt.Sprint("session-", session.Add(1)), FramedAddress: netip.MustParseAddr("100.64.0.7"),
+		}
+		for pb.Next() {
+			if err := client.Account(context.Background(), r); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(recorder.events.Load())/float64(recorder.batches.Load()), "events/batch")
+	b.ReportMetric(float64(client.Stats().Retransmissions), "retransmissions")
+}
+
+// serveLoopback runs a server for the benchmark and returns a client of it.
+func serveLoopback(b *testing.B, recorder Recorder) *acctclient.Client {
+	server, err := New(Options{
+		Listen:   []string{"127.0.0.1:0"},
+		Clients:  []Client{{Name: "bng", Prefix: netip.MustParsePrefix("127.0.0.0/8"), Secret: []byte("secret")}},
+		Recorder: recorder,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	client, err := acctclient.Dial(ctx, server.Addrs()[0].String(), "", acctclient.Options{Secret: []byte("secret")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		client.Close()
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
+	return client
+}

@@ -1,0 +1,129 @@
+package radiusacct
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// A Client is a RADIUS client (a BNG, or a proxy before several) that may send
+// accounting. It is known by the source address of its datagrams alone.
+type Client struct {
+	// Name is the label in events, metrics and logs. Several prefixes may share
+	// a name: they are then one client. Required.
+	Name string
+	// Prefix holds the source addresses; the longest prefix wins. Required.
+	Prefix netip.Prefix
+	// Secret is shared with the client. Required.
+	Secret []byte
+	// PreviousSecret is accepted too, while the NASes behind the client are
+	// being given a new one.
+	PreviousSecret []byte
+	// RequireMessageAuthenticator leaves accounting without it unanswered.
+	RequireMessageAuthenticator bool
+	// AcknowledgeIncomplete answers, and ignores, requests without
+	// Acct-Status-Type or Acct-Session-Id, for NASes that would repeat them forever.
+	AcknowledgeIncomplete bool
+}
+
+func (c Client) validate() error {
+	switch {
+	case c.Name == "":
+		return errors.New("name is empty")
+	case !c.Prefix.IsValid():
+		return fmt.Errorf("client %q: prefix is invalid", c.Name)
+	case len(c.Secret) == 0:
+		return fmt.Errorf("client %q: secret is empty", c.Name)
+	}
+	return nil
+}
+
+// A client is a configured client in use.
+type client struct {
+	Client
+	peer *peer
+}
+
+// secret returns the secret that authenticates p, nil when none does.
+func (c *client) secret(s *signer, p packet) []byte {
+	if s.authentic(p, c.Secret) {
+		return c.Secret
+	}
+	if len(c.PreviousSecret) > 0 && s.authentic(p, c.PreviousSecret) {
+		return c.PreviousSecret
+	}
+	return nil
+}
+
+// messageSecret returns the secret under which the Message-Authenticator holds.
+func (c *client) messageSecret(p packet, a *attributes) []byte {
+	if messageAuthentic(p, a.messageAuth, c.Secret) {
+		return c.Secret
+	}
+	if len(c.PreviousSecret) > 0 && messageAuthentic(p, a.messageAuth, c.PreviousSecret) {
+		return c.PreviousSecret
+	}
+	return nil
+}
+
+// A peer is what the server keeps for a client name. It outlives reloads.
+type peer struct {
+	name       string
+	duplicates *duplicates
+	lanes      []lane // one for each worker, under the lock of its queue
+	complaints throttle
+}
+
+// A clientTable finds clients by source address. It never changes.
+type clientTable struct {
+	lengths  []int // prefix lengths in use, longest first
+	prefixes map[netip.Prefix]*client
+	peers    map[string]*peer
+}
+
+// newClientTable builds a table; peerOf makes or finds the state of a name.
+func newClientTable(clients []Client, peerOf func(name string) *peer) (*clientTable, error) {
+	t := &clientTable{prefixes: make(map[netip.Prefix]*client), peers: make(map[string]*peer)}
+	for _, c := range clients {
+		if err := c.validate(); err != nil {
+			return nil, err
+		}
+		c.Prefix = canonical(c.Prefix)
+		if other := t.prefixes[c.Prefix]; other != nil {
+			return nil, fmt.Errorf("client %q: prefix %s is already that of client %q", c.Name, c.Prefix, other.Name)
+		}
+		if t.peers[c.Name] == nil {
+			t.peers[c.Name] = peerOf(c.Name)
+		}
+		t.prefixes[c.Prefix] = &client{Client: c, peer: t.peers[c.Name]}
+		if !slices.Contains(t.lengths, c.Prefix.Bits()) {
+			t.lengths = append(t.lengths, c.Prefix.Bits())
+		}
+	}
+	slices.SortFunc(t.lengths, func(a, b int) int { return b - a })
+	return t, nil
+}
+
+// canonical masks a prefix and undoes the mapping of IPv4 into IPv6.
+func canonical(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked()
+}
+
+// lookup returns the client of a source address, nil when there is none. The
+// cost is one map access for each prefix length in use.
+func (t *clientTable) lookup(source netip.Addr) *client {
+	for _, bits := range t.lengths {
+		p, err := source.Prefix(bits)
+		if err != nil {
+			continue // longer than an address of this family
+		}
+		if c := t.prefixes[p]; c != nil {
+			return c
+		}
+	}
+	return nil
+}

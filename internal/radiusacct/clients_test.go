@@ -1,0 +1,78 @@
+package radiusacct
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"testing"
+)
+
+// TestLongestPrefix_ACCT04 compares the table with a linear search.
+func TestLongestPrefix_ACCT04(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 50 {
+		var clients []Client
+		seen := make(map[netip.Prefix]bool)
+		for range 40 {
+			p := netip.PrefixFrom(randomAddr(r), 0)
+			p, _ = p.Addr().Prefix(r.IntN(p.Addr().BitLen() + 1))
+			if !seen[p] {
+				seen[p] = true
+				clients = append(clients, Client{Name: strconv.Itoa(len(clients)), Prefix: p, Secret: []byte("s")})
+			}
+		}
+		table, err := newClientTable(clients, func(name string) *peer { return &peer{name: name} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 200 {
+			source := randomAddr(r)
+			got := table.lookup(source)
+			if want := longest(clients, source); want != nameOf(got) {
+				t.Fatalf("%v found %q, want %q", source, nameOf(got), want)
+			}
+		}
+	}
+}
+
+// randomAddr draws from few values, so that prefixes contain each other.
+func randomAddr(r *rand.Rand) netip.Addr {
+	if r.IntN(2) == 0 {
+		return netip.AddrFrom4([4]byte{byte(r.IntN(2) * 10), byte(r.IntN(2)), 0, byte(r.IntN(4))})
+	}
+	var b [16]byte
+	b[0], b[1], b[15] = 0x20, byte(r.IntN(3)), byte(r.IntN(4))
+	return netip.AddrFrom16(b)
+}
+
+func longest(clients []Client, source netip.Addr) string {
+	best, name := -1, ""
+	for _, c := range clients {
+		if c.Prefix.Contains(source) && c.Prefix.Bits() > best {
+			best, name = c.Prefix.Bits(), c.Name
+		}
+	}
+	return name
+}
+
+func nameOf(c *client) string {
+	if c == nil {
+		return ""
+	}
+	return c.Name
+}
+
+func TestClientsSharingAName(t *testing.T) {
+	made := 0
+	table, err := newClientTable([]Client{
+		{Name: "bng", Prefix: netip.MustParsePrefix("::ffff:192.0.2.1/128"), Secret: []byte("a")},
+		{Name: "bng", Prefix: netip.MustParsePrefix("192.0.2.99/28"), Secret: []byte("b")},
+	}, func(name string) *peer { made++; return &peer{name: name} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := table.lookup(netip.MustParseAddr("192.0.2.1")), table.lookup(netip.MustParseAddr("192.0.2.100"))
+	if made != 1 || a == nil || b == nil || a.peer != b.peer {
+		t.Errorf("%d peers, %v and %v, want one shared", made, a, b)
+	}
+}

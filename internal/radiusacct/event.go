@@ -1,0 +1,135 @@
+package radiusacct
+
+import (
+	"net/netip"
+	"time"
+
+	"layeh.com/radius/rfc2866"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// eventKind is what the request reports; 0 for a status type that changes
+// nobody's being online (tunnels, Failed, vendors' own), which is answered all
+// the same.
+func (a *attributes) eventKind() (subscriber.EventKind, *fault) {
+	if a.statusType == nil {
+		return 0, errNoStatusType
+	}
+	switch rfc2866.AcctStatusType(integer(a.statusType)) {
+	case rfc2866.AcctStatusType_Value_Start:
+		return a.ofSession(subscriber.EventStart)
+	case rfc2866.AcctStatusType_Value_InterimUpdate:
+		return a.ofSession(subscriber.EventInterim)
+	case rfc2866.AcctStatusType_Value_Stop:
+		return a.ofSession(subscriber.EventStop)
+	case rfc2866.AcctStatusType_Value_AccountingOn:
+		return subscriber.EventAccountingOn, nil
+	case rfc2866.AcctStatusType_Value_AccountingOff:
+		return subscriber.EventAccountingOff, nil
+	}
+	return 0, nil
+}
+
+// ofSession demands the Acct-Session-Id without which an event of a session
+// says nothing. Accounting-On and -Off often lack it, and need none.
+func (a *attributes) ofSession(kind subscriber.EventKind) (subscriber.EventKind, *fault) {
+	if len(a.sessionID) == 0 {
+		return kind, errNoSessionID
+	}
+	return kind, nil
+}
+
+// A decoder turns attributes into events. It belongs to one goroutine.
+type decoder struct{ scratch []byte }
+
+// decode builds the event of a request that came from the given address. All
+// its strings share one allocation, for they live and die together.
+func (d *decoder) decode(a *attributes, kind subscriber.EventKind, client string, source netip.Addr, arrival time.Time) subscriber.Event {
+	text := append(d.scratch[:0], a.userName...)
+	user := len(text)
+	text = append(text, a.callingStationID...)
+	calling := len(text)
+	text = append(text, a.sessionID...)
+	session := len(text)
+	text = a.appendNAS(text, source)
+	d.scratch = text
+	all := string(text)
+
+	return subscriber.Event{
+		Kind:             kind,
+		SessionID:        subscriber.SessionID{Client: client, NAS: all[session:], AcctSessionID: all[calling:session]},
+		UserName:         all[:user],
+		CallingStationID: all[user:calling],
+		NASAddress:       a.nas(),
+		Inside:           a.inside(),
+		At:               subscriber.EventTime(arrival, a.stamp(), seconds(integer(a.delayTime))),
+		SessionTime:      a.lasted(),
+		InputOctets:      octets(a.inputGigawords, a.inputOctets),
+		OutputOctets:     octets(a.outputGigawords, a.outputOctets),
+		TerminateCause:   integer(a.terminateCause),
+	}
+}
+
+// appendNAS appends the identity of the NAS: its own name, else its address,
+// else the address the packet came from (strongSwan's early Stop names none).
+func (a *attributes) appendNAS(b []byte, source netip.Addr) []byte {
+	if len(a.nasIdentifier) > 0 {
+		return append(b, a.nasIdentifier...)
+	}
+	if addr := a.nas(); addr.IsValid() {
+		return addr.AppendTo(b)
+	}
+	return source.AppendTo(b)
+}
+
+// nas is the address the NAS gives itself. A link-local one names no NAS: every
+// router may have the same (RFC 5080 section 2.7.1).
+func (a *attributes) nas() netip.Addr {
+	if addr := address(a.nasAddress); addr.IsValid() && !addr.IsUnspecified() {
+		return addr
+	}
+	addr := address(a.nasAddressV6)
+	if !addr.IsValid() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() {
+		return netip.Addr{}
+	}
+	return addr
+}
+
+// Framed-IP-Address values that are no address: the user chooses one, the NAS
+// chooses one (RFC 2865 section 5.8).
+var (
+	userSelects = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	nasSelects  = netip.AddrFrom4([4]byte{255, 255, 255, 254})
+)
+
+func (a *attributes) inside() netip.Addr {
+	addr := address(a.framedAddress)
+	if addr == userSelects || addr == nasSelects || addr.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return addr
+}
+
+func (a *attributes) stamp() time.Time {
+	if a.eventTimestamp == nil {
+		return time.Time{}
+	}
+	return time.Unix(int64(integer(a.eventTimestamp)), 0)
+}
+
+// lasted is Acct-Session-Time; negative when absent.
+func (a *attributes) lasted() time.Duration {
+	if a.sessionTime == nil {
+		return -1
+	}
+	return seconds(integer(a.sessionTime))
+}
+
+func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
+
+// octets joins a counter with the number of times it wrapped (RFC 2869
+// sections 5.1 and 5.2).
+func octets(gigawords, low []byte) uint64 {
+	return uint64(integer(gigawords))<<32 | uint64(integer(low))
+}

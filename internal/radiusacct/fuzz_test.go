@@ -1,0 +1,155 @@
+package radiusacct
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"layeh.com/radius"
+	"layeh.com/radius/rfc2865"
+	"layeh.com/radius/rfc2866"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// sample is a packet as a BNG sends it, with the given attributes appended.
+func sample(more ...byte) []byte {
+	p := radius.New(radius.CodeAccountingRequest, []byte("secret"))
+	p.Identifier = 1
+	rfc2866.AcctStatusType_Set(p, rfc2866.AcctStatusType_Value_InterimUpdate)
+	rfc2866.AcctSessionID_SetString(p, "4a5f00c2e1")
+	rfc2865.UserName_SetString(p, "alice@isp.example")
+	rfc2865.NASIdentifier_SetString(p, "bng1.pop3.isp.example")
+	rfc2865.NASIPAddress_Set(p, []byte{192, 0, 2, 1})
+	rfc2865.FramedIPAddress_Set(p, []byte{100, 64, 0, 7})
+	rfc2865.CallingStationID_SetString(p, "00:53:00:12:34:56")
+	rfc2865.Class_SetString(p, "gold")
+	rfc2866.AcctSessionTime_Set(p, 3600)
+	rfc2866.AcctInputOctets_Set(p, 123456)
+	rfc2866.AcctOutputOctets_Set(p, 1234567)
+	b, err := p.Encode()
+	if err != nil {
+		panic("radiusacct: " + err.Error())
+	}
+	b = append(b, more...)
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	copy(b[4:20], newSigner().digest(b, zeros[:], []byte("secret")))
+	return b
+}
+
+// FuzzPacket holds the parser against that of layeh.com/radius: what it takes is
+// a packet there too, and the reply carries the same Proxy-State attributes.
+func FuzzPacket(f *testing.F) {
+	f.Add(sample())
+	f.Add(sample(33, 2, 33, 5, 0, 1, 2, 26, 3, 0))
+	f.Add(sample(80, 18, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
+	f.Add(append(sample(97, 4, 0, 129), 0, 0, 0))
+	f.Fuzz(func(t *testing.T, datagram []byte) {
+		before := bytes.Clone(datagram)
+		p, fault := parsePacket(datagram)
+		peer, err := radius.Parse(datagram, nil)
+		if fault != nil {
+			if peer != nil {
+				t.Fatalf("refused %x: %v", datagram, fault)
+			}
+			return
+		}
+		var a attributes
+		if fault := a.parse(p.attributes()); fault != nil {
+			return
+		}
+		if err != nil {
+			t.Fatalf("took what is no packet: %v", err)
+		}
+		newSigner().authentic(p, []byte("secret"))
+		if a.messageAuth != nil {
+			messageAuthentic(p, a.messageAuth, []byte("secret"))
+		}
+		if !bytes.Equal(datagram, before) {
+			t.Fatal("checking changed the datagram")
+		}
+		checkReply(t, appendReply(nil, p, a.proxyStates), peer)
+	})
+}
+
+func checkReply(t *testing.T, reply packet, request *radius.Packet) {
+	t.Helper()
+	got, err := radius.Parse(reply, nil)
+	if err != nil {
+		t.Fatalf("reply %x: %v", reply, err)
+	}
+	if got.Code != radius.CodeAccountingResponse || got.Identifier != request.Identifier {
+		t.Fatalf("reply is %v %d", got.Code, got.Identifier)
+	}
+	var want radius.Attributes
+	for _, avp := range request.Attributes {
+		if avp.Type == rfc2865.ProxyState_Type {
+			want = append(want, avp)
+		}
+	}
+	if len(got.Attributes) != len(want) {
+		t.Fatalf("%d attributes in the reply, want %d", len(got.Attributes), len(want))
+	}
+	for i, avp := range got.Attributes {
+		if avp.Type != rfc2865.ProxyState_Type || !bytes.Equal(avp.Attribute, want[i].Attribute) {
+			t.Fatalf("reply attribute %d is %v, want %v", i, avp, want[i])
+		}
+	}
+}
+
+// FuzzEvent holds the event against what layeh.com/radius reads from the same
+// attributes.
+func FuzzEvent(f *testing.F) {
+	f.Add(sample()[headerLength:])
+	f.Add(sample(8, 6, 255, 255, 255, 254, 55, 6, 0, 0, 0, 0, 41, 6, 255, 255, 255, 255)[headerLength:])
+	f.Add([]byte{40, 6, 0, 0, 0, 7})
+	f.Add([]byte{40, 6, 0, 0, 0, 1, 44, 4, 0, 255, 95, 18, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1})
+	source, arrival := netip.MustParseAddr("192.0.2.9"), time.Unix(1_700_000_000, 0)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > radius.MaxPacketLength-headerLength {
+			return
+		}
+		var a attributes
+		if a.parse(b) != nil {
+			return
+		}
+		kind, fault := a.eventKind()
+		if fault != nil {
+			return
+		}
+		var d decoder
+		ev := d.decode(&a, kind, "client", source, arrival)
+		attrs, err := radius.ParseAttributes(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkEvent(t, ev, &radius.Packet{Attributes: attrs})
+		if ev.At.Before(arrival.Add(-49*time.Hour)) || ev.At.After(arrival.Add(6*time.Minute)) {
+			t.Fatalf("event time %v is absurd", ev.At)
+		}
+	})
+}
+
+func checkEvent(t *testing.T, ev subscriber.Event, p *radius.Packet) {
+	t.Helper()
+	if ev.UserName != rfc2865.UserName_GetString(p) ||
+		ev.AcctSessionID != rfc2866.AcctSessionID_GetString(p) ||
+		ev.CallingStationID != rfc2865.CallingStationID_GetString(p) {
+		t.Fatalf("texts differ: %+v", ev)
+	}
+	if uint32(ev.InputOctets) != uint32(rfc2866.AcctInputOctets_Get(p)) ||
+		uint32(ev.OutputOctets) != uint32(rfc2866.AcctOutputOctets_Get(p)) ||
+		ev.TerminateCause != uint32(rfc2866.AcctTerminateCause_Get(p)) {
+		t.Fatalf("numbers differ: %+v", ev)
+	}
+	if framed := rfc2865.FramedIPAddress_Get(p); ev.Inside.IsValid() && !framed.Equal(ev.Inside.AsSlice()) {
+		t.Fatalf("inside address %v, want %v", ev.Inside, framed)
+	}
+	if ev.Client != "client" || ev.NAS == "" {
+		t.Fatalf("nobody sent it: %+v", ev)
+	}
+}
+
+func eventNumber(i int) subscriber.Event { return subscriber.Event{InputOctets: uint64(i)} }

@@ -1,0 +1,104 @@
+package radiusacct
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// A Recorder makes events durable, in order. It returns one error for each
+// event: nil promises that the event survives a crash, and only then is the
+// request answered. After an error the request stays unanswered and its
+// retransmission is recorded anew, so events must be idempotent. Record is
+// called from several goroutines, never at once for events of one session, and
+// must return soon after ctx ends. It must not keep the slice.
+type Recorder interface {
+	Record(ctx context.Context, events []subscriber.Event) []error
+}
+
+// An Observer counts requests.
+type Observer interface {
+	// Request is called once for each datagram, when its fate is known. Client
+	// is the configured name, empty when there is none; kind is one of the Type
+	// constants and result one of the Result constants. Took is the time from
+	// receipt to reply, 0 without a reply. Calls come from several goroutines
+	// and must not block.
+	Request(client, kind, result string, took time.Duration)
+}
+
+// Options configures a Server.
+type Options struct {
+	// Listen holds UDP addresses, "IP:PORT" or ":PORT" (all addresses of both
+	// families). "[::]:PORT" takes IPv6 only. Port 0 picks a free one. Required.
+	Listen []string
+	// Clients that may send. None is valid: everybody is then unknown.
+	Clients []Client
+	// Recorder takes the events. Required.
+	Recorder Recorder
+	// Observer counts requests. Optional.
+	Observer Observer
+	// Logger is optional; the default discards.
+	Logger *slog.Logger
+
+	// Workers is the number of Record calls that may run at once; the default is
+	// the number of CPUs, at least 4.
+	Workers int
+	// BatchSize bounds the events of one Record call; the default is 256.
+	BatchSize int
+	// QueueLength bounds the requests of one client that wait for one worker;
+	// what exceeds it is dropped. The default is 2048.
+	QueueLength int
+	// CacheBytes bounds the duplicate cache of one client, in octets; the
+	// default is 32 MiB, about 80,000 replies.
+	CacheBytes int
+	// Grace bounds the time Run spends on requests in progress after its
+	// context ended; the default is 5 seconds.
+	Grace time.Duration
+	// Now is the clock; the default is time.Now.
+	Now func() time.Time
+}
+
+func (o *Options) validate() error {
+	switch {
+	case len(o.Listen) == 0:
+		return errors.New("listen: no address given")
+	case o.Recorder == nil:
+		return errors.New("recorder is missing")
+	case o.Workers < 0, o.BatchSize < 0, o.QueueLength < 0, o.CacheBytes < 0, o.Grace < 0:
+		return errors.New("workers, batch size, queue length, cache bytes and grace cannot be negative")
+	}
+	return nil
+}
+
+func (o *Options) setDefaults() {
+	setDefault(&o.Workers, max(4, runtime.GOMAXPROCS(0)))
+	setDefault(&o.BatchSize, 256)
+	setDefault(&o.QueueLength, 2048)
+	setDefault(&o.CacheBytes, 32<<20)
+	setDefault(&o.Grace, 5*time.Second)
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+func setDefault[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+// nobody observes nothing.
+type nobody struct{}
+
+func (nobody) Request(string, string, string, time.Duration) {}

@@ -1,0 +1,48 @@
+package radiusacct
+
+import (
+	"net/netip"
+	"time"
+)
+
+// answered counts a request whose reply is on its way.
+func (s *Server) answered(p *peer, kind, result string, arrival time.Time) {
+	s.options.Observer.Request(p.name, kind, result, s.now().Sub(arrival))
+}
+
+// unknownClient counts a datagram from nowhere.
+func (s *Server) unknownClient(source netip.AddrPort, now time.Time) {
+	s.options.Observer.Request("", TypeUnread, ResultUnknownClient, 0)
+	if suppressed, ok := s.strangers.allow(now); ok {
+		s.options.Logger.Warn("RADIUS from an unknown client ignored", "source", source, "suppressed", suppressed)
+	}
+}
+
+// refused counts a request that gets no answer.
+func (s *Server) refused(d *datagram, kind string, f *fault) {
+	p := d.client.peer
+	s.options.Observer.Request(p.name, kind, f.result, 0)
+	if f.routine() {
+		return
+	}
+	if suppressed, ok := p.complaints.allow(d.arrival); ok {
+		s.options.Logger.Warn("RADIUS request ignored", "client", p.name, "source", d.source,
+			"result", f.result, "reason", f.reason, "suppressed", suppressed)
+	}
+}
+
+// notRecorded counts a request that the Recorder did not take.
+func (s *Server) notRecorded(r *request, err error) {
+	s.options.Observer.Request(r.peer.name, r.kind, ResultStoreFailed, 0)
+	if suppressed, ok := s.failures.allow(s.now()); ok {
+		s.options.Logger.Error("accounting not recorded and left unanswered", "client", r.peer.name,
+			"err", err, "suppressed", suppressed)
+	}
+}
+
+// replyFailed notes a reply that the kernel did not take.
+func (s *Server) replyFailed(err error) {
+	if suppressed, ok := s.sendFails.allow(s.now()); ok {
+		s.options.Logger.Warn("reply not sent", "err", err, "suppressed", suppressed)
+	}
+}

@@ -1,0 +1,179 @@
+package radiusacct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// sweepInterval is the time between visits to the caches of clients that fell silent.
+const sweepInterval = 5 * time.Second
+
+// A Server receives, records and answers accounting requests.
+type Server struct {
+	options Options
+	sockets []*socket
+	queues  []*queue
+	seed    maphash.Seed // of the choice of a worker
+
+	reload  sync.Mutex // held by SetClients
+	clients atomic.Pointer[clientTable]
+
+	strangers throttle // log lines about unknown clients
+	failures  throttle // log lines about refused records
+	sendFails throttle // log lines about replies that could not be sent
+}
+
+// New binds the sockets and checks the clients. Requests wait in the kernel
+// until Run. The error names the option at fault.
+func New(options Options) (*Server, error) {
+	if err := options.validate(); err != nil {
+		return nil, fmt.Errorf("radiusacct: %w", err)
+	}
+	options.setDefaults()
+	s := &Server{options: options, seed: maphash.MakeSeed()}
+	for range options.Workers {
+		s.queues = append(s.queues, newQueue(options.QueueLength))
+	}
+	if err := s.SetClients(options.Clients); err != nil {
+		return nil, err
+	}
+	for i, listen := range options.Listen {
+		sock, err := openSocket(listen, i)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("radiusacct: listen on %q: %w", listen, err), s.Close())
+		}
+		s.sockets = append(s.sockets, sock)
+	}
+	return s, nil
+}
+
+// Addrs returns the bound addresses in the order of Options.Listen.
+func (s *Server) Addrs() []netip.AddrPort {
+	var addrs []netip.AddrPort
+	for _, sock := range s.sockets {
+		addrs = append(addrs, netip.MustParseAddrPort(sock.LocalAddr().String()))
+	}
+	return addrs
+}
+
+// SetClients replaces the clients. What is known of a client whose name stays,
+// such as replies to its latest requests, is kept, and requests in progress are
+// answered under the secret that authenticated them. On error nothing changes.
+func (s *Server) SetClients(clients []Client) error {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	old := s.clients.Load()
+	table, err := newClientTable(clients, func(name string) *peer {
+		if old != nil && old.peers[name] != nil {
+			return old.peers[name]
+		}
+		return s.newPeer(name)
+	})
+	if err != nil {
+		return fmt.Errorf("radiusacct: %w", err)
+	}
+	s.clients.Store(table)
+	return nil
+}
+
+func (s *Server) newPeer(name string) *peer {
+	return &peer{
+		name:       name,
+		duplicates: newDuplicates(s.options.CacheBytes),
+		lanes:      make([]lane, len(s.queues)),
+	}
+}
+
+// Run serves until ctx ends, then stops reading, finishes what is in progress
+// within the grace period, closes the sockets and returns nil. It returns an
+// error when a socket fails. Run can be called once.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.Close()
+	recording, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+
+	var workers sync.WaitGroup
+	for _, q := range s.queues {
+		workers.Go(func() { newWorker(s, q).run(recording) })
+	}
+	err := s.receive(ctx)
+	for _, q := range s.queues {
+		q.close()
+	}
+	grace := time.AfterFunc(s.options.Grace, stop)
+	defer grace.Stop()
+	workers.Wait()
+	return err
+}
+
+// receive reads all sockets until ctx ends or one of them fails.
+func (s *Server) receive(ctx context.Context) error {
+	readers, ctx := errgroup.WithContext(ctx)
+	for _, sock := range s.sockets {
+		readers.Go(func() error {
+			err := newReceiver(s, sock).run()
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		})
+	}
+	readers.Go(func() error {
+		s.sweep(ctx)
+		return s.interrupt()
+	})
+	return readers.Wait()
+}
+
+// sweep empties the caches of silent clients until ctx ends.
+func (s *Server) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			for _, p := range s.clients.Load().peers {
+				p.duplicates.expire(s.now())
+			}
+		}
+	}
+}
+
+// interrupt ends all reading, while replies can still be written.
+func (s *Server) interrupt() error {
+	var errs []error
+	for _, sock := range s.sockets {
+		errs = append(errs, sock.SetReadDeadline(time.Unix(1, 0)))
+	}
+	return errors.Join(errs...)
+}
+
+// Close closes the sockets of a server that does not run. Closing twice is no error.
+func (s *Server) Close() error {
+	var errs []error
+	for _, sock := range s.sockets {
+		if err := sock.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// enqueue hands a request to the worker of its session.
+func (s *Server) enqueue(r *request) bool {
+	i := maphash.Comparable(s.seed, r.event.SessionID) % uint64(len(s.queues))
+	return s.queues[i].put(&r.peer.lanes[i], r)
+}
+
+func (s *Server) now() time.Time { return s.options.Now() }

@@ -1,0 +1,80 @@
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A RedisServer is a real Redis of a test's own, listening on a unix socket.
+type RedisServer struct {
+	Socket string // unix socket path
+	URL    string // for redis.ParseURL
+	Dir    string // its working directory, with the append-only file if any
+
+	args []string
+	cmd  *exec.Cmd
+	out  bytes.Buffer
+}
+
+// StartRedis starts a redis-server that is stopped when the test ends. Extra
+// arguments go to redis-server, such as "--appendonly", "yes".
+func StartRedis(t testing.TB, args ...string) *RedisServer {
+	t.Helper()
+	Require(t, Redis)
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "r.sock")
+	s := &RedisServer{Socket: socket, URL: "unix://" + socket, Dir: dir}
+	s.args = append([]string{"--port", "0", "--unixsocket", socket, "--dir", dir, "--save", ""}, args...)
+	s.Start(t)
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// Start starts the server again after Kill, on the same socket and directory.
+func (s *RedisServer) Start(t testing.TB) {
+	t.Helper()
+	s.cmd = exec.Command("redis-server", s.args...)
+	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
+	if err := s.cmd.Start(); err != nil {
+		t.Fatalf("start redis-server: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for !s.answers() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("redis-server does not answer: %s", s.out.String())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// Kill ends the server with SIGKILL and waits for it.
+func (s *RedisServer) Kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	s.cmd = nil
+}
+
+func (s *RedisServer) answers() bool {
+	c, err := net.Dial("unix", s.Socket)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	if _, err := c.Write([]byte("PING\r\n")); err != nil {
+		return false
+	}
+	buf := make([]byte, 16)
+	n, err := c.Read(buf)
+	return err == nil && bytes.HasPrefix(buf[:n], []byte("+PONG"))
+}
