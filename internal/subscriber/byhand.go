@@ -1,0 +1,34 @@
+package subscriber
+
+// DecidePut says what a record put by hand does to the one that stands at its
+// address. The same subscriber keeps its session and its counters; anyone else
+// is taken over from.
+func DecidePut(holder *Record, r Record) Decision {
+	if holder == nil {
+		return Decision{Verdict: Opened, Put: &r, Created: true}
+	}
+	if holder.SameSubscriber(&r) || holder.anonymous() {
+		kept := inherit(holder, r)
+		return Decision{Verdict: Refreshed, Put: &kept}
+	}
+	end := NewEnding(*holder, ReasonSuperseded, r.StartedAt)
+	return Decision{Verdict: TookOver, Delete: []Ending{end}, Put: &r, Created: true}
+}
+
+// inherit fills what the new record leaves open from the one that stands.
+func inherit(holder *Record, r Record) Record {
+	if r.SessionID == (SessionID{}) {
+		r.SessionID = holder.SessionID
+	}
+	r.UserName = firstOf(r.UserName, holder.UserName)
+	r.CallingStationID = firstOf(r.CallingStationID, holder.CallingStationID)
+	if !r.NASAddress.IsValid() {
+		r.NASAddress = holder.NASAddress
+	}
+	if !holder.StartedAt.IsZero() {
+		r.StartedAt = holder.StartedAt
+	}
+	r.InputOctets = max(r.InputOctets, holder.InputOctets)
+	r.OutputOctets = max(r.OutputOctets, holder.OutputOctets)
+	return r
+}

@@ -1,0 +1,140 @@
+package subscriber
+
+// Decision is what one event does in one group. The writes belong together: all
+// of them happen or none, deletions before the record that is put.
+type Decision struct {
+	Verdict Verdict
+	Delete  []Ending      // records that end
+	Put     *Record       // the record to write; its Version and ExpiresAt are the database's
+	Created bool          // Put is announced as Created, not Updated
+	Session *SessionState // what to remember of the event's session
+	Restart *Restart      // restart of the event's NAS to remember; its ID is the database's
+}
+
+// Ending is a record that is deleted, with the last that was heard of it.
+type Ending struct {
+	Record Record
+	Reason Reason
+	// Tombstone is what to remember of the record's session, where that is not
+	// the event's own.
+	Tombstone *SessionState
+}
+
+// Writes reports whether the decision changes anything.
+func (d *Decision) Writes() bool {
+	return len(d.Delete) > 0 || d.Put != nil || d.Session != nil || d.Restart != nil
+}
+
+// Decide says what an accounting event does to what the database holds. It is
+// pure, and deciding an event twice is harmless.
+func Decide(v View, ev Event) Decision {
+	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
+		return decideRestart(v.Restart, ev)
+	}
+	s := newSurvey(&v, &ev)
+	switch sessionRules[v.Scope][s.standing][ev.Kind-EventStart] {
+	case StepBegin:
+		return s.begin()
+	case StepRefresh:
+		return s.refresh()
+	case StepClose:
+		return s.close()
+	case StepNote:
+		return s.note()
+	case StepLeave:
+		return s.leave()
+	case StepIgnore:
+		return Decision{Verdict: ignored[s.standing]}
+	}
+	return Decision{Verdict: NotHere}
+}
+
+// decideRestart takes a restart that is newer than the known one. Within the
+// jitter of event times it is the same one sent again (SES-15).
+func decideRestart(known Restart, ev Event) Decision {
+	if !known.At.IsZero() && !ev.At.After(known.At.Add(jitter)) {
+		return Decision{Verdict: RestartRepeated}
+	}
+	return Decision{Verdict: Restarted, Restart: &Restart{At: ev.At}}
+}
+
+func (s *survey) begin() Decision {
+	if !s.placed() {
+		d := Decision{Verdict: Noted, Session: s.open()}
+		s.end(&d)
+		return d
+	}
+	return s.take(s.record())
+}
+
+func (s *survey) refresh() Decision {
+	switch {
+	case s.own != nil && !s.moved():
+		r := s.merged()
+		return Decision{Verdict: Refreshed, Put: &r, Session: s.open()}
+	case s.placed():
+		return s.take(s.record())
+	}
+	return Decision{Verdict: Refreshed, Session: s.open()}
+}
+
+// placed reports whether the event gives the session an address in this group.
+func (s *survey) placed() bool { return s.view.Scope == Here && s.ev.Inside.IsValid() }
+
+// take gives the session the event's address, if its holder lets go.
+func (s *survey) take(r Record) Decision {
+	rule := addressRules[s.holding]
+	if !rule.grant {
+		return Decision{Verdict: rule.verdict}
+	}
+	d := Decision{Verdict: rule.verdict, Put: &r, Created: rule.announce, Session: s.open()}
+	if s.own != nil {
+		s.end(&d)
+		d.Created = true
+		d.Verdict = s.replaced()
+	}
+	if rule.evict {
+		d.Delete = append(d.Delete, s.evicted())
+		d.Verdict = TookOver
+	}
+	return d
+}
+
+// replaced is the verdict of a session that gets an address and had one.
+func (s *survey) replaced() Verdict {
+	if s.standing == StandingSame {
+		return Moved
+	}
+	return TookOver
+}
+
+// end deletes the session's own record, because the session begins anew or is
+// at another address.
+func (s *survey) end(d *Decision) {
+	if s.own != nil {
+		d.Delete = append(d.Delete, Ending{Record: *s.own, Reason: ReasonSuperseded})
+	}
+}
+
+func (s *survey) evicted() Ending {
+	return NewEnding(*s.view.Holder, ReasonSuperseded, s.start)
+}
+
+func (s *survey) close() Decision {
+	d := s.note()
+	if s.own != nil {
+		d.Verdict = Stopped
+		d.Delete = []Ending{{Record: s.merged(), Reason: ReasonStop}}
+	}
+	return d
+}
+
+func (s *survey) note() Decision {
+	return Decision{Verdict: Noted, Session: s.closed(ReasonStop)}
+}
+
+func (s *survey) leave() Decision {
+	d := Decision{Verdict: Left, Session: s.closed(ReasonNone)}
+	s.end(&d)
+	return d
+}

@@ -1,0 +1,60 @@
+package subscriber
+
+// Holding is who holds the event's address. It is looked at when a session
+// wants an address.
+type Holding uint8
+
+// The holdings.
+const (
+	HoldingFree      Holding = iota // nobody
+	HoldingOwn                      // the session itself
+	HoldingAdoptable                // a record that waits for its session
+	HoldingOlder                    // another session, which began no later
+	HoldingNewer                    // another session, which began later
+	holdings
+)
+
+func (s *survey) hold() Holding {
+	holder := s.view.Holder
+	switch {
+	case holder == nil:
+		return HoldingFree
+	case s.own == holder:
+		return HoldingOwn
+	case s.adoptable(holder):
+		return HoldingAdoptable
+	case holder.StartedAt.After(s.start):
+		return HoldingNewer
+	}
+	return HoldingOlder
+}
+
+// adoptable reports whether the record has no accounting session of its own and
+// may be the event's: written back from a binding, or put by hand for this user.
+func (s *survey) adoptable(r *Record) bool {
+	switch {
+	case r.anonymous():
+		return true
+	case r.Unconfirmed:
+		return r.UserName == "" || s.ev.UserName == "" || r.UserName == s.ev.UserName
+	}
+	return r.SessionID == SessionID{} && r.UserName != "" && r.UserName == s.ev.UserName
+}
+
+// stoppable reports whether a record written back from a binding is the one
+// that a Stop of a session forgotten by the database means. A Stop ends only its
+// own session (SES-04), so the address alone proves nothing.
+func (s *survey) stoppable(r *Record) bool {
+	if !r.Unconfirmed || s.ev.At.Before(r.StartedAt) || !s.adoptable(r) {
+		return false
+	}
+	if r.AcctSessionID != "" {
+		return r.AcctSessionID == s.ev.AcctSessionID
+	}
+	return r.UserName != "" && r.UserName == s.ev.UserName
+}
+
+// anonymous reports whether nothing at all tells whose record it is.
+func (r *Record) anonymous() bool {
+	return r.SessionID == SessionID{} && r.UserName == "" && r.CallingStationID == ""
+}

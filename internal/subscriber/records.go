@@ -1,0 +1,122 @@
+package subscriber
+
+import (
+	"net/netip"
+	"time"
+)
+
+// NewEnding ends a record at a given event time and remembers its session.
+func NewEnding(r Record, why Reason, at time.Time) Ending {
+	e := Ending{Record: r, Reason: why}
+	if r.SessionID != (SessionID{}) {
+		e.Tombstone = &SessionState{
+			Phase: Closed, Inside: r.Inside, Start: r.StartedAt,
+			End: later(at, r.StartedAt), Reason: why, UserName: r.UserName,
+		}
+	}
+	return e
+}
+
+// OpenState is what to remember of the session of a record that was written
+// otherwise than by its own accounting.
+func OpenState(r *Record) SessionState {
+	return SessionState{Phase: Open, Inside: r.Inside, Start: r.StartedAt, UserName: r.UserName}
+}
+
+// record is the event's session at the event's address, as a new record. It
+// keeps what the event leaves unsaid and the session's old record knows.
+func (s *survey) record() Record {
+	ev := s.ev
+	r := Record{SessionID: ev.SessionID}
+	if s.standing == StandingSame && s.own != nil {
+		r = *s.own
+	} else if s.holding == HoldingAdoptable {
+		r = *s.view.Holder
+		r.SessionID = ev.SessionID
+	}
+	r.Key = Key{Group: s.view.Group, Inside: ev.Inside}
+	r.ExpiresAt, r.Unconfirmed = time.Time{}, false
+	r.StartedAt = s.start
+	r.UpdatedAt = later(ev.At, r.UpdatedAt)
+	r.learn(ev)
+	return r
+}
+
+// merged is the session's own record with the event taken in. An older event
+// fills gaps only (I4).
+func (s *survey) merged() Record {
+	r := *s.own
+	r.SessionID = s.ev.SessionID
+	r.Unconfirmed, r.ExpiresAt = false, time.Time{}
+	r.StartedAt = s.start
+	if s.ev.At.Before(r.UpdatedAt) {
+		return r
+	}
+	r.UpdatedAt = s.ev.At
+	r.learn(s.ev)
+	return r
+}
+
+// learn takes over what the event says. The first User-Name stays: a NAS that
+// rewrites it in the middle of a session does not make another subscriber.
+func (r *Record) learn(ev *Event) {
+	r.UserName = firstOf(r.UserName, ev.UserName)
+	r.CallingStationID = firstOf(ev.CallingStationID, r.CallingStationID)
+	if ev.NASAddress.IsValid() {
+		r.NASAddress = ev.NASAddress
+	}
+	if ev.InputOctets != 0 {
+		r.InputOctets = ev.InputOctets
+	}
+	if ev.OutputOctets != 0 {
+		r.OutputOctets = ev.OutputOctets
+	}
+}
+
+// open is the state of the event's session, online.
+func (s *survey) open() *SessionState {
+	state := SessionState{Phase: Open, Start: s.start, Exact: s.ev.Kind == EventStart, UserName: s.ev.UserName}
+	if s.standing == StandingSame || s.standing == StandingLapsed {
+		state.Exact = state.Exact || s.session.Exact
+		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
+	}
+	state.Inside = s.whereabouts()
+	return &state
+}
+
+// whereabouts is the address at which the session now is, in this group.
+func (s *survey) whereabouts() netip.Addr {
+	switch {
+	case s.placed():
+		return s.ev.Inside
+	case s.standing == StandingSame:
+		return s.session.Inside
+	}
+	return netip.Addr{}
+}
+
+// closed is the state of the event's session, over.
+func (s *survey) closed(why Reason) *SessionState {
+	state := SessionState{Phase: Closed, Reason: why, Start: s.start, Inside: s.ev.Inside, UserName: s.ev.UserName}
+	if s.standing == StandingSame || s.standing == StandingLapsed {
+		state.Exact = s.session.Exact
+		state.Inside = s.session.Inside
+		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
+	}
+	state.End = later(s.ev.At, s.start)
+	return &state
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}

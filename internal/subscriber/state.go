@@ -1,0 +1,64 @@
+package subscriber
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Phase is what is known of a session.
+type Phase uint8
+
+// The phases of a session.
+const (
+	Unknown Phase = iota // never heard of, or forgotten
+	Open                 // online
+	Closed               // ended, and remembered for a while: a tombstone
+)
+
+// SessionState is what a group remembers of one accounting session besides its
+// record: where it is online, or that it ended and must not come back.
+type SessionState struct {
+	Phase    Phase
+	Inside   netip.Addr // where the session is, or last was, online; zero for no address here
+	Start    time.Time  // event time at which the session began
+	Exact    bool       // Start is the time of an Acct-Start, not reckoned from an Interim
+	End      time.Time  // Closed: event time of the end
+	Reason   Reason     // Closed: why; ReasonNone when the session moved to another group
+	UserName string     // raw octets of User-Name
+}
+
+// Restart is the newest Accounting-On or -Off of a NAS: the sessions that began
+// before it are over.
+type Restart struct {
+	At time.Time // event time; zero for none
+	ID string    // feed identifier of the entry that recorded it
+}
+
+// Ends reports whether the restart ended this record's session. Of sessions
+// that began in the very second of the restart, those recorded before it ended:
+// the later arrival wins.
+func (r Restart) Ends(rec *Record) bool {
+	return !r.At.IsZero() && (rec.StartedAt.Before(r.At) ||
+		rec.StartedAt.Equal(r.At) && CompareVersions(rec.Version, r.ID) < 0)
+}
+
+// Scope is how an event concerns the group in which it is decided.
+type Scope uint8
+
+// The scopes.
+const (
+	Here      Scope = iota // the event's address belongs to the group
+	NoAddress              // the event has no address: what stands is refreshed or closed
+	Elsewhere              // the event's address belongs to another group
+	Recorded               // the reserved group: sessions without an address of any group (ACCT-24, 25)
+)
+
+// View is what the database holds around one event, in one group.
+type View struct {
+	Group   string
+	Scope   Scope
+	Session SessionState // of the event's SessionID
+	Holder  *Record      // at the event's inside address; nil for none
+	Current *Record      // where Session is open, when that is another address; nil for none
+	Restart Restart      // of the event's NAS
+}

@@ -1,0 +1,69 @@
+package subscriber
+
+import "time"
+
+// Began returns when the event's session began, as far as the event tells: at a
+// Start, or Acct-Session-Time before (SES-03).
+func (ev *Event) Began() time.Time {
+	if ev.Kind == EventStart || ev.SessionTime < 0 {
+		return ev.At
+	}
+	return ev.At.Add(-ev.SessionTime)
+}
+
+// survey is one event in its surroundings, classified.
+type survey struct {
+	view     *View
+	ev       *Event
+	session  SessionState // of the view, made good where the record knows more
+	own      *Record      // the session's record; nil for none
+	floor    time.Time    // the session did not begin before; zero for no bound
+	standing Standing
+	start    time.Time // of the session that the event is about
+	holding  Holding
+}
+
+func newSurvey(v *View, ev *Event) *survey {
+	s := &survey{view: v, ev: ev, session: v.Session}
+	s.own = s.findOwn()
+	s.standing = s.stand()
+	s.start = s.startFor(s.standing)
+	if s.start.Before(s.floor) {
+		s.start = s.floor
+	}
+	s.holding = s.hold()
+	return s
+}
+
+// findOwn finds the record of the event's session. The record is what counts:
+// where the session's own state is lost, it is read off the record.
+func (s *survey) findOwn() *Record {
+	holder := s.view.Holder
+	if holder != nil && (holder.SessionID == s.ev.SessionID || s.ev.Kind == EventStop && s.stoppable(holder)) {
+		if s.session.Phase == Unknown {
+			s.session = SessionState{Phase: Open, Inside: holder.Inside, Start: holder.StartedAt, UserName: holder.UserName}
+		}
+		if s.session.Phase == Open && s.session.Inside == holder.Inside {
+			return holder
+		}
+	}
+	current := s.view.Current
+	if current != nil && s.session.Phase == Open && current.SessionID == s.ev.SessionID {
+		return current
+	}
+	return nil
+}
+
+// startFor is when the event's session began, given how it stands to the known one.
+func (s *survey) startFor(standing Standing) time.Time {
+	switch standing {
+	case StandingSame:
+		if s.ev.Kind == EventStart && !s.session.Exact && s.ev.At.Before(s.session.Start) {
+			return s.ev.At
+		}
+		return s.session.Start
+	case StandingLapsed:
+		return s.session.Start
+	}
+	return s.ev.Began()
+}

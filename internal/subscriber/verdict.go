@@ -1,0 +1,40 @@
+package subscriber
+
+import "fmt"
+
+// Verdict says what an accounting event came to.
+type Verdict uint8
+
+// The verdicts.
+const (
+	NotHere         Verdict = iota // the group knows nothing of the session, and need not
+	Opened                         // a record was created
+	Refreshed                      // the session's record was refreshed
+	Adopted                        // a record without a session of its own became this session's
+	Moved                          // the session changed its address
+	TookOver                       // a record was created, another session's on that address ended
+	Stopped                        // the session's record was deleted
+	Noted                          // remembered, without a record in this group
+	Left                           // the session is online in another group now
+	Stale                          // ignored: older than what is known
+	Ended                          // ignored: the session is over
+	Outdated                       // ignored: began before its NAS restarted
+	Held                           // ignored: a newer session holds the address
+	Restarted                      // a restart of a NAS was recorded
+	RestartRepeated                // ignored: that restart is known
+)
+
+var verdictNames = [...]string{
+	NotHere: "not_here", Opened: "opened", Refreshed: "refreshed", Adopted: "adopted",
+	Moved: "moved", TookOver: "took_over", Stopped: "stopped", Noted: "noted", Left: "left",
+	Stale: "stale", Ended: "ended", Outdated: "outdated", Held: "held",
+	Restarted: "restarted", RestartRepeated: "restart_repeated",
+}
+
+// String returns the verdict as a metric label.
+func (v Verdict) String() string {
+	if int(v) >= len(verdictNames) {
+		return fmt.Sprintf("Verdict(%d)", uint8(v))
+	}
+	return verdictNames[v]
+}

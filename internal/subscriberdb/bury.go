@@ -1,0 +1,204 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Bury announces the end of records that others removed from Redis, or that
+// expired there: each gets one Deleted change, whoever asks and how often. A
+// record that exists, and one whose end is announced already, is left alone. A
+// record that had come to its time ended ReasonExpired, whatever the caller
+// thinks. It returns ErrSuspect, and announces nothing more, when the marker is
+// missing.
+func (db *DB) Bury(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
+	for len(keys) > 0 {
+		batch := keys[:min(endBatch, len(keys))]
+		keys = keys[len(batch):]
+		if err := db.buryBatch(ctx, batch, why); err != nil {
+			return fmt.Errorf("bury records: %w", err)
+		}
+	}
+	return nil
+}
+
+func (db *DB) buryBatch(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
+	graves, err := db.graves(ctx, keys, why)
+	if err != nil {
+		return err
+	}
+	if graves, err = db.unannounced(ctx, graves); err != nil {
+		return err
+	}
+	calls := make([]*call, len(graves))
+	for i, g := range graves {
+		calls[i] = g.call(db)
+	}
+	db.run(ctx, calls)
+	for _, c := range calls {
+		if c.err != nil {
+			return c.err
+		}
+		if done, _ := c.reply.(int64); done < 0 {
+			return ErrSuspect
+		}
+	}
+	return nil
+}
+
+// grave is a record that is gone, as far as others remember it.
+type grave struct {
+	group   *Group
+	record  subscriber.Record
+	witness string // entry in the hash of online addresses; "" for none
+	session string // state line of the record's session; "" for none
+	reason  subscriber.Reason
+}
+
+// graves gathers what is remembered of the records.
+func (db *DB) graves(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) ([]*grave, error) {
+	graves := make([]*grave, len(keys))
+	calls := make([]*redis.StringCmd, len(keys))
+	pipe := db.client.Pipeline()
+	for i, key := range keys {
+		g, err := db.group(key.Group)
+		if err != nil {
+			return nil, err
+		}
+		key.Inside = key.Inside.Unmap()
+		graves[i] = &grave{group: g, record: subscriber.Record{Key: key}, reason: why}
+		calls[i] = pipe.HGet(ctx, onlineKey(g.Name), key.Inside.String())
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, err
+	}
+	for i, g := range graves {
+		g.identify(db, calls[i].Val())
+	}
+	return graves, db.addSessions(ctx, graves)
+}
+
+// identify takes over what the witness tells.
+func (g *grave) identify(db *DB, witness string) {
+	if g.witness = witness; witness == "" {
+		return
+	}
+	record, err := parseWitness(g.record.Key, witness)
+	if err != nil {
+		db.logger.Error("online entry cannot be read", "group", g.group.Name, "error", err)
+		return
+	}
+	g.record = record
+}
+
+// clockSkew is how far Redis's clock and ours may be apart when we tell an
+// expired record from a removed one.
+const clockSkew = time.Second
+
+func expired(r *subscriber.Record, now time.Time) bool {
+	return !r.ExpiresAt.IsZero() && now.Add(clockSkew).After(r.ExpiresAt)
+}
+
+// addSessions adds what is remembered of the records' sessions. The state of an
+// open session outlives its record by TombstoneTTL: what is left of its time
+// tells whether the record had come to its own.
+func (db *DB) addSessions(ctx context.Context, graves []*grave) error {
+	pipe := db.client.Pipeline()
+	lines, ttls := make([]*redis.StringCmd, len(graves)), make([]*redis.DurationCmd, len(graves))
+	for i, g := range graves {
+		key := sessionKey(g.group.Name, g.record.SessionID)
+		lines[i], ttls[i] = pipe.Get(ctx, key), pipe.PTTL(ctx, key)
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	for i, g := range graves {
+		g.session = lines[i].Val()
+		if ttl := ttls[i].Val(); ttl >= 0 {
+			g.record.ExpiresAt = db.now().Add(ttl - db.tombstoneTTL)
+		}
+		if g.reason == subscriber.ReasonRemovedInDatabase && expired(&g.record, db.now()) {
+			g.reason = subscriber.ReasonExpired
+		}
+	}
+	return nil
+}
+
+// announcedWithin is how many feed entries back the end of a record is looked
+// for that nobody else remembers.
+const announcedWithin = 1000
+
+// unannounced leaves out the graves without a witness whose end the feed tells
+// already: that is why there is no witness. Where the witness is lost some other
+// way, the end is still to be announced.
+func (db *DB) unannounced(ctx context.Context, graves []*grave) ([]*grave, error) {
+	told := make(map[string]map[netip.Addr]subscriber.ChangeKind) // the last change, by group and address
+	var left []*grave
+	for _, g := range graves {
+		group := g.group.Name
+		if g.witness == "" && told[group] == nil {
+			var err error
+			if told[group], err = db.lastChanges(ctx, group); err != nil {
+				return nil, err
+			}
+		}
+		if g.witness != "" || told[group][g.record.Inside] != subscriber.Deleted {
+			left = append(left, g)
+		}
+	}
+	return left, nil
+}
+
+func (db *DB) lastChanges(ctx context.Context, group string) (map[netip.Addr]subscriber.ChangeKind, error) {
+	entries, err := db.client.XRevRangeN(ctx, feedKey(group), "+", "-", announcedWithin).Result()
+	if err != nil {
+		return nil, err
+	}
+	last := make(map[netip.Addr]subscriber.ChangeKind)
+	for _, entry := range entries {
+		c, ok := parseChange(group, entry)
+		if _, known := last[c.Record.Inside]; ok && !known {
+			last[c.Record.Inside] = c.Kind
+		}
+	}
+	return last, nil
+}
+
+func (g *grave) call(db *DB) *call {
+	r := &g.record
+	keys := []string{
+		recordKey(r.Group, r.Inside), markerKey(r.Group), onlineKey(r.Group), feedKey(r.Group),
+		nasIndexKey(r.Group, r.SessionID), sessionKey(r.Group, r.SessionID),
+	}
+	tombstone := g.tombstone(db.now())
+	args := []any{
+		r.Inside.String(), g.witness, db.feedLength, g.session, tombstone, milliseconds(db.tombstoneTTL),
+		g.reason.String(), recordText(r),
+	}
+	return &call{script: buryScript, keys: keys, args: args}
+}
+
+// tombstone closes the session that was open at the address. An expired record
+// was last heard of when its time began; an Interim since then knows better.
+func (g *grave) tombstone(now time.Time) string {
+	state, err := parseState(g.session)
+	if err != nil || state.Phase != subscriber.Open || state.Inside != g.record.Inside {
+		return ""
+	}
+	g.record.StartedAt = state.Start
+	state.Phase, state.Reason, state.End = subscriber.Closed, g.reason, now
+	if g.reason == subscriber.ReasonExpired {
+		state.End = now.Add(-g.group.RecordTTL)
+	}
+	if state.End.Before(state.Start) {
+		state.End = state.Start
+	}
+	return formatState(&state)
+}

@@ -1,0 +1,83 @@
+package subscriberdb
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Put writes a record by hand: it creates the record at its address, updates
+// the same subscriber's, or takes the address over from another. StartedAt and
+// UpdatedAt default to now. A record without an accounting session does not
+// expire unless ExpiresAt says so. It returns the record as it now stands, or
+// ErrNoGroup.
+func (db *DB) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
+	g, err := db.group(r.Group)
+	if err != nil {
+		return r, err
+	}
+	r.Inside = r.Inside.Unmap()
+	if at := db.groups.Load().of(r.Inside); at == nil || at.Name != g.Name {
+		return r, fmt.Errorf("address %v is not of group %q: %w", r.Inside, g.Name, ErrNoGroup)
+	}
+	r.UpdatedAt = db.now()
+	if r.StartedAt.IsZero() {
+		r.StartedAt = r.UpdatedAt
+	}
+	s := &step{group: g, inside: r.Inside, decide: func(v subscriber.View) subscriber.Decision {
+		return subscriber.DecidePut(v.Holder, r)
+	}}
+	db.perform(ctx, []*step{s})
+	if s.err != nil {
+		return r, fmt.Errorf("put record %v: %w", r.Inside, s.err)
+	}
+	return *s.decision.Put, nil
+}
+
+// Delete deletes the records of the keys and remembers that their sessions
+// ended. It returns the records that it deleted; a key without a record is no
+// error. On error some may be deleted.
+func (db *DB) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) ([]subscriber.Record, error) {
+	steps := make([]*step, 0, len(keys))
+	for _, key := range keys {
+		g, err := db.group(key.Group)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, endStep(g, key, func(*subscriber.Record) bool { return true }, why, db.now()))
+	}
+	return db.endAll(ctx, steps)
+}
+
+// endStep deletes the record at a key if it is one of those meant.
+func endStep(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, why subscriber.Reason, at time.Time) *step {
+	decide := func(v subscriber.View) subscriber.Decision {
+		if v.Holder == nil || !meant(v.Holder) {
+			return subscriber.Decision{}
+		}
+		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, why, at)}}
+	}
+	return &step{group: g, inside: key.Inside.Unmap(), blind: true, decide: decide}
+}
+
+// endBatch bounds the deletions of one pipeline, so that accounting gets its turn.
+const endBatch = 512
+
+func (db *DB) endAll(ctx context.Context, steps []*step) (ended []subscriber.Record, err error) {
+	for len(steps) > 0 {
+		batch := steps[:min(endBatch, len(steps))]
+		steps = steps[len(batch):]
+		db.perform(ctx, batch)
+		for _, s := range batch {
+			if s.err != nil {
+				return ended, fmt.Errorf("delete record %v: %w", s.inside, s.err)
+			}
+			for i := range s.decision.Delete {
+				ended = append(ended, s.decision.Delete[i].Record)
+			}
+		}
+	}
+	return ended, nil
+}

@@ -1,0 +1,116 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// What callers decide on.
+var (
+	ErrNoGroup  = errors.New("no such group")
+	ErrNotFound = errors.New("no such record")
+	// ErrFeedGap: the feed no longer holds what followed the given entry, or
+	// never had that entry: the reader must compare everything.
+	ErrFeedGap = errors.New("change feed does not reach back that far")
+	// ErrSuspect: the marker is missing, so what is absent may be lost rather
+	// than deleted (I6).
+	ErrSuspect = errors.New("database has lost its marker")
+	// ErrConflict: somebody else kept changing what was to be changed.
+	ErrConflict = errors.New("record kept changing under the update")
+)
+
+// Defaults of Options.
+const (
+	defaultTombstoneTTL = 24 * time.Hour
+	defaultFeedLength   = 100_000
+	defaultCacheSize    = 65_536
+)
+
+// Options configure a DB.
+type Options struct {
+	Client       redis.UniversalClient                    // required
+	Groups       []Group                                  // may be empty
+	Node         string                                   // name of this daemon, for logs
+	TombstoneTTL time.Duration                            // how long an ended session is remembered; default 24 h
+	FeedLength   int64                                    // entries kept in each feed, about; default 100 000
+	CacheSize    int                                      // sessions whose last state is kept to save a read; default 65 536
+	Observe      func(group string, v subscriber.Verdict) // optional: what each event came to; called concurrently
+	Logger       *slog.Logger                             // default: discard
+	Now          func() time.Time                         // default: time.Now
+}
+
+// DB is the store. Its methods may be called concurrently, and several DBs of
+// several daemons may share one Redis.
+type DB struct {
+	client       redis.UniversalClient
+	groups       atomic.Pointer[groupTable]
+	tombstoneTTL time.Duration
+	feedLength   int64
+	cache        *cache
+	observe      func(string, subscriber.Verdict)
+	logger       *slog.Logger
+	now          func() time.Time
+	restarted    chan struct{} // tells SweepRestarts of a new restart; holds one
+}
+
+// New returns a DB. It does not talk to Redis yet.
+func New(o Options) (*DB, error) {
+	if o.Client == nil {
+		return nil, errors.New("subscriberdb: Options.Client is required")
+	}
+	if o.TombstoneTTL < 0 || o.FeedLength < 0 || o.CacheSize < 0 {
+		return nil, errors.New("subscriberdb: TombstoneTTL, FeedLength and CacheSize must not be negative")
+	}
+	o.setDefaults()
+	db := &DB{
+		client:       o.Client,
+		tombstoneTTL: o.TombstoneTTL,
+		feedLength:   o.FeedLength,
+		cache:        newCache(o.CacheSize),
+		observe:      o.Observe,
+		logger:       o.Logger.With("node", o.Node),
+		now:          o.Now,
+		restarted:    make(chan struct{}, 1),
+	}
+	if err := db.SetGroups(o.Groups); err != nil {
+		return nil, fmt.Errorf("subscriberdb: %w", err)
+	}
+	return db, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.TombstoneTTL == 0 {
+		o.TombstoneTTL = defaultTombstoneTTL
+	}
+	if o.FeedLength == 0 {
+		o.FeedLength = defaultFeedLength
+	}
+	if o.CacheSize == 0 {
+		o.CacheSize = defaultCacheSize
+	}
+	if o.Observe == nil {
+		o.Observe = func(string, subscriber.Verdict) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+// Ping asks Redis for a sign of life.
+func (db *DB) Ping(ctx context.Context) error {
+	if err := db.client.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("ping redis: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package subscriberdb
+
+import (
+	"fmt"
+	"strings"
+)
+
+const hexDigits = "0123456789ABCDEF"
+
+// escape writes raw octets (ACCT-23) as one readable word: letters, digits and
+// a few signs stand for themselves, everything else is %XX.
+func escape(raw string) string {
+	plain := true
+	for i := 0; i < len(raw) && plain; i++ {
+		plain = standsForItself(raw[i])
+	}
+	if plain {
+		return raw
+	}
+	var b strings.Builder
+	b.Grow(len(raw) + 16)
+	for i := 0; i < len(raw); i++ {
+		if c := raw[i]; standsForItself(c) {
+			b.WriteByte(c)
+		} else {
+			b.Write([]byte{'%', hexDigits[c>>4], hexDigits[c&15]})
+		}
+	}
+	return b.String()
+}
+
+func standsForItself(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		strings.IndexByte("._-@:+=", c) >= 0
+}
+
+// unescape is the reverse of escape.
+func unescape(word string) (string, error) {
+	if strings.IndexByte(word, '%') < 0 {
+		return word, nil
+	}
+	raw := make([]byte, 0, len(word))
+	for i := 0; i < len(word); i++ {
+		if word[i] != '%' {
+			raw = append(raw, word[i])
+			continue
+		}
+		if i+2 >= len(word) {
+			return "", fmt.Errorf("cut escape in %q", word)
+		}
+		hi, lo := strings.IndexByte(hexDigits, word[i+1]), strings.IndexByte(hexDigits, word[i+2])
+		if hi < 0 || lo < 0 {
+			return "", fmt.Errorf("bad escape in %q", word)
+		}
+		raw = append(raw, byte(hi<<4|lo))
+		i += 2
+	}
+	return string(raw), nil
+}

@@ -1,0 +1,95 @@
+package subscriberdb
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Group is one LSN group as the store sees it.
+type Group struct {
+	Name      string         // letters, digits, ".", "_", "-"; not "_"
+	Inside    []netip.Prefix // subscribers' addresses; of no two groups overlapping
+	RecordTTL time.Duration  // records not refreshed for so long expire; 0 means never
+}
+
+// groupTable finds the group of an address.
+type groupTable struct {
+	groups   []Group // ordinary ones
+	routes   []route // longest prefix first
+	reserved Group
+}
+
+type route struct {
+	prefix netip.Prefix
+	group  *Group
+}
+
+func newGroupTable(groups []Group) (*groupTable, error) {
+	t := &groupTable{groups: slices.Clone(groups), reserved: Group{Name: reserved}}
+	seen := make(map[string]bool)
+	for i := range t.groups {
+		g := &t.groups[i]
+		if !groupName.MatchString(g.Name) || g.Name == reserved || seen[g.Name] {
+			return nil, fmt.Errorf("group %q: name is not plain, is reserved, or is used twice", g.Name)
+		}
+		if g.RecordTTL < 0 {
+			return nil, fmt.Errorf("group %q: negative RecordTTL %v", g.Name, g.RecordTTL)
+		}
+		seen[g.Name] = true
+		for _, p := range g.Inside {
+			t.routes = append(t.routes, route{p.Masked(), g})
+		}
+	}
+	slices.SortStableFunc(t.routes, func(a, b route) int { return b.prefix.Bits() - a.prefix.Bits() })
+	return t, nil
+}
+
+// of returns the group of an address, nil for none.
+func (t *groupTable) of(a netip.Addr) *Group {
+	for i := range t.routes {
+		if t.routes[i].prefix.Contains(a) {
+			return t.routes[i].group
+		}
+	}
+	return nil
+}
+
+func (t *groupTable) named(name string) (*Group, bool) {
+	for i := range t.groups {
+		if t.groups[i].Name == name {
+			return &t.groups[i], true
+		}
+	}
+	return nil, false
+}
+
+// SetGroups replaces the groups. Records of a group that is gone stay where
+// they are. It returns an error, and changes nothing, if a group is not valid.
+func (db *DB) SetGroups(groups []Group) error {
+	t, err := newGroupTable(groups)
+	if err != nil {
+		return err
+	}
+	db.groups.Store(t)
+	return nil
+}
+
+// GroupOf returns the name of the group that an inside address belongs to.
+func (db *DB) GroupOf(a netip.Addr) (string, bool) {
+	g := db.groups.Load().of(a.Unmap())
+	if g == nil {
+		return "", false
+	}
+	return g.Name, true
+}
+
+// group finds a configured group by name.
+func (db *DB) group(name string) (*Group, error) {
+	g, ok := db.groups.Load().named(name)
+	if !ok {
+		return nil, fmt.Errorf("group %q: %w", name, ErrNoGroup)
+	}
+	return g, nil
+}

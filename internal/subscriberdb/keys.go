@@ -1,0 +1,90 @@
+package subscriberdb
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// reserved is the group of sessions whose address belongs to no group.
+const reserved = "_"
+
+// A group name stands in a hash tag and in SCAN patterns, so it is plain.
+var groupName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+const settingsKey = "sessiond:settings"
+
+// groupKey is the key of something of one group. The braces make every key of a
+// group hash to one slot of a Redis Cluster.
+func groupKey(group, rest string) string { return "sessiond:{" + group + "}:" + rest }
+
+func recordKey(group string, inside netip.Addr) string {
+	return groupKey(group, "sub:"+inside.String())
+}
+
+func recordPattern(group string) string { return groupKey(group, "sub:*") }
+
+// sessionKey holds what is remembered of one accounting session.
+func sessionKey(group string, id subscriber.SessionID) string {
+	return groupKey(group, "sess:"+sessionRef(id))
+}
+
+// restartKey holds the newest restart of a NAS.
+func restartKey(group string, id subscriber.SessionID) string {
+	return groupKey(group, "nas:"+nasRef(id))
+}
+
+// nasIndexKey is the set of inside addresses that a NAS has sessions on.
+func nasIndexKey(group string, id subscriber.SessionID) string {
+	return restartKey(group, id) + ":subs"
+}
+
+// restartsKey is the set of NASes whose restart has not been swept yet.
+func restartsKey(group string) string { return groupKey(group, "restarts") }
+
+// onlineKey is the hash of all inside addresses that have, or last had, a record
+// whose end nobody has announced.
+func onlineKey(group string) string { return groupKey(group, "online") }
+
+func feedKey(group string) string     { return groupKey(group, "feed") }
+func bindingsKey(group string) string { return groupKey(group, "bindings") }
+func markerKey(group string) string   { return groupKey(group, "marker") }
+
+// parseRecordKey is the reverse of recordKey.
+func parseRecordKey(key string) (subscriber.Key, bool) {
+	rest, ok := strings.CutPrefix(key, "sessiond:{")
+	if !ok {
+		return subscriber.Key{}, false
+	}
+	group, rest, ok := strings.Cut(rest, "}:sub:")
+	if !ok {
+		return subscriber.Key{}, false
+	}
+	inside, err := netip.ParseAddr(rest)
+	return subscriber.Key{Group: group, Inside: inside}, err == nil
+}
+
+// sessionRef writes a session's identity as one word.
+func sessionRef(id subscriber.SessionID) string { return nasRef(id) + "/" + escape(id.AcctSessionID) }
+
+// nasRef writes the identity of a NAS as one word.
+func nasRef(id subscriber.SessionID) string { return escape(id.Client) + "/" + escape(id.NAS) }
+
+func parseSessionRef(ref string) (subscriber.SessionID, error) {
+	parts := strings.Split(ref, "/")
+	if len(parts) != 3 {
+		return subscriber.SessionID{}, fmt.Errorf("session reference %q", ref)
+	}
+	for i := range parts {
+		var err error
+		if parts[i], err = unescape(parts[i]); err != nil {
+			return subscriber.SessionID{}, err
+		}
+	}
+	return subscriber.SessionID{Client: parts[0], NAS: parts[1], AcctSessionID: parts[2]}, nil
+}
+
+func parseNASRef(ref string) (subscriber.SessionID, error) { return parseSessionRef(ref + "/") }

@@ -1,0 +1,38 @@
+package subscriberdb
+
+import (
+	"encoding/json"
+	"fmt"
+	"unicode/utf8"
+)
+
+// octets is raw octets from a NAS in JSON (ACCT-23): a string where that is
+// valid UTF-8, else {"base64": ...}, because JSON has no other bytes.
+type octets string
+
+type rawOctets struct {
+	Base64 []byte `json:"base64"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (o octets) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(o)) {
+		return json.Marshal(string(o))
+	}
+	return json.Marshal(rawOctets{[]byte(o)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (o *octets) UnmarshalJSON(text []byte) error {
+	var s string
+	if json.Unmarshal(text, &s) == nil {
+		*o = octets(s)
+		return nil
+	}
+	var raw rawOctets
+	if err := json.Unmarshal(text, &raw); err != nil {
+		return fmt.Errorf("octets: %w", err)
+	}
+	*o = octets(raw.Base64)
+	return nil
+}

@@ -1,0 +1,108 @@
+package subscriberdb
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// scanCount is how many keys one SCAN or HSCAN looks at, and so about how many
+// records a yield of Records gets.
+const scanCount = 1000
+
+// Get returns the record of a key, or ErrNotFound.
+func (db *DB) Get(ctx context.Context, key subscriber.Key) (subscriber.Record, error) {
+	if _, err := db.group(key.Group); err != nil {
+		return subscriber.Record{}, err
+	}
+	key.Inside = key.Inside.Unmap()
+	records, err := db.read(ctx, db.client, []subscriber.Key{key})
+	if err != nil {
+		return subscriber.Record{}, err
+	}
+	if len(records) == 0 {
+		return subscriber.Record{}, fmt.Errorf("record %v in group %q: %w", key.Inside, key.Group, ErrNotFound)
+	}
+	return records[0], nil
+}
+
+// Records yields all records of a group in batches, unordered. A record that
+// is written meanwhile may be missed or yielded twice; the feed, read from where
+// it stood before, tells what happened to it. An error of yield ends the walk.
+func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error {
+	if _, err := db.group(group); err != nil {
+		return err
+	}
+	server, err := db.serverOf(ctx, markerKey(group))
+	if err != nil {
+		return fmt.Errorf("find server of group %q: %w", group, err)
+	}
+	for cursor := uint64(0); ; {
+		names, next, err := server.ScanType(ctx, cursor, recordPattern(group), scanCount, "hash").Result()
+		if err != nil {
+			return fmt.Errorf("scan records of group %q: %w", group, err)
+		}
+		records, err := db.read(ctx, server, recordKeys(names))
+		if err != nil {
+			return err
+		}
+		if len(records) > 0 {
+			if err := yield(records); err != nil {
+				return err
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+func recordKeys(names []string) []subscriber.Key {
+	keys := make([]subscriber.Key, 0, len(names))
+	for _, name := range names {
+		if key, ok := parseRecordKey(name); ok {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// read reads the records of the keys in one round trip, leaving out those that
+// are not there.
+func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []subscriber.Key) ([]subscriber.Record, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	pipe := server.Pipeline()
+	hashes := make([]*redis.MapStringStringCmd, len(keys))
+	ttls := make([]*redis.DurationCmd, len(keys))
+	for i, key := range keys {
+		name := recordKey(key.Group, key.Inside)
+		hashes[i], ttls[i] = pipe.HGetAll(ctx, name), pipe.PTTL(ctx, name)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("read records: %w", err)
+	}
+	now := db.now()
+	records := make([]subscriber.Record, 0, len(keys))
+	for i, key := range keys {
+		if fields := hashes[i].Val(); len(fields) > 0 {
+			r := parseRecord(key, fields)
+			r.ExpiresAt = expiry(now, ttls[i].Val())
+			records = append(records, r)
+		}
+	}
+	return records, nil
+}
+
+// expiry turns a PTTL into a time; negative means none.
+func expiry(now time.Time, ttl time.Duration) time.Time {
+	if ttl < 0 {
+		return time.Time{}
+	}
+	return now.Add(ttl)
+}

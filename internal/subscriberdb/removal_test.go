@@ -1,0 +1,240 @@
+package subscriberdb
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// task runs a task of the DB until the test ends, and waits for it.
+func task(t *testing.T, run func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("task ended with %v", err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Error("task does not end with its context")
+		}
+	})
+}
+
+// undertaker buries what Vanished tells.
+func undertaker(t *testing.T, db *DB) {
+	t.Helper()
+	task(t, func(ctx context.Context) error {
+		return db.Vanished(ctx, func(k subscriber.Key, why subscriber.Reason) {
+			if err := db.Bury(ctx, []subscriber.Key{k}, why); err != nil && ctx.Err() == nil {
+				t.Errorf("bury: %v", err)
+			}
+		})
+	})
+}
+
+// TestVanished_DEL08_DEL09: a record that is removed with DEL, UNLINK, RENAME or
+// by its TTL ends in exactly one Deleted change, also with two daemons watching.
+func TestVanished_DEL08_DEL09(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		setMarker(t, db, "default")
+		var names []string
+		for i := range 5 {
+			inside := netip.AddrFrom4([4]byte{100, 64, 0, byte(i)})
+			record(t, db, start(fmt.Sprint(i), inside, 0))
+			names = append(names, recordKey("default", inside))
+		}
+		undertaker(t, db)
+		undertaker(t, newDB(t, client))
+		ctx := t.Context()
+		client.Del(ctx, names[0])
+		client.Unlink(ctx, names[1])
+		client.Rename(ctx, names[2], "elsewhere")
+		client.PExpire(ctx, names[3], 10*time.Millisecond)
+		record(t, db, stop("4", netip.MustParseAddr("100.64.0.4"), time.Hour))
+		eventually(t, "all five announced", func() bool { return len(changes(t, db, "default")) >= 10 })
+		got := story(changes(t, db, "default"))[5:]
+		slices.Sort(got)
+		for i, line := range got {
+			if want := fmt.Sprintf("deleted 100.64.0.%d %d", i, i); len(line) < len(want) || line[:len(want)] != want {
+				t.Errorf("announced %q", got)
+			}
+		}
+		checkBuried(t, db, "0", subscriber.ReasonRemovedInDatabase)
+	})
+}
+
+func checkBuried(t *testing.T, db *DB, id string, why subscriber.Reason) {
+	t.Helper()
+	line := db.client.Get(t.Context(), sessionKey("default", start(id, addr, 0).SessionID)).Val()
+	if s, err := parseState(line); err != nil || s.Phase != subscriber.Closed || s.Reason != why {
+		t.Errorf("session %s is remembered as %q", id, line)
+	}
+}
+
+// TestMissedNotifications_DEL09: what happened while nobody listened is found at
+// the next connection.
+func TestMissedNotifications_DEL09(t *testing.T) {
+	server := testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	db := newDB(t, dialTest(t, server.URL))
+	setMarker(t, db, "default")
+	record(t, db, start("a", addr, 0), start("b", next, 0))
+	db.client.Del(t.Context(), recordKey("default", addr))
+	undertaker(t, db)
+	eventually(t, "found at the first connection", func() bool { return len(changes(t, db, "default")) == 3 })
+
+	server.Kill()
+	server.Start(t)
+	eventually(t, "Redis answers", func() bool { return db.Ping(t.Context()) == nil })
+	db.client.Del(t.Context(), recordKey("default", next))
+	eventually(t, "found after reconnecting", func() bool { return len(changes(t, db, "default")) == 4 })
+}
+
+// TestNotificationFlags: what somebody else has turned on stays on.
+func TestNotificationFlags(t *testing.T) {
+	client := realRedis(t, "--notify-keyspace-events", "K$")
+	db := newDB(t, client)
+	if !db.enableNotifications(t.Context(), client) {
+		t.Fatal("not enabled")
+	}
+	got := client.ConfigGet(t.Context(), "notify-keyspace-events").Val()["notify-keyspace-events"]
+	for _, flag := range "K$Egxe" {
+		if !slices.Contains([]rune(got), flag) {
+			t.Errorf("flags %q lack %c", got, flag)
+		}
+	}
+	if got := mergeFlags("AK", neededFlags); got != "AKE" {
+		t.Errorf("AK merged to %q", got)
+	}
+}
+
+// TestConfigRefused: without notifications removed records are found all the same.
+func TestConfigRefused(t *testing.T) {
+	client := realRedis(t, "--rename-command", "CONFIG", "")
+	db := newDB(t, client)
+	setMarker(t, db, "default")
+	record(t, db, start("a", addr, 0))
+	undertaker(t, db)
+	client.Del(t.Context(), recordKey("default", addr))
+	eventually(t, "found", func() bool { return len(changes(t, db, "default")) == 2 })
+}
+
+// TestBuryLooks: Bury never announces the end of a record that stands, and makes
+// Redis expire one that is due. The reason is found out.
+func TestBuryLooks(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		short := []Group{{Name: "default", Inside: testGroups()[0].Inside, RecordTTL: 30 * time.Millisecond}}
+		now := func() time.Time { return t0.Add(90 * time.Second) }
+		db := newDB(t, client, func(o *Options) { o.Groups, o.Now = short, now })
+		setMarker(t, db, "default")
+		record(t, db, start("a", addr, 0))
+		bury := func() {
+			if err := db.Bury(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonRemovedInDatabase); err != nil {
+				t.Fatal(err)
+			}
+		}
+		client.Persist(t.Context(), recordKey("default", addr))
+		bury()
+		if n := len(changes(t, db, "default")); n != 1 {
+			t.Fatalf("%d changes: a standing record was buried", n)
+		}
+		record(t, db, interim("a", addr, time.Minute))
+		eventually(t, "expired", func() bool { bury(); return len(changes(t, db, "default")) == 3 })
+		bury()
+		list := changes(t, db, "default")
+		if len(list) != 3 || list[2].Reason != subscriber.ReasonExpired {
+			t.Errorf("feed %q", story(list))
+		}
+		checkBuried(t, db, "a", subscriber.ReasonExpired)
+		record(t, db, interim("a", addr, 2*time.Minute))
+		if got := online(t, db, addr); got != "a" {
+			t.Error("an Interim after expiry does not bring the session back")
+		}
+	})
+}
+
+// TestSweepRestarts_SES15 checks that a restart ends what is older, of this NAS
+// only, and that it is done after a crash of the daemon that recorded it.
+func TestSweepRestarts_SES15_SES16(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		record(t, db, many(40)...)
+		elder := start("other", addr, 0)
+		elder.NAS = "nas2"
+		on := event(subscriber.EventAccountingOn, "", noAddr, time.Minute)
+		record(t, db, elder, on, start("new", next, time.Hour))
+		record(t, db, on, start("late", netip.MustParseAddr("100.64.0.9"), time.Second)) // sent again; began before
+
+		task(t, newDB(t, client).SweepRestarts)
+		eventually(t, "swept", func() bool { return client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
+		got := map[netip.Addr]string{}
+		err := db.Records(t.Context(), "default", func(batch []subscriber.Record) error {
+			for _, r := range batch {
+				got[r.Inside] = r.AcctSessionID
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		compareMaps(t, "online", got, map[netip.Addr]string{addr: "other", next: "new"})
+		checkBuried(t, db, "0", subscriber.ReasonNASRestart)
+		if n := client.SCard(t.Context(), nasIndexKey("default", on.SessionID)).Val(); n != 1 {
+			t.Errorf("%d addresses left in the NAS's set", n)
+		}
+	})
+}
+
+// many are Starts of n sessions, each on an address of its own.
+func many(n int) []subscriber.Event {
+	events := make([]subscriber.Event, n)
+	for i := range events {
+		events[i] = start(fmt.Sprint(i), netip.AddrFrom4([4]byte{100, 64, byte(1 + i>>8), byte(i)}), 0)
+	}
+	return events
+}
+
+// TestSweepIsTold_SES17: a restart is recorded at once however many sessions it
+// ends, and the daemon that records it sweeps without waiting.
+func TestSweepIsTold_SES17(t *testing.T) {
+	db := newDB(t, realRedis(t))
+	record(t, db, many(3*endBatch)...)
+	record(t, db, event(subscriber.EventAccountingOff, "", noAddr, time.Minute))
+	record(t, db, start("new", addr, time.Hour))
+	task(t, db.SweepRestarts)
+	eventually(t, "swept", func() bool { return db.client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
+	compareReplay(t, db, map[netip.Addr]string{addr: "new"})
+}
+
+func TestDelete_DEL08(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client, func(o *Options) { o.Now = func() time.Time { return t0.Add(time.Hour) } })
+		record(t, db, start("a", addr, 0), start("b", next, 0))
+		gone, err := db.Delete(t.Context(), []subscriber.Key{key(addr), key(away)}, subscriber.ReasonAdmin)
+		if err != nil || len(gone) != 1 || gone[0].AcctSessionID != "a" {
+			t.Fatalf("deleted %+v, %v", gone, err)
+		}
+		checkBuried(t, db, "a", subscriber.ReasonAdmin)
+		record(t, db, start("a", addr, 0), interim("a", addr, time.Minute))
+		if got := online(t, db, addr); got != "" {
+			t.Errorf("older events brought %q back", got)
+		}
+		record(t, db, interim("a", addr, 2*time.Hour))
+		if got := online(t, db, addr); got != "a" {
+			t.Error("a newer Interim does not bring the session back")
+		}
+	})
+}

@@ -1,0 +1,273 @@
+package subscriberdb
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+func TestPut(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		ctx := t.Context()
+		byHand := subscriber.Record{Key: key(addr), UserName: "user-a"}
+		put, err := db.Put(ctx, byHand)
+		if err != nil || put.Version == "" || put.StartedAt.IsZero() || !put.ExpiresAt.IsZero() {
+			t.Fatalf("put %+v, %v", put, err)
+		}
+		if ttl := client.TTL(ctx, recordKey("default", addr)).Val(); ttl >= 0 {
+			t.Errorf("a record by hand expires in %v", ttl)
+		}
+		record(t, db, event(subscriber.EventInterim, "a", addr, time.Since(t0)+time.Minute))
+		want := []string{"created 100.64.0.1 ", "updated 100.64.0.1 a"}
+		checkStory(t, db, "default", want)
+		if _, err := db.Put(ctx, subscriber.Record{Key: key(addr), UserName: "bob", ExpiresAt: db.now().Add(time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+		checkStory(t, db, "default", append(want, "deleted 100.64.0.1 a SUPERSEDED", "created 100.64.0.1 "))
+		if ttl := client.TTL(ctx, recordKey("default", addr)).Val(); ttl < 59*time.Minute {
+			t.Errorf("expires in %v", ttl)
+		}
+		for _, k := range []subscriber.Key{{Group: "none", Inside: addr}, {Group: "default", Inside: away}, {Group: "default"}} {
+			if _, err := db.Put(ctx, subscriber.Record{Key: k}); !errors.Is(err, ErrNoGroup) {
+				t.Errorf("put at %v: %v", k, err)
+			}
+		}
+	})
+}
+
+func TestFeed(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		ctx := t.Context()
+		if list, last, err := db.Feed(ctx, "default", "0-0", 10, time.Millisecond); len(list) != 0 || last != "0-0" || err != nil {
+			t.Fatalf("of an empty feed: %v, %s, %v", list, last, err)
+		}
+		record(t, db, start("a", addr, 0))
+		list, last, err := db.Feed(ctx, "default", "0-0", 10, time.Second)
+		if err != nil || len(list) != 1 || list[0].ID != last {
+			t.Fatalf("first: %v, %s, %v", list, last, err)
+		}
+		if left := time.Until(list[0].Record.ExpiresAt); left < testTTL-time.Minute || left > testTTL+time.Minute {
+			t.Errorf("record expires in %v", left)
+		}
+		record(t, db, event(subscriber.EventAccountingOn, "", noAddr, -time.Hour), stop("a", addr, time.Hour))
+		list, last, err = db.Feed(ctx, "default", last, 10, 0)
+		if err != nil || len(list) != 1 || list[0].Kind != subscriber.Deleted {
+			t.Fatalf("then: %+v, %v", list, err)
+		}
+		if tail, _ := db.Tail(ctx, "default"); tail != last {
+			t.Errorf("tail %s, last %s", tail, last)
+		}
+		if _, _, err := db.Feed(ctx, "default", "99999999999999-0", 10, 0); !errors.Is(err, ErrFeedGap) {
+			t.Errorf("after a rollback: %v", err)
+		}
+	})
+}
+
+// TestFeedGap: whoever is too far behind is told so, and nobody else.
+func TestFeedGap(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client, func(o *Options) { o.FeedLength = 200 })
+		record(t, db, start("a", addr, 0))
+		first, _ := db.Tail(t.Context(), "default")
+		for i := range 600 {
+			record(t, db, interim("a", addr, time.Duration(i)*time.Second))
+		}
+		for _, after := range []string{first, "0-0"} {
+			if _, _, err := db.Feed(t.Context(), "default", after, 10, 0); !errors.Is(err, ErrFeedGap) {
+				t.Errorf("after %s: %v", after, err)
+			}
+		}
+		oldest := client.XRangeN(t.Context(), feedKey("default"), "-", "+", 1).Val()[0].ID
+		if list, _, err := db.Feed(t.Context(), "default", oldest, 10, 0); err != nil || len(list) != 10 {
+			t.Errorf("from the oldest entry: %d changes, %v", len(list), err)
+		}
+	})
+}
+
+func TestRecords(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		want := map[netip.Addr]string{}
+		var events []subscriber.Event
+		for i := range 300 {
+			inside := netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})
+			want[inside] = fmt.Sprint(i)
+			events = append(events, start(want[inside], inside, 0))
+		}
+		record(t, db, events...)
+		record(t, db, start("away", away, 0))
+		client.HSet(t.Context(), "sessiond:{default}:sub:not-an-address", "a", "b")
+		client.Set(t.Context(), "sessiond:{default}:sub:100.64.99.1", "no hash", 0)
+		compareOnline(t, db, want)
+		broken := errors.New("enough")
+		if err := db.Records(t.Context(), "default", func([]subscriber.Record) error { return broken }); !errors.Is(err, broken) {
+			t.Errorf("error of yield: %v", err)
+		}
+	})
+}
+
+// TestWrittenByHand: a record somebody made with redis-cli HSET is read, and is
+// taken over like any other.
+func TestWrittenByHand(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		client.HSet(t.Context(), recordKey("default", addr), "user_name", "bob")
+		if r, err := db.Get(t.Context(), key(addr)); err != nil || r.UserName != "bob" {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		record(t, db, start("a", addr, 0))
+		checkStory(t, db, "default", []string{"deleted 100.64.0.1  SUPERSEDED", "created 100.64.0.1 a"})
+	})
+}
+
+func TestBindings(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		outside := netip.MustParseAddr("198.51.100.1")
+		active := Binding{
+			Group: "default", Inside: addr, Outside: outside, First: 1024, Last: 1535,
+			Identity: "u:a\xff", UserName: "a\xff", AcctSessionID: "s1", AllocatedAt: t0,
+		}
+		held := Binding{
+			Group: "default", Inside: next, Outside: outside, First: 1536, Last: 2047, Held: true,
+			UserName: "bob", AllocatedAt: t0, ReleasedAt: t0.Add(time.Hour), HoldUntil: t0.Add(2 * time.Hour),
+		}
+		gone := Binding{Group: "default", Inside: away, Outside: outside, First: 65024, Last: 65535}
+		save := func(put []Binding, remove []Block) {
+			if err := db.SaveBindings(t.Context(), "default", put, remove); err != nil {
+				t.Fatal(err)
+			}
+		}
+		save([]Binding{active, held, gone}, nil)
+		save(nil, []Block{{outside, 65024}})
+		client.HSet(t.Context(), bindingsKey("default"), "nonsense", "{}")
+		got := map[uint16]Binding{}
+		err := db.Bindings(t.Context(), "default", func(batch []Binding) error {
+			for _, b := range batch {
+				got[b.First] = b
+			}
+			return nil
+		})
+		if want := map[uint16]Binding{1024: active, 1536: held}; err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+		}
+	})
+}
+
+func TestSettings(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		ctx := t.Context()
+		err := errors.Join(
+			db.InitSettings(ctx, map[string]string{"a": "1", "b": "2"}),
+			db.SetSettings(ctx, map[string]string{"b": "3"}),
+			db.InitSettings(ctx, map[string]string{"b": "4", "c": "5"}),
+			db.SetSettings(ctx, nil),
+		)
+		got, readErr := db.Settings(ctx)
+		if want := map[string]string{"a": "1", "b": "3", "c": "5"}; err != nil || readErr != nil || !maps.Equal(got, want) {
+			t.Errorf("got %v, %v, %v", got, err, readErr)
+		}
+	})
+}
+
+func TestGroups(t *testing.T) {
+	db := newDB(t, redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}))
+	for a, want := range map[string]string{"100.64.0.1": "default", "::ffff:100.70.0.1": "other", "203.0.113.1": ""} {
+		if got, _ := db.GroupOf(netip.MustParseAddr(a)); got != want {
+			t.Errorf("%s is of %q, want %q", a, got, want)
+		}
+	}
+	for _, name := range []string{"", "_", "a b", "{x}", "a*"} {
+		if err := db.SetGroups([]Group{{Name: name}}); err == nil {
+			t.Errorf("group name %q accepted", name)
+		}
+	}
+	if err := db.SetGroups([]Group{{Name: "x", Inside: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := db.GroupOf(netip.MustParseAddr("203.0.113.1")); got != "x" {
+		t.Errorf("after SetGroups: %q", got)
+	}
+}
+
+func TestDialRefuses(t *testing.T) {
+	bad := []struct {
+		urls []string
+		mode string
+	}{
+		{nil, ""}, {[]string{"http://x"}, ""}, {[]string{"redis://a", "redis://b"}, ""},
+		{[]string{"redis://a"}, "sentinel"}, {[]string{"redis://a"}, "ring"}, {[]string{"redis://x:y:z"}, "cluster"},
+	}
+	for _, b := range bad {
+		if c, err := Dial(b.urls, b.mode); err == nil {
+			_ = c.Close()
+			t.Errorf("%v in mode %q accepted", b.urls, b.mode)
+		}
+	}
+	good := []struct {
+		urls []string
+		mode string
+	}{
+		{[]string{"redis://127.0.0.1:1/3"}, ""}, {[]string{"rediss://u:p@127.0.0.1:1"}, ""},
+		{[]string{"redis://a:26379?master_name=m", "redis://b:26379?master_name=m"}, "sentinel"},
+		{[]string{"redis://a:6379", "redis://b:6379"}, "cluster"},
+	}
+	for _, g := range good {
+		c, err := Dial(g.urls, g.mode)
+		if err != nil {
+			t.Errorf("%v in mode %q: %v", g.urls, g.mode, err)
+			continue
+		}
+		_ = c.Close()
+	}
+}
+
+func FuzzSessionRef(f *testing.F) {
+	f.Add("bng1", "192.0.2.1", "0000A1")
+	f.Add("", "a/b%2F", "\x00\xff")
+	f.Fuzz(func(t *testing.T, client, nas, session string) {
+		id := subscriber.SessionID{Client: client, NAS: nas, AcctSessionID: session}
+		if got, err := parseSessionRef(sessionRef(id)); err != nil || got != id {
+			t.Errorf("%q comes back as %q, %v", id, got, err)
+		}
+	})
+}
+
+func FuzzParseState(f *testing.F) {
+	f.Add("open 100.64.0.1 2026-03-01T10:00:00Z - alice")
+	f.Add("closed/MOVED - 2026-03-01T10:00:00Z 2026-03-01T11:00:00.5Z -")
+	f.Fuzz(func(t *testing.T, line string) {
+		s, err := parseState(line)
+		if err != nil || line == "" {
+			return
+		}
+		again, err := parseState(formatState(&s))
+		if err != nil || again != s {
+			t.Errorf("%q: %+v comes back as %+v, %v", line, s, again, err)
+		}
+	})
+}
+
+func FuzzRecordText(f *testing.F) {
+	f.Add("alice", "00:11", uint64(7))
+	f.Add("a=b c%", "\x00\xff \n", uint64(0))
+	f.Fuzz(func(t *testing.T, user, station string, octets uint64) {
+		r := subscriber.Record{
+			UserName: user, CallingStationID: station, InputOctets: octets, StartedAt: t0, Version: "1-1",
+		}
+		if got := parseRecord(subscriber.Key{}, parseRecordText(recordText(&r))); got != r {
+			t.Errorf("%+v comes back as %+v", r, got)
+		}
+	})
+}

@@ -1,0 +1,54 @@
+package subscriberdb
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Restore writes back records that the database lost, as Unconfirmed and only
+// where no record stands. A session that is known to have ended stays away.
+// Restored records live for the group's RecordTTL, and are announced as Created.
+func (db *DB) Restore(ctx context.Context, lost []subscriber.Record) error {
+	for len(lost) > 0 {
+		batch := lost[:min(endBatch, len(lost))]
+		lost = lost[len(batch):]
+		steps := make([]*step, len(batch))
+		for i := range batch {
+			g, err := db.group(batch[i].Group)
+			if err != nil {
+				return err
+			}
+			steps[i] = restoreStep(g, batch[i])
+		}
+		db.perform(ctx, steps)
+		for _, s := range steps {
+			if s.err != nil {
+				return fmt.Errorf("restore record %v: %w", s.inside, s.err)
+			}
+		}
+	}
+	return nil
+}
+
+func restoreStep(g *Group, r subscriber.Record) *step {
+	r.Unconfirmed, r.Version, r.ExpiresAt = true, "", time.Time{}
+	s := &step{group: g, inside: r.Inside.Unmap()}
+	if r.NAS != "" && r.AcctSessionID != "" {
+		s.id = r.SessionID
+	}
+	s.decide = func(v subscriber.View) subscriber.Decision {
+		if v.Holder != nil || v.Session.Phase == subscriber.Closed || v.Current != nil {
+			return subscriber.Decision{}
+		}
+		d := subscriber.Decision{Put: &r, Created: true}
+		if s.id != (subscriber.SessionID{}) {
+			open := subscriber.OpenState(&r)
+			d.Session = &open
+		}
+		return d
+	}
+	return s
+}

@@ -1,0 +1,38 @@
+package subscriberdb
+
+import (
+	"context"
+	"fmt"
+)
+
+// Settings returns the live settings, empty if none were ever written.
+func (db *DB) Settings(ctx context.Context) (map[string]string, error) {
+	settings, err := db.client.HGetAll(ctx, settingsKey).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read settings: %w", err)
+	}
+	return settings, nil
+}
+
+// InitSettings writes the settings that are not there yet.
+func (db *DB) InitSettings(ctx context.Context, first map[string]string) error {
+	pipe := db.client.Pipeline()
+	for name, value := range first {
+		pipe.HSetNX(ctx, settingsKey, name, value)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("write first settings: %w", err)
+	}
+	return nil
+}
+
+// SetSettings writes the given settings together and leaves the others.
+func (db *DB) SetSettings(ctx context.Context, settings map[string]string) error {
+	if len(settings) == 0 {
+		return nil
+	}
+	if err := db.client.HSet(ctx, settingsKey, settings).Err(); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+const testTTL = 45 * time.Minute
+
+var (
+	t0      = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	addr    = netip.MustParseAddr("100.64.0.1")
+	next    = netip.MustParseAddr("100.64.0.2")
+	noAddr  netip.Addr
+	foreign = netip.MustParseAddr("203.0.113.9")
+	away    = netip.MustParseAddr("100.70.0.1")
+)
+
+func testGroups() []Group {
+	return []Group{
+		{Name: "default", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}, RecordTTL: testTTL},
+		{Name: "other", Inside: []netip.Prefix{netip.MustParsePrefix("100.70.0.0/16")}, RecordTTL: testTTL},
+	}
+}
+
+// onEach runs one test body against a real Redis and against the embedded one.
+func onEach(t *testing.T, body func(t *testing.T, client redis.UniversalClient)) {
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		body(t, realRedis(t))
+	})
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		e, err := OpenEmbedded()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = e.Close() })
+		body(t, e.Client)
+	})
+}
+
+func realRedis(t testing.TB, args ...string) redis.UniversalClient {
+	t.Helper()
+	return dialTest(t, testenv.StartRedis(t, args...).URL)
+}
+
+func dialTest(t testing.TB, url string) redis.UniversalClient {
+	t.Helper()
+	client, err := Dial([]string{url}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func newDB(t testing.TB, client redis.UniversalClient, change ...func(*Options)) *DB {
+	t.Helper()
+	o := Options{Client: client, Groups: testGroups(), Node: "test"}
+	for _, f := range change {
+		f(&o)
+	}
+	db, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// event builds an accounting event of session id at t0 plus after.
+func event(kind subscriber.EventKind, id string, inside netip.Addr, after time.Duration) subscriber.Event {
+	return subscriber.Event{
+		Kind:      kind,
+		SessionID: subscriber.SessionID{Client: "bng1", NAS: "nas1", AcctSessionID: id},
+		UserName:  "user-" + id, Inside: inside, At: t0.Add(after), SessionTime: -1,
+	}
+}
+
+func start(id string, inside netip.Addr, after time.Duration) subscriber.Event {
+	return event(subscriber.EventStart, id, inside, after)
+}
+
+func interim(id string, inside netip.Addr, after time.Duration) subscriber.Event {
+	return event(subscriber.EventInterim, id, inside, after)
+}
+
+func stop(id string, inside netip.Addr, after time.Duration) subscriber.Event {
+	return event(subscriber.EventStop, id, inside, after)
+}
+
+func record(t testing.TB, db *DB, events ...subscriber.Event) {
+	t.Helper()
+	for i, err := range db.Record(t.Context(), events) {
+		if err != nil {
+			t.Fatalf("event %d: %v", i, err)
+		}
+	}
+}
+
+func key(inside netip.Addr) subscriber.Key {
+	if inside == away {
+		return subscriber.Key{Group: "other", Inside: inside}
+	}
+	return subscriber.Key{Group: "default", Inside: inside}
+}
+
+// online returns the session at an address, "" for none.
+func online(t testing.TB, db *DB, inside netip.Addr) string {
+	t.Helper()
+	r, err := db.Get(t.Context(), key(inside))
+	if errors.Is(err, ErrNotFound) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.AcctSessionID
+}
+
+// changes reads a group's feed from its beginning.
+func changes(t testing.TB, db *DB, group string) []subscriber.Change {
+	t.Helper()
+	list, _, err := db.Feed(t.Context(), group, "0-0", 10_000, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// story is the feed as a person would tell it.
+func story(list []subscriber.Change) []string {
+	var lines []string
+	for _, c := range list {
+		line := kindNames[c.Kind] + " " + c.Record.Inside.String() + " " + c.Record.AcctSessionID
+		if c.Reason != 0 {
+			line += " " + c.Reason.String()
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for !holds() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("never came true: %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,213 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Timing of Vanished.
+const (
+	retryPause   = time.Second // after a connection was lost
+	patrolPause  = time.Second // between walks where notifications may be missing
+	patrolShare  = 10          // a walk is followed by a pause this many times as long
+	gatherLimit  = 512         // notifications that are looked at together
+	receiveAlive = 5 * time.Second
+)
+
+// removals are the keyspace events that end a key, and why.
+var removals = map[string]subscriber.Reason{
+	"del":         subscriber.ReasonRemovedInDatabase, // also of UNLINK
+	"expired":     subscriber.ReasonExpired,
+	"evicted":     subscriber.ReasonRemovedInDatabase,
+	"rename_from": subscriber.ReasonRemovedInDatabase,
+	"move_from":   subscriber.ReasonRemovedInDatabase,
+}
+
+// Vanished calls gone for records that others removed or that expired, as soon
+// as Redis tells, until the context ends; to be handed to Bury. Deletions that
+// are announced already are not among them. Notifications are lossy: after each
+// connection it looks for what it has missed, and where Redis does not let it
+// turn notifications on it looks all the time. gone is called from one goroutine
+// at a time for each server of a Cluster.
+func (db *DB) Vanished(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
+	for ctx.Err() == nil {
+		err := db.watchServers(ctx, gone)
+		if ctx.Err() != nil {
+			break
+		}
+		db.logger.Warn("notifications of removed records interrupted", "error", err)
+		wait(ctx, retryPause)
+	}
+	return nil
+}
+
+// watchServers watches all servers until one is lost, then lets go of the others.
+func (db *DB) watchServers(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var once sync.Once
+	var first error
+	err := db.eachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
+		err := db.watchServer(ctx, server, gone)
+		once.Do(func() { first = err })
+		cancel()
+		return err
+	})
+	if first != nil {
+		return first
+	}
+	return err
+}
+
+func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, gone func(subscriber.Key, subscriber.Reason)) error {
+	notified := db.enableNotifications(ctx, server)
+	events := make([]string, 0, len(removals))
+	for name := range removals {
+		events = append(events, "__keyevent@*__:"+name)
+	}
+	sub := server.PSubscribe(ctx, events...)
+	stop := context.AfterFunc(ctx, func() { _ = sub.Close() }) // ends a Receive
+	defer stop()
+	defer sub.Close()
+	for range events { // a confirmation each
+		if _, err := sub.Receive(ctx); err != nil {
+			return fmt.Errorf("subscribe: %w", err)
+		}
+	}
+	p := patrol{db: db, gone: gone, always: !notified}
+	return db.listen(ctx, sub, &p)
+}
+
+// listen takes notifications as they come, and sends the patrol out when it is
+// due. Receiving in short turns keeps both in one goroutine.
+func (db *DB) listen(ctx context.Context, sub *redis.PubSub, p *patrol) error {
+	l := listener{sub: sub, heard: time.Now()}
+	for ctx.Err() == nil {
+		if err := p.walkIfDue(ctx); err != nil {
+			return err
+		}
+		batch, err := l.gather(ctx, p.patience())
+		if err != nil {
+			return fmt.Errorf("receive notifications: %w", err)
+		}
+		if err := p.check(ctx, batch); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// listener is one subscription, and when it last gave a sign of life.
+type listener struct {
+	sub   *redis.PubSub
+	heard time.Time
+}
+
+// removal is one notification of a record.
+type removal struct {
+	key    subscriber.Key
+	reason subscriber.Reason
+}
+
+// gather waits for a notification, and takes those that follow at once. A
+// connection that says nothing is asked for a sign of life, and given up when it
+// gives none: Redis may be gone without a word.
+func (l *listener) gather(ctx context.Context, patience time.Duration) ([]removal, error) {
+	var batch []removal
+	for len(batch) < gatherLimit {
+		msg, err := l.sub.ReceiveTimeout(ctx, patience)
+		if timedOut(err) {
+			return batch, l.checkAlive(ctx)
+		}
+		if err != nil {
+			return batch, err
+		}
+		l.heard = time.Now()
+		if m, ok := msg.(*redis.Message); ok {
+			if r, ok := parseRemoval(m); ok {
+				batch = append(batch, r)
+			}
+		}
+		patience = time.Millisecond
+	}
+	return batch, nil
+}
+
+func (l *listener) checkAlive(ctx context.Context) error {
+	switch silent := time.Since(l.heard); {
+	case silent > 3*receiveAlive:
+		return fmt.Errorf("silent for %v", silent)
+	case silent > receiveAlive/2:
+		return l.sub.Ping(ctx)
+	}
+	return nil
+}
+
+func timedOut(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// parseRemoval reads a notification: the channel names the event, the payload
+// the key.
+func parseRemoval(m *redis.Message) (removal, bool) {
+	key, ok := parseRecordKey(m.Payload)
+	if !ok {
+		return removal{}, false
+	}
+	_, event, _ := strings.Cut(m.Channel, "__:")
+	reason, ok := removals[event]
+	return removal{key, reason}, ok
+}
+
+// neededFlags of notify-keyspace-events: keyevent channels for generic commands,
+// expiry and eviction.
+const neededFlags = "Egxe"
+
+// enableNotifications turns on the notifications we need and keeps those that
+// are on. It reports whether they are on now.
+func (db *DB) enableNotifications(ctx context.Context, server redis.UniversalClient) bool {
+	const name = "notify-keyspace-events"
+	values, err := server.ConfigGet(ctx, name).Result()
+	if err == nil {
+		merged := mergeFlags(values[name], neededFlags)
+		if merged == values[name] {
+			return true
+		}
+		err = server.ConfigSet(ctx, name, merged).Err()
+	}
+	if err != nil && ctx.Err() == nil {
+		db.logger.Warn("redis does not let us turn on notifications: removed records are looked for instead",
+			"setting", name, "needed", neededFlags, "error", err)
+	}
+	return err == nil
+}
+
+// mergeFlags adds flags; "A" stands for all but a few.
+func mergeFlags(have, need string) string {
+	for _, f := range need {
+		if strings.ContainsRune(have, f) || f != 'E' && strings.ContainsRune(have, 'A') {
+			continue
+		}
+		have += string(f)
+	}
+	return have
+}
+
+// wait returns after d or when the context ends.
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,33 @@
+package subscriberdb
+
+import (
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// waves splits jobs so that those of one wave do not depend on each other, and
+// every job comes after the earlier ones that it depends on: events of one
+// session or one address, and everything before and after a restart.
+func waves(jobs []*job) [][]*job {
+	sessions := make(map[subscriber.SessionID]int, len(jobs))
+	addresses := make(map[netip.Addr]int, len(jobs))
+	var list [][]*job
+	barrier := 0
+	for _, j := range jobs {
+		wave := max(barrier, sessions[j.event.SessionID], addresses[j.event.Inside])
+		if isRestart(&j.event) {
+			wave = len(list)
+			barrier = wave + 1
+		}
+		sessions[j.event.SessionID] = wave + 1
+		if j.event.Inside.IsValid() {
+			addresses[j.event.Inside] = wave + 1
+		}
+		if wave == len(list) {
+			list = append(list, nil)
+		}
+		list[wave] = append(list[wave], j)
+	}
+	return list
+}

@@ -1,0 +1,44 @@
+package subscriberdb
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// witness is what the hash of online addresses says of a record: its session
+// and its user, each as one word. The script appends when the record, as it was
+// first written, expires: in milliseconds of Redis's clock, 0 for never. It
+// outlives a record that others removed, and tells whose it was.
+func witness(r *subscriber.Record) string {
+	return sessionRef(r.SessionID) + " " + orDash(escape(r.UserName))
+}
+
+// parseWitness returns the record as far as the witness knows it.
+func parseWitness(key subscriber.Key, text string) (subscriber.Record, error) {
+	r := subscriber.Record{Key: key}
+	words := strings.Split(text, " ")
+	if len(words) != 3 {
+		return r, fmt.Errorf("online entry %q: want 3 words", text)
+	}
+	var err error
+	if r.SessionID, err = parseSessionRef(words[0]); err != nil {
+		return r, err
+	}
+	if words[1] != "-" {
+		if r.UserName, err = unescape(words[1]); err != nil {
+			return r, err
+		}
+	}
+	millis, err := strconv.ParseInt(words[2], 10, 64)
+	if err != nil {
+		return r, fmt.Errorf("online entry %q: %w", text, err)
+	}
+	if millis > 0 {
+		r.ExpiresAt = time.UnixMilli(millis)
+	}
+	return r, nil
+}
