@@ -1,0 +1,203 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const example = "../../sessiond.example.yaml"
+
+// minimal has the keys that are required, and nothing else.
+const minimal = `
+radius:
+  clients:
+    - name: bng1
+      prefix: 192.0.2.0/24
+      secret: testing123
+nat:
+  inside_interfaces: [s0]
+  outside_interfaces: [i0]
+groups:
+  - name: default
+    inside: [100.64.0.0/10]
+    outside: [198.51.100.0/28]
+`
+
+func mustParse(t *testing.T, text string) (Config, []string) {
+	t.Helper()
+	c, warnings, err := Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, warnings
+}
+
+// TestReferenceHasTheDefaults: what the reference says is what a file without
+// these keys means.
+func TestReferenceHasTheDefaults(t *testing.T) {
+	got, warnings, err := Load(example)
+	if err != nil || warnings != nil {
+		t.Fatal(err, warnings)
+	}
+	want, _ := mustParse(t, minimal)
+	want.Node = "cgn1" // the only optional key whose default is not fixed
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("reference: %+v\ndefaults:  %+v", got, want)
+	}
+}
+
+// TestReferenceHasEveryKey: what the loader knows, by its own account, stands
+// in the reference.
+func TestReferenceHasEveryKey(t *testing.T) {
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, section := range []string{
+		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}",
+		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]", "log: {x: 1}",
+	} {
+		_, _, err := Parse("test.yaml", []byte(section))
+		known := regexp.MustCompile(`x: unknown key; known here: (.*)`).FindStringSubmatch(err.Error())
+		if known == nil {
+			t.Fatalf("%s: %v", section, err)
+		}
+		for _, key := range strings.Split(known[1], ", ") {
+			if !regexp.MustCompile(`(?m)^[^#\n]*\b`+key+`:|^\s*# (mode|secret_file):`).Match(text) ||
+				!strings.Contains(string(text), key+":") {
+				t.Errorf("%s: key %s is not in the reference", section, key)
+			}
+		}
+	}
+}
+
+// TestReferenceMarksDefaults: a value marked as default is one: the file means
+// the same without its line.
+func TestReferenceMarksDefaults(t *testing.T) {
+	data, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _, err := Parse(example, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(data), "\n")
+	marked := 0
+	for i, line := range lines {
+		if !strings.Contains(line, "# default") {
+			continue
+		}
+		marked++
+		rest := strings.Join(slices.Delete(slices.Clone(lines), i, i+1), "\n")
+		rest = regexp.MustCompile(`(?m)^(redis|http):\n((\s*#.*)?\n)*(\S|\z)`).ReplaceAllString(rest, "$4") // sections left empty
+		if got, _, err := Parse(example, []byte(rest)); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q is not the default: %v", line, err)
+		}
+	}
+	if marked < 15 {
+		t.Errorf("only %d values are marked as defaults", marked)
+	}
+}
+
+func TestValues(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "s"), []byte("from a file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, old, text string
+		get             func(Config) any
+		want            any
+	}{
+		{"secret file", "secret: testing123", "secret_file: s", func(c Config) any { return string(c.RADIUS.Clients[0].Secret) }, "from a file"},
+		{"numeric secret", "testing123", "0123", func(c Config) any { return string(c.RADIUS.Clients[0].Secret) }, "0123"},
+		{"address as prefix", "192.0.2.0/24", "2001:db8::1", func(c Config) any { return c.RADIUS.Clients[0].Prefix.String() }, "2001:db8::1/128"},
+		{"several urls", "", "redis: {url: ['redis://a:1', 'redis://b:1'], mode: cluster}\n", func(c Config) any { return len(c.Redis.URLs) }, 2},
+		{"embedded", "", "redis: {url: embedded}\n", func(c Config) any { return c.Redis.Embedded && c.Redis.URLs == nil }, true},
+		{"unix redis", "", "redis: {url: unix:///run/redis.sock}\n", func(c Config) any { return c.Redis.URLs[0] }, "unix:///run/redis.sock"},
+		{"unix grpc", "", "grpc: {listen: 'unix:/run/s.sock'}\n", func(c Config) any { return c.GRPC.Listen }, "unix:/run/s.sock"},
+		{"insecure grpc", "", "grpc: {listen: ':7900', insecure: true}\n", func(c Config) any { return c.GRPC.Insecure }, true},
+		{"no expiry", "", "    record_ttl: 0s\n", func(c Config) any { return c.Groups[0].RecordTTL }, time.Duration(0)},
+		{"ports", "", "    port_range: 2048-4095\n", func(c Config) any { return [2]uint16{c.Groups[0].FirstPort, c.Groups[0].LastPort} }, [2]uint16{2048, 4095}},
+		{"json log", "", "log: {format: json, level: debug}\n", func(c Config) any { return c.Log.Level.String() + c.Log.Format }, "DEBUGjson"},
+		{"memory needs no interfaces", "inside_interfaces: [s0]\n  outside_interfaces: [i0]", "backend: memory", func(c Config) any { return c.NAT.Backend }, "memory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, _, err := Parse(filepath.Join(dir, "test.yaml"), []byte(edit(tt.old, tt.text)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := tt.get(c); got != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// edit replaces a part of the minimal file, or adds to its end.
+func edit(old, text string) string {
+	if old == "" {
+		return minimal + text
+	}
+	return strings.Replace(minimal, old, text, 1)
+}
+
+func TestWarnsBelowRFCMinima(t *testing.T) {
+	_, warnings := mustParse(t, edit("", `    hold: 2s
+settings:
+  idle_timeouts:
+    tcp_established: 10s
+    tcp_transitory: 5s
+    udp: 3s
+    icmp: 1s
+`))
+	for i, want := range []string{
+		"test.yaml:14: groups[0].hold: 2s is below the 2m0s of RFC 6888 REQ-8",
+		"test.yaml:17: settings.idle_timeouts.tcp_established: 10s is below the 2h4m0s of RFC 5382 REQ-5",
+		"test.yaml:18: settings.idle_timeouts.tcp_transitory: 5s is below the 4m0s of RFC 5382 REQ-5",
+		"test.yaml:19: settings.idle_timeouts.udp: 3s is below the 2m0s of RFC 4787 REQ-5",
+		"test.yaml:20: settings.idle_timeouts.icmp: 1s is below the 1m0s of RFC 5508 REQ-2",
+	} {
+		if i >= len(warnings) || warnings[i] != want {
+			t.Fatalf("warnings %q, want %q", warnings, want)
+		}
+	}
+}
+
+func TestErrorsAreAllReported(t *testing.T) {
+	_, _, err := Parse("f.yaml", []byte("radius: {listen: [nowhere]}\nhttp: {listen: 1}\nzzz: 1\n"))
+	var all Errors
+	if !errors.As(err, &all) || len(all) != 7 { // and no clients, no groups, no interfaces on two sides
+		t.Fatalf("%d errors: %v", len(all), err)
+	}
+	for i := 1; i < len(all); i++ {
+		if all[i].Line < all[i-1].Line {
+			t.Errorf("%v after %v", all[i], all[i-1])
+		}
+	}
+}
+
+func TestLoadUnreadable(t *testing.T) {
+	if _, _, err := Load(filepath.Join(t.TempDir(), "none.yaml")); err == nil || !strings.Contains(err.Error(), "none.yaml") {
+		t.Error(err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(minimal))
+	f.Add([]byte("a: &x {b: *x}\n? [1]\n: !!int 2\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, _, err := Parse("f.yaml", data)
+		if err == nil && (len(c.Groups) == 0 || len(c.RADIUS.Clients) == 0) {
+			t.Error("accepted without groups or clients")
+		}
+	})
+}

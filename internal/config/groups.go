@@ -1,0 +1,107 @@
+package config
+
+import (
+	"math/bits"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// lowestPort ends the well-known ports, which NAT must not map others' to
+// (RFC 4787 REQ-7, section 4.2.2).
+const lowestPort = 1024
+
+// maxGroupBlocks bounds the memory of a group, 12 bytes a block.
+const maxGroupBlocks = 1 << 27
+
+var groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+
+func (l *loader) groups(v value) {
+	names := map[string]bool{}
+	for _, e := range v.sequence() {
+		g := l.group(e)
+		if g.Name != "" && names[g.Name] {
+			e.child("name").errorf("%s is there twice; give each group a name of its own", g.Name)
+		}
+		names[g.Name] = true
+		l.config.Groups = append(l.config.Groups, g)
+	}
+}
+
+func (l *loader) group(v value) Group {
+	g := Group{FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute}
+	place := v
+	keys := v.mapping(fields{
+		"name": func(v value) {
+			v.matching(&g.Name, groupName, "lower-case letters, digits, dash and underscore, a letter or digit first")
+		},
+		"inside":     func(v value) { g.Inside = claims(&l.inside, v) },
+		"outside":    func(v value) { g.Outside = claims(&l.outside, v) },
+		"port_range": func(v value) { place = v; v.ports(&g.FirstPort, &g.LastPort) },
+		"block_size": func(v value) { place = v; v.blockSize(&g.BlockSize) },
+		"hold": func(v value) {
+			if v.duration(&g.Hold, 0) {
+				v.minimum(g.Hold, 120*time.Second, "RFC 6888 REQ-8")
+			}
+		},
+		"record_ttl": func(v value) { v.duration(&g.RecordTTL, 0) },
+	})
+	v.require(keys, "name", "inside", "outside")
+	place.checkBlocks(&g)
+	return g
+}
+
+// ports reads FIRST-LAST.
+func (v value) ports(first, last *uint16) {
+	s, ok := v.scalar()
+	if !ok {
+		return
+	}
+	low, high, _ := strings.Cut(s, "-")
+	a, errLow := strconv.ParseUint(strings.TrimSpace(low), 10, 16)
+	b, errHigh := strconv.ParseUint(strings.TrimSpace(high), 10, 16)
+	switch {
+	case errLow != nil || errHigh != nil:
+		v.errorf("%q is not a port range; write it such as 1024-65535", s)
+	case a < lowestPort:
+		v.errorf("port %d is below %d; well-known ports are not for NAT (RFC 4787 REQ-7)", a, lowestPort)
+	case a > b:
+		v.errorf("%d-%d begins after its end", a, b)
+	default:
+		*first, *last = uint16(a), uint16(b)
+	}
+}
+
+func (v value) blockSize(to *int) {
+	var n int
+	switch ok := v.integer(&n); {
+	case !ok:
+	case n < 1 || n > 32768 || bits.OnesCount(uint(n)) != 1:
+		v.errorf("%d is not a power of two from 1 to 32768; write one such as %d", n, nearestSize(n))
+	default:
+		*to = n
+	}
+}
+
+// nearestSize returns the block size at or below n.
+func nearestSize(n int) int {
+	return 1 << (bits.Len(uint(min(max(n, 1), 32768))) - 1)
+}
+
+// checkBlocks checks that the group has blocks, and not too many.
+func (v value) checkBlocks(g *Group) {
+	first := (int(g.FirstPort) + g.BlockSize - 1) / g.BlockSize
+	count := (int(g.LastPort)+1)/g.BlockSize - first
+	if count < 1 {
+		v.errorf("no whole block of %d ports, aligned to its size, is in %d-%d", g.BlockSize, g.FirstPort, g.LastPort)
+		return
+	}
+	total := uint64(0)
+	for _, p := range g.Outside {
+		total += uint64(count) << (32 - p.Bits())
+	}
+	if total > maxGroupBlocks {
+		v.errorf("%d blocks are more than %d; write fewer outside addresses or larger blocks", total, maxGroupBlocks)
+	}
+}

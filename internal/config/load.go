@@ -1,0 +1,124 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// Load reads a configuration file. The error is an Errors when the file was
+// read but is not valid. Warnings are for the operator; the configuration is
+// good all the same. Beside the file only those that it names are read.
+func Load(file string) (c Config, warnings []string, err error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("configuration: %w", err)
+	}
+	return Parse(file, data)
+}
+
+// Parse is Load of a file's content. The file's name is for messages, and its
+// directory is where the relative paths in it begin.
+func Parse(file string, data []byte) (c Config, warnings []string, err error) {
+	r := &report{file: file}
+	l := &loader{report: r, dir: filepath.Dir(file), config: defaults()}
+	if root, ok := r.root(data); ok {
+		l.load(root)
+	}
+	if err := r.errors(); err != nil {
+		return Config{}, nil, err
+	}
+	return l.config, r.warnings(), nil
+}
+
+// root returns the only document of the file.
+func (r *report) root(data []byte) (value, bool) {
+	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		line, text := 1, err.Error()
+		if e := yaml.Error(nil); errors.As(err, &e) {
+			line, text = e.GetToken().Position.Line, e.GetMessage()
+		}
+		r.add(line, "", "not valid YAML: "+text)
+		return value{}, false
+	}
+	root := value{report: r, line: 1}
+	docs := 0
+	for _, d := range file.Docs {
+		if d.Body == nil || d.Body.Type() == ast.NullType {
+			continue
+		}
+		if docs++; docs > 1 {
+			r.add(d.Body.GetToken().Position.Line, "", "a second YAML document; keep one")
+			return value{}, false
+		}
+		root.node = d.Body
+	}
+	return root, true
+}
+
+// loader fills in a configuration section by section.
+type loader struct {
+	*report
+	dir    string
+	config Config
+
+	inside, outside []claim // prefixes of all groups so far
+}
+
+// defaults returns the configuration of a file that says nothing.
+func defaults() Config {
+	node, err := os.Hostname()
+	if err != nil {
+		node = "localhost"
+	}
+	return Config{
+		Node:   node,
+		Redis:  Redis{URLs: []string{"redis://127.0.0.1:6379/0"}},
+		RADIUS: RADIUS{Listen: []string{"0.0.0.0:1813"}},
+		GRPC:   GRPC{Listen: "127.0.0.1:7900"},
+		HTTP:   HTTP{Listen: "127.0.0.1:7901"},
+		NAT:    NAT{Backend: backendNftables, Table: "sessiond"},
+		Settings: Settings{
+			SubscriberSessionRemoval: true,
+			TCPEstablished:           7440 * time.Second,
+			TCPTransitory:            240 * time.Second,
+			UDP:                      300 * time.Second,
+			ICMP:                     60 * time.Second,
+		},
+		Log: Log{Format: "text"},
+	}
+}
+
+func (l *loader) load(root value) {
+	c := &l.config
+	keys := root.mapping(fields{
+		"node":     func(v value) { v.name(&c.Node) },
+		"redis":    l.redis,
+		"radius":   l.radius,
+		"grpc":     l.grpc,
+		"http":     func(v value) { v.mapping(fields{"listen": func(v value) { v.listen(&c.HTTP.Listen) }}) },
+		"nat":      l.nat,
+		"settings": l.settings,
+		"groups":   l.groups,
+		"log":      l.log,
+	})
+	root.require(keys, "radius", "groups")
+	if !keys["nat"] {
+		l.requireInterfaces(root.child("nat"), nil)
+	}
+	l.checkPrefixes()
+}
+
+func (l *loader) log(v value) {
+	v.mapping(fields{
+		"level":  func(v value) { v.level(&l.config.Log.Level) },
+		"format": func(v value) { v.oneOf(&l.config.Log.Format, "text", "json") },
+	})
+}

@@ -1,0 +1,90 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+	"time"
+)
+
+const backendNftables = "nftables"
+
+// interfaceNameLimit is the kernel's IFNAMSIZ without the closing NUL.
+const interfaceNameLimit = 15
+
+var tableName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,62}$`)
+
+func (l *loader) nat(v value) {
+	c := &l.config.NAT
+	keys := v.mapping(fields{
+		"backend":            func(v value) { v.oneOf(&c.Backend, backendNftables, "memory") },
+		"netns":              func(v value) { v.namespace(&c.NetNS) },
+		"table":              func(v value) { v.matching(&c.Table, tableName, "a letter, then letters, digits and underscore") },
+		"inside_interfaces":  func(v value) { c.InsideInterfaces = v.interfaces(c.OutsideInterfaces) },
+		"outside_interfaces": func(v value) { c.OutsideInterfaces = v.interfaces(c.InsideInterfaces) },
+	})
+	l.requireInterfaces(v, keys)
+}
+
+// requireInterfaces reports when the kernel would not know what is inside and what outside.
+func (l *loader) requireInterfaces(v value, keys map[string]bool) {
+	if l.config.NAT.Backend == backendNftables {
+		v.require(keys, "inside_interfaces", "outside_interfaces")
+	}
+}
+
+// namespace reads a name under /run/netns or an absolute path.
+func (v value) namespace(to *string) {
+	s, ok := v.scalar()
+	switch {
+	case !ok:
+	case strings.Contains(s, "/") && !strings.HasPrefix(s, "/"):
+		v.errorf("%q is neither a name under /run/netns nor an absolute path", s)
+	default:
+		*to = s
+	}
+}
+
+// interfaces reads names of interfaces that are not in the other list.
+func (v value) interfaces(other []string) []string {
+	var names []string
+	seen := map[string]bool{}
+	for _, name := range other {
+		seen[name] = true
+	}
+	for _, e := range v.sequence() {
+		s, ok := e.scalar()
+		switch {
+		case !ok:
+		case s == "" || len(s) > interfaceNameLimit || strings.ContainsAny(s, "/ \t\n\"*") || s == "." || s == "..":
+			e.errorf("%q is not an interface name; it has 1 to %d characters without blanks and slashes", s, interfaceNameLimit)
+		case seen[s]:
+			e.errorf("%s is there twice; an interface is either inside or outside, once", s)
+		default:
+			names = append(names, s)
+		}
+		seen[s] = true
+	}
+	return names
+}
+
+func (l *loader) settings(v value) {
+	c := &l.config.Settings
+	timer := func(to *time.Duration, least time.Duration, rfc string) func(value) {
+		return func(v value) {
+			if v.duration(to, time.Second) {
+				v.minimum(*to, least, rfc)
+			}
+		}
+	}
+	v.mapping(fields{
+		"subscriber_session_removal": func(v value) { v.boolean(&c.SubscriberSessionRemoval) },
+		"idle_timeouts": func(v value) {
+			v.mapping(fields{
+				"tcp_established": timer(&c.TCPEstablished, 7440*time.Second, "RFC 5382 REQ-5"),
+				"tcp_transitory":  timer(&c.TCPTransitory, 240*time.Second, "RFC 5382 REQ-5"),
+				"udp":             timer(&c.UDP, 120*time.Second, "RFC 4787 REQ-5"),
+				"icmp":            timer(&c.ICMP, 60*time.Second, "RFC 5508 REQ-2"),
+			})
+		},
+	})
+}

@@ -1,0 +1,108 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestRefused_NAT41_ACCT04: each mistake is refused with file, line, key and advice.
+func TestRefused_NAT41_ACCT04(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "empty"), []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "test.yaml")
+	for _, tt := range []struct{ name, old, text, want string }{
+		{"syntax", "radius:", "radius: [", ":7: not valid YAML"},
+		{"two documents", "", "---\na: 1\n", ":15: a second YAML document"},
+		{"not a mapping", minimal, "- a\n", ":1: is a list; write keys"},
+		{"empty file", minimal, "", ":1: groups: is missing"},
+		{"unknown key", "", "    holt: 1s\n", ":14: groups[0].holt: unknown key; known here: block_size, hold,"},
+		{"key twice", "", "    name: other\n", ":14: groups[0].name: is there twice"},
+		{"no value", "secret: testing123", "secret:", ":6: radius.clients[0].secret: has no value"},
+		{"alias", "[s0]", "*x", "an alias"},
+		{"mapping for value", "", "redis: {url: [redis://a:1]}\n", ":14: redis.url[0]: is a mapping; write a single value, in quotes when it has a colon"},
+		{"list for value", "name: bng1", "name: [a]", ":4: radius.clients[0].name: is a list; write a single value"},
+		{"value for list", "[s0]", "s0", ":8: nat.inside_interfaces: is a single value; write a list"},
+		{"empty list", "[s0]", "[]", ":8: nat.inside_interfaces: is an empty list"},
+
+		{"redis scheme", "", "redis: {url: 'http://:hunter2@a/'}\n", ":14: redis.url: redis: invalid URL scheme"},
+		{"redis url", "", "redis: {url: 'redis://:hunter2@a:b:c'}\n", ":14: redis.url: "},
+		{"redis list without mode", "", "redis: {url: [redis://a, redis://b]}\n", ":14: redis.mode: is missing; several urls"},
+		{"redis mode", "", "redis: {mode: ring}\n", ":14: redis.mode: \"ring\" is not known; write one of: sentinel, cluster"},
+		{"embedded and more", "", "redis: {url: [embedded, redis://a]}\n", "redis.url: embedded stands alone"},
+
+		{"no clients", "clients:", "listen: [':1']\nx:", ":2: radius.clients: is missing"},
+		{"empty secret", "testing123", `""`, ":6: radius.clients[0].secret: the secret is empty"},
+		{"no secret", "secret: testing123", "require_message_authenticator: true", ":4: radius.clients[0].secret: is missing"},
+		{"both secrets", "secret: testing123", "secret: a\n      secret_file: empty", "secret_file: stands beside secret"},
+		{"unreadable secret", "secret: testing123", "secret_file: nowhere", ":6: radius.clients[0].secret_file: cannot read " + dir + "/nowhere: no such file or directory"},
+		{"empty secret file", "secret: testing123", "secret_file: empty", ":6: radius.clients[0].secret_file: the secret is empty"},
+		{"no secret file", "secret: testing123", "secret_file: ''", ":6: radius.clients[0].secret_file: is empty"},
+		{"client twice", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a}\nnat:", ":7: radius.clients[1].name: bng1 is there twice"},
+		{"client prefix twice", "nat:", "    - {name: bng2, prefix: 192.0.2.0/24, secret: a}\nnat:", ":7: radius.clients[1].prefix: 192.0.2.0/24 is there twice"},
+		{"client prefix", "192.0.2.0/24", "192.0.2.0/33", ":5: radius.clients[0].prefix: \"192.0.2.0/33\" is not a prefix"},
+		{"host bits", "192.0.2.0/24", "192.0.2.1/24", "192.0.2.1/24 has host bits; did you mean 192.0.2.0/24?"},
+		{"mapped", "192.0.2.0/24", "'::ffff:192.0.2.0/120'", "IPv4 in disguise"},
+		{"client name", "name: bng1", "name: 'a b'", ":4: radius.clients[0].name: \"a b\" is not a name here"},
+		{"bad bool", "secret: testing123", "secret: a\n      require_message_authenticator: yes", "\"yes\" is neither true nor false"},
+		{"radius listen", "radius:", "radius:\n  listen: ['1.2.3.4']", ":3: radius.listen[0]: \"1.2.3.4\" is not host:port"},
+		{"radius listen twice", "radius:", "radius:\n  listen: [':1', ':1']", ":3: radius.listen[1]: :1 is there twice"},
+		{"listen host", "", "http: {listen: 'a.b:1'}\n", ":14: http.listen: \"a.b\" is not an address"},
+		{"listen port", "", "http: {listen: ':65536'}\n", ":14: http.listen: \"65536\" is not a port"},
+
+		{"grpc in the open", "", "grpc: {listen: 0.0.0.0:7900}\n", ":14: grpc.listen: 0.0.0.0:7900 can be reached from elsewhere in plain text"},
+		{"grpc everywhere", "", "grpc: {listen: ':7900'}\n", "can be reached from elsewhere"},
+		{"grpc unix", "", "grpc: {listen: 'unix:'}\n", ":14: grpc.listen: unix: lacks the path"},
+		{"half tls", "", "grpc: {tls: {cert_file: empty}}\n", ":14: grpc.tls: has one of cert_file and key_file"},
+		{"ca alone", "", "grpc: {tls: {client_ca_file: empty}}\n", ":14: grpc.tls: has client_ca_file without"},
+		{"unreadable tls", "", "grpc: {tls: {cert_file: no, key_file: empty}}\n", ":14: grpc.tls.cert_file: cannot read"},
+
+		{"no nat", "nat:\n  inside_interfaces: [s0]\n  outside_interfaces: [i0]\n", "", ":1: nat.inside_interfaces: is missing"},
+		{"no interfaces", "outside_interfaces: [i0]", "backend: nftables", ":7: nat.outside_interfaces: is missing"},
+		{"backend", "outside_interfaces: [i0]", "backend: iptables", ":9: nat.backend: \"iptables\" is not known; write one of: nftables, memory"},
+		{"long interface", "[s0]", "[abcdefghijklmnop]", ":8: nat.inside_interfaces[0]: \"abcdefghijklmnop\" is not an interface name"},
+		{"odd interface", "[s0]", "['a/b']", "\"a/b\" is not an interface name"},
+		{"interface on both sides", "[s0]", "[i0]", ":9: nat.outside_interfaces[0]: i0 is there twice"},
+		{"table", "[i0]", "[i0]\n  table: 'a b'", ":10: nat.table: \"a b\" is not a name here"},
+		{"netns", "[i0]", "[i0]\n  netns: a/b", ":10: nat.netns: \"a/b\" is neither"},
+
+		{"duration", "", "    hold: 120\n", ":14: groups[0].hold: \"120\" is not a duration; write a number with its unit"},
+		{"negative", "", "    hold: -1s\n", ":14: groups[0].hold: -1s is too short"},
+		{"fraction", "", "    record_ttl: 1500ms\n", ":14: groups[0].record_ttl: 1.5s is not in whole seconds"},
+		{"timeout", "", "settings: {idle_timeouts: {udp: 0s}}\n", ":14: settings.idle_timeouts.udp: 0s is too short"},
+		{"group name", "name: default", "name: _", ":11: groups[0].name: \"_\" is not a name here"},
+		{"group twice", "", "  - {name: default, inside: [10.0.0.0/8], outside: [203.0.113.0/24]}\n", ":14: groups[1].name: default is there twice"},
+		{"no outside", "outside: [", "block_size: 512 #", ":11: groups[0].outside: is missing"},
+		{"inside overlaps", "[100.64.0.0/10]", "[100.64.0.0/10, 100.65.0.0/16]", ":12: groups[0].inside[1]: 100.65.0.0/16 overlaps the inside prefix 100.64.0.0/10 (groups[0].inside[0], line 12)"},
+		{"inside overlaps other group", "", "  - {name: b, inside: [100.64.1.0/24], outside: [203.0.113.0/24]}\n", ":14: groups[1].inside[0]: 100.64.1.0/24 overlaps the inside prefix"},
+		{"outside overlaps", "", "  - {name: b, inside: [10.0.0.0/8], outside: [198.51.100.0/24]}\n", ":14: groups[1].outside[0]: 198.51.100.0/24 overlaps the outside prefix 198.51.100.0/28"},
+		{"outside inside inside", "198.51.100.0/28", "100.64.3.0/28", ":13: groups[0].outside[0]: 100.64.3.0/28 overlaps the inside prefix"},
+		{"IPv6 inside", "100.64.0.0/10", "'2001:db8::/32'", ":12: groups[0].inside[0]: 2001:db8::/32 is not IPv4"},
+		{"multicast", "198.51.100.0/28", "224.0.0.0/28", "is not of addresses that hosts can have"},
+		{"port below 1024", "", "    port_range: 1023-65535\n", ":14: groups[0].port_range: port 1023 is below 1024"},
+		{"ports backwards", "", "    port_range: 3000-2000\n", "3000-2000 begins after its end"},
+		{"ports", "", "    port_range: 1024\n", ":14: groups[0].port_range: \"1024\" is not a port range"},
+		{"port too high", "", "    port_range: 1024-65536\n", "is not a port range"},
+		{"block size", "", "    block_size: 500\n", ":14: groups[0].block_size: 500 is not a power of two from 1 to 32768; write one such as 256"},
+		{"block size text", "", "    block_size: many\n", "\"many\" is not a whole number"},
+		{"no block", "", "    port_range: 1025-1535\n", ":14: groups[0].port_range: no whole block of 512 ports, aligned to its size"},
+		{"too many blocks", "", "    block_size: 1\n  - {name: b, inside: [9.0.0.0/8], outside: [11.0.0.0/8], block_size: 1}\n", "are more than 134217728"},
+		{"log level", "", "log: {level: loud}\n", ":14: log.level: \"loud\" is not known; write one of: debug, info, warn, error"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, _, err := Parse(file, []byte(edit(tt.old, tt.text)))
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), file+":") {
+				t.Errorf("%v\nwant %s", err, tt.want)
+			}
+			if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "testing123") {
+				t.Errorf("tells a secret: %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,79 @@
+package lsn
+
+import (
+	"fmt"
+	"math/bits"
+	"net/netip"
+)
+
+// lowestPort is the first port outside of the well-known range, which a NAT
+// must not map others' ports to (RFC 4787 REQ-7, section 4.2.2).
+const lowestPort = 1024
+
+// maxBlocks bounds a group, 12 bytes a block.
+const maxBlocks = 1 << 27
+
+// validate reports the first thing wrong with the group in itself.
+func (c *GroupConfig) validate() error {
+	switch {
+	case c.Name == "":
+		return fmt.Errorf("group without a name")
+	case c.FirstPort < lowestPort:
+		return fmt.Errorf("group %s: first port %d is below %d", c.Name, c.FirstPort, lowestPort)
+	case c.BlockSize <= 0 || bits.OnesCount(uint(c.BlockSize)) != 1:
+		return fmt.Errorf("group %s: block size %d is not a power of two", c.Name, c.BlockSize)
+	case c.BlockSize > 1<<15 || shapeOf(c).count == 0:
+		return fmt.Errorf("group %s: no whole block of %d ports in %d-%d", c.Name, c.BlockSize, c.FirstPort, c.LastPort)
+	case c.Hold < 0:
+		return fmt.Errorf("group %s: hold %v is negative", c.Name, c.Hold)
+	}
+	return c.validatePrefixes()
+}
+
+func (c *GroupConfig) validatePrefixes() error {
+	for _, p := range append(c.Inside[:len(c.Inside):len(c.Inside)], c.Outside...) {
+		if !p.IsValid() || !p.Addr().Is4() || p != p.Masked() {
+			return fmt.Errorf("group %s: %v is not an IPv4 prefix without host bits", c.Name, p)
+		}
+	}
+	blocks := uint64(0)
+	for _, p := range c.Outside {
+		blocks += uint64(shapeOf(c).count) << (32 - p.Bits())
+	}
+	if blocks > maxBlocks {
+		return fmt.Errorf("group %s: %d blocks are more than %d", c.Name, blocks, maxBlocks)
+	}
+	return nil
+}
+
+// validateAll checks every group by itself, and that their names differ.
+func validateAll(configs []GroupConfig) error {
+	names := make(map[string]bool, len(configs))
+	for i := range configs {
+		if err := configs[i].validate(); err != nil {
+			return err
+		}
+		if names[configs[i].Name] {
+			return fmt.Errorf("group %s is there twice", configs[i].Name)
+		}
+		names[configs[i].Name] = true
+	}
+	return nil
+}
+
+// subtract returns the parts of p that none of the holes contains.
+func subtract(p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
+	overlaps := false
+	for _, h := range holes {
+		if h.Bits() <= p.Bits() && h.Contains(p.Addr()) {
+			return nil
+		}
+		overlaps = overlaps || p.Overlaps(h)
+	}
+	if !overlaps {
+		return []netip.Prefix{p}
+	}
+	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
+	high := netip.PrefixFrom(address(number(p.Addr())|1<<(31-p.Bits())), p.Bits()+1)
+	return append(subtract(low, holes), subtract(high, holes)...)
+}

@@ -1,0 +1,217 @@
+package lsn
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Engine hands out port blocks and remembers whose they are. It is not safe
+// for concurrent use: its owner holds a lock around every call.
+//
+// Every time that it compares comes from its callers. A clock that steps back
+// only makes holds last longer; none ends before its HoldUntil.
+type Engine struct {
+	groups []*group // sorted by name
+	routes []route  // sorted by address; one per outside prefix
+}
+
+// New makes an engine with every block of the groups free. It fails when a
+// group is not valid in itself or shares an outside address with another.
+func New(configs []GroupConfig) (*Engine, error) {
+	e := &Engine{}
+	if err := e.Reconfigure(configs); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Allocate gives h a block of the group and makes its binding Active. A
+// subscriber whose last block is still held gets that one back; everybody else
+// gets the block that has been free for longest, behind those who wait already.
+//
+// ErrExhausted means that h now waits in line (its place is kept when it asks
+// again) and that Advance will report it among the served. ErrBusy means that
+// the inside address has a live binding, whose Hold must come first.
+func (e *Engine) Allocate(group string, h Holder, now time.Time) (Binding, error) {
+	g, err := e.offering(group)
+	if err != nil {
+		return Binding{}, err
+	}
+	if !g.covers(h.Inside) {
+		return Binding{}, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, group, ErrNotInside)
+	}
+	return g.allocate(h, now)
+}
+
+// Drain makes an Active binding Draining: its record has ended, its existing
+// sessions have not.
+func (e *Engine) Drain(group string, inside netip.Addr, now time.Time) (Binding, error) {
+	return e.transition(group, inside, Draining, now)
+}
+
+// Resume makes a Draining binding Active again: its subscriber came back.
+func (e *Engine) Resume(group string, inside netip.Addr) (Binding, error) {
+	return e.transition(group, inside, Active, time.Time{})
+}
+
+// Cut makes an Active or Draining binding Cut: its gate is closed, its kernel
+// state is being reaped.
+func (e *Engine) Cut(group string, inside netip.Addr, now time.Time) (Binding, error) {
+	return e.transition(group, inside, Cut, now)
+}
+
+// Hold makes a Cut binding Held: nothing in the kernel uses its block any more.
+// The block stays kept from other subscribers until now plus the group's hold.
+func (e *Engine) Hold(group string, inside netip.Addr, now time.Time) (Binding, error) {
+	return e.transition(group, inside, Held, now)
+}
+
+// SetHolder replaces what is known of the holder of the live binding at
+// h.Inside, such as one adopted from the kernel before its record was read. Of
+// an address that waits for a block it does so too, and returns ErrNoBinding.
+func (e *Engine) SetHolder(group string, h Holder) (Binding, error) {
+	g, i := e.live(group, h.Inside)
+	if i == none {
+		if g != nil && g.client(h.Inside).waiter != none {
+			g.waiting.update(g.client(h.Inside).waiter, h)
+		}
+		return Binding{}, fmt.Errorf("set holder of %v in group %s: %w", h.Inside, group, ErrNoBinding)
+	}
+	g.leases[i].setHolder(h)
+	return g.binding(i), nil
+}
+
+// Forget takes the inside address out of the line of those who wait for a
+// block, and reports whether it stood there.
+func (e *Engine) Forget(group string, inside netip.Addr) bool {
+	g := e.group(group)
+	return g != nil && g.forget(inside)
+}
+
+// Advance ends the holds that are over and serves those who wait. It appends
+// the ended bindings to freed and the new ones to served, and returns both.
+func (e *Engine) Advance(now time.Time, freed, served []Binding) ([]Binding, []Binding) {
+	for _, g := range e.groups {
+		freed = g.endHolds(now, freed)
+		served = g.serve(now, served)
+	}
+	return freed, served
+}
+
+// Next returns the time at which Advance has work next; a time in the past
+// means at once. It returns false when nothing is held or waits for a block
+// that could be given.
+func (e *Engine) Next() (time.Time, bool) {
+	var next time.Time
+	found := false
+	for _, g := range e.groups {
+		if t, ok := g.next(); ok && (!found || t.Before(next)) {
+			next, found = t, true
+		}
+	}
+	return next, found
+}
+
+// Quarantine holds every block that is free now for the group's hold: with the
+// database lost, any of them may have been somebody's a moment ago. These holds
+// have no binding; Usage counts them as held.
+func (e *Engine) Quarantine(now time.Time) {
+	for _, g := range e.groups {
+		g.quarantine(now)
+	}
+}
+
+// Live returns the Active, Draining or Cut binding of an inside address.
+func (e *Engine) Live(group string, inside netip.Addr) (Binding, bool) {
+	g, i := e.live(group, inside)
+	if i == none {
+		return Binding{}, false
+	}
+	return g.binding(i), true
+}
+
+// AtOutside returns the binding, of whatever state, whose block contains the
+// outside address and port.
+func (e *Engine) AtOutside(outside netip.Addr, port Port) (Binding, bool) {
+	r := e.route(outside)
+	if r == nil {
+		return Binding{}, false
+	}
+	c, ok := r.segment.cellAt(&r.group.shape, outside, port)
+	if !ok || r.group.cells[c].kind != cellLeased {
+		return Binding{}, false
+	}
+	return r.group.binding(r.group.cells[c].lease()), true
+}
+
+// Bindings yields every binding of the group, held ones included, in no
+// particular order, until yield returns false. The engine must not be changed
+// meanwhile.
+func (e *Engine) Bindings(group string, yield func(Binding) bool) {
+	g := e.group(group)
+	if g == nil {
+		return
+	}
+	for i := range g.leases {
+		if g.leases[i].state != 0 && !yield(g.binding(uint32(i))) {
+			return
+		}
+	}
+}
+
+// Pending returns how many holders of the group wait for a block.
+func (e *Engine) Pending(group string) int {
+	if g := e.group(group); g != nil {
+		return g.waiting.len
+	}
+	return 0
+}
+
+// IsPending reports whether the inside address waits for a block.
+func (e *Engine) IsPending(group string, inside netip.Addr) bool {
+	g := e.group(group)
+	return g != nil && g.client(inside).waiter != none
+}
+
+func (e *Engine) group(name string) *group {
+	i, ok := slices.BinarySearchFunc(e.groups, name, func(g *group, name string) int {
+		return strings.Compare(g.config.Name, name)
+	})
+	if !ok {
+		return nil
+	}
+	return e.groups[i]
+}
+
+// offering returns a group that still gives blocks.
+func (e *Engine) offering(name string) (*group, error) {
+	g := e.group(name)
+	if g == nil || g.retired {
+		return nil, fmt.Errorf("group %s: %w", name, ErrNoGroup)
+	}
+	return g, nil
+}
+
+// live returns the lease of the live binding of an inside address, or none.
+func (e *Engine) live(name string, inside netip.Addr) (*group, uint32) {
+	g := e.group(name)
+	if g == nil {
+		return nil, none
+	}
+	return g, g.client(inside).live
+}
+
+func (e *Engine) transition(group string, inside netip.Addr, to State, now time.Time) (Binding, error) {
+	g, i := e.live(group, inside)
+	if i == none {
+		return Binding{}, fmt.Errorf("make %v in group %s %v: %w", inside, group, to, ErrNoBinding)
+	}
+	if from := g.leases[i].state; !legal(from, to) {
+		return g.binding(i), fmt.Errorf("make %v in group %s %v, is %v: %w", inside, group, to, from, ErrTransition)
+	}
+	g.transition(i, to, now)
+	return g.binding(i), nil
+}

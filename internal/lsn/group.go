@@ -1,0 +1,216 @@
+package lsn
+
+import (
+	"fmt"
+	"net/netip"
+	"sort"
+	"time"
+)
+
+// maxReclaim is how many of the newest held bindings of an inside address are
+// searched for the subscriber's own; it keeps Allocate's cost constant where
+// an address changes hands quickly.
+const maxReclaim = 16
+
+// group is the state of one LSN group.
+type group struct {
+	config  GroupConfig
+	retired bool // no longer configured; kept while it has bindings
+	shape   shape
+
+	segments []segment // in the order of their cells
+	cells    []cell    // every block of every segment, behind the list heads
+
+	// The segment and the block number to be given for the first time next.
+	turn, level uint32
+
+	// While embargoed, fresh and quarantined cells are given to nobody.
+	embargoed    bool
+	embargoUntil time.Time
+
+	leases  []lease
+	spare   uint32
+	held    int // leases whose state is Held
+	holds   holdQueue
+	turns   uint64 // holds so far
+	waiting line
+	clients clientIndex
+}
+
+// covers reports whether the address is in an inside prefix of the group.
+func (g *group) covers(inside netip.Addr) bool {
+	for _, p := range g.config.Inside {
+		if p.Contains(inside) {
+			return true
+		}
+	}
+	return false
+}
+
+// client returns a copy of what is known of the inside address.
+func (g *group) client(inside netip.Addr) client {
+	if inside.Is4() {
+		if c := g.clients.find(number(inside)); c != nil {
+			return *c
+		}
+	}
+	return client{}
+}
+
+// segmentOf returns the segment of a cell.
+func (g *group) segmentOf(c uint32) *segment {
+	if len(g.segments) == 1 {
+		return &g.segments[0]
+	}
+	i := sort.Search(len(g.segments), func(i int) bool { return g.segments[i].base > c })
+	return &g.segments[i-1]
+}
+
+func (g *group) allocate(h Holder, now time.Time) (Binding, error) {
+	c := g.clients.at(number(h.Inside))
+	if c.live != none {
+		return Binding{}, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, g.config.Name, ErrBusy)
+	}
+	if own := g.ownHeld(c, h.Identity); own != none {
+		g.unwait(c)
+		return g.reclaim(own, h, now), nil
+	}
+	if c.waiter != none {
+		g.waiting.update(c.waiter, h)
+		return Binding{}, ErrExhausted
+	}
+	if g.waiting.len == 0 {
+		if free := g.takeFree(); free != none {
+			return g.bind(c, free, h, now), nil
+		}
+	}
+	c.waiter = g.waiting.push(h)
+	return Binding{}, ErrExhausted
+}
+
+// bind gives a cell that is in no list to h.
+func (g *group) bind(c *client, free uint32, h Holder, now time.Time) Binding {
+	i := g.newLease(c, free, h, Active)
+	g.leases[i].allocated = stampOf(now)
+	g.segmentOf(free).used++
+	c.live = i
+	return g.binding(i)
+}
+
+// ownHeld returns the newest held lease that the subscriber may have back.
+func (g *group) ownHeld(c *client, identity string) uint32 {
+	if identity == "" {
+		return none
+	}
+	i := c.held
+	for n := 0; i != none && n < maxReclaim; n++ {
+		l := &g.leases[i]
+		if l.identity == identity && !g.segmentOf(l.cell).retired {
+			return i
+		}
+		i = l.older
+	}
+	return none
+}
+
+// reclaim makes a held lease Active again, as a new binding of the same block.
+func (g *group) reclaim(i uint32, h Holder, now time.Time) Binding {
+	l := &g.leases[i]
+	g.unchain(i)
+	g.held--
+	s := g.segmentOf(l.cell)
+	s.held--
+	s.used++
+	l.state = Active
+	l.allocated, l.released, l.until = stampOf(now), 0, 0
+	l.setHolder(h)
+	l.client.live = i
+	return g.binding(i)
+}
+
+// takeFree takes the block to be given next out of the free ones, or none.
+func (g *group) takeFree() uint32 {
+	if !g.embargoed {
+		if c := g.takeFresh(); c != none {
+			return c
+		}
+	}
+	c := g.cells[freeList].next
+	if c == freeList {
+		return none
+	}
+	unlinkCell(g.cells, c)
+	g.segmentOf(c).idle--
+	return c
+}
+
+// takeFresh takes the next block that was never given: the segments take
+// turns, each with one block of each of its addresses.
+func (g *group) takeFresh() uint32 {
+	for ; g.level < g.shape.count; g.level++ {
+		for ; g.turn < uint32(len(g.segments)); g.turn++ {
+			if c := g.freshIn(&g.segments[g.turn]); c != none {
+				return c
+			}
+		}
+		g.turn = 0
+	}
+	return none
+}
+
+// freshIn returns the segment's next fresh cell up to the group's level.
+func (g *group) freshIn(s *segment) uint32 {
+	if s.retired {
+		return none
+	}
+	for s.fresh < (g.level+1)*s.size {
+		c := s.cellInOrder(&g.shape, s.fresh)
+		s.fresh++
+		if g.cells[c].kind == cellFresh {
+			return c
+		}
+	}
+	return none
+}
+
+// hasFree reports whether takeFree would find a block.
+func (g *group) hasFree() bool {
+	for i := range g.segments {
+		if _, free := g.heldAndFree(&g.segments[i]); free > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// forget takes an inside address out of the line.
+func (g *group) forget(inside netip.Addr) bool {
+	if g.client(inside).waiter == none {
+		return false
+	}
+	g.unwait(g.clients.at(number(inside)))
+	return true
+}
+
+func (g *group) unwait(c *client) {
+	if c.waiter != none {
+		g.waiting.remove(c.waiter)
+		c.waiter = none
+	}
+}
+
+// serve gives the free blocks to those who wait, first come, first served.
+func (g *group) serve(now time.Time, served []Binding) []Binding {
+	for g.waiting.len > 0 {
+		free := g.takeFree()
+		if free == none {
+			break
+		}
+		w := g.waiting.front()
+		h := g.waiting.waiters[w].holder()
+		c := g.clients.at(number(h.Inside))
+		g.unwait(c)
+		served = append(served, g.bind(c, free, h, now))
+	}
+	return served
+}

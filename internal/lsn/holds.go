@@ -1,0 +1,123 @@
+package lsn
+
+import (
+	"slices"
+	"time"
+)
+
+// hold is the end of one quarantine. It is void once its lease has moved on,
+// which lease.turn tells; taking it out of the queue then would cost more than
+// finding it void when its time comes.
+type hold struct {
+	until time.Time
+	turn  uint64
+	lease uint32
+}
+
+// before says which of two holds ends first; of equal ones that which began first.
+func (h *hold) before(o *hold) bool {
+	c := h.until.Compare(o.until)
+	return c < 0 || c == 0 && h.turn < o.turn
+}
+
+// holdQueue orders holds by their end. Holds mostly begin in the order of their
+// ends and then cost constant time. A clock that steps, a changed hold time and
+// a start from stored bindings bring them in any order: those go to a heap.
+type holdQueue struct {
+	fifo []hold // in order, from fifo[head] on
+	head int
+	late holdHeap
+}
+
+func (q *holdQueue) len() int { return len(q.fifo) - q.head + len(q.late) }
+
+func (q *holdQueue) push(h hold) {
+	if n := len(q.fifo); n > q.head && h.before(&q.fifo[n-1]) {
+		q.late.push(h)
+		return
+	}
+	if q.head > len(q.fifo)/2 { // more dead than alive: move to the front instead of growing
+		q.fifo = q.fifo[:copy(q.fifo, q.fifo[q.head:])]
+		q.head = 0
+	}
+	q.fifo = append(q.fifo, h)
+}
+
+// front returns the hold that ends first, or nil.
+func (q *holdQueue) front() *hold {
+	switch {
+	case q.head == len(q.fifo) && len(q.late) == 0:
+		return nil
+	case q.lateFirst():
+		return &q.late[0]
+	}
+	return &q.fifo[q.head]
+}
+
+// pop removes the hold that ends first.
+func (q *holdQueue) pop() {
+	if q.lateFirst() {
+		q.late.pop()
+		return
+	}
+	q.head++
+}
+
+func (q *holdQueue) lateFirst() bool {
+	return len(q.late) > 0 && (q.head == len(q.fifo) || q.late[0].before(&q.fifo[q.head]))
+}
+
+// sweep drops the void holds.
+func (q *holdQueue) sweep(void func(hold) bool) {
+	q.fifo = slices.DeleteFunc(q.fifo[:copy(q.fifo, q.fifo[q.head:])], void)
+	q.head = 0
+	q.late = slices.DeleteFunc(q.late, void)
+	for i := len(q.late)/arity + 1; i >= 0; i-- {
+		q.late.down(i)
+	}
+}
+
+// arity is the number of children of a heap's node.
+const arity = 4
+
+// holdHeap has the hold that ends first at index 0.
+type holdHeap []hold
+
+func (q *holdHeap) push(h hold) {
+	*q = append(*q, h)
+	q.up(len(*q) - 1)
+}
+
+func (q *holdHeap) pop() {
+	n := len(*q) - 1
+	(*q)[0] = (*q)[n]
+	*q = (*q)[:n]
+	q.down(0)
+}
+
+func (q holdHeap) up(i int) {
+	for i > 0 {
+		parent := (i - 1) / arity
+		if !q[i].before(&q[parent]) {
+			return
+		}
+		q[i], q[parent] = q[parent], q[i]
+		i = parent
+	}
+}
+
+func (q holdHeap) down(i int) {
+	for {
+		least := i
+		for c := i*arity + 1; c <= i*arity+arity && c < len(q); c++ {
+			if q[c].before(&q[least]) {
+				least = c
+			}
+		}
+		if least == i {
+			return
+		}
+		q[i], q[least] = q[least], q[i]
+		i = least
+	}
+}

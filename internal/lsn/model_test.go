@@ -1,0 +1,255 @@
+package lsn
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// model is the engine without any cleverness: one group, plain slices, every
+// answer found by looking at everything.
+type model struct {
+	config   GroupConfig
+	fresh    []Block // never given, in the order in which they will be
+	free     []Block // given before, longest free first
+	locked   []Block // what was in free when the quarantine began
+	embargo  time.Time
+	bindings []Binding // in the order in which they became what they are
+	line     []Holder
+}
+
+func newModel(c GroupConfig) *model {
+	return &model{config: c, fresh: blocksInOrder(c)}
+}
+
+func blocksInOrder(c GroupConfig) []Block {
+	var blocks []Block
+	size := c.BlockSize
+	for first := 0; first < 1<<16; first += size {
+		if first < int(c.FirstPort) || first+size-1 > int(c.LastPort) {
+			continue
+		}
+		for _, p := range c.Outside {
+			for a := p.Addr(); p.Contains(a); a = a.Next() {
+				blocks = append(blocks, Block{a, Port(first), Port(first + size - 1)})
+			}
+		}
+	}
+	return blocks
+}
+
+func (m *model) find(match func(Binding) bool) int { return slices.IndexFunc(m.bindings, match) }
+
+func (m *model) live(inside netip.Addr) int {
+	return m.find(func(b Binding) bool { return b.Inside == inside && b.State != Held })
+}
+
+func (m *model) configured(a netip.Addr) bool {
+	return slices.ContainsFunc(m.config.Outside, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+func (m *model) allocate(h Holder, now time.Time) error {
+	if !slices.ContainsFunc(m.config.Inside, func(p netip.Prefix) bool { return p.Contains(h.Inside) }) {
+		return ErrNotInside
+	}
+	if m.live(h.Inside) >= 0 {
+		return ErrBusy
+	}
+	if i := m.own(h); i >= 0 {
+		b := m.bindings[i]
+		m.bindings = slices.Delete(m.bindings, i, i+1)
+		m.forget(h.Inside)
+		m.bind(b.Block, h, now)
+		return nil
+	}
+	if i := m.place(h.Inside); i >= 0 {
+		m.line[i] = h
+		return ErrExhausted
+	}
+	if len(m.line) == 0 {
+		if b, ok := m.take(); ok {
+			m.bind(b, h, now)
+			return nil
+		}
+	}
+	m.line = append(m.line, h)
+	return ErrExhausted
+}
+
+func (m *model) own(h Holder) int {
+	if h.Identity == "" {
+		return -1
+	}
+	seen := 0
+	for i, b := range slices.Backward(m.bindings) {
+		if b.Inside != h.Inside || b.State != Held {
+			continue
+		}
+		if seen++; seen > maxReclaim {
+			return -1
+		}
+		if b.Identity == h.Identity && m.configured(b.Outside) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (m *model) take() (Block, bool) {
+	for _, list := range []*[]Block{&m.fresh, &m.free} {
+		if list == &m.fresh && !m.embargo.IsZero() || len(*list) == 0 {
+			continue
+		}
+		b := (*list)[0]
+		*list = (*list)[1:]
+		return b, true
+	}
+	return Block{}, false
+}
+
+func (m *model) bind(b Block, h Holder, now time.Time) {
+	m.bindings = append(m.bindings, Binding{Group: m.config.Name, Block: b, Holder: h, State: Active, AllocatedAt: now})
+}
+
+func (m *model) place(inside netip.Addr) int {
+	return slices.IndexFunc(m.line, func(h Holder) bool { return h.Inside == inside })
+}
+
+func (m *model) forget(inside netip.Addr) bool {
+	i := m.place(inside)
+	if i >= 0 {
+		m.line = slices.Delete(m.line, i, i+1)
+	}
+	return i >= 0
+}
+
+func (m *model) transition(inside netip.Addr, to State, now time.Time) error {
+	i := m.live(inside)
+	if i < 0 {
+		return ErrNoBinding
+	}
+	b := m.bindings[i]
+	switch from := b.State; {
+	case from == Active && to == Draining:
+		b.ReleasedAt = now
+	case from == Draining && to == Active:
+		b.ReleasedAt = time.Time{}
+	case from == Active && to == Cut, from == Draining && to == Cut && b.ReleasedAt.IsZero():
+		b.ReleasedAt = now
+	case from == Draining && to == Cut:
+	case from == Cut && to == Held:
+		b.HoldUntil = now.Add(m.config.Hold)
+	default:
+		return ErrTransition
+	}
+	b.State = to
+	m.bindings = append(slices.Delete(m.bindings, i, i+1), b)
+	return nil
+}
+
+func (m *model) advance(now time.Time) (freed, served []Binding) {
+	if !m.embargo.IsZero() && !now.Before(m.embargo) {
+		m.free, m.locked, m.embargo = append(m.locked, m.free...), nil, time.Time{}
+	}
+	for _, b := range m.bindings {
+		if b.State == Held && !now.Before(b.HoldUntil) {
+			freed = append(freed, b)
+		}
+	}
+	slices.SortStableFunc(freed, func(a, b Binding) int { return a.HoldUntil.Compare(b.HoldUntil) })
+	for _, b := range freed {
+		m.bindings = slices.DeleteFunc(m.bindings, func(x Binding) bool { return x.Block == b.Block })
+		if m.configured(b.Outside) {
+			m.free = append(m.free, b.Block)
+		}
+	}
+	for len(m.line) > 0 {
+		b, ok := m.take()
+		if !ok {
+			break
+		}
+		m.bind(b, m.line[0], now)
+		m.line = m.line[1:]
+		served = append(served, m.bindings[len(m.bindings)-1])
+	}
+	return freed, served
+}
+
+func (m *model) next() (time.Time, bool) {
+	if len(m.line) > 0 && (len(m.free) > 0 || m.embargo.IsZero() && len(m.fresh) > 0) {
+		return time.Time{}, true
+	}
+	next := m.embargo
+	for _, b := range m.bindings {
+		if b.State == Held && (next.IsZero() || b.HoldUntil.Before(next)) {
+			next = b.HoldUntil
+		}
+	}
+	return next, !next.IsZero()
+}
+
+func (m *model) quarantine(now time.Time) {
+	m.locked = append(m.locked, m.free...)
+	m.free = nil
+	if until := now.Add(m.config.Hold); until.After(m.embargo) {
+		m.embargo = until
+	}
+}
+
+func (m *model) restore(b Binding) error {
+	if i := m.find(func(x Binding) bool { return x.Block == b.Block }); i >= 0 {
+		if x := m.bindings[i]; x.Inside == b.Inside && x.State == b.State && x.Identity == b.Identity {
+			return nil
+		}
+		return ErrConflict
+	}
+	if !slices.Contains(blocksInOrder(m.config), b.Block) {
+		return ErrNotInPool
+	}
+	if b.State != Held {
+		if m.live(b.Inside) >= 0 {
+			return ErrConflict
+		}
+		m.forget(b.Inside)
+	}
+	m.remove(b.Block)
+	m.bindings = append(m.bindings, b)
+	return nil
+}
+
+func (m *model) remove(b Block) {
+	for _, list := range []*[]Block{&m.fresh, &m.free, &m.locked} {
+		*list = slices.DeleteFunc(*list, func(x Block) bool { return x == b })
+	}
+}
+
+func (m *model) reconfigure(c GroupConfig) {
+	given := slices.Concat(m.free, m.locked)
+	for _, b := range m.bindings {
+		given = append(given, b.Block)
+	}
+	m.config = c
+	m.fresh = slices.DeleteFunc(blocksInOrder(c), func(b Block) bool { return slices.Contains(given, b) })
+	gone := func(b Block) bool { return !m.configured(b.Outside) }
+	m.free, m.locked = slices.DeleteFunc(m.free, gone), slices.DeleteFunc(m.locked, gone)
+	m.line = slices.DeleteFunc(m.line, func(h Holder) bool {
+		return !slices.ContainsFunc(c.Inside, func(p netip.Prefix) bool { return p.Contains(h.Inside) })
+	})
+}
+
+func (m *model) usage() (used, held, free int) {
+	for _, b := range m.bindings {
+		if b.State == Held {
+			held++
+		} else {
+			used++
+		}
+	}
+	free = len(m.free)
+	if m.embargo.IsZero() {
+		free += len(m.fresh)
+	} else {
+		held += len(m.fresh) + len(m.locked)
+	}
+	return used, held, free
+}

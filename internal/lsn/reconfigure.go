@@ -1,0 +1,223 @@
+package lsn
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Reconfigure makes the engine serve these groups. Groups and outside prefixes
+// that are gone keep the bindings they have and give no new ones; those who
+// wait in a group, or at an inside address, that is gone are forgotten. A hold
+// that runs keeps its end. Port range and block size of a group may change, and
+// a part of an outside prefix may go to another group, only while no binding
+// uses them: else ErrInUse. After an error nothing has changed.
+func (e *Engine) Reconfigure(configs []GroupConfig) error {
+	if err := validateAll(configs); err != nil {
+		return err
+	}
+	plans, err := e.plan(configs)
+	if err != nil {
+		return err
+	}
+	if err := disjoint(plans); err != nil {
+		return err
+	}
+	e.groups = e.groups[:0]
+	for i := range plans {
+		e.groups = append(e.groups, plans[i].carryOut())
+	}
+	slices.SortFunc(e.groups, func(a, b *group) int { return strings.Compare(a.config.Name, b.config.Name) })
+	e.routes = routesOf(e.groups)
+	return nil
+}
+
+// plan is what one group is to become.
+type plan struct {
+	old      *group // nil for a new group
+	config   GroupConfig
+	retired  bool           // the group is no longer configured
+	leftover []netip.Prefix // no longer configured, but blocks in them have holders
+}
+
+// plan says what becomes of every configured group and every group with bindings.
+func (e *Engine) plan(configs []GroupConfig) ([]plan, error) {
+	var plans []plan
+	kept := make(map[*group]bool)
+	for _, c := range configs {
+		c.Inside, c.Outside = slices.Clone(c.Inside), slices.Clone(c.Outside)
+		g := e.group(c.Name)
+		kept[g] = true
+		if g != nil && g.shape != shapeOf(&c) && g.inUse() {
+			return nil, fmt.Errorf("group %s: port range and block size cannot change: %w", c.Name, ErrInUse)
+		}
+		plans = append(plans, plan{old: g, config: c, leftover: g.leftover(c.Outside)})
+	}
+	for _, g := range e.groups {
+		if !kept[g] && g.inUse() {
+			c := g.config
+			c.Inside, c.Outside = nil, nil
+			plans = append(plans, plan{old: g, config: c, retired: true, leftover: g.leftover(nil)})
+		}
+	}
+	return plans, nil
+}
+
+// inUse reports whether the group has bindings.
+func (g *group) inUse() bool {
+	return slices.ContainsFunc(g.segments, func(s segment) bool { return s.used+s.held > 0 })
+}
+
+// leftover returns the parts of the group's segments that are not in the
+// outside prefixes to come, but have holders.
+func (g *group) leftover(outside []netip.Prefix) []netip.Prefix {
+	if g == nil {
+		return nil
+	}
+	var gone []netip.Prefix
+	for i := range g.segments {
+		gone = append(gone, subtract(g.segments[i].prefix, outside)...)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	used := make(map[netip.Prefix]bool)
+	for i := range g.leases {
+		if l := &g.leases[i]; l.state != 0 {
+			b := g.segmentOf(l.cell).block(&g.shape, l.cell)
+			for _, p := range gone {
+				used[p] = used[p] || p.Contains(b.Outside)
+			}
+		}
+	}
+	return slices.DeleteFunc(gone, func(p netip.Prefix) bool { return !used[p] })
+}
+
+// disjoint checks that no outside address would belong to two segments.
+func disjoint(plans []plan) error {
+	type claim struct {
+		prefix   netip.Prefix
+		group    string
+		leftover bool
+	}
+	var claims []claim
+	for i := range plans {
+		p := &plans[i]
+		for _, prefix := range p.config.Outside {
+			claims = append(claims, claim{prefix, p.config.Name, false})
+		}
+		for _, prefix := range p.leftover {
+			claims = append(claims, claim{prefix, p.config.Name, true})
+		}
+	}
+	slices.SortFunc(claims, func(a, b claim) int { return a.prefix.Compare(b.prefix) })
+	for i := 1; i < len(claims); i++ { // prefixes nest or are apart: an overlap shows between neighbours
+		a, b := claims[i-1], claims[i]
+		switch {
+		case !a.prefix.Overlaps(b.prefix):
+		case a.leftover || b.leftover:
+			return fmt.Errorf("outside prefix %v of group %s, %v of group %s: %w", a.prefix, a.group, b.prefix, b.group, ErrInUse)
+		default:
+			return fmt.Errorf("outside prefix %v of group %s overlaps %v of group %s", a.prefix, a.group, b.prefix, b.group)
+		}
+	}
+	return nil
+}
+
+// carryOut returns the group as planned.
+func (p *plan) carryOut() *group {
+	if p.old == nil {
+		return newGroup(p.config)
+	}
+	g := p.old
+	if p.retired || !g.sameLayout(p) {
+		g = p.rebuild()
+	}
+	g.config = p.config
+	g.forgetUncovered()
+	return g
+}
+
+// sameLayout reports whether the plan leaves the group's segments as they are.
+func (g *group) sameLayout(p *plan) bool {
+	return !g.retired && g.shape == shapeOf(&p.config) && slices.Equal(g.config.Outside, p.config.Outside) &&
+		len(g.segments) == len(p.config.Outside)
+}
+
+func newGroup(c GroupConfig) *group {
+	g := &group{config: c, shape: shapeOf(&c), leases: make([]lease, 1), waiting: newLine(), clients: clientIndex{}}
+	g.lay(c.Outside, nil)
+	return g
+}
+
+// lay makes the group's segments, with every cell fresh.
+func (g *group) lay(outside, leftover []netip.Prefix) {
+	g.segments = nil
+	base := uint32(listHeads)
+	for i, p := range slices.Concat(outside, leftover) {
+		s := newSegment(p, i >= len(outside), base)
+		g.segments = append(g.segments, s)
+		base += s.cells(&g.shape)
+	}
+	g.cells = newCells(base - listHeads)
+}
+
+// rebuild lays the group out anew and moves leases and free blocks over. Where
+// the blocks' shape changes there are no leases, and free blocks begin afresh.
+func (p *plan) rebuild() *group {
+	old := p.old
+	g := *old
+	g.shape, g.retired, g.turn, g.level = shapeOf(&p.config), p.retired, 0, 0
+	g.lay(p.config.Outside, p.leftover)
+	if g.shape != old.shape {
+		return &g
+	}
+	for i := range g.leases {
+		if l := &g.leases[i]; l.state != 0 {
+			g.moveLease(uint32(i), old.segmentOf(l.cell).block(&old.shape, l.cell))
+		}
+	}
+	g.moveList(old, freeList, cellFree)
+	g.moveList(old, quarantine, cellQuarantined)
+	return &g
+}
+
+func (g *group) moveLease(i uint32, b Block) {
+	c, ok := g.cellOf(b)
+	if !ok {
+		panic(fmt.Sprintf("lsn: group %s: block %v has a holder and no segment", g.config.Name, b))
+	}
+	g.leases[i].cell = c
+	g.cells[c] = leasedCell(i)
+	if s := g.segmentOf(c); g.leases[i].state == Held {
+		s.held++
+	} else {
+		s.used++
+	}
+}
+
+// moveList moves the blocks of a list that are still configured.
+func (g *group) moveList(old *group, list uint32, kind cellKind) {
+	for o := old.cells[list].next; o != list; o = old.cells[o].next {
+		c, ok := g.cellOf(old.segmentOf(o).block(&old.shape, o))
+		if !ok || g.segmentOf(c).retired {
+			continue
+		}
+		pushCell(g.cells, list, c, kind)
+		if kind == cellFree {
+			g.segmentOf(c).idle++
+		}
+	}
+}
+
+// forgetUncovered forgets those in line whose inside address is no longer the group's.
+func (g *group) forgetUncovered() {
+	for w := g.waiting.front(); w != none; {
+		next := g.waiting.waiters[w].next
+		if inside := address(g.waiting.waiters[w].inside); !g.covers(inside) {
+			g.forget(inside)
+		}
+		w = next
+	}
+}

@@ -1,0 +1,235 @@
+package lsn
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected output of the scenarios in testdata")
+
+// TestScenarios runs the stories of testdata. A file is prose, then blocks of
+// commands and their output:
+//
+//	> command
+//	output
+//
+// Times are seconds since the story began. -update rewrites the output.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scenarios", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := replay(t, string(text))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got != string(text) && !*update {
+				t.Errorf("got:\n%s\nwant:\n%s", got, text)
+			}
+		})
+	}
+}
+
+// replay returns the text with the output of its commands as it is now.
+func replay(t *testing.T, text string) string {
+	s := &story{}
+	var out strings.Builder
+	inOutput := false
+	for line := range strings.Lines(text) {
+		command, ok := strings.CutPrefix(line, "> ")
+		switch {
+		case ok:
+			out.WriteString(line)
+			out.WriteString(s.run(t, strings.Fields(command)))
+			inOutput = true
+		case strings.TrimSpace(line) == "" || !inOutput:
+			out.WriteString(line)
+			inOutput = false
+		}
+	}
+	return out.String()
+}
+
+type story struct {
+	engine *Engine
+	config []GroupConfig
+	now    time.Time
+}
+
+var storyBegin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// run carries out one command and returns its output, the invariants checked.
+func (s *story) run(t *testing.T, words []string) string {
+	t.Helper()
+	out := s.command(words)
+	if s.engine != nil {
+		if err := s.engine.Check(); err != nil {
+			t.Fatalf("%v: %v", words, err)
+		}
+	}
+	return out
+}
+
+func (s *story) command(words []string) string {
+	args := words[1:]
+	switch words[0] {
+	case "group": // NAME key=value...: a group of the next engine or reconfiguration
+		s.config = append(s.config, storyGroup(args))
+		return ""
+	case "start":
+		return s.configure(func() (err error) { s.engine, err = New(s.config); s.now = storyBegin; return err })
+	case "reconfigure":
+		return s.configure(func() error { return s.engine.Reconfigure(s.config) })
+	case "at": // SECONDS
+		s.now = storyBegin.Add(time.Duration(number10(args[0])) * time.Second)
+		freed, served := s.engine.Advance(s.now, nil, nil)
+		return s.lines("freed", freed) + s.lines("served", served)
+	case "next":
+		next, ok := s.engine.Next()
+		return fmt.Sprintln(s.seconds(next), ok)
+	case "usage":
+		var b strings.Builder
+		for _, u := range s.engine.Usage() {
+			fmt.Fprintf(&b, "%s %v: %d blocks, %d used, %d held, %d free; %d wait\n",
+				u.Group, u.Outside, u.Total, u.Used, u.Held, u.Free, s.engine.Pending(u.Group))
+		}
+		return b.String()
+	case "quarantine":
+		s.engine.Quarantine(s.now)
+		return ""
+	case "who": // OUTSIDE PORT
+		b, ok := s.engine.AtOutside(netip.MustParseAddr(args[0]), Port(number10(args[1])))
+		if !ok {
+			return "nobody\n"
+		}
+		return s.line(b)
+	}
+	return s.subscriber(words[0], args[0], netip.MustParseAddr(args[1]), args[2:])
+}
+
+// subscriber carries out a command of the form: WORD GROUP INSIDE ...
+func (s *story) subscriber(word, group string, inside netip.Addr, args []string) string {
+	var b Binding
+	var err error
+	switch word {
+	case "allocate": // [IDENTITY]
+		b, err = s.engine.Allocate(group, Holder{Inside: inside, Identity: strings.Join(args, "")}, s.now)
+	case "drain":
+		b, err = s.engine.Drain(group, inside, s.now)
+	case "resume":
+		b, err = s.engine.Resume(group, inside)
+	case "cut":
+		b, err = s.engine.Cut(group, inside, s.now)
+	case "hold":
+		b, err = s.engine.Hold(group, inside, s.now)
+	case "end": // cut and hold
+		if _, err = s.engine.Cut(group, inside, s.now); err == nil {
+			b, err = s.engine.Hold(group, inside, s.now)
+		}
+	case "forget":
+		return fmt.Sprintln(s.engine.Forget(group, inside))
+	case "restore": // OUTSIDE FIRST LAST STATE [IDENTITY]
+		b = storyBinding(group, inside, args, s.now)
+		err = s.engine.Restore(b)
+	default:
+		return "no such command\n"
+	}
+	if err != nil {
+		return fmt.Sprintln("error:", err)
+	}
+	return s.line(b)
+}
+
+func (s *story) configure(do func() error) string {
+	err := do()
+	s.config = nil
+	if err != nil {
+		return fmt.Sprintln("error:", err)
+	}
+	return ""
+}
+
+func storyGroup(args []string) GroupConfig {
+	c := GroupConfig{Name: args[0], FirstPort: 1024, LastPort: 65535, BlockSize: 512, Hold: 120 * time.Second}
+	for _, a := range args[1:] {
+		key, v, _ := strings.Cut(a, "=")
+		switch key {
+		case "inside":
+			c.Inside = prefixes(strings.Split(v, ",")...)
+		case "outside":
+			c.Outside = prefixes(strings.Split(v, ",")...)
+		case "ports":
+			first, last, _ := strings.Cut(v, "-")
+			c.FirstPort, c.LastPort = Port(number10(first)), Port(number10(last))
+		case "block":
+			c.BlockSize = number10(v)
+		case "hold":
+			c.Hold = time.Duration(number10(v)) * time.Second
+		}
+	}
+	return c
+}
+
+func storyBinding(group string, inside netip.Addr, args []string, now time.Time) Binding {
+	b := Binding{
+		Group:       group,
+		Block:       Block{netip.MustParseAddr(args[0]), Port(number10(args[1])), Port(number10(args[2]))},
+		Holder:      Holder{Inside: inside, Identity: strings.Join(args[4:], "")},
+		AllocatedAt: now,
+	}
+	for state, name := range stateNames {
+		if name == args[3] {
+			b.State = State(state)
+		}
+	}
+	if b.State == Held {
+		b.HoldUntil = now.Add(60 * time.Second)
+	}
+	return b
+}
+
+func (s *story) lines(what string, bs []Binding) string {
+	var out strings.Builder
+	for _, b := range bs {
+		out.WriteString(what + " " + s.line(b))
+	}
+	return out.String()
+}
+
+func (s *story) line(b Binding) string {
+	line := fmt.Sprintf("%v %s %v:%d-%d %v", b.Inside, b.Identity, b.Outside, b.First, b.Last, b.State)
+	if b.State == Held {
+		line += fmt.Sprintf(" until %d", s.seconds(b.HoldUntil))
+	}
+	return strings.Replace(line, "  ", " ", 1) + "\n"
+}
+
+func (s *story) seconds(t time.Time) int {
+	if t.IsZero() {
+		return 0
+	}
+	return int(t.Sub(storyBegin) / time.Second)
+}
+
+func number10(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}

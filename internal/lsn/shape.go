@@ -1,0 +1,86 @@
+package lsn
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// shape is how the ports of every outside address of a group are cut into
+// blocks: aligned to their size, and only whole ones within the port range.
+type shape struct {
+	size  uint32 // ports per block
+	first uint32 // number of the first block; block n begins at port n*size
+	count uint32 // blocks per outside address
+}
+
+func shapeOf(c *GroupConfig) shape {
+	size := uint32(c.BlockSize)
+	first := (uint32(c.FirstPort) + size - 1) / size
+	end := (uint32(c.LastPort) + 1) / size
+	if end <= first {
+		return shape{size: size, first: first}
+	}
+	return shape{size: size, first: first, count: end - first}
+}
+
+// segment is one outside prefix of a group and its cells: shape.count of them
+// for each address, in the order of addresses. Every address of the prefix is
+// usable, its first and last too: the prefix is a routed pool, not a link.
+type segment struct {
+	prefix  netip.Prefix
+	retired bool   // no longer configured: gives no blocks
+	low     uint32 // first address
+	size    uint32 // addresses
+	base    uint32 // first cell
+	fresh   uint32 // how many cells, in the order of cellInOrder, were looked at to be given first
+
+	used, held int // leased cells, by state of their binding
+	idle       int // cells in the free list
+}
+
+func newSegment(p netip.Prefix, retired bool, base uint32) segment {
+	return segment{prefix: p, retired: retired, low: number(p.Addr()), size: 1 << (32 - p.Bits()), base: base}
+}
+
+func (s *segment) cells(sh *shape) uint32 { return s.size * sh.count }
+
+// cellInOrder returns the n-th cell to be given for the first time: a block of
+// every address before the next block of any, so that a pool's addresses fill evenly.
+func (s *segment) cellInOrder(sh *shape, n uint32) uint32 {
+	return s.base + n%s.size*sh.count + n/s.size
+}
+
+// cellAt returns the cell whose block contains the outside address and port.
+func (s *segment) cellAt(sh *shape, outside netip.Addr, port Port) (uint32, bool) {
+	if !s.prefix.Contains(outside) {
+		return none, false
+	}
+	n := uint32(port) / sh.size
+	if n < sh.first || n >= sh.first+sh.count {
+		return none, false
+	}
+	return s.base + (number(outside)-s.low)*sh.count + n - sh.first, true
+}
+
+// block returns the block of one of the segment's cells.
+func (s *segment) block(sh *shape, cell uint32) Block {
+	cell -= s.base
+	first := (sh.first + cell%sh.count) * sh.size
+	return Block{
+		Outside: address(s.low + cell/sh.count),
+		First:   Port(first),
+		Last:    Port(first + sh.size - 1),
+	}
+}
+
+// number is the IPv4 address as an integer.
+func number(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
+}
+
+func address(n uint32) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], n)
+	return netip.AddrFrom4(b)
+}

@@ -1,0 +1,260 @@
+package lsn
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+func prefixes(ss ...string) []netip.Prefix {
+	var ps []netip.Prefix
+	for _, s := range ss {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
+}
+
+// walkConfig is a pool that is small enough to be exhausted all the time.
+func walkConfig() GroupConfig {
+	return GroupConfig{
+		Name: "default", Inside: prefixes("100.64.0.0/28", "10.0.0.0/30"),
+		Outside:   prefixes("198.51.100.0/31", "203.0.113.8/32"),
+		FirstPort: 1100, LastPort: 6000, BlockSize: 1024, Hold: 20 * time.Second,
+	}
+}
+
+// walk compares the engine with the model, step by step.
+type walk struct {
+	testing.TB
+	*rand.Rand
+	engine *Engine
+	model  *model
+	now    time.Time
+	trace  []string
+}
+
+func newWalk(t testing.TB, seed uint64) *walk {
+	e, err := New([]GroupConfig{walkConfig()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &walk{
+		TB: t, Rand: rand.New(rand.NewPCG(seed, 0)), engine: e, model: newModel(walkConfig()),
+		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+}
+
+func (w *walk) inside() netip.Addr {
+	a := netip.MustParseAddr("100.64.0.0").As4()
+	a[3] = byte(w.IntN(18)) // two of them are not in the group
+	return netip.AddrFrom4(a)
+}
+
+func (w *walk) holder() Holder {
+	return Holder{Inside: w.inside(), Identity: []string{"", "u:alice", "u:bob"}[w.IntN(3)], AcctSessionID: fmt.Sprint(w.IntN(1000))}
+}
+
+func (w *walk) step() {
+	switch n := w.IntN(100); {
+	case n < 30:
+		w.allocate()
+	case n < 70:
+		w.transition()
+	case n < 74:
+		h := w.inside()
+		w.note("forget %v", h)
+		w.same("forget", w.engine.Forget("default", h), w.model.forget(h))
+	case n < 90:
+		w.advance()
+	case n < 96:
+		w.restore()
+	case n < 98:
+		w.reconfigure()
+	case n < 99:
+		w.note("quarantine")
+		w.engine.Quarantine(w.now)
+		w.model.quarantine(w.now)
+	default:
+		w.now = w.now.Add(-time.Duration(w.IntN(40)) * time.Second)
+		w.note("clock steps back to %v", w.now)
+	}
+	w.compare()
+}
+
+func (w *walk) allocate() {
+	h := w.holder()
+	w.note("allocate %v", h)
+	got, err := w.engine.Allocate("default", h, w.now)
+	want := w.model.allocate(h, w.now)
+	w.sameError(err, want)
+	if err == nil {
+		w.same("allocated", got, w.model.bindings[len(w.model.bindings)-1])
+	}
+}
+
+func (w *walk) transition() {
+	inside, to := w.inside(), []State{Active, Draining, Cut, Cut, Held, Held}[w.IntN(6)]
+	w.note("make %v %v", inside, to)
+	var err error
+	switch to {
+	case Active:
+		_, err = w.engine.Resume("default", inside)
+	case Draining:
+		_, err = w.engine.Drain("default", inside, w.now)
+	case Cut:
+		_, err = w.engine.Cut("default", inside, w.now)
+	case Held:
+		_, err = w.engine.Hold("default", inside, w.now)
+	}
+	w.sameError(err, w.model.transition(inside, to, w.now))
+}
+
+func (w *walk) advance() {
+	w.now = w.now.Add(time.Duration(w.IntN(10)) * time.Second)
+	w.note("advance to %v", w.now)
+	freed, served := w.engine.Advance(w.now, nil, nil)
+	wantFreed, wantServed := w.model.advance(w.now)
+	w.same("freed", fmt.Sprint(freed), fmt.Sprint(wantFreed))
+	w.same("served", fmt.Sprint(served), fmt.Sprint(wantServed))
+	for _, b := range freed {
+		if w.now.Before(b.HoldUntil) {
+			w.Fatalf("hold of %v ended too early", b)
+		}
+	}
+}
+
+func (w *walk) restore() {
+	first := Port(1024 * (1 + w.IntN(6)))
+	b := Binding{
+		Group:  "default",
+		Block:  Block{netip.AddrFrom4([4]byte{198, 51, 100, byte(w.IntN(3))}), first, first + 1023},
+		Holder: w.holder(), State: State(1 + w.IntN(4)), AllocatedAt: w.now,
+	}
+	if b.State == Held {
+		b.HoldUntil = w.now.Add(time.Duration(w.IntN(40)-5) * time.Second)
+	}
+	w.note("restore %v", b)
+	w.sameError(w.engine.Restore(b), w.model.restore(b))
+}
+
+func (w *walk) reconfigure() {
+	c := walkConfig()
+	c.Outside = slices.Clone([][]netip.Prefix{
+		c.Outside, prefixes("198.51.100.0/32"), prefixes("198.51.100.0/30", "203.0.113.8/32"), prefixes("203.0.113.8/31", "198.51.100.1/32"), nil,
+	}[w.IntN(5)])
+	c.Inside = [][]netip.Prefix{c.Inside, prefixes("100.64.0.0/29")}[w.IntN(2)]
+	c.Hold = time.Duration(w.IntN(40)) * time.Second
+	w.note("reconfigure %v", c)
+	if err := w.engine.Reconfigure([]GroupConfig{c}); err != nil {
+		w.Fatal(err)
+	}
+	w.model.reconfigure(c)
+}
+
+func (w *walk) note(format string, args ...any) {
+	w.trace = append(w.trace, fmt.Sprintf(format, args...))
+}
+
+func (w *walk) fatal(format string, args ...any) {
+	w.Helper()
+	for _, s := range w.trace[max(0, len(w.trace)-20):] {
+		w.Log(s)
+	}
+	w.Fatalf(format, args...)
+}
+
+func (w *walk) same(what string, got, want any) {
+	w.Helper()
+	if got != want {
+		w.fatal("%s: %v, want %v", what, got, want)
+	}
+}
+
+func (w *walk) sameError(got, want error) {
+	w.Helper()
+	if !errors.Is(got, want) {
+		w.fatal("error %v, want %v", got, want)
+	}
+}
+
+// compare looks at everything that the engine tells, and into it.
+func (w *walk) compare() {
+	w.Helper()
+	if err := w.engine.Check(); err != nil {
+		w.fatal("check: %v", err)
+	}
+	w.same("bindings", fmt.Sprint(w.bindings()), fmt.Sprint(sorted(w.model.bindings)))
+	w.same("pending", w.engine.Pending("default"), len(w.model.line))
+	for _, h := range w.model.line {
+		w.same("is pending", w.engine.IsPending("default", h.Inside), true)
+	}
+	var total [3]int
+	for _, u := range w.engine.Usage() {
+		total[0], total[1], total[2] = total[0]+u.Used, total[1]+u.Held, total[2]+u.Free
+		w.same("total", u.Total, u.Used+u.Held+u.Free)
+	}
+	used, held, free := w.model.usage()
+	w.same("usage", total, [3]int{used, held, free})
+	at, ok := w.engine.Next()
+	wantAt, wantOK := w.model.next()
+	w.same("next", fmt.Sprint(at, ok), fmt.Sprint(wantAt, wantOK))
+	w.lookups()
+}
+
+func (w *walk) lookups() {
+	for _, b := range w.model.bindings {
+		got, ok := w.engine.AtOutside(b.Outside, b.First+Port(w.IntN(1024)))
+		w.same("at outside", fmt.Sprint(got, ok), fmt.Sprint(b, true))
+		if b.State != Held {
+			got, ok = w.engine.Live("default", b.Inside)
+			w.same("live", fmt.Sprint(got, ok), fmt.Sprint(b, true))
+		}
+	}
+	for _, b := range slices.Concat(w.model.fresh, w.model.free, w.model.locked) {
+		if got, ok := w.engine.AtOutside(b.Outside, b.Last); ok {
+			w.fatal("free block %v belongs to %v", b, got)
+		}
+	}
+}
+
+func (w *walk) bindings() []Binding {
+	var all []Binding
+	w.engine.Bindings("default", func(b Binding) bool {
+		all = append(all, b)
+		return true
+	})
+	return sorted(all)
+}
+
+func sorted(bs []Binding) []Binding {
+	bs = slices.Clone(bs)
+	slices.SortFunc(bs, func(a, b Binding) int {
+		return cmp.Or(a.Outside.Compare(b.Outside), cmp.Compare(a.First, b.First))
+	})
+	return bs
+}
+
+func TestRandomWalk_I1_I5_DEL10_NAT30_NAT37(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(12) {
+		w := newWalk(t, seed)
+		for range 400 {
+			w.step()
+		}
+	}
+}
+
+func FuzzWalk(f *testing.F) {
+	f.Add(uint64(1), uint16(200))
+	f.Fuzz(func(t *testing.T, seed uint64, steps uint16) {
+		w := newWalk(t, seed)
+		for range steps % 1000 {
+			w.step()
+		}
+	})
+}
