@@ -1,0 +1,82 @@
+package netlab
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+)
+
+// retryInterval is how long a lost datagram or echo request is waited for.
+const retryInterval = 200 * time.Millisecond
+
+// AskTCP connects to an Echo server and returns from where it was seen.
+func (n *Namespace) AskTCP(ctx context.Context, local, echo netip.AddrPort) (netip.AddrPort, error) {
+	conn, err := n.Dial(ctx, "tcp4", local, echo)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("ask by TCP: %w", err)
+	}
+	defer conn.Close()
+	defer onDone(ctx, conn)()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("ask by TCP: %w", err)
+	}
+	return netip.ParseAddrPort(strings.TrimSpace(line))
+}
+
+// AskUDP sends a datagram to an Echo server, again and again until ctx is
+// done, and returns from where it was seen.
+func (n *Namespace) AskUDP(ctx context.Context, local, echo netip.AddrPort) (netip.AddrPort, error) {
+	conn, err := n.Dial(ctx, "udp4", local, echo)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("ask by UDP: %w", err)
+	}
+	defer conn.Close()
+	defer onDone(ctx, conn)()
+	buf := make([]byte, 1<<16)
+	for ctx.Err() == nil {
+		if _, err := conn.Write([]byte("who am I?")); err != nil && ctx.Err() == nil {
+			if err := pause(ctx); err != nil { // an ICMP error, or no route yet
+				break
+			}
+			continue
+		}
+		size, err := readUntil(conn, buf, time.Now().Add(retryInterval))
+		if err == nil {
+			line, _, _ := strings.Cut(string(buf[:size]), "\n")
+			return netip.ParseAddrPort(line)
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) && pause(ctx) != nil {
+			break
+		}
+	}
+	return netip.AddrPort{}, fmt.Errorf("ask by UDP: no answer: %w", ctx.Err())
+}
+
+// onDone makes reads of conn fail once ctx is done, by closing it, until the
+// returned function is called.
+func onDone(ctx context.Context, conn net.Conn) (stop func()) {
+	cancel := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	return func() { cancel() }
+}
+
+func readUntil(conn net.Conn, buf []byte, deadline time.Time) (int, error) {
+	_ = conn.SetReadDeadline(deadline)
+	return conn.Read(buf)
+}
+
+// pause waits before another try.
+func pause(ctx context.Context) error {
+	select {
+	case <-time.After(retryInterval):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

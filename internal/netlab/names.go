@@ -1,0 +1,85 @@
+package netlab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// namespaceDir is where iproute2 keeps named network namespaces.
+const namespaceDir = "/run/netns"
+
+// prefix marks the namespaces of this package: sd-<pid>-<n>-<role>.
+const prefix = "sd-"
+
+var labs atomic.Uint64 // numbers the labs of this process
+
+func newLabName() string {
+	return fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), labs.Add(1))
+}
+
+// Sweep removes the namespaces of labs whose process is dead, left behind by a
+// kill. New calls it, so that leftovers never pile up.
+func Sweep() error {
+	entries, err := os.ReadDir(namespaceDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sweep namespaces: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if pid, ok := ownerOf(e.Name()); ok && isDead(pid) {
+			errs = append(errs, deleteNamespace(e.Name()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ownerOf returns the pid in the name of a lab's namespace.
+func ownerOf(name string) (int, bool) {
+	rest, ok := strings.CutPrefix(name, prefix)
+	if !ok {
+		return 0, false
+	}
+	fields := strings.Split(rest, "-")
+	if len(fields) != 3 {
+		return 0, false
+	}
+	pid, err := strconv.Atoi(fields[0])
+	return pid, err == nil && pid > 0
+}
+
+func isDead(pid int) bool {
+	return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+}
+
+// addNamespace leaves the mounts below /run/netns to iproute2, which shares
+// them with other mount namespaces and locks against others doing the same.
+func addNamespace(name string) error {
+	return ipNetns("add", name)
+}
+
+// deleteNamespace deletes a namespace; one that another sweep deleted first is
+// no error.
+func deleteNamespace(name string) error {
+	err := ipNetns("delete", name)
+	if _, gone := os.Lstat(namespaceDir + "/" + name); errors.Is(gone, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func ipNetns(verb, name string) error {
+	out, err := exec.Command("ip", "netns", verb, name).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ip netns %s %s: %w: %s", verb, name, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

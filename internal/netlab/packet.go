@@ -1,0 +1,125 @@
+package netlab
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+)
+
+// Numbers of IP protocols.
+const (
+	ICMP uint8 = 1
+	TCP  uint8 = 6
+	UDP  uint8 = 17
+)
+
+// A Packet is what a Capture saw of one IPv4 packet.
+type Packet struct {
+	At       time.Time
+	Outgoing bool // sent by the namespace, not received
+	Protocol uint8
+	// Source and Destination have the ports of TCP and UDP. An ICMP echo has
+	// its id in place of both, as conntrack does; others have 0.
+	Source, Destination netip.AddrPort
+	Flags               TCPFlags
+	// Quoted is the packet that an ICMP error quotes (RFC 792), if it is one.
+	Quoted *Packet
+	// Payload is what follows the transport header, as much as was captured.
+	Payload []byte
+}
+
+// TCPFlags are the low eight control bits of a TCP header (RFC 9293 3.1).
+type TCPFlags uint8
+
+// The control bits that tests look for.
+const (
+	FIN TCPFlags = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+)
+
+// Mentions reports whether the address is anywhere in the packet's headers, or
+// in those of the packet it quotes: what must not be seen outside of an inside
+// address.
+func (p Packet) Mentions(addr netip.Addr) bool {
+	if p.Source.Addr() == addr || p.Destination.Addr() == addr {
+		return true
+	}
+	return p.Quoted != nil && p.Quoted.Mentions(addr)
+}
+
+// ParsePacket parses an IPv4 packet, which may be cut short after its headers.
+// It returns false for anything else.
+func ParsePacket(b []byte) (Packet, bool) { return parsePacket(b, true) }
+
+func parsePacket(b []byte, quotes bool) (Packet, bool) {
+	if len(b) < 20 || b[0]>>4 != 4 {
+		return Packet{}, false
+	}
+	header := int(b[0]&0xf) * 4
+	if header < 20 || len(b) < header {
+		return Packet{}, false
+	}
+	src, dst := netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	p := Packet{
+		Protocol:    b[9],
+		Source:      netip.AddrPortFrom(src, 0),
+		Destination: netip.AddrPortFrom(dst, 0),
+	}
+	if fragmentOffset := binary.BigEndian.Uint16(b[6:]) & 0x1fff; fragmentOffset != 0 {
+		return p, true
+	}
+	p.parseTransport(b[header:], quotes)
+	return p, true
+}
+
+func (p *Packet) parseTransport(b []byte, quotes bool) {
+	if len(b) < 8 {
+		return
+	}
+	switch p.Protocol {
+	case UDP:
+		p.setPorts(binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]))
+		p.Payload = b[8:]
+	case TCP:
+		p.setPorts(binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]))
+		p.parseTCP(b)
+	case ICMP:
+		p.parseICMP(b, quotes)
+	}
+}
+
+// parseTCP parses what follows the ports, which an ICMP error need not quote.
+func (p *Packet) parseTCP(b []byte) {
+	if len(b) < 20 {
+		return
+	}
+	p.Flags = TCPFlags(b[13])
+	if offset := int(b[12]>>4) * 4; offset >= 20 && offset <= len(b) {
+		p.Payload = b[offset:]
+	}
+}
+
+func (p *Packet) parseICMP(b []byte, quotes bool) {
+	const echoReply, unreachable, redirect, echo, exceeded, parameter = 0, 3, 5, 8, 11, 12
+	switch b[0] {
+	case echo, echoReply:
+		id := binary.BigEndian.Uint16(b[4:])
+		p.setPorts(id, id)
+		p.Payload = b[8:]
+	case unreachable, redirect, exceeded, parameter:
+		if !quotes { // an error never quotes an error (RFC 1122 3.2.2)
+			return
+		}
+		if quoted, ok := parsePacket(b[8:], false); ok {
+			p.Quoted = &quoted
+		}
+	}
+}
+
+func (p *Packet) setPorts(src, dst uint16) {
+	p.Source = netip.AddrPortFrom(p.Source.Addr(), src)
+	p.Destination = netip.AddrPortFrom(p.Destination.Addr(), dst)
+}

@@ -1,0 +1,354 @@
+package nftnat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"golang.org/x/sys/unix"
+)
+
+// contract is what Kernel and Memory have in common.
+type contract interface {
+	Run(ctx context.Context) error
+	Ready() <-chan struct{}
+	Entries(ctx context.Context) ([]Entry, error)
+	Apply(ctx context.Context, entries []Entry) error
+	Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error)
+	Sessions(ctx context.Context, yield func(Session) error) error
+	SessionCount(inside netip.Addr) int
+	SessionTotal() int
+	Idle() <-chan netip.Addr
+	Refresh(ctx context.Context, inside []netip.Addr) error
+	KillSession(ctx context.Context, s Session) error
+	SetTimeouts(ctx context.Context, t Timeouts) error
+	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
+}
+
+var (
+	_ contract = (*Kernel)(nil)
+	_ contract = (*Memory)(nil)
+)
+
+// A twin is one of them with traffic through it.
+type twin struct {
+	contract
+	ask    func(inside netip.AddrPort) (seen netip.AddrPort, err error) // a datagram out and one back
+	remote netip.AddrPort                                               // whom ask asks
+}
+
+const twinPatience = 300 * time.Millisecond // for what must not come
+
+func kernelTwin(t *testing.T) twin {
+	lab := newLab(t)
+	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(inside netip.AddrPort) (netip.AddrPort, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), twinPatience)
+		defer cancel()
+		return lab.Subscriber.AskUDP(ctx, inside, echo.Addr())
+	}
+	return twin{startKernel(t, labOptions(lab)), ask, echo.Addr()}
+}
+
+func memoryTwin(t *testing.T) twin {
+	m, err := NewMemory(labOptions(&netlab.Lab{CGN: netlab.Current()}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var task sync.WaitGroup
+	task.Go(func() { _ = m.Run(ctx) })
+	t.Cleanup(func() { cancel(); task.Wait() })
+	<-m.Ready()
+	remote := netip.MustParseAddrPort("203.0.113.10:7000")
+	ask := func(inside netip.AddrPort) (netip.AddrPort, error) {
+		s, err := m.Send(unix.IPPROTO_UDP, inside, remote)
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		return s.Outside, m.Receive(s)
+	}
+	return twin{m, ask, remote}
+}
+
+// TestContract runs one body against the kernel and its twin.
+func TestContract(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) twin{"Kernel": kernelTwin, "Memory": memoryTwin} {
+		t.Run(name, func(t *testing.T) {
+			n := start(t)
+			for _, part := range []struct {
+				name string
+				body func(*testing.T, twin)
+			}{
+				{"closed at first", closedAtFirst_I3},
+				{"open", open_NAT02},
+				{"sessions", sessions},
+				{"draining", draining_DEL11},
+				{"cut and reaped", cutAndReaped_DEL01_DEL02_DEL07},
+				{"idle", idle},
+				{"refused", refused},
+				{"repeated and in bulk", bulk},
+				{"reconfigured", reconfigured},
+			} {
+				if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {
+					return
+				}
+			}
+		})
+	}
+}
+
+func closedAtFirst_I3(t *testing.T, n twin) {
+	if seen, err := n.ask(netip.AddrPortFrom(alice, 5000)); err == nil {
+		t.Errorf("a packet passed without a gate, seen from %v", seen)
+	}
+	wantEntries(t, n)
+	wantSessions(t, n, alice, 0)
+}
+
+func open_NAT02(t *testing.T, n twin) {
+	apply(t, n, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	wantEntries(t, n, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	for i, inside := range []netip.Addr{alice, bob} {
+		for port := uint16(5000); port < 5003; port++ {
+			seen := mustAsk(t, n, netip.AddrPortFrom(inside, port))
+			if b := blockOf(inside, Open, i); seen.Addr() != b.Outside || seen.Port() < b.First || seen.Port() > b.Last {
+				t.Errorf("%v is seen from %v, want %v:%d-%d", inside, seen, b.Outside, b.First, b.Last)
+			}
+		}
+		wantSessions(t, n, inside, 3)
+	}
+}
+
+func sessions(t *testing.T, n twin) {
+	var killed Session
+	err := n.Sessions(testContext(t), func(s Session) error {
+		if s.Inside == netip.AddrPortFrom(bob, 5002) {
+			killed = s
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if killed.Protocol != unix.IPPROTO_UDP || killed.Outside.Addr() != eip || killed.Remote != n.remote ||
+		killed.Direction != Outbound || killed.State != "REPLIED" || killed.ExpiresIn <= 0 {
+		t.Errorf("session is %+v", killed)
+	}
+	for range 2 { // the second time it is gone already
+		if err := n.KillSession(testContext(t), killed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantSessions(t, n, bob, 2)
+	if got := n.SessionTotal(); got != 5 {
+		t.Errorf("%d sessions in total, want 5", got)
+	}
+	stop := errors.New("enough")
+	if err := n.Sessions(testContext(t), func(Session) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("Sessions returned %v, want the error of yield", err)
+	}
+}
+
+func draining_DEL11(t *testing.T, n twin) {
+	apply(t, n, blockOf(alice, Draining, 0))
+	wantEntries(t, n, blockOf(alice, Draining, 0), blockOf(bob, Open, 1))
+	mustAsk(t, n, netip.AddrPortFrom(alice, 5000))
+	if seen, err := n.ask(netip.AddrPortFrom(alice, 5009)); err == nil {
+		t.Errorf("a new session began while draining, seen from %v", seen)
+	}
+	mustAsk(t, n, netip.AddrPortFrom(bob, 5000))
+	apply(t, n, blockOf(alice, Open, 0))
+	mustAsk(t, n, netip.AddrPortFrom(alice, 5009))
+}
+
+func cutAndReaped_DEL01_DEL02_DEL07(t *testing.T, n twin) {
+	apply(t, n, Entry{Inside: alice})
+	wantEntries(t, n, blockOf(bob, Open, 1))
+	if seen, err := n.ask(netip.AddrPortFrom(alice, 5000)); err == nil {
+		t.Errorf("a packet passed a closed gate, seen from %v", seen)
+	}
+	wantReaped(t, n, alice, 4)
+	wantReaped(t, n, alice, 0)
+	wantSessions(t, n, alice, 0)
+	wantSessions(t, n, bob, 2)
+	mustAsk(t, n, netip.AddrPortFrom(bob, 5000))
+}
+
+func idle(t *testing.T, n twin) {
+	drainIdle(n)
+	err := n.Sessions(testContext(t), func(s Session) error { return n.KillSession(testContext(t), s) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		select {
+		case a := <-n.Idle():
+			if a == bob && n.SessionCount(bob) == 0 {
+				return
+			}
+		case <-testContext(t).Done():
+			t.Fatal("nobody told that the last session had ended")
+		}
+	}
+}
+
+// drainIdle takes what earlier parts left in the channel.
+func drainIdle(n twin) {
+	for {
+		select {
+		case <-n.Idle():
+		default:
+			return
+		}
+	}
+}
+
+func refused(t *testing.T, n twin) {
+	for name, e := range map[string]Entry{
+		"IPv6 inside":   {Inside: netip.MustParseAddr("2001:db8::1")},
+		"no inside":     {Gate: Open, Outside: eip, First: 1024, Last: 1535},
+		"unknown gate":  {Inside: alice, Gate: 9, Outside: eip, First: 1024, Last: 1535},
+		"no outside":    {Inside: alice, Gate: Open, First: 1024, Last: 1535},
+		"empty block":   {Inside: alice, Gate: Open, Outside: eip, First: 1535, Last: 1024},
+		"block of zero": {Inside: alice, Gate: Draining, Outside: eip, Last: 511},
+	} {
+		err := n.Apply(testContext(t), []Entry{blockOf(alice, Open, 0), e})
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	wantEntries(t, n, blockOf(bob, Open, 1)) // nothing of a refused call is done
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := n.Apply(ended, []Entry{blockOf(alice, Open, 0)}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Apply after its context ended returned %v", err)
+	}
+}
+
+func bulk(t *testing.T, n twin) {
+	const size = 10_000
+	entries := make([]Entry, size)
+	for i := range entries {
+		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}), Open, i%100)
+	}
+	all := append(slices.Clone(entries), blockOf(bob, Open, 1))
+	slices.SortFunc(all, func(a, b Entry) int { return a.Inside.Compare(b.Inside) })
+	for range 2 {
+		apply(t, n, entries...)
+		wantEntries(t, n, all...)
+	}
+	// Of several entries for one address the last counts.
+	apply(t, n, blockOf(bob, Open, 5), Entry{Inside: bob}, blockOf(bob, Draining, 7))
+	for i := range entries {
+		entries[i].Gate = Closed
+	}
+	for range 2 {
+		apply(t, n, entries...)
+		wantEntries(t, n, blockOf(bob, Draining, 7))
+	}
+}
+
+func reconfigured(t *testing.T, n twin) {
+	if err := n.SetTimeouts(testContext(t), Timeouts{UDP: time.Second}); err == nil {
+		t.Error("timeouts of zero were accepted")
+	}
+	if err := n.SetPrefixes(testContext(t), nil, nil); err == nil {
+		t.Error("no inside prefixes were accepted")
+	}
+	short := Timeouts{TCPEstablished: 9 * time.Second, TCPTransitory: 9 * time.Second, UDP: 9 * time.Second, ICMP: 9 * time.Second}
+	if err := n.SetTimeouts(testContext(t), short); err != nil {
+		t.Fatal(err)
+	}
+	inside := []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("10.0.0.0/8")}
+	if err := n.SetPrefixes(testContext(t), inside, []netip.Prefix{pool}); err != nil {
+		t.Fatal(err)
+	}
+	wantEntries(t, n, blockOf(bob, Draining, 7))
+	apply(t, n, blockOf(bob, Open, 7))
+	mustAsk(t, n, netip.AddrPortFrom(bob, 5000))
+	err := n.Sessions(testContext(t), func(s Session) error {
+		if s.Inside.Addr() == bob && s.ExpiresIn > short.UDP {
+			return fmt.Errorf("session of after the change expires in %v", s.ExpiresIn)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func mustAsk(t *testing.T, n twin, inside netip.AddrPort) netip.AddrPort {
+	t.Helper()
+	var errs []error
+	for range 10 {
+		seen, err := n.ask(inside)
+		if err == nil {
+			return seen
+		}
+		errs = append(errs, err)
+	}
+	t.Fatalf("%v gets no answer: %v", inside, errors.Join(errs...))
+	return netip.AddrPort{}
+}
+
+func wantEntries(t *testing.T, n contract, want ...Entry) {
+	t.Helper()
+	got, err := n.Entries(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d entries stand, want %d: %.300s, want %.300s", len(got), len(want), fmt.Sprint(got), fmt.Sprint(want))
+	}
+}
+
+func wantReaped(t *testing.T, n contract, inside netip.Addr, deleted int) {
+	t.Helper()
+	before := time.Now()
+	receipts, err := n.Reap(testContext(t), []netip.Addr{inside})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(receipts) != 1 || receipts[0].Inside != inside || receipts[0].Deleted != deleted || receipts[0].At.Before(before) {
+		t.Errorf("receipts are %+v, want one of %v with %d deleted", receipts, inside, deleted)
+	}
+}
+
+// wantSessions waits for the count, which follows the kernel's events.
+func wantSessions(t *testing.T, n contract, inside netip.Addr, want int) {
+	t.Helper()
+	eventually(t, func() error {
+		if got := n.SessionCount(inside); got != want {
+			return fmt.Errorf("%v has %d sessions, want %d", inside, got, want)
+		}
+		return nil
+	})
+}
+
+// eventually polls until check has nothing to object to.
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package nftnat
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/google/nftables/expr"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sys/unix"
+)
+
+// address is an IPv4 address as the kernel keeps it.
+type address [4]byte
+
+func (a address) addr() netip.Addr { return netip.AddrFrom4(a) }
+
+// block is a value of the block map. The zero block is none.
+type block struct {
+	outside     address
+	first, last uint16
+}
+
+// cell is all that the two maps hold of one inside address.
+type cell struct {
+	gate Gate
+	block
+}
+
+// foreign is the gate of an element with a verdict that is not ours. It lets
+// nobody be mistaken for open, and differs from Closed so that it is deleted.
+const foreign Gate = 255
+
+func (c cell) entry(inside address) Entry {
+	e := Entry{Inside: inside.addr(), Gate: c.gate}
+	if c.gate == foreign {
+		e.Gate = Closed
+	}
+	if c.block != (block{}) {
+		e.Outside, e.First, e.Last = c.outside.addr(), c.first, c.last
+	}
+	return e
+}
+
+// appendGate appends an element of the gate: open is return, draining leads to
+// the chain that refuses new sessions.
+func appendGate(dst []byte, inside address, g Gate) []byte {
+	dst = appendKey(dst, inside[:])
+	data := len(dst)
+	dst = wire.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
+	verdict := len(dst)
+	dst = wire.BeginNested(dst, unix.NFTA_DATA_VERDICT)
+	if g == Draining {
+		dst = wire.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictGoto))
+		dst = wire.AppendString(dst, unix.NFTA_VERDICT_CHAIN, chainDraining)
+	} else {
+		dst = wire.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictReturn))
+	}
+	return wire.EndNested(wire.EndNested(dst, verdict), data)
+}
+
+func verdictCode(k expr.VerdictKind) uint32 { return uint32(int32(k)) }
+
+// parseGate reads an element of the gate.
+func parseGate(attrs []byte) (inside address, g Gate, ok bool) {
+	key := parseKey(attrs)
+	if len(key) != addressLen {
+		return address{}, Closed, false
+	}
+	g = foreign
+	verdict := wire.Attr(wire.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VERDICT)
+	switch wire.Uint32(wire.Attr(verdict, unix.NFTA_VERDICT_CODE)) {
+	case verdictCode(expr.VerdictReturn):
+		g = Open
+	case verdictCode(expr.VerdictGoto):
+		g = Draining
+	}
+	return address(key), g, true
+}
+
+// appendBlock appends an element of the block map: a range of concatenations,
+// ports padded to 32 bits.
+func appendBlock(dst []byte, inside address, b block) []byte {
+	dst = appendKey(dst, inside[:])
+	data := len(dst)
+	dst = wire.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
+	var value [blockLen]byte
+	copy(value[0:], b.outside[:])
+	binary.BigEndian.PutUint16(value[4:], b.first)
+	copy(value[8:], b.outside[:])
+	binary.BigEndian.PutUint16(value[12:], b.last)
+	dst = wire.AppendAttr(dst, unix.NFTA_DATA_VALUE, value[:])
+	return wire.EndNested(dst, data)
+}
+
+func parseBlock(attrs []byte) (inside address, b block, ok bool) {
+	key := parseKey(attrs)
+	value := wire.Attr(wire.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
+	if len(key) != addressLen || len(value) != blockLen {
+		return address{}, block{}, false
+	}
+	b = block{
+		outside: address(value[:addressLen]),
+		first:   binary.BigEndian.Uint16(value[4:]),
+		last:    binary.BigEndian.Uint16(value[12:]),
+	}
+	return address(key), b, true
+}

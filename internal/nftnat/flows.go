@@ -1,0 +1,66 @@
+package nftnat
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/conntrack"
+)
+
+// Reap deletes every conntrack entry that has one of the addresses in either
+// tuple, and returns when a look at the table found none left. Cut first: an
+// open gate lets new ones begin.
+func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error) {
+	deleted, err := k.flows.Delete(ctx, inside)
+	if err != nil {
+		return nil, fmt.Errorf("reap %d addresses: %w", len(inside), err)
+	}
+	now := time.Now()
+	receipts := make([]Receipt, 0, len(inside))
+	for _, a := range inside {
+		receipts = append(receipts, Receipt{Inside: a, Deleted: deleted[a], At: now})
+	}
+	return receipts, nil
+}
+
+// Sessions yields the sessions of all subscribers as they stand in the kernel,
+// until yield returns an error.
+func (k *Kernel) Sessions(ctx context.Context, yield func(Session) error) error {
+	inside := *k.inside.Load()
+	return k.flows.Dump(ctx, func(e conntrack.Entry) error {
+		for _, s := range sessionsOf(e, inside) {
+			if err := yield(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// SessionCount is how many conntrack entries an inside address has. It costs
+// one look into the index.
+func (k *Kernel) SessionCount(inside netip.Addr) int { return k.flows.Count(inside) }
+
+// SessionTotal is how many conntrack entries all inside addresses have.
+func (k *Kernel) SessionTotal() int { return k.flows.Total() }
+
+// Refresh asks the kernel for the sessions of a few addresses, and ends those
+// that have timed out: the kernel may do so, and tell, only a minute later, and
+// it never tells of sessions that began while nobody listened.
+func (k *Kernel) Refresh(ctx context.Context, inside []netip.Addr) error {
+	return k.flows.Probe(ctx, inside)
+}
+
+// Idle tells each inside address whose last session just ended. It needs Run.
+func (k *Kernel) Idle() <-chan netip.Addr { return k.flows.Idle() }
+
+// Ready is closed when the index of sessions was built. It needs Run.
+func (k *Kernel) Ready() <-chan struct{} { return k.flows.Ready() }
+
+// KillSession deletes the conntrack entry of a session that Sessions yielded.
+// That it ended meanwhile is no error.
+func (k *Kernel) KillSession(ctx context.Context, s Session) error {
+	return k.flows.DeleteEntry(ctx, s.entry)
+}

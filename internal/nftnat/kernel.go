@@ -1,0 +1,198 @@
+package nftnat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sync/errgroup"
+)
+
+// Kernel is the NAT in the Linux kernel. Its methods may be called
+// concurrently. Those that program it take turns, as they do in the kernel;
+// those that read sessions wait for nobody.
+//
+// It needs Linux 5.10 for user-data of chains, CAP_NET_ADMIN in the namespace,
+// and CONFIG_NF_CONNTRACK_TIMEOUT.
+type Kernel struct {
+	log    *slog.Logger
+	ns     namespace
+	conn   *wire.Conn
+	routes *blackholes
+	flows  *conntrack.Table
+	inside atomic.Pointer[[]netip.Prefix] // for reading sessions
+
+	// turn holds one token; whoever has it may use what follows. Exported
+	// methods and check take it, all others expect their caller to have it.
+	turn chan struct{}
+
+	options Options // what the ruleset is made of
+	shadow  shadow  // what gate and block hold, as far as is known
+	exact   uint32  // generation at which shadow was exactly that; 0: unknown
+	checked uint32  // generation at which the table was last found right
+	removed bool
+}
+
+// OpenKernel makes the table, or adopts the one that stands: its elements stay,
+// and its rules are replaced only if they differ from the wanted ones, in one
+// transaction. It makes the blackhole routes.
+func OpenKernel(ctx context.Context, o Options) (*Kernel, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	k := &Kernel{log: o.Logger, options: o, shadow: make(shadow), turn: make(chan struct{}, 1)}
+	k.turn <- struct{}{}
+	k.keepInside(o.InsidePrefixes)
+	if err := k.dial(); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	if err := k.start(ctx); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return k, nil
+}
+
+func (k *Kernel) dial() (err error) {
+	if k.ns, err = openNamespace(k.options.NetNS); err != nil {
+		return err
+	}
+	if k.conn, err = wire.Dial(k.ns.fd()); err != nil {
+		return err
+	}
+	if k.routes, err = openBlackholes(k.ns, k.log); err != nil {
+		return err
+	}
+	k.flows, err = conntrack.Open(conntrack.Options{
+		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Logger: k.log,
+	})
+	return err
+}
+
+func (k *Kernel) start(ctx context.Context) error {
+	switch on, err := forwards(k.ns); {
+	case err != nil:
+		return err
+	case !on:
+		k.log.Warn("net.ipv4.ip_forward is off: nothing is forwarded until it is switched on")
+	}
+	if err := k.adopt(ctx); err != nil {
+		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
+	}
+	return k.routes.set(k.options.OutsidePrefixes)
+}
+
+// Run follows the conntrack events and puts the table right when others change
+// its rules or delete it. It returns when ctx ends, with its error, or when the
+// events cannot be followed.
+func (k *Kernel) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return k.flows.Run(ctx) })
+	g.Go(func() error { return k.watch(ctx) })
+	return g.Wait()
+}
+
+// SetTimeouts changes the idle timeouts of flows that begin afterwards, in one
+// transaction.
+func (k *Kernel) SetTimeouts(ctx context.Context, t Timeouts) error {
+	if err := t.validate(); err != nil {
+		return err
+	}
+	if err := k.take(ctx); err != nil {
+		return err
+	}
+	defer k.give()
+	o := k.options
+	o.Timeouts = t
+	return k.configure(ctx, o)
+}
+
+// SetPrefixes changes the inside and outside prefixes. Elements are not
+// touched: who gives up an inside prefix closes its gates first, and an outside
+// prefix that is to lose its blackhole route should have no block in use.
+func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error {
+	if len(inside) == 0 {
+		return errors.New("nftnat: no inside prefixes")
+	}
+	if err := validatePrefixes(inside, outside); err != nil {
+		return err
+	}
+	if err := k.take(ctx); err != nil {
+		return err
+	}
+	defer k.give()
+	o := k.options
+	o.InsidePrefixes, o.OutsidePrefixes = slices.Clone(inside), slices.Clone(outside)
+	if err := k.configure(ctx, o); err != nil {
+		return err
+	}
+	k.keepInside(inside)
+	k.flows.SetInside(inside)
+	return k.routes.set(outside)
+}
+
+// configure makes the table as o wants it. On error all stays as it was.
+func (k *Kernel) configure(ctx context.Context, o Options) error {
+	before := k.options
+	k.options = o
+	if _, err := k.converge(ctx); err != nil {
+		k.options = before
+		return fmt.Errorf("change nftables table %s: %w", o.Table, err)
+	}
+	return nil
+}
+
+// Close ends the connections to the kernel. All that was programmed stays and
+// goes on working (I9).
+func (k *Kernel) Close() error {
+	var errs []error
+	if k.flows != nil {
+		errs = append(errs, k.flows.Close())
+	}
+	if k.routes != nil {
+		k.routes.close()
+	}
+	if k.conn != nil {
+		errs = append(errs, k.conn.Close())
+	}
+	return errors.Join(append(errs, k.ns.close())...)
+}
+
+// Remove deletes the table and our routes, and nothing else (I8). The Kernel
+// can only be closed after it.
+func (k *Kernel) Remove(ctx context.Context) error {
+	if err := k.take(ctx); err != nil {
+		return err
+	}
+	defer k.give()
+	k.removed = true
+	var b wire.Batch
+	newRuleset(k.options).delTable(&b)
+	if err := k.conn.Commit(ctx, &b); err != nil && !gone(err) {
+		return err
+	}
+	k.shadow, k.exact = make(shadow), 0
+	return k.routes.set(nil)
+}
+
+func (k *Kernel) keepInside(prefixes []netip.Prefix) {
+	prefixes = slices.Clone(prefixes)
+	k.inside.Store(&prefixes)
+}
+
+// take waits for the turn to program the kernel; give ends it.
+func (k *Kernel) take(ctx context.Context) error {
+	select {
+	case <-k.turn:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (k *Kernel) give() { k.turn <- struct{}{} }

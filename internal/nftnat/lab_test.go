@@ -1,0 +1,133 @@
+package nftnat
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+const testTable = "sessiond"
+
+var (
+	alice = netip.MustParseAddr("100.64.0.10")
+	bob   = netip.MustParseAddr("100.64.0.11")
+	pool  = netip.MustParsePrefix("198.51.100.0/28")
+	eip   = netip.MustParseAddr("198.51.100.1")
+
+	testTimeouts = Timeouts{
+		TCPEstablished: 7440 * time.Second,
+		TCPTransitory:  240 * time.Second,
+		UDP:            300 * time.Second,
+		ICMP:           60 * time.Second,
+	}
+)
+
+// blockOf is a block of 512 ports on the one outside address of most tests.
+func blockOf(inside netip.Addr, gate Gate, index int) Entry {
+	first := uint16(1024 + 512*index)
+	return Entry{Inside: inside, Gate: gate, Outside: eip, First: first, Last: first + 511}
+}
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func newLab(t testing.TB) *netlab.Lab {
+	t.Helper()
+	testenv.Require(t, testenv.Root|testenv.Nft|testenv.Conntrack)
+	lab, err := netlab.New(netlab.Options{})
+	if err != nil {
+		t.Fatalf("build lab: %v", err)
+	}
+	t.Cleanup(func() { _ = lab.Close() })
+	return lab
+}
+
+func labOptions(lab *netlab.Lab) Options {
+	return Options{
+		NetNS: lab.CGN.Name(), Table: testTable,
+		InsideInterfaces:  []string{netlab.InsideInterface},
+		OutsideInterfaces: []string{netlab.OutsideInterface},
+		InsidePrefixes:    []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")},
+		OutsidePrefixes:   []netip.Prefix{pool},
+		Timeouts:          testTimeouts,
+		Logger:            slog.New(slog.DiscardHandler),
+	}
+}
+
+// openKernel opens a Kernel, without running it, that is closed at the end.
+func openKernel(t testing.TB, o Options) *Kernel {
+	t.Helper()
+	k, err := OpenKernel(testContext(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = k.Close() })
+	return k
+}
+
+// startKernel opens a Kernel and runs it until the end of the test.
+func startKernel(t testing.TB, o Options) *Kernel {
+	t.Helper()
+	k := openKernel(t, o)
+	ctx, cancel := context.WithCancel(context.Background())
+	var task sync.WaitGroup
+	task.Go(func() {
+		if err := k.Run(ctx); err != nil && ctx.Err() == nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); task.Wait() })
+	select {
+	case <-k.Ready():
+	case <-testContext(t).Done():
+		t.Fatal("the session index is not ready in time")
+	}
+	return k
+}
+
+func apply(t testing.TB, k interface {
+	Apply(context.Context, []Entry) error
+}, entries ...Entry) {
+	t.Helper()
+	if err := k.Apply(testContext(t), entries); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs a command in the CGN namespace.
+func run(t testing.TB, lab *netlab.Lab, name string, args ...string) string {
+	t.Helper()
+	out, err := lab.CGN.Output(testContext(t), name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// logLines collects what a Kernel logs.
+type logLines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}

@@ -1,0 +1,93 @@
+package nftnat
+
+import (
+	"encoding/binary"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Loads of one packet property into register 1.
+var (
+	loadInputName  = &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1}
+	loadOutputName = &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: unix.NFT_REG_1}
+	loadProtocol   = &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1}
+	loadStatus     = &expr.Ct{Key: expr.CtKeySTATUS, Register: unix.NFT_REG_1}
+	loadSource     = loadAddress(12)
+	loadTarget     = loadAddress(16)
+)
+
+// loadAddress loads an address from an offset in the IPv4 header (RFC 791
+// section 3.1).
+func loadAddress(offset uint32) *expr.Payload {
+	return &expr.Payload{
+		DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4,
+	}
+}
+
+// in matches a packet whose loaded property is in a set.
+func in(load expr.Any, set string) []expr.Any {
+	return []expr.Any{load, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set}}
+}
+
+// notIn matches a packet whose loaded property is not in a set.
+func notIn(load expr.Any, set string) []expr.Any {
+	return []expr.Any{load, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set, Invert: true}}
+}
+
+// protocolIs matches one transport protocol.
+func protocolIs(number uint8) []expr.Any {
+	return []expr.Any{
+		loadProtocol, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{number}},
+	}
+}
+
+// statusHas matches a packet of a conntrack entry with one of the IPS_* bits.
+func statusHas(bits uint32) []expr.Any {
+	return []expr.Any{
+		loadStatus,
+		&expr.Bitwise{
+			SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4,
+			Mask: binary.NativeEndian.AppendUint32(nil, bits), Xor: make([]byte, 4),
+		},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: make([]byte, 4)},
+	}
+}
+
+// verdictOf does what a verdict map says of the loaded property, and goes on
+// with the next rule where the map says nothing.
+func verdictOf(load expr.Any, verdicts string) []expr.Any {
+	return []expr.Any{load, &expr.Lookup{
+		SourceRegister: unix.NFT_REG_1, SetName: verdicts, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true,
+	}}
+}
+
+// translateBy translates the source into the addresses and ports a map holds,
+// and goes on with the next rule where it holds none. The value takes four
+// 32-bit registers: address, port, last address, last port.
+func translateBy(blocks string) []expr.Any {
+	return []expr.Any{
+		loadSource,
+		&expr.Lookup{
+			SourceRegister: unix.NFT_REG_1, SetName: blocks, DestRegister: unix.NFT_REG_1, IsDestRegSet: true,
+		},
+		&expr.NAT{
+			Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4,
+			RegAddrMin: unix.NFT_REG_1, RegProtoMin: unix.NFT_REG32_01,
+			RegAddrMax: unix.NFT_REG32_02, RegProtoMax: unix.NFT_REG32_03,
+		},
+	}
+}
+
+func assign(policy string) expr.Any {
+	return &expr.Objref{Type: unix.NFT_OBJECT_CT_TIMEOUT, Name: policy}
+}
+
+func goTo(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
+func jump(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain} }
+func leave() expr.Any            { return &expr.Verdict{Kind: expr.VerdictReturn} }
+
+// countedDrop is what operators look at when packets are missing.
+func countedDrop() []expr.Any {
+	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+}

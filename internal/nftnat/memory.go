@@ -1,0 +1,218 @@
+package nftnat
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/conntrack"
+)
+
+// Memory is the twin of Kernel that keeps everything in memory: for tests, and
+// for trying out sessiond where there is no kernel to program. Traffic is
+// simulated by Send and Receive. Its methods may be called concurrently.
+type Memory struct {
+	mu       sync.Mutex
+	inside   []netip.Prefix
+	timeouts Timeouts
+	cells    shadow
+	flows    map[conntrack.Tuple]conntrack.Entry // by original tuple
+	lastID   uint32
+
+	ready   chan struct{}
+	running sync.Once
+	idle    chan netip.Addr
+	ended   map[netip.Addr]bool // idle addresses not yet told
+	wake    chan struct{}       // says that ended got one
+}
+
+// NewMemory returns a Memory without elements or sessions.
+func NewMemory(o Options) (*Memory, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	return &Memory{
+		inside:   slices.Clone(o.InsidePrefixes),
+		timeouts: o.Timeouts,
+		cells:    make(shadow),
+		flows:    make(map[conntrack.Tuple]conntrack.Entry),
+		ready:    make(chan struct{}),
+		idle:     make(chan netip.Addr),
+		ended:    make(map[netip.Addr]bool),
+		wake:     make(chan struct{}, 1),
+	}, nil
+}
+
+// Run tells idle addresses until ctx ends.
+func (m *Memory) Run(ctx context.Context) error {
+	m.running.Do(func() { close(m.ready) })
+	for {
+		if a, ok := m.nextIdle(); ok {
+			select {
+			case m.idle <- a:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		select {
+		case <-m.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (m *Memory) nextIdle() (netip.Addr, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for a := range m.ended {
+		delete(m.ended, a)
+		if m.countLocked(a) == 0 {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// Entries lists what is programmed, in order of inside address.
+func (m *Memory) Entries(ctx context.Context) ([]Entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cells.entries(), ctx.Err()
+}
+
+// Apply is as that of Kernel.
+func (m *Memory) Apply(ctx context.Context, entries []Entry) error {
+	want, err := wanted(entries)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.cells.apply(m.cells.diff(want))
+	return nil
+}
+
+// Reap is as that of Kernel.
+func (m *Memory) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	receipts := make([]Receipt, 0, len(inside))
+	for _, a := range inside {
+		deleted := 0
+		for t, e := range m.flows {
+			if names(e, a) {
+				m.endLocked(t)
+				deleted++
+			}
+		}
+		receipts = append(receipts, Receipt{Inside: a, Deleted: deleted, At: time.Now()})
+	}
+	return receipts, nil
+}
+
+// Refresh is as that of Kernel: the twin ends its sessions at once.
+func (m *Memory) Refresh(ctx context.Context, _ []netip.Addr) error { return ctx.Err() }
+
+// Sessions is as that of Kernel; it yields in the order the sessions began.
+func (m *Memory) Sessions(ctx context.Context, yield func(Session) error) error {
+	entries, inside := m.snapshot()
+	for _, e := range entries {
+		for _, s := range sessionsOf(e, inside) {
+			if err := yield(s); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+func (m *Memory) snapshot() ([]conntrack.Entry, []netip.Prefix) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	entries := make([]conntrack.Entry, 0, len(m.flows))
+	for _, e := range m.flows {
+		entries = append(entries, e)
+	}
+	slices.SortFunc(entries, func(a, b conntrack.Entry) int { return cmp.Compare(a.ID, b.ID) })
+	return entries, m.inside
+}
+
+// SessionCount is as that of Kernel.
+func (m *Memory) SessionCount(inside netip.Addr) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.countLocked(inside)
+}
+
+func (m *Memory) countLocked(inside netip.Addr) int {
+	n := 0
+	for _, e := range m.flows {
+		if names(e, inside) {
+			n++
+		}
+	}
+	return n
+}
+
+// SessionTotal is as that of Kernel.
+func (m *Memory) SessionTotal() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.flows)
+}
+
+// Idle is as that of Kernel.
+func (m *Memory) Idle() <-chan netip.Addr { return m.idle }
+
+// Ready is as that of Kernel.
+func (m *Memory) Ready() <-chan struct{} { return m.ready }
+
+// KillSession is as that of Kernel.
+func (m *Memory) KillSession(ctx context.Context, s Session) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e, ok := m.flows[s.entry.Orig]; ok && e.ID == s.entry.ID {
+		m.endLocked(s.entry.Orig)
+	}
+	return ctx.Err()
+}
+
+// SetTimeouts is as that of Kernel.
+func (m *Memory) SetTimeouts(ctx context.Context, t Timeouts) error {
+	if err := t.validate(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.timeouts = t
+	return ctx.Err()
+}
+
+// SetPrefixes is as that of Kernel.
+func (m *Memory) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error {
+	if len(inside) == 0 {
+		return errors.New("nftnat: no inside prefixes")
+	}
+	if err := validatePrefixes(inside, outside); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inside = slices.Clone(inside)
+	return ctx.Err()
+}
+
+// Close does nothing: there is nothing that could stay behind.
+func (m *Memory) Close() error { return nil }

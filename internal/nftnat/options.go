@@ -1,0 +1,86 @@
+package nftnat
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// Options say where the NAT stands and what it starts with.
+type Options struct {
+	NetNS             string         // a name under /run/netns, a path, or "" for the process's own namespace
+	Table             string         // required: name of the owned nftables table, family ip
+	InsideInterfaces  []string       // towards the subscribers; exact names
+	OutsideInterfaces []string       // required: towards the internet; exact names
+	InsidePrefixes    []netip.Prefix // required: the subscribers' addresses
+	OutsidePrefixes   []netip.Prefix // public pools; each gets a blackhole route
+	Timeouts          Timeouts       // required: whole seconds
+	Logger            *slog.Logger   // required
+}
+
+func (o Options) validate() error {
+	switch {
+	case o.Table == "":
+		return errors.New("nftnat: Options.Table is empty")
+	case len(o.OutsideInterfaces) == 0:
+		return errors.New("nftnat: Options.OutsideInterfaces is empty")
+	case len(o.InsidePrefixes) == 0:
+		return errors.New("nftnat: Options.InsidePrefixes is empty")
+	case o.Logger == nil:
+		return errors.New("nftnat: Options.Logger is nil")
+	}
+	if err := validateInterfaces(o.InsideInterfaces, o.OutsideInterfaces); err != nil {
+		return err
+	}
+	if err := validatePrefixes(o.InsidePrefixes, o.OutsidePrefixes); err != nil {
+		return err
+	}
+	return o.Timeouts.validate()
+}
+
+// maxInterfaceName is IFNAMSIZ less the terminating zero.
+const maxInterfaceName = 15
+
+func validateInterfaces(lists ...[]string) error {
+	seen := make(map[string]bool)
+	for _, list := range lists {
+		for _, name := range list {
+			switch {
+			case name == "" || len(name) > maxInterfaceName:
+				return fmt.Errorf("nftnat: interface name %q is not 1 to %d bytes long", name, maxInterfaceName)
+			case seen[name]:
+				return fmt.Errorf("nftnat: interface %q is listed twice", name)
+			}
+			seen[name] = true
+		}
+	}
+	return nil
+}
+
+func validatePrefixes(lists ...[]netip.Prefix) error {
+	for _, list := range lists {
+		for _, p := range list {
+			if !p.IsValid() || !p.Addr().Is4() {
+				return fmt.Errorf("nftnat: prefix %v is not IPv4", p)
+			}
+		}
+	}
+	return nil
+}
+
+func (t Timeouts) validate() error {
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"TCPEstablished", t.TCPEstablished}, {"TCPTransitory", t.TCPTransitory},
+		{"UDP", t.UDP}, {"ICMP", t.ICMP},
+	} {
+		if f.value < time.Second || f.value%time.Second != 0 {
+			return fmt.Errorf("nftnat: Timeouts.%s is %v, want whole seconds, at least one", f.name, f.value)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+package nftnat
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sys/unix"
+)
+
+// maxPolicies bounds the timeout objects. Old ones are kept because flows that
+// began under them still use them; the kernel defaults would take their place.
+const maxPolicies = 48
+
+// policyAccept is NF_ACCEPT, the policy of base chains: what is no business of
+// the subscribers passes.
+const policyAccept = 1
+
+// plan adds to b what takes the table from what stands to what r says; nothing
+// when they agree. Elements of gate and block stay where they are, unless the
+// table has to be made, or made anew because a map in it has the wrong shape:
+// then fresh says that the maps will be empty.
+func (r *ruleset) plan(s *standing, b *wire.Batch) (fresh bool, err error) {
+	switch {
+	case !s.exists:
+		return true, r.create(b)
+	case !r.fits(s):
+		r.delTable(b)
+		return true, r.create(b)
+	}
+	if s.dormant {
+		r.addTable(b)
+	}
+	r.planSets(s, b)
+	r.planPolicies(s, b)
+	return false, r.planRules(s, b)
+}
+
+// fits says whether every set and the chain that elements lead to can stay.
+func (r *ruleset) fits(s *standing) bool {
+	for _, want := range r.sets {
+		if have, ok := s.sets[want.name]; ok && have.shape != want.shape {
+			return false
+		}
+	}
+	for _, c := range r.chains {
+		if have, ok := s.chains[c.name]; ok && c.name == chainDraining && have.mark != c.mark() {
+			return false
+		}
+	}
+	return true
+}
+
+// create makes the whole table.
+func (r *ruleset) create(b *wire.Batch) error {
+	r.addTable(b)
+	for _, s := range r.sets {
+		r.addSet(s, b)
+	}
+	for _, p := range r.policies {
+		r.addPolicy(p, b)
+	}
+	for _, c := range r.chains {
+		r.addChain(c, b)
+	}
+	return r.addRules(b)
+}
+
+// planSets makes the sets that are missing, and fills those that differ anew.
+func (r *ruleset) planSets(s *standing, b *wire.Batch) {
+	for _, want := range r.sets {
+		have, ok := s.sets[want.name]
+		switch {
+		case !ok:
+			r.addSet(want, b)
+		case !sameMembers(have.members, want.members):
+			b.Add(wire.DelElements, wire.Op{Verb: "flush set", Object: want.name}, func(dst []byte) []byte {
+				dst = wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, r.table)
+				return wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, want.name)
+			})
+			r.addMembers(want, b)
+		}
+	}
+}
+
+func sameMembers(have, want []member) bool {
+	want = slices.SortedFunc(slices.Values(want), compareMembers)
+	return slices.EqualFunc(have, want, func(a, b member) bool {
+		return a.end == b.end && compareMembers(a, b) == 0
+	})
+}
+
+// planPolicies makes the wanted policies, and lets the oldest of the others go
+// when there are too many. Rules refer to none of those.
+func (r *ruleset) planPolicies(s *standing, b *wire.Batch) {
+	old := maps.Clone(s.policies)
+	for _, p := range r.policies {
+		if _, ok := old[p.name]; !ok {
+			r.addPolicy(p, b)
+		}
+		delete(old, p.name)
+	}
+	names := slices.SortedFunc(maps.Keys(old), func(a, b string) int { return cmp.Compare(old[a], old[b]) })
+	for _, name := range names[:max(0, len(names)+len(r.policies)-maxPolicies)] {
+		b.Add(wire.DelObject, wire.Op{Verb: "delete ct timeout", Object: name}, func(dst []byte) []byte {
+			return appendObjectName(dst, r.table, name)
+		})
+	}
+}
+
+// planRules replaces all rules when one of them, or a chain, is not as wanted.
+func (r *ruleset) planRules(s *standing, b *wire.Batch) error {
+	same, err := r.sameRules(s)
+	if err != nil || same && r.sameChains(s) {
+		return err
+	}
+	b.Add(wire.DelRule, wire.Op{Verb: "delete rules of table", Object: r.table}, func(dst []byte) []byte {
+		return wire.AppendString(dst, unix.NFTA_RULE_TABLE, r.table)
+	})
+	for _, name := range slices.Sorted(maps.Keys(s.chains)) {
+		if !r.keepsChain(name, s.chains[name]) {
+			b.Add(wire.DelChain, wire.Op{Verb: "delete chain", Object: name}, func(dst []byte) []byte {
+				dst = wire.AppendString(dst, unix.NFTA_CHAIN_TABLE, r.table)
+				return wire.AppendString(dst, unix.NFTA_CHAIN_NAME, name)
+			})
+		}
+	}
+	for _, c := range r.chains {
+		if have, ok := s.chains[c.name]; !ok || !c.is(have) {
+			r.addChain(c, b)
+		}
+	}
+	return r.addRules(b)
+}
+
+func (c chain) is(have standingChain) bool {
+	return have.mark == c.mark() && have.policy == policyAccept
+}
+
+func (r *ruleset) keepsChain(name string, have standingChain) bool {
+	return slices.ContainsFunc(r.chains, func(c chain) bool { return c.name == name && c.is(have) })
+}
+
+func (r *ruleset) sameChains(s *standing) bool {
+	for name, have := range s.chains {
+		if !r.keepsChain(name, have) {
+			return false
+		}
+	}
+	return len(s.chains) == len(r.chains)
+}
+
+// sameRules compares chain by chain: the kernel lists chains in an order of
+// its own.
+func (r *ruleset) sameRules(s *standing) (bool, error) {
+	have, want := make(map[string][]mark), make(map[string][]mark)
+	for _, x := range s.rules {
+		have[x.chain] = append(have[x.chain], x.mark)
+	}
+	for _, x := range r.rules {
+		m, err := x.mark()
+		if err != nil {
+			return false, fmt.Errorf("nftnat: rule of chain %s: %w", x.chain, err)
+		}
+		want[x.chain] = append(want[x.chain], m)
+	}
+	return maps.EqualFunc(have, want, slices.Equal), nil
+}
+
+const tableComment = "owned by sessiond: changes by hand are undone"
+
+func (r *ruleset) addTable(b *wire.Batch) {
+	b.Add(wire.NewTable, wire.Op{Verb: "add table", Object: r.table}, func(dst []byte) []byte {
+		dst = r.appendTable(dst)
+		dst = wire.AppendUint32(dst, unix.NFTA_TABLE_FLAGS, 0)
+		return wire.AppendAttr(dst, wire.AttrTableUserdata, userdata.AppendString(nil, userdata.TypeComment, tableComment))
+	})
+}
+
+func (r *ruleset) delTable(b *wire.Batch) {
+	b.Add(wire.DelTable, wire.Op{Verb: "delete table", Object: r.table}, r.appendTable)
+}
+
+func (r *ruleset) appendTable(dst []byte) []byte {
+	return wire.AppendString(dst, unix.NFTA_TABLE_NAME, r.table)
+}
+
+func (r *ruleset) addSet(s set, b *wire.Batch) {
+	b.Add(wire.NewSet, wire.Op{Verb: "add set", Object: s.name}, func(dst []byte) []byte {
+		return s.appendSet(dst, r.table)
+	})
+	r.addMembers(s, b)
+}
+
+func (r *ruleset) addMembers(s set, b *wire.Batch) {
+	b.Elements(wire.NewElements, wire.Op{Verb: "add element", Object: s.name}, r.table, s.name, len(s.members),
+		func(dst []byte, i int) []byte { return appendMember(dst, s.members[i]) })
+}
+
+func (r *ruleset) addPolicy(p policy, b *wire.Batch) {
+	b.Add(wire.NewObject, wire.Op{Verb: "add ct timeout", Object: p.name}, func(dst []byte) []byte {
+		return p.appendObject(dst, r.table)
+	})
+}
+
+func (r *ruleset) addChain(c chain, b *wire.Batch) {
+	b.Add(wire.NewChain, wire.Op{Verb: "add chain", Object: c.name}, func(dst []byte) []byte {
+		dst = wire.AppendString(dst, unix.NFTA_CHAIN_TABLE, r.table)
+		dst = wire.AppendString(dst, unix.NFTA_CHAIN_NAME, c.name)
+		m := c.mark()
+		dst = wire.AppendAttr(dst, wire.AttrChainUserdata, userdata.Append(nil, markType, m[:]))
+		if c.kind == "" {
+			return dst
+		}
+		hook := len(dst)
+		dst = wire.BeginNested(dst, unix.NFTA_CHAIN_HOOK)
+		dst = wire.AppendUint32(dst, unix.NFTA_HOOK_HOOKNUM, c.hook)
+		dst = wire.AppendUint32(dst, unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
+		dst = wire.EndNested(dst, hook)
+		dst = wire.AppendUint32(dst, unix.NFTA_CHAIN_POLICY, policyAccept)
+		return wire.AppendString(dst, unix.NFTA_CHAIN_TYPE, c.kind)
+	})
+}
+
+func (r *ruleset) addRules(b *wire.Batch) error {
+	for _, x := range r.rules {
+		if err := r.addRule(x, b); err != nil {
+			return fmt.Errorf("nftnat: rule of chain %s: %w", x.chain, err)
+		}
+	}
+	return nil
+}
+
+func (r *ruleset) addRule(x rule, b *wire.Batch) error {
+	m, err := x.mark()
+	if err != nil {
+		return err
+	}
+	var exprs []byte
+	for _, e := range x.exprs {
+		data, err := expr.Marshal(unix.NFPROTO_IPV4, e)
+		if err != nil {
+			return err
+		}
+		exprs = wire.AppendAttr(exprs, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, data)
+	}
+	var udata []byte
+	if x.comment != "" {
+		udata = userdata.AppendString(udata, userdata.TypeComment, x.comment)
+	}
+	udata = userdata.Append(udata, markType, m[:])
+	b.Add(wire.NewRule, wire.Op{Verb: "add rule to chain", Object: x.chain}, func(dst []byte) []byte {
+		dst = wire.AppendString(dst, unix.NFTA_RULE_TABLE, r.table)
+		dst = wire.AppendString(dst, unix.NFTA_RULE_CHAIN, x.chain)
+		dst = wire.AppendAttr(dst, unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, exprs)
+		return wire.AppendAttr(dst, unix.NFTA_RULE_USERDATA, udata)
+	})
+	return nil
+}

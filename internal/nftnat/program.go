@@ -1,0 +1,62 @@
+package nftnat
+
+import "github.com/sessiond/sessiond/internal/nftnat/wire"
+
+// program adds changes of the gate and block maps to b. Removals come first;
+// what replaces an element is removal and addition, which the kernel makes
+// visible at one instant.
+func program(b *wire.Batch, table string, changes []change) {
+	gates := filter(changes, func(c change) bool { return c.from.gate != c.to.gate })
+	blocks := filter(changes, func(c change) bool { return c.from.block != c.to.block })
+
+	remove := func(set string, list []change) {
+		b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: set}, table, set, len(list),
+			func(dst []byte, i int) []byte { return appendKey(dst, list[i].inside[:]) })
+	}
+	remove(mapGate, filter(gates, func(c change) bool { return c.from.gate != Closed }))
+	remove(mapBlock, filter(blocks, func(c change) bool { return c.from.block != block{} }))
+
+	added := filter(blocks, func(c change) bool { return c.to.block != block{} })
+	b.Elements(wire.NewElements, wire.Op{Verb: "add element", Object: mapBlock}, table, mapBlock, len(added),
+		func(dst []byte, i int) []byte { return appendBlock(dst, added[i].inside, added[i].to.block) })
+	opened := filter(gates, func(c change) bool { return c.to.gate != Closed })
+	b.Elements(wire.NewElements, wire.Op{Verb: "add element", Object: mapGate}, table, mapGate, len(opened),
+		func(dst []byte, i int) []byte { return appendGate(dst, opened[i].inside, opened[i].to.gate) })
+}
+
+func filter(changes []change, keep func(change) bool) []change {
+	var kept []change
+	for _, c := range changes {
+		if keep(c) {
+			kept = append(kept, c)
+		}
+	}
+	return kept
+}
+
+// wireBytes is the most a change takes in a batch.
+func (c change) wireBytes() int {
+	const removal, gate, block = 20, 52, 44
+	if c.to == (cell{}) {
+		return 2 * removal
+	}
+	return 2*removal + gate + block
+}
+
+// split cuts a list of changes into batches that fit the limit. All changes of
+// one address are one change, so each address changes at one instant.
+func split(changes []change, limit int) [][]change {
+	const frame = 16 << 10 // headers of the batch and of each of its messages
+	var parts [][]change
+	start, size := 0, frame
+	for i, c := range changes {
+		if size += c.wireBytes(); size > limit && i > start {
+			parts = append(parts, changes[start:i])
+			start, size = i, frame+c.wireBytes()
+		}
+	}
+	if start < len(changes) {
+		parts = append(parts, changes[start:])
+	}
+	return parts
+}

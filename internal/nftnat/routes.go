@@ -1,0 +1,132 @@
+package nftnat
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// RouteProtocol marks the routes that are ours (rtm_protocol; `ip route list
+// proto 93`). Nobody else is known to use the number.
+const RouteProtocol = 93
+
+// blackholes are the routes that swallow what the outside pools get unasked:
+// no answer, neither RST nor unreachable (RFC 5382 REQ-4, and no port scan
+// learns which blocks are in use).
+type blackholes struct {
+	handle *netlink.Handle
+	log    *slog.Logger
+}
+
+func openBlackholes(ns namespace, log *slog.Logger) (*blackholes, error) {
+	at := netns.None()
+	if ns.file != nil {
+		at = netns.NsHandle(ns.fd())
+	}
+	h, err := netlink.NewHandleAt(at, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
+	}
+	return &blackholes{h, log}, nil
+}
+
+func (b *blackholes) close() { b.handle.Close() }
+
+// set makes the routes of the prefixes, then removes all others that are ours.
+// A prefix that somebody else routes keeps that route.
+func (b *blackholes) set(prefixes []netip.Prefix) error {
+	want := make(map[netip.Prefix]bool, len(prefixes))
+	for _, p := range prefixes {
+		p = p.Masked()
+		want[p] = true
+		if err := b.add(p); err != nil {
+			return err
+		}
+	}
+	ours, err := b.list(&netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return err
+	}
+	for _, r := range ours {
+		if p, ok := prefixOf(r.Dst); ok && !want[p] {
+			if err := b.remove(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (b *blackholes) add(p netip.Prefix) error {
+	err := b.handle.RouteAdd(blackhole(p))
+	if !errors.Is(err, unix.EEXIST) {
+		return wrap(err, "add blackhole route %v", p)
+	}
+	standing, err := b.list(blackhole(p), netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return err
+	}
+	for _, r := range standing {
+		if r.Type != unix.RTN_BLACKHOLE {
+			b.log.Warn("outside prefix has a foreign route in place of a blackhole", "prefix", p, "route", r.String())
+		}
+	}
+	return nil
+}
+
+// list dumps the routes that match. On a busy router others change routes
+// meanwhile; what the dump has then is good enough after some attempts, for a
+// route of ours is not among those that come and go.
+func (b *blackholes) list(like *netlink.Route, filter uint64) ([]netlink.Route, error) {
+	const attempts = 5
+	var routes []netlink.Route
+	var err error
+	for range attempts {
+		routes, err = b.handle.RouteListFiltered(unix.AF_INET, like, filter)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return routes, wrap(err, "list routes")
+		}
+	}
+	return routes, nil
+}
+
+// remove deletes our route to p. The kernel compares type and protocol, so
+// nobody else's is hit.
+func (b *blackholes) remove(p netip.Prefix) error {
+	err := b.handle.RouteDel(blackhole(p))
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return wrap(err, "delete blackhole route %v", p)
+}
+
+func blackhole(p netip.Prefix) *netlink.Route {
+	return &netlink.Route{
+		Dst:      &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		Type:     unix.RTN_BLACKHOLE,
+		Table:    unix.RT_TABLE_MAIN,
+		Protocol: RouteProtocol,
+	}
+}
+
+func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), ones), ok
+}
+
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}

@@ -1,0 +1,98 @@
+package nftnat
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/conntrack"
+	"golang.org/x/sys/unix"
+)
+
+// Direction says who began a session.
+type Direction uint8
+
+// The directions of a session.
+const (
+	Outbound Direction = iota + 1 // the subscriber sent the first packet
+	Inbound                       // a remote host did
+)
+
+// Session is one conntrack entry as seen by one subscriber. A hairpin flow,
+// between two subscribers, is two Sessions. For ICMP echo the inside and
+// outside ports hold the query identifier and the remote port is 0 (RFC 5508
+// section 3.1).
+type Session struct {
+	Protocol  uint8 // IANA number: 1 ICMP, 6 TCP, 17 UDP
+	Inside    netip.AddrPort
+	Outside   netip.AddrPort // same as Inside when the session is not translated
+	Remote    netip.AddrPort
+	State     string        // TCP state as conntrack prints it ("ESTABLISHED"), else "ASSURED", "REPLIED" or "UNREPLIED"
+	ExpiresIn time.Duration // until it idles out if nothing more passes
+	Packets   uint64        // both directions; 0 when the kernel does not count
+	Bytes     uint64        // both directions; 0 when the kernel does not count
+	Direction Direction
+
+	entry conntrack.Entry // what KillSession deletes
+}
+
+// sessionsOf is what a conntrack entry is to the subscribers in it: none, one,
+// or two.
+func sessionsOf(e conntrack.Entry, inside []netip.Prefix) []Session {
+	var sessions []Session
+	if contains(inside, e.Orig.Src) {
+		s := newSession(e, Outbound)
+		s.Inside, s.Outside, s.Remote = ends(e.Orig, e.Reply)
+		sessions = append(sessions, s)
+	}
+	if contains(inside, e.Reply.Src) {
+		s := newSession(e, Inbound)
+		s.Inside, s.Outside, s.Remote = ends(e.Reply, e.Orig)
+		sessions = append(sessions, s)
+	}
+	return sessions
+}
+
+func newSession(e conntrack.Entry, d Direction) Session {
+	return Session{
+		Protocol: e.Orig.Protocol, Direction: d,
+		State: stateOf(e), ExpiresIn: e.Timeout, Packets: e.Packets, Bytes: e.Bytes,
+		entry: e,
+	}
+}
+
+// ends reads the tuple whose source is the subscriber and the opposite one. A
+// query identifier is the source port of either.
+func ends(from, to conntrack.Tuple) (inside, outside, remote netip.AddrPort) {
+	outsidePort, remotePort := to.DstPort, from.DstPort
+	if from.Protocol == unix.IPPROTO_ICMP {
+		outsidePort, remotePort = to.SrcPort, 0
+	}
+	return netip.AddrPortFrom(from.Src, from.SrcPort),
+		netip.AddrPortFrom(to.Dst, outsidePort),
+		netip.AddrPortFrom(from.Dst, remotePort)
+}
+
+// tcpStates are the kernel's enum tcp_conntrack.
+var tcpStates = [...]string{
+	"NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT",
+	"LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2",
+}
+
+// Bits of the kernel's enum ip_conntrack_status.
+const (
+	statusSeenReply = 1 << 1
+	statusAssured   = 1 << 2
+	statusConfirmed = 1 << 3 // the entry was there before this packet
+)
+
+func stateOf(e conntrack.Entry) string {
+	switch {
+	case e.Orig.Protocol == unix.IPPROTO_TCP && int(e.TCPState) < len(tcpStates):
+		return tcpStates[e.TCPState]
+	case e.Status&statusAssured != 0:
+		return "ASSURED"
+	case e.Status&statusSeenReply != 0:
+		return "REPLIED"
+	}
+	return "UNREPLIED"
+}

@@ -1,0 +1,180 @@
+package nftnat
+
+import (
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sys/unix"
+)
+
+// Lengths of keys and values in bytes. Each part of a concatenation takes whole
+// 32-bit words.
+const (
+	addressLen   = 4
+	interfaceLen = unix.IFNAMSIZ
+	protocolLen  = 1
+	blockLen     = 2 * (addressLen + 4) // address . port, last address . last port
+)
+
+// Byte orders in the user-data of sets, nft's enum byteorder.
+const orderNone, orderHost, orderBig = 0, 1, 2
+
+// verdictType is NFT_DATA_VERDICT: the type of a map's values.
+const verdictType = 0xffffff00
+
+// shape is what of a set cannot be changed without deleting it.
+type shape struct {
+	flags    uint32
+	keyType  uint32 // nft's number of the type, for printing
+	keyLen   uint32
+	dataType uint32
+	dataLen  uint32
+}
+
+// A set or map of the table. The members of gate and block are not listed.
+type set struct {
+	name string
+	shape
+	userdata []byte // tells nft how to print
+	members  []member
+}
+
+type member struct {
+	key []byte
+	end bool // the key is the first one after an interval
+}
+
+func newSets(o Options) []set {
+	return []set{
+		{name: mapGate, shape: gateShape, userdata: byteOrders(orderBig, orderNone)},
+		{name: mapBlock, shape: blockShape, userdata: intervalData(byteOrders(orderBig, orderNone))},
+		{
+			name:     setInsidePrefixes,
+			shape:    shape{flags: unix.NFT_SET_INTERVAL, keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
+			userdata: byteOrders(orderBig), members: elementsOf(spansOf(o.InsidePrefixes)),
+		},
+		interfaceSet(setInsideInterfaces, o.InsideInterfaces),
+		interfaceSet(setOutsideInterfaces, o.OutsideInterfaces),
+		{
+			name:     setProtocols,
+			shape:    shape{keyType: nftables.TypeInetProto.GetNFTMagic(), keyLen: protocolLen},
+			userdata: byteOrders(orderBig), members: protocolMembers(),
+		},
+	}
+}
+
+var gateShape = shape{
+	flags:   unix.NFT_SET_MAP,
+	keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen,
+	dataType: verdictType,
+}
+
+var blockShape = shape{
+	flags:   unix.NFT_SET_MAP,
+	keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen,
+	dataType: nftables.TypeIPAddr.GetNFTMagic()<<nftables.SetConcatTypeBits | nftables.TypeInetService.GetNFTMagic(),
+	dataLen:  blockLen,
+}
+
+func interfaceSet(name string, interfaces []string) set {
+	s := set{
+		name:     name,
+		shape:    shape{keyType: nftables.TypeIFName.GetNFTMagic(), keyLen: interfaceLen},
+		userdata: byteOrders(orderHost),
+	}
+	for _, i := range interfaces {
+		key := make([]byte, interfaceLen)
+		copy(key, i)
+		s.members = append(s.members, member{key: key})
+	}
+	return s
+}
+
+// protocolMembers are the protocols that can share an address by ports, or by
+// query identifiers.
+func protocolMembers() []member {
+	var members []member
+	for _, p := range []byte{unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		members = append(members, member{key: []byte{p}})
+	}
+	return members
+}
+
+// byteOrders is the user-data that says how keys, and values if any, are stored.
+func byteOrders(orders ...uint32) []byte {
+	var b []byte
+	for i, o := range orders {
+		b = userdata.AppendUint32(b, userdata.NFTNL_UDATA_SET_KEYBYTEORDER+userdata.Type(i), o)
+	}
+	return b
+}
+
+// intervalData adds that the values are ranges; nft cannot print them otherwise.
+func intervalData(b []byte) []byte {
+	return userdata.AppendUint32(b, userdata.NFTNL_UDATA_SET_DATA_INTERVAL, 1)
+}
+
+// appendSet appends what NFT_MSG_NEWSET says of the set. The kernel wants an
+// identifier, which nothing refers to.
+func (s set) appendSet(dst []byte, table string) []byte {
+	dst = appendSetName(dst, table, s.name)
+	dst = wire.AppendUint32(dst, unix.NFTA_SET_FLAGS, s.flags)
+	dst = wire.AppendUint32(dst, unix.NFTA_SET_KEY_TYPE, s.keyType)
+	dst = wire.AppendUint32(dst, unix.NFTA_SET_KEY_LEN, s.keyLen)
+	if s.flags&unix.NFT_SET_MAP != 0 {
+		dst = wire.AppendUint32(dst, unix.NFTA_SET_DATA_TYPE, s.dataType)
+		dst = wire.AppendUint32(dst, unix.NFTA_SET_DATA_LEN, s.dataLen)
+	}
+	dst = wire.AppendUint32(dst, unix.NFTA_SET_ID, 1)
+	return wire.AppendAttr(dst, unix.NFTA_SET_USERDATA, s.userdata)
+}
+
+func appendSetName(dst []byte, table, name string) []byte {
+	dst = wire.AppendString(dst, unix.NFTA_SET_TABLE, table)
+	return wire.AppendString(dst, unix.NFTA_SET_NAME, name)
+}
+
+// parseShape reads the attributes of a set as the kernel tells them. How long it
+// makes a verdict is its own affair.
+func parseShape(attrs []byte) shape {
+	s := shape{
+		flags:    wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_FLAGS)),
+		keyType:  wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_KEY_TYPE)),
+		keyLen:   wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_KEY_LEN)),
+		dataType: wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_DATA_TYPE)),
+		dataLen:  wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_DATA_LEN)),
+	}
+	if s.dataType == verdictType {
+		s.dataLen = 0
+	}
+	return s
+}
+
+func appendMember(dst []byte, m member) []byte {
+	dst = appendKey(dst, m.key)
+	if m.end {
+		dst = wire.AppendUint32(dst, unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+	}
+	return dst
+}
+
+func parseMember(attrs []byte) member {
+	flags := wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_ELEM_FLAGS))
+	return member{
+		key: slices.Clone(parseKey(attrs)),
+		end: flags&unix.NFT_SET_ELEM_INTERVAL_END != 0,
+	}
+}
+
+func appendKey(dst, key []byte) []byte {
+	start := len(dst)
+	dst = wire.BeginNested(dst, unix.NFTA_SET_ELEM_KEY)
+	dst = wire.AppendAttr(dst, unix.NFTA_DATA_VALUE, key)
+	return wire.EndNested(dst, start)
+}
+
+func parseKey(attrs []byte) []byte {
+	return wire.Attr(wire.Attr(attrs, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)
+}

@@ -1,0 +1,218 @@
+package nftnat
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sys/unix"
+)
+
+// mark is a fingerprint of a chain or rule, kept in its user-data so that a
+// later start sees whether it is the wanted one: what the kernel gives back of
+// a rule is not what was sent. Whoever replaces a rule by hand drops the mark.
+type mark [8]byte
+
+// markType is a user-data type that nft does not use and passes over.
+const markType userdata.Type = 0xf5
+
+func (r rule) mark() (mark, error) {
+	h := sha256.New()
+	h.Write([]byte(r.chain + "\x00" + r.comment + "\x00"))
+	for _, e := range r.exprs {
+		b, err := expr.Marshal(unix.NFPROTO_IPV4, e)
+		if err != nil {
+			return mark{}, err
+		}
+		h.Write(b)
+	}
+	return mark(h.Sum(nil)[:len(mark{})]), nil
+}
+
+func (c chain) mark() mark {
+	b := []byte(c.kind)
+	b = binary.BigEndian.AppendUint32(b, c.hook)
+	b = binary.BigEndian.AppendUint32(b, uint32(c.priority))
+	sum := sha256.Sum256(b)
+	return mark(sum[:len(mark{})])
+}
+
+func findMark(udata []byte) mark {
+	for len(udata) >= 2 && len(udata) >= 2+int(udata[1]) {
+		value := udata[2 : 2+int(udata[1])]
+		if userdata.Type(udata[0]) == markType && len(value) == len(mark{}) {
+			return mark(value)
+		}
+		udata = udata[2+len(value):]
+	}
+	return mark{}
+}
+
+// standing is what of the table, its elements aside, is in the kernel.
+type standing struct {
+	exists   bool
+	dormant  bool // somebody switched the whole table off
+	chains   map[string]standingChain
+	rules    []standingRule // in the kernel's order
+	sets     map[string]standingSet
+	policies map[string]uint64 // handles, which grow with age
+}
+
+type standingChain struct {
+	mark   mark
+	policy uint32 // policyAccept for chains without a hook, too
+}
+
+type standingRule struct {
+	chain string
+	mark  mark
+}
+
+type standingSet struct {
+	shape
+	members []member // in order of key; not read for gate and block
+}
+
+// readStanding reads the table. A table that is not there is no error.
+func readStanding(ctx context.Context, conn *wire.Conn, table string) (*standing, error) {
+	s := &standing{}
+	err := conn.Get(ctx, wire.GetTable, func(dst []byte) []byte {
+		return wire.AppendString(dst, unix.NFTA_TABLE_NAME, table)
+	}, func(attrs []byte) {
+		s.exists = true
+		s.dormant = wire.Uint32(wire.Attr(attrs, unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT != 0
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, read := range []func(context.Context, *wire.Conn, string) error{
+		s.readChains, s.readRules, s.readPolicies, s.readSets,
+	} {
+		if err := read(ctx, conn, table); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *standing) readChains(ctx context.Context, conn *wire.Conn, table string) error {
+	return list(ctx, conn, wire.GetChain, table, unix.NFTA_CHAIN_TABLE, func() {
+		s.chains = make(map[string]standingChain)
+	}, func(attrs []byte) {
+		c := standingChain{mark: findMark(wire.Attr(attrs, wire.AttrChainUserdata)), policy: policyAccept}
+		if p := wire.Attr(attrs, unix.NFTA_CHAIN_POLICY); p != nil {
+			c.policy = wire.Uint32(p)
+		}
+		s.chains[wire.String(wire.Attr(attrs, unix.NFTA_CHAIN_NAME))] = c
+	})
+}
+
+func (s *standing) readRules(ctx context.Context, conn *wire.Conn, table string) error {
+	return list(ctx, conn, wire.GetRule, table, unix.NFTA_RULE_TABLE, func() { s.rules = nil }, func(attrs []byte) {
+		s.rules = append(s.rules, standingRule{
+			chain: wire.String(wire.Attr(attrs, unix.NFTA_RULE_CHAIN)),
+			mark:  findMark(wire.Attr(attrs, unix.NFTA_RULE_USERDATA)),
+		})
+	})
+}
+
+func (s *standing) readPolicies(ctx context.Context, conn *wire.Conn, table string) error {
+	return list(ctx, conn, wire.GetObject, table, unix.NFTA_OBJ_TABLE, func() {
+		s.policies = make(map[string]uint64)
+	}, func(attrs []byte) {
+		handle := wire.Attr(attrs, wire.AttrObjectHandle)
+		if wire.Uint32(wire.Attr(attrs, unix.NFTA_OBJ_TYPE)) != unix.NFT_OBJECT_CT_TIMEOUT || len(handle) != 8 {
+			return
+		}
+		s.policies[wire.String(wire.Attr(attrs, unix.NFTA_OBJ_NAME))] = binary.BigEndian.Uint64(handle)
+	})
+}
+
+func (s *standing) readSets(ctx context.Context, conn *wire.Conn, table string) error {
+	err := list(ctx, conn, wire.GetSet, table, unix.NFTA_SET_TABLE, func() {
+		s.sets = make(map[string]standingSet)
+	}, func(attrs []byte) {
+		s.sets[wire.String(wire.Attr(attrs, unix.NFTA_SET_NAME))] = standingSet{shape: parseShape(attrs)}
+	})
+	if err != nil {
+		return err
+	}
+	for name, set := range s.sets {
+		if name == mapGate || name == mapBlock {
+			continue
+		}
+		err := elements(ctx, conn, table, name, func() { set.members = nil }, func(attrs []byte) {
+			set.members = append(set.members, parseMember(attrs))
+		})
+		if err != nil {
+			return err
+		}
+		slices.SortFunc(set.members, compareMembers)
+		s.sets[name] = set
+	}
+	return nil
+}
+
+func compareMembers(a, b member) int { return bytes.Compare(a.key, b.key) }
+
+// list dumps the chains, rules, sets or objects of one table. The kernel does
+// not filter all of them by table.
+func list(ctx context.Context, conn *wire.Conn, cmd wire.Command, table string, tableAttr uint16, restart func(), yield func([]byte)) error {
+	return conn.Dump(ctx, cmd, func(dst []byte) []byte {
+		return wire.AppendString(dst, tableAttr, table)
+	}, restart, func(attrs []byte) {
+		if wire.String(wire.Attr(attrs, tableAttr)) == table {
+			yield(attrs)
+		}
+	})
+}
+
+// elements dumps the elements of one set.
+func elements(ctx context.Context, conn *wire.Conn, table, set string, restart func(), yield func([]byte)) error {
+	return conn.Dump(ctx, wire.GetElements, func(dst []byte) []byte {
+		dst = wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, table)
+		return wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
+	}, restart, func(attrs []byte) {
+		for _, e := range wire.Attrs(wire.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			yield(e)
+		}
+	})
+}
+
+// readShadow reads the elements of gate and block. Maps that are not there, or
+// hold something else, give an empty shadow.
+func readShadow(ctx context.Context, conn *wire.Conn, table string) (shadow, error) {
+	gates, blocks := make(map[address]Gate), make(map[address]block)
+	err := errors.Join(
+		elements(ctx, conn, table, mapGate, func() { clear(gates) }, func(attrs []byte) {
+			if inside, g, ok := parseGate(attrs); ok {
+				gates[inside] = g
+			}
+		}),
+		elements(ctx, conn, table, mapBlock, func() { clear(blocks) }, func(attrs []byte) {
+			if inside, b, ok := parseBlock(attrs); ok {
+				blocks[inside] = b
+			}
+		}),
+	)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, err
+	}
+	s := make(shadow, len(gates))
+	for inside, g := range gates {
+		s[inside] = cell{gate: g}
+	}
+	for inside, b := range blocks {
+		s[inside] = cell{gate: s[inside].gate, block: b}
+	}
+	return s, nil
+}

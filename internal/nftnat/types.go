@@ -1,0 +1,39 @@
+package nftnat
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Gate is what the kernel does with the packets of one inside address.
+type Gate uint8
+
+// The zero Gate is Closed: no element, so the default drop applies.
+const (
+	Closed   Gate = iota // nothing passes, no map element names the address
+	Open                 // everything passes, new flows are translated into the block
+	Draining             // existing sessions pass, no new session begins
+)
+
+// Entry is the whole kernel state of one inside address.
+type Entry struct {
+	Inside      netip.Addr
+	Gate        Gate
+	Outside     netip.Addr // unset when Closed
+	First, Last uint16     // port block, inclusive; unset when Closed
+}
+
+// Timeouts are the idle timeouts of conntrack entries, whole seconds.
+type Timeouts struct {
+	TCPEstablished time.Duration // RFC 5382 REQ-5: at least 2 h 4 min
+	TCPTransitory  time.Duration // RFC 5382 REQ-5: at least 4 min
+	UDP            time.Duration // RFC 4787 REQ-5: at least 2 min
+	ICMP           time.Duration // RFC 5508 REQ-2: at least 60 s
+}
+
+// Receipt is the proof that nothing of a cut inside address is left.
+type Receipt struct {
+	Inside  netip.Addr
+	Deleted int       // conntrack entries deleted
+	At      time.Time // when the check found none left
+}

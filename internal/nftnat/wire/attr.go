@@ -1,0 +1,108 @@
+package wire
+
+import (
+	"encoding/binary"
+	"iter"
+	"math"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	attrHeader = 4
+	attrType   = ^uint16(unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+	maxAttr    = math.MaxUint16 // an attribute's length is 16 bits wide
+)
+
+// AppendAttr appends one attribute and its padding.
+func AppendAttr(dst []byte, typ uint16, value []byte) []byte {
+	dst = appendHeader(dst, typ, len(value))
+	return pad(append(dst, value...))
+}
+
+// AppendString appends an attribute with a zero-terminated string.
+func AppendString(dst []byte, typ uint16, s string) []byte {
+	dst = appendHeader(dst, typ, len(s)+1)
+	return pad(append(append(dst, s...), 0))
+}
+
+// AppendUint32 appends an attribute with a number in network byte order.
+func AppendUint32(dst []byte, typ uint16, v uint32) []byte {
+	return binary.BigEndian.AppendUint32(appendHeader(dst, typ, 4), v)
+}
+
+// BeginNested appends the header of a nested attribute. EndNested, given the
+// length dst had before, completes it.
+func BeginNested(dst []byte, typ uint16) []byte {
+	return appendHeader(dst, typ|unix.NLA_F_NESTED, 0)
+}
+
+// EndNested sets the length of the nested attribute that begins at start.
+func EndNested(dst []byte, start int) []byte {
+	size := len(dst) - start
+	if size > maxAttr {
+		panic("wire: attribute is longer than 64 KiB")
+	}
+	binary.NativeEndian.PutUint16(dst[start:], uint16(size))
+	return dst
+}
+
+func appendHeader(dst []byte, typ uint16, size int) []byte {
+	dst = binary.NativeEndian.AppendUint16(dst, uint16(attrHeader+size))
+	return binary.NativeEndian.AppendUint16(dst, typ)
+}
+
+func pad(b []byte) []byte {
+	for len(b)%unix.NLA_ALIGNTO != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// Attrs yields type (without flags) and value of each attribute in b. It ends
+// at the first one that does not fit.
+func Attrs(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= attrHeader {
+			size := int(binary.NativeEndian.Uint16(b))
+			typ := binary.NativeEndian.Uint16(b[2:]) & attrType
+			if size < attrHeader || size > len(b) {
+				return
+			}
+			if !yield(typ, b[attrHeader:size]) {
+				return
+			}
+			b = b[min(aligned(size), len(b)):]
+		}
+	}
+}
+
+// Attr returns the value of the first attribute of a type in b, or nil.
+func Attr(b []byte, typ uint16) []byte {
+	for t, value := range Attrs(b) {
+		if t == typ {
+			return value
+		}
+	}
+	return nil
+}
+
+// Uint32 reads a number in network byte order; 0 when b is shorter.
+func Uint32(b []byte) uint32 {
+	if len(b) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
+}
+
+// String reads a string up to its terminating zero, if any.
+func String(b []byte) string {
+	for i, c := range b {
+		if c == 0 {
+			return string(b[:i])
+		}
+	}
+	return string(b)
+}
+
+func aligned(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }

@@ -1,0 +1,8 @@
+package wire
+
+// Attributes of linux/netfilter/nf_tables.h that golang.org/x/sys/unix lacks.
+const (
+	AttrTableUserdata = 6  // NFTA_TABLE_USERDATA
+	AttrChainUserdata = 12 // NFTA_CHAIN_USERDATA
+	AttrObjectHandle  = 6  // NFTA_OBJ_HANDLE
+)

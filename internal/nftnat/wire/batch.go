@@ -1,0 +1,151 @@
+package wire
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	messageHeader = 16                // struct nlmsghdr
+	familyHeader  = 4                 // struct nfgenmsg
+	family        = unix.NFPROTO_IPV4 // of every table here: "ip"
+)
+
+// Command is an nf_tables message type, NFT_MSG_*.
+type Command uint8
+
+// The commands that batches and dumps are made of.
+const (
+	NewTable    Command = unix.NFT_MSG_NEWTABLE
+	GetTable    Command = unix.NFT_MSG_GETTABLE
+	DelTable    Command = unix.NFT_MSG_DELTABLE
+	NewChain    Command = unix.NFT_MSG_NEWCHAIN
+	GetChain    Command = unix.NFT_MSG_GETCHAIN
+	DelChain    Command = unix.NFT_MSG_DELCHAIN
+	NewRule     Command = unix.NFT_MSG_NEWRULE
+	GetRule     Command = unix.NFT_MSG_GETRULE
+	DelRule     Command = unix.NFT_MSG_DELRULE
+	NewSet      Command = unix.NFT_MSG_NEWSET
+	GetSet      Command = unix.NFT_MSG_GETSET
+	NewElements Command = unix.NFT_MSG_NEWSETELEM
+	GetElements Command = unix.NFT_MSG_GETSETELEM
+	DelElements Command = unix.NFT_MSG_DELSETELEM
+	NewObject   Command = unix.NFT_MSG_NEWOBJ
+	GetObject   Command = unix.NFT_MSG_GETOBJ
+	DelObject   Command = unix.NFT_MSG_DELOBJ
+
+	GetGeneration Command = unix.NFT_MSG_GETGEN
+)
+
+// Op names one operation of a batch, for errors.
+type Op struct {
+	Verb   string // such as "add element"
+	Object string // such as "gate"
+}
+
+type message struct {
+	offset int // of its header in Batch.buf
+	op     Op
+}
+
+// Batch is a list of operations on nf_tables that are committed together. The
+// zero Batch is empty and ready for use.
+type Batch struct {
+	buf      []byte
+	messages []message
+}
+
+// Empty says whether there is nothing to commit.
+func (b *Batch) Empty() bool { return len(b.messages) == 0 }
+
+// Size is the number of bytes the batch takes on the wire, its frame included.
+func (b *Batch) Size() int { return len(b.buf) + messageHeader + familyHeader }
+
+// Reset empties the batch but keeps its memory.
+func (b *Batch) Reset() { b.buf, b.messages = b.buf[:0], b.messages[:0] }
+
+// Add appends an operation whose attributes body appends.
+func (b *Batch) Add(cmd Command, op Op, body func(dst []byte) []byte) {
+	if len(b.buf) == 0 {
+		b.buf = appendMessage(b.buf, unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, unix.NFNL_SUBSYS_NFTABLES)
+	}
+	start := len(b.buf)
+	b.buf = appendMessage(b.buf, messageType(cmd), flagsOf(cmd), 0)
+	b.buf = body(b.buf)
+	setLength(b.buf, start)
+	b.messages = append(b.messages, message{start, op})
+}
+
+// maxElementBytes keeps the list of elements of one message, an attribute,
+// well below 64 KiB.
+const maxElementBytes = 60 << 10
+
+// Elements appends n elements of a set, in as few messages as fit. element
+// appends the attributes of the i-th one, at most 1 KiB of them.
+func (b *Batch) Elements(cmd Command, op Op, table, set string, n int, element func(dst []byte, i int) []byte) {
+	for i := 0; i < n; {
+		b.Add(cmd, op, func(dst []byte) []byte {
+			dst = AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, table)
+			dst = AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
+			list := len(dst)
+			dst = BeginNested(dst, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+			for ; i < n && len(dst)-list < maxElementBytes; i++ {
+				start := len(dst)
+				dst = element(BeginNested(dst, unix.NFTA_LIST_ELEM), i)
+				dst = EndNested(dst, start)
+			}
+			return EndNested(dst, list)
+		})
+	}
+}
+
+// seal numbers the messages from sequence on, asks for one acknowledgement, of
+// the last one, and closes the batch. The frame's begin gets sequence itself.
+func (b *Batch) seal(sequence uint32) []byte {
+	setSequence(b.buf, sequence)
+	for i, m := range b.messages {
+		setSequence(b.buf[m.offset:], sequence+1+uint32(i))
+	}
+	last := b.buf[b.messages[len(b.messages)-1].offset:]
+	flags := binary.NativeEndian.Uint16(last[6:])
+	binary.NativeEndian.PutUint16(last[6:], flags|unix.NLM_F_ACK)
+	return appendMessage(b.buf, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, unix.NFNL_SUBSYS_NFTABLES)
+}
+
+func messageType(cmd Command) uint16 {
+	return unix.NFNL_SUBSYS_NFTABLES<<8 | uint16(cmd)
+}
+
+func flagsOf(cmd Command) uint16 {
+	switch cmd {
+	case NewRule:
+		return unix.NLM_F_REQUEST | unix.NLM_F_CREATE | unix.NLM_F_APPEND
+	case NewTable, NewChain, NewSet, NewElements, NewObject:
+		return unix.NLM_F_REQUEST | unix.NLM_F_CREATE
+	}
+	return unix.NLM_F_REQUEST
+}
+
+// appendMessage appends a message without attributes. Only the frame of a
+// batch has a resource, the subsystem it is for.
+func appendMessage(dst []byte, typ, flags, resource uint16) []byte {
+	dst = binary.NativeEndian.AppendUint32(dst, messageHeader+familyHeader)
+	dst = binary.NativeEndian.AppendUint16(dst, typ)
+	dst = binary.NativeEndian.AppendUint16(dst, flags)
+	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0) // sequence, port
+	nfproto := byte(family)
+	if resource != 0 {
+		nfproto = unix.NFPROTO_UNSPEC
+	}
+	dst = append(dst, nfproto, unix.NFNETLINK_V0)
+	return binary.BigEndian.AppendUint16(dst, resource)
+}
+
+func setLength(buf []byte, start int) {
+	binary.NativeEndian.PutUint32(buf[start:], uint32(len(buf)-start))
+}
+
+func setSequence(msg []byte, sequence uint32) {
+	binary.NativeEndian.PutUint32(msg[8:], sequence)
+}

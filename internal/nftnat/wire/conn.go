@@ -1,0 +1,210 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	sendBuffer = 16 << 20 // so that a mass cut is one transaction
+	// MaxBatch is the largest Batch.Size that a Conn is sure to take where
+	// the process may force socket buffers (CAP_NET_ADMIN in the initial
+	// user namespace). See Conn.Limit.
+	MaxBatch      = sendBuffer / 2
+	receiveBuffer = 64 << 10 // the kernel fills at most 32 KiB of it in a dump
+	dumpAttempts  = 20
+)
+
+// ErrInterrupted says that others kept changing what was being dumped.
+var ErrInterrupted = errors.New("dump was interrupted by changes each time")
+
+// Conn is a socket to nf_tables of one network namespace. Its methods may be
+// called concurrently; they take turns.
+type Conn struct {
+	mu       sync.Mutex
+	nl       *netlink.Conn
+	raw      syscall.RawConn
+	limit    int
+	sequence uint32
+	buf      []byte
+}
+
+// Dial opens a Conn in the namespace that netns is a descriptor of; 0 means
+// the process's own. No thread of the caller changes namespace.
+func Dial(netns int) (*Conn, error) {
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
+	if err != nil {
+		return nil, fmt.Errorf("open nf_tables socket: %w", err)
+	}
+	c := &Conn{nl: nl, buf: make([]byte, receiveBuffer)}
+	if err := c.setUp(); err != nil {
+		return nil, errors.Join(err, nl.Close())
+	}
+	return c, nil
+}
+
+func (c *Conn) setUp() error {
+	for _, o := range []netlink.ConnOption{netlink.ExtendedAcknowledge, netlink.CapAcknowledge} {
+		if err := c.nl.SetOption(o, true); err != nil {
+			return fmt.Errorf("set nf_tables socket option: %w", err)
+		}
+	}
+	if err := c.nl.SetWriteBuffer(sendBuffer); err != nil {
+		return fmt.Errorf("set nf_tables send buffer: %w", err)
+	}
+	size, err := c.nl.WriteBuffer()
+	if err != nil {
+		return fmt.Errorf("read nf_tables send buffer: %w", err)
+	}
+	c.limit = min(MaxBatch, size/2)
+	c.raw, err = c.nl.SyscallConn()
+	return err
+}
+
+// Limit is the largest Batch.Size that Commit takes, in bytes. It is less than
+// MaxBatch where the socket buffer could not be forced.
+func (c *Conn) Limit() int { return c.limit }
+
+// Close closes the socket.
+func (c *Conn) Close() error { return c.nl.Close() }
+
+// Commit sends a batch and returns when the kernel committed it, or refused it
+// whole: then the error is, or joins, an *Error for each operation at fault.
+// The kernel answers before the send returns, so ctx is looked at only before.
+func (c *Conn) Commit(ctx context.Context, b *Batch) error {
+	if b.Empty() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	first := c.sequence + 1
+	c.sequence += uint32(len(b.messages)) + 1
+	if err := c.sendLocked(b.seal(first)); err != nil {
+		return fmt.Errorf("send nf_tables batch of %d bytes: %w", b.Size(), err)
+	}
+	return c.verdictLocked(b, first)
+}
+
+// verdictLocked reads until the acknowledgement of the last operation. A
+// refusal of the batch as such comes under the frame's own number: before that
+// acknowledgement when the commit failed, and alone when nothing was looked at.
+func (c *Conn) verdictLocked(b *Batch, first uint32) error {
+	var errs []error
+	for done := false; !done; {
+		n, err := c.receiveLocked()
+		if err != nil {
+			return fmt.Errorf("receive nf_tables verdict: %w", err)
+		}
+		parseReplies(c.buf[:n], func(r reply) bool {
+			i := int(int32(r.sequence - first))
+			if r.typ != unix.NLMSG_ERROR || i < 0 || i > len(b.messages) {
+				return true // of an earlier batch
+			}
+			op := Op{Verb: "commit"}
+			if i > 0 {
+				op = b.messages[i-1].op
+			}
+			if e := r.errno(); e != 0 {
+				errs = append(errs, &Error{Op: op, Errno: e, Detail: r.detail()})
+			}
+			done = done || i == 0 || i == len(b.messages)
+			return true
+		})
+	}
+	return errors.Join(errs...)
+}
+
+// Get sends one request that is no batch and yields the attributes of each
+// answer. The bytes are valid only until yield returns.
+func (c *Conn) Get(ctx context.Context, cmd Command, body func(dst []byte) []byte, yield func(attrs []byte)) error {
+	return c.request(ctx, cmd, unix.NLM_F_ACK, body, yield)
+}
+
+// Dump reads a list, such as the elements of a set, and yields the attributes
+// of each answer. When others change the list meanwhile it begins again, after
+// a call of restart. The bytes are valid only until yield returns.
+func (c *Conn) Dump(ctx context.Context, cmd Command, body func(dst []byte) []byte, restart func(), yield func(attrs []byte)) error {
+	for range dumpAttempts {
+		restart()
+		err := c.request(ctx, cmd, unix.NLM_F_DUMP, body, yield)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	return ErrInterrupted
+}
+
+func (c *Conn) request(ctx context.Context, cmd Command, flags uint16, body func([]byte) []byte, yield func([]byte)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.sequence++
+	msg := body(appendMessage(nil, messageType(cmd), unix.NLM_F_REQUEST|flags, 0))
+	setLength(msg, 0)
+	setSequence(msg, c.sequence)
+	if err := c.sendLocked(msg); err != nil {
+		return fmt.Errorf("send nf_tables request: %w", err)
+	}
+	return c.answersLocked(yield)
+}
+
+// answersLocked reads the answers to the last request up to their end. It
+// reads on after an interruption, so that nothing stays in the socket.
+func (c *Conn) answersLocked(yield func([]byte)) error {
+	var result error
+	for done := false; !done; {
+		n, err := c.receiveLocked()
+		if err != nil {
+			return fmt.Errorf("receive nf_tables answer: %w", err)
+		}
+		parseReplies(c.buf[:n], func(r reply) bool {
+			if r.sequence != c.sequence {
+				return true
+			}
+			if r.flags&unix.NLM_F_DUMP_INTR != 0 {
+				result = unix.EINTR
+			}
+			switch {
+			case r.typ == unix.NLMSG_DONE, r.typ == unix.NLMSG_ERROR:
+				done = true
+				if e := r.errno(); e != 0 && result == nil {
+					result = e
+				}
+			case len(r.payload) >= familyHeader && result == nil:
+				yield(r.payload[familyHeader:])
+			}
+			return true
+		})
+	}
+	return result
+}
+
+func (c *Conn) sendLocked(b []byte) error {
+	var result error
+	err := c.raw.Write(func(fd uintptr) bool {
+		result = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		return result != unix.EAGAIN
+	})
+	return errors.Join(err, result)
+}
+
+func (c *Conn) receiveLocked() (int, error) {
+	var n int
+	var result error
+	err := c.raw.Read(func(fd uintptr) bool {
+		n, _, result = unix.Recvfrom(int(fd), c.buf, 0)
+		return result != unix.EAGAIN && result != unix.EINTR
+	})
+	return n, errors.Join(err, result)
+}
