@@ -1,0 +1,5 @@
+// Package inspect holds what a NOC can see of a running sessiond and ask of it:
+// views that join a subscriber's record with its binding, filters, events,
+// settings, status and drift. It is pure; the life cycle fills these types and
+// the gRPC services show them.
+package inspect

@@ -1,0 +1,15 @@
+package inspect
+
+import "errors"
+
+// What a request can fail for. Implementations wrap these with context; the
+// gRPC services map each to one code.
+var (
+	ErrNotFound    = errors.New("not found")                                 // no such subscriber or binding
+	ErrNotCovered  = errors.New("no history is kept of that time")           // LookupOutside before the present state began
+	ErrNoGroup     = errors.New("no group has this inside address")          // the address is in no group's inside prefixes, or not in the named one's
+	ErrNotReady    = errors.New("still recovering state after the start")    // ask again shortly
+	ErrUnavailable = errors.New("the database cannot be reached")            // nothing was changed, or the outcome is unknown
+	ErrConflict    = errors.New("changed by somebody else at the same time") // nothing was changed; read again
+	ErrLagging     = errors.New("watcher fell too far behind")               // events were lost; list, then watch again
+)

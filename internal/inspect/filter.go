@@ -1,0 +1,84 @@
+package inspect
+
+import (
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// SubscriberFilter picks subscribers; zero fields match everything.
+type SubscriberFilter struct {
+	Group    string
+	NAS      string       // raw octets, exact
+	UserName string       // raw octets, exact
+	Inside   netip.Prefix // a /32 for one address
+}
+
+// Match reports whether the record passes the filter.
+func (f *SubscriberFilter) Match(r *subscriber.Record) bool {
+	return matches(f.Group, r.Group) &&
+		matches(f.NAS, r.NAS) &&
+		matches(f.UserName, r.UserName) &&
+		within(f.Inside, r.Inside)
+}
+
+// Address returns the only inside address the filter can match, if it names one.
+func (f *SubscriberFilter) Address() (netip.Addr, bool) {
+	return f.Inside.Addr(), f.Inside.IsSingleIP()
+}
+
+// BindingFilter picks bindings; zero fields match everything.
+type BindingFilter struct {
+	Group   string
+	Inside  netip.Prefix
+	Outside netip.Prefix
+	State   lsn.State
+}
+
+// Match reports whether the binding passes the filter.
+func (f *BindingFilter) Match(b *lsn.Binding) bool {
+	return matches(f.Group, b.Group) &&
+		matches(f.State, b.State) &&
+		within(f.Inside, b.Inside) &&
+		within(f.Outside, b.Outside)
+}
+
+// SessionFilter picks sessions; zero fields match everything. A port of 0
+// matches every port.
+type SessionFilter struct {
+	Group       string
+	Protocol    uint8 // IANA number
+	Inside      netip.Prefix
+	Outside     netip.Prefix
+	Remote      netip.Prefix
+	InsidePort  uint16
+	OutsidePort uint16
+	RemotePort  uint16
+}
+
+// Match reports whether the session passes the filter.
+func (f *SessionFilter) Match(s *Session) bool {
+	return matches(f.Group, s.Group) &&
+		matches(f.Protocol, s.Protocol) &&
+		matches(f.InsidePort, s.Inside.Port()) &&
+		matches(f.OutsidePort, s.Outside.Port()) &&
+		matches(f.RemotePort, s.Remote.Port()) &&
+		within(f.Inside, s.Inside.Addr()) &&
+		within(f.Outside, s.Outside.Addr()) &&
+		within(f.Remote, s.Remote.Addr())
+}
+
+// Address returns the only inside address the filter can match, if it names one.
+func (f *SessionFilter) Address() (netip.Addr, bool) {
+	return f.Inside.Addr(), f.Inside.IsSingleIP()
+}
+
+func matches[T comparable](want, got T) bool {
+	var all T
+	return want == all || want == got
+}
+
+func within(p netip.Prefix, a netip.Addr) bool {
+	return !p.IsValid() || p.Contains(a)
+}

@@ -1,0 +1,147 @@
+package inspect
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+func addr(text string) netip.Addr { return netip.MustParseAddr(text) }
+
+func TestOrders(t *testing.T) {
+	t.Parallel()
+	keys := []subscriber.Key{
+		{},
+		{Group: "a", Inside: addr("100.64.0.9")},
+		{Group: "a", Inside: addr("100.64.0.10")},
+		{Group: "b", Inside: addr("100.64.0.1")},
+	}
+	if !slices.IsSortedFunc(keys, CompareKeys) {
+		t.Error("subscriber keys are not ordered by group, then numerically by address")
+	}
+	bindings := []BindingKey{
+		{},
+		{Group: "a", Inside: keys[1].Inside, Outside: addr("198.51.100.9"), First: 2048},
+		{Group: "a", Inside: keys[1].Inside, Outside: addr("198.51.100.10"), First: 1024},
+		{Group: "a", Inside: keys[1].Inside, Outside: addr("198.51.100.10"), First: 10240},
+		{Group: "a", Inside: keys[2].Inside, Outside: addr("198.51.100.1"), First: 1024},
+	}
+	if !slices.IsSortedFunc(bindings, BindingKey.Compare) {
+		t.Error("binding keys are not ordered by group, inside, outside, port")
+	}
+	b := lsn.Binding{
+		Group: "a", Block: lsn.Block{Outside: bindings[1].Outside, First: 2048}, Holder: lsn.Holder{Inside: keys[1].Inside},
+	}
+	if KeyOf(&b) != bindings[1] {
+		t.Errorf("KeyOf: %v", KeyOf(&b))
+	}
+}
+
+func TestSubscriberFilter(t *testing.T) {
+	t.Parallel()
+	r := subscriber.Record{
+		Key:       subscriber.Key{Group: "g", Inside: addr("100.64.0.1")},
+		SessionID: subscriber.SessionID{NAS: "n"}, UserName: "u",
+	}
+	for f, want := range map[SubscriberFilter]bool{
+		{}:                                    true,
+		{Group: "g", NAS: "n", UserName: "u"}: true,
+		{Group: "G"}:                          false,
+		{NAS: "x"}:                            false,
+		{UserName: "x"}:                       false,
+		{Inside: netip.MustParsePrefix("100.64.0.0/24")}: true,
+		{Inside: netip.MustParsePrefix("100.64.1.0/24")}: false,
+	} {
+		if got := f.Match(&r); got != want {
+			t.Errorf("%+v: %v", f, got)
+		}
+	}
+}
+
+func TestBindingFilter(t *testing.T) {
+	t.Parallel()
+	b := lsn.Binding{
+		Group: "g", State: lsn.Held,
+		Block: lsn.Block{Outside: addr("198.51.100.1")}, Holder: lsn.Holder{Inside: addr("100.64.0.1")},
+	}
+	for f, want := range map[BindingFilter]bool{
+		{}:                            true,
+		{Group: "g", State: lsn.Held}: true,
+		{State: lsn.Active}:           false,
+		{Group: "x"}:                  false,
+		{Inside: netip.MustParsePrefix("100.64.0.1/32")}:    true,
+		{Outside: netip.MustParsePrefix("198.51.100.2/32")}: false,
+	} {
+		if got := f.Match(&b); got != want {
+			t.Errorf("%+v: %v", f, got)
+		}
+	}
+}
+
+func TestSessionFilter(t *testing.T) {
+	t.Parallel()
+	s := Session{
+		Group: "g", Protocol: 6,
+		Inside:  netip.MustParseAddrPort("100.64.0.1:4000"),
+		Outside: netip.MustParseAddrPort("198.51.100.1:1024"),
+		Remote:  netip.MustParseAddrPort("203.0.113.5:443"),
+	}
+	for f, want := range map[SessionFilter]bool{
+		{}:                        true,
+		{Group: "g", Protocol: 6}: true,
+		{Group: "x"}:              false,
+		{Protocol: 17}:            false,
+		{InsidePort: 4000}:        true,
+		{InsidePort: 4001}:        false,
+		{OutsidePort: 1024}:       true,
+		{OutsidePort: 1}:          false,
+		{RemotePort: 443}:         true,
+		{RemotePort: 80}:          false,
+		{Inside: netip.MustParsePrefix("100.64.0.2/32")}:    false,
+		{Outside: netip.MustParsePrefix("198.51.100.0/28")}: true,
+		{Remote: netip.MustParsePrefix("203.0.113.6/32")}:   false,
+	} {
+		if got := f.Match(&s); got != want {
+			t.Errorf("%+v: %v", f, got)
+		}
+	}
+}
+
+func TestFilterAddress(t *testing.T) {
+	t.Parallel()
+	one, many := netip.MustParsePrefix("100.64.0.1/32"), netip.MustParsePrefix("100.64.0.0/24")
+	if a, ok := (&SubscriberFilter{Inside: one}).Address(); !ok || a != one.Addr() {
+		t.Errorf("single address: %v, %v", a, ok)
+	}
+	if _, ok := (&SessionFilter{Inside: many}).Address(); ok {
+		t.Error("a /24 was called a single address")
+	}
+	if _, ok := (&SessionFilter{}).Address(); ok {
+		t.Error("no prefix was called a single address")
+	}
+}
+
+func TestSettingsMerge(t *testing.T) {
+	t.Parallel()
+	change := Settings{
+		SubscriberSessionRemoval: true,
+		IdleTimeouts:             IdleTimeouts{TCPEstablished: 1 * time.Second, TCPTransitory: 2 * time.Second, UDP: 3 * time.Second, ICMP: 4 * time.Second},
+	}
+	var all Settings
+	if err := all.Merge(change, SettingNames()); err != nil || all != change {
+		t.Errorf("all: %+v, %v", all, err)
+	}
+	for _, name := range SettingNames() {
+		var one Settings
+		if err := one.Merge(change, []string{name}); err != nil || one == (Settings{}) || one == change {
+			t.Errorf("%s: %+v, %v", name, one, err)
+		}
+	}
+	if err := all.Merge(change, []string{"idle_timeouts.sctp"}); err == nil {
+		t.Error("an unknown setting was taken")
+	}
+}

@@ -1,0 +1,61 @@
+package inspect
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Status is the daemon at a glance.
+type Status struct {
+	Node      string
+	Version   string
+	StartedAt time.Time
+	NotReady  string // why readiness fails; empty when ready
+
+	DatabaseUp      bool
+	DatabaseSuspect string // why absence in the database is not believed (I6); empty when it is whole
+	Settings        Settings
+	Sessions        int // conntrack entries of all subscribers
+	Groups          []GroupStatus
+
+	ReconciledAt time.Time // end of the newest full reconcile; zero before the first
+	Drifts       int       // differences it found
+}
+
+// GroupStatus counts one group.
+type GroupStatus struct {
+	Name        string
+	Subscribers int
+	Pending     int // online without a block
+	Active      int // bindings by state
+	Draining    int
+	Cut         int
+	Held        int
+}
+
+// DriftKind classes a difference between Redis, the engine and the kernel. Its
+// text is the label of the drift metric.
+type DriftKind string
+
+// The kinds of drift.
+const (
+	DriftRecordUnbound     DriftKind = "record_unbound"     // record without a binding, though a block was free
+	DriftRecordUnseen      DriftKind = "record_unseen"      // record whose change the feed did not bring
+	DriftBindingOrphaned   DriftKind = "binding_orphaned"   // live binding without a record
+	DriftBindingUnsaved    DriftKind = "binding_unsaved"    // the database does not have the engine's binding
+	DriftBindingStale      DriftKind = "binding_stale"      // the database has a binding the engine has not
+	DriftElementMissing    DriftKind = "element_missing"    // binding whose gate or map element is not in the kernel
+	DriftElementDiffers    DriftKind = "element_differs"    // kernel element other than the binding says
+	DriftElementOrphaned   DriftKind = "element_orphaned"   // kernel element without a binding
+	DriftSessionOrphaned   DriftKind = "session_orphaned"   // conntrack entry of an address without a binding
+	DriftSessionOutOfBlock DriftKind = "session_outofblock" // conntrack entry outside its subscriber's block (NAT-40)
+)
+
+// Drift is one difference between Redis, the engine and the kernel.
+type Drift struct {
+	Kind   DriftKind
+	Group  string
+	Inside netip.Addr
+	What   string // one line for a person: what was found, and what mends it
+	Mended bool   // false in a dry run, and where guards forbid it
+}

@@ -1,0 +1,78 @@
+package inspect
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Subscriber is one online subscriber: the record and what NAT gave it.
+type Subscriber struct {
+	subscriber.Record
+	Binding *Binding // the live binding; nil while there is none
+	Pending bool     // online, but the pool had no free block yet
+}
+
+// Binding is one binding with what the kernel and the teardown say of it.
+type Binding struct {
+	lsn.Binding
+	Sessions int // conntrack entries the subscriber has now; 0 once Held
+}
+
+// BindingKey names one binding and orders bindings. An inside address has at
+// most one live binding, but may have held ones beside it.
+type BindingKey struct {
+	Group   string
+	Inside  netip.Addr
+	Outside netip.Addr
+	First   lsn.Port
+}
+
+// KeyOf returns the key of a binding.
+func KeyOf(b *lsn.Binding) BindingKey {
+	return BindingKey{Group: b.Group, Inside: b.Inside, Outside: b.Outside, First: b.First}
+}
+
+// Compare orders by group, inside address, outside address, first port. The
+// zero key comes before every other.
+func (k BindingKey) Compare(o BindingKey) int {
+	return cmp.Or(
+		cmp.Compare(k.Group, o.Group),
+		k.Inside.Compare(o.Inside),
+		k.Outside.Compare(o.Outside),
+		cmp.Compare(k.First, o.First),
+	)
+}
+
+// CompareKeys orders subscribers by group, then inside address. The zero key
+// comes before every other.
+func CompareKeys(a, b subscriber.Key) int {
+	return cmp.Or(cmp.Compare(a.Group, b.Group), a.Inside.Compare(b.Inside))
+}
+
+// Direction says who began a session.
+type Direction uint8
+
+// The directions of a session.
+const (
+	Outbound Direction = iota + 1 // the subscriber sent the first packet
+	Inbound                       // a remote host did
+)
+
+// Session is one conntrack entry of a subscriber. For ICMP echo the inside and
+// outside ports hold the query identifier and the remote port is 0.
+type Session struct {
+	Group     string
+	Protocol  uint8 // IANA number: 1 ICMP, 6 TCP, 17 UDP
+	Inside    netip.AddrPort
+	Outside   netip.AddrPort
+	Remote    netip.AddrPort
+	State     string        // TCP state as conntrack prints it ("ESTABLISHED"), else "ASSURED", "REPLIED" or "UNREPLIED"
+	ExpiresIn time.Duration // until it idles out if nothing more passes
+	Packets   uint64        // both directions; 0 when the kernel does not count
+	Bytes     uint64        // both directions; 0 when the kernel does not count
+	Direction Direction
+}

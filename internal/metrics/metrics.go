@@ -1,0 +1,175 @@
+package metrics
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// seconds are the buckets of all durations: from a hundred microseconds to ten
+// seconds.
+var seconds = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+// Metrics is what sessiond counts. Its methods may be called concurrently.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	radiusRequests *prometheus.CounterVec
+	radiusResponse prometheus.Histogram
+	removals       *prometheus.CounterVec
+	stopToCut      prometheus.Histogram
+	stopToReaped   prometheus.Histogram
+	drift          *prometheus.CounterVec
+}
+
+// New returns the metrics of a sessiond of the given version.
+func New(version string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		radiusRequests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_radius_requests_total",
+			Help: "RADIUS packets received, by configured client, kind of request and result (RFC 4671).",
+		}, []string{"client", "type", "result"}),
+		radiusResponse: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "sessiond_radius_response_seconds",
+			Help:    "Time from the receipt of an accounting request to its reply.",
+			Buckets: seconds,
+		}),
+		removals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_removals_total",
+			Help: "Bindings torn down and proved to be gone, by group and by why the record ended.",
+		}, []string{"group", "reason"}),
+		stopToCut: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "sessiond_stop_to_cut_seconds",
+			Help:    "Time from the deletion of a record to the closing of its gate.",
+			Buckets: seconds,
+		}),
+		stopToReaped: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "sessiond_stop_to_reaped_seconds",
+			Help:    "Time from the deletion of a record to the proof that no conntrack entry is left.",
+			Buckets: seconds,
+		}),
+		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_drift_total",
+			Help: "Differences between Redis, engine and kernel that were found and mended, by kind.",
+		}, []string{"kind"}),
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "sessiond_build_info",
+		Help: "Always 1; the version is the label.",
+	}, []string{"version"})
+	build.WithLabelValues(version).Set(1)
+	m.registry.MustRegister(m.radiusRequests, m.radiusResponse, m.removals, m.stopToCut, m.stopToReaped, m.drift, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Watch adds the metrics that are read from the source at each scrape.
+func (m *Metrics) Watch(s Source) { m.registry.MustRegister(collector{s}) }
+
+// Handler serves the metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// Request counts one RADIUS packet; took is zero when it was not answered.
+func (m *Metrics) Request(client, kind, result string, took time.Duration) {
+	m.radiusRequests.WithLabelValues(client, kind, result).Inc()
+	if took > 0 {
+		m.radiusResponse.Observe(took.Seconds())
+	}
+}
+
+// Removed counts one binding that was torn down.
+func (m *Metrics) Removed(group string, why subscriber.Reason) {
+	m.removals.WithLabelValues(group, strings.ToLower(why.String())).Inc()
+}
+
+// StopToCut observes the time from a record's deletion to the closed gate.
+func (m *Metrics) StopToCut(d time.Duration) { m.stopToCut.Observe(max(0, d.Seconds())) }
+
+// StopToReaped observes the time from a record's deletion to nothing left.
+func (m *Metrics) StopToReaped(d time.Duration) { m.stopToReaped.Observe(max(0, d.Seconds())) }
+
+// Drift counts one difference.
+func (m *Metrics) Drift(kind string) { m.drift.WithLabelValues(kind).Inc() }
+
+// Source is what states are read from.
+type Source interface {
+	Snapshot() Snapshot
+}
+
+// Snapshot is the state at one scrape.
+type Snapshot struct {
+	RedisUp         bool
+	DatabaseSuspect bool
+	Sessions        int // conntrack entries of all subscribers
+	Groups          []Group
+}
+
+// Group is the state of one group.
+type Group struct {
+	Name        string
+	Subscribers int
+	Pending     int
+	Bindings    map[string]int // by state: active, draining, cut, held
+	Blocks      map[string]int // by state: used, held, free
+}
+
+var (
+	subscribers = desc("subscribers", "Subscribers online, by group.", "group")
+	pending     = desc("subscribers_pending", "Subscribers online that wait for a block, by group.", "group")
+	bindings    = desc("bindings", "Bindings, by group and state.", "group", "state")
+	blocks      = desc("blocks", "Port blocks, by group and state.", "group", "state")
+	sessions    = desc("sessions", "Conntrack entries of subscribers.")
+	redisUp     = desc("redis_up", "1 while Redis answers, else 0.")
+	suspect     = desc("database_suspect", "1 while the database is not known to be complete, else 0; nobody is removed for being absent from it.")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("sessiond_"+name, help, labels, nil)
+}
+
+// collector reads the source at each scrape.
+type collector struct{ source Source }
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, redisUp, suspect} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
+	}
+	s := c.source.Snapshot()
+	gauge(redisUp, number(s.RedisUp))
+	gauge(suspect, number(s.DatabaseSuspect))
+	gauge(sessions, s.Sessions)
+	for _, g := range s.Groups {
+		gauge(subscribers, g.Subscribers, g.Name)
+		gauge(pending, g.Pending, g.Name)
+		for state, n := range g.Bindings {
+			gauge(bindings, n, g.Name, state)
+		}
+		for state, n := range g.Blocks {
+			gauge(blocks, n, g.Name, state)
+		}
+	}
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

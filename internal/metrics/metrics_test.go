@@ -1,0 +1,93 @@
+package metrics
+
+import (
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+type fixed Snapshot
+
+func (f fixed) Snapshot() Snapshot { return Snapshot(f) }
+
+// used returns metrics of which every one has a value.
+func used() *Metrics {
+	m := New("v1")
+	m.Watch(fixed{
+		RedisUp: true, DatabaseSuspect: true, Sessions: 7,
+		Groups: []Group{{
+			Name: "default", Subscribers: 3, Pending: 1,
+			Bindings: map[string]int{"active": 2}, Blocks: map[string]int{"free": 9},
+		}},
+	})
+	m.Request("bng1", "start", "ok", time.Millisecond)
+	m.Request("", "unread", "unknown_client", 0)
+	m.Removed("default", subscriber.ReasonStop)
+	m.StopToCut(time.Millisecond)
+	m.StopToReaped(-time.Millisecond) // the database's clock may be ahead
+	m.Drift("element_missing")
+	return m
+}
+
+func TestNamesAreLinted(t *testing.T) {
+	problems, err := testutil.GatherAndLint(used().registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if ours(p) {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+func ours(p promlint.Problem) bool { return strings.HasPrefix(p.Metric, "sessiond_") }
+
+// TestContract: the names that dashboards rely on.
+func TestContract(t *testing.T) {
+	w := httptest.NewRecorder()
+	used().Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, line := range []string{
+		`sessiond_radius_requests_total{client="bng1",result="ok",type="start"} 1`,
+		`sessiond_radius_response_seconds_count 1`,
+		`sessiond_subscribers{group="default"} 3`,
+		`sessiond_bindings{group="default",state="active"} 2`,
+		`sessiond_blocks{group="default",state="free"} 9`,
+		`sessiond_removals_total{group="default",reason="stop"} 1`,
+		`sessiond_stop_to_cut_seconds_count 1`,
+		`sessiond_stop_to_reaped_seconds_count 1`,
+		`sessiond_sessions 7`,
+		`sessiond_drift_total{kind="element_missing"} 1`,
+		`sessiond_redis_up 1`,
+		`sessiond_database_suspect 1`,
+		`sessiond_build_info{version="v1"} 1`,
+	} {
+		if !strings.Contains(w.Body.String(), line+"\n") {
+			t.Errorf("missing: %s", line)
+		}
+	}
+}
+
+// TestEveryMetricIsDocumented: docs/metrics.md names them all.
+func TestEveryMetricIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := used().registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if name := f.GetName(); strings.HasPrefix(name, "sessiond_") && !strings.Contains(string(doc), "`"+name+"`") {
+			t.Errorf("docs/metrics.md does not name %s", name)
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+)
+
+// Status returns the life cycle at a glance; who serves it adds version and
+// start time.
+func (m *Manager) Status(context.Context) (inspect.Status, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s := inspect.Status{
+		Node:            m.node,
+		NotReady:        m.notReadyLocked(),
+		DatabaseUp:      m.redisErr == nil,
+		DatabaseSuspect: m.suspicionLocked(),
+		Settings:        m.settings,
+		Sessions:        m.kernel.SessionTotal(),
+		ReconciledAt:    m.reconciled,
+		Drifts:          m.drifts,
+	}
+	for _, g := range m.groups {
+		s.Groups = append(s.Groups, m.groupStatusLocked(g))
+	}
+	slices.SortFunc(s.Groups, func(a, b inspect.GroupStatus) int { return strings.Compare(a.Name, b.Name) })
+	return s, nil
+}
+
+// NotReady says why the daemon is not ready, or nothing when it is.
+func (m *Manager) NotReady() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if cause := m.notReadyLocked(); cause != "" {
+		return errors.New(cause)
+	}
+	return nil
+}
+
+func (m *Manager) notReadyLocked() string {
+	switch {
+	case m.redisErr != nil:
+		return fmt.Sprintf("redis: %v", m.redisErr)
+	case !m.settled:
+		return "restoring bindings and comparing them with database and kernel"
+	}
+	return ""
+}
+
+// suspicionLocked says why absence in the database is not believed.
+func (m *Manager) suspicionLocked() string {
+	var causes []string
+	for _, g := range m.groups {
+		switch {
+		case g.suspect:
+			causes = append(causes, fmt.Sprintf("group %s: the database lost its epoch marker or went back in time", g.name))
+		case g.lost > 0:
+			causes = append(causes, fmt.Sprintf("group %s: %d records were written back and no BNG has confirmed them yet", g.name, g.lost))
+		}
+	}
+	slices.Sort(causes)
+	return strings.Join(causes, "; ")
+}
+
+func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
+	s := inspect.GroupStatus{Name: g.name, Pending: m.engine.Pending(g.name)}
+	for _, x := range m.slots {
+		if x.online && x.record.Group == g.name {
+			s.Subscribers++
+		}
+	}
+	m.engine.Bindings(g.name, func(b lsn.Binding) bool {
+		switch b.State {
+		case lsn.Active:
+			s.Active++
+		case lsn.Draining:
+			s.Draining++
+		case lsn.Cut:
+			s.Cut++
+		case lsn.Held:
+			s.Held++
+		}
+		return true
+	})
+	return s
+}
+
+// Reconcile compares database, engine and kernel in full.
+func (m *Manager) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, error) {
+	if m.NotReady() != nil {
+		return nil, fmt.Errorf("%w: %w", inspect.ErrNotReady, m.NotReady())
+	}
+	drifts, err := m.reconcileAll(ctx, dryRun)
+	if err != nil {
+		return drifts, fmt.Errorf("%w: %w", inspect.ErrUnavailable, err)
+	}
+	return drifts, nil
+}
+
+// Quiet waits until no slot is being worked on and all bindings are stored.
+func (m *Manager) Quiet(ctx context.Context) error {
+	for {
+		m.mu.RLock()
+		busy := m.busy + len(m.unsaved)
+		m.mu.RUnlock()
+		if busy == 0 {
+			return nil
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return fmt.Errorf("%d addresses and bindings are being worked on: %w", busy, err)
+		}
+	}
+}

@@ -1,0 +1,11 @@
+// Package session is the life cycle of a subscriber's NAT state: it follows the
+// change feed of the database and drives port blocks and kernel to match.
+//
+// Everything that ends a subscriber arrives here as one thing, a Deleted change
+// in the feed. Each inside address has a slot; step.go decides what a slot
+// needs next from what is known of it, and nothing else does. I/O is done by
+// executors (executors.go) that work on batches and report back; the lock is
+// never held across I/O.
+//
+// Lock order: Manager.mu, then the leaf locks of queue and hub.
+package session

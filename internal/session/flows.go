@@ -1,0 +1,58 @@
+package session
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nftnat"
+)
+
+// Sessions hands every matching conntrack entry to yield.
+func (m *Manager) Sessions(ctx context.Context, f inspect.SessionFilter, yield func(inspect.Session) error) error {
+	return m.eachSession(ctx, f, func(_ nftnat.Session, v inspect.Session) error { return yield(v) })
+}
+
+// CountSessions counts the matching conntrack entries.
+func (m *Manager) CountSessions(ctx context.Context, f inspect.SessionFilter) (int, error) {
+	n := 0
+	err := m.eachSession(ctx, f, func(nftnat.Session, inspect.Session) error { n++; return nil })
+	return n, err
+}
+
+// TerminateSessions deletes the matching conntrack entries.
+func (m *Manager) TerminateSessions(ctx context.Context, f inspect.SessionFilter) (int, error) {
+	var doomed []nftnat.Session
+	err := m.eachSession(ctx, f, func(s nftnat.Session, _ inspect.Session) error {
+		doomed = append(doomed, s)
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for i, s := range doomed {
+		if err := m.kernel.KillSession(ctx, s); err != nil {
+			return i, err
+		}
+	}
+	return len(doomed), nil
+}
+
+func (m *Manager) eachSession(ctx context.Context, f inspect.SessionFilter, yield func(nftnat.Session, inspect.Session) error) error {
+	return m.kernel.Sessions(ctx, func(s nftnat.Session) error {
+		v := sessionView(m.groupName(s.Inside.Addr()), s)
+		if !f.Match(&v) {
+			return nil
+		}
+		return yield(s, v)
+	})
+}
+
+func (m *Manager) groupName(inside netip.Addr) string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if g := m.groupOfLocked(inside); g != nil {
+		return g.name
+	}
+	return ""
+}

@@ -1,0 +1,331 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// watchBuffer is how many events a watcher may fall behind.
+const watchBuffer = 4096
+
+// Options say what a Manager is made of. All fields are required but those
+// marked optional.
+type Options struct {
+	Store          Store
+	Kernel         Kernel
+	Groups         []lsn.GroupConfig
+	Node           string
+	Settings       inspect.Settings // first values, used where the database has none
+	Observer       Observer
+	Logger         *slog.Logger
+	ReconcileEvery time.Duration    // optional; default 30 s
+	Now            func() time.Time // optional; default time.Now
+}
+
+// A Manager follows the database and makes port blocks and kernel agree.
+type Manager struct {
+	store    Store
+	kernel   Kernel
+	node     string
+	observer Observer
+	log      *slog.Logger
+	every    time.Duration
+	now      func() time.Time
+	events   *inspect.Broadcaster
+	ready    chan struct{} // closed once every group was reconciled for the first time
+	nudge    chan struct{} // asks for a reconcile now
+
+	saves   *queue[save]
+	opens   *queue[netip.Addr]
+	cuts    *queue[netip.Addr]
+	reaps   *queue[netip.Addr]
+	missing *queue[missing]
+	timers  *timers
+
+	reconciling sync.Mutex // one reconcile at a time; taken before mu
+
+	applying    sync.Mutex // one change of settings at a time; taken before mu
+	applied     bool       // the kernel has the settings; guarded by applying
+	badSettings atomic.Bool
+
+	mu              sync.RWMutex
+	engine          *lsn.Engine
+	groups          map[string]*group
+	inside, outside []netip.Prefix // served since the start, for reloads
+	slots           map[netip.Addr]*slot
+	draining        map[netip.Addr]struct{}
+	unsaved         map[lsn.Block]int // writes to stored bindings that are under way
+	settings        inspect.Settings
+	busy            int // slots an executor works for
+	settled         bool
+	reconciled      time.Time // end of the newest full reconcile
+	drifts          int       // differences it found
+	redisErr        error     // why the database cannot be used now; nil when it can
+	tasks           *errgroup.Group
+	tasksCtx        context.Context
+}
+
+// group is the state of one LSN group.
+type group struct {
+	name     string
+	config   lsn.GroupConfig
+	cancel   context.CancelFunc
+	position string // last feed entry taken; "" before the first sync
+	epoch    string // epoch marker of the database this group trusts
+	suspect  bool   // the database lost its marker or went back in time
+	lost     int    // records written back that no BNG has confirmed yet
+	adopted  bool   // kernel and stored bindings were taken over
+	synced   bool   // reconciled at least once
+	moved    chan struct{}
+	touched  map[netip.Addr]struct{} // addresses that changed during a reconcile; nil outside
+}
+
+// New returns a Manager; Run makes it work.
+func New(o Options) (*Manager, error) {
+	switch {
+	case o.Store == nil, o.Kernel == nil, o.Observer == nil, o.Logger == nil:
+		return nil, errors.New("session: Store, Kernel, Observer and Logger are required")
+	case o.Node == "":
+		return nil, errors.New("session: Node is required")
+	}
+	engine, err := lsn.New(o.Groups)
+	if err != nil {
+		return nil, fmt.Errorf("session: %w", err)
+	}
+	m := &Manager{
+		store: o.Store, kernel: o.Kernel, node: o.Node, observer: o.Observer, log: o.Logger,
+		every: o.ReconcileEvery, now: o.Now, settings: o.Settings,
+		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1),
+		saves: newQueue[save](), opens: newQueue[netip.Addr](), cuts: newQueue[netip.Addr](),
+		reaps: newQueue[netip.Addr](), missing: newQueue[missing](), timers: newTimers(),
+		engine: engine, groups: map[string]*group{}, slots: map[netip.Addr]*slot{},
+		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{},
+		redisErr: errors.New("not asked yet"),
+	}
+	if m.every == 0 {
+		m.every = 30 * time.Second
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	for _, c := range o.Groups {
+		m.groups[c.Name] = newGroup(c)
+	}
+	return m, nil
+}
+
+func newGroup(c lsn.GroupConfig) *group {
+	return &group{name: c.Name, config: c, moved: make(chan struct{})}
+}
+
+// Ready is closed once everything was restored and reconciled.
+func (m *Manager) Ready() <-chan struct{} { return m.ready }
+
+// Run works until ctx ends, and leaves database and kernel as they stand (I9).
+func (m *Manager) Run(ctx context.Context) error {
+	tasks, ctx := errgroup.WithContext(ctx)
+	for _, task := range []func(context.Context) error{
+		m.runSaves, m.runCuts, m.runOpens, m.runReaps, m.runMissing,
+		m.runTimers, m.runIdle, m.runVanished, m.runWatchdog, m.runReconcile,
+	} {
+		tasks.Go(func() error { return task(ctx) })
+	}
+	m.mu.Lock()
+	m.tasks, m.tasksCtx = tasks, ctx
+	for _, g := range m.groups {
+		m.followLocked(g)
+	}
+	m.mu.Unlock()
+	err := tasks.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// followLocked starts the task that follows one group's feed.
+func (m *Manager) followLocked(g *group) {
+	ctx, cancel := context.WithCancel(m.tasksCtx)
+	g.cancel = cancel
+	m.tasks.Go(func() error { return m.follow(ctx, g) })
+}
+
+// groupOfLocked returns the group whose inside prefixes contain the address.
+func (m *Manager) groupOfLocked(inside netip.Addr) *group {
+	for _, g := range m.groups {
+		for _, p := range g.config.Inside {
+			if p.Contains(inside) {
+				return g
+			}
+		}
+	}
+	return nil
+}
+
+// stepLocked gives a slot its next step, if it needs one and no executor works
+// for it already, and forgets it when nothing of it is left.
+func (m *Manager) stepLocked(s *slot) {
+	if s.busy {
+		return
+	}
+	inside := s.inside()
+	switch next(m.factsLocked(s)) {
+	case allocate:
+		m.allocateLocked(s)
+	case flush, reap:
+		m.workLocked(s)
+		m.reaps.push(inside)
+	case program:
+		m.workLocked(s)
+		m.opens.push(inside)
+	case drain:
+		m.drainLocked(s)
+	case closeGate:
+		m.closeLocked(s)
+	}
+	if s.gone() {
+		m.forgetLocked(s)
+	}
+}
+
+func (m *Manager) factsLocked(s *slot) facts {
+	f := facts{
+		phase:   s.phase,
+		online:  s.online,
+		own:     s.tenure == s.boundTenure && !s.stray,
+		stray:   s.stray,
+		removal: m.settings.SubscriberSessionRemoval,
+	}
+	switch s.phase {
+	case idle:
+		f.pending = s.online && m.engine.IsPending(s.record.Group, s.inside())
+	case saved, draining:
+		f.sessions = m.kernel.SessionCount(s.inside())
+	}
+	return f
+}
+
+func (m *Manager) workLocked(s *slot) {
+	s.busy = true
+	m.busy++
+}
+
+// restLocked ends an executor's work for the slot.
+func (m *Manager) restLocked(s *slot) {
+	s.busy = false
+	m.busy--
+	m.touchLocked(s.record.Key)
+}
+
+func (m *Manager) touchLocked(k subscriber.Key) {
+	if g := m.groups[k.Group]; g != nil && g.touched != nil {
+		g.touched[k.Inside] = struct{}{}
+	}
+}
+
+// saveLocked has a change of a binding stored.
+func (m *Manager) saveLocked(s save) {
+	m.unsaved[s.binding.Block]++
+	m.saves.push(s)
+}
+
+// allocateLocked takes a block for the slot. With the pool exhausted the
+// subscriber stays pending and is served when a block comes free (NAT-37).
+func (m *Manager) allocateLocked(s *slot) {
+	if b, ok := m.engine.Live(s.record.Group, s.inside()); ok { // served while it waited
+		m.boundLocked(s, b)
+		return
+	}
+	b, err := m.engine.Allocate(s.record.Group, holderOf(&s.record), m.now())
+	switch {
+	case errors.Is(err, lsn.ErrExhausted):
+		m.log.Warn("pool exhausted, subscriber waits for a block", "group", s.record.Group, "inside", s.inside())
+		m.publishLocked(inspect.EventPending, s)
+	case err != nil:
+		m.log.Error("allocate block", "group", s.record.Group, "inside", s.inside(), "err", err)
+	default:
+		m.boundLocked(s, b)
+	}
+}
+
+// boundLocked gives the slot its new binding and has it stored: bindings are in
+// the database before they are in the kernel.
+func (m *Manager) boundLocked(s *slot, b lsn.Binding) {
+	s.block, s.boundTenure, s.phase, s.over = b.Block, s.tenure, saved, nil
+	m.workLocked(s)
+	m.saveLocked(save{binding: b, slot: s.inside()})
+}
+
+func (m *Manager) drainLocked(s *slot) {
+	b, err := m.engine.Drain(s.record.Group, s.inside(), s.over.at)
+	if err != nil {
+		m.log.Error("drain binding", "group", s.record.Group, "inside", s.inside(), "err", err)
+		return
+	}
+	m.saveLocked(save{binding: b})
+	m.workLocked(s)
+	s.phase = draining
+	m.draining[s.inside()] = struct{}{}
+	m.cuts.push(s.inside())
+}
+
+func (m *Manager) closeLocked(s *slot) {
+	if !s.stray {
+		if _, err := m.engine.Cut(s.record.Group, s.inside(), s.over.at); err != nil {
+			m.log.Error("cut binding", "group", s.record.Group, "inside", s.inside(), "err", err)
+		}
+	}
+	delete(m.draining, s.inside())
+	m.workLocked(s)
+	s.phase = cut
+	m.cuts.push(s.inside())
+}
+
+// releaseLocked puts the block of a reaped slot into quarantine.
+func (m *Manager) releaseLocked(s *slot) {
+	s.phase = idle
+	if s.stray {
+		s.stray, s.block = false, lsn.Block{}
+		return
+	}
+	b, err := m.engine.Hold(s.record.Group, s.inside(), m.now())
+	if err != nil {
+		m.log.Error("hold block", "group", s.record.Group, "inside", s.inside(), "err", err)
+		return
+	}
+	s.block = lsn.Block{}
+	m.saveLocked(save{binding: b})
+	m.timers.wakeUp()
+}
+
+func (m *Manager) forgetLocked(s *slot) {
+	m.engine.Forget(s.record.Group, s.inside())
+	delete(m.slots, s.inside())
+}
+
+// settleLocked closes Ready once all groups are synced and no slot is busy.
+func (m *Manager) settleLocked() {
+	if m.settled || m.busy > 0 {
+		return
+	}
+	for _, g := range m.groups {
+		if !g.synced {
+			return
+		}
+	}
+	m.settled = true
+	close(m.ready)
+	m.log.Info("restored and reconciled", "subscribers", len(m.slots))
+}

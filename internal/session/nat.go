@@ -1,0 +1,77 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+)
+
+// Bindings returns up to limit bindings behind after, held ones included.
+func (m *Manager) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) ([]inspect.Binding, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var found []lsn.Binding
+	for name := range m.groups {
+		m.engine.Bindings(name, func(b lsn.Binding) bool {
+			if f.Match(&b) && inspect.KeyOf(&b).Compare(after) > 0 && m.inForceLocked(&b) {
+				found = append(found, b)
+			}
+			return true
+		})
+	}
+	slices.SortFunc(found, func(a, b lsn.Binding) int { return inspect.KeyOf(&a).Compare(inspect.KeyOf(&b)) })
+	found = found[:min(limit, len(found))]
+	views := make([]inspect.Binding, len(found))
+	for i, b := range found {
+		views[i] = m.bindingViewLocked(b)
+	}
+	return views, nil
+}
+
+// inForceLocked hides a binding that is allocated but not programmed yet: it is
+// not ACTIVE before packets can use it.
+func (m *Manager) inForceLocked(b *lsn.Binding) bool {
+	if b.State != lsn.Active {
+		return true
+	}
+	s := m.slots[b.Inside]
+	return s != nil && s.phase != idle && s.phase != saved
+}
+
+func (m *Manager) bindingViewLocked(b lsn.Binding) inspect.Binding {
+	v := inspect.Binding{Binding: b}
+	if b.State != lsn.Held {
+		v.Sessions = m.kernel.SessionCount(b.Inside)
+	}
+	return v
+}
+
+// LookupOutside returns whose a public port is now, or was at a time that the
+// present bindings cover.
+func (m *Manager) LookupOutside(_ context.Context, outside netip.Addr, port lsn.Port, at time.Time) (inspect.Binding, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	b, ok := m.engine.AtOutside(outside, port)
+	if at.IsZero() || !at.Before(m.now()) {
+		if !ok {
+			return inspect.Binding{}, fmt.Errorf("port %s:%d belongs to nobody now: %w", outside, port, inspect.ErrNotFound)
+		}
+		return m.bindingViewLocked(b), nil
+	}
+	if !ok || at.Before(b.AllocatedAt) {
+		return inspect.Binding{}, fmt.Errorf("port %s:%d at %s: %w", outside, port, at.UTC().Format(time.RFC3339), inspect.ErrNotCovered)
+	}
+	return m.bindingViewLocked(b), nil
+}
+
+// Pools counts the blocks of every outside prefix.
+func (m *Manager) Pools(context.Context) ([]lsn.Usage, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.engine.Usage(), nil
+}

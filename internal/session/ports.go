@@ -1,0 +1,60 @@
+package session
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// Store is what the life cycle needs of the database. *subscriberdb.DB is one.
+type Store interface {
+	Ping(ctx context.Context) error
+
+	Tail(ctx context.Context, group string) (string, error)
+	Feed(ctx context.Context, group, after string, limit int, block time.Duration) ([]subscriber.Change, string, error)
+	Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error
+	Vanished(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error
+	Bury(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error
+	Restore(ctx context.Context, records []subscriber.Record) error
+
+	Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error)
+	Delete(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) ([]subscriber.Record, error)
+
+	Marker(ctx context.Context, group string) (subscriberdb.Marker, bool, error)
+	SetMarker(ctx context.Context, group string, m subscriberdb.Marker) error
+
+	Bindings(ctx context.Context, group string, yield func([]subscriberdb.Binding) error) error
+	SaveBindings(ctx context.Context, group string, put []subscriberdb.Binding, remove []subscriberdb.Block) error
+
+	Settings(ctx context.Context) (map[string]string, error)
+	InitSettings(ctx context.Context, first map[string]string) error
+	SetSettings(ctx context.Context, changed map[string]string) error
+}
+
+// Kernel is the NAT below: *nftnat.Kernel, or its in-memory twin.
+type Kernel interface {
+	Ready() <-chan struct{} // closed once its sessions are known
+	Entries(ctx context.Context) ([]nftnat.Entry, error)
+	Apply(ctx context.Context, entries []nftnat.Entry) error
+	Reap(ctx context.Context, inside []netip.Addr) ([]nftnat.Receipt, error)
+	Sessions(ctx context.Context, yield func(nftnat.Session) error) error
+	KillSession(ctx context.Context, s nftnat.Session) error
+	Refresh(ctx context.Context, inside []netip.Addr) error // looks again at the sessions of a few addresses
+	SessionCount(inside netip.Addr) int
+	SessionTotal() int
+	Idle() <-chan netip.Addr
+	SetTimeouts(ctx context.Context, t nftnat.Timeouts) error
+	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
+}
+
+// Observer is told what happened, for metrics. Its methods must not block.
+type Observer interface {
+	Removed(group string, reason subscriber.Reason)
+	StopToCut(time.Duration)    // record deleted to gate closed
+	StopToReaped(time.Duration) // record deleted to nothing left
+	Drift(kind string)
+}

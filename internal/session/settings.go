@@ -1,0 +1,149 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nftnat"
+)
+
+// The database keeps the live settings as text that a person can read and set:
+// "on" or "off" for the toggle, Go durations for the timeouts.
+
+func formatSettings(s inspect.Settings, names []string) map[string]string {
+	text := make(map[string]string, len(names))
+	for _, name := range names {
+		if name == inspect.SettingRemoval {
+			text[name] = map[bool]string{true: "on", false: "off"}[s.SubscriberSessionRemoval]
+		} else if d := s.IdleTimeouts.Field(name); d != nil {
+			text[name] = d.String()
+		}
+	}
+	return text
+}
+
+// parseSettings lays the database's settings over those in force. What cannot
+// be read stays as it is and is reported.
+func parseSettings(now inspect.Settings, text map[string]string) (inspect.Settings, error) {
+	var bad []error
+	for name, value := range text {
+		if err := parseSetting(&now, name, strings.TrimSpace(value)); err != nil {
+			bad = append(bad, fmt.Errorf("sessiond:settings %s: %w", name, err))
+		}
+	}
+	return now, errors.Join(bad...)
+}
+
+func parseSetting(s *inspect.Settings, name, value string) error {
+	if name == inspect.SettingRemoval {
+		switch value {
+		case "on", "true", "1":
+			s.SubscriberSessionRemoval = true
+		case "off", "false", "0":
+			s.SubscriberSessionRemoval = false
+		default:
+			return fmt.Errorf("%q is neither on nor off", value)
+		}
+		return nil
+	}
+	field := s.IdleTimeouts.Field(name)
+	if field == nil {
+		return nil // a newer version's setting
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		return err
+	}
+	if d < time.Second {
+		return fmt.Errorf("%v is below one second", d)
+	}
+	*field = d
+	return nil
+}
+
+// loadSettings stores the first values where the database has none, and applies
+// those it has.
+func (m *Manager) loadSettings(ctx context.Context) error {
+	m.mu.RLock()
+	now := m.settings
+	m.mu.RUnlock()
+	text, err := m.store.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	if missing := missingSettings(text); len(missing) > 0 {
+		if err := m.store.InitSettings(ctx, formatSettings(now, missing)); err != nil {
+			return err
+		}
+	}
+	wanted, bad := parseSettings(now, text)
+	if bad != nil && !m.badSettings.Swap(true) {
+		m.log.Warn("settings in the database cannot be read, ignored", "err", bad)
+	} else if bad == nil {
+		m.badSettings.Store(false)
+	}
+	return m.applySettings(ctx, wanted)
+}
+
+func missingSettings(text map[string]string) []string {
+	var names []string
+	for _, name := range inspect.SettingNames() {
+		if _, ok := text[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// applySettings puts settings in force. Switching removal on cuts what drains.
+func (m *Manager) applySettings(ctx context.Context, s inspect.Settings) error {
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	m.mu.RLock()
+	before := m.settings
+	m.mu.RUnlock()
+	if before == s && m.applied {
+		return nil
+	}
+	if before.IdleTimeouts != s.IdleTimeouts || !m.applied {
+		if err := m.kernel.SetTimeouts(ctx, nftnat.Timeouts(s.IdleTimeouts)); err != nil {
+			return err
+		}
+	}
+	m.applied = true
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.settings = s
+	if before.SubscriberSessionRemoval != s.SubscriberSessionRemoval {
+		m.log.Info("setting changed", "subscriber_session_removal", s.SubscriberSessionRemoval)
+		for inside := range m.draining {
+			m.stepLocked(m.slots[inside])
+		}
+	}
+	return nil
+}
+
+// Settings returns the live settings.
+func (m *Manager) Settings(context.Context) (inspect.Settings, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.settings, nil
+}
+
+// UpdateSettings stores and applies the named settings.
+func (m *Manager) UpdateSettings(ctx context.Context, s inspect.Settings, names []string) (inspect.Settings, error) {
+	m.mu.RLock()
+	wanted := m.settings
+	m.mu.RUnlock()
+	if err := wanted.Merge(s, names); err != nil {
+		return wanted, err
+	}
+	if err := m.store.SetSettings(ctx, formatSettings(wanted, names)); err != nil {
+		return wanted, unavailable(err)
+	}
+	return wanted, m.applySettings(ctx, wanted)
+}

@@ -1,0 +1,154 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// takenWithin bounds how long a change made here is waited for to come back
+// through the feed.
+const takenWithin = 2 * time.Second
+
+// viewLocked joins the slot's record with its binding.
+func (m *Manager) viewLocked(s *slot) inspect.Subscriber {
+	v := inspect.Subscriber{Record: s.record}
+	if b, ok := m.engine.Live(s.record.Group, s.inside()); ok && s.phase != saved {
+		v.Binding = &inspect.Binding{Binding: b, Sessions: m.kernel.SessionCount(s.inside())}
+	} else {
+		v.Pending = m.engine.IsPending(s.record.Group, s.inside())
+	}
+	return v
+}
+
+// Subscriber returns one online subscriber.
+func (m *Manager) Subscriber(_ context.Context, key subscriber.Key) (inspect.Subscriber, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	g, err := m.keyGroupLocked(key)
+	if err != nil {
+		return inspect.Subscriber{}, err
+	}
+	s := m.slots[key.Inside]
+	if s == nil || !s.online || s.record.Group != g.name {
+		return inspect.Subscriber{}, fmt.Errorf("subscriber %s: %w", key.Inside, inspect.ErrNotFound)
+	}
+	return m.viewLocked(s), nil
+}
+
+func (m *Manager) keyGroupLocked(key subscriber.Key) (*group, error) {
+	g := m.groupOfLocked(key.Inside)
+	if g == nil || key.Group != "" && key.Group != g.name {
+		return nil, fmt.Errorf("%s: %w", key.Inside, inspect.ErrNoGroup)
+	}
+	return g, nil
+}
+
+// Subscribers returns up to limit online subscribers behind after.
+func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	keys := m.matchingLocked(f, after)
+	views := make([]inspect.Subscriber, 0, min(limit, len(keys)))
+	for _, k := range keys[:min(limit, len(keys))] {
+		views = append(views, m.viewLocked(m.slots[k.Inside]))
+	}
+	return views, nil
+}
+
+// matchingLocked returns the keys of matching online subscribers, in order. A
+// filter for one address is spared the walk over all slots.
+func (m *Manager) matchingLocked(f inspect.SubscriberFilter, after subscriber.Key) []subscriber.Key {
+	var keys []subscriber.Key
+	add := func(s *slot) {
+		if s != nil && s.online && inspect.CompareKeys(s.record.Key, after) > 0 && f.Match(&s.record) {
+			keys = append(keys, s.record.Key)
+		}
+	}
+	if inside, ok := f.Address(); ok {
+		add(m.slots[inside])
+		return keys
+	}
+	for _, s := range m.slots {
+		add(s)
+	}
+	slices.SortFunc(keys, inspect.CompareKeys)
+	return keys
+}
+
+// Put makes a record by hand, and returns once the engine has taken it.
+func (m *Manager) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
+	m.mu.RLock()
+	g, err := m.keyGroupLocked(r.Key)
+	m.mu.RUnlock()
+	if err != nil {
+		return subscriber.Record{}, err
+	}
+	r.Group = g.name
+	r, err = m.store.Put(ctx, r)
+	if err != nil {
+		return r, unavailable(err)
+	}
+	m.await(ctx, g, r.Version)
+	return r, nil
+}
+
+// Delete deletes the records that match, and returns once the engine has taken
+// the deletions.
+func (m *Manager) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error) {
+	m.mu.RLock()
+	keys := m.matchingLocked(f, subscriber.Key{})
+	m.mu.RUnlock()
+	deleted, err := m.store.Delete(ctx, keys, subscriber.ReasonAdmin)
+	if err != nil {
+		return deleted, unavailable(err)
+	}
+	for _, g := range m.syncedGroups() {
+		if tail, err := m.store.Tail(ctx, g.name); err == nil {
+			m.await(ctx, g, tail)
+		}
+	}
+	return deleted, nil
+}
+
+// Watch returns the events of matching subscribers from now on.
+func (m *Manager) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[inspect.Event, error] {
+	return m.events.Watch(ctx, f)
+}
+
+// await waits, for a bounded time, until the group's feed was taken up to id.
+func (m *Manager) await(ctx context.Context, g *group, id string) {
+	ctx, cancel := context.WithTimeout(ctx, takenWithin)
+	defer cancel()
+	for {
+		m.mu.RLock()
+		there, moved := subscriber.CompareVersions(g.position, id) >= 0, g.moved
+		m.mu.RUnlock()
+		if there {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-moved:
+		}
+	}
+}
+
+// unavailable marks a failure of the database for those who ask from outside.
+func unavailable(err error) error {
+	switch {
+	case errors.Is(err, subscriberdb.ErrNoGroup):
+		return fmt.Errorf("%w: %w", inspect.ErrNoGroup, err)
+	case errors.Is(err, subscriberdb.ErrNotFound):
+		return fmt.Errorf("%w: %w", inspect.ErrNotFound, err)
+	}
+	return fmt.Errorf("%w: %w", inspect.ErrUnavailable, err)
+}

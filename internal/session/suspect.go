@@ -1,0 +1,144 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// A database is trusted to be complete while it carries the epoch marker that
+// was set when it was, and its feed has not gone back in time. One that is not
+// trusted is suspect: what is absent from it is written back, not removed (I6).
+
+// suspectLocked reports whether the observed database has lost what this group
+// knows to exist. An unmarked database that nothing is known of is a new one.
+func (m *Manager) suspectLocked(g *group, o *observation) bool {
+	switch {
+	case g.suspect:
+		return true
+	case !g.adopted && !o.marked:
+		return len(o.kernel) > 0 || len(o.stored) > 0
+	case !g.adopted:
+		return false
+	case !o.marked || o.marker.Epoch != g.epoch:
+		return g.epoch != ""
+	}
+	return subscriber.CompareVersions(o.tail, o.since) < 0
+}
+
+// alarmLocked says, once, that the database is suspect.
+func (m *Manager) alarmLocked(g *group) {
+	if g.suspect {
+		return
+	}
+	g.suspect = true
+	m.log.Error("database suspect: it is empty, another one, or has gone back in time; nobody is removed for being absent from it, records are written back from bindings and Interims",
+		"group", g.name, "alarm", "sessiond_database_suspect")
+}
+
+// rebuild writes back what a suspect database has lost, and then marks it as
+// complete. A new database is just marked.
+func (m *Manager) rebuild(ctx context.Context, g *group, o *observation, suspect bool, lost []subscriber.Record) error {
+	if suspect {
+		for i := range lost {
+			lost[i].Unconfirmed = true
+		}
+		if err := m.store.Restore(ctx, lost); err != nil {
+			return err
+		}
+		if err := m.storeAll(ctx, g); err != nil {
+			return err
+		}
+	}
+	marker := o.marker
+	if !o.marked {
+		marker = subscriberdb.Marker{Epoch: rand.Text(), CreatedAt: m.now(), Node: m.node}
+		if err := m.store.SetMarker(ctx, g.name, marker); err != nil {
+			return err
+		}
+		if stands, ok, err := m.store.Marker(ctx, g.name); err != nil || !ok {
+			return err // gone again already: the next look finds it missing
+		} else {
+			marker = stands
+		}
+	}
+	m.trust(g, marker.Epoch, suspect, len(lost))
+	return nil
+}
+
+// storeAll writes all bindings of the group and the live settings.
+func (m *Manager) storeAll(ctx context.Context, g *group) error {
+	m.mu.RLock()
+	var rows []subscriberdb.Binding
+	m.engine.Bindings(g.name, func(b lsn.Binding) bool {
+		rows = append(rows, storedBinding(b))
+		return true
+	})
+	settings := m.settings
+	m.mu.RUnlock()
+	if err := m.store.SaveBindings(ctx, g.name, rows, nil); err != nil {
+		return err
+	}
+	return m.store.InitSettings(ctx, formatSettings(settings, inspect.SettingNames()))
+}
+
+func (m *Manager) trust(g *group, epoch string, rebuilt bool, lost int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	g.epoch, g.suspect = epoch, false
+	if rebuilt {
+		m.log.Warn("database rebuilt; records written back stay in doubt until their BNG or an expiry confirms them",
+			"group", g.name, "records", lost)
+	}
+}
+
+// watchEvery is how often the settings and the markers are looked at.
+const watchEvery = time.Second
+
+// runWatchdog notices settings changed by others, a database that lost its
+// marker, and whether the database answers at all.
+func (m *Manager) runWatchdog(ctx context.Context) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		err := m.lookAtDatabase(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		_ = m.noteRedis(err)
+	}
+}
+
+func (m *Manager) lookAtDatabase(ctx context.Context) error {
+	groups := m.syncedGroups()
+	if len(groups) == 0 {
+		return m.store.Ping(ctx)
+	}
+	for _, g := range groups {
+		marker, ok, err := m.store.Marker(ctx, g.name)
+		if err != nil {
+			return err
+		}
+		if !ok || marker.Epoch != m.epochOf(g) {
+			m.reconcileSoon()
+			return nil // the settings may be lost too
+		}
+	}
+	return m.loadSettings(ctx)
+}
+
+func (m *Manager) epochOf(g *group) string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return g.epoch
+}

@@ -1,0 +1,241 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// world is a Manager over a real Redis and the kernel's twin.
+type world struct {
+	*Manager
+	t      *testing.T
+	server *testenv.RedisServer
+	client redis.UniversalClient
+	db     *subscriberdb.DB
+	nat    *nftnat.Memory
+	seen   *counts
+	group  lsn.GroupConfig
+
+	stop func()
+}
+
+// counts is an Observer.
+type counts struct {
+	mu      sync.Mutex
+	removed map[subscriber.Reason]int
+	drifts  map[string]int
+}
+
+func (c *counts) Removed(_ string, r subscriber.Reason) { c.add(func() { c.removed[r]++ }) }
+func (c *counts) Drift(kind string)                     { c.add(func() { c.drifts[kind]++ }) }
+func (c *counts) StopToCut(time.Duration)               {}
+func (c *counts) StopToReaped(time.Duration)            {}
+
+func (c *counts) add(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
+func (c *counts) of(r subscriber.Reason) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.removed[r]
+}
+
+var testGroup = lsn.GroupConfig{
+	Name:      "default",
+	Inside:    []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")},
+	Outside:   []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")},
+	FirstPort: 1024, LastPort: 65535, BlockSize: 512, Hold: 200 * time.Millisecond,
+}
+
+func newWorld(t *testing.T, g lsn.GroupConfig) *world {
+	t.Helper()
+	w := &world{t: t, server: testenv.StartRedis(t), group: g}
+	options, err := redis.ParseURL(w.server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(options)
+	t.Cleanup(func() { client.Close() })
+	w.client = client
+	w.nat, err = nftnat.NewMemory(nftnat.Options{
+		Table: "sessiond", InsideInterfaces: []string{"s0"}, OutsideInterfaces: []string{"i0"},
+		InsidePrefixes: g.Inside, OutsidePrefixes: g.Outside,
+		Timeouts: nftnat.Timeouts(someSettings.IdleTimeouts), Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var task sync.WaitGroup
+	task.Go(func() { _ = w.nat.Run(ctx) })
+	t.Cleanup(func() { w.halt(); cancel(); task.Wait() })
+	w.boot()
+	return w
+}
+
+// boot starts a Manager on what stands in Redis and in the twin.
+func (w *world) boot() {
+	w.t.Helper()
+	var err error
+	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	w.db, err = subscriberdb.New(subscriberdb.Options{
+		Client: w.client, Node: "test", Logger: log,
+		Groups: []subscriberdb.Group{{Name: w.group.Name, Inside: w.group.Inside, RecordTTL: time.Minute}},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.seen = &counts{removed: map[subscriber.Reason]int{}, drifts: map[string]int{}}
+	w.Manager, err = New(Options{
+		Store: w.db, Kernel: w.nat, Groups: []lsn.GroupConfig{w.group}, Node: "test",
+		Settings: someSettings, Observer: w.seen, Logger: log,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		if err := w.Manager.Run(ctx); err != nil {
+			w.t.Error(err)
+		}
+	})
+	tasks.Go(func() { _ = w.db.SweepRestarts(ctx) })
+	w.stop = func() { cancel(); tasks.Wait() }
+	select {
+	case <-w.Ready():
+	case <-time.After(10 * time.Second):
+		w.t.Fatal("never ready")
+	}
+}
+
+// halt ends the Manager, as a crash would: nothing is told to anybody.
+func (w *world) halt() {
+	if w.stop != nil {
+		w.stop()
+		w.stop = nil
+	}
+}
+
+func (w *world) until(what string, holds func() bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-ctx.Done():
+			w.t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// send records one accounting event as radiusacct would.
+func (w *world) send(kind subscriber.EventKind, inside netip.Addr, user, id string) {
+	w.t.Helper()
+	ev := subscriber.Event{
+		Kind: kind, Inside: inside, UserName: user, At: time.Now(), SessionTime: -1,
+		SessionID: subscriber.SessionID{Client: "bng1", NAS: "bng-1", AcctSessionID: id},
+	}
+	for _, err := range w.db.Record(context.Background(), []subscriber.Event{ev}) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// bindings returns the bindings of an address, by state.
+func (w *world) bindings(inside netip.Addr) map[lsn.State]inspect.Binding {
+	w.t.Helper()
+	list, err := w.Bindings(context.Background(), inspect.BindingFilter{Inside: netip.PrefixFrom(inside, 32)}, inspect.BindingKey{}, 100)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	byState := map[lsn.State]inspect.Binding{}
+	for _, b := range list {
+		byState[b.State] = b
+	}
+	return byState
+}
+
+func (w *world) awaitState(inside netip.Addr, state lsn.State) inspect.Binding {
+	w.t.Helper()
+	var found inspect.Binding
+	w.until(fmt.Sprintf("%s to be in state %d", inside, state), func() (ok bool) {
+		found, ok = w.bindings(inside)[state]
+		return ok
+	})
+	return found
+}
+
+// entry is what the kernel's twin holds of the address.
+func (w *world) entry(inside netip.Addr) nftnat.Entry {
+	w.t.Helper()
+	entries, err := w.nat.Entries(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Inside == inside {
+			return e
+		}
+	}
+	return nftnat.Entry{Inside: inside}
+}
+
+var remote = netip.MustParseAddrPort("203.0.113.10:443")
+
+// flow opens a session of the address.
+func (w *world) flow(inside netip.Addr, port uint16) nftnat.Session {
+	w.t.Helper()
+	s, err := w.nat.Send(unix.IPPROTO_UDP, netip.AddrPortFrom(inside, port), remote)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+func (w *world) nothingLeft(inside netip.Addr) {
+	w.t.Helper()
+	w.until("nothing to be left of "+inside.String(), func() bool {
+		return w.entry(inside).Gate == nftnat.Closed && w.nat.SessionCount(inside) == 0
+	})
+}
+
+// check compares engine and twin: every open gate belongs to a live binding,
+// and the engine's own invariants hold.
+func (w *world) check() {
+	w.t.Helper()
+	drifts, err := w.Reconcile(context.Background(), true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, d := range drifts {
+		w.t.Errorf("drift: %+v", d)
+	}
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if err := w.engine.Check(); err != nil {
+		w.t.Error(err)
+	}
+}
