@@ -25,13 +25,6 @@ func (v value) name(to *string) {
 	}
 }
 
-// text reads any text.
-func (v value) text(to *string) {
-	if s, ok := v.scalar(); ok {
-		*to = s
-	}
-}
-
 func (v value) oneOf(to *string, allowed ...string) {
 	s, ok := v.scalar()
 	switch {

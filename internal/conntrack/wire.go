@@ -10,9 +10,9 @@ import (
 // Requests and notifications of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 const (
 	subsystem  = 1 // NFNL_SUBSYS_CTNETLINK
-	typeNew    = subsystem<<8 | 0
-	typeGet    = subsystem<<8 | 1
-	typeDelete = subsystem<<8 | 2
+	typeNew    = subsystem << 8
+	typeGet    = typeNew | 1
+	typeDelete = typeNew | 2
 )
 
 // Multicast groups (linux/netfilter/nfnetlink_compat.h).

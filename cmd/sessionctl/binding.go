@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+func (a *app) bindingCommand() *cobra.Command {
+	c := group("binding", "Who has which public address and ports", a.bindingList(), a.bindingLookup())
+	c.Aliases = []string{"bindings"}
+	return c
+}
+
+func (a *app) bindingList() *cobra.Command {
+	req := &pb.ListBindingsRequest{PageSize: pageSize}
+	var stateName string
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the bindings, held ones included",
+		Example: "  sessionctl binding list --outside 198.51.100.7\n  sessionctl binding list --state held",
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := prefix("--inside", req.GetInside()); err != nil {
+				return err
+			}
+			if err := prefix("--outside", req.GetOutside()); err != nil {
+				return err
+			}
+			var err error
+			if req.State, err = stateOf(stateName); err != nil {
+				return err
+			}
+			return a.listBindings(c.Context(), req)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&req.Group, "group", "", "only this `group`")
+	flags.StringVar(&req.Inside, "inside", "", "only this inside `address` or prefix")
+	flags.StringVar(&req.Outside, "outside", "", "only this outside `address` or prefix")
+	flags.StringVar(&stateName, "state", "", "only this `state`: active, draining, cut or held")
+	a.completePicks(c)
+	complete(c, "state", "active", "draining", "cut", "held")
+	return c
+}
+
+func (a *app) listBindings(ctx context.Context, req *pb.ListBindingsRequest) error {
+	client, err := a.nat()
+	if err != nil {
+		return err
+	}
+	out := newList(a, bindingHeader, a.bindingRow)
+	out.nobody = "no such binding"
+	err = eachPage(func() (string, error) {
+		ctx, cancel := a.bounded(ctx)
+		defer cancel()
+		page, err := client.ListBindings(ctx, req)
+		if err != nil {
+			return "", err
+		}
+		req.PageToken = page.GetNextPageToken()
+		return req.PageToken, yieldAll(page.GetBindings(), out.add)
+	})
+	if err != nil {
+		return err
+	}
+	return out.end()
+}
+
+var bindingHeader = []string{"GROUP", "INSIDE", "OUTSIDE", "PORTS", "STATE", "USER", "SESSIONS", "AGE", "RELEASED", "HELD FOR"}
+
+func (a *app) bindingRow(b *pb.Binding) []string {
+	return []string{
+		b.GetGroup(), b.GetInsideAddress(), b.GetOutsideAddress(), ports(b), bindingState(b),
+		or(b.GetUserName(), none), number(b.GetSessions()),
+		a.age(b.GetAllocatedAt()), a.age(b.GetReleasedAt()), a.until(b.GetHoldUntil()),
+	}
+}
+
+func ports(b *pb.Binding) string {
+	if b == nil {
+		return none
+	}
+	return fmt.Sprintf("%d-%d", b.GetFirstPort(), b.GetLastPort())
+}
+
+func bindingState(b *pb.Binding) string {
+	return strings.TrimPrefix(b.GetState().String(), "BINDING_STATE_")
+}
+
+func stateOf(name string) (pb.BindingState, error) {
+	if name == "" {
+		return pb.BindingState_BINDING_STATE_UNSPECIFIED, nil
+	}
+	n, ok := pb.BindingState_value["BINDING_STATE_"+strings.ToUpper(name)]
+	if !ok || n == 0 {
+		return 0, usagef("--state: %q is none of active, draining, cut, held", name)
+	}
+	return pb.BindingState(n), nil
+}
+
+func (a *app) bindingLookup() *cobra.Command {
+	var at string
+	c := &cobra.Command{
+		Use:   "lookup OUTSIDE:PORT",
+		Short: "Tell who holds, or held at a given time, a public port",
+		Example: "  sessionctl binding lookup 198.51.100.7:5301\n" +
+			"  sessionctl binding lookup 198.51.100.7:5301 --at 2026-03-01T12:30:00Z",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, given []string) error {
+			req, err := lookupRequest(given[0], at)
+			if err != nil {
+				return err
+			}
+			return a.lookup(c.Context(), req)
+		},
+	}
+	c.Flags().StringVar(&at, "at", "", "the `time`, RFC 3339; default now")
+	complete(c, "at")
+	return c
+}
+
+func lookupRequest(target, at string) (*pb.LookupOutsideRequest, error) {
+	outside, port, err := endpoint("OUTSIDE:PORT", target)
+	if err != nil {
+		return nil, err
+	}
+	if outside, err = address(outside); err != nil {
+		return nil, err
+	}
+	if port == 0 {
+		return nil, usagef("say which port: %s:PORT", outside)
+	}
+	req := &pb.LookupOutsideRequest{OutsideAddress: outside, Port: port}
+	if at == "" {
+		return req, nil
+	}
+	t, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		return nil, usagef("--at: %q is no RFC 3339 time such as 2026-03-01T12:30:00Z", at)
+	}
+	req.At = timestamppb.New(t)
+	return req, nil
+}
+
+func (a *app) lookup(ctx context.Context, req *pb.LookupOutsideRequest) error {
+	client, err := a.nat()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	res, err := client.LookupOutside(ctx, req)
+	if err != nil {
+		return err
+	}
+	return a.showBinding(res.GetBinding())
+}
+
+func (a *app) showBinding(b *pb.Binding) error {
+	if a.output == outputJSON {
+		return a.json(b)
+	}
+	return a.fields([][2]string{
+		{"Outside address", b.GetOutsideAddress()},
+		{"Ports", ports(b)},
+		{"Inside address", b.GetInsideAddress()},
+		{"Group", b.GetGroup()},
+		{"User", or(b.GetUserName(), none)},
+		{"Session", or(b.GetAcctSessionId(), none)},
+		{"State", bindingState(b)},
+		{"Allocated", a.moment(b.GetAllocatedAt())},
+		{"Released", a.moment(b.GetReleasedAt())},
+		{"Held until", a.moment(b.GetHoldUntil())},
+		{"NAT sessions", number(b.GetSessions())},
+	})
+}

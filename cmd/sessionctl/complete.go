@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+// completionTimeout keeps the shell from hanging on a daemon that is away.
+const completionTimeout = 2 * time.Second
+
+// complete makes a flag complete to the given words, and never to file names.
+func complete(c *cobra.Command, flag string, words ...string) {
+	register(c, flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// register panics where a command names a flag it does not have.
+func register(c *cobra.Command, flag string, f cobra.CompletionFunc) {
+	if err := c.RegisterFlagCompletionFunc(flag, f); err != nil {
+		panic("sessionctl: " + err.Error())
+	}
+}
+
+// completePicks completes those of the filter flags that the command has.
+func (a *app) completePicks(c *cobra.Command) {
+	a.completeGroups(c)
+	for _, flag := range []string{"nas", "user", "outside"} {
+		if c.Flags().Lookup(flag) != nil {
+			complete(c, flag)
+		}
+	}
+	if c.Flags().Lookup("inside") != nil {
+		register(c, "inside", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+			return a.completeInside(c, nil, typed)
+		})
+	}
+}
+
+func (a *app) completeGroups(c *cobra.Command) {
+	if c.Flags().Lookup("group") == nil {
+		return
+	}
+	register(c, "group", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return a.groupNames(c.Context(), typed), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+func (a *app) groupNames(ctx context.Context, typed string) []string {
+	client, err := a.nat()
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+	defer cancel()
+	res, err := client.ListPools(ctx, &pb.ListPoolsRequest{})
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, p := range res.GetPools() {
+		if strings.HasPrefix(p.GetGroup(), typed) {
+			names = append(names, p.GetGroup())
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// completeInside completes an inside address, with the user as description.
+func (a *app) completeInside(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp
+	if len(given) > 0 {
+		return nil, directive
+	}
+	client, err := a.subscribers()
+	if err != nil {
+		return nil, directive
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), completionTimeout)
+	defer cancel()
+	res, err := client.ListSubscribers(ctx, &pb.ListSubscribersRequest{PageSize: pageSize, Inside: typedPrefix(typed)})
+	if err != nil {
+		return nil, directive
+	}
+	var words []string
+	for _, s := range res.GetSubscribers() {
+		if strings.HasPrefix(s.GetInsideAddress(), typed) {
+			words = append(words, s.GetInsideAddress()+"\t"+s.GetUserName())
+		}
+	}
+	return words, directive
+}
+
+// typedPrefix is the prefix that the whole numbers typed so far stand for:
+// "100.64.3" and "100.64." are 100.64.0.0/16.
+func typedPrefix(typed string) string {
+	parts := strings.Split(typed, ".")
+	whole := parts[:len(parts)-1]
+	if len(whole) == 0 || len(whole) > 3 {
+		return ""
+	}
+	octets := append(slices.Clone(whole), "0", "0", "0", "0")[:4]
+	text := strings.Join(octets, ".") + "/" + number(uint32(8*len(whole)))
+	if prefix("", text) != nil {
+		return ""
+	}
+	return text
+}
+
+func completeSettings(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if strings.HasPrefix(typed, settings[0].name+"=") {
+		return []string{settings[0].name + "=on", settings[0].name + "=off"}, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, s := range settings {
+		names = append(names, s.name+"=")
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}

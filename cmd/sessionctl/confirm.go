@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+var (
+	errDeclined   = errors.New("nothing was done")
+	errNobodyAsks = errors.New("this command asks before it acts, and stdin is no terminal; add --yes")
+)
+
+// confirm asks on stderr whether to go on, unless that was answered by --yes.
+// Without a terminal nobody can answer, so that is a refusal.
+func (a *app) confirm(yes bool, question func() (string, error)) error {
+	if yes {
+		return nil
+	}
+	if !a.terminal() {
+		return errNobodyAsks
+	}
+	text, err := question()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stderr, "%s [y/N] ", text)
+	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		return errNobodyAsks
+	}
+	return errDeclined
+}
+
+// isTerminal may take /dev/null for a terminal; reading from it then gives the
+// refusal.
+func isTerminal(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&fs.ModeCharDevice != 0
+}

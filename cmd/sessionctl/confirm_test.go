@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/sessiond/sessiond/internal/control/controltest"
+)
+
+func TestDeleteAsks(t *testing.T) {
+	t.Parallel()
+	for answer, deleted := range map[string]bool{"y\n": true, "YES\n": true, "yes": true, "n\n": false, "\n": false, "what\n": false} {
+		b := controltest.Scene()
+		server := controltest.Serve(t, b, nil)
+		r := ctl(t, server.Address, answer, "subscriber", "delete", "100.64.0.7")
+		if (r.code == 0) != deleted || (len(b.Online) == 1) != deleted {
+			t.Errorf("answer %q: exit %d, %d online: %s", answer, r.code, len(b.Online), r.stderr)
+		}
+		if !strings.Contains(r.stderr, "Delete subscriber 100.64.0.7 (alice)") || strings.Contains(r.stdout, "?") {
+			t.Errorf("asked %q, printed %q", r.stderr, r.stdout)
+		}
+	}
+}
+
+func TestQuestionsCount(t *testing.T) {
+	t.Parallel()
+	server := controltest.Serve(t, controltest.Scene(), nil)
+	for line, want := range map[string]string{
+		"subscriber delete --nas bng1.example": "Delete 2 subscribers and end their NAT sessions? [y/N] ",
+		"session kill --inside 100.64.0.7":     "End 2 NAT sessions? [y/N] ",
+		"session kill --protocol icmp":         "End 1 NAT session? [y/N] ",
+		"subscriber delete --user nobody":      "sessionctl: no such subscriber is online",
+		"session kill --protocol udp":          "sessionctl: no such session",
+	} {
+		r := ctl(t, server.Address, "n\n", strings.Fields(line)...)
+		if r.code != exitRefused || !strings.HasPrefix(r.stderr, want) {
+			t.Errorf("%s: exit %d, stderr %q", line, r.code, r.stderr)
+		}
+	}
+}
+
+func TestNoTerminalIsRefused(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	server := controltest.Serve(t, b, nil)
+	r := ctl(t, server.Address, "", "subscriber", "delete", "100.64.0.7")
+	if r.code != exitRefused || !strings.Contains(r.stderr, "--yes") || len(b.Online) != 2 {
+		t.Errorf("exit %d, %d online: %s", r.code, len(b.Online), r.stderr)
+	}
+}
+
+func TestEndOfInputIsRefused(t *testing.T) {
+	t.Parallel()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	b := controltest.Scene()
+	server := controltest.Serve(t, b, nil)
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"subscriber", "delete", "100.64.0.7", "--addr", server.Address}, null, &stdout, &stderr)
+	if code != exitRefused || !strings.Contains(stderr.String(), "--yes") || len(b.Online) != 2 {
+		t.Errorf("exit %d, %d online: %s", code, len(b.Online), stderr.String())
+	}
+}
+
+func TestIsTerminal(t *testing.T) {
+	t.Parallel()
+	regular, err := os.CreateTemp(t.TempDir(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer regular.Close()
+	if isTerminal(strings.NewReader("y")) || isTerminal(regular) {
+		t.Error("something that is no terminal was taken for one")
+	}
+}

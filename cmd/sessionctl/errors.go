@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Exit codes, promised to scripts.
+const (
+	exitDone        = 0
+	exitRefused     = 1 // refused, or not found
+	exitUsage       = 2
+	exitUnreachable = 3
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// args wraps a check of positional arguments so that it counts as usage.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, given []string) error {
+		if err := check(c, given); err != nil {
+			return usagef("%w; usage: %s", err, c.UseLine())
+		}
+		return nil
+	}
+}
+
+// hints say what to do next, by the reason in the daemon's ErrorInfo.
+var hints = map[string]string{
+	"INVALID_FIELD":  "see --help for what is allowed",
+	"NOT_FOUND":      "`sessionctl subscriber list` and `sessionctl binding list` show what there is",
+	"NOT_COVERED":    "only what the present bindings tell can be looked up",
+	"NO_GROUP":       "see `sessionctl pool list` for the groups, and `groups` in the daemon's configuration for their inside prefixes",
+	"CONFLICT":       "look at it again, then repeat the command",
+	"WATCHER_LAGGED": "events were lost; start the watch again, with a filter if there is too much to see",
+	"NOT_READY":      "wait a little; `sessionctl status` tells when it is ready",
+	"DATABASE_DOWN":  "check Redis; `sessionctl status` shows whether the daemon reaches it",
+	"STOPPING":       "repeat the command when the daemon runs again",
+	"INTERNAL":       "the daemon's log may say more",
+}
+
+// report prints the error, if any, and returns the exit code.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	code, message, hint := a.explain(err)
+	fmt.Fprintln(a.stderr, "sessionctl: "+message)
+	if hint != "" {
+		fmt.Fprintln(a.stderr, "  "+hint)
+	}
+	return code
+}
+
+func (a *app) explain(err error) (code int, message, hint string) {
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage, err.Error(), ""
+	}
+	var answer interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &answer) {
+		return exitRefused, err.Error(), ""
+	}
+	s := answer.GRPCStatus()
+	reason := reasonOf(s)
+	switch {
+	case reason == "STOPPING":
+		code = exitUnreachable
+	case s.Code() == codes.InvalidArgument:
+		code = exitUsage
+	case reason == "" && s.Code() == codes.DeadlineExceeded:
+		return exitUnreachable, "no answer from sessiond at " + a.address + " within " + a.timeout.String(),
+			"--timeout gives it longer; the command may still be carried out"
+	case reason == "" && s.Code() == codes.Unavailable:
+		return exitUnreachable, "cannot reach sessiond at " + a.address + ": " + s.Message(),
+			"is it running? --addr or " + addressVariable + " says where, --tls-ca that it speaks TLS"
+	case s.Code() == codes.Unimplemented:
+		return exitRefused, s.Message(), "the daemon is older than this command"
+	default:
+		code = exitRefused
+	}
+	return code, s.Message(), hints[reason]
+}
+
+// reasonOf returns the reason the daemon gave; empty when the error did not come
+// from it.
+func reasonOf(s *status.Status) string {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == "sessiond" {
+			return info.GetReason()
+		}
+	}
+	return ""
+}

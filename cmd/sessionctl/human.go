@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// none stands in tables for what is not there.
+const none = "-"
+
+// span writes a duration with its two largest units: "45s", "2h4m", "3d7h".
+func span(d time.Duration) string {
+	d = d.Round(time.Second)
+	if d < 0 {
+		return "0s"
+	}
+	days, rest := d/(24*time.Hour), d%(24*time.Hour)
+	hours, minutes, seconds := rest/time.Hour, rest%time.Hour/time.Minute, rest%time.Minute/time.Second
+	switch {
+	case days > 0:
+		return pair(int64(days), "d", int64(hours), "h")
+	case hours > 0:
+		return pair(int64(hours), "h", int64(minutes), "m")
+	case minutes > 0:
+		return pair(int64(minutes), "m", int64(seconds), "s")
+	}
+	return strconv.FormatInt(int64(seconds), 10) + "s"
+}
+
+func pair(large int64, largeUnit string, small int64, smallUnit string) string {
+	if small == 0 {
+		return strconv.FormatInt(large, 10) + largeUnit
+	}
+	return fmt.Sprintf("%d%s%d%s", large, largeUnit, small, smallUnit)
+}
+
+// octets writes octets in units of 1024: "512 B", "1.2 GiB".
+func octets(n uint64) string {
+	if n < 1024 {
+		return strconv.FormatUint(n, 10) + " B"
+	}
+	units := []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	value, unit := float64(n)/1024, 0
+	for value >= 1023.95 && unit < len(units)-1 {
+		value, unit = value/1024, unit+1
+	}
+	return fmt.Sprintf("%.1f %s", value, units[unit])
+}
+
+// age writes how long ago a time is; none for an absent one.
+func (a *app) age(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return none
+	}
+	return span(a.now().Sub(t.AsTime()))
+}
+
+// until writes how far ahead a time is; none for an absent one.
+func (a *app) until(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return none
+	}
+	return span(t.AsTime().Sub(a.now()))
+}
+
+// moment writes a time in full, with how long ago it is or when it will be.
+func (a *app) moment(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return none
+	}
+	text := t.AsTime().Format(time.RFC3339)
+	if distance := a.now().Sub(t.AsTime()); distance >= 0 {
+		return text + " (" + span(distance) + " ago)"
+	}
+	return text + " (in " + a.until(t) + ")"
+}
+
+func or(text, absent string) string {
+	if text == "" {
+		return absent
+	}
+	return text
+}
+
+func number(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+func TestSpan(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 0: "0s", 400 * time.Millisecond: "0s", 45 * time.Second: "45s",
+		60 * time.Second: "1m", 61 * time.Second: "1m1s", 7440 * time.Second: "2h4m",
+		24 * time.Hour: "1d", 79 * time.Hour: "3d7h", 59*time.Second + 900*time.Millisecond: "1m",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("span(%v) = %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestOctets(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[uint64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1<<20 - 1: "1.0 MiB", 5 << 30: "5.0 GiB", math.MaxUint64: "16.0 EiB",
+	} {
+		if got := octets(n); got != want {
+			t.Errorf("octets(%d) = %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestTypedPrefix(t *testing.T) {
+	t.Parallel()
+	for typed, want := range map[string]string{
+		"": "", "1": "", "100.": "100.0.0.0/8", "100.64.3": "100.64.0.0/16", "100.64.3.": "100.64.3.0/24",
+		"100.64.3.7": "100.64.3.0/24", "1.2.3.4.5": "", "x.": "", "300.": "",
+	} {
+		if got := typedPrefix(typed); got != want {
+			t.Errorf("typedPrefix(%q) = %q, want %q", typed, got, want)
+		}
+	}
+}
+
+func TestProtocol(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]pb.Protocol{"": 0, "tcp": 6, "UDP": 17, "icmp": 1, "47": 47} {
+		got, err := protocol(text)
+		if got != want || err != nil {
+			t.Errorf("protocol(%q) = %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"unspecified", "0", "256", "-1", "x"} {
+		if _, err := protocol(text); err == nil {
+			t.Errorf("protocol %q was taken", text)
+		}
+	}
+	if protocolName(17) != "udp" || protocolName(47) != "47" {
+		t.Error("protocol names are wrong")
+	}
+}
+
+// A table must not hold endless output in memory, nor lose its alignment when a
+// wider row comes late.
+func TestTableStreams(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	table := newTable(&out, []string{"A", "B"})
+	for range sample {
+		if err := table.add([]string{"é", "x"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(out.String(), "\n"); n < sample {
+		t.Errorf("%d lines were printed", n)
+	}
+	out.Reset()
+	if err := table.add([]string{"wide", "x"}); err != nil || out.String() != "wide  x\n" && table.flush() != nil {
+		t.Errorf("a late row: %q, %v", out.String(), err)
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/sessiond/sessiond/internal/control/controltest"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+func TestListsPageThroughEverything(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	sub, lease := b.Online[1], b.Leases[0]
+	b.Online, b.Leases = nil, nil
+	inside := netip.MustParseAddr("100.64.0.0")
+	for range 2345 {
+		sub.Inside, lease.Inside = inside, inside
+		b.Online, b.Leases = append(b.Online, sub), append(b.Leases, lease)
+		inside = inside.Next()
+	}
+	server := controltest.Serve(t, b, nil)
+	for _, line := range []string{"subscriber list", "binding list"} {
+		b.Pages = 0
+		r := ctl(t, server.Address, "", strings.Fields(line)...)
+		if n := strings.Count(r.stdout, "\n"); n != 2346 || b.Pages != 3 {
+			t.Errorf("%s: %d lines in %d pages", line, n, b.Pages)
+		}
+	}
+}
+
+func TestErrorsHint(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]string{
+		inspect.ErrUnavailable: "check Redis",
+		inspect.ErrNotReady:    "sessionctl status",
+		inspect.ErrConflict:    "repeat the command",
+	} {
+		b := controltest.Scene()
+		b.Err = err
+		server := controltest.Serve(t, b, nil)
+		for _, line := range []string{"subscriber list", "session list", "subscriber delete -y --user x"} {
+			r := ctl(t, server.Address, "", strings.Fields(line)...)
+			if r.code != exitRefused || !strings.Contains(r.stderr, want) {
+				t.Errorf("%s, %v: exit %d: %s", line, err, r.code, r.stderr)
+			}
+		}
+	}
+}
+
+// A daemon that takes the connection and then says nothing.
+func TestNoAnswerIsUnreachable(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, line := range []string{"status --timeout 50ms", "watch --timeout 50ms"} {
+		r := ctl(t, silent.Addr().String(), "", strings.Fields(line)...)
+		if r.code != exitUnreachable {
+			t.Errorf("%s: exit %d: %s", line, r.code, r.stderr)
+		}
+	}
+}
+
+func TestNamesCannotDisturbTheTerminal_ACCT23(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Online[0].UserName = "eve\r\n\x1b[2J\xff"
+	server := controltest.Serve(t, b, nil)
+	r := ctl(t, server.Address, "", "subscriber", "list")
+	if strings.ContainsAny(r.stdout, "\r\x1b") || !utf8.ValidString(r.stdout) || !strings.Contains(r.stdout, "eve%0D%0A%1B[2J%FF") {
+		t.Errorf("printed %q", r.stdout)
+	}
+	r = ctl(t, server.Address, "", "subscriber", "list", "--user", "eve%0D%0A%1B[2J%FF")
+	if strings.Count(r.stdout, "\n") != 2 {
+		t.Errorf("asking for the name as shown gave %q", r.stdout)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Online = append(b.Online, inspect.Subscriber{Record: subscriber.Record{
+		Key: subscriber.Key{Group: "default", Inside: netip.MustParseAddr("100.65.0.1")},
+	}})
+	server := controltest.Serve(t, b, nil)
+	for line, want := range map[string]string{
+		"subscriber get 100.64.":                   "100.64.0.7\talice\n100.64.0.8\tbob\n:4\n",
+		"subscriber delete 100.65":                 "100.65.0.1\n:4\n",
+		"subscriber get 100.64.0.7 ":               ":4\n",
+		"binding list --inside 100.64.0.8":         "100.64.0.8\tbob\n:4\n",
+		"subscriber list --group d":                "default\n:4\n",
+		"settings set subscriber_session_removal=": "subscriber_session_removal=on\nsubscriber_session_removal=off\n:4\n",
+		"session list --protocol t":                "tcp\nudp\nicmp\n:4\n",
+	} {
+		fields := strings.Fields(line)
+		if strings.HasSuffix(line, " ") {
+			fields = append(fields, "")
+		}
+		r := ctl(t, server.Address, "", append([]string{"__complete"}, fields...)...)
+		if r.stdout != want {
+			t.Errorf("%q completes to %q, want %q", line, r.stdout, want)
+		}
+	}
+	r := ctl(t, "127.0.0.1:1", "", "__complete", "subscriber", "get", "")
+	if r.code != 0 || r.stdout != ":4\n" {
+		t.Errorf("without a daemon: exit %d, %q", r.code, r.stdout)
+	}
+}

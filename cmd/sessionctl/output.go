@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// Output formats.
+const (
+	outputTable = "table"
+	outputJSON  = "json"
+)
+
+// list prints items of one kind, as a table or as JSON lines.
+type list[M proto.Message] struct {
+	app    *app
+	table  *table
+	row    func(M) []string
+	nobody string // told on stderr when there is nothing to show in a table
+	count  int
+}
+
+func newList[M proto.Message](a *app, header []string, row func(M) []string) *list[M] {
+	return &list[M]{app: a, table: newTable(a.stdout, header), row: row}
+}
+
+func (l *list[M]) add(m M) error {
+	l.count++
+	if l.app.output == outputJSON {
+		return l.app.json(m)
+	}
+	return l.table.add(l.row(m))
+}
+
+func (l *list[M]) end() error {
+	if l.app.output == outputJSON {
+		return nil
+	}
+	if l.count == 0 && l.nobody != "" {
+		_, err := fmt.Fprintln(l.app.stderr, l.nobody)
+		return err
+	}
+	return l.table.flush()
+}
+
+// json prints one message as one line. protojson varies its white space on
+// purpose; scripts get it without any.
+func (a *app) json(m proto.Message) error {
+	raw, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, raw); err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	line.WriteByte('\n')
+	_, err = a.stdout.Write(line.Bytes())
+	return err
+}
+
+// fields prints a name and a value a line, aligned.
+func (a *app) fields(pairs [][2]string) error {
+	width := 0
+	for _, p := range pairs {
+		width = max(width, len(p[0]))
+	}
+	for _, p := range pairs {
+		if _, err := fmt.Fprintf(a.stdout, "%-*s  %s\n", width, p[0], p[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sample is how many rows a table looks at before it fixes its columns, so that
+// endless output needs no endless memory.
+const sample = 1000
+
+// table prints rows in aligned columns.
+type table struct {
+	out    io.Writer
+	rows   [][]string // not printed yet
+	widths []int      // nil until the first rows are printed
+}
+
+func newTable(out io.Writer, header []string) *table {
+	return &table{out: out, rows: [][]string{header}}
+}
+
+// stream makes the table print each row at once, in columns of at least these
+// widths.
+func (t *table) stream(widths ...int) error {
+	t.widths = widths
+	return t.flush()
+}
+
+func (t *table) add(row []string) error {
+	t.rows = append(t.rows, row)
+	if t.widths == nil && len(t.rows) < sample {
+		return nil
+	}
+	return t.flush()
+}
+
+func (t *table) flush() error {
+	t.widen()
+	var b strings.Builder
+	for _, row := range t.rows {
+		writeRow(&b, row, t.widths)
+	}
+	t.rows = t.rows[:0]
+	_, err := io.WriteString(t.out, b.String())
+	return err
+}
+
+// widen makes the columns wide enough for the rows to be printed.
+func (t *table) widen() {
+	for _, row := range t.rows {
+		for i, cell := range row {
+			if i == len(t.widths) {
+				t.widths = append(t.widths, 0)
+			}
+			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+}
+
+func writeRow(b *strings.Builder, row []string, widths []int) {
+	for i, cell := range row {
+		if i == len(row)-1 {
+			b.WriteString(cell)
+			break
+		}
+		b.WriteString(cell)
+		b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+	}
+	b.WriteByte('\n')
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+func (a *app) poolCommand() *cobra.Command {
+	c := group("pool", "Public address pools", a.poolList())
+	c.Aliases = []string{"pools"}
+	return c
+}
+
+func (a *app) poolList() *cobra.Command {
+	req := &pb.ListPoolsRequest{}
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "Count the port blocks of every outside prefix",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := a.nat()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := a.bounded(c.Context())
+			defer cancel()
+			res, err := client.ListPools(ctx, req)
+			if err != nil {
+				return err
+			}
+			out := newList(a, poolHeader, poolRow)
+			out.nobody = "no such pool"
+			if err := yieldAll(res.GetPools(), out.add); err != nil {
+				return err
+			}
+			return out.end()
+		},
+	}
+	c.Flags().StringVar(&req.Group, "group", "", "only this `group`")
+	a.completeGroups(c)
+	return c
+}
+
+var poolHeader = []string{"GROUP", "OUTSIDE", "BLOCKS", "USED", "HELD", "FREE", "TAKEN"}
+
+func poolRow(p *pb.Pool) []string {
+	return []string{
+		p.GetGroup(), p.GetOutsidePrefix(), number(p.GetBlocksTotal()),
+		number(p.GetBlocksUsed()), number(p.GetBlocksHeld()), number(p.GetBlocksFree()),
+		percent(p.GetBlocksUsed()+p.GetBlocksHeld(), p.GetBlocksTotal()),
+	}
+}
+
+func percent(part, whole uint32) string {
+	if whole == 0 {
+		return none
+	}
+	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole))
+}

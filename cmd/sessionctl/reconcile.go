@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+func (a *app) reconcileCommand() *cobra.Command {
+	req := &pb.ReconcileRequest{}
+	c := &cobra.Command{
+		Use:   "reconcile",
+		Short: "Compare Redis, engine and kernel, and mend what differs",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.reconcile(c.Context(), req)
+		},
+	}
+	c.Flags().BoolVar(&req.DryRun, "dry-run", false, "only show the differences")
+	return c
+}
+
+func (a *app) reconcile(ctx context.Context, req *pb.ReconcileRequest) error {
+	client, err := a.control()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	res, err := client.Reconcile(ctx, req)
+	if err != nil {
+		return err
+	}
+	out := newList(a, []string{"KIND", "GROUP", "INSIDE", "MENDED", "WHAT"}, driftRow)
+	out.nobody = "no differences"
+	if err := yieldAll(res.GetDrifts(), out.add); err != nil {
+		return err
+	}
+	if err := out.end(); err != nil {
+		return err
+	}
+	return more(a.stderr, int(res.GetTotal())-len(res.GetDrifts()))
+}
+
+func driftRow(d *pb.Drift) []string {
+	mended := "no"
+	if d.GetMended() {
+		mended = "yes"
+	}
+	return []string{d.GetKind(), or(d.GetGroup(), none), or(d.GetInsideAddress(), none), mended, d.GetWhat()}
+}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+func (a *app) sessionCommand() *cobra.Command {
+	c := group("session", "NAT sessions: the kernel's conntrack entries of subscribers",
+		a.sessionList(), a.sessionCount(), a.sessionKill())
+	c.Aliases = []string{"sessions"}
+	return c
+}
+
+// sessionFlags are the flags that pick sessions.
+type sessionFlags struct{ group, inside, outside, remote, protocol string }
+
+func (f *sessionFlags) register(a *app, c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.group, "group", "", "only this `group`")
+	flags.StringVar(&f.inside, "inside", "", "only this inside `A[:P]`; A may be a prefix")
+	flags.StringVar(&f.outside, "outside", "", "only this outside `A[:P]`; A may be a prefix")
+	flags.StringVar(&f.remote, "remote", "", "only this remote `A[:P]`; A may be a prefix")
+	flags.StringVar(&f.protocol, "protocol", "", "only this `protocol`: tcp, udp, icmp or a number")
+	a.completePicks(c)
+	complete(c, "remote")
+	complete(c, "protocol", "tcp", "udp", "icmp")
+}
+
+func (f *sessionFlags) filter() (*pb.SessionFilter, error) {
+	m := &pb.SessionFilter{Group: f.group}
+	var err error
+	if m.Inside, m.InsidePort, err = endpoint("--inside", f.inside); err != nil {
+		return nil, err
+	}
+	if m.Outside, m.OutsidePort, err = endpoint("--outside", f.outside); err != nil {
+		return nil, err
+	}
+	if m.Remote, m.RemotePort, err = endpoint("--remote", f.remote); err != nil {
+		return nil, err
+	}
+	m.Protocol, err = protocol(f.protocol)
+	return m, err
+}
+
+func (a *app) sessionList() *cobra.Command {
+	var pick sessionFlags
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the NAT sessions",
+		Example: "  sessionctl session list --inside 100.64.0.7 --protocol tcp\n  sessionctl session list --remote 203.0.113.5:443",
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			filter, err := pick.filter()
+			if err != nil {
+				return err
+			}
+			return a.listSessions(c.Context(), filter)
+		},
+	}
+	pick.register(a, c)
+	return c
+}
+
+func (a *app) listSessions(ctx context.Context, filter *pb.SessionFilter) error {
+	client, err := a.sessions()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.ListSessions(ctx, &pb.ListSessionsRequest{Filter: filter})
+	if err != nil {
+		return err
+	}
+	out := newList(a, sessionHeader, sessionRow)
+	out.nobody = "no such session"
+	for {
+		res, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return out.end()
+		}
+		if err != nil {
+			return errors.Join(out.end(), err)
+		}
+		if err := yieldAll(res.GetSessions(), out.add); err != nil {
+			return err
+		}
+	}
+}
+
+var sessionHeader = []string{"PROTO", "INSIDE", "OUTSIDE", "REMOTE", "STATE", "BEGUN BY", "EXPIRES", "PACKETS", "BYTES"}
+
+func sessionRow(s *pb.Session) []string {
+	return []string{
+		protocolName(s.GetProtocol()),
+		addressPort(s.GetInsideAddress(), s.GetInsidePort()),
+		addressPort(s.GetOutsideAddress(), s.GetOutsidePort()),
+		addressPort(s.GetRemoteAddress(), s.GetRemotePort()),
+		s.GetState(), beginner(s.GetDirection()), span(s.GetExpiresIn().AsDuration()),
+		strconv.FormatUint(s.GetPackets(), 10), octets(s.GetBytes()),
+	}
+}
+
+func addressPort(addr string, port uint32) string {
+	if port == 0 {
+		return addr
+	}
+	return addr + ":" + number(port)
+}
+
+// beginner tells who sent the first packet.
+func beginner(d pb.Direction) string {
+	switch d {
+	case pb.Direction_DIRECTION_OUTBOUND:
+		return "subscriber"
+	case pb.Direction_DIRECTION_INBOUND:
+		return "remote"
+	}
+	return strings.TrimPrefix(d.String(), "DIRECTION_")
+}
+
+func (a *app) sessionCount() *cobra.Command {
+	var pick sessionFlags
+	c := &cobra.Command{
+		Use:   "count",
+		Short: "Count the NAT sessions",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			filter, err := pick.filter()
+			if err != nil {
+				return err
+			}
+			res, err := a.countSessions(c.Context(), filter)
+			if err != nil {
+				return err
+			}
+			return a.answer(res, number(res.GetCount()))
+		},
+	}
+	pick.register(a, c)
+	return c
+}
+
+func (a *app) countSessions(ctx context.Context, filter *pb.SessionFilter) (*pb.CountSessionsResponse, error) {
+	client, err := a.sessions()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	return client.CountSessions(ctx, &pb.CountSessionsRequest{Filter: filter})
+}
+
+func (a *app) sessionKill() *cobra.Command {
+	var pick sessionFlags
+	var yes bool
+	c := &cobra.Command{
+		Use:   "kill",
+		Short: "End NAT sessions; their subscribers stay online",
+		Long: "End NAT sessions. Their subscribers stay online and may begin new sessions at\n" +
+			"once. To end everybody's, say --inside 0.0.0.0/0.",
+		Example: "  sessionctl session kill --inside 100.64.0.7 --remote 203.0.113.5:443",
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			filter, err := pick.filter()
+			if err != nil {
+				return err
+			}
+			if proto.Equal(filter, &pb.SessionFilter{}) {
+				return usagef("say which sessions: --inside, --outside, --remote, --protocol or --group")
+			}
+			err = a.confirm(yes, func() (string, error) { return a.killQuestion(c.Context(), filter) })
+			if err != nil {
+				return err
+			}
+			return a.killSessions(c.Context(), filter)
+		},
+	}
+	pick.register(a, c)
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+var errNoSession = errors.New("no such session; see `sessionctl session list`")
+
+func (a *app) killQuestion(ctx context.Context, filter *pb.SessionFilter) (string, error) {
+	res, err := a.countSessions(ctx, filter)
+	if err != nil {
+		return "", err
+	}
+	if res.GetCount() == 0 {
+		return "", errNoSession
+	}
+	return "End " + plural(res.GetCount(), "NAT session") + "?", nil
+}
+
+func (a *app) killSessions(ctx context.Context, filter *pb.SessionFilter) error {
+	client, err := a.sessions()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	res, err := client.TerminateSessions(ctx, &pb.TerminateSessionsRequest{Filter: filter})
+	if err != nil {
+		return err
+	}
+	if res.GetTerminated() == 0 {
+		return errNoSession
+	}
+	return a.answer(res, "ended "+plural(res.GetTerminated(), "session"))
+}
+
+// answer prints one message as JSON, or the line that says it.
+func (a *app) answer(m proto.Message, line string) error {
+	if a.output == outputJSON {
+		return a.json(m)
+	}
+	_, err := fmt.Fprintln(a.stdout, line)
+	return err
+}
+
+func plural(n uint32, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return number(n) + " " + noun + "s"
+}

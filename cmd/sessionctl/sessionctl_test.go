@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sessiond/sessiond/internal/control"
+	"github.com/sessiond/sessiond/internal/control/controltest"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// result is what one run of the command gave.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// ctl runs the command against a server, at the time of the scene. Answer is
+// what a person types; "" stands for no terminal.
+func ctl(t *testing.T, address, answer string, arguments ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	a := newApp(strings.NewReader(answer), &stdout, &stderr)
+	a.now = func() time.Time { return controltest.Now }
+	a.terminal = func() bool { return answer != "" }
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	code := a.run(ctx, append([]string{"--addr", address}, arguments...))
+	return result{code, stdout.String(), stderr.String()}
+}
+
+// Each golden file holds the command's output in the form of testdata/*.golden.
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	for name, line := range map[string]string{
+		"subscriber_list":      "subscriber list",
+		"subscriber_list_json": "-o json subscriber list",
+		"subscriber_list_none": "subscriber list --user nobody",
+		"subscriber_get":       "subscriber get 100.64.0.7",
+		"subscriber_get_json":  "subscriber get 100.64.0.7 -o json",
+		"subscriber_get_none":  "subscriber get 100.64.0.99",
+		"subscriber_put":       "subscriber put 100.64.1.1 --user dave --expires-in 8h",
+		"subscriber_put_none":  "subscriber put 10.0.0.1 --user dave",
+		"subscriber_delete":    "subscriber delete --nas bng1.example --yes",
+		"binding_list":         "binding list",
+		"binding_list_json":    "binding list -o json",
+		"binding_lookup":       "binding lookup 198.51.100.1:1600",
+		"binding_lookup_none":  "binding lookup 198.51.100.1:1600 --at 2020-01-01T00:00:00Z",
+		"session_list":         "session list",
+		"session_list_json":    "session list --protocol tcp -o json",
+		"session_count":        "session count --inside 100.64.0.7",
+		"session_count_json":   "session count -o json",
+		"session_kill":         "session kill --remote 203.0.113.5:443 -y",
+		"session_kill_none":    "session kill --remote 203.0.113.5:80 --yes",
+		"pool_list":            "pool list",
+		"pool_list_json":       "pool list -o json",
+		"settings_get":         "settings get",
+		"settings_get_json":    "settings get -o json",
+		"settings_set":         "settings set subscriber_session_removal=off idle_timeouts.udp=2m",
+		"status":               "status",
+		"status_json":          "status -o json",
+		"help":                 "--help",
+		"help_delete":          "subscriber delete --help",
+		"reconcile":            "reconcile",
+		"reconcile_dry_json":   "reconcile --dry-run -o json",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := controltest.Serve(t, controltest.Scene(), nil)
+			r := ctl(t, server.Address, "", strings.Fields(line)...)
+			golden(t, name, "$ sessionctl "+line+"\n"+r.stdout, r)
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string, r result) {
+	t.Helper()
+	if r.stderr != "" {
+		got += "--- stderr\n" + r.stderr
+	}
+	if r.code != 0 {
+		got += "--- exit " + number(uint32(r.code)) + "\n"
+	}
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("output differs (-want +got); go test -update rewrites it\n%s", diff)
+	}
+}
+
+func TestJSONIsOneObjectALine(t *testing.T) {
+	t.Parallel()
+	server := controltest.Serve(t, controltest.Scene(), nil)
+	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "settings get", "status", "reconcile"} {
+		r := ctl(t, server.Address, "", append(strings.Fields(line), "-o", "json")...)
+		for _, text := range strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n") {
+			var object map[string]any
+			if err := json.Unmarshal([]byte(text), &object); err != nil || len(object) == 0 {
+				t.Errorf("%s: %q: %v", line, text, err)
+			}
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	server := controltest.Serve(t, controltest.Scene(), nil)
+	for line, want := range map[string]int{
+		"":                                           exitDone,
+		"--help":                                     exitDone,
+		"--version":                                  exitDone,
+		"completion bash":                            exitDone,
+		"status":                                     exitDone,
+		"subscriber list --user nobody":              exitDone,
+		"subscriber get 100.64.0.99":                 exitRefused,
+		"subscriber delete 100.64.0.7":               exitRefused, // no terminal to ask on
+		"subscriber delete -y --user x":              exitRefused, // nobody
+		"session kill --inside 100.64.0.7":           exitRefused, // no terminal to ask on
+		"binding lookup 198.51.100.1:9":              exitRefused,
+		"subscriber put 10.0.0.1 --user u":           exitRefused, // no group
+		"nonsense":                                   exitUsage,
+		"subscriber":                                 exitUsage,
+		"subscriber nonsense":                        exitUsage,
+		"subscriber list extra":                      exitUsage,
+		"subscriber list --nonsense":                 exitUsage,
+		"subscriber list --inside x":                 exitUsage,
+		"subscriber get":                             exitUsage,
+		"subscriber get x":                           exitUsage,
+		"subscriber get 2001:db8::1":                 exitUsage,
+		"subscriber delete":                          exitUsage,
+		"subscriber delete -y":                       exitUsage,
+		"subscriber delete 1.1.1.1 --inside 1.1.1.1": exitUsage,
+		"subscriber put 100.64.1.1":                  exitUsage,
+		"subscriber put 100.64.1.1 --user u --expires-in -1s":     exitUsage,
+		"binding lookup 198.51.100.1":                             exitUsage,
+		"binding lookup 198.51.100.0/24:5":                        exitUsage,
+		"binding lookup 198.51.100.1:65536":                       exitUsage,
+		"binding lookup 198.51.100.1:9 --at noon":                 exitUsage,
+		"binding lookup 198.51.100.1:9 --at 2100-01-01T00:00:00Z": exitUsage, // told by the daemon
+		"binding list --state odd":                                exitUsage,
+		"session kill -y":                                         exitUsage,
+		"session list --protocol odd":                             exitUsage,
+		"session list --remote 1.1.1.1:x":                         exitUsage,
+		"settings set":                                            exitUsage,
+		"settings set nonsense":                                   exitUsage,
+		"settings set a=b":                                        exitUsage,
+		"settings set subscriber_session_removal=maybe":           exitUsage,
+		"settings set idle_timeouts.udp=1.5s":                     exitUsage,
+		"settings set idle_timeouts.udp=9s idle_timeouts.udp=9s":  exitUsage,
+		"status -o yaml":                                          exitUsage,
+		"status --timeout 0s":                                     exitUsage,
+		"status --tls-cert x":                                     exitUsage,
+		"status --tls-ca /nonexistent":                            exitUsage,
+		"status --addr nowhere":                                   exitUsage,
+		"status --addr 127.0.0.1:1":                               exitUnreachable,
+		"watch --addr 127.0.0.1:1":                                exitUnreachable,
+		"session list --addr 127.0.0.1:1":                         exitUnreachable,
+		"status --addr unix:/nonexistent":                         exitUnreachable,
+	} {
+		r := ctl(t, server.Address, "", strings.Fields(line)...)
+		if r.code != want {
+			t.Errorf("%q: exit %d, want %d; stderr: %s", line, r.code, want, r.stderr)
+		}
+		if (r.code == 0) != (r.stderr == "" || strings.HasPrefix(r.stderr, "no such")) {
+			t.Errorf("%q: exit %d with stderr %q", line, r.code, r.stderr)
+		}
+	}
+}
+
+func TestUnreachableSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	r := ctl(t, "127.0.0.1:1", "", "status")
+	if !strings.Contains(r.stderr, "cannot reach sessiond at 127.0.0.1:1") || !strings.Contains(r.stderr, "is it running?") {
+		t.Errorf("stderr: %s", r.stderr)
+	}
+}
+
+func TestGlobalFlagsBeforeAndAfter(t *testing.T) {
+	t.Parallel()
+	server := controltest.Serve(t, controltest.Scene(), nil)
+	before := ctl(t, server.Address, "", "-o", "json", "status")
+	after := ctl(t, server.Address, "", "status", "--output=json", "--addr", server.Address)
+	if before.code != 0 || before != after {
+		t.Errorf("before: %+v\nafter: %+v", before, after)
+	}
+}
+
+func TestAddressFromEnvironment(t *testing.T) {
+	server := controltest.Serve(t, controltest.Scene(), nil)
+	t.Setenv(addressVariable, server.Address)
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"status"}, strings.NewReader(""), &stdout, &stderr); code != 0 {
+		t.Errorf("exit %d: %s", code, stderr.String())
+	}
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	certs := controltest.MakeCerts(t)
+	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) {
+		o.TLS = control.TLS{CertFile: certs.Server, KeyFile: certs.ServerKey, ClientCAFile: certs.CA}
+	})
+	for name, one := range map[string]struct {
+		flags []string
+		want  int
+	}{
+		"all":         {[]string{"--tls-ca", certs.CA, "--tls-cert", certs.Client, "--tls-key", certs.ClientKey}, exitDone},
+		"no client":   {[]string{"--tls-ca", certs.CA}, exitUnreachable},
+		"untrusted":   {[]string{"--tls-ca", "system"}, exitUnreachable},
+		"none":        {nil, exitUnreachable},
+		"no CA there": {[]string{"--tls-ca", certs.ServerKey}, exitUsage},
+		"no pair":     {[]string{"--tls-cert", certs.CA, "--tls-key", certs.CA}, exitUsage},
+	} {
+		if r := ctl(t, server.Address, "", append([]string{"status"}, one.flags...)...); r.code != one.want {
+			t.Errorf("%s: exit %d, want %d: %s", name, r.code, one.want, r.stderr)
+		}
+	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) { o.Listen = "unix:" + path })
+	if r := ctl(t, server.Address, "", "status"); r.code != 0 {
+		t.Errorf("exit %d: %s", r.code, r.stderr)
+	}
+}
+
+// The golden help tells the default address, which must not be the tester's own.
+func TestMain(m *testing.M) {
+	_ = os.Unsetenv(addressVariable)
+	os.Exit(m.Run())
+}

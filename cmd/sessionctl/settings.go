@@ -1,0 +1,175 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+// A setting is one live setting as it is written on the command line.
+type setting struct {
+	name string
+	set  func(s *pb.Settings, value string) error
+	get  func(s *pb.Settings) string
+}
+
+var settings = []setting{
+	{
+		name: "subscriber_session_removal",
+		set:  setRemoval,
+		get:  func(s *pb.Settings) string { return onOff(s.GetSubscriberSessionRemoval()) },
+	},
+	timeoutSetting("tcp_established", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.TcpEstablished }),
+	timeoutSetting("tcp_transitory", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.TcpTransitory }),
+	timeoutSetting("udp", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.Udp }),
+	timeoutSetting("icmp", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.Icmp }),
+}
+
+func timeoutSetting(name string, field func(*pb.IdleTimeouts) **durationpb.Duration) setting {
+	return setting{
+		name: "idle_timeouts." + name,
+		set: func(s *pb.Settings, value string) error {
+			d, err := time.ParseDuration(value)
+			if err != nil || d < time.Second || d%time.Second != 0 {
+				return fmt.Errorf("%q is no time in whole seconds such as 300s or 2h4m", value)
+			}
+			*field(s.IdleTimeouts) = durationpb.New(d)
+			return nil
+		},
+		get: func(s *pb.Settings) string {
+			if s.GetIdleTimeouts() == nil {
+				return none
+			}
+			return timeoutText((*field(s.GetIdleTimeouts())).AsDuration())
+		},
+	}
+}
+
+// timeoutText writes a timeout as it can be set, with large ones explained.
+func timeoutText(d time.Duration) string {
+	text := fmt.Sprintf("%ds", int64(d/time.Second))
+	if d < time.Minute {
+		return text
+	}
+	return text + " (" + span(d) + ")"
+}
+
+func setRemoval(s *pb.Settings, value string) error {
+	switch value {
+	case "on", "true":
+		s.SubscriberSessionRemoval = true
+	case "off", "false":
+		s.SubscriberSessionRemoval = false
+	default:
+		return fmt.Errorf("%q is neither on nor off", value)
+	}
+	return nil
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+func (a *app) settingsCommand() *cobra.Command {
+	return group("settings", "Settings that change while the daemon runs", a.settingsGet(), a.settingsSet())
+}
+
+func (a *app) settingsGet() *cobra.Command {
+	return &cobra.Command{
+		Use:   "get",
+		Short: "Show the live settings",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := a.control()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := a.bounded(c.Context())
+			defer cancel()
+			res, err := client.GetSettings(ctx, &pb.GetSettingsRequest{})
+			if err != nil {
+				return err
+			}
+			return a.showSettings(res.GetSettings())
+		},
+	}
+}
+
+func (a *app) showSettings(s *pb.Settings) error {
+	if a.output == outputJSON {
+		return a.json(s)
+	}
+	t := newTable(a.stdout, []string{"SETTING", "VALUE"})
+	for _, one := range settings {
+		if err := t.add([]string{one.name, one.get(s)}); err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+func (a *app) settingsSet() *cobra.Command {
+	return &cobra.Command{
+		Use:   "set NAME=VALUE...",
+		Short: "Change live settings",
+		Long: "Change live settings. All that are named change together; the others stay.\n" +
+			"Idle timeouts apply to sessions that begin afterwards.",
+		Example: "  sessionctl settings set subscriber_session_removal=off\n" +
+			"  sessionctl settings set idle_timeouts.udp=300s idle_timeouts.icmp=60s",
+		Args:              args(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completeSettings,
+		RunE: func(c *cobra.Command, given []string) error {
+			req, err := settingsRequest(given)
+			if err != nil {
+				return err
+			}
+			client, err := a.control()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := a.bounded(c.Context())
+			defer cancel()
+			res, err := client.UpdateSettings(ctx, req)
+			if err != nil {
+				return err
+			}
+			return a.showSettings(res.GetSettings())
+		},
+	}
+}
+
+// settingsRequest reads NAME=VALUE arguments.
+func settingsRequest(given []string) (*pb.UpdateSettingsRequest, error) {
+	req := &pb.UpdateSettingsRequest{
+		Settings:   &pb.Settings{IdleTimeouts: &pb.IdleTimeouts{}},
+		UpdateMask: &fieldmaskpb.FieldMask{},
+	}
+	for _, arg := range given {
+		name, value, ok := strings.Cut(arg, "=")
+		if !ok {
+			return nil, usagef("%q is not NAME=VALUE", arg)
+		}
+		i := slices.IndexFunc(settings, func(s setting) bool { return s.name == name })
+		if i < 0 {
+			return nil, usagef("there is no setting %q; see `sessionctl settings get`", name)
+		}
+		if slices.Contains(req.UpdateMask.Paths, name) {
+			return nil, usagef("%s is given twice", name)
+		}
+		if err := settings[i].set(req.Settings, value); err != nil {
+			return nil, usagef("%s: %w", name, err)
+		}
+		req.UpdateMask.Paths = append(req.UpdateMask.Paths, name)
+	}
+	return req, nil
+}

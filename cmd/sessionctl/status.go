@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the daemon at a glance",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := a.control()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := a.bounded(c.Context())
+			defer cancel()
+			res, err := client.GetStatus(ctx, &pb.GetStatusRequest{})
+			if err != nil {
+				return err
+			}
+			return a.showStatus(res.GetStatus())
+		},
+	}
+}
+
+func (a *app) showStatus(s *pb.Status) error {
+	if a.output == outputJSON {
+		return a.json(s)
+	}
+	err := a.fields([][2]string{
+		{"Node", s.GetNode()},
+		{"Version", s.GetVersion()},
+		{"Started", a.moment(s.GetStartedAt())},
+		{"Ready", yesOr(s.GetReady(), s.GetNotReadyReason())},
+		{"Database", databaseText(s)},
+		{"Session removal", onOff(s.GetSettings().GetSubscriberSessionRemoval())},
+		{"NAT sessions", number(s.GetSessions())},
+		{"Last reconcile", a.reconcileText(s)},
+	})
+	if err != nil || len(s.GetGroups()) == 0 {
+		return err
+	}
+	fmt.Fprintln(a.stdout)
+	t := newTable(a.stdout, []string{"GROUP", "SUBSCRIBERS", "PENDING", "ACTIVE", "DRAINING", "CUT", "HELD"})
+	for _, g := range s.GetGroups() {
+		if err := t.add(groupRow(g)); err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+func groupRow(g *pb.GroupStatus) []string {
+	return []string{
+		g.GetName(), number(g.GetSubscribers()), number(g.GetPending()),
+		number(g.GetActive()), number(g.GetDraining()), number(g.GetCut()), number(g.GetHeld()),
+	}
+}
+
+func yesOr(yes bool, why string) string {
+	if yes {
+		return "yes"
+	}
+	return "NO: " + or(why, "no reason given")
+}
+
+func databaseText(s *pb.Status) string {
+	switch {
+	case !s.GetDatabaseUp():
+		return "DOWN"
+	case s.GetDatabaseSuspectReason() != "":
+		return "SUSPECT: " + s.GetDatabaseSuspectReason()
+	}
+	return "up"
+}
+
+func (a *app) reconcileText(s *pb.Status) string {
+	if s.GetReconciledAt() == nil {
+		return "none yet"
+	}
+	return a.moment(s.GetReconciledAt()) + ", " + plural(s.GetDrifts(), "difference")
+}

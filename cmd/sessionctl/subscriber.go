@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+// pageSize is what lists ask for at a time; the most the daemon gives.
+const pageSize = 1000
+
+func (a *app) subscriberCommand() *cobra.Command {
+	c := group("subscriber", "Who is online",
+		a.subscriberList(), a.subscriberGet(), a.subscriberDelete(), a.subscriberPut())
+	c.Aliases = []string{"subscribers", "sub"}
+	return c
+}
+
+func (a *app) subscriberList() *cobra.Command {
+	var pick subscriberFlags
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the subscribers online",
+		Example: "  sessionctl subscriber list --nas bng1\n  sessionctl subscriber list --inside 100.64.3.0/24 -o json",
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := prefix("--inside", pick.inside); err != nil {
+				return err
+			}
+			out := newList(a, subscriberHeader, a.subscriberRow)
+			out.nobody = "no such subscriber is online"
+			if err := a.eachSubscriber(c.Context(), pick, out.add); err != nil {
+				return err
+			}
+			return out.end()
+		},
+	}
+	pick.register(c.Flags())
+	a.completePicks(c)
+	return c
+}
+
+// eachSubscriber pages through all subscribers that the flags pick.
+func (a *app) eachSubscriber(ctx context.Context, pick subscriberFlags, yield func(*pb.Subscriber) error) error {
+	client, err := a.subscribers()
+	if err != nil {
+		return err
+	}
+	req := &pb.ListSubscribersRequest{
+		PageSize: pageSize, Group: pick.group, Nas: pick.nas, UserName: pick.user, Inside: pick.inside,
+	}
+	return eachPage(func() (string, error) {
+		ctx, cancel := a.bounded(ctx)
+		defer cancel()
+		page, err := client.ListSubscribers(ctx, req)
+		if err != nil {
+			return "", err
+		}
+		req.PageToken = page.GetNextPageToken()
+		return req.PageToken, yieldAll(page.GetSubscribers(), yield)
+	})
+}
+
+// eachPage calls fetch until it returns no token for another page.
+func eachPage(fetch func() (next string, err error)) error {
+	for {
+		next, err := fetch()
+		if err != nil || next == "" {
+			return err
+		}
+	}
+}
+
+func yieldAll[M any](items []M, yield func(M) error) error {
+	for _, item := range items {
+		if err := yield(item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var subscriberHeader = []string{"GROUP", "INSIDE", "USER", "NAS", "OUTSIDE", "PORTS", "STATE", "SESSIONS", "ONLINE", "SEEN", "IN", "OUT"}
+
+func (a *app) subscriberRow(s *pb.Subscriber) []string {
+	b := s.GetBinding()
+	return []string{
+		s.GetGroup(), s.GetInsideAddress(), or(s.GetUserName(), none), or(s.GetNas(), none),
+		or(b.GetOutsideAddress(), none), ports(b), state(s), number(b.GetSessions()),
+		a.age(s.GetStartedAt()), a.age(s.GetUpdatedAt()), octets(s.GetInputOctets()), octets(s.GetOutputOctets()),
+	}
+}
+
+func (a *app) subscriberGet() *cobra.Command {
+	var group string
+	c := &cobra.Command{
+		Use:               "get ADDRESS",
+		Short:             "Show one subscriber in full",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeInside,
+		RunE: func(c *cobra.Command, given []string) error {
+			sub, err := a.oneSubscriber(c.Context(), given[0], group)
+			if err != nil {
+				return err
+			}
+			return a.showSubscriber(sub)
+		},
+	}
+	c.Flags().StringVar(&group, "group", "", "the `group`, where groups share inside addresses")
+	a.completeGroups(c)
+	return c
+}
+
+func (a *app) oneSubscriber(ctx context.Context, inside, group string) (*pb.Subscriber, error) {
+	inside, err := address(inside)
+	if err != nil {
+		return nil, err
+	}
+	client, err := a.subscribers()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	res, err := client.GetSubscriber(ctx, &pb.GetSubscriberRequest{InsideAddress: inside, Group: group})
+	return res.GetSubscriber(), err
+}
+
+func (a *app) showSubscriber(s *pb.Subscriber) error {
+	if a.output == outputJSON {
+		return a.json(s)
+	}
+	b := s.GetBinding()
+	return a.fields([][2]string{
+		{"Inside address", s.GetInsideAddress()},
+		{"Group", s.GetGroup()},
+		{"User", or(s.GetUserName(), none)},
+		{"Calling station", or(s.GetCallingStationId(), none)},
+		{"NAS", nasText(s)},
+		{"RADIUS client", or(s.GetClient(), "none, put by hand")},
+		{"Session", or(s.GetAcctSessionId(), none)},
+		{"Started", a.moment(s.GetStartedAt())},
+		{"Last heard of", a.moment(s.GetUpdatedAt())},
+		{"Expires", a.expiry(s.GetExpiresAt())},
+		{"Traffic", octets(s.GetInputOctets()) + " in, " + octets(s.GetOutputOctets()) + " out"},
+		{"State", state(s)},
+		{"Outside address", or(b.GetOutsideAddress(), none)},
+		{"Ports", ports(b)},
+		{"Bound", a.moment(b.GetAllocatedAt())},
+		{"NAT sessions", number(b.GetSessions())},
+	})
+}
+
+func (a *app) expiry(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "never"
+	}
+	return a.moment(t)
+}
+
+func nasText(s *pb.Subscriber) string {
+	if s.GetNasAddress() == "" || s.GetNasAddress() == s.GetNas() {
+		return or(s.GetNas(), none)
+	}
+	return s.GetNas() + " (" + s.GetNasAddress() + ")"
+}
+
+// state is one word for how NAT treats the subscriber.
+func state(s *pb.Subscriber) string {
+	switch {
+	case s.GetPending():
+		return "PENDING"
+	case s.GetBinding() == nil:
+		return none
+	case s.GetUnconfirmed():
+		return bindingState(s.GetBinding()) + " (unconfirmed)"
+	}
+	return bindingState(s.GetBinding())
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+func (a *app) subscriberDelete() *cobra.Command {
+	var pick subscriberFlags
+	var yes bool
+	c := &cobra.Command{
+		Use:   "delete {ADDRESS | --user U | --nas N | --inside PREFIX}",
+		Short: "Delete subscriber records: ends their NAT sessions and frees their ports",
+		Example: "  sessionctl subscriber delete 100.64.0.7\n" +
+			"  sessionctl subscriber delete --nas bng1 --yes",
+		Args:              args(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: a.completeInside,
+		RunE: func(c *cobra.Command, given []string) error {
+			if err := pick.narrow(given); err != nil {
+				return err
+			}
+			err := a.confirm(yes, func() (string, error) { return a.deleteQuestion(c.Context(), pick) })
+			if err != nil {
+				return err
+			}
+			return a.deleteSubscribers(c.Context(), pick)
+		},
+	}
+	pick.register(c.Flags())
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	a.completePicks(c)
+	return c
+}
+
+// narrow takes the address argument of delete into the flags, and refuses to
+// delete without any limit.
+func (f *subscriberFlags) narrow(given []string) error {
+	if len(given) == 1 {
+		inside, err := address(given[0])
+		if err != nil {
+			return err
+		}
+		if f.inside != "" {
+			return usagef("give either ADDRESS or --inside")
+		}
+		f.inside = inside
+	}
+	if f.inside == "" && f.user == "" && f.nas == "" {
+		return usagef("say whom to delete: ADDRESS, --user, --nas or --inside")
+	}
+	return prefix("--inside", f.inside)
+}
+
+func (a *app) deleteQuestion(ctx context.Context, pick subscriberFlags) (string, error) {
+	n, first := 0, (*pb.Subscriber)(nil)
+	err := a.eachSubscriber(ctx, pick, func(s *pb.Subscriber) error {
+		if n++; n == 1 {
+			first = s
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case n == 0:
+		return "", errNobody
+	case n == 1:
+		return fmt.Sprintf("Delete subscriber %s (%s) and end its NAT sessions?",
+			first.GetInsideAddress(), or(first.GetUserName(), "no user name")), nil
+	}
+	return fmt.Sprintf("Delete %d subscribers and end their NAT sessions?", n), nil
+}
+
+var errNobody = errors.New("no such subscriber is online; see `sessionctl subscriber list`")
+
+func (a *app) deleteSubscribers(ctx context.Context, pick subscriberFlags) error {
+	client, err := a.subscribers()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	res, err := client.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{
+		Group: pick.group, Inside: pick.inside, Nas: pick.nas, UserName: pick.user,
+	})
+	if err != nil {
+		return err
+	}
+	if res.GetDeleted() == 0 {
+		return errNobody
+	}
+	return a.showDeleted(res)
+}
+
+func (a *app) showDeleted(res *pb.DeleteSubscribersResponse) error {
+	if a.output == outputJSON {
+		return yieldAll(res.GetSubscribers(), func(s *pb.Subscriber) error { return a.json(s) })
+	}
+	for _, s := range res.GetSubscribers() {
+		if _, err := fmt.Fprintf(a.stdout, "deleted %s (%s)\n", s.GetInsideAddress(), or(s.GetUserName(), "no user name")); err != nil {
+			return err
+		}
+	}
+	return more(a.stdout, int(res.GetDeleted())-len(res.GetSubscribers()))
+}
+
+// more tells how many items an answer left out.
+func more(w io.Writer, n int) error {
+	if n <= 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "and %d more\n", n)
+	return err
+}

@@ -1,0 +1,219 @@
+package controltest
+
+import (
+	"context"
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Backend implements all ports of package control on plain slices, which a test
+// fills before it serves them. With Err set, every method fails with it.
+type Backend struct {
+	*inspect.Broadcaster
+
+	mu      sync.Mutex
+	Online  []inspect.Subscriber
+	Leases  []inspect.Binding
+	Flows   []inspect.Session
+	Blocks  []lsn.Usage
+	Live    inspect.Settings
+	Glance  inspect.Status
+	Differs []inspect.Drift
+	Inside  netip.Prefix // what group "default" has; Put elsewhere is ErrNoGroup
+	Err     error
+	Pages   int // how many pages of anything were asked for
+}
+
+// Subscriber implements control.Subscribers.
+func (b *Backend) Subscriber(_ context.Context, key subscriber.Key) (inspect.Subscriber, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i := b.indexLocked(key); i >= 0 {
+		return b.Online[i], b.Err
+	}
+	if b.Err != nil {
+		return inspect.Subscriber{}, b.Err
+	}
+	return inspect.Subscriber{}, inspect.ErrNotFound
+}
+
+func (b *Backend) indexLocked(key subscriber.Key) int {
+	return slices.IndexFunc(b.Online, func(s inspect.Subscriber) bool {
+		return s.Inside == key.Inside && (key.Group == "" || s.Group == key.Group)
+	})
+}
+
+// Subscribers implements control.Subscribers.
+func (b *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Pages++
+	var found []inspect.Subscriber
+	for _, s := range b.Online {
+		if f.Match(&s.Record) && inspect.CompareKeys(s.Key, after) > 0 {
+			found = append(found, s)
+		}
+	}
+	slices.SortFunc(found, func(a, b inspect.Subscriber) int { return inspect.CompareKeys(a.Key, b.Key) })
+	return found[:min(len(found), limit)], b.Err
+}
+
+// Put implements control.Subscribers.
+func (b *Backend) Put(_ context.Context, r subscriber.Record) (subscriber.Record, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.Err != nil {
+		return r, b.Err
+	}
+	if !b.Inside.Contains(r.Inside) {
+		return r, inspect.ErrNoGroup
+	}
+	r.Group = "default"
+	if i := b.indexLocked(r.Key); i >= 0 {
+		b.Online[i].Record = r
+	} else {
+		b.Online = append(b.Online, inspect.Subscriber{Record: r})
+	}
+	return r, nil
+}
+
+// Delete implements control.Subscribers.
+func (b *Backend) Delete(_ context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.Err != nil {
+		return nil, b.Err
+	}
+	var deleted []subscriber.Record
+	b.Online = slices.DeleteFunc(b.Online, func(s inspect.Subscriber) bool {
+		if !f.Match(&s.Record) {
+			return false
+		}
+		deleted = append(deleted, s.Record)
+		return true
+	})
+	return deleted, nil
+}
+
+// Watch implements control.Subscribers.
+func (b *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[inspect.Event, error] {
+	return b.Broadcaster.Watch(ctx, f)
+}
+
+// Bindings implements control.Nat.
+func (b *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) ([]inspect.Binding, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Pages++
+	var found []inspect.Binding
+	for _, l := range b.Leases {
+		if f.Match(&l.Binding) && inspect.KeyOf(&l.Binding).Compare(after) > 0 {
+			found = append(found, l)
+		}
+	}
+	slices.SortFunc(found, func(a, b inspect.Binding) int {
+		return inspect.KeyOf(&a.Binding).Compare(inspect.KeyOf(&b.Binding))
+	})
+	return found[:min(len(found), limit)], b.Err
+}
+
+// LookupOutside implements control.Nat.
+func (b *Backend) LookupOutside(_ context.Context, outside netip.Addr, port lsn.Port, at time.Time) (inspect.Binding, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.Err != nil {
+		return inspect.Binding{}, b.Err
+	}
+	for _, l := range b.Leases {
+		if l.Outside != outside || port < l.First || port > l.Last {
+			continue
+		}
+		if !at.IsZero() && at.Before(l.AllocatedAt) {
+			return inspect.Binding{}, inspect.ErrNotCovered
+		}
+		return l, nil
+	}
+	return inspect.Binding{}, inspect.ErrNotFound
+}
+
+// Pools implements control.Nat.
+func (b *Backend) Pools(context.Context) ([]lsn.Usage, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Blocks, b.Err
+}
+
+// Sessions implements control.Sessions.
+func (b *Backend) Sessions(_ context.Context, f inspect.SessionFilter, yield func(inspect.Session) error) error {
+	b.mu.Lock()
+	flows := slices.Clone(b.Flows)
+	b.mu.Unlock()
+	for _, s := range flows {
+		if !f.Match(&s) {
+			continue
+		}
+		if err := yield(s); err != nil {
+			return err
+		}
+	}
+	return b.Err
+}
+
+// CountSessions implements control.Sessions.
+func (b *Backend) CountSessions(ctx context.Context, f inspect.SessionFilter) (int, error) {
+	n := 0
+	err := b.Sessions(ctx, f, func(inspect.Session) error { n++; return nil })
+	return n, err
+}
+
+// TerminateSessions implements control.Sessions.
+func (b *Backend) TerminateSessions(_ context.Context, f inspect.SessionFilter) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := len(b.Flows)
+	b.Flows = slices.DeleteFunc(b.Flows, func(s inspect.Session) bool { return f.Match(&s) })
+	return before - len(b.Flows), b.Err
+}
+
+// Settings implements control.Controls.
+func (b *Backend) Settings(context.Context) (inspect.Settings, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Live, b.Err
+}
+
+// UpdateSettings implements control.Controls.
+func (b *Backend) UpdateSettings(_ context.Context, s inspect.Settings, names []string) (inspect.Settings, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.Err != nil {
+		return b.Live, b.Err
+	}
+	err := b.Live.Merge(s, names)
+	return b.Live, err
+}
+
+// Status implements control.Controls.
+func (b *Backend) Status(context.Context) (inspect.Status, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Glance, b.Err
+}
+
+// Reconcile implements control.Controls.
+func (b *Backend) Reconcile(_ context.Context, dryRun bool) ([]inspect.Drift, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	found := slices.Clone(b.Differs)
+	for i := range found {
+		found[i].Mended = !dryRun
+	}
+	return found, b.Err
+}

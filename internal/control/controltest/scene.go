@@ -1,0 +1,104 @@
+package controltest
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Now is the time at which the scene plays.
+var Now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// Scene returns a backend with a little of everything: alice online by RADIUS
+// with sessions, bob waiting for a block, and carol's block held.
+func Scene() *Backend {
+	alice := binding("100.64.0.7", "198.51.100.1", 1024, lsn.Active, "alice", "0A01")
+	alice.Sessions = 2
+	carol := binding("100.64.0.9", "198.51.100.1", 1536, lsn.Held, "carol", "0A02")
+	carol.ReleasedAt = Now.Add(-30 * time.Second)
+	carol.HoldUntil = Now.Add(90 * time.Second)
+	return &Backend{
+		Broadcaster: inspect.NewBroadcaster(64),
+		Inside:      netip.MustParsePrefix("100.64.0.0/10"),
+		Online:      []inspect.Subscriber{online("100.64.0.7", "alice", "0A01", &alice), waiting("100.64.0.8", "bob", "0A03")},
+		Leases:      []inspect.Binding{alice, carol},
+		Flows:       flows(),
+		Blocks: []lsn.Usage{
+			{Group: "default", Outside: netip.MustParsePrefix("198.51.100.0/28"), Total: 2016, Used: 1, Held: 1, Free: 2014},
+		},
+		Live: inspect.Settings{
+			SubscriberSessionRemoval: true,
+			IdleTimeouts: inspect.IdleTimeouts{
+				TCPEstablished: 7440 * time.Second, TCPTransitory: 240 * time.Second,
+				UDP: 300 * time.Second, ICMP: 60 * time.Second,
+			},
+		},
+		Glance:  glance(),
+		Differs: []inspect.Drift{{Kind: inspect.DriftElementOrphaned, Group: "default", Inside: netip.MustParseAddr("100.64.9.9"), What: "gate is open without a binding; remove it"}},
+	}
+}
+
+func online(inside, user, session string, b *inspect.Binding) inspect.Subscriber {
+	return inspect.Subscriber{
+		Record: subscriber.Record{
+			Key:              subscriber.Key{Group: "default", Inside: netip.MustParseAddr(inside)},
+			SessionID:        subscriber.SessionID{Client: "bng1", NAS: "bng1.example", AcctSessionID: session},
+			UserName:         user,
+			CallingStationID: "02:00:00:00:00:07",
+			NASAddress:       netip.MustParseAddr("192.0.2.1"),
+			StartedAt:        Now.Add(-26 * time.Hour),
+			UpdatedAt:        Now.Add(-5 * time.Minute),
+			ExpiresAt:        Now.Add(40 * time.Minute),
+			InputOctets:      5_000_000,
+			OutputOctets:     7_500_000_000,
+		},
+		Binding: b,
+	}
+}
+
+func waiting(inside, user, session string) inspect.Subscriber {
+	s := online(inside, user, session, nil)
+	s.Pending = true
+	return s
+}
+
+func binding(inside, outside string, first lsn.Port, state lsn.State, user, session string) inspect.Binding {
+	return inspect.Binding{Binding: lsn.Binding{
+		Group:       "default",
+		Block:       lsn.Block{Outside: netip.MustParseAddr(outside), First: first, Last: first + 511},
+		Holder:      lsn.Holder{Inside: netip.MustParseAddr(inside), UserName: user, AcctSessionID: session},
+		State:       state,
+		AllocatedAt: Now.Add(-26 * time.Hour),
+	}}
+}
+
+func flows() []inspect.Session {
+	return []inspect.Session{
+		{
+			Group: "default", Protocol: 6, State: "ESTABLISHED", Direction: inspect.Outbound,
+			Inside:  netip.MustParseAddrPort("100.64.0.7:40000"),
+			Outside: netip.MustParseAddrPort("198.51.100.1:1100"),
+			Remote:  netip.MustParseAddrPort("203.0.113.5:443"),
+			Packets: 120, Bytes: 98_304, ExpiresIn: 2 * time.Hour,
+		},
+		{
+			Group: "default", Protocol: 1, State: "REPLIED", Direction: inspect.Outbound,
+			Inside:  netip.MustParseAddrPort("100.64.0.7:77"),
+			Outside: netip.MustParseAddrPort("198.51.100.1:1101"),
+			Remote:  netip.MustParseAddrPort("203.0.113.6:0"),
+			Packets: 2, Bytes: 168, ExpiresIn: 58 * time.Second,
+		},
+	}
+}
+
+func glance() inspect.Status {
+	return inspect.Status{
+		Node: "cgn1", Version: "v0.1.0", StartedAt: Now.Add(-72 * time.Hour), DatabaseUp: true,
+		Settings: inspect.Settings{SubscriberSessionRemoval: true}, Sessions: 2,
+		Groups:       []inspect.GroupStatus{{Name: "default", Subscribers: 2, Pending: 1, Active: 1, Held: 1}},
+		ReconciledAt: Now.Add(-20 * time.Second), Drifts: 1,
+	}
+}

@@ -1,0 +1,306 @@
+package control
+
+import (
+	"math"
+	"net/netip"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// All conversions between domain and proto messages stand in this file, those of
+// single fields in fields.go. Functions named to... make a message, those named
+// from... read one and check it.
+
+var (
+	bindingStates = map[lsn.State]pb.BindingState{
+		lsn.Active:   pb.BindingState_BINDING_STATE_ACTIVE,
+		lsn.Draining: pb.BindingState_BINDING_STATE_DRAINING,
+		lsn.Cut:      pb.BindingState_BINDING_STATE_CUT,
+		lsn.Held:     pb.BindingState_BINDING_STATE_HELD,
+	}
+	eventKinds = map[inspect.EventKind]pb.EventKind{
+		inspect.EventCreated:  pb.EventKind_EVENT_KIND_CREATED,
+		inspect.EventUpdated:  pb.EventKind_EVENT_KIND_UPDATED,
+		inspect.EventDeleted:  pb.EventKind_EVENT_KIND_DELETED,
+		inspect.EventBound:    pb.EventKind_EVENT_KIND_BOUND,
+		inspect.EventPending:  pb.EventKind_EVENT_KIND_PENDING,
+		inspect.EventDraining: pb.EventKind_EVENT_KIND_DRAINING,
+		inspect.EventCut:      pb.EventKind_EVENT_KIND_CUT,
+		inspect.EventReaped:   pb.EventKind_EVENT_KIND_REAPED,
+		inspect.EventReleased: pb.EventKind_EVENT_KIND_RELEASED,
+	}
+	reasons = map[subscriber.Reason]pb.Reason{
+		subscriber.ReasonNone:              pb.Reason_REASON_UNSPECIFIED,
+		subscriber.ReasonStop:              pb.Reason_REASON_STOP,
+		subscriber.ReasonNASRestart:        pb.Reason_REASON_NAS_RESTART,
+		subscriber.ReasonExpired:           pb.Reason_REASON_EXPIRED,
+		subscriber.ReasonAdmin:             pb.Reason_REASON_ADMIN,
+		subscriber.ReasonSuperseded:        pb.Reason_REASON_SUPERSEDED,
+		subscriber.ReasonRemovedInDatabase: pb.Reason_REASON_REMOVED_IN_DATABASE,
+	}
+	directions = map[inspect.Direction]pb.Direction{
+		inspect.Outbound: pb.Direction_DIRECTION_OUTBOUND,
+		inspect.Inbound:  pb.Direction_DIRECTION_INBOUND,
+	}
+)
+
+func toSubscriber(s *inspect.Subscriber) *pb.Subscriber {
+	m := toRecord(&s.Record)
+	m.Pending = s.Pending
+	if s.Binding != nil {
+		m.Binding = toBinding(s.Binding)
+	}
+	return m
+}
+
+func toRecord(r *subscriber.Record) *pb.Subscriber {
+	return &pb.Subscriber{
+		Group:            r.Group,
+		InsideAddress:    addrText(r.Inside),
+		UserName:         toText(r.UserName),
+		Nas:              toText(r.NAS),
+		AcctSessionId:    toText(r.AcctSessionID),
+		CallingStationId: toText(r.CallingStationID),
+		StartedAt:        timestamp(r.StartedAt),
+		UpdatedAt:        timestamp(r.UpdatedAt),
+		ExpiresAt:        timestamp(r.ExpiresAt),
+		InputOctets:      r.InputOctets,
+		OutputOctets:     r.OutputOctets,
+		Unconfirmed:      r.Unconfirmed,
+		Client:           toText(r.Client),
+		NasAddress:       addrText(r.NASAddress),
+	}
+}
+
+func toBinding(b *inspect.Binding) *pb.Binding {
+	return &pb.Binding{
+		Group:          b.Group,
+		InsideAddress:  addrText(b.Inside),
+		OutsideAddress: addrText(b.Outside),
+		FirstPort:      uint32(b.First),
+		LastPort:       uint32(b.Last),
+		State:          bindingStates[b.State],
+		UserName:       toText(b.UserName),
+		AcctSessionId:  toText(b.AcctSessionID),
+		AllocatedAt:    timestamp(b.AllocatedAt),
+		ReleasedAt:     timestamp(b.ReleasedAt),
+		Sessions:       count(b.Sessions),
+		HoldUntil:      timestamp(b.HoldUntil),
+	}
+}
+
+func toEvent(e *inspect.Event) *pb.SubscriberEvent {
+	return &pb.SubscriberEvent{
+		At:            timestamp(e.At),
+		Kind:          eventKinds[e.Kind],
+		Reason:        reasons[e.Reason],
+		Subscriber:    toSubscriber(&e.Subscriber),
+		SessionsEnded: count(e.SessionsEnded),
+	}
+}
+
+func toPool(u *lsn.Usage) *pb.Pool {
+	return &pb.Pool{
+		Group:         u.Group,
+		OutsidePrefix: u.Outside.String(),
+		BlocksTotal:   count(u.Total),
+		BlocksUsed:    count(u.Used),
+		BlocksHeld:    count(u.Held),
+		BlocksFree:    count(u.Free),
+	}
+}
+
+func toSession(s *inspect.Session) *pb.Session {
+	return &pb.Session{
+		Group:          s.Group,
+		Protocol:       pb.Protocol(s.Protocol),
+		InsideAddress:  addrText(s.Inside.Addr()),
+		InsidePort:     uint32(s.Inside.Port()),
+		OutsideAddress: addrText(s.Outside.Addr()),
+		OutsidePort:    uint32(s.Outside.Port()),
+		RemoteAddress:  addrText(s.Remote.Addr()),
+		RemotePort:     uint32(s.Remote.Port()),
+		State:          s.State,
+		ExpiresIn:      durationpb.New(s.ExpiresIn),
+		Packets:        s.Packets,
+		Bytes:          s.Bytes,
+		Direction:      directions[s.Direction],
+	}
+}
+
+func toSettings(s *inspect.Settings) *pb.Settings {
+	t := s.IdleTimeouts
+	return &pb.Settings{
+		SubscriberSessionRemoval: s.SubscriberSessionRemoval,
+		IdleTimeouts: &pb.IdleTimeouts{
+			TcpEstablished: durationpb.New(t.TCPEstablished),
+			TcpTransitory:  durationpb.New(t.TCPTransitory),
+			Udp:            durationpb.New(t.UDP),
+			Icmp:           durationpb.New(t.ICMP),
+		},
+	}
+}
+
+func toStatusMessage(s *inspect.Status) *pb.Status {
+	m := &pb.Status{
+		Node:                  s.Node,
+		Version:               s.Version,
+		StartedAt:             timestamp(s.StartedAt),
+		Ready:                 s.NotReady == "",
+		NotReadyReason:        s.NotReady,
+		DatabaseUp:            s.DatabaseUp,
+		DatabaseSuspectReason: s.DatabaseSuspect,
+		Sessions:              count(s.Sessions),
+		ReconciledAt:          timestamp(s.ReconciledAt),
+		Drifts:                count(s.Drifts),
+		Settings:              toSettings(&s.Settings),
+	}
+	for i := range s.Groups {
+		m.Groups = append(m.Groups, toGroupStatus(&s.Groups[i]))
+	}
+	return m
+}
+
+func toGroupStatus(g *inspect.GroupStatus) *pb.GroupStatus {
+	return &pb.GroupStatus{
+		Name:        g.Name,
+		Subscribers: count(g.Subscribers),
+		Pending:     count(g.Pending),
+		Active:      count(g.Active),
+		Draining:    count(g.Draining),
+		Cut:         count(g.Cut),
+		Held:        count(g.Held),
+	}
+}
+
+func toDrift(d *inspect.Drift) *pb.Drift {
+	return &pb.Drift{
+		Kind:          string(d.Kind),
+		Group:         d.Group,
+		InsideAddress: addrText(d.Inside),
+		What:          d.What,
+		Mended:        d.Mended,
+	}
+}
+
+// fromSubscriber reads the writable fields of a subscriber put by hand.
+func fromSubscriber(m *pb.Subscriber) (subscriber.Record, error) {
+	inside, err := fromAddr("subscriber.inside_address", m.GetInsideAddress())
+	if err != nil {
+		return subscriber.Record{}, err
+	}
+	r := subscriber.Record{Key: subscriber.Key{Group: m.GetGroup(), Inside: inside}}
+	for _, f := range []struct {
+		to         *string
+		name, text string
+	}{
+		{&r.UserName, "subscriber.user_name", m.GetUserName()},
+		{&r.NAS, "subscriber.nas", m.GetNas()},
+		{&r.AcctSessionID, "subscriber.acct_session_id", m.GetAcctSessionId()},
+		{&r.CallingStationID, "subscriber.calling_station_id", m.GetCallingStationId()},
+	} {
+		if *f.to, err = fromText(f.name, f.text); err != nil {
+			return subscriber.Record{}, err
+		}
+	}
+	r.ExpiresAt, err = fromTimestamp("subscriber.expires_at", m.GetExpiresAt())
+	return r, err
+}
+
+// subscriberQuery is what the requests that pick subscribers have in common.
+type subscriberQuery interface {
+	GetGroup() string
+	GetNas() string
+	GetUserName() string
+	GetInside() string
+}
+
+func fromSubscriberQuery(q subscriberQuery) (inspect.SubscriberFilter, error) {
+	inside, err := fromPrefix("inside", q.GetInside())
+	return inspect.SubscriberFilter{
+		Group:    q.GetGroup(),
+		NAS:      toOctets(q.GetNas()),
+		UserName: toOctets(q.GetUserName()),
+		Inside:   inside,
+	}, err
+}
+
+func fromBindingQuery(q *pb.ListBindingsRequest) (inspect.BindingFilter, error) {
+	f := inspect.BindingFilter{Group: q.GetGroup()}
+	var err error
+	if f.Inside, err = fromPrefix("inside", q.GetInside()); err != nil {
+		return f, err
+	}
+	if f.Outside, err = fromPrefix("outside", q.GetOutside()); err != nil {
+		return f, err
+	}
+	f.State, err = fromBindingState("state", q.GetState())
+	return f, err
+}
+
+func fromBindingState(field string, m pb.BindingState) (lsn.State, error) {
+	if m == pb.BindingState_BINDING_STATE_UNSPECIFIED {
+		return 0, nil
+	}
+	for state, message := range bindingStates {
+		if message == m {
+			return state, nil
+		}
+	}
+	return 0, invalid(field, "unknown state %d", m)
+}
+
+func fromSessionFilter(m *pb.SessionFilter) (inspect.SessionFilter, error) {
+	f := inspect.SessionFilter{Group: m.GetGroup()}
+	if p := m.GetProtocol(); p < 0 || p > math.MaxUint8 {
+		return f, invalid("filter.protocol", "%d is no IANA protocol number", p)
+	}
+	f.Protocol = uint8(m.GetProtocol())
+	for _, end := range []struct {
+		name   string
+		prefix *netip.Prefix
+		text   string
+		port   *uint16
+		number uint32
+	}{
+		{"filter.inside", &f.Inside, m.GetInside(), &f.InsidePort, m.GetInsidePort()},
+		{"filter.outside", &f.Outside, m.GetOutside(), &f.OutsidePort, m.GetOutsidePort()},
+		{"filter.remote", &f.Remote, m.GetRemote(), &f.RemotePort, m.GetRemotePort()},
+	} {
+		var err error
+		if *end.prefix, err = fromPrefix(end.name, end.text); err != nil {
+			return f, err
+		}
+		if *end.port, err = fromPort(end.name+"_port", end.number); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+// fromSettings reads the named settings; the others stay zero.
+func fromSettings(m *pb.Settings, names []string) (inspect.Settings, error) {
+	s := inspect.Settings{SubscriberSessionRemoval: m.GetSubscriberSessionRemoval()}
+	timeouts := map[string]*durationpb.Duration{
+		inspect.SettingTCPEstablished: m.GetIdleTimeouts().GetTcpEstablished(),
+		inspect.SettingTCPTransitory:  m.GetIdleTimeouts().GetTcpTransitory(),
+		inspect.SettingUDP:            m.GetIdleTimeouts().GetUdp(),
+		inspect.SettingICMP:           m.GetIdleTimeouts().GetIcmp(),
+	}
+	for _, name := range names {
+		to := s.IdleTimeouts.Field(name)
+		if to == nil {
+			continue
+		}
+		var err error
+		if *to, err = fromTimeout("settings."+name, timeouts[name]); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,122 @@
+package control
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/inspect"
+)
+
+// Every value of the proto enums must have exactly one domain value.
+func TestEnumsAreComplete(t *testing.T) {
+	t.Parallel()
+	whole(t, "BindingState", bindingStates, pb.BindingState_name)
+	whole(t, "EventKind", eventKinds, pb.EventKind_name)
+	whole(t, "Direction", directions, pb.Direction_name)
+	whole(t, "Reason", reasons, pb.Reason_name)
+}
+
+func whole[D comparable, P ~int32](t *testing.T, name string, m map[D]P, names map[int32]string) {
+	t.Helper()
+	seen := map[int32]bool{0: true}
+	for _, p := range m {
+		if seen[int32(p)] && p != 0 {
+			t.Errorf("%s: two domain values for %d", name, p)
+		}
+		seen[int32(p)] = true
+	}
+	for n := range names {
+		if !seen[n] {
+			t.Errorf("%s: nothing converts to %s", name, names[n])
+		}
+	}
+}
+
+func TestFromPrefix(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                  "invalid Prefix",
+		"100.64.0.1":        "100.64.0.1/32",
+		"100.64.3.9/24":     "100.64.3.0/24",
+		"::ffff:100.64.0.1": "100.64.0.1/32",
+	} {
+		if got, err := fromPrefix("f", text); err != nil || got.String() != want {
+			t.Errorf("fromPrefix(%q) = %v, %v; want %s", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"x", "2001:db8::1", "2001:db8::/32", "100.64.0.0/33", "100.64.0.1:80"} {
+		if _, err := fromPrefix("f", text); err == nil {
+			t.Errorf("fromPrefix(%q) was taken", text)
+		}
+	}
+}
+
+func TestFromTimeout(t *testing.T) {
+	t.Parallel()
+	if got, err := fromTimeout("f", durationpb.New(time.Second)); err != nil || got != time.Second {
+		t.Errorf("1s: %v, %v", got, err)
+	}
+	for name, m := range map[string]*durationpb.Duration{
+		"absent":    nil,
+		"zero":      durationpb.New(0),
+		"negative":  durationpb.New(-time.Second),
+		"fraction":  durationpb.New(1500 * time.Millisecond),
+		"too large": durationpb.New(3e6 * time.Second),
+		"malformed": {Seconds: 1, Nanos: -1},
+	} {
+		if _, err := fromTimeout("f", m); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+func TestFromSubscriberRefuses(t *testing.T) {
+	t.Parallel()
+	for name, m := range map[string]*pb.Subscriber{
+		"absent":        nil,
+		"no address":    {UserName: "a"},
+		"IPv6":          {InsideAddress: "2001:db8::1", UserName: "a"},
+		"long name":     {InsideAddress: "100.64.0.1", UserName: strings.Repeat("x", 254)},
+		"malformed end": {InsideAddress: "100.64.0.1", ExpiresAt: &timestamppb.Timestamp{Nanos: -1}},
+	} {
+		if _, err := fromSubscriber(m); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+	longest := &pb.Subscriber{InsideAddress: "100.64.0.1", UserName: strings.Repeat("%00", 253)}
+	if r, err := fromSubscriber(longest); err != nil || len(r.UserName) != 253 {
+		t.Errorf("253 escaped octets: %d, %v", len(r.UserName), err)
+	}
+}
+
+func TestSettingNames(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]int{
+		"*": 5, "subscriber_session_removal": 1, "idle_timeouts": 4, "idle_timeouts.udp": 1,
+	} {
+		names, err := settingNames(&fieldmaskpb.FieldMask{Paths: []string{path, path}})
+		if err != nil || len(names) != want {
+			t.Errorf("%s: %v, %v", path, names, err)
+		}
+	}
+	for _, paths := range [][]string{nil, {"idle_timeouts.sctp"}, {"idle"}, {""}} {
+		if _, err := settingNames(&fieldmaskpb.FieldMask{Paths: paths}); err == nil {
+			t.Errorf("%q was taken", paths)
+		}
+	}
+}
+
+func TestSettingsOutsideTheMaskAreNotRead(t *testing.T) {
+	t.Parallel()
+	m := &pb.Settings{IdleTimeouts: &pb.IdleTimeouts{Udp: durationpb.New(time.Minute), Icmp: durationpb.New(-1)}}
+	got, err := fromSettings(m, []string{inspect.SettingUDP})
+	if err != nil || got.IdleTimeouts != (inspect.IdleTimeouts{UDP: time.Minute}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}

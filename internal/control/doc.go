@@ -1,0 +1,3 @@
+// Package control serves the gRPC API through which a NOC sees and steers
+// sessiond.
+package control

@@ -1,0 +1,121 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+)
+
+// errorDomain is the domain of every google.rpc.ErrorInfo.
+const errorDomain = "sessiond"
+
+// retryAfter is what clients are told to wait when the cause is expected to
+// pass by itself.
+const retryAfter = time.Second
+
+// errStopping ends the streams when the daemon stops.
+var errStopping = errors.New("the daemon is stopping")
+
+// codings says which code and ErrorInfo reason each domain error gets; the first
+// that matches wins.
+var codings = []struct {
+	err    error
+	code   codes.Code
+	reason string
+}{
+	{inspect.ErrNotFound, codes.NotFound, "NOT_FOUND"},
+	{inspect.ErrNotCovered, codes.NotFound, "NOT_COVERED"},
+	{inspect.ErrNoGroup, codes.FailedPrecondition, "NO_GROUP"},
+	{inspect.ErrConflict, codes.Aborted, "CONFLICT"},
+	{inspect.ErrLagging, codes.Aborted, "WATCHER_LAGGED"},
+	{inspect.ErrNotReady, codes.Unavailable, "NOT_READY"},
+	{inspect.ErrUnavailable, codes.Unavailable, "DATABASE_DOWN"},
+	{errStopping, codes.Unavailable, "STOPPING"},
+	{context.Canceled, codes.Canceled, "CANCELED"},
+	{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},
+}
+
+// fieldError says what is wrong with one field of a request.
+type fieldError struct {
+	field   string // path with proto names, "filter.inside"
+	problem string
+}
+
+func (e *fieldError) Error() string { return e.field + ": " + e.problem }
+
+// invalid returns the error for a field that cannot be taken.
+func invalid(field, format string, args ...any) error {
+	return &fieldError{field: field, problem: fmt.Sprintf(format, args...)}
+}
+
+// resourceError says which resource an error is about.
+type resourceError struct {
+	kind, name string
+	err        error
+}
+
+func (e *resourceError) Error() string { return e.kind + " " + e.name + ": " + e.err.Error() }
+func (e *resourceError) Unwrap() error { return e.err }
+
+// about adds to an error which resource it is about; nil stays nil.
+func about(kind, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &resourceError{kind: kind, name: name, err: err}
+}
+
+// toStatus turns an error of a handler into the status that goes to the client.
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if s, ok := status.FromError(err); ok {
+		return s.Err()
+	}
+	code, reason := coding(err)
+	s, detailErr := status.New(code, err.Error()).WithDetails(details(err, code, reason)...)
+	if detailErr != nil {
+		return status.Error(code, err.Error())
+	}
+	return s.Err()
+}
+
+func coding(err error) (codes.Code, string) {
+	if field := (*fieldError)(nil); errors.As(err, &field) {
+		return codes.InvalidArgument, "INVALID_FIELD"
+	}
+	for _, c := range codings {
+		if errors.Is(err, c.err) {
+			return c.code, c.reason
+		}
+	}
+	return codes.Internal, "INTERNAL"
+}
+
+func details(err error, code codes.Code, reason string) []protoadapt.MessageV1 {
+	all := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}}
+	if e := (*fieldError)(nil); errors.As(err, &e) {
+		all = append(all, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: e.field, Description: e.problem},
+		}})
+	}
+	if e := (*resourceError)(nil); errors.As(err, &e) {
+		all = append(all, &errdetails.ResourceInfo{
+			ResourceType: e.kind, ResourceName: e.name, Description: e.err.Error(),
+		})
+	}
+	if code == codes.Unavailable {
+		all = append(all, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
+	}
+	return all
+}

@@ -1,0 +1,95 @@
+package control_test
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/control/controltest"
+	"github.com/sessiond/sessiond/internal/lsn"
+)
+
+func TestListBindings(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	template := b.Leases[0]
+	b.Leases = nil
+	for i := range 250 {
+		l := template
+		l.First = lsn.Port(1024 + 8*((i*7)%250)) // not in order
+		l.Last = l.First + 7
+		b.Leases = append(b.Leases, l)
+	}
+	c := serve(t, b)
+	var ports []uint32
+	req := &pb.ListBindingsRequest{PageSize: 100, Outside: "198.51.100.0/28", State: pb.BindingState_BINDING_STATE_ACTIVE}
+	for {
+		page, err := c.ListBindings(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range page.GetBindings() {
+			ports = append(ports, l.GetFirstPort())
+		}
+		if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+			break
+		}
+	}
+	for i, p := range ports {
+		if p != uint32(1024+8*i) {
+			t.Fatalf("binding %d of %d begins at %d", i, len(ports), p)
+		}
+	}
+	if len(ports) != 250 || b.Pages != 3 {
+		t.Errorf("%d bindings in %d pages", len(ports), b.Pages)
+	}
+	for name, req := range map[string]*pb.ListBindingsRequest{
+		"state": {State: 99}, "inside": {Inside: "x"}, "outside": {Outside: "x"}, "token": {PageToken: "x"}, "size": {PageSize: -1},
+	} {
+		if _, err := c.ListBindings(t.Context(), req); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("bad %s: %v", name, err)
+		}
+	}
+}
+
+func TestLookupOutside(t *testing.T) {
+	t.Parallel()
+	c := serve(t, controltest.Scene())
+	at := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(controltest.Now.Add(d)) }
+	for name, one := range map[string]struct {
+		req  *pb.LookupOutsideRequest
+		want codes.Code
+	}{
+		"now":          {&pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 1100}, codes.OK},
+		"held":         {&pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 2047}, codes.OK},
+		"then":         {&pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 1100, At: at(-time.Hour)}, codes.OK},
+		"clock ahead":  {&pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 1100, At: at(30 * time.Second)}, codes.OK},
+		"too long ago": {&pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 1100, At: at(-48 * time.Hour)}, codes.NotFound},
+		"nobody":       {&pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 60000}, codes.NotFound},
+		"future":       {&pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 1100, At: at(time.Hour)}, codes.InvalidArgument},
+		"no port":      {&pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1"}, codes.InvalidArgument},
+		"large port":   {&pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 65536}, codes.InvalidArgument},
+		"no address":   {&pb.LookupOutsideRequest{Port: 1100}, codes.InvalidArgument},
+	} {
+		res, err := c.LookupOutside(t.Context(), one.req)
+		if status.Code(err) != one.want || (err == nil) != (res.GetBinding() != nil) {
+			t.Errorf("%s: %v, %v", name, res, err)
+		}
+	}
+}
+
+func TestListPools(t *testing.T) {
+	t.Parallel()
+	c := serve(t, controltest.Scene())
+	res, err := c.ListPools(t.Context(), &pb.ListPoolsRequest{Group: "default"})
+	if err != nil || len(res.GetPools()) != 1 || res.GetPools()[0].GetBlocksFree() != 2014 {
+		t.Errorf("got %v, %v", res, err)
+	}
+	if res, err := c.ListPools(t.Context(), &pb.ListPoolsRequest{Group: "other"}); err != nil || len(res.GetPools()) != 0 {
+		t.Errorf("other group: %v, %v", res, err)
+	}
+}

@@ -1,0 +1,108 @@
+package control
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Sizes of pages.
+const (
+	defaultPageSize = 100
+	maxPageSize     = 1000
+)
+
+func pageSize(asked int32) (int, error) {
+	switch {
+	case asked < 0:
+		return 0, invalid("page_size", "must not be negative")
+	case asked == 0:
+		return defaultPageSize, nil
+	default:
+		return min(int(asked), maxPageSize), nil
+	}
+}
+
+// A page token is the key of the page's last item behind a checksum, so that a
+// mangled token, or one of another list or filter, is noticed. It needs no state.
+
+// newToken makes the token behind the item with that key. The scope is the list
+// and its filter.
+func newToken(scope string, key ...string) string {
+	body := strings.Join(key, "\x00")
+	sum := binary.BigEndian.AppendUint32(nil, checksum(scope, body))
+	return base64.RawURLEncoding.EncodeToString(append(sum, body...))
+}
+
+// parseToken returns the n parts of the key in a token of newToken.
+func parseToken(token, scope string, n int) ([]string, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(raw) < 4 || base64.RawURLEncoding.EncodeToString(raw) != token {
+		return nil, badToken()
+	}
+	sum, body := binary.BigEndian.Uint32(raw), string(raw[4:])
+	key := strings.Split(body, "\x00")
+	if sum != checksum(scope, body) || len(key) != n {
+		return nil, badToken()
+	}
+	return key, nil
+}
+
+func checksum(scope, body string) uint32 {
+	return crc32.ChecksumIEEE([]byte(scope + "\x00" + body))
+}
+
+func badToken() error {
+	return invalid("page_token", "not a token of this list and filter; begin without one")
+}
+
+func subscriberToken(f inspect.SubscriberFilter, k subscriber.Key) string {
+	return newToken(scopeOf("subscribers", f), k.Group, k.Inside.String())
+}
+
+func parseSubscriberToken(token string, f inspect.SubscriberFilter) (subscriber.Key, error) {
+	if token == "" {
+		return subscriber.Key{}, nil
+	}
+	parts, err := parseToken(token, scopeOf("subscribers", f), 2)
+	if err != nil {
+		return subscriber.Key{}, err
+	}
+	inside, err := netip.ParseAddr(parts[1])
+	if err != nil {
+		return subscriber.Key{}, badToken()
+	}
+	return subscriber.Key{Group: parts[0], Inside: inside}, nil
+}
+
+func bindingToken(f inspect.BindingFilter, k inspect.BindingKey) string {
+	return newToken(scopeOf("bindings", f),
+		k.Group, k.Inside.String(), k.Outside.String(), strconv.Itoa(int(k.First)))
+}
+
+func parseBindingToken(token string, f inspect.BindingFilter) (inspect.BindingKey, error) {
+	if token == "" {
+		return inspect.BindingKey{}, nil
+	}
+	parts, err := parseToken(token, scopeOf("bindings", f), 4)
+	if err != nil {
+		return inspect.BindingKey{}, err
+	}
+	inside, errInside := netip.ParseAddr(parts[1])
+	outside, errOutside := netip.ParseAddr(parts[2])
+	first, errFirst := strconv.ParseUint(parts[3], 10, 16)
+	if errInside != nil || errOutside != nil || errFirst != nil {
+		return inspect.BindingKey{}, badToken()
+	}
+	return inspect.BindingKey{Group: parts[0], Inside: inside, Outside: outside, First: lsn.Port(first)}, nil
+}
+
+func scopeOf(list string, filter any) string { return fmt.Sprintf("%s %+v", list, filter) }

@@ -1,0 +1,156 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+// graceOnStop is how long calls in progress may take when the server stops.
+const graceOnStop = 5 * time.Second
+
+// Watches can be silent for hours: keepalives find the peers that are gone, and
+// let clients send some of their own.
+const (
+	keepaliveTime    = time.Minute
+	keepaliveTimeout = 20 * time.Second
+	keepaliveMinimum = 10 * time.Second
+)
+
+// Options configure a Server.
+type Options struct {
+	Listen   string       // "host:port" or "unix:PATH"; required unless Listener is set
+	Listener net.Listener // used instead of Listen; closed by the server
+	TLS      TLS          // optional
+
+	Subscribers Subscribers // required
+	Nat         Nat         // required
+	Sessions    Sessions    // required
+	Controls    Controls    // required
+
+	Logger *slog.Logger     // required
+	Now    func() time.Time // optional; time.Now
+}
+
+func (o *Options) check() error {
+	switch {
+	case o.Listen == "" && o.Listener == nil:
+		return errors.New("control: Listen is required")
+	case o.Subscribers == nil:
+		return errors.New("control: Subscribers is required")
+	case o.Nat == nil:
+		return errors.New("control: Nat is required")
+	case o.Sessions == nil:
+		return errors.New("control: Sessions is required")
+	case o.Controls == nil:
+		return errors.New("control: Controls is required")
+	case o.Logger == nil:
+		return errors.New("control: Logger is required")
+	}
+	return nil
+}
+
+// Server serves the gRPC API.
+type Server struct {
+	listener net.Listener
+	grpc     *grpc.Server
+	health   *health.Server
+	logger   *slog.Logger
+	now      func() time.Time
+	stopping context.Context // ends the streams
+	stop     context.CancelFunc
+}
+
+// New opens the listener, so that Addr is known; Run answers on it. Health is
+// NOT_SERVING until SetReady.
+func New(o Options) (*Server, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	creds, err := o.TLS.credentials()
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	s := &Server{listener: o.Listener, health: health.NewServer(), logger: o.Logger, now: o.Now}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.listener == nil {
+		if s.listener, err = listen(o.Listen); err != nil {
+			return nil, fmt.Errorf("control: listen on %s: %w", o.Listen, err)
+		}
+	}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.grpc = grpc.NewServer(
+		grpc.Creds(creds),
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(s.stream),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
+	)
+	s.register(&o)
+	s.SetReady(false)
+	return s, nil
+}
+
+func (s *Server) register(o *Options) {
+	pb.RegisterSubscriberServiceServer(s.grpc, &subscriberService{port: o.Subscribers, now: s.now})
+	pb.RegisterNatServiceServer(s.grpc, &natService{port: o.Nat, now: s.now})
+	pb.RegisterSessionServiceServer(s.grpc, &sessionService{port: o.Sessions})
+	pb.RegisterControlServiceServer(s.grpc, &controlService{port: o.Controls})
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+}
+
+// Addr is the address listened on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// SetReady sets what the health service says, for the server ("") and for each
+// service of sessiond.v1.
+func (s *Server) SetReady(ready bool) {
+	state := healthpb.HealthCheckResponse_NOT_SERVING
+	if ready {
+		state = healthpb.HealthCheckResponse_SERVING
+	}
+	for _, service := range []string{
+		"",
+		pb.SubscriberService_ServiceDesc.ServiceName,
+		pb.NatService_ServiceDesc.ServiceName,
+		pb.SessionService_ServiceDesc.ServiceName,
+		pb.ControlService_ServiceDesc.ServiceName,
+	} {
+		s.health.SetServingStatus(service, state)
+	}
+}
+
+// Run answers until ctx ends, then lets calls in progress finish for a few
+// seconds. Watchers are told that the daemon stops.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.stop()
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.Serve(s.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("control: serve: %w", err)
+	case <-ctx.Done():
+	}
+	s.health.Shutdown()
+	s.stop()
+	force := time.AfterFunc(graceOnStop, s.grpc.Stop)
+	defer force.Stop()
+	s.grpc.GracefulStop()
+	<-served
+	return nil
+}

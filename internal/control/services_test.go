@@ -1,0 +1,137 @@
+package control_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/control"
+	"github.com/sessiond/sessiond/internal/control/controltest"
+	"github.com/sessiond/sessiond/internal/inspect"
+)
+
+var (
+	_ control.Subscribers = (*controltest.Backend)(nil)
+	_ control.Nat         = (*controltest.Backend)(nil)
+	_ control.Sessions    = (*controltest.Backend)(nil)
+	_ control.Controls    = (*controltest.Backend)(nil)
+)
+
+// options are valid but for what a test changes.
+func options(listen string) control.Options {
+	b := controltest.Scene()
+	return control.Options{
+		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b,
+		Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+type clients struct {
+	pb.SubscriberServiceClient
+	pb.NatServiceClient
+	pb.SessionServiceClient
+	pb.ControlServiceClient
+}
+
+func serve(t *testing.T, b *controltest.Backend) clients {
+	t.Helper()
+	conn := dial(t, controltest.Serve(t, b, nil).Address)
+	return clients{
+		pb.NewSubscriberServiceClient(conn), pb.NewNatServiceClient(conn),
+		pb.NewSessionServiceClient(conn), pb.NewControlServiceClient(conn),
+	}
+}
+
+// Every method must hand on what the backend fails with.
+func TestBackendErrorsReachTheClient(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Err = inspect.ErrUnavailable
+	c := serve(t, b)
+	ctx := t.Context()
+	filter := &pb.SessionFilter{Group: "default"}
+	for name, call := range map[string]func() error{
+		"GetSubscriber": func() error {
+			_, err := c.GetSubscriber(ctx, &pb.GetSubscriberRequest{InsideAddress: "100.64.0.1"})
+			return err
+		},
+		"ListSubscribers": func() error { _, err := c.ListSubscribers(ctx, nil); return err },
+		"PutSubscriber": func() error {
+			_, err := c.PutSubscriber(ctx, &pb.PutSubscriberRequest{Subscriber: &pb.Subscriber{InsideAddress: "100.64.0.1", UserName: "x"}})
+			return err
+		},
+		"PutSubscriber with mask": func() error {
+			_, err := c.PutSubscriber(ctx, &pb.PutSubscriberRequest{
+				Subscriber: &pb.Subscriber{InsideAddress: "100.64.0.1"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"nas"}},
+			})
+			return err
+		},
+		"DeleteSubscribers": func() error {
+			_, err := c.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{Nas: "n"})
+			return err
+		},
+		"ListBindings": func() error { _, err := c.ListBindings(ctx, nil); return err },
+		"LookupOutside": func() error {
+			_, err := c.LookupOutside(ctx, &pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 2})
+			return err
+		},
+		"ListPools":     func() error { _, err := c.ListPools(ctx, nil); return err },
+		"ListSessions":  func() error { return streamError(c.ListSessions(ctx, nil)) },
+		"CountSessions": func() error { _, err := c.CountSessions(ctx, nil); return err },
+		"TerminateSessions": func() error {
+			_, err := c.TerminateSessions(ctx, &pb.TerminateSessionsRequest{Filter: filter})
+			return err
+		},
+		"GetSettings": func() error { _, err := c.GetSettings(ctx, nil); return err },
+		"UpdateSettings": func() error {
+			_, err := c.UpdateSettings(ctx, &pb.UpdateSettingsRequest{UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"subscriber_session_removal"}}})
+			return err
+		},
+		"GetStatus": func() error { _, err := c.GetStatus(ctx, nil); return err },
+		"Reconcile": func() error { _, err := c.Reconcile(ctx, nil); return err },
+	} {
+		if err := call(); status.Code(err) != codes.Unavailable {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func streamError[M any](stream grpc.ServerStreamingClient[M], err error) error {
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	return err
+}
+
+func TestChangesAreLogged(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) {
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	conn, err := grpc.NewClient(server.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, errRead := pb.NewControlServiceClient(conn).GetStatus(context.Background(), &pb.GetStatusRequest{})
+	_, errChange := pb.NewSubscriberServiceClient(conn).DeleteSubscribers(context.Background(), &pb.DeleteSubscribersRequest{UserName: "alice"})
+	if errRead != nil || errChange != nil {
+		t.Fatal(errRead, errChange)
+	}
+	_ = conn.Close()
+	server.Stop(t)
+	text := log.String()
+	if strings.Contains(text, "GetStatus") || !strings.Contains(text, "DeleteSubscribers") ||
+		!strings.Contains(text, "alice") || !strings.Contains(text, "127.0.0.1:") {
+		t.Errorf("the log says:\n%s", text)
+	}
+}

@@ -1,0 +1,157 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// maxDeletedShown bounds the size of a DeleteSubscribersResponse.
+const maxDeletedShown = 1000
+
+type subscriberService struct {
+	pb.UnimplementedSubscriberServiceServer
+	port Subscribers
+	now  func() time.Time
+}
+
+func (s *subscriberService) GetSubscriber(ctx context.Context, req *pb.GetSubscriberRequest) (*pb.GetSubscriberResponse, error) {
+	inside, err := fromAddr("inside_address", req.GetInsideAddress())
+	if err != nil {
+		return nil, err
+	}
+	sub, err := s.port.Subscriber(ctx, subscriber.Key{Group: req.GetGroup(), Inside: inside})
+	if err != nil {
+		return nil, about("subscriber", inside.String(), err)
+	}
+	return &pb.GetSubscriberResponse{Subscriber: toSubscriber(&sub)}, nil
+}
+
+func (s *subscriberService) ListSubscribers(ctx context.Context, req *pb.ListSubscribersRequest) (*pb.ListSubscribersResponse, error) {
+	filter, err := fromSubscriberQuery(req)
+	if err != nil {
+		return nil, err
+	}
+	size, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	after, err := parseSubscriberToken(req.GetPageToken(), filter)
+	if err != nil {
+		return nil, err
+	}
+	subs, err := s.port.Subscribers(ctx, filter, after, size+1)
+	if err != nil {
+		return nil, err
+	}
+	res := &pb.ListSubscribersResponse{}
+	if len(subs) > size {
+		subs = subs[:size]
+		res.NextPageToken = subscriberToken(filter, subs[size-1].Key)
+	}
+	for i := range subs {
+		res.Subscribers = append(res.Subscribers, toSubscriber(&subs[i]))
+	}
+	return res, nil
+}
+
+func (s *subscriberService) PutSubscriber(ctx context.Context, req *pb.PutSubscriberRequest) (*pb.PutSubscriberResponse, error) {
+	record, err := s.recordToPut(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := s.port.Put(ctx, record)
+	if err != nil {
+		return nil, about("subscriber", record.Inside.String(), err)
+	}
+	sub, err := s.port.Subscriber(ctx, stored.Key)
+	if errors.Is(err, inspect.ErrNotFound) { // deleted since, or not seen yet
+		sub, err = inspect.Subscriber{Record: stored}, nil
+	}
+	if err != nil {
+		return nil, about("subscriber", record.Inside.String(), err)
+	}
+	return &pb.PutSubscriberResponse{Subscriber: toSubscriber(&sub)}, nil
+}
+
+// recordToPut returns the whole record that the request asks for.
+func (s *subscriberService) recordToPut(ctx context.Context, req *pb.PutSubscriberRequest) (subscriber.Record, error) {
+	record, err := fromSubscriber(req.GetSubscriber())
+	if err != nil {
+		return record, err
+	}
+	if !replacesAll(req.GetUpdateMask()) {
+		if record, err = s.merged(ctx, record, req); err != nil {
+			return record, err
+		}
+	}
+	if record.Identity() == "" {
+		return record, invalid("subscriber.user_name", "is required, or a calling_station_id")
+	}
+	if !record.ExpiresAt.IsZero() && !record.ExpiresAt.After(s.now()) {
+		return record, invalid("subscriber.expires_at", "is in the past")
+	}
+	return record, nil
+}
+
+// merged returns the present record, if any, with the fields in the mask changed.
+func (s *subscriberService) merged(ctx context.Context, change subscriber.Record, req *pb.PutSubscriberRequest) (subscriber.Record, error) {
+	present, err := s.port.Subscriber(ctx, change.Key)
+	if errors.Is(err, inspect.ErrNotFound) {
+		present, err = inspect.Subscriber{Record: subscriber.Record{Key: change.Key}}, nil
+	}
+	if err != nil {
+		return change, about("subscriber", change.Inside.String(), err)
+	}
+	return present.Record, mergeRecord(&present.Record, change, req.GetUpdateMask())
+}
+
+func (s *subscriberService) DeleteSubscribers(ctx context.Context, req *pb.DeleteSubscribersRequest) (*pb.DeleteSubscribersResponse, error) {
+	filter, err := fromSubscriberQuery(req)
+	if err != nil {
+		return nil, err
+	}
+	if !filter.Inside.IsValid() && filter.NAS == "" && filter.UserName == "" {
+		return nil, invalid("inside", "is required, or nas or user_name")
+	}
+	deleted, err := s.port.Delete(ctx, filter)
+	if err != nil {
+		return nil, fmt.Errorf("after %d deletions: %w", len(deleted), err)
+	}
+	res := &pb.DeleteSubscribersResponse{Deleted: count(len(deleted))}
+	for i := range min(len(deleted), maxDeletedShown) {
+		res.Subscribers = append(res.Subscribers, toRecord(&deleted[i]))
+	}
+	return res, nil
+}
+
+func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, stream pb.SubscriberService_WatchSubscribersServer) error {
+	filter, err := fromSubscriberQuery(req)
+	if err != nil {
+		return err
+	}
+	ctx := stream.Context()
+	events := s.port.Watch(ctx, filter)
+	if err := stream.SendHeader(metadata.MD{}); err != nil {
+		return err
+	}
+	for event, err := range events {
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&pb.WatchSubscribersResponse{Event: toEvent(&event)}); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return errStopping
+}

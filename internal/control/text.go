@@ -1,0 +1,91 @@
+package control
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const upperHex = "0123456789ABCDEF"
+
+// toText writes raw RADIUS octets as text that is valid UTF-8 and safe on a
+// terminal and in a log: what is not printable becomes %HH, and a "%" that two
+// hexadecimal digits follow becomes %25. toOctets reverses it.
+func toText(octets string) string {
+	if plain(octets) {
+		return octets
+	}
+	var b strings.Builder
+	for i := 0; i < len(octets); {
+		r, size := utf8.DecodeRuneInString(octets[i:])
+		if verbatim(r, size) && !escaped(octets[i:]) {
+			b.WriteString(octets[i : i+size])
+		} else {
+			writeHex(&b, octets[i:i+size])
+		}
+		i += size
+	}
+	return b.String()
+}
+
+// toOctets reads text as toText writes it.
+func toOctets(text string) string {
+	if !strings.Contains(text, "%") {
+		return text
+	}
+	var b strings.Builder
+	for i := 0; i < len(text); {
+		if escaped(text[i:]) {
+			b.WriteByte(nibble(text[i+1])<<4 | nibble(text[i+2]))
+			i += 3
+			continue
+		}
+		b.WriteByte(text[i])
+		i++
+	}
+	return b.String()
+}
+
+func plain(s string) bool {
+	for i, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) || escaped(s[i:]) {
+			return false
+		}
+	}
+	return true
+}
+
+// verbatim reports whether a decoded rune may stand for itself. A decoding error
+// has the size 1, a genuine U+FFFD the size 3.
+func verbatim(r rune, size int) bool {
+	return unicode.IsPrint(r) && (r != utf8.RuneError || size > 1)
+}
+
+// escaped reports whether s begins with an escape, "%" and two hexadecimal
+// digits.
+func escaped(s string) bool {
+	return len(s) >= 3 && s[0] == '%' && isHex(s[1]) && isHex(s[2])
+}
+
+func writeHex(b *strings.Builder, octets string) {
+	for i := range len(octets) {
+		b.WriteByte('%')
+		b.WriteByte(upperHex[octets[i]>>4])
+		b.WriteByte(upperHex[octets[i]&0x0f])
+	}
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' || 'a' <= c && c <= 'f'
+}
+
+func nibble(c byte) byte {
+	switch {
+	case c <= '9':
+		return c - '0'
+	case c <= 'F':
+		return c - 'A' + 10
+	default:
+		return c - 'a' + 10
+	}
+}
