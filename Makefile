@@ -1,0 +1,51 @@
+# The commands of the README. Each installs what it needs on a bare Debian 12
+# machine with Go, make and git, as root.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+GO ?= go
+TOOL := $(GO) tool -modfile=tools/go.mod
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: build demo test verify bench e2e setup generate fuzz clean
+
+## build: bin/sessiond and bin/sessionctl, static
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+## demo: the main job in a lab of network namespaces, each step shown
+demo: setup build
+	bin/demo --sessiond bin/sessiond --sessionctl bin/sessionctl
+
+## test: every test, the kernel and Redis ones too; skips are listed at the end
+test: setup
+	$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 15m ./...
+
+## verify: formatting, vet, staticcheck, generated code, go.mod, protobuf
+verify:
+	scripts/verify.sh
+
+## bench: the benchmarks, beside the peers they name
+bench: setup
+	scripts/bench.sh
+
+## e2e: the main job across containers
+e2e: setup build
+	e2e/run.sh
+
+## fuzz: every fuzz target for FUZZTIME each (default 30s)
+fuzz:
+	scripts/fuzz.sh $(or $(FUZZTIME),30s)
+
+setup:
+	@scripts/setup-debian.sh
+
+## generate: the Go code of api/proto
+generate:
+	$(TOOL) buf generate
+
+clean:
+	rm -rf bin

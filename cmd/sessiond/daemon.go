@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/control"
+	"github.com/sessiond/sessiond/internal/metrics"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/session"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// flushWithin bounds how long a stop waits for work that is under way.
+const flushWithin = 3 * time.Second
+
+// backend is the NAT below: nftables, or its in-memory twin.
+type backend interface {
+	session.Kernel
+	io.Closer
+	Run(ctx context.Context) error
+}
+
+// service holds the parts of a running sessiond.
+type service struct {
+	log     *slog.Logger
+	config  config.Config
+	db      *subscriberdb.DB
+	nat     backend
+	manager *session.Manager
+	radius  *radiusacct.Server
+	control *control.Server
+	web     *web
+	metrics *metrics.Metrics
+	closers []io.Closer
+}
+
+// newDaemon opens everything that can fail for reasons the operator must mend:
+// sockets, certificates, the kernel. Redis may be away.
+func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (_ *service, err error) {
+	s := &service{log: log, config: c, metrics: metrics.New(version)}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	for _, open := range []func(context.Context) error{
+		s.openDatabase, s.openNAT, s.openManager, s.openRADIUS, s.openControl, s.openWeb,
+	} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *service) openDatabase(context.Context) error {
+	client, closers, err := dialRedis(s.config.Redis, s.log)
+	s.closers = append(s.closers, closers...)
+	if err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	s.db, err = subscriberdb.New(databaseOptions(s.config, client, s.log))
+	return err
+}
+
+func (s *service) openNAT(ctx context.Context) (err error) {
+	if s.config.NAT.Backend == "memory" {
+		s.log.Warn("nat.backend is memory: nothing is translated")
+		s.nat, err = nftnat.NewMemory(natOptions(s.config, s.log))
+	} else {
+		s.nat, err = nftnat.OpenKernel(ctx, natOptions(s.config, s.log))
+	}
+	if err != nil {
+		s.nat = nil // a nil pointer in an interface is not nil
+		return fmt.Errorf("nat: %w", err)
+	}
+	s.closers = append(s.closers, s.nat)
+	return nil
+}
+
+func (s *service) openManager(context.Context) (err error) {
+	s.manager, err = session.New(session.Options{
+		Store: s.db, Kernel: s.nat, Groups: lsnGroups(s.config.Groups), Node: s.config.Node,
+		Settings: firstSettings(s.config.Settings), Observer: s.metrics, Logger: s.log,
+	})
+	if err == nil {
+		s.metrics.Watch(source{s.manager})
+	}
+	return err
+}
+
+func (s *service) openRADIUS(context.Context) (err error) {
+	s.radius, err = radiusacct.New(radiusacct.Options{
+		Listen: s.config.RADIUS.Listen, Clients: radiusClients(s.config.RADIUS.Clients),
+		Recorder: s.db, Observer: s.metrics, Logger: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("radius: %w", err)
+	}
+	s.closers = append(s.closers, s.radius)
+	for _, a := range s.radius.Addrs() {
+		s.logListening("radius", a.String())
+	}
+	return nil
+}
+
+func (s *service) openControl(context.Context) (err error) {
+	s.control, err = control.New(control.Options{
+		Listen: s.config.GRPC.Listen, TLS: control.TLS(s.config.GRPC.TLS),
+		Subscribers: s.manager, Nat: s.manager, Sessions: s.manager,
+		Controls: controls{Manager: s.manager, started: time.Now()},
+		Logger:   s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("grpc: %w", err)
+	}
+	s.logListening("grpc", s.control.Addr().String())
+	return nil
+}
+
+func (s *service) openWeb(context.Context) error {
+	l, err := net.Listen("tcp", s.config.HTTP.Listen)
+	if err != nil {
+		return fmt.Errorf("http: %w", err)
+	}
+	s.web = newWeb(l, s.metrics.Handler(), s.manager.NotReady)
+	s.logListening("http", l.Addr().String())
+	return nil
+}
+
+func (s *service) logListening(name, address string) {
+	s.log.Info("listening", "service", name, "address", address)
+}
+
+func (s *service) close() {
+	for _, c := range s.closers {
+		if err := c.Close(); err != nil {
+			s.log.Warn("close", "err", err)
+		}
+	}
+}
+
+// run serves until ctx ends. The front, which answers BNGs and the NOC, stops
+// first; what it let in is worked off by the back; NAT stays as it is.
+func (s *service) run(ctx context.Context, reload func(context.Context) (config.Config, error)) error {
+	defer s.close()
+	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBack()
+	back, backCtx := errgroup.WithContext(background)
+	for _, task := range []func(context.Context) error{s.nat.Run, s.db.SweepRestarts, s.manager.Run, s.web.run} {
+		back.Go(func() error { return uncanceled(task(backCtx)) })
+	}
+	front, frontCtx := errgroup.WithContext(ctx)
+	front.Go(func() error { return s.control.Run(frontCtx) })
+	front.Go(func() error { return s.answerWhenReady(frontCtx) })
+	front.Go(func() error { return s.tellReadiness(frontCtx) })
+	front.Go(func() error { return uncanceled(s.reloadOn(frontCtx, reload)) })
+	front.Go(func() error { // a failed back ends the front
+		select {
+		case <-frontCtx.Done():
+			return nil
+		case <-backCtx.Done():
+			return errors.New("a part failed")
+		}
+	})
+	frontErr := front.Wait()
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	s.flush()
+	stopBack()
+	return errors.Join(back.Wait(), frontErr)
+}
+
+// answerWhenReady answers accounting once everything was restored: an ack is a
+// promise that the engine can keep.
+func (s *service) answerWhenReady(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.manager.Ready():
+	}
+	s.log.Info("ready")
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	return s.radius.Run(ctx)
+}
+
+// tellReadiness keeps gRPC health in step with readiness.
+func (s *service) tellReadiness(ctx context.Context) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s.control.SetReady(s.manager.NotReady() == nil)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// flush lets work that is under way come to rest.
+func (s *service) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
+	defer cancel()
+	if err := s.manager.Quiet(ctx); err != nil {
+		s.log.Warn("stopped with work under way, the next start takes it up", "err", err)
+	}
+}
+
+func uncanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

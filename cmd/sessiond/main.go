@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/sessiond/sessiond/internal/config"
+)
+
+// version is set by the build.
+var version = "unknown"
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2 // wrong usage or configuration
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	os.Exit(run(ctx, os.Args[1:], hangups, os.Stdout, os.Stderr))
+}
+
+// run is the whole program.
+func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("sessiond", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	file := flags.String("config", "", "configuration `FILE` (required; see sessiond.example.yaml)")
+	check := flags.Bool("check", false, "validate the configuration and exit, touching neither Redis nor the kernel")
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitDone
+	case err != nil:
+		return exitUsage
+	}
+	if *showVersion {
+		fmt.Fprintln(stdout, "sessiond", version)
+		return exitDone
+	}
+	if *file == "" || flags.NArg() > 0 {
+		fmt.Fprintln(stderr, "sessiond: name the configuration with --config FILE, and nothing else")
+		return exitUsage
+	}
+	return start(ctx, *file, *check, hangups, stdout, stderr)
+}
+
+// start loads the configuration and, unless only asked to check it, serves.
+func start(ctx context.Context, file string, check bool, hangups <-chan os.Signal, stdout, stderr io.Writer) int {
+	c, warnings, err := config.Load(file)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
+	log := newLogger(c.Log, stderr)
+	for _, w := range warnings {
+		log.Warn("configuration", "warning", w)
+	}
+	if check {
+		fmt.Fprintf(stdout, "%s: the configuration is good\n", file)
+		return exitDone
+	}
+	log.Info("sessiond starts", "version", version, "node", c.Node)
+	d, err := newDaemon(ctx, c, log)
+	if err != nil {
+		log.Error("cannot start", "err", err)
+		return exitFailed
+	}
+	if err := d.run(ctx, reloads(hangups, file, log)); err != nil {
+		log.Error("stopped", "err", err)
+		return exitFailed
+	}
+	log.Info("stopped, NAT stays in place")
+	return exitDone
+}
+
+func newLogger(c config.Log, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.Level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// reloads turns hangups into configurations. One that cannot be loaded is
+// logged, and the one in force stays.
+func reloads(hangups <-chan os.Signal, file string, log *slog.Logger) func(context.Context) (config.Config, error) {
+	return func(ctx context.Context) (config.Config, error) {
+		for {
+			select {
+			case <-ctx.Done():
+				return config.Config{}, ctx.Err()
+			case <-hangups:
+			}
+			c, _, err := config.Load(file)
+			if err == nil {
+				return c, nil
+			}
+			log.Error("reload refused, the configuration in force stays", "err", err)
+		}
+	}
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+
+	"github.com/sessiond/sessiond/internal/metrics"
+	"github.com/sessiond/sessiond/internal/session"
+)
+
+// source is where the metrics read states from.
+type source struct{ manager *session.Manager }
+
+// Snapshot implements metrics.Source.
+func (s source) Snapshot() metrics.Snapshot {
+	ctx := context.Background()
+	status, _ := s.manager.Status(ctx) // never fails
+	pools, _ := s.manager.Pools(ctx)
+	snapshot := metrics.Snapshot{
+		RedisUp: status.DatabaseUp, DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
+	}
+	for _, g := range status.Groups {
+		blocks := map[string]int{"used": 0, "held": 0, "free": 0}
+		for _, p := range pools {
+			if p.Group == g.Name {
+				blocks["used"] += p.Used
+				blocks["held"] += p.Held
+				blocks["free"] += p.Free
+			}
+		}
+		snapshot.Groups = append(snapshot.Groups, metrics.Group{
+			Name: g.Name, Subscribers: g.Subscribers, Pending: g.Pending, Blocks: blocks,
+			Bindings: map[string]int{"active": g.Active, "draining": g.Draining, "cut": g.Cut, "held": g.Held},
+		})
+	}
+	return snapshot
+}

@@ -1,0 +1,53 @@
+package rig
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"layeh.com/radius/rfc2866"
+
+	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
+)
+
+// NAS is the name of the rig's BNG.
+const NAS = "bng-1"
+
+// A Session is one subscriber session as its BNG reports it.
+type Session struct {
+	ID     string
+	User   string
+	Inside netip.Addr
+}
+
+// Report has the BNG send one accounting request for the session, with the
+// present as event time, and waits for the answer.
+func (r *Rig) Report(ctx context.Context, status rfc2866.AcctStatusType, s Session) error {
+	return r.Send(ctx, acctclient.Request{
+		Status: status, SessionID: s.ID, UserName: s.User, FramedAddress: s.Inside, NASIdentifier: NAS,
+		EventTime: time.Now(),
+	})
+}
+
+// Send has the BNG send a request and waits for the answer.
+func (r *Rig) Send(ctx context.Context, request acctclient.Request) error {
+	c, err := acctclient.Dial(ctx, r.Daemon.RADIUS, "", acctclient.Options{Secret: []byte(Secret)})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Account(ctx, request)
+}
+
+// Online reports a Start and waits until the subscriber has its block.
+func (r *Rig) Online(ctx context.Context, s Session) (Binding, error) {
+	if err := r.Report(ctx, rfc2866.AcctStatusType_Value_Start, s); err != nil {
+		return Binding{}, err
+	}
+	return r.AwaitState(ctx, s.Inside, "ACTIVE")
+}
+
+// Offline reports a Stop.
+func (r *Rig) Offline(ctx context.Context, s Session) error {
+	return r.Report(ctx, rfc2866.AcctStatusType_Value_Stop, s)
+}

@@ -1,0 +1,139 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+// Daemon is the sessiond program.
+type Daemon struct {
+	RADIUS string // address it answers accounting at, since the last Start
+	HTTP   string // address of /metrics, /healthz, /readyz
+
+	sessiond, sessionctl string
+	config, grpc         string
+	out                  *output
+	run                  *process
+}
+
+func newDaemon(o Options, config, grpc string) *Daemon {
+	return &Daemon{sessiond: o.Sessiond, sessionctl: o.Sessionctl, config: config, grpc: grpc}
+}
+
+// Start starts sessiond, again after Kill or Stop, and waits until it is ready.
+func (d *Daemon) Start(ctx context.Context) error {
+	if err := d.Launch(ctx); err != nil {
+		return err
+	}
+	return d.AwaitReady(ctx)
+}
+
+// Launch starts sessiond without waiting for readiness.
+func (d *Daemon) Launch(ctx context.Context) (err error) {
+	d.out = newOutput()
+	cmd := exec.Command(d.sessiond, "--config", d.config)
+	cmd.Stdout, cmd.Stderr = d.out, d.out
+	if d.run, err = startProcess(cmd); err != nil {
+		return err
+	}
+	d.HTTP, err = d.listening(ctx, "http")
+	return err
+}
+
+// AwaitReady waits until sessiond answers accounting.
+func (d *Daemon) AwaitReady(ctx context.Context) (err error) {
+	err = until(ctx, "sessiond to be ready", func() (bool, error) {
+		select {
+		case <-d.run.exited:
+			return false, fmt.Errorf("sessiond ended:\n%s", d.out)
+		default:
+		}
+		code, _, err := d.Get(ctx, "/readyz")
+		return code == http.StatusOK, err
+	})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, d.out)
+	}
+	d.RADIUS, err = d.listening(ctx, "radius")
+	return err
+}
+
+// listening reads from the log where a service listens.
+func (d *Daemon) listening(ctx context.Context, service string) (string, error) {
+	var entry struct{ Msg, Service, Address string }
+	_, err := d.out.await(ctx, d.run.exited, func(line []byte) bool {
+		return bytes.Contains(line, []byte(`"listening"`)) &&
+			json.Unmarshal(line, &entry) == nil && entry.Service == service
+	})
+	if err != nil {
+		return "", fmt.Errorf("sessiond does not listen for %s: %w\n%s", service, err, d.out)
+	}
+	return entry.Address, nil
+}
+
+// Kill ends sessiond with SIGKILL.
+func (d *Daemon) Kill() error { return d.run.end(syscall.SIGKILL) }
+
+// Stop ends sessiond with SIGTERM and reports its exit code.
+func (d *Daemon) Stop() (int, error) {
+	err := d.run.end(syscall.SIGTERM)
+	return d.run.cmd.ProcessState.ExitCode(), err
+}
+
+// Hangup has sessiond reload its configuration.
+func (d *Daemon) Hangup() error { return d.run.cmd.Process.Signal(syscall.SIGHUP) }
+
+// Log returns what sessiond has printed since its start.
+func (d *Daemon) Log() string { return d.out.String() }
+
+// Get asks the HTTP side.
+func (d *Daemon) Get(ctx context.Context, path string) (code int, body string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.HTTP+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+// Metric returns the value of one series, written as /metrics prints it.
+func (d *Daemon) Metric(ctx context.Context, series string) (string, error) {
+	_, body, err := d.Get(ctx, "/metrics")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(body) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("no series %s", series)
+}
+
+// Ctl runs sessionctl and returns what it printed.
+func (d *Daemon) Ctl(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, d.sessionctl, append([]string{"--addr", d.grpc}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("sessionctl %s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out), nil
+}
+
+// errNotYet ends a wait that ran out of time.
+var errNotYet = errors.New("waited in vain for")

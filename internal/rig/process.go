@@ -1,0 +1,113 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A process is a program that can be ended and waited for.
+type process struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+func startProcess(cmd *exec.Cmd) (*process, error) {
+	// Whatever becomes of the rig's process, its programs end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p := &process{cmd: cmd, exited: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		defer close(p.exited)
+		err := lockedStart(cmd, started)
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	return p, <-started
+}
+
+// lockedStart starts the command from a thread that lives as long as the
+// command runs: the death signal of a child is bound to its parent thread.
+func lockedStart(cmd *exec.Cmd, started chan<- error) error {
+	runtime.LockOSThread()
+	err := cmd.Start()
+	started <- err
+	return err
+}
+
+// end sends the signal and waits for the end of the process.
+func (p *process) end(s syscall.Signal) error {
+	if p == nil {
+		return nil
+	}
+	_ = p.cmd.Process.Signal(s)
+	select {
+	case <-p.exited:
+		return nil
+	case <-time.After(20 * time.Second):
+		return errors.Join(fmt.Errorf("%s does not end after %v", p.cmd.Path, s), p.cmd.Process.Kill())
+	}
+}
+
+// output keeps what a process prints, and lets others wait for a line of it.
+type output struct {
+	mu    sync.Mutex
+	lines [][]byte
+	part  []byte
+	grown chan struct{}
+}
+
+func newOutput() *output { return &output{grown: make(chan struct{})} }
+
+// Write implements io.Writer.
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.part = append(o.part, b...)
+	for {
+		line, rest, ok := bytes.Cut(o.part, []byte("\n"))
+		if !ok {
+			break
+		}
+		o.lines = append(o.lines, bytes.Clone(line))
+		o.part = rest
+	}
+	close(o.grown)
+	o.grown = make(chan struct{})
+	return len(b), nil
+}
+
+// await returns the first line, beginning at from, that matches.
+func (o *output) await(ctx context.Context, ended <-chan struct{}, match func([]byte) bool) ([]byte, error) {
+	for next := 0; ; {
+		o.mu.Lock()
+		lines, grown := o.lines, o.grown
+		o.mu.Unlock()
+		for ; next < len(lines); next++ {
+			if match(lines[next]) {
+				return lines[next], nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-ended:
+			return nil, errors.New("the program ended")
+		case <-grown:
+		}
+	}
+}
+
+// String returns all that was printed.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(append(bytes.Join(o.lines, []byte("\n")), o.part...))
+}

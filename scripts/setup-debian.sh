@@ -1,0 +1,70 @@
+#!/bin/bash
+# Installs the Debian packages whose commands `make demo`, `make test` and
+# `make e2e` run, where they are missing. Quick and silent when all is there.
+# A Docker engine is for the operator to choose; make e2e says when none answers.
+set -euo pipefail
+export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
+
+# command:package
+needed=(
+	redis-server:redis-server
+	redis-cli:redis-tools
+	nft:nftables
+	conntrack:conntrack
+	ip:iproute2
+	tcpdump:tcpdump
+	ps:procps
+	sysctl:procps
+	radclient:freeradius-utils
+	git:git
+)
+
+fail() {
+	echo "setup-debian: $*" >&2
+	exit 1
+}
+
+missing() {
+	local entry
+	for entry in "${needed[@]}"; do
+		command -v "${entry%%:*}" >/dev/null || echo "${entry##*:}"
+	done | sort -u
+}
+
+# no_service keeps the packages' daemons from being started. An answer of 101 is
+# "forbidden by policy" (invoke-rc.d). A policy that is there already stays.
+no_service() {
+	policy=/usr/sbin/policy-rc.d
+	if [ -e "$policy" ]; then
+		return
+	fi
+	trap 'rm -f "$policy"' EXIT
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+}
+
+install_packages() {
+	local redis_was_here=yes
+	command -v redis-server >/dev/null || redis_was_here=
+	no_service
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq || echo "setup-debian: apt-get update failed, going on with what is known" >&2
+	apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+		fail "could not install: $*"
+	if [ -z "$redis_was_here" ] && command -v systemctl >/dev/null; then
+		systemctl disable redis-server.service >/dev/null 2>&1 || true
+	fi
+}
+
+command -v go >/dev/null || fail "Go is missing: install it from https://go.dev/dl/ (the version is in go.mod)"
+mapfile -t packages < <(missing)
+if [ ${#packages[@]} -eq 0 ]; then
+	exit 0
+fi
+command -v apt-get >/dev/null ||
+	fail "this is no Debian; install by other means what has these packages' commands: ${packages[*]}"
+[ "$(id -u)" = 0 ] || fail "must be root to install: ${packages[*]}"
+echo "setup-debian: installing ${packages[*]}"
+install_packages "${packages[@]}"
+mapfile -t packages < <(missing)
+[ ${#packages[@]} -eq 0 ] || fail "still missing after installation: ${packages[*]}"

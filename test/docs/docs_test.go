@@ -1,0 +1,152 @@
+// Package docs tests that the documentation is true: what it names exists, and
+// its examples work.
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/sessiond/sessiond/internal/config"
+)
+
+const root = "../.."
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+var (
+	invariantRow = regexp.MustCompile(`(?m)^\| (I[0-9]+) \|.*\|(.*)\|$`)
+	testName     = regexp.MustCompile("`([a-z]+)\\.(Test[A-Za-z0-9_]+)`")
+)
+
+// TestInvariantsHaveTests: every invariant of ARCHITECTURE.md names tests, and
+// they exist in the package named.
+func TestInvariantsHaveTests(t *testing.T) {
+	rows := invariantRow.FindAllStringSubmatch(read(t, "ARCHITECTURE.md"), -1)
+	if len(rows) != 9 {
+		t.Fatalf("%d invariants, want I1 to I9", len(rows))
+	}
+	for _, row := range rows {
+		names := testName.FindAllStringSubmatch(row[2], -1)
+		if len(names) == 0 {
+			t.Errorf("%s names no test", row[1])
+		}
+		for _, n := range names {
+			if !testExists(t, n[1], n[2]) {
+				t.Errorf("%s: package %s has no %s", row[1], n[1], n[2])
+			}
+		}
+	}
+}
+
+func testExists(t *testing.T, pkg, name string) bool {
+	t.Helper()
+	for _, dir := range []string{"internal", "test"} {
+		files, err := filepath.Glob(filepath.Join(root, dir, pkg, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(b), "func "+name+"(") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var pure = []string{"internal/subscriber", "internal/lsn", "internal/inspect"}
+
+// TestPurePackages: the packages that decide import the standard library and
+// each other, nothing else.
+func TestPurePackages(t *testing.T) {
+	const module = "github.com/sessiond/sessiond/"
+	for _, p := range pure {
+		cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./"+p)
+		cmd.Dir = root
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+	imports:
+		for _, path := range strings.Fields(string(out)) {
+			for _, ok := range pure {
+				if path == module+ok {
+					continue imports
+				}
+			}
+			t.Errorf("%s imports %s", p, path)
+		}
+	}
+}
+
+var makeCommand = regexp.MustCompile("(?m)(?:^    |`)make ([a-z0-9-]+)")
+
+// TestCommandsExist: the make targets that the documents name are there.
+func TestCommandsExist(t *testing.T) {
+	makefile := read(t, "Makefile")
+	for _, name := range []string{"README.md", "CONTRIBUTING.md"} {
+		for _, m := range makeCommand.FindAllStringSubmatch(read(t, name), -1) {
+			if !strings.Contains(makefile, "\n"+m[1]+":") {
+				t.Errorf("%s names `make %s`, which the Makefile does not have", name, m[1])
+			}
+		}
+	}
+}
+
+var yamlBlock = regexp.MustCompile("(?s)```yaml\n(.*?)```")
+
+// TestExamplesLoad: the configurations that are shown can be loaded.
+func TestExamplesLoad(t *testing.T) {
+	blocks := yamlBlock.FindAllStringSubmatch(read(t, "README.md"), -1)
+	if len(blocks) == 0 {
+		t.Fatal("README.md shows no configuration")
+	}
+	for _, b := range blocks {
+		file := filepath.Join(t.TempDir(), "readme.yaml")
+		if err := os.WriteFile(file, []byte(b[1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := config.Load(file); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, _, err := config.Load(filepath.Join(root, "sessiond.example.yaml")); err != nil {
+		t.Error(err)
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)#:]+)\)`)
+
+// TestLinksLead: relative links lead somewhere.
+func TestLinksLead(t *testing.T) {
+	documents, err := filepath.Glob(filepath.Join(root, "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range documents {
+		b, err := os.ReadFile(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(b), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(d), m[1])); err != nil {
+				t.Errorf("%s: %v", filepath.Base(d), err)
+			}
+		}
+	}
+}

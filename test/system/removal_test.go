@@ -1,0 +1,255 @@
+package system
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"layeh.com/radius/rfc2866"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+// sharedAddress has one public address, so that neighbours share it.
+var sharedAddress = netlab.Options{Pool: []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32")}}
+
+// TestRemoval is the main job on every path that ends a record: the live flow
+// dies in both directions and does not come back, nothing of the address is
+// left in conntrack or nftables, and the neighbour on the same outside address
+// loses nothing.
+func TestRemoval(t *testing.T) {
+	ends := map[string]func(*world, rig.Session){
+		"Stop_DEL01_DEL02_DEL03": func(w *world, s rig.Session) {
+			w.must(w.Offline(w.ctx, s))
+		},
+		"sessionctl_DEL08": func(w *world, s rig.Session) {
+			w.ctl("subscriber", "delete", s.Inside.String(), "--yes")
+		},
+		"redis-cli_DEL_DEL08": func(w *world, s rig.Session) {
+			out, err := w.Redis.CLI(w.ctx, "DEL", recordKey(s.Inside))
+			w.must(err)
+			if out != "1" {
+				w.t.Fatalf("redis-cli DEL: %q", out)
+			}
+		},
+		"expiry_DEL09": func(w *world, s rig.Session) {
+			_, err := w.Redis.CLI(w.ctx, "PEXPIRE", recordKey(s.Inside), "1")
+			w.must(err)
+			w.soon(5*time.Second, func(ctx context.Context) error { // documented bound for expiry
+				return w.AwaitNothing(ctx, s.Inside)
+			})
+		},
+		"Accounting-Off_SES15": func(w *world, s rig.Session) {
+			// The neighbour comes from another NAS in this case, see below.
+			w.must(w.Send(w.ctx, accountingOff(rig.NAS)))
+		},
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, rig.Options{Lab: sharedAddress})
+			a := sessionOf(alice, "a-1")
+			block := w.online(a)
+			neighbour := w.onlineBehind("bng-2", sessionOf(bob, "b-1"))
+			fa, fb := w.flow(alice), w.flow(bob)
+			if !block.Covers(fa.Source()) || !neighbour.Covers(fb.Source()) {
+				t.Fatalf("seen as %v and %v, want within %+v and %+v (NAT-02)", fa.Source(), fb.Source(), block, neighbour)
+			}
+			w.passes(fa, "alice")
+
+			end(w, a)
+
+			w.gone(alice)
+			w.dead(fa, "alice")
+			w.passes(fb, "bob") // DEL-07
+			w.gone(alice)       // the probe's segments brought nothing back (DEL-04)
+			w.soon(5*time.Second, func(ctx context.Context) error {
+				_, err := w.AwaitState(ctx, alice, "HELD")
+				return err
+			})
+			w.soon(10*time.Second, func(ctx context.Context) error { return w.awaitFree(ctx, alice) })
+		})
+	}
+}
+
+// TestTraffic_NAT02_NAT21: all protocols of a subscriber come from its one
+// outside address and its own ports.
+func TestTraffic_NAT02_NAT21(t *testing.T) {
+	w := start(t, rig.Options{})
+	block := w.online(sessionOf(alice, "a-1"))
+	echo, err := w.Lab.StartEcho(netip.AddrPortFrom(w.Lab.Remotes[0], 0))
+	w.must(err)
+	local := netip.AddrPortFrom(alice, 0)
+
+	tcp, err := w.Lab.Subscriber.AskTCP(w.ctx, local, echo.Addr())
+	w.must(err)
+	udp, err := w.Lab.Subscriber.AskUDP(w.ctx, local, echo.Addr())
+	w.must(err)
+	ping, err := w.Lab.Ping(w.ctx, alice, 7) // an id outside every block
+	w.must(err)
+	for name, seen := range map[string]netip.AddrPort{
+		"tcp": tcp, "udp": udp, "icmp": netip.AddrPortFrom(ping.Source, ping.ID),
+	} {
+		if !block.Covers(seen) {
+			t.Errorf("%s is seen as %v, want within %+v", name, seen, block)
+		}
+	}
+}
+
+// TestNothingLeaks_DEL05_DEL06_NAT26_I3: before Start and after Stop nothing
+// of the address reaches the internet side, translated or not, whatever the
+// protocol; and a flow begun before Start is translated after it.
+func TestNothingLeaks_DEL05_DEL06_NAT26_I3(t *testing.T) {
+	w := start(t, rig.Options{})
+	capture, err := w.Lab.CGN.Capture(netlab.OutsideInterface)
+	w.must(err)
+	w.Lab.Own(capture)
+	echo, err := w.Lab.StartEcho(netip.AddrPortFrom(w.Lab.Remotes[0], 0))
+	w.must(err)
+	from := netip.AddrPortFrom(alice, 33333)
+
+	w.unanswered(from, echo.Addr())
+	w.nothingOf(capture, alice)
+
+	block := w.online(sessionOf(alice, "a-1"))
+	seen, err := w.Lab.Subscriber.AskUDP(w.ctx, from, echo.Addr()) // the same five-tuple
+	w.must(err)
+	if !block.Covers(seen) {
+		t.Errorf("flow begun before Start is seen as %v, want within %+v", seen, block)
+	}
+
+	w.must(w.Offline(w.ctx, sessionOf(alice, "a-1")))
+	w.gone(alice)
+	capture.Clear()
+	w.unanswered(from, echo.Addr())
+	w.nothingOf(capture, alice)
+}
+
+// unanswered requires that a datagram and a ping of a closed address get no
+// answer.
+func (w *world) unanswered(from, echo netip.AddrPort) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, 300*time.Millisecond)
+	defer cancel()
+	if seen, err := w.Lab.Subscriber.AskUDP(ctx, from, echo); err == nil {
+		w.t.Errorf("a closed address was answered, seen as %v", seen)
+	}
+	ctx, cancel = context.WithTimeout(w.ctx, 300*time.Millisecond)
+	defer cancel()
+	if _, err := w.Lab.Ping(ctx, from.Addr(), 77); err == nil {
+		w.t.Error("a closed address was answered a ping")
+	}
+}
+
+// nothingOf requires that nothing but the gateway's own traffic was captured.
+func (w *world) nothingOf(c *netlab.Capture, inside netip.Addr) {
+	w.t.Helper()
+	w.must(c.Settle(w.ctx, w.Lab.CGN, w.Lab.Remotes[0]))
+	pool := netip.MustParsePrefix("198.51.100.0/28") // the lab's default
+	leaked := c.Matching(func(p netlab.Packet) bool { return p.Mentions(inside) || pool.Contains(p.Source.Addr()) })
+	if len(leaked) > 0 {
+		w.t.Errorf("%d packets of %s reached the internet side, first: %+v", len(leaked), inside, leaked[0])
+	}
+}
+
+// TestTakeover_SES07: a new session on the same address, whose Stop was lost,
+// inherits nothing, and a late Stop of the old one does not hurt it (SES-06).
+func TestTakeover_SES06_SES07_I4(t *testing.T) {
+	w := start(t, rig.Options{})
+	old := rig.Session{ID: "old", User: "first", Inside: alice}
+	before := w.online(old)
+	f := w.flow(alice)
+	w.passes(f, "first")
+
+	next := rig.Session{ID: "new", User: "second", Inside: alice}
+	w.must(w.Report(w.ctx, rfc2866.AcctStatusType_Value_Start, next))
+	var now rig.Binding
+	w.soon(5*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the second user's binding", func() (bool, error) {
+			bindings, err := w.Bindings(ctx, alice)
+			for _, b := range bindings {
+				if b.State == "ACTIVE" && b.UserName == "second" {
+					now = b
+				}
+			}
+			return now.State != "", err
+		})
+	})
+	if now.OutsideAddress == before.OutsideAddress && now.FirstPort == before.FirstPort {
+		t.Errorf("another user got the block at once: %+v", now)
+	}
+	w.dead(f, "first")
+	g := w.flow(alice)
+	w.passes(g, "second")
+
+	w.must(w.Offline(w.ctx, old)) // late Stop
+	w.must(w.Report(w.ctx, rfc2866.AcctStatusType_Value_InterimUpdate, next))
+	w.passes(g, "second, after the late Stop of the first")
+	if b, err := w.AwaitState(w.ctx, alice, "ACTIVE"); err != nil || b != now {
+		t.Errorf("binding is %+v (%v), want %+v", b, err, now)
+	}
+}
+
+// TestToggleOff_DEL11: the flow lives on, nothing new opens, and the block comes
+// free when the last session idles out. The toggle survives a restart.
+func TestToggleOff_DEL11(t *testing.T) {
+	w := start(t, rig.Options{UDPTimeout: 2 * time.Second, Hold: time.Second})
+	w.ctl("settings", "set", "subscriber_session_removal=off")
+	_, err := w.Daemon.Stop()
+	w.must(err)
+	w.must(w.Daemon.Start(w.ctx))
+
+	a := sessionOf(alice, "a-1")
+	w.online(a)
+	f := w.flow(alice)
+	w.must(w.Offline(w.ctx, a))
+	w.soon(5*time.Second, func(ctx context.Context) error {
+		_, err := w.AwaitState(ctx, alice, "DRAINING")
+		return err
+	})
+	w.passes(f, "alice, drained")
+	w.cannotOpen(alice)
+
+	w.must(f.Close()) // both ends reset: the entry goes to its closing timeout
+	w.killSessions(alice)
+	w.soon(5*time.Second, func(ctx context.Context) error { return w.AwaitNothing(ctx, alice) })
+	w.soon(10*time.Second, func(ctx context.Context) error { return w.awaitFree(ctx, alice) })
+}
+
+// TestToggleOn_CutsDraining: switched on, what drains is cut at once.
+func TestToggleOn_CutsDraining(t *testing.T) {
+	w := start(t, rig.Options{RemovalOff: true})
+	a := sessionOf(alice, "a-1")
+	w.online(a)
+	f := w.flow(alice)
+	w.must(w.Offline(w.ctx, a))
+	_, err := w.AwaitState(w.ctx, alice, "DRAINING")
+	w.must(err)
+	w.ctl("settings", "set", "subscriber_session_removal=on")
+	w.gone(alice)
+	w.dead(f, "alice")
+}
+
+// TestPoolExhausted_NAT37_NAT32: a Start without a free block is answered; the
+// subscriber waits, and is served when a block comes free.
+func TestPoolExhausted_NAT32_NAT37(t *testing.T) {
+	w := start(t, rig.Options{
+		BlockSize: 512, PortRange: "1024-1535", Hold: time.Second, Lab: sharedAddress,
+	})
+	a, b := sessionOf(alice, "a-1"), sessionOf(bob, "b-1")
+	first := w.online(a)
+	f := w.flow(alice)
+	w.must(w.Report(w.ctx, rfc2866.AcctStatusType_Value_Start, b))
+	w.cannotOpen(bob)
+	w.passes(f, "alice")
+	w.must(w.Offline(w.ctx, a))
+	w.soon(10*time.Second, func(ctx context.Context) error {
+		got, err := w.AwaitState(ctx, bob, "ACTIVE")
+		if err == nil && got.FirstPort != first.FirstPort {
+			t.Errorf("bob got %+v, want the one block there is", got)
+		}
+		return err
+	})
+	w.passes(w.flow(bob), "bob")
+}
