@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sessiond/sessiond/internal/labapi"
+	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
+)
+
+// bng is an access router that reports its subscribers' coming and going.
+type bng struct {
+	network network
+	control string
+	server  string
+	secret  string
+	nas     string
+	timeout time.Duration
+	tries   int
+}
+
+func newBNG() *cobra.Command {
+	var h bng
+	cmd := &cobra.Command{
+		Use:   "bng",
+		Short: "Be a BNG: send RADIUS accounting when told to",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return h.run(cmd.Context()) },
+	}
+	h.network.flags(cmd.Flags())
+	fs := cmd.PersistentFlags()
+	fs.StringVar(&h.server, "server", "127.0.0.1:1813", "send accounting to `HOST:PORT`")
+	fs.StringVar(&h.secret, "secret", "", "shared `SECRET`")
+	fs.StringVar(&h.nas, "nas", "bng1", "call yourself `NAS-IDENTIFIER`")
+	fs.DurationVar(&h.timeout, "timeout", 3*time.Second, "wait as long for a reply before the next transmission")
+	fs.IntVar(&h.tries, "tries", 3, "send a request as often at most")
+	cmd.Flags().StringVar(&h.control, "control", labapi.Address, "take orders over HTTP on `ADDRESS:PORT`")
+	for _, status := range []string{"start", "interim", "stop", "on", "off"} {
+		cmd.AddCommand(newReport(&h, status))
+	}
+	return cmd
+}
+
+// newReport makes the command that sends one request and exits.
+func newReport(h *bng, status string) *cobra.Command {
+	a := labapi.Account{Status: status}
+	cmd := &cobra.Command{
+		Use:   status,
+		Short: "Send one Accounting-Request of this kind, exit 0 when it was acknowledged",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := h.report(cmd.Context(), nil, a)
+			return err
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&a.User, "user", "", "`User-Name`")
+	fs.StringVar(&a.Session, "session", "", "`Acct-Session-Id`")
+	fs.StringVar(&a.Calling, "calling", "", "`Calling-Station-Id`")
+	fs.Var(addressFlag{&a.Address}, "address", "`Framed-IP-Address`")
+	fs.IntVar(&a.SessionSeconds, "session-time", 0, "Acct-Session-Time in `SECONDS`")
+	return cmd
+}
+
+func (h *bng) run(ctx context.Context) error {
+	if err := h.network.setUp(ctx); err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("POST /accounting", order(h.report))
+	return serve(ctx, h.control, mux)
+}
+
+// report sends one request from a socket of its own, as a BNG that restarts
+// between any two would.
+func (h *bng) report(ctx context.Context, _ *http.Request, a labapi.Account) (labapi.Reported, error) {
+	request, err := requestOf(a, h.nas)
+	if err != nil {
+		return labapi.Reported{}, err
+	}
+	client, err := acctclient.Dial(ctx, h.server, "", acctclient.Options{
+		Secret:        []byte(h.secret),
+		Timeout:       h.timeout,
+		Transmissions: h.tries,
+	})
+	if err != nil {
+		return labapi.Reported{}, err
+	}
+	defer client.Close()
+	began := time.Now()
+	err = client.Account(ctx, request)
+	return labapi.Reported{Milliseconds: float64(time.Since(began)) / float64(time.Millisecond)}, err
+}

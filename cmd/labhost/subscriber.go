@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sessiond/sessiond/internal/labapi"
+	"github.com/sessiond/sessiond/internal/netlab"
+)
+
+// subscriber is a host behind the CGN, with one or more inside addresses.
+type subscriber struct {
+	network network
+	control string
+	flows   flows
+}
+
+func newSubscriber() *cobra.Command {
+	var h subscriber
+	cmd := &cobra.Command{
+		Use:   "subscriber",
+		Short: "Be a subscriber's host: open flows through the CGN when told to",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return h.run(cmd.Context()) },
+	}
+	h.network.flags(cmd.Flags())
+	cmd.Flags().StringVar(&h.control, "control", labapi.Address, "take orders over HTTP on `ADDRESS:PORT`")
+	return cmd
+}
+
+func (h *subscriber) run(ctx context.Context) error {
+	if err := h.network.setUp(ctx); err != nil {
+		return err
+	}
+	defer h.flows.Close()
+	mux := http.NewServeMux()
+	mux.Handle("POST /ask", order(ask))
+	mux.Handle("POST /ping", order(ping))
+	mux.Handle("POST /flows", order(h.open))
+	h.flows.handle(mux)
+	return serve(ctx, h.control, mux)
+}
+
+func ask(ctx context.Context, _ *http.Request, p labapi.Probe) (labapi.Answer, error) {
+	ctx, cancel := limit(ctx, p.Milliseconds)
+	defer cancel()
+	here := netlab.Current()
+	var seen netip.AddrPort
+	var err error
+	switch p.Network {
+	case "tcp4":
+		seen, err = here.AskTCP(ctx, p.From, p.To)
+	case "udp4":
+		seen, err = here.AskUDP(ctx, p.From, p.To)
+	default:
+		err = fmt.Errorf("unknown network %q", p.Network)
+	}
+	return labapi.Answer{Seen: seen}, err
+}
+
+func ping(ctx context.Context, _ *http.Request, p labapi.Probe) (labapi.Pong, error) {
+	ctx, cancel := limit(ctx, p.Milliseconds)
+	defer cancel()
+	payload, err := netlab.Current().Ping(ctx, p.From.Addr(), p.To.Addr(), p.From.Port())
+	return labapi.Pong{Payload: payload}, err
+}
+
+func (h *subscriber) open(ctx context.Context, _ *http.Request, p labapi.Probe) (labapi.Flow, error) {
+	ctx, cancel := limit(ctx, p.Milliseconds)
+	defer cancel()
+	conn, err := netlab.Current().Dial(ctx, "tcp4", p.From, p.To)
+	if err != nil {
+		return labapi.Flow{}, err
+	}
+	return h.flows.add(netlab.NewEnd(conn)), nil
+}
