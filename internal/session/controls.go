@@ -97,7 +97,7 @@ func (m *Manager) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, 
 	if m.NotReady() != nil {
 		return nil, fmt.Errorf("%w: %w", inspect.ErrNotReady, m.NotReady())
 	}
-	drifts, err := m.reconcileAll(ctx, dryRun)
+	drifts, err := m.reconcileAll(ctx, comparison{dryRun: dryRun, audit: true})
 	if err != nil {
 		return drifts, fmt.Errorf("%w: %w", inspect.ErrUnavailable, err)
 	}

@@ -59,12 +59,12 @@ func (m *Manager) LookupOutside(_ context.Context, outside netip.Addr, port lsn.
 	b, ok := m.engine.AtOutside(outside, port)
 	if at.IsZero() || !at.Before(m.now()) {
 		if !ok {
-			return inspect.Binding{}, fmt.Errorf("port %s:%d belongs to nobody now: %w", outside, port, inspect.ErrNotFound)
+			return inspect.Binding{}, fmt.Errorf("nobody holds the port now: %w", inspect.ErrNotFound)
 		}
 		return m.bindingViewLocked(b), nil
 	}
 	if !ok || at.Before(b.AllocatedAt) {
-		return inspect.Binding{}, fmt.Errorf("port %s:%d at %s: %w", outside, port, at.UTC().Format(time.RFC3339), inspect.ErrNotCovered)
+		return inspect.Binding{}, fmt.Errorf("at %s: %w", at.UTC().Format(time.RFC3339), inspect.ErrNotCovered)
 	}
 	return m.bindingViewLocked(b), nil
 }

@@ -31,14 +31,15 @@ type observation struct {
 func (m *Manager) runReconcile(ctx context.Context) error {
 	tick := time.NewTicker(m.every)
 	defer tick.Stop()
-	for {
+	for round := 1; ; round++ {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		case <-m.nudge:
 		}
-		if _, err := m.reconcileAll(ctx, false); err != nil && ctx.Err() == nil {
+		look := comparison{audit: round%auditEvery == 0}
+		if _, err := m.reconcileAll(ctx, look); err != nil && ctx.Err() == nil {
 			m.log.Warn("reconcile failed, next try follows", "err", err)
 		}
 	}
@@ -52,17 +53,23 @@ func (m *Manager) reconcileSoon() {
 	}
 }
 
+// comparison says how a reconcile is done.
+type comparison struct {
+	dryRun bool // mend nothing
+	audit  bool // walk the conntrack table too
+}
+
 // reconcileAll compares all groups that follow their feed already.
-func (m *Manager) reconcileAll(ctx context.Context, dryRun bool) ([]inspect.Drift, error) {
+func (m *Manager) reconcileAll(ctx context.Context, how comparison) ([]inspect.Drift, error) {
 	var drifts []inspect.Drift
 	for _, g := range m.syncedGroups() {
-		found, err := m.reconcile(ctx, g, dryRun)
+		found, err := m.reconcile(ctx, g, how)
 		if err != nil {
 			return drifts, err
 		}
 		drifts = append(drifts, found...)
 	}
-	if !dryRun {
+	if !how.dryRun {
 		m.mu.Lock()
 		m.reconciled, m.drifts = m.now(), len(drifts)
 		m.mu.Unlock()
@@ -83,8 +90,8 @@ func (m *Manager) syncedGroups() []*group {
 }
 
 // reconcile compares one group's records, bindings and kernel elements, and
-// mends what differs unless dryRun.
-func (m *Manager) reconcile(ctx context.Context, g *group, dryRun bool) ([]inspect.Drift, error) {
+// mends what differs unless it is a dry run.
+func (m *Manager) reconcile(ctx context.Context, g *group, how comparison) ([]inspect.Drift, error) {
 	m.reconciling.Lock()
 	defer m.reconciling.Unlock()
 	m.watchTouches(g, true)
@@ -93,7 +100,12 @@ func (m *Manager) reconcile(ctx context.Context, g *group, dryRun bool) ([]inspe
 	if err != nil {
 		return nil, err
 	}
-	return m.settleDrifts(ctx, g, o, dryRun)
+	drifts, err := m.settleDrifts(ctx, g, o, how.dryRun)
+	if err != nil || !how.audit {
+		return drifts, err
+	}
+	misplaced, err := m.audit(ctx, g, how.dryRun)
+	return append(drifts, misplaced...), err
 }
 
 // sync takes over a group at the start, or again after a gap in its feed, and
@@ -130,7 +142,7 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stepGroupLocked(g)
-	g.synced = true
+	g.synced, m.reconciled = true, m.now()
 	m.settleLocked()
 	return nil
 }

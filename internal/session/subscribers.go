@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -97,6 +98,7 @@ func (m *Manager) Put(ctx context.Context, r subscriber.Record) (subscriber.Reco
 		return r, unavailable(err)
 	}
 	m.await(ctx, g, r.Version)
+	m.awaitRest(ctx, r.Inside)
 	return r, nil
 }
 
@@ -138,6 +140,22 @@ func (m *Manager) await(ctx context.Context, g *group, id string) {
 		case <-ctx.Done():
 			return
 		case <-moved:
+		}
+	}
+}
+
+// awaitRest waits, for a bounded time, until no executor works for the address:
+// its gate is open then, or it waits in line for a block.
+func (m *Manager) awaitRest(ctx context.Context, inside netip.Addr) {
+	ctx, cancel := context.WithTimeout(ctx, takenWithin)
+	defer cancel()
+	for {
+		m.mu.RLock()
+		s := m.slots[inside]
+		rests := s == nil || !s.busy
+		m.mu.RUnlock()
+		if rests || pause(ctx, time.Millisecond) != nil {
+			return
 		}
 	}
 }
