@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // reloadOn applies reloaded configurations: RADIUS clients and groups. The rest
@@ -28,8 +31,24 @@ func (s *service) reload(ctx context.Context, c config.Config) error {
 	if err := s.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {
 		return err
 	}
-	if err := s.db.SetGroups(databaseGroups(c.Groups)); err != nil {
+	s.groups = served(databaseGroups(c.Groups), s.groups, s.manager.Inside())
+	if err := s.db.SetGroups(s.groups); err != nil {
 		return err
 	}
 	return s.radius.SetClients(radiusClients(c.RADIUS.Clients))
+}
+
+// served adds to the groups of a configuration those that were taken out of it,
+// and gives each the inside prefixes that it still serves: what is online there
+// could not end otherwise.
+func served(now, before []subscriberdb.Group, inside map[string][]netip.Prefix) []subscriberdb.Group {
+	for _, old := range before {
+		if !slices.ContainsFunc(now, func(g subscriberdb.Group) bool { return g.Name == old.Name }) {
+			now = append(now, old)
+		}
+	}
+	for i := range now {
+		now[i].Inside = inside[now[i].Name]
+	}
+	return now
 }

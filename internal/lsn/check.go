@@ -17,10 +17,9 @@ func (e *Engine) Check() error {
 			c.fail("groups %s and %s are out of order", e.groups[i-1].config.Name, g.config.Name)
 		}
 		c.group = g
-		c.leases()
+		c.cells()
 		c.segments()
-		c.list(freeList, cellFree)
-		c.list(quarantine, cellQuarantined)
+		c.spare()
 		c.holds()
 		c.clients()
 		c.line()
@@ -32,8 +31,20 @@ func (e *Engine) Check() error {
 // checker gathers what is wrong with one group after the other.
 type checker struct {
 	group *group
+	uses  []cellUse // by cell of the group
 	errs  []error
 }
+
+// cellUse is the one thing that a block is to its group.
+type cellUse uint8
+
+const (
+	unused cellUse = iota // fresh, or of a retired segment and nobody's
+	isFree
+	isQuarantined
+	isLive
+	isHeld
+)
 
 func (c *checker) fail(format string, args ...any) {
 	if c.group != nil {
@@ -42,43 +53,71 @@ func (c *checker) fail(format string, args ...any) {
 	c.errs = append(c.errs, fmt.Errorf(format, args...))
 }
 
-// leases checks that every lease has a cell of its own, and is spare otherwise.
-func (c *checker) leases() {
-	g, spare, held := c.group, 0, 0
-	for i := 1; i < len(g.leases); i++ {
-		l := &g.leases[i]
-		switch {
-		case l.state == 0:
-			spare++
-			continue
-		case l.state == Held:
-			held++
-		case !l.state.Live():
-			c.fail("lease %d has state %v", i, l.state)
-		case g.client(address(l.inside)).live != uint32(i):
-			c.fail("lease %d is not the live one of %v", i, address(l.inside))
-		}
-		if l.client != g.clients.find(l.inside) {
-			c.fail("lease %d has another client than %v", i, address(l.inside))
-		}
-		if k := &g.cells[l.cell]; k.kind != cellLeased || k.lease() != uint32(i) {
-			c.fail("cell %d of lease %d has another owner", l.cell, i)
+// cells finds the use of every cell, and checks that it has but one.
+func (c *checker) cells() {
+	g := c.group
+	c.uses = make([]cellUse, len(g.owners))
+	for _, cell := range g.free.all() {
+		c.use(cell, isFree)
+	}
+	for _, cell := range g.quarantined {
+		c.use(cell, isQuarantined)
+	}
+	for inside, x := range g.clients.all {
+		if x.live() {
+			c.lease(&x.lease, inside, isLive)
 		}
 	}
-	for i := g.spare; i != none && spare >= 0; i = g.leases[i].older {
-		spare--
+	for i := range g.kept {
+		if l := &g.kept[i]; l.state != 0 {
+			c.lease(&l.lease, l.inside, isHeld)
+		}
 	}
-	if spare != 0 {
-		c.fail("%d leases are neither used nor spare", spare)
-	}
-	if held != g.held {
-		c.fail("%d held leases, counted %d", held, g.held)
+	if len(g.quarantined) > 0 && !g.embargoed {
+		c.fail("cells are quarantined and no embargo is on")
 	}
 }
 
-// segments checks every cell's kind against its segment's counts.
+// use notes a use of a cell that was given before.
+func (c *checker) use(cell uint32, use cellUse) {
+	if c.uses[cell] != unused {
+		c.fail("cell %d has uses %d and %d", cell, c.uses[cell], use)
+	}
+	if c.group.owners[cell] == fresh {
+		c.fail("cell %d has use %d and is fresh", cell, use)
+	}
+	c.uses[cell] = use
+}
+
+// lease checks a lease, and notes the use that it makes of its cell.
+func (c *checker) lease(l *lease, inside uint32, use cellUse) {
+	c.use(l.cell, use)
+	if l.state.Live() != (use == isLive) {
+		c.fail("lease of %v has use %d and state %v", address(inside), use, l.state)
+	}
+	if owner := c.group.owners[l.cell]; owner != inside {
+		c.fail("cell %d of %v belongs to %v", l.cell, address(inside), address(owner))
+	}
+}
+
+// spare checks that every held lease is in use or spare.
+func (c *checker) spare() {
+	g := c.group
+	n := len(g.kept) - 1 - g.held
+	for i := g.spare; i != none && n >= 0; i = g.kept[i].older.place {
+		n--
+		if g.kept[i].state != 0 {
+			c.fail("spare held lease %d has state %v", i, g.kept[i].state)
+		}
+	}
+	if n != 0 {
+		c.fail("%d held leases are neither used nor spare", n)
+	}
+}
+
+// segments checks every cell's use against its segment's counts.
 func (c *checker) segments() {
-	g, base := c.group, uint32(listHeads)
+	g, base := c.group, uint32(firstCell)
 	for i := range g.segments {
 		s := &g.segments[i]
 		if s.base != base {
@@ -88,8 +127,8 @@ func (c *checker) segments() {
 		c.counts(s)
 		c.order(s)
 	}
-	if int(base) != len(g.cells) {
-		c.fail("%d cells, segments have %d", len(g.cells), base)
+	if int(base) != len(g.owners) {
+		c.fail("%d cells, segments have %d", len(g.owners), base)
 	}
 }
 
@@ -97,17 +136,17 @@ func (c *checker) counts(s *segment) {
 	g := c.group
 	var used, held, idle int
 	for i := s.base; i < s.base+s.cells(&g.shape); i++ {
-		switch k := &g.cells[i]; {
-		case k.kind == cellLeased && (k.lease() == none || g.leases[k.lease()].cell != i):
-			c.fail("cell %d belongs to lease %d, which has another", i, k.lease())
-		case k.kind == cellLeased && g.leases[k.lease()].state == Held:
+		switch use := c.uses[i]; {
+		case use == isHeld:
 			held++
-		case k.kind == cellLeased:
+		case use == isLive:
 			used++
-		case k.kind != cellFresh && s.retired:
+		case use != unused && s.retired:
 			c.fail("cell %d of retired segment %v is free", i, s.prefix)
-		case k.kind == cellFree:
+		case use == isFree:
 			idle++
+		case use == unused && !s.retired && g.owners[i] != fresh:
+			c.fail("cell %d of segment %v was given and is nowhere", i, s.prefix)
 		}
 	}
 	if used != s.used || held != s.held || idle != s.idle {
@@ -120,7 +159,7 @@ func (c *checker) counts(s *segment) {
 func (c *checker) order(s *segment) {
 	g := c.group
 	for n := uint32(0); n < s.fresh; n++ {
-		if i := s.cellInOrder(&g.shape, n); g.cells[i].kind == cellFresh {
+		if i := s.cellInOrder(&g.shape, n); g.owners[i] == fresh {
 			c.fail("fresh cell %d of segment %v is lost", i, s.prefix)
 		}
 	}
@@ -129,36 +168,10 @@ func (c *checker) order(s *segment) {
 	}
 }
 
-// list checks the links of a list of cells, and that it has all of its kind.
-func (c *checker) list(head uint32, kind cellKind) {
-	g, n := c.group, 0
-	for i := g.cells[head].next; i != head; i = g.cells[i].next {
-		if n++; n > len(g.cells) {
-			c.fail("list %d runs in a circle", head)
-			return
-		}
-		if k := &g.cells[i]; k.kind != kind || g.cells[k.next].prev != i || g.cells[k.prev].next != i {
-			c.fail("cell %d is badly linked in list %d", i, head)
-			return
-		}
-	}
-	for i := listHeads; i < len(g.cells); i++ {
-		if g.cells[i].kind == kind {
-			n--
-		}
-	}
-	if n != 0 {
-		c.fail("list %d has %d cells too many", head, n)
-	}
-	if head == quarantine && !g.embargoed && g.cells[head].next != head {
-		c.fail("cells are quarantined and no embargo is on")
-	}
-}
-
 // holds checks the queue's order, and that every held lease is in it once.
 func (c *checker) holds() {
 	g, valid := c.group, 0
-	fifo, late := g.holds.fifo[g.holds.head:], g.holds.late
+	fifo, late := g.holds.fifo.all(), g.holds.late
 	for i := range fifo {
 		if i > 0 && fifo[i].before(&fifo[i-1]) {
 			c.fail("hold %d ends before the one ahead of it", i)
@@ -174,8 +187,8 @@ func (c *checker) holds() {
 			continue
 		}
 		valid++
-		if g.leases[h.lease].until != stampOf(h.until) {
-			c.fail("hold of lease %d ends at %v, not %v", h.lease, h.until, g.leases[h.lease].until.time())
+		if g.kept[h.place].until != stampOf(h.until) {
+			c.fail("hold of lease %d ends at %v, not %v", h.place, h.until, g.kept[h.place].until.time())
 		}
 	}
 	if valid != g.held {
@@ -186,20 +199,14 @@ func (c *checker) holds() {
 // clients checks the index by inside address.
 func (c *checker) clients() {
 	g, held := c.group, 0
-	for n, page := range g.clients {
-		for i, x := range page {
-			inside := n*uint32(len(page)) + uint32(i)
-			if x.live != none && (g.leases[x.live].inside != inside || !g.leases[x.live].state.Live()) {
-				c.fail("lease %d is not a live one of %v", x.live, address(inside))
-			}
-			if x.live != none && x.waiter != none {
-				c.fail("%v is live and waits", address(inside))
-			}
-			if x.waiter != none && g.waiting.waiters[x.waiter].inside != inside {
-				c.fail("place %d is not that of %v", x.waiter, address(inside))
-			}
-			held += c.chain(inside, x.held)
+	for inside, x := range g.clients.all {
+		if x.live() && x.waiter != none {
+			c.fail("%v is live and waits", address(inside))
 		}
+		if x.waiter != none && g.waiting.waiters[x.waiter].inside != inside {
+			c.fail("place %d is not that of %v", x.waiter, address(inside))
+		}
+		held += c.chain(inside, x.held)
 	}
 	if held != g.held {
 		c.fail("%d held leases are chained, counted %d", held, g.held)
@@ -207,13 +214,12 @@ func (c *checker) clients() {
 }
 
 // chain checks the held leases of one inside address and counts them.
-func (c *checker) chain(inside, first uint32) int {
-	g, n, newer := c.group, 0, uint32(none)
-	for i := first; i != none && n <= len(g.leases); i = g.leases[i].older {
-		if l := &g.leases[i]; l.inside != inside || l.state != Held || l.newer != newer {
-			c.fail("lease %d is badly chained at %v", i, address(inside))
+func (c *checker) chain(inside uint32, first heldRef) int {
+	g, n := c.group, 0
+	for x := first; g.refers(x) && n <= g.held; x = g.kept[x.place].older {
+		if l := &g.kept[x.place]; l.inside != inside || l.older.turn >= x.turn {
+			c.fail("lease %d is badly chained at %v", x.place, address(inside))
 		}
-		newer = i
 		n++
 	}
 	return n
@@ -224,7 +230,7 @@ func (c *checker) line() {
 	g, n := c.group, 0
 	for w := g.waiting.front(); w != none && n <= g.waiting.len; w = g.waiting.waiters[w].next {
 		n++
-		if inside := address(g.waiting.waiters[w].inside); g.client(inside).waiter != w {
+		if inside := address(g.waiting.waiters[w].inside); g.clients.at(number(inside)).waiter != w {
 			c.fail("place %d of %v is not indexed", w, inside)
 		}
 	}

@@ -1,36 +1,80 @@
 package lsn
 
-// client is what a group knows of one inside address. An address is live or
-// waits, never both; held leases may be there besides.
+// client is what a group knows of one inside address. An address has a live
+// lease or waits, never both; held leases may be there besides.
+//
+// The live lease is in it, not referred to, so that one access to memory finds
+// both: what a step of a binding's life costs in a large pool is such accesses.
 type client struct {
-	live   uint32 // its live lease
-	held   uint32 // newest of its held leases, which are chained by lease.older
-	waiter uint32 // its place in line
+	lease
+	held   heldRef // newest of its held leases, which are chained by heldLease.older
+	waiter uint32  // its place in line
 }
 
-// clientPage covers neighbouring addresses: subscribers come from few, dense prefixes.
-type clientPage [64]client
+// live reports whether the client has a live lease.
+func (c *client) live() bool { return c.state != 0 }
 
-// clientIndex finds clients by inside address. Pages stay once they are made,
-// so that a subscriber population that comes and goes costs no allocations.
-type clientIndex map[uint32]*clientPage
+// clientIndex finds clients by the bits of their inside address. Subscribers
+// come from few, dense prefixes: the processor's caches have what leads to a
+// client, and only the client itself comes from memory. Nothing is taken down
+// again, so that subscribers who come and go cost no allocations.
+type clientIndex [1 << 8]*[1 << 8]*[1 << 8]*clientPage
+
+// clientPage covers the addresses of a /24.
+type clientPage [1 << 8]client
 
 // find returns the client of an address, or nil when none was ever near.
-func (x clientIndex) find(inside uint32) *client {
-	p := x[inside/uint32(len(clientPage{}))]
-	if p == nil {
-		return nil
+func (x *clientIndex) find(inside uint32) *client {
+	if y := x[inside>>24]; y != nil {
+		if z := y[inside>>16&0xff]; z != nil {
+			if page := z[inside>>8&0xff]; page != nil {
+				return &page[inside&0xff]
+			}
+		}
 	}
-	return &p[inside%uint32(len(p))]
+	return nil
 }
 
-// at returns the client of an address for writing.
-func (x clientIndex) at(inside uint32) *client {
-	n := inside / uint32(len(clientPage{}))
-	p := x[n]
-	if p == nil {
-		p = new(clientPage)
-		x[n] = p
+// at returns the client of an address, which it makes if need be.
+func (x *clientIndex) at(inside uint32) *client {
+	if c := x.find(inside); c != nil {
+		return c
 	}
-	return &p[inside%uint32(len(p))]
+	page := made(&made(&made(&x[inside>>24])[inside>>16&0xff])[inside>>8&0xff])
+	return &page[inside&0xff]
+}
+
+// made returns what p leads to, and makes it where there is nothing.
+func made[T any](p **T) *T {
+	if *p == nil {
+		*p = new(T)
+	}
+	return *p
+}
+
+// all yields the clients of every page, by address.
+func (x *clientIndex) all(yield func(uint32, *client) bool) {
+	for net, page := range x.pages {
+		for i := range page {
+			if !yield(net|uint32(i), &page[i]) {
+				return
+			}
+		}
+	}
+}
+
+// pages yields every page behind its first address.
+func (x *clientIndex) pages(yield func(uint32, *clientPage) bool) {
+	for net := uint32(0); ; net += 1 << 16 {
+		if y := x[net>>24]; y != nil && y[net>>16&0xff] != nil {
+			for i, page := range y[net>>16&0xff] {
+				if page != nil && !yield(net|uint32(i)<<8, page) {
+					return
+				}
+			}
+		}
+		if net == 0xffff<<16 {
+			return
+		}
+	}
 }

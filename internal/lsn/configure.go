@@ -10,7 +10,7 @@ import (
 // must not map others' ports to (RFC 4787 REQ-7, section 4.2.2).
 const lowestPort = 1024
 
-// maxBlocks bounds a group, 12 bytes a block.
+// maxBlocks bounds a group, 4 bytes a block.
 const maxBlocks = 1 << 27
 
 // validate reports the first thing wrong with the group in itself.

@@ -35,7 +35,7 @@ func New(configs []GroupConfig) (*Engine, error) {
 // ErrExhausted means that h now waits in line (its place is kept when it asks
 // again) and that Advance will report it among the served. ErrBusy means that
 // the inside address has a live binding, whose Hold must come first.
-func (e *Engine) Allocate(group string, h Holder, now time.Time) (Binding, error) {
+func (e *Engine) Allocate(group string, h Holder, now time.Time) (b Binding, err error) {
 	g, err := e.offering(group)
 	if err != nil {
 		return Binding{}, err
@@ -43,7 +43,12 @@ func (e *Engine) Allocate(group string, h Holder, now time.Time) (Binding, error
 	if !g.covers(h.Inside) {
 		return Binding{}, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, group, ErrNotInside)
 	}
-	return g.allocate(h, now)
+	l, err := g.allocate(h, now)
+	if err != nil {
+		return Binding{}, err
+	}
+	g.describe(number(h.Inside), l, &b)
+	return b, nil
 }
 
 // Drain makes an Active binding Draining: its record has ended, its existing
@@ -72,16 +77,17 @@ func (e *Engine) Hold(group string, inside netip.Addr, now time.Time) (Binding, 
 // SetHolder replaces what is known of the holder of the live binding at
 // h.Inside, such as one adopted from the kernel before its record was read. Of
 // an address that waits for a block it does so too, and returns ErrNoBinding.
-func (e *Engine) SetHolder(group string, h Holder) (Binding, error) {
-	g, i := e.live(group, h.Inside)
-	if i == none {
-		if g != nil && g.client(h.Inside).waiter != none {
-			g.waiting.update(g.client(h.Inside).waiter, h)
-		}
-		return Binding{}, fmt.Errorf("set holder of %v in group %s: %w", h.Inside, group, ErrNoBinding)
+func (e *Engine) SetHolder(group string, h Holder) (b Binding, err error) {
+	g, c := e.client(group, h.Inside)
+	switch {
+	case c != nil && c.live():
+		c.setHolder(h)
+		g.describe(number(h.Inside), &c.lease, &b)
+		return b, nil
+	case c != nil && c.waiter != none:
+		g.waiting.update(c.waiter, h)
 	}
-	g.leases[i].setHolder(h)
-	return g.binding(i), nil
+	return Binding{}, fmt.Errorf("set holder of %v in group %s: %w", h.Inside, group, ErrNoBinding)
 }
 
 // Forget takes the inside address out of the line of those who wait for a
@@ -115,36 +121,38 @@ func (e *Engine) Next() (time.Time, bool) {
 	return next, found
 }
 
-// Quarantine holds every block that is free now for the group's hold: with the
-// database lost, any of them may have been somebody's a moment ago. These holds
-// have no binding; Usage counts them as held.
-func (e *Engine) Quarantine(now time.Time) {
-	for _, g := range e.groups {
+// Quarantine holds every block of the group that is free now for the group's
+// hold: with the database lost, any of them may have been somebody's a moment
+// ago. These holds have no binding; Usage counts them as held.
+func (e *Engine) Quarantine(group string, now time.Time) {
+	if g := e.group(group); g != nil {
 		g.quarantine(now)
 	}
 }
 
 // Live returns the Active, Draining or Cut binding of an inside address.
-func (e *Engine) Live(group string, inside netip.Addr) (Binding, bool) {
-	g, i := e.live(group, inside)
-	if i == none {
+func (e *Engine) Live(group string, inside netip.Addr) (b Binding, ok bool) {
+	g, c := e.client(group, inside)
+	if c == nil || !c.live() {
 		return Binding{}, false
 	}
-	return g.binding(i), true
+	g.describe(number(inside), &c.lease, &b)
+	return b, true
 }
 
 // AtOutside returns the binding, of whatever state, whose block contains the
 // outside address and port.
-func (e *Engine) AtOutside(outside netip.Addr, port Port) (Binding, bool) {
+func (e *Engine) AtOutside(outside netip.Addr, port Port) (b Binding, ok bool) {
 	r := e.route(outside)
 	if r == nil {
 		return Binding{}, false
 	}
 	c, ok := r.segment.cellAt(&r.group.shape, outside, port)
-	if !ok || r.group.cells[c].kind != cellLeased {
+	if !ok {
 		return Binding{}, false
 	}
-	return r.group.binding(r.group.cells[c].lease()), true
+	ok = r.group.owner(c, &b)
+	return b, ok
 }
 
 // Bindings yields every binding of the group, held ones included, in no
@@ -155,9 +163,19 @@ func (e *Engine) Bindings(group string, yield func(Binding) bool) {
 	if g == nil {
 		return
 	}
-	for i := range g.leases {
-		if g.leases[i].state != 0 && !yield(g.binding(uint32(i))) {
-			return
+	var b Binding
+	for inside, c := range g.clients.all {
+		if c.live() {
+			if g.describe(inside, &c.lease, &b); !yield(b) {
+				return
+			}
+		}
+	}
+	for i := range g.kept {
+		if g.kept[i].state != 0 {
+			if g.describeHeld(uint32(i), &b); !yield(b) {
+				return
+			}
 		}
 	}
 }
@@ -172,8 +190,8 @@ func (e *Engine) Pending(group string) int {
 
 // IsPending reports whether the inside address waits for a block.
 func (e *Engine) IsPending(group string, inside netip.Addr) bool {
-	g := e.group(group)
-	return g != nil && g.client(inside).waiter != none
+	_, c := e.client(group, inside)
+	return c != nil && c.waiter != none
 }
 
 func (e *Engine) group(name string) *group {
@@ -195,23 +213,30 @@ func (e *Engine) offering(name string) (*group, error) {
 	return g, nil
 }
 
-// live returns the lease of the live binding of an inside address, or none.
-func (e *Engine) live(name string, inside netip.Addr) (*group, uint32) {
+// client returns what a group knows of an inside address, or nil.
+func (e *Engine) client(name string, inside netip.Addr) (*group, *client) {
 	g := e.group(name)
 	if g == nil {
-		return nil, none
+		return nil, nil
 	}
-	return g, g.client(inside).live
+	return g, g.client(inside)
 }
 
-func (e *Engine) transition(group string, inside netip.Addr, to State, now time.Time) (Binding, error) {
-	g, i := e.live(group, inside)
-	if i == none {
+func (e *Engine) transition(group string, inside netip.Addr, to State, now time.Time) (b Binding, err error) {
+	g, c := e.client(group, inside)
+	if c == nil || !c.live() {
 		return Binding{}, fmt.Errorf("make %v in group %s %v: %w", inside, group, to, ErrNoBinding)
 	}
-	if from := g.leases[i].state; !legal(from, to) {
-		return g.binding(i), fmt.Errorf("make %v in group %s %v, is %v: %w", inside, group, to, from, ErrTransition)
+	n := number(inside)
+	if from := c.state; !legal(from, to) {
+		g.describe(n, &c.lease, &b)
+		return b, fmt.Errorf("make %v in group %s %v, is %v: %w", inside, group, to, from, ErrTransition)
 	}
-	g.transition(i, to, now)
-	return g.binding(i), nil
+	if to == Held {
+		g.describeHeld(g.release(n, c, now), &b)
+		return b, nil
+	}
+	c.enter(to, now)
+	g.describe(n, &c.lease, &b)
+	return b, nil
 }

@@ -18,8 +18,9 @@ type group struct {
 	retired bool // no longer configured; kept while it has bindings
 	shape   shape
 
-	segments []segment // in the order of their cells
-	cells    []cell    // every block of every segment, behind the list heads
+	segments []segment     // in the order of their cells
+	owners   []uint32      // last inside address of every cell, or fresh
+	free     queue[uint32] // cells that were given before and are free, longest free first
 
 	// The segment and the block number to be given for the first time next.
 	turn, level uint32
@@ -27,18 +28,22 @@ type group struct {
 	// While embargoed, fresh and quarantined cells are given to nobody.
 	embargoed    bool
 	embargoUntil time.Time
+	quarantined  []uint32 // what was in free
 
-	leases  []lease
+	clients *clientIndex // with the live leases
+	kept    []heldLease
 	spare   uint32
-	held    int // leases whose state is Held
+	held    int // of kept, those that are not spare
 	holds   holdQueue
 	turns   uint64 // holds so far
 	waiting line
-	clients clientIndex
 }
 
 // covers reports whether the address is in an inside prefix of the group.
 func (g *group) covers(inside netip.Addr) bool {
+	if inside.IsUnspecified() { // see fresh
+		return false
+	}
 	for _, p := range g.config.Inside {
 		if p.Contains(inside) {
 			return true
@@ -47,14 +52,12 @@ func (g *group) covers(inside netip.Addr) bool {
 	return false
 }
 
-// client returns a copy of what is known of the inside address.
-func (g *group) client(inside netip.Addr) client {
-	if inside.Is4() {
-		if c := g.clients.find(number(inside)); c != nil {
-			return *c
-		}
+// client returns what is known of the inside address, or nil.
+func (g *group) client(inside netip.Addr) *client {
+	if !inside.Is4() {
+		return nil
 	}
-	return client{}
+	return g.clients.find(number(inside))
 }
 
 // segmentOf returns the segment of a cell.
@@ -66,18 +69,18 @@ func (g *group) segmentOf(c uint32) *segment {
 	return &g.segments[i-1]
 }
 
-func (g *group) allocate(h Holder, now time.Time) (Binding, error) {
+func (g *group) allocate(h Holder, now time.Time) (*lease, error) {
 	c := g.clients.at(number(h.Inside))
-	if c.live != none {
-		return Binding{}, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, g.config.Name, ErrBusy)
+	if c.live() {
+		return nil, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, g.config.Name, ErrBusy)
 	}
 	if own := g.ownHeld(c, h.Identity); own != none {
 		g.unwait(c)
-		return g.reclaim(own, h, now), nil
+		return g.bind(c, g.unhold(own), h, now), nil
 	}
 	if c.waiter != none {
 		g.waiting.update(c.waiter, h)
-		return Binding{}, ErrExhausted
+		return nil, ErrExhausted
 	}
 	if g.waiting.len == 0 {
 		if free := g.takeFree(); free != none {
@@ -85,16 +88,16 @@ func (g *group) allocate(h Holder, now time.Time) (Binding, error) {
 		}
 	}
 	c.waiter = g.waiting.push(h)
-	return Binding{}, ErrExhausted
+	return nil, ErrExhausted
 }
 
-// bind gives a cell that is in no list to h.
-func (g *group) bind(c *client, free uint32, h Holder, now time.Time) Binding {
-	i := g.newLease(c, free, h, Active)
-	g.leases[i].allocated = stampOf(now)
+// bind gives a cell that is nobody's to h, whom the group knows as c.
+func (g *group) bind(c *client, free uint32, h Holder, now time.Time) *lease {
+	c.lease = lease{cell: free, state: Active, allocated: stampOf(now)}
+	c.setHolder(h)
+	g.owners[free] = number(h.Inside)
 	g.segmentOf(free).used++
-	c.live = i
-	return g.binding(i)
+	return &c.lease
 }
 
 // ownHeld returns the newest held lease that the subscriber may have back.
@@ -102,30 +105,15 @@ func (g *group) ownHeld(c *client, identity string) uint32 {
 	if identity == "" {
 		return none
 	}
-	i := c.held
-	for n := 0; i != none && n < maxReclaim; n++ {
-		l := &g.leases[i]
+	x := c.held
+	for n := 0; n < maxReclaim && g.refers(x); n++ {
+		l := &g.kept[x.place]
 		if l.identity == identity && !g.segmentOf(l.cell).retired {
-			return i
+			return x.place
 		}
-		i = l.older
+		x = l.older
 	}
 	return none
-}
-
-// reclaim makes a held lease Active again, as a new binding of the same block.
-func (g *group) reclaim(i uint32, h Holder, now time.Time) Binding {
-	l := &g.leases[i]
-	g.unchain(i)
-	g.held--
-	s := g.segmentOf(l.cell)
-	s.held--
-	s.used++
-	l.state = Active
-	l.allocated, l.released, l.until = stampOf(now), 0, 0
-	l.setHolder(h)
-	l.client.live = i
-	return g.binding(i)
 }
 
 // takeFree takes the block to be given next out of the free ones, or none.
@@ -135,11 +123,10 @@ func (g *group) takeFree() uint32 {
 			return c
 		}
 	}
-	c := g.cells[freeList].next
-	if c == freeList {
+	if g.free.len() == 0 {
 		return none
 	}
-	unlinkCell(g.cells, c)
+	c := g.free.pop()
 	g.segmentOf(c).idle--
 	return c
 }
@@ -166,7 +153,7 @@ func (g *group) freshIn(s *segment) uint32 {
 	for s.fresh < (g.level+1)*s.size {
 		c := s.cellInOrder(&g.shape, s.fresh)
 		s.fresh++
-		if g.cells[c].kind == cellFresh {
+		if g.owners[c] == fresh {
 			return c
 		}
 	}
@@ -185,10 +172,11 @@ func (g *group) hasFree() bool {
 
 // forget takes an inside address out of the line.
 func (g *group) forget(inside netip.Addr) bool {
-	if g.client(inside).waiter == none {
+	c := g.client(inside)
+	if c == nil || c.waiter == none {
 		return false
 	}
-	g.unwait(g.clients.at(number(inside)))
+	g.unwait(c)
 	return true
 }
 
@@ -208,9 +196,12 @@ func (g *group) serve(now time.Time, served []Binding) []Binding {
 		}
 		w := g.waiting.front()
 		h := g.waiting.waiters[w].holder()
-		c := g.clients.at(number(h.Inside))
+		inside := number(h.Inside)
+		c := g.clients.at(inside)
 		g.unwait(c)
-		served = append(served, g.bind(c, free, h, now))
+		g.bind(c, free, h, now)
+		served = append(served, Binding{})
+		g.describe(inside, &c.lease, &served[len(served)-1])
 	}
 	return served
 }

@@ -1,6 +1,7 @@
 package lsn
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -10,8 +11,7 @@ import (
 // finding it void when its time comes.
 type hold struct {
 	until time.Time
-	turn  uint64
-	lease uint32
+	heldRef
 }
 
 // before says which of two holds ends first; of equal ones that which began first.
@@ -24,34 +24,40 @@ func (h *hold) before(o *hold) bool {
 // ends and then cost constant time. A clock that steps, a changed hold time and
 // a start from stored bindings bring them in any order: those go to a heap.
 type holdQueue struct {
-	fifo []hold // in order, from fifo[head] on
-	head int
+	fifo queue[hold] // in order
 	late holdHeap
 }
 
-func (q *holdQueue) len() int { return len(q.fifo) - q.head + len(q.late) }
+func (q *holdQueue) len() int { return q.fifo.len() + len(q.late) }
 
 func (q *holdQueue) push(h hold) {
-	if n := len(q.fifo); n > q.head && h.before(&q.fifo[n-1]) {
+	if fifo := q.fifo.all(); len(fifo) > 0 && h.before(&fifo[len(fifo)-1]) {
 		q.late.push(h)
 		return
 	}
-	if q.head > len(q.fifo)/2 { // more dead than alive: move to the front instead of growing
-		q.fifo = q.fifo[:copy(q.fifo, q.fifo[q.head:])]
-		q.head = 0
-	}
-	q.fifo = append(q.fifo, h)
+	q.fifo.push(h)
 }
 
 // front returns the hold that ends first, or nil.
 func (q *holdQueue) front() *hold {
 	switch {
-	case q.head == len(q.fifo) && len(q.late) == 0:
+	case q.len() == 0:
 		return nil
 	case q.lateFirst():
 		return &q.late[0]
 	}
-	return &q.fifo[q.head]
+	return q.fifo.front()
+}
+
+// oldest returns a turn that no hold in the queue is older than.
+func (q *holdQueue) oldest() uint64 {
+	switch {
+	case len(q.late) > 0:
+		return 0
+	case q.fifo.len() > 0:
+		return q.fifo.front().turn
+	}
+	return math.MaxUint64
 }
 
 // pop removes the hold that ends first.
@@ -60,17 +66,16 @@ func (q *holdQueue) pop() {
 		q.late.pop()
 		return
 	}
-	q.head++
+	q.fifo.pop()
 }
 
 func (q *holdQueue) lateFirst() bool {
-	return len(q.late) > 0 && (q.head == len(q.fifo) || q.late[0].before(&q.fifo[q.head]))
+	return len(q.late) > 0 && (q.fifo.len() == 0 || q.late[0].before(q.fifo.front()))
 }
 
 // sweep drops the void holds.
 func (q *holdQueue) sweep(void func(hold) bool) {
-	q.fifo = slices.DeleteFunc(q.fifo[:copy(q.fifo, q.fifo[q.head:])], void)
-	q.head = 0
+	q.fifo.filter(void)
 	q.late = slices.DeleteFunc(q.late, void)
 	for i := len(q.late)/arity + 1; i >= 0; i-- {
 		q.late.down(i)

@@ -5,34 +5,31 @@ import (
 	"time"
 )
 
-// lease is a binding as the group keeps it; the zero one is spare.
+// lease is a block in somebody's hands; the zero one is nobody's.
 type lease struct {
-	cell   uint32
-	inside uint32
-	client *client // what the group knows of inside
-	state  State
-	turn   uint64 // number of its hold, unique in the group
-
-	// Neighbours among the held leases of one inside address. The spare
-	// leases are linked by older.
-	older, newer uint32
-
+	cell                    uint32
+	state                   State
 	identity, user, session string
 	allocated, released     stamp
-	until                   stamp // the hold queue has the time that counts
 }
 
 // stamp is a time in two thirds less memory, nanoseconds since 1970; 0 is the
-// zero time. Beyond the years 1678 to 2261 it is cut off.
+// zero time. Before the year 1678 and after 2261 it is cut off.
 type stamp int64
 
+// The seconds that a stamp can tell, with whatever nanoseconds.
+const (
+	firstSecond = math.MinInt64/int64(time.Second) + 1
+	lastSecond  = math.MaxInt64/int64(time.Second) - 1
+)
+
 func stampOf(t time.Time) stamp {
-	switch year := t.UTC().Year(); {
+	switch seconds := t.Unix(); {
 	case t.IsZero():
 		return 0
-	case year < 1678:
+	case seconds < firstSecond:
 		return math.MinInt64
-	case year > 2261:
+	case seconds > lastSecond:
 		return math.MaxInt64
 	}
 	return stamp(t.UnixNano())
@@ -49,31 +46,58 @@ func (l *lease) setHolder(h Holder) {
 	l.identity, l.user, l.session = h.Identity, h.UserName, h.AcctSessionID
 }
 
-// newLease makes the cell belong to h, whom the group knows as c.
-func (g *group) newLease(c *client, cell uint32, h Holder, state State) uint32 {
-	i := g.spare
-	if i == none {
-		g.leases = append(g.leases, lease{})
-		i = uint32(len(g.leases) - 1)
-	} else {
-		g.spare = g.leases[i].older
+// enter moves a live lease to a live state that its own leads to.
+func (l *lease) enter(to State, now time.Time) {
+	l.state = to
+	switch {
+	case to == Active:
+		l.released = 0
+	case l.released == 0:
+		l.released = stampOf(now)
 	}
-	g.leases[i] = lease{cell: cell, inside: number(h.Inside), client: c, state: state}
-	g.leases[i].setHolder(h)
-	g.cells[cell] = leasedCell(i)
-	return i
 }
 
-// binding returns the lease as the outside knows it.
-func (g *group) binding(i uint32) Binding {
-	l := &g.leases[i]
-	return Binding{
-		Group:       g.config.Name,
-		Block:       g.segmentOf(l.cell).block(&g.shape, l.cell),
-		Holder:      Holder{Inside: address(l.inside), Identity: l.identity, UserName: l.user, AcctSessionID: l.session},
-		State:       l.state,
-		AllocatedAt: l.allocated.time(),
-		ReleasedAt:  l.released.time(),
-		HoldUntil:   l.until.time(),
+// describe says in b what the outside knows of the lease of an inside address.
+// A Binding is too large to be copied from function to function.
+func (g *group) describe(inside uint32, l *lease, b *Binding) {
+	b.Group = g.config.Name
+	b.Block = g.segmentOf(l.cell).block(&g.shape, l.cell)
+	b.Inside = address(inside)
+	b.Identity, b.UserName, b.AcctSessionID = l.identity, l.user, l.session
+	b.State = l.state
+	b.AllocatedAt, b.ReleasedAt, b.HoldUntil = l.allocated.time(), l.released.time(), time.Time{}
+}
+
+// leases yields every lease of the group, live ones first.
+func (g *group) leases(yield func(*lease) bool) {
+	for _, c := range g.clients.all {
+		if c.live() && !yield(&c.lease) {
+			return
+		}
 	}
+	for i := range g.kept {
+		if g.kept[i].state != 0 && !yield(&g.kept[i].lease) {
+			return
+		}
+	}
+}
+
+// owner describes the binding that a cell belongs to, or reports that there is none.
+func (g *group) owner(cell uint32, b *Binding) bool {
+	inside := g.owners[cell]
+	if inside == fresh {
+		return false
+	}
+	c := g.clients.at(inside)
+	if c.live() && c.cell == cell {
+		g.describe(inside, &c.lease, b)
+		return true
+	}
+	for x := c.held; g.refers(x); x = g.kept[x.place].older {
+		if g.kept[x.place].cell == cell {
+			g.describeHeld(x.place, b)
+			return true
+		}
+	}
+	return false
 }

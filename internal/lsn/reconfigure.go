@@ -83,12 +83,10 @@ func (g *group) leftover(outside []netip.Prefix) []netip.Prefix {
 		return nil
 	}
 	used := make(map[netip.Prefix]bool)
-	for i := range g.leases {
-		if l := &g.leases[i]; l.state != 0 {
-			b := g.segmentOf(l.cell).block(&g.shape, l.cell)
-			for _, p := range gone {
-				used[p] = used[p] || p.Contains(b.Outside)
-			}
+	for l := range g.leases {
+		b := g.segmentOf(l.cell).block(&g.shape, l.cell)
+		for _, p := range gone {
+			used[p] = used[p] || p.Contains(b.Outside)
 		}
 	}
 	return slices.DeleteFunc(gone, func(p netip.Prefix) bool { return !used[p] })
@@ -146,7 +144,7 @@ func (g *group) sameLayout(p *plan) bool {
 }
 
 func newGroup(c GroupConfig) *group {
-	g := &group{config: c, shape: shapeOf(&c), leases: make([]lease, 1), waiting: newLine(), clients: clientIndex{}}
+	g := &group{config: c, shape: shapeOf(&c), clients: new(clientIndex), kept: make([]heldLease, 1), waiting: newLine()}
 	g.lay(c.Outside, nil)
 	return g
 }
@@ -154,13 +152,13 @@ func newGroup(c GroupConfig) *group {
 // lay makes the group's segments, with every cell fresh.
 func (g *group) lay(outside, leftover []netip.Prefix) {
 	g.segments = nil
-	base := uint32(listHeads)
+	base := uint32(firstCell)
 	for i, p := range slices.Concat(outside, leftover) {
 		s := newSegment(p, i >= len(outside), base)
 		g.segments = append(g.segments, s)
 		base += s.cells(&g.shape)
 	}
-	g.cells = newCells(base - listHeads)
+	g.owners = make([]uint32, base)
 }
 
 // rebuild lays the group out anew and moves leases and free blocks over. Where
@@ -170,45 +168,51 @@ func (p *plan) rebuild() *group {
 	g := *old
 	g.shape, g.retired, g.turn, g.level = shapeOf(&p.config), p.retired, 0, 0
 	g.lay(p.config.Outside, p.leftover)
+	g.free, g.quarantined = queue[uint32]{}, nil
 	if g.shape != old.shape {
 		return &g
 	}
-	for i := range g.leases {
-		if l := &g.leases[i]; l.state != 0 {
-			g.moveLease(uint32(i), old.segmentOf(l.cell).block(&old.shape, l.cell))
+	for l := range g.leases {
+		g.moveLease(l, old)
+	}
+	for _, o := range old.free.all() {
+		if c, ok := g.moveFree(o, old); ok {
+			g.free.push(c)
+			g.segmentOf(c).idle++
 		}
 	}
-	g.moveList(old, freeList, cellFree)
-	g.moveList(old, quarantine, cellQuarantined)
+	for _, o := range old.quarantined {
+		if c, ok := g.moveFree(o, old); ok {
+			g.quarantined = append(g.quarantined, c)
+		}
+	}
 	return &g
 }
 
-func (g *group) moveLease(i uint32, b Block) {
+// moveLease moves a lease to the cell that its block has now.
+func (g *group) moveLease(l *lease, old *group) {
+	b := old.segmentOf(l.cell).block(&old.shape, l.cell)
 	c, ok := g.cellOf(b)
 	if !ok {
 		panic(fmt.Sprintf("lsn: group %s: block %v has a holder and no segment", g.config.Name, b))
 	}
-	g.leases[i].cell = c
-	g.cells[c] = leasedCell(i)
-	if s := g.segmentOf(c); g.leases[i].state == Held {
+	g.owners[c] = old.owners[l.cell]
+	l.cell = c
+	if s := g.segmentOf(c); l.state == Held {
 		s.held++
 	} else {
 		s.used++
 	}
 }
 
-// moveList moves the blocks of a list that are still configured.
-func (g *group) moveList(old *group, list uint32, kind cellKind) {
-	for o := old.cells[list].next; o != list; o = old.cells[o].next {
-		c, ok := g.cellOf(old.segmentOf(o).block(&old.shape, o))
-		if !ok || g.segmentOf(c).retired {
-			continue
-		}
-		pushCell(g.cells, list, c, kind)
-		if kind == cellFree {
-			g.segmentOf(c).idle++
-		}
+// moveFree returns the cell that a free block has now, if it is still configured.
+func (g *group) moveFree(o uint32, old *group) (uint32, bool) {
+	c, ok := g.cellOf(old.segmentOf(o).block(&old.shape, o))
+	if !ok || g.segmentOf(c).retired {
+		return none, false
 	}
+	g.owners[c] = old.owners[o]
+	return c, true
 }
 
 // forgetUncovered forgets those in line whose inside address is no longer the group's.

@@ -2,70 +2,12 @@ package lsn
 
 import "time"
 
-// transition moves a live lease to a state that its own leads to.
-func (g *group) transition(i uint32, to State, now time.Time) {
-	l := &g.leases[i]
-	l.state = to
-	switch to {
-	case Active:
-		l.released = 0
-	case Draining:
-		l.released = stampOf(now)
-	case Cut:
-		if l.released == 0 {
-			l.released = stampOf(now)
-		}
-	case Held:
-		s := g.segmentOf(l.cell)
-		s.used--
-		s.held++
-		l.client.live = none
-		g.hold(i, now.Add(g.config.Hold))
-	}
-}
-
-// hold enters a lease that just became Held in the queue and in its client's chain.
-func (g *group) hold(i uint32, until time.Time) {
-	g.held++
-	g.chain(i)
-	l := &g.leases[i]
-	l.until = stampOf(until)
-	g.turns++
-	l.turn = g.turns
-	if g.holds.len() >= 2*g.held+1024 {
-		g.holds.sweep(g.void)
-	}
-	g.holds.push(hold{until: until, lease: i, turn: l.turn})
-}
-
-// void reports whether the lease of a hold has moved on.
-func (g *group) void(h hold) bool {
-	l := &g.leases[h.lease]
-	return l.state != Held || l.turn != h.turn
-}
-
-// chain makes a lease the newest held one of its inside address.
-func (g *group) chain(i uint32) {
-	l := &g.leases[i]
-	c := l.client
-	l.older, l.newer = c.held, none
-	if c.held != none {
-		g.leases[c.held].newer = i
-	}
-	c.held = i
-}
-
-func (g *group) unchain(i uint32) {
-	l := &g.leases[i]
-	if l.newer != none {
-		g.leases[l.newer].older = l.older
-	} else {
-		l.client.held = l.older
-	}
-	if l.older != none {
-		g.leases[l.older].newer = l.newer
-	}
-	l.older, l.newer = none, none
+// release makes the live lease of a client a held one.
+func (g *group) release(inside uint32, c *client, now time.Time) uint32 {
+	g.segmentOf(c.cell).used--
+	i := g.hold(inside, c.lease, now.Add(g.config.Hold))
+	c.lease = lease{}
+	return i
 }
 
 // endHolds frees the blocks whose hold is over and appends their last bindings.
@@ -74,10 +16,11 @@ func (g *group) endHolds(now time.Time, freed []Binding) []Binding {
 		g.endQuarantine()
 	}
 	for h := g.nextHold(); h != nil && !now.Before(h.until); h = g.nextHold() {
-		i := h.lease
+		i := h.place
 		g.holds.pop()
-		freed = append(freed, g.binding(i))
-		g.free(i)
+		freed = append(freed, Binding{})
+		g.describeHeld(i, &freed[len(freed)-1])
+		g.end(i)
 	}
 	return freed
 }
@@ -91,21 +34,14 @@ func (g *group) nextHold() *hold {
 	return h
 }
 
-// free ends a held lease; its block goes behind all other free ones.
-func (g *group) free(i uint32) {
-	g.unchain(i)
-	g.held--
-	c := g.leases[i].cell
-	g.leases[i] = lease{older: g.spare}
-	g.spare = i
+// end ends a held lease; its block goes behind all other free ones.
+func (g *group) end(i uint32) {
+	c := g.unhold(i)
 	s := g.segmentOf(c)
-	s.held--
-	if s.retired {
-		g.cells[c] = cell{}
-		return
+	if !s.retired {
+		g.free.push(c)
+		s.idle++
 	}
-	pushCell(g.cells, freeList, c, cellFree)
-	s.idle++
 }
 
 // next returns when endHolds or serve has work.
@@ -129,9 +65,9 @@ func (g *group) quarantine(now time.Time) {
 		g.embargoUntil = until
 	}
 	g.embargoed = true
-	for c := g.cells[freeList].next; c != freeList; c = g.cells[freeList].next {
-		unlinkCell(g.cells, c)
-		pushCell(g.cells, quarantine, c, cellQuarantined)
+	for g.free.len() > 0 {
+		c := g.free.pop()
+		g.quarantined = append(g.quarantined, c)
 		g.segmentOf(c).idle--
 	}
 }
@@ -139,9 +75,9 @@ func (g *group) quarantine(now time.Time) {
 // endQuarantine makes the quarantined blocks the first of the free ones again.
 func (g *group) endQuarantine() {
 	g.embargoed, g.embargoUntil = false, time.Time{}
-	for c := g.cells[quarantine].next; c != quarantine; c = g.cells[c].next {
-		g.cells[c].kind = cellFree
+	for _, c := range g.quarantined {
 		g.segmentOf(c).idle++
 	}
-	spliceFront(g.cells, quarantine, freeList)
+	g.free = queue[uint32]{items: append(g.quarantined, g.free.all()...)}
+	g.quarantined = nil
 }

@@ -1,6 +1,9 @@
 package lsn
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Restore enters a binding that was stored, or found in the kernel, before the
 // engine began. It never gives a block to two owners: ErrConflict says that the
@@ -22,7 +25,7 @@ func (e *Engine) Restore(b Binding) error {
 }
 
 func (g *group) restore(b Binding) error {
-	if !b.Inside.Is4() {
+	if !b.Inside.Is4() || b.Inside.IsUnspecified() {
 		return ErrNotInside
 	}
 	if !b.State.Live() && b.State != Held {
@@ -32,14 +35,17 @@ func (g *group) restore(b Binding) error {
 	if !ok {
 		return ErrNotInPool
 	}
-	if g.cells[c].kind == cellLeased {
-		return g.sameOwner(g.cells[c].lease(), b)
+	if owner := (Binding{}); g.owner(c, &owner) {
+		if owner.Inside != b.Inside || owner.State != b.State || owner.Identity != b.Identity {
+			return ErrConflict
+		}
+		return nil
 	}
 	if g.segmentOf(c).retired {
 		return ErrNotInPool
 	}
 	client := g.clients.at(number(b.Inside))
-	if b.State.Live() && client.live != none {
+	if b.State.Live() && client.live() {
 		return ErrConflict
 	}
 	g.takeCell(c)
@@ -58,36 +64,31 @@ func (g *group) cellOf(b Block) (uint32, bool) {
 	return none, false
 }
 
-// sameOwner reports nil when the lease is the binding that is to be restored.
-func (g *group) sameOwner(i uint32, b Binding) error {
-	if l := &g.leases[i]; l.inside != number(b.Inside) || l.state != b.State || l.identity != b.Identity {
-		return ErrConflict
-	}
-	return nil
-}
-
-// takeCell takes a cell that has no lease out of wherever it is.
+// takeCell takes a cell that is nobody's out of the free or the quarantined
+// ones, in which only those are that were given since the engine began.
 func (g *group) takeCell(c uint32) {
-	switch g.cells[c].kind {
-	case cellFree:
-		g.segmentOf(c).idle--
-		unlinkCell(g.cells, c)
-	case cellQuarantined:
-		unlinkCell(g.cells, c)
-	}
-}
-
-func (g *group) adopt(client *client, c uint32, b Binding) {
-	i := g.newLease(client, c, b.Holder, b.State)
-	l := &g.leases[i]
-	l.allocated, l.released = stampOf(b.AllocatedAt), stampOf(b.ReleasedAt)
-	s := g.segmentOf(c)
-	if b.State == Held {
-		s.held++
-		g.hold(i, b.HoldUntil)
+	if g.owners[c] == fresh {
 		return
 	}
-	s.used++
+	taken := func(x uint32) bool { return x == c }
+	if slices.Contains(g.free.all(), c) {
+		g.free.filter(taken)
+		g.segmentOf(c).idle--
+	}
+	g.quarantined = slices.DeleteFunc(g.quarantined, taken)
+}
+
+// adopt makes a cell that is nobody's belong to the binding.
+func (g *group) adopt(client *client, c uint32, b Binding) {
+	l := lease{cell: c, state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt)}
+	l.setHolder(b.Holder)
+	inside := number(b.Inside)
+	g.owners[c] = inside
+	if b.State == Held {
+		g.hold(inside, l, b.HoldUntil)
+		return
+	}
 	g.unwait(client)
-	client.live = i
+	client.lease = l
+	g.segmentOf(c).used++
 }

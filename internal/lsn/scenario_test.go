@@ -109,8 +109,8 @@ func (s *story) command(words []string) string {
 				u.Group, u.Outside, u.Total, u.Used, u.Held, u.Free, s.engine.Pending(u.Group))
 		}
 		return b.String()
-	case "quarantine":
-		s.engine.Quarantine(s.now)
+	case "quarantine": // GROUP
+		s.engine.Quarantine(words[1], s.now)
 		return ""
 	case "who": // OUTSIDE PORT
 		b, ok := s.engine.AtOutside(netip.MustParseAddr(args[0]), Port(number10(args[1])))

@@ -5,6 +5,18 @@ import (
 	"net/netip"
 )
 
+// none is the reference to no held lease, waiter or cell: number 0 of each
+// slice is not one of them, so that the zero value of an index means absence.
+const none = 0
+
+// firstCell is the number of a group's first block.
+const firstCell = none + 1
+
+// fresh is what a group remembers of a block that was never given: the inside
+// address 0.0.0.0, which is nobody's (RFC 6890). Of others it remembers who
+// had it last, and asks that client whether it still has.
+const fresh = 0
+
 // shape is how the ports of every outside address of a group are cut into
 // blocks: aligned to their size, and only whole ones within the port range.
 type shape struct {

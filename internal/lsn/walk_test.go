@@ -77,7 +77,7 @@ func (w *walk) step() {
 		w.reconfigure()
 	case n < 99:
 		w.note("quarantine")
-		w.engine.Quarantine(w.now)
+		w.engine.Quarantine("default", w.now)
 		w.model.quarantine(w.now)
 	default:
 		w.now = w.now.Add(-time.Duration(w.IntN(40)) * time.Second)

@@ -24,20 +24,27 @@ func (k *Kernel) watch(ctx context.Context) error {
 			return ctx.Err()
 		case <-ticker.C:
 			if err := k.check(ctx); err != nil && ctx.Err() == nil {
-				k.log.Error("nftables table cannot be put right", "table", k.options.Table, "error", err)
+				k.log.Error("nftables table or routes cannot be put right", "table", k.options.Table, "error", err)
 			}
 		}
 	}
 }
 
-// check puts the table right if nftables changed in any way since it last did.
+// check makes routes anew that are gone, and puts the table right if nftables
+// changed in any way since it last did.
 func (k *Kernel) check(ctx context.Context) error {
 	if err := k.take(ctx); err != nil {
 		return err
 	}
 	defer k.give()
+	if k.removed {
+		return nil
+	}
+	if err := k.routes.restore(k.options.OutsidePrefixes); err != nil {
+		return err
+	}
 	generation, err := k.readGeneration(ctx)
-	if err != nil || generation == k.checked || k.removed {
+	if err != nil || generation == k.checked {
 		return err
 	}
 	changed, err := k.converge(ctx)

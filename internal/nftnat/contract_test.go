@@ -18,6 +18,7 @@ import (
 type contract interface {
 	Run(ctx context.Context) error
 	Ready() <-chan struct{}
+	Programmed() bool
 	Entries(ctx context.Context) ([]Entry, error)
 	Apply(ctx context.Context, entries []Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error)

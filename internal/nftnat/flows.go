@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -12,15 +13,26 @@ import (
 // Reap deletes every conntrack entry that has one of the addresses in either
 // tuple, and returns when a look at the table found none left. Cut first: an
 // open gate lets new ones begin.
+//
+// An address whose entries kept coming back, such as those of its own packets to
+// this machine, which pass no gate, gets no receipt: Reap it again.
 func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error) {
 	deleted, err := k.flows.Delete(ctx, inside)
-	if err != nil {
+	var back *conntrack.LeftError
+	switch {
+	case errors.As(err, &back):
+		k.log.Warn("conntrack entries of closed addresses keep coming back", "error", err)
+	case err != nil:
 		return nil, fmt.Errorf("reap %d addresses: %w", len(inside), err)
+	default:
+		back = &conntrack.LeftError{}
 	}
 	now := time.Now()
 	receipts := make([]Receipt, 0, len(inside))
 	for _, a := range inside {
-		receipts = append(receipts, Receipt{Inside: a, Deleted: deleted[a], At: now})
+		if back.Left[a] == 0 {
+			receipts = append(receipts, Receipt{Inside: a, Deleted: deleted[a], At: now})
+		}
 	}
 	return receipts, nil
 }

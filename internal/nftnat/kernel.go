@@ -37,6 +37,7 @@ type Kernel struct {
 	exact   uint32  // generation at which shadow was exactly that; 0: unknown
 	checked uint32  // generation at which the table was last found right
 	removed bool
+	found   bool // the table stood before
 }
 
 // OpenKernel makes the table, or adopts the one that stands: its elements stay,
@@ -81,11 +82,20 @@ func (k *Kernel) start(ctx context.Context) error {
 	case !on:
 		k.log.Warn("net.ipv4.ip_forward is off: nothing is forwarded until it is switched on")
 	}
+	before, err := readStanding(ctx, k.conn, k.options.Table)
+	if err != nil {
+		return err
+	}
+	k.found = before.exists
 	if err := k.adopt(ctx); err != nil {
 		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
 	}
 	return k.routes.set(k.options.OutsidePrefixes)
 }
+
+// Programmed reports whether the table stood already when it was opened: an
+// earlier start has worked with it.
+func (k *Kernel) Programmed() bool { return k.found }
 
 // Run follows the conntrack events and puts the table right when others change
 // its rules or delete it. It returns when ctx ends, with its error, or when the

@@ -28,11 +28,14 @@ type Memory struct {
 	idle    chan netip.Addr
 	ended   map[netip.Addr]bool // idle addresses not yet told
 	wake    chan struct{}       // says that ended got one
+
+	programmed bool // Apply was called
 }
 
-// NewMemory returns a Memory without elements or sessions.
+// NewMemory returns a Memory without elements or sessions. It needs neither
+// interfaces nor a table.
 func NewMemory(o Options) (*Memory, error) {
-	if err := o.validate(); err != nil {
+	if err := o.validateMemory(); err != nil {
 		return nil, err
 	}
 	return &Memory{
@@ -86,6 +89,13 @@ func (m *Memory) Entries(ctx context.Context) ([]Entry, error) {
 	return m.cells.entries(), ctx.Err()
 }
 
+// Programmed reports whether somebody has programmed it already.
+func (m *Memory) Programmed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.programmed
+}
+
 // Apply is as that of Kernel.
 func (m *Memory) Apply(ctx context.Context, entries []Entry) error {
 	want, err := wanted(entries)
@@ -98,6 +108,7 @@ func (m *Memory) Apply(ctx context.Context, entries []Entry) error {
 		return err
 	}
 	m.cells.apply(m.cells.diff(want))
+	m.programmed = true
 	return nil
 }
 

@@ -26,10 +26,16 @@ func (o Options) validate() error {
 		return errors.New("nftnat: Options.Table is empty")
 	case len(o.OutsideInterfaces) == 0:
 		return errors.New("nftnat: Options.OutsideInterfaces is empty")
-	case len(o.InsidePrefixes) == 0:
-		return errors.New("nftnat: Options.InsidePrefixes is empty")
 	case o.Logger == nil:
 		return errors.New("nftnat: Options.Logger is nil")
+	}
+	return o.validateMemory()
+}
+
+// validateMemory checks what is needed without a kernel too.
+func (o Options) validateMemory() error {
+	if len(o.InsidePrefixes) == 0 {
+		return errors.New("nftnat: Options.InsidePrefixes is empty")
 	}
 	if err := validateInterfaces(o.InsideInterfaces, o.OutsideInterfaces); err != nil {
 		return err

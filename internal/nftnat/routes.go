@@ -80,6 +80,20 @@ func (b *blackholes) add(p netip.Prefix) error {
 	return nil
 }
 
+// restore makes those routes of the prefixes anew that somebody deleted. It
+// costs one attempt for each prefix, however many other routes there are.
+func (b *blackholes) restore(prefixes []netip.Prefix) error {
+	for _, p := range prefixes {
+		switch err := b.handle.RouteAdd(blackhole(p.Masked())); {
+		case err == nil:
+			b.log.Warn("blackhole route was deleted by others and is made anew", "prefix", p)
+		case !errors.Is(err, unix.EEXIST):
+			return wrap(err, "add blackhole route %v", p)
+		}
+	}
+	return nil
+}
+
 // list dumps the routes that match. On a busy router others change routes
 // meanwhile; what the dump has then is good enough after some attempts, for a
 // route of ours is not among those that come and go.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -90,6 +91,28 @@ func (d *Daemon) Stop() (int, error) {
 
 // Hangup has sessiond reload its configuration.
 func (d *Daemon) Hangup() error { return d.run.cmd.Process.Signal(syscall.SIGHUP) }
+
+// Reload changes the configuration and has sessiond take it, or refuse it.
+func (d *Daemon) Reload(ctx context.Context, change func(config string) string) (taken bool, err error) {
+	text, err := os.ReadFile(d.config)
+	if err != nil {
+		return false, err
+	}
+	if err := os.WriteFile(d.config, []byte(change(string(text))), 0o600); err != nil {
+		return false, err
+	}
+	const yes, no = `"msg":"reloaded"`, `"msg":"reload refused`
+	before := d.Log()
+	if err := d.Hangup(); err != nil {
+		return false, err
+	}
+	err = until(ctx, "the reload", func() (bool, error) {
+		log := d.Log()
+		taken = strings.Count(log, yes) > strings.Count(before, yes)
+		return taken || strings.Count(log, no) > strings.Count(before, no), nil
+	})
+	return taken, err
+}
 
 // Log returns what sessiond has printed since its start.
 func (d *Daemon) Log() string { return d.out.String() }

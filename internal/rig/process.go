@@ -30,7 +30,10 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 			_ = cmd.Wait()
 		}
 	}()
-	return p, <-started
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // lockedStart starts the command from a thread that lives as long as the

@@ -57,6 +57,9 @@ func (r *Redis) Start(ctx context.Context) (err error) {
 // Kill ends Redis as a crash would.
 func (r *Redis) Kill() error { return r.run.end(syscall.SIGKILL) }
 
+// Hang makes Redis stop answering without closing a connection, until Kill.
+func (r *Redis) Hang() error { return r.run.cmd.Process.Signal(syscall.SIGSTOP) }
+
 // Empty removes what a killed Redis had stored.
 func (r *Redis) Empty() error { return os.RemoveAll(r.dir) }
 

@@ -35,9 +35,9 @@ func (m *Manager) adoptLocked(g *group, o *observation, suspect bool) {
 	for inside := range o.kernel {
 		m.adoptTenureLocked(g, m.slots[inside], o, suspect)
 	}
-	if suspect && len(o.stored) == 0 {
+	if (suspect || o.lost) && len(o.stored) == 0 {
 		// Which blocks were in quarantine went with the database (NAT-30).
-		m.engine.Quarantine(m.now())
+		m.engine.Quarantine(g.name, m.now())
 	}
 	g.adopted = true
 }
@@ -53,9 +53,10 @@ func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Bi
 	} else if r, ok := o.records[e.Inside]; ok {
 		b.Holder = holderOf(&r)
 	}
-	s := &slot{phase: open, block: b.Block, record: recordOf(g.name, b.Holder)}
+	s := &slot{block: b.Block, record: recordOf(g.name, b.Holder)}
+	stands := open
 	if e.Gate == nftnat.Draining {
-		s.phase, b.State = draining, lsn.Draining
+		stands, b.State = draining, lsn.Draining
 		m.draining[e.Inside] = struct{}{}
 	}
 	if err := m.engine.Restore(b); err != nil {
@@ -63,6 +64,7 @@ func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Bi
 			"group", g.name, "inside", e.Inside, "outside", e.Outside, "first_port", e.First, "err", err)
 		s.stray = true
 	}
+	m.enterLocked(s, stands)
 	m.slots[e.Inside] = s
 }
 
@@ -89,7 +91,8 @@ func (m *Manager) adoptRowLocked(g *group, row subscriberdb.Binding, o *observat
 	if b.State == lsn.Held {
 		return
 	}
-	s = &slot{phase: saved, block: b.Block, record: recordOf(g.name, b.Holder)}
+	s = &slot{block: b.Block, record: recordOf(g.name, b.Holder)}
+	m.enterLocked(s, saved)
 	m.slots[row.Inside] = s
 	if _, ok := o.records[row.Inside]; ok || suspect {
 		m.adoptTenureLocked(g, s, o, suspect)
@@ -120,9 +123,6 @@ func (m *Manager) adoptTenureLocked(g *group, s *slot, o *observation, suspect b
 		bound.Unconfirmed = suspect
 		s.begin(bound)
 		s.boundTenure = s.tenure
-		if suspect {
-			g.lost++
-		}
 	default:
 		own := s.record.SameSession(&r)
 		s.begin(r)
@@ -132,10 +132,8 @@ func (m *Manager) adoptTenureLocked(g *group, s *slot, o *observation, suspect b
 			s.over = &ending{record: s.record, reason: subscriber.ReasonSuperseded, at: m.now()}
 		}
 	}
-	if ok && r.Unconfirmed {
-		g.lost++
-	}
 	if s.online {
+		m.countLocked(&s.record, +1)
 		m.timers.expire(s.inside(), s.record.ExpiresAt)
 	}
 }

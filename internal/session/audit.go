@@ -44,7 +44,7 @@ func (m *Manager) misplaced(g *group, s nftnat.Session) (inspect.DriftKind, bool
 	inside := s.Inside.Addr()
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if m.groupOfLocked(inside) != g || s.Outside == s.Inside || m.movingLocked(g, inside) {
+	if m.serverOfLocked(inside) != g || s.Outside == s.Inside || m.movingLocked(g, inside) {
 		return "", false
 	}
 	slot := m.slots[inside]

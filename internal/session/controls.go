@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
 )
 
 // Status returns the life cycle at a glance; who serves it adds version and
@@ -70,26 +69,15 @@ func (m *Manager) suspicionLocked() string {
 }
 
 func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
-	s := inspect.GroupStatus{Name: g.name, Pending: m.engine.Pending(g.name)}
-	for _, x := range m.slots {
-		if x.online && x.record.Group == g.name {
-			s.Subscribers++
-		}
+	return inspect.GroupStatus{
+		Name:        g.name,
+		Subscribers: g.online,
+		Pending:     m.engine.Pending(g.name),
+		Active:      g.phases[saved] + g.phases[open],
+		Draining:    g.phases[draining],
+		Cut:         g.phases[cut],
+		Held:        m.engine.Held(g.name),
 	}
-	m.engine.Bindings(g.name, func(b lsn.Binding) bool {
-		switch b.State {
-		case lsn.Active:
-			s.Active++
-		case lsn.Draining:
-			s.Draining++
-		case lsn.Cut:
-			s.Cut++
-		case lsn.Held:
-			s.Held++
-		}
-		return true
-	})
-	return s
 }
 
 // Reconcile compares database, engine and kernel in full.

@@ -7,5 +7,9 @@
 // executors (executors.go) that work on batches and report back; the lock is
 // never held across I/O.
 //
-// Lock order: Manager.mu, then the leaf locks of queue and hub.
+// Walks over all that there is let others have the lock now and then (walk.go).
+//
+// Lock order: Manager.reconciling, Manager.applying, Manager.mu, then the leaf
+// locks of queues, timers and watchers. The first two only make their holders
+// take turns; I/O is done under them.
 package session

@@ -20,19 +20,18 @@ type drift struct {
 	stored  subscriberdb.Binding // DriftBindingStale
 }
 
-// compareLocked lists how database, engine and kernel differ. Addresses that
-// are being worked on, or changed since the observation, are left for the next
-// time.
-func (m *Manager) compareLocked(g *group, o *observation) []drift {
-	var found []drift
+// compareLocked hands over, one by one, how database, engine and kernel differ,
+// to be mended at once if at all: between two of them others may have had the
+// lock. Addresses that are being worked on, or changed since the observation, are
+// left for the next time.
+func (m *Manager) compareLocked(g *group, o *observation, found func(drift)) {
 	add := func(kind inspect.DriftKind, inside netip.Addr, d drift, what string, args ...any) {
 		d.Drift = inspect.Drift{Kind: kind, Group: g.name, Inside: inside, What: fmt.Sprintf(what, args...)}
-		found = append(found, d)
+		found(d)
 	}
 	m.compareRecordsLocked(g, o, add)
 	m.compareKernelLocked(g, o, add)
 	m.compareStoredLocked(g, o, add)
-	return found
 }
 
 type addDrift func(kind inspect.DriftKind, inside netip.Addr, d drift, what string, args ...any)
@@ -45,9 +44,13 @@ func (m *Manager) movingLocked(g *group, inside netip.Addr) bool {
 	return touched
 }
 
+// compareRecordsLocked compares records with slots. When the feed is taken up
+// anew, nothing but this look tells of ends that it told before: slots are not
+// passed over then because they are being worked on.
 func (m *Manager) compareRecordsLocked(g *group, o *observation, add addDrift) {
-	for inside, r := range o.records {
-		if m.movingLocked(g, inside) {
+	passOver := func(inside netip.Addr) bool { return !o.anew && m.movingLocked(g, inside) }
+	for inside, r := range walk(&m.mu, o.records) {
+		if passOver(inside) {
 			continue
 		}
 		switch s := m.slots[inside]; {
@@ -56,12 +59,12 @@ func (m *Manager) compareRecordsLocked(g *group, o *observation, add addDrift) {
 		case !s.record.SameSession(&r):
 			add(inspect.DriftRecordUnseen, inside, drift{record: r}, "record is of another session; the old one ends")
 		case subscriber.CompareVersions(r.Version, s.record.Version) > 0:
-			m.refreshLocked(g, s, r)
+			m.refreshLocked(s, r)
 			m.timers.expire(inside, r.ExpiresAt)
 		}
 	}
-	for inside, s := range m.slots {
-		if s.record.Group != g.name || m.movingLocked(g, inside) || !s.online {
+	for inside, s := range walk(&m.mu, m.slots) {
+		if s.record.Group != g.name || passOver(inside) || !s.online {
 			continue
 		}
 		if _, ok := o.records[inside]; !ok {
@@ -73,7 +76,7 @@ func (m *Manager) compareRecordsLocked(g *group, o *observation, add addDrift) {
 }
 
 func (m *Manager) compareKernelLocked(g *group, o *observation, add addDrift) {
-	for inside, e := range o.kernel {
+	for inside, e := range walk(&m.mu, o.kernel) {
 		s := m.slots[inside]
 		if m.movingLocked(g, inside) || s != nil && s.stray {
 			continue
@@ -85,7 +88,7 @@ func (m *Manager) compareKernelLocked(g *group, o *observation, add addDrift) {
 			add(inspect.DriftElementDiffers, inside, drift{}, "kernel has %s ports %d-%d, gate %d; programmed anew", e.Outside, e.First, e.Last, e.Gate)
 		}
 	}
-	for inside, s := range m.slots {
+	for inside, s := range walk(&m.mu, m.slots) {
 		if s.record.Group != g.name || m.movingLocked(g, inside) || s.expected().Gate == nftnat.Closed || s.stray {
 			continue
 		}
@@ -96,22 +99,27 @@ func (m *Manager) compareKernelLocked(g *group, o *observation, add addDrift) {
 }
 
 func (m *Manager) compareStoredLocked(g *group, o *observation, add addDrift) {
-	known := map[lsn.Block]struct{}{}
-	m.engine.Bindings(g.name, func(b lsn.Binding) bool {
-		known[b.Block] = struct{}{}
-		if m.unsaved[b.Block] > 0 || m.movingLocked(g, b.Inside) {
-			return true
-		}
-		row, ok := o.stored[b.Block]
-		if same := ok && row.Inside == b.Inside && row.Held == (b.State == lsn.Held) && row.UserName == b.UserName; !same {
-			add(inspect.DriftBindingUnsaved, b.Inside, drift{binding: b}, "binding of %s ports %d-%d is not stored so; stored", b.Outside, b.First, b.Last)
-		}
-		return true
-	})
-	for block, row := range o.stored {
-		if _, ok := known[block]; !ok && m.unsaved[block] == 0 && !m.movingLocked(g, row.Inside) {
+	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
+		from = m.engine.BindingsFrom(g.name, from, breathEvery, func(b lsn.Binding) {
+			m.compareBindingLocked(g, o, b, add)
+		})
+		breathe(&m.mu)
+	}
+	for block, row := range walk(&m.mu, o.stored) {
+		b, ok := m.engine.AtOutside(block.Outside, block.First)
+		if stands := ok && b.First == block.First; !stands && m.unsaved[block] == 0 && !m.movingLocked(g, row.Inside) {
 			add(inspect.DriftBindingStale, row.Inside, drift{stored: row}, "stored binding of %s ports %d-%d is not in force; removed", row.Outside, row.First, row.Last)
 		}
+	}
+}
+
+func (m *Manager) compareBindingLocked(g *group, o *observation, b lsn.Binding, add addDrift) {
+	if m.unsaved[b.Block] > 0 || m.movingLocked(g, b.Inside) {
+		return
+	}
+	row, ok := o.stored[b.Block]
+	if same := ok && row.Inside == b.Inside && row.Held == (b.State == lsn.Held) && row.UserName == b.UserName; !same {
+		add(inspect.DriftBindingUnsaved, b.Inside, drift{binding: b}, "binding of %s ports %d-%d is not stored so; stored", b.Outside, b.First, b.Last)
 	}
 }
 
@@ -121,9 +129,10 @@ func (m *Manager) mendLocked(g *group, o *observation, d drift) []subscriber.Rec
 	s := m.slots[d.Inside]
 	switch d.Kind {
 	case inspect.DriftRecordUnseen:
-		m.stepLocked(m.onlineLocked(g, d.record, m.now()))
+		m.stepLocked(m.onlineLocked(d.record, m.now()))
 	case inspect.DriftBindingOrphaned:
 		if g.suspect {
+			m.doubtLocked(s)
 			return []subscriber.Record{s.record}
 		}
 		m.missing.push(missing{s.record.Key, m.goneReason(s)})
@@ -134,8 +143,10 @@ func (m *Manager) mendLocked(g *group, o *observation, d drift) []subscriber.Rec
 	case inspect.DriftRecordUnbound:
 		m.stepLocked(s)
 	case inspect.DriftElementMissing, inspect.DriftElementDiffers:
-		m.workLocked(s)
-		m.opens.push(d.Inside)
+		if !s.busy { // else a drift mended before this one set it in motion
+			m.workLocked(s)
+			m.opens.push(d.Inside)
+		}
 	case inspect.DriftElementOrphaned:
 		m.strayLocked(g, d.entry)
 	case inspect.DriftBindingUnsaved:
@@ -162,6 +173,10 @@ func (m *Manager) strayLocked(g *group, e nftnat.Entry) {
 		s = &slot{record: recordOf(g.name, lsn.Holder{Inside: e.Inside})}
 		m.slots[e.Inside] = s
 	}
-	s.phase, s.stray = open, true
+	if s.busy { // a drift mended before this one set it in motion: the next comparison looks again
+		return
+	}
+	s.stray = true
+	m.enterLocked(s, open)
 	m.stepLocked(s)
 }

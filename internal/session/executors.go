@@ -183,7 +183,7 @@ func (m *Manager) openDone(batch []netip.Addr) {
 			continue
 		}
 		if s.phase == saved {
-			s.phase = open
+			m.enterLocked(s, open)
 			m.publishLocked(inspect.EventBound, s)
 		}
 		m.restLocked(s)
@@ -217,11 +217,24 @@ func (m *Manager) cutDone(batch []netip.Addr) {
 }
 
 // runReaps deletes the conntrack entries of cut addresses, all that are waiting
-// in one go, and takes the kernel's word that none is left.
+// in one go, and takes the kernel's word that none is left. Addresses whose
+// entries keep coming back must not hold up the others: runLingering has them.
 func (m *Manager) runReaps(ctx context.Context) error {
+	return m.reapAll(ctx, m.reaps, 0)
+}
+
+// runLingering tries again, now and then, to reap what runReaps could not.
+func (m *Manager) runLingering(ctx context.Context) error {
+	return m.reapAll(ctx, m.lingering, retryMost)
+}
+
+func (m *Manager) reapAll(ctx context.Context, q *queue[netip.Addr], after time.Duration) error {
 	for {
-		batch, err := m.reaps.take(ctx)
+		batch, err := q.take(ctx)
 		if err != nil {
+			return err
+		}
+		if err := pause(ctx, after); err != nil {
 			return err
 		}
 		var receipts []nftnat.Receipt
@@ -234,7 +247,20 @@ func (m *Manager) runReaps(ctx context.Context) error {
 			return err
 		}
 		m.reaped(receipts)
+		m.lingering.push(unproved(batch, receipts)...)
 	}
+}
+
+// unproved returns the addresses that have no receipt.
+func unproved(batch []netip.Addr, receipts []nftnat.Receipt) []netip.Addr {
+	if len(receipts) == len(batch) {
+		return nil
+	}
+	proved := make(map[netip.Addr]bool, len(receipts))
+	for _, r := range receipts {
+		proved[r.Inside] = true
+	}
+	return slices.DeleteFunc(batch, func(a netip.Addr) bool { return proved[a] })
 }
 
 func (m *Manager) reaped(receipts []nftnat.Receipt) {
@@ -304,10 +330,8 @@ func (m *Manager) refreshDraining(ctx context.Context) error {
 		return nil
 	}
 	err := m.kernel.Refresh(ctx, waiting)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for inside := range m.draining {
-		m.stepLocked(m.slots[inside])
+	for _, inside := range waiting {
+		m.stepDraining(inside)
 	}
 	return err
 }

@@ -20,7 +20,7 @@ const (
 func (m *Manager) follow(ctx context.Context, g *group) error {
 	select {
 	case <-ctx.Done():
-		return nil
+		return ctx.Err()
 	case <-m.kernel.Ready():
 	}
 	for {
@@ -28,23 +28,14 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 			return m.noteRedis(m.sync(ctx, g))
 		})
 		if err != nil {
-			return stopped(ctx, err)
+			return err
 		}
 		if err := m.drainFeed(ctx, g); ctx.Err() != nil {
-			return nil
+			return ctx.Err()
 		} else if !errors.Is(err, subscriberdb.ErrFeedGap) {
 			m.log.Warn("change feed interrupted", "group", g.name, "err", err)
 		}
 	}
-}
-
-// stopped turns the end of a group's own context into success: a group that
-// was taken out of the configuration is no failure.
-func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // drainFeed takes changes until the feed fails.
@@ -97,6 +88,12 @@ func (m *Manager) changeLocked(g *group, c *subscriber.Change) {
 	if s != nil && s.online && subscriber.CompareVersions(c.ID, s.record.Version) <= 0 {
 		return // the snapshot that the slot was made from is newer
 	}
+	if c.Partial {
+		if s == nil || !s.online {
+			return // its record was deleted while the snapshot was taken; the feed goes on to say so
+		}
+		c.Record = c.Onto(&s.record)
+	}
 	switch c.Kind {
 	case subscriber.Deleted:
 		if s == nil || !s.online {
@@ -104,16 +101,14 @@ func (m *Manager) changeLocked(g *group, c *subscriber.Change) {
 		}
 		m.endLocked(s, c.Reason, subscriber.VersionTime(c.ID))
 	case subscriber.Created, subscriber.Updated:
-		s = m.onlineLocked(g, c.Record, subscriber.VersionTime(c.ID))
+		s = m.onlineLocked(c.Record, subscriber.VersionTime(c.ID))
 	}
 	m.touchLocked(s.record.Key)
 	m.stepLocked(s)
 }
 
 func (m *Manager) endLocked(s *slot, reason subscriber.Reason, at time.Time) {
-	if g := m.groups[s.record.Group]; g != nil && s.record.Unconfirmed {
-		g.lost--
-	}
+	m.countLocked(&s.record, -1)
 	s.end(reason, at)
 	m.engine.Forget(s.record.Group, s.inside())
 	m.publishChangeLocked(inspect.EventDeleted, reason, s.record)
@@ -122,7 +117,7 @@ func (m *Manager) endLocked(s *slot, reason subscriber.Reason, at time.Time) {
 // onlineLocked takes a record that stands into its slot. A record of another
 // session than the one before ends that one first, even if the feed did not say
 // so.
-func (m *Manager) onlineLocked(g *group, r subscriber.Record, at time.Time) *slot {
+func (m *Manager) onlineLocked(r subscriber.Record, at time.Time) *slot {
 	s := m.slots[r.Inside]
 	if s == nil {
 		s = &slot{}
@@ -133,13 +128,11 @@ func (m *Manager) onlineLocked(g *group, r subscriber.Record, at time.Time) *slo
 	}
 	kind := inspect.EventUpdated
 	if s.online {
-		m.refreshLocked(g, s, r)
+		m.refreshLocked(s, r)
 	} else {
 		kind = inspect.EventCreated
 		s.begin(r)
-		if r.Unconfirmed {
-			g.lost++
-		}
+		m.countLocked(&r, +1)
 	}
 	m.timers.expire(r.Inside, r.ExpiresAt)
 	m.publishChangeLocked(kind, subscriber.ReasonNone, s.record)
@@ -147,18 +140,26 @@ func (m *Manager) onlineLocked(g *group, r subscriber.Record, at time.Time) *slo
 }
 
 // refreshLocked brings newer data of the same session into the slot.
-func (m *Manager) refreshLocked(g *group, s *slot, r subscriber.Record) {
-	switch {
-	case s.record.Unconfirmed && !r.Unconfirmed:
-		g.lost--
-	case !s.record.Unconfirmed && r.Unconfirmed:
-		g.lost++
-	}
+func (m *Manager) refreshLocked(s *slot, r subscriber.Record) {
+	m.countLocked(&s.record, -1)
+	m.countLocked(&r, +1)
 	before := holderOf(&s.record)
 	s.record = r
 	if holder := holderOf(&r); holder != before {
 		if b, err := m.engine.SetHolder(r.Group, holder); err == nil {
 			m.saveLocked(save{binding: b})
 		}
+	}
+}
+
+// countLocked counts a record among those that stand, or takes it out.
+func (m *Manager) countLocked(r *subscriber.Record, change int) {
+	g := m.groups[r.Group]
+	if g == nil {
+		return
+	}
+	g.online += change
+	if r.Unconfirmed {
+		g.lost += change
 	}
 }

@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -10,20 +12,28 @@ import (
 
 // SetGroups takes a changed configuration without touching a session: new
 // groups and prefixes are served, those taken out keep what they have and give
-// no more.
+// no more. It refuses to move an inside address that is in use to another
+// group: its record and its block would stay behind.
 func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) error {
 	m.mu.Lock()
+	before := m.configs
+	if err := m.staysLocked(configs); err != nil {
+		m.mu.Unlock()
+		return err
+	}
 	if err := m.engine.Reconfigure(configs); err != nil {
 		m.mu.Unlock()
 		return err
 	}
 	inside, outside := m.prefixesLocked(configs)
 	m.mu.Unlock()
-	if err := m.kernel.SetPrefixes(ctx, inside, outside); err != nil {
-		return err
-	}
+	err := m.kernel.SetPrefixes(ctx, inside, outside)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err != nil {
+		return errors.Join(err, m.engine.Reconfigure(before))
+	}
+	m.configs, m.inside, m.outside = configs, inside, outside
 	defer m.timers.wakeUp() // a grown pool serves who waits
 	for _, c := range configs {
 		if g := m.groups[c.Name]; g != nil {
@@ -36,27 +46,69 @@ func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) erro
 			m.followLocked(g)
 		}
 	}
+	m.serveLocked(configs)
 	return nil
+}
+
+// staysLocked checks that no address in use would go to another group.
+func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
+	for inside, s := range m.slots {
+		for _, c := range configs {
+			if c.Name != s.record.Group && coveredBy(c.Inside, netip.PrefixFrom(inside, 32)) {
+				return fmt.Errorf("group %s: inside address %s is in use in group %s, end its session first: %w",
+					c.Name, inside, s.record.Group, lsn.ErrInUse)
+			}
+		}
+	}
+	return nil
+}
+
+// serveLocked says which group an inside address is looked for in. Prefixes that
+// were taken out stay with their group until the next start, so that the
+// sessions there can end, unless a group has them now.
+func (m *Manager) serveLocked(configs []lsn.GroupConfig) {
+	for _, g := range m.groups {
+		g.inside = slices.DeleteFunc(g.inside, func(p netip.Prefix) bool {
+			return slices.ContainsFunc(configs, func(c lsn.GroupConfig) bool { return coveredBy(c.Inside, p) })
+		})
+	}
+	for _, c := range configs {
+		g := m.groups[c.Name]
+		g.inside = append(g.inside, c.Inside...)
+	}
+}
+
+// Inside returns the inside prefixes of every group that is served, those taken
+// out of the configuration included.
+func (m *Manager) Inside() map[string][]netip.Prefix {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	prefixes := make(map[string][]netip.Prefix, len(m.groups))
+	for name, g := range m.groups {
+		prefixes[name] = slices.Clone(g.inside)
+	}
+	return prefixes
 }
 
 // prefixesLocked returns the prefixes of the new groups and of those in force:
 // what stands in a pool that was taken out goes on until it ends, so the kernel
 // keeps all of them until the next start.
 func (m *Manager) prefixesLocked(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
+	inside, outside = slices.Clone(m.inside), slices.Clone(m.outside)
 	for _, g := range m.groups {
 		configs = append(slices.Clip(configs), g.config)
 	}
 	for _, c := range configs {
-		m.inside = merge(m.inside, c.Inside)
-		m.outside = merge(m.outside, c.Outside)
+		inside = merge(inside, c.Inside)
+		outside = merge(outside, c.Outside)
 	}
-	return slices.Clone(m.inside), slices.Clone(m.outside)
+	return inside, outside
 }
 
 // merge adds prefixes to a list of which none covers another.
 func merge(list, more []netip.Prefix) []netip.Prefix {
 	for _, p := range more {
-		if slices.ContainsFunc(list, func(q netip.Prefix) bool { return covers(q, p) }) {
+		if coveredBy(list, p) {
 			continue
 		}
 		list = append(slices.DeleteFunc(list, func(q netip.Prefix) bool { return covers(p, q) }), p)
@@ -65,3 +117,7 @@ func merge(list, more []netip.Prefix) []netip.Prefix {
 }
 
 func covers(p, q netip.Prefix) bool { return p.Bits() <= q.Bits() && p.Contains(q.Addr()) }
+
+func coveredBy(list []netip.Prefix, p netip.Prefix) bool {
+	return slices.ContainsFunc(list, func(q netip.Prefix) bool { return covers(q, p) })
+}

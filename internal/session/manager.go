@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,21 +47,25 @@ type Manager struct {
 	ready    chan struct{} // closed once every group was reconciled for the first time
 	nudge    chan struct{} // asks for a reconcile now
 
-	saves   *queue[save]
-	opens   *queue[netip.Addr]
-	cuts    *queue[netip.Addr]
-	reaps   *queue[netip.Addr]
-	missing *queue[missing]
-	timers  *timers
+	saves     *queue[save]
+	opens     *queue[netip.Addr]
+	cuts      *queue[netip.Addr]
+	reaps     *queue[netip.Addr]
+	lingering *queue[netip.Addr] // of reaps: the entries keep coming back
+	missing   *queue[missing]
+	timers    *timers
 
 	reconciling sync.Mutex // one reconcile at a time; taken before mu
+	searched    bool       // lost is known; guarded by reconciling
+	lost        bool       // what the kernel was programmed from is not in the database
 
 	applying    sync.Mutex // one change of settings at a time; taken before mu
 	applied     bool       // the kernel has the settings; guarded by applying
-	badSettings atomic.Bool
+	badSettings bool       // it was said that the database's cannot be read; guarded by applying
 
 	mu              sync.RWMutex
 	engine          *lsn.Engine
+	configs         []lsn.GroupConfig // what the engine serves
 	groups          map[string]*group
 	inside, outside []netip.Prefix // served since the start, for reloads
 	slots           map[netip.Addr]*slot
@@ -81,15 +85,17 @@ type Manager struct {
 type group struct {
 	name     string
 	config   lsn.GroupConfig
-	cancel   context.CancelFunc
 	position string // last feed entry taken; "" before the first sync
 	epoch    string // epoch marker of the database this group trusts
 	suspect  bool   // the database lost its marker or went back in time
-	lost     int    // records written back that no BNG has confirmed yet
-	adopted  bool   // kernel and stored bindings were taken over
-	synced   bool   // reconciled at least once
+	online   int    // subscribers
+	lost     int    // of these, records written back that no BNG has confirmed yet
+	phases   phaseCounts
+	adopted  bool // kernel and stored bindings were taken over
+	synced   bool // reconciled at least once
 	moved    chan struct{}
 	touched  map[netip.Addr]struct{} // addresses that changed during a reconcile; nil outside
+	inside   []netip.Prefix          // whose addresses are looked for here; see serveLocked
 }
 
 // New returns a Manager; Run makes it work.
@@ -109,8 +115,8 @@ func New(o Options) (*Manager, error) {
 		every: o.ReconcileEvery, now: o.Now, settings: o.Settings,
 		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1),
 		saves: newQueue[save](), opens: newQueue[netip.Addr](), cuts: newQueue[netip.Addr](),
-		reaps: newQueue[netip.Addr](), missing: newQueue[missing](), timers: newTimers(),
-		engine: engine, groups: map[string]*group{}, slots: map[netip.Addr]*slot{},
+		reaps: newQueue[netip.Addr](), lingering: newQueue[netip.Addr](), missing: newQueue[missing](), timers: newTimers(),
+		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: map[netip.Addr]*slot{},
 		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{},
 		redisErr: errors.New("not asked yet"),
 	}
@@ -127,7 +133,7 @@ func New(o Options) (*Manager, error) {
 }
 
 func newGroup(c lsn.GroupConfig) *group {
-	return &group{name: c.Name, config: c, moved: make(chan struct{})}
+	return &group{name: c.Name, config: c, inside: slices.Clone(c.Inside), moved: make(chan struct{})}
 }
 
 // Ready is closed once everything was restored and reconciled.
@@ -137,7 +143,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(ctx context.Context) error {
 	tasks, ctx := errgroup.WithContext(ctx)
 	for _, task := range []func(context.Context) error{
-		m.runSaves, m.runCuts, m.runOpens, m.runReaps, m.runMissing,
+		m.runSaves, m.runCuts, m.runOpens, m.runReaps, m.runLingering, m.runMissing,
 		m.runTimers, m.runIdle, m.runVanished, m.runWatchdog, m.runReconcile,
 	} {
 		tasks.Go(func() error { return task(ctx) })
@@ -157,21 +163,22 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // followLocked starts the task that follows one group's feed.
 func (m *Manager) followLocked(g *group) {
-	ctx, cancel := context.WithCancel(m.tasksCtx)
-	g.cancel = cancel
+	ctx := m.tasksCtx
 	m.tasks.Go(func() error { return m.follow(ctx, g) })
 }
 
-// groupOfLocked returns the group whose inside prefixes contain the address.
+// groupOfLocked returns the group that serves the inside address.
 func (m *Manager) groupOfLocked(inside netip.Addr) *group {
+	var found *group
+	bits := -1
 	for _, g := range m.groups {
-		for _, p := range g.config.Inside {
-			if p.Contains(inside) {
-				return g
+		for _, p := range g.inside {
+			if p.Bits() > bits && p.Contains(inside) {
+				found, bits = g, p.Bits()
 			}
 		}
 	}
-	return nil
+	return found
 }
 
 // stepLocked gives a slot its next step, if it needs one and no executor works
@@ -263,9 +270,22 @@ func (m *Manager) allocateLocked(s *slot) {
 // boundLocked gives the slot its new binding and has it stored: bindings are in
 // the database before they are in the kernel.
 func (m *Manager) boundLocked(s *slot, b lsn.Binding) {
-	s.block, s.boundTenure, s.phase, s.over = b.Block, s.tenure, saved, nil
+	s.block, s.boundTenure, s.over = b.Block, s.tenure, nil
+	m.enterLocked(s, saved)
 	m.workLocked(s)
 	m.saveLocked(save{binding: b, slot: s.inside()})
+}
+
+// phaseCounts are how many slots with a binding are in each phase.
+type phaseCounts [cut + 1]int
+
+// enterLocked takes a slot to its next phase. Strays have no binding to count.
+func (m *Manager) enterLocked(s *slot, p phase) {
+	if g := m.groups[s.record.Group]; g != nil && !s.stray {
+		g.phases[s.phase]--
+		g.phases[p]++
+	}
+	s.phase = p
 }
 
 func (m *Manager) drainLocked(s *slot) {
@@ -276,7 +296,7 @@ func (m *Manager) drainLocked(s *slot) {
 	}
 	m.saveLocked(save{binding: b})
 	m.workLocked(s)
-	s.phase = draining
+	m.enterLocked(s, draining)
 	m.draining[s.inside()] = struct{}{}
 	m.cuts.push(s.inside())
 }
@@ -289,13 +309,13 @@ func (m *Manager) closeLocked(s *slot) {
 	}
 	delete(m.draining, s.inside())
 	m.workLocked(s)
-	s.phase = cut
+	m.enterLocked(s, cut)
 	m.cuts.push(s.inside())
 }
 
 // releaseLocked puts the block of a reaped slot into quarantine.
 func (m *Manager) releaseLocked(s *slot) {
-	s.phase = idle
+	m.enterLocked(s, idle)
 	if s.stray {
 		s.stray, s.block = false, lsn.Block{}
 		return
@@ -305,7 +325,7 @@ func (m *Manager) releaseLocked(s *slot) {
 		m.log.Error("hold block", "group", s.record.Group, "inside", s.inside(), "err", err)
 		return
 	}
-	s.block = lsn.Block{}
+	s.block, s.over = lsn.Block{}, nil
 	m.saveLocked(save{binding: b})
 	m.timers.wakeUp()
 }

@@ -40,6 +40,22 @@ func (m *Manager) runMissing(ctx context.Context) error {
 				return err
 			}
 		}
+		m.lookAgain(batch)
+	}
+}
+
+// lookAgain sets the timers of those records that the database keeps although
+// their time is over. It does so only now that the database was asked, so that a
+// database that is away does not make the queue grow.
+func (m *Manager) lookAgain(batch []missing) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	now := m.now()
+	for _, x := range batch {
+		s := m.slots[x.key.Inside]
+		if s != nil && s.online && !s.record.ExpiresAt.IsZero() && s.record.ExpiresAt.Before(now) {
+			m.timers.expire(x.key.Inside, now)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -15,22 +16,39 @@ import (
 func (m *Manager) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) ([]inspect.Binding, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	var found []lsn.Binding
-	for name := range m.groups {
-		m.engine.Bindings(name, func(b lsn.Binding) bool {
-			if f.Match(&b) && inspect.KeyOf(&b).Compare(after) > 0 && m.inForceLocked(&b) {
-				found = append(found, b)
-			}
-			return true
-		})
+	page := smallest[lsn.Binding]{limit: limit, compare: func(a, b lsn.Binding) int {
+		return inspect.KeyOf(&a).Compare(inspect.KeyOf(&b))
+	}}
+	for _, name := range slices.Sorted(maps.Keys(m.groups)) {
+		m.gatherRLocked(name, f, after, &page)
 	}
-	slices.SortFunc(found, func(a, b lsn.Binding) int { return inspect.KeyOf(&a).Compare(inspect.KeyOf(&b)) })
-	found = found[:min(limit, len(found))]
-	views := make([]inspect.Binding, len(found))
-	for i, b := range found {
+	views := make([]inspect.Binding, len(page.kept))
+	for i, b := range page.kept {
 		views[i] = m.bindingViewLocked(b)
 	}
 	return views, nil
+}
+
+// gatherRLocked adds the group's bindings behind after to a page, until it is
+// full: they come in the page's order, but for those of one inside address.
+func (m *Manager) gatherRLocked(group string, f inspect.BindingFilter, after inspect.BindingKey, page *smallest[lsn.Binding]) {
+	var from netip.Addr
+	if group == after.Group {
+		from = after.Inside
+	}
+	if f.Inside.IsValid() && from.Less(f.Inside.Addr()) {
+		from = f.Inside.Masked().Addr()
+	}
+	for more := group >= after.Group; more && len(page.kept) < page.limit; breathe(m.mu.RLocker()) {
+		beyond := false
+		from = m.engine.BindingsFrom(group, from, breathEvery, func(b lsn.Binding) {
+			beyond = f.Inside.IsValid() && !f.Inside.Contains(b.Inside)
+			if f.Match(&b) && inspect.KeyOf(&b).Compare(after) > 0 && m.inForceLocked(&b) {
+				page.add(b)
+			}
+		})
+		more = from.IsValid() && !beyond
+	}
 }
 
 // inForceLocked hides a binding that is allocated but not programmed yet: it is

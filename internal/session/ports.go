@@ -38,6 +38,7 @@ type Store interface {
 // Kernel is the NAT below: *nftnat.Kernel, or its in-memory twin.
 type Kernel interface {
 	Ready() <-chan struct{} // closed once its sessions are known
+	Programmed() bool       // an earlier start programmed it already
 	Entries(ctx context.Context) ([]nftnat.Entry, error)
 	Apply(ctx context.Context, entries []nftnat.Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]nftnat.Receipt, error)

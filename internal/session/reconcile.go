@@ -3,7 +3,9 @@ package session
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -24,6 +26,7 @@ type observation struct {
 	stored  map[lsn.Block]subscriberdb.Binding
 	kernel  map[netip.Addr]nftnat.Entry
 	nobodys []netip.Addr // kernel elements of addresses in no group
+	lost    bool         // the kernel was programmed before, and no group has its marker
 	anew    bool         // the feed is taken up anew behind this look: what it said before may not have been heard
 }
 
@@ -59,15 +62,18 @@ type comparison struct {
 	audit  bool // walk the conntrack table too
 }
 
-// reconcileAll compares all groups that follow their feed already.
+// reconcileAll compares all groups that follow their feed already. One that
+// cannot be compared does not keep the others from it.
 func (m *Manager) reconcileAll(ctx context.Context, how comparison) ([]inspect.Drift, error) {
 	var drifts []inspect.Drift
+	var errs []error
 	for _, g := range m.syncedGroups() {
 		found, err := m.reconcile(ctx, g, how)
-		if err != nil {
-			return drifts, err
-		}
+		errs = append(errs, err)
 		drifts = append(drifts, found...)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return drifts, err
 	}
 	if !how.dryRun {
 		m.mu.Lock()
@@ -75,6 +81,12 @@ func (m *Manager) reconcileAll(ctx context.Context, how comparison) ([]inspect.D
 		m.mu.Unlock()
 	}
 	return drifts, nil
+}
+
+func (m *Manager) allGroups() []*group {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Values(m.groups))
 }
 
 func (m *Manager) syncedGroups() []*group {
@@ -100,6 +112,11 @@ func (m *Manager) reconcile(ctx context.Context, g *group, how comparison) ([]in
 	if err != nil {
 		return nil, err
 	}
+	if !how.dryRun {
+		if err := m.removeNobodys(ctx, o.nobodys); err != nil {
+			return nil, err
+		}
+	}
 	drifts, err := m.settleDrifts(ctx, g, o, how.dryRun)
 	if err != nil || !how.audit {
 		return drifts, err
@@ -109,7 +126,9 @@ func (m *Manager) reconcile(ctx context.Context, g *group, how comparison) ([]in
 }
 
 // sync takes over a group at the start, or again after a gap in its feed, and
-// sets where to go on reading.
+// sets where to go on reading. A database that had to be rebuilt is looked at once
+// more: sessions that ended in it meanwhile were not written back, and no feed
+// tells of them.
 func (m *Manager) sync(ctx context.Context, g *group) error {
 	m.reconciling.Lock()
 	defer m.reconciling.Unlock()
@@ -118,15 +137,37 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 	if err := m.loadSettings(ctx); err != nil {
 		return err
 	}
+	for rebuilt := true; rebuilt; {
+		var err error
+		if rebuilt, err = m.takeUp(ctx, g); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stepGroupLocked(g)
+	g.synced, m.reconciled = true, m.now()
+	m.redisErr = nil // it has just answered: who sees Ready must not be told otherwise
+	m.settleLocked()
+	return nil
+}
+
+// takeUp is one look of sync. It reports whether the database was suspect and
+// has been rebuilt.
+func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error) {
 	o, err := m.observe(ctx, g)
 	if err != nil {
-		return err
+		return false, err
 	}
 	o.anew = true
+	if o.lost, err = m.lostAll(ctx); err != nil {
+		return false, err
+	}
 	m.mu.Lock()
 	if m.suspectLocked(g, o) {
 		m.alarmLocked(g)
 	}
+	rebuilt = g.suspect
 	if !g.adopted {
 		m.adoptLocked(g, o, g.suspect)
 	}
@@ -134,21 +175,34 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 	g.position = o.tail
 	m.mu.Unlock()
 	if err := m.removeNobodys(ctx, o.nobodys); err != nil {
-		return err
+		return rebuilt, err
 	}
-	if _, err := m.settleDrifts(ctx, g, o, false); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.stepGroupLocked(g)
-	g.synced, m.reconciled = true, m.now()
-	m.settleLocked()
-	return nil
+	_, err = m.settleDrifts(ctx, g, o, false)
+	return rebuilt, err
 }
 
-// removeNobodys closes the gates of addresses that no configured group has any
-// more: their group was taken out before this start.
+// lostAll reports whether the kernel was programmed from a database that was not
+// there any more at the start: it had bindings, in force or in hold, and this one
+// knows none. Asked once, before a group gets a new marker: one group without its
+// marker among others is a new group.
+func (m *Manager) lostAll(ctx context.Context) (bool, error) {
+	if m.searched {
+		return m.lost, nil
+	}
+	lost := m.kernel.Programmed()
+	for _, g := range m.allGroups() {
+		_, marked, err := m.store.Marker(ctx, g.name)
+		if err != nil {
+			return false, err
+		}
+		lost = lost && !marked
+	}
+	m.searched, m.lost = true, lost
+	return lost, nil
+}
+
+// removeNobodys closes the gates of addresses that no group has: their group was
+// taken out before this start, or somebody else put them there.
 func (m *Manager) removeNobodys(ctx context.Context, inside []netip.Addr) error {
 	if len(inside) == 0 {
 		return nil
@@ -167,7 +221,7 @@ func (m *Manager) removeNobodys(ctx context.Context, inside []netip.Addr) error 
 
 // stepGroupLocked gives every slot of the group its next step.
 func (m *Manager) stepGroupLocked(g *group) {
-	for _, s := range m.slots {
+	for _, s := range walk(&m.mu, m.slots) {
 		if s.record.Group == g.name {
 			m.stepLocked(s)
 		}
@@ -181,17 +235,16 @@ func (m *Manager) settleDrifts(ctx context.Context, g *group, o *observation, dr
 	if m.suspectLocked(g, o) {
 		m.alarmLocked(g)
 	}
-	found := m.compareLocked(g, o)
-	drifts := make([]inspect.Drift, len(found))
+	var drifts []inspect.Drift
 	var lost []subscriber.Record
-	for i, d := range found {
+	m.compareLocked(g, o, func(d drift) {
 		if !dryRun {
 			m.observer.Drift(string(d.Kind))
 			lost = append(lost, m.mendLocked(g, o, d)...)
 			d.Mended = true
 		}
-		drifts[i] = d.Drift
-	}
+		drifts = append(drifts, d.Drift)
+	})
 	suspect := g.suspect
 	m.mu.Unlock()
 	if dryRun {
@@ -241,7 +294,7 @@ func (m *Manager) observeKernel(ctx context.Context, g *group, o *observation) e
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, e := range entries {
-		switch m.groupOfLocked(e.Inside) {
+		switch m.serverOfLocked(e.Inside) {
 		case g:
 			o.kernel[e.Inside] = e
 		case nil:
@@ -249,6 +302,15 @@ func (m *Manager) observeKernel(ctx context.Context, g *group, o *observation) e
 		}
 	}
 	return nil
+}
+
+// serverOfLocked returns the group that an address is served in, which need not
+// be the one that its prefix is in since the last reload.
+func (m *Manager) serverOfLocked(inside netip.Addr) *group {
+	if s := m.slots[inside]; s != nil {
+		return m.groups[s.record.Group]
+	}
+	return m.groupOfLocked(inside)
 }
 
 // watchTouches remembers, while a comparison runs, the addresses that changed

@@ -68,25 +68,24 @@ func parseSetting(s *inspect.Settings, name, value string) error {
 // loadSettings stores the first values where the database has none, and applies
 // those it has.
 func (m *Manager) loadSettings(ctx context.Context) error {
-	m.mu.RLock()
-	now := m.settings
-	m.mu.RUnlock()
-	text, err := m.store.Settings(ctx)
-	if err != nil {
-		return err
-	}
-	if missing := missingSettings(text); len(missing) > 0 {
-		if err := m.store.InitSettings(ctx, formatSettings(now, missing)); err != nil {
-			return err
+	_, err := m.changeSettings(ctx, func(now inspect.Settings) (inspect.Settings, error) {
+		text, err := m.store.Settings(ctx)
+		if err != nil {
+			return now, err
 		}
-	}
-	wanted, bad := parseSettings(now, text)
-	if bad != nil && !m.badSettings.Swap(true) {
-		m.log.Warn("settings in the database cannot be read, ignored", "err", bad)
-	} else if bad == nil {
-		m.badSettings.Store(false)
-	}
-	return m.applySettings(ctx, wanted)
+		if missing := missingSettings(text); len(missing) > 0 {
+			if err := m.store.InitSettings(ctx, formatSettings(now, missing)); err != nil {
+				return now, err
+			}
+		}
+		wanted, bad := parseSettings(now, text)
+		if bad != nil && !m.badSettings {
+			m.log.Warn("settings in the database cannot be read, ignored", "err", bad)
+		}
+		m.badSettings = bad != nil
+		return wanted, nil
+	})
+	return err
 }
 
 func missingSettings(text map[string]string) []string {
@@ -99,19 +98,23 @@ func missingSettings(text map[string]string) []string {
 	return names
 }
 
-// applySettings puts settings in force. Switching removal on cuts what drains.
-func (m *Manager) applySettings(ctx context.Context, s inspect.Settings) error {
+// changeSettings puts in force what decide makes of the present settings.
+// Changes take turns with all that decide does in the database: settings read
+// before a change must not be put in force after it. Switching removal on cuts
+// what drains.
+func (m *Manager) changeSettings(ctx context.Context, decide func(now inspect.Settings) (inspect.Settings, error)) (inspect.Settings, error) {
 	m.applying.Lock()
 	defer m.applying.Unlock()
 	m.mu.RLock()
 	before := m.settings
 	m.mu.RUnlock()
-	if before == s && m.applied {
-		return nil
+	s, err := decide(before)
+	if err != nil || before == s && m.applied {
+		return s, err
 	}
 	if before.IdleTimeouts != s.IdleTimeouts || !m.applied {
 		if err := m.kernel.SetTimeouts(ctx, nftnat.Timeouts(s.IdleTimeouts)); err != nil {
-			return err
+			return s, err
 		}
 	}
 	m.applied = true
@@ -124,7 +127,7 @@ func (m *Manager) applySettings(ctx context.Context, s inspect.Settings) error {
 			m.stepLocked(m.slots[inside])
 		}
 	}
-	return nil
+	return s, nil
 }
 
 // Settings returns the live settings.
@@ -136,14 +139,13 @@ func (m *Manager) Settings(context.Context) (inspect.Settings, error) {
 
 // UpdateSettings stores and applies the named settings.
 func (m *Manager) UpdateSettings(ctx context.Context, s inspect.Settings, names []string) (inspect.Settings, error) {
-	m.mu.RLock()
-	wanted := m.settings
-	m.mu.RUnlock()
-	if err := wanted.Merge(s, names); err != nil {
-		return wanted, err
-	}
-	if err := m.store.SetSettings(ctx, formatSettings(wanted, names)); err != nil {
-		return wanted, unavailable(err)
-	}
-	return wanted, m.applySettings(ctx, wanted)
+	return m.changeSettings(ctx, func(wanted inspect.Settings) (inspect.Settings, error) {
+		if err := wanted.Merge(s, names); err != nil {
+			return wanted, err
+		}
+		if err := m.store.SetSettings(ctx, formatSettings(wanted, names)); err != nil {
+			return wanted, unavailable(err)
+		}
+		return wanted, nil
+	})
 }

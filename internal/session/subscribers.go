@@ -56,32 +56,36 @@ func (m *Manager) keyGroupLocked(key subscriber.Key) (*group, error) {
 func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	keys := m.matchingLocked(f, after)
-	views := make([]inspect.Subscriber, 0, min(limit, len(keys)))
-	for _, k := range keys[:min(limit, len(keys))] {
-		views = append(views, m.viewLocked(m.slots[k.Inside]))
+	page := smallest[*slot]{limit: limit, compare: func(a, b *slot) int {
+		return inspect.CompareKeys(a.record.Key, b.record.Key)
+	}}
+	m.eachMatchingRLocked(f, func(s *slot) {
+		if inspect.CompareKeys(s.record.Key, after) > 0 {
+			page.add(s)
+		}
+	})
+	views := make([]inspect.Subscriber, len(page.kept))
+	for i, s := range page.kept {
+		views[i] = m.viewLocked(s)
 	}
 	return views, nil
 }
 
-// matchingLocked returns the keys of matching online subscribers, in order. A
-// filter for one address is spared the walk over all slots.
-func (m *Manager) matchingLocked(f inspect.SubscriberFilter, after subscriber.Key) []subscriber.Key {
-	var keys []subscriber.Key
-	add := func(s *slot) {
-		if s != nil && s.online && inspect.CompareKeys(s.record.Key, after) > 0 && f.Match(&s.record) {
-			keys = append(keys, s.record.Key)
+// eachMatchingRLocked yields the slots of matching online subscribers. A filter
+// for one address is spared the walk over all slots.
+func (m *Manager) eachMatchingRLocked(f inspect.SubscriberFilter, yield func(*slot)) {
+	look := func(s *slot) {
+		if s != nil && s.online && f.Match(&s.record) {
+			yield(s)
 		}
 	}
 	if inside, ok := f.Address(); ok {
-		add(m.slots[inside])
-		return keys
+		look(m.slots[inside])
+		return
 	}
-	for _, s := range m.slots {
-		add(s)
+	for _, s := range walk(m.mu.RLocker(), m.slots) {
+		look(s)
 	}
-	slices.SortFunc(keys, inspect.CompareKeys)
-	return keys
 }
 
 // Put makes a record by hand, and returns once the engine has taken it.
@@ -105,9 +109,11 @@ func (m *Manager) Put(ctx context.Context, r subscriber.Record) (subscriber.Reco
 // Delete deletes the records that match, and returns once the engine has taken
 // the deletions.
 func (m *Manager) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error) {
+	var keys []subscriber.Key
 	m.mu.RLock()
-	keys := m.matchingLocked(f, subscriber.Key{})
+	m.eachMatchingRLocked(f, func(s *slot) { keys = append(keys, s.record.Key) })
 	m.mu.RUnlock()
+	slices.SortFunc(keys, inspect.CompareKeys)
 	deleted, err := m.store.Delete(ctx, keys, subscriber.ReasonAdmin)
 	if err != nil {
 		return deleted, unavailable(err)

@@ -37,17 +37,27 @@ func (m *Manager) alarmLocked(g *group) {
 		return
 	}
 	g.suspect = true
+	for _, s := range m.slots {
+		if s.record.Group == g.name {
+			s.record.Version = "" // named an entry of the feed that is lost; the new one's may be lower
+		}
+	}
 	m.log.Error("database suspect: it is empty, another one, or has gone back in time; nobody is removed for being absent from it, records are written back from bindings and Interims",
 		"group", g.name, "alarm", "sessiond_database_suspect")
+}
+
+// doubtLocked counts a record that the database lost as one that no BNG has
+// confirmed, before it is written back: the alarm must not pause between.
+func (m *Manager) doubtLocked(s *slot) {
+	m.countLocked(&s.record, -1)
+	s.record.Unconfirmed = true
+	m.countLocked(&s.record, +1)
 }
 
 // rebuild writes back what a suspect database has lost, and then marks it as
 // complete. A new database is just marked.
 func (m *Manager) rebuild(ctx context.Context, g *group, o *observation, suspect bool, lost []subscriber.Record) error {
 	if suspect {
-		for i := range lost {
-			lost[i].Unconfirmed = true
-		}
 		if err := m.store.Restore(ctx, lost); err != nil {
 			return err
 		}
@@ -94,6 +104,9 @@ func (m *Manager) trust(g *group, epoch string, rebuilt bool, lost int) {
 	if rebuilt {
 		m.log.Warn("database rebuilt; records written back stay in doubt until their BNG or an expiry confirms them",
 			"group", g.name, "records", lost)
+		// Sessions that were stopped before the loss was noticed were not written
+		// back. Only a look at the trusted database ends them.
+		m.reconcileSoon()
 	}
 }
 

@@ -112,9 +112,9 @@ func (m *Manager) runTimers(ctx context.Context) error {
 // waitTimers waits for the next hold or expiry to be due, or for news of one.
 func (m *Manager) waitTimers(ctx context.Context) error {
 	wait := time.Minute
-	m.mu.RLock()
+	m.mu.Lock() // Next drops holds that are void
 	hold, holding := m.engine.Next()
-	m.mu.RUnlock()
+	m.mu.Unlock()
 	now := m.now()
 	if holding {
 		wait = min(wait, hold.Sub(now))
@@ -153,7 +153,7 @@ func (m *Manager) endHolds(now time.Time) {
 }
 
 // lookExpired has the records looked up whose time is over; the database's
-// clock decides, so those that still stand come up again.
+// clock decides, so those that still stand are looked at again.
 func (m *Manager) lookExpired(now time.Time, addrs []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -166,7 +166,6 @@ func (m *Manager) lookExpired(now time.Time, addrs []netip.Addr) {
 			m.timers.expire(inside, at)
 			continue
 		}
-		m.missing.push(missing{s.record.Key, subscriber.ReasonExpired})
-		m.timers.expire(inside, now)
+		m.missing.push(missing{s.record.Key, subscriber.ReasonExpired}) // lookAgain sets the next timer
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync"
 	"testing"
@@ -30,6 +31,9 @@ type world struct {
 	nat    *nftnat.Memory
 	seen   *counts
 	group  lsn.GroupConfig
+
+	kernel Kernel                       // in place of nat, from the next boot on
+	store  func(*subscriberdb.DB) Store // in place of db, from the next boot on
 
 	stop func()
 }
@@ -104,8 +108,16 @@ func (w *world) boot() {
 		w.t.Fatal(err)
 	}
 	w.seen = &counts{removed: map[subscriber.Reason]int{}, drifts: map[string]int{}}
+	var store Store = w.db
+	if w.store != nil {
+		store = w.store(w.db)
+	}
+	var kernel Kernel = w.nat
+	if w.kernel != nil {
+		kernel = w.kernel
+	}
 	w.Manager, err = New(Options{
-		Store: w.db, Kernel: w.nat, Groups: []lsn.GroupConfig{w.group}, Node: "test",
+		Store: store, Kernel: kernel, Groups: []lsn.GroupConfig{w.group}, Node: "test",
 		Settings: someSettings, Observer: w.seen, Logger: log,
 	})
 	if err != nil {
@@ -237,5 +249,25 @@ func (w *world) check() {
 	defer w.mu.RUnlock()
 	if err := w.engine.Check(); err != nil {
 		w.t.Error(err)
+	}
+	online, lost := 0, 0
+	states := map[lsn.State]int{lsn.Active: 0, lsn.Draining: 0, lsn.Cut: 0, lsn.Held: 0}
+	for _, s := range w.slots {
+		if s.online {
+			online++
+			if s.record.Unconfirmed {
+				lost++
+			}
+		}
+	}
+	w.engine.Bindings(w.group.Name, func(b lsn.Binding) bool { states[b.State]++; return true })
+	status := w.groupStatusLocked(w.groups[w.group.Name])
+	if got := map[lsn.State]int{
+		lsn.Active: status.Active, lsn.Draining: status.Draining, lsn.Cut: status.Cut, lsn.Held: status.Held,
+	}; !maps.Equal(got, states) {
+		w.t.Errorf("bindings by state are %v, counted %v", states, got)
+	}
+	if g := w.groups[w.group.Name]; g.online != online || g.lost != lost {
+		w.t.Errorf("counted %d online and %d of them unconfirmed, there are %d and %d", g.online, g.lost, online, lost)
 	}
 }

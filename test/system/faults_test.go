@@ -135,7 +135,7 @@ func (w *world) awaitReadyz(ctx context.Context) error {
 	})
 }
 
-// TestRedisEmpty_I6_DEL13: Redis comes back empty. Nobody is disconnected, an
+// TestRedisEmpty_I6: Redis comes back empty. Nobody is disconnected, an
 // alarm says so until the database is whole again, and records are rebuilt from
 // the bindings and from Interims.
 func TestRedisEmpty_I6(t *testing.T) {

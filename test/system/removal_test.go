@@ -153,7 +153,7 @@ func (w *world) nothingOf(c *netlab.Capture, inside netip.Addr) {
 	}
 }
 
-// TestTakeover_SES07: a new session on the same address, whose Stop was lost,
+// TestTakeover_SES06_SES07_I4: a new session on the same address, whose Stop was lost,
 // inherits nothing, and a late Stop of the old one does not hurt it (SES-06).
 func TestTakeover_SES06_SES07_I4(t *testing.T) {
 	w := start(t, rig.Options{})
@@ -231,7 +231,7 @@ func TestToggleOn_CutsDraining(t *testing.T) {
 	w.dead(f, "alice")
 }
 
-// TestPoolExhausted_NAT37_NAT32: a Start without a free block is answered; the
+// TestPoolExhausted_NAT32_NAT37: a Start without a free block is answered; the
 // subscriber waits, and is served when a block comes free.
 func TestPoolExhausted_NAT32_NAT37(t *testing.T) {
 	w := start(t, rig.Options{

@@ -1,0 +1,40 @@
+package session
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+
+	"github.com/sessiond/sessiond/internal/nftnat"
+)
+
+// TestNobodysElementIsRemoved: an open gate of an address in no group.
+func TestNobodysElementIsRemoved(t *testing.T) {
+	w := newWorld(t, testGroup)
+	stranger := netip.MustParseAddr("10.9.9.9")
+	err := w.nat.Apply(context.Background(), []nftnat.Entry{{
+		Inside: stranger, Gate: nftnat.Open, Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Reconcile(context.Background(), false); err != nil {
+		t.Fatal(err)
+	}
+	if e := w.entry(stranger); e.Gate != nftnat.Closed {
+		t.Errorf("%+v stands", e)
+	}
+}
+
+// TestReadyMeansReady: whoever saw Ready is not told that the database was not
+// asked yet.
+func TestReadyMeansReady(t *testing.T) {
+	w := newWorld(t, testGroup)
+	for range 20 {
+		if err := w.NotReady(); err != nil {
+			t.Fatal(err)
+		}
+		w.halt()
+		w.boot()
+	}
+}

@@ -1,0 +1,55 @@
+package session
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// TestStopBeforeLossIsNoticed_I6: the database is emptied, and a Stop comes
+// before anybody has noticed. That session must end all the same, long before
+// the next reconcile is due.
+func TestStopBeforeLossIsNoticed_I6(t *testing.T) {
+	w := newWorld(t, testGroup)
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.send(subscriber.EventStart, bob, "b", "1b")
+	w.awaitState(alice, lsn.Active)
+	w.awaitState(bob, lsn.Active)
+	w.flow(alice, 4000)
+	w.flow(bob, 4000)
+	if err := w.client.FlushAll(context.Background()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.send(subscriber.EventStop, alice, "a", "1")
+	w.nothingLeft(alice)
+	if b := w.bindings(bob)[lsn.Active]; b.Sessions != 1 {
+		t.Errorf("bob has %+v, want his session untouched", b)
+	}
+}
+
+// TestHoldOutlivesDatabase_NAT30: nobody is online, a block is in its hold, and
+// sessiond and the database's contents go together. The block must not be given
+// to another subscriber before its hold is over.
+func TestHoldOutlivesDatabase_NAT30(t *testing.T) {
+	g := testGroup
+	g.Outside = []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32")}
+	g.FirstPort, g.LastPort, g.Hold = 1024, 1535, time.Second // one block
+	w := newWorld(t, g)
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, lsn.Active)
+	w.send(subscriber.EventStop, alice, "a", "1")
+	held := w.awaitState(alice, lsn.Held)
+	w.halt()
+	if err := w.client.FlushAll(context.Background()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.boot()
+	w.send(subscriber.EventStart, bob, "b", "2")
+	if got := w.awaitState(bob, lsn.Active); got.AllocatedAt.Before(held.HoldUntil) {
+		t.Errorf("given at %v, hold ends %v", got.AllocatedAt, held.HoldUntil)
+	}
+}

@@ -1,0 +1,56 @@
+package session
+
+import (
+	"iter"
+	"slices"
+	"sync"
+)
+
+// breathEvery is how many items a walk looks at before it lets others have the
+// lock. At a million subscribers a walk takes seconds, and a cut must not wait
+// for it.
+const breathEvery = 512
+
+// walk yields the items of a map, which its caller has locked, and lets others
+// have the lock now and then. They may change the map: an item that comes or
+// goes meanwhile may be left out.
+func walk[K comparable, V any](lock sync.Locker, items map[K]V) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		seen := 0
+		for k, v := range items {
+			if !yield(k, v) {
+				return
+			}
+			if seen++; seen%breathEvery == 0 {
+				breathe(lock)
+			}
+		}
+	}
+}
+
+// breathe lets others have the lock.
+func breathe(lock sync.Locker) {
+	lock.Unlock()
+	lock.Lock()
+}
+
+// smallest keeps, in order, the first few of all that is added; of equals the
+// last one.
+type smallest[T any] struct {
+	limit   int
+	compare func(a, b T) int
+	kept    []T
+}
+
+func (s *smallest[T]) add(x T) {
+	if n := len(s.kept); n == s.limit && (n == 0 || s.compare(x, s.kept[n-1]) > 0) {
+		return
+	}
+	i, there := slices.BinarySearchFunc(s.kept, x, s.compare)
+	if there {
+		s.kept[i] = x
+		return
+	}
+	s.kept = slices.Insert(s.kept, i, x)
+	s.kept = s.kept[:min(len(s.kept), s.limit)]
+}

@@ -1,0 +1,83 @@
+package system
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+// TestGroupTakenOutByReload: what is online in a group that a reload takes out
+// goes on, and ends like any other; and a reload that would give an address in
+// use to another group is refused.
+func TestGroupTakenOutByReload(t *testing.T) {
+	const (
+		def  = "  - {name: default, inside: [100.64.0.0/11], outside: [198.51.100.0/28], hold: 2s}\n"
+		east = "  - {name: east, inside: [100.96.0.0/11], outside: [198.51.100.16/28], hold: 2s}\n"
+		west = "  - {name: west, inside: [100.96.0.0/11], outside: [192.0.2.0/28], hold: 2s}\n"
+	)
+	eve, mallory := netip.MustParseAddr("100.96.0.1"), netip.MustParseAddr("100.96.0.2")
+	w := start(t, rig.Options{Lab: netlab.Options{
+		Subscribers: []netip.Addr{alice, eve, mallory},
+		Pool:        []netip.Prefix{netip.MustParsePrefix("198.51.100.0/27")},
+	}})
+	w.reload(def+east, true)
+	w.online(sessionOf(alice, "a-1"))
+	w.online(sessionOf(eve, "e-1"))
+	w.online(sessionOf(mallory, "m-1"))
+	fa, fe, fm := w.flow(alice), w.flow(eve), w.flow(mallory)
+
+	w.reload(def+west, false)
+	w.reload(def, true)
+	w.passes(fa, "alice")
+	w.passes(fe, "eve, whose group was taken out")
+	w.must(w.Offline(w.ctx, sessionOf(eve, "e-1")))
+	w.gone(eve)
+	w.dead(fe, "eve, stopped")
+	w.passes(fm, "mallory")
+	_, err := w.Redis.CLI(w.ctx, "DEL", "sessiond:{east}:sub:"+mallory.String())
+	w.must(err)
+	w.gone(mallory)
+	w.ctl("reconcile") // still compares all groups
+
+	w.reload(def+west, true)
+	w.online(sessionOf(eve, "e-2"))
+	w.passes(fa, "alice, in the end")
+}
+
+func (w *world) reload(groups string, want bool) {
+	w.t.Helper()
+	taken, err := w.Daemon.Reload(w.ctx, func(config string) string {
+		return config[:strings.Index(config, "groups:")] + "groups:\n" + groups
+	})
+	w.must(err)
+	if taken != want {
+		w.t.Fatalf("reload taken: %t, want %t", taken, want)
+	}
+}
+
+// TestStopsWhileRedisHangs_I9: SIGTERM ends sessiond soon, with success, though
+// Redis keeps its connections open and answers nothing; NAT stays in place.
+func TestStopsWhileRedisHangs_I9(t *testing.T) {
+	w := start(t, rig.Options{})
+	w.online(sessionOf(alice, "a-1"))
+	f := w.flow(alice)
+	w.must(w.Redis.Hang())
+	w.soon(20*time.Second, func(ctx context.Context) error { // reads are under way now that do not come back
+		return w.Until(ctx, "sessiond to notice", func() (bool, error) {
+			code, _, err := w.Daemon.Get(ctx, "/readyz")
+			return code != 200, err
+		})
+	})
+	began := time.Now()
+	code, err := w.Daemon.Stop()
+	w.must(err)
+	if took := time.Since(began); code != 0 || took > 5*time.Second {
+		t.Errorf("exit code %d after %v, want 0 within 5 s", code, took)
+	}
+	w.passes(f, "alice, sessiond gone")
+}
