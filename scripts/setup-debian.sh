@@ -5,7 +5,7 @@
 set -euo pipefail
 export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
 
-# command:package
+# command, or path of a file, and its package
 needed=(
 	redis-server:redis-server
 	redis-cli:redis-tools
@@ -16,6 +16,13 @@ needed=(
 	ps:procps
 	sysctl:procps
 	radclient:freeradius-utils
+	radsecproxy:radsecproxy
+	freeradius:freeradius
+	/usr/lib/freeradius/rlm_rediswho.so:freeradius-redis
+	tshark:tshark
+	/usr/lib/python3/dist-packages/pyrad:python3-pyrad
+	ocserv:ocserv
+	openconnect:openconnect
 	git:git
 )
 
@@ -27,7 +34,7 @@ fail() {
 missing() {
 	local entry
 	for entry in "${needed[@]}"; do
-		command -v "${entry%%:*}" >/dev/null || echo "${entry##*:}"
+		command -v "${entry%%:*}" >/dev/null || [ -e "${entry%%:*}" ] || echo "${entry##*:}"
 	done | sort -u
 }
 
@@ -44,16 +51,22 @@ no_service() {
 }
 
 install_packages() {
-	local redis_was_here=yes
-	command -v redis-server >/dev/null || redis_was_here=
 	no_service
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq || echo "setup-debian: apt-get update failed, going on with what is known" >&2
 	apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
 		fail "could not install: $*"
-	if [ -z "$redis_was_here" ] && command -v systemctl >/dev/null; then
-		systemctl disable redis-server.service >/dev/null 2>&1 || true
-	fi
+	disable_services "$@"
+}
+
+# disable_services keeps what has just been installed from starting with the
+# machine. A package of commands only has no service, and that is fine.
+disable_services() {
+	command -v systemctl >/dev/null || return 0
+	local package
+	for package in "$@"; do
+		systemctl disable "$package.service" >/dev/null 2>&1 || true
+	done
 }
 
 command -v go >/dev/null || fail "Go is missing: install it from https://go.dev/dl/ (the version is in go.mod)"

@@ -69,9 +69,24 @@ func radiusClients(clients []config.RADIUSClient) []radiusacct.Client {
 	converted := make([]radiusacct.Client, len(clients))
 	for i, c := range clients {
 		converted[i] = radiusacct.Client{
-			Name: c.Name, Prefix: c.Prefix, Secret: c.Secret,
+			Name: c.Name, Prefix: c.Prefix, Secret: c.Secret, PreviousSecret: c.PreviousSecret,
+			Certificate:                 radiusacct.Certificate{SAN: c.Certificate.SAN, Fingerprint: c.Certificate.Fingerprint},
 			RequireMessageAuthenticator: c.RequireMessageAuthenticator,
+			AcknowledgeIncomplete:       c.AcknowledgeIncomplete,
+			IgnoreStatusServer:          !c.StatusServer,
 		}
 	}
 	return converted
+}
+
+// radsecOptions returns nil without RadSec.
+func radsecOptions(c config.RadSec) *radiusacct.RadSec {
+	if c.TLS.CertFile == "" {
+		return nil
+	}
+	return &radiusacct.RadSec{
+		Listen: c.Listen, CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, ClientCAFile: c.TLS.ClientCAFile,
+		IdleTimeout: c.IdleTimeout, MaxConnections: c.MaxConnections,
+		MaxConnectionsPerClient: c.MaxConnectionsPerClient,
+	}
 }

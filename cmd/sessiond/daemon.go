@@ -42,7 +42,10 @@ type service struct {
 	control *control.Server
 	web     *web
 	metrics *metrics.Metrics
+	groups  []subscriberdb.Group // as the database has them
 	closers []io.Closer
+
+	database []io.Closer // connections to it
 }
 
 // newDaemon opens everything that can fail for reasons the operator must mend:
@@ -66,10 +69,11 @@ func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (_ *servi
 
 func (s *service) openDatabase(context.Context) error {
 	client, closers, err := dialRedis(s.config.Redis, s.log)
-	s.closers = append(s.closers, closers...)
+	s.database = closers
 	if err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
+	s.groups = databaseGroups(s.config.Groups)
 	s.db, err = subscriberdb.New(databaseOptions(s.config, client, s.log))
 	return err
 }
@@ -103,7 +107,8 @@ func (s *service) openManager(context.Context) (err error) {
 func (s *service) openRADIUS(context.Context) (err error) {
 	s.radius, err = radiusacct.New(radiusacct.Options{
 		Listen: s.config.RADIUS.Listen, Clients: radiusClients(s.config.RADIUS.Clients),
-		Recorder: s.db, Observer: s.metrics, Logger: s.log,
+		RadSec: radsecOptions(s.config.RADIUS.RadSec), IgnoreStatusServer: !s.config.RADIUS.StatusServer,
+		Recorder: s.db, Healthy: s.manager.NotReady, Observer: s.metrics, Logger: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("radius: %w", err)
@@ -111,6 +116,9 @@ func (s *service) openRADIUS(context.Context) (err error) {
 	s.closers = append(s.closers, s.radius)
 	for _, a := range s.radius.Addrs() {
 		s.logListening("radius", a.String())
+	}
+	for _, a := range s.radius.RadSecAddrs() {
+		s.logListening("radsec", a.String())
 	}
 	return nil
 }
@@ -144,7 +152,18 @@ func (s *service) logListening(name, address string) {
 }
 
 func (s *service) close() {
-	for _, c := range s.closers {
+	s.hangUp()
+	s.closeAll(s.closers)
+}
+
+// hangUp closes the connections to the database.
+func (s *service) hangUp() {
+	s.closeAll(s.database)
+	s.database = nil
+}
+
+func (s *service) closeAll(closers []io.Closer) {
+	for _, c := range closers {
 		if err := c.Close(); err != nil {
 			s.log.Warn("close", "err", err)
 		}
@@ -178,6 +197,7 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	s.flush()
 	stopBack()
+	s.hangUp() // a Redis that hangs must not hold up the end
 	return errors.Join(back.Wait(), frontErr)
 }
 

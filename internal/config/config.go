@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -29,16 +30,38 @@ type Redis struct {
 
 // RADIUS is the accounting listener.
 type RADIUS struct {
-	Listen  []string // host:port
-	Clients []RADIUSClient
+	Listen       []string // host:port
+	StatusServer bool     // answer Status-Server
+	RadSec       RadSec
+	Clients      []RADIUSClient
+}
+
+// RadSec is the accounting listener over TLS.
+type RadSec struct {
+	Listen                  []string // host:port
+	TLS                     TLS      // CertFile is empty without RadSec
+	IdleTimeout             time.Duration
+	MaxConnections          int
+	MaxConnectionsPerClient int
 }
 
 // RADIUSClient is one BNG, or a proxy in front of some.
 type RADIUSClient struct {
 	Name                        string
-	Prefix                      netip.Prefix
-	Secret                      []byte // from secret or secret_file, never empty
+	Prefix                      netip.Prefix // not valid for a client of RadSec alone
+	Secret                      []byte       // from secret or secret_file, never empty with Prefix
+	PreviousSecret              []byte       // accepted too; empty for none
+	Certificate                 Certificate
 	RequireMessageAuthenticator bool
+	AcknowledgeIncomplete       bool // answer and ignore what lacks mandatory attributes
+	StatusServer                bool // answer Status-Server
+}
+
+// Certificate tells by what a RadSec client is recognised; the zero value is a
+// client without RadSec.
+type Certificate struct {
+	SAN         string            // a DNS name, IP address or URI
+	Fingerprint [sha256.Size]byte // of the certificate; zero for none
 }
 
 // GRPC is the control plane's listener.

@@ -61,7 +61,8 @@ func TestReferenceHasEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, section := range []string{
-		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}",
+		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "radius: {radsec: {x: 1}}",
+		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}",
 		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]", "log: {x: 1}",
 	} {
 		_, _, err := Parse("test.yaml", []byte(section))
@@ -70,7 +71,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 			t.Fatalf("%s: %v", section, err)
 		}
 		for _, key := range strings.Split(known[1], ", ") {
-			if !regexp.MustCompile(`(?m)^[^#\n]*\b`+key+`:|^\s*# (mode|secret_file):`).Match(text) ||
+			if !regexp.MustCompile(`(?m)^[^#\n]*\b`+key+`:|^\s*# (mode|secret_file|previous_secret|previous_secret_file):`).Match(text) ||
 				!strings.Contains(string(text), key+":") {
 				t.Errorf("%s: key %s is not in the reference", section, key)
 			}
@@ -107,6 +108,9 @@ func TestReferenceMarksDefaults(t *testing.T) {
 	}
 }
 
+// fingerprint as openssl prints one.
+var fingerprint = strings.Repeat("AB:", 31) + "AB"
+
 func TestValues(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "s"), []byte("from a file\n"), 0o600); err != nil {
@@ -118,6 +122,15 @@ func TestValues(t *testing.T) {
 		want            any
 	}{
 		{"secret file", "secret: testing123", "secret_file: s", func(c Config) any { return string(c.RADIUS.Clients[0].Secret) }, "from a file"},
+		{"previous secret", "secret: testing123", "secret: new\n      previous_secret: old", func(c Config) any { return string(c.RADIUS.Clients[0].PreviousSecret) }, "old"},
+		{"previous secret file", "secret: testing123", "secret: new\n      previous_secret_file: s", func(c Config) any { return string(c.RADIUS.Clients[0].PreviousSecret) }, "from a file"},
+		{"acknowledge incomplete", "secret: testing123", "secret: a\n      acknowledge_incomplete: true", func(c Config) any { return c.RADIUS.Clients[0].AcknowledgeIncomplete }, true},
+		{"no Status-Server of a client", "secret: testing123", "secret: a\n      status_server: false", func(c Config) any { return c.RADIUS.Clients[0].StatusServer || !c.RADIUS.StatusServer }, false},
+		{"no Status-Server", "radius:", "radius:\n  status_server: false", func(c Config) any { return c.RADIUS.StatusServer }, false},
+		{"RadSec", "radius:", "radius:\n  radsec: {cert_file: s, key_file: s, listen: ['[::1]:0']}", func(c Config) any { return c.RADIUS.RadSec.Listen[0] }, "[::1]:0"},
+		{"RadSec limits", "radius:", "radius:\n  radsec: {idle_timeout: 90s, max_connections: 3, max_connections_per_client: 2}", func(c Config) any { return c.RADIUS.RadSec.IdleTimeout }, 90 * time.Second},
+		{"client by fingerprint alone", "prefix: 192.0.2.0/24\n      secret: testing123", "certificate: {fingerprint: '" + fingerprint + "'}\n  radsec: {cert_file: s, key_file: s}", func(c Config) any { return c.RADIUS.Clients[0].Certificate.Fingerprint[31] }, byte(0xab)},
+		{"client by name", "secret: testing123", "secret: a\n      certificate: {san: bng1.example}\n  radsec: {cert_file: s, key_file: s, client_ca_file: s}", func(c Config) any { return c.RADIUS.Clients[0].Certificate.SAN }, "bng1.example"},
 		{"numeric secret", "testing123", "0123", func(c Config) any { return string(c.RADIUS.Clients[0].Secret) }, "0123"},
 		{"address as prefix", "192.0.2.0/24", "2001:db8::1", func(c Config) any { return c.RADIUS.Clients[0].Prefix.String() }, "2001:db8::1/128"},
 		{"several urls", "", "redis: {url: ['redis://a:1', 'redis://b:1'], mode: cluster}\n", func(c Config) any { return len(c.Redis.URLs) }, 2},

@@ -10,7 +10,7 @@ func (l *loader) grpc(v value) {
 	c := &l.config.GRPC
 	v.mapping(fields{
 		"listen":   func(v value) { v.listenOrUnix(&c.Listen) },
-		"tls":      l.tls,
+		"tls":      func(v value) { v.mapping(l.tls(&c.TLS)); v.checkTLS(c.TLS) },
 		"insecure": func(v value) { v.boolean(&c.Insecure) },
 	})
 	if c.TLS.CertFile == "" && !c.Insecure && !local(c.Listen) {
@@ -44,13 +44,17 @@ func local(listen string) bool {
 	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
-func (l *loader) tls(v value) {
-	c := &l.config.GRPC.TLS
-	v.mapping(fields{
+// tls returns the keys that name the files of a TLS listener.
+func (l *loader) tls(c *TLS) fields {
+	return fields{
 		"cert_file":      func(v value) { v.file(l.dir, &c.CertFile) },
 		"key_file":       func(v value) { v.file(l.dir, &c.KeyFile) },
 		"client_ca_file": func(v value) { v.file(l.dir, &c.ClientCAFile) },
-	})
+	}
+}
+
+// checkTLS reports files that are missing beside others.
+func (v value) checkTLS(c TLS) {
 	switch {
 	case (c.CertFile == "") != (c.KeyFile == ""):
 		v.errorf("has one of cert_file and key_file; TLS needs both")

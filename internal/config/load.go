@@ -79,12 +79,18 @@ func defaults() Config {
 		node = "localhost"
 	}
 	return Config{
-		Node:   node,
-		Redis:  Redis{URLs: []string{"redis://127.0.0.1:6379/0"}},
-		RADIUS: RADIUS{Listen: []string{"0.0.0.0:1813"}},
-		GRPC:   GRPC{Listen: "127.0.0.1:7900"},
-		HTTP:   HTTP{Listen: "127.0.0.1:7901"},
-		NAT:    NAT{Backend: backendNftables, Table: "sessiond"},
+		Node:  node,
+		Redis: Redis{URLs: []string{"redis://127.0.0.1:6379/0"}},
+		RADIUS: RADIUS{
+			Listen: []string{"0.0.0.0:1813"}, StatusServer: true,
+			RadSec: RadSec{
+				Listen: []string{":2083"}, IdleTimeout: 300 * time.Second,
+				MaxConnections: 1024, MaxConnectionsPerClient: 16,
+			},
+		},
+		GRPC: GRPC{Listen: "127.0.0.1:7900"},
+		HTTP: HTTP{Listen: "127.0.0.1:7901"},
+		NAT:  NAT{Backend: backendNftables, Table: "sessiond"},
 		Settings: Settings{
 			SubscriberSessionRemoval: true,
 			TCPEstablished:           7440 * time.Second,

@@ -9,10 +9,13 @@ import (
 func (l *loader) radius(v value) {
 	c := &l.config.RADIUS
 	keys := v.mapping(fields{
-		"listen":  func(v value) { c.Listen = v.listens() },
-		"clients": l.clients,
+		"listen":        func(v value) { c.Listen = v.listens() },
+		"status_server": func(v value) { v.boolean(&c.StatusServer) },
+		"radsec":        l.radsec,
+		"clients":       l.clients,
 	})
 	v.require(keys, "clients")
+	l.checkCertificates(v)
 }
 
 // listens reads a list of host:port without repetitions.
@@ -34,7 +37,7 @@ func (v value) listens() []string {
 }
 
 func (l *loader) clients(v value) {
-	names, prefixes := map[string]bool{}, map[netip.Prefix]bool{}
+	names, prefixes, certificates := map[string]bool{}, map[netip.Prefix]bool{}, map[Certificate]bool{}
 	for _, e := range v.sequence() {
 		c := l.client(e)
 		if c.Name != "" && names[c.Name] {
@@ -43,7 +46,10 @@ func (l *loader) clients(v value) {
 		if c.Prefix.IsValid() && prefixes[c.Prefix] {
 			e.child("prefix").errorf("%v is there twice; a packet must have one client", c.Prefix)
 		}
-		names[c.Name], prefixes[c.Prefix] = true, true
+		if certificates[c.Certificate] && c.Certificate != (Certificate{}) {
+			e.child("certificate").errorf("is there twice; a connection must have one client")
+		}
+		names[c.Name], prefixes[c.Prefix], certificates[c.Certificate] = true, true, true
 		l.config.RADIUS.Clients = append(l.config.RADIUS.Clients, c)
 	}
 }
@@ -51,43 +57,69 @@ func (l *loader) clients(v value) {
 var clientName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 func (l *loader) client(v value) RADIUSClient {
-	var c RADIUSClient
+	c := RADIUSClient{StatusServer: true}
 	keys := v.mapping(fields{
-		"name":   func(v value) { v.matching(&c.Name, clientName, "letters, digits, dot, dash and underscore") },
-		"prefix": func(v value) { c.Prefix, _ = v.prefix() },
-		"secret": func(v value) {
-			if s, ok := v.scalar(); ok {
-				c.Secret = v.secret(s)
-			}
-		},
-		"secret_file": func(v value) {
-			var path string
-			data := v.file(l.dir, &path)
-			if path == "" {
-				v.errorf("is empty; write the path of a file that has the secret")
-			} else if data != nil {
-				c.Secret = v.secret(strings.TrimRight(string(data), "\r\n"))
-			}
-		},
+		"name":                          func(v value) { v.matching(&c.Name, clientName, "letters, digits, dot, dash and underscore") },
+		"prefix":                        func(v value) { c.Prefix, _ = v.prefix() },
+		"secret":                        func(v value) { v.secret(&c.Secret) },
+		"secret_file":                   func(v value) { v.secretFile(l.dir, &c.Secret) },
+		"previous_secret":               func(v value) { v.secret(&c.PreviousSecret) },
+		"previous_secret_file":          func(v value) { v.secretFile(l.dir, &c.PreviousSecret) },
+		"certificate":                   func(v value) { v.certificate(&c.Certificate) },
 		"require_message_authenticator": func(v value) { v.boolean(&c.RequireMessageAuthenticator) },
+		"acknowledge_incomplete":        func(v value) { v.boolean(&c.AcknowledgeIncomplete) },
+		"status_server":                 func(v value) { v.boolean(&c.StatusServer) },
 	})
-	v.require(keys, "name", "prefix")
-	switch {
-	case keys["secret"] && keys["secret_file"]:
-		v.child("secret_file").errorf("stands beside secret; keep one of them")
-	case !keys["secret"] && !keys["secret_file"]:
-		v.child("secret").errorf("is missing; write secret or secret_file")
+	v.require(keys, "name")
+	if c.Certificate == (Certificate{}) {
+		v.require(keys, "prefix")
 	}
+	v.checkSecrets(keys)
 	return c
 }
 
+// checkSecrets: datagrams need one secret, and may have a previous one.
+func (v value) checkSecrets(keys map[string]bool) {
+	secret := keys["secret"] || keys["secret_file"]
+	previous := keys["previous_secret"] || keys["previous_secret_file"]
+	for _, k := range []string{"secret", "previous_secret"} {
+		if keys[k] && keys[k+"_file"] {
+			v.child(k+"_file").errorf("stands beside %s; keep one of them", k)
+		}
+	}
+	switch {
+	case keys["prefix"] && !secret:
+		v.child("secret").errorf("is missing; write secret or secret_file")
+	case !keys["prefix"] && secret:
+		v.child("secret").errorf("is for datagrams, which need a prefix; the secret of RadSec is always the same")
+	case previous && !secret:
+		v.child("previous_secret").errorf("stands without secret; the one in force belongs there")
+	}
+}
+
 // secret refuses the empty secret, with which everybody could speak for the client (RFC 2865 section 3).
-func (v value) secret(s string) []byte {
+func (v value) secret(to *[]byte) {
+	if s, ok := v.scalar(); ok {
+		v.takeSecret(s, to)
+	}
+}
+
+func (v value) secretFile(dir string, to *[]byte) {
+	var path string
+	data := v.file(dir, &path)
+	if path == "" {
+		v.errorf("is empty; write the path of a file that has the secret")
+	} else if data != nil {
+		v.takeSecret(strings.TrimRight(string(data), "\r\n"), to)
+	}
+}
+
+func (v value) takeSecret(s string, to *[]byte) {
 	if s == "" {
 		v.errorf("the secret is empty; write the one that the client has")
-		return nil
+		return
 	}
-	return []byte(s)
+	*to = []byte(s)
 }
 
 // matching reads text of a certain form.

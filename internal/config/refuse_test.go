@@ -13,6 +13,9 @@ func TestRefused_NAT41_ACCT04(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "empty"), []byte("\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "full"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	file := filepath.Join(dir, "test.yaml")
 	for _, tt := range []struct{ name, old, text, want string }{
 		{"syntax", "radius:", "radius: [", ":7: not valid YAML"},
@@ -47,6 +50,16 @@ func TestRefused_NAT41_ACCT04(t *testing.T) {
 		{"host bits", "192.0.2.0/24", "192.0.2.1/24", "192.0.2.1/24 has host bits; did you mean 192.0.2.0/24?"},
 		{"mapped", "192.0.2.0/24", "'::ffff:192.0.2.0/120'", "IPv4 in disguise"},
 		{"client name", "name: bng1", "name: 'a b'", ":4: radius.clients[0].name: \"a b\" is not a name here"},
+		{"secret for nothing", "prefix: 192.0.2.0/24", "certificate: {san: a}", "radius.clients[0].secret: is for datagrams, which need a prefix"},
+		{"both previous secrets", "secret: testing123", "secret: a\n      previous_secret: b\n      previous_secret_file: test.yaml", "previous_secret_file: stands beside previous_secret"},
+		{"previous secret alone", "prefix: 192.0.2.0/24\n      secret: testing123", "certificate: {san: a}\n      previous_secret: b", "previous_secret: stands without secret"},
+		{"empty previous secret", "secret: testing123", "secret: a\n      previous_secret: ''", ":7: radius.clients[0].previous_secret: the secret is empty"},
+		{"certificate without RadSec", "secret: testing123", "secret: a\n      certificate: {san: b}", "radius.radsec.cert_file: is missing; the certificate of client bng1"},
+		{"SAN without CA", "secret: testing123", "secret: a\n      certificate: {san: b}\n  radsec: {cert_file: full, key_file: full}", "radius.radsec.client_ca_file: is missing; the SAN of client bng1"},
+		{"fingerprint", "secret: testing123", "secret: a\n      certificate: {fingerprint: 'AB:CD'}", ":7: radius.clients[0].certificate.fingerprint: \"AB:CD\" is not a SHA-256 fingerprint"},
+		{"certificate twice", "nat:", "    - {name: b, certificate: {san: x}}\n    - {name: c, certificate: {san: x}}\nnat:", ":8: radius.clients[2].certificate: is there twice"},
+		{"half RadSec", "radius:", "radius:\n  radsec: {cert_file: full}", ":3: radius.radsec: has one of cert_file and key_file"},
+		{"no connections", "radius:", "radius:\n  radsec: {max_connections: 0}", ":3: radius.radsec.max_connections: 0 is too small"},
 		{"bad bool", "secret: testing123", "secret: a\n      require_message_authenticator: yes", "\"yes\" is neither true nor false"},
 		{"radius listen", "radius:", "radius:\n  listen: ['1.2.3.4']", ":3: radius.listen[0]: \"1.2.3.4\" is not host:port"},
 		{"radius listen twice", "radius:", "radius:\n  listen: [':1', ':1']", ":3: radius.listen[1]: :1 is there twice"},

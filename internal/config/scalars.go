@@ -63,6 +63,18 @@ func (v value) integer(to *int) bool {
 	return true
 }
 
+// positive reads a whole number of at least 1.
+func (v value) positive(to *int) {
+	var n int
+	switch {
+	case !v.integer(&n):
+	case n < 1:
+		v.errorf("%d is too small; write at least 1", n)
+	default:
+		*to = n
+	}
+}
+
 func (v value) level(to *slog.Level) {
 	var s string
 	v.oneOf(&s, "debug", "info", "warn", "error")

@@ -22,6 +22,9 @@ type Metrics struct {
 
 	radiusRequests *prometheus.CounterVec
 	radiusResponse prometheus.Histogram
+	radsecOpen     *prometheus.GaugeVec
+	radsecClosed   *prometheus.CounterVec
+	radsecRefused  *prometheus.CounterVec
 	removals       *prometheus.CounterVec
 	stopToCut      prometheus.Histogram
 	stopToReaped   prometheus.Histogram
@@ -41,6 +44,18 @@ func New(version string) *Metrics {
 			Help:    "Time from the receipt of an accounting request to its reply.",
 			Buckets: seconds,
 		}),
+		radsecOpen: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sessiond_radsec_connections",
+			Help: "RadSec connections that are open, by client.",
+		}, []string{"client"}),
+		radsecClosed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_radsec_connections_closed_total",
+			Help: "RadSec connections that ended, by client and cause.",
+		}, []string{"client", "cause"}),
+		radsecRefused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_radsec_connections_refused_total",
+			Help: "RadSec connections that were not served, by client (empty: unknown) and cause.",
+		}, []string{"client", "cause"}),
 		removals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sessiond_removals_total",
 			Help: "Bindings torn down and proved to be gone, by group and by why the record ended.",
@@ -65,7 +80,8 @@ func New(version string) *Metrics {
 		Help: "Always 1; the version is the label.",
 	}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(m.radiusRequests, m.radiusResponse, m.removals, m.stopToCut, m.stopToReaped, m.drift, build,
+	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
+		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.stopToCut, m.stopToReaped, m.drift, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -84,6 +100,20 @@ func (m *Metrics) Request(client, kind, result string, took time.Duration) {
 	if took > 0 {
 		m.radiusResponse.Observe(took.Seconds())
 	}
+}
+
+// ConnectionOpened counts one RadSec connection in.
+func (m *Metrics) ConnectionOpened(client string) { m.radsecOpen.WithLabelValues(client).Inc() }
+
+// ConnectionClosed counts one RadSec connection out.
+func (m *Metrics) ConnectionClosed(client, cause string) {
+	m.radsecOpen.WithLabelValues(client).Dec()
+	m.radsecClosed.WithLabelValues(client, cause).Inc()
+}
+
+// ConnectionRefused counts one RadSec connection that was not served.
+func (m *Metrics) ConnectionRefused(client, cause string) {
+	m.radsecRefused.WithLabelValues(client, cause).Inc()
 }
 
 // Removed counts one binding that was torn down.

@@ -29,6 +29,10 @@ func used() *Metrics {
 	})
 	m.Request("bng1", "start", "ok", time.Millisecond)
 	m.Request("", "unread", "unknown_client", 0)
+	m.ConnectionOpened("bng1")
+	m.ConnectionOpened("bng1")
+	m.ConnectionClosed("bng1", "idle")
+	m.ConnectionRefused("", "handshake")
 	m.Removed("default", subscriber.ReasonStop)
 	m.StopToCut(time.Millisecond)
 	m.StopToReaped(-time.Millisecond) // the database's clock may be ahead
@@ -57,6 +61,9 @@ func TestContract(t *testing.T) {
 	for _, line := range []string{
 		`sessiond_radius_requests_total{client="bng1",result="ok",type="start"} 1`,
 		`sessiond_radius_response_seconds_count 1`,
+		`sessiond_radsec_connections{client="bng1"} 1`,
+		`sessiond_radsec_connections_closed_total{cause="idle",client="bng1"} 1`,
+		`sessiond_radsec_connections_refused_total{cause="handshake",client=""} 1`,
 		`sessiond_subscribers{group="default"} 3`,
 		`sessiond_bindings{group="default",state="active"} 2`,
 		`sessiond_blocks{group="default",state="free"} 9`,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func TestStartAnswered_ACCT01(t *testing.T) {
 		At:          got[0].At,
 		SessionTime: -1,
 	}
-	if got[0] != want {
+	if !reflect.DeepEqual(got[0], want) {
 		t.Errorf("event is %+v, want %+v", got[0], want)
 	}
 	if n := l.observer.count("a/start/ok"); n != 1 {
@@ -97,6 +98,8 @@ func TestSilent_ACCT(t *testing.T) {
 			packet(4, 1, secret, number(40, 1)), packet(4, 1, secret, number(40, 2)), packet(4, 1, secret, number(40, 3)),
 			packet(4, 1, secret, number(40, 1), attribute(44, nil)),
 		}},
+		{"ACCT28/two_status_types_alike", radiusacct.ResultMalformed, [][]byte{start(number(40, 1))}},
+		{"ACCT28/two_sessions_alike", radiusacct.ResultMalformed, [][]byte{start(attribute(44, []byte("s")))}},
 		{"ACCT28/two_status_types", radiusacct.ResultMalformed, [][]byte{start(number(40, 2))}},
 		{"ACCT28/two_sessions", radiusacct.ResultMalformed, [][]byte{start(attribute(44, []byte("t")))}},
 	}
@@ -232,9 +235,22 @@ func TestConfigurationRefused_ACCT04(t *testing.T) {
 	prefix := netip.MustParsePrefix("192.0.2.0/24")
 	good := radiusacct.Client{Name: "x", Prefix: prefix, Secret: []byte("s")}
 	cases := map[string]func(*radiusacct.Options){
-		"empty secret":     func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{{Name: "x", Prefix: prefix}} },
-		"no name":          func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{{Prefix: prefix, Secret: []byte("s")}} },
-		"no prefix":        func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{{Name: "x", Secret: []byte("s")}} },
+		"empty secret": func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{{Name: "x", Prefix: prefix}} },
+		"no name":      func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{{Prefix: prefix, Secret: []byte("s")}} },
+		"no prefix":    func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{{Name: "x", Secret: []byte("s")}} },
+		"SAN twice": func(o *radiusacct.Options) {
+			san := radiusacct.Certificate{SAN: "bng.example"}
+			o.Clients = []radiusacct.Client{{Name: "x", Certificate: san}, {Name: "y", Certificate: san}}
+		},
+		"fingerprint twice": func(o *radiusacct.Options) {
+			print := radiusacct.Certificate{Fingerprint: radiusacct.Fingerprint{1}}
+			o.Clients = []radiusacct.Client{{Name: "x", Certificate: print}, {Name: "y", Certificate: print}}
+		},
+		"RadSec nowhere": func(o *radiusacct.Options) { o.RadSec = &radiusacct.RadSec{CertFile: "c", KeyFile: "k"} },
+		"RadSec unnamed": func(o *radiusacct.Options) { o.RadSec = &radiusacct.RadSec{Listen: []string{"127.0.0.1:0"}} },
+		"RadSec unfounded": func(o *radiusacct.Options) {
+			o.RadSec = &radiusacct.RadSec{Listen: []string{"127.0.0.1:0"}, CertFile: "nowhere", KeyFile: "nowhere"}
+		},
 		"prefix twice":     func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{good, good} },
 		"no recorder":      func(o *radiusacct.Options) { o.Recorder = nil },
 		"no listen":        func(o *radiusacct.Options) { o.Listen = nil },
@@ -373,7 +389,7 @@ func TestDuplicateInProgressDropped_ACCT13(t *testing.T) {
 	l.recorder.entered(t)
 	n.send(request)
 	n.send(request)
-	l.observer.wait(t, "a/start/duplicate", 2)
+	l.observer.wait(t, "a/start/in_progress", 2)
 	resume()
 	if reply, _ := n.receive(); !acctclient.Verify(reply, request, []byte(secret)) {
 		t.Error("bad reply")
@@ -490,13 +506,29 @@ func TestAcknowledgeIncomplete_ACCT20(t *testing.T) {
 func TestOtherStatusTypes_ACCT27(t *testing.T) {
 	l := start(t)
 	n := newNAS(t, "127.0.0.2", l.addr)
-	for i, status := range []uint32{0, 4, 9, 15, 1 << 31} {
+	other := []uint32{0, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 1 << 31}
+	for i, status := range other {
 		n.ask(packet(4, byte(i), secret, number(40, status)), secret)
 	}
 	if got := len(l.recorder.recorded()); got != 0 {
 		t.Errorf("%d events, want none", got)
 	}
-	l.observer.wait(t, "a/other/no_record", 5)
+	l.observer.wait(t, "a/other/no_record", len(other))
+}
+
+// TestForbiddenAttributes_ACCT27: what RFC 2866 section 5.13 keeps out of
+// accounting is ignored, and nothing of it comes back.
+func TestForbiddenAttributes_ACCT27(t *testing.T) {
+	l := start(t)
+	n := newNAS(t, "127.0.0.2", l.addr)
+	for i, kind := range []radius.Type{2, 3, 18, 24} {
+		if reply := n.ask(startRequest(byte(i), fmt.Sprint("s", i), attribute(kind, []byte("forbidden"))), secret); len(reply) != 20 {
+			t.Errorf("reply to attribute %d is %x", kind, reply)
+		}
+	}
+	if got := len(l.recorder.recorded()); got != 4 {
+		t.Errorf("%d events, want 4", got)
+	}
 }
 
 func TestBurst_ACCT26(t *testing.T) {
@@ -575,6 +607,62 @@ func TestReload_ACCT30(t *testing.T) {
 	}
 	n.send(startRequest(6, "s6"))
 	l.observer.wait(t, radiusacct.ResultUnknownClient, 1)
+}
+
+// TestSecretOverlap_ACCT30 changes the secret of a client whose NASes follow one
+// by one, and ends the overlap.
+func TestSecretOverlap_ACCT30(t *testing.T) {
+	l := start(t)
+	early, late := newNAS(t, "127.0.0.2", l.addr), newNAS(t, "127.0.0.3", l.addr)
+	overlap, renewed := clientA(), clientA()
+	overlap.Secret, overlap.PreviousSecret = []byte("renewed"), []byte(secret)
+	renewed.Secret = []byte("renewed")
+
+	late.ask(startRequest(1, "s1"), secret)
+	if err := l.SetClients([]radiusacct.Client{overlap}); err != nil {
+		t.Fatal(err)
+	}
+	early.ask(resign(startRequest(1, "s2"), "renewed"), "renewed")
+	late.ask(startRequest(2, "s3"), secret)
+	late.ask(withMessageAuth(startRequest(3, "s4"), 1), secret)
+	late.ask(statusServer(4, secret), secret)
+
+	resume := l.recorder.stall()
+	pending := startRequest(5, "s5")
+	late.send(pending)
+	l.recorder.entered(t)
+	if err := l.SetClients([]radiusacct.Client{renewed}); err != nil {
+		t.Fatal(err)
+	}
+	resume() // what was taken under the old secret is answered under it
+	if reply, _ := late.receive(); !acctclient.Verify(reply, pending, []byte(secret)) {
+		t.Error("bad reply to the request in progress")
+	}
+	late.send(startRequest(6, "s6"))
+	l.observer.wait(t, "a/unread/bad_authenticator", 1)
+	early.ask(resign(startRequest(2, "s7"), "renewed"), "renewed")
+}
+
+// TestIPv6Transport_ACCT30 takes clients of both families, on sockets of one
+// and of both.
+func TestIPv6Transport_ACCT30(t *testing.T) {
+	for _, listen := range []string{"[::1]:0", "[::]:0", ":0"} {
+		t.Run(listen, func(t *testing.T) {
+			l := start(t, func(o *radiusacct.Options) {
+				o.Listen = []string{listen}
+				o.Clients = append(o.Clients, radiusacct.Client{Name: "six", Prefix: netip.MustParsePrefix("::1/128"), Secret: []byte(secret)})
+			})
+			six := netip.AddrPortFrom(netip.IPv6Loopback(), l.addr.Port())
+			newNAS(t, "::1", six).ask(packet(4, 1, secret, number(40, 1), attribute(44, []byte("s"))), secret)
+			if got := l.recorder.recorded(); len(got) != 1 || got[0].Client != "six" || got[0].NAS != "::1" {
+				t.Errorf("recorded %+v", got)
+			}
+			if listen == ":0" {
+				four := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), l.addr.Port())
+				newNAS(t, "127.0.0.2", four).ask(startRequest(1, "s"), secret)
+			}
+		})
+	}
 }
 
 // TestShutdownFinishes_I2 stops the server while a request is with the database.

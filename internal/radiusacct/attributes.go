@@ -12,8 +12,12 @@ import (
 	"layeh.com/radius/rfc6911"
 )
 
+// maxListed bounds the values kept of an attribute that may occur several
+// times, so that no packet grows into much more memory than it has octets.
+const maxListed = 16
+
 // attributes is what one accounting request says, by attribute. The values
-// alias the datagram and are nil when absent; of a repeated attribute the first
+// alias the packet and are nil when absent; of a repeated attribute the first
 // counts. radius.ParseAttributes would copy every attribute of the packet, and
 // most of them are never looked at.
 type attributes struct {
@@ -21,7 +25,6 @@ type attributes struct {
 	nasAddress       radius.Attribute
 	nasAddressV6     radius.Attribute
 	nasIdentifier    radius.Attribute
-	framedAddress    radius.Attribute
 	callingStationID radius.Attribute
 	statusType       radius.Attribute
 	sessionID        radius.Attribute
@@ -33,7 +36,18 @@ type attributes struct {
 	inputGigawords   radius.Attribute
 	outputGigawords  radius.Attribute
 	terminateCause   radius.Attribute
+	multiSessionID   radius.Attribute
+	linkCount        radius.Attribute
 	messageAuth      radius.Attribute
+
+	// What may occur several times; the room is kept from packet to packet.
+	framed    []netip.Addr // Framed-IP-Address, without those that are no address
+	framed6   []netip.Addr
+	prefixes6 []netip.Prefix
+	delegated []netip.Prefix
+
+	service         bool             // a vendor's mark of accounting within a session
+	parentSessionID radius.Attribute // of the session around it
 
 	proxyStates int // octets of all Proxy-State attributes, headers included
 }
@@ -53,6 +67,7 @@ var valueSizes = [256]sizeRange{
 	rfc2866.AcctOutputOctets_Type:     {4, 4},
 	rfc2866.AcctSessionTime_Type:      {4, 4},
 	rfc2866.AcctTerminateCause_Type:   {4, 4},
+	rfc2866.AcctLinkCount_Type:        {4, 4},
 	rfc2869.AcctInputGigawords_Type:   {4, 4},
 	rfc2869.AcctOutputGigawords_Type:  {4, 4},
 	rfc2869.EventTimestamp_Type:       {4, 4},
@@ -65,7 +80,10 @@ var valueSizes = [256]sizeRange{
 
 // parse walks the attributes of a packet once and checks them to the octet.
 func (a *attributes) parse(b []byte) *fault {
-	*a = attributes{}
+	*a = attributes{
+		framed: a.framed[:0], framed6: a.framed6[:0],
+		prefixes6: a.prefixes6[:0], delegated: a.delegated[:0],
+	}
 	for len(b) > 0 {
 		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
 			return errAttributeLength
@@ -83,13 +101,10 @@ func (a *attributes) take(kind radius.Type, value radius.Attribute) *fault {
 	if !sizeFits(kind, value) {
 		return errValueSize
 	}
-	if kind == rfc2865.ProxyState_Type {
-		a.proxyStates += 2 + len(value)
-		return nil
-	}
 	slot := a.slot(kind)
 	switch {
 	case slot == nil:
+		return a.takeOther(kind, value)
 	case *slot == nil:
 		*slot = value
 	case singleton(kind):
@@ -120,7 +135,26 @@ func singleton(kind radius.Type) bool {
 	return false
 }
 
-// slot is where the value of an attribute goes; nil for those nobody reads.
+// takeOther takes the attributes whose value is not simply kept.
+func (a *attributes) takeOther(kind radius.Type, value radius.Attribute) *fault {
+	switch kind {
+	case rfc2865.ProxyState_Type:
+		a.proxyStates += 2 + len(value)
+	case rfc2865.VendorSpecific_Type:
+		a.takeVendors(value)
+	case rfc2865.FramedIPAddress_Type:
+		return a.takeFramed(address(value))
+	case rfc6911.FramedIPv6Address_Type:
+		a.framed6 = appendNew(a.framed6, address(value))
+	case rfc3162.FramedIPv6Prefix_Type:
+		a.prefixes6 = appendPrefix(a.prefixes6, value)
+	case rfc4818.DelegatedIPv6Prefix_Type:
+		a.delegated = appendPrefix(a.delegated, value)
+	}
+	return nil
+}
+
+// slot is where the value of an attribute is kept as it is, if it is one of those.
 func (a *attributes) slot(kind radius.Type) *radius.Attribute {
 	switch kind {
 	case rfc2865.UserName_Type:
@@ -131,8 +165,6 @@ func (a *attributes) slot(kind radius.Type) *radius.Attribute {
 		return &a.nasAddressV6
 	case rfc2865.NASIdentifier_Type:
 		return &a.nasIdentifier
-	case rfc2865.FramedIPAddress_Type:
-		return &a.framedAddress
 	case rfc2865.CallingStationID_Type:
 		return &a.callingStationID
 	case rfc2869.EventTimestamp_Type:
@@ -163,6 +195,10 @@ func (a *attributes) accountingSlot(kind radius.Type) *radius.Attribute {
 		return &a.outputGigawords
 	case rfc2866.AcctTerminateCause_Type:
 		return &a.terminateCause
+	case rfc2866.AcctMultiSessionID_Type:
+		return &a.multiSessionID
+	case rfc2866.AcctLinkCount_Type:
+		return &a.linkCount
 	}
 	return nil
 }

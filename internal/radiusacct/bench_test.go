@@ -53,7 +53,7 @@ func BenchmarkStageDecode(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		kind, _ := a.eventKind()
-		if d.decode(&a, kind, "bng", source, arrival).AcctSessionID == "" {
+		if ev, _ := d.decode(&a, kind, "bng", source, arrival); ev.AcctSessionID == "" {
 			b.Fatal("lost")
 		}
 	}

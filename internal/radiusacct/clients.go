@@ -8,32 +8,40 @@ import (
 )
 
 // A Client is a RADIUS client (a BNG, or a proxy before several) that may send
-// accounting. It is known by the source address of its datagrams alone.
+// accounting. It is known by the source address of its datagrams alone, and on a
+// RadSec connection by its certificate alone.
 type Client struct {
 	// Name is the label in events, metrics and logs. Several prefixes may share
 	// a name: they are then one client. Required.
 	Name string
-	// Prefix holds the source addresses; the longest prefix wins. Required.
+	// Prefix holds the source addresses of datagrams; the longest prefix wins.
+	// Required unless there is a Certificate.
 	Prefix netip.Prefix
-	// Secret is shared with the client. Required.
+	// Secret is shared with the client. Required with Prefix. RadSec has a
+	// secret of its own, the same for everybody.
 	Secret []byte
 	// PreviousSecret is accepted too, while the NASes behind the client are
 	// being given a new one.
 	PreviousSecret []byte
+	// Certificate identifies the client on RadSec connections. The zero value
+	// lets it have none.
+	Certificate Certificate
 	// RequireMessageAuthenticator leaves accounting without it unanswered.
 	RequireMessageAuthenticator bool
 	// AcknowledgeIncomplete answers, and ignores, requests without
 	// Acct-Status-Type or Acct-Session-Id, for NASes that would repeat them forever.
 	AcknowledgeIncomplete bool
+	// IgnoreStatusServer leaves the client's Status-Server unanswered.
+	IgnoreStatusServer bool
 }
 
 func (c Client) validate() error {
 	switch {
 	case c.Name == "":
 		return errors.New("name is empty")
-	case !c.Prefix.IsValid():
-		return fmt.Errorf("client %q: prefix is invalid", c.Name)
-	case len(c.Secret) == 0:
+	case !c.Prefix.IsValid() && c.Certificate == Certificate{}:
+		return fmt.Errorf("client %q: neither a valid prefix nor a certificate", c.Name)
+	case c.Prefix.IsValid() && len(c.Secret) == 0:
 		return fmt.Errorf("client %q: secret is empty", c.Name)
 	}
 	return nil
@@ -72,37 +80,63 @@ type peer struct {
 	name       string
 	duplicates *duplicates
 	lanes      []lane // one for each worker, under the lock of its queue
+	statuses   bucket // Status-Server that may be answered
 	complaints throttle
 }
 
-// A clientTable finds clients by source address. It never changes.
+// A clientTable finds clients by source address and by certificate. It never
+// changes.
 type clientTable struct {
-	lengths  []int // prefix lengths in use, longest first
-	prefixes map[netip.Prefix]*client
-	peers    map[string]*peer
+	lengths      []int // prefix lengths in use, longest first
+	prefixes     map[netip.Prefix]*client
+	certificates certificateTable
+	peers        map[string]*peer
 }
 
 // newClientTable builds a table; peerOf makes or finds the state of a name.
 func newClientTable(clients []Client, peerOf func(name string) *peer) (*clientTable, error) {
-	t := &clientTable{prefixes: make(map[netip.Prefix]*client), peers: make(map[string]*peer)}
+	t := &clientTable{
+		prefixes:     make(map[netip.Prefix]*client),
+		certificates: newCertificateTable(),
+		peers:        make(map[string]*peer),
+	}
 	for _, c := range clients {
 		if err := c.validate(); err != nil {
 			return nil, err
 		}
-		c.Prefix = canonical(c.Prefix)
-		if other := t.prefixes[c.Prefix]; other != nil {
-			return nil, fmt.Errorf("client %q: prefix %s is already that of client %q", c.Name, c.Prefix, other.Name)
-		}
 		if t.peers[c.Name] == nil {
 			t.peers[c.Name] = peerOf(c.Name)
 		}
-		t.prefixes[c.Prefix] = &client{Client: c, peer: t.peers[c.Name]}
-		if !slices.Contains(t.lengths, c.Prefix.Bits()) {
-			t.lengths = append(t.lengths, c.Prefix.Bits())
+		if err := t.add(&client{Client: c, peer: t.peers[c.Name]}); err != nil {
+			return nil, fmt.Errorf("client %q: %w", c.Name, err)
 		}
 	}
 	slices.SortFunc(t.lengths, func(a, b int) int { return b - a })
 	return t, nil
+}
+
+func (t *clientTable) add(c *client) error {
+	if c.Prefix.IsValid() {
+		if err := t.addPrefix(c); err != nil {
+			return err
+		}
+	}
+	if c.Certificate == (Certificate{}) {
+		return nil
+	}
+	return t.certificates.add(c)
+}
+
+func (t *clientTable) addPrefix(c *client) error {
+	c.Prefix = canonical(c.Prefix)
+	if other := t.prefixes[c.Prefix]; other != nil {
+		return fmt.Errorf("prefix %s is already that of client %q", c.Prefix, other.Name)
+	}
+	t.prefixes[c.Prefix] = c
+	if !slices.Contains(t.lengths, c.Prefix.Bits()) {
+		t.lengths = append(t.lengths, c.Prefix.Bits())
+	}
+	return nil
 }
 
 // canonical masks a prefix and undoes the mapping of IPv4 into IPv6.

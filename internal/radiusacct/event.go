@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"layeh.com/radius"
 	"layeh.com/radius/rfc2866"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -43,24 +44,44 @@ func (a *attributes) ofSession(kind subscriber.EventKind) (subscriber.EventKind,
 // A decoder turns attributes into events. It belongs to one goroutine.
 type decoder struct{ scratch []byte }
 
-// decode builds the event of a request that came from the given address. All
-// its strings share one allocation, for they live and die together.
-func (d *decoder) decode(a *attributes, kind subscriber.EventKind, client string, source netip.Addr, arrival time.Time) subscriber.Event {
-	text := append(d.scratch[:0], a.userName...)
-	user := len(text)
-	text = append(text, a.callingStationID...)
-	calling := len(text)
-	text = append(text, a.sessionID...)
-	session := len(text)
+// decode builds the events of a request that came from the given address: one,
+// and more of the same when the session has several addresses.
+func (d *decoder) decode(a *attributes, kind subscriber.EventKind, client string, source netip.Addr, arrival time.Time) (subscriber.Event, []subscriber.Event) {
+	event := d.event(a, kind, client, source, arrival)
+	if len(a.framed) < 2 || kind == subscriber.EventAccountingOn || kind == subscriber.EventAccountingOff {
+		return event, nil
+	}
+	event.Addresses = kept(a.framed)
+	var more []subscriber.Event
+	for _, inside := range event.Addresses[1:] {
+		another := event
+		another.Inside = inside
+		more = append(more, another)
+	}
+	return event, more
+}
+
+// event builds the event of the first address. All its strings share one
+// allocation, for they live and die together.
+func (d *decoder) event(a *attributes, kind subscriber.EventKind, client string, source netip.Addr, arrival time.Time) subscriber.Event {
+	text, ends := d.scratch[:0], [5]int{}
+	for i, value := range [len(ends)]radius.Attribute{a.userName, a.callingStationID, a.multiSessionID, a.parentSessionID, a.sessionID} {
+		text = append(text, value...)
+		ends[i] = len(text)
+	}
 	text = a.appendNAS(text, source)
 	d.scratch = text
 	all := string(text)
 
 	return subscriber.Event{
 		Kind:             kind,
-		SessionID:        subscriber.SessionID{Client: client, NAS: all[session:], AcctSessionID: all[calling:session]},
-		UserName:         all[:user],
-		CallingStationID: all[user:calling],
+		SessionID:        subscriber.SessionID{Client: client, NAS: all[ends[4]:], AcctSessionID: all[ends[3]:ends[4]]},
+		UserName:         all[:ends[0]],
+		CallingStationID: all[ends[0]:ends[1]],
+		MultiSessionID:   all[ends[1]:ends[2]],
+		ParentSessionID:  all[ends[2]:ends[3]],
+		LinkCount:        integer(a.linkCount),
+		Service:          a.service,
 		NASAddress:       a.nas(),
 		Inside:           a.inside(),
 		At:               subscriber.EventTime(arrival, a.stamp(), seconds(integer(a.delayTime))),
@@ -68,6 +89,10 @@ func (d *decoder) decode(a *attributes, kind subscriber.EventKind, client string
 		InputOctets:      octets(a.inputGigawords, a.inputOctets),
 		OutputOctets:     octets(a.outputGigawords, a.outputOctets),
 		TerminateCause:   integer(a.terminateCause),
+
+		FramedIPv6Addresses: kept(a.framed6),
+		FramedIPv6Prefixes:  kept(a.prefixes6),
+		DelegatedPrefixes:   kept(a.delegated),
 	}
 }
 
@@ -96,19 +121,12 @@ func (a *attributes) nas() netip.Addr {
 	return addr
 }
 
-// Framed-IP-Address values that are no address: the user chooses one, the NAS
-// chooses one (RFC 2865 section 5.8).
-var (
-	userSelects = netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	nasSelects  = netip.AddrFrom4([4]byte{255, 255, 255, 254})
-)
-
+// inside is the session's first address; the zero Addr when it has none.
 func (a *attributes) inside() netip.Addr {
-	addr := address(a.framedAddress)
-	if addr == userSelects || addr == nasSelects || addr.IsUnspecified() {
+	if len(a.framed) == 0 {
 		return netip.Addr{}
 	}
-	return addr
+	return a.framed[0]
 }
 
 func (a *attributes) stamp() time.Time {

@@ -1,6 +1,10 @@
 package radiusacct_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -11,6 +15,7 @@ import (
 	"layeh.com/radius/rfc2866"
 	"layeh.com/radius/rfc2869"
 
+	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -139,5 +144,168 @@ func TestImplausibleClock_SES13(t *testing.T) {
 		if off := time.Since(ev.At) - 30*time.Second; off.Abs() > 2*time.Second {
 			t.Errorf("stamp %d: event at %v", stamp, ev.At)
 		}
+	}
+}
+
+// eventsOf sends one request and returns the events that were recorded for it.
+func eventsOf(t *testing.T, attributes ...[]byte) []subscriber.Event {
+	t.Helper()
+	l := start(t)
+	attributes = append(attributes, status(rfc2866.AcctStatusType_Value_Start), session("s"))
+	newNAS(t, "127.0.0.2", l.addr).ask(packet(radius.CodeAccountingRequest, 1, secret, attributes...), secret)
+	return l.recorder.recorded()
+}
+
+func framed(addr string) []byte {
+	return attribute(rfc2865.FramedIPAddress_Type, netip.MustParseAddr(addr).AsSlice())
+}
+
+func TestSeveralAddresses_ACCT28(t *testing.T) {
+	cases := []struct {
+		name   string
+		framed []string
+		want   []string
+	}{
+		{"two", []string{"100.64.0.8", "100.64.0.7"}, []string{"100.64.0.8", "100.64.0.7"}},
+		{"the same twice", []string{"100.64.0.7", "100.64.0.7"}, []string{"100.64.0.7"}},
+		{"one is none", []string{"0.0.0.0", "100.64.0.7", "255.255.255.254"}, []string{"100.64.0.7"}},
+		{"none", []string{"255.255.255.255", "0.0.0.0"}, []string{"invalid IP"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			var attributes [][]byte
+			for _, a := range c.framed {
+				attributes = append(attributes, framed(a))
+			}
+			events := eventsOf(t, attributes...)
+			if len(events) != len(c.want) {
+				t.Fatalf("%d events, want %d", len(events), len(c.want))
+			}
+			for i, ev := range events {
+				if ev.Inside.String() != c.want[i] || ev.SessionID != events[0].SessionID {
+					t.Errorf("event %d is %+v", i, ev)
+				}
+				if len(events) > 1 && len(ev.Addresses) != len(c.want) || len(events) == 1 && ev.Addresses != nil {
+					t.Errorf("event %d has addresses %v", i, ev.Addresses)
+				}
+			}
+		})
+	}
+}
+
+// TestSeveralAddressesAreOneRequest_I2: the answer waits for all of them.
+func TestSeveralAddressesAreOneRequest_I2(t *testing.T) {
+	l := start(t, func(o *radiusacct.Options) { o.Recorder = secondFails{} })
+	n := newNAS(t, "127.0.0.2", l.addr)
+	n.send(startRequest(1, "s", framed("100.64.0.8")))
+	l.observer.wait(t, "a/start/store_failed", 1)
+	n.silent()
+}
+
+// secondFails refuses every second event.
+type secondFails struct{}
+
+func (secondFails) Record(_ context.Context, events []subscriber.Event) []error {
+	errs := make([]error, len(events))
+	for i := range errs {
+		if i%2 == 1 {
+			errs[i] = errors.New("no room")
+		}
+	}
+	return errs
+}
+
+func TestTooManyAddresses_ACCT28(t *testing.T) {
+	l := start(t)
+	n := newNAS(t, "127.0.0.2", l.addr)
+	var many [][]byte
+	for i := range 17 {
+		many = append(many, framed(fmt.Sprintf("100.64.1.%d", i)))
+	}
+	n.send(startRequest(1, "s", many...))
+	n.silent()
+	l.observer.wait(t, "a/unread/malformed", 1)
+	n.ask(startRequest(2, "s", many[:15]...), secret) // and the one of startRequest
+	if got := len(l.recorder.recorded()); got != 16 {
+		t.Errorf("%d events, want 16", got)
+	}
+}
+
+func TestIPv6Attributes_ACCT29(t *testing.T) {
+	prefix := func(kind radius.Type, bits byte, octets ...byte) []byte {
+		return attribute(kind, append([]byte{0, bits}, octets...))
+	}
+	events := eventsOf(t,
+		prefix(97, 48, 0x20, 1, 0xd, 0xb8, 0, 1), // 10 octets of attribute, 8 of value
+		prefix(97, 64, 0x20, 1, 0xd, 0xb8, 0, 2, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 1),
+		prefix(97, 64, 0x20, 1, 0xd, 0xb8, 0, 2), // the same
+		prefix(97, 0),
+		prefix(123, 56, 0x20, 1, 0xd, 0xb8, 0, 3, 0xab),
+		prefix(123, 128, netip.MustParseAddr("2001:db8::9").AsSlice()...),
+		attribute(168, netip.MustParseAddr("2001:db8::1").AsSlice()),
+		attribute(168, netip.MustParseAddr("2001:db8::2").AsSlice()),
+		attribute(95, netip.MustParseAddr("2001:db8::ff").AsSlice()),
+	)
+	if len(events) != 1 {
+		t.Fatalf("%d events, want 1", len(events))
+	}
+	ev := events[0]
+	got := fmt.Sprint(ev.FramedIPv6Prefixes, ev.DelegatedPrefixes, ev.FramedIPv6Addresses, ev.NASAddress)
+	want := "[2001:db8:1::/48 2001:db8:2::/64] [2001:db8:3:ab00::/56 2001:db8::9/128] [2001:db8::1 2001:db8::2] 2001:db8::ff"
+	if got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if ev.Inside.IsValid() {
+		t.Errorf("an IPv6 session got the inside address %v", ev.Inside)
+	}
+}
+
+func TestManyPrefixesAreBounded_ACCT29(t *testing.T) {
+	var many [][]byte
+	for i := range 200 {
+		many = append(many, attribute(97, []byte{0, 32, 0x20, 1, 0xd, byte(i)}))
+	}
+	if got := len(eventsOf(t, many...)[0].FramedIPv6Prefixes); got != 16 {
+		t.Errorf("%d prefixes kept, want 16", got)
+	}
+}
+
+func TestMultilink_SES20(t *testing.T) {
+	ev := eventsOf(t, attribute(rfc2866.AcctMultiSessionID_Type, []byte("bundle\x00")), number(rfc2866.AcctLinkCount_Type, 2))[0]
+	if ev.MultiSessionID != "bundle\x00" || ev.LinkCount != 2 {
+		t.Errorf("event is %+v", ev)
+	}
+}
+
+func TestServices_SES21(t *testing.T) {
+	vsa := func(vendor uint32, inner ...[]byte) []byte {
+		return attribute(26, append(radius.NewInteger(vendor), bytes.Join(inner, nil)...))
+	}
+	parent := attribute(1, []byte("parent-session-id=0000A5C"))
+	cases := []struct {
+		name    string
+		vsa     []byte
+		service bool
+		parent  string
+	}{
+		{"none", nil, false, ""},
+		{"Juniper", vsa(4874, attribute(83, []byte("video"))), true, ""},
+		{"Juniper, nameless", vsa(4874, attribute(83, nil)), false, ""},
+		{"Juniper, other", vsa(4874, attribute(1, []byte("vr"))), false, ""},
+		{"Cisco", vsa(9, parent), true, "0000A5C"},
+		{"Cisco, second in its attribute", vsa(9, attribute(1, []byte("connect-progress=Call Up")), parent), true, "0000A5C"},
+		{"Cisco, other", vsa(9, attribute(1, []byte("parent-session=1"))), false, ""},
+		{"Cisco, not a pair", vsa(9, attribute(2, []byte("parent-session-id=1"))), false, ""},
+		{"another vendor", vsa(10, parent, attribute(83, []byte("x"))), false, ""},
+		{"cut off", vsa(9, parent[:10]), false, ""},
+		{"length 0", vsa(9, []byte{1, 0}, parent), false, ""},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			ev := eventsOf(t, c.vsa)[0]
+			if ev.Service != c.service || ev.ParentSessionID != c.parent {
+				t.Errorf("service %v of %q, want %v of %q", ev.Service, ev.ParentSessionID, c.service, c.parent)
+			}
+		})
 	}
 }

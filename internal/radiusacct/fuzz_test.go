@@ -3,7 +3,9 @@ package radiusacct
 import (
 	"bytes"
 	"encoding/binary"
+	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -106,6 +108,9 @@ func FuzzEvent(f *testing.F) {
 	f.Add(sample(8, 6, 255, 255, 255, 254, 55, 6, 0, 0, 0, 0, 41, 6, 255, 255, 255, 255)[headerLength:])
 	f.Add([]byte{40, 6, 0, 0, 0, 7})
 	f.Add([]byte{40, 6, 0, 0, 0, 1, 44, 4, 0, 255, 95, 18, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1})
+	f.Add(sample(8, 6, 100, 64, 0, 8, 8, 6, 0, 0, 0, 0, 8, 6, 100, 64, 0, 7, 97, 8, 0, 32, 0x20, 1, 0xd, 0xb8, 123, 4, 0, 0)[headerLength:])
+	f.Add(sample(append([]byte{26, 26, 0, 0, 0, 9, 1, 20}, "parent-session-id="...)...)[headerLength:])
+	f.Add(sample(26, 9, 0, 0, 0x13, 0x0a, 83, 3, 'v', 50, 3, 'm', 51, 6, 0, 0, 0, 2)[headerLength:])
 	source, arrival := netip.MustParseAddr("192.0.2.9"), time.Unix(1_700_000_000, 0)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > radius.MaxPacketLength-headerLength {
@@ -120,12 +125,13 @@ func FuzzEvent(f *testing.F) {
 			return
 		}
 		var d decoder
-		ev := d.decode(&a, kind, "client", source, arrival)
+		ev, more := d.decode(&a, kind, "client", source, arrival)
 		attrs, err := radius.ParseAttributes(b)
 		if err != nil {
 			t.Fatal(err)
 		}
 		checkEvent(t, ev, &radius.Packet{Attributes: attrs})
+		checkAddresses(t, append(more, ev))
 		if ev.At.Before(arrival.Add(-49*time.Hour)) || ev.At.After(arrival.Add(6*time.Minute)) {
 			t.Fatalf("event time %v is absurd", ev.At)
 		}
@@ -144,11 +150,28 @@ func checkEvent(t *testing.T, ev subscriber.Event, p *radius.Packet) {
 		ev.TerminateCause != uint32(rfc2866.AcctTerminateCause_Get(p)) {
 		t.Fatalf("numbers differ: %+v", ev)
 	}
-	if framed := rfc2865.FramedIPAddress_Get(p); ev.Inside.IsValid() && !framed.Equal(ev.Inside.AsSlice()) {
-		t.Fatalf("inside address %v, want %v", ev.Inside, framed)
+	if framed, err := rfc2865.FramedIPAddress_Gets(p); err == nil && ev.Inside.IsValid() &&
+		!slices.ContainsFunc(framed, func(ip net.IP) bool { return ip.Equal(ev.Inside.AsSlice()) }) {
+		t.Fatalf("inside address %v, want one of %v", ev.Inside, framed)
 	}
 	if ev.Client != "client" || ev.NAS == "" {
 		t.Fatalf("nobody sent it: %+v", ev)
+	}
+}
+
+// checkAddresses demands events that differ in their address alone, one for
+// each address.
+func checkAddresses(t *testing.T, events []subscriber.Event) {
+	t.Helper()
+	seen := make(map[netip.Addr]bool)
+	for _, ev := range events {
+		seen[ev.Inside] = true
+		if len(events) > 1 && !slices.Contains(ev.Addresses, ev.Inside) {
+			t.Fatalf("%v is not among %v", ev.Inside, ev.Addresses)
+		}
+	}
+	if len(seen) != len(events) || len(events) > 1 && len(events) != len(events[0].Addresses) {
+		t.Fatalf("%d events, %d addresses", len(events), len(seen))
 	}
 }
 

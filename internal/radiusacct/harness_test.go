@@ -121,6 +121,18 @@ func (o *observer) Request(client, kind, result string, took time.Duration) {
 	o.change = make(chan struct{})
 }
 
+func (o *observer) ConnectionOpened(client string)         { o.note("opened/" + client) }
+func (o *observer) ConnectionClosed(client, cause string)  { o.note("closed/" + client + "/" + cause) }
+func (o *observer) ConnectionRefused(client, cause string) { o.note("refused/" + client + "/" + cause) }
+
+func (o *observer) note(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.counts[name]++
+	close(o.change)
+	o.change = make(chan struct{})
+}
+
 func (o *observer) count(name string) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -191,6 +203,8 @@ func start(t testing.TB, adjust ...func(*radiusacct.Options)) *lab {
 		Recorder: l.recorder,
 		Observer: l.observer,
 		Now:      l.clock.now,
+
+		StatusRate: 1 << 20, // tests probe with Status-Server
 	}
 	for _, f := range adjust {
 		f(&o)

@@ -20,14 +20,22 @@ type Recorder interface {
 	Record(ctx context.Context, events []subscriber.Event) []error
 }
 
-// An Observer counts requests.
+// An Observer counts requests and connections. Calls come from several
+// goroutines and must not block.
 type Observer interface {
 	// Request is called once for each datagram, when its fate is known. Client
 	// is the configured name, empty when there is none; kind is one of the Type
 	// constants and result one of the Result constants. Took is the time from
-	// receipt to reply, 0 without a reply. Calls come from several goroutines
-	// and must not block.
+	// receipt to reply, 0 without a reply.
 	Request(client, kind, result string, took time.Duration)
+	// ConnectionOpened is called for each RadSec connection whose client is known.
+	ConnectionOpened(client string)
+	// ConnectionClosed is called when such a connection ends, with one of the
+	// Closed constants.
+	ConnectionClosed(client, cause string)
+	// ConnectionRefused is called for each other connection, with one of the
+	// Refused constants. Client is empty when there is none.
+	ConnectionRefused(client, cause string)
 }
 
 // Options configures a Server.
@@ -39,7 +47,15 @@ type Options struct {
 	Clients []Client
 	// Recorder takes the events. Required.
 	Recorder Recorder
-	// Observer counts requests. Optional.
+	// RadSec takes accounting over TLS too. Optional.
+	RadSec *RadSec
+	// Healthy tells why accounting cannot be recorded at present, nil when it
+	// can; Status-Server is unanswered meanwhile. It is called for each of them,
+	// from several goroutines, and must not block. The default is always healthy.
+	Healthy func() error
+	// IgnoreStatusServer leaves the Status-Server of all clients unanswered.
+	IgnoreStatusServer bool
+	// Observer counts requests and connections. Optional.
 	Observer Observer
 	// Logger is optional; the default discards.
 	Logger *slog.Logger
@@ -52,6 +68,9 @@ type Options struct {
 	// QueueLength bounds the requests of one client that wait for one worker;
 	// what exceeds it is dropped. The default is 2048.
 	QueueLength int
+	// StatusRate bounds the Status-Server of one client that are answered in a
+	// second; the default is 20.
+	StatusRate int
 	// CacheBytes bounds the duplicate cache of one client, in octets; the
 	// default is 32 MiB, about 80,000 replies.
 	CacheBytes int
@@ -68,8 +87,10 @@ func (o *Options) validate() error {
 		return errors.New("listen: no address given")
 	case o.Recorder == nil:
 		return errors.New("recorder is missing")
-	case o.Workers < 0, o.BatchSize < 0, o.QueueLength < 0, o.CacheBytes < 0, o.Grace < 0:
-		return errors.New("workers, batch size, queue length, cache bytes and grace cannot be negative")
+	case o.Workers < 0, o.BatchSize < 0, o.QueueLength < 0, o.StatusRate < 0, o.CacheBytes < 0, o.Grace < 0:
+		return errors.New("workers, batch size, queue length, status rate, cache bytes and grace cannot be negative")
+	case o.RadSec != nil:
+		return o.RadSec.validate()
 	}
 	return nil
 }
@@ -78,8 +99,15 @@ func (o *Options) setDefaults() {
 	setDefault(&o.Workers, max(4, runtime.GOMAXPROCS(0)))
 	setDefault(&o.BatchSize, 256)
 	setDefault(&o.QueueLength, 2048)
+	setDefault(&o.StatusRate, 20)
 	setDefault(&o.CacheBytes, 32<<20)
 	setDefault(&o.Grace, 5*time.Second)
+	if o.RadSec != nil {
+		o.RadSec = o.RadSec.withDefaults()
+	}
+	if o.Healthy == nil {
+		o.Healthy = func() error { return nil }
+	}
 	if o.Observer == nil {
 		o.Observer = nobody{}
 	}
@@ -102,3 +130,6 @@ func setDefault[T comparable](v *T, value T) {
 type nobody struct{}
 
 func (nobody) Request(string, string, string, time.Duration) {}
+func (nobody) ConnectionOpened(string)                       {}
+func (nobody) ConnectionClosed(string, string)               {}
+func (nobody) ConnectionRefused(string, string)              {}

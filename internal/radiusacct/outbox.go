@@ -45,3 +45,29 @@ func (o *outbox) flush() {
 	}
 	o.pending = 0
 }
+
+// A mailer sends replies whichever way they go. It belongs to one goroutine.
+type mailer struct{ outboxes []*outbox } // by socket
+
+func newMailer(s *Server) mailer {
+	var m mailer
+	for _, sock := range s.sockets {
+		m.outboxes = append(m.outboxes, newOutbox(sock, s.options.BatchSize, s.replyFailed))
+	}
+	return m
+}
+
+// add queues a reply for its socket, or gives it to its stream.
+func (m mailer) add(w way, reply []byte) {
+	if w.stream != nil {
+		w.stream.add(w, reply)
+		return
+	}
+	m.outboxes[w.socket].add(w, reply)
+}
+
+func (m mailer) flush() {
+	for _, o := range m.outboxes {
+		o.flush()
+	}
+}

@@ -10,18 +10,21 @@ import (
 
 // A request waits for the Recorder, or is with it.
 type request struct {
-	event    subscriber.Event
-	peer     *peer
-	secret   []byte // the one that authenticated it
-	exchange *exchange
-	way      way
-	kind     string // one of the Type constants
-	arrival  time.Time
+	event      subscriber.Event
+	more       []subscriber.Event // of the session's further addresses
+	peer       *peer
+	secret     []byte // the one that authenticated it
+	duplicates *duplicates
+	exchange   *exchange
+	way        way
+	kind       string // one of the Type constants
+	arrival    time.Time
 }
 
-// A way leads back to where a request came from.
+// A way leads back to where a request came from: a stream, or a socket.
 type way struct {
-	socket int // index among the server's sockets
+	stream *stream // nil for datagrams
+	socket int     // index among the server's sockets
 	to     net.Addr
 	oob    []byte // control message that selects the source address
 }
@@ -35,24 +38,30 @@ type lane struct{ waiting fifo[*request] }
 type queue struct {
 	laneLimit int
 
-	mu     sync.Mutex
-	some   sync.Cond
-	turns  fifo[*lane] // lanes where something waits
-	closed bool
+	mu      sync.Mutex
+	some    sync.Cond   // something waits, or nothing will
+	room    sync.Cond   // a lane is no longer full, or patience ended
+	turns   fifo[*lane] // lanes where something waits
+	hurried bool
+	closed  bool
 }
 
 func newQueue(laneLimit int) *queue {
 	q := &queue{laneLimit: laneLimit}
-	q.some.L = &q.mu
+	q.some.L, q.room.L = &q.mu, &q.mu
 	return q
 }
 
 // put appends a request to a lane of this queue, or reports that it is full.
-func (q *queue) put(l *lane, r *request) bool {
+// The patient wait until it is not, or until hurry.
+func (q *queue) put(l *lane, r *request, patient bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if l.waiting.count >= q.laneLimit {
-		return false
+	for l.waiting.count >= q.laneLimit {
+		if !patient || q.hurried {
+			return false
+		}
+		q.room.Wait()
 	}
 	l.waiting.push(r)
 	if l.waiting.count == 1 {
@@ -72,12 +81,23 @@ func (q *queue) take(batch []*request) []*request {
 	}
 	for q.turns.count > 0 && len(batch) < cap(batch) {
 		l := q.turns.pop()
+		if l.waiting.count == q.laneLimit {
+			q.room.Broadcast()
+		}
 		batch = append(batch, l.waiting.pop())
 		if l.waiting.count > 0 {
 			q.turns.push(l)
 		}
 	}
 	return batch
+}
+
+// hurry ends the patience of put.
+func (q *queue) hurry() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.hurried = true
+	q.room.Broadcast()
 }
 
 // close lets take return without requests once all are taken.

@@ -30,10 +30,10 @@ func TestQueueTakesTurns(t *testing.T) {
 	q := newQueue(100)
 	storm, calm := &peer{name: "storm", lanes: make([]lane, 1)}, &peer{name: "calm", lanes: make([]lane, 1)}
 	for range 50 {
-		q.put(&storm.lanes[0], &request{peer: storm})
+		q.put(&storm.lanes[0], &request{peer: storm}, false)
 	}
-	q.put(&calm.lanes[0], &request{peer: calm})
-	q.put(&calm.lanes[0], &request{peer: calm})
+	q.put(&calm.lanes[0], &request{peer: calm}, false)
+	q.put(&calm.lanes[0], &request{peer: calm}, false)
 	batch := q.take(make([]*request, 0, 4))
 	var names []string
 	for _, r := range batch {
@@ -48,11 +48,11 @@ func TestQueueBoundsEachClient(t *testing.T) {
 	q := newQueue(3)
 	lanes := make([]lane, 2)
 	for i := range 5 {
-		if ok := q.put(&lanes[0], &request{}); ok != (i < 3) {
+		if ok := q.put(&lanes[0], &request{}, false); ok != (i < 3) {
 			t.Errorf("put %d: %v", i, ok)
 		}
 	}
-	if !q.put(&lanes[1], &request{}) {
+	if !q.put(&lanes[1], &request{}, false) {
 		t.Error("one client's lane closed another's")
 	}
 }
@@ -66,7 +66,7 @@ func TestQueueKeepsOrder(t *testing.T) {
 	for s := range senders {
 		sending.Go(func() {
 			for i := range each {
-				q.put(&lanes[s], &request{way: way{socket: s}, event: eventNumber(i)})
+				q.put(&lanes[s], &request{way: way{socket: s}, event: eventNumber(i)}, false)
 			}
 		})
 	}

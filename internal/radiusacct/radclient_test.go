@@ -14,7 +14,7 @@ import (
 func radclient(t *testing.T, l *lab, command, secret, attributes string) (output string, ok bool) {
 	t.Helper()
 	testenv.Require(t, testenv.Radclient)
-	cmd := exec.Command("radclient", "-x", "-r", "1", "-t", "0.5", l.addr.String(), command, secret)
+	cmd := exec.Command("radclient", "-x", "-r", "1", "-t", "3", l.addr.String(), command, secret)
 	cmd.Stdin = strings.NewReader(attributes + "\n")
 	out, err := cmd.CombinedOutput()
 	return string(out), err == nil && strings.Contains(string(out), "Received Accounting-Response")

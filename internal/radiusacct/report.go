@@ -19,14 +19,14 @@ func (s *Server) unknownClient(source netip.AddrPort, now time.Time) {
 }
 
 // refused counts a request that gets no answer.
-func (s *Server) refused(d *datagram, kind string, f *fault) {
-	p := d.client.peer
+func (s *Server) refused(in *incoming, kind string, f *fault) {
+	p := in.client.peer
 	s.options.Observer.Request(p.name, kind, f.result, 0)
 	if f.routine() {
 		return
 	}
-	if suppressed, ok := p.complaints.allow(d.arrival); ok {
-		s.options.Logger.Warn("RADIUS request ignored", "client", p.name, "source", d.source,
+	if suppressed, ok := p.complaints.allow(in.arrival); ok {
+		s.options.Logger.Warn("RADIUS request ignored", "client", p.name, "source", in.source,
 			"result", f.result, "reason", f.reason, "suppressed", suppressed)
 	}
 }
@@ -45,4 +45,26 @@ func (s *Server) replyFailed(err error) {
 	if suppressed, ok := s.sendFails.allow(s.now()); ok {
 		s.options.Logger.Warn("reply not sent", "err", err, "suppressed", suppressed)
 	}
+}
+
+// acceptFailed notes that the system gave no connection.
+func (s *Server) acceptFailed(err error) {
+	if suppressed, ok := s.accepts.allow(s.now()); ok {
+		s.options.Logger.Error("RadSec connections not accepted", "err", err, "suppressed", suppressed)
+	}
+}
+
+// connectionRefused counts a connection that is not served.
+func (s *Server) connectionRefused(client string, source netip.AddrPort, cause string, err error) {
+	s.options.Observer.ConnectionRefused(client, cause)
+	if suppressed, ok := s.refusals.allow(s.now()); ok {
+		s.options.Logger.Warn("RadSec connection refused", "client", client, "source", source,
+			"cause", cause, "err", err, "suppressed", suppressed)
+	}
+}
+
+// connectionClosed counts a connection that was served.
+func (s *Server) connectionClosed(st *stream) {
+	s.options.Observer.ConnectionClosed(st.peer.name, st.cause)
+	s.options.Logger.Debug("RadSec connection closed", "client", st.peer.name, "source", st.source, "cause", st.cause)
 }

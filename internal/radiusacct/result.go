@@ -1,12 +1,12 @@
 package radiusacct
 
 // What became of a request, as handed to [Observer.Request]. Each stands for
-// one counter of RFC 4671 section 7; only ok, no_record and a duplicate whose
-// reply is known are answered.
+// one counter of RFC 4671 section 7; ok, no_record and duplicate are answered.
 const (
 	ResultOK               = "ok"                // recorded and answered (Responses)
 	ResultNoRecord         = "no_record"         // answered without a record: nothing in it is worth one (NoRecords)
-	ResultDuplicate        = "duplicate"         // answered from the cache, or still in progress (DupRequests)
+	ResultDuplicate        = "duplicate"         // answered from the cache (DupRequests and Responses)
+	ResultInProgress       = "in_progress"       // duplicate of a request that is being recorded (DupRequests)
 	ResultUnknownClient    = "unknown_client"    // source address belongs to no client (InvalidRequests)
 	ResultBadAuthenticator = "bad_authenticator" // Request or Message-Authenticator wrong or missing (BadAuthenticators)
 	ResultMalformed        = "malformed"         // lengths wrong, or a mandatory attribute missing (MalformedRequests)
@@ -32,29 +32,40 @@ const (
 type fault struct {
 	result string
 	reason string
+	// fatal faults leave no trust in what follows on the same connection (RFC
+	// 6613 section 2.6.4).
+	fatal bool
 }
 
 func (f *fault) Error() string { return f.reason }
 
 var (
-	errShortDatagram      = &fault{ResultMalformed, "datagram shorter than a RADIUS header"}
-	errLength             = &fault{ResultMalformed, "Length field below 20, above 4096 or beyond the datagram"}
-	errAttributeLength    = &fault{ResultMalformed, "attribute length below 2 or beyond the packet"}
-	errValueSize          = &fault{ResultMalformed, "attribute value of the wrong size for its type"}
-	errRepeated           = &fault{ResultMalformed, "attribute repeated that may occur once"}
-	errNoStatusType       = &fault{ResultMalformed, "no Acct-Status-Type"}
-	errNoSessionID        = &fault{ResultMalformed, "no Acct-Session-Id"}
-	errUnknownCode        = &fault{ResultUnknownType, "packet code is not served on an accounting port"}
-	errAuthenticator      = &fault{ResultBadAuthenticator, "Request Authenticator does not match the secret"}
-	errMessageAuth        = &fault{ResultBadAuthenticator, "Message-Authenticator does not match the secret"}
-	errMessageAuthMissing = &fault{ResultBadAuthenticator, "Message-Authenticator missing"}
-	errInProgress         = &fault{ResultDuplicate, "duplicate of a request in progress"}
-	errQueueFull          = &fault{ResultDropped, "too many requests of this client are waiting"}
-	errCacheFull          = &fault{ResultDropped, "too many requests of this client are in progress"}
+	errShortDatagram      = &fault{ResultMalformed, "datagram shorter than a RADIUS header", true}
+	errLength             = &fault{ResultMalformed, "Length field below 20, above 4096 or beyond the datagram", true}
+	errAttributeLength    = &fault{ResultMalformed, "attribute length below 2 or beyond the packet", true}
+	errValueSize          = &fault{ResultMalformed, "attribute value of the wrong size for its type", false}
+	errRepeated           = &fault{ResultMalformed, "attribute repeated that may occur once", false}
+	errManyAddresses      = &fault{ResultMalformed, "more Framed-IP-Address than a session can have", false}
+	errNoStatusType       = &fault{ResultMalformed, "no Acct-Status-Type", false}
+	errNoSessionID        = &fault{ResultMalformed, "no Acct-Session-Id", false}
+	errUnknownCode        = &fault{ResultUnknownType, "packet code is not served on an accounting port", false}
+	errStatusOff          = &fault{ResultUnknownType, "Status-Server is switched off", false}
+	errAuthenticator      = &fault{ResultBadAuthenticator, "Request Authenticator does not match the secret", true}
+	errMessageAuth        = &fault{ResultBadAuthenticator, "Message-Authenticator does not match the secret", true}
+	errMessageAuthMissing = &fault{ResultBadAuthenticator, "Message-Authenticator missing", false}
+	errInProgress         = &fault{ResultInProgress, "duplicate of a request in progress", false}
+	errQueueFull          = &fault{ResultDropped, "too many requests of this client are waiting", false}
+	errCacheFull          = &fault{ResultDropped, "too many requests of this client are in progress", false}
+	errStatusRate         = &fault{ResultDropped, "too many Status-Server of this client", false}
+	errUnhealthy          = &fault{ResultStoreFailed, "Status-Server while accounting cannot be recorded", false}
 )
 
 // routine reports whether the fault is everyday business under load, which
 // deserves a counter but no line in the log.
 func (f *fault) routine() bool {
-	return f.result == ResultDuplicate || f.result == ResultDropped
+	switch f.result {
+	case ResultInProgress, ResultDropped, ResultStoreFailed:
+		return true
+	}
+	return f == errStatusOff
 }

@@ -21,6 +21,7 @@ const sweepInterval = 5 * time.Second
 type Server struct {
 	options Options
 	sockets []*socket
+	radsec  *radsec // nil without
 	queues  []*queue
 	seed    maphash.Seed // of the choice of a worker
 
@@ -30,6 +31,8 @@ type Server struct {
 	strangers throttle // log lines about unknown clients
 	failures  throttle // log lines about refused records
 	sendFails throttle // log lines about replies that could not be sent
+	accepts   throttle // log lines about connections that could not be accepted
+	refusals  throttle // log lines about connections refused
 }
 
 // New binds the sockets and checks the clients. Requests wait in the kernel
@@ -53,6 +56,12 @@ func New(options Options) (*Server, error) {
 		}
 		s.sockets = append(s.sockets, sock)
 	}
+	if options.RadSec != nil {
+		var err error
+		if s.radsec, err = openRadSec(s, options.RadSec); err != nil {
+			return nil, errors.Join(fmt.Errorf("radiusacct: radsec: %w", err), s.Close())
+		}
+	}
 	return s, nil
 }
 
@@ -65,9 +74,21 @@ func (s *Server) Addrs() []netip.AddrPort {
 	return addrs
 }
 
+// RadSecAddrs returns the bound addresses in the order of Options.RadSec.Listen.
+func (s *Server) RadSecAddrs() []netip.AddrPort {
+	var addrs []netip.AddrPort
+	if s.radsec != nil {
+		for _, l := range s.radsec.listeners {
+			addrs = append(addrs, l.Addr().(*net.TCPAddr).AddrPort())
+		}
+	}
+	return addrs
+}
+
 // SetClients replaces the clients. What is known of a client whose name stays,
 // such as replies to its latest requests, is kept, and requests in progress are
-// answered under the secret that authenticated them. On error nothing changes.
+// answered under the secret that authenticated them. Connections of certificates
+// that are nobody's any more end. On error nothing changes.
 func (s *Server) SetClients(clients []Client) error {
 	s.reload.Lock()
 	defer s.reload.Unlock()
@@ -82,6 +103,9 @@ func (s *Server) SetClients(clients []Client) error {
 		return fmt.Errorf("radiusacct: %w", err)
 	}
 	s.clients.Store(table)
+	if s.radsec != nil {
+		s.radsec.revoke(table)
+	}
 	return nil
 }
 
@@ -112,10 +136,13 @@ func (s *Server) Run(ctx context.Context) error {
 	grace := time.AfterFunc(s.options.Grace, stop)
 	defer grace.Stop()
 	workers.Wait()
+	if s.radsec != nil {
+		s.radsec.drain(s.options.Grace)
+	}
 	return err
 }
 
-// receive reads all sockets until ctx ends or one of them fails.
+// receive reads all sockets and connections until ctx ends or a socket fails.
 func (s *Server) receive(ctx context.Context) error {
 	readers, ctx := errgroup.WithContext(ctx)
 	for _, sock := range s.sockets {
@@ -126,6 +153,9 @@ func (s *Server) receive(ctx context.Context) error {
 			}
 			return err
 		})
+	}
+	if s.radsec != nil {
+		readers.Go(func() error { s.radsec.run(ctx); return nil })
 	}
 	readers.Go(func() error {
 		s.sweep(ctx)
@@ -156,6 +186,12 @@ func (s *Server) interrupt() error {
 	for _, sock := range s.sockets {
 		errs = append(errs, sock.SetReadDeadline(time.Unix(1, 0)))
 	}
+	for _, q := range s.queues {
+		q.hurry()
+	}
+	if s.radsec != nil {
+		errs = append(errs, s.radsec.interrupt())
+	}
 	return errors.Join(errs...)
 }
 
@@ -167,13 +203,16 @@ func (s *Server) Close() error {
 			errs = append(errs, err)
 		}
 	}
+	if s.radsec != nil {
+		errs = append(errs, s.radsec.close())
+	}
 	return errors.Join(errs...)
 }
 
 // enqueue hands a request to the worker of its session.
-func (s *Server) enqueue(r *request) bool {
+func (s *Server) enqueue(r *request, patient bool) bool {
 	i := maphash.Comparable(s.seed, r.event.SessionID) % uint64(len(s.queues))
-	return s.queues[i].put(&r.peer.lanes[i], r)
+	return s.queues[i].put(&r.peer.lanes[i], r, patient)
 }
 
 func (s *Server) now() time.Time { return s.options.Now() }

@@ -32,7 +32,7 @@ type socket struct {
 }
 
 func openSocket(listen string, index int) (*socket, error) {
-	network, err := networkOf(listen)
+	network, err := networkOf("udp", listen)
 	if err != nil {
 		return nil, err
 	}
@@ -50,23 +50,24 @@ func openSocket(listen string, index int) (*socket, error) {
 }
 
 // networkOf keeps IPv6 sockets to IPv6, so that "0.0.0.0:1813" and "[::]:1813"
-// can stand beside each other; only an empty host means both.
-func networkOf(listen string) (string, error) {
+// can stand beside each other; only an empty host means both families of the
+// transport, "udp" or "tcp".
+func networkOf(transport, listen string) (string, error) {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
 		return "", err
 	}
 	if host == "" {
-		return "udp", nil
+		return transport, nil
 	}
 	addr, err := netip.ParseAddr(host)
 	switch {
 	case err != nil:
 		return "", err
 	case addr.Is4():
-		return "udp4", nil
+		return transport + "4", nil
 	}
-	return "udp6", nil
+	return transport + "6", nil
 }
 
 func withDestinations(c *net.UDPConn) (batchConn, error) {

@@ -12,26 +12,23 @@ var errUnanswered = errors.New("the recorder did not say what became of the even
 
 // A worker records what waits in its queue, and answers what was recorded.
 type worker struct {
-	server   *Server
-	queue    *queue
-	batch    []*request
-	events   []subscriber.Event
-	signer   *signer
-	outboxes []*outbox // by socket
+	server *Server
+	queue  *queue
+	batch  []*request
+	events []subscriber.Event
+	signer *signer
+	mailer mailer
 }
 
 func newWorker(s *Server, q *queue) *worker {
-	w := &worker{
+	return &worker{
 		server: s,
 		queue:  q,
 		batch:  make([]*request, 0, s.options.BatchSize),
 		events: make([]subscriber.Event, 0, s.options.BatchSize),
 		signer: newSigner(),
+		mailer: newMailer(s),
 	}
-	for _, sock := range s.sockets {
-		w.outboxes = append(w.outboxes, newOutbox(sock, s.options.BatchSize, s.replyFailed))
-	}
-	return w
 }
 
 // run works until the queue is closed and empty.
@@ -47,24 +44,31 @@ func (w *worker) run(ctx context.Context) {
 }
 
 func (w *worker) serve(ctx context.Context, batch []*request) {
-	events := w.events
+	events := w.events[:0]
 	for _, r := range batch {
-		events = append(events, r.event)
+		events = append(append(events, r.event), r.more...)
 	}
+	w.events = events
 	errs := w.server.options.Recorder.Record(ctx, events)
-	for i, r := range batch {
-		if i >= len(errs) {
-			w.release(r, errUnanswered)
-		} else if errs[i] != nil {
-			w.release(r, errs[i])
+	for _, r := range batch {
+		n := min(1+len(r.more), len(errs))
+		if err := outcome(r, errs[:n]); err != nil {
+			w.release(r, err)
 		} else {
 			w.answer(r)
 		}
+		errs = errs[n:]
 	}
-	for _, o := range w.outboxes {
-		o.flush()
-	}
+	w.mailer.flush()
 	clear(events)
+}
+
+// outcome is nil if every event of the request was taken.
+func outcome(r *request, errs []error) error {
+	if len(errs) <= len(r.more) {
+		return errUnanswered
+	}
+	return errors.Join(errs...)
 }
 
 // answer signs and sends the reply to a recorded request, unless its sender
@@ -72,16 +76,16 @@ func (w *worker) serve(ctx context.Context, batch []*request) {
 func (w *worker) answer(r *request) {
 	x := r.exchange
 	w.signer.sign(x.reply, x.authenticator, r.secret)
-	if !r.peer.duplicates.complete(x, w.server.now()) {
+	if !r.duplicates.complete(x, w.server.now()) {
 		w.server.options.Observer.Request(r.peer.name, r.kind, ResultDropped, 0)
 		return
 	}
-	w.outboxes[r.way.socket].add(r.way, x.reply)
+	w.mailer.add(r.way, x.reply)
 	w.server.answered(r.peer, r.kind, ResultOK, r.arrival)
 }
 
 // release leaves a request unanswered and its retransmission welcome.
 func (w *worker) release(r *request, err error) {
-	r.peer.duplicates.abandon(r.exchange)
+	r.duplicates.abandon(r.exchange)
 	w.server.notRecorded(r, err)
 }

@@ -1,0 +1,35 @@
+package radiusacct
+
+// statusServer answers a Status-Server (RFC 5997 section 4.2): yes, accounting
+// is recorded here. While it is not, silence sends the NAS to another server.
+// The answer has no effect and is never cached: asking again means a new
+// question.
+func (n *intake) statusServer(in *incoming, p packet) *fault {
+	if n.server.options.IgnoreStatusServer || in.client.IgnoreStatusServer {
+		return errStatusOff
+	}
+	if err := n.attributes.parse(p.attributes()); err != nil {
+		return err
+	}
+	if n.attributes.messageAuth == nil {
+		return errMessageAuthMissing
+	}
+	secret := in.client.messageSecret(p, &n.attributes)
+	if secret == nil {
+		return errMessageAuth
+	}
+	// Only what is authentic counts against the rate, or else a forger could
+	// silence the client.
+	peer := in.client.peer
+	if !peer.statuses.take(in.arrival, n.server.options.StatusRate) {
+		return errStatusRate
+	}
+	if n.server.options.Healthy() != nil {
+		return errUnhealthy
+	}
+	reply := appendReply(nil, p, 0)
+	n.signer.sign(reply, p.authenticator(), secret)
+	n.replies.add(in.way, reply)
+	n.server.answered(peer, TypeStatusServer, ResultOK, in.arrival)
+	return nil
+}
