@@ -21,7 +21,8 @@ func TestEventTime_SES13(t *testing.T) {
 		{"a little ahead", t0.Add(5 * time.Minute), 0, t0.Add(5 * time.Minute)},
 		{"a day ahead", t0.Add(24 * time.Hour), 0, t0},
 		{"negative delay", time.Time{}, -time.Hour, t0},
-		{"absurd delay", time.Time{}, 1 << 32 * time.Second, t0.Add(-48 * time.Hour)},
+		{"absurd delay", time.Time{}, 1 << 32 * time.Second, t0},
+		{"longest delay", time.Time{}, 48 * time.Hour, t0.Add(-48 * time.Hour)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

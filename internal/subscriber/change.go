@@ -14,8 +14,25 @@ const (
 // the same atomic step as the record itself. The feed's order is the order in
 // which the database took the changes.
 type Change struct {
-	ID     string // feed entry identifier, "milliseconds-sequence"
+	ID     string // feed entry identifier, "milliseconds-sequence"; changes of several records may share one
 	Kind   ChangeKind
 	Reason Reason // set for Deleted
 	Record Record // the record after the change; for Deleted the last known one (Key always set)
+
+	// Partial marks an Updated whose Record holds no more than its Key and what
+	// an Interim-Update changes: UpdatedAt, ExpiresAt, InputOctets, OutputOctets
+	// and Version. The rest is as it was, see Onto.
+	Partial bool
+}
+
+// Onto returns the record after the change, given the one before.
+func (c *Change) Onto(before *Record) Record {
+	if !c.Partial {
+		return c.Record
+	}
+	r := *before
+	r.UpdatedAt, r.ExpiresAt = c.Record.UpdatedAt, c.Record.ExpiresAt
+	r.InputOctets, r.OutputOctets = c.Record.InputOctets, c.Record.OutputOctets
+	r.Version = c.Record.Version
+	return r
 }

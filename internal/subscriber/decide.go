@@ -28,10 +28,14 @@ func (d *Decision) Writes() bool {
 // Decide says what an accounting event does to what the database holds. It is
 // pure, and deciding an event twice is harmless.
 func Decide(v View, ev Event) Decision {
+	if ev.Service {
+		return Decision{Verdict: ServiceIgnored} // SES-21
+	}
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		return decideRestart(v.Restart, ev)
 	}
-	s := newSurvey(&v, &ev)
+	s := survey{view: &v, ev: &ev, session: v.Session}
+	s.classify()
 	switch sessionRules[v.Scope][s.standing][ev.Kind-EventStart] {
 	case StepBegin:
 		return s.begin()
@@ -116,13 +120,20 @@ func (s *survey) end(d *Decision) {
 	}
 }
 
+// evicted ends the holder's session at the time it was last heard of: if it went
+// to another address meanwhile, what it says there is newer.
 func (s *survey) evicted() Ending {
-	return NewEnding(*s.view.Holder, ReasonSuperseded, s.start)
+	return NewEnding(*s.view.Holder, ReasonSuperseded, s.view.Holder.UpdatedAt)
 }
 
 func (s *survey) close() Decision {
 	d := s.note()
-	if s.own != nil {
+	switch {
+	case s.own == nil:
+	case len(s.own.Links) > 1:
+		r := s.merged().without(s.ev.AcctSessionID)
+		d.Verdict, d.Put = Unlinked, &r
+	default:
 		d.Verdict = Stopped
 		d.Delete = []Ending{{Record: s.merged(), Reason: ReasonStop}}
 	}

@@ -30,6 +30,25 @@ type Event struct {
 	InputOctets      uint64
 	OutputOctets     uint64
 	TerminateCause   uint32 // Acct-Terminate-Cause of a Stop; 0 when absent
+
+	// Addresses holds all addresses of a session that was reported with more
+	// than one Framed-IP-Address, in the NAS's order; else it is nil. Such a
+	// report makes one event for each of them, alike but for Inside: all are the
+	// session's at once, and none of them takes the place of another.
+	Addresses []netip.Addr
+
+	// What the session has of IPv6, for the record alone: it is not translated.
+	FramedIPv6Addresses []netip.Addr   // Framed-IPv6-Address (RFC 6911)
+	FramedIPv6Prefixes  []netip.Prefix // Framed-IPv6-Prefix (RFC 3162), without host bits
+	DelegatedPrefixes   []netip.Prefix // Delegated-IPv6-Prefix (RFC 4818), without host bits
+
+	MultiSessionID string // raw octets of Acct-Multi-Session-Id, which links of one multilink share; "" when absent
+	LinkCount      uint32 // Acct-Link-Count: links that the multilink ever had; 0 when absent
+
+	// Service marks the accounting of one service or flow within a subscriber's
+	// session, which begins and ends while the subscriber is online.
+	Service         bool
+	ParentSessionID string // raw octets of the Acct-Session-Id of the session around a Service; "" when not told
 }
 
 // Reason tells why a subscriber record ended.

@@ -12,12 +12,17 @@ const (
 
 // EventTime returns when an accounting event happened: its Event-Timestamp (RFC
 // 2869 section 5.3, zero when absent) if that is plausible at the packet's
-// arrival, otherwise the arrival less Acct-Delay-Time (RFC 2866 section 5.2).
+// arrival, otherwise the arrival less Acct-Delay-Time (RFC 2866 section 5.2). An
+// absurd delay counts as none: a FreeRADIUS detail relay makes one of a wrong
+// clock, and a Start that looked two days old would be refused its address.
 func EventTime(arrival, stamp time.Time, delay time.Duration) time.Time {
 	if plausible(arrival, stamp) {
 		return stamp
 	}
-	return arrival.Add(-min(max(delay, 0), oldestStamp))
+	if delay < 0 || delay > oldestStamp {
+		return arrival
+	}
+	return arrival.Add(-delay)
 }
 
 func plausible(arrival, stamp time.Time) bool {

@@ -9,6 +9,7 @@ const (
 	HoldingFree      Holding = iota // nobody
 	HoldingOwn                      // the session itself
 	HoldingAdoptable                // a record that waits for its session
+	HoldingLink                     // another link of the session's multilink
 	HoldingOlder                    // another session, which began no later
 	HoldingNewer                    // another session, which began later
 	holdings
@@ -23,6 +24,8 @@ func (s *survey) hold() Holding {
 		return HoldingOwn
 	case s.adoptable(holder):
 		return HoldingAdoptable
+	case s.ev.joins(holder):
+		return HoldingLink
 	case holder.StartedAt.After(s.start):
 		return HoldingNewer
 	}
@@ -30,10 +33,11 @@ func (s *survey) hold() Holding {
 }
 
 // adoptable reports whether the record has no accounting session of its own and
-// may be the event's: written back from a binding, or put by hand for this user.
+// may be the event's: written back from a binding, put by hand for this user, or
+// left by a session that now tells of more addresses or fewer.
 func (s *survey) adoptable(r *Record) bool {
 	switch {
-	case r.anonymous():
+	case r.anonymous(), r.besideLeg(s.ev.SessionID):
 		return true
 	case r.Unconfirmed:
 		return r.UserName == "" || s.ev.UserName == "" || r.UserName == s.ev.UserName

@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -20,6 +21,19 @@ type SessionID struct {
 	Client        string // configured name of the RADIUS client; "" for records put by hand
 	NAS           string // NAS-Identifier, else NAS-IP(v6)-Address, else the packet's source
 	AcctSessionID string // raw octets of Acct-Session-Id
+
+	// Leg tells apart what one session has at once on several addresses; zero
+	// for a session with one address.
+	Leg netip.Addr
+}
+
+// NASOnly is the identity without its session.
+func (id SessionID) NASOnly() SessionID { return SessionID{Client: id.Client, NAS: id.NAS} }
+
+// besideLeg reports whether both are of one accounting session.
+func (id SessionID) besideLeg(other SessionID) bool {
+	id.Leg, other.Leg = netip.Addr{}, netip.Addr{}
+	return id == other
 }
 
 // Record is what the database knows of one online subscriber.
@@ -34,6 +48,18 @@ type Record struct {
 	ExpiresAt        time.Time  // when the database forgets the record; zero means never
 	InputOctets      uint64     // from the subscriber (RFC 2866 5.3, with 2869 5.1 gigawords)
 	OutputOctets     uint64     // to the subscriber (RFC 2866 5.4, with 2869 5.2 gigawords)
+
+	// What the session has of IPv6, told and not translated (ACCT-29).
+	FramedIPv6Addresses []netip.Addr
+	FramedIPv6Prefixes  []netip.Prefix
+	DelegatedPrefixes   []netip.Prefix
+
+	// MultiSessionID is the Acct-Multi-Session-Id of a multilink, and Links the
+	// Acct-Session-Ids of its links that are online, in the order in which they
+	// came (SES-20). The SessionID stays that of the link that came first; the
+	// octets are those of the link last heard of.
+	MultiSessionID string
+	Links          []string
 
 	// Unconfirmed marks a record that sessiond wrote back from a binding after
 	// the database lost it; the next accounting event clears it.
@@ -53,6 +79,18 @@ type Record struct {
 func (r *Record) SameSession(o *Record) bool {
 	return agree(r.Client, o.Client) && agree(r.NAS, o.NAS) &&
 		agree(r.AcctSessionID, o.AcctSessionID) && agree(r.UserName, o.UserName)
+}
+
+// RefreshedOnly reports whether the next record differs from this one in no
+// more than a Partial change tells.
+func (r *Record) RefreshedOnly(next *Record) bool {
+	return r.Key == next.Key && r.SessionID == next.SessionID &&
+		r.UserName == next.UserName && r.CallingStationID == next.CallingStationID &&
+		r.NASAddress == next.NASAddress && r.StartedAt == next.StartedAt && r.Unconfirmed == next.Unconfirmed &&
+		r.MultiSessionID == next.MultiSessionID && slices.Equal(r.Links, next.Links) &&
+		slices.Equal(r.FramedIPv6Addresses, next.FramedIPv6Addresses) &&
+		slices.Equal(r.FramedIPv6Prefixes, next.FramedIPv6Prefixes) &&
+		slices.Equal(r.DelegatedPrefixes, next.DelegatedPrefixes)
 }
 
 func agree(a, b string) bool { return a == "" || b == "" || a == b }

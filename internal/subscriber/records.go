@@ -33,12 +33,17 @@ func (s *survey) record() Record {
 	} else if s.holding == HoldingAdoptable {
 		r = *s.view.Holder
 		r.SessionID = ev.SessionID
+	} else if s.holding == HoldingLink {
+		r = *s.view.Holder
 	}
 	r.Key = Key{Group: s.view.Group, Inside: ev.Inside}
 	r.ExpiresAt, r.Unconfirmed = time.Time{}, false
-	r.StartedAt = s.start
+	if s.holding != HoldingLink {
+		r.StartedAt = s.start
+	}
 	r.UpdatedAt = later(ev.At, r.UpdatedAt)
 	r.learn(ev)
+	r.link(ev)
 	return r
 }
 
@@ -46,14 +51,16 @@ func (s *survey) record() Record {
 // fills gaps only (I4).
 func (s *survey) merged() Record {
 	r := *s.own
-	r.SessionID = s.ev.SessionID
 	r.Unconfirmed, r.ExpiresAt = false, time.Time{}
-	r.StartedAt = s.start
+	if len(r.Links) == 0 {
+		r.SessionID, r.StartedAt = s.ev.SessionID, s.start
+	}
 	if s.ev.At.Before(r.UpdatedAt) {
 		return r
 	}
 	r.UpdatedAt = s.ev.At
 	r.learn(s.ev)
+	r.link(s.ev)
 	return r
 }
 
@@ -65,11 +72,24 @@ func (r *Record) learn(ev *Event) {
 	if ev.NASAddress.IsValid() {
 		r.NASAddress = ev.NASAddress
 	}
+	r.learnIPv6(ev)
 	if ev.InputOctets != 0 {
 		r.InputOctets = ev.InputOctets
 	}
 	if ev.OutputOctets != 0 {
 		r.OutputOctets = ev.OutputOctets
+	}
+}
+
+func (r *Record) learnIPv6(ev *Event) {
+	if len(ev.FramedIPv6Addresses) > 0 {
+		r.FramedIPv6Addresses = ev.FramedIPv6Addresses
+	}
+	if len(ev.FramedIPv6Prefixes) > 0 {
+		r.FramedIPv6Prefixes = ev.FramedIPv6Prefixes
+	}
+	if len(ev.DelegatedPrefixes) > 0 {
+		r.DelegatedPrefixes = ev.DelegatedPrefixes
 	}
 }
 

@@ -17,6 +17,8 @@ const (
 // A row says what a Start, an Interim-Update and a Stop do.
 type row [3]Step
 
+//go:generate go test . -run RulesDocument -update
+
 // sessionRules is the table that runs: for each scope and standing, the step of
 // each kind of event. Accounting-On and -Off do not look at sessions: they
 // leave a mark (Restart) behind which the older sessions are swept.
@@ -79,6 +81,7 @@ var addressRules = [holdings]addressRule{
 	HoldingFree:      {grant: true, announce: true, verdict: Opened},
 	HoldingOwn:       {grant: true, verdict: Refreshed},
 	HoldingAdoptable: {grant: true, verdict: Adopted},
+	HoldingLink:      {grant: true, verdict: Linked}, // SES-20
 	HoldingOlder:     {grant: true, evict: true, announce: true, verdict: TookOver},
 	HoldingNewer:     {verdict: Held}, // SES-14
 }

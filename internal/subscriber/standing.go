@@ -121,6 +121,8 @@ func (s *survey) interimAgainstClosed() Standing {
 		return StandingLater
 	case known.Reason.lapses() && s.ev.At.After(known.End):
 		return StandingLapsed
+	case known.Reason == ReasonSuperseded && s.moved() && s.ev.At.After(known.End):
+		return StandingLapsed // another took the address that it had left
 	}
 	return StandingEnded
 }

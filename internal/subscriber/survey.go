@@ -23,8 +23,8 @@ type survey struct {
 	holding  Holding
 }
 
-func newSurvey(v *View, ev *Event) *survey {
-	s := &survey{view: v, ev: ev, session: v.Session}
+// classify sees how the event stands in its surroundings.
+func (s *survey) classify() {
 	s.own = s.findOwn()
 	s.standing = s.stand()
 	s.start = s.startFor(s.standing)
@@ -32,14 +32,13 @@ func newSurvey(v *View, ev *Event) *survey {
 		s.start = s.floor
 	}
 	s.holding = s.hold()
-	return s
 }
 
 // findOwn finds the record of the event's session. The record is what counts:
 // where the session's own state is lost, it is read off the record.
 func (s *survey) findOwn() *Record {
 	holder := s.view.Holder
-	if holder != nil && (holder.SessionID == s.ev.SessionID || s.ev.Kind == EventStop && s.stoppable(holder)) {
+	if holder != nil && (holder.belongsTo(s.ev.SessionID) || s.ev.Kind == EventStop && s.stoppable(holder)) {
 		if s.session.Phase == Unknown {
 			s.session = SessionState{Phase: Open, Inside: holder.Inside, Start: holder.StartedAt, UserName: holder.UserName}
 		}
@@ -48,7 +47,7 @@ func (s *survey) findOwn() *Record {
 		}
 	}
 	current := s.view.Current
-	if current != nil && s.session.Phase == Open && current.SessionID == s.ev.SessionID {
+	if current != nil && s.session.Phase == Open && current.belongsTo(s.ev.SessionID) {
 		return current
 	}
 	return nil

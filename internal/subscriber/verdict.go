@@ -11,6 +11,8 @@ const (
 	Opened                         // a record was created
 	Refreshed                      // the session's record was refreshed
 	Adopted                        // a record without a session of its own became this session's
+	Linked                         // another link of a multilink came up
+	Unlinked                       // a link of a multilink ended, and not the last
 	Moved                          // the session changed its address
 	TookOver                       // a record was created, another session's on that address ended
 	Stopped                        // the session's record was deleted
@@ -22,13 +24,16 @@ const (
 	Held                           // ignored: a newer session holds the address
 	Restarted                      // a restart of a NAS was recorded
 	RestartRepeated                // ignored: that restart is known
+	ServiceIgnored                 // ignored: of a service within a session
+	ForeignNAS                     // ignored: a restart of a NAS that only another client reports
 )
 
 var verdictNames = [...]string{
-	NotHere: "not_here", Opened: "opened", Refreshed: "refreshed", Adopted: "adopted",
+	NotHere: "not_here", Opened: "opened", Refreshed: "refreshed", Adopted: "adopted", Linked: "linked", Unlinked: "unlinked",
 	Moved: "moved", TookOver: "took_over", Stopped: "stopped", Noted: "noted", Left: "left",
 	Stale: "stale", Ended: "ended", Outdated: "outdated", Held: "held",
 	Restarted: "restarted", RestartRepeated: "restart_repeated",
+	ServiceIgnored: "service_ignored", ForeignNAS: "foreign_nas",
 }
 
 // String returns the verdict as a metric label.

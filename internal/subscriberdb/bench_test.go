@@ -4,6 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,12 +18,19 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
+// benchRedis is a Redis as it is run. It does not rewrite its append-only file:
+// with so few records that would happen all the time.
+var benchRedis = []string{"--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"}
+
 // BenchmarkRecord is group commit: events per second by size of the batch. One
-// operation is one event. "cold" has nothing in the cache, as after a restart.
+// operation is one event. "cold" has nothing in the cache, as after a restart;
+// "mix" is a Start, two Interims and a Stop of each session. What an event costs
+// is told apart: go-µs is processor time of this process, redis-µs of Redis's
+// main thread.
 func BenchmarkRecord(b *testing.B) {
-	client := realRedis(b, "--appendonly", "yes", "--appendfsync", "everysec")
+	client := realRedis(b, benchRedis...)
 	for _, batch := range []int{1, 16, 128, 512} {
-		for _, kind := range []string{"start", "interim", "interim-cold", "start-stop"} {
+		for _, kind := range []string{"start", "interim", "interim-cold", "mix"} {
 			b.Run(fmt.Sprintf("%s/batch=%d", kind, batch), func(b *testing.B) {
 				benchmarkRecord(b, client, kind, batch)
 			})
@@ -26,31 +39,83 @@ func BenchmarkRecord(b *testing.B) {
 }
 
 func benchmarkRecord(b *testing.B, client redis.UniversalClient, kind string, batch int) {
-	if err := client.FlushAll(b.Context()).Err(); err != nil {
-		b.Fatal(err)
+	db := benchDB(b, client)
+	const sessions = 4096
+	if strings.HasPrefix(kind, "interim") {
+		for first := 0; first < sessions; first += 512 {
+			recordN(b, db, subscriber.EventStart, first, 512, 0)
+		}
 	}
-	db := newDB(b, client, func(o *Options) { o.Groups = o.Groups[:1] })
-	if kind == "interim" || kind == "interim-cold" {
-		recordN(b, db, subscriber.EventStart, 0, batch, 0)
-	}
+	used := startMeter(b, client)
 	b.ReportAllocs()
 	b.ResetTimer()
 	for n := 0; n < b.N; n += batch {
-		after := time.Duration(n+1) * time.Second
+		first, after := n%sessions, time.Duration(n/sessions+1)*time.Second
 		switch kind {
 		case "start":
 			recordN(b, db, subscriber.EventStart, n, batch, 0)
 		case "interim-cold":
 			db.cache = newCache(defaultCacheSize)
-			recordN(b, db, subscriber.EventInterim, 0, batch, after)
+			recordN(b, db, subscriber.EventInterim, first, batch, after)
 		case "interim":
-			recordN(b, db, subscriber.EventInterim, 0, batch, after)
-		case "start-stop":
-			recordN(b, db, subscriber.EventStart, n, batch/2+1, 0)
-			recordN(b, db, subscriber.EventStop, n, batch/2+1, time.Minute)
+			recordN(b, db, subscriber.EventInterim, first, batch, after)
+		case "mix":
+			some := n / 4 * 4 / batch * batch
+			phase := n / batch % 4
+			recordN(b, db, mixed[phase], some/4/batch*batch, batch, time.Duration(phase)*time.Minute)
 		}
 	}
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	used.report(b)
+}
+
+func benchDB(b *testing.B, client redis.UniversalClient) *DB {
+	b.Helper()
+	if err := client.FlushAll(b.Context()).Err(); err != nil {
+		b.Fatal(err)
+	}
+	return newDB(b, client, func(o *Options) { o.Groups = o.Groups[:1] })
+}
+
+// BenchmarkRecordTogether is what several workers do at once, with small batches
+// that are merged on their way.
+func BenchmarkRecordTogether(b *testing.B) {
+	client := realRedis(b, benchRedis...)
+	for _, kind := range []string{"interim", "mix"} {
+		for _, workers := range []int{2, 8, 32} {
+			b.Run(fmt.Sprintf("%s/workers=%d/batch=32", kind, workers), func(b *testing.B) {
+				benchmarkTogether(b, client, kind, workers, 32)
+			})
+		}
+	}
+}
+
+func benchmarkTogether(b *testing.B, client redis.UniversalClient, kind string, workers, batch int) {
+	db := benchDB(b, client)
+	for w := range workers {
+		recordN(b, db, subscriber.EventStart, w*batch, batch, 0)
+	}
+	used := startMeter(b, client)
+	b.ReportAllocs()
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := range b.N / workers / batch {
+				what, first := subscriber.EventInterim, w*batch
+				if kind == "mix" {
+					what, first = mixed[i%4], (1+i/4)*workers*batch+w*batch
+				}
+				recordN(b, db, what, first, batch, time.Duration(i+1)*time.Second)
+			}
+		})
+	}
+	wg.Wait()
+	used.report(b)
+}
+
+// mixed is the life of a session in the mix.
+var mixed = [...]subscriber.EventKind{
+	subscriber.EventStart, subscriber.EventInterim, subscriber.EventInterim, subscriber.EventStop,
 }
 
 // recordN records one event for each of n subscribers in one batch.
@@ -60,10 +125,12 @@ func recordN(b *testing.B, db *DB, kind subscriber.EventKind, first, n int, afte
 	for i := range events {
 		k := (first + i) % 65536
 		events[i] = event(kind, fmt.Sprintf("%08x", first+i), netip.AddrFrom4([4]byte{100, 64, byte(k >> 8), byte(k)}), after)
+		events[i].InputOctets, events[i].OutputOctets = uint64(after), uint64(after)*7
 	}
 	for _, err := range db.Record(context.Background(), events) {
 		if err != nil {
-			b.Fatal(err)
+			b.Error(err)
+			return
 		}
 	}
 }
@@ -72,7 +139,7 @@ func recordN(b *testing.B, db *DB, kind subscriber.EventKind, first, n int, afte
 // script that updates a hash with a TTL and a stream, in pipelines of 512. The
 // distance of BenchmarkRecord to it is the price of the rules.
 func BenchmarkBareScript(b *testing.B) {
-	client := realRedis(b, "--appendonly", "yes", "--appendfsync", "everysec")
+	client := realRedis(b, benchRedis...)
 	bare := redis.NewScript(`
 redis.call('HGET', KEYS[1], 'version')
 local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'record', ARGV[1])
@@ -82,6 +149,7 @@ return 1`)
 	if err := bare.Load(b.Context(), client).Err(); err != nil {
 		b.Fatal(err)
 	}
+	used := startMeter(b, client)
 	b.ResetTimer()
 	for n := 0; n < b.N; n += pipelineLimit {
 		pipe := client.Pipeline()
@@ -93,5 +161,52 @@ return 1`)
 			b.Fatal(err)
 		}
 	}
+	used.report(b)
+}
+
+// meter measures the processor time of both sides.
+type meter struct {
+	pid        string
+	own, redis time.Duration
+}
+
+func startMeter(b *testing.B, client redis.UniversalClient) *meter {
+	b.Helper()
+	m := &meter{}
+	for line := range strings.Lines(client.Info(b.Context(), "server").Val()) {
+		if pid, ok := strings.CutPrefix(strings.TrimSpace(line), "process_id:"); ok {
+			m.pid = pid
+		}
+	}
+	m.own, m.redis = ownTime(), threadTime(m.pid)
+	return m
+}
+
+func (m *meter) report(b *testing.B) {
+	b.StopTimer()
+	per := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(b.N) }
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(per(ownTime()-m.own), "go-µs/event")
+	b.ReportMetric(per(threadTime(m.pid)-m.redis), "redis-µs/event")
+}
+
+// ownTime is the processor time of this process; 0 if it cannot be told.
+func ownTime() time.Duration {
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		return 0
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+}
+
+// threadTime is the time that a process's main thread was on a processor; 0 if
+// it cannot be told.
+func threadTime(pid string) time.Duration {
+	text, err := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "schedstat"))
+	if err != nil {
+		return 0
+	}
+	on, _, _ := strings.Cut(string(text), " ")
+	ns, _ := strconv.ParseInt(on, 10, 64)
+	return time.Duration(ns)
 }

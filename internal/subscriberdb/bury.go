@@ -14,9 +14,9 @@ import (
 
 // Bury announces the end of records that others removed from Redis, or that
 // expired there: each gets one Deleted change, whoever asks and how often. A
-// record that exists, and one whose end is announced already, is left alone. A
-// record that had come to its time ended ReasonExpired, whatever the caller
-// thinks. It returns ErrSuspect, and announces nothing more, when the marker is
+// record that exists, and one whose end is announced already, is left alone.
+// With ReasonNone, for a caller who does not know, a record that may have come to
+// its time ended ReasonExpired, any other ReasonRemovedInDatabase. It returns ErrSuspect, and announces nothing more, when the marker is
 // missing.
 func (db *DB) Bury(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
 	for len(keys) > 0 {
@@ -37,16 +37,15 @@ func (db *DB) buryBatch(ctx context.Context, keys []subscriber.Key, why subscrib
 	if graves, err = db.unannounced(ctx, graves); err != nil {
 		return err
 	}
-	calls := make([]*call, len(graves))
+	calls := make([]redis.Cmder, len(graves))
 	for i, g := range graves {
-		calls[i] = g.call(db)
+		calls[i] = g.call(ctx, db)
 	}
-	db.run(ctx, calls)
+	if err := db.exchange(ctx, calls); err != nil {
+		return err
+	}
 	for _, c := range calls {
-		if c.err != nil {
-			return c.err
-		}
-		if done, _ := c.reply.(int64); done < 0 {
+		if done, _ := c.(*redis.Cmd).Val().(int64); done < 0 {
 			return ErrSuspect
 		}
 	}
@@ -98,17 +97,7 @@ func (g *grave) identify(db *DB, witness string) {
 	g.record = record
 }
 
-// clockSkew is how far Redis's clock and ours may be apart when we tell an
-// expired record from a removed one.
-const clockSkew = time.Second
-
-func expired(r *subscriber.Record, now time.Time) bool {
-	return !r.ExpiresAt.IsZero() && now.Add(clockSkew).After(r.ExpiresAt)
-}
-
-// addSessions adds what is remembered of the records' sessions. The state of an
-// open session outlives its record by TombstoneTTL: what is left of its time
-// tells whether the record had come to its own.
+// addSessions adds what is remembered of the records' sessions.
 func (db *DB) addSessions(ctx context.Context, graves []*grave) error {
 	pipe := db.client.Pipeline()
 	lines, ttls := make([]*redis.StringCmd, len(graves)), make([]*redis.DurationCmd, len(graves))
@@ -121,14 +110,30 @@ func (db *DB) addSessions(ctx context.Context, graves []*grave) error {
 	}
 	for i, g := range graves {
 		g.session = lines[i].Val()
-		if ttl := ttls[i].Val(); ttl >= 0 {
-			g.record.ExpiresAt = db.now().Add(ttl - db.tombstoneTTL)
-		}
-		if g.reason == subscriber.ReasonRemovedInDatabase && expired(&g.record, db.now()) {
-			g.reason = subscriber.ReasonExpired
+		if g.reason == subscriber.ReasonNone {
+			g.reason = db.reckonReason(g, ttls[i].Val())
 		}
 	}
 	return nil
+}
+
+// clockSkew is how far Redis's clock and ours may be apart when we tell an
+// expired record from a removed one.
+const clockSkew = time.Second
+
+// reckonReason tells a record that may have expired from one that cannot have.
+// What is left of the time of its session's state tells when that was last
+// written; the record lived for its time at least since then.
+func (db *DB) reckonReason(g *grave, left time.Duration) subscriber.Reason {
+	earliest, record := g.record.ExpiresAt, g.group.ttlOf(g.record.Client)
+	if left >= 0 && record > 0 {
+		sinceStored := 2*record + db.tombstoneTTL + db.restateAfter() - left
+		earliest = db.now().Add(record - sinceStored)
+	}
+	if earliest.IsZero() || db.now().Add(clockSkew).Before(earliest) {
+		return subscriber.ReasonRemovedInDatabase
+	}
+	return subscriber.ReasonExpired
 }
 
 // announcedWithin is how many feed entries back the end of a record is looked
@@ -163,26 +168,27 @@ func (db *DB) lastChanges(ctx context.Context, group string) (map[netip.Addr]sub
 	}
 	last := make(map[netip.Addr]subscriber.ChangeKind)
 	for _, entry := range entries {
-		c, ok := parseChange(group, entry)
-		if _, known := last[c.Record.Inside]; ok && !known {
-			last[c.Record.Inside] = c.Kind
+		for _, c := range appendChanges(nil, group, entry) {
+			if _, known := last[c.Record.Inside]; !known {
+				last[c.Record.Inside] = c.Kind
+			}
 		}
 	}
 	return last, nil
 }
 
-func (g *grave) call(db *DB) *call {
+func (g *grave) call(ctx context.Context, db *DB) *redis.Cmd {
 	r := &g.record
 	keys := []string{
 		recordKey(r.Group, r.Inside), markerKey(r.Group), onlineKey(r.Group), feedKey(r.Group),
-		nasIndexKey(r.Group, r.SessionID), sessionKey(r.Group, r.SessionID),
+		sessionKey(r.Group, r.SessionID),
 	}
-	tombstone := g.tombstone(db.now())
+	tombstone := g.tombstone(db.now().UTC())
 	args := []any{
-		r.Inside.String(), g.witness, db.feedLength, g.session, tombstone, milliseconds(db.tombstoneTTL),
+		r.Inside.String(), g.witness, db.feedLength, g.session, tombstone, db.tombstoneTTL.Milliseconds(),
 		g.reason.String(), recordText(r),
 	}
-	return &call{script: buryScript, keys: keys, args: args}
+	return newCall(ctx, buryScript, keys, args...)
 }
 
 // tombstone closes the session that was open at the address. An expired record
@@ -195,7 +201,7 @@ func (g *grave) tombstone(now time.Time) string {
 	g.record.StartedAt = state.Start
 	state.Phase, state.Reason, state.End = subscriber.Closed, g.reason, now
 	if g.reason == subscriber.ReasonExpired {
-		state.End = now.Add(-g.group.RecordTTL)
+		state.End = now.Add(-g.group.ttlOf(g.record.Client))
 	}
 	if state.End.Before(state.Start) {
 		state.End = state.Start

@@ -19,10 +19,11 @@ func (db *DB) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, 
 		return r, err
 	}
 	r.Inside = r.Inside.Unmap()
+	r.StartedAt, r.ExpiresAt = r.StartedAt.UTC(), r.ExpiresAt.UTC()
 	if at := db.groups.Load().of(r.Inside); at == nil || at.Name != g.Name {
 		return r, fmt.Errorf("address %v is not of group %q: %w", r.Inside, g.Name, ErrNoGroup)
 	}
-	r.UpdatedAt = db.now()
+	r.UpdatedAt = db.now().UTC()
 	if r.StartedAt.IsZero() {
 		r.StartedAt = r.UpdatedAt
 	}
@@ -46,7 +47,7 @@ func (db *DB) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.
 		if err != nil {
 			return nil, err
 		}
-		steps = append(steps, endStep(g, key, func(*subscriber.Record) bool { return true }, why, db.now()))
+		steps = append(steps, endStep(g, key, func(*subscriber.Record) bool { return true }, why, db.now().UTC()))
 	}
 	return db.endAll(ctx, steps)
 }
@@ -59,7 +60,7 @@ func endStep(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, 
 		}
 		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, why, at)}}
 	}
-	return &step{group: g, inside: key.Inside.Unmap(), blind: true, decide: decide}
+	return &step{group: g, inside: key.Inside.Unmap(), decide: decide}
 }
 
 // endBatch bounds the deletions of one pipeline, so that accounting gets its turn.

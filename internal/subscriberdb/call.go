@@ -2,88 +2,68 @@ package subscriberdb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// call is one command of a pipeline: a script, or a plain GET.
-type call struct {
-	script *redis.Script // nil for GET keys[0]
-	keys   []string
-	args   []any
-
-	reply any
-	err   error
-}
-
-// pipelineLimit bounds the calls of one round trip: what they are answered with
-// must be done before the client's read timeout.
+// pipelineLimit bounds the commands of one round trip: what they are answered
+// with must be done before the client's read timeout.
 const pipelineLimit = 512
 
-// run sends the calls in order, many in one round trip. A server that does not know
-// a script yet, or has forgotten it with its memory, is taught it and asked again.
-func (db *DB) run(ctx context.Context, calls []*call) {
-	for chunk := range slices.Chunk(calls, pipelineLimit) {
-		db.runChunk(ctx, chunk)
+// newCall makes the call of a script.
+func newCall(ctx context.Context, script *redis.Script, keys []string, args ...any) *redis.Cmd {
+	list := make([]any, 0, 3+len(keys)+len(args))
+	list = append(list, "evalsha", script.Hash(), len(keys))
+	for _, key := range keys {
+		list = append(list, key)
 	}
+	return redis.NewCmd(ctx, append(list, args...)...)
 }
 
-func (db *DB) runChunk(ctx context.Context, calls []*call) {
-	pipeline(ctx, db.client, calls)
-	again := unknownScripts(calls)
+// exchange sends the commands in order, many in one round trip, and returns the
+// first error. A server that does not know a script yet, or has forgotten it with
+// its memory, is taught it and asked again.
+func (db *DB) exchange(ctx context.Context, cmds []redis.Cmder) error {
+	var first error
+	for chunk := range slices.Chunk(cmds, pipelineLimit) {
+		if err := db.exchangeChunk(ctx, chunk); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+func (db *DB) exchangeChunk(ctx context.Context, cmds []redis.Cmder) error {
+	err := pipeline(ctx, db.client, cmds)
+	again := unknownScripts(cmds)
 	if len(again) == 0 {
-		return
+		return err
 	}
 	if err := db.loadScripts(ctx); err != nil {
 		for _, c := range again {
-			c.err = err
+			c.SetErr(err)
 		}
-		return
+		return err
 	}
-	pipeline(ctx, db.client, again)
+	return pipeline(ctx, db.client, again)
 }
 
-func pipeline(ctx context.Context, client redis.UniversalClient, calls []*call) {
+func pipeline(ctx context.Context, client redis.UniversalClient, cmds []redis.Cmder) error {
 	pipe := client.Pipeline()
-	cmds := make([]redis.Cmder, len(calls))
-	for i, c := range calls {
-		if c.script == nil {
-			cmds[i] = pipe.Get(ctx, c.keys[0])
-		} else {
-			cmds[i] = pipe.EvalSha(ctx, c.script.Hash(), c.keys, c.args...)
-		}
+	for _, cmd := range cmds {
+		_ = pipe.Process(ctx, cmd) // queues
 	}
 	_, err := pipe.Exec(ctx)
-	for i, c := range calls {
-		c.take(cmds[i], err)
-	}
+	return err
 }
 
-// take reads the command's own outcome. When the pipeline as a whole failed
-// before a reply, every command carries that error.
-func (c *call) take(cmd redis.Cmder, pipeErr error) {
-	c.reply, c.err = nil, cmd.Err()
-	switch cmd := cmd.(type) {
-	case *redis.StringCmd:
-		if errors.Is(c.err, redis.Nil) {
-			c.err = nil
-		}
-		c.reply = cmd.Val()
-	case *redis.Cmd:
-		c.reply = cmd.Val()
-		if c.err == nil && c.reply == nil {
-			c.err = fmt.Errorf("script was not answered: %w", pipeErr)
-		}
-	}
-}
-
-func unknownScripts(calls []*call) []*call {
-	var unknown []*call
-	for _, c := range calls {
-		if c.err != nil && redis.HasErrorPrefix(c.err, "NOSCRIPT") {
+func unknownScripts(cmds []redis.Cmder) []redis.Cmder {
+	var unknown []redis.Cmder
+	for _, c := range cmds {
+		if err := c.Err(); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+			c.SetErr(nil)
 			unknown = append(unknown, c)
 		}
 	}
@@ -92,7 +72,7 @@ func unknownScripts(calls []*call) []*call {
 
 func (db *DB) loadScripts(ctx context.Context) error {
 	return db.eachMaster(ctx, func(ctx context.Context, client redis.UniversalClient) error {
-		for _, s := range []*redis.Script{commitScript, buryScript, sweptScript} {
+		for _, s := range []*redis.Script{commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript} {
 			if err := s.Load(ctx, client).Err(); err != nil {
 				return fmt.Errorf("load script: %w", err)
 			}

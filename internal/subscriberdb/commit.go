@@ -1,132 +1,183 @@
 package subscriberdb
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// commit builds the arguments of commitScript for one step.
-type commit struct {
+// commitList builds the call of commitScript for several steps of one group.
+type commitList struct {
 	db   *DB
-	step *step
-	keys []string
+	keys []any
 	args []any
+	step *step
+	own  int // keys that belong to the step begin here
 }
 
-// newCommit starts with the step's conditions.
-func newCommit(db *DB, s *step) *commit {
-	c := &commit{db: db, step: s}
-	c.keys = append(make([]string, 0, 8), feedKey(s.group.Name), onlineKey(s.group.Name))
-	watches := s.watches(s.elsewhere())
-	c.args = append(make([]any, 0, 64), db.feedLength, len(watches))
-	for _, w := range watches {
-		c.args = append(c.args, w.kind, c.key(w.key), w.want)
+// commitArgs returns the call of commitScript for the steps of a batch.
+func commitArgs(db *DB, b *batch) []any {
+	c := &commitList{
+		db:   db,
+		keys: make([]any, 0, 3+2+4*len(b.steps)+48*len(b.steps)),
+		args: make([]any, 0, 1+48*len(b.steps)),
 	}
-	return c
+	c.keys = append(c.keys, "evalsha", commitScript.Hash(), 0, b.group.feed, b.group.online)
+	c.args = append(c.args, db.feedLength)
+	for _, s := range b.steps {
+		c.add(s)
+	}
+	c.keys[2] = len(c.keys) - 3
+	return append(c.keys, c.args...)
 }
 
-func (c *commit) call() *call { return &call{script: commitScript, keys: c.keys, args: c.args} }
+func (c *commitList) add(s *step) {
+	c.step, c.own = s, len(c.keys)
+	at := len(c.args)
+	c.args = append(c.args, 0)
+	claimed := c.conditions()
+	c.write(&s.decision, claimed)
+	c.args[at] = len(c.args) - at - 1
+}
+
+// conditions writes what the decision rests on, and reports whether the
+// session's state is written with its condition.
+func (c *commitList) conditions() (claimed bool) {
+	s := c.step
+	count := len(c.args)
+	c.args = append(c.args, 0)
+	n := 0
+	if s.usesRestart {
+		c.args = append(c.args, "s", c.key(s.keyRestart()), s.restart)
+		n++
+	}
+	if s.inside.IsValid() {
+		c.args = append(c.args, "v", c.key(s.keyRecord()), versionOf(s.holder))
+		n++
+	}
+	if a := s.elsewhere(s.inside); a.IsValid() {
+		c.args = append(c.args, "v", c.key(recordKey(s.group.Name, a)), versionOf(s.current))
+		n++
+	}
+	if s.remembers() && !s.vouched {
+		n++
+		if claimed = s.line == "" && s.decision.Session != nil; claimed {
+			c.args = append(c.args, "n")
+			c.state(s.keySession(), s.id.Client, s.decision.Session)
+		} else {
+			c.args = append(c.args, "s", c.key(s.keySession()), s.line)
+		}
+	}
+	c.args[count] = n
+	return claimed
+}
 
 // key returns the number under which the script knows a key.
-func (c *commit) key(name string) int {
-	for i, k := range c.keys {
-		if k == name {
-			return i + 1
+func (c *commitList) key(name string) int {
+	for i := c.own; i < len(c.keys); i++ {
+		if c.keys[i] == name {
+			return i - 2
 		}
 	}
 	c.keys = append(c.keys, name)
-	return len(c.keys)
+	return len(c.keys) - 3
 }
 
 // write adds the decision's writes, deletions first.
-func (c *commit) write(d *subscriber.Decision) {
+func (c *commitList) write(d *subscriber.Decision, claimed bool) {
 	for i := range d.Delete {
 		c.delete(&d.Delete[i])
 	}
 	if d.Put != nil {
 		c.put(d.Put, d.Created)
 	}
-	if d.Session != nil {
-		c.remember(c.step.id, d.Session)
+	if d.Session != nil && !claimed {
+		c.args = append(c.args, "set")
+		c.state(c.step.keySession(), c.step.id.Client, d.Session)
 	}
 	if d.Restart != nil {
 		c.mark(d.Restart)
 	}
 }
 
-func (c *commit) delete(e *subscriber.Ending) {
+func (c *commitList) delete(e *subscriber.Ending) {
 	r := &e.Record
-	c.args = append(c.args, "del", c.key(recordKey(r.Group, r.Inside)), r.Inside.String(), c.index(r),
-		e.Reason.String(), recordText(r))
+	c.args = append(c.args, "del", c.record(r), r.Inside.String(), e.Reason.String(), recordText(r))
 	if e.Tombstone != nil {
-		c.remember(r.SessionID, e.Tombstone)
+		c.args = append(c.args, "set")
+		c.state(sessionKey(c.step.group.Name, r.SessionID), r.Client, e.Tombstone)
 	}
 }
 
-// put writes the fields that change, and enters the record into the lists if
-// they do not have it yet.
-func (c *commit) put(r *subscriber.Record, created bool) {
+// record returns the number of a record's key.
+func (c *commitList) record(r *subscriber.Record) int {
+	if r.Inside == c.step.inside {
+		return c.key(c.step.keyRecord())
+	}
+	return c.key(recordKey(r.Group, r.Inside))
+}
+
+// put writes the record, and enters it into the hash of online addresses if it
+// is not there yet.
+func (c *commitList) put(r *subscriber.Record, created bool) {
 	kind := subscriber.Updated
-	stands := c.step.standing(r)
+	stands := c.step.standing(r.Inside)
 	if created {
 		kind, stands = subscriber.Created, nil
 	}
-	ttl := c.recordTTL(r)
+	ttl := c.db.recordTTL(c.step.group, r)
 	if ttl > 0 {
 		r.ExpiresAt = c.db.now().Add(ttl)
 	}
-	fields := changedFields(stands, r)
-	c.args = append(c.args, "put", c.key(recordKey(r.Group, r.Inside)), r.Inside.String(), kindNames[kind],
-		milliseconds(ttl), recordText(r), len(fields))
-	c.args = append(c.args, fields...)
+	known := ""
 	if stands == nil || stands.SessionID != r.SessionID || stands.UserName != r.UserName {
-		c.args = append(c.args, "list", r.Inside.String(), c.index(r), witness(r), milliseconds(ttl))
+		known = witness(r)
 	}
+	c.args = append(c.args, "put", c.record(r), r.Inside.String(), kindNames[kind], ttl.Milliseconds(), recordText(r), known, 0)
+	from := len(c.args)
+	c.args = appendFields(c.args, r, stands != nil)
+	c.args[from-1] = len(c.args) - from
+}
+
+// state writes the state of a client's session: key, line and time to live.
+func (c *commitList) state(key, client string, s *subscriber.SessionState) {
+	line := formatState(s)
+	if s == c.step.decision.Session {
+		c.step.written = line
+	}
+	c.args = append(c.args, c.key(key), line, c.db.stateTTL(c.step.group.ttlOf(client), s).Milliseconds())
+}
+
+func (c *commitList) mark(r *subscriber.Restart) {
+	s := c.step
+	c.args = append(c.args, "mark", c.key(s.keyRestart()), formatTime(r.At),
+		c.db.tombstoneTTL.Milliseconds(), c.key(restartsKey(s.group.Name)), nasRef(s.id))
 }
 
 // recordTTL is how long the record lives without news: as long as it says, or
-// the group's time; a record by hand has no accounting that would refresh it.
-func (c *commit) recordTTL(r *subscriber.Record) time.Duration {
+// the time of its client or group; a record by hand has no accounting that would
+// refresh it.
+func (db *DB) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 	switch {
 	case !r.ExpiresAt.IsZero():
-		return max(r.ExpiresAt.Sub(c.db.now()), time.Millisecond)
+		return max(r.ExpiresAt.Sub(db.now()), time.Millisecond)
 	case r.SessionID == subscriber.SessionID{} && !r.Unconfirmed:
 		return 0
 	}
-	return c.step.group.RecordTTL
+	return g.ttlOf(r.Client)
 }
 
-func (c *commit) remember(id subscriber.SessionID, s *subscriber.SessionState) {
-	c.args = append(c.args, "set", c.key(sessionKey(c.step.group.Name, id)), formatState(s), milliseconds(c.stateTTL(s)))
-}
-
-// stateTTL lets the state of an open session outlive its record, so that what
-// comes after the record has expired is still put in order.
-func (c *commit) stateTTL(s *subscriber.SessionState) time.Duration {
+// stateTTL lets the state of an open session outlive its record by the time of a
+// tombstone, so that what comes after the record has expired is still put in
+// order. Not every Interim writes it again, so it gets some more.
+func (db *DB) stateTTL(record time.Duration, s *subscriber.SessionState) time.Duration {
 	switch {
 	case s.Phase != subscriber.Open || !s.Inside.IsValid():
-		return c.db.tombstoneTTL
-	case c.step.group.RecordTTL == 0:
+		now := db.now()
+		defer db.tombstones.add(now, 1)
+		return db.tombstones.ttl(now)
+	case record == 0:
 		return 0
 	}
-	return c.step.group.RecordTTL + c.db.tombstoneTTL
+	return 2*record + db.tombstoneTTL + db.restateAfter()
 }
-
-func (c *commit) mark(r *subscriber.Restart) {
-	s := c.step
-	c.args = append(c.args, "mark", c.key(restartKey(s.group.Name, s.id)), formatTime(r.At),
-		milliseconds(c.db.tombstoneTTL), c.key(restartsKey(s.group.Name)), nasRef(s.id))
-}
-
-// index is the number of the key of the NAS's set of addresses; 0 for a record
-// without a NAS.
-func (c *commit) index(r *subscriber.Record) int {
-	if r.NAS == "" {
-		return 0
-	}
-	return c.key(nasIndexKey(c.step.group.Name, r.SessionID))
-}
-
-func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -157,7 +158,7 @@ func compareWitnesses(t *testing.T, db *DB, truth map[netip.Addr]string) {
 func compareMaps(t *testing.T, what string, got, want map[netip.Addr]string) {
 	t.Helper()
 	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("%s: %v, want %v", what, got, want)
+		t.Errorf("%s: %s", what, difference(got, want))
 	}
 }
 
@@ -183,4 +184,20 @@ func TestOneAddressContested_SES07(t *testing.T) {
 		t.Errorf("%s holds the address", got)
 	}
 	compareReplay(t, dbs[0], map[netip.Addr]string{addr: fmt.Sprint(sessions - 1)})
+}
+
+// difference tells some of the addresses at which two maps differ.
+func difference(got, want map[netip.Addr]string) string {
+	var lines []string
+	for a, id := range want {
+		if got[a] != id {
+			lines = append(lines, fmt.Sprintf("%v is %q, want %q", a, got[a], id))
+		}
+	}
+	for a, id := range got {
+		if _, ok := want[a]; !ok {
+			lines = append(lines, fmt.Sprintf("%v is %q, want nobody", a, id))
+		}
+	}
+	return fmt.Sprintf("%d differences: %s", len(lines), strings.Join(lines[:min(len(lines), 10)], "; "))
 }

@@ -30,8 +30,9 @@ var (
 // Defaults of Options.
 const (
 	defaultTombstoneTTL = 24 * time.Hour
+	defaultTombstones   = 1_000_000
 	defaultFeedLength   = 100_000
-	defaultCacheSize    = 65_536
+	defaultCacheSize    = 131_072
 )
 
 // Options configure a DB.
@@ -40,9 +41,10 @@ type Options struct {
 	Groups       []Group                                  // may be empty
 	Node         string                                   // name of this daemon, for logs
 	TombstoneTTL time.Duration                            // how long an ended session is remembered; default 24 h
+	Tombstones   int                                      // ended sessions remembered for so long; more are forgotten after 5 min; default 1 000 000
 	FeedLength   int64                                    // entries kept in each feed, about; default 100 000
-	CacheSize    int                                      // sessions whose last state is kept to save a read; default 65 536
-	Observe      func(group string, v subscriber.Verdict) // optional: what each event came to; called concurrently
+	CacheSize    int                                      // sessions whose last state is kept to save a read; default 131 072
+	Observe      func(group string, v subscriber.Verdict) // optional: what each event came to, group "" where that is the same in all; called concurrently
 	Logger       *slog.Logger                             // default: discard
 	Now          func() time.Time                         // default: time.Now
 }
@@ -53,8 +55,10 @@ type DB struct {
 	client       redis.UniversalClient
 	groups       atomic.Pointer[groupTable]
 	tombstoneTTL time.Duration
+	tombstones   tombstones
 	feedLength   int64
 	cache        *cache
+	courier      courier
 	observe      func(string, subscriber.Verdict)
 	logger       *slog.Logger
 	now          func() time.Time
@@ -66,13 +70,14 @@ func New(o Options) (*DB, error) {
 	if o.Client == nil {
 		return nil, errors.New("subscriberdb: Options.Client is required")
 	}
-	if o.TombstoneTTL < 0 || o.FeedLength < 0 || o.CacheSize < 0 {
-		return nil, errors.New("subscriberdb: TombstoneTTL, FeedLength and CacheSize must not be negative")
+	if o.TombstoneTTL < 0 || o.Tombstones < 0 || o.FeedLength < 0 || o.CacheSize < 0 {
+		return nil, errors.New("subscriberdb: TombstoneTTL, Tombstones, FeedLength and CacheSize must not be negative")
 	}
 	o.setDefaults()
 	db := &DB{
 		client:       o.Client,
 		tombstoneTTL: o.TombstoneTTL,
+		tombstones:   tombstones{full: o.TombstoneTTL, limit: o.Tombstones},
 		feedLength:   o.FeedLength,
 		cache:        newCache(o.CacheSize),
 		observe:      o.Observe,
@@ -80,6 +85,7 @@ func New(o Options) (*DB, error) {
 		now:          o.Now,
 		restarted:    make(chan struct{}, 1),
 	}
+	db.courier.trip = db.travel
 	if err := db.SetGroups(o.Groups); err != nil {
 		return nil, fmt.Errorf("subscriberdb: %w", err)
 	}
@@ -89,6 +95,9 @@ func New(o Options) (*DB, error) {
 func (o *Options) setDefaults() {
 	if o.TombstoneTTL == 0 {
 		o.TombstoneTTL = defaultTombstoneTTL
+	}
+	if o.Tombstones == 0 {
+		o.Tombstones = defaultTombstones
 	}
 	if o.FeedLength == 0 {
 		o.FeedLength = defaultFeedLength

@@ -17,8 +17,11 @@ import (
 // beginning is the identifier before every entry.
 const beginning = "0-0"
 
-// Names of the kinds of feed entries. There is one more, nas_restart: it stands
-// in the feed for its place in the order, and is no change of a record.
+// Names of the kinds of feed entries. There are two more: refreshed, an update of
+// several records that is told in short, and nas_restart, which stands in the
+// feed for its place in the order and is no change of a record.
+const kindRefreshed = "refreshed"
+
 var (
 	kindNames = [...]string{subscriber.Created: "created", subscriber.Updated: "updated", subscriber.Deleted: "deleted"}
 	kinds     = map[string]subscriber.ChangeKind{
@@ -38,8 +41,9 @@ func (db *DB) Tail(ctx context.Context, group string) (string, error) {
 	return entries[0].ID, nil
 }
 
-// Feed returns the changes after an entry, at most max, and the identifier to
-// go on from. If there are none it waits up to block (0: not at all), and then
+// Feed returns the changes that the entries after a given one tell of, at most
+// max entries, and the identifier to go on from. One entry may tell of changes of
+// several records. If there are none it waits up to block (0: not at all), and then
 // returns none. It returns ErrFeedGap if the entry is no longer there, because
 // the feed was cut, emptied or rolled back: changes may be missing. The context
 // bounds it through its deadline; keep block short where it may be cancelled.
@@ -62,9 +66,7 @@ func (db *DB) Feed(ctx context.Context, group, after string, max int, block time
 	for _, stream := range streams {
 		for _, entry := range stream.Messages {
 			last = entry.ID
-			if c, ok := parseChange(group, entry); ok {
-				changes = append(changes, c)
-			}
+			changes = appendChanges(changes, group, entry)
 		}
 	}
 	return changes, last, nil
@@ -97,13 +99,17 @@ func (db *DB) checkWhole(ctx context.Context, group string) error {
 	return nil
 }
 
-// parseChange reads a feed entry; it reports false for one that is no change of
-// a record.
-func parseChange(group string, entry redis.XMessage) (subscriber.Change, bool) {
-	c := subscriber.Change{ID: entry.ID, Kind: kinds[text(entry, "kind")]}
+// appendChanges reads a feed entry; one that is no change of a record adds
+// nothing.
+func appendChanges(list []subscriber.Change, group string, entry redis.XMessage) []subscriber.Change {
+	kind := text(entry, "kind")
+	if kind == kindRefreshed {
+		return appendRefreshed(list, group, entry)
+	}
+	c := subscriber.Change{ID: entry.ID, Kind: kinds[kind]}
 	inside, err := netip.ParseAddr(text(entry, "inside"))
 	if err != nil || c.Kind == 0 {
-		return c, false
+		return list
 	}
 	c.Reason, _ = subscriber.ParseReason(text(entry, "reason"))
 	c.Record = parseRecord(subscriber.Key{Group: group, Inside: inside}, parseRecordText(text(entry, "record")))
@@ -111,7 +117,26 @@ func parseChange(group string, entry redis.XMessage) (subscriber.Change, bool) {
 		c.Record.Version = entry.ID
 		c.Record.ExpiresAt = entryExpiry(entry.ID, text(entry, "ttl"))
 	}
-	return c, true
+	return append(list, c)
+}
+
+// appendRefreshed reads an entry whose fields are addresses, besides its kind
+// and ttl.
+func appendRefreshed(list []subscriber.Change, group string, entry redis.XMessage) []subscriber.Change {
+	expires := entryExpiry(entry.ID, text(entry, "ttl"))
+	for name := range entry.Values {
+		inside, err := netip.ParseAddr(name)
+		if err != nil {
+			continue
+		}
+		r, ok := parseRefreshed(subscriber.Key{Group: group, Inside: inside}, text(entry, name))
+		if !ok {
+			continue
+		}
+		r.Version, r.ExpiresAt = entry.ID, expires
+		list = append(list, subscriber.Change{ID: entry.ID, Kind: subscriber.Updated, Partial: true, Record: r})
+	}
+	return list
 }
 
 func text(entry redis.XMessage, field string) string {

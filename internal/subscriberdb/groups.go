@@ -12,6 +12,12 @@ type Group struct {
 	Name      string         // letters, digits, ".", "_", "-"; not "_"
 	Inside    []netip.Prefix // subscribers' addresses; of no two groups overlapping
 	RecordTTL time.Duration  // records not refreshed for so long expire; 0 means never
+
+	// ClientTTL is the RecordTTL of sessions that the named RADIUS clients
+	// report, where it is another one than the group's (SES-18).
+	ClientTTL map[string]time.Duration
+
+	feed, online string // keys that every call of the group names
 }
 
 // groupTable finds the group of an address.
@@ -27,23 +33,49 @@ type route struct {
 }
 
 func newGroupTable(groups []Group) (*groupTable, error) {
-	t := &groupTable{groups: slices.Clone(groups), reserved: Group{Name: reserved}}
+	t := &groupTable{groups: slices.Clone(groups), reserved: withKeys(Group{Name: reserved})}
 	seen := make(map[string]bool)
 	for i := range t.groups {
 		g := &t.groups[i]
 		if !groupName.MatchString(g.Name) || g.Name == reserved || seen[g.Name] {
 			return nil, fmt.Errorf("group %q: name is not plain, is reserved, or is used twice", g.Name)
 		}
-		if g.RecordTTL < 0 {
-			return nil, fmt.Errorf("group %q: negative RecordTTL %v", g.Name, g.RecordTTL)
+		if err := g.checkTTLs(); err != nil {
+			return nil, fmt.Errorf("group %q: %w", g.Name, err)
 		}
 		seen[g.Name] = true
+		*g = withKeys(*g)
 		for _, p := range g.Inside {
 			t.routes = append(t.routes, route{p.Masked(), g})
 		}
 	}
 	slices.SortStableFunc(t.routes, func(a, b route) int { return b.prefix.Bits() - a.prefix.Bits() })
 	return t, nil
+}
+
+func (g *Group) checkTTLs() error {
+	if g.RecordTTL < 0 {
+		return fmt.Errorf("negative RecordTTL %v", g.RecordTTL)
+	}
+	for client, ttl := range g.ClientTTL {
+		if ttl < 0 {
+			return fmt.Errorf("negative RecordTTL %v of client %q", ttl, client)
+		}
+	}
+	return nil
+}
+
+// ttlOf is how long a record lives without news of its client.
+func (g *Group) ttlOf(client string) time.Duration {
+	if ttl, ok := g.ClientTTL[client]; ok {
+		return ttl
+	}
+	return g.RecordTTL
+}
+
+func withKeys(g Group) Group {
+	g.feed, g.online = feedKey(g.Name), onlineKey(g.Name)
+	return g
 }
 
 // of returns the group of an address, nil for none.

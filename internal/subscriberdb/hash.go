@@ -13,66 +13,96 @@ import (
 // without one.
 const unversioned = "-"
 
+// appendFields appends the fields of a record hash, name and value, except its
+// version, which the script knows. What an Interim changes comes first, where
+// Redis finds it first. Empty fields are left out unless the record is written
+// over another.
+func appendFields(args []any, r *subscriber.Record, over bool) []any {
+	args = append(args, "updated_at", timeArg(&r.UpdatedAt),
+		"input_octets", &r.InputOctets, "output_octets", &r.OutputOctets)
+	for _, f := range [...]struct {
+		name  string
+		value *string
+	}{
+		{"user_name", &r.UserName},
+		{"nas", &r.NAS},
+		{"client", &r.Client},
+		{"acct_session_id", &r.AcctSessionID},
+		{"calling_station_id", &r.CallingStationID},
+	} {
+		if over || *f.value != "" {
+			args = append(args, f.name, f.value)
+		}
+	}
+	args = append(args, "started_at", timeArg(&r.StartedAt), "unconfirmed", &r.Unconfirmed)
+	if over || r.NASAddress.IsValid() {
+		args = append(args, "nas_address", formatAddr(r.NASAddress))
+	}
+	for _, f := range rareFields(r) {
+		if over || f.value != "" {
+			args = append(args, f.name, f.value)
+		}
+	}
+	return args
+}
+
 // field is one field of a record hash.
 type field struct{ name, value string }
 
-// recordFields are the fields of a record hash, except its version, which the
-// script knows.
-func recordFields(r *subscriber.Record) [11]field {
+// rareFields are the fields that few records have a value of.
+func rareFields(r *subscriber.Record) [6]field {
+	leg := ""
+	if r.Leg.IsValid() {
+		leg = "1"
+	}
 	return [...]field{
-		{"user_name", r.UserName},
-		{"nas", r.NAS},
-		{"client", r.Client},
-		{"acct_session_id", r.AcctSessionID},
-		{"calling_station_id", r.CallingStationID},
-		{"nas_address", formatAddr(r.NASAddress)},
-		{"started_at", formatTime(r.StartedAt)},
-		{"updated_at", formatTime(r.UpdatedAt)},
-		{"input_octets", strconv.FormatUint(r.InputOctets, 10)},
-		{"output_octets", strconv.FormatUint(r.OutputOctets, 10)},
-		{"unconfirmed", formatBool(r.Unconfirmed)},
+		{"framed_ipv6_addresses", joinTexts(r.FramedIPv6Addresses)},
+		{"framed_ipv6_prefixes", joinTexts(r.FramedIPv6Prefixes)},
+		{"delegated_prefixes", joinTexts(r.DelegatedPrefixes)},
+		{"multi_session_id", r.MultiSessionID},
+		{"links", joinWords(r.Links)},
+		{"leg", leg},
 	}
 }
 
-// changedFields lists the fields, name after value, in which the record differs
-// from the one that stands; all of them where none does.
-func changedFields(stands, r *subscriber.Record) []any {
-	fields := recordFields(r)
-	list := make([]any, 0, 2*len(fields))
-	if stands == nil {
-		for _, f := range fields {
-			list = append(list, f.name, f.value)
-		}
-		return list
-	}
-	old := recordFields(stands)
-	for i, f := range fields {
-		if f != old[i] {
-			list = append(list, f.name, f.value)
-		}
-	}
-	return list
+// plain reports whether the record has no value of a rare field.
+func plain(r *subscriber.Record) bool {
+	return len(r.FramedIPv6Addresses) == 0 && len(r.FramedIPv6Prefixes) == 0 && len(r.DelegatedPrefixes) == 0 &&
+		r.MultiSessionID == "" && len(r.Links) == 0 && !r.Leg.IsValid()
 }
 
 // recordText is a record as it stands in the feed: its fields as words, those
 // with a value. The version is that of the record before, if there was one.
 func recordText(r *subscriber.Record) string {
-	text := make([]byte, 0, 256)
-	for _, f := range recordFields(r) {
-		text = appendWord(text, f)
+	text := make([]byte, 0, 320)
+	text = appendTime(append(text, "started_at="...), r.StartedAt)
+	text = appendTime(append(text, " updated_at="...), r.UpdatedAt)
+	text = strconv.AppendUint(append(text, " input_octets="...), r.InputOctets, 10)
+	text = strconv.AppendUint(append(text, " output_octets="...), r.OutputOctets, 10)
+	text = appendWord(text, " user_name=", r.UserName)
+	text = appendWord(text, " nas=", r.NAS)
+	text = appendWord(text, " client=", r.Client)
+	text = appendWord(text, " acct_session_id=", r.AcctSessionID)
+	text = appendWord(text, " calling_station_id=", r.CallingStationID)
+	if r.NASAddress.IsValid() {
+		text = r.NASAddress.AppendTo(append(text, " nas_address="...))
 	}
-	return string(appendWord(text, field{"version", r.Version}))
+	if r.Unconfirmed {
+		text = append(text, " unconfirmed=1"...)
+	}
+	for _, f := range rareFields(r) {
+		if f.value != "" {
+			text = appendWord(append(append(text, ' '), f.name...), "=", f.value)
+		}
+	}
+	return string(appendWord(text, " version=", r.Version))
 }
 
-func appendWord(text []byte, f field) []byte {
-	if f.value == "" {
+func appendWord(text []byte, name, value string) []byte {
+	if value == "" {
 		return text
 	}
-	if len(text) > 0 {
-		text = append(text, ' ')
-	}
-	text = append(append(text, f.name...), '=')
-	return append(text, escape(f.value)...)
+	return append(append(text, name...), escape(value)...)
 }
 
 // parseRecordText reads what recordText wrote into the fields of a hash.
@@ -85,6 +115,14 @@ func parseRecordText(text string) map[string]string {
 		}
 	}
 	return fields
+}
+
+// timeArg lets the client format the time, which is in UTC; no text for none.
+func timeArg(t *time.Time) any {
+	if t.IsZero() {
+		return ""
+	}
+	return t
 }
 
 // parseRecord reads a record hash. People may write into it: what cannot be
@@ -107,20 +145,48 @@ func parseRecord(key subscriber.Key, fields map[string]string) subscriber.Record
 	r.NASAddress, _ = netip.ParseAddr(fields["nas_address"])
 	r.InputOctets, _ = strconv.ParseUint(fields["input_octets"], 10, 64)
 	r.OutputOctets, _ = strconv.ParseUint(fields["output_octets"], 10, 64)
+	r.FramedIPv6Addresses = splitTexts(fields["framed_ipv6_addresses"], netip.ParseAddr)
+	r.FramedIPv6Prefixes = splitTexts(fields["framed_ipv6_prefixes"], netip.ParsePrefix)
+	r.DelegatedPrefixes = splitTexts(fields["delegated_prefixes"], netip.ParsePrefix)
+	r.MultiSessionID = fields["multi_session_id"]
+	r.Links = splitTexts(fields["links"], unescape)
+	if fields["leg"] == "1" {
+		r.Leg = key.Inside
+	}
 	if r.Version == "" {
 		r.Version = unversioned
 	}
 	return r
 }
 
-func formatTime(t time.Time) string {
-	if t.IsZero() {
-		return ""
+// parseRefreshed reads what a feed entry tells of one refreshed record: event
+// time, octets in and out.
+func parseRefreshed(key subscriber.Key, text string) (subscriber.Record, bool) {
+	r := subscriber.Record{Key: key}
+	words := strings.Split(text, " ")
+	if len(words) != 3 {
+		return r, false
 	}
-	return t.UTC().Format(time.RFC3339Nano)
+	var errIn, errOut error
+	r.UpdatedAt = parseTime(words[0])
+	r.InputOctets, errIn = strconv.ParseUint(words[1], 10, 64)
+	r.OutputOctets, errOut = strconv.ParseUint(words[2], 10, 64)
+	return r, errIn == nil && errOut == nil
+}
+
+func formatTime(t time.Time) string { return string(appendTime(nil, t)) }
+
+func appendTime(text []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return text
+	}
+	return t.UTC().AppendFormat(text, time.RFC3339Nano)
 }
 
 func parseTime(s string) time.Time {
+	if s == "" || s == "-" {
+		return time.Time{} // an error would be dear
+	}
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
 		return time.Time{}
@@ -128,27 +194,41 @@ func parseTime(s string) time.Time {
 	return t.UTC()
 }
 
+// joinTexts writes addresses or prefixes as words.
+func joinTexts[T interface{ String() string }](list []T) string {
+	var text []byte
+	for i, x := range list {
+		if i > 0 {
+			text = append(text, ' ')
+		}
+		text = append(text, x.String()...)
+	}
+	return string(text)
+}
+
+// joinWords writes raw octets as words.
+func joinWords(list []string) string {
+	words := make([]string, len(list))
+	for i, raw := range list {
+		words[i] = escape(raw)
+	}
+	return strings.Join(words, " ")
+}
+
+// splitTexts reads words, leaving out those that cannot be read.
+func splitTexts[T any](text string, parse func(string) (T, error)) []T {
+	var list []T
+	for word := range strings.FieldsSeq(text) {
+		if x, err := parse(word); err == nil {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
 func formatAddr(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""
 	}
 	return a.String()
-}
-
-func formatBool(b bool) string {
-	if b {
-		return "1"
-	}
-	return "0"
-}
-
-// pairs turns the flat reply of HGETALL in a script into a map.
-func pairs(reply any) map[string]string {
-	flat, _ := reply.([]any)
-	fields := make(map[string]string, len(flat)/2)
-	for i := 0; i+1 < len(flat); i += 2 {
-		name, _ := flat[i].(string)
-		fields[name], _ = flat[i+1].(string)
-	}
-	return fields
 }

@@ -21,11 +21,14 @@ const settingsKey = "sessiond:settings"
 // group hash to one slot of a Redis Cluster.
 func groupKey(group, rest string) string { return "sessiond:{" + group + "}:" + rest }
 
+// recordKeyPrefix is what comes before the address in the key of a record.
+func recordKeyPrefix(group string) string { return groupKey(group, "sub:") }
+
 func recordKey(group string, inside netip.Addr) string {
-	return groupKey(group, "sub:"+inside.String())
+	return recordKeyPrefix(group) + inside.String()
 }
 
-func recordPattern(group string) string { return groupKey(group, "sub:*") }
+func recordPattern(group string) string { return recordKeyPrefix(group) + "*" }
 
 // sessionKey holds what is remembered of one accounting session.
 func sessionKey(group string, id subscriber.SessionID) string {
@@ -35,11 +38,6 @@ func sessionKey(group string, id subscriber.SessionID) string {
 // restartKey holds the newest restart of a NAS.
 func restartKey(group string, id subscriber.SessionID) string {
 	return groupKey(group, "nas:"+nasRef(id))
-}
-
-// nasIndexKey is the set of inside addresses that a NAS has sessions on.
-func nasIndexKey(group string, id subscriber.SessionID) string {
-	return restartKey(group, id) + ":subs"
 }
 
 // restartsKey is the set of NASes whose restart has not been swept yet.
@@ -68,14 +66,20 @@ func parseRecordKey(key string) (subscriber.Key, bool) {
 }
 
 // sessionRef writes a session's identity as one word.
-func sessionRef(id subscriber.SessionID) string { return nasRef(id) + "/" + escape(id.AcctSessionID) }
+func sessionRef(id subscriber.SessionID) string {
+	ref := nasRef(id) + "/" + escape(id.AcctSessionID)
+	if id.Leg.IsValid() {
+		ref += "/" + escape(id.Leg.String())
+	}
+	return ref
+}
 
 // nasRef writes the identity of a NAS as one word.
 func nasRef(id subscriber.SessionID) string { return escape(id.Client) + "/" + escape(id.NAS) }
 
 func parseSessionRef(ref string) (subscriber.SessionID, error) {
 	parts := strings.Split(ref, "/")
-	if len(parts) != 3 {
+	if len(parts) != 3 && len(parts) != 4 {
 		return subscriber.SessionID{}, fmt.Errorf("session reference %q", ref)
 	}
 	for i := range parts {
@@ -84,7 +88,14 @@ func parseSessionRef(ref string) (subscriber.SessionID, error) {
 			return subscriber.SessionID{}, err
 		}
 	}
-	return subscriber.SessionID{Client: parts[0], NAS: parts[1], AcctSessionID: parts[2]}, nil
+	id := subscriber.SessionID{Client: parts[0], NAS: parts[1], AcctSessionID: parts[2]}
+	if len(parts) == 4 {
+		var err error
+		if id.Leg, err = netip.ParseAddr(parts[3]); err != nil {
+			return subscriber.SessionID{}, fmt.Errorf("session reference %q: %w", ref, err)
+		}
+	}
+	return id, nil
 }
 
 func parseNASRef(ref string) (subscriber.SessionID, error) { return parseSessionRef(ref + "/") }

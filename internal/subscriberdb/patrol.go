@@ -56,7 +56,7 @@ func (p *patrol) walk(ctx context.Context, group string) error {
 				continue
 			}
 			key := subscriber.Key{Group: group, Inside: inside}
-			batch = append(batch, removal{key, subscriber.ReasonRemovedInDatabase})
+			batch = append(batch, removal{key, subscriber.ReasonNone})
 		}
 		return p.check(ctx, batch)
 	})

@@ -14,172 +14,209 @@ import (
 // harmless, so an event that failed may be sent again.
 func (db *DB) Record(ctx context.Context, events []subscriber.Event) []error {
 	groups := db.groups.Load()
-	jobs := make([]*job, len(events))
-	for i := range events {
-		jobs[i] = db.newJob(groups, events[i])
+	jobs := make([]job, len(events))
+	for i := range jobs {
+		jobs[i].begin(db, groups, &events[i])
 	}
 	for _, w := range waves(jobs) {
-		db.performJobs(ctx, w)
+		db.performJobs(ctx, groups, w)
 	}
 	errs := make([]error, len(events))
-	for i, j := range jobs {
-		errs[i] = j.finish(db)
+	for i := range jobs {
+		errs[i] = jobs[i].finish(db)
 	}
 	return errs
 }
 
 // job is one event on its way through the groups that it concerns.
 type job struct {
-	event subscriber.Event
-	main  *step   // in the event's own group; nil for an event without one
-	guess bool    // main started from the cache, which also knows that the session is nowhere else
-	rest  []*step // in the other groups
+	event   subscriber.Event
+	ignored subscriber.Verdict // why the event concerns no group; NotHere for most
+	home    *Group             // the event's own group; nil for an event without one
+	main    step               // in home
+	alone   bool               // main started from the cache, which also knows that the session is nowhere else
+	rest    []*step            // in the other groups
 }
 
-func (db *DB) newJob(groups *groupTable, event subscriber.Event) *job {
-	event.Inside = event.Inside.Unmap()
-	j := &job{event: event}
+func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
+	j.event = *event
 	ev := &j.event
-	home := groups.of(ev.Inside)
-	for i := range groups.groups {
-		g := &groups.groups[i]
-		s := db.eventStep(g, ev, scopeIn(g, home))
-		if g == home {
-			j.main = s
-			j.guess = db.guess(s)
-		} else {
-			j.rest = append(j.rest, s)
-		}
+	ev.Inside, ev.At = ev.Inside.Unmap(), ev.At.UTC()
+	if len(ev.Addresses) > 1 {
+		ev.Leg = ev.Inside
+	}
+	if j.ignored = db.ignores(ev); j.ignored != subscriber.NotHere {
+		return
+	}
+	if j.home = groups.of(ev.Inside); j.home != nil {
+		j.main.begin(db, j.home, ev, subscriber.Here)
+		j.alone = j.main.foresee(db)
+	}
+}
+
+// ignores says why the event is to be ignored in every group, NotHere for no
+// reason. A service begins and ends within its subscriber's session (SES-21). The
+// restart of a NAS whose sessions another client reports ends none of them, as
+// every client's NASes are its own; it is a mistake or worse (SES-16).
+func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
+	if ev.Service {
+		return subscriber.ServiceIgnored
 	}
 	if !isRestart(ev) {
-		j.rest = append(j.rest, db.eventStep(&groups.reserved, ev, scopeInReserved(home)))
+		return subscriber.NotHere
 	}
-	return j
+	owner, foreign := db.cache.foreign(ev.SessionID)
+	if !foreign {
+		return subscriber.NotHere
+	}
+	db.logger.Warn("restart of a NAS that another client reports ignored",
+		"client", ev.Client, "nas", ev.NAS, "reported_by", owner)
+	return subscriber.ForeignNAS
 }
 
 func isRestart(ev *subscriber.Event) bool {
 	return ev.Kind == subscriber.EventAccountingOn || ev.Kind == subscriber.EventAccountingOff
 }
 
-func scopeIn(g, home *Group) subscriber.Scope {
-	switch home {
-	case g:
-		return subscriber.Here
-	case nil:
-		return subscriber.NoAddress
+// others are the event's steps outside its own group. The reserved group keeps
+// no records: a Start that has an address has nothing to end there.
+func (j *job) others(db *DB, groups *groupTable) []*step {
+	scope, recorded := subscriber.Elsewhere, subscriber.Elsewhere
+	if j.home == nil {
+		scope, recorded = subscriber.NoAddress, subscriber.Recorded
 	}
-	return subscriber.Elsewhere
+	var steps []*step
+	for i := range groups.groups {
+		if g := &groups.groups[i]; g != j.home {
+			steps = append(steps, new(step))
+			steps[len(steps)-1].begin(db, g, &j.event, scope)
+		}
+	}
+	if isRestart(&j.event) || j.home != nil && j.event.Kind == subscriber.EventStart {
+		return steps
+	}
+	s := new(step)
+	s.begin(db, &groups.reserved, &j.event, recorded)
+	return append(steps, s)
 }
 
-func scopeInReserved(home *Group) subscriber.Scope {
-	if home == nil {
-		return subscriber.Recorded
+// begin makes the step that the event is in one group. Outside its own group
+// the address of the event says nothing.
+func (s *step) begin(db *DB, g *Group, ev *subscriber.Event, scope subscriber.Scope) {
+	s.group, s.scope, s.id, s.event = g, scope, ev.SessionID, ev
+	if scope == subscriber.Here && !isRestart(ev) {
+		s.inside = ev.Inside
 	}
-	return subscriber.Elsewhere
-}
-
-// eventStep is what the event does in one group. Outside its own group the
-// address of the event says nothing.
-func (db *DB) eventStep(g *Group, ev *subscriber.Event, scope subscriber.Scope) *step {
-	seen := *ev
-	if scope != subscriber.Here || isRestart(ev) {
-		seen.Inside = netip.Addr{}
-	}
-	s := &step{
-		group: g, scope: scope, id: ev.SessionID, inside: seen.Inside,
-		usesRestart: ev.Kind != subscriber.EventStop && g.Name != reserved,
-		decide:      func(v subscriber.View) subscriber.Decision { return subscriber.Decide(v, seen) },
-	}
+	s.usesRestart = ev.Kind != subscriber.EventStop && g.Name != reserved
 	if s.usesRestart {
-		s.restart = db.cache.restart(restartKey(g.Name, s.id))
+		s.restart = db.cache.restart(g.Name, s.id)
 	}
-	return s
 }
 
-// guess starts the step from what the last commit of the session left behind.
-// It reports whether the session is known to be open at the step's address.
-func (db *DB) guess(s *step) bool {
-	known, ok := db.cache.get(sessionKey(s.group.Name, s.id))
-	if !ok {
-		return false
+// foresee starts the step from what the last commit of the session left behind;
+// a Start, unless it is sent again, is of a session that nobody knows. It reports
+// whether the session is known to be open at the step's address.
+func (s *step) foresee(db *DB) bool {
+	if t := db.cache.get(traceID{s.group.Name, s.id}); t != nil {
+		return s.follow(t, s.inside)
 	}
-	s.session = known.session
-	if a := s.elsewhere(); a.IsValid() {
-		s.current = known.record
-		return false
-	}
-	s.holder = known.record
-	return true
+	s.made = s.event.Kind == subscriber.EventStart
+	return false
 }
 
 // performJobs carries out one wave. The other groups are asked in the same
 // round trip, unless the session is known to be in its own group only.
-func (db *DB) performJobs(ctx context.Context, jobs []*job) {
-	var steps []*step
+func (db *DB) performJobs(ctx context.Context, groups *groupTable, jobs []*job) {
+	steps := make([]*step, 0, len(jobs))
 	for _, j := range jobs {
-		if j.main != nil {
-			steps = append(steps, j.main)
+		if j.home != nil {
+			steps = append(steps, &j.main)
 		}
-		if !j.guess {
+		if !j.alone && j.ignored == subscriber.NotHere {
+			j.rest = j.others(db, groups)
 			steps = append(steps, j.rest...)
 		}
 	}
 	db.perform(ctx, steps)
-	steps = steps[:0]
+	var late []*step
 	for _, j := range jobs {
-		if j.guess && j.main.surprised {
-			steps = append(steps, j.rest...)
-		} else if j.guess {
-			j.rest = nil
+		if j.alone && j.main.surprised {
+			j.rest = j.others(db, groups)
+			late = append(late, j.rest...)
 		}
 	}
-	db.perform(ctx, steps)
+	db.perform(ctx, late)
 }
 
 // finish reports the event's outcome and remembers where it left the session.
 func (j *job) finish(db *DB) error {
-	steps := j.rest
-	if j.main != nil {
-		steps = append(steps[:len(steps):len(steps)], j.main)
+	if j.ignored != subscriber.NotHere {
+		db.observe("", j.ignored)
+		return nil
 	}
-	var errs []error
-	for _, s := range steps {
-		if s.err != nil {
-			errs = append(errs, s.err)
-			continue
-		}
-		s.report(db)
+	var err error
+	if j.home != nil {
+		err = j.main.report(db)
 	}
-	j.learn(db, len(errs) == 0)
-	return errors.Join(errs...)
+	for _, s := range j.rest {
+		err = errors.Join(err, s.report(db))
+	}
+	if j.home != nil {
+		j.main.learn(db, err == nil)
+	}
+	return err
 }
 
 // learn keeps the state of a session that is open in the event's own group and,
 // as every group has said, nowhere else.
-func (j *job) learn(db *DB, complete bool) {
-	if j.main == nil {
+func (s *step) learn(db *DB, complete bool) {
+	id := traceID{s.group.Name, s.id}
+	d := &s.decision
+	switch {
+	case complete && !s.surprised && !d.Writes():
+		return
+	case !complete || d.Put == nil || d.Session == nil || d.Put.Inside != s.inside:
+		db.cache.forget(id)
 		return
 	}
-	key := sessionKey(j.main.group.Name, j.main.id)
-	d := &j.main.decision
-	if !complete || d.Put == nil || d.Session == nil {
-		db.cache.forget(key)
-		return
+	t := &trace{
+		state: *d.Session, record: d.Put,
+		sessionKey: s.keySession(), restartKey: s.keyRestart(), recordKey: s.keyRecord(),
 	}
-	db.cache.put(key, remembered{session: formatState(d.Session), record: d.Put})
+	if s.errand == refresh {
+		t.line = s.line
+	} else {
+		t.line = s.written
+		db.cache.reported(s.id)
+	}
+	db.cache.put(id, t)
 }
 
-// report tells the observer, and SweepRestarts if there is work for it.
-func (s *step) report(db *DB) {
+// report tells the observer what the step came to, and SweepRestarts if there
+// is work for it.
+func (s *step) report(db *DB) error {
+	if s.err != nil {
+		return s.err
+	}
 	if s.decision.Verdict != subscriber.NotHere {
 		db.observe(s.group.Name, s.decision.Verdict)
 	}
 	if s.decision.Restart == nil {
-		return
+		return nil
 	}
-	db.cache.setRestart(restartKey(s.group.Name, s.id), formatTime(s.decision.Restart.At)+" "+s.decision.Restart.ID)
+	db.cache.setRestart(s.group.Name, s.id, formatTime(s.decision.Restart.At)+" "+s.decision.Restart.ID)
 	select {
 	case db.restarted <- struct{}{}:
 	default:
 	}
+	return nil
+}
+
+// addressOf is where the event says that its session is; zero for a restart,
+// which is about many.
+func addressOf(ev *subscriber.Event) netip.Addr {
+	if isRestart(ev) {
+		return netip.Addr{}
+	}
+	return ev.Inside
 }

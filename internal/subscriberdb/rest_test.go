@@ -259,15 +259,16 @@ func FuzzParseState(f *testing.F) {
 	})
 }
 
-func FuzzRecordText(f *testing.F) {
-	f.Add("alice", "00:11", uint64(7))
-	f.Add("a=b c%", "\x00\xff \n", uint64(0))
-	f.Fuzz(func(t *testing.T, user, station string, octets uint64) {
-		r := subscriber.Record{
-			UserName: user, CallingStationID: station, InputOctets: octets, StartedAt: t0, Version: "1-1",
+func FuzzRefreshed(f *testing.F) {
+	f.Add("2026-03-01T10:00:00Z 7 0")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, ok := parseRefreshed(key(addr), text)
+		if !ok {
+			return
 		}
-		if got := parseRecord(subscriber.Key{}, parseRecordText(recordText(&r))); got != r {
-			t.Errorf("%+v comes back as %+v", r, got)
+		again, ok := parseRefreshed(key(addr), fmt.Sprintf("%s %d %d", formatTime(r.UpdatedAt), r.InputOctets, r.OutputOctets))
+		if !ok || !reflect.DeepEqual(again, r) {
+			t.Errorf("%q: %+v comes back as %+v", text, r, again)
 		}
 	})
 }

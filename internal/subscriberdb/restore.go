@@ -35,6 +35,7 @@ func (db *DB) Restore(ctx context.Context, lost []subscriber.Record) error {
 
 func restoreStep(g *Group, r subscriber.Record) *step {
 	r.Unconfirmed, r.Version, r.ExpiresAt = true, "", time.Time{}
+	r.StartedAt, r.UpdatedAt = r.StartedAt.UTC(), r.UpdatedAt.UTC()
 	s := &step{group: g, inside: r.Inside.Unmap()}
 	if r.NAS != "" && r.AcctSessionID != "" {
 		s.id = r.SessionID

@@ -2,8 +2,8 @@ package subscriberdb
 
 import "github.com/redis/go-redis/v9"
 
-// commitScript applies one decision if what it was decided on still stands.
-// There is no rule in it: it compares, and carries out a list of writes.
+// commitScript applies decisions, each if what it was decided on still stands.
+// There is no rule in it: it compares, and carries out lists of writes.
 //
 // KEYS
 //
@@ -13,98 +13,232 @@ import "github.com/redis/go-redis/v9"
 //
 // ARGV
 //
-//	length of the feed
-//	number of conditions, then for each:
-//	  v <key> <version>   the record has this version; "" absent, "-" has none
-//	  s <key> <value>     the string is this; "" absent
+//	length of the feed, then for each step:
+//	number of the ARGVs that follow for this step
+//	number of conditions, then each of them:
+//	  v <record> <version>     the record has this version; "" absent, "-" has none
+//	  s <key> <value>          the string is this; "" absent
+//	  n <key> <value> <ttl>    the string is absent, and is now this; comes last
 //	then the writes, in order:
-//	  del  <record> <inside> <index> <reason> <text>
-//	  put  <record> <inside> <kind> <ttl> <text> <n> <n fields and values>
-//	  list <inside> <index> <witness> <ttl>
+//	  del  <record> <inside> <reason> <text>
+//	  put  <record> <inside> <kind> <ttl> <text> <witness> <n> <n fields and values>
 //	  set  <key> <value> <ttl>
 //	  mark <key> <value> <ttl> <pending> <nas>
 //
-// ttl is in milliseconds, 0 for none; index is the key number of the NAS's set
-// of addresses, 0 for none; text is the record as it stands in the feed. list
-// comes after the put of a record that is new to these two.
+// ttl is in milliseconds, 0 for none; text is the record as it stands in the
+// feed; witness enters it into the hash of online addresses, "" for one that
+// stands there.
 //
-// Returns {1, identifier of the last feed entry} when it was done, or
-// {0, state of each condition's key} when a condition did not hold: a record's
-// fields flat, or the string.
+// Returns for each step the identifier of its last feed entry, "" if it wrote
+// none, or 0 when a condition did not hold and nothing was done.
 var commitScript = redis.NewScript(`
-local length, n = ARGV[1], tonumber(ARGV[2])
-local pos, holds = 2, true
-for i = 1, n do
-  local kind, key, want = ARGV[pos + 1], KEYS[tonumber(ARGV[pos + 2])], ARGV[pos + 3]
-  if kind == 's' then
-    holds = holds and (redis.call('GET', key) or '') == want
-  elseif want == '' then
-    holds = holds and redis.call('EXISTS', key) == 0
-  else
-    holds = holds and (redis.call('HGET', key, 'version') or '-') == want
-  end
-  pos = pos + 3
-end
-if not holds then
-  local states = {0}
-  for i = 1, n do
-    local key = KEYS[tonumber(ARGV[3 * i + 1])]
-    if ARGV[3 * i] == 's' then
-      states[i + 1] = redis.call('GET', key) or ''
-    else
-      states[i + 1] = redis.call('HGETALL', key)
-    end
-  end
-  return states
+local call, feed, online, length = redis.call, KEYS[1], KEYS[2], ARGV[1]
+local pos, strings, answers = 2, {}, {}
+
+local function get(key)
+  if not strings[key] then strings[key] = call('GET', key) or '' end
+  return strings[key]
 end
 
-local id = ''
-while pos < #ARGV do
-  local write, key, inside = ARGV[pos + 1], KEYS[tonumber(ARGV[pos + 2])], ARGV[pos + 3]
-  if write == 'del' then
-    local index = KEYS[tonumber(ARGV[pos + 4])]
-    id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', length, '*', 'kind', 'deleted',
-      'inside', inside, 'reason', ARGV[pos + 5], 'record', ARGV[pos + 6])
-    redis.call('DEL', key)
-    redis.call('HDEL', KEYS[2], inside)
-    if index then redis.call('SREM', index, inside) end
-    pos = pos + 6
-  elseif write == 'put' then
-    local ttl, fields = ARGV[pos + 5], tonumber(ARGV[pos + 7])
-    id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', length, '*', 'kind', ARGV[pos + 4],
-      'inside', inside, 'ttl', ttl, 'record', ARGV[pos + 6])
-    redis.call('HSET', key, 'version', id, unpack(ARGV, pos + 8, pos + 7 + fields))
-    if ttl == '0' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, ttl) end
-    pos = pos + 7 + fields
-  elseif write == 'list' then
-    inside = ARGV[pos + 2]
-    local index, expires = KEYS[tonumber(ARGV[pos + 3])], tonumber(ARGV[pos + 5])
-    if expires > 0 then expires = expires + tonumber(string.match(id, '^%d+')) end
-    redis.call('HSET', KEYS[2], inside, ARGV[pos + 4] .. ' ' .. string.format('%.0f', expires))
-    if index then redis.call('SADD', index, inside) end
-    pos = pos + 5
-  else
-    local value, ttl = ARGV[pos + 3], ARGV[pos + 4]
-    pos = pos + 4
-    if write == 'mark' then
-      id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', length, '*', 'kind', 'nas_restart',
-        'nas', ARGV[pos + 2], 'at', value)
-      redis.call('SADD', KEYS[tonumber(ARGV[pos + 1])], ARGV[pos + 2])
-      value = value .. ' ' .. id
-      pos = pos + 2
+local function set(key, value, ttl, ...)
+  strings[key] = nil
+  if ttl == '0' then return call('SET', key, value, ...) end
+  return call('SET', key, value, 'PX', ttl, ...)
+end
+
+local function append(...)
+  return call('XADD', feed, 'MAXLEN', '~', length, '*', 'kind', ...)
+end
+
+local function stands()
+  local n, holds = tonumber(ARGV[pos]), true
+  pos = pos + 1
+  for i = 1, n do
+    local kind, key, want = ARGV[pos], KEYS[tonumber(ARGV[pos + 1])], ARGV[pos + 2]
+    pos = pos + 3
+    if kind == 'n' then
+      pos = pos + 1
+      return holds and set(key, want, ARGV[pos - 1], 'NX')
+    elseif kind == 's' then
+      holds = holds and get(key) == want
+    elseif want == '' then
+      holds = holds and call('EXISTS', key) == 0
+    else
+      holds = holds and (call('HGET', key, 'version') or '-') == want
     end
-    if ttl == '0' then redis.call('SET', key, value) else redis.call('SET', key, value, 'PX', ttl) end
+  end
+  return holds
+end
+
+local function write()
+  local what, key, value = ARGV[pos], KEYS[tonumber(ARGV[pos + 1])], ARGV[pos + 2]
+  if what == 'del' then
+    local id = append('deleted', 'inside', value, 'reason', ARGV[pos + 3], 'record', ARGV[pos + 4])
+    call('DEL', key)
+    call('HDEL', online, value)
+    pos = pos + 5
+    return id
+  elseif what == 'put' then
+    local ttl, from, upto = ARGV[pos + 4], pos + 8, pos + 7 + tonumber(ARGV[pos + 7])
+    local id = append(ARGV[pos + 3], 'inside', value, 'ttl', ttl, 'record', ARGV[pos + 5])
+    call('HSET', key, 'version', id, unpack(ARGV, from, upto))
+    if ttl == '0' then call('PERSIST', key) else call('PEXPIRE', key, ttl) end
+    if ARGV[pos + 6] ~= '' then call('HSET', online, value, ARGV[pos + 6]) end
+    pos = upto + 1
+    return id
+  elseif what == 'set' then
+    set(key, value, ARGV[pos + 3])
+    pos = pos + 4
+    return nil
+  end
+  local id = append('nas_restart', 'nas', ARGV[pos + 5], 'at', value)
+  call('SADD', KEYS[tonumber(ARGV[pos + 4])], ARGV[pos + 5])
+  set(key, value .. ' ' .. id, ARGV[pos + 3])
+  pos = pos + 6
+  return id
+end
+
+while pos <= #ARGV do
+  local after = pos + 1 + tonumber(ARGV[pos])
+  local answer = 0
+  pos = pos + 1
+  if stands() then
+    answer = ''
+    while pos < after do answer = write() or answer end
+  end
+  answers[#answers + 1] = answer
+  pos = after
+end
+return answers
+`)
+
+// refreshScript takes in what an Interim-Update changes of records that stand:
+// most of what there is to do. One feed entry tells of all of them.
+//
+// KEYS: 1 the group's feed, then the restarts of the NASes, then the records.
+//
+// ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
+// none), 4 where the address begins in a record's key, then each restart ("" for
+// none), then for each record: version, updated_at, input_octets, output_octets.
+//
+// Returns the identifier of the feed entry ("" for none), then the numbers of
+// the records that have another version; the first of them 0 where a restart is
+// another, and so nothing was done.
+var refreshScript = redis.NewScript(`
+local call, n, ttl, digits = redis.call, tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+for i = 1, n do
+  if (call('GET', KEYS[1 + i]) or '') ~= ARGV[4 + i] then return {'', 0} end
+end
+local answer, standing = {''}, {}
+local entry = {'kind', 'refreshed', 'ttl', ttl}
+for i = 1, #KEYS - 1 - n do
+  local key, at = KEYS[1 + n + i], n + 4 * i
+  if call('HGET', key, 'version') == ARGV[at + 1] then
+    standing[#standing + 1] = i
+    entry[#entry + 1] = string.sub(key, digits)
+    entry[#entry + 1] = ARGV[at + 2] .. ' ' .. ARGV[at + 3] .. ' ' .. ARGV[at + 4]
+  else
+    answer[#answer + 1] = i
   end
 end
-return {1, id}
+if #standing == 0 then return answer end
+local id = call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(entry))
+for _, i in ipairs(standing) do
+  local key, at = KEYS[1 + n + i], n + 4 * i
+  call('HSET', key, 'version', id, 'updated_at', ARGV[at + 2],
+    'input_octets', ARGV[at + 3], 'output_octets', ARGV[at + 4])
+  if ttl == '0' then call('PERSIST', key) else call('PEXPIRE', key, ttl) end
+end
+answer[1] = id
+return answer
+`)
+
+// beginScript creates the records of sessions that begin: each where neither the
+// session nor a record at its address is known. It does what commitScript could
+// do, in fewer words.
+//
+// KEYS: 1 the group's feed, 2 the hash of online addresses, then the restarts of
+// the NASes, then for each session its state and its record.
+//
+// ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
+// none) of the records and 4 of the states, 5 where the address begins in a
+// record's key, then each restart ("" for none), then for each session: state,
+// witness, the record as it stands in the feed, and its fields: updated_at,
+// input_octets, output_octets, user_name, nas, client, acct_session_id,
+// calling_station_id, nas_address, started_at.
+//
+// Returns for each session the identifier of its feed entry, or 0 when something
+// is known and nothing was done; nothing at all where a restart is another.
+var beginScript = redis.NewScript(`
+local call, args, n = redis.call, ARGV, tonumber(ARGV[2])
+local length, ttl, kept, digits = args[1], args[3], args[4], tonumber(args[5])
+for i = 1, n do
+  if (call('GET', KEYS[2 + i]) or '') ~= args[5 + i] then return {} end
+end
+local answers, at = {}, 5 + n
+for i = n + 3, #KEYS, 2 do
+  local session, record, answer = KEYS[i], KEYS[i + 1], 0
+  local claimed = call('EXISTS', record) == 0
+  if claimed and kept == '0' then
+    claimed = call('SET', session, args[at + 1], 'NX')
+  elseif claimed then
+    claimed = call('SET', session, args[at + 1], 'NX', 'PX', kept)
+  end
+  if claimed then
+    local inside = string.sub(record, digits)
+    answer = call('XADD', KEYS[1], 'MAXLEN', '~', length, '*', 'kind', 'created',
+      'inside', inside, 'ttl', ttl, 'record', args[at + 3])
+    call('HSET', record, 'version', answer, 'updated_at', args[at + 4],
+      'input_octets', args[at + 5], 'output_octets', args[at + 6], 'user_name', args[at + 7],
+      'nas', args[at + 8], 'client', args[at + 9], 'acct_session_id', args[at + 10],
+      'calling_station_id', args[at + 11], 'nas_address', args[at + 12],
+      'started_at', args[at + 13], 'unconfirmed', '0')
+    if ttl ~= '0' then call('PEXPIRE', record, ttl) end
+    call('HSET', KEYS[2], inside, args[at + 2])
+  end
+  answers[#answers + 1] = answer
+  at = at + 13
+end
+return answers
+`)
+
+// endScript deletes the records of sessions that stop. It does what commitScript
+// could do, in fewer words.
+//
+// KEYS: 1 the group's feed, 2 the hash of online addresses, then for each session
+// its state and its record.
+//
+// ARGV: 1 length of the feed, 2 ttl of the states in milliseconds, 3 where the
+// address begins in a record's key, then for each session: version of the
+// record, the state that stays, the record as it stands in the feed.
+//
+// Returns for each session the identifier of its feed entry, or 0 when the record
+// has another version and nothing was done.
+var endScript = redis.NewScript(`
+local call, args = redis.call, ARGV
+local length, kept, digits = args[1], args[2], tonumber(args[3])
+local answers, at = {}, 3
+for i = 3, #KEYS, 2 do
+  local record, answer = KEYS[i + 1], 0
+  if call('HGET', record, 'version') == args[at + 1] then
+    local inside = string.sub(record, digits)
+    answer = call('XADD', KEYS[1], 'MAXLEN', '~', length, '*', 'kind', 'deleted',
+      'inside', inside, 'reason', 'STOP', 'record', args[at + 3])
+    call('DEL', record)
+    call('HDEL', KEYS[2], inside)
+    call('SET', KEYS[i], args[at + 2], 'PX', kept)
+  end
+  answers[#answers + 1] = answer
+  at = at + 3
+end
+return answers
 `)
 
 // buryScript announces the end of a record that others removed.
 //
 // KEYS
 //
-//	1 record, 2 marker, 3 hash of online addresses, 4 feed,
-//	5 set of the NAS's addresses, 6 session state
+//	1 record, 2 marker, 3 hash of online addresses, 4 feed, 5 session state
 //
 // ARGV
 //
@@ -122,9 +256,8 @@ if witness ~= ARGV[2] then return 0 end
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'kind', 'deleted',
   'inside', ARGV[1], 'reason', ARGV[7], 'record', ARGV[8])
 redis.call('HDEL', KEYS[3], ARGV[1])
-redis.call('SREM', KEYS[5], ARGV[1])
-if ARGV[5] ~= '' and (redis.call('GET', KEYS[6]) or '') == ARGV[4] then
-  redis.call('SET', KEYS[6], ARGV[5], 'PX', ARGV[6])
+if ARGV[5] ~= '' and (redis.call('GET', KEYS[5]) or '') == ARGV[4] then
+  redis.call('SET', KEYS[5], ARGV[5], 'PX', ARGV[6])
 end
 return 1
 `)

@@ -126,12 +126,26 @@ func online(t testing.TB, db *DB, inside netip.Addr) string {
 	return r.AcctSessionID
 }
 
-// changes reads a group's feed from its beginning.
+// changes reads a group's feed from its beginning, as one who keeps the records.
 func changes(t testing.TB, db *DB, group string) []subscriber.Change {
 	t.Helper()
-	list, _, err := db.Feed(t.Context(), group, "0-0", 10_000, 0)
-	if err != nil {
-		t.Fatal(err)
+	var list []subscriber.Change
+	for after := "0-0"; ; {
+		more, last, err := db.Feed(t.Context(), group, after, 10_000, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last == after {
+			break
+		}
+		list, after = append(list, more...), last
+	}
+	stands := map[netip.Addr]subscriber.Record{}
+	for i := range list {
+		c := &list[i]
+		before := stands[c.Record.Inside]
+		c.Record = c.Onto(&before)
+		stands[c.Record.Inside] = c.Record
 	}
 	return list
 }

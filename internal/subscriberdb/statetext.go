@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -24,10 +25,26 @@ const (
 )
 
 func formatState(s *subscriber.SessionState) string {
-	return strings.Join([]string{
-		stateWord(s), orDash(formatAddr(s.Inside)), orDash(formatTime(s.Start)),
-		orDash(formatTime(s.End)), orDash(escape(s.UserName)),
-	}, " ")
+	text := make([]byte, 0, 96)
+	text = append(append(text, stateWord(s)...), ' ')
+	text = append(appendAddr(text, s.Inside), ' ')
+	text = append(appendTimeOrDash(text, s.Start), ' ')
+	text = append(appendTimeOrDash(text, s.End), ' ')
+	return string(append(text, orDash(escape(s.UserName))...))
+}
+
+func appendAddr(text []byte, a netip.Addr) []byte {
+	if !a.IsValid() {
+		return append(text, '-')
+	}
+	return a.AppendTo(text)
+}
+
+func appendTimeOrDash(text []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(text, '-')
+	}
+	return appendTime(text, t)
 }
 
 func stateWord(s *subscriber.SessionState) string {

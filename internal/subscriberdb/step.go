@@ -9,203 +9,163 @@ import (
 )
 
 // maxAttempts bounds how often a step is decided again because somebody else
-// was faster; each attempt starts from the state that beat the last one.
+// was faster.
 const maxAttempts = 16
 
-// anyVersion is no version of a record: a condition on it fails, and so reads.
-const anyVersion = "?"
+// errand is what a step wants of Redis next.
+type errand uint8
+
+const (
+	home    errand = iota // nothing: the step is done, or has failed
+	look                  // to read what the decision rests on
+	commit                // to write the decision, if what it rests on still stands
+	begin                 // the same, in short, for a new session
+	refresh               // the same, in short, for what an Interim changes of a record
+	end                   // the same, in short, for a Stop
+)
 
 // step is one decision and its atomic commit, in one group. It starts from a
-// guess of what the database holds; where the guess is wrong, the script returns
-// what stands instead, and the step is decided anew on that.
+// guess of what Redis holds, from the cache or read. The commit compares; where
+// the guess is wrong nothing is written, and the step looks and decides again.
 type step struct {
-	group  *Group
-	scope  subscriber.Scope
-	id     subscriber.SessionID // session that is decided about; zero for none
-	inside netip.Addr           // address that is decided about; zero for none
-	decide func(subscriber.View) subscriber.Decision
-
+	group       *Group
+	scope       subscriber.Scope
+	id          subscriber.SessionID // session that is decided about; zero for none
+	inside      netip.Addr           // address that is decided about; zero for none
+	event       *subscriber.Event    // what is decided about; nil where decide is set
+	decide      func(subscriber.View) subscriber.Decision
 	usesRestart bool // the decision looks at the restart of id's NAS
-	blind       bool // no guess: read first
 
-	session string // state line of id
-	restart string // restart line of id's NAS
-	holder  *subscriber.Record
-	current *subscriber.Record // record at the address where the session is open, if another than inside
-	fresh   bool               // the above was read in one piece, not guessed
+	guess
+	surprised bool // a guess was wrong
 
-	surprised bool // the first guess was wrong
-
+	errand   errand
 	decision subscriber.Decision
-	call     *call
+	written  string // state line of the session, as the commit writes it
+	feedID   string // last feed entry of the commit
+	refused  bool   // the guess does not hold
 	err      error
-	done     bool
 }
 
 // perform runs the steps, independent of each other, until each is done or has
 // failed. Steps that must wait for another belong to another perform.
 func (db *DB) perform(ctx context.Context, steps []*step) {
 	for range maxAttempts {
-		if steps = unfinished(steps); len(steps) == 0 {
-			return
-		}
-		calls := make([]*call, 0, len(steps))
+		out := steps[:0:0]
 		for _, s := range steps {
-			if s.prepare(db); s.call != nil {
-				calls = append(calls, s.call)
+			if s.prepare(db); s.errand != home {
+				out = append(out, s)
 			}
 		}
-		db.run(ctx, calls)
-		for _, s := range steps {
-			s.conclude(db)
+		if len(out) == 0 {
+			return
+		}
+		db.courier.carry(ctx, out)
+		steps = out[:0]
+		for _, s := range out {
+			if !s.conclude(db) {
+				steps = append(steps, s)
+			}
+		}
+		if len(steps) == 0 {
+			return
 		}
 	}
-	for _, s := range unfinished(steps) {
+	for _, s := range steps {
 		s.fail(ErrConflict)
 	}
 }
 
-func unfinished(steps []*step) []*step {
-	left := steps[:0:0]
-	for _, s := range steps {
-		if !s.done {
-			left = append(left, s)
-		}
-	}
-	return left
-}
-
-// prepare decides, and makes the call that commits the decision. A decision
-// without writes on what was read in one piece needs no call.
+// prepare decides, and says what is to be done about it.
 func (s *step) prepare(db *DB) {
-	s.call = nil
-	view, err := s.view()
-	if err != nil {
-		s.fail(err)
+	switch {
+	case !s.made:
+		s.errand = look
 		return
-	}
-	if !s.blind {
-		s.decision = s.decide(view)
+	case s.decide != nil:
+		s.decision = s.decide(s.view(s.group.Name, s.scope))
+	default:
+		ev := *s.event
+		ev.Inside = s.inside
+		s.decision = subscriber.Decide(s.view(s.group.Name, s.scope), ev)
 	}
 	switch {
-	case s.blind:
-		s.call = newCommit(db, s).call()
-	case s.decision.Writes():
-		c := newCommit(db, s)
-		c.write(&s.decision)
-		s.call = c.call()
-	case s.fresh:
-		s.done = true
-	case s.hinges():
-		s.call = &call{keys: []string{sessionKey(s.group.Name, s.id)}}
+	case s.refreshes(db):
+		s.errand = refresh
+	case s.begins():
+		s.errand = begin
+	case s.ends():
+		s.errand = end
+	case s.decision.Writes() || !s.certain():
+		s.errand = commit
 	default:
-		s.call = newCommit(db, s).call()
+		s.errand = home
 	}
 }
 
-// hinges reports whether the decision rests on nothing but the session being
-// unknown, which a plain GET can tell.
-func (s *step) hinges() bool {
-	return s.session == "" && (s.scope == subscriber.Elsewhere || s.scope == subscriber.NoAddress)
+// certain reports whether the decision rests on one key only, so that a plain
+// look at it is as good as a commit.
+func (s *step) certain() bool {
+	if s.id == (subscriber.SessionID{}) {
+		return true
+	}
+	return s.line == "" && (s.scope == subscriber.Elsewhere || s.scope == subscriber.NoAddress)
 }
 
-func (s *step) view() (subscriber.View, error) {
-	session, err := parseState(s.session)
-	if err != nil {
-		return subscriber.View{}, fmt.Errorf("key %s: %w", sessionKey(s.group.Name, s.id), err)
+// conclude takes what Redis answered, and reports whether the step is done.
+func (s *step) conclude(db *DB) bool {
+	switch {
+	case s.err != nil:
+		s.fail(s.err)
+		return true
+	case s.errand == look:
+		if err := s.settle(s.id, s.inside); err != nil {
+			s.fail(fmt.Errorf("key %s: %w", s.sessionKey, err))
+			return true
+		}
+		if s.usesRestart {
+			db.cache.setRestart(s.group.Name, s.id, s.restart)
+		}
+		return false
+	case s.refused:
+		s.surprised, s.refused = true, false
+		s.guess = guess{sessionKey: s.sessionKey, recordKey: s.recordKey, restartKey: s.restartKey, restart: s.restart}
+		return false
 	}
-	v := subscriber.View{
-		Group: s.group.Name, Scope: s.scope, Session: session,
-		Holder: s.holder, Restart: parseRestart(s.restart),
-	}
-	if a := s.elsewhere(); a.IsValid() && s.current != nil && s.current.Inside == a {
-		v.Current = s.current
-	}
-	return v, nil
-}
-
-// elsewhere is the address where the session is open, if that is not the one
-// that is decided about.
-func (s *step) elsewhere() netip.Addr {
-	session, err := parseState(s.session)
-	if err != nil || session.Phase != subscriber.Open || session.Inside == s.inside {
-		return netip.Addr{}
-	}
-	return session.Inside
-}
-
-// conclude reads the reply: done, or what stands instead.
-func (s *step) conclude(db *DB) {
-	if s.done || s.call == nil {
-		return
-	}
-	if s.call.err != nil {
-		s.fail(s.call.err)
-		return
-	}
-	if s.call.script == nil {
-		s.concludeGet()
-		return
-	}
-	reply, _ := s.call.reply.([]any)
-	if len(reply) < 2 {
-		s.fail(fmt.Errorf("commit script answered %v", s.call.reply))
-		return
-	}
-	if held, _ := reply[0].(int64); held == 1 {
-		s.committed(reply[1])
-		return
-	}
-	s.absorb(db, reply[1:])
-}
-
-func (s *step) concludeGet() {
-	line, _ := s.call.reply.(string)
-	s.done = line == s.session
-	s.session = line
-}
-
-func (s *step) committed(id any) {
-	s.done = true
-	feedID, _ := id.(string)
 	if s.decision.Put != nil {
-		s.decision.Put.Version = feedID
+		s.decision.Put.Version = s.feedID
 	}
 	if s.decision.Restart != nil {
-		s.decision.Restart.ID = feedID
+		s.decision.Restart.ID = s.feedID
 	}
+	return true
 }
 
-// absorb takes the state of every watched key, in the order of the conditions.
-func (s *step) absorb(db *DB, states []any) {
-	asked := s.elsewhere()
-	s.surprised, s.blind, s.fresh = true, false, true
-	for i, w := range s.watches(asked) {
-		if i >= len(states) {
-			break
-		}
-		w.absorb(s, states[i])
+func (s *step) fail(err error) { s.err = fmt.Errorf("group %s: %w", s.group.Name, err) }
+
+// remembers reports whether the step has a session to remember.
+func (s *step) remembers() bool { return s.id != (subscriber.SessionID{}) }
+
+// keySession returns the key of the session's state, built once.
+func (s *step) keySession() string {
+	if s.sessionKey == "" {
+		s.sessionKey = sessionKey(s.group.Name, s.id)
 	}
-	if s.usesRestart {
-		db.cache.setRestart(restartKey(s.group.Name, s.id), s.restart)
-	}
-	if a := s.elsewhere(); a.IsValid() && a != asked {
-		s.current, s.fresh = nil, false
-	}
+	return s.sessionKey
 }
 
-// standing is the record that stands at the record's address.
-func (s *step) standing(r *subscriber.Record) *subscriber.Record {
-	if s.holder != nil && s.holder.Inside == r.Inside {
-		return s.holder
+// keyRestart returns the key of the restart of the session's NAS, built once.
+func (s *step) keyRestart() string {
+	if s.restartKey == "" {
+		s.restartKey = restartKey(s.group.Name, s.id)
 	}
-	if s.current != nil && s.current.Inside == r.Inside {
-		return s.current
-	}
-	return nil
+	return s.restartKey
 }
 
-func (s *step) fail(err error) {
-	s.done = true
-	s.err = fmt.Errorf("group %s: %w", s.group.Name, err)
+// keyRecord returns the key of the record at the step's address, built once.
+func (s *step) keyRecord() string {
+	if s.recordKey == "" {
+		s.recordKey = recordKey(s.group.Name, s.inside)
+	}
+	return s.recordKey
 }

@@ -44,85 +44,90 @@ func (db *DB) sweepAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// sweepGroup ends what all pending restarts of a group leave behind, in one walk
+// over who is online, however many NASes restarted.
 func (db *DB) sweepGroup(ctx context.Context, g *Group) error {
-	pending, err := db.client.SMembers(ctx, restartsKey(g.Name)).Result()
+	refs, err := db.client.SMembers(ctx, restartsKey(g.Name)).Result()
 	if err != nil {
 		return fmt.Errorf("list restarts of group %q: %w", g.Name, err)
 	}
-	for _, ref := range pending {
-		if err := db.sweepNAS(ctx, g, ref); err != nil {
-			return fmt.Errorf("sweep NAS %s in group %q: %w", ref, g.Name, err)
-		}
+	if len(refs) == 0 {
+		return nil
 	}
-	return nil
-}
-
-// sweepNAS ends the sessions of one NAS that are older than its restart. They
-// are all in the NAS's set: it is written in one step with the record.
-func (db *DB) sweepNAS(ctx context.Context, g *Group, ref string) error {
-	nas, err := parseNASRef(ref)
+	pending, err := db.readRestarts(ctx, g, refs)
 	if err != nil {
-		return err
+		return fmt.Errorf("read restarts of group %q: %w", g.Name, err)
 	}
-	line, err := db.client.Get(ctx, restartKey(g.Name, nas)).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return err
+	if err := db.endOlder(ctx, g, pending); err != nil {
+		return fmt.Errorf("sweep group %q: %w", g.Name, err)
 	}
-	if restart := parseRestart(line); !restart.At.IsZero() {
-		if err := db.endBefore(ctx, g, nas, restart); err != nil {
-			return err
-		}
-	}
-	done := &call{
-		script: sweptScript, keys: []string{restartKey(g.Name, nas), restartsKey(g.Name)}, args: []any{line, ref},
-	}
-	db.run(ctx, []*call{done})
-	return done.err
+	return db.markSwept(ctx, g, pending)
 }
 
-// endBefore walks the NAS's set until a walk finds nothing more to end: not
-// every server keeps the place of a walk in a set that shrinks.
-func (db *DB) endBefore(ctx context.Context, g *Group, nas subscriber.SessionID, restart subscriber.Restart) error {
-	for {
-		n, err := db.endOnce(ctx, g, nas, restart)
-		if err != nil || n == 0 {
-			return err
-		}
-		db.logger.Info("sessions of a restarted NAS ended", "group", g.Name, "client", nas.Client, "nas", nas.NAS, "sessions", n)
-	}
+// pendingRestart is a restart whose older sessions are to be ended.
+type pendingRestart struct {
+	nas   subscriber.SessionID
+	line  string
+	since subscriber.Restart
+	ended int
 }
 
-func (db *DB) endOnce(ctx context.Context, g *Group, nas subscriber.SessionID, restart subscriber.Restart) (ended int, err error) {
-	index := nasIndexKey(g.Name, nas)
-	for cursor := uint64(0); ; {
-		members, next, err := db.client.SScan(ctx, index, cursor, "", endBatch).Result()
+// readRestarts returns the restarts by the reference of their NAS.
+func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (map[string]*pendingRestart, error) {
+	pending := make(map[string]*pendingRestart, len(refs))
+	for _, ref := range refs {
+		nas, err := parseNASRef(ref)
 		if err != nil {
-			return ended, err
+			return nil, err
 		}
-		n, err := db.endMembers(ctx, g, nas, restart, members)
-		ended += n
-		if err != nil {
-			return ended, err
+		line, err := db.client.Get(ctx, restartKey(g.Name, nas)).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, err
 		}
-		if cursor = next; cursor == 0 {
-			return ended, nil
-		}
+		pending[ref] = &pendingRestart{nas: nas, line: line, since: parseRestart(line)}
 	}
+	return pending, nil
 }
 
-func (db *DB) endMembers(ctx context.Context, g *Group, nas subscriber.SessionID, restart subscriber.Restart, members []string) (int, error) {
+// endOlder walks the hash of online addresses: it is written in one step with
+// the records.
+func (db *DB) endOlder(ctx context.Context, g *Group, pending map[string]*pendingRestart) error {
+	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
+		var steps []*step
+		for i := 0; i+1 < len(fields); i += 2 {
+			inside, err := netip.ParseAddr(fields[i])
+			if p := pending[nasOfWitness(fields[i+1])]; err == nil && p != nil {
+				steps = append(steps, p.endStep(g, inside))
+			}
+		}
+		ended, err := db.endAll(ctx, steps)
+		for i := range ended {
+			pending[nasRef(ended[i].SessionID)].ended++
+		}
+		return err
+	})
+	for _, p := range pending {
+		if p.ended > 0 {
+			db.logger.Info("sessions of a restarted NAS ended",
+				"group", g.Name, "client", p.nas.Client, "nas", p.nas.NAS, "sessions", p.ended)
+		}
+	}
+	return err
+}
+
+// endStep ends the record at an address, if the restart ended its session.
+func (p *pendingRestart) endStep(g *Group, inside netip.Addr) *step {
 	meant := func(r *subscriber.Record) bool {
-		return r.Client == nas.Client && r.NAS == nas.NAS && restart.Ends(r)
+		return r.Client == p.nas.Client && r.NAS == p.nas.NAS && p.since.Ends(r)
 	}
-	steps := make([]*step, 0, len(members))
-	for _, m := range members {
-		inside, err := netip.ParseAddr(m)
-		if err != nil {
-			return 0, fmt.Errorf("member %q: %w", m, err)
-		}
-		key := subscriber.Key{Group: g.Name, Inside: inside}
-		steps = append(steps, endStep(g, key, meant, subscriber.ReasonNASRestart, restart.At))
+	return endStep(g, subscriber.Key{Group: g.Name, Inside: inside}, meant, subscriber.ReasonNASRestart, p.since.At)
+}
+
+func (db *DB) markSwept(ctx context.Context, g *Group, pending map[string]*pendingRestart) error {
+	calls := make([]redis.Cmder, 0, len(pending))
+	for ref, p := range pending {
+		keys := []string{restartKey(g.Name, p.nas), restartsKey(g.Name)}
+		calls = append(calls, newCall(ctx, sweptScript, keys, p.line, ref))
 	}
-	ended, err := db.endAll(ctx, steps)
-	return len(ended), err
+	return db.exchange(ctx, calls)
 }

@@ -32,7 +32,8 @@ var removals = map[string]subscriber.Reason{
 }
 
 // Vanished calls gone for records that others removed or that expired, as soon
-// as Redis tells, until the context ends; to be handed to Bury. Deletions that
+// as Redis tells, until the context ends; to be handed to Bury. The reason is
+// ReasonNone where Redis did not tell. Deletions that
 // are announced already are not among them. Notifications are lossy: after each
 // connection it looks for what it has missed, and where Redis does not let it
 // turn notifications on it looks all the time. gone is called from one goroutine

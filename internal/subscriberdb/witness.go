@@ -9,12 +9,18 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// witness is what the hash of online addresses says of a record: its session
-// and its user, each as one word. The script appends when the record, as it was
-// first written, expires: in milliseconds of Redis's clock, 0 for never. It
-// outlives a record that others removed, and tells whose it was.
+// witness is what the hash of online addresses says of a record: its session and
+// its user, each as one word, and when the record expired as it was first
+// written, in milliseconds since 1970, 0 for never. It outlives a record that
+// others removed, and tells whose it was.
 func witness(r *subscriber.Record) string {
-	return sessionRef(r.SessionID) + " " + orDash(escape(r.UserName))
+	text := make([]byte, 0, 96)
+	text = append(append(text, sessionRef(r.SessionID)...), ' ')
+	text = append(append(text, orDash(escape(r.UserName))...), ' ')
+	if r.ExpiresAt.IsZero() {
+		return string(append(text, '0'))
+	}
+	return string(strconv.AppendInt(text, r.ExpiresAt.UnixMilli(), 10))
 }
 
 // parseWitness returns the record as far as the witness knows it.
@@ -41,4 +47,14 @@ func parseWitness(key subscriber.Key, text string) (subscriber.Record, error) {
 		r.ExpiresAt = time.UnixMilli(millis)
 	}
 	return r, nil
+}
+
+// nasOfWitness returns the reference of the NAS in a witness, "" for none.
+func nasOfWitness(text string) string {
+	client, rest, _ := strings.Cut(text, "/")
+	nas, _, ok := strings.Cut(rest, "/")
+	if !ok {
+		return ""
+	}
+	return text[:len(client)+1+len(nas)]
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -54,7 +55,7 @@ func certificate(t testing.TB, serial int64, ca *x509.Certificate, caKey *ecdsa.
 	}
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(serial),
-		Subject:               pkix.Name{CommonName: "sessiond test"},
+		Subject:               pkix.Name{CommonName: fmt.Sprint("sessiond test ", serial)}, // the CA's is its own: OpenSSL minds
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(time.Hour),
 		BasicConstraintsValid: true,

@@ -1,0 +1,37 @@
+package subscriber
+
+import "slices"
+
+// A multilink is one record with several accounting sessions, its links, which
+// share an Acct-Multi-Session-Id and the address (SES-20). The record ends with
+// the last of them.
+
+// belongsTo reports whether the record is the session's.
+func (r *Record) belongsTo(id SessionID) bool {
+	if len(r.Links) == 0 {
+		return r.SessionID == id
+	}
+	return r.NASOnly() == id.NASOnly() && slices.Contains(r.Links, id.AcctSessionID)
+}
+
+// joins reports whether the event is of another link of the record's multilink.
+func (ev *Event) joins(r *Record) bool {
+	return ev.MultiSessionID != "" && ev.MultiSessionID == r.MultiSessionID && ev.NASOnly() == r.NASOnly()
+}
+
+// link enters the event's session into its multilink, if it is one.
+func (r *Record) link(ev *Event) {
+	if ev.MultiSessionID == "" || r.MultiSessionID != "" && r.MultiSessionID != ev.MultiSessionID {
+		return
+	}
+	r.MultiSessionID = ev.MultiSessionID
+	if !slices.Contains(r.Links, ev.AcctSessionID) {
+		r.Links = append(slices.Clone(r.Links), ev.AcctSessionID)
+	}
+}
+
+// without is the record after one of several links has ended.
+func (r Record) without(link string) Record {
+	r.Links = slices.DeleteFunc(slices.Clone(r.Links), func(l string) bool { return l == link })
+	return r
+}

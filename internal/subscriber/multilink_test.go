@@ -1,0 +1,124 @@
+package subscriber
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+func inBundle(ev *Event) { ev.MultiSessionID = "m" }
+
+func ofLink(id SessionID) func(*Event) {
+	return func(ev *Event) { ev.SessionID = id }
+}
+
+// TestMultilink_SES20 walks a bundle of two links: it is one record, which ends
+// with the last link, whichever that is.
+func TestMultilink_SES20(t *testing.T) {
+	for _, last := range []SessionID{me, you} {
+		first := you
+		if last == you {
+			first = me
+		}
+		w := newWorld()
+		steps := []struct {
+			ev   Event
+			want Verdict
+		}{
+			{makeEvent(EventStart, 0, inBundle), Opened},
+			{makeEvent(EventStart, time.Minute, inBundle, ofLink(you)), Linked},
+			{makeEvent(EventStart, time.Minute, inBundle, ofLink(you)), Refreshed},
+			{makeEvent(EventInterim, 2*time.Minute, inBundle, ofLink(first)), Refreshed},
+			{makeEvent(EventStop, 3*time.Minute, inBundle, ofLink(first)), Unlinked},
+			{makeEvent(EventStop, 3*time.Minute, inBundle, ofLink(first)), Ended},
+			{makeEvent(EventInterim, 2*time.Minute, inBundle, ofLink(first)), Ended},
+			{makeEvent(EventInterim, 4*time.Minute, inBundle, ofLink(last)), Refreshed},
+			{makeEvent(EventStop, 5*time.Minute, inBundle, ofLink(last)), Stopped},
+		}
+		for i, s := range steps {
+			if d := w.apply(t, s.ev); d.Verdict != s.want {
+				t.Errorf("last %s, step %d: %v, want %v", last.AcctSessionID, i, d.Verdict, s.want)
+			}
+			if r, up := w.records[home]; up && r.SessionID != me {
+				t.Errorf("last %s, step %d: the record became %v's", last.AcctSessionID, i, r.SessionID)
+			}
+		}
+		if len(w.records) != 0 {
+			t.Errorf("last %s: left %+v", last.AcctSessionID, w.records)
+		}
+	}
+}
+
+// TestOtherBundle_SES20: another bundle, or another NAS's, takes the address over.
+func TestOtherBundle_SES20(t *testing.T) {
+	w := newWorld()
+	w.apply(t, makeEvent(EventStart, 0, inBundle))
+	other := makeEvent(EventStart, time.Minute, inBundle, ofLink(SessionID{Client: "bng2", NAS: "nas1", AcctSessionID: "b"}))
+	if d := w.apply(t, other); d.Verdict != TookOver {
+		t.Errorf("another client's bundle: %v", d.Verdict)
+	}
+}
+
+// TestService_SES21: the accounting of a service, also under the identifier of
+// the session around it, changes nothing.
+func TestService_SES21(t *testing.T) {
+	for kind := EventStart; kind <= EventStop; kind++ {
+		ev := makeEvent(kind, time.Hour, func(ev *Event) { ev.Service, ev.ParentSessionID = true, "a" })
+		if d := Decide(online(), ev); d.Writes() || d.Verdict != ServiceIgnored {
+			t.Errorf("kind %d: %+v", kind, d)
+		}
+	}
+}
+
+// TestDualStack_SES23: the Stop of the host session for IPv6 leaves that for IPv4.
+func TestDualStack_SES23(t *testing.T) {
+	v := View{Scope: NoAddress, Session: SessionState{}}
+	if d := Decide(v, makeEvent(EventStop, time.Hour, noAddress, ofLink(you))); len(d.Delete) > 0 || d.Put != nil {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestIPv6IsKept_ACCT29(t *testing.T) {
+	told := func(ev *Event) {
+		ev.FramedIPv6Addresses = []netip.Addr{netip.MustParseAddr("2001:db8::1")}
+		ev.FramedIPv6Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")}
+		ev.DelegatedPrefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:2::/56")}
+	}
+	w := newWorld()
+	w.apply(t, makeEvent(EventStart, 0, told))
+	w.apply(t, makeEvent(EventInterim, time.Minute))
+	r := w.records[home]
+	if len(r.FramedIPv6Addresses) != 1 || len(r.FramedIPv6Prefixes) != 1 || len(r.DelegatedPrefixes) != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestLeftBeforeTakeover: a session that another's Start found on its old address
+// is not over if it was heard of elsewhere after it was last heard of there.
+func TestLeftBeforeTakeover_SES09(t *testing.T) {
+	w := newWorld()
+	w.apply(t, makeEvent(EventStart, 0))
+	w.apply(t, makeEvent(EventStart, time.Hour, ofLink(you), asBob))
+	if d := w.apply(t, makeEvent(EventInterim, time.Minute)); d.Verdict != Ended {
+		t.Errorf("old address: %v", d.Verdict)
+	}
+	if d := w.apply(t, makeEvent(EventInterim, time.Minute, elsewhere)); d.Verdict != Opened {
+		t.Errorf("new address: %v", d.Verdict)
+	}
+	if r := w.records[away]; r.SessionID != me || !slices.Equal(r.Links, nil) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestLeg_ACCT28: a session that turns out to have more addresses keeps what it
+// has on the first.
+func TestLeg_ACCT28(t *testing.T) {
+	ev := makeEvent(EventInterim, time.Hour)
+	ev.Leg = home
+	v := online()
+	v.Session = SessionState{}
+	if d := Decide(v, ev); d.Verdict != Adopted || len(d.Delete) > 0 || d.Put.Leg != home {
+		t.Errorf("%+v", d)
+	}
+}

@@ -1,0 +1,202 @@
+package subscriberdb
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// verdicts collects what events came to.
+type verdicts struct {
+	mu   sync.Mutex
+	seen []subscriber.Verdict
+}
+
+func (v *verdicts) observe(_ string, what subscriber.Verdict) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.seen = append(v.seen, what)
+}
+
+// TestForeignNAS_SES16: an Accounting-On from a client that names another
+// client's NAS has no effect, and is counted; from its own client it has.
+func TestForeignNAS_SES16(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		var seen verdicts
+		db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+		record(t, db, start("a", addr, 0))
+		on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)
+		on.Client = "bng2"
+		record(t, db, on)
+		if !slices.Contains(seen.seen, subscriber.ForeignNAS) {
+			t.Errorf("verdicts %v", seen.seen)
+		}
+		if n := client.SCard(t.Context(), restartsKey("default")).Val(); n != 0 {
+			t.Errorf("%d restarts recorded", n)
+		}
+		on.Client = "bng1"
+		record(t, db, on)
+		if err := db.sweepAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := online(t, db, addr); got != "" {
+			t.Errorf("%s is online after the restart of its NAS", got)
+		}
+	})
+}
+
+// TestService_SES21: the Stop of a service, whatever its identifier, leaves the
+// subscriber online.
+func TestService_SES21(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		record(t, db, start("a", addr, 0))
+		for _, id := range []string{"a", "a:1"} {
+			ev := stop(id, addr, time.Hour)
+			ev.Service, ev.ParentSessionID = true, "a"
+			record(t, db, ev)
+		}
+		record(t, db, interim("a", addr, 2*time.Hour))
+		checkStory(t, db, "default", []string{"created 100.64.0.1 a", "updated 100.64.0.1 a"})
+	})
+}
+
+// TestMultilink_SES20: two links are one record, through two daemons.
+func TestMultilink_SES20(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		dbs := [2]*DB{newDB(t, client), newDB(t, client)}
+		bundled := func(ev subscriber.Event) subscriber.Event {
+			ev.MultiSessionID, ev.UserName = "m 1", "alice"
+			return ev
+		}
+		record(t, dbs[0], bundled(start("a", addr, 0)))
+		record(t, dbs[1], bundled(start("b/ b", addr, time.Minute)))
+		record(t, dbs[0], bundled(interim("a", addr, 2*time.Minute)), bundled(stop("a", addr, 3*time.Minute)))
+		record(t, dbs[1], bundled(interim("b/ b", addr, 4*time.Minute)))
+		r, err := dbs[0].Get(t.Context(), key(addr))
+		if err != nil || !slices.Equal(r.Links, []string{"b/ b"}) || r.AcctSessionID != "a" || r.MultiSessionID != "m 1" {
+			t.Errorf("%+v, %v", r, err)
+		}
+		record(t, dbs[0], bundled(stop("b/ b", addr, 5*time.Minute)))
+		want := []string{
+			"created 100.64.0.1 a", "updated 100.64.0.1 a", "updated 100.64.0.1 a", "updated 100.64.0.1 a",
+			"updated 100.64.0.1 a", "deleted 100.64.0.1 a STOP",
+		}
+		checkStory(t, dbs[0], "default", want)
+	})
+}
+
+// TestSeveralAddresses_ACCT28: a session with two addresses has two records,
+// and its Stop ends both.
+func TestSeveralAddresses_ACCT28(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		both := func(kind subscriber.EventKind, after time.Duration) []subscriber.Event {
+			list := []subscriber.Event{event(kind, "a", addr, after), event(kind, "a", next, after)}
+			for i := range list {
+				list[i].Addresses = []netip.Addr{addr, next}
+			}
+			return list
+		}
+		record(t, db, both(subscriber.EventStart, 0)...)
+		record(t, db, both(subscriber.EventInterim, time.Minute)...)
+		if online(t, db, addr) != "a" || online(t, db, next) != "a" {
+			t.Errorf("feed %q", story(changes(t, db, "default")))
+		}
+		record(t, newDB(t, client), both(subscriber.EventStop, time.Hour)...)
+		compareOnline(t, db, map[netip.Addr]string{})
+	})
+}
+
+// TestIPv6_ACCT29: what a session has of IPv6 stands in the record and the feed;
+// an Interim that does not tell it leaves it there.
+func TestIPv6_ACCT29(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		ev := start("a", addr, 0)
+		ev.FramedIPv6Addresses = []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")}
+		ev.FramedIPv6Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")}
+		ev.DelegatedPrefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:2::/48")}
+		record(t, db, ev)
+		record(t, db, interim("a", addr, time.Minute))
+		r, err := db.Get(t.Context(), key(addr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := changes(t, db, "default")
+		for where, got := range map[string]subscriber.Record{"hash": r, "feed": list[len(list)-1].Record} {
+			if !reflect.DeepEqual(got.FramedIPv6Addresses, ev.FramedIPv6Addresses) ||
+				!reflect.DeepEqual(got.FramedIPv6Prefixes, ev.FramedIPv6Prefixes) ||
+				!reflect.DeepEqual(got.DelegatedPrefixes, ev.DelegatedPrefixes) {
+				t.Errorf("%s: %+v", where, got)
+			}
+		}
+	})
+}
+
+// TestClientTTL_SES18: a client's own time to live comes before the group's.
+func TestClientTTL_SES18(t *testing.T) {
+	client := realRedis(t)
+	db := newDB(t, client, func(o *Options) { o.Groups[0].ClientTTL = map[string]time.Duration{"bng2": 0, "bng3": time.Hour} })
+	for i, c := range []struct {
+		name string
+		want time.Duration
+	}{{"bng1", testTTL}, {"bng2", -1}, {"bng3", time.Hour}} {
+		inside := netip.AddrFrom4([4]byte{100, 64, 0, byte(i)})
+		for _, kind := range []subscriber.EventKind{subscriber.EventStart, subscriber.EventInterim} {
+			ev := event(kind, "a", inside, time.Duration(kind)*time.Minute)
+			ev.Client = c.name
+			record(t, db, ev)
+			ttl := client.PTTL(t.Context(), recordKey("default", inside)).Val()
+			if c.want < 0 && ttl >= 0 || c.want > 0 && (ttl > c.want || ttl < c.want-time.Minute) {
+				t.Errorf("%s: time to live %v, want %v", c.name, ttl, c.want)
+			}
+		}
+	}
+}
+
+// TestStateOutlives_SES10: Interims that change nothing but counters keep the
+// session's state for as long as its record and a tombstone's time.
+func TestStateOutlives_SES10(t *testing.T) {
+	client := realRedis(t)
+	db := newDB(t, client)
+	record(t, db, start("a", addr, 0))
+	name := sessionKey("default", start("a", addr, 0).SessionID)
+	client.PExpire(t.Context(), name, time.Minute) // as if the time had passed
+	record(t, db, interim("a", addr, time.Hour))
+	if ttl := client.PTTL(t.Context(), name).Val(); ttl > time.Minute {
+		t.Errorf("written again after an hour, %v", ttl)
+	}
+	record(t, db, interim("a", addr, 13*time.Hour))
+	if ttl := client.PTTL(t.Context(), name).Val(); ttl < testTTL+defaultTombstoneTTL {
+		t.Errorf("time to live %v", ttl)
+	}
+}
+
+// TestTombstonesBounded: beyond the limit ended sessions are remembered for a
+// short time only, until the earlier ones have gone.
+func TestTombstonesBounded(t *testing.T) {
+	tomb := tombstones{full: 24 * time.Hour, limit: 100}
+	now := t0
+	for i := range 150 {
+		want := 24 * time.Hour
+		if i >= 100 {
+			want = crowdedTTL
+		}
+		if got := tomb.ttl(now); got != want {
+			t.Fatalf("after %d: %v, want %v", i, got, want)
+		}
+		tomb.add(now, 1)
+		now = now.Add(time.Second)
+	}
+	if got := tomb.ttl(now.Add(25 * time.Hour)); got != tomb.full {
+		t.Errorf("a day later: %v", got)
+	}
+}

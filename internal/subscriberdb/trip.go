@@ -1,0 +1,244 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// callSteps bounds the steps of one script call: a call answers at once or not
+// at all, and keeps Redis from others meanwhile.
+const callSteps = 16
+
+// trip is one round trip with the errands of many steps.
+type trip struct {
+	db      *DB
+	cmds    []redis.Cmder
+	looks   []*looking
+	batches []*batch
+	open    []*batch // those of batches that still take steps
+}
+
+// looking is the reads of one step.
+type looking struct {
+	step             *step
+	session, restart *redis.StringCmd
+	holder, current  *redis.MapStringStringCmd
+}
+
+// batch is the steps of one script call.
+type batch struct {
+	group *Group
+	kind  errand
+	ttl   int64 // of the records that begin or are refreshed
+	steps []*step
+	cmd   *redis.Cmd
+}
+
+// travel does what the steps want of Redis, and leaves the answers in them.
+func (db *DB) travel(ctx context.Context, steps []*step) {
+	t := &trip{db: db}
+	for _, s := range steps {
+		if s.errand == look {
+			t.look(ctx, s)
+		} else {
+			t.enlist(s)
+		}
+	}
+	for _, b := range t.batches {
+		b.cmd = redis.NewCmd(ctx, b.args(db)...)
+		t.cmds = append(t.cmds, b.cmd)
+	}
+	err := db.exchange(ctx, t.cmds)
+	for _, l := range t.looks {
+		l.take(err)
+	}
+	for _, b := range t.batches {
+		b.take(err)
+	}
+}
+
+// look reads what the step's decision rests on, the records first: see
+// guess.vouched. The restart of the NAS is read
+// only after a surprise: the cache knows it, and the commit compares.
+func (t *trip) look(ctx context.Context, s *step) {
+	l := &looking{step: s}
+	if s.inside.IsValid() {
+		l.holder = redis.NewMapStringStringCmd(ctx, "hgetall", s.keyRecord())
+		t.cmds = append(t.cmds, l.holder)
+	}
+	if s.asked.IsValid() {
+		l.current = redis.NewMapStringStringCmd(ctx, "hgetall", recordKey(s.group.Name, s.asked))
+		t.cmds = append(t.cmds, l.current)
+	}
+	if s.remembers() {
+		l.session = redis.NewStringCmd(ctx, "get", s.keySession())
+		t.cmds = append(t.cmds, l.session)
+	}
+	if s.usesRestart && s.surprised {
+		l.restart = redis.NewStringCmd(ctx, "get", s.keyRestart())
+		t.cmds = append(t.cmds, l.restart)
+	}
+	t.looks = append(t.looks, l)
+}
+
+// take hands the answers to the step.
+func (l *looking) take(failed error) {
+	s := l.step
+	var err error
+	read := func(cmd *redis.StringCmd, into *string) {
+		if cmd == nil {
+			return
+		}
+		*into = cmd.Val()
+		err = errors.Join(err, answered(cmd, failed))
+	}
+	readRecord := func(cmd *redis.MapStringStringCmd, key subscriber.Key) *subscriber.Record {
+		if cmd == nil {
+			return nil
+		}
+		err = errors.Join(err, answered(cmd, failed))
+		fields := cmd.Val()
+		if len(fields) == 0 {
+			return nil
+		}
+		r := parseRecord(key, fields)
+		return &r
+	}
+	read(l.session, &s.line)
+	read(l.restart, &s.restart)
+	s.holder = readRecord(l.holder, subscriber.Key{Group: s.group.Name, Inside: s.inside})
+	s.current = readRecord(l.current, subscriber.Key{Group: s.group.Name, Inside: s.asked})
+	s.err = err
+}
+
+// answered returns the command's own error, or that of the whole exchange if
+// there was no answer to it; nothing there is no error.
+func answered(cmd redis.Cmder, failed error) error {
+	switch err := cmd.Err(); {
+	case errors.Is(err, redis.Nil):
+		return nil
+	case err != nil:
+		return err
+	}
+	if failed != nil && !redisSaid(failed) {
+		return failed
+	}
+	return nil
+}
+
+// redisSaid reports whether the error is an answer of Redis to one command, not
+// the failure of the exchange.
+func redisSaid(err error) bool {
+	var said redis.Error
+	return errors.As(err, &said)
+}
+
+// enlist puts a commit into a batch of its group.
+func (t *trip) enlist(s *step) {
+	ttl := int64(0)
+	if s.errand == refresh || s.errand == begin {
+		ttl = t.db.recordTTL(s.group, s.decision.Put).Milliseconds()
+	}
+	for i, b := range t.open {
+		if b.group != s.group || b.kind != s.errand || b.ttl != ttl {
+			continue
+		}
+		if b.full(s) {
+			t.open[i] = t.newBatch(s, ttl)
+		}
+		t.open[i].steps = append(t.open[i].steps, s)
+		return
+	}
+	b := t.newBatch(s, ttl)
+	b.steps = append(b.steps, s)
+	t.open = append(t.open, b)
+}
+
+func (t *trip) newBatch(s *step, ttl int64) *batch {
+	b := &batch{group: s.group, kind: s.errand, ttl: ttl, steps: make([]*step, 0, callSteps)}
+	t.batches = append(t.batches, b)
+	return b
+}
+
+// full reports whether the step must go into another call: refreshScript
+// compares before it writes, so it must not meet a record twice.
+func (b *batch) full(s *step) bool {
+	if len(b.steps) == callSteps {
+		return true
+	}
+	if b.kind == refresh {
+		for _, other := range b.steps {
+			if other.inside == s.inside {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (b *batch) args(db *DB) []any {
+	switch b.kind {
+	case begin:
+		return beginArgs(db, b)
+	case refresh:
+		return refreshArgs(db, b)
+	case end:
+		return endArgs(db, b)
+	}
+	return commitArgs(db, b)
+}
+
+// take hands the answers to the steps.
+func (b *batch) take(failed error) {
+	err := answered(b.cmd, failed)
+	answers, _ := b.cmd.Val().([]any)
+	switch {
+	case err != nil:
+	case b.kind == refresh && len(answers) > 0:
+		b.takeRefresh(answers)
+		return
+	case b.kind == begin && len(answers) == 0:
+		b.refuseAll()
+		return
+	case b.kind != refresh && len(answers) == len(b.steps):
+		b.takeEach(answers)
+		return
+	default:
+		err = fmt.Errorf("script answered %v", b.cmd.Val())
+	}
+	for _, s := range b.steps {
+		s.err = err
+	}
+}
+
+func (b *batch) takeRefresh(answers []any) {
+	id, _ := answers[0].(string)
+	for _, s := range b.steps {
+		s.feedID = id
+	}
+	for _, refused := range answers[1:] {
+		if i, _ := refused.(int64); i > 0 && int(i) <= len(b.steps) {
+			b.steps[i-1].refused = true
+		} else {
+			b.refuseAll()
+		}
+	}
+}
+
+func (b *batch) refuseAll() {
+	for _, s := range b.steps {
+		s.refused = true
+	}
+}
+
+func (b *batch) takeEach(answers []any) {
+	for i, s := range b.steps {
+		id, done := answers[i].(string)
+		s.feedID, s.refused = id, !done
+	}
+}
