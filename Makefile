@@ -12,7 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .PHONY: build demo test verify bench e2e setup generate fuzz clean
 
-## build: bin/sessiond and bin/sessionctl, static
+## build: bin/sessiond, bin/sessionctl and bin/acctload, static
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 

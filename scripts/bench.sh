@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs the benchmarks and prints, under each part, how sessiond stands to the
 # peer or the limit it is measured against: both from this one run, as a ratio.
-# Usage: scripts/bench.sh [package ...], each a directory below internal/
+# Usage: scripts/bench.sh [package ...], each a directory below internal/, or
+# "radius" for accounting as a whole against FreeRADIUS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
@@ -48,3 +49,7 @@ for part in "${parts[@]}"; do
 	go test -run '^$' -bench "$benchmarks" -benchtime "$time" "./internal/$package" | tee "$out"
 	judge "$name" "$out"
 done
+if [ $# -eq 0 ] || [[ " $* " == *" radius "* ]]; then
+	echo "== radius"
+	scripts/bench-radius.sh
+fi

@@ -1,0 +1,107 @@
+package acctload
+
+import (
+	"time"
+
+	"layeh.com/radius"
+)
+
+// An exchange is one identifier of a socket and the request that has it, or had
+// it last.
+type exchange struct {
+	buffer     []byte // room for a request and the secret
+	request    []byte // in buffer
+	kind       Kind
+	subscriber int
+	waiting    bool // for a reply
+
+	due           time.Duration // latencies count from here
+	deadline      time.Duration // of the present transmission
+	timeout       time.Duration // of the present transmission
+	transmissions int
+
+	// The authenticator of the request before, whose second reply may still come.
+	previous    [16]byte
+	hasPrevious bool
+}
+
+// authenticator is the Request Authenticator, a reply is signed over it.
+func (x *exchange) authenticator() []byte { return x.request[authenticatorAt:headerLength] }
+
+// A window is the identifiers of one socket. The one that has been free for
+// longest goes first, so that late replies meet no new request if possible.
+type window struct {
+	exchanges   [identifiers]exchange
+	free        [identifiers]byte // a ring of those not waiting
+	first       int               // of the ring
+	outstanding int
+}
+
+func newWindow(room int) *window {
+	w := &window{}
+	for i := range w.exchanges {
+		w.exchanges[i].buffer = make([]byte, 0, room)
+		w.free[i] = byte(i)
+	}
+	return w
+}
+
+func (w *window) full() bool { return w.outstanding == identifiers }
+
+// take occupies a free identifier; there must be one.
+func (w *window) take() (byte, *exchange) {
+	id := w.free[w.first%identifiers]
+	w.first++
+	w.outstanding++
+	x := &w.exchanges[id]
+	if x.request != nil {
+		x.previous, x.hasPrevious = [16]byte(x.authenticator()), true
+	}
+	x.waiting = true
+	return id, x
+}
+
+// release frees an identifier that waits.
+func (w *window) release(id byte) {
+	w.outstanding--
+	w.free[(w.first+identifiers-1-w.outstanding)%identifiers] = id
+	w.exchanges[id].waiting = false
+}
+
+// A finding says what a datagram from the server is.
+type finding uint8
+
+const (
+	genuine   finding = iota // the reply that is waited for
+	late                     // a reply to a request that was answered or given up
+	malformed                // no RADIUS packet
+	wrongCode                // no Accounting-Response
+	forged                   // the Response Authenticator is wrong, or answers nothing that was asked
+)
+
+// judge finds out what a datagram is. It must have room for the secret, and is
+// written to.
+func (w *window) judge(datagram, secret []byte) (finding, *exchange) {
+	if len(datagram) < headerLength {
+		return malformed, nil
+	}
+	length := int(datagram[2])<<8 | int(datagram[3])
+	if length < headerLength || length > len(datagram) || !wellFormed(datagram[headerLength:length]) {
+		return malformed, nil
+	}
+	if radius.Code(datagram[0]) != radius.CodeAccountingResponse {
+		return wrongCode, nil
+	}
+	x := &w.exchanges[datagram[1]]
+	v := newVerifier(datagram[:length], secret)
+	switch {
+	case x.request != nil && v.answers(x.authenticator()):
+		if x.waiting {
+			return genuine, x
+		}
+		return late, x
+	case x.hasPrevious && v.answers(x.previous[:]):
+		return late, x
+	}
+	return forged, nil
+}

@@ -1,0 +1,234 @@
+package acctload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// ErrSilent is returned when the server answers nothing at all.
+var ErrSilent = errors.New("acctload: the server does not answer: is it there, does it know this client, is the secret right?")
+
+// lookUp bounds the time in which a lane notices that it shall stop.
+const lookUp = 50 * time.Millisecond
+
+// preparing is how many requests of a socket are outstanding before what is
+// measured begins.
+const preparing = 64
+
+// A lane is one socket with its identifiers and subscribers. Lanes share
+// nothing, and each runs in one goroutine.
+type lane struct {
+	options    *Options
+	epoch      time.Time // times count from here
+	socket     *socket
+	window     *window
+	population *population
+	templates  [kinds]*template
+	tally      tally
+
+	random *rand.Rand
+	script script
+	pace   pace
+	stop   time.Duration // nothing is due from here on
+	over   bool          // the script has ended
+
+	expiry time.Duration // no transmission times out before
+}
+
+func newLane(o *Options, i int, run uint32, epoch time.Time, s *socket) *lane {
+	l := &lane{
+		options:    o,
+		epoch:      epoch,
+		socket:     s,
+		population: newPopulation(o, i, run),
+		random:     rand.New(rand.NewPCG(o.Seed, uint64(i))),
+		expiry:     never,
+	}
+	nas := o.NAS
+	if o.Scenario == NASRestart && o.Sockets > 1 {
+		nas = fmt.Sprintf("%s-%d", nas, i)
+	}
+	room := 0
+	for _, kind := range []Kind{KindStart, KindInterim, KindStop, KindAccountingOn} {
+		l.templates[kind] = newTemplate(o, nas, kind)
+		room = max(room, len(l.templates[kind].octets))
+	}
+	l.window = newWindow(room)
+	return l
+}
+
+func (l *lane) now() time.Duration { return time.Since(l.epoch) }
+
+// prepare brings as many subscribers online as the scenario begins with.
+func (l *lane) prepare(ctx context.Context) error {
+	scenario, online := scriptOf(l.options, l.population, l.random)
+	l.script = &rounds{population: l.population, kind: KindStart, count: online, once: true}
+	l.pace, l.stop = closedLoop{preparing}, never
+	err := l.run(ctx)
+	l.script, l.over = scenario, false
+	return err
+}
+
+// measure runs the scenario from a time on.
+func (l *lane) measure(ctx context.Context, i int, from time.Duration) error {
+	l.tally.began = from + l.options.Warmup
+	l.tally.ends = l.tally.began + l.options.Duration
+	l.pace, l.stop = paceOf(l.options, i, from, l.random), l.tally.ends
+	err := l.run(ctx)
+	l.countUnsent()
+	if l.over { // before its time
+		l.tally.ends = max(l.tally.began, min(l.tally.ends, l.now()))
+	}
+	return err
+}
+
+// run sends and receives until nothing is due any more and nothing outstanding.
+// A context that ends stops the sending, and the waiting for what is outstanding.
+func (l *lane) run(ctx context.Context) error {
+	for {
+		now := l.now()
+		l.expire(now)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if l.silent() {
+			return ErrSilent
+		}
+		next := l.fill(now)
+		if err := l.flush(); err != nil {
+			return err
+		}
+		if l.window.outstanding == 0 && (l.over || now >= l.stop) {
+			return nil
+		}
+		if err := l.receive(now, min(next, l.expiry, now+lookUp)); err != nil {
+			return err
+		}
+	}
+}
+
+// fill begins the requests that are due and returns when there is more to do.
+func (l *lane) fill(now time.Duration) time.Duration {
+	for !l.over && !l.window.full() {
+		due := l.pace.due(now, l.window.outstanding)
+		switch {
+		case due >= l.stop:
+			return never
+		case due > now:
+			return due
+		}
+		kind, subscriber, a := l.script.next(turn{now, l.window.outstanding})
+		if a != proceed {
+			l.over = a == over
+			return never
+		}
+		l.pace.took()
+		l.begin(kind, subscriber, due, now)
+	}
+	return never
+}
+
+func (l *lane) begin(kind Kind, subscriber int, due, now time.Duration) {
+	id, x := l.window.take()
+	at := uint32(l.epoch.Add(now).Unix())
+	ev := l.population.event(kind, subscriber, at)
+	x.request = l.templates[kind].fill(x.buffer, id, &ev)
+	x.kind, x.subscriber, x.due = kind, subscriber, due
+	x.transmissions, x.timeout = 1, l.options.Timeout
+	l.transmit(x, now)
+	l.tally.sent(due)
+}
+
+func (l *lane) transmit(x *exchange, now time.Duration) {
+	x.deadline = now + x.timeout
+	l.expiry = min(l.expiry, x.deadline)
+	l.socket.send(x.request)
+}
+
+func (l *lane) flush() error {
+	refused, err := l.socket.flush()
+	l.tally.Refused += refused
+	return err
+}
+
+func (l *lane) receive(now, until time.Duration) error {
+	datagrams, refused, err := l.socket.receive(l.epoch.Add(now), l.epoch.Add(until))
+	if err != nil {
+		return err
+	}
+	if refused {
+		l.tally.Refused++
+	}
+	now = l.now()
+	for i := range datagrams {
+		m := &datagrams[i]
+		l.take(m.Buffers[0][:m.N], now)
+	}
+	return nil
+}
+
+// take deals with one datagram of the server.
+func (l *lane) take(datagram []byte, now time.Duration) {
+	f, x := l.window.judge(datagram, l.options.Secret)
+	if f != genuine {
+		l.tally.found(f)
+		return
+	}
+	l.window.release(x.request[1])
+	l.tally.answered(x, now)
+	l.population.settle(x.kind, x.subscriber, true)
+}
+
+// expire retransmits, or gives up, what has waited too long.
+func (l *lane) expire(now time.Duration) {
+	if now < l.expiry {
+		return
+	}
+	l.expiry = never
+	for i := range l.window.exchanges {
+		x := &l.window.exchanges[i]
+		switch {
+		case !x.waiting:
+		case x.deadline > now:
+			l.expiry = min(l.expiry, x.deadline)
+		case x.transmissions < l.options.Transmissions:
+			l.retransmit(x, now)
+		default:
+			l.giveUp(byte(i), x)
+		}
+	}
+}
+
+// retransmit sends the same octets again, so that the server can tell.
+func (l *lane) retransmit(x *exchange, now time.Duration) {
+	x.transmissions++
+	x.timeout = time.Duration(float64(x.timeout) * l.options.Backoff)
+	l.transmit(x, now)
+	l.tally.retransmitted(x)
+}
+
+func (l *lane) giveUp(id byte, x *exchange) {
+	l.window.release(id)
+	l.tally.lost(x)
+	l.tally.givenUp++
+	l.population.settle(x.kind, x.subscriber, false)
+}
+
+// silent reports whether requests were lost and none was ever answered.
+func (l *lane) silent() bool { return l.tally.givenUp > 0 && l.tally.Replies == 0 }
+
+// countUnsent counts what became due in an open loop and never found room.
+func (l *lane) countUnsent() {
+	open, ok := l.pace.(*openLoop)
+	if !ok || l.over {
+		return
+	}
+	for ; open.next < l.stop; open.took() {
+		if l.tally.measures(open.next) {
+			l.tally.Unsent++
+		}
+	}
+}

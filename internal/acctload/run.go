@@ -1,0 +1,107 @@
+package acctload
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Run carries out a scenario and returns what it measured. It takes the time to
+// bring subscribers online, if the scenario begins with any, then warm-up and
+// duration, and then waits for what is outstanding. When ctx ends before, it
+// returns the context's error; when the server answers nothing, ErrSilent.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	sockets, err := dialAll(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	result, err := runLanes(ctx, &o, sockets)
+	return result, errors.Join(err, closeAll(sockets))
+}
+
+func dialAll(ctx context.Context, o *Options) ([]*socket, error) {
+	var sockets []*socket
+	for range o.Sockets {
+		s, err := dial(ctx, o.Server, o.Source, o.Secret)
+		if err != nil {
+			return nil, errors.Join(err, closeAll(sockets))
+		}
+		sockets = append(sockets, s)
+	}
+	return sockets, nil
+}
+
+func closeAll(sockets []*socket) error {
+	var errs []error
+	for _, s := range sockets {
+		errs = append(errs, s.close())
+	}
+	return errors.Join(errs...)
+}
+
+// runLanes has every lane prepare, and then all begin at the same moment.
+func runLanes(ctx context.Context, o *Options, sockets []*socket) (*Result, error) {
+	var (
+		epoch = time.Now()
+		run   = rand.Uint32()
+		tasks *errgroup.Group
+		line  = newStartLine(len(sockets), epoch)
+	)
+	tallies := make([]*tally, len(sockets))
+	tasks, ctx = errgroup.WithContext(ctx)
+	for i, s := range sockets {
+		l := newLane(o, i, run, epoch, s)
+		tallies[i] = &l.tally
+		tasks.Go(func() error {
+			if err := l.prepare(ctx); err != nil {
+				return err
+			}
+			from, err := line.await(ctx)
+			if err != nil {
+				return err
+			}
+			return l.measure(ctx, i, from)
+		})
+	}
+	if err := tasks.Wait(); err != nil {
+		return nil, err
+	}
+	return merge(tallies), nil
+}
+
+// A startLine lets lanes begin together.
+type startLine struct {
+	epoch time.Time
+	open  chan struct{}
+
+	mu      sync.Mutex
+	missing int
+	from    time.Duration // set before open is closed
+}
+
+func newStartLine(lanes int, epoch time.Time) *startLine {
+	return &startLine{epoch: epoch, open: make(chan struct{}), missing: lanes}
+}
+
+// await returns the common begin once everybody waits for it.
+func (s *startLine) await(ctx context.Context) (time.Duration, error) {
+	s.mu.Lock()
+	if s.missing--; s.missing == 0 {
+		s.from = time.Since(s.epoch)
+		close(s.open)
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.open:
+		return s.from, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}

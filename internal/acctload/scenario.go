@@ -1,0 +1,82 @@
+package acctload
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Scenario says what happens to the subscribers during a run.
+type Scenario string
+
+const (
+	// Start opens one new session after the other, subscriber by subscriber;
+	// the next round takes over the addresses.
+	Start Scenario = "start"
+	// Interim updates open sessions in turn.
+	Interim Scenario = "interim"
+	// Stop ends open sessions in turn, and the run with the last of them.
+	Stop Scenario = "stop"
+	// Mix lets subscribers come and go at random: each session is one Start, a
+	// random number of Interims and one Stop.
+	Mix Scenario = "mix"
+	// NASRestart sends an Accounting-On again and again, each followed by a
+	// Start of every subscriber and then by Interims. Every socket is a NAS of
+	// its own, since only one that is online knows what it has lost.
+	NASRestart Scenario = "nas-restart"
+)
+
+// Scenarios lists all of them.
+var Scenarios = []Scenario{Start, Interim, Stop, Mix, NASRestart}
+
+// Set implements pflag.Value.
+func (s *Scenario) Set(text string) error {
+	for _, known := range Scenarios {
+		if text == string(known) {
+			*s = known
+			return nil
+		}
+	}
+	return fmt.Errorf("must be one of %s", scenarioNames())
+}
+
+// String implements pflag.Value.
+func (s *Scenario) String() string { return string(*s) }
+
+// Type implements pflag.Value.
+func (s *Scenario) Type() string { return "scenario" }
+
+func scenarioNames() string {
+	names := make([]string, len(Scenarios))
+	for i, s := range Scenarios {
+		names[i] = string(s)
+	}
+	return strings.Join(names, ", ")
+}
+
+// A Kind is the Acct-Status-Type of a request.
+type Kind uint8
+
+// Kinds of requests, by the numbers of RFC 2866 section 5.1.
+const (
+	KindStart        Kind = 1
+	KindStop         Kind = 2
+	KindInterim      Kind = 3
+	KindAccountingOn Kind = 7
+)
+
+const kinds = 8
+
+// String is the kind's name in reports.
+func (k Kind) String() string {
+	switch k {
+	case KindStart:
+		return "start"
+	case KindStop:
+		return "stop"
+	case KindInterim:
+		return "interim"
+	case KindAccountingOn:
+		return "accounting-on"
+	}
+	return fmt.Sprintf("kind-%d", uint8(k))
+}
