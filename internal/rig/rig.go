@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/netlab"
@@ -19,6 +20,10 @@ type Options struct {
 	Sessiond   string // required: path of the sessiond program
 	Sessionctl string // required: path of the sessionctl program
 	Lab        netlab.Options
+	Memory     bool          // no lab and no kernel: NAT is sessiond's in-memory backend
+	Listen     string        // where sessiond takes accounting; default "127.0.0.1:0"
+	RadSec     string        // radius.radsec, what stands between its braces; default none
+	Clients    []string      // more radius.clients, in the same way
 	BlockSize  int           // default 512
 	PortRange  string        // default "1024-65535"
 	Hold       time.Duration // default 2 s
@@ -51,8 +56,10 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 	if r.Dir, err = os.MkdirTemp("", "sessiond-rig-"); err != nil {
 		return nil, err
 	}
-	if r.Lab, err = netlab.New(o.Lab); err != nil {
-		return nil, err
+	if !o.Memory {
+		if r.Lab, err = netlab.New(o.Lab); err != nil {
+			return nil, err
+		}
 	}
 	r.Redis = newRedis(filepath.Join(r.Dir, "redis"), o.RedisArgs)
 	if err := r.Redis.Start(ctx); err != nil {
@@ -85,6 +92,7 @@ func (r *Rig) Close() error {
 }
 
 func (o Options) withDefaults() Options {
+	setDefault(&o.Listen, "127.0.0.1:0")
 	setDefault(&o.BlockSize, 512)
 	setDefault(&o.PortRange, "1024-65535")
 	setDefault(&o.Hold, 2*time.Second)
@@ -102,8 +110,28 @@ func setDefault[T comparable](field *T, value T) {
 
 func (r *Rig) grpcAddr() string { return "unix:" + filepath.Join(r.Dir, "grpc.sock") }
 
+// clients are the lines of the clients other than the rig's own BNG.
+func (r *Rig) clients() string {
+	var lines strings.Builder
+	for _, c := range r.options.Clients {
+		fmt.Fprintf(&lines, "    - {%s}\n", c)
+	}
+	return lines.String()
+}
+
+// nat is the daemon's backend: the lab's kernel, or memory.
+func (r *Rig) nat() string {
+	where := "backend: memory"
+	if !r.options.Memory {
+		where = fmt.Sprintf("netns: %q", r.Lab.CGN.Name())
+	}
+	return fmt.Sprintf("{%s, inside_interfaces: [%s], outside_interfaces: [%s]}",
+		where, netlab.InsideInterface, netlab.OutsideInterface)
+}
+
 // config is the daemon's configuration. Sockets are in the daemon's own
-// namespace, on ports the kernel chooses; NAT is in the lab's.
+// namespace, on ports the kernel chooses unless the options say otherwise; NAT
+// is in the lab's.
 func (r *Rig) config() []byte {
 	pool := "198.51.100.0/28"
 	if len(r.options.Lab.Pool) > 0 {
@@ -113,17 +141,19 @@ func (r *Rig) config() []byte {
 	return fmt.Appendf(nil, `node: rig
 redis: {url: "unix://%s"}
 radius:
-  listen: ["127.0.0.1:0"]
-  clients: [{name: bng1, prefix: 127.0.0.0/8, secret: %s}]
-grpc: {listen: %q}
+  listen: [%q]
+  radsec: {%s}
+  clients:
+    - {name: bng1, prefix: 127.0.0.0/8, secret: %s}
+%sgrpc: {listen: %q}
 http: {listen: "127.0.0.1:0"}
 log: {level: debug, format: json}
-nat: {netns: %q, inside_interfaces: [%s], outside_interfaces: [%s]}
+nat: %s
 settings:
   subscriber_session_removal: %t
   idle_timeouts: {tcp_established: 7440s, tcp_transitory: 240s, udp: %s, icmp: 60s}
 groups:
   - {name: default, inside: [100.64.0.0/10], outside: [%s], port_range: %s, block_size: %d, hold: %s, record_ttl: %s}
-`, r.Redis.Socket, Secret, r.grpcAddr(), r.Lab.CGN.Name(), netlab.InsideInterface, netlab.OutsideInterface,
-		removal, r.options.UDPTimeout, pool, r.options.PortRange, r.options.BlockSize, r.options.Hold, r.options.RecordTTL)
+`, r.Redis.Socket, r.options.Listen, r.options.RadSec, Secret, r.clients(), r.grpcAddr(), r.nat(), removal,
+		r.options.UDPTimeout, pool, r.options.PortRange, r.options.BlockSize, r.options.Hold, r.options.RecordTTL)
 }
