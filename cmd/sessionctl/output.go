@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -98,7 +99,7 @@ func newTable(out io.Writer, header []string) *table {
 // stream makes the table print each row at once, in columns of at least these
 // widths.
 func (t *table) stream(widths ...int) error {
-	t.widths = widths
+	t.widths = slices.Clone(widths) // widened in place
 	return t.flush()
 }
 
