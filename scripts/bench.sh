@@ -32,7 +32,7 @@ limit() {
 
 judge() {
 	case $1 in
-	lsn) limit "$2" 'AllocateRelease/bindings=1000000' 1000 'allocate + release at 1 million bindings, share of the 1 microsecond it may take' ;;
+	lsn) limit "$2" 'AllocateRelease/live=1000000/held=10000' 1000 'allocate + release at 1 million bindings, share of the 1 microsecond it may take' ;;
 	nftnat) ratio "$2" Apply RawLibrary 'time to program elements in batches, against google/nftables alone (may be 2x)' ;;
 	radiusacct) ratio "$2" StageValidate StageValidateLayeh 'time to validate a request, against layeh/radius' ;;
 	esac
