@@ -11,6 +11,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
@@ -36,9 +37,10 @@ func databaseGroups(groups []config.Group) []subscriberdb.Group {
 	return stored
 }
 
-func databaseOptions(c config.Config, client redis.UniversalClient, log *slog.Logger) subscriberdb.Options {
+func databaseOptions(c config.Config, client redis.UniversalClient, observe func(string, subscriber.Verdict), log *slog.Logger) subscriberdb.Options {
 	return subscriberdb.Options{
-		Client: client, Groups: databaseGroups(c.Groups), Node: c.Node, Logger: log,
+		Observe: observe,
+		Client:  client, Groups: databaseGroups(c.Groups), Node: c.Node, Logger: log,
 	}
 }
 

@@ -74,7 +74,7 @@ func (s *service) openDatabase(context.Context) error {
 		return fmt.Errorf("redis: %w", err)
 	}
 	s.groups = databaseGroups(s.config.Groups)
-	s.db, err = subscriberdb.New(databaseOptions(s.config, client, s.log))
+	s.db, err = subscriberdb.New(databaseOptions(s.config, client, s.metrics.Verdict, s.log))
 	return err
 }
 

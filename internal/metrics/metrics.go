@@ -29,6 +29,7 @@ type Metrics struct {
 	stopToCut      prometheus.Histogram
 	stopToReaped   prometheus.Histogram
 	drift          *prometheus.CounterVec
+	verdicts       *prometheus.CounterVec
 }
 
 // New returns the metrics of a sessiond of the given version.
@@ -74,6 +75,10 @@ func New(version string) *Metrics {
 			Name: "sessiond_drift_total",
 			Help: "Differences between Redis, engine and kernel that were found and mended, by kind.",
 		}, []string{"kind"}),
+		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_accounting_verdicts_total",
+			Help: "What accounting events came to, by group (empty: the same in all) and verdict.",
+		}, []string{"group", "verdict"}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "sessiond_build_info",
@@ -81,7 +86,7 @@ func New(version string) *Metrics {
 	}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
-		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.stopToCut, m.stopToReaped, m.drift, build,
+		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.stopToCut, m.stopToReaped, m.drift, m.verdicts, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -129,6 +134,11 @@ func (m *Metrics) StopToReaped(d time.Duration) { m.stopToReaped.Observe(max(0, 
 
 // Drift counts one difference.
 func (m *Metrics) Drift(kind string) { m.drift.WithLabelValues(kind).Inc() }
+
+// Verdict counts what one accounting event came to.
+func (m *Metrics) Verdict(group string, v subscriber.Verdict) {
+	m.verdicts.WithLabelValues(group, v.String()).Inc()
+}
 
 // Source is what states are read from.
 type Source interface {

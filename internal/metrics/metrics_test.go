@@ -37,6 +37,7 @@ func used() *Metrics {
 	m.StopToCut(time.Millisecond)
 	m.StopToReaped(-time.Millisecond) // the database's clock may be ahead
 	m.Drift("element_missing")
+	m.Verdict("", subscriber.ForeignNAS)
 	return m
 }
 
@@ -72,6 +73,7 @@ func TestContract(t *testing.T) {
 		`sessiond_stop_to_reaped_seconds_count 1`,
 		`sessiond_sessions 7`,
 		`sessiond_drift_total{kind="element_missing"} 1`,
+		`sessiond_accounting_verdicts_total{group="",verdict="foreign_nas"} 1`,
 		`sessiond_redis_up 1`,
 		`sessiond_database_suspect 1`,
 		`sessiond_build_info{version="v1"} 1`,
