@@ -22,7 +22,7 @@ demo: setup build
 
 ## test: every test, the kernel and Redis ones too; skips are listed at the end
 test: setup
-	$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 15m ./...
+	$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -count=1 -timeout 15m ./...
 
 ## verify: formatting, vet, staticcheck, generated code, go.mod, protobuf
 verify:
