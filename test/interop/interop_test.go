@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"text/template"
@@ -22,7 +21,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-var programs struct{ sessiond, sessionctl string }
+var programs *rig.Programs
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -30,21 +29,12 @@ func TestMain(m *testing.M) {
 
 // run builds the programs once for all tests.
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "sessiond-interop-")
-	if err != nil {
+	var err error
+	if programs, err = rig.Build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", dir, "../../cmd/sessiond", "../../cmd/sessionctl")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build the programs:", err)
-		return 1
-	}
-	programs.sessiond = filepath.Join(dir, "sessiond")
-	programs.sessionctl = filepath.Join(dir, "sessionctl")
+	defer programs.Remove()
 	return m.Run()
 }
 
@@ -79,7 +69,7 @@ func startWith(t *testing.T, needs testenv.Need, change func(*world, *rig.Option
 	w := &world{t: t, ctx: ctx, host: ownHost()}
 	w.server = w.freePort()
 	options := rig.Options{
-		Sessiond: programs.sessiond, Sessionctl: programs.sessionctl,
+		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl,
 		Memory: true, Listen: w.server.String(),
 	}
 	change(w, &options)

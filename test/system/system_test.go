@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -17,7 +15,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-var programs struct{ sessiond, sessionctl string }
+var programs *rig.Programs
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -25,21 +23,12 @@ func TestMain(m *testing.M) {
 
 // run builds the programs once for all tests.
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "sessiond-system-")
-	if err != nil {
+	var err error
+	if programs, err = rig.Build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", dir, "../../cmd/sessiond", "../../cmd/sessionctl")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build the programs:", err)
-		return 1
-	}
-	programs.sessiond = filepath.Join(dir, "sessiond")
-	programs.sessionctl = filepath.Join(dir, "sessionctl")
+	defer programs.Remove()
 	return m.Run()
 }
 
@@ -65,7 +54,7 @@ func start(t *testing.T, o rig.Options) *world {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	o.Sessiond, o.Sessionctl = programs.sessiond, programs.sessionctl
+	o.Sessiond, o.Sessionctl = programs.Sessiond, programs.Sessionctl
 	r, err := rig.Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)
