@@ -71,7 +71,7 @@ func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range changes {
-		m.changeLocked(g, &changes[i])
+		m.changeLocked(&changes[i])
 	}
 	if last != g.position {
 		g.position = last
@@ -82,7 +82,7 @@ func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
 
 // changeLocked is where a deleted record becomes a closing gate: the change
 // ends the slot's tenure, and stepLocked does what next says.
-func (m *Manager) changeLocked(g *group, c *subscriber.Change) {
+func (m *Manager) changeLocked(c *subscriber.Change) {
 	inside := c.Record.Inside
 	s := m.slots[inside]
 	if s != nil && s.online && subscriber.CompareVersions(c.ID, s.record.Version) <= 0 {
