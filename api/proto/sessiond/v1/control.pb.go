@@ -26,6 +26,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// RemovalMode is what the end of a record does to the subscriber's sessions.
+type RemovalMode int32
+
+const (
+	// Not a mode.
+	RemovalMode_REMOVAL_MODE_UNSPECIFIED RemovalMode = 0
+	// They are removed at once.
+	RemovalMode_REMOVAL_MODE_ON RemovalMode = 1
+	// They go on until they idle out; no new one begins.
+	RemovalMode_REMOVAL_MODE_OFF RemovalMode = 2
+	// As OFF; and what ON would remove is counted and listed (RemovalService).
+	RemovalMode_REMOVAL_MODE_OBSERVE RemovalMode = 3
+)
+
+// Enum value maps for RemovalMode.
+var (
+	RemovalMode_name = map[int32]string{
+		0: "REMOVAL_MODE_UNSPECIFIED",
+		1: "REMOVAL_MODE_ON",
+		2: "REMOVAL_MODE_OFF",
+		3: "REMOVAL_MODE_OBSERVE",
+	}
+	RemovalMode_value = map[string]int32{
+		"REMOVAL_MODE_UNSPECIFIED": 0,
+		"REMOVAL_MODE_ON":          1,
+		"REMOVAL_MODE_OFF":         2,
+		"REMOVAL_MODE_OBSERVE":     3,
+	}
+)
+
+func (x RemovalMode) Enum() *RemovalMode {
+	p := new(RemovalMode)
+	*p = x
+	return p
+}
+
+func (x RemovalMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RemovalMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_sessiond_v1_control_proto_enumTypes[0].Descriptor()
+}
+
+func (RemovalMode) Type() protoreflect.EnumType {
+	return &file_sessiond_v1_control_proto_enumTypes[0]
+}
+
+func (x RemovalMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RemovalMode.Descriptor instead.
+func (RemovalMode) EnumDescriptor() ([]byte, []int) {
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
 // IdleTimeouts are the idle timeouts of sessions: whole seconds, at least 1.
 // Changed timeouts apply to sessions that begin afterwards. Values below the
 // RFC minima are taken with a warning in the daemon's log.
@@ -109,7 +166,10 @@ type Settings struct {
 	// on cuts the bindings that are DRAINING.
 	SubscriberSessionRemoval bool `protobuf:"varint,1,opt,name=subscriber_session_removal,json=subscriberSessionRemoval,proto3" json:"subscriber_session_removal,omitempty"`
 	// The idle timeouts.
-	IdleTimeouts  *IdleTimeouts `protobuf:"bytes,2,opt,name=idle_timeouts,json=idleTimeouts,proto3" json:"idle_timeouts,omitempty"`
+	IdleTimeouts *IdleTimeouts `protobuf:"bytes,2,opt,name=idle_timeouts,json=idleTimeouts,proto3" json:"idle_timeouts,omitempty"`
+	// The same toggle with its third position. In an update either of the two may
+	// be named: subscriber_session_removal is true for ON and false otherwise.
+	RemovalMode   RemovalMode `protobuf:"varint,3,opt,name=removal_mode,json=removalMode,proto3,enum=sessiond.v1.RemovalMode" json:"removal_mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +218,13 @@ func (x *Settings) GetIdleTimeouts() *IdleTimeouts {
 	return nil
 }
 
+func (x *Settings) GetRemovalMode() RemovalMode {
+	if x != nil {
+		return x.RemovalMode
+	}
+	return RemovalMode_REMOVAL_MODE_UNSPECIFIED
+}
+
 // GroupStatus counts one group.
 type GroupStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -174,7 +241,9 @@ type GroupStatus struct {
 	// Bindings that are CUT.
 	Cut uint32 `protobuf:"varint,6,opt,name=cut,proto3" json:"cut,omitempty"`
 	// Bindings that are HELD.
-	Held          uint32 `protobuf:"varint,7,opt,name=held,proto3" json:"held,omitempty"`
+	Held uint32 `protobuf:"varint,7,opt,name=held,proto3" json:"held,omitempty"`
+	// Removals that a guard holds back until they are confirmed or refused.
+	RemovalsHeld  uint32 `protobuf:"varint,8,opt,name=removals_held,json=removalsHeld,proto3" json:"removals_held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +323,13 @@ func (x *GroupStatus) GetCut() uint32 {
 func (x *GroupStatus) GetHeld() uint32 {
 	if x != nil {
 		return x.Held
+	}
+	return 0
+}
+
+func (x *GroupStatus) GetRemovalsHeld() uint32 {
+	if x != nil {
+		return x.RemovalsHeld
 	}
 	return 0
 }
@@ -578,8 +654,8 @@ type UpdateSettingsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values.
 	Settings *Settings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
-	// Which of them to take: "subscriber_session_removal", "idle_timeouts" (all
-	// four), "idle_timeouts.tcp_established", "idle_timeouts.tcp_transitory",
+	// Which of them to take: "subscriber_session_removal" or "removal_mode",
+	// "idle_timeouts" (all four), "idle_timeouts.tcp_established", "idle_timeouts.tcp_transitory",
 	// "idle_timeouts.udp", "idle_timeouts.icmp", or "*" for everything. Required.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -869,10 +945,11 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\x0ftcp_established\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0etcpEstablished\x12@\n" +
 	"\x0etcp_transitory\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rtcpTransitory\x12+\n" +
 	"\x03udp\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03udp\x12-\n" +
-	"\x04icmp\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04icmp\"\x88\x01\n" +
+	"\x04icmp\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04icmp\"\xc5\x01\n" +
 	"\bSettings\x12<\n" +
 	"\x1asubscriber_session_removal\x18\x01 \x01(\bR\x18subscriberSessionRemoval\x12>\n" +
-	"\ridle_timeouts\x18\x02 \x01(\v2\x19.sessiond.v1.IdleTimeoutsR\fidleTimeouts\"\xb7\x01\n" +
+	"\ridle_timeouts\x18\x02 \x01(\v2\x19.sessiond.v1.IdleTimeoutsR\fidleTimeouts\x12;\n" +
+	"\fremoval_mode\x18\x03 \x01(\x0e2\x18.sessiond.v1.RemovalModeR\vremovalMode\"\xdc\x01\n" +
 	"\vGroupStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vsubscribers\x18\x02 \x01(\rR\vsubscribers\x12\x18\n" +
@@ -880,7 +957,8 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\x06active\x18\x04 \x01(\rR\x06active\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\rR\bdraining\x12\x10\n" +
 	"\x03cut\x18\x06 \x01(\rR\x03cut\x12\x12\n" +
-	"\x04held\x18\a \x01(\rR\x04held\"\xe4\x03\n" +
+	"\x04held\x18\a \x01(\rR\x04held\x12#\n" +
+	"\rremovals_held\x18\b \x01(\rR\fremovalsHeld\"\xe4\x03\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -919,7 +997,12 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"U\n" +
 	"\x11ReconcileResponse\x12*\n" +
 	"\x06drifts\x18\x01 \x03(\v2\x12.sessiond.v1.DriftR\x06drifts\x12\x14\n" +
-	"\x05total\x18\x02 \x01(\rR\x05total2\xd5\x02\n" +
+	"\x05total\x18\x02 \x01(\rR\x05total*p\n" +
+	"\vRemovalMode\x12\x1c\n" +
+	"\x18REMOVAL_MODE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fREMOVAL_MODE_ON\x10\x01\x12\x14\n" +
+	"\x10REMOVAL_MODE_OFF\x10\x02\x12\x18\n" +
+	"\x14REMOVAL_MODE_OBSERVE\x10\x032\xd5\x02\n" +
 	"\x0eControlService\x12P\n" +
 	"\vGetSettings\x12\x1f.sessiond.v1.GetSettingsRequest\x1a .sessiond.v1.GetSettingsResponse\x12Y\n" +
 	"\x0eUpdateSettings\x12\".sessiond.v1.UpdateSettingsRequest\x1a#.sessiond.v1.UpdateSettingsResponse\x12J\n" +
@@ -938,54 +1021,57 @@ func file_sessiond_v1_control_proto_rawDescGZIP() []byte {
 	return file_sessiond_v1_control_proto_rawDescData
 }
 
+var file_sessiond_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_sessiond_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_sessiond_v1_control_proto_goTypes = []any{
-	(*IdleTimeouts)(nil),           // 0: sessiond.v1.IdleTimeouts
-	(*Settings)(nil),               // 1: sessiond.v1.Settings
-	(*GroupStatus)(nil),            // 2: sessiond.v1.GroupStatus
-	(*Status)(nil),                 // 3: sessiond.v1.Status
-	(*Drift)(nil),                  // 4: sessiond.v1.Drift
-	(*GetSettingsRequest)(nil),     // 5: sessiond.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),    // 6: sessiond.v1.GetSettingsResponse
-	(*UpdateSettingsRequest)(nil),  // 7: sessiond.v1.UpdateSettingsRequest
-	(*UpdateSettingsResponse)(nil), // 8: sessiond.v1.UpdateSettingsResponse
-	(*GetStatusRequest)(nil),       // 9: sessiond.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 10: sessiond.v1.GetStatusResponse
-	(*ReconcileRequest)(nil),       // 11: sessiond.v1.ReconcileRequest
-	(*ReconcileResponse)(nil),      // 12: sessiond.v1.ReconcileResponse
-	(*durationpb.Duration)(nil),    // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),  // 15: google.protobuf.FieldMask
+	(RemovalMode)(0),               // 0: sessiond.v1.RemovalMode
+	(*IdleTimeouts)(nil),           // 1: sessiond.v1.IdleTimeouts
+	(*Settings)(nil),               // 2: sessiond.v1.Settings
+	(*GroupStatus)(nil),            // 3: sessiond.v1.GroupStatus
+	(*Status)(nil),                 // 4: sessiond.v1.Status
+	(*Drift)(nil),                  // 5: sessiond.v1.Drift
+	(*GetSettingsRequest)(nil),     // 6: sessiond.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),    // 7: sessiond.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),  // 8: sessiond.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil), // 9: sessiond.v1.UpdateSettingsResponse
+	(*GetStatusRequest)(nil),       // 10: sessiond.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 11: sessiond.v1.GetStatusResponse
+	(*ReconcileRequest)(nil),       // 12: sessiond.v1.ReconcileRequest
+	(*ReconcileResponse)(nil),      // 13: sessiond.v1.ReconcileResponse
+	(*durationpb.Duration)(nil),    // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),  // 16: google.protobuf.FieldMask
 }
 var file_sessiond_v1_control_proto_depIdxs = []int32{
-	13, // 0: sessiond.v1.IdleTimeouts.tcp_established:type_name -> google.protobuf.Duration
-	13, // 1: sessiond.v1.IdleTimeouts.tcp_transitory:type_name -> google.protobuf.Duration
-	13, // 2: sessiond.v1.IdleTimeouts.udp:type_name -> google.protobuf.Duration
-	13, // 3: sessiond.v1.IdleTimeouts.icmp:type_name -> google.protobuf.Duration
-	0,  // 4: sessiond.v1.Settings.idle_timeouts:type_name -> sessiond.v1.IdleTimeouts
-	14, // 5: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
-	2,  // 6: sessiond.v1.Status.groups:type_name -> sessiond.v1.GroupStatus
-	14, // 7: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
-	1,  // 8: sessiond.v1.Status.settings:type_name -> sessiond.v1.Settings
-	1,  // 9: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	1,  // 10: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
-	15, // 11: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 12: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	3,  // 13: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
-	4,  // 14: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
-	5,  // 15: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
-	7,  // 16: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
-	9,  // 17: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
-	11, // 18: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
-	6,  // 19: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
-	8,  // 20: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
-	10, // 21: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
-	12, // 22: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
-	19, // [19:23] is the sub-list for method output_type
-	15, // [15:19] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	14, // 0: sessiond.v1.IdleTimeouts.tcp_established:type_name -> google.protobuf.Duration
+	14, // 1: sessiond.v1.IdleTimeouts.tcp_transitory:type_name -> google.protobuf.Duration
+	14, // 2: sessiond.v1.IdleTimeouts.udp:type_name -> google.protobuf.Duration
+	14, // 3: sessiond.v1.IdleTimeouts.icmp:type_name -> google.protobuf.Duration
+	1,  // 4: sessiond.v1.Settings.idle_timeouts:type_name -> sessiond.v1.IdleTimeouts
+	0,  // 5: sessiond.v1.Settings.removal_mode:type_name -> sessiond.v1.RemovalMode
+	15, // 6: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
+	3,  // 7: sessiond.v1.Status.groups:type_name -> sessiond.v1.GroupStatus
+	15, // 8: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
+	2,  // 9: sessiond.v1.Status.settings:type_name -> sessiond.v1.Settings
+	2,  // 10: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	2,  // 11: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
+	16, // 12: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 13: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	4,  // 14: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
+	5,  // 15: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
+	6,  // 16: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
+	8,  // 17: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
+	10, // 18: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
+	12, // 19: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
+	7,  // 20: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
+	9,  // 21: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
+	11, // 22: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
+	13, // 23: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_control_proto_init() }
@@ -998,13 +1084,14 @@ func file_sessiond_v1_control_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_control_proto_rawDesc), len(file_sessiond_v1_control_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_sessiond_v1_control_proto_goTypes,
 		DependencyIndexes: file_sessiond_v1_control_proto_depIdxs,
+		EnumInfos:         file_sessiond_v1_control_proto_enumTypes,
 		MessageInfos:      file_sessiond_v1_control_proto_msgTypes,
 	}.Build()
 	File_sessiond_v1_control_proto = out.File

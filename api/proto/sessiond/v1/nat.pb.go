@@ -88,6 +88,151 @@ func (BindingState) EnumDescriptor() ([]byte, []int) {
 	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{0}
 }
 
+// Proof says how it was found that no conntrack entry is left.
+type Proof int32
+
+const (
+	// Not a proof.
+	Proof_PROOF_UNSPECIFIED Proof = 0
+	// The index of conntrack entries, complete at that time, had none left.
+	Proof_PROOF_INDEX Proof = 1
+	// A walk through the whole conntrack table met none.
+	Proof_PROOF_TABLE Proof = 2
+)
+
+// Enum value maps for Proof.
+var (
+	Proof_name = map[int32]string{
+		0: "PROOF_UNSPECIFIED",
+		1: "PROOF_INDEX",
+		2: "PROOF_TABLE",
+	}
+	Proof_value = map[string]int32{
+		"PROOF_UNSPECIFIED": 0,
+		"PROOF_INDEX":       1,
+		"PROOF_TABLE":       2,
+	}
+)
+
+func (x Proof) Enum() *Proof {
+	p := new(Proof)
+	*p = x
+	return p
+}
+
+func (x Proof) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Proof) Descriptor() protoreflect.EnumDescriptor {
+	return file_sessiond_v1_nat_proto_enumTypes[1].Descriptor()
+}
+
+func (Proof) Type() protoreflect.EnumType {
+	return &file_sessiond_v1_nat_proto_enumTypes[1]
+}
+
+func (x Proof) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Proof.Descriptor instead.
+func (Proof) EnumDescriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{1}
+}
+
+// Receipt is what the removal of one subscriber's NAT state came to. Times are
+// absent until their step is done.
+type Receipt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the gate had closed and no map element was left: packets stopped.
+	CutAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=cut_at,json=cutAt,proto3" json:"cut_at,omitempty"`
+	// When it was proved that no conntrack entry is left.
+	ReapedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=reaped_at,json=reapedAt,proto3" json:"reaped_at,omitempty"`
+	// When the block went into quarantine.
+	ReleasedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=released_at,json=releasedAt,proto3" json:"released_at,omitempty"`
+	// nftables map elements removed.
+	ElementsRemoved uint32 `protobuf:"varint,4,opt,name=elements_removed,json=elementsRemoved,proto3" json:"elements_removed,omitempty"`
+	// Conntrack entries deleted.
+	SessionsDeleted uint32 `protobuf:"varint,5,opt,name=sessions_deleted,json=sessionsDeleted,proto3" json:"sessions_deleted,omitempty"`
+	// How their absence was proved.
+	Proof         Proof `protobuf:"varint,6,opt,name=proof,proto3,enum=sessiond.v1.Proof" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Receipt) Reset() {
+	*x = Receipt{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Receipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Receipt) ProtoMessage() {}
+
+func (x *Receipt) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
+func (*Receipt) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Receipt) GetCutAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CutAt
+	}
+	return nil
+}
+
+func (x *Receipt) GetReapedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReapedAt
+	}
+	return nil
+}
+
+func (x *Receipt) GetReleasedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReleasedAt
+	}
+	return nil
+}
+
+func (x *Receipt) GetElementsRemoved() uint32 {
+	if x != nil {
+		return x.ElementsRemoved
+	}
+	return 0
+}
+
+func (x *Receipt) GetSessionsDeleted() uint32 {
+	if x != nil {
+		return x.SessionsDeleted
+	}
+	return 0
+}
+
+func (x *Receipt) GetProof() Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return Proof_PROOF_UNSPECIFIED
+}
+
 // Binding is the lease of one port block to one subscriber.
 type Binding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -114,14 +259,20 @@ type Binding struct {
 	// Conntrack entries the subscriber has now.
 	Sessions uint32 `protobuf:"varint,11,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// When the quarantine ends; absent unless HELD.
-	HoldUntil     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=hold_until,json=holdUntil,proto3" json:"hold_until,omitempty"`
+	HoldUntil *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=hold_until,json=holdUntil,proto3" json:"hold_until,omitempty"`
+	// What the removal came to, from CUT on; absent before.
+	Receipt *Receipt `protobuf:"bytes,13,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// Until when the subscriber may come back to its binding and live sessions,
+	// after an end that the group gives a grace time; absent otherwise. The
+	// binding is DRAINING meanwhile.
+	GraceUntil    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[0]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -133,7 +284,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[0]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -146,7 +297,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{0}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Binding) GetGroup() string {
@@ -233,6 +384,20 @@ func (x *Binding) GetHoldUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Binding) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+func (x *Binding) GetGraceUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GraceUntil
+	}
+	return nil
+}
+
 // Pool counts the port blocks of one outside prefix of a group.
 // blocks_total = blocks_used + blocks_held + blocks_free.
 type Pool struct {
@@ -255,7 +420,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[1]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +432,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[1]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +445,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{1}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Pool) GetGroup() string {
@@ -346,7 +511,7 @@ type ListBindingsRequest struct {
 
 func (x *ListBindingsRequest) Reset() {
 	*x = ListBindingsRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[2]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +523,7 @@ func (x *ListBindingsRequest) String() string {
 func (*ListBindingsRequest) ProtoMessage() {}
 
 func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[2]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +536,7 @@ func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListBindingsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{2}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListBindingsRequest) GetPageSize() int32 {
@@ -429,7 +594,7 @@ type ListBindingsResponse struct {
 
 func (x *ListBindingsResponse) Reset() {
 	*x = ListBindingsResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +606,7 @@ func (x *ListBindingsResponse) String() string {
 func (*ListBindingsResponse) ProtoMessage() {}
 
 func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +619,7 @@ func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsResponse.ProtoReflect.Descriptor instead.
 func (*ListBindingsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{3}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListBindingsResponse) GetBindings() []*Binding {
@@ -486,7 +651,7 @@ type LookupOutsideRequest struct {
 
 func (x *LookupOutsideRequest) Reset() {
 	*x = LookupOutsideRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +663,7 @@ func (x *LookupOutsideRequest) String() string {
 func (*LookupOutsideRequest) ProtoMessage() {}
 
 func (x *LookupOutsideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +676,7 @@ func (x *LookupOutsideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupOutsideRequest.ProtoReflect.Descriptor instead.
 func (*LookupOutsideRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{4}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LookupOutsideRequest) GetOutsideAddress() string {
@@ -546,7 +711,7 @@ type LookupOutsideResponse struct {
 
 func (x *LookupOutsideResponse) Reset() {
 	*x = LookupOutsideResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +723,7 @@ func (x *LookupOutsideResponse) String() string {
 func (*LookupOutsideResponse) ProtoMessage() {}
 
 func (x *LookupOutsideResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +736,7 @@ func (x *LookupOutsideResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupOutsideResponse.ProtoReflect.Descriptor instead.
 func (*LookupOutsideResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{5}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LookupOutsideResponse) GetBinding() *Binding {
@@ -592,7 +757,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +769,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +782,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{6}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListPoolsRequest) GetGroup() string {
@@ -638,7 +803,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +815,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +828,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{7}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -677,7 +842,15 @@ var File_sessiond_v1_nat_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\n" +
-	"\x15sessiond/v1/nat.proto\x12\vsessiond.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x03\n" +
+	"\x15sessiond/v1/nat.proto\x12\vsessiond.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x02\n" +
+	"\aReceipt\x121\n" +
+	"\x06cut_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05cutAt\x127\n" +
+	"\treaped_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\breapedAt\x12;\n" +
+	"\vreleased_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"releasedAt\x12)\n" +
+	"\x10elements_removed\x18\x04 \x01(\rR\x0felementsRemoved\x12)\n" +
+	"\x10sessions_deleted\x18\x05 \x01(\rR\x0fsessionsDeleted\x12(\n" +
+	"\x05proof\x18\x06 \x01(\x0e2\x12.sessiond.v1.ProofR\x05proof\"\xe1\x04\n" +
 	"\aBinding\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0einside_address\x18\x02 \x01(\tR\rinsideAddress\x12'\n" +
@@ -694,7 +867,10 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"releasedAt\x12\x1a\n" +
 	"\bsessions\x18\v \x01(\rR\bsessions\x129\n" +
 	"\n" +
-	"hold_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tholdUntil\"\xc9\x01\n" +
+	"hold_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tholdUntil\x12.\n" +
+	"\areceipt\x18\r \x01(\v2\x14.sessiond.v1.ReceiptR\areceipt\x12;\n" +
+	"\vgrace_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"graceUntil\"\xc9\x01\n" +
 	"\x04Pool\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\x12!\n" +
@@ -731,7 +907,11 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x14BINDING_STATE_ACTIVE\x10\x01\x12\x1a\n" +
 	"\x16BINDING_STATE_DRAINING\x10\x02\x12\x15\n" +
 	"\x11BINDING_STATE_CUT\x10\x03\x12\x16\n" +
-	"\x12BINDING_STATE_HELD\x10\x042\x85\x02\n" +
+	"\x12BINDING_STATE_HELD\x10\x04*@\n" +
+	"\x05Proof\x12\x15\n" +
+	"\x11PROOF_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vPROOF_INDEX\x10\x01\x12\x0f\n" +
+	"\vPROOF_TABLE\x10\x022\x85\x02\n" +
 	"\n" +
 	"NatService\x12S\n" +
 	"\fListBindings\x12 .sessiond.v1.ListBindingsRequest\x1a!.sessiond.v1.ListBindingsResponse\x12V\n" +
@@ -750,41 +930,49 @@ func file_sessiond_v1_nat_proto_rawDescGZIP() []byte {
 	return file_sessiond_v1_nat_proto_rawDescData
 }
 
-var file_sessiond_v1_nat_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_sessiond_v1_nat_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_sessiond_v1_nat_proto_goTypes = []any{
 	(BindingState)(0),             // 0: sessiond.v1.BindingState
-	(*Binding)(nil),               // 1: sessiond.v1.Binding
-	(*Pool)(nil),                  // 2: sessiond.v1.Pool
-	(*ListBindingsRequest)(nil),   // 3: sessiond.v1.ListBindingsRequest
-	(*ListBindingsResponse)(nil),  // 4: sessiond.v1.ListBindingsResponse
-	(*LookupOutsideRequest)(nil),  // 5: sessiond.v1.LookupOutsideRequest
-	(*LookupOutsideResponse)(nil), // 6: sessiond.v1.LookupOutsideResponse
-	(*ListPoolsRequest)(nil),      // 7: sessiond.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 8: sessiond.v1.ListPoolsResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(Proof)(0),                    // 1: sessiond.v1.Proof
+	(*Receipt)(nil),               // 2: sessiond.v1.Receipt
+	(*Binding)(nil),               // 3: sessiond.v1.Binding
+	(*Pool)(nil),                  // 4: sessiond.v1.Pool
+	(*ListBindingsRequest)(nil),   // 5: sessiond.v1.ListBindingsRequest
+	(*ListBindingsResponse)(nil),  // 6: sessiond.v1.ListBindingsResponse
+	(*LookupOutsideRequest)(nil),  // 7: sessiond.v1.LookupOutsideRequest
+	(*LookupOutsideResponse)(nil), // 8: sessiond.v1.LookupOutsideResponse
+	(*ListPoolsRequest)(nil),      // 9: sessiond.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 10: sessiond.v1.ListPoolsResponse
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_sessiond_v1_nat_proto_depIdxs = []int32{
-	0,  // 0: sessiond.v1.Binding.state:type_name -> sessiond.v1.BindingState
-	9,  // 1: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
-	9,  // 2: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
-	9,  // 3: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
-	0,  // 4: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
-	1,  // 5: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
-	9,  // 6: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
-	1,  // 7: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
-	2,  // 8: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
-	3,  // 9: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
-	5,  // 10: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
-	7,  // 11: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
-	4,  // 12: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
-	6,  // 13: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
-	8,  // 14: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	11, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
+	11, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
+	11, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
+	1,  // 3: sessiond.v1.Receipt.proof:type_name -> sessiond.v1.Proof
+	0,  // 4: sessiond.v1.Binding.state:type_name -> sessiond.v1.BindingState
+	11, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
+	11, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
+	11, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
+	2,  // 8: sessiond.v1.Binding.receipt:type_name -> sessiond.v1.Receipt
+	11, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
+	0,  // 10: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
+	3,  // 11: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
+	11, // 12: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
+	3,  // 13: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
+	4,  // 14: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
+	5,  // 15: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
+	7,  // 16: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
+	9,  // 17: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
+	6,  // 18: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
+	8,  // 19: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
+	10, // 20: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
+	18, // [18:21] is the sub-list for method output_type
+	15, // [15:18] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nat_proto_init() }
@@ -797,8 +985,8 @@ func file_sessiond_v1_nat_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_nat_proto_rawDesc), len(file_sessiond_v1_nat_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   8,
+			NumEnums:      2,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -78,33 +78,50 @@ const (
 	EventKind_EVENT_KIND_REAPED EventKind = 8
 	// The hold is over (RFC 6888 REQ-8); another subscriber may get the block.
 	EventKind_EVENT_KIND_RELEASED EventKind = 9
+	// The record ended, and the sessions may yet be taken up again by the same
+	// subscriber until a grace time is over.
+	EventKind_EVENT_KIND_GRACE EventKind = 10
+	// The record ended in mode OBSERVE: ON would have removed the sessions.
+	EventKind_EVENT_KIND_OBSERVED EventKind = 11
+	// A guard holds the removal back.
+	EventKind_EVENT_KIND_REMOVAL_HELD EventKind = 12
+	// A held removal was refused: the subscriber stays.
+	EventKind_EVENT_KIND_REMOVAL_REFUSED EventKind = 13
 )
 
 // Enum value maps for EventKind.
 var (
 	EventKind_name = map[int32]string{
-		0: "EVENT_KIND_UNSPECIFIED",
-		1: "EVENT_KIND_CREATED",
-		2: "EVENT_KIND_UPDATED",
-		3: "EVENT_KIND_DELETED",
-		4: "EVENT_KIND_BOUND",
-		5: "EVENT_KIND_PENDING",
-		6: "EVENT_KIND_DRAINING",
-		7: "EVENT_KIND_CUT",
-		8: "EVENT_KIND_REAPED",
-		9: "EVENT_KIND_RELEASED",
+		0:  "EVENT_KIND_UNSPECIFIED",
+		1:  "EVENT_KIND_CREATED",
+		2:  "EVENT_KIND_UPDATED",
+		3:  "EVENT_KIND_DELETED",
+		4:  "EVENT_KIND_BOUND",
+		5:  "EVENT_KIND_PENDING",
+		6:  "EVENT_KIND_DRAINING",
+		7:  "EVENT_KIND_CUT",
+		8:  "EVENT_KIND_REAPED",
+		9:  "EVENT_KIND_RELEASED",
+		10: "EVENT_KIND_GRACE",
+		11: "EVENT_KIND_OBSERVED",
+		12: "EVENT_KIND_REMOVAL_HELD",
+		13: "EVENT_KIND_REMOVAL_REFUSED",
 	}
 	EventKind_value = map[string]int32{
-		"EVENT_KIND_UNSPECIFIED": 0,
-		"EVENT_KIND_CREATED":     1,
-		"EVENT_KIND_UPDATED":     2,
-		"EVENT_KIND_DELETED":     3,
-		"EVENT_KIND_BOUND":       4,
-		"EVENT_KIND_PENDING":     5,
-		"EVENT_KIND_DRAINING":    6,
-		"EVENT_KIND_CUT":         7,
-		"EVENT_KIND_REAPED":      8,
-		"EVENT_KIND_RELEASED":    9,
+		"EVENT_KIND_UNSPECIFIED":     0,
+		"EVENT_KIND_CREATED":         1,
+		"EVENT_KIND_UPDATED":         2,
+		"EVENT_KIND_DELETED":         3,
+		"EVENT_KIND_BOUND":           4,
+		"EVENT_KIND_PENDING":         5,
+		"EVENT_KIND_DRAINING":        6,
+		"EVENT_KIND_CUT":             7,
+		"EVENT_KIND_REAPED":          8,
+		"EVENT_KIND_RELEASED":        9,
+		"EVENT_KIND_GRACE":           10,
+		"EVENT_KIND_OBSERVED":        11,
+		"EVENT_KIND_REMOVAL_HELD":    12,
+		"EVENT_KIND_REMOVAL_REFUSED": 13,
 	}
 )
 
@@ -245,7 +262,15 @@ type Subscriber struct {
 	Client string `protobuf:"bytes,15,opt,name=client,proto3" json:"client,omitempty"`
 	// NAS-IP-Address or NAS-IPv6-Address (RFC 2865 section 5.4, RFC 3162 section
 	// 2.1); empty when the NAS sent neither. Output only.
-	NasAddress    string `protobuf:"bytes,16,opt,name=nas_address,json=nasAddress,proto3" json:"nas_address,omitempty"`
+	NasAddress string `protobuf:"bytes,16,opt,name=nas_address,json=nasAddress,proto3" json:"nas_address,omitempty"`
+	// IPv6 addresses of the session (Framed-IPv6-Address, RFC 6911); not translated.
+	FramedIpv6Addresses []string `protobuf:"bytes,17,rep,name=framed_ipv6_addresses,json=framedIpv6Addresses,proto3" json:"framed_ipv6_addresses,omitempty"`
+	// IPv6 prefixes of its link (Framed-IPv6-Prefix, RFC 3162).
+	FramedIpv6Prefixes []string `protobuf:"bytes,18,rep,name=framed_ipv6_prefixes,json=framedIpv6Prefixes,proto3" json:"framed_ipv6_prefixes,omitempty"`
+	// IPv6 prefixes delegated to it (Delegated-IPv6-Prefix, RFC 4818).
+	DelegatedPrefixes []string `protobuf:"bytes,19,rep,name=delegated_prefixes,json=delegatedPrefixes,proto3" json:"delegated_prefixes,omitempty"`
+	// Why a guard holds back the removal of this subscriber; UNSPECIFIED if none does.
+	RemovalHeld   Reason `protobuf:"varint,20,opt,name=removal_held,json=removalHeld,proto3,enum=sessiond.v1.Reason" json:"removal_held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +415,34 @@ func (x *Subscriber) GetNasAddress() string {
 		return x.NasAddress
 	}
 	return ""
+}
+
+func (x *Subscriber) GetFramedIpv6Addresses() []string {
+	if x != nil {
+		return x.FramedIpv6Addresses
+	}
+	return nil
+}
+
+func (x *Subscriber) GetFramedIpv6Prefixes() []string {
+	if x != nil {
+		return x.FramedIpv6Prefixes
+	}
+	return nil
+}
+
+func (x *Subscriber) GetDelegatedPrefixes() []string {
+	if x != nil {
+		return x.DelegatedPrefixes
+	}
+	return nil
+}
+
+func (x *Subscriber) GetRemovalHeld() Reason {
+	if x != nil {
+		return x.RemovalHeld
+	}
+	return Reason_REASON_UNSPECIFIED
 }
 
 // SubscriberEvent tells what happened to one subscriber.
@@ -1081,7 +1134,7 @@ var File_sessiond_v1_subscriber_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\n" +
-	"\x1csessiond/v1/subscriber.proto\x12\vsessiond.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sessiond/v1/nat.proto\"\xec\x04\n" +
+	"\x1csessiond/v1/subscriber.proto\x12\vsessiond.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sessiond/v1/nat.proto\"\xb9\x06\n" +
 	"\n" +
 	"Subscriber\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
@@ -1104,7 +1157,11 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\vunconfirmed\x18\x0e \x01(\bR\vunconfirmed\x12\x16\n" +
 	"\x06client\x18\x0f \x01(\tR\x06client\x12\x1f\n" +
 	"\vnas_address\x18\x10 \x01(\tR\n" +
-	"nasAddress\"\xf6\x01\n" +
+	"nasAddress\x122\n" +
+	"\x15framed_ipv6_addresses\x18\x11 \x03(\tR\x13framedIpv6Addresses\x120\n" +
+	"\x14framed_ipv6_prefixes\x18\x12 \x03(\tR\x12framedIpv6Prefixes\x12-\n" +
+	"\x12delegated_prefixes\x18\x13 \x03(\tR\x11delegatedPrefixes\x126\n" +
+	"\fremoval_held\x18\x14 \x01(\x0e2\x13.sessiond.v1.ReasonR\vremovalHeld\"\xf6\x01\n" +
 	"\x0fSubscriberEvent\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.sessiond.v1.EventKindR\x04kind\x12+\n" +
@@ -1155,7 +1212,7 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\tuser_name\x18\x03 \x01(\tR\buserName\x12\x16\n" +
 	"\x06inside\x18\x04 \x01(\tR\x06inside\"N\n" +
 	"\x18WatchSubscribersResponse\x122\n" +
-	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event*\xfa\x01\n" +
+	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event*\xe6\x02\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -1166,7 +1223,12 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x13EVENT_KIND_DRAINING\x10\x06\x12\x12\n" +
 	"\x0eEVENT_KIND_CUT\x10\a\x12\x15\n" +
 	"\x11EVENT_KIND_REAPED\x10\b\x12\x17\n" +
-	"\x13EVENT_KIND_RELEASED\x10\t*\xa6\x01\n" +
+	"\x13EVENT_KIND_RELEASED\x10\t\x12\x14\n" +
+	"\x10EVENT_KIND_GRACE\x10\n" +
+	"\x12\x17\n" +
+	"\x13EVENT_KIND_OBSERVED\x10\v\x12\x1b\n" +
+	"\x17EVENT_KIND_REMOVAL_HELD\x10\f\x12\x1e\n" +
+	"\x1aEVENT_KIND_REMOVAL_REFUSED\x10\r*\xa6\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vREASON_STOP\x10\x01\x12\x16\n" +
@@ -1220,32 +1282,33 @@ var file_sessiond_v1_subscriber_proto_depIdxs = []int32{
 	14, // 1: sessiond.v1.Subscriber.updated_at:type_name -> google.protobuf.Timestamp
 	14, // 2: sessiond.v1.Subscriber.expires_at:type_name -> google.protobuf.Timestamp
 	15, // 3: sessiond.v1.Subscriber.binding:type_name -> sessiond.v1.Binding
-	14, // 4: sessiond.v1.SubscriberEvent.at:type_name -> google.protobuf.Timestamp
-	0,  // 5: sessiond.v1.SubscriberEvent.kind:type_name -> sessiond.v1.EventKind
-	1,  // 6: sessiond.v1.SubscriberEvent.reason:type_name -> sessiond.v1.Reason
-	2,  // 7: sessiond.v1.SubscriberEvent.subscriber:type_name -> sessiond.v1.Subscriber
-	2,  // 8: sessiond.v1.GetSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
-	2,  // 9: sessiond.v1.ListSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
-	2,  // 10: sessiond.v1.PutSubscriberRequest.subscriber:type_name -> sessiond.v1.Subscriber
-	16, // 11: sessiond.v1.PutSubscriberRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 12: sessiond.v1.PutSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
-	2,  // 13: sessiond.v1.DeleteSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
-	3,  // 14: sessiond.v1.WatchSubscribersResponse.event:type_name -> sessiond.v1.SubscriberEvent
-	4,  // 15: sessiond.v1.SubscriberService.GetSubscriber:input_type -> sessiond.v1.GetSubscriberRequest
-	6,  // 16: sessiond.v1.SubscriberService.ListSubscribers:input_type -> sessiond.v1.ListSubscribersRequest
-	8,  // 17: sessiond.v1.SubscriberService.PutSubscriber:input_type -> sessiond.v1.PutSubscriberRequest
-	10, // 18: sessiond.v1.SubscriberService.DeleteSubscribers:input_type -> sessiond.v1.DeleteSubscribersRequest
-	12, // 19: sessiond.v1.SubscriberService.WatchSubscribers:input_type -> sessiond.v1.WatchSubscribersRequest
-	5,  // 20: sessiond.v1.SubscriberService.GetSubscriber:output_type -> sessiond.v1.GetSubscriberResponse
-	7,  // 21: sessiond.v1.SubscriberService.ListSubscribers:output_type -> sessiond.v1.ListSubscribersResponse
-	9,  // 22: sessiond.v1.SubscriberService.PutSubscriber:output_type -> sessiond.v1.PutSubscriberResponse
-	11, // 23: sessiond.v1.SubscriberService.DeleteSubscribers:output_type -> sessiond.v1.DeleteSubscribersResponse
-	13, // 24: sessiond.v1.SubscriberService.WatchSubscribers:output_type -> sessiond.v1.WatchSubscribersResponse
-	20, // [20:25] is the sub-list for method output_type
-	15, // [15:20] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	1,  // 4: sessiond.v1.Subscriber.removal_held:type_name -> sessiond.v1.Reason
+	14, // 5: sessiond.v1.SubscriberEvent.at:type_name -> google.protobuf.Timestamp
+	0,  // 6: sessiond.v1.SubscriberEvent.kind:type_name -> sessiond.v1.EventKind
+	1,  // 7: sessiond.v1.SubscriberEvent.reason:type_name -> sessiond.v1.Reason
+	2,  // 8: sessiond.v1.SubscriberEvent.subscriber:type_name -> sessiond.v1.Subscriber
+	2,  // 9: sessiond.v1.GetSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
+	2,  // 10: sessiond.v1.ListSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
+	2,  // 11: sessiond.v1.PutSubscriberRequest.subscriber:type_name -> sessiond.v1.Subscriber
+	16, // 12: sessiond.v1.PutSubscriberRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 13: sessiond.v1.PutSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
+	2,  // 14: sessiond.v1.DeleteSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
+	3,  // 15: sessiond.v1.WatchSubscribersResponse.event:type_name -> sessiond.v1.SubscriberEvent
+	4,  // 16: sessiond.v1.SubscriberService.GetSubscriber:input_type -> sessiond.v1.GetSubscriberRequest
+	6,  // 17: sessiond.v1.SubscriberService.ListSubscribers:input_type -> sessiond.v1.ListSubscribersRequest
+	8,  // 18: sessiond.v1.SubscriberService.PutSubscriber:input_type -> sessiond.v1.PutSubscriberRequest
+	10, // 19: sessiond.v1.SubscriberService.DeleteSubscribers:input_type -> sessiond.v1.DeleteSubscribersRequest
+	12, // 20: sessiond.v1.SubscriberService.WatchSubscribers:input_type -> sessiond.v1.WatchSubscribersRequest
+	5,  // 21: sessiond.v1.SubscriberService.GetSubscriber:output_type -> sessiond.v1.GetSubscriberResponse
+	7,  // 22: sessiond.v1.SubscriberService.ListSubscribers:output_type -> sessiond.v1.ListSubscribersResponse
+	9,  // 23: sessiond.v1.SubscriberService.PutSubscriber:output_type -> sessiond.v1.PutSubscriberResponse
+	11, // 24: sessiond.v1.SubscriberService.DeleteSubscribers:output_type -> sessiond.v1.DeleteSubscribersResponse
+	13, // 25: sessiond.v1.SubscriberService.WatchSubscribers:output_type -> sessiond.v1.WatchSubscribersResponse
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_subscriber_proto_init() }
