@@ -17,6 +17,7 @@ type Change struct {
 	ID     string // feed entry identifier, "milliseconds-sequence"; changes of several records may share one
 	Kind   ChangeKind
 	Reason Reason // set for Deleted
+	Cause  uint32 // Acct-Terminate-Cause of a Deleted with ReasonStop (RFC 2866 section 5.10); 0 when not told
 	Record Record // the record after the change; for Deleted the last known one (Key always set)
 
 	// Partial marks an Updated whose Record holds no more than its Key and what

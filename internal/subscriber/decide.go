@@ -15,6 +15,7 @@ type Decision struct {
 type Ending struct {
 	Record Record
 	Reason Reason
+	Cause  uint32 // Acct-Terminate-Cause of a Stop (RFC 2866 section 5.10); 0 when not told
 	// Tombstone is what to remember of the record's session, where that is not
 	// the event's own.
 	Tombstone *SessionState
@@ -135,7 +136,7 @@ func (s *survey) close() Decision {
 		d.Verdict, d.Put = Unlinked, &r
 	default:
 		d.Verdict = Stopped
-		d.Delete = []Ending{{Record: s.merged(), Reason: ReasonStop}}
+		d.Delete = []Ending{{Record: s.merged(), Reason: ReasonStop, Cause: s.ev.TerminateCause}}
 	}
 	return d
 }
