@@ -1,0 +1,216 @@
+package drift
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Newer is the kind of an operation that is no drift: the record has newer data
+// of the same session.
+const Newer inspect.DriftKind = ""
+
+// Operation makes the views agree about one address or one block.
+type Operation struct {
+	Kind    inspect.DriftKind
+	Inside  netip.Addr
+	Block   lsn.Block          // BindingUnsaved, BindingStale
+	Element Element            // ElementOrphaned, ElementDiffers: what the kernel holds
+	Record  *subscriber.Record // RecordUnseen, Newer: what the database holds
+	Session Session            // SessionOrphaned, SessionOutOfBlock
+	what    func(*Operation) string
+}
+
+// AboutRecord reports whether the operation is about who is online. What others
+// do rests on that, so these come first.
+func (o *Operation) AboutRecord() bool {
+	switch o.Kind {
+	case Newer, inspect.DriftRecordUnseen, inspect.DriftRecordUnbound, inspect.DriftBindingOrphaned:
+		return true
+	}
+	return false
+}
+
+// What tells a person what was found, and what mends it.
+func (o *Operation) What() string {
+	if o.what == nil {
+		return ""
+	}
+	return o.what(o)
+}
+
+// Diff returns the operations after which the views agree, those about records
+// first. Where they agree about an address there is none about it.
+func Diff(v *Views) []Operation {
+	d := differ{v: v}
+	d.records()
+	d.elements()
+	d.bindings()
+	if v.Kernel.Sessions != nil {
+		for s := range v.Kernel.Sessions {
+			d.session(s)
+		}
+	}
+	return d.found
+}
+
+type differ struct {
+	v     *Views
+	found []Operation
+}
+
+func (d *differ) add(kind inspect.DriftKind, inside netip.Addr, o Operation, what func(*Operation) string) {
+	o.Kind, o.Inside, o.what = kind, inside, what
+	d.found = append(d.found, o)
+}
+
+// addRecord is given the record by value: of the many that agree none is copied to
+// the heap.
+func (d *differ) addRecord(kind inspect.DriftKind, r subscriber.Record, what func(*Operation) string) {
+	d.add(kind, r.Inside, Operation{Record: &r}, what)
+}
+
+// records compares who is online.
+func (d *differ) records() {
+	for inside, packed := range d.v.Database.Records {
+		r := packed.Record()
+		s, ok := d.v.Engine.Slots[inside]
+		switch {
+		case !ok || !s.Online:
+			d.addRecord(inspect.DriftRecordUnseen, r, recordUnseen)
+		case !s.Identity.sameSession(&r):
+			d.addRecord(inspect.DriftRecordUnseen, r, recordOfAnother)
+		case subscriber.CompareVersions(r.Version, s.Version) > 0:
+			d.addRecord(Newer, r, nil)
+		}
+	}
+	for inside, s := range d.v.Engine.Slots {
+		if !s.Online {
+			continue
+		}
+		packed, ok := d.v.Database.Records[inside]
+		switch {
+		case !ok:
+			d.add(inspect.DriftBindingOrphaned, inside, Operation{}, recordGone(s.Identity.UserName))
+		case !s.Bound && !s.Pending && s.Identity.sameAs(packed):
+			d.add(inspect.DriftRecordUnbound, inside, Operation{}, recordUnbound(s.Identity.UserName))
+		}
+	}
+}
+
+// elements compares the gates, and the blocks that flows are translated into.
+func (d *differ) elements() {
+	for inside, e := range d.v.Kernel.Elements {
+		s, ok := d.v.Engine.Slots[inside]
+		switch {
+		case s.Stray || e.closed():
+		case !ok || s.Element.closed():
+			d.add(inspect.DriftElementOrphaned, inside, Operation{Element: e}, elementOrphaned)
+		case s.Element != e:
+			d.add(inspect.DriftElementDiffers, inside, Operation{Element: e}, elementDiffers)
+		}
+	}
+	for inside, s := range d.v.Engine.Slots {
+		if s.Stray || s.Element.closed() {
+			continue
+		}
+		if e, ok := d.v.Kernel.Elements[inside]; !ok || e.closed() {
+			d.add(inspect.DriftElementMissing, inside, Operation{}, elementMissing)
+		}
+	}
+}
+
+// bindings compares what is stored with what is in force.
+func (d *differ) bindings() {
+	for at, b := range d.v.Engine.Bindings {
+		if row, ok := d.v.Database.Bindings[at]; !ok || row != b {
+			d.add(inspect.DriftBindingUnsaved, b.Inside, Operation{Block: at.block(b.Last)}, bindingUnsaved)
+		}
+	}
+	for at, row := range d.v.Database.Bindings {
+		if _, ok := d.v.Engine.Bindings[at]; !ok {
+			d.add(inspect.DriftBindingStale, row.Inside, Operation{Block: at.block(row.Last)}, bindingStale)
+		}
+	}
+}
+
+// session adds what is wrong with one conntrack entry.
+func (d *differ) session(s Session) {
+	inside := s.Inside.Addr()
+	slot := d.v.Engine.Slots[inside]
+	if kind, wrong := slot.Misplaced(s); wrong {
+		d.add(kind, inside, Operation{Session: s}, sessionMisplaced)
+	}
+}
+
+// Misplaced tells a session that its address's slot, the zero Slot for none, does
+// not account for: of an address without a block, or with a port outside it
+// (NAT-40). Sessions with the CGN itself are not translated, and none of our
+// business.
+func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
+	switch {
+	case s.Outside == s.Inside:
+		return "", false
+	case !slot.Bound && !slot.Stray:
+		return inspect.DriftSessionOrphaned, true
+	case !slot.Stray && !within(slot.Block, s.Outside):
+		return inspect.DriftSessionOutOfBlock, true
+	}
+	return "", false
+}
+
+func within(b lsn.Block, a netip.AddrPort) bool {
+	return a.Addr() == b.Outside && b.First <= lsn.Port(a.Port()) && lsn.Port(a.Port()) <= b.Last
+}
+
+// What is found, for a person. Made only where somebody reads it: there may be as
+// many as subscribers.
+
+func recordUnseen(o *Operation) string {
+	return fmt.Sprintf("record %q has no slot; taken up", o.Record.UserName)
+}
+
+func recordOfAnother(*Operation) string { return "record is of another session; the earlier one ends" }
+
+func recordGone(user string) func(*Operation) string {
+	return func(*Operation) string { return fmt.Sprintf("record of %q is gone from the database", user) }
+}
+
+func recordUnbound(user string) func(*Operation) string {
+	return func(*Operation) string { return fmt.Sprintf("subscriber %q has no block; allocated", user) }
+}
+
+func elementOrphaned(o *Operation) string {
+	return fmt.Sprintf("kernel elements without a binding (%s); removed", elementText(&o.Element))
+}
+
+func elementDiffers(o *Operation) string {
+	return fmt.Sprintf("kernel has %s; programmed anew", elementText(&o.Element))
+}
+
+// elementText describes what the kernel holds of an address, which may lack its block.
+func elementText(e *Element) string {
+	if !e.Outside.IsValid() {
+		return fmt.Sprintf("no block, gate %d", e.Gate)
+	}
+	return fmt.Sprintf("%s ports %d-%d, gate %d", e.Outside, e.First, e.Last, e.Gate)
+}
+
+func elementMissing(*Operation) string {
+	return "gate or block element is missing in the kernel; programmed anew"
+}
+
+func bindingUnsaved(o *Operation) string {
+	return fmt.Sprintf("binding of %s ports %d-%d is not stored so; stored", o.Block.Outside, o.Block.First, o.Block.Last)
+}
+
+func bindingStale(o *Operation) string {
+	return fmt.Sprintf("stored binding of %s ports %d-%d is not in force; removed", o.Block.Outside, o.Block.First, o.Block.Last)
+}
+
+func sessionMisplaced(o *Operation) string {
+	return fmt.Sprintf("session from %s as %s is in nobody's block; ended", o.Session.Inside, o.Session.Outside)
+}

@@ -1,0 +1,104 @@
+package drift
+
+import (
+	"iter"
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Views are three views of one group, each of about the same time. Whoever makes
+// them may leave out an address about which all three agree, from all of them, and a
+// binding that is stored as it is.
+type Views struct {
+	Database Database
+	Engine   Engine
+	Kernel   Kernel
+}
+
+// Database is what Redis holds.
+type Database struct {
+	Records  map[netip.Addr]subscriber.Packed
+	Bindings map[Place]Binding // stored
+}
+
+// Engine is what sessiond believes, of addresses at rest.
+type Engine struct {
+	Slots    map[netip.Addr]Slot
+	Bindings map[Place]Binding // held ones included
+}
+
+// Kernel is what packets meet.
+type Kernel struct {
+	Elements map[netip.Addr]Element
+	Sessions iter.Seq[Session] // nil where conntrack is not audited
+}
+
+// Place is where a block begins: no two bindings share it (I1).
+type Place struct {
+	Outside netip.Addr
+	First   lsn.Port
+}
+
+func (p Place) block(last lsn.Port) lsn.Block {
+	return lsn.Block{Outside: p.Outside, First: p.First, Last: last}
+}
+
+// Binding is what both sides must agree on of a binding.
+type Binding struct {
+	Inside   netip.Addr
+	Last     lsn.Port
+	Held     bool
+	UserName string // raw octets
+}
+
+// Slot is what the engine knows of one inside address.
+type Slot struct {
+	Online   bool
+	Identity Identity // of the record that stands, as the engine has it
+	Version  string   // of that record
+	Pending  bool     // waits in line for a block
+	Bound    bool     // has a block, or something of one is left
+	Stray    bool     // what the kernel holds is nobody's, and on its way out
+	Element  Element  // what the kernel is to hold
+	Block    lsn.Block
+}
+
+// Identity is whose record it is.
+type Identity struct {
+	subscriber.SessionID
+	UserName string
+}
+
+// IdentityOf returns the identity of a record.
+func IdentityOf(r *subscriber.Record) Identity { return Identity{r.SessionID, r.UserName} }
+
+// sameSession reports whether the record may be of the slot's session.
+func (i *Identity) sameSession(r *subscriber.Record) bool {
+	known := subscriber.Record{SessionID: i.SessionID, UserName: i.UserName}
+	return known.SameSession(r)
+}
+
+func (i *Identity) sameAs(packed subscriber.Packed) bool {
+	r := packed.Record()
+	return i.sameSession(&r)
+}
+
+// Element is what the kernel holds of one inside address: the gate, and the block
+// that new flows are translated into. The zero Element is a closed gate.
+type Element struct {
+	Gate    uint8 // as the kernel's side numbers it; 0 closed
+	Outside netip.Addr
+	First   uint16 // port
+	Last    uint16 // inclusive
+}
+
+func (e *Element) closed() bool { return e.Gate == 0 }
+
+// Session is one conntrack entry of an inside address.
+type Session struct {
+	Inside  netip.AddrPort
+	Outside netip.AddrPort // same as Inside when it is not translated
+	Ref     any            // its giver's own
+}
