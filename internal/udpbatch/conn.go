@@ -1,0 +1,88 @@
+package udpbatch
+
+import (
+	"fmt"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Datagram is one that was received, or is to be sent.
+type Datagram struct {
+	Octets  []byte
+	Peer    Address
+	Control []byte // control messages
+}
+
+// A Conn is a UDP socket that Readers and Writers share.
+type Conn struct {
+	raw      syscall.RawConn
+	segments atomic.Bool // the kernel cuts what is sent into segments
+}
+
+// New returns a Conn for a socket, which stays its owner's.
+func New(c *net.UDPConn) (*Conn, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	conn := &Conn{raw: raw}
+	// Linux 4.18 cuts segments. 0 leaves it to the single message.
+	conn.segments.Store(conn.set(unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil)
+	return conn, nil
+}
+
+// Coalesce asks the kernel to hand over datagrams of one peer and size that came
+// together as one, which Readers take apart. Their buffers should hold 64 KiB
+// then. It needs Linux 5.0.
+func (c *Conn) Coalesce() error {
+	if err := c.set(unix.SOL_UDP, unix.UDP_GRO, 1); err != nil {
+		return fmt.Errorf("coalesce datagrams: %w", err)
+	}
+	return nil
+}
+
+func (c *Conn) set(level, option, value int) error {
+	var err error
+	if ctlErr := c.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), level, option, value)
+	}); ctlErr != nil {
+		return ctlErr
+	}
+	return err
+}
+
+// A call is one recvmmsg or sendmmsg.
+type call struct {
+	number   uintptr
+	messages []unix.Mmsghdr
+	done     int
+	errno    syscall.Errno
+}
+
+// run makes the call and reports whether it is over: it is not when the socket
+// was not ready.
+func (c *call) run(fd uintptr) bool {
+	for {
+		n, _, errno := syscall.Syscall6(c.number, fd, uintptr(unsafe.Pointer(&c.messages[0])),
+			uintptr(len(c.messages)), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			c.done, c.errno = int(n), errno
+			return true
+		}
+	}
+}
+
+func (c *call) result() (int, error) {
+	if c.errno != 0 {
+		return 0, c.errno
+	}
+	return c.done, nil
+}
