@@ -1,6 +1,8 @@
 package conntrack
 
 import (
+	"errors"
+	"fmt"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -13,32 +15,25 @@ const (
 	probesPerBatch  = 256
 )
 
-// delete asks for the deletion of all targets. It returns those that were
-// deleted, those that were gone before, and the first other error.
-func (c *conn) delete(targets []target) (deleted, gone []target, err error) {
-	for len(targets) > 0 {
-		part := targets[:min(len(targets), deletesPerBatch)]
-		targets = targets[len(part):]
-		codes, err := c.batch(typeDelete, part, func(int, *flow) {})
-		if err != nil {
-			return deleted, gone, err
-		}
-		var failed error
-		for i, code := range codes {
-			switch code {
-			case 0:
-				deleted = append(deleted, part[i])
-			case unix.ENOENT:
-				gone = append(gone, part[i])
-			default:
-				failed = code
-			}
-		}
-		if failed != nil {
-			return deleted, gone, failed
+// delete asks for the deletion of targets, deletesPerBatch at most. It returns
+// those that were deleted, those that were gone before, and the last other
+// answer.
+func (c *conn) delete(targets []target) (deleted, gone []target, refused syscall.Errno, err error) {
+	codes, err := c.batch(typeDelete, targets, func(int, *flow) {})
+	if err != nil {
+		return nil, nil, 0, fmt.Errorf("delete conntrack entries: %w", err)
+	}
+	for i, code := range codes {
+		switch code {
+		case 0:
+			deleted = append(deleted, targets[i])
+		case unix.ENOENT:
+			gone = append(gone, targets[i])
+		default:
+			refused = code
 		}
 	}
-	return deleted, gone, nil
+	return deleted, gone, refused, nil
 }
 
 // probe asks for all targets and returns those the kernel no longer has. The
@@ -61,6 +56,25 @@ func (c *conn) probe(targets []target) (gone []target, err error) {
 		}
 	}
 	return gone, nil
+}
+
+// get asks for targets and calls fn with those the kernel has. An error of fn
+// ends it.
+func (c *conn) get(targets []target, fn func(*flow) error) error {
+	for len(targets) > 0 {
+		part := targets[:min(len(targets), probesPerBatch)]
+		targets = targets[len(part):]
+		var failed error
+		_, err := c.batch(typeGet, part, func(i int, f *flow) {
+			if failed == nil && f.id == part[i].id {
+				failed = fn(f)
+			}
+		})
+		if err = errors.Join(err, failed); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // batch sends one request for each target in one datagram and returns a code

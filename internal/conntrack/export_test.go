@@ -29,6 +29,22 @@ func (t *Table) Walk(ctx context.Context, addr netip.Addr) error {
 	return err
 }
 
+// Prove proves by table passes alone.
+func (t *Table) Prove(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Outcome, error) {
+	e, err := newEnding(addrs)
+	if err != nil {
+		return nil, err
+	}
+	err = t.proveByTable(ctx, e)
+	return e.result(), err
+}
+
+// Mark sends a marker; nobody waits for it.
+func (t *Table) Mark() error { return t.listener.receiver.mark(1) }
+
+// Complete reports whether the index can prove something.
+func (t *Table) Complete() bool { return t.index.isComplete() }
+
 // Join subscribes to events without running the table.
 func (t *Table) Join() error { return t.listener.receiver.join() }
 

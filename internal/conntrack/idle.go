@@ -10,13 +10,11 @@ import (
 type idleQueue struct {
 	waiting map[uint32]struct{}
 	order   []uint32
-	held    bool          // counts are not to be trusted now
-	losses  uint64        // times holdIdle was called
 	wake    chan struct{} // holds one token when there may be work
 }
 
 func newIdleQueue() idleQueue {
-	return idleQueue{waiting: make(map[uint32]struct{}), held: true, wake: make(chan struct{}, 1)}
+	return idleQueue{waiting: make(map[uint32]struct{}), wake: make(chan struct{}, 1)}
 }
 
 func (q *idleQueue) push(addr uint32) {
@@ -25,9 +23,7 @@ func (q *idleQueue) push(addr uint32) {
 	}
 	q.waiting[addr] = struct{}{}
 	q.order = append(q.order, addr)
-	if !q.held {
-		q.poke()
-	}
+	q.poke()
 }
 
 func (q *idleQueue) poke() {
@@ -37,29 +33,13 @@ func (q *idleQueue) poke() {
 	}
 }
 
-// holdIdle keeps notifications back while events may be missing.
-func (x *index) holdIdle() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.idle.held = true
-	x.idle.losses++
-}
-
-// releaseIdleLocked lets them go, unless events were lost once more after the
-// losses given.
-func (x *index) releaseIdleLocked(losses uint64) {
-	if x.idle.losses == losses {
-		x.idle.held = false
-		x.idle.poke()
-	}
-}
-
-// popIdle takes the next address that has no entries.
+// popIdle takes the next address that has no entries; none while events may be
+// missing.
 func (x *index) popIdle() (uint32, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	q := &x.idle
-	for !q.held && len(q.order) > 0 {
+	for x.complete && len(q.order) > 0 {
 		addr := q.order[0]
 		q.order = q.order[1:]
 		delete(q.waiting, addr)

@@ -53,6 +53,9 @@ type index struct {
 	serial  uint16
 	rebuild rebuild
 	idle    idleQueue
+
+	complete bool   // it has every entry that the kernel has told of, see lost
+	losses   uint64 // times lost was called
 }
 
 func newIndex(inside addrSet) *index {
@@ -73,6 +76,7 @@ func (x *index) createdLocked(f *flow) {
 	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
 		x.removeLocked(slot)
 	}
+	delete(x.rebuild.untold, identity{f.orig, f.id})
 	x.insertLocked(f, o)
 }
 

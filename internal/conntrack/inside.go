@@ -105,3 +105,6 @@ func (o *owners) add(addr uint32, in addrSet) {
 }
 
 func (o *owners) list() []uint32 { return o.addrs[:o.n] }
+
+// anyIn reports whether one of them lies in a set.
+func (o *owners) anyIn(set addrSet) bool { return slices.ContainsFunc(o.list(), set.contains) }

@@ -1,7 +1,9 @@
 package conntrack
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -12,6 +14,11 @@ const rebuildRetry = time.Second
 // keepIndex builds the index and keeps rebuilding it. Only the first build must
 // succeed: later the kernel has answered before, so it is asked again.
 func (t *Table) keepIndex(ctx context.Context) error {
+	// An entry that began before anybody listened tells nothing later: the dump
+	// must not come before it stands.
+	if err := settle(ctx); err != nil {
+		return err
+	}
 	if err := t.rebuildIndex(ctx); err != nil {
 		return fmt.Errorf("build conntrack index: %w", err)
 	}
@@ -26,6 +33,7 @@ func (t *Table) keepIndex(ctx context.Context) error {
 		case <-t.listener.stale:
 		case <-timer.C:
 		}
+		missed := t.index.drift().missed
 		if n := t.listener.overruns.Load(); n != told {
 			t.log.Warn("conntrack: events were lost, the index is rebuilt", "overruns", n)
 			told = n
@@ -34,6 +42,9 @@ func (t *Table) keepIndex(ctx context.Context) error {
 		if err := t.rebuildIndex(ctx); err != nil && ctx.Err() == nil {
 			t.log.Error("conntrack: rebuild of the index failed", "error", err)
 			wait = rebuildRetry
+		}
+		if n := t.index.drift().missed - missed; n > 0 {
+			t.log.Error("conntrack: entries began without an event; removals are proved by table passes until an audit finds none", "entries", n)
 		}
 		timer.Reset(wait)
 		if err := rest(ctx, time.Since(began)); err != nil {
@@ -45,17 +56,48 @@ func (t *Table) keepIndex(ctx context.Context) error {
 // rebuildIndex compares the index with a dump and mends it.
 func (t *Table) rebuildIndex(ctx context.Context) error {
 	t.index.beginRebuild()
+	t.heedSysctls()
+	buckets := read(t.sysctls.buckets)
 	err := t.pool.with(ctx, func(c *conn) error {
 		return c.dump(func(flows []flow) error {
 			t.index.listed(flows)
 			return nil
 		})
 	})
+	if err == nil {
+		err = t.hearOut(ctx)
+	}
 	if err != nil {
 		t.index.abandonRebuild()
 		return err
 	}
-	t.index.finishRebuild()
+	if !bytes.Equal(buckets, read(t.sysctls.buckets)) {
+		t.listener.garbled() // a dump misses entries while the kernel resizes its table
+	}
+	if !t.heedSysctls() {
+		t.log.Warn("conntrack: nf_conntrack_events is 0 or cannot be read; sessions are counted by audits alone, and removals proved by table passes")
+	}
 	t.rebuilds.Add(1)
+	return t.pool.with(ctx, func(c *conn) error { return t.index.finishRebuild(c.probe) })
+}
+
+// heedSysctls gives the index up, until the next audit, while the kernel does not
+// tell what begins.
+func (t *Table) heedSysctls() (told bool) {
+	if told = t.sysctls.told(); !told {
+		t.index.lost()
+	}
+	return told
+}
+
+// hearOut returns when the events of everything that a dump has shown were read,
+// or lost.
+func (t *Table) hearOut(ctx context.Context) error {
+	if err := settle(ctx); err != nil {
+		return err
+	}
+	if err := t.listener.catchUp(ctx); err != nil && !errors.Is(err, errBehind) {
+		return err
+	}
 	return nil
 }

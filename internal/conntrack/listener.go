@@ -14,6 +14,8 @@ type listener struct {
 	receiver *receiver
 	index    *index
 	stale    chan struct{} // holds a token when the index must be rebuilt
+	markers  *markers
+	passed   []uint32 // markers in the batch under way
 
 	events   atomic.Uint64 // entries begun and ended
 	overruns atomic.Uint64 // times the kernel dropped events
@@ -31,6 +33,8 @@ type event struct {
 func (l *listener) listen(ctx context.Context) error {
 	stop := l.receiver.cancelWith(ctx)
 	defer stop()
+	defer close(l.markers.stopped)
+	defer l.index.lost()
 	batch := make([]event, 0, eventsPerRead)
 	lost := false
 	for {
@@ -38,7 +42,7 @@ func (l *listener) listen(ctx context.Context) error {
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			lost = true
-			l.index.holdIdle()
+			l.index.lost()
 			l.overruns.Add(1)
 			continue
 		case ctx.Err() != nil:
@@ -48,11 +52,19 @@ func (l *listener) listen(ctx context.Context) error {
 		}
 		batch = l.parse(batch[:0], n)
 		l.apply(batch)
+		l.markers.reach(l.passed)
+		l.passed = l.passed[:0]
 		if lost && n < eventsPerRead {
 			lost = false
 			l.askRebuild()
 		}
 	}
+}
+
+// garbled says that something was not understood and may have been an event.
+func (l *listener) garbled() {
+	l.index.lost()
+	l.askRebuild()
 }
 
 func (l *listener) askRebuild() {
@@ -68,12 +80,12 @@ func (l *listener) parse(to []event, n int) []event {
 	for i := range n {
 		b := l.receiver.datagram(i)
 		if b == nil {
-			l.askRebuild()
+			l.garbled()
 		}
 		for len(b) > 0 {
 			h, payload, rest, ok := cutMessage(b)
 			if !ok {
-				l.askRebuild()
+				l.garbled()
 				break
 			}
 			to, b = l.event(to, h, payload), rest
@@ -83,13 +95,18 @@ func (l *listener) parse(to []event, n int) []event {
 }
 
 func (l *listener) event(to []event, h header, payload []byte) []event {
-	if h.kind != typeNew && h.kind != typeDelete {
+	switch h.kind {
+	case typeNew, typeDelete:
+	case unix.NLMSG_NOOP:
+		l.passed = append(l.passed, h.seq)
+		return to
+	default:
 		return to
 	}
 	to = append(to, event{ended: h.kind == typeDelete})
 	ok, err := to[len(to)-1].flow.parse(payload)
 	if err != nil {
-		l.askRebuild()
+		l.garbled()
 	}
 	if !ok {
 		to = to[:len(to)-1]

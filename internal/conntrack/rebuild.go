@@ -6,13 +6,21 @@ package conntrack
 //   - an entry whose end was seen while the dump ran is not taken from the dump
 //     again: if it began once more, an event has told or will;
 //   - what an event said while the dump ran is newer than what the dump says;
-//   - an entry that neither the dump nor an event showed is gone.
+//   - an entry that neither the dump nor an event showed is asked for by tuple:
+//     a dump may miss entries that stand, when the kernel's table is resized.
 type rebuild struct {
 	running bool
 	gen     uint8
 	dead    map[identity]struct{}
-	losses  uint64 // of events, before it began
-	mended  uint64 // entries added or removed although no event said so
+	untold  map[identity]struct{} // shown by the dump alone; nil unless the index was complete before
+	losses  uint64                // of events, before it began
+	drift   drift
+}
+
+// drift is what rebuilds of a complete index found to be wrong with it.
+type drift struct {
+	missed uint64 // entries that it lacked although all events had been read
+	stale  uint64 // entries that it had and the kernel had not
 }
 
 // died takes what events and deletes tell while a rebuild runs.
@@ -28,8 +36,11 @@ func (x *index) beginRebuild() {
 	defer x.mu.Unlock()
 	x.rebuild.running = true
 	x.rebuild.gen++
-	x.rebuild.losses = x.idle.losses
+	x.rebuild.losses = x.losses
 	x.rebuild.dead = make(map[identity]struct{})
+	if x.complete {
+		x.rebuild.untold = make(map[identity]struct{})
+	}
 }
 
 // listed takes entries of the dump.
@@ -52,28 +63,56 @@ func (x *index) listedLocked(f *flow) {
 		if r.gen == x.rebuild.gen {
 			return
 		}
-		if r.id == f.id && x.targetLocked(r).owners == o {
+		if r.id == f.id && x.targetLocked(slot).owners == o {
 			r.gen = x.rebuild.gen
 			return
 		}
 		x.removeLocked(slot)
 	}
-	x.rebuild.mended++
+	if x.rebuild.untold != nil {
+		x.rebuild.untold[identity{f.orig, f.id}] = struct{}{}
+	}
 	x.insertLocked(f, o)
 }
 
-// finishRebuild removes what the rebuild did not see, some at a time so that
-// events are not kept waiting, and lets idle notifications go.
-func (x *index) finishRebuild() {
-	for chunk := 0; x.sweep(chunk); chunk++ {
+// finishRebuild comes after the events of what the dump showed were read. It asks
+// the kernel, by way of probe, for what the rebuild did not see, and makes the
+// index complete unless events were lost meanwhile, or had been lost before
+// without a word.
+func (x *index) finishRebuild(probe func([]target) (gone []target, err error)) error {
+	for chunk := 0; ; chunk++ {
+		unseen, more := x.unseen(chunk)
+		if !more {
+			break
+		}
+		gone, err := probe(unseen)
+		x.forgetStale(gone)
+		if err != nil {
+			x.abandonRebuild()
+			return err
+		}
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	missed := len(x.rebuild.untold)
+	x.rebuild.drift.missed += uint64(missed)
+	x.complete = x.losses == x.rebuild.losses && missed == 0
+	x.idle.poke()
 	x.endRebuildLocked()
-	x.releaseIdleLocked(x.rebuild.losses)
+	return nil
 }
 
-// abandonRebuild is for a dump that failed half-way.
+// forgetStale forgets what the kernel turned out not to have.
+func (x *index) forgetStale(gone []target) {
+	x.forget(gone)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.rebuild.untold != nil {
+		x.rebuild.drift.stale += uint64(len(gone))
+	}
+}
+
+// abandonRebuild is for one that failed half-way.
 func (x *index) abandonRebuild() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -82,24 +121,32 @@ func (x *index) abandonRebuild() {
 
 func (x *index) endRebuildLocked() {
 	x.rebuild.running = false
-	x.rebuild.dead = nil
+	x.rebuild.dead, x.rebuild.untold = nil, nil
 }
 
-// sweep goes through one chunk of the slab; it is false after the last.
-func (x *index) sweep(chunk int) bool {
+// unseen returns the entries of one chunk of the slab that the rebuild has not
+// seen, and drops those of addresses that are no longer inside. It is false
+// after the last chunk.
+func (x *index) unseen(chunk int) (unseen []target, more bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if chunk >= len(x.records.chunks) {
-		return false
+		return nil, false
 	}
 	for i := range x.records.chunks[chunk] {
-		r := &x.records.chunks[chunk][i]
-		if r.kind == recordFirst && r.gen != x.rebuild.gen {
-			x.removeLocked(uint32(chunk<<chunkBits | i))
-			x.rebuild.mended++
+		slot := uint32(chunk<<chunkBits | i)
+		r := x.records.at(slot)
+		if r.kind != recordFirst || r.gen == x.rebuild.gen {
+			continue
 		}
+		t := x.targetLocked(slot)
+		if !t.owners.anyIn(x.inside) {
+			x.removeLocked(slot)
+			continue
+		}
+		unseen = append(unseen, t)
 	}
-	return true
+	return unseen, true
 }
 
 // setInside takes effect on what comes next; a rebuild applies it to the rest.
@@ -107,10 +154,11 @@ func (x *index) setInside(inside addrSet) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.inside = inside
+	x.lostLocked()
 }
 
-func (x *index) mended() uint64 {
+func (x *index) drift() drift {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.rebuild.mended
+	return x.rebuild.drift
 }

@@ -26,13 +26,13 @@ func script(t *testing.T, words string) (id uint32) {
 		case "seen":
 			taken = []target{x.target(&f, f.owners(x.inside))}
 		case "take":
-			taken = x.collect(nil, firstInside)
+			taken = x.collect(nil, firstInside, 10)
 		case "gone":
 			x.forget(taken)
 		case "begin":
 			x.beginRebuild()
 		case "finish":
-			x.finishRebuild()
+			_ = x.finishRebuild(func(unseen []target) ([]target, error) { return unseen, nil })
 		default:
 			t.Fatalf("word %q", word)
 		}
@@ -44,6 +44,58 @@ func script(t *testing.T, words string) (id uint32) {
 		return x.records.at(slot).id
 	}
 	return 0
+}
+
+// An audit of a complete index tells what was wrong with it, and trusts it no
+// longer once it lacked something: until another finds nothing.
+func TestAuditTellsDrift(t *testing.T) {
+	all := func(unseen []target) ([]target, error) { return unseen, nil }
+	none := func([]target) ([]target, error) { return nil, nil }
+	f := flow{orig: key{src: firstInside, dst: 1, proto: 17}, reply: key{src: 1, dst: 2}, id: 1}
+	for _, test := range []struct {
+		why           string
+		known, listed bool // before the audit; by its dump
+		told          bool // by an event, after the dump
+		probe         func([]target) ([]target, error)
+		want          drift
+		left          int
+	}{
+		{"all is well", true, true, false, none, drift{}, 1},
+		{"it lacked one", false, true, false, none, drift{missed: 1}, 1},
+		{"it lacked one whose event was under way", false, true, true, none, drift{}, 1},
+		{"it had one too many", true, false, false, all, drift{stale: 1}, 0},
+		{"the dump missed one", true, false, false, none, drift{}, 1},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			x := newIndex(testSpans(t))
+			x.beginRebuild()
+			if err := x.finishRebuild(none); err != nil || !x.isComplete() {
+				t.Fatalf("complete %t: %v", x.isComplete(), err)
+			}
+			if test.known {
+				x.createdLocked(&f)
+			}
+			x.beginRebuild()
+			if test.listed {
+				x.listed([]flow{f})
+			}
+			if test.told {
+				x.createdLocked(&f)
+			}
+			if err := x.finishRebuild(test.probe); err != nil {
+				t.Fatal(err)
+			}
+			if x.drift() != test.want || x.isComplete() != (test.want.missed == 0) || x.count(firstInside) != test.left {
+				t.Errorf("drift %+v, complete %t, %d entries; want %+v and %d",
+					x.drift(), x.isComplete(), x.count(firstInside), test.want, test.left)
+			}
+			x.beginRebuild()
+			x.listed([]flow{f}[:test.left])
+			if err := x.finishRebuild(none); err != nil || !x.isComplete() {
+				t.Errorf("after the next: complete %t, %v", x.isComplete(), err)
+			}
+		})
+	}
 }
 
 func TestOrderOfEventsDumpsAndDeletes(t *testing.T) {

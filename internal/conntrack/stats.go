@@ -11,19 +11,22 @@ type Stats struct {
 	Events    uint64 // entries seen to begin or to end, of any address
 	Overruns  uint64 // times the kernel dropped events for want of buffer
 	Rebuilds  uint64 // rebuilds of the index from a dump, the first included
-	Mended    uint64 // entries a rebuild added or removed before an event told
+	Missed    uint64 // entries that a complete index lacked, found by an audit
+	Stale     uint64 // entries that it had although they had ended, found by an audit
 	Passes    uint64 // table passes made to prove that deletes left nothing
 }
 
 // Stats returns the present numbers.
 func (t *Table) Stats() Stats {
 	flows, addresses := t.index.totals()
+	drift := t.index.drift()
 	return Stats{
 		Flows: flows, Addresses: addresses,
 		Events:   t.listener.events.Load(),
 		Overruns: t.listener.overruns.Load(),
 		Rebuilds: t.rebuilds.Load(),
-		Mended:   t.index.mended(),
+		Missed:   drift.missed,
+		Stale:    drift.stale,
 		Passes:   t.prover.passes.Load(),
 	}
 }

@@ -38,6 +38,7 @@ type Options struct {
 // goroutines at once.
 type Table struct {
 	pool     pool
+	sysctls  sysctls // since Run
 	index    *index
 	listener listener
 	prover   *prover
@@ -73,7 +74,9 @@ func Open(o Options) (*Table, error) {
 		ready:  make(chan struct{}),
 		idle:   make(chan netip.Addr),
 	}
-	t.listener = listener{receiver: receiver, index: t.index, stale: make(chan struct{}, 1)}
+	t.listener = listener{
+		receiver: receiver, index: t.index, stale: make(chan struct{}, 1), markers: newMarkers(),
+	}
 	return t, nil
 }
 
@@ -93,6 +96,7 @@ func (o Options) withDefaults() Options {
 // Close closes the sockets. Nothing in the kernel changes. Run and every other
 // call must have returned.
 func (t *Table) Close() error {
+	t.sysctls.close()
 	return errors.Join(t.listener.receiver.close(), t.pool.close())
 }
 
@@ -104,12 +108,32 @@ func (t *Table) Run(ctx context.Context) error {
 		return fmt.Errorf("subscribe to conntrack events: %w", err)
 	}
 	defer t.listener.receiver.leave()
+	if err := t.readSysctls(ctx); err != nil {
+		return err
+	}
 	group, tasks := errgroup.WithContext(ctx)
 	group.Go(func() error { return t.listener.listen(tasks) })
 	group.Go(func() error { return t.keepIndex(tasks) })
 	group.Go(func() error { return t.index.serveIdle(tasks, t.idle) })
 	if err := group.Wait(); ctx.Err() == nil {
 		return err
+	}
+	return nil
+}
+
+// readSysctls opens the files once a request has made the kernel load the modules
+// that have them. Without them nobody knows whether the kernel tells all, and
+// nothing is proved by the index.
+func (t *Table) readSysctls(ctx context.Context) error {
+	err := t.pool.with(ctx, func(c *conn) error {
+		_, err := c.probe(make([]target, 1))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("ask for a conntrack entry: %w", err)
+	}
+	if t.sysctls, err = openSysctls(t.pool.space); err != nil {
+		t.log.Warn("conntrack: removals are proved by table passes", "error", err)
 	}
 	return nil
 }

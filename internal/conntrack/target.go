@@ -9,27 +9,30 @@ type target struct {
 	owners owners
 }
 
-// collect appends the known entries of addr.
-func (x *index) collect(to []target, addr uint32) []target {
+// collect appends the known entries of addr, up to most of them.
+func (x *index) collect(to []target, addr uint32, most int) []target {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	own, ok := x.byAddr[addr]
 	if !ok {
 		return to
 	}
-	for slot := x.owners.at(own).head; slot != 0; {
-		r := x.records.at(slot)
-		to = append(to, x.targetLocked(r))
-		slot = r.next
+	for slot := x.owners.at(own).head; slot != 0 && most > 0; most-- {
+		to = append(to, x.targetLocked(slot))
+		slot = x.records.at(slot).next
 	}
 	return to
 }
 
-// targetLocked gathers the owners too: a hairpin entry counts for both.
-func (x *index) targetLocked(r *record) target {
-	first := x.lookup.find(r.key, &x.records)
+// targetLocked describes the entry of a record. It gathers the owners too: a
+// hairpin entry counts for both.
+func (x *index) targetLocked(slot uint32) target {
+	r := x.records.at(slot)
 	t := target{key: r.key, id: r.id, serial: r.serial, known: true}
-	for slot := first; slot != 0; slot = x.records.at(slot).twin {
+	if r.kind == recordTwin {
+		slot = x.lookup.find(r.key, &x.records)
+	}
+	for ; slot != 0; slot = x.records.at(slot).twin {
 		t.owners.addrs[t.owners.n] = x.owners.at(x.records.at(slot).owner).addr
 		t.owners.n++
 	}

@@ -83,7 +83,7 @@ func TestRealTraffic_DEL01_DEL02(t *testing.T) {
 		t.Errorf("%d inbound sessions in the dump, want 1", inbound)
 	}
 	got, err := l.table.Delete(t.Context(), []netip.Addr{a})
-	if err != nil || got[a] != 3 || l.listed(t, a) != 0 {
+	if err != nil || got[a].Deleted != 3 || got[a].Proof != conntrack.ByIndex || l.listed(t, a) != 0 {
 		t.Fatalf("Delete = %v, %v; %d left", got, err, l.listed(t, a))
 	}
 }

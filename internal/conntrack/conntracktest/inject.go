@@ -2,6 +2,7 @@ package conntracktest
 
 import (
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/mdlayher/netlink"
@@ -10,13 +11,87 @@ import (
 	"github.com/sessiond/sessiond/internal/conntrack"
 )
 
-// injectBatch is how many entries go into one datagram.
-const injectBatch = 200
+// requestsPerBatch is how many entries go into one datagram.
+const requestsPerBatch = 200
+
+// Kinds of request, of NFNL_SUBSYS_CTNETLINK.
+const (
+	newEntry    = 1 << 8   // IPCTNL_MSG_CT_NEW
+	deleteEntry = 1<<8 | 2 // IPCTNL_MSG_CT_DELETE
+)
 
 // Inject creates entries in a namespace given by path, some 100,000 a second.
 // One that stands already, or that collides with another's reply, fails the
 // test.
 func Inject(t testing.TB, path string, entries []conntrack.Entry) {
+	t.Helper()
+	each(t, path, netlink.Header{
+		Type:  newEntry,
+		Flags: netlink.Request | netlink.Create | netlink.Excl,
+	}, entries)
+}
+
+// Prepare is Inject in two steps: all is encoded before the function returned is
+// called, once, and creates the entries at the kernel's pace.
+func Prepare(t testing.TB, path string, entries []conntrack.Entry) (send func()) {
+	t.Helper()
+	space, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer space.Close()
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(space.Fd())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var datagrams [][]byte
+	for part := range slices.Chunk(entries, requestsPerBatch) {
+		datagrams = append(datagrams, datagram(t, part))
+	}
+	return func() {
+		for _, d := range datagrams {
+			if werr := raw.Write(func(fd uintptr) bool { _, err = unix.Write(int(fd), d); return true }); werr != nil || err != nil {
+				t.Fatal(werr, err)
+			}
+		}
+	}
+}
+
+func datagram(t testing.TB, entries []conntrack.Entry) (d []byte) {
+	t.Helper()
+	for _, e := range entries {
+		payload, err := Payload(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := netlink.Message{
+			Header: netlink.Header{Length: uint32(16 + len(payload)), Type: newEntry, Flags: netlink.Request | netlink.Create | netlink.Excl},
+			Data:   payload,
+		}.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d = append(d, m...)
+	}
+	return d
+}
+
+// Remove deletes entries that stand, by their original tuples.
+func Remove(t testing.TB, path string, entries []conntrack.Entry) {
+	t.Helper()
+	each(t, path, netlink.Header{
+		Type:  deleteEntry,
+		Flags: netlink.Request,
+	}, entries)
+}
+
+// each sends one request for each entry.
+func each(t testing.TB, path string, header netlink.Header, entries []conntrack.Entry) {
 	t.Helper()
 	space, err := os.Open(path)
 	if err != nil {
@@ -29,13 +104,13 @@ func Inject(t testing.TB, path string, entries []conntrack.Entry) {
 	}
 	defer c.Close()
 	for len(entries) > 0 {
-		n := min(len(entries), injectBatch)
-		inject(t, c, entries[:n])
+		n := min(len(entries), requestsPerBatch)
+		batch(t, c, header, entries[:n])
 		entries = entries[n:]
 	}
 }
 
-func inject(t testing.TB, c *netlink.Conn, entries []conntrack.Entry) {
+func batch(t testing.TB, c *netlink.Conn, header netlink.Header, entries []conntrack.Entry) {
 	t.Helper()
 	messages := make([]netlink.Message, len(entries))
 	for i, e := range entries {
@@ -43,13 +118,7 @@ func inject(t testing.TB, c *netlink.Conn, entries []conntrack.Entry) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		messages[i] = netlink.Message{
-			Header: netlink.Header{
-				Type:  1 << 8, // IPCTNL_MSG_CT_NEW
-				Flags: netlink.Request | netlink.Create | netlink.Excl,
-			},
-			Data: payload,
-		}
+		messages[i] = netlink.Message{Header: header, Data: payload}
 	}
 	messages[len(messages)-1].Header.Flags |= netlink.Acknowledge
 	if _, err := c.SendMessages(messages); err != nil {
@@ -57,6 +126,6 @@ func inject(t testing.TB, c *netlink.Conn, entries []conntrack.Entry) {
 	}
 	// Errors come unasked; the last entry's acknowledgement comes last.
 	if _, err := c.Receive(); err != nil {
-		t.Fatalf("inject conntrack entries: %v", err)
+		t.Fatalf("request %#x about conntrack entries: %v", header.Type, err)
 	}
 }

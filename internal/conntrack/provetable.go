@@ -3,9 +3,54 @@ package conntrack
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 )
+
+// tablePasses is how many passes look for entries, with deletes in between. A
+// second one is due to entries that the index did not know; what comes back
+// after that is left.
+const tablePasses = 3
+
+// proveByTable passes through the whole table, once for all pending addresses,
+// and deletes what it finds, until a pass finds nothing. Passes are shared with
+// other calls and spaced, so that the cost stays bounded however many calls there
+// are: a call may wait for the length of two passes before its own begins.
+func (t *Table) proveByTable(ctx context.Context, e *ending) error {
+	for pass := 1; ; pass++ {
+		left, err := t.prover.find(ctx, t, e.pending)
+		if err != nil {
+			return fmt.Errorf("look for conntrack entries: %w", err)
+		}
+		counts := e.tally.count(left)
+		e.prove(without(e.pending, counts), ByTable)
+		switch {
+		case len(e.pending) == 0:
+			return nil
+		case pass == tablePasses:
+			return &LeftError{Left: counts, Err: e.refused}
+		}
+		err = t.pool.with(ctx, func(c *conn) error {
+			_, err := t.deleteTargets(c, left, e)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// without returns the addresses that have no count.
+func without(addrs asked, counts map[netip.Addr]int) (none []uint32) {
+	for addr := range addrs {
+		if counts[toAddr(addr)] == 0 {
+			none = append(none, addr)
+		}
+	}
+	return none
+}
 
 // pass is one walk through the table for all who joined before it began.
 type pass struct {

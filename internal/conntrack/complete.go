@@ -1,0 +1,74 @@
+package conntrack
+
+import "net/netip"
+
+// lost says that events may be missing: no count is to be trusted until a
+// rebuild that begins afterwards is through.
+func (x *index) lost() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.lostLocked()
+}
+
+func (x *index) lostLocked() {
+	x.complete = false
+	x.losses++
+}
+
+// isComplete reports whether the index has every entry of inside addresses that
+// the kernel has told of so far, as far as the listener has read. It may have
+// more: entries from before the listener end without an event when the sysctl
+// nf_conntrack_events is 2. That is on the safe side, since a count of zero is
+// what proves something: a delete asks the kernel for each of them by tuple, and
+// ENOENT is an answer too.
+func (x *index) isComplete() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.complete
+}
+
+// covers reports whether the index is made for all of the addresses.
+func (x *index) covers(addrs asked) bool {
+	x.mu.Lock()
+	inside := x.inside
+	x.mu.Unlock()
+	for addr := range addrs {
+		if !inside.contains(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+// lookStep is how many addresses are looked up while the lock is held once.
+const lookStep = 512
+
+// empty returns those of the addresses that have no entry; ok is false when the
+// index cannot tell.
+func (x *index) empty(addrs asked) (none []uint32, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	seen := 0
+	for addr := range addrs {
+		if seen++; seen%lookStep == 0 {
+			x.mu.Unlock()
+			x.mu.Lock()
+		}
+		if !x.complete {
+			return nil, false
+		}
+		if x.countLocked(addr) == 0 {
+			none = append(none, addr)
+		}
+	}
+	return none, true
+}
+
+// left are the counts of the addresses.
+func (x *index) left(addrs asked) map[netip.Addr]int {
+	counts := make(map[netip.Addr]int, len(addrs))
+	for addr := range addrs {
+		counts[toAddr(addr)] = x.count(addr)
+	}
+	return counts
+}

@@ -1,0 +1,59 @@
+package conntrack
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Proof says how it was found that an address has no entry left.
+type Proof uint8
+
+// The zero Proof is none.
+const (
+	NotProved Proof = iota
+	ByIndex         // the index, complete at that time, had none
+	ByTable         // a walk through the whole table met none
+)
+
+// Outcome is what a delete came to for one address.
+type Outcome struct {
+	Deleted int       // entries deleted; one of two addresses counts for both
+	Proof   Proof     // NotProved when entries were left
+	At      time.Time // when none was left; zero when entries were
+}
+
+// ending is a delete under way.
+type ending struct {
+	tally   tally
+	pending asked // of the addresses, those without a proof
+	proved  map[uint32]Outcome
+	refused error // what the kernel refused last, if it did
+}
+
+func newEnding(addrs []netip.Addr) (*ending, error) {
+	tally, err := newTally(addrs)
+	if err != nil {
+		return nil, err
+	}
+	pending, err := newAsked(addrs)
+	return &ending{tally: tally, pending: pending, proved: make(map[uint32]Outcome)}, err
+}
+
+// prove records a proof for pending addresses.
+func (e *ending) prove(addrs []uint32, by Proof) {
+	now := time.Now()
+	for _, addr := range addrs {
+		e.proved[addr] = Outcome{Proof: by, At: now}
+		delete(e.pending, addr)
+	}
+}
+
+func (e *ending) result() map[netip.Addr]Outcome {
+	result := make(map[netip.Addr]Outcome, len(e.tally.asked))
+	for addr := range e.tally.asked {
+		o := e.proved[addr]
+		o.Deleted = e.tally.deleted[addr]
+		result[toAddr(addr)] = o
+	}
+	return result
+}

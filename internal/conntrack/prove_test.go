@@ -1,0 +1,214 @@
+package conntrack_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// mustProve deletes one address and checks the proof against conntrack(8).
+func (l *lab) mustProve(t *testing.T, addr netip.Addr, deleted int) conntrack.Outcome {
+	t.Helper()
+	got, err := l.table.Delete(t.Context(), []netip.Addr{addr})
+	o := got[addr]
+	if err != nil || o.Deleted != deleted || o.Proof == conntrack.NotProved || o.At.IsZero() {
+		t.Fatalf("Delete = %+v, %v; want %d deleted", o, err, deleted)
+	}
+	if n := l.listed(t, addr); n != 0 {
+		t.Fatalf("%d entries of %v are left after the proof %v", n, addr, o.Proof)
+	}
+	return o
+}
+
+// sessions are n entries of inside(i), by an outside address that nobody else has.
+func sessions(i, n int) []conntrack.Entry {
+	return conntracktest.Many(inside(i), netip.AddrFrom4([4]byte{192, 88, byte(i >> 8), byte(i)}), n)
+}
+
+func (l *lab) wantProof(t *testing.T, addr netip.Addr, deleted int, want conntrack.Proof) {
+	t.Helper()
+	if o := l.mustProve(t, addr, deleted); o.Proof != want {
+		t.Errorf("proved by %v, want %v", o.Proof, want)
+	}
+}
+
+// From before the listener: some stand, some have ended without a word.
+func TestIndexProvesEntriesFromBefore_I5(t *testing.T) {
+	l := newLab(t, crowd(300)...)
+	l.wantProof(t, inside(1), 100, conntrack.ByIndex)
+	conntracktest.In(t, l.name, "conntrack", "-D", "-s", inside(2).String())
+	if n := l.table.Count(inside(2)); n != 100 {
+		t.Errorf("Count = %d of entries that ended silently, want 100", n)
+	}
+	l.wantProof(t, inside(2), 0, conntrack.ByIndex)
+	if n := l.table.Stats().Passes; n != 0 {
+		t.Errorf("%d table passes", n)
+	}
+}
+
+// Events that have not been read when the delete begins are part of the proof.
+func TestIndexProvesWhatIsStillUnread_I5(t *testing.T) {
+	l := newLab(t)
+	for round := range 20 {
+		l.inject(t, crowd(2000)...)
+		l.inject(t, sessions(100+round, 50)...)
+		l.wantProof(t, inside(100+round), 50, conntrack.ByIndex) // no wait for the count
+		l.wantProof(t, inside(1), 100, conntrack.ByIndex)
+		conntracktest.In(t, l.name, "conntrack", "-F")
+	}
+}
+
+// noise begins and ends entries of others all the time, so that events are lost
+// in every phase of a delete when there is room for few.
+func (l *lab) noise(t *testing.T) (stop func()) {
+	var done atomic.Bool
+	var task sync.WaitGroup
+	task.Go(func() {
+		for others := sessions(5000, 60); !done.Load(); {
+			conntracktest.Inject(t, l.path, others)
+			conntracktest.Remove(t, l.path, others)
+		}
+	})
+	return func() { done.Store(true); task.Wait() }
+}
+
+func TestProofSurvivesLostEvents_I5(t *testing.T) {
+	l := newLabWith(t, conntrack.WithEventBuffer(conntrack.Options{}, 4096))
+	stop := l.noise(t)
+	defer stop()
+	by := map[conntrack.Proof]int{}
+	for round := range 40 {
+		l.inject(t, sessions(round, 40)...)
+		by[l.mustProve(t, inside(round), 40).Proof]++
+	}
+	if l.table.Stats().Overruns == 0 || by[conntrack.ByTable] == 0 {
+		t.Errorf("%+v, proofs %v: the test tests nothing", l.table.Stats(), by)
+	}
+	stop()
+	eventually(t, func() error {
+		if !l.table.Complete() {
+			return errors.New("the index is not complete again")
+		}
+		return nil
+	})
+	l.inject(t, sessions(99, 1)...) // there is room for one event
+	l.wantProof(t, inside(99), 1, conntrack.ByIndex)
+}
+
+// The kernel does not tell what begins, as an operator may wish.
+func TestIndexProvesNothingWithoutEvents_I5(t *testing.T) {
+	l := newLabWith(t, conntrack.Options{Audit: time.Hour})
+	l.inject(t, sessions(1, 4)...)
+	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
+	l.inject(t, sessions(2, 5)...)
+	l.wantProof(t, inside(2), 5, conntrack.ByTable)
+	l.wantProof(t, inside(1), 4, conntrack.ByTable)
+	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
+	l.wantProof(t, inside(3), 0, conntrack.ByTable) // what began meanwhile is unknown
+	l.table.Rebuild()
+	eventually(t, func() error {
+		if !l.table.Complete() {
+			return errors.New("the index is not complete again")
+		}
+		return nil
+	})
+	l.wantProof(t, inside(3), 0, conntrack.ByIndex)
+}
+
+// Events were off between two proofs, which only an audit can find out.
+func TestAuditFindsEntriesWithoutEvents_I5(t *testing.T) {
+	l := newLabWith(t, conntrack.Options{Audit: time.Hour})
+	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
+	l.inject(t, sessions(2, 5)...)
+	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
+	l.table.Rebuild()
+	eventually(t, func() error {
+		if n := l.table.Stats().Missed; n != 5 {
+			return fmt.Errorf("%d entries are said to have been missed, want 5", n)
+		}
+		return nil
+	})
+	l.wantProof(t, inside(2), 5, conntrack.ByTable)
+}
+
+// An address that is not inside is not in the index.
+func TestIndexProvesNothingOutside(t *testing.T) {
+	_, _, entries := mixed()
+	l := newLab(t, entries...)
+	l.wantProof(t, netip.MustParseAddr("192.0.2.1"), 1, conntrack.ByTable)
+}
+
+// Entries of one address keep coming; the others do not wait for that.
+func TestStubbornAddressHoldsNobodyUp_I5(t *testing.T) {
+	l := newLab(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() {
+		for port := uint16(1); ctx.Err() == nil && port < 60000; port++ {
+			l.inject(t, conntracktest.Outbound(at(inside(1), port), at(outside, port), at(remote, port)))
+		}
+	})
+	defer group.Wait()
+	defer cancel()
+	stubborn := 0
+	for round := range 20 {
+		victim := inside(100 + round)
+		l.inject(t, sessions(100+round, 30)...)
+		got, err := l.table.Delete(t.Context(), []netip.Addr{inside(1), victim})
+		var left *conntrack.LeftError
+		if err != nil && !errors.As(err, &left) {
+			t.Fatal(err)
+		}
+		if err != nil && got[inside(1)].Proof == conntrack.NotProved {
+			stubborn++
+		}
+		if o := got[victim]; o.Deleted != 30 || o.Proof != conntrack.ByIndex || l.listed(t, victim) != 0 {
+			t.Fatalf("%+v of the other address", o)
+		}
+	}
+	if n := l.table.Stats().Passes; n != 0 || stubborn == 0 {
+		t.Errorf("%d table passes, %d times stubborn", n, stubborn)
+	}
+}
+
+// A full queue takes no marker, so that a loss cannot hide behind one.
+func TestMarkerIsRefusedWhileEventsAreLost(t *testing.T) {
+	testenv.Require(t, testenv.Root|testenv.Conntrack)
+	name, path := conntracktest.Namespace(t)
+	table, err := conntrack.Open(conntrack.WithEventBuffer(
+		conntrack.Options{NetNS: name, Inside: []netip.Prefix{insideNet}}, 4096))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	if err := table.Join(); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Mark(); err != nil {
+		t.Fatalf("into the empty queue: %v", err)
+	}
+	conntracktest.Inject(t, path, crowd(1000))
+	if err := table.Mark(); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("into the full queue: %v", err)
+	}
+	if _, err := table.Drain(); !errors.Is(err, unix.ENOBUFS) {
+		t.Errorf("the first read after the loss: %v", err)
+	}
+	if _, err := table.Drain(); err != nil {
+		t.Error(err)
+	}
+	if err := table.Mark(); err != nil {
+		t.Errorf("into the empty queue again: %v", err)
+	}
+}

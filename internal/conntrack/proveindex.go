@@ -1,0 +1,55 @@
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// indexLooks is how often the index is looked at, with deletes in between. The
+// first look already comes after everything from before the cut.
+const indexLooks = 3
+
+// errUnproved says that the index cannot tell.
+var errUnproved = errors.New("the conntrack index is not complete")
+
+// proveByIndex looks into the index until the pending addresses have no entry
+// there. It returns errUnproved when the index cannot tell, or ceased to.
+func (t *Table) proveByIndex(ctx context.Context, e *ending) error {
+	for look := 1; ; look++ {
+		if err := t.consult(ctx, e.pending); err != nil {
+			return err
+		}
+		none, ok := t.index.empty(e.pending)
+		e.prove(none, ByIndex)
+		switch {
+		case len(e.pending) == 0:
+			return nil
+		case !ok:
+			return errUnproved
+		case look == indexLooks:
+			return &LeftError{Left: t.index.left(e.pending), Err: e.refused}
+		}
+		if err := t.flush(ctx, e); err != nil {
+			return err
+		}
+	}
+}
+
+// consult brings the index up to now: every entry of the addresses that has
+// begun so far stands in it. It returns errUnproved when that is not to be had.
+func (t *Table) consult(ctx context.Context, addrs asked) error {
+	if !t.index.isComplete() || !t.index.covers(addrs) || !t.heedSysctls() {
+		return errUnproved
+	}
+	switch err := t.listener.catchUp(ctx); {
+	case errors.Is(err, errBehind):
+		return errUnproved
+	case err != nil:
+		return fmt.Errorf("catch up with conntrack events: %w", err)
+	}
+	if !t.index.isComplete() {
+		return errUnproved
+	}
+	return nil
+}

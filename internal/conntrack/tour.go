@@ -1,0 +1,77 @@
+package conntrack
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// tourMost is how many processors a tour takes in. The more there are, the more
+// likely it is that one keeps it waiting.
+const tourMost = 16
+
+// tour runs on one online processor after the other, and reports whether it came
+// to all. A task is not let onto a processor in the middle of a soft interrupt.
+// That is not so on a PREEMPT_RT kernel; and processors may be out of reach
+// (cpuset).
+func tour() bool {
+	text, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if err != nil || preemptsSoftInterrupts() {
+		return false
+	}
+	cpus, ok := parseCPUs(string(text))
+	if !ok || len(cpus) > tourMost {
+		return false
+	}
+	done := make(chan bool)
+	go func() { done <- visit(cpus) }()
+	return <-done
+}
+
+func preemptsSoftInterrupts() bool {
+	rt, err := os.ReadFile("/sys/kernel/realtime")
+	return err == nil && strings.TrimSpace(string(rt)) != "0"
+}
+
+// visit moves its thread. One that cannot be given back its processors ends with
+// the goroutine.
+func visit(cpus []int) bool {
+	runtime.LockOSThread()
+	var own unix.CPUSet
+	if unix.SchedGetaffinity(0, &own) != nil {
+		runtime.UnlockOSThread()
+		return false
+	}
+	all := true
+	for _, cpu := range cpus {
+		var one unix.CPUSet
+		one.Set(cpu)
+		all = all && one.IsSet(cpu) && unix.SchedSetaffinity(0, &one) == nil
+	}
+	if unix.SchedSetaffinity(0, &own) == nil {
+		runtime.UnlockOSThread()
+	}
+	return all
+}
+
+// parseCPUs reads a list such as "0-3,8".
+func parseCPUs(text string) (cpus []int, ok bool) {
+	for part := range strings.SplitSeq(strings.TrimSpace(text), ",") {
+		from, to, ranged := strings.Cut(part, "-")
+		if !ranged {
+			to = from
+		}
+		first, err1 := strconv.Atoi(from)
+		last, err2 := strconv.Atoi(to)
+		if err1 != nil || err2 != nil || first < 0 || last < first || last-first > 1<<16 {
+			return nil, false
+		}
+		for cpu := first; cpu <= last; cpu++ {
+			cpus = append(cpus, cpu)
+		}
+	}
+	return cpus, true
+}
