@@ -23,8 +23,10 @@ type contract interface {
 	Apply(ctx context.Context, entries []Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error)
 	Sessions(ctx context.Context, yield func(Session) error) error
+	SessionsOf(ctx context.Context, inside netip.Addr, yield func(Session) error) error
 	SessionCount(inside netip.Addr) int
 	SessionTotal() int
+	IndexStats() IndexStats
 	Idle() <-chan netip.Addr
 	Refresh(ctx context.Context, inside []netip.Addr) error
 	KillSession(ctx context.Context, s Session) error
@@ -145,18 +147,45 @@ func sessions(t *testing.T, n twin) {
 		killed.Direction != Outbound || killed.State != "REPLIED" || killed.ExpiresIn <= 0 {
 		t.Errorf("session is %+v", killed)
 	}
+	wantOwn(t, n, bob, 3)
 	for range 2 { // the second time it is gone already
 		if err := n.KillSession(testContext(t), killed); err != nil {
 			t.Fatal(err)
 		}
 	}
 	wantSessions(t, n, bob, 2)
+	wantOwn(t, n, bob, 2)
 	if got := n.SessionTotal(); got != 5 {
 		t.Errorf("%d sessions in total, want 5", got)
 	}
 	stop := errors.New("enough")
 	if err := n.Sessions(testContext(t), func(Session) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("Sessions returned %v, want the error of yield", err)
+	}
+}
+
+// wantOwn checks that SessionsOf yields the sessions of one address as Sessions
+// does.
+func wantOwn(t *testing.T, n contract, inside netip.Addr, want int) {
+	t.Helper()
+	seen := make(map[Session]int)
+	count := func(s Session) error {
+		if s.Inside.Addr() == inside {
+			s.ExpiresIn, s.entry.Timeout = 0, 0 // go on while we look
+			seen[s]++
+		}
+		return nil
+	}
+	if err := errors.Join(n.SessionsOf(testContext(t), inside, count), n.Sessions(testContext(t), count)); err != nil {
+		t.Fatal(err)
+	}
+	for s, times := range seen {
+		if times != 2 {
+			t.Errorf("one of SessionsOf and Sessions lacks %+v", s)
+		}
+	}
+	if len(seen) != want {
+		t.Errorf("%d sessions of %v, want %d", len(seen), inside, want)
 	}
 }
 
@@ -320,7 +349,7 @@ func wantReaped(t *testing.T, n contract, inside netip.Addr, deleted int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(receipts) != 1 || receipts[0].Inside != inside || receipts[0].Deleted != deleted || receipts[0].At.Before(before) {
+	if len(receipts) != 1 || receipts[0].Inside != inside || receipts[0].Deleted != deleted || receipts[0].Proof != ProofIndex || receipts[0].At.Before(before) {
 		t.Errorf("receipts are %+v, want one of %v with %d deleted", receipts, inside, deleted)
 	}
 }

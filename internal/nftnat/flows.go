@@ -5,36 +5,40 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 )
 
 // Reap deletes every conntrack entry that has one of the addresses in either
-// tuple, and returns when a look at the table found none left. Cut first: an
-// open gate lets new ones begin.
+// tuple, and returns when it is proved that none is left. Cut first: an open gate
+// lets new ones begin. Packets that were past the gate at the cut are waited for,
+// some 10 ms for the whole call.
 //
 // An address whose entries kept coming back, such as those of its own packets to
 // this machine, which pass no gate, gets no receipt: Reap it again.
 func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error) {
-	deleted, err := k.flows.Delete(ctx, inside)
+	outcomes, err := k.flows.Delete(ctx, inside)
 	var back *conntrack.LeftError
 	switch {
 	case errors.As(err, &back):
 		k.log.Warn("conntrack entries of closed addresses keep coming back", "error", err)
 	case err != nil:
 		return nil, fmt.Errorf("reap %d addresses: %w", len(inside), err)
-	default:
-		back = &conntrack.LeftError{}
 	}
-	now := time.Now()
 	receipts := make([]Receipt, 0, len(inside))
 	for _, a := range inside {
-		if back.Left[a] == 0 {
-			receipts = append(receipts, Receipt{Inside: a, Deleted: deleted[a], At: now})
+		if o := outcomes[a]; o.Proof != conntrack.NotProved {
+			receipts = append(receipts, Receipt{Inside: a, Deleted: o.Deleted, Proof: proofOf(o.Proof), At: o.At})
 		}
 	}
 	return receipts, nil
+}
+
+func proofOf(p conntrack.Proof) Proof {
+	if p == conntrack.ByIndex {
+		return ProofIndex
+	}
+	return ProofTable
 }
 
 // Sessions yields the sessions of all subscribers as they stand in the kernel,
@@ -42,13 +46,29 @@ func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, erro
 func (k *Kernel) Sessions(ctx context.Context, yield func(Session) error) error {
 	inside := *k.inside.Load()
 	return k.flows.Dump(ctx, func(e conntrack.Entry) error {
-		for _, s := range sessionsOf(e, inside) {
-			if err := yield(s); err != nil {
-				return err
-			}
-		}
-		return nil
+		return yieldSessions(e, inside, yield)
 	})
+}
+
+// SessionsOf is Sessions for one inside address, at the cost of its own sessions.
+// One that is not IPv4 has none.
+func (k *Kernel) SessionsOf(ctx context.Context, inside netip.Addr, yield func(Session) error) error {
+	if !inside.Is4() {
+		return ctx.Err()
+	}
+	only := []netip.Prefix{netip.PrefixFrom(inside, inside.BitLen())}
+	return k.flows.Entries(ctx, inside, func(e conntrack.Entry) error {
+		return yieldSessions(e, only, yield)
+	})
+}
+
+func yieldSessions(e conntrack.Entry, inside []netip.Prefix, yield func(Session) error) error {
+	for _, s := range sessionsOf(e, inside) {
+		if err := yield(s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SessionCount is how many conntrack entries an inside address has. It costs
@@ -57,6 +77,12 @@ func (k *Kernel) SessionCount(inside netip.Addr) int { return k.flows.Count(insi
 
 // SessionTotal is how many conntrack entries all inside addresses have.
 func (k *Kernel) SessionTotal() int { return k.flows.Total() }
+
+// IndexStats says how well the index of sessions follows the kernel.
+func (k *Kernel) IndexStats() IndexStats {
+	s := k.flows.Stats()
+	return IndexStats{Overruns: s.Overruns, Missed: s.Missed, Stale: s.Stale, Passes: s.Passes}
+}
 
 // Refresh asks the kernel for the sessions of a few addresses, and ends those
 // that have timed out: the kernel may do so, and tell, only a minute later, and

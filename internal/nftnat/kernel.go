@@ -12,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // Kernel is the NAT in the Linux kernel. Its methods may be called
@@ -51,12 +52,20 @@ func OpenKernel(ctx context.Context, o Options) (*Kernel, error) {
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
 	if err := k.dial(); err != nil {
-		return nil, errors.Join(err, k.Close())
+		return nil, errors.Join(forbidden(err), k.Close())
 	}
 	if err := k.start(ctx); err != nil {
-		return nil, errors.Join(err, k.Close())
+		return nil, errors.Join(forbidden(err), k.Close())
 	}
 	return k, nil
+}
+
+// forbidden says what is missing where the kernel only says no.
+func forbidden(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("not allowed to program the kernel (%w): run it as root, or give it CAP_NET_ADMIN, and CAP_SYS_ADMIN too if it is to work in another network namespace", err)
+	}
+	return err
 }
 
 func (k *Kernel) dial() (err error) {

@@ -128,7 +128,7 @@ func (m *Memory) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, erro
 				deleted++
 			}
 		}
-		receipts = append(receipts, Receipt{Inside: a, Deleted: deleted, At: time.Now()})
+		receipts = append(receipts, Receipt{Inside: a, Deleted: deleted, Proof: ProofIndex, At: time.Now()})
 	}
 	return receipts, nil
 }
@@ -140,13 +140,21 @@ func (m *Memory) Refresh(ctx context.Context, _ []netip.Addr) error { return ctx
 func (m *Memory) Sessions(ctx context.Context, yield func(Session) error) error {
 	entries, inside := m.snapshot()
 	for _, e := range entries {
-		for _, s := range sessionsOf(e, inside) {
-			if err := yield(s); err != nil {
-				return err
-			}
+		if err := yieldSessions(e, inside, yield); err != nil {
+			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// SessionsOf is as that of Kernel.
+func (m *Memory) SessionsOf(ctx context.Context, inside netip.Addr, yield func(Session) error) error {
+	return m.Sessions(ctx, func(s Session) error {
+		if s.Inside.Addr() != inside {
+			return nil
+		}
+		return yield(s)
+	})
 }
 
 func (m *Memory) snapshot() ([]conntrack.Entry, []netip.Prefix) {
@@ -183,6 +191,9 @@ func (m *Memory) SessionTotal() int {
 	defer m.mu.Unlock()
 	return len(m.flows)
 }
+
+// IndexStats is as that of Kernel: the twin needs no index.
+func (m *Memory) IndexStats() IndexStats { return IndexStats{} }
 
 // Idle is as that of Kernel.
 func (m *Memory) Idle() <-chan netip.Addr { return m.idle }

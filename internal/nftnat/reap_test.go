@@ -1,0 +1,71 @@
+package nftnat
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// flood sends datagrams from one address to port after port of another, each a
+// session of its own, until the returned function is called.
+func flood(t *testing.T, w wireTest, inbound bool) (stop func()) {
+	t.Helper()
+	from, to, first := w.Subscriber, w.Remotes[0], 8000
+	local := netip.AddrPortFrom(alice, 6000)
+	if inbound {
+		from, to, first = w.Internet, eip, 40_000
+		local = netip.AddrPortFrom(w.Remotes[1], 6000)
+	}
+	conn, err := from.ListenUDP(local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done atomic.Bool
+	var task sync.WaitGroup
+	task.Go(func() {
+		for i := 0; !done.Load(); i++ {
+			_, _ = conn.WriteToUDPAddrPort([]byte("?"), netip.AddrPortFrom(to, uint16(first+i%20_000)))
+		}
+	})
+	return sync.OnceFunc(func() { done.Store(true); task.Wait(); _ = conn.Close() })
+}
+
+// TestCutUnderFlood_DEL04_I5 floods the gate from both sides while it closes: the
+// packets that were past it just then must not leave a session behind the
+// receipt.
+func TestCutUnderFlood_DEL04_I5(t *testing.T) {
+	w := newWireTest(t)
+	run(t, w.Lab, "nft", `table ip inbound {
+		chain c {
+			type nat hook prerouting priority dstnat
+			ip daddr 198.51.100.1 udp dport 40000-59999 dnat to 100.64.0.10
+		}
+	}`)
+	for _, inbound := range []bool{false, true} {
+		stop := flood(t, w, inbound)
+		defer stop()
+	}
+	wide := Entry{Inside: alice, Gate: Open, Outside: eip, First: 1024, Last: 39_999}
+	by := make(map[Proof]int)
+	for range 30 {
+		apply(t, w, wide)
+		eventually(t, func() error {
+			if n := w.SessionCount(alice); n < 500 {
+				return fmt.Errorf("%d sessions", n)
+			}
+			return nil
+		})
+		apply(t, w, Entry{Inside: alice})
+		receipts, err := w.Reap(testContext(t), []netip.Addr{alice})
+		if err != nil || len(receipts) != 1 || receipts[0].Deleted < 500 {
+			t.Fatalf("receipts are %+v: %v", receipts, err)
+		}
+		by[receipts[0].Proof]++
+		w.wantConntrack(t, alice, 0)
+	}
+	if by[ProofIndex] == 0 {
+		t.Errorf("proofs are %v", by)
+	}
+}
