@@ -26,6 +26,8 @@ func (c *GroupConfig) validate() error {
 		return fmt.Errorf("group %s: no whole block of %d ports in %d-%d", c.Name, c.BlockSize, c.FirstPort, c.LastPort)
 	case c.Hold < 0:
 		return fmt.Errorf("group %s: hold %v is negative", c.Name, c.Hold)
+	case c.Grace < 0:
+		return fmt.Errorf("group %s: grace time %v is negative", c.Name, c.Grace)
 	}
 	return c.validatePrefixes()
 }

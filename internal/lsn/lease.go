@@ -11,6 +11,14 @@ type lease struct {
 	state                   State
 	identity, user, session string
 	allocated, released     stamp
+	after                   *aftermath // nil for none
+}
+
+// aftermath is what is told of a lease whose record ended, and of few at a time:
+// see Binding.GraceUntil and Binding.Receipt. It is replaced, never changed.
+type aftermath struct {
+	grace   time.Time
+	receipt *Receipt
 }
 
 // stamp is a time in two thirds less memory, nanoseconds since 1970; 0 is the
@@ -48,7 +56,7 @@ func (l *lease) setHolder(h Holder) {
 
 // enter moves a live lease to a live state that its own leads to.
 func (l *lease) enter(to State, now time.Time) {
-	l.state = to
+	l.state, l.after = to, nil
 	switch {
 	case to == Active:
 		l.released = 0
@@ -66,6 +74,10 @@ func (g *group) describe(inside uint32, l *lease, b *Binding) {
 	b.Identity, b.UserName, b.AcctSessionID = l.identity, l.user, l.session
 	b.State = l.state
 	b.AllocatedAt, b.ReleasedAt, b.HoldUntil = l.allocated.time(), l.released.time(), time.Time{}
+	b.GraceUntil, b.Receipt = time.Time{}, nil
+	if l.after != nil {
+		b.GraceUntil, b.Receipt = l.after.grace, l.after.receipt
+	}
 }
 
 // leases yields every lease of the group, live ones first.

@@ -80,7 +80,12 @@ func (g *group) takeCell(c uint32) {
 
 // adopt makes a cell that is nobody's belong to the binding.
 func (g *group) adopt(client *client, c uint32, b Binding) {
-	l := lease{cell: c, state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt)}
+	l := lease{
+		cell: c, state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt),
+	}
+	if !b.GraceUntil.IsZero() || b.Receipt != nil {
+		l.after = &aftermath{b.GraceUntil, b.Receipt}
+	}
 	l.setHolder(b.Holder)
 	inside := number(b.Inside)
 	g.owners[c] = inside

@@ -137,6 +137,14 @@ func (s *story) subscriber(word, group string, inside netip.Addr, args []string)
 		b, err = s.engine.Cut(group, inside, s.now)
 	case "hold":
 		b, err = s.engine.Hold(group, inside, s.now)
+	case "grace": // SECONDS, or - to take it away
+		var until time.Time
+		if args[0] != "-" {
+			until = storyBegin.Add(time.Duration(number10(args[0])) * time.Second)
+		}
+		b, err = s.engine.SetGrace(group, inside, until)
+	case "receipt": // ELEMENTS
+		b, err = s.engine.SetReceipt(group, inside, Receipt{CutAt: s.now, Elements: number10(args[0])})
 	case "end": // cut and hold
 		if _, err = s.engine.Cut(group, inside, s.now); err == nil {
 			b, err = s.engine.Hold(group, inside, s.now)
@@ -215,6 +223,12 @@ func (s *story) line(b Binding) string {
 	line := fmt.Sprintf("%v %s %v:%d-%d %v", b.Inside, b.Identity, b.Outside, b.First, b.Last, b.State)
 	if b.State == Held {
 		line += fmt.Sprintf(" until %d", s.seconds(b.HoldUntil))
+	}
+	if !b.GraceUntil.IsZero() {
+		line += fmt.Sprintf(", grace until %d", s.seconds(b.GraceUntil))
+	}
+	if b.Receipt != nil {
+		line += fmt.Sprintf(", %d elements removed", b.Receipt.Elements)
 	}
 	return strings.Replace(line, "  ", " ", 1) + "\n"
 }

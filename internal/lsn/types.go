@@ -23,6 +23,9 @@ type GroupConfig struct {
 	LastPort  Port          // inclusive
 	BlockSize int           // ports per block, a power of two
 	Hold      time.Duration // quarantine before another subscriber may get a block (RFC 6888 REQ-8)
+
+	Grace       time.Duration // how long a subscriber may come back to live sessions; 0: not at all
+	GraceCauses []uint32      // Acct-Terminate-Causes that grant it, see GraceFor
 }
 
 // State is the stage of a binding's life.
@@ -54,6 +57,8 @@ type Binding struct {
 	AllocatedAt time.Time
 	ReleasedAt  time.Time // when the record ended; zero while Active
 	HoldUntil   time.Time // set when Held
+	GraceUntil  time.Time // Draining: until when its subscriber may have it back; zero for not
+	Receipt     *Receipt  // what its teardown came to so far, from Cut on; never changed, but replaced
 }
 
 // Usage counts the blocks of one outside prefix of a group.

@@ -1,0 +1,23 @@
+package lsn
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// GraceFor returns the grace time of a subscriber whose session ended for an
+// Acct-Terminate-Cause (RFC 2866 section 5.10): 0 where the group grants none.
+func (c *GroupConfig) GraceFor(cause uint32) time.Duration {
+	if cause == 0 || !slices.Contains(c.GraceCauses, cause) {
+		return 0
+	}
+	return c.Grace
+}
+
+// SetGrace says until when the subscriber of a Draining binding may have it back
+// as it stands; the zero time takes that away. ErrTransition says that the binding
+// is not Draining.
+func (e *Engine) SetGrace(group string, inside netip.Addr, until time.Time) (Binding, error) {
+	return e.note(group, inside, Draining, func(l *lease) { l.after = &aftermath{grace: until} })
+}

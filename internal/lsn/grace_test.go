@@ -1,0 +1,47 @@
+package lsn
+
+import (
+	"testing"
+	"time"
+)
+
+func TestGraceFor(t *testing.T) {
+	c := GroupConfig{Grace: 30 * time.Second, GraceCauses: []uint32{2, 3}}
+	for cause, want := range map[uint32]time.Duration{0: 0, 1: 0, 2: 30 * time.Second, 3: 30 * time.Second, 1 << 31: 0} {
+		if got := c.GraceFor(cause); got != want {
+			t.Errorf("cause %d: %v, want %v", cause, got, want)
+		}
+	}
+	c.Grace = 0
+	if got := c.GraceFor(2); got != 0 {
+		t.Errorf("without a grace time: %v", got)
+	}
+}
+
+// TestRestoreKeepsGraceAndReceipt_I7: what the database kept comes back with the binding.
+func TestRestoreKeepsGraceAndReceipt_I7(t *testing.T) {
+	e, err := New([]GroupConfig{walkConfig()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := Binding{
+		Group: "default", Block: Block{walkConfig().Outside[0].Addr(), 2048, 3071},
+		Holder: Holder{Inside: walkConfig().Inside[0].Addr().Next()}, State: Draining,
+		GraceUntil: time.Unix(60, 0).UTC(),
+	}
+	if err := e.Restore(b); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := e.Live("default", b.Inside); got != b {
+		t.Errorf("got %+v, want %+v", got, b)
+	}
+	held := b
+	held.First, held.Last, held.State, held.GraceUntil = 3072, 4095, Held, time.Time{}
+	held.HoldUntil, held.Receipt = time.Unix(90, 0).UTC(), &Receipt{Deleted: 7, Proof: ProofIndex}
+	if err := e.Restore(held); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := e.AtOutside(held.Outside, held.First); got != held {
+		t.Errorf("got %+v, want %+v", got, held)
+	}
+}
