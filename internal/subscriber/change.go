@@ -20,20 +20,9 @@ type Change struct {
 	Cause  uint32 // Acct-Terminate-Cause of a Deleted with ReasonStop (RFC 2866 section 5.10); 0 when not told
 	Record Record // the record after the change; for Deleted the last known one (Key always set)
 
-	// Partial marks an Updated whose Record holds no more than its Key and what
-	// an Interim-Update changes: UpdatedAt, ExpiresAt, InputOctets, OutputOctets
-	// and Version. The rest is as it was, see Onto.
+	// Partial marks an Updated or Deleted whose Record holds no more than its Key
+	// and what an Interim-Update changes: UpdatedAt, ExpiresAt, InputOctets,
+	// OutputOctets and Version. The rest is as it was, see
+	// Packed.Refreshed.
 	Partial bool
-}
-
-// Onto returns the record after the change, given the one before.
-func (c *Change) Onto(before *Record) Record {
-	if !c.Partial {
-		return c.Record
-	}
-	r := *before
-	r.UpdatedAt, r.ExpiresAt = c.Record.UpdatedAt, c.Record.ExpiresAt
-	r.InputOctets, r.OutputOctets = c.Record.InputOctets, c.Record.OutputOctets
-	r.Version = c.Record.Version
-	return r
 }

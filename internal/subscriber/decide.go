@@ -35,7 +35,7 @@ func Decide(v View, ev Event) Decision {
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		return decideRestart(v.Restart, ev)
 	}
-	s := survey{view: &v, ev: &ev, session: v.Session}
+	s := survey{view: v, ev: ev, session: v.Session}
 	s.classify()
 	switch sessionRules[v.Scope][s.standing][ev.Kind-EventStart] {
 	case StepBegin:

@@ -76,6 +76,11 @@ func movedTo(holder *Record) func(*View) {
 
 func atAway(r *Record) *Record { r.Inside = away; return r }
 
+// writtenBack is a record at home of nobody knows whom, as of t0.
+func writtenBack() *Record {
+	return &Record{Key: Key{"g", home}, Unconfirmed: true, Version: formatVersion(uint64(t0.UnixMilli()), 0)}
+}
+
 func TestDecide(t *testing.T) {
 	const hour = time.Hour
 	tests := []struct {
@@ -134,6 +139,10 @@ func TestDecide(t *testing.T) {
 		{"SES-15 Stop of a session before the restart", online(restartAt(hour, "9-0")), makeEvent(EventStop, 2*hour), Stopped, []Reason{ReasonStop}, false, Closed},
 		{"by hand, same user", held(rec(SessionID{}, "alice", 0, 0)), makeEvent(EventStart, hour), Adopted, nil, true, Open},
 		{"by hand, another user", held(rec(SessionID{}, "bob", 0, 0)), makeEvent(EventStart, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
+		{"SES-07 NAT-30 written back, session started later", held(writtenBack()), makeEvent(EventStart, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
+		{"written back, session started before", held(writtenBack()), makeEvent(EventStart, -hour), Adopted, nil, true, Open},
+		{"SES-20 written back, another link", held(writtenBack()), makeEvent(EventStart, hour, func(ev *Event) { ev.MultiSessionID = "m" }), Adopted, nil, true, Open},
+		{"written back, Interim", held(writtenBack()), makeEvent(EventInterim, hour), Adopted, nil, true, Open},
 		{"unconfirmed, same user", held(unconfirmed(rec(you, "alice", hour, hour))), makeEvent(EventInterim, 0), Adopted, nil, true, Open},
 		{"unconfirmed, user not told", held(unconfirmed(rec(you, "alice", hour, hour))), makeEvent(EventInterim, 0, anyUser), Adopted, nil, true, Open},
 		{"unconfirmed, another user", held(unconfirmed(rec(you, "bob", 0, 0))), makeEvent(EventInterim, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
@@ -142,6 +151,7 @@ func TestDecide(t *testing.T) {
 		{"session moved to another group", online(inGroup(Elsewhere)), makeEvent(EventInterim, hour, noAddress), Left, []Reason{ReasonSuperseded}, false, Closed},
 		{"older event from another group", online(inGroup(Elsewhere)), makeEvent(EventInterim, time.Minute, noAddress), Stale, nil, false, Unknown},
 		{"Stop from another group", online(inGroup(Elsewhere)), makeEvent(EventStop, hour, noAddress), Stopped, []Reason{ReasonStop}, false, Closed},
+		{"SES-09 to an address of no group", online(inGroup(Elsewhere)), makeEvent(EventInterim, hour, func(ev *Event) { ev.Inside = netip.MustParseAddr("203.0.113.1") }), Left, []Reason{ReasonSuperseded}, false, Closed},
 		{"back from another group", known(closedAt(hour, ReasonNone)), makeEvent(EventInterim, 2*hour), Opened, nil, true, Open},
 		{"unknown here, known elsewhere", View{Scope: Elsewhere}, makeEvent(EventStop, hour, noAddress), NotHere, nil, false, Unknown},
 		{"ACCT-24 Start without an address", View{Scope: Recorded}, makeEvent(EventStart, 0, noAddress), Noted, nil, false, Open},

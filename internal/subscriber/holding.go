@@ -37,12 +37,27 @@ func (s *survey) hold() Holding {
 // left by a session that now tells of more addresses or fewer.
 func (s *survey) adoptable(r *Record) bool {
 	switch {
+	case s.outlived(r):
+		return false
 	case r.anonymous(), r.besideLeg(s.ev.SessionID):
 		return true
 	case r.Unconfirmed:
 		return r.UserName == "" || s.ev.UserName == "" || r.UserName == s.ev.UserName
 	}
 	return r.SessionID == SessionID{} && r.UserName != "" && r.UserName == s.ev.UserName
+}
+
+// outlived reports whether a record that was written back is of a session before
+// the event's: one that starts later than the address was known to be held finds
+// somebody else there, even if nobody can tell whom (SES-07).
+func (s *survey) outlived(r *Record) bool {
+	if s.ev.Kind != EventStart || !r.Unconfirmed || r.AcctSessionID == s.ev.AcctSessionID {
+		return false
+	}
+	if s.ev.MultiSessionID != "" {
+		return false // may be one more link of the session that is there
+	}
+	return s.ev.At.After(VersionTime(r.Version).Add(jitter))
 }
 
 // stoppable reports whether a record written back from a binding is the one

@@ -65,6 +65,11 @@ type Record struct {
 	// the database lost it; the next accounting event clears it.
 	Unconfirmed bool
 
+	// RemovalHeld is why the record was to end, where a guard keeps it for a
+	// person to decide; ReasonNone for most. Such a record does not expire. The
+	// next accounting event of its session clears it.
+	RemovalHeld Reason
+
 	// Version is the identifier of the change-feed entry that last wrote this
 	// record ("milliseconds-sequence"). It is the compare-and-set token, and
 	// tells where in the feed the record stands. Empty for no record.
@@ -81,12 +86,19 @@ func (r *Record) SameSession(o *Record) bool {
 		agree(r.AcctSessionID, o.AcctSessionID) && agree(r.UserName, o.UserName)
 }
 
+// Follows reports whether the record is of another session than an earlier record
+// at its address, and began later.
+func (r *Record) Follows(o *Record) bool {
+	return !r.SameSession(o) && !o.StartedAt.IsZero() && o.StartedAt.Before(r.StartedAt)
+}
+
 // RefreshedOnly reports whether the next record differs from this one in no
 // more than a Partial change tells.
 func (r *Record) RefreshedOnly(next *Record) bool {
 	return r.Key == next.Key && r.SessionID == next.SessionID &&
 		r.UserName == next.UserName && r.CallingStationID == next.CallingStationID &&
 		r.NASAddress == next.NASAddress && r.StartedAt == next.StartedAt && r.Unconfirmed == next.Unconfirmed &&
+		r.RemovalHeld == next.RemovalHeld &&
 		r.MultiSessionID == next.MultiSessionID && slices.Equal(r.Links, next.Links) &&
 		slices.Equal(r.FramedIPv6Addresses, next.FramedIPv6Addresses) &&
 		slices.Equal(r.FramedIPv6Prefixes, next.FramedIPv6Prefixes) &&

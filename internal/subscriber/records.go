@@ -26,7 +26,7 @@ func OpenState(r *Record) SessionState {
 // record is the event's session at the event's address, as a new record. It
 // keeps what the event leaves unsaid and the session's old record knows.
 func (s *survey) record() Record {
-	ev := s.ev
+	ev := &s.ev
 	r := Record{SessionID: ev.SessionID}
 	if s.standing == StandingSame && s.own != nil {
 		r = *s.own
@@ -37,7 +37,7 @@ func (s *survey) record() Record {
 		r = *s.view.Holder
 	}
 	r.Key = Key{Group: s.view.Group, Inside: ev.Inside}
-	r.ExpiresAt, r.Unconfirmed = time.Time{}, false
+	r.ExpiresAt, r.Unconfirmed, r.RemovalHeld = time.Time{}, false, ReasonNone
 	if s.holding != HoldingLink {
 		r.StartedAt = s.start
 	}
@@ -51,7 +51,7 @@ func (s *survey) record() Record {
 // fills gaps only (I4).
 func (s *survey) merged() Record {
 	r := *s.own
-	r.Unconfirmed, r.ExpiresAt = false, time.Time{}
+	r.ExpiresAt, r.Unconfirmed, r.RemovalHeld = time.Time{}, false, ReasonNone
 	if len(r.Links) == 0 {
 		r.SessionID, r.StartedAt = s.ev.SessionID, s.start
 	}
@@ -59,8 +59,8 @@ func (s *survey) merged() Record {
 		return r
 	}
 	r.UpdatedAt = s.ev.At
-	r.learn(s.ev)
-	r.link(s.ev)
+	r.learn(&s.ev)
+	r.link(&s.ev)
 	return r
 }
 

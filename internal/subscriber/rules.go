@@ -11,7 +11,7 @@ const (
 	StepRefresh             // the session goes on: refreshed, moved, or placed again
 	StepClose               // the session ends, its record is deleted
 	StepNote                // the end is remembered, so that what comes late stays out
-	StepLeave               // the session goes on in another group
+	StepLeave               // the session goes on in another group, or at an address of none
 )
 
 // A row says what a Start, an Interim-Update and a Stop do.

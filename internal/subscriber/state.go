@@ -49,7 +49,7 @@ type Scope uint8
 const (
 	Here      Scope = iota // the event's address belongs to the group
 	NoAddress              // the event has no address: what stands is refreshed or closed
-	Elsewhere              // the event's address belongs to another group
+	Elsewhere              // the event's address belongs to another group, or to none
 	Recorded               // the reserved group: sessions without an address of any group (ACCT-24, 25)
 )
 

@@ -13,8 +13,8 @@ func (ev *Event) Began() time.Time {
 
 // survey is one event in its surroundings, classified.
 type survey struct {
-	view     *View
-	ev       *Event
+	view     View
+	ev       Event
 	session  SessionState // of the view, made good where the record knows more
 	own      *Record      // the session's record; nil for none
 	floor    time.Time    // the session did not begin before; zero for no bound

@@ -17,7 +17,7 @@ const (
 	TookOver                       // a record was created, another session's on that address ended
 	Stopped                        // the session's record was deleted
 	Noted                          // remembered, without a record in this group
-	Left                           // the session is online in another group now
+	Left                           // the session is online in another group, or at an address of none, now
 	Stale                          // ignored: older than what is known
 	Ended                          // ignored: the session is over
 	Outdated                       // ignored: began before its NAS restarted

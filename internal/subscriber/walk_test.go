@@ -151,9 +151,9 @@ func compare(t *testing.T, seed uint64, w *world, truth map[netip.Addr]SessionID
 	}
 }
 
-// TestDecideTwice: an event that is applied again changes no more than the
-// record's version (ACCT-15).
-func TestDecideTwice(t *testing.T) {
+// TestDecideTwice_ACCT15: an event that is applied again changes no more than the
+// record's version.
+func TestDecideTwice_ACCT15(t *testing.T) {
 	for seed := range uint64(500) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		events, _ := history(rng, 2, 30)

@@ -1,0 +1,135 @@
+package subscriber
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// TestPack: whatever is packed comes back as it was.
+func TestPack(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20_000 {
+		want := randomRecord(random)
+		p := want.Pack()
+		if got := p.Record(); !reflect.DeepEqual(got, want) {
+			t.Fatalf("packed\n%+v, got\n%+v", want, got)
+		}
+		if p.Group() != want.Group || p.UserName() != want.UserName || p.Inside() != want.Inside || p.ExpiresAt() != want.ExpiresAt || p.Unconfirmed() != want.Unconfirmed || p.RemovalHeld() != want.RemovalHeld {
+			t.Fatalf("parts of %+v differ: %q %v %v %v", want, p.Group(), p.Inside(), p.ExpiresAt(), p.Unconfirmed())
+		}
+		for _, version := range []string{want.Version, "1700000000000-4", "", "-"} {
+			if got := p.CompareVersion(version); got != CompareVersions(want.Version, version) {
+				t.Fatalf("version %q against %q: %v", want.Version, version, got)
+			}
+		}
+	}
+}
+
+// TestPackRefreshed: a refresh changes what a Partial change tells, and nothing else.
+func TestPackRefreshed(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 5_000 {
+		before, after := randomRecord(random), randomRecord(random)
+		after.Version = "1700000000001-7"
+		p := before.Pack()
+		p = p.Refreshed(&after)
+		want := before
+		want.UpdatedAt, want.ExpiresAt, want.Version = after.UpdatedAt, after.ExpiresAt, after.Version
+		want.InputOctets, want.OutputOctets = after.InputOctets, after.OutputOctets
+		if got := p.Record(); !reflect.DeepEqual(got, want) {
+			t.Fatalf("refreshed\n%+v, want\n%+v", got, want)
+		}
+	}
+}
+
+// TestPackUnversioned: nothing but the version goes.
+func TestPackUnversioned(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	for range 5_000 {
+		want := randomRecord(random)
+		before := want.Pack()
+		after := before.Unversioned()
+		if got := before.Record(); !reflect.DeepEqual(got, want) {
+			t.Fatalf("the original became %+v, was %+v", got, want)
+		}
+		want.Version = ""
+		if got := after.Record(); !reflect.DeepEqual(got, want) {
+			t.Fatalf("unversioned\n%+v, want\n%+v", got, want)
+		}
+	}
+}
+
+func TestPackFarTimes(t *testing.T) {
+	for _, year := range []int{1, 1600, 2262, 9999} {
+		r := Record{StartedAt: time.Date(year, 12, 31, 0, 0, 0, 0, time.UTC), UpdatedAt: time.Unix(0, 0).UTC()}
+		p := r.Pack()
+		got := p.Record()
+		if got.StartedAt.IsZero() || got.UpdatedAt.IsZero() || got.UpdatedAt.Sub(r.UpdatedAt) > time.Nanosecond {
+			t.Errorf("year %d: %v, %v", year, got.StartedAt, got.UpdatedAt)
+		}
+	}
+}
+
+// TestPackedSize: the room that a subscriber takes is mostly this.
+func TestPackedSize(t *testing.T) {
+	if packed, record := unsafe.Sizeof(Packed{}), unsafe.Sizeof(Record{}); 3*packed > record {
+		t.Errorf("%d octets of %d", packed, record)
+	}
+}
+
+func randomRecord(random *rand.Rand) Record {
+	text := func(parts ...string) string { return parts[random.IntN(len(parts))] }
+	moment := func() time.Time {
+		if random.IntN(4) == 0 {
+			return time.Time{}
+		}
+		return time.Unix(random.Int64N(4e9), random.Int64N(1e9)).UTC()
+	}
+	addr := func() netip.Addr {
+		switch random.IntN(4) {
+		case 0:
+			return netip.Addr{}
+		case 1:
+			return netip.MustParseAddr("2001:db8::1")
+		}
+		return netip.AddrFrom4([4]byte{100, 64, byte(random.Uint32()), byte(random.Uint32())})
+	}
+	long := strings.Repeat("x", 40_000)
+	r := Record{
+		Key:              Key{Group: text("", "default", "g2"), Inside: addr()},
+		SessionID:        SessionID{Client: text("", "bng1"), NAS: text("", "nas7", "\x00]"), AcctSessionID: text("", "0000A1", long)},
+		UserName:         text("", "alice@isp.example", "\xff\x00", long),
+		CallingStationID: text("", "02:00:00:00:00:01", long),
+		NASAddress:       addr(),
+		StartedAt:        moment(), UpdatedAt: moment(), ExpiresAt: moment(),
+		InputOctets: random.Uint64(), OutputOctets: random.Uint64N(3),
+		Unconfirmed: random.IntN(2) == 0,
+		RemovalHeld: Reason(random.IntN(3)),
+		Version:     text("", "-", "0-0", "1700000000000-3", "1700000000000-03", "18446744073709551615-18446744073709551615"),
+	}
+	if random.IntN(3) == 0 {
+		r.Leg, r.MultiSessionID, r.Links = addr(), text("", "m1"), []string{"a", "b"}
+		r.FramedIPv6Addresses = []netip.Addr{netip.MustParseAddr("2001:db8::2")}
+		r.FramedIPv6Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")}
+		r.DelegatedPrefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:2::/48")}
+	}
+	return r
+}
+
+func BenchmarkPack(b *testing.B) {
+	r := Record{
+		Key:       Key{Group: "default", Inside: netip.MustParseAddr("100.64.0.7")},
+		SessionID: SessionID{Client: "bng1", NAS: "nas7", AcctSessionID: "0000A1"},
+		UserName:  "alice@isp.example", CallingStationID: "02:00:00:00:00:01", Version: "1700000000000-3",
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		p := r.Pack()
+		r = p.Record()
+	}
+}
