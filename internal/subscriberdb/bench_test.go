@@ -24,13 +24,13 @@ var benchRedis = []string{"--appendonly", "yes", "--appendfsync", "everysec", "-
 
 // BenchmarkRecord is group commit: events per second by size of the batch. One
 // operation is one event. "cold" has nothing in the cache, as after a restart;
-// "mix" is a Start, two Interims and a Stop of each session. What an event costs
-// is told apart: go-µs is processor time of this process, redis-µs of Redis's
-// main thread.
+// "life" is a Start, an Interim and a Stop of each session, "mix" has two
+// Interims. What an event costs is told apart: go-µs is processor time of this
+// process, redis-µs of Redis's main thread.
 func BenchmarkRecord(b *testing.B) {
 	client := realRedis(b, benchRedis...)
 	for _, batch := range []int{1, 16, 128, 512} {
-		for _, kind := range []string{"start", "interim", "interim-cold", "mix"} {
+		for _, kind := range []string{"start", "interim", "interim-cold", "stop", "life", "mix"} {
 			b.Run(fmt.Sprintf("%s/batch=%d", kind, batch), func(b *testing.B) {
 				benchmarkRecord(b, client, kind, batch)
 			})
@@ -40,8 +40,11 @@ func BenchmarkRecord(b *testing.B) {
 
 func benchmarkRecord(b *testing.B, client redis.UniversalClient, kind string, batch int) {
 	db := benchDB(b, client)
-	const sessions = 4096
-	if strings.HasPrefix(kind, "interim") {
+	sessions := 4096
+	if kind == "stop" {
+		sessions = b.N + batch
+	}
+	if strings.HasPrefix(kind, "interim") || kind == "stop" {
 		for first := 0; first < sessions; first += 512 {
 			recordN(b, db, subscriber.EventStart, first, 512, 0)
 		}
@@ -54,26 +57,40 @@ func benchmarkRecord(b *testing.B, client redis.UniversalClient, kind string, ba
 		switch kind {
 		case "start":
 			recordN(b, db, subscriber.EventStart, n, batch, 0)
+		case "stop":
+			recordN(b, db, subscriber.EventStop, n, batch, time.Minute)
 		case "interim-cold":
 			db.cache = newCache(defaultCacheSize)
 			recordN(b, db, subscriber.EventInterim, first, batch, after)
 		case "interim":
 			recordN(b, db, subscriber.EventInterim, first, batch, after)
+		case "life":
+			recordLife(b, db, []subscriber.EventKind{mixed[0], mixed[1], mixed[3]}, n/batch, batch)
 		case "mix":
-			some := n / 4 * 4 / batch * batch
-			phase := n / batch % 4
-			recordN(b, db, mixed[phase], some/4/batch*batch, batch, time.Duration(phase)*time.Minute)
+			recordLife(b, db, mixed[:], n/batch, batch)
 		}
 	}
 	used.report(b)
 }
 
+// recordLife records the next event in the lives of n subscribers, and then
+// those of others.
+func recordLife(b *testing.B, db *DB, life []subscriber.EventKind, round, n int) {
+	b.Helper()
+	phase := round % len(life)
+	recordN(b, db, life[phase], round/len(life)*n, n, time.Duration(phase)*time.Minute)
+}
+
+// benchDB has one group, with addresses for all sessions of a benchmark.
 func benchDB(b *testing.B, client redis.UniversalClient) *DB {
 	b.Helper()
 	if err := client.FlushAll(b.Context()).Err(); err != nil {
 		b.Fatal(err)
 	}
-	return newDB(b, client, func(o *Options) { o.Groups = o.Groups[:1] })
+	return newDB(b, client, func(o *Options) {
+		o.Groups = o.Groups[:1]
+		o.Groups[0].Inside = []netip.Prefix{netip.MustParsePrefix("100.0.0.0/8")}
+	})
 }
 
 // BenchmarkRecordTogether is what several workers do at once, with small batches
@@ -123,8 +140,9 @@ func recordN(b *testing.B, db *DB, kind subscriber.EventKind, first, n int, afte
 	b.Helper()
 	events := make([]subscriber.Event, n)
 	for i := range events {
-		k := (first + i) % 65536
-		events[i] = event(kind, fmt.Sprintf("%08x", first+i), netip.AddrFrom4([4]byte{100, 64, byte(k >> 8), byte(k)}), after)
+		k := first + i
+		inside := netip.AddrFrom4([4]byte{100, byte(k >> 16), byte(k >> 8), byte(k)})
+		events[i] = event(kind, fmt.Sprintf("%08x", k), inside, after)
 		events[i].InputOctets, events[i].OutputOctets = uint64(after), uint64(after)*7
 	}
 	for _, err := range db.Record(context.Background(), events) {

@@ -2,7 +2,6 @@ package subscriberdb
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -25,6 +24,18 @@ type Binding struct {
 	AllocatedAt   time.Time
 	ReleasedAt    time.Time // zero unless Held
 	HoldUntil     time.Time // zero unless Held
+	GraceUntil    time.Time // zero unless its holder may come back to it
+	Receipt       *Receipt  // of its teardown; nil unless Held
+}
+
+// Receipt is what the teardown of a binding came to, as it is kept.
+type Receipt struct {
+	Elements   int       `json:"elements_removed"`
+	Deleted    int       `json:"sessions_deleted"`
+	Proof      string    `json:"proof,omitempty"` // "index" or "table"
+	CutAt      time.Time `json:"cut_at,omitzero"`
+	ReapedAt   time.Time `json:"reaped_at,omitzero"`
+	ReleasedAt time.Time `json:"released_at,omitzero"`
 }
 
 // Block names a binding: no two bindings share the first port of an outside
@@ -52,93 +63,101 @@ func parseBlock(field string) (Block, error) {
 	return Block{outside, uint16(first)}, nil
 }
 
-// bindingValue is the value of a binding's field: JSON for people, too.
-type bindingValue struct {
-	Inside        netip.Addr `json:"inside"`
-	Last          uint16     `json:"last"`
-	Held          bool       `json:"held,omitempty"`
-	Identity      octets     `json:"identity,omitzero"`
-	UserName      octets     `json:"user_name,omitzero"`
-	AcctSessionID octets     `json:"acct_session_id,omitzero"`
-	AllocatedAt   time.Time  `json:"allocated_at,omitzero"`
-	ReleasedAt    time.Time  `json:"released_at,omitzero"`
-	HoldUntil     time.Time  `json:"hold_until,omitzero"`
-}
-
-func (b *Binding) value() bindingValue {
-	return bindingValue{
-		b.Inside, b.Last, b.Held, octets(b.Identity), octets(b.UserName), octets(b.AcctSessionID),
-		b.AllocatedAt.UTC(), b.ReleasedAt.UTC(), b.HoldUntil.UTC(),
-	}
-}
-
-func (v *bindingValue) binding(group string, k Block) Binding {
-	return Binding{
-		group, v.Inside, k.Outside, k.First, v.Last, v.Held,
-		string(v.Identity), string(v.UserName), string(v.AcctSessionID),
-		v.AllocatedAt, v.ReleasedAt, v.HoldUntil,
-	}
-}
-
 // SaveBindings writes and removes bindings of a group, all in one step.
 func (db *DB) SaveBindings(ctx context.Context, group string, put []Binding, remove []Block) error {
-	_, err := db.client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-		if len(remove) > 0 {
-			pipe.HDel(ctx, bindingsKey(group), blockFields(remove)...)
-		}
-		for i := range put {
-			b := &put[i]
-			text, err := json.Marshal(b.value())
-			if err != nil {
-				return err
-			}
-			pipe.HSet(ctx, bindingsKey(group), Block{b.Outside, b.First}.field(), text)
-		}
-		return nil
-	})
-	if err != nil {
+	var calls []redis.Cmder
+	if len(remove) > 0 {
+		calls = append(calls, redis.NewIntCmd(ctx, removeArgs(group, remove)...))
+	}
+	if len(put) > 0 {
+		calls = append(calls, redis.NewIntCmd(ctx, putArgs(group, put)...))
+	}
+	if err := db.together(ctx, calls); err != nil {
 		return fmt.Errorf("save bindings of group %q: %w", group, err)
 	}
 	return nil
 }
 
-func blockFields(blocks []Block) []string {
-	fields := make([]string, len(blocks))
-	for i, b := range blocks {
-		fields[i] = b.field()
+// together makes all of the calls in one step.
+func (db *DB) together(ctx context.Context, calls []redis.Cmder) error {
+	if len(calls) == 1 {
+		return db.client.Process(ctx, calls[0])
 	}
-	return fields
+	_, err := db.client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, c := range calls {
+			_ = pipe.Process(ctx, c) // queues
+		}
+		return nil
+	})
+	return err
 }
 
-// Bindings yields the stored bindings of a group in batches, unordered. One that
-// is written meanwhile may be missed or yielded twice. One that cannot be read
-// is logged and left out: it must not keep a daemon from starting. An error of
-// yield ends the walk.
-func (db *DB) Bindings(ctx context.Context, group string, yield func([]Binding) error) error {
+func removeArgs(group string, blocks []Block) []any {
+	args := append(make([]any, 0, 2+len(blocks)), "hdel", bindingsKey(group))
+	for _, b := range blocks {
+		args = append(args, b.field())
+	}
+	return args
+}
+
+func putArgs(group string, bindings []Binding) []any {
+	args := append(make([]any, 0, 2+2*len(bindings)), "hset", bindingsKey(group))
+	text := make([]byte, 0, 256*len(bindings)) // of all
+	for i := range bindings {
+		b := &bindings[i]
+		from := len(text)
+		text = b.appendValue(text)
+		args = append(args, Block{b.Outside, b.First}.field(), text[from:len(text):len(text)])
+	}
+	return args
+}
+
+// BindingRow is a stored binding as it stands there.
+type BindingRow struct {
+	Block
+
+	db          *DB
+	group       string
+	field, text string
+}
+
+// BindingRows yields the stored bindings of a group in batches, unordered, for a
+// reader who knows what most of them are. One that is written meanwhile may be
+// missed or yielded twice. One that cannot be read is logged and left out: it must
+// not keep a daemon from starting. An error of yield ends the walk.
+func (db *DB) BindingRows(ctx context.Context, group string, yield func([]BindingRow) error) error {
 	return db.scanHash(ctx, bindingsKey(group), func(fields []string) error {
-		batch := make([]Binding, 0, len(fields)/2)
+		rows := make([]BindingRow, 0, len(fields)/2)
 		for i := 0; i+1 < len(fields); i += 2 {
-			b, err := parseBinding(group, fields[i], fields[i+1])
-			if err != nil {
-				db.logger.Error("stored binding cannot be read", "group", group, "error", err)
+			row := BindingRow{db: db, group: group, field: fields[i], text: fields[i+1]}
+			var err error
+			if row.Block, err = parseBlock(row.field); err != nil {
+				row.unreadable(err)
 				continue
 			}
-			batch = append(batch, b)
+			rows = append(rows, row)
 		}
-		return yield(batch)
+		return yield(rows)
 	})
 }
 
-func parseBinding(group, field, text string) (Binding, error) {
-	block, err := parseBlock(field)
+// Is reports whether the row is what the binding is stored as.
+func (r *BindingRow) Is(b *Binding) bool {
+	var room [512]byte
+	return r.Block == Block{b.Outside, b.First} && r.text == string(b.appendValue(room[:0]))
+}
+
+// Binding reads the row; what cannot be read is logged.
+func (r *BindingRow) Binding() (Binding, bool) {
+	b, err := parseBinding(r.group, r.field, r.text)
 	if err != nil {
-		return Binding{}, err
+		r.unreadable(err)
 	}
-	var v bindingValue
-	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		return Binding{}, fmt.Errorf("binding %s: %w", field, err)
-	}
-	return v.binding(group, block), nil
+	return b, err == nil
+}
+
+func (r *BindingRow) unreadable(err error) {
+	r.db.logger.Error("stored binding cannot be read", "group", r.group, "error", err)
 }
 
 // scanHash yields the fields of a hash in batches, name after value.

@@ -23,7 +23,7 @@ func (db *DB) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, 
 	if at := db.groups.Load().of(r.Inside); at == nil || at.Name != g.Name {
 		return r, fmt.Errorf("address %v is not of group %q: %w", r.Inside, g.Name, ErrNoGroup)
 	}
-	r.UpdatedAt = db.now().UTC()
+	r.UpdatedAt, r.RemovalHeld = db.now().UTC(), subscriber.ReasonNone // a person vouches for it
 	if r.StartedAt.IsZero() {
 		r.StartedAt = r.UpdatedAt
 	}

@@ -1,7 +1,9 @@
 package subscriberdb
 
 import (
+	"hash/maphash"
 	"sync"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -14,21 +16,42 @@ type traceID struct {
 
 // trace is what a commit left behind of a session that is online: a guess for
 // its next event. A wrong guess costs more round trips, nothing else. It is never
-// changed once it is in the cache.
+// changed once it is in the cache. There may be a trace of every subscriber, so
+// what can be told from something else is not in it.
 type trace struct {
-	state  subscriber.SessionState
-	line   string             // the state as it stands in Redis
-	record *subscriber.Record // the session's record
+	record   subscriber.Packed // the session's record
+	start    time.Time         // of the session, as its state says
+	exact    bool              // see subscriber.SessionState
+	userName string            // as its state says
+}
 
-	sessionKey, restartKey, recordKey string
+// newTrace returns nil for a session that is not open where its record is.
+func newTrace(r *subscriber.Record, state *subscriber.SessionState) *trace {
+	if state.Phase != subscriber.Open || state.Inside != r.Inside {
+		return nil
+	}
+	t := &trace{record: r.Pack(), start: state.Start, exact: state.Exact, userName: state.UserName}
+	if packed := t.record.UserName(); packed == state.UserName {
+		t.userName = packed // the same octets, kept once
+	}
+	return t
+}
+
+// state is what the database remembers of the session whose record this is.
+func (t *trace) state(r *subscriber.Record) subscriber.SessionState {
+	return subscriber.SessionState{
+		Phase: subscriber.Open, Inside: r.Inside, Start: t.start, Exact: t.exact, UserName: t.userName,
+	}
 }
 
 // cache keeps what the last commits wrote. It holds two generations: when the
-// young one is full it becomes the old one, and what is used moves back.
+// young one is full it becomes the old one, and what is used moves back. Sessions
+// go by their hash; of two that share one, the later is kept.
 type cache struct {
 	mu         sync.Mutex
+	seed       maphash.Seed
 	size       int // of one generation
-	young, old map[traceID]*trace
+	young, old map[uint64]*trace
 	restarts   map[traceID]string // restart lines by NAS, without a session; as many as NASes
 	reporters  map[string]reporter
 }
@@ -44,43 +67,62 @@ const maxReporters = 65_536
 
 func newCache(size int) *cache {
 	return &cache{
-		size: max(size/2, 1), young: make(map[traceID]*trace),
+		seed: maphash.MakeSeed(), size: max(size/2, 1), young: make(map[uint64]*trace),
 		restarts: make(map[traceID]string), reporters: make(map[string]reporter),
 	}
 }
 
-// get returns nil for a session that is not known.
-func (c *cache) get(id traceID) *trace {
+// get returns what is known of a session, and its record; nil for nothing.
+func (c *cache) get(id traceID) (*trace, *subscriber.Record) {
+	t := c.find(maphash.Comparable(c.seed, id))
+	if t == nil {
+		return nil, nil
+	}
+	r := t.record.Record()
+	if r.SessionID != id.id || r.Group != id.group {
+		return nil, nil
+	}
+	return t, &r
+}
+
+func (c *cache) find(hash uint64) *trace {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t, ok := c.young[id]; ok {
+	if t, ok := c.young[hash]; ok {
 		return t
 	}
-	t, ok := c.old[id]
+	t, ok := c.old[hash]
 	if ok {
-		c.putLocked(id, t)
+		c.putLocked(hash, t)
 	}
 	return t
 }
 
+// put keeps a trace; nil forgets the session.
 func (c *cache) put(id traceID, t *trace) {
+	if t == nil {
+		c.forget(id)
+		return
+	}
+	hash := maphash.Comparable(c.seed, id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.putLocked(id, t)
+	c.putLocked(hash, t)
 }
 
-func (c *cache) putLocked(id traceID, t *trace) {
+func (c *cache) putLocked(hash uint64, t *trace) {
 	if len(c.young) >= c.size {
-		c.young, c.old = make(map[traceID]*trace, c.size), c.young
+		c.young, c.old = make(map[uint64]*trace, c.size), c.young
 	}
-	c.young[id] = t
+	c.young[hash] = t
 }
 
 func (c *cache) forget(id traceID) {
+	hash := maphash.Comparable(c.seed, id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.young, id)
-	delete(c.old, id)
+	delete(c.young, hash)
+	delete(c.old, hash)
 }
 
 func nasTrace(group string, id subscriber.SessionID) traceID { return traceID{group, id.NASOnly()} }

@@ -1,6 +1,7 @@
 package subscriberdb
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -89,7 +90,7 @@ func (c *commitList) write(d *subscriber.Decision, claimed bool) {
 		c.delete(&d.Delete[i])
 	}
 	if d.Put != nil {
-		c.put(d.Put, d.Created)
+		c.put(d)
 	}
 	if d.Session != nil && !claimed {
 		c.args = append(c.args, "set")
@@ -102,7 +103,7 @@ func (c *commitList) write(d *subscriber.Decision, claimed bool) {
 
 func (c *commitList) delete(e *subscriber.Ending) {
 	r := &e.Record
-	c.args = append(c.args, "del", c.record(r), r.Inside.String(), e.Reason.String(), recordText(r))
+	c.args = append(c.args, "del", c.record(r), r.Inside.String(), e.Reason.String(), e.Cause, recordText(r))
 	if e.Tombstone != nil {
 		c.args = append(c.args, "set")
 		c.state(sessionKey(c.step.group.Name, r.SessionID), r.Client, e.Tombstone)
@@ -119,11 +120,14 @@ func (c *commitList) record(r *subscriber.Record) int {
 
 // put writes the record, and enters it into the hash of online addresses if it
 // is not there yet.
-func (c *commitList) put(r *subscriber.Record, created bool) {
-	kind := subscriber.Updated
+func (c *commitList) put(d *subscriber.Decision) {
+	r, kind := d.Put, subscriber.Updated
+	if d.Created {
+		kind = subscriber.Created
+	}
 	stands := c.step.standing(r.Inside)
-	if created {
-		kind, stands = subscriber.Created, nil
+	if slices.ContainsFunc(d.Delete, func(e subscriber.Ending) bool { return e.Record.Inside == r.Inside }) {
+		stands = nil
 	}
 	ttl := c.db.recordTTL(c.step.group, r)
 	if ttl > 0 {
@@ -141,11 +145,7 @@ func (c *commitList) put(r *subscriber.Record, created bool) {
 
 // state writes the state of a client's session: key, line and time to live.
 func (c *commitList) state(key, client string, s *subscriber.SessionState) {
-	line := formatState(s)
-	if s == c.step.decision.Session {
-		c.step.written = line
-	}
-	c.args = append(c.args, c.key(key), line, c.db.stateTTL(c.step.group.ttlOf(client), s).Milliseconds())
+	c.args = append(c.args, c.key(key), formatState(s), c.db.stateTTL(c.step.group.ttlOf(client), s).Milliseconds())
 }
 
 func (c *commitList) mark(r *subscriber.Restart) {
@@ -156,9 +156,11 @@ func (c *commitList) mark(r *subscriber.Restart) {
 
 // recordTTL is how long the record lives without news: as long as it says, or
 // the time of its client or group; a record by hand has no accounting that would
-// refresh it.
+// refresh it, and one whose removal is held waits for a decision.
 func (db *DB) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 	switch {
+	case r.RemovalHeld != subscriber.ReasonNone:
+		return 0
 	case !r.ExpiresAt.IsZero():
 		return max(r.ExpiresAt.Sub(db.now()), time.Millisecond)
 	case r.SessionID == subscriber.SessionID{} && !r.Unconfirmed:

@@ -121,21 +121,33 @@ func compareOnline(t *testing.T, db *DB, truth map[netip.Addr]string) {
 // never told of a new holder before the old one is gone.
 func compareReplay(t *testing.T, db *DB, truth map[netip.Addr]string) {
 	t.Helper()
+	if differs := replay(t, db, truth); differs != "" {
+		t.Fatal(differs)
+	}
+}
+
+// replay says how what the feed tells differs from the truth, or contradicts
+// itself.
+func replay(t *testing.T, db *DB, truth map[netip.Addr]string) string {
+	t.Helper()
 	seen := map[netip.Addr]string{}
 	for _, c := range changes(t, db, "default") {
 		holder, held := seen[c.Record.Inside]
 		switch {
 		case c.Kind == subscriber.Created && held:
-			t.Fatalf("%s: created over %s", c.ID, holder)
+			return fmt.Sprintf("%s: created over %s", c.ID, holder)
 		case c.Kind != subscriber.Created && holder != c.Record.AcctSessionID:
-			t.Fatalf("%s: %v of %s, but %q holds %v", c.ID, c.Kind, c.Record.AcctSessionID, holder, c.Record.Inside)
+			return fmt.Sprintf("%s: %v of %s, but %q holds %v", c.ID, c.Kind, c.Record.AcctSessionID, holder, c.Record.Inside)
 		case c.Kind == subscriber.Deleted:
 			delete(seen, c.Record.Inside)
 		default:
 			seen[c.Record.Inside] = c.Record.AcctSessionID
 		}
 	}
-	compareMaps(t, "replay", seen, truth)
+	if fmt.Sprint(seen) != fmt.Sprint(truth) {
+		return "replay: " + difference(seen, truth)
+	}
+	return ""
 }
 
 func compareWitnesses(t *testing.T, db *DB, truth map[netip.Addr]string) {

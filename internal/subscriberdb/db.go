@@ -31,7 +31,7 @@ var (
 const (
 	defaultTombstoneTTL = 24 * time.Hour
 	defaultTombstones   = 1_000_000
-	defaultFeedLength   = 100_000
+	defaultFeedLength   = 30_000
 	defaultCacheSize    = 131_072
 )
 
@@ -42,7 +42,7 @@ type Options struct {
 	Node         string                                   // name of this daemon, for logs
 	TombstoneTTL time.Duration                            // how long an ended session is remembered; default 24 h
 	Tombstones   int                                      // ended sessions remembered for so long; more are forgotten after 5 min; default 1 000 000
-	FeedLength   int64                                    // entries kept in each feed, about; default 100 000
+	FeedLength   int64                                    // entries kept in each feed, about; default 30 000
 	CacheSize    int                                      // sessions whose last state is kept to save a read; default 131 072
 	Observe      func(group string, v subscriber.Verdict) // optional: what each event came to, group "" where that is the same in all; called concurrently
 	Logger       *slog.Logger                             // default: discard
@@ -63,6 +63,8 @@ type DB struct {
 	logger       *slog.Logger
 	now          func() time.Time
 	restarted    chan struct{} // tells SweepRestarts of a new restart; holds one
+	guards       restartGuards
+	foreign      foreignLog
 }
 
 // New returns a DB. It does not talk to Redis yet.

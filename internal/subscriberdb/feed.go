@@ -17,11 +17,9 @@ import (
 // beginning is the identifier before every entry.
 const beginning = "0-0"
 
-// Names of the kinds of feed entries. There are two more: refreshed, an update of
-// several records that is told in short, and nas_restart, which stands in the
-// feed for its place in the order and is no change of a record.
-const kindRefreshed = "refreshed"
-
+// Names of the kinds of feed entries that tell of one record in full. There is
+// one more, nas_restart, which stands in the feed for its place in the
+// order and is no change of a record.
 var (
 	kindNames = [...]string{subscriber.Created: "created", subscriber.Updated: "updated", subscriber.Deleted: "deleted"}
 	kinds     = map[string]subscriber.ChangeKind{
@@ -39,6 +37,17 @@ func (db *DB) Tail(ctx context.Context, group string) (string, error) {
 		return beginning, nil
 	}
 	return entries[0].ID, nil
+}
+
+// Rewound reports whether a group's feed has lost an entry that stood in it while
+// older ones are still there. Trimming takes the oldest first, so the database has
+// gone back in time, whatever was added to it since.
+func (db *DB) Rewound(ctx context.Context, group, entry string) (bool, error) {
+	newest, err := db.client.XRevRangeN(ctx, feedKey(group), entry, "-", 1).Result()
+	if err != nil {
+		return false, fmt.Errorf("look back in feed %q: %w", group, err)
+	}
+	return len(newest) > 0 && newest[0].ID != entry, nil
 }
 
 // Feed returns the changes that the entries after a given one tell of, at most
@@ -102,41 +111,23 @@ func (db *DB) checkWhole(ctx context.Context, group string) error {
 // appendChanges reads a feed entry; one that is no change of a record adds
 // nothing.
 func appendChanges(list []subscriber.Change, group string, entry redis.XMessage) []subscriber.Change {
-	kind := text(entry, "kind")
-	if kind == kindRefreshed {
-		return appendRefreshed(list, group, entry)
+	if lines, ok := entry.Values["list"].(string); ok {
+		return appendLines(list, group, entry, lines)
 	}
-	c := subscriber.Change{ID: entry.ID, Kind: kinds[kind]}
+	c := subscriber.Change{ID: entry.ID, Kind: kinds[text(entry, "kind")]}
 	inside, err := netip.ParseAddr(text(entry, "inside"))
 	if err != nil || c.Kind == 0 {
 		return list
 	}
 	c.Reason, _ = subscriber.ParseReason(text(entry, "reason"))
-	c.Record = parseRecord(subscriber.Key{Group: group, Inside: inside}, parseRecordText(text(entry, "record")))
+	cause, _ := strconv.ParseUint(text(entry, "cause"), 10, 32)
+	c.Cause = uint32(cause)
+	c.Record = parseRecordText(subscriber.Key{Group: group, Inside: inside}, text(entry, "record"))
 	if c.Kind != subscriber.Deleted {
 		c.Record.Version = entry.ID
 		c.Record.ExpiresAt = entryExpiry(entry.ID, text(entry, "ttl"))
 	}
 	return append(list, c)
-}
-
-// appendRefreshed reads an entry whose fields are addresses, besides its kind
-// and ttl.
-func appendRefreshed(list []subscriber.Change, group string, entry redis.XMessage) []subscriber.Change {
-	expires := entryExpiry(entry.ID, text(entry, "ttl"))
-	for name := range entry.Values {
-		inside, err := netip.ParseAddr(name)
-		if err != nil {
-			continue
-		}
-		r, ok := parseRefreshed(subscriber.Key{Group: group, Inside: inside}, text(entry, name))
-		if !ok {
-			continue
-		}
-		r.Version, r.ExpiresAt = entry.ID, expires
-		list = append(list, subscriber.Change{ID: entry.ID, Kind: subscriber.Updated, Partial: true, Record: r})
-	}
-	return list
 }
 
 func text(entry redis.XMessage, field string) string {

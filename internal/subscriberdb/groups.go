@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/guard"
 )
 
 // Group is one LSN group as the store sees it.
@@ -16,6 +18,11 @@ type Group struct {
 	// ClientTTL is the RecordTTL of sessions that the named RADIUS clients
 	// report, where it is another one than the group's (SES-18).
 	ClientTTL map[string]time.Duration
+
+	// Guard bounds how many sessions the restart of a NAS ends without being
+	// confirmed; the zero value does not. The other removals are guarded by who
+	// buries the records.
+	Guard guard.Limits
 
 	feed, online string // keys that every call of the group names
 }

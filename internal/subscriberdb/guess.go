@@ -15,7 +15,7 @@ type guess struct {
 	// state. So the record's version vouches for both.
 	vouched bool
 
-	line    string // state line of the session
+	line    string // state line of the session as it was read; "" for none, and where the session is vouched for
 	session subscriber.SessionState
 	restart string // restart line of the session's NAS
 	holder  *subscriber.Record
@@ -27,14 +27,13 @@ type guess struct {
 
 // follow guesses that what the last commit of the session left behind still
 // stands. It reports whether the session is then open at the given address.
-func (g *guess) follow(t *trace, inside netip.Addr) bool {
-	g.made, g.vouched = true, true
-	g.line, g.session, g.sessionKey, g.restartKey = t.line, t.state, t.sessionKey, t.restartKey
-	if t.record.Inside != inside {
-		g.current, g.asked = t.record, t.record.Inside
+func (g *guess) follow(t *trace, r *subscriber.Record, inside netip.Addr) bool {
+	g.made, g.vouched, g.session = true, true, t.state(r)
+	if r.Inside != inside {
+		g.current, g.asked = r, r.Inside
 		return false
 	}
-	g.holder, g.recordKey = t.record, t.recordKey
+	g.holder = r
 	return true
 }
 

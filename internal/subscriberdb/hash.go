@@ -50,7 +50,7 @@ func appendFields(args []any, r *subscriber.Record, over bool) []any {
 type field struct{ name, value string }
 
 // rareFields are the fields that few records have a value of.
-func rareFields(r *subscriber.Record) [6]field {
+func rareFields(r *subscriber.Record) [7]field {
 	leg := ""
 	if r.Leg.IsValid() {
 		leg = "1"
@@ -62,13 +62,15 @@ func rareFields(r *subscriber.Record) [6]field {
 		{"multi_session_id", r.MultiSessionID},
 		{"links", joinWords(r.Links)},
 		{"leg", leg},
+		{"removal_held", r.RemovalHeld.String()},
 	}
 }
 
 // plain reports whether the record has no value of a rare field.
 func plain(r *subscriber.Record) bool {
 	return len(r.FramedIPv6Addresses) == 0 && len(r.FramedIPv6Prefixes) == 0 && len(r.DelegatedPrefixes) == 0 &&
-		r.MultiSessionID == "" && len(r.Links) == 0 && !r.Leg.IsValid()
+		r.MultiSessionID == "" && len(r.Links) == 0 && !r.Leg.IsValid() &&
+		r.RemovalHeld == subscriber.ReasonNone
 }
 
 // recordText is a record as it stands in the feed: its fields as words, those
@@ -105,16 +107,17 @@ func appendWord(text []byte, name, value string) []byte {
 	return append(append(text, name...), escape(value)...)
 }
 
-// parseRecordText reads what recordText wrote into the fields of a hash.
-func parseRecordText(text string) map[string]string {
-	fields := make(map[string]string, 12)
+// parseRecordText reads what recordText wrote.
+func parseRecordText(key subscriber.Key, text string) subscriber.Record {
+	r := subscriber.Record{Key: key}
 	for word := range strings.SplitSeq(text, " ") {
 		name, value, _ := strings.Cut(word, "=")
 		if raw, err := unescape(value); err == nil {
-			fields[name] = raw
+			setField(&r, name, raw)
 		}
 	}
-	return fields
+	fillRecord(&r)
+	return r
 }
 
 // timeArg lets the client format the time, which is in UTC; no text for none.
@@ -128,49 +131,92 @@ func timeArg(t *time.Time) any {
 // parseRecord reads a record hash. People may write into it: what cannot be
 // read is left zero.
 func parseRecord(key subscriber.Key, fields map[string]string) subscriber.Record {
-	r := subscriber.Record{
-		Key: key,
-		SessionID: subscriber.SessionID{
-			Client:        fields["client"],
-			NAS:           fields["nas"],
-			AcctSessionID: fields["acct_session_id"],
-		},
-		UserName:         fields["user_name"],
-		CallingStationID: fields["calling_station_id"],
-		StartedAt:        parseTime(fields["started_at"]),
-		UpdatedAt:        parseTime(fields["updated_at"]),
-		Unconfirmed:      fields["unconfirmed"] == "1",
-		Version:          fields["version"],
+	r := subscriber.Record{Key: key}
+	for name, value := range fields {
+		setField(&r, name, value)
 	}
-	r.NASAddress, _ = netip.ParseAddr(fields["nas_address"])
-	r.InputOctets, _ = strconv.ParseUint(fields["input_octets"], 10, 64)
-	r.OutputOctets, _ = strconv.ParseUint(fields["output_octets"], 10, 64)
-	r.FramedIPv6Addresses = splitTexts(fields["framed_ipv6_addresses"], netip.ParseAddr)
-	r.FramedIPv6Prefixes = splitTexts(fields["framed_ipv6_prefixes"], netip.ParsePrefix)
-	r.DelegatedPrefixes = splitTexts(fields["delegated_prefixes"], netip.ParsePrefix)
-	r.MultiSessionID = fields["multi_session_id"]
-	r.Links = splitTexts(fields["links"], unescape)
-	if fields["leg"] == "1" {
-		r.Leg = key.Inside
+	fillRecord(&r)
+	return r
+}
+
+// setField takes over one field of a record; others than a record's are none of
+// ours.
+func setField(r *subscriber.Record, name, value string) {
+	switch name {
+	case "started_at":
+		r.StartedAt = parseTime(value)
+	case "updated_at":
+		r.UpdatedAt = parseTime(value)
+	case "input_octets":
+		r.InputOctets, _ = strconv.ParseUint(value, 10, 64)
+	case "output_octets":
+		r.OutputOctets, _ = strconv.ParseUint(value, 10, 64)
+	case "user_name":
+		r.UserName = value
+	case "nas":
+		r.NAS = value
+	case "client":
+		r.Client = value
+	case "acct_session_id":
+		r.AcctSessionID = value
+	case "calling_station_id":
+		r.CallingStationID = value
+	case "nas_address":
+		r.NASAddress, _ = netip.ParseAddr(value)
+	case "unconfirmed":
+		r.Unconfirmed = value == "1"
+	case "version":
+		r.Version = value
+	default:
+		setRareField(r, name, value)
+	}
+}
+
+func setRareField(r *subscriber.Record, name, value string) {
+	switch name {
+	case "framed_ipv6_addresses":
+		r.FramedIPv6Addresses = splitTexts(value, netip.ParseAddr)
+	case "framed_ipv6_prefixes":
+		r.FramedIPv6Prefixes = splitTexts(value, netip.ParsePrefix)
+	case "delegated_prefixes":
+		r.DelegatedPrefixes = splitTexts(value, netip.ParsePrefix)
+	case "multi_session_id":
+		r.MultiSessionID = value
+	case "links":
+		r.Links = splitTexts(value, unescape)
+	case "removal_held":
+		r.RemovalHeld, _ = subscriber.ParseReason(value)
+	case "leg":
+		if value == "1" {
+			r.Leg = r.Inside
+		}
+	}
+}
+
+// fillRecord puts in what is left out where it is plain: a record that was never
+// updated says so only by when it began.
+func fillRecord(r *subscriber.Record) {
+	if r.UpdatedAt.IsZero() {
+		r.UpdatedAt = r.StartedAt
 	}
 	if r.Version == "" {
 		r.Version = unversioned
 	}
-	return r
 }
 
 // parseRefreshed reads what a feed entry tells of one refreshed record: event
 // time, octets in and out.
 func parseRefreshed(key subscriber.Key, text string) (subscriber.Record, bool) {
 	r := subscriber.Record{Key: key}
-	words := strings.Split(text, " ")
-	if len(words) != 3 {
+	at, rest, _ := strings.Cut(text, " ")
+	in, out, ok := strings.Cut(rest, " ")
+	if !ok {
 		return r, false
 	}
 	var errIn, errOut error
-	r.UpdatedAt = parseTime(words[0])
-	r.InputOctets, errIn = strconv.ParseUint(words[1], 10, 64)
-	r.OutputOctets, errOut = strconv.ParseUint(words[2], 10, 64)
+	r.UpdatedAt = parseTime(at)
+	r.InputOctets, errIn = strconv.ParseUint(in, 10, 64)
+	r.OutputOctets, errOut = strconv.ParseUint(out, 10, 64)
 	return r, errIn == nil && errOut == nil
 }
 

@@ -25,14 +25,17 @@ func groupKey(group, rest string) string { return "sessiond:{" + group + "}:" + 
 func recordKeyPrefix(group string) string { return groupKey(group, "sub:") }
 
 func recordKey(group string, inside netip.Addr) string {
-	return recordKeyPrefix(group) + inside.String()
+	key := make([]byte, 0, 128)
+	return string(inside.AppendTo(append(key, recordKeyPrefix(group)...)))
 }
 
 func recordPattern(group string) string { return recordKeyPrefix(group) + "*" }
 
 // sessionKey holds what is remembered of one accounting session.
 func sessionKey(group string, id subscriber.SessionID) string {
-	return groupKey(group, "sess:"+sessionRef(id))
+	key := make([]byte, 0, 128)
+	key = append(append(append(key, "sessiond:{"...), group...), "}:sess:"...)
+	return string(appendSessionRef(key, id))
 }
 
 // restartKey holds the newest restart of a NAS.
@@ -65,13 +68,15 @@ func parseRecordKey(key string) (subscriber.Key, bool) {
 	return subscriber.Key{Group: group, Inside: inside}, err == nil
 }
 
-// sessionRef writes a session's identity as one word.
-func sessionRef(id subscriber.SessionID) string {
-	ref := nasRef(id) + "/" + escape(id.AcctSessionID)
+// appendSessionRef writes a session's identity as one word.
+func appendSessionRef(text []byte, id subscriber.SessionID) []byte {
+	text = append(append(text, escape(id.Client)...), '/')
+	text = append(append(text, escape(id.NAS)...), '/')
+	text = append(text, escape(id.AcctSessionID)...)
 	if id.Leg.IsValid() {
-		ref += "/" + escape(id.Leg.String())
+		text = append(append(text, '/'), escape(id.Leg.String())...)
 	}
-	return ref
+	return text
 }
 
 // nasRef writes the identity of a NAS as one word.

@@ -36,3 +36,18 @@ func (o *octets) UnmarshalJSON(text []byte) error {
 	*o = octets(raw.Base64)
 	return nil
 }
+
+// appendOctets writes a field with octets, none for no octets.
+func appendOctets(text []byte, name, raw string) []byte {
+	if raw == "" {
+		return text
+	}
+	text = append(text, name...)
+	for i := range len(raw) {
+		if !standsForItself(raw[i]) && raw[i] != '/' && raw[i] != ' ' {
+			value, _ := json.Marshal(octets(raw)) // of a string: cannot fail
+			return append(text, value...)
+		}
+	}
+	return append(append(append(text, '"'), raw...), '"')
+}

@@ -34,6 +34,18 @@ func (db *DB) Get(ctx context.Context, key subscriber.Key) (subscriber.Record, e
 // is written meanwhile may be missed or yielded twice; the feed, read from where
 // it stood before, tells what happened to it. An error of yield ends the walk.
 func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error {
+	return db.scanRecords(ctx, group, func(server redis.UniversalClient, keys []subscriber.Key) error {
+		records, err := db.read(ctx, server, keys)
+		if err != nil || len(records) == 0 {
+			return err
+		}
+		return yield(records)
+	})
+}
+
+// scanRecords yields the keys of a group's records in batches, with the server
+// that has them.
+func (db *DB) scanRecords(ctx context.Context, group string, yield func(redis.UniversalClient, []subscriber.Key) error) error {
 	if _, err := db.group(group); err != nil {
 		return err
 	}
@@ -46,12 +58,8 @@ func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber
 		if err != nil {
 			return fmt.Errorf("scan records of group %q: %w", group, err)
 		}
-		records, err := db.read(ctx, server, recordKeys(names))
-		if err != nil {
-			return err
-		}
-		if len(records) > 0 {
-			if err := yield(records); err != nil {
+		if keys := recordKeys(names); len(keys) > 0 {
+			if err := yield(server, keys); err != nil {
 				return err
 			}
 		}

@@ -14,16 +14,17 @@ import (
 // harmless, so an event that failed may be sent again.
 func (db *DB) Record(ctx context.Context, events []subscriber.Event) []error {
 	groups := db.groups.Load()
-	jobs := make([]job, len(events))
-	for i := range jobs {
-		jobs[i].begin(db, groups, &events[i])
+	work := newWorkspace(len(events))
+	defer work.clear()
+	for i := range work.jobs {
+		work.jobs[i].begin(db, groups, &events[i])
 	}
-	for _, w := range waves(jobs) {
+	for _, w := range work.waves() {
 		db.performJobs(ctx, groups, w)
 	}
 	errs := make([]error, len(events))
-	for i := range jobs {
-		errs[i] = jobs[i].finish(db)
+	for i := range work.jobs {
+		errs[i] = work.jobs[i].finish(db)
 	}
 	return errs
 }
@@ -69,8 +70,7 @@ func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
 	if !foreign {
 		return subscriber.NotHere
 	}
-	db.logger.Warn("restart of a NAS that another client reports ignored",
-		"client", ev.Client, "nas", ev.NAS, "reported_by", owner)
+	db.warnForeign(ev, owner)
 	return subscriber.ForeignNAS
 }
 
@@ -83,7 +83,10 @@ func isRestart(ev *subscriber.Event) bool {
 func (j *job) others(db *DB, groups *groupTable) []*step {
 	scope, recorded := subscriber.Elsewhere, subscriber.Elsewhere
 	if j.home == nil {
-		scope, recorded = subscriber.NoAddress, subscriber.Recorded
+		recorded = subscriber.Recorded
+		if !j.event.Inside.IsValid() {
+			scope = subscriber.NoAddress
+		}
 	}
 	var steps []*step
 	for i := range groups.groups {
@@ -117,8 +120,8 @@ func (s *step) begin(db *DB, g *Group, ev *subscriber.Event, scope subscriber.Sc
 // a Start, unless it is sent again, is of a session that nobody knows. It reports
 // whether the session is known to be open at the step's address.
 func (s *step) foresee(db *DB) bool {
-	if t := db.cache.get(traceID{s.group.Name, s.id}); t != nil {
-		return s.follow(t, s.inside)
+	if t, r := db.cache.get(traceID{s.group.Name, s.id}); t != nil {
+		return s.follow(t, r, s.inside)
 	}
 	s.made = s.event.Kind == subscriber.EventStart
 	return false
@@ -163,6 +166,9 @@ func (j *job) finish(db *DB) error {
 	}
 	if j.home != nil {
 		j.main.learn(db, err == nil)
+		if err == nil && !j.alone && j.main.decision.Put != nil { // also after a start, when nothing is known
+			db.cache.reported(j.main.id)
+		}
 	}
 	return err
 }
@@ -179,17 +185,10 @@ func (s *step) learn(db *DB, complete bool) {
 		db.cache.forget(id)
 		return
 	}
-	t := &trace{
-		state: *d.Session, record: d.Put,
-		sessionKey: s.keySession(), restartKey: s.keyRestart(), recordKey: s.keyRecord(),
-	}
-	if s.errand == refresh {
-		t.line = s.line
-	} else {
-		t.line = s.written
+	if s.errand != refresh {
 		db.cache.reported(s.id)
 	}
-	db.cache.put(id, t)
+	db.cache.put(id, newTrace(d.Put, d.Session))
 }
 
 // report tells the observer what the step came to, and SweepRestarts if there

@@ -60,6 +60,15 @@ func TestRecordStories(t *testing.T) {
 			},
 			other: []string{"created 100.70.0.1 a", "deleted 100.70.0.1 a SUPERSEDED"},
 		}, {
+			name: "SES-09 to an address of no group and back",
+			events: []subscriber.Event{
+				start("a", addr, 0), interim("a", foreign, time.Hour), interim("a", addr, time.Minute),
+				interim("a", foreign, 2*time.Hour), interim("a", addr, 3*time.Hour), stop("a", foreign, 4*time.Hour),
+			},
+			feed: []string{
+				"created 100.64.0.1 a", "deleted 100.64.0.1 a SUPERSEDED", "created 100.64.0.1 a", "deleted 100.64.0.1 a STOP",
+			},
+		}, {
 			name: "SES-10 interim after stop",
 			events: []subscriber.Event{
 				start("a", addr, 0), stop("a", addr, time.Hour), interim("a", addr, time.Hour+time.Second),

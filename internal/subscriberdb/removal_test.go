@@ -1,10 +1,13 @@
 package subscriberdb
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,6 +88,22 @@ func checkBuried(t *testing.T, db *DB, id string, why subscriber.Reason) {
 	}
 }
 
+// TestVanishedInNumberedDatabase_DEL08: notices are heard of the database that is
+// used, and of no other.
+func TestVanishedInNumberedDatabase_DEL08(t *testing.T) {
+	server := testenv.StartRedis(t)
+	db := newDB(t, dialTest(t, server.URL+"?db=3"))
+	setMarker(t, db, "default")
+	record(t, db, start("a", addr, 0), start("b", next, 0))
+	undertaker(t, db)
+	for i, inside := range []netip.Addr{addr, next} { // the first may be found by the first walk
+		if err := db.client.Del(t.Context(), recordKey("default", inside)).Err(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "announced", func() bool { return len(changes(t, db, "default")) == 3+i })
+	}
+}
+
 // TestMissedNotifications_DEL09: what happened while nobody listened is found at
 // the next connection.
 func TestMissedNotifications_DEL09(t *testing.T) {
@@ -130,6 +149,28 @@ func TestConfigRefused(t *testing.T) {
 	undertaker(t, db)
 	client.Del(t.Context(), recordKey("default", addr))
 	eventually(t, "found", func() bool { return len(changes(t, db, "default")) == 2 })
+}
+
+// TestRefusalIsAnAnswer: only a server that answers has refused notifications.
+func TestRefusalIsAnAnswer(t *testing.T) {
+	away := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})
+	defer away.Close()
+	for name, tt := range map[string]struct {
+		client redis.UniversalClient
+		told   bool
+	}{
+		"away":    {away, false},
+		"refuses": {realRedis(t, "--rename-command", "CONFIG", ""), true},
+	} {
+		var said bytes.Buffer
+		db := newDB(t, tt.client, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
+		if db.enableNotifications(t.Context(), tt.client) {
+			t.Errorf("%s: enabled", name)
+		}
+		if told := strings.Contains(said.String(), "does not let us"); told != tt.told {
+			t.Errorf("%s: said %q", name, said.String())
+		}
+	}
 }
 
 // TestBuryLooks: Bury never announces the end of a record that stands, and makes

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -73,6 +74,50 @@ func TestFeed(t *testing.T) {
 	})
 }
 
+// TestFeedTellsCause: the feed tells why a session stopped, whichever way the
+// Stop was committed.
+func TestFeedTellsCause(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		lost := func(id string, inside netip.Addr) subscriber.Event {
+			ev := stop(id, inside, time.Hour)
+			ev.TerminateCause = 2 // Lost Carrier
+			return ev
+		}
+		record(t, db, start("a", addr, 0), start("b", next, 0), start("c", away, 0))
+		record(t, db, lost("a", addr))
+		db.cache = newCache(defaultCacheSize)
+		record(t, db, lost("b", noAddr), stop("c", away, time.Hour))
+		causesOf(t, db, "default", time.Time{}, 0, 0, 2, 2) // the Starts too
+		causesOf(t, db, "default", time.Now().Add(time.Hour))
+		var causes []uint32
+		for _, c := range append(changes(t, db, "default"), changes(t, db, "other")...) {
+			if c.Kind == subscriber.Deleted {
+				causes = append(causes, c.Cause)
+			}
+		}
+		if want := []uint32{2, 2, 0}; !slices.Equal(causes, want) {
+			t.Errorf("causes %v, want %v", causes, want)
+		}
+	})
+}
+
+// causesOf requires that Recent tells of these causes.
+func causesOf(t *testing.T, db *DB, group string, since time.Time, want ...uint32) {
+	t.Helper()
+	recent, err := db.Recent(t.Context(), group, since)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var causes []uint32
+	for _, c := range recent {
+		causes = append(causes, c.Cause)
+	}
+	if !slices.Equal(causes, want) {
+		t.Errorf("causes since %v: %v, want %v", since, causes, want)
+	}
+}
+
 // TestFeedGap: whoever is too far behind is told so, and nobody else.
 func TestFeedGap(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
@@ -136,11 +181,12 @@ func TestBindings(t *testing.T) {
 		outside := netip.MustParseAddr("198.51.100.1")
 		active := Binding{
 			Group: "default", Inside: addr, Outside: outside, First: 1024, Last: 1535,
-			Identity: "u:a\xff", UserName: "a\xff", AcctSessionID: "s1", AllocatedAt: t0,
+			Identity: "u:a\xff", UserName: "a\xff", AcctSessionID: "s1", AllocatedAt: t0, GraceUntil: t0.Add(time.Minute),
 		}
 		held := Binding{
 			Group: "default", Inside: next, Outside: outside, First: 1536, Last: 2047, Held: true,
 			UserName: "bob", AllocatedAt: t0, ReleasedAt: t0.Add(time.Hour), HoldUntil: t0.Add(2 * time.Hour),
+			Receipt: &Receipt{CutAt: t0, ReapedAt: t0.Add(time.Second), ReleasedAt: t0.Add(2 * time.Second), Elements: 2, Deleted: 7, Proof: "index"},
 		}
 		gone := Binding{Group: "default", Inside: away, Outside: outside, First: 65024, Last: 65535}
 		save := func(put []Binding, remove []Block) {
@@ -152,9 +198,11 @@ func TestBindings(t *testing.T) {
 		save(nil, []Block{{outside, 65024}})
 		client.HSet(t.Context(), bindingsKey("default"), "nonsense", "{}")
 		got := map[uint16]Binding{}
-		err := db.Bindings(t.Context(), "default", func(batch []Binding) error {
-			for _, b := range batch {
-				got[b.First] = b
+		err := db.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
+			for i := range rows {
+				if b, ok := rows[i].Binding(); ok {
+					got[b.First] = b
+				}
 			}
 			return nil
 		})
@@ -238,7 +286,7 @@ func FuzzSessionRef(f *testing.F) {
 	f.Add("", "a/b%2F", "\x00\xff")
 	f.Fuzz(func(t *testing.T, client, nas, session string) {
 		id := subscriber.SessionID{Client: client, NAS: nas, AcctSessionID: session}
-		if got, err := parseSessionRef(sessionRef(id)); err != nil || got != id {
+		if got, err := parseSessionRef(string(appendSessionRef(nil, id))); err != nil || got != id {
 			t.Errorf("%q comes back as %q, %v", id, got, err)
 		}
 	})

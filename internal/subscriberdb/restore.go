@@ -9,7 +9,8 @@ import (
 )
 
 // Restore writes back records that the database lost, as Unconfirmed and only
-// where no record stands. A session that is known to have ended stays away.
+// where no record stands but one of an earlier session, which came back with an old
+// database. A session that is known to have ended stays away.
 // Restored records live for the group's RecordTTL, and are announced as Created.
 func (db *DB) Restore(ctx context.Context, lost []subscriber.Record) error {
 	for len(lost) > 0 {
@@ -41,7 +42,8 @@ func restoreStep(g *Group, r subscriber.Record) *step {
 		s.id = r.SessionID
 	}
 	s.decide = func(v subscriber.View) subscriber.Decision {
-		if v.Holder != nil || v.Session.Phase == subscriber.Closed || v.Current != nil {
+		taken := v.Holder != nil && !r.Follows(v.Holder)
+		if taken || v.Session.Phase == subscriber.Closed || v.Current != nil {
 			return subscriber.Decision{}
 		}
 		d := subscriber.Decision{Put: &r, Created: true}

@@ -20,7 +20,7 @@ import "github.com/redis/go-redis/v9"
 //	  s <key> <value>          the string is this; "" absent
 //	  n <key> <value> <ttl>    the string is absent, and is now this; comes last
 //	then the writes, in order:
-//	  del  <record> <inside> <reason> <text>
+//	  del  <record> <inside> <reason> <cause> <text>
 //	  put  <record> <inside> <kind> <ttl> <text> <witness> <n> <n fields and values>
 //	  set  <key> <value> <ttl>
 //	  mark <key> <value> <ttl> <pending> <nas>
@@ -73,10 +73,11 @@ end
 local function write()
   local what, key, value = ARGV[pos], KEYS[tonumber(ARGV[pos + 1])], ARGV[pos + 2]
   if what == 'del' then
-    local id = append('deleted', 'inside', value, 'reason', ARGV[pos + 3], 'record', ARGV[pos + 4])
+    local id = append('deleted', 'inside', value, 'reason', ARGV[pos + 3], 'cause', ARGV[pos + 4],
+      'record', ARGV[pos + 5])
     call('DEL', key)
     call('HDEL', online, value)
-    pos = pos + 5
+    pos = pos + 6
     return id
   elseif what == 'put' then
     local ttl, from, upto = ARGV[pos + 4], pos + 8, pos + 7 + tonumber(ARGV[pos + 7])
@@ -108,128 +109,6 @@ while pos <= #ARGV do
   end
   answers[#answers + 1] = answer
   pos = after
-end
-return answers
-`)
-
-// refreshScript takes in what an Interim-Update changes of records that stand:
-// most of what there is to do. One feed entry tells of all of them.
-//
-// KEYS: 1 the group's feed, then the restarts of the NASes, then the records.
-//
-// ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
-// none), 4 where the address begins in a record's key, then each restart ("" for
-// none), then for each record: version, updated_at, input_octets, output_octets.
-//
-// Returns the identifier of the feed entry ("" for none), then the numbers of
-// the records that have another version; the first of them 0 where a restart is
-// another, and so nothing was done.
-var refreshScript = redis.NewScript(`
-local call, n, ttl, digits = redis.call, tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-for i = 1, n do
-  if (call('GET', KEYS[1 + i]) or '') ~= ARGV[4 + i] then return {'', 0} end
-end
-local answer, standing = {''}, {}
-local entry = {'kind', 'refreshed', 'ttl', ttl}
-for i = 1, #KEYS - 1 - n do
-  local key, at = KEYS[1 + n + i], n + 4 * i
-  if call('HGET', key, 'version') == ARGV[at + 1] then
-    standing[#standing + 1] = i
-    entry[#entry + 1] = string.sub(key, digits)
-    entry[#entry + 1] = ARGV[at + 2] .. ' ' .. ARGV[at + 3] .. ' ' .. ARGV[at + 4]
-  else
-    answer[#answer + 1] = i
-  end
-end
-if #standing == 0 then return answer end
-local id = call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(entry))
-for _, i in ipairs(standing) do
-  local key, at = KEYS[1 + n + i], n + 4 * i
-  call('HSET', key, 'version', id, 'updated_at', ARGV[at + 2],
-    'input_octets', ARGV[at + 3], 'output_octets', ARGV[at + 4])
-  if ttl == '0' then call('PERSIST', key) else call('PEXPIRE', key, ttl) end
-end
-answer[1] = id
-return answer
-`)
-
-// beginScript creates the records of sessions that begin: each where neither the
-// session nor a record at its address is known. It does what commitScript could
-// do, in fewer words.
-//
-// KEYS: 1 the group's feed, 2 the hash of online addresses, then the restarts of
-// the NASes, then for each session its state and its record.
-//
-// ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
-// none) of the records and 4 of the states, 5 where the address begins in a
-// record's key, then each restart ("" for none), then for each session: state,
-// witness, the record as it stands in the feed, and its fields: updated_at,
-// input_octets, output_octets, user_name, nas, client, acct_session_id,
-// calling_station_id, nas_address, started_at.
-//
-// Returns for each session the identifier of its feed entry, or 0 when something
-// is known and nothing was done; nothing at all where a restart is another.
-var beginScript = redis.NewScript(`
-local call, args, n = redis.call, ARGV, tonumber(ARGV[2])
-local length, ttl, kept, digits = args[1], args[3], args[4], tonumber(args[5])
-for i = 1, n do
-  if (call('GET', KEYS[2 + i]) or '') ~= args[5 + i] then return {} end
-end
-local answers, at = {}, 5 + n
-for i = n + 3, #KEYS, 2 do
-  local session, record, answer = KEYS[i], KEYS[i + 1], 0
-  local claimed = call('EXISTS', record) == 0
-  if claimed and kept == '0' then
-    claimed = call('SET', session, args[at + 1], 'NX')
-  elseif claimed then
-    claimed = call('SET', session, args[at + 1], 'NX', 'PX', kept)
-  end
-  if claimed then
-    local inside = string.sub(record, digits)
-    answer = call('XADD', KEYS[1], 'MAXLEN', '~', length, '*', 'kind', 'created',
-      'inside', inside, 'ttl', ttl, 'record', args[at + 3])
-    call('HSET', record, 'version', answer, 'updated_at', args[at + 4],
-      'input_octets', args[at + 5], 'output_octets', args[at + 6], 'user_name', args[at + 7],
-      'nas', args[at + 8], 'client', args[at + 9], 'acct_session_id', args[at + 10],
-      'calling_station_id', args[at + 11], 'nas_address', args[at + 12],
-      'started_at', args[at + 13], 'unconfirmed', '0')
-    if ttl ~= '0' then call('PEXPIRE', record, ttl) end
-    call('HSET', KEYS[2], inside, args[at + 2])
-  end
-  answers[#answers + 1] = answer
-  at = at + 13
-end
-return answers
-`)
-
-// endScript deletes the records of sessions that stop. It does what commitScript
-// could do, in fewer words.
-//
-// KEYS: 1 the group's feed, 2 the hash of online addresses, then for each session
-// its state and its record.
-//
-// ARGV: 1 length of the feed, 2 ttl of the states in milliseconds, 3 where the
-// address begins in a record's key, then for each session: version of the
-// record, the state that stays, the record as it stands in the feed.
-//
-// Returns for each session the identifier of its feed entry, or 0 when the record
-// has another version and nothing was done.
-var endScript = redis.NewScript(`
-local call, args = redis.call, ARGV
-local length, kept, digits = args[1], args[2], tonumber(args[3])
-local answers, at = {}, 3
-for i = 3, #KEYS, 2 do
-  local record, answer = KEYS[i + 1], 0
-  if call('HGET', record, 'version') == args[at + 1] then
-    local inside = string.sub(record, digits)
-    answer = call('XADD', KEYS[1], 'MAXLEN', '~', length, '*', 'kind', 'deleted',
-      'inside', inside, 'reason', 'STOP', 'record', args[at + 3])
-    call('DEL', record)
-    call('HDEL', KEYS[2], inside)
-    call('SET', KEYS[i], args[at + 2], 'PX', kept)
-  end
-  answers[#answers + 1] = answer
-  at = at + 3
 end
 return answers
 `)
@@ -269,6 +148,17 @@ return 1
 // swept, 2 the NAS. Returns 1 when it is done, 0 when there is a newer restart.
 var sweptScript = redis.NewScript(`
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SREM', KEYS[2], ARGV[2])
+return 1
+`)
+
+// takeBackScript forgets a NAS's restart, unless it restarted again.
+//
+// KEYS and ARGV as of sweptScript. Returns 1 when it is done, 0 when there is
+// another restart.
+var takeBackScript = redis.NewScript(`
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
 redis.call('SREM', KEYS[2], ARGV[2])
 return 1
 `)

@@ -1,9 +1,12 @@
 package subscriberdb
 
 import (
+	"bytes"
+	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -50,6 +53,57 @@ func TestForeignNAS_SES16(t *testing.T) {
 			t.Errorf("%s is online after the restart of its NAS", got)
 		}
 	})
+}
+
+// TestSessionIdentity_SES01: the same Acct-Session-Id of another NAS, or of a NAS of
+// that name of another client, is another session; another User-Name makes none.
+func TestSessionIdentity_SES01(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		ids := []subscriber.SessionID{
+			{Client: "bng1", NAS: "nas1", AcctSessionID: "a"},
+			{Client: "bng1", NAS: "nas2", AcctSessionID: "a"},
+			{Client: "bng2", NAS: "nas1", AcctSessionID: "a"},
+		}
+		tell := func(kind subscriber.EventKind, i int, user string, after time.Duration) {
+			ev := event(kind, "", netip.AddrFrom4([4]byte{100, 64, 0, byte(i)}), after)
+			ev.SessionID, ev.UserName = ids[i], user
+			record(t, db, ev)
+		}
+		for i := range ids {
+			tell(subscriber.EventStart, i, "alice", 0)
+		}
+		tell(subscriber.EventStop, 1, "alice@isp.example", time.Minute)
+		got := map[netip.Addr]subscriber.SessionID{}
+		err := db.Records(t.Context(), "default", func(batch []subscriber.Record) error {
+			for _, r := range batch {
+				got[r.Inside] = r.SessionID
+			}
+			return nil
+		})
+		want := map[netip.Addr]subscriber.SessionID{
+			netip.MustParseAddr("100.64.0.0"): ids[0], netip.MustParseAddr("100.64.0.2"): ids[2],
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("online %v, %v, want %v", got, err, want)
+		}
+	})
+}
+
+// TestLogCannotBeForged_ACCT23: what a NAS calls itself stands in the log in one
+// line, as a value.
+func TestLogCannotBeForged_ACCT23(t *testing.T) {
+	var log bytes.Buffer
+	db := newDB(t, realRedis(t), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	ev := start("a", addr, 0)
+	ev.NAS = "nas\nlevel=ERROR msg=forged\r\x1b[2J"
+	record(t, db, ev)
+	on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)
+	on.NAS, on.Client = ev.NAS, "bng2" // is logged
+	record(t, db, on)
+	if text := log.String(); strings.Count(text, "\n") != 1 || strings.ContainsAny(text, "\r\x1b") || !strings.Contains(text, "bng2") {
+		t.Errorf("log: %q", text)
+	}
 }
 
 // TestService_SES21: the Stop of a service, whatever its identifier, leaves the

@@ -143,8 +143,12 @@ func changes(t testing.TB, db *DB, group string) []subscriber.Change {
 	stands := map[netip.Addr]subscriber.Record{}
 	for i := range list {
 		c := &list[i]
-		before := stands[c.Record.Inside]
-		c.Record = c.Onto(&before)
+		if c.Partial {
+			before := stands[c.Record.Inside]
+			packed := before.Pack()
+			packed = packed.Refreshed(&c.Record)
+			c.Record = packed.Record()
+		}
 		stands[c.Record.Inside] = c.Record
 	}
 	return list

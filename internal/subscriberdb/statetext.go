@@ -105,10 +105,15 @@ func parseRestart(line string) subscriber.Restart {
 
 // orDash writes an absent word. A user whose name is "-" is written escaped.
 func orDash(word string) string {
-	switch word {
-	case "":
+	if word == "" {
 		return "-"
-	case "-":
+	}
+	return escapeDash(word)
+}
+
+// escapeDash keeps a word that is a dash from being taken for no word.
+func escapeDash(word string) string {
+	if word == "-" {
 		return "%2D"
 	}
 	return word

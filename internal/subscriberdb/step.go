@@ -41,7 +41,6 @@ type step struct {
 
 	errand   errand
 	decision subscriber.Decision
-	written  string // state line of the session, as the commit writes it
 	feedID   string // last feed entry of the commit
 	refused  bool   // the guess does not hold
 	err      error
@@ -51,7 +50,7 @@ type step struct {
 // failed. Steps that must wait for another belong to another perform.
 func (db *DB) perform(ctx context.Context, steps []*step) {
 	for range maxAttempts {
-		out := steps[:0:0]
+		out := make([]*step, 0, len(steps))
 		for _, s := range steps {
 			if s.prepare(db); s.errand != home {
 				out = append(out, s)

@@ -58,6 +58,9 @@ func (db *DB) sweepGroup(ctx context.Context, g *Group) error {
 	if err != nil {
 		return fmt.Errorf("read restarts of group %q: %w", g.Name, err)
 	}
+	if err := db.judgeRestarts(ctx, g, pending); err != nil {
+		return fmt.Errorf("judge restarts of group %q: %w", g.Name, err)
+	}
 	if err := db.endOlder(ctx, g, pending); err != nil {
 		return fmt.Errorf("sweep group %q: %w", g.Name, err)
 	}
@@ -70,6 +73,7 @@ type pendingRestart struct {
 	line  string
 	since subscriber.Restart
 	ended int
+	held  bool // its sessions are not ended before that is confirmed
 }
 
 // readRestarts returns the restarts by the reference of their NAS.
@@ -115,12 +119,18 @@ func (db *DB) endOlder(ctx context.Context, g *Group, pending map[string]*pendin
 	return err
 }
 
-// endStep ends the record at an address, if the restart ended its session.
+// endStep ends the record at an address, if the restart ended its session, or
+// notes that its end is held.
 func (p *pendingRestart) endStep(g *Group, inside netip.Addr) *step {
-	meant := func(r *subscriber.Record) bool {
-		return r.Client == p.nas.Client && r.NAS == p.nas.NAS && p.since.Ends(r)
+	if p.held {
+		return &step{group: g, inside: inside, decide: p.hold}
 	}
-	return endStep(g, subscriber.Key{Group: g.Name, Inside: inside}, meant, subscriber.ReasonNASRestart, p.since.At)
+	return endStep(g, subscriber.Key{Group: g.Name, Inside: inside}, p.means, subscriber.ReasonNASRestart, p.since.At)
+}
+
+// means reports whether the restart ended the record's session.
+func (p *pendingRestart) means(r *subscriber.Record) bool {
+	return r.Client == p.nas.Client && r.NAS == p.nas.NAS && p.since.Ends(r)
 }
 
 func (db *DB) markSwept(ctx context.Context, g *Group, pending map[string]*pendingRestart) error {
@@ -129,5 +139,11 @@ func (db *DB) markSwept(ctx context.Context, g *Group, pending map[string]*pendi
 		keys := []string{restartKey(g.Name, p.nas), restartsKey(g.Name)}
 		calls = append(calls, newCall(ctx, sweptScript, keys, p.line, ref))
 	}
-	return db.exchange(ctx, calls)
+	if err := db.exchange(ctx, calls); err != nil {
+		return err
+	}
+	for _, p := range pending {
+		db.guards.swept(nasTrace(g.Name, p.nas))
+	}
+	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 // callSteps bounds the steps of one script call: a call answers at once or not
 // at all, and keeps Redis from others meanwhile.
-const callSteps = 16
+const callSteps = 32
 
 // trip is one round trip with the errands of many steps.
 type trip struct {
@@ -165,17 +165,19 @@ func (t *trip) newBatch(s *step, ttl int64) *batch {
 	return b
 }
 
-// full reports whether the step must go into another call: refreshScript
-// compares before it writes, so it must not meet a record twice.
+// full reports whether the step must go into another call: all scripts but
+// commitScript compare before they write, so they must not meet a record or a
+// session twice.
 func (b *batch) full(s *step) bool {
 	if len(b.steps) == callSteps {
 		return true
 	}
-	if b.kind == refresh {
-		for _, other := range b.steps {
-			if other.inside == s.inside {
-				return true
-			}
+	if b.kind == commit {
+		return false
+	}
+	for _, other := range b.steps {
+		if other.inside == s.inside || other.id.AcctSessionID == s.id.AcctSessionID && other.id == s.id {
+			return true
 		}
 	}
 	return false
@@ -199,13 +201,10 @@ func (b *batch) take(failed error) {
 	answers, _ := b.cmd.Val().([]any)
 	switch {
 	case err != nil:
-	case b.kind == refresh && len(answers) > 0:
-		b.takeRefresh(answers)
+	case b.kind != commit && len(answers) > 0:
+		b.takeTogether(answers)
 		return
-	case b.kind == begin && len(answers) == 0:
-		b.refuseAll()
-		return
-	case b.kind != refresh && len(answers) == len(b.steps):
+	case b.kind == commit && len(answers) == len(b.steps):
 		b.takeEach(answers)
 		return
 	default:
@@ -216,7 +215,8 @@ func (b *batch) take(failed error) {
 	}
 }
 
-func (b *batch) takeRefresh(answers []any) {
+// takeTogether takes one feed entry for all, and who was refused.
+func (b *batch) takeTogether(answers []any) {
 	id, _ := answers[0].(string)
 	for _, s := range b.steps {
 		s.feedID = id
@@ -225,14 +225,10 @@ func (b *batch) takeRefresh(answers []any) {
 		if i, _ := refused.(int64); i > 0 && int(i) <= len(b.steps) {
 			b.steps[i-1].refused = true
 		} else {
-			b.refuseAll()
+			for _, s := range b.steps {
+				s.refused = true
+			}
 		}
-	}
-}
-
-func (b *batch) refuseAll() {
-	for _, s := range b.steps {
-		s.refused = true
 	}
 }
 

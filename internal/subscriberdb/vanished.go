@@ -72,9 +72,9 @@ func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, gon
 	notified := db.enableNotifications(ctx, server)
 	events := make([]string, 0, len(removals))
 	for name := range removals {
-		events = append(events, "__keyevent@*__:"+name)
+		events = append(events, fmt.Sprintf("__keyevent@%d__:%s", numberOf(server), name))
 	}
-	sub := server.PSubscribe(ctx, events...)
+	sub := server.Subscribe(ctx, events...)
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() }) // ends a Receive
 	defer stop()
 	defer sub.Close()
@@ -85,6 +85,15 @@ func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, gon
 	}
 	p := patrol{db: db, gone: gone, always: !notified}
 	return db.listen(ctx, sub, &p)
+}
+
+// numberOf is the number of the database that the client uses; those of a
+// Cluster have but 0.
+func numberOf(server redis.UniversalClient) int {
+	if c, ok := server.(*redis.Client); ok {
+		return c.Options().DB
+	}
+	return 0
 }
 
 // listen takes notifications as they come, and sends the patrol out when it is
@@ -174,7 +183,8 @@ func parseRemoval(m *redis.Message) (removal, bool) {
 const neededFlags = "Egxe"
 
 // enableNotifications turns on the notifications we need and keeps those that
-// are on. It reports whether they are on now.
+// are on. It reports whether they are on now. Only a server that answers has refused
+// them: who subscribes next tells of one that is away.
 func (db *DB) enableNotifications(ctx context.Context, server redis.UniversalClient) bool {
 	const name = "notify-keyspace-events"
 	values, err := server.ConfigGet(ctx, name).Result()
@@ -185,7 +195,8 @@ func (db *DB) enableNotifications(ctx context.Context, server redis.UniversalCli
 		}
 		err = server.ConfigSet(ctx, name, merged).Err()
 	}
-	if err != nil && ctx.Err() == nil {
+	var refused redis.Error
+	if errors.As(err, &refused) {
 		db.logger.Warn("redis does not let us turn on notifications: removed records are looked for instead",
 			"setting", name, "needed", neededFlags, "error", err)
 	}

@@ -15,12 +15,16 @@ import (
 // others removed, and tells whose it was.
 func witness(r *subscriber.Record) string {
 	text := make([]byte, 0, 96)
-	text = append(append(text, sessionRef(r.SessionID)...), ' ')
+	text = append(appendSessionRef(text, r.SessionID), ' ')
 	text = append(append(text, orDash(escape(r.UserName))...), ' ')
-	if r.ExpiresAt.IsZero() {
-		return string(append(text, '0'))
+	return string(appendExpiry(text, r.ExpiresAt))
+}
+
+func appendExpiry(text []byte, at time.Time) []byte {
+	if at.IsZero() {
+		return append(text, '0')
 	}
-	return string(strconv.AppendInt(text, r.ExpiresAt.UnixMilli(), 10))
+	return strconv.AppendInt(text, at.UnixMilli(), 10)
 }
 
 // parseWitness returns the record as far as the witness knows it.

@@ -1,0 +1,119 @@
+package subscriberdb
+
+import (
+	"maps"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// TestRawOctets_ACCT23: whatever octets a Start brings, record, feed, state and
+// witness have them all.
+func TestRawOctets_ACCT23(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		odd := start("0/0/7 a%", addr, 0)
+		odd.UserName, odd.NAS, odd.CallingStationID = "-", "nas \n1", "\x00\xff="
+		odd.NASAddress = netip.MustParseAddr("2001:db8::1")
+		bare := start("b", next, 0)
+		bare.UserName = ""
+		record(t, db, odd, bare)
+		for _, c := range changes(t, db, "default") {
+			r, err := db.Get(t.Context(), c.Record.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkAlike(t, c.Record, r)
+			w, err := parseWitness(r.Key, client.HGet(t.Context(), onlineKey("default"), r.Inside.String()).Val())
+			if err != nil || w.SessionID != r.SessionID || w.UserName != r.UserName {
+				t.Errorf("witness %+v of %+v, %v", w, r, err)
+			}
+			state, err := parseState(client.Get(t.Context(), sessionKey("default", r.SessionID)).Val())
+			if err != nil || state != startedState(&r) {
+				t.Errorf("state %+v of %+v, %v", state, r, err)
+			}
+		}
+		if r, _ := db.Get(t.Context(), key(addr)); r.SessionID != odd.SessionID || r.CallingStationID != odd.CallingStationID || r.UserName != "-" {
+			t.Errorf("record %+v of %+v", r, odd)
+		}
+		odd.Kind, odd.At = subscriber.EventStop, t0.Add(time.Hour)
+		record(t, db, odd)
+		if got := online(t, db, addr); got != "" {
+			t.Errorf("%q is online after its Stop", got)
+		}
+	})
+}
+
+// checkAlike compares records but for their expiry, which the feed tells to the
+// millisecond.
+func checkAlike(t *testing.T, told, stands subscriber.Record) {
+	t.Helper()
+	told.ExpiresAt, stands.ExpiresAt = time.Time{}, time.Time{}
+	if !reflect.DeepEqual(told, stands) {
+		t.Errorf("the feed tells %+v, there stands %+v", told, stands)
+	}
+}
+
+// TestBatchTellsOfEach: one call creates, refreshes and ends the records that it
+// can, and leaves the others to be decided again.
+func TestBatchTellsOfEach(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db, other := newDB(t, client), newDB(t, client)
+		want := map[netip.Addr]string{}
+		var starts, stops []subscriber.Event
+		for i := range 100 {
+			id, inside := string(rune('A'+i)), netip.AddrFrom4([4]byte{100, 64, 1, byte(i)})
+			starts = append(starts, start(id, inside, time.Minute))
+			if i%3 == 0 {
+				record(t, other, start("old", inside, time.Duration(i)*time.Millisecond))
+			}
+			if i%2 == 0 {
+				stops = append(stops, stop(id, inside, time.Hour))
+			} else {
+				want[inside] = id
+			}
+		}
+		record(t, db, starts...)
+		for i := range starts {
+			starts[i].Kind, starts[i].At = subscriber.EventInterim, t0.Add(2*time.Minute)
+		}
+		record(t, other, starts[:50]...) // the first DB's versions are old now
+		record(t, db, starts...)
+		record(t, other, stops...)
+		compareOnline(t, db, want)
+		stands := map[netip.Addr]string{}
+		for _, c := range changes(t, db, "default") {
+			if stands[c.Record.Inside] = c.Record.AcctSessionID; c.Kind == subscriber.Deleted {
+				delete(stands, c.Record.Inside)
+			}
+		}
+		if !maps.Equal(stands, want) {
+			t.Errorf("by the feed %v are online, want %v", stands, want)
+		}
+		if n := client.HLen(t.Context(), onlineKey("default")).Val(); int(n) != len(want) {
+			t.Errorf("%d witnesses, want %d", n, len(want))
+		}
+	})
+}
+
+// FuzzFeedLine: no line of a feed entry does harm, and one of a Stop comes back.
+func FuzzFeedLine(f *testing.F) {
+	f.Add(kindStopped, "100.64.0.1 2 2026-03-01T10:00:00Z 7 9")
+	f.Add(kindBegan, "100.64.0.1 started_at=2026-03-01T10:00:00Z user_name=a%20b nas=n client=c acct_session_id=1")
+	f.Add(kindRefreshed, "100.64.0.1 2026-03-01T10:00:00Z 7 9")
+	f.Fuzz(func(t *testing.T, kind, line string) {
+		c, ok := parseLine("default", kind, line)
+		if !ok || c.Kind != subscriber.Deleted {
+			return
+		}
+		text := c.Record.Inside.String() + " " + endText(&subscriber.Ending{Record: c.Record, Cause: c.Cause})
+		if again, ok := parseLine("default", kind, text); !ok || !reflect.DeepEqual(again, c) {
+			t.Errorf("%q: %+v comes back as %+v", line, c, again)
+		}
+	})
+}

@@ -1,0 +1,184 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// A removal that a guard holds back is kept in the record itself: it names the
+// reason and does not expire, so that the hold outlives every daemon and each of
+// them sees it.
+
+// Hold writes back records that are missing, so that they stand until their
+// removal is confirmed or refused, or their session is heard of again. A record
+// that stands again, and one whose session is known to have ended or to be
+// elsewhere, is left alone.
+func (db *DB) Hold(ctx context.Context, endings []subscriber.Ending) error {
+	steps := make([]*step, len(endings))
+	for i := range endings {
+		g, err := db.group(endings[i].Record.Group)
+		if err != nil {
+			return err
+		}
+		steps[i] = holdStep(g, endings[i])
+	}
+	if err := db.performAll(ctx, steps); err != nil {
+		return fmt.Errorf("hold removal: %w", err)
+	}
+	return nil
+}
+
+func holdStep(g *Group, e subscriber.Ending) *step {
+	r := e.Record
+	r.RemovalHeld, r.Version = e.Reason, ""
+	r.Unconfirmed = r.Unconfirmed || r.StartedAt.IsZero() // all that is known is from its binding
+	r.StartedAt, r.UpdatedAt, r.ExpiresAt = r.StartedAt.UTC(), r.UpdatedAt.UTC(), time.Time{}
+	s := &step{group: g, inside: r.Inside.Unmap()}
+	if r.NAS != "" && r.AcctSessionID != "" {
+		s.id = r.SessionID
+	}
+	s.decide = func(v subscriber.View) subscriber.Decision {
+		elsewhere := v.Session.Phase == subscriber.Open && v.Session.Inside != s.inside
+		if v.Holder != nil || v.Session.Phase == subscriber.Closed || elsewhere {
+			return subscriber.Decision{}
+		}
+		d := subscriber.Decision{Put: &r}
+		if s.remembers() && v.Session.Phase == subscriber.Unknown {
+			open := subscriber.OpenState(&r)
+			d.Session = &open
+		}
+		return d
+	}
+	return s
+}
+
+// ConfirmRemovals ends those records of the keys whose removal is held, each for
+// the reason that it is held for, and returns them. On error some may have ended.
+func (db *DB) ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
+	steps := make([]*step, len(keys))
+	for i, key := range keys {
+		g, err := db.group(key.Group)
+		if err != nil {
+			return nil, err
+		}
+		steps[i] = confirmStep(g, key, db.now().UTC())
+	}
+	ended, err := db.endAll(ctx, steps)
+	db.decided(ended)
+	return ended, err
+}
+
+func confirmStep(g *Group, key subscriber.Key, at time.Time) *step {
+	decide := func(v subscriber.View) subscriber.Decision {
+		if v.Holder == nil || v.Holder.RemovalHeld == subscriber.ReasonNone {
+			return subscriber.Decision{}
+		}
+		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, v.Holder.RemovalHeld, at)}}
+	}
+	return &step{group: g, inside: key.Inside.Unmap(), decide: decide}
+}
+
+// RefuseRemovals has those records of the keys whose removal is held stand as if
+// they had just been heard of, and returns them as they were held. Restarts of
+// NASes that would have ended them are taken back.
+func (db *DB) RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
+	for rest := keys; len(rest) > 0; {
+		batch := rest[:min(endBatch, len(rest))]
+		rest = rest[len(batch):]
+		if err := db.takeBackRestarts(ctx, batch); err != nil {
+			return nil, fmt.Errorf("take back restart: %w", err)
+		}
+	}
+	steps := make([]*step, len(keys))
+	for i, key := range keys {
+		g, err := db.group(key.Group)
+		if err != nil {
+			return nil, err
+		}
+		steps[i] = &step{group: g, inside: key.Inside.Unmap(), decide: refuseRemoval}
+	}
+	err := db.performAll(ctx, steps)
+	var kept []subscriber.Record
+	for _, s := range steps {
+		if s.decision.Put != nil && s.err == nil {
+			kept = append(kept, *s.holder)
+		}
+	}
+	db.decided(kept)
+	if err != nil {
+		return kept, fmt.Errorf("refuse removal: %w", err)
+	}
+	return kept, nil
+}
+
+func refuseRemoval(v subscriber.View) subscriber.Decision {
+	if v.Holder == nil || v.Holder.RemovalHeld == subscriber.ReasonNone {
+		return subscriber.Decision{}
+	}
+	r := *v.Holder
+	r.RemovalHeld, r.ExpiresAt = subscriber.ReasonNone, time.Time{}
+	return subscriber.Decision{Put: &r}
+}
+
+// performAll performs steps in batches, and returns the first error.
+func (db *DB) performAll(ctx context.Context, steps []*step) error {
+	for len(steps) > 0 {
+		batch := steps[:min(endBatch, len(steps))]
+		steps = steps[len(batch):]
+		db.perform(ctx, batch)
+		for _, s := range batch {
+			if s.err != nil {
+				return fmt.Errorf("record %v: %w", s.inside, s.err)
+			}
+		}
+	}
+	return nil
+}
+
+// takeBackRestarts forgets the restarts that records of the keys are held for. A
+// restart that came after a record was held is another one, and stays.
+func (db *DB) takeBackRestarts(ctx context.Context, keys []subscriber.Key) error {
+	records, err := db.read(ctx, db.client, keys)
+	if err != nil {
+		return err
+	}
+	newest := map[traceID]string{} // version of the record that was held last, by NAS
+	for i := range records {
+		r := &records[i]
+		nas := nasTrace(r.Group, r.SessionID)
+		if r.RemovalHeld == subscriber.ReasonNASRestart && subscriber.CompareVersions(r.Version, newest[nas]) > 0 {
+			newest[nas] = r.Version
+		}
+	}
+	for nas, held := range newest {
+		if err := db.takeBackRestart(ctx, nas, held); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (db *DB) takeBackRestart(ctx context.Context, nas traceID, held string) error {
+	line, err := db.client.Get(ctx, restartKey(nas.group, nas.id)).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	if err != nil || subscriber.CompareVersions(parseRestart(line).ID, held) > 0 {
+		return err
+	}
+	keys := []string{restartKey(nas.group, nas.id), restartsKey(nas.group)}
+	call := newCall(ctx, takeBackScript, keys, line, nasRef(nas.id))
+	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+		return err
+	}
+	db.cache.setRestart(nas.group, nas.id, "")
+	db.logger.Warn("restart of a NAS taken back, its sessions go on",
+		"group", nas.group, "client", nas.id.Client, "nas", nas.id.NAS, "restart", line)
+	return nil
+}

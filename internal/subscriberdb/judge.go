@@ -1,0 +1,136 @@
+package subscriberdb
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/guard"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// restartGuards are the guards of the groups against restarts that end too much.
+type restartGuards struct {
+	mu      sync.Mutex
+	byGroup map[string]*guard.Guard
+	passed  map[traceID]string // restarts that may end their sessions, by NAS, until they have
+}
+
+// pass notes that a restart may end its sessions: a sweep that is interrupted goes
+// on to end the rest.
+func (r *restartGuards) pass(nas traceID, line string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.passed == nil {
+		r.passed = map[traceID]string{}
+	}
+	r.passed[nas] = line
+}
+
+func (r *restartGuards) hasPassed(nas traceID, line string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.passed[nas] == line
+}
+
+func (r *restartGuards) swept(nas traceID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.passed, nas)
+}
+
+// take asks the group's guard for the end of n sessions, all or none.
+func (r *restartGuards) take(g *Group, n, online int, now time.Time) guard.Answer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byGroup == nil {
+		r.byGroup = map[string]*guard.Guard{}
+	}
+	if r.byGroup[g.Name] == nil {
+		r.byGroup[g.Name] = guard.New(g.Guard)
+	}
+	r.byGroup[g.Name].SetLimits(g.Guard)
+	return r.byGroup[g.Name].TakeWhole(subscriber.ReasonNASRestart, n, online, now)
+}
+
+// decided tells the guards that removals were confirmed or refused.
+func (db *DB) decided(records []subscriber.Record) {
+	db.guards.mu.Lock()
+	defer db.guards.mu.Unlock()
+	for i := range records {
+		if g := db.guards.byGroup[records[i].Group]; g != nil {
+			g.Decided(records[i].RemovalHeld)
+		}
+	}
+}
+
+// judgeRestarts says which of the restarts would end more sessions than the
+// group's guard allows: those are held.
+func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending map[string]*pendingRestart) error {
+	if !g.Guard.Bounds(subscriber.ReasonNASRestart) {
+		return nil
+	}
+	online, err := db.client.HLen(ctx, onlineKey(g.Name)).Result()
+	if err != nil {
+		return err
+	}
+	meant, err := db.countOlder(ctx, g, pending)
+	if err != nil {
+		return err
+	}
+	for ref, p := range pending {
+		nas := nasTrace(g.Name, p.nas)
+		if meant[ref] == 0 || db.guards.hasPassed(nas, p.line) {
+			continue
+		}
+		answer := db.guards.take(g, meant[ref], int(online), db.now())
+		if p.held = answer.Passed < meant[ref]; p.held {
+			db.logger.Error("restart of a NAS would end too many sessions, held until it is confirmed or refused",
+				"group", g.Name, "client", p.nas.Client, "nas", p.nas.NAS, "sessions", meant[ref], "limit", answer.Limit,
+				"see", "sessionctl removal list")
+		} else {
+			db.guards.pass(nas, p.line)
+		}
+	}
+	return nil
+}
+
+// countOlder counts the sessions that each restart ends, those that are held
+// already among them: a sweep that was interrupted goes on to hold the rest.
+func (db *DB) countOlder(ctx context.Context, g *Group, pending map[string]*pendingRestart) (map[string]int, error) {
+	meant := map[string]int{}
+	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
+		var keys []subscriber.Key
+		for i := 0; i+1 < len(fields); i += 2 {
+			inside, err := netip.ParseAddr(fields[i])
+			if err == nil && pending[nasOfWitness(fields[i+1])] != nil {
+				keys = append(keys, subscriber.Key{Group: g.Name, Inside: inside})
+			}
+		}
+		records, err := db.read(ctx, db.client, keys)
+		if err != nil {
+			return fmt.Errorf("count sessions of restarted NASes: %w", err)
+		}
+		for i := range records {
+			ref := nasRef(records[i].SessionID)
+			if p := pending[ref]; p != nil && p.means(&records[i]) {
+				meant[ref]++
+			}
+		}
+		return nil
+	})
+	return meant, err
+}
+
+// hold is the decision about a record whose session the restart ended, while
+// that is held.
+func (p *pendingRestart) hold(v subscriber.View) subscriber.Decision {
+	if v.Holder == nil || !p.means(v.Holder) || v.Holder.RemovalHeld == subscriber.ReasonNASRestart {
+		return subscriber.Decision{}
+	}
+	r := *v.Holder
+	r.RemovalHeld, r.ExpiresAt = subscriber.ReasonNASRestart, time.Time{}
+	return subscriber.Decision{Put: &r}
+}

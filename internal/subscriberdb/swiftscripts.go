@@ -1,0 +1,145 @@
+package subscriberdb
+
+import "github.com/redis/go-redis/v9"
+
+// The scripts of this file do, for many sessions at once, what commitScript could
+// do too: all of what is usual. Each writes one feed entry that tells of all of
+// its sessions, a line each. A call names no session and no address twice.
+//
+// Each returns the identifier of the feed entry ("" for none), then the numbers of
+// the sessions for which something else stands than was decided on, and nothing
+// was done; the first of them 0 where that is so of all.
+
+// beginScript creates the records of sessions that begin: each where neither the
+// session nor a record at its address is known.
+//
+// KEYS: 1 the group's feed, 2 the hash of online addresses, then the restarts of
+// the NASes, then for each session its state and its record.
+//
+// ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
+// none) of the records and 4 of the states, 5 where the address begins in a
+// record's key, 6 when the records expire as a witness has it, 7 "1" where words
+// are escaped, then each restart ("" for none), then for each session as words:
+// user_name, nas, client, acct_session_id, calling_station_id, nas_address,
+// started_at.
+var beginScript = redis.NewScript(`
+local call, args, n = redis.call, ARGV, tonumber(ARGV[2])
+local ttl, kept, digits, expires, escaped = args[3], args[4], tonumber(args[5]), ' ' .. args[6], args[7] == '1'
+local known = call('MGET', unpack(KEYS, 3, 2 + n))
+for i = 1, n do
+  if (known[i] or '') ~= args[7 + i] then return {'', 0} end
+end
+
+local function raw(word)
+  return (string.gsub(word, '%%(%x%x)', function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+local free = call('EXISTS', unpack(KEYS, n + 3)) == 0
+local answer, begun, list, online = {''}, {}, {}, {}
+for i = n + 3, #KEYS, 2 do
+  local number = (i - n - 1) / 2
+  if free or call('EXISTS', KEYS[i], KEYS[i + 1]) == 0 then
+    local at, inside = n + 7 * number, string.sub(KEYS[i + 1], digits)
+    local user, nas, client, id, started = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 7]
+    list[#list + 1] = inside .. ' started_at=' .. started .. ' user_name=' .. user .. ' nas=' .. nas ..
+      ' client=' .. client .. ' acct_session_id=' .. id .. ' calling_station_id=' .. args[at + 5] ..
+      ' nas_address=' .. args[at + 6]
+    if user == '' then user = '-' end
+    online[#online + 1] = inside
+    online[#online + 1] = client .. '/' .. nas .. '/' .. id .. ' ' .. user .. expires
+    local state = 'open ' .. inside .. ' ' .. started .. ' - ' .. user
+    if kept == '0' then call('SET', KEYS[i], state) else call('PSETEX', KEYS[i], kept, state) end
+    begun[#begun + 1] = number
+  else
+    answer[#answer + 1] = number
+  end
+end
+if #begun == 0 then return answer end
+local entry = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', 'kind', 'began', 'ttl', ttl,
+  'list', table.concat(list, '\n'))
+call('HSET', KEYS[2], unpack(online))
+for _, number in ipairs(begun) do
+  local record, at = KEYS[n + 2 + 2 * number], n + 7 * number
+  local user, nas, client, id, station = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 5]
+  if escaped then
+    user, nas, client, id, station = raw(user), raw(nas), raw(client), raw(id), raw(station)
+  end
+  call('HSET', record, 'version', entry, 'user_name', user, 'nas', nas, 'client', client, 'acct_session_id', id,
+    'calling_station_id', station, 'nas_address', args[at + 6], 'started_at', args[at + 7])
+  if ttl ~= '0' then call('PEXPIRE', record, ttl) end
+end
+answer[1] = entry
+return answer
+`)
+
+// refreshScript takes in what an Interim-Update changes of records that stand:
+// most of what there is to do.
+//
+// KEYS: 1 the group's feed, then the restarts of the NASes, then the records.
+//
+// ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
+// none), 4 where the address begins in a record's key, then each restart ("" for
+// none), then for each record: version, updated_at, input_octets, output_octets.
+var refreshScript = redis.NewScript(`
+local call, args, n, ttl, digits = redis.call, ARGV, tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local known = call('MGET', unpack(KEYS, 2, 1 + n))
+for i = 1, n do
+  if (known[i] or '') ~= args[4 + i] then return {'', 0} end
+end
+local answer, standing, list = {''}, {}, {}
+for i = 1, #KEYS - 1 - n do
+  local key, at = KEYS[1 + n + i], n + 4 * i
+  if call('HGET', key, 'version') == args[at + 1] then
+    standing[#standing + 1] = i
+    list[#list + 1] = string.sub(key, digits) .. ' ' .. args[at + 2] .. ' ' .. args[at + 3] .. ' ' .. args[at + 4]
+  else
+    answer[#answer + 1] = i
+  end
+end
+if #standing == 0 then return answer end
+local entry = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', 'kind', 'refreshed', 'ttl', ttl,
+  'list', table.concat(list, '\n'))
+for _, i in ipairs(standing) do
+  local key, at = KEYS[1 + n + i], n + 4 * i
+  call('HSET', key, 'version', entry, 'updated_at', args[at + 2],
+    'input_octets', args[at + 3], 'output_octets', args[at + 4])
+  if ttl == '0' then call('PERSIST', key) else call('PEXPIRE', key, ttl) end
+end
+answer[1] = entry
+return answer
+`)
+
+// endScript deletes the records of sessions that stop.
+//
+// KEYS: 1 the group's feed, 2 the hash of online addresses, then for each session
+// its state and its record.
+//
+// ARGV: 1 length of the feed, 2 ttl of the states in milliseconds, 3 where the
+// address begins in a record's key, then for each session: version of the
+// record, the state that stays, and what the feed tells of the end.
+var endScript = redis.NewScript(`
+local call, args = redis.call, ARGV
+local kept, digits = args[2], tonumber(args[3])
+local answer, ended, records, insides, list = {''}, {}, {}, {}, {}
+for i = 3, #KEYS, 2 do
+  local number, record = (i - 1) / 2, KEYS[i + 1]
+  local at = 3 * number
+  if call('HGET', record, 'version') == args[at + 1] then
+    local inside = string.sub(record, digits)
+    ended[#ended + 1] = number
+    records[#records + 1] = record
+    insides[#insides + 1] = inside
+    list[#list + 1] = inside .. ' ' .. args[at + 3]
+  else
+    answer[#answer + 1] = number
+  end
+end
+if #ended == 0 then return answer end
+answer[1] = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', 'kind', 'stopped', 'list', table.concat(list, '\n'))
+for _, number in ipairs(ended) do
+  call('PSETEX', KEYS[1 + 2 * number], kept, args[3 * number + 2])
+end
+call('DEL', unpack(records))
+call('HDEL', KEYS[2], unpack(insides))
+return answer
+`)
