@@ -9,7 +9,7 @@ import (
 // EventKind is one step in the life of a subscriber or its binding.
 type EventKind uint8
 
-// The events, in the order in which one subscriber can see them.
+// The events, those of every life in the order in which a subscriber sees them.
 const (
 	EventCreated  EventKind = iota + 1 // the record came into being
 	EventUpdated                       // the record has newer data
@@ -20,6 +20,12 @@ const (
 	EventCut                           // the gate is closed and no map element is left
 	EventReaped                        // no conntrack entry is left; the block is held
 	EventReleased                      // the hold is over; anybody may get the block
+	EventGrace                         // the record ended, and the sessions wait for its subscriber to come back
+	EventObserved                      // the record ended in mode RemovalObserve: RemovalOn would have removed the sessions
+
+	// Numbered apart, as they have no place in that order.
+	EventRemovalHeld    EventKind = 12 // a guard holds the removal back; Reason says which
+	EventRemovalRefused EventKind = 13 // a held removal was refused: the subscriber stays
 )
 
 // Event tells what happened to one subscriber.

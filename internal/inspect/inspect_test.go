@@ -128,8 +128,8 @@ func TestFilterAddress(t *testing.T) {
 func TestSettingsMerge(t *testing.T) {
 	t.Parallel()
 	change := Settings{
-		SubscriberSessionRemoval: true,
-		IdleTimeouts:             IdleTimeouts{TCPEstablished: 1 * time.Second, TCPTransitory: 2 * time.Second, UDP: 3 * time.Second, ICMP: 4 * time.Second},
+		Removal:      RemovalObserve,
+		IdleTimeouts: IdleTimeouts{TCPEstablished: 1 * time.Second, TCPTransitory: 2 * time.Second, UDP: 3 * time.Second, ICMP: 4 * time.Second},
 	}
 	var all Settings
 	if err := all.Merge(change, SettingNames()); err != nil || all != change {

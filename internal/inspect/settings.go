@@ -16,8 +16,8 @@ type IdleTimeouts struct {
 
 // Settings can be changed while the daemon runs; the database keeps them.
 type Settings struct {
-	SubscriberSessionRemoval bool // the removal toggle
-	IdleTimeouts             IdleTimeouts
+	Removal      RemovalMode // the toggle subscriber_session_removal
+	IdleTimeouts IdleTimeouts
 }
 
 // Names of the settings, the same in field masks, in the database and on the
@@ -39,7 +39,7 @@ func SettingNames() []string {
 func (s *Settings) Merge(o Settings, names []string) error {
 	for _, name := range names {
 		if name == SettingRemoval {
-			s.SubscriberSessionRemoval = o.SubscriberSessionRemoval
+			s.Removal = o.Removal
 			continue
 		}
 		to, from := s.IdleTimeouts.Field(name), o.IdleTimeouts.Field(name)

@@ -3,6 +3,8 @@ package inspect
 import (
 	"net/netip"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // Status is the daemon at a glance.
@@ -31,6 +33,8 @@ type GroupStatus struct {
 	Draining    int
 	Cut         int
 	Held        int
+
+	RemovalsHeld map[subscriber.Reason]int // subscribers whose removal a guard holds, by why
 }
 
 // DriftKind classes a difference between Redis, the engine and the kernel. Its

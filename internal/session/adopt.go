@@ -50,22 +50,41 @@ func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Bi
 	}
 	if rowBlock(row) == b.Block {
 		b.Holder, b.AllocatedAt, b.ReleasedAt = rowHolder(row), row.AllocatedAt, row.ReleasedAt
-	} else if r, ok := o.records[e.Inside]; ok {
-		b.Holder = holderOf(&r)
+	} else {
+		row = subscriberdb.Binding{}
+		if r, ok := o.record(e.Inside); ok {
+			b.Holder = holderOf(&r)
+		}
 	}
-	s := &slot{block: b.Block, record: recordOf(g.name, b.Holder)}
-	stands := open
-	if e.Gate == nftnat.Draining {
-		stands, b.State = draining, lsn.Draining
+	s := newSlot(recordOf(g.name, b.Holder), b.Block)
+	stands := m.standsLocked(s, e, row, o)
+	if stands == draining {
+		b.State, b.GraceUntil = lsn.Draining, row.GraceUntil
 		m.draining[e.Inside] = struct{}{}
 	}
 	if err := m.engine.Restore(b); err != nil {
 		m.log.Error("kernel element belongs to no binding, will be removed",
 			"group", g.name, "inside", e.Inside, "outside", e.Outside, "first_port", e.First, "err", err)
 		s.stray = true
+	} else if !row.GraceUntil.IsZero() {
+		m.adoptGraceLocked(s, row)
 	}
 	m.enterLocked(s, stands)
 	m.slots[e.Inside] = s
+}
+
+// standsLocked says in which phase a kernel entry and its stored binding are. A
+// narrowed gate whose binding is stored as that of the session which is online
+// was about to be opened again.
+func (m *Manager) standsLocked(s *slot, e nftnat.Entry, row subscriberdb.Binding, o *observation) phase {
+	if e.Gate != nftnat.Draining {
+		return open
+	}
+	r, ok := o.record(e.Inside)
+	if ok && row.Inside == e.Inside && row.ReleasedAt.IsZero() && s.record().SameSession(&r) {
+		return returned
+	}
+	return draining
 }
 
 // adoptRowLocked makes a slot of a stored binding that the kernel lacks.
@@ -91,50 +110,50 @@ func (m *Manager) adoptRowLocked(g *group, row subscriberdb.Binding, o *observat
 	if b.State == lsn.Held {
 		return
 	}
-	s = &slot{block: b.Block, record: recordOf(g.name, b.Holder)}
+	s = newSlot(recordOf(g.name, b.Holder), b.Block)
 	m.enterLocked(s, saved)
 	m.slots[row.Inside] = s
-	if _, ok := o.records[row.Inside]; ok || suspect {
-		m.adoptTenureLocked(g, s, o, suspect)
+	if _, ok := o.records[row.Inside]; !ok && !row.GraceUntil.IsZero() {
+		s.end(subscriber.ReasonStop, m.now()) // known to be over, and no session is left to come back to
+		s.boundTenure = s.tenure
 		return
 	}
-	// Nothing of it is in the kernel and its record is gone: it ended while
-	// sessiond was away, and its gate must not open first.
-	s.end(subscriber.ReasonRemovedInDatabase, m.now())
-	s.boundTenure = s.tenure
+	m.adoptTenureLocked(g, s, o, suspect)
 }
 
 // adoptTenureLocked says whose the adopted kernel state is. Without a record it
 // counts as online: the comparison that follows ends it, or has its record
-// written back; a draining one is known to be over.
+// written back; a draining one, and one with a grace time, is known to be over.
 func (m *Manager) adoptTenureLocked(g *group, s *slot, o *observation, suspect bool) {
-	if s.online || s.over != nil {
+	if s.online || s.over != nil && s.over.graceUntil.IsZero() {
 		return
 	}
-	r, ok := o.records[s.inside()]
+	r, ok := o.record(s.inside())
 	switch {
-	case s.phase == draining:
+	case s.phase == draining, s.over != nil:
 		s.end(subscriber.ReasonNone, m.now())
+		m.recallLocked(s)
 		if ok {
 			s.begin(r)
 		}
 	case !ok:
-		bound := s.record
+		bound := *s.record()
 		bound.Unconfirmed = suspect
 		s.begin(bound)
 		s.boundTenure = s.tenure
 	default:
-		own := s.record.SameSession(&r)
+		own := s.record().SameSession(&r)
 		s.begin(r)
 		if own {
 			s.boundTenure = s.tenure
 		} else {
-			s.over = &ending{record: s.record, reason: subscriber.ReasonSuperseded, at: m.now()}
+			s.over = &ending{record: *s.record(), reason: subscriber.ReasonSuperseded, at: m.now()}
+			m.recallLocked(s)
 		}
 	}
 	if s.online {
-		m.countLocked(&s.record, +1)
-		m.timers.expire(s.inside(), s.record.ExpiresAt)
+		m.countLocked(s.record(), +1)
+		m.timers.expire(s.inside(), s.packed.ExpiresAt())
 	}
 }
 
@@ -166,6 +185,7 @@ func restoredBinding(b subscriberdb.Binding) lsn.Binding {
 	return lsn.Binding{
 		Group: b.Group, Block: rowBlock(b), Holder: rowHolder(b), State: state,
 		AllocatedAt: b.AllocatedAt, ReleasedAt: b.ReleasedAt, HoldUntil: b.HoldUntil,
+		Receipt: restoredReceipt(b.Receipt),
 	}
 }
 
@@ -176,6 +196,7 @@ func storedBinding(b lsn.Binding) subscriberdb.Binding {
 		First: uint16(b.First), Last: uint16(b.Last), Held: b.State == lsn.Held,
 		Identity: b.Identity, UserName: b.UserName, AcctSessionID: b.AcctSessionID,
 		AllocatedAt: b.AllocatedAt, ReleasedAt: b.ReleasedAt, HoldUntil: b.HoldUntil,
+		GraceUntil: b.GraceUntil, Receipt: storedReceipt(b.Receipt),
 	}
 }
 

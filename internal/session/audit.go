@@ -2,11 +2,9 @@ package session
 
 import (
 	"context"
-	"fmt"
-	"net/netip"
+	"errors"
 
-	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
@@ -14,49 +12,66 @@ import (
 // walk the whole conntrack table.
 const auditEvery = 20
 
-// audit looks for translated sessions of addresses that have no binding, or that
-// use a port outside their subscriber's block (NAT-40), and ends them unless
-// dryRun.
-func (m *Manager) audit(ctx context.Context, g *group, dryRun bool) ([]inspect.Drift, error) {
-	var drifts []inspect.Drift
-	err := m.kernel.Sessions(ctx, func(s nftnat.Session) error {
-		kind, wrong := m.misplaced(g, s)
-		if !wrong {
-			return nil
-		}
-		d := inspect.Drift{
-			Kind: kind, Group: g.name, Inside: s.Inside.Addr(), Mended: !dryRun,
-			What: fmt.Sprintf("session from %s as %s to %s is in nobody's block; ended", s.Inside, s.Outside, s.Remote),
-		}
-		drifts = append(drifts, d)
-		if dryRun {
-			return nil
-		}
-		m.observer.Drift(string(kind))
-		return m.kernel.KillSession(ctx, s)
-	})
-	return drifts, err
+// errEnough ends a walk whose reader has seen enough.
+var errEnough = errors.New("enough")
+
+// audit is one walk over the conntrack table for sessions of addresses that have
+// no binding, or that use a port outside their subscriber's block (NAT-40).
+type audit struct {
+	err error // why the walk ended early
 }
 
-// misplaced tells a session that its subscriber's binding does not account for.
-// Sessions with the CGN itself are not translated, and none of our business.
-func (m *Manager) misplaced(g *group, s nftnat.Session) (inspect.DriftKind, bool) {
-	inside := s.Inside.Addr()
+// auditOf adds the conntrack entries of the group's addresses to the views.
+func (m *Manager) auditOf(ctx context.Context, g *group, v *drift.Views, wanted bool) *audit {
+	a := &audit{}
+	if !wanted {
+		return a
+	}
+	v.Kernel.Sessions = func(yield func(drift.Session) bool) {
+		a.err = m.kernel.Sessions(ctx, func(s nftnat.Session) error {
+			found := drift.Session{Inside: s.Inside, Outside: s.Outside, Ref: s}
+			if m.doubtful(g, v, found) && !yield(found) {
+				return errEnough
+			}
+			return nil
+		})
+		if errors.Is(a.err, errEnough) {
+			a.err = nil
+		}
+	}
+	return a
+}
+
+// doubtful reports whether a session is to be compared: one of the group that its
+// slot does not account for at first sight. The slot is in the views then.
+func (m *Manager) doubtful(g *group, v *drift.Views, found drift.Session) bool {
+	inside := found.Inside.Addr()
+	if _, known := v.Engine.Slots[inside]; known {
+		return true
+	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if m.serverOfLocked(inside) != g || s.Outside == s.Inside || m.movingLocked(g, inside) {
-		return "", false
+	if m.serverOfLocked(inside) != g {
+		return false
 	}
-	slot := m.slots[inside]
-	switch {
-	case slot == nil || slot.phase == idle:
-		return inspect.DriftSessionOrphaned, true
-	case !slot.stray && !within(slot.block, s.Outside):
-		return inspect.DriftSessionOutOfBlock, true
+	s := m.slots[inside]
+	if s == nil {
+		return true
 	}
-	return "", false
+	slot := m.slotViewRLocked(s)
+	_, wrong := slot.Misplaced(found)
+	if wrong {
+		v.Engine.Slots[inside] = slot
+	}
+	return wrong
 }
 
-func within(b lsn.Block, a netip.AddrPort) bool {
-	return a.Addr() == b.Outside && b.First <= lsn.Port(a.Port()) && lsn.Port(a.Port()) <= b.Last
+// killAll ends sessions that are in nobody's block.
+func (m *Manager) killAll(ctx context.Context, misplaced []nftnat.Session) error {
+	for _, s := range misplaced {
+		if err := m.kernel.KillSession(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
 }

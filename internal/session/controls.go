@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -53,6 +54,16 @@ func (m *Manager) notReadyLocked() string {
 	return ""
 }
 
+// restoredRLocked is an error until everything was restored for the first time.
+// Until then nobody seems to be online and no port to be in use, and to say so
+// would be a wrong answer.
+func (m *Manager) restoredRLocked() error {
+	if m.settled {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", inspect.ErrNotReady, m.notReadyLocked())
+}
+
 // suspicionLocked says why absence in the database is not believed.
 func (m *Manager) suspicionLocked() string {
 	var causes []string
@@ -73,10 +84,12 @@ func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
 		Name:        g.name,
 		Subscribers: g.online,
 		Pending:     m.engine.Pending(g.name),
-		Active:      g.phases[saved] + g.phases[open],
+		Active:      g.phases[saved] + g.phases[open] + g.phases[returned],
 		Draining:    g.phases[draining],
 		Cut:         g.phases[cut],
 		Held:        m.engine.Held(g.name),
+
+		RemovalsHeld: maps.Clone(g.held),
 	}
 }
 

@@ -7,6 +7,10 @@
 // executors (executors.go) that work on batches and report back; the lock is
 // never held across I/O.
 //
+// A record that others removed, or that ran out, asks its group's guard before its
+// end is announced (guards.go). What a reconcile mends is found by package drift,
+// in views taken under the lock (view.go), and carried out here (drift.go).
+//
 // Walks over all that there is let others have the lock now and then (walk.go).
 //
 // Lock order: Manager.reconciling, Manager.applying, Manager.mu, then the leaf

@@ -1,40 +1,53 @@
 package session
 
 import (
-	"fmt"
 	"net/netip"
 
+	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
-	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// drift is a difference with what is needed to mend it.
-type drift struct {
-	inspect.Drift
-	record  subscriber.Record    // DriftRecordUnseen
-	entry   nftnat.Entry         // DriftElementOrphaned
-	binding lsn.Binding          // DriftBindingUnsaved
-	stored  subscriberdb.Binding // DriftBindingStale
+// repair is one comparison's mending, and what it leaves to be done without the
+// lock.
+type repair struct {
+	dryRun   bool
+	group    *group
+	observed *observation
+
+	drifts    []inspect.Drift
+	lost      []subscriber.Record // that a suspect database has to get back
+	orphans   []netip.Addr        // found anew: subscribers whose record is not there
+	misplaced []nftnat.Session
 }
 
-// compareLocked hands over, one by one, how database, engine and kernel differ,
-// to be mended at once if at all: between two of them others may have had the
-// lock. Addresses that are being worked on, or changed since the observation, are
-// left for the next time.
-func (m *Manager) compareLocked(g *group, o *observation, found func(drift)) {
-	add := func(kind inspect.DriftKind, inside netip.Addr, d drift, what string, args ...any) {
-		d.Drift = inspect.Drift{Kind: kind, Group: g.name, Inside: inside, What: fmt.Sprintf(what, args...)}
-		found(d)
+// mend carries the operations out, letting others have the lock now and then.
+// Those about addresses that are being worked on, or changed since they were looked
+// at, are left for the next time.
+func (m *Manager) mend(r *repair, operations []drift.Operation) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range operations {
+		if o := &operations[i]; !m.outdatedLocked(r, o) {
+			m.carryOutLocked(r, o)
+		}
+		if (i+1)%breathEvery == 0 {
+			breathe(&m.mu)
+		}
 	}
-	m.compareRecordsLocked(g, o, add)
-	m.compareKernelLocked(g, o, add)
-	m.compareStoredLocked(g, o, add)
 }
 
-type addDrift func(kind inspect.DriftKind, inside netip.Addr, d drift, what string, args ...any)
+// outdatedLocked reports whether the operation rests on what is no more. When the
+// feed is taken up anew nothing but this look tells of ends that it told before:
+// who is online is settled then although an executor works for the slot.
+func (m *Manager) outdatedLocked(r *repair, o *drift.Operation) bool {
+	if r.observed.anew && o.AboutRecord() {
+		return false
+	}
+	return m.movingLocked(r.group, o.Inside) || o.Block.First != 0 && m.unsaved[o.Block] > 0
+}
 
 func (m *Manager) movingLocked(g *group, inside netip.Addr) bool {
 	if s := m.slots[inside]; s != nil && s.busy {
@@ -44,122 +57,87 @@ func (m *Manager) movingLocked(g *group, inside netip.Addr) bool {
 	return touched
 }
 
-// compareRecordsLocked compares records with slots. When the feed is taken up
-// anew, nothing but this look tells of ends that it told before: slots are not
-// passed over then because they are being worked on.
-func (m *Manager) compareRecordsLocked(g *group, o *observation, add addDrift) {
-	passOver := func(inside netip.Addr) bool { return !o.anew && m.movingLocked(g, inside) }
-	for inside, r := range walk(&m.mu, o.records) {
-		if passOver(inside) {
-			continue
+func (m *Manager) carryOutLocked(r *repair, o *drift.Operation) {
+	if o.Kind == drift.Newer {
+		if !r.dryRun {
+			m.newerLocked(o.Record)
 		}
-		switch s := m.slots[inside]; {
-		case s == nil, !s.online:
-			add(inspect.DriftRecordUnseen, inside, drift{record: r}, "record %q has no slot; taken up", r.UserName)
-		case !s.record.SameSession(&r):
-			add(inspect.DriftRecordUnseen, inside, drift{record: r}, "record is of another session; the old one ends")
-		case subscriber.CompareVersions(r.Version, s.record.Version) > 0:
-			m.refreshLocked(s, r)
-			m.timers.expire(inside, r.ExpiresAt)
-		}
-	}
-	for inside, s := range walk(&m.mu, m.slots) {
-		if s.record.Group != g.name || passOver(inside) || !s.online {
-			continue
-		}
-		if _, ok := o.records[inside]; !ok {
-			add(inspect.DriftBindingOrphaned, inside, drift{}, "record of %q is gone from the database", s.record.UserName)
-		} else if s.phase == idle && !m.engine.IsPending(g.name, inside) {
-			add(inspect.DriftRecordUnbound, inside, drift{}, "subscriber %q has no block; allocated", s.record.UserName)
-		}
-	}
-}
-
-func (m *Manager) compareKernelLocked(g *group, o *observation, add addDrift) {
-	for inside, e := range walk(&m.mu, o.kernel) {
-		s := m.slots[inside]
-		if m.movingLocked(g, inside) || s != nil && s.stray {
-			continue
-		}
-		switch {
-		case s == nil || s.expected().Gate == nftnat.Closed:
-			add(inspect.DriftElementOrphaned, inside, drift{entry: e}, "kernel elements without a binding (%s ports %d-%d); removed", e.Outside, e.First, e.Last)
-		case s.expected() != e:
-			add(inspect.DriftElementDiffers, inside, drift{}, "kernel has %s ports %d-%d, gate %d; programmed anew", e.Outside, e.First, e.Last, e.Gate)
-		}
-	}
-	for inside, s := range walk(&m.mu, m.slots) {
-		if s.record.Group != g.name || m.movingLocked(g, inside) || s.expected().Gate == nftnat.Closed || s.stray {
-			continue
-		}
-		if _, ok := o.kernel[inside]; !ok {
-			add(inspect.DriftElementMissing, inside, drift{}, "gate or block element is missing in the kernel; programmed anew")
-		}
-	}
-}
-
-func (m *Manager) compareStoredLocked(g *group, o *observation, add addDrift) {
-	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
-		from = m.engine.BindingsFrom(g.name, from, breathEvery, func(b lsn.Binding) {
-			m.compareBindingLocked(g, o, b, add)
-		})
-		breathe(&m.mu)
-	}
-	for block, row := range walk(&m.mu, o.stored) {
-		b, ok := m.engine.AtOutside(block.Outside, block.First)
-		if stands := ok && b.First == block.First; !stands && m.unsaved[block] == 0 && !m.movingLocked(g, row.Inside) {
-			add(inspect.DriftBindingStale, row.Inside, drift{stored: row}, "stored binding of %s ports %d-%d is not in force; removed", row.Outside, row.First, row.Last)
-		}
-	}
-}
-
-func (m *Manager) compareBindingLocked(g *group, o *observation, b lsn.Binding, add addDrift) {
-	if m.unsaved[b.Block] > 0 || m.movingLocked(g, b.Inside) {
 		return
 	}
-	row, ok := o.stored[b.Block]
-	if same := ok && row.Inside == b.Inside && row.Held == (b.State == lsn.Held) && row.UserName == b.UserName; !same {
-		add(inspect.DriftBindingUnsaved, b.Inside, drift{binding: b}, "binding of %s ports %d-%d is not stored so; stored", b.Outside, b.First, b.Last)
+	d := inspect.Drift{Kind: o.Kind, Group: r.group.name, Inside: o.Inside, What: o.What(), Mended: !r.dryRun}
+	if !r.dryRun {
+		m.observer.Drift(string(o.Kind))
+		m.mendLocked(r, o)
+	}
+	r.drifts = append(r.drifts, d)
+}
+
+// newerLocked takes newer data of a session into its slot.
+func (m *Manager) newerLocked(r *subscriber.Record) {
+	s := m.slots[r.Inside]
+	if s == nil || !s.online || s.packed.CompareVersion(r.Version) >= 0 {
+		return
+	}
+	m.refreshLocked(s, *r)
+	m.timers.expire(r.Inside, r.ExpiresAt)
+}
+
+// mendLocked does one operation.
+func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
+	s := m.slots[o.Inside]
+	switch o.Kind {
+	case inspect.DriftRecordUnseen:
+		if r.group.suspect && s != nil && s.online && s.record().Follows(o.Record) {
+			m.orphanLocked(r, s) // what the database has comes from the past
+			return
+		}
+		m.stepLocked(m.onlineLocked(*o.Record, m.now()))
+	case inspect.DriftBindingOrphaned:
+		m.orphanLocked(r, s)
+	case inspect.DriftRecordUnbound:
+		if s != nil {
+			m.stepLocked(s)
+		}
+	case inspect.DriftElementMissing, inspect.DriftElementDiffers:
+		if s != nil && !s.busy { // else an operation before this one set it in motion
+			m.workLocked(s)
+			m.opens.push(o.Inside)
+		}
+	case inspect.DriftElementOrphaned:
+		m.strayLocked(r.group, entryOf(o.Inside, o.Element))
+	case inspect.DriftBindingUnsaved:
+		if b, ok := m.engine.AtOutside(o.Block.Outside, o.Block.First); ok && b.Block == o.Block {
+			m.saveLocked(save{binding: b})
+		}
+	case inspect.DriftBindingStale:
+		if b, ok := m.engine.AtOutside(o.Block.Outside, o.Block.First); ok && b.Group == r.group.name && b.First == o.Block.First {
+			return // another subscriber has got the block meanwhile
+		}
+		stale := lsn.Binding{Group: r.group.name, Block: o.Block, Holder: lsn.Holder{Inside: o.Inside}}
+		m.saveLocked(save{binding: stale, remove: true})
+	case inspect.DriftSessionOrphaned, inspect.DriftSessionOutOfBlock:
+		r.misplaced = append(r.misplaced, o.Session.Ref.(nftnat.Session))
 	}
 }
 
-// mendLocked does what the drift asks for, and returns records that the
-// database has lost.
-func (m *Manager) mendLocked(g *group, o *observation, d drift) []subscriber.Record {
-	s := m.slots[d.Inside]
-	switch d.Kind {
-	case inspect.DriftRecordUnseen:
-		m.stepLocked(m.onlineLocked(d.record, m.now()))
-	case inspect.DriftBindingOrphaned:
-		if g.suspect {
-			m.doubtLocked(s)
-			return []subscriber.Record{s.record}
-		}
-		m.missing.push(missing{s.record.Key, m.goneReason(s)})
-		if o.anew { // its end may be told already, in the part of the feed that was not read
-			m.endLocked(s, m.goneReason(s), m.now())
-			m.stepLocked(s)
-		}
-	case inspect.DriftRecordUnbound:
-		m.stepLocked(s)
-	case inspect.DriftElementMissing, inspect.DriftElementDiffers:
-		if !s.busy { // else a drift mended before this one set it in motion
-			m.workLocked(s)
-			m.opens.push(d.Inside)
-		}
-	case inspect.DriftElementOrphaned:
-		m.strayLocked(g, d.entry)
-	case inspect.DriftBindingUnsaved:
-		m.saveLocked(save{binding: d.binding})
-	case inspect.DriftBindingStale:
-		m.saveLocked(save{binding: restoredBinding(d.stored), remove: true})
+// orphanLocked sees to it that a record that is not there ends its subscriber, if
+// the guard lets it, or is written back where the database lost it.
+func (m *Manager) orphanLocked(r *repair, s *slot) {
+	switch {
+	case s == nil || !s.online:
+	case r.group.suspect:
+		m.doubtLocked(s)
+		r.lost = append(r.lost, *s.record())
+	case r.observed.anew: // more may be told of it than the feed that follows tells
+		r.orphans = append(r.orphans, s.inside())
+	default:
+		m.missing.push(missing{s.key(), m.goneReason(s)})
 	}
-	return nil
 }
 
 // goneReason guesses why a record is gone that nobody told of.
 func (m *Manager) goneReason(s *slot) subscriber.Reason {
-	if at := s.record.ExpiresAt; !at.IsZero() && !at.After(m.now()) {
+	if at := s.packed.ExpiresAt(); !at.IsZero() && !at.After(m.now()) {
 		return subscriber.ReasonExpired
 	}
 	return subscriber.ReasonRemovedInDatabase
@@ -170,10 +148,10 @@ func (m *Manager) goneReason(s *slot) subscriber.Reason {
 func (m *Manager) strayLocked(g *group, e nftnat.Entry) {
 	s := m.slots[e.Inside]
 	if s == nil {
-		s = &slot{record: recordOf(g.name, lsn.Holder{Inside: e.Inside})}
+		s = newSlot(recordOf(g.name, lsn.Holder{Inside: e.Inside}), lsn.Block{})
 		m.slots[e.Inside] = s
 	}
-	if s.busy { // a drift mended before this one set it in motion: the next comparison looks again
+	if s.busy { // an operation before this one set it in motion: the next comparison looks again
 		return
 	}
 	s.stray = true

@@ -19,23 +19,24 @@ func (m *Manager) publishLocked(kind inspect.EventKind, s *slot) {
 	m.events.Publish(e)
 }
 
-// publishEndedLocked tells that nothing of the ended subscriber is left.
-func (m *Manager) publishEndedLocked(s *slot, deleted int) {
+// publishEndedLocked tells that nothing of the ended subscriber is left, and
+// which block it had.
+func (m *Manager) publishEndedLocked(s *slot, b lsn.Binding, deleted int) {
 	if !m.events.Watched() || s.over == nil {
 		return
 	}
 	m.events.Publish(inspect.Event{
 		At: m.now(), Kind: inspect.EventReaped, Reason: s.over.reason, SessionsEnded: deleted,
-		Subscriber: inspect.Subscriber{Record: s.over.record},
+		Subscriber: inspect.Subscriber{Record: s.over.record, Binding: &inspect.Binding{Binding: b}},
 	})
 }
 
 // publishChangeLocked tells watchers of a change of the record itself.
-func (m *Manager) publishChangeLocked(kind inspect.EventKind, reason subscriber.Reason, r subscriber.Record) {
+func (m *Manager) publishChangeLocked(kind inspect.EventKind, reason subscriber.Reason, r *subscriber.Record) {
 	if !m.events.Watched() {
 		return
 	}
-	view := inspect.Subscriber{Record: r}
+	view := inspect.Subscriber{Record: *r}
 	if s := m.slots[r.Inside]; s != nil && kind != inspect.EventDeleted {
 		view = m.viewLocked(s)
 	}

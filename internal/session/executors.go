@@ -75,6 +75,9 @@ func (m *Manager) runSaves(ctx context.Context) error {
 			}
 		}
 		m.saved(batch)
+		if err := m.gatherMore(ctx, len(batch)); err != nil {
+			return err
+		}
 	}
 }
 
@@ -163,7 +166,7 @@ func (m *Manager) wanted(batch []netip.Addr) []nftnat.Entry {
 			entries = append(entries, nftnat.Entry{Inside: inside})
 			continue
 		}
-		if s.phase == saved {
+		if s.awaited() {
 			entries = append(entries, s.entry(nftnat.Open))
 			continue
 		}
@@ -180,7 +183,7 @@ func (m *Manager) openDone(batch []netip.Addr) {
 		if s == nil {
 			continue
 		}
-		if s.phase == saved {
+		if s.awaited() {
 			m.enterLocked(s, open)
 			m.publishLocked(inspect.EventBound, s)
 		}
@@ -204,9 +207,10 @@ func (m *Manager) cutDone(batch []netip.Addr) {
 			if s.over != nil {
 				m.observer.StopToCut(now.Sub(s.over.at))
 			}
+			m.receiptCutLocked(s, now)
 			m.publishLocked(inspect.EventCut, s)
 		case draining:
-			m.publishLocked(inspect.EventDraining, s)
+			m.drainsLocked(s)
 		}
 		m.restLocked(s)
 		m.stepLocked(s)
@@ -282,9 +286,9 @@ func (m *Manager) reaped(receipts []nftnat.Receipt) {
 func (m *Manager) finishLocked(s *slot, r nftnat.Receipt) {
 	if s.over != nil {
 		m.observer.StopToReaped(r.At.Sub(s.over.at))
-		m.observer.Removed(s.record.Group, s.over.reason)
+		m.observer.Removed(s.group(), s.over.reason)
 	}
-	m.publishEndedLocked(s, r.Deleted)
 	m.log.Debug("reaped", "inside", r.Inside, "deleted", r.Deleted)
-	m.releaseLocked(s)
+	m.receiptReapedLocked(s, r)
+	m.releaseLocked(s, r.Deleted)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -117,6 +118,92 @@ func TestDatabaseFromThePast_I6(t *testing.T) {
 	w.awaitState(alice, lsn.Held)
 }
 
+// backup is all that the database has.
+func (w *world) backup() map[string]string {
+	w.t.Helper()
+	keys, err := w.client.Keys(context.Background(), "sessiond:{default}:*").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	dumps := map[string]string{}
+	for _, key := range keys {
+		dumps[key] = w.client.Dump(context.Background(), key).Val()
+	}
+	return dumps
+}
+
+// rewind takes the database back to a backup.
+func (w *world) rewind(past map[string]string) {
+	w.t.Helper()
+	ctx := context.Background()
+	now, err := w.client.Keys(ctx, "sessiond:{default}:*").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, err = w.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.Del(ctx, now...)
+		for key, dump := range past {
+			p.RestoreReplace(ctx, key, time.Minute, dump)
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestDatabaseRewound_I6: a database that went back in time, and took new events
+// before anybody looked: its feed ends later than what was read, and yet who is
+// missing from it was not deleted.
+func TestDatabaseRewound_I6(t *testing.T) {
+	w := newWorld(t, testGroup)
+	ctx := context.Background()
+	if err := w.client.ConfigSet(ctx, "notify-keyspace-events", "").Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, lsn.Active)
+	w.reconciling.Lock() // nobody looks
+	past := w.backup()
+	w.send(subscriber.EventStart, bob, "b", "2")
+	w.awaitState(bob, lsn.Active)
+	w.rewind(past)
+	w.send(subscriber.EventInterim, alice, "a", "1")
+	w.reconciling.Unlock()
+	w.until("the alarm", func() bool { return w.suspicion() != "" })
+	w.until("bob's record to be back", func() bool {
+		n, err := w.client.Exists(ctx, "sessiond:{default}:sub:"+bob.String()).Result()
+		return err == nil && n == 1
+	})
+	w.awaitState(bob, lsn.Active)
+}
+
+// TestDatabaseWithAnEarlierSession_I6: in a database that went back in time an
+// address is another session's, which was over since. Whose it is by now stays.
+func TestDatabaseWithAnEarlierSession_I6(t *testing.T) {
+	w := newWorld(t, testGroup)
+	ctx := context.Background()
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, lsn.Active)
+	past := w.backup()
+	w.send(subscriber.EventStop, alice, "a", "1")
+	w.nothingLeft(alice)
+	w.send(subscriber.EventStart, alice, "b", "2")
+	w.until("b's binding", func() bool { return w.bindings(alice)[lsn.Active].UserName == "b" })
+	block := w.bindings(alice)[lsn.Active].Block
+	w.flow(alice, 4000)
+	w.rewind(past)
+	w.until("b's record to be back", func() bool {
+		return w.client.HGet(ctx, "sessiond:{default}:sub:"+alice.String(), "user_name").Val() == "b"
+	})
+	w.send(subscriber.EventInterim, alice, "b", "2")
+	w.until("the all-clear", func() bool { return w.suspicion() == "" })
+	if b := w.bindings(alice)[lsn.Active]; b.Block != block || b.UserName != "b" || b.Sessions != 1 {
+		t.Errorf("b has %+v, want block %v and the session", b, block)
+	}
+	w.check()
+}
+
 // TestStopInTheEmptiedDatabase_I6: a session that comes back and ends in an
 // emptied database, before anybody noticed, is over.
 func TestStopInTheEmptiedDatabase_I6(t *testing.T) {
@@ -171,7 +258,7 @@ func TestLateSettings(t *testing.T) {
 	<-slow.read // says "on"
 	changed := make(chan error, 1)
 	go func() {
-		s := inspect.Settings{SubscriberSessionRemoval: false}
+		s := inspect.Settings{Removal: inspect.RemovalOff}
 		_, err := w.UpdateSettings(context.Background(), s, []string{inspect.SettingRemoval})
 		changed <- err
 	}()
@@ -188,7 +275,7 @@ func TestLateSettings(t *testing.T) {
 	}
 	w.send(subscriber.EventStop, alice, "a", "1")
 	w.awaitState(alice, lsn.Draining)
-	if got, _ := w.Settings(context.Background()); got.SubscriberSessionRemoval {
+	if got, _ := w.Settings(context.Background()); got.Removal != inspect.RemovalOff {
 		t.Error("an old read undid the change")
 	}
 }
@@ -200,15 +287,16 @@ func TestOnePieceOfWork(t *testing.T) {
 	w.awaitState(alice, lsn.Active)
 	w.mu.Lock()
 	g, o := w.groups["default"], &observation{}
-	next := w.slots[alice].record
+	next := w.slots[alice].record()
 	next.UserName, next.AcctSessionID = "z", "2"
 	entry := nftnat.Entry{Inside: alice, Gate: nftnat.Open}
-	for _, d := range []drift{
-		{Drift: inspect.Drift{Kind: inspect.DriftRecordUnseen, Inside: alice}, record: next},
-		{Drift: inspect.Drift{Kind: inspect.DriftElementMissing, Inside: alice}},
-		{Drift: inspect.Drift{Kind: inspect.DriftElementOrphaned, Inside: alice}, entry: entry},
+	r := repair{group: g, observed: o}
+	for _, d := range []drift.Operation{
+		{Kind: inspect.DriftRecordUnseen, Inside: alice, Record: next},
+		{Kind: inspect.DriftElementMissing, Inside: alice},
+		{Kind: inspect.DriftElementOrphaned, Inside: alice, Element: elementView(entry)},
 	} {
-		w.mendLocked(g, o, d)
+		w.mendLocked(&r, &d)
 	}
 	if w.busy != 1 || w.slots[alice].stray {
 		t.Errorf("%d pieces of work, stray %t; want 1 and false", w.busy, w.slots[alice].stray)
@@ -225,11 +313,14 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	w.awaitState(alice, lsn.Active)
 	w.mu.Lock()
 	w.workLocked(w.slots[alice])
-	var kinds []inspect.DriftKind
-	w.compareLocked(w.groups["default"], &observation{anew: true}, func(d drift) { kinds = append(kinds, d.Kind) })
+	w.mu.Unlock()
+	r := repair{dryRun: true, group: w.groups["default"], observed: &observation{anew: true}}
+	views := w.views(r.group, r.observed)
+	w.mend(&r, drift.Diff(&views))
+	w.mu.Lock()
 	w.restLocked(w.slots[alice])
 	w.mu.Unlock()
-	if len(kinds) != 1 || kinds[0] != inspect.DriftBindingOrphaned {
-		t.Errorf("found %v, want %s", kinds, inspect.DriftBindingOrphaned)
+	if len(r.drifts) != 1 || r.drifts[0].Kind != inspect.DriftBindingOrphaned {
+		t.Errorf("found %v, want %s", r.drifts, inspect.DriftBindingOrphaned)
 	}
 }

@@ -11,8 +11,12 @@ import (
 )
 
 const (
-	feedBatch = 1000        // changes taken in one go
+	feedBatch = 100         // feed entries taken in one go; each tells of up to 32 changes
 	feedBlock = time.Second // how long one read waits for the next change
+
+	// gatherTime lets what follows close behind gather, so that under load one
+	// round trip carries more. What comes alone does not wait.
+	gatherTime = 2 * time.Millisecond
 )
 
 // follow keeps one group in step with its change feed. A gap in the feed, or a
@@ -49,7 +53,19 @@ func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 			return err
 		}
 		m.take(g, changes, last)
+		if err := m.gatherMore(ctx, len(changes)); err != nil {
+			return err
+		}
 	}
+}
+
+// gatherMore waits a little after something was done, unless there is a full
+// batch more to be done.
+func (m *Manager) gatherMore(ctx context.Context, done int) error {
+	if done == 0 || done >= feedBatch {
+		return ctx.Err()
+	}
+	return pause(ctx, gatherTime)
 }
 
 func (m *Manager) positionOf(g *group) string {
@@ -85,33 +101,42 @@ func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
 func (m *Manager) changeLocked(c *subscriber.Change) {
 	inside := c.Record.Inside
 	s := m.slots[inside]
-	if s != nil && s.online && subscriber.CompareVersions(c.ID, s.record.Version) <= 0 {
+	if s != nil && s.online && s.packed.CompareVersion(c.ID) >= 0 {
 		return // the snapshot that the slot was made from is newer
 	}
 	if c.Partial {
 		if s == nil || !s.online {
 			return // its record was deleted while the snapshot was taken; the feed goes on to say so
 		}
-		c.Record = c.Onto(&s.record)
+		if c.Kind == subscriber.Updated {
+			m.countersLocked(s, &c.Record)
+			return
+		}
+		s.packed = s.packed.Refreshed(&c.Record) // what the Stop told last
 	}
 	switch c.Kind {
 	case subscriber.Deleted:
 		if s == nil || !s.online {
 			return
 		}
+		bound := s.over == nil
 		m.endLocked(s, c.Reason, subscriber.VersionTime(c.ID))
+		if bound && c.Reason == subscriber.ReasonStop {
+			m.grantGraceLocked(s, c.Cause)
+		}
 	case subscriber.Created, subscriber.Updated:
 		s = m.onlineLocked(c.Record, subscriber.VersionTime(c.ID))
 	}
-	m.touchLocked(s.record.Key)
+	m.touchLocked(s.key())
 	m.stepLocked(s)
 }
 
 func (m *Manager) endLocked(s *slot, reason subscriber.Reason, at time.Time) {
-	m.countLocked(&s.record, -1)
+	m.countLocked(s.record(), -1)
 	s.end(reason, at)
-	m.engine.Forget(s.record.Group, s.inside())
-	m.publishChangeLocked(inspect.EventDeleted, reason, s.record)
+	m.recallLocked(s)
+	m.engine.Forget(s.group(), s.inside())
+	m.publishChangeLocked(inspect.EventDeleted, reason, s.record())
 }
 
 // onlineLocked takes a record that stands into its slot. A record of another
@@ -123,11 +148,14 @@ func (m *Manager) onlineLocked(r subscriber.Record, at time.Time) *slot {
 		s = &slot{}
 		m.slots[r.Inside] = s
 	}
-	if s.online && !s.record.SameSession(&r) {
+	if s.online && !s.record().SameSession(&r) {
 		m.endLocked(s, subscriber.ReasonSuperseded, at)
 	}
 	kind := inspect.EventUpdated
 	if s.online {
+		if r.RemovalHeld != subscriber.ReasonNone && s.packed.RemovalHeld() == subscriber.ReasonNone {
+			kind = inspect.EventRemovalHeld
+		}
 		m.refreshLocked(s, r)
 	} else {
 		kind = inspect.EventCreated
@@ -135,20 +163,34 @@ func (m *Manager) onlineLocked(r subscriber.Record, at time.Time) *slot {
 		m.countLocked(&r, +1)
 	}
 	m.timers.expire(r.Inside, r.ExpiresAt)
-	m.publishChangeLocked(kind, subscriber.ReasonNone, s.record)
+	m.publishChangeLocked(kind, r.RemovalHeld, &r)
 	return s
+}
+
+// countersLocked takes in an update that tells of counters and times alone, as
+// nearly all do.
+func (m *Manager) countersLocked(s *slot, r *subscriber.Record) {
+	s.packed, s.judged = s.packed.Refreshed(r), unjudged
+	m.timers.expire(r.Inside, r.ExpiresAt)
+	m.touchLocked(s.key())
+	if m.events.Watched() {
+		m.publishChangeLocked(inspect.EventUpdated, s.packed.RemovalHeld(), s.record())
+	}
 }
 
 // refreshLocked brings newer data of the same session into the slot.
 func (m *Manager) refreshLocked(s *slot, r subscriber.Record) {
-	m.countLocked(&s.record, -1)
-	m.countLocked(&r, +1)
-	before := holderOf(&s.record)
-	s.record = r
-	if holder := holderOf(&r); holder != before {
-		if b, err := m.engine.SetHolder(r.Group, holder); err == nil {
-			m.saveLocked(save{binding: b})
-		}
+	if s.group() != r.Group || s.packed.Unconfirmed() != r.Unconfirmed || s.packed.RemovalHeld() != r.RemovalHeld {
+		m.countLocked(s.record(), -1)
+		m.countLocked(&r, +1)
+	}
+	held := sameHolder(s.record(), &r)
+	s.packed, s.judged = r.Pack(), unjudged
+	if held {
+		return
+	}
+	if b, err := m.engine.SetHolder(r.Group, holderOf(&r)); err == nil {
+		m.saveLocked(save{binding: b})
 	}
 }
 
@@ -159,6 +201,9 @@ func (m *Manager) countLocked(r *subscriber.Record, change int) {
 		return
 	}
 	g.online += change
+	if r.RemovalHeld != subscriber.ReasonNone {
+		g.held[r.RemovalHeld] += change
+	}
 	if r.Unconfirmed {
 		g.lost += change
 	}

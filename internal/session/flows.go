@@ -39,13 +39,17 @@ func (m *Manager) TerminateSessions(ctx context.Context, f inspect.SessionFilter
 }
 
 func (m *Manager) eachSession(ctx context.Context, f inspect.SessionFilter, yield func(nftnat.Session, inspect.Session) error) error {
-	return m.kernel.Sessions(ctx, func(s nftnat.Session) error {
+	match := func(s nftnat.Session) error {
 		v := sessionView(m.groupName(s.Inside.Addr()), s)
 		if !f.Match(&v) {
 			return nil
 		}
 		return yield(s, v)
-	})
+	}
+	if inside, ok := f.Address(); ok {
+		return m.kernel.SessionsOf(ctx, inside, match)
+	}
+	return m.kernel.Sessions(ctx, match)
 }
 
 func (m *Manager) groupName(inside netip.Addr) string {

@@ -40,7 +40,7 @@ func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) erro
 			g.config = c
 			continue
 		}
-		g := newGroup(c)
+		g := newGroup(c, m.guards[c.Name])
 		m.groups[c.Name] = g
 		if m.tasks != nil {
 			m.followLocked(g)
@@ -54,9 +54,9 @@ func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) erro
 func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
 	for inside, s := range m.slots {
 		for _, c := range configs {
-			if c.Name != s.record.Group && coveredBy(c.Inside, netip.PrefixFrom(inside, 32)) {
+			if c.Name != s.group() && coveredBy(c.Inside, netip.PrefixFrom(inside, 32)) {
 				return fmt.Errorf("group %s: inside address %s is in use in group %s, end its session first: %w",
-					c.Name, inside, s.record.Group, lsn.ErrInUse)
+					c.Name, inside, s.group(), lsn.ErrInUse)
 			}
 		}
 	}

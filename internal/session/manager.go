@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -30,8 +31,9 @@ type Options struct {
 	Settings       inspect.Settings // first values, used where the database has none
 	Observer       Observer
 	Logger         *slog.Logger
-	ReconcileEvery time.Duration    // optional; default 30 s
-	Now            func() time.Time // optional; default time.Now
+	Guards         map[string]guard.Limits // optional: of groups, by name; default unlimited
+	ReconcileEvery time.Duration           // optional; default 30 s
+	Now            func() time.Time        // optional; default time.Now
 }
 
 // A Manager follows the database and makes port blocks and kernel agree.
@@ -70,8 +72,10 @@ type Manager struct {
 	inside, outside []netip.Prefix // served since the start, for reloads
 	slots           map[netip.Addr]*slot
 	draining        map[netip.Addr]struct{}
+	observed        observed          // what RemovalOn would have removed
 	unsaved         map[lsn.Block]int // writes to stored bindings that are under way
 	settings        inspect.Settings
+	guards          map[string]guard.Limits
 	busy            int // slots an executor works for
 	settled         bool
 	reconciled      time.Time // end of the newest full reconcile
@@ -90,12 +94,16 @@ type group struct {
 	suspect  bool   // the database lost its marker or went back in time
 	online   int    // subscribers
 	lost     int    // of these, records written back that no BNG has confirmed yet
+	guard    *guard.Guard
+	held     map[subscriber.Reason]int // subscribers whose removal is held
 	phases   phaseCounts
-	adopted  bool // kernel and stored bindings were taken over
-	synced   bool // reconciled at least once
+	adopted  bool      // kernel and stored bindings were taken over
+	synced   bool      // reconciled at least once
+	early    []missing // noticed before that
 	moved    chan struct{}
-	touched  map[netip.Addr]struct{} // addresses that changed during a reconcile; nil outside
-	inside   []netip.Prefix          // whose addresses are looked for here; see serveLocked
+	recent   map[netip.Addr][]subscriber.Change // see recallLocked; nil but while the feed is taken up anew
+	touched  map[netip.Addr]struct{}            // addresses that changed during a reconcile; nil outside
+	inside   []netip.Prefix                     // whose addresses are looked for here; see serveLocked
 }
 
 // New returns a Manager; Run makes it work.
@@ -117,7 +125,7 @@ func New(o Options) (*Manager, error) {
 		saves: newQueue[save](), opens: newQueue[netip.Addr](), cuts: newQueue[netip.Addr](),
 		reaps: newQueue[netip.Addr](), lingering: newQueue[netip.Addr](), missing: newQueue[missing](), timers: newTimers(),
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: map[netip.Addr]*slot{},
-		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{},
+		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
 		redisErr: errors.New("not asked yet"),
 	}
 	if m.every == 0 {
@@ -127,13 +135,16 @@ func New(o Options) (*Manager, error) {
 		m.now = time.Now
 	}
 	for _, c := range o.Groups {
-		m.groups[c.Name] = newGroup(c)
+		m.groups[c.Name] = newGroup(c, o.Guards[c.Name])
 	}
 	return m, nil
 }
 
-func newGroup(c lsn.GroupConfig) *group {
-	return &group{name: c.Name, config: c, inside: slices.Clone(c.Inside), moved: make(chan struct{})}
+func newGroup(c lsn.GroupConfig, limits guard.Limits) *group {
+	return &group{
+		name: c.Name, config: c, inside: slices.Clone(c.Inside), moved: make(chan struct{}),
+		guard: guard.New(limits), held: map[subscriber.Reason]int{},
+	}
 }
 
 // Ready is closed once everything was restored and reconciled.
@@ -199,6 +210,8 @@ func (m *Manager) stepLocked(s *slot) {
 		m.opens.push(inside)
 	case drain:
 		m.drainLocked(s)
+	case resume:
+		m.resumeLocked(s)
 	case closeGate:
 		m.closeLocked(s)
 	}
@@ -213,11 +226,13 @@ func (m *Manager) factsLocked(s *slot) facts {
 		online:  s.online,
 		own:     s.tenure == s.boundTenure && !s.stray,
 		stray:   s.stray,
-		removal: m.settings.SubscriberSessionRemoval,
+		removal: m.settings.Removal == inspect.RemovalOn,
+		grace:   m.inGraceLocked(s),
 	}
+	f.same = f.grace && f.online && m.sameSubscriberLocked(s)
 	switch s.phase {
 	case idle:
-		f.pending = s.online && m.engine.IsPending(s.record.Group, s.inside())
+		f.pending = s.online && m.engine.IsPending(s.group(), s.inside())
 	case saved, draining:
 		f.sessions = m.kernel.SessionCount(s.inside())
 	}
@@ -233,7 +248,7 @@ func (m *Manager) workLocked(s *slot) {
 func (m *Manager) restLocked(s *slot) {
 	s.busy = false
 	m.busy--
-	m.touchLocked(s.record.Key)
+	m.touchLocked(s.key())
 }
 
 func (m *Manager) touchLocked(k subscriber.Key) {
@@ -251,17 +266,17 @@ func (m *Manager) saveLocked(s save) {
 // allocateLocked takes a block for the slot. With the pool exhausted the
 // subscriber stays pending and is served when a block comes free (NAT-37).
 func (m *Manager) allocateLocked(s *slot) {
-	if b, ok := m.engine.Live(s.record.Group, s.inside()); ok { // served while it waited
+	if b, ok := m.engine.Live(s.group(), s.inside()); ok { // served while it waited
 		m.boundLocked(s, b)
 		return
 	}
-	b, err := m.engine.Allocate(s.record.Group, holderOf(&s.record), m.now())
+	b, err := m.engine.Allocate(s.group(), holderOf(s.record()), m.now())
 	switch {
 	case errors.Is(err, lsn.ErrExhausted):
-		m.log.Warn("pool exhausted, subscriber waits for a block", "group", s.record.Group, "inside", s.inside())
+		m.log.Warn("pool exhausted, subscriber waits for a block", "group", s.group(), "inside", s.inside())
 		m.publishLocked(inspect.EventPending, s)
 	case err != nil:
-		m.log.Error("allocate block", "group", s.record.Group, "inside", s.inside(), "err", err)
+		m.log.Error("allocate block", "group", s.group(), "inside", s.inside(), "err", err)
 	default:
 		m.boundLocked(s, b)
 	}
@@ -281,7 +296,7 @@ type phaseCounts [cut + 1]int
 
 // enterLocked takes a slot to its next phase. Strays have no binding to count.
 func (m *Manager) enterLocked(s *slot, p phase) {
-	if g := m.groups[s.record.Group]; g != nil && !s.stray {
+	if g := m.groups[s.group()]; g != nil && !s.stray {
 		g.phases[s.phase]--
 		g.phases[p]++
 	}
@@ -289,10 +304,13 @@ func (m *Manager) enterLocked(s *slot, p phase) {
 }
 
 func (m *Manager) drainLocked(s *slot) {
-	b, err := m.engine.Drain(s.record.Group, s.inside(), s.over.at)
+	b, err := m.engine.Drain(s.group(), s.inside(), s.over.at)
 	if err != nil {
-		m.log.Error("drain binding", "group", s.record.Group, "inside", s.inside(), "err", err)
+		m.log.Error("drain binding", "group", s.group(), "inside", s.inside(), "err", err)
 		return
+	}
+	if until := s.over.graceUntil; !until.IsZero() {
+		b = m.markGraceLocked(s, until)
 	}
 	m.saveLocked(save{binding: b})
 	m.workLocked(s)
@@ -303,9 +321,10 @@ func (m *Manager) drainLocked(s *slot) {
 
 func (m *Manager) closeLocked(s *slot) {
 	if !s.stray {
-		if _, err := m.engine.Cut(s.record.Group, s.inside(), s.over.at); err != nil {
-			m.log.Error("cut binding", "group", s.record.Group, "inside", s.inside(), "err", err)
+		if _, err := m.engine.Cut(s.group(), s.inside(), s.over.at); err != nil {
+			m.log.Error("cut binding", "group", s.group(), "inside", s.inside(), "err", err)
 		}
+		s.over.elements = s.expected().Elements()
 	}
 	delete(m.draining, s.inside())
 	m.workLocked(s)
@@ -314,24 +333,25 @@ func (m *Manager) closeLocked(s *slot) {
 }
 
 // releaseLocked puts the block of a reaped slot into quarantine.
-func (m *Manager) releaseLocked(s *slot) {
+func (m *Manager) releaseLocked(s *slot, deleted int) {
 	m.enterLocked(s, idle)
 	if s.stray {
 		s.stray, s.block = false, lsn.Block{}
 		return
 	}
-	b, err := m.engine.Hold(s.record.Group, s.inside(), m.now())
+	b, err := m.engine.Hold(s.group(), s.inside(), m.now())
 	if err != nil {
-		m.log.Error("hold block", "group", s.record.Group, "inside", s.inside(), "err", err)
+		m.log.Error("hold block", "group", s.group(), "inside", s.inside(), "err", err)
 		return
 	}
+	m.publishEndedLocked(s, b, deleted)
 	s.block, s.over = lsn.Block{}, nil
 	m.saveLocked(save{binding: b})
 	m.timers.wakeUp()
 }
 
 func (m *Manager) forgetLocked(s *slot) {
-	m.engine.Forget(s.record.Group, s.inside())
+	m.engine.Forget(s.group(), s.inside())
 	delete(m.slots, s.inside())
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -60,9 +61,9 @@ func TestExpiry_DEL09_SES18(t *testing.T) {
 	w.nothingLeft(alice)
 }
 
-// TestTakeover_SES07: the next session on an address inherits nothing; another
+// TestTakeover_SES07_SES08: the next session on an address inherits nothing; another
 // user gets another block, the same user its own back.
-func TestTakeover_SES07(t *testing.T) {
+func TestTakeover_SES07_SES08(t *testing.T) {
 	for _, removal := range []bool{true, false} {
 		t.Run(fmt.Sprintf("removal=%t", removal), func(t *testing.T) {
 			w := newWorld(t, testGroup)
@@ -81,7 +82,7 @@ func TestTakeover_SES07(t *testing.T) {
 				t.Errorf("%d sessions were inherited", n)
 			}
 			w.flow(alice, 4001)
-			w.send(subscriber.EventStart, alice, "z", "3") // same user, new session (SES-08)
+			w.send(subscriber.EventStart, alice, "z", "3") // same user, new session
 			w.until("the third session's binding", func() bool { return w.bindings(alice)[lsn.Active].AcctSessionID == "3" })
 			if third := w.bindings(alice)[lsn.Active]; third.Block != second.Block {
 				t.Errorf("the same user had %+v and got %+v", second.Block, third.Block)
@@ -96,7 +97,16 @@ func TestTakeover_SES07(t *testing.T) {
 
 func (w *world) toggle(removal bool) {
 	w.t.Helper()
-	s := inspect.Settings{SubscriberSessionRemoval: removal}
+	mode := inspect.RemovalOff
+	if removal {
+		mode = inspect.RemovalOn
+	}
+	w.mode(mode)
+}
+
+func (w *world) mode(m inspect.RemovalMode) {
+	w.t.Helper()
+	s := inspect.Settings{Removal: m}
 	if _, err := w.UpdateSettings(context.Background(), s, []string{inspect.SettingRemoval}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -119,7 +129,7 @@ func TestToggleOff_DEL11(t *testing.T) {
 	}
 	w.halt()
 	w.boot() // the toggle and the draining survive
-	if got, _ := w.Settings(context.Background()); got.SubscriberSessionRemoval {
+	if got, _ := w.Settings(context.Background()); got.Removal != inspect.RemovalOff {
 		t.Error("the toggle did not survive the restart")
 	}
 	w.awaitState(alice, lsn.Draining)
@@ -256,16 +266,25 @@ func TestDriftIsMended(t *testing.T) {
 }
 
 // TestRandomWalk_DEL10_I1_I5: thousands of random events, with restarts and
-// raw deletions between them; at rest, exactly those online by the simple model
-// have an open gate, and no block is lost.
-func TestRandomWalk_DEL10_I1_I5(t *testing.T) {
+// raw deletions between them, and Stops of which some grant a short grace time; at
+// rest, exactly those online by the simple model have an open gate, and no block is
+// lost.
+func TestRandomWalk_DEL10_I1_I5(t *testing.T) { walkAtRandom(t, guard.Limits{}) }
+
+// TestRandomWalkGuarded_DEL13: the same before a guard that holds most of the raw
+// deletions. Once they are confirmed, all is as if there were none.
+func TestRandomWalkGuarded_DEL13(t *testing.T) {
+	walkAtRandom(t, guard.Limits{Minimum: 1, Removed: 0.05, Window: time.Hour})
+}
+
+func walkAtRandom(t *testing.T, limits guard.Limits) {
 	steps := 1500
 	if testing.Short() {
 		steps = 200
 	}
-	g := testGroup
+	g := graceGroup(20 * time.Millisecond)
 	g.Hold = 5 * time.Millisecond
-	w := newWorld(t, g)
+	w := newWorld(t, g, func(w *world) { w.guard = limits })
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
@@ -280,7 +299,7 @@ func TestRandomWalk_DEL10_I1_I5(t *testing.T) {
 			w.send(subscriber.EventStop, inside, "", "never started "+id)
 		case 6, 7, 8:
 			if id, ok := online[inside]; ok {
-				w.send(subscriber.EventStop, inside, "", id)
+				w.hangUp(inside, "", id, uint32(r.IntN(3)))
 				delete(online, inside)
 			}
 		case 9:
@@ -293,8 +312,14 @@ func TestRandomWalk_DEL10_I1_I5(t *testing.T) {
 			w.halt()
 			w.boot()
 		}
+		if r.IntN(100) == 0 {
+			w.confirmAll()
+		}
 	}
-	w.until("the kernel to hold exactly who is online", func() bool { return w.openGates() == len(online) })
+	w.until("the kernel to hold exactly who is online", func() bool {
+		w.confirmAll()
+		return w.openGates() == len(online)
+	})
 	for inside := range online {
 		if w.entry(inside).Gate != nftnat.Open {
 			t.Errorf("%s is online and its gate is not open", inside)
@@ -309,6 +334,14 @@ func TestRandomWalk_DEL10_I1_I5(t *testing.T) {
 		t.Errorf("%d online, pool %+v", len(online), pools[0])
 	}
 	w.check()
+}
+
+func (w *world) confirmAll() {
+	w.t.Helper()
+	everybody := inspect.RemovalFilter{Inside: netip.MustParsePrefix("0.0.0.0/0")}
+	if _, err := w.ConfirmRemovals(context.Background(), everybody); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) openGates() int {

@@ -2,10 +2,10 @@ package session
 
 import (
 	"context"
-	"errors"
+	"slices"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
-	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // missing is a record that seems to be gone by other hands than sessiond's.
@@ -32,17 +32,35 @@ func (m *Manager) runMissing(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		batch = m.takenUp(batch)
 		for reason, keys := range byReason(batch) {
-			err := m.insist(ctx, "record a deletion by others", func(ctx context.Context) error {
-				return m.bury(ctx, keys, reason)
-			})
-			if err != nil {
+			if err := m.settleMissing(ctx, keys, reason); err != nil {
 				return err
 			}
 		}
 		m.lookAgain(batch)
 	}
 }
+
+// takenUp returns those of the batch whose group was taken up. Of the others it is
+// not known yet whom they serve, which is what the guard asks: they wait.
+func (m *Manager) takenUp(batch []missing) []missing {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(batch, func(x missing) bool {
+		g := m.groups[x.key.Group]
+		if g == nil || g.synced {
+			return false
+		}
+		g.early = append(g.early, x)
+		return true
+	})
+}
+
+// relookAfter is how long a record that the database keeps, although its time is
+// over, is left before the next look. After a step of the clock that may be
+// everybody's; a notice of the database tells sooner.
+const relookAfter = 4 * time.Second
 
 // lookAgain sets the timers of those records that the database keeps although
 // their time is over. It does so only now that the database was asked, so that a
@@ -53,21 +71,10 @@ func (m *Manager) lookAgain(batch []missing) {
 	now := m.now()
 	for _, x := range batch {
 		s := m.slots[x.key.Inside]
-		if s != nil && s.online && !s.record.ExpiresAt.IsZero() && s.record.ExpiresAt.Before(now) {
-			m.timers.expire(x.key.Inside, now)
+		if s != nil && s.online && !s.packed.ExpiresAt().IsZero() && s.packed.ExpiresAt().Before(now) {
+			m.timers.look(x.key.Inside, now.Add(relookAfter))
 		}
 	}
-}
-
-// bury writes the missing end of records into the feed. Where the database does
-// not know itself to be complete, nothing is taken for deleted (I6).
-func (m *Manager) bury(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error {
-	err := m.store.Bury(ctx, keys, reason)
-	if errors.Is(err, subscriberdb.ErrSuspect) {
-		m.reconcileSoon()
-		return nil
-	}
-	return err
 }
 
 // byReason sorts what is missing, each key once.

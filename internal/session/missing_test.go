@@ -16,16 +16,19 @@ func TestExpiredAreAskedForOnce(t *testing.T) {
 	s := &slot{}
 	s.begin(subscriber.Record{Key: subscriber.Key{Group: testGroup.Name, Inside: alice}, ExpiresAt: now.Add(-time.Minute)})
 	w.slots[alice] = s
-	w.timers.expire(alice, s.record.ExpiresAt)
+	w.timers.expire(alice, s.packed.ExpiresAt())
 	for range 10 {
 		now = now.Add(time.Second)
-		w.lookExpired(now, w.timers.pop(now))
+		w.lookDue(now, w.timers.pop(now))
 	}
 	if n := len(w.missing.items); n != 1 {
 		t.Fatalf("%d entries queued, want 1", n)
 	}
 	w.lookAgain(w.missing.items)
-	if _, ok := w.timers.next(); !ok {
+	switch at, ok := w.timers.next(); {
+	case !ok:
 		t.Error("once the database was asked, nothing looks at the record again")
+	case at.Sub(now) > 5*time.Second || time.Until(at) < time.Second:
+		t.Errorf("next look in %v: after a step of the clock everybody is looked at so often", time.Until(at))
 	}
 }

@@ -16,6 +16,9 @@ import (
 func (m *Manager) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) ([]inspect.Binding, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if err := m.restoredRLocked(); err != nil {
+		return nil, err
+	}
 	page := smallest[lsn.Binding]{limit: limit, compare: func(a, b lsn.Binding) int {
 		return inspect.KeyOf(&a).Compare(inspect.KeyOf(&b))
 	}}
@@ -58,7 +61,7 @@ func (m *Manager) inForceLocked(b *lsn.Binding) bool {
 		return true
 	}
 	s := m.slots[b.Inside]
-	return s != nil && s.phase != idle && s.phase != saved
+	return s != nil && s.phase != idle && !s.awaited()
 }
 
 func (m *Manager) bindingViewLocked(b lsn.Binding) inspect.Binding {
@@ -74,6 +77,9 @@ func (m *Manager) bindingViewLocked(b lsn.Binding) inspect.Binding {
 func (m *Manager) LookupOutside(_ context.Context, outside netip.Addr, port lsn.Port, at time.Time) (inspect.Binding, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if err := m.restoredRLocked(); err != nil {
+		return inspect.Binding{}, err
+	}
 	b, ok := m.engine.AtOutside(outside, port)
 	if at.IsZero() || !at.Before(m.now()) {
 		if !ok {

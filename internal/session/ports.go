@@ -15,10 +15,18 @@ type Store interface {
 	Ping(ctx context.Context) error
 
 	Tail(ctx context.Context, group string) (string, error)
+	Rewound(ctx context.Context, group, entry string) (bool, error)
 	Feed(ctx context.Context, group, after string, limit int, block time.Duration) ([]subscriber.Change, string, error)
+	Recent(ctx context.Context, group string, since time.Time) ([]subscriber.Change, error)
 	Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error
+	Versions(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error
+	RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error)
 	Vanished(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error
+	Missing(ctx context.Context, known []subscriber.Record, reason subscriber.Reason) ([]subscriberdb.Absence, error)
 	Bury(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error
+	Hold(ctx context.Context, endings []subscriber.Ending) error
+	ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
+	RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
 	Restore(ctx context.Context, records []subscriber.Record) error
 
 	Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error)
@@ -27,7 +35,7 @@ type Store interface {
 	Marker(ctx context.Context, group string) (subscriberdb.Marker, bool, error)
 	SetMarker(ctx context.Context, group string, m subscriberdb.Marker) error
 
-	Bindings(ctx context.Context, group string, yield func([]subscriberdb.Binding) error) error
+	BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
 	SaveBindings(ctx context.Context, group string, put []subscriberdb.Binding, remove []subscriberdb.Block) error
 
 	Settings(ctx context.Context) (map[string]string, error)
@@ -43,6 +51,7 @@ type Kernel interface {
 	Apply(ctx context.Context, entries []nftnat.Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]nftnat.Receipt, error)
 	Sessions(ctx context.Context, yield func(nftnat.Session) error) error
+	SessionsOf(ctx context.Context, inside netip.Addr, yield func(nftnat.Session) error) error
 	KillSession(ctx context.Context, s nftnat.Session) error
 	Refresh(ctx context.Context, inside []netip.Addr) error // looks again at the sessions of a few addresses
 	SessionCount(inside netip.Addr) int
@@ -55,7 +64,8 @@ type Kernel interface {
 // Observer is told what happened, for metrics. Its methods must not block.
 type Observer interface {
 	Removed(group string, reason subscriber.Reason)
-	StopToCut(time.Duration)    // record deleted to gate closed
-	StopToReaped(time.Duration) // record deleted to nothing left
+	Observed(group string, reason subscriber.Reason, sessions int) // would have been removed
+	StopToCut(time.Duration)                                       // record deleted to gate closed
+	StopToReaped(time.Duration)                                    // record deleted to nothing left
 	Drift(kind string)
 }

@@ -8,27 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
-	"github.com/sessiond/sessiond/internal/subscriber"
-	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
-
-// observation is one look at a group from outside the engine: what the database
-// and the kernel hold.
-type observation struct {
-	marker  subscriberdb.Marker
-	marked  bool   // the database has its epoch marker
-	since   string // where the engine stood in the feed before anything was read
-	tail    string // end of the feed before the records were read
-	records map[netip.Addr]subscriber.Record
-	stored  map[lsn.Block]subscriberdb.Binding
-	kernel  map[netip.Addr]nftnat.Entry
-	nobodys []netip.Addr // kernel elements of addresses in no group
-	lost    bool         // the kernel was programmed before, and no group has its marker
-	anew    bool         // the feed is taken up anew behind this look: what it said before may not have been heard
-}
 
 // runReconcile compares everything now and then, and when somebody asks.
 func (m *Manager) runReconcile(ctx context.Context) error {
@@ -67,10 +50,19 @@ type comparison struct {
 func (m *Manager) reconcileAll(ctx context.Context, how comparison) ([]inspect.Drift, error) {
 	var drifts []inspect.Drift
 	var errs []error
+	told := map[netip.Addr]bool{} // of addresses in no group: each group's look shows them
 	for _, g := range m.syncedGroups() {
 		found, err := m.reconcile(ctx, g, how)
 		errs = append(errs, err)
-		drifts = append(drifts, found...)
+		for _, d := range found {
+			if d.Group == "" {
+				if told[d.Inside] {
+					continue
+				}
+				told[d.Inside] = true
+			}
+			drifts = append(drifts, d)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return drifts, err
@@ -117,12 +109,22 @@ func (m *Manager) reconcile(ctx context.Context, g *group, how comparison) ([]in
 			return nil, err
 		}
 	}
-	drifts, err := m.settleDrifts(ctx, g, o, how.dryRun)
-	if err != nil || !how.audit {
-		return drifts, err
+	drifts, err := m.settleDrifts(ctx, g, o, how)
+	return append(m.nobodysDrifts(o.nobodys, how), drifts...), err
+}
+
+// nobodysDrifts tells of kernel elements of addresses in no group.
+func (m *Manager) nobodysDrifts(inside []netip.Addr, how comparison) []inspect.Drift {
+	drifts := make([]inspect.Drift, len(inside))
+	for i, a := range inside {
+		drifts[i] = inspect.Drift{
+			Kind: inspect.DriftElementOrphaned, Inside: a, What: "kernel elements of an address in no group; removed", Mended: !how.dryRun,
+		}
+		if !how.dryRun {
+			m.observer.Drift(string(inspect.DriftElementOrphaned))
+		}
 	}
-	misplaced, err := m.audit(ctx, g, how.dryRun)
-	return append(drifts, misplaced...), err
+	return drifts
 }
 
 // sync takes over a group at the start, or again after a gap in its feed, and
@@ -146,6 +148,8 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stepGroupLocked(g)
+	m.missing.push(g.early...)
+	g.early, g.recent = nil, nil
 	g.synced, m.reconciled = true, m.now()
 	m.redisErr = nil // it has just answered: who sees Ready must not be told otherwise
 	m.settleLocked()
@@ -160,6 +164,9 @@ func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error
 		return false, err
 	}
 	o.anew = true
+	if err := m.readRecent(ctx, g, o); err != nil {
+		return false, err
+	}
 	if o.lost, err = m.lostAll(ctx); err != nil {
 		return false, err
 	}
@@ -177,7 +184,7 @@ func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error
 	if err := m.removeNobodys(ctx, o.nobodys); err != nil {
 		return rebuilt, err
 	}
-	_, err = m.settleDrifts(ctx, g, o, false)
+	_, err = m.settleDrifts(ctx, g, o, comparison{})
 	return rebuilt, err
 }
 
@@ -222,7 +229,7 @@ func (m *Manager) removeNobodys(ctx context.Context, inside []netip.Addr) error 
 // stepGroupLocked gives every slot of the group its next step.
 func (m *Manager) stepGroupLocked(g *group) {
 	for _, s := range walk(&m.mu, m.slots) {
-		if s.record.Group == g.name {
+		if s.group() == g.name {
 			m.stepLocked(s)
 		}
 	}
@@ -230,85 +237,47 @@ func (m *Manager) stepGroupLocked(g *group) {
 
 // settleDrifts finds and mends what differs, and makes a database that lost
 // data whole again.
-func (m *Manager) settleDrifts(ctx context.Context, g *group, o *observation, dryRun bool) ([]inspect.Drift, error) {
+func (m *Manager) settleDrifts(ctx context.Context, g *group, o *observation, how comparison) ([]inspect.Drift, error) {
+	m.beSuspicious(g, o)
+	views := m.views(g, o)
+	audit := m.auditOf(ctx, g, &views, how.audit)
+	operations := drift.Diff(&views)
+	n := 0
+	for n < len(operations) && operations[n].AboutRecord() {
+		n++
+	}
+	r := repair{dryRun: how.dryRun, group: g, observed: o}
+	m.mend(&r, operations[:n])
+	if err := m.settleOrphans(ctx, g.name, r.orphans); err != nil {
+		return r.drifts, err
+	}
+	m.mend(&r, operations[n:])
+	if how.dryRun {
+		return r.drifts, audit.err
+	}
+	m.mu.RLock()
+	suspect := g.suspect
+	m.mu.RUnlock()
+	if err := m.rebuild(ctx, g, o, suspect, r.lost); err != nil {
+		return r.drifts, err
+	}
+	return r.drifts, errors.Join(audit.err, m.killAll(ctx, r.misplaced))
+}
+
+// beSuspicious sounds the alarm if the database has lost what is known to exist.
+func (m *Manager) beSuspicious(g *group, o *observation) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.suspectLocked(g, o) {
 		m.alarmLocked(g)
 	}
-	var drifts []inspect.Drift
-	var lost []subscriber.Record
-	m.compareLocked(g, o, func(d drift) {
-		if !dryRun {
-			m.observer.Drift(string(d.Kind))
-			lost = append(lost, m.mendLocked(g, o, d)...)
-			d.Mended = true
-		}
-		drifts = append(drifts, d.Drift)
-	})
-	suspect := g.suspect
-	m.mu.Unlock()
-	if dryRun {
-		return drifts, nil
-	}
-	return drifts, m.rebuild(ctx, g, o, suspect, lost)
-}
-
-// observe reads what the database and the kernel hold of a group.
-func (m *Manager) observe(ctx context.Context, g *group) (*observation, error) {
-	o := &observation{
-		since:   m.positionOf(g),
-		records: map[netip.Addr]subscriber.Record{},
-		stored:  map[lsn.Block]subscriberdb.Binding{},
-		kernel:  map[netip.Addr]nftnat.Entry{},
-	}
-	var err error
-	if o.marker, o.marked, err = m.store.Marker(ctx, g.name); err != nil {
-		return nil, err
-	}
-	if o.tail, err = m.store.Tail(ctx, g.name); err != nil {
-		return nil, err
-	}
-	errRecords := m.store.Records(ctx, g.name, func(rs []subscriber.Record) error {
-		for _, r := range rs {
-			o.records[r.Inside] = r
-		}
-		return nil
-	})
-	errBindings := m.store.Bindings(ctx, g.name, func(bs []subscriberdb.Binding) error {
-		for _, b := range bs {
-			o.stored[rowBlock(b)] = b
-		}
-		return nil
-	})
-	if err := errors.Join(errRecords, errBindings); err != nil {
-		return nil, err
-	}
-	return o, m.observeKernel(ctx, g, o)
-}
-
-func (m *Manager) observeKernel(ctx context.Context, g *group, o *observation) error {
-	entries, err := m.kernel.Entries(ctx)
-	if err != nil {
-		return err
-	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	for _, e := range entries {
-		switch m.serverOfLocked(e.Inside) {
-		case g:
-			o.kernel[e.Inside] = e
-		case nil:
-			o.nobodys = append(o.nobodys, e.Inside)
-		}
-	}
-	return nil
 }
 
 // serverOfLocked returns the group that an address is served in, which need not
 // be the one that its prefix is in since the last reload.
 func (m *Manager) serverOfLocked(inside netip.Addr) *group {
 	if s := m.slots[inside]; s != nil {
-		return m.groups[s.record.Group]
+		return m.groups[s.group()]
 	}
 	return m.groupOfLocked(inside)
 }

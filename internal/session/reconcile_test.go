@@ -5,10 +5,12 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
-// TestNobodysElementIsRemoved: an open gate of an address in no group.
+// TestNobodysElementIsRemoved: an open gate of an address in no group is told of
+// once, and goes.
 func TestNobodysElementIsRemoved(t *testing.T) {
 	w := newWorld(t, testGroup)
 	stranger := netip.MustParseAddr("10.9.9.9")
@@ -18,8 +20,12 @@ func TestNobodysElementIsRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Reconcile(context.Background(), false); err != nil {
-		t.Fatal(err)
+	for _, dryRun := range []bool{true, false} {
+		drifts, err := w.Reconcile(context.Background(), dryRun)
+		if err != nil || len(drifts) != 1 || drifts[0].Kind != inspect.DriftElementOrphaned ||
+			drifts[0].Inside != stranger || drifts[0].Mended == dryRun {
+			t.Fatalf("dry run %t: %+v, %v", dryRun, drifts, err)
+		}
 	}
 	if e := w.entry(stranger); e.Gate != nftnat.Closed {
 		t.Errorf("%+v stands", e)

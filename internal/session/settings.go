@@ -12,13 +12,13 @@ import (
 )
 
 // The database keeps the live settings as text that a person can read and set:
-// "on" or "off" for the toggle, Go durations for the timeouts.
+// "on", "off" or "observe" for the toggle, Go durations for the timeouts.
 
 func formatSettings(s inspect.Settings, names []string) map[string]string {
 	text := make(map[string]string, len(names))
 	for _, name := range names {
 		if name == inspect.SettingRemoval {
-			text[name] = map[bool]string{true: "on", false: "off"}[s.SubscriberSessionRemoval]
+			text[name] = s.Removal.String()
 		} else if d := s.IdleTimeouts.Field(name); d != nil {
 			text[name] = d.String()
 		}
@@ -40,15 +40,11 @@ func parseSettings(now inspect.Settings, text map[string]string) (inspect.Settin
 
 func parseSetting(s *inspect.Settings, name, value string) error {
 	if name == inspect.SettingRemoval {
-		switch value {
-		case "on", "true", "1":
-			s.SubscriberSessionRemoval = true
-		case "off", "false", "0":
-			s.SubscriberSessionRemoval = false
-		default:
-			return fmt.Errorf("%q is neither on nor off", value)
+		mode, err := inspect.ParseRemovalMode(value)
+		if err == nil {
+			s.Removal = mode
 		}
-		return nil
+		return err
 	}
 	field := s.IdleTimeouts.Field(name)
 	if field == nil {
@@ -121,8 +117,8 @@ func (m *Manager) changeSettings(ctx context.Context, decide func(now inspect.Se
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.settings = s
-	if before.SubscriberSessionRemoval != s.SubscriberSessionRemoval {
-		m.log.Info("setting changed", "subscriber_session_removal", s.SubscriberSessionRemoval)
+	if before.Removal != s.Removal {
+		m.log.Info("setting changed", "subscriber_session_removal", s.Removal)
 		for inside := range m.draining {
 			m.stepLocked(m.slots[inside])
 		}

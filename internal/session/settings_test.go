@@ -9,7 +9,7 @@ import (
 )
 
 var someSettings = inspect.Settings{
-	SubscriberSessionRemoval: true,
+	Removal: inspect.RemovalOn,
 	IdleTimeouts: inspect.IdleTimeouts{
 		TCPEstablished: 7440 * time.Second, TCPTransitory: 240 * time.Second,
 		UDP: 300 * time.Second, ICMP: 60 * time.Second,

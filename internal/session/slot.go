@@ -12,7 +12,7 @@ import (
 // A slot is all that is known of one inside address. It exists while a record
 // stands or anything of the address is left in the kernel.
 type slot struct {
-	record subscriber.Record // the record that stands, or the last one that stood
+	packed subscriber.Packed // the record that stands, or the last one that stood
 	online bool
 	over   *ending // the tenure that the binding was made for, once it ended
 
@@ -25,9 +25,23 @@ type slot struct {
 	busy  bool      // an executor works for this slot
 	block lsn.Block // what is, or is being, programmed; unset when idle
 	stray bool      // kernel state found without a binding
+
+	judged verdict // of the guard, about the record that is gone by other hands
 }
 
-func (s *slot) inside() netip.Addr { return s.record.Inside }
+func newSlot(r subscriber.Record, b lsn.Block) *slot { return &slot{packed: r.Pack(), block: b} }
+
+// record returns a copy of the record.
+func (s *slot) record() *subscriber.Record {
+	r := s.packed.Record()
+	return &r
+}
+
+func (s *slot) inside() netip.Addr { return s.packed.Inside() }
+
+func (s *slot) group() string { return s.packed.Group() }
+
+func (s *slot) key() subscriber.Key { return subscriber.Key{Group: s.group(), Inside: s.inside()} }
 
 func (s *slot) gone() bool { return !s.online && s.phase == idle && !s.busy }
 
@@ -37,11 +51,14 @@ type ending struct {
 	record subscriber.Record
 	reason subscriber.Reason
 	at     time.Time
+
+	graceUntil time.Time // the subscriber may take its sessions up again until then; zero for not
+	elements   int       // map elements that its cut removes
 }
 
 // begin opens a new tenure for the record.
 func (s *slot) begin(r subscriber.Record) {
-	s.record, s.online = r, true
+	s.packed, s.online, s.judged = r.Pack(), true, unjudged
 	s.tenure++
 }
 
@@ -50,9 +67,13 @@ func (s *slot) begin(r subscriber.Record) {
 func (s *slot) end(reason subscriber.Reason, at time.Time) {
 	s.online = false
 	if s.over == nil && s.phase != idle {
-		s.over = &ending{record: s.record, reason: reason, at: at}
+		s.over = &ending{record: *s.record(), reason: reason, at: at}
 	}
 }
+
+// awaited says that the binding is allocated, and stored or about to be, and that
+// its gate is not open yet.
+func (s *slot) awaited() bool { return s.phase == saved || s.phase == returned }
 
 // entry is what the kernel should hold for the slot once gate stands.
 func (s *slot) entry(gate nftnat.Gate) nftnat.Entry {
@@ -70,7 +91,7 @@ func (s *slot) expected() nftnat.Entry {
 	switch s.phase {
 	case open:
 		return s.entry(nftnat.Open)
-	case draining:
+	case draining, returned:
 		return s.entry(nftnat.Draining)
 	}
 	return s.entry(nftnat.Closed)
@@ -81,4 +102,11 @@ func holderOf(r *subscriber.Record) lsn.Holder {
 		Inside: r.Inside, Identity: r.Identity(),
 		UserName: r.UserName, AcctSessionID: r.AcctSessionID,
 	}
+}
+
+// sameHolder reports whether holderOf is the same of both records of one address.
+// It makes neither, for most changes of a record tell of counters alone.
+func sameHolder(a, b *subscriber.Record) bool {
+	return a.UserName == b.UserName && a.AcctSessionID == b.AcctSessionID &&
+		(a.UserName != "" || a.CallingStationID == b.CallingStationID)
 }

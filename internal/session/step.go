@@ -9,6 +9,7 @@ const (
 	saved                 // a block is allocated and stored in the database
 	open                  // gate open, block map programmed
 	draining              // existing sessions pass, no new ones begin
+	returned              // as draining, for a subscriber that came back in time: its binding is being stored
 	cut                   // gate closed and map elements gone; conntrack entries may be left
 )
 
@@ -19,7 +20,9 @@ type facts struct {
 	pending  bool // the subscriber waits in line for a block
 	own      bool // the binding was made for the session of that very record
 	stray    bool // the kernel state belongs to nobody
-	removal  bool // the toggle subscriber_session_removal
+	removal  bool // the toggle subscriber_session_removal is on
+	grace    bool // whom the binding was made for may yet come back to its sessions
+	same     bool // and the record that stands is of that subscriber
 	sessions int  // conntrack entries of the address
 }
 
@@ -31,14 +34,16 @@ const (
 	allocate         // take a block and store the binding
 	flush            // delete conntrack entries that are older than the Start
 	program          // open the gate
-	drain            // let existing sessions end by themselves
+	drain            // let existing sessions end by themselves, or wait for their subscriber
+	resume           // give the subscriber its binding and live sessions back
 	closeGate        // cut: one transaction, packets stop
 	reap             // delete the conntrack entries and prove that none is left
 )
 
 // next is the life cycle. A subscriber that ended is cut when removal is on,
-// and drained when it is off. An address whose session changed hands is always
-// cut, whatever the toggle says: the next holder inherits nothing (SES-07).
+// and drained when it is off, or for a grace time in which it may come back. An
+// address whose session changed hands is always cut, whatever toggle and grace
+// time say: the next holder inherits nothing (SES-07).
 func next(f facts) action {
 	switch f.phase {
 	case idle:
@@ -54,17 +59,26 @@ func next(f facts) action {
 		default:
 			return program
 		}
-	case open:
+	case open, returned:
 		switch {
-		case f.online && f.own:
-			return stay
-		case f.online || f.removal || f.stray:
+		case f.stray:
 			return closeGate
-		default:
+		case f.online && f.own && f.phase == open:
+			return stay
+		case f.online && f.own:
+			return program
+		case f.same:
+			return resume
+		case !f.online && (f.grace || !f.removal):
 			return drain // DEL-11
+		default:
+			return closeGate
 		}
 	case draining:
-		if f.online || f.removal || f.stray || f.sessions == 0 {
+		switch {
+		case f.same && !f.stray:
+			return resume
+		case f.online, f.stray, !f.grace && (f.removal || f.sessions == 0):
 			return closeGate
 		}
 	case cut:

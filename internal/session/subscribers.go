@@ -20,11 +20,11 @@ const takenWithin = 2 * time.Second
 
 // viewLocked joins the slot's record with its binding.
 func (m *Manager) viewLocked(s *slot) inspect.Subscriber {
-	v := inspect.Subscriber{Record: s.record}
-	if b, ok := m.engine.Live(s.record.Group, s.inside()); ok && s.phase != saved {
+	v := inspect.Subscriber{Record: *s.record()}
+	if b, ok := m.engine.Live(s.group(), s.inside()); ok && !s.awaited() {
 		v.Binding = &inspect.Binding{Binding: b, Sessions: m.kernel.SessionCount(s.inside())}
 	} else {
-		v.Pending = m.engine.IsPending(s.record.Group, s.inside())
+		v.Pending = m.engine.IsPending(s.group(), s.inside())
 	}
 	return v
 }
@@ -33,12 +33,15 @@ func (m *Manager) viewLocked(s *slot) inspect.Subscriber {
 func (m *Manager) Subscriber(_ context.Context, key subscriber.Key) (inspect.Subscriber, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if err := m.restoredRLocked(); err != nil {
+		return inspect.Subscriber{}, err
+	}
 	g, err := m.keyGroupLocked(key)
 	if err != nil {
 		return inspect.Subscriber{}, err
 	}
 	s := m.slots[key.Inside]
-	if s == nil || !s.online || s.record.Group != g.name {
+	if s == nil || !s.online || s.group() != g.name {
 		return inspect.Subscriber{}, fmt.Errorf("subscriber %s: %w", key.Inside, inspect.ErrNotFound)
 	}
 	return m.viewLocked(s), nil
@@ -56,11 +59,14 @@ func (m *Manager) keyGroupLocked(key subscriber.Key) (*group, error) {
 func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if err := m.restoredRLocked(); err != nil {
+		return nil, err
+	}
 	page := smallest[*slot]{limit: limit, compare: func(a, b *slot) int {
-		return inspect.CompareKeys(a.record.Key, b.record.Key)
+		return inspect.CompareKeys(a.key(), b.key())
 	}}
 	m.eachMatchingRLocked(f, func(s *slot) {
-		if inspect.CompareKeys(s.record.Key, after) > 0 {
+		if inspect.CompareKeys(s.key(), after) > 0 {
 			page.add(s)
 		}
 	})
@@ -75,7 +81,7 @@ func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 // for one address is spared the walk over all slots.
 func (m *Manager) eachMatchingRLocked(f inspect.SubscriberFilter, yield func(*slot)) {
 	look := func(s *slot) {
-		if s != nil && s.online && f.Match(&s.record) {
+		if s != nil && s.online && f.Match(s.record()) {
 			yield(s)
 		}
 	}
@@ -109,21 +115,29 @@ func (m *Manager) Put(ctx context.Context, r subscriber.Record) (subscriber.Reco
 // Delete deletes the records that match, and returns once the engine has taken
 // the deletions.
 func (m *Manager) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error) {
-	var keys []subscriber.Key
-	m.mu.RLock()
-	m.eachMatchingRLocked(f, func(s *slot) { keys = append(keys, s.record.Key) })
-	m.mu.RUnlock()
+	keys, err := m.matching(f)
+	if err != nil {
+		return nil, err
+	}
 	slices.SortFunc(keys, inspect.CompareKeys)
 	deleted, err := m.store.Delete(ctx, keys, subscriber.ReasonAdmin)
 	if err != nil {
 		return deleted, unavailable(err)
 	}
-	for _, g := range m.syncedGroups() {
-		if tail, err := m.store.Tail(ctx, g.name); err == nil {
-			m.await(ctx, g, tail)
-		}
-	}
+	m.awaitTails(ctx)
 	return deleted, nil
+}
+
+// matching returns the keys of matching online subscribers.
+func (m *Manager) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.restoredRLocked(); err != nil {
+		return nil, err
+	}
+	var keys []subscriber.Key
+	m.eachMatchingRLocked(f, func(s *slot) { keys = append(keys, s.key()) })
+	return keys, nil
 }
 
 // Watch returns the events of matching subscribers from now on.

@@ -28,7 +28,8 @@ func (m *Manager) suspectLocked(g *group, o *observation) bool {
 	case !o.marked || o.marker.Epoch != g.epoch:
 		return g.epoch != ""
 	}
-	return subscriber.CompareVersions(o.tail, o.since) < 0
+	// New entries may be behind the old end already, where the tail hides the loss.
+	return o.rewound || subscriber.CompareVersions(o.tail, o.since) < 0
 }
 
 // alarmLocked says, once, that the database is suspect.
@@ -38,8 +39,8 @@ func (m *Manager) alarmLocked(g *group) {
 	}
 	g.suspect = true
 	for _, s := range m.slots {
-		if s.record.Group == g.name {
-			s.record.Version = "" // named an entry of the feed that is lost; the new one's may be lower
+		if s.group() == g.name {
+			s.packed = s.packed.Unversioned() // it named an entry of the feed that is lost; the new one's may be lower
 		}
 	}
 	m.log.Error("database suspect: it is empty, another one, or has gone back in time; nobody is removed for being absent from it, records are written back from bindings and Interims",
@@ -49,9 +50,11 @@ func (m *Manager) alarmLocked(g *group) {
 // doubtLocked counts a record that the database lost as one that no BNG has
 // confirmed, before it is written back: the alarm must not pause between.
 func (m *Manager) doubtLocked(s *slot) {
-	m.countLocked(&s.record, -1)
-	s.record.Unconfirmed = true
-	m.countLocked(&s.record, +1)
+	r := s.record()
+	m.countLocked(r, -1)
+	r.Unconfirmed = true
+	m.countLocked(r, +1)
+	s.packed = r.Pack()
 }
 
 // rebuild writes back what a suspect database has lost, and then marks it as
@@ -118,7 +121,7 @@ const watchEvery = time.Second
 func (m *Manager) runWatchdog(ctx context.Context) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	for {
+	for failing := false; ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -129,6 +132,20 @@ func (m *Manager) runWatchdog(ctx context.Context) error {
 			return ctx.Err()
 		}
 		_ = m.noteRedis(err)
+		if failed := err != nil; failed != failing {
+			failing = failed
+			m.logDatabase(err)
+		}
+	}
+}
+
+// logDatabase says, once for each change, whether the database can be used: a
+// marker that cannot be read makes nobody else complain.
+func (m *Manager) logDatabase(err error) {
+	if err != nil {
+		m.log.Warn("database cannot be used, not ready until it can", "err", err)
+	} else {
+		m.log.Info("database can be used again")
 	}
 }
 

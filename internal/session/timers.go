@@ -3,6 +3,7 @@ package session
 import (
 	"container/heap"
 	"context"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -14,23 +15,24 @@ import (
 // distance of further looks while the database, whose clock decides, keeps it.
 const expiryGrace = 250 * time.Millisecond
 
-// timers tell when a record should have expired. An Interim only moves the
-// expiry further away, so it costs nothing here: the entry comes up too early
-// and is put back.
+// timers tell when a record should have expired, or a grace time is over. An
+// Interim only moves the expiry further away, so it costs nothing here: the entry
+// comes up too early and is put back. An address has one entry, for what comes first.
 type timers struct {
 	mu    sync.Mutex
 	due   dueHeap
-	known map[netip.Addr]time.Time // the valid entry of each address
+	known map[[4]byte]int64 // when the valid entry of each address is due
 	wake  chan struct{}
 }
 
+// due is an entry. There is one for every subscriber, so it is small.
 type due struct {
-	at     time.Time
-	inside netip.Addr
+	at     int64 // nanoseconds since 1970
+	inside [4]byte
 }
 
 func newTimers() *timers {
-	return &timers{known: map[netip.Addr]time.Time{}, wake: make(chan struct{}, 1)}
+	return &timers{known: map[[4]byte]int64{}, wake: make(chan struct{}, 1)}
 }
 
 // expire has the address looked at when its record should be gone.
@@ -38,15 +40,27 @@ func (t *timers) expire(inside netip.Addr, expiry time.Time) {
 	if expiry.IsZero() {
 		return
 	}
-	at := expiry.Add(expiryGrace)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if known, ok := t.known[inside]; ok && !at.Before(known) {
+	t.look(inside, expiry.Add(expiryGrace))
+}
+
+// farthest is the latest time that an entry can tell, in the year 2262.
+var farthest = time.Unix(0, math.MaxInt64)
+
+// look has the address looked at when the time has come. A record that somebody
+// wrote at an address that is not IPv4, or to live for centuries, is not waited for.
+func (t *timers) look(inside netip.Addr, at time.Time) {
+	if !inside.Is4() || at.After(farthest) {
 		return
 	}
-	t.known[inside] = at
-	heap.Push(&t.due, due{at, inside})
-	if t.due[0].inside == inside {
+	entry := due{at.UnixNano(), inside.As4()}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known, ok := t.known[entry.inside]; ok && entry.at >= known {
+		return
+	}
+	t.known[entry.inside] = entry.at
+	heap.Push(&t.due, entry)
+	if t.due[0] == entry {
 		t.wakeUp()
 	}
 }
@@ -64,11 +78,11 @@ func (t *timers) pop(now time.Time) []netip.Addr {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var addrs []netip.Addr
-	for len(t.due) > 0 && !t.due[0].at.After(now) {
+	for len(t.due) > 0 && t.due[0].at <= now.UnixNano() {
 		d := heap.Pop(&t.due).(due)
 		if t.known[d.inside] == d.at { // else it was replaced by an earlier one
 			delete(t.known, d.inside)
-			addrs = append(addrs, d.inside)
+			addrs = append(addrs, netip.AddrFrom4(d.inside))
 		}
 	}
 	return addrs
@@ -81,13 +95,13 @@ func (t *timers) next() (time.Time, bool) {
 	if len(t.due) == 0 {
 		return time.Time{}, false
 	}
-	return t.due[0].at, true
+	return time.Unix(0, t.due[0].at), true
 }
 
 type dueHeap []due
 
 func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at < h[j].at }
 func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 func (h *dueHeap) Push(x any)        { *h = append(*h, x.(due)) }
 func (h *dueHeap) Pop() any {
@@ -97,7 +111,8 @@ func (h *dueHeap) Pop() any {
 	return last
 }
 
-// runTimers ends holds and looks after records that should have expired.
+// runTimers ends holds and grace times, and looks after records that should have
+// expired.
 func (m *Manager) runTimers(ctx context.Context) error {
 	for {
 		if err := m.waitTimers(ctx); err != nil {
@@ -105,11 +120,11 @@ func (m *Manager) runTimers(ctx context.Context) error {
 		}
 		now := m.now()
 		m.endHolds(now)
-		m.lookExpired(now, m.timers.pop(now))
+		m.lookDue(now, m.timers.pop(now))
 	}
 }
 
-// waitTimers waits for the next hold or expiry to be due, or for news of one.
+// waitTimers waits for the next hold, grace time or expiry to be due, or for news of one.
 func (m *Manager) waitTimers(ctx context.Context) error {
 	wait := time.Minute
 	m.mu.Lock() // Next drops holds that are void
@@ -152,20 +167,27 @@ func (m *Manager) endHolds(now time.Time) {
 	}
 }
 
-// lookExpired has the records looked up whose time is over; the database's
-// clock decides, so those that still stand are looked at again.
-func (m *Manager) lookExpired(now time.Time, addrs []netip.Addr) {
+// lookDue looks at addresses of which something may be over.
+func (m *Manager) lookDue(now time.Time, addrs []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, inside := range addrs {
-		s := m.slots[inside]
-		if s == nil || !s.online || s.record.ExpiresAt.IsZero() {
-			continue
+		if s := m.slots[inside]; s != nil {
+			m.lookExpiredLocked(s, now)
+			m.lookGraceLocked(s, now)
 		}
-		if at := s.record.ExpiresAt; at.Add(expiryGrace).After(now) {
-			m.timers.expire(inside, at)
-			continue
-		}
-		m.missing.push(missing{s.record.Key, subscriber.ReasonExpired}) // lookAgain sets the next timer
 	}
+}
+
+// lookExpiredLocked has the record looked up if its time is over; the database's
+// clock decides, so one that still stands is looked at again.
+func (m *Manager) lookExpiredLocked(s *slot, now time.Time) {
+	if !s.online || s.packed.ExpiresAt().IsZero() {
+		return
+	}
+	if at := s.packed.ExpiresAt(); at.Add(expiryGrace).After(now) {
+		m.timers.expire(s.inside(), at)
+		return
+	}
+	m.missing.push(missing{s.key(), subscriber.ReasonExpired}) // lookAgain sets the next timer
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 func TestTimersKeepOneEntryAnAddress(t *testing.T) {
@@ -33,5 +35,19 @@ func TestTimersKeepOneEntryAnAddress(t *testing.T) {
 	}
 	if _, ok := timers.next(); ok {
 		t.Error("entries are left")
+	}
+}
+
+// TestTimersTakeWhatPeopleWrite: a key of a record may name an IPv6 address, and a
+// record's time may be over in centuries.
+func TestTimersTakeWhatPeopleWrite(t *testing.T) {
+	timers := newTimers()
+	timers.expire(netip.MustParseAddr("2001:db8::1"), time.Unix(1000, 0))
+	far := subscriber.Record{ExpiresAt: time.Date(2500, 1, 1, 0, 0, 0, 0, time.UTC)}
+	packed := far.Pack()
+	timers.expire(alice, packed.ExpiresAt())
+	timers.expire(bob, far.ExpiresAt)
+	if got := timers.pop(time.Unix(2000, 0)); len(got) > 0 {
+		t.Errorf("%v are due", got)
 	}
 }

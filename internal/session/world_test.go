@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sys/unix"
 
+	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -35,20 +37,29 @@ type world struct {
 	kernel Kernel                       // in place of nat, from the next boot on
 	store  func(*subscriberdb.DB) Store // in place of db, from the next boot on
 
+	guard guard.Limits  // from the next boot on
+	ttl   time.Duration // of records, from the next boot on
+
 	stop func()
+
+	logs io.Writer // gets what is logged, too; nil for nobody
 }
 
 // counts is an Observer.
 type counts struct {
 	mu      sync.Mutex
 	removed map[subscriber.Reason]int
+	seen    map[subscriber.Reason]int // observed removals
 	drifts  map[string]int
 }
 
 func (c *counts) Removed(_ string, r subscriber.Reason) { c.add(func() { c.removed[r]++ }) }
-func (c *counts) Drift(kind string)                     { c.add(func() { c.drifts[kind]++ }) }
-func (c *counts) StopToCut(time.Duration)               {}
-func (c *counts) StopToReaped(time.Duration)            {}
+func (c *counts) Observed(_ string, r subscriber.Reason, _ int) {
+	c.add(func() { c.seen[r]++ })
+}
+func (c *counts) Drift(kind string)          { c.add(func() { c.drifts[kind]++ }) }
+func (c *counts) StopToCut(time.Duration)    {}
+func (c *counts) StopToReaped(time.Duration) {}
 
 func (c *counts) add(f func()) {
 	c.mu.Lock()
@@ -62,6 +73,12 @@ func (c *counts) of(r subscriber.Reason) int {
 	return c.removed[r]
 }
 
+func (c *counts) observedOf(r subscriber.Reason) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen[r]
+}
+
 var testGroup = lsn.GroupConfig{
 	Name:      "default",
 	Inside:    []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")},
@@ -69,9 +86,12 @@ var testGroup = lsn.GroupConfig{
 	FirstPort: 1024, LastPort: 65535, BlockSize: 512, Hold: 200 * time.Millisecond,
 }
 
-func newWorld(t *testing.T, g lsn.GroupConfig) *world {
+func newWorld(t *testing.T, g lsn.GroupConfig, change ...func(*world)) *world {
 	t.Helper()
-	w := &world{t: t, server: testenv.StartRedis(t), group: g}
+	w := &world{t: t, server: testenv.StartRedis(t), group: g, ttl: time.Minute}
+	for _, f := range change {
+		f(w)
+	}
 	options, err := redis.ParseURL(w.server.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -99,15 +119,19 @@ func newWorld(t *testing.T, g lsn.GroupConfig) *world {
 func (w *world) boot() {
 	w.t.Helper()
 	var err error
-	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	to := w.t.Output()
+	if w.logs != nil {
+		to = io.MultiWriter(to, w.logs)
+	}
+	log := slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	w.db, err = subscriberdb.New(subscriberdb.Options{
 		Client: w.client, Node: "test", Logger: log,
-		Groups: []subscriberdb.Group{{Name: w.group.Name, Inside: w.group.Inside, RecordTTL: time.Minute}},
+		Groups: []subscriberdb.Group{{Name: w.group.Name, Inside: w.group.Inside, RecordTTL: w.ttl, Guard: w.guard}},
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.seen = &counts{removed: map[subscriber.Reason]int{}, drifts: map[string]int{}}
+	w.seen = &counts{removed: map[subscriber.Reason]int{}, seen: map[subscriber.Reason]int{}, drifts: map[string]int{}}
 	var store Store = w.db
 	if w.store != nil {
 		store = w.store(w.db)
@@ -119,6 +143,7 @@ func (w *world) boot() {
 	w.Manager, err = New(Options{
 		Store: store, Kernel: kernel, Groups: []lsn.GroupConfig{w.group}, Node: "test",
 		Settings: someSettings, Observer: w.seen, Logger: log,
+		Guards: map[string]guard.Limits{w.group.Name: w.guard},
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -250,12 +275,15 @@ func (w *world) check() {
 	if err := w.engine.Check(); err != nil {
 		w.t.Error(err)
 	}
-	online, lost := 0, 0
+	online, lost, held := 0, 0, 0
 	states := map[lsn.State]int{lsn.Active: 0, lsn.Draining: 0, lsn.Cut: 0, lsn.Held: 0}
 	for _, s := range w.slots {
 		if s.online {
 			online++
-			if s.record.Unconfirmed {
+			if s.packed.RemovalHeld() != subscriber.ReasonNone {
+				held++
+			}
+			if s.packed.Unconfirmed() {
 				lost++
 			}
 		}
@@ -266,6 +294,12 @@ func (w *world) check() {
 		lsn.Active: status.Active, lsn.Draining: status.Draining, lsn.Cut: status.Cut, lsn.Held: status.Held,
 	}; !maps.Equal(got, states) {
 		w.t.Errorf("bindings by state are %v, counted %v", states, got)
+	}
+	for _, n := range status.RemovalsHeld {
+		held -= n
+	}
+	if held != 0 {
+		w.t.Errorf("%d more removals are held than counted", held)
 	}
 	if g := w.groups[w.group.Name]; g.online != online || g.lost != lost {
 		w.t.Errorf("counted %d online and %d of them unconfirmed, there are %d and %d", g.online, g.lost, online, lost)

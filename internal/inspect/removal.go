@@ -1,0 +1,62 @@
+package inspect
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// RemovalKind is what a removal waits for.
+type RemovalKind uint8
+
+// The kinds of removals that are not, or not yet, carried out.
+const (
+	RemovalHeld     RemovalKind = iota + 1 // a guard holds it until it is confirmed or refused
+	RemovalGrace                           // its grace time is not over
+	RemovalObserved                        // it was only observed
+)
+
+// Removal is one subscriber whose NAT sessions were not removed, or not yet.
+type Removal struct {
+	Kind     RemovalKind
+	Record   subscriber.Record
+	Reason   subscriber.Reason
+	Since    time.Time // when the record ended, or the removal was first held
+	DueAt    time.Time // when the grace time is over; zero for other kinds
+	Sessions int       // conntrack entries it has now, or had then where only observed
+}
+
+// RemovalKey orders removals. The zero key comes before every other.
+type RemovalKey struct {
+	subscriber.Key
+	Kind  RemovalKind
+	Since time.Time // tells apart what was observed of one address
+}
+
+// Key returns the key of the removal.
+func (r *Removal) Key() RemovalKey { return RemovalKey{r.Record.Key, r.Kind, r.Since} }
+
+// Compare orders by group, inside address, kind, time.
+func (k RemovalKey) Compare(o RemovalKey) int {
+	return cmp.Or(CompareKeys(k.Key, o.Key), cmp.Compare(k.Kind, o.Kind), k.Since.Compare(o.Since))
+}
+
+// RemovalFilter picks removals; zero fields match everything.
+type RemovalFilter struct {
+	Group  string
+	NAS    string // raw octets, exact
+	Inside netip.Prefix
+	Reason subscriber.Reason
+	Kind   RemovalKind
+}
+
+// Match reports whether the removal passes the filter.
+func (f *RemovalFilter) Match(r *Removal) bool {
+	return matches(f.Group, r.Record.Group) &&
+		matches(f.NAS, r.Record.NAS) &&
+		matches(f.Reason, r.Reason) &&
+		matches(f.Kind, r.Kind) &&
+		within(f.Inside, r.Record.Inside)
+}

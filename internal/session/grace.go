@@ -1,0 +1,136 @@
+package session
+
+import (
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// A line that is lost is often back in a moment, under a new Acct-Session-Id.
+// Where the group grants a grace time for the cause, the binding of such an end is
+// DRAINING meanwhile, and the same subscriber on the same inside address gets it
+// back with its live sessions.
+
+// grantGraceLocked begins the grace time of a slot that a Stop has just ended, if
+// its group grants one for the cause. Who cannot be recognised cannot come back.
+func (m *Manager) grantGraceLocked(s *slot, cause uint32) {
+	g := m.groups[s.group()]
+	if g == nil || s.over == nil || s.record().Identity() == "" {
+		return
+	}
+	if grace := g.config.GraceFor(cause); grace > 0 {
+		s.over.graceUntil = m.now().Add(grace)
+		m.timers.look(s.inside(), s.over.graceUntil)
+	}
+}
+
+// inGraceLocked reports whether the slot's grace time runs.
+func (m *Manager) inGraceLocked(s *slot) bool {
+	return s.over != nil && !s.over.graceUntil.IsZero() && m.now().Before(s.over.graceUntil)
+}
+
+// sameSubscriberLocked reports whether the record that stands is of the
+// subscriber that the binding was made for.
+func (m *Manager) sameSubscriberLocked(s *slot) bool {
+	b, ok := m.engine.Live(s.group(), s.inside())
+	return ok && b.Identity != "" && b.Identity == s.record().Identity()
+}
+
+// markGraceLocked notes with the binding until when its subscriber may come back;
+// zero for no longer.
+func (m *Manager) markGraceLocked(s *slot, until time.Time) lsn.Binding {
+	b, err := m.engine.SetGrace(s.group(), s.inside(), until)
+	if err != nil {
+		m.log.Error("mark grace time", "group", s.group(), "inside", s.inside(), "err", err)
+	}
+	return b
+}
+
+// resumeLocked gives the slot's binding to the session that its subscriber came
+// back with. As with a new binding, it is in the database before its gate opens.
+func (m *Manager) resumeLocked(s *slot) {
+	group, holder := s.group(), holderOf(s.record())
+	if s.phase == draining {
+		if _, err := m.engine.Resume(group, s.inside()); err != nil {
+			m.log.Error("resume binding", "group", group, "inside", s.inside(), "err", err)
+			return
+		}
+		delete(m.draining, s.inside())
+	}
+	b, err := m.engine.SetHolder(group, holder)
+	if err != nil {
+		m.log.Error("resume binding", "group", group, "inside", s.inside(), "err", err)
+		return
+	}
+	s.boundTenure, s.over = s.tenure, nil
+	m.enterLocked(s, returned)
+	m.workLocked(s)
+	m.saveLocked(save{binding: b, slot: s.inside()})
+}
+
+// lookGraceLocked ends the slot's grace time if it is over.
+func (m *Manager) lookGraceLocked(s *slot, now time.Time) {
+	switch {
+	case s.over == nil || s.over.graceUntil.IsZero():
+	case now.Before(s.over.graceUntil):
+		m.timers.look(s.inside(), s.over.graceUntil)
+	default:
+		m.endGraceLocked(s)
+	}
+}
+
+// endGraceLocked ends a grace time in which nobody came back.
+func (m *Manager) endGraceLocked(s *slot) {
+	s.over.graceUntil = time.Time{}
+	if s.phase == draining && !s.online && m.settings.Removal != inspect.RemovalOn {
+		m.saveLocked(save{binding: m.markGraceLocked(s, time.Time{})})
+		if !s.busy { // else it is told once the gate is narrowed
+			m.drainsLocked(s)
+		}
+	}
+	m.stepLocked(s)
+}
+
+// drainsLocked tells that no new session begins at the slot's address, and why
+// the others go on.
+func (m *Manager) drainsLocked(s *slot) {
+	if m.inGraceLocked(s) {
+		m.publishLocked(inspect.EventGrace, s)
+		return
+	}
+	m.publishLocked(inspect.EventDraining, s)
+	if m.settings.Removal == inspect.RemovalObserve && !s.online {
+		m.observeLocked(s)
+	}
+}
+
+// graceRLocked yields the removals that wait for a grace time to be over.
+func (m *Manager) graceRLocked(f inspect.RemovalFilter, yield func(inspect.Removal)) {
+	if f.Kind != 0 && f.Kind != inspect.RemovalGrace {
+		return
+	}
+	for inside := range m.draining {
+		s := m.slots[inside]
+		if s.online || !m.inGraceLocked(s) {
+			continue
+		}
+		r := s.removal(inspect.RemovalGrace)
+		r.DueAt, r.Sessions = s.over.graceUntil, m.kernel.SessionCount(inside)
+		yield(r)
+	}
+}
+
+// removal describes the removal of the binding whose tenure is over.
+func (s *slot) removal(kind inspect.RemovalKind) inspect.Removal {
+	return inspect.Removal{Kind: kind, Record: s.over.record, Reason: s.over.reason, Since: s.over.at}
+}
+
+// adoptGraceLocked takes over the grace time that the stored binding of the slot
+// tells of. One that is over by now ends in its turn.
+func (m *Manager) adoptGraceLocked(s *slot, row subscriberdb.Binding) {
+	s.over = &ending{record: *s.record(), reason: subscriber.ReasonStop, at: row.ReleasedAt, graceUntil: row.GraceUntil}
+	m.timers.look(s.inside(), row.GraceUntil)
+}

@@ -1,0 +1,188 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/guard"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// Records that are gone by other hands than sessiond's go through the guard of
+// their group before their end is announced: of a wave that takes too many it
+// lets a part pass, the others are written back to wait for a person (DEL-13).
+// What the NAS or a person says of a session comes as a Deleted change, and never
+// gets here.
+
+// verdict is what the guard said of a slot's record since that was last heard of.
+type verdict uint8
+
+const (
+	unjudged verdict = iota
+	passed           // it may end
+	held             // it is written back
+)
+
+// SetGuards changes the limits of the named groups.
+func (m *Manager) SetGuards(limits map[string]guard.Limits) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.guards = maps.Clone(limits)
+	for name, l := range limits {
+		if g := m.groups[name]; g != nil {
+			g.guard.SetLimits(l)
+		}
+	}
+}
+
+// known returns the records of the keys as the slots know them, for the database
+// to tell which of them are gone.
+func (m *Manager) known(keys []subscriber.Key) []subscriber.Record {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	records := make([]subscriber.Record, len(keys))
+	for i, k := range keys {
+		records[i] = m.knownRLocked(k)
+	}
+	return records
+}
+
+func (m *Manager) knownRLocked(k subscriber.Key) subscriber.Record {
+	s := m.slots[k.Inside]
+	if s == nil || !s.online || s.group() != k.Group {
+		return subscriber.Record{Key: k}
+	}
+	r := *s.record()
+	if r.Version == "" { // known from its binding alone, so nothing older is about it
+		if b, ok := m.engine.Live(k.Group, k.Inside); ok {
+			r.Version = fmt.Sprintf("%d-0", b.AllocatedAt.UnixMilli())
+		}
+	}
+	return r
+}
+
+// judge asks the guards about records that are gone, and returns those whose end
+// is to be announced and those to be held.
+func (m *Manager) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, hold []subscriber.Ending) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range gone {
+		switch a := &gone[i]; {
+		case a.Told:
+		case a.Over || m.passesLocked(&a.Ending):
+			pass = append(pass, a.Record.Key)
+		default:
+			hold = append(hold, a.Ending)
+		}
+		if (i+1)%breathEvery == 0 {
+			breathe(&m.mu)
+		}
+	}
+	return pass, hold
+}
+
+// passesLocked reports whether the record may end. Each is asked about once,
+// however many notice that it is gone.
+func (m *Manager) passesLocked(e *subscriber.Ending) bool {
+	s, g := m.slots[e.Record.Inside], m.groups[e.Record.Group]
+	if s == nil || !s.online || g == nil || s.group() != g.name {
+		return true // nobody is served
+	}
+	if s.judged != unjudged {
+		return s.judged == passed
+	}
+	answer := g.guard.Take(e.Reason, 1, g.online, m.now())
+	if answer.First {
+		m.log.Error("more subscribers would go than the guard allows; their removal is held until it is confirmed or refused",
+			"group", g.name, "reason", e.Reason.String(), "subscribers", g.online, "limit", answer.Limit,
+			"alarm", "sessiond_removals_held", "see", "sessionctl removal list")
+	}
+	if s.judged = passed; answer.Passed == 0 {
+		s.judged = held
+	}
+	return s.judged == passed
+}
+
+// settleMissing has the end of records announced that are gone, and those written
+// back that a guard holds.
+func (m *Manager) settleMissing(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error {
+	var gone []subscriberdb.Absence
+	err := m.insist(ctx, "look at records that are gone", func(ctx context.Context) (err error) {
+		gone, err = m.store.Missing(ctx, m.known(keys), reason)
+		return m.unlessSuspect(err)
+	})
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	pass, hold := m.judge(gone)
+	return m.insist(ctx, "record a deletion by others", func(ctx context.Context) error {
+		if err := m.store.Hold(ctx, hold); err != nil {
+			return err
+		}
+		// Those whose session is known to have ended were not written back.
+		return m.unlessSuspect(m.store.Bury(ctx, append(keysOf(hold), pass...), reason))
+	})
+}
+
+func keysOf(endings []subscriber.Ending) []subscriber.Key {
+	keys := make([]subscriber.Key, len(endings))
+	for i := range endings {
+		keys[i] = endings[i].Record.Key
+	}
+	return keys
+}
+
+// unlessSuspect makes nothing of the error that the database does not know itself
+// to be complete: nothing is taken for deleted then (I6), and a reconcile follows.
+func (m *Manager) unlessSuspect(err error) error {
+	if errors.Is(err, subscriberdb.ErrSuspect) {
+		m.reconcileSoon()
+		return nil
+	}
+	return err
+}
+
+// settleOrphans ends slots whose records are not there when their feed is taken up
+// anew, or has the records written back that a guard holds. It comes before any
+// gate is touched.
+func (m *Manager) settleOrphans(ctx context.Context, group string, orphans []netip.Addr) error {
+	if len(orphans) == 0 {
+		return nil
+	}
+	keys := make([]subscriber.Key, len(orphans))
+	for i, inside := range orphans {
+		keys[i] = subscriber.Key{Group: group, Inside: inside}
+	}
+	gone, err := m.store.Missing(ctx, m.known(keys), subscriber.ReasonNone)
+	if err != nil {
+		return err
+	}
+	_, hold := m.judge(gone)
+	if err := m.store.Hold(ctx, hold); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range gone {
+		m.endGoneLocked(&gone[i])
+	}
+	return nil
+}
+
+// endGoneLocked ends the slot of a record that is gone, unless that is held. Its
+// end may be told already, in the part of the feed that is not read.
+func (m *Manager) endGoneLocked(a *subscriberdb.Absence) {
+	if !a.Told {
+		m.missing.push(missing{a.Record.Key, a.Reason}) // looked at again: the session of a held one may have ended
+	}
+	s := m.slots[a.Record.Inside]
+	if s == nil || !s.online || s.judged == held {
+		return
+	}
+	m.endLocked(s, a.Reason, m.now())
+	m.stepLocked(s)
+}

@@ -1,0 +1,41 @@
+package session
+
+import "github.com/sessiond/sessiond/internal/inspect"
+
+// observedMost is how many observed removals are kept.
+const observedMost = 10_000
+
+// observed keeps the newest removals that RemovalOn would have carried out.
+type observed struct {
+	ring []inspect.Removal
+	next int // where the oldest is, once the ring is full
+}
+
+func (o *observed) add(r inspect.Removal) {
+	if len(o.ring) < observedMost {
+		o.ring = append(o.ring, r)
+		return
+	}
+	o.ring[o.next] = r
+	o.next = (o.next + 1) % observedMost
+}
+
+// observeLocked counts and keeps what RemovalOn would do to the slot now.
+func (m *Manager) observeLocked(s *slot) {
+	r := s.removal(inspect.RemovalObserved)
+	r.Sessions = m.kernel.SessionCount(s.inside())
+	m.observed.add(r)
+	m.observer.Observed(r.Record.Group, r.Reason, r.Sessions)
+	m.publishLocked(inspect.EventObserved, s)
+}
+
+// observedRLocked yields the observed removals that are kept, in no particular
+// order. An address may be among them more than once.
+func (m *Manager) observedRLocked(f inspect.RemovalFilter, yield func(inspect.Removal)) {
+	if f.Kind != 0 && f.Kind != inspect.RemovalObserved {
+		return
+	}
+	for _, r := range m.observed.ring {
+		yield(r)
+	}
+}

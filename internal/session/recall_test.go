@@ -1,0 +1,52 @@
+package session
+
+import (
+	"testing"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// TestLastOf: only a binding whose own session's end is told, with none but its
+// subscriber behind it, has a grace time to recall.
+func TestLastOf_SES07(t *testing.T) {
+	end := func(user, id string, reason subscriber.Reason) subscriber.Change {
+		return subscriber.Change{
+			ID: id + "-0", Kind: subscriber.Deleted, Reason: reason,
+			Record: subscriber.Record{UserName: user, SessionID: subscriber.SessionID{AcctSessionID: id}},
+		}
+	}
+	came := func(user, id string) subscriber.Change {
+		c := end(user, id, subscriber.ReasonNone)
+		c.Kind = subscriber.Created
+		return c
+	}
+	partial := func(id string) subscriber.Change {
+		return subscriber.Change{ID: id + "-0", Kind: subscriber.Deleted, Reason: subscriber.ReasonStop, Partial: true}
+	}
+	const stop, admin = subscriber.ReasonStop, subscriber.ReasonAdmin
+	for name, tt := range map[string]struct {
+		ends []subscriber.Change
+		want string
+	}{
+		"its own":            {[]subscriber.Change{end("a", "2", stop)}, "2-0"},
+		"others before":      {[]subscriber.Change{end("z", "1", admin), end("a", "2", stop)}, "2-0"},
+		"again":              {[]subscriber.Change{end("a", "2", stop), end("a", "3", stop)}, "3-0"},
+		"an earlier session": {[]subscriber.Change{end("a", "1", stop)}, ""}, // it was removed by hand
+		"told in short":      {[]subscriber.Change{partial("2")}, "2-0"},
+		"again, in short":    {[]subscriber.Change{partial("2"), came("a", "3"), partial("3")}, "3-0"},
+		"it is back":         {[]subscriber.Change{partial("2"), came("a", "3")}, "2-0"},
+		"in short, stranger": {[]subscriber.Change{partial("2"), came("z", "3"), partial("3")}, ""},
+		"another reason":     {[]subscriber.Change{end("a", "2", admin)}, ""},
+		"a stranger behind":  {[]subscriber.Change{end("a", "2", stop), end("z", "3", stop)}, ""},
+	} {
+		b := lsn.Binding{Holder: lsn.Holder{Identity: "u:a", AcctSessionID: "2"}}
+		if got := lastOf(&b, tt.ends); (got != nil) != (tt.want != "") || got != nil && got.ID != tt.want {
+			t.Errorf("%s: %+v, want %q", name, got, tt.want)
+		}
+	}
+	nameless := lsn.Binding{Holder: lsn.Holder{AcctSessionID: "2"}}
+	if got := lastOf(&nameless, []subscriber.Change{end("", "2", stop)}); got != nil {
+		t.Errorf("nobody comes back to %+v", got)
+	}
+}
