@@ -62,6 +62,7 @@ func (a *app) root() *cobra.Command {
 		a.watchCommand(),
 		a.statusCommand(),
 		a.reconcileCommand(),
+		a.removalCommand(),
 	)
 	root.Long = rootLong
 	root.Version = version

@@ -178,7 +178,20 @@ func (a *app) showBinding(b *pb.Binding) error {
 		{"State", bindingState(b)},
 		{"Allocated", a.moment(b.GetAllocatedAt())},
 		{"Released", a.moment(b.GetReleasedAt())},
+		{"Grace until", a.moment(b.GetGraceUntil())},
+		{"Cut", a.moment(b.GetReceipt().GetCutAt())},
+		{"Proved gone", a.proof(b.GetReceipt())},
 		{"Held until", a.moment(b.GetHoldUntil())},
 		{"NAT sessions", number(b.GetSessions())},
 	})
+}
+
+// proof writes when nothing was left of a binding, what was removed and how that
+// is known; none while it is not.
+func (a *app) proof(r *pb.Receipt) string {
+	if r.GetReapedAt() == nil {
+		return none
+	}
+	return fmt.Sprintf("%s, %s and %s, by %s", a.moment(r.GetReapedAt()),
+		plural(r.GetElementsRemoved(), "element"), plural(r.GetSessionsDeleted(), "session"), strings.ToLower(strings.TrimPrefix(r.GetProof().String(), "PROOF_")))
 }

@@ -112,3 +112,8 @@ func (a *app) control() (pb.ControlServiceClient, error) {
 	conn, err := a.connect()
 	return pb.NewControlServiceClient(conn), err
 }
+
+func (a *app) removals() (pb.RemovalServiceClient, error) {
+	conn, err := a.connect()
+	return pb.NewRemovalServiceClient(conn), err
+}

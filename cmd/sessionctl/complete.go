@@ -114,7 +114,7 @@ func typedPrefix(typed string) string {
 
 func completeSettings(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if strings.HasPrefix(typed, settings[0].name+"=") {
-		return []string{settings[0].name + "=on", settings[0].name + "=off"}, cobra.ShellCompDirectiveNoFileComp
+		return []string{settings[0].name + "=on", settings[0].name + "=off", settings[0].name + "=observe"}, cobra.ShellCompDirectiveNoFileComp
 	}
 	var names []string
 	for _, s := range settings {

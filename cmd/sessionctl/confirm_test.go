@@ -31,6 +31,9 @@ func TestQuestionsCount(t *testing.T) {
 		"subscriber delete --nas bng1.example": "Delete 2 subscribers and end their NAT sessions? [y/N] ",
 		"session kill --inside 100.64.0.7":     "End 2 NAT sessions? [y/N] ",
 		"session kill --protocol icmp":         "End 1 NAT session? [y/N] ",
+		"removal confirm --group default":      "Carry out 1 held removal and end the NAT sessions? [y/N] ",
+		"removal refuse --nas bng1.example":    "Drop 1 held removal and keep the subscribers online? [y/N] ",
+		"removal refuse --group other":         "sessionctl: no such removal is held",
 		"subscriber delete --user nobody":      "sessionctl: no such subscriber is online",
 		"session kill --protocol udp":          "sessionctl: no such session",
 	} {

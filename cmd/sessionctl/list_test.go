@@ -15,16 +15,17 @@ import (
 func TestListsPageThroughEverything(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()
-	sub, lease := b.Online[1], b.Leases[0]
-	b.Online, b.Leases = nil, nil
+	sub, lease, removal := b.Online[1], b.Leases[0], b.Waiting[0]
+	b.Online, b.Leases, b.Waiting = nil, nil, nil
 	inside := netip.MustParseAddr("100.64.0.0")
 	for range 2345 {
-		sub.Inside, lease.Inside = inside, inside
+		sub.Inside, lease.Inside, removal.Record.Inside = inside, inside, inside
+		b.Waiting = append(b.Waiting, removal)
 		b.Online, b.Leases = append(b.Online, sub), append(b.Leases, lease)
 		inside = inside.Next()
 	}
 	server := controltest.Serve(t, b, nil)
-	for _, line := range []string{"subscriber list", "binding list"} {
+	for _, line := range []string{"subscriber list", "binding list", "removal list"} {
 		b.Pages = 0
 		r := ctl(t, server.Address, "", strings.Fields(line)...)
 		if n := strings.Count(r.stdout, "\n"); n != 2346 || b.Pages != 3 {
@@ -96,7 +97,7 @@ func TestCompletion(t *testing.T) {
 		"subscriber get 100.64.0.7 ":               ":4\n",
 		"binding list --inside 100.64.0.8":         "100.64.0.8\tbob\n:4\n",
 		"subscriber list --group d":                "default\n:4\n",
-		"settings set subscriber_session_removal=": "subscriber_session_removal=on\nsubscriber_session_removal=off\n:4\n",
+		"settings set subscriber_session_removal=": "subscriber_session_removal=on\nsubscriber_session_removal=off\nsubscriber_session_removal=observe\n:4\n",
 		"session list --protocol t":                "tcp\nudp\nicmp\n:4\n",
 	} {
 		fields := strings.Fields(line)

@@ -72,6 +72,13 @@ func TestGolden(t *testing.T) {
 		"help":                 "--help",
 		"help_delete":          "subscriber delete --help",
 		"reconcile":            "reconcile",
+		"removal_list":         "removal list",
+		"removal_list_json":    "removal list --kind held -o json",
+		"removal_list_none":    "removal list --reason admin",
+		"removal_confirm":      "removal confirm --reason expired --yes",
+		"removal_confirm_none": "removal confirm --nas nobody --yes",
+		"removal_refuse":       "removal refuse --inside 0.0.0.0/0 --yes -o json",
+		"help_removal":         "removal refuse --help",
 		"reconcile_dry_json":   "reconcile --dry-run -o json",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +116,7 @@ func golden(t *testing.T, name, got string, r result) {
 func TestJSONIsOneObjectALine(t *testing.T) {
 	t.Parallel()
 	server := controltest.Serve(t, controltest.Scene(), nil)
-	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "settings get", "status", "reconcile"} {
+	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "settings get", "status", "reconcile", "removal list"} {
 		r := ctl(t, server.Address, "", append(strings.Fields(line), "-o", "json")...)
 		for _, text := range strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n") {
 			var object map[string]any
@@ -149,6 +156,13 @@ func TestExitCodes(t *testing.T) {
 		"subscriber delete -y":                       exitUsage,
 		"subscriber delete 1.1.1.1 --inside 1.1.1.1": exitUsage,
 		"subscriber put 100.64.1.1":                  exitUsage,
+		"removal list --reason odd":                  exitUsage,
+		"removal list --kind odd":                    exitUsage,
+		"removal list --inside x":                    exitUsage,
+		"removal confirm -y":                         exitUsage,
+		"removal refuse -y":                          exitUsage,
+		"removal confirm --group default":            exitRefused, // no terminal to ask on
+		"removal refuse -y --nas nobody":             exitRefused, // none held
 		"subscriber put 100.64.1.1 --user u --expires-in -1s":     exitUsage,
 		"binding lookup 198.51.100.1":                             exitUsage,
 		"binding lookup 198.51.100.0/24:5":                        exitUsage,

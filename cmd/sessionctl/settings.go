@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 // A setting is one live setting as it is written on the command line.
 type setting struct {
 	name string
+	path string // in field masks; empty: its name
 	set  func(s *pb.Settings, value string) error
 	get  func(s *pb.Settings) string
 }
@@ -23,8 +25,9 @@ type setting struct {
 var settings = []setting{
 	{
 		name: "subscriber_session_removal",
+		path: "removal_mode",
 		set:  setRemoval,
-		get:  func(s *pb.Settings) string { return onOff(s.GetSubscriberSessionRemoval()) },
+		get:  func(s *pb.Settings) string { return removalText(s) },
 	},
 	timeoutSetting("tcp_established", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.TcpEstablished }),
 	timeoutSetting("tcp_transitory", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.TcpTransitory }),
@@ -64,20 +67,21 @@ func timeoutText(d time.Duration) string {
 func setRemoval(s *pb.Settings, value string) error {
 	switch value {
 	case "on", "true":
-		s.SubscriberSessionRemoval = true
+		s.RemovalMode = pb.RemovalMode_REMOVAL_MODE_ON
 	case "off", "false":
-		s.SubscriberSessionRemoval = false
+		s.RemovalMode = pb.RemovalMode_REMOVAL_MODE_OFF
+	case "observe":
+		s.RemovalMode = pb.RemovalMode_REMOVAL_MODE_OBSERVE
 	default:
-		return fmt.Errorf("%q is neither on nor off", value)
+		return fmt.Errorf("%q is none of on, off and observe", value)
 	}
+	s.SubscriberSessionRemoval = s.GetRemovalMode() == pb.RemovalMode_REMOVAL_MODE_ON
 	return nil
 }
 
-func onOff(on bool) string {
-	if on {
-		return "on"
-	}
-	return "off"
+// removalText writes the toggle as it can be set.
+func removalText(s *pb.Settings) string {
+	return strings.ToLower(strings.TrimPrefix(s.GetRemovalMode().String(), "REMOVAL_MODE_"))
 }
 
 func (a *app) settingsCommand() *cobra.Command {
@@ -124,7 +128,7 @@ func (a *app) settingsSet() *cobra.Command {
 		Short: "Change live settings",
 		Long: "Change live settings. All that are named change together; the others stay.\n" +
 			"Idle timeouts apply to sessions that begin afterwards.",
-		Example: "  sessionctl settings set subscriber_session_removal=off\n" +
+		Example: "  sessionctl settings set subscriber_session_removal=observe\n" +
 			"  sessionctl settings set idle_timeouts.udp=300s idle_timeouts.icmp=60s",
 		Args:              args(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: completeSettings,
@@ -163,13 +167,14 @@ func settingsRequest(given []string) (*pb.UpdateSettingsRequest, error) {
 		if i < 0 {
 			return nil, usagef("there is no setting %q; see `sessionctl settings get`", name)
 		}
-		if slices.Contains(req.UpdateMask.Paths, name) {
+		path := cmp.Or(settings[i].path, name)
+		if slices.Contains(req.UpdateMask.Paths, path) {
 			return nil, usagef("%s is given twice", name)
 		}
 		if err := settings[i].set(req.Settings, value); err != nil {
 			return nil, usagef("%s: %w", name, err)
 		}
-		req.UpdateMask.Paths = append(req.UpdateMask.Paths, name)
+		req.UpdateMask.Paths = append(req.UpdateMask.Paths, path)
 	}
 	return req, nil
 }

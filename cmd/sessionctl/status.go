@@ -39,7 +39,7 @@ func (a *app) showStatus(s *pb.Status) error {
 		{"Started", a.moment(s.GetStartedAt())},
 		{"Ready", yesOr(s.GetReady(), s.GetNotReadyReason())},
 		{"Database", databaseText(s)},
-		{"Session removal", onOff(s.GetSettings().GetSubscriberSessionRemoval())},
+		{"Session removal", removalText(s.GetSettings())},
 		{"NAT sessions", number(s.GetSessions())},
 		{"Last reconcile", a.reconcileText(s)},
 	})
@@ -47,7 +47,7 @@ func (a *app) showStatus(s *pb.Status) error {
 		return err
 	}
 	fmt.Fprintln(a.stdout)
-	t := newTable(a.stdout, []string{"GROUP", "SUBSCRIBERS", "PENDING", "ACTIVE", "DRAINING", "CUT", "HELD"})
+	t := newTable(a.stdout, []string{"GROUP", "SUBSCRIBERS", "PENDING", "ACTIVE", "DRAINING", "CUT", "HELD", "REMOVALS HELD"})
 	for _, g := range s.GetGroups() {
 		if err := t.add(groupRow(g)); err != nil {
 			return err
@@ -59,7 +59,7 @@ func (a *app) showStatus(s *pb.Status) error {
 func groupRow(g *pb.GroupStatus) []string {
 	return []string{
 		g.GetName(), number(g.GetSubscribers()), number(g.GetPending()),
-		number(g.GetActive()), number(g.GetDraining()), number(g.GetCut()), number(g.GetHeld()),
+		number(g.GetActive()), number(g.GetDraining()), number(g.GetCut()), number(g.GetHeld()), number(g.GetRemovalsHeld()),
 	}
 }
 

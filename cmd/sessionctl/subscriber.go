@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -145,6 +147,7 @@ func (a *app) showSubscriber(s *pb.Subscriber) error {
 		{"Started", a.moment(s.GetStartedAt())},
 		{"Last heard of", a.moment(s.GetUpdatedAt())},
 		{"Expires", a.expiry(s.GetExpiresAt())},
+		{"IPv6", or(ipv6(s), none)},
 		{"Traffic", octets(s.GetInputOctets()) + " in, " + octets(s.GetOutputOctets()) + " out"},
 		{"State", state(s)},
 		{"Outside address", or(b.GetOutsideAddress(), none)},
@@ -168,6 +171,15 @@ func nasText(s *pb.Subscriber) string {
 	return s.GetNas() + " (" + s.GetNasAddress() + ")"
 }
 
+// ipv6 is what the session has of IPv6, which is not translated.
+func ipv6(s *pb.Subscriber) string {
+	all := append(slices.Clone(s.GetFramedIpv6Addresses()), s.GetFramedIpv6Prefixes()...)
+	for _, p := range s.GetDelegatedPrefixes() {
+		all = append(all, p+" (delegated)")
+	}
+	return strings.Join(all, ", ")
+}
+
 // state is one word for how NAT treats the subscriber.
 func state(s *pb.Subscriber) string {
 	switch {
@@ -175,6 +187,8 @@ func state(s *pb.Subscriber) string {
 		return "PENDING"
 	case s.GetBinding() == nil:
 		return none
+	case s.GetRemovalHeld() != pb.Reason_REASON_UNSPECIFIED:
+		return bindingState(s.GetBinding()) + " (removal held: " + reasonText(s.GetRemovalHeld()) + ")"
 	case s.GetUnconfirmed():
 		return bindingState(s.GetBinding()) + " (unconfirmed)"
 	}

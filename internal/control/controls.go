@@ -27,7 +27,7 @@ func (s *controlService) UpdateSettings(ctx context.Context, req *pb.UpdateSetti
 	if err != nil {
 		return nil, err
 	}
-	change, err := fromSettings(req.GetSettings(), names)
+	change, err := fromSettings(req.GetSettings(), names, req.GetUpdateMask())
 	if err != nil {
 		return nil, err
 	}

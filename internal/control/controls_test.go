@@ -31,6 +31,9 @@ func TestSettings(t *testing.T) {
 		s.GetIdleTimeouts().GetIcmp().AsDuration() != time.Minute {
 		t.Errorf("settings are %v", s)
 	}
+	if s.GetRemovalMode() != pb.RemovalMode_REMOVAL_MODE_OFF {
+		t.Errorf("the toggle is off, the mode %v", s.GetRemovalMode())
+	}
 	got, err := c.GetSettings(t.Context(), &pb.GetSettingsRequest{})
 	if err != nil || got.GetSettings().String() != s.String() {
 		t.Errorf("read back %v, %v", got, err)

@@ -3,8 +3,10 @@ package control
 import (
 	"math"
 	"net/netip"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -33,6 +35,11 @@ var (
 		inspect.EventCut:      pb.EventKind_EVENT_KIND_CUT,
 		inspect.EventReaped:   pb.EventKind_EVENT_KIND_REAPED,
 		inspect.EventReleased: pb.EventKind_EVENT_KIND_RELEASED,
+		inspect.EventGrace:    pb.EventKind_EVENT_KIND_GRACE,
+		inspect.EventObserved: pb.EventKind_EVENT_KIND_OBSERVED,
+
+		inspect.EventRemovalHeld:    pb.EventKind_EVENT_KIND_REMOVAL_HELD,
+		inspect.EventRemovalRefused: pb.EventKind_EVENT_KIND_REMOVAL_REFUSED,
 	}
 	reasons = map[subscriber.Reason]pb.Reason{
 		subscriber.ReasonNone:              pb.Reason_REASON_UNSPECIFIED,
@@ -42,6 +49,20 @@ var (
 		subscriber.ReasonAdmin:             pb.Reason_REASON_ADMIN,
 		subscriber.ReasonSuperseded:        pb.Reason_REASON_SUPERSEDED,
 		subscriber.ReasonRemovedInDatabase: pb.Reason_REASON_REMOVED_IN_DATABASE,
+	}
+	removalModes = map[inspect.RemovalMode]pb.RemovalMode{
+		inspect.RemovalOn:      pb.RemovalMode_REMOVAL_MODE_ON,
+		inspect.RemovalOff:     pb.RemovalMode_REMOVAL_MODE_OFF,
+		inspect.RemovalObserve: pb.RemovalMode_REMOVAL_MODE_OBSERVE,
+	}
+	proofs = map[lsn.Proof]pb.Proof{
+		lsn.ProofIndex: pb.Proof_PROOF_INDEX,
+		lsn.ProofTable: pb.Proof_PROOF_TABLE,
+	}
+	removalKinds = map[inspect.RemovalKind]pb.RemovalKind{
+		inspect.RemovalHeld:     pb.RemovalKind_REMOVAL_KIND_HELD,
+		inspect.RemovalGrace:    pb.RemovalKind_REMOVAL_KIND_GRACE,
+		inspect.RemovalObserved: pb.RemovalKind_REMOVAL_KIND_OBSERVED,
 	}
 	directions = map[inspect.Direction]pb.Direction{
 		inspect.Outbound: pb.Direction_DIRECTION_OUTBOUND,
@@ -74,6 +95,11 @@ func toRecord(r *subscriber.Record) *pb.Subscriber {
 		Unconfirmed:      r.Unconfirmed,
 		Client:           toText(r.Client),
 		NasAddress:       addrText(r.NASAddress),
+		RemovalHeld:      reasons[r.RemovalHeld],
+
+		FramedIpv6Addresses: texts(r.FramedIPv6Addresses),
+		FramedIpv6Prefixes:  texts(r.FramedIPv6Prefixes),
+		DelegatedPrefixes:   texts(r.DelegatedPrefixes),
 	}
 }
 
@@ -91,6 +117,23 @@ func toBinding(b *inspect.Binding) *pb.Binding {
 		ReleasedAt:     timestamp(b.ReleasedAt),
 		Sessions:       count(b.Sessions),
 		HoldUntil:      timestamp(b.HoldUntil),
+		Receipt:        toReceipt(b.Receipt),
+		GraceUntil:     timestamp(b.GraceUntil),
+	}
+}
+
+// toReceipt returns nil for none.
+func toReceipt(r *lsn.Receipt) *pb.Receipt {
+	if r == nil {
+		return nil
+	}
+	return &pb.Receipt{
+		CutAt:           timestamp(r.CutAt),
+		ReapedAt:        timestamp(r.ReapedAt),
+		ReleasedAt:      timestamp(r.ReleasedAt),
+		ElementsRemoved: count(r.Elements),
+		SessionsDeleted: count(r.Deleted),
+		Proof:           proofs[r.Proof],
 	}
 }
 
@@ -136,7 +179,8 @@ func toSession(s *inspect.Session) *pb.Session {
 func toSettings(s *inspect.Settings) *pb.Settings {
 	t := s.IdleTimeouts
 	return &pb.Settings{
-		SubscriberSessionRemoval: s.SubscriberSessionRemoval,
+		SubscriberSessionRemoval: s.Removal == inspect.RemovalOn,
+		RemovalMode:              removalModes[s.Removal],
 		IdleTimeouts: &pb.IdleTimeouts{
 			TcpEstablished: durationpb.New(t.TCPEstablished),
 			TcpTransitory:  durationpb.New(t.TCPTransitory),
@@ -167,6 +211,10 @@ func toStatusMessage(s *inspect.Status) *pb.Status {
 }
 
 func toGroupStatus(g *inspect.GroupStatus) *pb.GroupStatus {
+	held := 0
+	for _, n := range g.RemovalsHeld {
+		held += n
+	}
 	return &pb.GroupStatus{
 		Name:        g.Name,
 		Subscribers: count(g.Subscribers),
@@ -175,6 +223,8 @@ func toGroupStatus(g *inspect.GroupStatus) *pb.GroupStatus {
 		Draining:    count(g.Draining),
 		Cut:         count(g.Cut),
 		Held:        count(g.Held),
+
+		RemovalsHeld: count(held),
 	}
 }
 
@@ -186,6 +236,44 @@ func toDrift(d *inspect.Drift) *pb.Drift {
 		What:          d.What,
 		Mended:        d.Mended,
 	}
+}
+
+func toRemoval(r *inspect.Removal) *pb.Removal {
+	return &pb.Removal{
+		Kind:          removalKinds[r.Kind],
+		Group:         r.Record.Group,
+		InsideAddress: addrText(r.Record.Inside),
+		Reason:        reasons[r.Reason],
+		Since:         timestamp(r.Since),
+		DueAt:         timestamp(r.DueAt),
+		UserName:      toText(r.Record.UserName),
+		Nas:           toText(r.Record.NAS),
+		AcctSessionId: toText(r.Record.AcctSessionID),
+		Sessions:      count(r.Sessions),
+	}
+}
+
+func fromRemovalFilter(m *pb.RemovalFilter) (inspect.RemovalFilter, error) {
+	f := inspect.RemovalFilter{Group: m.GetGroup(), NAS: toOctets(m.GetNas())}
+	var err error
+	if f.Inside, err = fromPrefix("filter.inside", m.GetInside()); err != nil {
+		return f, err
+	}
+	f.Reason, err = fromEnum("filter.reason", m.GetReason(), reasons)
+	return f, err
+}
+
+// fromEnum reads the value of an enum; UNSPECIFIED is the zero value.
+func fromEnum[D, M ~uint8 | ~int32](field string, m M, messages map[D]M) (D, error) {
+	if m == 0 {
+		return 0, nil
+	}
+	for d, message := range messages {
+		if message == m {
+			return d, nil
+		}
+	}
+	return 0, invalid(field, "unknown value %d", m)
 }
 
 // fromSubscriber reads the writable fields of a subscriber put by hand.
@@ -283,9 +371,40 @@ func fromSessionFilter(m *pb.SessionFilter) (inspect.SessionFilter, error) {
 	return f, nil
 }
 
-// fromSettings reads the named settings; the others stay zero.
-func fromSettings(m *pb.Settings, names []string) (inspect.Settings, error) {
-	s := inspect.Settings{SubscriberSessionRemoval: m.GetSubscriberSessionRemoval()}
+// fromRemovalMode reads the toggle, of which a mask may name either form. Where it
+// names both they must agree, or somebody's change of one would be lost.
+func fromRemovalMode(m *pb.Settings, mask *fieldmaskpb.FieldMask) (inspect.RemovalMode, error) {
+	either := inspect.RemovalOff
+	if m.GetSubscriberSessionRemoval() {
+		either = inspect.RemovalOn
+	}
+	given := m.GetRemovalMode()
+	switch named := modesNamed(mask); {
+	case !named.mode, named.toggle && given == pb.RemovalMode_REMOVAL_MODE_UNSPECIFIED:
+		return either, nil
+	case given == pb.RemovalMode_REMOVAL_MODE_UNSPECIFIED:
+		return either, invalid("settings."+removalModePath, "is in the mask but has no value")
+	case named.toggle && m.GetSubscriberSessionRemoval() != (given == pb.RemovalMode_REMOVAL_MODE_ON):
+		return either, invalid("settings."+removalModePath, "%v contradicts %s %t; name one of them in %s",
+			given, inspect.SettingRemoval, m.GetSubscriberSessionRemoval(), maskField)
+	}
+	for mode, message := range removalModes {
+		if message == given {
+			return mode, nil
+		}
+	}
+	return either, invalid("settings."+removalModePath, "unknown mode %d", given)
+}
+
+// fromSettings reads the settings that the mask names; the others stay zero.
+func fromSettings(m *pb.Settings, names []string, mask *fieldmaskpb.FieldMask) (inspect.Settings, error) {
+	var s inspect.Settings
+	if slices.Contains(names, inspect.SettingRemoval) {
+		var err error
+		if s.Removal, err = fromRemovalMode(m, mask); err != nil {
+			return s, err
+		}
+	}
 	timeouts := map[string]*durationpb.Duration{
 		inspect.SettingTCPEstablished: m.GetIdleTimeouts().GetTcpEstablished(),
 		inspect.SettingTCPTransitory:  m.GetIdleTimeouts().GetTcpTransitory(),

@@ -20,6 +20,8 @@ func TestEnumsAreComplete(t *testing.T) {
 	whole(t, "EventKind", eventKinds, pb.EventKind_name)
 	whole(t, "Direction", directions, pb.Direction_name)
 	whole(t, "Reason", reasons, pb.Reason_name)
+	whole(t, "RemovalMode", removalModes, pb.RemovalMode_name)
+	whole(t, "Proof", proofs, pb.Proof_name)
 }
 
 func whole[D comparable, P ~int32](t *testing.T, name string, m map[D]P, names map[int32]string) {
@@ -98,7 +100,7 @@ func TestFromSubscriberRefuses(t *testing.T) {
 func TestSettingNames(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]int{
-		"*": 5, "subscriber_session_removal": 1, "idle_timeouts": 4, "idle_timeouts.udp": 1,
+		"*": 5, "subscriber_session_removal": 1, "removal_mode": 1, "idle_timeouts": 4, "idle_timeouts.udp": 1,
 	} {
 		names, err := settingNames(&fieldmaskpb.FieldMask{Paths: []string{path, path}})
 		if err != nil || len(names) != want {
@@ -112,10 +114,49 @@ func TestSettingNames(t *testing.T) {
 	}
 }
 
+// TestRemovalMode: either form of the toggle does, and where both are named they
+// must agree.
+func TestRemovalMode(t *testing.T) {
+	t.Parallel()
+	const (
+		none    = pb.RemovalMode_REMOVAL_MODE_UNSPECIFIED
+		on      = pb.RemovalMode_REMOVAL_MODE_ON
+		off     = pb.RemovalMode_REMOVAL_MODE_OFF
+		observe = pb.RemovalMode_REMOVAL_MODE_OBSERVE
+	)
+	for _, tt := range []struct {
+		mask   []string
+		toggle bool
+		mode   pb.RemovalMode
+		want   inspect.RemovalMode
+		bad    bool
+	}{
+		{[]string{"subscriber_session_removal"}, true, none, inspect.RemovalOn, false},
+		{[]string{"subscriber_session_removal"}, false, none, inspect.RemovalOff, false},
+		{[]string{"subscriber_session_removal"}, false, observe, inspect.RemovalOff, false}, // not named
+		{[]string{"removal_mode"}, true, observe, inspect.RemovalObserve, false},            // not named
+		{[]string{"removal_mode"}, false, on, inspect.RemovalOn, false},
+		{[]string{"removal_mode"}, true, none, 0, true},
+		{[]string{"removal_mode"}, true, 9, 0, true},
+		{[]string{"subscriber_session_removal", "removal_mode"}, false, observe, inspect.RemovalObserve, false},
+		{[]string{"subscriber_session_removal", "removal_mode"}, true, on, inspect.RemovalOn, false},
+		{[]string{"subscriber_session_removal", "removal_mode"}, false, on, 0, true},
+		{[]string{"subscriber_session_removal", "removal_mode"}, true, off, 0, true},
+		{[]string{"*"}, true, none, inspect.RemovalOn, false}, // who does not know the third position
+		{[]string{"*"}, false, none, inspect.RemovalOff, false},
+	} {
+		m := &pb.Settings{SubscriberSessionRemoval: tt.toggle, RemovalMode: tt.mode}
+		got, err := fromSettings(m, []string{inspect.SettingRemoval}, &fieldmaskpb.FieldMask{Paths: tt.mask})
+		if (err != nil) != tt.bad || !tt.bad && got.Removal != tt.want {
+			t.Errorf("%+v: %v, %v", tt, got.Removal, err)
+		}
+	}
+}
+
 func TestSettingsOutsideTheMaskAreNotRead(t *testing.T) {
 	t.Parallel()
 	m := &pb.Settings{IdleTimeouts: &pb.IdleTimeouts{Udp: durationpb.New(time.Minute), Icmp: durationpb.New(-1)}}
-	got, err := fromSettings(m, []string{inspect.SettingUDP})
+	got, err := fromSettings(m, []string{inspect.SettingUDP}, nil)
 	if err != nil || got.IdleTimeouts != (inspect.IdleTimeouts{UDP: time.Minute}) {
 		t.Errorf("got %+v, %v", got, err)
 	}

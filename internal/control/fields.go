@@ -1,6 +1,7 @@
 package control
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"time"
@@ -97,6 +98,15 @@ func addrText(a netip.Addr) string {
 		return ""
 	}
 	return a.String()
+}
+
+// texts returns addresses or prefixes as text.
+func texts[T fmt.Stringer](values []T) []string {
+	var all []string
+	for _, v := range values {
+		all = append(all, v.String())
+	}
+	return all
 }
 
 func count(n int) uint32 {

@@ -78,6 +78,10 @@ func changeIn(req any) proto.Message {
 		return req
 	case *pb.ReconcileRequest:
 		return req
+	case *pb.ConfirmRemovalsRequest:
+		return req
+	case *pb.RefuseRemovalsRequest:
+		return req
 	}
 	return nil
 }

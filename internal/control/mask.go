@@ -13,6 +13,9 @@ import (
 const (
 	maskField = "update_mask"
 	maskAll   = "*"
+
+	// removalModePath is the other form of inspect.SettingRemoval.
+	removalModePath = "removal_mode"
 )
 
 // settingNames expands the mask of UpdateSettings to names of settings. A path
@@ -26,7 +29,7 @@ func settingNames(mask *fieldmaskpb.FieldMask) ([]string, error) {
 		covered := settingsBelow(path)
 		if len(covered) == 0 {
 			return nil, invalid(maskField, "unknown setting %q; known are %s",
-				path, strings.Join(inspect.SettingNames(), ", "))
+				path, strings.Join(append(inspect.SettingNames(), removalModePath), ", "))
 		}
 		names = append(names, covered...)
 	}
@@ -35,6 +38,9 @@ func settingNames(mask *fieldmaskpb.FieldMask) ([]string, error) {
 }
 
 func settingsBelow(path string) []string {
+	if path == removalModePath {
+		return []string{inspect.SettingRemoval}
+	}
 	var names []string
 	for _, name := range inspect.SettingNames() {
 		if path == maskAll || name == path || strings.HasPrefix(name, path+".") {
@@ -42,6 +48,17 @@ func settingsBelow(path string) []string {
 		}
 	}
 	return names
+}
+
+// modes says which forms of the toggle a mask names.
+type modes struct{ toggle, mode bool }
+
+func modesNamed(mask *fieldmaskpb.FieldMask) modes {
+	all := slices.Contains(mask.GetPaths(), maskAll)
+	return modes{
+		toggle: all || slices.Contains(mask.GetPaths(), inspect.SettingRemoval),
+		mode:   all || slices.Contains(mask.GetPaths(), removalModePath),
+	}
 }
 
 // replacesAll reports whether the mask of PutSubscriber covers the whole record.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
@@ -103,6 +104,29 @@ func parseBindingToken(token string, f inspect.BindingFilter) (inspect.BindingKe
 		return inspect.BindingKey{}, badToken()
 	}
 	return inspect.BindingKey{Group: parts[0], Inside: inside, Outside: outside, First: lsn.Port(first)}, nil
+}
+
+func removalToken(f inspect.RemovalFilter, k inspect.RemovalKey) string {
+	return newToken(scopeOf("removals", f),
+		k.Group, k.Inside.String(), strconv.Itoa(int(k.Kind)), k.Since.Format(time.RFC3339Nano))
+}
+
+func parseRemovalToken(token string, f inspect.RemovalFilter) (inspect.RemovalKey, error) {
+	if token == "" {
+		return inspect.RemovalKey{}, nil
+	}
+	parts, err := parseToken(token, scopeOf("removals", f), 4)
+	if err != nil {
+		return inspect.RemovalKey{}, err
+	}
+	inside, errInside := netip.ParseAddr(parts[1])
+	kind, errKind := strconv.ParseUint(parts[2], 10, 8)
+	since, errSince := time.Parse(time.RFC3339Nano, parts[3])
+	if errInside != nil || errKind != nil || errSince != nil {
+		return inspect.RemovalKey{}, badToken()
+	}
+	key := subscriber.Key{Group: parts[0], Inside: inside}
+	return inspect.RemovalKey{Key: key, Kind: inspect.RemovalKind(kind), Since: since}, nil
 }
 
 func scopeOf(list string, filter any) string { return fmt.Sprintf("%s %+v", list, filter) }

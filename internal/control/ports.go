@@ -12,8 +12,9 @@ import (
 )
 
 // Subscribers is what SubscriberService needs: reading, changing and watching
-// who is online. Errors wrap those of package inspect. All methods may be
-// called concurrently.
+// who is online. Errors wrap those of package inspect; until everything was
+// restored after a start it is ErrNotReady. All methods may be called
+// concurrently.
 type Subscribers interface {
 	// Subscriber returns one subscriber. With an empty Group the group is found
 	// by the address. ErrNotFound, ErrNoGroup.
@@ -39,7 +40,8 @@ type Subscribers interface {
 	Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[inspect.Event, error]
 }
 
-// Nat is what NatService needs: bindings and pools.
+// Nat is what NatService needs: bindings and pools. Bindings fail with ErrNotReady
+// until everything was restored after a start.
 type Nat interface {
 	// Bindings returns up to limit bindings that match, held ones included, in
 	// the order of inspect.BindingKey.Compare, beginning behind after (zero: at
@@ -85,4 +87,21 @@ type Controls interface {
 	// Reconcile compares Redis, engine and kernel in full, mends what differs
 	// unless dryRun, and returns what differed.
 	Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, error)
+}
+
+// Removals is what RemovalService needs: removals that wait, and the decision
+// about those that a guard holds. All fail with ErrNotReady until everything was
+// restored after a start.
+type Removals interface {
+	// Removals returns up to limit removals that match, in the order of
+	// inspect.RemovalKey.Compare, beginning behind after (zero: at the first).
+	Removals(ctx context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, error)
+
+	// ConfirmRemovals carries out the held removals that match, and returns how
+	// many. ErrUnavailable, possibly after some were carried out.
+	ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error)
+
+	// RefuseRemovals drops the held removals that match, and returns how many.
+	// ErrUnavailable, possibly after some were dropped.
+	RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error)
 }

@@ -38,6 +38,7 @@ type Options struct {
 	Nat         Nat         // required
 	Sessions    Sessions    // required
 	Controls    Controls    // required
+	Removals    Removals    // required
 
 	Logger *slog.Logger     // required
 	Now    func() time.Time // optional; time.Now
@@ -55,6 +56,8 @@ func (o *Options) check() error {
 		return errors.New("control: Sessions is required")
 	case o.Controls == nil:
 		return errors.New("control: Controls is required")
+	case o.Removals == nil:
+		return errors.New("control: Removals is required")
 	case o.Logger == nil:
 		return errors.New("control: Logger is required")
 	}
@@ -110,6 +113,7 @@ func (s *Server) register(o *Options) {
 	pb.RegisterNatServiceServer(s.grpc, &natService{port: o.Nat, now: s.now})
 	pb.RegisterSessionServiceServer(s.grpc, &sessionService{port: o.Sessions})
 	pb.RegisterControlServiceServer(s.grpc, &controlService{port: o.Controls})
+	pb.RegisterRemovalServiceServer(s.grpc, &removalService{port: o.Removals})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 }
@@ -130,6 +134,7 @@ func (s *Server) SetReady(ready bool) {
 		pb.NatService_ServiceDesc.ServiceName,
 		pb.SessionService_ServiceDesc.ServiceName,
 		pb.ControlService_ServiceDesc.ServiceName,
+		pb.RemovalService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, state)
 	}

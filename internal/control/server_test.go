@@ -40,7 +40,7 @@ func TestHealthFollowsReadiness(t *testing.T) {
 	client := healthpb.NewHealthClient(dial(t, server.Address))
 	for _, ready := range []bool{false, true, false} {
 		server.SetReady(ready)
-		for _, service := range []string{"", "sessiond.v1.SubscriberService", "sessiond.v1.NatService", "sessiond.v1.SessionService", "sessiond.v1.ControlService"} {
+		for _, service := range []string{"", "sessiond.v1.SubscriberService", "sessiond.v1.NatService", "sessiond.v1.SessionService", "sessiond.v1.ControlService", "sessiond.v1.RemovalService"} {
 			res, err := client.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
 			if err != nil || (res.GetStatus() == healthpb.HealthCheckResponse_SERVING) != ready {
 				t.Errorf("ready %v: service %q is %v, %v", ready, service, res.GetStatus(), err)

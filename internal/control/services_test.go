@@ -24,13 +24,14 @@ var (
 	_ control.Nat         = (*controltest.Backend)(nil)
 	_ control.Sessions    = (*controltest.Backend)(nil)
 	_ control.Controls    = (*controltest.Backend)(nil)
+	_ control.Removals    = (*controltest.Backend)(nil)
 )
 
 // options are valid but for what a test changes.
 func options(listen string) control.Options {
 	b := controltest.Scene()
 	return control.Options{
-		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b,
+		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 }
@@ -40,6 +41,7 @@ type clients struct {
 	pb.NatServiceClient
 	pb.SessionServiceClient
 	pb.ControlServiceClient
+	pb.RemovalServiceClient
 }
 
 func serve(t *testing.T, b *controltest.Backend) clients {
@@ -48,6 +50,7 @@ func serve(t *testing.T, b *controltest.Backend) clients {
 	return clients{
 		pb.NewSubscriberServiceClient(conn), pb.NewNatServiceClient(conn),
 		pb.NewSessionServiceClient(conn), pb.NewControlServiceClient(conn),
+		pb.NewRemovalServiceClient(conn),
 	}
 }
 
@@ -96,8 +99,17 @@ func TestBackendErrorsReachTheClient(t *testing.T) {
 			_, err := c.UpdateSettings(ctx, &pb.UpdateSettingsRequest{UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"subscriber_session_removal"}}})
 			return err
 		},
-		"GetStatus": func() error { _, err := c.GetStatus(ctx, nil); return err },
-		"Reconcile": func() error { _, err := c.Reconcile(ctx, nil); return err },
+		"GetStatus":    func() error { _, err := c.GetStatus(ctx, nil); return err },
+		"Reconcile":    func() error { _, err := c.Reconcile(ctx, nil); return err },
+		"ListRemovals": func() error { _, err := c.ListRemovals(ctx, nil); return err },
+		"ConfirmRemovals": func() error {
+			_, err := c.ConfirmRemovals(ctx, &pb.ConfirmRemovalsRequest{Filter: &pb.RemovalFilter{Group: "default"}})
+			return err
+		},
+		"RefuseRemovals": func() error {
+			_, err := c.RefuseRemovals(ctx, &pb.RefuseRemovalsRequest{Filter: &pb.RemovalFilter{Group: "default"}})
+			return err
+		},
 	} {
 		if err := call(); status.Code(err) != codes.Unavailable {
 			t.Errorf("%s: %v", name, err)

@@ -26,6 +26,7 @@ type Backend struct {
 	Live    inspect.Settings
 	Glance  inspect.Status
 	Differs []inspect.Drift
+	Waiting []inspect.Removal
 	Inside  netip.Prefix // what group "default" has; Put elsewhere is ErrNoGroup
 	Err     error
 	Pages   int // how many pages of anything were asked for
@@ -216,4 +217,38 @@ func (b *Backend) Reconcile(_ context.Context, dryRun bool) ([]inspect.Drift, er
 		found[i].Mended = !dryRun
 	}
 	return found, b.Err
+}
+
+// Removals implements control.Removals.
+func (b *Backend) Removals(_ context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Pages++
+	var found []inspect.Removal
+	for _, r := range b.Waiting {
+		if f.Match(&r) && r.Key().Compare(after) > 0 {
+			found = append(found, r)
+		}
+	}
+	slices.SortFunc(found, func(a, b inspect.Removal) int { return a.Key().Compare(b.Key()) })
+	return found[:min(len(found), limit)], b.Err
+}
+
+// ConfirmRemovals implements control.Removals.
+func (b *Backend) ConfirmRemovals(_ context.Context, f inspect.RemovalFilter) (int, error) {
+	return b.decide(f)
+}
+
+// RefuseRemovals implements control.Removals.
+func (b *Backend) RefuseRemovals(_ context.Context, f inspect.RemovalFilter) (int, error) {
+	return b.decide(f)
+}
+
+func (b *Backend) decide(f inspect.RemovalFilter) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := len(b.Waiting)
+	f.Kind = inspect.RemovalHeld
+	b.Waiting = slices.DeleteFunc(b.Waiting, func(r inspect.Removal) bool { return f.Match(&r) })
+	return before - len(b.Waiting), b.Err
 }

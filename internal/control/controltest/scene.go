@@ -20,6 +20,10 @@ func Scene() *Backend {
 	carol := binding("100.64.0.9", "198.51.100.1", 1536, lsn.Held, "carol", "0A02")
 	carol.ReleasedAt = Now.Add(-30 * time.Second)
 	carol.HoldUntil = Now.Add(90 * time.Second)
+	carol.Receipt = &lsn.Receipt{
+		CutAt: Now.Add(-29990 * time.Millisecond), ReapedAt: Now.Add(-29980 * time.Millisecond),
+		ReleasedAt: Now.Add(-29980 * time.Millisecond), Elements: 2, Deleted: 14, Proof: lsn.ProofIndex,
+	}
 	return &Backend{
 		Broadcaster: inspect.NewBroadcaster(64),
 		Inside:      netip.MustParsePrefix("100.64.0.0/10"),
@@ -30,15 +34,31 @@ func Scene() *Backend {
 			{Group: "default", Outside: netip.MustParsePrefix("198.51.100.0/28"), Total: 2016, Used: 1, Held: 1, Free: 2014},
 		},
 		Live: inspect.Settings{
-			SubscriberSessionRemoval: true,
+			Removal: inspect.RemovalOn,
 			IdleTimeouts: inspect.IdleTimeouts{
 				TCPEstablished: 7440 * time.Second, TCPTransitory: 240 * time.Second,
 				UDP: 300 * time.Second, ICMP: 60 * time.Second,
 			},
 		},
 		Glance:  glance(),
+		Waiting: waits(),
 		Differs: []inspect.Drift{{Kind: inspect.DriftElementOrphaned, Group: "default", Inside: netip.MustParseAddr("100.64.9.9"), What: "gate is open without a binding; remove it"}},
 	}
+}
+
+// waits are removals of each kind.
+func waits() []inspect.Removal {
+	kinds := []inspect.RemovalKind{inspect.RemovalHeld, inspect.RemovalGrace, inspect.RemovalObserved}
+	why := []subscriber.Reason{subscriber.ReasonExpired, subscriber.ReasonStop, subscriber.ReasonNASRestart}
+	var list []inspect.Removal
+	for i, inside := range []string{"100.64.0.7", "100.64.0.20", "100.64.0.21"} {
+		s := online(inside, "alice", "0A01", nil)
+		list = append(list, inspect.Removal{
+			Kind: kinds[i], Record: s.Record, Reason: why[i], Since: Now.Add(-10 * time.Minute), Sessions: 2,
+		})
+	}
+	list[1].DueAt = Now.Add(5 * time.Minute)
+	return list
 }
 
 func online(inside, user, session string, b *inspect.Binding) inspect.Subscriber {
@@ -54,6 +74,9 @@ func online(inside, user, session string, b *inspect.Binding) inspect.Subscriber
 			ExpiresAt:        Now.Add(40 * time.Minute),
 			InputOctets:      5_000_000,
 			OutputOctets:     7_500_000_000,
+
+			FramedIPv6Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:0:7::/64")},
+			DelegatedPrefixes:  []netip.Prefix{netip.MustParsePrefix("2001:db8:700::/56"), netip.MustParsePrefix("2001:db8:800::/48")},
 		},
 		Binding: b,
 	}
@@ -97,7 +120,7 @@ func flows() []inspect.Session {
 func glance() inspect.Status {
 	return inspect.Status{
 		Node: "cgn1", Version: "v0.1.0", StartedAt: Now.Add(-72 * time.Hour), DatabaseUp: true,
-		Settings: inspect.Settings{SubscriberSessionRemoval: true}, Sessions: 2,
+		Settings: inspect.Settings{Removal: inspect.RemovalOn}, Sessions: 2,
 		Groups:       []inspect.GroupStatus{{Name: "default", Subscribers: 2, Pending: 1, Active: 1, Held: 1}},
 		ReconciledAt: Now.Add(-20 * time.Second), Drifts: 1,
 	}

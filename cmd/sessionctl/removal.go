@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+func (a *app) removalCommand() *cobra.Command {
+	c := group("removal", "Removals that wait, and the decision about those held back",
+		a.removalList(), a.removalConfirm(), a.removalRefuse())
+	c.Aliases = []string{"removals"}
+	return c
+}
+
+// removalFlags are the flags that pick removals.
+type removalFlags struct{ group, nas, inside, reason string }
+
+// reasonNames are those that a removal may wait for.
+var reasonNames = []string{"expired", "removed_in_database", "nas_restart", "stop", "admin", "superseded"}
+
+func (f *removalFlags) register(a *app, c *cobra.Command) {
+	f.add(c.Flags())
+	a.completePicks(c)
+	complete(c, "reason", reasonNames...)
+}
+
+func (f *removalFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.group, "group", "", "only this `group`")
+	flags.StringVar(&f.nas, "nas", "", "only subscribers of this `NAS`")
+	flags.StringVar(&f.inside, "inside", "", "only inside addresses in this `prefix`")
+	flags.StringVar(&f.reason, "reason", "", "only this `reason`: "+strings.Join(reasonNames[:3], ", ")+" or another")
+}
+
+func (f *removalFlags) filter() (*pb.RemovalFilter, error) {
+	if err := prefix("--inside", f.inside); err != nil {
+		return nil, err
+	}
+	filter := &pb.RemovalFilter{Group: f.group, Nas: f.nas, Inside: f.inside}
+	if f.reason == "" {
+		return filter, nil
+	}
+	n, ok := pb.Reason_value["REASON_"+strings.ToUpper(f.reason)]
+	if !ok || n == 0 {
+		return nil, usagef("--reason: %q is none of %s", f.reason, strings.Join(reasonNames, ", "))
+	}
+	filter.Reason = pb.Reason(n)
+	return filter, nil
+}
+
+// decision is the filter of a decision, which says whom it is about.
+func (f *removalFlags) decision() (*pb.RemovalFilter, error) {
+	filter, err := f.filter()
+	if err == nil && *f == (removalFlags{}) {
+		return nil, usagef("say which: --group, --nas, --inside or --reason; --inside 0.0.0.0/0 for all")
+	}
+	return filter, err
+}
+
+func (a *app) removalList() *cobra.Command {
+	var pick removalFlags
+	var kindName string
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the removals that are not, or not yet, carried out",
+		Example: "  sessionctl removal list --kind held\n  sessionctl removal list --reason expired -o json",
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			filter, err := pick.filter()
+			if err != nil {
+				return err
+			}
+			kind, err := removalKind(kindName)
+			if err != nil {
+				return err
+			}
+			out := newList(a, removalHeader, a.removalRow)
+			out.nobody = "no such removal waits"
+			if err := a.eachRemoval(c.Context(), filter, kind, out.add); err != nil {
+				return err
+			}
+			return out.end()
+		},
+	}
+	c.Flags().StringVar(&kindName, "kind", "", "only this `kind`: held, grace or observed")
+	pick.register(a, c)
+	complete(c, "kind", "held", "grace", "observed")
+	return c
+}
+
+func removalKind(name string) (pb.RemovalKind, error) {
+	if name == "" {
+		return pb.RemovalKind_REMOVAL_KIND_UNSPECIFIED, nil
+	}
+	n, ok := pb.RemovalKind_value["REMOVAL_KIND_"+strings.ToUpper(name)]
+	if !ok || n == 0 {
+		return 0, usagef("--kind: %q is none of held, grace, observed", name)
+	}
+	return pb.RemovalKind(n), nil
+}
+
+// eachRemoval pages through all removals that match.
+func (a *app) eachRemoval(ctx context.Context, f *pb.RemovalFilter, kind pb.RemovalKind, yield func(*pb.Removal) error) error {
+	client, err := a.removals()
+	if err != nil {
+		return err
+	}
+	req := &pb.ListRemovalsRequest{PageSize: pageSize, Filter: f, Kind: kind}
+	return eachPage(func() (string, error) {
+		ctx, cancel := a.bounded(ctx)
+		defer cancel()
+		page, err := client.ListRemovals(ctx, req)
+		if err != nil {
+			return "", err
+		}
+		req.PageToken = page.GetNextPageToken()
+		return req.PageToken, yieldAll(page.GetRemovals(), yield)
+	})
+}
+
+var removalHeader = []string{"KIND", "GROUP", "INSIDE", "REASON", "USER", "NAS", "SESSIONS", "SINCE", "DUE IN"}
+
+func (a *app) removalRow(r *pb.Removal) []string {
+	return []string{
+		strings.TrimPrefix(r.GetKind().String(), "REMOVAL_KIND_"), r.GetGroup(), r.GetInsideAddress(),
+		reasonText(r.GetReason()), or(r.GetUserName(), none), or(r.GetNas(), none), number(r.GetSessions()),
+		a.age(r.GetSince()), a.until(r.GetDueAt()),
+	}
+}
+
+func (a *app) removalConfirm() *cobra.Command {
+	return a.decisionCommand(&cobra.Command{
+		Use:   "confirm {--group G | --nas N | --inside PREFIX | --reason R}",
+		Short: "Carry out held removals: ends the subscribers' NAT sessions and frees their ports",
+		Example: "  sessionctl removal confirm --reason expired\n" +
+			"  sessionctl removal confirm --inside 0.0.0.0/0 --yes",
+	}, "Carry out %s and end the NAT sessions?", a.confirmRemovals)
+}
+
+func (a *app) removalRefuse() *cobra.Command {
+	return a.decisionCommand(&cobra.Command{
+		Use:   "refuse {--group G | --nas N | --inside PREFIX | --reason R}",
+		Short: "Drop held removals: the subscribers stay online for another record_ttl",
+		Example: "  sessionctl removal refuse --nas bng1\n" +
+			"  sessionctl removal refuse --inside 0.0.0.0/0 --yes",
+	}, "Drop %s and keep the subscribers online?", a.refuseRemovals)
+}
+
+// decisionCommand completes a command that decides about held removals.
+func (a *app) decisionCommand(c *cobra.Command, question string, decide func(context.Context, *pb.RemovalFilter) error) *cobra.Command {
+	var pick removalFlags
+	var yes bool
+	c.Args = args(cobra.NoArgs)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		filter, err := pick.decision()
+		if err != nil {
+			return err
+		}
+		err = a.confirm(yes, func() (string, error) { return a.decisionQuestion(c.Context(), filter, question) })
+		if err != nil {
+			return err
+		}
+		return decide(c.Context(), filter)
+	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	pick.register(a, c)
+	return c
+}
+
+func (a *app) decisionQuestion(ctx context.Context, f *pb.RemovalFilter, question string) (string, error) {
+	n := uint32(0)
+	err := a.eachRemoval(ctx, f, pb.RemovalKind_REMOVAL_KIND_HELD, func(*pb.Removal) error { n++; return nil })
+	if err != nil {
+		return "", err
+	}
+	if n == 0 {
+		return "", errNoneHeld
+	}
+	return fmt.Sprintf(question, plural(n, "held removal")), nil
+}
+
+var errNoneHeld = errors.New("no such removal is held; see `sessionctl removal list`")
+
+func (a *app) confirmRemovals(ctx context.Context, f *pb.RemovalFilter) error {
+	client, err := a.removals()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	res, err := client.ConfirmRemovals(ctx, &pb.ConfirmRemovalsRequest{Filter: f})
+	if err != nil {
+		return err
+	}
+	if res.GetConfirmed() == 0 {
+		return errNoneHeld
+	}
+	if a.output == outputJSON {
+		return a.json(res)
+	}
+	_, err = fmt.Fprintln(a.stdout, "carried out", plural(res.GetConfirmed(), "removal"))
+	return err
+}
+
+func (a *app) refuseRemovals(ctx context.Context, f *pb.RemovalFilter) error {
+	client, err := a.removals()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	res, err := client.RefuseRemovals(ctx, &pb.RefuseRemovalsRequest{Filter: f})
+	if err != nil {
+		return err
+	}
+	if res.GetRefused() == 0 {
+		return errNoneHeld
+	}
+	if a.output == outputJSON {
+		return a.json(res)
+	}
+	_, err = fmt.Fprintln(a.stdout, "dropped", plural(res.GetRefused(), "removal"))
+	return err
+}

@@ -1,0 +1,79 @@
+package control
+
+import (
+	"context"
+	"fmt"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/inspect"
+)
+
+type removalService struct {
+	pb.UnimplementedRemovalServiceServer
+	port Removals
+}
+
+func (s *removalService) ListRemovals(ctx context.Context, req *pb.ListRemovalsRequest) (*pb.ListRemovalsResponse, error) {
+	filter, err := fromRemovalFilter(req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	if filter.Kind, err = fromEnum("kind", req.GetKind(), removalKinds); err != nil {
+		return nil, err
+	}
+	size, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	after, err := parseRemovalToken(req.GetPageToken(), filter)
+	if err != nil {
+		return nil, err
+	}
+	removals, err := s.port.Removals(ctx, filter, after, size+1)
+	if err != nil {
+		return nil, err
+	}
+	res := &pb.ListRemovalsResponse{}
+	if len(removals) > size {
+		removals = removals[:size]
+		res.NextPageToken = removalToken(filter, removals[size-1].Key())
+	}
+	for i := range removals {
+		res.Removals = append(res.Removals, toRemoval(&removals[i]))
+	}
+	return res, nil
+}
+
+func (s *removalService) ConfirmRemovals(ctx context.Context, req *pb.ConfirmRemovalsRequest) (*pb.ConfirmRemovalsResponse, error) {
+	filter, err := decisionFilter(req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.port.ConfirmRemovals(ctx, filter)
+	if err != nil {
+		return nil, fmt.Errorf("after %d removals: %w", n, err)
+	}
+	return &pb.ConfirmRemovalsResponse{Confirmed: count(n)}, nil
+}
+
+func (s *removalService) RefuseRemovals(ctx context.Context, req *pb.RefuseRemovalsRequest) (*pb.RefuseRemovalsResponse, error) {
+	filter, err := decisionFilter(req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.port.RefuseRemovals(ctx, filter)
+	if err != nil {
+		return nil, fmt.Errorf("after %d removals: %w", n, err)
+	}
+	return &pb.RefuseRemovalsResponse{Refused: count(n)}, nil
+}
+
+// decisionFilter reads the filter of a decision, which must not be about all by
+// mistake.
+func decisionFilter(m *pb.RemovalFilter) (inspect.RemovalFilter, error) {
+	f, err := fromRemovalFilter(m)
+	if err == nil && f == (inspect.RemovalFilter{}) {
+		return f, invalid("filter", `is required: group, nas, inside or reason; inside "0.0.0.0/0" means all`)
+	}
+	return f, err
+}
