@@ -3,10 +3,12 @@ package main
 import (
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -24,23 +26,46 @@ func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 			Name: g.Name, Inside: g.Inside, Outside: g.Outside,
 			FirstPort: lsn.Port(g.FirstPort), LastPort: lsn.Port(g.LastPort),
 			BlockSize: g.BlockSize, Hold: g.Hold,
+			Grace: g.Removal.Grace, GraceCauses: g.Removal.GraceCauses,
 		}
 	}
 	return configs
 }
 
-func databaseGroups(groups []config.Group) []subscriberdb.Group {
-	stored := make([]subscriberdb.Group, len(groups))
-	for i, g := range groups {
-		stored[i] = subscriberdb.Group{Name: g.Name, Inside: g.Inside, RecordTTL: g.RecordTTL}
+func databaseGroups(c config.Config) []subscriberdb.Group {
+	stored := make([]subscriberdb.Group, len(c.Groups))
+	for i, g := range c.Groups {
+		stored[i] = subscriberdb.Group{
+			Name: g.Name, Inside: g.Inside, RecordTTL: g.RecordTTL, ClientTTL: clientTTL(c.RADIUS.Clients),
+			Guard: guard.Limits(g.Guard),
+		}
 	}
 	return stored
+}
+
+// clientTTL returns the record_ttl of the clients that have one.
+func clientTTL(clients []config.RADIUSClient) map[string]time.Duration {
+	own := map[string]time.Duration{}
+	for _, c := range clients {
+		if c.RecordTTL != nil {
+			own[c.Name] = *c.RecordTTL
+		}
+	}
+	return own
+}
+
+func guards(groups []config.Group) map[string]guard.Limits {
+	limits := make(map[string]guard.Limits, len(groups))
+	for _, g := range groups {
+		limits[g.Name] = guard.Limits(g.Guard)
+	}
+	return limits
 }
 
 func databaseOptions(c config.Config, client redis.UniversalClient, observe func(string, subscriber.Verdict), log *slog.Logger) subscriberdb.Options {
 	return subscriberdb.Options{
 		Observe: observe,
-		Client:  client, Groups: databaseGroups(c.Groups), Node: c.Node, Logger: log,
+		Client:  client, Groups: databaseGroups(c), Node: c.Node, Logger: log,
 	}
 }
 
@@ -59,8 +84,9 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 }
 
 func firstSettings(c config.Settings) inspect.Settings {
+	removal, _ := inspect.ParseRemovalMode(c.SubscriberSessionRemoval) // the configuration has no other words
 	return inspect.Settings{
-		SubscriberSessionRemoval: c.SubscriberSessionRemoval,
+		Removal: removal,
 		IdleTimeouts: inspect.IdleTimeouts{
 			TCPEstablished: c.TCPEstablished, TCPTransitory: c.TCPTransitory, UDP: c.UDP, ICMP: c.ICMP,
 		},

@@ -29,6 +29,7 @@ type backend interface {
 	session.Kernel
 	io.Closer
 	Run(ctx context.Context) error
+	IndexStats() nftnat.IndexStats
 }
 
 // service holds the parts of a running sessiond.
@@ -73,7 +74,7 @@ func (s *service) openDatabase(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
-	s.groups = databaseGroups(s.config.Groups)
+	s.groups = databaseGroups(s.config)
 	s.db, err = subscriberdb.New(databaseOptions(s.config, client, s.metrics.Verdict, s.log))
 	return err
 }
@@ -96,10 +97,10 @@ func (s *service) openNAT(ctx context.Context) (err error) {
 func (s *service) openManager(context.Context) (err error) {
 	s.manager, err = session.New(session.Options{
 		Store: s.db, Kernel: s.nat, Groups: lsnGroups(s.config.Groups), Node: s.config.Node,
-		Settings: firstSettings(s.config.Settings), Observer: s.metrics, Logger: s.log,
+		Settings: firstSettings(s.config.Settings), Guards: guards(s.config.Groups), Observer: s.metrics, Logger: s.log,
 	})
 	if err == nil {
-		s.metrics.Watch(source{s.manager})
+		s.metrics.Watch(source{s.manager, s.nat})
 	}
 	return err
 }
@@ -127,8 +128,8 @@ func (s *service) openControl(context.Context) (err error) {
 	s.control, err = control.New(control.Options{
 		Listen: s.config.GRPC.Listen, TLS: control.TLS(s.config.GRPC.TLS),
 		Subscribers: s.manager, Nat: s.manager, Sessions: s.manager,
-		Controls: controls{Manager: s.manager, started: time.Now()},
-		Logger:   s.log,
+		Controls: controls{Manager: s.manager, started: time.Now()}, Removals: s.manager,
+		Logger: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("grpc: %w", err)
@@ -177,7 +178,7 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	back, backCtx := errgroup.WithContext(background)
-	for _, task := range []func(context.Context) error{s.nat.Run, s.db.SweepRestarts, s.manager.Run, s.web.run} {
+	for _, task := range []func(context.Context) error{s.nat.Run, s.db.SweepRestarts, s.manager.Run, s.web.run, newGarbageMan().run} {
 		back.Go(func() error { return uncanceled(task(backCtx)) })
 	}
 	front, frontCtx := errgroup.WithContext(ctx)

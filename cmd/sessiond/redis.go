@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"log/slog"
 
@@ -12,6 +14,7 @@ import (
 
 // dialRedis returns a client for the configured database. Nothing is sent yet.
 func dialRedis(c config.Redis, log *slog.Logger) (redis.UniversalClient, []io.Closer, error) {
+	redis.SetLogger(clientLog{log})
 	if !c.Embedded {
 		client, err := subscriberdb.Dial(c.URLs, c.Mode)
 		if err != nil {
@@ -25,4 +28,15 @@ func dialRedis(c config.Redis, log *slog.Logger) (redis.UniversalClient, []io.Cl
 		return nil, nil, err
 	}
 	return e.Client, []io.Closer{e}, nil
+}
+
+// clientLog takes what the client library says of its connections into our log, at
+// debug: it says it many times a second, and whoever uses the client tells of what
+// fails.
+type clientLog struct{ log *slog.Logger }
+
+func (l clientLog) Printf(ctx context.Context, format string, args ...any) {
+	if l.log.Enabled(ctx, slog.LevelDebug) {
+		l.log.DebugContext(ctx, "redis client: "+fmt.Sprintf(format, args...))
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -31,7 +32,8 @@ func (s *service) reload(ctx context.Context, c config.Config) error {
 	if err := s.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {
 		return err
 	}
-	s.groups = served(databaseGroups(c.Groups), s.groups, s.manager.Inside())
+	s.manager.SetGuards(guards(c.Groups))
+	s.groups = served(databaseGroups(c), s.groups, clientTTL(c.RADIUS.Clients), s.manager.Inside())
 	if err := s.db.SetGroups(s.groups); err != nil {
 		return err
 	}
@@ -40,15 +42,15 @@ func (s *service) reload(ctx context.Context, c config.Config) error {
 
 // served adds to the groups of a configuration those that were taken out of it,
 // and gives each the inside prefixes that it still serves: what is online there
-// could not end otherwise.
-func served(now, before []subscriberdb.Group, inside map[string][]netip.Prefix) []subscriberdb.Group {
+// could not end otherwise. How long clients' records live is the same in all.
+func served(now, before []subscriberdb.Group, ttl map[string]time.Duration, inside map[string][]netip.Prefix) []subscriberdb.Group {
 	for _, old := range before {
 		if !slices.ContainsFunc(now, func(g subscriberdb.Group) bool { return g.Name == old.Name }) {
 			now = append(now, old)
 		}
 	}
 	for i := range now {
-		now[i].Inside = inside[now[i].Name]
+		now[i].Inside, now[i].ClientTTL = inside[now[i].Name], ttl
 	}
 	return now
 }

@@ -8,7 +8,10 @@ import (
 )
 
 // source is where the metrics read states from.
-type source struct{ manager *session.Manager }
+type source struct {
+	manager *session.Manager
+	nat     backend
+}
 
 // Snapshot implements metrics.Source.
 func (s source) Snapshot() metrics.Snapshot {
@@ -17,6 +20,7 @@ func (s source) Snapshot() metrics.Snapshot {
 	pools, _ := s.manager.Pools(ctx)
 	snapshot := metrics.Snapshot{
 		RedisUp: status.DatabaseUp, DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
+		Index: metrics.Index(s.nat.IndexStats()),
 	}
 	for _, g := range status.Groups {
 		blocks := map[string]int{"used": 0, "held": 0, "free": 0}
@@ -29,7 +33,8 @@ func (s source) Snapshot() metrics.Snapshot {
 		}
 		snapshot.Groups = append(snapshot.Groups, metrics.Group{
 			Name: g.Name, Subscribers: g.Subscribers, Pending: g.Pending, Blocks: blocks,
-			Bindings: map[string]int{"active": g.Active, "draining": g.Draining, "cut": g.Cut, "held": g.Held},
+			Bindings:     map[string]int{"active": g.Active, "draining": g.Draining, "cut": g.Cut, "held": g.Held},
+			RemovalsHeld: g.RemovalsHeld,
 		})
 	}
 	return snapshot

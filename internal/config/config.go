@@ -55,6 +55,10 @@ type RADIUSClient struct {
 	RequireMessageAuthenticator bool
 	AcknowledgeIncomplete       bool // answer and ignore what lacks mandatory attributes
 	StatusServer                bool // answer Status-Server
+
+	// RecordTTL is that of the client's sessions in whatever group, 0: they never
+	// expire; nil leaves it to the group.
+	RecordTTL *time.Duration
 }
 
 // Certificate tells by what a RadSec client is recognised; the zero value is a
@@ -92,7 +96,7 @@ type NAT struct {
 
 // Settings are the first values of what is kept in Redis and changed at run time.
 type Settings struct {
-	SubscriberSessionRemoval bool
+	SubscriberSessionRemoval string // "on", "off" or "observe"
 	TCPEstablished           time.Duration
 	TCPTransitory            time.Duration
 	UDP                      time.Duration
@@ -109,6 +113,18 @@ type Group struct {
 	BlockSize int
 	Hold      time.Duration
 	RecordTTL time.Duration // 0: records never expire
+	Removal   Removal
+	Guard     Guard
+}
+
+// Guard bounds what a wave of removals may take from a group before it is
+// confirmed. Shares are of the group's subscribers, 0 to 1; 1 bounds nothing.
+type Guard struct {
+	Minimum    int // so many pass in any case
+	Removed    float64
+	Expired    float64
+	NASRestart float64
+	Window     time.Duration // what counts as one wave
 }
 
 // Log says what is logged to standard error, and how.

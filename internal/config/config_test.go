@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -63,7 +64,8 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	for _, section := range []string{
 		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "radius: {radsec: {x: 1}}",
 		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}",
-		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]", "log: {x: 1}",
+		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
+		"groups: [{guard: {x: 1}}]", "groups: [{removal: {x: 1}}]", "log: {x: 1}",
 	} {
 		_, _, err := Parse("test.yaml", []byte(section))
 		known := regexp.MustCompile(`x: unknown key; known here: (.*)`).FindStringSubmatch(err.Error())
@@ -71,7 +73,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 			t.Fatalf("%s: %v", section, err)
 		}
 		for _, key := range strings.Split(known[1], ", ") {
-			if !regexp.MustCompile(`(?m)^[^#\n]*\b`+key+`:|^\s*# (mode|secret_file|previous_secret|previous_secret_file):`).Match(text) ||
+			if !regexp.MustCompile(`(?m)^[^#\n]*\b`+key+`:|^\s*# (mode|secret_file|previous_secret|previous_secret_file|record_ttl):`).Match(text) ||
 				!strings.Contains(string(text), key+":") {
 				t.Errorf("%s: key %s is not in the reference", section, key)
 			}
@@ -126,6 +128,8 @@ func TestValues(t *testing.T) {
 		{"previous secret file", "secret: testing123", "secret: new\n      previous_secret_file: s", func(c Config) any { return string(c.RADIUS.Clients[0].PreviousSecret) }, "from a file"},
 		{"acknowledge incomplete", "secret: testing123", "secret: a\n      acknowledge_incomplete: true", func(c Config) any { return c.RADIUS.Clients[0].AcknowledgeIncomplete }, true},
 		{"no Status-Server of a client", "secret: testing123", "secret: a\n      status_server: false", func(c Config) any { return c.RADIUS.Clients[0].StatusServer || !c.RADIUS.StatusServer }, false},
+		{"own record TTL", "secret: testing123", "secret: a\n      record_ttl: 24h", func(c Config) any { return *c.RADIUS.Clients[0].RecordTTL }, 24 * time.Hour},
+		{"no expiry of a client's", "secret: testing123", "secret: a\n      record_ttl: 0s", func(c Config) any { return *c.RADIUS.Clients[0].RecordTTL }, time.Duration(0)},
 		{"no Status-Server", "radius:", "radius:\n  status_server: false", func(c Config) any { return c.RADIUS.StatusServer }, false},
 		{"RadSec", "radius:", "radius:\n  radsec: {cert_file: s, key_file: s, listen: ['[::1]:0']}", func(c Config) any { return c.RADIUS.RadSec.Listen[0] }, "[::1]:0"},
 		{"RadSec limits", "radius:", "radius:\n  radsec: {idle_timeout: 90s, max_connections: 3, max_connections_per_client: 2}", func(c Config) any { return c.RADIUS.RadSec.IdleTimeout }, 90 * time.Second},
@@ -140,6 +144,13 @@ func TestValues(t *testing.T) {
 		{"insecure grpc", "", "grpc: {listen: ':7900', insecure: true}\n", func(c Config) any { return c.GRPC.Insecure }, true},
 		{"no expiry", "", "    record_ttl: 0s\n", func(c Config) any { return c.Groups[0].RecordTTL }, time.Duration(0)},
 		{"ports", "", "    port_range: 2048-4095\n", func(c Config) any { return [2]uint16{c.Groups[0].FirstPort, c.Groups[0].LastPort} }, [2]uint16{2048, 4095}},
+		{"observe", "", "settings: {subscriber_session_removal: observe}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "observe"},
+		{"removal as before", "", "settings: {subscriber_session_removal: false}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "off"},
+		{"removal as on the command line", "", "settings: {subscriber_session_removal: on}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "on"},
+		{"grace", "", "    removal: {grace: 30s}\n", func(c Config) any { return c.Groups[0].Removal.Grace }, 30 * time.Second},
+		{"grace causes", "", "    removal: {grace_causes: [lost-carrier, 19, User-Request]}\n", func(c Config) any { return fmt.Sprint(c.Groups[0].Removal.GraceCauses) }, "[2 19 1]"},
+		{"guard", "", "    guard: {minimum: 0, removed: 2.5%, expired: 0%, nas_restart: 50 %, window: 60s}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{0, 0.025, 0, 0.5, time.Minute}},
+		{"guard by default", "", "    guard: {expired: 100%}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{100, 0.1, 1, 1, 15 * time.Minute}},
 		{"json log", "", "log: {format: json, level: debug}\n", func(c Config) any { return c.Log.Level.String() + c.Log.Format }, "DEBUGjson"},
 		{"memory needs no interfaces", "inside_interfaces: [s0]\n  outside_interfaces: [i0]", "backend: memory", func(c Config) any { return c.NAT.Backend }, "memory"},
 	} {

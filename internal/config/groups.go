@@ -30,7 +30,11 @@ func (l *loader) groups(v value) {
 }
 
 func (l *loader) group(v value) Group {
-	g := Group{FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute}
+	g := Group{
+		FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute,
+		Removal: Removal{GraceCauses: lostLine()},
+		Guard:   Guard{Minimum: 100, Removed: 0.10, Expired: 0.20, NASRestart: 1, Window: 15 * time.Minute},
+	}
 	place := v
 	keys := v.mapping(fields{
 		"name": func(v value) {
@@ -46,10 +50,22 @@ func (l *loader) group(v value) Group {
 			}
 		},
 		"record_ttl": func(v value) { v.duration(&g.RecordTTL, 0) },
+		"removal":    func(v value) { v.removal(&g.Removal) },
+		"guard":      func(v value) { v.guard(&g.Guard) },
 	})
 	v.require(keys, "name", "inside", "outside")
 	place.checkBlocks(&g)
 	return g
+}
+
+func (v value) guard(g *Guard) {
+	v.mapping(fields{
+		"minimum":     func(v value) { v.natural(&g.Minimum) },
+		"removed":     func(v value) { v.percent(&g.Removed) },
+		"expired":     func(v value) { v.percent(&g.Expired) },
+		"nas_restart": func(v value) { v.percent(&g.NASRestart) },
+		"window":      func(v value) { v.duration(&g.Window, time.Second) },
+	})
 }
 
 // ports reads FIRST-LAST.

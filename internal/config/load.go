@@ -9,6 +9,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 )
 
@@ -16,7 +17,7 @@ import (
 // read but is not valid. Warnings are for the operator; the configuration is
 // good all the same. Beside the file only those that it names are read.
 func Load(file string) (c Config, warnings []string, err error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile(file)
 	if err != nil {
 		return Config{}, nil, fmt.Errorf("configuration: %w", err)
 	}
@@ -39,7 +40,15 @@ func Parse(file string, data []byte) (c Config, warnings []string, err error) {
 
 // root returns the only document of the file.
 func (r *report) root(data []byte) (value, bool) {
-	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	if len(data) > maxSize {
+		r.add(1, "", fmt.Sprintf("has more than %d KiB; is it the right file?", maxSize>>10))
+		return value{}, false
+	}
+	tokens := lexer.Tokenize(string(data))
+	if !r.checkBounds(tokens) {
+		return value{}, false
+	}
+	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		line, text := 1, err.Error()
 		if e := yaml.Error(nil); errors.As(err, &e) {
@@ -92,7 +101,7 @@ func defaults() Config {
 		HTTP: HTTP{Listen: "127.0.0.1:7901"},
 		NAT:  NAT{Backend: backendNftables, Table: "sessiond"},
 		Settings: Settings{
-			SubscriberSessionRemoval: true,
+			SubscriberSessionRemoval: removalOn,
 			TCPEstablished:           7440 * time.Second,
 			TCPTransitory:            240 * time.Second,
 			UDP:                      300 * time.Second,

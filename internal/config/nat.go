@@ -77,7 +77,7 @@ func (l *loader) settings(v value) {
 		}
 	}
 	v.mapping(fields{
-		"subscriber_session_removal": func(v value) { v.boolean(&c.SubscriberSessionRemoval) },
+		"subscriber_session_removal": func(v value) { v.removalMode(&c.SubscriberSessionRemoval) },
 		"idle_timeouts": func(v value) {
 			v.mapping(fields{
 				"tcp_established": timer(&c.TCPEstablished, 7440*time.Second, "RFC 5382 REQ-5"),

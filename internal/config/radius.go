@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"time"
 )
 
 func (l *loader) radius(v value) {
@@ -69,6 +70,10 @@ func (l *loader) client(v value) RADIUSClient {
 		"require_message_authenticator": func(v value) { v.boolean(&c.RequireMessageAuthenticator) },
 		"acknowledge_incomplete":        func(v value) { v.boolean(&c.AcknowledgeIncomplete) },
 		"status_server":                 func(v value) { v.boolean(&c.StatusServer) },
+		"record_ttl": func(v value) {
+			c.RecordTTL = new(time.Duration)
+			v.duration(c.RecordTTL, 0)
+		},
 	})
 	v.require(keys, "name")
 	if c.Certificate == (Certificate{}) {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestRefused_NAT41_ACCT04: each mistake is refused with file, line, key and advice.
-func TestRefused_NAT41_ACCT04(t *testing.T) {
+// TestRefused_NAT41_ACCT04_SES22: each mistake is refused with file, line, key and advice.
+func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "empty"), []byte("\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -22,8 +22,13 @@ func TestRefused_NAT41_ACCT04(t *testing.T) {
 		{"two documents", "", "---\na: 1\n", ":15: a second YAML document"},
 		{"not a mapping", minimal, "- a\n", ":1: is a list; write keys"},
 		{"empty file", minimal, "", ":1: groups: is missing"},
-		{"unknown key", "", "    holt: 1s\n", ":14: groups[0].holt: unknown key; known here: block_size, hold,"},
+		{"unknown key", "", "    holt: 1s\n", ":14: groups[0].holt: unknown key; known here: block_size, guard, hold,"},
 		{"key twice", "", "    name: other\n", ":14: groups[0].name: is there twice"},
+		{"share without sign", "", "    guard: {removed: 10}\n", ":14: groups[0].guard.removed: \"10\" is not a share; write it such as 10%"},
+		{"share above all", "", "    guard: {expired: 101%}\n", "groups[0].guard.expired: 101% is no share; write 0% to 100%"},
+		{"share of nothing", "", "    guard: {nas_restart: NaN%}\n", "groups[0].guard.nas_restart: NaN% is no share"},
+		{"negative minimum", "", "    guard: {minimum: -1}\n", "groups[0].guard.minimum: -1 is too small; write at least 0"},
+		{"no window", "", "    guard: {window: 0s}\n", "groups[0].guard.window: 0s is too short; write at least 1s"},
 		{"no value", "secret: testing123", "secret:", ":6: radius.clients[0].secret: has no value"},
 		{"alias", "[s0]", "*x", "an alias"},
 		{"mapping for value", "", "redis: {url: [redis://a:1]}\n", ":14: redis.url[0]: is a mapping; write a single value, in quotes when it has a colon"},
@@ -61,6 +66,8 @@ func TestRefused_NAT41_ACCT04(t *testing.T) {
 		{"half RadSec", "radius:", "radius:\n  radsec: {cert_file: full}", ":3: radius.radsec: has one of cert_file and key_file"},
 		{"no connections", "radius:", "radius:\n  radsec: {max_connections: 0}", ":3: radius.radsec.max_connections: 0 is too small"},
 		{"bad bool", "secret: testing123", "secret: a\n      require_message_authenticator: yes", "\"yes\" is neither true nor false"},
+		{"client's record TTL", "secret: testing123", "secret: a\n      record_ttl: never", ":7: radius.clients[0].record_ttl: \"never\" is not a duration; write a number with its unit"},
+		{"negative record TTL of a client", "secret: testing123", "secret: a\n      record_ttl: -1s", ":7: radius.clients[0].record_ttl: -1s is too short"},
 		{"radius listen", "radius:", "radius:\n  listen: ['1.2.3.4']", ":3: radius.listen[0]: \"1.2.3.4\" is not host:port"},
 		{"radius listen twice", "radius:", "radius:\n  listen: [':1', ':1']", ":3: radius.listen[1]: :1 is there twice"},
 		{"listen host", "", "http: {listen: 'a.b:1'}\n", ":14: http.listen: \"a.b\" is not an address"},
@@ -86,6 +93,13 @@ func TestRefused_NAT41_ACCT04(t *testing.T) {
 		{"negative", "", "    hold: -1s\n", ":14: groups[0].hold: -1s is too short"},
 		{"fraction", "", "    record_ttl: 1500ms\n", ":14: groups[0].record_ttl: 1.5s is not in whole seconds"},
 		{"timeout", "", "settings: {idle_timeouts: {udp: 0s}}\n", ":14: settings.idle_timeouts.udp: 0s is too short"},
+		{"removal", "", "settings: {subscriber_session_removal: maybe}\n", ":14: settings.subscriber_session_removal: \"maybe\" is not known; write one of: on, off, observe"},
+		{"grace", "", "    removal: {grace: -1s}\n", ":14: groups[0].removal.grace: -1s is too short"},
+		{"grace cause", "", "    removal:\n      grace_causes: [Lost-Carrier, Lost-Patience]\n", ":15: groups[0].removal.grace_causes[1]: \"Lost-Patience\" is not an Acct-Terminate-Cause; write its number or one of: Admin-Reboot"},
+		{"grace cause 0", "", "    removal: {grace_causes: [0]}\n", ":14: groups[0].removal.grace_causes[0]: \"0\" is not an Acct-Terminate-Cause"},
+		{"grace cause twice", "", "    removal: {grace_causes: [2, Lost-Carrier]}\n", "grace_causes[1]: Acct-Terminate-Cause 2 is there twice"},
+		{"no grace cause", "", "    removal: {grace_causes: []}\n", "groups[0].removal.grace_causes: is an empty list"},
+		{"removal key", "", "    removal: {graze: 1s}\n", ":14: groups[0].removal.graze: unknown key; known here: grace, grace_causes"},
 		{"group name", "name: default", "name: _", ":11: groups[0].name: \"_\" is not a name here"},
 		{"group twice", "", "  - {name: default, inside: [10.0.0.0/8], outside: [203.0.113.0/24]}\n", ":14: groups[1].name: default is there twice"},
 		{"no outside", "outside: [", "block_size: 512 #", ":11: groups[0].outside: is missing"},

@@ -75,6 +75,36 @@ func (v value) positive(to *int) {
 	}
 }
 
+// natural reads a whole number of at least 0.
+func (v value) natural(to *int) {
+	var n int
+	switch {
+	case !v.integer(&n):
+	case n < 0:
+		v.errorf("%d is too small; write at least 0", n)
+	default:
+		*to = n
+	}
+}
+
+// percent reads a share such as 10% as a number from 0 to 1.
+func (v value) percent(to *float64) {
+	s, ok := v.scalar()
+	if !ok {
+		return
+	}
+	number, sign := strings.CutSuffix(s, "%")
+	share, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	switch {
+	case !sign || err != nil:
+		v.errorf("%q is not a share; write it such as 10%%", s)
+	case !(share >= 0 && share <= 100): // NaN is neither
+		v.errorf("%s is no share; write 0%% to 100%%", s)
+	default:
+		*to = share / 100
+	}
+}
+
 func (v value) level(to *slog.Level) {
 	var s string
 	v.oneOf(&s, "debug", "info", "warn", "error")

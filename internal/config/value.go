@@ -137,8 +137,8 @@ func kind(n ast.Node) string {
 		return "a mapping"
 	case *ast.SequenceNode:
 		return "a list"
-	case *ast.AliasNode, *ast.AnchorNode, *ast.TagNode:
-		return "an alias, anchor or tag, which are not read here"
+	case *ast.AliasNode, *ast.AnchorNode:
+		return "an alias or anchor, which are not read here"
 	}
 	return "a single value"
 }

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// How much garbage may lie around before it is collected, besides what is in use.
+//
+// Go's own rule, as much as is in use, suits neither end: a daemon of few
+// subscribers collects many times a second under load, and one of many keeps
+// twice its memory when nothing happens. So it goes by work: what is made in
+// garbageTime, within bounds. Under load a collection, which costs in proportion
+// to what is in use, then comes about once a second; at rest the memory of a
+// morning's reconnects goes back to the system.
+const (
+	garbageTime  = time.Second
+	garbageLeast = 32 << 20  // octets; at rest
+	garbageMost  = 128 << 20 // octets; or as much as is in use
+)
+
+// garbagePercent is the setting of the collector for a heap of live octets, to
+// which rate octets a second are added.
+func garbagePercent(live, rate uint64) int {
+	allowed := rate * uint64(garbageTime) / uint64(time.Second)
+	allowed = max(garbageLeast, min(allowed, max(garbageMost, live)))
+	return int(allowed * 100 / max(live, 4<<20)) // 4 MiB count as in use in any case
+}
+
+// A garbageMan keeps the collector's setting in step with what it says of the
+// heap.
+type garbageMan struct {
+	collected chan struct{} // after a collection
+	samples   []metrics.Sample
+	at        time.Time
+	made      uint64 // octets, until at
+	rate      uint64 // octets a second, before at
+	percent   int    // in force
+}
+
+func newGarbageMan() *garbageMan {
+	g := &garbageMan{
+		collected: make(chan struct{}, 1),
+		samples:   []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}},
+		at:        time.Now(),
+	}
+	metrics.Read(g.samples)
+	g.made = g.samples[1].Value.Uint64()
+	return g
+}
+
+// run works until ctx ends. It leaves everything to an operator who sets GOGC or
+// GOMEMLIMIT.
+func (g *garbageMan) run(ctx context.Context) error {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return nil
+	}
+	tick := time.NewTicker(garbageTime)
+	defer tick.Stop()
+	g.listen()
+	for {
+		g.set()
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			g.measure(now)
+		case <-g.collected: // what is in use may have changed a lot
+			g.listen()
+		}
+	}
+}
+
+// listen has the next collection tell of itself, by way of an object that it
+// will find unused.
+func (g *garbageMan) listen() {
+	runtime.AddCleanup(new([64]byte), func(collected chan<- struct{}) {
+		select {
+		case collected <- struct{}{}:
+		default:
+		}
+	}, g.collected)
+}
+
+// measure finds out how fast garbage is made.
+func (g *garbageMan) measure(now time.Time) {
+	metrics.Read(g.samples)
+	made, seconds := g.samples[1].Value.Uint64(), now.Sub(g.at).Seconds()
+	if seconds > 0 {
+		g.rate = uint64(float64(made-g.made) / seconds)
+	}
+	g.made, g.at = made, now
+}
+
+// set changes the setting, which stops the program for some microseconds, if it
+// is off by a tenth.
+func (g *garbageMan) set() {
+	metrics.Read(g.samples)
+	percent := garbagePercent(g.samples[0].Value.Uint64(), g.rate)
+	if off := percent - g.percent; 10*max(off, -off) < g.percent {
+		return
+	}
+	g.percent = percent
+	debug.SetGCPercent(percent)
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+	"testing"
+)
+
+func TestGarbagePercent(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name       string
+		live, rate uint64
+		want       int
+	}{
+		{"just started", 0, 0, 800},
+		{"few subscribers at rest", 20 * mib, 0, 160},
+		{"few subscribers under load", 20 * mib, 200 * mib, 640},
+		{"many at rest", 200 * mib, mib, 16},
+		{"many under some load", 200 * mib, 50 * mib, 25},
+		{"many under load", 200 * mib, 900 * mib, 100},
+	} {
+		if got := garbagePercent(c.live, c.rate); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// collectorPercent tells the setting without changing it.
+func collectorPercent() int {
+	percent := debug.SetGCPercent(100)
+	debug.SetGCPercent(percent)
+	return percent
+}
+
+func TestGarbageManFollowsTheHeap(t *testing.T) {
+	t.Setenv("GOGC", "")
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	g := newGarbageMan()
+	g.set()
+	small := collectorPercent()
+	ballast := make([]byte, 64<<20)
+	g.listen()
+	runtime.GC()
+	<-g.collected
+	g.set()
+	if large := collectorPercent(); large >= small {
+		t.Errorf("the collector allows %d %% of a small heap and %d %% of a large one", small, large)
+	}
+	runtime.KeepAlive(ballast)
+}
+
+func TestGarbageManLeavesItToTheOperator(t *testing.T) {
+	t.Setenv("GOGC", "300")
+	before := collectorPercent()
+	if err := newGarbageMan().run(context.Background()); err != nil || collectorPercent() != before {
+		t.Errorf("run returned %v and left %d, want %d", err, collectorPercent(), before)
+	}
+}

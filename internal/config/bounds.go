@@ -1,0 +1,88 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/goccy/go-yaml/token"
+)
+
+// What a file has at most. The parser of YAML takes a time that grows with the
+// square of the depth, of the keys of a mapping and of the number of tags, so that
+// a file of a few hundred thousand octets could keep it busy for minutes.
+const (
+	maxSize  = 512 << 10 // octets; some thousand RADIUS clients
+	maxDepth = 32        // of mappings and lists in each other
+	maxKeys  = 1000      // of one mapping
+)
+
+// readFile reads no more of a file than can be refused.
+func readFile(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxSize+1))
+}
+
+// bounds measures a file before it is parsed.
+type bounds struct {
+	open []collection // block mappings and lists around the token, outermost first
+	flow int          // depth of those in brackets and braces
+}
+
+// collection is a block mapping or list, known by the column it begins in.
+type collection struct {
+	column, keys int
+}
+
+// checkBounds reports the first thing that is too much, and whether there is
+// none.
+func (r *report) checkBounds(tokens token.Tokens) bool {
+	var b bounds
+	for _, t := range tokens {
+		if problem := b.take(t); problem != "" {
+			r.add(t.Position.Line, "", problem)
+			return false
+		}
+	}
+	return true
+}
+
+// take returns what is wrong once the token is counted, or "".
+func (b *bounds) take(t *token.Token) string {
+	switch t.Type {
+	case token.SequenceStartType, token.MappingStartType:
+		b.flow++
+	case token.SequenceEndType, token.MappingEndType:
+		b.flow = max(0, b.flow-1)
+	case token.TagType:
+		return "has a tag, which is not read here; write the plain value"
+	case token.SequenceEntryType:
+		b.enter(t.Position.Column)
+	case token.MappingValueType:
+		if b.flow == 0 && t.Prev != nil {
+			c := b.enter(t.Prev.Position.Column)
+			if c.keys++; c.keys > maxKeys {
+				return fmt.Sprintf("a mapping has more than %d keys; nothing here has so many", maxKeys)
+			}
+		}
+	}
+	if len(b.open)+b.flow > maxDepth {
+		return fmt.Sprintf("is nested more than %d deep; nothing here is", maxDepth)
+	}
+	return ""
+}
+
+// enter returns the block collection in the column. Those further in have ended.
+func (b *bounds) enter(column int) *collection {
+	for len(b.open) > 0 && b.open[len(b.open)-1].column > column {
+		b.open = b.open[:len(b.open)-1]
+	}
+	if len(b.open) == 0 || b.open[len(b.open)-1].column < column {
+		b.open = append(b.open, collection{column: column})
+	}
+	return &b.open[len(b.open)-1]
+}
