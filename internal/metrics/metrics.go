@@ -26,6 +26,8 @@ type Metrics struct {
 	radsecClosed   *prometheus.CounterVec
 	radsecRefused  *prometheus.CounterVec
 	removals       *prometheus.CounterVec
+	wouldRemove    *prometheus.CounterVec
+	wouldEnd       *prometheus.CounterVec
 	stopToCut      prometheus.Histogram
 	stopToReaped   prometheus.Histogram
 	drift          *prometheus.CounterVec
@@ -61,6 +63,14 @@ func New(version string) *Metrics {
 			Name: "sessiond_removals_total",
 			Help: "Bindings torn down and proved to be gone, by group and by why the record ended.",
 		}, []string{"group", "reason"}),
+		wouldRemove: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_removals_observed_total",
+			Help: "Removals that subscriber_session_removal=on would have carried out where it is observe, by group and by why the record ended.",
+		}, []string{"group", "reason"}),
+		wouldEnd: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_sessions_observed_total",
+			Help: "Conntrack entries that the observed removals would have deleted, by group.",
+		}, []string{"group"}),
 		stopToCut: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "sessiond_stop_to_cut_seconds",
 			Help:    "Time from the deletion of a record to the closing of its gate.",
@@ -86,7 +96,7 @@ func New(version string) *Metrics {
 	}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
-		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.stopToCut, m.stopToReaped, m.drift, m.verdicts, build,
+		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped, m.drift, m.verdicts, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -126,6 +136,13 @@ func (m *Metrics) Removed(group string, why subscriber.Reason) {
 	m.removals.WithLabelValues(group, strings.ToLower(why.String())).Inc()
 }
 
+// Observed counts one removal that was only observed, and the conntrack entries
+// that it would have ended.
+func (m *Metrics) Observed(group string, why subscriber.Reason, sessions int) {
+	m.wouldRemove.WithLabelValues(group, strings.ToLower(why.String())).Inc()
+	m.wouldEnd.WithLabelValues(group).Add(float64(sessions))
+}
+
 // StopToCut observes the time from a record's deletion to the closed gate.
 func (m *Metrics) StopToCut(d time.Duration) { m.stopToCut.Observe(max(0, d.Seconds())) }
 
@@ -150,7 +167,16 @@ type Snapshot struct {
 	RedisUp         bool
 	DatabaseSuspect bool
 	Sessions        int // conntrack entries of all subscribers
+	Index           Index
 	Groups          []Group
+}
+
+// Index counts what happened to the index of conntrack entries.
+type Index struct {
+	Overruns uint64 // times the kernel dropped events
+	Missed   uint64 // entries that no event had told
+	Stale    uint64 // entries that had ended without an event
+	Passes   uint64 // walks through the whole table
 }
 
 // Group is the state of one group.
@@ -160,6 +186,8 @@ type Group struct {
 	Pending     int
 	Bindings    map[string]int // by state: active, draining, cut, held
 	Blocks      map[string]int // by state: used, held, free
+
+	RemovalsHeld map[subscriber.Reason]int // by why a guard holds them
 }
 
 var (
@@ -168,9 +196,19 @@ var (
 	bindings    = desc("bindings", "Bindings, by group and state.", "group", "state")
 	blocks      = desc("blocks", "Port blocks, by group and state.", "group", "state")
 	sessions    = desc("sessions", "Conntrack entries of subscribers.")
+	removalHeld = desc("removals_held", "Subscribers whose removal a guard holds until it is confirmed or refused, by group and reason.", "group", "reason")
+	overruns    = desc("conntrack_overruns_total", "Times the kernel dropped conntrack events for want of buffer; the index was rebuilt.")
+	indexDrift  = desc("conntrack_index_drift_total", "Entries that an audit of the conntrack index found missing or stale, by kind.", "kind")
+	passes      = desc("conntrack_table_passes_total", "Walks through the whole conntrack table, because the index could not prove a removal.")
 	redisUp     = desc("redis_up", "1 while Redis answers, else 0.")
 	suspect     = desc("database_suspect", "1 while the database is not known to be complete, else 0; nobody is removed for being absent from it.")
 )
+
+// heldReasons are those that a guard may hold removals for: always there, so that
+// an alarm can rest on them.
+var heldReasons = []subscriber.Reason{
+	subscriber.ReasonRemovedInDatabase, subscriber.ReasonExpired, subscriber.ReasonNASRestart,
+}
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("sessiond_"+name, help, labels, nil)
@@ -181,7 +219,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, redisUp, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, overruns, indexDrift, passes, redisUp, suspect} {
 		ch <- d
 	}
 }
@@ -195,6 +233,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(redisUp, number(s.RedisUp))
 	gauge(suspect, number(s.DatabaseSuspect))
 	gauge(sessions, s.Sessions)
+	s.Index.collect(ch)
 	for _, g := range s.Groups {
 		gauge(subscribers, g.Subscribers, g.Name)
 		gauge(pending, g.Pending, g.Name)
@@ -204,7 +243,20 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		for state, n := range g.Blocks {
 			gauge(blocks, n, g.Name, state)
 		}
+		for _, why := range heldReasons {
+			gauge(removalHeld, g.RemovalsHeld[why], g.Name, strings.ToLower(why.String()))
+		}
 	}
+}
+
+func (i Index) collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, value uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+	}
+	counter(overruns, i.Overruns)
+	counter(indexDrift, i.Missed, "missed")
+	counter(indexDrift, i.Stale, "stale")
+	counter(passes, i.Passes)
 }
 
 func number(b bool) int {

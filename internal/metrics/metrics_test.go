@@ -22,6 +22,7 @@ func used() *Metrics {
 	m := New("v1")
 	m.Watch(fixed{
 		RedisUp: true, DatabaseSuspect: true, Sessions: 7,
+		Index: Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
 		Groups: []Group{{
 			Name: "default", Subscribers: 3, Pending: 1,
 			Bindings: map[string]int{"active": 2}, Blocks: map[string]int{"free": 9},
@@ -34,6 +35,7 @@ func used() *Metrics {
 	m.ConnectionClosed("bng1", "idle")
 	m.ConnectionRefused("", "handshake")
 	m.Removed("default", subscriber.ReasonStop)
+	m.Observed("default", subscriber.ReasonStop, 5)
 	m.StopToCut(time.Millisecond)
 	m.StopToReaped(-time.Millisecond) // the database's clock may be ahead
 	m.Drift("element_missing")
@@ -69,9 +71,15 @@ func TestContract(t *testing.T) {
 		`sessiond_bindings{group="default",state="active"} 2`,
 		`sessiond_blocks{group="default",state="free"} 9`,
 		`sessiond_removals_total{group="default",reason="stop"} 1`,
+		`sessiond_removals_observed_total{group="default",reason="stop"} 1`,
+		`sessiond_sessions_observed_total{group="default"} 5`,
 		`sessiond_stop_to_cut_seconds_count 1`,
 		`sessiond_stop_to_reaped_seconds_count 1`,
 		`sessiond_sessions 7`,
+		`sessiond_conntrack_overruns_total 1`,
+		`sessiond_conntrack_index_drift_total{kind="missed"} 2`,
+		`sessiond_conntrack_index_drift_total{kind="stale"} 3`,
+		`sessiond_conntrack_table_passes_total 4`,
 		`sessiond_drift_total{kind="element_missing"} 1`,
 		`sessiond_accounting_verdicts_total{group="",verdict="foreign_nas"} 1`,
 		`sessiond_redis_up 1`,
