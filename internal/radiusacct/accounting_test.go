@@ -426,7 +426,7 @@ func TestReusedIdentifier_ACCT14(t *testing.T) {
 			t.Error("the newer request was not the one answered")
 		}
 		n.silent()
-		l.observer.wait(t, "a/start/dropped", 1)
+		l.observer.wait(t, radiusacct.ResultDropped, 1)
 		if got := l.recorder.recorded(); len(got) != 2 || got[1].Kind != subscriber.EventStop {
 			t.Errorf("recorded %+v, want both in order", got)
 		}
@@ -540,7 +540,7 @@ func TestBurst_ACCT26(t *testing.T) {
 		requests[byte(id)] = startRequest(byte(id), fmt.Sprint("s", id))
 		n.send(requests[byte(id)])
 	}
-	l.observer.wait(t, "a/start/dropped", 200-16-8)
+	l.observer.wait(t, radiusacct.ResultDropped, 200-16-8)
 	resume()
 	for rounds := 0; len(requests) > 0; rounds++ {
 		if rounds > 200 {

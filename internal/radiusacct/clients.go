@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 )
 
 // A Client is a RADIUS client (a BNG, or a proxy before several) that may send
@@ -79,8 +80,10 @@ func (c *client) messageSecret(p packet, a *attributes) []byte {
 type peer struct {
 	name       string
 	duplicates *duplicates
-	lanes      []lane // one for each worker, under the lock of its queue
-	statuses   bucket // Status-Server that may be answered
+	lanes      []lane       // one in each queue, under its lock
+	waiting    atomic.Int64 // requests in the lanes
+	stormed    atomic.Int64 // when there was a storm last, in nanoseconds since 1970
+	statuses   bucket       // Status-Server that may be answered
 	complaints throttle
 }
 

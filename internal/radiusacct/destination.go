@@ -16,8 +16,8 @@ const maxDestinations = 1024
 
 // A destination is one of the host's addresses that requests are sent to.
 type destination struct {
-	addr netip.Addr
-	oob  []byte // control message that makes addr the source of a reply
+	addr [16]byte // IPv4 mapped into IPv6
+	oob  []byte   // control message that makes addr the source of a reply
 }
 
 // destinations parses control messages. The same few come with every datagram,
@@ -75,11 +75,11 @@ func parseDestination6(oob []byte) *destination {
 	if addr.IsLinkLocalUnicast() {
 		reply.IfIndex = cm.IfIndex // such an address is only valid on its link
 	}
-	return &destination{addr: addr, oob: bytes.Clone(reply.Marshal())}
+	return &destination{addr: addr.As16(), oob: bytes.Clone(reply.Marshal())}
 }
 
 // destination4 names no interface: the route back may differ from the way in.
 func destination4(addr netip.Addr) *destination {
 	reply := ipv4.ControlMessage{Src: addr.AsSlice()}
-	return &destination{addr: addr, oob: bytes.Clone(reply.Marshal())}
+	return &destination{addr: addr.As16(), oob: bytes.Clone(reply.Marshal())}
 }

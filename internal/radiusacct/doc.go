@@ -7,12 +7,14 @@
 // connection (RFC 6614), whose client is known by its certificate, cuts packets
 // out of what it reads. From there all go one way: an intake authenticates and
 // decodes the packet and looks it up in the duplicate cache, of the client or of
-// its connection. New requests wait in the queue of one of a few workers, chosen
-// by their session so that the events of a session keep their order. A worker
-// hands all that waits to the [Recorder] in one call and answers what the
+// its connection. New requests wait in one of a few queues, chosen by their session
+// so that the events of a session keep their order. Each queue has two workers: one
+// takes what little the calm clients have, the other the storms, which make way for
+// the first (see queue and company). A worker hands all that it took to the
+// [Recorder] in one call and answers what the
 // Recorder took. Nothing starts a goroutine per packet, and everything that
 // grows is bounded per client.
 //
 // What does not fit is dropped when it came as a datagram, which its sender will
-// repeat; on a connection, where nobody repeats, reading waits instead.
+// repeat, and unread when its client has too much waiting already; on a connection, where nobody repeats, reading waits instead.
 package radiusacct

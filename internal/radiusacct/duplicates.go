@@ -1,9 +1,10 @@
 package radiusacct
 
 import (
-	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/udpbatch"
 )
 
 // cacheLifetime is how long a reply is kept for retransmissions: RFC 5080
@@ -12,40 +13,41 @@ const cacheLifetime = 15 * time.Second
 
 // exchangeOverhead is what an exchange without Proxy-State costs in memory, its
 // place in the map included.
-const exchangeOverhead = 384
+const exchangeOverhead = 224
 
 // An exchangeKey is what a retransmission has in common with its original,
 // apart from the Request Authenticator.
 type exchangeKey struct {
-	source     netip.AddrPort
-	local      netip.Addr // address that was asked
+	source     udpbatch.Address
+	local      [16]byte // address that was asked
 	socket     uint16
 	identifier byte
 }
 
-// An exchange is a request and, once it is known, the reply to it. Until then
-// the reply belongs to whoever works on the request; afterwards nobody writes it.
+// An exchange names a request in the cache that it was entered into.
 type exchange struct {
-	key           exchangeKey
-	authenticator [16]byte
-	reply         packet
-	replied       bool
-	expires       time.Time
-	older, newer  *exchange // among the replied
-
-	short [headerLength]byte // room for a reply without attributes
+	place  place
+	serial uint64
 }
 
 // duplicates is the duplicate cache of one client. Replies are forgotten when
 // they expire, or oldest first when the limit is reached: a client that floods
 // pushes out replies of its own, never those of another.
+//
+// Nothing that is kept of a usual request holds a pointer: with hundreds of
+// thousands of replies, the garbage collector would spend more time here than
+// on all the rest.
 type duplicates struct {
 	limit int // octets
+	born  time.Time
 
 	mu             sync.Mutex
-	exchanges      map[exchangeKey]*exchange
-	size           int // octets
-	oldest, newest *exchange
+	places         map[exchangeKey]place
+	entries        slab
+	long           map[place][]byte // replies with Proxy-State
+	size           int              // octets
+	serial         uint64           // of the latest
+	oldest, newest place            // among the replied
 }
 
 // sighting is what the cache knows of a request.
@@ -54,102 +56,165 @@ type sighting uint8
 const (
 	fresh      sighting = iota // never seen: the exchange was entered
 	inProgress                 // being worked on
-	answered                   // the exchange holds the reply
+	answered                   // there is a reply
 	full                       // no room, for all that could go is in progress
 )
 
-func newDuplicates(limit int) *duplicates {
-	return &duplicates{limit: limit, exchanges: make(map[exchangeKey]*exchange)}
+func newDuplicates(limit int, now time.Time) *duplicates {
+	d := &duplicates{limit: limit, born: now}
+	d.resetLocked()
+	return d
 }
 
-// begin looks x up by its key and enters it when it is new. The same key under
-// another authenticator is a new request too, and the old one is forgotten even
-// while in progress: its sender no longer waits for it. The exchange returned
-// holds the reply if there is one.
-func (d *duplicates) begin(x *exchange, now time.Time) (*exchange, sighting) {
+// resetLocked lets go of all room.
+func (d *duplicates) resetLocked() {
+	d.places = make(map[exchangeKey]place)
+	d.long = make(map[place][]byte)
+	d.entries = slab{}
+	d.oldest, d.newest = nowhere, nowhere
+}
+
+// begin looks a request up and enters it when it is new, with room for a reply
+// of so many octets. The same key under another authenticator is a new request
+// too, and the old one is forgotten even while in progress: its sender no longer
+// waits for it. A reply that is known is appended to buffer.
+func (d *duplicates) begin(key exchangeKey, authenticator [16]byte, length int, now time.Time, buffer []byte) (exchange, sighting, []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.expireLocked(now)
-	if old := d.exchanges[x.key]; old != nil {
-		switch {
-		case old.authenticator != x.authenticator:
+	if old, ok := d.places[key]; ok {
+		switch e := d.entries.at(old); {
+		case e.authenticator != authenticator:
 			d.removeLocked(old)
-		case old.replied:
-			return old, answered
+		case e.replied:
+			return exchange{}, answered, d.appendReplyLocked(buffer, old)
 		default:
-			return old, inProgress
+			return exchange{}, inProgress, buffer
 		}
 	}
-	for d.size+x.cost() > d.limit {
-		if d.oldest == nil {
-			return nil, full
+	for d.size+costOf(length) > d.limit {
+		if d.oldest == nowhere {
+			return exchange{}, full, buffer
 		}
 		d.removeLocked(d.oldest)
 	}
-	d.exchanges[x.key] = x
-	d.size += x.cost()
-	return x, fresh
+	d.serial++
+	p := d.entries.take()
+	*d.entries.at(p) = entry{key: key, authenticator: authenticator, length: uint16(length), serial: d.serial}
+	d.places[key] = p
+	d.size += costOf(length)
+	return exchange{p, d.serial}, fresh, buffer
 }
 
-// complete keeps x's reply for retransmissions. It reports false when the
+func (d *duplicates) appendReplyLocked(buffer []byte, p place) []byte {
+	if long := d.long[p]; long != nil {
+		return append(buffer, long...)
+	}
+	return append(buffer, d.entries.at(p).reply[:]...)
+}
+
+// complete keeps the reply for retransmissions. It reports false when the
 // exchange was replaced meanwhile, so that its reply is no longer wanted.
-func (d *duplicates) complete(x *exchange, now time.Time) bool {
+func (d *duplicates) complete(x exchange, reply []byte, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.exchanges[x.key] != x {
+	return d.completeLocked(x, reply, now)
+}
+
+// completeAll completes the exchanges of requests, all of this cache, and marks
+// those whose reply is still wanted.
+func (d *duplicates) completeAll(requests []*request, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range requests {
+		r.wanted = d.completeLocked(r.exchange, r.reply, now)
+	}
+}
+
+func (d *duplicates) completeLocked(x exchange, reply []byte, now time.Time) bool {
+	if !d.currentLocked(x) {
 		return false
 	}
-	x.replied = true
-	x.expires = now.Add(cacheLifetime)
-	x.older = d.newest
-	if d.newest == nil {
-		d.oldest = x
+	e := d.entries.at(x.place)
+	if len(reply) > len(e.reply) {
+		d.long[x.place] = append([]byte(nil), reply...)
 	} else {
-		d.newest.newer = x
+		copy(e.reply[:], reply)
 	}
-	d.newest = x
+	e.replied = true
+	e.expires = now.Sub(d.born) + cacheLifetime
+	e.older, e.newer = d.newest, nowhere
+	if d.newest == nowhere {
+		d.oldest = x.place
+	} else {
+		d.entries.at(d.newest).newer = x.place
+	}
+	d.newest = x.place
 	return true
 }
 
+// currentLocked reports whether an exchange is still there.
+func (d *duplicates) currentLocked(x exchange) bool {
+	return int(x.place) < d.entries.length && d.entries.at(x.place).serial == x.serial
+}
+
 // abandon forgets a request in progress, so that its retransmission is new.
-func (d *duplicates) abandon(x *exchange) {
+func (d *duplicates) abandon(x exchange) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.exchanges[x.key] == x {
-		d.removeLocked(x)
+	if d.currentLocked(x) {
+		d.removeLocked(x.place)
 	}
 }
 
-// expire forgets the replies that are too old.
+// expire forgets the replies that are too old, and gives room back when nothing
+// is left.
 func (d *duplicates) expire(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.expireLocked(now)
+	if len(d.places) == 0 {
+		d.resetLocked()
+	}
 }
 
 func (d *duplicates) expireLocked(now time.Time) {
-	for d.oldest != nil && !now.Before(d.oldest.expires) {
+	age := now.Sub(d.born)
+	for d.oldest != nowhere && age >= d.entries.at(d.oldest).expires {
 		d.removeLocked(d.oldest)
 	}
 }
 
-func (d *duplicates) removeLocked(x *exchange) {
-	delete(d.exchanges, x.key)
-	d.size -= x.cost()
-	if !x.replied {
-		return
+func (d *duplicates) removeLocked(p place) {
+	e := d.entries.at(p)
+	delete(d.places, e.key)
+	d.size -= costOf(int(e.length))
+	if e.replied {
+		d.unlinkLocked(e)
+		if int(e.length) > len(e.reply) {
+			delete(d.long, p)
+		}
 	}
-	if x.older == nil {
-		d.oldest = x.newer
-	} else {
-		x.older.newer = x.newer
-	}
-	if x.newer == nil {
-		d.newest = x.older
-	} else {
-		x.newer.older = x.older
-	}
-	x.older, x.newer = nil, nil
+	d.entries.release(p)
 }
 
-func (x *exchange) cost() int { return exchangeOverhead + len(x.reply) }
+func (d *duplicates) unlinkLocked(e *entry) {
+	if e.older == nowhere {
+		d.oldest = e.newer
+	} else {
+		d.entries.at(e.older).newer = e.newer
+	}
+	if e.newer == nowhere {
+		d.newest = e.older
+	} else {
+		d.entries.at(e.newer).older = e.older
+	}
+}
+
+// costOf is what an exchange with a reply of some length costs, in octets.
+func costOf(length int) int {
+	if length > headerLength {
+		return exchangeOverhead + length
+	}
+	return exchangeOverhead
+}

@@ -1,8 +1,9 @@
 package radiusacct
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
-	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -10,9 +11,9 @@ import (
 // modelEntry is an exchange as a simple map knows it.
 type modelEntry struct {
 	authenticator byte
-	replied       bool
+	reply         []byte // nil while in progress
 	expires       time.Time
-	x             *exchange
+	x             exchange
 }
 
 // TestDuplicatesWalk compares the cache with a plain map over random steps, far
@@ -24,84 +25,109 @@ func TestDuplicatesWalk_ACCT12(t *testing.T) {
 }
 
 func walkDuplicates(t *testing.T, r *rand.Rand) {
-	d := newDuplicates(1 << 20)
-	model := make(map[exchangeKey]*modelEntry)
 	now := time.Unix(1_700_000_000, 0)
+	d := newDuplicates(1<<20, now)
+	model := make(map[exchangeKey]*modelEntry)
+	var gone []exchange
+	forget := func(key exchangeKey) { gone = append(gone, model[key].x); delete(model, key) }
 	for range 500 {
 		now = now.Add(time.Duration(r.IntN(3000)) * time.Millisecond)
 		for k, e := range model {
-			if e.replied && !now.Before(e.expires) {
-				delete(model, k)
+			if e.reply != nil && !now.Before(e.expires) {
+				forget(k)
 			}
 		}
-		x := &exchange{key: exchangeKey{identifier: byte(r.IntN(6))}, authenticator: [16]byte{byte(r.IntN(3))}}
-		known := model[x.key]
-		got, seen := d.begin(x, now)
+		key, authenticator := exchangeKey{identifier: byte(r.IntN(6))}, [16]byte{byte(r.IntN(3))}
+		reply := make([]byte, headerLength+50*r.IntN(2))
+		binary.BigEndian.PutUint64(reply, r.Uint64())
+		known := model[key]
+		x, seen, cached := d.begin(key, authenticator, len(reply), now, []byte("before"))
 		switch {
-		case known == nil || known.authenticator != x.authenticator[0]:
+		case known == nil || known.authenticator != authenticator[0]:
 			if seen != fresh {
 				t.Fatalf("new request seen as %v", seen)
 			}
-			known = &modelEntry{authenticator: x.authenticator[0], x: got}
-			model[x.key] = known
-		case known.replied && (seen != answered || got != known.x):
-			t.Fatalf("answered request seen as %v", seen)
-		case !known.replied && seen != inProgress:
+			if known != nil {
+				forget(key)
+			}
+			known = &modelEntry{authenticator: authenticator[0], x: x}
+			model[key] = known
+		case known.reply != nil && (seen != answered || string(cached) != "before"+string(known.reply)):
+			t.Fatalf("answered request seen as %v with %x, want %x", seen, cached, known.reply)
+		case known.reply == nil && seen != inProgress:
 			t.Fatalf("request in progress seen as %v", seen)
 		}
 		switch finish := r.IntN(3); {
-		case known.replied:
+		case known.reply != nil || seen == inProgress: // the length was another request's
 		case finish == 0:
 			d.abandon(known.x)
-			delete(model, x.key)
+			forget(key)
 		case finish == 1:
-			if !d.complete(known.x, now) {
+			if !d.complete(known.x, reply, now) {
 				t.Fatal("a current request was not completed")
 			}
-			known.replied, known.expires = true, now.Add(cacheLifetime)
+			known.reply, known.expires = reply, now.Add(cacheLifetime)
+		}
+		for _, x := range gone {
+			if d.abandon(x); d.complete(x, reply, now) {
+				t.Fatal("a request that was forgotten was completed")
+			}
 		}
 		checkDuplicates(t, d)
 	}
+	d.expire(now.Add(cacheLifetime))
+	checkDuplicates(t, d)
 }
 
-// checkDuplicates verifies size, list and map against each other.
+// checkDuplicates verifies size, list, map and slab against each other.
 func checkDuplicates(t *testing.T, d *duplicates) {
 	t.Helper()
-	size, replied := 0, 0
-	for key, x := range d.exchanges {
-		if x.key != key {
+	size, replied, long := 0, 0, 0
+	for key, p := range d.places {
+		e := d.entries.at(p)
+		if e.key != key {
 			t.Fatal("exchange under a foreign key")
 		}
-		size += x.cost()
-		if x.replied {
+		size += costOf(int(e.length))
+		if e.replied {
 			replied++
+		}
+		if e.replied && e.length > headerLength {
+			long++
 		}
 	}
 	listed := 0
-	var last *exchange
-	for x := d.oldest; x != nil; x = x.newer {
-		if x.older != last || d.exchanges[x.key] != x || !x.replied {
+	last := nowhere
+	for p := d.oldest; p != nowhere; p = d.entries.at(p).newer {
+		e := d.entries.at(p)
+		if e.older != last || d.places[e.key] != p || !e.replied {
 			t.Fatal("list of replies is broken")
 		}
-		if last != nil && x.expires.Before(last.expires) {
+		if last != nowhere && e.expires < d.entries.at(last).expires {
 			t.Fatal("replies out of order")
 		}
-		last = x
+		last = p
 		listed++
 	}
-	if size != d.size || listed != replied || d.newest != last || d.size > d.limit {
-		t.Fatalf("size %d, counted %d, limit %d; %d of %d replies listed", d.size, size, d.limit, listed, replied)
+	if size != d.size || listed != replied || d.newest != last || d.size > d.limit || long != len(d.long) {
+		t.Fatalf("size %d, counted %d, limit %d; %d of %d replies listed; %d of %d long",
+			d.size, size, d.limit, listed, replied, long, len(d.long))
+	}
+	if d.entries.length-d.entries.spare != len(d.places) {
+		t.Fatalf("%d entries taken, %d given back, %d in use", d.entries.length, d.entries.spare, len(d.places))
 	}
 }
 
 func TestDuplicatesBounded_ACCT26(t *testing.T) {
 	const room = 10
-	d := newDuplicates(room * exchangeOverhead)
 	now := time.Unix(1_700_000_000, 0)
-	enter := func(i int) (*exchange, sighting) {
-		return d.begin(&exchange{key: exchangeKey{source: netip.AddrPortFrom(netip.Addr{}, uint16(i))}}, now)
+	d := newDuplicates(room*exchangeOverhead, now)
+	reply := make([]byte, headerLength)
+	enter := func(i int) (exchange, sighting) {
+		x, seen, _ := d.begin(exchangeKey{socket: uint16(i)}, [16]byte{}, headerLength, now, nil)
+		return x, seen
 	}
-	var open []*exchange
+	var open []exchange
 	for i := range room {
 		x, seen := enter(i)
 		if seen != fresh {
@@ -112,8 +138,8 @@ func TestDuplicatesBounded_ACCT26(t *testing.T) {
 	if _, seen := enter(room); seen != full {
 		t.Errorf("no room for another in progress, but it was seen as %v", seen)
 	}
-	d.complete(open[3], now)
-	d.complete(open[1], now)
+	d.complete(open[3], reply, now)
+	d.complete(open[1], reply, now)
 	if _, seen := enter(room); seen != fresh {
 		t.Errorf("a replied exchange could go, but the request was seen as %v", seen)
 	}
@@ -126,4 +152,34 @@ func TestDuplicatesBounded_ACCT26(t *testing.T) {
 	checkDuplicates(t, d)
 	d.expire(now.Add(cacheLifetime))
 	checkDuplicates(t, d)
+}
+
+// TestDuplicatesCost holds what an exchange costs against what it is said to.
+func TestDuplicatesCost_ACCT26(t *testing.T) {
+	const n = 100_000
+	now := time.Unix(1_700_000_000, 0)
+	before := allocated()
+	d := newDuplicates(1<<30, now)
+	for i := range n {
+		key := exchangeKey{identifier: byte(i), socket: uint16(i >> 8)}
+		x, _, _ := d.begin(key, [16]byte{}, headerLength, now, nil)
+		d.complete(x, make([]byte, headerLength), now)
+	}
+	each := int(allocated()-before) / n
+	t.Logf("%d octets each", each)
+	if each > exchangeOverhead {
+		t.Errorf("an exchange costs %d octets, more than the %d that count", each, exchangeOverhead)
+	}
+	d.expire(now.Add(cacheLifetime))
+	if left := int64(allocated()) - int64(before); left > n {
+		t.Errorf("%d octets are left of an empty cache", left)
+	}
+	runtime.KeepAlive(d)
+}
+
+func allocated() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

@@ -39,7 +39,7 @@ func TestFloodKeepsToItself_ACCT26(t *testing.T) {
 	for id := range 200 {
 		flooder.send(startRequest(byte(id), fmt.Sprint("c", id)))
 	}
-	l.observer.wait(t, "a/start/dropped", 200-8-4)
+	l.observer.wait(t, radiusacct.ResultDropped, 200-8-4)
 	waiting := resign(startRequest(2, "b2"), "secret-of-b")
 	b.send(waiting)
 	resume()
@@ -151,12 +151,11 @@ func TestRadSecFloodLeavesNoMemory_RSEC03(t *testing.T) {
 	}
 }
 
-// BenchmarkFlood measures how long a good client waits for answers while a
-// flood goes on, and how long without: "x-alone" is the ratio of the medians,
-// "p99-x-alone" that of the 99th percentiles. The flood takes CPU from the
-// machine that the good client and the flooder share with the server, so what
-// is left to see is queueing: a flood at a rate that the machine can send beside
-// its other work.
+// BenchmarkFlood measures how long a good client waits for answers while a flood
+// goes on, and how long while the same flood goes to a socket that nobody reads:
+// what the flood's generator takes of the machine is in both. "x-elsewhere" is the
+// ratio of the medians, "p99-x-elsewhere" that of the 99th percentiles.
+// scripts/bench-flood.sh does the same with whole daemons.
 func BenchmarkFlood(b *testing.B) {
 	const rate = 20_000 // packets a second
 	floods := badRequests()
@@ -170,18 +169,22 @@ func BenchmarkFlood(b *testing.B) {
 func benchmarkFlood(b *testing.B, name string, request []byte, rate int) {
 	l := start(b)
 	good := newNAS(b, "127.0.0.9", l.addr)
-	alone := waits(good, b.N)
 	from := "127.0.0.2"
 	if name == "strangers" {
 		from = "127.0.1.1"
 	}
-	stop := startFlood(b, newNAS(b, from, l.addr), request, rate)
+	unread := newNAS(b, "127.0.0.3", l.addr)
+	elsewhere := unread.conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	stop := startFlood(b, newNAS(b, from, elsewhere), request, rate)
+	spared := waits(good, b.N)
+	stop()
+	stop = startFlood(b, newNAS(b, from, l.addr), request, rate)
 	b.ResetTimer()
 	flooded := waits(good, b.N)
 	b.StopTimer()
 	sent := stop()
-	b.ReportMetric(ratio(flooded, alone, 50), "x-alone")
-	b.ReportMetric(ratio(flooded, alone, 99), "p99-x-alone")
+	b.ReportMetric(ratio(flooded, spared, 50), "x-elsewhere")
+	b.ReportMetric(ratio(flooded, spared, 99), "p99-x-elsewhere")
 	b.ReportMetric(float64(sent)/b.Elapsed().Seconds(), "flood/s")
 }
 

@@ -15,7 +15,7 @@ type incoming struct {
 	client     *client
 	duplicates *duplicates // of the client, or of its connection
 	source     netip.AddrPort
-	local      netip.Addr
+	local      [16]byte // address that was asked
 	way        way
 	arrival    time.Time
 	patient    bool // wait for room in the queue: who sends on a stream does not repeat
@@ -24,7 +24,7 @@ type incoming struct {
 // A replier takes replies that are ready to be sent. They must not change
 // until they are.
 type replier interface {
-	add(w way, reply []byte)
+	add(w *way, reply []byte)
 }
 
 // An intake serves packets, however they came, to the point where they are
@@ -36,11 +36,34 @@ type intake struct {
 	signer     *signer
 	decoder    decoder
 	attributes attributes
+	pending    [][]*request // by queue, until flush
+	buffer     []byte       // replies, until forget
 }
 
 func newIntake(s *Server, replies replier) *intake {
-	return &intake{server: s, replies: replies, signer: newSigner()}
+	return &intake{server: s, replies: replies, signer: newSigner(), pending: make([][]*request, len(s.queues))}
 }
+
+// flush hands the requests of the impatient to the workers, many at once: it
+// costs less, and so do the large batches that the workers then make of them.
+func (n *intake) flush() {
+	for i, requests := range n.pending {
+		if len(requests) == 0 {
+			continue
+		}
+		for _, r := range n.server.queues[i].putAll(requests, i) {
+			n.server.overloaded(r)
+		}
+		clear(requests)
+		n.pending[i] = requests[:0]
+	}
+}
+
+// forget uses the room of replies again; they have been sent.
+func (n *intake) forget() { n.buffer = n.buffer[:0] }
+
+// keep appends a reply to those that are kept until forget.
+func (n *intake) keep(from int) []byte { return n.buffer[from:len(n.buffer):len(n.buffer)] }
 
 // serve tells by the packet code what to do. The kind it returns is as much as
 // is known of the request.
@@ -80,7 +103,7 @@ func (n *intake) accounting(in *incoming, p packet) (string, *fault) {
 		}
 		event = 0
 	}
-	return kind, n.accept(in, p, event, &request{kind: kind, secret: secret})
+	return kind, n.accept(in, p, event, kind, secret)
 }
 
 func (n *intake) checkMessage(c *client, p packet, secret []byte) *fault {
@@ -95,57 +118,67 @@ func (n *intake) checkMessage(c *client, p packet, secret []byte) *fault {
 
 // accept takes a sound request past the duplicate cache into a queue. An event
 // of 0 has nothing to record.
-func (n *intake) accept(in *incoming, p packet, event subscriber.EventKind, req *request) *fault {
-	peer := in.client.peer
-	x, seen := in.duplicates.begin(n.newExchange(in, p), in.arrival)
+func (n *intake) accept(in *incoming, p packet, event subscriber.EventKind, kind string, secret []byte) *fault {
+	length, from := headerLength+n.attributes.proxyStates, len(n.buffer)
+	x, seen, buffer := in.duplicates.begin(in.key(p), p.authenticator(), length, in.arrival, n.buffer)
+	n.buffer = buffer
 	switch seen {
 	case answered:
-		n.replies.add(in.way, x.reply)
-		n.server.answered(peer, req.kind, ResultDuplicate, in.arrival)
+		n.reply(in, kind, ResultDuplicate, from)
 		return nil
 	case inProgress:
 		return errInProgress
 	case full:
 		return errCacheFull
 	}
-	req.peer, req.duplicates, req.exchange, req.way, req.arrival = peer, in.duplicates, x, in.way, in.arrival
 	if event == 0 {
-		n.acknowledge(req)
+		n.acknowledge(in, p, x, kind, secret)
 		return nil
 	}
-	req.event, req.more = n.decoder.decode(&n.attributes, event, peer.name, in.source.Addr(), in.arrival)
-	if !n.server.enqueue(req, in.patient) {
-		in.duplicates.abandon(x)
-		return errQueueFull
-	}
+	req := requests.Get().(*request)
+	req.kind, req.secret, req.peer, req.duplicates, req.exchange = kind, secret, in.client.peer, in.duplicates, x
+	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.authenticator()
+	req.reply = appendReply(req.short[:0], p, n.attributes.proxyStates)
+	req.event, req.more = n.decoder.decode(&n.attributes, event, req.peer.name, in.source.Addr(), in.arrival)
+	n.enqueue(req, in.patient)
 	return nil
 }
 
-func (n *intake) newExchange(in *incoming, p packet) *exchange {
-	x := &exchange{
-		key: exchangeKey{
-			source:     in.source,
-			local:      in.local,
-			socket:     uint16(in.way.socket),
-			identifier: p.identifier(),
-		},
-		authenticator: p.authenticator(),
+// key is what a retransmission would have in common with a packet.
+func (in *incoming) key(p packet) exchangeKey {
+	return exchangeKey{
+		source: in.way.to, local: in.local,
+		socket: uint16(in.way.socket), identifier: p.identifier(),
 	}
-	room := x.short[:0]
-	if size := n.attributes.proxyStates; size > 0 {
-		room = make([]byte, 0, headerLength+size)
+}
+
+// enqueue hands a request to the queue of its session: at once if its sender is
+// patient, or else with the next flush.
+func (n *intake) enqueue(r *request, patient bool) {
+	i := n.server.queueOf(r.event.SessionID)
+	switch {
+	case !patient:
+		n.pending[i] = append(n.pending[i], r)
+	case !n.server.queues[i].put(&r.peer.lanes[i], r):
+		n.server.overloaded(r)
 	}
-	x.reply = appendReply(room, p, n.attributes.proxyStates)
-	return x
 }
 
 // acknowledge answers a request that leaves no record.
-func (n *intake) acknowledge(req *request) {
-	n.signer.sign(req.exchange.reply, req.exchange.authenticator, req.secret)
-	if req.duplicates.complete(req.exchange, req.arrival) {
-		n.replies.add(req.way, req.exchange.reply)
-		n.server.answered(req.peer, req.kind, ResultNoRecord, req.arrival)
+func (n *intake) acknowledge(in *incoming, p packet, x exchange, kind string, secret []byte) {
+	from := len(n.buffer)
+	n.buffer = appendReply(n.buffer, p, n.attributes.proxyStates)
+	reply := packet(n.keep(from))
+	n.signer.sign(reply, p.authenticator(), secret)
+	if in.duplicates.complete(x, reply, in.arrival) {
+		n.reply(in, kind, ResultNoRecord, from)
 	}
+}
+
+// reply sends what was kept from here on.
+func (n *intake) reply(in *incoming, kind, result string, from int) {
+	n.replies.add(&in.way, n.keep(from))
+	n.server.answered(in.client.peer, kind, result, in.arrival, n.server.now())
 }
 
 // typeOf is the label of an event kind.

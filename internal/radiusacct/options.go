@@ -60,19 +60,20 @@ type Options struct {
 	// Logger is optional; the default discards.
 	Logger *slog.Logger
 
-	// Workers is the number of Record calls that may run at once; the default is
-	// the number of CPUs, at least 4.
+	// Workers is the number of pairs of workers, one for storms and one for all
+	// else; each has one Record call under way at most. The default is the number
+	// of CPUs, at least 4.
 	Workers int
 	// BatchSize bounds the events of one Record call; the default is 256.
 	BatchSize int
-	// QueueLength bounds the requests of one client that wait for one worker;
-	// what exceeds it is dropped. The default is 2048.
+	// QueueLength bounds the requests of one client that wait for one pair of
+	// workers; what exceeds it is dropped. The default is 2048.
 	QueueLength int
 	// StatusRate bounds the Status-Server of one client that are answered in a
 	// second; the default is 20.
 	StatusRate int
 	// CacheBytes bounds the duplicate cache of one client, in octets; the
-	// default is 32 MiB, about 80,000 replies.
+	// default is 32 MiB, about 150,000 replies.
 	CacheBytes int
 	// Grace bounds the time Run spends on requests in progress after its
 	// context ended; the default is 5 seconds.

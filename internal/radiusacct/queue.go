@@ -1,98 +1,185 @@
 package radiusacct
 
-import (
-	"net"
-	"sync"
-	"time"
+import "sync"
 
-	"github.com/sessiond/sessiond/internal/subscriber"
-)
+// stormLength is how many requests of one client may wait for a queue's workers
+// until that is a storm.
+const stormLength = 32
 
-// A request waits for the Recorder, or is with it.
-type request struct {
-	event      subscriber.Event
-	more       []subscriber.Event // of the session's further addresses
-	peer       *peer
-	secret     []byte // the one that authenticated it
-	duplicates *duplicates
-	exchange   *exchange
-	way        way
-	kind       string // one of the Type constants
-	arrival    time.Time
+// A lane is what waits of one client in one queue.
+type lane struct {
+	peer    *peer
+	waiting fifo[*request]
+	taken   bool // some of it is in a batch: the rest waits, for the order's sake
 }
 
-// A way leads back to where a request came from: a stream, or a socket.
-type way struct {
-	stream *stream // nil for datagrams
-	socket int     // index among the server's sockets
-	to     net.Addr
-	oob    []byte // control message that selects the source address
-}
-
-// A lane is what waits of one client for one worker.
-type lane struct{ waiting fifo[*request] }
-
-// A queue is what waits for one worker. Clients take turns, request by request,
-// so that the storm of one costs another no more than the batch under way; the
-// requests of one client keep their order.
+// A queue is what waits for two workers. One takes what little the calm clients
+// have, at once; the other takes the storms, which go through in large batches, and
+// so a storm costs its client time and nobody else. Storms take turns, request by
+// request. The requests of one client keep their order.
 type queue struct {
 	laneLimit int
 
 	mu      sync.Mutex
-	some    sync.Cond   // something waits, or nothing will
-	room    sync.Cond   // a lane is no longer full, or patience ended
-	turns   fifo[*lane] // lanes where something waits
+	news    sync.Cond // for workers
+	room    sync.Cond // a lane is no longer full, or patience ended
+	calm    fifo[*lane]
+	storms  fifo[*lane]
+	out     int // lanes that are taken
 	hurried bool
 	closed  bool
 }
 
 func newQueue(laneLimit int) *queue {
 	q := &queue{laneLimit: laneLimit}
-	q.some.L, q.room.L = &q.mu, &q.mu
+	q.news.L, q.room.L = &q.mu, &q.mu
 	return q
 }
 
-// put appends a request to a lane of this queue, or reports that it is full.
-// The patient wait until it is not, or until hurry.
-func (q *queue) put(l *lane, r *request, patient bool) bool {
+// put appends a request to a lane of this queue. It waits until the lane has room,
+// and reports that it has none after hurry.
+func (q *queue) put(l *lane, r *request) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for l.waiting.count >= q.laneLimit {
-		if !patient || q.hurried {
+		if q.hurried {
 			return false
 		}
 		q.room.Wait()
 	}
+	q.appendLocked(l, r)
+	return true
+}
+
+// putAll appends requests to the lanes of this queue that are theirs, and returns
+// those for which there is no room. Nobody waits.
+func (q *queue) putAll(requests []*request, number int) (refused []*request) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, r := range requests {
+		if l := &r.peer.lanes[number]; l.waiting.count < q.laneLimit {
+			q.appendLocked(l, r)
+		} else {
+			refused = append(refused, r)
+		}
+	}
+	return refused
+}
+
+func (q *queue) appendLocked(l *lane, r *request) {
 	l.waiting.push(r)
-	if l.waiting.count == 1 {
-		q.turns.push(l)
-		q.some.Signal()
+	l.peer.waiting.Add(1)
+	if l.waiting.count == 1 && !l.taken {
+		q.lineUpLocked(l)
+	}
+}
+
+// lineUpLocked lets a lane where something waits have its turn.
+func (q *queue) lineUpLocked(l *lane) {
+	if l.waiting.count > stormLength {
+		q.storms.push(l)
+	} else {
+		q.calm.push(l)
+	}
+	q.news.Broadcast()
+}
+
+// A batch is what a worker has taken from its queue.
+type batch struct {
+	requests []*request
+	lanes    []*lane
+}
+
+// takeCalm waits until calm clients have requests and takes them into an empty
+// batch, up to its capacity. It reports false when the queue is closed and all is
+// done.
+func (q *queue) takeCalm(b *batch) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.awaitLocked(&q.calm) {
+		for q.calm.count > 0 && len(b.requests) < cap(b.requests) {
+			l := q.calm.pop()
+			if l.waiting.count > stormLength { // it grew while it waited
+				q.lineUpLocked(l)
+				continue
+			}
+			for l.waiting.count > 0 && len(b.requests) < cap(b.requests) {
+				q.moveLocked(b, l)
+			}
+		}
+		if len(b.requests) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// takeStorms waits until there are storms and takes of each in turn into an empty
+// batch, up to its capacity. It reports false when the queue is closed and all is
+// done.
+func (q *queue) takeStorms(b *batch) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.awaitLocked(&q.storms) {
+		return false
+	}
+	for q.storms.count > 0 && len(b.requests) < cap(b.requests) {
+		l := q.storms.pop()
+		if q.moveLocked(b, l); l.waiting.count > 0 {
+			q.storms.push(l)
+		}
+	}
+	for n := q.storms.count; n > 0; n-- { // those of the batch have their turn later
+		if l := q.storms.pop(); !l.taken {
+			q.storms.push(l)
+		}
 	}
 	return true
 }
 
-// take waits until there are requests and appends them to batch, up to its
-// capacity. Without any the queue is closed and empty.
-func (q *queue) take(batch []*request) []*request {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.turns.count == 0 && !q.closed {
-		q.some.Wait()
-	}
-	for q.turns.count > 0 && len(batch) < cap(batch) {
-		l := q.turns.pop()
-		if l.waiting.count == q.laneLimit {
-			q.room.Broadcast()
+// awaitLocked waits until there is something in line, or nothing will be.
+func (q *queue) awaitLocked(line *fifo[*lane]) bool {
+	for line.count == 0 {
+		if q.closed && q.calm.count == 0 && q.storms.count == 0 && q.out == 0 {
+			return false
 		}
-		batch = append(batch, l.waiting.pop())
-		if l.waiting.count > 0 {
-			q.turns.push(l)
-		}
+		q.news.Wait()
 	}
-	return batch
+	return true
 }
 
-// hurry ends the patience of put.
+// moveLocked takes the first request of a lane into the batch.
+func (q *queue) moveLocked(b *batch, l *lane) {
+	if !l.taken {
+		l.taken = true
+		q.out++
+		b.lanes = append(b.lanes, l)
+	}
+	if l.waiting.count == q.laneLimit {
+		q.room.Broadcast()
+	}
+	b.requests = append(b.requests, l.waiting.pop())
+	l.peer.waiting.Add(-1)
+}
+
+// done ends a batch and empties it. What waits in its lanes has its turn.
+func (q *queue) done(b *batch) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, l := range b.lanes {
+		l.taken = false
+		if l.waiting.count > 0 {
+			q.lineUpLocked(l)
+		}
+	}
+	if q.out -= len(b.lanes); q.closed {
+		q.news.Broadcast()
+	}
+	clear(b.requests)
+	b.requests, b.lanes = b.requests[:0], b.lanes[:0]
+}
+
+// hurry ends the waiting of put.
 func (q *queue) hurry() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -100,10 +187,10 @@ func (q *queue) hurry() {
 	q.room.Broadcast()
 }
 
-// close lets take return without requests once all are taken.
+// close lets the workers end once all is done.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	q.some.Broadcast()
+	q.news.Broadcast()
 }

@@ -2,6 +2,7 @@ package radiusacct
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -26,64 +27,125 @@ func TestFifoWalk(t *testing.T) {
 	}
 }
 
-func TestQueueTakesTurns(t *testing.T) {
-	q := newQueue(100)
-	storm, calm := &peer{name: "storm", lanes: make([]lane, 1)}, &peer{name: "calm", lanes: make([]lane, 1)}
-	for range 50 {
-		q.put(&storm.lanes[0], &request{peer: storm}, false)
+func room(n int) *batch { return &batch{requests: make([]*request, 0, n)} }
+
+// newLanes makes a client with one lane.
+func newLanes(name string) *peer {
+	p := &peer{name: name, lanes: make([]lane, 1)}
+	p.lanes[0].peer = p
+	return p
+}
+
+func fill(q *queue, p *peer, n int) {
+	var all []*request
+	for i := range n {
+		all = append(all, &request{peer: p, event: eventNumber(i)})
 	}
-	q.put(&calm.lanes[0], &request{peer: calm}, false)
-	q.put(&calm.lanes[0], &request{peer: calm}, false)
-	batch := q.take(make([]*request, 0, 4))
-	var names []string
-	for _, r := range batch {
-		names = append(names, r.peer.name)
+	q.putAll(all, 0)
+}
+
+func names(b *batch) (all []string) {
+	for _, r := range b.requests {
+		all = append(all, r.peer.name)
 	}
-	if len(names) != 4 || names[1] != "calm" || names[3] != "calm" {
-		t.Errorf("batch is %v, want turns", names)
+	return all
+}
+
+// TestCalmClientsPassStorms has a calm client behind two storms.
+func TestCalmClientsPassStorms_ACCT26(t *testing.T) {
+	q := newQueue(1000)
+	one, two, calm := newLanes("one"), newLanes("two"), newLanes("calm")
+	fill(q, one, 500)
+	fill(q, two, 100)
+	fill(q, calm, 2)
+	first, storms := room(256), room(4)
+	q.takeCalm(first)
+	q.takeStorms(storms)
+	if got := names(first); !slices.Equal(got, []string{"calm", "calm"}) {
+		t.Errorf("first are %v, want the calm client's", got)
+	}
+	if got := names(storms); !slices.Equal(got, []string{"one", "two", "one", "two"}) {
+		t.Errorf("storms are %v, want turns", got)
+	}
+	// While the storms' batch is under way, the calm client comes again.
+	q.done(first)
+	fill(q, calm, 1)
+	if q.takeCalm(first); len(first.requests) != 1 {
+		t.Errorf("%d requests, want the calm client's", len(first.requests))
+	}
+}
+
+// TestStormEnds has a client whose storm is over by and by.
+func TestStormEnds(t *testing.T) {
+	q := newQueue(1000)
+	p := newLanes("p")
+	fill(q, p, stormLength+5)
+	calm, storms := room(256), room(5)
+	fill(q, newLanes("other"), 1)
+	q.takeCalm(calm) // and finds that the first lane has grown
+	q.done(calm)
+	q.takeStorms(storms)
+	q.done(storms)
+	if q.takeCalm(calm); len(calm.requests) != stormLength {
+		t.Errorf("%d requests are left, want %d", len(calm.requests), stormLength)
 	}
 }
 
 func TestQueueBoundsEachClient(t *testing.T) {
 	q := newQueue(3)
-	lanes := make([]lane, 2)
-	for i := range 5 {
-		if ok := q.put(&lanes[0], &request{}, false); ok != (i < 3) {
-			t.Errorf("put %d: %v", i, ok)
-		}
+	one, other := newLanes("one"), newLanes("other")
+	var all []*request
+	for range 5 {
+		all = append(all, &request{peer: one})
 	}
-	if !q.put(&lanes[1], &request{}, false) {
-		t.Error("one client's lane closed another's")
+	if refused := q.putAll(append(all, &request{peer: other}), 0); !slices.Equal(refused, all[3:]) {
+		t.Errorf("%d requests refused, want the last two of the client with five", len(refused))
+	}
+	q.takeCalm(room(1))
+	if refused := q.putAll(all[3:], 0); len(refused) != 1 {
+		t.Errorf("%d requests refused, want one for there was room for one", len(refused))
+	}
+	if one.waiting.Load() != 3 || other.waiting.Load() != 1 {
+		t.Errorf("%d and %d are said to wait, want 3 and 1", one.waiting.Load(), other.waiting.Load())
 	}
 }
 
-// TestQueueKeepsOrder has several senders against one taker.
+// TestQueueKeepsOrder has several senders against both workers.
 func TestQueueKeepsOrder(t *testing.T) {
 	const senders, each = 4, 2000
 	q := newQueue(each)
-	lanes := make([]lane, senders)
-	var sending sync.WaitGroup
-	for s := range senders {
+	var sending, working sync.WaitGroup
+	next := make(map[*peer]uint64)
+	for range senders {
+		p := newLanes("sender")
+		next[p] = 0
 		sending.Go(func() {
 			for i := range each {
-				q.put(&lanes[s], &request{way: way{socket: s}, event: eventNumber(i)}, false)
+				q.put(&p.lanes[0], &request{peer: p, event: eventNumber(i)})
 			}
 		})
 	}
-	go func() { sending.Wait(); q.close() }()
-
-	next := make([]uint64, senders)
-	for batch := q.take(make([]*request, 0, 64)); len(batch) > 0; batch = q.take(batch[:0]) {
-		for _, r := range batch {
-			if r.event.InputOctets != next[r.way.socket] {
-				t.Fatalf("sender %d: request %d, want %d", r.way.socket, r.event.InputOctets, next[r.way.socket])
+	var mu sync.Mutex // of next; a batch is checked while it is under way
+	work := func(take func(*batch) bool) {
+		for b := room(64); take(b); q.done(b) {
+			mu.Lock()
+			for _, r := range b.requests {
+				if r.event.InputOctets != next[r.peer] {
+					t.Errorf("request %d, want %d", r.event.InputOctets, next[r.peer])
+				}
+				next[r.peer]++
 			}
-			next[r.way.socket]++
+			mu.Unlock()
 		}
 	}
-	for s, n := range next {
+	working.Go(func() { work(q.takeCalm) })
+	working.Go(func() { work(q.takeStorms) })
+	sending.Wait()
+	q.close()
+	working.Wait()
+	for _, n := range next {
 		if n != each {
-			t.Errorf("sender %d: %d requests taken, want %d", s, n, each)
+			t.Errorf("%d requests taken, want %d", n, each)
 		}
 	}
 }

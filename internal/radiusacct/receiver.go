@@ -3,11 +3,11 @@ package radiusacct
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
-	"golang.org/x/net/ipv4"
 	"layeh.com/radius"
+
+	"github.com/sessiond/sessiond/internal/udpbatch"
 )
 
 const (
@@ -22,17 +22,17 @@ const (
 type receiver struct {
 	*intake
 	socket       *socket
-	messages     []ipv4.Message
+	reader       *udpbatch.Reader
 	outbox       *outbox
 	destinations destinations
 }
 
 func newReceiver(s *Server, sock *socket) *receiver {
-	outbox := newOutbox(sock, receiveBatch, s.replyFailed)
+	outbox := newOutbox(s, sock.batches, receiveBatch)
 	return &receiver{
 		intake:       newIntake(s, outbox),
 		socket:       sock,
-		messages:     newMessages(receiveBatch, datagramLength, controlLength),
+		reader:       sock.batches.NewReader(receiveBatch, datagramLength, controlLength),
 		outbox:       outbox,
 		destinations: destinations{ipv6: sock.LocalAddr().(*net.UDPAddr).IP.To4() == nil},
 	}
@@ -41,35 +41,39 @@ func newReceiver(s *Server, sock *socket) *receiver {
 // run reads until the socket fails, which a deadline in the past brings about.
 func (r *receiver) run() error {
 	for {
-		n, err := r.socket.ReadBatch(r.messages, 0)
+		datagrams, err := r.reader.Read()
 		if err != nil {
 			return fmt.Errorf("receive on %s: %w", r.socket.LocalAddr(), err)
 		}
 		now := r.server.now()
-		for i := range r.messages[:n] {
-			r.receive(&r.messages[i], now)
+		for i := range datagrams {
+			r.receive(&datagrams[i], now)
 		}
+		r.intake.flush()
 		r.outbox.flush()
+		r.intake.forget()
 	}
 }
 
 // receive handles one datagram to the point where it is refused, answered or queued.
-func (r *receiver) receive(m *ipv4.Message, now time.Time) {
-	from := m.Addr.(*net.UDPAddr).AddrPort()
-	source := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
+	source := d.Peer.AddrPort()
 	c := r.server.clients.Load().lookup(source.Addr())
 	if c == nil {
 		r.server.unknownClient(source, now)
 		return
 	}
-	local := r.destinations.of(m.OOB[:m.NN])
+	if r.server.overwhelmed(c.peer, d.Octets) {
+		return
+	}
+	local := r.destinations.of(d.Control)
 	in := incoming{
-		octets:     m.Buffers[0][:m.N],
+		octets:     d.Octets,
 		client:     c,
 		duplicates: c.peer.duplicates,
 		source:     source,
 		local:      local.addr,
-		way:        way{socket: r.socket.index, to: m.Addr, oob: local.oob},
+		way:        way{socket: r.socket.index, to: d.Peer, oob: local.oob},
 		arrival:    now,
 	}
 	if kind, err := r.serve(&in); err != nil {

@@ -6,8 +6,16 @@ import (
 )
 
 // answered counts a request whose reply is on its way.
-func (s *Server) answered(p *peer, kind, result string, arrival time.Time) {
-	s.options.Observer.Request(p.name, kind, result, s.now().Sub(arrival))
+func (s *Server) answered(p *peer, kind, result string, arrival, now time.Time) {
+	s.options.Observer.Request(p.name, kind, result, now.Sub(arrival))
+}
+
+// overloaded counts a request for which its queue has no room. It is as if it
+// never came.
+func (s *Server) overloaded(r *request) {
+	r.duplicates.abandon(r.exchange)
+	s.options.Observer.Request(r.peer.name, r.kind, ResultDropped, 0)
+	r.recycle()
 }
 
 // unknownClient counts a datagram from nowhere.

@@ -54,7 +54,6 @@ var (
 	errMessageAuth        = &fault{ResultBadAuthenticator, "Message-Authenticator does not match the secret", true}
 	errMessageAuthMissing = &fault{ResultBadAuthenticator, "Message-Authenticator missing", false}
 	errInProgress         = &fault{ResultInProgress, "duplicate of a request in progress", false}
-	errQueueFull          = &fault{ResultDropped, "too many requests of this client are waiting", false}
 	errCacheFull          = &fault{ResultDropped, "too many requests of this client are in progress", false}
 	errStatusRate         = &fault{ResultDropped, "too many Status-Server of this client", false}
 	errUnhealthy          = &fault{ResultStoreFailed, "Status-Server while accounting cannot be recorded", false}

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"layeh.com/radius"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // sweepInterval is the time between visits to the caches of clients that fell silent.
@@ -23,7 +26,8 @@ type Server struct {
 	sockets []*socket
 	radsec  *radsec // nil without
 	queues  []*queue
-	seed    maphash.Seed // of the choice of a worker
+	seed    maphash.Seed // of the choice of a queue
+	company company
 
 	reload  sync.Mutex // held by SetClients
 	clients atomic.Pointer[clientTable]
@@ -110,11 +114,15 @@ func (s *Server) SetClients(clients []Client) error {
 }
 
 func (s *Server) newPeer(name string) *peer {
-	return &peer{
+	p := &peer{
 		name:       name,
-		duplicates: newDuplicates(s.options.CacheBytes),
+		duplicates: newDuplicates(s.options.CacheBytes, s.now()),
 		lanes:      make([]lane, len(s.queues)),
 	}
+	for i := range p.lanes {
+		p.lanes[i].peer = p
+	}
+	return p
 }
 
 // Run serves until ctx ends, then stops reading, finishes what is in progress
@@ -127,7 +135,8 @@ func (s *Server) Run(ctx context.Context) error {
 
 	var workers sync.WaitGroup
 	for _, q := range s.queues {
-		workers.Go(func() { newWorker(s, q).run(recording) })
+		workers.Go(func() { newWorker(s, q).runCalm(recording) })
+		workers.Go(func() { newWorker(s, q).runStorms(recording) })
 	}
 	err := s.receive(ctx)
 	for _, q := range s.queues {
@@ -209,10 +218,21 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// enqueue hands a request to the worker of its session.
-func (s *Server) enqueue(r *request, patient bool) bool {
-	i := maphash.Comparable(s.seed, r.event.SessionID) % uint64(len(s.queues))
-	return s.queues[i].put(&r.peer.lanes[i], r, patient)
+// overwhelmed reports, and counts, an Accounting-Request of a client of which so
+// much waits already that there would hardly be room: it is dropped before it
+// costs any more. A Status-Server gets its answer.
+func (s *Server) overwhelmed(p *peer, octets []byte) bool {
+	limit := int64(len(s.queues) * s.options.QueueLength)
+	if p.waiting.Load() < limit-limit/8 || len(octets) == 0 || radius.Code(octets[0]) != radius.CodeAccountingRequest {
+		return false
+	}
+	s.options.Observer.Request(p.name, TypeUnread, ResultDropped, 0)
+	return true
+}
+
+// queueOf is the queue of a session: its events stay in order.
+func (s *Server) queueOf(id subscriber.SessionID) int {
+	return int(maphash.Comparable(s.seed, id) % uint64(len(s.queues)))
 }
 
 func (s *Server) now() time.Time { return s.options.Now() }

@@ -2,6 +2,7 @@ package radiusacct
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,25 +11,20 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/udpbatch"
 )
 
 // receiveBuffer is the wanted kernel buffer of a socket in octets: some tens of
 // thousands of requests, what a large BNG sends at once after a reboot.
 const receiveBuffer = 32 << 20
 
-// batchConn is what ipv4.PacketConn and ipv6.PacketConn have in common; their
-// Message is one type.
-type batchConn interface {
-	ReadBatch(ms []ipv4.Message, flags int) (int, error)
-	WriteBatch(ms []ipv4.Message, flags int) (int, error)
-}
-
 // A socket is one bound UDP socket that tells of each datagram which of the
 // host's addresses was asked.
 type socket struct {
 	*net.UDPConn
-	batchConn
-	index int
+	batches *udpbatch.Conn
+	index   int
 }
 
 func openSocket(listen string, index int) (*socket, error) {
@@ -42,9 +38,11 @@ func openSocket(listen string, index int) (*socket, error) {
 		return nil, err
 	}
 	s := &socket{UDPConn: pc.(*net.UDPConn), index: index}
-	if s.batchConn, err = withDestinations(s.UDPConn); err != nil {
-		pc.Close()
-		return nil, fmt.Errorf("ask for destination addresses: %w", err)
+	if err = askDestinations(s.UDPConn); err == nil {
+		s.batches, err = udpbatch.New(s.UDPConn)
+	}
+	if err != nil {
+		return nil, errors.Join(err, pc.Close())
 	}
 	return s, nil
 }
@@ -70,13 +68,17 @@ func networkOf(transport, listen string) (string, error) {
 	return transport + "6", nil
 }
 
-func withDestinations(c *net.UDPConn) (batchConn, error) {
+// askDestinations has the kernel tell with each datagram where it was sent to.
+func askDestinations(c *net.UDPConn) (err error) {
 	if c.LocalAddr().(*net.UDPAddr).IP.To4() != nil {
-		p := ipv4.NewPacketConn(c)
-		return p, p.SetControlMessage(ipv4.FlagDst, true)
+		err = ipv4.NewPacketConn(c).SetControlMessage(ipv4.FlagDst, true)
+	} else {
+		err = ipv6.NewPacketConn(c).SetControlMessage(ipv6.FlagDst, true)
 	}
-	p := ipv6.NewPacketConn(c)
-	return p, p.SetControlMessage(ipv6.FlagDst, true)
+	if err != nil {
+		return fmt.Errorf("ask for destination addresses: %w", err)
+	}
+	return nil
 }
 
 // enlargeBuffer takes the buffer it wants by privilege, or else as much of it
@@ -93,18 +95,4 @@ func enlargeBuffer(_, _ string, c syscall.RawConn) error {
 		return ctlErr
 	}
 	return err
-}
-
-// newMessages allocates n messages with buffers of the given sizes; without a
-// size the buffer is left to the caller.
-func newMessages(n, buffer, oob int) []ipv4.Message {
-	ms := make([]ipv4.Message, n)
-	for i := range ms {
-		ms[i].Buffers = make([][]byte, 1)
-		if buffer > 0 {
-			ms[i].Buffers[0] = make([]byte, buffer)
-			ms[i].OOB = make([]byte, oob)
-		}
-	}
-	return ms
 }

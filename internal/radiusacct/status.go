@@ -27,9 +27,9 @@ func (n *intake) statusServer(in *incoming, p packet) *fault {
 	if n.server.options.Healthy() != nil {
 		return errUnhealthy
 	}
-	reply := appendReply(nil, p, 0)
-	n.signer.sign(reply, p.authenticator(), secret)
-	n.replies.add(in.way, reply)
-	n.server.answered(peer, TypeStatusServer, ResultOK, in.arrival)
+	from := len(n.buffer)
+	n.buffer = appendReply(n.buffer, p, 0)
+	n.signer.sign(n.keep(from), p.authenticator(), secret)
+	n.reply(in, TypeStatusServer, ResultOK, from)
 	return nil
 }

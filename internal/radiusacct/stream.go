@@ -67,7 +67,7 @@ type stream struct {
 func newStream(server *Server, conn *tls.Conn, raw net.Conn, source netip.AddrPort, who identity) *stream {
 	s := &stream{
 		conn: conn, raw: raw, source: source, who: who,
-		duplicates: newDuplicates(streamCache),
+		duplicates: newDuplicates(streamCache, server.now()),
 		framer:     newFramer(),
 	}
 	s.some.L = &s.mu
@@ -132,6 +132,7 @@ func (s *stream) take(p packet) string {
 	}
 	in := s.incoming(p)
 	kind, err := s.serve(in)
+	s.forget() // add has copied the replies
 	if err == nil {
 		return ""
 	}
@@ -198,7 +199,7 @@ func (s *stream) wake() { _ = s.raw.SetReadDeadline(time.Unix(1, 0)) }
 
 // add hands a reply to the writer. It never waits: a client that does not take
 // its replies loses the connection.
-func (s *stream) add(_ way, reply []byte) {
+func (s *stream) add(_ *way, reply []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ending {

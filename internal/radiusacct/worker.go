@@ -3,6 +3,7 @@ package radiusacct
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -14,7 +15,8 @@ var errUnanswered = errors.New("the recorder did not say what became of the even
 type worker struct {
 	server *Server
 	queue  *queue
-	batch  []*request
+	batch  batch
+	done   []*request // of the batch: recorded
 	events []subscriber.Event
 	signer *signer
 	mailer mailer
@@ -24,22 +26,44 @@ func newWorker(s *Server, q *queue) *worker {
 	return &worker{
 		server: s,
 		queue:  q,
-		batch:  make([]*request, 0, s.options.BatchSize),
+		batch:  batch{requests: make([]*request, 0, s.options.BatchSize)},
+		done:   make([]*request, 0, s.options.BatchSize),
 		events: make([]subscriber.Event, 0, s.options.BatchSize),
 		signer: newSigner(),
 		mailer: newMailer(s),
 	}
 }
 
-// run works until the queue is closed and empty.
-func (w *worker) run(ctx context.Context) {
-	for {
-		batch := w.queue.take(w.batch)
-		if len(batch) == 0 {
-			return
+// runCalm serves calm clients until the queue is closed and empty.
+func (w *worker) runCalm(ctx context.Context) {
+	for w.queue.takeCalm(&w.batch) {
+		now := w.server.now()
+		for _, l := range w.batch.lanes {
+			w.server.company.note(l.peer, now)
 		}
-		w.serve(ctx, batch)
-		clear(batch)
+		w.serve(ctx, w.batch.requests)
+		w.queue.done(&w.batch)
+	}
+}
+
+// runStorms serves storms until the queue is closed and empty.
+func (w *worker) runStorms(ctx context.Context) {
+	for w.queue.takeStorms(&w.batch) {
+		now := w.server.now()
+		for _, l := range w.batch.lanes {
+			l.peer.storm(now)
+		}
+		for rest := w.batch.requests; len(rest) > 0; {
+			n := len(rest)
+			if w.server.company.hasOther(rest[0].peer, w.server.now()) {
+				n = min(n, narrowBatch)
+				w.server.company.makeWay(ctx, func() { w.serve(ctx, rest[:n]) })
+			} else {
+				w.serve(ctx, rest)
+			}
+			rest = rest[n:]
+		}
+		w.queue.done(&w.batch)
 	}
 }
 
@@ -50,17 +74,21 @@ func (w *worker) serve(ctx context.Context, batch []*request) {
 	}
 	w.events = events
 	errs := w.server.options.Recorder.Record(ctx, events)
+	done := w.done[:0]
 	for _, r := range batch {
 		n := min(1+len(r.more), len(errs))
 		if err := outcome(r, errs[:n]); err != nil {
 			w.release(r, err)
 		} else {
-			w.answer(r)
+			done = append(done, r)
 		}
 		errs = errs[n:]
 	}
-	w.mailer.flush()
+	w.answer(done)
 	clear(events)
+	for _, r := range batch {
+		r.recycle()
+	}
 }
 
 // outcome is nil if every event of the request was taken.
@@ -71,17 +99,41 @@ func outcome(r *request, errs []error) error {
 	return errors.Join(errs...)
 }
 
-// answer signs and sends the reply to a recorded request, unless its sender
-// already put another request in its place.
-func (w *worker) answer(r *request) {
-	x := r.exchange
-	w.signer.sign(x.reply, x.authenticator, r.secret)
-	if !r.duplicates.complete(x, w.server.now()) {
+// answer signs and sends the replies to recorded requests.
+func (w *worker) answer(done []*request) {
+	for _, r := range done {
+		w.signer.sign(r.reply, r.authenticator, r.secret)
+	}
+	now := w.server.now()
+	for n := 0; len(done) > 0; done = done[n:] {
+		n = sameCache(done)
+		done[0].duplicates.completeAll(done[:n], now)
+		for _, r := range done[:n] {
+			w.send(r, now)
+		}
+	}
+	w.mailer.flush()
+}
+
+// sameCache counts the requests at the beginning that share a duplicate cache,
+// whose lock is then taken once.
+func sameCache(requests []*request) int {
+	n := 1
+	for n < len(requests) && requests[n].duplicates == requests[0].duplicates {
+		n++
+	}
+	return n
+}
+
+// send sends a reply, unless the sender already put another request in the place
+// of this one.
+func (w *worker) send(r *request, now time.Time) {
+	if !r.wanted {
 		w.server.options.Observer.Request(r.peer.name, r.kind, ResultDropped, 0)
 		return
 	}
-	w.mailer.add(r.way, x.reply)
-	w.server.answered(r.peer, r.kind, ResultOK, r.arrival)
+	w.mailer.add(&r.way, r.reply)
+	w.server.answered(r.peer, r.kind, ResultOK, r.arrival, now)
 }
 
 // release leaves a request unanswered and its retransmission welcome.

@@ -1,0 +1,77 @@
+package radiusacct
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// companyTime is how long a calm client is remembered, and how long a client
+	// must have been without a storm to be calm.
+	companyTime = time.Second
+	// narrowBatch is the requests of a storm that are recorded at once while there
+	// are calm clients: what they may have to wait for.
+	narrowBatch = 8
+	// longestPause bounds how long a storm pauses for calm clients at a time.
+	longestPause = 10 * time.Millisecond
+)
+
+// A company knows which calm clients there are at present, so that storms can make
+// way. The zero value is ready.
+type company struct {
+	narrow sync.Mutex // held while a storm has its turn beside calm clients
+
+	mu            sync.Mutex
+	latest, other presence // of different clients
+}
+
+type presence struct {
+	peer *peer
+	at   time.Time
+}
+
+// makeWay serves part of a storm beside calm clients: of all storms one at a time,
+// and then none for as long as that took, so that neither the Recorder nor the
+// processors are ever busy with storms alone.
+func (c *company) makeWay(ctx context.Context, serve func()) {
+	c.narrow.Lock()
+	defer c.narrow.Unlock()
+	began := time.Now()
+	serve()
+	pause := time.NewTimer(min(time.Since(began), longestPause))
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+	}
+}
+
+// storm tells that a client has a storm. It is not calm as soon as it pauses for
+// breath, or else large clients would hold each other back.
+func (p *peer) storm(now time.Time) { p.stormed.Store(now.UnixNano()) }
+
+// note tells that a client has little waiting.
+func (c *company) note(p *peer, now time.Time) {
+	if now.UnixNano()-p.stormed.Load() < int64(companyTime) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.latest.peer != p {
+		c.other = c.latest
+	}
+	c.latest = presence{p, now}
+}
+
+// hasOther reports whether anybody but this client has been calm lately.
+func (c *company) hasOther(p *peer, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, known := range [...]presence{c.latest, c.other} {
+		if known.peer != nil && known.peer != p && now.Sub(known.at) < companyTime {
+			return true
+		}
+	}
+	return false
+}

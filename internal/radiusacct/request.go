@@ -1,0 +1,45 @@
+package radiusacct
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/udpbatch"
+)
+
+// A request waits for the Recorder, or is with it.
+type request struct {
+	event      subscriber.Event
+	more       []subscriber.Event // of the session's further addresses
+	peer       *peer
+	secret     []byte // the one that authenticated it
+	duplicates *duplicates
+	exchange   exchange
+	way        way
+	kind       string // one of the Type constants
+	arrival    time.Time
+
+	authenticator [16]byte
+	reply         packet             // signed once the events are recorded
+	short         [headerLength]byte // room for a reply without attributes
+	wanted        bool               // the sender still waits for the reply
+}
+
+// requests are used again: with each comes room that would otherwise be garbage
+// some milliseconds later.
+var requests = sync.Pool{New: func() any { return new(request) }}
+
+// recycle gives a request back, which nobody may have any more.
+func (r *request) recycle() {
+	*r = request{}
+	requests.Put(r)
+}
+
+// A way leads back to where a request came from: a stream, or a socket.
+type way struct {
+	stream *stream // nil for datagrams
+	socket int     // index among the server's sockets
+	to     udpbatch.Address
+	oob    []byte // control message that selects the source address
+}

@@ -1,0 +1,206 @@
+package radiusacct
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/testenv"
+	"github.com/sessiond/sessiond/internal/udpbatch"
+)
+
+// The stages of one request in their order, so that the next bottleneck shows
+// itself. One operation is one packet; scripts/bench.sh makes a table of them.
+
+// stageBatch is how many packets go together where they do.
+const stageBatch = 64
+
+// pair is a socket of the server and one that is connected to it, in batches.
+func pair(b *testing.B) (server, peer *udpbatch.Conn) {
+	b.Helper()
+	sock, err := openSocket("127.0.0.1:0", 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	conn, err := net.DialUDP("udp4", nil, sock.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { sock.Close(); conn.Close() })
+	if peer, err = udpbatch.New(conn); err != nil {
+		b.Fatal(err)
+	}
+	return sock.batches, peer
+}
+
+func flushed(b *testing.B, w *udpbatch.Writer) {
+	w.Flush(func(err error) bool { b.Error(err); return false })
+}
+
+// BenchmarkStageReceive is the way out of the kernel.
+func BenchmarkStageReceive(b *testing.B) {
+	server, peer := pair(b)
+	reader, writer := server.NewReader(receiveBatch, datagramLength, controlLength), peer.NewWriter(stageBatch)
+	octets := sample()
+	var some []udpbatch.Datagram
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(some) == 0 {
+			b.StopTimer()
+			for range stageBatch {
+				writer.Add(udpbatch.Datagram{Octets: octets})
+			}
+			flushed(b, writer)
+			b.StartTimer()
+			var err error
+			if some, err = reader.Read(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		some = some[1:]
+	}
+}
+
+// BenchmarkStageValidate authenticates a packet and checks it to the octet.
+func BenchmarkStageValidate(b *testing.B) {
+	octets, secret, s := sample(), []byte("secret"), newSigner()
+	var a attributes
+	b.ReportAllocs()
+	for b.Loop() {
+		p, _ := parsePacket(octets)
+		if !s.authentic(p, secret) || a.parse(p.attributes()) != nil {
+			b.Fatal("refused")
+		}
+	}
+}
+
+// BenchmarkStageDuplicates enters a request into the duplicate cache and keeps
+// its reply there.
+func BenchmarkStageDuplicates(b *testing.B) {
+	now := time.Now()
+	d := newDuplicates(32<<20, now)
+	reply := make([]byte, headerLength)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		key := exchangeKey{identifier: byte(i), socket: uint16(i >> 8)}
+		x, _, _ := d.begin(key, [16]byte{byte(i >> 16)}, headerLength, now, nil)
+		d.complete(x, reply, now)
+	}
+}
+
+// BenchmarkStageDecode makes an event of the attributes.
+func BenchmarkStageDecode(b *testing.B) {
+	var a attributes
+	var d decoder
+	if err := a.parse(sample()[headerLength:]); err != nil {
+		b.Fatal(err)
+	}
+	source, arrival := netip.MustParseAddr("192.0.2.9"), time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		kind, _ := a.eventKind()
+		if ev, _ := d.decode(&a, kind, "bng", source, arrival); ev.AcctSessionID == "" {
+			b.Fatal("lost")
+		}
+	}
+}
+
+// stageEvent is the i-th of many events, one of each session in turn.
+func stageEvent(kind subscriber.EventKind, i int, at time.Time) subscriber.Event {
+	return subscriber.Event{
+		Kind:      kind,
+		SessionID: subscriber.SessionID{Client: "bng", NAS: "bng1", AcctSessionID: fmt.Sprint("session-", i)},
+		UserName:  "alice@isp.example", Inside: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), At: at,
+	}
+}
+
+// BenchmarkStageDecide says what an Interim does to its record.
+func BenchmarkStageDecide(b *testing.B) {
+	at := time.Unix(1_700_000_000, 0)
+	begun := subscriber.Decide(subscriber.View{Group: "default"}, stageEvent(subscriber.EventStart, 1, at))
+	view := subscriber.View{Group: "default", Session: *begun.Session, Holder: begun.Put}
+	ev := stageEvent(subscriber.EventInterim, 1, at.Add(time.Minute))
+	b.ReportAllocs()
+	for b.Loop() {
+		if d := subscriber.Decide(view, ev); d.Put == nil {
+			b.Fatal("not refreshed")
+		}
+	}
+}
+
+// BenchmarkStageStore makes events durable in a Redis, in batches: decisions
+// included, and the time that Redis takes.
+func BenchmarkStageStore(b *testing.B) {
+	server := testenv.StartRedis(b, "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
+	client := redis.NewClient(&redis.Options{Network: "unix", Addr: server.Socket})
+	defer client.Close()
+	db, err := subscriberdb.New(subscriberdb.Options{Client: client, Node: "bench", Groups: []subscriberdb.Group{
+		{Name: "default", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")}, RecordTTL: time.Hour},
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	const sessions = 64 * stageBatch
+	events := make([]subscriber.Event, stageBatch)
+	record := func(kind subscriber.EventKind, n int) {
+		at := time.Now().Add(time.Duration(n/sessions) * time.Second)
+		for i := range events {
+			events[i] = stageEvent(kind, (n+i)%sessions, at)
+		}
+		for _, err := range db.Record(b.Context(), events) {
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for n := 0; n < sessions; n += stageBatch {
+		record(subscriber.EventStart, n)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := 0; n < b.N; n += stageBatch {
+		record(subscriber.EventInterim, sessions+n)
+	}
+}
+
+// BenchmarkStageSign makes a reply.
+func BenchmarkStageSign(b *testing.B) {
+	p, secret, s := packet(sample()), []byte("secret"), newSigner()
+	var room [headerLength]byte
+	b.ReportAllocs()
+	for b.Loop() {
+		s.sign(appendReply(room[:0], p, 0), p.authenticator(), secret)
+	}
+}
+
+// BenchmarkStageSend is the way of replies through the kernel to a peer on the
+// same host.
+func BenchmarkStageSend(b *testing.B) {
+	server, peer := pair(b)
+	if err := peer.Coalesce(); err != nil {
+		b.Fatal(err)
+	}
+	writer := server.NewWriter(stageBatch)
+	reader := server.NewReader(1, datagramLength, controlLength)
+	hello := peer.NewWriter(1)
+	hello.Add(udpbatch.Datagram{Octets: []byte("hello")})
+	flushed(b, hello)
+	from, err := reader.Read() // whose address the replies go to
+	if err != nil {
+		b.Fatal(err)
+	}
+	reply := make([]byte, headerLength)
+	b.ReportAllocs()
+	for b.Loop() {
+		if writer.Full() {
+			flushed(b, writer)
+		}
+		writer.Add(udpbatch.Datagram{Octets: reply, Peer: from[0].Peer})
+	}
+}
