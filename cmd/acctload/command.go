@@ -62,6 +62,9 @@ Scenarios:
   mix          sessions of random lives: a Start, Interims, a Stop (default)
   nas-restart  Accounting-On, a Start of everybody, Interims, and again; each
                socket is a NAS of its own
+  flood        Starts at --rate, whatever comes back; only sending is counted.
+               With a wrong secret or from an unknown --source it is an attack:
+               another acctload beside it measures what that does to others
 
 Exit codes: 0 done, 1 failed, or with --strict not every request was answered
 well, 2 wrong usage.

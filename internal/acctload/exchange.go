@@ -79,7 +79,7 @@ const (
 	forged                   // the Response Authenticator is wrong, or answers nothing that was asked
 )
 
-// judge finds out what a datagram is. It must have room for the secret, and is
+// judge finds out what a datagram is. It should have room for the secret, and is
 // written to.
 func (w *window) judge(datagram, secret []byte) (finding, *exchange) {
 	if len(datagram) < headerLength {

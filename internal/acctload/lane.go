@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"layeh.com/radius"
 )
 
 // ErrSilent is returned when the server answers nothing at all.
@@ -28,6 +30,7 @@ type lane struct {
 	population *population
 	templates  [kinds]*template
 	tally      tally
+	reply      []byte // with room for the secret
 
 	random *rand.Rand
 	script script
@@ -46,6 +49,7 @@ func newLane(o *Options, i int, run uint32, epoch time.Time, s *socket) *lane {
 		population: newPopulation(o, i, run),
 		random:     rand.New(rand.NewPCG(o.Seed, uint64(i))),
 		expiry:     never,
+		reply:      make([]byte, 0, radius.MaxPacketLength+len(o.Secret)),
 	}
 	nas := o.NAS
 	if o.Scenario == NASRestart && o.Sockets > 1 {
@@ -131,7 +135,7 @@ func (l *lane) fill(now time.Duration) time.Duration {
 	return never
 }
 
-func (l *lane) begin(kind Kind, subscriber int, due, now time.Duration) {
+func (l *lane) begin(kind Kind, subscriber int, due, now time.Duration) (id byte) {
 	id, x := l.window.take()
 	at := uint32(l.epoch.Add(now).Unix())
 	ev := l.population.event(kind, subscriber, at)
@@ -140,6 +144,7 @@ func (l *lane) begin(kind Kind, subscriber int, due, now time.Duration) {
 	x.transmissions, x.timeout = 1, l.options.Timeout
 	l.transmit(x, now)
 	l.tally.sent(due)
+	return id
 }
 
 func (l *lane) transmit(x *exchange, now time.Duration) {
@@ -164,8 +169,9 @@ func (l *lane) receive(now, until time.Duration) error {
 	}
 	now = l.now()
 	for i := range datagrams {
-		m := &datagrams[i]
-		l.take(m.Buffers[0][:m.N], now)
+		// A copy, for the next datagram may follow at once in the same buffer.
+		l.reply = append(l.reply[:0], datagrams[i].Octets...)
+		l.take(l.reply, now)
 	}
 	return nil
 }

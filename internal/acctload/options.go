@@ -118,6 +118,9 @@ func setDefault[T comparable](v *T, value T) {
 // sockets is few, for batches are large then; for an open loop enough to bear
 // 100 ms of silence from the server.
 func (o *Options) sockets() int {
+	if o.Scenario == Flood {
+		return 1
+	}
 	if o.Concurrency > 0 {
 		return (o.Concurrency + identifiers - 1) / identifiers
 	}
@@ -185,6 +188,8 @@ func (o *Options) checkPace() error {
 		return fmt.Errorf("concurrency: %d sockets carry %d requests at most", o.Sockets, o.Sockets*identifiers)
 	case o.Concurrency > 0 && o.Concurrency < o.Sockets:
 		return errors.New("sockets: more than concurrency")
+	case o.Scenario == Flood && o.Rate == 0:
+		return errors.New("a flood needs a rate")
 	case o.Warmup < 0 || o.Duration <= 0:
 		return errors.New("warm-up must not be negative, duration above zero")
 	}

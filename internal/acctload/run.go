@@ -29,7 +29,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 func dialAll(ctx context.Context, o *Options) ([]*socket, error) {
 	var sockets []*socket
 	for range o.Sockets {
-		s, err := dial(ctx, o.Server, o.Source, o.Secret)
+		s, err := dial(ctx, o.Server, o.Source)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(sockets))
 		}
@@ -60,20 +60,30 @@ func runLanes(ctx context.Context, o *Options, sockets []*socket) (*Result, erro
 		l := newLane(o, i, run, epoch, s)
 		tallies[i] = &l.tally
 		tasks.Go(func() error {
-			if err := l.prepare(ctx); err != nil {
-				return err
-			}
-			from, err := line.await(ctx)
-			if err != nil {
-				return err
-			}
-			return l.measure(ctx, i, from)
+			return l.perform(ctx, i, line)
 		})
 	}
 	if err := tasks.Wait(); err != nil {
 		return nil, err
 	}
 	return merge(tallies), nil
+}
+
+// perform carries out the scenario of one lane.
+func (l *lane) perform(ctx context.Context, i int, line *startLine) error {
+	if l.options.Scenario != Flood {
+		if err := l.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	from, err := line.await(ctx)
+	switch {
+	case err != nil:
+		return err
+	case l.options.Scenario == Flood:
+		return l.flood(ctx, i, from)
+	}
+	return l.measure(ctx, i, from)
 }
 
 // A startLine lets lanes begin together.

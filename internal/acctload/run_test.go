@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func run(t *testing.T, o acctload.Options) *acctload.Result {
 // TestScenarios replays what came and checks that each session was alive at
 // each of its requests, and is where it belongs.
 func TestScenarios(t *testing.T) {
-	for _, scenario := range acctload.Scenarios {
+	for scenario := range kindsOf {
 		t.Run(string(scenario), func(t *testing.T) {
 			t.Parallel()
 			r := respond(t, always)
@@ -71,6 +72,35 @@ var kindsOf = map[acctload.Scenario][]rfc2866.AcctStatusType{
 	acctload.Stop:       {start, stop},
 	acctload.Mix:        {start, interim, stop},
 	acctload.NASRestart: {start, on},
+}
+
+// TestFlood sends to a server that answers nothing, and to one that is not there.
+func TestFlood(t *testing.T) {
+	for _, there := range []bool{true, false} {
+		r := respond(t, func(seen, []byte) [][]byte { return nil })
+		o := options(r, acctload.Flood)
+		o.Concurrency, o.Rate, o.Even, o.Duration, o.Sockets = 0, 5000, true, 500*time.Millisecond, 0
+		if !there {
+			o.Server = closedPort(t)
+		}
+		result := run(t, o)
+		if result.Requests != 2500 || result.Retransmissions > 0 || result.Lost > 0 || result.Unsent > 0 {
+			t.Errorf("there %v: %d requests, %d unsent, %d lost", there, result.Requests, result.Unsent, result.Lost)
+		}
+		if there && replay(t, r.requests())[start] == 0 {
+			t.Error("nothing came")
+		}
+	}
+}
+
+func closedPort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
 func replay(t *testing.T, requests []seen) map[rfc2866.AcctStatusType]int {

@@ -23,10 +23,14 @@ const (
 	// Start of every subscriber and then by Interims. Every socket is a NAS of
 	// its own, since only one that is online knows what it has lost.
 	NASRestart Scenario = "nas-restart"
+	// Flood sends Starts at a rate and takes no notice of replies. With a wrong
+	// secret or an unknown source it is an attack, else a storm. What it does to
+	// others is measured by another run beside it.
+	Flood Scenario = "flood"
 )
 
 // Scenarios lists all of them.
-var Scenarios = []Scenario{Start, Interim, Stop, Mix, NASRestart}
+var Scenarios = []Scenario{Start, Interim, Stop, Mix, NASRestart, Flood}
 
 // Set implements pflag.Value.
 func (s *Scenario) Set(text string) error {
