@@ -89,6 +89,27 @@ func (d *Daemon) Stop() (int, error) {
 	return d.run.cmd.ProcessState.ExitCode(), err
 }
 
+// Pause stops sessiond from running, connections and sockets as they are, until
+// Resume or Kill.
+func (d *Daemon) Pause() error { return d.run.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused sessiond run on.
+func (d *Daemon) Resume() error { return d.run.cmd.Process.Signal(syscall.SIGCONT) }
+
+// AwaitLines waits until sessiond has printed so many lines, is ready or has
+// ended, whichever comes first.
+func (d *Daemon) AwaitLines(ctx context.Context, lines int) error {
+	seen := 0
+	_, err := d.out.await(ctx, d.run.exited, func(line []byte) bool {
+		seen++
+		return seen >= lines || bytes.Contains(line, []byte(`"msg":"ready"`))
+	})
+	if err != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
 // Hangup has sessiond reload its configuration.
 func (d *Daemon) Hangup() error { return d.run.cmd.Process.Signal(syscall.SIGHUP) }
 

@@ -57,8 +57,28 @@ func (r *Redis) Start(ctx context.Context) (err error) {
 // Kill ends Redis as a crash would.
 func (r *Redis) Kill() error { return r.run.end(syscall.SIGKILL) }
 
-// Hang makes Redis stop answering without closing a connection, until Kill.
+// Stop ends Redis as its administrator would.
+func (r *Redis) Stop() error { return r.run.end(syscall.SIGTERM) }
+
+// Hang makes Redis stop answering without closing a connection, until Resume or
+// Kill.
 func (r *Redis) Hang() error { return r.run.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a Redis that hangs answer again, what was asked meanwhile too.
+func (r *Redis) Resume() error { return r.run.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Copy copies what Redis has stored. The directory must not exist.
+func (r *Redis) Copy(dir string) error {
+	return os.CopyFS(dir, os.DirFS(filepath.Join(r.dir, "appendonlydir")))
+}
+
+// PutBack replaces what a killed Redis had stored by a copy.
+func (r *Redis) PutBack(dir string) error {
+	if err := r.Empty(); err != nil {
+		return err
+	}
+	return os.CopyFS(filepath.Join(r.dir, "appendonlydir"), os.DirFS(dir))
+}
 
 // Empty removes what a killed Redis had stored.
 func (r *Redis) Empty() error { return os.RemoveAll(r.dir) }

@@ -24,12 +24,16 @@ type Options struct {
 	Listen     string        // where sessiond takes accounting; default "127.0.0.1:0"
 	RadSec     string        // radius.radsec, what stands between its braces; default none
 	Clients    []string      // more radius.clients, in the same way
+	Inside     string        // inside prefix of group default; default "100.64.0.0/10"
+	Groups     []string      // more groups, in the same way
 	BlockSize  int           // default 512
 	PortRange  string        // default "1024-65535"
 	Hold       time.Duration // default 2 s
 	RecordTTL  time.Duration // default 45 min
+	Guard      string        // groups.guard, what stands between its braces; default sessiond's own
 	UDPTimeout time.Duration // default 300 s
 	RemovalOff bool          // start with the removal toggle off
+	Removal    string        // groups[].removal, what stands between its braces; default none
 	RedisArgs  []string      // more arguments for redis-server
 }
 
@@ -93,6 +97,7 @@ func (r *Rig) Close() error {
 
 func (o Options) withDefaults() Options {
 	setDefault(&o.Listen, "127.0.0.1:0")
+	setDefault(&o.Inside, "100.64.0.0/10")
 	setDefault(&o.BlockSize, 512)
 	setDefault(&o.PortRange, "1024-65535")
 	setDefault(&o.Hold, 2*time.Second)
@@ -110,11 +115,11 @@ func setDefault[T comparable](field *T, value T) {
 
 func (r *Rig) grpcAddr() string { return "unix:" + filepath.Join(r.Dir, "grpc.sock") }
 
-// clients are the lines of the clients other than the rig's own BNG.
-func (r *Rig) clients() string {
+// list makes lines of a YAML list of maps that are written without their braces.
+func list(indent string, maps []string) string {
 	var lines strings.Builder
-	for _, c := range r.options.Clients {
-		fmt.Fprintf(&lines, "    - {%s}\n", c)
+	for _, m := range maps {
+		fmt.Fprintf(&lines, "%s- {%s}\n", indent, m)
 	}
 	return lines.String()
 }
@@ -153,7 +158,9 @@ settings:
   subscriber_session_removal: %t
   idle_timeouts: {tcp_established: 7440s, tcp_transitory: 240s, udp: %s, icmp: 60s}
 groups:
-  - {name: default, inside: [100.64.0.0/10], outside: [%s], port_range: %s, block_size: %d, hold: %s, record_ttl: %s}
-`, r.Redis.Socket, r.options.Listen, r.options.RadSec, Secret, r.clients(), r.grpcAddr(), r.nat(), removal,
-		r.options.UDPTimeout, pool, r.options.PortRange, r.options.BlockSize, r.options.Hold, r.options.RecordTTL)
+  - {name: default, inside: [%s], outside: [%s], port_range: %s, block_size: %d, hold: %s, record_ttl: %s, guard: {%s}, removal: {%s}}
+%s`, r.Redis.Socket, r.options.Listen, r.options.RadSec, Secret, list("    ", r.options.Clients), r.grpcAddr(), r.nat(), removal,
+		r.options.UDPTimeout, r.options.Inside, pool, r.options.PortRange, r.options.BlockSize, r.options.Hold, r.options.RecordTTL,
+		r.options.Guard, r.options.Removal,
+		list("  ", r.options.Groups))
 }

@@ -64,6 +64,10 @@ func (s *RedisServer) Kill() {
 	s.cmd = nil
 }
 
+// Printed reports whether the server, which must have been killed, has printed the
+// text since it was first started.
+func (s *RedisServer) Printed(text string) bool { return bytes.Contains(s.out.Bytes(), []byte(text)) }
+
 func (s *RedisServer) answers() bool {
 	c, err := net.Dial("unix", s.Socket)
 	if err != nil {
