@@ -10,7 +10,7 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test verify bench e2e setup generate fuzz clean
+.PHONY: build demo test soak verify bench e2e setup generate fuzz clean
 
 ## build: bin/sessiond, bin/sessionctl and bin/acctload, static
 build:
@@ -23,6 +23,12 @@ demo: setup build
 ## test: every test, the kernel and Redis ones too; skips are listed at the end
 test: setup
 	$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -count=1 -timeout 15m ./...
+
+## soak: FAULTS random faults (default 1000), in worlds with seeds from SEED on
+FAULTS ?= 1000
+SEED ?= $(shell date +%s)
+soak: setup
+	$(GO) test -count=1 -timeout 24h -v ./test/faults -run TestFaults -args -faults $(FAULTS) -each 50 -first $(SEED)
 
 ## verify: formatting, vet, staticcheck, generated code, go.mod, protobuf
 verify:

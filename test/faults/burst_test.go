@@ -1,0 +1,202 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"layeh.com/radius/rfc2866"
+
+	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+const (
+	senders    = 6                      // operations under way at once
+	retransmit = 300 * time.Millisecond // as long a NAS waits for an answer
+)
+
+// A burst is the traffic of one round, under way. Every operation is tried until
+// it was answered, as a NAS does, across whatever fault there is.
+type burst struct {
+	w       *world
+	tasks   sync.WaitGroup
+	over    chan struct{} // closed once all are answered, or one failed
+	started atomic.Int64  // operations begun
+	tries   atomic.Int64  // requests sent, or commands run
+
+	mu  sync.Mutex
+	err error
+}
+
+// start begins to carry out operations.
+func (w *world) start(ctx context.Context, ops []op) *burst {
+	b := &burst{w: w, over: make(chan struct{})}
+	todo := make(chan op, len(ops))
+	for _, o := range ops {
+		todo <- o
+	}
+	close(todo)
+	for range senders {
+		b.tasks.Go(func() {
+			for o := range todo {
+				b.started.Add(1)
+				if err := b.do(ctx, o); err != nil {
+					b.fail(fmt.Errorf("%s: %w", o, err))
+				}
+			}
+		})
+	}
+	go func() {
+		b.tasks.Wait()
+		close(b.over)
+	}()
+	return b
+}
+
+func (b *burst) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = errors.Join(b.err, err)
+}
+
+// wait waits for the last answer.
+func (b *burst) wait() error {
+	<-b.over
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
+// until waits until the condition holds or nothing more will come.
+func (b *burst) until(ctx context.Context, what string, holds func() bool) error {
+	return b.w.Until(ctx, what, func() (bool, error) {
+		select {
+		case <-b.over:
+			return true, nil
+		default:
+			return holds(), nil
+		}
+	})
+}
+
+// awaitStarted waits until so many operations have begun.
+func (b *burst) awaitStarted(ctx context.Context, n int) error {
+	return b.until(ctx, "operations to begin", func() bool { return b.started.Load() >= int64(n) })
+}
+
+// awaitTries waits until so many more requests were sent.
+func (b *burst) awaitTries(ctx context.Context, n int) error {
+	from := b.tries.Load()
+	return b.until(ctx, "requests to be sent", func() bool { return b.tries.Load() >= from+int64(n) })
+}
+
+func (b *burst) do(ctx context.Context, o op) error {
+	switch o.kind {
+	case opDelete:
+		return b.insist(ctx, func(ctx context.Context) error { return b.delete(ctx, o) })
+	case opDEL:
+		return b.insist(ctx, func(ctx context.Context) error { return b.w.db.Del(ctx, recordKey(o.line.inside)).Err() })
+	case opExpire:
+		return b.insist(ctx, func(ctx context.Context) error {
+			return b.w.db.PExpire(ctx, recordKey(o.line.inside), time.Millisecond).Err()
+		})
+	case opClock:
+		o.session.start = time.Now()
+	case opStart, opLostStart, opTakeover, opReconnect, opBrief:
+		o.session.start = b.w.now
+	}
+	if o.brief != nil {
+		o.brief.sent = time.Now()
+		defer func() { o.brief.answered = time.Now() }()
+	}
+	for _, r := range requestsOf(o, b.w.now) {
+		if err := b.account(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insist tries until it works, each time not longer than a NAS would wait.
+func (b *burst) insist(ctx context.Context, try func(context.Context) error) error {
+	var last error
+	err := b.w.Until(ctx, "an answer", func() (bool, error) {
+		b.tries.Add(1)
+		once, cancel := context.WithTimeout(ctx, 5*retransmit)
+		defer cancel()
+		last = try(once)
+		return last == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, last)
+	}
+	return nil
+}
+
+// delete ends a record by gRPC. Tried again it may find nothing, for the answer
+// to the first may be what was lost.
+func (b *burst) delete(ctx context.Context, o op) error {
+	_, err := b.w.Daemon.Ctl(ctx, "subscriber", "delete", o.line.inside.String(), "--yes")
+	if err != nil && strings.Contains(err.Error(), "no such subscriber") {
+		return nil
+	}
+	return err
+}
+
+// account sends a request until it is answered, wherever sessiond listens then.
+func (b *burst) account(ctx context.Context, r acctclient.Request) error {
+	first := time.Now()
+	return b.insist(ctx, func(ctx context.Context) error {
+		r.DelayTime = time.Since(first)
+		address, _ := b.w.radius.Load().(string)
+		c, err := acctclient.Dial(ctx, address, "", acctclient.Options{
+			Secret: []byte(rig.Secret), Timeout: retransmit, Transmissions: 1,
+		})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.Account(ctx, r)
+	})
+}
+
+// requestsOf are the accounting requests of an operation at its event time.
+func requestsOf(o op, now time.Time) []acctclient.Request {
+	if o.kind == opRestart {
+		return []acctclient.Request{{
+			Status: rfc2866.AcctStatusType_Value_AccountingOn, NASIdentifier: o.nas, EventTime: now,
+		}}
+	}
+	const start, interim, stop = rfc2866.AcctStatusType_Value_Start, rfc2866.AcctStatusType_Value_InterimUpdate, rfc2866.AcctStatusType_Value_Stop
+	at := func(status rfc2866.AcctStatusType, t time.Time) acctclient.Request {
+		r := acctclient.Request{
+			Status: status, SessionID: o.session.id, UserName: o.session.user, NASIdentifier: o.session.nas,
+			FramedAddress: o.line.inside, EventTime: t,
+		}
+		if status != start && !o.session.start.IsZero() {
+			r.SessionTime = max(0, t.Sub(o.session.start))
+		}
+		return r
+	}
+	switch o.kind {
+	case opClock:
+		if o.future {
+			return []acctclient.Request{at(start, now.Add(24*time.Hour))}
+		}
+		return []acctclient.Request{at(start, time.Unix(3600, 0))}
+	case opOldStart:
+		return []acctclient.Request{at(start, o.line.online.start.Add(-10*time.Second))}
+	case opReordered:
+		return []acctclient.Request{at(stop, now), at(start, now.Add(-5*time.Second))}
+	case opStop, opLateStop:
+		return []acctclient.Request{at(stop, now)}
+	case opInterim, opLostStart, opLateInt, opRevive, opMove:
+		return []acctclient.Request{at(interim, now)}
+	}
+	return []acctclient.Request{at(start, now)}
+}

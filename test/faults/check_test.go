@@ -1,0 +1,220 @@
+package faults
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// differences compares a snapshot with the model. What it returns may come
+// right while sessiond works; what must not be at any moment is for forbidden.
+func (w *world) differences(s *snapshot) []string {
+	c := &comparison{world: w, s: s}
+	c.records()
+	c.bindings()
+	c.pools()
+	c.kernel()
+	c.stored()
+	c.sessions()
+	c.briefs()
+	if !s.status.Ready {
+		c.differ("sessiond is not ready: %s", s.status.Why)
+	}
+	if s.status.Suspect != "" {
+		c.differ("the database is suspect: %s", s.status.Suspect)
+	}
+	return c.found
+}
+
+// besides compares what lookForeign saw.
+func (w *world) besides(s *snapshot) []string {
+	c := &comparison{world: w, s: s}
+	for _, prefix := range []netip.Prefix{outsidePrefix, briefOutside} {
+		if !strings.Contains(s.routes, "blackhole "+prefix.String()) {
+			c.differ("the blackhole route of %s is gone: %s", prefix, s.routes)
+		}
+	}
+	if s.foreign != w.foreign {
+		c.differ("the foreign table changed to %s (I8)", s.foreign)
+	}
+	return c.found
+}
+
+// forbidden is what no snapshot may show.
+func (w *world) forbidden(s *snapshot) []string {
+	c := &comparison{world: w, s: s}
+	c.overlaps()
+	return c.found
+}
+
+type comparison struct {
+	*world
+	s     *snapshot
+	found []string
+}
+
+func (c *comparison) differ(format string, args ...any) {
+	c.found = append(c.found, fmt.Sprintf(format, args...))
+}
+
+// records: Redis has a record for each that is online, of its session, and no
+// other. So what was answered was not lost (I2), and what is old undid nothing (I4).
+func (c *comparison) records() {
+	for _, l := range c.model.lines {
+		r, ok := c.s.records[l.inside]
+		switch {
+		case ok && l.online == nil:
+			c.differ("%s: record of %+v, want none", l.inside, r)
+		case !ok && l.online != nil:
+			c.differ("%s: no record, want one of %s/%s", l.inside, l.online.user, l.online.id)
+		case ok && (r != record{l.online.user, l.online.id, l.online.nas}):
+			c.differ("%s: record of %+v, want %s/%s", l.inside, r, l.online.user, l.online.id)
+		}
+	}
+}
+
+// bindings: who is online has one binding that is ACTIVE, or none if there is no
+// free block; all others have at most blocks in hold, or drain.
+func (c *comparison) bindings() {
+	live := c.live()
+	waiting := 0
+	for _, l := range c.model.lines {
+		b, ok := live[l.inside]
+		switch {
+		case l.online != nil && !ok:
+			waiting++
+		case l.online != nil && (!b.is("ACTIVE") || b.User != l.online.user):
+			c.differ("%s: binding %v, want ACTIVE of %s", l.inside, b, l.online.user)
+		case l.online == nil && ok && !(b.is("DRAINING") && !c.model.removal):
+			c.differ("%s: binding %v, want none", l.inside, b)
+		}
+	}
+	pending, free := 0, 0
+	for _, g := range c.s.status.Groups {
+		if g.Name == "default" {
+			pending = g.Pending
+		}
+	}
+	for _, p := range c.s.pools {
+		if p.Group == "default" {
+			free = p.Free
+		}
+	}
+	if waiting != pending || waiting > 0 && free > 0 {
+		c.differ("%d online have no block, %d are pending, %d blocks are free", waiting, pending, free)
+	}
+}
+
+// live are the bindings that are not in hold, by inside address.
+func (c *comparison) live() map[netip.Addr]*binding {
+	live := map[netip.Addr]*binding{}
+	for i := range c.s.bindings {
+		b := &c.s.bindings[i]
+		if b.is("HELD") {
+			continue
+		}
+		if other := live[b.Inside]; other != nil {
+			c.differ("two bindings are live: %v and %v", other, b)
+		}
+		live[b.Inside] = b
+	}
+	return live
+}
+
+// overlaps: no two bindings share a port, those in hold included (I1).
+func (c *comparison) overlaps() {
+	sorted := slices.Clone(c.s.bindings)
+	slices.SortFunc(sorted, func(a, b binding) int {
+		if n := a.Outside.Compare(b.Outside); n != 0 {
+			return n
+		}
+		return int(a.First) - int(b.First)
+	})
+	for i := 1; i < len(sorted); i++ {
+		if a, b := &sorted[i-1], &sorted[i]; a.Outside == b.Outside && b.First <= a.Last {
+			c.differ("two own a port (I1): %v and %v", a, b)
+		}
+	}
+}
+
+// pools: every block is used, held or free, and as many as bindings say.
+func (c *comparison) pools() {
+	used, held := 0, 0
+	for i := range c.s.bindings {
+		if c.s.bindings[i].is("HELD") {
+			held++
+		} else {
+			used++
+		}
+	}
+	var sum pool
+	for _, p := range c.s.pools {
+		sum.Total += p.Total
+		sum.Used += p.Used
+		sum.Held += p.Held
+		sum.Free += p.Free
+	}
+	if want := capacity + briefCapacity; sum.Total != want || sum.Total != sum.Used+sum.Held+sum.Free || sum.Used != used || sum.Held != held {
+		c.differ("pools %+v, want %d blocks; bindings use %d and hold %d (DEL-10)", sum, want, used, held)
+	}
+}
+
+// kernel: gate and block elements are there for exactly the live bindings.
+func (c *comparison) kernel() {
+	gates, blocks := map[netip.Addr]string{}, map[netip.Addr]string{}
+	for inside, b := range c.live() {
+		gates[inside], blocks[inside] = "return", b.block()
+		if b.is("DRAINING") {
+			gates[inside] = "goto"
+		}
+	}
+	c.sameElements("gate", c.s.gates, gates)
+	c.sameElements("block", c.s.blocks, blocks)
+}
+
+func (c *comparison) sameElements(name string, have, want map[netip.Addr]string) {
+	for inside, v := range have {
+		if want[inside] != v {
+			c.differ("%s: element %q of map %s, want %q", inside, v, name, want[inside])
+		}
+	}
+	for inside, v := range want {
+		if _, ok := have[inside]; !ok {
+			c.differ("%s: no element in map %s, want %q", inside, name, v)
+		}
+	}
+}
+
+// stored: Redis has the same bindings, for the next start.
+func (c *comparison) stored() {
+	want := map[string]bool{}
+	for i := range c.s.bindings {
+		b := &c.s.bindings[i]
+		field := fmt.Sprintf("%s:%d", b.Outside, b.First)
+		want[field] = true
+		row, ok := c.s.stored[field]
+		if !ok || row.Inside != b.Inside || row.Last != b.Last || row.Held != b.is("HELD") {
+			c.differ("stored binding %s: %+v, want %v", field, row, b)
+		}
+	}
+	for _, field := range slices.Sorted(maps.Keys(c.s.stored)) {
+		if !want[field] {
+			c.differ("stored binding %s: %+v, want none", field, c.s.stored[field])
+		}
+	}
+}
+
+// sessions: every conntrack entry is of an address with a live binding, and in
+// its block (NAT-40); so nothing is left of who ended.
+func (c *comparison) sessions() {
+	live := c.live()
+	for _, e := range c.s.entries {
+		if b, ok := live[e.inside]; !ok {
+			c.differ("entry of an address without a binding: %s", e.text)
+		} else if !b.covers(e.seen) {
+			c.differ("entry outside of %v (NAT-40): %s", b, e.text)
+		}
+	}
+}

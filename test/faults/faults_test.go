@@ -1,0 +1,176 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// area is what a fault breaks; a round has at most one fault of each.
+type area string
+
+const (
+	inDaemon area = "daemon"
+	inRedis  area = "redis"
+	inKernel area = "kernel"
+	inPool   area = "pool"
+)
+
+// A fault is something that breaks, and how it is put right. Whichever faults
+// are broken together, each can be put right before the others.
+type fault struct {
+	name string
+	area
+	weight int
+	inject func(context.Context, *world) error
+	lift   func(context.Context, *world) error // nil: it mends itself
+
+	down      bool // sessiond is not running meanwhile
+	loses     bool // the database loses what was done in this round, or all
+	returns   bool // the database goes back in time
+	disturbs  bool // live flows may be held up meanwhile
+	kernel    bool // the kernel forgets what only the database knows besides
+	crowds    bool // conntrack may evict what is not assured
+	endsFlows bool // live flows are over
+	reconcile bool // mended by a reconcile; one is asked for
+}
+
+var faults = []fault{
+	{name: "sessiond kill -9", area: inDaemon, weight: 10, down: true, inject: killDaemon, lift: launch},
+	{name: "sessiond SIGTERM", area: inDaemon, weight: 4, down: true, inject: stopDaemon, lift: launch},
+	{name: "sessiond killed at start", area: inDaemon, weight: 5, down: true, inject: killStarting, lift: launch},
+	{name: "sessiond SIGSTOP", area: inDaemon, weight: 4, inject: pauseDaemon, lift: resumeDaemon},
+
+	{name: "redis kill -9", area: inRedis, weight: 6, inject: killRedis, lift: startRedis},
+	{name: "redis restart", area: inRedis, weight: 4, inject: stopRedis, lift: startRedis},
+	{name: "redis SIGSTOP", area: inRedis, weight: 6, inject: hangRedis, lift: resumeRedis},
+	{name: "redis restarted empty", area: inRedis, weight: 3, loses: true, inject: emptyRedis, lift: startRedis},
+	{name: "redis FLUSHALL", area: inRedis, weight: 3, loses: true, inject: flushRedis},
+	// Bindings are not in the feed: where nothing else was lost, a reconcile finds it out.
+	{name: "redis from the past", area: inRedis, weight: 3, loses: true, returns: true, reconcile: true, inject: revertRedis, lift: startRedis},
+	{name: "redis out of memory", area: inRedis, weight: 2, inject: redisDo("CONFIG", "SET", "maxmemory", "1"), lift: redisDo("CONFIG", "SET", "maxmemory", "0")},
+	{name: "redis read-only", area: inRedis, weight: 2, inject: redisDo("REPLICAOF", "127.0.0.1", "1"), lift: redisDo("REPLICAOF", "NO", "ONE")},
+	{name: "redis connections killed", area: inRedis, weight: 2, inject: redisDo("CLIENT", "KILL", "TYPE", "normal")},
+	{name: "redis SCRIPT FLUSH", area: inRedis, weight: 2, inject: redisDo("SCRIPT", "FLUSH")},
+	{name: "redis feed trimmed", area: inRedis, weight: 2, inject: redisDo("XTRIM", group+"feed", "MAXLEN", "1")},
+	{name: "redis notices turned off", area: inRedis, weight: 2, reconcile: true, inject: redisDo("CONFIG", "SET", "notify-keyspace-events", ""), lift: redisDo("CONFIG", "SET", "notify-keyspace-events", "Egxe")},
+
+	{name: "nft table deleted", area: inKernel, weight: 3, kernel: true, disturbs: true, inject: deleteTable},
+	{name: "nft rules changed", area: inKernel, weight: 3, disturbs: true, inject: changeRules},
+	{name: "nft elements changed", area: inKernel, weight: 4, kernel: true, disturbs: true, reconcile: true, inject: changeElements},
+	{name: "nft table owned by another (EPERM)", area: inKernel, weight: 2, kernel: true, disturbs: true, reconcile: true, inject: ownTable, lift: disownTable},
+	{name: "blackhole route deleted", area: inKernel, weight: 2, inject: deleteRoute},
+	{name: "conntrack entries of nobody", area: inKernel, weight: 3, reconcile: true, inject: injectEntries},
+	{name: "conntrack flushed", area: inKernel, weight: 2, disturbs: true, endsFlows: true, inject: flushConntrack},
+	{name: "conntrack table full", area: inKernel, weight: 1, disturbs: true, crowds: true, reconcile: true, inject: fillTable, lift: drainTable},
+	{name: "conntrack events lost (ENOBUFS)", area: inKernel, weight: 1, disturbs: true, crowds: true, reconcile: true, inject: overrunEvents, lift: drainTable},
+
+	{name: "more subscribers than blocks", area: inPool, weight: 3},
+}
+
+// drawFaults draws one to three faults that may come together.
+func drawFaults(rng *rand.Rand, m *model) []fault {
+	total := 0
+	for _, f := range faults {
+		total += f.weight
+	}
+	var drawn []fault
+	for range 1 + rng.IntN(3) {
+		at := rng.IntN(total)
+		i := slices.IndexFunc(faults, func(f fault) bool { at -= f.weight; return at < 0 })
+		if with := append(slices.Clone(drawn), faults[i]); together(with, m) {
+			drawn = with
+		}
+	}
+	return drawn
+}
+
+// together reports whether faults leave anything from which all can be restored:
+// the database, or the kernel together with the running sessiond. The live
+// settings are in the database and in sessiond alone.
+func together(all []fault, m *model) bool {
+	areas := map[area]bool{}
+	var down, loses, kernel, enobufs, daemon bool
+	for _, f := range all {
+		if areas[f.area] {
+			return false
+		}
+		areas[f.area] = true
+		down = down || f.down
+		loses = loses || f.loses
+		kernel = kernel || f.kernel
+		enobufs = enobufs || f.crowds
+		daemon = daemon || f.area == inDaemon
+	}
+	return !(down && kernel) && !(down && loses && !m.removal) && !(enobufs && (daemon || loses))
+}
+
+// redisDo is a command to Redis that others give.
+func redisDo(args ...any) func(context.Context, *world) error {
+	return func(ctx context.Context, w *world) error { return w.db.Do(ctx, args...).Err() }
+}
+
+func killDaemon(_ context.Context, w *world) error { return w.Daemon.Kill() }
+func launch(ctx context.Context, w *world) error   { return w.Daemon.Launch(ctx) }
+
+func stopDaemon(_ context.Context, w *world) error {
+	code, err := w.Daemon.Stop()
+	if err == nil && code != 0 {
+		err = fmt.Errorf("sessiond exits with %d after SIGTERM, want 0", code)
+	}
+	return err
+}
+
+// killStarting kills sessiond in the midst of its start, which is recovery.
+func killStarting(ctx context.Context, w *world) error {
+	if err := w.Daemon.Kill(); err != nil {
+		return err
+	}
+	for range 3 {
+		if err := w.Daemon.Launch(ctx); err != nil {
+			return err
+		}
+		// A start that waits for Redis says no more.
+		once, cancel := context.WithTimeout(ctx, retransmit)
+		_ = w.Daemon.AwaitLines(once, 5+w.faultRNG.IntN(12))
+		cancel()
+		if err := w.Daemon.Kill(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pauseDaemon(_ context.Context, w *world) error  { return w.Daemon.Pause() }
+func resumeDaemon(_ context.Context, w *world) error { return w.Daemon.Resume() }
+
+func killRedis(_ context.Context, w *world) error    { return w.Redis.Kill() }
+func stopRedis(_ context.Context, w *world) error    { return w.Redis.Stop() }
+func startRedis(ctx context.Context, w *world) error { return w.Redis.Start(ctx) }
+func hangRedis(_ context.Context, w *world) error    { return w.Redis.Hang() }
+func resumeRedis(_ context.Context, w *world) error  { return w.Redis.Resume() }
+
+func emptyRedis(_ context.Context, w *world) error {
+	return errors.Join(w.Redis.Kill(), w.Redis.Empty())
+}
+
+func flushRedis(ctx context.Context, w *world) error {
+	_, err := w.Redis.CLI(ctx, "FLUSHALL")
+	return err
+}
+
+// revertRedis takes Redis back to what it was at the beginning of the round.
+func revertRedis(_ context.Context, w *world) error {
+	return errors.Join(w.Redis.Kill(), w.Redis.PutBack(w.past()))
+}
+
+func (w *world) past() string { return filepath.Join(w.Dir, "past") }
+
+// remember keeps what Redis has now for revertRedis.
+func (w *world) remember() error {
+	return errors.Join(os.RemoveAll(w.past()), w.Redis.Copy(w.past()))
+}

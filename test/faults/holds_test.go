@@ -1,0 +1,136 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// holds watches the bindings stored in Redis and takes down every block that
+// came to another subscriber before its hold was over (NAT-30).
+type holds struct {
+	w    *world
+	stop context.CancelFunc
+	done chan struct{}
+
+	mu     sync.Mutex
+	last   map[string]lastHolder
+	blind  bool
+	behind bool // Redis may be: it hangs, or sessiond does
+	broken []string
+	moves  int // blocks seen to change hands
+}
+
+// A lastHolder is who was last seen with a block.
+type lastHolder struct {
+	storedBinding
+	seen time.Time
+}
+
+const (
+	watchEvery = 40 * time.Millisecond
+	// clockGrain is by how much instants in Redis, which are rounded, may be off.
+	clockGrain = 20 * time.Millisecond
+)
+
+func (w *world) watchHolds(ctx context.Context) *holds {
+	ctx, stop := context.WithCancel(ctx)
+	h := &holds{w: w, stop: stop, done: make(chan struct{}), last: map[string]lastHolder{}}
+	go h.run(ctx)
+	return h
+}
+
+func (h *holds) run(ctx context.Context) {
+	defer close(h.done)
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		once, cancel := context.WithTimeout(ctx, time.Second)
+		began := time.Now()
+		rows, err := h.w.lookStored(once)
+		cancel()
+		if err == nil { // else Redis is away
+			h.take(rows, began)
+		}
+	}
+}
+
+func (h *holds) take(rows map[string]storedBinding, at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.blind {
+		return
+	}
+	for block, now := range rows {
+		before, known := h.last[block]
+		if known && before.Identity != "" && now.Identity != "" && before.Identity != now.Identity {
+			h.moves++
+			h.passed(block, before, now)
+		}
+		if now.Identity != "" || !known {
+			h.last[block] = lastHolder{now, h.usedUntil(before, now, at)}
+		}
+	}
+}
+
+// usedUntil is until when a block that stands in Redis as in use is known to have
+// been. While something is broken Redis may say so long after the block was released,
+// which sessiond remembers by itself meanwhile.
+func (h *holds) usedUntil(before lastHolder, now storedBinding, looked time.Time) time.Time {
+	switch {
+	case !h.behind:
+		return looked
+	case before.Identity == now.Identity && before.seen.After(now.Allocated):
+		return before.seen
+	}
+	return now.Allocated
+}
+
+// setBehind tells that something is being broken, or works again.
+func (h *holds) setBehind(behind bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.behind = behind
+}
+
+// passed judges a block that has another holder than before. One that was last
+// seen in use was released later than that.
+func (h *holds) passed(block string, before lastHolder, now storedBinding) {
+	free := before.seen
+	if before.Held {
+		free = before.Released
+	}
+	if free = free.Add(hold); now.Allocated.Add(clockGrain).Before(free) {
+		h.broken = append(h.broken, fmt.Sprintf("block %s went from %s to %s at %v, before %v (NAT-30)",
+			block, before.Identity, now.Identity, now.Allocated, free))
+	}
+}
+
+// setBlind has the watch look away, and begin anew after it. A database that
+// went back in time shows what is no more. And where nobody but the kernel is left
+// to remember, bindings are nobody's until the next Start or Interim claims them.
+func (h *holds) setBlind(blind bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.blind = blind
+	clear(h.last)
+}
+
+// violations returns what is to be complained of.
+func (h *holds) violations() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.broken
+}
+
+func (h *holds) end() int {
+	h.stop()
+	<-h.done
+	return h.moves
+}

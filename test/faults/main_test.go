@@ -1,0 +1,123 @@
+package faults
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/rig"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+var (
+	seedFlag   = flag.Uint64("seed", 0, "run one world, with this seed, to replay it")
+	firstFlag  = flag.Uint64("first", 1, "seed of the first world")
+	faultsFlag = flag.Int("faults", 90, "faults to inject, of all worlds together")
+	eachFlag   = flag.Int("each", 30, "faults of one world")
+	worldsFlag = flag.Int("worlds", 3, "worlds side by side")
+)
+
+var programs *rig.Programs
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	redis.SetLogger(silent{}) // it tells of each fault at length
+	os.Exit(run(m))
+}
+
+// run builds the programs once for all tests.
+func run(m *testing.M) int {
+	var err error
+	if programs, err = rig.Build(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer programs.Remove()
+	return m.Run()
+}
+
+// TestFaults_I1_I2_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_NAT30_NAT40: random traffic
+// and random faults, and after each everything is as a simple model says.
+func TestFaults_I1_I2_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_DEL13_NAT30_NAT40(t *testing.T) {
+	testenv.Require(t, testenv.Root|testenv.Redis|testenv.Nft|testenv.Conntrack)
+	t.Parallel()
+	r := newReport()
+	defer func() { t.Logf("in all:\n%s", r) }()
+	if *seedFlag != 0 {
+		runWorld(t, *seedFlag, *faultsFlag, r)
+		return
+	}
+	var next atomic.Uint64
+	next.Store(*firstFlag - 1)
+	t.Run("worlds", func(t *testing.T) {
+		for i := range *worldsFlag {
+			t.Run(fmt.Sprint(i+1), func(t *testing.T) {
+				t.Parallel()
+				for r.total() < *faultsFlag && !t.Failed() {
+					seed := next.Add(1)
+					t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runWorld(t, seed, *eachFlag, r) })
+				}
+			})
+		}
+	})
+}
+
+// runWorld runs one world until so many faults were injected.
+func runWorld(t *testing.T, seed uint64, faults int, r *report) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	w, err := newWorld(ctx, t, seed, r)
+	if w != nil && w.Rig != nil {
+		defer func() {
+			if t.Failed() {
+				t.Logf("replay with: go test ./test/faults -run TestFaults -v -seed %d -faults %d\nwhat was done:\n%s\nsessiond printed:\n%s",
+					seed, faults, strings.Join(w.history, "\n"), tail(quiet(w.Daemon.Log()), 20_000))
+			}
+			if err := w.close(); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for done, number := 0, 1; done < faults; number++ {
+		n, err := w.round(ctx, number)
+		if err != nil {
+			t.Fatalf("seed %d, round %d: %v", seed, number, err)
+		}
+		done += n
+	}
+	if err := w.massDeletion(ctx); err != nil {
+		t.Fatalf("seed %d, all records deleted: %v", seed, err)
+	}
+	if err := w.end(ctx); err != nil {
+		t.Fatalf("seed %d, at the end: %v", seed, err)
+	}
+	t.Logf("seed %d: done, %d faults in all worlds", seed, r.total())
+}
+
+// quiet leaves out the calls of those who look.
+func quiet(log string) string {
+	var kept []string
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, `"msg":"grpc call","method":"/sessiond.v1.NatService`) &&
+			!strings.Contains(line, `ControlService/GetStatus`) {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
+}
+
+func tail(s string, n int) string { return s[max(0, len(s)-n):] }
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}

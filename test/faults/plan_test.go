@@ -1,0 +1,210 @@
+package faults
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+// opKind is one thing that BNGs, the NOC or others do.
+type opKind string
+
+const (
+	opStart     opKind = "start"
+	opLostStart opKind = "interim-first" // its Start was lost
+	opClock     opKind = "start-bad-clock"
+	opInterim   opKind = "interim"
+	opStop      opKind = "stop"
+	opTakeover  opKind = "takeover" // of another user; the Stop was lost
+	opReconnect opKind = "reconnect"
+	opMove      opKind = "move" // the session gets another address
+	opLateStop  opKind = "late-stop"
+	opLateInt   opKind = "late-interim"
+	opOldStart  opKind = "old-start"
+	opReordered opKind = "stop-before-start"
+	opRevive    opKind = "revive" // Interim after the record was deleted by others
+	opDelete    opKind = "delete"
+	opDEL       opKind = "DEL"
+	opExpire    opKind = "expire"
+	opRestart   opKind = "nas-restart"
+	opBrief     opKind = "start-short-ttl"
+)
+
+// An op is one thing to do. Its effect on the model is made when it is planned,
+// for all of a round touch different lines.
+type op struct {
+	kind    opKind
+	line    *line
+	from    *line // opMove: the line it leaves
+	session *session
+	nas     string // opRestart
+	brief   *brief // opBrief
+	future  bool   // opClock: the NAS's clock is a day ahead, not in 1970
+}
+
+func (o op) String() string {
+	switch {
+	case o.kind == opRestart:
+		return fmt.Sprintf("%s %s", o.kind, o.nas)
+	case o.session != nil:
+		return fmt.Sprintf("%s %s %s/%s %s", o.kind, o.line.inside, o.session.nas, o.session.id, o.session.user)
+	}
+	return fmt.Sprintf("%s %s", o.kind, o.line.inside)
+}
+
+// weights is how often each kind is drawn.
+var weights = []struct {
+	kind   opKind
+	weight int
+}{
+	{opStart, 16}, {opLostStart, 3}, {opClock, 3}, {opInterim, 10}, {opStop, 12}, {opTakeover, 6},
+	{opReconnect, 4}, {opMove, 3}, {opLateStop, 6}, {opLateInt, 6}, {opOldStart, 4}, {opReordered, 3},
+	{opRevive, 6}, {opDelete, 4}, {opDEL, 5}, {opExpire, 3},
+}
+
+// planner draws the operations of a round.
+type planner struct {
+	rng   *rand.Rand
+	model *model
+	free  []*line // not touched in this round yet, in random order
+	nas   string  // restarts in this round
+}
+
+// plan draws up to n operations and makes their effect on the model. With
+// calm, none of them touches lines that are not its own.
+func (m *model) plan(rng *rand.Rand, round, n int, calm bool) []op {
+	p := &planner{rng: rng, model: m, free: slices.Clone(m.lines)}
+	rng.Shuffle(len(p.free), func(i, j int) { p.free[i], p.free[j] = p.free[j], p.free[i] })
+	var ops []op
+	if rng.IntN(8) == 0 && !calm {
+		ops = p.restart(ops, round)
+	}
+	for range n {
+		if o, ok := p.draw(); ok {
+			ops = append(ops, o)
+		}
+	}
+	rng.Shuffle(len(ops), func(i, j int) { ops[i], ops[j] = ops[j], ops[i] })
+	return ops
+}
+
+// restart plans the restart of a NAS that did not restart lately: within some
+// seconds it would be the same one sent again.
+func (p *planner) restart(ops []op, round int) []op {
+	nas := nases[p.rng.IntN(len(nases))]
+	if last, ok := p.model.restarted[nas]; ok && round-last < 4 {
+		return ops
+	}
+	p.model.restarted[nas], p.nas = round, nas
+	p.free = slices.DeleteFunc(p.free, func(l *line) bool {
+		return l.online != nil && l.online.nas == nas || l.lapsed != nil && l.lapsed.nas == nas
+	})
+	p.model.restart(nas)
+	return append(ops, op{kind: opRestart, nas: nas})
+}
+
+func (p *planner) draw() (op, bool) {
+	total := 0
+	for _, w := range weights {
+		total += w.weight
+	}
+	at := p.rng.IntN(total)
+	for _, w := range weights {
+		if at -= w.weight; at < 0 {
+			return p.make(w.kind)
+		}
+	}
+	panic("faults: no kind drawn")
+}
+
+// pick takes the first free line that fits.
+func (p *planner) pick(fits func(*line) bool) *line {
+	i := slices.IndexFunc(p.free, fits)
+	if i < 0 {
+		return nil
+	}
+	l := p.free[i]
+	p.free = slices.Delete(p.free, i, i+1)
+	return l
+}
+
+// fits says on what lines an operation of the kind makes sense.
+var fits = map[opKind]func(*line) bool{
+	opStart: isOffline, opLostStart: isOffline, opClock: isOffline,
+	opInterim: isOnline, opStop: isOnline, opTakeover: isOnline, opReconnect: isOnline, opMove: isOnline,
+	opOldStart: isOnline, opDelete: isOnline, opDEL: isOnline, opExpire: isOnline,
+	opLateStop:  func(l *line) bool { return len(l.ended) > 0 || l.lapsed != nil },
+	opLateInt:   func(l *line) bool { return len(l.ended) > 0 },
+	opReordered: func(*line) bool { return true },
+	opRevive:    func(l *line) bool { return l.online == nil && l.lapsed != nil },
+}
+
+func (p *planner) make(kind opKind) (op, bool) {
+	l := p.pick(fits[kind])
+	if l == nil {
+		return op{}, false
+	}
+	o := op{kind: kind, line: l, session: l.online, future: p.rng.IntN(2) == 0}
+	switch kind {
+	case opStart, opLostStart, opClock, opReconnect:
+		o.session = p.model.newSession(l.owner(), p.someNAS())
+		l.begin(o.session)
+	case opTakeover:
+		o.session = p.model.newSession(fmt.Sprintf("guest-%d", p.model.sessions), p.someNAS())
+		l.begin(o.session)
+	case opOldStart, opReordered:
+		o.session = p.model.newSession("stranger-"+l.inside.String(), p.someNAS())
+	case opStop:
+		l.end()
+	case opDelete, opDEL, opExpire:
+		l.lapse()
+	case opRevive:
+		o.session = l.lapsed
+		l.begin(o.session)
+	case opMove:
+		return p.move(o)
+	case opLateStop, opLateInt:
+		o.session = p.late(l, kind)
+	}
+	return o, true
+}
+
+// move takes the session of one line to a free one.
+func (p *planner) move(o op) (op, bool) {
+	to := p.pick(isOffline)
+	if to == nil {
+		return op{}, false
+	}
+	o.line.online = nil // its session lives on, so there is nothing that could come late
+	o.from, o.line = o.line, to
+	to.begin(o.session)
+	return o, true
+}
+
+// late chooses a session of the line's past, and ends the lapsed one for good
+// if it is the one and its Stop comes.
+func (p *planner) late(l *line, kind opKind) *session {
+	if kind == opLateStop && l.lapsed != nil && (len(l.ended) == 0 || p.rng.IntN(2) == 0) {
+		s := l.lapsed
+		l.stopLapsed()
+		return s
+	}
+	return l.ended[p.rng.IntN(len(l.ended))]
+}
+
+func (p *planner) someNAS() string {
+	for {
+		if nas := nases[p.rng.IntN(len(nases))]; nas != p.nas {
+			return nas
+		}
+	}
+}
+
+func listOps(ops []op) string {
+	words := make([]string, len(ops))
+	for i, o := range ops {
+		words[i] = o.String()
+	}
+	return strings.Join(words, "; ")
+}

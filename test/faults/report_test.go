@@ -1,0 +1,67 @@
+package faults
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A report counts what all worlds did.
+type report struct {
+	mu     sync.Mutex
+	faults map[string]int
+	ops    map[string]int
+	settle map[string]time.Duration // the longest, by fault
+
+	rounds, looks, flows, moves atomic.Int64
+}
+
+func newReport() *report {
+	return &report{faults: map[string]int{}, ops: map[string]int{}, settle: map[string]time.Duration{}}
+}
+
+// add counts one round, which needed so long from the last repair to rest.
+func (r *report) add(faults []fault, ops []op, settled time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rounds.Add(1)
+	for _, f := range faults {
+		r.faults[f.name]++
+		r.settle[f.name] = max(r.settle[f.name], settled)
+	}
+	for _, o := range ops {
+		r.ops[string(o.kind)]++
+	}
+}
+
+func (r *report) total() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, c := range r.faults {
+		n += c
+	}
+	return n
+}
+
+func (r *report) String() string {
+	n := r.total()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d faults in %d rounds, %d looks, %d probes of flows, %d blocks seen to change hands\n",
+		n, r.rounds.Load(), r.looks.Load(), r.flows.Load(), r.moves.Load())
+	fmt.Fprintf(&b, "%-40s %6s  %s\n", "fault", "times", "longest until at rest")
+	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
+		fmt.Fprintf(&b, "%-40s %6d  %v\n", name, r.faults[name], r.settle[name].Round(10*time.Millisecond))
+	}
+	fmt.Fprintf(&b, "%-40s %6s\n", "operation", "times")
+	for _, kind := range slices.Sorted(maps.Keys(r.ops)) {
+		fmt.Fprintf(&b, "%-40s %6d\n", kind, r.ops[kind])
+	}
+	return b.String()
+}

@@ -1,0 +1,216 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// roundWithin is for a machine that has much else to do: worlds take turns in
+// filling conntrack tables.
+const roundWithin = 3 * time.Minute
+
+// round draws operations and faults, has them happen together, puts the faults
+// right, and compares everything once it is at rest.
+func (w *world) round(ctx context.Context, number int) (injected int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, roundWithin)
+	defer cancel()
+	if err := w.toggle(ctx); err != nil {
+		return 0, err
+	}
+	broken, ops := w.draw(number)
+	returns := has(broken, func(f fault) bool { return f.returns })
+	if returns {
+		if err := w.remember(); err != nil {
+			return 0, err
+		}
+	}
+	if err := w.tick(ctx); err != nil {
+		return 0, err
+	}
+	loses := has(broken, func(f fault) bool { return f.loses })
+	if returns || loses && has(broken, func(f fault) bool { return f.down }) {
+		w.holds.setBlind(true)
+		defer w.holds.setBlind(false)
+	}
+	if len(broken) > 0 {
+		w.holds.setBehind(true)
+		defer w.holds.setBehind(false)
+	}
+	w.began = time.Now()
+	if err := w.happen(ctx, ops, broken); err != nil {
+		return 0, err
+	}
+	if loses {
+		if err := w.comeBack(ctx, ops); err != nil {
+			return 0, fmt.Errorf("after the loss of the database: %w", err)
+		}
+	}
+	began := time.Now()
+	if err := w.settle(ctx, broken); err != nil {
+		return 0, err
+	}
+	w.logf("round %d: %s, %d operations within %v, at rest within %v", number, names(broken), len(ops),
+		began.Sub(w.began).Round(time.Millisecond), w.rested.Sub(began).Round(time.Millisecond))
+	w.report.add(broken, ops, w.rested.Sub(began))
+	return len(broken), nil
+}
+
+// draw draws what a round does.
+func (w *world) draw(number int) ([]fault, []op) {
+	broken := drawFaults(w.rng, w.model)
+	loses := has(broken, func(f fault) bool { return f.loses })
+	crowds := has(broken, func(f fault) bool { return f.area == inPool })
+	ops := w.model.plan(w.rng, number, 8+w.rng.IntN(12), loses || crowds)
+	if crowds {
+		ops = append(ops, w.model.crowd(subscribers, touchedBy(ops))...)
+	}
+	ops = append(w.planBriefs(), ops...)
+	w.note("round %d: %s: %s", number, names(broken), listOps(ops))
+	return broken, ops
+}
+
+// note keeps a line for who has to find out what went wrong.
+func (w *world) note(format string, args ...any) {
+	w.history = append(w.history, fmt.Sprintf(format, args...))
+}
+
+func has(all []fault, what func(fault) bool) bool {
+	for _, f := range all {
+		if what(f) {
+			return true
+		}
+	}
+	return false
+}
+
+func names(all []fault) string {
+	var words []string
+	for _, f := range all {
+		words = append(words, f.name)
+	}
+	if len(words) == 0 {
+		return "no fault"
+	}
+	return strings.Join(words, " + ")
+}
+
+// happen carries out the operations and breaks things in their midst. How long
+// things stay broken goes by how often is tried in vain.
+func (w *world) happen(ctx context.Context, ops []op, broken []fault) error {
+	touched := touchedBy(ops)
+	b := w.start(ctx, ops)
+	var errs []error
+	if has(broken, func(f fault) bool { return f.endsFlows }) {
+		errs = append(errs, w.dropFlows(nil))
+	}
+	errs = append(errs, b.awaitStarted(ctx, w.rng.IntN(len(ops)+1)))
+	for _, f := range broken {
+		tries := w.rng.IntN(8)
+		if f.inject != nil {
+			errs = append(errs, annotate(f.name, f.inject(ctx, w)), b.awaitTries(ctx, tries))
+		}
+	}
+	if !has(broken, func(f fault) bool { return f.disturbs }) {
+		errs = append(errs, w.probeInnocent(touched))
+	}
+	for i := len(broken) - 1; i >= 0; i-- {
+		if f := broken[i]; f.lift != nil {
+			errs = append(errs, annotate("end of "+f.name, f.lift(ctx, w)))
+		}
+	}
+	errs = append(errs, w.awaitDaemon(ctx), b.wait())
+	return errors.Join(errs...)
+}
+
+func annotate(what string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// awaitDaemon waits for readiness, and tells the NASes where sessiond listens.
+func (w *world) awaitDaemon(ctx context.Context) error {
+	if err := w.Daemon.AwaitReady(ctx); err != nil {
+		return err
+	}
+	w.radius.Store(w.Daemon.RADIUS)
+	return nil
+}
+
+func touchedBy(ops []op) map[*line]bool {
+	touched := map[*line]bool{}
+	for _, o := range ops {
+		if o.line != nil {
+			touched[o.line] = true
+		}
+		if o.from != nil {
+			touched[o.from] = true
+		}
+	}
+	return touched
+}
+
+// comeBack is what BNGs do after sessiond lost its memory: Interims of all that
+// is online. What of the round's operations was answered before the loss is
+// nobody's to know, so those subscribers begin anew. Nobody else may have lost
+// anything, before the first Interim and after it (I6).
+func (w *world) comeBack(ctx context.Context, ops []op) error {
+	uncertain := touchedBy(ops)
+	if err := errors.Join(w.dropFlows(uncertain), w.probeInnocent(uncertain), w.tick(ctx)); err != nil {
+		return err
+	}
+	w.model.forget()
+	w.writtenBack()
+	var back []op
+	for _, l := range w.model.lines {
+		switch {
+		case uncertain[l]:
+			l.begin(w.model.newSession(l.owner(), nases[0]))
+			l.ended = nil
+			back = append(back, op{kind: opStart, line: l, session: l.online})
+		case l.online != nil:
+			back = append(back, op{kind: opInterim, line: l, session: l.online})
+		}
+	}
+	return w.start(ctx, back).wait()
+}
+
+// crowd has subscribers come online until so many are, but those spared.
+func (m *model) crowd(want int, spared map[*line]bool) []op {
+	var ops []op
+	for _, l := range m.lines {
+		if l.online == nil && !spared[l] && m.count(isOnline) < want {
+			s := m.newSession(l.owner(), nases[len(ops)%len(nases)])
+			l.begin(s)
+			ops = append(ops, op{kind: opStart, line: l, session: s})
+		}
+	}
+	return ops
+}
+
+// toggle switches removal off now and then, and on again some rounds later.
+func (w *world) toggle(ctx context.Context) error {
+	before := w.model.removal
+	switch drawn := w.rng.IntN(12); {
+	case before && drawn == 0:
+		w.model.removal, w.left = false, 2
+	case !before && w.left == 0:
+		w.model.removal = true
+	case !before:
+		w.left--
+	}
+	if before == w.model.removal {
+		return nil
+	}
+	value := "subscriber_session_removal=off"
+	if w.model.removal {
+		value = "subscriber_session_removal=on"
+	}
+	w.note("%s", value)
+	_, err := w.Daemon.Ctl(ctx, "settings", "set", value)
+	return err
+}

@@ -1,0 +1,126 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	restWithin    = 40 * time.Second
+	reconcileEach = 40 // looks
+)
+
+// settle waits until everything is as the model says, and then looks at the
+// flows and at who had what before.
+func (w *world) settle(ctx context.Context, broken []fault) error {
+	reconcile := has(broken, func(f fault) bool { return f.reconcile })
+	w.crowded = has(broken, func(f fault) bool { return f.crowds })
+	s, err := w.rest(ctx, reconcile)
+	if err != nil {
+		return err
+	}
+	w.rested = time.Now()
+	if v := w.holds.violations(); len(v) > 0 {
+		return errors.New(strings.Join(v, "\n"))
+	}
+	if err := errors.Join(w.keptBlocks(s), w.settleFlows(ctx, s)); err != nil {
+		return err
+	}
+	return w.openFlows(ctx, s)
+}
+
+// rest looks until nothing differs any more.
+func (w *world) rest(ctx context.Context, reconcile bool) (*snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, restWithin)
+	defer cancel()
+	var s *snapshot
+	var last []string
+	looks := 0
+	err := w.Until(ctx, "everything to be at rest", func() (bool, error) {
+		if reconcile && looks%reconcileEach == 0 {
+			if _, err := w.Daemon.Ctl(ctx, "reconcile"); err != nil {
+				return false, err
+			}
+		}
+		looks++
+		w.report.looks.Add(1)
+		var err error
+		if s, err = w.look(ctx); err != nil {
+			if ctx.Err() == nil { // else what differed before is the reason
+				last = []string{err.Error()}
+			}
+			return false, nil
+		}
+		if bad := w.forbidden(s); len(bad) > 0 {
+			return false, errors.New(strings.Join(bad, "\n"))
+		}
+		if last = w.differences(s); len(last) > 0 {
+			return false, nil
+		}
+		if err := w.lookForeign(ctx, s); err != nil {
+			return false, err
+		}
+		last = w.besides(s)
+		return len(last) == 0, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w:\n  %s", err, strings.Join(last, "\n  "))
+	}
+	return s, nil
+}
+
+// keptBlocks requires that who stayed online has the block of before.
+func (w *world) keptBlocks(s *snapshot) error {
+	c := &comparison{world: w, s: s}
+	live := c.live()
+	var errs []error
+	for l, before := range w.blocks {
+		now, ok := live[l.inside]
+		if l.online != nil && l.online == w.holders[l] && (!ok || now.block() != before.block()) {
+			errs = append(errs, fmt.Errorf("%s stayed online and had %s, has %v", l.inside, before.block(), now))
+		}
+	}
+	w.blocks, w.holders = map[*line]binding{}, map[*line]*session{}
+	for _, l := range w.model.lines {
+		if b, ok := live[l.inside]; ok && l.online != nil {
+			w.blocks[l], w.holders[l] = *b, l.online
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// end has all go offline and requires that nothing is left of anybody.
+func (w *world) end(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	w.left = 0
+	if !w.model.removal {
+		w.model.removal = true
+		if _, err := w.Daemon.Ctl(ctx, "settings", "set", "subscriber_session_removal=on"); err != nil {
+			return err
+		}
+	}
+	if err := w.tick(ctx); err != nil {
+		return err
+	}
+	var ops []op
+	for _, l := range w.model.lines {
+		if l.online != nil {
+			ops = append(ops, op{kind: opStop, line: l, session: l.online})
+			l.end()
+		}
+	}
+	if err := w.start(ctx, ops).wait(); err != nil {
+		return err
+	}
+	if err := w.settle(ctx, nil); err != nil {
+		return err
+	}
+	return w.Until(ctx, "all blocks to be free", func() (bool, error) {
+		s, err := w.look(ctx)
+		return err == nil && len(s.bindings) == 0 && len(s.stored) == 0 && len(s.gates) == 0 && len(s.entries) == 0, err
+	})
+}

@@ -1,0 +1,204 @@
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const group = "sessiond:{default}:"
+
+func recordKey(inside netip.Addr) string { return group + "sub:" + inside.String() }
+
+// A binding is a line of `sessionctl -o json binding list`.
+type binding struct {
+	Group   string     `json:"group"`
+	Inside  netip.Addr `json:"inside_address"`
+	Outside netip.Addr `json:"outside_address"`
+	First   uint16     `json:"first_port"`
+	Last    uint16     `json:"last_port"`
+	State   string     `json:"state"`
+	User    string     `json:"user_name"`
+}
+
+func (b *binding) String() string {
+	return fmt.Sprintf("%s %s of %s: %s", b.Inside, b.State, b.User, b.block())
+}
+
+func (b *binding) block() string { return fmt.Sprintf("%s:%d-%d", b.Outside, b.First, b.Last) }
+
+// is reports whether the binding is in that state.
+func (b *binding) is(state string) bool { return b.State == "BINDING_STATE_"+state }
+
+func (b *binding) covers(a netip.AddrPort) bool {
+	return a.Addr() == b.Outside && b.First <= a.Port() && a.Port() <= b.Last
+}
+
+// A pool is a line of `sessionctl -o json pool list`.
+type pool struct {
+	Group  string `json:"group"`
+	Prefix string `json:"outside_prefix"`
+	Total  int    `json:"blocks_total"`
+	Used   int    `json:"blocks_used"`
+	Held   int    `json:"blocks_held"`
+	Free   int    `json:"blocks_free"`
+}
+
+// status is what is used of `sessionctl -o json status`.
+type status struct {
+	Ready   bool   `json:"ready"`
+	Why     string `json:"not_ready_reason"`
+	Suspect string `json:"database_suspect_reason"`
+	Groups  []struct {
+		Name                                              string
+		Subscribers, Pending, Active, Draining, Cut, Held int
+	} `json:"groups"`
+}
+
+// A record is what Redis says of who is online.
+type record struct{ user, session, nas string }
+
+// An entry is a conntrack entry that has to do with an inside address.
+type entry struct {
+	inside netip.Addr
+	seen   netip.AddrPort // how the internet sees it; port or ICMP id
+	id     string
+	text   string
+}
+
+// A snapshot is all that can be seen from outside, read one after the other.
+type snapshot struct {
+	records  map[netip.Addr]record
+	stored   map[string]storedBinding // by outside address and first port
+	bindings []binding
+	pools    []pool
+	status   status
+	gates    map[netip.Addr]string // verdicts
+	blocks   map[netip.Addr]string // as binding.block writes them
+	entries  []entry
+	foreign  string
+	routes   string
+
+	briefRecords map[netip.Addr]bool // of group brief: whether a record stands
+	briefFrom    time.Time           // when that was looked for
+}
+
+// storedBinding is a row of the bindings in Redis (docs/redis.md).
+type storedBinding struct {
+	Inside    netip.Addr `json:"inside"`
+	Last      uint16     `json:"last"`
+	Held      bool       `json:"held"`
+	Identity  string     `json:"identity"`
+	Allocated time.Time  `json:"allocated_at"`
+	Released  time.Time  `json:"released_at"`
+}
+
+func (w *world) look(ctx context.Context) (*snapshot, error) {
+	s := &snapshot{}
+	for _, read := range []func(context.Context, *snapshot) error{
+		w.lookRedis, w.lookBriefs, w.lookControl, w.lookNft, w.lookConntrack,
+	} {
+		if err := read(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (w *world) lookRedis(ctx context.Context, s *snapshot) error {
+	keys, err := w.db.Keys(ctx, group+"sub:*").Result()
+	if err != nil {
+		return err
+	}
+	s.records = make(map[netip.Addr]record, len(keys))
+	rows := make([]*redis.SliceCmd, len(keys))
+	_, err = w.db.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, k := range keys {
+			rows[i] = p.HMGet(ctx, k, "user_name", "acct_session_id", "nas")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, k := range keys {
+		inside, err := netip.ParseAddr(strings.TrimPrefix(k, group+"sub:"))
+		if err != nil {
+			return err
+		}
+		v := rows[i].Val()
+		if v[0] == nil { // expired between the two looks
+			continue
+		}
+		s.records[inside] = record{fmt.Sprint(v[0]), fmt.Sprint(v[1]), fmt.Sprint(v[2])}
+	}
+	s.stored, err = w.lookStored(ctx)
+	return err
+}
+
+func (w *world) lookStored(ctx context.Context) (map[string]storedBinding, error) {
+	stored := map[string]storedBinding{}
+	for _, key := range []string{group + "bindings", briefKeys + "bindings"} {
+		fields, err := w.db.HGetAll(ctx, key).Result()
+		if err != nil {
+			return nil, err
+		}
+		for block, text := range fields {
+			var b storedBinding
+			if err := json.Unmarshal([]byte(text), &b); err != nil {
+				return nil, fmt.Errorf("stored binding %s: %w", text, err)
+			}
+			stored[block] = b
+		}
+	}
+	return stored, nil
+}
+
+func (w *world) lookControl(ctx context.Context, s *snapshot) error {
+	out, err := w.Daemon.Ctl(ctx, "-o", "json", "binding", "list")
+	if err != nil {
+		return err
+	}
+	if s.bindings, err = decodeLines[binding](out); err != nil {
+		return err
+	}
+	if out, err = w.Daemon.Ctl(ctx, "-o", "json", "pool", "list"); err != nil {
+		return err
+	}
+	if s.pools, err = decodeLines[pool](out); err != nil {
+		return err
+	}
+	if out, err = w.Daemon.Ctl(ctx, "-o", "json", "status"); err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(out), &s.status)
+}
+
+func decodeLines[T any](text string) ([]T, error) {
+	var all []T
+	for line := range strings.Lines(text) {
+		var one T
+		if err := json.Unmarshal([]byte(line), &one); err != nil {
+			return nil, fmt.Errorf("%q: %w", line, err)
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// lookForeign adds what is not sessiond's own.
+func (w *world) lookForeign(ctx context.Context, s *snapshot) error {
+	out, err := w.Lab.CGN.Output(ctx, "nft", "list", "table", "inet", "foreign")
+	if err != nil {
+		return err
+	}
+	s.foreign = string(out)
+	out, err = w.Lab.CGN.Output(ctx, "ip", "route")
+	s.routes = string(out)
+	return err
+}

@@ -1,0 +1,157 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
+	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+// Who shares what: with holds going on there are at times more subscribers than
+// blocks. There are fewer than a guard against mass removals begins with.
+const (
+	subscribers = 60
+	blockSize   = 64
+	portRange   = "2048-3839" // 28 blocks of each of two addresses
+	capacity    = 56
+	hold        = 2 * time.Second
+)
+
+var (
+	insidePrefix  = netip.MustParsePrefix("100.64.0.0/10") // of both groups
+	defaultInside = netip.MustParsePrefix("100.64.0.0/11")
+	outsidePrefix = netip.MustParsePrefix("198.51.100.0/31")
+)
+
+// A world is a whole sessiond with its model. One goroutine drives it.
+type world struct {
+	*rig.Rig
+	model   *model
+	report  *report
+	logf    func(format string, args ...any)
+	history []string // what was done, told when it goes wrong
+
+	rng      *rand.Rand // operations and faults; drawn alike for the same seed
+	faultRNG *rand.Rand // details of faults
+	flowRNG  *rand.Rand // who has flows
+
+	db      *redis.Client
+	echo    *netlab.Echo
+	radius  atomic.Value // string: where sessiond answers accounting
+	now     time.Time    // event time of the round
+	began   time.Time    // the round
+	rested  time.Time    // everything, in this round
+	flows   []*flow
+	blocks  map[*line]binding // at the end of the last round, of who was online
+	holders map[*line]*session
+	foreign string
+	holds   *holds
+	briefs  []*brief
+
+	udpPorts atomic.Uint64
+	owner    *rig.Program // of the table, in place of sessiond
+	flood    *conntracktest.Flood
+	overrun  bool // sessiond does not run while the flood lasts
+	crowded  bool // the conntrack table was full in this round
+	left     int  // rounds until the toggle is on again
+}
+
+// newPlan makes a world of a model and random numbers, without a sessiond.
+func newPlan(seed uint64) *world {
+	var inside []netip.Addr
+	for a := netip.MustParseAddr("100.64.1.1"); len(inside) < subscribers; a = a.Next() {
+		inside = append(inside, a)
+	}
+	w := &world{model: newModel(inside), briefs: newBriefs()}
+	for i, rng := range []**rand.Rand{&w.rng, &w.faultRNG, &w.flowRNG} {
+		*rng = rand.New(rand.NewPCG(seed, uint64(i)))
+	}
+	return w
+}
+
+func newWorld(ctx context.Context, t *testing.T, seed uint64, r *report) (*world, error) {
+	w := newPlan(seed)
+	w.report, w.logf = r, t.Logf
+	var inside []netip.Addr
+	for _, l := range w.model.lines {
+		inside = append(inside, l.inside)
+	}
+	var err error
+	w.Rig, err = rig.Start(ctx, rig.Options{
+		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl,
+		Lab:       netlab.Options{Subscribers: inside, Pool: []netip.Prefix{outsidePrefix}},
+		BlockSize: blockSize, PortRange: portRange, Hold: hold,
+		// With everysec, a Redis that is killed while its disk is busy loses up to
+		// two seconds of what it has answered.
+		RedisArgs: []string{"--appendfsync", "always"},
+		Inside:    defaultInside.String(),
+		Guard:     guardConfig,
+		Groups:    []string{briefConfig()},
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.radius.Store(w.Daemon.RADIUS)
+	w.db = redis.NewClient(&redis.Options{Network: "unix", Addr: w.Redis.Socket, MaxRetries: -1, ReadTimeout: time.Second})
+	return w, errors.Join(w.furnish(ctx))
+}
+
+// furnish adds what is not sessiond's: an echo server and a foreign table.
+func (w *world) furnish(ctx context.Context) (err error) {
+	if w.echo, err = w.Lab.StartEcho(netip.AddrPortFrom(w.Lab.Remotes[0], 0)); err != nil {
+		return err
+	}
+	if err := w.nft(ctx, "add table inet foreign; add set inet foreign s { type ipv4_addr; elements = { 192.0.2.1 } }"); err != nil {
+		return err
+	}
+	var s snapshot
+	if err := w.lookForeign(ctx, &s); err != nil {
+		return err
+	}
+	w.foreign = s.foreign
+	w.holds = w.watchHolds(ctx)
+	return w.populate(ctx)
+}
+
+// populate has most subscribers come online before the first round.
+func (w *world) populate(ctx context.Context) error {
+	if err := w.tick(ctx); err != nil {
+		return err
+	}
+	ops := w.model.crowd(subscribers*3/4, nil)
+	if err := w.start(ctx, ops).wait(); err != nil {
+		return err
+	}
+	return w.settle(ctx, nil)
+}
+
+func (w *world) close() error {
+	if w.holds != nil {
+		w.report.moves.Add(int64(w.holds.end()))
+	}
+	if w.owner != nil {
+		_ = w.owner.Kill()
+	}
+	return errors.Join(w.ebb(), w.db.Close(), w.Rig.Close())
+}
+
+// tick begins a new second of event time, so that what happened before is older.
+func (w *world) tick(ctx context.Context) error {
+	before := time.Now().Truncate(time.Second)
+	if !before.After(w.now) {
+		before = w.now
+	}
+	return w.Until(ctx, "the next second", func() (bool, error) {
+		w.now = time.Now().Truncate(time.Second)
+		return w.now.After(before), nil
+	})
+}
