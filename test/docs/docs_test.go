@@ -69,7 +69,7 @@ func testExists(t *testing.T, pkg, name string) bool {
 	return false
 }
 
-var pure = []string{"internal/subscriber", "internal/lsn", "internal/inspect"}
+var pure = []string{"internal/subscriber", "internal/lsn", "internal/inspect", "internal/guard", "internal/drift"}
 
 // TestPurePackages: the packages that decide import the standard library and
 // each other, nothing else.
@@ -147,6 +147,40 @@ func TestLinksLead(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(filepath.Dir(d), m[1])); err != nil {
 				t.Errorf("%s: %v", filepath.Base(d), err)
 			}
+		}
+	}
+}
+
+var (
+	resultConst = regexp.MustCompile(`(?m)^\tResult\w+ +=\s"(\w+)"`)
+	accServRow  = regexp.MustCompile(`(?m)^\| (radiusAccServ\w+) \| (.*) \|$`)
+)
+
+// TestRADIUSCounters: docs/metrics.md says of each result of a packet what it is and
+// which counters of RFC 4671 it belongs to, and has all of these.
+func TestRADIUSCounters(t *testing.T) {
+	doc := read(t, "docs/metrics.md")
+	counters := map[string]string{}
+	sums := ""
+	for _, row := range accServRow.FindAllStringSubmatch(doc, -1) {
+		counters[row[1]] = row[2]
+		sums += row[2]
+	}
+	for _, name := range []string{
+		"Requests", "DupRequests", "Responses", "BadAuthenticators", "MalformedRequests",
+		"PacketsDropped", "NoRecords", "UnknownTypes", "TotalInvalidRequests",
+	} {
+		if counters["radiusAccServ"+name] == "" {
+			t.Errorf("radiusAccServ%s is missing", name)
+		}
+	}
+	results := resultConst.FindAllStringSubmatch(read(t, "internal/radiusacct/result.go"), -1)
+	if len(results) < 10 {
+		t.Fatalf("found %d results", len(results))
+	}
+	for _, r := range results {
+		if !strings.Contains(doc, "\n| `"+r[1]+"` | ") || !strings.Contains(sums, "`"+r[1]+"`") {
+			t.Errorf("result %s is not explained, or belongs to no counter", r[1])
 		}
 	}
 }

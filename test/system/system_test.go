@@ -50,7 +50,11 @@ type world struct {
 
 func start(t *testing.T, o rig.Options) *world {
 	t.Helper()
-	testenv.Require(t, testenv.Root|testenv.Redis|testenv.Nft|testenv.Conntrack)
+	needs := testenv.Redis
+	if !o.Memory {
+		needs |= testenv.Root | testenv.Nft | testenv.Conntrack
+	}
+	testenv.Require(t, needs)
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
