@@ -4,6 +4,11 @@
 # real Redis (appendonly everysec) for each. Rounds alternate between the
 # candidates, every run begins with an empty Redis, and medians are compared.
 #
+# FreeRADIUS stands there three times: bare, which stores nothing; with rediswho
+# and nothing else, the least that keeps sessions in Redis; and packaged, which is
+# Debian's configuration as it is installed (detail files, wtmp, attribute
+# filters), as ISPs run it, with rediswho added.
+#
 #	scripts/bench-radius.sh
 #
 # Environment: ROUNDS (3), SECONDS_EACH (4) of each run, CONCURRENCY (256)
@@ -21,68 +26,8 @@ subscribers=${SUBSCRIBERS:-20000}
 
 scripts/setup-debian.sh
 
-dir=$(mktemp -d)
-namespace=sessiond-bench-$$
-secret=bench-$$
-pids=()
-
-stop_servers() {
-	[ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
-	[ ${#pids[@]} -eq 0 ] || wait "${pids[@]}" 2>/dev/null || true
-	pids=()
-}
-
-cleanup() {
-	stop_servers
-	ip netns delete "$namespace" 2>/dev/null || true
-	rm -rf "$dir"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-fail() {
-	echo "bench-radius: $*" >&2
-	tail -n 5 "$dir"/*.log >&2 || true
-	exit 1
-}
-
-# await TEXT COMMAND...: waits until the command succeeds, for 10 s
-await() {
-	local text=$1 i
-	shift
-	for ((i = 0; i < 100; i++)); do
-		if "$@" >/dev/null 2>&1; then
-			return
-		fi
-		sleep 0.1
-	done
-	fail "$text did not come up"
-}
-
-port() { # a UDP and TCP port that nothing has
-	local p
-	while :; do
-		p=$((20000 + RANDOM % 12000))
-		[ -n "$(ss -Hlntu "sport = :$p")" ] || break
-	done
-	echo "$p"
-}
-
-# start NAME COMMAND...: in the background, until stop_servers
-start() {
-	local name=$1
-	shift
-	"$@" >"$dir/$name.log" 2>&1 &
-	pids+=($!)
-}
-
-start_redis() {
-	rm -rf "$dir/redis"
-	mkdir "$dir/redis"
-	start redis redis-server --bind 127.0.0.1 --port "$redis" --dir "$dir/redis" --save '' \
-		--appendonly yes --appendfsync everysec --auto-aof-rewrite-percentage 0
-	await redis redis-cli -p "$redis" ping
-}
+name=bench-radius
+. scripts/bench-lib.sh
 
 # start_namespace makes it anew: a table that stands while Redis is empty is a
 # lost database to sessiond, which then holds all blocks back.
@@ -115,19 +60,6 @@ start_sessiond() {
 	YAML
 	start sessiond "$dir/sessiond" --config "$dir/sessiond.yaml"
 	await sessiond curl_ready
-}
-
-curl_ready() { get /readyz | grep -q '^HTTP/1.[01] 200'; }
-
-# get PATH: of sessiond's HTTP side, without further programs
-get() {
-	local line
-	exec 9<>"/dev/tcp/127.0.0.1/$http"
-	printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&9
-	while IFS= read -r line <&9; do
-		echo "${line%$'\r'}"
-	done
-	exec 9>&-
 }
 
 # freeradius MODULE: with the modules' settings as the package brings them
@@ -194,27 +126,43 @@ start_freeradius() {
 	: >"$dir/freeradius.log"
 }
 
+# start_packaged: Debian's modules, and its preacct and accounting sections with
+# rediswho in them, behind a listener for accounting alone.
+start_packaged() {
+	local raddb=$dir/packaged log=$dir/packaged-log site=/etc/freeradius/3.0/sites-available/default
+	start_redis
+	rm -rf "$raddb" "$log"
+	cp -a /etc/freeradius/3.0 "$raddb"
+	mkdir -p "$log/radacct"
+	sed -i -e "s|^logdir = .*|logdir = $log|" -e "s|^run_dir = .*|run_dir = $dir|" \
+		-e "s|^pidfile = .*|pidfile = $dir/freeradius.pid|" \
+		-e '/^[[:space:]]*\(user\|group\) = freerad/d' "$raddb/radiusd.conf"
+	sed -i "s/^[[:space:]]*port = .*/port = $redis/" "$raddb/mods-available/redis"
+	ln -sf ../mods-available/redis ../mods-available/rediswho "$raddb/mods-enabled/"
+	rm -f "$raddb/mods-enabled/eap" "$raddb/sites-enabled/"*
+	printf 'client load {\nipaddr = 127.0.0.0/8\nsecret = %s\n}\n' "$secret" >"$raddb/clients.conf"
+	{
+		printf 'server default {\nlisten {\ntype = acct\nipaddr = 127.0.0.1\nport = %s\n}\n' "$radius"
+		sed -n '/^preacct {/,/^}/p' "$site"
+		sed -n '/^accounting {/,/^}/p' "$site" | sed 's/^[[:space:]]*detail$/&\n\trediswho/'
+		echo '}'
+	} >"$raddb/sites-enabled/default"
+	start freeradius-out freeradius -f -d "$raddb"
+	await freeradius grep -q 'Ready to process' "$log/radius.log"
+}
+
 # load FLAGS...: one run of the generator; prints its JSON
 load() {
 	timeout 60 "$dir/acctload" "127.0.0.1:$radius" --secret "$secret" --subscribers "$subscribers" \
 		--warmup 1s --duration "${seconds}s" -o json "$@"
 }
 
-# field NAME JSON: the first number of that name
-field() {
-	sed -n "s/^[^\n]*\"$1\":\([0-9.e+]*\).*/\1/p" <<<"$2" | head -n 1
-}
-
-# latency JSON: p99 of all requests in milliseconds
-latency() { sed -n 's/.*"latency_ms":{[^}]*"p99":\([0-9.e+-]*\).*/\1/p' <<<"$1"; }
-
-median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
-
 launch() {
 	case $1 in
 	sessiond-memory) start_sessiond memory ;;
 	sessiond-nftables) start_sessiond nftables ;;
 	freeradius-rediswho) start_freeradius rediswho ;;
+	freeradius-packaged) start_packaged ;;
 	freeradius-bare) start_freeradius ok ;;
 	esac
 }
@@ -238,42 +186,48 @@ ticks() {
 	echo "$sum"
 }
 
+# run CANDIDATE MIX FLAGS...: a mix is the name under which results are kept
 run() {
-	local json before after cost
-	launch "$1"
+	local candidate=$1 mix=$2 json before after cost
+	shift 2
+	launch "$candidate"
 	before=$(ticks)
-	json=$(load --concurrency "$concurrency") || fail "$1: the load did not run"
+	json=$(load --concurrency "$concurrency" "$@") || fail "$candidate: the load did not run"
 	after=$(ticks)
 	stop_servers
-	judge "$1" "$json"
+	judge "$candidate" "$json"
 	cost=$(((after - before) * 10000 / $(field replies "$json")))
-	printf '%-20s %8.0f/s  p99 %7.2f ms  %4d us of processor a request, Redis included\n' \
-		"$1" "$(field rate "$json")" "$(latency "$json")" "$cost"
-	field rate "$json" >>"$dir/$1.rates"
-	echo "$cost" >>"$dir/$1.costs"
+	printf '%-20s %-8s %8.0f/s  p99 %7.2f ms  %4d us of processor a request, Redis included\n' \
+		"$candidate" "$mix" "$(field rate "$json")" "$(latency p99 "$json")" "$cost"
+	field rate "$json" >>"$dir/$candidate.$mix.rates"
+	echo "$cost" >>"$dir/$candidate.$mix.costs"
 }
 
 # script_rate runs the smallest script a store of sessions could do with, alone.
 script_rate() {
 	"$dir/subscriberdb.test" -test.run '^$' -test.bench '^BenchmarkBareScript$' -test.benchtime 100000x |
-		awk '/events\/s/ { for (i = 1; i < NF; i++) if ($(i + 1) == "events/s") print $i }' >>"$dir/script.rates"
+		awk '/events\/s/ { for (i = 1; i < NF; i++) if ($(i + 1) == "events/s") print $i }' >>"$dir/script.alone.rates"
 }
 
-rate() { median <"$dir/$1.rates"; }
-cost() { median <"$dir/$1.costs"; }
+# rate CANDIDATE MIX, cost CANDIDATE MIX
+rate() { median <"$dir/$1.$2.rates"; }
+cost() { median <"$dir/$1.$2.costs"; }
 
-# ratio A B TEXT
-ratio() { awk -v a="$1" -v b="$2" -v text="$3" 'BEGIN { printf "=> %s: %.2fx\n", text, a / b }'; }
+# against CANDIDATE MIX PEER TEXT
+against() {
+	ratio "$(rate "$1" "$2")" "$(rate "$3" "$2")" "$1, $2, against $4"
+	ratio "$(cost "$3" "$2")" "$(cost "$1" "$2")" "the same by processor time, which other load on the machine hardly changes"
+}
 
 # at_half CANDIDATE: an open loop at half of what it can do
 at_half() {
 	local json half
-	half=$(awk -v r="$(rate "$1")" 'BEGIN { print int(r / 2) }')
+	half=$(awk -v r="$(rate "$1" even)" 'BEGIN { print int(r / 2) }')
 	launch "$1"
 	json=$(load --rate "$half") || fail "$1: the load at half did not run"
 	stop_servers
 	judge "$1 at half" "$json"
-	ratio "$(latency "$json")" 10 "$1 at half of that ($half/s), p99 as a share of the 10 ms it may take"
+	ratio "$(latency p99 "$json")" 10 "$1 at half of that ($half/s), p99 as a share of the 10 ms it may take"
 }
 
 # starts sends 10,000 Starts a second, each of another subscriber, and waits
@@ -287,7 +241,7 @@ starts() {
 	judge "10,000 Starts/s" "$json"
 	stop_servers
 	ratio "$(field rate "$json")" 10000 "Starts through to NAT in the kernel, against 10,000/s"
-	ratio "$(latency "$json")" 10 "their p99, as a share of 10 ms"
+	ratio "$(latency p99 "$json")" 10 "their p99, as a share of 10 ms"
 }
 
 every_start_served() {
@@ -300,30 +254,35 @@ CGO_ENABLED=0 go build -o "$dir/" ./cmd/sessiond ./cmd/acctload
 go test -c -o "$dir/subscriberdb.test" ./internal/subscriberdb
 redis=$(port) radius=$(port) grpc=$(port) http=$(port)
 
-candidates=(sessiond-memory freeradius-rediswho freeradius-bare)
+candidates=(sessiond-memory freeradius-rediswho freeradius-packaged freeradius-bare)
 if [ "$(id -u)" = 0 ]; then
 	candidates+=(sessiond-nftables)
 else
 	echo "not root: the kernel is left out"
 fi
 
-echo "mix of Start, Interim and Stop, $concurrency outstanding, $subscribers subscribers, $rounds rounds of $seconds s"
+echo "even: as many Interims as Starts and Stops; day: eight Interims a session, closer to an ISP's day"
+echo "$concurrency outstanding, $subscribers subscribers, $rounds rounds of $seconds s"
 for ((round = 0; round < rounds; round++)); do
 	for candidate in "${candidates[@]}"; do
-		run "$candidate"
+		run "$candidate" even
+		run "$candidate" day --interims 8
 	done
 	script_rate
 done
 
-for candidate in "${candidates[@]}" script; do
-	printf 'median %-20s %8.0f/s\n' "$candidate" "$(rate "$candidate")"
+for candidate in "${candidates[@]}"; do
+	printf 'median %-20s even %8.0f/s  day %8.0f/s\n' "$candidate" "$(rate "$candidate" even)" "$(rate "$candidate" day)"
 done
+printf 'median %-20s %8.0f/s\n' "script, Redis alone" "$(rate script alone)"
 for candidate in "${candidates[@]}"; do
 	case $candidate in sessiond-*)
-		ratio "$(rate "$candidate")" "$(rate freeradius-rediswho)" "$candidate against FreeRADIUS with rediswho (must be 5x)"
-		ratio "$(cost freeradius-rediswho)" "$(cost "$candidate")" "the same by processor time, which other load on the machine hardly changes"
-		ratio "$(rate "$candidate")" "$(rate freeradius-bare)" "$candidate against FreeRADIUS that stores nothing"
-		ratio "$(rate "$candidate")" "$(rate script)" "$candidate against Redis alone, with the smallest script"
+		for mix in even day; do
+			against "$candidate" "$mix" freeradius-rediswho "FreeRADIUS with rediswho alone (must be 5x)"
+			against "$candidate" "$mix" freeradius-packaged "FreeRADIUS as packaged, with rediswho"
+			against "$candidate" "$mix" freeradius-bare "FreeRADIUS that stores nothing"
+		done
+		ratio "$(rate "$candidate" even)" "$(rate script alone)" "$candidate against Redis alone, with the smallest script"
 		at_half "$candidate"
 		;;
 	esac

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Runs the benchmarks and prints, under each part, how sessiond stands to the
 # peer or the limit it is measured against: both from this one run, as a ratio.
-# Usage: scripts/bench.sh [package ...], each a directory below internal/, or
-# "radius" for accounting as a whole against FreeRADIUS.
+# Usage: scripts/bench.sh [part ...], each a part or a directory below internal/, or
+# "radius" for accounting as a whole against FreeRADIUS, or "flood" for a client
+# beside one that floods.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
@@ -11,9 +12,14 @@ export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
 parts=(
 	'lsn lsn AllocateRelease|Reclaim 500000x'
 	'nftnat nftnat Apply$|ApplyOne|RawLibrary 1s'
-	'conntrack conntrack DeleteOne|SessionLife 1s'
+	'udpbatch udpbatch . 1s'
+	'removal conntrack DeleteOne/proven/entries=500000 20x'
+	'conntrack conntrack DeleteMany/entries=500000|Memory|Arrivals|SessionLife 3x'
+	'teardown nftnat MassTeardown/entries=500000 3x'
+	'cut nftnat Cut 500x'
 	'radiusacct radiusacct . 1s'
 	'subscriberdb subscriberdb Record 1s'
+	'speed ../test/speed . 1x'
 )
 
 # ratio FILE A B TEXT: ns/op of A over that of B
@@ -30,11 +36,66 @@ limit() {
 		$1 ~ "^Benchmark" a "(-[0-9]+)?$" { printf "=> %s: %.2fx\n", text, $3 / limit }' "$1"
 }
 
+# stages FILE: what one packet costs on its way, stage by stage
+stages() {
+	awk '
+		BEGIN { printf "%-12s %12s %12s\n", "stage", "us/packet", "allocs" }
+		$1 ~ /^BenchmarkStage/ {
+			name = $1; sub(/^BenchmarkStage/, "", name); sub(/-[0-9]+$/, "", name)
+			for (i = 3; i < NF; i++) if ($(i + 1) == "allocs/op") allocs = $i
+			printf "%-12s %12.3f %12s\n", tolower(name), $3 / 1000, allocs
+		}' "$1"
+}
+
+# metric FILE A UNIT LIMIT TEXT: a metric of A, over a limit
+metric() {
+	awk -v a="$2" -v unit="$3" -v limit="$4" -v text="$5" '
+		$1 ~ "^Benchmark" a "(-[0-9]+)?$" {
+			for (i = 3; i < NF; i += 2)
+				if ($(i + 1) == unit) printf "=> %s: %s %s, %.2fx\n", text, $i, unit, $i / limit
+		}' "$1"
+}
+
+removal() {
+	metric "$1" DeleteOne/proven/entries=500000 x-conntrack-D 100 'one subscriber of 5,000 removed and proved, against conntrack -D -s (must be 100 times faster)'
+}
+
+conntrack() {
+	metric "$1" DeleteMany/entries=500000 s/teardown 5 '2,500 of them at once, share of the 5 seconds it may take'
+	metric "$1" Memory B/session 100 'memory of the index, share of the 100 octets a session may take'
+	metric "$1" Arrivals sessions/s 75000 'new sessions that the index followed, against the 75,000/s it must'
+	metric "$1" Arrivals overruns 1 'times that events were lost meanwhile (must be 0)'
+	metric "$1" SessionLife cpu-ns/session 10000 'CPU time of a session in the index, share of the 10 microseconds it may take'
+}
+
+teardown() {
+	metric "$1" MassTeardown/entries=500000 x-p99 1 'round trips of a neighbour while 2,500 of 5,000 subscribers are removed, p99 against before'
+	metric "$1" MassTeardown/entries=500000 %lost-meanwhile 1 'its packets lost meanwhile (must be 0)'
+}
+
+speed() {
+	metric "$1" FirstPacket_SES24 p99-ms 1000 'first packet translated after the answer to a Start, p99 at 1,000 Starts/s, share of the second it may take'
+	metric "$1" NASRestart s 5 "Accounting-Off of 2,500 subscribers with 250,000 of 500,000 sessions to the last one gone, share of the 5 seconds it may take"
+	local way
+	for way in stop del; do
+		metric "$1" "Cut/$way/entries=0" p99-ms 10 "packets stop after $way, p99, share of the 10 ms it may take"
+		metric "$1" "Cut/$way/entries=500000" p99-ms 10 'the same beside 500,000 sessions'
+	done
+}
+
 judge() {
 	case $1 in
+	speed) speed "$2" ;;
+	removal) removal "$2" ;;
+	conntrack) conntrack "$2" ;;
+	teardown) teardown "$2" ;;
+	cut) metric "$2" Cut/entries=500000 p99-us 10000 'time to close a gate beside 500,000 sessions, p99, share of the 10 ms it may take' ;;
 	lsn) limit "$2" 'AllocateRelease/live=1000000/held=10000' 1000 'allocate + release at 1 million bindings, share of the 1 microsecond it may take' ;;
 	nftnat) ratio "$2" Apply RawLibrary 'time to program elements in batches, against google/nftables alone (may be 2x)' ;;
-	radiusacct) ratio "$2" StageValidate StageValidateLayeh 'time to validate a request, against layeh/radius' ;;
+	radiusacct)
+		stages "$2"
+		ratio "$2" StageValidate LayehValidate 'time to validate a request, against layeh/radius'
+		;;
 	esac
 }
 
@@ -42,7 +103,7 @@ out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 for part in "${parts[@]}"; do
 	read -r name package benchmarks time <<<"$part"
-	if [ $# -gt 0 ] && [[ " $* " != *" $package "* ]]; then
+	if [ $# -gt 0 ] && [[ " $* " != *" $package "* && " $* " != *" $name "* ]]; then
 		continue
 	fi
 	echo "== $name"
@@ -52,4 +113,8 @@ done
 if [ $# -eq 0 ] || [[ " $* " == *" radius "* ]]; then
 	echo "== radius"
 	scripts/bench-radius.sh
+fi
+if [ $# -eq 0 ] || [[ " $* " == *" flood "* ]]; then
+	echo "== flood"
+	scripts/bench-flood.sh
 fi
