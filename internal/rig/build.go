@@ -31,5 +31,18 @@ func Build() (*Programs, error) {
 	return &Programs{filepath.Join(dir, "sessiond"), filepath.Join(dir, "sessionctl"), dir}, nil
 }
 
+// Main builds the programs, runs a package's tests, which find them in into, and
+// removes them. It returns the exit code.
+func Main(tests interface{ Run() int }, into **Programs) int {
+	programs, err := Build()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = programs.Remove() }()
+	*into = programs
+	return tests.Run()
+}
+
 // Remove deletes the programs.
 func (p *Programs) Remove() error { return os.RemoveAll(p.dir) }

@@ -29,22 +29,11 @@ var programs *rig.Programs
 func TestMain(m *testing.M) {
 	flag.Parse()
 	redis.SetLogger(silent{}) // it tells of each fault at length
-	os.Exit(run(m))
+	os.Exit(rig.Main(m, &programs))
 }
 
-// run builds the programs once for all tests.
-func run(m *testing.M) int {
-	var err error
-	if programs, err = rig.Build(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer programs.Remove()
-	return m.Run()
-}
-
-// TestFaults_I1_I2_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_NAT30_NAT40: random traffic
-// and random faults, and after each everything is as a simple model says.
+// TestFaults_I1_I2_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_DEL13_NAT30_NAT40: random
+// traffic and random faults, and after each everything is as a simple model says.
 func TestFaults_I1_I2_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_DEL13_NAT30_NAT40(t *testing.T) {
 	testenv.Require(t, testenv.Root|testenv.Redis|testenv.Nft|testenv.Conntrack)
 	t.Parallel()

@@ -23,18 +23,7 @@ const sampled = 200
 var programs *rig.Programs
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-// run builds the programs once for all benchmarks.
-func run(m *testing.M) int {
-	var err error
-	if programs, err = rig.Build(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer programs.Remove()
-	return m.Run()
+	os.Exit(rig.Main(m, &programs))
 }
 
 // a world is a rig whose subscriber host has an address for each subscriber that

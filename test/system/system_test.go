@@ -4,7 +4,6 @@ package system
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"os"
 	"testing"
@@ -18,18 +17,7 @@ import (
 var programs *rig.Programs
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-// run builds the programs once for all tests.
-func run(m *testing.M) int {
-	var err error
-	if programs, err = rig.Build(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer programs.Remove()
-	return m.Run()
+	os.Exit(rig.Main(m, &programs))
 }
 
 var (

@@ -35,15 +35,7 @@ func Inject(t testing.TB, path string, entries []conntrack.Entry) {
 // called, once, and creates the entries at the kernel's pace.
 func Prepare(t testing.TB, path string, entries []conntrack.Entry) (send func()) {
 	t.Helper()
-	space, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer space.Close()
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(space.Fd())})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := dial(t, path)
 	t.Cleanup(func() { _ = c.Close() })
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -93,6 +85,18 @@ func Remove(t testing.TB, path string, entries []conntrack.Entry) {
 // each sends one request for each entry.
 func each(t testing.TB, path string, header netlink.Header, entries []conntrack.Entry) {
 	t.Helper()
+	c := dial(t, path)
+	defer c.Close()
+	for len(entries) > 0 {
+		n := min(len(entries), requestsPerBatch)
+		batch(t, c, header, entries[:n])
+		entries = entries[n:]
+	}
+}
+
+// dial opens a socket in a namespace given by path.
+func dial(t testing.TB, path string) *netlink.Conn {
+	t.Helper()
 	space, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -102,12 +106,7 @@ func each(t testing.TB, path string, header netlink.Header, entries []conntrack.
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	for len(entries) > 0 {
-		n := min(len(entries), requestsPerBatch)
-		batch(t, c, header, entries[:n])
-		entries = entries[n:]
-	}
+	return c
 }
 
 func batch(t testing.TB, c *netlink.Conn, header netlink.Header, entries []conntrack.Entry) {
