@@ -106,9 +106,10 @@ func (d *differ) elements() {
 	for inside, e := range d.v.Kernel.Elements {
 		s, ok := d.v.Engine.Slots[inside]
 		switch {
-		case s.Stray || e.closed():
-		case !ok || s.Element.closed():
+		case s.Stray || e == Element{}:
+		case !ok || s.Element.closed(): // a block without a gate, too
 			d.add(inspect.DriftElementOrphaned, inside, Operation{Element: e}, elementOrphaned)
+		case e.closed(): // told of below
 		case s.Element != e:
 			d.add(inspect.DriftElementDiffers, inside, Operation{Element: e}, elementDiffers)
 		}

@@ -126,6 +126,9 @@ func TestDiff_NAT40(t *testing.T) {
 			w.put(subscriber.Record{Key: subscriber.Key{Group: "g", Inside: a}, Version: "1-0"})
 		}, ""},
 
+		"block without a gate, nobody's": {func(w *world) {
+			w.Kernel.Elements[address(7)] = elementOf(0, b)
+		}, "element_orphaned 100.64.0.7"},
 		"binding without a record": {func(w *world) { delete(w.Database.Records, a) }, "binding_orphaned 100.64.0.1"},
 		"record without a binding": {func(w *world) {
 			slot(w, func(s *Slot) { s.Bound, s.Block, s.Element = false, lsn.Block{}, Element{} })
