@@ -72,17 +72,18 @@ func newCache(size int) *cache {
 	}
 }
 
-// get returns what is known of a session, and its record; nil for nothing.
-func (c *cache) get(id traceID) (*trace, *subscriber.Record) {
+// get returns what is known of a session, nil for nothing, and unpacks its record
+// into the given one.
+func (c *cache) get(id traceID, into *subscriber.Record) *trace {
 	t := c.find(maphash.Comparable(c.seed, id))
 	if t == nil {
-		return nil, nil
+		return nil
 	}
-	r := t.record.Record()
-	if r.SessionID != id.id || r.Group != id.group {
-		return nil, nil
+	*into = t.record.Record()
+	if into.SessionID != id.id || into.Group != id.group {
+		return nil
 	}
-	return t, &r
+	return t
 }
 
 func (c *cache) find(hash uint64) *trace {

@@ -120,8 +120,8 @@ func (s *step) begin(db *DB, g *Group, ev *subscriber.Event, scope subscriber.Sc
 // a Start, unless it is sent again, is of a session that nobody knows. It reports
 // whether the session is known to be open at the step's address.
 func (s *step) foresee(db *DB) bool {
-	if t, r := db.cache.get(traceID{s.group.Name, s.id}); t != nil {
-		return s.follow(t, r, s.inside)
+	if t := db.cache.get(traceID{s.group.Name, s.id}, &s.cached); t != nil {
+		return s.follow(t, &s.cached, s.inside)
 	}
 	s.made = s.event.Kind == subscriber.EventStart
 	return false

@@ -37,7 +37,8 @@ type step struct {
 	usesRestart bool // the decision looks at the restart of id's NAS
 
 	guess
-	surprised bool // a guess was wrong
+	cached    subscriber.Record // room for a record that the guess is made of
+	surprised bool              // a guess was wrong
 
 	errand   errand
 	decision subscriber.Decision
