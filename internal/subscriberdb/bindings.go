@@ -45,7 +45,11 @@ type Block struct {
 	First   uint16
 }
 
-func (b Block) field() string { return b.Outside.String() + ":" + strconv.Itoa(int(b.First)) }
+func (b Block) field() string { return string(b.appendField(nil)) }
+
+func (b Block) appendField(text []byte) []byte {
+	return strconv.AppendUint(append(b.Outside.AppendTo(text), ':'), uint64(b.First), 10)
+}
 
 func parseBlock(field string) (Block, error) {
 	i := strings.LastIndexByte(field, ':')
@@ -70,7 +74,9 @@ func (db *DB) SaveBindings(ctx context.Context, group string, put []Binding, rem
 		calls = append(calls, redis.NewIntCmd(ctx, removeArgs(group, remove)...))
 	}
 	if len(put) > 0 {
-		calls = append(calls, redis.NewIntCmd(ctx, putArgs(group, put)...))
+		room := putRooms.Get().(*putRoom)
+		defer room.free()
+		calls = append(calls, redis.NewIntCmd(ctx, room.args(group, put)...))
 	}
 	if err := db.together(ctx, calls); err != nil {
 		return fmt.Errorf("save bindings of group %q: %w", group, err)
@@ -96,18 +102,6 @@ func removeArgs(group string, blocks []Block) []any {
 	args := append(make([]any, 0, 2+len(blocks)), "hdel", bindingsKey(group))
 	for _, b := range blocks {
 		args = append(args, b.field())
-	}
-	return args
-}
-
-func putArgs(group string, bindings []Binding) []any {
-	args := append(make([]any, 0, 2+2*len(bindings)), "hset", bindingsKey(group))
-	text := make([]byte, 0, 256*len(bindings)) // of all
-	for i := range bindings {
-		b := &bindings[i]
-		from := len(text)
-		text = b.appendValue(text)
-		args = append(args, Block{b.Outside, b.First}.field(), text[from:len(text):len(text)])
 	}
 	return args
 }
