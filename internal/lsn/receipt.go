@@ -28,7 +28,14 @@ type Receipt struct {
 // SetReceipt keeps a receipt with a Cut binding, and what it becomes. ErrTransition
 // says that the binding is not Cut.
 func (e *Engine) SetReceipt(group string, inside netip.Addr, r Receipt) (Binding, error) {
-	return e.note(group, inside, Cut, func(l *lease) { l.after = &aftermath{receipt: &r} })
+	return e.note(group, inside, Cut, func(l *lease) {
+		after := &struct {
+			aftermath
+			receipt Receipt
+		}{receipt: r} // in one piece, for there are many
+		after.aftermath.receipt = &after.receipt
+		l.after = &after.aftermath
+	})
 }
 
 // note writes something beside the state of a live binding that is in the given one.
