@@ -53,7 +53,8 @@ func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Bi
 	} else {
 		row = subscriberdb.Binding{}
 		if r, ok := o.record(e.Inside); ok {
-			b.Holder = holderOf(&r)
+			packed := r.Pack()
+			b.Holder = holderOf(&packed)
 		}
 	}
 	s := newSlot(recordOf(g.name, b.Holder), b.Block)
@@ -128,32 +129,33 @@ func (m *Manager) adoptTenureLocked(g *group, s *slot, o *observation, suspect b
 	if s.online || s.over != nil && s.over.graceUntil.IsZero() {
 		return
 	}
-	r, ok := o.record(s.inside())
+	r, ok := o.records[s.inside()]
 	switch {
 	case s.phase == draining, s.over != nil:
 		s.end(subscriber.ReasonNone, m.now())
 		m.recallLocked(s)
 		if ok {
-			s.begin(r)
+			s.begin(&r)
 		}
 	case !ok:
-		bound := *s.record()
+		bound := s.record()
 		bound.Unconfirmed = suspect
-		s.begin(bound)
+		packed := bound.Pack()
+		s.begin(&packed)
 		s.boundTenure = s.tenure
 	default:
-		own := s.record().SameSession(&r)
-		s.begin(r)
+		own := s.packed.SameSession(&r)
+		s.begin(&r)
 		if own {
 			s.boundTenure = s.tenure
 		} else {
-			s.over = &ending{record: *s.record(), reason: subscriber.ReasonSuperseded, at: m.now()}
+			s.over = &ending{record: s.packed, reason: subscriber.ReasonSuperseded, at: m.now()}
 			m.recallLocked(s)
 		}
 	}
 	if s.online {
-		m.countLocked(s.record(), +1)
-		m.timers.expire(s.inside(), s.packed.ExpiresAt())
+		m.countLocked(&s.packed, +1)
+		m.expireLocked(s)
 	}
 }
 
@@ -190,7 +192,7 @@ func restoredBinding(b subscriberdb.Binding) lsn.Binding {
 }
 
 // storedBinding is the database's form of a binding.
-func storedBinding(b lsn.Binding) subscriberdb.Binding {
+func storedBinding(b *lsn.Binding) subscriberdb.Binding {
 	return subscriberdb.Binding{
 		Group: b.Group, Inside: b.Inside, Outside: b.Outside,
 		First: uint16(b.First), Last: uint16(b.Last), Held: b.State == lsn.Held,

@@ -75,11 +75,12 @@ func (m *Manager) carryOutLocked(r *repair, o *drift.Operation) {
 // newerLocked takes newer data of a session into its slot.
 func (m *Manager) newerLocked(r *subscriber.Record) {
 	s := m.slots[r.Inside]
-	if s == nil || !s.online || s.packed.CompareVersion(r.Version) >= 0 {
+	packed := r.Pack()
+	if s == nil || !s.online || s.packed.Version().Compare(packed.Version()) >= 0 {
 		return
 	}
-	m.refreshLocked(s, *r)
-	m.timers.expire(r.Inside, r.ExpiresAt)
+	m.refreshLocked(s, &packed)
+	m.expireLocked(s)
 }
 
 // mendLocked does one operation.
@@ -91,7 +92,8 @@ func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
 			m.orphanLocked(r, s) // what the database has comes from the past
 			return
 		}
-		m.stepLocked(m.onlineLocked(*o.Record, m.now()))
+		packed := o.Record.Pack()
+		m.stepLocked(m.onlineLocked(s, &packed, m.now()))
 	case inspect.DriftBindingOrphaned:
 		m.orphanLocked(r, s)
 	case inspect.DriftRecordUnbound:
@@ -101,7 +103,7 @@ func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
 	case inspect.DriftElementMissing, inspect.DriftElementDiffers:
 		if s != nil && !s.busy { // else an operation before this one set it in motion
 			m.workLocked(s)
-			m.opens.push(o.Inside)
+			give(m, m.opens, s.work())
 		}
 	case inspect.DriftElementOrphaned:
 		m.strayLocked(r.group, entryOf(o.Inside, o.Element))

@@ -14,7 +14,7 @@ func (m *Manager) publishLocked(kind inspect.EventKind, s *slot) {
 	}
 	e := inspect.Event{At: m.now(), Kind: kind, Subscriber: m.viewLocked(s)}
 	if s.over != nil {
-		e.Reason, e.Subscriber.Record = s.over.reason, s.over.record
+		e.Reason, e.Subscriber.Record = s.over.reason, s.over.record.Record()
 	}
 	m.events.Publish(e)
 }
@@ -27,17 +27,17 @@ func (m *Manager) publishEndedLocked(s *slot, b lsn.Binding, deleted int) {
 	}
 	m.events.Publish(inspect.Event{
 		At: m.now(), Kind: inspect.EventReaped, Reason: s.over.reason, SessionsEnded: deleted,
-		Subscriber: inspect.Subscriber{Record: s.over.record, Binding: &inspect.Binding{Binding: b}},
+		Subscriber: inspect.Subscriber{Record: s.over.record.Record(), Binding: &inspect.Binding{Binding: b}},
 	})
 }
 
 // publishChangeLocked tells watchers of a change of the record itself.
-func (m *Manager) publishChangeLocked(kind inspect.EventKind, reason subscriber.Reason, r *subscriber.Record) {
+func (m *Manager) publishChangeLocked(kind inspect.EventKind, reason subscriber.Reason, r *subscriber.Packed) {
 	if !m.events.Watched() {
 		return
 	}
-	view := inspect.Subscriber{Record: *r}
-	if s := m.slots[r.Inside]; s != nil && kind != inspect.EventDeleted {
+	view := inspect.Subscriber{Record: r.Record()}
+	if s := m.slots[r.Inside()]; s != nil && kind != inspect.EventDeleted {
 		view = m.viewLocked(s)
 	}
 	m.events.Publish(inspect.Event{At: m.now(), Kind: kind, Reason: reason, Subscriber: view})

@@ -2,23 +2,13 @@ package session
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
-	"github.com/sessiond/sessiond/internal/subscriber"
-	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
-
-// save is one write to the stored bindings.
-type save struct {
-	binding lsn.Binding
-	remove  bool       // the block is free again
-	slot    netip.Addr // who waits for the write; zero when nobody does
-}
 
 const (
 	retryFirst = 50 * time.Millisecond
@@ -49,6 +39,9 @@ func (m *Manager) insist(ctx context.Context, what string, try func(context.Cont
 }
 
 func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -57,74 +50,6 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
-}
-
-// runSaves writes bindings to the database, many in one round trip.
-func (m *Manager) runSaves(ctx context.Context) error {
-	for {
-		batch, err := m.saves.take(ctx)
-		if err != nil {
-			return err
-		}
-		for name, w := range coalesce(batch) {
-			err := m.insist(ctx, "store bindings", func(ctx context.Context) error {
-				return m.store.SaveBindings(ctx, name, w.put, w.remove)
-			})
-			if err != nil {
-				return err
-			}
-		}
-		m.saved(batch)
-		if err := m.gatherMore(ctx, len(batch)); err != nil {
-			return err
-		}
-	}
-}
-
-type writes struct {
-	put    []subscriberdb.Binding
-	remove []subscriberdb.Block
-}
-
-// coalesce keeps the last write of each block, by group.
-func coalesce(batch []save) map[string]*writes {
-	last := make(map[lsn.Block]int, len(batch))
-	for i, s := range batch {
-		last[s.binding.Block] = i
-	}
-	byGroup := map[string]*writes{}
-	for i, s := range batch {
-		if last[s.binding.Block] != i {
-			continue
-		}
-		w := byGroup[s.binding.Group]
-		if w == nil {
-			w = &writes{}
-			byGroup[s.binding.Group] = w
-		}
-		if s.remove {
-			w.remove = append(w.remove, subscriberdb.Block{Outside: s.binding.Outside, First: uint16(s.binding.First)})
-		} else {
-			w.put = append(w.put, storedBinding(s.binding))
-		}
-	}
-	return byGroup
-}
-
-func (m *Manager) saved(batch []save) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, b := range batch {
-		if m.unsaved[b.binding.Block]--; m.unsaved[b.binding.Block] == 0 {
-			delete(m.unsaved, b.binding.Block)
-		}
-		m.touchLocked(subscriber.Key{Group: b.binding.Group, Inside: b.binding.Inside})
-		if s := m.slots[b.slot]; s != nil && b.slot.IsValid() {
-			m.restLocked(s)
-			m.stepLocked(s)
-		}
-	}
-	m.settleLocked()
 }
 
 // runCuts closes and narrows gates, all that are waiting in one transaction.
@@ -138,10 +63,10 @@ func (m *Manager) runOpens(ctx context.Context) error {
 	return m.runApply(ctx, m.opens, m.openDone)
 }
 
-func (m *Manager) runApply(ctx context.Context, q *queue[netip.Addr], done func([]netip.Addr)) error {
-	for {
-		batch, err := q.take(ctx)
-		if err != nil {
+func (m *Manager) runApply(ctx context.Context, q *queue[work], done func([]work)) error {
+	for batch := []work(nil); ; {
+		var err error
+		if batch, err = q.take(ctx, batch); err != nil {
 			return err
 		}
 		err = m.insist(ctx, "program the kernel", func(ctx context.Context) error {
@@ -156,33 +81,25 @@ func (m *Manager) runApply(ctx context.Context, q *queue[netip.Addr], done func(
 
 // wanted is what the kernel should hold for each address of a batch, given the
 // phase the slot is on its way to.
-func (m *Manager) wanted(batch []netip.Addr) []nftnat.Entry {
+func (m *Manager) wanted(batch []work) []nftnat.Entry {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	entries := make([]nftnat.Entry, 0, len(batch))
-	for _, inside := range batch {
-		s := m.slots[inside]
-		if s == nil {
-			entries = append(entries, nftnat.Entry{Inside: inside})
+	for _, w := range batch {
+		if w.slot.awaited() {
+			entries = append(entries, w.slot.entry(nftnat.Open))
 			continue
 		}
-		if s.awaited() {
-			entries = append(entries, s.entry(nftnat.Open))
-			continue
-		}
-		entries = append(entries, s.expected())
+		entries = append(entries, w.slot.expected())
 	}
 	return entries
 }
 
-func (m *Manager) openDone(batch []netip.Addr) {
+func (m *Manager) openDone(batch []work) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, inside := range batch {
-		s := m.slots[inside]
-		if s == nil {
-			continue
-		}
+	for _, w := range batch {
+		s := w.slot
 		if s.awaited() {
 			m.enterLocked(s, open)
 			m.publishLocked(inspect.EventBound, s)
@@ -193,15 +110,12 @@ func (m *Manager) openDone(batch []netip.Addr) {
 	m.settleLocked()
 }
 
-func (m *Manager) cutDone(batch []netip.Addr) {
+func (m *Manager) cutDone(batch []work) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
-	for _, inside := range batch {
-		s := m.slots[inside]
-		if s == nil {
-			continue
-		}
+	for _, w := range batch {
+		s := w.slot
 		switch s.phase {
 		case cut:
 			if s.over != nil {
@@ -230,56 +144,51 @@ func (m *Manager) runLingering(ctx context.Context) error {
 	return m.reapAll(ctx, m.lingering, retryMost)
 }
 
-func (m *Manager) reapAll(ctx context.Context, q *queue[netip.Addr], after time.Duration) error {
-	for {
-		batch, err := q.take(ctx)
-		if err != nil {
+func (m *Manager) reapAll(ctx context.Context, q *queue[work], after time.Duration) error {
+	for batch := []work(nil); ; {
+		var err error
+		if batch, err = q.take(ctx, batch); err != nil {
 			return err
 		}
 		if err := pause(ctx, after); err != nil {
 			return err
 		}
+		inside := make([]netip.Addr, len(batch))
+		for i, w := range batch {
+			inside[i] = w.inside
+		}
 		var receipts []nftnat.Receipt
 		err = m.insist(ctx, "delete conntrack entries", func(ctx context.Context) error {
 			var err error
-			receipts, err = m.kernel.Reap(ctx, batch)
+			receipts, err = m.kernel.Reap(ctx, inside)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		m.reaped(receipts)
-		m.lingering.push(unproved(batch, receipts)...)
+		m.lingering.push(m.reaped(batch, receipts)...)
 	}
 }
 
-// unproved returns the addresses that have no receipt.
-func unproved(batch []netip.Addr, receipts []nftnat.Receipt) []netip.Addr {
-	if len(receipts) == len(batch) {
-		return nil
-	}
-	proved := make(map[netip.Addr]bool, len(receipts))
-	for _, r := range receipts {
-		proved[r.Inside] = true
-	}
-	return slices.DeleteFunc(batch, func(a netip.Addr) bool { return proved[a] })
-}
-
-func (m *Manager) reaped(receipts []nftnat.Receipt) {
+// reaped ends the teardowns that have a receipt, and returns the others. The
+// receipts are in the order of the batch.
+func (m *Manager) reaped(batch []work, receipts []nftnat.Receipt) (unproved []work) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, r := range receipts {
-		s := m.slots[r.Inside]
-		if s == nil {
+	for _, w := range batch {
+		if len(receipts) == 0 || receipts[0].Inside != w.inside {
+			unproved = append(unproved, w)
 			continue
 		}
-		if s.phase == cut {
-			m.finishLocked(s, r)
+		if w.slot.phase == cut {
+			m.finishLocked(w.slot, receipts[0])
 		}
-		m.restLocked(s)
-		m.stepLocked(s)
+		receipts = receipts[1:]
+		m.restLocked(w.slot)
+		m.stepLocked(w.slot)
 	}
 	m.settleLocked()
+	return unproved
 }
 
 // finishLocked ends a teardown whose receipt is in.
@@ -288,7 +197,9 @@ func (m *Manager) finishLocked(s *slot, r nftnat.Receipt) {
 		m.observer.StopToReaped(r.At.Sub(s.over.at))
 		m.observer.Removed(s.group(), s.over.reason)
 	}
-	m.log.Debug("reaped", "inside", r.Inside, "deleted", r.Deleted)
+	if m.log.Enabled(context.Background(), slog.LevelDebug) {
+		m.log.Debug("reaped", "inside", r.Inside, "deleted", r.Deleted)
+	}
 	m.receiptReapedLocked(s, r)
 	m.releaseLocked(s, r.Deleted)
 }

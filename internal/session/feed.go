@@ -11,12 +11,15 @@ import (
 )
 
 const (
-	feedBatch = 100         // feed entries taken in one go; each tells of up to 32 changes
+	feedBatch = 256         // feed entries taken in one go; each tells of up to 32 changes
 	feedBlock = time.Second // how long one read waits for the next change
 
 	// gatherTime lets what follows close behind gather, so that under load one
-	// round trip carries more. What comes alone does not wait.
+	// round trip carries more. What comes alone does not wait. busyTime does so
+	// behind busyBatch or more: the rounds themselves are dear then.
 	gatherTime = 2 * time.Millisecond
+	busyTime   = 4 * time.Millisecond
+	busyBatch  = 16
 )
 
 // follow keeps one group in step with its change feed. A gap in the feed, or a
@@ -44,8 +47,8 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 
 // drainFeed takes changes until the feed fails.
 func (m *Manager) drainFeed(ctx context.Context, g *group) error {
-	for {
-		changes, last, err := m.store.Feed(ctx, g.name, m.positionOf(g), feedBatch, feedBlock)
+	for wait := feedBlock; ; {
+		changes, last, err := m.store.Feed(ctx, g.name, m.positionOf(g), feedBatch, wait)
 		if err != nil {
 			if !errors.Is(err, subscriberdb.ErrFeedGap) && ctx.Err() == nil {
 				_ = m.noteRedis(err)
@@ -53,6 +56,9 @@ func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 			return err
 		}
 		m.take(g, changes, last)
+		if wait = feedBlock; len(changes) >= busyBatch {
+			wait = 0 // for what has gathered meanwhile
+		}
 		if err := m.gatherMore(ctx, len(changes)); err != nil {
 			return err
 		}
@@ -62,8 +68,11 @@ func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 // gatherMore waits a little after something was done, unless there is a full
 // batch more to be done.
 func (m *Manager) gatherMore(ctx context.Context, done int) error {
-	if done == 0 || done >= feedBatch {
+	switch {
+	case done == 0 || done >= feedBatch:
 		return ctx.Err()
+	case done >= busyBatch:
+		return pause(ctx, busyTime)
 	}
 	return pause(ctx, gatherTime)
 }
@@ -99,9 +108,8 @@ func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
 // changeLocked is where a deleted record becomes a closing gate: the change
 // ends the slot's tenure, and stepLocked does what next says.
 func (m *Manager) changeLocked(c *subscriber.Change) {
-	inside := c.Record.Inside
-	s := m.slots[inside]
-	if s != nil && s.online && s.packed.CompareVersion(c.ID) >= 0 {
+	s := m.slots[c.Record.Inside()]
+	if s != nil && s.online && s.packed.Version().Compare(c.ID) >= 0 {
 		return // the snapshot that the slot was made from is newer
 	}
 	if c.Partial {
@@ -112,7 +120,7 @@ func (m *Manager) changeLocked(c *subscriber.Change) {
 			m.countersLocked(s, &c.Record)
 			return
 		}
-		s.packed = s.packed.Refreshed(&c.Record) // what the Stop told last
+		s.packed.Refresh(&c.Record) // what the Stop told last
 	}
 	switch c.Kind {
 	case subscriber.Deleted:
@@ -120,91 +128,87 @@ func (m *Manager) changeLocked(c *subscriber.Change) {
 			return
 		}
 		bound := s.over == nil
-		m.endLocked(s, c.Reason, subscriber.VersionTime(c.ID))
+		m.endLocked(s, c.Reason, c.ID.Time())
 		if bound && c.Reason == subscriber.ReasonStop {
 			m.grantGraceLocked(s, c.Cause)
 		}
 	case subscriber.Created, subscriber.Updated:
-		s = m.onlineLocked(c.Record, subscriber.VersionTime(c.ID))
+		s = m.onlineLocked(s, &c.Record, c.ID.Time())
 	}
-	m.touchLocked(s.key())
+	m.touchLocked(s)
 	m.stepLocked(s)
 }
 
 func (m *Manager) endLocked(s *slot, reason subscriber.Reason, at time.Time) {
-	m.countLocked(s.record(), -1)
+	m.countLocked(&s.packed, -1)
 	s.end(reason, at)
 	m.recallLocked(s)
 	m.engine.Forget(s.group(), s.inside())
-	m.publishChangeLocked(inspect.EventDeleted, reason, s.record())
+	m.publishChangeLocked(inspect.EventDeleted, reason, &s.packed)
 }
 
-// onlineLocked takes a record that stands into its slot. A record of another
-// session than the one before ends that one first, even if the feed did not say
-// so.
-func (m *Manager) onlineLocked(r subscriber.Record, at time.Time) *slot {
-	s := m.slots[r.Inside]
+// onlineLocked takes a record that stands into the slot of its address, which it
+// makes if there is none. A record of another session than the one before ends that
+// one first, even if the feed did not say so.
+func (m *Manager) onlineLocked(s *slot, r *subscriber.Packed, at time.Time) *slot {
 	if s == nil {
 		s = &slot{}
-		m.slots[r.Inside] = s
+		m.slots[r.Inside()] = s
 	}
-	if s.online && !s.record().SameSession(&r) {
+	if s.online && !s.packed.SameSession(r) {
 		m.endLocked(s, subscriber.ReasonSuperseded, at)
 	}
 	kind := inspect.EventUpdated
 	if s.online {
-		if r.RemovalHeld != subscriber.ReasonNone && s.packed.RemovalHeld() == subscriber.ReasonNone {
+		if r.RemovalHeld() != subscriber.ReasonNone && s.packed.RemovalHeld() == subscriber.ReasonNone {
 			kind = inspect.EventRemovalHeld
 		}
 		m.refreshLocked(s, r)
 	} else {
 		kind = inspect.EventCreated
 		s.begin(r)
-		m.countLocked(&r, +1)
+		m.countLocked(r, +1)
 	}
-	m.timers.expire(r.Inside, r.ExpiresAt)
-	m.publishChangeLocked(kind, r.RemovalHeld, &r)
+	m.expireLocked(s)
+	m.publishChangeLocked(kind, r.RemovalHeld(), r)
 	return s
 }
 
 // countersLocked takes in an update that tells of counters and times alone, as
 // nearly all do.
-func (m *Manager) countersLocked(s *slot, r *subscriber.Record) {
-	s.packed, s.judged = s.packed.Refreshed(r), unjudged
-	m.timers.expire(r.Inside, r.ExpiresAt)
-	m.touchLocked(s.key())
-	if m.events.Watched() {
-		m.publishChangeLocked(inspect.EventUpdated, s.packed.RemovalHeld(), s.record())
-	}
+func (m *Manager) countersLocked(s *slot, r *subscriber.Packed) {
+	s.packed.Refresh(r)
+	s.judged = unjudged
+	m.expireLocked(s)
+	m.touchLocked(s)
+	m.publishChangeLocked(inspect.EventUpdated, s.packed.RemovalHeld(), &s.packed)
 }
 
 // refreshLocked brings newer data of the same session into the slot.
-func (m *Manager) refreshLocked(s *slot, r subscriber.Record) {
-	if s.group() != r.Group || s.packed.Unconfirmed() != r.Unconfirmed || s.packed.RemovalHeld() != r.RemovalHeld {
-		m.countLocked(s.record(), -1)
-		m.countLocked(&r, +1)
-	}
-	held := sameHolder(s.record(), &r)
-	s.packed, s.judged = r.Pack(), unjudged
-	if held {
+func (m *Manager) refreshLocked(s *slot, r *subscriber.Packed) {
+	m.countLocked(&s.packed, -1)
+	m.countLocked(r, +1)
+	before, holder := holderOf(&s.packed), holderOf(r)
+	s.packed, s.judged = *r, unjudged
+	if holder == before {
 		return
 	}
-	if b, err := m.engine.SetHolder(r.Group, holderOf(&r)); err == nil {
+	if b, err := m.engine.SetHolder(r.Group(), holder); err == nil {
 		m.saveLocked(save{binding: b})
 	}
 }
 
 // countLocked counts a record among those that stand, or takes it out.
-func (m *Manager) countLocked(r *subscriber.Record, change int) {
-	g := m.groups[r.Group]
+func (m *Manager) countLocked(r *subscriber.Packed, change int) {
+	g := m.groups[r.Group()]
 	if g == nil {
 		return
 	}
 	g.online += change
-	if r.RemovalHeld != subscriber.ReasonNone {
-		g.held[r.RemovalHeld] += change
+	if why := r.RemovalHeld(); why != subscriber.ReasonNone {
+		g.held[why] += change
 	}
-	if r.Unconfirmed {
+	if r.Unconfirmed() {
 		g.lost += change
 	}
 }

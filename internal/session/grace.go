@@ -18,10 +18,10 @@ import (
 // its group grants one for the cause. Who cannot be recognised cannot come back.
 func (m *Manager) grantGraceLocked(s *slot, cause uint32) {
 	g := m.groups[s.group()]
-	if g == nil || s.over == nil || s.record().Identity() == "" {
+	if g == nil || s.over == nil {
 		return
 	}
-	if grace := g.config.GraceFor(cause); grace > 0 {
+	if grace := g.config.GraceFor(cause); grace > 0 && s.packed.Identity() != "" {
 		s.over.graceUntil = m.now().Add(grace)
 		m.timers.look(s.inside(), s.over.graceUntil)
 	}
@@ -36,7 +36,7 @@ func (m *Manager) inGraceLocked(s *slot) bool {
 // subscriber that the binding was made for.
 func (m *Manager) sameSubscriberLocked(s *slot) bool {
 	b, ok := m.engine.Live(s.group(), s.inside())
-	return ok && b.Identity != "" && b.Identity == s.record().Identity()
+	return ok && b.Identity != "" && b.Identity == s.packed.Identity()
 }
 
 // markGraceLocked notes with the binding until when its subscriber may come back;
@@ -52,7 +52,7 @@ func (m *Manager) markGraceLocked(s *slot, until time.Time) lsn.Binding {
 // resumeLocked gives the slot's binding to the session that its subscriber came
 // back with. As with a new binding, it is in the database before its gate opens.
 func (m *Manager) resumeLocked(s *slot) {
-	group, holder := s.group(), holderOf(s.record())
+	group, holder := s.group(), holderOf(&s.packed)
 	if s.phase == draining {
 		if _, err := m.engine.Resume(group, s.inside()); err != nil {
 			m.log.Error("resume binding", "group", group, "inside", s.inside(), "err", err)
@@ -68,7 +68,7 @@ func (m *Manager) resumeLocked(s *slot) {
 	s.boundTenure, s.over = s.tenure, nil
 	m.enterLocked(s, returned)
 	m.workLocked(s)
-	m.saveLocked(save{binding: b, slot: s.inside()})
+	m.saveLocked(save{binding: b, slot: s})
 }
 
 // lookGraceLocked ends the slot's grace time if it is over.
@@ -125,12 +125,12 @@ func (m *Manager) graceRLocked(f inspect.RemovalFilter, yield func(inspect.Remov
 
 // removal describes the removal of the binding whose tenure is over.
 func (s *slot) removal(kind inspect.RemovalKind) inspect.Removal {
-	return inspect.Removal{Kind: kind, Record: s.over.record, Reason: s.over.reason, Since: s.over.at}
+	return inspect.Removal{Kind: kind, Record: s.over.record.Record(), Reason: s.over.reason, Since: s.over.at}
 }
 
 // adoptGraceLocked takes over the grace time that the stored binding of the slot
 // tells of. One that is over by now ends in its turn.
 func (m *Manager) adoptGraceLocked(s *slot, row subscriberdb.Binding) {
-	s.over = &ending{record: *s.record(), reason: subscriber.ReasonStop, at: row.ReleasedAt, graceUntil: row.GraceUntil}
+	s.over = &ending{record: s.packed, reason: subscriber.ReasonStop, at: row.ReleasedAt, graceUntil: row.GraceUntil}
 	m.timers.look(s.inside(), row.GraceUntil)
 }

@@ -50,10 +50,10 @@ type Manager struct {
 	nudge    chan struct{} // asks for a reconcile now
 
 	saves     *queue[save]
-	opens     *queue[netip.Addr]
-	cuts      *queue[netip.Addr]
-	reaps     *queue[netip.Addr]
-	lingering *queue[netip.Addr] // of reaps: the entries keep coming back
+	opens     *queue[work]
+	cuts      *queue[work]
+	reaps     *queue[work]
+	lingering *queue[work] // of reaps: the entries keep coming back
 	missing   *queue[missing]
 	timers    *timers
 
@@ -65,7 +65,7 @@ type Manager struct {
 	applied     bool       // the kernel has the settings; guarded by applying
 	badSettings bool       // it was said that the database's cannot be read; guarded by applying
 
-	mu              sync.RWMutex
+	mu              monitor
 	engine          *lsn.Engine
 	configs         []lsn.GroupConfig // what the engine serves
 	groups          map[string]*group
@@ -76,7 +76,9 @@ type Manager struct {
 	unsaved         map[lsn.Block]int // writes to stored bindings that are under way
 	settings        inspect.Settings
 	guards          map[string]guard.Limits
-	busy            int // slots an executor works for
+	holdsSeen       time.Time // when the timers look at the holds next
+	busy            int       // slots an executor works for
+	comparing       int       // groups whose touched is kept
 	settled         bool
 	reconciled      time.Time // end of the newest full reconcile
 	drifts          int       // differences it found
@@ -122,8 +124,8 @@ func New(o Options) (*Manager, error) {
 		store: o.Store, kernel: o.Kernel, node: o.Node, observer: o.Observer, log: o.Logger,
 		every: o.ReconcileEvery, now: o.Now, settings: o.Settings,
 		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1),
-		saves: newQueue[save](), opens: newQueue[netip.Addr](), cuts: newQueue[netip.Addr](),
-		reaps: newQueue[netip.Addr](), lingering: newQueue[netip.Addr](), missing: newQueue[missing](), timers: newTimers(),
+		saves: newQueue[save](), opens: newQueue[work](), cuts: newQueue[work](),
+		reaps: newQueue[work](), lingering: newQueue[work](), missing: newQueue[missing](), timers: newTimers(),
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: map[netip.Addr]*slot{},
 		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
 		redisErr: errors.New("not asked yet"),
@@ -198,16 +200,15 @@ func (m *Manager) stepLocked(s *slot) {
 	if s.busy {
 		return
 	}
-	inside := s.inside()
 	switch next(m.factsLocked(s)) {
 	case allocate:
 		m.allocateLocked(s)
 	case flush, reap:
 		m.workLocked(s)
-		m.reaps.push(inside)
+		give(m, m.reaps, s.work())
 	case program:
 		m.workLocked(s)
-		m.opens.push(inside)
+		give(m, m.opens, s.work())
 	case drain:
 		m.drainLocked(s)
 	case resume:
@@ -248,10 +249,17 @@ func (m *Manager) workLocked(s *slot) {
 func (m *Manager) restLocked(s *slot) {
 	s.busy = false
 	m.busy--
-	m.touchLocked(s.key())
+	m.touchLocked(s)
 }
 
-func (m *Manager) touchLocked(k subscriber.Key) {
+// touchLocked notes for a comparison that runs that the slot's address changed.
+func (m *Manager) touchLocked(s *slot) {
+	if m.comparing > 0 {
+		m.touchKeyLocked(s.key())
+	}
+}
+
+func (m *Manager) touchKeyLocked(k subscriber.Key) {
 	if g := m.groups[k.Group]; g != nil && g.touched != nil {
 		g.touched[k.Inside] = struct{}{}
 	}
@@ -260,17 +268,18 @@ func (m *Manager) touchLocked(k subscriber.Key) {
 // saveLocked has a change of a binding stored.
 func (m *Manager) saveLocked(s save) {
 	m.unsaved[s.binding.Block]++
-	m.saves.push(s)
+	give(m, m.saves, s)
 }
 
 // allocateLocked takes a block for the slot. With the pool exhausted the
 // subscriber stays pending and is served when a block comes free (NAT-37).
 func (m *Manager) allocateLocked(s *slot) {
-	if b, ok := m.engine.Live(s.group(), s.inside()); ok { // served while it waited
-		m.boundLocked(s, b)
-		return
+	b, err := m.engine.Allocate(s.group(), holderOf(&s.packed), m.now())
+	if err != nil {
+		if live, ok := m.engine.Live(s.group(), s.inside()); ok { // served while it waited
+			b, err = live, nil
+		}
 	}
-	b, err := m.engine.Allocate(s.group(), holderOf(s.record()), m.now())
 	switch {
 	case errors.Is(err, lsn.ErrExhausted):
 		m.log.Warn("pool exhausted, subscriber waits for a block", "group", s.group(), "inside", s.inside())
@@ -288,7 +297,7 @@ func (m *Manager) boundLocked(s *slot, b lsn.Binding) {
 	s.block, s.boundTenure, s.over = b.Block, s.tenure, nil
 	m.enterLocked(s, saved)
 	m.workLocked(s)
-	m.saveLocked(save{binding: b, slot: s.inside()})
+	m.saveLocked(save{binding: b, slot: s})
 }
 
 // phaseCounts are how many slots with a binding are in each phase.
@@ -316,7 +325,7 @@ func (m *Manager) drainLocked(s *slot) {
 	m.workLocked(s)
 	m.enterLocked(s, draining)
 	m.draining[s.inside()] = struct{}{}
-	m.cuts.push(s.inside())
+	give(m, m.cuts, s.work())
 }
 
 func (m *Manager) closeLocked(s *slot) {
@@ -329,7 +338,7 @@ func (m *Manager) closeLocked(s *slot) {
 	delete(m.draining, s.inside())
 	m.workLocked(s)
 	m.enterLocked(s, cut)
-	m.cuts.push(s.inside())
+	give(m, m.cuts, s.work())
 }
 
 // releaseLocked puts the block of a reaped slot into quarantine.
@@ -347,7 +356,9 @@ func (m *Manager) releaseLocked(s *slot, deleted int) {
 	m.publishEndedLocked(s, b, deleted)
 	s.block, s.over = lsn.Block{}, nil
 	m.saveLocked(save{binding: b})
-	m.timers.wakeUp()
+	if b.HoldUntil.Before(m.holdsSeen) {
+		m.timers.wakeUp()
+	}
 }
 
 func (m *Manager) forgetLocked(s *slot) {

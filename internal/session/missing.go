@@ -28,7 +28,7 @@ func (m *Manager) runVanished(ctx context.Context) error {
 // deletion takes the same way whoever made it.
 func (m *Manager) runMissing(ctx context.Context) error {
 	for {
-		batch, err := m.missing.take(ctx)
+		batch, err := m.missing.take(ctx, nil)
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,9 @@ func TestExpiredAreAskedForOnce(t *testing.T) {
 	w.halt() // nobody takes from the queue
 	now := time.Now()
 	s := &slot{}
-	s.begin(subscriber.Record{Key: subscriber.Key{Group: testGroup.Name, Inside: alice}, ExpiresAt: now.Add(-time.Minute)})
+	r := subscriber.Record{Key: subscriber.Key{Group: testGroup.Name, Inside: alice}, ExpiresAt: now.Add(-time.Minute)}
+	packed := r.Pack()
+	s.begin(&packed)
 	w.slots[alice] = s
 	w.timers.expire(alice, s.packed.ExpiresAt())
 	for range 10 {

@@ -112,7 +112,7 @@ func (m *Manager) unknownOf(g *group, o *observation, standing []subscriberdb.St
 	var unknown []netip.Addr
 	for _, r := range standing {
 		s := m.slots[r.Inside]
-		if s != nil && s.online && s.group() == g.name && r.Version != "" && s.packed.CompareVersion(r.Version) == 0 {
+		if s != nil && s.online && s.group() == g.name && r.Version != "" && s.packed.Version() == subscriber.ParseVersion(r.Version) {
 			o.agreed[r.Inside] |= agreesRecord
 		} else {
 			unknown = append(unknown, r.Inside)
@@ -134,7 +134,7 @@ func (m *Manager) observeBindings(ctx context.Context, g *group, o *observation)
 
 func (m *Manager) observeRowRLocked(g *group, o *observation, row *subscriberdb.BindingRow) {
 	if b, ok := m.engine.AtOutside(row.Outside, lsn.Port(row.First)); ok && b.Group == g.name {
-		if stored := storedBinding(b); row.Is(&stored) {
+		if stored := storedBinding(&b); row.Is(&stored) {
 			o.storedSo[b.Block] = struct{}{}
 			delete(o.stored, b.Block) // a row may come twice
 			return

@@ -30,7 +30,8 @@ func (w *world) rows() (all []subscriberdb.BindingRow) {
 func TestRowSeenTwice_NAT40(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	stored := storedBinding(w.awaitState(alice, lsn.Active).Binding)
+	active := w.awaitState(alice, lsn.Active)
+	stored := storedBinding(&active.Binding)
 	w.halt()
 	ours := w.rows()
 	stored.Inside, stored.UserName = bob, "b"

@@ -6,7 +6,8 @@ import (
 )
 
 // A queue hands work from the life cycle to one executor, which takes all that
-// is waiting at once. push never blocks.
+// is waiting at once. push never blocks. Whoever holds the Manager's lock gives
+// instead, and the executor is woken with the lock free and everything there.
 type queue[T any] struct {
 	mu    sync.Mutex
 	items []T
@@ -24,20 +25,28 @@ func (q *queue[T]) push(items ...T) {
 	q.mu.Lock()
 	q.items = append(q.items, items...)
 	q.mu.Unlock()
+	signal(q.wake)
+}
+
+func signal(wake chan struct{}) {
 	select {
-	case q.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
 }
 
-// take waits until there is something and returns all of it.
-func (q *queue[T]) take(ctx context.Context) ([]T, error) {
+// keepMost is how many items a queue keeps room for.
+const keepMost = 4096
+
+// take waits until there is something and returns all of it. The batch before,
+// which its executor is done with, gives its room to what comes.
+func (q *queue[T]) take(ctx context.Context, before []T) ([]T, error) {
+	clear(before)
+	if cap(before) > keepMost {
+		before = nil
+	}
 	for {
-		q.mu.Lock()
-		items := q.items
-		q.items = nil
-		q.mu.Unlock()
-		if len(items) > 0 {
+		if items := q.swap(before[:0]); len(items) > 0 {
 			return items, nil
 		}
 		select {
@@ -46,4 +55,16 @@ func (q *queue[T]) take(ctx context.Context) ([]T, error) {
 		case <-q.wake:
 		}
 	}
+}
+
+// swap takes what is waiting, if anything is, and leaves room for what comes.
+func (q *queue[T]) swap(room []T) []T {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.items) == 0 {
+		return nil
+	}
+	items := q.items
+	q.items = room
+	return items
 }

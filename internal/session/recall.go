@@ -27,7 +27,7 @@ func (m *Manager) readRecent(ctx context.Context, g *group, o *observation) erro
 	}
 	recent := make(map[netip.Addr][]subscriber.Change)
 	for _, c := range changes {
-		recent[c.Record.Inside] = append(recent[c.Record.Inside], c)
+		recent[c.Record.Inside()] = append(recent[c.Record.Inside()], c)
 	}
 	maps.DeleteFunc(recent, func(inside netip.Addr, cs []subscriber.Change) bool {
 		_, stands := o.records[inside]
@@ -54,7 +54,7 @@ func (m *Manager) recallLocked(s *slot) {
 	if last == nil {
 		return
 	}
-	at := subscriber.VersionTime(last.ID)
+	at := last.ID.Time()
 	until := at.Add(g.config.GraceFor(last.Cause))
 	if !m.now().Before(until) {
 		return
@@ -75,7 +75,7 @@ func lastOf(b *lsn.Binding, changes []subscriber.Change) *subscriber.Change {
 	for i := range changes {
 		c := &changes[i]
 		if !c.Partial {
-			identity, session = c.Record.Identity(), c.Record.AcctSessionID
+			identity, session = c.Record.Identity(), c.Record.AcctSessionID()
 		}
 		switch {
 		case c.Kind == subscriber.Created:

@@ -11,9 +11,9 @@ import (
 // subscriber behind it, has a grace time to recall.
 func TestLastOf_SES07(t *testing.T) {
 	end := func(user, id string, reason subscriber.Reason) subscriber.Change {
+		r := subscriber.Record{UserName: user, SessionID: subscriber.SessionID{AcctSessionID: id}}
 		return subscriber.Change{
-			ID: id + "-0", Kind: subscriber.Deleted, Reason: reason,
-			Record: subscriber.Record{UserName: user, SessionID: subscriber.SessionID{AcctSessionID: id}},
+			ID: subscriber.ParseVersion(id + "-0"), Kind: subscriber.Deleted, Reason: reason, Record: r.Pack(),
 		}
 	}
 	came := func(user, id string) subscriber.Change {
@@ -22,7 +22,7 @@ func TestLastOf_SES07(t *testing.T) {
 		return c
 	}
 	partial := func(id string) subscriber.Change {
-		return subscriber.Change{ID: id + "-0", Kind: subscriber.Deleted, Reason: subscriber.ReasonStop, Partial: true}
+		return subscriber.Change{ID: subscriber.ParseVersion(id + "-0"), Kind: subscriber.Deleted, Reason: subscriber.ReasonStop, Partial: true}
 	}
 	const stop, admin = subscriber.ReasonStop, subscriber.ReasonAdmin
 	for name, tt := range map[string]struct {
@@ -41,7 +41,7 @@ func TestLastOf_SES07(t *testing.T) {
 		"a stranger behind":  {[]subscriber.Change{end("a", "2", stop), end("z", "3", stop)}, ""},
 	} {
 		b := lsn.Binding{Holder: lsn.Holder{Identity: "u:a", AcctSessionID: "2"}}
-		if got := lastOf(&b, tt.ends); (got != nil) != (tt.want != "") || got != nil && got.ID != tt.want {
+		if got := lastOf(&b, tt.ends); (got != nil) != (tt.want != "") || got != nil && got.ID.String() != tt.want {
 			t.Errorf("%s: %+v, want %q", name, got, tt.want)
 		}
 	}

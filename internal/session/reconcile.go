@@ -287,8 +287,12 @@ func (m *Manager) serverOfLocked(inside netip.Addr) *group {
 func (m *Manager) watchTouches(g *group, on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if g.touched != nil {
+		m.comparing--
+	}
 	g.touched = nil
 	if on {
 		g.touched = map[netip.Addr]struct{}{}
+		m.comparing++
 	}
 }

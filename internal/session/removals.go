@@ -122,7 +122,8 @@ func (m *Manager) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 		r := kept[i]
 		reason := r.RemovalHeld
 		r.RemovalHeld = subscriber.ReasonNone
-		m.publishChangeLocked(inspect.EventRemovalRefused, reason, &r)
+		packed := r.Pack()
+		m.publishChangeLocked(inspect.EventRemovalRefused, reason, &packed)
 	}
 	return len(kept), nil
 }

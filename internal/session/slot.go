@@ -26,12 +26,15 @@ type slot struct {
 	block lsn.Block // what is, or is being, programmed; unset when idle
 	stray bool      // kernel state found without a binding
 
+	lookedAt int64 // when the timers look at the address, or sooner; nanoseconds since 1970, 0 for unknown
+
 	judged verdict // of the guard, about the record that is gone by other hands
 }
 
 func newSlot(r subscriber.Record, b lsn.Block) *slot { return &slot{packed: r.Pack(), block: b} }
 
-// record returns a copy of the record.
+// record unpacks the record. What one or two fields are wanted of is better asked
+// of packed.
 func (s *slot) record() *subscriber.Record {
 	r := s.packed.Record()
 	return &r
@@ -45,10 +48,18 @@ func (s *slot) key() subscriber.Key { return subscriber.Key{Group: s.group(), In
 
 func (s *slot) gone() bool { return !s.online && s.phase == idle && !s.busy }
 
+// work is a slot that an executor works for, and its address.
+type work struct {
+	slot   *slot
+	inside netip.Addr
+}
+
+func (s *slot) work() work { return work{s, s.inside()} }
+
 // An ending remembers whose binding is being torn down, after the address may
 // have found its next holder.
 type ending struct {
-	record subscriber.Record
+	record subscriber.Packed
 	reason subscriber.Reason
 	at     time.Time
 
@@ -57,8 +68,8 @@ type ending struct {
 }
 
 // begin opens a new tenure for the record.
-func (s *slot) begin(r subscriber.Record) {
-	s.packed, s.online, s.judged = r.Pack(), true, unjudged
+func (s *slot) begin(r *subscriber.Packed) {
+	s.packed, s.online, s.judged = *r, true, unjudged
 	s.tenure++
 }
 
@@ -67,7 +78,7 @@ func (s *slot) begin(r subscriber.Record) {
 func (s *slot) end(reason subscriber.Reason, at time.Time) {
 	s.online = false
 	if s.over == nil && s.phase != idle {
-		s.over = &ending{record: *s.record(), reason: reason, at: at}
+		s.over = &ending{record: s.packed, reason: reason, at: at}
 	}
 }
 
@@ -97,16 +108,9 @@ func (s *slot) expected() nftnat.Entry {
 	return s.entry(nftnat.Closed)
 }
 
-func holderOf(r *subscriber.Record) lsn.Holder {
+func holderOf(r *subscriber.Packed) lsn.Holder {
 	return lsn.Holder{
-		Inside: r.Inside, Identity: r.Identity(),
-		UserName: r.UserName, AcctSessionID: r.AcctSessionID,
+		Inside: r.Inside(), Identity: r.Identity(),
+		UserName: r.UserName(), AcctSessionID: r.AcctSessionID(),
 	}
-}
-
-// sameHolder reports whether holderOf is the same of both records of one address.
-// It makes neither, for most changes of a record tell of counters alone.
-func sameHolder(a, b *subscriber.Record) bool {
-	return a.UserName == b.UserName && a.AcctSessionID == b.AcctSessionID &&
-		(a.UserName != "" || a.CallingStationID == b.CallingStationID)
 }

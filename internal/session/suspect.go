@@ -50,11 +50,11 @@ func (m *Manager) alarmLocked(g *group) {
 // doubtLocked counts a record that the database lost as one that no BNG has
 // confirmed, before it is written back: the alarm must not pause between.
 func (m *Manager) doubtLocked(s *slot) {
+	m.countLocked(&s.packed, -1)
 	r := s.record()
-	m.countLocked(r, -1)
 	r.Unconfirmed = true
-	m.countLocked(r, +1)
 	s.packed = r.Pack()
+	m.countLocked(&s.packed, +1)
 }
 
 // rebuild writes back what a suspect database has lost, and then marks it as
@@ -89,7 +89,7 @@ func (m *Manager) storeAll(ctx context.Context, g *group) error {
 	m.mu.RLock()
 	var rows []subscriberdb.Binding
 	m.engine.Bindings(g.name, func(b lsn.Binding) bool {
-		rows = append(rows, storedBinding(b))
+		rows = append(rows, storedBinding(&b))
 		return true
 	})
 	settings := m.settings

@@ -66,12 +66,7 @@ func (t *timers) look(inside netip.Addr, at time.Time) {
 }
 
 // wakeUp has the task that waits for the timers look at them again.
-func (t *timers) wakeUp() {
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
-}
+func (t *timers) wakeUp() { signal(t.wake) }
 
 // pop returns the addresses that are due.
 func (t *timers) pop(now time.Time) []netip.Addr {
@@ -111,6 +106,10 @@ func (h *dueHeap) Pop() any {
 	return last
 }
 
+// timersEvery is how often the timers are looked at when many are due one after the
+// other, as the holds of a busy time are.
+const timersEvery = 10 * time.Millisecond
+
 // runTimers ends holds and grace times, and looks after records that should have
 // expired.
 func (m *Manager) runTimers(ctx context.Context) error {
@@ -121,19 +120,16 @@ func (m *Manager) runTimers(ctx context.Context) error {
 		now := m.now()
 		m.endHolds(now)
 		m.lookDue(now, m.timers.pop(now))
+		if err := pause(ctx, timersEvery); err != nil {
+			return err
+		}
 	}
 }
 
 // waitTimers waits for the next hold, grace time or expiry to be due, or for news of one.
 func (m *Manager) waitTimers(ctx context.Context) error {
-	wait := time.Minute
-	m.mu.Lock() // Next drops holds that are void
-	hold, holding := m.engine.Next()
-	m.mu.Unlock()
 	now := m.now()
-	if holding {
-		wait = min(wait, hold.Sub(now))
-	}
+	wait := m.waitHolds(now).Sub(now)
 	if at, ok := m.timers.next(); ok {
 		wait = min(wait, at.Sub(now))
 	}
@@ -149,6 +145,18 @@ func (m *Manager) waitTimers(ctx context.Context) error {
 	case <-m.timers.wake:
 	}
 	return nil
+}
+
+// waitHolds says when the holds are to be looked at next. Who begins one that is over
+// before wakes the timers.
+func (m *Manager) waitHolds(now time.Time) time.Time {
+	m.mu.Lock() // Next drops holds that are void
+	defer m.mu.Unlock()
+	m.holdsSeen = now.Add(time.Minute)
+	if hold, ok := m.engine.Next(); ok && hold.Before(m.holdsSeen) {
+		m.holdsSeen = hold
+	}
+	return m.holdsSeen
 }
 
 // endHolds frees blocks whose quarantine is over, and serves who waits for one.
@@ -167,12 +175,24 @@ func (m *Manager) endHolds(now time.Time) {
 	}
 }
 
+// expireLocked has the slot's address looked at when its record should be gone,
+// which is mostly later than it is looked at anyway.
+func (m *Manager) expireLocked(s *slot) {
+	at := s.packed.ExpiresAt()
+	if at.IsZero() || s.lookedAt != 0 && s.lookedAt <= at.UnixNano() {
+		return
+	}
+	m.timers.expire(s.inside(), at)
+	s.lookedAt = at.UnixNano()
+}
+
 // lookDue looks at addresses of which something may be over.
 func (m *Manager) lookDue(now time.Time, addrs []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, inside := range addrs {
 		if s := m.slots[inside]; s != nil {
+			s.lookedAt = 0
 			m.lookExpiredLocked(s, now)
 			m.lookGraceLocked(s, now)
 		}
@@ -185,8 +205,8 @@ func (m *Manager) lookExpiredLocked(s *slot, now time.Time) {
 	if !s.online || s.packed.ExpiresAt().IsZero() {
 		return
 	}
-	if at := s.packed.ExpiresAt(); at.Add(expiryGrace).After(now) {
-		m.timers.expire(s.inside(), at)
+	if s.packed.ExpiresAt().Add(expiryGrace).After(now) {
+		m.expireLocked(s)
 		return
 	}
 	m.missing.push(missing{s.key(), subscriber.ReasonExpired}) // lookAgain sets the next timer

@@ -14,11 +14,11 @@ const (
 // the same atomic step as the record itself. The feed's order is the order in
 // which the database took the changes.
 type Change struct {
-	ID     string // feed entry identifier, "milliseconds-sequence"; changes of several records may share one
+	ID     Version // of the feed entry; changes of several records may share one
 	Kind   ChangeKind
 	Reason Reason // set for Deleted
 	Cause  uint32 // Acct-Terminate-Cause of a Deleted with ReasonStop (RFC 2866 section 5.10); 0 when not told
-	Record Record // the record after the change; for Deleted the last known one (Key always set)
+	Record Packed // the record after the change; for Deleted the last known one (Key always set)
 
 	// Partial marks an Updated or Deleted whose Record holds no more than its Key
 	// and what an Interim-Update changes: UpdatedAt, ExpiresAt, InputOctets,

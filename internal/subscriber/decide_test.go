@@ -78,7 +78,7 @@ func atAway(r *Record) *Record { r.Inside = away; return r }
 
 // writtenBack is a record at home of nobody knows whom, as of t0.
 func writtenBack() *Record {
-	return &Record{Key: Key{"g", home}, Unconfirmed: true, Version: formatVersion(uint64(t0.UnixMilli()), 0)}
+	return &Record{Key: Key{"g", home}, Unconfirmed: true, Version: Version{millis: uint64(t0.UnixMilli())}.String()}
 }
 
 func TestDecide(t *testing.T) {

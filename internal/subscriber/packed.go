@@ -1,11 +1,9 @@
 package subscriber
 
 import (
-	"cmp"
 	"math"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 	"unique"
 )
@@ -15,7 +13,7 @@ import (
 // changes. The zero Packed is the zero Record.
 type Packed struct {
 	origin  unique.Handle[origin]
-	text    string // User-Name, Calling-Station-Id and Acct-Session-Id
+	text    string // of the Identity the prefix, then User-Name, Calling-Station-Id and Acct-Session-Id
 	name    uint16 // where in text the User-Name ends
 	calling uint16 // and the Calling-Station-Id
 	flags   packedFlags
@@ -26,8 +24,7 @@ type Packed struct {
 	expires instant
 	input   uint64
 	output  uint64
-	millis  uint64 // of the version
-	seq     uint64
+	version Version
 	rare    *rareFields
 }
 
@@ -55,41 +52,21 @@ type packedFlags uint8
 const (
 	packedInside4 packedFlags = 1 << iota
 	packedUnconfirmed
-	packedVersion // millis and seq tell the version to the letter
+	packedVersion // version tells it to the letter
 	packedLong    // the texts are in rare
 )
 
 // Pack returns the record in little room.
 func (r *Record) Pack() Packed {
-	p := Packed{
-		started: instantOf(r.StartedAt), updated: instantOf(r.UpdatedAt), expires: instantOf(r.ExpiresAt),
-		input: r.InputOctets, output: r.OutputOctets, held: r.RemovalHeld,
-	}
-	if o := (origin{r.Group, r.Client, r.NAS, r.NASAddress}); o != (origin{}) {
-		p.origin = unique.Make(o)
-	}
-	if r.Inside.Is4() {
-		p.inside, p.flags = r.Inside.As4(), p.flags|packedInside4
-	}
-	if r.Unconfirmed {
-		p.flags |= packedUnconfirmed
-	}
-	p.millis, p.seq = splitVersion(r.Version)
-	if r.Version == formatVersion(p.millis, p.seq) {
-		p.flags |= packedVersion
-	}
-	if size := len(r.UserName) + len(r.CallingStationID); size > math.MaxUint16 {
-		p.flags |= packedLong
-	} else {
-		p.name, p.calling = uint16(len(r.UserName)), uint16(size)
-		p.text = r.UserName + r.CallingStationID + r.AcctSessionID
-	}
-	p.rare = r.rare(p.flags)
-	return p
+	var p Packer
+	return p.Pack(r)
 }
 
 // rare returns what Packed has no other room for, nil for nothing.
 func (r *Record) rare(flags packedFlags) *rareFields {
+	if flags&(packedInside4|packedVersion|packedLong) == packedInside4|packedVersion && r.plain() {
+		return nil
+	}
 	f := rareFields{
 		leg:                 r.Leg,
 		framedIPv6Addresses: r.FramedIPv6Addresses,
@@ -113,6 +90,12 @@ func (r *Record) rare(flags packedFlags) *rareFields {
 	return &f
 }
 
+// plain reports whether the record has nothing of what few records have.
+func (r *Record) plain() bool {
+	return !r.Leg.IsValid() && r.FramedIPv6Addresses == nil && r.FramedIPv6Prefixes == nil &&
+		r.DelegatedPrefixes == nil && r.MultiSessionID == "" && r.Links == nil
+}
+
 func (f *rareFields) isZero() bool {
 	return !f.inside.IsValid() && !f.leg.IsValid() && f.version == "" && f.name == "" && f.calling == "" && f.id == "" &&
 		f.framedIPv6Addresses == nil && f.framedIPv6Prefixes == nil && f.delegatedPrefixes == nil &&
@@ -126,9 +109,8 @@ func (p *Packed) Record() Record {
 		StartedAt: p.started.time(), UpdatedAt: p.updated.time(), ExpiresAt: p.expires.time(),
 		InputOctets: p.input, OutputOctets: p.output,
 		Unconfirmed: p.flags&packedUnconfirmed != 0, RemovalHeld: p.held,
-		UserName: p.text[:p.name], CallingStationID: p.text[p.name:p.calling],
 	}
-	r.AcctSessionID = p.text[p.calling:]
+	r.UserName, r.CallingStationID, r.AcctSessionID = p.texts()
 	if p.origin != (unique.Handle[origin]{}) {
 		o := p.origin.Value()
 		r.Group, r.Client, r.NAS, r.NASAddress = o.group, o.client, o.nas, o.address
@@ -138,9 +120,16 @@ func (p *Packed) Record() Record {
 		p.rare.unpack(&r, p.flags)
 	}
 	if p.flags&packedVersion != 0 {
-		r.Version = formatVersion(p.millis, p.seq)
+		r.Version = p.version.String()
 	}
 	return r
+}
+
+func (p *Packed) texts() (name, calling, id string) {
+	if p.flags&packedLong != 0 {
+		return p.rare.name, p.rare.calling, p.rare.id
+	}
+	return p.text[min(p.calling, identityPrefixLen):p.name], p.text[p.name:p.calling], p.text[p.calling:]
 }
 
 func (f *rareFields) unpack(r *Record, flags packedFlags) {
@@ -149,24 +138,20 @@ func (f *rareFields) unpack(r *Record, flags packedFlags) {
 	r.FramedIPv6Prefixes = slices.Clip(f.framedIPv6Prefixes)
 	r.DelegatedPrefixes = slices.Clip(f.delegatedPrefixes)
 	r.Links = slices.Clip(f.links)
-	if flags&packedLong != 0 {
-		r.UserName, r.CallingStationID, r.AcctSessionID = f.name, f.calling, f.id
-	}
 }
 
-// Refreshed returns the record after a Partial change, given what that tells;
+// Refresh makes the record what it is after a Partial change, given what that tells;
 // nothing has to be unpacked for it.
-func (p Packed) Refreshed(c *Record) Packed {
-	p.updated, p.expires = instantOf(c.UpdatedAt), instantOf(c.ExpiresAt)
-	p.input, p.output = c.InputOctets, c.OutputOctets
-	p.millis, p.seq = splitVersion(c.Version)
+func (p *Packed) Refresh(c *Packed) {
+	p.updated, p.expires = c.updated, c.expires
+	p.input, p.output = c.input, c.output
+	p.version = c.version
 	p.flags |= packedVersion // what a feed makes
-	return p
 }
 
 // Unversioned returns the record without its Version.
 func (p Packed) Unversioned() Packed {
-	p.millis, p.seq, p.flags = 0, 0, p.flags&^packedVersion
+	p.version, p.flags = Version{}, p.flags&^packedVersion
 	if p.rare != nil && p.rare.version != "" {
 		rare := *p.rare
 		rare.version, p.rare = "", &rare
@@ -182,12 +167,51 @@ func (p *Packed) Group() string {
 	return p.origin.Value().group
 }
 
+// Key returns the record's key.
+func (p *Packed) Key() Key { return Key{Group: p.Group(), Inside: p.Inside()} }
+
 // UserName returns the record's User-Name.
 func (p *Packed) UserName() string {
-	if p.flags&packedLong != 0 {
-		return p.rare.name
+	name, _, _ := p.texts()
+	return name
+}
+
+// CallingStationID returns the record's Calling-Station-Id.
+func (p *Packed) CallingStationID() string {
+	_, calling, _ := p.texts()
+	return calling
+}
+
+// AcctSessionID returns the record's Acct-Session-Id.
+func (p *Packed) AcctSessionID() string {
+	_, _, id := p.texts()
+	return id
+}
+
+// Identity is that of the record.
+func (p *Packed) Identity() string {
+	switch {
+	case p.flags&packedLong != 0:
+		r := p.Record()
+		return r.Identity()
+	case p.name > identityPrefixLen:
+		return p.text[:p.name]
 	}
-	return p.text[:p.name]
+	return p.text[:p.calling]
+}
+
+// SameSession is that of the records.
+func (p *Packed) SameSession(o *Packed) bool {
+	return agree(p.AcctSessionID(), o.AcctSessionID()) && agree(p.UserName(), o.UserName()) &&
+		(p.origin == o.origin || p.sameNAS(o))
+}
+
+func (p *Packed) sameNAS(o *Packed) bool {
+	if p.origin == (unique.Handle[origin]{}) || o.origin == (unique.Handle[origin]{}) {
+		return true // what is not known cannot differ
+	}
+	a, b := p.origin.Value(), o.origin.Value()
+	return agree(a.client, b.client) && agree(a.nas, b.nas)
 }
 
 // Inside returns the record's inside address.
@@ -211,11 +235,8 @@ func (p *Packed) Unconfirmed() bool { return p.flags&packedUnconfirmed != 0 }
 // RemovalHeld returns why the record's removal is held, ReasonNone if it is not.
 func (p *Packed) RemovalHeld() Reason { return p.held }
 
-// CompareVersion is CompareVersions of the record's version and another.
-func (p *Packed) CompareVersion(version string) int {
-	millis, seq := splitVersion(version)
-	return cmp.Or(cmp.Compare(p.millis, millis), cmp.Compare(p.seq, seq))
-}
+// Version returns the record's version; the zero one where that is no identifier.
+func (p *Packed) Version() Version { return p.version }
 
 // instant is a time in nanoseconds since 1970; the least is the zero time.
 type instant int64
@@ -245,11 +266,4 @@ func (i instant) time() time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, int64(i)).UTC()
-}
-
-// formatVersion is the reverse of splitVersion.
-func formatVersion(millis, seq uint64) string {
-	var room [41]byte
-	text := append(strconv.AppendUint(room[:0], millis, 10), '-')
-	return string(strconv.AppendUint(text, seq, 10))
 }

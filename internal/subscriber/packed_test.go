@@ -22,22 +22,44 @@ func TestPack(t *testing.T) {
 		if p.Group() != want.Group || p.UserName() != want.UserName || p.Inside() != want.Inside || p.ExpiresAt() != want.ExpiresAt || p.Unconfirmed() != want.Unconfirmed || p.RemovalHeld() != want.RemovalHeld {
 			t.Fatalf("parts of %+v differ: %q %v %v %v", want, p.Group(), p.Inside(), p.ExpiresAt(), p.Unconfirmed())
 		}
-		for _, version := range []string{want.Version, "1700000000000-4", "", "-"} {
-			if got := p.CompareVersion(version); got != CompareVersions(want.Version, version) {
-				t.Fatalf("version %q against %q: %v", want.Version, version, got)
-			}
+		if p.CallingStationID() != want.CallingStationID || p.AcctSessionID() != want.AcctSessionID || p.Identity() != want.Identity() || p.Version() != ParseVersion(want.Version) {
+			t.Fatalf("parts of %+v differ: %q %q %q %v", want, p.CallingStationID(), p.AcctSessionID(), p.Identity(), p.Version())
 		}
 	}
 }
 
-// TestPackRefreshed: a refresh changes what a Partial change tells, and nothing else.
-func TestPackRefreshed(t *testing.T) {
+// TestPacker: what is packed behind others is as if it were packed alone.
+func TestPacker(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	var k Packer
+	for range 20_000 {
+		r := randomRecord(random)
+		if got := k.Pack(&r); !reflect.DeepEqual(got, r.Pack()) {
+			t.Fatalf("packed %+v, want %+v", got, r.Pack())
+		}
+	}
+}
+
+// TestPackedSameSession: packed records are of one session where the records are.
+func TestPackedSameSession(t *testing.T) {
+	random := rand.New(rand.NewPCG(9, 10))
+	for range 20_000 {
+		a, b := randomRecord(random), randomRecord(random)
+		p, q := a.Pack(), b.Pack()
+		if got, want := p.SameSession(&q), a.SameSession(&b); got != want {
+			t.Fatalf("%+v and %+v: %v, want %v", a, b, got, want)
+		}
+	}
+}
+
+// TestPackRefresh: a refresh changes what a Partial change tells, and nothing else.
+func TestPackRefresh(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 5_000 {
 		before, after := randomRecord(random), randomRecord(random)
 		after.Version = "1700000000001-7"
-		p := before.Pack()
-		p = p.Refreshed(&after)
+		p, change := before.Pack(), after.Pack()
+		p.Refresh(&change)
 		want := before
 		want.UpdatedAt, want.ExpiresAt, want.Version = after.UpdatedAt, after.ExpiresAt, after.Version
 		want.InputOctets, want.OutputOctets = after.InputOctets, after.OutputOctets

@@ -119,11 +119,21 @@ func (r *Record) SameSubscriber(o *Record) bool {
 // back: User-Name, else Calling-Station-Id, each under a prefix of its own;
 // empty when the NAS sent neither.
 func (r *Record) Identity() string {
+	if r.UserName != "" {
+		return r.identityPrefix() + r.UserName
+	}
+	return r.identityPrefix() + r.CallingStationID
+}
+
+// identityPrefixLen is the length of the prefix of an Identity.
+const identityPrefixLen = 2
+
+func (r *Record) identityPrefix() string {
 	switch {
 	case r.UserName != "":
-		return "u:" + r.UserName
+		return "u:"
 	case r.CallingStationID != "":
-		return "c:" + r.CallingStationID
+		return "c:"
 	}
 	return ""
 }

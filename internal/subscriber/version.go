@@ -7,20 +7,37 @@ import (
 	"time"
 )
 
-// CompareVersions orders two feed identifiers ("milliseconds-sequence") as the
-// feed does, and returns -1, 0 or +1. What is no identifier sorts first.
-func CompareVersions(a, b string) int {
-	aMillis, aSeq := splitVersion(a)
-	bMillis, bSeq := splitVersion(b)
-	return cmp.Or(cmp.Compare(aMillis, bMillis), cmp.Compare(aSeq, bSeq))
+// Version is a feed identifier that has been read; the zero Version is none.
+type Version struct{ millis, seq uint64 }
+
+// ParseVersion reads a feed identifier. What is none becomes the zero Version.
+func ParseVersion(id string) Version {
+	millis, seq := splitVersion(id)
+	return Version{millis, seq}
 }
 
-// VersionTime is when the database took the change, by the database's clock, to
-// the millisecond. What is no identifier counts as 1970.
-func VersionTime(v string) time.Time {
-	millis, _ := splitVersion(v)
-	return time.UnixMilli(int64(millis))
+// String returns the feed identifier.
+func (v Version) String() string {
+	var room [41]byte
+	text := append(strconv.AppendUint(room[:0], v.millis, 10), '-')
+	return string(strconv.AppendUint(text, v.seq, 10))
 }
+
+// Compare orders versions as the feed does, and returns -1, 0 or +1.
+func (v Version) Compare(o Version) int {
+	return cmp.Or(cmp.Compare(v.millis, o.millis), cmp.Compare(v.seq, o.seq))
+}
+
+// Time is when the database took the change, by the database's clock, to the
+// millisecond.
+func (v Version) Time() time.Time { return time.UnixMilli(int64(v.millis)) }
+
+// CompareVersions orders two feed identifiers ("milliseconds-sequence") as the
+// feed does, and returns -1, 0 or +1. What is no identifier sorts first.
+func CompareVersions(a, b string) int { return ParseVersion(a).Compare(ParseVersion(b)) }
+
+// VersionTime is ParseVersion(id).Time(). What is no identifier counts as 1970.
+func VersionTime(id string) time.Time { return ParseVersion(id).Time() }
 
 func splitVersion(v string) (millis, seq uint64) {
 	ms, s, _ := strings.Cut(v, "-")

@@ -167,10 +167,10 @@ func (db *DB) lastChanges(ctx context.Context, group string) (map[netip.Addr]sub
 		return nil, err
 	}
 	last := make(map[netip.Addr]subscriber.ChangeKind)
-	for _, entry := range entries {
-		for _, c := range appendChanges(nil, group, entry) {
-			if _, known := last[c.Record.Inside]; !known {
-				last[c.Record.Inside] = c.Kind
+	for i := range entries {
+		for _, c := range parseEntries(group, entries[i:i+1]) {
+			if _, known := last[c.Record.Inside()]; !known {
+				last[c.Record.Inside()] = c.Kind
 			}
 		}
 	}

@@ -69,7 +69,7 @@ func TestReadable_SES18(t *testing.T) {
 				t.Errorf("%s is %q, want %q", field, got[field], want)
 			}
 		}
-		if got["version"] != changes(t, db, "default")[0].ID {
+		if got["version"] != changes(t, db, "default")[0].ID.String() {
 			t.Errorf("version %q is not the feed entry's", got["version"])
 		}
 		client.PExpire(t.Context(), name, time.Second)

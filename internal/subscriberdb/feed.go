@@ -56,7 +56,34 @@ func (db *DB) Rewound(ctx context.Context, group, entry string) (bool, error) {
 // returns none. It returns ErrFeedGap if the entry is no longer there, because
 // the feed was cut, emptied or rolled back: changes may be missing. The context
 // bounds it through its deadline; keep block short where it may be cancelled.
+// Where entries are likely to be there already, not waiting spares a round trip.
 func (db *DB) Feed(ctx context.Context, group, after string, max int, block time.Duration) ([]subscriber.Change, string, error) {
+	read := db.readOn
+	if block > 0 || after == beginning {
+		read = db.readBehind
+	}
+	entries, err := read(ctx, group, after, max, block)
+	if err != nil || len(entries) == 0 {
+		return nil, after, err
+	}
+	return parseEntries(group, entries), entries[len(entries)-1].ID, nil
+}
+
+// readOn reads the given entry and those after it. If that is still there then
+// nothing after it was lost.
+func (db *DB) readOn(ctx context.Context, group, after string, max int, _ time.Duration) ([]redis.XMessage, error) {
+	entries, err := db.client.XRangeN(ctx, feedKey(group), after, "+", int64(max)+1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read feed %q: %w", group, err)
+	}
+	if len(entries) == 0 || entries[0].ID != after {
+		return nil, gapAfter(group, after)
+	}
+	return entries[1:], nil
+}
+
+// readBehind reads the entries after the given one, and waits for one.
+func (db *DB) readBehind(ctx context.Context, group, after string, max int, block time.Duration) ([]redis.XMessage, error) {
 	if block <= 0 {
 		block = -1 // do not wait
 	}
@@ -64,21 +91,13 @@ func (db *DB) Feed(ctx context.Context, group, after string, max int, block time
 		Streams: []string{feedKey(group), after}, Count: int64(max), Block: block,
 	}).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, after, fmt.Errorf("read feed %q: %w", group, err)
+		return nil, fmt.Errorf("read feed %q: %w", group, err)
 	}
 	// The entry is looked for after the read: what was there then was there before.
-	if err := db.checkFeed(ctx, group, after); err != nil {
-		return nil, after, err
+	if err := db.checkFeed(ctx, group, after); err != nil || len(streams) == 0 {
+		return nil, err
 	}
-	var changes []subscriber.Change
-	last := after
-	for _, stream := range streams {
-		for _, entry := range stream.Messages {
-			last = entry.ID
-			changes = appendChanges(changes, group, entry)
-		}
-	}
-	return changes, last, nil
+	return streams[0].Messages, nil
 }
 
 // checkFeed makes sure that nothing after the given entry was lost.
@@ -91,9 +110,13 @@ func (db *DB) checkFeed(ctx context.Context, group, after string) error {
 		return fmt.Errorf("check feed %q: %w", group, err)
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("feed %q after %s: %w", group, after, ErrFeedGap)
+		return gapAfter(group, after)
 	}
 	return nil
+}
+
+func gapAfter(group, after string) error {
+	return fmt.Errorf("feed %q after %s: %w", group, after, ErrFeedGap)
 }
 
 // checkWhole makes sure that a feed has never been cut.
@@ -108,44 +131,59 @@ func (db *DB) checkWhole(ctx context.Context, group string) error {
 	return nil
 }
 
-// appendChanges reads a feed entry; one that is no change of a record adds
-// nothing.
-func appendChanges(list []subscriber.Change, group string, entry redis.XMessage) []subscriber.Change {
-	if lines, ok := entry.Values["list"].(string); ok {
-		return appendLines(list, group, entry, lines)
+// parseEntries reads feed entries.
+func parseEntries(group string, entries []redis.XMessage) []subscriber.Change {
+	n := 0
+	for i := range entries {
+		n += 1 + strings.Count(text(&entries[i], "list"), "\n")
 	}
-	c := subscriber.Change{ID: entry.ID, Kind: kinds[text(entry, "kind")]}
+	p := feedParser{group: group, changes: make([]subscriber.Change, 0, n)}
+	for i := range entries {
+		p.entry(&entries[i])
+	}
+	return p.changes
+}
+
+// feedParser makes changes of the entries of a group's feed.
+type feedParser struct {
+	group   string
+	packer  subscriber.Packer
+	changes []subscriber.Change
+}
+
+// entry reads an entry; one that is no change of a record adds nothing.
+func (p *feedParser) entry(entry *redis.XMessage) {
+	if lines, ok := entry.Values["list"].(string); ok {
+		p.lines(entry, lines)
+		return
+	}
+	c := subscriber.Change{ID: subscriber.ParseVersion(entry.ID), Kind: kinds[text(entry, "kind")]}
 	inside, err := netip.ParseAddr(text(entry, "inside"))
 	if err != nil || c.Kind == 0 {
-		return list
+		return
 	}
 	c.Reason, _ = subscriber.ParseReason(text(entry, "reason"))
 	cause, _ := strconv.ParseUint(text(entry, "cause"), 10, 32)
 	c.Cause = uint32(cause)
-	c.Record = parseRecordText(subscriber.Key{Group: group, Inside: inside}, text(entry, "record"))
+	r := parseRecordText(subscriber.Key{Group: p.group, Inside: inside}, text(entry, "record"))
 	if c.Kind != subscriber.Deleted {
-		c.Record.Version = entry.ID
-		c.Record.ExpiresAt = entryExpiry(entry.ID, text(entry, "ttl"))
+		r.Version, r.ExpiresAt = entry.ID, entryExpiry(c.ID, text(entry, "ttl"))
 	}
-	return append(list, c)
+	c.Record = p.packer.Pack(&r)
+	p.changes = append(p.changes, c)
 }
 
-func text(entry redis.XMessage, field string) string {
+func text(entry *redis.XMessage, field string) string {
 	s, _ := entry.Values[field].(string)
 	return s
 }
 
 // entryExpiry is when a record expires that was written with the entry, by
 // Redis's clock.
-func entryExpiry(id, ttl string) time.Time {
+func entryExpiry(id subscriber.Version, ttl string) time.Time {
 	ms, err := strconv.ParseInt(ttl, 10, 64)
-	if err != nil || ms == 0 {
+	if err != nil || ms == 0 || id == (subscriber.Version{}) {
 		return time.Time{}
 	}
-	millis, _, _ := strings.Cut(id, "-")
-	written, err := strconv.ParseInt(millis, 10, 64)
-	if err != nil {
-		return time.Time{}
-	}
-	return time.UnixMilli(written + ms)
+	return time.UnixMilli(id.Time().UnixMilli() + ms)
 }

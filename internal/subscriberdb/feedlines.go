@@ -2,7 +2,6 @@ package subscriberdb
 
 import (
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -34,67 +33,47 @@ func endText(e *subscriber.Ending) string {
 	return string(strconv.AppendUint(text, e.Record.OutputOctets, 10))
 }
 
-// appendLines reads an entry that tells of several records.
-func appendLines(list []subscriber.Change, group string, entry redis.XMessage, lines string) []subscriber.Change {
-	kind, expires := text(entry, "kind"), entryExpiry(entry.ID, text(entry, "ttl"))
-	list = slices.Grow(list, strings.Count(lines, "\n")+1)
-	var before subscriber.Record
+// lines reads an entry that tells of several records.
+func (p *feedParser) lines(entry *redis.XMessage, lines string) {
+	kind, id := text(entry, "kind"), subscriber.ParseVersion(entry.ID)
+	expires := entryExpiry(id, text(entry, "ttl"))
 	for line := range strings.SplitSeq(lines, "\n") {
-		c, ok := parseLine(group, kind, line)
+		c := subscriber.Change{ID: id}
+		r, ok := parseLine(&c, p.group, kind, line)
 		if !ok {
 			continue
 		}
-		c.ID, c.Record.Version, c.Record.ExpiresAt = entry.ID, entry.ID, expires
-		if kind == kindBegan {
-			detach(&c.Record, &before)
-			before = c.Record
-		}
-		list = append(list, c)
+		r.Version, r.ExpiresAt = entry.ID, expires
+		c.Record = p.packer.Pack(&r)
+		p.changes = append(p.changes, c)
 	}
-	return list
 }
 
-// parseLine reads the line of one record.
-func parseLine(group, kind, line string) (c subscriber.Change, ok bool) {
+// parseLine reads the line of one record: what changed, and the record.
+func parseLine(c *subscriber.Change, group, kind, line string) (r subscriber.Record, ok bool) {
 	address, rest, _ := strings.Cut(line, " ")
 	inside, err := netip.ParseAddr(address)
 	if err != nil {
-		return c, false
+		return r, false
 	}
 	key := subscriber.Key{Group: group, Inside: inside}
 	switch kind {
 	case kindBegan:
-		c.Kind, c.Record = subscriber.Created, parseRecordText(key, rest)
-		return c, true
+		c.Kind = subscriber.Created
+		return parseRecordText(key, rest), true
 	case kindStopped:
 		c.Kind, c.Reason = subscriber.Deleted, subscriber.ReasonStop
 		cause, last, _ := strings.Cut(rest, " ")
 		number, err := strconv.ParseUint(cause, 10, 32)
 		if err != nil {
-			return c, false
+			return r, false
 		}
 		c.Cause, rest = uint32(number), last
 	case kindRefreshed:
 		c.Kind = subscriber.Updated
 	default:
-		return c, false
+		return r, false
 	}
 	c.Partial = true
-	c.Record, ok = parseRefreshed(key, rest)
-	return c, ok
-}
-
-// detach gives a record texts of its own, so that it does not keep the whole
-// entry in memory. The names that it shares with the one before it are shared.
-func detach(r, before *subscriber.Record) {
-	share := func(text *string, other string) {
-		if *text != other {
-			other = strings.Clone(*text)
-		}
-		*text = other
-	}
-	share(&r.NAS, before.NAS)
-	share(&r.Client, before.Client)
-	share(&r.CallingStationID, before.CallingStationID)
-	r.UserName, r.AcctSessionID = strings.Clone(r.UserName), strings.Clone(r.AcctSessionID)
+	return parseRefreshed(key, rest)
 }

@@ -107,13 +107,14 @@ func FuzzFeedLine(f *testing.F) {
 	f.Add(kindBegan, "100.64.0.1 started_at=2026-03-01T10:00:00Z user_name=a%20b nas=n client=c acct_session_id=1")
 	f.Add(kindRefreshed, "100.64.0.1 2026-03-01T10:00:00Z 7 9")
 	f.Fuzz(func(t *testing.T, kind, line string) {
-		c, ok := parseLine("default", kind, line)
+		var c, again subscriber.Change
+		r, ok := parseLine(&c, "default", kind, line)
 		if !ok || c.Kind != subscriber.Deleted {
 			return
 		}
-		text := c.Record.Inside.String() + " " + endText(&subscriber.Ending{Record: c.Record, Cause: c.Cause})
-		if again, ok := parseLine("default", kind, text); !ok || !reflect.DeepEqual(again, c) {
-			t.Errorf("%q: %+v comes back as %+v", line, c, again)
+		text := r.Inside.String() + " " + endText(&subscriber.Ending{Record: r, Cause: c.Cause})
+		if s, ok := parseLine(&again, "default", kind, text); !ok || again != c || !reflect.DeepEqual(s, r) {
+			t.Errorf("%q: %+v %+v comes back as %+v %+v", line, c, r, again, s)
 		}
 	})
 }

@@ -129,7 +129,7 @@ func TestHold_DEL13(t *testing.T) {
 		}
 		list := changes(t, db, "default")
 		if last := list[len(list)-1]; last.Kind != subscriber.Updated || last.Record.RemovalHeld != subscriber.ReasonExpired ||
-			!last.Record.ExpiresAt.IsZero() || last.ID != got.Version {
+			!last.Record.ExpiresAt.IsZero() || last.ID.String() != got.Version {
 			t.Errorf("announced as %+v", last)
 		}
 		if err := db.Bury(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonExpired); err != nil {

@@ -140,16 +140,16 @@ func (db *DB) searchEnds(ctx context.Context, group string, versions map[netip.A
 		if err != nil {
 			return err
 		}
-		for _, entry := range entries {
-			for _, c := range appendChanges(nil, group, entry) {
-				inside := c.Record.Inside
+		for i := range entries {
+			for _, c := range parseEntries(group, entries[i:i+1]) {
+				inside := c.Record.Inside()
 				version, wanted := versions[inside]
 				if !wanted {
 					continue
 				}
 				delete(versions, inside)
-				if c.Kind == subscriber.Deleted && subscriber.CompareVersions(c.ID, version) > 0 {
-					told[c.Record.Key] = c.Reason
+				if c.Kind == subscriber.Deleted && c.ID.Compare(subscriber.ParseVersion(version)) > 0 {
+					told[c.Record.Key()] = c.Reason
 				}
 			}
 		}

@@ -54,10 +54,10 @@ func TestFeed(t *testing.T) {
 		}
 		record(t, db, start("a", addr, 0))
 		list, last, err := db.Feed(ctx, "default", "0-0", 10, time.Second)
-		if err != nil || len(list) != 1 || list[0].ID != last {
+		if err != nil || len(list) != 1 || list[0].ID.String() != last {
 			t.Fatalf("first: %v, %s, %v", list, last, err)
 		}
-		if left := time.Until(list[0].Record.ExpiresAt); left < testTTL-time.Minute || left > testTTL+time.Minute {
+		if left := time.Until(list[0].Record.ExpiresAt()); left < testTTL-time.Minute || left > testTTL+time.Minute {
 			t.Errorf("record expires in %v", left)
 		}
 		record(t, db, event(subscriber.EventAccountingOn, "", noAddr, -time.Hour), stop("a", addr, time.Hour))

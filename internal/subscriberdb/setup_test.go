@@ -126,8 +126,14 @@ func online(t testing.TB, db *DB, inside netip.Addr) string {
 	return r.AcctSessionID
 }
 
+// change is a change with all that is known of the record.
+type change struct {
+	subscriber.Change
+	Record subscriber.Record
+}
+
 // changes reads a group's feed from its beginning, as one who keeps the records.
-func changes(t testing.TB, db *DB, group string) []subscriber.Change {
+func changes(t testing.TB, db *DB, group string) []change {
 	t.Helper()
 	var list []subscriber.Change
 	for after := "0-0"; ; {
@@ -140,22 +146,23 @@ func changes(t testing.TB, db *DB, group string) []subscriber.Change {
 		}
 		list, after = append(list, more...), last
 	}
-	stands := map[netip.Addr]subscriber.Record{}
+	stands := map[netip.Addr]subscriber.Packed{}
+	told := make([]change, len(list))
 	for i := range list {
 		c := &list[i]
+		packed := c.Record
 		if c.Partial {
-			before := stands[c.Record.Inside]
-			packed := before.Pack()
-			packed = packed.Refreshed(&c.Record)
-			c.Record = packed.Record()
+			packed = stands[c.Record.Inside()]
+			packed.Refresh(&c.Record)
 		}
-		stands[c.Record.Inside] = c.Record
+		stands[c.Record.Inside()] = packed
+		told[i] = change{*c, packed.Record()}
 	}
-	return list
+	return told
 }
 
 // story is the feed as a person would tell it.
-func story(list []subscriber.Change) []string {
+func story(list []change) []string {
 	var lines []string
 	for _, c := range list {
 		line := kindNames[c.Kind] + " " + c.Record.Inside.String() + " " + c.Record.AcctSessionID

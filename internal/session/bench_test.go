@@ -1,0 +1,150 @@
+package session
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// BenchmarkLife is what the changes of subscribers' lives cost besides reading the
+// feed and writing bindings: a Start, an Interim and a Stop of each, all executors
+// included, over the kernel's twin. One operation is one change.
+func BenchmarkLife(b *testing.B) {
+	const subscribers, batch = 20_000, 96
+	l := newLife(b)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := 0; n < b.N; n += 3 * batch {
+		first := n / 3 % subscribers
+		l.round(b, first, batch, l.start)
+		l.round(b, first, batch, l.interim)
+		l.round(b, first, batch, l.stop)
+	}
+}
+
+// life drives a Manager by hand.
+type life struct {
+	*Manager
+	group   *group
+	entry   int
+	changes []subscriber.Change
+	packer  subscriber.Packer
+	batch   []save
+	done    []work
+	writes  map[string]*writes
+}
+
+func newLife(b *testing.B) *life {
+	g := lsn.GroupConfig{
+		Name: "default", Inside: testGroup.Inside, Outside: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/20")},
+		FirstPort: 1024, LastPort: 65535, BlockSize: 512, Hold: 2 * time.Minute,
+	}
+	kernel, err := nftnat.NewMemory(nftnat.Options{
+		Table: "sessiond", InsideInterfaces: []string{"s0"}, OutsideInterfaces: []string{"i0"},
+		InsidePrefixes: g.Inside, OutsidePrefixes: g.Outside,
+		Timeouts: nftnat.Timeouts(someSettings.IdleTimeouts), Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	settings := someSettings
+	settings.Removal = inspect.RemovalOn
+	m, err := New(Options{
+		Store: struct{ Store }{}, Kernel: kernel, Groups: []lsn.GroupConfig{g}, Node: "test", Settings: settings,
+		Observer: &counts{removed: map[subscriber.Reason]int{}}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &life{Manager: m, group: m.groups[g.Name], writes: map[string]*writes{}}
+}
+
+// round has n subscribers change, and carries out all that follows.
+func (l *life) round(b *testing.B, first, n int, change func(i int, c *subscriber.Change) subscriber.Record) {
+	l.changes = l.changes[:0]
+	var id string
+	for i := range n {
+		if i%32 == 0 {
+			l.entry++
+			id = fmt.Sprintf("%d-0", 1_700_000_000_000+l.entry)
+		}
+		c := subscriber.Change{ID: subscriber.ParseVersion(id)}
+		r := change(first+i, &c)
+		r.Version = id
+		c.Record = l.packer.Pack(&r)
+		l.changes = append(l.changes, c)
+	}
+	l.take(l.group, l.changes, id)
+	l.settle(b)
+}
+
+func (l *life) settle(b *testing.B) {
+	ctx := b.Context()
+	for range 3 { // no change needs more turns
+		if batch := l.saves.swap(l.batch[:0]); len(batch) > 0 {
+			l.batch = batch
+			l.coalesce(l.batch, l.writes)
+			l.saved(l.batch)
+		}
+		if batch := l.opens.swap(l.done[:0]); len(batch) > 0 {
+			l.done = batch
+			_ = l.kernel.Apply(ctx, l.wanted(l.done))
+			l.openDone(l.done)
+		}
+		if batch := l.cuts.swap(l.done[:0]); len(batch) > 0 {
+			l.done = batch
+			_ = l.kernel.Apply(ctx, l.wanted(l.done))
+			l.cutDone(l.done)
+		}
+		if batch := l.reaps.swap(l.done[:0]); len(batch) > 0 {
+			l.done = batch
+			inside := make([]netip.Addr, len(l.done))
+			for i, w := range l.done {
+				inside[i] = w.inside
+			}
+			receipts, _ := l.kernel.Reap(ctx, inside)
+			l.reaped(l.done, receipts)
+		}
+	}
+	if l.busy > 0 || len(l.unsaved) > 0 {
+		b.Fatalf("%d slots are busy still, %d bindings unsaved", l.busy, len(l.unsaved))
+	}
+}
+
+func (l *life) key(i int) subscriber.Key {
+	var inside [4]byte
+	binary.BigEndian.PutUint32(inside[:], 100<<24|64<<16+uint32(i)+1)
+	return subscriber.Key{Group: l.group.name, Inside: netip.AddrFrom4(inside)}
+}
+
+func (l *life) start(i int, c *subscriber.Change) subscriber.Record {
+	at := time.UnixMilli(1_700_000_000_000)
+	c.Kind = subscriber.Created
+	return subscriber.Record{
+		Key:       l.key(i),
+		SessionID: subscriber.SessionID{Client: "load", NAS: "nas7", AcctSessionID: "0000000012345678"},
+		UserName:  "subscriber@example.net", CallingStationID: "02:00:00:00:00:01",
+		StartedAt: at, UpdatedAt: at, ExpiresAt: at.Add(time.Hour),
+	}
+}
+
+func (l *life) interim(i int, c *subscriber.Change) subscriber.Record {
+	at := time.UnixMilli(1_700_000_000_000)
+	c.Kind, c.Partial = subscriber.Updated, true
+	return subscriber.Record{
+		Key: l.key(i), UpdatedAt: at, ExpiresAt: at.Add(2 * time.Hour), InputOctets: 1, OutputOctets: 2,
+	}
+}
+
+func (l *life) stop(i int, c *subscriber.Change) subscriber.Record {
+	c.Kind, c.Partial, c.Reason, c.Cause = subscriber.Deleted, true, subscriber.ReasonStop, 1
+	return subscriber.Record{Key: l.key(i), InputOctets: 3, OutputOctets: 4}
+}

@@ -1,0 +1,34 @@
+package session
+
+import (
+	"slices"
+	"sync"
+)
+
+// monitor is the lock of the life cycle. Who leaves it wakes the executors that he
+// gave work: not before, or each would take the first piece and wait for the lock.
+type monitor struct {
+	sync.RWMutex
+	wakes []chan struct{} // of those executors
+}
+
+// give puts work into a queue while the lock is held.
+func give[T any](m *Manager, q *queue[T], item T) {
+	q.mu.Lock()
+	q.items = append(q.items, item)
+	q.mu.Unlock()
+	if !slices.Contains(m.mu.wakes, q.wake) {
+		m.mu.wakes = append(m.mu.wakes, q.wake)
+	}
+}
+
+// Unlock leaves the lock that was taken by Lock.
+func (l *monitor) Unlock() {
+	var room [8]chan struct{}
+	wakes := append(room[:0], l.wakes...)
+	l.wakes = l.wakes[:0]
+	l.RWMutex.Unlock()
+	for _, wake := range wakes {
+		signal(wake)
+	}
+}

@@ -1,0 +1,123 @@
+package session
+
+import (
+	"context"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// save is one write to the stored bindings.
+type save struct {
+	binding lsn.Binding
+	remove  bool  // the block is free again
+	slot    *slot // that waits for the write; nil when nobody does
+}
+
+// runSaves writes bindings to the database, many in one round trip.
+func (m *Manager) runSaves(ctx context.Context) error {
+	byGroup := map[string]*writes{}
+	for batch := []save(nil); ; {
+		var err error
+		if batch, err = m.saves.take(ctx, batch); err != nil {
+			return err
+		}
+		m.coalesce(batch, byGroup)
+		for name, w := range byGroup {
+			if w.none() {
+				continue
+			}
+			err := m.insist(ctx, "store bindings", func(ctx context.Context) error {
+				return m.store.SaveBindings(ctx, name, w.put, w.remove)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		m.saved(batch)
+		if err := m.gatherMore(ctx, len(batch)); err != nil {
+			return err
+		}
+	}
+}
+
+// writes are those to the stored bindings of a group.
+type writes struct {
+	put    []subscriberdb.Binding
+	remove []subscriberdb.Block
+}
+
+func (w *writes) none() bool { return len(w.put)+len(w.remove) == 0 }
+
+// reset makes room for other writes.
+func (w *writes) reset() {
+	if cap(w.put) > keepMost {
+		w.put = nil
+	}
+	clear(w.put)
+	w.put, w.remove = w.put[:0], w.remove[:0]
+}
+
+// coalesce keeps the last write of each block, by group, in place of those of the
+// batch before.
+func (m *Manager) coalesce(batch []save, byGroup map[string]*writes) {
+	for _, w := range byGroup {
+		w.reset()
+	}
+	last := m.repeated(batch)
+	for i := range batch {
+		s := &batch[i]
+		if n, ok := last[s.binding.Block]; ok && n != i {
+			continue
+		}
+		w := byGroup[s.binding.Group]
+		if w == nil {
+			w = &writes{}
+			byGroup[s.binding.Group] = w
+		}
+		if s.remove {
+			w.remove = append(w.remove, subscriberdb.Block{Outside: s.binding.Outside, First: uint16(s.binding.First)})
+		} else {
+			w.put = append(w.put, storedBinding(&s.binding))
+		}
+	}
+}
+
+// repeated returns the last write in the batch of each block that more than one write
+// is under way of.
+func (m *Manager) repeated(batch []save) map[lsn.Block]int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var last map[lsn.Block]int
+	for i := range batch {
+		if block := batch[i].binding.Block; m.unsaved[block] > 1 {
+			if last == nil {
+				last = map[lsn.Block]int{}
+			}
+			last[block] = i
+		}
+	}
+	return last
+}
+
+func (m *Manager) saved(batch []save) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range batch {
+		b := &batch[i]
+		if n := m.unsaved[b.binding.Block]; n > 1 {
+			m.unsaved[b.binding.Block] = n - 1
+		} else {
+			delete(m.unsaved, b.binding.Block)
+		}
+		if m.comparing > 0 {
+			m.touchKeyLocked(subscriber.Key{Group: b.binding.Group, Inside: b.binding.Inside})
+		}
+		if b.slot != nil {
+			m.restLocked(b.slot)
+			m.stepLocked(b.slot)
+		}
+	}
+	m.settleLocked()
+}

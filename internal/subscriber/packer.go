@@ -1,0 +1,64 @@
+package subscriber
+
+import (
+	"math"
+	"unique"
+)
+
+// A Packer packs records one after the other. What is as in the one before, as the
+// NAS and the version mostly are, is not looked up again.
+type Packer struct {
+	origin  origin
+	handle  unique.Handle[origin] // of origin, if that is not zero
+	id      string
+	version Version // of id
+	exact   bool    // and it tells id to the letter
+}
+
+// Pack is as that of the record.
+func (k *Packer) Pack(r *Record) Packed {
+	p := Packed{
+		started: instantOf(r.StartedAt), updated: instantOf(r.UpdatedAt), expires: instantOf(r.ExpiresAt),
+		input: r.InputOctets, output: r.OutputOctets, held: r.RemovalHeld,
+	}
+	p.origin = k.originOf(r)
+	if r.Inside.Is4() {
+		p.inside, p.flags = r.Inside.As4(), p.flags|packedInside4
+	}
+	if r.Unconfirmed {
+		p.flags |= packedUnconfirmed
+	}
+	var exact bool
+	if p.version, exact = k.versionOf(r); exact {
+		p.flags |= packedVersion
+	}
+	prefix := r.identityPrefix()
+	if size := len(prefix) + len(r.UserName) + len(r.CallingStationID); size > math.MaxUint16 {
+		p.flags |= packedLong
+	} else {
+		p.name, p.calling = uint16(len(prefix)+len(r.UserName)), uint16(size)
+		p.text = prefix + r.UserName + r.CallingStationID + r.AcctSessionID
+	}
+	p.rare = r.rare(p.flags)
+	return p
+}
+
+func (k *Packer) originOf(r *Record) unique.Handle[origin] {
+	switch o := (origin{r.Group, r.Client, r.NAS, r.NASAddress}); o {
+	case origin{}:
+		return unique.Handle[origin]{}
+	case k.origin:
+	default:
+		k.handle = unique.Make(o)
+		k.origin = k.handle.Value() // whose texts are nobody else's
+	}
+	return k.handle
+}
+
+func (k *Packer) versionOf(r *Record) (version Version, exact bool) {
+	if k.id != r.Version {
+		k.id, k.version = r.Version, ParseVersion(r.Version)
+		k.exact = r.Version == k.version.String()
+	}
+	return k.version, k.exact
+}
