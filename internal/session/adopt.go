@@ -33,7 +33,7 @@ func (m *Manager) adoptLocked(g *group, o *observation, suspect bool) {
 		m.adoptRowLocked(g, row, o, suspect)
 	}
 	for inside := range o.kernel {
-		m.adoptTenureLocked(g, m.slots[inside], o, suspect)
+		m.adoptTenureLocked(g, m.slots.at(inside), o, suspect)
 	}
 	if (suspect || o.lost) && len(o.stored) == 0 {
 		// Which blocks were in quarantine went with the database (NAT-30).
@@ -71,7 +71,7 @@ func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Bi
 		m.adoptGraceLocked(s, row)
 	}
 	m.enterLocked(s, stands)
-	m.slots[e.Inside] = s
+	m.slots.put(e.Inside, s)
 }
 
 // standsLocked says in which phase a kernel entry and its stored binding are. A
@@ -90,11 +90,11 @@ func (m *Manager) standsLocked(s *slot, e nftnat.Entry, row subscriberdb.Binding
 
 // adoptRowLocked makes a slot of a stored binding that the kernel lacks.
 func (m *Manager) adoptRowLocked(g *group, row subscriberdb.Binding, o *observation, suspect bool) {
-	if s := m.slots[row.Inside]; s != nil && !s.stray && s.block == rowBlock(row) && !row.Held {
+	if s := m.slots.at(row.Inside); s != nil && !s.stray && s.block == rowBlock(row) && !row.Held {
 		return // the kernel has it
 	}
 	b := restoredBinding(row)
-	s := m.slots[row.Inside]
+	s := m.slots.at(row.Inside)
 	if s != nil && !row.Held {
 		// The address is served from another block; this one must have been in use.
 		b.State, b.ReleasedAt = lsn.Held, m.now()
@@ -113,7 +113,7 @@ func (m *Manager) adoptRowLocked(g *group, row subscriberdb.Binding, o *observat
 	}
 	s = newSlot(recordOf(g.name, b.Holder), b.Block)
 	m.enterLocked(s, saved)
-	m.slots[row.Inside] = s
+	m.slots.put(row.Inside, s)
 	if _, ok := o.records[row.Inside]; !ok && !row.GraceUntil.IsZero() {
 		s.end(subscriber.ReasonStop, m.now()) // known to be over, and no session is left to come back to
 		s.boundTenure = s.tenure
@@ -191,15 +191,21 @@ func restoredBinding(b subscriberdb.Binding) lsn.Binding {
 	}
 }
 
-// storedBinding is the database's form of a binding.
-func storedBinding(b *lsn.Binding) subscriberdb.Binding {
-	return subscriberdb.Binding{
+// storedBinding is the database's form of a binding. Its receipt, if it has one, is
+// put into the room.
+func storedBinding(b *lsn.Binding, room *subscriberdb.Receipt) subscriberdb.Binding {
+	stored := subscriberdb.Binding{
 		Group: b.Group, Inside: b.Inside, Outside: b.Outside,
 		First: uint16(b.First), Last: uint16(b.Last), Held: b.State == lsn.Held,
 		Identity: b.Identity, UserName: b.UserName, AcctSessionID: b.AcctSessionID,
 		AllocatedAt: b.AllocatedAt, ReleasedAt: b.ReleasedAt, HoldUntil: b.HoldUntil,
-		GraceUntil: b.GraceUntil, Receipt: storedReceipt(b.Receipt),
+		GraceUntil: b.GraceUntil,
 	}
+	if b.Receipt != nil {
+		*room = storedReceipt(b.Receipt)
+		stored.Receipt = room
+	}
+	return stored
 }
 
 // sortedRows returns the stored bindings, live ones first, so that a held one

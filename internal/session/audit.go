@@ -54,7 +54,7 @@ func (m *Manager) doubtful(g *group, v *drift.Views, found drift.Session) bool {
 	if m.serverOfLocked(inside) != g {
 		return false
 	}
-	s := m.slots[inside]
+	s := m.slots.at(inside)
 	if s == nil {
 		return true
 	}

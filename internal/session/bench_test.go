@@ -96,12 +96,12 @@ func (l *life) settle(b *testing.B) {
 		}
 		if batch := l.opens.swap(l.done[:0]); len(batch) > 0 {
 			l.done = batch
-			_ = l.kernel.Apply(ctx, l.wanted(l.done))
+			_ = l.kernel.Apply(ctx, l.wanted(l.done, nil))
 			l.openDone(l.done)
 		}
 		if batch := l.cuts.swap(l.done[:0]); len(batch) > 0 {
 			l.done = batch
-			_ = l.kernel.Apply(ctx, l.wanted(l.done))
+			_ = l.kernel.Apply(ctx, l.wanted(l.done, nil))
 			l.cutDone(l.done)
 		}
 		if batch := l.reaps.swap(l.done[:0]); len(batch) > 0 {

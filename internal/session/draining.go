@@ -35,7 +35,7 @@ func (m *Manager) runIdle(ctx context.Context) error {
 func (m *Manager) stepDraining(inside netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s := m.slots[inside]; s != nil && s.phase == draining {
+	if s := m.slots.at(inside); s != nil && s.phase == draining {
 		m.stepLocked(s)
 	}
 }

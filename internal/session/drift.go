@@ -50,7 +50,7 @@ func (m *Manager) outdatedLocked(r *repair, o *drift.Operation) bool {
 }
 
 func (m *Manager) movingLocked(g *group, inside netip.Addr) bool {
-	if s := m.slots[inside]; s != nil && s.busy {
+	if s := m.slots.at(inside); s != nil && s.busy {
 		return true
 	}
 	_, touched := g.touched[inside]
@@ -74,7 +74,7 @@ func (m *Manager) carryOutLocked(r *repair, o *drift.Operation) {
 
 // newerLocked takes newer data of a session into its slot.
 func (m *Manager) newerLocked(r *subscriber.Record) {
-	s := m.slots[r.Inside]
+	s := m.slots.at(r.Inside)
 	packed := r.Pack()
 	if s == nil || !s.online || s.packed.Version().Compare(packed.Version()) >= 0 {
 		return
@@ -85,7 +85,7 @@ func (m *Manager) newerLocked(r *subscriber.Record) {
 
 // mendLocked does one operation.
 func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
-	s := m.slots[o.Inside]
+	s := m.slots.at(o.Inside)
 	switch o.Kind {
 	case inspect.DriftRecordUnseen:
 		if r.group.suspect && s != nil && s.online && s.record().Follows(o.Record) {
@@ -148,10 +148,10 @@ func (m *Manager) goneReason(s *slot) subscriber.Reason {
 // strayLocked has kernel elements removed that no binding accounts for, with
 // the sessions that used them.
 func (m *Manager) strayLocked(g *group, e nftnat.Entry) {
-	s := m.slots[e.Inside]
+	s := m.slots.at(e.Inside)
 	if s == nil {
 		s = newSlot(recordOf(g.name, lsn.Holder{Inside: e.Inside}), lsn.Block{})
-		m.slots[e.Inside] = s
+		m.slots.put(e.Inside, s)
 	}
 	if s.busy { // an operation before this one set it in motion: the next comparison looks again
 		return

@@ -37,7 +37,7 @@ func (m *Manager) publishChangeLocked(kind inspect.EventKind, reason subscriber.
 		return
 	}
 	view := inspect.Subscriber{Record: r.Record()}
-	if s := m.slots[r.Inside()]; s != nil && kind != inspect.EventDeleted {
+	if s := m.slots.at(r.Inside()); s != nil && kind != inspect.EventDeleted {
 		view = m.viewLocked(s)
 	}
 	m.events.Publish(inspect.Event{At: m.now(), Kind: kind, Reason: reason, Subscriber: view})

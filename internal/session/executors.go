@@ -64,13 +64,16 @@ func (m *Manager) runOpens(ctx context.Context) error {
 }
 
 func (m *Manager) runApply(ctx context.Context, q *queue[work], done func([]work)) error {
-	for batch := []work(nil); ; {
+	var batch []work
+	var entries []nftnat.Entry
+	for {
 		var err error
 		if batch, err = q.take(ctx, batch); err != nil {
 			return err
 		}
 		err = m.insist(ctx, "program the kernel", func(ctx context.Context) error {
-			return m.kernel.Apply(ctx, m.wanted(batch))
+			entries = m.wanted(batch, entries[:0])
+			return m.kernel.Apply(ctx, entries)
 		})
 		if err != nil {
 			return err
@@ -79,12 +82,11 @@ func (m *Manager) runApply(ctx context.Context, q *queue[work], done func([]work
 	}
 }
 
-// wanted is what the kernel should hold for each address of a batch, given the
+// wanted appends what the kernel should hold for each address of a batch, given the
 // phase the slot is on its way to.
-func (m *Manager) wanted(batch []work) []nftnat.Entry {
+func (m *Manager) wanted(batch []work, entries []nftnat.Entry) []nftnat.Entry {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	entries := make([]nftnat.Entry, 0, len(batch))
 	for _, w := range batch {
 		if w.slot.awaited() {
 			entries = append(entries, w.slot.entry(nftnat.Open))

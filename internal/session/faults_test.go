@@ -287,7 +287,7 @@ func TestOnePieceOfWork(t *testing.T) {
 	w.awaitState(alice, lsn.Active)
 	w.mu.Lock()
 	g, o := w.groups["default"], &observation{}
-	next := w.slots[alice].record()
+	next := w.slots.at(alice).record()
 	next.UserName, next.AcctSessionID = "z", "2"
 	entry := nftnat.Entry{Inside: alice, Gate: nftnat.Open}
 	r := repair{group: g, observed: o}
@@ -298,8 +298,8 @@ func TestOnePieceOfWork(t *testing.T) {
 	} {
 		w.mendLocked(&r, &d)
 	}
-	if w.busy != 1 || w.slots[alice].stray {
-		t.Errorf("%d pieces of work, stray %t; want 1 and false", w.busy, w.slots[alice].stray)
+	if w.busy != 1 || w.slots.at(alice).stray {
+		t.Errorf("%d pieces of work, stray %t; want 1 and false", w.busy, w.slots.at(alice).stray)
 	}
 	w.mu.Unlock()
 }
@@ -312,13 +312,13 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.awaitState(alice, lsn.Active)
 	w.mu.Lock()
-	w.workLocked(w.slots[alice])
+	w.workLocked(w.slots.at(alice))
 	w.mu.Unlock()
 	r := repair{dryRun: true, group: w.groups["default"], observed: &observation{anew: true}}
 	views := w.views(r.group, r.observed)
 	w.mend(&r, drift.Diff(&views))
 	w.mu.Lock()
-	w.restLocked(w.slots[alice])
+	w.restLocked(w.slots.at(alice))
 	w.mu.Unlock()
 	if len(r.drifts) != 1 || r.drifts[0].Kind != inspect.DriftBindingOrphaned {
 		t.Errorf("found %v, want %s", r.drifts, inspect.DriftBindingOrphaned)

@@ -108,7 +108,7 @@ func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
 // changeLocked is where a deleted record becomes a closing gate: the change
 // ends the slot's tenure, and stepLocked does what next says.
 func (m *Manager) changeLocked(c *subscriber.Change) {
-	s := m.slots[c.Record.Inside()]
+	s := m.slots.at(c.Record.Inside())
 	if s != nil && s.online && s.packed.Version().Compare(c.ID) >= 0 {
 		return // the snapshot that the slot was made from is newer
 	}
@@ -153,7 +153,7 @@ func (m *Manager) endLocked(s *slot, reason subscriber.Reason, at time.Time) {
 func (m *Manager) onlineLocked(s *slot, r *subscriber.Packed, at time.Time) *slot {
 	if s == nil {
 		s = &slot{}
-		m.slots[r.Inside()] = s
+		m.slots.put(r.Inside(), s)
 	}
 	if s.online && !s.packed.SameSession(r) {
 		m.endLocked(s, subscriber.ReasonSuperseded, at)

@@ -113,7 +113,7 @@ func (m *Manager) graceRLocked(f inspect.RemovalFilter, yield func(inspect.Remov
 		return
 	}
 	for inside := range m.draining {
-		s := m.slots[inside]
+		s := m.slots.at(inside)
 		if s.online || !m.inGraceLocked(s) {
 			continue
 		}

@@ -52,7 +52,7 @@ func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) erro
 
 // staysLocked checks that no address in use would go to another group.
 func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
-	for inside, s := range m.slots {
+	for inside, s := range m.slots.all() {
 		for _, c := range configs {
 			if c.Name != s.group() && coveredBy(c.Inside, netip.PrefixFrom(inside, 32)) {
 				return fmt.Errorf("group %s: inside address %s is in use in group %s, end its session first: %w",

@@ -52,7 +52,7 @@ func (m *Manager) known(keys []subscriber.Key) []subscriber.Record {
 }
 
 func (m *Manager) knownRLocked(k subscriber.Key) subscriber.Record {
-	s := m.slots[k.Inside]
+	s := m.slots.at(k.Inside)
 	if s == nil || !s.online || s.group() != k.Group {
 		return subscriber.Record{Key: k}
 	}
@@ -88,7 +88,7 @@ func (m *Manager) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, hol
 // passesLocked reports whether the record may end. Each is asked about once,
 // however many notice that it is gone.
 func (m *Manager) passesLocked(e *subscriber.Ending) bool {
-	s, g := m.slots[e.Record.Inside], m.groups[e.Record.Group]
+	s, g := m.slots.at(e.Record.Inside), m.groups[e.Record.Group]
 	if s == nil || !s.online || g == nil || s.group() != g.name {
 		return true // nobody is served
 	}
@@ -179,7 +179,7 @@ func (m *Manager) endGoneLocked(a *subscriberdb.Absence) {
 	if !a.Told {
 		m.missing.push(missing{a.Record.Key, a.Reason}) // looked at again: the session of a held one may have ended
 	}
-	s := m.slots[a.Record.Inside]
+	s := m.slots.at(a.Record.Inside)
 	if s == nil || !s.online || s.judged == held {
 		return
 	}

@@ -70,7 +70,7 @@ type Manager struct {
 	configs         []lsn.GroupConfig // what the engine serves
 	groups          map[string]*group
 	inside, outside []netip.Prefix // served since the start, for reloads
-	slots           map[netip.Addr]*slot
+	slots           slotIndex
 	draining        map[netip.Addr]struct{}
 	observed        observed          // what RemovalOn would have removed
 	unsaved         map[lsn.Block]int // writes to stored bindings that are under way
@@ -126,7 +126,7 @@ func New(o Options) (*Manager, error) {
 		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1),
 		saves: newQueue[save](), opens: newQueue[work](), cuts: newQueue[work](),
 		reaps: newQueue[work](), lingering: newQueue[work](), missing: newQueue[missing](), timers: newTimers(),
-		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: map[netip.Addr]*slot{},
+		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: newSlotIndex(),
 		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
 		redisErr: errors.New("not asked yet"),
 	}
@@ -363,7 +363,7 @@ func (m *Manager) releaseLocked(s *slot, deleted int) {
 
 func (m *Manager) forgetLocked(s *slot) {
 	m.engine.Forget(s.group(), s.inside())
-	delete(m.slots, s.inside())
+	m.slots.remove(s.inside())
 }
 
 // settleLocked closes Ready once all groups are synced and no slot is busy.
@@ -378,5 +378,5 @@ func (m *Manager) settleLocked() {
 	}
 	m.settled = true
 	close(m.ready)
-	m.log.Info("restored and reconciled", "subscribers", len(m.slots))
+	m.log.Info("restored and reconciled", "subscribers", m.slots.len)
 }

@@ -70,7 +70,7 @@ func (m *Manager) lookAgain(batch []missing) {
 	defer m.mu.RUnlock()
 	now := m.now()
 	for _, x := range batch {
-		s := m.slots[x.key.Inside]
+		s := m.slots.at(x.key.Inside)
 		if s != nil && s.online && !s.packed.ExpiresAt().IsZero() && s.packed.ExpiresAt().Before(now) {
 			m.timers.look(x.key.Inside, now.Add(relookAfter))
 		}

@@ -17,7 +17,7 @@ func TestExpiredAreAskedForOnce(t *testing.T) {
 	r := subscriber.Record{Key: subscriber.Key{Group: testGroup.Name, Inside: alice}, ExpiresAt: now.Add(-time.Minute)}
 	packed := r.Pack()
 	s.begin(&packed)
-	w.slots[alice] = s
+	w.slots.put(alice, s)
 	w.timers.expire(alice, s.packed.ExpiresAt())
 	for range 10 {
 		now = now.Add(time.Second)

@@ -60,7 +60,7 @@ func (m *Manager) inForceLocked(b *lsn.Binding) bool {
 	if b.State != lsn.Active {
 		return true
 	}
-	s := m.slots[b.Inside]
+	s := m.slots.at(b.Inside)
 	return s != nil && s.phase != idle && !s.awaited()
 }
 

@@ -111,7 +111,7 @@ func (m *Manager) unknownOf(g *group, o *observation, standing []subscriberdb.St
 	defer m.mu.RUnlock()
 	var unknown []netip.Addr
 	for _, r := range standing {
-		s := m.slots[r.Inside]
+		s := m.slots.at(r.Inside)
 		if s != nil && s.online && s.group() == g.name && r.Version != "" && s.packed.Version() == subscriber.ParseVersion(r.Version) {
 			o.agreed[r.Inside] |= agreesRecord
 		} else {
@@ -134,7 +134,8 @@ func (m *Manager) observeBindings(ctx context.Context, g *group, o *observation)
 
 func (m *Manager) observeRowRLocked(g *group, o *observation, row *subscriberdb.BindingRow) {
 	if b, ok := m.engine.AtOutside(row.Outside, lsn.Port(row.First)); ok && b.Group == g.name {
-		if stored := storedBinding(&b); row.Is(&stored) {
+		var receipt subscriberdb.Receipt
+		if stored := storedBinding(&b, &receipt); row.Is(&stored) {
 			o.storedSo[b.Block] = struct{}{}
 			delete(o.stored, b.Block) // a row may come twice
 			return
@@ -156,7 +157,7 @@ func (m *Manager) observeKernel(ctx context.Context, g *group, o *observation) e
 	for _, e := range entries {
 		switch m.serverOfLocked(e.Inside) {
 		case g:
-			if s := m.slots[e.Inside]; s != nil && s.expected() == e {
+			if s := m.slots.at(e.Inside); s != nil && s.expected() == e {
 				o.agreed[e.Inside] |= agreesElement
 			} else {
 				o.kernel[e.Inside] = e

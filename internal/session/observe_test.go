@@ -31,7 +31,7 @@ func TestRowSeenTwice_NAT40(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
 	active := w.awaitState(alice, lsn.Active)
-	stored := storedBinding(&active.Binding)
+	stored := storedBinding(&active.Binding, nil)
 	w.halt()
 	ours := w.rows()
 	stored.Inside, stored.UserName = bob, "b"

@@ -40,13 +40,10 @@ func (m *Manager) keepReceiptLocked(s *slot, r lsn.Receipt) {
 }
 
 // proofNames stand in stored bindings.
-var proofNames = map[lsn.Proof]string{lsn.ProofIndex: "index", lsn.ProofTable: "table"}
+var proofNames = [...]string{lsn.ProofIndex: "index", lsn.ProofTable: "table"}
 
-func storedReceipt(r *lsn.Receipt) *subscriberdb.Receipt {
-	if r == nil {
-		return nil
-	}
-	return &subscriberdb.Receipt{
+func storedReceipt(r *lsn.Receipt) subscriberdb.Receipt {
+	return subscriberdb.Receipt{
 		CutAt: r.CutAt.UTC(), ReapedAt: r.ReapedAt.UTC(), ReleasedAt: r.ReleasedAt.UTC(),
 		Elements: r.Elements, Deleted: r.Deleted, Proof: proofNames[r.Proof],
 	}
@@ -61,7 +58,7 @@ func restoredReceipt(r *subscriberdb.Receipt) *lsn.Receipt {
 	}
 	for proof, name := range proofNames {
 		if name == r.Proof {
-			restored.Proof = proof
+			restored.Proof = lsn.Proof(proof)
 		}
 	}
 	return restored

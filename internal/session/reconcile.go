@@ -228,7 +228,7 @@ func (m *Manager) removeNobodys(ctx context.Context, inside []netip.Addr) error 
 
 // stepGroupLocked gives every slot of the group its next step.
 func (m *Manager) stepGroupLocked(g *group) {
-	for _, s := range walk(&m.mu, m.slots) {
+	for _, s := range walk(&m.mu, m.slots.all()) {
 		if s.group() == g.name {
 			m.stepLocked(s)
 		}
@@ -276,7 +276,7 @@ func (m *Manager) beSuspicious(g *group, o *observation) {
 // serverOfLocked returns the group that an address is served in, which need not
 // be the one that its prefix is in since the last reload.
 func (m *Manager) serverOfLocked(inside netip.Addr) *group {
-	if s := m.slots[inside]; s != nil {
+	if s := m.slots.at(inside); s != nil {
 		return m.groups[s.group()]
 	}
 	return m.groupOfLocked(inside)

@@ -44,8 +44,9 @@ func (m *Manager) runSaves(ctx context.Context) error {
 
 // writes are those to the stored bindings of a group.
 type writes struct {
-	put    []subscriberdb.Binding
-	remove []subscriberdb.Block
+	put      []subscriberdb.Binding
+	receipts []subscriberdb.Receipt // of put
+	remove   []subscriberdb.Block
 }
 
 func (w *writes) none() bool { return len(w.put)+len(w.remove) == 0 }
@@ -53,10 +54,20 @@ func (w *writes) none() bool { return len(w.put)+len(w.remove) == 0 }
 // reset makes room for other writes.
 func (w *writes) reset() {
 	if cap(w.put) > keepMost {
-		w.put = nil
+		*w = writes{}
 	}
 	clear(w.put)
-	w.put, w.remove = w.put[:0], w.remove[:0]
+	w.put, w.receipts, w.remove = w.put[:0], w.receipts[:0], w.remove[:0]
+}
+
+func (w *writes) add(s *save) {
+	b := &s.binding
+	if s.remove {
+		w.remove = append(w.remove, subscriberdb.Block{Outside: b.Outside, First: uint16(b.First)})
+		return
+	}
+	w.receipts = append(w.receipts, subscriberdb.Receipt{})
+	w.put = append(w.put, storedBinding(b, &w.receipts[len(w.receipts)-1]))
 }
 
 // coalesce keeps the last write of each block, by group, in place of those of the
@@ -76,11 +87,7 @@ func (m *Manager) coalesce(batch []save, byGroup map[string]*writes) {
 			w = &writes{}
 			byGroup[s.binding.Group] = w
 		}
-		if s.remove {
-			w.remove = append(w.remove, subscriberdb.Block{Outside: s.binding.Outside, First: uint16(s.binding.First)})
-		} else {
-			w.put = append(w.put, storedBinding(&s.binding))
-		}
+		w.add(s)
 	}
 }
 

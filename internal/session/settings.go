@@ -120,7 +120,7 @@ func (m *Manager) changeSettings(ctx context.Context, decide func(now inspect.Se
 	if before.Removal != s.Removal {
 		m.log.Info("setting changed", "subscriber_session_removal", s.Removal)
 		for inside := range m.draining {
-			m.stepLocked(m.slots[inside])
+			m.stepLocked(m.slots.at(inside))
 		}
 	}
 	return s, nil

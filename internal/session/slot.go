@@ -14,21 +14,20 @@ import (
 type slot struct {
 	packed subscriber.Packed // the record that stands, or the last one that stood
 	online bool
-	over   *ending // the tenure that the binding was made for, once it ended
+	busy   bool    // an executor works for this slot
+	stray  bool    // kernel state found without a binding
+	judged verdict // of the guard, about the record that is gone by other hands
+	phase  phase
+
+	lookedAt int64   // when the timers look at the address, or sooner; nanoseconds since 1970, 0 for unknown
+	over     *ending // the tenure that the binding was made for, once it ended
 
 	// tenure counts the sessions that held the address. A binding belongs to
 	// the tenure it was made for, so a change of hands cannot go unseen even
 	// when the feed ends one session and begins the next in the same batch.
 	tenure, boundTenure uint64
 
-	phase phase
-	busy  bool      // an executor works for this slot
 	block lsn.Block // what is, or is being, programmed; unset when idle
-	stray bool      // kernel state found without a binding
-
-	lookedAt int64 // when the timers look at the address, or sooner; nanoseconds since 1970, 0 for unknown
-
-	judged verdict // of the guard, about the record that is gone by other hands
 }
 
 func newSlot(r subscriber.Record, b lsn.Block) *slot { return &slot{packed: r.Pack(), block: b} }

@@ -40,7 +40,7 @@ func (m *Manager) Subscriber(_ context.Context, key subscriber.Key) (inspect.Sub
 	if err != nil {
 		return inspect.Subscriber{}, err
 	}
-	s := m.slots[key.Inside]
+	s := m.slots.at(key.Inside)
 	if s == nil || !s.online || s.group() != g.name {
 		return inspect.Subscriber{}, fmt.Errorf("subscriber %s: %w", key.Inside, inspect.ErrNotFound)
 	}
@@ -86,10 +86,10 @@ func (m *Manager) eachMatchingRLocked(f inspect.SubscriberFilter, yield func(*sl
 		}
 	}
 	if inside, ok := f.Address(); ok {
-		look(m.slots[inside])
+		look(m.slots.at(inside))
 		return
 	}
-	for _, s := range walk(m.mu.RLocker(), m.slots) {
+	for _, s := range walk(m.mu.RLocker(), m.slots.all()) {
 		look(s)
 	}
 }
@@ -171,7 +171,7 @@ func (m *Manager) awaitRest(ctx context.Context, inside netip.Addr) {
 	defer cancel()
 	for {
 		m.mu.RLock()
-		s := m.slots[inside]
+		s := m.slots.at(inside)
 		rests := s == nil || !s.busy
 		m.mu.RUnlock()
 		if rests || pause(ctx, time.Millisecond) != nil {

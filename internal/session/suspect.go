@@ -38,7 +38,7 @@ func (m *Manager) alarmLocked(g *group) {
 		return
 	}
 	g.suspect = true
-	for _, s := range m.slots {
+	for _, s := range m.slots.all() {
 		if s.group() == g.name {
 			s.packed = s.packed.Unversioned() // it named an entry of the feed that is lost; the new one's may be lower
 		}
@@ -89,7 +89,7 @@ func (m *Manager) storeAll(ctx context.Context, g *group) error {
 	m.mu.RLock()
 	var rows []subscriberdb.Binding
 	m.engine.Bindings(g.name, func(b lsn.Binding) bool {
-		rows = append(rows, storedBinding(&b))
+		rows = append(rows, storedBinding(&b, new(subscriberdb.Receipt)))
 		return true
 	})
 	settings := m.settings

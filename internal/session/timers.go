@@ -169,7 +169,7 @@ func (m *Manager) endHolds(now time.Time) {
 		m.publishReleasedLocked(b)
 	}
 	for _, b := range served {
-		if s := m.slots[b.Inside]; s != nil {
+		if s := m.slots.at(b.Inside); s != nil {
 			m.stepLocked(s)
 		}
 	}
@@ -191,7 +191,7 @@ func (m *Manager) lookDue(now time.Time, addrs []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, inside := range addrs {
-		if s := m.slots[inside]; s != nil {
+		if s := m.slots.at(inside); s != nil {
 			s.lookedAt = 0
 			m.lookExpiredLocked(s, now)
 			m.lookGraceLocked(s, now)

@@ -26,7 +26,7 @@ func (m *Manager) views(g *group, o *observation) drift.Views {
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	for inside, s := range walk(m.mu.RLocker(), m.slots) {
+	for inside, s := range walk(m.mu.RLocker(), m.slots.all()) {
 		if s.group() == g.name && !s.agrees(o.agreed[inside]) {
 			m.showRLocked(&v, s, o.agreed[inside])
 		}

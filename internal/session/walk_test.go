@@ -2,6 +2,7 @@ package session
 
 import (
 	"cmp"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -20,7 +21,7 @@ func TestWalkBreathes(t *testing.T) {
 	}
 	var lock lockCount
 	seen := 0
-	for range walk(&lock, items) {
+	for range walk(&lock, maps.All(items)) {
 		seen++
 	}
 	if seen != len(items) || lock.unlocked != 3 || lock.locked != 3 {

@@ -277,7 +277,7 @@ func (w *world) check() {
 	}
 	online, lost, held := 0, 0, 0
 	states := map[lsn.State]int{lsn.Active: 0, lsn.Draining: 0, lsn.Cut: 0, lsn.Held: 0}
-	for _, s := range w.slots {
+	for _, s := range w.slots.all() {
 		if s.online {
 			online++
 			if s.packed.RemovalHeld() != subscriber.ReasonNone {

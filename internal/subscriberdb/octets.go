@@ -37,6 +37,15 @@ func (o *octets) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
+// plainInJSON says which octets a string in JSON has as they are, of those that are
+// usual.
+var plainInJSON = func() (plain [256]bool) {
+	for c := range plain {
+		plain[c] = standsForItself(byte(c)) || c == '/' || c == ' '
+	}
+	return plain
+}()
+
 // appendOctets writes a field with octets, none for no octets.
 func appendOctets(text []byte, name, raw string) []byte {
 	if raw == "" {
@@ -44,7 +53,7 @@ func appendOctets(text []byte, name, raw string) []byte {
 	}
 	text = append(text, name...)
 	for i := range len(raw) {
-		if !standsForItself(raw[i]) && raw[i] != '/' && raw[i] != ' ' {
+		if !plainInJSON[raw[i]] {
 			value, _ := json.Marshal(octets(raw)) // of a string: cannot fail
 			return append(text, value...)
 		}

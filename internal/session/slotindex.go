@@ -1,0 +1,93 @@
+package session
+
+import (
+	"encoding/binary"
+	"iter"
+	"maps"
+	"net/netip"
+)
+
+// slotIndex finds slots by their inside address. Subscribers come from few, dense
+// prefixes: the processor's caches have the way to a page, and of that a look takes
+// one place in memory, where a map of all addresses takes two and a hash.
+type slotIndex struct {
+	pages map[uint32]*slotPage // by the first three octets; kept for who comes next
+	other map[netip.Addr]*slot // of addresses that are not IPv4, which a record's key may name
+	len   int
+}
+
+// slotPage has the slots of a /24.
+type slotPage [1 << 8]*slot
+
+func newSlotIndex() slotIndex {
+	return slotIndex{pages: map[uint32]*slotPage{}, other: map[netip.Addr]*slot{}}
+}
+
+// at returns the slot of an address, or nil.
+func (x *slotIndex) at(inside netip.Addr) *slot {
+	if !inside.Is4() {
+		return x.other[inside]
+	}
+	page, host := split(inside)
+	if p := x.pages[page]; p != nil {
+		return p[host]
+	}
+	return nil
+}
+
+// put makes s the slot of an address.
+func (x *slotIndex) put(inside netip.Addr, s *slot) {
+	if x.at(inside) == nil {
+		x.len++
+	}
+	if !inside.Is4() {
+		x.other[inside] = s
+		return
+	}
+	page, host := split(inside)
+	p := x.pages[page]
+	if p == nil {
+		p = new(slotPage)
+		x.pages[page] = p
+	}
+	p[host] = s
+}
+
+// remove forgets the slot of an address.
+func (x *slotIndex) remove(inside netip.Addr) {
+	if x.at(inside) == nil {
+		return
+	}
+	x.len--
+	if !inside.Is4() {
+		delete(x.other, inside)
+		return
+	}
+	page, host := split(inside)
+	x.pages[page][host] = nil
+}
+
+// all yields every slot, in no particular order. Slots may come and go meanwhile.
+func (x *slotIndex) all() iter.Seq2[netip.Addr, *slot] {
+	return func(yield func(netip.Addr, *slot) bool) {
+		for page, p := range x.pages {
+			for host := range p {
+				if s := p[host]; s != nil && !yield(joined(page, byte(host)), s) {
+					return
+				}
+			}
+		}
+		maps.All(x.other)(yield)
+	}
+}
+
+func split(inside netip.Addr) (page uint32, host byte) {
+	b := inside.As4()
+	return binary.BigEndian.Uint32(b[:]) >> 8, b[3]
+}
+
+func joined(page uint32, host byte) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], page<<8|uint32(host))
+	return netip.AddrFrom4(b)
+}

@@ -1,0 +1,38 @@
+package session
+
+import (
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+)
+
+// TestSlotIndex: it is a map.
+func TestSlotIndex(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	index, want := newSlotIndex(), map[netip.Addr]*slot{}
+	for range 20_000 {
+		inside := netip.AddrFrom4([4]byte{100, 64, byte(random.IntN(3)), byte(random.IntN(8) * 37)})
+		if random.IntN(10) == 0 {
+			inside = netip.AddrFrom16([16]byte{15: byte(random.IntN(4))})
+		}
+		switch random.IntN(3) {
+		case 0:
+			index.remove(inside)
+			delete(want, inside)
+		case 1:
+			s := &slot{}
+			index.put(inside, s)
+			want[inside] = s
+		}
+		if got := index.at(inside); got != want[inside] {
+			t.Fatalf("at %v: %v, want %v", inside, got, want[inside])
+		}
+		if index.len != len(want) {
+			t.Fatalf("%d slots, want %d", index.len, len(want))
+		}
+	}
+	if got := maps.Collect(index.all()); !maps.Equal(got, want) {
+		t.Errorf("all are %v, want %v", got, want)
+	}
+}
