@@ -19,8 +19,7 @@ type slot struct {
 	judged verdict // of the guard, about the record that is gone by other hands
 	phase  phase
 
-	lookedAt int64   // when the timers look at the address, or sooner; nanoseconds since 1970, 0 for unknown
-	over     *ending // the tenure that the binding was made for, once it ended
+	over *ending // the tenure that the binding was made for, once it ended
 
 	// tenure counts the sessions that held the address. A binding belongs to
 	// the tenure it was made for, so a change of hands cannot go unseen even

@@ -16,8 +16,14 @@ type slotIndex struct {
 	len   int
 }
 
-// slotPage has the slots of a /24.
-type slotPage [1 << 8]*slot
+// slotPage has the addresses of a /24.
+type slotPage [1 << 8]struct {
+	slot *slot
+
+	// When the timers look at the address, or sooner; nanoseconds since 1970, 0 for
+	// unknown. It outlives the slot, as the entry of the timers does.
+	lookedAt int64
+}
 
 func newSlotIndex() slotIndex {
 	return slotIndex{pages: map[uint32]*slotPage{}, other: map[netip.Addr]*slot{}}
@@ -30,7 +36,20 @@ func (x *slotIndex) at(inside netip.Addr) *slot {
 	}
 	page, host := split(inside)
 	if p := x.pages[page]; p != nil {
-		return p[host]
+		return p[host].slot
+	}
+	return nil
+}
+
+// lookedAt returns where it stands when the timers look at an address, nil for
+// nowhere.
+func (x *slotIndex) lookedAt(inside netip.Addr) *int64 {
+	if !inside.Is4() {
+		return nil
+	}
+	page, host := split(inside)
+	if p := x.pages[page]; p != nil {
+		return &p[host].lookedAt
 	}
 	return nil
 }
@@ -50,7 +69,7 @@ func (x *slotIndex) put(inside netip.Addr, s *slot) {
 		p = new(slotPage)
 		x.pages[page] = p
 	}
-	p[host] = s
+	p[host].slot = s
 }
 
 // remove forgets the slot of an address.
@@ -64,7 +83,7 @@ func (x *slotIndex) remove(inside netip.Addr) {
 		return
 	}
 	page, host := split(inside)
-	x.pages[page][host] = nil
+	x.pages[page][host].slot = nil
 }
 
 // all yields every slot, in no particular order. Slots may come and go meanwhile.
@@ -72,7 +91,7 @@ func (x *slotIndex) all() iter.Seq2[netip.Addr, *slot] {
 	return func(yield func(netip.Addr, *slot) bool) {
 		for page, p := range x.pages {
 			for host := range p {
-				if s := p[host]; s != nil && !yield(joined(page, byte(host)), s) {
+				if s := p[host].slot; s != nil && !yield(joined(page, byte(host)), s) {
 					return
 				}
 			}

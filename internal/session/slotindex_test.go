@@ -28,6 +28,9 @@ func TestSlotIndex(t *testing.T) {
 		if got := index.at(inside); got != want[inside] {
 			t.Fatalf("at %v: %v, want %v", inside, got, want[inside])
 		}
+		if want[inside] != nil && inside.Is4() && index.lookedAt(inside) == nil {
+			t.Fatalf("nobody can look at %v", inside)
+		}
 		if index.len != len(want) {
 			t.Fatalf("%d slots, want %d", index.len, len(want))
 		}

@@ -178,12 +178,12 @@ func (m *Manager) endHolds(now time.Time) {
 // expireLocked has the slot's address looked at when its record should be gone,
 // which is mostly later than it is looked at anyway.
 func (m *Manager) expireLocked(s *slot) {
-	at := s.packed.ExpiresAt()
-	if at.IsZero() || s.lookedAt != 0 && s.lookedAt <= at.UnixNano() {
+	at, lookedAt := s.packed.ExpiresAt(), m.slots.lookedAt(s.inside())
+	if at.IsZero() || lookedAt == nil || *lookedAt != 0 && *lookedAt <= at.UnixNano() {
 		return
 	}
 	m.timers.expire(s.inside(), at)
-	s.lookedAt = at.UnixNano()
+	*lookedAt = at.UnixNano()
 }
 
 // lookDue looks at addresses of which something may be over.
@@ -191,8 +191,10 @@ func (m *Manager) lookDue(now time.Time, addrs []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, inside := range addrs {
+		if lookedAt := m.slots.lookedAt(inside); lookedAt != nil {
+			*lookedAt = 0
+		}
 		if s := m.slots.at(inside); s != nil {
-			s.lookedAt = 0
 			m.lookExpiredLocked(s, now)
 			m.lookGraceLocked(s, now)
 		}
