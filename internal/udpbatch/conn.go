@@ -64,10 +64,11 @@ type call struct {
 }
 
 // run makes the call and reports whether it is over: it is not when the socket
-// was not ready.
+// was not ready. The call never waits, so the scheduler is not told of it: that
+// would cost more than it saves, and keep its monitor awake.
 func (c *call) run(fd uintptr) bool {
 	for {
-		n, _, errno := syscall.Syscall6(c.number, fd, uintptr(unsafe.Pointer(&c.messages[0])),
+		n, _, errno := syscall.RawSyscall6(c.number, fd, uintptr(unsafe.Pointer(&c.messages[0])),
 			uintptr(len(c.messages)), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:
