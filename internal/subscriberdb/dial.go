@@ -43,6 +43,7 @@ func dialServer(urls []string) (redis.UniversalClient, error) {
 		return nil, fmt.Errorf("redis: %w", withoutSecret(err))
 	}
 	o.ContextTimeoutEnabled = true
+	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewClient(o), nil
 }
 
@@ -62,6 +63,7 @@ func dialSentinel(urls []string) (redis.UniversalClient, error) {
 		o.SentinelAddrs = append(o.SentinelAddrs, more.SentinelAddrs...)
 	}
 	o.ContextTimeoutEnabled = true
+	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewFailoverClient(o), nil
 }
 
@@ -78,6 +80,7 @@ func dialCluster(urls []string) (redis.UniversalClient, error) {
 		o.Addrs = append(o.Addrs, more.Addrs...)
 	}
 	o.ContextTimeoutEnabled = true
+	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewClusterClient(o), nil
 }
 

@@ -1,0 +1,160 @@
+package subscriberdb
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sys/unix"
+)
+
+// dialTimeout is the client library's own.
+const dialTimeout = 5 * time.Second
+
+// A dialer opens connections for the client.
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// directDialer dials connections without TLS as directConns; with TLS it is nil,
+// which leaves it to the client.
+func directDialer(timeout time.Duration, secure *tls.Config) dialer {
+	if secure != nil {
+		return nil
+	}
+	dial := redis.NewDialer(&redis.Options{DialTimeout: cmp.Or(timeout, dialTimeout)})
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return newDirectConn(c)
+	}
+}
+
+// A directConn reads and writes its socket without telling Go's scheduler. As the
+// socket never blocks, there is nothing that others could use the time for, but
+// each announced call makes the scheduler's monitor look every 20 us whether it
+// lasts: together much of what an exchange with Redis costs. Waiting, deadlines
+// and Close are those of the connection below.
+type directConn struct {
+	net.Conn
+	raw     syscall.RawConn
+	in, out transfer
+}
+
+func newDirectConn(c net.Conn) (net.Conn, error) {
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return c, nil
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	d := &directConn{Conn: c, raw: raw}
+	d.in.number, d.in.run, d.in.wait = unix.SYS_READ, d.in.call, raw.Read
+	d.out.number, d.out.run, d.out.wait = unix.SYS_WRITE, d.out.call, raw.Write
+	return d, nil
+}
+
+// SyscallConn lets the client check a connection before it uses it again.
+func (d *directConn) SyscallConn() (syscall.RawConn, error) { return idleCheck{d.raw}, nil }
+
+func (d *directConn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, errno, err := d.in.do(p)
+	switch {
+	case err != nil:
+		return 0, err
+	case errno != 0:
+		return 0, d.failure("read", errno)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (d *directConn) Write(p []byte) (written int, err error) {
+	for written < len(p) {
+		n, errno, err := d.out.do(p[written:])
+		switch {
+		case err != nil:
+			return written, err
+		case errno != 0:
+			return written, d.failure("write", errno)
+		}
+		written += n
+	}
+	return written, nil
+}
+
+// failure is an error as the connection below would have told it.
+func (d *directConn) failure(operation string, errno syscall.Errno) error {
+	return &net.OpError{
+		Op: operation, Net: d.LocalAddr().Network(), Source: d.LocalAddr(), Addr: d.RemoteAddr(),
+		Err: os.NewSyscallError(operation, errno),
+	}
+}
+
+// A transfer is one direction of a connection.
+type transfer struct {
+	number uintptr                           // of the system call
+	wait   func(func(fd uintptr) bool) error // runs a call once the socket may be ready
+	run    func(fd uintptr) bool             // transfer.call
+
+	mu     sync.Mutex
+	octets []byte
+	done   int
+	errno  syscall.Errno
+}
+
+// do transfers as many of the octets, at least one, as the socket takes or has.
+// err tells of the connection: a deadline, or its end.
+func (t *transfer) do(p []byte) (n int, errno syscall.Errno, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.octets = p
+	err = t.wait(t.run)
+	t.octets = nil
+	return t.done, t.errno, err
+}
+
+// call makes the system call and reports whether it is over: it is not when the
+// socket was not ready.
+func (t *transfer) call(fd uintptr) bool {
+	for {
+		n, _, errno := syscall.RawSyscall(t.number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.octets))), uintptr(len(t.octets)))
+		switch errno {
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			t.done, t.errno = int(n), errno
+			return true
+		}
+	}
+}
+
+// An idleCheck is what the client checks connections by, with a read that must
+// find nothing. It looks itself first, and only lets the client see for itself if
+// there is anything to see.
+type idleCheck struct{ syscall.RawConn }
+
+func (c idleCheck) Read(look func(fd uintptr) bool) error {
+	return c.RawConn.Read(func(fd uintptr) bool {
+		var octet byte
+		_, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&octet)), 1,
+			unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+		return errno == unix.EAGAIN || look(fd)
+	})
+}

@@ -1,0 +1,157 @@
+package subscriberdb
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/net/nettest"
+)
+
+// onEachNetwork runs a test with a connection of ours to a peer.
+func onEachNetwork(t *testing.T, body func(t *testing.T, network string)) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) { body(t, network) })
+	}
+}
+
+func connect(t *testing.T, network string) (ours, peer net.Conn) {
+	t.Helper()
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(t.TempDir(), "socket")
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ours, err = directDialer(0, nil)(t.Context(), network, l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := ours.(*directConn); !ok {
+		t.Fatalf("dialed a %T", ours)
+	}
+	peer, err = l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ours.Close(); peer.Close() })
+	return ours, peer
+}
+
+// TestDirectConn holds a connection to what is asked of every net.Conn: deadlines,
+// Close while others read and write, and concurrent use among it.
+func TestDirectConn(t *testing.T) {
+	onEachNetwork(t, func(t *testing.T, network string) {
+		nettest.TestConn(t, func() (ours, peer net.Conn, stop func(), err error) {
+			ours, peer = connect(t, network)
+			return ours, peer, func() { ours.Close(); peer.Close() }, nil
+		})
+	})
+}
+
+// TestDirectConnWritesAll writes more than the kernel takes at once.
+func TestDirectConnWritesAll(t *testing.T) {
+	onEachNetwork(t, func(t *testing.T, network string) {
+		ours, peer := connect(t, network)
+		sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
+		written := make(chan error, 1)
+		go func() {
+			n, err := ours.Write(sent)
+			if n != len(sent) && err == nil {
+				err = io.ErrShortWrite
+			}
+			written <- errors.Join(err, ours.Close())
+		}()
+		got, err := io.ReadAll(peer)
+		if err = errors.Join(err, <-written); err != nil || !bytes.Equal(got, sent) {
+			t.Errorf("%d of %d octets came: %v", len(got), len(sent), err)
+		}
+	})
+}
+
+func TestDirectConnEnds(t *testing.T) {
+	onEachNetwork(t, func(t *testing.T, network string) {
+		ours, peer := connect(t, network)
+		peer.Close()
+		octet := make([]byte, 1)
+		if n, err := ours.Read(octet); n != 0 || err != io.EOF {
+			t.Errorf("read %d, %v after the end", n, err)
+		}
+		var err error
+		for err == nil { // TCP takes the first
+			_, err = ours.Write(octet)
+		}
+		var failure *net.OpError
+		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) || !errors.As(err, &failure) || failure.Op != "write" {
+			t.Errorf("write failed with %v", err)
+		}
+		if n, err := ours.Read(nil); n != 0 || err != nil {
+			t.Errorf("read of nothing: %d, %v", n, err)
+		}
+		if n, err := ours.Write(nil); n != 0 || err != nil {
+			t.Errorf("write of nothing: %d, %v", n, err)
+		}
+	})
+}
+
+func TestDirectConnReset(t *testing.T) {
+	ours, peer := connect(t, "tcp")
+	if err := peer.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	peer.Close()
+	if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read failed with %v", err)
+	}
+}
+
+// TestIdleCheck: the client looks for itself only if there is anything to see.
+func TestIdleCheck(t *testing.T) {
+	onEachNetwork(t, func(t *testing.T, network string) {
+		ours, peer := connect(t, network)
+		looks := func() (looked bool) {
+			raw, err := ours.(syscall.Conn).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := raw.Read(func(uintptr) bool { looked = true; return true }); err != nil {
+				t.Fatal(err)
+			}
+			return looked
+		}
+		if looks() {
+			t.Error("the client looks at an idle connection")
+		}
+		write := func() {
+			if _, err := peer.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write()
+		write()
+		octet := make([]byte, 1)
+		if _, err := ours.Read(octet); err != nil { // the second is there with the first, or soon
+			t.Fatal(err)
+		}
+		eventually(t, "the client looks at what nobody asked for", looks)
+		if _, err := ours.Read(octet); err != nil {
+			t.Fatal(err)
+		}
+		peer.Close()
+		eventually(t, "the client looks at a connection that has ended", looks)
+	})
+}
+
+func TestDirectDialerLeavesTLS(t *testing.T) {
+	if directDialer(0, &tls.Config{MinVersion: tls.VersionTLS13}) != nil {
+		t.Error("dials without TLS")
+	}
+}
