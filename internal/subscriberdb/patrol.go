@@ -58,16 +58,18 @@ func (p *patrol) walk(ctx context.Context, group string) error {
 			key := subscriber.Key{Group: group, Inside: inside}
 			batch = append(batch, removal{key, subscriber.ReasonNone})
 		}
-		return p.check(ctx, batch)
+		_, err := p.check(ctx, batch)
+		return err
 	})
 }
 
-// check passes on those records that are gone and whose end nobody announced.
-// Most were ended by a Stop, which leaves no witness: that is asked first.
-func (p *patrol) check(ctx context.Context, batch []removal) error {
-	batch, err := p.witnessed(ctx, batch)
+// check passes on those records that are gone and whose end nobody announced, and
+// reports whether there are any. Most were ended by a Stop, which leaves no
+// witness: that is asked first.
+func (p *patrol) check(ctx context.Context, batch []removal) (found bool, err error) {
+	batch, err = p.witnessed(ctx, batch)
 	if err != nil || len(batch) == 0 {
-		return err
+		return false, err
 	}
 	pipe := p.db.client.Pipeline()
 	records := make([]*redis.IntCmd, len(batch))
@@ -75,14 +77,15 @@ func (p *patrol) check(ctx context.Context, batch []removal) error {
 		records[i] = pipe.Exists(ctx, recordKey(r.key.Group, r.key.Inside))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("check removed records: %w", err)
+		return false, fmt.Errorf("check removed records: %w", err)
 	}
 	for i, r := range batch {
 		if records[i].Val() == 0 {
 			p.gone(r.key, r.reason)
+			found = true
 		}
 	}
-	return nil
+	return found, nil
 }
 
 // witnessed returns those of the records whose end is not announced, as far as

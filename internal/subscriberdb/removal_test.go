@@ -104,6 +104,31 @@ func TestVanishedInNumberedDatabase_DEL08(t *testing.T) {
 	}
 }
 
+// TestVanishedAmongStops_DEL08: what others remove is found among the notifications
+// that Stops make.
+func TestVanishedAmongStops_DEL08(t *testing.T) {
+	db := newDB(t, realRedis(t))
+	setMarker(t, db, "default")
+	starts := many(300)
+	record(t, db, starts...)
+	undertaker(t, db)
+	for i, ev := range starts {
+		if i%10 == 0 {
+			db.client.Del(t.Context(), recordKey("default", ev.Inside))
+		} else {
+			record(t, db, stop(ev.AcctSessionID, ev.Inside, time.Hour))
+		}
+	}
+	eventually(t, "all announced", func() bool { return len(changes(t, db, "default")) >= 2*len(starts) })
+	reasons := map[subscriber.Reason]int{}
+	for _, c := range changes(t, db, "default")[len(starts):] {
+		reasons[c.Reason]++
+	}
+	if len(reasons) != 2 || reasons[subscriber.ReasonRemovedInDatabase] != 30 || reasons[subscriber.ReasonStop] != 270 {
+		t.Errorf("announced %v", reasons)
+	}
+}
+
 // TestMissedNotifications_DEL09: what happened while nobody listened is found at
 // the next connection.
 func TestMissedNotifications_DEL09(t *testing.T) {
