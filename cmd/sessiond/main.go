@@ -25,6 +25,7 @@ const (
 )
 
 func main() {
+	limitProcessors()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hangups := make(chan os.Signal, 1)

@@ -1,6 +1,7 @@
 package subscriberdb
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -14,6 +15,11 @@ const (
 	ModeSentinel   = "sentinel" // urls of sentinels, with ?master_name=
 	ModeCluster    = "cluster"  // urls of some of the nodes
 )
+
+// poolSize bounds the connections to a server, which are made as needed. Each group
+// waits on one of its own for its feed, so the client's default, 10 for each
+// processor, can be too few.
+const poolSize = 64
 
 // Dial returns a client for the given urls: redis://, rediss:// (TLS) or
 // unix://, as redis.ParseURL reads them. Of several urls the first tells user,
@@ -43,6 +49,7 @@ func dialServer(urls []string) (redis.UniversalClient, error) {
 		return nil, fmt.Errorf("redis: %w", withoutSecret(err))
 	}
 	o.ContextTimeoutEnabled = true
+	o.PoolSize = cmp.Or(o.PoolSize, poolSize)
 	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewClient(o), nil
 }
@@ -63,6 +70,7 @@ func dialSentinel(urls []string) (redis.UniversalClient, error) {
 		o.SentinelAddrs = append(o.SentinelAddrs, more.SentinelAddrs...)
 	}
 	o.ContextTimeoutEnabled = true
+	o.PoolSize = cmp.Or(o.PoolSize, poolSize)
 	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewFailoverClient(o), nil
 }
@@ -80,6 +88,7 @@ func dialCluster(urls []string) (redis.UniversalClient, error) {
 		o.Addrs = append(o.Addrs, more.Addrs...)
 	}
 	o.ContextTimeoutEnabled = true
+	o.PoolSize = cmp.Or(o.PoolSize, poolSize)
 	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewClusterClient(o), nil
 }
