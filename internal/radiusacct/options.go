@@ -61,8 +61,8 @@ type Options struct {
 	Logger *slog.Logger
 
 	// Workers is the number of pairs of workers, one for storms and one for all
-	// else; each has one Record call under way at most. The default is the number
-	// of CPUs, at least 4.
+	// else; each has one Record call under way at most. The default is GOMAXPROCS,
+	// at least 2: more make smaller batches, which cost more.
 	Workers int
 	// BatchSize bounds the events of one Record call; the default is 256.
 	BatchSize int
@@ -97,7 +97,7 @@ func (o *Options) validate() error {
 }
 
 func (o *Options) setDefaults() {
-	setDefault(&o.Workers, max(4, runtime.GOMAXPROCS(0)))
+	setDefault(&o.Workers, max(2, runtime.GOMAXPROCS(0)))
 	setDefault(&o.BatchSize, 256)
 	setDefault(&o.QueueLength, 2048)
 	setDefault(&o.StatusRate, 20)
