@@ -12,7 +12,7 @@ import (
 
 // callSteps bounds the steps of one script call: a call answers at once or not
 // at all, and keeps Redis from others meanwhile.
-const callSteps = 32
+const callSteps = 64
 
 // trip is one round trip with the errands of many steps.
 type trip struct {
