@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,8 +19,11 @@ const tourMost = 16
 // That is not so on a PREEMPT_RT kernel; and processors may be out of reach
 // (cpuset).
 func tour() bool {
+	if preemptsSoftInterrupts() {
+		return false
+	}
 	text, err := os.ReadFile("/sys/devices/system/cpu/online")
-	if err != nil || preemptsSoftInterrupts() {
+	if err != nil {
 		return false
 	}
 	cpus, ok := parseCPUs(string(text))
@@ -31,27 +35,35 @@ func tour() bool {
 	return <-done
 }
 
-func preemptsSoftInterrupts() bool {
+var preemptsSoftInterrupts = sync.OnceValue(func() bool {
 	rt, err := os.ReadFile("/sys/kernel/realtime")
 	return err == nil && strings.TrimSpace(string(rt)) != "0"
-}
+})
 
-// visit moves its thread. One that cannot be given back its processors ends with
-// the goroutine.
+// visit moves its thread. One that cannot be given back its processors and its rank
+// ends with the goroutine.
 func visit(cpus []int) bool {
 	runtime.LockOSThread()
 	var own unix.CPUSet
-	if unix.SchedGetaffinity(0, &own) != nil {
+	rank, err := unix.SchedGetAttr(0, 0)
+	if err != nil || unix.SchedGetaffinity(0, &own) != nil {
 		runtime.UnlockOSThread()
 		return false
 	}
+	// On a busy processor it would wait for its turn, some 3 ms, and Go's scheduler
+	// with it. Where the rank is refused (CAP_SYS_NICE) that is so.
+	raised := unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}, 0) == nil
 	all := true
 	for _, cpu := range cpus {
 		var one unix.CPUSet
 		one.Set(cpu)
 		all = all && one.IsSet(cpu) && unix.SchedSetaffinity(0, &one) == nil
 	}
-	if unix.SchedSetaffinity(0, &own) == nil {
+	restored := unix.SchedSetaffinity(0, &own) == nil
+	if raised {
+		restored = unix.SchedSetAttr(0, rank, 0) == nil && restored
+	}
+	if restored {
 		runtime.UnlockOSThread()
 	}
 	return all

@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -26,7 +27,8 @@ func TestParseCPUs(t *testing.T) {
 // A tour leaves every thread as free as it was, and fails where it may not go.
 func TestTour(t *testing.T) {
 	var before unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &before); err != nil {
+	rank, err := unix.SchedGetAttr(0, 0)
+	if err = errors.Join(err, unix.SchedGetaffinity(0, &before)); err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
@@ -44,6 +46,9 @@ func TestTour(t *testing.T) {
 		}
 		if err := unix.SchedGetaffinity(id, &now); err == nil && now != before {
 			t.Errorf("thread %d may run on %v, before on %v", id, now.Count(), before.Count())
+		}
+		if now, err := unix.SchedGetAttr(id, 0); err == nil && now.Policy != rank.Policy {
+			t.Errorf("thread %d has policy %d, before %d", id, now.Policy, rank.Policy)
 		}
 	}
 	if visit([]int{1 << 20}) || visit([]int{1023}) {
