@@ -11,6 +11,11 @@ import (
 )
 
 const (
+	// reapTime is how long cut addresses gather under load. Their packets have
+	// stopped; each proof costs a visit to all processors and several exchanges with
+	// the kernel, for however many addresses.
+	reapTime = 12 * time.Millisecond
+
 	retryFirst = 50 * time.Millisecond
 	retryMost  = 2 * time.Second
 )
@@ -169,6 +174,11 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[work], after time.Durati
 			return err
 		}
 		m.lingering.push(m.reaped(batch, receipts)...)
+		if len(batch) >= busyBatch {
+			if err := pause(ctx, reapTime); err != nil {
+				return err
+			}
+		}
 	}
 }
 

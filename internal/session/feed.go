@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	feedBatch = 256         // feed entries taken in one go; each tells of up to 32 changes
+	feedBatch = 256         // feed entries taken in one go; each tells of up to 64 changes
 	feedBlock = time.Second // how long one read waits for the next change
 
 	// gatherTime lets what follows close behind gather, so that under load one
