@@ -11,15 +11,17 @@ import (
 )
 
 const (
-	feedBatch = 256         // feed entries taken in one go; each tells of up to 64 changes
+	feedBatch = 50          // feed entries taken in one go; each tells of up to 64 changes
 	feedBlock = time.Second // how long one read waits for the next change
 
 	// gatherTime lets what follows close behind gather, so that under load one
 	// round trip carries more. What comes alone does not wait. busyTime does so
-	// behind busyBatch or more: the rounds themselves are dear then.
+	// behind busyBatch or more: the rounds themselves are dear then. Behind fullBatch
+	// there is more to be done than gathers.
 	gatherTime = 2 * time.Millisecond
 	busyTime   = 4 * time.Millisecond
 	busyBatch  = 16
+	fullBatch  = 512
 )
 
 // follow keeps one group in step with its change feed. A gap in the feed, or a
@@ -69,7 +71,7 @@ func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 // batch more to be done.
 func (m *Manager) gatherMore(ctx context.Context, done int) error {
 	switch {
-	case done == 0 || done >= feedBatch:
+	case done == 0 || done >= fullBatch:
 		return ctx.Err()
 	case done >= busyBatch:
 		return pause(ctx, busyTime)

@@ -11,18 +11,24 @@ import (
 // prefixes: the processor's caches have the way to a page, and of that a look takes
 // one place in memory, where a map of all addresses takes two and a hash.
 type slotIndex struct {
-	pages map[uint32]*slotPage // by the first three octets; kept for who comes next
+	pages map[uint32]*slotPage // by the first 27 bits
 	other map[netip.Addr]*slot // of addresses that are not IPv4, which a record's key may name
 	len   int
 }
 
-// slotPage has the addresses of a /24.
-type slotPage [1 << 8]struct {
-	slot *slot
+// pageBits is small, for a subscriber who is alone in a page pays for all of it.
+const pageBits = 5
 
-	// When the timers look at the address, or sooner; nanoseconds since 1970, 0 for
-	// unknown. It outlives the slot, as the entry of the timers does.
-	lookedAt int64
+// slotPage has the addresses of a /27, as long as any of them has a slot.
+type slotPage struct {
+	used   int // places with a slot
+	places [1 << pageBits]struct {
+		slot *slot
+
+		// When the timers look at the address, or sooner; nanoseconds since 1970, 0
+		// for unknown. It may outlive the slot, as the entry of the timers does.
+		lookedAt int64
+	}
 }
 
 func newSlotIndex() slotIndex {
@@ -36,7 +42,7 @@ func (x *slotIndex) at(inside netip.Addr) *slot {
 	}
 	page, host := split(inside)
 	if p := x.pages[page]; p != nil {
-		return p[host].slot
+		return p.places[host].slot
 	}
 	return nil
 }
@@ -49,7 +55,7 @@ func (x *slotIndex) lookedAt(inside netip.Addr) *int64 {
 	}
 	page, host := split(inside)
 	if p := x.pages[page]; p != nil {
-		return &p[host].lookedAt
+		return &p.places[host].lookedAt
 	}
 	return nil
 }
@@ -69,7 +75,10 @@ func (x *slotIndex) put(inside netip.Addr, s *slot) {
 		p = new(slotPage)
 		x.pages[page] = p
 	}
-	p[host].slot = s
+	if p.places[host].slot == nil {
+		p.used++
+	}
+	p.places[host].slot = s
 }
 
 // remove forgets the slot of an address.
@@ -83,15 +92,19 @@ func (x *slotIndex) remove(inside netip.Addr) {
 		return
 	}
 	page, host := split(inside)
-	x.pages[page][host].slot = nil
+	p := x.pages[page]
+	p.places[host].slot = nil
+	if p.used--; p.used == 0 {
+		delete(x.pages, page)
+	}
 }
 
 // all yields every slot, in no particular order. Slots may come and go meanwhile.
 func (x *slotIndex) all() iter.Seq2[netip.Addr, *slot] {
 	return func(yield func(netip.Addr, *slot) bool) {
 		for page, p := range x.pages {
-			for host := range p {
-				if s := p[host].slot; s != nil && !yield(joined(page, byte(host)), s) {
+			for host := range p.places {
+				if s := p.places[host].slot; s != nil && !yield(joined(page, byte(host)), s) {
 					return
 				}
 			}
@@ -102,11 +115,11 @@ func (x *slotIndex) all() iter.Seq2[netip.Addr, *slot] {
 
 func split(inside netip.Addr) (page uint32, host byte) {
 	b := inside.As4()
-	return binary.BigEndian.Uint32(b[:]) >> 8, b[3]
+	return binary.BigEndian.Uint32(b[:]) >> pageBits, b[3] & (1<<pageBits - 1)
 }
 
 func joined(page uint32, host byte) netip.Addr {
 	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], page<<8|uint32(host))
+	binary.BigEndian.PutUint32(b[:], page<<pageBits|uint32(host))
 	return netip.AddrFrom4(b)
 }

@@ -38,4 +38,10 @@ func TestSlotIndex(t *testing.T) {
 	if got := maps.Collect(index.all()); !maps.Equal(got, want) {
 		t.Errorf("all are %v, want %v", got, want)
 	}
+	for inside := range want {
+		index.remove(inside)
+	}
+	if len(index.pages)+len(index.other)+index.len != 0 {
+		t.Errorf("%d pages and %d slots are left of none", len(index.pages), index.len)
+	}
 }
