@@ -41,6 +41,26 @@ func TestPacker(t *testing.T) {
 }
 
 // TestPackedSameSession: packed records are of one session where the records are.
+// TestPackedOwnsItsTexts: whoever keeps a packed record keeps no more than that, of
+// the text that the record was read from.
+func TestPackedOwnsItsTexts(t *testing.T) {
+	read := strings.Repeat("x", 64)
+	from := uintptr(unsafe.Pointer(unsafe.StringData(read)))
+	for _, r := range []Record{
+		{SessionID: SessionID{AcctSessionID: read[:8]}},
+		{UserName: read[:8]},
+		{CallingStationID: read[:8]},
+		{UserName: read[:8], SessionID: SessionID{AcctSessionID: read[8:16]}},
+	} {
+		p := r.Pack()
+		for _, text := range []string{p.UserName(), p.AcctSessionID(), p.Record().CallingStationID} {
+			if at := uintptr(unsafe.Pointer(unsafe.StringData(text))); text != "" && at >= from && at < from+64 {
+				t.Errorf("%+v keeps what it was read from", r)
+			}
+		}
+	}
+}
+
 func TestPackedSameSession(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
 	for range 20_000 {

@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"math"
+	"strings"
 	"unique"
 )
 
@@ -33,9 +34,12 @@ func (k *Packer) Pack(r *Record) Packed {
 		p.flags |= packedVersion
 	}
 	prefix := r.identityPrefix()
-	if size := len(prefix) + len(r.UserName) + len(r.CallingStationID); size > math.MaxUint16 {
+	switch size := len(prefix) + len(r.UserName) + len(r.CallingStationID); {
+	case size > math.MaxUint16:
 		p.flags |= packedLong
-	} else {
+	case size == 0: // a sum of one would keep what that is part of
+		p.text = strings.Clone(r.AcctSessionID)
+	default:
 		p.name, p.calling = uint16(len(prefix)+len(r.UserName)), uint16(size)
 		p.text = prefix + r.UserName + r.CallingStationID + r.AcctSessionID
 	}
