@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,16 +51,16 @@ func visit(cpus []int) bool {
 		runtime.UnlockOSThread()
 		return false
 	}
-	// On a busy processor it would wait for its turn, some 3 ms, and Go's scheduler
-	// with it. Where the rank is refused (CAP_SYS_NICE) that is so.
+	// On a busy processor it would wait for its turn, some 3 ms. Where the rank is
+	// refused (CAP_SYS_NICE) that is so.
 	raised := unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}, 0) == nil
 	all := true
 	for _, cpu := range cpus {
 		var one unix.CPUSet
 		one.Set(cpu)
-		all = all && one.IsSet(cpu) && unix.SchedSetaffinity(0, &one) == nil
+		all = all && one.IsSet(cpu) && runOn(&one)
 	}
-	restored := unix.SchedSetaffinity(0, &own) == nil
+	restored := runOn(&own)
 	if raised {
 		restored = unix.SchedSetAttr(0, rank, 0) == nil && restored
 	}
@@ -67,6 +68,13 @@ func visit(cpus []int) bool {
 		runtime.UnlockOSThread()
 	}
 	return all
+}
+
+// runOn moves the thread. Unlike unix.SchedSetaffinity it lets others have Go's
+// scheduler while it waits.
+func runOn(cpus *unix.CPUSet) bool {
+	_, _, errno := unix.Syscall(unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(*cpus), uintptr(unsafe.Pointer(cpus)))
+	return errno == 0
 }
 
 // parseCPUs reads a list such as "0-3,8".
