@@ -99,7 +99,7 @@ func (o *Options) validate() error {
 func (o *Options) setDefaults() {
 	setDefault(&o.Workers, max(2, runtime.GOMAXPROCS(0)))
 	setDefault(&o.BatchSize, 256)
-	setDefault(&o.QueueLength, 2048)
+	setDefault(&o.QueueLength, 4096)
 	setDefault(&o.StatusRate, 20)
 	setDefault(&o.CacheBytes, 32<<20)
 	setDefault(&o.Grace, 5*time.Second)
