@@ -69,7 +69,7 @@ func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (_ *servi
 }
 
 func (s *service) openDatabase(context.Context) error {
-	client, closers, err := dialRedis(s.config.Redis, s.log)
+	client, closers, err := dialRedis(s.config.Redis, len(s.config.Groups), s.log)
 	s.database = closers
 	if err != nil {
 		return fmt.Errorf("redis: %w", err)

@@ -13,10 +13,10 @@ import (
 )
 
 // dialRedis returns a client for the configured database. Nothing is sent yet.
-func dialRedis(c config.Redis, log *slog.Logger) (redis.UniversalClient, []io.Closer, error) {
+func dialRedis(c config.Redis, groups int, log *slog.Logger) (redis.UniversalClient, []io.Closer, error) {
 	redis.SetLogger(clientLog{log})
 	if !c.Embedded {
-		client, err := subscriberdb.Dial(c.URLs, c.Mode)
+		client, err := subscriberdb.Dial(c.URLs, c.Mode, groups)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -56,7 +56,7 @@ func startCluster(t *testing.T) redis.UniversalClient {
 	if err := node.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	client, err := Dial([]string{"redis://127.0.0.1:" + port}, ModeCluster)
+	client, err := Dial([]string{"redis://127.0.0.1:" + port}, ModeCluster, 3)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,31 +16,32 @@ const (
 	ModeCluster    = "cluster"  // urls of some of the nodes
 )
 
-// poolSize bounds the connections to a server, which are made as needed. Each group
-// waits on one of its own for its feed, so the client's default, 10 for each
-// processor, can be too few.
-const poolSize = 64
+// connections is how many to a server there may be besides those that wait for
+// feeds. They are made as needed; the client's default goes by the processors.
+const connections = 64
 
 // Dial returns a client for the given urls: redis://, rediss:// (TLS) or
 // unix://, as redis.ParseURL reads them. Of several urls the first tells user,
 // password, TLS and options. It does not connect yet; the client connects, and
-// connects again, by itself.
-func Dial(urls []string, mode string) (redis.UniversalClient, error) {
+// connects again, by itself. Each feed that is followed waits on a connection of its
+// own: the number of them is added to those that there may be, unless the first url
+// says how many (pool_size).
+func Dial(urls []string, mode string, feeds int) (redis.UniversalClient, error) {
 	if len(urls) == 0 {
 		return nil, errors.New("redis: no url")
 	}
 	switch mode {
 	case ModeStandalone:
-		return dialServer(urls)
+		return dialServer(urls, connections+feeds)
 	case ModeSentinel:
-		return dialSentinel(urls)
+		return dialSentinel(urls, connections+feeds)
 	case ModeCluster:
-		return dialCluster(urls)
+		return dialCluster(urls, connections+feeds)
 	}
 	return nil, fmt.Errorf("redis: unknown mode %q, want sentinel or cluster", mode)
 }
 
-func dialServer(urls []string) (redis.UniversalClient, error) {
+func dialServer(urls []string, pool int) (redis.UniversalClient, error) {
 	if len(urls) > 1 {
 		return nil, errors.New("redis: several urls need mode sentinel or cluster")
 	}
@@ -49,12 +50,12 @@ func dialServer(urls []string) (redis.UniversalClient, error) {
 		return nil, fmt.Errorf("redis: %w", withoutSecret(err))
 	}
 	o.ContextTimeoutEnabled = true
-	o.PoolSize = cmp.Or(o.PoolSize, poolSize)
+	o.PoolSize = cmp.Or(o.PoolSize, pool)
 	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewClient(o), nil
 }
 
-func dialSentinel(urls []string) (redis.UniversalClient, error) {
+func dialSentinel(urls []string, pool int) (redis.UniversalClient, error) {
 	o, err := redis.ParseFailoverURL(urls[0])
 	if err != nil {
 		return nil, fmt.Errorf("redis sentinel: %w", withoutSecret(err))
@@ -70,12 +71,12 @@ func dialSentinel(urls []string) (redis.UniversalClient, error) {
 		o.SentinelAddrs = append(o.SentinelAddrs, more.SentinelAddrs...)
 	}
 	o.ContextTimeoutEnabled = true
-	o.PoolSize = cmp.Or(o.PoolSize, poolSize)
+	o.PoolSize = cmp.Or(o.PoolSize, pool)
 	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewFailoverClient(o), nil
 }
 
-func dialCluster(urls []string) (redis.UniversalClient, error) {
+func dialCluster(urls []string, pool int) (redis.UniversalClient, error) {
 	o, err := redis.ParseClusterURL(urls[0])
 	if err != nil {
 		return nil, fmt.Errorf("redis cluster: %w", withoutSecret(err))
@@ -88,7 +89,7 @@ func dialCluster(urls []string) (redis.UniversalClient, error) {
 		o.Addrs = append(o.Addrs, more.Addrs...)
 	}
 	o.ContextTimeoutEnabled = true
-	o.PoolSize = cmp.Or(o.PoolSize, poolSize)
+	o.PoolSize = cmp.Or(o.PoolSize, pool)
 	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewClusterClient(o), nil
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/net/nettest"
 )
 
@@ -153,5 +154,21 @@ func TestIdleCheck(t *testing.T) {
 func TestDirectDialerLeavesTLS(t *testing.T) {
 	if directDialer(0, &tls.Config{MinVersion: tls.VersionTLS13}) != nil {
 		t.Error("dials without TLS")
+	}
+}
+
+// TestConnections: what waits for feeds takes no connection from the rest.
+func TestConnections(t *testing.T) {
+	for url, want := range map[string]int{"redis://127.0.0.1:1/0": connections + 7, "redis://127.0.0.1:1/0?pool_size=3": 3} {
+		c, err := Dial([]string{url}, ModeStandalone, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.(*redis.Client).Options().PoolSize; got != want {
+			t.Errorf("%s: %d connections, want %d", url, got, want)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

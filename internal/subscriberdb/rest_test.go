@@ -258,7 +258,7 @@ func TestDialRefuses(t *testing.T) {
 		{[]string{"redis://a"}, "sentinel"}, {[]string{"redis://a"}, "ring"}, {[]string{"redis://x:y:z"}, "cluster"},
 	}
 	for _, b := range bad {
-		if c, err := Dial(b.urls, b.mode); err == nil {
+		if c, err := Dial(b.urls, b.mode, 1); err == nil {
 			_ = c.Close()
 			t.Errorf("%v in mode %q accepted", b.urls, b.mode)
 		}
@@ -272,7 +272,7 @@ func TestDialRefuses(t *testing.T) {
 		{[]string{"redis://a:6379", "redis://b:6379"}, "cluster"},
 	}
 	for _, g := range good {
-		c, err := Dial(g.urls, g.mode)
+		c, err := Dial(g.urls, g.mode, 1)
 		if err != nil {
 			t.Errorf("%v in mode %q: %v", g.urls, g.mode, err)
 			continue

@@ -55,7 +55,7 @@ func realRedis(t testing.TB, args ...string) redis.UniversalClient {
 
 func dialTest(t testing.TB, url string) redis.UniversalClient {
 	t.Helper()
-	client, err := Dial([]string{url}, "")
+	client, err := Dial([]string{url}, "", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
