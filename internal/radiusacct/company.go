@@ -12,7 +12,7 @@ const (
 	companyTime = time.Second
 	// narrowBatch is the requests of a storm that are recorded at once while there
 	// are calm clients: what they may have to wait for.
-	narrowBatch = 8
+	narrowBatch = 2
 	// longestPause bounds how long a storm pauses for calm clients at a time.
 	longestPause = 10 * time.Millisecond
 )
