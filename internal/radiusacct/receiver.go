@@ -25,6 +25,7 @@ type receiver struct {
 	reader       *udpbatch.Reader
 	outbox       *outbox
 	destinations destinations
+	moderation   moderation
 }
 
 func newReceiver(s *Server, sock *socket) *receiver {
@@ -52,6 +53,7 @@ func (r *receiver) run() error {
 		r.intake.flush()
 		r.outbox.flush()
 		r.intake.forget()
+		time.Sleep(r.moderation.pause(len(datagrams), now))
 	}
 }
 
@@ -60,6 +62,7 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 	source := d.Peer.AddrPort()
 	c := r.server.clients.Load().lookup(source.Addr())
 	if c == nil {
+		r.moderation.note(nil, false, now)
 		r.server.unknownClient(source, now)
 		return
 	}
@@ -76,7 +79,9 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		way:        way{socket: r.socket.index, to: d.Peer, oob: local.oob},
 		arrival:    now,
 	}
-	if kind, err := r.serve(&in); err != nil {
+	kind, err := r.serve(&in)
+	r.moderation.note(c.peer, err == nil, now)
+	if err != nil {
 		r.server.refused(&in, kind, err)
 	}
 }
