@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -258,13 +257,7 @@ func TestDeleteOfManyAddresses_DEL12(t *testing.T) {
 // finds none in between happens by chance, then the next delete must not.
 func TestDeleteGivesUpWithWhatIsLeft(t *testing.T) {
 	l := newLab(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var group sync.WaitGroup
-	group.Go(func() {
-		for port := uint16(1); ctx.Err() == nil && port < 60000; port++ {
-			l.inject(t, conntracktest.Outbound(at(inside(1), port), at(outside, port), at(remote, port)))
-		}
-	})
+	stop := l.keepComing(t)
 	eventually(t, func() error {
 		_, err := l.table.Delete(t.Context(), []netip.Addr{inside(1)})
 		var left *conntrack.LeftError
@@ -273,8 +266,7 @@ func TestDeleteGivesUpWithWhatIsLeft(t *testing.T) {
 		}
 		return nil
 	})
-	cancel()
-	group.Wait()
+	stop()
 	if _, err := l.table.Delete(t.Context(), []netip.Addr{inside(1)}); err != nil {
 		t.Errorf("Delete after the cut = %v", err)
 	}

@@ -1,7 +1,6 @@
 package conntrack_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -152,15 +151,7 @@ func TestIndexProvesNothingOutside(t *testing.T) {
 // Entries of one address keep coming; the others do not wait for that.
 func TestStubbornAddressHoldsNobodyUp_I5(t *testing.T) {
 	l := newLab(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var group sync.WaitGroup
-	group.Go(func() {
-		for port := uint16(1); ctx.Err() == nil && port < 60000; port++ {
-			l.inject(t, conntracktest.Outbound(at(inside(1), port), at(outside, port), at(remote, port)))
-		}
-	})
-	defer group.Wait()
-	defer cancel()
+	defer l.keepComing(t)()
 	stubborn := 0
 	for round := range 20 {
 		victim := inside(100 + round)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -76,6 +77,21 @@ func start(t testing.TB, o conntrack.Options) *conntrack.Table {
 func (l *lab) inject(t testing.TB, entries ...conntrack.Entry) {
 	t.Helper()
 	conntracktest.Inject(t, l.path, entries)
+}
+
+// keepComing has entries of one address come all the time, until stop.
+func (l *lab) keepComing(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() {
+		for port := uint16(1); ctx.Err() == nil && port < 60000; port++ {
+			l.inject(t, conntracktest.Outbound(at(inside(1), port), at(outside, port), at(remote, port)))
+		}
+	})
+	return func() {
+		cancel()
+		group.Wait()
+	}
 }
 
 // listed is what conntrack(8) shows of entries that name addr.
