@@ -12,7 +12,12 @@ type Version struct{ millis, seq uint64 }
 
 // ParseVersion reads a feed identifier. What is none becomes the zero Version.
 func ParseVersion(id string) Version {
-	millis, seq := splitVersion(id)
+	before, after, _ := strings.Cut(id, "-")
+	millis, err := strconv.ParseUint(before, 10, 64)
+	if err != nil {
+		return Version{}
+	}
+	seq, _ := strconv.ParseUint(after, 10, 64)
 	return Version{millis, seq}
 }
 
@@ -38,13 +43,3 @@ func CompareVersions(a, b string) int { return ParseVersion(a).Compare(ParseVers
 
 // VersionTime is ParseVersion(id).Time(). What is no identifier counts as 1970.
 func VersionTime(id string) time.Time { return ParseVersion(id).Time() }
-
-func splitVersion(v string) (millis, seq uint64) {
-	ms, s, _ := strings.Cut(v, "-")
-	millis, err := strconv.ParseUint(ms, 10, 64)
-	if err != nil {
-		return 0, 0
-	}
-	seq, _ = strconv.ParseUint(s, 10, 64)
-	return millis, seq
-}
