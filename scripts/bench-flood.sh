@@ -17,13 +17,10 @@
 # "alone" and "sink" must be among them).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
 
 rate=${RATE:-50000}
 rounds=${ROUNDS:-5}
 seconds=${SECONDS_EACH:-2}
-
-scripts/setup-debian.sh
 
 name=bench-flood
 . scripts/bench-lib.sh

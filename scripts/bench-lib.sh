@@ -2,6 +2,9 @@
 # To be sourced in the root of the repository, by a script that sets name.
 # shellcheck shell=bash
 
+export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
+scripts/setup-debian.sh
+
 dir=$(mktemp -d)
 namespace=sessiond-bench-$$ # of those that make one
 secret=bench-$$

@@ -17,14 +17,11 @@
 # As root sessiond also runs with nftables, in a network namespace of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
 
 rounds=${ROUNDS:-3}
 seconds=${SECONDS_EACH:-4}
 concurrency=${CONCURRENCY:-256}
 subscribers=${SUBSCRIBERS:-20000}
-
-scripts/setup-debian.sh
 
 name=bench-radius
 . scripts/bench-lib.sh
