@@ -71,16 +71,23 @@ func (c *capture) judged(toAccounting, toStatus int) {
 	c.sniffed(toAccounting + toStatus)
 }
 
-// authentic counts the packets whose authenticator tshark finds right, and
-// those that are forged, malformed or no RADIUS.
+// authentic counts the replies whose authenticator tshark finds right, and the
+// packets that are malformed, no RADIUS or forged replies. It looks at replies,
+// as tshark judges a request only when its Identifier was used before: now and
+// then, with the random ones of a proxy.
 func (c *capture) authentic(secret string) (right, faulty int) {
 	c.w.t.Helper()
-	const invalid, malformed = "radius.authenticator.invalid", "_ws.malformed"
+	const (
+		accountingResponse = "5"
+		invalid, malformed = "radius.authenticator.invalid", "_ws.malformed"
+	)
 	for _, line := range c.tshark(secret, "udp", "radius.authenticator.valid", invalid, malformed) {
-		switch f := strings.Split(line, "\t"); {
-		case f[0] == "" || f[2] == "1" || f[3] != "":
+		f := strings.Split(line, "\t")
+		reply := f[0] == accountingResponse
+		switch {
+		case f[0] == "" || f[3] != "" || reply && f[2] == "1":
 			faulty++
-		case f[1] == "1":
+		case reply && f[1] == "1":
 			right++
 		}
 	}
