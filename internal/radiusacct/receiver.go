@@ -26,6 +26,7 @@ type receiver struct {
 	outbox       *outbox
 	destinations destinations
 	moderation   moderation
+	incoming     incoming // the datagram in hand
 }
 
 func newReceiver(s *Server, sock *socket) *receiver {
@@ -70,7 +71,8 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		return
 	}
 	local := r.destinations.of(d.Control)
-	in := incoming{
+	in := &r.incoming
+	*in = incoming{
 		octets:     d.Octets,
 		client:     c,
 		duplicates: c.peer.duplicates,
@@ -79,9 +81,9 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		way:        way{socket: r.socket.index, to: d.Peer, oob: local.oob},
 		arrival:    now,
 	}
-	kind, err := r.serve(&in)
+	kind, err := r.serve(in)
 	r.moderation.note(c.peer, err == nil, now)
 	if err != nil {
-		r.server.refused(&in, kind, err)
+		r.server.refused(in, kind, err)
 	}
 }
