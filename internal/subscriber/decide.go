@@ -26,16 +26,28 @@ func (d *Decision) Writes() bool {
 	return len(d.Delete) > 0 || d.Put != nil || d.Session != nil || d.Restart != nil
 }
 
+// Room is memory that a decision points into. Who decides often and keeps no
+// decision for long may decide in the same room again, which spares the memory of
+// another decision and takes that of the one before.
+type Room struct {
+	put     Record
+	endings [1]Ending
+	session SessionState
+}
+
 // Decide says what an accounting event does to what the database holds. It is
 // pure, and deciding an event twice is harmless.
-func Decide(v View, ev Event) Decision {
+func Decide(v View, ev Event) Decision { return new(Room).Decide(v, ev) }
+
+// Decide decides as the function of that name does, in this room.
+func (r *Room) Decide(v View, ev Event) Decision {
 	if ev.Service {
 		return Decision{Verdict: ServiceIgnored} // SES-21
 	}
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		return decideRestart(v.Restart, ev)
 	}
-	s := survey{view: v, ev: ev, session: v.Session}
+	s := survey{room: r, view: v, ev: ev, session: v.Session}
 	s.classify()
 	switch sessionRules[v.Scope][s.standing][ev.Kind-EventStart] {
 	case StepBegin:
@@ -75,8 +87,7 @@ func (s *survey) begin() Decision {
 func (s *survey) refresh() Decision {
 	switch {
 	case s.own != nil && !s.moved():
-		r := s.merged()
-		return Decision{Verdict: Refreshed, Put: &r, Session: s.open()}
+		return Decision{Verdict: Refreshed, Put: s.put(s.merged()), Session: s.open()}
 	case s.placed():
 		return s.take(s.record())
 	}
@@ -92,17 +103,31 @@ func (s *survey) take(r Record) Decision {
 	if !rule.grant {
 		return Decision{Verdict: rule.verdict}
 	}
-	d := Decision{Verdict: rule.verdict, Put: &r, Created: rule.announce, Session: s.open()}
+	d := Decision{Verdict: rule.verdict, Put: s.put(r), Created: rule.announce, Session: s.open()}
 	if s.own != nil {
 		s.end(&d)
 		d.Created = true
 		d.Verdict = s.replaced()
 	}
 	if rule.evict {
-		d.Delete = append(d.Delete, s.evicted())
+		s.delete(&d, s.evicted())
 		d.Verdict = TookOver
 	}
 	return d
+}
+
+// put gives the record that is to be written its place.
+func (s *survey) put(r Record) *Record {
+	s.room.put = r
+	return &s.room.put
+}
+
+// delete adds a record to those that end.
+func (s *survey) delete(d *Decision, e Ending) {
+	if d.Delete == nil {
+		d.Delete = s.room.endings[:0]
+	}
+	d.Delete = append(d.Delete, e)
 }
 
 // replaced is the verdict of a session that gets an address and had one.
@@ -117,7 +142,7 @@ func (s *survey) replaced() Verdict {
 // at another address.
 func (s *survey) end(d *Decision) {
 	if s.own != nil {
-		d.Delete = append(d.Delete, Ending{Record: *s.own, Reason: ReasonSuperseded})
+		s.delete(d, Ending{Record: *s.own, Reason: ReasonSuperseded})
 	}
 }
 
@@ -132,11 +157,10 @@ func (s *survey) close() Decision {
 	switch {
 	case s.own == nil:
 	case len(s.own.Links) > 1:
-		r := s.merged().without(s.ev.AcctSessionID)
-		d.Verdict, d.Put = Unlinked, &r
+		d.Verdict, d.Put = Unlinked, s.put(s.merged().without(s.ev.AcctSessionID))
 	default:
 		d.Verdict = Stopped
-		d.Delete = []Ending{{Record: s.merged(), Reason: ReasonStop, Cause: s.ev.TerminateCause}}
+		s.delete(&d, Ending{Record: s.merged(), Reason: ReasonStop, Cause: s.ev.TerminateCause})
 	}
 	return d
 }

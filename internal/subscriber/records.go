@@ -101,7 +101,8 @@ func (s *survey) open() *SessionState {
 		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
 	}
 	state.Inside = s.whereabouts()
-	return &state
+	s.room.session = state
+	return &s.room.session
 }
 
 // whereabouts is the address at which the session now is, in this group.
@@ -124,7 +125,8 @@ func (s *survey) closed(why Reason) *SessionState {
 		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
 	}
 	state.End = later(s.ev.At, s.start)
-	return &state
+	s.room.session = state
+	return &s.room.session
 }
 
 func firstOf(a, b string) string {

@@ -13,6 +13,7 @@ func (ev *Event) Began() time.Time {
 
 // survey is one event in its surroundings, classified.
 type survey struct {
+	room     *Room // of the decision
 	view     View
 	ev       Event
 	session  SessionState // of the view, made good where the record knows more

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -14,6 +15,7 @@ type world struct {
 	records  map[netip.Addr]Record
 	sessions map[SessionID]SessionState
 	version  int
+	room     Room // of all decisions
 }
 
 func newWorld() *world {
@@ -39,6 +41,9 @@ func (w *world) view(ev Event) View {
 func (w *world) apply(t *testing.T, ev Event) Decision {
 	t.Helper()
 	d := Decide(w.view(ev), ev)
+	if again := w.room.Decide(w.view(ev), ev); !reflect.DeepEqual(again, d) {
+		t.Fatalf("%+v: in a used room %+v, anew %+v", ev, again, d)
+	}
 	for _, e := range d.Delete {
 		if _, ok := w.records[e.Record.Inside]; !ok {
 			t.Fatalf("%+v deletes a record that is not there: %+v", ev, e)

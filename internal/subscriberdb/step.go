@@ -42,8 +42,9 @@ type step struct {
 
 	errand   errand
 	decision subscriber.Decision
-	feedID   string // last feed entry of the commit
-	refused  bool   // the guess does not hold
+	room     subscriber.Room // of the decision
+	feedID   string          // last feed entry of the commit
+	refused  bool            // the guess does not hold
 	err      error
 }
 
@@ -87,7 +88,7 @@ func (s *step) prepare(db *DB) {
 	default:
 		ev := *s.event
 		ev.Inside = s.inside
-		s.decision = subscriber.Decide(s.view(s.group.Name, s.scope), ev)
+		s.decision = s.room.Decide(s.view(s.group.Name, s.scope), ev)
 	}
 	switch {
 	case s.refreshes(db):
