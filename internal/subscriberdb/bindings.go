@@ -74,9 +74,10 @@ func (db *DB) SaveBindings(ctx context.Context, group string, put []Binding, rem
 		calls = append(calls, redis.NewIntCmd(ctx, removeArgs(group, remove)...))
 	}
 	if len(put) > 0 {
-		room := putRooms.Get().(*putRoom)
-		defer room.free()
-		calls = append(calls, redis.NewIntCmd(ctx, room.args(group, put)...))
+		args := argLists.Get().(*argList)
+		defer args.free()
+		putArgs(args, group, put)
+		calls = append(calls, redis.NewIntCmd(ctx, args.list...))
 	}
 	if err := db.together(ctx, calls); err != nil {
 		return fmt.Errorf("save bindings of group %q: %w", group, err)
@@ -96,6 +97,18 @@ func (db *DB) together(ctx context.Context, calls []redis.Cmder) error {
 		return nil
 	})
 	return err
+}
+
+// putArgs makes the command that writes the bindings.
+func putArgs(l *argList, group string, bindings []Binding) {
+	l.add("hset", bindingsKey(group))
+	for i := range bindings {
+		b := &bindings[i]
+		l.text = Block{b.Outside, b.First}.appendField(l.text)
+		l.cut()
+		l.text = b.appendValue(l.text)
+		l.cut()
+	}
 }
 
 func removeArgs(group string, blocks []Block) []any {

@@ -24,13 +24,12 @@ const (
 	kindStopped   = "stopped"
 )
 
-// endText is what the feed tells of a Stop, besides the address.
-func endText(e *subscriber.Ending) string {
-	text := make([]byte, 0, 80)
+// appendEnd writes what the feed tells of a Stop, besides the address.
+func appendEnd(text []byte, e *subscriber.Ending) []byte {
 	text = append(strconv.AppendUint(text, uint64(e.Cause), 10), ' ')
 	text = append(appendTimeOrDash(text, e.Record.UpdatedAt), ' ')
 	text = append(strconv.AppendUint(text, e.Record.InputOctets, 10), ' ')
-	return string(strconv.AppendUint(text, e.Record.OutputOctets, 10))
+	return strconv.AppendUint(text, e.Record.OutputOctets, 10)
 }
 
 // lines reads an entry that tells of several records.

@@ -22,20 +22,28 @@ const settingsKey = "sessiond:settings"
 func groupKey(group, rest string) string { return "sessiond:{" + group + "}:" + rest }
 
 // recordKeyPrefix is what comes before the address in the key of a record.
-func recordKeyPrefix(group string) string { return groupKey(group, "sub:") }
+func recordKeyPrefix(group string) string { return "sessiond:{" + group + recordKeyInfix }
+
+// recordKeyInfix stands between group and address.
+const recordKeyInfix = "}:sub:"
 
 func recordKey(group string, inside netip.Addr) string {
-	key := make([]byte, 0, 128)
-	return string(inside.AppendTo(append(key, recordKeyPrefix(group)...)))
+	return string(appendRecordKey(make([]byte, 0, 128), group, inside))
+}
+
+func appendRecordKey(text []byte, group string, inside netip.Addr) []byte {
+	return inside.AppendTo(append(append(append(text, "sessiond:{"...), group...), recordKeyInfix...))
 }
 
 func recordPattern(group string) string { return recordKeyPrefix(group) + "*" }
 
 // sessionKey holds what is remembered of one accounting session.
 func sessionKey(group string, id subscriber.SessionID) string {
-	key := make([]byte, 0, 128)
-	key = append(append(append(key, "sessiond:{"...), group...), "}:sess:"...)
-	return string(appendSessionRef(key, id))
+	return string(appendSessionKey(make([]byte, 0, 128), group, id))
+}
+
+func appendSessionKey(text []byte, group string, id subscriber.SessionID) []byte {
+	return appendSessionRef(append(append(append(text, "sessiond:{"...), group...), "}:sess:"...), id)
 }
 
 // restartKey holds the newest restart of a NAS.
@@ -60,7 +68,7 @@ func parseRecordKey(key string) (subscriber.Key, bool) {
 	if !ok {
 		return subscriber.Key{}, false
 	}
-	group, rest, ok := strings.Cut(rest, "}:sub:")
+	group, rest, ok := strings.Cut(rest, recordKeyInfix)
 	if !ok {
 		return subscriber.Key{}, false
 	}

@@ -25,12 +25,15 @@ const (
 )
 
 func formatState(s *subscriber.SessionState) string {
-	text := make([]byte, 0, 96)
+	return string(appendState(make([]byte, 0, 96), s))
+}
+
+func appendState(text []byte, s *subscriber.SessionState) []byte {
 	text = append(append(text, stateWord(s)...), ' ')
 	text = append(appendAddr(text, s.Inside), ' ')
 	text = append(appendTimeOrDash(text, s.Start), ' ')
 	text = append(appendTimeOrDash(text, s.End), ' ')
-	return string(append(text, orDash(escape(s.UserName))...))
+	return append(text, orDash(escape(s.UserName))...)
 }
 
 func appendAddr(text []byte, a netip.Addr) []byte {

@@ -42,37 +42,39 @@ func (s *step) ends() bool {
 		d.Delete[0].Record.Inside == s.inside && !s.usesRestart
 }
 
-// beginArgs returns the call of beginScript for the steps of a batch.
-func beginArgs(db *DB, b *batch) []any {
-	restarts, lines := restartsOf(b.steps)
-	args := make([]any, 0, 3+2+7+2*len(restarts)+9*len(b.steps))
-	args = append(args, "evalsha", beginScript.Hash(), 2+len(restarts)+2*len(b.steps), b.group.feed, b.group.online)
-	args = append(args, restarts...)
+// writeBegin makes the call of beginScript.
+func (b *batch) writeBegin(db *DB) {
+	a := &b.args
+	b.findBases()
+	a.add("evalsha", beginScript.Hash(), 2+len(b.bases)+2*len(b.steps), b.group.feed, b.group.online)
+	b.addRestartKeys()
 	for _, s := range b.steps {
-		s.keySession()
-		s.keyRecord()
-		args = append(args, &s.sessionKey, &s.recordKey)
+		a.text = appendSessionKey(a.text, b.group.Name, s.id)
+		a.cut()
+		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
+		a.cut()
 	}
 	expires := db.expiryAfter(b.ttl)
-	args = append(args, db.feedLength, len(restarts), b.ttl,
-		db.stateTTL(time.Duration(b.ttl)*time.Millisecond, b.steps[0].decision.Session).Milliseconds(),
-		b.addressAt(), appendExpiry(nil, expires), "")
-	escaped := len(args) - 1
-	args = append(args, lines...)
+	a.add(db.feedLength, len(b.bases), b.ttl,
+		db.stateTTL(time.Duration(b.ttl)*time.Millisecond, b.steps[0].decision.Session).Milliseconds(), b.addressAt())
+	a.text = appendExpiry(a.text, expires)
+	a.cut()
+	escaped := len(a.list)
+	a.add("")
+	b.addRestarts()
 	for _, s := range b.steps {
 		r := s.decision.Put
 		r.ExpiresAt = expires
 		for _, raw := range [...]*string{&r.UserName, &r.NAS, &r.Client, &r.AcctSessionID, &r.CallingStationID} {
 			if word := escape(*raw); word == *raw && word != "-" {
-				args = append(args, raw)
+				a.list = append(a.list, raw)
 			} else {
-				args[escaped] = "1"
-				args = append(args, escapeDash(word))
+				a.list[escaped] = "1"
+				a.list = append(a.list, escapeDash(word))
 			}
 		}
-		args = append(args, formatAddr(r.NASAddress), timeArg(&r.StartedAt))
+		a.list = append(a.list, formatAddr(r.NASAddress), timeArg(&r.StartedAt))
 	}
-	return args
 }
 
 // expiryAfter is when Redis will forget a record that is written now and lives
@@ -87,57 +89,69 @@ func (db *DB) expiryAfter(ttl int64) time.Time {
 // addressAt is where the address begins in the key of a record, counted from 1.
 func (b *batch) addressAt() int { return len(recordKeyPrefix(b.group.Name)) + 1 }
 
-// refreshArgs returns the call of refreshScript for the steps of a batch.
-func refreshArgs(db *DB, b *batch) []any {
-	restarts, lines := restartsOf(b.steps)
-	args := make([]any, 0, 3+1+4+2*len(restarts)+5*len(b.steps))
-	args = append(args, "evalsha", refreshScript.Hash(), 1+len(restarts)+len(b.steps), b.group.feed)
-	args = append(args, restarts...)
+// writeRefresh makes the call of refreshScript.
+func (b *batch) writeRefresh(db *DB) {
+	a := &b.args
+	b.findBases()
+	a.add("evalsha", refreshScript.Hash(), 1+len(b.bases)+len(b.steps), b.group.feed)
+	b.addRestartKeys()
 	for _, s := range b.steps {
-		s.keyRecord()
-		args = append(args, &s.recordKey)
+		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
+		a.cut()
 	}
-	args = append(args, db.feedLength, len(restarts), b.ttl, b.addressAt())
-	args = append(args, lines...)
+	a.add(db.feedLength, len(b.bases), b.ttl, b.addressAt())
+	b.addRestarts()
 	expires := db.expiryAfter(b.ttl)
 	for _, s := range b.steps {
 		r := s.decision.Put
 		r.ExpiresAt = expires
-		args = append(args, &s.holder.Version, timeArg(&r.UpdatedAt), &r.InputOctets, &r.OutputOctets)
+		a.list = append(a.list, &s.holder.Version, timeArg(&r.UpdatedAt), &r.InputOctets, &r.OutputOctets)
 	}
-	return args
 }
 
-// endArgs returns the call of endScript for the steps of a batch.
-func endArgs(db *DB, b *batch) []any {
-	args := make([]any, 0, 3+2+3+5*len(b.steps))
-	args = append(args, "evalsha", endScript.Hash(), 2+2*len(b.steps), b.group.feed, b.group.online)
+// writeEnd makes the call of endScript.
+func (b *batch) writeEnd(db *DB) {
+	a := &b.args
+	a.add("evalsha", endScript.Hash(), 2+2*len(b.steps), b.group.feed, b.group.online)
 	for _, s := range b.steps {
-		s.keySession()
-		s.keyRecord()
-		args = append(args, &s.sessionKey, &s.recordKey)
+		a.text = appendSessionKey(a.text, b.group.Name, s.id)
+		a.cut()
+		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
+		a.cut()
 	}
-	args = append(args, db.feedLength, db.tombstones.ttl(db.now()).Milliseconds(), b.addressAt())
+	a.add(db.feedLength, db.tombstones.ttl(db.now()).Milliseconds(), b.addressAt())
 	db.tombstones.add(db.now(), len(b.steps))
 	for _, s := range b.steps {
-		args = append(args, &s.holder.Version, formatState(s.decision.Session), endText(&s.decision.Delete[0]))
+		a.list = append(a.list, &s.holder.Version)
+		a.text = appendState(a.text, s.decision.Session)
+		a.cut()
+		a.text = appendEnd(a.text, &s.decision.Delete[0])
+		a.cut()
 	}
-	return args
 }
 
-// restartsOf returns the restarts that the steps rest on, each once: keys, and
-// lines.
-func restartsOf(steps []*step) (keys, lines []any) {
-	known := make([]*step, 0, 8)
-	for _, s := range steps {
-		if slices.ContainsFunc(known, s.sameRestart) {
-			continue
+// findBases finds a step for each restart that the steps rest on.
+func (b *batch) findBases() {
+	for _, s := range b.steps {
+		if !slices.ContainsFunc(b.bases, s.sameRestart) {
+			b.bases = append(b.bases, s)
 		}
-		s.keyRestart()
-		known = append(known, s)
-		keys, lines = append(keys, &s.restartKey), append(lines, &s.restart)
 	}
-	return keys, lines
+}
+
+// addRestartKeys adds the keys of the restarts that the steps rest on.
+func (b *batch) addRestartKeys() {
+	for _, s := range b.bases {
+		s.keyRestart()
+		b.args.list = append(b.args.list, &s.restartKey)
+	}
+}
+
+// addRestarts adds those restarts, as they are known.
+func (b *batch) addRestarts() {
+	for _, s := range b.bases {
+		b.args.list = append(b.args.list, &s.restart)
+	}
 }
 
 // sameRestart reports whether both steps rest on the same line of the same NAS.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 
@@ -14,12 +15,13 @@ import (
 // at all, and keeps Redis from others meanwhile.
 const callSteps = 64
 
-// trip is one round trip with the errands of many steps.
+// trip is one round trip with the errands of many steps. The room of one that is
+// over is used again: there are many, and what they take would soon be garbage.
 type trip struct {
 	db      *DB
 	cmds    []redis.Cmder
 	looks   []*looking
-	batches []*batch
+	batches []*batch // behind its length are those of an earlier trip
 	open    []*batch // those of batches that still take steps
 }
 
@@ -36,12 +38,22 @@ type batch struct {
 	kind  errand
 	ttl   int64 // of the records that begin or are refreshed
 	steps []*step
+	bases []*step // steps that stand for the restarts that all rest on
+	args  argList
 	cmd   *redis.Cmd
 }
 
+var trips = sync.Pool{New: func() any { return new(trip) }}
+
+// tripRoom bounds the batches of a trip whose room is kept: nobody needs the memory
+// of a flood for ever.
+const tripRoom = 2 * tripLimit / callSteps
+
 // travel does what the steps want of Redis, and leaves the answers in them.
 func (db *DB) travel(ctx context.Context, steps []*step) {
-	t := &trip{db: db}
+	t := trips.Get().(*trip)
+	defer t.free()
+	t.db = db
 	for _, s := range steps {
 		if s.errand == look {
 			t.look(ctx, s)
@@ -50,7 +62,8 @@ func (db *DB) travel(ctx context.Context, steps []*step) {
 		}
 	}
 	for _, b := range t.batches {
-		b.cmd = redis.NewCmd(ctx, b.args(db)...)
+		b.write(db)
+		b.cmd = redis.NewCmd(ctx, b.args.list...)
 		t.cmds = append(t.cmds, b.cmd)
 	}
 	err := db.exchange(ctx, t.cmds)
@@ -60,6 +73,23 @@ func (db *DB) travel(ctx context.Context, steps []*step) {
 	for _, b := range t.batches {
 		b.take(err)
 	}
+}
+
+// free gives the trip's room back.
+func (t *trip) free() {
+	if len(t.batches) > tripRoom {
+		return
+	}
+	for _, b := range t.batches {
+		b.args.reset()
+		clear(b.steps)
+		clear(b.bases)
+		b.steps, b.bases, b.cmd = b.steps[:0], b.bases[:0], nil
+	}
+	clear(t.cmds)
+	clear(t.looks)
+	t.db, t.cmds, t.looks, t.batches, t.open = nil, t.cmds[:0], t.looks[:0], t.batches[:0], t.open[:0]
+	trips.Put(t)
 }
 
 // look reads what the step's decision rests on, the records first: see
@@ -160,8 +190,14 @@ func (t *trip) enlist(s *step) {
 }
 
 func (t *trip) newBatch(s *step, ttl int64) *batch {
-	b := &batch{group: s.group, kind: s.errand, ttl: ttl, steps: make([]*step, 0, callSteps)}
-	t.batches = append(t.batches, b)
+	n := len(t.batches)
+	if n < cap(t.batches) && t.batches[:n+1][n] != nil {
+		t.batches = t.batches[:n+1]
+	} else {
+		t.batches = append(t.batches, new(batch))
+	}
+	b := t.batches[n]
+	b.group, b.kind, b.ttl = s.group, s.errand, ttl
 	return b
 }
 
@@ -183,16 +219,18 @@ func (b *batch) full(s *step) bool {
 	return false
 }
 
-func (b *batch) args(db *DB) []any {
+// write makes the arguments of the call.
+func (b *batch) write(db *DB) {
 	switch b.kind {
 	case begin:
-		return beginArgs(db, b)
+		b.writeBegin(db)
 	case refresh:
-		return refreshArgs(db, b)
+		b.writeRefresh(db)
 	case end:
-		return endArgs(db, b)
+		b.writeEnd(db)
+	default:
+		b.args.add(commitArgs(db, b)...)
 	}
-	return commitArgs(db, b)
 }
 
 // take hands the answers to the steps.
