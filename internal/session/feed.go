@@ -49,8 +49,9 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 
 // drainFeed takes changes until the feed fails.
 func (m *Manager) drainFeed(ctx context.Context, g *group) error {
+	var room []subscriber.Change
 	for wait := feedBlock; ; {
-		changes, last, err := m.store.Feed(ctx, g.name, m.positionOf(g), feedBatch, wait)
+		changes, last, err := m.store.Feed(ctx, g.name, m.positionOf(g), feedBatch, wait, room)
 		if err != nil {
 			if !errors.Is(err, subscriberdb.ErrFeedGap) && ctx.Err() == nil {
 				_ = m.noteRedis(err)
@@ -58,10 +59,14 @@ func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 			return err
 		}
 		m.take(g, changes, last)
-		if wait = feedBlock; len(changes) >= busyBatch {
+		n := len(changes)
+		if clear(changes); n > 0 {
+			room = changes
+		}
+		if wait = feedBlock; n >= busyBatch {
 			wait = 0 // for what has gathered meanwhile
 		}
-		if err := m.gatherMore(ctx, len(changes)); err != nil {
+		if err := m.gatherMore(ctx, n); err != nil {
 			return err
 		}
 	}

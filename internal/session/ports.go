@@ -16,7 +16,7 @@ type Store interface {
 
 	Tail(ctx context.Context, group string) (string, error)
 	Rewound(ctx context.Context, group, entry string) (bool, error)
-	Feed(ctx context.Context, group, after string, limit int, block time.Duration) ([]subscriber.Change, string, error)
+	Feed(ctx context.Context, group, after string, limit int, block time.Duration, room []subscriber.Change) ([]subscriber.Change, string, error)
 	Recent(ctx context.Context, group string, since time.Time) ([]subscriber.Change, error)
 	Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error
 	Versions(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error

@@ -168,7 +168,7 @@ func (db *DB) lastChanges(ctx context.Context, group string) (map[netip.Addr]sub
 	}
 	last := make(map[netip.Addr]subscriber.ChangeKind)
 	for i := range entries {
-		for _, c := range parseEntries(group, entries[i:i+1]) {
+		for _, c := range parseEntries(group, entries[i:i+1], nil) {
 			if _, known := last[c.Record.Inside()]; !known {
 				last[c.Record.Inside()] = c.Kind
 			}

@@ -161,7 +161,7 @@ func TestSuspect_I6(t *testing.T) {
 		if err := db.Bury(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonRemovedInDatabase); !errors.Is(err, ErrSuspect) {
 			t.Errorf("Bury: %v", err)
 		}
-		if _, _, err := db.Feed(t.Context(), "default", tail, 10, time.Millisecond); !errors.Is(err, ErrFeedGap) {
+		if _, _, err := db.Feed(t.Context(), "default", tail, 10, time.Millisecond, nil); !errors.Is(err, ErrFeedGap) {
 			t.Errorf("Feed: %v", err)
 		}
 		record(t, db, interim("b", next, time.Hour), stop("c", addr, time.Hour))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,7 +58,10 @@ func (db *DB) Rewound(ctx context.Context, group, entry string) (bool, error) {
 // the feed was cut, emptied or rolled back: changes may be missing. The context
 // bounds it through its deadline; keep block short where it may be cancelled.
 // Where entries are likely to be there already, not waiting spares a round trip.
-func (db *DB) Feed(ctx context.Context, group, after string, max int, block time.Duration) ([]subscriber.Change, string, error) {
+// The changes are put into room, which may be nil, as far as it goes.
+func (db *DB) Feed(
+	ctx context.Context, group, after string, max int, block time.Duration, room []subscriber.Change,
+) ([]subscriber.Change, string, error) {
 	read := db.readOn
 	if block > 0 || after == beginning {
 		read = db.readBehind
@@ -66,7 +70,7 @@ func (db *DB) Feed(ctx context.Context, group, after string, max int, block time
 	if err != nil || len(entries) == 0 {
 		return nil, after, err
 	}
-	return parseEntries(group, entries), entries[len(entries)-1].ID, nil
+	return parseEntries(group, entries, room), entries[len(entries)-1].ID, nil
 }
 
 // readOn reads the given entry and those after it. If that is still there then
@@ -131,13 +135,13 @@ func (db *DB) checkWhole(ctx context.Context, group string) error {
 	return nil
 }
 
-// parseEntries reads feed entries.
-func parseEntries(group string, entries []redis.XMessage) []subscriber.Change {
+// parseEntries reads feed entries into room.
+func parseEntries(group string, entries []redis.XMessage, room []subscriber.Change) []subscriber.Change {
 	n := 0
 	for i := range entries {
 		n += 1 + strings.Count(text(&entries[i], "list"), "\n")
 	}
-	p := feedParser{group: group, changes: make([]subscriber.Change, 0, n)}
+	p := feedParser{group: group, changes: slices.Grow(room[:0], n)}
 	for i := range entries {
 		p.entry(&entries[i])
 	}

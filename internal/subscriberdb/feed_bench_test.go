@@ -20,11 +20,13 @@ func BenchmarkFeed(b *testing.B) {
 			used := startMeter(b, client)
 			b.ReportAllocs()
 			b.ResetTimer()
+			var room []subscriber.Change
 			for n, after := 0, beginning; n < b.N; {
-				changes, last, err := db.Feed(b.Context(), "default", after, limit, 0)
+				changes, last, err := db.Feed(b.Context(), "default", after, limit, 0, room)
 				if err != nil {
 					b.Fatal(err)
 				}
+				room = changes
 				if n += len(changes); last == after {
 					last = beginning
 				}

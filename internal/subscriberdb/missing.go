@@ -141,7 +141,7 @@ func (db *DB) searchEnds(ctx context.Context, group string, versions map[netip.A
 			return err
 		}
 		for i := range entries {
-			for _, c := range parseEntries(group, entries[i:i+1]) {
+			for _, c := range parseEntries(group, entries[i:i+1], nil) {
 				inside := c.Record.Inside()
 				version, wanted := versions[inside]
 				if !wanted {

@@ -49,11 +49,11 @@ func TestFeed(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		ctx := t.Context()
-		if list, last, err := db.Feed(ctx, "default", "0-0", 10, time.Millisecond); len(list) != 0 || last != "0-0" || err != nil {
+		if list, last, err := db.Feed(ctx, "default", "0-0", 10, time.Millisecond, nil); len(list) != 0 || last != "0-0" || err != nil {
 			t.Fatalf("of an empty feed: %v, %s, %v", list, last, err)
 		}
 		record(t, db, start("a", addr, 0))
-		list, last, err := db.Feed(ctx, "default", "0-0", 10, time.Second)
+		list, last, err := db.Feed(ctx, "default", "0-0", 10, time.Second, nil)
 		if err != nil || len(list) != 1 || list[0].ID.String() != last {
 			t.Fatalf("first: %v, %s, %v", list, last, err)
 		}
@@ -61,14 +61,14 @@ func TestFeed(t *testing.T) {
 			t.Errorf("record expires in %v", left)
 		}
 		record(t, db, event(subscriber.EventAccountingOn, "", noAddr, -time.Hour), stop("a", addr, time.Hour))
-		list, last, err = db.Feed(ctx, "default", last, 10, 0)
+		list, last, err = db.Feed(ctx, "default", last, 10, 0, nil)
 		if err != nil || len(list) != 1 || list[0].Kind != subscriber.Deleted {
 			t.Fatalf("then: %+v, %v", list, err)
 		}
 		if tail, _ := db.Tail(ctx, "default"); tail != last {
 			t.Errorf("tail %s, last %s", tail, last)
 		}
-		if _, _, err := db.Feed(ctx, "default", "99999999999999-0", 10, 0); !errors.Is(err, ErrFeedGap) {
+		if _, _, err := db.Feed(ctx, "default", "99999999999999-0", 10, 0, nil); !errors.Is(err, ErrFeedGap) {
 			t.Errorf("after a rollback: %v", err)
 		}
 	})
@@ -128,12 +128,12 @@ func TestFeedGap(t *testing.T) {
 			record(t, db, interim("a", addr, time.Duration(i)*time.Second))
 		}
 		for _, after := range []string{first, "0-0"} {
-			if _, _, err := db.Feed(t.Context(), "default", after, 10, 0); !errors.Is(err, ErrFeedGap) {
+			if _, _, err := db.Feed(t.Context(), "default", after, 10, 0, nil); !errors.Is(err, ErrFeedGap) {
 				t.Errorf("after %s: %v", after, err)
 			}
 		}
 		oldest := client.XRangeN(t.Context(), feedKey("default"), "-", "+", 1).Val()[0].ID
-		if list, _, err := db.Feed(t.Context(), "default", oldest, 10, 0); err != nil || len(list) != 10 {
+		if list, _, err := db.Feed(t.Context(), "default", oldest, 10, 0, nil); err != nil || len(list) != 10 {
 			t.Errorf("from the oldest entry: %d changes, %v", len(list), err)
 		}
 	})

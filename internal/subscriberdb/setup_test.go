@@ -137,7 +137,7 @@ func changes(t testing.TB, db *DB, group string) []change {
 	t.Helper()
 	var list []subscriber.Change
 	for after := "0-0"; ; {
-		more, last, err := db.Feed(t.Context(), group, after, 10_000, 0)
+		more, last, err := db.Feed(t.Context(), group, after, 10_000, 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
