@@ -15,12 +15,14 @@ import (
 // subscribers collects many times a second under load, and one of many keeps
 // twice its memory when nothing happens. So it goes by work: what is made in
 // garbageTime, within bounds. Under load a collection, which costs in proportion
-// to what is in use, then comes about once a second; at rest the memory of a
-// morning's reconnects goes back to the system.
+// to what is in use and has the slowest answers wait for it, then comes about every
+// other second; at rest the memory of a morning's reconnects goes back to the
+// system.
 const (
-	garbageTime  = time.Second
-	garbageLeast = 32 << 20  // octets; at rest
-	garbageMost  = 128 << 20 // octets; or as much as is in use
+	garbageTime  = 2 * time.Second
+	garbageLook  = time.Second // how often the work is measured
+	garbageLeast = 32 << 20    // octets; at rest
+	garbageMost  = 128 << 20   // octets; or as much as is in use
 )
 
 // garbagePercent is the setting of the collector for a heap of live octets, to
@@ -59,7 +61,7 @@ func (g *garbageMan) run(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return nil
 	}
-	tick := time.NewTicker(garbageTime)
+	tick := time.NewTicker(garbageLook)
 	defer tick.Stop()
 	g.listen()
 	for {

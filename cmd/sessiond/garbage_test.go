@@ -18,7 +18,7 @@ func TestGarbagePercent(t *testing.T) {
 		{"few subscribers at rest", 20 * mib, 0, 160},
 		{"few subscribers under load", 20 * mib, 200 * mib, 640},
 		{"many at rest", 200 * mib, mib, 16},
-		{"many under some load", 200 * mib, 50 * mib, 25},
+		{"many under some load", 200 * mib, 50 * mib, 50},
 		{"many under load", 200 * mib, 900 * mib, 100},
 	} {
 		if got := garbagePercent(c.live, c.rate); got != c.want {
