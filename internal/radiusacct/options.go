@@ -67,7 +67,7 @@ type Options struct {
 	// BatchSize bounds the events of one Record call; the default is 256.
 	BatchSize int
 	// QueueLength bounds the requests of one client that wait for one pair of
-	// workers; what exceeds it is dropped. The default is 2048.
+	// workers; what exceeds it is dropped. The default is 4096.
 	QueueLength int
 	// StatusRate bounds the Status-Server of one client that are answered in a
 	// second; the default is 20.
