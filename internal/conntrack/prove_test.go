@@ -148,12 +148,13 @@ func TestIndexProvesNothingOutside(t *testing.T) {
 	l.wantProof(t, netip.MustParseAddr("192.0.2.1"), 1, conntrack.ByTable)
 }
 
-// Entries of one address keep coming; the others do not wait for that.
+// Entries of one address keep coming; the others do not wait for that. That none
+// comes in time happens by chance, on a busy machine in many rounds.
 func TestStubbornAddressHoldsNobodyUp_I5(t *testing.T) {
 	l := newLab(t)
 	defer l.keepComing(t)()
 	stubborn := 0
-	for round := range 20 {
+	for round := 0; round < 20 || stubborn == 0 && round < 200; round++ {
 		victim := inside(100 + round)
 		l.inject(t, sessions(100+round, 30)...)
 		got, err := l.table.Delete(t.Context(), []netip.Addr{inside(1), victim})
