@@ -167,10 +167,10 @@ launch() {
 
 # judge NAME JSON: says what was not right in a run
 judge() {
-	local lost bad
-	lost=$(field lost "$2") bad=$(sed -n 's/.*"bad":{"total":\([0-9]*\).*/\1/p' <<<"$2")
-	if [ "$lost" != 0 ] || [ "$bad" != 0 ]; then
-		echo "$1: $lost lost, $bad bad"
+	local lost bad unsent
+	lost=$(field lost "$2") unsent=$(field unsent "$2") bad=$(sed -n 's/.*"bad":{"total":\([0-9]*\).*/\1/p' <<<"$2")
+	if [ "$lost" != 0 ] || [ "$bad" != 0 ] || [ "$unsent" != 0 ]; then
+		echo "$1: $lost lost, $bad bad, $unsent due and not sent"
 	fi
 }
 
