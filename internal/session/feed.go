@@ -60,9 +60,8 @@ func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 		}
 		m.take(g, changes, last)
 		n := len(changes)
-		if clear(changes); n > 0 {
-			room = changes
-		}
+		clear(changes)
+		room = changes // none where nothing happens: the memory of a storm is not kept
 		if wait = feedBlock; n >= busyBatch {
 			wait = 0 // for what has gathered meanwhile
 		}

@@ -26,18 +26,9 @@ func (d *Decision) Writes() bool {
 	return len(d.Delete) > 0 || d.Put != nil || d.Session != nil || d.Restart != nil
 }
 
-// Room is memory that a decision points into. Who decides often and keeps no
-// decision for long may decide in the same room again, which spares the memory of
-// another decision and takes that of the one before.
-type Room struct {
-	put     Record
-	endings [1]Ending
-	session SessionState
-}
-
 // Decide says what an accounting event does to what the database holds. It is
 // pure, and deciding an event twice is harmless.
-func Decide(v View, ev Event) Decision { return new(Room).Decide(v, ev) }
+func Decide(v View, ev Event) Decision { return (*Room)(nil).Decide(v, ev) }
 
 // Decide decides as the function of that name does, in this room.
 func (r *Room) Decide(v View, ev Event) Decision {
@@ -87,7 +78,7 @@ func (s *survey) begin() Decision {
 func (s *survey) refresh() Decision {
 	switch {
 	case s.own != nil && !s.moved():
-		return Decision{Verdict: Refreshed, Put: s.put(s.merged()), Session: s.open()}
+		return Decision{Verdict: Refreshed, Put: s.room.record(s.merged()), Session: s.open()}
 	case s.placed():
 		return s.take(s.record())
 	}
@@ -103,7 +94,7 @@ func (s *survey) take(r Record) Decision {
 	if !rule.grant {
 		return Decision{Verdict: rule.verdict}
 	}
-	d := Decision{Verdict: rule.verdict, Put: s.put(r), Created: rule.announce, Session: s.open()}
+	d := Decision{Verdict: rule.verdict, Put: s.room.record(r), Created: rule.announce, Session: s.open()}
 	if s.own != nil {
 		s.end(&d)
 		d.Created = true
@@ -116,16 +107,10 @@ func (s *survey) take(r Record) Decision {
 	return d
 }
 
-// put gives the record that is to be written its place.
-func (s *survey) put(r Record) *Record {
-	s.room.put = r
-	return &s.room.put
-}
-
-// delete adds a record to those that end.
+// delete adds a record to those that are deleted.
 func (s *survey) delete(d *Decision, e Ending) {
 	if d.Delete == nil {
-		d.Delete = s.room.endings[:0]
+		d.Delete = s.room.list()
 	}
 	d.Delete = append(d.Delete, e)
 }
@@ -157,7 +142,7 @@ func (s *survey) close() Decision {
 	switch {
 	case s.own == nil:
 	case len(s.own.Links) > 1:
-		d.Verdict, d.Put = Unlinked, s.put(s.merged().without(s.ev.AcctSessionID))
+		d.Verdict, d.Put = Unlinked, s.room.record(s.merged().without(s.ev.AcctSessionID))
 	default:
 		d.Verdict = Stopped
 		s.delete(&d, Ending{Record: s.merged(), Reason: ReasonStop, Cause: s.ev.TerminateCause})

@@ -101,8 +101,7 @@ func (s *survey) open() *SessionState {
 		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
 	}
 	state.Inside = s.whereabouts()
-	s.room.session = state
-	return &s.room.session
+	return s.room.state(state)
 }
 
 // whereabouts is the address at which the session now is, in this group.
@@ -125,8 +124,7 @@ func (s *survey) closed(why Reason) *SessionState {
 		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
 	}
 	state.End = later(s.ev.At, s.start)
-	s.room.session = state
-	return &s.room.session
+	return s.room.state(state)
 }
 
 func firstOf(a, b string) string {

@@ -4,7 +4,7 @@ import "sync"
 
 // argList is room for the arguments of a command. There are many long commands, so
 // the next takes the room of the one before. A command may be sent until its list
-// is freed.
+// is reset.
 type argList struct {
 	list  []any
 	text  []byte // of arguments that exist nowhere else

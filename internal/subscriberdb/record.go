@@ -35,6 +35,7 @@ type job struct {
 	ignored subscriber.Verdict // why the event concerns no group; NotHere for most
 	home    *Group             // the event's own group; nil for an event without one
 	main    step               // in home
+	room    subscriber.Room    // of main's decision
 	alone   bool               // main started from the cache, which also knows that the session is nowhere else
 	rest    []*step            // in the other groups
 }
@@ -50,6 +51,7 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 		return
 	}
 	if j.home = groups.of(ev.Inside); j.home != nil {
+		j.main.room = &j.room
 		j.main.begin(db, j.home, ev, subscriber.Here)
 		j.alone = j.main.foresee(db)
 	}

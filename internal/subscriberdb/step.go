@@ -42,9 +42,9 @@ type step struct {
 
 	errand   errand
 	decision subscriber.Decision
-	room     subscriber.Room // of the decision
-	feedID   string          // last feed entry of the commit
-	refused  bool            // the guess does not hold
+	room     *subscriber.Room // of the decision; nil where most decide nothing
+	feedID   string           // last feed entry of the commit
+	refused  bool             // the guess does not hold
 	err      error
 }
 

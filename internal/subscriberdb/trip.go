@@ -38,16 +38,16 @@ type batch struct {
 	kind  errand
 	ttl   int64 // of the records that begin or are refreshed
 	steps []*step
-	bases []*step // steps that stand for the restarts that all rest on
+	bases []*step // one step for each restart that any of them rests on
 	args  argList
 	cmd   *redis.Cmd
 }
 
 var trips = sync.Pool{New: func() any { return new(trip) }}
 
-// tripRoom bounds the batches of a trip whose room is kept: nobody needs the memory
+// tripRoom bounds the commands of a trip whose room is kept: nobody needs the memory
 // of a flood for ever.
-const tripRoom = 2 * tripLimit / callSteps
+const tripRoom = 512
 
 // travel does what the steps want of Redis, and leaves the answers in them.
 func (db *DB) travel(ctx context.Context, steps []*step) {
@@ -77,7 +77,7 @@ func (db *DB) travel(ctx context.Context, steps []*step) {
 
 // free gives the trip's room back.
 func (t *trip) free() {
-	if len(t.batches) > tripRoom {
+	if len(t.cmds) > tripRoom {
 		return
 	}
 	for _, b := range t.batches {
@@ -93,8 +93,8 @@ func (t *trip) free() {
 }
 
 // look reads what the step's decision rests on, the records first: see
-// guess.vouched. The restart of the NAS is read
-// only after a surprise: the cache knows it, and the commit compares.
+// guess.vouched. The restart of the NAS is read only after a surprise: the cache
+// knows it, and the commit compares.
 func (t *trip) look(ctx context.Context, s *step) {
 	l := &looking{step: s}
 	if s.inside.IsValid() {
