@@ -21,18 +21,19 @@ const settingsKey = "sessiond:settings"
 // group hash to one slot of a Redis Cluster.
 func groupKey(group, rest string) string { return "sessiond:{" + group + "}:" + rest }
 
-// recordKeyPrefix is what comes before the address in the key of a record.
-func recordKeyPrefix(group string) string { return "sessiond:{" + group + recordKeyInfix }
+func appendGroupKey(text []byte, group, rest string) []byte {
+	return append(append(append(append(text, "sessiond:{"...), group...), "}:"...), rest...)
+}
 
-// recordKeyInfix stands between group and address.
-const recordKeyInfix = "}:sub:"
+// recordKeyPrefix is what comes before the address in the key of a record.
+func recordKeyPrefix(group string) string { return groupKey(group, "sub:") }
 
 func recordKey(group string, inside netip.Addr) string {
 	return string(appendRecordKey(make([]byte, 0, 128), group, inside))
 }
 
 func appendRecordKey(text []byte, group string, inside netip.Addr) []byte {
-	return inside.AppendTo(append(append(append(text, "sessiond:{"...), group...), recordKeyInfix...))
+	return inside.AppendTo(appendGroupKey(text, group, "sub:"))
 }
 
 func recordPattern(group string) string { return recordKeyPrefix(group) + "*" }
@@ -43,7 +44,7 @@ func sessionKey(group string, id subscriber.SessionID) string {
 }
 
 func appendSessionKey(text []byte, group string, id subscriber.SessionID) []byte {
-	return appendSessionRef(append(append(append(text, "sessiond:{"...), group...), "}:sess:"...), id)
+	return appendSessionRef(appendGroupKey(text, group, "sess:"), id)
 }
 
 // restartKey holds the newest restart of a NAS.
@@ -68,7 +69,7 @@ func parseRecordKey(key string) (subscriber.Key, bool) {
 	if !ok {
 		return subscriber.Key{}, false
 	}
-	group, rest, ok := strings.Cut(rest, recordKeyInfix)
+	group, rest, ok := strings.Cut(rest, "}:sub:")
 	if !ok {
 		return subscriber.Key{}, false
 	}

@@ -48,12 +48,7 @@ func (b *batch) writeBegin(db *DB) {
 	b.findBases()
 	a.add("evalsha", beginScript.Hash(), 2+len(b.bases)+2*len(b.steps), b.group.feed, b.group.online)
 	b.addRestartKeys()
-	for _, s := range b.steps {
-		a.text = appendSessionKey(a.text, b.group.Name, s.id)
-		a.cut()
-		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
-		a.cut()
-	}
+	b.addSessionsAndRecords()
 	expires := db.expiryAfter(b.ttl)
 	a.add(db.feedLength, len(b.bases), b.ttl,
 		db.stateTTL(time.Duration(b.ttl)*time.Millisecond, b.steps[0].decision.Session).Milliseconds(), b.addressAt())
@@ -113,12 +108,7 @@ func (b *batch) writeRefresh(db *DB) {
 func (b *batch) writeEnd(db *DB) {
 	a := &b.args
 	a.add("evalsha", endScript.Hash(), 2+2*len(b.steps), b.group.feed, b.group.online)
-	for _, s := range b.steps {
-		a.text = appendSessionKey(a.text, b.group.Name, s.id)
-		a.cut()
-		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
-		a.cut()
-	}
+	b.addSessionsAndRecords()
 	a.add(db.feedLength, db.tombstones.ttl(db.now()).Milliseconds(), b.addressAt())
 	db.tombstones.add(db.now(), len(b.steps))
 	for _, s := range b.steps {
@@ -126,6 +116,18 @@ func (b *batch) writeEnd(db *DB) {
 		a.text = appendState(a.text, s.decision.Session)
 		a.cut()
 		a.text = appendEnd(a.text, &s.decision.Delete[0])
+		a.cut()
+	}
+}
+
+// addSessionsAndRecords adds, for each step, the keys of its session's state and of
+// its record.
+func (b *batch) addSessionsAndRecords() {
+	a := &b.args
+	for _, s := range b.steps {
+		a.text = appendSessionKey(a.text, b.group.Name, s.id)
+		a.cut()
+		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
 		a.cut()
 	}
 }
