@@ -76,6 +76,7 @@ func (d *decoder) event(a *attributes, kind subscriber.EventKind, client string,
 	return subscriber.Event{
 		Kind:             kind,
 		SessionID:        subscriber.SessionID{Client: client, NAS: all[ends[4]:], AcctSessionID: all[ends[3]:ends[4]]},
+		Via:              client,
 		UserName:         all[:ends[0]],
 		CallingStationID: all[ends[0]:ends[1]],
 		MultiSessionID:   all[ends[1]:ends[2]],
@@ -84,6 +85,9 @@ func (d *decoder) event(a *attributes, kind subscriber.EventKind, client string,
 		Service:          a.service,
 		NASAddress:       a.nas(),
 		Inside:           a.inside(),
+		Arrival:          arrival,
+		Stamp:            a.stamp(),
+		Delay:            a.delayed(),
 		At:               subscriber.EventTime(arrival, a.stamp(), seconds(integer(a.delayTime))),
 		SessionTime:      a.lasted(),
 		InputOctets:      octets(a.inputGigawords, a.inputOctets),
@@ -134,6 +138,14 @@ func (a *attributes) stamp() time.Time {
 		return time.Time{}
 	}
 	return time.Unix(int64(integer(a.eventTimestamp)), 0)
+}
+
+// delayed is Acct-Delay-Time; negative when absent.
+func (a *attributes) delayed() time.Duration {
+	if a.delayTime == nil {
+		return -1
+	}
+	return seconds(integer(a.delayTime))
 }
 
 // lasted is Acct-Session-Time; negative when absent.

@@ -21,11 +21,15 @@ const (
 type Event struct {
 	Kind EventKind
 	SessionID
+	Via              string // configured name of the RADIUS client that sent it; the Client of the SessionID may be its realm
 	UserName         string
 	CallingStationID string
 	NASAddress       netip.Addr    // zero when absent
 	Inside           netip.Addr    // Framed-IP-Address; zero when absent or not an address (ACCT-24)
-	At               time.Time     // event time, see EventTime
+	Arrival          time.Time     // when the packet came, by our clock; zero where At is known
+	Stamp            time.Time     // Event-Timestamp, by the NAS's clock (RFC 2869 section 5.3); zero when absent
+	Delay            time.Duration // Acct-Delay-Time (RFC 2866 section 5.2); negative when absent
+	At               time.Time     // event time by our clock, never after Arrival
 	SessionTime      time.Duration // Acct-Session-Time; negative when absent
 	InputOctets      uint64
 	OutputOctets     uint64
@@ -45,11 +49,24 @@ type Event struct {
 	MultiSessionID string // raw octets of Acct-Multi-Session-Id, which links of one multilink share; "" when absent
 	LinkCount      uint32 // Acct-Link-Count: links that the multilink ever had; 0 when absent
 
+	Restarts RestartPolicy // of the client, for an Accounting-On or -Off
+
 	// Service marks the accounting of one service or flow within a subscriber's
 	// session, which begins and ends while the subscriber is online.
 	Service         bool
 	ParentSessionID string // raw octets of the Acct-Session-Id of the session around a Service; "" when not told
 }
+
+// RestartPolicy says what an Accounting-On or -Off of a client's NASes means.
+type RestartPolicy uint8
+
+// The policies. Some NASes send Accounting-On although their subscribers stay
+// online: when the first accounting server is configured, or while none answers.
+const (
+	RestartsBelieved  RestartPolicy = iota // the sessions that began before are over (RFC 2866 section 5.1)
+	RestartsIgnored                        // no session ends
+	RestartsConfirmed                      // a session ends unless its NAS reports it again
+)
 
 // Reason tells why a subscriber record ended.
 type Reason uint8
