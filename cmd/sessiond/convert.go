@@ -11,9 +11,9 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
-	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
@@ -62,10 +62,10 @@ func guards(groups []config.Group) map[string]guard.Limits {
 	return limits
 }
 
-func databaseOptions(c config.Config, client redis.UniversalClient, observe func(string, subscriber.Verdict), log *slog.Logger) subscriberdb.Options {
+func databaseOptions(c config.Config, client redis.UniversalClient, m *metrics.Metrics, log *slog.Logger) subscriberdb.Options {
 	return subscriberdb.Options{
-		Observe: observe,
-		Client:  client, Groups: databaseGroups(c), Node: c.Node, Logger: log,
+		Observe: m.Verdict, Refused: m.Refused,
+		Client: client, Groups: databaseGroups(c), Node: c.Node, Logger: log,
 	}
 }
 

@@ -75,7 +75,7 @@ func (s *service) openDatabase(context.Context) error {
 		return fmt.Errorf("redis: %w", err)
 	}
 	s.groups = databaseGroups(s.config)
-	s.db, err = subscriberdb.New(databaseOptions(s.config, client, s.metrics.Verdict, s.log))
+	s.db, err = subscriberdb.New(databaseOptions(s.config, client, s.metrics, s.log))
 	return err
 }
 
@@ -178,7 +178,7 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	back, backCtx := errgroup.WithContext(background)
-	for _, task := range []func(context.Context) error{s.nat.Run, s.db.SweepRestarts, s.manager.Run, s.web.run, newGarbageMan().run} {
+	for _, task := range []func(context.Context) error{s.nat.Run, s.db.SweepRestarts, s.db.KeepNASes, s.manager.Run, s.web.run, newGarbageMan().run} {
 		back.Go(func() error { return uncanceled(task(backCtx)) })
 	}
 	front, frontCtx := errgroup.WithContext(ctx)

@@ -32,6 +32,7 @@ type Metrics struct {
 	stopToReaped   prometheus.Histogram
 	drift          *prometheus.CounterVec
 	verdicts       *prometheus.CounterVec
+	refused        *prometheus.CounterVec
 }
 
 // New returns the metrics of a sessiond of the given version.
@@ -89,6 +90,10 @@ func New(version string) *Metrics {
 			Name: "sessiond_accounting_verdicts_total",
 			Help: "What accounting events came to, by group (empty: the same in all) and verdict.",
 		}, []string{"group", "verdict"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_accounting_refused_total",
+			Help: "Accounting events that changed nothing because of what they said, by RADIUS client and verdict.",
+		}, []string{"client", "verdict"}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "sessiond_build_info",
@@ -96,7 +101,7 @@ func New(version string) *Metrics {
 	}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
-		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped, m.drift, m.verdicts, build,
+		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped, m.drift, m.verdicts, m.refused, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -155,6 +160,11 @@ func (m *Metrics) Drift(kind string) { m.drift.WithLabelValues(kind).Inc() }
 // Verdict counts what one accounting event came to.
 func (m *Metrics) Verdict(group string, v subscriber.Verdict) {
 	m.verdicts.WithLabelValues(group, v.String()).Inc()
+}
+
+// Refused counts one accounting event that changed nothing because of what it said.
+func (m *Metrics) Refused(client string, v subscriber.Verdict) {
+	m.refused.WithLabelValues(client, v.String()).Inc()
 }
 
 // Source is what states are read from.

@@ -1,37 +1,6 @@
 package subscriber
 
-import (
-	"testing"
-	"time"
-)
-
-func TestEventTime_SES13(t *testing.T) {
-	tests := []struct {
-		name  string
-		stamp time.Time
-		delay time.Duration
-		want  time.Time
-	}{
-		{"no stamp", time.Time{}, 0, t0},
-		{"delay", time.Time{}, 90 * time.Second, t0.Add(-90 * time.Second)},
-		{"stamp", t0.Add(-time.Hour), time.Minute, t0.Add(-time.Hour)},
-		{"oldest stamp", t0.Add(-48 * time.Hour), 0, t0.Add(-48 * time.Hour)},
-		{"too old", t0.Add(-48*time.Hour - time.Second), 0, t0},
-		{"clock at 1970", time.Unix(3, 0), time.Second, t0.Add(-time.Second)},
-		{"a little ahead", t0.Add(5 * time.Minute), 0, t0.Add(5 * time.Minute)},
-		{"a day ahead", t0.Add(24 * time.Hour), 0, t0},
-		{"negative delay", time.Time{}, -time.Hour, t0},
-		{"absurd delay", time.Time{}, 1 << 32 * time.Second, t0},
-		{"longest delay", time.Time{}, 48 * time.Hour, t0.Add(-48 * time.Hour)},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := EventTime(t0, tt.stamp, tt.delay); !got.Equal(tt.want) {
-				t.Errorf("got %v, want %v", got, tt.want)
-			}
-		})
-	}
-}
+import "testing"
 
 func TestReasonNames(t *testing.T) {
 	for r := ReasonNone; r <= ReasonRemovedInDatabase; r++ {

@@ -32,13 +32,13 @@ func Decide(v View, ev Event) Decision { return (*Room)(nil).Decide(v, ev) }
 
 // Decide decides as the function of that name does, in this room.
 func (r *Room) Decide(v View, ev Event) Decision {
-	if ev.Service {
-		return Decision{Verdict: ServiceIgnored} // SES-21
-	}
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		return decideRestart(v.Restart, ev)
 	}
 	s := survey{room: r, view: v, ev: ev, session: v.Session}
+	if s.ignoresService() {
+		return Decision{Verdict: ServiceIgnored} // SES-21
+	}
 	s.classify()
 	switch sessionRules[v.Scope][s.standing][ev.Kind-EventStart] {
 	case StepBegin:
@@ -60,10 +60,13 @@ func (r *Room) Decide(v View, ev Event) Decision {
 // decideRestart takes a restart that is newer than the known one. Within the
 // jitter of event times it is the same one sent again (SES-15).
 func decideRestart(known Restart, ev Event) Decision {
-	if !known.At.IsZero() && !ev.At.After(known.At.Add(jitter)) {
+	switch {
+	case ev.Restarts == RestartsIgnored:
+		return Decision{Verdict: RestartIgnored}
+	case !known.At.IsZero() && !ev.At.After(known.At.Add(jitter)):
 		return Decision{Verdict: RestartRepeated}
 	}
-	return Decision{Verdict: Restarted, Restart: &Restart{At: ev.At}}
+	return Decision{Verdict: Restarted, Restart: &Restart{At: ev.At, Confirm: ev.Restarts == RestartsConfirmed}}
 }
 
 func (s *survey) begin() Decision {
@@ -131,10 +134,13 @@ func (s *survey) end(d *Decision) {
 	}
 }
 
-// evicted ends the holder's session at the time it was last heard of: if it went
-// to another address meanwhile, what it says there is newer.
+// evicted ends the holder's session when the one that takes its address began.
 func (s *survey) evicted() Ending {
-	return NewEnding(*s.view.Holder, ReasonSuperseded, s.view.Holder.UpdatedAt)
+	e := NewEnding(*s.view.Holder, ReasonSuperseded, s.start)
+	if e.Tombstone != nil {
+		e.Tombstone.Doubtful = s.doubtful
+	}
+	return e
 }
 
 func (s *survey) close() Decision {

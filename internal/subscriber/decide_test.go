@@ -18,7 +18,7 @@ var (
 func at(d time.Duration) time.Time { return t0.Add(d) }
 
 func makeEvent(kind EventKind, after time.Duration, change ...func(*Event)) Event {
-	ev := Event{Kind: kind, SessionID: me, UserName: "alice", Inside: home, At: at(after), SessionTime: -1}
+	ev := Event{Kind: kind, SessionID: me, UserName: "alice", Inside: home, At: at(after), Stamp: at(after), SessionTime: -1}
 	for _, f := range change {
 		f(&ev)
 	}
@@ -28,8 +28,18 @@ func makeEvent(kind EventKind, after time.Duration, change ...func(*Event)) Even
 func noAddress(ev *Event)             { ev.Inside = netip.Addr{} }
 func elsewhere(ev *Event)             { ev.Inside = away }
 func asBob(ev *Event)                 { ev.UserName = "bob" }
+func unstamped(ev *Event)             { ev.Stamp = time.Time{} }
 func anyUser(ev *Event)               { ev.UserName = "" }
 func up(d time.Duration) func(*Event) { return func(ev *Event) { ev.SessionTime = d } }
+
+// late makes the event one that came so long after it happened, by the known clock
+// of its NAS.
+func late(by time.Duration) func(*Event) {
+	return func(ev *Event) {
+		ev.Latest, ev.Told = ev.At, true
+		ev.At, ev.Stamp = ev.At.Add(-by), ev.At.Add(-by)
+	}
+}
 
 // rec is a record at home that began at a time and was refreshed at another.
 func rec(id SessionID, user string, began, refreshed time.Duration) *Record {
@@ -40,11 +50,11 @@ func rec(id SessionID, user string, began, refreshed time.Duration) *Record {
 }
 
 func openSince(began time.Duration) SessionState {
-	return SessionState{Phase: Open, Inside: home, Start: at(began), Exact: true, UserName: "alice"}
+	return SessionState{Phase: Open, Inside: home, Start: at(began), Exact: true, Stamp: at(began), UserName: "alice"}
 }
 
 func closedAt(end time.Duration, why Reason) SessionState {
-	return SessionState{Phase: Closed, Inside: home, Start: t0, End: at(end), Exact: true, Reason: why, UserName: "alice"}
+	return SessionState{Phase: Closed, Inside: home, Start: t0, Stamp: t0, End: at(end), Exact: true, Reason: why, UserName: "alice"}
 }
 
 // online is the view of alice's session, open at home since t0, last heard of
@@ -62,7 +72,22 @@ func inGroup(s Scope) func(*View) {
 }
 
 func restartAt(after time.Duration, id string) func(*View) {
-	return func(v *View) { v.Restart = Restart{at(after), id} }
+	return func(v *View) { v.Restart = Restart{At: at(after), ID: id} }
+}
+
+// after has an earlier session of the same identifier begin at a time.
+func after(before time.Duration) func(*View) {
+	return func(v *View) { v.Session.Before = at(before) }
+}
+
+func heard(last time.Duration) func(*View) {
+	return func(v *View) { v.Holder.UpdatedAt = at(last) }
+}
+
+func began(start time.Duration) func(*View) {
+	return func(v *View) {
+		v.Session.Start, v.Holder.StartedAt, v.Holder.UpdatedAt = at(start), at(start), at(start)
+	}
 }
 
 func held(r *Record) View           { return View{Group: "g", Holder: r} }
@@ -117,7 +142,11 @@ func TestDecide(t *testing.T) {
 		{"SES-12 another user's Start of an open session", online(), makeEvent(EventStart, time.Second, asBob), TookOver, []Reason{ReasonSuperseded}, true, Open},
 		{"SES-12 older Start of an open session", online(), makeEvent(EventStart, -hour), Stale, nil, false, Unknown},
 		{"SES-12 Stop before the start", online(), makeEvent(EventStop, -hour), Stale, nil, false, Unknown},
-		{"SES-12 Stop of an earlier session by its time", online(), makeEvent(EventStop, hour, up(3*hour)), Stale, nil, false, Unknown},
+		{"SES-12 Stop of an earlier session by its time", online(after(-2 * hour)), makeEvent(EventStop, hour, up(3*hour)), Stale, nil, false, Unknown},
+		{"SES-12 Interim of an earlier session by its time", online(after(-2 * hour)), makeEvent(EventInterim, hour, up(3*hour)), Stale, nil, false, Unknown},
+		{"SES-12 Stop of this session and not the earlier one", online(after(-2 * hour)), makeEvent(EventStop, hour, up(hour)), Stopped, []Reason{ReasonStop}, false, Closed},
+		{"SES-12 Stop without a count, by the clock of an earlier session", online(after(-2 * hour)), makeEvent(EventStop, time.Hour, late(2*hour)), Stale, nil, false, Unknown},
+		{"a count too long, and no earlier session", online(), makeEvent(EventStop, hour, up(3*hour)), Stopped, []Reason{ReasonStop}, false, Closed},
 		{"SES-12 Interim of a newer session whose Start and Stop were lost", known(closedAt(hour, ReasonStop)), makeEvent(EventInterim, 3*hour, up(hour)), Opened, nil, true, Open},
 		{"Stop", online(), makeEvent(EventStop, hour, up(hour)), Stopped, []Reason{ReasonStop}, false, Closed},
 		{"Stop without an address", online(inGroup(NoAddress)), makeEvent(EventStop, hour, noAddress), Stopped, []Reason{ReasonStop}, false, Closed},
@@ -129,13 +158,19 @@ func TestDecide(t *testing.T) {
 		{"Start again after an admin's deletion", known(closedAt(hour, ReasonAdmin)), makeEvent(EventStart, 0), Ended, nil, false, Unknown},
 		{"Stop after an admin's deletion", known(closedAt(hour, ReasonAdmin)), makeEvent(EventStop, 2*hour), Noted, nil, false, Closed},
 		{"SES-18 Interim after expiry", known(closedAt(hour, ReasonExpired)), makeEvent(EventInterim, 2*hour), Opened, nil, true, Open},
-		{"SES-15 Start before the restart", View{Restart: Restart{at(hour), "9-0"}}, makeEvent(EventStart, 0), Outdated, nil, false, Unknown},
-		{"SES-15 Start in the second of the restart", View{Restart: Restart{at(hour), "9-0"}}, makeEvent(EventStart, hour), Opened, nil, true, Open},
-		{"SES-15 Interim of a session before the restart", online(restartAt(hour, "9-0")), makeEvent(EventInterim, 2*hour), Outdated, nil, false, Unknown},
-		{"SES-15 same second, recorded before", online(restartAt(0, "9-0")), makeEvent(EventInterim, hour), Outdated, nil, false, Unknown},
+		{"SES-15 Start before the restart", View{Restart: Restart{At: at(hour), ID: "9-0"}}, makeEvent(EventStart, 0), Outdated, nil, false, Unknown},
+		{"SES-15 Start in the second of the restart", View{Restart: Restart{At: at(hour), ID: "9-0"}}, makeEvent(EventStart, hour), Opened, nil, true, Open},
+		{"SES-15 Interim of a session before the restart", online(restartAt(hour, "9-0")), makeEvent(EventInterim, 50*time.Minute), Outdated, nil, false, Unknown},
+		{"SES-15 session that outlived the restart", online(restartAt(hour, "9-0")), makeEvent(EventInterim, 2*hour), Refreshed, nil, true, Open},
+		{"SES-15 session that outlived the restart and was swept", known(closedAt(hour, ReasonNASRestart)), makeEvent(EventInterim, 2*hour, up(2*hour)), Opened, nil, true, Open},
+		{"SES-15 Interim from before the restart of a session that was swept", known(closedAt(hour, ReasonNASRestart)), makeEvent(EventInterim, 50*time.Minute), Ended, nil, false, Unknown},
+		{"SES-15 Start with an old identifier after the restart", online(restartAt(hour, "9-0"), heard(0)), makeEvent(EventStart, 2*hour, unstamped), TookOver, []Reason{ReasonSuperseded}, true, Open},
+		{"SES-15 Start again, from before the restart", online(restartAt(hour, "9-0"), heard(0)), makeEvent(EventStart, 0), Outdated, nil, false, Unknown},
+		{"SES-15 same second, recorded before", online(restartAt(11*time.Minute, "9-0"), heard(0), began(11*time.Minute)), makeEvent(EventInterim, 11*time.Minute), Outdated, nil, false, Unknown},
 		{"SES-15 same second, recorded after", online(restartAt(0, "4-0")), makeEvent(EventInterim, hour), Refreshed, nil, true, Open},
-		{"SES-15 reckoned start just before the restart", View{Restart: Restart{at(0), "9-0"}}, makeEvent(EventInterim, hour, up(hour+time.Second)), Opened, nil, true, Open},
-		{"SES-15 Interim of an unknown session before the restart", View{Restart: Restart{at(0), "9-0"}}, makeEvent(EventInterim, hour, up(2*hour)), Outdated, nil, false, Unknown},
+		{"SES-15 reckoned start just before the restart", View{Restart: Restart{At: at(0), ID: "9-0"}}, makeEvent(EventInterim, hour, up(hour+time.Second)), Opened, nil, true, Open},
+		{"SES-15 Interim of an unknown session before the restart", View{Restart: Restart{At: at(0), ID: "9-0"}}, makeEvent(EventInterim, time.Second, up(2*hour)), Outdated, nil, false, Unknown},
+		{"SES-15 Interim of an unknown session that outlived the restart", View{Restart: Restart{At: at(0), ID: "9-0"}}, makeEvent(EventInterim, hour, up(2*hour)), Opened, nil, true, Open},
 		{"SES-15 Stop of a session before the restart", online(restartAt(hour, "9-0")), makeEvent(EventStop, 2*hour), Stopped, []Reason{ReasonStop}, false, Closed},
 		{"by hand, same user", held(rec(SessionID{}, "alice", 0, 0)), makeEvent(EventStart, hour), Adopted, nil, true, Open},
 		{"by hand, another user", held(rec(SessionID{}, "bob", 0, 0)), makeEvent(EventStart, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
@@ -157,9 +192,9 @@ func TestDecide(t *testing.T) {
 		{"ACCT-24 Start without an address", View{Scope: Recorded}, makeEvent(EventStart, 0, noAddress), Noted, nil, false, Open},
 		{"ACCT-24 Stop without an address", View{Scope: Recorded, Session: SessionState{Phase: Open, Start: t0}}, makeEvent(EventStop, hour, noAddress), Noted, nil, false, Closed},
 		{"Accounting-On", View{}, makeEvent(EventAccountingOn, hour), Restarted, nil, false, Unknown},
-		{"Accounting-On again", View{Restart: Restart{at(hour), "1-0"}}, makeEvent(EventAccountingOn, hour+2*time.Second), RestartRepeated, nil, false, Unknown},
-		{"Accounting-On after Off", View{Restart: Restart{at(0), "1-0"}}, makeEvent(EventAccountingOn, time.Minute), Restarted, nil, false, Unknown},
-		{"older Accounting-On", View{Restart: Restart{at(hour), "1-0"}}, makeEvent(EventAccountingOn, 0), RestartRepeated, nil, false, Unknown},
+		{"Accounting-On again", View{Restart: Restart{At: at(hour), ID: "1-0"}}, makeEvent(EventAccountingOn, hour+2*time.Second), RestartRepeated, nil, false, Unknown},
+		{"Accounting-On after Off", View{Restart: Restart{At: at(0), ID: "1-0"}}, makeEvent(EventAccountingOn, time.Minute), Restarted, nil, false, Unknown},
+		{"older Accounting-On", View{Restart: Restart{At: at(hour), ID: "1-0"}}, makeEvent(EventAccountingOn, 0), RestartRepeated, nil, false, Unknown},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -199,7 +234,7 @@ func phase(s *SessionState) Phase {
 func TestSupersededIsRemembered_SES07(t *testing.T) {
 	d := Decide(held(rec(you, "bob", 0, 0)), makeEvent(EventStart, time.Hour))
 	tomb := d.Delete[0].Tombstone
-	if tomb == nil || tomb.Reason != ReasonSuperseded || !tomb.End.Equal(t0) || tomb.UserName != "bob" {
+	if tomb == nil || tomb.Reason != ReasonSuperseded || !tomb.End.Equal(at(time.Hour)) || !tomb.Heard.Equal(t0) || tomb.UserName != "bob" {
 		t.Errorf("tombstone %+v", tomb)
 	}
 	if !d.Created || d.Put.UserName != "alice" || !d.Put.StartedAt.Equal(at(time.Hour)) || d.Put.Group != "g" {

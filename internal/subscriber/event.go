@@ -29,7 +29,9 @@ type Event struct {
 	Arrival          time.Time     // when the packet came, by our clock; zero where At is known
 	Stamp            time.Time     // Event-Timestamp, by the NAS's clock (RFC 2869 section 5.3); zero when absent
 	Delay            time.Duration // Acct-Delay-Time (RFC 2866 section 5.2); negative when absent
-	At               time.Time     // event time by our clock, never after Arrival
+	At               time.Time     // when it happened, by our clock, as far as is known; see Clock.Place
+	Latest           time.Time     // it happened no later: Arrival less Delay; zero: At is exact
+	Told             bool          // At rests on a time that the NAS told, not on Arrival alone
 	SessionTime      time.Duration // Acct-Session-Time; negative when absent
 	InputOctets      uint64
 	OutputOctets     uint64
@@ -49,7 +51,8 @@ type Event struct {
 	MultiSessionID string // raw octets of Acct-Multi-Session-Id, which links of one multilink share; "" when absent
 	LinkCount      uint32 // Acct-Link-Count: links that the multilink ever had; 0 when absent
 
-	Restarts RestartPolicy // of the client, for an Accounting-On or -Off
+	Restarts      RestartPolicy // of the client, for an Accounting-On or -Off
+	CountServices bool          // of the client: a service keeps its session's NAT as a link of a multilink does
 
 	// Service marks the accounting of one service or flow within a subscriber's
 	// session, which begins and ends while the subscriber is online.

@@ -24,12 +24,38 @@ func (s *survey) hold() Holding {
 		return HoldingOwn
 	case s.adoptable(holder):
 		return HoldingAdoptable
-	case s.ev.joins(holder):
+	case s.ev.Service, s.ev.joins(holder):
 		return HoldingLink
-	case holder.StartedAt.After(s.start):
+	case s.beganBefore(holder):
 		return HoldingNewer
 	}
 	return HoldingOlder
+}
+
+// beganBefore reports whether the event's session began before the one that holds
+// the address.
+func (s *survey) beganBefore(holder *Record) bool {
+	switch {
+	case !holder.StartedAt.After(s.start):
+		return false
+	case s.session.Doubtful && s.standing == StandingLapsed && !holder.UpdatedAt.After(holder.StartedAt):
+		return false // that one came as doubtfully, and nothing was heard of it since
+	case s.inOrder(holder):
+		s.doubtful = true
+		return false
+	}
+	return true
+}
+
+// inOrder reports whether a Start came after that of the holder, from the same NAS
+// and without a delay that would tell otherwise, but so far behind by the NAS's
+// clock that the clock is rather wrong: set back, by NTP or at the end of summer
+// time. A relay that keeps events for hours and tells no delay looks the same.
+// The later arrival gets the address: as the other one's session it would use the
+// other one's ports. If that was wrong, the other one's next Interim mends it.
+func (s *survey) inOrder(holder *Record) bool {
+	return s.ev.Kind == EventStart && s.ev.NASOnly() == holder.NASOnly() &&
+		!s.ev.Latest.Before(holder.StartedAt) && s.ev.Latest.Sub(s.ev.At) > reordering
 }
 
 // adoptable reports whether the record has no accounting session of its own and
@@ -39,7 +65,7 @@ func (s *survey) adoptable(r *Record) bool {
 	switch {
 	case s.outlived(r):
 		return false
-	case r.anonymous(), r.besideLeg(s.ev.SessionID):
+	case r.anonymous(), r.besideLeg(s.ev.SessionID) && agree(r.UserName, s.ev.UserName), r.servesIn(&s.ev):
 		return true
 	case r.Unconfirmed:
 		return r.UserName == "" || s.ev.UserName == "" || r.UserName == s.ev.UserName

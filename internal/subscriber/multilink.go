@@ -21,7 +21,7 @@ func (ev *Event) joins(r *Record) bool {
 
 // link enters the event's session into its multilink, if it is one.
 func (r *Record) link(ev *Event) {
-	if ev.MultiSessionID == "" || r.MultiSessionID != "" && r.MultiSessionID != ev.MultiSessionID {
+	if ev.Service || ev.MultiSessionID == "" || r.MultiSessionID != "" && r.MultiSessionID != ev.MultiSessionID {
 		return
 	}
 	r.MultiSessionID = ev.MultiSessionID

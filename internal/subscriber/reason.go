@@ -32,11 +32,12 @@ func ParseReason(s string) (Reason, error) {
 }
 
 // lapses reports whether a session that ended for this reason may still be
-// online: nobody who knows said that it ended, so a newer Interim brings it
-// back. ReasonNone is a session that moved to another group.
+// online: nobody who knows said that this one ended, so a newer Interim brings it
+// back. Some NASes send Accounting-On although their sessions go on. ReasonNone
+// is a session that moved to another group.
 func (r Reason) lapses() bool {
 	switch r {
-	case ReasonStop, ReasonNASRestart, ReasonSuperseded:
+	case ReasonStop, ReasonSuperseded:
 		return false
 	}
 	return true

@@ -11,7 +11,7 @@ func NewEnding(r Record, why Reason, at time.Time) Ending {
 	if r.SessionID != (SessionID{}) {
 		e.Tombstone = &SessionState{
 			Phase: Closed, Inside: r.Inside, Start: r.StartedAt,
-			End: later(at, r.StartedAt), Reason: why, UserName: r.UserName,
+			End: later(at, r.StartedAt), Heard: r.UpdatedAt, Reason: why, UserName: r.UserName,
 		}
 	}
 	return e
@@ -32,6 +32,9 @@ func (s *survey) record() Record {
 		r = *s.own
 	} else if s.holding == HoldingAdoptable {
 		r = *s.view.Holder
+		if r.servesIn(ev) {
+			r.MultiSessionID, r.Links = "", nil
+		}
 		r.SessionID = ev.SessionID
 	} else if s.holding == HoldingLink {
 		r = *s.view.Holder
@@ -41,7 +44,7 @@ func (s *survey) record() Record {
 	if s.holding != HoldingLink {
 		r.StartedAt = s.start
 	}
-	r.UpdatedAt = later(ev.At, r.UpdatedAt)
+	r.UpdatedAt = later(s.heardAt(), r.UpdatedAt)
 	r.learn(ev)
 	r.link(ev)
 	return r
@@ -55,18 +58,26 @@ func (s *survey) merged() Record {
 	if len(r.Links) == 0 {
 		r.SessionID, r.StartedAt = s.ev.SessionID, s.start
 	}
-	if s.ev.At.Before(r.UpdatedAt) {
+	at := s.heardAt()
+	if at.Before(r.UpdatedAt) {
 		return r
 	}
-	r.UpdatedAt = s.ev.At
+	r.UpdatedAt = at
 	r.learn(&s.ev)
 	r.link(&s.ev)
 	return r
 }
 
+// heardAt is the event time that goes into the record.
+func (s *survey) heardAt() time.Time { return later(s.occurred(), s.start) }
+
 // learn takes over what the event says. The first User-Name stays: a NAS that
 // rewrites it in the middle of a session does not make another subscriber.
 func (r *Record) learn(ev *Event) {
+	if ev.Service {
+		r.linkService(ev)
+		return
+	}
 	r.UserName = firstOf(r.UserName, ev.UserName)
 	r.CallingStationID = firstOf(ev.CallingStationID, r.CallingStationID)
 	if ev.NASAddress.IsValid() {
@@ -96,9 +107,17 @@ func (r *Record) learnIPv6(ev *Event) {
 // open is the state of the event's session, online.
 func (s *survey) open() *SessionState {
 	state := SessionState{Phase: Open, Start: s.start, Exact: s.ev.Kind == EventStart, UserName: s.ev.UserName}
-	if s.standing == StandingSame || s.standing == StandingLapsed {
-		state.Exact = state.Exact || s.session.Exact
-		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
+	if state.Exact {
+		state.Stamp = s.ev.Stamp
+	}
+	switch s.standing {
+	case StandingSame, StandingLapsed:
+		if s.session.Exact {
+			state.Exact, state.Stamp = true, s.session.Stamp
+		}
+		state.UserName, state.Before = firstOf(s.session.UserName, s.ev.UserName), s.session.Before
+	case StandingLater:
+		state.Before = s.session.Start
 	}
 	state.Inside = s.whereabouts()
 	return s.room.state(state)
@@ -119,11 +138,11 @@ func (s *survey) whereabouts() netip.Addr {
 func (s *survey) closed(why Reason) *SessionState {
 	state := SessionState{Phase: Closed, Reason: why, Start: s.start, Inside: s.ev.Inside, UserName: s.ev.UserName}
 	if s.standing == StandingSame || s.standing == StandingLapsed {
-		state.Exact = s.session.Exact
+		state.Exact, state.Stamp, state.Before = s.session.Exact, s.session.Stamp, s.session.Before
 		state.Inside = s.session.Inside
 		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
 	}
-	state.End = later(s.ev.At, s.start)
+	state.End = later(s.occurred(), s.start)
 	return s.room.state(state)
 }
 

@@ -4,14 +4,23 @@ import "time"
 
 // Tolerances of event times.
 const (
-	// A retransmission reckons its time from arrival and a delay in whole
-	// seconds (ACCT-16), so that it may come out this much off.
+	// Event times are told in whole seconds (ACCT-16), so that they may come out
+	// this much off.
 	jitter = 2 * time.Second
-	// A Start so near to the known one is the same Start sent again; no NAS
-	// ends a session and reuses its identifier within it.
+	// Stamps of a Start so near to each other are of the same Start; no NAS ends a
+	// session and reuses its identifier within it.
 	sameStart = 5 * time.Second
-	// Acct-Session-Time is counted from some moment near the Start (SES-12).
+	// Acct-Session-Time is counted from some moment near the Start (SES-12), and
+	// a Start may itself have come late without a word of that.
 	sessionTimeSlack = 60 * time.Second
+	// Networks and retransmissions put events in another order by no more than
+	// this. A stamp that is more behind is of a clock that was set back, or was
+	// kept by a relay.
+	reordering = 60 * time.Second
+	// A Start that tells no time of its own is repeated for so long.
+	repetition = 5 * time.Minute
+	// A NAS that has restarted sets its clock within so long.
+	settling = 15 * time.Minute
 )
 
 // Standing is how an event stands to what is known of its session. It is the
@@ -62,56 +71,108 @@ func (s *survey) againstSession() Standing {
 }
 
 // A Start of a session that is online is the Start sent again, unless another
-// user, another address or a clearly newer time tells that the NAS began anew
-// (SES-12).
+// user, another address or the NAS's own later stamp tells that the NAS began
+// anew (SES-12).
 func (s *survey) startAgainstOpen() Standing {
-	at, known := s.ev.At, &s.session
+	known := &s.session
 	switch {
 	case s.otherUser():
-		return laterUnless(at.Before(known.Start))
+		return laterUnless(s.ev.Latest.Before(known.Start))
 	case s.moved():
-		return laterUnless(at.Before(s.lastHeard()))
-	case at.After(known.Start.Add(sameStart)):
+		return laterUnless(s.occurred().Before(s.lastHeard()))
+	case s.stampedLater(), s.sinceRestart():
 		return StandingLater
-	case known.Exact && at.Before(known.Start.Add(-sameStart)):
+	case known.Exact && s.ev.Latest.Before(known.Start.Add(-sessionTimeSlack)), s.stampedEarlier():
 		return StandingEarlier
 	}
 	return StandingSame
+}
+
+// stampedLater reports whether the Start happened later than the known one, by the
+// clock of the NAS that stamped both. Where the known one has no stamp, the event
+// time has to tell, less exactly.
+func (s *survey) stampedLater() bool {
+	switch known := &s.session; {
+	case s.ev.Stamp.IsZero():
+		return false
+	case known.Stamp.IsZero():
+		return s.ev.At.After(known.Start.Add(sessionTimeSlack))
+	default:
+		return s.ev.Stamp.Add(-max(s.ev.Delay, 0)).After(known.Stamp.Add(sameStart))
+	}
+}
+
+func (s *survey) stampedEarlier() bool {
+	known := s.session.Stamp
+	return !s.ev.Stamp.IsZero() && !known.IsZero() && s.ev.Stamp.Before(known.Add(-sameStart))
 }
 
 func (s *survey) interimAgainstOpen() Standing {
-	at, known := s.ev.At, &s.session
+	known := &s.session
 	switch {
-	case at.Before(known.Start.Add(-jitter)):
+	case s.ofEarlier():
 		return StandingEarlier
 	case s.otherUser() && s.beganAfter(known.Start):
 		return StandingLater
-	case s.moved() && (at.Before(s.lastHeard()) || s.beganBefore(known)):
+	case s.moved() && s.occurred().Before(s.lastHeard()):
 		return StandingEarlier
 	}
 	return StandingSame
 }
 
-// A Stop ends its session only if it is not the Stop of an earlier one with the
-// same identifier (SES-12).
+// A Stop ends the session that is online under its identifier, unless it is that
+// of an earlier one (SES-12).
 func (s *survey) stopAgainstOpen() Standing {
-	if s.ev.At.Before(s.session.Start.Add(-jitter)) || s.beganBefore(&s.session) {
+	if s.ofEarlier() || s.ev.Latest.Before(s.session.Start.Add(-sessionTimeSlack)) {
 		return StandingEarlier
 	}
 	return StandingSame
+}
+
+// ofEarlier reports whether an Interim or Stop is of the session before under the
+// same identifier, where there was one: by the start that Acct-Session-Time tells,
+// or else by its time. Where there was none, no odd time makes it another's: the
+// identifier and the order of arrival count for more.
+func (s *survey) ofEarlier() bool {
+	known := &s.session
+	if known.Before.IsZero() {
+		return false
+	}
+	if !s.counted() {
+		return s.ev.At.Before(known.Start.Add(-jitter))
+	}
+	began := s.ev.Began()
+	return began.Sub(known.Before).Abs() < began.Sub(known.Start).Abs()
 }
 
 // A Start that equals the one of the ended session is a replay, and an older
 // one came too late (SES-11).
 func (s *survey) startAgainstClosed() Standing {
-	at, known := s.ev.At, &s.session
+	known := &s.session
 	switch {
 	case s.otherUser():
-		return laterOrEnded(at.After(known.Start))
-	case at.Sub(known.Start).Abs() <= jitter:
+		return laterOrEnded(s.ev.Latest.After(known.Start))
+	case s.sinceRestart():
+		return StandingLater
+	case s.replays():
 		return StandingEnded
+	case s.stampedLater() && !known.Stamp.IsZero():
+		return laterOrEnded(!s.ev.Latest.Before(known.End.Add(-jitter)))
 	}
-	return laterOrEnded(!at.Before(known.End))
+	return laterOrEnded(!s.ev.At.Before(known.End))
+}
+
+// replays reports whether the Start is the known one again.
+func (s *survey) replays() bool {
+	known := &s.session
+	apart := s.ev.At.Sub(known.Start).Abs()
+	switch {
+	case s.ev.Stamp.IsZero():
+		return apart <= jitter || s.ev.Delay <= 0 && known.Exact && apart <= repetition
+	case known.Stamp.IsZero():
+		return apart <= jitter
+	}
+	return s.ev.Stamp.Sub(known.Stamp).Abs() <= jitter
 }
 
 func (s *survey) interimAgainstClosed() Standing {
@@ -119,12 +180,38 @@ func (s *survey) interimAgainstClosed() Standing {
 	switch {
 	case s.beganAfter(known.End), s.otherUser() && s.ev.At.After(known.End):
 		return StandingLater
-	case known.Reason.lapses() && s.ev.At.After(known.End):
+	case s.outlasts():
 		return StandingLapsed
-	case known.Reason == ReasonSuperseded && s.moved() && s.ev.At.After(known.End):
-		return StandingLapsed // another took the address that it had left
 	}
 	return StandingEnded
+}
+
+// outlasts reports whether the Interim shows that its session is online although
+// it was taken for ended: by somebody who did not know, or because another took
+// its address. Nobody is put out for it: see hold.
+func (s *survey) outlasts() bool {
+	known := &s.session
+	switch {
+	case known.Reason == ReasonNASRestart:
+		return s.newer(known.End.Add(jitter))
+	case known.Reason.lapses():
+		return s.newer(known.End)
+	case known.Reason != ReasonSuperseded:
+		return false
+	case known.Doubtful:
+		return s.newer(known.End)
+	case s.moved():
+		return s.newer(known.lastHeard()) // another took the address that it had left
+	}
+	return s.view.Scope == Here && s.view.Holder == nil && s.newer(known.End)
+}
+
+// lastHeard is when something was heard last of a session that ended.
+func (s *SessionState) lastHeard() time.Time {
+	if s.Heard.IsZero() {
+		return s.End
+	}
+	return s.Heard
 }
 
 func (s *survey) stopAgainstClosed() Standing {
@@ -138,19 +225,46 @@ func (s *survey) stopAgainstClosed() Standing {
 }
 
 // beforeRestart reports whether the session of a Start or Interim began before
-// its NAS restarted.
+// its NAS restarted, and did not outlive that.
 func (s *survey) beforeRestart(standing Standing) bool {
 	restart := s.view.Restart
 	switch {
 	case restart.At.IsZero():
 		return false
+	case s.ev.Kind == EventInterim && s.newer(restart.At.Add(jitter)):
+		return false // the NAS reports it, so it did
 	case standing == StandingSame && s.own != nil:
 		return restart.Ends(s.own)
+	case s.ev.Kind == EventStart:
+		return s.startedBefore(restart)
 	case s.reckoned(standing) && !s.ev.Began().Before(restart.At.Add(-jitter)):
 		s.floor = restart.At
 		return false
 	}
 	return s.startFor(standing).Before(restart.At)
+}
+
+// startedBefore reports whether a Start came from before the restart. What comes
+// after an Accounting-On in order counts as after it, whatever a clock says that
+// is still to be set; later on the clock tells what a relay kept.
+func (s *survey) startedBefore(restart Restart) bool {
+	if !s.ev.At.Before(restart.At) {
+		return false
+	}
+	s.floor = restart.At
+	return s.ev.Latest.Before(restart.At) || s.ev.Latest.After(restart.At.Add(settling))
+}
+
+// sinceRestart reports whether the Start came after a restart of the NAS that the
+// known session came before: identifiers begin anew with a NAS, and addresses may
+// stay.
+func (s *survey) sinceRestart() bool {
+	restart, known := s.view.Restart, &s.session
+	if !known.Start.Before(restart.At) || s.own != nil && !restart.Ends(s.own) {
+		return false
+	}
+	again := !known.Stamp.IsZero() && s.ev.Stamp.Equal(known.Stamp)
+	return !again && !s.startedBefore(restart)
 }
 
 // reckoned reports whether the session's start is known from an Interim only.
@@ -168,9 +282,7 @@ func (s *survey) moved() bool {
 	return s.ev.Inside.IsValid() && s.session.Inside.IsValid() && s.ev.Inside != s.session.Inside
 }
 
-func (s *survey) otherUser() bool {
-	return s.ev.UserName != "" && s.session.UserName != "" && s.ev.UserName != s.session.UserName
-}
+func (s *survey) otherUser() bool { return s.session.otherUser(&s.ev) }
 
 // lastHeard is the newest event time taken into the open session.
 func (s *survey) lastHeard() time.Time {
@@ -180,18 +292,40 @@ func (s *survey) lastHeard() time.Time {
 	return s.session.Start
 }
 
+// counted reports whether the event tells how long its session lasts. Zero is no
+// count: an Interim or Stop comes after the Start, and some clients never count.
+func (s *survey) counted() bool { return s.ev.SessionTime > 0 }
+
 // beganAfter reports whether Acct-Session-Time proves that the event's session
 // began after t.
 func (s *survey) beganAfter(t time.Time) bool {
-	return s.ev.SessionTime >= 0 && s.ev.Began().After(t.Add(sessionTimeSlack))
+	return s.counted() && s.ev.Began().After(t.Add(sessionTimeSlack))
 }
 
-// beganBefore reports whether Acct-Session-Time proves that the event belongs
-// to a session that began before the known one. A reckoned start proves nothing.
-func (s *survey) beganBefore(known *SessionState) bool {
-	return known.Exact && s.ev.SessionTime >= 0 &&
-		s.ev.Began().Before(known.Start.Add(-sessionTimeSlack))
+// occurred is when the event happened, as far as its own times tell. Those of its
+// session are the better ones: the known Start and Acct-Session-Time need no
+// clock. A count that would be over only after the event has come is wrong.
+func (s *survey) occurred() time.Time {
+	known := &s.session
+	if s.ev.Kind == EventStart || !s.counted() || !known.Exact {
+		return s.ev.At
+	}
+	told := known.Start.Add(s.ev.SessionTime)
+	switch {
+	case told.After(s.ev.Latest.Add(sessionTimeSlack)):
+		return s.ev.At
+	case told.After(s.ev.Latest):
+		told = s.ev.Latest
+	}
+	if !s.ev.Told {
+		return told
+	}
+	return later(s.ev.At, told)
 }
+
+// newer reports whether the event happened after t. What it tells of its time may
+// be in conflict; then either is enough.
+func (s *survey) newer(t time.Time) bool { return s.occurred().After(t) }
 
 func laterUnless(older bool) Standing {
 	if older {

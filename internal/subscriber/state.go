@@ -22,24 +22,38 @@ type SessionState struct {
 	Inside   netip.Addr // where the session is, or last was, online; zero for no address here
 	Start    time.Time  // event time at which the session began
 	Exact    bool       // Start is the time of an Acct-Start, not reckoned from an Interim
+	Stamp    time.Time  // Event-Timestamp of the Acct-Start, by the NAS's clock; zero for none
 	End      time.Time  // Closed: event time of the end
 	Reason   Reason     // Closed: why; ReasonNone when the session moved to another group
 	UserName string     // raw octets of User-Name
+
+	// Before is when another session began that the NAS reported under the same
+	// identifier before; zero for none. What comes late may be of that one.
+	Before time.Time
+
+	// Of a session that another one took the address from (ReasonSuperseded):
+	Heard    time.Time // event time of the last that was heard of it; zero where that is not known
+	Doubtful bool      // the two came in the order that counts, but the NAS's clock says the opposite
 }
 
 // Restart is the newest Accounting-On or -Off of a NAS: the sessions that began
-// before it are over.
+// before it, and that the NAS has not reported since, are over.
 type Restart struct {
-	At time.Time // event time; zero for none
-	ID string    // feed identifier of the entry that recorded it
+	At      time.Time // event time; zero for none
+	ID      string    // feed identifier of the entry that recorded it
+	Confirm bool      // the sessions end only if the NAS goes on not to report them
 }
 
 // Ends reports whether the restart ended this record's session. Of sessions
 // that began in the very second of the restart, those recorded before it ended:
-// the later arrival wins.
+// the later arrival wins. A session of which its NAS told something after the
+// restart outlived it.
 func (r Restart) Ends(rec *Record) bool {
-	return !r.At.IsZero() && (rec.StartedAt.Before(r.At) ||
-		rec.StartedAt.Equal(r.At) && CompareVersions(rec.Version, r.ID) < 0)
+	if r.At.IsZero() || rec.UpdatedAt.After(r.At.Add(jitter)) {
+		return false
+	}
+	return rec.StartedAt.Before(r.At) ||
+		rec.StartedAt.Equal(r.At) && CompareVersions(rec.Version, r.ID) < 0
 }
 
 // Scope is how an event concerns the group in which it is decided.

@@ -22,10 +22,12 @@ type survey struct {
 	standing Standing
 	start    time.Time // of the session that the event is about
 	holding  Holding
+	doubtful bool // the session takes the address in the order of arrival, against the NAS's clock
 }
 
 // classify sees how the event stands in its surroundings.
 func (s *survey) classify() {
+	s.ev.arrange()
 	s.own = s.findOwn()
 	s.standing = s.stand()
 	s.start = s.startFor(s.standing)
@@ -33,6 +35,9 @@ func (s *survey) classify() {
 		s.start = s.floor
 	}
 	s.holding = s.hold()
+	if s.doubtful {
+		s.start = s.ev.Latest
+	}
 }
 
 // findOwn finds the record of the event's session. The record is what counts:

@@ -24,6 +24,7 @@ const (
 	Held                           // ignored: a newer session holds the address
 	Restarted                      // a restart of a NAS was recorded
 	RestartRepeated                // ignored: that restart is known
+	RestartIgnored                 // ignored: of a NAS whose restarts say nothing about its sessions
 	ServiceIgnored                 // ignored: of a service within a session
 	ForeignNAS                     // ignored: a restart of a NAS that only another client reports
 )
@@ -32,13 +33,26 @@ var verdictNames = [...]string{
 	NotHere: "not_here", Opened: "opened", Refreshed: "refreshed", Adopted: "adopted", Linked: "linked", Unlinked: "unlinked",
 	Moved: "moved", TookOver: "took_over", Stopped: "stopped", Noted: "noted", Left: "left",
 	Stale: "stale", Ended: "ended", Outdated: "outdated", Held: "held",
-	Restarted: "restarted", RestartRepeated: "restart_repeated",
+	Restarted: "restarted", RestartRepeated: "restart_repeated", RestartIgnored: "restart_ignored",
 	ServiceIgnored: "service_ignored", ForeignNAS: "foreign_nas",
+}
+
+// Known reports whether there is such a verdict.
+func (v Verdict) Known() bool { return int(v) < len(verdictNames) }
+
+// Refused reports whether the event changed nothing because of what it said: a
+// replay, or a box whose clock or identifiers are wrong.
+func (v Verdict) Refused() bool {
+	switch v {
+	case Stale, Ended, Outdated, Held, ForeignNAS:
+		return true
+	}
+	return false
 }
 
 // String returns the verdict as a metric label.
 func (v Verdict) String() string {
-	if int(v) >= len(verdictNames) {
+	if !v.Known() {
 		return fmt.Sprintf("Verdict(%d)", uint8(v))
 	}
 	return verdictNames[v]

@@ -22,7 +22,18 @@ func newWorld() *world {
 	return &world{records: map[netip.Addr]Record{}, sessions: map[SessionID]SessionState{}}
 }
 
-func (w *world) view(ev Event) View {
+// view is what the database holds around the event, under the identity by which it
+// knows the event's session.
+func (w *world) view(ev Event) (View, Event) {
+	v := w.viewOf(ev)
+	if id := Identify(v, &ev); id != ev.SessionID {
+		ev.SessionID = id
+		return w.viewOf(ev), ev
+	}
+	return v, ev
+}
+
+func (w *world) viewOf(ev Event) View {
 	v := View{Group: "g", Session: w.sessions[ev.SessionID]}
 	if !ev.Inside.IsValid() {
 		v.Scope = NoAddress
@@ -40,8 +51,9 @@ func (w *world) view(ev Event) View {
 
 func (w *world) apply(t *testing.T, ev Event) Decision {
 	t.Helper()
-	d := Decide(w.view(ev), ev)
-	if again := w.room.Decide(w.view(ev), ev); !reflect.DeepEqual(again, d) {
+	v, ev := w.view(ev)
+	d := Decide(v, ev)
+	if again := w.room.Decide(v, ev); !reflect.DeepEqual(again, d) {
 		t.Fatalf("%+v: in a used room %+v, anew %+v", ev, again, d)
 	}
 	for _, e := range d.Delete {
@@ -99,7 +111,7 @@ func history(rng *rand.Rand, addresses, steps int) ([]Event, map[netip.Addr]Sess
 		now = now.Add(time.Duration(10+rng.IntN(600)) * time.Second)
 		inside := netip.AddrFrom4([4]byte{100, 64, 0, byte(rng.IntN(addresses))})
 		id, up := online[inside]
-		ev := Event{SessionID: id, Inside: inside, At: now, SessionTime: now.Sub(began[inside]), UserName: "u-" + id.AcctSessionID}
+		ev := Event{SessionID: id, Inside: inside, At: now, Stamp: now, SessionTime: now.Sub(began[inside]), UserName: "u-" + id.AcctSessionID}
 		switch {
 		case up && rng.IntN(3) > 0:
 			ev.Kind = EventInterim
@@ -192,6 +204,9 @@ func wildEvent(rng *rand.Rand) Event {
 		Inside:      netip.AddrFrom4([4]byte{100, 64, 0, byte(rng.IntN(3))}),
 		At:          t0.Add(time.Duration(rng.IntN(600)) * time.Second),
 		SessionTime: time.Duration(rng.IntN(300)-1) * time.Second,
+	}
+	if rng.IntN(2) == 0 {
+		ev.Stamp = ev.At
 	}
 	if rng.IntN(5) == 0 {
 		ev.Inside = netip.Addr{}

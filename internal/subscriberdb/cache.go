@@ -21,27 +21,36 @@ type traceID struct {
 type trace struct {
 	record   subscriber.Packed // the session's record
 	start    time.Time         // of the session, as its state says
-	exact    bool              // see subscriber.SessionState
+	stamp    int64             // see subscriber.SessionState; in seconds since 1970, 0 for none
+	exact    bool              // see there too
 	userName string            // as its state says
 }
 
-// newTrace returns nil for a session that is not open where its record is.
+// newTrace returns nil for a session that is not open where its record is, and for
+// one of the few of which more is remembered.
 func newTrace(r *subscriber.Record, state *subscriber.SessionState) *trace {
-	if state.Phase != subscriber.Open || state.Inside != r.Inside {
+	if state.Phase != subscriber.Open || state.Inside != r.Inside || !state.Before.IsZero() {
 		return nil
 	}
 	t := &trace{record: r.Pack(), start: state.Start, exact: state.Exact, userName: state.UserName}
 	if packed := t.record.UserName(); packed == state.UserName {
 		t.userName = packed // the same octets, kept once
 	}
+	if !state.Stamp.IsZero() {
+		t.stamp = state.Stamp.Unix()
+	}
 	return t
 }
 
 // state is what the database remembers of the session whose record this is.
 func (t *trace) state(r *subscriber.Record) subscriber.SessionState {
-	return subscriber.SessionState{
+	state := subscriber.SessionState{
 		Phase: subscriber.Open, Inside: r.Inside, Start: t.start, Exact: t.exact, UserName: t.userName,
 	}
+	if t.stamp != 0 {
+		state.Stamp = time.Unix(t.stamp, 0).UTC()
+	}
+	return state
 }
 
 // cache keeps what the last commits wrote. It holds two generations: when the

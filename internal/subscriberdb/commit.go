@@ -150,16 +150,17 @@ func (c *commitList) state(key, client string, s *subscriber.SessionState) {
 
 func (c *commitList) mark(r *subscriber.Restart) {
 	s := c.step
-	c.args = append(c.args, "mark", c.key(s.keyRestart()), formatTime(r.At),
+	c.args = append(c.args, "mark", c.key(s.keyRestart()), formatRestart(r),
 		c.db.tombstoneTTL.Milliseconds(), c.key(restartsKey(s.group.Name)), nasRef(s.id))
 }
 
 // recordTTL is how long the record lives without news: as long as it says, or
 // the time of its client or group; a record by hand has no accounting that would
-// refresh it, and one whose removal is held waits for a decision.
+// refresh it, and one whose removal is held waits for a decision, unless it says
+// for how long.
 func (db *DB) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 	switch {
-	case r.RemovalHeld != subscriber.ReasonNone:
+	case r.RemovalHeld != subscriber.ReasonNone && r.ExpiresAt.IsZero():
 		return 0
 	case !r.ExpiresAt.IsZero():
 		return max(r.ExpiresAt.Sub(db.now()), time.Millisecond)

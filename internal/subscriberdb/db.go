@@ -37,16 +37,17 @@ const (
 
 // Options configure a DB.
 type Options struct {
-	Client       redis.UniversalClient                    // required
-	Groups       []Group                                  // may be empty
-	Node         string                                   // name of this daemon, for logs
-	TombstoneTTL time.Duration                            // how long an ended session is remembered; default 24 h
-	Tombstones   int                                      // ended sessions remembered for so long; more are forgotten after 5 min; default 1 000 000
-	FeedLength   int64                                    // entries kept in each feed, about; default 30 000
-	CacheSize    int                                      // sessions whose last state is kept to save a read; default 131 072
-	Observe      func(group string, v subscriber.Verdict) // optional: what each event came to, group "" where that is the same in all; called concurrently
-	Logger       *slog.Logger                             // default: discard
-	Now          func() time.Time                         // default: time.Now
+	Client       redis.UniversalClient                     // required
+	Groups       []Group                                   // may be empty
+	Node         string                                    // name of this daemon, for logs
+	TombstoneTTL time.Duration                             // how long an ended session is remembered; default 24 h
+	Tombstones   int                                       // ended sessions remembered for so long; more are forgotten after 5 min; default 1 000 000
+	FeedLength   int64                                     // entries kept in each feed, about; default 30 000
+	CacheSize    int                                       // sessions whose last state is kept to save a read; default 131 072
+	Observe      func(group string, v subscriber.Verdict)  // optional: what each event came to, group "" where that is the same in all; called concurrently
+	Refused      func(client string, v subscriber.Verdict) // optional: events that changed nothing because of what they said, by RADIUS client; called concurrently
+	Logger       *slog.Logger                              // default: discard
+	Now          func() time.Time                          // default: time.Now
 }
 
 // DB is the store. Its methods may be called concurrently, and several DBs of
@@ -59,7 +60,9 @@ type DB struct {
 	feedLength   int64
 	cache        *cache
 	courier      courier
+	nases        nasRegistry
 	observe      func(string, subscriber.Verdict)
+	refused      func(string, subscriber.Verdict)
 	logger       *slog.Logger
 	now          func() time.Time
 	restarted    chan struct{} // tells SweepRestarts of a new restart; holds one
@@ -83,6 +86,7 @@ func New(o Options) (*DB, error) {
 		feedLength:   o.FeedLength,
 		cache:        newCache(o.CacheSize),
 		observe:      o.Observe,
+		refused:      o.Refused,
 		logger:       o.Logger.With("node", o.Node),
 		now:          o.Now,
 		restarted:    make(chan struct{}, 1),
@@ -109,6 +113,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, subscriber.Verdict) {}
+	}
+	if o.Refused == nil {
+		o.Refused = func(string, subscriber.Verdict) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -145,7 +145,7 @@ func (c *course) tell(kind subscriber.EventKind, id string, inside netip.Addr) {
 
 func (c *course) event(kind subscriber.EventKind) subscriber.Event {
 	return subscriber.Event{
-		Kind: kind, At: c.now, SessionTime: -1,
+		Kind: kind, At: c.now, Stamp: c.now, SessionTime: -1,
 		SessionID: subscriber.SessionID{Client: "bng1", NAS: fmt.Sprint("nas", c.number)},
 	}
 }

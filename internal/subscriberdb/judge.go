@@ -68,7 +68,7 @@ func (db *DB) decided(records []subscriber.Record) {
 
 // judgeRestarts says which of the restarts would end more sessions than the
 // group's guard allows: those are held.
-func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending map[string]*pendingRestart) error {
+func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending pendingRestarts) error {
 	if !g.Guard.Bounds(subscriber.ReasonNASRestart) {
 		return nil
 	}
@@ -80,15 +80,15 @@ func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending map[string]*p
 	if err != nil {
 		return err
 	}
-	for ref, p := range pending {
+	for _, p := range pending {
 		nas := nasTrace(g.Name, p.nas)
-		if meant[ref] == 0 || db.guards.hasPassed(nas, p.line) {
+		if meant[p] == 0 || p.since.Confirm || db.guards.hasPassed(nas, p.line) {
 			continue
 		}
-		answer := db.guards.take(g, meant[ref], int(online), db.now())
-		if p.held = answer.Passed < meant[ref]; p.held {
+		answer := db.guards.take(g, meant[p], int(online), db.now())
+		if p.held = answer.Passed < meant[p]; p.held {
 			db.logger.Error("restart of a NAS would end too many sessions, held until it is confirmed or refused",
-				"group", g.Name, "client", p.nas.Client, "nas", p.nas.NAS, "sessions", meant[ref], "limit", answer.Limit,
+				"group", g.Name, "client", p.nas.Client, "nas", p.nas.NAS, "sessions", meant[p], "limit", answer.Limit,
 				"see", "sessionctl removal list")
 		} else {
 			db.guards.pass(nas, p.line)
@@ -99,13 +99,13 @@ func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending map[string]*p
 
 // countOlder counts the sessions that each restart ends, those that are held
 // already among them: a sweep that was interrupted goes on to hold the rest.
-func (db *DB) countOlder(ctx context.Context, g *Group, pending map[string]*pendingRestart) (map[string]int, error) {
-	meant := map[string]int{}
+func (db *DB) countOlder(ctx context.Context, g *Group, pending pendingRestarts) (map[*pendingRestart]int, error) {
+	meant := map[*pendingRestart]int{}
 	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
 		var keys []subscriber.Key
 		for i := 0; i+1 < len(fields); i += 2 {
 			inside, err := netip.ParseAddr(fields[i])
-			if err == nil && pending[nasOfWitness(fields[i+1])] != nil {
+			if err == nil && pending.of(db, nasOfWitness(fields[i+1])) != nil {
 				keys = append(keys, subscriber.Key{Group: g.Name, Inside: inside})
 			}
 		}
@@ -115,8 +115,8 @@ func (db *DB) countOlder(ctx context.Context, g *Group, pending map[string]*pend
 		}
 		for i := range records {
 			ref := nasRef(records[i].SessionID)
-			if p := pending[ref]; p != nil && p.means(&records[i]) {
-				meant[ref]++
+			if p := pending.of(db, ref); p != nil && p.means(&records[i]) {
+				meant[p]++
 			}
 		}
 		return nil
@@ -125,12 +125,16 @@ func (db *DB) countOlder(ctx context.Context, g *Group, pending map[string]*pend
 }
 
 // hold is the decision about a record whose session the restart ended, while
-// that is held.
-func (p *pendingRestart) hold(v subscriber.View) subscriber.Decision {
+// that is held: until a person decides or the NAS reports the session, or, where
+// the client's restarts are to be confirmed, until the record expires.
+func (p *pendingRestart) hold(g *Group, v subscriber.View) subscriber.Decision {
 	if v.Holder == nil || !p.means(v.Holder) || v.Holder.RemovalHeld == subscriber.ReasonNASRestart {
 		return subscriber.Decision{}
 	}
 	r := *v.Holder
 	r.RemovalHeld, r.ExpiresAt = subscriber.ReasonNASRestart, time.Time{}
+	if ttl := g.ttlOf(r.Client); p.since.Confirm && ttl > 0 {
+		r.ExpiresAt = p.db.now().Add(ttl)
+	}
 	return subscriber.Decision{Put: &r}
 }

@@ -43,7 +43,9 @@ type job struct {
 func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	j.event = *event
 	ev := &j.event
-	ev.Inside, ev.At = ev.Inside.Unmap(), ev.At.UTC()
+	ev.Inside = ev.Inside.Unmap()
+	db.nases.place(ev)
+	ev.At, ev.Latest, ev.Stamp = ev.At.UTC(), ev.Latest.UTC(), ev.Stamp.UTC()
 	if len(ev.Addresses) > 1 {
 		ev.Leg = ev.Inside
 	}
@@ -62,7 +64,7 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 // restart of a NAS whose sessions another client reports ends none of them, as
 // every client's NASes are its own; it is a mistake or worse (SES-16).
 func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
-	if ev.Service {
+	if ev.Service && !ev.CountServices {
 		return subscriber.ServiceIgnored
 	}
 	if !isRestart(ev) {
@@ -157,6 +159,7 @@ func (db *DB) performJobs(ctx context.Context, groups *groupTable, jobs []*job) 
 func (j *job) finish(db *DB) error {
 	if j.ignored != subscriber.NotHere {
 		db.observe("", j.ignored)
+		db.noteRefusal(&j.event, j.ignored)
 		return nil
 	}
 	var err error
@@ -201,16 +204,28 @@ func (s *step) report(db *DB) error {
 	}
 	if s.decision.Verdict != subscriber.NotHere {
 		db.observe(s.group.Name, s.decision.Verdict)
+		db.noteRefusal(s.event, s.decision.Verdict)
 	}
 	if s.decision.Restart == nil {
 		return nil
 	}
-	db.cache.setRestart(s.group.Name, s.id, formatTime(s.decision.Restart.At)+" "+s.decision.Restart.ID)
+	db.nases.restart(s.id, s.decision.Restart.At)
+	db.cache.setRestart(s.group.Name, s.id, formatRestart(s.decision.Restart)+" "+s.decision.Restart.ID)
 	select {
 	case db.restarted <- struct{}{}:
 	default:
 	}
 	return nil
+}
+
+// noteRefusal counts an event that changed nothing, by client and by NAS, so that a
+// box whose clock or identifiers are wrong can be found.
+func (db *DB) noteRefusal(ev *subscriber.Event, v subscriber.Verdict) {
+	if !v.Refused() {
+		return
+	}
+	db.refused(ev.Via, v)
+	db.nases.refuse(ev.SessionID, v)
 }
 
 // addressOf is where the event says that its session is; zero for a restart,

@@ -81,7 +81,7 @@ func event(kind subscriber.EventKind, id string, inside netip.Addr, after time.D
 	return subscriber.Event{
 		Kind:      kind,
 		SessionID: subscriber.SessionID{Client: "bng1", NAS: "nas1", AcctSessionID: id},
-		UserName:  "user-" + id, Inside: inside, At: t0.Add(after), SessionTime: -1,
+		UserName:  "user-" + id, Inside: inside, At: t0.Add(after), Stamp: t0.Add(after), SessionTime: -1,
 	}
 }
 

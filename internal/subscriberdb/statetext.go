@@ -3,6 +3,7 @@ package subscriberdb
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +17,13 @@ import (
 //	found  <inside or -> <start> - <user>           first heard of by an Interim
 //	closed/<reason> <inside or -> <start> <end> <user>
 //
-// Users are escaped, absent words are "-".
+// Users are escaped, absent words are "-". Behind these stand words that few
+// sessions need, each where there is something to say:
+//
+//	stamp=<seconds since 1970>   Event-Timestamp of the Start, as the NAS sent it
+//	before=<time>                start of an earlier session under the identifier
+//	heard=<time>                 last that was heard of a session whose address another took
+//	doubtful                     by the NAS's clock that one came earlier
 const (
 	wordOpen   = "open"
 	wordFound  = "found"
@@ -33,7 +40,30 @@ func appendState(text []byte, s *subscriber.SessionState) []byte {
 	text = append(appendAddr(text, s.Inside), ' ')
 	text = append(appendTimeOrDash(text, s.Start), ' ')
 	text = append(appendTimeOrDash(text, s.End), ' ')
-	return append(text, orDash(escape(s.UserName))...)
+	text = append(text, orDash(escape(s.UserName))...)
+	return appendStateExtras(text, s)
+}
+
+func appendStateExtras(text []byte, s *subscriber.SessionState) []byte {
+	text = appendStartStamp(text, s.Stamp)
+	if !s.Before.IsZero() {
+		text = appendTime(append(text, " before="...), s.Before)
+	}
+	if !s.Heard.IsZero() {
+		text = appendTime(append(text, " heard="...), s.Heard)
+	}
+	if s.Doubtful {
+		text = append(text, " doubtful"...)
+	}
+	return text
+}
+
+// appendStartStamp appends the stamp of a Start as the word it is in a state line.
+func appendStartStamp(text []byte, stamp time.Time) []byte {
+	if stamp.IsZero() {
+		return text
+	}
+	return strconv.AppendInt(append(text, " stamp="...), stamp.Unix(), 10)
 }
 
 func appendAddr(text []byte, a netip.Addr) []byte {
@@ -68,8 +98,8 @@ func parseState(line string) (subscriber.SessionState, error) {
 		return subscriber.SessionState{}, nil
 	}
 	words := strings.Split(line, " ")
-	if len(words) != 5 {
-		return subscriber.SessionState{}, fmt.Errorf("session state %q: want 5 words", line)
+	if len(words) < 5 {
+		return subscriber.SessionState{}, fmt.Errorf("session state %q: want 5 words or more", line)
 	}
 	s, err := parseStateWord(words[0])
 	if err != nil {
@@ -80,7 +110,27 @@ func parseState(line string) (subscriber.SessionState, error) {
 	if words[4] != "-" {
 		s.UserName, err = unescape(words[4])
 	}
+	for _, word := range words[5:] {
+		setStateExtra(&s, word)
+	}
 	return s, err
+}
+
+// setStateExtra takes over one of the words that few sessions need. What a later
+// version writes besides is none of ours.
+func setStateExtra(s *subscriber.SessionState, word string) {
+	switch name, value, _ := strings.Cut(word, "="); name {
+	case "stamp":
+		if seconds, err := strconv.ParseInt(value, 10, 64); err == nil {
+			s.Stamp = time.Unix(seconds, 0).UTC()
+		}
+	case "before":
+		s.Before = parseTime(value)
+	case "heard":
+		s.Heard = parseTime(value)
+	case "doubtful":
+		s.Doubtful = true
+	}
 }
 
 func parseStateWord(word string) (subscriber.SessionState, error) {
@@ -100,10 +150,24 @@ func parseStateWord(word string) (subscriber.SessionState, error) {
 	return subscriber.SessionState{Phase: subscriber.Closed, Reason: why}, err
 }
 
+// wordConfirm precedes the time of a restart that ends sessions only if their NAS
+// goes on not to report them.
+const wordConfirm = "confirm/"
+
+// formatRestart writes a restart as the script stores it, which adds the feed
+// identifier.
+func formatRestart(r *subscriber.Restart) string {
+	if r.Confirm {
+		return wordConfirm + formatTime(r.At)
+	}
+	return formatTime(r.At)
+}
+
 // parseRestart reads "<time> <feed identifier>"; empty for none.
 func parseRestart(line string) subscriber.Restart {
 	at, id, _ := strings.Cut(line, " ")
-	return subscriber.Restart{At: parseTime(at), ID: id}
+	at, confirm := strings.CutPrefix(at, wordConfirm)
+	return subscriber.Restart{At: parseTime(at), ID: id, Confirm: confirm}
 }
 
 // orDash writes an absent word. A user whose name is "-" is written escaped.

@@ -85,9 +85,12 @@ func (s *step) prepare(db *DB) {
 		return
 	case s.decide != nil:
 		s.decision = s.decide(s.view(s.group.Name, s.scope))
+	case s.renamed(db):
+		s.errand = look
+		return
 	default:
 		ev := *s.event
-		ev.Inside = s.inside
+		ev.SessionID, ev.Inside = s.id, s.inside
 		s.decision = s.room.Decide(s.view(s.group.Name, s.scope), ev)
 	}
 	switch {
@@ -102,6 +105,27 @@ func (s *step) prepare(db *DB) {
 	default:
 		s.errand = home
 	}
+}
+
+// renamed reports whether the session is known by another identity than the event's
+// own, and takes that: what was read is not of this session then.
+func (s *step) renamed(db *DB) bool {
+	ev := *s.event
+	ev.SessionID = s.id
+	id := subscriber.Identify(s.view(s.group.Name, s.scope), &ev)
+	if id == s.id {
+		return false
+	}
+	if from, to := nasKeyOf(s.id), nasKeyOf(id); from != to && db.nases.unite(from, to) {
+		db.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
+			"client", from.client, "nas", from.nas, "first_client", to.client)
+	}
+	s.id, s.surprised = id, true
+	s.guess = guess{recordKey: s.recordKey}
+	if s.usesRestart {
+		s.restart = db.cache.restart(s.group.Name, id)
+	}
+	return true
 }
 
 // certain reports whether the decision rests on one key only, so that a plain

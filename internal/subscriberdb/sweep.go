@@ -69,6 +69,7 @@ func (db *DB) sweepGroup(ctx context.Context, g *Group) error {
 
 // pendingRestart is a restart whose older sessions are to be ended.
 type pendingRestart struct {
+	db    *DB
 	nas   subscriber.SessionID
 	line  string
 	since subscriber.Restart
@@ -76,9 +77,25 @@ type pendingRestart struct {
 	held  bool // its sessions are not ended before that is confirmed
 }
 
+// pendingRestarts are restarts by the reference of their NAS.
+type pendingRestarts map[string]*pendingRestart
+
+// of returns the restart of a NAS, by its reference; nil for none. A NAS that is
+// heard of under two names restarts under both.
+func (p pendingRestarts) of(db *DB, ref string) *pendingRestart {
+	if r := p[ref]; r != nil {
+		return r
+	}
+	id, err := parseNASRef(ref)
+	if err != nil {
+		return nil
+	}
+	return p[nasRef(db.nases.original(nasKeyOf(id)).id())]
+}
+
 // readRestarts returns the restarts by the reference of their NAS.
-func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (map[string]*pendingRestart, error) {
-	pending := make(map[string]*pendingRestart, len(refs))
+func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendingRestarts, error) {
+	pending := make(pendingRestarts, len(refs))
 	for _, ref := range refs {
 		nas, err := parseNASRef(ref)
 		if err != nil {
@@ -88,25 +105,27 @@ func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (map[st
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return nil, err
 		}
-		pending[ref] = &pendingRestart{nas: nas, line: line, since: parseRestart(line)}
+		pending[ref] = &pendingRestart{db: db, nas: nas, line: line, since: parseRestart(line)}
 	}
 	return pending, nil
 }
 
 // endOlder walks the hash of online addresses: it is written in one step with
 // the records.
-func (db *DB) endOlder(ctx context.Context, g *Group, pending map[string]*pendingRestart) error {
+func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts) error {
 	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
 		var steps []*step
 		for i := 0; i+1 < len(fields); i += 2 {
 			inside, err := netip.ParseAddr(fields[i])
-			if p := pending[nasOfWitness(fields[i+1])]; err == nil && p != nil {
+			if p := pending.of(db, nasOfWitness(fields[i+1])); err == nil && p != nil {
 				steps = append(steps, p.endStep(g, inside))
 			}
 		}
 		ended, err := db.endAll(ctx, steps)
 		for i := range ended {
-			pending[nasRef(ended[i].SessionID)].ended++
+			if p := pending.of(db, nasRef(ended[i].SessionID)); p != nil {
+				p.ended++
+			}
 		}
 		return err
 	})
@@ -122,18 +141,19 @@ func (db *DB) endOlder(ctx context.Context, g *Group, pending map[string]*pendin
 // endStep ends the record at an address, if the restart ended its session, or
 // notes that its end is held.
 func (p *pendingRestart) endStep(g *Group, inside netip.Addr) *step {
-	if p.held {
-		return &step{group: g, inside: inside, decide: p.hold}
+	if p.held || p.since.Confirm {
+		return &step{group: g, inside: inside, decide: func(v subscriber.View) subscriber.Decision { return p.hold(g, v) }}
 	}
 	return endStep(g, subscriber.Key{Group: g.Name, Inside: inside}, p.means, subscriber.ReasonNASRestart, p.since.At)
 }
 
 // means reports whether the restart ended the record's session.
 func (p *pendingRestart) means(r *subscriber.Record) bool {
-	return r.Client == p.nas.Client && r.NAS == p.nas.NAS && p.since.Ends(r)
+	same := p.db.nases.original(nasKeyOf(r.SessionID)) == p.db.nases.original(nasKeyOf(p.nas))
+	return same && p.since.Ends(r)
 }
 
-func (db *DB) markSwept(ctx context.Context, g *Group, pending map[string]*pendingRestart) error {
+func (db *DB) markSwept(ctx context.Context, g *Group, pending pendingRestarts) error {
 	calls := make([]redis.Cmder, 0, len(pending))
 	for ref, p := range pending {
 		keys := []string{restartKey(g.Name, p.nas), restartsKey(g.Name)}

@@ -14,13 +14,13 @@ func (s *step) begins() bool {
 	return p != nil && d.Created && d.Session != nil && len(d.Delete) == 0 && d.Restart == nil &&
 		s.remembers() && s.session.Phase == subscriber.Unknown && s.holder == nil && p.SessionID == s.id &&
 		s.usesRestart && p.ExpiresAt.IsZero() && !p.Unconfirmed && plain(p) && p.Inside == s.inside &&
-		p.UpdatedAt == p.StartedAt && !p.StartedAt.IsZero() && p.InputOctets == 0 && p.OutputOctets == 0 && *d.Session == startedState(p)
+		p.UpdatedAt == p.StartedAt && !p.StartedAt.IsZero() && p.InputOctets == 0 && p.OutputOctets == 0 && *d.Session == startedState(p, d.Session.Stamp)
 }
 
 // startedState is the state of a session whose record an Acct-Start wrote.
-func startedState(r *subscriber.Record) subscriber.SessionState {
+func startedState(r *subscriber.Record, stamp time.Time) subscriber.SessionState {
 	state := subscriber.OpenState(r)
-	state.Exact = true
+	state.Exact, state.Stamp = true, stamp
 	return state
 }
 
@@ -69,6 +69,8 @@ func (b *batch) writeBegin(db *DB) {
 			}
 		}
 		a.list = append(a.list, formatAddr(r.NASAddress), timeArg(&r.StartedAt))
+		a.text = appendStartStamp(a.text, s.decision.Session.Stamp)
+		a.cut()
 	}
 }
 

@@ -21,7 +21,7 @@ import "github.com/redis/go-redis/v9"
 // record's key, 6 when the records expire as a witness has it, 7 "1" where words
 // are escaped, then each restart ("" for none), then for each session as words:
 // user_name, nas, client, acct_session_id, calling_station_id, nas_address,
-// started_at.
+// started_at, and what the state line ends with (" stamp=..." or nothing).
 var beginScript = redis.NewScript(`
 local call, args, n = redis.call, ARGV, tonumber(ARGV[2])
 local ttl, kept, digits, expires, escaped = args[3], args[4], tonumber(args[5]), ' ' .. args[6], args[7] == '1'
@@ -39,7 +39,7 @@ local answer, begun, list, online = {''}, {}, {}, {}
 for i = n + 3, #KEYS, 2 do
   local number = (i - n - 1) / 2
   if free or call('EXISTS', KEYS[i], KEYS[i + 1]) == 0 then
-    local at, inside = n + 7 * number, string.sub(KEYS[i + 1], digits)
+    local at, inside = n - 1 + 8 * number, string.sub(KEYS[i + 1], digits)
     local user, nas, client, id, started = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 7]
     list[#list + 1] = inside .. ' started_at=' .. started .. ' user_name=' .. user .. ' nas=' .. nas ..
       ' client=' .. client .. ' acct_session_id=' .. id .. ' calling_station_id=' .. args[at + 5] ..
@@ -47,7 +47,7 @@ for i = n + 3, #KEYS, 2 do
     if user == '' then user = '-' end
     online[#online + 1] = inside
     online[#online + 1] = client .. '/' .. nas .. '/' .. id .. ' ' .. user .. expires
-    local state = 'open ' .. inside .. ' ' .. started .. ' - ' .. user
+    local state = 'open ' .. inside .. ' ' .. started .. ' - ' .. user .. args[at + 8]
     if kept == '0' then call('SET', KEYS[i], state) else call('PSETEX', KEYS[i], kept, state) end
     begun[#begun + 1] = number
   else
@@ -59,7 +59,7 @@ local entry = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', 'kind', 'began'
   'list', table.concat(list, '\n'))
 call('HSET', KEYS[2], unpack(online))
 for _, number in ipairs(begun) do
-  local record, at = KEYS[n + 2 + 2 * number], n + 7 * number
+  local record, at = KEYS[n + 2 + 2 * number], n - 1 + 8 * number
   local user, nas, client, id, station = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 5]
   if escaped then
     user, nas, client, id, station = raw(user), raw(nas), raw(client), raw(id), raw(station)

@@ -1,0 +1,120 @@
+package subscriber
+
+import "time"
+
+// How a Clock learns.
+const (
+	// clockWindow is how long the smallest lateness that was seen counts. A clock
+	// that was set back is known again after two of them at most.
+	clockWindow = 5 * time.Minute
+	// sameOffset is how near to each other readings of one clock are: whole
+	// seconds, and some for the way.
+	sameOffset = 3 * time.Second
+	// A clock was set back where so many readings in a row agree, over so long a
+	// time. The events of a queue that is played back do not: their lateness shrinks.
+	stepReadings = 3
+	stepSpan     = 10 * time.Second
+)
+
+// Clock is what is known of a NAS's clock: how far it is ahead of ours. The NAS's
+// Event-Timestamps are read by it, so that a clock that is hours off puts events
+// in order as well as a right one. It learns from prompt events, and takes the
+// least late ones for prompt. The zero Clock knows nothing. It belongs to one
+// goroutine.
+type Clock struct {
+	offset time.Duration // of the NAS's clock, less ours
+	known  bool
+
+	since           time.Time     // when the window of current began
+	before, current time.Duration // the largest reading of the window before and of this one
+
+	step reading // a smaller offset that may be the new one
+}
+
+// reading is a run of readings that agree.
+type reading struct {
+	offset time.Duration // the largest
+	first  time.Time     // arrival of the first
+	count  int
+}
+
+// NewClock returns a clock whose offset is known from before.
+func NewClock(offset time.Duration, at time.Time) Clock {
+	return Clock{offset: offset, known: true, since: at, before: offset, current: offset}
+}
+
+// Offset returns how far the NAS's clock is ahead of ours, to the second or so, and
+// whether that is known.
+func (c *Clock) Offset() (ahead time.Duration, known bool) { return c.offset, c.known }
+
+// Place finds out when an event happened, by our clock: At, Latest and Told. It
+// happened no later than it came, less the delay that it tells. Where the NAS's
+// clock is known and says that it was earlier, it was. An event whose At is known
+// already, for it has no Arrival, is left alone.
+func (c *Clock) Place(ev *Event) {
+	if ev.Arrival.IsZero() {
+		ev.arrange()
+		return
+	}
+	restart := ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff
+	ev.Latest = latest(ev.Arrival, ev.Delay)
+	ev.At, ev.Told = ev.Latest, ev.Delay >= 0
+	ahead := ev.Stamp.Sub(ev.Latest)
+	usable := !ev.Stamp.IsZero() && ahead.Abs() <= maxDelay
+	if usable && c.known && ahead < c.offset {
+		ev.At = ev.Stamp.Add(-c.offset)
+	}
+	ev.Told = ev.Told || usable && c.known
+	switch {
+	case restart:
+		c.distrust(ev)
+	case usable && ev.Delay <= 0:
+		c.learn(ahead, ev.Arrival)
+	}
+}
+
+// distrust forgets the offset with a prompt restart: a NAS boots with any time, and
+// sets its clock a while later.
+func (c *Clock) distrust(ev *Event) {
+	if ev.Latest.Sub(ev.At) <= reordering {
+		*c = Clock{}
+	}
+}
+
+// learn takes a reading. An event cannot come before it happened, so a larger
+// offset than the known one is believed at once; a smaller one may be an event
+// that is late.
+func (c *Clock) learn(ahead time.Duration, arrival time.Time) {
+	if !c.known {
+		*c = NewClock(ahead, arrival)
+		return
+	}
+	c.turn(arrival)
+	c.current = max(c.current, ahead)
+	c.look(ahead, arrival)
+	c.offset = max(c.before, c.current)
+}
+
+// turn begins a new window when the one before is over.
+func (c *Clock) turn(arrival time.Time) {
+	if arrival.Sub(c.since) < clockWindow {
+		return
+	}
+	c.before, c.current, c.since = c.current, -2*maxDelay, arrival
+}
+
+// look looks for a clock that was set back.
+func (c *Clock) look(ahead time.Duration, arrival time.Time) {
+	if ahead >= c.offset-sameOffset {
+		c.step = reading{}
+		return
+	}
+	if c.step.count == 0 || (ahead-c.step.offset).Abs() > sameOffset {
+		c.step = reading{offset: ahead, first: arrival}
+	}
+	c.step.count++
+	c.step.offset = max(c.step.offset, ahead)
+	if c.step.count >= stepReadings && arrival.Sub(c.step.first) >= stepSpan {
+		*c = NewClock(c.step.offset, arrival)
+	}
+}

@@ -1,0 +1,120 @@
+package subscriber
+
+import (
+	"testing"
+	"time"
+)
+
+// come is an event that came so long after t0, with what it tells of its time.
+func come(after time.Duration, stamp time.Time, delay time.Duration) Event {
+	return Event{Kind: EventInterim, Arrival: at(after), Stamp: stamp, Delay: delay}
+}
+
+const noDelay time.Duration = -1
+
+func TestPlace_SES13(t *testing.T) {
+	right := NewClock(0, t0)
+	behind := NewClock(-8*time.Hour, t0)
+	tests := []struct {
+		name   string
+		clock  Clock
+		stamp  time.Time
+		delay  time.Duration
+		want   time.Duration // At, after t0
+		latest time.Duration
+		told   bool
+	}{
+		{"nothing told", Clock{}, time.Time{}, noDelay, 0, 0, false},
+		{"delay", Clock{}, time.Time{}, 90 * time.Second, -90 * time.Second, -90 * time.Second, true},
+		{"no delay, told", Clock{}, time.Time{}, 0, 0, 0, true},
+		{"absurd delay", Clock{}, time.Time{}, 1 << 31 * time.Second, 0, 0, true},
+		{"longest delay", Clock{}, time.Time{}, 48 * time.Hour, -48 * time.Hour, -48 * time.Hour, true},
+		{"first stamp of a clock tells nothing", Clock{}, at(-8 * time.Hour), noDelay, 0, 0, false},
+		{"late by a known clock", right, at(-time.Hour), noDelay, -time.Hour, 0, true},
+		{"prompt by a clock that is behind", behind, at(-8 * time.Hour), noDelay, 0, 0, true},
+		{"late by a clock that is behind", behind, at(-9 * time.Hour), noDelay, -time.Hour, 0, true},
+		{"never later than it came", right, at(3 * time.Minute), noDelay, 0, 0, true},
+		{"never later than its delay", right, at(0), time.Minute, -time.Minute, -time.Minute, true},
+		{"the earlier of delay and clock", right, at(-time.Hour), time.Minute, -time.Hour, -time.Minute, true},
+		{"clock at 1970", right, time.Unix(3, 0), noDelay, 0, 0, false},
+		{"clock in 2036", right, at(10 * 365 * 24 * time.Hour), noDelay, 0, 0, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ev := come(0, tt.stamp, tt.delay)
+			tt.clock.Place(&ev)
+			if !ev.At.Equal(at(tt.want)) || !ev.Latest.Equal(at(tt.latest)) || ev.Told != tt.told {
+				t.Errorf("at %v, latest %v, told %v", ev.At.Sub(t0), ev.Latest.Sub(t0), ev.Told)
+			}
+		})
+	}
+}
+
+// TestClockLearns_SES13 has a clock read events that come every so often, ahead by
+// what the table says, and looks where the clock ends.
+func TestClockLearns_SES13(t *testing.T) {
+	const hour = time.Hour
+	repeat := func(n int, ahead time.Duration) (list []time.Duration) {
+		for range n {
+			list = append(list, ahead)
+		}
+		return list
+	}
+	tests := []struct {
+		name  string
+		every time.Duration
+		ahead []time.Duration
+		want  time.Duration
+	}{
+		{"constant", time.Second, repeat(5, -8*hour), -8 * hour},
+		{"set forward: at once", time.Second, []time.Duration{0, hour}, hour},
+		{"one late event changes nothing", time.Second, []time.Duration{0, -hour, 0}, 0},
+		{"set back: three that agree", 5 * time.Second, append(repeat(3, 240*time.Second), 0, 0, 0), 0},
+		{"set back, not long ago", time.Second, append(repeat(3, 240*time.Second), 0, 0, 0), 240 * time.Second},
+		{"late ones among prompt ones", 5 * time.Second, []time.Duration{0, -hour, -hour, 0, -hour, -hour, 0}, 0},
+		{"a queue that is played back", 5 * time.Second, []time.Duration{0, -hour, -hour + 4*time.Minute, -hour + 8*time.Minute, -hour + 12*time.Minute}, 0},
+		{"set back on a quiet NAS: two windows", 10 * time.Minute, append(repeat(2, hour), -10*time.Minute, -20*time.Minute), -10 * time.Minute},
+		{"drifts back", time.Minute, []time.Duration{0, 0, -time.Second, -time.Second, -time.Second, -2 * time.Second, -2 * time.Second, -2 * time.Second,
+			-2 * time.Second, -2 * time.Second, -2 * time.Second, -2 * time.Second, -2 * time.Second, -2 * time.Second, -2 * time.Second}, -2 * time.Second},
+		{"set to 1970 and back", time.Second, []time.Duration{0, -50 * 365 * 24 * hour, 0}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var c Clock
+			for i, ahead := range tt.ahead {
+				now := time.Duration(i) * tt.every
+				ev := come(now, at(now+ahead), noDelay)
+				c.Place(&ev)
+				if ev.At.After(ev.Latest) {
+					t.Fatalf("reading %d: after it came", i)
+				}
+			}
+			if got, known := c.Offset(); !known || got != tt.want {
+				t.Errorf("offset %v, known %v, want %v", got, known, tt.want)
+			}
+		})
+	}
+}
+
+// TestRestartedClockIsForgotten_SES15: what a NAS stamps before it has set its clock
+// says nothing about what it stamps afterwards.
+func TestRestartedClockIsForgotten_SES15(t *testing.T) {
+	c := NewClock(0, t0)
+	on := come(time.Minute, at(4*time.Minute), noDelay)
+	on.Kind = EventAccountingOn
+	c.Place(&on)
+	if _, known := c.Offset(); known || !on.At.Equal(at(time.Minute)) {
+		t.Errorf("known %v, at %v", known, on.At.Sub(t0))
+	}
+	ev := come(2*time.Minute, at(2*time.Minute), noDelay)
+	c.Place(&ev)
+	if offset, _ := c.Offset(); offset != 0 || !ev.At.Equal(at(2*time.Minute)) {
+		t.Errorf("offset %v, at %v", offset, ev.At.Sub(t0))
+	}
+	late := come(time.Hour, at(0), noDelay)
+	late.Kind = EventAccountingOff
+	c.Place(&late)
+	if _, known := c.Offset(); !known || !late.At.Equal(t0) {
+		t.Errorf("a restart that a relay kept: known %v, at %v", known, late.At.Sub(t0))
+	}
+}

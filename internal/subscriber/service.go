@@ -1,0 +1,50 @@
+package subscriber
+
+import "slices"
+
+// A BNG may account services, queues, policers or hosts beside the session (SES-21):
+// with the session's address and User-Name and an Acct-Session-Id of their own.
+// Such a service begins and ends while its subscriber is online, so it must not
+// touch the session. Vendors mark it in ways of their own (Event.Service); a mark
+// without a vendor is an Acct-Multi-Session-Id that is the Acct-Session-Id of the
+// session that holds the address.
+
+// ignoresService reports whether the event is of a service, and no more than that.
+func (s *survey) ignoresService() bool {
+	if !s.ev.Service && !s.ev.within(s.view.Holder) {
+		return false
+	}
+	s.ev.Service = true
+	return !s.ev.CountServices || !s.ev.countsFor(s.view.Holder)
+}
+
+// within reports whether the event is of a service within the record's session. The
+// links of a multilink may go by the identifier of the first of them; they share it.
+func (ev *Event) within(r *Record) bool {
+	return r != nil && ev.MultiSessionID != "" && ev.MultiSessionID == r.AcctSessionID &&
+		ev.MultiSessionID != r.MultiSessionID && ev.AcctSessionID != r.AcctSessionID &&
+		ev.LinkCount <= 1 && ev.NASOnly() == r.NASOnly()
+}
+
+// countsFor reports whether the service is one of the record's session.
+func (ev *Event) countsFor(r *Record) bool {
+	return r != nil && ev.NASOnly() == r.NASOnly() && agree(ev.UserName, r.UserName) &&
+		agree(ev.ParentSessionID, r.AcctSessionID)
+}
+
+// linkService enters a service into the record of its session, as a link.
+func (r *Record) linkService(ev *Event) {
+	if len(r.Links) == 0 {
+		r.Links = []string{r.AcctSessionID}
+	}
+	if !slices.Contains(r.Links, ev.AcctSessionID) {
+		r.Links = append(slices.Clone(r.Links), ev.AcctSessionID)
+	}
+}
+
+// servesIn reports whether the record is of a service that was heard of before its
+// session, which is the event's.
+func (r *Record) servesIn(ev *Event) bool {
+	return r.MultiSessionID != "" && r.MultiSessionID == ev.AcctSessionID && r.AcctSessionID != ev.AcctSessionID &&
+		r.MultiSessionID != ev.MultiSessionID && len(r.Links) <= 1 && r.NASOnly() == ev.NASOnly()
+}
