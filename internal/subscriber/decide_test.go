@@ -32,6 +32,8 @@ func unstamped(ev *Event)             { ev.Stamp = time.Time{} }
 func anyUser(ev *Event)               { ev.UserName = "" }
 func up(d time.Duration) func(*Event) { return func(ev *Event) { ev.SessionTime = d } }
 
+func undelayed(ev *Event) { ev.Latest, ev.Delay, ev.Told = ev.At, -1, false }
+
 // late makes the event one that came so long after it happened, by the known clock
 // of its NAS.
 func late(by time.Duration) func(*Event) {
@@ -140,10 +142,15 @@ func TestDecide(t *testing.T) {
 		{"SES-12 another user's Start after a Stop", known(closedAt(hour, ReasonStop)), makeEvent(EventStart, time.Minute, asBob), Opened, nil, true, Open},
 		{"SES-12 newer Start of an open session", online(), makeEvent(EventStart, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
 		{"SES-12 another user's Start of an open session", online(), makeEvent(EventStart, time.Second, asBob), TookOver, []Reason{ReasonSuperseded}, true, Open},
+		{"SES-02 Start again, nothing told of its time", online(), makeEvent(EventStart, hour, unstamped), Refreshed, nil, true, Open},
+		{"SES-02 Start again, after the session moved", online(movedTo(nil)), makeEvent(EventStart, 0, elsewhere), Stale, nil, false, Unknown},
+		{"SES-02 Start again with the address from before the move", online(movedTo(nil)), makeEvent(EventStart, time.Minute, elsewhere, unstamped, undelayed), Stale, nil, false, Unknown},
+		{"Start again after the Stop, nothing told of its time", known(closedAt(time.Minute, ReasonStop)), makeEvent(EventStart, 2*time.Minute, unstamped, undelayed), Ended, nil, false, Unknown},
 		{"SES-12 older Start of an open session", online(), makeEvent(EventStart, -hour), Stale, nil, false, Unknown},
 		{"SES-12 Stop before the start", online(), makeEvent(EventStop, -hour), Stale, nil, false, Unknown},
 		{"SES-12 Stop of an earlier session by its time", online(after(-2 * hour)), makeEvent(EventStop, hour, up(3*hour)), Stale, nil, false, Unknown},
-		{"SES-12 Interim of an earlier session by its time", online(after(-2 * hour)), makeEvent(EventInterim, hour, up(3*hour)), Stale, nil, false, Unknown},
+		{"SES-12 late Interim of an earlier session", online(after(-2 * hour)), makeEvent(EventInterim, 30*time.Minute, up(2*hour)), Stale, nil, false, Unknown},
+		{"Interim of an earlier session that goes on", online(after(-2 * hour)), makeEvent(EventInterim, hour, up(3*hour)), Refreshed, nil, true, Open},
 		{"SES-12 Stop of this session and not the earlier one", online(after(-2 * hour)), makeEvent(EventStop, hour, up(hour)), Stopped, []Reason{ReasonStop}, false, Closed},
 		{"SES-12 Stop without a count, by the clock of an earlier session", online(after(-2 * hour)), makeEvent(EventStop, time.Hour, late(2*hour)), Stale, nil, false, Unknown},
 		{"a count too long, and no earlier session", online(), makeEvent(EventStop, hour, up(3*hour)), Stopped, []Reason{ReasonStop}, false, Closed},

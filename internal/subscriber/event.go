@@ -31,6 +31,7 @@ type Event struct {
 	Delay            time.Duration // Acct-Delay-Time (RFC 2866 section 5.2); negative when absent
 	At               time.Time     // when it happened, by our clock, as far as is known; see Clock.Place
 	Latest           time.Time     // it happened no later: Arrival less Delay; zero: At is exact
+	Claimed          time.Time     // when it happened by a clock of which nothing else is known; zero for none
 	Told             bool          // At rests on a time that the NAS told, not on Arrival alone
 	SessionTime      time.Duration // Acct-Session-Time; negative when absent
 	InputOctets      uint64

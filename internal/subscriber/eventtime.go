@@ -15,6 +15,11 @@ func (ev *Event) arrange() {
 	}
 }
 
+// farBehind reports whether the NAS's clock makes the event so late that the clock
+// is rather wrong: set back, by NTP or at the end of summer time. A relay that keeps
+// events for hours and tells no delay looks the same.
+func (ev *Event) farBehind() bool { return ev.Latest.Sub(ev.At) > reordering }
+
 // latest is the latest time at which an event can have happened: its arrival less
 // Acct-Delay-Time (RFC 2866 section 5.2).
 func latest(arrival time.Time, delay time.Duration) time.Time {

@@ -48,14 +48,12 @@ func (s *survey) beganBefore(holder *Record) bool {
 }
 
 // inOrder reports whether a Start came after that of the holder, from the same NAS
-// and without a delay that would tell otherwise, but so far behind by the NAS's
-// clock that the clock is rather wrong: set back, by NTP or at the end of summer
-// time. A relay that keeps events for hours and tells no delay looks the same.
+// and without a delay that would tell otherwise, but far behind by the NAS's clock.
 // The later arrival gets the address: as the other one's session it would use the
 // other one's ports. If that was wrong, the other one's next Interim mends it.
 func (s *survey) inOrder(holder *Record) bool {
 	return s.ev.Kind == EventStart && s.ev.NASOnly() == holder.NASOnly() &&
-		!s.ev.Latest.Before(holder.StartedAt) && s.ev.Latest.Sub(s.ev.At) > reordering
+		!s.ev.Latest.Before(holder.StartedAt) && s.ev.farBehind()
 }
 
 // adoptable reports whether the record has no accounting session of its own and

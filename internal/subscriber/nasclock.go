@@ -10,10 +10,9 @@ const (
 	// sameOffset is how near to each other readings of one clock are: whole
 	// seconds, and some for the way.
 	sameOffset = 3 * time.Second
-	// A clock was set back where so many readings in a row agree, over so long a
-	// time. The events of a queue that is played back do not: their lateness shrinks.
-	stepReadings = 3
-	stepSpan     = 10 * time.Second
+	// A clock was set back where two readings in a row agree that are so far apart.
+	// The events of a queue that is played back do not: their lateness shrinks.
+	stepSpan = 10 * time.Second
 )
 
 // Clock is what is known of a NAS's clock: how far it is ahead of ours. The NAS's
@@ -48,37 +47,52 @@ func NewClock(offset time.Duration, at time.Time) Clock {
 func (c *Clock) Offset() (ahead time.Duration, known bool) { return c.offset, c.known }
 
 // Place finds out when an event happened, by our clock: At, Latest and Told. It
-// happened no later than it came, less the delay that it tells. Where the NAS's
-// clock is known and says that it was earlier, it was. An event whose At is known
+// happened no later than it came, less the delay that it tells. A delay was counted,
+// by the NAS or a relay, and needs no clock. Where none was, and the NAS's clock is
+// known and says that the event was earlier, it was. An event whose At is known
 // already, for it has no Arrival, is left alone.
 func (c *Clock) Place(ev *Event) {
 	if ev.Arrival.IsZero() {
 		ev.arrange()
 		return
 	}
-	restart := ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff
 	ev.Latest = latest(ev.Arrival, ev.Delay)
 	ev.At, ev.Told = ev.Latest, ev.Delay >= 0
 	ahead := ev.Stamp.Sub(ev.Latest)
-	usable := !ev.Stamp.IsZero() && ahead.Abs() <= maxDelay
-	if usable && c.known && ahead < c.offset {
-		ev.At = ev.Stamp.Add(-c.offset)
+	usable := !ev.Stamp.IsZero() && ahead.Abs() <= maxDelay && ev.Delay <= 0
+	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
+		c.restart(ev, usable)
+		return
 	}
-	ev.Told = ev.Told || usable && c.known
-	switch {
-	case restart:
-		c.distrust(ev)
-	case usable && ev.Delay <= 0:
-		c.learn(ahead, ev.Arrival)
+	if !usable {
+		return
+	}
+	if !c.known && ev.Delay < 0 && ev.Stamp.Before(ev.Latest) {
+		ev.Claimed = ev.Stamp
+	}
+	ev.Told = ev.Told || c.known
+	c.learn(ahead, ev.Arrival)
+	c.read(ev)
+}
+
+// read has the clock say when the event happened.
+func (c *Clock) read(ev *Event) {
+	if at := ev.Stamp.Add(-c.offset); at.Before(ev.At) {
+		ev.At = at
 	}
 }
 
-// distrust forgets the offset with a prompt restart: a NAS boots with any time, and
-// sets its clock a while later.
-func (c *Clock) distrust(ev *Event) {
-	if ev.Latest.Sub(ev.At) <= reordering {
-		*c = Clock{}
+// restart places a restart of the NAS, from which nothing is learned: a NAS boots
+// with any time, and sets its clock a while later. So the offset is unknown then, and
+// a clock that is far behind counts for nothing.
+func (c *Clock) restart(ev *Event, usable bool) {
+	if usable && c.known {
+		c.read(ev)
 	}
+	if ev.farBehind() {
+		ev.At = ev.Latest
+	}
+	*c = Clock{}
 }
 
 // learn takes a reading. An event cannot come before it happened, so a larger
@@ -114,7 +128,7 @@ func (c *Clock) look(ahead time.Duration, arrival time.Time) {
 	}
 	c.step.count++
 	c.step.offset = max(c.step.offset, ahead)
-	if c.step.count >= stepReadings && arrival.Sub(c.step.first) >= stepSpan {
+	if c.step.count > 1 && arrival.Sub(c.step.first) >= stepSpan {
 		*c = NewClock(c.step.offset, arrival)
 	}
 }

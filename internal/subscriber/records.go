@@ -42,7 +42,7 @@ func (s *survey) record() Record {
 	r.Key = Key{Group: s.view.Group, Inside: ev.Inside}
 	r.ExpiresAt, r.Unconfirmed, r.RemovalHeld = time.Time{}, false, ReasonNone
 	if s.holding != HoldingLink {
-		r.StartedAt = s.start
+		r.StartedAt = s.shownStart()
 	}
 	r.UpdatedAt = later(s.heardAt(), r.UpdatedAt)
 	r.learn(ev)
@@ -56,7 +56,7 @@ func (s *survey) merged() Record {
 	r := *s.own
 	r.ExpiresAt, r.Unconfirmed, r.RemovalHeld = time.Time{}, false, ReasonNone
 	if len(r.Links) == 0 {
-		r.SessionID, r.StartedAt = s.ev.SessionID, s.start
+		r.SessionID, r.StartedAt = s.ev.SessionID, s.shownStart()
 	}
 	at := s.heardAt()
 	if at.Before(r.UpdatedAt) {

@@ -40,17 +40,18 @@ var scopeTitles = [...]struct{ title, text string }{
 
 var standingTexts = [standings]struct{ name, text string }{
 	StandingUnknown: {"unknown", "Nothing is known of the session: it is new, or its end was so long ago that it is forgotten (24 h; 5 min where more than a million are remembered)."},
-	StandingSame: {"online", "The session is online, and the event is about it. A Start is the known one sent again: at most 5 s later, " +
-		"same user, same address. A Stop or Interim is not older than the session (2 s are allowed for whole seconds of delay; 60 s for Acct-Session-Time)."},
-	StandingEarlier: {"online, event is older", "The event is of an earlier session under the same Acct-Session-Id, or of where this one was before: " +
-		"older than its start, by event time or by event time less Acct-Session-Time; or from another address and older than what was last heard."},
-	StandingLater: {"begins anew", "The Acct-Session-Id is used again: a Start clearly newer than the known start or end, or of another user or address; " +
+	StandingSame: {"online", "The session is online, and the event is about it. A Start of the same user at the same address is the known one sent again, " +
+		"unless the NAS stamped it more than 5 s later or has restarted in between. A Stop or Interim is about the session that is online under its " +
+		"identifier, whatever odd time it tells, as long as no earlier session is known that had the same identifier."},
+	StandingEarlier: {"online, event is older", "The event is of an earlier session known to have had the same Acct-Session-Id: by its Acct-Session-Time it began nearer to that one's start. " +
+		"Or it is of where this session was before: another address, and older than what was last heard. Or it is an older Start, or a Stop that was delayed by more than the session lasts."},
+	StandingLater: {"begins anew", "The Acct-Session-Id is used again: a Start that the NAS stamped clearly later than the known one, that came after a restart of the NAS and the known one before, or that is of another user or address; " +
 		"an Interim or Stop whose Acct-Session-Time says that its session began after the known one ended."},
 	StandingEnded: {"ended", "The session is over, and remembered (a tombstone): after its Stop, a restart of its NAS, or when another session " +
 		"took its address. The event is late, or sent again."},
-	StandingLapsed: {"ended without a word of the NAS", "Its record expired, was deleted by gRPC or in the database, or the session went to another group or to an address of none; or another " +
-		"session took an address that this one had left. The event is newer than that: the NAS says that the session is online."},
-	StandingBefore: {"began before its NAS restarted", "An Accounting-On or -Off of its NAS is newer than the start of the session. In the same second the later arrival wins. " +
+	StandingLapsed: {"ended without a word about it", "Its record expired, was deleted by gRPC or in the database, or was ended by an Accounting-On; or the session went to another group or to an address of none; or another " +
+		"session took its address, and this one had left that, or that one is gone again, or had come in doubtful order. The event is newer than that end: the NAS says that the session is online."},
+	StandingBefore: {"began before its NAS restarted", "An Accounting-On or -Off of its NAS is newer than the start of the session, and than the event. In the same second the later arrival wins. " +
 		"A Stop is taken all the same."},
 }
 
@@ -67,9 +68,9 @@ var stepTexts = [...]string{
 var holdingTexts = [holdings]string{
 	HoldingFree:      "nobody",
 	HoldingOwn:       "the session itself",
-	HoldingAdoptable: "a record that waits for its session: put by hand for this user, written back after the database lost it (but for a session that starts later), or of the same session with other addresses",
-	HoldingLink:      "another link of the same multilink (Acct-Multi-Session-Id, client and NAS)",
-	HoldingOlder:     "another session, which began no later",
+	HoldingAdoptable: "a record that waits for its session: put by hand for this user, written back after the database lost it (but for a session that starts later), of the same session with other addresses, or of a service of this session that was heard of first",
+	HoldingLink:      "another link of the same multilink (Acct-Multi-Session-Id, client and NAS), or the session of a service that counts",
+	HoldingOlder:     "another session, which began no later, or in doubtful order (see [set back](#a-clock-is-set-back))",
 	HoldingNewer:     "another session, which began later",
 }
 
@@ -79,11 +80,10 @@ This page is written from the tables that run (internal/subscriber/rules.go), an
 test compares them. It says for each state of a session what a Start, an
 Interim-Update and a Stop do.
 
-A session is known by RADIUS client, NAS (NAS-Identifier, else NAS address) and
-Acct-Session-Id. User-Name, port and Class are no part of it. Events are put in
-order by **event time**: Event-Timestamp if it is at most 48 h old and at most 5 min
-ahead when the packet arrives, else arrival less Acct-Delay-Time. Arrival counts
-only between equal event times: the later one wins.
+A session is known by RADIUS client (or [realm](#one-nas-behind-several-clients)),
+NAS (NAS-Identifier, else NAS address; ` + "`nas_identity`" + ` of the client) and
+Acct-Session-Id. Port and Class are no part of it. User-Name and address tell sessions
+apart [that share an identifier](#one-identifier-several-sessions).
 
 Every event is answered once Redis has what it changes, also one that is ignored: the
 NAS need not send it again. Acct-Status-Types other than these three and
@@ -105,11 +105,107 @@ each group that it concerns.
 | nothing | The group does not know the session, and need not. | not counted |
 | – | Cannot be. | |
 
+## Clocks
+
+Events come late, twice and out of order, and few NASes have a right clock. What is
+believed of an event's time, the first that there is:
+
+1. **Arrival is the bound.** No event happened after it came.
+2. **Acct-Delay-Time** that was counted (1 s or more; the NAS or a relay counts it):
+   the event happened that long before it came. It needs no clock.
+3. **Event-Timestamp, by the learned clock of that NAS.** From the packets that come
+   promptly sessiond learns how far the clock of each NAS is ahead of its own
+   (` + "`sessionctl nas list`" + ` shows it), and reads the NAS's stamps by that. A clock that is
+   8 h behind orders events as well as a right one. A stamp more than 48 h off says nothing.
+4. Else the event happened when it came.
+
+**Acct-Session-Time** needs no clock either: the session's start, which is known, and
+what the NAS counted since, tell when an Interim or Stop was sent. A count that would
+reach beyond the arrival is a miscount, and so is 0; it says nothing.
+
+| who is compared | what decides |
+|---|---|
+| events of one NAS | the order in which they came, unless a counted delay or Acct-Session-Time says otherwise; Event-Timestamp for up to 60 s, which is what networks and repeated packets mix up |
+| events of two NASes | times as above |
+| an event and a deletion (by hand, gRPC, expiry) | times as above |
+| a Start and the Start that is known | the stamps of the NAS: equal stamps are the same Start. Without stamps a Start of the same user at the same address is the same one |
+
+### A clock is off
+
+*A NAS sends local time as UTC and is 8 h behind.* From its first stamp sessiond knows
+the offset. Its record is deleted by hand; its next Interim is newer than that and
+brings it back. A newcomer through it gets an address from a session of a NAS with a
+right clock. A Stop that a relay kept for 3 h is 11 h behind, thus 3 h old.
+
+### A clock is ahead before NTP
+
+*A NAS boots 3 min ahead, sends Accounting-On, and sets its clock.* An Accounting-On
+counts as of its arrival, and makes the offset unknown: what its NAS stamps next is
+learned anew. Every Start after it gets service.
+
+### A clock is set back
+
+*NTP sets the clock back by 4 min, or summer time ends.* Each event of the NAS looks
+4 min late until two of them, 10 s apart, agree on that; then the new offset holds. Until
+then: a Stop ends its session (it is that of its identifier). A Start of another user at
+an address that is held through the same NAS came later, and gets it (` + "`took_over`" + `). That
+is doubtful, for a relay that kept a Start and tells no delay looks alike: if the session
+that lost the address reports itself again, and the one that got it did not, it gets it
+back. So the harm in doubt is a subscriber without NAT for one interim interval, and
+never somebody else's ports.
+
+### A clock is set forward
+
+*The clock jumps ahead by an hour.* No event comes before it happened, so the larger
+offset holds at once.
+
+### A clock shows 1970
+
+*The battery is flat.* Stamps say nothing; arrival and delay order the events.
+
+### The count is wrong
+
+*A Stop tells Acct-Session-Time 23311 of a session that began a second ago.* Identifier,
+user, address and the order of arrival outweigh one odd field: the session ends.
+
+### What nobody can decide
+
+| history | what is done | what it costs |
+|---|---|---|
+| the first packet ever of a NAS was kept for hours, and tells no delay | it counts as prompt; its stamp is shown as the start | the holder of its address is away until the Start or Stop that follows, at most one interim interval |
+| a Start was kept for more than 60 s by a relay that tells no delay, and its address has gone to another session of the same NAS | it gets the address, in the order of arrival | the other session is away until its next Interim, which gets the address back |
+| an Accounting-On was kept so | it ends the sessions that began meanwhile | they are away until their next Interim |
+| a Start from before an Accounting-On comes after it, and tells no delay | it counts as after | a record without a subscriber, until it expires or the address is given out |
+| a Start without stamp and delay comes again within 5 min of the known one, and after its Stop | it is the same one | if it was a new one: away until the first Interim |
+
 ## Accounting of services
 
-Accounting of a service within a session (Juniper's and Cisco's per-service
-accounting) is answered and ignored (` + "`service_ignored`" + `): a service that stops does
-not end its subscriber.
+Accounting of a service, queue, policer or host within a session, under an identifier
+of its own, is answered and ignored (` + "`service_ignored`" + `): a service that stops does not end
+its subscriber. It is known by the marks of vendors (Cisco, Juniper, Nokia, Huawei and
+others), or by an Acct-Multi-Session-Id that is the Acct-Session-Id of the session that
+holds the address. With ` + "`services: count`" + ` of the client a service keeps its session's NAT
+as a link of a multilink does: it lasts until the session and its services have ended.
+
+*A bandwidth boost is accounted beside the session, with the session's address.* Its
+Start, Interims and Stop change nothing; the session's flows go on.
+
+## One identifier, several sessions
+
+Acct-Session-Id is not always unique: pppd's radius plugin gives the same one to all
+sessions that begin in the same second. An event of another user at another address
+than the session that is known under its identifier is of another session, which is
+known by its address besides. Both go on, and each Stop ends its own.
+
+## One NAS behind several clients
+
+Two RADIUS proxies before one BNG are one client with several ` + "`prefixes`" + `, or several
+clients of one ` + "`realm`" + `: what they report is of the same NASes, and a session or an
+Accounting-On that is heard through either is the same.
+
+*Nothing is configured, and the Start comes through one proxy, the Interim through the
+other.* Where NAS, NAS address, Acct-Session-Id, User-Name and address are the same, the
+session is. sessiond takes both names for one NAS from then on, and logs that.
 
 ## Restart of a NAS
 
@@ -118,6 +214,17 @@ before, whatever their state (` + "`restarted`" + `). The answer waits for a mar
 database only; the sessions are ended behind it. An On or Off within 2 s of the known one, or older, is
 the same one sent again (` + "`restart_repeated`" + `). One that names a NAS whose sessions only
 another client reports is ignored, logged and counted (` + "`foreign_nas`" + `).
+
+Some NASes send Accounting-On while their subscribers stay online: when the first
+accounting server is configured, or every few minutes while none answers. So an Interim
+that is newer than the On brings its session back, with the same outside address and
+ports. ` + "`restarts`" + ` of the client says what an On or Off does:
+
+| ` + "`restarts`" + ` | what | for |
+|---|---|---|
+| ` + "`believe`" + ` | the sessions end at once; those that go on are back with their next Interim | NASes that mean it (RFC 2866 section 5.1) |
+| ` + "`confirm`" + ` | the sessions go on, marked (` + "`sessionctl removal list`" + `); the next Interim clears the mark; without one they end when their record expires, or when a person confirms | NASes that may not |
+| ` + "`ignore`" + ` | nothing (` + "`restart_ignored`" + `); what is gone expires | NASes that never do |
 `
 
 const whichTable = `An event is looked at in every group, because its session may have been in another one

@@ -19,8 +19,6 @@ const (
 	reordering = 60 * time.Second
 	// A Start that tells no time of its own is repeated for so long.
 	repetition = 5 * time.Minute
-	// A NAS that has restarted sets its clock within so long.
-	settling = 15 * time.Minute
 )
 
 // Standing is how an event stands to what is known of its session. It is the
@@ -79,7 +77,7 @@ func (s *survey) startAgainstOpen() Standing {
 	case s.otherUser():
 		return laterUnless(s.ev.Latest.Before(known.Start))
 	case s.moved():
-		return laterUnless(s.occurred().Before(s.lastHeard()))
+		return laterUnless(s.stampedAlike() || s.repeats() || s.occurred().Before(s.lastHeard()))
 	case s.stampedLater(), s.sinceRestart():
 		return StandingLater
 	case known.Exact && s.ev.Latest.Before(known.Start.Add(-sessionTimeSlack)), s.stampedEarlier():
@@ -100,6 +98,12 @@ func (s *survey) stampedLater() bool {
 	default:
 		return s.ev.Stamp.Add(-max(s.ev.Delay, 0)).After(known.Stamp.Add(sameStart))
 	}
+}
+
+// stampedAlike reports whether the Start is the known one again: it tells the address
+// that the session had then.
+func (s *survey) stampedAlike() bool {
+	return !s.ev.Stamp.IsZero() && s.ev.Stamp.Equal(s.session.Stamp)
 }
 
 func (s *survey) stampedEarlier() bool {
@@ -141,6 +145,9 @@ func (s *survey) ofEarlier() bool {
 	if !s.counted() {
 		return s.ev.At.Before(known.Start.Add(-jitter))
 	}
+	if s.ev.Kind == EventInterim && known.Before.Add(s.ev.SessionTime).After(known.Start.Add(sessionTimeSlack)) {
+		return false // that one has outlived the start of this one: both are one
+	}
 	began := s.ev.Began()
 	return began.Sub(known.Before).Abs() < began.Sub(known.Start).Abs()
 }
@@ -168,11 +175,17 @@ func (s *survey) replays() bool {
 	apart := s.ev.At.Sub(known.Start).Abs()
 	switch {
 	case s.ev.Stamp.IsZero():
-		return apart <= jitter || s.ev.Delay <= 0 && known.Exact && apart <= repetition
+		return apart <= jitter || s.repeats()
 	case known.Stamp.IsZero():
 		return apart <= jitter
 	}
 	return s.ev.Stamp.Sub(known.Stamp).Abs() <= jitter
+}
+
+// repeats reports whether a Start that tells no time of its own comes so soon after
+// the known one that it is rather that one, repeated unchanged.
+func (s *survey) repeats() bool {
+	return s.ev.Stamp.IsZero() && s.ev.Delay <= 0 && s.ev.At.Sub(s.session.Start).Abs() <= repetition
 }
 
 func (s *survey) interimAgainstClosed() Standing {
@@ -246,13 +259,13 @@ func (s *survey) beforeRestart(standing Standing) bool {
 
 // startedBefore reports whether a Start came from before the restart. What comes
 // after an Accounting-On in order counts as after it, whatever a clock says that
-// is still to be set; later on the clock tells what a relay kept.
+// is still to be set.
 func (s *survey) startedBefore(restart Restart) bool {
 	if !s.ev.At.Before(restart.At) {
 		return false
 	}
 	s.floor = restart.At
-	return s.ev.Latest.Before(restart.At) || s.ev.Latest.After(restart.At.Add(settling))
+	return s.ev.Latest.Before(restart.At) || !s.ev.farBehind()
 }
 
 // sinceRestart reports whether the Start came after a restart of the NAS that the
@@ -263,8 +276,7 @@ func (s *survey) sinceRestart() bool {
 	if !known.Start.Before(restart.At) || s.own != nil && !restart.Ends(s.own) {
 		return false
 	}
-	again := !known.Stamp.IsZero() && s.ev.Stamp.Equal(known.Stamp)
-	return !again && !s.startedBefore(restart)
+	return !s.stampedAlike() && !s.startedBefore(restart)
 }
 
 // reckoned reports whether the session's start is known from an Interim only.
@@ -307,7 +319,7 @@ func (s *survey) beganAfter(t time.Time) bool {
 // clock. A count that would be over only after the event has come is wrong.
 func (s *survey) occurred() time.Time {
 	known := &s.session
-	if s.ev.Kind == EventStart || !s.counted() || !known.Exact {
+	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() {
 		return s.ev.At
 	}
 	told := known.Start.Add(s.ev.SessionTime)

@@ -40,6 +40,18 @@ func (s *survey) classify() {
 	}
 }
 
+// shownStart is the start that goes into the session's record: as the NAS tells it,
+// where nothing is known of its clock. Nothing is decided by that.
+func (s *survey) shownStart() time.Time {
+	switch {
+	case s.ev.Kind == EventStart && s.start.Equal(s.ev.At) && s.ev.Claimed.After(s.view.Restart.At):
+		return s.ev.Claimed
+	case s.own != nil && s.standing == StandingSame && s.start.Equal(s.session.Start):
+		return s.own.StartedAt
+	}
+	return s.start
+}
+
 // findOwn finds the record of the event's session. The record is what counts:
 // where the session's own state is lost, it is read off the record.
 func (s *survey) findOwn() *Record {

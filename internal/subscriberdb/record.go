@@ -45,7 +45,8 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	ev := &j.event
 	ev.Inside = ev.Inside.Unmap()
 	db.nases.place(ev)
-	ev.At, ev.Latest, ev.Stamp = ev.At.UTC(), ev.Latest.UTC(), ev.Stamp.UTC()
+	ev.At, ev.Latest = ev.At.UTC(), ev.Latest.UTC()
+	ev.Stamp, ev.Claimed = ev.Stamp.UTC(), ev.Claimed.UTC()
 	if len(ev.Addresses) > 1 {
 		ev.Leg = ev.Inside
 	}

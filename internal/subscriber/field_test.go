@@ -1,0 +1,214 @@
+package subscriber
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A turn is an event and what it must come to.
+type turn struct {
+	event Event
+	want  Verdict
+}
+
+// play applies the turns to an empty database, and compares who is online in the end:
+// the Acct-Session-Id by address.
+func play(t *testing.T, turns []turn, online map[netip.Addr]string) {
+	t.Helper()
+	w := newWorld()
+	for i, x := range turns {
+		if d := w.apply(t, x.event); d.Verdict != x.want {
+			t.Errorf("turn %d: %v, want %v", i, d.Verdict, x.want)
+		}
+		w.check(t)
+	}
+	if len(w.records) != len(online) {
+		t.Errorf("online %v, want %v", w.records, online)
+	}
+	for inside, id := range online {
+		if got := w.records[inside].AcctSessionID; got != id {
+			t.Errorf("%v is %q, want %q", inside, got, id)
+		}
+	}
+}
+
+func as(id SessionID, user string) func(*Event) {
+	return func(ev *Event) { ev.SessionID, ev.UserName = id, user }
+}
+
+func at1(inside netip.Addr) func(*Event) { return func(ev *Event) { ev.Inside = inside } }
+
+// TestSetBack_SES07: a NAS's clock was set back, the Stop of the one at the address is
+// lost, and the next one gets the address. Who lost it wrongly gets it back with an
+// Interim, if nothing was heard of the other.
+func TestSetBack_SES07(t *testing.T) {
+	bob := as(you, "bob")
+	before := []turn{
+		{makeEvent(EventStart, 0), Opened},
+		{makeEvent(EventStart, time.Minute, bob, late(4*time.Minute)), TookOver},
+	}
+	play(t, append(slices.Clone(before),
+		turn{makeEvent(EventInterim, 2*time.Minute, bob, up(time.Minute)), Refreshed},
+		turn{makeEvent(EventInterim, 3*time.Minute, up(3*time.Minute)), Held},
+		turn{makeEvent(EventStop, 4*time.Minute, up(3*time.Minute), bob), Stopped},
+		turn{makeEvent(EventInterim, 5*time.Minute, up(5*time.Minute)), Opened},
+	), map[netip.Addr]string{home: "a"})
+	play(t, append(slices.Clone(before),
+		turn{makeEvent(EventInterim, 3*time.Minute, up(3*time.Minute)), TookOver},
+		turn{makeEvent(EventInterim, 4*time.Minute, up(4*time.Minute)), Refreshed},
+	), map[netip.Addr]string{home: "a"})
+}
+
+// TestSupersededComesBack: a session whose address another one took is back with its
+// Interim once the address is free, and not before (SES-14), and not by one that was
+// sent before it lost the address.
+func TestSupersededComesBack_SES14(t *testing.T) {
+	bob := as(you, "bob")
+	play(t, []turn{
+		{makeEvent(EventStart, 0), Opened},
+		{makeEvent(EventStart, time.Minute, bob), TookOver},
+		{makeEvent(EventInterim, 2*time.Minute, up(2*time.Minute)), Ended},
+		{makeEvent(EventStop, 3*time.Minute, bob, up(2*time.Minute)), Stopped},
+		{makeEvent(EventInterim, 50*time.Second, up(50*time.Second)), Ended},
+		{makeEvent(EventInterim, 4*time.Minute, up(4*time.Minute)), Opened},
+	}, map[netip.Addr]string{home: "a"})
+}
+
+// TestSharedIdentifier_SES01: pppd gives one Acct-Session-Id to all sessions that
+// begin in the same second.
+func TestSharedIdentifier_SES01(t *testing.T) {
+	bob, nobody := as(me, "bob"), as(me, "")
+	there := at1(away)
+	play(t, []turn{
+		{makeEvent(EventStart, 0), Opened},
+		{makeEvent(EventStart, 0, bob, there), Opened},
+		{makeEvent(EventInterim, time.Minute, up(time.Minute)), Refreshed},
+		{makeEvent(EventInterim, time.Minute, bob, there, up(time.Minute)), Refreshed},
+		{makeEvent(EventInterim, 2*time.Minute, nobody, there, up(2*time.Minute)), Refreshed},
+		{makeEvent(EventStart, 0, bob, there), Refreshed},
+		{makeEvent(EventStop, 3*time.Minute, bob, there, up(3*time.Minute)), Stopped},
+		{makeEvent(EventStop, 3*time.Minute, bob, there, up(3*time.Minute)), Ended},
+		{makeEvent(EventInterim, 2*time.Minute, bob, there, up(2*time.Minute)), Ended},
+		{makeEvent(EventInterim, 4*time.Minute, up(4*time.Minute)), Refreshed},
+	}, map[netip.Addr]string{home: "a"})
+	play(t, []turn{
+		{makeEvent(EventStart, 0), Opened},
+		{makeEvent(EventStart, 0, bob, there), Opened},
+		{makeEvent(EventStop, time.Minute, up(time.Minute)), Stopped},
+		{makeEvent(EventInterim, 2*time.Minute, bob, there, up(2*time.Minute)), Refreshed},
+	}, map[netip.Addr]string{away: "a"})
+}
+
+// TestHeardThroughTwoClients_SES02: one session is heard of through two proxies
+// without a realm; another NAS of the same name is another one.
+func TestHeardThroughTwoClients_SES02(t *testing.T) {
+	second := me
+	second.Client = "bng2"
+	through := as(second, "alice")
+	play(t, []turn{
+		{makeEvent(EventStart, 0), Opened},
+		{makeEvent(EventInterim, time.Minute, through, up(time.Minute)), Refreshed},
+		{makeEvent(EventStop, 2*time.Minute, through, up(2*time.Minute)), Stopped},
+	}, nil)
+	other := func(ev *Event) { ev.NASAddress = netip.MustParseAddr("192.0.2.9") }
+	play(t, []turn{
+		{makeEvent(EventStart, 0), Opened},
+		{makeEvent(EventStart, time.Minute, through, other), TookOver},
+	}, map[netip.Addr]string{home: "a"})
+	play(t, []turn{
+		{makeEvent(EventStart, 0), Opened},
+		{makeEvent(EventStart, time.Minute, as(second, "bob")), TookOver},
+	}, map[netip.Addr]string{home: "a"})
+}
+
+// TestServices_SES21 has a service accounted beside the session: known by a mark of
+// its vendor, or by the Acct-Multi-Session-Id that is the session's Acct-Session-Id.
+func TestServices_SES21(t *testing.T) {
+	marked := func(ev *Event) { ev.SessionID.AcctSessionID, ev.Service = "s", true }
+	within := func(ev *Event) { ev.SessionID.AcctSessionID, ev.MultiSessionID = "s", "a" }
+	counts := func(ev *Event) { ev.CountServices = true }
+	for name, service := range map[string]func(*Event){"marked": marked, "within": within} {
+		t.Run(name, func(t *testing.T) {
+			play(t, []turn{
+				{makeEvent(EventStart, 0, inBundle), Opened},
+				{makeEvent(EventStart, time.Minute, service), ServiceIgnored},
+				{makeEvent(EventInterim, 2*time.Minute, service, up(time.Minute)), ServiceIgnored},
+				{makeEvent(EventStop, 3*time.Minute, service, up(2*time.Minute)), ServiceIgnored},
+				{makeEvent(EventInterim, 4*time.Minute, inBundle, up(4*time.Minute)), Refreshed},
+			}, map[netip.Addr]string{home: "a"})
+			play(t, []turn{
+				{makeEvent(EventStart, 0), Opened},
+				{makeEvent(EventStart, time.Minute, service, counts), Linked},
+				{makeEvent(EventInterim, 2*time.Minute, service, counts, up(time.Minute)), Refreshed},
+				{makeEvent(EventStop, 3*time.Minute, up(3*time.Minute)), Unlinked},
+				{makeEvent(EventStop, 4*time.Minute, service, counts, up(3*time.Minute)), Stopped},
+			}, nil)
+			play(t, []turn{
+				{makeEvent(EventStart, 0), Opened},
+				{makeEvent(EventStart, time.Minute, service, counts), Linked},
+				{makeEvent(EventStop, 3*time.Minute, service, counts, up(2*time.Minute)), Unlinked},
+				{makeEvent(EventStop, 4*time.Minute, up(4*time.Minute)), Stopped},
+			}, nil)
+		})
+	}
+}
+
+// TestServiceFirst_SES21: a service that is heard of before its session keeps the
+// address for it. Its own session state stays open and means nothing: whatever comes
+// of it is known to be of a service.
+func TestServiceFirst_SES21(t *testing.T) {
+	within := func(ev *Event) { ev.SessionID.AcctSessionID, ev.MultiSessionID = "s", "a" }
+	w := newWorld()
+	for i, x := range []turn{
+		{makeEvent(EventStart, 0, within), Opened},
+		{makeEvent(EventStart, time.Second), Adopted},
+		{makeEvent(EventStop, time.Minute, within, up(time.Minute)), ServiceIgnored},
+		{makeEvent(EventInterim, 2*time.Minute, up(2*time.Minute)), Refreshed},
+	} {
+		if d := w.apply(t, x.event); d.Verdict != x.want {
+			t.Errorf("turn %d: %v, want %v", i, d.Verdict, x.want)
+		}
+	}
+	if r := w.records[home]; r.SessionID != me || len(r.Links) != 0 || r.MultiSessionID != "" {
+		t.Errorf("record %+v", r)
+	}
+}
+
+// TestRestartPolicies_SES15 has an Accounting-On come to what its client's policy says.
+func TestRestartPolicies_SES15(t *testing.T) {
+	policy := func(p RestartPolicy) func(*Event) { return func(ev *Event) { ev.Restarts = p } }
+	tests := []struct {
+		policy  RestartPolicy
+		verdict Verdict
+		restart *Restart
+	}{
+		{RestartsBelieved, Restarted, &Restart{At: at(time.Hour)}},
+		{RestartsConfirmed, Restarted, &Restart{At: at(time.Hour), Confirm: true}},
+		{RestartsIgnored, RestartIgnored, nil},
+	}
+	for _, tt := range tests {
+		d := Decide(View{}, makeEvent(EventAccountingOn, time.Hour, policy(tt.policy)))
+		if d.Verdict != tt.verdict || (d.Restart == nil) != (tt.restart == nil) || d.Restart != nil && *d.Restart != *tt.restart {
+			t.Errorf("policy %d: %v, %+v", tt.policy, d.Verdict, d.Restart)
+		}
+	}
+}
+
+// TestFirstStampIsShown: where nothing is known of a clock, what it stamps is shown as
+// the start, and decides nothing.
+func TestFirstStampIsShown_SES13(t *testing.T) {
+	var c Clock
+	ev := makeEvent(EventStart, 0, as(you, "bob"))
+	ev.Arrival, ev.Stamp, ev.Delay = at(time.Hour), at(-7*time.Hour), -1
+	c.Place(&ev)
+	d := Decide(held(rec(me, "alice", 0, 0)), ev)
+	if d.Verdict != TookOver || !d.Put.StartedAt.Equal(at(-7*time.Hour)) || !d.Put.UpdatedAt.Equal(at(time.Hour)) || !d.Session.Start.Equal(at(time.Hour)) {
+		t.Errorf("%v, record %+v, session %+v", d.Verdict, d.Put, d.Session)
+	}
+	next := makeEvent(EventInterim, 2*time.Hour, as(you, "bob"), up(time.Hour))
+	if again := Decide(View{Session: *d.Session, Holder: d.Put}, next); !again.Put.StartedAt.Equal(at(-7 * time.Hour)) {
+		t.Errorf("after an Interim started %v", again.Put.StartedAt)
+	}
+}
