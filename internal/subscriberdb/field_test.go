@@ -1,0 +1,124 @@
+package subscriberdb
+
+import (
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// through is the event as it arrives promptly through a client.
+func through(client string, ev subscriber.Event) subscriber.Event {
+	ev.Client, ev.Via = client, client
+	ev.Arrival, ev.At = ev.At, time.Time{}
+	return ev
+}
+
+// lasting is the event with the session time that goes with its own time.
+func lasting(ev subscriber.Event, d time.Duration) subscriber.Event {
+	ev.SessionTime = d
+	return ev
+}
+
+// TestSharedIdentifier_SES01: two sessions with one Acct-Session-Id are each known by
+// their address too, whether their daemon remembers them or has just started.
+func TestSharedIdentifier_SES01(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		bob := func(ev subscriber.Event) subscriber.Event {
+			ev.UserName, ev.Inside = "bob", next
+			return ev
+		}
+		db := newDB(t, client)
+		record(t, db, start("a", addr, 0), bob(start("a", next, 0)))
+		for i := range 3 {
+			after := time.Duration(i+1) * time.Minute
+			record(t, db, lasting(interim("a", addr, after), after), lasting(bob(interim("a", next, after)), after))
+			if known(t, db, addr).UserName != "user-a" || known(t, db, next).UserName != "bob" {
+				t.Fatalf("round %d: %+v and %+v", i, known(t, db, addr), known(t, db, next))
+			}
+			db = newDB(t, client)
+		}
+		record(t, db, lasting(bob(stop("a", next, time.Hour)), time.Hour), lasting(bob(interim("a", next, 50*time.Minute)), 50*time.Minute))
+		if online(t, db, next) != "" || online(t, db, addr) != "a" {
+			t.Errorf("bob's Stop left %q and %q", online(t, db, addr), online(t, db, next))
+		}
+	})
+}
+
+// TestTwoClients_SES02_SES16: a NAS is heard of through two proxies that nobody named
+// one realm. Its sessions are one, and its restart counts through either, also for
+// sessions that began through the other one, and for a daemon that has just started.
+func TestTwoClients_SES02_SES16(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		atTime := func(o *Options) { o.Now = func() time.Time { return t0.Add(time.Hour) } }
+		db := newDB(t, client, atTime)
+		record(t, db, through("bng1", start("a", addr, 0)), through("bng2", start("b", next, 0)))
+		record(t, db, through("bng2", lasting(interim("a", addr, time.Minute), time.Minute)))
+		if r := known(t, db, addr); r.Client != "bng1" || !r.UpdatedAt.Equal(t0.Add(time.Minute)) {
+			t.Fatalf("record %+v", r)
+		}
+		if err := db.flushNASes(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		db = newDB(t, client, atTime)
+		if err := db.loadNASes(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		record(t, db, through("bng2", event(subscriber.EventAccountingOn, "", noAddr, time.Hour)))
+		sweep(t, db)
+		if online(t, db, addr) != "" || online(t, db, next) != "" {
+			t.Errorf("after the restart %q and %q are online", online(t, db, addr), online(t, db, next))
+		}
+	})
+}
+
+// TestConfirmedRestart_SES15: with restarts to be confirmed the sessions go on, marked,
+// for as long as a record lives; an Interim clears the mark.
+func TestConfirmedRestart_SES15(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)
+		on.Restarts = subscriber.RestartsConfirmed
+		record(t, db, start("a", addr, 0), start("b", next, 0), on)
+		sweep(t, db)
+		if n, all := heldCount(t, db, subscriber.ReasonNASRestart); n != 2 || all != 2 {
+			t.Fatalf("%d of %d records are marked, want 2 of 2", n, all)
+		}
+		left := client.PTTL(t.Context(), recordKey("default", addr)).Val()
+		if left <= 0 || left > testTTL {
+			t.Errorf("a marked record lives for %v, want at most %v", left, testTTL)
+		}
+		record(t, db, lasting(interim("a", addr, 2*time.Hour), 2*time.Hour))
+		if r := known(t, db, addr); r.RemovalHeld != subscriber.ReasonNone {
+			t.Errorf("after an Interim: %+v", r)
+		}
+		ended, err := db.ConfirmRemovals(t.Context(), []subscriber.Key{key(addr), key(next)})
+		if err != nil || len(ended) != 1 || ended[0].Inside != next {
+			t.Errorf("confirming ended %+v, %v", ended, err)
+		}
+	})
+}
+
+// TestRestartThatWasNone_SES15: what an Accounting-On ended is back with its Interim;
+// one that was sent before does not bring it back, nor does any for what stopped.
+func TestRestartThatWasNone_SES15(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		record(t, db, start("a", addr, 0), start("b", next, 0), event(subscriber.EventAccountingOn, "", noAddr, time.Hour))
+		sweep(t, db)
+		record(t, db, interim("a", addr, 59*time.Minute))
+		if online(t, db, addr) != "" {
+			t.Error("an Interim from before the restart brought its session back")
+		}
+		record(t, db, lasting(interim("a", addr, 2*time.Hour), 2*time.Hour), stop("b", next, 2*time.Hour), interim("b", next, 3*time.Hour))
+		sweep(t, db)
+		if r := known(t, db, addr); r.AcctSessionID != "a" || !r.StartedAt.Equal(t0) {
+			t.Errorf("record %+v", r)
+		}
+		if got := online(t, db, next); got != "" {
+			t.Errorf("%q is online after its Stop", got)
+		}
+	})
+}
