@@ -17,7 +17,7 @@ const (
 	// this. A stamp that is more behind is of a clock that was set back, or was
 	// kept by a relay.
 	reordering = 60 * time.Second
-	// A Start that tells no time of its own is repeated for so long.
+	// What tells no time of its own is repeated, and so late, for so long.
 	repetition = 5 * time.Minute
 )
 
@@ -316,7 +316,8 @@ func (s *survey) beganAfter(t time.Time) bool {
 
 // occurred is when the event happened, as far as its own times tell. Those of its
 // session are the better ones: the known Start and Acct-Session-Time need no
-// clock. A count that would be over only after the event has come is wrong.
+// clock. A count that would be over only after the event has come is wrong; one
+// that was over long before, where nothing else tells of a delay, is of a wrong start.
 func (s *survey) occurred() time.Time {
 	known := &s.session
 	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() {
@@ -329,7 +330,7 @@ func (s *survey) occurred() time.Time {
 	case told.After(s.ev.Latest):
 		told = s.ev.Latest
 	}
-	if !s.ev.Told {
+	if !s.ev.Told && s.ev.Latest.Sub(told) <= repetition {
 		return told
 	}
 	return later(s.ev.At, told)

@@ -14,12 +14,13 @@ import (
 type world struct {
 	records  map[netip.Addr]Record
 	sessions map[SessionID]SessionState
+	restarts map[SessionID]Restart // by NAS
 	version  int
 	room     Room // of all decisions
 }
 
 func newWorld() *world {
-	return &world{records: map[netip.Addr]Record{}, sessions: map[SessionID]SessionState{}}
+	return &world{records: map[netip.Addr]Record{}, sessions: map[SessionID]SessionState{}, restarts: map[SessionID]Restart{}}
 }
 
 // view is what the database holds around the event, under the identity by which it
@@ -34,7 +35,7 @@ func (w *world) view(ev Event) (View, Event) {
 }
 
 func (w *world) viewOf(ev Event) View {
-	v := View{Group: "g", Session: w.sessions[ev.SessionID]}
+	v := View{Group: "g", Session: w.sessions[ev.SessionID], Restart: w.restarts[ev.NASOnly()]}
 	if !ev.Inside.IsValid() {
 		v.Scope = NoAddress
 	}
@@ -76,7 +77,30 @@ func (w *world) apply(t *testing.T, ev Event) Decision {
 	if d.Session != nil {
 		w.sessions[ev.SessionID] = *d.Session
 	}
+	if d.Restart != nil {
+		w.version++
+		d.Restart.ID = fmt.Sprintf("%d-0", w.version)
+		w.restarts[ev.NASOnly()] = *d.Restart
+	}
 	return d
+}
+
+// end deletes a record otherwise than by its own accounting.
+func (w *world) end(r Record, why Reason, at time.Time) {
+	e := NewEnding(r, why, at)
+	delete(w.records, r.Inside)
+	if e.Tombstone != nil {
+		w.sessions[r.SessionID] = *e.Tombstone
+	}
+}
+
+// sweep ends what the restarts left behind.
+func (w *world) sweep() {
+	for _, r := range w.records {
+		if restart := w.restarts[r.NASOnly()]; restart.Ends(&r) {
+			w.end(r, ReasonNASRestart, restart.At)
+		}
+	}
 }
 
 // check: every record has its open session, and every session that is open at an
