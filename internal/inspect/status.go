@@ -28,8 +28,9 @@ type Status struct {
 type GroupStatus struct {
 	Name        string
 	Subscribers int
-	Pending     int // online without a block
-	Active      int // bindings by state
+	Pending     int           // online without a block
+	FeedLag     time.Duration // age of the oldest entry of its feed that was not taken yet; 0 for none
+	Active      int           // bindings by state
 	Draining    int
 	Cut         int
 	Held        int
@@ -54,6 +55,14 @@ const (
 	DriftSessionOrphaned   DriftKind = "session_orphaned"   // conntrack entry of an address without a binding
 	DriftSessionOutOfBlock DriftKind = "session_outofblock" // conntrack entry outside its subscriber's block (NAT-40)
 )
+
+// DriftKinds returns all kinds.
+func DriftKinds() []DriftKind {
+	return []DriftKind{
+		DriftRecordUnbound, DriftRecordUnseen, DriftBindingOrphaned, DriftBindingUnsaved, DriftBindingStale,
+		DriftElementMissing, DriftElementDiffers, DriftElementOrphaned, DriftSessionOrphaned, DriftSessionOutOfBlock,
+	}
+}
 
 // Drift is one difference between Redis, the engine and the kernel.
 type Drift struct {

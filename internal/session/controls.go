@@ -84,6 +84,7 @@ func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
 		Name:        g.name,
 		Subscribers: g.online,
 		Pending:     m.engine.Pending(g.name),
+		FeedLag:     g.lagLocked(m.now()),
 		Active:      g.phases[saved] + g.phases[open] + g.phases[returned],
 		Draining:    g.phases[draining],
 		Cut:         g.phases[cut],

@@ -18,8 +18,9 @@ type repair struct {
 	observed *observation
 
 	drifts    []inspect.Drift
-	lost      []subscriber.Record // that a suspect database has to get back
-	orphans   []netip.Addr        // found anew: subscribers whose record is not there
+	gone      map[netip.Addr]uint64 // tenures without a record
+	lost      []subscriber.Record   // that a suspect database has to get back
+	orphans   []netip.Addr          // found anew: subscribers whose record is not there
 	misplaced []nftnat.Session
 }
 
@@ -39,12 +40,18 @@ func (m *Manager) mend(r *repair, operations []drift.Operation) {
 	}
 }
 
-// outdatedLocked reports whether the operation rests on what is no more. When the
-// feed is taken up anew nothing but this look tells of ends that it told before:
-// who is online is settled then although an executor works for the slot.
+// outdatedLocked reports whether the operation rests on what is no more, or on what
+// the feed will tell. When the feed is taken up anew nothing but this look tells of
+// ends that it told before: who is online is settled then although an executor works
+// for the slot.
 func (m *Manager) outdatedLocked(r *repair, o *drift.Operation) bool {
-	if r.observed.anew && o.AboutRecord() {
-		return false
+	if o.AboutRecord() {
+		switch {
+		case r.observed.anew:
+			return false
+		case r.observed.behind && !r.group.suspect:
+			return true
+		}
 	}
 	return m.movingLocked(r.group, o.Inside) || o.Block.First != 0 && m.unsaved[o.Block] > 0
 }
@@ -66,10 +73,39 @@ func (m *Manager) carryOutLocked(r *repair, o *drift.Operation) {
 	}
 	d := inspect.Drift{Kind: o.Kind, Group: r.group.name, Inside: o.Inside, What: o.What(), Mended: !r.dryRun}
 	if !r.dryRun {
-		m.observer.Drift(string(o.Kind))
+		if m.isDriftLocked(r, o) {
+			m.observer.Drift(string(o.Kind))
+		}
 		m.mendLocked(r, o)
 	}
 	r.drifts = append(r.drifts, d)
+}
+
+// isDriftLocked reports whether a difference is to be counted as drift: one that
+// nothing of what sessiond does explains. A start restores what is not there yet, and
+// a database that lost data has an alarm of its own; a feed that is taken up anew did
+// not tell who came and went; a record that ran out is found so where the database's
+// notice was lost. A record that is gone is counted once, however long its end takes.
+func (m *Manager) isDriftLocked(r *repair, o *drift.Operation) bool {
+	g := r.group
+	if !g.synced || g.suspect {
+		return false
+	}
+	if !o.AboutRecord() {
+		return true
+	}
+	if r.observed.anew || g.lost > 0 {
+		return false
+	}
+	s := m.slots.at(o.Inside)
+	if o.Kind != inspect.DriftBindingOrphaned || s == nil {
+		return true
+	}
+	if r.gone == nil {
+		r.gone = map[netip.Addr]uint64{}
+	}
+	r.gone[o.Inside] = s.tenure
+	return g.gone[o.Inside] != s.tenure && m.goneReason(s) != subscriber.ReasonExpired
 }
 
 // newerLocked takes newer data of a session into its slot.

@@ -39,7 +39,9 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 		if err != nil {
 			return err
 		}
-		if err := m.drainFeed(ctx, g); ctx.Err() != nil {
+		err = m.drainFeed(ctx, g)
+		m.unfollowed(g)
+		if ctx.Err() != nil {
 			return ctx.Err()
 		} else if !errors.Is(err, subscriberdb.ErrFeedGap) {
 			m.log.Warn("change feed interrupted", "group", g.name, "err", err)
@@ -106,9 +108,22 @@ func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
 	}
 	if last != g.position {
 		g.position = last
-		close(g.moved)
-		g.moved = make(chan struct{})
+		g.tellMovedLocked()
 	}
+}
+
+// unfollowed says that the group's feed is not read on until it is taken up anew.
+func (m *Manager) unfollowed(g *group) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	g.followed = false
+	g.tellMovedLocked()
+}
+
+// tellMovedLocked wakes who waits for the feed.
+func (g *group) tellMovedLocked() {
+	close(g.moved)
+	g.moved = make(chan struct{})
 }
 
 // changeLocked is where a deleted record becomes a closing gate: the change

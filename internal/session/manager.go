@@ -103,6 +103,10 @@ type group struct {
 	synced   bool      // reconciled at least once
 	early    []missing // noticed before that
 	moved    chan struct{}
+	followed bool                               // the feed is being read on from position
+	unread   unread                             // how far that was behind when it was looked at last
+	shortage poolShortage                       // what was said of an exhausted pool
+	gone     map[netip.Addr]uint64              // tenures that the newest comparison found without a record
 	recent   map[netip.Addr][]subscriber.Change // see recallLocked; nil but while the feed is taken up anew
 	touched  map[netip.Addr]struct{}            // addresses that changed during a reconcile; nil outside
 	inside   []netip.Prefix                     // whose addresses are looked for here; see serveLocked
@@ -157,7 +161,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	tasks, ctx := errgroup.WithContext(ctx)
 	for _, task := range []func(context.Context) error{
 		m.runSaves, m.runCuts, m.runOpens, m.runReaps, m.runLingering, m.runMissing,
-		m.runTimers, m.runIdle, m.runVanished, m.runWatchdog, m.runReconcile,
+		m.runTimers, m.runIdle, m.runVanished, m.runWatchdog, m.runReconcile, m.runAlarms,
 	} {
 		tasks.Go(func() error { return task(ctx) })
 	}
@@ -281,8 +285,7 @@ func (m *Manager) allocateLocked(s *slot) {
 		}
 	}
 	switch {
-	case errors.Is(err, lsn.ErrExhausted):
-		m.log.Warn("pool exhausted, subscriber waits for a block", "group", s.group(), "inside", s.inside())
+	case errors.Is(err, lsn.ErrExhausted): // tellExhausted says so, for all who wait
 		m.publishLocked(inspect.EventPending, s)
 	case err != nil:
 		m.log.Error("allocate block", "group", s.group(), "inside", s.inside(), "err", err)

@@ -25,6 +25,7 @@ type observation struct {
 	kernel  map[netip.Addr]nftnat.Entry
 	nobodys []netip.Addr // kernel elements of addresses in no group
 	lost    bool         // the kernel was programmed before, and no group has its marker
+	behind  bool         // the feed was not taken as far as this look saw
 	anew    bool         // the feed is taken up anew behind this look: what it said before may not have been heard
 
 	agreed   map[netip.Addr]agreement // by address, what is as the engine has it, and not in the maps above

@@ -16,6 +16,7 @@ type Store interface {
 
 	Tail(ctx context.Context, group string) (string, error)
 	Rewound(ctx context.Context, group, entry string) (bool, error)
+	Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error)
 	Feed(ctx context.Context, group, after string, limit int, block time.Duration, room []subscriber.Change) ([]subscriber.Change, string, error)
 	Recent(ctx context.Context, group string, since time.Time) ([]subscriber.Change, error)
 	Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error

@@ -104,6 +104,9 @@ func (m *Manager) reconcile(ctx context.Context, g *group, how comparison) ([]in
 	if err != nil {
 		return nil, err
 	}
+	if o.behind, err = m.behind(ctx, g); err != nil {
+		return nil, err
+	}
 	if !how.dryRun {
 		if err := m.removeNobodys(ctx, o.nobodys); err != nil {
 			return nil, err
@@ -111,6 +114,22 @@ func (m *Manager) reconcile(ctx context.Context, g *group, how comparison) ([]in
 	}
 	drifts, err := m.settleDrifts(ctx, g, o, how)
 	return append(m.nobodysDrifts(o.nobodys, how), drifts...), err
+}
+
+// caughtUpWithin bounds how long a comparison waits for the feed.
+const caughtUpWithin = 5 * time.Second
+
+// behind waits for the feed to be taken as far as it goes now, which is behind all
+// that was just observed: what it tells is no drift, for it touches the addresses
+// that it is about. It reports whether the feed was not taken so far in good time.
+func (m *Manager) behind(ctx context.Context, g *group) (bool, error) {
+	tail, err := m.store.Tail(ctx, g.name)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, caughtUpWithin)
+	defer cancel()
+	return !m.caughtUp(ctx, g, tail, true), nil
 }
 
 // nobodysDrifts tells of kernel elements of addresses in no group.
@@ -150,7 +169,7 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 	m.stepGroupLocked(g)
 	m.missing.push(g.early...)
 	g.early, g.recent = nil, nil
-	g.synced, m.reconciled = true, m.now()
+	g.synced, g.followed, m.reconciled = true, true, m.now()
 	m.redisErr = nil // it has just answered: who sees Ready must not be told otherwise
 	m.settleLocked()
 	return nil
@@ -255,9 +274,10 @@ func (m *Manager) settleDrifts(ctx context.Context, g *group, o *observation, ho
 	if how.dryRun {
 		return r.drifts, audit.err
 	}
-	m.mu.RLock()
+	m.mu.Lock()
 	suspect := g.suspect
-	m.mu.RUnlock()
+	g.gone = r.gone
+	m.mu.Unlock()
 	if err := m.rebuild(ctx, g, o, suspect, r.lost); err != nil {
 		return r.drifts, err
 	}

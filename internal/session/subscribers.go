@@ -149,16 +149,23 @@ func (m *Manager) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Se
 func (m *Manager) await(ctx context.Context, g *group, id string) {
 	ctx, cancel := context.WithTimeout(ctx, takenWithin)
 	defer cancel()
+	m.caughtUp(ctx, g, id, false)
+}
+
+// caughtUp waits until the group's feed was taken up to id, and reports whether it
+// was before ctx ended. Who must not wait for the feed to be taken up anew gives up
+// when it is not followed.
+func (m *Manager) caughtUp(ctx context.Context, g *group, id string, followed bool) bool {
 	for {
 		m.mu.RLock()
-		there, moved := subscriber.CompareVersions(g.position, id) >= 0, g.moved
+		there, lost, moved := subscriber.CompareVersions(g.position, id) >= 0, followed && !g.followed, g.moved
 		m.mu.RUnlock()
-		if there {
-			return
+		if there || lost {
+			return there
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-moved:
 		}
 	}

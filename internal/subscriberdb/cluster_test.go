@@ -24,6 +24,9 @@ func TestCluster(t *testing.T) {
 	checkStory(t, db, "other", []string{
 		"created 100.70.0.1 b", "deleted 100.70.0.1 b SUPERSEDED", "created 100.70.0.1 a",
 	})
+	if entry, _, err := db.Unread(t.Context(), "other", beginning); entry == "" || err != nil {
+		t.Errorf("nothing of the feed is unread, %v", err)
+	}
 	undertaker(t, db)
 	victim := netip.MustParseAddr("100.64.1.0")
 	if err := client.Del(t.Context(), recordKey("default", victim)).Err(); err != nil {

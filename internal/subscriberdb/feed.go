@@ -40,6 +40,22 @@ func (db *DB) Tail(ctx context.Context, group string) (string, error) {
 	return entries[0].ID, nil
 }
 
+// Unread returns the first entry behind the given one in a group's feed, and how
+// long it has stood there by Redis's own clock; "" and 0 for none.
+func (db *DB) Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error) {
+	pipe := db.client.Pipeline()
+	next := pipe.XRangeN(ctx, feedKey(group), "("+after, "+", 1)
+	now := pipe.Time(ctx)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return "", 0, fmt.Errorf("look ahead in feed %q: %w", group, err)
+	}
+	if len(next.Val()) == 0 {
+		return "", 0, nil
+	}
+	entry = next.Val()[0].ID
+	return entry, max(0, now.Val().Sub(subscriber.ParseVersion(entry).Time())), nil
+}
+
 // Rewound reports whether a group's feed has lost an entry that stood in it while
 // older ones are still there. Trimming takes the oldest first, so the database has
 // gone back in time, whatever was added to it since.

@@ -1,0 +1,88 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// alarmsEvery is how often what alarms rest on is looked at.
+const alarmsEvery = time.Second
+
+// runAlarms keeps what alarms rest on, and nothing else does.
+func (m *Manager) runAlarms(ctx context.Context) error {
+	tick := time.NewTicker(alarmsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		m.tellExhausted()
+		for _, g := range m.syncedGroups() {
+			m.lookAhead(ctx, g)
+		}
+	}
+}
+
+// unread is the oldest entry of a feed that was not taken yet at the time of a look.
+type unread struct {
+	entry string // "" for none
+	age   time.Duration
+	seen  time.Time
+}
+
+// lookAhead looks how far the engine is behind the group's feed. A database that
+// does not answer leaves what was seen last: redis_up tells of it.
+func (m *Manager) lookAhead(ctx context.Context, g *group) {
+	entry, age, err := m.store.Unread(ctx, g.name, m.positionOf(g))
+	if err != nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	g.unread = unread{entry, age, m.now()}
+}
+
+// lagLocked is the age of the oldest entry that was not taken. One that has been
+// taken since the last look tells how far the engine was behind then.
+func (g *group) lagLocked(now time.Time) time.Duration {
+	u := &g.unread
+	if u.entry == "" || subscriber.CompareVersions(g.position, u.entry) >= 0 {
+		return u.age
+	}
+	return u.age + max(0, now.Sub(u.seen))
+}
+
+// shortageEvery is how often an exhausted pool is told of.
+const shortageEvery = time.Minute
+
+// poolShortage is what was said of a group's exhausted pool.
+type poolShortage struct {
+	told  time.Time // when it was spoken of last
+	lasts bool      // so it was said then
+}
+
+// tellExhausted says of each group whose pool is exhausted how many wait, once a
+// minute, and that nobody does any more. One line for each subscriber would be as
+// many as there are customers without service, and more again with each Interim.
+func (m *Manager) tellExhausted() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	for _, g := range m.groups {
+		waiting := m.engine.Pending(g.name)
+		if waiting == 0 && !g.shortage.lasts || !g.shortage.told.IsZero() && now.Sub(g.shortage.told) < shortageEvery {
+			continue
+		}
+		g.shortage = poolShortage{told: now, lasts: waiting > 0}
+		if waiting > 0 {
+			m.log.Warn("pool exhausted, subscribers wait for a block", "group", g.name, "waiting", waiting,
+				"alarm", "sessiond_subscribers_pending")
+		} else {
+			m.log.Info("pool suffices again, nobody waits for a block", "group", g.name)
+		}
+	}
+}
