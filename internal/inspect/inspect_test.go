@@ -2,6 +2,8 @@ package inspect
 
 import (
 	"net/netip"
+	"os"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -143,5 +145,23 @@ func TestSettingsMerge(t *testing.T) {
 	}
 	if err := all.Merge(change, []string{"idle_timeouts.sctp"}); err == nil {
 		t.Error("an unknown setting was taken")
+	}
+}
+
+// TestDriftKindsAreAll: a kind that is added to the constants is in the list too.
+func TestDriftKindsAreAll(t *testing.T) {
+	source, err := os.ReadFile("status.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants := regexp.MustCompile(`DriftKind = "(\w+)"`).FindAllSubmatch(source, -1)
+	listed := DriftKinds()
+	if len(constants) != len(listed) {
+		t.Errorf("%d constants, %d listed", len(constants), len(listed))
+	}
+	for _, c := range constants {
+		if !slices.Contains(listed, DriftKind(c[1])) {
+			t.Errorf("%s is not listed", c[1])
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -33,6 +34,8 @@ type Metrics struct {
 	drift          *prometheus.CounterVec
 	verdicts       *prometheus.CounterVec
 	refused        *prometheus.CounterVec
+	reloadGood     prometheus.Gauge
+	reloadTime     prometheus.Gauge
 }
 
 // New returns the metrics of a sessiond of the given version.
@@ -94,6 +97,14 @@ func New(version string) *Metrics {
 			Name: "sessiond_accounting_refused_total",
 			Help: "Accounting events that changed nothing because of what they said, by RADIUS client and verdict.",
 		}, []string{"client", "verdict"}),
+		reloadGood: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sessiond_config_last_reload_successful",
+			Help: "1 if the newest reading of the configuration, the start's included, was taken, 0 if it was refused.",
+		}),
+		reloadTime: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sessiond_config_last_reload_timestamp_seconds",
+			Help: "When the configuration was read last, whether it was taken or refused.",
+		}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "sessiond_build_info",
@@ -101,10 +112,80 @@ func New(version string) *Metrics {
 	}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
-		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped, m.drift, m.verdicts, m.refused, build,
+		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
+		m.drift, m.verdicts, m.refused, m.reloadGood, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
+
+// Expected is what is known beforehand of the values that labels take.
+type Expected struct {
+	Groups   []string  // whose accounting is taken
+	Clients  []string  // that are configured
+	Outcomes []Outcome // what can become of a client's requests
+
+	RadSec   []string // clients that may connect by RadSec
+	Closings []string // why their connections end
+	Limit    string   // why connections of known clients are refused
+
+	Strangers []Outcome // what can become of requests of no client
+	Refusals  []string  // why connections of no client are refused; empty without RadSec
+}
+
+// Outcome is what became of a request of some kind.
+type Outcome struct {
+	Kind, Result string
+}
+
+// Expect brings the counters of what is known beforehand into being, at 0 if they
+// are new: of a series that begins at 1 an alarm on its increase misses the first
+// event. What counts already goes on.
+func (m *Metrics) Expect(e Expected) {
+	for _, kind := range inspect.DriftKinds() {
+		m.drift.WithLabelValues(string(kind))
+	}
+	for _, group := range e.Groups {
+		m.wouldEnd.WithLabelValues(group)
+		for _, why := range subscriber.Reasons() {
+			m.removals.WithLabelValues(group, reasonLabel(why))
+			m.wouldRemove.WithLabelValues(group, reasonLabel(why))
+		}
+	}
+	for _, group := range append([]string{everyGroup, noGroup}, e.Groups...) {
+		for _, v := range subscriber.Verdicts() {
+			m.verdicts.WithLabelValues(group, v.String())
+		}
+	}
+	m.expectRequests(e.Clients, e.Outcomes)
+	m.expectRequests([]string{nobody}, e.Strangers)
+	for _, client := range e.RadSec {
+		m.radsecOpen.WithLabelValues(client)
+		m.radsecRefused.WithLabelValues(client, e.Limit)
+		for _, cause := range e.Closings {
+			m.radsecClosed.WithLabelValues(client, cause)
+		}
+	}
+	for _, cause := range e.Refusals {
+		m.radsecRefused.WithLabelValues(nobody, cause)
+	}
+}
+
+// Labels that name no configured group or client.
+const (
+	everyGroup = ""  // an event came to the same in all groups
+	noGroup    = "_" // sessions without an address of any group
+	nobody     = ""  // no configured client
+)
+
+func (m *Metrics) expectRequests(clients []string, outcomes []Outcome) {
+	for _, client := range clients {
+		for _, o := range outcomes {
+			m.radiusRequests.WithLabelValues(client, o.Kind, o.Result)
+		}
+	}
+}
+
+func reasonLabel(why subscriber.Reason) string { return strings.ToLower(why.String()) }
 
 // Watch adds the metrics that are read from the source at each scrape.
 func (m *Metrics) Watch(s Source) { m.registry.MustRegister(collector{s}) }
@@ -138,13 +219,13 @@ func (m *Metrics) ConnectionRefused(client, cause string) {
 
 // Removed counts one binding that was torn down.
 func (m *Metrics) Removed(group string, why subscriber.Reason) {
-	m.removals.WithLabelValues(group, strings.ToLower(why.String())).Inc()
+	m.removals.WithLabelValues(group, reasonLabel(why)).Inc()
 }
 
 // Observed counts one removal that was only observed, and the conntrack entries
 // that it would have ended.
 func (m *Metrics) Observed(group string, why subscriber.Reason, sessions int) {
-	m.wouldRemove.WithLabelValues(group, strings.ToLower(why.String())).Inc()
+	m.wouldRemove.WithLabelValues(group, reasonLabel(why)).Inc()
 	m.wouldEnd.WithLabelValues(group).Add(float64(sessions))
 }
 
@@ -153,6 +234,12 @@ func (m *Metrics) StopToCut(d time.Duration) { m.stopToCut.Observe(max(0, d.Seco
 
 // StopToReaped observes the time from a record's deletion to nothing left.
 func (m *Metrics) StopToReaped(d time.Duration) { m.stopToReaped.Observe(max(0, d.Seconds())) }
+
+// Reloaded notes that the configuration was read, and whether it was taken.
+func (m *Metrics) Reloaded(taken bool, at time.Time) {
+	m.reloadGood.Set(float64(number(taken)))
+	m.reloadTime.Set(float64(at.UnixMilli()) / 1000)
+}
 
 // Drift counts one difference.
 func (m *Metrics) Drift(kind string) { m.drift.WithLabelValues(kind).Inc() }
@@ -174,6 +261,7 @@ type Source interface {
 
 // Snapshot is the state at one scrape.
 type Snapshot struct {
+	Ready           bool
 	RedisUp         bool
 	DatabaseSuspect bool
 	Sessions        int // conntrack entries of all subscribers
@@ -194,6 +282,7 @@ type Group struct {
 	Name        string
 	Subscribers int
 	Pending     int
+	FeedLag     time.Duration  // age of the oldest feed entry that was not taken yet
 	Bindings    map[string]int // by state: active, draining, cut, held
 	Blocks      map[string]int // by state: used, held, free
 
@@ -210,6 +299,8 @@ var (
 	overruns    = desc("conntrack_overruns_total", "Times the kernel dropped conntrack events for want of buffer; the index was rebuilt.")
 	indexDrift  = desc("conntrack_index_drift_total", "Entries that an audit of the conntrack index found missing or stale, by kind.", "kind")
 	passes      = desc("conntrack_table_passes_total", "Walks through the whole conntrack table, because the index could not prove a removal.")
+	feedLag     = desc("feed_lag_seconds", "Age of the oldest entry of the group's change feed that was not taken yet, 0 when all were.", "group")
+	ready       = desc("ready", "1 while sessiond is ready, as /readyz and gRPC health say, else 0.")
 	redisUp     = desc("redis_up", "1 while Redis answers, else 0.")
 	suspect     = desc("database_suspect", "1 while the database is not known to be complete, else 0; nobody is removed for being absent from it.")
 )
@@ -229,7 +320,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, overruns, indexDrift, passes, redisUp, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, feedLag, overruns, indexDrift, passes, ready, redisUp, suspect} {
 		ch <- d
 	}
 }
@@ -240,6 +331,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 	}
 	s := c.source.Snapshot()
+	gauge(ready, number(s.Ready))
 	gauge(redisUp, number(s.RedisUp))
 	gauge(suspect, number(s.DatabaseSuspect))
 	gauge(sessions, s.Sessions)
@@ -247,6 +339,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, g := range s.Groups {
 		gauge(subscribers, g.Subscribers, g.Name)
 		gauge(pending, g.Pending, g.Name)
+		ch <- prometheus.MustNewConstMetric(feedLag, prometheus.GaugeValue, g.FeedLag.Seconds(), g.Name)
 		for state, n := range g.Bindings {
 			gauge(bindings, n, g.Name, state)
 		}
@@ -254,7 +347,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(blocks, n, g.Name, state)
 		}
 		for _, why := range heldReasons {
-			gauge(removalHeld, g.RemovalsHeld[why], g.Name, strings.ToLower(why.String()))
+			gauge(removalHeld, g.RemovalsHeld[why], g.Name, reasonLabel(why))
 		}
 	}
 }

@@ -21,13 +21,14 @@ func (f fixed) Snapshot() Snapshot { return Snapshot(f) }
 func used() *Metrics {
 	m := New("v1")
 	m.Watch(fixed{
-		RedisUp: true, DatabaseSuspect: true, Sessions: 7,
+		Ready: true, RedisUp: true, DatabaseSuspect: true, Sessions: 7,
 		Index: Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
 		Groups: []Group{{
-			Name: "default", Subscribers: 3, Pending: 1,
+			Name: "default", Subscribers: 3, Pending: 1, FeedLag: 1500 * time.Millisecond,
 			Bindings: map[string]int{"active": 2}, Blocks: map[string]int{"free": 9},
 		}},
 	})
+	m.Reloaded(false, time.UnixMilli(1_700_000_000_500))
 	m.Request("bng1", "start", "ok", time.Millisecond)
 	m.Request("", "unread", "unknown_client", 0)
 	m.ConnectionOpened("bng1")
@@ -57,10 +58,16 @@ func TestNamesAreLinted(t *testing.T) {
 
 func ours(p promlint.Problem) bool { return strings.HasPrefix(p.Metric, "sessiond_") }
 
+func scrape(t *testing.T, m *Metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Body.String()
+}
+
 // TestContract: the names that dashboards rely on.
 func TestContract(t *testing.T) {
-	w := httptest.NewRecorder()
-	used().Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	got := scrape(t, used())
 	for _, line := range []string{
 		`sessiond_radius_requests_total{client="bng1",result="ok",type="start"} 1`,
 		`sessiond_radius_response_seconds_count 1`,
@@ -82,11 +89,15 @@ func TestContract(t *testing.T) {
 		`sessiond_conntrack_table_passes_total 4`,
 		`sessiond_drift_total{kind="element_missing"} 1`,
 		`sessiond_accounting_verdicts_total{group="",verdict="foreign_nas"} 1`,
+		`sessiond_ready 1`,
+		`sessiond_feed_lag_seconds{group="default"} 1.5`,
+		`sessiond_config_last_reload_successful 0`,
+		`sessiond_config_last_reload_timestamp_seconds 1.7000000005e+09`,
 		`sessiond_redis_up 1`,
 		`sessiond_database_suspect 1`,
 		`sessiond_build_info{version="v1"} 1`,
 	} {
-		if !strings.Contains(w.Body.String(), line+"\n") {
+		if !strings.Contains(got, line+"\n") {
 			t.Errorf("missing: %s", line)
 		}
 	}
@@ -106,5 +117,48 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 		if name := f.GetName(); strings.HasPrefix(name, "sessiond_") && !strings.Contains(string(doc), "`"+name+"`") {
 			t.Errorf("docs/metrics.md does not name %s", name)
 		}
+	}
+}
+
+// TestExpectedAtZero: what an alarm on an increase needs is there before the first
+// event, and goes on counting when more is expected.
+func TestExpectedAtZero(t *testing.T) {
+	m := New("v1")
+	e := Expected{
+		Groups: []string{"default"}, Clients: []string{"bng1"},
+		Outcomes: []Outcome{{"start", "ok"}, {"start", "dropped"}}, Strangers: []Outcome{{"unread", "unknown_client"}},
+		RadSec: []string{"bng1"}, Closings: []string{"idle"}, Limit: "limit", Refusals: []string{"handshake"},
+	}
+	m.Expect(e)
+	m.Drift("binding_stale")
+	m.Verdict("default", subscriber.Stale)
+	e.Groups, e.Clients = append(e.Groups, "east"), append(e.Clients, "bng2")
+	m.Expect(e)
+	got := scrape(t, m)
+	for _, line := range []string{
+		`sessiond_radius_requests_total{client="bng1",result="dropped",type="start"} 0`,
+		`sessiond_radius_requests_total{client="bng2",result="ok",type="start"} 0`,
+		`sessiond_radius_requests_total{client="",result="unknown_client",type="unread"} 0`,
+		`sessiond_radsec_connections{client="bng1"} 0`,
+		`sessiond_radsec_connections_closed_total{cause="idle",client="bng1"} 0`,
+		`sessiond_radsec_connections_refused_total{cause="limit",client="bng1"} 0`,
+		`sessiond_radsec_connections_refused_total{cause="handshake",client=""} 0`,
+		`sessiond_removals_total{group="default",reason="stop"} 0`,
+		`sessiond_removals_total{group="east",reason="superseded"} 0`,
+		`sessiond_removals_observed_total{group="east",reason="expired"} 0`,
+		`sessiond_sessions_observed_total{group="east"} 0`,
+		`sessiond_drift_total{kind="session_outofblock"} 0`,
+		`sessiond_drift_total{kind="binding_stale"} 1`,
+		`sessiond_accounting_verdicts_total{group="",verdict="foreign_nas"} 0`,
+		`sessiond_accounting_verdicts_total{group="_",verdict="noted"} 0`,
+		`sessiond_accounting_verdicts_total{group="default",verdict="stale"} 1`,
+		`sessiond_accounting_verdicts_total{group="east",verdict="held"} 0`,
+	} {
+		if !strings.Contains(got, line+"\n") {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	if strings.Contains(got, `verdict="not_here"`) {
+		t.Error("a verdict is expected that is never counted")
 	}
 }

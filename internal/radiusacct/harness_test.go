@@ -106,6 +106,8 @@ type observer struct {
 	mu     sync.Mutex
 	counts map[string]int
 	change chan struct{}
+
+	surprises []string // counted, and not foretold
 }
 
 func newObserver() *observer {
@@ -115,19 +117,32 @@ func newObserver() *observer {
 func (o *observer) Request(client, kind, result string, took time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.foretoldLocked(foretold(client, kind, result), client+"/"+kind+"/"+result)
 	o.counts[client+"/"+kind+"/"+result]++
 	o.counts[result]++
 	close(o.change)
 	o.change = make(chan struct{})
 }
 
-func (o *observer) ConnectionOpened(client string)         { o.note("opened/" + client) }
-func (o *observer) ConnectionClosed(client, cause string)  { o.note("closed/" + client + "/" + cause) }
-func (o *observer) ConnectionRefused(client, cause string) { o.note("refused/" + client + "/" + cause) }
+func (o *observer) ConnectionOpened(client string) { o.note("opened/"+client, true) }
+func (o *observer) ConnectionClosed(client, cause string) {
+	o.note("closed/"+client+"/"+cause, closingForetold(cause))
+}
+func (o *observer) ConnectionRefused(client, cause string) {
+	o.note("refused/"+client+"/"+cause, refusalForetold(client, cause))
+}
 
-func (o *observer) note(name string) {
+// foretoldLocked keeps what is counted although no series at 0 foretells it.
+func (o *observer) foretoldLocked(foretold bool, name string) {
+	if !foretold {
+		o.surprises = append(o.surprises, name)
+	}
+}
+
+func (o *observer) note(name string, foretold bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.foretoldLocked(foretold, name)
 	o.counts[name]++
 	close(o.change)
 	o.change = make(chan struct{})
@@ -214,6 +229,11 @@ func start(t testing.TB, adjust ...func(*radiusacct.Options)) *lab {
 		t.Fatal(err)
 	}
 	l.addr = l.Addrs()[0]
+	t.Cleanup(func() { // once the server has stopped
+		for _, name := range l.observer.surprises {
+			t.Errorf("%s is counted, and there is no series at 0 of it", name)
+		}
+	})
 	l.run(t)
 	return l
 }

@@ -12,6 +12,15 @@ var reasonNames = [...]string{
 	ReasonRemovedInDatabase: "REMOVED_IN_DATABASE",
 }
 
+// Reasons returns all reasons, ReasonNone first.
+func Reasons() []Reason {
+	all := make([]Reason, len(reasonNames))
+	for i := range all {
+		all[i] = Reason(i)
+	}
+	return all
+}
+
 // String returns the name that stands in the change feed, in events and in
 // metrics; empty for ReasonNone.
 func (r Reason) String() string {

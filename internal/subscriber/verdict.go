@@ -50,6 +50,15 @@ func (v Verdict) Refused() bool {
 	return false
 }
 
+// Verdicts returns all that are told of: NotHere is not.
+func Verdicts() []Verdict {
+	all := make([]Verdict, 0, len(verdictNames)-1)
+	for v := NotHere + 1; v.Known(); v++ {
+		all = append(all, v)
+	}
+	return all
+}
+
 // String returns the verdict as a metric label.
 func (v Verdict) String() string {
 	if !v.Known() {

@@ -1,0 +1,26 @@
+package radiusacct_test
+
+import (
+	"slices"
+
+	"github.com/sessiond/sessiond/internal/radiusacct"
+)
+
+// foretold reports whether a pair of labels is among those that are there at 0: the
+// observer of every test asks it of all that is counted.
+func foretold(client, kind, result string) bool {
+	pair := radiusacct.Outcome{Kind: kind, Result: result}
+	if client == "" {
+		return slices.Contains(radiusacct.StrangerOutcomes(), pair)
+	}
+	return slices.Contains(radiusacct.Outcomes(), pair)
+}
+
+func closingForetold(cause string) bool { return slices.Contains(radiusacct.ClosingCauses(), cause) }
+
+func refusalForetold(client, cause string) bool {
+	if client != "" {
+		return cause == radiusacct.RefusedLimit
+	}
+	return slices.Contains(radiusacct.RefusalCauses(), cause)
+}
