@@ -50,7 +50,8 @@ const rootLong = `sessionctl shows and steers sessiond, which ties carrier-grade
 subscribers: a deleted subscriber record ends that subscriber's NAT sessions.
 
 Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 cannot reach the
-daemon. With -o json every line of output is one JSON object.`
+daemon, 4 (status) the daemon is not ready. With -o json every line of output is
+one JSON object.`
 
 func (a *app) root() *cobra.Command {
 	root := group("sessionctl", "See and steer sessiond",

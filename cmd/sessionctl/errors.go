@@ -16,7 +16,15 @@ const (
 	exitRefused     = 1 // refused, or not found
 	exitUsage       = 2
 	exitUnreachable = 3
+	exitNotReady    = 4 // of status alone
 )
+
+// notReadyError is the daemon's own word that it does not answer accounting.
+type notReadyError struct{ why string }
+
+func (e notReadyError) Error() string {
+	return "sessiond is not ready: " + or(e.why, "no reason given")
+}
 
 // usageError is a mistake on the command line.
 type usageError struct{ error }
@@ -66,6 +74,10 @@ func (a *app) explain(err error) (code int, message, hint string) {
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage, err.Error(), ""
+	}
+	var notReady notReadyError
+	if errors.As(err, &notReady) {
+		return exitNotReady, err.Error(), ""
 	}
 	var answer interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &answer) {

@@ -199,6 +199,27 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// TestStatusWhileNotReady: the status is printed all the same, in whatever form, and
+// the exit code is one that no other outcome has.
+func TestStatusWhileNotReady(t *testing.T) {
+	t.Parallel()
+	backend := controltest.Scene()
+	backend.Glance.NotReady, backend.Glance.DatabaseUp = "redis: no answer", false
+	server := controltest.Serve(t, backend, nil)
+	for name, line := range map[string]string{
+		"status_not_ready": "status", "status_not_ready_json": "status -o json",
+	} {
+		r := ctl(t, server.Address, "", strings.Fields(line)...)
+		if r.code != exitNotReady {
+			t.Errorf("%s: exit %d, want %d", line, r.code, exitNotReady)
+		}
+		golden(t, name, "$ sessionctl "+line+"\n"+r.stdout, r)
+	}
+	if r := ctl(t, server.Address, "", "pool", "list"); r.code != exitDone {
+		t.Errorf("pool list: exit %d, want 0: only status tells of readiness", r.code)
+	}
+}
+
 func TestUnreachableSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	r := ctl(t, "127.0.0.1:1", "", "status")

@@ -12,7 +12,11 @@ func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the daemon at a glance",
-		Args:  args(cobra.NoArgs),
+		Long: `status shows the daemon at a glance. The exit code is 4 while the daemon is not
+ready, which is when it does not answer accounting: until it has restored and
+reconciled everything at its start, and while it cannot use Redis. So it serves
+as a health check.`,
+		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := a.control()
 			if err != nil {
@@ -24,7 +28,14 @@ func (a *app) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.showStatus(res.GetStatus())
+			s := res.GetStatus()
+			if err := a.showStatus(s); err != nil {
+				return err
+			}
+			if !s.GetReady() {
+				return notReadyError{s.GetNotReadyReason()}
+			}
+			return nil
 		},
 	}
 }
