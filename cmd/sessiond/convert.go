@@ -107,6 +107,14 @@ func radiusClients(clients []config.RADIUSClient) []radiusacct.Client {
 	return converted
 }
 
+func outcomes(all []radiusacct.Outcome) []metrics.Outcome {
+	converted := make([]metrics.Outcome, len(all))
+	for i, o := range all {
+		converted[i] = metrics.Outcome(o)
+	}
+	return converted
+}
+
 // radsecOptions returns nil without RadSec.
 func radsecOptions(c config.RadSec) *radiusacct.RadSec {
 	if c.TLS.CertFile == "" {

@@ -65,6 +65,8 @@ func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (_ *servi
 			return nil, err
 		}
 	}
+	s.metrics.Expect(s.expected(c.RADIUS.Clients))
+	s.metrics.Reloaded(true, time.Now())
 	return s, nil
 }
 

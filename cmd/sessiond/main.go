@@ -94,21 +94,19 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// reloads turns hangups into configurations. One that cannot be loaded is
-// logged, and the one in force stays.
+// reloads turns hangups into configurations that were read. The error is that of
+// the context when it ends, and otherwise says why the file is not good.
 func reloads(hangups <-chan os.Signal, file string, log *slog.Logger) func(context.Context) (config.Config, error) {
 	return func(ctx context.Context) (config.Config, error) {
-		for {
-			select {
-			case <-ctx.Done():
-				return config.Config{}, ctx.Err()
-			case <-hangups:
-			}
-			c, _, err := config.Load(file)
-			if err == nil {
-				return c, nil
-			}
-			log.Error("reload refused, the configuration in force stays", "err", err)
+		select {
+		case <-ctx.Done():
+			return config.Config{}, ctx.Err()
+		case <-hangups:
 		}
+		c, warnings, err := config.Load(file)
+		for _, w := range warnings {
+			log.Warn("configuration", "warning", w)
+		}
+		return c, err
 	}
 }

@@ -2,42 +2,92 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/metrics"
+	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // reloadOn applies reloaded configurations: RADIUS clients and groups. The rest
-// needs a restart, which loses no session either.
+// needs a restart, which loses no session either. One that is not good, or that is
+// refused, leaves everything as it is.
 func (s *service) reloadOn(ctx context.Context, next func(context.Context) (config.Config, error)) error {
 	for {
 		c, err := next(ctx)
-		if err != nil {
-			return err
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		if err := s.reload(ctx, c); err != nil {
-			s.log.Error("reload refused, the configuration in force stays", "err", err)
+		if err == nil {
+			err = s.reload(ctx, c)
+		}
+		s.metrics.Reloaded(err == nil, time.Now())
+		if err != nil {
+			s.log.Error("reload refused, the configuration in force stays", "err", err,
+				"alarm", "sessiond_config_last_reload_successful")
 			continue
 		}
+		s.metrics.Expect(s.expected(c.RADIUS.Clients))
 		s.log.Info("reloaded", "radius_clients", len(c.RADIUS.Clients), "groups", len(c.Groups))
+		s.nameUntaken(&c)
+	}
+}
+
+// nameUntaken says which keys of a reloaded configuration are not in force: at each
+// reload anew, until they are.
+func (s *service) nameUntaken(c *config.Config) {
+	if keys := s.config.NeedRestart(c); len(keys) > 0 {
+		s.log.Warn("changed keys are read at the start only; restart sessiond, which costs no session", "keys", keys)
+	}
+	if keys := s.config.FirstValues(c); len(keys) > 0 {
+		s.log.Warn("changed keys are first values only; sessionctl settings set changes the live ones", "keys", keys)
 	}
 }
 
 // reload takes groups before clients: the groups may be refused, in which case
-// nothing must have changed.
+// nothing must have changed. What is refused behind them puts them back.
 func (s *service) reload(ctx context.Context, c config.Config) error {
+	before := s.manager.Groups()
 	if err := s.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {
 		return err
 	}
-	s.manager.SetGuards(guards(c.Groups))
-	s.groups = served(databaseGroups(c), s.groups, clientTTL(c.RADIUS.Clients), s.manager.Inside())
-	if err := s.db.SetGroups(s.groups); err != nil {
-		return err
+	groups := served(databaseGroups(c), s.groups, clientTTL(c.RADIUS.Clients), s.manager.Inside())
+	if err := s.db.SetGroups(groups); err != nil {
+		return errors.Join(err, s.manager.SetGroups(ctx, before))
 	}
-	return s.radius.SetClients(radiusClients(c.RADIUS.Clients))
+	if err := s.radius.SetClients(radiusClients(c.RADIUS.Clients)); err != nil {
+		return errors.Join(err, s.db.SetGroups(s.groups), s.manager.SetGroups(ctx, before))
+	}
+	s.groups = groups
+	s.manager.SetGuards(guards(c.Groups))
+	return nil
+}
+
+// expected is what can be counted, of the configured clients and all groups that are
+// served.
+func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
+	e := metrics.Expected{
+		Outcomes: outcomes(radiusacct.Outcomes()), Strangers: outcomes(radiusacct.StrangerOutcomes()),
+		Closings: radiusacct.ClosingCauses(), Limit: radiusacct.RefusedLimit,
+	}
+	for _, g := range s.groups {
+		e.Groups = append(e.Groups, g.Name)
+	}
+	radsec := s.config.RADIUS.RadSec.TLS.CertFile != ""
+	if radsec {
+		e.Refusals = radiusacct.RefusalCauses()
+	}
+	for _, c := range clients {
+		e.Clients = append(e.Clients, c.Name)
+		if radsec && c.Certificate != (config.Certificate{}) {
+			e.RadSec = append(e.RadSec, c.Name)
+		}
+	}
+	return e
 }
 
 // served adds to the groups of a configuration those that were taken out of it,

@@ -19,7 +19,7 @@ func (s source) Snapshot() metrics.Snapshot {
 	status, _ := s.manager.Status(ctx) // never fails
 	pools, _ := s.manager.Pools(ctx)
 	snapshot := metrics.Snapshot{
-		RedisUp: status.DatabaseUp, DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
+		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
 		Index: metrics.Index(s.nat.IndexStats()),
 	}
 	for _, g := range status.Groups {
@@ -32,7 +32,7 @@ func (s source) Snapshot() metrics.Snapshot {
 			}
 		}
 		snapshot.Groups = append(snapshot.Groups, metrics.Group{
-			Name: g.Name, Subscribers: g.Subscribers, Pending: g.Pending, Blocks: blocks,
+			Name: g.Name, Subscribers: g.Subscribers, Pending: g.Pending, FeedLag: g.FeedLag, Blocks: blocks,
 			Bindings:     map[string]int{"active": g.Active, "draining": g.Draining, "cut": g.Cut, "held": g.Held},
 			RemovalsHeld: g.RemovalsHeld,
 		})

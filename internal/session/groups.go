@@ -50,6 +50,13 @@ func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) erro
 	return nil
 }
 
+// Groups returns the configuration in force.
+func (m *Manager) Groups() []lsn.GroupConfig {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.configs
+}
+
 // staysLocked checks that no address in use would go to another group.
 func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
 	for inside, s := range m.slots.all() {

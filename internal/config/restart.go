@@ -1,0 +1,67 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+)
+
+// readAtStart are the keys that are read at the start alone. Those that are not here
+// and not in readOnce are taken by a reload: radius.clients and groups.
+var readAtStart = map[string]func(*Config) any{
+	"node":                          func(c *Config) any { return c.Node },
+	"redis.url":                     func(c *Config) any { return []any{c.Redis.URLs, c.Redis.Embedded} },
+	"redis.mode":                    func(c *Config) any { return c.Redis.Mode },
+	"radius.listen":                 func(c *Config) any { return c.RADIUS.Listen },
+	"radius.status_server":          func(c *Config) any { return c.RADIUS.StatusServer },
+	"radius.radsec.listen":          func(c *Config) any { return c.RADIUS.RadSec.Listen },
+	"radius.radsec.cert_file":       func(c *Config) any { return c.RADIUS.RadSec.TLS.CertFile },
+	"radius.radsec.key_file":        func(c *Config) any { return c.RADIUS.RadSec.TLS.KeyFile },
+	"radius.radsec.client_ca_file":  func(c *Config) any { return c.RADIUS.RadSec.TLS.ClientCAFile },
+	"radius.radsec.idle_timeout":    func(c *Config) any { return c.RADIUS.RadSec.IdleTimeout },
+	"radius.radsec.max_connections": func(c *Config) any { return c.RADIUS.RadSec.MaxConnections },
+	"radius.radsec.max_connections_per_client": func(c *Config) any {
+		return c.RADIUS.RadSec.MaxConnectionsPerClient
+	},
+	"grpc.listen":             func(c *Config) any { return c.GRPC.Listen },
+	"grpc.tls.cert_file":      func(c *Config) any { return c.GRPC.TLS.CertFile },
+	"grpc.tls.key_file":       func(c *Config) any { return c.GRPC.TLS.KeyFile },
+	"grpc.tls.client_ca_file": func(c *Config) any { return c.GRPC.TLS.ClientCAFile },
+	"grpc.insecure":           func(c *Config) any { return c.GRPC.Insecure },
+	"http.listen":             func(c *Config) any { return c.HTTP.Listen },
+	"nat.backend":             func(c *Config) any { return c.NAT.Backend },
+	"nat.netns":               func(c *Config) any { return c.NAT.NetNS },
+	"nat.table":               func(c *Config) any { return c.NAT.Table },
+	"nat.inside_interfaces":   func(c *Config) any { return c.NAT.InsideInterfaces },
+	"nat.outside_interfaces":  func(c *Config) any { return c.NAT.OutsideInterfaces },
+	"log.level":               func(c *Config) any { return c.Log.Level },
+	"log.format":              func(c *Config) any { return c.Log.Format },
+}
+
+// readOnce are the first values of what Redis keeps: a restart does not take them
+// either, once the database has settings.
+var readOnce = map[string]func(*Config) any{
+	"settings.subscriber_session_removal":    func(c *Config) any { return c.Settings.SubscriberSessionRemoval },
+	"settings.idle_timeouts.tcp_established": func(c *Config) any { return c.Settings.TCPEstablished },
+	"settings.idle_timeouts.tcp_transitory":  func(c *Config) any { return c.Settings.TCPTransitory },
+	"settings.idle_timeouts.udp":             func(c *Config) any { return c.Settings.UDP },
+	"settings.idle_timeouts.icmp":            func(c *Config) any { return c.Settings.ICMP },
+}
+
+// NeedRestart returns the keys, sorted, in which another configuration differs and
+// that only a restart takes.
+func (c *Config) NeedRestart(other *Config) []string { return c.differing(other, readAtStart) }
+
+// FirstValues returns the keys, sorted, in which another configuration differs and
+// that are the first values of live settings.
+func (c *Config) FirstValues(other *Config) []string { return c.differing(other, readOnce) }
+
+func (c *Config) differing(other *Config, keys map[string]func(*Config) any) []string {
+	var differ []string
+	for key, value := range keys {
+		if !reflect.DeepEqual(value(c), value(other)) {
+			differ = append(differ, key)
+		}
+	}
+	slices.Sort(differ)
+	return differ
+}
