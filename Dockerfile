@@ -8,6 +8,7 @@ FROM scratch
 COPY bin/sessiond bin/sessionctl /usr/bin/
 COPY deploy/compose/sessiond.yaml /etc/sessiond/sessiond.yaml
 EXPOSE 1813/udp
+# The exit code is not 0 either while sessiond runs and is not ready.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
 	CMD ["/usr/bin/sessionctl", "status"]
 ENTRYPOINT ["/usr/bin/sessiond"]

@@ -75,12 +75,20 @@ take_down() {
 		}
 	fi
 	rm -f "$log"
+	if [ "${KEEP:-}" != 1 ]; then
+		rm -rf "$E2E_CONFIG"
+		rmdir --ignore-fail-on-non-empty e2e/.work
+	fi
 	exit "$status"
 }
 log=$(mktemp)
+mkdir -p e2e/.work
+E2E_CONFIG=$(mktemp -d "$PWD/e2e/.work/config.XXXXXX") # the folder of sessiond's configuration, which a test edits
+export E2E_CONFIG
 trap take_down EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+cp e2e/sessiond.yaml "$E2E_CONFIG"
 
 scripts/redis-image.sh redis:7
 echo "e2e: ${compose[*]} up, project $E2E_PROJECT"

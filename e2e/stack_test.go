@@ -83,14 +83,9 @@ func newHost(t *testing.T, service string) host {
 // running returns the pid of a service's container once it runs and, if it has
 // a health check, is healthy.
 func running(service string) (int, error) {
-	id, err := docker("ps", "-q",
-		"--filter", "label=com.docker.compose.project="+os.Getenv("E2E_PROJECT"),
-		"--filter", "label=com.docker.compose.service="+service)
+	id, err := container(service)
 	if err != nil {
 		return 0, err
-	}
-	if id == "" {
-		return 0, fmt.Errorf("%s does not run", service)
 	}
 	state, err := docker("inspect", "-f",
 		"{{.State.Pid}} {{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}}", id)
@@ -102,6 +97,17 @@ func running(service string) (int, error) {
 		return 0, fmt.Errorf("%s is %s", service, health)
 	}
 	return strconv.Atoi(pid)
+}
+
+// container returns the id of a service's container.
+func container(service string) (string, error) {
+	id, err := docker("ps", "-q",
+		"--filter", "label=com.docker.compose.project="+os.Getenv("E2E_PROJECT"),
+		"--filter", "label=com.docker.compose.service="+service)
+	if err == nil && id == "" {
+		err = fmt.Errorf("%s does not run", service)
+	}
+	return id, err
 }
 
 func docker(args ...string) (string, error) {
