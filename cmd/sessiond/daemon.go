@@ -65,6 +65,7 @@ func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (_ *servi
 			return nil, err
 		}
 	}
+	s.metrics.Watch(source{s.manager, s.nat, s.radius})
 	s.metrics.Expect(s.expected(c.RADIUS.Clients))
 	s.metrics.Reloaded(true, time.Now())
 	return s, nil
@@ -101,9 +102,6 @@ func (s *service) openManager(context.Context) (err error) {
 		Store: s.db, Kernel: s.nat, Groups: lsnGroups(s.config.Groups), Node: s.config.Node,
 		Settings: firstSettings(s.config.Settings), Guards: guards(s.config.Groups), Observer: s.metrics, Logger: s.log,
 	})
-	if err == nil {
-		s.metrics.Watch(source{s.manager, s.nat})
-	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sessiond/sessiond/internal/metrics"
+	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/session"
 )
 
@@ -11,6 +12,7 @@ import (
 type source struct {
 	manager *session.Manager
 	nat     backend
+	radius  *radiusacct.Server
 }
 
 // Snapshot implements metrics.Source.
@@ -20,7 +22,7 @@ func (s source) Snapshot() metrics.Snapshot {
 	pools, _ := s.manager.Pools(ctx)
 	snapshot := metrics.Snapshot{
 		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
-		Index: metrics.Index(s.nat.IndexStats()),
+		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()),
 	}
 	for _, g := range status.Groups {
 		blocks := map[string]int{"used": 0, "held": 0, "free": 0}

@@ -266,6 +266,7 @@ type Snapshot struct {
 	DatabaseSuspect bool
 	Sessions        int // conntrack entries of all subscribers
 	Index           Index
+	RADIUS          RADIUS
 	Groups          []Group
 }
 
@@ -275,6 +276,13 @@ type Index struct {
 	Missed   uint64 // entries that no event had told
 	Stale    uint64 // entries that had ended without an event
 	Passes   uint64 // walks through the whole table
+}
+
+// RADIUS counts what was lost beside the requests that are counted by result.
+type RADIUS struct {
+	Datagrams uint64 // dropped by the kernel
+	Replies   uint64 // not taken by the kernel
+	Accepts   uint64 // RadSec connections that the system did not give
 }
 
 // Group is the state of one group.
@@ -296,6 +304,9 @@ var (
 	blocks      = desc("blocks", "Port blocks, by group and state.", "group", "state")
 	sessions    = desc("sessions", "Conntrack entries of subscribers.")
 	removalHeld = desc("removals_held", "Subscribers whose removal a guard holds until it is confirmed or refused, by group and reason.", "group", "reason")
+	socketDrops = desc("radius_socket_drops_total", "RADIUS datagrams that the kernel dropped because a socket's buffer was full; they are in no other counter.")
+	replyFails  = desc("radius_replies_failed_total", "RADIUS replies that the kernel did not take.")
+	acceptFails = desc("radsec_accepts_failed_total", "RadSec connections that the system did not give.")
 	overruns    = desc("conntrack_overruns_total", "Times the kernel dropped conntrack events for want of buffer; the index was rebuilt.")
 	indexDrift  = desc("conntrack_index_drift_total", "Entries that an audit of the conntrack index found missing or stale, by kind.", "kind")
 	passes      = desc("conntrack_table_passes_total", "Walks through the whole conntrack table, because the index could not prove a removal.")
@@ -320,7 +331,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, feedLag, overruns, indexDrift, passes, ready, redisUp, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, feedLag, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, suspect} {
 		ch <- d
 	}
 }
@@ -336,6 +347,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(suspect, number(s.DatabaseSuspect))
 	gauge(sessions, s.Sessions)
 	s.Index.collect(ch)
+	s.RADIUS.collect(ch)
 	for _, g := range s.Groups {
 		gauge(subscribers, g.Subscribers, g.Name)
 		gauge(pending, g.Pending, g.Name)
@@ -353,13 +365,20 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (i Index) collect(ch chan<- prometheus.Metric) {
-	counter := func(d *prometheus.Desc, value uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
-	}
-	counter(overruns, i.Overruns)
-	counter(indexDrift, i.Missed, "missed")
-	counter(indexDrift, i.Stale, "stale")
-	counter(passes, i.Passes)
+	count(ch, overruns, i.Overruns)
+	count(ch, indexDrift, i.Missed, "missed")
+	count(ch, indexDrift, i.Stale, "stale")
+	count(ch, passes, i.Passes)
+}
+
+func (r RADIUS) collect(ch chan<- prometheus.Metric) {
+	count(ch, socketDrops, r.Datagrams)
+	count(ch, replyFails, r.Replies)
+	count(ch, acceptFails, r.Accepts)
+}
+
+func count(ch chan<- prometheus.Metric, d *prometheus.Desc, value uint64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
 }
 
 func number(b bool) int {

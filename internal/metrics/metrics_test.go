@@ -22,7 +22,8 @@ func used() *Metrics {
 	m := New("v1")
 	m.Watch(fixed{
 		Ready: true, RedisUp: true, DatabaseSuspect: true, Sessions: 7,
-		Index: Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
+		Index:  Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
+		RADIUS: RADIUS{Datagrams: 5, Replies: 6, Accepts: 7},
 		Groups: []Group{{
 			Name: "default", Subscribers: 3, Pending: 1, FeedLag: 1500 * time.Millisecond,
 			Bindings: map[string]int{"active": 2}, Blocks: map[string]int{"free": 9},
@@ -90,6 +91,9 @@ func TestContract(t *testing.T) {
 		`sessiond_drift_total{kind="element_missing"} 1`,
 		`sessiond_accounting_verdicts_total{group="",verdict="foreign_nas"} 1`,
 		`sessiond_ready 1`,
+		`sessiond_radius_socket_drops_total 5`,
+		`sessiond_radius_replies_failed_total 6`,
+		`sessiond_radsec_accepts_failed_total 7`,
 		`sessiond_feed_lag_seconds{group="default"} 1.5`,
 		`sessiond_config_last_reload_successful 0`,
 		`sessiond_config_last_reload_timestamp_seconds 1.7000000005e+09`,

@@ -50,6 +50,7 @@ func (s *Server) notRecorded(r *request, err error) {
 
 // replyFailed notes a reply that the kernel did not take.
 func (s *Server) replyFailed(err error) {
+	s.losses.replies.Add(1)
 	if suppressed, ok := s.sendFails.allow(s.now()); ok {
 		s.options.Logger.Warn("reply not sent", "err", err, "suppressed", suppressed)
 	}
@@ -57,6 +58,7 @@ func (s *Server) replyFailed(err error) {
 
 // acceptFailed notes that the system gave no connection.
 func (s *Server) acceptFailed(err error) {
+	s.losses.accepts.Add(1)
 	if suppressed, ok := s.accepts.allow(s.now()); ok {
 		s.options.Logger.Error("RadSec connections not accepted", "err", err, "suppressed", suppressed)
 	}

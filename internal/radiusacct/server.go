@@ -32,6 +32,8 @@ type Server struct {
 	reload  sync.Mutex // held by SetClients
 	clients atomic.Pointer[clientTable]
 
+	losses losses
+
 	strangers throttle // log lines about unknown clients
 	failures  throttle // log lines about refused records
 	sendFails throttle // log lines about replies that could not be sent

@@ -45,6 +45,25 @@ func (c *Conn) Coalesce() error {
 	return nil
 }
 
+// Drops returns how many datagrams the kernel has dropped at the socket, mostly
+// because its receive buffer was full. It wraps. It needs Linux 4.12.
+func (c *Conn) Drops() (uint32, error) {
+	var info [unix.SK_MEMINFO_VARS]uint32
+	size := uint32(unsafe.Sizeof(info))
+	var errno syscall.Errno
+	err := c.raw.Control(func(fd uintptr) {
+		_, _, errno = syscall.RawSyscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case errno != 0:
+		return 0, fmt.Errorf("ask for the drops of a socket: %w", errno)
+	}
+	return info[unix.SK_MEMINFO_DROPS], nil
+}
+
 func (c *Conn) set(level, option, value int) error {
 	var err error
 	if ctlErr := c.raw.Control(func(fd uintptr) {

@@ -1,0 +1,43 @@
+package radiusacct_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/radiusacct"
+)
+
+// TestKernelDropsAreCounted: what the kernel drops before anybody sees it is counted,
+// and goes on being counted once the socket is closed.
+func TestKernelDropsAreCounted(t *testing.T) {
+	s, err := radiusacct.New(radiusacct.Options{Listen: []string{"127.0.0.1:0"}, Recorder: &recorder{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := s.Losses(); got != (radiusacct.Losses{}) {
+		t.Errorf("lost at the start: %+v", got)
+	}
+	sender := newNAS(t, "127.0.0.1", s.Addrs()[0])
+	large := make([]byte, 60_000) // nobody reads: the socket is soon full
+	deadline := time.Now().Add(patience)
+	for s.Losses().Datagrams == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is counted as dropped")
+		}
+		sender.send(large)
+	}
+	for range 10 {
+		sender.send(large)
+	}
+	lost := s.Losses()
+	if lost.Datagrams < 10 || lost.Replies != 0 || lost.Accepts != 0 {
+		t.Errorf("lost %+v, want 10 datagrams or more and nothing else", lost)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Losses(); got != lost {
+		t.Errorf("lost %+v once it is closed, %+v before", got, lost)
+	}
+}
