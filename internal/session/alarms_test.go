@@ -227,6 +227,36 @@ func TestNoDriftAtTheStart(t *testing.T) {
 	w.check()
 }
 
+// TestNoDriftWithoutBlocks: who comes online in a group that a reload took out has no
+// block, and that is no drift.
+func TestNoDriftWithoutBlocks(t *testing.T) {
+	w := newWorld(t, testGroup)
+	other := testGroup
+	other.Name = "other"
+	other.Inside = []netip.Prefix{netip.MustParsePrefix("100.0.0.0/24")}
+	other.Outside = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/28")}
+	err := w.db.SetGroups([]subscriberdb.Group{
+		{Name: w.group.Name, Inside: w.group.Inside, RecordTTL: w.ttl}, {Name: other.Name, Inside: other.Inside, RecordTTL: w.ttl},
+	})
+	if err == nil {
+		err = w.SetGroups(context.Background(), []lsn.GroupConfig{other})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.until("alice to be online", func() bool {
+		_, err := w.Subscriber(context.Background(), subscriber.Key{Inside: alice})
+		return err == nil
+	})
+	for range 3 {
+		w.reconcile(t)
+	}
+	if counted := w.seen.counted(); len(counted) > 0 {
+		t.Errorf("counted %v", counted)
+	}
+}
+
 // TestFeedLag: the lag is the age of the oldest entry that is not taken, grows while
 // that is so, and is none once all are.
 func TestFeedLag(t *testing.T) {

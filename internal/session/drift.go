@@ -73,12 +73,20 @@ func (m *Manager) carryOutLocked(r *repair, o *drift.Operation) {
 	}
 	d := inspect.Drift{Kind: o.Kind, Group: r.group.name, Inside: o.Inside, What: o.What(), Mended: !r.dryRun}
 	if !r.dryRun {
-		if m.isDriftLocked(r, o) {
+		drifted := m.isDriftLocked(r, o)
+		m.mendLocked(r, o)
+		if drifted && !(o.Kind == inspect.DriftRecordUnbound && m.blocklessLocked(o.Inside)) {
 			m.observer.Drift(string(o.Kind))
 		}
-		m.mendLocked(r, o)
 	}
 	r.drifts = append(r.drifts, d)
+}
+
+// blocklessLocked reports whether the address could not be given a block either: its
+// group has none that is free, or gives no more.
+func (m *Manager) blocklessLocked(inside netip.Addr) bool {
+	s := m.slots.at(inside)
+	return s != nil && s.phase == idle
 }
 
 // isDriftLocked reports whether a difference is to be counted as drift: one that
