@@ -21,9 +21,16 @@ func (m *Manager) runAlarms(ctx context.Context) error {
 		case <-tick.C:
 		}
 		m.tellExhausted()
-		for _, g := range m.syncedGroups() {
-			m.lookAhead(ctx, g)
-		}
+		m.lookAheadAll(ctx)
+	}
+}
+
+// lookAheadAll is short of time where the database hangs: the next round comes.
+func (m *Manager) lookAheadAll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, alarmsEvery)
+	defer cancel()
+	for _, g := range m.syncedGroups() {
+		m.lookAhead(ctx, g)
 	}
 }
 
