@@ -156,6 +156,7 @@ func (m *Metrics) Expect(e Expected) {
 			m.verdicts.WithLabelValues(group, v.String())
 		}
 	}
+	m.expectRefusals(e.Clients)
 	m.expectRequests(e.Clients, e.Outcomes)
 	m.expectRequests([]string{nobody}, e.Strangers)
 	for _, client := range e.RadSec {
@@ -181,6 +182,16 @@ func (m *Metrics) expectRequests(clients []string, outcomes []Outcome) {
 	for _, client := range clients {
 		for _, o := range outcomes {
 			m.radiusRequests.WithLabelValues(client, o.Kind, o.Result)
+		}
+	}
+}
+
+func (m *Metrics) expectRefusals(clients []string) {
+	for _, client := range clients {
+		for _, v := range subscriber.Verdicts() {
+			if v.Refused() {
+				m.refused.WithLabelValues(client, v.String())
+			}
 		}
 	}
 }
