@@ -15,6 +15,9 @@ func (ev *Event) arrange() {
 	}
 }
 
+// delayed reports whether the event tells that it happened before it came.
+func (ev *Event) delayed() bool { return ev.Latest.Before(ev.Arrival) || ev.Arrival.IsZero() }
+
 // farBehind reports whether the NAS's clock makes the event so late that the clock
 // is rather wrong: set back, by NTP or at the end of summer time. A relay that keeps
 // events for hours and tells no delay looks the same.

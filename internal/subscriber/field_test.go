@@ -196,6 +196,20 @@ func TestRestartPolicies_SES15(t *testing.T) {
 	}
 }
 
+// TestStopBeforeItsStart_SES12: the arrival of a Stop at a daemon whose clock is behind
+// that of the one that took the Start proves nothing; a counted delay does.
+func TestStopBeforeItsStart_SES12(t *testing.T) {
+	for delay, want := range map[time.Duration]Verdict{-1: Stopped, 0: Stopped, 5 * time.Minute: Stale} {
+		var c Clock
+		ev := makeEvent(EventStop, 0, unstamped)
+		ev.Arrival, ev.Delay = at(-2*time.Minute), delay
+		c.Place(&ev)
+		if d := Decide(online(), ev); d.Verdict != want {
+			t.Errorf("delay %v: %v, want %v", delay, d.Verdict, want)
+		}
+	}
+}
+
 // TestFirstStampIsShown: where nothing is known of a clock, what it stamps is shown as
 // the start, and decides nothing.
 func TestFirstStampIsShown_SES13(t *testing.T) {

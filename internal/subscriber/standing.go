@@ -125,9 +125,10 @@ func (s *survey) interimAgainstOpen() Standing {
 }
 
 // A Stop ends the session that is online under its identifier, unless it is that
-// of an earlier one (SES-12).
+// of an earlier one (SES-12). Its arrival alone is never before the start: two
+// daemons, or one whose clock was set, may tell that otherwise.
 func (s *survey) stopAgainstOpen() Standing {
-	if s.ofEarlier() || s.ev.Latest.Before(s.session.Start.Add(-sessionTimeSlack)) {
+	if s.ofEarlier() || s.ev.delayed() && s.ev.Latest.Before(s.session.Start.Add(-sessionTimeSlack)) {
 		return StandingEarlier
 	}
 	return StandingSame
