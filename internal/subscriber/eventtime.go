@@ -23,6 +23,15 @@ func (ev *Event) delayed() bool { return ev.Latest.Before(ev.Arrival) || ev.Arri
 // events for hours and tells no delay looks the same.
 func (ev *Event) farBehind() bool { return ev.Latest.Sub(ev.At) > reordering }
 
+// Astray returns how far the event's stamp is ahead of the time at which it happened
+// at the latest, where that is too far for the stamp to be heeded; 0 otherwise.
+func (ev *Event) Astray() time.Duration {
+	if ahead := ev.Stamp.Sub(ev.Latest); !ev.Stamp.IsZero() && ahead.Abs() > maxDelay {
+		return ahead
+	}
+	return 0
+}
+
 // latest is the latest time at which an event can have happened: its arrival less
 // Acct-Delay-Time (RFC 2866 section 5.2).
 func latest(arrival time.Time, delay time.Duration) time.Time {

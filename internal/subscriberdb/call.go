@@ -72,7 +72,7 @@ func unknownScripts(cmds []redis.Cmder) []redis.Cmder {
 
 func (db *DB) loadScripts(ctx context.Context) error {
 	return db.eachMaster(ctx, func(ctx context.Context, client redis.UniversalClient) error {
-		for _, s := range []*redis.Script{commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript, takeBackScript} {
+		for _, s := range []*redis.Script{commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript, takeBackScript, nasScript, countScript} {
 			if err := s.Load(ctx, client).Err(); err != nil {
 				return fmt.Errorf("load script: %w", err)
 			}

@@ -60,7 +60,7 @@ type DB struct {
 	feedLength   int64
 	cache        *cache
 	courier      courier
-	nases        nasRegistry
+	nases        *nasRegistry
 	observe      func(string, subscriber.Verdict)
 	refused      func(string, subscriber.Verdict)
 	logger       *slog.Logger
@@ -85,6 +85,7 @@ func New(o Options) (*DB, error) {
 		tombstones:   tombstones{full: o.TombstoneTTL, limit: o.Tombstones},
 		feedLength:   o.FeedLength,
 		cache:        newCache(o.CacheSize),
+		nases:        newNASRegistry(),
 		observe:      o.Observe,
 		refused:      o.Refused,
 		logger:       o.Logger.With("node", o.Node),

@@ -59,7 +59,7 @@ func TestTwoClients_SES02_SES16(t *testing.T) {
 		if r := known(t, db, addr); r.Client != "bng1" || !r.UpdatedAt.Equal(t0.Add(time.Minute)) {
 			t.Fatalf("record %+v", r)
 		}
-		if err := db.flushNASes(t.Context()); err != nil {
+		if err := db.FlushNASes(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		db = newDB(t, client, atTime)

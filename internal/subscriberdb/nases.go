@@ -1,6 +1,7 @@
 package subscriberdb
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -8,15 +9,21 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
+// NASName names a NAS.
+type NASName struct {
+	Client string // its realm, or the name of its RADIUS client
+	Name   string // as in the NAS of a subscriber.SessionID
+}
+
 // NAS is what is known of one NAS, from the accounting that it sends.
 type NAS struct {
-	Client    string            // its realm, or the name of its RADIUS client
-	Name      string            // as in the NAS of a subscriber.SessionID
+	NASName
 	LastHeard time.Time         // arrival of its last accounting
 	Offset    time.Duration     // how far its clock is ahead of ours, to the second or so
 	Known     bool              // Offset is known
+	Unheeded  time.Duration     // how far its last Event-Timestamp was ahead, where too far to be heeded; else 0
 	Restarted time.Time         // event time of its last Accounting-On or -Off; zero for none
-	SameAs    string            // reference of the NAS that this one was found to be; "" for none
+	SameAs    NASName           // the NAS that this one was found to be; the zero name: it is itself
 	Refused   map[string]uint64 // events that changed nothing, by verdict, since it was first heard of
 }
 
@@ -29,20 +36,35 @@ func (k nasKey) id() subscriber.SessionID {
 	return subscriber.SessionID{Client: k.client, NAS: k.nas}
 }
 
+func (k nasKey) name() NASName { return NASName{k.client, k.nas} }
+
+func (n NASName) key() nasKey { return nasKey{n.Client, n.Name} }
+
 // nasEntry is what this daemon knows of a NAS.
 type nasEntry struct {
+	key       nasKey
 	clock     subscriber.Clock
+	unheeded  time.Duration // see NAS
 	heard     time.Time
 	restarted time.Time
 	sameAs    nasKey // the zero key: it is itself
 	refused   map[subscriber.Verdict]uint64
-	changed   bool // since it was last written to Redis
+	stored    string // its line in Redis, as last seen; "" for none
+	changed   bool   // it stands in nasRegistry.changed
 }
 
 // nasRegistry is what is known of all NASes.
 type nasRegistry struct {
-	mu    sync.Mutex
-	byKey map[nasKey]*nasEntry
+	mu      sync.Mutex
+	byKey   map[nasKey]*nasEntry
+	changed []*nasEntry // what is to be written to Redis
+
+	turn   chan struct{} // holds one while somebody writes to Redis, or reads for the registry
+	loaded bool          // what stood in Redis at the start is known; guarded by turn
+}
+
+func newNASRegistry() *nasRegistry {
+	return &nasRegistry{byKey: make(map[nasKey]*nasEntry), turn: make(chan struct{}, 1)}
 }
 
 // entryLocked returns the entry of a NAS, nil where there are too many.
@@ -53,12 +75,34 @@ func (r *nasRegistry) entryLocked(key nasKey) *nasEntry {
 	if len(r.byKey) >= maxReporters {
 		return nil
 	}
-	if r.byKey == nil {
-		r.byKey = make(map[nasKey]*nasEntry)
-	}
-	e := new(nasEntry)
-	r.byKey[nasKey{strings.Clone(key.client), strings.Clone(key.nas)}] = e
+	e := &nasEntry{key: nasKey{strings.Clone(key.client), strings.Clone(key.nas)}}
+	r.byKey[e.key] = e
 	return e
+}
+
+// changeLocked has the entry written.
+func (r *nasRegistry) changeLocked(e *nasEntry) {
+	if !e.changed {
+		e.changed = true
+		r.changed = append(r.changed, e)
+	}
+}
+
+// hearLocked notes that a NAS was heard of.
+func (r *nasRegistry) hearLocked(e *nasEntry, at time.Time) {
+	if at.After(e.heard) {
+		e.heard = at
+		r.changeLocked(e)
+	}
+}
+
+// rootLocked follows a NAS to the name by which its sessions are known. There is no
+// circle, see uniteLocked.
+func (r *nasRegistry) rootLocked(key nasKey) nasKey {
+	for e := r.byKey[key]; e != nil && e.sameAs != (nasKey{}); e = r.byKey[key] {
+		key = e.sameAs
+	}
+	return key
 }
 
 // place gives the event the name of its NAS by which its sessions are known, and
@@ -72,11 +116,17 @@ func (r *nasRegistry) place(ev *subscriber.Event) {
 		return
 	}
 	e.clock.Place(ev)
-	if ev.Arrival.After(e.heard) {
-		e.heard, e.changed = ev.Arrival, true
+	if !ev.Stamp.IsZero() && ev.Delay <= 0 {
+		e.unheeded = ev.Astray()
 	}
-	if e.sameAs != (nasKey{}) {
-		ev.Client, ev.NAS = e.sameAs.client, e.sameAs.nas
+	r.hearLocked(e, ev.Arrival)
+	if e.sameAs == (nasKey{}) {
+		return
+	}
+	root := r.rootLocked(e.key)
+	ev.Client, ev.NAS = root.client, root.nas
+	if known := r.entryLocked(root); known != nil {
+		r.hearLocked(known, ev.Arrival)
 	}
 }
 
@@ -86,13 +136,21 @@ func (r *nasRegistry) unite(name, known nasKey) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.entryLocked(name)
-	if e == nil || name == known || e.sameAs == known {
+	if e == nil || !r.uniteLocked(e, known) {
 		return false
 	}
-	if k := r.byKey[known]; k != nil && k.sameAs != (nasKey{}) {
-		return false // sessions are known by both names already
+	r.changeLocked(e)
+	return true
+}
+
+// uniteLocked makes the entry another name of a NAS, and reports whether that
+// changed it. Two names never stand for each other.
+func (r *nasRegistry) uniteLocked(e *nasEntry, known nasKey) bool {
+	root := r.rootLocked(known)
+	if root == e.key || root == r.rootLocked(e.key) {
+		return false
 	}
-	e.sameAs, e.changed = known, true
+	e.sameAs = nasKey{strings.Clone(root.client), strings.Clone(root.nas)}
 	return true
 }
 
@@ -100,25 +158,24 @@ func (r *nasRegistry) unite(name, known nasKey) bool {
 func (r *nasRegistry) original(key nasKey) nasKey {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e := r.byKey[key]; e != nil && e.sameAs != (nasKey{}) {
-		return e.sameAs
-	}
-	return key
+	return r.rootLocked(key)
 }
 
 // refuse counts an event that changed nothing.
 func (r *nasRegistry) refuse(id subscriber.SessionID, v subscriber.Verdict) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := r.entryLocked(nasKeyOf(id))
-	if e == nil {
-		return
+	if e := r.entryLocked(nasKeyOf(id)); e != nil {
+		e.countLocked(v, 1)
+		r.changeLocked(e)
 	}
+}
+
+func (e *nasEntry) countLocked(v subscriber.Verdict, n uint64) {
 	if e.refused == nil {
 		e.refused = make(map[subscriber.Verdict]uint64)
 	}
-	e.refused[v]++
-	e.changed = true
+	e.refused[v] += n
 }
 
 // restart notes a restart that was recorded.
@@ -126,6 +183,123 @@ func (r *nasRegistry) restart(id subscriber.SessionID, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.entryLocked(nasKeyOf(id)); e != nil && at.After(e.restarted) {
-		e.restarted, e.changed = at, true
+		e.restarted = at
+		r.changeLocked(e)
 	}
+}
+
+// adopt takes over what Redis says of a NAS, from an earlier run or by another
+// daemon.
+func (r *nasRegistry) adopt(key nasKey, line string, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.entryLocked(key); e != nil {
+		r.adoptLocked(e, line, now)
+	}
+}
+
+func (r *nasRegistry) adoptLocked(e *nasEntry, line string, now time.Time) {
+	n := parseNAS(line)
+	e.stored = line
+	if _, known := e.clock.Offset(); !known && n.Known && !e.restarted.After(n.LastHeard) { // a restart may set it anew
+		e.clock = subscriber.NewClock(n.Offset, now)
+	}
+	if n.LastHeard.After(e.heard) {
+		e.heard = n.LastHeard
+	}
+	if n.Restarted.After(e.restarted) {
+		e.restarted = n.Restarted
+	}
+	if n.SameAs != (NASName{}) && e.sameAs == (nasKey{}) {
+		r.uniteLocked(e, n.SameAs.key())
+	}
+}
+
+// forget drops what was not heard of for long.
+func (r *nasRegistry) forget(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.byKey, func(_ nasKey, e *nasEntry) bool {
+		return !e.changed && now.Sub(e.heard) > nasForgotten
+	})
+}
+
+// nasNews is what is to be written of one NAS.
+type nasNews struct {
+	entry   *nasEntry
+	was     string // the line that should stand
+	line    string
+	refused map[subscriber.Verdict]uint64
+}
+
+func (n *nasNews) ref() string { return nasRef(n.entry.key.id()) }
+
+// pending is how many NASes are to be written.
+func (r *nasRegistry) pending() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.changed)
+}
+
+// news takes what is to be written of up to so many NASes.
+func (r *nasRegistry) news(limit int) []nasNews {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	limit = min(limit, len(r.changed))
+	list := make([]nasNews, limit)
+	for i, e := range r.changed[:limit] {
+		list[i] = nasNews{entry: e, was: e.stored, line: e.textLocked(), refused: e.refused}
+		e.changed, e.refused = false, nil
+	}
+	if r.changed = r.changed[limit:]; len(r.changed) == 0 {
+		r.changed = nil
+	}
+	return list
+}
+
+// said notes that a line stands in Redis.
+func (r *nasRegistry) said(n *nasNews) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n.entry.stored = n.line
+}
+
+// merged takes over the line that stands in place of the expected one, and makes
+// the news of both.
+func (r *nasRegistry) merged(n *nasNews, stands string, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.adoptLocked(n.entry, stands, now)
+	n.was, n.line = stands, n.entry.textLocked()
+}
+
+// unsaid puts back what could not be written.
+func (r *nasRegistry) unsaid(list []nasNews) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range list {
+		r.changeLocked(list[i].entry)
+		r.putBackLocked(&list[i])
+	}
+}
+
+// uncounted puts back counts that wait for the next change of their NAS.
+func (r *nasRegistry) uncounted(n *nasNews) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.putBackLocked(n)
+}
+
+func (r *nasRegistry) putBackLocked(n *nasNews) {
+	for v, count := range n.refused {
+		n.entry.countLocked(v, count)
+	}
+	n.refused = nil
+}
+
+// textLocked is the entry as it stands in Redis.
+func (e *nasEntry) textLocked() string {
+	n := NAS{LastHeard: e.heard, Restarted: e.restarted, SameAs: e.sameAs.name(), Unheeded: e.unheeded}
+	n.Offset, n.Known = e.clock.Offset()
+	return n.text()
 }

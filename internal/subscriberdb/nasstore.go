@@ -1,24 +1,21 @@
 package subscriberdb
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // What is known of the NASes is kept in Redis, so that a daemon that starts knows
 // their clocks, and a person sees what all daemons know:
 //
-//	sessiond:nas          by NAS: heard=<time> offset=<seconds> restarted=<time> same_as=<client>/<nas>
+//	sessiond:nas          by NAS: heard=<time> offset=<seconds> unheeded=<seconds> restarted=<time> same_as=<client>/<nas>
 //	sessiond:nas:refused  by NAS and verdict ("<client>/<nas> <verdict>"): number of events
 const (
 	nasesKey   = "sessiond:nas"
@@ -29,217 +26,291 @@ const (
 	nasFlush = 2 * time.Second // how often what changed is written
 	// nasForgotten is how long a NAS that is not heard of stands in the list.
 	nasForgotten = 30 * 24 * time.Hour
+	nasSweep     = time.Hour // how often those are looked for
+	// nasBatch bounds the NASes of one script call, which keeps Redis from others.
+	nasBatch = 128
+	// nasMerges bounds how often a line is written anew because another daemon was
+	// faster; it is tried again with the next flush.
+	nasMerges = 4
 )
 
-// KeepNASes reads what was known of the NASes, and writes what changes, until the
-// context ends. Errors are tried again: nothing else waits for it.
+// KeepNASes reads what was known of the NASes, writes what changes, and forgets
+// those that are gone, until the context ends. Errors are tried again: nothing else
+// waits for it.
 func (db *DB) KeepNASes(ctx context.Context) error {
 	ticker := time.NewTicker(nasFlush)
 	defer ticker.Stop()
-	loaded := false
+	var swept time.Time
 	for {
-		if !loaded {
-			loaded = db.loadNASes(ctx) == nil
-		} else if err := db.flushNASes(ctx); err != nil && ctx.Err() == nil {
+		err := db.FlushNASes(ctx)
+		if now := db.now(); err == nil && (swept.IsZero() || now.Sub(swept) >= nasSweep) {
+			if err = db.sweepNASes(ctx); err == nil {
+				swept = now
+			}
+		}
+		if err != nil && ctx.Err() == nil {
 			db.logger.Debug("NASes not written", "error", err)
 		}
 		select {
 		case <-ctx.Done():
-			return db.lastFlush(ctx)
+			return nil
 		case <-ticker.C:
 		}
 	}
 }
 
-// lastFlush writes what changed before the end, if Redis answers soon.
-func (db *DB) lastFlush(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	_ = db.flushNASes(ctx) // what is not kept is learned again
-	return nil
-}
-
-// NASes returns all NASes that sent accounting to any daemon within a month, in
-// order of their names. What this daemon knows and has not written yet is told too.
-func (db *DB) NASes(ctx context.Context) ([]NAS, error) {
-	if err := db.flushNASes(ctx); err != nil {
-		return nil, fmt.Errorf("write NASes: %w", err)
-	}
-	lines, err := db.client.HGetAll(ctx, nasesKey).Result()
-	if err != nil {
-		return nil, fmt.Errorf("read NASes: %w", err)
-	}
-	refused, err := db.client.HGetAll(ctx, refusedKey).Result()
-	if err != nil {
-		return nil, fmt.Errorf("read refused events: %w", err)
-	}
-	byRef := make(map[string]*NAS, len(lines))
-	for ref, line := range lines {
-		id, err := parseNASRef(ref)
-		if err != nil {
-			continue // written by hand
-		}
-		n := parseNAS(line)
-		n.Client, n.Name = id.Client, id.NAS
-		byRef[ref] = &n
-	}
-	for field, count := range refused {
-		ref, verdict, _ := strings.Cut(field, " ")
-		n := byRef[ref]
-		if value, err := strconv.ParseUint(count, 10, 64); err == nil && n != nil {
-			n.Refused[verdict] = value
-		}
-	}
-	list := make([]NAS, 0, len(byRef))
-	for _, ref := range slices.Sorted(maps.Keys(byRef)) {
-		list = append(list, *byRef[ref])
-	}
-	return list, nil
-}
-
-// loadNASes reads what was known of the NASes, and forgets those that have not been
-// heard of for long. What this daemon knows already is newer.
-func (db *DB) loadNASes(ctx context.Context) error {
-	lines, err := db.client.HGetAll(ctx, nasesKey).Result()
+// FlushNASes writes what is known of the NASes and was not written yet. What could
+// not be written is kept for the next time; of the counts, what Redis took without
+// an answer may count twice.
+func (db *DB) FlushNASes(ctx context.Context) error {
+	release, err := db.nases.takeTurn(ctx)
 	if err != nil {
 		return err
 	}
-	var old []string
-	now := db.now()
-	db.nases.mu.Lock()
-	for ref, line := range lines {
-		id, err := parseNASRef(ref)
-		if err != nil {
-			continue
-		}
-		n := parseNAS(line)
-		if now.Sub(n.LastHeard) > nasForgotten {
-			old = append(old, ref)
-			continue
-		}
-		db.nases.adoptLocked(nasKeyOf(id), n, now)
-	}
-	db.nases.mu.Unlock()
-	return db.forgetNASes(ctx, old)
-}
-
-// adoptLocked takes over what another run knew of a NAS.
-func (r *nasRegistry) adoptLocked(key nasKey, n NAS, now time.Time) {
-	e := r.entryLocked(key)
-	if e == nil {
-		return
-	}
-	if _, known := e.clock.Offset(); !known && n.Known {
-		e.clock = subscriber.NewClock(n.Offset, now)
-	}
-	if n.Restarted.After(e.restarted) {
-		e.restarted = n.Restarted
-	}
-	if same, err := parseNASRef(n.SameAs); err == nil && n.SameAs != "" && e.sameAs == (nasKey{}) {
-		e.sameAs = nasKeyOf(same)
-	}
-}
-
-func (db *DB) forgetNASes(ctx context.Context, refs []string) error {
-	if len(refs) == 0 {
-		return nil
-	}
-	counts, err := db.client.HKeys(ctx, refusedKey).Result()
-	if err != nil {
+	defer release()
+	if err := db.loadNASes(ctx); err != nil {
 		return err
 	}
-	counts = slices.DeleteFunc(counts, func(field string) bool {
-		ref, _, _ := strings.Cut(field, " ")
-		return !slices.Contains(refs, ref)
-	})
-	if len(counts) > 0 {
-		if err := db.client.HDel(ctx, refusedKey, counts...).Err(); err != nil {
+	for n := db.nases.pending(); n > 0; n -= nasBatch { // what changes meanwhile is for the next time
+		if err := db.writeNASes(ctx, db.nases.news(nasBatch)); err != nil {
 			return err
 		}
 	}
-	return db.client.HDel(ctx, nasesKey, refs...).Err()
+	return nil
 }
 
-// nasNews is what is to be written of the NASes that changed.
-type nasNews struct {
-	lines   []any
-	refused map[string]uint64
+// takeTurn waits until nobody else writes, or the context ends.
+func (r *nasRegistry) takeTurn(ctx context.Context) (release func(), err error) {
+	select {
+	case r.turn <- struct{}{}:
+		return func() { <-r.turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
-// flushNASes writes what changed. What could not be written is kept for the next
-// time; of the counts, what Redis took without an answer may count twice.
-func (db *DB) flushNASes(ctx context.Context) error {
-	news := db.nases.news()
-	if len(news.lines) == 0 {
+// loadNASes reads, once, what was known of the NASes: before anything is written, or
+// that would be lost.
+func (db *DB) loadNASes(ctx context.Context) error {
+	if db.nases.loaded {
 		return nil
 	}
-	pipe := db.client.Pipeline()
-	pipe.HSet(ctx, nasesKey, news.lines...)
-	for field, n := range news.refused {
-		pipe.HIncrBy(ctx, refusedKey, field, int64(n))
-	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	now := db.now()
+	err := db.scanHash(ctx, nasesKey, func(fields []string) error {
+		for i := 0; i+1 < len(fields); i += 2 {
+			n, ok := parseNASRow(fields[i], fields[i+1])
+			if ok && !n.forgotten(now) {
+				db.nases.adopt(n.key(), fields[i+1], now)
+			}
+		}
+		return nil
+	})
+	db.nases.loaded = err == nil
+	return err
+}
+
+// writeNASes writes lines first and then counts, which belong to a line.
+func (db *DB) writeNASes(ctx context.Context, news []nasNews) error {
+	written, err := db.writeNASLines(ctx, news)
+	if err != nil {
 		db.nases.unsaid(news)
+		return err
+	}
+	var counts []any
+	for i := range written {
+		ref := written[i].ref()
+		for v, n := range written[i].refused {
+			counts = append(counts, ref+" "+v.String(), n)
+		}
+	}
+	if len(counts) == 0 {
+		return nil
+	}
+	if err := db.exchange(ctx, []redis.Cmder{newCall(ctx, countScript, []string{refusedKey}, counts...)}); err != nil {
+		db.nases.unsaid(written)
 		return err
 	}
 	return nil
 }
 
-// news takes what changed since the last time.
-func (r *nasRegistry) news() nasNews {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	news := nasNews{refused: make(map[string]uint64)}
-	for key, e := range r.byKey {
-		if !e.changed {
-			continue
+// writeNASLines returns the news whose lines stand in Redis now. Where another daemon
+// has changed a line, what both know is written.
+func (db *DB) writeNASLines(ctx context.Context, news []nasNews) (written []nasNews, err error) {
+	left := slices.Clone(news)
+	for range nasMerges {
+		if len(left) == 0 {
+			return written, nil
 		}
-		ref := nasRef(key.id())
-		news.lines = append(news.lines, ref, e.text())
-		for v, n := range e.refused {
-			news.refused[ref+" "+v.String()] = n
+		args := []any{maxReporters}
+		for i := range left {
+			args = append(args, left[i].ref(), left[i].was, left[i].line)
 		}
-		e.changed, e.refused = false, nil
-	}
-	return news
-}
-
-// unsaid puts back what could not be written.
-func (r *nasRegistry) unsaid(news nasNews) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := 0; i < len(news.lines); i += 2 {
-		ref, _ := news.lines[i].(string)
-		id, err := parseNASRef(ref)
-		e := r.byKey[nasKeyOf(id)]
-		if err != nil || e == nil {
-			continue
+		answers, err := db.callNASes(ctx, args)
+		if err != nil {
+			return nil, err
 		}
-		e.changed = true
-		for v := subscriber.NotHere; v.Known(); v++ {
-			if n := news.refused[ref+" "+v.String()]; n > 0 {
-				if e.refused == nil {
-					e.refused = make(map[subscriber.Verdict]uint64)
-				}
-				e.refused[v] += n
+		again := left[:0]
+		for i, answer := range answers {
+			n := left[i]
+			switch stands, other := answer.(string); {
+			case other:
+				db.nases.merged(&n, stands, db.now())
+				again = append(again, n)
+			case answer == int64(1):
+				db.nases.said(&n)
+				written = append(written, n)
+			default: // too many
+				db.nases.uncounted(&n)
 			}
 		}
+		left = again
 	}
+	db.nases.unsaid(left)
+	return written, nil
 }
 
-// text is the entry as it stands in Redis.
-func (e *nasEntry) text() string {
-	text := appendTime([]byte("heard="), e.heard)
-	if offset, known := e.clock.Offset(); known {
-		text = strconv.AppendInt(append(text, " offset="...), int64(offset/time.Second), 10)
+// callNASes carries out the script that writes lines.
+func (db *DB) callNASes(ctx context.Context, args []any) ([]any, error) {
+	call := newCall(ctx, nasScript, []string{nasesKey}, args...)
+	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+		return nil, err
 	}
-	if !e.restarted.IsZero() {
-		text = appendTime(append(text, " restarted="...), e.restarted)
+	answers, err := call.Slice()
+	if err == nil && len(answers) != (len(args)-1)/3 {
+		err = fmt.Errorf("%d answers about %d NASes", len(answers), (len(args)-1)/3)
 	}
-	if e.sameAs != (nasKey{}) {
-		text = append(append(text, " same_as="...), nasRef(e.sameAs.id())...)
+	return answers, err
+}
+
+// NASes returns all NASes that sent accounting to any daemon within a month, in
+// order of their clients and names. What this daemon knows and has not written yet
+// is told too.
+func (db *DB) NASes(ctx context.Context) ([]NAS, error) {
+	if err := db.FlushNASes(ctx); err != nil {
+		return nil, fmt.Errorf("write NASes: %w", err)
+	}
+	byRef := make(map[string]*NAS)
+	now := db.now()
+	err := db.scanHash(ctx, nasesKey, func(fields []string) error {
+		for i := 0; i+1 < len(fields); i += 2 {
+			if n, ok := parseNASRow(fields[i], fields[i+1]); ok && !n.forgotten(now) {
+				byRef[fields[i]] = &n
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read NASes: %w", err)
+	}
+	err = db.scanHash(ctx, refusedKey, func(fields []string) error {
+		for i := 0; i+1 < len(fields); i += 2 {
+			ref, verdict, _ := strings.Cut(fields[i], " ")
+			n := byRef[ref]
+			if count, err := strconv.ParseUint(fields[i+1], 10, 64); err == nil && n != nil {
+				n.Refused[verdict] = count
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read refused events: %w", err)
+	}
+	list := make([]NAS, 0, len(byRef))
+	for _, n := range byRef {
+		list = append(list, *n)
+	}
+	slices.SortFunc(list, func(a, b NAS) int {
+		return cmp.Or(cmp.Compare(a.Client, b.Client), cmp.Compare(a.Name, b.Name))
+	})
+	return list, nil
+}
+
+// sweepNASes forgets the NASes that were not heard of for long, and counts without a
+// NAS.
+func (db *DB) sweepNASes(ctx context.Context) error {
+	release, err := db.nases.takeTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var counts []string // read before the lines, which are written before them
+	err = db.scanHash(ctx, refusedKey, func(fields []string) error {
+		for i := 0; i+1 < len(fields); i += 2 {
+			counts = append(counts, fields[i])
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	now := db.now()
+	known := make(map[string]bool) // those that stay
+	old := []any{maxReporters}
+	err = db.scanHash(ctx, nasesKey, func(fields []string) error {
+		for i := 0; i+1 < len(fields); i += 2 {
+			n := parseNAS(fields[i+1])
+			if known[fields[i]] = !n.forgotten(now); !known[fields[i]] {
+				old = append(old, fields[i], fields[i+1], "")
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(old[1:], 3*nasBatch) {
+		if _, err := db.callNASes(ctx, append(slices.Clone(old[:1]), chunk...)); err != nil {
+			return err
+		}
+	}
+	db.nases.forget(now)
+	counts = slices.DeleteFunc(counts, func(field string) bool {
+		ref, _, _ := strings.Cut(field, " ")
+		return known[ref]
+	})
+	for chunk := range slices.Chunk(counts, nasBatch) {
+		if err := db.client.HDel(ctx, refusedKey, chunk...).Err(); err != nil {
+			return fmt.Errorf("forget refused events: %w", err)
+		}
+	}
+	return nil
+}
+
+// forgotten reports whether the NAS was not heard of for so long that it is gone.
+func (n *NAS) forgotten(now time.Time) bool { return now.Sub(n.LastHeard) > nasForgotten }
+
+// text is what is known of the NAS, as it stands in Redis; see parseNAS.
+func (n *NAS) text() string {
+	text := appendTime([]byte("heard="), n.LastHeard)
+	if n.Known {
+		text = appendSeconds(append(text, " offset="...), n.Offset)
+	}
+	if n.Unheeded != 0 {
+		text = appendSeconds(append(text, " unheeded="...), n.Unheeded)
+	}
+	if !n.Restarted.IsZero() {
+		text = appendTime(append(text, " restarted="...), n.Restarted)
+	}
+	if n.SameAs != (NASName{}) {
+		text = append(append(text, " same_as="...), nasRef(n.SameAs.key().id())...)
 	}
 	return string(text)
+}
+
+func appendSeconds(text []byte, d time.Duration) []byte {
+	return strconv.AppendInt(text, int64(d/time.Second), 10)
+}
+
+// parseNASRow reads a field of sessiond:nas. What a person wrote otherwise than
+// sessiond would is none of ours.
+func parseNASRow(ref, line string) (NAS, bool) {
+	id, err := parseNASRef(ref)
+	if err != nil || nasRef(id) != ref {
+		return NAS{}, false
+	}
+	n := parseNAS(line)
+	n.NASName = nasKeyOf(id).name()
+	return n, true
 }
 
 // parseNAS reads what text wrote. What cannot be read is left zero.
@@ -248,15 +319,36 @@ func parseNAS(line string) NAS {
 	for word := range strings.SplitSeq(line, " ") {
 		switch name, value, _ := strings.Cut(word, "="); name {
 		case "heard":
-			n.LastHeard = parseTime(value)
+			n.LastHeard = parseNASTime(value)
 		case "offset":
-			seconds, err := strconv.ParseInt(value, 10, 32)
-			n.Offset, n.Known = time.Duration(seconds)*time.Second, err == nil
+			n.Offset, n.Known = parseSeconds(value)
+		case "unheeded":
+			n.Unheeded, _ = parseSeconds(value)
 		case "restarted":
-			n.Restarted = parseTime(value)
+			n.Restarted = parseNASTime(value)
 		case "same_as":
-			n.SameAs = value
+			if id, err := parseNASRef(value); err == nil {
+				n.SameAs = nasKeyOf(id).name()
+			}
 		}
 	}
 	return n
+}
+
+// parseSeconds reads seconds that fit a Duration: clocks tell of 1970 to 2106.
+func parseSeconds(value string) (time.Duration, bool) {
+	seconds, err := strconv.ParseInt(value, 10, 34)
+	if err != nil {
+		return 0, false
+	}
+	return time.Duration(seconds) * time.Second, true
+}
+
+// parseNASTime leaves out what could not be written again.
+func parseNASTime(value string) time.Time {
+	t := parseTime(value)
+	if year := t.Year(); year < 0 || year > 9999 {
+		return time.Time{}
+	}
+	return t
 }

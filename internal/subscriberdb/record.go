@@ -176,7 +176,31 @@ func (j *job) finish(db *DB) error {
 			db.cache.reported(j.main.id)
 		}
 	}
+	if err == nil {
+		db.noteRefusal(&j.event, j.refusal())
+	}
 	return err
+}
+
+// refusal says why the event changed nothing in any group; NotHere where it did, or
+// has nothing to tell.
+func (j *job) refusal() subscriber.Verdict {
+	verdict := subscriber.NotHere
+	if j.home != nil {
+		if j.main.decision.Writes() {
+			return subscriber.NotHere
+		}
+		verdict = j.main.decision.Verdict
+	}
+	for _, s := range j.rest {
+		switch {
+		case s.decision.Writes():
+			return subscriber.NotHere
+		case verdict == subscriber.NotHere:
+			verdict = s.decision.Verdict
+		}
+	}
+	return verdict
 }
 
 // learn keeps the state of a session that is open in the event's own group and,
@@ -205,7 +229,6 @@ func (s *step) report(db *DB) error {
 	}
 	if s.decision.Verdict != subscriber.NotHere {
 		db.observe(s.group.Name, s.decision.Verdict)
-		db.noteRefusal(s.event, s.decision.Verdict)
 	}
 	if s.decision.Restart == nil {
 		return nil
