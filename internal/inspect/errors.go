@@ -5,7 +5,7 @@ import "errors"
 // What a request can fail for. Implementations wrap these with context; the
 // gRPC services map each to one code.
 var (
-	ErrNotFound    = errors.New("not found")                                 // no such subscriber or binding
+	ErrNotFound    = errors.New("not found")                                 // no such subscriber, binding or NAS
 	ErrNotCovered  = errors.New("no history is kept of that time")           // LookupOutside before the present state began
 	ErrNoGroup     = errors.New("no group has this inside address")          // the address is in no group's inside prefixes, or not in the named one's
 	ErrNotReady    = errors.New("still recovering state after the start")    // ask again shortly

@@ -39,6 +39,8 @@ type Store interface {
 	BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
 	SaveBindings(ctx context.Context, group string, put []subscriberdb.Binding, remove []subscriberdb.Block) error
 
+	NASes(ctx context.Context) ([]subscriberdb.NAS, error)
+
 	Settings(ctx context.Context) (map[string]string, error)
 	InitSettings(ctx context.Context, first map[string]string) error
 	SetSettings(ctx context.Context, changed map[string]string) error

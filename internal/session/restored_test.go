@@ -51,6 +51,10 @@ func TestNothingToldBeforeRestored_DEL08(t *testing.T) {
 			_, err := m.Removals(ctx, inspect.RemovalFilter{}, inspect.RemovalKey{}, 1)
 			return err
 		},
+		"NASes": func() error {
+			_, err := m.NASes(ctx, inspect.NASFilter{}, inspect.NASKey{}, 1)
+			return err
+		},
 		"ConfirmRemovals": func() error {
 			_, err := m.ConfirmRemovals(ctx, inspect.RemovalFilter{})
 			return err

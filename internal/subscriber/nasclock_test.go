@@ -127,3 +127,26 @@ func TestRestartedClockIsForgotten_SES15(t *testing.T) {
 		t.Errorf("a restart with a clock that was set back: at %v", set.At.Sub(t0))
 	}
 }
+
+// TestAstray_SES13: a stamp is told of where it is too far off for its NAS's clock.
+func TestAstray_SES13(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, tt := range []struct{ ahead, want time.Duration }{
+		{0, 0}, {-8 * time.Hour, 0}, {2 * day, 0}, {-2 * day, 0},
+		{2*day + time.Second, 2*day + time.Second}, {-2*day - time.Second, -2*day - time.Second}, {-56 * 365 * day, -56 * 365 * day},
+	} {
+		var c Clock
+		ev := come(0, at(tt.ahead), noDelay)
+		c.Place(&ev)
+		if got := ev.Astray(); got != tt.want {
+			t.Errorf("ahead by %v: astray by %v", tt.ahead, got)
+		}
+		if _, learned := c.Offset(); learned == (tt.want != 0) {
+			t.Errorf("ahead by %v: learned from what is astray, or not from what is not", tt.ahead)
+		}
+	}
+	silent := come(0, time.Time{}, noDelay)
+	if got := silent.Astray(); got != 0 {
+		t.Errorf("without a stamp: astray by %v", got)
+	}
+}

@@ -167,6 +167,16 @@ func (p *Packed) Group() string {
 	return p.origin.Value().group
 }
 
+// Reporter returns the client and the NAS that the record's session is known by; ""
+// for a record made by hand.
+func (p *Packed) Reporter() (client, nas string) {
+	if p.origin == (unique.Handle[origin]{}) {
+		return "", ""
+	}
+	o := p.origin.Value()
+	return o.client, o.nas
+}
+
 // Key returns the record's key.
 func (p *Packed) Key() Key { return Key{Group: p.Group(), Inside: p.Inside()} }
 

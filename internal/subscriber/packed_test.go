@@ -25,6 +25,9 @@ func TestPack(t *testing.T) {
 		if p.CallingStationID() != want.CallingStationID || p.AcctSessionID() != want.AcctSessionID || p.Identity() != want.Identity() || p.Version() != ParseVersion(want.Version) {
 			t.Fatalf("parts of %+v differ: %q %q %q %v", want, p.CallingStationID(), p.AcctSessionID(), p.Identity(), p.Version())
 		}
+		if client, nas := p.Reporter(); client != want.Client || nas != want.NAS {
+			t.Fatalf("%+v is reported by %q, %q", want, client, nas)
+		}
 	}
 }
 

@@ -1,0 +1,68 @@
+package session
+
+import (
+	"context"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// NASes returns up to limit NASes behind after: those that the database knows, and
+// those of who is online.
+func (m *Manager) NASes(ctx context.Context, f inspect.NASFilter, after inspect.NASKey, limit int) ([]inspect.NAS, error) {
+	online, err := m.onlineByNAS()
+	if err != nil {
+		return nil, err
+	}
+	known, err := m.store.NASes(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	page := smallest[inspect.NAS]{limit: limit, compare: func(a, b inspect.NAS) int { return a.Compare(b.NASKey) }}
+	add := func(n inspect.NAS) {
+		n.Subscribers = online[n.NASKey]
+		if f.Match(n.NASKey) && n.Compare(after) > 0 {
+			page.add(n)
+		}
+		delete(online, n.NASKey)
+	}
+	for i := range known {
+		add(nasView(&known[i]))
+	}
+	for key := range online {
+		add(inspect.NAS{NASKey: key})
+	}
+	return page.kept, nil
+}
+
+// onlineByNAS counts who is online by the NAS that reports it. Records made by hand
+// are of none.
+func (m *Manager) onlineByNAS() (map[inspect.NASKey]int, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.restoredRLocked(); err != nil {
+		return nil, err
+	}
+	online := map[inspect.NASKey]int{}
+	for _, s := range walk(m.mu.RLocker(), m.slots.all()) {
+		if client, nas := s.packed.Reporter(); s.online && client != "" {
+			online[inspect.NASKey{Client: client, Name: nas}]++
+		}
+	}
+	return online, nil
+}
+
+func nasView(n *subscriberdb.NAS) inspect.NAS {
+	v := inspect.NAS{
+		NASKey:      inspect.NASKey(n.NASName),
+		LastHeard:   n.LastHeard,
+		Clock:       inspect.NASClock{Offset: n.Offset, Known: n.Known},
+		LastRestart: n.Restarted,
+		Refused:     n.Refused,
+		SameAs:      inspect.NASKey(n.SameAs),
+	}
+	if n.Unheeded != 0 {
+		v.Clock = inspect.NASClock{Offset: n.Unheeded, Known: true, Unheeded: true}
+	}
+	return v
+}
