@@ -128,7 +128,7 @@ func (s *service) openControl(context.Context) (err error) {
 	s.control, err = control.New(control.Options{
 		Listen: s.config.GRPC.Listen, TLS: control.TLS(s.config.GRPC.TLS),
 		Subscribers: s.manager, Nat: s.manager, Sessions: s.manager,
-		Controls: controls{Manager: s.manager, started: time.Now()}, Removals: s.manager,
+		Controls: controls{Manager: s.manager, started: time.Now()}, Removals: s.manager, NASes: s.manager,
 		Logger: s.log,
 	})
 	if err != nil {

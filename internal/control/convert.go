@@ -253,6 +253,30 @@ func toRemoval(r *inspect.Removal) *pb.Removal {
 	}
 }
 
+func toNAS(n *inspect.NAS) *pb.Nas {
+	m := &pb.Nas{
+		Client:        toText(n.Client),
+		Name:          toText(n.Name),
+		Subscribers:   count(n.Subscribers),
+		LastHeardAt:   timestamp(n.LastHeard),
+		ClockUnheeded: n.Clock.Unheeded,
+		LastRestartAt: timestamp(n.LastRestart),
+	}
+	if n.Clock.Known {
+		m.ClockOffset = durationpb.New(n.Clock.Offset)
+	}
+	if len(n.Refused) > 0 {
+		m.Refused = make(map[string]uint64, len(n.Refused))
+	}
+	for verdict, events := range n.Refused {
+		m.Refused[toText(verdict)] = events
+	}
+	if n.SameAs != (inspect.NASKey{}) {
+		m.SameAs = &pb.NasName{Client: toText(n.SameAs.Client), Name: toText(n.SameAs.Name)}
+	}
+	return m
+}
+
 func fromRemovalFilter(m *pb.RemovalFilter) (inspect.RemovalFilter, error) {
 	f := inspect.RemovalFilter{Group: m.GetGroup(), NAS: toOctets(m.GetNas())}
 	var err error

@@ -129,4 +129,19 @@ func parseRemovalToken(token string, f inspect.RemovalFilter) (inspect.RemovalKe
 	return inspect.RemovalKey{Key: key, Kind: inspect.RemovalKind(kind), Since: since}, nil
 }
 
+func nasToken(f inspect.NASFilter, k inspect.NASKey) string {
+	return newToken(scopeOf("nases", f), toText(k.Client), toText(k.Name))
+}
+
+func parseNASToken(token string, f inspect.NASFilter) (inspect.NASKey, error) {
+	if token == "" {
+		return inspect.NASKey{}, nil
+	}
+	parts, err := parseToken(token, scopeOf("nases", f), 2)
+	if err != nil {
+		return inspect.NASKey{}, err
+	}
+	return inspect.NASKey{Client: toOctets(parts[0]), Name: toOctets(parts[1])}, nil
+}
+
 func scopeOf(list string, filter any) string { return fmt.Sprintf("%s %+v", list, filter) }

@@ -35,6 +35,11 @@ func TestTokenRoundTrip(t *testing.T) {
 	if err != nil || bgot != bkey {
 		t.Errorf("binding token: got %v, %v", bgot, err)
 	}
+	nfilter, nkey := inspect.NASFilter{Client: "c"}, inspect.NASKey{Client: "c\x00", Name: "\x00%00\xff"}
+	ngot, err := parseNASToken(nasToken(nfilter, nkey), nfilter)
+	if err != nil || ngot != nkey {
+		t.Errorf("NAS token: got %q, %v", ngot, err)
+	}
 }
 
 func TestTokenOfAnotherList(t *testing.T) {
@@ -46,6 +51,9 @@ func TestTokenOfAnotherList(t *testing.T) {
 	}
 	if _, err := parseBindingToken(token, inspect.BindingFilter{}); err == nil {
 		t.Error("a token of another list was taken")
+	}
+	if _, err := parseNASToken(token, inspect.NASFilter{}); err == nil {
+		t.Error("a token of another list was taken for one of NASes")
 	}
 }
 
@@ -61,5 +69,6 @@ func FuzzToken(f *testing.F) {
 			t.Errorf("token %q was read as %v, which has another token", token, got)
 		}
 		_, _ = parseBindingToken(token, inspect.BindingFilter{})
+		_, _ = parseNASToken(token, inspect.NASFilter{})
 	})
 }

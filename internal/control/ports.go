@@ -105,3 +105,11 @@ type Removals interface {
 	// ErrUnavailable, possibly after some were dropped.
 	RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error)
 }
+
+// NASes is what NasService needs: the NASes, as their accounting shows them.
+type NASes interface {
+	// NASes returns up to limit NASes that match, in the order of
+	// inspect.NASKey.Compare, beginning behind after (zero: at the first).
+	// ErrNotReady until everything was restored after a start; ErrUnavailable.
+	NASes(ctx context.Context, f inspect.NASFilter, after inspect.NASKey, limit int) ([]inspect.NAS, error)
+}

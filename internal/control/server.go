@@ -39,6 +39,7 @@ type Options struct {
 	Sessions    Sessions    // required
 	Controls    Controls    // required
 	Removals    Removals    // required
+	NASes       NASes       // required
 
 	Logger *slog.Logger     // required
 	Now    func() time.Time // optional; time.Now
@@ -58,6 +59,8 @@ func (o *Options) check() error {
 		return errors.New("control: Controls is required")
 	case o.Removals == nil:
 		return errors.New("control: Removals is required")
+	case o.NASes == nil:
+		return errors.New("control: NASes is required")
 	case o.Logger == nil:
 		return errors.New("control: Logger is required")
 	}
@@ -114,6 +117,7 @@ func (s *Server) register(o *Options) {
 	pb.RegisterSessionServiceServer(s.grpc, &sessionService{port: o.Sessions})
 	pb.RegisterControlServiceServer(s.grpc, &controlService{port: o.Controls})
 	pb.RegisterRemovalServiceServer(s.grpc, &removalService{port: o.Removals})
+	pb.RegisterNasServiceServer(s.grpc, &nasService{port: o.NASes})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 }
@@ -135,6 +139,7 @@ func (s *Server) SetReady(ready bool) {
 		pb.SessionService_ServiceDesc.ServiceName,
 		pb.ControlService_ServiceDesc.ServiceName,
 		pb.RemovalService_ServiceDesc.ServiceName,
+		pb.NasService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, state)
 	}

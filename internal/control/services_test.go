@@ -25,13 +25,14 @@ var (
 	_ control.Sessions    = (*controltest.Backend)(nil)
 	_ control.Controls    = (*controltest.Backend)(nil)
 	_ control.Removals    = (*controltest.Backend)(nil)
+	_ control.NASes       = (*controltest.Backend)(nil)
 )
 
 // options are valid but for what a test changes.
 func options(listen string) control.Options {
 	b := controltest.Scene()
 	return control.Options{
-		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b,
+		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 }
@@ -42,6 +43,7 @@ type clients struct {
 	pb.SessionServiceClient
 	pb.ControlServiceClient
 	pb.RemovalServiceClient
+	pb.NasServiceClient
 }
 
 func serve(t *testing.T, b *controltest.Backend) clients {
@@ -50,7 +52,7 @@ func serve(t *testing.T, b *controltest.Backend) clients {
 	return clients{
 		pb.NewSubscriberServiceClient(conn), pb.NewNatServiceClient(conn),
 		pb.NewSessionServiceClient(conn), pb.NewControlServiceClient(conn),
-		pb.NewRemovalServiceClient(conn),
+		pb.NewRemovalServiceClient(conn), pb.NewNasServiceClient(conn),
 	}
 }
 
@@ -102,6 +104,8 @@ func TestBackendErrorsReachTheClient(t *testing.T) {
 		"GetStatus":    func() error { _, err := c.GetStatus(ctx, nil); return err },
 		"Reconcile":    func() error { _, err := c.Reconcile(ctx, nil); return err },
 		"ListRemovals": func() error { _, err := c.ListRemovals(ctx, nil); return err },
+		"ListNases":    func() error { _, err := c.ListNases(ctx, nil); return err },
+		"GetNas":       func() error { _, err := c.GetNas(ctx, &pb.GetNasRequest{Name: "n"}); return err },
 		"ConfirmRemovals": func() error {
 			_, err := c.ConfirmRemovals(ctx, &pb.ConfirmRemovalsRequest{Filter: &pb.RemovalFilter{Group: "default"}})
 			return err

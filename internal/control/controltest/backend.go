@@ -27,6 +27,7 @@ type Backend struct {
 	Glance  inspect.Status
 	Differs []inspect.Drift
 	Waiting []inspect.Removal
+	Routers []inspect.NAS
 	Inside  netip.Prefix // what group "default" has; Put elsewhere is ErrNoGroup
 	Err     error
 	Pages   int // how many pages of anything were asked for
@@ -251,4 +252,19 @@ func (b *Backend) decide(f inspect.RemovalFilter) (int, error) {
 	f.Kind = inspect.RemovalHeld
 	b.Waiting = slices.DeleteFunc(b.Waiting, func(r inspect.Removal) bool { return f.Match(&r) })
 	return before - len(b.Waiting), b.Err
+}
+
+// NASes implements control.NASes.
+func (b *Backend) NASes(_ context.Context, f inspect.NASFilter, after inspect.NASKey, limit int) ([]inspect.NAS, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Pages++
+	var found []inspect.NAS
+	for _, n := range b.Routers {
+		if f.Match(n.NASKey) && n.Compare(after) > 0 {
+			found = append(found, n)
+		}
+	}
+	slices.SortFunc(found, func(a, b inspect.NAS) int { return a.Compare(b.NASKey) })
+	return found[:min(len(found), limit)], b.Err
 }

@@ -42,6 +42,7 @@ func Scene() *Backend {
 		},
 		Glance:  glance(),
 		Waiting: waits(),
+		Routers: routers(),
 		Differs: []inspect.Drift{{Kind: inspect.DriftElementOrphaned, Group: "default", Inside: netip.MustParseAddr("100.64.9.9"), What: "gate is open without a binding; remove it"}},
 	}
 }
@@ -58,6 +59,27 @@ func waits() []inspect.Removal {
 		})
 	}
 	list[1].DueAt = Now.Add(5 * time.Minute)
+	return list
+}
+
+// routers are a NAS in order, one heard of through two clients, one whose clock is
+// hours behind, one that never set its clock, and one that was not heard of.
+func routers() []inspect.NAS {
+	router := func(client, name string, subscribers int) inspect.NAS {
+		return inspect.NAS{
+			NASKey: inspect.NASKey{Client: client, Name: name}, Subscribers: subscribers, LastHeard: Now.Add(-3 * time.Second),
+			Clock: inspect.NASClock{Offset: -time.Second, Known: true},
+		}
+	}
+	list := []inspect.NAS{
+		router("bng1", "bng1.example", 2), router("core", "bng2.example", 812), router("core", "bng3.example", 40),
+		{NASKey: inspect.NASKey{Client: "core", Name: "bng4.example"}, Subscribers: 7}, router("proxy2", "bng1.example", 0),
+	}
+	list[0].LastRestart = Now.Add(-30 * 24 * time.Hour)
+	list[1].Clock.Offset = -8 * time.Hour
+	list[1].Refused = map[string]uint64{"outdated": 3, "stale": 1_204}
+	list[2].Clock = inspect.NASClock{Offset: Now.Sub(time.Unix(0, 0)) * -1, Known: true, Unheeded: true}
+	list[4].SameAs = list[0].NASKey
 	return list
 }
 
