@@ -64,6 +64,7 @@ func (a *app) root() *cobra.Command {
 		a.statusCommand(),
 		a.reconcileCommand(),
 		a.removalCommand(),
+		a.nasCommand(),
 	)
 	root.Long = rootLong
 	root.Version = version

@@ -117,3 +117,8 @@ func (a *app) removals() (pb.RemovalServiceClient, error) {
 	conn, err := a.connect()
 	return pb.NewRemovalServiceClient(conn), err
 }
+
+func (a *app) nases() (pb.NasServiceClient, error) {
+	conn, err := a.connect()
+	return pb.NewNasServiceClient(conn), err
+}

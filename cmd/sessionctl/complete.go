@@ -29,10 +29,13 @@ func register(c *cobra.Command, flag string, f cobra.CompletionFunc) {
 // completePicks completes those of the filter flags that the command has.
 func (a *app) completePicks(c *cobra.Command) {
 	a.completeGroups(c)
-	for _, flag := range []string{"nas", "user", "outside"} {
+	for _, flag := range []string{"user", "outside"} {
 		if c.Flags().Lookup(flag) != nil {
 			complete(c, flag)
 		}
+	}
+	if c.Flags().Lookup("nas") != nil {
+		a.completeNASFlag(c)
 	}
 	if c.Flags().Lookup("inside") != nil {
 		register(c, "inside", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {

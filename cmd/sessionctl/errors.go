@@ -101,7 +101,22 @@ func (a *app) explain(err error) (code int, message, hint string) {
 	default:
 		code = exitRefused
 	}
-	return code, s.Message(), hints[reason]
+	hint = hints[reason]
+	if resourceOf(s) == "nas" && reason == "NOT_FOUND" {
+		hint = "`sessionctl nas list` shows what there is"
+	}
+	return code, s.Message(), hint
+}
+
+// resourceOf returns the type of the resource that the error is about; empty where
+// the daemon does not tell.
+func resourceOf(s *status.Status) string {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ResourceInfo); ok {
+			return info.GetResourceType()
+		}
+	}
+	return ""
 }
 
 // reasonOf returns the reason the daemon gave; empty when the error did not come

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
@@ -81,5 +83,36 @@ func TestTableStreams(t *testing.T) {
 	out.Reset()
 	if err := table.add([]string{"wide", "x"}); err != nil || out.String() != "wide  x\n" && table.flush() != nil {
 		t.Errorf("a late row: %q, %v", out.String(), err)
+	}
+}
+
+func TestClock(t *testing.T) {
+	t.Parallel()
+	for offset, want := range map[time.Duration]string{
+		0: "ok", 5 * time.Second: "ok", -5 * time.Second: "ok", 6 * time.Second: "6s ahead", -8 * time.Hour: "8h behind",
+		3*time.Minute + 10*time.Second: "3m10s ahead", -20_513 * 24 * time.Hour: "20513d behind",
+	} {
+		n := &pb.Nas{ClockOffset: durationpb.New(offset)}
+		if got := clock(n); got != want {
+			t.Errorf("clock(%v) = %q, want %q", offset, got, want)
+		}
+		n.ClockUnheeded = true
+		if got := clock(n); got != want+", unheeded" {
+			t.Errorf("clock(%v, unheeded) = %q", offset, got)
+		}
+	}
+	if got := clock(&pb.Nas{}); got != none {
+		t.Errorf("an unknown clock is %q", got)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for want, counts := range map[string]map[string]uint64{
+		none: nil, "3 held": {"held": 3}, "12 stale, 3 ended, 3 held": {"held": 3, "stale": 12, "ended": 3},
+	} {
+		if got := refused(&pb.Nas{Refused: counts}); got != want {
+			t.Errorf("refused(%v) = %q, want %q", counts, got, want)
+		}
 	}
 }

@@ -15,17 +15,19 @@ import (
 func TestListsPageThroughEverything(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()
-	sub, lease, removal := b.Online[1], b.Leases[0], b.Waiting[0]
-	b.Online, b.Leases, b.Waiting = nil, nil, nil
+	sub, lease, removal, router := b.Online[1], b.Leases[0], b.Waiting[0], b.Routers[0]
+	b.Online, b.Leases, b.Waiting, b.Routers = nil, nil, nil, nil
 	inside := netip.MustParseAddr("100.64.0.0")
 	for range 2345 {
 		sub.Inside, lease.Inside, removal.Record.Inside = inside, inside, inside
 		b.Waiting = append(b.Waiting, removal)
+		router.Name = inside.String()
+		b.Routers = append(b.Routers, router)
 		b.Online, b.Leases = append(b.Online, sub), append(b.Leases, lease)
 		inside = inside.Next()
 	}
 	server := controltest.Serve(t, b, nil)
-	for _, line := range []string{"subscriber list", "binding list", "removal list"} {
+	for _, line := range []string{"subscriber list", "binding list", "removal list", "nas list"} {
 		b.Pages = 0
 		r := ctl(t, server.Address, "", strings.Fields(line)...)
 		if n := strings.Count(r.stdout, "\n"); n != 2346 || b.Pages != 3 {
@@ -44,7 +46,7 @@ func TestErrorsHint(t *testing.T) {
 		b := controltest.Scene()
 		b.Err = err
 		server := controltest.Serve(t, b, nil)
-		for _, line := range []string{"subscriber list", "session list", "subscriber delete -y --user x"} {
+		for _, line := range []string{"subscriber list", "session list", "subscriber delete -y --user x", "nas list", "nas get n"} {
 			r := ctl(t, server.Address, "", strings.Fields(line)...)
 			if r.code != exitRefused || !strings.Contains(r.stderr, want) {
 				t.Errorf("%s, %v: exit %d: %s", line, err, r.code, r.stderr)
@@ -84,6 +86,21 @@ func TestNamesCannotDisturbTheTerminal_ACCT23(t *testing.T) {
 	}
 }
 
+func TestNASNamesCannotDisturbTheTerminal_ACCT23(t *testing.T) {
+	t.Parallel()
+	const shown = "a/b c%00%0D%0A%1B[2J%FF"
+	b := controltest.Scene()
+	b.Routers[1].Name = "a/b c\x00\r\n\x1b[2J\xff"
+	b.Routers[1].SameAs = inspect.NASKey{Client: "x\x1b", Name: b.Routers[1].Name}
+	server := controltest.Serve(t, b, nil)
+	for _, line := range [][]string{{"nas", "list"}, {"nas", "get", shown}, {"nas", "list", "--nas", shown}, {"nas", "list", "-o", "json"}} {
+		r := ctl(t, server.Address, "", line...)
+		if r.code != exitDone || strings.ContainsAny(r.stdout, "\r\x1b\x00") || !utf8.ValidString(r.stdout) || !strings.Contains(r.stdout, shown) {
+			t.Errorf("%q printed %q, exit %d", line, r.stdout, r.code)
+		}
+	}
+}
+
 func TestCompletion(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()
@@ -99,6 +116,11 @@ func TestCompletion(t *testing.T) {
 		"subscriber list --group d":                "default\n:4\n",
 		"settings set subscriber_session_removal=": "subscriber_session_removal=on\nsubscriber_session_removal=off\nsubscriber_session_removal=observe\n:4\n",
 		"session list --protocol t":                "tcp\nudp\nicmp\n:4\n",
+		"nas get bng":                              "bng1.example\tbng1\nbng2.example\tcore\nbng3.example\tcore\nbng4.example\tcore\n:4\n",
+		"nas get bng1.example ":                    ":4\n",
+		"nas get MikroTik --client s":              "site1\nsite2\n:4\n",
+		"nas list --nas M":                         "MikroTik\tsite1\n:4\n",
+		"subscriber list --nas bng2":               "bng2.example\tcore\n:4\n",
 	} {
 		fields := strings.Fields(line)
 		if strings.HasSuffix(line, " ") {

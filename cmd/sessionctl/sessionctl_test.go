@@ -79,6 +79,14 @@ func TestGolden(t *testing.T) {
 		"removal_confirm_none": "removal confirm --nas nobody --yes",
 		"removal_refuse":       "removal refuse --inside 0.0.0.0/0 --yes -o json",
 		"help_removal":         "removal refuse --help",
+		"nas_list":             "nas list",
+		"nas_list_json":        "nas list --client core -o json",
+		"nas_list_none":        "nas list --nas nobody",
+		"nas_get":              "nas get bng2.example",
+		"nas_get_json":         "nas get bng1.example --client proxy2 -o json",
+		"nas_get_none":         "nas get nobody",
+		"nas_get_several":      "nas get MikroTik",
+		"help_nas":             "nas get --help",
 		"reconcile_dry_json":   "reconcile --dry-run -o json",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -116,7 +124,7 @@ func golden(t *testing.T, name, got string, r result) {
 func TestJSONIsOneObjectALine(t *testing.T) {
 	t.Parallel()
 	server := controltest.Serve(t, controltest.Scene(), nil)
-	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "settings get", "status", "reconcile", "removal list"} {
+	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "settings get", "status", "reconcile", "removal list", "nas list", "nas get bng2.example"} {
 		r := ctl(t, server.Address, "", append(strings.Fields(line), "-o", "json")...)
 		for _, text := range strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n") {
 			var object map[string]any
@@ -156,6 +164,15 @@ func TestExitCodes(t *testing.T) {
 		"subscriber delete -y":                       exitUsage,
 		"subscriber delete 1.1.1.1 --inside 1.1.1.1": exitUsage,
 		"subscriber put 100.64.1.1":                  exitUsage,
+		"nas list --nas nobody":                      exitDone,
+		"nas get nobody":                             exitRefused,
+		"nas get bng1.example --client core":         exitRefused,
+		"nas get MikroTik":                           exitUsage, // of several clients
+		"nas get":                                    exitUsage,
+		"nas get a b":                                exitUsage,
+		"nas":                                        exitUsage,
+		"nas list extra":                             exitUsage,
+		"nas list --addr 127.0.0.1:1":                exitUnreachable,
 		"removal list --reason odd":                  exitUsage,
 		"removal list --kind odd":                    exitUsage,
 		"removal list --inside x":                    exitUsage,

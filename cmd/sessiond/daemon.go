@@ -229,12 +229,17 @@ func (s *service) tellReadiness(ctx context.Context) error {
 	}
 }
 
-// flush lets work that is under way come to rest.
+// flush lets work that is under way come to rest, and writes what is written behind.
 func (s *service) flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
 	defer cancel()
 	if err := s.manager.Quiet(ctx); err != nil {
 		s.log.Warn("stopped with work under way, the next start takes it up", "err", err)
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.db.FlushNASes(ctx); err != nil {
+		s.log.Warn("stopped without writing what was heard of NASes last, it is learned again", "err", err)
 	}
 }
 

@@ -29,7 +29,7 @@ func TestListNases(t *testing.T) {
 		req  *pb.ListNasesRequest
 		want string
 	}{
-		{&pb.ListNasesRequest{}, "[bng1/bng1.example core/bng2.example core/bng3.example core/bng4.example proxy2/bng1.example]"},
+		{&pb.ListNasesRequest{}, "[bng1/bng1.example core/bng2.example core/bng3.example core/bng4.example proxy2/bng1.example site1/MikroTik site2/MikroTik]"},
 		{&pb.ListNasesRequest{Client: "core", PageSize: 2}, "[core/bng2.example core/bng3.example]"},
 		{&pb.ListNasesRequest{Name: "bng1.example"}, "[bng1/bng1.example proxy2/bng1.example]"},
 		{&pb.ListNasesRequest{Name: "bng1.example", Client: "core"}, "[]"},
@@ -108,8 +108,8 @@ func TestGetNas(t *testing.T) {
 	b := controltest.Scene()
 	odd := inspect.NASKey{Client: "core", Name: "eve\r\n\x1b[2J\x00\xff 100%41"}
 	b.Routers = append(b.Routers, inspect.NAS{NASKey: odd, Refused: map[string]uint64{"odd\x1b": 1}})
-	for i := range 12 {
-		b.Routers = append(b.Routers, inspect.NAS{NASKey: inspect.NASKey{Client: fmt.Sprintf("site%02d", i), Name: "MikroTik"}})
+	for i := range 10 {
+		b.Routers = append(b.Routers, inspect.NAS{NASKey: inspect.NASKey{Client: fmt.Sprint("site", 10+i), Name: "MikroTik"}})
 	}
 	c := serve(t, b)
 	const shown = "eve%0D%0A%1B[2J%00%FF 100%2541"
@@ -122,9 +122,9 @@ func TestGetNas(t *testing.T) {
 		{&pb.GetNasRequest{Name: "bng2.example"}, "core/bng2.example", codes.OK, ""},
 		{&pb.GetNasRequest{Name: "bng1.example"}, "bng1/bng1.example", codes.OK, ""}, // that of proxy2 is the same
 		{&pb.GetNasRequest{Name: "bng1.example", Client: "proxy2"}, "proxy2/bng1.example", codes.OK, ""},
-		{&pb.GetNasRequest{Name: "MikroTik", Client: "site11"}, "site11/MikroTik", codes.OK, ""},
+		{&pb.GetNasRequest{Name: "MikroTik", Client: "site1"}, "site1/MikroTik", codes.OK, ""},
 		{&pb.GetNasRequest{Name: shown}, "core/" + shown, codes.OK, ""},
-		{&pb.GetNasRequest{Name: "MikroTik"}, "", codes.InvalidArgument, "site07 and 4 more have a NAS of that name"},
+		{&pb.GetNasRequest{Name: "MikroTik"}, "", codes.InvalidArgument, "site1, site10, site11, site12, site13, site14, site15, site16 and 4 more have a NAS of that name"},
 		{&pb.GetNasRequest{Name: "nobody"}, "", codes.NotFound, "nas nobody"},
 		{&pb.GetNasRequest{Name: "bng2.example", Client: "bng1"}, "", codes.NotFound, "nas bng2.example"},
 		{&pb.GetNasRequest{Client: "core"}, "", codes.InvalidArgument, "name"},

@@ -128,6 +128,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"Listen":      func(o *control.Options) { o.Listen = "" },
 		"Subscribers": func(o *control.Options) { o.Subscribers = nil },
 		"Nat":         func(o *control.Options) { o.Nat = nil },
+		"NASes":       func(o *control.Options) { o.NASes = nil },
 		"Sessions":    func(o *control.Options) { o.Sessions = nil },
 		"Controls":    func(o *control.Options) { o.Controls = nil },
 		"Logger":      func(o *control.Options) { o.Logger = nil },

@@ -165,3 +165,18 @@ func TestDriftKindsAreAll(t *testing.T) {
 		}
 	}
 }
+
+func TestNASes(t *testing.T) {
+	t.Parallel()
+	keys := []NASKey{{}, {"a", "z"}, {"a", "z\x00"}, {"b", ""}, {"b", "a"}}
+	if !slices.IsSortedFunc(keys, NASKey.Compare) {
+		t.Error("NASes are not ordered by client, then name")
+	}
+	for f, want := range map[NASFilter]bool{
+		{}: true, {Client: "a"}: true, {Name: "z"}: true, {Client: "a", Name: "z"}: true, {Client: "b"}: false, {Client: "a", Name: "x"}: false,
+	} {
+		if got := f.Match(keys[1]); got != want {
+			t.Errorf("%+v: %v", f, got)
+		}
+	}
+}

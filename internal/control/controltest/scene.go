@@ -63,7 +63,8 @@ func waits() []inspect.Removal {
 }
 
 // routers are a NAS in order, one heard of through two clients, one whose clock is
-// hours behind, one that never set its clock, and one that was not heard of.
+// hours behind, one that never set its clock, one that was not heard of, and two
+// that were never given a name.
 func routers() []inspect.NAS {
 	router := func(client, name string, subscribers int) inspect.NAS {
 		return inspect.NAS{
@@ -74,6 +75,7 @@ func routers() []inspect.NAS {
 	list := []inspect.NAS{
 		router("bng1", "bng1.example", 2), router("core", "bng2.example", 812), router("core", "bng3.example", 40),
 		{NASKey: inspect.NASKey{Client: "core", Name: "bng4.example"}, Subscribers: 7}, router("proxy2", "bng1.example", 0),
+		router("site1", "MikroTik", 3), router("site2", "MikroTik", 5),
 	}
 	list[0].LastRestart = Now.Add(-30 * 24 * time.Hour)
 	list[1].Clock.Offset = -8 * time.Hour

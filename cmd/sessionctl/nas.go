@@ -1,0 +1,212 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+// clockInOrder is how far a NAS's clock may be off to be called right: stamps are
+// whole seconds, and packets take their time.
+const clockInOrder = 5 * time.Second
+
+func (a *app) nasCommand() *cobra.Command {
+	c := group("nas", "The access routers (BNGs), their clocks and what they got refused", a.nasList(), a.nasGet())
+	c.Aliases = []string{"nases"}
+	return c
+}
+
+func (a *app) nasList() *cobra.Command {
+	req := &pb.ListNasesRequest{PageSize: pageSize}
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the NASes heard of within 30 days, and those with subscribers online",
+		Example: "  sessionctl nas list\n  sessionctl nas list --client core -o json",
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			out := newList(a, nasHeader, a.nasRow)
+			out.nobody = "no such NAS is known"
+			if err := a.eachNAS(c.Context(), req, out.add); err != nil {
+				return err
+			}
+			return out.end()
+		},
+	}
+	c.Flags().StringVar(&req.Client, "client", "", "only those of this RADIUS `client` or realm")
+	c.Flags().StringVar(&req.Name, "nas", "", "only this `NAS`")
+	a.completeNASFlags(c)
+	return c
+}
+
+// eachNAS pages through all NASes that match.
+func (a *app) eachNAS(ctx context.Context, req *pb.ListNasesRequest, yield func(*pb.Nas) error) error {
+	client, err := a.nases()
+	if err != nil {
+		return err
+	}
+	return eachPage(func() (string, error) {
+		ctx, cancel := a.bounded(ctx)
+		defer cancel()
+		page, err := client.ListNases(ctx, req)
+		if err != nil {
+			return "", err
+		}
+		req.PageToken = page.GetNextPageToken()
+		return req.PageToken, yieldAll(page.GetNases(), yield)
+	})
+}
+
+var nasHeader = []string{"CLIENT", "NAS", "SUBSCRIBERS", "CLOCK", "HEARD", "RESTARTED", "SAME AS", "REFUSED"}
+
+func (a *app) nasRow(n *pb.Nas) []string {
+	return []string{
+		n.GetClient(), n.GetName(), number(n.GetSubscribers()), clock(n),
+		a.age(n.GetLastHeardAt()), a.age(n.GetLastRestartAt()), sameAs(n), refused(n),
+	}
+}
+
+// clock says how a NAS's clock goes, in the words of a person.
+func clock(n *pb.Nas) string {
+	if n.GetClockOffset() == nil {
+		return none
+	}
+	offset := n.GetClockOffset().AsDuration()
+	text := "ok"
+	switch {
+	case offset > clockInOrder:
+		text = span(offset) + " ahead"
+	case offset < -clockInOrder:
+		text = span(-offset) + " behind"
+	}
+	if n.GetClockUnheeded() {
+		text += ", unheeded"
+	}
+	return text
+}
+
+func sameAs(n *pb.Nas) string {
+	if n.GetSameAs() == nil {
+		return none
+	}
+	return n.GetSameAs().GetName() + " of " + n.GetSameAs().GetClient()
+}
+
+// refused writes refused events by verdict, the most frequent first.
+func refused(n *pb.Nas) string {
+	counts := n.GetRefused()
+	verdicts := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	for i, v := range verdicts {
+		verdicts[i] = strconv.FormatUint(counts[v], 10) + " " + v
+	}
+	return or(strings.Join(verdicts, ", "), none)
+}
+
+func (a *app) nasGet() *cobra.Command {
+	req := &pb.GetNasRequest{}
+	c := &cobra.Command{
+		Use:               "get NAME",
+		Short:             "Show one NAS in full",
+		Example:           "  sessionctl nas get bng1.example\n  sessionctl nas get MikroTik --client site3",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeNAS,
+		RunE: func(c *cobra.Command, given []string) error {
+			if req.Name = given[0]; req.GetName() == "" {
+				return usagef("NAME is empty")
+			}
+			client, err := a.nases()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := a.bounded(c.Context())
+			defer cancel()
+			res, err := client.GetNas(ctx, req)
+			if err != nil {
+				return err
+			}
+			return a.showNAS(res.GetNas())
+		},
+	}
+	c.Flags().StringVar(&req.Client, "client", "", "the RADIUS `client` or realm, where several have a NAS of that name")
+	a.completeNASFlags(c)
+	return c
+}
+
+func (a *app) showNAS(n *pb.Nas) error {
+	if a.output == outputJSON {
+		return a.json(n)
+	}
+	return a.fields([][2]string{
+		{"NAS", n.GetName()},
+		{"RADIUS client", n.GetClient()},
+		{"Same as", sameAs(n)},
+		{"Subscribers", number(n.GetSubscribers())},
+		{"Clock", clock(n)},
+		{"Last heard", a.moment(n.GetLastHeardAt())},
+		{"Last restart", a.moment(n.GetLastRestartAt())},
+		{"Refused events", refused(n)},
+	})
+}
+
+// completeNASFlags completes the flags of the commands about NASes.
+func (a *app) completeNASFlags(c *cobra.Command) {
+	register(c, "client", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return a.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetClient(), "" })
+	})
+	if c.Flags().Lookup("nas") != nil {
+		a.completeNASFlag(c)
+	}
+}
+
+func (a *app) completeNASFlag(c *cobra.Command) {
+	register(c, "nas", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return a.completeNAS(c, nil, typed)
+	})
+}
+
+// completeNAS completes the name of a NAS, with its client as description.
+func (a *app) completeNAS(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetName(), n.GetClient() })
+}
+
+// nasWords returns, once each, a word of each of the first NASes that begins as typed.
+func (a *app) nasWords(ctx context.Context, typed string, of func(*pb.Nas) (word, about string)) ([]string, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp
+	client, err := a.nases()
+	if err != nil {
+		return nil, directive
+	}
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+	defer cancel()
+	res, err := client.ListNases(ctx, &pb.ListNasesRequest{PageSize: pageSize})
+	if err != nil {
+		return nil, directive
+	}
+	var words []string
+	seen := map[string]bool{}
+	for _, n := range res.GetNases() {
+		word, about := of(n)
+		if seen[word] || !strings.HasPrefix(word, typed) {
+			continue
+		}
+		seen[word] = true
+		if about != "" {
+			about = "\t" + about
+		}
+		words = append(words, word+about)
+	}
+	slices.Sort(words)
+	return words, directive
+}
