@@ -18,7 +18,7 @@
 //
 //     code                 reason           meaning
 //     INVALID_ARGUMENT     INVALID_FIELD    BadRequest names the field
-//     NOT_FOUND            NOT_FOUND        no such subscriber or binding
+//     NOT_FOUND            NOT_FOUND        no such subscriber, binding or NAS
 //     NOT_FOUND            NOT_COVERED      no history is kept of that time
 //     FAILED_PRECONDITION  NO_GROUP         no group has that inside address
 //     ABORTED              CONFLICT         changed at the same time; try again
