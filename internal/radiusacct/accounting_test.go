@@ -25,6 +25,7 @@ import (
 func TestStartAnswered_ACCT01(t *testing.T) {
 	l := start(t)
 	n := newNAS(t, "127.0.0.2", l.addr)
+	before := time.Now()
 	reply := n.ask(startRequest(7, "s1"), secret)
 	if len(reply) != 20 || reply[0] != 5 || reply[1] != 7 {
 		t.Errorf("reply is %x, want a bare Accounting-Response with identifier 7", reply)
@@ -33,13 +34,21 @@ func TestStartAnswered_ACCT01(t *testing.T) {
 	if len(got) != 1 {
 		t.Fatalf("%d events, want 1", len(got))
 	}
+	arrival := got[0].Arrival
+	if arrival.Before(before) || arrival.After(time.Now()) {
+		t.Errorf("arrived at %v, sent at %v", arrival, before)
+	}
 	want := subscriber.Event{
 		Kind:        subscriber.EventStart,
 		SessionID:   subscriber.SessionID{Client: "a", NAS: "bng1", AcctSessionID: "s1"},
+		Via:         "a",
 		UserName:    "alice",
 		Inside:      netip.MustParseAddr("100.64.0.7"),
-		At:          got[0].At,
+		Arrival:     arrival,
+		Delay:       -1,
+		At:          arrival,
 		SessionTime: -1,
+		Restarts:    subscriber.RestartsBelieved,
 	}
 	if !reflect.DeepEqual(got[0], want) {
 		t.Errorf("event is %+v, want %+v", got[0], want)

@@ -38,16 +38,21 @@ type attributes struct {
 	terminateCause   radius.Attribute
 	multiSessionID   radius.Attribute
 	linkCount        radius.Attribute
+	class            radius.Attribute // the first that is not empty
 	messageAuth      radius.Attribute
 
 	// What may occur several times; the room is kept from packet to packet.
-	framed    []netip.Addr // Framed-IP-Address, without those that are no address
-	framed6   []netip.Addr
-	prefixes6 []netip.Prefix
-	delegated []netip.Prefix
+	framed      []netip.Addr // Framed-IP-Address, without those that are no address
+	framed6     []netip.Addr
+	prefixes6   []netip.Prefix
+	delegated   []netip.Prefix
+	moreClasses []radius.Attribute
 
 	service         bool             // a vendor's mark of accounting within a session
-	parentSessionID radius.Attribute // of the session around it
+	parentSessionID radius.Attribute // of the session around it, where the mark tells it
+	parentIn        parentPlace      // else where it is told, if at all
+
+	marks []VendorAttribute // of services, besides those that are known; parse leaves it as it is
 
 	proxyStates int // octets of all Proxy-State attributes, headers included
 }
@@ -83,6 +88,7 @@ func (a *attributes) parse(b []byte) *fault {
 	*a = attributes{
 		framed: a.framed[:0], framed6: a.framed6[:0],
 		prefixes6: a.prefixes6[:0], delegated: a.delegated[:0],
+		moreClasses: a.moreClasses[:0], marks: a.marks,
 	}
 	for len(b) > 0 {
 		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
@@ -140,6 +146,8 @@ func (a *attributes) takeOther(kind radius.Type, value radius.Attribute) *fault 
 	switch kind {
 	case rfc2865.ProxyState_Type:
 		a.proxyStates += 2 + len(value)
+	case rfc2865.Class_Type:
+		a.takeClass(value)
 	case rfc2865.VendorSpecific_Type:
 		a.takeVendors(value)
 	case rfc2865.FramedIPAddress_Type:
@@ -152,6 +160,18 @@ func (a *attributes) takeOther(kind radius.Type, value radius.Attribute) *fault 
 		a.delegated = appendPrefix(a.delegated, value)
 	}
 	return nil
+}
+
+// takeClass keeps each Class in its order; a session may have several (RFC 2865
+// section 5.25), which belong together.
+func (a *attributes) takeClass(value radius.Attribute) {
+	switch {
+	case len(value) == 0:
+	case a.class == nil:
+		a.class = value
+	case len(a.moreClasses) < maxListed-1:
+		a.moreClasses = append(a.moreClasses, value)
+	}
 }
 
 // slot is where the value of an attribute is kept as it is, if it is one of those.

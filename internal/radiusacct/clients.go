@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // A Client is a RADIUS client (a BNG, or a proxy before several) that may send
@@ -34,6 +36,29 @@ type Client struct {
 	AcknowledgeIncomplete bool
 	// IgnoreStatusServer leaves the client's Status-Server unanswered.
 	IgnoreStatusServer bool
+
+	// Realm names the NASes that the client speaks for, where several clients speak
+	// for the same ones: two proxies before one BNG. What one of them reports, the
+	// others may go on with. Empty: the client's NASes are its own.
+	Realm string
+	// NASIdentity tells one NAS from another within the client, or its realm.
+	NASIdentity NASIdentity
+	// Restarts says what Accounting-On and -Off of its NASes mean.
+	Restarts subscriber.RestartPolicy
+	// CountServices lets a service within a session keep its subscriber online,
+	// as a link of a multilink does; else services are ignored.
+	CountServices bool
+	// ServiceMarks are attributes that mark the accounting of a service, besides
+	// those that are known of their vendors.
+	ServiceMarks []VendorAttribute
+}
+
+// realm is the name under which the client's NASes are known.
+func (c *Client) realm() string {
+	if c.Realm != "" {
+		return c.Realm
+	}
+	return c.Name
 }
 
 func (c Client) validate() error {
@@ -44,6 +69,8 @@ func (c Client) validate() error {
 		return fmt.Errorf("client %q: neither a valid prefix nor a certificate", c.Name)
 	case c.Prefix.IsValid() && len(c.Secret) == 0:
 		return fmt.Errorf("client %q: secret is empty", c.Name)
+	case c.NASIdentity >= nasIdentities:
+		return fmt.Errorf("client %q: %w %d", c.Name, errNASIdentity, c.NASIdentity)
 	}
 	return nil
 }

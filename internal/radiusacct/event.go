@@ -46,7 +46,7 @@ type decoder struct{ scratch []byte }
 
 // decode builds the events of a request that came from the given address: one,
 // and more of the same when the session has several addresses.
-func (d *decoder) decode(a *attributes, kind subscriber.EventKind, client string, source netip.Addr, arrival time.Time) (subscriber.Event, []subscriber.Event) {
+func (d *decoder) decode(a *attributes, kind subscriber.EventKind, client *Client, source netip.Addr, arrival time.Time) (subscriber.Event, []subscriber.Event) {
 	event := d.event(a, kind, client, source, arrival)
 	if len(a.framed) < 2 || kind == subscriber.EventAccountingOn || kind == subscriber.EventAccountingOff {
 		return event, nil
@@ -63,25 +63,29 @@ func (d *decoder) decode(a *attributes, kind subscriber.EventKind, client string
 
 // event builds the event of the first address. All its strings share one
 // allocation, for they live and die together.
-func (d *decoder) event(a *attributes, kind subscriber.EventKind, client string, source netip.Addr, arrival time.Time) subscriber.Event {
-	text, ends := d.scratch[:0], [5]int{}
-	for i, value := range [len(ends)]radius.Attribute{a.userName, a.callingStationID, a.multiSessionID, a.parentSessionID, a.sessionID} {
+func (d *decoder) event(a *attributes, kind subscriber.EventKind, client *Client, source netip.Addr, arrival time.Time) subscriber.Event {
+	text, ends := d.scratch[:0], [6]int{}
+	for i, value := range [len(ends)]radius.Attribute{a.userName, a.callingStationID, a.class, a.multiSessionID, a.parent(), a.sessionID} {
 		text = append(text, value...)
 		ends[i] = len(text)
 	}
-	text = a.appendNAS(text, source)
+	text = a.appendNAS(text, client.NASIdentity, source)
 	d.scratch = text
 	all := string(text)
 
 	return subscriber.Event{
 		Kind:             kind,
-		SessionID:        subscriber.SessionID{Client: client, NAS: all[ends[4]:], AcctSessionID: all[ends[3]:ends[4]]},
-		Via:              client,
+		SessionID:        subscriber.SessionID{Client: client.realm(), NAS: all[ends[5]:], AcctSessionID: all[ends[4]:ends[5]]},
+		Via:              client.Name,
 		UserName:         all[:ends[0]],
 		CallingStationID: all[ends[0]:ends[1]],
-		MultiSessionID:   all[ends[1]:ends[2]],
-		ParentSessionID:  all[ends[2]:ends[3]],
+		Class:            all[ends[1]:ends[2]],
+		MoreClasses:      textsOf(a.moreClasses),
+		MultiSessionID:   all[ends[2]:ends[3]],
+		ParentSessionID:  all[ends[3]:ends[4]],
 		LinkCount:        integer(a.linkCount),
+		Restarts:         client.Restarts,
+		CountServices:    client.CountServices,
 		Service:          a.service,
 		NASAddress:       a.nas(),
 		Inside:           a.inside(),
@@ -97,18 +101,6 @@ func (d *decoder) event(a *attributes, kind subscriber.EventKind, client string,
 		FramedIPv6Prefixes:  kept(a.prefixes6),
 		DelegatedPrefixes:   kept(a.delegated),
 	}
-}
-
-// appendNAS appends the identity of the NAS: its own name, else its address,
-// else the address the packet came from (strongSwan's early Stop names none).
-func (a *attributes) appendNAS(b []byte, source netip.Addr) []byte {
-	if len(a.nasIdentifier) > 0 {
-		return append(b, a.nasIdentifier...)
-	}
-	if addr := a.nas(); addr.IsValid() {
-		return addr.AppendTo(b)
-	}
-	return source.AppendTo(b)
 }
 
 // nas is the address the NAS gives itself. A link-local one names no NAS: every

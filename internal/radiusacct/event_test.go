@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,13 @@ import (
 // eventOf sends one request and returns the event that was recorded for it.
 func eventOf(t *testing.T, attributes ...[]byte) subscriber.Event {
 	t.Helper()
-	l := start(t)
+	return eventBy(t, func(*radiusacct.Client) {}, attributes...)
+}
+
+// eventBy does that through a client that is configured otherwise.
+func eventBy(t *testing.T, change func(*radiusacct.Client), attributes ...[]byte) subscriber.Event {
+	t.Helper()
+	l := start(t, func(o *radiusacct.Options) { change(&o.Clients[0]) })
 	newNAS(t, "127.0.0.2", l.addr).ask(packet(radius.CodeAccountingRequest, 1, secret, attributes...), secret)
 	got := l.recorder.recorded()
 	if len(got) != 1 {
@@ -58,26 +65,36 @@ func TestNASIdentity_ACCT22(t *testing.T) {
 	cases := []struct {
 		name       string
 		attributes [][]byte
-		nas        string
+		identifier string // nas_identity: identifier
+		byAddress  string // nas_identity: address
+		both       string // nas_identity: both
 		address    string
 	}{
-		{"nothing: source", nil, "127.0.0.2", ""},
-		{"identifier first", [][]byte{v4, identifier, v6}, "bng", "192.0.2.1"},
-		{"address next", [][]byte{v6, v4}, "192.0.2.1", "192.0.2.1"},
-		{"IPv6", [][]byte{v6}, "2001:db8::1", "2001:db8::1"},
-		{"link-local is no name", [][]byte{linkLocal}, "127.0.0.2", ""},
-		{"0.0.0.0 is no name", [][]byte{attribute(4, make([]byte, 4)), v6}, "2001:db8::1", "2001:db8::1"},
-		{"empty identifier", [][]byte{attribute(32, nil), v4}, "192.0.2.1", "192.0.2.1"},
+		{"nothing: source", nil, "127.0.0.2", "127.0.0.2", "@127.0.0.2", ""},
+		{"all", [][]byte{v4, identifier, v6}, "bng", "192.0.2.1", "bng@192.0.2.1", "192.0.2.1"},
+		{"identifier alone", [][]byte{identifier}, "bng", "127.0.0.2", "bng@", ""},
+		{"addresses alone", [][]byte{v6, v4}, "192.0.2.1", "192.0.2.1", "@192.0.2.1", "192.0.2.1"},
+		{"IPv6", [][]byte{v6}, "2001:db8::1", "2001:db8::1", "@2001:db8::1", "2001:db8::1"},
+		{"IPv6 beside an identifier", [][]byte{v6, identifier}, "bng", "2001:db8::1", "bng@2001:db8::1", "2001:db8::1"},
+		{"link-local is no name", [][]byte{linkLocal}, "127.0.0.2", "127.0.0.2", "@127.0.0.2", ""},
+		{"0.0.0.0 is no name", [][]byte{attribute(4, make([]byte, 4)), v6}, "2001:db8::1", "2001:db8::1", "@2001:db8::1", "2001:db8::1"},
+		{"empty identifier", [][]byte{attribute(32, nil), v4}, "192.0.2.1", "192.0.2.1", "@192.0.2.1", "192.0.2.1"},
+		{"identifier like both", [][]byte{attribute(32, []byte("bng@192.0.2.1"))}, "bng@192.0.2.1", "127.0.0.2", "bng@192.0.2.1@", ""},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			ev := eventOf(t, append(c.attributes, status(rfc2866.AcctStatusType_Value_Stop), session("s"))...)
 			var address netip.Addr
 			if c.address != "" {
 				address = netip.MustParseAddr(c.address)
 			}
-			if ev.NAS != c.nas || ev.NASAddress != address {
-				t.Errorf("NAS %q at %v, want %q at %v", ev.NAS, ev.NASAddress, c.nas, address)
+			attributes := append(c.attributes, status(rfc2866.AcctStatusType_Value_Stop), session("s"))
+			for identity, nas := range map[radiusacct.NASIdentity]string{
+				radiusacct.NASIdentifier: c.identifier, radiusacct.NASAddress: c.byAddress, radiusacct.NASBoth: c.both,
+			} {
+				ev := eventBy(t, func(c *radiusacct.Client) { c.NASIdentity = identity }, attributes...)
+				if ev.NAS != nas || ev.NASAddress != address {
+					t.Errorf("identity %d: NAS %q at %v, want %q at %v", identity, ev.NAS, ev.NASAddress, nas, address)
+				}
 			}
 		})
 	}
@@ -93,7 +110,7 @@ func TestBinarySafe_ACCT23(t *testing.T) {
 			attribute(rfc2865.NASIdentifier_Type, []byte(text)),
 			attribute(rfc2865.Class_Type, []byte(text)))
 		want := subscriber.SessionID{Client: "a", NAS: text, AcctSessionID: text}
-		if ev.SessionID != want || ev.UserName != text || ev.CallingStationID != text {
+		if ev.SessionID != want || ev.UserName != text || ev.CallingStationID != text || ev.Class != text {
 			t.Errorf("%q became %+v", text, ev)
 		}
 	}
@@ -125,12 +142,16 @@ func TestInterimAndStopFields(t *testing.T) {
 	stamp := time.Now().Add(-time.Minute).Truncate(time.Second)
 	ev := eventOf(t, status(rfc2866.AcctStatusType_Value_InterimUpdate), session("s"),
 		number(rfc2869.EventTimestamp_Type, uint32(stamp.Unix())),
+		number(rfc2866.AcctDelayTime_Type, 7),
 		number(rfc2866.AcctSessionTime_Type, 3600),
 		number(rfc2866.AcctInputOctets_Type, 5), number(rfc2869.AcctInputGigawords_Type, 2),
 		number(rfc2866.AcctOutputOctets_Type, 1<<32-1),
 		number(rfc2866.AcctTerminateCause_Type, 1))
 	if !ev.At.Equal(stamp) || ev.SessionTime != time.Hour {
 		t.Errorf("at %v for %v", ev.At, ev.SessionTime)
+	}
+	if !ev.Stamp.Equal(stamp) || ev.Delay != 7*time.Second || time.Since(ev.Arrival) > time.Minute {
+		t.Errorf("stamp %v, delay %v, arrival %v", ev.Stamp, ev.Delay, ev.Arrival)
 	}
 	if ev.InputOctets != 2<<32+5 || ev.OutputOctets != 1<<32-1 || ev.TerminateCause != 1 {
 		t.Errorf("event is %+v", ev)
@@ -286,26 +307,167 @@ func TestServices_SES21(t *testing.T) {
 		name    string
 		vsa     []byte
 		service bool
-		parent  string
+		parent  string // where the session is "0A5C:7" in the multisession "0A5D"
 	}{
 		{"none", nil, false, ""},
-		{"Juniper", vsa(4874, attribute(83, []byte("video"))), true, ""},
+		{"Juniper", vsa(4874, attribute(83, []byte("video"))), true, "0A5C"},
 		{"Juniper, nameless", vsa(4874, attribute(83, nil)), false, ""},
 		{"Juniper, other", vsa(4874, attribute(1, []byte("vr"))), false, ""},
 		{"Cisco", vsa(9, parent), true, "0000A5C"},
 		{"Cisco, second in its attribute", vsa(9, attribute(1, []byte("connect-progress=Call Up")), parent), true, "0000A5C"},
 		{"Cisco, other", vsa(9, attribute(1, []byte("parent-session=1"))), false, ""},
 		{"Cisco, not a pair", vsa(9, attribute(2, []byte("parent-session-id=1"))), false, ""},
+		{"Cisco, parent by itself", vsa(9, attribute(52, []byte("0000A5C"))), true, "0000A5C"},
+		{"Cisco, service connection", vsa(9, attribute(251, []byte("Nisp-name.com"))), true, ""},
+		{"Cisco, service connection and parent", vsa(9, attribute(251, []byte("Nvideo")), parent), true, "0000A5C"},
+		{"Cisco, other service info", vsa(9, attribute(251, []byte("Ualice")), attribute(251, []byte("TP")), attribute(251, []byte("N"))), false, ""},
+		{"Cisco, account info", vsa(9, attribute(250, []byte("Nvideo"))), false, ""},
+		{"Nokia", []byte("\x1a\x12\x00\x00\x19\x7f\x97\x0crate-limit"), true, "0A5D"},
+		{"Nokia, nameless", vsa(6527, attribute(151, nil)), false, ""},
+		{"Nokia, other", vsa(6527, attribute(11, []byte("sub1")), attribute(152, []byte("rate-limit"))), false, ""},
+		{"Huawei, in accounting of users too", vsa(2011, attribute(95, []byte("edsg")), attribute(185, []byte("Nedsg"))), false, ""},
 		{"another vendor", vsa(10, parent, attribute(83, []byte("x"))), false, ""},
 		{"cut off", vsa(9, parent[:10]), false, ""},
 		{"length 0", vsa(9, []byte{1, 0}, parent), false, ""},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			ev := eventsOf(t, c.vsa)[0]
+			ev := eventOf(t, status(rfc2866.AcctStatusType_Value_Start), session("0A5C:7"),
+				attribute(rfc2866.AcctMultiSessionID_Type, []byte("0A5D")), c.vsa)
 			if ev.Service != c.service || ev.ParentSessionID != c.parent {
 				t.Errorf("service %v of %q, want %v of %q", ev.Service, ev.ParentSessionID, c.service, c.parent)
 			}
 		})
 	}
+}
+
+// TestServicesByConfiguration_SES21: what is no mark of its own is one where the
+// client's operator says so, for that client and attribute alone.
+func TestServicesByConfiguration_SES21(t *testing.T) {
+	marked := func(c *radiusacct.Client) {
+		c.ServiceMarks = []radiusacct.VendorAttribute{{Vendor: 2011, Type: 185}, {Vendor: 2352, Type: 190}}
+		c.CountServices = true
+	}
+	vsa := func(vendor uint32, kind radius.Type, value string) []byte {
+		return attribute(26, append(radius.NewInteger(vendor), attribute(kind, []byte(value))...))
+	}
+	for _, c := range []struct {
+		name    string
+		vsa     []byte
+		service bool
+	}{
+		{"Huawei", vsa(2011, 185, "Nedsg"), true},
+		{"Ericsson", vsa(2352, 190, "gold"), true},
+		{"another attribute", vsa(2011, 190, "gold"), false},
+		{"another vendor", vsa(3902, 185, "x"), false},
+		{"empty", vsa(2011, 185, ""), false},
+	} {
+		ev := eventBy(t, marked, status(rfc2866.AcctStatusType_Value_Start), session("s"), c.vsa)
+		if ev.Service != c.service || ev.ParentSessionID != "" || !ev.CountServices {
+			t.Errorf("%s: service %v of %q, counted %v", c.name, ev.Service, ev.ParentSessionID, ev.CountServices)
+		}
+	}
+}
+
+// TestClass: every Class is kept, in its order and to the octet (RFC 2865 section
+// 5.25).
+func TestClass(t *testing.T) {
+	long := strings.Repeat("\xff", 253)
+	class := func(value string) []byte { return attribute(rfc2865.Class_Type, []byte(value)) }
+	for _, c := range []struct {
+		name    string
+		classes []string
+		first   string
+		more    []string
+	}{
+		{"none", nil, "", nil},
+		{"one", []string{"gold\x00"}, "gold\x00", nil},
+		{"several", []string{"b", long, "a", "b"}, "b", []string{long, "a", "b"}},
+		{"empty ones", []string{"", "a", "", "b"}, "a", []string{"b"}},
+		{"too many", strings.Split(strings.Repeat("x ", 19)+"x", " "), "x", strings.Split(strings.Repeat("x ", 14)+"x", " ")},
+	} {
+		var attributes [][]byte
+		for _, value := range c.classes {
+			attributes = append(attributes, class(value))
+		}
+		ev := eventsOf(t, attributes...)[0]
+		if ev.Class != c.first || !slices.Equal(ev.MoreClasses, c.more) {
+			t.Errorf("%s: %q and %q", c.name, ev.Class, ev.MoreClasses)
+		}
+	}
+}
+
+// TestRealm_SES02: a NAS heard through two proxies of one realm is one NAS, and the
+// event tells through which it came.
+func TestRealm_SES02(t *testing.T) {
+	l := start(t, func(o *radiusacct.Options) {
+		for i := range o.Clients {
+			o.Clients[i].Realm, o.Clients[i].Restarts = "core", subscriber.RestartsConfirmed
+		}
+	})
+	newNAS(t, "127.0.0.2", l.addr).ask(startRequest(1, "s"), secret)
+	newNAS(t, "127.0.0.9", l.addr).ask(resign(startRequest(1, "s"), "secret-of-b"), "secret-of-b")
+	got := l.recorder.recorded()
+	if len(got) != 2 || got[0].SessionID != got[1].SessionID || got[0].Client != "core" {
+		t.Fatalf("recorded %+v", got)
+	}
+	if got[0].Via != "a" || got[1].Via != "b" || got[0].Restarts != subscriber.RestartsConfirmed {
+		t.Errorf("came through %q and %q, restarts %d", got[0].Via, got[1].Via, got[0].Restarts)
+	}
+	if l.observer.count("a/start/ok") != 1 || l.observer.count("b/start/ok") != 1 {
+		t.Error("not counted by client")
+	}
+}
+
+// TestRealmKeepsOrder: events of one session stand in one queue, through whichever
+// proxy they come.
+func TestRealmKeepsOrder(t *testing.T) {
+	l := start(t, func(o *radiusacct.Options) {
+		o.Workers = 8
+		for i := range o.Clients {
+			o.Clients[i].Realm = "core"
+		}
+	})
+	a, b := newNAS(t, "127.0.0.2", l.addr), newNAS(t, "127.0.0.9", l.addr)
+	resume := l.recorder.stall()
+	defer resume()
+	a.send(startRequest(1, "s"))
+	l.recorder.entered(t) // with the Recorder: what follows in its queue waits for it
+	b.send(resign(accounting(1, rfc2866.AcctStatusType_Value_Stop, "s"), "secret-of-b"))
+	a.send(startRequest(2, "s", number(rfc2866.AcctDelayTime_Type, 1)))
+	a.silent()
+	resume()
+	for range 2 {
+		a.receive()
+	}
+	b.receive()
+	for i, ev := range l.recorder.recorded() {
+		if want := []string{"a", "b", "a"}[i]; ev.Via != want {
+			t.Errorf("event %d came through %s, want %s", i, ev.Via, want)
+		}
+	}
+}
+
+// TestNoRecord_ACCT10: what was answered and not recorded is counted as RFC 4671
+// says, also if only the Recorder knows.
+func TestNoRecord_ACCT10(t *testing.T) {
+	l := start(t, func(o *radiusacct.Options) { o.Recorder = pickyRecorder{} })
+	n := newNAS(t, "127.0.0.2", l.addr)
+	n.ask(startRequest(1, "known"), secret)
+	n.ask(startRequest(2, "new"), secret)
+	n.ask(startRequest(3, "half known", framed("100.64.0.8")), secret)
+	if ok, none := l.observer.count("a/start/ok"), l.observer.count("a/start/no_record"); ok != 2 || none != 1 {
+		t.Errorf("ok counted %d times, no_record %d times, want 2 and 1", ok, none)
+	}
+}
+
+// pickyRecorder finds nothing to record in sessions that are known, and in the first
+// address of those that are half known.
+type pickyRecorder struct{}
+
+func (pickyRecorder) Record(_ context.Context, events []subscriber.Event) []error {
+	for i, ev := range events {
+		events[i].NoRecord = ev.AcctSessionID == "known" || ev.AcctSessionID == "half known" && ev.Inside == ev.Addresses[0]
+	}
+	return make([]error, len(events))
 }

@@ -111,6 +111,7 @@ func FuzzEvent(f *testing.F) {
 	f.Add(sample(8, 6, 100, 64, 0, 8, 8, 6, 0, 0, 0, 0, 8, 6, 100, 64, 0, 7, 97, 8, 0, 32, 0x20, 1, 0xd, 0xb8, 123, 4, 0, 0)[headerLength:])
 	f.Add(sample(append([]byte{26, 26, 0, 0, 0, 9, 1, 20}, "parent-session-id="...)...)[headerLength:])
 	f.Add(sample(26, 9, 0, 0, 0x13, 0x0a, 83, 3, 'v', 50, 3, 'm', 51, 6, 0, 0, 0, 2)[headerLength:])
+	f.Add(sample(26, 9, 0, 0, 0x19, 0x7f, 151, 3, 'v', 50, 3, 'm', 25, 4, 0, 255, 25, 2, 25, 3, 'b')[headerLength:])
 	source, arrival := netip.MustParseAddr("192.0.2.9"), time.Unix(1_700_000_000, 0)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > radius.MaxPacketLength-headerLength {
@@ -125,12 +126,13 @@ func FuzzEvent(f *testing.F) {
 			return
 		}
 		var d decoder
-		ev, more := d.decode(&a, kind, "client", source, arrival)
+		ev, more := d.decode(&a, kind, &Client{Name: "client"}, source, arrival)
 		attrs, err := radius.ParseAttributes(b)
 		if err != nil {
 			t.Fatal(err)
 		}
 		checkEvent(t, ev, &radius.Packet{Attributes: attrs})
+		checkClasses(t, ev, attrs)
 		checkAddresses(t, append(more, ev))
 		if ev.At.Before(arrival.Add(-49*time.Hour)) || ev.At.After(arrival.Add(6*time.Minute)) {
 			t.Fatalf("event time %v is absurd", ev.At)
@@ -156,6 +158,24 @@ func checkEvent(t *testing.T, ev subscriber.Event, p *radius.Packet) {
 	}
 	if ev.Client != "client" || ev.NAS == "" {
 		t.Fatalf("nobody sent it: %+v", ev)
+	}
+}
+
+// checkClasses demands every Class that says something, in its order.
+func checkClasses(t *testing.T, ev subscriber.Event, attrs radius.Attributes) {
+	t.Helper()
+	var want []string
+	for _, avp := range attrs {
+		if avp.Type == rfc2865.Class_Type && len(avp.Attribute) > 0 && len(want) < maxListed {
+			want = append(want, string(avp.Attribute))
+		}
+	}
+	got := ev.MoreClasses
+	if ev.Class != "" {
+		got = append([]string{ev.Class}, got...)
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("classes are %q, want %q", got, want)
 	}
 }
 

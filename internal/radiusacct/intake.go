@@ -89,6 +89,7 @@ func (n *intake) accounting(in *incoming, p packet) (string, *fault) {
 		return TypeUnread, errAuthenticator
 	}
 	a := &n.attributes
+	a.marks = in.client.ServiceMarks
 	if err := a.parse(p.attributes()); err != nil {
 		return TypeUnread, err
 	}
@@ -139,7 +140,7 @@ func (n *intake) accept(in *incoming, p packet, event subscriber.EventKind, kind
 	req.kind, req.secret, req.peer, req.duplicates, req.exchange = kind, secret, in.client.peer, in.duplicates, x
 	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.authenticator()
 	req.reply = appendReply(req.short[:0], p, n.attributes.proxyStates)
-	req.event, req.more = n.decoder.decode(&n.attributes, event, req.peer.name, in.source.Addr(), in.arrival)
+	req.event, req.more = n.decoder.decode(&n.attributes, event, &in.client.Client, in.source.Addr(), in.arrival)
 	n.enqueue(req, in.patient)
 	return nil
 }

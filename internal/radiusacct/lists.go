@@ -48,6 +48,18 @@ func appendPrefix(list []netip.Prefix, value radius.Attribute) []netip.Prefix {
 	return appendNew(list, p)
 }
 
+// textsOf copies values that outlive the packet; nil for none.
+func textsOf(values []radius.Attribute) []string {
+	if len(values) == 0 {
+		return nil
+	}
+	list := make([]string, len(values))
+	for i, v := range values {
+		list[i] = string(v)
+	}
+	return list
+}
+
 // kept is a list that outlives the packet; nil when it is empty.
 func kept[T any](list []T) []T {
 	if len(list) == 0 {

@@ -24,6 +24,7 @@ type request struct {
 	reply         packet             // signed once the events are recorded
 	short         [headerLength]byte // room for a reply without attributes
 	wanted        bool               // the sender still waits for the reply
+	noRecord      bool               // nothing of its events was recorded
 }
 
 // requests are used again: with each comes room that would otherwise be garbage

@@ -4,7 +4,7 @@ package radiusacct
 // one counter of RFC 4671 section 7; ok, no_record and duplicate are answered.
 const (
 	ResultOK               = "ok"                // recorded and answered (Responses)
-	ResultNoRecord         = "no_record"         // answered without a record: nothing in it is worth one (NoRecords)
+	ResultNoRecord         = "no_record"         // answered and not recorded: nothing in it is to be (NoRecords)
 	ResultDuplicate        = "duplicate"         // answered from the cache (DupRequests and Responses)
 	ResultInProgress       = "in_progress"       // duplicate of a request that is being recorded (DupRequests)
 	ResultUnknownClient    = "unknown_client"    // source address belongs to no client (InvalidRequests)

@@ -41,6 +41,9 @@ func openSocket(listen string, index int) (*socket, error) {
 	if err = askDestinations(s.UDPConn); err == nil {
 		s.batches, err = udpbatch.New(s.UDPConn)
 	}
+	if err == nil {
+		err = s.batches.AllowFragments()
+	}
 	if err != nil {
 		return nil, errors.Join(err, pc.Close())
 	}

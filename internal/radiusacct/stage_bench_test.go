@@ -101,11 +101,12 @@ func BenchmarkStageDecode(b *testing.B) {
 	if err := a.parse(sample()[headerLength:]); err != nil {
 		b.Fatal(err)
 	}
+	bng := Client{Name: "bng"}
 	source, arrival := netip.MustParseAddr("192.0.2.9"), time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
 		kind, _ := a.eventKind()
-		if ev, _ := d.decode(&a, kind, "bng", source, arrival); ev.AcctSessionID == "" {
+		if ev, _ := d.decode(&a, kind, &bng, source, arrival); ev.AcctSessionID == "" {
 			b.Fatal("lost")
 		}
 	}

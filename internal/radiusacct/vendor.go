@@ -3,24 +3,62 @@ package radiusacct
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"layeh.com/radius"
 )
 
 // Vendors (IANA private enterprise numbers) that account services within a
-// subscriber's session under session identifiers of their own, and the
-// attributes that tell so.
+// subscriber's session under session identifiers of their own, and the attributes
+// that tell so. An attribute is a mark only where its vendor documents that the
+// accounting of the session itself has none: a session that
+// was taken for a service would be without NAT.
+//
+// Huawei's HW-Service-Info (2011-185) and HW-Policy-Name (2011-95) are no marks: the
+// users' own accounting has them too, if "radius-attribute include edsg-service-name
+// accounting-request" is configured (NE40E Configuration Guide, EDSG). Of Ericsson's
+// Service-Name (2352-190) and of ZTE nothing is documented that would tell. Whoever
+// knows the configuration of such BNGs names the attribute: [Client.ServiceMarks].
 const (
-	vendorCisco = 9
-	ciscoAVPair = 1 // Cisco-AVPair
+	vendorCisco          = 9
+	ciscoAVPair          = 1   // Cisco-AVPair
+	ciscoParentSessionID = 52  // Cisco-Parent-Session-Id, which says what the AV pair does
+	ciscoServiceInfo     = 251 // Cisco-Service-Info
 
 	vendorERX         = 4874 // Juniper's BNGs
 	erxServiceSession = 83   // ERX-Service-Session: name of the service
+
+	vendorNokia        = 6527 // SR OS, Alcatel-Lucent before
+	alcSubServActivate = 151  // Alc-Sub-Serv-Activate: name of the service instance
 )
 
-// ciscoParent begins the Cisco-AVPair that ties the accounting of a service or
-// flow to its session (ISG).
-var ciscoParent = []byte("parent-session-id=")
+var (
+	// ciscoParent begins the Cisco-AVPair that ties the accounting of a service or
+	// flow to its session (Intelligent Services Gateway Configuration Guide,
+	// "Configuring ISG Accounting").
+	ciscoParent = []byte("parent-session-id=")
+	// ciscoServiceName begins the Cisco-Service-Info with the name of a service,
+	// which stands in the accounting of connections to services and nowhere else
+	// (Service Selection Gateway, "RADIUS Accounting Records").
+	ciscoServiceName = []byte("N")
+)
+
+// A VendorAttribute names an attribute within Vendor-Specific (RFC 2865 section
+// 5.26), as in 26-6527-151.
+type VendorAttribute struct {
+	Vendor uint32
+	Type   uint8
+}
+
+// parentPlace is where, besides its mark, the accounting of a service tells the
+// Acct-Session-Id of the session around it.
+type parentPlace uint8
+
+const (
+	parentNowhere        parentPlace = iota
+	parentInMultiSession             // it is the Acct-Multi-Session-Id
+	parentInSession                  // it is the Acct-Session-Id up to its last colon
+)
 
 // takeVendors reads a Vendor-Specific attribute (RFC 2865 section 5.26). What is
 // wrong within concerns the vendor alone: it is skipped, and the request is good.
@@ -29,7 +67,7 @@ func (a *attributes) takeVendors(value radius.Attribute) {
 		return
 	}
 	vendor := binary.BigEndian.Uint32(value)
-	if vendor != vendorCisco && vendor != vendorERX {
+	if !a.marksServices(vendor) {
 		return // others may lay out their attributes differently
 	}
 	for rest := value[4:]; len(rest) >= 2 && rest[1] >= 2 && int(rest[1]) <= len(rest); rest = rest[rest[1]:] {
@@ -37,13 +75,67 @@ func (a *attributes) takeVendors(value radius.Attribute) {
 	}
 }
 
+// marksServices reports whether attributes of a vendor are worth looking at.
+func (a *attributes) marksServices(vendor uint32) bool {
+	switch vendor {
+	case vendorCisco, vendorERX, vendorNokia:
+		return true
+	}
+	return slices.ContainsFunc(a.marks, func(m VendorAttribute) bool { return m.Vendor == vendor })
+}
+
 func (a *attributes) takeVendor(vendor uint32, kind byte, value radius.Attribute) {
-	switch {
-	case vendor == vendorERX && kind == erxServiceSession && len(value) > 0:
+	if len(value) == 0 {
+		return
+	}
+	switch vendor {
+	case vendorCisco:
+		a.takeCisco(kind, value)
+	case vendorERX:
+		// The Acct-Session-Id of a service is that of its session, a colon and a
+		// number (JunosE Broadband Access Configuration Guide, "Configuring RADIUS
+		// Accounting for Service Manager").
+		if kind == erxServiceSession {
+			a.service, a.parentIn = true, parentInSession
+		}
+	case vendorNokia:
+		// It stands in all accounting of service instances, and the session is told
+		// as the Acct-Multi-Session-Id (7750 SR RADIUS Attributes Reference Guide,
+		// "Subscriber service accounting").
+		if kind == alcSubServActivate {
+			a.service, a.parentIn = true, parentInMultiSession
+		}
+	}
+	if slices.Contains(a.marks, VendorAttribute{vendor, kind}) {
 		a.service = true
-	case vendor == vendorCisco && kind == ciscoAVPair:
+	}
+}
+
+func (a *attributes) takeCisco(kind byte, value radius.Attribute) {
+	switch kind {
+	case ciscoAVPair:
 		if parent, ok := bytes.CutPrefix(value, ciscoParent); ok {
 			a.service, a.parentSessionID = true, parent
 		}
+	case ciscoParentSessionID:
+		a.service, a.parentSessionID = true, value
+	case ciscoServiceInfo:
+		if name, ok := bytes.CutPrefix(value, ciscoServiceName); ok && len(name) > 0 {
+			a.service = true
+		}
 	}
+}
+
+// parent is the Acct-Session-Id of the session around a service; empty when it is
+// not told.
+func (a *attributes) parent() radius.Attribute {
+	switch {
+	case a.parentSessionID != nil:
+		return a.parentSessionID
+	case a.parentIn == parentInMultiSession:
+		return a.multiSessionID
+	case a.parentIn == parentInSession:
+		return a.sessionID[:max(bytes.LastIndexByte(a.sessionID, ':'), 0)]
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package radiusacct
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -74,15 +75,16 @@ func (w *worker) serve(ctx context.Context, batch []*request) {
 	}
 	w.events = events
 	errs := w.server.options.Recorder.Record(ctx, events)
-	done := w.done[:0]
+	done, rest := w.done[:0], events
 	for _, r := range batch {
 		n := min(1+len(r.more), len(errs))
 		if err := outcome(r, errs[:n]); err != nil {
 			w.release(r, err)
 		} else {
+			r.noRecord = !slices.ContainsFunc(rest[:n], recorded)
 			done = append(done, r)
 		}
-		errs = errs[n:]
+		errs, rest = errs[n:], rest[1+len(r.more):]
 	}
 	w.answer(done)
 	clear(events)
@@ -98,6 +100,9 @@ func outcome(r *request, errs []error) error {
 	}
 	return errors.Join(errs...)
 }
+
+// recorded reports whether there was something of the event to record.
+func recorded(ev subscriber.Event) bool { return !ev.NoRecord }
 
 // answer signs and sends the replies to recorded requests.
 func (w *worker) answer(done []*request) {
@@ -133,7 +138,11 @@ func (w *worker) send(r *request, now time.Time) {
 		return
 	}
 	w.mailer.add(&r.way, r.reply)
-	w.server.answered(r.peer, r.kind, ResultOK, r.arrival, now)
+	result := ResultOK
+	if r.noRecord {
+		result = ResultNoRecord
+	}
+	w.server.answered(r.peer, r.kind, result, r.arrival, now)
 }
 
 // release leaves a request unanswered and its retransmission welcome.

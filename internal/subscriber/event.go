@@ -24,6 +24,8 @@ type Event struct {
 	Via              string // configured name of the RADIUS client that sent it; the Client of the SessionID may be its realm
 	UserName         string
 	CallingStationID string
+	Class            string        // raw octets of the first Class (RFC 2865 section 5.25); "" when absent
+	MoreClasses      []string      // those of the others, in the NAS's order
 	NASAddress       netip.Addr    // zero when absent
 	Inside           netip.Addr    // Framed-IP-Address; zero when absent or not an address (ACCT-24)
 	Arrival          time.Time     // when the packet came, by our clock; zero where At is known
@@ -53,12 +55,16 @@ type Event struct {
 	LinkCount      uint32 // Acct-Link-Count: links that the multilink ever had; 0 when absent
 
 	Restarts      RestartPolicy // of the client, for an Accounting-On or -Off
-	CountServices bool          // of the client: a service keeps its session's NAT as a link of a multilink does
+	CountServices bool          // of the client: a service keeps its subscriber online as a link of a multilink does
 
 	// Service marks the accounting of one service or flow within a subscriber's
 	// session, which begins and ends while the subscriber is online.
 	Service         bool
 	ParentSessionID string // raw octets of the Acct-Session-Id of the session around a Service; "" when not told
+
+	// NoRecord is an answer of who records the event: it was taken, and there was
+	// nothing of it to record (RFC 4671, radiusAccServNoRecords).
+	NoRecord bool
 }
 
 // RestartPolicy says what an Accounting-On or -Off of a client's NASes means.

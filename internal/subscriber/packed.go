@@ -13,9 +13,10 @@ import (
 // changes. The zero Packed is the zero Record.
 type Packed struct {
 	origin  unique.Handle[origin]
-	text    string // of the Identity the prefix, then User-Name, Calling-Station-Id and Acct-Session-Id
+	text    string // of the Identity the prefix, then User-Name, Calling-Station-Id, Acct-Session-Id and Class
 	name    uint16 // where in text the User-Name ends
 	calling uint16 // and the Calling-Station-Id
+	session uint16 // and the Acct-Session-Id
 	flags   packedFlags
 	held    Reason
 	inside  [4]byte
@@ -40,11 +41,13 @@ type rareFields struct {
 	leg                 netip.Addr
 	version             string // where it is not what a feed makes
 	name, calling, id   string // where they are too long for Packed.text
+	class               string
 	framedIPv6Addresses []netip.Addr
 	framedIPv6Prefixes  []netip.Prefix
 	delegatedPrefixes   []netip.Prefix
 	multiSessionID      string
 	links               []string
+	moreClasses         []string
 }
 
 type packedFlags uint8
@@ -74,6 +77,7 @@ func (r *Record) rare(flags packedFlags) *rareFields {
 		delegatedPrefixes:   r.DelegatedPrefixes,
 		multiSessionID:      r.MultiSessionID,
 		links:               r.Links,
+		moreClasses:         r.MoreClasses,
 	}
 	if flags&packedInside4 == 0 {
 		f.inside = r.Inside
@@ -82,7 +86,7 @@ func (r *Record) rare(flags packedFlags) *rareFields {
 		f.version = r.Version
 	}
 	if flags&packedLong != 0 {
-		f.name, f.calling, f.id = r.UserName, r.CallingStationID, r.AcctSessionID
+		f.name, f.calling, f.id, f.class = r.UserName, r.CallingStationID, r.AcctSessionID, r.Class
 	}
 	if f.isZero() {
 		return nil
@@ -93,13 +97,13 @@ func (r *Record) rare(flags packedFlags) *rareFields {
 // plain reports whether the record has nothing of what few records have.
 func (r *Record) plain() bool {
 	return !r.Leg.IsValid() && r.FramedIPv6Addresses == nil && r.FramedIPv6Prefixes == nil &&
-		r.DelegatedPrefixes == nil && r.MultiSessionID == "" && r.Links == nil
+		r.DelegatedPrefixes == nil && r.MultiSessionID == "" && r.Links == nil && r.MoreClasses == nil
 }
 
 func (f *rareFields) isZero() bool {
-	return !f.inside.IsValid() && !f.leg.IsValid() && f.version == "" && f.name == "" && f.calling == "" && f.id == "" &&
+	return !f.inside.IsValid() && !f.leg.IsValid() && f.version == "" && f.name == "" && f.calling == "" && f.id == "" && f.class == "" &&
 		f.framedIPv6Addresses == nil && f.framedIPv6Prefixes == nil && f.delegatedPrefixes == nil &&
-		f.multiSessionID == "" && f.links == nil
+		f.multiSessionID == "" && f.links == nil && f.moreClasses == nil
 }
 
 // Record returns the record. Times are in UTC; those outside the years 1678 to
@@ -110,7 +114,7 @@ func (p *Packed) Record() Record {
 		InputOctets: p.input, OutputOctets: p.output,
 		Unconfirmed: p.flags&packedUnconfirmed != 0, RemovalHeld: p.held,
 	}
-	r.UserName, r.CallingStationID, r.AcctSessionID = p.texts()
+	r.UserName, r.CallingStationID, r.AcctSessionID, r.Class = p.texts()
 	if p.origin != (unique.Handle[origin]{}) {
 		o := p.origin.Value()
 		r.Group, r.Client, r.NAS, r.NASAddress = o.group, o.client, o.nas, o.address
@@ -125,11 +129,11 @@ func (p *Packed) Record() Record {
 	return r
 }
 
-func (p *Packed) texts() (name, calling, id string) {
+func (p *Packed) texts() (name, calling, id, class string) {
 	if p.flags&packedLong != 0 {
-		return p.rare.name, p.rare.calling, p.rare.id
+		return p.rare.name, p.rare.calling, p.rare.id, p.rare.class
 	}
-	return p.text[min(p.calling, identityPrefixLen):p.name], p.text[p.name:p.calling], p.text[p.calling:]
+	return p.text[min(p.calling, identityPrefixLen):p.name], p.text[p.name:p.calling], p.text[p.calling:p.session], p.text[p.session:]
 }
 
 func (f *rareFields) unpack(r *Record, flags packedFlags) {
@@ -138,6 +142,7 @@ func (f *rareFields) unpack(r *Record, flags packedFlags) {
 	r.FramedIPv6Prefixes = slices.Clip(f.framedIPv6Prefixes)
 	r.DelegatedPrefixes = slices.Clip(f.delegatedPrefixes)
 	r.Links = slices.Clip(f.links)
+	r.MoreClasses = slices.Clip(f.moreClasses)
 }
 
 // Refresh makes the record what it is after a Partial change, given what that tells;
@@ -182,19 +187,19 @@ func (p *Packed) Key() Key { return Key{Group: p.Group(), Inside: p.Inside()} }
 
 // UserName returns the record's User-Name.
 func (p *Packed) UserName() string {
-	name, _, _ := p.texts()
+	name, _, _, _ := p.texts()
 	return name
 }
 
 // CallingStationID returns the record's Calling-Station-Id.
 func (p *Packed) CallingStationID() string {
-	_, calling, _ := p.texts()
+	_, calling, _, _ := p.texts()
 	return calling
 }
 
 // AcctSessionID returns the record's Acct-Session-Id.
 func (p *Packed) AcctSessionID() string {
-	_, _, id := p.texts()
+	_, _, id, _ := p.texts()
 	return id
 }
 

@@ -150,6 +150,7 @@ func randomRecord(random *rand.Rand) Record {
 		SessionID:        SessionID{Client: text("", "bng1"), NAS: text("", "nas7", "\x00]"), AcctSessionID: text("", "0000A1", long)},
 		UserName:         text("", "alice@isp.example", "\xff\x00", long),
 		CallingStationID: text("", "02:00:00:00:00:01", long),
+		Class:            text("", "gold", "\x00\xff]", long),
 		NASAddress:       addr(),
 		StartedAt:        moment(), UpdatedAt: moment(), ExpiresAt: moment(),
 		InputOctets: random.Uint64(), OutputOctets: random.Uint64N(3),
@@ -162,6 +163,7 @@ func randomRecord(random *rand.Rand) Record {
 		r.FramedIPv6Addresses = []netip.Addr{netip.MustParseAddr("2001:db8::2")}
 		r.FramedIPv6Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")}
 		r.DelegatedPrefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:2::/48")}
+		r.MoreClasses = []string{"silver", "\x00"}
 	}
 	return r
 }

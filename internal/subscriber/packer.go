@@ -34,14 +34,17 @@ func (k *Packer) Pack(r *Record) Packed {
 		p.flags |= packedVersion
 	}
 	prefix := r.identityPrefix()
-	switch size := len(prefix) + len(r.UserName) + len(r.CallingStationID); {
-	case size > math.MaxUint16:
+	calling := len(prefix) + len(r.UserName) + len(r.CallingStationID)
+	session := calling + len(r.AcctSessionID)
+	switch {
+	case session > math.MaxUint16:
 		p.flags |= packedLong
-	case size == 0: // a sum of one would keep what that is part of
-		p.text = strings.Clone(r.AcctSessionID)
+	case calling == 0: // a sum of one would keep what that is part of
+		p.session = uint16(session)
+		p.text = strings.Clone(r.AcctSessionID + r.Class)
 	default:
-		p.name, p.calling = uint16(len(prefix)+len(r.UserName)), uint16(size)
-		p.text = prefix + r.UserName + r.CallingStationID + r.AcctSessionID
+		p.name, p.calling, p.session = uint16(len(prefix)+len(r.UserName)), uint16(calling), uint16(session)
+		p.text = prefix + r.UserName + r.CallingStationID + r.AcctSessionID + r.Class
 	}
 	p.rare = r.rare(p.flags)
 	return p

@@ -42,6 +42,8 @@ type Record struct {
 	SessionID
 	UserName         string     // raw octets of User-Name; "" when the NAS sent none
 	CallingStationID string     // raw octets of Calling-Station-Id
+	Class            string     // raw octets of the first Class (RFC 2865 section 5.25); "" when the NAS sent none
+	MoreClasses      []string   // those of the others, in the NAS's order
 	NASAddress       netip.Addr // NAS-IP-Address or NAS-IPv6-Address; zero when absent
 	StartedAt        time.Time  // event time at which the session began
 	UpdatedAt        time.Time  // event time of the newest event taken into the record
@@ -97,6 +99,7 @@ func (r *Record) Follows(o *Record) bool {
 func (r *Record) RefreshedOnly(next *Record) bool {
 	return r.Key == next.Key && r.SessionID == next.SessionID &&
 		r.UserName == next.UserName && r.CallingStationID == next.CallingStationID &&
+		r.Class == next.Class && slices.Equal(r.MoreClasses, next.MoreClasses) &&
 		r.NASAddress == next.NASAddress && r.StartedAt == next.StartedAt && r.Unconfirmed == next.Unconfirmed &&
 		r.RemovalHeld == next.RemovalHeld &&
 		r.MultiSessionID == next.MultiSessionID && slices.Equal(r.Links, next.Links) &&

@@ -80,6 +80,7 @@ func (r *Record) learn(ev *Event) {
 	}
 	r.UserName = firstOf(r.UserName, ev.UserName)
 	r.CallingStationID = firstOf(ev.CallingStationID, r.CallingStationID)
+	r.learnClass(ev)
 	if ev.NASAddress.IsValid() {
 		r.NASAddress = ev.NASAddress
 	}
@@ -89,6 +90,14 @@ func (r *Record) learn(ev *Event) {
 	}
 	if ev.OutputOctets != 0 {
 		r.OutputOctets = ev.OutputOctets
+	}
+}
+
+// learnClass takes over all Class attributes or none: they are one answer of the
+// server that authenticated the session (RFC 2865 section 5.25).
+func (r *Record) learnClass(ev *Event) {
+	if ev.Class != "" {
+		r.Class, r.MoreClasses = ev.Class, ev.MoreClasses
 	}
 }
 

@@ -213,7 +213,8 @@ Accounting-On and Accounting-Off end all sessions of that client's NAS that bega
 before, whatever their state (` + "`restarted`" + `). The answer waits for a mark in the
 database only; the sessions are ended behind it. An On or Off within 2 s of the known one, or older, is
 the same one sent again (` + "`restart_repeated`" + `). One that names a NAS whose sessions only
-another client reports is ignored, logged and counted (` + "`foreign_nas`" + `).
+another client reports is ignored, logged and counted (` + "`foreign_nas`" + `). So is one of a NAS name
+that several NASes have (` + "`nas_conflict`" + `).
 
 Some NASes send Accounting-On while their subscribers stay online: when the first
 accounting server is configured, or every few minutes while none answers. So an Interim

@@ -27,6 +27,7 @@ const (
 	RestartIgnored                 // ignored: of a NAS whose restarts say nothing about its sessions
 	ServiceIgnored                 // ignored: of a service within a session
 	ForeignNAS                     // ignored: a restart of a NAS that only another client reports
+	NASConflict                    // ignored: a restart under a name that several NASes have
 )
 
 var verdictNames = [...]string{
@@ -34,7 +35,7 @@ var verdictNames = [...]string{
 	Moved: "moved", TookOver: "took_over", Stopped: "stopped", Noted: "noted", Left: "left",
 	Stale: "stale", Ended: "ended", Outdated: "outdated", Held: "held",
 	Restarted: "restarted", RestartRepeated: "restart_repeated", RestartIgnored: "restart_ignored",
-	ServiceIgnored: "service_ignored", ForeignNAS: "foreign_nas",
+	ServiceIgnored: "service_ignored", ForeignNAS: "foreign_nas", NASConflict: "nas_conflict",
 }
 
 // Known reports whether there is such a verdict.
@@ -44,7 +45,7 @@ func (v Verdict) Known() bool { return int(v) < len(verdictNames) }
 // replay, or a box whose clock or identifiers are wrong.
 func (v Verdict) Refused() bool {
 	switch v {
-	case Stale, Ended, Outdated, Held, ForeignNAS:
+	case Stale, Ended, Outdated, Held, ForeignNAS, NASConflict:
 		return true
 	}
 	return false

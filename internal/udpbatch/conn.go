@@ -64,6 +64,36 @@ func (c *Conn) Drops() (uint32, error) {
 	return info[unix.SK_MEMINFO_DROPS], nil
 }
 
+// AllowFragments lets datagrams arrive whose links are narrower than ours and tell
+// nobody, because ICMP is filtered there. Over IPv4 they leave without DF, for
+// routers to fragment (RFC 791). Over IPv6 only the sender can: what is longer than
+// every link takes leaves in fragments (RFC 8200 section 5).
+func (c *Conn) AllowFragments() error {
+	family, err := c.get(unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return fmt.Errorf("family of the socket: %w", err)
+	}
+	// A socket of both families sends IPv4 too.
+	if err := c.set(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT); err != nil {
+		return fmt.Errorf("send without DF: %w", err)
+	}
+	if family == unix.AF_INET6 {
+		if err := c.set(unix.IPPROTO_IPV6, unix.IPV6_MTU, minMTU6); err != nil {
+			return fmt.Errorf("limit the MTU to %d: %w", minMTU6, err)
+		}
+	}
+	return nil
+}
+
+func (c *Conn) get(level, option int) (value int, err error) {
+	if ctlErr := c.raw.Control(func(fd uintptr) {
+		value, err = unix.GetsockoptInt(int(fd), level, option)
+	}); ctlErr != nil {
+		return 0, ctlErr
+	}
+	return value, err
+}
+
 func (c *Conn) set(level, option, value int) error {
 	var err error
 	if ctlErr := c.raw.Control(func(fd uintptr) {

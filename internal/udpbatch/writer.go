@@ -14,7 +14,9 @@ const (
 	// maxSegment bounds a datagram that goes with others, in octets: what passes
 	// every IPv6 link unfragmented (RFC 8200 section 5). The kernel cuts
 	// segments only if it need not fragment them.
-	maxSegment = 1280 - 40 - 8
+	maxSegment = minMTU6 - 40 - 8
+	// minMTU6 is what every IPv6 link takes, in octets (RFC 8200 section 5).
+	minMTU6 = 1280
 	// maxTrain bounds the octets of one message: what fits into an IPv4 datagram,
 	// which it is until it is cut.
 	maxTrain = 65_535 - 20 - 8

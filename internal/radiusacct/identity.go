@@ -1,0 +1,46 @@
+package radiusacct
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// NASIdentity is what tells one NAS from another within a client, or within the
+// realm of several.
+type NASIdentity uint8
+
+// The identities. Whatever is missing, the text is the same for each packet of a
+// NAS, and no two NASes that are told apart have the same.
+const (
+	// NASIdentifier is NAS-Identifier, else the NAS's address, else the address
+	// that the packet came from (strongSwan's early Stop names none).
+	NASIdentifier NASIdentity = iota
+	// NASAddress is NAS-IP(v6)-Address, else the address that the packet came from.
+	NASAddress
+	// NASBoth is NAS-Identifier and NAS-IP(v6)-Address with an "@" between them,
+	// either of which may be missing ("MikroTik@", "@192.0.2.1"); without both the
+	// address that the packet came from stands for the second. An address has no
+	// "@", so the last one parts them whatever the identifier is.
+	NASBoth
+	nasIdentities
+)
+
+var errNASIdentity = errors.New("unknown NAS identity")
+
+// appendNAS appends the identity of the NAS.
+func (a *attributes) appendNAS(b []byte, identity NASIdentity, source netip.Addr) []byte {
+	addr := a.nas()
+	switch {
+	case identity == NASBoth:
+		b = append(append(b, a.nasIdentifier...), '@')
+		if !addr.IsValid() && len(a.nasIdentifier) > 0 {
+			return b
+		}
+	case identity == NASIdentifier && len(a.nasIdentifier) > 0:
+		return append(b, a.nasIdentifier...)
+	}
+	if !addr.IsValid() {
+		addr = source
+	}
+	return addr.AppendTo(b)
+}
