@@ -53,8 +53,8 @@ type Client struct {
 	ServiceMarks []VendorAttribute
 }
 
-// realm is the name under which the client's NASes are known.
-func (c *Client) realm() string {
+// realmName is the name under which the client's NASes are known.
+func (c *Client) realmName() string {
 	if c.Realm != "" {
 		return c.Realm
 	}
@@ -78,7 +78,8 @@ func (c Client) validate() error {
 // A client is a configured client in use.
 type client struct {
 	Client
-	peer *peer
+	peer  *peer
+	realm *realm
 }
 
 // secret returns the secret that authenticates p, nil when none does.
@@ -107,11 +108,27 @@ func (c *client) messageSecret(p packet, a *attributes) []byte {
 type peer struct {
 	name       string
 	duplicates *duplicates
-	lanes      []lane       // one in each queue, under its lock
-	waiting    atomic.Int64 // requests in the lanes
-	stormed    atomic.Int64 // when there was a storm last, in nanoseconds since 1970
-	statuses   bucket       // Status-Server that may be answered
+	statuses   bucket // Status-Server that may be answered
 	complaints throttle
+}
+
+// A realm is what the server keeps for the clients that speak for the same NASes;
+// most clients have one of their own. What they send waits in one line: a session
+// may be heard through several of them, and its events keep their order. It
+// outlives reloads.
+type realm struct {
+	name    string
+	lanes   []lane       // one in each queue, under its lock
+	waiting atomic.Int64 // requests in the lanes
+	stormed atomic.Int64 // when there was a storm last, in nanoseconds since 1970
+}
+
+func newRealm(name string, queues int) *realm {
+	r := &realm{name: name, lanes: make([]lane, queues)}
+	for i := range r.lanes {
+		r.lanes[i].realm = r
+	}
+	return r
 }
 
 // A clientTable finds clients by source address and by certificate. It never
@@ -121,14 +138,16 @@ type clientTable struct {
 	prefixes     map[netip.Prefix]*client
 	certificates certificateTable
 	peers        map[string]*peer
+	realms       map[string]*realm
 }
 
-// newClientTable builds a table; peerOf makes or finds the state of a name.
-func newClientTable(clients []Client, peerOf func(name string) *peer) (*clientTable, error) {
+// newClientTable builds a table; peerOf and realmOf make or find the state of a name.
+func newClientTable(clients []Client, peerOf func(name string) *peer, realmOf func(name string) *realm) (*clientTable, error) {
 	t := &clientTable{
 		prefixes:     make(map[netip.Prefix]*client),
 		certificates: newCertificateTable(),
 		peers:        make(map[string]*peer),
+		realms:       make(map[string]*realm),
 	}
 	for _, c := range clients {
 		if err := c.validate(); err != nil {
@@ -137,7 +156,11 @@ func newClientTable(clients []Client, peerOf func(name string) *peer) (*clientTa
 		if t.peers[c.Name] == nil {
 			t.peers[c.Name] = peerOf(c.Name)
 		}
-		if err := t.add(&client{Client: c, peer: t.peers[c.Name]}); err != nil {
+		name := c.realmName()
+		if t.realms[name] == nil {
+			t.realms[name] = realmOf(name)
+		}
+		if err := t.add(&client{Client: c, peer: t.peers[c.Name], realm: t.realms[name]}); err != nil {
 			return nil, fmt.Errorf("client %q: %w", c.Name, err)
 		}
 	}

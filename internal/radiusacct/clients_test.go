@@ -21,7 +21,7 @@ func TestLongestPrefix_ACCT04(t *testing.T) {
 				clients = append(clients, Client{Name: strconv.Itoa(len(clients)), Prefix: p, Secret: []byte("s")})
 			}
 		}
-		table, err := newClientTable(clients, func(name string) *peer { return &peer{name: name} })
+		table, err := newClientTable(clients, func(name string) *peer { return &peer{name: name} }, testRealm)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,17 +62,38 @@ func nameOf(c *client) string {
 	return c.Name
 }
 
+func testRealm(name string) *realm { return newRealm(name, 1) }
+
 func TestClientsSharingAName(t *testing.T) {
 	made := 0
 	table, err := newClientTable([]Client{
 		{Name: "bng", Prefix: netip.MustParsePrefix("::ffff:192.0.2.1/128"), Secret: []byte("a")},
 		{Name: "bng", Prefix: netip.MustParsePrefix("192.0.2.99/28"), Secret: []byte("b")},
-	}, func(name string) *peer { made++; return &peer{name: name} })
+	}, func(name string) *peer { made++; return &peer{name: name} }, testRealm)
 	if err != nil {
 		t.Fatal(err)
 	}
 	a, b := table.lookup(netip.MustParseAddr("192.0.2.1")), table.lookup(netip.MustParseAddr("192.0.2.100"))
 	if made != 1 || a == nil || b == nil || a.peer != b.peer {
 		t.Errorf("%d peers, %v and %v, want one shared", made, a, b)
+	}
+}
+
+// TestRealmIsShared: clients of one realm share its lines and no caches; others have
+// one of their own.
+func TestRealmIsShared(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	table, err := newClientTable([]Client{
+		{Name: "p1", Realm: "core", Prefix: prefix("192.0.2.1/32"), Secret: []byte("a")},
+		{Name: "p2", Realm: "core", Prefix: prefix("192.0.2.2/32"), Secret: []byte("b")},
+		{Name: "bng", Prefix: prefix("192.0.2.3/32"), Secret: []byte("c")},
+	}, func(name string) *peer { return &peer{name: name} }, testRealm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(a string) *client { return table.lookup(netip.MustParseAddr(a)) }
+	one, two, alone := at("192.0.2.1"), at("192.0.2.2"), at("192.0.2.3")
+	if one.realm != two.realm || one.peer == two.peer || alone.realm == one.realm || alone.realm.name != "bng" {
+		t.Errorf("realms %v, %v and %v", one.realm.name, two.realm.name, alone.realm.name)
 	}
 }

@@ -27,8 +27,8 @@ type company struct {
 }
 
 type presence struct {
-	peer *peer
-	at   time.Time
+	realm *realm
+	at    time.Time
 }
 
 // makeWay serves part of a storm beside calm clients: of all storms one at a time,
@@ -49,27 +49,27 @@ func (c *company) makeWay(ctx context.Context, serve func()) {
 
 // storm tells that a client has a storm. It is not calm as soon as it pauses for
 // breath, or else large clients would hold each other back.
-func (p *peer) storm(now time.Time) { p.stormed.Store(now.UnixNano()) }
+func (r *realm) storm(now time.Time) { r.stormed.Store(now.UnixNano()) }
 
 // note tells that a client has little waiting.
-func (c *company) note(p *peer, now time.Time) {
-	if now.UnixNano()-p.stormed.Load() < int64(companyTime) {
+func (c *company) note(r *realm, now time.Time) {
+	if now.UnixNano()-r.stormed.Load() < int64(companyTime) {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.latest.peer != p {
+	if c.latest.realm != r {
 		c.other = c.latest
 	}
-	c.latest = presence{p, now}
+	c.latest = presence{r, now}
 }
 
 // hasOther reports whether anybody but this client has been calm lately.
-func (c *company) hasOther(p *peer, now time.Time) bool {
+func (c *company) hasOther(r *realm, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, known := range [...]presence{c.latest, c.other} {
-		if known.peer != nil && known.peer != p && now.Sub(known.at) < companyTime {
+		if known.realm != nil && known.realm != r && now.Sub(known.at) < companyTime {
 			return true
 		}
 	}

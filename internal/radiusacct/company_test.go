@@ -10,7 +10,7 @@ import (
 func TestCompanyIsRemembered(t *testing.T) {
 	var c company
 	now := time.Unix(1_700_000_000, 0)
-	storm, one, two := &peer{}, &peer{}, &peer{}
+	storm, one, two := &realm{}, &realm{}, &realm{}
 	if c.hasOther(storm, now) {
 		t.Error("somebody is calm before anybody came")
 	}
@@ -19,7 +19,7 @@ func TestCompanyIsRemembered(t *testing.T) {
 		t.Error("a client is company to itself")
 	}
 	storm.storm(now)
-	another := &peer{}
+	another := &realm{}
 	another.storm(now.Add(-companyTime / 2))
 	c.note(another, now)
 	if c.hasOther(storm, now) {

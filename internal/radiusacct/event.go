@@ -75,7 +75,7 @@ func (d *decoder) event(a *attributes, kind subscriber.EventKind, client *Client
 
 	return subscriber.Event{
 		Kind:             kind,
-		SessionID:        subscriber.SessionID{Client: client.realm(), NAS: all[ends[5]:], AcctSessionID: all[ends[4]:ends[5]]},
+		SessionID:        subscriber.SessionID{Client: client.realmName(), NAS: all[ends[5]:], AcctSessionID: all[ends[4]:ends[5]]},
 		Via:              client.Name,
 		UserName:         all[:ends[0]],
 		CallingStationID: all[ends[0]:ends[1]],

@@ -137,7 +137,8 @@ func (n *intake) accept(in *incoming, p packet, event subscriber.EventKind, kind
 		return nil
 	}
 	req := requests.Get().(*request)
-	req.kind, req.secret, req.peer, req.duplicates, req.exchange = kind, secret, in.client.peer, in.duplicates, x
+	req.kind, req.secret, req.peer, req.realm = kind, secret, in.client.peer, in.client.realm
+	req.duplicates, req.exchange = in.duplicates, x
 	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.authenticator()
 	req.reply = appendReply(req.short[:0], p, n.attributes.proxyStates)
 	req.event, req.more = n.decoder.decode(&n.attributes, event, &in.client.Client, in.source.Addr(), in.arrival)
@@ -160,7 +161,7 @@ func (n *intake) enqueue(r *request, patient bool) {
 	switch {
 	case !patient:
 		n.pending[i] = append(n.pending[i], r)
-	case !n.server.queues[i].put(&r.peer.lanes[i], r):
+	case !n.server.queues[i].put(&r.realm.lanes[i], r):
 		n.server.overloaded(r)
 	}
 }

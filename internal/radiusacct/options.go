@@ -68,8 +68,8 @@ type Options struct {
 	Workers int
 	// BatchSize bounds the events of one Record call; the default is 256.
 	BatchSize int
-	// QueueLength bounds the requests of one client that wait for one pair of
-	// workers; what exceeds it is dropped. The default is 4096.
+	// QueueLength bounds the requests of one client, or of one realm of clients, that
+	// wait for one pair of workers; what exceeds it is dropped. The default is 4096.
 	QueueLength int
 	// StatusRate bounds the Status-Server of one client that are answered in a
 	// second; the default is 20.

@@ -6,9 +6,9 @@ import "sync"
 // until that is a storm.
 const stormLength = 32
 
-// A lane is what waits of one client in one queue.
+// A lane is what waits of one client, or of a realm of them, in one queue.
 type lane struct {
-	peer    *peer
+	realm   *realm
 	waiting fifo[*request]
 	taken   bool // some of it is in a batch: the rest waits, for the order's sake
 }
@@ -57,7 +57,7 @@ func (q *queue) putAll(requests []*request, number int) (refused []*request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, r := range requests {
-		if l := &r.peer.lanes[number]; l.waiting.count < q.laneLimit {
+		if l := &r.realm.lanes[number]; l.waiting.count < q.laneLimit {
 			q.appendLocked(l, r)
 		} else {
 			refused = append(refused, r)
@@ -68,7 +68,7 @@ func (q *queue) putAll(requests []*request, number int) (refused []*request) {
 
 func (q *queue) appendLocked(l *lane, r *request) {
 	l.waiting.push(r)
-	l.peer.waiting.Add(1)
+	l.realm.waiting.Add(1)
 	if l.waiting.count == 1 && !l.taken {
 		q.lineUpLocked(l)
 	}
@@ -159,7 +159,7 @@ func (q *queue) moveLocked(b *batch, l *lane) {
 		q.room.Broadcast()
 	}
 	b.requests = append(b.requests, l.waiting.pop())
-	l.peer.waiting.Add(-1)
+	l.realm.waiting.Add(-1)
 }
 
 // done ends a batch and empties it. What waits in its lanes has its turn.

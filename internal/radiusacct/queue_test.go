@@ -30,23 +30,23 @@ func TestFifoWalk(t *testing.T) {
 func room(n int) *batch { return &batch{requests: make([]*request, 0, n)} }
 
 // newLanes makes a client with one lane.
-func newLanes(name string) *peer {
-	p := &peer{name: name, lanes: make([]lane, 1)}
-	p.lanes[0].peer = p
+func newLanes(name string) *realm {
+	p := &realm{name: name, lanes: make([]lane, 1)}
+	p.lanes[0].realm = p
 	return p
 }
 
-func fill(q *queue, p *peer, n int) {
+func fill(q *queue, p *realm, n int) {
 	var all []*request
 	for i := range n {
-		all = append(all, &request{peer: p, event: eventNumber(i)})
+		all = append(all, &request{realm: p, event: eventNumber(i)})
 	}
 	q.putAll(all, 0)
 }
 
 func names(b *batch) (all []string) {
 	for _, r := range b.requests {
-		all = append(all, r.peer.name)
+		all = append(all, r.realm.name)
 	}
 	return all
 }
@@ -96,9 +96,9 @@ func TestQueueBoundsEachClient(t *testing.T) {
 	one, other := newLanes("one"), newLanes("other")
 	var all []*request
 	for range 5 {
-		all = append(all, &request{peer: one})
+		all = append(all, &request{realm: one})
 	}
-	if refused := q.putAll(append(all, &request{peer: other}), 0); !slices.Equal(refused, all[3:]) {
+	if refused := q.putAll(append(all, &request{realm: other}), 0); !slices.Equal(refused, all[3:]) {
 		t.Errorf("%d requests refused, want the last two of the client with five", len(refused))
 	}
 	q.takeCalm(room(1))
@@ -115,13 +115,13 @@ func TestQueueKeepsOrder(t *testing.T) {
 	const senders, each = 4, 2000
 	q := newQueue(each)
 	var sending, working sync.WaitGroup
-	next := make(map[*peer]uint64)
+	next := make(map[*realm]uint64)
 	for range senders {
 		p := newLanes("sender")
 		next[p] = 0
 		sending.Go(func() {
 			for i := range each {
-				q.put(&p.lanes[0], &request{peer: p, event: eventNumber(i)})
+				q.put(&p.lanes[0], &request{realm: p, event: eventNumber(i)})
 			}
 		})
 	}
@@ -130,10 +130,10 @@ func TestQueueKeepsOrder(t *testing.T) {
 		for b := room(64); take(b); q.done(b) {
 			mu.Lock()
 			for _, r := range b.requests {
-				if r.event.InputOctets != next[r.peer] {
-					t.Errorf("request %d, want %d", r.event.InputOctets, next[r.peer])
+				if r.event.InputOctets != next[r.realm] {
+					t.Errorf("request %d, want %d", r.event.InputOctets, next[r.realm])
 				}
-				next[r.peer]++
+				next[r.realm]++
 			}
 			mu.Unlock()
 		}

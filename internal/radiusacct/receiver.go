@@ -67,7 +67,7 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		r.server.unknownClient(source, now)
 		return
 	}
-	if r.server.overwhelmed(c.peer, d.Octets) {
+	if r.server.overwhelmed(c, d.Octets) {
 		return
 	}
 	local := r.destinations.of(d.Control)

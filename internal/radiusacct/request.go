@@ -13,6 +13,7 @@ type request struct {
 	event      subscriber.Event
 	more       []subscriber.Event // of the session's further addresses
 	peer       *peer
+	realm      *realm
 	secret     []byte // the one that authenticated it
 	duplicates *duplicates
 	exchange   exchange

@@ -103,7 +103,12 @@ func (s *Server) SetClients(clients []Client) error {
 		if old != nil && old.peers[name] != nil {
 			return old.peers[name]
 		}
-		return s.newPeer(name)
+		return &peer{name: name, duplicates: newDuplicates(s.options.CacheBytes, s.now())}
+	}, func(name string) *realm {
+		if old != nil && old.realms[name] != nil {
+			return old.realms[name]
+		}
+		return newRealm(name, len(s.queues))
 	})
 	if err != nil {
 		return fmt.Errorf("radiusacct: %w", err)
@@ -113,18 +118,6 @@ func (s *Server) SetClients(clients []Client) error {
 		s.radsec.revoke(table)
 	}
 	return nil
-}
-
-func (s *Server) newPeer(name string) *peer {
-	p := &peer{
-		name:       name,
-		duplicates: newDuplicates(s.options.CacheBytes, s.now()),
-		lanes:      make([]lane, len(s.queues)),
-	}
-	for i := range p.lanes {
-		p.lanes[i].peer = p
-	}
-	return p
 }
 
 // Run serves until ctx ends, then stops reading, finishes what is in progress
@@ -223,12 +216,12 @@ func (s *Server) Close() error {
 // overwhelmed reports, and counts, an Accounting-Request of a client of which so
 // much waits already that there would hardly be room: it is dropped before it
 // costs any more. A Status-Server gets its answer.
-func (s *Server) overwhelmed(p *peer, octets []byte) bool {
+func (s *Server) overwhelmed(c *client, octets []byte) bool {
 	limit := int64(len(s.queues) * s.options.QueueLength)
-	if p.waiting.Load() < limit-limit/8 || len(octets) == 0 || radius.Code(octets[0]) != radius.CodeAccountingRequest {
+	if c.realm.waiting.Load() < limit-limit/8 || len(octets) == 0 || radius.Code(octets[0]) != radius.CodeAccountingRequest {
 		return false
 	}
-	s.options.Observer.Request(p.name, TypeUnread, ResultDropped, 0)
+	s.options.Observer.Request(c.peer.name, TypeUnread, ResultDropped, 0)
 	return true
 }
 

@@ -40,7 +40,7 @@ func (w *worker) runCalm(ctx context.Context) {
 	for w.queue.takeCalm(&w.batch) {
 		now := w.server.now()
 		for _, l := range w.batch.lanes {
-			w.server.company.note(l.peer, now)
+			w.server.company.note(l.realm, now)
 		}
 		w.serve(ctx, w.batch.requests)
 		w.queue.done(&w.batch)
@@ -52,11 +52,11 @@ func (w *worker) runStorms(ctx context.Context) {
 	for w.queue.takeStorms(&w.batch) {
 		now := w.server.now()
 		for _, l := range w.batch.lanes {
-			l.peer.storm(now)
+			l.realm.storm(now)
 		}
 		for rest := w.batch.requests; len(rest) > 0; {
 			n := len(rest)
-			if w.server.company.hasOther(rest[0].peer, w.server.now()) {
+			if w.server.company.hasOther(rest[0].realm, w.server.now()) {
 				n = min(n, narrowBatch)
 				w.server.company.makeWay(ctx, func() { w.serve(ctx, rest[:n]) })
 			} else {
