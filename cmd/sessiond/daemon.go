@@ -109,7 +109,7 @@ func (s *service) openRADIUS(context.Context) (err error) {
 	s.radius, err = radiusacct.New(radiusacct.Options{
 		Listen: s.config.RADIUS.Listen, Clients: radiusClients(s.config.RADIUS.Clients),
 		RadSec: radsecOptions(s.config.RADIUS.RadSec), IgnoreStatusServer: !s.config.RADIUS.StatusServer,
-		Recorder: s.db, Healthy: s.manager.NotReady, Observer: s.metrics, Logger: s.log,
+		Recorder: subscriberdb.Recorder{DB: s.db}, Healthy: s.manager.NotReady, Observer: s.metrics, Logger: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("radius: %w", err)

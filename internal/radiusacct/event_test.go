@@ -466,8 +466,11 @@ func TestNoRecord_ACCT10(t *testing.T) {
 type pickyRecorder struct{}
 
 func (pickyRecorder) Record(_ context.Context, events []subscriber.Event) []error {
+	errs := make([]error, len(events))
 	for i, ev := range events {
-		events[i].NoRecord = ev.AcctSessionID == "known" || ev.AcctSessionID == "half known" && ev.Inside == ev.Addresses[0]
+		if ev.AcctSessionID == "known" || ev.AcctSessionID == "half known" && ev.Inside == ev.Addresses[0] {
+			errs[i] = subscriber.ErrNoRecord
+		}
 	}
-	return make([]error, len(events))
+	return errs
 }

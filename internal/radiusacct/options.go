@@ -15,9 +15,9 @@ import (
 // request answered. After an error the request stays unanswered and its
 // retransmission is recorded anew, so events must be idempotent. Record is
 // called from several goroutines, never at once for events of one session, and
-// must return soon after ctx ends. It must not keep the slice, and sets NoRecord of
-// the events that it took without recording anything of them: what they tell is
-// known already, or is ignored.
+// must return soon after ctx ends. It must not keep the slice.
+// [subscriber.ErrNoRecord] promises that there is nothing of the event to survive; the
+// request is answered.
 type Recorder interface {
 	Record(ctx context.Context, events []subscriber.Event) []error
 }

@@ -75,16 +75,16 @@ func (w *worker) serve(ctx context.Context, batch []*request) {
 	}
 	w.events = events
 	errs := w.server.options.Recorder.Record(ctx, events)
-	done, rest := w.done[:0], events
+	done := w.done[:0]
 	for _, r := range batch {
 		n := min(1+len(r.more), len(errs))
 		if err := outcome(r, errs[:n]); err != nil {
 			w.release(r, err)
 		} else {
-			r.noRecord = !slices.ContainsFunc(rest[:n], recorded)
+			r.noRecord = !slices.Contains(errs[:n], nil)
 			done = append(done, r)
 		}
-		errs, rest = errs[n:], rest[1+len(r.more):]
+		errs = errs[n:]
 	}
 	w.answer(done)
 	clear(events)
@@ -98,11 +98,14 @@ func outcome(r *request, errs []error) error {
 	if len(errs) <= len(r.more) {
 		return errUnanswered
 	}
-	return errors.Join(errs...)
+	var failed error
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, subscriber.ErrNoRecord) {
+			failed = errors.Join(failed, err)
+		}
+	}
+	return failed
 }
-
-// recorded reports whether there was something of the event to record.
-func recorded(ev subscriber.Event) bool { return !ev.NoRecord }
 
 // answer signs and sends the replies to recorded requests.
 func (w *worker) answer(done []*request) {

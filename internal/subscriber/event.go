@@ -1,6 +1,7 @@
 package subscriber
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 )
@@ -61,11 +62,12 @@ type Event struct {
 	// session, which begins and ends while the subscriber is online.
 	Service         bool
 	ParentSessionID string // raw octets of the Acct-Session-Id of the session around a Service; "" when not told
-
-	// NoRecord is an answer of who records the event: it was taken, and there was
-	// nothing of it to record (RFC 4671, radiusAccServNoRecords).
-	NoRecord bool
 }
+
+// ErrNoRecord is no failure: the event was taken, and there was nothing of it to
+// record. What it tells is known already, or is ignored (RFC 4671,
+// radiusAccServNoRecords).
+var ErrNoRecord = errors.New("nothing to record")
 
 // RestartPolicy says what an Accounting-On or -Off of a client's NASes means.
 type RestartPolicy uint8

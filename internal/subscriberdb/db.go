@@ -46,6 +46,7 @@ type Options struct {
 	CacheSize    int                                       // sessions whose last state is kept to save a read; default 131 072
 	Observe      func(group string, v subscriber.Verdict)  // optional: what each event came to, group "" where that is the same in all; called concurrently
 	Refused      func(client string, v subscriber.Verdict) // optional: events that changed nothing because of what they said, by RADIUS client; called concurrently
+	Conflict     func(client string)                       // optional: a NAS name that several NASes have was heard through the client; called concurrently
 	Logger       *slog.Logger                              // default: discard
 	Now          func() time.Time                          // default: time.Now
 }
@@ -67,7 +68,10 @@ type DB struct {
 	now          func() time.Time
 	restarted    chan struct{} // tells SweepRestarts of a new restart; holds one
 	guards       restartGuards
-	foreign      foreignLog
+	foreign      mutedLog
+	addresses    nasAddresses
+	conflict     func(string)
+	conflictLog  mutedLog
 }
 
 // New returns a DB. It does not talk to Redis yet.
@@ -88,6 +92,7 @@ func New(o Options) (*DB, error) {
 		nases:        newNASRegistry(),
 		observe:      o.Observe,
 		refused:      o.Refused,
+		conflict:     o.Conflict,
 		logger:       o.Logger.With("node", o.Node),
 		now:          o.Now,
 		restarted:    make(chan struct{}, 1),
@@ -117,6 +122,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Refused == nil {
 		o.Refused = func(string, subscriber.Verdict) {}
+	}
+	if o.Conflict == nil {
+		o.Conflict = func(string) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

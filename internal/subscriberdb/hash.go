@@ -29,6 +29,7 @@ func appendFields(args []any, r *subscriber.Record, over bool) []any {
 		{"client", &r.Client},
 		{"acct_session_id", &r.AcctSessionID},
 		{"calling_station_id", &r.CallingStationID},
+		{"class", &r.Class},
 	} {
 		if over || *f.value != "" {
 			args = append(args, f.name, f.value)
@@ -50,7 +51,7 @@ func appendFields(args []any, r *subscriber.Record, over bool) []any {
 type field struct{ name, value string }
 
 // rareFields are the fields that few records have a value of.
-func rareFields(r *subscriber.Record) [7]field {
+func rareFields(r *subscriber.Record) [8]field {
 	leg := ""
 	if r.Leg.IsValid() {
 		leg = "1"
@@ -61,6 +62,7 @@ func rareFields(r *subscriber.Record) [7]field {
 		{"delegated_prefixes", joinTexts(r.DelegatedPrefixes)},
 		{"multi_session_id", r.MultiSessionID},
 		{"links", joinWords(r.Links)},
+		{"more_classes", joinWords(r.MoreClasses)},
 		{"leg", leg},
 		{"removal_held", r.RemovalHeld.String()},
 	}
@@ -69,7 +71,7 @@ func rareFields(r *subscriber.Record) [7]field {
 // plain reports whether the record has no value of a rare field.
 func plain(r *subscriber.Record) bool {
 	return len(r.FramedIPv6Addresses) == 0 && len(r.FramedIPv6Prefixes) == 0 && len(r.DelegatedPrefixes) == 0 &&
-		r.MultiSessionID == "" && len(r.Links) == 0 && !r.Leg.IsValid() &&
+		r.MultiSessionID == "" && len(r.Links) == 0 && len(r.MoreClasses) == 0 && !r.Leg.IsValid() &&
 		r.RemovalHeld == subscriber.ReasonNone
 }
 
@@ -86,6 +88,7 @@ func recordText(r *subscriber.Record) string {
 	text = appendWord(text, " client=", r.Client)
 	text = appendWord(text, " acct_session_id=", r.AcctSessionID)
 	text = appendWord(text, " calling_station_id=", r.CallingStationID)
+	text = appendWord(text, " class=", r.Class)
 	if r.NASAddress.IsValid() {
 		text = r.NASAddress.AppendTo(append(text, " nas_address="...))
 	}
@@ -161,6 +164,8 @@ func setField(r *subscriber.Record, name, value string) {
 		r.AcctSessionID = value
 	case "calling_station_id":
 		r.CallingStationID = value
+	case "class":
+		r.Class = value
 	case "nas_address":
 		r.NASAddress, _ = netip.ParseAddr(value)
 	case "unconfirmed":
@@ -184,6 +189,8 @@ func setRareField(r *subscriber.Record, name, value string) {
 		r.MultiSessionID = value
 	case "links":
 		r.Links = splitTexts(value, unescape)
+	case "more_classes":
+		r.MoreClasses = splitTexts(value, unescape)
 	case "removal_held":
 		r.RemovalHeld, _ = subscriber.ParseReason(value)
 	case "leg":

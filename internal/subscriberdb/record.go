@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -13,6 +14,20 @@ import (
 // taken it, in every group that it concerns. Applying an event again is
 // harmless, so an event that failed may be sent again.
 func (db *DB) Record(ctx context.Context, events []subscriber.Event) []error {
+	return db.record(ctx, events, nil)
+}
+
+// Recorder is a DB that tells of which events there was nothing to record.
+type Recorder struct{ DB *DB }
+
+// Record is as that of the DB, with [subscriber.ErrNoRecord] for each event that was
+// taken and of which nothing was written.
+func (r Recorder) Record(ctx context.Context, events []subscriber.Event) []error {
+	return r.DB.record(ctx, events, subscriber.ErrNoRecord)
+}
+
+// record records events, and returns an error of choice for those that wrote nothing.
+func (db *DB) record(ctx context.Context, events []subscriber.Event, unwritten error) []error {
 	groups := db.groups.Load()
 	work := newWorkspace(len(events))
 	defer work.clear()
@@ -25,6 +40,9 @@ func (db *DB) Record(ctx context.Context, events []subscriber.Event) []error {
 	errs := make([]error, len(events))
 	for i := range work.jobs {
 		errs[i] = work.jobs[i].finish(db)
+		if errs[i] == nil && !work.jobs[i].recorded() {
+			errs[i] = unwritten
+		}
 	}
 	return errs
 }
@@ -63,13 +81,18 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 // ignores says why the event is to be ignored in every group, NotHere for no
 // reason. A service begins and ends within its subscriber's session (SES-21). The
 // restart of a NAS whose sessions another client reports ends none of them, as
-// every client's NASes are its own; it is a mistake or worse (SES-16).
+// every client's NASes are its own; it is a mistake or worse (SES-16). Of a name that
+// several NASes have nobody knows which of them restarted.
 func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
+	conflict := db.conflicts(ev)
 	if ev.Service && !ev.CountServices {
 		return subscriber.ServiceIgnored
 	}
 	if !isRestart(ev) {
 		return subscriber.NotHere
+	}
+	if conflict {
+		return subscriber.NASConflict
 	}
 	owner, foreign := db.cache.foreign(ev.SessionID)
 	if !foreign {
@@ -185,22 +208,25 @@ func (j *job) finish(db *DB) error {
 // refusal says why the event changed nothing in any group; NotHere where it did, or
 // has nothing to tell.
 func (j *job) refusal() subscriber.Verdict {
+	if j.recorded() {
+		return subscriber.NotHere
+	}
 	verdict := subscriber.NotHere
 	if j.home != nil {
-		if j.main.decision.Writes() {
-			return subscriber.NotHere
-		}
 		verdict = j.main.decision.Verdict
 	}
 	for _, s := range j.rest {
-		switch {
-		case s.decision.Writes():
-			return subscriber.NotHere
-		case verdict == subscriber.NotHere:
+		if verdict == subscriber.NotHere {
 			verdict = s.decision.Verdict
 		}
 	}
 	return verdict
+}
+
+// recorded reports whether anything of the event was written.
+func (j *job) recorded() bool {
+	return j.home != nil && j.main.decision.Writes() ||
+		slices.ContainsFunc(j.rest, func(s *step) bool { return s.decision.Writes() })
 }
 
 // learn keeps the state of a session that is open in the event's own group and,

@@ -54,23 +54,42 @@ func (b *batch) writeBegin(db *DB) {
 		db.stateTTL(time.Duration(b.ttl)*time.Millisecond, b.steps[0].decision.Session).Milliseconds(), b.addressAt())
 	a.text = appendExpiry(a.text, expires)
 	a.cut()
-	escaped := len(a.list)
-	a.add("")
+	escaped, classes := len(a.list), slices.ContainsFunc(b.steps, (*step).putsClass)
+	a.add("", beginWords)
+	if classes {
+		a.list[escaped+1] = beginWords + 1
+	}
 	b.addRestarts()
 	for _, s := range b.steps {
 		r := s.decision.Put
 		r.ExpiresAt = expires
 		for _, raw := range [...]*string{&r.UserName, &r.NAS, &r.Client, &r.AcctSessionID, &r.CallingStationID} {
-			if word := escape(*raw); word == *raw && word != "-" {
-				a.list = append(a.list, raw)
-			} else {
-				a.list[escaped] = "1"
-				a.list = append(a.list, escapeDash(word))
-			}
+			a.addWord(raw, escaped)
 		}
 		a.list = append(a.list, formatAddr(r.NASAddress), timeArg(&r.StartedAt))
 		a.text = appendStartStamp(a.text, s.decision.Session.Stamp)
 		a.cut()
+		if classes {
+			a.addWord(&r.Class, escaped)
+		}
+	}
+}
+
+// beginWords are the words that beginScript takes of each session; one more where any
+// of them has a Class.
+const beginWords = 8
+
+// putsClass reports whether the step's record has a Class.
+func (s *step) putsClass() bool { return s.decision.Put.Class != "" }
+
+// addWord adds raw octets as a word, and notes in the argument at escaped if the
+// script must undo that.
+func (l *argList) addWord(raw *string, escaped int) {
+	if word := escape(*raw); word == *raw && word != "-" {
+		l.list = append(l.list, raw)
+	} else {
+		l.list[escaped] = "1"
+		l.list = append(l.list, escapeDash(word))
 	}
 }
 

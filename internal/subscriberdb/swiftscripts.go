@@ -19,15 +19,17 @@ import "github.com/redis/go-redis/v9"
 // ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
 // none) of the records and 4 of the states, 5 where the address begins in a
 // record's key, 6 when the records expire as a witness has it, 7 "1" where words
-// are escaped, then each restart ("" for none), then for each session as words:
-// user_name, nas, client, acct_session_id, calling_station_id, nas_address,
-// started_at, and what the state line ends with (" stamp=..." or nothing).
+// are escaped, 8 number of words of a session, then each restart ("" for none), then
+// for each session as words: user_name, nas, client, acct_session_id,
+// calling_station_id, nas_address, started_at, what the state line ends with
+// (" stamp=..." or nothing) and, where there are 9, class.
 var beginScript = redis.NewScript(`
 local call, args, n = redis.call, ARGV, tonumber(ARGV[2])
 local ttl, kept, digits, expires, escaped = args[3], args[4], tonumber(args[5]), ' ' .. args[6], args[7] == '1'
+local words = tonumber(args[8])
 local known = call('MGET', unpack(KEYS, 3, 2 + n))
 for i = 1, n do
-  if (known[i] or '') ~= args[7 + i] then return {'', 0} end
+  if (known[i] or '') ~= args[8 + i] then return {'', 0} end
 end
 
 local function raw(word)
@@ -39,11 +41,12 @@ local answer, begun, list, online = {''}, {}, {}, {}
 for i = n + 3, #KEYS, 2 do
   local number = (i - n - 1) / 2
   if free or call('EXISTS', KEYS[i], KEYS[i + 1]) == 0 then
-    local at, inside = n - 1 + 8 * number, string.sub(KEYS[i + 1], digits)
+    local at, inside = 8 + n + words * (number - 1), string.sub(KEYS[i + 1], digits)
     local user, nas, client, id, started = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 7]
     list[#list + 1] = inside .. ' started_at=' .. started .. ' user_name=' .. user .. ' nas=' .. nas ..
       ' client=' .. client .. ' acct_session_id=' .. id .. ' calling_station_id=' .. args[at + 5] ..
       ' nas_address=' .. args[at + 6]
+    if words > 8 then list[#list] = list[#list] .. ' class=' .. args[at + 9] end
     if user == '' then user = '-' end
     online[#online + 1] = inside
     online[#online + 1] = client .. '/' .. nas .. '/' .. id .. ' ' .. user .. expires
@@ -59,13 +62,16 @@ local entry = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', 'kind', 'began'
   'list', table.concat(list, '\n'))
 call('HSET', KEYS[2], unpack(online))
 for _, number in ipairs(begun) do
-  local record, at = KEYS[n + 2 + 2 * number], n - 1 + 8 * number
+  local record, at = KEYS[n + 2 + 2 * number], 8 + n + words * (number - 1)
   local user, nas, client, id, station = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 5]
   if escaped then
     user, nas, client, id, station = raw(user), raw(nas), raw(client), raw(id), raw(station)
   end
-  call('HSET', record, 'version', entry, 'user_name', user, 'nas', nas, 'client', client, 'acct_session_id', id,
-    'calling_station_id', station, 'nas_address', args[at + 6], 'started_at', args[at + 7])
+  local function put(...)
+    call('HSET', record, 'version', entry, 'user_name', user, 'nas', nas, 'client', client, 'acct_session_id', id,
+      'calling_station_id', station, 'nas_address', args[at + 6], 'started_at', args[at + 7], ...)
+  end
+  if words == 8 or args[at + 9] == '' then put() else put('class', escaped and raw(args[at + 9]) or args[at + 9]) end
   if ttl ~= '0' then call('PEXPIRE', record, ttl) end
 end
 answer[1] = entry

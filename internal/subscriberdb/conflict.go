@@ -1,0 +1,92 @@
+package subscriberdb
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+const (
+	// conflictTime is how long a NAS name counts as that of several NASes after an
+	// address came back under it: longer than a quiet NAS may be silent.
+	conflictTime = 24 * time.Hour
+	// freshDelay is how late an event may have come that tells where its NAS is. One
+	// that waited in a spool tells where it was.
+	freshDelay = time.Minute
+	// maxNASAddresses bounds the addresses known of a NAS name.
+	maxNASAddresses = 8
+)
+
+// nasAddresses notices names that several NASes have: a factory default, mostly.
+// What tells is that addresses alternate. A NAS that is given another address does
+// not come back under the old one.
+type nasAddresses struct {
+	mu    sync.Mutex
+	names map[subscriber.SessionID]*nasName // without a session; as many as NASes, maxReporters at most
+}
+
+// nasName is what is known of one name.
+type nasName struct {
+	seen     []netip.Addr // different ones, the latest last
+	conflict time.Time    // when one came back; zero for never
+}
+
+// note takes in where an event's NAS says that it is. It reports whether several NASes
+// have its name, and whether this very event is one more sign of it.
+func (n *nasAddresses) note(ev *subscriber.Event, now time.Time) (conflict, sign bool) {
+	if !ev.NASAddress.IsValid() {
+		return false, false // a name without addresses cannot alternate
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	name := n.names[ev.NASOnly()]
+	if name == nil {
+		if len(n.names) >= maxReporters {
+			return false, false
+		}
+		if n.names == nil {
+			n.names = make(map[subscriber.SessionID]*nasName)
+		}
+		n.names[ev.NASOnly()] = &nasName{seen: []netip.Addr{ev.NASAddress}}
+		return false, false
+	}
+	if ev.Delay <= freshDelay && name.heard(ev.NASAddress) {
+		name.conflict, sign = now, true
+	}
+	return !name.conflict.IsZero() && now.Sub(name.conflict) < conflictTime, sign
+}
+
+// heard takes in the latest address, and reports whether it came back.
+func (n *nasName) heard(addr netip.Addr) (back bool) {
+	last := len(n.seen) - 1
+	if n.seen[last] == addr {
+		return false
+	}
+	i := slices.Index(n.seen, addr)
+	if i >= 0 {
+		n.seen = slices.Delete(n.seen, i, i+1)
+	} else if len(n.seen) == maxNASAddresses {
+		n.seen = slices.Delete(n.seen, 0, 1)
+	}
+	n.seen = append(n.seen, addr)
+	return i >= 0
+}
+
+// conflicts reports whether several NASes have the name of the event's, and alarms if
+// the event shows it.
+func (db *DB) conflicts(ev *subscriber.Event) bool {
+	now := db.now()
+	conflict, sign := db.addresses.note(ev, now)
+	if sign {
+		db.conflict(ev.Via)
+		if silent, due := db.conflictLog.tell(now); due {
+			db.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
+				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "more_before", silent,
+				"alarm", "sessiond_nas_conflicts_total")
+		}
+	}
+	return conflict
+}

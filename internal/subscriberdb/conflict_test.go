@@ -1,0 +1,250 @@
+package subscriberdb
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// TestNASAddresses: a name is that of several NASes once an address comes back under
+// it, and no longer a day after the last time.
+func TestNASAddresses(t *testing.T) {
+	type step struct {
+		address        string // last octet; "" for none
+		delay, after   time.Duration
+		conflict, sign bool
+	}
+	many := func() (steps []step) {
+		for _, a := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9"} {
+			steps = append(steps, step{address: a})
+		}
+		return steps
+	}
+	for _, c := range []struct {
+		name  string
+		steps []step
+	}{
+		{"one", []step{{address: "1"}, {address: "1"}, {}, {address: "1"}}},
+		{"renumbered", []step{{address: "1"}, {address: "2"}, {address: "2"}, {address: "3"}}},
+		{"two", []step{{address: "1"}, {address: "2"}, {address: "1", conflict: true, sign: true}, {address: "1", conflict: true}, {address: "2", conflict: true, sign: true}}},
+		{"three", []step{{address: "1"}, {address: "2"}, {address: "3"}, {address: "1", conflict: true, sign: true}}},
+		{"renumbered, and a spool is worked off", []step{{address: "1"}, {address: "2"}, {address: "1", delay: time.Hour}, {address: "2"}}},
+		{"two, one of them late", []step{{address: "1"}, {address: "2"}, {address: "1", delay: time.Minute, conflict: true, sign: true}}},
+		{"told apart since", []step{
+			{address: "1"}, {address: "2"}, {address: "1", conflict: true, sign: true},
+			{address: "1", after: conflictTime - 1, conflict: true}, {address: "1", after: conflictTime},
+		}},
+		{"without address", []step{{address: "1"}, {address: "2"}, {address: "1", conflict: true, sign: true}, {}}},
+		{"more than are remembered", append(many(), step{address: "1"}, step{address: "3", conflict: true, sign: true})},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var n nasAddresses
+			for i, s := range c.steps {
+				ev := start("a", addr, 0)
+				if ev.Delay = s.delay; s.address != "" {
+					ev.NASAddress = netip.MustParseAddr("192.0.2." + s.address)
+				}
+				conflict, sign := n.note(&ev, t0.Add(s.after))
+				if conflict != s.conflict || sign != s.sign {
+					t.Errorf("step %d: conflict %v, sign %v", i, conflict, sign)
+				}
+			}
+		})
+	}
+}
+
+// TestNASAddressesAreBounded: a client that invents names takes no more room.
+func TestNASAddressesAreBounded(t *testing.T) {
+	var n nasAddresses
+	ev := start("a", addr, 0)
+	ev.NASAddress = netip.MustParseAddr("192.0.2.1")
+	for i := range maxReporters + 10 {
+		ev.NAS = string(rune(i)) + "x"
+		ev.Client = string(rune(i >> 15))
+		n.note(&ev, t0)
+	}
+	if got := len(n.names); got > maxReporters {
+		t.Errorf("%d names", got)
+	}
+}
+
+// counted counts what was told of each client.
+type counted struct {
+	mu    sync.Mutex
+	times map[string]int
+}
+
+func (c *counted) count(client string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.times == nil {
+		c.times = map[string]int{}
+	}
+	c.times[client]++
+}
+
+// TestNASConflict_SES16: the restart of a NAS whose name another has too ends nobody;
+// it is counted, and the log has one line for many. A realm is one place, whichever
+// client reports; another realm is another.
+func TestNASConflict_SES16(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		var seen verdicts
+		var signs counted
+		log := new(lines)
+		db := newDB(t, client, func(o *Options) {
+			o.Observe, o.Conflict, o.Logger = seen.observe, signs.count, log.logger()
+			o.Now = func() time.Time { return t0.Add(time.Hour) }
+		})
+		at := func(ev subscriber.Event, via, address string) subscriber.Event {
+			ev.NAS, ev.Client, ev.Via, ev.NASAddress = "MikroTik", "core", via, netip.MustParseAddr(address)
+			return ev
+		}
+		on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)
+		record(t, db,
+			at(start("a", addr, 0), "p1", "192.0.2.1"), at(start("b", next, 0), "p2", "192.0.2.2"),
+			at(on, "p1", "192.0.2.1"), at(on, "p2", "192.0.2.2"))
+		if err := db.sweepAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if online(t, db, addr) != "a" || online(t, db, next) != "b" {
+			t.Error("a restart of one of two NASes with one name ended sessions")
+		}
+		if n := countOf(seen.seen, subscriber.NASConflict); n != 2 {
+			t.Errorf("%d restarts were counted, want 2", n)
+		}
+		if signs.times["p1"] != 1 || signs.times["p2"] != 1 {
+			t.Errorf("counted by client: %v", signs.times)
+		}
+		if got := log.with("several NASes have one name; their restarts are ignored, see nas_identity of the client"); len(got) != 1 {
+			t.Errorf("the log has %d lines, want 1", len(got))
+		}
+
+		// One more NAS of that name in another realm is alone there.
+		alone := at(start("c", netip.MustParseAddr("100.64.0.3"), 0), "bng", "192.0.2.3")
+		alone.Client = "bng"
+		restart := at(on, "bng", "192.0.2.3")
+		restart.Client = "bng"
+		record(t, db, alone)
+		record(t, db, restart)
+		if err := db.sweepAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := online(t, db, alone.Inside); got != "" {
+			t.Errorf("%s is online after the restart of its NAS", got)
+		}
+	})
+}
+
+func countOf(seen []subscriber.Verdict, v subscriber.Verdict) (n int) {
+	for _, s := range seen {
+		if s == v {
+			n++
+		}
+	}
+	return n
+}
+
+// TestNoRecord_ACCT10: an event of which nothing is written says so, and only there.
+func TestNoRecord_ACCT10(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		r := Recorder{DB: newDB(t, client)}
+		service := stop("s", addr, time.Minute)
+		service.Service = true
+		on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)
+		var got []bool
+		for _, ev := range []subscriber.Event{
+			start("a", addr, 0), interim("a", addr, time.Minute), service, stop("a", addr, 2*time.Minute),
+			interim("a", addr, 3*time.Minute), stop("unknown", foreign, 0), on, on,
+		} {
+			err := r.Record(t.Context(), []subscriber.Event{ev})[0]
+			if err != nil && err != subscriber.ErrNoRecord {
+				t.Fatal(err)
+			}
+			got = append(got, err == nil)
+		}
+		if want := []bool{true, true, false, true, false, true, true, false}; !slices.Equal(got, want) {
+			t.Errorf("recorded %v, want %v", got, want)
+		}
+	})
+}
+
+// TestClass_ACCT23: Class is stored to the octet, whatever wrote the record, and told by
+// the feed; several stand in their order. Sessions with and without go in one batch.
+func TestClass_ACCT23(t *testing.T) {
+	var all []byte
+	for c := range 256 {
+		all = append(all, byte(c))
+	}
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		classes := []string{"gold", "", "-", "100%41 ", string(all[:253]), string(all[3:]), "\x00", "\xff\xfe"}
+		var events []subscriber.Event
+		for i, class := range classes {
+			ev := start(string(rune('a'+i)), netip.AddrFrom4([4]byte{100, 64, 0, byte(1 + i)}), 0)
+			if ev.Class = class; i == 5 {
+				ev.MoreClasses = []string{"second", "\x00 \xff", "-"}
+			}
+			events = append(events, ev)
+		}
+		record(t, db, events...)
+		check := func(when string) {
+			t.Helper()
+			for _, ev := range events {
+				r, err := newDB(t, client).Get(t.Context(), key(ev.Inside))
+				if err != nil || r.Class != ev.Class || !slices.Equal(r.MoreClasses, ev.MoreClasses) {
+					t.Errorf("%s: %v has %q and %q, %v", when, ev.Inside, r.Class, r.MoreClasses, err)
+				}
+				if raw := client.HGet(t.Context(), recordKey("default", ev.Inside), "class").Val(); raw != ev.Class {
+					t.Errorf("%s: the field of %v is %q", when, ev.Inside, raw)
+				}
+			}
+		}
+		check("after Starts")
+		for _, c := range changes(t, db, "default") {
+			if i := int(c.Record.Inside.As4()[3]) - 1; c.Record.Class != classes[i] || !slices.Equal(c.Record.MoreClasses, events[i].MoreClasses) {
+				t.Errorf("the feed tells %q and %q of %v", c.Record.Class, c.Record.MoreClasses, c.Record.Inside)
+			}
+		}
+		for i := range events {
+			events[i].Kind, events[i].At = subscriber.EventInterim, t0.Add(time.Minute)
+		}
+		events[0].Class, events[5].MoreClasses = "silver", nil
+		record(t, db, events...)
+		check("after Interims")
+		quiet := interim("a", events[0].Inside, 2*time.Minute) // says nothing of it
+		record(t, db, quiet)
+		check("after an Interim without Class")
+	})
+}
+
+// TestClassTakesTheShortWay: a Class that stays is no reason for the general script,
+// which would cost a BNG that sends it with everything half of its rate.
+func TestClassTakesTheShortWay(t *testing.T) {
+	db := newDB(t, realRedis(t))
+	classy := func(ev subscriber.Event) subscriber.Event {
+		ev.Class = "\x00gold"
+		return ev
+	}
+	for _, ev := range []subscriber.Event{
+		classy(start("a", addr, 0)), classy(interim("a", addr, time.Minute)), classy(stop("a", addr, time.Hour)),
+	} {
+		record(t, db, ev)
+	}
+	entries, err := db.client.XRange(t.Context(), feedKey("default"), "-", "+").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []string
+	for i := range entries {
+		kinds = append(kinds, text(&entries[i], "kind"))
+	}
+	if want := []string{kindBegan, kindRefreshed, kindStopped}; !slices.Equal(kinds, want) {
+		t.Errorf("the feed has %v, want %v", kinds, want)
+	}
+}
