@@ -144,6 +144,7 @@ func (a *app) showSubscriber(s *pb.Subscriber) error {
 		{"NAS", nasText(s)},
 		{"RADIUS client", or(s.GetClient(), "none, put by hand")},
 		{"Session", or(s.GetAcctSessionId(), none)},
+		{"Class", or(class(s), none)},
 		{"Started", a.moment(s.GetStartedAt())},
 		{"Last heard of", a.moment(s.GetUpdatedAt())},
 		{"Expires", a.expiry(s.GetExpiresAt())},
@@ -169,6 +170,11 @@ func nasText(s *pb.Subscriber) string {
 		return or(s.GetNas(), none)
 	}
 	return s.GetNas() + " (" + s.GetNasAddress() + ")"
+}
+
+// class is every Class of the session.
+func class(s *pb.Subscriber) string {
+	return strings.Join(append([]string{s.GetClass()}, s.GetMoreClasses()...), ", ")
 }
 
 // ipv6 is what the session has of IPv6, which is not translated.

@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
@@ -43,12 +44,18 @@ func databaseGroups(c config.Config) []subscriberdb.Group {
 	return stored
 }
 
-// clientTTL returns the record_ttl of the clients that have one.
+// clientTTL returns the record_ttl of the clients that have one, and of their realms:
+// a session has the name of its realm. One that began before its client was put into
+// the realm has the client's.
 func clientTTL(clients []config.RADIUSClient) map[string]time.Duration {
 	own := map[string]time.Duration{}
 	for _, c := range clients {
-		if c.RecordTTL != nil {
-			own[c.Name] = *c.RecordTTL
+		if c.RecordTTL == nil {
+			continue
+		}
+		own[c.Name] = *c.RecordTTL
+		if c.Realm != "" {
+			own[c.Realm] = *c.RecordTTL
 		}
 	}
 	return own
@@ -64,7 +71,7 @@ func guards(groups []config.Group) map[string]guard.Limits {
 
 func databaseOptions(c config.Config, client redis.UniversalClient, m *metrics.Metrics, log *slog.Logger) subscriberdb.Options {
 	return subscriberdb.Options{
-		Observe: m.Verdict, Refused: m.Refused,
+		Observe: m.Verdict, Refused: m.Refused, Conflict: m.NASConflict,
 		Client: client, Groups: databaseGroups(c), Node: c.Node, Logger: log,
 	}
 }
@@ -93,15 +100,39 @@ func firstSettings(c config.Settings) inspect.Settings {
 	}
 }
 
+var (
+	nasIdentities = map[string]radiusacct.NASIdentity{
+		"identifier": radiusacct.NASIdentifier, "address": radiusacct.NASAddress, "both": radiusacct.NASBoth,
+	}
+	restartPolicies = map[string]subscriber.RestartPolicy{
+		"believe": subscriber.RestartsBelieved, "ignore": subscriber.RestartsIgnored, "confirm": subscriber.RestartsConfirmed,
+	}
+)
+
+// radiusClients returns an entry for each source of a client.
 func radiusClients(clients []config.RADIUSClient) []radiusacct.Client {
-	converted := make([]radiusacct.Client, len(clients))
-	for i, c := range clients {
-		converted[i] = radiusacct.Client{
-			Name: c.Name, Prefix: c.Prefix, Secret: c.Secret, PreviousSecret: c.PreviousSecret,
+	var converted []radiusacct.Client
+	for _, c := range clients {
+		client := radiusacct.Client{
+			Name: c.Name, Secret: c.Secret, PreviousSecret: c.PreviousSecret,
 			Certificate:                 radiusacct.Certificate{SAN: c.Certificate.SAN, Fingerprint: c.Certificate.Fingerprint},
 			RequireMessageAuthenticator: c.RequireMessageAuthenticator,
 			AcknowledgeIncomplete:       c.AcknowledgeIncomplete,
 			IgnoreStatusServer:          !c.StatusServer,
+			Realm:                       c.Realm,
+			NASIdentity:                 nasIdentities[c.NASIdentity],
+			Restarts:                    restartPolicies[c.Restarts],
+			CountServices:               c.Services == "count",
+		}
+		for _, m := range c.ServiceMarks {
+			client.ServiceMarks = append(client.ServiceMarks, radiusacct.VendorAttribute(m))
+		}
+		if len(c.Prefixes) == 0 {
+			converted = append(converted, client)
+		}
+		for _, client.Prefix = range c.Prefixes {
+			converted = append(converted, client)
+			client.Certificate = radiusacct.Certificate{} // the first has it
 		}
 	}
 	return converted

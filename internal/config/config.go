@@ -45,16 +45,23 @@ type RadSec struct {
 	MaxConnectionsPerClient int
 }
 
-// RADIUSClient is one BNG, or a proxy in front of some.
+// RADIUSClient is one BNG, or a proxy in front of some. Several of one name are one
+// client, whose sources have secrets of their own.
 type RADIUSClient struct {
 	Name                        string
-	Prefix                      netip.Prefix // not valid for a client of RadSec alone
-	Secret                      []byte       // from secret or secret_file, never empty with Prefix
-	PreviousSecret              []byte       // accepted too; empty for none
+	Prefixes                    []netip.Prefix // none for a client of RadSec alone
+	Secret                      []byte         // from secret or secret_file, never empty with Prefixes
+	PreviousSecret              []byte         // accepted too; empty for none
 	Certificate                 Certificate
 	RequireMessageAuthenticator bool
 	AcknowledgeIncomplete       bool // answer and ignore what lacks mandatory attributes
 	StatusServer                bool // answer Status-Server
+
+	Realm        string            // of the clients that report the same NASes; "" for none
+	NASIdentity  string            // "identifier", "address" or "both": what tells a NAS apart
+	Restarts     string            // "believe", "ignore" or "confirm": Accounting-On and -Off
+	Services     string            // "ignore" or "count": accounting within a session
+	ServiceMarks []VendorAttribute // of accounting within a session, besides those known of vendors
 
 	// RecordTTL is that of the client's sessions in whatever group, 0: they never
 	// expire; nil leaves it to the group.

@@ -73,7 +73,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 			t.Fatalf("%s: %v", section, err)
 		}
 		for _, key := range strings.Split(known[1], ", ") {
-			if !regexp.MustCompile(`(?m)^[^#\n]*\b`+key+`:|^\s*# (mode|secret_file|previous_secret|previous_secret_file|record_ttl):`).Match(text) ||
+			if !regexp.MustCompile(`(?m)^[^#\n]*\b`+key+`:|^\s*# (mode|secret_file|previous_secret|previous_secret_file|record_ttl|prefixes|realm|service_marks):`).Match(text) ||
 				!strings.Contains(string(text), key+":") {
 				t.Errorf("%s: key %s is not in the reference", section, key)
 			}
@@ -113,6 +113,13 @@ func TestReferenceMarksDefaults(t *testing.T) {
 // fingerprint as openssl prints one.
 var fingerprint = strings.Repeat("AB:", 31) + "AB"
 
+// twoRealms are clients of which two each agree.
+const twoRealms = `    - {name: p1, realm: a, prefix: 10.0.0.1/32, secret: a, nas_identity: both, record_ttl: 1h}
+    - {name: p2, realm: a, prefix: 10.0.0.2/32, secret: b, nas_identity: both, record_ttl: 1h, acknowledge_incomplete: true}
+    - {name: p3, realm: b, prefix: 10.0.0.3/32, secret: c, restarts: ignore, services: count, service_marks: [26-1-1]}
+    - {name: p4, realm: b, prefix: 10.0.0.4/32, secret: c, restarts: ignore, services: count, service_marks: [26-1-1]}
+`
+
 func TestValues(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "s"), []byte("from a file\n"), 0o600); err != nil {
@@ -136,7 +143,25 @@ func TestValues(t *testing.T) {
 		{"client by fingerprint alone", "prefix: 192.0.2.0/24\n      secret: testing123", "certificate: {fingerprint: '" + fingerprint + "'}\n  radsec: {cert_file: s, key_file: s}", func(c Config) any { return c.RADIUS.Clients[0].Certificate.Fingerprint[31] }, byte(0xab)},
 		{"client by name", "secret: testing123", "secret: a\n      certificate: {san: bng1.example}\n  radsec: {cert_file: s, key_file: s, client_ca_file: s}", func(c Config) any { return c.RADIUS.Clients[0].Certificate.SAN }, "bng1.example"},
 		{"numeric secret", "testing123", "0123", func(c Config) any { return string(c.RADIUS.Clients[0].Secret) }, "0123"},
-		{"address as prefix", "192.0.2.0/24", "2001:db8::1", func(c Config) any { return c.RADIUS.Clients[0].Prefix.String() }, "2001:db8::1/128"},
+		{"address as prefix", "192.0.2.0/24", "2001:db8::1", func(c Config) any { return c.RADIUS.Clients[0].Prefixes[0].String() }, "2001:db8::1/128"},
+		{"several prefixes", "prefix: 192.0.2.0/24", "prefixes: [192.0.2.0/25, 2001:db8::1]", func(c Config) any { return fmt.Sprint(c.RADIUS.Clients[0].Prefixes) }, "[192.0.2.0/25 2001:db8::1/128]"},
+		{"prefixes beside the prefix", "secret: testing123", "secret: a\n      prefixes: [198.51.100.9]", func(c Config) any { return fmt.Sprint(c.RADIUS.Clients[0].Prefixes) }, "[192.0.2.0/24 198.51.100.9/32]"},
+		{"prefix within a prefix", "secret: testing123", "secret: a\n      prefixes: [192.0.2.9]", func(c Config) any { return len(c.RADIUS.Clients[0].Prefixes) }, 2},
+		{"realm", "secret: testing123", "secret: a\n      realm: core", func(c Config) any { return c.RADIUS.Clients[0].Realm }, "core"},
+		{"realm named like its client", "secret: testing123", "secret: a\n      realm: bng1", func(c Config) any { return c.RADIUS.Clients[0].Realm }, "bng1"},
+		{"NAS identity", "secret: testing123", "secret: a\n      nas_identity: both", func(c Config) any { return c.RADIUS.Clients[0].NASIdentity }, "both"},
+		{"restarts", "secret: testing123", "secret: a\n      restarts: confirm", func(c Config) any { return c.RADIUS.Clients[0].Restarts }, "confirm"},
+		{"services", "secret: testing123", "secret: a\n      services: count", func(c Config) any { return c.RADIUS.Clients[0].Services }, "count"},
+		{"as ever", "", "", func(c Config) any {
+			d := c.RADIUS.Clients[0]
+			return d.NASIdentity + " " + d.Restarts + " " + d.Services + d.Realm
+		}, "identifier believe ignore"},
+		{"service marks", "secret: testing123", "secret: a\n      service_marks: [26-2352-190]", func(c Config) any { return c.RADIUS.Clients[0].ServiceMarks[0] }, VendorAttribute{2352, 190}},
+		{"sources with secrets of their own", "nat:", "    - {name: bng1, prefix: 198.51.100.0/24, secret: other}\nnat:", func(c Config) any {
+			return c.RADIUS.Clients[1].Name + " " + string(c.RADIUS.Clients[1].Secret)
+		}, "bng1 other"},
+		{"client known by certificate too", "nat:", "    - {name: bng1, certificate: {fingerprint: '" + fingerprint + "'}}\n  radsec: {cert_file: s, key_file: s}\nnat:", func(c Config) any { return len(c.RADIUS.Clients) }, 2},
+		{"two realms of two", "nat:", twoRealms + "nat:", func(c Config) any { return len(c.RADIUS.Clients) }, 5},
 		{"several urls", "", "redis: {url: ['redis://a:1', 'redis://b:1'], mode: cluster}\n", func(c Config) any { return len(c.Redis.URLs) }, 2},
 		{"embedded", "", "redis: {url: embedded}\n", func(c Config) any { return c.Redis.Embedded && c.Redis.URLs == nil }, true},
 		{"unix redis", "", "redis: {url: unix:///run/redis.sock}\n", func(c Config) any { return c.Redis.URLs[0] }, "unix:///run/redis.sock"},

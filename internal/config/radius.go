@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/netip"
 	"regexp"
 	"strings"
 	"time"
@@ -38,30 +37,35 @@ func (v value) listens() []string {
 }
 
 func (l *loader) clients(v value) {
-	names, prefixes, certificates := map[string]bool{}, map[netip.Prefix]bool{}, map[Certificate]bool{}
+	var all []listedClient
 	for _, e := range v.sequence() {
 		c := l.client(e)
-		if c.Name != "" && names[c.Name] {
-			e.child("name").errorf("%s is there twice; give each client a name of its own", c.Name)
-		}
-		if c.Prefix.IsValid() && prefixes[c.Prefix] {
-			e.child("prefix").errorf("%v is there twice; a packet must have one client", c.Prefix)
-		}
-		if certificates[c.Certificate] && c.Certificate != (Certificate{}) {
-			e.child("certificate").errorf("is there twice; a connection must have one client")
-		}
-		names[c.Name], prefixes[c.Prefix], certificates[c.Certificate] = true, true, true
-		l.config.RADIUS.Clients = append(l.config.RADIUS.Clients, c)
+		all = append(all, c)
+		l.config.RADIUS.Clients = append(l.config.RADIUS.Clients, c.client)
 	}
+	checkClients(all)
 }
 
 var clientName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
-func (l *loader) client(v value) RADIUSClient {
-	c := RADIUSClient{StatusServer: true}
+func (l *loader) client(v value) listedClient {
+	listed := listedClient{value: v, client: RADIUSClient{
+		StatusServer: true, NASIdentity: "identifier", Restarts: "believe", Services: "ignore",
+	}}
+	c := &listed.client
 	keys := v.mapping(fields{
-		"name":                          func(v value) { v.matching(&c.Name, clientName, "letters, digits, dot, dash and underscore") },
-		"prefix":                        func(v value) { c.Prefix, _ = v.prefix() },
+		"name":   func(v value) { v.matching(&c.Name, clientName, "letters, digits, dot, dash and underscore") },
+		"prefix": listed.source,
+		"prefixes": func(v value) {
+			for _, e := range v.sequence() {
+				listed.source(e)
+			}
+		},
+		"realm":                         func(v value) { v.matching(&c.Realm, clientName, "letters, digits, dot, dash and underscore") },
+		"nas_identity":                  func(v value) { v.oneOf(&c.NASIdentity, "identifier", "address", "both") },
+		"restarts":                      func(v value) { v.oneOf(&c.Restarts, "believe", "ignore", "confirm") },
+		"services":                      func(v value) { v.oneOf(&c.Services, "ignore", "count") },
+		"service_marks":                 func(v value) { c.ServiceMarks = v.serviceMarks() },
 		"secret":                        func(v value) { v.secret(&c.Secret) },
 		"secret_file":                   func(v value) { v.secretFile(l.dir, &c.Secret) },
 		"previous_secret":               func(v value) { v.secret(&c.PreviousSecret) },
@@ -76,11 +80,20 @@ func (l *loader) client(v value) RADIUSClient {
 		},
 	})
 	v.require(keys, "name")
+	keys["prefix"] = keys["prefix"] || keys["prefixes"]
 	if c.Certificate == (Certificate{}) {
 		v.require(keys, "prefix")
 	}
 	v.checkSecrets(keys)
-	return c
+	return listed
+}
+
+// source reads a prefix that the client's datagrams come from.
+func (c *listedClient) source(v value) {
+	if p, ok := v.prefix(); ok {
+		c.client.Prefixes = append(c.client.Prefixes, p)
+		c.sources = append(c.sources, claim{v, p})
+	}
 }
 
 // checkSecrets: datagrams need one secret, and may have a previous one.

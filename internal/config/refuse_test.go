@@ -7,6 +7,12 @@ import (
 	"testing"
 )
 
+// realmOf is a realm of two clients, of which the second has another setting.
+func realmOf(other string) string {
+	return "    - {name: p1, realm: core, prefix: 10.0.0.1/32, secret: a}\n" +
+		"    - {name: p2, realm: core, prefix: 10.0.0.2/32, secret: a, " + other + "}\n"
+}
+
 // TestRefused_NAT41_ACCT04_SES22: each mistake is refused with file, line, key and advice.
 func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 	dir := t.TempDir()
@@ -49,7 +55,25 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"unreadable secret", "secret: testing123", "secret_file: nowhere", ":6: radius.clients[0].secret_file: cannot read " + dir + "/nowhere: no such file or directory"},
 		{"empty secret file", "secret: testing123", "secret_file: empty", ":6: radius.clients[0].secret_file: the secret is empty"},
 		{"no secret file", "secret: testing123", "secret_file: ''", ":6: radius.clients[0].secret_file: is empty"},
-		{"client twice", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a}\nnat:", ":7: radius.clients[1].name: bng1 is there twice"},
+		{"client of two minds", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a, record_ttl: 1h}\nnat:", ":7: radius.clients[1].record_ttl: is not as in radius.clients[0] (line 4); one name is one client: write the same in both, or leave it out in both"},
+		{"client with and without Status-Server", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a, status_server: false}\nnat:", ":7: radius.clients[1].status_server: is not as in radius.clients[0] (line 4)"},
+		{"client in two realms", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a, realm: core}\nnat:", ":7: radius.clients[1].realm: is not as in radius.clients[0] (line 4)"},
+		{"realm of two minds, TTL", "nat:", realmOf("record_ttl: 1h") + "nat:", ":8: radius.clients[2].record_ttl: is not as in radius.clients[1] (line 7); one realm has the same NASes"},
+		{"realm of two minds, identity", "nat:", realmOf("nas_identity: both") + "nat:", ":8: radius.clients[2].nas_identity: is not as in"},
+		{"realm of two minds, restarts", "nat:", realmOf("restarts: ignore") + "nat:", ":8: radius.clients[2].restarts: is not as in"},
+		{"realm of two minds, services", "nat:", realmOf("services: count") + "nat:", ":8: radius.clients[2].services: is not as in"},
+		{"realm of two minds, marks", "nat:", realmOf("service_marks: [26-1-1]") + "nat:", ":8: radius.clients[2].service_marks: is not as in"},
+		{"realm named like a client outside", "nat:", "    - {name: p1, realm: bng1, prefix: 10.0.0.1/32, secret: a}\nnat:", ":7: radius.clients[1].realm: bng1 is the name of the client in radius.clients[0] (line 4), which is not of this realm"},
+		{"realm", "secret: testing123", "secret: a\n      realm: 'a b'", ":7: radius.clients[0].realm: \"a b\" is not a name here"},
+		{"NAS identity", "secret: testing123", "secret: a\n      nas_identity: name", ":7: radius.clients[0].nas_identity: \"name\" is not known; write one of: identifier, address, both"},
+		{"restarts", "secret: testing123", "secret: a\n      restarts: 'yes'", ":7: radius.clients[0].restarts: \"yes\" is not known; write one of: believe, ignore, confirm"},
+		{"services", "secret: testing123", "secret: a\n      services: all", ":7: radius.clients[0].services: \"all\" is not known; write one of: ignore, count"},
+		{"service mark", "secret: testing123", "secret: a\n      service_marks: [26-2011]", ":7: radius.clients[0].service_marks[0]: \"26-2011\" is no vendor's attribute; write 26"},
+		{"service mark too large", "secret: testing123", "secret: a\n      service_marks: [26-2011-256]", ":7: radius.clients[0].service_marks[0]: \"26-2011-256\" is no vendor's attribute; a vendor has"},
+		{"no prefixes", "secret: testing123", "secret: a\n      prefixes: []", ":7: radius.clients[0].prefixes: is an empty list"},
+		{"prefix twice in a client", "secret: testing123", "secret: a\n      prefixes: [192.0.2.0/24]", ":7: radius.clients[0].prefixes[0]: 192.0.2.0/24 is there twice, in radius.clients[0].prefix (line 5) too"},
+		{"bad one of prefixes", "prefix: 192.0.2.0/24", "prefixes: [192.0.2.0/24, x]", ":5: radius.clients[0].prefixes[1]: \"x\" is not a prefix"},
+		{"prefixes without secret", "prefix: 192.0.2.0/24\n      secret: testing123", "prefixes: [192.0.2.0/24]", ":4: radius.clients[0].secret: is missing"},
 		{"client prefix twice", "nat:", "    - {name: bng2, prefix: 192.0.2.0/24, secret: a}\nnat:", ":7: radius.clients[1].prefix: 192.0.2.0/24 is there twice"},
 		{"client prefix", "192.0.2.0/24", "192.0.2.0/33", ":5: radius.clients[0].prefix: \"192.0.2.0/33\" is not a prefix"},
 		{"host bits", "192.0.2.0/24", "192.0.2.1/24", "192.0.2.1/24 has host bits; did you mean 192.0.2.0/24?"},

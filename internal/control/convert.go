@@ -96,6 +96,8 @@ func toRecord(r *subscriber.Record) *pb.Subscriber {
 		Client:           toText(r.Client),
 		NasAddress:       addrText(r.NASAddress),
 		RemovalHeld:      reasons[r.RemovalHeld],
+		Class:            toText(r.Class),
+		MoreClasses:      toTexts(r.MoreClasses),
 
 		FramedIpv6Addresses: texts(r.FramedIPv6Addresses),
 		FramedIpv6Prefixes:  texts(r.FramedIPv6Prefixes),

@@ -28,6 +28,15 @@ func toText(octets string) string {
 	return b.String()
 }
 
+// toTexts writes each of several.
+func toTexts(octets []string) []string {
+	var list []string
+	for _, o := range octets {
+		list = append(list, toText(o))
+	}
+	return list
+}
+
 // toOctets reads text as toText writes it.
 func toOctets(text string) string {
 	if !strings.Contains(text, "%") {

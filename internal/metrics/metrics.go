@@ -36,6 +36,7 @@ type Metrics struct {
 	refused        *prometheus.CounterVec
 	reloadGood     prometheus.Gauge
 	reloadTime     prometheus.Gauge
+	nasConflicts   *prometheus.CounterVec
 }
 
 // New returns the metrics of a sessiond of the given version.
@@ -105,6 +106,10 @@ func New(version string) *Metrics {
 			Name: "sessiond_config_last_reload_timestamp_seconds",
 			Help: "When the configuration was read last, whether it was taken or refused.",
 		}),
+		nasConflicts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_nas_conflicts_total",
+			Help: "Events whose NAS has the name of another one at another address, by client.",
+		}, []string{"client"}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "sessiond_build_info",
@@ -113,7 +118,7 @@ func New(version string) *Metrics {
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
 		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
-		m.drift, m.verdicts, m.refused, m.reloadGood, m.reloadTime, build,
+		m.drift, m.verdicts, m.refused, m.nasConflicts, m.reloadGood, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -188,6 +193,7 @@ func (m *Metrics) expectRequests(clients []string, outcomes []Outcome) {
 
 func (m *Metrics) expectRefusals(clients []string) {
 	for _, client := range clients {
+		m.nasConflicts.WithLabelValues(client)
 		for _, v := range subscriber.Verdicts() {
 			if v.Refused() {
 				m.refused.WithLabelValues(client, v.String())
@@ -264,6 +270,9 @@ func (m *Metrics) Verdict(group string, v subscriber.Verdict) {
 func (m *Metrics) Refused(client string, v subscriber.Verdict) {
 	m.refused.WithLabelValues(client, v.String()).Inc()
 }
+
+// NASConflict counts one event that shows that a NAS name is that of several NASes.
+func (m *Metrics) NASConflict(client string) { m.nasConflicts.WithLabelValues(client).Inc() }
 
 // Source is what states are read from.
 type Source interface {

@@ -4,7 +4,7 @@
 //
 //   - Addresses and prefixes are text: "100.64.0.1", "100.64.0.0/24".
 //   - Names that come from RADIUS (user_name, nas, acct_session_id,
-//     calling_station_id, client) are raw octets on the wire and need not be
+//     calling_station_id, class, client) are raw octets on the wire and need not be
 //     UTF-8. Octets that are no printable UTF-8 are written as %HH (two
 //     upper-case hexadecimal digits), and a "%" that two hexadecimal digits
 //     follow as %25; everything else stands for itself. Requests are read by
@@ -257,8 +257,8 @@ type Subscriber struct {
 	// Written back from a binding after the database had lost the record, and
 	// not yet confirmed by accounting. Output only.
 	Unconfirmed bool `protobuf:"varint,14,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
-	// Configured name of the RADIUS client that reported the session; empty for
-	// records put by hand. Output only.
+	// Configured name of the RADIUS client that reported the session, or of its realm
+	// where it has one; empty for records put by hand. Output only.
 	Client string `protobuf:"bytes,15,opt,name=client,proto3" json:"client,omitempty"`
 	// NAS-IP-Address or NAS-IPv6-Address (RFC 2865 section 5.4, RFC 3162 section
 	// 2.1); empty when the NAS sent neither. Output only.
@@ -270,7 +270,13 @@ type Subscriber struct {
 	// IPv6 prefixes delegated to it (Delegated-IPv6-Prefix, RFC 4818).
 	DelegatedPrefixes []string `protobuf:"bytes,19,rep,name=delegated_prefixes,json=delegatedPrefixes,proto3" json:"delegated_prefixes,omitempty"`
 	// Why a guard holds back the removal of this subscriber; UNSPECIFIED if none does.
-	RemovalHeld   Reason `protobuf:"varint,20,opt,name=removal_held,json=removalHeld,proto3,enum=sessiond.v1.Reason" json:"removal_held,omitempty"`
+	RemovalHeld Reason `protobuf:"varint,20,opt,name=removal_held,json=removalHeld,proto3,enum=sessiond.v1.Reason" json:"removal_held,omitempty"`
+	// Class (RFC 2865 section 5.25), which the server that authenticated the session
+	// wants back in accounting; the first, where there are several. Raw octets, written as
+	// user_name is. Output only.
+	Class string `protobuf:"bytes,21,opt,name=class,proto3" json:"class,omitempty"`
+	// The other Class attributes, in the NAS's order. Output only.
+	MoreClasses   []string `protobuf:"bytes,22,rep,name=more_classes,json=moreClasses,proto3" json:"more_classes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -443,6 +449,20 @@ func (x *Subscriber) GetRemovalHeld() Reason {
 		return x.RemovalHeld
 	}
 	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *Subscriber) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *Subscriber) GetMoreClasses() []string {
+	if x != nil {
+		return x.MoreClasses
+	}
+	return nil
 }
 
 // SubscriberEvent tells what happened to one subscriber.
@@ -1134,7 +1154,7 @@ var File_sessiond_v1_subscriber_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\n" +
-	"\x1csessiond/v1/subscriber.proto\x12\vsessiond.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sessiond/v1/nat.proto\"\xb9\x06\n" +
+	"\x1csessiond/v1/subscriber.proto\x12\vsessiond.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sessiond/v1/nat.proto\"\xf2\x06\n" +
 	"\n" +
 	"Subscriber\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
@@ -1161,7 +1181,9 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x15framed_ipv6_addresses\x18\x11 \x03(\tR\x13framedIpv6Addresses\x120\n" +
 	"\x14framed_ipv6_prefixes\x18\x12 \x03(\tR\x12framedIpv6Prefixes\x12-\n" +
 	"\x12delegated_prefixes\x18\x13 \x03(\tR\x11delegatedPrefixes\x126\n" +
-	"\fremoval_held\x18\x14 \x01(\x0e2\x13.sessiond.v1.ReasonR\vremovalHeld\"\xf6\x01\n" +
+	"\fremoval_held\x18\x14 \x01(\x0e2\x13.sessiond.v1.ReasonR\vremovalHeld\x12\x14\n" +
+	"\x05class\x18\x15 \x01(\tR\x05class\x12!\n" +
+	"\fmore_classes\x18\x16 \x03(\tR\vmoreClasses\"\xf6\x01\n" +
 	"\x0fSubscriberEvent\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.sessiond.v1.EventKindR\x04kind\x12+\n" +

@@ -4,7 +4,7 @@
 //
 //   - Addresses and prefixes are text: "100.64.0.1", "100.64.0.0/24".
 //   - Names that come from RADIUS (user_name, nas, acct_session_id,
-//     calling_station_id, client) are raw octets on the wire and need not be
+//     calling_station_id, class, client) are raw octets on the wire and need not be
 //     UTF-8. Octets that are no printable UTF-8 are written as %HH (two
 //     upper-case hexadecimal digits), and a "%" that two hexadecimal digits
 //     follow as %25; everything else stands for itself. Requests are read by

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// TestRadiusClients: each source of a client has an entry, the certificate is in one of
+// them, and every word of the configuration has a meaning.
+func TestRadiusClients(t *testing.T) {
+	one, two := netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("198.51.100.9/32")
+	certificate := radiusacct.Certificate{SAN: "p1.example"}
+	got := radiusClients([]config.RADIUSClient{
+		{Name: "p1", Prefixes: []netip.Prefix{one, two}, Secret: []byte("s"), Certificate: config.Certificate{SAN: "p1.example"},
+			Realm: "core", NASIdentity: "both", Restarts: "confirm", Services: "count", StatusServer: true,
+			ServiceMarks: []config.VendorAttribute{{Vendor: 2352, Type: 190}}},
+		{Name: "tls", Certificate: config.Certificate{SAN: "tls.example"}, NASIdentity: "address", Restarts: "ignore", Services: "ignore"},
+	})
+	p1 := radiusacct.Client{
+		Name: "p1", Prefix: one, Secret: []byte("s"), Certificate: certificate,
+		Realm: "core", NASIdentity: radiusacct.NASBoth, Restarts: subscriber.RestartsConfirmed, CountServices: true,
+		ServiceMarks: []radiusacct.VendorAttribute{{Vendor: 2352, Type: 190}},
+	}
+	more := p1
+	more.Prefix, more.Certificate = two, radiusacct.Certificate{}
+	tls := radiusacct.Client{
+		Name: "tls", Certificate: radiusacct.Certificate{SAN: "tls.example"}, IgnoreStatusServer: true,
+		NASIdentity: radiusacct.NASAddress, Restarts: subscriber.RestartsIgnored,
+	}
+	if want := []radiusacct.Client{p1, more, tls}; !reflect.DeepEqual(got, want) {
+		t.Errorf("clients are\n%+v, want\n%+v", got, want)
+	}
+	server, err := radiusacct.New(radiusacct.Options{Listen: []string{"127.0.0.1:0"}, Clients: got[:2], Recorder: subscriberdb.Recorder{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+}
+
+// TestClientTTL_SES18: a session is looked up under the name of its realm, and one from
+// before under its client's.
+func TestClientTTL_SES18(t *testing.T) {
+	hour, never := time.Hour, time.Duration(0)
+	got := clientTTL([]config.RADIUSClient{
+		{Name: "p1", Realm: "core", RecordTTL: &hour}, {Name: "p2", Realm: "core", RecordTTL: &hour},
+		{Name: "bng", RecordTTL: &never}, {Name: "other"},
+	})
+	if want := map[string]time.Duration{"p1": hour, "p2": hour, "core": hour, "bng": 0}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

@@ -1,0 +1,125 @@
+package config
+
+import (
+	"cmp"
+	"reflect"
+	"regexp"
+	"strconv"
+)
+
+// VendorAttribute names an attribute within Vendor-Specific (RFC 2865 section 5.26).
+type VendorAttribute struct {
+	Vendor uint32
+	Type   uint8
+}
+
+// listedClient is an element of radius.clients, and where it stands.
+type listedClient struct {
+	value
+	client  RADIUSClient
+	sources []claim
+}
+
+// setting is one of a client's settings, by key.
+type setting struct {
+	key   string
+	value any
+}
+
+// ofRealm are the settings in which the clients of one realm agree: whichever of them
+// a session is heard through, it is the same session.
+func (c *RADIUSClient) ofRealm() []setting {
+	return []setting{
+		{"nas_identity", c.NASIdentity}, {"restarts", c.Restarts}, {"services", c.Services},
+		{"service_marks", c.ServiceMarks}, {"record_ttl", c.RecordTTL},
+	}
+}
+
+// ofName are the settings in which the elements of one name agree: all but where the
+// client's packets come from, and how they are authenticated.
+func (c *RADIUSClient) ofName() []setting {
+	return append(c.ofRealm(),
+		setting{"realm", c.Realm},
+		setting{"require_message_authenticator", c.RequireMessageAuthenticator},
+		setting{"acknowledge_incomplete", c.AcknowledgeIncomplete},
+		setting{"status_server", c.StatusServer})
+}
+
+// checkClients checks the clients against each other.
+func checkClients(all []listedClient) {
+	names, realms := map[string]*listedClient{}, map[string]*listedClient{}
+	for i := range all {
+		c := &all[i]
+		if first := names[c.client.Name]; first != nil && c.client.Name != "" {
+			c.agree(first, first.client.ofName(), c.client.ofName(), "one name is one client")
+		}
+		if first := realms[c.client.Realm]; first != nil && first.client.Name != c.client.Name {
+			c.agree(first, first.client.ofRealm(), c.client.ofRealm(), "one realm has the same NASes")
+		}
+		names[c.client.Name] = cmp.Or(names[c.client.Name], c)
+		if c.client.Realm != "" {
+			realms[c.client.Realm] = cmp.Or(realms[c.client.Realm], c)
+		}
+	}
+	for realm, c := range realms {
+		if other := names[realm]; other != nil && other.client.Realm != realm {
+			c.child("realm").errorf("%s is the name of the client in %s (line %d), which is not of this realm; put it into the realm or name the realm otherwise",
+				realm, other.key, other.line)
+		}
+	}
+	checkSources(all)
+}
+
+// agree reports settings that differ from those of an element before.
+func (c *listedClient) agree(first *listedClient, want, have []setting, because string) {
+	for i, w := range want {
+		if !reflect.DeepEqual(w.value, have[i].value) {
+			c.child(w.key).errorf("is not as in %s (line %d); %s: write the same in both, or leave it out in both", first.key, first.line, because)
+		}
+	}
+}
+
+// checkSources: a packet and a connection must have one client.
+func checkSources(all []listedClient) {
+	prefixes, certificates := map[string]claim{}, map[Certificate]bool{}
+	for _, c := range all {
+		for _, s := range c.sources {
+			if before, twice := prefixes[s.prefix.String()]; twice {
+				s.errorf("%v is there twice, in %s (line %d) too; a packet must have one client", s.prefix, before.key, before.line)
+			} else {
+				prefixes[s.prefix.String()] = s
+			}
+		}
+		if certificates[c.client.Certificate] && c.client.Certificate != (Certificate{}) {
+			c.child("certificate").errorf("is there twice; a connection must have one client")
+		}
+		certificates[c.client.Certificate] = true
+	}
+}
+
+// vendorAttribute is the notation of the vendors' references.
+var vendorAttribute = regexp.MustCompile(`^26-([0-9]{1,10})-([0-9]{1,3})$`)
+
+// serviceMarks reads a list of attributes such as 26-2352-190.
+func (v value) serviceMarks() []VendorAttribute {
+	var marks []VendorAttribute
+	for _, e := range v.sequence() {
+		s, ok := e.scalar()
+		if !ok {
+			continue
+		}
+		parts := vendorAttribute.FindStringSubmatch(s)
+		if parts == nil {
+			e.errorf("%q is no vendor's attribute; write 26, the vendor's number and the attribute's, such as 26-2352-190", s)
+			continue
+		}
+		vendor, errVendor := strconv.ParseUint(parts[1], 10, 32)
+		kind, errKind := strconv.ParseUint(parts[2], 10, 8)
+		if errVendor != nil || errKind != nil || vendor == 0 || kind == 0 {
+			e.errorf("%q is no vendor's attribute; a vendor has a number up to 4294967295, an attribute one up to 255", s)
+			continue
+		}
+		marks = append(marks, VendorAttribute{Vendor: uint32(vendor), Type: uint8(kind)})
+	}
+	return marks
+}
