@@ -42,6 +42,8 @@ func used() *Metrics {
 	m.StopToReaped(-time.Millisecond) // the database's clock may be ahead
 	m.Drift("element_missing")
 	m.Verdict("", subscriber.ForeignNAS)
+	m.Clients([]string{"bng1", "bng2"})
+	m.NASConflict("bng1")
 	return m
 }
 
@@ -97,6 +99,8 @@ func TestContract(t *testing.T) {
 		`sessiond_feed_lag_seconds{group="default"} 1.5`,
 		`sessiond_config_last_reload_successful 0`,
 		`sessiond_config_last_reload_timestamp_seconds 1.7000000005e+09`,
+		`sessiond_nas_conflicts_total{client="bng1"} 1`,
+		`sessiond_nas_conflicts_total{client="bng2"} 0`,
 		`sessiond_redis_up 1`,
 		`sessiond_database_suspect 1`,
 		`sessiond_build_info{version="v1"} 1`,

@@ -18,6 +18,9 @@ type Packet struct {
 	At       time.Time
 	Outgoing bool // sent by the namespace, not received
 	Protocol uint8
+	// DF forbids routers to fragment the packet; Fragment is one of several that it was
+	// sent in (RFC 791 section 3.1).
+	DF, Fragment bool
 	// Source and Destination have the ports of TCP and UDP. An ICMP echo has
 	// its id in place of both, as conntrack does; others have 0.
 	Source, Destination netip.AddrPort
@@ -63,12 +66,16 @@ func parsePacket(b []byte, quotes bool) (Packet, bool) {
 		return Packet{}, false
 	}
 	src, dst := netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	fragmentation := binary.BigEndian.Uint16(b[6:])
+	const df, moreFragments, offset = 0x4000, 0x2000, 0x1fff
 	p := Packet{
 		Protocol:    b[9],
+		DF:          fragmentation&df != 0,
+		Fragment:    fragmentation&(moreFragments|offset) != 0,
 		Source:      netip.AddrPortFrom(src, 0),
 		Destination: netip.AddrPortFrom(dst, 0),
 	}
-	if fragmentOffset := binary.BigEndian.Uint16(b[6:]) & 0x1fff; fragmentOffset != 0 {
+	if fragmentation&offset != 0 {
 		return p, true
 	}
 	p.parseTransport(b[header:], quotes)

@@ -18,8 +18,8 @@ type Key struct {
 // within a NAS (RFC 2866 section 5.5), and a NAS name only within the RADIUS
 // client that speaks for it, so all three make the identity.
 type SessionID struct {
-	Client        string // configured name of the RADIUS client; "" for records put by hand
-	NAS           string // NAS-Identifier, else NAS-IP(v6)-Address, else the packet's source
+	Client        string // configured name of the RADIUS client, or of its realm; "" for records put by hand
+	NAS           string // by default NAS-Identifier, else NAS-IP(v6)-Address, else the packet's source
 	AcctSessionID string // raw octets of Acct-Session-Id
 
 	// Leg tells apart what one session has at once on several addresses; zero

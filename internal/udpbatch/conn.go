@@ -64,10 +64,11 @@ func (c *Conn) Drops() (uint32, error) {
 	return info[unix.SK_MEMINFO_DROPS], nil
 }
 
-// AllowFragments lets datagrams arrive whose links are narrower than ours and tell
-// nobody, because ICMP is filtered there. Over IPv4 they leave without DF, for
-// routers to fragment (RFC 791). Over IPv6 only the sender can: what is longer than
-// every link takes leaves in fragments (RFC 8200 section 5).
+// AllowFragments lets datagrams arrive where a link on the way is narrower than ours
+// and cannot tell so, because ICMP is filtered. Over IPv4 they leave without DF, for
+// routers to fragment (RFC 791 section 3.2). Over IPv6 only the sender fragments, and
+// Linux only what its own link does not take: these fragments are of a size that every
+// link takes (RFC 8200 section 5). The rest needs Packet Too Big (RFC 8201).
 func (c *Conn) AllowFragments() error {
 	family, err := c.get(unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
@@ -79,7 +80,7 @@ func (c *Conn) AllowFragments() error {
 	}
 	if family == unix.AF_INET6 {
 		if err := c.set(unix.IPPROTO_IPV6, unix.IPV6_MTU, minMTU6); err != nil {
-			return fmt.Errorf("limit the MTU to %d: %w", minMTU6, err)
+			return fmt.Errorf("limit fragments to %d octets: %w", minMTU6, err)
 		}
 	}
 	return nil

@@ -92,6 +92,8 @@ func online(inside, user, session string, b *inspect.Binding) inspect.Subscriber
 			SessionID:        subscriber.SessionID{Client: "bng1", NAS: "bng1.example", AcctSessionID: session},
 			UserName:         user,
 			CallingStationID: "02:00:00:00:00:07",
+			Class:            "gold\x00",
+			MoreClasses:      []string{"v6"},
 			NASAddress:       netip.MustParseAddr("192.0.2.1"),
 			StartedAt:        Now.Add(-26 * time.Hour),
 			UpdatedAt:        Now.Add(-5 * time.Minute),
