@@ -22,6 +22,9 @@ func inherit(holder *Record, r Record) Record {
 	}
 	r.UserName = firstOf(r.UserName, holder.UserName)
 	r.CallingStationID = firstOf(r.CallingStationID, holder.CallingStationID)
+	if r.Class == "" {
+		r.Class, r.MoreClasses = holder.Class, holder.MoreClasses
+	}
 	if !r.NASAddress.IsValid() {
 		r.NASAddress = holder.NASAddress
 	}

@@ -288,8 +288,10 @@ func TestDecidePut(t *testing.T) {
 	if d := DecidePut(nil, byHand); !d.Created || d.Put == nil {
 		t.Errorf("on a free address: %+v", d)
 	}
-	d := DecidePut(rec(me, "alice", 0, 0), byHand)
-	if d.Created || d.Put.SessionID != me || !d.Put.StartedAt.Equal(t0) {
+	own := rec(me, "alice", 0, 0)
+	own.Class, own.MoreClasses = "gold", []string{"v6"}
+	d := DecidePut(own, byHand)
+	if d.Created || d.Put.SessionID != me || !d.Put.StartedAt.Equal(t0) || d.Put.Class != "gold" || len(d.Put.MoreClasses) != 1 {
 		t.Errorf("on the subscriber's own record: %+v", d.Put)
 	}
 	d = DecidePut(rec(you, "bob", 0, 0), byHand)
