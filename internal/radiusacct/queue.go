@@ -16,7 +16,7 @@ type lane struct {
 // A queue is what waits for two workers. One takes what little the calm clients
 // have, at once; the other takes the storms, which go through in large batches, and
 // so a storm costs its client time and nobody else. Storms take turns, request by
-// request. The requests of one client keep their order.
+// request. The requests of one client, or of one realm of clients, keep their order.
 type queue struct {
 	laneLimit int
 

@@ -64,13 +64,15 @@ func (b *batch) writeBegin(db *DB) {
 		r := s.decision.Put
 		r.ExpiresAt = expires
 		for _, raw := range [...]*string{&r.UserName, &r.NAS, &r.Client, &r.AcctSessionID, &r.CallingStationID} {
-			a.addWord(raw, escaped)
+			if a.addWord(raw) {
+				a.list[escaped] = "1"
+			}
 		}
 		a.list = append(a.list, formatAddr(r.NASAddress), timeArg(&r.StartedAt))
 		a.text = appendStartStamp(a.text, s.decision.Session.Stamp)
 		a.cut()
 		if classes {
-			a.addWord(&r.Class, escaped)
+			a.addWord(&r.Class) // the script looks for itself
 		}
 	}
 }
@@ -82,15 +84,15 @@ const beginWords = 8
 // putsClass reports whether the step's record has a Class.
 func (s *step) putsClass() bool { return s.decision.Put.Class != "" }
 
-// addWord adds raw octets as a word, and notes in the argument at escaped if the
-// script must undo that.
-func (l *argList) addWord(raw *string, escaped int) {
-	if word := escape(*raw); word == *raw && word != "-" {
+// addWord adds raw octets as a word, and reports whether that is another text.
+func (l *argList) addWord(raw *string) (escaped bool) {
+	word := escape(*raw)
+	if word == *raw && word != "-" {
 		l.list = append(l.list, raw)
-	} else {
-		l.list[escaped] = "1"
-		l.list = append(l.list, escapeDash(word))
+		return false
 	}
+	l.list = append(l.list, escapeDash(word))
+	return true
 }
 
 // expiryAfter is when Redis will forget a record that is written now and lives

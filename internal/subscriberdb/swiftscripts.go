@@ -19,7 +19,7 @@ import "github.com/redis/go-redis/v9"
 // ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
 // none) of the records and 4 of the states, 5 where the address begins in a
 // record's key, 6 when the records expire as a witness has it, 7 "1" where words
-// are escaped, 8 number of words of a session, then each restart ("" for none), then
+// but class are escaped, 8 number of words of a session, then each restart ("" for none), then
 // for each session as words: user_name, nas, client, acct_session_id,
 // calling_station_id, nas_address, started_at, what the state line ends with
 // (" stamp=..." or nothing) and, where there are 9, class.
@@ -71,7 +71,9 @@ for _, number in ipairs(begun) do
     call('HSET', record, 'version', entry, 'user_name', user, 'nas', nas, 'client', client, 'acct_session_id', id,
       'calling_station_id', station, 'nas_address', args[at + 6], 'started_at', args[at + 7], ...)
   end
-  if words == 8 or args[at + 9] == '' then put() else put('class', escaped and raw(args[at + 9]) or args[at + 9]) end
+  local class = words > 8 and args[at + 9] or ''
+  if string.find(class, '%', 1, true) then class = raw(class) end
+  if class == '' then put() else put('class', class) end
   if ttl ~= '0' then call('PEXPIRE', record, ttl) end
 end
 answer[1] = entry
