@@ -178,7 +178,7 @@ func TestFreeRADIUSRelayLateStop_SES06(t *testing.T) {
 	block := w.block(alice)
 
 	w.freeradius(freeradius{Spool: spool, Relay: true})
-	w.soon("the Stop to arrive", func() bool { return w.counted("stop", "ok") == 1 })
+	w.soon("the Stop to arrive", func() bool { return w.counted("stop", "no_record") == 1 })
 	w.wants(alice, map[string]string{"user_name": "bob", "acct_session_id": "b-1"})
 	if b := w.block(alice); b != block || b.UserName != "bob" {
 		t.Errorf("the binding was %+v and is %+v", block, b)
@@ -226,7 +226,7 @@ func TestFreeRADIUSRelayCopies_SES02_SES10(t *testing.T) {
 
 	w.viaProxy(port, requests...)
 	w.freeradius(freeradius{Spool: spool, Relay: true})
-	w.soon("the last copy to arrive", func() bool { return w.counted("stop", "ok") == 2 })
+	w.soon("the last copy to arrive", func() bool { return w.counted("stop", "no_record") == 1 })
 	w.offline(alice)
 	w.began(bob, began)
 	if b := w.block(bob); b != kept {
