@@ -42,7 +42,7 @@ func used() *Metrics {
 	m.StopToReaped(-time.Millisecond) // the database's clock may be ahead
 	m.Drift("element_missing")
 	m.Verdict("", subscriber.ForeignNAS)
-	m.Clients([]string{"bng1", "bng2"})
+	m.Expect(Expected{Clients: []string{"bng1", "bng2"}})
 	m.NASConflict("bng1")
 	return m
 }

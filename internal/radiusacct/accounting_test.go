@@ -46,7 +46,6 @@ func TestStartAnswered_ACCT01(t *testing.T) {
 		Inside:      netip.MustParseAddr("100.64.0.7"),
 		Arrival:     arrival,
 		Delay:       -1,
-		At:          arrival,
 		SessionTime: -1,
 		Restarts:    subscriber.RestartsBelieved,
 	}
