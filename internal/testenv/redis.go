@@ -3,9 +3,12 @@ package testenv
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -62,6 +65,29 @@ func (s *RedisServer) Kill() {
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
 	s.cmd = nil
+}
+
+// CLI runs redis-cli and returns what it printed.
+func (s *RedisServer) CLI(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, "redis-cli", append([]string{"-s", s.Socket}, args...)...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("redis-cli %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// Hang makes the server stop answering without closing a connection, until Resume or
+// Kill.
+func (s *RedisServer) Hang(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
+
+// Resume lets a server that hangs answer again, what was asked meanwhile too.
+func (s *RedisServer) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+
+func (s *RedisServer) signal(t testing.TB, what syscall.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(what); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Printed reports whether the server, which must have been killed, has printed the
