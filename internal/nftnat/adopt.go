@@ -141,8 +141,16 @@ func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed 
 	r := newRuleset(k.options)
 	var b wire.Batch
 	fresh, err := r.plan(standing, &b)
+	if standing.exists {
+		k.unused = standing.unused()
+	}
 	if err != nil || b.Empty() {
 		return false, err
+	}
+	if fresh {
+		if k.unused = k.unused && len(k.shadow) == 0; k.unused {
+			r.addSet(unusedMark, &b)
+		}
 	}
 	k.log.Info("programming the nftables table", "table", r.table,
 		"found", standing.exists, "fresh", fresh, "addresses", len(k.shadow))

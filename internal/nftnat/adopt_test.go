@@ -422,3 +422,75 @@ func TestApplyFromManySides(t *testing.T) {
 	}
 	wantEntries(t, k, want...)
 }
+
+// TestProgrammed: a start tells a table that was never programmed, by whatever start,
+// from one that was, and is empty by now: its ports may be in quarantine.
+func TestProgrammed_NAT30(t *testing.T) {
+	lab := newLab(t)
+	opened := func() *Kernel { return openKernel(t, labOptions(lab)) }
+	for _, step := range []struct {
+		name   string
+		before func(k *Kernel)
+		want   bool
+	}{
+		{"made", func(*Kernel) {}, false},
+		{"made by an earlier start", func(*Kernel) {}, false},
+		{"changed in its rules, and applied nothing", func(k *Kernel) {
+			apply(t, k, Entry{Inside: alice})
+			if err := k.SetTimeouts(t.Context(), labOptions(lab).Timeouts); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		{"deleted while unused", func(k *Kernel) {
+			run(t, lab, "nft", "delete table ip sessiond")
+			if _, err := k.Entries(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		{"programmed", func(k *Kernel) { apply(t, k, blockOf(alice, Open, 0)) }, true},
+		{"emptied", func(k *Kernel) { apply(t, k, Entry{Inside: alice}) }, true},
+		{"deleted since, and made again", func(k *Kernel) {
+			run(t, lab, "nft", "delete table ip sessiond")
+			if _, err := k.Entries(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+	} {
+		k := opened()
+		step.before(k)
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
+		k = opened()
+		if got := k.Programmed(); got != step.want {
+			t.Errorf("%s: programmed %t, want %t\n%s", step.name, got, step.want, run(t, lab, "nft", "list", "table", "ip", testTable))
+		}
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestElementsBehindTheMark: elements that others put beside the mark were in use.
+func TestElementsBehindTheMark_NAT30(t *testing.T) {
+	lab := newLab(t)
+	k := openKernel(t, labOptions(lab))
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	run(t, lab, "nft", "add element ip sessiond gate { 100.64.0.10 : accept }")
+	if k = openKernel(t, labOptions(lab)); !k.Programmed() {
+		t.Error("a table with elements counts as never programmed")
+	}
+	apply(t, k, blockOf(alice, Open, 0))
+	wantEntries(t, k, blockOf(alice, Open, 0))
+}
+
+// TestMarkDeleted: who deletes the mark holds up nothing.
+func TestMarkDeleted(t *testing.T) {
+	lab := newLab(t)
+	k := openKernel(t, labOptions(lab))
+	run(t, lab, "nft", "delete set ip sessiond unused")
+	apply(t, k, blockOf(alice, Open, 0))
+	wantEntries(t, k, blockOf(alice, Open, 0))
+}

@@ -62,12 +62,17 @@ func (k *Kernel) Apply(ctx context.Context, entries []Entry) error {
 
 // programAll takes the maps from what the shadow says to what is wanted.
 func (k *Kernel) programAll(ctx context.Context, want shadow) error {
+	changes := k.shadow.diff(want)
 	var b wire.Batch
-	for _, part := range split(k.shadow.diff(want), k.conn.Limit()) {
+	if k.unused && len(changes) > 0 {
+		dropUnused(&b, k.options.Table)
+	}
+	for _, part := range split(changes, k.conn.Limit()-b.Size()) {
 		program(&b, k.options.Table, part)
 		if err := k.commit(ctx, &b, part); err != nil {
 			return err
 		}
+		k.unused = false
 		b.Reset()
 	}
 	return nil

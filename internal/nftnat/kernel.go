@@ -38,7 +38,9 @@ type Kernel struct {
 	exact   uint32  // generation at which shadow was exactly that; 0: unknown
 	checked uint32  // generation at which the table was last found right
 	removed bool
-	found   bool // the table stood before
+	unused  bool // the table carries the mark of one that was never programmed
+
+	programmed bool // an earlier start programmed the table
 }
 
 // OpenKernel makes the table, or adopts the one that stands: its elements stay,
@@ -95,16 +97,17 @@ func (k *Kernel) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.found = before.exists
+	k.unused = !before.exists
 	if err := k.adopt(ctx); err != nil {
 		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
 	}
+	k.programmed = before.exists && (!before.unused() || len(k.shadow) > 0)
 	return k.routes.set(k.options.OutsidePrefixes)
 }
 
-// Programmed reports whether the table stood already when it was opened: an
-// earlier start has worked with it.
-func (k *Kernel) Programmed() bool { return k.found }
+// Programmed reports whether the table had elements when it was opened, or at any time
+// before: ports were in use, and may be in quarantine.
+func (k *Kernel) Programmed() bool { return k.programmed }
 
 // Run follows the conntrack events and puts the table right when others change
 // its rules or delete it. It returns when ctx ends, with its error, or when the

@@ -29,7 +29,7 @@ type Memory struct {
 	ended   map[netip.Addr]bool // idle addresses not yet told
 	wake    chan struct{}       // says that ended got one
 
-	programmed bool // Apply was called
+	programmed bool // it had elements
 }
 
 // NewMemory returns a Memory without elements or sessions. It needs neither
@@ -89,7 +89,7 @@ func (m *Memory) Entries(ctx context.Context) ([]Entry, error) {
 	return m.cells.entries(), ctx.Err()
 }
 
-// Programmed reports whether somebody has programmed it already.
+// Programmed is as that of Kernel, for those who open it again.
 func (m *Memory) Programmed() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -107,8 +107,9 @@ func (m *Memory) Apply(ctx context.Context, entries []Entry) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	m.cells.apply(m.cells.diff(want))
-	m.programmed = true
+	changes := m.cells.diff(want)
+	m.cells.apply(changes)
+	m.programmed = m.programmed || len(changes) > 0
 	return nil
 }
 

@@ -16,6 +16,7 @@ const (
 	setInsideInterfaces  = "inside_interfaces"
 	setOutsideInterfaces = "outside_interfaces"
 	setProtocols         = "protocols"
+	setUnused            = "unused" // see unused.go
 
 	chainForward    = "forward"
 	chainFromInside = "from_inside"

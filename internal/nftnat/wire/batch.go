@@ -28,6 +28,7 @@ const (
 	DelRule     Command = unix.NFT_MSG_DELRULE
 	NewSet      Command = unix.NFT_MSG_NEWSET
 	GetSet      Command = unix.NFT_MSG_GETSET
+	DelSet      Command = unix.NFT_MSG_DELSET
 	NewElements Command = unix.NFT_MSG_NEWSETELEM
 	GetElements Command = unix.NFT_MSG_GETSETELEM
 	DelElements Command = unix.NFT_MSG_DELSETELEM
