@@ -2,6 +2,7 @@ package subscriberdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -41,13 +42,21 @@ func (db *DB) exchangeChunk(ctx context.Context, cmds []redis.Cmder) error {
 	if len(again) == 0 {
 		return err
 	}
-	if err := db.loadScripts(ctx); err != nil {
+	cluster, ok := db.client.(*redis.ClusterClient)
+	if !ok { // in one round trip: another connection may lead to another server
+		return pipeline(ctx, db.client, append(loadScripts(ctx), again...))
+	}
+	err = cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
+		return pipeline(ctx, server, loadScripts(ctx))
+	})
+	if err != nil {
+		err = fmt.Errorf("load scripts: %w", err)
 		for _, c := range again {
 			c.SetErr(err)
 		}
 		return err
 	}
-	return pipeline(ctx, db.client, again)
+	return pipeline(ctx, cluster, again)
 }
 
 func pipeline(ctx context.Context, client redis.UniversalClient, cmds []redis.Cmder) error {
@@ -70,15 +79,31 @@ func unknownScripts(cmds []redis.Cmder) []redis.Cmder {
 	return unknown
 }
 
-func (db *DB) loadScripts(ctx context.Context) error {
-	return db.eachMaster(ctx, func(ctx context.Context, client redis.UniversalClient) error {
-		for _, s := range []*redis.Script{commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript, takeBackScript, nasScript, countScript} {
-			if err := s.Load(ctx, client).Err(); err != nil {
-				return fmt.Errorf("load script: %w", err)
-			}
-		}
-		return nil
-	})
+// loadScripts returns the commands that load all scripts.
+func loadScripts(ctx context.Context) []redis.Cmder {
+	var loads scriptLoads
+	for _, s := range []*redis.Script{commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript, takeBackScript, nasScript, countScript} {
+		s.Load(ctx, &loads)
+	}
+	return loads.cmds
+}
+
+// errNotLoaded keeps a script from taking the answer to its loading, which there is not
+// yet, for its hash.
+var errNotLoaded = errors.New("script is not loaded yet")
+
+// scriptLoads collects what a script sends to be loaded: only the script knows its text.
+type scriptLoads struct {
+	redis.Scripter // nothing but ScriptLoad is called
+	cmds           []redis.Cmder
+}
+
+// ScriptLoad implements redis.Scripter.
+func (l *scriptLoads) ScriptLoad(ctx context.Context, text string) *redis.StringCmd {
+	l.cmds = append(l.cmds, redis.NewStringCmd(ctx, "script", "load", text))
+	later := redis.NewStringCmd(ctx)
+	later.SetErr(errNotLoaded)
+	return later
 }
 
 // eachMaster runs f on every server that takes writes; of a Cluster there are

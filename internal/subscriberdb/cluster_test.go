@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,62 @@ func TestCluster(t *testing.T) {
 	}
 	if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr), key(away)}, subscriber.ReasonAdmin); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestProbeEveryMaster: one master of a Cluster that takes no writes is enough to keep
+// accounting of its groups from being recorded.
+func TestProbeEveryMaster_ACCT10(t *testing.T) {
+	var nodes [2]redis.UniversalClient
+	var ports [2]string
+	slots := [2][2]int{{0, 8191}, {8192, 16383}}
+	for i := range nodes {
+		ports[i] = strconv.Itoa(freePort(t))
+		server := testenv.StartRedis(t, "--port", ports[i], "--bind", "127.0.0.1", "--cluster-enabled", "yes",
+			"--cluster-config-file", "nodes-"+ports[i]+".conf")
+		nodes[i] = dialTest(t, server.URL)
+		if err := nodes[i].Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", slots[i][0], slots[i][1]).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join( // another epoch for one of them, or they would have to agree first
+		nodes[1].Do(t.Context(), "CLUSTER", "SET-CONFIG-EPOCH", 2).Err(),
+		nodes[0].Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", ports[1]).Err(),
+	); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the cluster is whole", func() bool {
+		for _, n := range nodes {
+			info := n.Do(t.Context(), "CLUSTER", "INFO").String()
+			if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_size:2") {
+				return false
+			}
+		}
+		return true
+	})
+	var groups []Group // one on each node
+	for i := 0; len(groups) < len(nodes); i++ {
+		name := "g" + strconv.Itoa(i)
+		slot, err := nodes[0].ClusterKeySlot(t.Context(), "{"+name+"}").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(groups); slot >= int64(slots[n][0]) && slot <= int64(slots[n][1]) {
+			groups = append(groups, Group{Name: name, RecordTTL: testTTL})
+		}
+	}
+	client, err := Dial([]string{"redis://127.0.0.1:" + ports[0]}, ModeCluster, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	db := newDB(t, client, func(o *Options) { o.Groups = groups })
+	probing(t, db, "")
+	for _, n := range nodes {
+		n.ConfigSet(t.Context(), "maxmemory", "1")
+		probing(t, db, "OOM")
+		n.ConfigSet(t.Context(), "maxmemory", "0")
+		probing(t, db, "")
 	}
 }
 

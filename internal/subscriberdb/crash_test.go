@@ -35,7 +35,7 @@ func TestAckedIsDurable_I2(t *testing.T) {
 	for range kills {
 		killUnderLoad(t, rng, server, clients)
 		server.Start(t)
-		eventually(t, "Redis answers", func() bool { return dbs[0].Ping(t.Context()) == nil && dbs[1].Ping(t.Context()) == nil })
+		answers(t, dbs...)
 		there := everyone(t, dbs[0])
 		for _, c := range clients {
 			c.check(t, there)

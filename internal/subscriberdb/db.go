@@ -1,7 +1,6 @@
 package subscriberdb
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,6 +54,10 @@ type Options struct {
 // several daemons may share one Redis.
 type DB struct {
 	client       redis.UniversalClient
+	redials      *redials // of the client's connections
+	health       *serverHealth
+	notices      serverNotices
+	node         string
 	groups       atomic.Pointer[groupTable]
 	tombstoneTTL time.Duration
 	tombstones   tombstones
@@ -83,8 +86,15 @@ func New(o Options) (*DB, error) {
 		return nil, errors.New("subscriberdb: TombstoneTTL, Tombstones, FeedLength and CacheSize must not be negative")
 	}
 	o.setDefaults()
+	dialled, ok := o.Client.(dialledClient)
+	if !ok {
+		dialled = dialledClient{o.Client, &redials{}} // whose connections are as they are
+	}
 	db := &DB{
-		client:       o.Client,
+		client:       dialled.UniversalClient,
+		redials:      dialled.redials,
+		health:       newServerHealth(),
+		node:         o.Node,
 		tombstoneTTL: o.TombstoneTTL,
 		tombstones:   tombstones{full: o.TombstoneTTL, limit: o.Tombstones},
 		feedLength:   o.FeedLength,
@@ -132,12 +142,4 @@ func (o *Options) setDefaults() {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-}
-
-// Ping asks Redis for a sign of life.
-func (db *DB) Ping(ctx context.Context) error {
-	if err := db.client.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("ping redis: %w", err)
-	}
-	return nil
 }

@@ -20,6 +20,10 @@ const (
 // feeds. They are made as needed; the client's default goes by the processors.
 const connections = 64
 
+// dialAttempts is how often a connection is dialled in a row. Who uses it tries again,
+// and learns sooner that a server is away.
+const dialAttempts = 1
+
 // Dial returns a client for the given urls: redis://, rediss:// (TLS) or
 // unix://, as redis.ParseURL reads them. Of several urls the first tells user,
 // password, TLS and options. It does not connect yet; the client connects, and
@@ -30,18 +34,21 @@ func Dial(urls []string, mode string, feeds int) (redis.UniversalClient, error) 
 	if len(urls) == 0 {
 		return nil, errors.New("redis: no url")
 	}
-	switch mode {
-	case ModeStandalone:
-		return dialServer(urls, connections+feeds)
-	case ModeSentinel:
-		return dialSentinel(urls, connections+feeds)
-	case ModeCluster:
-		return dialCluster(urls, connections+feeds)
+	dial := map[string]func([]string, int, *redials) (redis.UniversalClient, error){
+		ModeStandalone: dialServer, ModeSentinel: dialSentinel, ModeCluster: dialCluster,
+	}[mode]
+	if dial == nil {
+		return nil, fmt.Errorf("redis: unknown mode %q, want sentinel or cluster", mode)
 	}
-	return nil, fmt.Errorf("redis: unknown mode %q, want sentinel or cluster", mode)
+	r := &redials{}
+	client, err := dial(urls, connections+feeds, r)
+	if err != nil {
+		return nil, err
+	}
+	return dialledClient{client, r}, nil
 }
 
-func dialServer(urls []string, pool int) (redis.UniversalClient, error) {
+func dialServer(urls []string, pool int, r *redials) (redis.UniversalClient, error) {
 	if len(urls) > 1 {
 		return nil, errors.New("redis: several urls need mode sentinel or cluster")
 	}
@@ -51,11 +58,12 @@ func dialServer(urls []string, pool int) (redis.UniversalClient, error) {
 	}
 	o.ContextTimeoutEnabled = true
 	o.PoolSize = cmp.Or(o.PoolSize, pool)
-	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
+	o.DialerRetries = cmp.Or(o.DialerRetries, dialAttempts)
+	o.Dialer = r.dialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewClient(o), nil
 }
 
-func dialSentinel(urls []string, pool int) (redis.UniversalClient, error) {
+func dialSentinel(urls []string, pool int, r *redials) (redis.UniversalClient, error) {
 	o, err := redis.ParseFailoverURL(urls[0])
 	if err != nil {
 		return nil, fmt.Errorf("redis sentinel: %w", withoutSecret(err))
@@ -72,11 +80,12 @@ func dialSentinel(urls []string, pool int) (redis.UniversalClient, error) {
 	}
 	o.ContextTimeoutEnabled = true
 	o.PoolSize = cmp.Or(o.PoolSize, pool)
-	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
+	o.DialerRetries = cmp.Or(o.DialerRetries, dialAttempts)
+	o.Dialer = r.dialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewFailoverClient(o), nil
 }
 
-func dialCluster(urls []string, pool int) (redis.UniversalClient, error) {
+func dialCluster(urls []string, pool int, r *redials) (redis.UniversalClient, error) {
 	o, err := redis.ParseClusterURL(urls[0])
 	if err != nil {
 		return nil, fmt.Errorf("redis cluster: %w", withoutSecret(err))
@@ -90,7 +99,8 @@ func dialCluster(urls []string, pool int) (redis.UniversalClient, error) {
 	}
 	o.ContextTimeoutEnabled = true
 	o.PoolSize = cmp.Or(o.PoolSize, pool)
-	o.Dialer = directDialer(o.DialTimeout, o.TLSConfig)
+	o.DialerRetries = cmp.Or(o.DialerRetries, dialAttempts)
+	o.Dialer = r.dialer(o.DialTimeout, o.TLSConfig)
 	return redis.NewClusterClient(o), nil
 }
 

@@ -22,12 +22,8 @@ const dialTimeout = 5 * time.Second
 // A dialer opens connections for the client.
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// directDialer dials connections without TLS as directConns; with TLS it is nil,
-// which leaves it to the client.
-func directDialer(timeout time.Duration, secure *tls.Config) dialer {
-	if secure != nil {
-		return nil
-	}
+// directDialer dials connections without TLS as directConns.
+func directDialer(timeout time.Duration) dialer {
 	dial := redis.NewDialer(&redis.Options{DialTimeout: cmp.Or(timeout, dialTimeout)})
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
@@ -36,6 +32,13 @@ func directDialer(timeout time.Duration, secure *tls.Config) dialer {
 		}
 		return newDirectConn(c)
 	}
+}
+
+// secureDialer dials connections with TLS. It heeds the context, as the client's own
+// does not: a server that hangs must not hold up a probe.
+func secureDialer(timeout time.Duration, secure *tls.Config) dialer {
+	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: cmp.Or(timeout, dialTimeout)}, Config: secure}
+	return d.DialContext
 }
 
 // A directConn reads and writes its socket without telling Go's scheduler. As the

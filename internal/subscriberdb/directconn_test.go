@@ -2,7 +2,6 @@ package subscriberdb
 
 import (
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -32,7 +31,7 @@ func connect(t *testing.T, network string) (ours, peer net.Conn) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ours, err = directDialer(0, nil)(t.Context(), network, l.Addr().String())
+	ours, err = directDialer(0)(t.Context(), network, l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,12 +150,6 @@ func TestIdleCheck(t *testing.T) {
 	})
 }
 
-func TestDirectDialerLeavesTLS(t *testing.T) {
-	if directDialer(0, &tls.Config{MinVersion: tls.VersionTLS13}) != nil {
-		t.Error("dials without TLS")
-	}
-}
-
 // TestConnections: what waits for feeds takes no connection from the rest.
 func TestConnections(t *testing.T) {
 	for url, want := range map[string]int{"redis://127.0.0.1:1/0": connections + 7, "redis://127.0.0.1:1/0?pool_size=3": 3} {
@@ -164,7 +157,7 @@ func TestConnections(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := c.(*redis.Client).Options().PoolSize; got != want {
+		if got := c.(dialledClient).UniversalClient.(*redis.Client).Options().PoolSize; got != want {
 			t.Errorf("%s: %d connections, want %d", url, got, want)
 		}
 		if err := c.Close(); err != nil {

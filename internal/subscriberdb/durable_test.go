@@ -29,7 +29,7 @@ func TestNoAckWithoutRedis_ACCT10(t *testing.T) {
 		}
 	}
 	server.Start(t)
-	eventually(t, "Redis answers", func() bool { return db.Ping(t.Context()) == nil })
+	answers(t, db)
 	if got := online(t, db, addr); got != "a" {
 		t.Errorf("after the restart %q holds the address", got)
 	}

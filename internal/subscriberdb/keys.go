@@ -63,6 +63,9 @@ func feedKey(group string) string     { return groupKey(group, "feed") }
 func bindingsKey(group string) string { return groupKey(group, "bindings") }
 func markerKey(group string) string   { return groupKey(group, "marker") }
 
+// probeKey is what a daemon writes to see whether it can.
+func probeKey(group, node string) string { return groupKey(group, "probe:"+escape(node)) }
+
 // parseRecordKey is the reverse of recordKey.
 func parseRecordKey(key string) (subscriber.Key, bool) {
 	rest, ok := strings.CutPrefix(key, "sessiond:{")

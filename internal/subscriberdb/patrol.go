@@ -26,9 +26,9 @@ type patrol struct {
 // and the context again.
 func (p *patrol) patience() time.Duration {
 	if !p.always {
-		return receiveAlive
+		return settingPause
 	}
-	return max(time.Until(p.due), time.Millisecond)
+	return min(settingPause, max(time.Until(p.due), time.Millisecond))
 }
 
 func (p *patrol) walkIfDue(ctx context.Context) error {

@@ -142,7 +142,7 @@ func TestMissedNotifications_DEL09(t *testing.T) {
 
 	server.Kill()
 	server.Start(t)
-	eventually(t, "Redis answers", func() bool { return db.Ping(t.Context()) == nil })
+	answers(t, db)
 	db.client.Del(t.Context(), recordKey("default", next))
 	eventually(t, "found after reconnecting", func() bool { return len(changes(t, db, "default")) == 4 })
 }
@@ -151,7 +151,8 @@ func TestMissedNotifications_DEL09(t *testing.T) {
 func TestNotificationFlags(t *testing.T) {
 	client := realRedis(t, "--notify-keyspace-events", "K$")
 	db := newDB(t, client)
-	if !db.enableNotifications(t.Context(), client) {
+	n := serverNotifications{db: db, server: db.client}
+	if n.check(t.Context()); !n.on {
 		t.Fatal("not enabled")
 	}
 	got := client.ConfigGet(t.Context(), "notify-keyspace-events").Val()["notify-keyspace-events"]
@@ -189,7 +190,8 @@ func TestRefusalIsAnAnswer(t *testing.T) {
 	} {
 		var said bytes.Buffer
 		db := newDB(t, tt.client, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
-		if db.enableNotifications(t.Context(), tt.client) {
+		n := serverNotifications{db: db, server: tt.client}
+		if n.check(t.Context()); n.on {
 			t.Errorf("%s: enabled", name)
 		}
 		if told := strings.Contains(said.String(), "does not let us"); told != tt.told {

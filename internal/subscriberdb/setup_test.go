@@ -174,6 +174,20 @@ func story(list []change) []string {
 	return lines
 }
 
+// answers waits until Redis answers again: the client has a pool of connections for
+// pipelines, as probes are, and one for all else.
+func answers(t testing.TB, dbs ...*DB) {
+	t.Helper()
+	eventually(t, "Redis answers", func() bool {
+		for _, db := range dbs {
+			if db.Probe(t.Context()) != nil || db.client.Ping(t.Context()).Err() != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()

@@ -22,10 +22,12 @@ const sweepPause = 2 * time.Second
 func (db *DB) SweepRestarts(ctx context.Context) error {
 	ticker := time.NewTicker(sweepPause)
 	defer ticker.Stop()
-	for {
-		if err := db.sweepAll(ctx); err != nil && ctx.Err() == nil {
-			db.logger.Warn("sessions of a restarted NAS not ended yet", "error", err)
+	for failing := false; ; {
+		err := db.sweepAll(ctx)
+		if err != nil && ctx.Err() == nil && !failing { // once, not every time
+			db.logger.Log(ctx, db.severity(ctx), "sessions of a restarted NAS not ended yet", "error", err)
 		}
+		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return nil

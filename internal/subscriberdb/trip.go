@@ -70,8 +70,14 @@ func (db *DB) travel(ctx context.Context, steps []*step) {
 	for _, l := range t.looks {
 		l.take(err)
 	}
+	var failed error
 	for _, b := range t.batches {
-		b.take(err)
+		if err := b.take(err); err != nil {
+			failed = err
+		}
+	}
+	if failed != nil {
+		db.writeFailed(failed)
 	}
 }
 
@@ -233,24 +239,25 @@ func (b *batch) write(db *DB) {
 	}
 }
 
-// take hands the answers to the steps.
-func (b *batch) take(failed error) {
+// take hands the answers to the steps. It returns why there are none.
+func (b *batch) take(failed error) error {
 	err := answered(b.cmd, failed)
 	answers, _ := b.cmd.Val().([]any)
 	switch {
 	case err != nil:
 	case b.kind != commit && len(answers) > 0:
 		b.takeTogether(answers)
-		return
+		return nil
 	case b.kind == commit && len(answers) == len(b.steps):
 		b.takeEach(answers)
-		return
+		return nil
 	default:
 		err = fmt.Errorf("script answered %v", b.cmd.Val())
 	}
 	for _, s := range b.steps {
 		s.err = err
 	}
+	return err
 }
 
 // takeTogether takes one feed entry for all, and who was refused.

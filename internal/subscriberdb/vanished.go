@@ -1,6 +1,7 @@
 package subscriberdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,12 @@ const (
 	gatherTime   = time.Millisecond     // from the first of them on
 	ownPause     = 5 * time.Millisecond // after some that all told of what is announced
 	receiveAlive = 5 * time.Second
+	settingPause = time.Second // between looks at whether Redis still notifies
 )
+
+// errServersBack ends a subscription: its server may not be the one that its address
+// leads to by now.
+var errServersBack = errors.New("servers can be used again")
 
 // removals are the keyspace events that end a key, and why.
 var removals = map[string]subscriber.Reason{
@@ -41,37 +47,56 @@ var removals = map[string]subscriber.Reason{
 // turn notifications on it looks all the time. gone is called from one goroutine
 // at a time for each server of a Cluster.
 func (db *DB) Vanished(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
-	for ctx.Err() == nil {
-		err := db.watchServers(ctx, gone)
-		if ctx.Err() != nil {
-			break
+	for said := false; ctx.Err() == nil; {
+		watching, err := db.watchServers(ctx, gone)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errServersBack):
+			said = false
+		case watching || !said: // an outage is told of once
+			said = true
+			db.logger.Log(ctx, db.severity(ctx), "notifications of removed records interrupted", "error", err)
+			fallthrough
+		default:
+			wait(ctx, retryPause)
 		}
-		db.logger.Warn("notifications of removed records interrupted", "error", err)
-		wait(ctx, retryPause)
 	}
 	return nil
 }
 
-// watchServers watches all servers until one is lost, then lets go of the others.
-func (db *DB) watchServers(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// watchServers watches all servers until one is lost, then lets go of the others, and
+// reports whether it watched any.
+func (db *DB) watchServers(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) (watching bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var back sync.WaitGroup
+	defer back.Wait()
+	defer cancel(nil)
+	usable := db.health.usable()
+	back.Go(func() {
+		select {
+		case <-usable:
+			cancel(errServersBack)
+		case <-ctx.Done():
+		}
+	})
+	round := db.notices.begin()
 	var once sync.Once
 	var first error
-	err := db.eachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
-		err := db.watchServer(ctx, server, gone)
+	err = db.eachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
+		err := db.watchServer(ctx, server, round, gone)
 		once.Do(func() { first = err })
-		cancel()
+		cancel(err)
 		return err
 	})
-	if first != nil {
-		return first
+	if errors.Is(context.Cause(ctx), errServersBack) {
+		return true, errServersBack
 	}
-	return err
+	return db.notices.watched(round), cmp.Or(first, err)
 }
 
-func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, gone func(subscriber.Key, subscriber.Reason)) error {
-	notified := db.enableNotifications(ctx, server)
+func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, round int, gone func(subscriber.Key, subscriber.Reason)) error {
+	n := serverNotifications{db: db, server: server, round: round}
+	n.check(ctx)
 	events := make([]string, 0, len(removals))
 	for name := range removals {
 		events = append(events, fmt.Sprintf("__keyevent@%d__:%s", numberOf(server), name))
@@ -85,8 +110,8 @@ func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, gon
 			return fmt.Errorf("subscribe: %w", err)
 		}
 	}
-	p := patrol{db: db, gone: gone, always: !notified}
-	return db.listen(ctx, sub, &p)
+	db.notices.watching(round)
+	return db.listen(ctx, sub, &patrol{db: db, gone: gone}, &n)
 }
 
 // numberOf is the number of the database that the client uses; those of a
@@ -100,9 +125,13 @@ func numberOf(server redis.UniversalClient) int {
 
 // listen takes notifications as they come, and sends the patrol out when it is
 // due. Receiving in short turns keeps both in one goroutine.
-func (db *DB) listen(ctx context.Context, sub *redis.PubSub, p *patrol) error {
+func (db *DB) listen(ctx context.Context, sub *redis.PubSub, p *patrol, n *serverNotifications) error {
 	l := listener{sub: sub, heard: time.Now()}
 	for ctx.Err() == nil {
+		if n.checkIfDue(ctx) {
+			p.walked = false // for what was not told meanwhile
+		}
+		p.always = !n.on
 		if err := p.walkIfDue(ctx); err != nil {
 			return err
 		}
@@ -146,7 +175,7 @@ func (l *listener) gather(ctx context.Context, patience time.Duration) ([]remova
 		if timedOut(err) {
 			return batch, l.checkAlive(ctx)
 		}
-		if err != nil {
+		if err != nil && !redisSaid(err) { // a PING is refused like a write, and answered so
 			return batch, err
 		}
 		l.heard = time.Now()
@@ -191,42 +220,6 @@ func parseRemoval(m *redis.Message) (removal, bool) {
 	_, event, _ := strings.Cut(m.Channel, "__:")
 	reason, ok := removals[event]
 	return removal{key, reason}, ok
-}
-
-// neededFlags of notify-keyspace-events: keyevent channels for generic commands,
-// expiry and eviction.
-const neededFlags = "Egxe"
-
-// enableNotifications turns on the notifications we need and keeps those that
-// are on. It reports whether they are on now. Only a server that answers has refused
-// them: who subscribes next tells of one that is away.
-func (db *DB) enableNotifications(ctx context.Context, server redis.UniversalClient) bool {
-	const name = "notify-keyspace-events"
-	values, err := server.ConfigGet(ctx, name).Result()
-	if err == nil {
-		merged := mergeFlags(values[name], neededFlags)
-		if merged == values[name] {
-			return true
-		}
-		err = server.ConfigSet(ctx, name, merged).Err()
-	}
-	var refused redis.Error
-	if errors.As(err, &refused) {
-		db.logger.Warn("redis does not let us turn on notifications: removed records are looked for instead",
-			"setting", name, "needed", neededFlags, "error", err)
-	}
-	return err == nil
-}
-
-// mergeFlags adds flags; "A" stands for all but a few.
-func mergeFlags(have, need string) string {
-	for _, f := range need {
-		if strings.ContainsRune(have, f) || f != 'E' && strings.ContainsRune(have, 'A') {
-			continue
-		}
-		have += string(f)
-	}
-	return have
 }
 
 // wait returns after d or when the context ends.

@@ -1,0 +1,174 @@
+package subscriberdb
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// notifySetting is the setting of Redis that says of which keys it tells.
+const notifySetting = "notify-keyspace-events"
+
+// neededFlags of it: keyevent channels for generic commands, expiry and eviction.
+const neededFlags = "Egxe"
+
+// mendedPause is the time between two lines of the log about a setting that another
+// program clears again and again.
+const mendedPause = time.Minute
+
+// serverNotifications turns on the notifications of one server, and keeps them on.
+type serverNotifications struct {
+	db     *DB
+	server redis.UniversalClient
+	round  int // of watching
+
+	on      bool // the server tells of removed keys
+	due     time.Time
+	told    time.Time // when the log last told that they were cleared
+	silents int       // times that it did not tell since
+}
+
+// checkIfDue looks now and then whether the server still notifies. It reports whether
+// it did not for a while, and does again.
+func (n *serverNotifications) checkIfDue(ctx context.Context) bool {
+	if time.Now().Before(n.due) {
+		return false
+	}
+	before := n.on
+	switch mended := n.check(ctx); {
+	case !n.on:
+		return false
+	case !mended, !before:
+		return !before
+	}
+	if time.Since(n.told) < mendedPause {
+		n.silents++
+		return true
+	}
+	n.db.logger.Warn("notifications of removed records were turned off by another program, turned on again",
+		"setting", notifySetting, "needed", neededFlags, "suppressed", n.silents)
+	n.told, n.silents = time.Now(), 0
+	return true
+}
+
+// check turns on the notifications we need and keeps those that are on. It reports
+// whether any was off. A server that does not answer has not refused: who uses it next
+// tells that it is away.
+func (n *serverNotifications) check(ctx context.Context) (mended bool) {
+	bounded, cancel := context.WithTimeout(ctx, settingPause) // a server that hangs must not keep us from another
+	defer cancel()
+	mended, err := enableNotifications(bounded, n.server)
+	n.due = time.Now().Add(settingPause)
+	if err != nil && !redisSaid(err) {
+		return false
+	}
+	n.on = err == nil
+	if !n.db.notices.note(serverAddress(n.server), n.round, n.on) {
+		return mended
+	}
+	if n.on {
+		n.db.logger.Info("redis tells of removed records again")
+	} else {
+		n.db.logger.Warn("redis does not let us turn on notifications: removed records are looked for instead",
+			"setting", notifySetting, "needed", neededFlags, "error", err, "alarm", "sessiond_redis_notifications")
+	}
+	return mended
+}
+
+// enableNotifications turns on what is missing, and reports whether anything was.
+func enableNotifications(ctx context.Context, server redis.UniversalClient) (missing bool, err error) {
+	values, err := server.ConfigGet(ctx, notifySetting).Result()
+	if err != nil {
+		return false, err
+	}
+	merged := mergeFlags(values[notifySetting], neededFlags)
+	if merged == values[notifySetting] {
+		return false, nil
+	}
+	return true, server.ConfigSet(ctx, notifySetting, merged).Err()
+}
+
+// mergeFlags adds flags; "A" stands for all but a few.
+func mergeFlags(have, need string) string {
+	for _, f := range need {
+		if strings.ContainsRune(have, f) || f != 'E' && strings.ContainsRune(have, 'A') {
+			continue
+		}
+		have += string(f)
+	}
+	return have
+}
+
+// serverAddress names a server.
+func serverAddress(server redis.UniversalClient) string {
+	if c, ok := server.(*redis.Client); ok {
+		return c.Options().Addr
+	}
+	return ""
+}
+
+// serverNotices keeps which servers do not tell of removed keys.
+type serverNotices struct {
+	mu      sync.Mutex
+	round   int
+	active  bool // a subscription of this round stands, or stood
+	servers map[string]serverNotice
+}
+
+type serverNotice struct {
+	round int
+	on    bool
+}
+
+// begin begins another round of watching.
+func (s *serverNotices) begin() (round int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.round++
+	s.active = false
+	return s.round
+}
+
+// watching notes that a subscription of the round stands.
+func (s *serverNotices) watching(round int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active = s.active || round == s.round
+}
+
+// watched reports whether a subscription of the round stood.
+func (s *serverNotices) watched(round int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.active && round == s.round
+}
+
+// note keeps whether a server notifies. It reports whether that is news: that it does
+// is none of a server that was not known.
+func (s *serverNotices) note(address string, round int, on bool) (news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, known := s.servers[address]
+	if s.servers == nil {
+		s.servers = map[string]serverNotice{}
+	}
+	s.servers[address] = serverNotice{round, on}
+	return on != (before.on || !known)
+}
+
+// Notified reports whether all servers tell of removed keys, as far as is known. Where
+// one does not, Vanished looks for them, and for expired ones.
+func (db *DB) Notified() bool {
+	s := &db.notices
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.servers {
+		if n.round == s.round && !n.on {
+			return false
+		}
+	}
+	return true
+}

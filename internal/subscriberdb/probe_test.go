@@ -1,0 +1,399 @@
+package subscriberdb
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// soon is how long a probe may be wrong about a server, machine and all.
+const soon = 2 * time.Second
+
+// probing probes until it comes to what is wanted: an error that contains the text, or
+// none for "".
+func probing(t *testing.T, db *DB, want string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	for {
+		err := db.Probe(ctx)
+		if ctx.Err() != nil {
+			t.Fatalf("after %v the probe says %v, want %q", soon, err, want)
+		}
+		if want == "" && err == nil || want != "" && err != nil && strings.Contains(err.Error(), want) {
+			return
+		}
+		wait(ctx, 50*time.Millisecond)
+	}
+}
+
+// TestProbe_ACCT10: a probe tells a server that refuses to write from one that can, and
+// so does accounting.
+func TestProbe_ACCT10(t *testing.T) {
+	type scene struct {
+		server *testenv.RedisServer
+		admin  redis.UniversalClient // another user's
+	}
+	config := func(t *testing.T, s scene, name, value string) {
+		t.Helper()
+		if err := s.admin.ConfigSet(t.Context(), name, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	user := func(t *testing.T, s scene, rules ...string) {
+		t.Helper()
+		args := []any{"ACL", "SETUSER", "default"}
+		for _, r := range rules {
+			args = append(args, r)
+		}
+		if err := s.admin.Do(t.Context(), args...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dump := func(s scene) string { return filepath.Join(s.server.Dir, "dump.rdb") }
+	for name, tt := range map[string]struct {
+		want        string
+		refuse, end func(t *testing.T, s scene)
+	}{
+		"full": {"OOM",
+			func(t *testing.T, s scene) { config(t, s, "maxmemory", "1") },
+			func(t *testing.T, s scene) { config(t, s, "maxmemory", "0") }},
+		"made a replica": {"READONLY",
+			func(t *testing.T, s scene) { s.admin.SlaveOf(t.Context(), "127.0.0.1", "1") },
+			func(t *testing.T, s scene) { s.admin.SlaveOf(t.Context(), "NO", "ONE") }},
+		"cannot store": {"MISCONF",
+			func(t *testing.T, s scene) {
+				if err := os.Mkdir(dump(s), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				config(t, s, "save", "3600 1")
+				s.admin.BgSave(t.Context())
+			},
+			func(t *testing.T, s scene) {
+				if err := os.Remove(dump(s)); err != nil {
+					t.Fatal(err)
+				}
+				s.admin.BgSave(t.Context())
+			}},
+		"too few replicas": {"NOREPLICAS",
+			func(t *testing.T, s scene) { config(t, s, "min-replicas-to-write", "1") },
+			func(t *testing.T, s scene) { config(t, s, "min-replicas-to-write", "0") }},
+		"key forbidden": {"NOPERM",
+			func(t *testing.T, s scene) { user(t, s, "resetkeys", "~sessiond:*:sub:*") },
+			func(t *testing.T, s scene) { user(t, s, "allkeys") }},
+		"scripts forbidden": {"NOPERM",
+			func(t *testing.T, s scene) { user(t, s, "-evalsha") },
+			func(t *testing.T, s scene) { user(t, s, "+@all") }},
+		"hangs": {"no answer within 1s",
+			func(t *testing.T, s scene) { s.server.Hang(t) },
+			func(t *testing.T, s scene) { s.server.Resume(t) }},
+		"dead": {"connect",
+			func(_ *testing.T, s scene) { s.server.Kill() },
+			func(t *testing.T, s scene) { s.server.Start(t) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := scene{server: testenv.StartRedis(t, "--user", "admin", "on", "nopass", "+@all", "~*", "&*", "--user", "default", "on", "nopass", "+@all", "~*", "&*")}
+			s.admin = redis.NewClient(&redis.Options{Network: "unix", Addr: s.server.Socket, Username: "admin", Password: "any"})
+			t.Cleanup(func() { _ = s.admin.Close() })
+			db := newDB(t, dialTest(t, s.server.URL))
+			record(t, db, start("a", addr, 0))
+			probing(t, db, "")
+			tt.refuse(t, s)
+			probing(t, db, tt.want)
+			ctx, cancel := context.WithTimeout(t.Context(), soon)
+			defer cancel()
+			if err := db.Record(ctx, []subscriber.Event{start("b", next, 0)})[0]; err == nil {
+				t.Error("accounting was taken")
+			}
+			tt.end(t, s)
+			probing(t, db, "")
+			record(t, db, start("b", next, 0))
+		})
+	}
+}
+
+// TestProbeLeavesNothing: a probe writes one key a group, which expires, and tells
+// nobody of it.
+func TestProbeLeavesNothing(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client, func(o *Options) { o.Node = "cgn 1" })
+		probing(t, db, "")
+		keys := db.client.Keys(t.Context(), "*").Val()
+		if len(keys) != 3 {
+			t.Errorf("keys %q, want one for each of two groups and the reserved one", keys)
+		}
+		for _, group := range []string{"default", "other", reserved} {
+			if ttl := db.client.PTTL(t.Context(), "sessiond:{"+group+"}:probe:cgn%201").Val(); ttl <= 0 || ttl > probeTTL {
+				t.Errorf("group %s: the probe's key lives for %v", group, ttl)
+			}
+		}
+	})
+}
+
+// failover is a master and its replica behind one address.
+type failover struct {
+	old, new *testenv.RedisServer
+	relay    *testenv.Relay
+	oldCLI   redis.UniversalClient
+	newCLI   redis.UniversalClient
+	oldPort  string
+	newPort  string
+}
+
+func startFailover(t *testing.T) *failover {
+	t.Helper()
+	f := &failover{oldPort: port(t), newPort: port(t)}
+	f.old = testenv.StartRedis(t, "--port", f.oldPort, "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
+	f.new = testenv.StartRedis(t, "--port", f.newPort, "--bind", "127.0.0.1", "--replicaof", "127.0.0.1 "+f.oldPort)
+	f.oldCLI, f.newCLI = dialTest(t, f.old.URL), dialTest(t, f.new.URL)
+	f.relay = testenv.StartRelay(t, f.old.Socket)
+	eventually(t, "replication", func() bool {
+		return strings.Contains(f.newCLI.Info(t.Context(), "replication").Val(), "master_link_status:up")
+	})
+	return f
+}
+
+func port(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, p, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// promote makes the replica the master, and the master its replica.
+func (f *failover) promote(t *testing.T) {
+	t.Helper()
+	eventually(t, "the replica has it all", func() bool {
+		return f.newCLI.DBSize(t.Context()).Val() == f.oldCLI.DBSize(t.Context()).Val()
+	})
+	if err := f.newCLI.SlaveOf(t.Context(), "NO", "ONE").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.oldCLI.SlaveOf(t.Context(), "127.0.0.1", f.newPort).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFailoverBehindOneAddress: connections stay with the old master, which answers
+// READONLY, or with one that hangs. They are dialled again, those that wait for
+// notifications too.
+func TestFailoverBehindOneAddress_ACCT10(t *testing.T) {
+	for name, tt := range map[string]struct {
+		url  string // before the relay's port
+		hang bool
+		want string
+	}{
+		"demoted":          {"redis://127.0.0.1:", false, "READONLY"},
+		"demoted, by name": {"redis://localhost:", false, "READONLY"},
+		"hangs":            {"redis://127.0.0.1:", true, "no answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFailover(t)
+			_, relayPort, _ := net.SplitHostPort(f.relay.Addr)
+			db := newDB(t, dialTest(t, tt.url+relayPort))
+			setMarker(t, db, "default")
+			undertaker(t, db)
+			var idle sync.WaitGroup // several connections
+			for range 8 {
+				idle.Go(func() { db.client.BLPop(t.Context(), 100*time.Millisecond, "none") })
+			}
+			idle.Wait()
+			record(t, db, start("a", addr, 0), start("b", next, 0))
+			probing(t, db, "")
+			f.promote(t)
+			if tt.hang {
+				f.old.Hang(t)
+			}
+			probing(t, db, tt.want)
+			f.relay.Lead(f.new.Socket)
+			probing(t, db, "")
+			for i, err := range db.Record(t.Context(), many(200)) {
+				if err != nil {
+					t.Fatalf("event %d: %v", i, err)
+				}
+			}
+			if n := f.newCLI.HLen(t.Context(), onlineKey("default")).Val(); n < 200 {
+				t.Errorf("%d records at the new master", n)
+			}
+			eventually(t, "subscribed to the new master", func() bool {
+				return len(f.newCLI.PubSubChannels(t.Context(), "__keyevent*").Val()) > 0
+			})
+			eventually(t, "the new master's notifications on", func() bool {
+				return mergeFlags(f.newCLI.ConfigGet(t.Context(), notifySetting).Val()[notifySetting], neededFlags) ==
+					f.newCLI.ConfigGet(t.Context(), notifySetting).Val()[notifySetting]
+			})
+			before := len(changes(t, db, "default"))
+			f.newCLI.Del(t.Context(), recordKey("default", addr))
+			eventually(t, "a removal at the new master announced", func() bool { return len(changes(t, db, "default")) > before })
+		})
+	}
+}
+
+// TestReplicaIsTaughtOnce: a replica that does not know the scripts is taught them once,
+// and not with each event that it refuses.
+func TestReplicaIsTaughtOnce(t *testing.T) {
+	f := startFailover(t)
+	db := newDB(t, dialTest(t, f.new.URL+"?max_retries=-1"))
+	for range 20 {
+		if err := db.Record(t.Context(), []subscriber.Event{start("a", addr, 0)})[0]; err == nil {
+			t.Fatal("a replica took accounting")
+		}
+		if err := db.Probe(t.Context()); err == nil || !strings.Contains(err.Error(), "READONLY") {
+			t.Fatalf("the probe says %v", err)
+		}
+	}
+	stats := f.newCLI.Info(t.Context(), "commandstats").Val()
+	if !strings.Contains(stats, "cmdstat_script|load:calls=7,") {
+		t.Errorf("not each of the seven scripts was loaded once:\n%s", stats)
+	}
+}
+
+// TestCommitsTellOfTrouble: a commit that fails has a probe made, and the connection
+// dialled again if it may lead elsewhere.
+func TestCommitsTellOfTrouble(t *testing.T) {
+	server := testenv.StartRedis(t)
+	db := newDB(t, dialTest(t, server.URL+"?max_retries=-1"))
+	record(t, db, start("a", addr, 0))
+	select {
+	case <-db.Trouble():
+		t.Fatal("trouble without a failure")
+	default:
+	}
+	count := db.redials.count.Load()
+	db.client.SlaveOf(t.Context(), "127.0.0.1", "1")
+	for range 10 {
+		if db.Record(t.Context(), []subscriber.Event{interim("a", addr, time.Minute)})[0] == nil {
+			t.Fatal("a replica took accounting")
+		}
+	}
+	select {
+	case <-db.Trouble():
+	default:
+		t.Error("no trouble")
+	}
+	if again := db.redials.count.Load() - count; again != 1 {
+		t.Errorf("connections were given up %d times by ten failures in a row, want once", again)
+	}
+}
+
+// TestNotificationsCleared: another program clears the setting. It is set again, what
+// was removed meanwhile is found, and the log tells of it once.
+func TestNotificationsCleared_DEL09(t *testing.T) {
+	client := realRedis(t)
+	var log lines
+	db := newDB(t, client, func(o *Options) { o.Logger = log.logger() })
+	setMarker(t, db, "default")
+	record(t, db, start("a", addr, 0))
+	undertaker(t, db)
+	flags := func() string { return db.client.ConfigGet(t.Context(), notifySetting).Val()[notifySetting] }
+	on := func() bool { return flags() != "" && mergeFlags(flags(), neededFlags) == flags() }
+	eventually(t, "notifications on", on)
+	for range 2 {
+		if err := db.client.ConfigSet(t.Context(), notifySetting, "").Err(); err != nil {
+			t.Fatal(err)
+		}
+		db.client.Del(t.Context(), recordKey("default", addr))
+		eventually(t, "notifications on again", on)
+	}
+	eventually(t, "the removal found", func() bool { return len(changes(t, db, "default")) == 2 })
+	if !db.Notified() {
+		t.Error("the alarm sounds")
+	}
+	if n := len(log.with("notifications of removed records were turned off")); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
+
+// TestNotificationsForbidden: where sessiond may look at the setting and not change it,
+// the alarm sounds, and removed records are looked for.
+func TestNotificationsForbidden_DEL09(t *testing.T) {
+	client := realRedis(t)
+	var log lines
+	db := newDB(t, client, func(o *Options) { o.Logger = log.logger() })
+	setMarker(t, db, "default")
+	record(t, db, start("a", addr, 0), start("b", next, 0))
+	undertaker(t, db)
+	eventually(t, "notifications on", func() bool {
+		return db.client.ConfigGet(t.Context(), notifySetting).Val()[notifySetting] != ""
+	})
+	admin := redis.NewClient(&redis.Options{Network: "unix", Addr: db.client.(*redis.Client).Options().Addr, Username: "admin", Password: "any"})
+	t.Cleanup(func() { _ = admin.Close() })
+	for _, args := range [][]any{{"ACL", "SETUSER", "admin", "on", "nopass", "+@all", "~*", "&*"}, {"ACL", "SETUSER", "default", "-config|set"}} {
+		if err := db.client.Do(t.Context(), args...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !db.Notified() {
+		t.Error("the alarm sounds already")
+	}
+	if err := admin.ConfigSet(t.Context(), notifySetting, "").Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the alarm", func() bool { return !db.Notified() })
+	db.client.Del(t.Context(), recordKey("default", addr))
+	eventually(t, "the removal found", func() bool { return len(changes(t, db, "default")) == 3 })
+	if err := admin.ConfigSet(t.Context(), notifySetting, neededFlags).Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the all-clear", db.Notified)
+	if said, again := len(log.with("redis does not let us")), len(log.with("redis tells of removed records again")); said != 1 || again != 1 {
+		t.Errorf("said %d times that it is off and %d times that it is on again", said, again)
+	}
+}
+
+// TestOutageIsToldByOthers: while Redis is away, what needs it does not complain: who
+// probes it does. A connection that is lost for no such reason is told of.
+func TestOutageIsToldByOthers(t *testing.T) {
+	server := testenv.StartRedis(t)
+	var log lines
+	db := newDB(t, dialTest(t, server.URL), func(o *Options) { o.Logger = log.logger() })
+	subscribed := func() bool { return len(db.client.PubSubChannels(t.Context(), "__keyevent*").Val()) > 0 }
+	undertaker(t, db)
+	task(t, db.SweepRestarts)
+	eventually(t, "subscribed", subscribed)
+	server.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*sweepPause+retryPause)
+	defer cancel()
+	<-ctx.Done() // time for several tries
+	server.Start(t)
+	probing(t, db, "")
+	eventually(t, "subscribed again", subscribed)
+	complaints := func() (messages []string) {
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		for _, r := range log.kept {
+			if r.Level >= slog.LevelWarn {
+				messages = append(messages, r.Message)
+			}
+		}
+		return messages
+	}
+	if got := complaints(); len(got) > 0 {
+		t.Errorf("the log complains %q", got)
+	}
+	if err := db.client.Do(t.Context(), "CLIENT", "KILL", "TYPE", "pubsub").Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "subscribed once more", subscribed)
+	eventually(t, "told", func() bool { return len(complaints()) == 1 })
+}
