@@ -64,7 +64,22 @@ func (a *app) showStatus(s *pb.Status) error {
 			return err
 		}
 	}
-	return t.flush()
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for _, g := range s.GetGroups() {
+		a.showQuarantine(g)
+	}
+	return nil
+}
+
+// showQuarantine says why free blocks are given to nobody.
+func (a *app) showQuarantine(g *pb.GroupStatus) {
+	if g.GetQuarantinedBlocks() == 0 {
+		return
+	}
+	fmt.Fprintf(a.stdout, "\nGroup %s: %s in quarantine until %s: the database lost who used them\n",
+		g.GetName(), plural(g.GetQuarantinedBlocks(), "free block"), a.moment(g.GetQuarantinedUntil()))
 }
 
 func groupRow(g *pb.GroupStatus) []string {

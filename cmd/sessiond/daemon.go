@@ -65,7 +65,7 @@ func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (_ *servi
 			return nil, err
 		}
 	}
-	s.metrics.Watch(source{s.manager, s.nat, s.radius})
+	s.metrics.Watch(source{s.manager, s.nat, s.radius, s.db})
 	s.metrics.Expect(s.expected(c.RADIUS.Clients))
 	s.metrics.Reloaded(true, time.Now())
 	return s, nil

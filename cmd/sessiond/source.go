@@ -6,6 +6,7 @@ import (
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/session"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // source is where the metrics read states from.
@@ -13,6 +14,7 @@ type source struct {
 	manager *session.Manager
 	nat     backend
 	radius  *radiusacct.Server
+	db      *subscriberdb.DB
 }
 
 // Snapshot implements metrics.Source.
@@ -21,7 +23,7 @@ func (s source) Snapshot() metrics.Snapshot {
 	status, _ := s.manager.Status(ctx) // never fails
 	pools, _ := s.manager.Pools(ctx)
 	snapshot := metrics.Snapshot{
-		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
+		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, Notified: s.db.Notified(), DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
 		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()),
 	}
 	for _, g := range status.Groups {

@@ -227,6 +227,8 @@ func toGroupStatus(g *inspect.GroupStatus) *pb.GroupStatus {
 		Held:        count(g.Held),
 
 		RemovalsHeld: count(held),
+
+		QuarantinedBlocks: count(g.Quarantined), QuarantinedUntil: timestamp(g.QuarantinedUntil),
 	}
 }
 

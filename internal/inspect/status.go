@@ -36,6 +36,9 @@ type GroupStatus struct {
 	Held        int
 
 	RemovalsHeld map[subscriber.Reason]int // subscribers whose removal a guard holds, by why
+
+	Quarantined      int       // free blocks that wait for a hold, since the database lost who used them
+	QuarantinedUntil time.Time // zero without any
 }
 
 // DriftKind classes a difference between Redis, the engine and the kernel. Its

@@ -111,7 +111,11 @@ func (s *story) command(words []string) string {
 		return b.String()
 	case "quarantine": // GROUP
 		s.engine.Quarantine(words[1], s.now)
-		return ""
+		blocks, until := s.engine.Quarantined(words[1])
+		if blocks == 0 {
+			return "none\n"
+		}
+		return fmt.Sprintf("%d blocks until %v\n", blocks, s.seconds(until))
 	case "who": // OUTSIDE PORT
 		b, ok := s.engine.AtOutside(netip.MustParseAddr(args[0]), Port(number10(args[1])))
 		if !ok {

@@ -1,5 +1,7 @@
 package lsn
 
+import "time"
+
 // Usage returns the counts of every outside prefix, by group name and then in
 // configured order. A prefix that is no longer configured is listed while it
 // has bindings, with these as its total.
@@ -19,6 +21,19 @@ func (e *Engine) Usage() []Usage {
 		}
 	}
 	return all
+}
+
+// Quarantined returns how many blocks of the group Quarantine holds, and until when.
+func (e *Engine) Quarantined(group string) (blocks int, until time.Time) {
+	g := e.group(group)
+	if g == nil || !g.embargoed {
+		return 0, time.Time{}
+	}
+	for i := range g.segments {
+		held, _ := g.heldAndFree(&g.segments[i])
+		blocks += held - g.segments[i].held
+	}
+	return blocks, g.embargoUntil
 }
 
 // heldAndFree counts the segment's blocks that nobody uses: those in a hold or

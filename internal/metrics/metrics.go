@@ -283,6 +283,7 @@ type Source interface {
 type Snapshot struct {
 	Ready           bool
 	RedisUp         bool
+	Notified        bool // Redis tells of records that others remove
 	DatabaseSuspect bool
 	Sessions        int // conntrack entries of all subscribers
 	Index           Index
@@ -332,7 +333,8 @@ var (
 	passes      = desc("conntrack_table_passes_total", "Walks through the whole conntrack table, because the index could not prove a removal.")
 	feedLag     = desc("feed_lag_seconds", "Age of the oldest entry of the group's change feed that was not taken yet, 0 when all were.", "group")
 	ready       = desc("ready", "1 while sessiond is ready, as /readyz and gRPC health say, else 0.")
-	redisUp     = desc("redis_up", "1 while Redis answers, else 0.")
+	redisUp     = desc("redis_up", "1 while Redis takes accounting, else 0: it is away, hangs, or refuses to write.")
+	notified    = desc("redis_notifications", "1 while Redis tells of records that others remove, else 0: sessiond may not turn that on and looks for them.")
 	suspect     = desc("database_suspect", "1 while the database is not known to be complete, else 0; nobody is removed for being absent from it.")
 )
 
@@ -351,7 +353,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, feedLag, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, feedLag, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -364,6 +366,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.source.Snapshot()
 	gauge(ready, number(s.Ready))
 	gauge(redisUp, number(s.RedisUp))
+	gauge(notified, number(s.Notified))
 	gauge(suspect, number(s.DatabaseSuspect))
 	gauge(sessions, s.Sessions)
 	s.Index.collect(ch)

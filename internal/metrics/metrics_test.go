@@ -21,7 +21,7 @@ func (f fixed) Snapshot() Snapshot { return Snapshot(f) }
 func used() *Metrics {
 	m := New("v1")
 	m.Watch(fixed{
-		Ready: true, RedisUp: true, DatabaseSuspect: true, Sessions: 7,
+		Ready: true, RedisUp: true, Notified: true, DatabaseSuspect: true, Sessions: 7,
 		Index:  Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
 		RADIUS: RADIUS{Datagrams: 5, Replies: 6, Accepts: 7},
 		Groups: []Group{{
@@ -102,6 +102,7 @@ func TestContract(t *testing.T) {
 		`sessiond_nas_conflicts_total{client="bng1"} 1`,
 		`sessiond_nas_conflicts_total{client="bng2"} 0`,
 		`sessiond_redis_up 1`,
+		`sessiond_redis_notifications 1`,
 		`sessiond_database_suspect 1`,
 		`sessiond_build_info{version="v1"} 1`,
 	} {

@@ -36,10 +36,19 @@ func (m *Manager) adoptLocked(g *group, o *observation, suspect bool) {
 		m.adoptTenureLocked(g, m.slots.at(inside), o, suspect)
 	}
 	if (suspect || o.lost) && len(o.stored) == 0 {
-		// Which blocks were in quarantine went with the database (NAT-30).
-		m.engine.Quarantine(g.name, m.now())
+		m.quarantineLocked(g)
 	}
 	g.adopted = true
+}
+
+// quarantineLocked keeps all free blocks of a group from everybody for a hold: the
+// kernel was programmed, and which blocks were in quarantine went with the database
+// (NAT-30).
+func (m *Manager) quarantineLocked(g *group) {
+	m.engine.Quarantine(g.name, m.now())
+	blocks, until := m.engine.Quarantined(g.name)
+	m.log.Warn("free blocks wait for a hold: the kernel was programmed, and the database knows none of its bindings; new subscribers wait for a block meanwhile",
+		"group", g.name, "blocks", blocks, "until", until)
 }
 
 // adoptEntryLocked makes a slot of what the kernel holds for one address.

@@ -20,7 +20,7 @@ func (m *Manager) Status(context.Context) (inspect.Status, error) {
 	s := inspect.Status{
 		Node:            m.node,
 		NotReady:        m.notReadyLocked(),
-		DatabaseUp:      m.redisErr == nil,
+		DatabaseUp:      m.databaseFailureRLocked() == nil,
 		DatabaseSuspect: m.suspicionLocked(),
 		Settings:        m.settings,
 		Sessions:        m.kernel.SessionTotal(),
@@ -45,13 +45,19 @@ func (m *Manager) NotReady() error {
 }
 
 func (m *Manager) notReadyLocked() string {
-	switch {
-	case m.redisErr != nil:
-		return fmt.Sprintf("redis: %v", m.redisErr)
-	case !m.settled:
-		return "restoring bindings and comparing them with database and kernel"
+	if err := m.databaseFailureRLocked(); err != nil {
+		return fmt.Sprintf("redis: %v", err)
 	}
-	return ""
+	if m.settled {
+		return ""
+	}
+	const restoring = "restoring bindings and comparing them with database and kernel"
+	for _, g := range m.groups {
+		if g.failure != nil {
+			return fmt.Sprintf("%s: group %s: %v", restoring, g.name, g.failure)
+		}
+	}
+	return restoring
 }
 
 // restoredRLocked is an error until everything was restored for the first time.
@@ -80,6 +86,7 @@ func (m *Manager) suspicionLocked() string {
 }
 
 func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
+	quarantined, until := m.engine.Quarantined(g.name)
 	return inspect.GroupStatus{
 		Name:        g.name,
 		Subscribers: g.online,
@@ -91,6 +98,8 @@ func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
 		Held:        m.engine.Held(g.name),
 
 		RemovalsHeld: maps.Clone(g.held),
+
+		Quarantined: quarantined, QuarantinedUntil: until,
 	}
 }
 

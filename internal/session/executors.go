@@ -17,17 +17,24 @@ const (
 	reapTime = 12 * time.Millisecond
 
 	retryFirst = 50 * time.Millisecond
-	retryMost  = 2 * time.Second
+	retryMost  = time.Second
 )
 
 // insist calls try until it succeeds or ctx ends, waiting longer each time. It
 // logs the first failure and the recovery.
 func (m *Manager) insist(ctx context.Context, what string, try func(context.Context) error) error {
+	return m.insistLogged(ctx, what, try, func(context.Context) slog.Level { return slog.LevelError })
+}
+
+// insistLogged is insist whose lines are of the level that is asked for after the first
+// failure.
+func (m *Manager) insistLogged(ctx context.Context, what string, try func(context.Context) error, severity func(context.Context) slog.Level) error {
+	var level slog.Level
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		err := try(ctx)
 		if err == nil {
 			if wait > retryFirst {
-				m.log.Info("works again", "what", what)
+				m.log.Log(ctx, min(level, slog.LevelInfo), "works again", "what", what)
 			}
 			return nil
 		}
@@ -35,7 +42,8 @@ func (m *Manager) insist(ctx context.Context, what string, try func(context.Cont
 			return ctx.Err()
 		}
 		if wait == retryFirst {
-			m.log.Error("failed, retrying", "what", what, "err", err)
+			level = severity(ctx)
+			m.log.Log(ctx, level, "failed, retrying", "what", what, "err", err)
 		}
 		if err := pause(ctx, wait); err != nil {
 			return err

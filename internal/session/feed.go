@@ -33,8 +33,8 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 	case <-m.kernel.Ready():
 	}
 	for {
-		err := m.insist(ctx, "read group "+g.name+" from the database", func(ctx context.Context) error {
-			return m.noteRedis(m.sync(ctx, g))
+		err := m.insistStore(ctx, "read group "+g.name+" from the database", func(ctx context.Context) error {
+			return m.noteSync(g, m.sync(ctx, g))
 		})
 		if err != nil {
 			return err
@@ -44,7 +44,7 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		} else if !errors.Is(err, subscriberdb.ErrFeedGap) {
-			m.log.Warn("change feed interrupted", "group", g.name, "err", err)
+			m.log.Log(ctx, m.storeSeverity(ctx), "change feed interrupted", "group", g.name, "err", err)
 		}
 	}
 }
@@ -55,9 +55,6 @@ func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 	for wait := feedBlock; ; {
 		changes, last, err := m.store.Feed(ctx, g.name, m.positionOf(g), feedBatch, wait, room)
 		if err != nil {
-			if !errors.Is(err, subscriberdb.ErrFeedGap) && ctx.Err() == nil {
-				_ = m.noteRedis(err)
-			}
 			return err
 		}
 		m.take(g, changes, last)
@@ -91,11 +88,11 @@ func (m *Manager) positionOf(g *group) string {
 	return g.position
 }
 
-// noteRedis keeps for readiness whether the database answers.
-func (m *Manager) noteRedis(err error) error {
+// noteSync keeps for readiness why a group could not be taken up.
+func (m *Manager) noteSync(g *group, err error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.redisErr = err
+	g.failure = err
 	return err
 }
 

@@ -111,7 +111,7 @@ func (m *Manager) passesLocked(e *subscriber.Ending) bool {
 // back that a guard holds.
 func (m *Manager) settleMissing(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error {
 	var gone []subscriberdb.Absence
-	err := m.insist(ctx, "look at records that are gone", func(ctx context.Context) (err error) {
+	err := m.insistStore(ctx, "look at records that are gone", func(ctx context.Context) (err error) {
 		gone, err = m.store.Missing(ctx, m.known(keys), reason)
 		return m.unlessSuspect(err)
 	})
@@ -119,7 +119,7 @@ func (m *Manager) settleMissing(ctx context.Context, keys []subscriber.Key, reas
 		return err
 	}
 	pass, hold := m.judge(gone)
-	return m.insist(ctx, "record a deletion by others", func(ctx context.Context) error {
+	return m.insistStore(ctx, "record a deletion by others", func(ctx context.Context) error {
 		if err := m.store.Hold(ctx, hold); err != nil {
 			return err
 		}

@@ -82,7 +82,9 @@ type Manager struct {
 	settled         bool
 	reconciled      time.Time // end of the newest full reconcile
 	drifts          int       // differences it found
-	redisErr        error     // why the database cannot be used now; nil when it can
+	redisErr        error     // why accounting cannot be recorded now; nil when it can
+	lookErr         error     // why settings or markers cannot be read all the same
+	failingSince    time.Time // when one of the two began
 	tasks           *errgroup.Group
 	tasksCtx        context.Context
 }
@@ -101,6 +103,7 @@ type group struct {
 	phases   phaseCounts
 	adopted  bool      // kernel and stored bindings were taken over
 	synced   bool      // reconciled at least once
+	failure  error     // why it could not be taken up, the last time
 	early    []missing // noticed before that
 	moved    chan struct{}
 	followed bool                               // the feed is being read on from position
@@ -132,7 +135,7 @@ func New(o Options) (*Manager, error) {
 		reaps: newQueue[work](), lingering: newQueue[work](), missing: newQueue[missing](), timers: newTimers(),
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: newSlotIndex(),
 		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
-		redisErr: errors.New("not asked yet"),
+		redisErr: errNotAsked,
 	}
 	if m.every == 0 {
 		m.every = 30 * time.Second
@@ -161,7 +164,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	tasks, ctx := errgroup.WithContext(ctx)
 	for _, task := range []func(context.Context) error{
 		m.runSaves, m.runCuts, m.runOpens, m.runReaps, m.runLingering, m.runMissing,
-		m.runTimers, m.runIdle, m.runVanished, m.runWatchdog, m.runReconcile, m.runAlarms,
+		m.runTimers, m.runIdle, m.runVanished, m.runProbes, m.runWatchdog, m.runReconcile, m.runAlarms,
 	} {
 		tasks.Go(func() error { return task(ctx) })
 	}

@@ -17,7 +17,7 @@ type missing struct {
 // runVanished listens for the database's notices of keys that went away. They
 // are lossy; they only make things faster.
 func (m *Manager) runVanished(ctx context.Context) error {
-	return m.insist(ctx, "listen for deleted keys", func(ctx context.Context) error {
+	return m.insistStore(ctx, "listen for deleted keys", func(ctx context.Context) error {
 		return m.store.Vanished(ctx, func(k subscriber.Key, r subscriber.Reason) {
 			m.missing.push(missing{k, r})
 		})

@@ -12,7 +12,8 @@ import (
 
 // Store is what the life cycle needs of the database. *subscriberdb.DB is one.
 type Store interface {
-	Ping(ctx context.Context) error
+	Probe(ctx context.Context) error // why accounting cannot be recorded, within about a second
+	Trouble() <-chan struct{}        // tells that a commit of accounting failed
 
 	Tail(ctx context.Context, group string) (string, error)
 	Rewound(ctx context.Context, group, entry string) (bool, error)
@@ -49,7 +50,7 @@ type Store interface {
 // Kernel is the NAT below: *nftnat.Kernel, or its in-memory twin.
 type Kernel interface {
 	Ready() <-chan struct{} // closed once its sessions are known
-	Programmed() bool       // an earlier start programmed it already
+	Programmed() bool       // it had elements at an earlier start
 	Entries(ctx context.Context) ([]nftnat.Entry, error)
 	Apply(ctx context.Context, entries []nftnat.Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]nftnat.Receipt, error)

@@ -26,7 +26,7 @@ func (m *Manager) runReconcile(ctx context.Context) error {
 		}
 		look := comparison{audit: round%auditEvery == 0}
 		if _, err := m.reconcileAll(ctx, look); err != nil && ctx.Err() == nil {
-			m.log.Warn("reconcile failed, next try follows", "err", err)
+			m.log.Log(ctx, m.storeSeverity(ctx), "reconcile failed, next try follows", "err", err)
 		}
 	}
 }
@@ -151,6 +151,9 @@ func (m *Manager) nobodysDrifts(inside []netip.Addr, how comparison) []inspect.D
 // more: sessions that ended in it meanwhile were not written back, and no feed
 // tells of them.
 func (m *Manager) sync(ctx context.Context, g *group) error {
+	if err := m.probe(ctx); err != nil {
+		return err // whatever could be read of it, nothing could be mended
+	}
 	m.reconciling.Lock()
 	defer m.reconciling.Unlock()
 	m.watchTouches(g, true)
@@ -170,7 +173,6 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 	m.missing.push(g.early...)
 	g.early, g.recent = nil, nil
 	g.synced, g.followed, m.reconciled = true, true, m.now()
-	m.redisErr = nil // it has just answered: who sees Ready must not be told otherwise
 	m.settleLocked()
 	return nil
 }

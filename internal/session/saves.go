@@ -28,7 +28,7 @@ func (m *Manager) runSaves(ctx context.Context) error {
 			if w.none() {
 				continue
 			}
-			err := m.insist(ctx, "store bindings", func(ctx context.Context) error {
+			err := m.insistStore(ctx, "store bindings", func(ctx context.Context) error {
 				return m.store.SaveBindings(ctx, name, w.put, w.remove)
 			})
 			if err != nil {

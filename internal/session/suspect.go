@@ -116,46 +116,35 @@ func (m *Manager) trust(g *group, epoch string, rebuilt bool, lost int) {
 // watchEvery is how often the settings and the markers are looked at.
 const watchEvery = time.Second
 
-// runWatchdog notices settings changed by others, a database that lost its
-// marker, and whether the database answers at all.
+// runWatchdog notices settings changed by others and a database that lost its marker.
+// What it cannot read while the database takes writes, twice in a row, keeps the daemon
+// from being ready: nobody else complains of that.
 func (m *Manager) runWatchdog(ctx context.Context) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	for failing := false; ; {
+	for before := error(nil); ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		}
-		err := m.lookAtDatabase(ctx)
+		var err error
+		if m.databaseFailure() == nil || before != nil {
+			err = m.lookAtDatabase(ctx)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		_ = m.noteRedis(err)
-		if failed := err != nil; failed != failing {
-			failing = failed
-			m.logDatabase(err)
+		if err == nil || before != nil {
+			m.noteDatabase(func() { m.lookErr = err })
 		}
-	}
-}
-
-// logDatabase says, once for each change, whether the database can be used: a
-// marker that cannot be read makes nobody else complain.
-func (m *Manager) logDatabase(err error) {
-	if err != nil {
-		m.log.Warn("database cannot be used, not ready until it can", "err", err)
-	} else {
-		m.log.Info("database can be used again")
+		before = err
 	}
 }
 
 func (m *Manager) lookAtDatabase(ctx context.Context) error {
-	groups := m.syncedGroups()
-	if len(groups) == 0 {
-		return m.store.Ping(ctx)
-	}
-	for _, g := range groups {
-		marker, ok, err := m.store.Marker(ctx, g.name)
+	for _, g := range m.syncedGroups() {
+		marker, ok, err := m.markerOf(ctx, g)
 		if err != nil {
 			return err
 		}
@@ -165,6 +154,13 @@ func (m *Manager) lookAtDatabase(ctx context.Context) error {
 		}
 	}
 	return m.loadSettings(ctx)
+}
+
+// markerOf reads a marker, from a database that does not hang.
+func (m *Manager) markerOf(ctx context.Context, g *group) (subscriberdb.Marker, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, watchEvery)
+	defer cancel()
+	return m.store.Marker(ctx, g.name)
 }
 
 func (m *Manager) epochOf(g *group) string {

@@ -92,11 +92,10 @@ func newWorld(t *testing.T, g lsn.GroupConfig, change ...func(*world)) *world {
 	for _, f := range change {
 		f(w)
 	}
-	options, err := redis.ParseURL(w.server.URL)
+	client, err := subscriberdb.Dial([]string{w.server.URL}, subscriberdb.ModeStandalone, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := redis.NewClient(options)
 	t.Cleanup(func() { client.Close() })
 	w.client = client
 	w.nat, err = nftnat.NewMemory(nftnat.Options{
@@ -263,6 +262,7 @@ func (w *world) nothingLeft(inside netip.Addr) {
 // and the engine's own invariants hold.
 func (w *world) check() {
 	w.t.Helper()
+	w.until("the daemon to be ready", func() bool { return w.NotReady() == nil })
 	drifts, err := w.Reconcile(context.Background(), true)
 	if err != nil {
 		w.t.Fatal(err)

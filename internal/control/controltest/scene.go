@@ -147,7 +147,10 @@ func glance() inspect.Status {
 	return inspect.Status{
 		Node: "cgn1", Version: "v0.1.0", StartedAt: Now.Add(-72 * time.Hour), DatabaseUp: true,
 		Settings: inspect.Settings{Removal: inspect.RemovalOn}, Sessions: 2,
-		Groups:       []inspect.GroupStatus{{Name: "default", Subscribers: 2, Pending: 1, Active: 1, Held: 1}},
+		Groups: []inspect.GroupStatus{{
+			Name: "default", Subscribers: 2, Pending: 1, Active: 1, Held: 1,
+			Quarantined: 12, QuarantinedUntil: Now.Add(90 * time.Second),
+		}},
 		ReconciledAt: Now.Add(-20 * time.Second), Drifts: 1,
 	}
 }

@@ -243,9 +243,15 @@ type GroupStatus struct {
 	// Bindings that are HELD.
 	Held uint32 `protobuf:"varint,7,opt,name=held,proto3" json:"held,omitempty"`
 	// Removals that a guard holds back until they are confirmed or refused.
-	RemovalsHeld  uint32 `protobuf:"varint,8,opt,name=removals_held,json=removalsHeld,proto3" json:"removals_held,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RemovalsHeld uint32 `protobuf:"varint,8,opt,name=removals_held,json=removalsHeld,proto3" json:"removals_held,omitempty"`
+	// Free blocks that wait for a hold because the daemon found its kernel programmed
+	// and none of the group's bindings in the database: any of them may have been
+	// somebody's a moment ago. Pool.blocks_held counts them too.
+	QuarantinedBlocks uint32 `protobuf:"varint,20,opt,name=quarantined_blocks,json=quarantinedBlocks,proto3" json:"quarantined_blocks,omitempty"`
+	// When they can be given again; absent without any.
+	QuarantinedUntil *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=quarantined_until,json=quarantinedUntil,proto3" json:"quarantined_until,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GroupStatus) Reset() {
@@ -334,6 +340,20 @@ func (x *GroupStatus) GetRemovalsHeld() uint32 {
 	return 0
 }
 
+func (x *GroupStatus) GetQuarantinedBlocks() uint32 {
+	if x != nil {
+		return x.QuarantinedBlocks
+	}
+	return 0
+}
+
+func (x *GroupStatus) GetQuarantinedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.QuarantinedUntil
+	}
+	return nil
+}
+
 // Status is the daemon at a glance.
 type Status struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -343,11 +363,12 @@ type Status struct {
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// When it started.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	// Whether state was recovered and the database answers.
+	// Whether state was recovered and the database takes accounting.
 	Ready bool `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
 	// Why it is not ready; empty when it is.
 	NotReadyReason string `protobuf:"bytes,5,opt,name=not_ready_reason,json=notReadyReason,proto3" json:"not_ready_reason,omitempty"`
-	// Whether Redis answers.
+	// Whether Redis takes accounting: it answers, does not hang, and does not refuse
+	// to write.
 	DatabaseUp bool `protobuf:"varint,6,opt,name=database_up,json=databaseUp,proto3" json:"database_up,omitempty"`
 	// Why the absence of records in the database is not believed at present;
 	// empty when the database is whole.
@@ -949,7 +970,7 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\bSettings\x12<\n" +
 	"\x1asubscriber_session_removal\x18\x01 \x01(\bR\x18subscriberSessionRemoval\x12>\n" +
 	"\ridle_timeouts\x18\x02 \x01(\v2\x19.sessiond.v1.IdleTimeoutsR\fidleTimeouts\x12;\n" +
-	"\fremoval_mode\x18\x03 \x01(\x0e2\x18.sessiond.v1.RemovalModeR\vremovalMode\"\xdc\x01\n" +
+	"\fremoval_mode\x18\x03 \x01(\x0e2\x18.sessiond.v1.RemovalModeR\vremovalMode\"\xd4\x02\n" +
 	"\vGroupStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vsubscribers\x18\x02 \x01(\rR\vsubscribers\x12\x18\n" +
@@ -958,7 +979,9 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\bdraining\x18\x05 \x01(\rR\bdraining\x12\x10\n" +
 	"\x03cut\x18\x06 \x01(\rR\x03cut\x12\x12\n" +
 	"\x04held\x18\a \x01(\rR\x04held\x12#\n" +
-	"\rremovals_held\x18\b \x01(\rR\fremovalsHeld\"\xe4\x03\n" +
+	"\rremovals_held\x18\b \x01(\rR\fremovalsHeld\x12-\n" +
+	"\x12quarantined_blocks\x18\x14 \x01(\rR\x11quarantinedBlocks\x12G\n" +
+	"\x11quarantined_until\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x10quarantinedUntil\"\xe4\x03\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -1049,29 +1072,30 @@ var file_sessiond_v1_control_proto_depIdxs = []int32{
 	14, // 3: sessiond.v1.IdleTimeouts.icmp:type_name -> google.protobuf.Duration
 	1,  // 4: sessiond.v1.Settings.idle_timeouts:type_name -> sessiond.v1.IdleTimeouts
 	0,  // 5: sessiond.v1.Settings.removal_mode:type_name -> sessiond.v1.RemovalMode
-	15, // 6: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
-	3,  // 7: sessiond.v1.Status.groups:type_name -> sessiond.v1.GroupStatus
-	15, // 8: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
-	2,  // 9: sessiond.v1.Status.settings:type_name -> sessiond.v1.Settings
-	2,  // 10: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	2,  // 11: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
-	16, // 12: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 13: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	4,  // 14: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
-	5,  // 15: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
-	6,  // 16: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
-	8,  // 17: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
-	10, // 18: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
-	12, // 19: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
-	7,  // 20: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
-	9,  // 21: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
-	11, // 22: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
-	13, // 23: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
-	20, // [20:24] is the sub-list for method output_type
-	16, // [16:20] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	15, // 6: sessiond.v1.GroupStatus.quarantined_until:type_name -> google.protobuf.Timestamp
+	15, // 7: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
+	3,  // 8: sessiond.v1.Status.groups:type_name -> sessiond.v1.GroupStatus
+	15, // 9: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
+	2,  // 10: sessiond.v1.Status.settings:type_name -> sessiond.v1.Settings
+	2,  // 11: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	2,  // 12: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
+	16, // 13: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 14: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	4,  // 15: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
+	5,  // 16: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
+	6,  // 17: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
+	8,  // 18: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
+	10, // 19: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
+	12, // 20: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
+	7,  // 21: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
+	9,  // 22: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
+	11, // 23: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
+	13, // 24: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_control_proto_init() }
