@@ -39,6 +39,16 @@ func (r *Rig) Send(ctx context.Context, request acctclient.Request) error {
 	return c.Account(ctx, request)
 }
 
+// Status has the BNG send a Status-Server and waits for the answer.
+func (r *Rig) Status(ctx context.Context) error {
+	c, err := acctclient.Dial(ctx, r.Daemon.RADIUS, "", acctclient.Options{Secret: []byte(Secret)})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Status(ctx)
+}
+
 // Online reports a Start and waits until the subscriber has its block.
 func (r *Rig) Online(ctx context.Context, s Session) (Binding, error) {
 	if err := r.Report(ctx, rfc2866.AcctStatusType_Value_Start, s); err != nil {

@@ -12,6 +12,10 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // Daemon is the sessiond program.
@@ -165,6 +169,20 @@ func (d *Daemon) Metric(ctx context.Context, series string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no series %s", series)
+}
+
+// Serving reports whether gRPC health says that sessiond serves.
+func (d *Daemon) Serving(ctx context.Context) (bool, error) {
+	c, err := grpc.NewClient(d.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	answer, err := healthpb.NewHealthClient(c).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return false, err
+	}
+	return answer.GetStatus() == healthpb.HealthCheckResponse_SERVING, nil
 }
 
 // Ctl runs sessionctl and returns what it printed.

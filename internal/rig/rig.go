@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type Options struct {
 	RemovalOff bool          // start with the removal toggle off
 	Removal    string        // groups[].removal, what stands between its braces; default none
 	RedisArgs  []string      // more arguments for redis-server
+	RedisURL   string        // redis.url; default the rig's own Redis
 }
 
 // A Rig is a running sessiond with all that is around it. Its parts can be
@@ -144,7 +146,7 @@ func (r *Rig) config() []byte {
 	}
 	removal := !r.options.RemovalOff
 	return fmt.Appendf(nil, `node: rig
-redis: {url: "unix://%s"}
+redis: {url: %q}
 radius:
   listen: [%q]
   radsec: {%s}
@@ -159,7 +161,7 @@ settings:
   idle_timeouts: {tcp_established: 7440s, tcp_transitory: 240s, udp: %s, icmp: 60s}
 groups:
   - {name: default, inside: [%s], outside: [%s], port_range: %s, block_size: %d, hold: %s, record_ttl: %s, guard: {%s}, removal: {%s}}
-%s`, r.Redis.Socket, r.options.Listen, r.options.RadSec, Secret, list("    ", r.options.Clients), r.grpcAddr(), r.nat(), removal,
+%s`, cmp.Or(r.options.RedisURL, "unix://"+r.Redis.Socket), r.options.Listen, r.options.RadSec, Secret, list("    ", r.options.Clients), r.grpcAddr(), r.nat(), removal,
 		r.options.UDPTimeout, r.options.Inside, pool, r.options.PortRange, r.options.BlockSize, r.options.Hold, r.options.RecordTTL,
 		r.options.Guard, r.options.Removal,
 		list("  ", r.options.Groups))
