@@ -263,8 +263,8 @@ func TestReplicaIsTaughtOnce(t *testing.T) {
 		}
 	}
 	stats := f.newCLI.Info(t.Context(), "commandstats").Val()
-	if !strings.Contains(stats, "cmdstat_script|load:calls=7,") {
-		t.Errorf("not each of the seven scripts was loaded once:\n%s", stats)
+	if !strings.Contains(stats, "cmdstat_script|load:calls=9,") {
+		t.Errorf("not each of the nine scripts was loaded once:\n%s", stats)
 	}
 }
 
