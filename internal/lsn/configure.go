@@ -63,8 +63,8 @@ func validateAll(configs []GroupConfig) error {
 	return nil
 }
 
-// subtract returns the parts of p that none of the holes contains.
-func subtract(p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
+// Subtract returns the parts of p that none of the holes contains.
+func Subtract(p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
 	overlaps := false
 	for _, h := range holes {
 		if h.Bits() <= p.Bits() && h.Contains(p.Addr()) {
@@ -77,5 +77,5 @@ func subtract(p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
 	}
 	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
 	high := netip.PrefixFrom(address(number(p.Addr())|1<<(31-p.Bits())), p.Bits()+1)
-	return append(subtract(low, holes), subtract(high, holes)...)
+	return append(Subtract(low, holes), Subtract(high, holes)...)
 }

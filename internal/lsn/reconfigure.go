@@ -77,7 +77,7 @@ func (g *group) leftover(outside []netip.Prefix) []netip.Prefix {
 	}
 	var gone []netip.Prefix
 	for i := range g.segments {
-		gone = append(gone, subtract(g.segments[i].prefix, outside)...)
+		gone = append(gone, Subtract(g.segments[i].prefix, outside)...)
 	}
 	if len(gone) == 0 {
 		return nil

@@ -65,5 +65,6 @@ type Binding struct {
 type Usage struct {
 	Group                   string
 	Outside                 netip.Prefix
-	Total, Used, Held, Free int // Total = Used + Held + Free
+	Total, Used, Held, Free int  // Total = Used + Held + Free
+	Draining                bool // no longer configured: gives no blocks, is listed while it has bindings
 }

@@ -17,6 +17,7 @@ func (e *Engine) Usage() []Usage {
 			all = append(all, Usage{
 				Group: g.config.Name, Outside: s.prefix,
 				Total: s.used + held + free, Used: s.used, Held: held, Free: free,
+				Draining: s.retired,
 			})
 		}
 	}
