@@ -44,14 +44,23 @@ func (a *app) poolList() *cobra.Command {
 	return c
 }
 
-var poolHeader = []string{"GROUP", "OUTSIDE", "BLOCKS", "USED", "HELD", "FREE", "TAKEN"}
+var poolHeader = []string{"GROUP", "OUTSIDE", "BLOCKS", "USED", "HELD", "FREE", "TAKEN", "DRAINING"}
 
 func poolRow(p *pb.Pool) []string {
 	return []string{
 		p.GetGroup(), p.GetOutsidePrefix(), number(p.GetBlocksTotal()),
 		number(p.GetBlocksUsed()), number(p.GetBlocksHeld()), number(p.GetBlocksFree()),
 		percent(p.GetBlocksUsed()+p.GetBlocksHeld(), p.GetBlocksTotal()),
+		yesIf(p.GetDraining()),
 	}
+}
+
+// yesIf is how a table says yes, and no.
+func yesIf(b bool) string {
+	if b {
+		return "yes"
+	}
+	return none
 }
 
 func percent(part, whole uint32) string {

@@ -157,6 +157,7 @@ func toPool(u *lsn.Usage) *pb.Pool {
 		BlocksUsed:    count(u.Used),
 		BlocksHeld:    count(u.Held),
 		BlocksFree:    count(u.Free),
+		Draining:      u.Draining,
 	}
 }
 

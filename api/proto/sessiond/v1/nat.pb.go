@@ -413,7 +413,11 @@ type Pool struct {
 	// Blocks in quarantine.
 	BlocksHeld uint32 `protobuf:"varint,5,opt,name=blocks_held,json=blocksHeld,proto3" json:"blocks_held,omitempty"`
 	// Blocks that anybody may get.
-	BlocksFree    uint32 `protobuf:"varint,6,opt,name=blocks_free,json=blocksFree,proto3" json:"blocks_free,omitempty"`
+	BlocksFree uint32 `protobuf:"varint,6,opt,name=blocks_free,json=blocksFree,proto3" json:"blocks_free,omitempty"`
+	// The prefix, or its group, is no longer configured: those who have blocks of it
+	// are served to their end, across restarts too, and nobody gets one. The pool is
+	// listed until the last block is free.
+	Draining      bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +492,13 @@ func (x *Pool) GetBlocksFree() uint32 {
 		return x.BlocksFree
 	}
 	return 0
+}
+
+func (x *Pool) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
 }
 
 // ListBindingsRequest picks bindings; empty fields match everything.
@@ -870,7 +881,7 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"hold_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tholdUntil\x12.\n" +
 	"\areceipt\x18\r \x01(\v2\x14.sessiond.v1.ReceiptR\areceipt\x12;\n" +
 	"\vgrace_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"graceUntil\"\xc9\x01\n" +
+	"graceUntil\"\xe5\x01\n" +
 	"\x04Pool\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\x12!\n" +
@@ -880,7 +891,8 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\vblocks_held\x18\x05 \x01(\rR\n" +
 	"blocksHeld\x12\x1f\n" +
 	"\vblocks_free\x18\x06 \x01(\rR\n" +
-	"blocksFree\"\xca\x01\n" +
+	"blocksFree\x12\x1a\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"\xca\x01\n" +
 	"\x13ListBindingsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
