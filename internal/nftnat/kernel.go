@@ -98,11 +98,36 @@ func (k *Kernel) start(ctx context.Context) error {
 		return err
 	}
 	k.unused = !before.exists
+	if err := k.keepStanding(before); err != nil {
+		return err
+	}
 	if err := k.adopt(ctx); err != nil {
 		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
 	}
 	k.programmed = before.exists && (!before.unused() || len(k.shadow) > 0)
 	return k.routes.set(k.options.OutsidePrefixes)
+}
+
+// keepStanding adds the prefixes that an earlier start left in the kernel, if they
+// are to be kept: who has sessions there must not lose them before it is known what
+// is served.
+func (k *Kernel) keepStanding(before *standing) error {
+	if !k.options.KeepPrefixes {
+		return nil
+	}
+	routes, err := k.routes.ours()
+	if err != nil {
+		return err
+	}
+	k.options.OutsidePrefixes = withAll(k.options.OutsidePrefixes, routes)
+	inside := withAll(k.options.InsidePrefixes, prefixesOf(before.sets[setInsidePrefixes].members))
+	if slices.Equal(spansOf(inside), spansOf(k.options.InsidePrefixes)) {
+		return nil
+	}
+	k.options.InsidePrefixes = inside
+	k.keepInside(inside)
+	k.flows.SetInside(inside)
+	return nil
 }
 
 // Programmed reports whether the table had elements when it was opened, or at any time
@@ -149,12 +174,15 @@ func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 	}
 	defer k.give()
 	o := k.options
+	same := slices.Equal(spansOf(inside), spansOf(o.InsidePrefixes))
 	o.InsidePrefixes, o.OutsidePrefixes = slices.Clone(inside), slices.Clone(outside)
 	if err := k.configure(ctx, o); err != nil {
 		return err
 	}
 	k.keepInside(inside)
-	k.flows.SetInside(inside)
+	if !same { // the index of sessions is made anew by this
+		k.flows.SetInside(inside)
+	}
 	return k.routes.set(outside)
 }
 

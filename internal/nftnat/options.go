@@ -16,6 +16,7 @@ type Options struct {
 	OutsideInterfaces []string       // required: towards the internet; exact names
 	InsidePrefixes    []netip.Prefix // required: the subscribers' addresses
 	OutsidePrefixes   []netip.Prefix // public pools; each gets a blackhole route
+	KeepPrefixes      bool           // prefixes that an earlier start left in the kernel stay until SetPrefixes
 	Timeouts          Timeouts       // required: whole seconds
 	Logger            *slog.Logger   // required
 }

@@ -3,6 +3,7 @@ package nftnat
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"net/netip"
 	"slices"
 )
@@ -43,6 +44,51 @@ func elementsOf(spans []span) []member {
 		}
 	}
 	return members
+}
+
+// prefixesOf is the reverse of elementsOf: the members, in order of key, as the
+// fewest prefixes.
+func prefixesOf(members []member) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for i, m := range members {
+		if m.end || len(m.key) != addressLen {
+			continue
+		}
+		last := uint32(math.MaxUint32)
+		if i+1 < len(members) {
+			last = binary.BigEndian.Uint32(members[i+1].key) - 1
+		}
+		prefixes = span{binary.BigEndian.Uint32(m.key), last}.prefixes(prefixes)
+	}
+	return prefixes
+}
+
+// prefixes appends the fewest prefixes that are the span together.
+func (s span) prefixes(list []netip.Prefix) []netip.Prefix {
+	for first := uint64(s.first); first <= uint64(s.last); {
+		size := first & -first // the largest that may begin here
+		if first == 0 {
+			size = 1 << 32
+		}
+		for size > uint64(s.last)-first+1 {
+			size >>= 1
+		}
+		address := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(first))))
+		list = append(list, netip.PrefixFrom(address, 32-bits.TrailingZeros64(size)))
+		first += size
+	}
+	return list
+}
+
+// withAll adds to a list those of more that are not in it.
+func withAll(list, more []netip.Prefix) []netip.Prefix {
+	list = slices.Clone(list)
+	for _, p := range more {
+		if !slices.Contains(list, p) {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 func contains(prefixes []netip.Prefix, a netip.Addr) bool {

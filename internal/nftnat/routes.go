@@ -49,18 +49,33 @@ func (b *blackholes) set(prefixes []netip.Prefix) error {
 			return err
 		}
 	}
-	ours, err := b.list(&netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+	ours, err := b.ours()
 	if err != nil {
 		return err
 	}
-	for _, r := range ours {
-		if p, ok := prefixOf(r.Dst); ok && !want[p] {
+	for _, p := range ours {
+		if !want[p] {
 			if err := b.remove(p); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// ours returns where the routes lead that are ours.
+func (b *blackholes) ours() ([]netip.Prefix, error) {
+	routes, err := b.list(&netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return nil, err
+	}
+	var prefixes []netip.Prefix
+	for _, r := range routes {
+		if p, ok := prefixOf(r.Dst); ok {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return prefixes, nil
 }
 
 func (b *blackholes) add(p netip.Prefix) error {
