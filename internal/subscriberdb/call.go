@@ -79,10 +79,16 @@ func unknownScripts(cmds []redis.Cmder) []redis.Cmder {
 	return unknown
 }
 
+// scripts are all that a server has to know.
+var scripts = []*redis.Script{
+	commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript, takeBackScript, nasScript, countScript,
+	ownerScript,
+}
+
 // loadScripts returns the commands that load all scripts.
 func loadScripts(ctx context.Context) []redis.Cmder {
 	var loads scriptLoads
-	for _, s := range []*redis.Script{commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript, takeBackScript, nasScript, countScript} {
+	for _, s := range scripts {
 		s.Load(ctx, &loads)
 	}
 	return loads.cmds

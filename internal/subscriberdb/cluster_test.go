@@ -47,6 +47,15 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	if ok, err := db.SetOwner(t.Context(), "default", "", "me", time.Minute); err != nil || !ok {
+		t.Errorf("lease: %v, %v", ok, err)
+	}
+	err = errors.Join(
+		db.SaveServed(t.Context(), Served{Group: "default"}), db.SaveServed(t.Context(), Served{Group: "other"}), db.ForgetServed(t.Context(), "other"),
+	)
+	if all, errServed := db.Served(t.Context(), nil); err != nil || errServed != nil || len(all) != 1 {
+		t.Errorf("served: %+v, %v, %v", all, err, errServed)
+	}
 	if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr), key(away)}, subscriber.ReasonAdmin); err != nil {
 		t.Error(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +60,7 @@ type DB struct {
 	notices      serverNotices
 	node         string
 	groups       atomic.Pointer[groupTable]
+	regrouping   sync.Mutex // one change of groups at a time
 	tombstoneTTL time.Duration
 	tombstones   tombstones
 	feedLength   int64

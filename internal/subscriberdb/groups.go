@@ -107,7 +107,15 @@ func (t *groupTable) named(name string) (*Group, bool) {
 // SetGroups replaces the groups. Records of a group that is gone stay where
 // they are. It returns an error, and changes nothing, if a group is not valid.
 func (db *DB) SetGroups(groups []Group) error {
-	t, err := newGroupTable(groups)
+	return db.ChangeGroups(func([]Group) []Group { return groups })
+}
+
+// ChangeGroups makes of the groups in force what change makes of them. As SetGroups
+// it changes nothing if a group is not valid.
+func (db *DB) ChangeGroups(change func(now []Group) []Group) error {
+	db.regrouping.Lock()
+	defer db.regrouping.Unlock()
+	t, err := newGroupTable(change(db.Groups()))
 	if err != nil {
 		return err
 	}

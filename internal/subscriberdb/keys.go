@@ -17,6 +17,9 @@ var groupName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 const settingsKey = "sessiond:settings"
 
+// groupsKey is the set of the groups that anybody serves or has to serve to the end.
+const groupsKey = "sessiond:groups"
+
 // groupKey is the key of something of one group. The braces make every key of a
 // group hash to one slot of a Redis Cluster.
 func groupKey(group, rest string) string { return "sessiond:{" + group + "}:" + rest }
@@ -65,6 +68,12 @@ func markerKey(group string) string   { return groupKey(group, "marker") }
 
 // probeKey is what a daemon writes to see whether it can.
 func probeKey(group, node string) string { return groupKey(group, "probe:"+escape(node)) }
+
+// ownerKey is the lease of the daemon that serves the group's NAT.
+func ownerKey(group string) string { return groupKey(group, "owner") }
+
+// servedKey is what the group's NAT is served as, with what drains of it.
+func servedKey(group string) string { return groupKey(group, "served") }
 
 // parseRecordKey is the reverse of recordKey.
 func parseRecordKey(key string) (subscriber.Key, bool) {

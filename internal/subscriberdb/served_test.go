@@ -1,0 +1,152 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/guard"
+)
+
+func servedExample() Served {
+	return Served{
+		Group: "default", By: "cgn1 :sessiond",
+		Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}, Outside: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")},
+		Draining:  []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")},
+		FirstPort: 1024, LastPort: 65535, BlockSize: 512, Hold: 2 * time.Minute, Grace: time.Second, GraceCauses: []uint32{2, 3},
+		RecordTTL: testTTL,
+		Guard:     guard.Limits{Minimum: 100, Removed: 0.1, Expired: 0.2, NASRestart: 1, Window: 15 * time.Minute},
+	}
+}
+
+// TestServed: what a group is served as is kept as it was, for people too, and is
+// found by who knows no group; what was cut off in between is no error.
+func TestServed_I7(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		want := servedExample()
+		db := newDB(t, client, func(o *Options) { o.Groups[0].Guard = want.Guard })
+		given := want
+		given.RecordTTL, given.Guard = 0, guard.Limits{} // the store knows them itself
+		if err := db.SaveServed(t.Context(), given); err != nil {
+			t.Fatal(err)
+		}
+		text, err := client.Get(t.Context(), "sessiond:{default}:served").Result()
+		if err != nil || !strings.Contains(text, `"hold":"2m0s"`) || !strings.Contains(text, `"draining":["198.51.100.0/28"]`) {
+			t.Errorf("stored as %s, %v", text, err)
+		}
+		if err := client.SAdd(t.Context(), "sessiond:groups", "begun").Err(); err != nil {
+			t.Fatal(err)
+		}
+		stranger := newDB(t, client, func(o *Options) { o.Groups = nil })
+		if all, err := stranger.Served(t.Context(), nil); err != nil || !reflect.DeepEqual(all, []Served{want}) {
+			t.Errorf("found %+v, %v, want %+v", all, err, want)
+		}
+		if err := client.Del(t.Context(), "sessiond:groups").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := stranger.Served(t.Context(), []string{"default", "default"}); err != nil || len(all) != 1 {
+			t.Errorf("by its name: %+v, %v", all, err)
+		}
+		if err := stranger.SaveServed(t.Context(), want); !errors.Is(err, ErrNoGroup) {
+			t.Errorf("saved for a group that is not there: %v", err)
+		}
+		if err := db.ForgetServed(t.Context(), "default"); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := stranger.Served(t.Context(), []string{"default"}); err != nil || len(all) != 0 {
+			t.Errorf("after it was forgotten: %+v, %v", all, err)
+		}
+		if err := client.Set(t.Context(), "sessiond:{default}:served", "{", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stranger.Served(t.Context(), []string{"default"}); err == nil {
+			t.Error("what cannot be read was passed over: its customers would be cut")
+		}
+	})
+}
+
+// TestServe: groups that drain are added to those configured, and taken out again.
+func TestServe(t *testing.T) {
+	db := newDB(t, idleClient(t))
+	ttl := map[string]time.Duration{"bng1": time.Hour}
+	groups := testGroups()
+	groups[0].ClientTTL, groups[1].ClientTTL = ttl, ttl
+	if err := db.SetGroups(groups); err != nil {
+		t.Fatal(err)
+	}
+	more := []Group{
+		{Name: "default", Inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		{Name: "east", Inside: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12")}, RecordTTL: time.Minute},
+	}
+	for range 2 { // a start tries again after a failure
+		if err := db.Serve(more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for a, want := range map[string]string{"100.64.0.1": "default", "10.0.0.1": "default", "100.70.0.1": "other", "172.16.0.1": "east", "192.0.2.1": ""} {
+		if got, _ := db.GroupOf(netip.MustParseAddr(a)); got != want {
+			t.Errorf("%s is in group %q, want %q", a, got, want)
+		}
+	}
+	east, err := db.group("east")
+	if err != nil || east.RecordTTL != time.Minute || east.ttlOf("bng1") != time.Hour {
+		t.Errorf("east: %+v, %v", east, err)
+	}
+	if g, _ := db.group("default"); g.RecordTTL != testTTL || len(g.Inside) != 2 {
+		t.Errorf("default: %+v", g)
+	}
+	if err := db.Unserve("east"); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := db.GroupOf(netip.MustParseAddr("172.16.0.1")); ok {
+		t.Errorf("172.16.0.1 is in group %q", got)
+	}
+}
+
+// idleClient is a client that nothing is asked of.
+func idleClient(t *testing.T) redis.UniversalClient {
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// TestOwner: a lease is changed only by who saw who has it.
+func TestOwner(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		set := func(was, now string, want bool) {
+			t.Helper()
+			if ok, err := db.SetOwner(t.Context(), "default", was, now, time.Minute); err != nil || ok != want {
+				t.Errorf("from %q to %q: %v, %v, want %v", was, now, ok, err, want)
+			}
+		}
+		owner := func(want string) {
+			t.Helper()
+			line, left, err := db.Owner(t.Context(), "default")
+			if err != nil || line != want || want != "" && (left <= 0 || left > time.Minute) {
+				t.Errorf("owner %q for %v, %v, want %q", line, left, err, want)
+			}
+		}
+		owner("")
+		set("a", "b", false)
+		set("", "a", true)
+		owner("a")
+		set("", "b", false)
+		set("b", "b", false)
+		set("a", "a", true)
+		if err := client.ScriptFlush(context.Background()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		set("a", "b", true)
+		owner("b")
+		set("a", "", false)
+		set("b", "", true)
+		owner("")
+	})
+}
