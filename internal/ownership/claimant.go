@@ -1,0 +1,282 @@
+package ownership
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// Lease is how long a group stays with a daemon that gives no sign of life: after
+	// so long another node may serve it.
+	Lease = 10 * time.Second
+	// RenewEvery is how often the sign of life is due.
+	RenewEvery = time.Second
+	// lookEvery is how often a lease of somebody else is looked at.
+	lookEvery = 500 * time.Millisecond
+	// askWithin bounds one question to the database.
+	askWithin = 2 * time.Second
+)
+
+// ErrOwned: another daemon serves the group, and gives signs of life.
+var ErrOwned = errors.New("another sessiond serves it")
+
+// Store is where the leases are. *subscriberdb.DB is one.
+type Store interface {
+	// Owner returns who has a group's lease, "" for nobody, and how long it lasts yet;
+	// negative: for ever.
+	Owner(ctx context.Context, group string) (line string, left time.Duration, err error)
+	// SetOwner makes now the owner for ttl if the owner is was, and reports whether it
+	// was. "" is nobody.
+	SetOwner(ctx context.Context, group, was, now string, ttl time.Duration) (bool, error)
+}
+
+// Options say what a Claimant is made of. All fields are required but those
+// marked optional.
+type Options struct {
+	Store     Store
+	Node      string // name of this daemon's machine, for people
+	Namespace string // optional: the network namespace that it works in, as in nat.netns
+	Logger    *slog.Logger
+}
+
+// A Claimant takes and keeps the leases of the groups that one daemon serves. Its
+// methods may be called concurrently.
+type Claimant struct {
+	store     Store
+	namespace string
+	log       *slog.Logger
+	self      owner
+	line      string // self as it stands in the database
+	sign      *name  // shows, in the namespace, that this process is alive
+
+	asking sync.Mutex // one at a time asks the database; taken before mu
+
+	mu     sync.Mutex
+	until  map[string]time.Time // of each group taken, when its lease is over at the earliest
+	doubts map[string]look      // of groups taken, a lease that somebody else was seen to have
+}
+
+// owner is who has a lease.
+type owner struct {
+	Node     string    `json:"node"`
+	Instance string    `json:"instance"` // another one for each start
+	Place    string    `json:"place,omitempty"`
+	Since    time.Time `json:"since"`
+}
+
+// look is what was seen of a lease.
+type look struct {
+	line string
+	left time.Duration
+}
+
+// aliveSince reports whether the lease was renewed since an earlier look: left to
+// itself it only gets shorter.
+func (l look) aliveSince(before look) bool {
+	return l.line == before.line && l.left > before.left
+}
+
+// New returns a Claimant, which shows from now on that this process is alive.
+func New(o Options) (*Claimant, error) {
+	switch {
+	case o.Store == nil, o.Logger == nil:
+		return nil, errors.New("ownership: Store and Logger are required")
+	case o.Node == "":
+		return nil, errors.New("ownership: Node is required")
+	}
+	self := owner{Node: o.Node, Instance: rand.Text(), Place: place(o.Namespace), Since: time.Now().UTC().Truncate(time.Second)}
+	line, err := json.Marshal(self)
+	if err != nil {
+		return nil, fmt.Errorf("ownership: %w", err)
+	}
+	sign, err := takeName(o.Namespace, signOf(self.Instance))
+	if err != nil {
+		return nil, fmt.Errorf("ownership: %w", err)
+	}
+	return &Claimant{
+		store: o.Store, namespace: o.Namespace, log: o.Logger, self: self, line: string(line), sign: sign,
+		until: map[string]time.Time{}, doubts: map[string]look{},
+	}, nil
+}
+
+func signOf(instance string) string { return "sessiond/instance/" + instance }
+
+// Take takes the lease of a group. One that somebody else has is waited for until
+// it runs out, or until its owner gives a sign of life: ErrOwned. A lease of a
+// process that is known to be dead is taken at once.
+func (c *Claimant) Take(ctx context.Context, group string) error {
+	for before := (look{}); ; {
+		taken, seen, err := c.try(ctx, group)
+		switch {
+		case err != nil:
+			return err
+		case taken:
+			return nil
+		case seen.left < 0, seen.aliveSince(before):
+			return refusal(group, seen)
+		case seen.line != before.line:
+			c.log.Info("waiting for a group that another sessiond has or had", "group", group, "owner", seen.line, "lease", seen.left)
+		}
+		before = seen
+		if err := wait(ctx, lookEvery); err != nil {
+			return err
+		}
+	}
+}
+
+func refusal(group string, seen look) error {
+	var o owner
+	_ = json.Unmarshal([]byte(seen.line), &o) // somebody else may have written it
+	who := fmt.Sprintf("node %q (instance %s, since %s)", o.Node, o.Instance, o.Since.Format(time.RFC3339))
+	if o.Node == "" {
+		who = fmt.Sprintf("%q", seen.line)
+	}
+	until := fmt.Sprintf("its lease in Redis lasts until %s and is renewed", time.Now().Add(seen.left).UTC().Format(time.RFC3339))
+	if seen.left < 0 {
+		until = "its lease in Redis has no end"
+	}
+	return fmt.Errorf("group %s: %w: %s; %s. Stop that one: a group's NAT is on one node. Then start this one; %v after the other's death it may serve the group", group, ErrOwned, who, until, Lease)
+}
+
+// try takes the lease if nobody has it, or nobody alive, or we. Else it returns
+// who has it.
+func (c *Claimant) try(ctx context.Context, group string) (taken bool, seen look, err error) {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	return c.tryAsking(ctx, group)
+}
+
+func (c *Claimant) tryAsking(ctx context.Context, group string) (taken bool, seen look, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	for {
+		line, left, err := c.store.Owner(ctx, group)
+		if err != nil {
+			return false, look{}, err
+		}
+		if line != "" && line != c.line && !c.dead(line) {
+			return false, look{line, left}, nil
+		}
+		if taken, err := c.set(ctx, group, line); taken || err != nil {
+			return taken, look{}, err
+		}
+	}
+}
+
+// set makes us the owner if the owner is was.
+func (c *Claimant) set(ctx context.Context, group, was string) (bool, error) {
+	began := time.Now()
+	ok, err := c.store.SetOwner(ctx, group, was, c.line, Lease)
+	if !ok || err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until[group] = began.Add(Lease)
+	delete(c.doubts, group)
+	return true, nil
+}
+
+// dead reports whether the owner is known to be dead: it worked in the namespace
+// that we work in, and shows no sign of life there. The place is that of one boot
+// of one machine, so the sign is looked for where it would be.
+func (c *Claimant) dead(line string) bool {
+	var o owner
+	if json.Unmarshal([]byte(line), &o) != nil || o.Instance == "" || o.Place == "" || o.Place != c.self.Place {
+		return false
+	}
+	taken, err := whoHas(c.namespace, signOf(o.Instance))
+	return err == nil && taken == nil
+}
+
+// Renew gives the sign of life for all groups taken, and takes those again whose
+// lease nobody has any more, as after a loss of the database. ErrOwned says that
+// somebody else took a group and is alive: this daemon must change nothing more.
+// Any other error says nothing of who owns what.
+func (c *Claimant) Renew(ctx context.Context) error {
+	var errs []error
+	for _, group := range c.groups() {
+		errs = append(errs, c.renew(ctx, group))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Claimant) has(group string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ours := c.until[group]
+	return ours
+}
+
+func (c *Claimant) groups() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.until))
+}
+
+func (c *Claimant) renew(ctx context.Context, group string) error {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	if !c.has(group) {
+		return nil // given up meanwhile
+	}
+	taken, seen, err := c.tryAsking(ctx, group)
+	if taken || err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.doubts[group]
+	c.doubts[group], c.until[group] = seen, time.Time{}
+	if seen.aliveSince(before) {
+		return refusal(group, seen)
+	}
+	if before.line != seen.line {
+		c.log.Warn("the lease of a group is another sessiond's: nothing is stored until that one runs out, or shows that it is alive",
+			"group", group, "owner", seen.line)
+	}
+	return nil
+}
+
+// Holds reports whether the group's lease is ours beyond doubt.
+func (c *Claimant) Holds(group string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Before(c.until[group])
+}
+
+// Leave gives up the lease of a group.
+func (c *Claimant) Leave(ctx context.Context, group string) error {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	c.mu.Lock()
+	_, ours := c.until[group]
+	delete(c.until, group)
+	delete(c.doubts, group)
+	c.mu.Unlock()
+	if !ours {
+		return nil
+	}
+	_, err := c.store.SetOwner(ctx, group, c.line, "", 0)
+	return err
+}
+
+// LeaveAll gives up all leases, so that the next daemon need not wait.
+func (c *Claimant) LeaveAll(ctx context.Context) error {
+	var errs []error
+	for _, group := range c.groups() {
+		errs = append(errs, c.Leave(ctx, group))
+	}
+	return errors.Join(errs...)
+}
+
+// Close ends the sign of life. Leases that were not given up run out.
+func (c *Claimant) Close() error { return c.sign.close() }

@@ -1,0 +1,370 @@
+package ownership
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// holder is the environment variable that makes the test binary a process which
+// holds a table, given as NAMESPACE/TABLE, until it is killed.
+const holder = "SESSIOND_TEST_HOLD"
+
+func TestMain(m *testing.M) {
+	if what, ok := os.LookupEnv(holder); ok {
+		namespace, table, _ := strings.Cut(what, "/")
+		if _, err := LockTable(context.Background(), namespace, table); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("holds")
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+// startHolder starts a process that holds a table.
+func startHolder(t *testing.T, namespace, table string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), holder+"="+namespace+"/"+table)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || line != "holds\n" {
+		t.Fatalf("the other process: %q, %v", line, err)
+	}
+	return cmd
+}
+
+func tableName() string { return fmt.Sprintf("test_%d_%d", os.Getpid(), time.Now().UnixNano()) }
+
+// TestTableHasOneProcess: a table that another process has is refused, with the
+// name of the process; it is free the moment that one is killed.
+func TestTableHasOneProcess_I7(t *testing.T) {
+	t.Parallel()
+	table := tableName()
+	other := startHolder(t, "", table)
+	began := time.Now()
+	_, err := LockTable(t.Context(), "", table)
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d ", other.Process.Pid)) || !strings.Contains(err.Error(), table) {
+		t.Fatalf("second lock of a table: %v", err)
+	}
+	if took := time.Since(began); took < handover {
+		t.Errorf("gave up after %v: a daemon that is about to end was not waited for", took)
+	}
+	if free, err := LockTable(t.Context(), "", table+"_b"); err != nil {
+		t.Errorf("another table: %v", err)
+	} else if err := free.Close(); err != nil {
+		t.Error(err)
+	}
+
+	won := make(chan error)
+	go func() {
+		l, err := LockTable(t.Context(), "", table)
+		if err == nil {
+			err = l.Close()
+		}
+		won <- err
+	}()
+	if err := other.Process.Kill(); err != nil { // waited for by the cleanup only
+		t.Fatal(err)
+	}
+	if err := <-won; err != nil {
+		t.Errorf("after the other was killed: %v", err)
+	}
+}
+
+// TestManyAskers: who has a name is told even after more asked than are waited for.
+func TestManyAskers(t *testing.T) {
+	t.Parallel()
+	table := tableName()
+	l, err := LockTable(t.Context(), "", table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range waiting + 50 {
+		if taken, err := whoHas("", "sessiond/table/"+table); err != nil || taken == nil {
+			t.Fatalf("the name is free: %v, %v", taken, err)
+		}
+	}
+}
+
+// TestNamespaces: a table of the same name in another namespace is another table,
+// and a namespace is the same by whatever name.
+func TestNamespaces(t *testing.T) {
+	testenv.Require(t, testenv.Root|testenv.Nft)
+	t.Parallel()
+	lab, err := netlab.New(netlab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	table, inside := tableName(), lab.CGN.Name()
+	startHolder(t, inside, table)
+	own, err := LockTable(t.Context(), "", table)
+	if err != nil {
+		t.Fatalf("the table of another namespace is locked here: %v", err)
+	}
+	if err := own.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := LockTable(t.Context(), "/run/netns/"+inside, table); err == nil {
+		t.Error("the same table, its namespace named by its path, was locked twice")
+	}
+	if a, b, own := place(inside), place("/run/netns/"+inside), place(""); a == "" || a != b || a == own {
+		t.Errorf("places: %q and %q of one namespace, %q of another", a, b, own)
+	}
+}
+
+// world is a Redis with claimants on it.
+type world struct {
+	t      *testing.T
+	server *testenv.RedisServer
+	db     *subscriberdb.DB
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	server := testenv.StartRedis(t)
+	client, err := subscriberdb.Dial([]string{server.URL}, "", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	db, err := subscriberdb.New(subscriberdb.Options{Client: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{t, server, db}
+}
+
+// claimant returns one, as of another machine if elsewhere.
+func (w *world) claimant(node string, elsewhere bool) *Claimant {
+	w.t.Helper()
+	c, err := New(Options{Store: w.db, Node: node, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = c.Close() })
+	if elsewhere {
+		c.self.Place = "another boot/net:1"
+		line, err := json.Marshal(c.self)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		c.line = string(line)
+	}
+	return c
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) cli(args ...string) {
+	w.t.Helper()
+	out, err := exec.Command("redis-cli", append([]string{"-s", w.server.Socket}, args...)...).CombinedOutput()
+	if err != nil {
+		w.t.Fatalf("redis-cli %v: %v: %s", args, err, out)
+	}
+}
+
+// keep renews as a daemon does, until the test ends or stop is called.
+func keep(t *testing.T, c *Claimant) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var task sync.WaitGroup
+	task.Go(func() {
+		for wait(ctx, RenewEvery) == nil {
+			_ = c.Renew(ctx)
+		}
+	})
+	stop = func() { cancel(); task.Wait() }
+	t.Cleanup(stop)
+	return stop
+}
+
+// TestOtherNode: a group that another node serves is refused, with who and until
+// when; once given up it is taken at once.
+func TestOtherNode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first, second := w.claimant("cgn1", false), w.claimant("cgn2", true)
+	w.must(first.Take(t.Context(), "default"))
+	keep(t, first)
+	began := time.Now()
+	err := second.Take(t.Context(), "default")
+	if !errors.Is(err, ErrOwned) || !strings.Contains(err.Error(), `node "cgn1"`) || !strings.Contains(err.Error(), "lasts until") {
+		t.Fatalf("the second node: %v", err)
+	}
+	if took := time.Since(began); took > Lease/2 {
+		t.Errorf("refused after %v: a sign of life comes every %v", took, RenewEvery)
+	}
+	if second.Holds("default") || !first.Holds("default") {
+		t.Error("the group changed hands")
+	}
+	w.must(second.Take(t.Context(), "other"))
+	w.must(first.LeaveAll(t.Context()))
+	began = time.Now()
+	w.must(second.Take(t.Context(), "default"))
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("a group that was given up was taken after %v", took)
+	}
+}
+
+// TestDeadNode: the group of a node that gives no sign of life is taken once its
+// lease has run out, and not before.
+func TestDeadNode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dead, heir := w.claimant("cgn1", true), w.claimant("cgn2", false)
+	w.must(dead.Take(t.Context(), "default"))
+	began := time.Now()
+	w.must(heir.Take(t.Context(), "default"))
+	if took := time.Since(began); took < Lease-time.Second || took > Lease+5*time.Second {
+		t.Errorf("taken after %v, the lease is %v", took, Lease)
+	}
+}
+
+// TestDeadProcess: the group of a process that is known to be dead, because it was
+// in this namespace and is no more, is taken at once.
+func TestDeadProcess_I7(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	killed, next := w.claimant("cgn1", false), w.claimant("cgn1", false)
+	w.must(killed.Take(t.Context(), "default"))
+	w.must(killed.Close()) // as the kernel does when a process is killed
+	began := time.Now()
+	w.must(next.Take(t.Context(), "default"))
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("taken after %v", took)
+	}
+}
+
+// TestEmptied: who served a group when Redis was emptied takes it again.
+func TestEmptied_I6(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.claimant("cgn1", false)
+	w.must(c.Take(t.Context(), "default"))
+	w.cli("FLUSHALL")
+	w.must(c.Renew(t.Context()))
+	line, left, err := w.db.Owner(t.Context(), "default")
+	if err != nil || line != c.line || left <= 0 || left > Lease {
+		t.Errorf("owner %q for %v, %v", line, left, err)
+	}
+	if !c.Holds("default") {
+		t.Error("the group is not ours")
+	}
+}
+
+// TestRedisAway: without Redis a lease is in doubt after its time, but not lost.
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.claimant("cgn1", false)
+	w.must(c.Take(t.Context(), "default"))
+	w.server.Kill()
+	if err := c.Renew(t.Context()); err == nil || errors.Is(err, ErrOwned) {
+		t.Errorf("renewed without Redis: %v", err)
+	}
+	if !c.Holds("default") {
+		t.Error("the lease has not run out yet")
+	}
+	c.mu.Lock()
+	c.until["default"] = time.Now().Add(-time.Second)
+	c.mu.Unlock()
+	if c.Holds("default") {
+		t.Error("the lease has run out")
+	}
+	w.server.Start(t)
+	w.must(c.Renew(t.Context()))
+	if !c.Holds("default") {
+		t.Error("the group is not ours again")
+	}
+}
+
+// TestTakenOver: a lease that somebody else is seen to have is doubted, and lost
+// once that one shows that it is alive; one that does not show it, as after an old
+// backup, runs out, and is taken again.
+func TestTakenOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	paused, other := w.claimant("cgn1", false), w.claimant("cgn2", true)
+	w.must(paused.Take(t.Context(), "default"))
+	w.cli("DEL", "sessiond:{default}:owner") // as if the lease had run out
+	w.must(other.Take(t.Context(), "default"))
+	w.must(paused.Renew(t.Context()))
+	if paused.Holds("default") {
+		t.Error("another's group is held")
+	}
+	w.must(paused.Renew(t.Context())) // no sign of life yet
+	var err error
+	deadline := time.Now().Add(5 * time.Second)
+	for err == nil && time.Now().Before(deadline) {
+		w.must(other.Renew(t.Context()))
+		err = paused.Renew(t.Context())
+	}
+	if !errors.Is(err, ErrOwned) || !strings.Contains(err.Error(), "cgn2") {
+		t.Errorf("after the other's sign of life: %v", err)
+	}
+
+	w.cli("PEXPIRE", "sessiond:{default}:owner", "1")
+	for !paused.Holds("default") && time.Now().Before(deadline) {
+		w.must(paused.Renew(t.Context()))
+	}
+	if !paused.Holds("default") {
+		t.Error("a lease that ran out was not taken again")
+	}
+}
+
+// TestNoEnd: a lease without an end, which somebody has set by hand, is heeded.
+func TestNoEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.cli("SET", "sessiond:{default}:owner", "maintenance, ask Joe")
+	err := w.claimant("cgn1", false).Take(t.Context(), "default")
+	if !errors.Is(err, ErrOwned) || !strings.Contains(err.Error(), "ask Joe") || !strings.Contains(err.Error(), "no end") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestLeftForGood: what was given up is not taken again by a sign of life.
+func TestLeftForGood(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.claimant("cgn1", false)
+	w.must(c.Take(t.Context(), "default"))
+	w.must(c.Leave(t.Context(), "default"))
+	w.must(c.Renew(t.Context()))
+	if line, _, err := w.db.Owner(t.Context(), "default"); err != nil || line != "" {
+		t.Errorf("owner %q, %v", line, err)
+	}
+}

@@ -1,0 +1,50 @@
+package ownership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Table is the exclusive right to program one nftables table of one network
+// namespace. It ends with Close, or with the process.
+type Table struct{ name *name }
+
+// handover is how long LockTable waits for a daemon that is about to end: one that
+// was told to stop flushes first, one that was killed frees its memory first.
+const handover = 5 * time.Second
+
+// LockTable locks a table, before anything of it is looked at or touched. It fails
+// when another process has it and keeps it.
+func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
+	ctx, cancel := context.WithTimeout(ctx, handover)
+	defer cancel()
+	for {
+		n, err := takeName(namespace, "sessiond/table/"+table)
+		if err == nil {
+			return &Table{n}, nil
+		}
+		taken := (*takenError)(nil)
+		if !errors.As(err, &taken) {
+			return nil, fmt.Errorf("lock table ip %s: %w", table, err)
+		}
+		if wait(ctx, lookEvery/5) != nil {
+			return nil, fmt.Errorf("table ip %s is programmed by another sessiond already, %w; stop that one, or give this one a network namespace (nat.netns) of its own", table, taken)
+		}
+	}
+}
+
+// Close gives the table up.
+func (t *Table) Close() error { return t.name.close() }
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
