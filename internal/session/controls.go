@@ -45,6 +45,9 @@ func (m *Manager) NotReady() error {
 }
 
 func (m *Manager) notReadyLocked() string {
+	if m.deposed != nil {
+		return m.deposed.Error()
+	}
 	if err := m.databaseFailureRLocked(); err != nil {
 		return fmt.Sprintf("redis: %v", err)
 	}

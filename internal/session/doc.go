@@ -13,7 +13,11 @@
 //
 // Walks over all that there is let others have the lock now and then (walk.go).
 //
-// Lock order: Manager.reconciling, Manager.applying, Manager.mu, then the leaf
-// locks of queues, timers and watchers. The first two only make their holders
-// take turns; I/O is done under them.
+// What is served beside the configuration is found out before any group is touched
+// (drains.go), kept in the database and forgotten when it is empty (served.go). The
+// lease of each group makes this the only daemon that serves it (lease.go).
+//
+// Lock order: Manager.regrouping, Manager.reconciling, Manager.applying,
+// Manager.mu, then the leaf locks of queues, timers and watchers. The first three
+// only make their holders take turns; I/O is done under them.
 package session

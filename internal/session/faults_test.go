@@ -72,9 +72,10 @@ func TestClingingEntriesHoldUpNobody_I5(t *testing.T) {
 func TestRefusedGroups(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.halt()
-	kernel := &faultyKernel{Memory: w.nat, prefixes: errors.New("refused")}
+	kernel := &faultyKernel{Memory: w.nat}
 	w.kernel = kernel
 	w.boot()
+	kernel.prefixes = errors.New("refused")
 	before, _ := w.Pools(context.Background())
 	grown := testGroup
 	grown.Outside = append([]netip.Prefix{netip.MustParsePrefix("203.0.113.0/28")}, grown.Outside...)

@@ -34,6 +34,9 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 	}
 	for {
 		err := m.insistStore(ctx, "read group "+g.name+" from the database", func(ctx context.Context) error {
+			if err := m.keepServed(ctx, g, false); err != nil || ctx.Err() != nil {
+				return m.noteSync(g, errors.Join(err, ctx.Err())) // what is served is stored before anything of it can be used
+			}
 			return m.noteSync(g, m.sync(ctx, g))
 		})
 		if err != nil {
@@ -100,6 +103,9 @@ func (m *Manager) noteSync(g *group, err error) error {
 func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.groups[g.name] != g {
+		return // forgotten meanwhile
+	}
 	for i := range changes {
 		m.changeLocked(&changes[i])
 	}

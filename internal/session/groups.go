@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // SetGroups takes a changed configuration without touching a session: new
@@ -15,17 +17,112 @@ import (
 // no more. It refuses to move an inside address that is in use to another
 // group: its record and its block would stay behind.
 func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) error {
+	m.awaitAdopted(ctx)
+	m.regrouping.Lock()
+	defer m.regrouping.Unlock()
+	if err := m.mayRegroup(); err != nil {
+		return err
+	}
+	plans, taken, err := m.planNew(ctx, configs)
+	if err == nil {
+		err = m.regroup(ctx, configs, plans)
+	}
+	if err != nil {
+		return errors.Join(err, m.leaveAll(ctx, taken))
+	}
+	return nil
+}
+
+// adoptWithin bounds how long a reload waits for groups that an earlier one added.
+const adoptWithin = 5 * time.Second
+
+// awaitAdopted waits, for a bounded time, until a reload may change what is served.
+func (m *Manager) awaitAdopted(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, adoptWithin)
+	defer cancel()
+	for m.mayRegroup() != nil && pause(ctx, 10*time.Millisecond) == nil {
+	}
+}
+
+// mayRegroup: what is served can change once all bindings are known, and while it
+// is ours.
+func (m *Manager) mayRegroup() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.deposed != nil {
+		return m.deposed
+	}
+	known := m.prepared
+	for _, g := range m.groups {
+		known = known && g.adopted
+	}
+	if !known {
+		return errors.New("the bindings of all groups are not known yet, reload again when sessiond is ready")
+	}
+	return nil
+}
+
+// planNew takes the leases of groups that are not served yet, as a start does, and
+// plans them. It also returns the groups whose leases were taken.
+func (m *Manager) planNew(ctx context.Context, configs []lsn.GroupConfig) (plans []plan, taken []string, err error) {
+	m.mu.RLock()
+	var fresh []lsn.GroupConfig
+	for _, c := range configs {
+		if m.groups[c.Name] == nil {
+			fresh = append(fresh, c)
+		}
+	}
+	m.mu.RUnlock()
+	for _, c := range fresh {
+		if err := m.owner.Take(ctx, c.Name); err != nil {
+			return nil, taken, err
+		}
+		taken = append(taken, c.Name)
+		stored, err := m.store.Served(ctx, []string{c.Name})
+		if err != nil {
+			return nil, taken, err
+		}
+		p, err := m.planConfigured(ctx, c, configs, servedAs(stored, c.Name))
+		if err != nil {
+			return nil, taken, err
+		}
+		plans = append(plans, p)
+	}
+	return plans, taken, nil
+}
+
+// servedAs returns what a group is served as, nil if that is not known.
+func servedAs(stored []subscriberdb.Served, group string) *subscriberdb.Served {
+	for i := range stored {
+		if stored[i].Group == group {
+			return &stored[i]
+		}
+	}
+	return nil
+}
+
+func (m *Manager) leaveAll(ctx context.Context, names []string) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, m.owner.Leave(ctx, name))
+	}
+	return errors.Join(errs...)
+}
+
+// regroup changes engine and kernel, and has new groups followed.
+func (m *Manager) regroup(ctx context.Context, configs []lsn.GroupConfig, plans []plan) error {
 	m.mu.Lock()
 	before := m.configs
 	if err := m.staysLocked(configs); err != nil {
 		m.mu.Unlock()
 		return err
 	}
-	if err := m.engine.Reconfigure(configs); err != nil {
+	full := withDrains(configs, plans)
+	if err := m.engine.Reconfigure(full); err != nil {
 		m.mu.Unlock()
 		return err
 	}
-	inside, outside := m.prefixesLocked(configs)
+	inside, outside := m.prefixesLocked(full)
 	m.mu.Unlock()
 	err := m.kernel.SetPrefixes(ctx, inside, outside)
 	m.mu.Lock()
@@ -34,19 +131,22 @@ func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) erro
 		return errors.Join(err, m.engine.Reconfigure(before))
 	}
 	m.configs, m.inside, m.outside = configs, inside, outside
+	for _, g := range m.groups {
+		g.stored = nil // what the store adds to it may have changed too
+	}
 	defer m.timers.wakeUp() // a grown pool serves who waits
 	for _, c := range configs {
 		if g := m.groups[c.Name]; g != nil {
 			g.config = c
 			continue
 		}
-		g := newGroup(c, m.guards[c.Name])
-		m.groups[c.Name] = g
-		if m.tasks != nil {
-			m.followLocked(g)
-		}
+		m.groups[c.Name] = newGroup(c, m.guards[c.Name])
 	}
 	m.serveLocked(configs)
+	for i := range plans {
+		m.serveLocallyLocked(&plans[i])
+		m.followLocked(m.groups[plans[i].config.Name])
+	}
 	return nil
 }
 
@@ -55,6 +155,19 @@ func (m *Manager) Groups() []lsn.GroupConfig {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.configs
+}
+
+// withDrains returns the configuration with what drains of its new groups.
+func withDrains(configs []lsn.GroupConfig, plans []plan) []lsn.GroupConfig {
+	full := slices.Clone(configs)
+	for i := range full {
+		for j := range plans {
+			if plans[j].config.Name == full[i].Name {
+				full[i] = plans[j].config
+			}
+		}
+	}
+	return full
 }
 
 // staysLocked checks that no address in use would go to another group.
@@ -71,8 +184,8 @@ func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
 }
 
 // serveLocked says which group an inside address is looked for in. Prefixes that
-// were taken out stay with their group until the next start, so that the
-// sessions there can end, unless a group has them now.
+// were taken out stay with their group, so that the sessions there can end, unless
+// a group has them now.
 func (m *Manager) serveLocked(configs []lsn.GroupConfig) {
 	for _, g := range m.groups {
 		g.inside = slices.DeleteFunc(g.inside, func(p netip.Prefix) bool {

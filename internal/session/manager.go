@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,9 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/ownership"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // watchBuffer is how many events a watcher may fall behind.
@@ -32,6 +35,9 @@ type Options struct {
 	Observer       Observer
 	Logger         *slog.Logger
 	Guards         map[string]guard.Limits // optional: of groups, by name; default unlimited
+	Owner          Ownership               // optional; default: there is no other daemon
+	By             string                  // optional: this daemon among all, after a restart too; default Node
+	Discard        bool                    // optional: end what the configuration lacks, in place of serving it to its end
 	ReconcileEvery time.Duration           // optional; default 30 s
 	Now            func() time.Time        // optional; default time.Now
 }
@@ -41,6 +47,9 @@ type Manager struct {
 	store    Store
 	kernel   Kernel
 	node     string
+	by       string
+	owner    Ownership
+	discard  bool
 	observer Observer
 	log      *slog.Logger
 	every    time.Duration
@@ -57,6 +66,7 @@ type Manager struct {
 	missing   *queue[missing]
 	timers    *timers
 
+	regrouping  sync.Mutex // one change of what is served at a time; taken before reconciling
 	reconciling sync.Mutex // one reconcile at a time; taken before mu
 	searched    bool       // lost is known; guarded by reconciling
 	lost        bool       // what the kernel was programmed from is not in the database
@@ -69,7 +79,10 @@ type Manager struct {
 	engine          *lsn.Engine
 	configs         []lsn.GroupConfig // what the engine serves
 	groups          map[string]*group
-	inside, outside []netip.Prefix // served since the start, for reloads
+	inside, outside []netip.Prefix             // served since the start, for reloads
+	unadopted       map[string]lsn.GroupConfig // groups with what drains of them, until their bindings are in the engine
+	prepared        bool                       // it is known what there is to serve
+	deposed         error                      // another daemon has taken a group; nil while none has
 	slots           slotIndex
 	draining        map[netip.Addr]struct{}
 	observed        observed          // what RemovalOn would have removed
@@ -113,6 +126,8 @@ type group struct {
 	recent   map[netip.Addr][]subscriber.Change // see recallLocked; nil but while the feed is taken up anew
 	touched  map[netip.Addr]struct{}            // addresses that changed during a reconcile; nil outside
 	inside   []netip.Prefix                     // whose addresses are looked for here; see serveLocked
+	cancel   context.CancelFunc                 // ends the following of the feed
+	stored   *subscriberdb.Served               // what the database says it is served as, if that is known
 }
 
 // New returns a Manager; Run makes it work.
@@ -129,6 +144,7 @@ func New(o Options) (*Manager, error) {
 	}
 	m := &Manager{
 		store: o.Store, kernel: o.Kernel, node: o.Node, observer: o.Observer, log: o.Logger,
+		by: cmp.Or(o.By, o.Node), owner: o.Owner, discard: o.Discard,
 		every: o.ReconcileEvery, now: o.Now, settings: o.Settings,
 		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1),
 		saves: newQueue[save](), opens: newQueue[work](), cuts: newQueue[work](),
@@ -136,6 +152,9 @@ func New(o Options) (*Manager, error) {
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: newSlotIndex(),
 		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
 		redisErr: errNotAsked,
+	}
+	if m.owner == nil {
+		m.owner = alone{}
 	}
 	if m.every == 0 {
 		m.every = 30 * time.Second
@@ -160,31 +179,51 @@ func newGroup(c lsn.GroupConfig, limits guard.Limits) *group {
 func (m *Manager) Ready() <-chan struct{} { return m.ready }
 
 // Run works until ctx ends, and leaves database and kernel as they stand (I9).
-func (m *Manager) Run(ctx context.Context) error {
-	tasks, ctx := errgroup.WithContext(ctx)
+// Where another daemon serves a group it returns ownership.ErrOwned, unless it has
+// been ready already: then it stands aside.
+func (m *Manager) Run(whole context.Context) error {
+	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range []func(context.Context) error{
 		m.runSaves, m.runCuts, m.runOpens, m.runReaps, m.runLingering, m.runMissing,
 		m.runTimers, m.runIdle, m.runVanished, m.runProbes, m.runWatchdog, m.runReconcile, m.runAlarms,
+		m.runOwnership, m.runServed,
 	} {
 		tasks.Go(func() error { return task(ctx) })
 	}
 	m.mu.Lock()
 	m.tasks, m.tasksCtx = tasks, ctx
-	for _, g := range m.groups {
-		m.followLocked(g)
-	}
 	m.mu.Unlock()
+	tasks.Go(func() error { return m.runStart(ctx) })
 	err := tasks.Wait()
-	if errors.Is(err, context.Canceled) {
+	switch {
+	case errors.Is(err, ownership.ErrOwned) && m.restored():
+		m.standAside(whole, err)
+		return nil
+	case errors.Is(err, context.Canceled):
 		return nil
 	}
 	return err
 }
 
+// restored reports whether the daemon has been ready.
+func (m *Manager) restored() bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.settled
+}
+
 // followLocked starts the task that follows one group's feed.
 func (m *Manager) followLocked(g *group) {
-	ctx := m.tasksCtx
-	m.tasks.Go(func() error { return m.follow(ctx, g) })
+	whole := m.tasksCtx
+	ctx, cancel := context.WithCancel(whole)
+	g.cancel = cancel
+	m.tasks.Go(func() error {
+		defer cancel()
+		if err := m.follow(ctx, g); ctx.Err() == nil || whole.Err() != nil {
+			return err
+		}
+		return nil // the group is forgotten
+	})
 }
 
 // groupOfLocked returns the group that serves the inside address.

@@ -41,6 +41,11 @@ type Store interface {
 	SaveBindings(ctx context.Context, group string, put []subscriberdb.Binding, remove []subscriberdb.Block) error
 
 	NASes(ctx context.Context) ([]subscriberdb.NAS, error)
+	Served(ctx context.Context, named []string) ([]subscriberdb.Served, error)
+	SaveServed(ctx context.Context, s subscriberdb.Served) error
+	ForgetServed(ctx context.Context, group string) error
+	Serve(more []subscriberdb.Group) error
+	Unserve(group string) error
 
 	Settings(ctx context.Context) (map[string]string, error)
 	InitSettings(ctx context.Context, first map[string]string) error

@@ -98,6 +98,14 @@ func (m *Manager) syncedGroups() []*group {
 func (m *Manager) reconcile(ctx context.Context, g *group, how comparison) ([]inspect.Drift, error) {
 	m.reconciling.Lock()
 	defer m.reconciling.Unlock()
+	if m.forgotten(g) {
+		return nil, nil
+	}
+	if !how.dryRun {
+		if err := m.owned(ctx, g.name); err != nil {
+			return nil, err
+		}
+	}
 	m.watchTouches(g, true)
 	defer m.watchTouches(g, false)
 	o, err := m.observe(ctx, g)
@@ -130,6 +138,13 @@ func (m *Manager) behind(ctx context.Context, g *group) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, caughtUpWithin)
 	defer cancel()
 	return !m.caughtUp(ctx, g, tail, true), nil
+}
+
+// forgotten reports whether the group is served no more since it was listed.
+func (m *Manager) forgotten(g *group) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.groups[g.name] != g
 }
 
 // nobodysDrifts tells of kernel elements of addresses in no group.
@@ -180,6 +195,9 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 // takeUp is one look of sync. It reports whether the database was suspect and
 // has been rebuilt.
 func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error) {
+	if err := m.owned(ctx, g.name); err != nil {
+		return false, err
+	}
 	o, err := m.observe(ctx, g)
 	if err != nil {
 		return false, err
@@ -198,6 +216,10 @@ func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error
 	rebuilt = g.suspect
 	if !g.adopted {
 		m.adoptLocked(g, o, g.suspect)
+	}
+	if err := m.retireLocked(g); err != nil {
+		m.mu.Unlock()
+		return rebuilt, err
 	}
 	clear(g.touched)
 	g.position = o.tail

@@ -29,6 +29,9 @@ func (m *Manager) runSaves(ctx context.Context) error {
 				continue
 			}
 			err := m.insistStore(ctx, "store bindings", func(ctx context.Context) error {
+				if err := m.owned(ctx, name); err != nil {
+					return err
+				}
 				return m.store.SaveBindings(ctx, name, w.put, w.remove)
 			})
 			if err != nil {

@@ -105,6 +105,7 @@ func (m *Manager) trust(g *group, epoch string, rebuilt bool, lost int) {
 	defer m.mu.Unlock()
 	g.epoch, g.suspect = epoch, false
 	if rebuilt {
+		g.stored = nil // lost with the rest
 		m.log.Warn("database rebuilt; records written back stay in doubt until their BNG or an expiry confirms them",
 			"group", g.name, "records", lost)
 		// Sessions that were stopped before the loss was noticed were not written

@@ -37,11 +37,13 @@ type world struct {
 	kernel Kernel                       // in place of nat, from the next boot on
 	store  func(*subscriberdb.DB) Store // in place of db, from the next boot on
 
+	owner Ownership     // from the next boot on
 	guard guard.Limits  // from the next boot on
 	ttl   time.Duration // of records, from the next boot on
 
 	stop func()
 
+	log  *slog.Logger
 	logs io.Writer // gets what is logged, too; nil for nobody
 }
 
@@ -123,6 +125,7 @@ func (w *world) boot() {
 		to = io.MultiWriter(to, w.logs)
 	}
 	log := slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	w.log = log
 	w.db, err = subscriberdb.New(subscriberdb.Options{
 		Client: w.client, Node: "test", Logger: log,
 		Groups: []subscriberdb.Group{{Name: w.group.Name, Inside: w.group.Inside, RecordTTL: w.ttl, Guard: w.guard}},
@@ -142,7 +145,7 @@ func (w *world) boot() {
 	w.Manager, err = New(Options{
 		Store: store, Kernel: kernel, Groups: []lsn.GroupConfig{w.group}, Node: "test",
 		Settings: someSettings, Observer: w.seen, Logger: log,
-		Guards: map[string]guard.Limits{w.group.Name: w.guard},
+		Guards: map[string]guard.Limits{w.group.Name: w.guard}, Owner: w.owner,
 	})
 	if err != nil {
 		w.t.Fatal(err)

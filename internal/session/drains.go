@@ -1,0 +1,397 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/ownership"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// What the configuration no longer has, a group or a part of one, is served to its
+// end: after a reload by the engine that knows it, after a start from what stands in
+// the database. Before anything of any group is touched, takeUpServed finds out what
+// there is to serve beside the configuration, and refuses to start where both do not
+// go together.
+
+// errRefused: what stands in the database and the configuration contradict each
+// other, and a person must say which of them counts.
+var errRefused = errors.New("start refused")
+
+const refusalHint = "put it back into the configuration until it has drained (sessionctl pool list), or start once with --discard-unconfigured, which ends these customers"
+
+// plan is what a group is served as when this daemon starts.
+type plan struct {
+	config  lsn.GroupConfig // with what drains
+	inside  []netip.Prefix  // of these, what the configuration lacks
+	retired *subscriberdb.Served
+	drains  bool
+}
+
+// runStart takes up what there is to serve, and then has every group followed.
+func (m *Manager) runStart(ctx context.Context) error {
+	var refused error
+	err := m.insistStore(ctx, "take up what is served from the database", func(ctx context.Context) error {
+		err := m.takeUpServed(ctx)
+		if errors.Is(err, errRefused) || errors.Is(err, ownership.ErrOwned) {
+			refused = err
+			return nil
+		}
+		return m.noteStart(err)
+	})
+	if err != nil || refused != nil {
+		return errors.Join(err, refused)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.prepared = true
+	for _, g := range m.groups {
+		m.followLocked(g)
+	}
+	return nil
+}
+
+// noteStart keeps for readiness why the groups could not be taken up.
+func (m *Manager) noteStart(err error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range m.groups {
+		g.failure = err
+	}
+	return err
+}
+
+// takeUpServed takes the leases of the groups and makes engine, kernel and store
+// know all that is to be served. Done again after a failure it does the same.
+func (m *Manager) takeUpServed(ctx context.Context) error {
+	m.regrouping.Lock()
+	defer m.regrouping.Unlock()
+	plans, err := m.planAll(ctx)
+	if err != nil {
+		return err
+	}
+	configs := make([]lsn.GroupConfig, len(plans))
+	for i := range plans {
+		configs[i] = plans[i].config
+	}
+	engine, err := lsn.New(configs)
+	if err != nil {
+		return fmt.Errorf("%w: %w; %s", errRefused, err, refusalHint)
+	}
+	inside, outside := prefixesOf(configs)
+	if err := m.kernel.SetPrefixes(ctx, inside, outside); err != nil {
+		return err
+	}
+	if err := m.store.Serve(moreGroups(plans)); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.engine, m.inside, m.outside = engine, inside, outside
+	m.unadopted = map[string]lsn.GroupConfig{}
+	for i := range plans {
+		m.serveLocallyLocked(&plans[i])
+	}
+	return nil
+}
+
+// prefixesOf returns all prefixes of the groups.
+func prefixesOf(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
+	for i := range configs {
+		inside, outside = merge(inside, configs[i].Inside), merge(outside, configs[i].Outside)
+	}
+	return inside, outside
+}
+
+// moreGroups is what the store has to know beside the configuration.
+func moreGroups(plans []plan) []subscriberdb.Group {
+	var more []subscriberdb.Group
+	for i := range plans {
+		p := &plans[i]
+		switch {
+		case p.retired != nil:
+			more = append(more, subscriberdb.Group{
+				Name: p.config.Name, Inside: p.config.Inside, RecordTTL: p.retired.RecordTTL, Guard: p.retired.Guard,
+			})
+		case len(p.inside) > 0:
+			more = append(more, subscriberdb.Group{Name: p.config.Name, Inside: p.inside})
+		}
+	}
+	return more
+}
+
+// serveLocallyLocked makes the group of a plan, or adds to the one that there is.
+func (m *Manager) serveLocallyLocked(p *plan) {
+	if !p.drains {
+		return
+	}
+	name := p.config.Name
+	m.unadopted[name] = p.config
+	g := m.groups[name]
+	if g == nil {
+		g = newGroup(p.config, p.retired.Guard)
+		m.groups[name] = g
+	}
+	g.inside = slices.Clone(p.config.Inside)
+	m.log.Warn("the configuration lacks what customers use; it is served to its end and gives nothing new",
+		"group", name, "whole_group", p.retired != nil, "inside", p.inside, "outside", p.config.Outside)
+}
+
+// planAll says what every group is to be served as.
+func (m *Manager) planAll(ctx context.Context) ([]plan, error) {
+	m.mu.RLock()
+	configs := m.configs
+	m.mu.RUnlock()
+	names := make([]string, len(configs))
+	for i := range configs {
+		names[i] = configs[i].Name
+		if err := m.owner.Take(ctx, names[i]); err != nil {
+			return nil, err
+		}
+	}
+	list, err := m.store.Served(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	stored := make(map[string]*subscriberdb.Served, len(list))
+	for i := range list {
+		stored[list[i].Group] = &list[i]
+	}
+	var plans []plan
+	for _, c := range configs {
+		p, err := m.planConfigured(ctx, c, configs, stored[c.Name])
+		if err != nil {
+			return nil, err
+		}
+		plans = append(plans, p)
+		delete(stored, c.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(stored)) {
+		p, err := m.planRetired(ctx, stored[name], configs)
+		if err != nil {
+			return nil, err
+		}
+		if p.drains {
+			plans = append(plans, p)
+		}
+	}
+	return plans, nil
+}
+
+// planConfigured plans a group that is configured. Its stored bindings are looked
+// at only if they may be of what the configuration lacks.
+func (m *Manager) planConfigured(ctx context.Context, c lsn.GroupConfig, all []lsn.GroupConfig, s *subscriberdb.Served) (plan, error) {
+	p := plan{config: c}
+	if m.discard || s != nil && servedBy(&c, s) {
+		return p, nil
+	}
+	if s == nil {
+		s = &subscriberdb.Served{} // served by a version that did not write it
+	}
+	rows, err := m.rowsInUse(ctx, c.Name)
+	if err != nil {
+		return p, err
+	}
+	for i := range rows {
+		if !fits(&rows[i], &c) {
+			return p, fmt.Errorf("%w: group %s: %w: %s has the ports %d-%d of %s, so port_range and block_size cannot change now; %s",
+				errRefused, c.Name, lsn.ErrInUse, rows[i].Inside, rows[i].First, rows[i].Last, rows[i].Outside, refusalHint)
+		}
+	}
+	return p, p.extend(rows, s, all)
+}
+
+// planRetired plans a group that is not configured any more, and forgets one that
+// nobody uses.
+func (m *Manager) planRetired(ctx context.Context, s *subscriberdb.Served, all []lsn.GroupConfig) (p plan, err error) {
+	if s.By != m.by {
+		m.log.Info("a group in the database is not this daemon's", "group", s.Group, "served_by", s.By)
+		return p, nil
+	}
+	var rows []subscriberdb.Binding
+	if !m.discard {
+		if rows, err = m.rowsInUse(ctx, s.Group); err != nil {
+			return p, err
+		}
+	}
+	if len(rows) == 0 {
+		m.log.Info("a group that is not configured is forgotten", "group", s.Group, "discarded", m.discard)
+		return p, m.store.ForgetServed(ctx, s.Group)
+	}
+	if err := m.owner.Take(ctx, s.Group); err != nil {
+		return p, err
+	}
+	p.retired = s
+	p.config = lsn.GroupConfig{
+		Name: s.Group, FirstPort: lsn.Port(s.FirstPort), LastPort: lsn.Port(s.LastPort), BlockSize: s.BlockSize,
+		Hold: s.Hold, Grace: s.Grace, GraceCauses: s.GraceCauses,
+	}
+	return p, p.extend(rows, s, all)
+}
+
+// servedBy reports whether the configuration has all that a group was served as.
+func servedBy(c *lsn.GroupConfig, s *subscriberdb.Served) bool {
+	lacks := func(has []netip.Prefix) func(netip.Prefix) bool {
+		return func(p netip.Prefix) bool { return len(lsn.Subtract(p, has)) > 0 }
+	}
+	return c.FirstPort == lsn.Port(s.FirstPort) && c.LastPort == lsn.Port(s.LastPort) && c.BlockSize == s.BlockSize &&
+		!slices.ContainsFunc(s.Inside, lacks(c.Inside)) && !slices.ContainsFunc(s.Outside, lacks(c.Outside))
+}
+
+// rowsInUse returns the stored bindings that are live or in their hold.
+func (m *Manager) rowsInUse(ctx context.Context, group string) ([]subscriberdb.Binding, error) {
+	var used []subscriberdb.Binding
+	err := m.store.BindingRows(ctx, group, func(rows []subscriberdb.BindingRow) error {
+		for i := range rows {
+			if b, ok := rows[i].Binding(); ok && (!b.Held || b.HoldUntil.After(m.now())) {
+				used = append(used, b)
+			}
+		}
+		return nil
+	})
+	return used, err
+}
+
+// fits reports whether the ports of a stored binding are a block of the group.
+func fits(b *subscriberdb.Binding, c *lsn.GroupConfig) bool {
+	return lsn.Port(b.First) >= c.FirstPort && lsn.Port(b.Last) <= c.LastPort &&
+		int(b.Last)-int(b.First)+1 == c.BlockSize && int(b.First)%c.BlockSize == 0
+}
+
+// extend adds to the plan the prefixes that bindings need and the configuration
+// lacks: as they were served before, or else as they are needed. What a binding has
+// must not be another group's now: a slot has one group, and a port one owner (I1).
+func (p *plan) extend(rows []subscriberdb.Binding, s *subscriberdb.Served, all []lsn.GroupConfig) error {
+	var inside, outside []netip.Addr
+	for i := range rows {
+		if err := p.contradicts(&rows[i], all); err != nil {
+			return err
+		}
+		outside = append(outside, rows[i].Outside)
+		if !rows[i].Held {
+			inside = append(inside, rows[i].Inside)
+		}
+	}
+	allInside, allOutside := prefixesOf(all)
+	var lone []netip.Addr
+	p.inside, lone = lacking(inside, s.Inside, allInside)
+	p.inside = append(p.inside, neighbourhoods(lone, slices.Concat(allInside, allOutside))...)
+	more, lone := lacking(outside, s.Outside, allOutside)
+	more = append(more, aggregate(lone)...)
+	p.config.Inside = slices.Concat(p.config.Inside, p.inside)
+	p.config.Outside = slices.Concat(p.config.Outside, more)
+	p.drains = len(p.inside)+len(more) > 0 || p.retired != nil
+	return nil
+}
+
+// contradicts is an error if another group is configured with an address of the
+// binding.
+func (p *plan) contradicts(b *subscriberdb.Binding, all []lsn.GroupConfig) error {
+	why := fmt.Sprintf("in use by %s (%s) in group %s", b.Inside, b.UserName, p.config.Name)
+	if b.Held {
+		why = fmt.Sprintf("kept by group %s until the hold of %s ends at %s", p.config.Name, b.Inside, b.HoldUntil.UTC().Format(time.RFC3339))
+	}
+	for _, c := range all {
+		switch {
+		case c.Name == p.config.Name:
+		case !b.Held && contains(c.Inside, b.Inside):
+			return fmt.Errorf("%w: group %s: inside address %s: %w: %s; %s", errRefused, c.Name, b.Inside, lsn.ErrInUse, why, refusalHint)
+		case contains(c.Outside, b.Outside):
+			return fmt.Errorf("%w: group %s: outside address %s: %w: %s; %s", errRefused, c.Name, b.Outside, lsn.ErrInUse, why, refusalHint)
+		}
+	}
+	return nil
+}
+
+// lacking returns the prefixes that cover the addresses as far as the configured
+// ones do not: the rest of those known from before, so that a person finds again
+// what the configuration said. It also returns the addresses in none of both.
+func lacking(addresses []netip.Addr, known, configured []netip.Prefix) (needed []netip.Prefix, lone []netip.Addr) {
+	rest := lessThan(known, configured)
+	used := make([]bool, len(rest))
+	for _, a := range addresses {
+		if contains(configured, a) {
+			continue
+		}
+		if i := holding(rest, a); i >= 0 {
+			used[i] = true
+		} else {
+			lone = append(lone, a)
+		}
+	}
+	for i, p := range rest {
+		if used[i] {
+			needed = append(needed, p)
+		}
+	}
+	return needed, lone
+}
+
+// neighbourhoods returns for inside addresses of which no prefix is known the /24
+// around each, without what is configured: the prefix that the configuration had was
+// hardly smaller, and no element of the kernel's set of prefixes names one address.
+func neighbourhoods(addresses []netip.Addr, configured []netip.Prefix) []netip.Prefix {
+	var around []netip.Prefix
+	for _, a := range addresses {
+		if p := netip.PrefixFrom(a, 24).Masked(); !slices.Contains(around, p) {
+			around = append(around, p)
+		}
+	}
+	return lessThan(around, configured)
+}
+
+func contains(prefixes []netip.Prefix, a netip.Addr) bool { return holding(prefixes, a) >= 0 }
+
+// aggregate returns the fewest prefixes that are the addresses.
+func aggregate(addresses []netip.Addr) []netip.Prefix {
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	var list []netip.Prefix
+	for _, a := range slices.Compact(addresses) {
+		list = append(list, netip.PrefixFrom(a, a.BitLen()))
+		for len(list) > 1 {
+			low, high := list[len(list)-2], list[len(list)-1]
+			both := netip.PrefixFrom(low.Addr(), max(low.Bits()-1, 0)).Masked()
+			if low.Bits() != high.Bits() || both.Addr() != low.Addr() || !both.Contains(high.Addr()) {
+				break
+			}
+			list = append(list[:len(list)-2], both)
+		}
+	}
+	return list
+}
+
+// retireLocked ends what a group may give of its drained prefixes, now that its
+// bindings are in the engine: from here on the engine keeps of them what is used.
+func (m *Manager) retireLocked(g *group) error {
+	if _, ok := m.unadopted[g.name]; !ok {
+		return nil
+	}
+	if err := m.engine.Reconfigure(m.asServedLocked(g.name)); err != nil {
+		return err
+	}
+	delete(m.unadopted, g.name)
+	return nil
+}
+
+// asServedLocked returns the configuration with what is not yet adopted, but for
+// one group.
+func (m *Manager) asServedLocked(but string) []lsn.GroupConfig {
+	configs := slices.Clone(m.configs)
+	for name, full := range m.unadopted {
+		if name == but {
+			continue
+		}
+		if i := slices.IndexFunc(configs, func(c lsn.GroupConfig) bool { return c.Name == name }); i >= 0 {
+			configs[i] = full
+		} else {
+			configs = append(configs, full)
+		}
+	}
+	return configs
+}
