@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -16,6 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/ownership"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/session"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -43,23 +45,24 @@ type service struct {
 	control *control.Server
 	web     *web
 	metrics *metrics.Metrics
-	groups  []subscriberdb.Group // as the database has them
 	closers []io.Closer
+	discard bool // end what the configuration lacks
 
 	database []io.Closer // connections to it
+	claim    *ownership.Claimant
 }
 
 // newDaemon opens everything that can fail for reasons the operator must mend:
 // sockets, certificates, the kernel. Redis may be away.
-func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (_ *service, err error) {
-	s := &service{log: log, config: c, metrics: metrics.New(version)}
+func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Logger) (_ *service, err error) {
+	s := &service{log: log, config: c, discard: discard, metrics: metrics.New(version)}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
 	for _, open := range []func(context.Context) error{
-		s.openDatabase, s.openNAT, s.openManager, s.openRADIUS, s.openControl, s.openWeb,
+		s.openDatabase, s.openOwnership, s.openNAT, s.openManager, s.openRADIUS, s.openControl, s.openWeb,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -77,7 +80,6 @@ func (s *service) openDatabase(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
-	s.groups = databaseGroups(s.config)
 	s.db, err = subscriberdb.New(databaseOptions(s.config, client, s.metrics, s.log))
 	return err
 }
@@ -100,6 +102,7 @@ func (s *service) openNAT(ctx context.Context) (err error) {
 func (s *service) openManager(context.Context) (err error) {
 	s.manager, err = session.New(session.Options{
 		Store: s.db, Kernel: s.nat, Groups: lsnGroups(s.config.Groups), Node: s.config.Node,
+		Owner: s.claim, By: servedBy(s.config), Discard: s.discard,
 		Settings: firstSettings(s.config.Settings), Guards: guards(s.config.Groups), Observer: s.metrics, Logger: s.log,
 	})
 	return err
@@ -153,6 +156,9 @@ func (s *service) logListening(name, address string) {
 }
 
 func (s *service) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
+	defer cancel()
+	s.leave(ctx)
 	s.hangUp()
 	s.closeAll(s.closers)
 }
@@ -163,8 +169,10 @@ func (s *service) hangUp() {
 	s.database = nil
 }
 
+// closeAll closes what was opened last first: the lock of the table goes after all
+// that works on the table.
 func (s *service) closeAll(closers []io.Closer) {
-	for _, c := range closers {
+	for _, c := range slices.Backward(closers) {
 		if err := c.Close(); err != nil {
 			s.log.Warn("close", "err", err)
 		}
@@ -241,6 +249,7 @@ func (s *service) flush() {
 	if err := s.db.FlushNASes(ctx); err != nil {
 		s.log.Warn("stopped without writing what was heard of NASes last, it is learned again", "err", err)
 	}
+	s.leave(ctx)
 }
 
 func uncanceled(err error) error {

@@ -39,6 +39,7 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 	flags.SetOutput(stderr)
 	file := flags.String("config", "", "configuration `FILE` (required; see sessiond.example.yaml)")
 	check := flags.Bool("check", false, "validate the configuration and exit, touching neither Redis nor the kernel")
+	discard := flags.Bool("discard-unconfigured", false, "end the customers of groups, prefixes and blocks that Redis knows and the configuration lacks, in place of serving them to their end")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -54,11 +55,11 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 		fmt.Fprintln(stderr, "sessiond: name the configuration with --config FILE, and nothing else")
 		return exitUsage
 	}
-	return start(ctx, *file, *check, hangups, stdout, stderr)
+	return start(ctx, *file, *check, *discard, hangups, stdout, stderr)
 }
 
 // start loads the configuration and, unless only asked to check it, serves.
-func start(ctx context.Context, file string, check bool, hangups <-chan os.Signal, stdout, stderr io.Writer) int {
+func start(ctx context.Context, file string, check, discard bool, hangups <-chan os.Signal, stdout, stderr io.Writer) int {
 	c, warnings, err := config.Load(file)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -73,7 +74,7 @@ func start(ctx context.Context, file string, check bool, hangups <-chan os.Signa
 		return exitDone
 	}
 	log.Info("sessiond starts", "version", version, "node", c.Node)
-	d, err := newDaemon(ctx, c, log)
+	d, err := newDaemon(ctx, c, discard, log)
 	if err != nil {
 		log.Error("cannot start", "err", err)
 		return exitFailed

@@ -55,14 +55,17 @@ func (s *service) reload(ctx context.Context, c config.Config) error {
 	if err := s.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {
 		return err
 	}
-	groups := served(databaseGroups(c), s.groups, clientTTL(c.RADIUS.Clients), s.manager.Inside())
-	if err := s.db.SetGroups(groups); err != nil {
+	var stored []subscriberdb.Group
+	err := s.db.ChangeGroups(func(now []subscriberdb.Group) []subscriberdb.Group {
+		stored = now
+		return served(databaseGroups(c), now, clientTTL(c.RADIUS.Clients), s.manager.Inside())
+	})
+	if err != nil {
 		return errors.Join(err, s.manager.SetGroups(ctx, before))
 	}
 	if err := s.radius.SetClients(radiusClients(c.RADIUS.Clients)); err != nil {
-		return errors.Join(err, s.db.SetGroups(s.groups), s.manager.SetGroups(ctx, before))
+		return errors.Join(err, s.db.SetGroups(stored), s.manager.SetGroups(ctx, before))
 	}
-	s.groups = groups
 	s.manager.SetGuards(guards(c.Groups))
 	return nil
 }
@@ -74,7 +77,7 @@ func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
 		Outcomes: outcomes(radiusacct.Outcomes()), Strangers: outcomes(radiusacct.StrangerOutcomes()),
 		Closings: radiusacct.ClosingCauses(), Limit: radiusacct.RefusedLimit,
 	}
-	for _, g := range s.groups {
+	for _, g := range s.db.Groups() {
 		e.Groups = append(e.Groups, g.Name)
 	}
 	radsec := s.config.RADIUS.RadSec.TLS.CertFile != ""
@@ -90,12 +93,14 @@ func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
 	return e
 }
 
-// served adds to the groups of a configuration those that were taken out of it,
-// and gives each the inside prefixes that it still serves: what is online there
-// could not end otherwise. How long clients' records live is the same in all.
+// served adds to the groups of a configuration those that were taken out of it and
+// are still served, and gives each the inside prefixes that it serves: what is
+// online there could not end otherwise. How long clients' records live is the same
+// in all.
 func served(now, before []subscriberdb.Group, ttl map[string]time.Duration, inside map[string][]netip.Prefix) []subscriberdb.Group {
 	for _, old := range before {
-		if !slices.ContainsFunc(now, func(g subscriberdb.Group) bool { return g.Name == old.Name }) {
+		_, still := inside[old.Name]
+		if still && !slices.ContainsFunc(now, func(g subscriberdb.Group) bool { return g.Name == old.Name }) {
 			now = append(now, old)
 		}
 	}

@@ -316,6 +316,8 @@ type Group struct {
 	Blocks      map[string]int // by state: used, held, free
 
 	RemovalsHeld map[subscriber.Reason]int // by why a guard holds them
+
+	Owner bool // this daemon has the lease of the group's NAT
 }
 
 var (
@@ -325,6 +327,7 @@ var (
 	blocks      = desc("blocks", "Port blocks, by group and state.", "group", "state")
 	sessions    = desc("sessions", "Conntrack entries of subscribers.")
 	removalHeld = desc("removals_held", "Subscribers whose removal a guard holds until it is confirmed or refused, by group and reason.", "group", "reason")
+	owner       = desc("nat_owner", "1 while this daemon has the lease of the group's NAT, else 0: another daemon has it, or Redis is away.", "group")
 	socketDrops = desc("radius_socket_drops_total", "RADIUS datagrams that the kernel dropped because a socket's buffer was full; they are in no other counter.")
 	replyFails  = desc("radius_replies_failed_total", "RADIUS replies that the kernel did not take.")
 	acceptFails = desc("radsec_accepts_failed_total", "RadSec connections that the system did not give.")
@@ -353,7 +356,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, feedLag, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, owner, feedLag, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -384,6 +387,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		for _, why := range heldReasons {
 			gauge(removalHeld, g.RemovalsHeld[why], g.Name, reasonLabel(why))
 		}
+		gauge(owner, number(g.Owner), g.Name)
 	}
 }
 

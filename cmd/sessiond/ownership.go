@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/ownership"
+)
+
+// leaveWithin bounds how long a start that failed takes to give its groups up.
+const leaveWithin = 500 * time.Millisecond
+
+// openOwnership makes sure, before anything of the kernel is touched, that no other
+// daemon programs the table, and, as far as Redis can be asked, that none serves the
+// groups. Without Redis that is asked as soon as it is there.
+func (s *service) openOwnership(ctx context.Context) error {
+	namespace := ""
+	if s.config.NAT.Backend != "memory" {
+		namespace = s.config.NAT.NetNS
+		table, err := ownership.LockTable(ctx, namespace, s.config.NAT.Table)
+		if err != nil {
+			return fmt.Errorf("nat: %w", err)
+		}
+		s.closers = append(s.closers, table)
+	}
+	claim, err := ownership.New(ownership.Options{Store: s.db, Node: s.config.Node, Namespace: namespace, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.claim = claim
+	s.closers = append(s.closers, claim)
+	for _, g := range s.config.Groups {
+		switch err := claim.Take(ctx, g.Name); {
+		case errors.Is(err, ownership.ErrOwned), ctx.Err() != nil:
+			return err
+		case err != nil:
+			s.log.Info("whose the groups are cannot be asked yet", "err", err)
+			return nil
+		}
+	}
+	return nil
+}
+
+// leave gives the groups up, so that another node, or the next start, need not wait.
+func (s *service) leave(ctx context.Context) {
+	if s.claim == nil {
+		return
+	}
+	if err := s.claim.LeaveAll(ctx); err != nil {
+		s.log.Info("the leases of the groups could not be given up, they run out", "within", ownership.Lease, "err", err)
+	}
+}
+
+// servedBy identifies this daemon among all that use the same Redis, after a restart
+// too: by what is configured.
+func servedBy(c config.Config) string {
+	if c.NAT.Backend == "memory" {
+		return c.Node + " memory"
+	}
+	return fmt.Sprintf("%s %s:%s", c.Node, c.NAT.NetNS, c.NAT.Table)
+}
