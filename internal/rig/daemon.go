@@ -23,6 +23,8 @@ type Daemon struct {
 	RADIUS string // address it answers accounting at, since the last Start
 	HTTP   string // address of /metrics, /healthz, /readyz
 
+	Args []string // more arguments, from the next start on
+
 	sessiond, sessionctl string
 	config, grpc         string
 	out                  *output
@@ -43,14 +45,33 @@ func (d *Daemon) Start(ctx context.Context) error {
 
 // Launch starts sessiond without waiting for readiness.
 func (d *Daemon) Launch(ctx context.Context) (err error) {
-	d.out = newOutput()
-	cmd := exec.Command(d.sessiond, "--config", d.config)
-	cmd.Stdout, cmd.Stderr = d.out, d.out
-	if d.run, err = startProcess(cmd); err != nil {
+	if err := d.begin(); err != nil {
 		return err
 	}
 	d.HTTP, err = d.listening(ctx, "http")
 	return err
+}
+
+func (d *Daemon) begin() (err error) {
+	d.out = newOutput()
+	cmd := exec.Command(d.sessiond, append([]string{"--config", d.config}, d.Args...)...)
+	cmd.Stdout, cmd.Stderr = d.out, d.out
+	d.run, err = startProcess(cmd)
+	return err
+}
+
+// Refuse starts a sessiond that is expected to end by itself, and returns its exit
+// code.
+func (d *Daemon) Refuse(ctx context.Context) (int, error) {
+	if err := d.begin(); err != nil {
+		return 0, err
+	}
+	select {
+	case <-d.run.exited:
+		return d.run.cmd.ProcessState.ExitCode(), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("sessiond goes on:\n%s", d.out)
+	}
 }
 
 // AwaitReady waits until sessiond answers accounting.
@@ -119,11 +140,7 @@ func (d *Daemon) Hangup() error { return d.run.cmd.Process.Signal(syscall.SIGHUP
 
 // Reload changes the configuration and has sessiond take it, or refuse it.
 func (d *Daemon) Reload(ctx context.Context, change func(config string) string) (taken bool, err error) {
-	text, err := os.ReadFile(d.config)
-	if err != nil {
-		return false, err
-	}
-	if err := os.WriteFile(d.config, []byte(change(string(text))), 0o600); err != nil {
+	if err := d.Edit(change); err != nil {
 		return false, err
 	}
 	const yes, no = `"msg":"reloaded"`, `"msg":"reload refused`
@@ -137,6 +154,15 @@ func (d *Daemon) Reload(ctx context.Context, change func(config string) string) 
 		return taken || strings.Count(log, no) > strings.Count(before, no), nil
 	})
 	return taken, err
+}
+
+// Edit changes the configuration, which sessiond reads at the next start or reload.
+func (d *Daemon) Edit(change func(config string) string) error {
+	text, err := os.ReadFile(d.config)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(d.config, []byte(change(string(text))), 0o600)
 }
 
 // Log returns what sessiond has printed since its start.

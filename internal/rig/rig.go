@@ -47,7 +47,8 @@ type Rig struct {
 	Daemon *Daemon
 	Dir    string // configuration, sockets, data
 
-	options Options
+	options    Options
+	neighbours []*Daemon
 }
 
 // Start brings up a lab, a Redis and a sessiond that is ready. The caller must
@@ -79,9 +80,26 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 	return r, r.Daemon.Start(ctx)
 }
 
+// Neighbour makes one more daemon on the same Redis, with sockets of its own, and
+// does not start it. Its configuration is the first one's, changed.
+func (r *Rig) Neighbour(change func(config string) string) (*Daemon, error) {
+	name := filepath.Join(r.Dir, fmt.Sprint("neighbour-", len(r.neighbours)))
+	socket := "unix:" + name + ".sock"
+	text := strings.Replace(string(r.config()), r.grpcAddr(), socket, 1)
+	if err := os.WriteFile(name+".yaml", []byte(change(text)), 0o600); err != nil {
+		return nil, err
+	}
+	d := newDaemon(r.options, name+".yaml", socket)
+	r.neighbours = append(r.neighbours, d)
+	return d, nil
+}
+
 // Close ends everything and leaves nothing behind.
 func (r *Rig) Close() error {
 	var errs []error
+	for _, d := range r.neighbours {
+		errs = append(errs, d.Kill())
+	}
 	if r.Daemon != nil {
 		errs = append(errs, r.Daemon.Kill())
 	}

@@ -1,0 +1,212 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/ownership"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+// neighbour makes a second daemon, its configuration changed by old and new texts.
+func (w *world) neighbour(replace ...string) *rig.Daemon {
+	w.t.Helper()
+	d, err := w.Neighbour(strings.NewReplacer(replace...).Replace)
+	w.must(err)
+	w.t.Cleanup(func() {
+		if w.t.Failed() {
+			w.t.Logf("the neighbour printed:\n%s", tail(d.Log(), 12_000))
+		}
+	})
+	return d
+}
+
+// elsewhere makes a second daemon for the same group in another namespace, as on
+// another node.
+func (w *world) elsewhere() (*rig.Daemon, *netlab.Lab) {
+	w.t.Helper()
+	lab := w.lab()
+	return w.neighbour("node: rig", "node: other", w.Lab.CGN.Name(), lab.CGN.Name()), lab
+}
+
+// lab makes one more lab.
+func (w *world) lab() *netlab.Lab {
+	w.t.Helper()
+	lab, err := netlab.New(netlab.Options{Subscribers: []netip.Addr{alice, bob}})
+	w.must(err)
+	w.t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			w.t.Error(err)
+		}
+	})
+	return lab
+}
+
+// refused requires that the daemon ends by itself, and says why.
+func (w *world) refused(d *rig.Daemon, says ...string) {
+	w.t.Helper()
+	code, err := d.Refuse(w.ctx)
+	w.must(err)
+	for _, text := range says {
+		if !strings.Contains(d.Log(), text) {
+			w.t.Errorf("refused without saying %q", text)
+		}
+	}
+	if code != 1 {
+		w.t.Errorf("exit code %d, want 1", code)
+	}
+	if w.t.Failed() {
+		w.t.Fatalf("it printed:\n%s", d.Log())
+	}
+}
+
+func ruleset(w *world, n *netlab.Namespace) string {
+	w.t.Helper()
+	out, err := n.Output(w.ctx, "nft", "-a", "list", "ruleset")
+	w.must(err)
+	routes, err := n.Output(w.ctx, "ip", "route", "show", "type", "blackhole")
+	w.must(err)
+	return string(out) + string(routes)
+}
+
+// TestSecondDaemonOnTheTable: a second daemon on the same table, with another
+// configuration and another Redis database, refuses to start and has touched
+// nothing; the moment that the first is killed a start succeeds.
+func TestSecondDaemonOnTheTable_I7_I8(t *testing.T) {
+	w := start(t, rig.Options{})
+	w.online(sessionOf(alice, "a-1"))
+	f := w.flow(alice)
+	before := ruleset(w, w.Lab.CGN)
+	second := w.neighbour("100.64.0.0/10", "100.64.0.0/11", "198.51.100.0/28", "192.0.2.0/28", "udp: 300s", "udp: 200s", `redis.sock"`, `redis.sock?db=1"`)
+	w.refused(second, "table ip sessiond is programmed by another sessiond already, process ", "nat.netns")
+	if after := ruleset(w, w.Lab.CGN); after != before {
+		t.Errorf("the second daemon has changed the table or the routes:\n%s\nbefore:\n%s", after, before)
+	}
+	if keys := w.redis("-n", "1", "KEYS", "*"); keys != "" {
+		t.Errorf("the second daemon has written into its Redis: %s", keys)
+	}
+	w.passes(f, "alice")
+	if strings.Contains(w.Daemon.Log(), "changed by others") {
+		t.Error("the first daemon had to put the table right")
+	}
+
+	lab := w.lab()
+	other := w.neighbour(w.Lab.CGN.Name(), lab.CGN.Name(), "name: default", "name: another")
+	w.must(other.Start(w.ctx)) // a namespace and a group of its own
+	w.passes(f, "alice, beside another daemon")
+	code, err := other.Stop()
+	if w.must(err); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestKillAndRestartAtOnce: a killed daemon's successor does not wait for its lease.
+func TestKillAndRestartAtOnce_I7(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		t.Run(fmt.Sprint("memory=", memory), func(t *testing.T) {
+			w := start(t, rig.Options{Memory: memory})
+			for range 3 {
+				w.must(w.Daemon.Kill())
+				if left := w.redis("PTTL", "sessiond:{default}:owner"); left == "-2" {
+					t.Fatal("the killed daemon has no lease")
+				}
+				w.soon(ownership.Lease*3/4, w.Daemon.Start)
+			}
+			_, err := w.Daemon.Stop()
+			w.must(err)
+			if w.redis("EXISTS", "sessiond:{default}:owner") != "0" {
+				t.Error("a daemon that was told to stop kept its lease")
+			}
+		})
+	}
+}
+
+// TestSecondDaemonOnTheGroup: a daemon in another namespace refuses to start while
+// the first serves the group, and touches nothing there. With the first dead it takes
+// over within the time that is documented; now the first is refused.
+func TestSecondDaemonOnTheGroup_I1_I7(t *testing.T) {
+	w := start(t, rig.Options{})
+	w.online(sessionOf(alice, "a-1"))
+	f := w.flow(alice)
+	second, lab := w.elsewhere()
+	w.refused(second, `node \"rig\"`, "its lease in Redis lasts until", "group default")
+	if left := ruleset(w, lab.CGN); strings.Contains(left, "sessiond") || strings.Contains(left, "blackhole") {
+		t.Errorf("the refused daemon has left:\n%s", left)
+	}
+	w.passes(f, "alice")
+
+	w.must(w.Daemon.Kill())
+	w.soon(ownership.Lease+20*time.Second, second.Start)
+	out, err := second.Ctl(w.ctx, "-o", "json", "binding", "list")
+	if w.must(err); !strings.Contains(out, alice.String()) {
+		t.Errorf("bindings of the heir: %s", out)
+	}
+	w.passes(f, "alice, through the kernel of the dead one")
+	w.refused(w.Daemon, `node \"other\"`)
+	w.passes(f, "alice, after the refusal")
+}
+
+// TestTakenOverAtRunTime: a daemon that was paused until another node took over
+// changes nothing any more when it goes on, says so, and leaves its NAT in place.
+func TestTakenOverAtRunTime_I1_I9(t *testing.T) {
+	w := start(t, rig.Options{})
+	w.online(sessionOf(alice, "a-1"))
+	f := w.flow(alice)
+	second, _ := w.elsewhere()
+	w.must(w.Daemon.Pause())
+	w.soon(ownership.Lease+20*time.Second, second.Start)
+	w.must(w.Daemon.Resume())
+	w.soon(20*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the first to stand aside", func() (bool, error) {
+			code, body, err := w.Daemon.Get(ctx, "/readyz")
+			return code == 503 && strings.Contains(body, `node "other"`), err
+		})
+	})
+	if owns, err := w.Daemon.Metric(w.ctx, `sessiond_nat_owner{group="default"}`); err != nil || owns != "0" {
+		t.Errorf("sessiond_nat_owner of the first is %q, %v", owns, err)
+	}
+	if owns, err := second.Metric(w.ctx, `sessiond_nat_owner{group="default"}`); err != nil || owns != "1" {
+		t.Errorf("sessiond_nat_owner of the second is %q, %v", owns, err)
+	}
+	before := ruleset(w, w.Lab.CGN)
+	w.must(w.Offline(w.ctx, sessionOf(alice, "a-1"))) // to the first: accounting goes on
+	w.soon(10*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the second to end alice", func() (bool, error) {
+			out, err := second.Ctl(ctx, "-o", "json", "binding", "list", "--inside", alice.String())
+			return !strings.Contains(out, "ACTIVE"), err
+		})
+	})
+	w.passes(f, "alice, whom only the second has ended")
+	if after := ruleset(w, w.Lab.CGN); after != before {
+		t.Errorf("the first has changed its table:\n%s\nbefore:\n%s", after, before)
+	}
+	if code, err := w.Daemon.Stop(); err != nil || code != 0 {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+	if code, body, err := second.Get(w.ctx, "/readyz"); err != nil || code != 200 {
+		t.Errorf("the second is not ready: %d %s %v", code, body, err)
+	}
+}
+
+// TestEmptiedRedisKeepsTheOwner: after FLUSHALL the owner is the owner again, and a
+// second daemon is refused as before.
+func TestEmptiedRedisKeepsTheOwner_I6(t *testing.T) {
+	w := start(t, rig.Options{})
+	w.online(sessionOf(alice, "a-1"))
+	f := w.flow(alice)
+	line := w.redis("GET", "sessiond:{default}:owner")
+	w.redis("FLUSHALL")
+	w.soon(15*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "lease and what is served to be back", func() (bool, error) {
+			return w.redis("GET", "sessiond:{default}:owner") == line && w.redis("EXISTS", "sessiond:{default}:served", "sessiond:groups") == "2", nil
+		})
+	})
+	second, _ := w.elsewhere()
+	w.refused(second, `node \"rig\"`)
+	w.passes(f, "alice")
+}
