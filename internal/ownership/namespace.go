@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -53,11 +54,19 @@ func visit(target *os.File, do func() error) error {
 	defer home.Close()
 	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace %s: %w", target.Name(), err)
+		return fmt.Errorf("enter network namespace %s: %w", target.Name(), forbidden(err))
 	}
 	err = do()
 	if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
 		runtime.UnlockOSThread() // else the thread ends with this goroutine
+	}
+	return err
+}
+
+// forbidden says what is missing where the kernel only says no.
+func forbidden(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w: run it as root, or give it CAP_SYS_ADMIN for this, and CAP_NET_ADMIN to program the kernel", err)
 	}
 	return err
 }
