@@ -2,6 +2,7 @@ package subscriberdb
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"

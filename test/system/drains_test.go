@@ -66,13 +66,6 @@ func (w *world) awaitDraining(want string) {
 	})
 }
 
-func (w *world) redis(args ...string) string {
-	w.t.Helper()
-	out, err := w.Redis.CLI(w.ctx, args...)
-	w.must(err)
-	return strings.TrimSpace(out)
-}
-
 // TestDrainedGroupSurvivesRestart: a group that a reload took out is served to its
 // end across kill -9 and restarts, and forgotten when it is empty.
 func TestDrainedGroupSurvivesRestart_I7(t *testing.T) {

@@ -74,3 +74,11 @@ func blocksOf(list string) map[string]string {
 	}
 	return blocks
 }
+
+// redis runs a command of redis-cli and returns its output without the space around it.
+func (w *world) redis(args ...string) string {
+	w.t.Helper()
+	out, err := w.Redis.CLI(w.ctx, args...)
+	w.must(err)
+	return strings.TrimSpace(out)
+}

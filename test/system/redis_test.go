@@ -73,13 +73,6 @@ func (w *world) complaints() int {
 	return strings.Count(log, `"level":"WARN"`) + strings.Count(log, `"level":"ERROR"`)
 }
 
-func (w *world) redis(args ...string) string {
-	w.t.Helper()
-	out, err := w.Redis.CLI(w.ctx, args...)
-	w.must(err)
-	return out
-}
-
 // TestRedisCannotRecord_ACCT10_ACCT19: a Redis that is full, a replica, cannot store,
 // hangs or is dead takes no accounting. Readiness, metric, gRPC health and Status-Server
 // say so, so that BNGs and balancers turn to another server, and say when it is over.
