@@ -31,7 +31,18 @@ func (r *Rig) Report(ctx context.Context, status rfc2866.AcctStatusType, s Sessi
 
 // Send has the BNG send a request and waits for the answer.
 func (r *Rig) Send(ctx context.Context, request acctclient.Request) error {
-	c, err := acctclient.Dial(ctx, r.Daemon.RADIUS, "", acctclient.Options{Secret: []byte(Secret)})
+	return SendTo(ctx, r.Daemon.RADIUS, "", request)
+}
+
+// SendFrom has a BNG or proxy with a source address of its own send a request.
+func (r *Rig) SendFrom(ctx context.Context, source string, request acctclient.Request) error {
+	return SendTo(ctx, r.Daemon.RADIUS, source+":0", request)
+}
+
+// SendTo sends a request to a server, "HOST:PORT", from "IP:PORT", and waits for the
+// answer. The socket is a new one: what was sent before is not known for the same.
+func SendTo(ctx context.Context, server, local string, request acctclient.Request) error {
+	c, err := acctclient.Dial(ctx, server, local, acctclient.Options{Secret: []byte(Secret)})
 	if err != nil {
 		return err
 	}

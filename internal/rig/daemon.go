@@ -105,6 +105,19 @@ func (d *Daemon) listening(ctx context.Context, service string) (string, error) 
 	return entry.Address, nil
 }
 
+// Listening returns the addresses at which sessiond takes accounting, in the order
+// of its configuration.
+func (d *Daemon) Listening() []string {
+	var addresses []string
+	for line := range strings.Lines(d.Log()) {
+		var entry struct{ Msg, Service, Address string }
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "listening" && entry.Service == "radius" {
+			addresses = append(addresses, entry.Address)
+		}
+	}
+	return addresses
+}
+
 // Kill ends sessiond with SIGKILL.
 func (d *Daemon) Kill() error { return d.run.end(syscall.SIGKILL) }
 

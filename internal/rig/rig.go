@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type Options struct {
 	Lab        netlab.Options
 	Memory     bool          // no lab and no kernel: NAT is sessiond's in-memory backend
 	Listen     string        // where sessiond takes accounting; default "127.0.0.1:0"
+	ListenAlso []string      // where it takes accounting besides
 	RadSec     string        // radius.radsec, what stands between its braces; default none
 	Clients    []string      // more radius.clients, in the same way
 	Inside     string        // inside prefix of group default; default "100.64.0.0/10"
@@ -144,6 +146,15 @@ func list(indent string, maps []string) string {
 	return lines.String()
 }
 
+// quoted makes the items of a YAML list of strings.
+func quoted(items []string) string {
+	words := make([]string, len(items))
+	for i, item := range items {
+		words[i] = strconv.Quote(item)
+	}
+	return strings.Join(words, ", ")
+}
+
 // nat is the daemon's backend: the lab's kernel, or memory.
 func (r *Rig) nat() string {
 	where := "backend: memory"
@@ -166,7 +177,7 @@ func (r *Rig) config() []byte {
 	return fmt.Appendf(nil, `node: rig
 redis: {url: %q}
 radius:
-  listen: [%q]
+  listen: [%s]
   radsec: {%s}
   clients:
     - {name: bng1, prefix: 127.0.0.0/8, secret: %s}
@@ -179,7 +190,8 @@ settings:
   idle_timeouts: {tcp_established: 7440s, tcp_transitory: 240s, udp: %s, icmp: 60s}
 groups:
   - {name: default, inside: [%s], outside: [%s], port_range: %s, block_size: %d, hold: %s, record_ttl: %s, guard: {%s}, removal: {%s}}
-%s`, cmp.Or(r.options.RedisURL, "unix://"+r.Redis.Socket), r.options.Listen, r.options.RadSec, Secret, list("    ", r.options.Clients), r.grpcAddr(), r.nat(), removal,
+%s`, cmp.Or(r.options.RedisURL, "unix://"+r.Redis.Socket), quoted(append([]string{r.options.Listen}, r.options.ListenAlso...)),
+		r.options.RadSec, Secret, list("    ", r.options.Clients), r.grpcAddr(), r.nat(), removal,
 		r.options.UDPTimeout, r.options.Inside, pool, r.options.PortRange, r.options.BlockSize, r.options.Hold, r.options.RecordTTL,
 		r.options.Guard, r.options.Removal,
 		list("  ", r.options.Groups))

@@ -207,6 +207,7 @@ func TestRequestPacket(t *testing.T) {
 	r := acctclient.Request{
 		Status:         rfc2866.AcctStatusType_Value_Stop,
 		SessionID:      "s",
+		MultiSessionID: "m",
 		NASAddress:     netip.MustParseAddr("192.0.2.1"),
 		FramedAddress:  netip.MustParseAddr("100.64.0.1"),
 		DelayTime:      5 * time.Second,
@@ -228,8 +229,20 @@ func TestRequestPacket(t *testing.T) {
 	if !rfc2869.EventTimestamp_Get(p).Equal(stamp) || rfc2866.AcctDelayTime_Get(p) != 5 {
 		t.Error("times are wrong")
 	}
+	if rfc2866.AcctSessionID_GetString(p) != "s" || rfc2866.AcctMultiSessionID_GetString(p) != "m" {
+		t.Errorf("identifiers are wrong: %v", p.Attributes)
+	}
 	if rfc2865.ProxyState_GetString(p) != "p" || rfc2866.AcctTerminateCause_Get(p) != 1 {
 		t.Errorf("attributes are %v", p.Attributes)
+	}
+	for _, send := range []bool{false, true} {
+		p, err := (&acctclient.Request{SendDelay: send}).Packet()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rfc2866.AcctDelayTime_Lookup(p); (err == nil) != send {
+			t.Errorf("an Acct-Delay-Time of 0 is sent: %v, want %v", err == nil, send)
+		}
 	}
 	r.UserName = string(make([]byte, 254))
 	if _, err := r.Packet(); err == nil {

@@ -17,6 +17,7 @@ import (
 type Request struct {
 	Status           rfc2866.AcctStatusType // always sent
 	SessionID        string                 // Acct-Session-Id
+	MultiSessionID   string                 // Acct-Multi-Session-Id
 	UserName         string
 	CallingStationID string
 	NASIdentifier    string
@@ -24,6 +25,7 @@ type Request struct {
 	FramedAddress    netip.Addr    // IPv4
 	SessionTime      time.Duration // whole seconds; sent with Interim-Update and Stop even when 0
 	DelayTime        time.Duration // whole seconds
+	SendDelay        bool          // send Acct-Delay-Time even when it is 0
 	EventTime        time.Time     // Event-Timestamp
 	InputOctets      uint64        // sent as octets and gigawords
 	OutputOctets     uint64
@@ -37,6 +39,7 @@ func (r *Request) Packet() (*radius.Packet, error) {
 	b := builder{packet: &radius.Packet{Code: radius.CodeAccountingRequest}}
 	b.number(rfc2866.AcctStatusType_Type, uint32(r.Status))
 	b.text(rfc2866.AcctSessionID_Type, r.SessionID)
+	b.text(rfc2866.AcctMultiSessionID_Type, r.MultiSessionID)
 	b.text(rfc2865.UserName_Type, r.UserName)
 	b.text(rfc2865.CallingStationID_Type, r.CallingStationID)
 	b.text(rfc2865.NASIdentifier_Type, r.NASIdentifier)
@@ -94,7 +97,7 @@ func (b *builder) times(r *Request) {
 	if inSession || r.SessionTime > 0 {
 		b.number(rfc2866.AcctSessionTime_Type, uint32(r.SessionTime/time.Second))
 	}
-	if r.DelayTime > 0 {
+	if r.DelayTime > 0 || r.SendDelay {
 		b.number(rfc2866.AcctDelayTime_Type, uint32(r.DelayTime/time.Second))
 	}
 	if !r.EventTime.IsZero() {
