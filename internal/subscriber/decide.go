@@ -37,7 +37,7 @@ func (r *Room) Decide(v View, ev Event) Decision {
 	}
 	s := survey{room: r, view: v, ev: ev, session: v.Session}
 	if s.ignoresService() {
-		return Decision{Verdict: ServiceIgnored} // SES-21
+		return s.ignoreService(ev.Service)
 	}
 	s.classify()
 	switch sessionRules[v.Scope][s.standing][ev.Kind-EventStart] {

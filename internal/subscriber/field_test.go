@@ -155,6 +155,20 @@ func TestServices_SES21(t *testing.T) {
 	}
 }
 
+// TestServiceAfterItsSession_SES21: what comes late of a service that has ended brings
+// nobody online, though nothing but its session could tell that it is of a service.
+func TestServiceAfterItsSession_SES21(t *testing.T) {
+	within := func(ev *Event) { ev.SessionID.AcctSessionID, ev.MultiSessionID = "s", "a" }
+	play(t, []turn{
+		{makeEvent(EventStart, 0), Opened},
+		{makeEvent(EventStart, time.Minute, within), ServiceIgnored},
+		{makeEvent(EventStop, 3*time.Minute, within, up(2*time.Minute)), ServiceIgnored},
+		{makeEvent(EventStop, 4*time.Minute, up(4*time.Minute)), Stopped},
+		{makeEvent(EventInterim, 2*time.Minute, within, up(time.Minute)), Ended},
+		{makeEvent(EventStart, time.Minute, within), Ended},
+	}, nil)
+}
+
 // TestServiceFirst_SES21: a service that is heard of before its session keeps the
 // address for it. Its own session state stays open and means nothing: whatever comes
 // of it is known to be of a service.

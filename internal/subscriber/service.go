@@ -18,6 +18,18 @@ func (s *survey) ignoresService() bool {
 	return !s.ev.CountServices || !s.ev.countsFor(s.view.Holder)
 }
 
+// ignoreService leaves the session alone. What comes late of a service, after its
+// session, is taken for a session's own where no vendor marks it; so the end of the
+// service is remembered.
+func (s *survey) ignoreService(marked bool) Decision {
+	d := Decision{Verdict: ServiceIgnored}
+	if !marked && s.ev.Kind == EventStop {
+		s.start = s.ev.Began()
+		d.Session = s.closed(ReasonStop)
+	}
+	return d
+}
+
 // within reports whether the event is of a service within the record's session. The
 // links of a multilink may go by the identifier of the first of them; they share it.
 func (ev *Event) within(r *Record) bool {
