@@ -92,6 +92,9 @@ func began(start time.Duration) func(*View) {
 	}
 }
 
+// foundByInterim has the session be known by an Interim only.
+func foundByInterim(v *View) { v.Session.Exact, v.Session.Stamp = false, time.Time{} }
+
 func held(r *Record) View           { return View{Group: "g", Holder: r} }
 func known(s SessionState) View     { return View{Group: "g", Session: s} }
 func unconfirmed(r *Record) *Record { r.Unconfirmed = true; return r }
@@ -143,6 +146,7 @@ func TestDecide(t *testing.T) {
 		{"SES-12 newer Start of an open session", online(), makeEvent(EventStart, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
 		{"SES-12 another user's Start of an open session", online(), makeEvent(EventStart, time.Second, asBob), TookOver, []Reason{ReasonSuperseded}, true, Open},
 		{"SES-02 Start again, nothing told of its time", online(), makeEvent(EventStart, hour, unstamped), Refreshed, nil, true, Open},
+		{"SES-02 Start after its Interim, by a clock of which nothing is known", online(foundByInterim), makeEvent(EventStart, hour, undelayed), Refreshed, nil, true, Open},
 		{"SES-02 Start again, after the session moved", online(movedTo(nil)), makeEvent(EventStart, 0, elsewhere), Stale, nil, false, Unknown},
 		{"SES-02 Start again with the address from before the move", online(movedTo(nil)), makeEvent(EventStart, time.Minute, elsewhere, unstamped, undelayed), Stale, nil, false, Unknown},
 		{"Start again after the Stop, nothing told of its time", known(closedAt(time.Minute, ReasonStop)), makeEvent(EventStart, 2*time.Minute, unstamped, undelayed), Ended, nil, false, Unknown},

@@ -88,13 +88,13 @@ func (s *survey) startAgainstOpen() Standing {
 
 // stampedLater reports whether the Start happened later than the known one, by the
 // clock of the NAS that stamped both. Where the known one has no stamp, the event
-// time has to tell, less exactly.
+// time has to tell, less exactly; an arrival alone does not.
 func (s *survey) stampedLater() bool {
 	switch known := &s.session; {
 	case s.ev.Stamp.IsZero():
 		return false
 	case known.Stamp.IsZero():
-		return s.ev.At.After(known.Start.Add(sessionTimeSlack))
+		return s.ev.Told && s.ev.At.After(known.Start.Add(sessionTimeSlack))
 	default:
 		return s.ev.Stamp.Add(-max(s.ev.Delay, 0)).After(known.Stamp.Add(sameStart))
 	}
