@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"layeh.com/radius/rfc2866"
-
 	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
 	"github.com/sessiond/sessiond/internal/rig"
 )
@@ -105,17 +103,15 @@ func (b *burst) do(ctx context.Context, o op) error {
 		return b.insist(ctx, func(ctx context.Context) error {
 			return b.w.db.PExpire(ctx, recordKey(o.line.inside), time.Millisecond).Err()
 		})
-	case opClock:
-		o.session.start = time.Now()
-	case opStart, opLostStart, opTakeover, opReconnect, opBrief:
+	case opStart, opLostStart, opTakeover, opReconnect, opBrief, opClock, opTwin, opSetBack:
 		o.session.start = b.w.now
 	}
 	if o.brief != nil {
 		o.brief.sent = time.Now()
 		defer func() { o.brief.answered = time.Now() }()
 	}
-	for _, r := range requestsOf(o, b.w.now) {
-		if err := b.account(ctx, r); err != nil {
+	for _, t := range b.w.tellings(o) {
+		if err := b.account(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -149,54 +145,16 @@ func (b *burst) delete(ctx context.Context, o op) error {
 }
 
 // account sends a request until it is answered, wherever sessiond listens then.
-func (b *burst) account(ctx context.Context, r acctclient.Request) error {
-	first := time.Now()
+func (b *burst) account(ctx context.Context, t telling) error {
 	return b.insist(ctx, func(ctx context.Context) error {
-		r.DelayTime = time.Since(first)
 		address, _ := b.w.radius.Load().(string)
-		c, err := acctclient.Dial(ctx, address, "", acctclient.Options{
+		c, err := acctclient.Dial(ctx, address, t.source+":0", acctclient.Options{
 			Secret: []byte(rig.Secret), Timeout: retransmit, Transmissions: 1,
 		})
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		return c.Account(ctx, r)
+		return c.Account(ctx, t.now())
 	})
-}
-
-// requestsOf are the accounting requests of an operation at its event time.
-func requestsOf(o op, now time.Time) []acctclient.Request {
-	if o.kind == opRestart {
-		return []acctclient.Request{{
-			Status: rfc2866.AcctStatusType_Value_AccountingOn, NASIdentifier: o.nas, EventTime: now,
-		}}
-	}
-	const start, interim, stop = rfc2866.AcctStatusType_Value_Start, rfc2866.AcctStatusType_Value_InterimUpdate, rfc2866.AcctStatusType_Value_Stop
-	at := func(status rfc2866.AcctStatusType, t time.Time) acctclient.Request {
-		r := acctclient.Request{
-			Status: status, SessionID: o.session.id, UserName: o.session.user, NASIdentifier: o.session.nas,
-			FramedAddress: o.line.inside, EventTime: t,
-		}
-		if status != start && !o.session.start.IsZero() {
-			r.SessionTime = max(0, t.Sub(o.session.start))
-		}
-		return r
-	}
-	switch o.kind {
-	case opClock:
-		if o.future {
-			return []acctclient.Request{at(start, now.Add(24*time.Hour))}
-		}
-		return []acctclient.Request{at(start, time.Unix(3600, 0))}
-	case opOldStart:
-		return []acctclient.Request{at(start, o.line.online.start.Add(-10*time.Second))}
-	case opReordered:
-		return []acctclient.Request{at(stop, now), at(start, now.Add(-5*time.Second))}
-	case opStop, opLateStop:
-		return []acctclient.Request{at(stop, now)}
-	case opInterim, opLostStart, opLateInt, opRevive, opMove:
-		return []acctclient.Request{at(interim, now)}
-	}
-	return []acctclient.Request{at(start, now)}
 }

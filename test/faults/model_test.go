@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"time"
 )
@@ -10,6 +11,12 @@ import (
 type session struct {
 	id, user, nas string
 	start         time.Time // event time; set when it is first reported
+	heard         time.Time // event time of what was reported last
+	begun         *telling  // its Start; nil where that was lost
+	era           int       // of its NAS's clock, when it was heard last
+	shared        bool      // another session of the NAS has the same identifier
+	moved         bool      // from the address of its Start
+	uncertain     bool      // its start is, for its NAS's clock had just been set back
 }
 
 // A line is one inside address, and who had it.
@@ -26,16 +33,15 @@ const rememberEnded = 3
 // model is who should be online. It knows nothing of how that comes about.
 type model struct {
 	lines   []*line
+	nases   []*nas
 	removal bool // the toggle subscriber_session_removal
 
 	sessions  int            // given out so far
 	restarted map[string]int // the round of a NAS's newest restart
 }
 
-var nases = []string{"nas-1", "nas-2", "nas-3", "nas-4"}
-
-func newModel(inside []netip.Addr) *model {
-	m := &model{removal: true, restarted: map[string]int{}}
+func newModel(inside []netip.Addr, rng *rand.Rand) *model {
+	m := &model{nases: newNASes(rng), removal: true, restarted: map[string]int{}}
 	for _, a := range inside {
 		m.lines = append(m.lines, &line{inside: a})
 	}
@@ -72,7 +78,7 @@ func (l *line) begin(s *session) {
 	l.online = s
 }
 
-// end ends what is online for good: Stop, restart of its NAS, takeover.
+// end ends what is online for good: Stop, takeover.
 func (l *line) end() {
 	if l.online != nil {
 		l.bury(l.online)
@@ -96,14 +102,12 @@ func (l *line) stopLapsed() {
 	l.lapsed = nil
 }
 
-// restart ends what a NAS has had online, and what it might bring back.
+// restart ends what a NAS has had online. If it was none, as some NASes send, the next
+// Interim brings that back.
 func (m *model) restart(nas string) {
 	for _, l := range m.lines {
 		if l.online != nil && l.online.nas == nas {
-			l.end()
-		}
-		if l.lapsed != nil && l.lapsed.nas == nas {
-			l.stopLapsed()
+			l.lapse()
 		}
 	}
 }

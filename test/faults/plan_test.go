@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 )
 
 // opKind is one thing that BNGs, the NOC or others do.
@@ -27,6 +28,12 @@ const (
 	opDelete    opKind = "delete"
 	opDEL       opKind = "DEL"
 	opExpire    opKind = "expire"
+	opAgain     opKind = "start-again"       // of who is online, past the reply cache
+	opLateStart opKind = "start-after-end"   // the same, of a session that is over
+	opTwice     opKind = "interim-twice"     // unchanged, or with its delay counted up
+	opService   opKind = "service"           // accounted beside the session
+	opTwin      opKind = "start-shared-id"   // another session of the NAS has its identifier
+	opSetBack   opKind = "takeover-set-back" // by a NAS whose clock has just been set back
 	opRestart   opKind = "nas-restart"
 	opBrief     opKind = "start-short-ttl"
 )
@@ -38,9 +45,12 @@ type op struct {
 	line    *line
 	from    *line // opMove: the line it leaves
 	session *session
-	nas     string // opRestart
-	brief   *brief // opBrief
-	future  bool   // opClock: the NAS's clock is a day ahead, not in 1970
+	nas     string        // opRestart
+	brief   *brief        // opBrief
+	future  bool          // opClock: the NAS's clock is in 2036, not in 1970
+	source  int           // of the NAS, where it is heard from several
+	relayed bool          // what comes late comes through a relay that counts its delay
+	boot    time.Duration // opRestart: by how much the clock is off until NTP has set it
 }
 
 func (o op) String() string {
@@ -61,12 +71,14 @@ var weights = []struct {
 	{opStart, 16}, {opLostStart, 3}, {opClock, 3}, {opInterim, 10}, {opStop, 12}, {opTakeover, 6},
 	{opReconnect, 4}, {opMove, 3}, {opLateStop, 6}, {opLateInt, 6}, {opOldStart, 4}, {opReordered, 3},
 	{opRevive, 6}, {opDelete, 4}, {opDEL, 5}, {opExpire, 3},
+	{opAgain, 8}, {opLateStart, 4}, {opTwice, 3}, {opService, 6}, {opTwin, 4}, {opSetBack, 4},
 }
 
 // planner draws the operations of a round.
 type planner struct {
 	rng   *rand.Rand
 	model *model
+	round int
 	free  []*line // not touched in this round yet, in random order
 	nas   string  // restarts in this round
 }
@@ -74,7 +86,7 @@ type planner struct {
 // plan draws up to n operations and makes their effect on the model. With
 // calm, none of them touches lines that are not its own.
 func (m *model) plan(rng *rand.Rand, round, n int, calm bool) []op {
-	p := &planner{rng: rng, model: m, free: slices.Clone(m.lines)}
+	p := &planner{rng: rng, model: m, round: round, free: slices.Clone(m.lines)}
 	rng.Shuffle(len(p.free), func(i, j int) { p.free[i], p.free[j] = p.free[j], p.free[i] })
 	var ops []op
 	if rng.IntN(8) == 0 && !calm {
@@ -92,8 +104,9 @@ func (m *model) plan(rng *rand.Rand, round, n int, calm bool) []op {
 // restart plans the restart of a NAS that did not restart lately: within some
 // seconds it would be the same one sent again.
 func (p *planner) restart(ops []op, round int) []op {
-	nas := nases[p.rng.IntN(len(nases))]
-	if last, ok := p.model.restarted[nas]; ok && round-last < 4 {
+	nas := p.model.nases[p.rng.IntN(len(p.model.nases))].name
+	boot := boots[p.rng.IntN(len(boots))]
+	if last, ok := p.model.restarted[nas]; ok && round-last < 4 || !p.model.nas(nas).settled() {
 		return ops
 	}
 	p.model.restarted[nas], p.nas = round, nas
@@ -101,8 +114,12 @@ func (p *planner) restart(ops []op, round int) []op {
 		return l.online != nil && l.online.nas == nas || l.lapsed != nil && l.lapsed.nas == nas
 	})
 	p.model.restart(nas)
-	return append(ops, op{kind: opRestart, nas: nas})
+	return append(ops, op{kind: opRestart, nas: nas, boot: boot, source: p.rng.IntN(2)})
 }
+
+// boots is how far off clocks are at boot. One that is behind by less than packets come
+// in another order makes the restart a bit older than it is.
+var boots = []time.Duration{0, 0, 30 * time.Second, 3 * time.Minute, 8 * time.Hour, -5 * time.Minute, -8 * time.Hour, -20_000 * time.Hour}
 
 func (p *planner) draw() (op, bool) {
 	total := 0
@@ -130,24 +147,64 @@ func (p *planner) pick(fits func(*line) bool) *line {
 }
 
 // fits says on what lines an operation of the kind makes sense.
-var fits = map[opKind]func(*line) bool{
-	opStart: isOffline, opLostStart: isOffline, opClock: isOffline,
-	opInterim: isOnline, opStop: isOnline, opTakeover: isOnline, opReconnect: isOnline, opMove: isOnline,
-	opOldStart: isOnline, opDelete: isOnline, opDEL: isOnline, opExpire: isOnline,
-	opLateStop:  func(l *line) bool { return len(l.ended) > 0 || l.lapsed != nil },
-	opLateInt:   func(l *line) bool { return len(l.ended) > 0 },
-	opReordered: func(*line) bool { return true },
-	opRevive:    func(l *line) bool { return l.online == nil && l.lapsed != nil },
+func (p *planner) fits(kind opKind) func(*line) bool {
+	switch kind {
+	case opStart, opLostStart, opClock, opTwin:
+		return isOffline
+	case opOldStart:
+		return func(l *line) bool { return l.online != nil && !l.online.uncertain }
+	case opMove:
+		return func(l *line) bool {
+			return l.online != nil && !l.online.shared && !l.online.uncertain && p.model.nas(l.online.nas).settled()
+		}
+	case opSetBack:
+		return func(l *line) bool {
+			n := l.online
+			return n != nil && !p.model.nas(n.nas).settled() && p.model.nas(n.nas).far && n.nas != p.nas
+		}
+	case opLateStop:
+		return func(l *line) bool { return len(l.ended) > 0 || l.lapsed != nil }
+	case opLateInt, opLateStart:
+		return func(l *line) bool { return len(l.ended) > 0 }
+	case opReordered:
+		return func(*line) bool { return true }
+	case opRevive:
+		return func(l *line) bool { return l.online == nil && p.revives(l.lapsed) }
+	}
+	return isOnline
+}
+
+// revives reports whether an Interim brings the session back: one that comes some
+// seconds after a restart of its NAS.
+func (p *planner) revives(s *session) bool {
+	if s == nil || s.uncertain || !p.model.nas(s.nas).settled() {
+		return false
+	}
+	last, ok := p.model.restarted[s.nas]
+	return !ok || p.round-last >= 4
 }
 
 func (p *planner) make(kind opKind) (op, bool) {
-	l := p.pick(fits[kind])
+	l := p.pick(p.fits(kind))
 	if l == nil {
 		return op{}, false
 	}
-	o := op{kind: kind, line: l, session: l.online, future: p.rng.IntN(2) == 0}
+	o := op{
+		kind: kind, line: l, session: l.online,
+		future: p.rng.IntN(2) == 0, source: p.rng.IntN(2), relayed: p.rng.IntN(2) == 0,
+	}
 	switch kind {
-	case opStart, opLostStart, opClock, opReconnect:
+	case opStart:
+		o.session = p.model.newSession(l.owner(), p.anyNAS())
+		o.session.uncertain = !p.model.nas(o.session.nas).settled()
+		l.begin(o.session)
+	case opSetBack:
+		o.session = p.model.newSession(fmt.Sprintf("guest-%d", p.model.sessions), l.online.nas)
+		o.session.uncertain = true
+		l.begin(o.session)
+	case opTwin:
+		return p.twin(o)
+	case opLostStart, opClock, opReconnect:
 		o.session = p.model.newSession(l.owner(), p.someNAS())
 		l.begin(o.session)
 	case opTakeover:
@@ -164,9 +221,24 @@ func (p *planner) make(kind opKind) (op, bool) {
 		l.begin(o.session)
 	case opMove:
 		return p.move(o)
-	case opLateStop, opLateInt:
+	case opLateStop, opLateInt, opLateStart:
 		o.session = p.late(l, kind)
 	}
+	return o, true
+}
+
+// twin has a session begin under the identifier of another one of the NAS.
+func (p *planner) twin(o op) (op, bool) {
+	i := slices.IndexFunc(p.free, func(l *line) bool {
+		return l.online != nil && !l.online.moved && p.model.nas(l.online.nas).settled() && l.online.nas != p.nas
+	})
+	if i < 0 {
+		return op{}, false
+	}
+	other := p.free[i].online
+	o.session = p.model.newSession(o.line.owner(), other.nas)
+	o.session.id, o.session.shared, other.shared = other.id, true, true
+	o.line.begin(o.session)
 	return o, true
 }
 
@@ -178,6 +250,7 @@ func (p *planner) move(o op) (op, bool) {
 	}
 	o.line.online = nil // its session lives on, so there is nothing that could come late
 	o.from, o.line = o.line, to
+	o.session.moved = true
 	to.begin(o.session)
 	return o, true
 }
@@ -193,10 +266,23 @@ func (p *planner) late(l *line, kind opKind) *session {
 	return l.ended[p.rng.IntN(len(l.ended))]
 }
 
+// someNAS is a NAS whose clock may be known.
 func (p *planner) someNAS() string {
 	for {
-		if nas := nases[p.rng.IntN(len(nases))]; nas != p.nas {
-			return nas
+		if n := p.model.nases[p.rng.IntN(len(p.model.nases))]; n.name != p.nas && n.settled() {
+			return n.name
+		}
+	}
+}
+
+// anyNAS is also one whose clock has just been set back, if it did not restart lately: by
+// its clock what begins may have begun before that.
+func (p *planner) anyNAS() string {
+	for {
+		n := p.model.nases[p.rng.IntN(len(p.model.nases))]
+		last, restarted := p.model.restarted[n.name]
+		if n.name != p.nas && (n.settled() || !restarted || p.round-last > 100) {
+			return n.name
 		}
 	}
 }

@@ -63,6 +63,9 @@ func (w *world) draw(number int) ([]fault, []op) {
 	broken := drawFaults(w.rng, w.model)
 	loses := has(broken, func(f fault) bool { return f.loses })
 	crowds := has(broken, func(f fault) bool { return f.area == inPool })
+	if set := w.model.setClocks(w.rng); len(set) > 0 {
+		w.note("round %d: %s", number, strings.Join(set, "; "))
+	}
 	ops := w.model.plan(w.rng, number, 8+w.rng.IntN(12), loses || crowds)
 	if crowds {
 		ops = append(ops, w.model.crowd(subscribers, touchedBy(ops))...)
@@ -165,18 +168,24 @@ func (w *world) comeBack(ctx context.Context, ops []op) error {
 	}
 	w.model.forget()
 	w.writtenBack()
+	for _, n := range w.model.nases {
+		n.met = false
+	}
 	var back []op
 	for _, l := range w.model.lines {
 		switch {
 		case uncertain[l]:
-			l.begin(w.model.newSession(l.owner(), nases[0]))
+			l.begin(w.model.newSession(l.owner(), w.model.nases[0].name))
 			l.ended = nil
 			back = append(back, op{kind: opStart, line: l, session: l.online})
 		case l.online != nil:
 			back = append(back, op{kind: opInterim, line: l, session: l.online})
 		}
 	}
-	return w.start(ctx, back).wait()
+	if err := w.start(ctx, back).wait(); err != nil {
+		return err
+	}
+	return w.meet(ctx)
 }
 
 // crowd has subscribers come online until so many are, but those spared.
@@ -184,7 +193,7 @@ func (m *model) crowd(want int, spared map[*line]bool) []op {
 	var ops []op
 	for _, l := range m.lines {
 		if l.online == nil && !spared[l] && m.count(isOnline) < want {
-			s := m.newSession(l.owner(), nases[len(ops)%len(nases)])
+			s := m.newSession(l.owner(), m.settledNASes()[len(ops)%len(m.settledNASes())].name)
 			l.begin(s)
 			ops = append(ops, op{kind: opStart, line: l, session: s})
 		}

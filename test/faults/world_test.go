@@ -71,10 +71,12 @@ func newPlan(seed uint64) *world {
 	for a := netip.MustParseAddr("100.64.1.1"); len(inside) < subscribers; a = a.Next() {
 		inside = append(inside, a)
 	}
-	w := &world{model: newModel(inside), briefs: newBriefs()}
-	for i, rng := range []**rand.Rand{&w.rng, &w.faultRNG, &w.flowRNG} {
+	w := &world{briefs: newBriefs()}
+	var clockRNG *rand.Rand
+	for i, rng := range []**rand.Rand{&w.rng, &w.faultRNG, &w.flowRNG, &clockRNG} {
 		*rng = rand.New(rand.NewPCG(seed, uint64(i)))
 	}
+	w.model = newModel(inside, clockRNG)
 	return w
 }
 
@@ -96,6 +98,7 @@ func newWorld(ctx context.Context, t *testing.T, seed uint64, r *report) (*world
 		Inside:    defaultInside.String(),
 		Guard:     guardConfig,
 		Groups:    []string{briefConfig()},
+		Clients:   []string{proxyConfig},
 	})
 	if err != nil {
 		return nil, err
@@ -131,6 +134,9 @@ func (w *world) populate(ctx context.Context) error {
 	if err := w.start(ctx, ops).wait(); err != nil {
 		return err
 	}
+	if err := w.meet(ctx); err != nil {
+		return err
+	}
 	return w.settle(ctx, nil)
 }
 
@@ -144,14 +150,16 @@ func (w *world) close() error {
 	return errors.Join(w.ebb(), w.db.Close(), w.Rig.Close())
 }
 
-// tick begins a new second of event time, so that what happened before is older.
+// tick begins a new second of event time, so that what happened before is older, also
+// by a clock that drifts within its seconds. Then all NASes are heard.
 func (w *world) tick(ctx context.Context) error {
-	before := time.Now().Truncate(time.Second)
-	if !before.After(w.now) {
-		before = w.now
-	}
-	return w.Until(ctx, "the next second", func() (bool, error) {
+	before := time.Now().Truncate(time.Second).Add(time.Second)
+	err := w.Until(ctx, "the next second", func() (bool, error) {
 		w.now = time.Now().Truncate(time.Second)
 		return w.now.After(before), nil
 	})
+	if err != nil {
+		return err
+	}
+	return w.hearNASes(ctx)
 }

@@ -1,0 +1,310 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"layeh.com/radius/rfc2866"
+
+	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+// A nas is a BNG with a clock of its own, as wrong as they are out there.
+type nas struct {
+	name           string
+	sources        []string // addresses from which it is heard: proxies, clients of no common realm
+	stamps, delays bool     // what it tells: Event-Timestamp, Acct-Delay-Time
+
+	ahead time.Duration // its clock, less ours, when it was set
+	set   time.Time
+	drift float64 // seconds a second
+	era   int     // how often it was set
+
+	// unsettled is for how many rounds more its clock need not be known, for it was set
+	// back: what comes in order from it is to be told apart from what a relay kept.
+	unsettled int
+	far       bool // by more than packets come in another order
+	met       bool // that all its sources are of one NAS may be known
+}
+
+const (
+	// settles is how many rounds, of more than a second, a clock that was set back may
+	// stay unknown: it takes readings that agree, ten seconds apart.
+	settles = 14
+	// reordered is by how much events may come in another order.
+	reordered = time.Minute
+
+	firstProxy  = "127.0.1.1" // of the rig's own client
+	secondProxy = "127.0.2.1"
+	proxyConfig = "name: bng2, prefix: 127.0.2.0/24, secret: " + rig.Secret
+)
+
+// newNASes are NASes of each kind, with clocks that are hours off, but for the first.
+func newNASes(rng *rand.Rand) []*nas {
+	one, both := []string{firstProxy}, []string{firstProxy, secondProxy}
+	all := []*nas{
+		{name: "nas-1", sources: one, stamps: true, delays: true},
+		{name: "nas-2", sources: both, stamps: true, delays: true},
+		{name: "nas-3", sources: one, stamps: true},
+		{name: "nas-4", sources: both, delays: true},
+		{name: "nas-5", sources: []string{firstProxy, "127.0.1.2"}, stamps: true, delays: true},
+		{name: "nas-6", sources: one},
+	}
+	for i, n := range all {
+		n.set = time.Now()
+		if i > 0 {
+			n.ahead = time.Duration(rng.IntN(24*3600)-12*3600) * time.Second
+			n.drift = (rng.Float64() - 0.5) * 600e-6
+		}
+	}
+	return all
+}
+
+// read is what the NAS's clock shows.
+func (n *nas) read(t time.Time) time.Time {
+	return t.Add(n.ahead + time.Duration(float64(t.Sub(n.set))*n.drift))
+}
+
+// settled reports whether its clock may be known.
+func (n *nas) settled() bool { return n.unsettled == 0 }
+
+func (m *model) settledNASes() []*nas {
+	return slices.DeleteFunc(slices.Clone(m.nases), func(n *nas) bool { return !n.settled() })
+}
+
+// setClocks sets clocks now and then: by NTP, by hand, or where summer time begins or ends.
+func (m *model) setClocks(rng *rand.Rand) []string {
+	var done []string
+	for _, n := range m.nases[1:] {
+		n.unsettled = max(0, n.unsettled-1)
+		steps := []time.Duration{-8 * time.Hour, -time.Hour, -4 * time.Minute, -20 * time.Second, 30 * time.Second, time.Hour, 8 * time.Hour}
+		step := steps[rng.IntN(len(steps))]
+		if rng.IntN(20) > 0 || !n.stamps || !n.settled() || (n.ahead+step).Abs() > 24*time.Hour {
+			continue
+		}
+		n.ahead += step
+		n.era++
+		if step < 0 {
+			n.unsettled, n.far = settles, -step > reordered
+		}
+		done = append(done, fmt.Sprintf("clock of %s set by %v", n.name, step))
+	}
+	return done
+}
+
+// nas returns the NAS of that name.
+func (m *model) nas(name string) *nas {
+	i := slices.IndexFunc(m.nases, func(n *nas) bool { return n.name == name })
+	if i < 0 {
+		return &nas{name: name, sources: []string{firstProxy}, stamps: true, delays: true, set: time.Now()}
+	}
+	return m.nases[i]
+}
+
+// hearNASes has each NAS report something that concerns no line, at once: so its clock
+// is known where it can be.
+func (w *world) hearNASes(ctx context.Context) error {
+	for _, n := range w.model.nases {
+		for _, source := range n.sources {
+			r := acctclient.Request{
+				Status: rfc2866.AcctStatusType_Value_InterimUpdate, SessionID: "beacon", NASIdentifier: n.name, SendDelay: n.delays,
+			}
+			if n.stamps {
+				r.EventTime = n.read(time.Now())
+			}
+			if err := rig.SendTo(ctx, w.Daemon.RADIUS, source+":0", r); err != nil {
+				return fmt.Errorf("%s heard from %s: %w", n.name, source, err)
+			}
+		}
+	}
+	return nil
+}
+
+// meet has one session of each NAS heard through all its clients, and waits until it is
+// stored that they are one: before, what comes through the second is another NAS's.
+func (w *world) meet(ctx context.Context) error {
+	for _, n := range w.model.nases {
+		n.met = !slices.Contains(n.sources, secondProxy)
+		i := slices.IndexFunc(w.model.lines, func(l *line) bool { return l.online != nil && l.online.nas == n.name })
+		if n.met || i < 0 {
+			continue
+		}
+		l := w.model.lines[i]
+		for _, source := range n.sources {
+			t := telling{nas: n, source: source, at: time.Now(), request: l.online.report(l, rfc2866.AcctStatusType_Value_InterimUpdate, time.Now())}
+			if err := rig.SendTo(ctx, w.Daemon.RADIUS, source+":0", t.now()); err != nil {
+				return err
+			}
+		}
+		err := w.Until(ctx, "the clients of "+n.name+" to be known as one's", func() (bool, error) {
+			text, err := w.db.HGet(ctx, "sessiond:nas", "bng2/"+n.name).Result()
+			if errors.Is(err, redis.Nil) {
+				err = nil
+			}
+			return strings.Contains(text, "same_as=bng1/"), err
+		})
+		if err != nil {
+			return err
+		}
+		n.met = true
+	}
+	return nil
+}
+
+// A telling is one request of a NAS, sent until it is answered.
+type telling struct {
+	nas     *nas
+	source  string
+	request acctclient.Request
+	at      time.Time // of the event
+	stamp   time.Time // the Event-Timestamp, where it is not what the clock says of at
+	era     int       // of the NAS's clock that stamped it
+	relayed bool      // something on the way counts Acct-Delay-Time
+}
+
+// now is the request as it is sent now.
+func (t *telling) now() acctclient.Request {
+	r := t.request
+	if t.nas.stamps {
+		r.EventTime = t.stamp
+		if t.stamp.IsZero() {
+			r.EventTime = t.nas.read(t.at)
+		}
+	}
+	if t.nas.delays || t.relayed {
+		r.SendDelay, r.DelayTime = true, time.Since(t.at)
+	}
+	return r
+}
+
+// report is a request of the session at a line.
+func (s *session) report(l *line, status rfc2866.AcctStatusType, at time.Time) acctclient.Request {
+	r := acctclient.Request{
+		Status: status, SessionID: s.id, UserName: s.user, NASIdentifier: s.nas, FramedAddress: l.inside,
+	}
+	if status != rfc2866.AcctStatusType_Value_Start && !s.start.IsZero() {
+		r.SessionTime = max(0, at.Sub(s.start))
+	}
+	return r
+}
+
+const (
+	acctStart   = rfc2866.AcctStatusType_Value_Start
+	acctInterim = rfc2866.AcctStatusType_Value_InterimUpdate
+	acctStop    = rfc2866.AcctStatusType_Value_Stop
+)
+
+// tellings are the requests of an operation, one after the other.
+func (w *world) tellings(o op) []telling {
+	if o.kind == opRestart {
+		return []telling{w.restart(o)}
+	}
+	s, now := o.session, w.now
+	n := w.model.nas(s.nas)
+	tell := func(status rfc2866.AcctStatusType, at time.Time) telling {
+		return telling{nas: n, source: n.source(o.source), at: at, request: s.report(o.line, status, at)}
+	}
+	late := func(status rfc2866.AcctStatusType, at time.Time) telling {
+		t := tell(status, at)
+		t.relayed = o.relayed || !n.stamps || !n.settled() || s.era != n.era
+		return t
+	}
+	switch o.kind {
+	case opOldStart:
+		s.era = n.era
+		old := late(acctStart, o.line.online.start.Add(-10*time.Second))
+		old.relayed = old.relayed || o.line.online.nas == s.nas // else its clock may have been set back
+		return []telling{old}
+	case opReordered:
+		return []telling{tell(acctStop, now), tell(acctStart, now.Add(-5*time.Second))}
+	case opLateInt:
+		return []telling{late(acctInterim, s.heard)}
+	case opLateStart:
+		return s.again(o.source)
+	case opAgain:
+		again := s.again(o.source)
+		return append(again, again...)
+	case opService:
+		return serviceOf(s, tell)
+	case opStop, opLateStop:
+		return []telling{tell(acctStop, now)}
+	}
+	s.heard, s.era = now, n.era
+	switch o.kind {
+	case opInterim, opLostStart, opRevive, opMove:
+		return []telling{tell(acctInterim, now)}
+	case opTwice:
+		t := tell(acctInterim, now)
+		t.relayed = o.relayed
+		return []telling{t, t}
+	}
+	t := tell(acctStart, now)
+	if o.kind == opClock {
+		t.stamp = time.Unix(3600, 0)
+		if o.future {
+			t.stamp = time.Date(2036, 2, 7, 0, 0, 0, 0, time.UTC)
+		}
+	}
+	if n.stamps && t.stamp.IsZero() {
+		t.stamp = n.read(now)
+	}
+	t.era = n.era
+	s.begun = &t
+	return []telling{t}
+}
+
+// source is an address from which the NAS is heard.
+func (n *nas) source(drawn int) string {
+	if !n.met {
+		return n.sources[0]
+	}
+	return n.sources[drawn%len(n.sources)]
+}
+
+// again is the session's Start, sent again: unchanged, or with its delay counted up. It
+// tells nothing where it was lost, or where another's Start could look the same.
+func (s *session) again(source int) []telling {
+	if s.begun == nil {
+		return nil
+	}
+	t := *s.begun
+	switch {
+	case t.nas.stamps:
+		t.relayed = t.era != t.nas.era || !t.nas.settled()
+	case !t.nas.delays && time.Since(t.at) > 4*time.Minute:
+		return nil
+	}
+	t.source = t.nas.source(source)
+	return []telling{t}
+}
+
+// serviceOf is the accounting of a service beside the session, with its address and an
+// identifier of its own.
+func serviceOf(s *session, tell func(rfc2866.AcctStatusType, time.Time) telling) []telling {
+	var all []telling
+	for _, status := range []rfc2866.AcctStatusType{acctStart, acctInterim, acctStop} {
+		t := tell(status, time.Now())
+		t.request.SessionID, t.request.MultiSessionID, t.request.SessionTime = s.id+"-service", s.id, 0
+		all = append(all, t)
+	}
+	return all
+}
+
+// restart is an Accounting-On, by a clock that is yet to be set.
+func (w *world) restart(o op) telling {
+	n := w.model.nas(o.nas)
+	t := telling{nas: n, source: n.source(o.source), at: w.now, request: acctclient.Request{
+		Status: rfc2866.AcctStatusType_Value_AccountingOn, NASIdentifier: n.name,
+	}}
+	if n.stamps {
+		t.stamp = n.read(w.now).Add(o.boot)
+	}
+	return t
+}
