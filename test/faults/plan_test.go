@@ -164,8 +164,12 @@ func (p *planner) fits(kind opKind) func(*line) bool {
 		}
 	case opLateStop:
 		return func(l *line) bool { return len(l.ended) > 0 || l.lapsed != nil }
-	case opLateInt, opLateStart:
+	case opLateInt:
 		return func(l *line) bool { return len(l.ended) > 0 }
+	case opAgain: // the Start of one that moved tells an address that is another line's
+		return func(l *line) bool { return l.online != nil && !l.online.moved }
+	case opLateStart:
+		return func(l *line) bool { return slices.ContainsFunc(l.ended, func(s *session) bool { return !s.moved }) }
 	case opReordered:
 		return func(*line) bool { return true }
 	case opRevive:
@@ -183,6 +187,8 @@ func (p *planner) revives(s *session) bool {
 	last, ok := p.model.restarted[s.nas]
 	return !ok || p.round-last >= 4
 }
+
+func isMoved(s *session) bool { return s.moved }
 
 func (p *planner) make(kind opKind) (op, bool) {
 	l := p.pick(p.fits(kind))
@@ -262,6 +268,10 @@ func (p *planner) late(l *line, kind opKind) *session {
 		s := l.lapsed
 		l.stopLapsed()
 		return s
+	}
+	if kind == opLateStart {
+		unmoved := slices.DeleteFunc(slices.Clone(l.ended), isMoved)
+		return unmoved[p.rng.IntN(len(unmoved))]
 	}
 	return l.ended[p.rng.IntN(len(l.ended))]
 }

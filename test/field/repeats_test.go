@@ -110,6 +110,35 @@ func TestStartAfterItsInterim_SES02_SES03(t *testing.T) {
 	p.run()
 }
 
+// TestStartSentAgainAfterMove_SES09_SES02: a Start that is sent again once its session has
+// another address tells the address of before. That stays free, or its next user's.
+func TestStartSentAgainAfterMove_SES09_SES02(t *testing.T) {
+	w := start(t)
+	p := play{w: w}
+	for _, counted := range []bool{false, true} {
+		p.eachClock(fmt.Sprintf("delay counted up: %t", counted), func(x *scene, nas bng) []step {
+			u, v := x.session("u", "s", 1), x.session("v", "t", 1)
+			there := u
+			there.inside = x.addr(2)
+			first := nas.start(u)
+			if counted {
+				first = first.counting()
+			}
+			return []step{
+				sent("Start", first, "opened", u),
+				sent("Interim with another address", nas.interim(there), "moved", there).after(3 * time.Second),
+				sent("Start again", first, "stale", there),
+				sent("Interim", nas.interim(there), "refreshed", there).after(time.Second),
+				sent("Start of the next at the address of before", nas.start(v), "opened", there, v),
+				sent("Start again", first, "stale", there, v),
+				sent("Stop", nas.stop(there), "stopped", v).after(time.Second),
+				sent("Start again", first, "ended", v),
+			}
+		})
+	}
+	p.run()
+}
+
 // TestInterimSentAgain_ACCT15: an Interim or Stop that is sent again and again changes
 // nothing, whoever comes meanwhile.
 func TestInterimSentAgain_ACCT15(t *testing.T) {
