@@ -1,0 +1,85 @@
+package subscriberdb
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// told is how a NAS tells the time of its events.
+type told struct {
+	stamps, delays bool
+	ahead          time.Duration // its clock, less ours
+	counts         bool          // Acct-Delay-Time is counted up when an event is sent again
+}
+
+// sent is the event, which happened at its time, as it arrives so much later.
+func (n told) sent(ev subscriber.Event, later time.Duration) subscriber.Event {
+	happened := ev.At
+	ev.Arrival, ev.At, ev.Stamp, ev.Delay = happened.Add(later), time.Time{}, time.Time{}, -1
+	if n.stamps {
+		ev.Stamp = happened.Add(n.ahead).Truncate(time.Second)
+	}
+	if n.delays {
+		ev.Delay = 0
+	}
+	if n.delays && n.counts {
+		ev.Delay = later
+	}
+	return ev
+}
+
+// TestStartSentAgainLater_SES02_ACCT15: a Start is sent again 40 s and minutes later, when no
+// reply cache knows it any more, to either of two daemons that both take accounting: it is
+// the same session and begins nothing. After the Stop it brings nothing back.
+func TestStartSentAgainLater_SES02_ACCT15(t *testing.T) {
+	for _, n := range []told{
+		{stamps: true}, {stamps: true, ahead: -8 * time.Hour}, {stamps: true, ahead: 3 * time.Hour}, {stamps: true, ahead: -500_000 * time.Hour},
+		{stamps: true, delays: true}, {stamps: true, delays: true, counts: true, ahead: -8 * time.Hour}, {stamps: true, delays: true, ahead: -8 * time.Hour},
+		{delays: true}, {delays: true, counts: true}, {},
+	} {
+		t.Run(fmt.Sprintf("%+v", n), func(t *testing.T) {
+			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+				var last subscriber.Verdict
+				observe := func(o *Options) { o.Observe = func(_ string, v subscriber.Verdict) { last = v } }
+				one, two := newDB(t, client, observe), newDB(t, client, observe)
+				tell := func(db *DB, ev subscriber.Event, later time.Duration, want subscriber.Verdict) {
+					t.Helper()
+					if record(t, db, n.sent(ev, later)); last != want {
+						t.Errorf("%+v after %v: %v, want %v", ev, later, last, want)
+					}
+				}
+				first := start("a", addr, 0)
+				tell(one, first, 0, subscriber.Opened)
+				tell(two, first, 40*time.Second, subscriber.Refreshed)
+				tell(one, first, 41*time.Second, subscriber.Refreshed)
+				tell(two, lasting(interim("a", addr, time.Minute), time.Minute), 0, subscriber.Refreshed)
+				tell(one, first, 90*time.Second, subscriber.Refreshed)
+				tell(two, first, 10*time.Minute, subscriber.Refreshed)
+				tell(one, lasting(interim("a", addr, 11*time.Minute), 11*time.Minute), 0, subscriber.Refreshed)
+
+				brief := start("b", next, 20*time.Minute)
+				tell(one, brief, 0, subscriber.Opened)
+				tell(two, lasting(stop("b", next, 21*time.Minute), time.Minute), 0, subscriber.Stopped)
+				tell(one, brief, 2*time.Minute, subscriber.Ended)
+				tell(two, brief, 3*time.Minute, subscriber.Ended)
+				if online(t, one, addr) != "a" || online(t, two, next) != "" {
+					t.Errorf("online are %q and %q", online(t, one, addr), online(t, two, next))
+				}
+				created := 0
+				for _, c := range changes(t, one, "default") {
+					if c.Kind == subscriber.Created {
+						created++
+					}
+				}
+				if created != 2 {
+					t.Errorf("%d records were created, want one of each session", created)
+				}
+			})
+		})
+	}
+}
