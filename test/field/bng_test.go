@@ -30,9 +30,9 @@ type bng struct {
 }
 
 // ahead1970 and ahead2036 are the clocks of boxes without a battery.
-func ahead1970() time.Duration { return time.Unix(600, 0).Sub(time.Now()).Truncate(time.Second) }
+func ahead1970() time.Duration { return time.Until(time.Unix(600, 0)).Truncate(time.Second) }
 func ahead2036() time.Duration {
-	return time.Date(2036, 2, 7, 0, 0, 0, 0, time.UTC).Sub(time.Now()).Truncate(time.Second)
+	return time.Until(time.Date(2036, 2, 7, 0, 0, 0, 0, time.UTC)).Truncate(time.Second)
 }
 
 // A packet is one accounting request, as it is first sent and sent again.
