@@ -36,7 +36,8 @@ type nas struct {
 
 const (
 	// settles is how many rounds, of more than a second, a clock that was set back may
-	// stay unknown: it takes readings that agree, ten seconds apart.
+	// stay unknown: it takes readings that agree, ten seconds apart, and some time until
+	// Redis has it.
 	settles = 14
 	// reordered is by how much events may come in another order.
 	reordered = time.Minute
@@ -80,10 +81,16 @@ func (m *model) settledNASes() []*nas {
 }
 
 // setClocks sets clocks now and then: by NTP, by hand, or where summer time begins or ends.
-func (m *model) setClocks(rng *rand.Rand) []string {
+// What a daemon had not learned to the end, its next run begins to learn anew.
+func (m *model) setClocks(rng *rand.Rand, restarts bool) []string {
 	var done []string
 	for _, n := range m.nases[1:] {
-		n.unsettled = max(0, n.unsettled-1)
+		switch {
+		case n.unsettled > 0 && restarts:
+			n.unsettled = settles
+		case n.unsettled > 0:
+			n.unsettled--
+		}
 		steps := []time.Duration{-8 * time.Hour, -time.Hour, -4 * time.Minute, -20 * time.Second, 30 * time.Second, time.Hour, 8 * time.Hour}
 		step := steps[rng.IntN(len(steps))]
 		if rng.IntN(20) > 0 || !n.stamps || !n.settled() || (n.ahead+step).Abs() > 24*time.Hour {

@@ -165,11 +165,13 @@ func (p *planner) fits(kind opKind) func(*line) bool {
 	case opLateStop:
 		return func(l *line) bool { return len(l.ended) > 0 || l.lapsed != nil }
 	case opLateInt:
-		return func(l *line) bool { return len(l.ended) > 0 }
+		return func(l *line) bool { return slices.ContainsFunc(l.ended, isCertain) }
 	case opAgain: // the Start of one that moved tells an address that is another line's
 		return func(l *line) bool { return l.online != nil && !l.online.moved }
 	case opLateStart:
-		return func(l *line) bool { return slices.ContainsFunc(l.ended, func(s *session) bool { return !s.moved }) }
+		return func(l *line) bool {
+			return slices.ContainsFunc(l.ended, func(s *session) bool { return isCertain(s) && !s.moved })
+		}
 	case opReordered:
 		return func(*line) bool { return true }
 	case opRevive:
@@ -188,7 +190,9 @@ func (p *planner) revives(s *session) bool {
 	return !ok || p.round-last >= 4
 }
 
-func isMoved(s *session) bool { return s.moved }
+// isCertain reports whether it is known when the session began and, where it was taken
+// over, when it ended: what comes late is put before or behind that.
+func isCertain(s *session) bool { return !s.uncertain }
 
 func (p *planner) make(kind opKind) (op, bool) {
 	l := p.pick(p.fits(kind))
@@ -269,11 +273,10 @@ func (p *planner) late(l *line, kind opKind) *session {
 		l.stopLapsed()
 		return s
 	}
-	if kind == opLateStart {
-		unmoved := slices.DeleteFunc(slices.Clone(l.ended), isMoved)
-		return unmoved[p.rng.IntN(len(unmoved))]
-	}
-	return l.ended[p.rng.IntN(len(l.ended))]
+	ended := slices.DeleteFunc(slices.Clone(l.ended), func(s *session) bool {
+		return kind != opLateStop && s.uncertain || kind == opLateStart && s.moved
+	})
+	return ended[p.rng.IntN(len(ended))]
 }
 
 // someNAS is a NAS whose clock may be known.

@@ -63,7 +63,7 @@ func (w *world) draw(number int) ([]fault, []op) {
 	broken := drawFaults(w.rng, w.model)
 	loses := has(broken, func(f fault) bool { return f.loses })
 	crowds := has(broken, func(f fault) bool { return f.area == inPool })
-	if set := w.model.setClocks(w.rng); len(set) > 0 {
+	if set := w.model.setClocks(w.rng, has(broken, func(f fault) bool { return f.down })); len(set) > 0 {
 		w.note("round %d: %s", number, strings.Join(set, "; "))
 	}
 	ops := w.model.plan(w.rng, number, 8+w.rng.IntN(12), loses || crowds)
