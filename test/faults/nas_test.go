@@ -234,9 +234,9 @@ func (w *world) tellings(o op) []telling {
 	case opLateInt:
 		return []telling{late(acctInterim, s.heard)}
 	case opLateStart:
-		return s.again(o.source)
+		return s.again(o.source, o.relayed)
 	case opAgain:
-		again := s.again(o.source)
+		again := s.again(o.source, false)
 		return append(again, again...)
 	case opService:
 		return serviceOf(s, tell)
@@ -277,15 +277,13 @@ func (n *nas) source(drawn int) string {
 
 // again is the session's Start, sent again: unchanged, or with its delay counted up. It
 // tells nothing where it was lost, or where another's Start could look the same.
-func (s *session) again(source int) []telling {
+func (s *session) again(source int, relayed bool) []telling {
 	if s.begun == nil {
 		return nil
 	}
 	t := *s.begun
-	switch {
-	case t.nas.stamps:
-		t.relayed = t.era != t.nas.era || !t.nas.settled()
-	case !t.nas.delays && time.Since(t.at) > 4*time.Minute:
+	t.relayed = relayed || t.nas.stamps && (t.era != t.nas.era || !t.nas.settled())
+	if !t.nas.stamps && !t.nas.delays && !t.relayed && time.Since(t.at) > 4*time.Minute {
 		return nil
 	}
 	t.source = t.nas.source(source)

@@ -233,8 +233,17 @@ func (p *planner) make(kind opKind) (op, bool) {
 		return p.move(o)
 	case opLateStop, opLateInt, opLateStart:
 		o.session = p.late(l, kind)
+		o.relayed = o.relayed || o.session.nas == p.nas || p.afterRestart(o.session)
 	}
 	return o, true
+}
+
+// afterRestart reports whether the NAS tells no time and has restarted: its identifiers may
+// have begun anew, and a Start of before looks like one of after.
+func (p *planner) afterRestart(s *session) bool {
+	n := p.model.nas(s.nas)
+	_, restarted := p.model.restarted[s.nas]
+	return restarted && !n.stamps && !n.delays
 }
 
 // twin has a session begin under the identifier of another one of the NAS.
