@@ -23,6 +23,7 @@ const (
 type Clock struct {
 	offset time.Duration // of the NAS's clock, less ours
 	known  bool
+	unsure bool // the NAS has restarted since, and may have set its clock
 
 	since           time.Time     // when the window of current began
 	before, current time.Duration // the largest reading of the window before and of this one
@@ -83,7 +84,7 @@ func (c *Clock) read(ev *Event) {
 }
 
 // restart places a restart of the NAS, from which nothing is learned: a NAS boots
-// with any time, and sets its clock a while later. So the offset is unknown then, and
+// with any time, and sets its clock a while later. So the offset is doubtful then, and
 // a clock that is far behind counts for nothing.
 func (c *Clock) restart(ev *Event, usable bool) {
 	if usable && c.known {
@@ -92,14 +93,15 @@ func (c *Clock) restart(ev *Event, usable bool) {
 	if ev.farBehind() {
 		ev.At = ev.Latest
 	}
-	*c = Clock{}
+	c.unsure = c.known
 }
 
 // learn takes a reading. An event cannot come before it happened, so a larger
 // offset than the known one is believed at once; a smaller one may be an event
-// that is late.
+// that is late. After a restart one that is somewhat smaller is believed too, and of
+// one that is much smaller it is still open what it is.
 func (c *Clock) learn(ahead time.Duration, arrival time.Time) {
-	if !c.known {
+	if !c.known || c.unsure && ahead >= c.offset-reordering {
 		*c = NewClock(ahead, arrival)
 		return
 	}

@@ -90,11 +90,11 @@ func TestNASes(t *testing.T) {
 		record(t, one, prompt("n", 2*time.Minute, -8*time.Hour))
 		record(t, one, prompt("other", 0, 0))
 		flush(t, one)
-		record(t, two, prompt("n", 3*time.Minute, -8*time.Hour))
+		record(t, two, prompt("n", 3*time.Minute, -8*time.Hour), prompt("n", 4*time.Minute, -8*time.Hour))
 		flush(t, two)
 		for _, db := range []*DB{one, two, newDB(t, client, at(t0))} {
 			n := nases(t, db)["n"]
-			if !n.LastHeard.Equal(t0.Add(3*time.Minute)) || !n.Restarted.Equal(t0.Add(time.Minute)) {
+			if !n.LastHeard.Equal(t0.Add(4*time.Minute)) || !n.Restarted.Equal(t0.Add(time.Minute)) {
 				t.Errorf("heard %v, restarted %v", n.LastHeard, n.Restarted)
 			}
 			if !n.Known || n.Offset != -8*time.Hour {
