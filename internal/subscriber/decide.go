@@ -58,15 +58,16 @@ func (r *Room) Decide(v View, ev Event) Decision {
 }
 
 // decideRestart takes a restart that is newer than the known one. Within the
-// jitter of event times it is the same one sent again (SES-15).
+// jitter of event times, or with the same stamp, it is the same one sent again
+// (SES-15): the NAS may have set its clock since, so that the stamp reads otherwise.
 func decideRestart(known Restart, ev Event) Decision {
 	switch {
 	case ev.Restarts == RestartsIgnored:
 		return Decision{Verdict: RestartIgnored}
-	case !known.At.IsZero() && !ev.At.After(known.At.Add(jitter)):
+	case !known.At.IsZero() && !ev.At.After(known.At.Add(jitter)), !known.Stamp.IsZero() && known.Stamp.Equal(ev.Stamp):
 		return Decision{Verdict: RestartRepeated}
 	}
-	return Decision{Verdict: Restarted, Restart: &Restart{At: ev.At, Confirm: ev.Restarts == RestartsConfirmed}}
+	return Decision{Verdict: Restarted, Restart: &Restart{At: ev.At, Confirm: ev.Restarts == RestartsConfirmed, Stamp: ev.Stamp}}
 }
 
 func (s *survey) begin() Decision {

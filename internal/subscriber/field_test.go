@@ -198,8 +198,8 @@ func TestRestartPolicies_SES15(t *testing.T) {
 		verdict Verdict
 		restart *Restart
 	}{
-		{RestartsBelieved, Restarted, &Restart{At: at(time.Hour)}},
-		{RestartsConfirmed, Restarted, &Restart{At: at(time.Hour), Confirm: true}},
+		{RestartsBelieved, Restarted, &Restart{At: at(time.Hour), Stamp: at(time.Hour)}},
+		{RestartsConfirmed, Restarted, &Restart{At: at(time.Hour), Confirm: true, Stamp: at(time.Hour)}},
 		{RestartsIgnored, RestartIgnored, nil},
 	}
 	for _, tt := range tests {

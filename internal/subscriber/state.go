@@ -42,6 +42,7 @@ type Restart struct {
 	At      time.Time // event time; zero for none
 	ID      string    // feed identifier of the entry that recorded it
 	Confirm bool      // the sessions end only if the NAS goes on not to report them
+	Stamp   time.Time // Event-Timestamp, by the NAS's clock; zero for none
 }
 
 // Ends reports whether the restart ended this record's session. Of sessions

@@ -122,3 +122,32 @@ func TestRestartThatWasNone_SES15(t *testing.T) {
 		}
 	})
 }
+
+// TestRestartSentAgain_SES15: an Accounting-On that is repeated unchanged, after its NAS
+// has set its clock and sessions have begun, is the known one, also for a daemon that has
+// just started.
+func TestRestartSentAgain_SES15(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		for _, policy := range []subscriber.RestartPolicy{subscriber.RestartsBelieved, subscriber.RestartsConfirmed} {
+			client.FlushAll(t.Context())
+			on := through("bng1", event(subscriber.EventAccountingOn, "", noAddr, 0))
+			on.Restarts, on.Delay, on.Stamp = policy, -1, t0.Add(3*time.Minute)
+			begun := through("bng1", start("a", addr, 5*time.Second))
+			begun.Delay = -1
+			record(t, newDB(t, client), on, begun)
+			on.Arrival = t0.Add(20 * time.Second)
+			db := newDB(t, client)
+			record(t, db, on)
+			sweep(t, db)
+			if r := known(t, db, addr); r.RemovalHeld != subscriber.ReasonNone {
+				t.Errorf("policy %d: record %+v", policy, r)
+			}
+			on.Stamp, on.Arrival = t0.Add(time.Hour), t0.Add(time.Hour)
+			record(t, db, on)
+			sweep(t, db)
+			if r, err := db.Get(t.Context(), key(addr)); err == nil && r.RemovalHeld != subscriber.ReasonNASRestart {
+				t.Errorf("policy %d: after another restart %+v", policy, r)
+			}
+		}
+	})
+}

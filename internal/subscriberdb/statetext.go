@@ -150,24 +150,40 @@ func parseStateWord(word string) (subscriber.SessionState, error) {
 	return subscriber.SessionState{Phase: subscriber.Closed, Reason: why}, err
 }
 
-// wordConfirm precedes the time of a restart that ends sessions only if their NAS
-// goes on not to report them.
-const wordConfirm = "confirm/"
+// What may precede the time of a restart: that it ends sessions only if their NAS goes
+// on not to report them, and its Event-Timestamp in seconds since 1970.
+const (
+	wordConfirm = "confirm/"
+	wordStamp   = "stamp="
+)
 
 // formatRestart writes a restart as the script stores it, which adds the feed
 // identifier.
 func formatRestart(r *subscriber.Restart) string {
+	text := make([]byte, 0, 64)
 	if r.Confirm {
-		return wordConfirm + formatTime(r.At)
+		text = append(text, wordConfirm...)
 	}
-	return formatTime(r.At)
+	if !r.Stamp.IsZero() {
+		text = append(strconv.AppendInt(append(text, wordStamp...), r.Stamp.Unix(), 10), '/')
+	}
+	return string(appendTime(text, r.At))
 }
 
 // parseRestart reads "<time> <feed identifier>"; empty for none.
 func parseRestart(line string) subscriber.Restart {
 	at, id, _ := strings.Cut(line, " ")
 	at, confirm := strings.CutPrefix(at, wordConfirm)
-	return subscriber.Restart{At: parseTime(at), ID: id, Confirm: confirm}
+	r := subscriber.Restart{ID: id, Confirm: confirm}
+	if rest, stamped := strings.CutPrefix(at, wordStamp); stamped {
+		var seconds string
+		seconds, at, _ = strings.Cut(rest, "/")
+		if n, err := strconv.ParseInt(seconds, 10, 64); err == nil {
+			r.Stamp = time.Unix(n, 0).UTC()
+		}
+	}
+	r.At = parseTime(at)
+	return r
 }
 
 // orDash writes an absent word. A user whose name is "-" is written escaped.
