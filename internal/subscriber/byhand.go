@@ -18,7 +18,7 @@ func DecidePut(holder *Record, r Record) Decision {
 // inherit fills what the new record leaves open from the one that stands.
 func inherit(holder *Record, r Record) Record {
 	if r.SessionID == (SessionID{}) {
-		r.SessionID = holder.SessionID
+		r.SessionID, r.MultiSessionID, r.Links = holder.SessionID, holder.MultiSessionID, holder.Links
 	}
 	r.UserName = firstOf(r.UserName, holder.UserName)
 	r.CallingStationID = firstOf(r.CallingStationID, holder.CallingStationID)

@@ -101,7 +101,7 @@ func (s *survey) take(r Record) Decision {
 	d := Decision{Verdict: rule.verdict, Put: s.room.record(r), Created: rule.announce, Session: s.open()}
 	if s.own != nil {
 		s.end(&d)
-		d.Created = true
+		d.Created = rule.announce || s.own == s.view.Holder // else a record stands there
 		d.Verdict = s.replaced()
 	}
 	if rule.evict {

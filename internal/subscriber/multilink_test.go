@@ -122,3 +122,46 @@ func TestLeg_ACCT28(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// TestRestoredMultilink_SES20: a record that was written back of a multilink becomes
+// the next session's, whole, if that is none of its links.
+func TestRestoredMultilink_SES20(t *testing.T) {
+	lost := unconfirmed(rec(you, "alice", 0, 0))
+	lost.MultiSessionID, lost.Links = "m", []string{"b", "c"}
+	d := Decide(held(lost), makeEvent(EventInterim, time.Hour))
+	if d.Verdict != Adopted || !d.Put.belongsTo(me) || d.Put.MultiSessionID != "" {
+		t.Fatalf("%v, record %+v", d.Verdict, d.Put)
+	}
+	if d := Decide(View{Session: *d.Session, Holder: d.Put}, makeEvent(EventStop, 2*time.Hour)); d.Verdict != Stopped {
+		t.Errorf("its Stop: %v", d.Verdict)
+	}
+	d = Decide(held(lost), makeEvent(EventInterim, time.Hour, ofLink(SessionID{Client: "bng1", NAS: "nas1", AcctSessionID: "c"}), inBundle))
+	if d.Verdict != Refreshed || len(d.Put.Links) != 2 {
+		t.Errorf("a link of it: %v, record %+v", d.Verdict, d.Put)
+	}
+}
+
+// TestMultilinkWithoutItsFirstLink_SES20: the record goes on to go by the first link's
+// identifier. When it ends, nothing is said of whoever has that by then.
+func TestMultilinkWithoutItsFirstLink_SES20(t *testing.T) {
+	r := rec(me, "alice", 0, 0)
+	r.MultiSessionID, r.Links = "m", []string{"b"}
+	if e := NewEnding(*r, ReasonSuperseded, at(time.Hour)); e.Tombstone != nil {
+		t.Errorf("tombstone %+v", e.Tombstone)
+	}
+	d := DecidePut(r, Record{Key: r.Key, UserName: "alice"})
+	if !d.Put.belongsTo(SessionID{Client: "bng1", NAS: "nas1", AcctSessionID: "b"}) {
+		t.Errorf("put by hand: %+v", d.Put)
+	}
+}
+
+// TestMoveOntoItsRecord: a session that moves to where a record waits for it updates
+// that one: nobody is told that a record was created where one stands.
+func TestMoveOntoItsRecord_SES09(t *testing.T) {
+	waits := rec(SessionID{}, "alice", 0, 0)
+	waits.Inside = away
+	d := Decide(online(movedTo(waits)), makeEvent(EventInterim, time.Hour, elsewhere))
+	if d.Verdict != Moved || d.Created || len(d.Delete) != 1 || d.Put.Inside != away {
+		t.Errorf("%v, created %v, deleted %v, put %+v", d.Verdict, d.Created, d.Delete, d.Put)
+	}
+}

@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// NewEnding ends a record at a given event time and remembers its session.
+// NewEnding ends a record at a given event time and remembers its session: not that of
+// a link that had ended before, whose identifier may be another session's by now.
 func NewEnding(r Record, why Reason, at time.Time) Ending {
 	e := Ending{Record: r, Reason: why}
-	if r.SessionID != (SessionID{}) {
+	if r.SessionID != (SessionID{}) && r.belongsTo(r.SessionID) {
 		e.Tombstone = &SessionState{
 			Phase: Closed, Inside: r.Inside, Start: r.StartedAt,
 			End: later(at, r.StartedAt), Heard: r.UpdatedAt, Reason: why, UserName: r.UserName,
@@ -32,7 +33,7 @@ func (s *survey) record() Record {
 		r = *s.own
 	} else if s.holding == HoldingAdoptable {
 		r = *s.view.Holder
-		if r.servesIn(ev) {
+		if r.servesIn(ev) || !r.belongsTo(ev.SessionID) && !ev.joins(&r) {
 			r.MultiSessionID, r.Links = "", nil
 		}
 		r.SessionID = ev.SessionID
