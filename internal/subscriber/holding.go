@@ -35,8 +35,14 @@ func (s *survey) hold() Holding {
 // beganBefore reports whether the event's session began before the one that holds
 // the address.
 func (s *survey) beganBefore(holder *Record) bool {
+	began := s.start
+	if s.ev.NASOnly() != holder.NASOnly() && s.ev.Kind == EventStart {
+		began = s.ev.At // that its own NAS restarted tells nothing of this one
+	}
 	switch {
-	case !holder.StartedAt.After(s.start):
+	case !holder.StartedAt.After(began) && !s.heardSince(holder):
+		return false
+	case s.onlineSince(holder):
 		return false
 	case s.session.Doubtful && s.standing == StandingLapsed && !holder.UpdatedAt.After(holder.StartedAt):
 		return false // that one came as doubtfully, and nothing was heard of it since
@@ -45,6 +51,20 @@ func (s *survey) beganBefore(holder *Record) bool {
 		return false
 	}
 	return true
+}
+
+// heardSince reports whether a Start came so late that the holder was heard of, at the
+// address, after it: that one may have moved there, and began long before.
+func (s *survey) heardSince(holder *Record) bool {
+	return s.ev.Kind == EventStart && holder.UpdatedAt.After(s.ev.At.Add(reordering))
+}
+
+// onlineSince reports whether an Interim is of a session that nothing was known of, and
+// tells that it is online after all that was heard of the holder, which began about
+// when it did: the count may begin somewhat before the Start, and says no more than that.
+func (s *survey) onlineSince(holder *Record) bool {
+	return s.reckoned(s.standing) && !holder.StartedAt.After(s.start.Add(sessionTimeSlack)) &&
+		s.newer(holder.UpdatedAt.Add(jitter))
 }
 
 // inOrder reports whether a Start came after that of the holder, from the same NAS

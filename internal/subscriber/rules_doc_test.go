@@ -43,14 +43,14 @@ var standingTexts = [standings]struct{ name, text string }{
 	StandingSame: {"online", "The session is online, and the event is about it. A Start of the same user at the same address is the known one sent again, " +
 		"unless the NAS stamped it more than 5 s later or has restarted in between. A Stop or Interim is about the session that is online under its " +
 		"identifier, whatever odd time it tells, as long as no earlier session is known that had the same identifier."},
-	StandingEarlier: {"online, event is older", "The event is of an earlier session known to have had the same Acct-Session-Id: by its Acct-Session-Time it began nearer to that one's start. " +
+	StandingEarlier: {"online, event is older", "The event is of an earlier session known to have had the same Acct-Session-Id: by its Acct-Session-Time it began nearer to that one's start, or it is that one's Start again. " +
 		"Or it is of where this session was before: another address, and older than what was last heard. Or it is an older Start, or a Stop that was delayed by more than the session lasts."},
 	StandingLater: {"begins anew", "The Acct-Session-Id is used again: a Start that the NAS stamped clearly later than the known one, that came after a restart of the NAS and the known one before, or that is of another user or address; " +
-		"an Interim or Stop whose Acct-Session-Time says that its session began after the known one ended."},
+		"an Interim or Stop whose Acct-Session-Time says that its session began after the known one ended; or an Interim of another user whose session is the earlier one of two by its Acct-Session-Time, and goes on."},
 	StandingEnded: {"ended", "The session is over, and remembered (a tombstone): after its Stop, a restart of its NAS, or when another session " +
 		"took its address. The event is late, or sent again."},
 	StandingLapsed: {"ended without a word about it", "Its record expired, was deleted by gRPC or in the database, or was ended by an Accounting-On; or the session went to another group or to an address of none; or another " +
-		"session took its address, and this one had left that, or that one is gone again, or had come in doubtful order. The event is newer than that end: the NAS says that the session is online."},
+		"session took its address, and this one had left that, or that one is gone again, or had come in doubtful order; or it was stopped, and its Acct-Session-Time goes on for a minute and more beyond that. The event is newer than that end: the NAS says that the session is online."},
 	StandingBefore: {"began before its NAS restarted", "An Accounting-On or -Off of its NAS is newer than the start of the session, and than the event. In the same second the later arrival wins. " +
 		"A Stop is taken all the same."},
 }
@@ -125,7 +125,7 @@ reach beyond the arrival is a miscount, and so is 0; it says nothing.
 
 | who is compared | what decides |
 |---|---|
-| events of one NAS | the order in which they came, unless a counted delay or Acct-Session-Time says otherwise; Event-Timestamp for up to 60 s, which is what networks and repeated packets mix up |
+| events of one NAS | the order in which they came, unless a counted delay or Acct-Session-Time says otherwise. Event-Timestamp says it of Starts at one address for up to 60 s, which is what networks and repeated packets mix up, and of Interims |
 | events of two NASes | times as above |
 | an event and a deletion (by hand, gRPC, expiry) | times as above |
 | a Start and the Start that is known | the stamps of the NAS: equal stamps are the same Start. Without stamps a Start of the same user at the same address is the same one |
@@ -139,9 +139,12 @@ right clock. A Stop that a relay kept for 3 h is 11 h behind, thus 3 h old.
 
 ### A clock is ahead before NTP
 
-*A NAS boots 3 min ahead, sends Accounting-On, and sets its clock.* An Accounting-On
-counts as of its arrival, and makes the offset unknown: what its NAS stamps next is
-learned anew. Every Start after it gets service.
+*A NAS boots 3 min ahead, sends Accounting-On, and sets its clock.* From the stamp of an
+Accounting-On nothing is learned, and one that looks more than 60 s late counts as of its
+arrival. The offset from before stays, and is doubtful: the next stamp is the new one,
+unless it is more than 60 s behind. Then it takes two, as where a clock is set back, for
+most clocks go on over a restart and a relay may keep packets. Every Start after it gets
+service.
 
 ### A clock is set back
 
@@ -172,11 +175,12 @@ user, address and the order of arrival outweigh one odd field: the session ends.
 
 | history | what is done | what it costs |
 |---|---|---|
-| the first packet ever of a NAS was kept for hours, and tells no delay | it counts as prompt; its stamp is shown as the start | the holder of its address is away until the Start or Stop that follows, at most one interim interval |
+| the first packet ever of a NAS was kept for hours, and tells no delay | it counts as prompt; its stamp is shown as the start | the holder of its address is away until the Stop that follows, or until that record expires |
 | a Start was kept for more than 60 s by a relay that tells no delay, and its address has gone to another session of the same NAS | it gets the address, in the order of arrival | the other session is away until its next Interim, which gets the address back |
-| an Accounting-On was kept so | it ends the sessions that began meanwhile | they are away until their next Interim |
+| an Accounting-On was kept so, and its stamp is not that of the known one | it ends the sessions that began meanwhile | they are away until their next Interim |
 | a Start from before an Accounting-On comes after it, and tells no delay | it counts as after | a record without a subscriber, until it expires or the address is given out |
-| a Start without stamp and delay comes again within 5 min of the known one, and after its Stop | it is the same one | if it was a new one: away until the first Interim |
+| a Start without stamp and delay comes again within 5 min of the known one, and after its Stop | it is the same one | if it was a new one: away until the first Interim that tells Acct-Session-Time |
+| a Start was kept, and the holder of its address, of another NAS, was heard of since | the holder keeps it | if the holder is a line that the other NAS has not missed yet: away until the first Interim |
 
 ## Accounting of services
 
@@ -211,10 +215,10 @@ session is. sessiond takes both names for one NAS from then on, and logs that.
 
 Accounting-On and Accounting-Off end all sessions of that client's NAS that began
 before, whatever their state (` + "`restarted`" + `). The answer waits for a mark in the
-database only; the sessions are ended behind it. An On or Off within 2 s of the known one, or older, is
-the same one sent again (` + "`restart_repeated`" + `). One that names a NAS whose sessions only
-another client reports is ignored, logged and counted (` + "`foreign_nas`" + `). So is one of a NAS name
-that several NASes have (` + "`nas_conflict`" + `).
+database only; the sessions are ended behind it. An On or Off within 2 s of the known one, older, or
+with the same Event-Timestamp is the same one sent again (` + "`restart_repeated`" + `). One that names
+a NAS whose sessions only another client reports is ignored, logged and counted
+(` + "`foreign_nas`" + `). So is one of a NAS name that several NASes have (` + "`nas_conflict`" + `).
 
 Some NASes send Accounting-On while their subscribers stay online: when the first
 accounting server is configured, or every few minutes while none answers. So an Interim

@@ -74,6 +74,8 @@ func (s *survey) againstSession() Standing {
 func (s *survey) startAgainstOpen() Standing {
 	known := &s.session
 	switch {
+	case s.repeatsBefore():
+		return StandingEarlier
 	case s.otherUser():
 		return laterUnless(s.ev.Latest.Before(known.Start))
 	case s.moved():
@@ -116,7 +118,7 @@ func (s *survey) interimAgainstOpen() Standing {
 	switch {
 	case s.ofEarlier():
 		return StandingEarlier
-	case s.otherUser() && s.beganAfter(known.Start):
+	case s.otherUser() && (s.beganAfter(known.Start) || s.nearerBefore()):
 		return StandingLater
 	case s.moved() && s.occurred().Before(s.lastHeard()):
 		return StandingEarlier
@@ -137,17 +139,27 @@ func (s *survey) stopAgainstOpen() Standing {
 // ofEarlier reports whether an Interim or Stop is of the session before under the
 // same identifier, where there was one: by the start that Acct-Session-Time tells,
 // or else by its time. Where there was none, no odd time makes it another's: the
-// identifier and the order of arrival count for more.
+// identifier and the order of arrival count for more, but for a Stop of another user.
 func (s *survey) ofEarlier() bool {
 	known := &s.session
 	if known.Before.IsZero() {
-		return false
+		return s.ev.Kind == EventStop && s.otherUser() && s.counted() && s.ev.Began().Before(known.Start.Add(-sessionTimeSlack))
 	}
 	if !s.counted() {
 		return s.ev.At.Before(known.Start.Add(-jitter))
 	}
 	if s.ev.Kind == EventInterim && known.Before.Add(s.ev.SessionTime).After(known.Start.Add(sessionTimeSlack)) {
-		return false // that one has outlived the start of this one: both are one
+		return false // that one has outlived the start of this one: both are one, or that one is online
+	}
+	return s.nearerBefore()
+}
+
+// nearerBefore reports whether the event's session began, by Acct-Session-Time, when
+// the session before under the same identifier did, rather than the known one.
+func (s *survey) nearerBefore() bool {
+	known := &s.session
+	if known.Before.IsZero() || !s.counted() {
+		return false
 	}
 	began := s.ev.Began()
 	return began.Sub(known.Before).Abs() < began.Sub(known.Start).Abs()
@@ -158,6 +170,8 @@ func (s *survey) ofEarlier() bool {
 func (s *survey) startAgainstClosed() Standing {
 	known := &s.session
 	switch {
+	case s.repeatsBefore():
+		return StandingEnded
 	case s.otherUser():
 		return laterOrEnded(s.ev.Latest.After(known.Start))
 	case s.sinceRestart():
@@ -183,6 +197,13 @@ func (s *survey) replays() bool {
 	return s.ev.Stamp.Sub(known.Stamp).Abs() <= jitter
 }
 
+// repeatsBefore reports whether the Start is that of the session before under the same
+// identifier again: it happened when that one began.
+func (s *survey) repeatsBefore() bool {
+	before := s.session.Before
+	return !before.IsZero() && s.ev.At.Sub(before).Abs() <= sameStart
+}
+
 // repeats reports whether a Start that tells no time of its own comes so soon after
 // the known one that it is rather that one, repeated unchanged.
 func (s *survey) repeats() bool {
@@ -192,7 +213,7 @@ func (s *survey) repeats() bool {
 func (s *survey) interimAgainstClosed() Standing {
 	known := &s.session
 	switch {
-	case s.beganAfter(known.End), s.otherUser() && s.ev.At.After(known.End):
+	case s.beganAnew(), s.otherUser() && s.ev.At.After(known.End) && !s.beganWith():
 		return StandingLater
 	case s.outlasts():
 		return StandingLapsed
@@ -210,6 +231,8 @@ func (s *survey) outlasts() bool {
 		return s.newer(known.End.Add(jitter))
 	case known.Reason.lapses():
 		return s.newer(known.End)
+	case known.Reason == ReasonStop:
+		return s.counted() && s.newer(known.End.Add(sessionTimeSlack)) && s.lasted().After(known.End.Add(sessionTimeSlack))
 	case known.Reason != ReasonSuperseded:
 		return false
 	case known.Doubtful:
@@ -315,13 +338,38 @@ func (s *survey) beganAfter(t time.Time) bool {
 	return s.counted() && s.ev.Began().After(t.Add(sessionTimeSlack))
 }
 
+// beganAnew reports whether Acct-Session-Time tells that the Interim's session began
+// when the one that is known had ended. A Stop and the next Start under the same
+// identifier may be seconds apart, so that an Interim which is late itself, by as
+// long as that session lasted, looks alike.
+func (s *survey) beganAnew() bool {
+	known := &s.session
+	return s.beganAfter(known.Start) && s.ev.Began().After(known.End.Add(-jitter))
+}
+
+// beganWith reports whether Acct-Session-Time tells that the event's session is the
+// known one: both began at the same time.
+func (s *survey) beganWith() bool {
+	return s.counted() && s.ev.Began().Sub(s.session.Start).Abs() <= sessionTimeSlack
+}
+
+// lasted is until when the event's session lasts, by the known start and the count;
+// zero where that would be over only after the event has come.
+func (s *survey) lasted() time.Time {
+	until := s.session.Start.Add(s.ev.SessionTime)
+	if until.After(s.ev.Latest.Add(sessionTimeSlack)) {
+		return time.Time{}
+	}
+	return until
+}
+
 // occurred is when the event happened, as far as its own times tell. Those of its
 // session are the better ones: the known Start and Acct-Session-Time need no
-// clock. A count that would be over only after the event has come is wrong; one
+// clock. Those of another user's are none. A count that would be over only after the event has come is wrong; one
 // that was over long before, where nothing else tells of a delay, is of a wrong start.
 func (s *survey) occurred() time.Time {
 	known := &s.session
-	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() {
+	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() || s.otherUser() {
 		return s.ev.At
 	}
 	told := known.Start.Add(s.ev.SessionTime)

@@ -57,6 +57,13 @@ func (w *world) apply(t *testing.T, ev Event) Decision {
 	if again := w.room.Decide(v, ev); !reflect.DeepEqual(again, d) {
 		t.Fatalf("%+v: in a used room %+v, anew %+v", ev, again, d)
 	}
+	w.carryOut(t, ev, d)
+	return d
+}
+
+// carryOut writes what was decided.
+func (w *world) carryOut(t *testing.T, ev Event, d Decision) {
+	t.Helper()
 	for _, e := range d.Delete {
 		if _, ok := w.records[e.Record.Inside]; !ok {
 			t.Fatalf("%+v deletes a record that is not there: %+v", ev, e)
@@ -82,7 +89,6 @@ func (w *world) apply(t *testing.T, ev Event) Decision {
 		d.Restart.ID = fmt.Sprintf("%d-0", w.version)
 		w.restarts[ev.NASOnly()] = *d.Restart
 	}
-	return d
 }
 
 // end deletes a record otherwise than by its own accounting.
