@@ -115,6 +115,7 @@ type reported struct {
 	user   string
 	inside netip.Addr
 	began  time.Time
+	early  time.Duration // Acct-Session-Time counts from so much before the Start
 	stamps bool
 	fog    *fog
 }
@@ -123,7 +124,8 @@ func (f *fog) session(id, user string) reported {
 	nas := f.nas()
 	nas.AcctSessionID = id
 	return reported{
-		id: nas, user: user, began: f.now, stamps: f.rng.IntN(3) > 0, fog: f,
+		id: nas, user: user, began: f.now, early: time.Duration(f.rng.IntN(60)) * time.Second,
+		stamps: f.rng.IntN(3) > 0, fog: f,
 		inside: netip.AddrFrom4([4]byte{100, 64, 0, byte(f.rng.IntN(3))}),
 	}
 }
@@ -131,7 +133,7 @@ func (f *fog) session(id, user string) reported {
 func (s *reported) event(kind EventKind, now time.Time) Event {
 	ev := Event{
 		Kind: kind, SessionID: s.id, UserName: s.user, Inside: s.inside,
-		Arrival: now, Delay: -1, SessionTime: now.Sub(s.began),
+		Arrival: now, Delay: -1, SessionTime: now.Sub(s.began) + s.early,
 	}
 	if kind == EventStart {
 		ev.SessionTime = -1

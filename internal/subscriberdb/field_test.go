@@ -1,6 +1,7 @@
 package subscriberdb
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -43,6 +44,39 @@ func TestSharedIdentifier_SES01(t *testing.T) {
 		record(t, db, lasting(bob(stop("a", next, time.Hour)), time.Hour), lasting(bob(interim("a", next, 50*time.Minute)), 50*time.Minute))
 		if online(t, db, next) != "" || online(t, db, addr) != "a" {
 			t.Errorf("bob's Stop left %q and %q", online(t, db, addr), online(t, db, next))
+		}
+	})
+}
+
+// TestSharedIdentifierAcrossGroups_SES01: of sessions with one Acct-Session-Id, one is in
+// another group, and one at an address of none. What is told of one is none of the others'.
+func TestSharedIdentifierAcrossGroups_SES01(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		of := func(kind subscriber.EventKind, user string, inside netip.Addr, after time.Duration) subscriber.Event {
+			ev := lasting(event(kind, "a", inside, after), after)
+			ev.UserName = user
+			return ev
+		}
+		db := newDB(t, client)
+		record(t, db, of(subscriber.EventStart, "alice", addr, 0), of(subscriber.EventStart, "bob", away, 0), of(subscriber.EventStart, "carol", foreign, 0))
+		for i := range 3 {
+			after := time.Duration(i+1) * 10 * time.Minute
+			for user, inside := range map[string]netip.Addr{"alice": addr, "bob": away, "carol": foreign} {
+				record(t, db, of(subscriber.EventInterim, user, inside, after))
+			}
+			if known(t, db, addr).UserName != "alice" || known(t, db, away).UserName != "bob" {
+				t.Fatalf("round %d: %+v and %+v", i, known(t, db, addr), known(t, db, away))
+			}
+			db = newDB(t, client)
+		}
+		record(t, db, of(subscriber.EventStop, "carol", foreign, time.Hour), of(subscriber.EventStop, "bob", away, time.Hour))
+		if online(t, db, addr) != "a" || online(t, db, away) != "" {
+			t.Errorf("online %q and %q, want alice only", online(t, db, addr), online(t, db, away))
+		}
+		for _, c := range append(changes(t, db, "default"), changes(t, db, "other")...) {
+			if c.Kind == subscriber.Deleted && (c.Reason != subscriber.ReasonStop || c.Record.UserName != "bob") {
+				t.Errorf("ended: %+v", c)
+			}
 		}
 	})
 }
