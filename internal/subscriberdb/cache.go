@@ -22,14 +22,14 @@ type trace struct {
 	record   subscriber.Packed // the session's record
 	start    time.Time         // of the session, as its state says
 	stamp    int64             // see subscriber.SessionState; in seconds since 1970, 0 for none
+	before   int64             // see there too; in nanoseconds since 1970, 0 for none
 	exact    bool              // see there too
 	userName string            // as its state says
 }
 
-// newTrace returns nil for a session that is not open where its record is, and for
-// one of the few of which more is remembered.
+// newTrace returns nil for a session that is not open where its record is.
 func newTrace(r *subscriber.Record, state *subscriber.SessionState) *trace {
-	if state.Phase != subscriber.Open || state.Inside != r.Inside || !state.Before.IsZero() {
+	if state.Phase != subscriber.Open || state.Inside != r.Inside {
 		return nil
 	}
 	t := &trace{record: r.Pack(), start: state.Start, exact: state.Exact, userName: state.UserName}
@@ -38,6 +38,9 @@ func newTrace(r *subscriber.Record, state *subscriber.SessionState) *trace {
 	}
 	if !state.Stamp.IsZero() {
 		t.stamp = state.Stamp.Unix()
+	}
+	if !state.Before.IsZero() {
+		t.before = state.Before.UnixNano()
 	}
 	return t
 }
@@ -49,6 +52,9 @@ func (t *trace) state(r *subscriber.Record) subscriber.SessionState {
 	}
 	if t.stamp != 0 {
 		state.Stamp = time.Unix(t.stamp, 0).UTC()
+	}
+	if t.before != 0 {
+		state.Before = time.Unix(0, t.before).UTC()
 	}
 	return state
 }

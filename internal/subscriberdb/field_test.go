@@ -185,3 +185,25 @@ func TestRestartSentAgain_SES15(t *testing.T) {
 		}
 	})
 }
+
+// TestTraceOfUsedIdentifier: after a restart of its NAS every session may have an
+// identifier that another one had. What is remembered of it is as quickly at hand.
+func TestTraceOfUsedIdentifier(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		record(t, db, start("a", addr, 0), start("a", addr, time.Hour))
+		var r subscriber.Record
+		kept := db.cache.get(traceID{"default", start("a", addr, 0).SessionID}, &r)
+		if kept == nil {
+			t.Fatal("not in the cache")
+		}
+		line := client.Get(t.Context(), sessionKey("default", start("a", addr, 0).SessionID)).Val()
+		if state := kept.state(&r); formatState(&state) != line || !state.Before.Equal(t0) {
+			t.Errorf("in the cache %q, in the database %q", formatState(&state), line)
+		}
+		record(t, db, lasting(interim("a", addr, 2*time.Hour), time.Hour), lasting(stop("a", addr, 30*time.Minute), 30*time.Minute))
+		if got := online(t, db, addr); got != "a" {
+			t.Error("the late Stop of the session before ended this one")
+		}
+	})
+}
