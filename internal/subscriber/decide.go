@@ -1,5 +1,7 @@
 package subscriber
 
+import "time"
+
 // Decision is what one event does in one group. The writes belong together: all
 // of them happen or none, deletions before the record that is put.
 type Decision struct {
@@ -60,7 +62,11 @@ func (r *Room) Decide(v View, ev Event) Decision {
 // decideRestart takes a restart that is newer than the known one. Within the
 // jitter of event times, or with the same stamp, it is the same one sent again
 // (SES-15): the NAS may have set its clock since, so that the stamp reads otherwise.
+// A clock without a battery shows the same after every start, and tells nothing.
 func decideRestart(known Restart, ev Event) Decision {
+	if ev.arrange(); ev.Astray() != 0 {
+		ev.Stamp = time.Time{}
+	}
 	switch {
 	case ev.Restarts == RestartsIgnored:
 		return Decision{Verdict: RestartIgnored}

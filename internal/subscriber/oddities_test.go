@@ -298,6 +298,13 @@ func TestOddities(t *testing.T) {
 			{packet(stop, 16*m, stamp(9*m), count(9*m)), Stopped},
 			{packet(start, 17*m, clock), Opened},
 		}, isHome},
+		{"SES-15 no battery: each boot is at the same second of 2008", []turn{
+			{nasRestarts(0, stamp(-18*365*day)), Restarted},
+			{packet(start, m, stamp(-18*365*day+m)), Opened},
+			{nasRestarts(2*h, stamp(-18*365*day)), Restarted},
+			{packet(start, 2*h+m, bob, stamp(-18*365*day+m)), TookOver},
+			{packet(interim, 2*h+11*m, bob, stamp(-18*365*day+11*m), count(10*m)), Refreshed},
+		}, homeB},
 		{"SES-15 On repeated for as long as nobody answers", []turn{
 			{packet(start, 0, clock), Opened},
 			{nasRestarts(10*m, clock), Restarted},
