@@ -79,19 +79,22 @@ func (db *DB) perform(ctx context.Context, steps []*step) {
 
 // prepare decides, and says what is to be done about it.
 func (s *step) prepare(db *DB) {
-	switch {
-	case !s.made:
+	if !s.made {
 		s.errand = look
 		return
-	case s.decide != nil:
-		s.decision = s.decide(s.view(s.group.Name, s.scope))
-	case s.renamed(db):
-		s.errand = look
-		return
-	default:
+	}
+	v := s.view(s.group.Name, s.scope)
+	if s.decide != nil {
+		s.decision = s.decide(v)
+	} else {
 		ev := *s.event
-		ev.SessionID, ev.Inside = s.id, s.inside
-		s.decision = s.room.Decide(s.view(s.group.Name, s.scope), ev)
+		ev.SessionID = s.id
+		if s.renamed(db, v, &ev) {
+			s.errand = look
+			return
+		}
+		ev.Inside = s.inside
+		s.decision = s.room.Decide(v, ev)
 	}
 	switch {
 	case s.refreshes(db):
@@ -109,10 +112,8 @@ func (s *step) prepare(db *DB) {
 
 // renamed reports whether the session is known by another identity than the event's
 // own, and takes that: what was read is not of this session then.
-func (s *step) renamed(db *DB) bool {
-	ev := *s.event
-	ev.SessionID = s.id
-	id := subscriber.Identify(s.view(s.group.Name, s.scope), &ev)
+func (s *step) renamed(db *DB, v subscriber.View, ev *subscriber.Event) bool {
+	id := subscriber.Identify(v, ev)
 	if id == s.id {
 		return false
 	}
