@@ -36,7 +36,7 @@ func (s *survey) hold() Holding {
 // the address.
 func (s *survey) beganBefore(holder *Record) bool {
 	began := s.start
-	if s.ev.NASOnly() != holder.NASOnly() && s.ev.Kind == EventStart {
+	if s.ev.NASOnly() != holder.NASOnly() && s.ev.Kind == EventStart && s.ev.At.Before(began) {
 		began = s.ev.At // that its own NAS restarted tells nothing of this one
 	}
 	switch {
