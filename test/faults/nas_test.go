@@ -19,7 +19,7 @@ import (
 // A nas is a BNG with a clock of its own, as wrong as they are out there.
 type nas struct {
 	name           string
-	sources        []string // addresses from which it is heard: proxies, clients of no common realm
+	sources        []string // addresses from which it is heard: of proxies, or of its own
 	stamps, delays bool     // what it tells: Event-Timestamp, Acct-Delay-Time
 
 	ahead time.Duration // its clock, less ours, when it was set
@@ -43,16 +43,24 @@ const (
 	reordered = time.Minute
 
 	firstProxy  = "127.0.1.1" // of the rig's own client
-	secondProxy = "127.0.2.1"
-	proxyConfig = "name: bng2, prefix: 127.0.2.0/24, secret: " + rig.Secret
+	secondProxy = "127.0.2.1" // of no realm
+	realmProxy1 = "127.0.4.1"
+	realmProxy2 = "127.0.5.1"
 )
+
+// clientConfig are the clients besides the rig's own.
+var clientConfig = []string{
+	"name: bng2, prefix: 127.0.2.0/24, secret: " + rig.Secret,
+	"name: core1, realm: core, prefix: 127.0.4.0/24, secret: " + rig.Secret,
+	"name: core2, realm: core, prefix: 127.0.5.0/24, secret: " + rig.Secret,
+}
 
 // newNASes are NASes of each kind, with clocks that are hours off, but for the first.
 func newNASes(rng *rand.Rand) []*nas {
 	one, both := []string{firstProxy}, []string{firstProxy, secondProxy}
 	all := []*nas{
 		{name: "nas-1", sources: one, stamps: true, delays: true},
-		{name: "nas-2", sources: both, stamps: true, delays: true},
+		{name: "nas-2", sources: []string{realmProxy1, realmProxy2}, stamps: true, delays: true},
 		{name: "nas-3", sources: one, stamps: true},
 		{name: "nas-4", sources: both, delays: true},
 		{name: "nas-5", sources: []string{firstProxy, "127.0.1.2"}, stamps: true, delays: true},

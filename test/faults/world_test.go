@@ -98,7 +98,7 @@ func newWorld(ctx context.Context, t *testing.T, seed uint64, r *report) (*world
 		Inside:    defaultInside.String(),
 		Guard:     guardConfig,
 		Groups:    []string{briefConfig()},
-		Clients:   []string{proxyConfig},
+		Clients:   clientConfig,
 	})
 	if err != nil {
 		return nil, err

@@ -28,8 +28,15 @@ const (
 	viaBNG1  = "127.0.1.1"
 	viaBNG2  = "127.0.2.1"
 	viaBrief = "127.0.3.1" // its records expire after 4 seconds
+	viaCore1 = "127.0.4.1" // of one realm with the next
+	viaCore2 = "127.0.5.1"
+	viaEdge1 = "127.0.6.1" // one client with the next
+	viaEdge2 = "127.0.7.1"
 
 	secondClient = "name: bng2, prefix: 127.0.2.0/24, secret: " + rig.Secret
+	realmClient1 = "name: core1, realm: core, prefix: 127.0.4.0/24, secret: " + rig.Secret
+	realmClient2 = "name: core2, realm: core, prefix: 127.0.5.0/24, secret: " + rig.Secret
+	wideClient   = "name: edge, prefixes: [127.0.6.0/24, 127.0.7.0/24], secret: " + rig.Secret
 	briefClient  = "name: brief, prefix: 127.0.3.0/24, secret: " + rig.Secret + ", record_ttl: 4s"
 )
 
@@ -54,7 +61,7 @@ func start(t *testing.T) *world {
 	t.Cleanup(cancel)
 	r, err := rig.Start(ctx, rig.Options{
 		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl, Memory: true,
-		ListenAlso: []string{"127.0.0.2:0"}, Clients: []string{secondClient, briefClient},
+		ListenAlso: []string{"127.0.0.2:0"}, Clients: []string{secondClient, briefClient, realmClient1, realmClient2, wideClient},
 		BlockSize: 64, Hold: time.Minute, Guard: "minimum: 100000",
 	})
 	if err != nil {
