@@ -26,7 +26,7 @@ import (
 // world is a Manager over a real Redis and the kernel's twin.
 type world struct {
 	*Manager
-	t      *testing.T
+	t      testing.TB
 	server *testenv.RedisServer
 	client redis.UniversalClient
 	db     *subscriberdb.DB
@@ -88,7 +88,7 @@ var testGroup = lsn.GroupConfig{
 	FirstPort: 1024, LastPort: 65535, BlockSize: 512, Hold: 200 * time.Millisecond,
 }
 
-func newWorld(t *testing.T, g lsn.GroupConfig, change ...func(*world)) *world {
+func newWorld(t testing.TB, g lsn.GroupConfig, change ...func(*world)) *world {
 	t.Helper()
 	w := &world{t: t, server: testenv.StartRedis(t), group: g, ttl: time.Minute}
 	for _, f := range change {

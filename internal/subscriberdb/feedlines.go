@@ -17,14 +17,15 @@ import (
 //	refreshed  <inside> <updated_at> <input_octets> <output_octets>
 //	stopped    <inside> <Acct-Terminate-Cause> <updated_at> <input_octets> <output_octets>
 //
-// A reader has the rest of a record from what it was told before.
+// The field reason of a stopped entry says why, where it was not an Acct-Stop. A reader of
+// before it was there takes it for one. A reader has the rest of a record from what it was told before.
 const (
 	kindBegan     = "began"
 	kindRefreshed = "refreshed"
 	kindStopped   = "stopped"
 )
 
-// appendEnd writes what the feed tells of a Stop, besides the address.
+// appendEnd writes what the feed tells of an end, besides the address.
 func appendEnd(text []byte, e *subscriber.Ending) []byte {
 	text = append(strconv.AppendUint(text, uint64(e.Cause), 10), ' ')
 	text = append(appendTimeOrDash(text, e.Record.UpdatedAt), ' ')
@@ -36,11 +37,15 @@ func appendEnd(text []byte, e *subscriber.Ending) []byte {
 func (p *feedParser) lines(entry *redis.XMessage, lines string) {
 	kind, id := text(entry, "kind"), subscriber.ParseVersion(entry.ID)
 	expires := entryExpiry(id, text(entry, "ttl"))
+	why, _ := subscriber.ParseReason(text(entry, "reason"))
 	for line := range strings.SplitSeq(lines, "\n") {
 		c := subscriber.Change{ID: id}
 		r, ok := parseLine(&c, p.group, kind, line)
 		if !ok {
 			continue
+		}
+		if c.Kind == subscriber.Deleted && why != subscriber.ReasonNone {
+			c.Reason = why
 		}
 		r.Version, r.ExpiresAt = entry.ID, expires
 		c.Record = p.packer.Pack(&r)

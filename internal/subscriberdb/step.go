@@ -22,6 +22,7 @@ const (
 	begin                 // the same, in short, for a new session
 	refresh               // the same, in short, for what an Interim changes of a record
 	end                   // the same, in short, for a Stop
+	drop                  // the same, in short, for a record that ends without an event of its own
 )
 
 // step is one decision and its atomic commit, in one group. It starts from a
@@ -103,6 +104,8 @@ func (s *step) prepare(db *DB) {
 		s.errand = begin
 	case s.ends():
 		s.errand = end
+	case s.drops():
+		s.errand = drop
 	case s.decision.Writes() || !s.certain():
 		s.errand = commit
 	default:

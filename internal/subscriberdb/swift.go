@@ -42,6 +42,15 @@ func (s *step) ends() bool {
 		d.Delete[0].Record.Inside == s.inside && !s.usesRestart
 }
 
+// drops reports whether the decision is no more than the end of the record at the
+// step's address: what a NAS restart, or a person, ends.
+func (s *step) drops() bool {
+	d := &s.decision
+	return !s.remembers() && s.holder != nil && s.holder.Version != unversioned &&
+		d.Put == nil && d.Session == nil && d.Restart == nil &&
+		len(d.Delete) == 1 && d.Delete[0].Cause == 0 && d.Delete[0].Record.Inside == s.inside
+}
+
 // writeBegin makes the call of beginScript.
 func (b *batch) writeBegin(db *DB) {
 	a := &b.args
@@ -132,15 +141,38 @@ func (b *batch) writeEnd(db *DB) {
 	a := &b.args
 	a.add("evalsha", endScript.Hash(), 2+2*len(b.steps), b.group.feed, b.group.online)
 	b.addSessionsAndRecords()
-	a.add(db.feedLength, db.tombstones.ttl(db.now()).Milliseconds(), b.addressAt())
+	reason := ""
+	if b.kind == drop {
+		reason = b.reason.String()
+	}
+	a.add(db.feedLength, db.tombstones.ttl(db.now()).Milliseconds(), b.addressAt(), reason)
 	db.tombstones.add(db.now(), len(b.steps))
 	for _, s := range b.steps {
 		a.list = append(a.list, &s.holder.Version)
-		a.text = appendState(a.text, s.decision.Session)
+		if state := s.lastState(); state != nil {
+			a.text = appendState(a.text, state)
+		}
 		a.cut()
 		a.text = appendEnd(a.text, &s.decision.Delete[0])
 		a.cut()
 	}
+}
+
+// lastState is what stays of the session that the step ends; nil for a record that
+// was put by hand.
+func (s *step) lastState() *subscriber.SessionState {
+	if s.errand == drop {
+		return s.decision.Delete[0].Tombstone
+	}
+	return s.decision.Session
+}
+
+// subject is the session that the step is about.
+func (s *step) subject() subscriber.SessionID {
+	if s.errand == drop {
+		return s.decision.Delete[0].Record.SessionID
+	}
+	return s.id
 }
 
 // addSessionsAndRecords adds, for each step, the keys of its session's state and of
@@ -148,7 +180,7 @@ func (b *batch) writeEnd(db *DB) {
 func (b *batch) addSessionsAndRecords() {
 	a := &b.args
 	for _, s := range b.steps {
-		a.text = appendSessionKey(a.text, b.group.Name, s.id)
+		a.text = appendSessionKey(a.text, b.group.Name, s.subject())
 		a.cut()
 		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
 		a.cut()

@@ -117,21 +117,22 @@ answer[1] = entry
 return answer
 `)
 
-// endScript deletes the records of sessions that stop.
+// endScript deletes the records of sessions that stop, or are ended for one reason.
 //
 // KEYS: 1 the group's feed, 2 the hash of online addresses, then for each session
 // its state and its record.
 //
 // ARGV: 1 length of the feed, 2 ttl of the states in milliseconds, 3 where the
-// address begins in a record's key, then for each session: version of the
-// record, the state that stays, and what the feed tells of the end.
+// address begins in a record's key, 4 the reason, "" for a Stop, then for each
+// session: version of the record, the state that stays ("" for a record without a
+// session), and what the feed tells of the end.
 var endScript = redis.NewScript(`
 local call, args = redis.call, ARGV
 local kept, digits = args[2], tonumber(args[3])
 local answer, ended, records, insides, list = {''}, {}, {}, {}, {}
 for i = 3, #KEYS, 2 do
   local number, record = (i - 1) / 2, KEYS[i + 1]
-  local at = 3 * number
+  local at = 3 * number + 1
   if call('HGET', record, 'version') == args[at + 1] then
     local inside = string.sub(record, digits)
     ended[#ended + 1] = number
@@ -143,9 +144,14 @@ for i = 3, #KEYS, 2 do
   end
 end
 if #ended == 0 then return answer end
-answer[1] = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', 'kind', 'stopped', 'list', table.concat(list, '\n'))
+local entry = {'kind', 'stopped', 'list', table.concat(list, '\n')}
+if args[4] ~= '' then
+  entry[5], entry[6] = 'reason', args[4]
+end
+answer[1] = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', unpack(entry))
 for _, number in ipairs(ended) do
-  call('PSETEX', KEYS[1 + 2 * number], kept, args[3 * number + 2])
+  local state = args[3 * number + 3]
+  if state ~= '' then call('PSETEX', KEYS[1 + 2 * number], kept, state) end
 end
 call('DEL', unpack(records))
 call('HDEL', KEYS[2], unpack(insides))

@@ -34,13 +34,14 @@ type looking struct {
 
 // batch is the steps of one script call.
 type batch struct {
-	group *Group
-	kind  errand
-	ttl   int64 // of the records that begin or are refreshed
-	steps []*step
-	bases []*step // one step for each restart that any of them rests on
-	args  argList
-	cmd   *redis.Cmd
+	group  *Group
+	kind   errand
+	ttl    int64             // of the records that begin or are refreshed
+	reason subscriber.Reason // of the records that are removed
+	steps  []*step
+	bases  []*step // one step for each restart that any of them rests on
+	args   argList
+	cmd    *redis.Cmd
 }
 
 var trips = sync.Pool{New: func() any { return new(trip) }}
@@ -180,22 +181,26 @@ func (t *trip) enlist(s *step) {
 	if s.errand == refresh || s.errand == begin {
 		ttl = t.db.recordTTL(s.group, s.decision.Put).Milliseconds()
 	}
+	reason := subscriber.ReasonNone
+	if s.errand == drop {
+		reason = s.decision.Delete[0].Reason
+	}
 	for i, b := range t.open {
-		if b.group != s.group || b.kind != s.errand || b.ttl != ttl {
+		if b.group != s.group || b.kind != s.errand || b.ttl != ttl || b.reason != reason {
 			continue
 		}
 		if b.full(s) {
-			t.open[i] = t.newBatch(s, ttl)
+			t.open[i] = t.newBatch(s, ttl, reason)
 		}
 		t.open[i].steps = append(t.open[i].steps, s)
 		return
 	}
-	b := t.newBatch(s, ttl)
+	b := t.newBatch(s, ttl, reason)
 	b.steps = append(b.steps, s)
 	t.open = append(t.open, b)
 }
 
-func (t *trip) newBatch(s *step, ttl int64) *batch {
+func (t *trip) newBatch(s *step, ttl int64, reason subscriber.Reason) *batch {
 	n := len(t.batches)
 	if n < cap(t.batches) && t.batches[:n+1][n] != nil {
 		t.batches = t.batches[:n+1]
@@ -203,7 +208,7 @@ func (t *trip) newBatch(s *step, ttl int64) *batch {
 		t.batches = append(t.batches, new(batch))
 	}
 	b := t.batches[n]
-	b.group, b.kind, b.ttl = s.group, s.errand, ttl
+	b.group, b.kind, b.ttl, b.reason = s.group, s.errand, ttl, reason
 	return b
 }
 
@@ -218,7 +223,7 @@ func (b *batch) full(s *step) bool {
 		return false
 	}
 	for _, other := range b.steps {
-		if other.inside == s.inside || other.id.AcctSessionID == s.id.AcctSessionID && other.id == s.id {
+		if other.inside == s.inside || s.remembers() && other.id.AcctSessionID == s.id.AcctSessionID && other.id == s.id {
 			return true
 		}
 	}
@@ -232,7 +237,7 @@ func (b *batch) write(db *DB) {
 		b.writeBegin(db)
 	case refresh:
 		b.writeRefresh(db)
-	case end:
+	case end, drop:
 		b.writeEnd(db)
 	default:
 		b.args.add(commitArgs(db, b)...)
