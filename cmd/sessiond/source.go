@@ -37,6 +37,7 @@ func (s source) Snapshot() metrics.Snapshot {
 		}
 		snapshot.Groups = append(snapshot.Groups, metrics.Group{
 			Name: g.Name, Subscribers: g.Subscribers, Pending: g.Pending, FeedLag: g.FeedLag, Blocks: blocks,
+			FeedGaps: g.FeedGaps, FeedFill: g.FeedFill,
 			Bindings:     map[string]int{"active": g.Active, "draining": g.Draining, "cut": g.Cut, "held": g.Held},
 			RemovalsHeld: g.RemovalsHeld, Owner: s.manager.OwnsNAT(g.Name),
 		})

@@ -30,6 +30,8 @@ type GroupStatus struct {
 	Subscribers int
 	Pending     int           // online without a block
 	FeedLag     time.Duration // age of the oldest entry of its feed that was not taken yet; 0 for none
+	FeedGaps    int           // times its feed had lost what was not taken yet
+	FeedFill    float64       // share in use of what its feed may grow to
 	Active      int           // bindings by state
 	Draining    int
 	Cut         int

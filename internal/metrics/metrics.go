@@ -312,6 +312,8 @@ type Group struct {
 	Subscribers int
 	Pending     int
 	FeedLag     time.Duration  // age of the oldest feed entry that was not taken yet
+	FeedGaps    int            // times the feed had lost what was not taken yet
+	FeedFill    float64        // share in use of what the feed may grow to
 	Bindings    map[string]int // by state: active, draining, cut, held
 	Blocks      map[string]int // by state: used, held, free
 
@@ -335,6 +337,8 @@ var (
 	indexDrift  = desc("conntrack_index_drift_total", "Entries that an audit of the conntrack index found missing or stale, by kind.", "kind")
 	passes      = desc("conntrack_table_passes_total", "Walks through the whole conntrack table, because the index could not prove a removal.")
 	feedLag     = desc("feed_lag_seconds", "Age of the oldest entry of the group's change feed that was not taken yet, 0 when all were.", "group")
+	feedGaps    = desc("feed_gaps_total", "Times the group's change feed had lost entries before they were taken, and everything was compared instead.", "group")
+	feedFill    = desc("feed_fill_ratio", "Share in use of what the group's change feed may grow to for those who have not read it; at 1 its oldest entries go all the same.", "group")
 	ready       = desc("ready", "1 while sessiond is ready, as /readyz and gRPC health say, else 0.")
 	redisUp     = desc("redis_up", "1 while Redis takes accounting, else 0: it is away, hangs, or refuses to write.")
 	notified    = desc("redis_notifications", "1 while Redis tells of records that others remove, else 0: sessiond may not turn that on and looks for them.")
@@ -356,7 +360,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, owner, feedLag, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -378,6 +382,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(subscribers, g.Subscribers, g.Name)
 		gauge(pending, g.Pending, g.Name)
 		ch <- prometheus.MustNewConstMetric(feedLag, prometheus.GaugeValue, g.FeedLag.Seconds(), g.Name)
+		ch <- prometheus.MustNewConstMetric(feedGaps, prometheus.CounterValue, float64(g.FeedGaps), g.Name)
+		ch <- prometheus.MustNewConstMetric(feedFill, prometheus.GaugeValue, g.FeedFill, g.Name)
 		for state, n := range g.Bindings {
 			gauge(bindings, n, g.Name, state)
 		}

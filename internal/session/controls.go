@@ -95,6 +95,8 @@ func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
 		Subscribers: g.online,
 		Pending:     m.engine.Pending(g.name),
 		FeedLag:     g.lagLocked(m.now()),
+		FeedGaps:    g.gaps,
+		FeedFill:    m.store.FeedFill(g.name),
 		Active:      g.phases[saved] + g.phases[open] + g.phases[returned],
 		Draining:    g.phases[draining],
 		Cut:         g.phases[cut],

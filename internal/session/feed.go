@@ -44,9 +44,12 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 		}
 		err = m.drainFeed(ctx, g)
 		m.unfollowed(g)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		} else if !errors.Is(err, subscriberdb.ErrFeedGap) {
+		case errors.Is(err, subscriberdb.ErrFeedGap):
+			m.gapFound(g)
+		default:
 			m.log.Log(ctx, m.storeSeverity(ctx), "change feed interrupted", "group", g.name, "err", err)
 		}
 	}
@@ -55,12 +58,14 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 // drainFeed takes changes until the feed fails.
 func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 	var room []subscriber.Change
+	var told positionTold
 	for wait := feedBlock; ; {
 		changes, last, err := m.store.Feed(ctx, g.name, m.positionOf(g), feedBatch, wait, room)
 		if err != nil {
 			return err
 		}
 		m.take(g, changes, last)
+		m.tellPosition(ctx, g, &told)
 		n := len(changes)
 		clear(changes)
 		room = changes // none where nothing happens: the memory of a storm is not kept
@@ -83,6 +88,42 @@ func (m *Manager) gatherMore(ctx context.Context, done int) error {
 		return pause(ctx, busyTime)
 	}
 	return pause(ctx, gatherTime)
+}
+
+// gapFound notes that the group's feed no longer has what was read last: changes were
+// lost before they were read, or the database is another one.
+func (m *Manager) gapFound(g *group) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	g.gaps++
+	m.log.Error("change feed has lost what was not read yet, everything is compared instead",
+		"group", g.name, "alarm", "sessiond_feed_gaps_total")
+}
+
+// How often the database is told how far a feed was read, so that it keeps the rest:
+// where it goes on, and as a sign of life.
+const (
+	tellEvery = time.Second
+	tellAlive = 5 * time.Second
+)
+
+// positionTold is what the database was told of a position, and when.
+type positionTold struct {
+	entry string
+	at    time.Time
+}
+
+// tellPosition tells how far the group's feed was read, now and then. What fails is
+// told the next time: until then the feed keeps more than it must.
+func (m *Manager) tellPosition(ctx context.Context, g *group, told *positionTold) {
+	entry, since := m.positionOf(g), time.Since(told.at)
+	if since < tellEvery || entry == told.entry && since < tellAlive {
+		return
+	}
+	told.at = time.Now()
+	if m.store.TellPosition(ctx, g.name, m.node, entry) == nil {
+		told.entry = entry
+	}
 }
 
 func (m *Manager) positionOf(g *group) string {

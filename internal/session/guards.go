@@ -72,7 +72,7 @@ func (m *Manager) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, hol
 	defer m.mu.Unlock()
 	for i := range gone {
 		switch a := &gone[i]; {
-		case a.Told:
+		case a.Told, a.Past:
 		case a.Over || m.passesLocked(&a.Ending):
 			pass = append(pass, a.Record.Key)
 		default:
@@ -119,6 +119,7 @@ func (m *Manager) settleMissing(ctx context.Context, keys []subscriber.Key, reas
 		return err
 	}
 	pass, hold := m.judge(gone)
+	m.endPast(gone)
 	return m.insistStore(ctx, "record a deletion by others", func(ctx context.Context) error {
 		if err := m.store.Hold(ctx, hold); err != nil {
 			return err
@@ -169,14 +170,37 @@ func (m *Manager) settleOrphans(ctx context.Context, group string, orphans []net
 	defer m.mu.Unlock()
 	for i := range gone {
 		m.endGoneLocked(&gone[i])
+		if (i+1)%breathEvery == 0 {
+			breathe(&m.mu)
+		}
 	}
 	return nil
 }
 
+// endPast ends the slots of records whose end no feed tells any more. One that has
+// heard of its address since was known by an older version.
+func (m *Manager) endPast(gone []subscriberdb.Absence) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range gone {
+		a := &gone[i]
+		s := m.slots.at(a.Record.Inside)
+		if !a.Past || s == nil || !s.online {
+			continue
+		}
+		if v := s.packed.Version(); v != (subscriber.Version{}) && v != subscriber.ParseVersion(a.Record.Version) {
+			continue
+		}
+		m.endLocked(s, a.Reason, m.now())
+		m.touchLocked(s)
+		m.stepLocked(s)
+	}
+}
+
 // endGoneLocked ends the slot of a record that is gone, unless that is held. Its
-// end may be told already, in the part of the feed that is not read.
+// end may be told already, in the part of the feed that is not read, or that is lost.
 func (m *Manager) endGoneLocked(a *subscriberdb.Absence) {
-	if !a.Told {
+	if !a.Told && !a.Past {
 		m.missing.push(missing{a.Record.Key, a.Reason}) // looked at again: the session of a held one may have ended
 	}
 	s := m.slots.at(a.Record.Inside)

@@ -121,6 +121,7 @@ type group struct {
 	moved    chan struct{}
 	followed bool                               // the feed is being read on from position
 	unread   unread                             // how far that was behind when it was looked at last
+	gaps     int                                // times the feed had lost what was not read
 	shortage poolShortage                       // what was said of an exhausted pool
 	gone     map[netip.Addr]uint64              // tenures that the newest comparison found without a record
 	recent   map[netip.Addr][]subscriber.Change // see recallLocked; nil but while the feed is taken up anew

@@ -19,6 +19,9 @@ type Store interface {
 	Rewound(ctx context.Context, group, entry string) (bool, error)
 	Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error)
 	Feed(ctx context.Context, group, after string, limit int, block time.Duration, room []subscriber.Change) ([]subscriber.Change, string, error)
+	Join(ctx context.Context, group, reader, entry string) error
+	TellPosition(ctx context.Context, group, reader, entry string) error
+	FeedFill(group string) float64
 	Recent(ctx context.Context, group string, since time.Time) ([]subscriber.Change, error)
 	Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error
 	Versions(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error

@@ -203,6 +203,9 @@ func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error
 		return false, err
 	}
 	o.anew = true
+	if err := m.store.Join(ctx, g.name, m.node, o.tail); err != nil {
+		return false, err
+	}
 	if err := m.readRecent(ctx, g, o); err != nil {
 		return false, err
 	}

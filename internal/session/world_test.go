@@ -158,6 +158,7 @@ func (w *world) boot() {
 		}
 	})
 	tasks.Go(func() { _ = w.db.SweepRestarts(ctx) })
+	tasks.Go(func() { _ = w.db.TrimFeeds(ctx) })
 	w.stop = func() { cancel(); tasks.Wait() }
 	select {
 	case <-w.Ready():

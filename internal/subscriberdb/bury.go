@@ -30,7 +30,11 @@ func (db *DB) Bury(ctx context.Context, keys []subscriber.Key, why subscriber.Re
 }
 
 func (db *DB) buryBatch(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
-	graves, err := db.graves(ctx, keys, why)
+	known := make([]subscriber.Record, len(keys))
+	for i, key := range keys {
+		known[i].Key = key
+	}
+	graves, err := db.graves(ctx, known, why)
 	if err != nil {
 		return err
 	}
@@ -56,24 +60,27 @@ func (db *DB) buryBatch(ctx context.Context, keys []subscriber.Key, why subscrib
 type grave struct {
 	group   *Group
 	record  subscriber.Record
-	witness string // entry in the hash of online addresses; "" for none
-	session string // state line of the record's session; "" for none
+	id      subscriber.SessionID // what its end is remembered under
+	witness string               // entry in the hash of online addresses; "" for none
+	session string               // state line of the record's session; "" for none
 	reason  subscriber.Reason
 }
 
-// graves gathers what is remembered of the records.
-func (db *DB) graves(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) ([]*grave, error) {
-	graves := make([]*grave, len(keys))
-	calls := make([]*redis.StringCmd, len(keys))
+// graves gathers what is remembered of the records. Of those that a witness tells of
+// it goes by that, of the others by the session that the caller knows.
+func (db *DB) graves(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*grave, error) {
+	graves := make([]*grave, len(known))
+	calls := make([]*redis.StringCmd, len(known))
 	pipe := db.client.Pipeline()
-	for i, key := range keys {
-		g, err := db.group(key.Group)
+	for i := range known {
+		r := subscriber.Record{Key: known[i].Key, SessionID: known[i].SessionID}
+		r.Inside = r.Inside.Unmap()
+		g, err := db.group(r.Group)
 		if err != nil {
 			return nil, err
 		}
-		key.Inside = key.Inside.Unmap()
-		graves[i] = &grave{group: g, record: subscriber.Record{Key: key}, reason: why}
-		calls[i] = pipe.HGet(ctx, onlineKey(g.Name), key.Inside.String())
+		graves[i] = &grave{group: g, record: r, id: sessionOrAddress(&r), reason: why}
+		calls[i] = pipe.HGet(ctx, onlineKey(g.Name), r.Inside.String())
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
@@ -94,7 +101,7 @@ func (g *grave) identify(db *DB, witness string) {
 		db.logger.Error("online entry cannot be read", "group", g.group.Name, "error", err)
 		return
 	}
-	g.record = record
+	g.record, g.id = record, record.SessionID
 }
 
 // addSessions adds what is remembered of the records' sessions.
@@ -102,7 +109,7 @@ func (db *DB) addSessions(ctx context.Context, graves []*grave) error {
 	pipe := db.client.Pipeline()
 	lines, ttls := make([]*redis.StringCmd, len(graves)), make([]*redis.DurationCmd, len(graves))
 	for i, g := range graves {
-		key := sessionKey(g.group.Name, g.record.SessionID)
+		key := sessionKey(g.group.Name, g.id)
 		lines[i], ttls[i] = pipe.Get(ctx, key), pipe.PTTL(ctx, key)
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -110,9 +117,14 @@ func (db *DB) addSessions(ctx context.Context, graves []*grave) error {
 	}
 	for i, g := range graves {
 		g.session = lines[i].Val()
-		if g.reason == subscriber.ReasonNone {
-			g.reason = db.reckonReason(g, ttls[i].Val())
+		if g.reason != subscriber.ReasonNone {
+			continue
 		}
+		left := time.Duration(-1)
+		if g.witness != "" {
+			left = ttls[i].Val()
+		}
+		g.reason = db.reckonReason(g, left)
 	}
 	return nil
 }
@@ -185,7 +197,7 @@ func (g *grave) call(ctx context.Context, db *DB) *redis.Cmd {
 	}
 	tombstone := g.tombstone(db.now().UTC())
 	args := []any{
-		r.Inside.String(), g.witness, db.feedLength, g.session, tombstone, db.tombstoneTTL.Milliseconds(),
+		r.Inside.String(), g.witness, db.feedLimit, g.session, tombstone, db.tombstoneTTL.Milliseconds(),
 		g.reason.String(), recordText(r),
 	}
 	return newCall(ctx, buryScript, keys, args...)

@@ -3,7 +3,10 @@ package subscriberdb
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -63,22 +66,47 @@ func endStep(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, 
 	return &step{group: g, inside: key.Inside.Unmap(), decide: decide}
 }
 
-// endBatch bounds the deletions of one pipeline, so that accounting gets its turn.
+// endBatch bounds the deletions of one pipeline, so that accounting gets its turn, and
+// so do readers of the feed that are behind.
 const endBatch = 512
 
+// endWorkers is how many batches are on their way: while Redis carries out one, the
+// records of the other are looked at.
+const endWorkers = maxTrips
+
+// endAll performs the steps, independent of each other, and returns the records that
+// they ended. On error some may have ended.
 func (db *DB) endAll(ctx context.Context, steps []*step) (ended []subscriber.Record, err error) {
-	for len(steps) > 0 {
-		batch := steps[:min(endBatch, len(steps))]
-		steps = steps[len(batch):]
-		db.perform(ctx, batch)
-		for _, s := range batch {
-			if s.err != nil {
-				return ended, fmt.Errorf("delete record %v: %w", s.inside, s.err)
+	workers, ctx := errgroup.WithContext(ctx)
+	workers.SetLimit(endWorkers)
+	for batch := range slices.Chunk(steps, endBatch) {
+		workers.Go(func() error {
+			db.awaitReaders(ctx, batch[0].group.Name)
+			if ctx.Err() != nil { // a batch before this one failed
+				return ctx.Err()
 			}
-			for i := range s.decision.Delete {
-				ended = append(ended, s.decision.Delete[i].Record)
-			}
+			db.perform(ctx, batch)
+			return failed(batch)
+		})
+	}
+	err = workers.Wait()
+	for _, s := range steps {
+		if s.err != nil {
+			continue
+		}
+		for i := range s.decision.Delete {
+			ended = append(ended, s.decision.Delete[i].Record)
 		}
 	}
-	return ended, nil
+	return ended, err
+}
+
+// failed returns the first error of the steps.
+func failed(steps []*step) error {
+	for _, s := range steps {
+		if s.err != nil {
+			return fmt.Errorf("delete record %v: %w", s.inside, s.err)
+		}
+	}
+	return nil
 }

@@ -32,6 +32,8 @@ const (
 	defaultTombstoneTTL = 24 * time.Hour
 	defaultTombstones   = 1_000_000
 	defaultFeedLength   = 30_000
+	defaultFeedLimit    = 500_000
+	defaultFeedOctets   = 256 << 20
 	defaultCacheSize    = 131_072
 )
 
@@ -42,7 +44,9 @@ type Options struct {
 	Node         string                                    // name of this daemon, for logs
 	TombstoneTTL time.Duration                             // how long an ended session is remembered; default 24 h
 	Tombstones   int                                       // ended sessions remembered for so long; more are forgotten after 5 min; default 1 000 000
-	FeedLength   int64                                     // entries kept in each feed, about; default 30 000
+	FeedLength   int64                                     // entries kept in each feed, about, that everybody has read; default 30 000
+	FeedLimit    int64                                     // entries that a feed may grow to for who has not read them; default 500 000
+	FeedOctets   int64                                     // octets that it may grow to, about; default 256 MiB
 	CacheSize    int                                       // sessions whose last state is kept to save a read; default 131 072
 	Observe      func(group string, v subscriber.Verdict)  // optional: what each event came to, group "" where that is the same in all; called concurrently
 	Refused      func(client string, v subscriber.Verdict) // optional: events that changed nothing because of what they said, by RADIUS client; called concurrently
@@ -63,7 +67,10 @@ type DB struct {
 	regrouping   sync.Mutex // one change of groups at a time
 	tombstoneTTL time.Duration
 	tombstones   tombstones
-	feedLength   int64
+	feedLength   int64 // entries that are kept for whoever looks back
+	feedLimit    int64 // entries that are kept for who has not read them
+	feedOctets   int64 // what these may take
+	feeds        feedStates
 	cache        *cache
 	courier      courier
 	nases        *nasRegistry
@@ -84,8 +91,8 @@ func New(o Options) (*DB, error) {
 	if o.Client == nil {
 		return nil, errors.New("subscriberdb: Options.Client is required")
 	}
-	if o.TombstoneTTL < 0 || o.Tombstones < 0 || o.FeedLength < 0 || o.CacheSize < 0 {
-		return nil, errors.New("subscriberdb: TombstoneTTL, Tombstones, FeedLength and CacheSize must not be negative")
+	if o.TombstoneTTL < 0 || o.Tombstones < 0 || o.FeedLength < 0 || o.FeedLimit < 0 || o.FeedOctets < 0 || o.CacheSize < 0 {
+		return nil, errors.New("subscriberdb: TombstoneTTL, Tombstones, FeedLength, FeedLimit, FeedOctets and CacheSize must not be negative")
 	}
 	o.setDefaults()
 	dialled, ok := o.Client.(dialledClient)
@@ -100,6 +107,8 @@ func New(o Options) (*DB, error) {
 		tombstoneTTL: o.TombstoneTTL,
 		tombstones:   tombstones{full: o.TombstoneTTL, limit: o.Tombstones},
 		feedLength:   o.FeedLength,
+		feedLimit:    max(o.FeedLimit, o.FeedLength),
+		feedOctets:   o.FeedOctets,
 		cache:        newCache(o.CacheSize),
 		nases:        newNASRegistry(),
 		observe:      o.Observe,
@@ -125,6 +134,12 @@ func (o *Options) setDefaults() {
 	}
 	if o.FeedLength == 0 {
 		o.FeedLength = defaultFeedLength
+	}
+	if o.FeedLimit == 0 {
+		o.FeedLimit = defaultFeedLimit
+	}
+	if o.FeedOctets == 0 {
+		o.FeedOctets = defaultFeedOctets
 	}
 	if o.CacheSize == 0 {
 		o.CacheSize = defaultCacheSize

@@ -63,6 +63,7 @@ func restartsKey(group string) string { return groupKey(group, "restarts") }
 func onlineKey(group string) string { return groupKey(group, "online") }
 
 func feedKey(group string) string     { return groupKey(group, "feed") }
+func readersKey(group string) string  { return groupKey(group, "readers") }
 func bindingsKey(group string) string { return groupKey(group, "bindings") }
 func markerKey(group string) string   { return groupKey(group, "marker") }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -14,11 +15,15 @@ import (
 type Absence struct {
 	subscriber.Ending      // why, and the record as far as it is known
 	Told              bool // the feed tells its end already
-	Over              bool // its session is known to have ended, or told
+	Past              bool // the feed told its end, so far back that it is there no more
+	Over              bool // its session is known to have ended, or its end is told
+
+	witnessed bool // Redis still has whose record stood there
 }
 
 // Missing returns those of the records that are not in Redis: with the reason that
-// Bury would give, for its meaning of why, or with the one that the feed tells. A
+// Bury would give, for its meaning of why, or with the one that the feed tells, or
+// told once: then what is remembered of the session tells it. A
 // record is given as its reader knows it, up to its Version; what Redis remembers
 // of its session is added to it. It returns ErrSuspect when a marker is missing.
 func (db *DB) Missing(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]Absence, error) {
@@ -50,20 +55,19 @@ func (db *DB) Missing(ctx context.Context, known []subscriber.Record, why subscr
 	for i := range doubtful {
 		a := doubts[doubtful[i].Key]
 		if reason, ok := told[a.Record.Key]; ok {
-			a.Reason, a.Told, a.Over = reason, true, true
+			a.Reason, a.Told, a.Past, a.Over = reason, true, false, true
 		}
 		missing = append(missing, a)
+	}
+	if err := db.remember(ctx, missing); err != nil {
+		return nil, fmt.Errorf("look for missing records: %w", err)
 	}
 	return missing, nil
 }
 
 // absent returns a grave for each record that is not there, nil for the others.
 func (db *DB) absent(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*grave, error) {
-	keys := make([]subscriber.Key, len(known))
-	for i := range known {
-		keys[i] = known[i].Key
-	}
-	graves, err := db.graves(ctx, keys, why)
+	graves, err := db.graves(ctx, known, why)
 	if err != nil {
 		return nil, err
 	}
@@ -106,10 +110,115 @@ func (g *grave) absence(known subscriber.Record) Absence {
 	if r.StartedAt.IsZero() && err == nil && state.Phase == subscriber.Open && state.Inside == r.Inside {
 		r.StartedAt = state.Start
 	}
-	return Absence{
+	a := Absence{
 		Ending: subscriber.Ending{Record: r, Reason: g.reason},
 		Over:   err == nil && state.Phase == subscriber.Closed,
 	}
+	if a.witnessed = g.witness != ""; !a.witnessed && err == nil {
+		a.recall(&state)
+	}
+	return a
+}
+
+// recall takes over what the state of the record's session tells of its end.
+func (a *Absence) recall(state *subscriber.SessionState) {
+	if why := endedFor(state, &a.Record); why != subscriber.ReasonNone {
+		a.Reason, a.Past, a.Over = why, true, true
+	}
+}
+
+// endedFor tells by what is remembered of a record's session why the record is gone:
+// whatever ends a record announces that, takes its witness away and says so of the
+// session, in one step. It returns ReasonNone where that is not known, as of what was
+// said of an earlier session under the same identifier.
+func endedFor(state *subscriber.SessionState, r *subscriber.Record) subscriber.Reason {
+	switch {
+	case state.Phase == subscriber.Open && state.Inside.IsValid() && state.Inside != r.Inside:
+		return subscriber.ReasonSuperseded // it is at another address
+	case state.Phase != subscriber.Closed || state.End.Before(r.StartedAt):
+		return subscriber.ReasonNone
+	case state.Reason == subscriber.ReasonNone:
+		return subscriber.ReasonSuperseded // it went on in another group
+	}
+	return state.Reason
+}
+
+// remember looks among all that is remembered of sessions for those absences that
+// nobody told of, and of whose session no more is known than its Acct-Session-Id and
+// its address, as a daemon knows them by its bindings after it was away.
+func (db *DB) remember(ctx context.Context, missing []Absence) error {
+	byGroup := map[string]map[string][]*Absence{} // by group and Acct-Session-Id
+	for i := range missing {
+		a := &missing[i]
+		if a.Over || a.witnessed || a.Record.NAS != "" || a.Record.AcctSessionID == "" {
+			continue
+		}
+		byID := byGroup[a.Record.Group]
+		if byID == nil {
+			byID = map[string][]*Absence{}
+			byGroup[a.Record.Group] = byID
+		}
+		byID[a.Record.AcctSessionID] = append(byID[a.Record.AcctSessionID], a)
+	}
+	for group, byID := range byGroup {
+		if err := db.searchSessions(ctx, group, byID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// searchSessions walks over the session states of a group.
+func (db *DB) searchSessions(ctx context.Context, group string, byID map[string][]*Absence) error {
+	prefix := groupKey(group, "sess:")
+	server, err := db.serverOf(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	for cursor := uint64(0); ; {
+		names, next, err := server.ScanType(ctx, cursor, prefix+"*", scanCount, "string").Result()
+		if err != nil {
+			return fmt.Errorf("scan sessions of group %q: %w", group, err)
+		}
+		var keys []string
+		var of [][]*Absence
+		for _, name := range names {
+			id, err := parseSessionRef(strings.TrimPrefix(name, prefix))
+			if absences := byID[id.AcctSessionID]; err == nil && len(absences) > 0 {
+				keys, of = append(keys, name), append(of, absences)
+			}
+		}
+		if len(keys) > 0 {
+			if err := readStates(ctx, server, keys, of); err != nil {
+				return err
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+// readStates tells absences what the states say that may be of their sessions.
+func readStates(ctx context.Context, server redis.UniversalClient, keys []string, of [][]*Absence) error {
+	lines, err := server.MGet(ctx, keys...).Result()
+	if err != nil {
+		return fmt.Errorf("read sessions: %w", err)
+	}
+	for i, absences := range of {
+		line, _ := lines[i].(string)
+		state, err := parseState(line)
+		if err != nil {
+			continue
+		}
+		for _, a := range absences {
+			earlier := state.End.Before(subscriber.VersionTime(a.Record.Version))
+			if state.Phase == subscriber.Closed && state.Inside == a.Record.Inside && !earlier {
+				a.recall(&state)
+			}
+		}
+	}
+	return nil
 }
 
 // endsTold returns the ends of the records that the feed tells already, behind
@@ -133,10 +242,11 @@ func (db *DB) endsTold(ctx context.Context, records []subscriber.Record) (map[su
 }
 
 // searchEnds looks for the last change of each address, and takes it out of the
-// versions once it is found.
+// versions once it is found. What is older than all of these tells of none of their ends.
 func (db *DB) searchEnds(ctx context.Context, group string, versions map[netip.Addr]string, told map[subscriber.Key]subscriber.Reason) error {
+	oldest := oldestOf(versions)
 	for end := "+"; len(versions) > 0; {
-		entries, err := db.client.XRevRangeN(ctx, feedKey(group), end, "-", announcedWithin).Result()
+		entries, err := db.client.XRevRangeN(ctx, feedKey(group), end, oldest, announcedWithin).Result()
 		if err != nil {
 			return err
 		}
@@ -159,4 +269,21 @@ func (db *DB) searchEnds(ctx context.Context, group string, versions map[netip.A
 		end = "(" + entries[len(entries)-1].ID
 	}
 	return nil
+}
+
+// oldestOf returns the oldest version as the identifier of a feed entry; "-", which is
+// before all, where one is none.
+func oldestOf(versions map[netip.Addr]string) string {
+	var oldest subscriber.Version
+	first := true
+	for _, text := range versions {
+		v := subscriber.ParseVersion(text)
+		if v == (subscriber.Version{}) {
+			return "-"
+		}
+		if first || v.Compare(oldest) < 0 {
+			oldest, first = v, false
+		}
+	}
+	return oldest.String()
 }

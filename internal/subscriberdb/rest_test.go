@@ -121,7 +121,7 @@ func causesOf(t *testing.T, db *DB, group string, since time.Time, want ...uint3
 // TestFeedGap: whoever is too far behind is told so, and nobody else.
 func TestFeedGap(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
-		db := newDB(t, client, func(o *Options) { o.FeedLength = 200 })
+		db := newDB(t, client, func(o *Options) { o.FeedLength, o.FeedLimit = 200, 200 })
 		record(t, db, start("a", addr, 0))
 		first, _ := db.Tail(t.Context(), "default")
 		for i := range 600 {

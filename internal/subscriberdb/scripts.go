@@ -13,7 +13,7 @@ import "github.com/redis/go-redis/v9"
 //
 // ARGV
 //
-//	length of the feed, then for each step:
+//	most entries of the feed, then for each step:
 //	number of the ARGVs that follow for this step
 //	number of conditions, then each of them:
 //	  v <record> <version>     the record has this version; "" absent, "-" has none
@@ -122,7 +122,7 @@ return answers
 // ARGV
 //
 //	1 inside address, 2 its value in the hash of online addresses ("" for none),
-//	3 length of the feed, 4 session state now, 5 tombstone ("" for none),
+//	3 most entries of the feed, 4 session state now, 5 tombstone ("" for none),
 //	6 its ttl in milliseconds, 7 reason, 8 the record as it stands in the feed
 //
 // Returns 1 when it was announced; 0 when the record exists or its entry in the

@@ -59,7 +59,7 @@ func (b *batch) writeBegin(db *DB) {
 	b.addRestartKeys()
 	b.addSessionsAndRecords()
 	expires := db.expiryAfter(b.ttl)
-	a.add(db.feedLength, len(b.bases), b.ttl,
+	a.add(db.feedLimit, len(b.bases), b.ttl,
 		db.stateTTL(time.Duration(b.ttl)*time.Millisecond, b.steps[0].decision.Session).Milliseconds(), b.addressAt())
 	a.text = appendExpiry(a.text, expires)
 	a.cut()
@@ -126,7 +126,7 @@ func (b *batch) writeRefresh(db *DB) {
 		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
 		a.cut()
 	}
-	a.add(db.feedLength, len(b.bases), b.ttl, b.addressAt())
+	a.add(db.feedLimit, len(b.bases), b.ttl, b.addressAt())
 	b.addRestarts()
 	expires := db.expiryAfter(b.ttl)
 	for _, s := range b.steps {
@@ -145,34 +145,48 @@ func (b *batch) writeEnd(db *DB) {
 	if b.kind == drop {
 		reason = b.reason.String()
 	}
-	a.add(db.feedLength, db.tombstones.ttl(db.now()).Milliseconds(), b.addressAt(), reason)
+	a.add(db.feedLimit, db.tombstones.ttl(db.now()).Milliseconds(), b.addressAt(), reason)
 	db.tombstones.add(db.now(), len(b.steps))
 	for _, s := range b.steps {
 		a.list = append(a.list, &s.holder.Version)
-		if state := s.lastState(); state != nil {
-			a.text = appendState(a.text, state)
-		}
+		a.text = appendState(a.text, s.lastState(db))
 		a.cut()
 		a.text = appendEnd(a.text, &s.decision.Delete[0])
 		a.cut()
 	}
 }
 
-// lastState is what stays of the session that the step ends; nil for a record that
-// was put by hand.
-func (s *step) lastState() *subscriber.SessionState {
-	if s.errand == drop {
-		return s.decision.Delete[0].Tombstone
+// lastState is what is remembered of the session that the step ends.
+func (s *step) lastState(db *DB) *subscriber.SessionState {
+	if s.errand != drop {
+		return s.decision.Session
 	}
-	return s.decision.Session
+	e := &s.decision.Delete[0]
+	if e.Tombstone != nil {
+		return e.Tombstone
+	}
+	r := &e.Record
+	return &subscriber.SessionState{
+		Phase: subscriber.Closed, Reason: e.Reason, Inside: r.Inside,
+		Start: r.StartedAt, End: db.now().UTC(), UserName: r.UserName,
+	}
 }
 
 // subject is the session that the step is about.
 func (s *step) subject() subscriber.SessionID {
 	if s.errand == drop {
-		return s.decision.Delete[0].Record.SessionID
+		return sessionOrAddress(&s.decision.Delete[0].Record)
 	}
 	return s.id
+}
+
+// sessionOrAddress is what the end of a record is remembered under: its session, or of
+// a record that was put by hand its address.
+func sessionOrAddress(r *subscriber.Record) subscriber.SessionID {
+	if r.SessionID == (subscriber.SessionID{}) {
+		return subscriber.SessionID{Leg: r.Inside}
+	}
+	return r.SessionID
 }
 
 // addSessionsAndRecords adds, for each step, the keys of its session's state and of

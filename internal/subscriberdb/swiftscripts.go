@@ -16,7 +16,7 @@ import "github.com/redis/go-redis/v9"
 // KEYS: 1 the group's feed, 2 the hash of online addresses, then the restarts of
 // the NASes, then for each session its state and its record.
 //
-// ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
+// ARGV: 1 most entries of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
 // none) of the records and 4 of the states, 5 where the address begins in a
 // record's key, 6 when the records expire as a witness has it, 7 "1" where words
 // but class are escaped, 8 number of words of a session, then each restart ("" for none), then
@@ -85,7 +85,7 @@ return answer
 //
 // KEYS: 1 the group's feed, then the restarts of the NASes, then the records.
 //
-// ARGV: 1 length of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
+// ARGV: 1 most entries of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
 // none), 4 where the address begins in a record's key, then each restart ("" for
 // none), then for each record: version, updated_at, input_octets, output_octets.
 var refreshScript = redis.NewScript(`
@@ -122,10 +122,10 @@ return answer
 // KEYS: 1 the group's feed, 2 the hash of online addresses, then for each session
 // its state and its record.
 //
-// ARGV: 1 length of the feed, 2 ttl of the states in milliseconds, 3 where the
+// ARGV: 1 most entries of the feed, 2 ttl of the states in milliseconds, 3 where the
 // address begins in a record's key, 4 the reason, "" for a Stop, then for each
-// session: version of the record, the state that stays ("" for a record without a
-// session), and what the feed tells of the end.
+// session: version of the record, the state that stays, and what the feed tells of
+// the end.
 var endScript = redis.NewScript(`
 local call, args = redis.call, ARGV
 local kept, digits = args[2], tonumber(args[3])
@@ -150,8 +150,7 @@ if args[4] ~= '' then
 end
 answer[1] = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', unpack(entry))
 for _, number in ipairs(ended) do
-  local state = args[3 * number + 3]
-  if state ~= '' then call('PSETEX', KEYS[1 + 2 * number], kept, state) end
+  call('PSETEX', KEYS[1 + 2 * number], kept, args[3 * number + 3])
 end
 call('DEL', unpack(records))
 call('HDEL', KEYS[2], unpack(insides))

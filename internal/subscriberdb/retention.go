@@ -1,0 +1,271 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A feed keeps what its readers have not read. Each reader tells in the group's hash of
+// readers how far it is, and TrimFeeds takes off what is behind all of them. Only
+// where a reader is so far behind that the feed would outgrow its bound is the oldest
+// taken all the same: then that reader finds a gap, and compares everything.
+
+const (
+	// readerLife is how long the feed is kept for a reader that is not heard of: as
+	// long as ended sessions are remembered.
+	readerLife = 24 * time.Hour
+	// readerAwake is how recently a reader was heard of that may be waited for.
+	readerAwake = 15 * time.Second
+	// trimPause is how often the feeds are trimmed.
+	trimPause = time.Second
+)
+
+// Join enters a reader of a group's feed that is not known yet, so that nothing behind
+// the given entry is taken off before it tells its position.
+func (db *DB) Join(ctx context.Context, group, reader, entry string) error {
+	return db.tellPosition(ctx, group, reader, entry, "HSETNX")
+}
+
+// TellPosition tells that a reader of a group's feed has read it to the given entry. A
+// reader should tell once in a while also where there was nothing to read.
+func (db *DB) TellPosition(ctx context.Context, group, reader, entry string) error {
+	return db.tellPosition(ctx, group, reader, entry, "HSET")
+}
+
+func (db *DB) tellPosition(ctx context.Context, group, reader, entry, how string) error {
+	call := newCall(ctx, positionScript, []string{readersKey(group)}, how, reader, entry)
+	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+		return fmt.Errorf("tell position in feed %q: %w", group, err)
+	}
+	return nil
+}
+
+// FeedFill is how much of what a group's feed may grow to is in use, as far as
+// TrimFeeds has seen: from 1 on, changes are lost that nobody has read.
+func (db *DB) FeedFill(group string) float64 { return db.feeds.of(group).fill }
+
+// feedState is what a feed looked like when it was trimmed last.
+type feedState struct {
+	fill float64       // share of its bound
+	lag  time.Duration // how far the slowest reader is behind that is awake
+}
+
+// feedStates are those of the groups.
+type feedStates struct {
+	mu      sync.Mutex
+	byGroup map[string]feedState
+	next    chan struct{} // closed with the next look; nil while nobody waits
+	watched bool          // TrimFeeds runs
+}
+
+func (f *feedStates) of(group string) feedState {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.byGroup[group]
+}
+
+func (f *feedStates) set(group string, s feedState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.byGroup == nil {
+		f.byGroup = make(map[string]feedState)
+	}
+	f.byGroup[group] = s
+}
+
+// watch says whether somebody looks at the feeds.
+func (f *feedStates) watch(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watched = on
+	f.wakeLocked()
+}
+
+// looked wakes those who wait for the next look.
+func (f *feedStates) looked() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wakeLocked()
+}
+
+func (f *feedStates) wakeLocked() {
+	if f.next != nil {
+		close(f.next)
+		f.next = nil
+	}
+}
+
+// crowded returns what to wait for before the group's feed is looked at again, if it
+// fills and one who reads it is behind; nil if there is room.
+func (f *feedStates) crowded(group string) <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.byGroup[group]; !f.watched || s.fill < producersWait || s.lag < readerBehind {
+		return nil
+	}
+	if f.next == nil {
+		f.next = make(chan struct{})
+	}
+	return f.next
+}
+
+// Who ends many at once waits, while the feed is filled to producersWait and a reader is
+// behind by readerBehind, for readerPatience with each batch: a reader that hangs must
+// not keep sessions from being ended for ever.
+const (
+	producersWait  = 0.5
+	readerBehind   = 2 * time.Second
+	readerPatience = 10 * time.Second
+)
+
+// awaitReaders returns once there is room in the group's feed for what the caller
+// has to tell, or patience is over. Accounting never waits here.
+func (db *DB) awaitReaders(ctx context.Context, group string) {
+	ctx, cancel := context.WithTimeout(ctx, readerPatience)
+	defer cancel()
+	for {
+		next := db.feeds.crowded(group)
+		if next == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-next:
+		}
+	}
+}
+
+// TrimFeeds keeps the feeds of all groups as short as their readers allow, until the
+// context ends. Errors are logged, once in a row, and tried again.
+func (db *DB) TrimFeeds(ctx context.Context) error {
+	db.feeds.watch(true)
+	defer db.feeds.watch(false)
+	ticker := time.NewTicker(trimPause)
+	defer ticker.Stop()
+	for failing := false; ; {
+		err := db.trimAll(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			db.logger.Warn("change feeds not trimmed", "error", err)
+		}
+		failing = err != nil
+		db.feeds.looked()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (db *DB) trimAll(ctx context.Context) error {
+	var errs []error
+	groups := db.groups.Load()
+	for i := range groups.groups {
+		errs = append(errs, db.trimFeed(ctx, &groups.groups[i]))
+	}
+	return errors.Join(errs...)
+}
+
+func (db *DB) trimFeed(ctx context.Context, g *Group) error {
+	call := newCall(ctx, trimScript, []string{g.feed, readersKey(g.Name)},
+		db.feedLength, db.feedOctets, readerLife.Milliseconds(), readerAwake.Milliseconds())
+	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+		return fmt.Errorf("trim feed %q: %w", g.Name, err)
+	}
+	answer, err := call.Int64Slice()
+	if err != nil || len(answer) != 4 {
+		return fmt.Errorf("trim feed %q: script answered %v", g.Name, call.Val())
+	}
+	length, octets, lag, cut := answer[0], answer[1], answer[2], answer[3]
+	if cut > 0 {
+		db.logger.Error("change feed has outgrown its bound: its oldest entries are gone, though not everybody has read them",
+			"group", g.Name, "entries", length, "octets", octets, "alarm", "sessiond_feed_fill_ratio")
+	}
+	db.feeds.set(g.Name, feedState{
+		fill: max(float64(length)/float64(db.feedLimit), float64(octets)/float64(db.feedOctets)),
+		lag:  time.Duration(lag) * time.Millisecond,
+	})
+	return nil
+}
+
+// positionScript enters how far a reader has read, and when it said so.
+//
+// KEYS: 1 hash of readers. ARGV: 1 HSET, or HSETNX for a reader that is not known
+// yet, 2 the reader, 3 the last entry that it has read.
+var positionScript = redis.NewScript(`
+local now = redis.call('TIME')
+local at = string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000))
+return redis.call(ARGV[1], KEYS[1], ARGV[2], ARGV[3] .. ' ' .. at)
+`)
+
+// trimScript takes off a feed what all of its readers have read, but for the newest
+// entries. Readers that were not heard of for long are forgotten; where there are
+// none, nothing is kept for them. A feed that has outgrown its bound all the same
+// loses its oldest entries.
+//
+// KEYS: 1 feed, 2 hash of readers. ARGV: 1 entries to keep in any case, 2 octets that
+// the feed may have, 3 how long a reader is remembered and 4 how recently one was
+// heard of that is awake, both in milliseconds.
+//
+// Returns the entries that are left; their octets, 0 where they are few, or where the
+// server does not tell; how many milliseconds the slowest reader that is awake is
+// behind the newest entry; and how many entries were lost to the bound.
+var trimScript = redis.NewScript(`
+local call, feed, readers = redis.call, KEYS[1], KEYS[2]
+local keep, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function parse(entry)
+  local ms, number = string.match(entry, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(number)
+end
+
+local newest = call('XREVRANGE', feed, '+', '-', 'COUNT', 1)
+local last = 0
+if newest[1] then last = parse(newest[1][1]) end
+
+local least, leastms, leastnumber
+local lag = 0
+local known = call('HGETALL', readers)
+for i = 1, #known, 2 do
+  local entry, at = string.match(known[i + 1], '^(%d+%-%d+) (%d+)$')
+  local silent = at and now - tonumber(at)
+  if not at or silent > tonumber(ARGV[3]) then
+    call('HDEL', readers, known[i])
+  else
+    local ms, number = parse(entry)
+    if not least or ms < leastms or ms == leastms and number < leastnumber then
+      least, leastms, leastnumber = entry, ms, number
+    end
+    if silent <= tonumber(ARGV[4]) and last - ms > lag then lag = last - ms end
+  end
+end
+
+local length = call('XLEN', feed)
+if length > keep then
+  if least then
+    call('XTRIM', feed, 'MINID', '~', least, 'LIMIT', length - keep)
+  else
+    call('XTRIM', feed, 'MAXLEN', '~', keep)
+  end
+  length = call('XLEN', feed)
+end
+
+local octets, cut = 0, 0
+if length > keep then
+  local told = redis.pcall('MEMORY', 'USAGE', feed)
+  if type(told) == 'number' then octets = told end
+  if octets > most then
+    cut = call('XTRIM', feed, 'MAXLEN', '~', math.floor(length * most / octets * 0.9))
+    length = length - cut
+  end
+end
+return {length, octets, lag, cut}
+`)
