@@ -41,6 +41,8 @@ type world struct {
 	guard guard.Limits  // from the next boot on
 	ttl   time.Duration // of records, from the next boot on
 
+	feedLength, feedLimit int64 // from the next boot on; 0 for the defaults
+
 	stop func()
 
 	log  *slog.Logger
@@ -127,7 +129,7 @@ func (w *world) boot() {
 	log := slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	w.log = log
 	w.db, err = subscriberdb.New(subscriberdb.Options{
-		Client: w.client, Node: "test", Logger: log,
+		Client: w.client, Node: "test", Logger: log, FeedLength: w.feedLength, FeedLimit: w.feedLimit,
 		Groups: []subscriberdb.Group{{Name: w.group.Name, Inside: w.group.Inside, RecordTTL: w.ttl, Guard: w.guard}},
 	})
 	if err != nil {
@@ -162,7 +164,7 @@ func (w *world) boot() {
 	w.stop = func() { cancel(); tasks.Wait() }
 	select {
 	case <-w.Ready():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		w.t.Fatal("never ready")
 	}
 }
