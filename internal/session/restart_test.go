@@ -43,13 +43,20 @@ func (w *world) sweepAlone() {
 	}
 	w.db = db
 	w.endOfNAS()
+	w.while(db.SweepRestarts, w.awaitSwept)
+	w.while(db.TrimFeeds, func() {
+		w.until("the feed to be trimmed", func() bool { return db.FeedFill(w.group.Name) > 0 })
+	})
+}
+
+// while runs a task while something is waited for.
+func (w *world) while(task func(context.Context) error, wait func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var tasks sync.WaitGroup
-	tasks.Go(func() { _ = db.SweepRestarts(ctx) })
-	tasks.Go(func() { _ = db.TrimFeeds(ctx) })
-	w.awaitSwept()
-	cancel()
-	tasks.Wait()
+	var running sync.WaitGroup
+	running.Go(func() { _ = task(ctx) })
+	defer running.Wait()
+	defer cancel()
+	wait()
 }
 
 // awaitSwept waits until the database has nobody online, and no restart to sweep.

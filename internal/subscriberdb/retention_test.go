@@ -281,7 +281,7 @@ func TestProducersWait(t *testing.T) {
 		record(t, db, interim("s0", crowded(0), time.Duration(i)*time.Second))
 	}
 	task(t, db.TrimFeeds)
-	eventually(t, "the feed to be full", func() bool { return db.feeds.crowded("default") != nil })
+	eventually(t, "the feed to be full", func() bool { return db.FeedFill("default") > producersWait })
 	keys := make([]subscriber.Key, len(records))
 	for i := range records {
 		keys[i] = records[i].Key
