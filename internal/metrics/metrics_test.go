@@ -25,7 +25,7 @@ func used() *Metrics {
 		Index:  Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
 		RADIUS: RADIUS{Datagrams: 5, Replies: 6, Accepts: 7},
 		Groups: []Group{{
-			Name: "default", Subscribers: 3, Pending: 1, FeedLag: 1500 * time.Millisecond,
+			Name: "default", Subscribers: 3, Pending: 1, FeedLag: 1500 * time.Millisecond, FeedGaps: 2, FeedFill: 0.25,
 			Bindings: map[string]int{"active": 2}, Blocks: map[string]int{"free": 9},
 		}},
 	})
@@ -97,6 +97,8 @@ func TestContract(t *testing.T) {
 		`sessiond_radius_replies_failed_total 6`,
 		`sessiond_radsec_accepts_failed_total 7`,
 		`sessiond_feed_lag_seconds{group="default"} 1.5`,
+		`sessiond_feed_gaps_total{group="default"} 2`,
+		`sessiond_feed_fill_ratio{group="default"} 0.25`,
 		`sessiond_config_last_reload_successful 0`,
 		`sessiond_config_last_reload_timestamp_seconds 1.7000000005e+09`,
 		`sessiond_nas_conflicts_total{client="bng1"} 1`,

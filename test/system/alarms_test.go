@@ -56,6 +56,7 @@ func TestReloadTellsTheTruth(t *testing.T) {
 	w.shows(`sessiond_radius_requests_total{client="bng2",result="bad_authenticator",type="unread"}`, "0")
 	w.shows(`sessiond_accounting_verdicts_total{group="east",verdict="stale"}`, "0")
 	w.shows(`sessiond_feed_lag_seconds{group="east"}`, "0")
+	w.shows(`sessiond_feed_gaps_total{group="east"}`, "0")
 	w.must(w.Until(w.ctx, "the keys to be named", func() (bool, error) {
 		log := w.Daemon.Log()
 		return strings.Contains(log, `"keys":["http.listen","nat.table"]`) &&
