@@ -39,6 +39,7 @@ type Options struct {
 	Removal    string        // groups[].removal, what stands between its braces; default none
 	RedisArgs  []string      // more arguments for redis-server
 	RedisURL   string        // redis.url; default the rig's own Redis
+	LogLevel   string        // default "debug"
 }
 
 // A Rig is a running sessiond with all that is around it. Its parts can be
@@ -121,6 +122,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Listen, "127.0.0.1:0")
 	setDefault(&o.Inside, "100.64.0.0/10")
 	setDefault(&o.BlockSize, 512)
+	setDefault(&o.LogLevel, "debug")
 	setDefault(&o.PortRange, "1024-65535")
 	setDefault(&o.Hold, 2*time.Second)
 	setDefault(&o.RecordTTL, 45*time.Minute)
@@ -183,7 +185,7 @@ radius:
     - {name: bng1, prefix: 127.0.0.0/8, secret: %s}
 %sgrpc: {listen: %q}
 http: {listen: "127.0.0.1:0"}
-log: {level: debug, format: json}
+log: {level: %s, format: json}
 nat: %s
 settings:
   subscriber_session_removal: %t
@@ -191,7 +193,7 @@ settings:
 groups:
   - {name: default, inside: [%s], outside: [%s], port_range: %s, block_size: %d, hold: %s, record_ttl: %s, guard: {%s}, removal: {%s}}
 %s`, cmp.Or(r.options.RedisURL, "unix://"+r.Redis.Socket), quoted(append([]string{r.options.Listen}, r.options.ListenAlso...)),
-		r.options.RadSec, Secret, list("    ", r.options.Clients), r.grpcAddr(), r.nat(), removal,
+		r.options.RadSec, Secret, list("    ", r.options.Clients), r.grpcAddr(), r.options.LogLevel, r.nat(), removal,
 		r.options.UDPTimeout, r.options.Inside, pool, r.options.PortRange, r.options.BlockSize, r.options.Hold, r.options.RecordTTL,
 		r.options.Guard, r.options.Removal,
 		list("  ", r.options.Groups))
