@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -103,7 +104,13 @@ func (db *DB) RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subs
 		}
 		steps[i] = &step{group: g, inside: key.Inside.Unmap(), decide: refuseRemoval}
 	}
-	err := db.performAll(ctx, steps)
+	var err error
+	for batch := range slices.Chunk(steps, endBatch) {
+		db.awaitReaders(ctx, batch[0].group.Name)
+		if err = db.performAll(ctx, batch); err != nil {
+			break
+		}
+	}
 	var kept []subscriber.Record
 	for _, s := range steps {
 		if s.decision.Put != nil && s.err == nil {

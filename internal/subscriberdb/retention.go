@@ -207,7 +207,7 @@ return redis.call(ARGV[1], KEYS[1], ARGV[2], ARGV[3] .. ' ' .. at)
 // trimScript takes off a feed what all of its readers have read, but for the newest
 // entries. Readers that were not heard of for long are forgotten; where there are
 // none, nothing is kept for them. A feed that has outgrown its bound all the same
-// loses its oldest entries.
+// loses its oldest entries. One call takes off so many that Redis does not pause for it.
 //
 // KEYS: 1 feed, 2 hash of readers. ARGV: 1 entries to keep in any case, 2 octets that
 // the feed may have, 3 how long a reader is remembered and 4 how recently one was
@@ -251,7 +251,7 @@ end
 local length = call('XLEN', feed)
 if length > keep then
   if least then
-    call('XTRIM', feed, 'MINID', '~', least, 'LIMIT', length - keep)
+    call('XTRIM', feed, 'MINID', '~', least, 'LIMIT', math.min(length - keep, 50000))
   else
     call('XTRIM', feed, 'MAXLEN', '~', keep)
   end
