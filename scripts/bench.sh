@@ -19,7 +19,8 @@ parts=(
 	'cut nftnat Cut 500x'
 	'radiusacct radiusacct . 1s'
 	'subscriberdb subscriberdb Record 1s'
-	'speed ../test/speed . 1x'
+	'speed ../test/speed Cut|FirstPacket|NASRestart$ 1x'
+	'restart ../test/speed NASRestartOfAll 1x'
 )
 
 # ratio FILE A B TEXT: ns/op of A over that of B
@@ -56,6 +57,15 @@ metric() {
 		}' "$1"
 }
 
+# growth FILE A B UNIT LIMIT TEXT: a metric of A over that of B, and over a limit
+growth() {
+	awk -v a="$2" -v b="$3" -v unit="$4" -v limit="$5" -v text="$6" '
+		function value() { for (i = 3; i < NF; i += 2) if ($(i + 1) == unit) return $i }
+		$1 ~ "^Benchmark" a "(-[0-9]+)?$" { x = value() }
+		$1 ~ "^Benchmark" b "(-[0-9]+)?$" { y = value() }
+		END { if (x && y) printf "=> %s: %.1f times, %.2fx\n", text, x / y, x / y / limit }' "$1"
+}
+
 removal() {
 	metric "$1" DeleteOne/proven/entries=500000 x-conntrack-D 100 'one subscriber of 5,000 removed and proved, against conntrack -D -s (must be 100 times faster)'
 }
@@ -83,9 +93,15 @@ speed() {
 	done
 }
 
+restart() {
+	metric "$1" NASRestartOfAll/1000000 s 40 'Accounting-Off of a million subscribers to nothing left, share of the 40 seconds it may take'
+	growth "$1" NASRestartOfAll/1000000 NASRestartOfAll/100000 s 12 'growth from 100,000 to a million, share of the 12 times it may be'
+}
+
 judge() {
 	case $1 in
 	speed) speed "$2" ;;
+	restart) restart "$2" ;;
 	removal) removal "$2" ;;
 	conntrack) conntrack "$2" ;;
 	teardown) teardown "$2" ;;
@@ -107,7 +123,7 @@ for part in "${parts[@]}"; do
 		continue
 	fi
 	echo "== $name"
-	go test -run '^$' -bench "$benchmarks" -benchtime "$time" "./internal/$package" | tee "$out"
+	go test -run '^$' -bench "$benchmarks" -benchtime "$time" -timeout 30m "./internal/$package" | tee "$out"
 	judge "$name" "$out"
 done
 if [ $# -eq 0 ] || [[ " $* " == *" radius "* ]]; then

@@ -20,8 +20,7 @@ import (
 
 // BenchmarkNASRestartOfAll is how long after an Accounting-Off of everybody nothing is
 // left of them, and the guard must hold nobody: the whole program, Redis with an
-// append-only file, nftables. A million takes minutes to come online, so it is
-// measured where it is asked for by name.
+// append-only file, nftables.
 func BenchmarkNASRestartOfAll(b *testing.B) {
 	for _, n := range []int{100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
