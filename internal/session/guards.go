@@ -177,8 +177,8 @@ func (m *Manager) settleOrphans(ctx context.Context, group string, orphans []net
 	return nil
 }
 
-// endPast ends the slots of records whose end no feed tells any more. One that has
-// heard of its address since was known by an older version.
+// endPast ends the slots of records whose end no feed tells any more. A slot whose
+// record has another version by now was told of its address since.
 func (m *Manager) endPast(gone []subscriberdb.Absence) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

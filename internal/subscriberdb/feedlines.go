@@ -17,8 +17,9 @@ import (
 //	refreshed  <inside> <updated_at> <input_octets> <output_octets>
 //	stopped    <inside> <Acct-Terminate-Cause> <updated_at> <input_octets> <output_octets>
 //
-// The field reason of a stopped entry says why, where it was not an Acct-Stop. A reader of
-// before it was there takes it for one. A reader has the rest of a record from what it was told before.
+// The field reason of a stopped entry says why, where it was not an Acct-Stop; a daemon
+// of before that field takes it for one. A reader has the rest of a record from what it
+// was told before.
 const (
 	kindBegan     = "began"
 	kindRefreshed = "refreshed"
