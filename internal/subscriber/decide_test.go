@@ -133,6 +133,7 @@ func TestDecide(t *testing.T) {
 		{"SES-07 Start on a held address", held(rec(you, "bob", 0, 0)), makeEvent(EventStart, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
 		{"SES-07 Start again of an older session, whose record is gone", View{Session: openSince(0), Holder: rec(SessionID{Client: "bng1", NAS: "nas2", AcctSessionID: "b"}, "bob", hour, hour)}, makeEvent(EventStart, 2*hour, unstamped), Held, nil, false, Unknown},
 		{"SES-07 same time: the later arrival wins", held(rec(you, "bob", 0, 0)), makeEvent(EventStart, 0), TookOver, []Reason{ReasonSuperseded}, true, Open},
+		{"SES-07 same second: the later arrival wins", held(rec(you, "bob", 900*time.Millisecond, 900*time.Millisecond)), makeEvent(EventStart, 0), TookOver, []Reason{ReasonSuperseded}, true, Open},
 		{"SES-07 older Start on a held address", held(rec(you, "bob", hour, hour)), makeEvent(EventStart, 0), Held, nil, false, Unknown},
 		{"SES-09 Interim with another address", online(movedTo(nil)), makeEvent(EventInterim, hour, elsewhere), Moved, []Reason{ReasonSuperseded}, true, Open},
 		{"SES-09 onto an older session's address", online(movedTo(atAway(rec(you, "bob", -hour, 0)))), makeEvent(EventInterim, hour, elsewhere), TookOver, []Reason{ReasonSuperseded, ReasonSuperseded}, true, Open},

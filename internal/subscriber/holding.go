@@ -40,8 +40,8 @@ func (s *survey) beganBefore(holder *Record) bool {
 		began = s.ev.At // that its own NAS restarted tells nothing of this one
 	}
 	switch {
-	case !holder.StartedAt.After(began) && !s.heardSince(holder):
-		return false
+	case holder.StartedAt.Sub(began) < wholeSecond && !s.heardSince(holder):
+		return false // of two in the same second the later arrival wins
 	case s.onlineSince(holder):
 		return false
 	case s.session.Doubtful && s.standing == StandingLapsed && !holder.UpdatedAt.After(holder.StartedAt):

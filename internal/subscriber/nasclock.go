@@ -60,12 +60,16 @@ func (c *Clock) Place(ev *Event) {
 	ev.Latest = latest(ev.Arrival, ev.Delay)
 	ev.At, ev.Told = ev.Latest, ev.Delay >= 0
 	ahead := ev.Stamp.Sub(ev.Latest)
-	usable := !ev.Stamp.IsZero() && ahead.Abs() <= maxDelay && ev.Delay <= 0
+	usable := !ev.Stamp.IsZero() && ahead.Abs() <= maxDelay
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		c.restart(ev, usable)
 		return
 	}
-	if !usable {
+	switch {
+	case !usable:
+		return
+	case ev.Delay > 0:
+		c.refine(ev)
 		return
 	}
 	if !c.known && ev.Delay < 0 && ev.Stamp.Before(ev.Latest) {
@@ -74,6 +78,15 @@ func (c *Clock) Place(ev *Event) {
 	ev.Told = ev.Told || c.known
 	c.learn(ahead, ev.Arrival)
 	c.read(ev)
+}
+
+// refine has the clock say when the event happened where it agrees with the delay,
+// which is in whole seconds that began: the times of one NAS then differ as its stamps
+// do.
+func (c *Clock) refine(ev *Event) {
+	if at := ev.Stamp.Add(-c.offset); c.known && at.Before(ev.At) && ev.At.Sub(at) <= jitter {
+		ev.At = at
+	}
 }
 
 // read has the clock say when the event happened.
@@ -87,7 +100,11 @@ func (c *Clock) read(ev *Event) {
 // with any time, and sets its clock a while later. So the offset is doubtful then, and
 // a clock that is far behind counts for nothing.
 func (c *Clock) restart(ev *Event, usable bool) {
-	if usable && c.known {
+	switch {
+	case !usable || !c.known:
+	case ev.Delay > 0:
+		c.refine(ev)
+	default:
 		c.read(ev)
 	}
 	if ev.farBehind() {

@@ -35,6 +35,7 @@ func TestPlace_SES13(t *testing.T) {
 		{"late by a clock that is behind", behind, at(-9 * time.Hour), noDelay, -time.Hour, 0, true},
 		{"never later than it came", right, at(3 * time.Minute), noDelay, 0, 0, true},
 		{"never later than its delay", right, at(0), time.Minute, -time.Minute, -time.Minute, true},
+		{"a counted delay, and a stamp that agrees", right, at(-61 * time.Second), time.Minute, -61 * time.Second, -time.Minute, true},
 		{"a counted delay needs no clock", right, at(-time.Hour), time.Minute, -time.Minute, -time.Minute, true},
 		{"no delay told, and late by the clock", right, at(-time.Hour), 0, -time.Hour, 0, true},
 		{"clock at 1970", right, time.Unix(3, 0), noDelay, 0, 0, false},

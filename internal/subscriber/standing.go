@@ -7,6 +7,8 @@ const (
 	// Event times are told in whole seconds (ACCT-16), so that they may come out
 	// this much off.
 	jitter = 2 * time.Second
+	// Stamps and delays are told in whole seconds that have begun.
+	wholeSecond = time.Second
 	// Stamps of a Start so near to each other are of the same Start; no NAS ends a
 	// session and reuses its identifier within it.
 	sameStart = 5 * time.Second
