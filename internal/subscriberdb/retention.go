@@ -151,7 +151,7 @@ func (db *DB) TrimFeeds(ctx context.Context) error {
 	for failing := false; ; {
 		err := db.trimAll(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
-			db.logger.Warn("change feeds not trimmed", "error", err)
+			db.logger.Log(ctx, db.severity(ctx), "change feeds not trimmed", "error", err)
 		}
 		failing = err != nil
 		db.feeds.looked()
