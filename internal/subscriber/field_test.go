@@ -101,6 +101,34 @@ func TestSharedIdentifier_SES01(t *testing.T) {
 	}, map[netip.Addr]string{away: "a"})
 }
 
+// TestSharedIdentifierForgotten_SES10: the session that had the identifier first is over
+// and forgotten. What comes late of the other one, once that is over too, stays out.
+func TestSharedIdentifierForgotten_SES10(t *testing.T) {
+	bob, there := as(me, "bob"), at1(away)
+	w := newWorld()
+	tell := func(ev Event, want Verdict) {
+		t.Helper()
+		if d := w.apply(t, ev); d.Verdict != want {
+			t.Errorf("%+v: %v, want %v", ev, d.Verdict, want)
+		}
+	}
+	tell(makeEvent(EventStart, 0), Opened)
+	tell(makeEvent(EventStart, 0, bob, there), Opened)
+	tell(makeEvent(EventStop, time.Minute, up(time.Minute)), Stopped)
+	delete(w.sessions, me)
+	tell(makeEvent(EventInterim, time.Hour, bob, there, up(time.Hour)), Adopted)
+	if r := w.records[away]; r.SessionID != me || r.UserName != "bob" || !r.StartedAt.Equal(t0) {
+		t.Errorf("record %+v", r)
+	}
+	tell(makeEvent(EventInterim, 2*time.Hour, bob, there, up(2*time.Hour)), Refreshed)
+	tell(makeEvent(EventStop, 3*time.Hour, bob, there, up(3*time.Hour)), Stopped)
+	tell(makeEvent(EventInterim, 2*time.Hour, bob, there, up(2*time.Hour)), Ended)
+	tell(makeEvent(EventStart, 0, bob, there), Ended)
+	if len(w.records) > 0 {
+		t.Errorf("online %+v", w.records)
+	}
+}
+
 // TestHeardThroughTwoClients_SES02: one session is heard of through two proxies
 // without a realm; another NAS of the same name is another one.
 func TestHeardThroughTwoClients_SES02(t *testing.T) {

@@ -12,7 +12,8 @@ func (s *SessionState) otherUser(ev *Event) bool {
 // Acct-Session-Id is not unique in the field: pppd's radius plugin gives one to all
 // sessions that begin in the same second. An event of another user at another
 // address is of another session, whatever its identifier; such a session is known
-// by its address besides. And one session may be heard of through several clients,
+// by its address besides, until the other one is forgotten: what comes late of it would
+// else not be known for its own. And one session may be heard of through several clients,
 // two proxies before one BNG: see sameSession.
 func Identify(v View, ev *Event) SessionID {
 	switch h := v.Holder; {
@@ -21,6 +22,9 @@ func Identify(v View, ev *Event) SessionID {
 	case h != nil && ev.heardElsewhere(h):
 		return h.SessionID
 	case h != nil && h.Leg == ev.Inside && h.besideLeg(ev.SessionID) && agree(h.UserName, ev.UserName):
+		if v.Session.Phase == Unknown && ev.Kind != EventStop {
+			return ev.SessionID // the other one is forgotten: the record is adopted
+		}
 		return h.SessionID
 	case v.Session.Phase == Unknown || !v.Session.Inside.IsValid() || v.Session.Inside == ev.Inside:
 		return ev.SessionID
