@@ -14,7 +14,7 @@ func (s *SessionState) otherUser(ev *Event) bool {
 // address is of another session, whatever its identifier; such a session is known
 // by its address besides, until the other one is forgotten: what comes late of it would
 // else not be known for its own. And one session may be heard of through several clients,
-// two proxies before one BNG: see sameSession.
+// two proxies before one BNG: see heardElsewhere.
 func Identify(v View, ev *Event) SessionID {
 	switch h := v.Holder; {
 	case ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff || ev.Leg.IsValid() || !ev.Inside.IsValid():

@@ -70,8 +70,8 @@ var holdingTexts = [holdings]string{
 	HoldingOwn:       "the session itself",
 	HoldingAdoptable: "a record that waits for its session: put by hand for this user, written back after the database lost it (but for a session that starts later), of the same session with other addresses, or of a service of this session that was heard of first",
 	HoldingLink:      "another link of the same multilink (Acct-Multi-Session-Id, client and NAS), or the session of a service that counts",
-	HoldingOlder:     "another session, which began no later, or in doubtful order (see [set back](#a-clock-is-set-back))",
-	HoldingNewer:     "another session, which began later",
+	HoldingOlder:     "another session, which began no later (within a second the later arrival wins), or in doubtful order (see [set back](#a-clock-is-set-back))",
+	HoldingNewer:     "another session, which began a second or more later",
 }
 
 const rulesIntro = `# What an accounting event does
