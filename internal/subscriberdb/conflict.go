@@ -3,6 +3,7 @@ package subscriberdb
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +26,7 @@ const (
 // not come back under the old one.
 type nasAddresses struct {
 	mu    sync.Mutex
-	names map[subscriber.SessionID]*nasName // without a session; as many as NASes, maxReporters at most
+	names map[nasKey]*nasName // maxReporters at most
 }
 
 // nasName is what is known of one name.
@@ -36,23 +37,28 @@ type nasName struct {
 
 // note takes in where an event's NAS says that it is. It reports whether several NASes
 // have its name, and whether this very event is one more sign of it.
-func (n *nasAddresses) note(ev *subscriber.Event, now time.Time) (conflict, sign bool) {
+func (n *nasAddresses) note(ev *subscriber.Event, clock func() time.Time) (conflict, sign bool) {
 	if !ev.NASAddress.IsValid() {
 		return false, false // a name without addresses cannot alternate
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	name := n.names[ev.NASOnly()]
+	key := nasKeyOf(ev.SessionID)
+	name := n.names[key]
 	if name == nil {
 		if len(n.names) >= maxReporters {
 			return false, false
 		}
 		if n.names == nil {
-			n.names = make(map[subscriber.SessionID]*nasName)
+			n.names = make(map[nasKey]*nasName)
 		}
-		n.names[ev.NASOnly()] = &nasName{seen: []netip.Addr{ev.NASAddress}}
+		n.names[nasKey{strings.Clone(key.client), strings.Clone(key.nas)}] = &nasName{seen: []netip.Addr{ev.NASAddress}}
 		return false, false
 	}
+	if name.conflict.IsZero() && name.seen[len(name.seen)-1] == ev.NASAddress {
+		return false, false // the usual case, which needs no clock
+	}
+	now := clock()
 	if ev.Delay <= freshDelay && name.heard(ev.NASAddress) {
 		name.conflict, sign = now, true
 	}
@@ -78,9 +84,9 @@ func (n *nasName) heard(addr netip.Addr) (back bool) {
 // conflicts reports whether several NASes have the name of the event's, and alarms if
 // the event shows it.
 func (db *DB) conflicts(ev *subscriber.Event) bool {
-	now := db.now()
-	conflict, sign := db.addresses.note(ev, now)
+	conflict, sign := db.addresses.note(ev, db.now)
 	if sign {
+		now := db.now()
 		db.conflict(ev.Via)
 		if silent, due := db.conflictLog.tell(now); due {
 			db.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",

@@ -50,7 +50,7 @@ func TestNASAddresses(t *testing.T) {
 				if ev.Delay = s.delay; s.address != "" {
 					ev.NASAddress = netip.MustParseAddr("192.0.2." + s.address)
 				}
-				conflict, sign := n.note(&ev, t0.Add(s.after))
+				conflict, sign := n.note(&ev, func() time.Time { return t0.Add(s.after) })
 				if conflict != s.conflict || sign != s.sign {
 					t.Errorf("step %d: conflict %v, sign %v", i, conflict, sign)
 				}
@@ -67,7 +67,7 @@ func TestNASAddressesAreBounded(t *testing.T) {
 	for i := range maxReporters + 10 {
 		ev.NAS = string(rune(i)) + "x"
 		ev.Client = string(rune(i >> 15))
-		n.note(&ev, t0)
+		n.note(&ev, func() time.Time { return t0 })
 	}
 	if got := len(n.names); got > maxReporters {
 		t.Errorf("%d names", got)

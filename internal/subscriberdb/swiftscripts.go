@@ -67,13 +67,13 @@ for _, number in ipairs(begun) do
   if escaped then
     user, nas, client, id, station = raw(user), raw(nas), raw(client), raw(id), raw(station)
   end
-  local function put(...)
-    call('HSET', record, 'version', entry, 'user_name', user, 'nas', nas, 'client', client, 'acct_session_id', id,
-      'calling_station_id', station, 'nas_address', args[at + 6], 'started_at', args[at + 7], ...)
+  call('HSET', record, 'version', entry, 'user_name', user, 'nas', nas, 'client', client, 'acct_session_id', id,
+    'calling_station_id', station, 'nas_address', args[at + 6], 'started_at', args[at + 7])
+  if words > 8 and args[at + 9] ~= '' then
+    local class = args[at + 9]
+    if string.find(class, '%', 1, true) then class = raw(class) end
+    call('HSET', record, 'class', class)
   end
-  local class = words > 8 and args[at + 9] or ''
-  if string.find(class, '%', 1, true) then class = raw(class) end
-  if class == '' then put() else put('class', class) end
   if ttl ~= '0' then call('PEXPIRE', record, ttl) end
 end
 answer[1] = entry
