@@ -51,6 +51,16 @@ func (db *DB) probeGroups(ctx context.Context) error {
 			return fmt.Errorf("write to redis: %w", err)
 		}
 	}
+	return db.probeSingly(ctx)
+}
+
+// probeSingly asks as everything but accounting does: the client has other connections
+// for single commands than for many at once, and dials those no sooner than a second
+// after it failed. Who is told that Redis can be used must find it so.
+func (db *DB) probeSingly(ctx context.Context) error {
+	if err := db.client.Get(ctx, probeKey(reserved, db.node)).Err(); err != nil && !errors.Is(err, redis.Nil) {
+		return fmt.Errorf("read from redis: %w", err)
+	}
 	return nil
 }
 
