@@ -186,9 +186,9 @@ user, address and the order of arrival outweigh one odd field: the session ends.
 
 Accounting of a service, queue, policer or host within a session, under an identifier
 of its own, is answered and ignored (` + "`service_ignored`" + `): a service that stops does not end
-its subscriber. It is known by the marks of vendors (Cisco, Juniper, Nokia, Huawei and
-others), or by an Acct-Multi-Session-Id that is the Acct-Session-Id of the session that
-holds the address. With ` + "`services: count`" + ` of the client a service keeps its session's NAT
+its subscriber. It is known by the marks of vendors (Cisco, Juniper, Nokia), by attributes
+that the client's ` + "`service_marks`" + ` names for others, or by an Acct-Multi-Session-Id that is
+the Acct-Session-Id of the session that holds the address. With ` + "`services: count`" + ` of the client a service keeps its session's NAT
 as a link of a multilink does: it lasts until the session and its services have ended.
 
 *A bandwidth boost is accounted beside the session, with the session's address.* Its
