@@ -59,8 +59,7 @@ func (c *Clock) Place(ev *Event) {
 	}
 	ev.Latest = latest(ev.Arrival, ev.Delay)
 	ev.At, ev.Told = ev.Latest, ev.Delay >= 0
-	ahead := ev.Stamp.Sub(ev.Latest)
-	usable := !ev.Stamp.IsZero() && ahead.Abs() <= maxDelay
+	usable := !ev.Stamp.IsZero() && ev.Astray() == 0
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		c.restart(ev, usable)
 		return
@@ -69,29 +68,23 @@ func (c *Clock) Place(ev *Event) {
 	case !usable:
 		return
 	case ev.Delay > 0:
-		c.refine(ev)
+		c.read(ev) // a delay may be counted wrong, so nothing is learned of it
 		return
 	}
 	if !c.known && ev.Delay < 0 && ev.Stamp.Before(ev.Latest) {
 		ev.Claimed = ev.Stamp
 	}
 	ev.Told = ev.Told || c.known
-	c.learn(ahead, ev.Arrival)
+	c.learn(ev.Stamp.Sub(ev.Latest), ev.Arrival)
 	c.read(ev)
 }
 
-// refine has the clock say when the event happened where it agrees with the delay,
-// which is in whole seconds that began: the times of one NAS then differ as its stamps
-// do.
-func (c *Clock) refine(ev *Event) {
-	if at := ev.Stamp.Add(-c.offset); c.known && at.Before(ev.At) && ev.At.Sub(at) <= jitter {
-		ev.At = at
-	}
-}
-
-// read has the clock say when the event happened.
+// read has the clock say when the event happened, if it is known. Beside a counted
+// delay it says so only where both agree: that is in whole seconds that began, and the
+// times of one NAS then differ as its stamps do.
 func (c *Clock) read(ev *Event) {
-	if at := ev.Stamp.Add(-c.offset); at.Before(ev.At) {
+	at := ev.Stamp.Add(-c.offset)
+	if c.known && at.Before(ev.At) && (ev.Delay <= 0 || ev.At.Sub(at) <= jitter) {
 		ev.At = at
 	}
 }
@@ -100,11 +93,7 @@ func (c *Clock) read(ev *Event) {
 // with any time, and sets its clock a while later. So the offset is doubtful then, and
 // a clock that is far behind counts for nothing.
 func (c *Clock) restart(ev *Event, usable bool) {
-	switch {
-	case !usable || !c.known:
-	case ev.Delay > 0:
-		c.refine(ev)
-	default:
+	if usable {
 		c.read(ev)
 	}
 	if ev.farBehind() {
