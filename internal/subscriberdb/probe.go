@@ -68,7 +68,7 @@ func (db *DB) probeSingly(ctx context.Context) error {
 // nothing else, under no condition.
 func (db *DB) probeCall(ctx context.Context, g *Group) redis.Cmder {
 	return newCall(ctx, commitScript, []string{g.feed, g.online, probeKey(g.Name, db.node)},
-		db.feedLength, 5, 0, "set", 3, formatTime(db.now()), probeTTL.Milliseconds())
+		db.feedLimit, 5, 0, "set", 3, formatTime(db.now()), probeTTL.Milliseconds())
 }
 
 // Trouble tells that a commit failed since the last look, so that a probe is due.
