@@ -3,6 +3,8 @@ package conntrack
 import (
 	"context"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 // maxRest bounds the pause after work that walked the whole table.
@@ -15,12 +17,5 @@ func rest(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return nil
 	}
-	timer := time.NewTimer(min(d, maxRest))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return clock.Sleep(ctx, min(d, maxRest))
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 const (
@@ -126,7 +128,7 @@ func (c *Claimant) Take(ctx context.Context, group string) error {
 			c.log.Info("waiting for a group that another sessiond has or had", "group", group, "owner", seen.line, "lease", seen.left)
 		}
 		before = seen
-		if err := wait(ctx, lookEvery); err != nil {
+		if err := clock.Sleep(ctx, lookEvery); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 	"github.com/sessiond/sessiond/internal/testenv"
@@ -202,7 +203,7 @@ func keep(t *testing.T, c *Claimant) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var task sync.WaitGroup
 	task.Go(func() {
-		for wait(ctx, RenewEvery) == nil {
+		for clock.Sleep(ctx, RenewEvery) == nil {
 			_ = c.Renew(ctx)
 		}
 	})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 // Table is the exclusive right to program one nftables table of one network
@@ -29,7 +31,7 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 		if !errors.As(err, &taken) {
 			return nil, fmt.Errorf("lock table ip %s: %w", table, err)
 		}
-		if wait(ctx, lookEvery/5) != nil {
+		if clock.Sleep(ctx, lookEvery/5) != nil {
 			return nil, fmt.Errorf("table ip %s is programmed by another sessiond already, %w; stop that one, or give this one a network namespace (nat.netns) of its own", table, taken)
 		}
 	}
@@ -37,14 +39,3 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 
 // Close gives the table up.
 func (t *Table) Close() error { return t.name.close() }
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}

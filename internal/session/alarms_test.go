@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -37,7 +38,7 @@ type lateFeed struct {
 func (s *lateFeed) Feed(
 	ctx context.Context, group, after string, limit int, block time.Duration, room []subscriber.Change,
 ) ([]subscriber.Change, string, error) {
-	if err := pause(ctx, s.every); err != nil {
+	if err := clock.Sleep(ctx, s.every); err != nil {
 		return nil, after, err
 	}
 	return s.Store.Feed(ctx, group, after, limit, block, room)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 )
 
@@ -129,7 +130,7 @@ func (m *Manager) Quiet(ctx context.Context) error {
 		if busy == 0 {
 			return nil
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
+		if err := clock.Sleep(ctx, 10*time.Millisecond); err != nil {
 			return fmt.Errorf("%d addresses and bindings are being worked on: %w", busy, err)
 		}
 	}

@@ -65,7 +65,7 @@ func (w *world) crowd(n int) {
 		}
 		events = events[:0]
 	}
-	w.awaitLong(minutes, "everybody to be online", func() bool { return w.opened() == n })
+	w.within(minutes, "everybody to be online", func() bool { return w.opened() == n })
 }
 
 // endOfNAS reports that the NAS of the crowd has shut down.
@@ -128,24 +128,8 @@ func (w *world) nobodyHeld() {
 // awaitNothingLeft waits until no subscriber has anything left.
 func (w *world) awaitNothingLeft() {
 	w.t.Helper()
-	w.awaitLong(minutes, "nothing to be left", func() bool { return w.left() == 0 })
+	w.within(minutes, "nothing to be left", func() bool { return w.left() == 0 })
 }
 
 // minutes are enough for what a multitude does on a machine that has other work.
 const minutes = 10 * time.Minute
-
-// awaitLong waits for what takes longer than until does.
-func (w *world) awaitLong(d time.Duration, what string, holds func() bool) {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-ctx.Done():
-			w.t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
-	}
-}

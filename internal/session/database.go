@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 // Whether accounting can be recorded has one answer, that of the store's Probe: for
@@ -27,7 +29,7 @@ func (m *Manager) runProbes(ctx context.Context) error {
 		if m.probe(ctx) != nil {
 			wait = probeAgain
 		}
-		if err := pause(ctx, probeRest); err != nil {
+		if err := clock.Sleep(ctx, probeRest); err != nil {
 			return err
 		}
 		rest := time.NewTimer(wait - probeRest)

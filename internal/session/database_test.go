@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -63,7 +64,7 @@ func TestNotReadyWithoutWrites_I2(t *testing.T) {
 					if err := w.NotReady(); err == nil {
 						t.Error("ready for a moment")
 					}
-					_ = pause(held, 50*time.Millisecond)
+					_ = clock.Sleep(held, 50*time.Millisecond)
 				}
 				stop()
 				tt.finish(w)

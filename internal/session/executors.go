@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
@@ -45,23 +46,9 @@ func (m *Manager) insistLogged(ctx context.Context, what string, try func(contex
 			level = severity(ctx)
 			m.log.Log(ctx, level, "failed, retrying", "what", what, "err", err)
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := clock.Sleep(ctx, wait); err != nil {
 			return err
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 
@@ -165,7 +152,7 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[work], after time.Durati
 		if batch, err = q.take(ctx, batch); err != nil {
 			return err
 		}
-		if err := pause(ctx, after); err != nil {
+		if err := clock.Sleep(ctx, after); err != nil {
 			return err
 		}
 		inside := make([]netip.Addr, len(batch))
@@ -183,7 +170,7 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[work], after time.Durati
 		}
 		m.lingering.push(m.reaped(batch, receipts)...)
 		if len(batch) >= busyBatch {
-			if err := pause(ctx, reapTime); err != nil {
+			if err := clock.Sleep(ctx, reapTime); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -85,9 +86,9 @@ func (m *Manager) gatherMore(ctx context.Context, done int) error {
 	case done == 0 || done >= fullBatch:
 		return ctx.Err()
 	case done >= busyBatch:
-		return pause(ctx, busyTime)
+		return clock.Sleep(ctx, busyTime)
 	}
-	return pause(ctx, gatherTime)
+	return clock.Sleep(ctx, gatherTime)
 }
 
 // gapFound notes that the group's feed no longer has what was read last: changes were

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -40,7 +41,7 @@ const adoptWithin = 5 * time.Second
 func (m *Manager) awaitAdopted(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, adoptWithin)
 	defer cancel()
-	for m.mayRegroup() != nil && pause(ctx, 10*time.Millisecond) == nil {
+	for m.mayRegroup() != nil && clock.Sleep(ctx, 10*time.Millisecond) == nil {
 	}
 }
 

@@ -63,7 +63,7 @@ func (w *world) while(task func(context.Context) error, wait func()) {
 func (w *world) awaitSwept() {
 	w.t.Helper()
 	ctx := context.Background()
-	w.awaitLong(minutes, "the sweep", func() bool {
+	w.within(minutes, "the sweep", func() bool {
 		return w.client.HLen(ctx, "sessiond:{default}:online").Val()+w.client.SCard(ctx, "sessiond:{default}:restarts").Val() == 0
 	})
 }
@@ -154,7 +154,7 @@ func (w *world) stall() (release func()) {
 func killBetween(t testing.TB, n int) {
 	w := newMultitude(t, n)
 	w.endOfNAS()
-	w.awaitLong(minutes, "the sweep to have begun", func() bool { return w.left() < n })
+	w.within(minutes, "the sweep to have begun", func() bool { return w.left() < n })
 	w.halt()
 	before := w.seen
 	w.boot()

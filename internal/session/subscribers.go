@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -181,7 +182,7 @@ func (m *Manager) awaitRest(ctx context.Context, inside netip.Addr) {
 		s := m.slots.at(inside)
 		rests := s == nil || !s.busy
 		m.mu.RUnlock()
-		if rests || pause(ctx, time.Millisecond) != nil {
+		if rests || clock.Sleep(ctx, time.Millisecond) != nil {
 			return
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -120,7 +121,7 @@ func (m *Manager) runTimers(ctx context.Context) error {
 		now := m.now()
 		m.endHolds(now)
 		m.lookDue(now, m.timers.pop(now))
-		if err := pause(ctx, timersEvery); err != nil {
+		if err := clock.Sleep(ctx, timersEvery); err != nil {
 			return err
 		}
 	}

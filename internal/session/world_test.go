@@ -179,7 +179,13 @@ func (w *world) halt() {
 
 func (w *world) until(what string, holds func() bool) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	w.within(10*time.Second, what, holds)
+}
+
+// within waits until something holds, for as long as that may take.
+func (w *world) within(d time.Duration, what string, holds func() bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
@@ -35,7 +36,7 @@ func probing(t *testing.T, db *DB, want string) {
 		if want == "" && err == nil || want != "" && err != nil && strings.Contains(err.Error(), want) {
 			return
 		}
-		wait(ctx, 50*time.Millisecond)
+		_ = clock.Sleep(ctx, 50*time.Millisecond)
 	}
 }
 

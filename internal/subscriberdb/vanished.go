@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -58,7 +59,7 @@ func (db *DB) Vanished(ctx context.Context, gone func(subscriber.Key, subscriber
 			db.logger.Log(ctx, db.severity(ctx), "notifications of removed records interrupted", "error", err)
 			fallthrough
 		default:
-			wait(ctx, retryPause)
+			_ = clock.Sleep(ctx, retryPause)
 		}
 	}
 	return nil
@@ -146,7 +147,7 @@ func (db *DB) listen(ctx context.Context, sub *redis.PubSub, p *patrol, n *serve
 		// Each Stop makes a notification too. Under load they come all the time, and
 		// to be woken for each and to ask Redis about it costs more than to look at many.
 		if !found && len(batch) > 0 && len(batch) < gatherLimit/2 {
-			wait(ctx, ownPause)
+			_ = clock.Sleep(ctx, ownPause)
 		}
 	}
 	return ctx.Err()
@@ -220,14 +221,4 @@ func parseRemoval(m *redis.Message) (removal, bool) {
 	_, event, _ := strings.Cut(m.Channel, "__:")
 	reason, ok := removals[event]
 	return removal{key, reason}, ok
-}
-
-// wait returns after d or when the context ends.
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
