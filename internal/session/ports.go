@@ -26,6 +26,8 @@ type Store interface {
 	Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error
 	Versions(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error
 	RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error)
+	Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error)
+	VersionsAt(ctx context.Context, group string, inside []netip.Addr) ([]string, error)
 	Vanished(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error
 	Missing(ctx context.Context, known []subscriber.Record, reason subscriber.Reason) ([]subscriberdb.Absence, error)
 	Bury(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error
@@ -41,6 +43,7 @@ type Store interface {
 	SetMarker(ctx context.Context, group string, m subscriberdb.Marker) error
 
 	BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
+	BindingRowsAt(ctx context.Context, group string, blocks []subscriberdb.Block) ([]subscriberdb.BindingRow, error)
 	SaveBindings(ctx context.Context, group string, put []subscriberdb.Binding, remove []subscriberdb.Block) error
 
 	NASes(ctx context.Context) ([]subscriberdb.NAS, error)

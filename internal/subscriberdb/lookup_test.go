@@ -1,0 +1,154 @@
+package subscriberdb
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// manyAddresses are n addresses of the group default.
+func manyAddresses(n int) []netip.Addr {
+	list := make([]netip.Addr, n)
+	for i := range list {
+		list[i] = netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})
+	}
+	return list
+}
+
+// TestGone: addresses where nothing stands are found among any number of others.
+func TestGone(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		all := manyAddresses(3*pipelineLimit/2 + 1)
+		var events []subscriber.Event
+		for i, a := range all {
+			events = append(events, start(fmt.Sprint(i), a, 0))
+		}
+		record(t, db, events...)
+		check := func(asked []netip.Addr, want ...netip.Addr) {
+			t.Helper()
+			if got, err := db.Gone(t.Context(), "default", asked); err != nil || !slices.Equal(got, want) {
+				t.Errorf("gone: %v, %v, want %v", got, err, want)
+			}
+		}
+		check(nil)
+		check(all)
+		check(append(slices.Clone(all), all[0])) // asked twice
+		gone := []netip.Addr{all[0], all[pipelineLimit-1], all[pipelineLimit], all[len(all)-1]}
+		for _, a := range gone {
+			client.Del(t.Context(), recordKey("default", a))
+		}
+		check(all, gone...)
+		check([]netip.Addr{foreign}, foreign)
+		if _, err := db.Gone(t.Context(), "nosuch", all); !errors.Is(err, ErrNoGroup) {
+			t.Errorf("of no group: %v", err)
+		}
+	})
+}
+
+// TestGoneExpires: to ask for a record that ran out ends it, as to read it does.
+func TestGoneExpires(t *testing.T) {
+	client := realRedis(t)
+	db := newDB(t, client)
+	record(t, db, start("a", addr, 0), start("b", next, 0))
+	client.Do(t.Context(), "DEBUG", "SET-ACTIVE-EXPIRE", "0")
+	client.PExpire(t.Context(), recordKey("default", addr), time.Millisecond)
+	eventually(t, "the record that ran out is gone", func() bool {
+		gone, err := db.Gone(t.Context(), "default", []netip.Addr{addr, next})
+		return err == nil && slices.Equal(gone, []netip.Addr{addr})
+	})
+	if n := client.DBSize(t.Context()).Val(); n == 0 || client.Exists(t.Context(), recordKey("default", addr)).Val() != 0 {
+		t.Errorf("%d keys, and the record among them", n)
+	}
+}
+
+// TestVersionsAt: a record without a version is told from none.
+func TestVersionsAt(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		all := manyAddresses(pipelineLimit + 4)
+		want := make([]string, len(all))
+		for i, a := range all {
+			want[i] = fmt.Sprintf("%d-1", i+1)
+			client.HSet(t.Context(), recordKey("default", a), "version", want[i])
+		}
+		for _, i := range []int{1, pipelineLimit + 1} {
+			client.Del(t.Context(), recordKey("default", all[i]))
+			want[i] = ""
+		}
+		client.HDel(t.Context(), recordKey("default", all[2]), "version")
+		client.HSet(t.Context(), recordKey("default", all[2]), "user_name", "bob")
+		client.HDel(t.Context(), recordKey("default", all[pipelineLimit+2]), "version")
+		client.HSet(t.Context(), recordKey("default", all[pipelineLimit+2]), "user_name", "bob")
+		client.Del(t.Context(), recordKey("default", all[3]))
+		client.Set(t.Context(), recordKey("default", all[3]), "no hash", 0)
+		want[2], want[pipelineLimit+2], want[3] = unversioned, unversioned, ""
+		got, err := db.VersionsAt(t.Context(), "default", all)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %q, %v\nwant %q", got, err, want)
+		}
+		if got, err := db.VersionsAt(t.Context(), "default", nil); err != nil || len(got) != 0 {
+			t.Errorf("of nothing: %v, %v", got, err)
+		}
+	})
+}
+
+// TestBindingRowsAt: rows come in the order asked, with what is not stored among them.
+func TestBindingRowsAt(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		var put []Binding
+		var blocks []Block
+		for i := range pipelineLimit + 7 {
+			outside := netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
+			b := Binding{Group: "default", Inside: addr, Outside: outside, First: uint16(1024 + i/256*512), Last: 2047, UserName: fmt.Sprint(i)}
+			blocks = append(blocks, Block{b.Outside, b.First})
+			if i%5 != 0 {
+				put = append(put, b)
+			}
+		}
+		if err := db.SaveBindings(t.Context(), "default", put, nil); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := db.BindingRowsAt(t.Context(), "default", blocks)
+		if err != nil || len(rows) != len(blocks) {
+			t.Fatalf("%d rows of %d, %v", len(rows), len(blocks), err)
+		}
+		for i := range rows {
+			r := &rows[i]
+			if r.Block != blocks[i] || r.Stored() != (i%5 != 0) {
+				t.Fatalf("row %d is of %v and stored: %v, asked for %v", i, r.Block, r.Stored(), blocks[i])
+			}
+			if !r.Stored() {
+				continue
+			}
+			want := put[0]
+			put = put[1:]
+			if b, ok := r.Binding(); !ok || b != want || !r.Is(&want) {
+				t.Fatalf("row %d: %+v, want %+v", i, b, want)
+			}
+		}
+	})
+}
+
+// TestLookupsWithoutRedis: what cannot be asked is not gone.
+func TestLookupsWithoutRedis_I6(t *testing.T) {
+	db := newDB(t, redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}))
+	ctx, asked := t.Context(), []netip.Addr{addr}
+	if gone, err := db.Gone(ctx, "default", asked); err == nil {
+		t.Errorf("gone: %v", gone)
+	}
+	if versions, err := db.VersionsAt(ctx, "default", asked); err == nil {
+		t.Errorf("versions: %v", versions)
+	}
+	if rows, err := db.BindingRowsAt(ctx, "default", []Block{{away, 1024}}); err == nil {
+		t.Errorf("rows: %v", rows)
+	}
+}
