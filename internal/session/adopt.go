@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 
@@ -10,35 +11,258 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// adoptLocked takes over, at the start, what stands in the kernel and in the
-// stored bindings. What the kernel and the database agree on comes first, then
-// what only the kernel has (live flows use it), then what only the database
-// has; a block never gets a second owner (I1).
-func (m *Manager) adoptLocked(g *group, o *observation, suspect bool) {
-	live := make(map[netip.Addr]subscriberdb.Binding)
-	for _, row := range o.stored {
-		if !row.Held {
-			live[row.Inside] = row
+// An adoption takes over, at the start, what stands in the kernel and in the stored
+// bindings of a group. What both agree on comes first, then what only the kernel has
+// (live flows use it), then what only the database has; a block never gets a second
+// owner (I1). Done again after a failure it goes on.
+type adoption struct {
+	p       *pass
+	suspect bool
+	lost    bool // the kernel was programmed before, and no group has its marker
+
+	stored  int                    // bindings that the database has
+	waiting []subscriberdb.Binding // live ones that the kernel does not hold so
+	held    []subscriberdb.Binding
+	differ  []lsn.Block // of bindings that may not be stored as they are
+}
+
+func newAdoption(p *pass, suspect, lost bool) *adoption {
+	return &adoption{p: p, suspect: suspect, lost: lost}
+}
+
+// bindings makes slots of what kernel and database hold.
+func (a *adoption) bindings(ctx context.Context) error {
+	m, g := a.p.m, a.p.group
+	if err := m.store.BindingRows(ctx, g.name, func(rows []subscriberdb.BindingRow) error { return a.agreeing(ctx, rows) }); err != nil {
+		return err
+	}
+	if err := m.kernel.LearnRest(ctx); err != nil {
+		return err
+	}
+	if err := a.kernelOnly(ctx); err != nil {
+		return err
+	}
+	if err := a.databaseOnly(ctx); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if (a.suspect || a.lost) && a.stored == 0 {
+		m.quarantineLocked(g)
+	}
+	return nil
+}
+
+// agreeing adopts those of the rows that are in the kernel, too. Where the kernel holds
+// nothing at all no other can be in the way, either.
+func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow) error {
+	m, g := a.p.m, a.p.group
+	live := make([]subscriberdb.Binding, 0, len(rows))
+	from := make([]*subscriberdb.BindingRow, 0, len(rows))
+	inside := make([]netip.Addr, 0, len(rows))
+	for i := range rows {
+		b, ok := rows[i].Binding()
+		a.stored++
+		switch {
+		case !ok:
+		case b.Held:
+			a.held = append(a.held, b)
+		default:
+			live, from, inside = append(live, b), append(from, &rows[i]), append(inside, b.Inside)
 		}
 	}
-	for _, agree := range []bool{true, false} {
-		for inside, e := range o.kernel {
-			row, ok := live[inside]
-			if agrees := ok && rowBlock(row) == entryBlock(e); agrees == agree {
-				m.adoptEntryLocked(g, e, row, o)
+	if err := m.kernel.Learn(ctx, inside); err != nil {
+		return err
+	}
+	records, err := a.recordsOf(ctx, live)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, b := range live {
+		switch e, ok := m.kernel.EntryAt(b.Inside); {
+		case ok && entryBlock(e) == rowBlock(b):
+			m.adoptEntryLocked(g, e, b, records[b.Inside])
+		case !ok && m.kernel.Bare():
+			m.adoptRowLocked(g, b, records[b.Inside])
+		default:
+			a.waiting = append(a.waiting, b)
+			continue
+		}
+		a.checkLocked(from[i])
+	}
+	return nil
+}
+
+// checkLocked notes a row that is not to the letter what the engine has of it.
+func (a *adoption) checkLocked(row *subscriberdb.BindingRow) {
+	block := lsn.Block{Outside: row.Outside, First: lsn.Port(row.First)}
+	b, ok := a.p.m.bindingAtRLocked(a.p.group, block)
+	var room subscriberdb.Receipt
+	if ok {
+		if stored := storedBinding(&b, &room); row.Is(&stored) {
+			return
+		}
+	}
+	a.differ = append(a.differ, block)
+}
+
+// recordsOf reads the records that matter for how the bindings are adopted: of those
+// that were on their way out.
+func (a *adoption) recordsOf(ctx context.Context, live []subscriberdb.Binding) (map[netip.Addr]*subscriber.Record, error) {
+	var inside []netip.Addr
+	for i := range live {
+		if e, ok := a.p.m.kernel.EntryAt(live[i].Inside); ok && e.Gate == nftnat.Draining || !live[i].GraceUntil.IsZero() {
+			inside = append(inside, live[i].Inside)
+		}
+	}
+	return a.recordsAt(ctx, inside)
+}
+
+func (a *adoption) recordsAt(ctx context.Context, inside []netip.Addr) (map[netip.Addr]*subscriber.Record, error) {
+	if len(inside) == 0 {
+		return nil, nil
+	}
+	records, err := a.p.m.store.RecordsAt(ctx, a.p.group.name, inside)
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[netip.Addr]*subscriber.Record, len(records))
+	for i := range records {
+		at[records[i].Inside] = &records[i]
+	}
+	return at, nil
+}
+
+// kernelOnly adopts what the kernel holds and no row agrees with, and removes what is
+// in no group.
+func (a *adoption) kernelOnly(ctx context.Context) error {
+	m, g := a.p.m, a.p.group
+	rows := make(map[netip.Addr]subscriberdb.Binding, len(a.waiting))
+	for _, b := range a.waiting {
+		rows[b.Inside] = b
+	}
+	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
+		var entries []nftnat.Entry
+		entries, from = m.kernel.EntriesFrom(from, stretchSize)
+		lone, inside, nobodys := m.unadoptedOf(g, entries)
+		if err := a.p.closeNobodys(ctx, nobodys); err != nil {
+			return err
+		}
+		records, err := a.recordsAt(ctx, inside)
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		for _, e := range lone {
+			m.adoptEntryLocked(g, e, rows[e.Inside], records[e.Inside])
+			a.differ = append(a.differ, entryBlock(e))
+		}
+		m.mu.Unlock()
+	}
+	return nil
+}
+
+// unadoptedOf returns those of the entries that are of the group and have no slot yet,
+// with their addresses, and the addresses that are in no group.
+func (m *Manager) unadoptedOf(g *group, entries []nftnat.Entry) (lone []nftnat.Entry, inside, nobodys []netip.Addr) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for i := range entries {
+		e := &entries[i]
+		if m.slots.at(e.Inside) != nil {
+			continue
+		}
+		switch m.groupOfLocked(e.Inside) {
+		case g:
+			lone, inside = append(lone, *e), append(inside, e.Inside)
+		case nil:
+			nobodys = append(nobodys, e.Inside)
+		}
+	}
+	return lone, inside, nobodys
+}
+
+// databaseOnly adopts the rows that are left, live ones first, so that a held one never
+// keeps a live one out.
+func (a *adoption) databaseOnly(ctx context.Context) error {
+	m, g := a.p.m, a.p.group
+	records, err := a.recordsOf(ctx, a.waiting)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, rows := range [][]subscriberdb.Binding{a.waiting, a.held} {
+		slices.SortFunc(rows, func(x, y subscriberdb.Binding) int { return x.Inside.Compare(y.Inside) })
+		for i := range rows {
+			m.adoptRowLocked(g, rows[i], records[rows[i].Inside])
+			a.differ = append(a.differ, rowBlock(rows[i]))
+			if (i+1)%breathEvery == 0 {
+				breathe(&m.mu)
 			}
 		}
 	}
-	for _, row := range o.sortedRows() {
-		m.adoptRowLocked(g, row, o, suspect)
+	a.waiting, a.held = nil, nil
+	return nil
+}
+
+// records says of the adopted slots who is online in them, and takes up who has none.
+func (a *adoption) records(ctx context.Context) error {
+	m, g := a.p.m, a.p.group
+	err := m.store.Records(ctx, g.name, func(records []subscriber.Record) error {
+		d := a.claim(records)
+		return a.p.compare(ctx, &d)
+	})
+	if err != nil {
+		return err
 	}
-	for inside := range o.kernel {
-		m.adoptTenureLocked(g, m.slots.at(inside), o, suspect)
-	}
-	if (suspect || o.lost) && len(o.stored) == 0 {
-		m.quarantineLocked(g)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range walk(&m.mu, m.slots.all()) {
+		if s.group() == g.name && s.unclaimed() {
+			m.adoptTenureLocked(s, nil, a.suspect)
+		}
 	}
 	g.adopted = true
+	return m.retireLocked(g)
+}
+
+// claim gives adopted slots the records that stand, and returns the others.
+func (a *adoption) claim(records []subscriber.Record) doubts {
+	m, g := a.p.m, a.p.group
+	d := doubts{known: true}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range records {
+		r := &records[i]
+		s := m.slots.at(r.Inside)
+		if s != nil && s.group() == g.name && s.unclaimed() {
+			m.adoptTenureLocked(s, r, a.suspect)
+		}
+		if s == nil || !s.online || s.group() != g.name || s.packed.Version() != subscriber.ParseVersion(r.Version) {
+			d.inside, d.records = append(d.inside, r.Inside), append(d.records, *r)
+		}
+	}
+	return d
+}
+
+// differing compares the bindings that may not be stored as they are.
+func (a *adoption) differing(ctx context.Context) error {
+	for len(a.differ) > 0 {
+		some := a.differ[:min(stretchSize, len(a.differ))]
+		a.differ = a.differ[len(some):]
+		if err := a.p.compare(ctx, &doubts{blocks: some}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unclaimed reports whether it is still to be said whose an adopted slot is.
+func (s *slot) unclaimed() bool {
+	return !s.online && s.phase != idle && s.tenure == 0 && (s.over == nil || !s.over.graceUntil.IsZero())
 }
 
 // quarantineLocked keeps all free blocks of a group from everybody for a hold: the
@@ -52,7 +276,10 @@ func (m *Manager) quarantineLocked(g *group) {
 }
 
 // adoptEntryLocked makes a slot of what the kernel holds for one address.
-func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Binding, o *observation) {
+func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Binding, r *subscriber.Record) {
+	if m.slots.at(e.Inside) != nil {
+		return // a row may come twice
+	}
 	b := lsn.Binding{
 		Group: g.name, Block: entryBlock(e), State: lsn.Active, AllocatedAt: m.now(),
 		Holder: lsn.Holder{Inside: e.Inside},
@@ -61,13 +288,13 @@ func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Bi
 		b.Holder, b.AllocatedAt, b.ReleasedAt = rowHolder(row), row.AllocatedAt, row.ReleasedAt
 	} else {
 		row = subscriberdb.Binding{}
-		if r, ok := o.record(e.Inside); ok {
+		if r != nil {
 			packed := r.Pack()
 			b.Holder = holderOf(&packed)
 		}
 	}
 	s := newSlot(recordOf(g.name, b.Holder), b.Block)
-	stands := m.standsLocked(s, e, row, o)
+	stands := s.stands(e, row, r)
 	if stands == draining {
 		b.State, b.GraceUntil = lsn.Draining, row.GraceUntil
 		m.draining[e.Inside] = struct{}{}
@@ -83,22 +310,21 @@ func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Bi
 	m.slots.put(e.Inside, s)
 }
 
-// standsLocked says in which phase a kernel entry and its stored binding are. A
+// stands says in which phase a kernel entry and its stored binding are. A
 // narrowed gate whose binding is stored as that of the session which is online
 // was about to be opened again.
-func (m *Manager) standsLocked(s *slot, e nftnat.Entry, row subscriberdb.Binding, o *observation) phase {
+func (s *slot) stands(e nftnat.Entry, row subscriberdb.Binding, r *subscriber.Record) phase {
 	if e.Gate != nftnat.Draining {
 		return open
 	}
-	r, ok := o.record(e.Inside)
-	if ok && row.Inside == e.Inside && row.ReleasedAt.IsZero() && s.record().SameSession(&r) {
+	if r != nil && row.Inside == e.Inside && row.ReleasedAt.IsZero() && s.record().SameSession(r) {
 		return returned
 	}
 	return draining
 }
 
 // adoptRowLocked makes a slot of a stored binding that the kernel lacks.
-func (m *Manager) adoptRowLocked(g *group, row subscriberdb.Binding, o *observation, suspect bool) {
+func (m *Manager) adoptRowLocked(g *group, row subscriberdb.Binding, r *subscriber.Record) {
 	if s := m.slots.at(row.Inside); s != nil && !s.stray && s.block == rowBlock(row) && !row.Held {
 		return // the kernel has it
 	}
@@ -123,42 +349,38 @@ func (m *Manager) adoptRowLocked(g *group, row subscriberdb.Binding, o *observat
 	s = newSlot(recordOf(g.name, b.Holder), b.Block)
 	m.enterLocked(s, saved)
 	m.slots.put(row.Inside, s)
-	if _, ok := o.records[row.Inside]; !ok && !row.GraceUntil.IsZero() {
+	if r == nil && !row.GraceUntil.IsZero() {
 		s.end(subscriber.ReasonStop, m.now()) // known to be over, and no session is left to come back to
 		s.boundTenure = s.tenure
-		return
 	}
-	m.adoptTenureLocked(g, s, o, suspect)
 }
 
-// adoptTenureLocked says whose the adopted kernel state is. Without a record it
-// counts as online: the comparison that follows ends it, or has its record
+// adoptTenureLocked says whose an adopted slot is: the record's, nil for none. Without a
+// record it counts as online: the comparison that follows ends it, or has its record
 // written back; a draining one, and one with a grace time, is known to be over.
-func (m *Manager) adoptTenureLocked(g *group, s *slot, o *observation, suspect bool) {
-	if s.online || s.over != nil && s.over.graceUntil.IsZero() {
-		return
-	}
-	r, ok := o.records[s.inside()]
+func (m *Manager) adoptTenureLocked(s *slot, r *subscriber.Record, suspect bool) {
 	switch {
 	case s.phase == draining, s.over != nil:
 		s.end(subscriber.ReasonNone, m.now())
 		m.recallLocked(s)
-		if ok {
-			s.begin(&r)
+		if r != nil {
+			packed := r.Pack()
+			s.begin(&packed)
 		}
-	case !ok:
+	case r == nil:
 		bound := s.record()
 		bound.Unconfirmed = suspect
 		packed := bound.Pack()
 		s.begin(&packed)
 		s.boundTenure = s.tenure
 	default:
-		own := s.packed.SameSession(&r)
-		s.begin(&r)
+		packed := r.Pack()
+		own, before := s.packed.SameSession(&packed), s.packed
+		s.begin(&packed)
 		if own {
 			s.boundTenure = s.tenure
 		} else {
-			s.over = &ending{record: s.packed, reason: subscriber.ReasonSuperseded, at: m.now()}
+			s.over = &ending{record: before, reason: subscriber.ReasonSuperseded, at: m.now()}
 			m.recallLocked(s)
 		}
 	}
@@ -215,23 +437,4 @@ func storedBinding(b *lsn.Binding, room *subscriberdb.Receipt) subscriberdb.Bind
 		stored.Receipt = room
 	}
 	return stored
-}
-
-// sortedRows returns the stored bindings, live ones first, so that a held one
-// never keeps a live one out.
-func (o *observation) sortedRows() []subscriberdb.Binding {
-	rows := make([]subscriberdb.Binding, 0, len(o.stored))
-	for _, row := range o.stored {
-		rows = append(rows, row)
-	}
-	slices.SortFunc(rows, func(a, b subscriberdb.Binding) int {
-		switch {
-		case a.Held == b.Held:
-			return a.Inside.Compare(b.Inside)
-		case b.Held:
-			return -1
-		}
-		return 1
-	})
-	return rows
 }

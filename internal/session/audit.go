@@ -3,43 +3,52 @@ package session
 import (
 	"context"
 	"errors"
+	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
-// auditEvery is how many periodic reconciles pass between two audits, which
-// walk the whole conntrack table.
+// auditEvery is how many looks at everything pass between two audits, which walk the
+// whole conntrack table.
 const auditEvery = 20
 
 // errEnough ends a walk whose reader has seen enough.
 var errEnough = errors.New("enough")
 
-// audit is one walk over the conntrack table for sessions of addresses that have
-// no binding, or that use a port outside their subscriber's block (NAT-40).
-type audit struct {
-	err error // why the walk ended early
-}
-
-// auditOf adds the conntrack entries of the group's addresses to the views.
-func (m *Manager) auditOf(ctx context.Context, g *group, v *drift.Views, wanted bool) *audit {
-	a := &audit{}
-	if !wanted {
-		return a
+// sessions walks over the conntrack table, if that is wanted, for sessions of
+// addresses that have no binding, or that use a port outside their subscriber's block
+// (NAT-40).
+func (p *pass) sessions(ctx context.Context) error {
+	if !p.how.audit {
+		return nil
 	}
+	m, g := p.m, p.group
+	if !p.alone {
+		m.reconciling.Lock()
+		defer m.reconciling.Unlock()
+	}
+	m.watchTouches(g, true)
+	defer m.watchTouches(g, false)
+	var failed error
+	v := drift.Views{Engine: drift.Engine{Slots: map[netip.Addr]drift.Slot{}}}
 	v.Kernel.Sessions = func(yield func(drift.Session) bool) {
-		a.err = m.kernel.Sessions(ctx, func(s nftnat.Session) error {
+		failed = m.kernel.Sessions(ctx, func(s nftnat.Session) error {
 			found := drift.Session{Inside: s.Inside, Outside: s.Outside, Ref: s}
-			if m.doubtful(g, v, found) && !yield(found) {
+			if m.doubtful(g, &v, found) && !yield(found) {
 				return errEnough
 			}
 			return nil
 		})
-		if errors.Is(a.err, errEnough) {
-			a.err = nil
-		}
 	}
-	return a
+	r := repair{dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone}
+	if err := p.mend(ctx, &r, drift.Diff(&v)); err != nil {
+		return err
+	}
+	if errors.Is(failed, errEnough) {
+		return nil
+	}
+	return failed
 }
 
 // doubtful reports whether a session is to be compared: one of the group that its

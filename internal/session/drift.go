@@ -13,12 +13,13 @@ import (
 // repair is one comparison's mending, and what it leaves to be done without the
 // lock.
 type repair struct {
-	dryRun   bool
-	group    *group
-	observed *observation
+	dryRun bool
+	group  *group
+	anew   bool // the feed is taken up anew behind this look
+	behind bool // the feed was not taken as far as this look saw
 
 	drifts    []inspect.Drift
-	gone      map[netip.Addr]uint64 // tenures without a record
+	gone      map[netip.Addr]uint64 // tenures that the pass found without a record
 	lost      []subscriber.Record   // that a suspect database has to get back
 	orphans   []netip.Addr          // found anew: subscribers whose record is not there
 	misplaced []nftnat.Session
@@ -47,9 +48,9 @@ func (m *Manager) mend(r *repair, operations []drift.Operation) {
 func (m *Manager) outdatedLocked(r *repair, o *drift.Operation) bool {
 	if o.AboutRecord() {
 		switch {
-		case r.observed.anew:
+		case r.anew:
 			return false
-		case r.observed.behind && !r.group.suspect:
+		case r.behind && !r.group.suspect:
 			return true
 		}
 	}
@@ -102,18 +103,16 @@ func (m *Manager) isDriftLocked(r *repair, o *drift.Operation) bool {
 	if !o.AboutRecord() {
 		return true
 	}
-	if r.observed.anew || g.lost > 0 {
+	if r.anew || g.lost > 0 {
 		return false
 	}
 	s := m.slots.at(o.Inside)
 	if o.Kind != inspect.DriftBindingOrphaned || s == nil {
 		return true
 	}
-	if r.gone == nil {
-		r.gone = map[netip.Addr]uint64{}
-	}
+	told := g.gone[o.Inside] == s.tenure || r.gone[o.Inside] == s.tenure
 	r.gone[o.Inside] = s.tenure
-	return g.gone[o.Inside] != s.tenure && m.goneReason(s) != subscriber.ReasonExpired
+	return !told && m.goneReason(s) != subscriber.ReasonExpired
 }
 
 // newerLocked takes newer data of a session into its slot.
@@ -174,7 +173,7 @@ func (m *Manager) orphanLocked(r *repair, s *slot) {
 	case r.group.suspect:
 		m.doubtLocked(s)
 		r.lost = append(r.lost, *s.record())
-	case r.observed.anew: // more may be told of it than the feed that follows tells
+	case r.anew: // more may be told of it than the feed that follows tells
 		r.orphans = append(r.orphans, s.inside())
 	default:
 		m.missing.push(missing{s.key(), m.goneReason(s)})

@@ -287,11 +287,10 @@ func TestOnePieceOfWork(t *testing.T) {
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.awaitState(alice, lsn.Active)
 	w.mu.Lock()
-	g, o := w.groups["default"], &observation{}
 	next := w.slots.at(alice).record()
 	next.UserName, next.AcctSessionID = "z", "2"
 	entry := nftnat.Entry{Inside: alice, Gate: nftnat.Open}
-	r := repair{group: g, observed: o}
+	r := repair{group: w.groups["default"], gone: map[netip.Addr]uint64{}}
 	for _, d := range []drift.Operation{
 		{Kind: inspect.DriftRecordUnseen, Inside: alice, Record: next},
 		{Kind: inspect.DriftElementMissing, Inside: alice},
@@ -315,8 +314,11 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	w.mu.Lock()
 	w.workLocked(w.slots.at(alice))
 	w.mu.Unlock()
-	r := repair{dryRun: true, group: w.groups["default"], observed: &observation{anew: true}}
-	views := w.views(r.group, r.observed)
+	r := repair{dryRun: true, group: w.groups["default"], anew: true, gone: map[netip.Addr]uint64{}}
+	var views drift.Views
+	views.Engine.Slots = map[netip.Addr]drift.Slot{}
+	views.Kernel.Elements = map[netip.Addr]drift.Element{}
+	w.showSlots(&views, r.group, &doubts{inside: []netip.Addr{alice}, online: true})
 	w.mend(&r, drift.Diff(&views))
 	w.mu.Lock()
 	w.restLocked(w.slots.at(alice))

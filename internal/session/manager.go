@@ -57,6 +57,7 @@ type Manager struct {
 	events   *inspect.Broadcaster
 	ready    chan struct{} // closed once every group was reconciled for the first time
 	nudge    chan struct{} // asks for a reconcile now
+	hurry    chan struct{} // asks for a look at who is online, at once
 
 	saves     *queue[save]
 	opens     *queue[work]
@@ -147,7 +148,7 @@ func New(o Options) (*Manager, error) {
 		store: o.Store, kernel: o.Kernel, node: o.Node, observer: o.Observer, log: o.Logger,
 		by: cmp.Or(o.By, o.Node), owner: o.Owner, discard: o.Discard,
 		every: o.ReconcileEvery, now: o.Now, settings: o.Settings,
-		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1),
+		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		saves: newQueue[save](), opens: newQueue[work](), cuts: newQueue[work](),
 		reaps: newQueue[work](), lingering: newQueue[work](), missing: newQueue[missing](), timers: newTimers(),
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: newSlotIndex(),
@@ -186,7 +187,7 @@ func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range []func(context.Context) error{
 		m.runSaves, m.runCuts, m.runOpens, m.runReaps, m.runLingering, m.runMissing,
-		m.runTimers, m.runIdle, m.runVanished, m.runProbes, m.runWatchdog, m.runReconcile, m.runAlarms,
+		m.runTimers, m.runIdle, m.runVanished, m.runProbes, m.runWatchdog, m.runReconcile, m.runPresence, m.runAlarms,
 		m.runOwnership, m.runServed,
 	} {
 		tasks.Go(func() error { return task(ctx) })

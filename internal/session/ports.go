@@ -27,7 +27,6 @@ type Store interface {
 	Versions(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error
 	RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error)
 	Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error)
-	VersionsAt(ctx context.Context, group string, inside []netip.Addr) ([]string, error)
 	Vanished(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error
 	Missing(ctx context.Context, known []subscriber.Record, reason subscriber.Reason) ([]subscriberdb.Absence, error)
 	Bury(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error
@@ -60,9 +59,14 @@ type Store interface {
 
 // Kernel is the NAT below: *nftnat.Kernel, or its in-memory twin.
 type Kernel interface {
-	Ready() <-chan struct{} // closed once its sessions are known
-	Programmed() bool       // it had elements at an earlier start
-	Entries(ctx context.Context) ([]nftnat.Entry, error)
+	Ready() <-chan struct{}                               // closed once its sessions are known
+	Programmed() bool                                     // it had elements at an earlier start
+	Learn(ctx context.Context, inside []netip.Addr) error // reads what it holds at these addresses
+	LearnRest(ctx context.Context) error                  // reads what it holds anywhere else
+	EntryAt(inside netip.Addr) (nftnat.Entry, bool)       // of what was read or programmed
+	Bare() bool                                           // it holds nothing at all, beyond doubt
+	EntriesFrom(from netip.Addr, n int) ([]nftnat.Entry, netip.Addr)
+	Changed() <-chan struct{} // tells that others changed what it holds
 	Apply(ctx context.Context, entries []nftnat.Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]nftnat.Receipt, error)
 	Sessions(ctx context.Context, yield func(nftnat.Session) error) error

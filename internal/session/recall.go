@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"maps"
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/lsn"
@@ -14,7 +13,7 @@ import (
 
 // readRecent reads who came and went in a group so recently that a grace time may
 // still run. A record that came last and is not there was removed by other hands.
-func (m *Manager) readRecent(ctx context.Context, g *group, o *observation) error {
+func (m *Manager) readRecent(ctx context.Context, g *group) error {
 	m.mu.RLock()
 	config := g.config
 	m.mu.RUnlock()
@@ -29,10 +28,19 @@ func (m *Manager) readRecent(ctx context.Context, g *group, o *observation) erro
 	for _, c := range changes {
 		recent[c.Record.Inside()] = append(recent[c.Record.Inside()], c)
 	}
-	maps.DeleteFunc(recent, func(inside netip.Addr, cs []subscriber.Change) bool {
-		_, stands := o.records[inside]
-		return !stands && cs[len(cs)-1].Kind == subscriber.Created
-	})
+	var came []netip.Addr
+	for inside, cs := range recent {
+		if cs[len(cs)-1].Kind == subscriber.Created {
+			came = append(came, inside)
+		}
+	}
+	gone, err := m.store.Gone(ctx, g.name, came)
+	if err != nil {
+		return err
+	}
+	for _, inside := range gone {
+		delete(recent, inside)
+	}
 	m.mu.Lock()
 	g.recent = recent
 	m.mu.Unlock()

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"crypto/rand"
+	"net/netip"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -17,12 +18,12 @@ import (
 
 // suspectLocked reports whether the observed database has lost what this group
 // knows to exist. An unmarked database that nothing is known of is a new one.
-func (m *Manager) suspectLocked(g *group, o *observation) bool {
+func (m *Manager) suspectLocked(g *group, o *look) bool {
 	switch {
 	case g.suspect:
 		return true
 	case !g.adopted && !o.marked:
-		return len(o.kernel) > 0 || len(o.stored) > 0
+		return o.remains
 	case !g.adopted:
 		return false
 	case !o.marked || o.marker.Epoch != g.epoch:
@@ -57,13 +58,10 @@ func (m *Manager) doubtLocked(s *slot) {
 	m.countLocked(&s.packed, +1)
 }
 
-// rebuild writes back what a suspect database has lost, and then marks it as
-// complete. A new database is just marked.
-func (m *Manager) rebuild(ctx context.Context, g *group, o *observation, suspect bool, lost []subscriber.Record) error {
+// complete writes the bindings into a suspect database, which has got back the lost
+// records by then, and marks it as complete. A new database is just marked.
+func (m *Manager) complete(ctx context.Context, g *group, o *look, suspect bool, lost int) error {
 	if suspect {
-		if err := m.store.Restore(ctx, lost); err != nil {
-			return err
-		}
 		if err := m.storeAll(ctx, g); err != nil {
 			return err
 		}
@@ -80,23 +78,26 @@ func (m *Manager) rebuild(ctx context.Context, g *group, o *observation, suspect
 			marker = stands
 		}
 	}
-	m.trust(g, marker.Epoch, suspect, len(lost))
+	m.trust(g, marker.Epoch, suspect, lost)
 	return nil
 }
 
 // storeAll writes all bindings of the group and the live settings.
 func (m *Manager) storeAll(ctx context.Context, g *group) error {
+	var list []lsn.Binding
+	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
+		list, from = m.bindingsFrom(g.name, from, list[:0])
+		var w writes
+		for i := range list {
+			w.add(&save{binding: list[i]})
+		}
+		if err := m.store.SaveBindings(ctx, g.name, w.put, nil); err != nil {
+			return err
+		}
+	}
 	m.mu.RLock()
-	var rows []subscriberdb.Binding
-	m.engine.Bindings(g.name, func(b lsn.Binding) bool {
-		rows = append(rows, storedBinding(&b, new(subscriberdb.Receipt)))
-		return true
-	})
 	settings := m.settings
 	m.mu.RUnlock()
-	if err := m.store.SaveBindings(ctx, g.name, rows, nil); err != nil {
-		return err
-	}
 	return m.store.InitSettings(ctx, formatSettings(settings, inspect.SettingNames()))
 }
 

@@ -1,0 +1,441 @@
+package session
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/drift"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// stretchSize is how many addresses or blocks are looked at at once.
+const stretchSize = 512
+
+// comparison says how a reconcile is done.
+type comparison struct {
+	dryRun bool   // mend nothing
+	audit  bool   // walk the conntrack table too
+	pace   *pacer // nil: as fast as it goes
+}
+
+// A pass is one comparison of a group, stretch by stretch. The first sight of a stretch
+// costs little, and finds where something may differ: only of that everything is read
+// again, put beside what the engine says, and mended. So a pass takes no memory for
+// what agrees, may take its time, and what changes meanwhile is in nobody's way.
+type pass struct {
+	m     *Manager
+	group *group
+	how   comparison
+	anew  bool // the feed is taken up anew behind this look: what it said before may not have been heard
+	alone bool // reconciling is held for the whole of it
+
+	drifts  []inspect.Drift
+	gone    map[netip.Addr]uint64 // tenures without a record
+	orphans []netip.Addr          // found anew: subscribers whose record is not there
+	lost    int                   // records that a suspect database got back
+}
+
+func (m *Manager) newPass(g *group, how comparison) *pass {
+	return &pass{m: m, group: g, how: how, gone: map[netip.Addr]uint64{}}
+}
+
+// everything compares all there is of the group, who is online first: what others do
+// rests on that.
+func (p *pass) everything(ctx context.Context) error {
+	return p.inOrder(ctx, p.records, p.presence, p.bindings, p.rows, p.elements, p.sessions)
+}
+
+// presenceAndStrays looks whether records stand, and at the kernel.
+func (p *pass) presenceAndStrays(ctx context.Context) error {
+	return p.inOrder(ctx, p.presence, p.elements)
+}
+
+// inOrder looks at one thing after the other.
+func (p *pass) inOrder(ctx context.Context, looks ...func(context.Context) error) error {
+	for _, look := range looks {
+		if err := look(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// presence looks at every slot: whether its record stands, and whether the kernel
+// holds what it should. absences looks at the records alone, gates at the kernel.
+func (p *pass) presence(ctx context.Context) error { return p.slots(ctx, true, true) }
+func (p *pass) absences(ctx context.Context) error { return p.slots(ctx, true, false) }
+func (p *pass) gates(ctx context.Context) error    { return p.slots(ctx, false, true) }
+
+// doubts are what may differ.
+type doubts struct {
+	inside  []netip.Addr
+	blocks  []lsn.Block
+	records []subscriber.Record // those that stand at the addresses, if that is known already
+	known   bool                // it is
+	online  bool                // who is online is in doubt, and nothing else
+}
+
+func (d *doubts) none() bool { return len(d.inside)+len(d.blocks) == 0 }
+
+// records looks at who is online in the database.
+func (p *pass) records(ctx context.Context) error {
+	return p.m.store.Versions(ctx, p.group.name, func(standing []subscriberdb.Standing) error {
+		d := doubts{inside: p.m.unknownOf(p.group, standing)}
+		if err := p.compare(ctx, &d); err != nil {
+			return err
+		}
+		return p.how.pace.rest(ctx)
+	})
+}
+
+// unknownOf returns where records stand that are not as their slots have them.
+func (m *Manager) unknownOf(g *group, standing []subscriberdb.Standing) []netip.Addr {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var unknown []netip.Addr
+	for _, r := range standing {
+		s := m.slots.at(r.Inside)
+		if s == nil || !s.online || s.group() != g.name || r.Version == "" || s.packed.Version() != subscriber.ParseVersion(r.Version) {
+			unknown = append(unknown, r.Inside)
+		}
+	}
+	return unknown
+}
+
+// slots looks at every slot of the group, in order of address: whether its record is
+// gone, and whether the kernel holds what it should.
+func (p *pass) slots(ctx context.Context, records, elements bool) error {
+	var online []netip.Addr
+	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
+		d := doubts{online: !elements}
+		online, from = p.m.slotsFrom(p.group, from, online[:0], &d, elements)
+		if records && len(online) > 0 {
+			gone, err := p.m.store.Gone(ctx, p.group.name, online)
+			if err != nil {
+				return err
+			}
+			d.inside = append(d.inside, gone...)
+		}
+		if err := p.compare(ctx, &d); err != nil {
+			return err
+		}
+		if err := p.how.pace.rest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// slotsFrom looks at a stretch of slots from an address on. It appends where somebody
+// of the group is online, notes where the kernel holds something else, if that is
+// asked, and returns where to go on.
+func (m *Manager) slotsFrom(g *group, from netip.Addr, online []netip.Addr, d *doubts, elements bool) ([]netip.Addr, netip.Addr) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	seen := 0
+	for inside, s := range m.slots.from(from) {
+		if seen++; seen > stretchSize {
+			return online, inside
+		}
+		if s.group() != g.name {
+			continue
+		}
+		if s.online {
+			online = append(online, inside)
+		}
+		if elements && m.oddRLocked(s) {
+			d.inside = append(d.inside, inside)
+		}
+	}
+	return online, netip.Addr{}
+}
+
+// oddRLocked reports whether the kernel may not hold what it should of a slot at rest,
+// or the slot has no block for no reason.
+func (m *Manager) oddRLocked(s *slot) bool {
+	if s.busy || s.stray {
+		return false
+	}
+	if s.phase == idle {
+		return s.online && !m.engine.IsPending(s.group(), s.inside())
+	}
+	e, _ := m.kernel.EntryAt(s.inside())
+	return e != s.expected()
+}
+
+// bindings looks at how those in force are stored.
+func (p *pass) bindings(ctx context.Context) error {
+	var list []lsn.Binding
+	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
+		list, from = p.m.bindingsFrom(p.group.name, from, list[:0])
+		d := doubts{}
+		var err error
+		if d.blocks, err = p.m.notStoredSo(ctx, p.group.name, list); err != nil {
+			return err
+		}
+		if err := p.compare(ctx, &d); err != nil {
+			return err
+		}
+		if err := p.how.pace.rest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Manager) bindingsFrom(group string, from netip.Addr, list []lsn.Binding) ([]lsn.Binding, netip.Addr) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	next := m.engine.BindingsFrom(group, from, stretchSize, func(b lsn.Binding) { list = append(list, b) })
+	return list, next
+}
+
+// notStoredSo returns those of the bindings that are not stored to the letter.
+func (m *Manager) notStoredSo(ctx context.Context, group string, list []lsn.Binding) (differ []lsn.Block, err error) {
+	blocks := make([]lsn.Block, len(list))
+	for i := range list {
+		blocks[i] = list[i].Block
+	}
+	rows, err := m.rowsAt(ctx, group, blocks)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		var room subscriberdb.Receipt
+		if stored := storedBinding(&list[i], &room); !rows[i].Is(&stored) {
+			differ = append(differ, blocks[i])
+		}
+	}
+	return differ, nil
+}
+
+func (m *Manager) rowsAt(ctx context.Context, group string, blocks []lsn.Block) ([]subscriberdb.BindingRow, error) {
+	if len(blocks) == 0 {
+		return nil, nil
+	}
+	names := make([]subscriberdb.Block, len(blocks))
+	for i, b := range blocks {
+		names[i] = subscriberdb.Block{Outside: b.Outside, First: uint16(b.First)}
+	}
+	return m.store.BindingRowsAt(ctx, group, names)
+}
+
+// rows looks for stored bindings that are not in force.
+func (p *pass) rows(ctx context.Context) error {
+	return p.m.store.BindingRows(ctx, p.group.name, func(rows []subscriberdb.BindingRow) error {
+		d := doubts{blocks: p.m.notInForce(p.group, rows)}
+		if err := p.compare(ctx, &d); err != nil {
+			return err
+		}
+		return p.how.pace.rest(ctx)
+	})
+}
+
+func (m *Manager) notInForce(g *group, rows []subscriberdb.BindingRow) (stale []lsn.Block) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for i := range rows {
+		block := lsn.Block{Outside: rows[i].Outside, First: lsn.Port(rows[i].First)}
+		if _, ok := m.bindingAtRLocked(g, block); !ok {
+			stale = append(stale, block)
+		}
+	}
+	return stale
+}
+
+// bindingAtRLocked returns the group's binding whose block begins there.
+func (m *Manager) bindingAtRLocked(g *group, block lsn.Block) (lsn.Binding, bool) {
+	b, ok := m.engine.AtOutside(block.Outside, block.First)
+	return b, ok && b.Group == g.name && b.First == block.First
+}
+
+// elements looks for what the kernel holds beside what it should.
+func (p *pass) elements(ctx context.Context) error {
+	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
+		var entries []nftnat.Entry
+		entries, from = p.m.kernel.EntriesFrom(from, stretchSize)
+		var d doubts
+		var nobodys []netip.Addr
+		d.inside, nobodys = p.m.unexpected(p.group, entries)
+		if err := p.closeNobodys(ctx, nobodys); err != nil {
+			return err
+		}
+		if err := p.compare(ctx, &d); err != nil {
+			return err
+		}
+		if err := p.how.pace.rest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unexpected returns where the kernel holds what the group's slots do not say, and
+// the addresses that are in no group.
+func (m *Manager) unexpected(g *group, entries []nftnat.Entry) (odd, nobodys []netip.Addr) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for i := range entries {
+		e := &entries[i]
+		switch m.serverOfLocked(e.Inside) {
+		case g:
+			if s := m.slots.at(e.Inside); s == nil || !s.busy && !s.stray && s.expected() != *e {
+				odd = append(odd, e.Inside)
+			}
+		case nil:
+			nobodys = append(nobodys, e.Inside)
+		}
+	}
+	return odd, nobodys
+}
+
+// closeNobodys tells of kernel elements of addresses in no group, and removes them.
+func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
+	if len(inside) == 0 {
+		return nil
+	}
+	if !p.how.dryRun {
+		if err := p.m.owned(ctx, p.group.name); err != nil {
+			return err
+		}
+		if err := p.m.removeNobodys(ctx, inside); err != nil {
+			return err
+		}
+	}
+	for _, a := range inside {
+		p.drifts = append(p.drifts, inspect.Drift{
+			Kind: inspect.DriftElementOrphaned, Inside: a, What: "kernel elements of an address in no group; removed", Mended: !p.how.dryRun,
+		})
+		if !p.how.dryRun && !p.anew {
+			p.m.observer.Drift(string(inspect.DriftElementOrphaned))
+		}
+	}
+	return nil
+}
+
+// compare reads again what database and kernel hold of what is in doubt, puts it
+// beside what the engine says, and mends what differs.
+func (p *pass) compare(ctx context.Context, d *doubts) error {
+	if d.none() {
+		return nil
+	}
+	m, g := p.m, p.group
+	if !p.alone {
+		m.reconciling.Lock()
+		defer m.reconciling.Unlock()
+	}
+	if m.forgotten(g) {
+		return nil
+	}
+	if !p.how.dryRun {
+		if err := m.owned(ctx, g.name); err != nil {
+			return err
+		}
+	}
+	m.watchTouches(g, true)
+	defer m.watchTouches(g, false)
+	v, err := p.views(ctx, d)
+	if err != nil {
+		return err
+	}
+	r := repair{dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone}
+	if r.behind, err = m.behind(ctx, g); err != nil {
+		return err
+	}
+	m.showSlots(&v, g, d)
+	return p.mend(ctx, &r, drift.Diff(&v))
+}
+
+// views reads what the database holds of what is in doubt.
+func (p *pass) views(ctx context.Context, d *doubts) (drift.Views, error) {
+	v := drift.Views{
+		Database: drift.Database{
+			Records: make(map[netip.Addr]subscriber.Packed, len(d.inside)), Bindings: make(map[drift.Place]drift.Binding, len(d.blocks)),
+		},
+		Engine: drift.Engine{Slots: make(map[netip.Addr]drift.Slot, len(d.inside)), Bindings: make(map[drift.Place]drift.Binding, len(d.blocks))},
+		Kernel: drift.Kernel{Elements: make(map[netip.Addr]drift.Element, len(d.inside))},
+	}
+	records := d.records
+	if !d.known && len(d.inside) > 0 {
+		var err error
+		if records, err = p.m.store.RecordsAt(ctx, p.group.name, d.inside); err != nil {
+			return v, err
+		}
+	}
+	for i := range records {
+		v.Database.Records[records[i].Inside] = records[i].Pack()
+	}
+	rows, err := p.m.rowsAt(ctx, p.group.name, d.blocks)
+	if err != nil {
+		return v, err
+	}
+	for i := range rows {
+		if !rows[i].Stored() {
+			continue
+		}
+		if b, ok := rows[i].Binding(); ok {
+			v.Database.Bindings[placeOf(rowBlock(b))] = rowView(b)
+		}
+	}
+	return v, nil
+}
+
+// showSlots puts what engine and kernel say of what is in doubt into the views. What
+// changes from here on is remembered as touched, and left for the next time.
+func (m *Manager) showSlots(v *drift.Views, g *group, d *doubts) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, inside := range d.inside {
+		s := m.slots.at(inside)
+		if s != nil && s.group() == g.name {
+			v.Engine.Slots[inside] = m.slotViewRLocked(s)
+		}
+		switch e, ok := m.kernel.EntryAt(inside); {
+		case m.serverOfLocked(inside) != g:
+		case d.online && s != nil: // the kernel is as it should be, as far as this look goes
+			v.Kernel.Elements[inside] = elementView(s.expected())
+		case d.online:
+		case ok:
+			v.Kernel.Elements[inside] = elementView(e)
+		}
+	}
+	for _, block := range d.blocks {
+		if b, ok := m.bindingAtRLocked(g, block); ok {
+			v.Engine.Bindings[placeOf(b.Block)] = bindingView(b)
+		}
+	}
+}
+
+// mend carries the operations out, those about records first.
+func (p *pass) mend(ctx context.Context, r *repair, operations []drift.Operation) error {
+	m := p.m
+	n := 0
+	for n < len(operations) && operations[n].AboutRecord() {
+		n++
+	}
+	m.mend(r, operations[:n])
+	m.mend(r, operations[n:])
+	p.drifts = append(p.drifts, r.drifts...)
+	p.orphans = append(p.orphans, r.orphans...)
+	if len(r.lost) > 0 {
+		if err := m.store.Restore(ctx, r.lost); err != nil {
+			return err
+		}
+		p.lost += len(r.lost)
+	}
+	return m.killAll(ctx, r.misplaced)
+}
+
+// end keeps which tenures were found without a record, so that each is counted once.
+func (p *pass) end() {
+	if p.how.dryRun {
+		return
+	}
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	p.group.gone = p.gone
+}
