@@ -1,0 +1,250 @@
+// Package addrtable keeps something for each of many IPv4 addresses, in their order.
+package addrtable
+
+import (
+	"encoding/binary"
+	"iter"
+	"math/bits"
+	"net/netip"
+)
+
+// A Table has at most one T for each IPv4 address. Its zero value is empty. A look-up
+// descends one step an octet; the steps of dense prefixes stay in the processor's
+// caches, and only the T itself comes from memory: it takes 0.4 to 0.9 of the time of a
+// map of pages (BenchmarkAt). An address takes room for its T, and 1 octet in a dense
+// prefix or 140 where it is alone in its /24 (BenchmarkMemory).
+//
+// A Table needs a lock of its users' own.
+type Table[T any] struct {
+	root  tier[tier[tier[leaf[T]]]]
+	len   int
+	shape int // counts the leaves that came and went
+}
+
+// tier leads on to what lies behind each value of an octet.
+type tier[N any] struct {
+	used int // of next
+	next [1 << 8]*N
+}
+
+// leaf has the addresses of a /24, as runs of 64.
+type leaf[T any] struct {
+	used [4]uint64 // a bit for each address that has a T
+	runs [4][]T    // these, in order
+}
+
+// Len returns how many addresses have a T.
+func (t *Table[T]) Len() int { return t.len }
+
+// At returns the T of an address. An address that is not IPv4 has none.
+func (t *Table[T]) At(a netip.Addr) (T, bool) {
+	if at := t.Place(a); at != nil {
+		return *at, true
+	}
+	var none T
+	return none, false
+}
+
+// Place returns where the T of an address stands, nil for none. It stands there until
+// the next Put of another address or the next Remove.
+func (t *Table[T]) Place(a netip.Addr) *T {
+	if !a.Is4() {
+		return nil
+	}
+	o := a.As4()
+	l := t.leaf(o)
+	if l == nil {
+		return nil
+	}
+	run, bit := o[3]>>6, uint64(1)<<(o[3]&63)
+	if l.used[run]&bit == 0 {
+		return nil
+	}
+	return &l.runs[run][bits.OnesCount64(l.used[run]&(bit-1))]
+}
+
+func (t *Table[T]) leaf(o [4]byte) *leaf[T] {
+	if y := t.root.next[o[0]]; y != nil {
+		if z := y.next[o[1]]; z != nil {
+			return z.next[o[2]]
+		}
+	}
+	return nil
+}
+
+// Put makes v the T of an address, which must be IPv4.
+func (t *Table[T]) Put(a netip.Addr, v T) {
+	if !a.Is4() {
+		panic("addrtable: " + a.String() + " is not an IPv4 address")
+	}
+	o := a.As4()
+	l := t.leaf(o)
+	if l == nil {
+		l = made(made(made(&t.root, o[0]), o[1]), o[2])
+		t.shape++
+	}
+	run, bit := o[3]>>6, uint64(1)<<(o[3]&63)
+	i := bits.OnesCount64(l.used[run] & (bit - 1))
+	if l.used[run]&bit == 0 {
+		l.used[run] |= bit
+		t.len++
+		r := append(l.runs[run], v) // grows by doubling, so that a full run has no room to spare
+		copy(r[i+1:], r[i:])
+		l.runs[run] = r
+	}
+	l.runs[run][i] = v
+}
+
+func made[N any](t *tier[N], octet byte) *N {
+	if t.next[octet] == nil {
+		t.next[octet] = new(N)
+		t.used++
+	}
+	return t.next[octet]
+}
+
+// Remove forgets the T of an address, if it has one.
+func (t *Table[T]) Remove(a netip.Addr) {
+	if t.Place(a) == nil {
+		return
+	}
+	o := a.As4()
+	l := t.leaf(o)
+	run, bit := o[3]>>6, uint64(1)<<(o[3]&63)
+	i := bits.OnesCount64(l.used[run] & (bit - 1))
+	l.used[run] &^= bit
+	l.runs[run] = without(l.runs[run], i)
+	t.len--
+	if l.used == [4]uint64{} {
+		t.removeLeaf(o)
+	}
+}
+
+// without removes the i-th of a run, and gives room back when three quarters of it are
+// empty.
+func without[T any](run []T, i int) []T {
+	n := len(run) - 1
+	if n == 0 {
+		return nil
+	}
+	copy(run[i:], run[i+1:])
+	clear(run[n:])
+	if n > cap(run)/4 {
+		return run[:n]
+	}
+	return append(make([]T, 0, 2*n), run[:n]...)
+}
+
+func (t *Table[T]) removeLeaf(o [4]byte) {
+	t.shape++
+	y := t.root.next[o[0]]
+	z := y.next[o[1]]
+	if !z.remove(o[2]) {
+		return
+	}
+	if y.remove(o[1]) {
+		t.root.remove(o[0])
+	}
+}
+
+// remove forgets what an octet leads to, and reports whether that was all.
+func (t *tier[N]) remove(octet byte) bool {
+	t.next[octet] = nil
+	t.used--
+	return t.used == 0
+}
+
+// From yields, in the order of the addresses, each that has a T from first on, which
+// is included; the zero address is before all. The table may change meanwhile: what
+// stands throughout is yielded once, and what comes or goes once or not at all.
+func (t *Table[T]) From(first netip.Addr) iter.Seq2[netip.Addr, T] {
+	return func(yield func(netip.Addr, T) bool) {
+		next := uint64(0)
+		switch {
+		case first.Is4():
+			o := first.As4()
+			next = uint64(binary.BigEndian.Uint32(o[:]))
+		case first.Is6():
+			return // behind every IPv4 address
+		}
+		for {
+			l, at := t.seek(next)
+			if l == nil {
+				return
+			}
+			if next = t.through(l, at, yield); next == stopped {
+				return
+			}
+		}
+	}
+}
+
+// stopped is no address, nor the one behind the last.
+const stopped = 1<<32 + 1
+
+// through yields what a leaf has from an address of it on, and returns the address to
+// go on from: the one behind the leaf, or behind the last that was yielded before
+// leaves came or went.
+func (t *Table[T]) through(l *leaf[T], at uint32, yield func(netip.Addr, T) bool) uint64 {
+	net, shape := uint64(at)&^0xff, t.shape
+	for host := uint(at & 0xff); host < 1<<8; {
+		run := host >> 6
+		rest := l.used[run] >> (host & 63)
+		if rest == 0 {
+			host = (run + 1) << 6
+			continue
+		}
+		host += uint(bits.TrailingZeros64(rest))
+		i := bits.OnesCount64(l.used[run] & (1<<(host&63) - 1))
+		if !yield(address(uint32(net)|uint32(host)), l.runs[run][i]) {
+			return stopped
+		}
+		host++
+		if t.shape != shape {
+			return net + uint64(host)
+		}
+	}
+	return net + 1<<8
+}
+
+// seek returns the first leaf that covers next or what is behind it, and the first
+// address of it that is not before next; nil where there is none.
+func (t *Table[T]) seek(next uint64) (*leaf[T], uint32) {
+	for next < 1<<32 {
+		y, behind := t.root.seek(next, 24)
+		if y == nil {
+			break
+		}
+		z, behind := y.seek(behind, 16)
+		if z == nil {
+			next = behind
+			continue
+		}
+		l, behind := z.seek(behind, 8)
+		if l != nil {
+			return l, uint32(behind)
+		}
+		next = behind
+	}
+	return nil, 0
+}
+
+// seek returns the first that the octet of next above shift bits, or a larger one,
+// leads to, and the first address there that is not before next; without any, the
+// address behind all that the tier covers.
+func (t *tier[N]) seek(next uint64, shift uint) (*N, uint64) {
+	covered := next >> shift >> 8
+	for octet := next >> shift & 0xff; octet < 1<<8; octet++ {
+		if n := t.next[octet]; n != nil {
+			return n, next
+		}
+		next = (covered<<8 + octet + 1) << shift
+	}
+	return nil, next
+}
+
+func address(n uint32) netip.Addr {
+	var o [4]byte
+	binary.BigEndian.PutUint32(o[:], n)
+	return netip.AddrFrom4(o)
+}
