@@ -1,125 +1,91 @@
 package session
 
 import (
-	"encoding/binary"
 	"iter"
 	"maps"
 	"net/netip"
+	"slices"
+
+	"github.com/sessiond/sessiond/internal/addrtable"
 )
 
-// slotIndex finds slots by their inside address. Subscribers come from few, dense
-// prefixes: the processor's caches have the way to a page, and of that a look takes
-// one place in memory, where a map of all addresses takes two and a hash.
+// slotIndex finds slots by their inside address, and lists them in its order.
 type slotIndex struct {
-	pages map[uint32]*slotPage // by the first 27 bits
+	table addrtable.Table[slotPlace]
 	other map[netip.Addr]*slot // of addresses that are not IPv4, which a record's key may name
 	len   int
 }
 
-// pageBits is small, for a subscriber who is alone in a page pays for all of it.
-const pageBits = 5
+type slotPlace struct {
+	slot *slot
 
-// slotPage has the addresses of a /27, as long as any of them has a slot.
-type slotPage struct {
-	used   int // places with a slot
-	places [1 << pageBits]struct {
-		slot *slot
-
-		// When the timers look at the address, or sooner; nanoseconds since 1970, 0
-		// for unknown. It may outlive the slot, as the entry of the timers does.
-		lookedAt int64
-	}
+	// When the timers look at the address, or sooner; nanoseconds since 1970, 0 for
+	// unknown.
+	lookedAt int64
 }
 
-func newSlotIndex() slotIndex {
-	return slotIndex{pages: map[uint32]*slotPage{}, other: map[netip.Addr]*slot{}}
-}
+func newSlotIndex() slotIndex { return slotIndex{other: map[netip.Addr]*slot{}} }
 
 // at returns the slot of an address, or nil.
 func (x *slotIndex) at(inside netip.Addr) *slot {
-	if !inside.Is4() {
-		return x.other[inside]
+	if p := x.table.Place(inside); p != nil {
+		return p.slot
 	}
-	page, host := split(inside)
-	if p := x.pages[page]; p != nil {
-		return p.places[host].slot
+	if inside.Is4() {
+		return nil
 	}
-	return nil
+	return x.other[inside]
 }
 
 // lookedAt returns where it stands when the timers look at an address, nil for
-// nowhere.
+// nowhere. It stands there until a slot comes or goes.
 func (x *slotIndex) lookedAt(inside netip.Addr) *int64 {
-	if !inside.Is4() {
-		return nil
-	}
-	page, host := split(inside)
-	if p := x.pages[page]; p != nil {
-		return &p.places[host].lookedAt
+	if p := x.table.Place(inside); p != nil {
+		return &p.lookedAt
 	}
 	return nil
 }
 
 // put makes s the slot of an address.
 func (x *slotIndex) put(inside netip.Addr, s *slot) {
-	if x.at(inside) == nil {
-		x.len++
-	}
-	if !inside.Is4() {
-		x.other[inside] = s
+	if p := x.table.Place(inside); p != nil {
+		p.slot = s
 		return
 	}
-	page, host := split(inside)
-	p := x.pages[page]
-	if p == nil {
-		p = new(slotPage)
-		x.pages[page] = p
+	if inside.Is4() {
+		x.table.Put(inside, slotPlace{slot: s})
+	} else {
+		x.other[inside] = s
 	}
-	if p.places[host].slot == nil {
-		p.used++
-	}
-	p.places[host].slot = s
+	x.len = x.table.Len() + len(x.other)
 }
 
 // remove forgets the slot of an address.
 func (x *slotIndex) remove(inside netip.Addr) {
-	if x.at(inside) == nil {
-		return
-	}
-	x.len--
-	if !inside.Is4() {
+	if inside.Is4() {
+		x.table.Remove(inside)
+	} else {
 		delete(x.other, inside)
-		return
 	}
-	page, host := split(inside)
-	p := x.pages[page]
-	p.places[host].slot = nil
-	if p.used--; p.used == 0 {
-		delete(x.pages, page)
-	}
+	x.len = x.table.Len() + len(x.other)
 }
 
-// all yields every slot, in no particular order. Slots may come and go meanwhile.
-func (x *slotIndex) all() iter.Seq2[netip.Addr, *slot] {
+// all yields every slot, as from does.
+func (x *slotIndex) all() iter.Seq2[netip.Addr, *slot] { return x.from(netip.Addr{}) }
+
+// from yields the slots of the addresses from first on, which is included, in their
+// order. Slots may come and go meanwhile: one that stands throughout is yielded once.
+func (x *slotIndex) from(first netip.Addr) iter.Seq2[netip.Addr, *slot] {
 	return func(yield func(netip.Addr, *slot) bool) {
-		for page, p := range x.pages {
-			for host := range p.places {
-				if s := p.places[host].slot; s != nil && !yield(joined(page, byte(host)), s) {
-					return
-				}
+		for inside, p := range x.table.From(first) {
+			if !yield(inside, p.slot) {
+				return
 			}
 		}
-		maps.All(x.other)(yield)
+		for _, inside := range slices.SortedFunc(maps.Keys(x.other), netip.Addr.Compare) {
+			if s := x.other[inside]; s != nil && first.Compare(inside) <= 0 && !yield(inside, s) {
+				return
+			}
+		}
 	}
-}
-
-func split(inside netip.Addr) (page uint32, host byte) {
-	b := inside.As4()
-	return binary.BigEndian.Uint32(b[:]) >> pageBits, b[3] & (1<<pageBits - 1)
-}
-
-func joined(page uint32, host byte) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], page<<pageBits|uint32(host))
-	return netip.AddrFrom4(b)
 }

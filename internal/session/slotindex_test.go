@@ -41,7 +41,7 @@ func TestSlotIndex(t *testing.T) {
 	for inside := range want {
 		index.remove(inside)
 	}
-	if len(index.pages)+len(index.other)+index.len != 0 {
-		t.Errorf("%d pages and %d slots are left of none", len(index.pages), index.len)
+	if index.table.Len()+len(index.other)+index.len != 0 {
+		t.Errorf("%d slots are left of none", index.len)
 	}
 }
