@@ -253,7 +253,8 @@ func (m *Manager) bindingAtRLocked(g *group, block lsn.Block) (lsn.Binding, bool
 	return b, ok && b.Group == g.name && b.First == block.First
 }
 
-// elements looks for what the kernel holds beside what it should.
+// elements looks for what the kernel holds and should not; where it should hold
+// something else, slots has looked.
 func (p *pass) elements(ctx context.Context) error {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nftnat.Entry
@@ -274,8 +275,8 @@ func (p *pass) elements(ctx context.Context) error {
 	return nil
 }
 
-// unexpected returns where the kernel holds what the group's slots do not say, and
-// the addresses that are in no group.
+// unexpected returns where the kernel holds something although the group's slots say
+// that it should not, and the addresses that are in no group.
 func (m *Manager) unexpected(g *group, entries []nftnat.Entry) (odd, nobodys []netip.Addr) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -283,7 +284,7 @@ func (m *Manager) unexpected(g *group, entries []nftnat.Entry) (odd, nobodys []n
 		e := &entries[i]
 		switch m.serverOfLocked(e.Inside) {
 		case g:
-			if s := m.slots.at(e.Inside); s == nil || !s.busy && !s.stray && s.expected() != *e {
+			if s := m.slots.at(e.Inside); s == nil || !s.busy && !s.stray && s.expected().Gate == nftnat.Closed {
 				odd = append(odd, e.Inside)
 			}
 		case nil:

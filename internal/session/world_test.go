@@ -41,6 +41,8 @@ type world struct {
 	guard guard.Limits  // from the next boot on
 	ttl   time.Duration // of records, from the next boot on
 
+	every time.Duration // between two looks, from the next boot on; 0 for the default
+
 	feedLength, feedLimit int64 // from the next boot on; 0 for the defaults
 
 	stop func()
@@ -147,7 +149,7 @@ func (w *world) boot() {
 	w.Manager, err = New(Options{
 		Store: store, Kernel: kernel, Groups: []lsn.GroupConfig{w.group}, Node: "test",
 		Settings: someSettings, Observer: w.seen, Logger: log,
-		Guards: map[string]guard.Limits{w.group.Name: w.guard}, Owner: w.owner,
+		Guards: map[string]guard.Limits{w.group.Name: w.guard}, Owner: w.owner, ReconcileEvery: w.every,
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -1,0 +1,195 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// mess changes one thing behind the daemon's back, about a subscriber of the crowd, and
+// says as what kind of drift it is to be found.
+var messes = map[inspect.DriftKind]func(*world, int){
+	inspect.DriftBindingOrphaned: func(w *world, i int) {
+		w.client.Del(w.t.Context(), "sessiond:{default}:sub:"+crowded(i).String())
+	},
+	inspect.DriftElementMissing: func(w *world, i int) { w.unprogram(crowded(i)) },
+	inspect.DriftElementDiffers: func(w *world, i int) {
+		e := w.entry(crowded(i))
+		e.Gate = nftnat.Draining
+		w.program(e)
+	},
+	inspect.DriftElementOrphaned: func(w *world, i int) {
+		w.program(nftnat.Entry{
+			Inside: crowded(1<<20 + i), Gate: nftnat.Open, Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535,
+		})
+	},
+	inspect.DriftBindingUnsaved: func(w *world, i int) {
+		b := w.bindings(crowded(i))[lsn.Active]
+		w.saveRows(nil, subscriberdb.Block{Outside: b.Outside, First: uint16(b.First)})
+	},
+	inspect.DriftBindingStale: func(w *world, i int) {
+		row := storedBinding(&lsn.Binding{
+			Group: w.group.Name, Block: lsn.Block{Outside: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), First: lsn.Port(1024 + 512*(i>>8)), Last: lsn.Port(1535 + 512*(i>>8))},
+			Holder: lsn.Holder{Inside: crowded(i)}, State: lsn.Active, AllocatedAt: time.Now(),
+		}, nil)
+		w.saveRows([]subscriberdb.Binding{row})
+	},
+}
+
+func (w *world) program(e nftnat.Entry) {
+	w.t.Helper()
+	if err := w.nat.Apply(w.t.Context(), []nftnat.Entry{e}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) saveRows(put []subscriberdb.Binding, remove ...subscriberdb.Block) {
+	w.t.Helper()
+	if err := w.db.SaveBindings(w.t.Context(), w.group.Name, put, remove); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestEveryStretchIsCompared_NAT40: of more subscribers than are looked at at once,
+// whatever differs is told of once, by a look at everything, wherever it is, and
+// mended; and of what agrees nothing is.
+func TestEveryStretchIsCompared_NAT40(t *testing.T) {
+	const n, each = 5*stretchSize + 17, 25
+	w := newMultitude(t, n)
+	w.client.ConfigSet(t.Context(), "notify-keyspace-events", "")
+	w.reconcile(t)
+	r := rand.New(rand.NewPCG(5, 6))
+	victims := append([]int{0, stretchSize - 1, stretchSize, n - 1}, r.Perm(n)...)
+	want := map[string]string{}
+	for kind, mess := range messes {
+		for range each {
+			i := victims[0]
+			victims = victims[1:]
+			inside := crowded(i)
+			if kind == inspect.DriftElementOrphaned {
+				inside = crowded(1<<20 + i)
+			}
+			if key := inside.String(); want[key] == "" {
+				mess(w, i)
+				want[key] = string(kind)
+			}
+		}
+	}
+	drifts, err := w.Reconcile(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range drifts {
+		if want[d.Inside.String()] != string(d.Kind) {
+			t.Errorf("found %s of %s, want %q", d.Kind, d.Inside, want[d.Inside.String()])
+		}
+		delete(want, d.Inside.String())
+	}
+	if len(want) > 0 {
+		t.Errorf("not found: %v", want)
+	}
+	w.until("all to be mended", func() bool {
+		left, err := w.Reconcile(t.Context(), false)
+		return err == nil && len(left) == 0
+	})
+	w.check()
+}
+
+// TestPresenceIsLookedAt_DEL09: without notices, and without anybody asking, a record
+// that is gone and an element that is not as it should be are found within the time in
+// which presence is looked at, also while a look at everything takes its time.
+func TestPresenceIsLookedAt_DEL09(t *testing.T) {
+	w := newMultitude(t, 2*stretchSize, func(w *world) { w.every = 200 * time.Millisecond })
+	w.client.ConfigSet(t.Context(), "notify-keyspace-events", "")
+	gone, closed := crowded(stretchSize), crowded(3)
+	w.client.Del(t.Context(), "sessiond:{default}:sub:"+gone.String())
+	w.unprogram(closed)
+	w.nothingLeft(gone)
+	w.until("the gate to be open again", func() bool { return w.entry(closed).Gate == nftnat.Open })
+	w.until("nothing to differ", func() bool {
+		left, err := w.Reconcile(t.Context(), true)
+		return err == nil && len(left) == 0
+	})
+}
+
+// TestAdoptionIsTakenUpAgain_I7: a start that fails in the middle of what it adopts, at
+// whatever read, goes on where it was, and everybody keeps what they had.
+func TestAdoptionIsTakenUpAgain_I7(t *testing.T) {
+	const n = stretchSize + 100
+	w := newMultitude(t, n)
+	before := w.blocks()
+	for reads := int64(1); ; reads++ {
+		w.halt()
+		store := &failingOnce{}
+		store.left.Store(reads)
+		w.store = func(db *subscriberdb.DB) Store { store.Store = db; return store }
+		w.boot()
+		if store.left.Swap(0) > 0 {
+			return // a start has no more reads than that
+		}
+		w.until("everybody to be served", func() bool { return w.opened() == n })
+		if after := w.blocks(); !maps.Equal(before, after) {
+			t.Fatalf("after a failure of read %d the blocks are others", reads)
+		}
+		w.check()
+	}
+}
+
+// blocks returns the blocks of all that are served.
+func (w *world) blocks() map[netip.Addr]lsn.Block {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	blocks := map[netip.Addr]lsn.Block{}
+	w.engine.Bindings(w.group.Name, func(b lsn.Binding) bool { blocks[b.Inside] = b.Block; return true })
+	return blocks
+}
+
+// failingOnce is a store of whose reads, or their parts, one fails.
+type failingOnce struct {
+	Store
+	left atomic.Int64 // reads until it fails
+}
+
+func (s *failingOnce) fail() error {
+	if s.left.Add(-1) == 0 {
+		return errors.New("the connection is lost")
+	}
+	return nil
+}
+
+func (s *failingOnce) BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error {
+	return s.Store.BindingRows(ctx, group, func(rows []subscriberdb.BindingRow) error {
+		return errors.Join(yield(rows), s.fail())
+	})
+}
+
+func (s *failingOnce) Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error {
+	return s.Store.Records(ctx, group, func(records []subscriber.Record) error {
+		return errors.Join(yield(records), s.fail())
+	})
+}
+
+func (s *failingOnce) Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error) {
+	if err := s.fail(); err != nil {
+		return nil, err
+	}
+	return s.Store.Gone(ctx, group, inside)
+}
+
+func (s *failingOnce) BindingRowsAt(ctx context.Context, group string, blocks []subscriberdb.Block) ([]subscriberdb.BindingRow, error) {
+	if err := s.fail(); err != nil {
+		return nil, err
+	}
+	return s.Store.BindingRowsAt(ctx, group, blocks)
+}
