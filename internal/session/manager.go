@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -149,8 +150,9 @@ func New(o Options) (*Manager, error) {
 		by: cmp.Or(o.By, o.Node), owner: o.Owner, discard: o.Discard,
 		every: o.ReconcileEvery, now: o.Now, settings: o.Settings,
 		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
-		saves: newQueue[save](), opens: newQueue[work](), cuts: newQueue[work](),
-		reaps: newQueue[work](), lingering: newQueue[work](), missing: newQueue[missing](), timers: newTimers(),
+		saves: newQueue[save](takeMost), opens: newQueue[work](takeMost), cuts: newQueue[work](takeMost),
+		reaps: newQueue[work](takeMost), lingering: newQueue[work](takeMost),
+		missing: newQueue[missing](math.MaxInt), timers: newTimers(),
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: newSlotIndex(),
 		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
 		redisErr: errNotAsked,

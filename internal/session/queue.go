@@ -5,17 +5,22 @@ import (
 	"sync"
 )
 
-// A queue hands work from the life cycle to one executor, which takes all that
-// is waiting at once. push never blocks. Whoever holds the Manager's lock gives
-// instead, and the executor is woken with the lock free and everything there.
+// A queue hands work from the life cycle to one executor, which takes what is waiting
+// at once. push never blocks. Whoever holds the Manager's lock gives instead, and the
+// executor is woken with the lock free and everything there.
 type queue[T any] struct {
 	mu    sync.Mutex
 	items []T
 	wake  chan struct{}
+	most  int // taken at once
 }
 
-func newQueue[T any]() *queue[T] {
-	return &queue[T]{wake: make(chan struct{}, 1)}
+// takeMost bounds what an executor works on at once: a start gives it a million pieces
+// of work, for each of which it needs room, and whose end it reports under the lock.
+const takeMost = 16_384
+
+func newQueue[T any](most int) *queue[T] {
+	return &queue[T]{wake: make(chan struct{}, 1), most: most}
 }
 
 func (q *queue[T]) push(items ...T) {
@@ -38,8 +43,8 @@ func signal(wake chan struct{}) {
 // keepMost is how many items a queue keeps room for.
 const keepMost = 4096
 
-// take waits until there is something and returns all of it. The batch before,
-// which its executor is done with, gives its room to what comes.
+// take waits until there is something and returns it, as far as it may be taken at
+// once. The batch before, which its executor is done with, gives its room to what comes.
 func (q *queue[T]) take(ctx context.Context, before []T) ([]T, error) {
 	clear(before)
 	if cap(before) > keepMost {
@@ -65,6 +70,10 @@ func (q *queue[T]) swap(room []T) []T {
 		return nil
 	}
 	items := q.items
+	if len(items) > q.most {
+		q.items = items[q.most:]
+		return items[:q.most:q.most]
+	}
 	q.items = room
 	return items
 }

@@ -1,0 +1,38 @@
+package session
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// TestQueueKeepsOrder: whatever is taken at once, everything is taken once, in the
+// order in which it came.
+func TestQueueKeepsOrder(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for range 100 {
+		q := newQueue[int](1 + r.IntN(9))
+		var batch []int
+		pushed, taken := 0, 0
+		for range 200 {
+			for range r.IntN(12) {
+				pushed++
+				q.push(pushed)
+			}
+			if pushed == taken {
+				continue
+			}
+			var err error
+			if batch, err = q.take(t.Context(), batch); err != nil {
+				t.Fatal(err)
+			}
+			if len(batch) > q.most {
+				t.Fatalf("%d taken at once, at most %d may be", len(batch), q.most)
+			}
+			for _, x := range batch {
+				if taken++; x != taken {
+					t.Fatalf("%d is taken as the %d.", x, taken)
+				}
+			}
+		}
+	}
+}
