@@ -43,6 +43,18 @@ type GroupStatus struct {
 	QuarantinedUntil time.Time // zero without any
 }
 
+// Look is what a look for differences, at all groups, looks at.
+type Look string
+
+// The looks. The first is the quicker one, and part of the second.
+const (
+	LookPresence   Look = "presence"   // whether records stand, and the kernel holds what it should
+	LookEverything Look = "everything" // all that database, engine and kernel can differ in
+)
+
+// Looks returns all looks.
+func Looks() []Look { return []Look{LookPresence, LookEverything} }
+
 // DriftKind classes a difference between Redis, the engine and the kernel. Its
 // text is the label of the drift metric.
 type DriftKind string

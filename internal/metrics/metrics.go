@@ -32,6 +32,7 @@ type Metrics struct {
 	stopToCut      prometheus.Histogram
 	stopToReaped   prometheus.Histogram
 	drift          *prometheus.CounterVec
+	looked         *prometheus.GaugeVec
 	verdicts       *prometheus.CounterVec
 	refused        *prometheus.CounterVec
 	reloadGood     prometheus.Gauge
@@ -86,6 +87,10 @@ func New(version string) *Metrics {
 			Help:    "Time from the deletion of a record to the proof that no conntrack entry is left.",
 			Buckets: seconds,
 		}),
+		looked: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sessiond_reconcile_duration_seconds",
+			Help: "How long the newest look at all groups took, at its bounded rate, by what it looked at.",
+		}, []string{"look"}),
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sessiond_drift_total",
 			Help: "Differences between Redis, engine and kernel that were found and mended, by kind.",
@@ -118,7 +123,7 @@ func New(version string) *Metrics {
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
 		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
-		m.drift, m.verdicts, m.refused, m.nasConflicts, m.reloadGood, m.reloadTime, build,
+		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.reloadGood, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -148,6 +153,9 @@ type Outcome struct {
 func (m *Metrics) Expect(e Expected) {
 	for _, kind := range inspect.DriftKinds() {
 		m.drift.WithLabelValues(string(kind))
+	}
+	for _, look := range inspect.Looks() {
+		m.looked.WithLabelValues(string(look))
 	}
 	for _, group := range e.Groups {
 		m.wouldEnd.WithLabelValues(group)
@@ -256,6 +264,11 @@ func (m *Metrics) StopToReaped(d time.Duration) { m.stopToReaped.Observe(max(0, 
 func (m *Metrics) Reloaded(taken bool, at time.Time) {
 	m.reloadGood.Set(float64(number(taken)))
 	m.reloadTime.Set(float64(at.UnixMilli()) / 1000)
+}
+
+// Looked notes how long a look at all groups took, its rests included.
+func (m *Metrics) Looked(look inspect.Look, took time.Duration) {
+	m.looked.WithLabelValues(string(look)).Set(took.Seconds())
 }
 
 // Drift counts one difference.

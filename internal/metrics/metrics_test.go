@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -41,6 +42,7 @@ func used() *Metrics {
 	m.StopToCut(time.Millisecond)
 	m.StopToReaped(-time.Millisecond) // the database's clock may be ahead
 	m.Drift("element_missing")
+	m.Looked(inspect.LookPresence, time.Second)
 	m.Verdict("", subscriber.ForeignNAS)
 	m.Expect(Expected{Clients: []string{"bng1", "bng2"}})
 	m.NASConflict("bng1")
@@ -160,6 +162,7 @@ func TestExpectedAtZero(t *testing.T) {
 		`sessiond_sessions_observed_total{group="east"} 0`,
 		`sessiond_drift_total{kind="session_outofblock"} 0`,
 		`sessiond_drift_total{kind="binding_stale"} 1`,
+		`sessiond_reconcile_duration_seconds{look="everything"} 0`,
 		`sessiond_accounting_verdicts_total{group="",verdict="foreign_nas"} 0`,
 		`sessiond_accounting_verdicts_total{group="_",verdict="noted"} 0`,
 		`sessiond_accounting_verdicts_total{group="default",verdict="stale"} 1`,

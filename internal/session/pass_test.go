@@ -117,6 +117,11 @@ func TestPresenceIsLookedAt_DEL09(t *testing.T) {
 	w.unprogram(closed)
 	w.nothingLeft(gone)
 	w.until("the gate to be open again", func() bool { return w.entry(closed).Gate == nftnat.Open })
+	w.until("both looks to be told of", func() bool {
+		w.seen.mu.Lock()
+		defer w.seen.mu.Unlock()
+		return w.seen.looked[inspect.LookPresence] > 0 && w.seen.looked[inspect.LookEverything] > 0
+	})
 	w.until("nothing to differ", func() bool {
 		left, err := w.Reconcile(t.Context(), true)
 		return err == nil && len(left) == 0

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -87,4 +88,5 @@ type Observer interface {
 	StopToCut(time.Duration)                                       // record deleted to gate closed
 	StopToReaped(time.Duration)                                    // record deleted to nothing left
 	Drift(kind string)
+	Looked(look inspect.Look, took time.Duration) // at all groups, for differences, the rests included
 }

@@ -34,8 +34,11 @@ func (m *Manager) runReconcile(ctx context.Context) error {
 		case <-m.nudge:
 		}
 		pace.begin(false)
+		began := time.Now()
 		if _, err := m.reconcileAll(ctx, comparison{audit: round%auditEvery == 0, pace: pace}); err != nil && ctx.Err() == nil {
 			m.log.Log(ctx, m.storeSeverity(ctx), "reconcile failed, next try follows", "err", err)
+		} else {
+			m.observer.Looked(inspect.LookEverything, time.Since(began))
 		}
 		timer.Reset(m.every)
 	}
@@ -60,8 +63,11 @@ func (m *Manager) runPresence(ctx context.Context) error {
 		}
 		for again := true; again; hurried = true {
 			pace.begin(hurried)
+			began := time.Now()
 			if err := m.lookAtPresence(ctx, pace); err != nil && ctx.Err() == nil {
 				m.log.Log(ctx, m.storeSeverity(ctx), "reconcile failed, next try follows", "err", err)
+			} else {
+				m.observer.Looked(inspect.LookPresence, time.Since(began))
 			}
 			again = pace.hurried && !hurried // who asked did so while the look was under way
 		}

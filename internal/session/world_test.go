@@ -57,13 +57,17 @@ type counts struct {
 	removed map[subscriber.Reason]int
 	seen    map[subscriber.Reason]int // observed removals
 	drifts  map[string]int
+	looked  map[inspect.Look]time.Duration
 }
 
 func (c *counts) Removed(_ string, r subscriber.Reason) { c.add(func() { c.removed[r]++ }) }
 func (c *counts) Observed(_ string, r subscriber.Reason, _ int) {
 	c.add(func() { c.seen[r]++ })
 }
-func (c *counts) Drift(kind string)          { c.add(func() { c.drifts[kind]++ }) }
+func (c *counts) Drift(kind string) { c.add(func() { c.drifts[kind]++ }) }
+func (c *counts) Looked(look inspect.Look, took time.Duration) {
+	c.add(func() { c.looked[look] = took })
+}
 func (c *counts) StopToCut(time.Duration)    {}
 func (c *counts) StopToReaped(time.Duration) {}
 
@@ -137,7 +141,7 @@ func (w *world) boot() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.seen = &counts{removed: map[subscriber.Reason]int{}, seen: map[subscriber.Reason]int{}, drifts: map[string]int{}}
+	w.seen = &counts{removed: map[subscriber.Reason]int{}, seen: map[subscriber.Reason]int{}, drifts: map[string]int{}, looked: map[inspect.Look]time.Duration{}}
 	var store Store = w.db
 	if w.store != nil {
 		store = w.store(w.db)
