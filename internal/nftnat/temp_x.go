@@ -26,7 +26,10 @@ func (m *Memory) EntryAt(inside netip.Addr) (Entry, bool) {
 func (m *Memory) EntriesFrom(from netip.Addr, n int) ([]Entry, netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := m.cells.entries()
+	if len(tempAll) != len(m.cells) {
+		tempAll = m.cells.entries()
+	}
+	all := tempAll
 	i, _ := slices.BinarySearchFunc(all, from, func(e Entry, a netip.Addr) int { return e.Inside.Compare(a) })
 	if from.IsValid() {
 		all = all[i:]
@@ -60,3 +63,5 @@ func (k *Kernel) EntriesFrom(from netip.Addr, n int) ([]Entry, netip.Addr) {
 	}
 	return all, netip.Addr{}
 }
+
+var tempAll []Entry

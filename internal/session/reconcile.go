@@ -16,8 +16,8 @@ import (
 // which it works, or has the database work for it. What there is more to look at takes
 // longer until it is found.
 const (
-	presenceShare   = 0.02  // of looking whether records stand, and elements are as they should be
-	everythingShare = 0.015 // of comparing everything
+	presenceShare   = 0.05 // of looking whether records stand, and elements are as they should be
+	everythingShare = 0.02 // of comparing everything
 )
 
 // runReconcile compares everything now and then, at a bounded rate, and soon when
