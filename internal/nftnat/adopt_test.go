@@ -180,7 +180,7 @@ func TestDeletedRouteComesBack(t *testing.T) {
 	lab := newLab(t)
 	k := startKernel(t, labOptions(lab))
 	run(t, lab, "ip", "route", "del", "blackhole", pool.String())
-	if err := k.check(testContext(t)); err != nil {
+	if err := k.check(testContext(t), false); err != nil {
 		t.Fatal(err)
 	}
 	if out := run(t, lab, "ip", "route"); !strings.Contains(out, "blackhole "+pool.String()) {
@@ -218,7 +218,7 @@ func TestDeletedTableComesBack(t *testing.T) {
 		apply(t, k, blockOf(bob, Draining, 1))
 		check(t)
 	})
-	t.Run("by Entries", func(t *testing.T) {
+	t.Run("by Learn", func(t *testing.T) {
 		run(t, lab, "nft", "flush", "ruleset")
 		wantEntries(t, k, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
 		check(t)
@@ -228,7 +228,7 @@ func TestDeletedTableComesBack(t *testing.T) {
 func TestForeignChangesOfElements(t *testing.T) {
 	for name, tc := range map[string]struct {
 		script string
-		want   []Entry // as Entries finds them
+		want   []Entry // as LearnRest finds them
 	}{
 		"gate deleted":  {"delete element ip sessiond gate { 100.64.0.10 }", []Entry{{Inside: alice, Outside: eip, First: 1024, Last: 1535}}},
 		"block deleted": {"delete element ip sessiond block { 100.64.0.10 }", []Entry{{Inside: alice, Gate: Open}}},
@@ -411,8 +411,7 @@ func TestApplyFromManySides(t *testing.T) {
 			for range 20 {
 				errs = append(errs, k.Apply(t.Context(), []Entry{blockOf(inside, Open, i)}),
 					k.Apply(t.Context(), []Entry{{Inside: inside}}))
-				_, err := k.Entries(t.Context())
-				errs = append(errs, err)
+				errs = append(errs, k.LearnRest(t.Context()))
 			}
 			return errors.Join(append(errs, k.Apply(t.Context(), []Entry{blockOf(inside, Draining, i)}))...)
 		})
@@ -443,7 +442,7 @@ func TestProgrammed_NAT30(t *testing.T) {
 		}, false},
 		{"deleted while unused", func(k *Kernel) {
 			run(t, lab, "nft", "delete table ip sessiond")
-			if _, err := k.Entries(t.Context()); err != nil {
+			if err := k.Learn(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
@@ -451,7 +450,7 @@ func TestProgrammed_NAT30(t *testing.T) {
 		{"emptied", func(k *Kernel) { apply(t, k, Entry{Inside: alice}) }, true},
 		{"deleted since, and made again", func(k *Kernel) {
 			run(t, lab, "nft", "delete table ip sessiond")
-			if _, err := k.Entries(t.Context()); err != nil {
+			if err := k.Learn(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
 		}, true},

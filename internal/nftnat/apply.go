@@ -4,27 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 )
-
-// Entries lists what the gate and block maps hold, in order of inside address.
-// It costs next to nothing while nobody else changes nftables. A table that
-// others deleted is put back first.
-//
-// An entry that others left behind may be incomplete: a block without a gate
-// is Closed, and a gate without a block has no Outside. Apply of a Closed entry
-// takes away what there is.
-func (k *Kernel) Entries(ctx context.Context) ([]Entry, error) {
-	if err := k.take(ctx); err != nil {
-		return nil, err
-	}
-	defer k.give()
-	if err := k.adopt(ctx); err != nil {
-		return nil, fmt.Errorf("read nftables table %s: %w", k.options.Table, err)
-	}
-	return k.shadow.entries(), nil
-}
 
 // Apply sets each inside address to the given state; of several entries for one
 // address the last counts. What stands already is not touched, so it may be
@@ -36,8 +20,7 @@ func (k *Kernel) Entries(ctx context.Context) ([]Entry, error) {
 // changed or deleted the table, it is put right and Apply tried once more. An
 // error means that each address has either its old or its new state.
 func (k *Kernel) Apply(ctx context.Context, entries []Entry) error {
-	want, err := wanted(entries)
-	if err != nil {
+	if _, err := wanted(entries); err != nil {
 		return err
 	}
 	if err := k.take(ctx); err != nil {
@@ -47,12 +30,12 @@ func (k *Kernel) Apply(ctx context.Context, entries []Entry) error {
 	if k.removed {
 		return errors.New("nftnat: the table was removed")
 	}
-	err = k.programAll(ctx, want)
+	err := k.programAll(ctx, entries)
 	if drifted(err) {
 		k.log.Warn("nftables table was changed by others, reading it again", "table", k.options.Table, "error", err)
-		if err = k.adopt(ctx); err == nil {
-			err = k.programAll(ctx, want)
-		}
+		k.suspect(entries)
+		k.unsettled = true
+		err = k.programAll(ctx, entries)
 	}
 	if err != nil {
 		return fmt.Errorf("program nftables table %s: %w", k.options.Table, err)
@@ -60,20 +43,63 @@ func (k *Kernel) Apply(ctx context.Context, entries []Entry) error {
 	return nil
 }
 
-// programAll takes the maps from what the shadow says to what is wanted.
-func (k *Kernel) programAll(ctx context.Context, want shadow) error {
-	changes := k.shadow.diff(want)
+func (k *Kernel) suspect(entries []Entry) {
+	for i := range entries {
+		k.shadow.suspect(entries[i].Inside.As4())
+	}
+}
+
+// programAll takes the maps from what stands to what is wanted.
+func (k *Kernel) programAll(ctx context.Context, entries []Entry) error {
+	if err := k.hear(ctx); err != nil {
+		return err
+	}
+	if err := k.learnEntries(ctx, entries); err != nil {
+		return err
+	}
+	changes, err := k.shadow.diff(entries)
+	if err != nil || len(changes) == 0 {
+		return err
+	}
+	if len(changes) <= heardChanges {
+		_, err := k.programChanges(ctx, changes)
+		return err
+	}
+	return k.unheard(ctx, func() (int, error) { return k.programChanges(ctx, changes) })
+}
+
+// learnEntries looks at the addresses of which it is not known what they hold.
+func (k *Kernel) learnEntries(ctx context.Context, entries []Entry) error {
+	if k.shadow.exact() {
+		return nil
+	}
+	inside := make([]netip.Addr, len(entries))
+	for i := range entries {
+		inside[i] = entries[i].Inside
+	}
+	for part := range slices.Chunk(k.shadow.unsureOf(nil, inside), lookChunk) {
+		if _, err := k.lookAgain(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// programChanges makes the changes and returns in how many transactions.
+func (k *Kernel) programChanges(ctx context.Context, changes []change) (transactions int, err error) {
 	var b wire.Batch
-	if k.unused && len(changes) > 0 {
+	if k.unused {
 		dropUnused(&b, k.options.Table)
 	}
 	for _, part := range split(changes, k.conn.Limit()-b.Size()) {
 		program(&b, k.options.Table, part)
-		if err := k.commit(ctx, &b, part); err != nil {
-			return err
+		if err := k.conn.Commit(ctx, &b); err != nil {
+			return transactions, err
 		}
+		transactions++
+		k.shadow.apply(part)
 		k.unused = false
 		b.Reset()
 	}
-	return nil
+	return transactions, nil
 }

@@ -2,7 +2,6 @@ package nftnat
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"testing"
 
@@ -121,32 +120,4 @@ func rawElements() (gates, values []nftables.SetElement) {
 
 func reportRate(b *testing.B) {
 	b.ReportMetric(float64(b.N)*benchBatch*2/b.Elapsed().Seconds(), "addresses/s")
-}
-
-// BenchmarkAdopt reads a standing table back, as a restart does.
-func BenchmarkAdopt(b *testing.B) {
-	const size = 100_000
-	lab := newLab(b)
-	o := labOptions(lab)
-	k := openKernel(b, o)
-	entries := make([]Entry, size)
-	for i := range entries {
-		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, byte(65 + i>>16), byte(i >> 8), byte(i)}), Open, i%100)
-	}
-	apply(b, k, entries...)
-	b.Run(fmt.Sprint(size), func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			again, err := OpenKernel(context.Background(), o)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if got, err := again.Entries(context.Background()); err != nil || len(got) != size {
-				b.Fatalf("%d entries: %v", len(got), err)
-			}
-			if err := again.Close(); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }

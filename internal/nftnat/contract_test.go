@@ -19,7 +19,12 @@ type contract interface {
 	Run(ctx context.Context) error
 	Ready() <-chan struct{}
 	Programmed() bool
-	Entries(ctx context.Context) ([]Entry, error)
+	Learn(ctx context.Context, inside []netip.Addr) error
+	LearnRest(ctx context.Context) error
+	EntryAt(inside netip.Addr) (Entry, bool)
+	EntriesFrom(ctx context.Context, from netip.Addr, n int) (entries []Entry, next netip.Addr)
+	Elements() int
+	Changed() <-chan struct{}
 	Apply(ctx context.Context, entries []Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error)
 	Sessions(ctx context.Context, yield func(Session) error) error
@@ -333,13 +338,39 @@ func mustAsk(t *testing.T, n twin, inside netip.AddrPort) netip.AddrPort {
 
 func wantEntries(t *testing.T, n contract, want ...Entry) {
 	t.Helper()
-	got, err := n.Entries(testContext(t))
-	if err != nil {
+	if err := n.LearnRest(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
+	got := entriesOf(t, n, 1000)
 	if !slices.Equal(got, want) {
 		t.Errorf("%d entries stand, want %d: %.300s, want %.300s", len(got), len(want), fmt.Sprint(got), fmt.Sprint(want))
 	}
+}
+
+// entriesOf lists all entries by pages of n, and checks that each is found by its
+// address.
+func entriesOf(t testing.TB, k contract, n int) (all []Entry) {
+	t.Helper()
+	for from := (netip.Addr{}); ; {
+		page, next := k.EntriesFrom(testContext(t), from, n)
+		for _, e := range page {
+			if at, ok := k.EntryAt(e.Inside); !ok || at != e {
+				t.Errorf("at %v is %v, %t, want %v", e.Inside, at, ok, e)
+			}
+		}
+		all = append(all, page...)
+		if !next.IsValid() {
+			break
+		}
+		if len(page) != n || next.Compare(page[n-1].Inside) <= 0 {
+			t.Fatalf("a page of %d ends at %v, the next begins at %v", len(page), page[len(page)-1], next)
+		}
+		from = next
+	}
+	if k.Elements() != len(all) {
+		t.Errorf("%d elements, %d are listed", k.Elements(), len(all))
+	}
+	return all
 }
 
 func wantReaped(t *testing.T, n contract, inside netip.Addr, deleted int) {

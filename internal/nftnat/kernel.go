@@ -22,35 +22,41 @@ import (
 // It needs Linux 5.10 for user-data of chains, CAP_NET_ADMIN in the namespace,
 // and CONFIG_NF_CONNTRACK_TIMEOUT.
 type Kernel struct {
-	log    *slog.Logger
-	ns     namespace
-	conn   *wire.Conn
-	routes *blackholes
-	flows  *conntrack.Table
-	inside atomic.Pointer[[]netip.Prefix] // for reading sessions
+	log     *slog.Logger
+	ns      namespace
+	conn    *wire.Conn
+	notices *wire.Listener
+	routes  *blackholes
+	flows   *conntrack.Table
+	inside  atomic.Pointer[[]netip.Prefix] // for reading sessions
+	shadow  shadow                         // what gate and block hold, as far as is known
+	changed chan struct{}                  // told that the shadow changed by others' hands
 
-	// turn holds one token; whoever has it may use what follows. Exported
-	// methods and check take it, all others expect their caller to have it.
+	// turn holds one token; whoever has it may use what follows, and change shadow.
+	// Exported methods and check take it, all others expect their caller to have it.
 	turn chan struct{}
 
-	options Options // what the ruleset is made of
-	shadow  shadow  // what gate and block hold, as far as is known
-	exact   uint32  // generation at which shadow was exactly that; 0: unknown
-	checked uint32  // generation at which the table was last found right
-	removed bool
-	unused  bool // the table carries the mark of one that was never programmed
+	options    Options        // what the ruleset is made of
+	everInside []netip.Prefix // that the table has, or had: elements may stand there
+	identity   identity       // of the table that was last converged
+	unsettled  bool           // the table has to be converged
+	removed    bool
+	unused     bool // the table carries the mark of one that was never programmed
+	search     search
+	cursors
+	miscounted int // times in a row that the kernel counted otherwise
 
 	programmed bool // an earlier start programmed the table
 }
 
-// OpenKernel makes the table, or adopts the one that stands: its elements stay,
-// and its rules are replaced only if they differ from the wanted ones, in one
-// transaction. It makes the blackhole routes.
+// OpenKernel makes the table, or adopts the one that stands: its elements stay, and its
+// rules are replaced only if they differ from the wanted ones, in one transaction. It
+// makes the blackhole routes. It reads no elements: Learn and LearnRest do.
 func OpenKernel(ctx context.Context, o Options) (*Kernel, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	k := &Kernel{log: o.Logger, options: o, shadow: make(shadow), turn: make(chan struct{}, 1)}
+	k := &Kernel{log: o.Logger, options: o, changed: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
 	if err := k.dial(); err != nil {
@@ -77,6 +83,9 @@ func (k *Kernel) dial() (err error) {
 	if k.conn, err = wire.Dial(k.ns.fd()); err != nil {
 		return err
 	}
+	if k.notices, err = wire.Listen(k.ns.fd(), k.conn); err != nil {
+		return err
+	}
 	if k.routes, err = openBlackholes(k.ns, k.log); err != nil {
 		return err
 	}
@@ -97,15 +106,27 @@ func (k *Kernel) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	k.everInside = withAll(k.everInside, prefixesOf(before.sets[setInsidePrefixes].members))
 	k.unused = !before.exists
 	if err := k.keepStanding(before); err != nil {
 		return err
 	}
-	if err := k.adopt(ctx); err != nil {
+	if k.programmed, err = k.wasProgrammed(ctx, before); err != nil {
+		return err
+	}
+	if _, err := k.convergeFrom(ctx, before); err != nil {
 		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
 	}
-	k.programmed = before.exists && (!before.unused() || len(k.shadow) > 0)
 	return k.routes.set(k.options.OutsidePrefixes)
+}
+
+// wasProgrammed reports whether the table that stands has elements, or had any before.
+func (k *Kernel) wasProgrammed(ctx context.Context, before *standing) (bool, error) {
+	if !before.exists || !before.unused() {
+		return before.exists, nil
+	}
+	elements, whole, err := k.dump(ctx, 1)
+	return len(elements) > 0 || !whole, err
 }
 
 // keepStanding adds the prefixes that an earlier start left in the kernel, if they
@@ -207,6 +228,9 @@ func (k *Kernel) Close() error {
 	if k.routes != nil {
 		k.routes.close()
 	}
+	if k.notices != nil {
+		errs = append(errs, k.notices.Close())
+	}
 	if k.conn != nil {
 		errs = append(errs, k.conn.Close())
 	}
@@ -226,13 +250,8 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	if err := k.conn.Commit(ctx, &b); err != nil && !gone(err) {
 		return err
 	}
-	k.shadow, k.exact = make(shadow), 0
+	k.shadow.reset(true)
 	return k.routes.set(nil)
-}
-
-func (k *Kernel) keepInside(prefixes []netip.Prefix) {
-	prefixes = slices.Clone(prefixes)
-	k.inside.Store(&prefixes)
 }
 
 // take waits for the turn to program the kernel; give ends it.

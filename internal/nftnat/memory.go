@@ -28,6 +28,7 @@ type Memory struct {
 	idle    chan netip.Addr
 	ended   map[netip.Addr]bool // idle addresses not yet told
 	wake    chan struct{}       // says that ended got one
+	changed chan struct{}
 
 	programmed bool // it had elements
 }
@@ -41,12 +42,12 @@ func NewMemory(o Options) (*Memory, error) {
 	return &Memory{
 		inside:   slices.Clone(o.InsidePrefixes),
 		timeouts: o.Timeouts,
-		cells:    make(shadow),
 		flows:    make(map[conntrack.Tuple]conntrack.Entry),
 		ready:    make(chan struct{}),
 		idle:     make(chan netip.Addr),
 		ended:    make(map[netip.Addr]bool),
 		wake:     make(chan struct{}, 1),
+		changed:  make(chan struct{}, 1),
 	}, nil
 }
 
@@ -82,11 +83,40 @@ func (m *Memory) nextIdle() (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Entries lists what is programmed, in order of inside address.
-func (m *Memory) Entries(ctx context.Context) ([]Entry, error) {
+// Learn is as that of Kernel. The twin always knows what it holds.
+func (m *Memory) Learn(ctx context.Context, _ []netip.Addr) error { return ctx.Err() }
+
+// LearnRest is as that of Kernel.
+func (m *Memory) LearnRest(ctx context.Context) error { return ctx.Err() }
+
+// EntryAt is as that of Kernel.
+func (m *Memory) EntryAt(inside netip.Addr) (Entry, bool) { return m.cells.entryAt(inside) }
+
+// EntriesFrom is as that of Kernel.
+func (m *Memory) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries []Entry, next netip.Addr) {
+	return m.cells.entriesFrom(from, n)
+}
+
+// Elements is as that of Kernel.
+func (m *Memory) Elements() int { return m.cells.len() }
+
+// Changed is as that of Kernel.
+func (m *Memory) Changed() <-chan struct{} { return m.changed }
+
+// Tamper changes elements as others than sessiond would, for tests.
+func (m *Memory) Tamper(entries ...Entry) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.cells.entries(), ctx.Err()
+	changes, err := m.cells.diff(entries)
+	if err != nil {
+		return err
+	}
+	m.cells.apply(changes)
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 // Programmed is as that of Kernel, for those who open it again.
@@ -98,16 +128,15 @@ func (m *Memory) Programmed() bool {
 
 // Apply is as that of Kernel.
 func (m *Memory) Apply(ctx context.Context, entries []Entry) error {
-	want, err := wanted(entries)
-	if err != nil {
-		return err
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	changes := m.cells.diff(want)
+	changes, err := m.cells.diff(entries)
+	if err != nil {
+		return err
+	}
 	m.cells.apply(changes)
 	m.programmed = m.programmed || len(changes) > 0
 	return nil

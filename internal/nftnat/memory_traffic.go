@@ -20,7 +20,7 @@ var ErrDropped = errors.New("nftnat: packet dropped")
 func (m *Memory) Send(protocol uint8, inside, remote netip.AddrPort) (Session, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := m.cells[inside.Addr().As4()]
+	c := m.cells.at(inside.Addr().As4())
 	t := conntrack.Tuple{
 		Src: inside.Addr(), SrcPort: inside.Port(), Dst: remote.Addr(), DstPort: remote.Port(), Protocol: protocol,
 	}
@@ -46,7 +46,7 @@ func (m *Memory) Receive(s Session) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, ok := m.flows[s.entry.Orig]
-	if !ok || e.ID != s.entry.ID || m.cells[s.Inside.Addr().As4()].gate == Closed {
+	if !ok || e.ID != s.entry.ID || m.cells.at(s.Inside.Addr().As4()).gate == Closed {
 		return ErrDropped
 	}
 	e.Status |= statusSeenReply

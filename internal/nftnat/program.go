@@ -43,16 +43,18 @@ func (c change) wireBytes() int {
 	return 2*removal + gate + block
 }
 
+// batchFrame is room for the headers of a batch and of each of its messages.
+const batchFrame = 16 << 10
+
 // split cuts a list of changes into batches that fit the limit. All changes of
 // one address are one change, so each address changes at one instant.
 func split(changes []change, limit int) [][]change {
-	const frame = 16 << 10 // headers of the batch and of each of its messages
 	var parts [][]change
-	start, size := 0, frame
+	start, size := 0, batchFrame
 	for i, c := range changes {
 		if size += c.wireBytes(); size > limit && i > start {
 			parts = append(parts, changes[start:i])
-			start, size = i, frame+c.wireBytes()
+			start, size = i, batchFrame+c.wireBytes()
 		}
 	}
 	if start < len(changes) {

@@ -2,22 +2,242 @@ package nftnat
 
 import (
 	"bytes"
-	"cmp"
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
+	"sync"
+
+	"github.com/sessiond/sessiond/internal/addrtable"
 )
 
-// shadow is what the gate and block maps are known to hold.
-type shadow map[address]cell
+// shadow is what the gate and block maps are known to hold. Only who has the turn to
+// program changes it; it may be read at any time.
+//
+// An address without a cell holds nothing, if the shadow is complete, and is unknown
+// otherwise. A cell that is not sure is what stood there when it was last looked at.
+type shadow struct {
+	mu       sync.RWMutex
+	cells    addrtable.Table[held]
+	gates    int // elements of the gate map in the cells
+	blocks   int // elements of the block map in the cells
+	unsure   int // cells that are not sure
+	complete bool
+}
 
-// entries lists the shadow in order of inside address.
-func (s shadow) entries() []Entry {
-	list := make([]Entry, 0, len(s))
-	for inside, c := range s {
-		list = append(list, c.entry(inside))
+// held is 12 octets, for there is one for each subscriber.
+type held struct {
+	cell
+	sure bool
+}
+
+// at returns what an address holds, as far as is known.
+func (s *shadow) at(inside address) cell {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	h, _ := s.cells.At(inside.addr())
+	return h.cell
+}
+
+// entryAt is at, as an entry.
+func (s *shadow) entryAt(inside netip.Addr) (Entry, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	h, ok := s.cells.At(inside)
+	if !ok || h.cell == (cell{}) {
+		return Entry{}, false
 	}
-	slices.SortFunc(list, func(a, b Entry) int { return a.Inside.Compare(b.Inside) })
-	return list
+	return h.entry(inside.As4()), true
+}
+
+// entriesFrom lists up to n entries from an address on, and returns where to go on: the
+// zero address at the end.
+func (s *shadow) entriesFrom(from netip.Addr, n int) (entries []Entry, next netip.Addr) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for inside, h := range s.cells.From(from) {
+		if h.cell == (cell{}) {
+			continue
+		}
+		if len(entries) == n {
+			return entries, inside
+		}
+		entries = append(entries, h.entry(inside.As4()))
+	}
+	return entries, netip.Addr{}
+}
+
+// len is how many addresses have a cell.
+func (s *shadow) len() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.cells.Len()
+}
+
+// doubts is how many cells are not sure.
+func (s *shadow) doubts() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.unsure
+}
+
+// exact reports whether the shadow is what stands, everywhere.
+func (s *shadow) exact() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.complete && s.unsure == 0
+}
+
+// unsureOf appends to dst those of the addresses of which it is not known what they
+// hold. One that is not IPv4 holds nothing.
+func (s *shadow) unsureOf(dst []address, list []netip.Addr) []address {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.complete && s.unsure == 0 {
+		return dst
+	}
+	for _, a := range list {
+		if !a.Is4() {
+			continue
+		}
+		if h, ok := s.cells.At(a); ok && !h.sure || !ok && !s.complete {
+			dst = append(dst, a.As4())
+		}
+	}
+	return dst
+}
+
+// sure reports whether it is known what an address holds.
+func (s *shadow) sure(inside address) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	h, ok := s.cells.At(inside.addr())
+	return ok && h.sure || !ok && s.complete
+}
+
+// unknownIn lists up to n addresses in some ranges, of those that have no cell that is
+// sure, and returns what of the ranges is behind them.
+func (s *shadow) unknownIn(spans []span, n int) (list []address, rest []span) {
+	const walked = 100_000 // addresses a call passes at most
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for passed := 0; len(spans) > 0; spans = spans[1:] {
+		for at, last := uint64(spans[0].first), uint64(spans[0].last); at <= last; at++ {
+			if len(list) == n || passed == walked {
+				return list, append([]span{{uint32(at), uint32(last)}}, spans[1:]...)
+			}
+			passed++
+			var inside address
+			binary.BigEndian.PutUint32(inside[:], uint32(at))
+			if h, ok := s.cells.At(inside.addr()); !ok || !h.sure {
+				list = append(list, inside)
+			}
+		}
+	}
+	return list, nil
+}
+
+// nextCells lists up to n addresses with a cell from an address on, only those that are
+// not sure unless all are wanted, and returns where to go on: the zero address at the
+// end.
+func (s *shadow) nextCells(from netip.Addr, n int, all bool) (list []address, next netip.Addr) {
+	const walked = 100_000 // cells a call passes at most
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	passed := 0
+	for inside, h := range s.cells.From(from) {
+		if len(list) == n || passed == walked {
+			return list, inside
+		}
+		if passed++; all || !h.sure {
+			list = append(list, inside.As4())
+		}
+	}
+	return list, netip.Addr{}
+}
+
+// set records what is sure to stand at an address.
+func (s *shadow) set(inside address, c cell) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setLocked(inside, c)
+}
+
+func (s *shadow) setLocked(inside address, c cell) {
+	a := inside.addr()
+	if at := s.cells.Place(a); at != nil {
+		s.countLocked(*at, -1)
+		if c != (cell{}) {
+			*at = held{c, true}
+			s.countLocked(*at, 1)
+			return
+		}
+		s.cells.Remove(a)
+		return
+	}
+	if c != (cell{}) {
+		s.cells.Put(a, held{c, true})
+		s.countLocked(held{c, true}, 1)
+	}
+}
+
+func (s *shadow) countLocked(h held, by int) {
+	if h.gate != Closed {
+		s.gates += by
+	}
+	if h.block != (block{}) {
+		s.blocks += by
+	}
+	if !h.sure {
+		s.unsure += by
+	}
+}
+
+// suspect makes an address unsure.
+func (s *shadow) suspect(inside address) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := inside.addr()
+	at := s.cells.Place(a)
+	switch {
+	case at == nil:
+		s.cells.Put(a, held{})
+		s.unsure++
+	case at.sure:
+		at.sure = false
+		s.unsure++
+	}
+}
+
+// suspectAll makes everything unsure.
+func (s *shadow) suspectAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complete = false
+	for inside := range s.cells.From(netip.Addr{}) {
+		s.cells.Place(inside).sure = false
+	}
+	s.unsure = s.cells.Len()
+}
+
+func (s *shadow) setComplete(complete bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complete = complete
+}
+
+// reset makes the shadow that of empty maps, or of unknown ones.
+func (s *shadow) reset(complete bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cells, s.gates, s.blocks, s.unsure, s.complete = addrtable.Table[held]{}, 0, 0, 0, complete
+}
+
+// agrees reports whether maps of so many elements hold nothing but what is known.
+func (s *shadow) agrees(gates, blocks int) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.unsure == 0 && s.gates == gates && s.blocks == blocks
 }
 
 // A change takes one inside address from one cell to another.
@@ -26,22 +246,34 @@ type change struct {
 	from, to cell
 }
 
-// diff lists what has to change in s so that it says what want says. Cuts come
-// first, and each part is in order of inside address.
-func (s shadow) diff(want shadow) []change {
-	var changes []change
-	for inside, to := range want {
-		if from := s[inside]; from != to {
-			changes = append(changes, change{inside, from, to})
+// diff lists what has to change so that each inside address is as the entries say; of
+// several for one address the last counts. Cuts come first, and each part is in order
+// of inside address.
+func (s *shadow) diff(entries []Entry) ([]change, error) {
+	changes, err := wanted(entries)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	kept := changes[:0]
+	for _, c := range changes {
+		h, _ := s.cells.At(c.inside.addr())
+		if c.from = h.cell; c.from != c.to {
+			kept = append(kept, c)
 		}
 	}
-	slices.SortFunc(changes, func(a, b change) int {
-		return cmp.Or(
-			-compareBool(a.to == (cell{}), b.to == (cell{})),
-			bytes.Compare(a.inside[:], b.inside[:]),
-		)
+	sortStable(kept, func(a, b change) int {
+		return compareBool(a.to != (cell{}), b.to != (cell{}))
 	})
-	return changes
+	return kept, nil
+}
+
+// sortStable costs one walk where the list is in order, as it is most of the time.
+func sortStable(list []change, order func(a, b change) int) {
+	if !slices.IsSortedFunc(list, order) {
+		slices.SortStableFunc(list, order)
+	}
 }
 
 func compareBool(a, b bool) int {
@@ -55,28 +287,32 @@ func compareBool(a, b bool) int {
 }
 
 // apply records that the changes were made.
-func (s shadow) apply(changes []change) {
+func (s *shadow) apply(changes []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, c := range changes {
-		if c.to == (cell{}) {
-			delete(s, c.inside)
-		} else {
-			s[c.inside] = c.to
-		}
+		s.setLocked(c.inside, c.to)
 	}
 }
 
-// wanted checks entries and turns them into cells. Of several for one address
-// the last counts.
-func wanted(entries []Entry) (shadow, error) {
-	want := make(shadow, len(entries))
-	for _, e := range entries {
-		c, err := e.cell()
+// wanted checks entries and turns them into changes, one for each address, in order.
+func wanted(entries []Entry) ([]change, error) {
+	changes := make([]change, len(entries))
+	for i := range entries {
+		c, err := entries[i].cell()
 		if err != nil {
 			return nil, err
 		}
-		want[e.Inside.As4()] = c
+		changes[i] = change{inside: entries[i].Inside.As4(), to: c}
 	}
-	return want, nil
+	sortStable(changes, func(a, b change) int { return bytes.Compare(a.inside[:], b.inside[:]) })
+	last := changes[:0]
+	for i, c := range changes {
+		if i+1 == len(changes) || changes[i+1].inside != c.inside {
+			last = append(last, c)
+		}
+	}
+	return last, nil
 }
 
 func (e Entry) cell() (cell, error) {
@@ -93,4 +329,49 @@ func (e Entry) cell() (cell, error) {
 		return cell{}, fmt.Errorf("nftnat: port block %d-%d of %v is empty", e.First, e.Last, e.Inside)
 	}
 	return cell{e.Gate, block{e.Outside.As4(), e.First, e.Last}}, nil
+}
+
+// fillFrom appends to dst the changes that make the cells out of nothing, in order from
+// an address on and as many as fit a limit of bytes, and returns where to go on: the
+// zero address at the end.
+func (s *shadow) fillFrom(dst []change, from netip.Addr, limit int) ([]change, netip.Addr) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	size := batchFrame
+	for inside, h := range s.cells.From(from) {
+		if h.cell == (cell{}) {
+			continue
+		}
+		c := change{inside: inside.As4(), to: h.cell}
+		if size += c.wireBytes(); size > limit && len(dst) > 0 {
+			return dst, inside
+		}
+		dst = append(dst, c)
+	}
+	return dst, netip.Addr{}
+}
+
+// settled records that the cells are all that stands.
+func (s *shadow) settled() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complete = true
+	if s.unsure == 0 {
+		return
+	}
+	for inside, h := range s.cells.From(netip.Addr{}) {
+		if h.sure {
+			continue
+		}
+		s.setLocked(inside.As4(), h.cell)
+	}
+}
+
+// record is set for many addresses.
+func (s *shadow) record(list []address, cells []cell) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, inside := range list {
+		s.setLocked(inside, cells[i])
+	}
 }

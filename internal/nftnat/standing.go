@@ -187,32 +187,3 @@ func elements(ctx context.Context, conn *wire.Conn, table, set string, restart f
 		}
 	})
 }
-
-// readShadow reads the elements of gate and block. Maps that are not there, or
-// hold something else, give an empty shadow.
-func readShadow(ctx context.Context, conn *wire.Conn, table string) (shadow, error) {
-	gates, blocks := make(map[address]Gate), make(map[address]block)
-	err := errors.Join(
-		elements(ctx, conn, table, mapGate, func() { clear(gates) }, func(attrs []byte) {
-			if inside, g, ok := parseGate(attrs); ok {
-				gates[inside] = g
-			}
-		}),
-		elements(ctx, conn, table, mapBlock, func() { clear(blocks) }, func(attrs []byte) {
-			if inside, b, ok := parseBlock(attrs); ok {
-				blocks[inside] = b
-			}
-		}),
-	)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, err
-	}
-	s := make(shadow, len(gates))
-	for inside, g := range gates {
-		s[inside] = cell{gate: g}
-	}
-	for inside, b := range blocks {
-		s[inside] = cell{gate: s[inside].gate, block: b}
-	}
-	return s, nil
-}

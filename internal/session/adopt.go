@@ -145,7 +145,7 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 	}
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nftnat.Entry
-		entries, from = m.kernel.EntriesFrom(from, stretchSize)
+		entries, from = m.kernel.EntriesFrom(ctx, from, stretchSize)
 		lone, inside, nobodys := m.unadoptedOf(g, entries)
 		if err := a.p.closeNobodys(ctx, nobodys); err != nil {
 			return err

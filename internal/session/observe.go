@@ -51,7 +51,7 @@ func (m *Manager) remains(ctx context.Context, g *group) (bool, error) {
 	}
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nftnat.Entry
-		entries, from = m.kernel.EntriesFrom(from, stretchSize)
+		entries, from = m.kernel.EntriesFrom(ctx, from, stretchSize)
 		m.mu.RLock()
 		for i := range entries {
 			if m.serverOfLocked(entries[i].Inside) == g {

@@ -258,7 +258,7 @@ func (m *Manager) bindingAtRLocked(g *group, block lsn.Block) (lsn.Binding, bool
 func (p *pass) elements(ctx context.Context) error {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nftnat.Entry
-		entries, from = p.m.kernel.EntriesFrom(from, stretchSize)
+		entries, from = p.m.kernel.EntriesFrom(ctx, from, stretchSize)
 		var d doubts
 		var nobodys []netip.Addr
 		d.inside, nobodys = p.m.unexpected(p.group, entries)

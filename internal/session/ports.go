@@ -64,9 +64,9 @@ type Kernel interface {
 	Programmed() bool                                     // it had elements at an earlier start
 	Learn(ctx context.Context, inside []netip.Addr) error // reads what it holds at these addresses
 	LearnRest(ctx context.Context) error                  // reads what it holds anywhere else
-	EntryAt(inside netip.Addr) (nftnat.Entry, bool)       // of what was read or programmed
 	Bare() bool                                           // it holds nothing at all, beyond doubt
-	EntriesFrom(from netip.Addr, n int) ([]nftnat.Entry, netip.Addr)
+	EntryAt(inside netip.Addr) (nftnat.Entry, bool)       // of what was read or programmed
+	EntriesFrom(ctx context.Context, from netip.Addr, n int) (entries []nftnat.Entry, next netip.Addr)
 	Changed() <-chan struct{} // tells that others changed what it holds
 	Apply(ctx context.Context, entries []nftnat.Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]nftnat.Receipt, error)

@@ -245,14 +245,8 @@ func (w *world) awaitState(inside netip.Addr, state lsn.State) inspect.Binding {
 // entry is what the kernel's twin holds of the address.
 func (w *world) entry(inside netip.Addr) nftnat.Entry {
 	w.t.Helper()
-	entries, err := w.nat.Entries(context.Background())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, e := range entries {
-		if e.Inside == inside {
-			return e
-		}
+	if e, ok := w.nat.EntryAt(inside); ok {
+		return e
 	}
 	return nftnat.Entry{Inside: inside}
 }

@@ -95,6 +95,14 @@ func Uint32(b []byte) uint32 {
 	return binary.BigEndian.Uint32(b)
 }
 
+// Uint64 reads a number in network byte order; 0 when b is shorter.
+func Uint64(b []byte) uint64 {
+	if len(b) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
 // String reads a string up to its terminating zero, if any.
 func String(b []byte) string {
 	for i, c := range b {

@@ -33,6 +33,9 @@ type Conn struct {
 	limit    int
 	sequence uint32
 	buf      []byte
+
+	asked   int      // keys that Lookup asks in one send
+	answers *answers // of Lookup
 }
 
 // Dial opens a Conn in the namespace that netns is a descriptor of; 0 means
@@ -42,7 +45,7 @@ func Dial(netns int) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nf_tables socket: %w", err)
 	}
-	c := &Conn{nl: nl, buf: make([]byte, receiveBuffer)}
+	c := &Conn{nl: nl, buf: make([]byte, receiveBuffer), answers: newAnswers()}
 	if err := c.setUp(); err != nil {
 		return nil, errors.Join(err, nl.Close())
 	}
@@ -63,6 +66,13 @@ func (c *Conn) setUp() error {
 		return fmt.Errorf("read nf_tables send buffer: %w", err)
 	}
 	c.limit = min(MaxBatch, size/2)
+	if err := c.nl.SetReadBuffer(lookupBuffer); err != nil {
+		return fmt.Errorf("set nf_tables receive buffer: %w", err)
+	}
+	if size, err = c.nl.ReadBuffer(); err != nil {
+		return fmt.Errorf("read nf_tables receive buffer: %w", err)
+	}
+	c.asked = min(maxAsked, max(minAsked, size/answerBytes))
 	c.raw, err = c.nl.SyscallConn()
 	return err
 }
@@ -126,7 +136,7 @@ func (c *Conn) verdictLocked(b *Batch, first uint32) error {
 // Get sends one request that is no batch and yields the attributes of each
 // answer. The bytes are valid only until yield returns.
 func (c *Conn) Get(ctx context.Context, cmd Command, body func(dst []byte) []byte, yield func(attrs []byte)) error {
-	return c.request(ctx, cmd, unix.NLM_F_ACK, body, yield)
+	return c.request(ctx, cmd, unix.NLM_F_ACK, body, all(yield))
 }
 
 // Dump reads a list, such as the elements of a set, and yields the attributes
@@ -135,7 +145,7 @@ func (c *Conn) Get(ctx context.Context, cmd Command, body func(dst []byte) []byt
 func (c *Conn) Dump(ctx context.Context, cmd Command, body func(dst []byte) []byte, restart func(), yield func(attrs []byte)) error {
 	for range dumpAttempts {
 		restart()
-		err := c.request(ctx, cmd, unix.NLM_F_DUMP, body, yield)
+		err := c.request(ctx, cmd, unix.NLM_F_DUMP, body, all(yield))
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}
@@ -143,7 +153,22 @@ func (c *Conn) Dump(ctx context.Context, cmd Command, body func(dst []byte) []by
 	return ErrInterrupted
 }
 
-func (c *Conn) request(ctx context.Context, cmd Command, flags uint16, body func([]byte) []byte, yield func([]byte)) error {
+// DumpWhile is Dump, without beginning again, until yield returns false. It returns
+// whether the list came whole, as it was at one time. If yield returned false, the rest
+// of the answers is still in c, which can only be closed.
+func (c *Conn) DumpWhile(ctx context.Context, cmd Command, body func(dst []byte) []byte, yield func(attrs []byte) bool) (whole bool, err error) {
+	more := true
+	err = c.request(ctx, cmd, unix.NLM_F_DUMP, body, func(attrs []byte) bool {
+		more = yield(attrs)
+		return more
+	})
+	if errors.Is(err, unix.EINTR) {
+		return false, nil
+	}
+	return more && err == nil, err
+}
+
+func (c *Conn) request(ctx context.Context, cmd Command, flags uint16, body func([]byte) []byte, yield func([]byte) bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -159,9 +184,18 @@ func (c *Conn) request(ctx context.Context, cmd Command, flags uint16, body func
 	return c.answersLocked(yield)
 }
 
-// answersLocked reads the answers to the last request up to their end. It
-// reads on after an interruption, so that nothing stays in the socket.
-func (c *Conn) answersLocked(yield func([]byte)) error {
+// all yields everything.
+func all(yield func([]byte)) func([]byte) bool {
+	return func(attrs []byte) bool {
+		yield(attrs)
+		return true
+	}
+}
+
+// answersLocked reads the answers to the last request up to their end, or until yield
+// returns false. It reads on, and yields on, after an interruption, so that nothing stays
+// in the socket.
+func (c *Conn) answersLocked(yield func([]byte) bool) error {
 	var result error
 	for done := false; !done; {
 		n, err := c.receiveLocked()
@@ -181,10 +215,10 @@ func (c *Conn) answersLocked(yield func([]byte)) error {
 				if e := r.errno(); e != 0 && result == nil {
 					result = e
 				}
-			case len(r.payload) >= familyHeader && result == nil:
-				yield(r.payload[familyHeader:])
+			case len(r.payload) >= familyHeader && !yield(r.payload[familyHeader:]):
+				done = true
 			}
-			return true
+			return !done
 		})
 	}
 	return result

@@ -1,0 +1,161 @@
+package nftnat
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// lookChunk is how many addresses are looked up while nobody else may program: some
+	// 8 ms.
+	lookChunk = 1000
+
+	// heardChanges is how many addresses may change in a transaction of ours that the
+	// notices are on for. Their price is the kernel's, see wire.Listener.
+	heardChanges = 32
+)
+
+// news is what a drain of the notices told about the table.
+type news struct {
+	table   bool      // something but elements of gate and block changed
+	touched []address // whose elements changed
+}
+
+func (n *news) take(table string, x wire.Notice) {
+	if x.Command == unix.NFT_MSG_NEWGEN || x.Family != unix.NFPROTO_IPV4 || x.Table() != table {
+		return
+	}
+	if x.Command != wire.NewElements && x.Command != wire.DelElements {
+		n.table = true
+		return
+	}
+	switch wire.String(wire.Attr(x.Attrs, unix.NFTA_SET_ELEM_LIST_SET)) {
+	case mapGate, mapBlock:
+	default:
+		n.table = true
+		return
+	}
+	for _, e := range wire.Attrs(wire.Attr(x.Attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		if key := parseKey(e); len(key) == addressLen {
+			n.touched = append(n.touched, address(key))
+		}
+	}
+}
+
+// hear takes in what others changed since it was last called, and puts the table right.
+// It costs one system call when that is nothing. What was committed before it was
+// called is in the shadow afterwards; of many changed elements, that they are not sure.
+func (k *Kernel) hear(ctx context.Context) error {
+	var n news
+	lost, err := k.notices.Drain(func(x wire.Notice) { n.take(k.options.Table, x) })
+	if k.removed {
+		return err
+	}
+	if err != nil || lost {
+		k.doubt("notices of nftables were lost")
+	}
+	for _, inside := range n.touched {
+		k.shadow.suspect(inside)
+	}
+	if n.table || lost || k.unsettled {
+		if err := k.settle(ctx); err != nil {
+			return err
+		}
+	}
+	if len(n.touched) == 0 {
+		return nil
+	}
+	k.tell()
+	if len(n.touched) > lookChunk {
+		return nil // Learn, or the verification, looks at them
+	}
+	_, err = k.lookAgain(ctx, n.touched)
+	return err
+}
+
+// lookAgain is look, at a table that others may be making anew.
+func (k *Kernel) lookAgain(ctx context.Context, list []address) (wrong int, err error) {
+	const attempts = 3
+	for range attempts {
+		if wrong, err = k.look(ctx, list); !errors.Is(err, errOtherTable) {
+			return wrong, err
+		}
+		if err := k.settle(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return 0, err
+}
+
+// settle makes the table as wanted after others touched it. If it fails, it is due
+// again.
+func (k *Kernel) settle(ctx context.Context) error {
+	k.unsettled = true
+	changed, err := k.converge(ctx)
+	if err != nil {
+		return err
+	}
+	k.unsettled = false
+	if changed {
+		k.log.Warn("nftables table was changed by others and is put right", "table", k.options.Table)
+	}
+	return nil
+}
+
+// doubt makes everything unsure: others may have changed any element.
+func (k *Kernel) doubt(why string) {
+	k.log.Warn("elements of the nftables table are looked at again", "table", k.options.Table, "reason", why)
+	k.shadow.suspectAll()
+	k.search.reset()
+	k.unsettled = true
+	k.tell()
+}
+
+// tell says that the shadow changed by others' hands.
+func (k *Kernel) tell() {
+	select {
+	case k.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Changed tells that others changed elements, or may have: EntryAt, EntriesFrom and
+// Learn say what stands. It is told once for many changes. Without Run it is told only
+// when another method meets them.
+func (k *Kernel) Changed() <-chan struct{} { return k.changed }
+
+// unheard runs do, which makes large transactions and returns how many, without
+// notices. Whether others made one meanwhile is known by the generation, which every
+// transaction of the namespace counts up.
+func (k *Kernel) unheard(ctx context.Context, do func() (transactions int, err error)) error {
+	before, err := k.readGeneration(ctx)
+	if err != nil {
+		return err
+	}
+	if err := k.notices.Deafen(); err != nil {
+		return err
+	}
+	made, doErr := do()
+	if err := k.notices.Hear(); err != nil {
+		k.doubt("notices of nftables cannot be had: " + err.Error())
+		return errors.Join(doErr, err)
+	}
+	after, err := k.readGeneration(context.WithoutCancel(ctx))
+	if err != nil || after-before != uint32(made) {
+		k.doubt("others changed nftables during a large transaction")
+	}
+	return errors.Join(doErr, err)
+}
+
+// readGeneration reads the number that every nftables transaction of the
+// namespace counts up.
+func (k *Kernel) readGeneration(ctx context.Context) (uint32, error) {
+	var generation uint32
+	err := k.conn.Get(ctx, wire.GetGeneration, func(dst []byte) []byte { return dst }, func(attrs []byte) {
+		generation = wire.Uint32(wire.Attr(attrs, unix.NFTA_GEN_ID))
+	})
+	return generation, err
+}

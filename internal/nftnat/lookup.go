@@ -1,0 +1,90 @@
+package nftnat
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sys/unix"
+)
+
+// identity tells the maps of the table from others that have their names: a table that
+// is deleted and made anew has another.
+type identity struct{ table, gate, block uint64 }
+
+// sizes is how many elements the maps hold.
+type sizes struct {
+	known        bool // the kernel tells
+	gate, blocks int
+}
+
+// readIdentity reads which maps stand and how many elements they hold. Of a table that
+// is not there, or lacks a map, the identity is zero.
+func (k *Kernel) readIdentity(ctx context.Context) (identity, sizes, error) {
+	var id identity
+	err := k.conn.Get(ctx, wire.GetTable, func(dst []byte) []byte {
+		return wire.AppendString(dst, unix.NFTA_TABLE_NAME, k.options.Table)
+	}, func(attrs []byte) { id.table = wire.Uint64(wire.Attr(attrs, wire.AttrTableHandle)) })
+	n := sizes{known: true}
+	for _, m := range []struct {
+		name   string
+		handle *uint64
+		size   *int
+	}{{mapGate, &id.gate, &n.gate}, {mapBlock, &id.block, &n.blocks}} {
+		err = errors.Join(err, k.conn.Get(ctx, wire.GetSet, func(dst []byte) []byte {
+			return appendSetName(dst, k.options.Table, m.name)
+		}, func(attrs []byte) {
+			*m.handle = wire.Uint64(wire.Attr(attrs, wire.AttrSetHandle))
+			count := wire.Attr(attrs, wire.AttrSetCount)
+			n.known = n.known && count != nil
+			*m.size = int(wire.Uint32(count))
+		}))
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return identity{}, sizes{}, nil
+	case err != nil:
+		return identity{}, sizes{}, err
+	}
+	return id, n, nil
+}
+
+// errOtherTable says that the table is not the one that was converged.
+var errOtherTable = errors.New("nftnat: the table was made anew by others")
+
+// look reads what stands at some addresses and records it. It returns how many of them
+// were known to hold something else. If it fails nothing is recorded: keys are missing
+// in a table that is gone, too, and nobody must be cut off for that.
+func (k *Kernel) look(ctx context.Context, list []address) (wrong int, err error) {
+	cells := make([]cell, len(list))
+	key := func(dst []byte, i int) []byte { return appendKey(dst, list[i][:]) }
+	err = errors.Join(
+		k.conn.Lookup(ctx, k.options.Table, mapGate, len(list), key, func(i int, attrs []byte) {
+			if _, g, ok := parseGate(attrs); ok {
+				cells[i].gate = g
+			}
+		}),
+		k.conn.Lookup(ctx, k.options.Table, mapBlock, len(list), key, func(i int, attrs []byte) {
+			if _, b, ok := parseBlock(attrs); ok {
+				cells[i].block = b
+			}
+		}),
+	)
+	if err != nil {
+		return 0, err
+	}
+	id, _, err := k.readIdentity(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if id != k.identity || id == (identity{}) {
+		return 0, errOtherTable
+	}
+	for i, inside := range list {
+		if k.shadow.at(inside) != cells[i] {
+			wrong++
+		}
+	}
+	k.shadow.record(list, cells)
+	return wrong, nil
+}

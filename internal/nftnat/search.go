@@ -1,0 +1,156 @@
+package nftnat
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// dumpLimit is how many elements of a map are dumped while nobody may program. That
+	// costs some 30 ms, and four times as much for twice as many: the kernel walks a set
+	// from its beginning for every 32 KiB of a dump.
+	dumpLimit = 20_000
+
+	// dumpInterval is the least time between two dumps without a limit.
+	dumpInterval = 10 * time.Minute
+)
+
+// search is the search for elements at addresses that nobody named.
+type search struct {
+	begun  bool
+	spans  []span    // still to be asked about
+	dump   bool      // what the kernel counts was not found in all of them: a dump is due
+	dumped time.Time // when the last such dump was
+}
+
+func (s *search) reset() { s.begun, s.spans, s.dump = false, nil, false }
+
+// searchStep goes on with the search, which makes the shadow complete in the end, by up
+// to n addresses. It returns how many hold something. The search begins with a dump,
+// and that is all where the maps are small.
+func (k *Kernel) searchStep(ctx context.Context, n int) (wrong int, err error) {
+	if !k.search.begun {
+		return 0, k.beginSearch(ctx)
+	}
+	var list []address
+	list, k.search.spans = k.shadow.unknownIn(k.search.spans, n)
+	if wrong, err = k.lookAgain(ctx, list); err != nil || len(k.search.spans) > 0 {
+		return wrong, err
+	}
+	_, size, err := k.readIdentity(ctx)
+	if err != nil {
+		return wrong, err
+	}
+	k.search.dump = size.known && !k.shadow.agrees(size.gate, size.blocks) && time.Since(k.search.dumped) >= dumpInterval
+	if !k.search.dump {
+		k.complete()
+	}
+	return wrong, nil
+}
+
+func (k *Kernel) beginSearch(ctx context.Context) error {
+	k.search.begun, k.search.spans = true, spansOf(k.everInside)
+	_, size, err := k.readIdentity(ctx)
+	if err != nil || size.known && max(size.gate, size.blocks) > dumpLimit {
+		return err
+	}
+	const attempts = 3 // others may change nftables meanwhile
+	for range attempts {
+		strangers, whole, err := k.dump(ctx, dumpLimit)
+		if err != nil {
+			return err
+		}
+		if whole {
+			k.meet(strangers)
+			return nil
+		}
+	}
+	return nil
+}
+
+// meet completes the shadow by what a dump found, which is looked at next.
+func (k *Kernel) meet(strangers []address) {
+	for _, inside := range strangers {
+		k.shadow.suspect(inside)
+	}
+	k.complete()
+}
+
+// dumpDue reports whether the search waits for a dump without a limit.
+func (k *Kernel) dumpDue(ctx context.Context) (bool, error) {
+	due := false
+	err := k.inTurn(ctx, func() error {
+		due = k.search.dump
+		if due {
+			k.search.dumped = time.Now()
+		}
+		return nil
+	})
+	return due, err
+}
+
+// searchByDump ends a search by a dump of whatever size. Others program meanwhile: what
+// they change is known, and all else the dump finds.
+func (k *Kernel) searchByDump(ctx context.Context) error {
+	strangers, _, err := k.dump(ctx, 0)
+	if err != nil {
+		return err
+	}
+	return k.inTurn(ctx, func() error {
+		if k.search.dump { // otherwise everything is in doubt again
+			k.meet(strangers)
+		}
+		return nil
+	})
+}
+
+// dump lists the addresses of elements whose state is not known. It gives up behind so
+// many elements of a map, unless limit is 0; whole says that it saw all of both maps,
+// as they were at one time.
+func (k *Kernel) dump(ctx context.Context, limit int) (strangers []address, whole bool, err error) {
+	whole = true
+	for _, set := range []string{mapGate, mapBlock} {
+		found, complete, err := k.dumpMap(ctx, set, limit)
+		if err != nil {
+			return nil, false, err
+		}
+		strangers, whole = append(strangers, found...), whole && complete
+	}
+	return strangers, whole, nil
+}
+
+func (k *Kernel) dumpMap(ctx context.Context, set string, limit int) (strangers []address, whole bool, err error) {
+	conn, err := wire.Dial(k.ns.fd()) // the rest of a dump that is given up stays in it
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	seen := 0
+	whole, err = conn.DumpWhile(ctx, wire.GetElements, func(dst []byte) []byte {
+		dst = wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, k.options.Table)
+		return wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
+	}, func(attrs []byte) bool {
+		for _, e := range wire.Attrs(wire.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			if key := parseKey(e); len(key) == addressLen && !k.shadow.sure(address(key)) {
+				strangers = append(strangers, address(key))
+			}
+			seen++
+		}
+		return limit == 0 || seen <= limit
+	})
+	return strangers, whole, err
+}
+
+// keepInside notes which prefixes are inside, for reading sessions, and, for the search,
+// which ever were.
+func (k *Kernel) keepInside(prefixes []netip.Prefix) {
+	prefixes = slices.Clone(prefixes)
+	k.inside.Store(&prefixes)
+	k.everInside = withAll(k.everInside, prefixes)
+}

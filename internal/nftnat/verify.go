@@ -1,0 +1,76 @@
+package nftnat
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// The verification looks at each element again though nobody told of a change: a kernel
+// or a sessiond may have a bug. In a second it looks at as many addresses as it takes to
+// be through in verifyRound, but at most at verifyMost, which is 1 % of a core: a
+// million take 17 minutes. What is in doubt, and addresses that nobody named, it looks at
+// ten times as fast: at a million elements after 100 s at most, at a /10 in 7 minutes.
+const (
+	verifyRound = time.Minute
+	verifyMost  = lookChunk
+	doubtMost   = 10 * lookChunk
+)
+
+// verify is one second's part of the verification.
+func (k *Kernel) verify(ctx context.Context) error {
+	for looked := 0; looked < doubtMost; looked += lookChunk {
+		wrong, sound := 0, false
+		err := k.inTurn(ctx, func() (err error) {
+			if wrong, sound, err = k.completeStep(ctx, lookChunk); err == nil && sound {
+				wrong, err = k.verifyStep(ctx)
+			}
+			return err
+		})
+		if wrong > 0 {
+			k.tell()
+		}
+		if err != nil || sound {
+			return err
+		}
+	}
+	due, err := k.dumpDue(ctx)
+	if due && err == nil {
+		err = k.searchByDump(ctx)
+	}
+	return err
+}
+
+// verifyStep looks at the next elements of a shadow that should be exact, and whether
+// the kernel counts as many.
+func (k *Kernel) verifyStep(ctx context.Context) (wrong int, err error) {
+	share := min(verifyMost, 1+k.shadow.len()/int(verifyRound/watchInterval))
+	list, next := k.shadow.nextCells(k.verified, share, true)
+	if wrong, err = k.lookAgain(ctx, list); err != nil {
+		return wrong, err
+	}
+	k.verified = next
+	if wrong > 0 {
+		k.log.Warn("elements of the nftables table are not as they were programmed, and nobody told",
+			"table", k.options.Table, "addresses", wrong)
+	}
+	_, size, err := k.readIdentity(ctx)
+	if err != nil || !size.known {
+		return wrong, err
+	}
+	if k.shadow.agrees(size.gate, size.blocks) {
+		k.miscounted = 0
+		return wrong, nil
+	}
+	if k.miscounted++; k.miscounted > 1 { // at first others' commit may be under way
+		k.miscounted = 0
+		k.doubt("the kernel counts other numbers of elements")
+	}
+	return wrong, nil
+}
+
+// cursors of the walks through the shadow.
+type cursors struct {
+	cursor   netip.Addr // of what is not sure
+	verified netip.Addr // of the verification
+}

@@ -1,0 +1,83 @@
+package nftnat
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// watchInterval bounds how long a route that others deleted stays away, and how long
+	// it takes to try again what failed.
+	watchInterval = time.Second
+
+	// settleInterval is how often the table is read whatever the notices say.
+	settleInterval = 30 * time.Second
+)
+
+// watch looks after the table and the routes until ctx ends.
+func (k *Kernel) watch(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return k.listen(ctx) })
+	g.Go(func() error { return k.tick(ctx) })
+	return g.Wait()
+}
+
+// listen puts the table right as soon as others touch it. `nft flush ruleset` is what a
+// restart of the distribution's nftables service does.
+func (k *Kernel) listen(ctx context.Context) error {
+	for {
+		if err := k.notices.Wait(ctx); err != nil {
+			return err
+		}
+		if err := k.take(ctx); err != nil {
+			return err
+		}
+		err := k.hear(ctx)
+		k.give()
+		k.report(ctx, err)
+	}
+}
+
+func (k *Kernel) tick(ctx context.Context) error {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	settled := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-ticker.C:
+			due := now.Sub(settled) >= settleInterval
+			if due {
+				settled = now
+			}
+			k.report(ctx, k.check(ctx, due))
+			k.report(ctx, k.verify(ctx))
+		}
+	}
+}
+
+func (k *Kernel) report(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		k.log.Error("nftables table or routes cannot be put right", "table", k.options.Table, "error", err)
+	}
+}
+
+// check makes routes anew that are gone, and puts the table right if that failed before,
+// or whatever is known of it.
+func (k *Kernel) check(ctx context.Context, whatever bool) error {
+	if err := k.take(ctx); err != nil {
+		return err
+	}
+	defer k.give()
+	if k.removed {
+		return nil
+	}
+	if err := k.routes.restore(k.options.OutsidePrefixes); err != nil {
+		return err
+	}
+	k.unsettled = k.unsettled || whatever
+	return k.hear(ctx)
+}
