@@ -119,6 +119,10 @@ func (k *Kernel) completeStep(ctx context.Context, n int) (wrong int, done bool,
 	return wrong, err == nil && k.shadow.exact(), err
 }
 
+// Known reports whether EntriesFrom lists whatever stands in the kernel, as far as nobody
+// changed it since.
+func (k *Kernel) Known() bool { return k.shadow.exact() }
+
 // EntryAt returns what stands at an address, as far as Learn learned it, or others told.
 // It asks nobody. An entry that others left behind may be incomplete: a block without a
 // gate is Closed, and a gate without a block has no Outside. Apply of a Closed entry

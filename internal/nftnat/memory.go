@@ -97,6 +97,9 @@ func (m *Memory) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries
 	return m.cells.entriesFrom(from, n)
 }
 
+// Known is as that of Kernel.
+func (m *Memory) Known() bool { return true }
+
 // Elements is as that of Kernel.
 func (m *Memory) Elements() int { return m.cells.len() }
 

@@ -20,6 +20,7 @@ type adoption struct {
 	suspect bool
 	lost    bool // the kernel was programmed before, and no group has its marker
 
+	free    bool                   // the kernel holds nothing that no slot accounts for
 	stored  int                    // bindings that the database has
 	waiting []subscriberdb.Binding // live ones that the kernel does not hold so
 	held    []subscriberdb.Binding
@@ -33,6 +34,7 @@ func newAdoption(p *pass, suspect, lost bool) *adoption {
 // bindings makes slots of what kernel and database hold.
 func (a *adoption) bindings(ctx context.Context) error {
 	m, g := a.p.m, a.p.group
+	a.free = m.kernel.Known() && !m.holdsMore(ctx, g)
 	if err := m.store.BindingRows(ctx, g.name, func(rows []subscriberdb.BindingRow) error { return a.agreeing(ctx, rows) }); err != nil {
 		return err
 	}
@@ -53,8 +55,21 @@ func (a *adoption) bindings(ctx context.Context) error {
 	return nil
 }
 
+// holdsMore reports whether the kernel holds anything of the group that no slot accounts
+// for.
+func (m *Manager) holdsMore(ctx context.Context, g *group) bool {
+	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
+		var entries []nftnat.Entry
+		entries, from = m.kernel.EntriesFrom(ctx, from, stretchSize)
+		if lone, _, _ := m.unadoptedOf(g, entries); len(lone) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // agreeing adopts those of the rows that are in the kernel, too. Where the kernel holds
-// nothing at all no other can be in the way, either.
+// nothing else nobody is in the way of the others, either.
 func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow) error {
 	m, g := a.p.m, a.p.group
 	live := make([]subscriberdb.Binding, 0, len(rows))
@@ -84,7 +99,7 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 		switch e, ok := m.kernel.EntryAt(b.Inside); {
 		case ok && entryBlock(e) == rowBlock(b):
 			m.adoptEntryLocked(g, e, b, records[b.Inside])
-		case !ok && m.kernel.Bare():
+		case !ok && a.free:
 			m.adoptRowLocked(g, b, records[b.Inside])
 		default:
 			a.waiting = append(a.waiting, b)

@@ -163,8 +163,8 @@ func (m *Manager) oddRLocked(s *slot) bool {
 	if s.phase == idle {
 		return s.online && !m.engine.IsPending(s.group(), s.inside())
 	}
-	e, _ := m.kernel.EntryAt(s.inside())
-	return e != s.expected()
+	e, ok := m.kernel.EntryAt(s.inside())
+	return !ok && s.expected().Gate != nftnat.Closed || ok && e != s.expected()
 }
 
 // bindings looks at how those in force are stored.

@@ -64,7 +64,7 @@ type Kernel interface {
 	Programmed() bool                                     // it had elements at an earlier start
 	Learn(ctx context.Context, inside []netip.Addr) error // reads what it holds at these addresses
 	LearnRest(ctx context.Context) error                  // reads what it holds anywhere else
-	Bare() bool                                           // it holds nothing at all, beyond doubt
+	Known() bool                                          // all that it holds was read or programmed
 	EntryAt(inside netip.Addr) (nftnat.Entry, bool)       // of what was read or programmed
 	EntriesFrom(ctx context.Context, from netip.Addr, n int) (entries []nftnat.Entry, next netip.Addr)
 	Changed() <-chan struct{} // tells that others changed what it holds
