@@ -161,7 +161,8 @@ func TestDriftIsCountedOnce(t *testing.T) {
 	for kind, disturb := range map[inspect.DriftKind]func(*world){
 		inspect.DriftElementMissing: func(w *world) { w.unprogram(alice) },
 		inspect.DriftBindingUnsaved: func(w *world) {
-			if n := w.client.Del(ctx, "sessiond:{default}:bindings").Val(); n != 1 {
+			keys := w.client.Keys(ctx, "sessiond:{default}:bindings:*").Val()
+			if n := w.client.Del(ctx, keys...).Val(); n != 1 {
 				t.Errorf("%d keys deleted", n)
 			}
 		},

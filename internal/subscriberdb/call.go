@@ -82,7 +82,7 @@ func unknownScripts(cmds []redis.Cmder) []redis.Cmder {
 // scripts are all that a server has to know.
 var scripts = []*redis.Script{
 	commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript, takeBackScript, nasScript, countScript,
-	ownerScript, positionScript, trimScript,
+	ownerScript, positionScript, trimScript, moveScript,
 }
 
 // loadScripts returns the commands that load all scripts.

@@ -47,6 +47,18 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	if gone, err := db.Gone(t.Context(), "default", []netip.Addr{addr, next}); err != nil || len(gone) != 1 {
+		t.Errorf("gone: %v, %v", gone, err)
+	}
+	if versions, err := db.VersionsAt(t.Context(), "default", []netip.Addr{addr, next}); err != nil || versions[0] == "" || versions[1] != "" {
+		t.Errorf("versions %q, %v", versions, err)
+	}
+	client.HSet(t.Context(), oldBindingsKey("other"), "198.51.100.1:1024", "{}", "198.51.100.2:1024", "{}")
+	moved := db.SaveBindings(t.Context(), "other", []Binding{{Inside: away, Outside: away, First: 1024}, {Inside: away, Outside: addr, First: 2048}}, nil)
+	blocks := []Block{{netip.MustParseAddr("198.51.100.1"), 1024}, {away, 1024}, {away, 2048}}
+	if rows, err := db.BindingRowsAt(t.Context(), "other", blocks); moved != nil || err != nil || !rows[0].Stored() || !rows[1].Stored() || rows[2].Stored() {
+		t.Errorf("rows %+v, %v, %v", rows, moved, err)
+	}
 	if ok, err := db.SetOwner(t.Context(), "default", "", "me", time.Minute); err != nil || !ok {
 		t.Errorf("lease: %v, %v", ok, err)
 	}

@@ -73,6 +73,7 @@ type DB struct {
 	feeds        feedStates
 	cache        *cache
 	courier      courier
+	moved        movedGroups // whose bindings are where they belong
 	nases        *nasRegistry
 	observe      func(string, subscriber.Verdict)
 	refused      func(string, subscriber.Verdict)

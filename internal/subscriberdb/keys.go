@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -62,10 +63,18 @@ func restartsKey(group string) string { return groupKey(group, "restarts") }
 // whose end nobody has announced.
 func onlineKey(group string) string { return groupKey(group, "online") }
 
-func feedKey(group string) string     { return groupKey(group, "feed") }
-func readersKey(group string) string  { return groupKey(group, "readers") }
-func bindingsKey(group string) string { return groupKey(group, "bindings") }
-func markerKey(group string) string   { return groupKey(group, "marker") }
+func feedKey(group string) string    { return groupKey(group, "feed") }
+func readersKey(group string) string { return groupKey(group, "readers") }
+func markerKey(group string) string  { return groupKey(group, "marker") }
+
+// bindingsKey is the hash of the bindings of one part of the outside addresses.
+func bindingsKey(group string, part uint8) string {
+	return string(strconv.AppendUint(appendGroupKey(make([]byte, 0, 128), group, "bindings:"), uint64(part), 10))
+}
+
+// oldBindingsKey is the hash of all bindings of a group, where earlier versions left
+// them.
+func oldBindingsKey(group string) string { return groupKey(group, "bindings") }
 
 // probeKey is what a daemon writes to see whether it can.
 func probeKey(group, node string) string { return groupKey(group, "probe:"+escape(node)) }

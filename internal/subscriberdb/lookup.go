@@ -36,17 +36,12 @@ func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]ne
 
 // countStanding counts at how many of the addresses a record stands.
 func (db *DB) countStanding(ctx context.Context, group string, inside []netip.Addr) (int, error) {
-	args := argLists.Get().(*argList)
-	defer args.free()
-	args.add("exists")
-	for _, a := range inside {
-		args.text = appendRecordKey(args.text, group, a)
-		args.cut()
+	keys := make([]string, len(inside))
+	for i, a := range inside {
+		keys[i] = recordKey(group, a)
 	}
-	cmd := redis.NewIntCmd(ctx, args.list...)
-	cmd.SetFirstKeyPos(1)
-	err := db.client.Process(ctx, cmd)
-	return int(cmd.Val()), err
+	n, err := db.client.Exists(ctx, keys...).Result()
+	return int(n), err
 }
 
 // appendGone asks for each address alone.
@@ -119,29 +114,3 @@ func (db *DB) appendVersions(ctx context.Context, versions []string, group strin
 	}
 	return versions, nil
 }
-
-// BindingRowsAt returns the stored bindings of some blocks of a group, in the order
-// asked; where none is stored the row is empty, and so not Stored.
-func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []Block) ([]BindingRow, error) {
-	rows := make([]BindingRow, len(blocks))
-	for i, b := range blocks {
-		rows[i] = BindingRow{Block: b, db: db, group: group, field: b.field()}
-	}
-	for chunk := range slices.Chunk(rows, pipelineLimit) {
-		fields := make([]string, len(chunk))
-		for i := range chunk {
-			fields[i] = chunk[i].field
-		}
-		texts, err := db.client.HMGet(ctx, bindingsKey(group), fields...).Result()
-		if err != nil {
-			return nil, fmt.Errorf("read bindings of group %q: %w", group, err)
-		}
-		for i := range chunk {
-			chunk[i].text, _ = texts[i].(string)
-		}
-	}
-	return rows, nil
-}
-
-// Stored reports whether there is a stored binding.
-func (r *BindingRow) Stored() bool { return r.text != "" }

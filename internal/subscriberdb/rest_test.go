@@ -196,7 +196,7 @@ func TestBindings(t *testing.T) {
 		}
 		save([]Binding{active, held, gone}, nil)
 		save(nil, []Block{{outside, 65024}})
-		client.HSet(t.Context(), bindingsKey("default"), "nonsense", "{}")
+		client.HSet(t.Context(), bindingsKey("default", 1), "nonsense", "{}")
 		got := map[uint16]Binding{}
 		err := db.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
 			for i := range rows {

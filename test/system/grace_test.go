@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -25,6 +26,8 @@ func (w *world) lost(s rig.Session) {
 
 // proof is what `binding list -o json` tells of the removal of a binding.
 type proof struct {
+	OutsideAddress netip.Addr `json:"outside_address"`
+
 	State      string    `json:"state"`
 	GraceUntil time.Time `json:"grace_until"`
 	Receipt    *struct {
@@ -153,9 +156,10 @@ func TestReceipt_DEL01_I7(t *testing.T) {
 		r.CutAt.IsZero() || r.CutAt.After(r.ReapedAt) || r.ReapedAt.After(r.ReleasedAt) {
 		t.Fatalf("receipt %+v", r)
 	}
+	key := fmt.Sprintf("sessiond:{default}:bindings:%d", before.OutsideAddress.As4()[3])
 	w.soon(5*time.Second, func(ctx context.Context) error {
 		return w.Until(ctx, "the receipt to be stored", func() (bool, error) {
-			row, err := w.Redis.CLI(ctx, "HVALS", "sessiond:{default}:bindings")
+			row, err := w.Redis.CLI(ctx, "HVALS", key)
 			var stored struct{ Receipt *json.RawMessage }
 			return err == nil && json.Unmarshal([]byte(row), &stored) == nil && stored.Receipt != nil, nil
 		})

@@ -1,0 +1,142 @@
+package subscriberdb
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Earlier versions kept all bindings of a group in one hash, oldBindingsKey. Who writes
+// bindings first moves what is there to where it belongs; who only reads has both. A
+// binding in the key of before is newer than one of its block elsewhere: it was written
+// by a version that knows no other place, after one that does had moved all.
+
+// movedGroups are the groups without the key of before, as far as it was seen.
+type movedGroups struct {
+	mu     sync.Mutex
+	groups map[string]bool
+}
+
+func (m *movedGroups) has(group string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.groups[group]
+}
+
+func (m *movedGroups) set(group string, moved bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.groups == nil {
+		m.groups = map[string]bool{}
+	}
+	m.groups[group] = moved
+}
+
+// foundOldBindings has the next write move them: an old backup brings the key back.
+func (db *DB) foundOldBindings(group string) { db.moved.set(group, false) }
+
+// moveChunk bounds the bindings of one step of a move.
+const moveChunk = 256
+
+// moveScript moves bindings out of the key of before, where they still stand there.
+//
+//	KEYS
+//	1    the key of before
+//	2... the parts
+//	ARGV
+//	     of each binding its field, and which of KEYS is its part
+//
+// It returns how many were moved.
+var moveScript = redis.NewScript(`
+local call, old, moved = redis.call, KEYS[1], 0
+for i = 1, #ARGV, 2 do
+  local value = call('HGET', old, ARGV[i])
+  if value then
+    call('HSET', KEYS[tonumber(ARGV[i + 1])], ARGV[i], value)
+    call('HDEL', old, ARGV[i])
+    moved = moved + 1
+  end
+end
+return moved`)
+
+// moveBindings moves what stands in the key of before, a few in each step: whoever is
+// killed meanwhile goes on where it was. The key goes with its last binding.
+func (db *DB) moveBindings(ctx context.Context, group string) error {
+	if db.moved.has(group) {
+		return nil
+	}
+	total := int64(0)
+	for {
+		err := db.scanHash(ctx, oldBindingsKey(group), func(fields []string) error {
+			for chunk := range slices.Chunk(fields, 2*moveChunk) {
+				n, err := db.moveRows(ctx, group, chunk)
+				if total += n; err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("move bindings: %w", err)
+		}
+		left, err := db.client.Exists(ctx, oldBindingsKey(group)).Result()
+		if err != nil {
+			return fmt.Errorf("move bindings: %w", err)
+		}
+		if left == 0 {
+			break
+		}
+	}
+	if total > 0 {
+		db.logger.Info("stored bindings moved from one key to many", "group", group, "bindings", total)
+	}
+	db.moved.set(group, true)
+	return nil
+}
+
+// moveRows moves the bindings of the fields, which are names and values. What is no
+// binding goes to part 0, where a walk tells of it.
+func (db *DB) moveRows(ctx context.Context, group string, fields []string) (int64, error) {
+	keys := []string{oldBindingsKey(group)}
+	var index [bindingParts]int // of the part in keys, from 1
+	args := make([]any, 0, len(fields))
+	for i := 0; i+1 < len(fields); i += 2 {
+		part := uint8(0)
+		if block, err := parseBlock(fields[i]); err == nil {
+			part = bindingPart(block.Outside)
+		}
+		if index[part] == 0 {
+			keys = append(keys, bindingsKey(group, part))
+			index[part] = len(keys)
+		}
+		args = append(args, fields[i], index[part])
+	}
+	call := newCall(ctx, moveScript, keys, args...)
+	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+		return 0, err
+	}
+	return call.Int64()
+}
+
+// withoutOld leaves out the fields, names and values of a part, that stand in the key
+// of before as well.
+func (db *DB) withoutOld(ctx context.Context, group string, fields []string) ([]string, error) {
+	names := make([]string, 0, len(fields)/2)
+	for i := 0; i+1 < len(fields); i += 2 {
+		names = append(names, fields[i])
+	}
+	old, err := db.client.HMGet(ctx, oldBindingsKey(group), names...).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read bindings of group %q: %w", group, err)
+	}
+	var kept []string
+	for i := range names {
+		if old[i] == nil {
+			kept = append(kept, fields[2*i], fields[2*i+1])
+		}
+	}
+	return kept, nil
+}

@@ -1,0 +1,198 @@
+package subscriberdb
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// BindingRow is a stored binding as it stands there.
+type BindingRow struct {
+	Block
+
+	db          *DB
+	group       string
+	field, text string
+}
+
+// BindingRows yields the stored bindings of a group in batches, unordered, for a
+// reader who knows what most of them are. One that is written meanwhile may be
+// missed or yielded twice. One that cannot be read is logged and left out: it must
+// not keep a daemon from starting. An error of yield ends the walk.
+func (db *DB) BindingRows(ctx context.Context, group string, yield func([]BindingRow) error) error {
+	old := false // the key of before is there
+	err := db.scanHash(ctx, oldBindingsKey(group), func(fields []string) error {
+		if !old {
+			old = true
+			db.foundOldBindings(group)
+		}
+		return db.yieldRows(group, fields, yield)
+	})
+	if err != nil {
+		return err
+	}
+	parts, err := db.filledParts(ctx, group) // behind the key of before: what goes from there is met here
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		err := db.scanHash(ctx, bindingsKey(group, part), func(fields []string) error {
+			if old {
+				var err error
+				if fields, err = db.withoutOld(ctx, group, fields); err != nil {
+					return err
+				}
+			}
+			return db.yieldRows(group, fields, yield)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// filledParts returns the parts that have bindings.
+func (db *DB) filledParts(ctx context.Context, group string) ([]uint8, error) {
+	calls := make([]redis.Cmder, bindingParts)
+	for i := range calls {
+		calls[i] = redis.NewIntCmd(ctx, "hlen", bindingsKey(group, uint8(i)))
+	}
+	if err := pipeline(ctx, db.client, calls); err != nil {
+		return nil, fmt.Errorf("count bindings of group %q: %w", group, err)
+	}
+	var parts []uint8
+	for i := range calls {
+		if calls[i].(*redis.IntCmd).Val() > 0 {
+			parts = append(parts, uint8(i))
+		}
+	}
+	return parts, nil
+}
+
+func (db *DB) yieldRows(group string, fields []string, yield func([]BindingRow) error) error {
+	rows := make([]BindingRow, 0, len(fields)/2)
+	for i := 0; i+1 < len(fields); i += 2 {
+		row := BindingRow{db: db, group: group, field: fields[i], text: fields[i+1]}
+		var err error
+		if row.Block, err = parseBlock(row.field); err != nil {
+			row.unreadable(err)
+			continue
+		}
+		rows = append(rows, row)
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return yield(rows)
+}
+
+// BindingRowsAt returns the stored bindings of some blocks of a group, in the order
+// asked; where none is stored the row is empty, and so not Stored.
+func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []Block) ([]BindingRow, error) {
+	rows := make([]BindingRow, len(blocks))
+	order := make([]*BindingRow, len(blocks))
+	for i, b := range blocks {
+		rows[i] = BindingRow{Block: b, db: db, group: group, field: b.field()}
+		order[i] = &rows[i]
+	}
+	slices.SortStableFunc(order, func(a, b *BindingRow) int { return cmp.Compare(bindingPart(a.Outside), bindingPart(b.Outside)) })
+	for chunk := range slices.Chunk(order, pipelineLimit) {
+		old, err := db.fillRows(ctx, group, chunk, false)
+		if err == nil && old {
+			db.foundOldBindings(group)
+			_, err = db.fillRows(ctx, group, chunk, true)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read bindings of group %q: %w", group, err)
+		}
+	}
+	return rows, nil
+}
+
+// fillRows reads the rows, which are in the order of their parts, and reports whether
+// the key of before is there. That is asked, and read, before the parts: what goes from
+// there meanwhile is met in one of them.
+func (db *DB) fillRows(ctx context.Context, group string, rows []*BindingRow, withOld bool) (old bool, err error) {
+	exists := redis.NewIntCmd(ctx, "exists", oldBindingsKey(group))
+	calls := []redis.Cmder{exists}
+	ask := func(key string, rows []*BindingRow) *redis.SliceCmd {
+		args := append(make([]any, 0, 2+len(rows)), "hmget", key)
+		for _, r := range rows {
+			args = append(args, &r.field)
+		}
+		cmd := redis.NewSliceCmd(ctx, args...)
+		calls = append(calls, cmd)
+		return cmd
+	}
+	var before, now []*redis.SliceCmd
+	if withOld {
+		before = append(before, ask(oldBindingsKey(group), rows))
+	}
+	for from := 0; from < len(rows); {
+		part, to := bindingPart(rows[from].Outside), from+1
+		for to < len(rows) && bindingPart(rows[to].Outside) == part {
+			to++
+		}
+		now = append(now, ask(bindingsKey(group, part), rows[from:to]))
+		from = to
+	}
+	if err := pipeline(ctx, db.client, calls); err != nil {
+		return false, err
+	}
+	for _, cmds := range [][]*redis.SliceCmd{now, before} { // as the key of before has it, where it does
+		left := rows
+		for _, cmd := range cmds {
+			for i, text := range cmd.Val() {
+				if text, ok := text.(string); ok {
+					left[i].text = text
+				}
+			}
+			left = left[len(cmd.Val()):]
+		}
+	}
+	return exists.Val() > 0, nil
+}
+
+// Stored reports whether there is a stored binding.
+func (r *BindingRow) Stored() bool { return r.text != "" }
+
+// Is reports whether the row is what the binding is stored as.
+func (r *BindingRow) Is(b *Binding) bool {
+	var room [512]byte
+	return r.Block == Block{b.Outside, b.First} && r.text == string(b.appendValue(room[:0]))
+}
+
+// Binding reads the row; what cannot be read is logged.
+func (r *BindingRow) Binding() (Binding, bool) {
+	b, err := parseBinding(r.group, r.field, r.text)
+	if err != nil {
+		r.unreadable(err)
+	}
+	return b, err == nil
+}
+
+func (r *BindingRow) unreadable(err error) {
+	r.db.logger.Error("stored binding cannot be read", "group", r.group, "error", err)
+}
+
+// scanHash yields the fields of a hash in batches, name after value.
+func (db *DB) scanHash(ctx context.Context, key string, yield func([]string) error) error {
+	for cursor := uint64(0); ; {
+		fields, next, err := db.client.HScan(ctx, key, cursor, "", scanCount).Result()
+		if err != nil {
+			return fmt.Errorf("scan %s: %w", key, err)
+		}
+		if len(fields) > 0 {
+			if err := yield(fields); err != nil {
+				return err
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}

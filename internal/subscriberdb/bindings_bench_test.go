@@ -1,0 +1,117 @@
+package subscriberdb
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// BenchmarkSaveBindings stores the bindings of teardowns, and those before; one
+// operation is one binding. Neighbours, as blocks are given out at first, share outside
+// addresses, and so a command; strangers do not.
+func BenchmarkSaveBindings(b *testing.B) {
+	client := realRedis(b, benchRedis...)
+	for _, batch := range []int{16, 128, 512} {
+		for _, addresses := range []int{1, 8192} {
+			b.Run(fmt.Sprintf("batch=%d/addresses=%d", batch, addresses), func(b *testing.B) {
+				db := benchDB(b, client)
+				bindings := benchBindings(batch, addresses)
+				used := startMeter(b, client)
+				b.ReportAllocs()
+				b.ResetTimer()
+				for n := 0; n < b.N; n += batch {
+					if err := db.SaveBindings(b.Context(), "default", bindings, nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+				used.report(b)
+			})
+		}
+	}
+}
+
+// benchBindings are bindings as they are usual, every other one held.
+func benchBindings(n, addresses int) []Binding {
+	random := rand.New(rand.NewPCG(1, 2))
+	at := time.Date(2026, 3, 1, 10, 0, 0, 123456789, time.UTC)
+	bindings := make([]Binding, n)
+	for i := range bindings {
+		first := uint16(1024 + i%1024*32)
+		bindings[i] = Binding{
+			Group: "default", Inside: away, Outside: outsideAt(i/1024*7 + random.IntN(addresses)), First: first, Last: first + 31,
+			Identity: "u:subscriber@example.net", UserName: "subscriber@example.net", AcctSessionID: "0000000012345678",
+			AllocatedAt: at,
+		}
+		if b := &bindings[i]; i%2 == 0 {
+			b.Held, b.ReleasedAt, b.HoldUntil = true, at, at
+			b.Receipt = &Receipt{Elements: 2, Proof: "index", CutAt: at, ReapedAt: at, ReleasedAt: at}
+		}
+	}
+	return bindings
+}
+
+// BenchmarkBindingRows reads stored bindings, as a start does ("read") and as a
+// comparison ("compare"), all ("walk") and by block ("at"); one operation is one binding.
+func BenchmarkBindingRows(b *testing.B) {
+	client := realRedis(b, benchRedis...)
+	db := benchDB(b, client)
+	bindings := benchBindings(100_000, 4096)
+	if err := db.SaveBindings(b.Context(), "default", bindings, nil); err != nil {
+		b.Fatal(err)
+	}
+	known := map[Block]*Binding{}
+	for i := range bindings {
+		known[Block{bindings[i].Outside, bindings[i].First}] = &bindings[i]
+	}
+	look := map[string]func(*BindingRow) bool{
+		"read":    func(r *BindingRow) bool { _, ok := r.Binding(); return ok },
+		"compare": func(r *BindingRow) bool { return r.Is(known[r.Block]) },
+	}
+	for _, what := range []string{"read", "compare"} {
+		use := func(b *testing.B, rows []BindingRow) int {
+			for i := range rows {
+				if !look[what](&rows[i]) {
+					b.Fatalf("row %v", rows[i].Block)
+				}
+			}
+			return len(rows)
+		}
+		b.Run("walk/"+what, func(b *testing.B) {
+			measure(b, client, func() int {
+				n := 0
+				err := db.BindingRows(b.Context(), "default", func(rows []BindingRow) error { n += use(b, rows); return nil })
+				if err != nil {
+					b.Fatal(err)
+				}
+				return n
+			})
+		})
+		b.Run("at/"+what, func(b *testing.B) {
+			blocks := make([]Block, 0, pipelineLimit)
+			for _, x := range bindings[:pipelineLimit] {
+				blocks = append(blocks, Block{x.Outside, x.First})
+			}
+			measure(b, client, func() int {
+				rows, err := db.BindingRowsAt(b.Context(), "default", blocks)
+				if err != nil {
+					b.Fatal(err)
+				}
+				return use(b, rows)
+			})
+		})
+	}
+}
+
+// measure repeats what comes to so many operations.
+func measure(b *testing.B, client redis.UniversalClient, round func() int) {
+	used := startMeter(b, client)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := 0; n < b.N; {
+		n += round()
+	}
+	used.report(b)
+}

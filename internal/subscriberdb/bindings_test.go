@@ -1,0 +1,293 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// outsideAt returns one of many outside addresses.
+func outsideAt(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}) }
+
+// named is a binding with a name, so that one can be told from another.
+func named(outside netip.Addr, first uint16, name string) Binding {
+	return Binding{Group: "default", Inside: addr, Outside: outside, First: first, Last: first + 511, UserName: name}
+}
+
+// rowsOf returns the names of the stored bindings as a walk has them.
+func rowsOf(t testing.TB, db *DB) map[Block]string {
+	t.Helper()
+	names := map[Block]string{}
+	err := db.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
+		for i := range rows {
+			b, ok := rows[i].Binding()
+			if _, twice := names[rows[i].Block]; twice || !ok || !rows[i].Stored() {
+				return fmt.Errorf("row %v: twice: %v, read: %v", rows[i].Block, twice, ok)
+			}
+			names[rows[i].Block] = b.UserName
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// rowsAt returns the names of the stored bindings as they are asked for.
+func rowsAt(t testing.TB, db *DB, blocks []Block) map[Block]string {
+	t.Helper()
+	rows, err := db.BindingRowsAt(t.Context(), "default", blocks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[Block]string{}
+	for i := range rows {
+		if b, ok := rows[i].Binding(); rows[i].Stored() && ok {
+			names[rows[i].Block] = b.UserName
+		}
+	}
+	return names
+}
+
+// TestBindingsWalk: any writes, many and few, of blocks of many addresses, are as in a
+// simple map; some are made by an earlier version, into its one key.
+func TestBindingsWalk(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		random := rand.New(rand.NewPCG(11, 12))
+		var blocks []Block
+		for i := range 700 {
+			blocks = append(blocks, Block{outsideAt(i), 1024}, Block{outsideAt(i), 1536})
+		}
+		want := map[Block]string{}
+		for round := range 24 {
+			n := []int{1, 20, 700, 1300}[random.IntN(4)]
+			picked := random.Perm(len(blocks))[:n]
+			var put []Binding
+			var remove []Block
+			for _, i := range picked {
+				b := blocks[i]
+				fate := random.IntN(4)
+				if fate > 1 { // to be removed, or removed and written
+					remove = append(remove, b)
+					delete(want, b)
+				}
+				if fate < 3 {
+					want[b] = fmt.Sprint(round)
+					put = append(put, named(b.Outside, b.First, want[b]))
+				}
+			}
+			if round%10 == 3 { // another process is the next
+				db = newDB(t, client)
+				for _, b := range put {
+					client.HSet(t.Context(), oldBindingsKey("default"), Block{b.Outside, b.First}.field(), b.appendValue(nil))
+				}
+				for _, b := range remove {
+					if _, ok := want[b]; !ok {
+						client.HDel(t.Context(), bindingsKey("default", bindingPart(b.Outside)), b.field())
+					}
+				}
+				client.HSet(t.Context(), oldBindingsKey("default"), "nonsense", "{}")
+			} else if err := db.SaveBindings(t.Context(), "default", put, remove); err != nil {
+				t.Fatal(err)
+			}
+			compareRows(t, "walk", rowsOf(t, db), want)
+			compareRows(t, "by block", rowsAt(t, db, blocks), want)
+		}
+		if n := client.Exists(t.Context(), oldBindingsKey("default")).Val(); n != 0 {
+			t.Error("the key of before is left")
+		}
+		if got := client.HGet(t.Context(), bindingsKey("default", 0), "nonsense").Val(); got != "{}" {
+			t.Errorf("what is no binding became %q", got)
+		}
+	})
+}
+
+func compareRows(t testing.TB, what string, got, want map[Block]string) {
+	t.Helper()
+	if !maps.Equal(got, want) {
+		t.Fatalf("%s: %d bindings, want %d", what, len(got), len(want))
+	}
+}
+
+// oldBindings stores n bindings as earlier versions did, and returns them.
+func oldBindings(t testing.TB, client redis.UniversalClient, n int) map[Block]string {
+	t.Helper()
+	want := map[Block]string{}
+	pipe := client.Pipeline()
+	for i := range n {
+		b := named(outsideAt(i/4), uint16(1024+i%4*512), fmt.Sprint("user", i))
+		want[Block{b.Outside, b.First}] = b.UserName
+		pipe.HSet(t.Context(), oldBindingsKey("default"), Block{b.Outside, b.First}.field(), b.appendValue(nil))
+	}
+	if _, err := pipe.Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return want
+}
+
+// breakAfter lets so many moves of bindings through, and fails then.
+type breakAfter struct {
+	redis.Hook
+	mu   sync.Mutex
+	left int
+}
+
+var errBroken = errors.New("broken off")
+
+func (h *breakAfter) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (h *breakAfter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (h *breakAfter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if args := cmds[len(cmds)-1].Args(); args[0] == "evalsha" && args[1] == moveScript.Hash() {
+			h.mu.Lock()
+			h.left--
+			broken := h.left < 0
+			h.mu.Unlock()
+			if broken {
+				return errBroken
+			}
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// TestMoveBrokenOff: a move that ends anywhere loses nothing and shows nothing twice,
+// and the next process goes on.
+func TestMoveBrokenOff_I7(t *testing.T) {
+	url := testenv.StartRedis(t).URL
+	server := dialTest(t, url)
+	for after := range 9 {
+		server.FlushAll(t.Context())
+		want := oldBindings(t, server, 5*moveChunk+17)
+		var blocks []Block
+		for b := range want {
+			blocks = append(blocks, b)
+		}
+		if after > 0 { // written once before, and then an earlier version ran again
+			stale := named(blocks[0].Outside, blocks[0].First, "stale")
+			server.HSet(t.Context(), bindingsKey("default", bindingPart(stale.Outside)), blocks[0].field(), stale.appendValue(nil))
+		}
+		client := dialTest(t, url)
+		client.AddHook(&breakAfter{left: after})
+		db := newDB(t, client)
+		more := named(outsideAt(9000), 1024, "new")
+		err := db.SaveBindings(t.Context(), "default", []Binding{more}, nil)
+		if broken := errors.Is(err, errBroken); broken != (server.Exists(t.Context(), oldBindingsKey("default")).Val() > 0) {
+			t.Fatalf("after %d moves: %v, and the key of before says otherwise", after, err)
+		}
+		if err == nil {
+			want[Block{more.Outside, more.First}] = "new"
+			blocks = append(blocks, Block{more.Outside, more.First})
+		}
+		compareRows(t, "walk", rowsOf(t, db), want)
+		compareRows(t, "by block", rowsAt(t, db, blocks), want)
+
+		db = newDB(t, server)
+		compareRows(t, "walk of the next", rowsOf(t, db), want)
+		if err := db.SaveBindings(t.Context(), "default", []Binding{more}, nil); err != nil {
+			t.Fatal(err)
+		}
+		want[Block{more.Outside, more.First}] = "new"
+		compareRows(t, "walk behind the move", rowsOf(t, db), want)
+		if n := server.Exists(t.Context(), oldBindingsKey("default")).Val(); n != 0 {
+			t.Fatal("the key of before is left")
+		}
+	}
+}
+
+// TestReadsDuringMove: whoever reads while bindings are moved misses none.
+func TestReadsDuringMove(t *testing.T) {
+	client := realRedis(t)
+	want := oldBindings(t, client, 8000)
+	var blocks []Block
+	for b := range want {
+		blocks = append(blocks, b)
+	}
+	db, reader := newDB(t, client), newDB(t, client)
+	moved := make(chan error, 1)
+	go func() { moved <- db.moveBindings(t.Context(), "default") }()
+	for rounds, done := 0, false; !done || rounds < 3; rounds++ {
+		select {
+		case err := <-moved:
+			if done = true; err != nil {
+				t.Fatal(err)
+			}
+		default:
+		}
+		seen := map[Block]bool{}
+		err := reader.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
+			for i := range rows {
+				seen[rows[i].Block] = true
+			}
+			return nil
+		})
+		if err != nil || len(seen) != len(want) {
+			t.Fatalf("round %d: %d bindings of %d, %v", rounds, len(seen), len(want), err)
+		}
+		compareRows(t, "by block", rowsAt(t, reader, blocks), want)
+	}
+}
+
+// TestOldBackup: an old backup, of a time with one key, is restored under a daemon that
+// had moved that; what is read of it is mended by what is written.
+func TestOldBackupOfBindings(t *testing.T) {
+	client := realRedis(t)
+	db := newDB(t, client)
+	b := named(outsideAt(1), 1024, "now")
+	save := func() {
+		t.Helper()
+		if err := db.SaveBindings(t.Context(), "default", []Binding{b}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	block := Block{b.Outside, b.First}
+	for _, read := range []func() map[Block]string{
+		func() map[Block]string { return rowsOf(t, db) },
+		func() map[Block]string { return rowsAt(t, db, []Block{block}) },
+	} {
+		save()
+		client.FlushAll(t.Context())
+		oldBindings(t, client, 8)
+		if got := read()[block]; !strings.HasPrefix(got, "user") {
+			t.Errorf("restored, it is %q", got)
+		}
+		save()
+		if got := read()[block]; got != "now" {
+			t.Errorf("written again, it is %q", got)
+		}
+	}
+}
+
+// TestBindingParts: the bindings of a pool are spread evenly, and each write stays small.
+func TestBindingParts(t *testing.T) {
+	client := realRedis(t)
+	db := newDB(t, client)
+	put := make([]Binding, 0, 40_000)
+	for i := range cap(put) {
+		put = append(put, named(outsideAt(i/64), uint16(1024+i%64*512), "u"))
+	}
+	if err := db.SaveBindings(t.Context(), "default", put, nil); err != nil {
+		t.Fatal(err)
+	}
+	parts, err := db.filledParts(t.Context(), "default")
+	if err != nil || len(parts) != bindingParts {
+		t.Fatalf("%d parts, %v", len(parts), err)
+	}
+	for _, p := range parts {
+		if n := client.HLen(t.Context(), bindingsKey("default", p)).Val(); n > 40_000/bindingParts*3/2 {
+			t.Errorf("%d bindings in part %d", n, p)
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package subscriberdb
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// bindingChunk bounds the bindings of one write: it is one step, and Redis does
+// nothing else meanwhile.
+const bindingChunk = 512
+
+// bindingParts is how many hashes the bindings of a group are spread over: one for
+// each last octet of an outside address. A million bindings are some 4,000 in each,
+// 1.5 MB, whatever the size of blocks; and a person knows where to look.
+const bindingParts = 256
+
+// bindingPart returns the part that has the bindings of an outside address.
+func bindingPart(outside netip.Addr) uint8 {
+	octets := outside.As16()
+	return octets[15]
+}
+
+// SaveBindings writes and removes bindings of a group. Up to 512 of them are one step,
+// more are several; each binding is as it was or as it is to be at any time. A binding
+// that is both written and removed is written.
+func (db *DB) SaveBindings(ctx context.Context, group string, put []Binding, remove []Block) error {
+	w := bindingWrites.Get().(*bindingWriter)
+	defer w.free()
+	w.collect(put, remove)
+	err := db.moveBindings(ctx, group)
+	for chunk := range slices.Chunk(w.writes, bindingChunk) {
+		if err == nil {
+			err = db.together(ctx, w.calls(ctx, group, chunk))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("save bindings of group %q: %w", group, err)
+	}
+	return nil
+}
+
+// together makes all of the calls in one step.
+func (db *DB) together(ctx context.Context, calls []redis.Cmder) error {
+	if len(calls) == 1 {
+		return db.client.Process(ctx, calls[0])
+	}
+	_, err := db.client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, c := range calls {
+			_ = pipe.Process(ctx, c) // queues
+		}
+		return nil
+	})
+	return err
+}
+
+// bindingWrite writes a binding, or removes the one of a block.
+type bindingWrite struct {
+	put   *Binding // nil to remove
+	block Block
+	part  uint8
+}
+
+// bindingWriter is the room of one call of SaveBindings.
+type bindingWriter struct {
+	writes []bindingWrite
+	args   argList
+	ends   []int // of the commands in args
+	cmds   []redis.Cmder
+}
+
+var bindingWrites = sync.Pool{New: func() any { return new(bindingWriter) }}
+
+func (w *bindingWriter) free() {
+	if len(w.writes) > pipelineLimit {
+		return
+	}
+	clear(w.writes)
+	w.writes = w.writes[:0]
+	w.reset()
+	bindingWrites.Put(w)
+}
+
+func (w *bindingWriter) reset() {
+	w.args.reset()
+	clear(w.cmds)
+	w.ends, w.cmds = w.ends[:0], w.cmds[:0]
+}
+
+// collect sorts the writes by part; those of a block stay in their order.
+func (w *bindingWriter) collect(put []Binding, remove []Block) {
+	written := map[Block]struct{}(nil)
+	if len(put)+len(remove) > bindingChunk { // one chunk may remove what the next is to write
+		written = make(map[Block]struct{}, len(put))
+		for i := range put {
+			written[Block{put[i].Outside, put[i].First}] = struct{}{}
+		}
+	}
+	for _, b := range remove {
+		if _, ok := written[b]; !ok {
+			w.writes = append(w.writes, bindingWrite{nil, b, bindingPart(b.Outside)})
+		}
+	}
+	for i := range put {
+		b := &put[i]
+		w.writes = append(w.writes, bindingWrite{b, Block{b.Outside, b.First}, bindingPart(b.Outside)})
+	}
+	slices.SortStableFunc(w.writes, func(a, b bindingWrite) int { return cmp.Compare(a.part, b.part) })
+}
+
+// calls makes the commands of a chunk: of each part one that removes, and one that
+// writes behind it. They are valid until the next ones are made.
+func (w *bindingWriter) calls(ctx context.Context, group string, chunk []bindingWrite) []redis.Cmder {
+	w.reset()
+	for i := range chunk {
+		b := &chunk[i]
+		if i == 0 || b.part != chunk[i-1].part || (b.put == nil) != (chunk[i-1].put == nil) {
+			w.begin(group, b)
+		}
+		w.args.text = b.block.appendField(w.args.text)
+		w.args.cut()
+		if b.put != nil {
+			w.args.text = b.put.appendValue(w.args.text)
+			w.args.cut()
+		}
+	}
+	w.ends = append(w.ends, len(w.args.list))
+	for i, end := range w.ends[1:] {
+		w.cmds = append(w.cmds, redis.NewIntCmd(ctx, w.args.list[w.ends[i]:end]...))
+	}
+	return w.cmds
+}
+
+// begin begins the next command.
+func (w *bindingWriter) begin(group string, b *bindingWrite) {
+	w.ends = append(w.ends, len(w.args.list))
+	name := "hdel"
+	if b.put != nil {
+		name = "hset"
+	}
+	w.args.add(name, bindingsKey(group, b.part))
+}
