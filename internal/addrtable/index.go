@@ -1,0 +1,165 @@
+package addrtable
+
+import (
+	"encoding/binary"
+	"iter"
+	"net/netip"
+	"slices"
+)
+
+// An Index lists IPv4 addresses, in their order, under many keys. Its zero value is
+// empty. An address under a key takes 8 to 16 octets, mostly 12 (BenchmarkIndex), and
+// no more where it is alone under its key. A key is mostly a hash, so what is listed
+// under it may belong to another one of the same hash.
+//
+// An Index needs a lock of its users' own.
+type Index struct {
+	firsts  []uint64   // of each run
+	runs    [][]uint64 // keys before addresses; all are in order, and none is empty
+	len     int
+	changes int
+}
+
+// runSize is the most entries of a run. A change moves half of them, 1 KiB, and a split
+// of one the list of all, 250 KB for a million entries.
+const runSize = 256
+
+// Len returns how many addresses are listed, under whatever key.
+func (x *Index) Len() int { return x.len }
+
+// Add lists an address, which must be IPv4, under a key.
+func (x *Index) Add(key uint32, a netip.Addr) {
+	if !a.Is4() {
+		panic("addrtable: " + a.String() + " is not an IPv4 address")
+	}
+	entry := entryOf(key, a)
+	if len(x.runs) == 0 {
+		x.insertRun(0, nil)
+	}
+	r, i, there := x.find(entry)
+	if there {
+		return
+	}
+	x.changes++
+	x.len++
+	if len(x.runs[r]) == runSize {
+		r, i = x.split(r, i)
+	}
+	x.runs[r] = slices.Insert(x.runs[r], i, entry)
+	x.firsts[r] = x.runs[r][0]
+}
+
+// Remove takes an address from the list under a key, if it is there.
+func (x *Index) Remove(key uint32, a netip.Addr) {
+	if !a.Is4() || len(x.runs) == 0 {
+		return
+	}
+	r, i, there := x.find(entryOf(key, a))
+	if !there {
+		return
+	}
+	x.changes++
+	x.len--
+	x.runs[r] = slices.Delete(x.runs[r], i, i+1)
+	switch n := len(x.runs[r]); {
+	case n == 0:
+		x.removeRun(r)
+		return
+	case n < runSize/4:
+		r = x.join(r)
+	}
+	x.firsts[r] = x.runs[r][0]
+}
+
+// From yields the addresses under a key, in their order, from first on, which is
+// included; the zero address is before all. The index may change meanwhile: what stays
+// listed is yielded once, and what comes or goes once or not at all.
+func (x *Index) From(key uint32, first netip.Addr) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		if first.Is6() || len(x.runs) == 0 {
+			return // behind every IPv4 address
+		}
+		next := uint64(key) << 32
+		if first.Is4() {
+			next = entryOf(key, first)
+		}
+		r, i, _ := x.find(next)
+		for changes := x.changes; ; i++ {
+			if x.changes != changes {
+				if changes = x.changes; len(x.runs) == 0 {
+					return
+				}
+				r, i, _ = x.find(next)
+			}
+			if i == len(x.runs[r]) {
+				if r, i = r+1, 0; r == len(x.runs) {
+					return
+				}
+			}
+			entry := x.runs[r][i]
+			if uint32(entry>>32) != key || !yield(address(uint32(entry))) || uint32(entry) == 1<<32-1 {
+				return
+			}
+			next = entry + 1
+		}
+	}
+}
+
+// find returns where an entry is, or would be: the run, and the place in it.
+func (x *Index) find(entry uint64) (run, i int, there bool) {
+	run, there = slices.BinarySearch(x.firsts, entry)
+	if there {
+		return run, 0, true
+	}
+	run = max(run-1, 0)
+	i, there = slices.BinarySearch(x.runs[run], entry)
+	return run, i, there
+}
+
+// split makes two runs of a full one, and returns where its i-th entry is then. Behind
+// the end nothing is moved, so that what comes in order leaves full runs.
+func (x *Index) split(r, i int) (run, at int) {
+	if i == runSize {
+		x.insertRun(r+1, nil)
+		return r + 1, 0
+	}
+	x.insertRun(r+1, x.runs[r][runSize/2:])
+	x.runs[r] = x.runs[r][:runSize/2]
+	if i > runSize/2 {
+		return r + 1, i - runSize/2
+	}
+	return r, i
+}
+
+// join puts a run and a neighbour into one, if that leaves room, and returns where the
+// run is then.
+func (x *Index) join(r int) int {
+	for _, left := range []int{r - 1, r} {
+		if left < 0 || left+1 == len(x.runs) || len(x.runs[left])+len(x.runs[left+1]) > runSize*3/4 {
+			continue
+		}
+		x.runs[left] = append(x.runs[left], x.runs[left+1]...)
+		x.removeRun(left + 1)
+		return left
+	}
+	return r
+}
+
+func (x *Index) insertRun(r int, entries []uint64) {
+	first := uint64(0)
+	if len(entries) > 0 {
+		first = entries[0]
+	}
+	x.runs = slices.Insert(x.runs, r, append(make([]uint64, 0, runSize), entries...))
+	x.firsts = slices.Insert(x.firsts, r, first)
+}
+
+func (x *Index) removeRun(r int) {
+	x.runs = slices.Delete(x.runs, r, r+1)
+	x.firsts = slices.Delete(x.firsts, r, r+1)
+}
+
+func entryOf(key uint32, a netip.Addr) uint64 {
+	o := a.As4()
+	return uint64(key)<<32 | uint64(binary.BigEndian.Uint32(o[:]))
+}
