@@ -32,14 +32,13 @@ func (s *natService) ListBindings(ctx context.Context, req *pb.ListBindingsReque
 	if err != nil {
 		return nil, err
 	}
-	bindings, err := s.port.Bindings(ctx, filter, after, size+1)
+	bindings, next, err := s.port.Bindings(ctx, filter, after, size)
 	if err != nil {
 		return nil, err
 	}
 	res := &pb.ListBindingsResponse{}
-	if len(bindings) > size {
-		bindings = bindings[:size]
-		res.NextPageToken = bindingToken(filter, inspect.KeyOf(&bindings[size-1].Binding))
+	if next != (inspect.BindingKey{}) {
+		res.NextPageToken = bindingToken(filter, next)
 	}
 	for i := range bindings {
 		res.Bindings = append(res.Bindings, toBinding(&bindings[i]))

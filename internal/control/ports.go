@@ -21,8 +21,10 @@ type Subscribers interface {
 	Subscriber(ctx context.Context, key subscriber.Key) (inspect.Subscriber, error)
 
 	// Subscribers returns up to limit subscribers that match, in the order of
-	// inspect.CompareKeys, beginning behind after (zero: at the first).
-	Subscribers(ctx context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, error)
+	// inspect.CompareKeys, beginning behind after (zero: at the first). Next is the
+	// key to go on behind, zero after the last; there may be fewer than limit before
+	// it, or none: a call looks at a bounded number.
+	Subscribers(ctx context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) (page []inspect.Subscriber, next subscriber.Key, err error)
 
 	// Put makes or replaces a record by hand and returns it as stored, once the
 	// engine has taken it or a bounded time is over. With an empty Group the
@@ -45,8 +47,8 @@ type Subscribers interface {
 type Nat interface {
 	// Bindings returns up to limit bindings that match, held ones included, in
 	// the order of inspect.BindingKey.Compare, beginning behind after (zero: at
-	// the first).
-	Bindings(ctx context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) ([]inspect.Binding, error)
+	// the first). Next is as that of Subscribers.
+	Bindings(ctx context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) (page []inspect.Binding, next inspect.BindingKey, err error)
 
 	// LookupOutside returns the binding that has, or had at the given time, this
 	// public port. A zero time means now. ErrNotFound when nobody had it,
@@ -94,8 +96,9 @@ type Controls interface {
 // restored after a start.
 type Removals interface {
 	// Removals returns up to limit removals that match, in the order of
-	// inspect.RemovalKey.Compare, beginning behind after (zero: at the first).
-	Removals(ctx context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, error)
+	// inspect.RemovalKey.Compare, beginning behind after (zero: at the first). Next
+	// is as that of Subscribers.
+	Removals(ctx context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) (page []inspect.Removal, next inspect.RemovalKey, err error)
 
 	// ConfirmRemovals carries out the held removals that match, and returns how
 	// many. ErrUnavailable, possibly after some were carried out.

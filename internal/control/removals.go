@@ -29,14 +29,13 @@ func (s *removalService) ListRemovals(ctx context.Context, req *pb.ListRemovalsR
 	if err != nil {
 		return nil, err
 	}
-	removals, err := s.port.Removals(ctx, filter, after, size+1)
+	removals, next, err := s.port.Removals(ctx, filter, after, size)
 	if err != nil {
 		return nil, err
 	}
 	res := &pb.ListRemovalsResponse{}
-	if len(removals) > size {
-		removals = removals[:size]
-		res.NextPageToken = removalToken(filter, removals[size-1].Key())
+	if next != (inspect.RemovalKey{}) {
+		res.NextPageToken = removalToken(filter, next)
 	}
 	for i := range removals {
 		res.Removals = append(res.Removals, toRemoval(&removals[i]))

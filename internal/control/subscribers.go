@@ -47,14 +47,13 @@ func (s *subscriberService) ListSubscribers(ctx context.Context, req *pb.ListSub
 	if err != nil {
 		return nil, err
 	}
-	subs, err := s.port.Subscribers(ctx, filter, after, size+1)
+	subs, next, err := s.port.Subscribers(ctx, filter, after, size)
 	if err != nil {
 		return nil, err
 	}
 	res := &pb.ListSubscribersResponse{}
-	if len(subs) > size {
-		subs = subs[:size]
-		res.NextPageToken = subscriberToken(filter, subs[size-1].Key)
+	if next != (subscriber.Key{}) {
+		res.NextPageToken = subscriberToken(filter, next)
 	}
 	for i := range subs {
 		res.Subscribers = append(res.Subscribers, toSubscriber(&subs[i]))

@@ -23,9 +23,16 @@ func (f *SubscriberFilter) Match(r *subscriber.Record) bool {
 		within(f.Inside, r.Inside)
 }
 
-// Address returns the only inside address the filter can match, if it names one.
-func (f *SubscriberFilter) Address() (netip.Addr, bool) {
-	return f.Inside.Addr(), f.Inside.IsSingleIP()
+// MatchPacked is Match without unpacking the record.
+func (f *SubscriberFilter) MatchPacked(r *subscriber.Packed) bool {
+	if f.NAS != "" {
+		if _, nas := r.Reporter(); nas != f.NAS {
+			return false
+		}
+	}
+	return matches(f.Group, r.Group()) &&
+		matches(f.UserName, r.UserName()) &&
+		within(f.Inside, r.Inside())
 }
 
 // BindingFilter picks bindings; zero fields match everything.

@@ -116,7 +116,7 @@ func TestSessionFilter(t *testing.T) {
 func TestFilterAddress(t *testing.T) {
 	t.Parallel()
 	one, many := netip.MustParsePrefix("100.64.0.1/32"), netip.MustParsePrefix("100.64.0.0/24")
-	if a, ok := (&SubscriberFilter{Inside: one}).Address(); !ok || a != one.Addr() {
+	if a, ok := (&SessionFilter{Inside: one}).Address(); !ok || a != one.Addr() {
 		t.Errorf("single address: %v, %v", a, ok)
 	}
 	if _, ok := (&SessionFilter{Inside: many}).Address(); ok {

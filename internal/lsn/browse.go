@@ -43,6 +43,75 @@ func (e *Engine) Held(group string) int {
 	return 0
 }
 
+// HeldFew yields the held bindings of the group in no order, and reports whether these
+// are few: where there are more than n of them, nothing is yielded. It costs them
+// alone.
+func (e *Engine) HeldFew(group string, n int, yield func(Binding)) bool {
+	g := e.group(group)
+	if g == nil {
+		return true
+	}
+	if g.held > n {
+		return false
+	}
+	var b Binding
+	for h := range g.holds.all {
+		if !g.void(h) {
+			g.describeHeld(h.place, &b)
+			yield(b)
+		}
+	}
+	return true
+}
+
+// all yields every hold, void ones included, in no order.
+func (q *holdQueue) all(yield func(hold) bool) {
+	for _, holds := range [][]hold{q.fifo.all(), q.late} {
+		for _, h := range holds {
+			if !yield(h) {
+				return
+			}
+		}
+	}
+}
+
+// OutsideFew yields the bindings of the group whose outside address is in a prefix, in
+// no order, and reports whether it was few blocks to look at: where the group has more
+// than n there, nothing is yielded.
+func (e *Engine) OutsideFew(group string, outside netip.Prefix, n int, yield func(Binding)) bool {
+	g := e.group(group)
+	if g == nil || !outside.Addr().Is4() {
+		return true
+	}
+	type span struct{ first, end uint32 } // of cells
+	var spans []span
+	for i := range g.segments {
+		s := &g.segments[i]
+		if !s.prefix.Overlaps(outside) {
+			continue
+		}
+		low, size := s.low, s.size
+		if p := outside.Masked(); p.Bits() > s.prefix.Bits() {
+			low, size = number(p.Addr()), 1<<(32-p.Bits())
+		}
+		cells := size * g.shape.count
+		if n -= int(cells); n < 0 {
+			return false
+		}
+		first := s.base + (low-s.low)*g.shape.count
+		spans = append(spans, span{first, first + cells})
+	}
+	var b Binding
+	for _, s := range spans {
+		for c := s.first; c < s.end; c++ {
+			if g.owner(c, &b) {
+				yield(b)
+			}
+		}
+	}
+	return true
+}
+
 // from yields the clients of every page, by address, from one address on.
 func (x *clientIndex) from(first uint32) iter.Seq2[uint32, *client] {
 	return func(yield func(uint32, *client) bool) {

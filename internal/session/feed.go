@@ -266,6 +266,11 @@ func (m *Manager) refreshLocked(s *slot, r *subscriber.Packed) {
 
 // countLocked counts a record among those that stand, or takes it out.
 func (m *Manager) countLocked(r *subscriber.Packed, change int) {
+	if change > 0 {
+		m.online.add(r)
+	} else {
+		m.online.remove(r)
+	}
 	g := m.groups[r.Group()]
 	if g == nil {
 		return

@@ -1,8 +1,12 @@
 package session
 
 import (
+	"iter"
+	"maps"
+	"net/netip"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrtable"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -22,8 +26,7 @@ func (m *Manager) grantGraceLocked(s *slot, cause uint32) {
 		return
 	}
 	if grace := g.config.GraceFor(cause); grace > 0 && s.packed.Identity() != "" {
-		s.over.graceUntil = m.now().Add(grace)
-		m.timers.look(s.inside(), s.over.graceUntil)
+		m.beginGraceLocked(s, m.now().Add(grace))
 	}
 }
 
@@ -107,20 +110,58 @@ func (m *Manager) drainsLocked(s *slot) {
 	}
 }
 
-// graceRLocked yields the removals that wait for a grace time to be over.
-func (m *Manager) graceRLocked(f inspect.RemovalFilter, yield func(inspect.Removal)) {
-	if f.Kind != 0 && f.Kind != inspect.RemovalGrace {
+// graceRLocked adds the removals that wait for a grace time to be over.
+func (m *Manager) graceRLocked(p *removalPage) {
+	if !p.wants(inspect.RemovalGrace) {
 		return
 	}
-	for inside := range m.draining {
-		s := m.slots.at(inside)
-		if s.online || !m.inGraceLocked(s) {
-			continue
+	after := behindKey(p.after)
+	slots := m.slotsRLocked(m.graces.groupsFrom(p.filter.Group, after.Group), p.filter.Inside, after, m.graces.from)
+	p.from(slots, inspect.RemovalGrace, func(s *slot) (inspect.Removal, bool) {
+		if s.online || s.phase != draining || !m.inGraceLocked(s) {
+			return inspect.Removal{}, false
 		}
 		r := s.removal(inspect.RemovalGrace)
-		r.DueAt, r.Sessions = s.over.graceUntil, m.kernel.SessionCount(inside)
-		yield(r)
+		r.DueAt, r.Sessions = s.over.graceUntil, m.kernel.SessionCount(s.inside())
+		return r, true
+	})
+}
+
+// graceIndex has, by group, the addresses with a grace time, for lists. It may have
+// some whose subscriber is back: they stay until the timers look at them.
+type graceIndex map[string]*addrtable.Table[struct{}]
+
+// beginGraceLocked begins a grace time of the slot's ended tenure.
+func (m *Manager) beginGraceLocked(s *slot, until time.Time) {
+	s.over.graceUntil = until
+	m.timers.look(s.inside(), until)
+	g := m.graces[s.group()]
+	if g == nil {
+		g = new(addrtable.Table[struct{}])
+		m.graces[s.group()] = g
 	}
+	if s.inside().Is4() {
+		g.Put(s.inside(), struct{}{})
+	}
+}
+
+// remove takes out an address.
+func (x graceIndex) remove(inside netip.Addr) {
+	for group, g := range x {
+		if g.Remove(inside); g.Len() == 0 {
+			delete(x, group)
+		}
+	}
+}
+
+// groupsFrom is that of onlineIndex.
+func (x graceIndex) groupsFrom(filter, first string) []string {
+	return namesFrom(maps.Keys(x), filter, first)
+}
+
+// from yields the addresses of a group from first on, which is included, in order.
+func (x graceIndex) from(group string, first netip.Addr) iter.Seq[netip.Addr] {
+	return addressesOf(x[group], first)
 }
 
 // removal describes the removal of the binding whose tenure is over.
@@ -131,6 +172,6 @@ func (s *slot) removal(kind inspect.RemovalKind) inspect.Removal {
 // adoptGraceLocked takes over the grace time that the stored binding of the slot
 // tells of. One that is over by now ends in its turn.
 func (m *Manager) adoptGraceLocked(s *slot, row subscriberdb.Binding) {
-	s.over = &ending{record: s.packed, reason: subscriber.ReasonStop, at: row.ReleasedAt, graceUntil: row.GraceUntil}
-	m.timers.look(s.inside(), row.GraceUntil)
+	s.over = &ending{record: s.packed, reason: subscriber.ReasonStop, at: row.ReleasedAt}
+	m.beginGraceLocked(s, row.GraceUntil)
 }

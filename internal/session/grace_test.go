@@ -128,11 +128,12 @@ func TestGrace_SES08(t *testing.T) {
 	}
 }
 
-func (w *world) removalsOf(list func(*Manager, inspect.RemovalFilter, func(inspect.Removal))) []inspect.Removal {
+func (w *world) removalsOf(list func(*Manager, *removalPage)) []inspect.Removal {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	var rs []inspect.Removal
-	list(w.Manager, inspect.RemovalFilter{}, func(r inspect.Removal) { rs = append(rs, r) })
+	p := removalPage{limit: 100}
+	list(w.Manager, &p)
+	rs, _ := p.cut()
 	return rs
 }
 

@@ -59,7 +59,7 @@ func (w *world) loseRecords() {
 
 func (w *world) removals(f inspect.RemovalFilter) []inspect.Removal {
 	w.t.Helper()
-	list, err := w.Removals(context.Background(), f, inspect.RemovalKey{}, 1000)
+	list, _, err := w.Removals(context.Background(), f, inspect.RemovalKey{}, 1000)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -86,7 +86,9 @@ type Manager struct {
 	prepared        bool                       // it is known what there is to serve
 	deposed         error                      // another daemon has taken a group; nil while none has
 	slots           slotIndex
+	online          onlineIndex // of the slots whose record stands
 	draining        map[netip.Addr]struct{}
+	graces          graceIndex
 	observed        observed          // what RemovalOn would have removed
 	unsaved         map[lsn.Block]int // writes to stored bindings that are under way
 	settings        inspect.Settings
@@ -153,8 +155,8 @@ func New(o Options) (*Manager, error) {
 		saves: newQueue[save](takeMost), opens: newQueue[work](takeMost), cuts: newQueue[work](takeMost),
 		reaps: newQueue[work](takeMost), lingering: newQueue[work](takeMost),
 		missing: newQueue[missing](math.MaxInt), timers: newTimers(),
-		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: newSlotIndex(),
-		draining: map[netip.Addr]struct{}{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
+		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: newSlotIndex(), online: newOnlineIndex(),
+		draining: map[netip.Addr]struct{}{}, graces: graceIndex{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
 		redisErr: errNotAsked,
 	}
 	if m.owner == nil {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"maps"
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -35,21 +36,15 @@ func (m *Manager) NASes(ctx context.Context, f inspect.NASFilter, after inspect.
 	return page.kept, nil
 }
 
-// onlineByNAS counts who is online by the NAS that reports it. Records made by hand
-// are of none.
+// onlineByNAS returns how many are online of each NAS that reports any. Records made by
+// hand are of none.
 func (m *Manager) onlineByNAS() (map[inspect.NASKey]int, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if err := m.restoredRLocked(); err != nil {
 		return nil, err
 	}
-	online := map[inspect.NASKey]int{}
-	for _, s := range walk(m.mu.RLocker(), m.slots.all()) {
-		if client, nas := s.packed.Reporter(); s.online && client != "" {
-			online[inspect.NASKey{Client: client, Name: nas}]++
-		}
-	}
-	return online, nil
+	return maps.Clone(m.online.counts), nil
 }
 
 func nasView(n *subscriberdb.NAS) inspect.NAS {

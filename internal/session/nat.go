@@ -4,54 +4,138 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Bindings returns up to limit bindings behind after, held ones included.
-func (m *Manager) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) ([]inspect.Binding, error) {
+// fewBindings is how many bindings are gathered and put in order for a page, 1 ms of
+// work under the lock. Of more, those that a filter picks are met often enough in a walk.
+const fewBindings = 10_000
+
+// Bindings returns up to limit bindings behind after, held ones included, and the key
+// to go on behind, which is zero when there are no more.
+func (m *Manager) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) (views []inspect.Binding, next inspect.BindingKey, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if err := m.restoredRLocked(); err != nil {
-		return nil, err
+		return nil, next, err
 	}
-	page := smallest[lsn.Binding]{limit: limit, compare: func(a, b lsn.Binding) int {
-		return inspect.KeyOf(&a).Compare(inspect.KeyOf(&b))
-	}}
-	for _, name := range slices.Sorted(maps.Keys(m.groups)) {
-		m.gatherRLocked(name, f, after, &page)
+	p := bindingPage{filter: f, after: after, limit: limit}
+	for _, name := range namesFrom(maps.Keys(m.groups), f.Group, after.Group) {
+		if m.gatherRLocked(name, &p); p.full() {
+			break
+		}
 	}
-	views := make([]inspect.Binding, len(page.kept))
-	for i, b := range page.kept {
+	page, next := p.cut()
+	views = make([]inspect.Binding, len(page))
+	for i, b := range page {
 		views[i] = m.bindingViewLocked(b)
 	}
-	return views, nil
+	return views, next, nil
 }
 
-// gatherRLocked adds the group's bindings behind after to a page, until it is
-// full: they come in the page's order, but for those of one inside address.
-func (m *Manager) gatherRLocked(group string, f inspect.BindingFilter, after inspect.BindingKey, page *smallest[lsn.Binding]) {
-	var from netip.Addr
-	if group == after.Group {
-		from = after.Inside
+// bindingPage gathers a page of bindings, in order.
+type bindingPage struct {
+	filter inspect.BindingFilter
+	after  inspect.BindingKey
+	limit  int
+	looks  int // addresses looked at one after the other
+	items  []lsn.Binding
+	end    inspect.BindingKey // up to which all was looked at; zero while that goes on
+}
+
+func (p *bindingPage) full() bool {
+	return len(p.items) > p.limit || p.end != (inspect.BindingKey{})
+}
+
+// addSorted takes bindings that are all behind those that it has.
+func (p *bindingPage) addSorted(more []lsn.Binding) {
+	slices.SortFunc(more, func(a, b lsn.Binding) int { return inspect.KeyOf(&a).Compare(inspect.KeyOf(&b)) })
+	p.items = append(p.items, more[:min(len(more), p.limit+1)]...)
+}
+
+// cut returns the page, and the key to go on behind.
+func (p *bindingPage) cut() ([]lsn.Binding, inspect.BindingKey) {
+	if len(p.items) <= p.limit {
+		return p.items, p.end
 	}
-	if f.Inside.IsValid() && from.Less(f.Inside.Addr()) {
-		from = f.Inside.Masked().Addr()
+	page := p.items[:p.limit]
+	return page, inspect.KeyOf(&page[p.limit-1])
+}
+
+// gatherRLocked adds the group's bindings behind after to a page, until it is full or
+// enough was looked at.
+func (m *Manager) gatherRLocked(group string, p *bindingPage) {
+	var found []lsn.Binding
+	look := func(b lsn.Binding) {
+		if p.filter.Match(&b) && inspect.KeyOf(&b).Compare(p.after) > 0 && m.inForceLocked(&b) {
+			found = append(found, b)
+		}
 	}
-	for more := group >= after.Group; more && len(page.kept) < page.limit; breathe(m.mu.RLocker()) {
-		beyond := false
-		from = m.engine.BindingsFrom(group, from, breathEvery, func(b lsn.Binding) {
-			beyond = f.Inside.IsValid() && !f.Inside.Contains(b.Inside)
-			if f.Match(&b) && inspect.KeyOf(&b).Compare(after) > 0 && m.inForceLocked(&b) {
-				page.add(b)
-			}
-		})
-		more = from.IsValid() && !beyond
+	if m.fewRLocked(group, &p.filter, look) {
+		m.mu.RUnlock()
+		p.addSorted(found)
+		m.mu.RLock()
+		return
 	}
+	inside := p.filter.Inside
+	before := p.after.Inside.Prev() // its address may have more
+	for from := firstOf(inside, group, subscriber.Key{Group: p.after.Group, Inside: before}); ; {
+		from = m.engine.BindingsFrom(group, from, breathEvery, look)
+		p.addSorted(found)
+		found = found[:0]
+		breathe(m.mu.RLocker())
+		p.looks += breathEvery
+		switch {
+		case !from.IsValid(), len(p.items) > p.limit:
+			return
+		case inside.IsValid() && !inside.Contains(from):
+			return // they come in order, and began in the prefix
+		case p.looks >= looksPerCall:
+			last := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+			p.end = inspect.BindingKey{Group: group, Inside: from.Prev(), Outside: last, First: math.MaxUint16}
+			return
+		}
+	}
+}
+
+// fewRLocked yields, in no order, all of the group's bindings that may match the
+// filter, and reports whether there is a way to find these alone, few as they are.
+func (m *Manager) fewRLocked(group string, f *inspect.BindingFilter, yield func(lsn.Binding)) bool {
+	if inside := f.Inside; inside.IsValid() && inside.Addr().Is4() && inside.Bits() > 32-9 {
+		return false // 512 addresses are one step of a walk
+	}
+	if f.Outside.IsValid() && m.engine.OutsideFew(group, f.Outside, fewBindings, yield) {
+		return true
+	}
+	switch f.State {
+	case lsn.Held:
+		return m.engine.HeldFew(group, fewBindings, yield)
+	case lsn.Draining:
+		return m.drainingFewRLocked(group, yield)
+	case lsn.Cut:
+		g := m.groups[group]
+		return g != nil && g.phases[cut] == 0
+	}
+	return false
+}
+
+func (m *Manager) drainingFewRLocked(group string, yield func(lsn.Binding)) bool {
+	if len(m.draining) > fewBindings {
+		return false
+	}
+	for inside := range m.draining {
+		if b, ok := m.engine.Live(group, inside); ok {
+			yield(b)
+		}
+	}
+	return true
 }
 
 // inForceLocked hides a binding that is allocated but not programmed yet: it is

@@ -29,13 +29,24 @@ func (m *Manager) observeLocked(s *slot) {
 	m.publishLocked(inspect.EventObserved, s)
 }
 
-// observedRLocked yields the observed removals that are kept, in no particular
-// order. An address may be among them more than once.
-func (m *Manager) observedRLocked(f inspect.RemovalFilter, yield func(inspect.Removal)) {
-	if f.Kind != 0 && f.Kind != inspect.RemovalObserved {
+// observedRLocked adds the observed removals that are kept. An address may be among
+// them more than once.
+func (m *Manager) observedRLocked(p *removalPage) {
+	if !p.wants(inspect.RemovalObserved) {
 		return
 	}
-	for _, r := range m.observed.ring {
-		yield(r)
+	first := smallest[*inspect.Removal]{limit: p.limit + 1, compare: func(a, b *inspect.Removal) int {
+		return a.Key().Compare(b.Key())
+	}}
+	for i := range m.observed.ring {
+		if r := &m.observed.ring[i]; p.filter.Match(r) && r.Key().Compare(p.after) > 0 {
+			first.add(r)
+		}
+	}
+	for _, r := range first.kept {
+		p.add(*r)
+	}
+	if n := len(first.kept); n > p.limit {
+		p.endAt(first.kept[n-1].Key())
 	}
 }

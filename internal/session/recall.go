@@ -67,8 +67,8 @@ func (m *Manager) recallLocked(s *slot) {
 	if !m.now().Before(until) {
 		return
 	}
-	s.over.reason, s.over.at, s.over.graceUntil = last.Reason, at, until
-	m.timers.look(s.inside(), until)
+	s.over.reason, s.over.at = last.Reason, at
+	m.beginGraceLocked(s, until)
 	if s.phase == draining { // it was not stored before the gate was narrowed
 		m.saveLocked(save{binding: m.markGraceLocked(s, until)})
 	}

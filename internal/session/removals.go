@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"iter"
 	"slices"
 
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -9,81 +10,144 @@ import (
 )
 
 // Removals returns up to limit removals behind after that are not, or not yet,
-// carried out.
-func (m *Manager) Removals(_ context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, error) {
+// carried out, and the key to go on behind, which is zero when there are no more.
+func (m *Manager) Removals(_ context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, inspect.RemovalKey, error) {
+	p := removalPage{filter: f, after: after, limit: limit}
+	if err := m.gatherRemovals(&p); err != nil {
+		return nil, inspect.RemovalKey{}, err
+	}
+	page, next := p.cut()
+	return page, next, nil
+}
+
+func (m *Manager) gatherRemovals(p *removalPage) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if err := m.restoredRLocked(); err != nil {
-		return nil, err
+		return err
 	}
-	page := smallest[inspect.Removal]{limit: limit, compare: func(a, b inspect.Removal) int {
-		return a.Key().Compare(b.Key())
-	}}
-	m.eachRemovalRLocked(f, func(r inspect.Removal) {
-		if r.Key().Compare(after) > 0 {
-			page.add(r)
+	for _, source := range []func(*removalPage){m.heldRemovalsRLocked, m.graceRLocked, m.observedRLocked} {
+		source(p)
+	}
+	return nil
+}
+
+// removalPage gathers a page of removals from all that keep some. Each source yields
+// in order, and may end before it has told all.
+type removalPage struct {
+	filter inspect.RemovalFilter
+	after  inspect.RemovalKey
+	limit  int
+	items  []inspect.Removal
+	end    inspect.RemovalKey // up to which all sources have told all; zero for to the end
+}
+
+// wants reports whether removals of that kind are asked for.
+func (p *removalPage) wants(kind inspect.RemovalKind) bool {
+	return p.filter.Kind == 0 || p.filter.Kind == kind
+}
+
+// whoOf is the part of the filter that is about the subscribers.
+func whoOf(f *inspect.RemovalFilter) *inspect.SubscriberFilter {
+	return &inspect.SubscriberFilter{Group: f.Group, NAS: f.NAS, Inside: f.Inside}
+}
+
+// add takes a removal, if it is one of the page.
+func (p *removalPage) add(r inspect.Removal) bool {
+	if !p.filter.Match(&r) || r.Key().Compare(p.after) <= 0 {
+		return false
+	}
+	p.items = append(p.items, r)
+	return true
+}
+
+// from has a source yield what it has of slots, until it has one more than the page
+// can have, or has looked at enough.
+func (p *removalPage) from(slots iter.Seq2[subscriber.Key, *slot], kind inspect.RemovalKind, removal func(*slot) (inspect.Removal, bool)) {
+	looks, added := 0, 0
+	for key, s := range slots {
+		if r, ok := removal(s); ok && p.add(r) {
+			added++
 		}
-	})
-	return page.kept, nil
-}
-
-// eachRemovalRLocked yields the matching removals, in no order, from all that
-// keep some.
-func (m *Manager) eachRemovalRLocked(f inspect.RemovalFilter, yield func(inspect.Removal)) {
-	for _, source := range []func(inspect.RemovalFilter, func(inspect.Removal)){
-		m.heldRemovalsRLocked, m.graceRLocked, m.observedRLocked,
-	} {
-		source(f, func(r inspect.Removal) {
-			if f.Match(&r) {
-				yield(r)
-			}
-		})
-	}
-}
-
-// heldRemovalsRLocked yields what the guards hold.
-func (m *Manager) heldRemovalsRLocked(f inspect.RemovalFilter, yield func(inspect.Removal)) {
-	if f.Kind != 0 && f.Kind != inspect.RemovalHeld || !m.holdsRLocked() {
-		return
-	}
-	m.eachMatchingRLocked(inspect.SubscriberFilter{Group: f.Group, NAS: f.NAS, Inside: f.Inside}, func(s *slot) {
-		if s.packed.RemovalHeld() == subscriber.ReasonNone {
+		if looks++; looks == looksPerCall || added > p.limit {
+			p.endAt(inspect.RemovalKey{Key: key, Kind: kind, Since: farthest})
 			return
 		}
-		record := *s.record()
+	}
+}
+
+// endAt notes that a source has told all up to a key, and not what is behind.
+func (p *removalPage) endAt(key inspect.RemovalKey) {
+	if p.end == (inspect.RemovalKey{}) || key.Compare(p.end) < 0 {
+		p.end = key
+	}
+}
+
+// cut returns the page, and the key to go on behind.
+func (p *removalPage) cut() ([]inspect.Removal, inspect.RemovalKey) {
+	slices.SortFunc(p.items, func(a, b inspect.Removal) int { return a.Key().Compare(b.Key()) })
+	if p.end != (inspect.RemovalKey{}) {
+		p.items = slices.DeleteFunc(p.items, func(r inspect.Removal) bool { return r.Key().Compare(p.end) > 0 })
+	}
+	if len(p.items) > p.limit {
+		p.items = p.items[:p.limit]
+		return p.items, p.items[p.limit-1].Key()
+	}
+	return p.items, p.end
+}
+
+// heldRemovalsRLocked adds what the guards hold.
+func (m *Manager) heldRemovalsRLocked(p *removalPage) {
+	if !p.wants(inspect.RemovalHeld) {
+		return
+	}
+	who := whoOf(&p.filter)
+	p.from(m.heldSlotsRLocked(who, behindKey(p.after)), inspect.RemovalHeld, func(s *slot) (inspect.Removal, bool) {
+		why := s.packed.RemovalHeld()
+		if !s.online || why == subscriber.ReasonNone || !who.MatchPacked(&s.packed) {
+			return inspect.Removal{}, false
+		}
 		r := inspect.Removal{
-			Kind: inspect.RemovalHeld, Record: record, Reason: s.packed.RemovalHeld(),
-			Sessions: m.kernel.SessionCount(s.inside()),
+			Kind: inspect.RemovalHeld, Record: s.packed.Record(), Reason: why, Sessions: m.kernel.SessionCount(s.inside()),
 		}
-		if record.Version != "" { // it was last written to be held
-			r.Since = subscriber.VersionTime(record.Version)
+		if r.Record.Version != "" { // it was last written to be held
+			r.Since = subscriber.VersionTime(r.Record.Version)
 		}
-		yield(r)
+		return r, true
 	})
 }
 
-// holdsRLocked reports whether any removal is held.
-func (m *Manager) holdsRLocked() bool {
-	for _, g := range m.groups {
-		for _, n := range g.held {
-			if n > 0 {
-				return true
-			}
-		}
-	}
-	return false
+// heldSlotsRLocked is onlineRLocked for those whose removal may be held.
+func (m *Manager) heldSlotsRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *slot] {
+	return m.slotsRLocked(m.online.groupsFrom(f.Group, after.Group), f.Inside, after, m.online.heldFrom)
 }
 
+// behindKey is the key of subscribers behind which all removals behind after are:
+// there may be more than one of an address.
+func behindKey(after inspect.RemovalKey) subscriber.Key {
+	before := after.Inside.Prev()
+	if !before.IsValid() {
+		return subscriber.Key{Group: after.Group}
+	}
+	return subscriber.Key{Group: after.Group, Inside: before}
+}
+
+// heldKeys returns the keys of the matching subscribers whose removal is held, in
+// order.
 func (m *Manager) heldKeys(f inspect.RemovalFilter) ([]subscriber.Key, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if err := m.restoredRLocked(); err != nil {
 		return nil, err
 	}
-	f.Kind = inspect.RemovalHeld
 	var keys []subscriber.Key
-	m.eachRemovalRLocked(f, func(r inspect.Removal) { keys = append(keys, r.Record.Key) })
-	slices.SortFunc(keys, inspect.CompareKeys)
+	who := whoOf(&f)
+	for key, s := range m.heldSlotsRLocked(who, subscriber.Key{}) {
+		why := s.packed.RemovalHeld()
+		if s.online && why != subscriber.ReasonNone && (f.Reason == 0 || f.Reason == why) && who.MatchPacked(&s.packed) {
+			keys = append(keys, key)
+		}
+	}
 	return keys, nil
 }
 

@@ -32,7 +32,7 @@ func TestNothingToldBeforeRestored_DEL08(t *testing.T) {
 			return err
 		},
 		"Subscribers": func() error {
-			_, err := m.Subscribers(ctx, inspect.SubscriberFilter{}, subscriber.Key{}, 1)
+			_, _, err := m.Subscribers(ctx, inspect.SubscriberFilter{}, subscriber.Key{}, 1)
 			return err
 		},
 		"Delete": func() error {
@@ -40,7 +40,7 @@ func TestNothingToldBeforeRestored_DEL08(t *testing.T) {
 			return err
 		},
 		"Bindings": func() error {
-			_, err := m.Bindings(ctx, inspect.BindingFilter{}, inspect.BindingKey{}, 1)
+			_, _, err := m.Bindings(ctx, inspect.BindingFilter{}, inspect.BindingKey{}, 1)
 			return err
 		},
 		"LookupOutside": func() error {
@@ -48,7 +48,7 @@ func TestNothingToldBeforeRestored_DEL08(t *testing.T) {
 			return err
 		},
 		"Removals": func() error {
-			_, err := m.Removals(ctx, inspect.RemovalFilter{}, inspect.RemovalKey{}, 1)
+			_, _, err := m.Removals(ctx, inspect.RemovalFilter{}, inspect.RemovalKey{}, 1)
 			return err
 		},
 		"NASes": func() error {

@@ -170,6 +170,9 @@ func (m *Manager) forgetGroup(ctx context.Context, g *group) error {
 		}
 	}
 	for _, inside := range gone {
+		if s := m.slots.at(inside); s.online {
+			m.online.remove(&s.packed)
+		}
 		m.slots.remove(inside)
 	}
 	delete(m.groups, g.name)

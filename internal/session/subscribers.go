@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
@@ -56,43 +55,27 @@ func (m *Manager) keyGroupLocked(key subscriber.Key) (*group, error) {
 	return g, nil
 }
 
-// Subscribers returns up to limit online subscribers behind after.
-func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, error) {
+// Subscribers returns up to limit online subscribers behind after, and the key to go
+// on behind, which is zero when there are no more.
+func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) (page []inspect.Subscriber, next subscriber.Key, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if err := m.restoredRLocked(); err != nil {
-		return nil, err
+		return nil, next, err
 	}
-	page := smallest[*slot]{limit: limit, compare: func(a, b *slot) int {
-		return inspect.CompareKeys(a.key(), b.key())
-	}}
-	m.eachMatchingRLocked(f, func(s *slot) {
-		if inspect.CompareKeys(s.key(), after) > 0 {
-			page.add(s)
+	looks := 0
+	for key, s := range m.onlineRLocked(&f, after) {
+		switch matches := s.online && f.MatchPacked(&s.packed); {
+		case matches && len(page) == limit:
+			return page, page[limit-1].Key, nil
+		case matches:
+			page = append(page, m.viewLocked(s))
 		}
-	})
-	views := make([]inspect.Subscriber, len(page.kept))
-	for i, s := range page.kept {
-		views[i] = m.viewLocked(s)
-	}
-	return views, nil
-}
-
-// eachMatchingRLocked yields the slots of matching online subscribers. A filter
-// for one address is spared the walk over all slots.
-func (m *Manager) eachMatchingRLocked(f inspect.SubscriberFilter, yield func(*slot)) {
-	look := func(s *slot) {
-		if s != nil && s.online && f.Match(s.record()) {
-			yield(s)
+		if looks++; looks == looksPerCall {
+			return page, key, nil
 		}
 	}
-	if inside, ok := f.Address(); ok {
-		look(m.slots.at(inside))
-		return
-	}
-	for _, s := range walk(m.mu.RLocker(), m.slots.all()) {
-		look(s)
-	}
+	return page, next, nil
 }
 
 // Put makes a record by hand, and returns once the engine has taken it.
@@ -120,7 +103,6 @@ func (m *Manager) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]sub
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(keys, inspect.CompareKeys)
 	deleted, err := m.store.Delete(ctx, keys, subscriber.ReasonAdmin)
 	if err != nil {
 		return deleted, unavailable(err)
@@ -129,7 +111,7 @@ func (m *Manager) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]sub
 	return deleted, nil
 }
 
-// matching returns the keys of matching online subscribers.
+// matching returns the keys of matching online subscribers, in order.
 func (m *Manager) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -137,7 +119,11 @@ func (m *Manager) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error)
 		return nil, err
 	}
 	var keys []subscriber.Key
-	m.eachMatchingRLocked(f, func(s *slot) { keys = append(keys, s.key()) })
+	for key, s := range m.onlineRLocked(&f, subscriber.Key{}) {
+		if s.online && f.MatchPacked(&s.packed) {
+			keys = append(keys, key)
+		}
+	}
 	return keys, nil
 }
 

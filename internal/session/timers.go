@@ -195,9 +195,13 @@ func (m *Manager) lookDue(now time.Time, addrs []netip.Addr) {
 		if lookedAt := m.slots.lookedAt(inside); lookedAt != nil {
 			*lookedAt = 0
 		}
-		if s := m.slots.at(inside); s != nil {
+		s := m.slots.at(inside)
+		if s != nil {
 			m.lookExpiredLocked(s, now)
 			m.lookGraceLocked(s, now)
+		}
+		if s = m.slots.at(inside); s == nil || !m.inGraceLocked(s) {
+			m.graces.remove(inside)
 		}
 	}
 }

@@ -11,10 +11,10 @@ import (
 // for it.
 const breathEvery = 512
 
-// walk yields the items of a map or an index, which its caller has locked, and lets
-// others have the lock now and then. They may change it: an item that comes or
-// goes meanwhile may be left out.
-func walk[K comparable, V any](lock sync.Locker, items iter.Seq2[K, V]) iter.Seq2[K, V] {
+// walk yields the items of an index, which its caller has locked, and lets others
+// have the lock now and then. They may change it: an item that comes or goes meanwhile
+// may be left out.
+func walk[K, V any](lock sync.Locker, items iter.Seq2[K, V]) iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
 		seen := 0
 		for k, v := range items {

@@ -221,7 +221,7 @@ func (w *world) send(kind subscriber.EventKind, inside netip.Addr, user, id stri
 // bindings returns the bindings of an address, by state.
 func (w *world) bindings(inside netip.Addr) map[lsn.State]inspect.Binding {
 	w.t.Helper()
-	list, err := w.Bindings(context.Background(), inspect.BindingFilter{Inside: netip.PrefixFrom(inside, 32)}, inspect.BindingKey{}, 100)
+	list, _, err := w.Bindings(context.Background(), inspect.BindingFilter{Inside: netip.PrefixFrom(inside, 32)}, inspect.BindingKey{}, 100)
 	if err != nil {
 		w.t.Fatal(err)
 	}

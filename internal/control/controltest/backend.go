@@ -31,6 +31,7 @@ type Backend struct {
 	Inside  netip.Prefix // what group "default" has; Put elsewhere is ErrNoGroup
 	Err     error
 	Pages   int // how many pages of anything were asked for
+	Looks   int // how many items a page looks at; 0: all
 }
 
 // Subscriber implements control.Subscribers.
@@ -53,18 +54,37 @@ func (b *Backend) indexLocked(key subscriber.Key) int {
 }
 
 // Subscribers implements control.Subscribers.
-func (b *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, error) {
+func (b *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, subscriber.Key, error) {
+	return page(b, b.Online, func(s *inspect.Subscriber) subscriber.Key { return s.Key }, inspect.CompareKeys,
+		func(s *inspect.Subscriber) bool { return f.Match(&s.Record) }, after, limit)
+}
+
+// page returns up to limit of the items that match, behind after, and the key to go
+// on behind. It looks at no more than b.Looks.
+func page[T, K any](b *Backend, items []T, keyOf func(*T) K, compare func(a, b K) int, match func(*T) bool, after K, limit int) (found []T, next K, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.Pages++
-	var found []inspect.Subscriber
-	for _, s := range b.Online {
-		if f.Match(&s.Record) && inspect.CompareKeys(s.Key, after) > 0 {
-			found = append(found, s)
+	if b.Err != nil {
+		return nil, next, b.Err
+	}
+	items = slices.SortedFunc(slices.Values(items), func(x, y T) int { return compare(keyOf(&x), keyOf(&y)) })
+	looks := 0
+	for i := range items {
+		x := &items[i]
+		switch {
+		case compare(keyOf(x), after) <= 0:
+			continue
+		case match(x) && len(found) == limit:
+			return found, keyOf(&found[limit-1]), nil
+		case match(x):
+			found = append(found, *x)
+		}
+		if looks++; looks == b.Looks {
+			return found, keyOf(x), nil
 		}
 	}
-	slices.SortFunc(found, func(a, b inspect.Subscriber) int { return inspect.CompareKeys(a.Key, b.Key) })
-	return found[:min(len(found), limit)], b.Err
+	return found, next, nil
 }
 
 // Put implements control.Subscribers.
@@ -110,20 +130,9 @@ func (b *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Se
 }
 
 // Bindings implements control.Nat.
-func (b *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) ([]inspect.Binding, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.Pages++
-	var found []inspect.Binding
-	for _, l := range b.Leases {
-		if f.Match(&l.Binding) && inspect.KeyOf(&l.Binding).Compare(after) > 0 {
-			found = append(found, l)
-		}
-	}
-	slices.SortFunc(found, func(a, b inspect.Binding) int {
-		return inspect.KeyOf(&a.Binding).Compare(inspect.KeyOf(&b.Binding))
-	})
-	return found[:min(len(found), limit)], b.Err
+func (b *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) ([]inspect.Binding, inspect.BindingKey, error) {
+	return page(b, b.Leases, func(l *inspect.Binding) inspect.BindingKey { return inspect.KeyOf(&l.Binding) }, inspect.BindingKey.Compare,
+		func(l *inspect.Binding) bool { return f.Match(&l.Binding) }, after, limit)
 }
 
 // LookupOutside implements control.Nat.
@@ -221,18 +230,8 @@ func (b *Backend) Reconcile(_ context.Context, dryRun bool) ([]inspect.Drift, er
 }
 
 // Removals implements control.Removals.
-func (b *Backend) Removals(_ context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.Pages++
-	var found []inspect.Removal
-	for _, r := range b.Waiting {
-		if f.Match(&r) && r.Key().Compare(after) > 0 {
-			found = append(found, r)
-		}
-	}
-	slices.SortFunc(found, func(a, b inspect.Removal) int { return a.Key().Compare(b.Key()) })
-	return found[:min(len(found), limit)], b.Err
+func (b *Backend) Removals(_ context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, inspect.RemovalKey, error) {
+	return page(b, b.Waiting, (*inspect.Removal).Key, inspect.RemovalKey.Compare, f.Match, after, limit)
 }
 
 // ConfirmRemovals implements control.Removals.
