@@ -3,7 +3,7 @@
 # peer or the limit it is measured against: both from this one run, as a ratio.
 # Usage: scripts/bench.sh [part ...], each a part or a directory below internal/, or
 # "radius" for accounting as a whole against FreeRADIUS, or "flood" for a client
-# beside one that floods.
+# beside one that floods. SCALE names the sizes of part "scale" ("100000 1000000").
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
@@ -21,6 +21,7 @@ parts=(
 	'subscriberdb subscriberdb Record 1s'
 	'speed ../test/speed Cut|FirstPacket|NASRestart$ 1x'
 	'restart ../test/speed NASRestartOfAll 1x'
+	'scale ../test/scale Scale 1x'
 )
 
 # ratio FILE A B TEXT: ns/op of A over that of B
@@ -123,7 +124,7 @@ for part in "${parts[@]}"; do
 		continue
 	fi
 	echo "== $name"
-	go test -run '^$' -bench "$benchmarks" -benchtime "$time" -timeout 30m "./internal/$package" | tee "$out"
+	go test -run '^$' -bench "$benchmarks" -benchtime "$time" -timeout 3h "./internal/$package" | tee "$out"
 	judge "$name" "$out"
 done
 if [ $# -eq 0 ] || [[ " $* " == *" radius "* ]]; then

@@ -210,9 +210,14 @@ func (d *Daemon) Metric(ctx context.Context, series string) (string, error) {
 	return "", fmt.Errorf("no series %s", series)
 }
 
+// Dial makes a connection to sessiond's gRPC. The caller must close it.
+func (d *Daemon) Dial() (*grpc.ClientConn, error) {
+	return grpc.NewClient(d.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+}
+
 // Serving reports whether gRPC health says that sessiond serves.
 func (d *Daemon) Serving(ctx context.Context) (bool, error) {
-	c, err := grpc.NewClient(d.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	c, err := d.Dial()
 	if err != nil {
 		return false, err
 	}
@@ -224,16 +229,25 @@ func (d *Daemon) Serving(ctx context.Context) (bool, error) {
 	return answer.GetStatus() == healthpb.HealthCheckResponse_SERVING, nil
 }
 
+// PID is the process id of the sessiond that was started last.
+func (d *Daemon) PID() int { return d.run.cmd.Process.Pid }
+
 // Ctl runs sessionctl and returns what it printed.
 func (d *Daemon) Ctl(ctx context.Context, args ...string) (string, error) {
+	var out bytes.Buffer
+	err := d.CtlTo(ctx, &out, args...)
+	return out.String(), err
+}
+
+// CtlTo runs sessionctl and has it print to out.
+func (d *Daemon) CtlTo(ctx context.Context, out io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, d.sessionctl, append([]string{"--addr", d.grpc}, args...)...)
 	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return string(out), fmt.Errorf("sessionctl %s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	cmd.Stdout, cmd.Stderr = out, &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("sessionctl %s: %w: %s", strings.Join(args, " "), err, stderr.String())
 	}
-	return string(out), nil
+	return nil
 }
 
 // errNotYet ends a wait that ran out of time.

@@ -54,6 +54,9 @@ func (r *Redis) Start(ctx context.Context) (err error) {
 	})
 }
 
+// PID is the process id of the redis-server that was started last.
+func (r *Redis) PID() int { return r.run.cmd.Process.Pid }
+
 // Kill ends Redis as a crash would.
 func (r *Redis) Kill() error { return r.run.end(syscall.SIGKILL) }
 

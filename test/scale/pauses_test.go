@@ -1,0 +1,175 @@
+package scale
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sys/unix"
+)
+
+// What Redis notes: commands and events that take longer, in milliseconds.
+const noteworthy = 5
+
+// A pause is the longest time that Redis answered nothing, as a client of its own felt
+// it, and what Redis says that took long meanwhile.
+type pause struct {
+	longest time.Duration
+	command string // the slowest, with its time; "" for none above noteworthy
+	events  string // of the latency monitor, with their times
+}
+
+func (p pause) String() string {
+	return strings.Join(slices.DeleteFunc([]string{p.command, p.events}, func(s string) bool { return s == "" }), "; ")
+}
+
+// A prober asks Redis for a PONG each millisecond, on a connection of its own.
+type prober struct {
+	fd   int
+	stop chan struct{}
+	task sync.WaitGroup
+
+	mu      sync.Mutex
+	longest time.Duration
+	err     error
+}
+
+// newProber connects to Redis by its unix socket. The caller must close the prober.
+func newProber(socket string) (*prober, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	p := &prober{fd: fd, stop: make(chan struct{})}
+	p.task.Go(p.run)
+	return p, nil
+}
+
+func (p *prober) run() {
+	// The thread ends with its goroutine. It goes before all others, so that what it
+	// measures is Redis and not its own wait for a processor.
+	runtime.LockOSThread()
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+	every := time.NewTicker(time.Millisecond)
+	defer every.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-every.C:
+		}
+		took, err := p.ping()
+		p.mu.Lock()
+		p.longest, p.err = max(p.longest, took), cmp.Or(p.err, err)
+		p.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *prober) ping() (time.Duration, error) {
+	began := time.Now()
+	if _, err := unix.Write(p.fd, []byte("PING\r\n")); err != nil {
+		return 0, err
+	}
+	var answer [7]byte
+	for n := 0; n < len(answer); {
+		more, err := unix.Read(p.fd, answer[n:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || more == 0 {
+			return 0, fmt.Errorf("redis does not answer a PING: %w", cmp.Or(err, io.EOF))
+		}
+		n += more
+	}
+	return time.Since(began), nil
+}
+
+// take returns the longest pause since it was called last.
+func (p *prober) take() (time.Duration, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	longest := p.longest
+	p.longest = 0
+	return longest, p.err
+}
+
+func (p *prober) close() error {
+	close(p.stop)
+	p.task.Wait()
+	return unix.Close(p.fd)
+}
+
+// beginPause has Redis forget what took long, and note it from now on.
+func beginPause(ctx context.Context, client *redis.Client, p *prober) error {
+	for _, setting := range [][2]string{
+		{"slowlog-log-slower-than", fmt.Sprint(noteworthy * 1000)}, {"slowlog-max-len", "1024"},
+		{"latency-monitor-threshold", fmt.Sprint(noteworthy)},
+	} {
+		if err := client.ConfigSet(ctx, setting[0], setting[1]).Err(); err != nil {
+			return err
+		}
+	}
+	for _, command := range []string{"SLOWLOG", "LATENCY"} {
+		if err := client.Do(ctx, command, "RESET").Err(); err != nil {
+			return err
+		}
+	}
+	_, err := p.take()
+	return err
+}
+
+// endPause reads what took long since beginPause.
+func endPause(ctx context.Context, client *redis.Client, p *prober) (pause, error) {
+	longest, err := p.take()
+	if err != nil {
+		return pause{}, err
+	}
+	slow, err := client.SlowLogGet(ctx, 1024).Result()
+	if err != nil {
+		return pause{}, err
+	}
+	events, err := client.Do(ctx, "LATENCY", "LATEST").Slice()
+	return pause{longest: longest, command: slowest(slow), events: describeEvents(events)}, err
+}
+
+// slowest names the command that took longest.
+func slowest(log []redis.SlowLog) string {
+	if len(log) == 0 {
+		return ""
+	}
+	worst := slices.MaxFunc(log, func(a, b redis.SlowLog) int { return cmp.Compare(a.Duration, b.Duration) })
+	words := worst.Args[:min(len(worst.Args), 4)]
+	for i, word := range words {
+		words[i] = fmt.Sprintf("%.40s", word)
+	}
+	return fmt.Sprintf("%.1f ms %s", worst.Duration.Seconds()*1000, strings.Join(words, " "))
+}
+
+// describeEvents names events but those of commands, which slowest has: an event is its
+// name, when it was last, its time then, and its longest time (LATENCY LATEST).
+func describeEvents(events []any) string {
+	var texts []string
+	for _, e := range events {
+		fields, ok := e.([]any)
+		if !ok || len(fields) < 4 || fields[0] == "command" || fields[0] == "fast-command" {
+			continue
+		}
+		texts = append(texts, fmt.Sprintf("%d ms %v", fields[3], fields[0]))
+	}
+	slices.Sort(texts)
+	return strings.Join(texts, ", ")
+}

@@ -1,0 +1,62 @@
+package scale
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// tick is the unit of processor time in /proc, USER_HZ on every architecture.
+const tick = 10 * time.Millisecond
+
+// cpuTime is how long a process has run so far, in user and kernel mode (proc(5), stat).
+func cpuTime(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // the name may have anything in it
+	fields := strings.Fields(rest)
+	const user, kernel = 11, 12 // counted from behind the name
+	if len(fields) <= kernel {
+		return 0, fmt.Errorf("stat of %d: %q", pid, text)
+	}
+	var sum time.Duration
+	for _, field := range fields[user : kernel+1] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(n) * tick
+	}
+	return sum, nil
+}
+
+// memory reads one size of a process, in octets: "VmRSS" is what is resident, "VmHWM"
+// the most that was since the start or resetPeak.
+func memory(pid int, what string) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, what+":"); ok {
+			kib, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(value), " kB"))
+			return float64(kib) * 1024, err
+		}
+	}
+	return 0, fmt.Errorf("status of %d has no %s", pid, what)
+}
+
+// resetPeak makes VmHWM what is resident now (proc(5), clear_refs). A process that has
+// ended has no peak.
+func resetPeak(pid int) error {
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}

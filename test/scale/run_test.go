@@ -1,0 +1,344 @@
+package scale
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+// A result is what one size cost. What a phase that failed should have told is not there.
+type result struct {
+	n      int
+	costs  map[string]float64 // by the names that rows have
+	pauses map[string]pause   // Redis's, by phase
+	failed []error
+}
+
+// The phases of a run, each with a time of its own. One fails by itself: the others are
+// measured all the same. What it costs goes by its name.
+var phases = []struct {
+	name string
+	do   func(r *runner, ctx context.Context, name string) error
+}{
+	{"load", (*runner).load},
+	{"rest", (*runner).rest},
+	{"kill", (*runner).kill},
+	{"rest again", (*runner).rest},
+	{"reboot", (*runner).reboot},
+	{"reconcile", (*runner).reconcile},
+	{"page", (*runner).pages},
+	{"list", (*runner).list},
+	{"peer", (*runner).peer},
+	{"off", (*runner).off},
+}
+
+// A runner carries out the phases in one world.
+type runner struct {
+	*world
+	*result
+	prober *prober
+	idle   time.Duration // how long the program is watched at rest
+	before blocks        // once everybody is online
+}
+
+// run measures one size, and tells of its progress.
+func run(ctx context.Context, n int, idle time.Duration, progress io.Writer) *result {
+	r := &runner{result: &result{n: n, costs: map[string]float64{}, pauses: map[string]pause{}}, idle: idle}
+	if err := r.begin(ctx); err != nil {
+		r.fail("begin", err)
+		return r.result
+	}
+	for _, p := range phases {
+		began := time.Now()
+		bounded, cancel := context.WithTimeout(ctx, r.most())
+		err := p.do(r, bounded, p.name)
+		cancel()
+		if err != nil {
+			r.fail(p.name, err)
+		}
+		fmt.Fprintf(progress, "%d subscribers: %s, %.1f s, %v\n", n, p.name, time.Since(began).Seconds(), err)
+	}
+	if err := errors.Join(r.prober.close(), r.world.close()); err != nil {
+		r.fail("end", err)
+	}
+	return r.result
+}
+
+func (r *runner) begin(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if r.world, err = start(ctx, r.result.n); err != nil {
+		return err
+	}
+	if r.prober, err = newProber(r.Redis.Socket); err == nil {
+		err = r.learn(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, r.world.close())
+	}
+	return nil
+}
+
+// most is what a phase may take: several times what a price needs that grows with the
+// number, and not what one does that grows with its square.
+func (r *runner) most() time.Duration {
+	return time.Minute + time.Duration(r.result.n)*400*time.Microsecond
+}
+
+// fail notes why a phase has no figures. A daemon's whole log is no reason.
+func (r *result) fail(name string, err error) {
+	reason, _, _ := strings.Cut(err.Error(), "\n")
+	r.failed = append(r.failed, fmt.Errorf("%d subscribers: %s: %s", r.n, name, reason))
+}
+
+// faults are the phases that failed, and figures that are wrong, however small.
+func (r *result) faults() []error {
+	faults := slices.Clone(r.failed)
+	for _, row := range rows {
+		if value := r.costs[row.cost]; row.none && value != 0 {
+			faults = append(faults, fmt.Errorf("%d subscribers: %s: %.0f", r.n, row.text, value))
+		}
+	}
+	return faults
+}
+
+// measure notes the time of something, Redis's longest pause in it, and the most memory
+// that the daemon had in it: in all of its life, where it is started there.
+func (r *runner) measure(ctx context.Context, name string, do func(context.Context) error) error {
+	if err := errors.Join(resetPeak(r.Daemon.PID()), beginPause(ctx, r.redis, r.prober)); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := do(ctx); err != nil {
+		return err
+	}
+	r.costs[name] = time.Since(began).Seconds()
+	peak, err := memory(r.Daemon.PID(), "VmHWM")
+	if err != nil {
+		return err
+	}
+	r.costs[name+", peak"] = peak / float64(r.result.n)
+	r.pauses[name], err = endPause(ctx, r.redis, r.prober)
+	return err
+}
+
+func (r *runner) load(ctx context.Context, name string) (err error) {
+	if err := r.measure(ctx, name, r.world.load); err != nil {
+		return err
+	}
+	r.before, err = r.stored(ctx)
+	if err == nil && len(r.before) != r.result.n {
+		err = fmt.Errorf("%d blocks stored", len(r.before))
+	}
+	return err
+}
+
+// rest watches a program that has nothing to do. What it was doing before has a quarter
+// of the time to come to its end.
+func (r *runner) rest(ctx context.Context, name string) error {
+	if err := r.wait(ctx, r.idle/4); err != nil {
+		return err
+	}
+	before, err := r.cpuTimes()
+	if err != nil {
+		return err
+	}
+	if err := r.measure(ctx, name, func(ctx context.Context) error { return r.wait(ctx, r.idle) }); err != nil {
+		return err
+	}
+	after, err := r.cpuTimes()
+	if err != nil {
+		return err
+	}
+	for i, process := range []string{"sessiond", "redis"} {
+		r.costs[name+", "+process] = (after[i] - before[i]).Seconds() / r.costs[name]
+	}
+	resident, err := memory(r.Daemon.PID(), "VmRSS")
+	r.costs[name+", memory"] = resident / float64(r.result.n)
+	return err
+}
+
+func (r *runner) wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// cpuTimes are those of sessiond and Redis.
+func (r *runner) cpuTimes() (times [2]time.Duration, err error) {
+	var errs [2]error
+	times[0], errs[0] = cpuTime(r.Daemon.PID())
+	times[1], errs[1] = cpuTime(r.Redis.PID())
+	return times, errors.Join(errs[:]...)
+}
+
+func (r *runner) kill(ctx context.Context, name string) error {
+	if err := r.Daemon.Kill(); err != nil {
+		return err
+	}
+	return r.comeBack(ctx, name)
+}
+
+// reboot takes the table away with the daemon.
+func (r *runner) reboot(ctx context.Context, name string) error {
+	if err := errors.Join(r.Daemon.Kill(), r.deleteTable(ctx)); err != nil {
+		return err
+	}
+	return r.comeBack(ctx, name)
+}
+
+// comeBack starts the daemon, looks at the kernel in the moment that it is ready, and
+// then at who has which block.
+func (r *runner) comeBack(ctx context.Context, name string) error {
+	there := 0
+	if err := r.measure(ctx, name, func(ctx context.Context) (err error) {
+		if err := r.Daemon.Start(ctx); err != nil {
+			return err
+		}
+		there, err = r.elements()
+		return err
+	}); err != nil {
+		return err
+	}
+	r.costs[name+", missing"] = float64(r.full - there)
+	now, err := r.stored(ctx)
+	r.costs[name+", changed"] = float64(r.before.differences(now))
+	return err
+}
+
+// reconcile compares everything, and finds nothing: what Redis has is in engine and kernel.
+func (r *runner) reconcile(ctx context.Context, name string) error {
+	var found lineCounter
+	err := r.measure(ctx, name, func(ctx context.Context) error {
+		return r.Daemon.CtlTo(ctx, &found, "--timeout", "1h", "-o", "json", "reconcile", "--dry-run")
+	})
+	r.costs[name+", differences"] = float64(found)
+	return err
+}
+
+func (r *runner) list(ctx context.Context, name string) error {
+	var listed lineCounter
+	err := r.measure(ctx, name, func(ctx context.Context) error {
+		return r.Daemon.CtlTo(ctx, &listed, "--timeout", "1h", "-o", "json", "subscriber", "list")
+	})
+	if err == nil && int(listed) != r.result.n {
+		err = fmt.Errorf("%d subscribers listed", listed)
+	}
+	return err
+}
+
+// A lineCounter counts lines, as wc -l does.
+type lineCounter int
+
+func (c *lineCounter) Write(b []byte) (int, error) {
+	*c += lineCounter(bytes.Count(b, []byte("\n")))
+	return len(b), nil
+}
+
+// pages asks for the first page of lists, some times each, and for one subscriber of
+// whom the name is known.
+func (r *runner) pages(ctx context.Context, name string) error {
+	conn, err := r.Daemon.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	subscribers, nat := pb.NewSubscriberServiceClient(conn), pb.NewNatServiceClient(conn)
+	const rows = 100
+	user := ""
+	for _, list := range []struct {
+		name string
+		ask  func() error
+	}{
+		{name, func() error {
+			page, err := subscribers.ListSubscribers(ctx, &pb.ListSubscribersRequest{PageSize: rows})
+			if err != nil || len(page.GetSubscribers()) != rows {
+				return cmp.Or(err, fmt.Errorf("a page of %d", len(page.GetSubscribers())))
+			}
+			user = page.GetSubscribers()[rows-1].GetUserName()
+			return nil
+		}},
+		{name + " of bindings", func() error {
+			page, err := nat.ListBindings(ctx, &pb.ListBindingsRequest{PageSize: rows})
+			if err == nil && len(page.GetBindings()) != rows {
+				err = fmt.Errorf("a page of %d", len(page.GetBindings()))
+			}
+			return err
+		}},
+		{name + " of a user", func() error {
+			page, err := subscribers.ListSubscribers(ctx, &pb.ListSubscribersRequest{PageSize: rows, UserName: user})
+			if err == nil && len(page.GetSubscribers()) != 1 {
+				err = fmt.Errorf("%d subscribers of one name", len(page.GetSubscribers()))
+			}
+			return err
+		}},
+	} {
+		if r.costs[list.name], err = median(list.ask); err != nil {
+			return fmt.Errorf("%s: %w", list.name, err)
+		}
+	}
+	return nil
+}
+
+// median is the usual time of something, in milliseconds.
+func median(ask func() error) (float64, error) {
+	var times [7]time.Duration
+	for i := range times {
+		began := time.Now()
+		if err := ask(); err != nil {
+			return 0, err
+		}
+		times[i] = time.Since(began)
+	}
+	slices.Sort(times[:])
+	return times[len(times)/2].Seconds() * 1000, nil
+}
+
+// peer has nft load as many elements, beside the program at rest.
+func (r *runner) peer(ctx context.Context, name string) (err error) {
+	p, err := newPeer(r.Dir, r.result.n)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	began := time.Now()
+	if err := p.load(ctx); err != nil {
+		return err
+	}
+	r.costs[name] = time.Since(began).Seconds()
+	for _, start := range []string{"kill", "reboot"} {
+		if ready, ok := r.costs[start]; ok {
+			r.costs[start+", to peer"] = ready / r.costs[name]
+		}
+	}
+	return nil
+}
+
+func (r *runner) off(ctx context.Context, name string) error {
+	if err := r.measure(ctx, name, r.restartNAS); err != nil {
+		return err
+	}
+	held, err := r.held(ctx)
+	if err != nil {
+		return err
+	}
+	left, err := r.records(ctx)
+	if err != nil {
+		return err
+	}
+	r.costs[name+", held"], r.costs[name+", left"] = held, float64(left)
+	bound, err := r.stored(ctx)
+	r.costs[name+", bound"] = float64(len(bound))
+	return err
+}
