@@ -22,13 +22,22 @@ const noteworthy = 5
 // A pause is the longest time that Redis answered nothing, as a client of its own felt
 // it, and what Redis says that took long meanwhile.
 type pause struct {
-	longest time.Duration
-	command string // the slowest, with its time; "" for none above noteworthy
-	events  string // of the latency monitor, with their times
+	longest time.Duration // 0 where nobody asked
+	command string        // the slowest, with its time; "" for none above noteworthy
+	events  string        // of the latency monitor, with their times
 }
 
 func (p pause) String() string {
-	return strings.Join(slices.DeleteFunc([]string{p.command, p.events}, func(s string) bool { return s == "" }), "; ")
+	var parts []string
+	if p.longest > 0 {
+		parts = append(parts, fmt.Sprintf("%.1f ms", p.longest.Seconds()*1000))
+	}
+	for _, told := range []string{p.command, p.events} {
+		if told != "" {
+			parts = append(parts, told)
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // A prober asks Redis for a PONG each millisecond, on a connection of its own.
@@ -38,6 +47,7 @@ type prober struct {
 	task sync.WaitGroup
 
 	mu      sync.Mutex
+	silent  bool // it asks nothing for a while
 	longest time.Duration
 	err     error
 }
@@ -69,14 +79,34 @@ func (p *prober) run() {
 			return
 		case <-every.C:
 		}
-		took, err := p.ping()
-		p.mu.Lock()
-		p.longest, p.err = max(p.longest, took), cmp.Or(p.err, err)
-		p.mu.Unlock()
-		if err != nil {
+		if err := p.probe(); err != nil {
 			return
 		}
 	}
+}
+
+func (p *prober) probe() error {
+	if p.isSilent() {
+		return nil
+	}
+	took, err := p.ping()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.longest, p.err = max(p.longest, took), cmp.Or(p.err, err)
+	return err
+}
+
+func (p *prober) isSilent() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.silent
+}
+
+// beSilent has the prober ask nothing, or go on.
+func (p *prober) beSilent(silent bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silent = silent
 }
 
 func (p *prober) ping() (time.Duration, error) {

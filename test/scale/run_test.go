@@ -90,7 +90,7 @@ func (r *runner) begin(ctx context.Context) (err error) {
 // most is what a phase may take: several times what a price needs that grows with the
 // number, and not what one does that grows with its square.
 func (r *runner) most() time.Duration {
-	return time.Minute + time.Duration(r.result.n)*400*time.Microsecond
+	return time.Minute + 2*r.idle + time.Duration(r.result.n)*400*time.Microsecond
 }
 
 // fail notes why a phase has no figures. A daemon's whole log is no reason.
@@ -142,11 +142,13 @@ func (r *runner) load(ctx context.Context, name string) (err error) {
 }
 
 // rest watches a program that has nothing to do. What it was doing before has a quarter
-// of the time to come to its end.
+// of the time to come to its end. Of Redis's pauses only its own word is heard.
 func (r *runner) rest(ctx context.Context, name string) error {
 	if err := r.wait(ctx, r.idle/4); err != nil {
 		return err
 	}
+	r.prober.beSilent(true) // its PINGs would be a good part of what Redis has to do
+	defer r.prober.beSilent(false)
 	before, err := r.cpuTimes()
 	if err != nil {
 		return err

@@ -114,18 +114,31 @@ func (w *world) multitude(ctx context.Context, n int) error {
 	return w.awaitCount(ctx, `sessiond_bindings{group="default",state="active"}`, n)
 }
 
+// lookEvery is how often awaitCount looks: to print all metrics costs the program some
+// milliseconds, and each of them would be measured.
+const lookEvery = 100 * time.Millisecond
+
 // awaitCount waits until a metric is so high. That a gauge counts a binding says that
 // its gate is about to open: the restart that follows is behind it.
 func (w *world) awaitCount(ctx context.Context, series string, n int) error {
-	return w.Until(ctx, fmt.Sprintf("%s to be %d", series, n), func() (bool, error) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
 		text, err := w.Daemon.Metric(ctx, series)
 		if err != nil {
-			return false, err
+			return err
 		}
 		var got float64
 		if _, err := fmt.Sscan(text, &got); err != nil {
-			return false, err
+			return err
 		}
-		return int(got) >= n, nil
-	})
+		if int(got) >= n {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s is %s, want %d", series, text, n)
+		case <-tick.C:
+		}
+	}
 }
