@@ -49,6 +49,7 @@ type twin struct {
 	contract
 	ask    func(inside netip.AddrPort) (seen netip.AddrPort, err error) // a datagram out and one back
 	remote netip.AddrPort                                               // whom ask asks
+	tamper func(entries ...Entry)                                       // changes elements as others do
 }
 
 const twinPatience = 300 * time.Millisecond // for what must not come
@@ -64,7 +65,7 @@ func kernelTwin(t *testing.T) twin {
 		defer cancel()
 		return lab.Subscriber.AskUDP(ctx, inside, echo.Addr())
 	}
-	return twin{startKernel(t, labOptions(lab)), ask, echo.Addr()}
+	return twin{startKernel(t, labOptions(lab)), ask, echo.Addr(), newOthers(t, lab).change}
 }
 
 func memoryTwin(t *testing.T) twin {
@@ -85,7 +86,12 @@ func memoryTwin(t *testing.T) twin {
 		}
 		return s.Outside, m.Receive(s)
 	}
-	return twin{m, ask, remote}
+	tamper := func(entries ...Entry) {
+		if err := m.Tamper(entries...); err != nil {
+			t.Error(err)
+		}
+	}
+	return twin{m, ask, remote, tamper}
 }
 
 // TestContract runs one body against the kernel and its twin.
@@ -106,6 +112,8 @@ func TestContract(t *testing.T) {
 				{"refused", refused},
 				{"repeated and in bulk", bulk},
 				{"reconfigured", reconfigured},
+				{"others change elements", othersChange},
+				{"pages", pages},
 			} {
 				if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {
 					return

@@ -44,7 +44,8 @@ type Kernel struct {
 	unused     bool // the table carries the mark of one that was never programmed
 	search     search
 	cursors
-	miscounted int // times in a row that the kernel counted otherwise
+	miscounted int  // times in a row that the kernel counted otherwise
+	countless  bool // the kernel's counts of elements are not used, for tests
 
 	programmed bool // an earlier start programmed the table
 }

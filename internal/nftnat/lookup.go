@@ -25,7 +25,7 @@ func (k *Kernel) readIdentity(ctx context.Context) (identity, sizes, error) {
 	err := k.conn.Get(ctx, wire.GetTable, func(dst []byte) []byte {
 		return wire.AppendString(dst, unix.NFTA_TABLE_NAME, k.options.Table)
 	}, func(attrs []byte) { id.table = wire.Uint64(wire.Attr(attrs, wire.AttrTableHandle)) })
-	n := sizes{known: true}
+	n := sizes{known: !k.countless}
 	for _, m := range []struct {
 		name   string
 		handle *uint64

@@ -1,0 +1,457 @@
+package nftnat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+)
+
+// others is a connection by which others change the table.
+type others struct {
+	t    testing.TB
+	conn *wire.Conn
+	lab  *netlab.Lab
+}
+
+func newOthers(t testing.TB, lab *netlab.Lab) others {
+	t.Helper()
+	ns, err := openNamespace(lab.CGN.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := wire.Dial(ns.fd())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = conn.Close(), ns.close() })
+	return others{t, conn, lab}
+}
+
+// standing reads what is really there, by a dump.
+func (o others) standing() []Entry {
+	o.t.Helper()
+	k := &Kernel{conn: o.conn, options: Options{Table: testTable}}
+	if err := k.salvage(testContext(o.t)); err != nil {
+		o.t.Fatal(err)
+	}
+	entries, _ := k.shadow.entriesFrom(netip.Addr{}, 1<<30)
+	return entries
+}
+
+// change sets addresses to other states than they have.
+func (o others) change(entries ...Entry) {
+	o.t.Helper()
+	before := new(shadow)
+	for _, e := range o.standing() {
+		c := cell{gate: e.Gate}
+		if e.Outside.IsValid() {
+			c.block = block{e.Outside.As4(), e.First, e.Last}
+		}
+		before.set(e.Inside.As4(), c)
+	}
+	changes, err := before.diff(entries)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if len(changes) == 0 {
+		return
+	}
+	var b wire.Batch
+	program(&b, testTable, changes)
+	if err := o.conn.Commit(testContext(o.t), &b); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o others) nft(script string) {
+	o.t.Helper()
+	run(o.t, o.lab, "nft", script)
+}
+
+// crowd is n open addresses of a prefix.
+func crowd(prefix byte, n int) []Entry {
+	entries := make([]Entry, n)
+	for i := range entries {
+		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, prefix + byte(i>>16), byte(i >> 8), byte(i)}), Open, i%100)
+	}
+	return entries
+}
+
+func insideOf(entries []Entry) []netip.Addr {
+	list := make([]netip.Addr, len(entries))
+	for i := range entries {
+		list[i] = entries[i].Inside
+	}
+	return list
+}
+
+// wantChanged waits until others' changes are told.
+func wantChanged(t *testing.T, n contract) {
+	t.Helper()
+	select {
+	case <-n.Changed():
+	case <-testContext(t).Done():
+		t.Fatal("nobody told that others changed elements")
+	}
+}
+
+// othersChange is a part of TestContract: what others change is told, and known.
+func othersChange(t *testing.T, n twin) {
+	apply(t, n, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	wantEntries(t, n, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	stranger := netip.MustParseAddr("100.64.0.200")
+	n.tamper(Entry{Inside: alice}, blockOf(bob, Draining, 2), blockOf(stranger, Open, 3))
+	wantChanged(t, n)
+	if err := n.Learn(testContext(t), []netip.Addr{alice, bob}); err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := n.EntryAt(alice); ok {
+		t.Errorf("alice, whom others cut, holds %v", e)
+	}
+	if e, ok := n.EntryAt(bob); !ok || e != blockOf(bob, Draining, 2) {
+		t.Errorf("bob, whom others changed, holds %v", e)
+	}
+	wantEntries(t, n, blockOf(bob, Draining, 2), blockOf(stranger, Open, 3))
+	apply(t, n, Entry{Inside: stranger}, Entry{Inside: bob})
+	wantEntries(t, n)
+	select {
+	case <-n.Changed():
+		t.Error("what we changed ourselves is told")
+	default:
+	}
+}
+
+// pages is a part of TestContract.
+func pages(t *testing.T, n twin) {
+	entries := append(crowd(66, 300), crowd(70, 30)...)
+	apply(t, n, entries...)
+	for _, size := range []int{1, 7, 329, 330, 331} {
+		if got := entriesOf(t, n, size); !slices.Equal(got, entries) {
+			t.Errorf("pages of %d list %d entries, want %d", size, len(got), len(entries))
+		}
+	}
+	page, next := n.EntriesFrom(testContext(t), netip.MustParseAddr("100.67.0.0"), 2)
+	if want := entries[300:302]; !slices.Equal(page, want) || next != entries[302].Inside {
+		t.Errorf("a page from between two is %v and goes on at %v, want %v", page, next, want)
+	}
+	for i := range entries {
+		entries[i] = Entry{Inside: entries[i].Inside}
+	}
+	apply(t, n, entries...)
+	wantEntries(t, n)
+}
+
+// TestLearnAfterRestart has more elements standing than a dump is made of.
+func TestLearnAfterRestart(t *testing.T) {
+	for _, countless := range []bool{false, true} {
+		t.Run(fmt.Sprintf("countless %t", countless), func(t *testing.T) {
+			lab := newLab(t)
+			o := labOptions(lab)
+			o.InsidePrefixes = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16"), netip.MustParsePrefix("100.65.0.0/17")}
+			entries := append(crowd(64, 2*dumpLimit), crowd(65, 10)...)
+			k := openKernel(t, o)
+			apply(t, k, entries...)
+			if err := k.Close(); err != nil {
+				t.Fatal(err)
+			}
+			k = openKernel(t, o)
+			k.countless = countless
+			if k.Elements() != 0 {
+				t.Errorf("%d elements are known before anything was learned", k.Elements())
+			}
+			// What Apply does not know it looks at.
+			apply(t, k, Entry{Inside: entries[0].Inside}, entries[1], Entry{Inside: entries[0].Inside.Prev()})
+			if err := k.Learn(testContext(t), insideOf(entries[:100])); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := k.EntriesFrom(t.Context(), netip.Addr{}, 1000); !slices.Equal(got, entries[1:100]) {
+				t.Errorf("%d entries are known, want the 99 that were named and stand", len(got))
+			}
+			wantEntries(t, k, entries[1:]...)
+			if got := newOthers(t, lab).standing(); !slices.Equal(got, entries[1:]) {
+				t.Errorf("%d entries stand, want %d", len(got), len(entries)-1)
+			}
+		})
+	}
+}
+
+// TestStrangersOutsideOfThePrefixes: only the kernel's count tells of them.
+func TestStrangersOutsideOfThePrefixes(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	o.InsidePrefixes = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/24")}
+	k := openKernel(t, o)
+	entries := crowd(70, dumpLimit+1)
+	apply(t, k, entries...)
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k = openKernel(t, o)
+	if _, n, err := k.readIdentity(t.Context()); err != nil || !n.known {
+		t.Skipf("this kernel does not count elements (%v)", err)
+	}
+	wantEntries(t, k, entries...)
+}
+
+// TestSilentChangesAreFound changes elements without notices: a kernel with a bug.
+func TestSilentChangesAreFound(t *testing.T) {
+	for name, tc := range map[string]struct {
+		changed []Entry
+		want    func([]Entry) []Entry
+	}{
+		"a changed element": {[]Entry{blockOf(alice, Draining, 9)}, func(e []Entry) []Entry { return append([]Entry{blockOf(alice, Draining, 9)}, e...) }},
+		"a missing element": {[]Entry{{Inside: alice}}, func(e []Entry) []Entry { return e }},
+		"a stranger": {[]Entry{blockOf(bob, Open, 3)}, func(e []Entry) []Entry {
+			return append([]Entry{blockOf(alice, Open, 0), blockOf(bob, Open, 3)}, e...)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lab := newLab(t)
+			k := openKernel(t, labOptions(lab))
+			entries := crowd(70, 200)
+			apply(t, k, append(entries, blockOf(alice, Open, 0))...)
+			if err := k.notices.Deafen(); err != nil {
+				t.Fatal(err)
+			}
+			newOthers(t, lab).change(tc.changed...)
+			if err := k.notices.Hear(); err != nil {
+				t.Fatal(err)
+			}
+			for seconds := 0; len(k.changed) == 0; seconds++ {
+				if seconds > 60 {
+					t.Fatal("not found in 60 s of the verification")
+				}
+				if err := k.verify(testContext(t)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantEntries(t, k, tc.want(entries)...)
+		})
+	}
+}
+
+// TestOthersDuringALargeTransaction: what happens while nobody listens is looked for.
+func TestOthersDuringALargeTransaction(t *testing.T) {
+	lab := newLab(t)
+	k := openKernel(t, labOptions(lab))
+	o := newOthers(t, lab)
+	apply(t, k, blockOf(alice, Open, 0))
+	err := k.unheard(t.Context(), func() (int, error) {
+		o.change(blockOf(alice, Draining, 2), blockOf(bob, Open, 3))
+		return 0, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEntries(t, k, blockOf(alice, Draining, 2), blockOf(bob, Open, 3))
+	err = k.unheard(t.Context(), func() (int, error) {
+		o.nft("delete table ip sessiond")
+		return 0, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEntries(t, k, blockOf(alice, Draining, 2), blockOf(bob, Open, 3))
+}
+
+// TestVanishedTableCutsNobody: in a table that is gone no key is found, which must not
+// be taken for elements that are gone.
+func TestVanishedTableCutsNobody(t *testing.T) {
+	lab := newLab(t)
+	k := openKernel(t, labOptions(lab))
+	apply(t, k, blockOf(alice, Open, 0))
+	run(t, lab, "nft", "delete table ip sessiond")
+	if _, err := k.look(t.Context(), []address{alice.As4()}); !errors.Is(err, errOtherTable) {
+		t.Errorf("a look at a table that is gone returned %v", err)
+	}
+	wantEntries(t, k, blockOf(alice, Open, 0))
+}
+
+// TestRestoredTable has the table deleted and made from a saved listing in one
+// transaction: its elements are what stands then.
+func TestRestoredTable(t *testing.T) {
+	lab := newLab(t)
+	k := openKernel(t, labOptions(lab))
+	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(bob, Open, 1), Entry{Inside: alice})
+	newOthers(t, lab).nft(`flush ruleset; table ip sessiond {
+		map gate { type ipv4_addr : verdict; elements = { 100.64.0.10 : return }; }
+	}`)
+	if err := k.LearnRest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantEntries(t, k, Entry{Inside: alice, Gate: Open})
+	wantChanged(t, k)
+}
+
+// TestWalkWithOthers changes elements from two sides at random, makes tables of others,
+// deletes ours, and restarts; what is known must be what stands.
+func TestWalkWithOthers(t *testing.T) {
+	for _, countless := range []bool{false, true} {
+		t.Run(fmt.Sprintf("countless %t", countless), func(t *testing.T) {
+			lab := newLab(t)
+			o := labOptions(lab)
+			o.InsidePrefixes = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}
+			w := walk{
+				t: t, k: startKernel(t, o), others: newOthers(t, lab),
+				random: rand.New(rand.NewPCG(7, 8)), model: map[netip.Addr]Entry{},
+			}
+			w.k.countless = countless
+			for range 150 {
+				w.step()
+			}
+		})
+	}
+}
+
+type walk struct {
+	t      *testing.T
+	k      *Kernel
+	others others
+	random *rand.Rand
+	model  map[netip.Addr]Entry
+}
+
+func (w *walk) entries(n int) []Entry {
+	entries := make([]Entry, n)
+	for i := range entries {
+		inside := netip.AddrFrom4([4]byte{100, 64, 0, byte(w.random.IntN(200))})
+		entries[i] = blockOf(inside, Gate(w.random.IntN(3)), w.random.IntN(4))
+	}
+	return entries
+}
+
+func (w *walk) made(entries []Entry) {
+	for _, e := range entries {
+		if w.model[e.Inside] = e; e.Gate == Closed {
+			delete(w.model, e.Inside)
+		}
+	}
+}
+
+func (w *walk) step() {
+	w.t.Helper()
+	switch w.random.IntN(8) {
+	case 0, 1:
+		entries := w.entries(1 + w.random.IntN(8))
+		apply(w.t, w.k, entries...)
+		w.made(entries)
+	case 2:
+		entries := w.entries(2 * heardChanges)
+		apply(w.t, w.k, entries...)
+		w.made(entries)
+	case 3, 4:
+		entries := w.entries(1 + w.random.IntN(5))
+		w.others.change(entries...)
+		w.made(entries)
+	case 5:
+		w.others.nft("add table ip other; add set ip other s { type ipv4_addr; }; add element ip other s { 192.0.2.1 }; delete table ip other")
+	case 6:
+		if err := w.k.Learn(testContext(w.t), insideOf(w.entries(10))); err != nil { // all is known before
+			w.t.Fatal(err)
+		}
+		w.others.nft([]string{"flush ruleset", "delete table ip sessiond"}[w.random.IntN(2)])
+	case 7:
+		w.others.nft("flush map ip sessiond gate; flush map ip sessiond block")
+		clear(w.model)
+	}
+	w.check()
+}
+
+func (w *walk) check() {
+	w.t.Helper()
+	want := make([]Entry, 0, len(w.model))
+	for _, e := range w.model {
+		want = append(want, e)
+	}
+	slices.SortFunc(want, func(a, b Entry) int { return a.Inside.Compare(b.Inside) })
+	wantEntries(w.t, w.k, want...)
+	if got := w.others.standing(); !slices.Equal(got, want) {
+		w.t.Fatalf("%d entries stand, want %d: %.300s, want %.300s", len(got), len(want), fmt.Sprint(got), fmt.Sprint(want))
+	}
+}
+
+// BenchmarkLearn learns what stands after a restart, and lists it, against nft loading
+// as many elements; and then searches for what nobody named.
+func BenchmarkLearn(b *testing.B) {
+	for _, size := range []int{100_000, 1_000_000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) { benchmarkLearn(b, size) })
+	}
+}
+
+func benchmarkLearn(b *testing.B, size int) {
+	lab := newLab(b)
+	entries := crowd(64, size)
+	loaded := loadByNft(b, lab, entries)
+	opened := func() *Kernel {
+		k, err := OpenKernel(b.Context(), labOptions(lab))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return k
+	}
+	k := opened()
+	if err := k.Apply(b.Context(), entries); err != nil {
+		b.Fatal(err)
+	}
+	_ = k.Close()
+	inside := insideOf(entries)
+	measure := func(what string, do func(context.Context, *Kernel) error) {
+		k := opened()
+		defer k.Close()
+		began := time.Now()
+		if err := do(b.Context(), k); err != nil {
+			b.Fatal(err)
+		}
+		took := time.Since(began)
+		if k.Elements() != size {
+			b.Fatalf("%s: %d elements, want %d", what, k.Elements(), size)
+		}
+		b.ReportMetric(took.Seconds(), what+"-s")
+		b.ReportMetric(took.Seconds()/loaded, what+"-x-nft")
+	}
+	for b.Loop() {
+		measure("learn", func(ctx context.Context, k *Kernel) error {
+			return errors.Join(k.Learn(ctx, inside), k.LearnRest(ctx))
+		})
+		measure("search", func(ctx context.Context, k *Kernel) error { return k.LearnRest(ctx) })
+	}
+}
+
+// loadByNft returns how many seconds nft needs for the elements of as many addresses.
+func loadByNft(b *testing.B, lab *netlab.Lab, entries []Entry) float64 {
+	b.Helper()
+	var gates, blocks strings.Builder
+	for i, e := range entries {
+		if i > 0 {
+			gates.WriteByte(',')
+			blocks.WriteByte(',')
+		}
+		fmt.Fprintf(&gates, "%v:return", e.Inside)
+		fmt.Fprintf(&blocks, "%v:%v . %d-%d", e.Inside, e.Outside, e.First, e.Last)
+	}
+	script := fmt.Sprintf(`table ip loaded {
+		map gate { type ipv4_addr : verdict; elements = { %s } }
+		map block { type ipv4_addr : interval ipv4_addr . inet_service; elements = { %s } }
+	}`, gates.String(), blocks.String())
+	file := filepath.Join(b.TempDir(), "loaded.nft")
+	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	run(b, lab, "nft", "-f", file)
+	took := time.Since(began)
+	run(b, lab, "nft", "delete", "table", "ip", "loaded")
+	return took.Seconds()
+}
