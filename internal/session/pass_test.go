@@ -134,7 +134,7 @@ func TestAdoptionIsTakenUpAgain_I7(t *testing.T) {
 	const n = stretchSize + 100
 	w := newMultitude(t, n)
 	before := w.blocks()
-	for reads := int64(1); ; reads++ {
+	for reads := int64(1); ; reads += 1 + reads/4 {
 		w.halt()
 		store := &failingOnce{}
 		store.left.Store(reads)
