@@ -36,6 +36,10 @@ func parseBinding(group, field, text string) (Binding, error) {
 	if err != nil {
 		return Binding{}, err
 	}
+	if b, ok := readBinding(text); ok {
+		b.Group, b.Outside, b.First = group, block.Outside, block.First
+		return b, nil
+	}
 	var v bindingValue
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
 		return Binding{}, fmt.Errorf("binding %s: %w", field, err)

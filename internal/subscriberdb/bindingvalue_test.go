@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // FuzzBindingValue: what is written by hand is what encoding/json would write,
@@ -35,4 +36,73 @@ func FuzzBindingValue(f *testing.F) {
 			t.Errorf("%s comes back as %+v, %v", got, again, err)
 		}
 	})
+}
+
+// FuzzReadBinding: what is read by hand is what encoding/json reads.
+func FuzzReadBinding(f *testing.F) {
+	for _, text := range []string{
+		`{"inside":"100.64.0.1","last":1535}`,
+		`{"inside":"100.64.0.1","last":1535,"held":true,"identity":"u:a b/c","user_name":"a b/c","acct_session_id":"1","allocated_at":"2026-02-28T23:59:59.000000001Z","released_at":"2024-02-29T00:00:00.5Z","hold_until":"2026-03-01T10:00:00Z","grace_until":"2026-03-01T10:00:00.120Z","receipt":{"elements_removed":2,"sessions_deleted":0,"proof":"index","cut_at":"2026-03-01T10:00:00Z","reaped_at":"2026-03-01T10:00:00Z","released_at":"2026-03-01T10:00:00Z"}}`,
+		`{"inside":"2001:db8::1","last":0,"receipt":{"elements_removed":0,"sessions_deleted":12}}`,
+		`{"inside":"100.64.0.1","last":01535}`,
+		`{"inside":"100.64.0.1","last":70000}`,
+		`{"inside":"100.64.0.1","last":1535,"user_name":"a\u0041"}`,
+		`{"inside":"100.64.0.1","last":1535,"allocated_at":"2026-02-29T10:00:00Z"}`,
+		`{"inside":"100.64.0.1","last":1535,"allocated_at":"2026-02-28T24:00:00Z"}`,
+		`{"inside":"100.64.0.1","last":1535,"allocated_at":"0000-01-01T10:00:00.0000000001Z"}`,
+		`{"inside":"100.64.0.1","last":1535}x`, `{"last":1,"inside":"100.64.0.1"}`, `{}`, ``,
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, ok := readBinding(text)
+		if !ok {
+			return
+		}
+		var v bindingValue
+		if err := json.Unmarshal([]byte(text), &v); err != nil {
+			t.Fatalf("%s is read as %+v, and is %v", text, got, err)
+		}
+		if want := v.binding("", Block{}); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s is read as\n%+v, want\n%+v", text, got, want)
+		}
+	})
+}
+
+// FuzzReadStamp: a time that is read by hand is that of time.Parse.
+func FuzzReadStamp(f *testing.F) {
+	f.Add("2026-02-28T23:59:59.000000001Z")
+	f.Add("2026-12-31T00:00:00Z")
+	f.Add("2026-04-31T00:00:00Z")
+	f.Fuzz(func(t *testing.T, text string) {
+		got, ok := readStamp(text)
+		if !ok {
+			return
+		}
+		if want, err := time.Parse(time.RFC3339Nano, text); err != nil || got != want {
+			t.Errorf("%q is read as %v, want %v, %v", text, got, want, err)
+		}
+	})
+}
+
+// TestReadBindingKeepsNothing: a binding that is kept keeps no more than its own texts
+// of the row; rows as they are usual are read by hand.
+func TestReadBindingKeepsNothing(t *testing.T) {
+	for _, user := range []string{"alice@example.net", "", "b"} {
+		want := Binding{
+			Inside: addr, Last: 1535, Held: true, Identity: "u:" + user, UserName: user, AcctSessionID: "0000A1",
+			AllocatedAt: t0.Add(1), ReleasedAt: t0, HoldUntil: t0.Add(time.Hour), Receipt: &Receipt{Proof: "table", CutAt: t0},
+		}
+		text := string(want.appendValue(nil))
+		got, ok := readBinding(text)
+		if !ok || !reflect.DeepEqual(got, want) {
+			t.Fatalf("%s is read as %+v, %v", text, got, ok)
+		}
+		from := uintptr(unsafe.Pointer(unsafe.StringData(text)))
+		for _, part := range []string{got.Identity, got.UserName, got.AcctSessionID, got.Receipt.Proof} {
+			if at := uintptr(unsafe.Pointer(unsafe.StringData(part))); part != "" && at >= from && at < from+uintptr(len(text)) {
+				t.Errorf("%q is a part of the row", part)
+			}
+		}
+	}
 }

@@ -240,6 +240,9 @@ func parseTime(s string) time.Time {
 	if s == "" || s == "-" {
 		return time.Time{} // an error would be dear
 	}
+	if t, ok := readStamp(s); ok {
+		return t
+	}
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
 		return time.Time{}
