@@ -23,6 +23,12 @@ type BindingRow struct {
 // missed or yielded twice. One that cannot be read is logged and left out: it must
 // not keep a daemon from starting. An error of yield ends the walk.
 func (db *DB) BindingRows(ctx context.Context, group string, yield func([]BindingRow) error) error {
+	return readAhead(ctx, func(ctx context.Context, emit func([]BindingRow) error) error {
+		return db.scanBindings(ctx, group, emit)
+	}, yield)
+}
+
+func (db *DB) scanBindings(ctx context.Context, group string, yield func([]BindingRow) error) error {
 	old := false // the key of before is there
 	err := db.scanHash(ctx, oldBindingsKey(group), func(fields []string) error {
 		if !old {

@@ -71,7 +71,7 @@ func TestBindingsWalk(t *testing.T) {
 			blocks = append(blocks, Block{outsideAt(i), 1024}, Block{outsideAt(i), 1536})
 		}
 		want := map[Block]string{}
-		for round := range 24 {
+		for round := range 15 {
 			n := []int{1, 20, 700, 1300}[random.IntN(4)]
 			picked := random.Perm(len(blocks))[:n]
 			var put []Binding

@@ -34,13 +34,15 @@ func (db *DB) Get(ctx context.Context, key subscriber.Key) (subscriber.Record, e
 // is written meanwhile may be missed or yielded twice; the feed, read from where
 // it stood before, tells what happened to it. An error of yield ends the walk.
 func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error {
-	return db.scanRecords(ctx, group, func(server redis.UniversalClient, keys []subscriber.Key) error {
-		records, err := db.read(ctx, server, keys)
-		if err != nil || len(records) == 0 {
-			return err
-		}
-		return yield(records)
-	})
+	return readAhead(ctx, func(ctx context.Context, emit func([]subscriber.Record) error) error {
+		return db.scanRecords(ctx, group, func(server redis.UniversalClient, keys []subscriber.Key) error {
+			records, err := db.read(ctx, server, keys)
+			if err != nil || len(records) == 0 {
+				return err
+			}
+			return emit(records)
+		})
+	}, yield)
 }
 
 // scanRecords yields the keys of a group's records in batches, with the server

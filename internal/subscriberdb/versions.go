@@ -20,6 +20,12 @@ type Standing struct {
 // Versions is Records for a reader who has most of them already: it yields which
 // records stand, and in which version.
 func (db *DB) Versions(ctx context.Context, group string, yield func([]Standing) error) error {
+	return readAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
+		return db.scanVersions(ctx, group, emit)
+	}, yield)
+}
+
+func (db *DB) scanVersions(ctx context.Context, group string, yield func([]Standing) error) error {
 	return db.scanRecords(ctx, group, func(server redis.UniversalClient, keys []subscriber.Key) error {
 		pipe := server.Pipeline()
 		versions := make([]*redis.StringCmd, len(keys))
