@@ -3,6 +3,7 @@ package addrtable
 import (
 	"encoding/binary"
 	"iter"
+	"math/bits"
 	"net/netip"
 	"slices"
 )
@@ -107,13 +108,56 @@ func (x *Index) From(key uint32, first netip.Addr) iter.Seq[netip.Addr] {
 
 // find returns where an entry is, or would be: the run, and the place in it.
 func (x *Index) find(entry uint64) (run, i int, there bool) {
-	run, there = slices.BinarySearch(x.firsts, entry)
-	if there {
-		return run, 0, true
+	run = search(x.firsts, entry, 0, 1<<64-1)
+	if run == len(x.firsts) || x.firsts[run] > entry {
+		run = max(run-1, 0)
 	}
-	run = max(run-1, 0)
-	i, there = slices.BinarySearch(x.runs[run], entry)
-	return run, i, there
+	end := uint64(1<<64 - 1)
+	if run+1 < len(x.firsts) {
+		end = x.firsts[run+1]
+	}
+	entries := x.runs[run]
+	i = search(entries, entry, x.firsts[run], end)
+	return run, i, i < len(entries) && entries[i] == entry
+}
+
+// search returns the first place whose entry is not smaller. It begins where the
+// entry would be if all were spread evenly between two bounds, as hashes are: a run
+// lies in memory that the processor does not have, and halving it would touch five
+// places of that.
+func search(entries []uint64, entry, low, end uint64) int {
+	n := len(entries)
+	at := n - 1
+	if entry <= low {
+		at = 0
+	} else if entry < end {
+		high, share := bits.Mul64(entry-low, uint64(n))
+		place, _ := bits.Div64(high, share, end-low)
+		at = int(place)
+	}
+	if n == 0 {
+		return 0
+	}
+	lower, upper, step := 0, n, 4
+	if entries[at] < entry {
+		for lower = at + 1; lower+step < n; step *= 4 {
+			if entries[lower+step] >= entry {
+				upper = lower + step
+				break
+			}
+			lower += step + 1
+		}
+	} else {
+		for upper = at; upper-step >= 0; step *= 4 {
+			if entries[upper-step] < entry {
+				lower = upper - step + 1
+				break
+			}
+			upper -= step
+		}
+	}
+	i, _ := slices.BinarySearch(entries[lower:upper], entry)
+	return lower + i
 }
 
 // split makes two runs of a full one, and returns where its i-th entry is then. Behind
