@@ -42,14 +42,22 @@ type life struct {
 	writes  map[string]*writes
 }
 
-func newLife(b *testing.B) *life {
-	g := lsn.GroupConfig{
+func newLife(b testing.TB) *life {
+	return newLifeOf(b, lsn.GroupConfig{
 		Name: "default", Inside: testGroup.Inside, Outside: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/20")},
 		FirstPort: 1024, LastPort: 65535, BlockSize: 512, Hold: 2 * time.Minute,
+	})
+}
+
+// newLifeOf is newLife with groups, of which the first is driven.
+func newLifeOf(b testing.TB, groups ...lsn.GroupConfig) *life {
+	var inside, outside []netip.Prefix
+	for _, g := range groups {
+		inside, outside = append(inside, g.Inside...), append(outside, g.Outside...)
 	}
 	kernel, err := nftnat.NewMemory(nftnat.Options{
 		Table: "sessiond", InsideInterfaces: []string{"s0"}, OutsideInterfaces: []string{"i0"},
-		InsidePrefixes: g.Inside, OutsidePrefixes: g.Outside,
+		InsidePrefixes: inside, OutsidePrefixes: outside,
 		Timeouts: nftnat.Timeouts(someSettings.IdleTimeouts), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -58,17 +66,17 @@ func newLife(b *testing.B) *life {
 	settings := someSettings
 	settings.Removal = inspect.RemovalOn
 	m, err := New(Options{
-		Store: struct{ Store }{}, Kernel: kernel, Groups: []lsn.GroupConfig{g}, Node: "test", Settings: settings,
-		Observer: &counts{removed: map[subscriber.Reason]int{}}, Logger: slog.New(slog.DiscardHandler),
+		Store: struct{ Store }{}, Kernel: kernel, Groups: groups, Node: "test", Settings: settings,
+		Observer: &counts{removed: map[subscriber.Reason]int{}, seen: map[subscriber.Reason]int{}}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &life{Manager: m, group: m.groups[g.Name], writes: map[string]*writes{}}
+	return &life{Manager: m, group: m.groups[groups[0].Name], writes: map[string]*writes{}}
 }
 
 // round has n subscribers change, and carries out all that follows.
-func (l *life) round(b *testing.B, first, n int, change func(i int, c *subscriber.Change) subscriber.Record) {
+func (l *life) round(b testing.TB, first, n int, change func(i int, c *subscriber.Change) subscriber.Record) {
 	l.changes = l.changes[:0]
 	var id string
 	for i := range n {
@@ -86,7 +94,7 @@ func (l *life) round(b *testing.B, first, n int, change func(i int, c *subscribe
 	l.settle(b)
 }
 
-func (l *life) settle(b *testing.B) {
+func (l *life) settle(b testing.TB) {
 	ctx := b.Context()
 	for range 3 { // no change needs more turns
 		if batch := l.saves.swap(l.batch[:0]); len(batch) > 0 {

@@ -140,7 +140,9 @@ func BenchmarkNASes(b *testing.B) {
 					Key:       subscriber.Key{Group: l.group.name, Inside: inside},
 					SessionID: subscriber.SessionID{Client: "bng1", NAS: fmt.Sprint("nas", i%16), AcctSessionID: fmt.Sprint(i)},
 				}
-				l.slots.put(inside, &slot{packed: r.Pack(), online: true})
+				s := &slot{packed: r.Pack(), online: true}
+				l.slots.put(inside, s)
+				l.countLocked(&s.packed, +1)
 				inside = inside.Next()
 			}
 			b.ReportAllocs()

@@ -14,8 +14,8 @@ import (
 
 // onlineIndex finds the inside addresses of the records that stand, by what lists
 // pick them by and in their order, so that a page costs its rows and no walk over all.
-// It takes 24 octets a subscriber, and 0.5 us when a record comes into being or ends
-// (BenchmarkOnlineIndex).
+// It takes 27 octets a subscriber, and about 0.5 us when a record comes into being or
+// ends (BenchmarkOnlineIndex).
 type onlineIndex struct {
 	seed   maphash.Seed
 	groups map[string]*groupOnline // those that have somebody
@@ -26,6 +26,7 @@ type onlineIndex struct {
 
 // groupOnline is who is online in one group.
 type groupOnline struct {
+	salt  uint64 // of the hashes of names
 	all   addrtable.Table[struct{}]
 	held  addrtable.Table[struct{}] // of these, whose removal a guard holds
 	other map[netip.Addr]struct{}   // at addresses that are not IPv4, which no other index has
@@ -48,7 +49,7 @@ func (x *onlineIndex) add(r *subscriber.Packed) {
 	}
 	g := x.groups[group]
 	if g == nil {
-		g = &groupOnline{other: map[netip.Addr]struct{}{}}
+		g = &groupOnline{salt: maphash.String(x.seed, group), other: map[netip.Addr]struct{}{}}
 		x.groups[group] = g
 	}
 	if !inside.Is4() {
@@ -60,10 +61,10 @@ func (x *onlineIndex) add(r *subscriber.Packed) {
 		g.held.Put(inside, struct{}{})
 	}
 	if nas != "" {
-		x.nases.Add(x.hash(group, nas), inside)
+		x.nases.Add(x.hash(g, nas), inside)
 	}
 	if user := r.UserName(); user != "" {
-		x.users.Add(x.hash(group, user), inside)
+		x.users.Add(x.hash(g, user), inside)
 	}
 }
 
@@ -86,17 +87,13 @@ func (x *onlineIndex) remove(r *subscriber.Packed) {
 	if g.empty() {
 		delete(x.groups, group)
 	}
-	x.nases.Remove(x.hash(group, nas), inside)
-	x.users.Remove(x.hash(group, r.UserName()), inside)
+	x.nases.Remove(x.hash(g, nas), inside)
+	x.users.Remove(x.hash(g, r.UserName()), inside)
 }
 
-func (x *onlineIndex) hash(group, name string) uint32 {
-	var h maphash.Hash
-	h.SetSeed(x.seed)
-	_, _ = h.WriteString(group)
-	_ = h.WriteByte(0) // is in no group's name
-	_, _ = h.WriteString(name)
-	return uint32(h.Sum64())
+// hash is that of a name in a group.
+func (x *onlineIndex) hash(g *groupOnline, name string) uint32 {
+	return uint32(maphash.String(x.seed, name) ^ g.salt)
 }
 
 // from yields the addresses from first on, which is included, of all who may match
@@ -107,9 +104,9 @@ func (x *onlineIndex) from(group string, f *inspect.SubscriberFilter, first neti
 	case g == nil:
 		return g.with(nil, first)
 	case f.UserName != "":
-		return g.with(x.users.From(x.hash(group, f.UserName), first), first)
+		return g.with(x.users.From(x.hash(g, f.UserName), first), first)
 	case f.NAS != "":
-		return g.with(x.nases.From(x.hash(group, f.NAS), first), first)
+		return g.with(x.nases.From(x.hash(g, f.NAS), first), first)
 	}
 	return g.with(addressesOf(&g.all, first), first)
 }

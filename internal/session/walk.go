@@ -15,13 +15,18 @@ const breathEvery = 512
 // have the lock now and then. They may change it: an item that comes or goes meanwhile
 // may be left out.
 func walk[K, V any](lock sync.Locker, items iter.Seq2[K, V]) iter.Seq2[K, V] {
+	return walkBy(breathEvery, lock, items)
+}
+
+// walkBy is walk for items of another cost.
+func walkBy[K, V any](every int, lock sync.Locker, items iter.Seq2[K, V]) iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
 		seen := 0
 		for k, v := range items {
 			if !yield(k, v) {
 				return
 			}
-			if seen++; seen%breathEvery == 0 {
+			if seen++; seen%every == 0 {
 				breathe(lock)
 			}
 		}

@@ -1,0 +1,163 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// newCrowdedLife has n subscribers online: a thousand a NAS, all with names of their
+// own, each with a binding.
+func newCrowdedLife(b *testing.B, n int) *life {
+	l := newLifeOf(b, crowdGroup)
+	l.settled = true
+	for first := 0; first < n; first += 1000 {
+		l.round(b, first, 1000, func(i int, c *subscriber.Change) subscriber.Record {
+			r := l.start(i, c)
+			r.NAS, r.UserName = fmt.Sprint("nas", i/1000), fmt.Sprintf("user-%d@example.net", i)
+			return r
+		})
+	}
+	return l
+}
+
+// BenchmarkLists is the daemon's cost of each kind of list, apart from gRPC, by the
+// number of subscribers online. "all" is per subscriber, in pages of 1000; the others
+// are one call.
+func BenchmarkLists(b *testing.B) {
+	for _, n := range []int{100_000, 1_000_000} {
+		l := newCrowdedLife(b, n)
+		subscribers := func(name string, f inspect.SubscriberFilter, after, limit, rows int) {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					key := subscriber.Key{}
+					if after > 0 {
+						key = l.key(after)
+					}
+					if page, _, err := l.Subscribers(b.Context(), f, key, limit); err != nil || len(page) != rows {
+						b.Fatal(len(page), err)
+					}
+				}
+			})
+		}
+		user := fmt.Sprintf("user-%d@example.net", n/2)
+		subscribers("first", inspect.SubscriberFilter{}, 0, 1000, 1000)
+		subscribers("middle", inspect.SubscriberFilter{}, n/2, 1000, 1000)
+		subscribers("user", inspect.SubscriberFilter{UserName: user}, 0, 1000, 1)
+		subscribers("nas", inspect.SubscriberFilter{NAS: "nas50"}, 0, 1000, 1000)
+		subscribers("inside", inspect.SubscriberFilter{Inside: netip.MustParsePrefix("100.64.9.0/24")}, 0, 1000, 256)
+		subscribers("nobody", inspect.SubscriberFilter{UserName: "nobody"}, 0, 1000, 0)
+		b.Run(fmt.Sprint("all/", n), func(b *testing.B) {
+			for b.Loop() {
+				rows := 0
+				for after, more := (subscriber.Key{}), true; more; more = after != (subscriber.Key{}) {
+					page, next, err := l.Subscribers(b.Context(), inspect.SubscriberFilter{}, after, 1000)
+					if err != nil {
+						b.Fatal(err)
+					}
+					rows, after = rows+len(page), next
+				}
+				if rows != n {
+					b.Fatal(rows)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/row")
+		})
+		l.benchBindings(b, n)
+	}
+}
+
+func (l *life) benchBindings(b *testing.B, n int) {
+	for name, f := range map[string]inspect.BindingFilter{
+		"first":   {},
+		"outside": {Outside: netip.MustParsePrefix("198.18.1.7/32")},
+		"held":    {State: lsn.Held},
+	} {
+		b.Run(fmt.Sprintf("bindings-%s/%d", name, n), func(b *testing.B) {
+			for b.Loop() {
+				if _, _, err := l.Bindings(b.Context(), f, inspect.BindingKey{}, 1000); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run(fmt.Sprintf("removals/%d", n), func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := l.Removals(b.Context(), inspect.RemovalFilter{}, inspect.RemovalKey{}, 1000); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkListDelaysACut is how long the lock is waited for, at most, by who has a
+// gate to close while lists of everybody run one after the other.
+func BenchmarkListDelaysACut(b *testing.B) {
+	l := newCrowdedLife(b, 100_000)
+	ctx, stop := context.WithCancel(b.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for after := (subscriber.Key{}); ctx.Err() == nil; {
+			_, next, err := l.Subscribers(ctx, inspect.SubscriberFilter{}, after, 1000)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			after = next
+		}
+	}()
+	var longest time.Duration
+	for b.Loop() {
+		began := time.Now()
+		l.mu.Lock()
+		waited := time.Since(began)
+		l.mu.Unlock()
+		longest = max(longest, waited)
+	}
+	stop()
+	<-done
+	b.ReportMetric(float64(longest.Microseconds()), "longest-us")
+}
+
+// BenchmarkOnlineIndex is what the index costs a record that comes and ends, and the
+// memory that it takes a subscriber.
+func BenchmarkOnlineIndex(b *testing.B) {
+	for _, n := range []int{100_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			records := make([]subscriber.Packed, n)
+			for i := range records {
+				r := subscriber.Record{
+					Key:       subscriber.Key{Group: "default", Inside: crowded(i)},
+					SessionID: subscriber.SessionID{Client: "bng1", NAS: fmt.Sprint("nas", i*7919%n/1000)},
+					UserName:  strings.Repeat("x", 10) + fmt.Sprint(i),
+				}
+				records[i] = r.Pack()
+			}
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			x := newOnlineIndex()
+			for i := range records {
+				x.add(&records[i])
+			}
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			for i := 0; b.Loop(); i++ {
+				r := &records[i*7919%n]
+				x.remove(r)
+				x.add(r)
+			}
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/subscriber")
+		})
+	}
+}

@@ -1,0 +1,461 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// listWorld is a Manager with three groups, whose inside prefixes lie between each
+// other's, and a model of who is online.
+type listWorld struct {
+	*life
+	t      testing.TB
+	r      *rand.Rand
+	clock  time.Time
+	online map[subscriber.Key]subscriber.Record
+}
+
+var listGroups = []string{"a", "b", "c"}
+
+func newListWorld(t testing.TB, seed uint64) *listWorld {
+	var configs []lsn.GroupConfig
+	for i, name := range listGroups {
+		c := lsn.GroupConfig{
+			Name: name, Outside: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i), 0}), 27)},
+			FirstPort: 1024, LastPort: 65535, BlockSize: 2048, Hold: time.Minute, Grace: time.Minute, GraceCauses: []uint32{2},
+		}
+		for n := i; n < 64; n += len(listGroups) {
+			c.Inside = append(c.Inside, netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, byte(n / 4), byte(n % 4 * 64)}), 26))
+		}
+		configs = append(configs, c)
+	}
+	w := &listWorld{
+		life: newLifeOf(t, configs...), t: t, r: rand.New(rand.NewPCG(seed, 0)),
+		clock: time.UnixMilli(1_700_000_000_000), online: map[subscriber.Key]subscriber.Record{},
+	}
+	w.now = func() time.Time { return w.clock }
+	w.settled = true
+	return w
+}
+
+// key draws an address of a group, now and then one that is not IPv4.
+func (w *listWorld) key(group string, spread int) subscriber.Key {
+	if w.r.IntN(50) == 0 {
+		return subscriber.Key{Group: group, Inside: netip.AddrFrom16([16]byte{0x20, 1, 15: group[0]<<4 | byte(w.r.IntN(4))})}
+	}
+	p := w.groups[group].config.Inside
+	o := p[w.r.IntN(min(len(p), spread))].Addr().As4()
+	o[3] += byte(w.r.IntN(64))
+	return subscriber.Key{Group: group, Inside: netip.AddrFrom4(o)}
+}
+
+func (w *listWorld) draw(words ...string) string { return words[w.r.IntN(len(words))] }
+
+// record draws a record; few names are shared by many.
+func (w *listWorld) record(key subscriber.Key) subscriber.Record {
+	r := subscriber.Record{
+		Key: key, UserName: w.draw("", "guest", "guest", fmt.Sprint("u", w.r.IntN(100))), CallingStationID: "02:00:00:00:00:01",
+		SessionID: subscriber.SessionID{
+			Client: w.draw("", "c1", "c2"), NAS: w.draw("", "n1", "n1", "n2", fmt.Sprint("n", w.r.IntN(40))), AcctSessionID: fmt.Sprint(w.r.IntN(1000)),
+		},
+	}
+	if w.r.IntN(6) == 0 {
+		r.RemovalHeld = []subscriber.Reason{subscriber.ReasonExpired, subscriber.ReasonRemovedInDatabase}[w.r.IntN(2)]
+	}
+	return r
+}
+
+// tell has the engine take changes of one group.
+func (w *listWorld) tell(group string, changes ...subscriber.Change) {
+	w.entry++
+	id := fmt.Sprintf("%d-0", 1_700_000_000_000+w.entry)
+	for i := range changes {
+		c := &changes[i]
+		c.ID = subscriber.ParseVersion(id)
+		r := c.Record.Record()
+		r.Version = id
+		c.Record = r.Pack()
+		if c.Kind == subscriber.Deleted {
+			delete(w.online, r.Key)
+		} else {
+			w.online[r.Key] = r
+		}
+	}
+	w.take(w.groups[group], changes, id)
+}
+
+// change draws a change of an address.
+func (w *listWorld) change(key subscriber.Key) subscriber.Change {
+	before, there := w.online[key]
+	after := w.record(key)
+	c := subscriber.Change{Kind: subscriber.Created}
+	switch n := w.r.IntN(8); {
+	case there && n < 3:
+		c.Kind, c.Reason, c.Cause, after = subscriber.Deleted, subscriber.ReasonStop, uint32(w.r.IntN(4)), before
+	case there && n < 6: // other facts of the same session
+		c.Kind, after.SessionID = subscriber.Updated, before.SessionID
+	}
+	c.Record = after.Pack()
+	return c
+}
+
+// step makes some changes, and lets time pass.
+func (w *listWorld) step(spread int) {
+	group := listGroups[w.r.IntN(len(listGroups))]
+	var changes []subscriber.Change
+	taken := map[netip.Addr]bool{}
+	for range w.r.IntN(40) {
+		if key := w.key(group, spread); !taken[key.Inside] {
+			taken[key.Inside] = true
+			changes = append(changes, w.change(key))
+		}
+	}
+	w.tell(group, changes...)
+	w.settle(w.t)
+	switch w.r.IntN(20) {
+	case 0:
+		w.clock = w.clock.Add(40 * time.Second)
+		w.endHolds(w.clock)
+		w.lookDue(w.clock, w.timers.pop(w.clock))
+		w.settle(w.t)
+	case 1:
+		w.settings.Removal = []inspect.RemovalMode{inspect.RemovalOn, inspect.RemovalOff, inspect.RemovalObserve}[w.r.IntN(3)]
+	}
+}
+
+func (w *listWorld) prefix() netip.Prefix {
+	switch w.r.IntN(5) {
+	case 0:
+		a := w.key(listGroups[w.r.IntN(3)], 64).Inside
+		return netip.PrefixFrom(a, a.BitLen())
+	case 1:
+		p, err := netip.AddrFrom4([4]byte{100, 64, byte(w.r.IntN(16)), byte(w.r.IntN(256))}).Prefix(20 + w.r.IntN(12))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return p
+	}
+	return netip.Prefix{}
+}
+
+func (w *listWorld) subscriberFilter() inspect.SubscriberFilter {
+	return inspect.SubscriberFilter{
+		Group: w.draw("", "", "a", "c", "none"), NAS: w.draw("", "", "n1", "n7", "none"),
+		UserName: w.draw("", "", "guest", "u7", "none"), Inside: w.prefix(),
+	}
+}
+
+// subscribers lists all that match, a few a page, and calls between behind each.
+func (w *listWorld) subscribers(f inspect.SubscriberFilter, limit int, between func()) []subscriber.Key {
+	w.t.Helper()
+	var keys []subscriber.Key
+	for after := (subscriber.Key{}); ; {
+		page, next, err := w.Subscribers(context.Background(), f, after, limit)
+		if err != nil || len(page) > limit {
+			w.t.Fatal(len(page), err)
+		}
+		for i := range page {
+			if !f.Match(&page[i].Record) {
+				w.t.Fatalf("%+v does not match %+v", page[i].Record, f)
+			}
+			keys = append(keys, page[i].Key)
+		}
+		if next == (subscriber.Key{}) {
+			return keys
+		}
+		if inspect.CompareKeys(next, after) <= 0 {
+			w.t.Fatalf("behind %v it goes on behind %v", after, next)
+		}
+		after = next
+		between()
+	}
+}
+
+func (w *listWorld) wantSubscribers(f inspect.SubscriberFilter) []subscriber.Key {
+	var keys []subscriber.Key
+	for key, r := range w.online {
+		if f.Match(&r) {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, inspect.CompareKeys)
+	return keys
+}
+
+func (w *listWorld) checkSubscribers() {
+	w.t.Helper()
+	f := w.subscriberFilter()
+	want := w.wantSubscribers(f)
+	if got := w.subscribers(f, 1+w.r.IntN(50), func() {}); !slices.Equal(got, want) {
+		w.t.Fatalf("%+v:\n%v, want\n%v", f, got, want)
+	}
+	if got, err := w.matching(f); err != nil || !slices.Equal(got, want) {
+		w.t.Fatalf("%+v: %v, would delete\n%v, want\n%v", f, err, got, want)
+	}
+}
+
+func (w *listWorld) checkBindings() {
+	w.t.Helper()
+	f := inspect.BindingFilter{
+		Group: w.draw("", "", "a", "none"), Inside: w.prefix(),
+		State: []lsn.State{0, 0, lsn.Active, lsn.Draining, lsn.Cut, lsn.Held}[w.r.IntN(6)],
+	}
+	if w.r.IntN(2) == 0 {
+		p, err := netip.AddrFrom4([4]byte{198, 18, byte(w.r.IntN(4)), byte(w.r.IntN(64))}).Prefix(16 + w.r.IntN(17))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		f.Outside = p
+	}
+	var want, got []inspect.BindingKey
+	for _, group := range listGroups {
+		w.engine.Bindings(group, func(b lsn.Binding) bool {
+			if f.Match(&b) {
+				want = append(want, inspect.KeyOf(&b))
+			}
+			return true
+		})
+	}
+	slices.SortFunc(want, inspect.BindingKey.Compare)
+	for after, limit := (inspect.BindingKey{}), 1+w.r.IntN(50); ; {
+		page, next, err := w.Bindings(context.Background(), f, after, limit)
+		if err != nil || len(page) > limit {
+			w.t.Fatal(len(page), err)
+		}
+		for i := range page {
+			got = append(got, inspect.KeyOf(&page[i].Binding))
+		}
+		if next == (inspect.BindingKey{}) {
+			break
+		}
+		after = next
+	}
+	if !slices.Equal(got, want) {
+		w.t.Fatalf("%+v:\n%v, want\n%v", f, got, want)
+	}
+}
+
+// wantRemovals looks at everything.
+func (w *listWorld) wantRemovals(f inspect.RemovalFilter) []inspect.RemovalKey {
+	found := map[inspect.RemovalKey]bool{}
+	add := func(r inspect.Removal) {
+		if f.Match(&r) {
+			found[r.Key()] = true
+		}
+	}
+	for _, r := range w.online {
+		if r.RemovalHeld != subscriber.ReasonNone {
+			add(inspect.Removal{Kind: inspect.RemovalHeld, Record: r, Reason: r.RemovalHeld, Since: subscriber.VersionTime(r.Version)})
+		}
+	}
+	for _, s := range w.slots.all() {
+		if !s.online && s.phase == draining && w.inGraceLocked(s) {
+			add(s.removal(inspect.RemovalGrace))
+		}
+	}
+	for _, r := range w.observed.ring {
+		add(r)
+	}
+	return slices.SortedFunc(maps.Keys(found), inspect.RemovalKey.Compare)
+}
+
+func (w *listWorld) checkRemovals() {
+	w.t.Helper()
+	f := inspect.RemovalFilter{
+		Group: w.draw("", "", "a"), NAS: w.draw("", "", "n1"), Inside: w.prefix(),
+		Reason: []subscriber.Reason{0, 0, subscriber.ReasonExpired, subscriber.ReasonStop}[w.r.IntN(4)],
+		Kind:   inspect.RemovalKind(w.r.IntN(4)),
+	}
+	want := w.wantRemovals(f)
+	var got []inspect.RemovalKey
+	for after, limit := (inspect.RemovalKey{}), 1+w.r.IntN(50); ; {
+		page, next, err := w.Removals(context.Background(), f, after, limit)
+		if err != nil || len(page) > limit {
+			w.t.Fatal(len(page), err)
+		}
+		for i := range page {
+			got = append(got, page[i].Key())
+		}
+		if next == (inspect.RemovalKey{}) {
+			break
+		}
+		after = next
+	}
+	if !slices.Equal(got, want) {
+		w.t.Fatalf("%+v:\n%v, want\n%v", f, got, want)
+	}
+	var held []subscriber.Key
+	f.Kind = inspect.RemovalHeld
+	for _, k := range w.wantRemovals(f) {
+		held = append(held, k.Key)
+	}
+	if keys, err := w.heldKeys(f); err != nil || !slices.Equal(keys, held) {
+		w.t.Fatalf("%+v: %v, would be decided\n%v, want\n%v", f, err, keys, held)
+	}
+}
+
+func (w *listWorld) checkNASes() {
+	w.t.Helper()
+	want := map[inspect.NASKey]int{}
+	for _, r := range w.online {
+		if r.Client != "" {
+			want[inspect.NASKey{Client: r.Client, Name: r.NAS}]++
+		}
+	}
+	if got, err := w.onlineByNAS(); err != nil || !maps.Equal(got, want) {
+		w.t.Fatalf("%v, %v, want %v", got, err, want)
+	}
+}
+
+// TestListsRandomWalk: after random histories every list with every filter is what a
+// look at everything finds, in its order.
+func TestListsRandomWalk(t *testing.T) {
+	for seed := range uint64(3) {
+		w := newListWorld(t, seed)
+		for range 120 {
+			w.step([]int{1, 4, 64}[seed%3])
+			for range 3 {
+				w.checkSubscribers()
+				w.checkBindings()
+				w.checkRemovals()
+			}
+			w.checkNASes()
+		}
+		for _, group := range listGroups { // until nobody is there
+			var ends []subscriber.Change
+			for key, r := range w.online {
+				if key.Group == group {
+					ends = append(ends, subscriber.Change{Kind: subscriber.Deleted, Reason: subscriber.ReasonStop, Record: r.Pack()})
+				}
+			}
+			w.tell(group, ends...)
+			w.settle(t)
+		}
+		w.checkSubscribers()
+		if x := &w.Manager.online; len(x.groups)+len(x.counts)+x.users.Len()+x.nases.Len() > 0 {
+			t.Fatalf("of nobody, %d groups, %d NASes, %d names and %d places are left", len(x.groups), len(x.counts), x.users.Len(), x.nases.Len())
+		}
+	}
+}
+
+// TestListsDuringChanges: while half of the subscribers come and go, before each page
+// and beside it, the other half are told once each and in order.
+func TestListsDuringChanges(t *testing.T) {
+	w := newListWorld(t, 1)
+	stays := func(key subscriber.Key) bool { return key.Inside.As4()[3]%2 == 0 }
+	for _, group := range listGroups {
+		var starts []subscriber.Change
+		for _, p := range w.groups[group].config.Inside {
+			for a := p.Addr(); p.Contains(a); a = a.Next() {
+				r := w.record(subscriber.Key{Group: group, Inside: a})
+				starts = append(starts, subscriber.Change{Kind: subscriber.Created, Record: r.Pack()})
+			}
+		}
+		w.tell(group, starts...)
+		w.settle(t)
+	}
+	standing := maps.Clone(w.online)
+	maps.DeleteFunc(standing, func(key subscriber.Key, _ subscriber.Record) bool { return !stays(key) })
+
+	var stopped atomic.Bool
+	var beside sync.WaitGroup
+	beside.Go(func() { // it alone touches the model and the executors
+		for !stopped.Load() {
+			group := listGroups[w.r.IntN(len(listGroups))]
+			key := w.key(group, 64)
+			if key.Inside.Is4() && !stays(key) {
+				w.tell(group, w.change(key))
+				w.settle(t)
+			}
+		}
+	})
+	defer beside.Wait()
+	defer stopped.Store(true)
+	for round := range 36 {
+		f := []inspect.SubscriberFilter{
+			{}, {UserName: "guest"}, {NAS: "n1"}, {Group: "b"}, {NAS: "n1", UserName: "guest"}, {Inside: netip.MustParsePrefix("100.64.2.0/23")},
+		}[round%6]
+		got := w.subscribers(f, []int{7, 1000, 10_000}[round%3], func() {})
+		if !slices.IsSortedFunc(got, inspect.CompareKeys) || len(slices.Compact(slices.Clone(got))) != len(got) {
+			t.Fatalf("%+v: out of order: %v", f, got)
+		}
+		for key, r := range standing {
+			if _, told := slices.BinarySearchFunc(got, key, inspect.CompareKeys); told != f.Match(&r) {
+				t.Fatalf("%+v: %v was told of: %t", f, key, told)
+			}
+		}
+	}
+}
+
+// TestListsAreBounded: where many have to be looked at for few, a call gives a short
+// page and where to go on.
+func TestListsAreBounded(t *testing.T) {
+	l := newLifeOf(t, lsn.GroupConfig{
+		Name: "default", Inside: testGroup.Inside, Outside: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/23")},
+		FirstPort: 1024, LastPort: 65535, BlockSize: 256, Hold: time.Minute,
+	})
+	l.settled = true
+	const n = 2*looksPerCall + 10
+	for i := range n {
+		r := subscriber.Record{
+			Key: l.key(i), UserName: "guest", SessionID: subscriber.SessionID{Client: "c", NAS: "many"}, RemovalHeld: subscriber.ReasonExpired,
+		}
+		if i == n-1 {
+			r.NAS = "few"
+			l.observed.add(inspect.Removal{Kind: inspect.RemovalObserved, Record: r, Reason: subscriber.ReasonStop})
+		}
+		s := &slot{packed: r.Pack(), online: true}
+		l.slots.put(r.Inside, s)
+		l.countLocked(&s.packed, +1)
+		if _, err := l.engine.Allocate(r.Group, lsn.Holder{Inside: r.Inside}, l.now()); err != nil {
+			t.Fatal(err)
+		}
+		if i > fewBindings {
+			continue
+		}
+		l.Manager.draining[r.Inside] = struct{}{} // more than what is gathered
+	}
+	if _, err := l.engine.Drain("default", l.key(n-1).Inside, l.now()); err != nil {
+		t.Fatal(err)
+	}
+	subscribers := pageSizes(t, func(after subscriber.Key) ([]inspect.Subscriber, subscriber.Key, error) {
+		return l.Subscribers(t.Context(), inspect.SubscriberFilter{UserName: "guest", NAS: "few"}, after, 10)
+	})
+	removals := pageSizes(t, func(after inspect.RemovalKey) ([]inspect.Removal, inspect.RemovalKey, error) {
+		return l.Removals(t.Context(), inspect.RemovalFilter{NAS: "few"}, after, 10)
+	})
+	bindings := pageSizes(t, func(after inspect.BindingKey) ([]inspect.Binding, inspect.BindingKey, error) {
+		return l.Bindings(t.Context(), inspect.BindingFilter{State: lsn.Draining}, after, 10)
+	})
+	if !slices.Equal(subscribers, []int{0, 0, 1}) || !slices.Equal(removals, []int{0, 0, 2}) || slices.Index(bindings, 1) != len(bindings)-1 || len(bindings) < 2 {
+		t.Errorf("pages of %v subscribers, %v removals, %v bindings", subscribers, removals, bindings)
+	}
+}
+
+// pageSizes returns how many items each page of a list has.
+func pageSizes[T any, K comparable](t *testing.T, list func(after K) ([]T, K, error)) (sizes []int) {
+	t.Helper()
+	var after, none K
+	for {
+		page, next, err := list(after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sizes = append(sizes, len(page)); next == none {
+			return sizes
+		}
+		after = next
+	}
+}
