@@ -142,6 +142,35 @@ func benchmarkRestore(b *testing.B, n int) {
 // second is the error of a call whose binding is of no interest.
 func second(_ Binding, err error) error { return err }
 
+// BenchmarkHoldAll ends every binding, as the restart of a NAS does: what each costs in
+// time and in memory that is asked for, and the longest of them, which holds up all
+// others meanwhile.
+func BenchmarkHoldAll(b *testing.B) {
+	for _, n := range []int{100_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			var longest time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				e, holders := crowd(b, n, 0, time.Hour)
+				b.StartTimer()
+				for i := range holders {
+					began := time.Now()
+					if _, err := e.Cut("default", holders[i].Inside, time.Unix(0, 0)); err != nil {
+						b.Fatal(err)
+					}
+					if _, err := e.Hold("default", holders[i].Inside, time.Unix(0, 0)); err != nil {
+						b.Fatal(err)
+					}
+					longest = max(longest, time.Since(began))
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/binding")
+			b.ReportMetric(float64(longest.Microseconds()), "longest-us")
+		})
+	}
+}
+
 // BenchmarkMemory reports the bytes that one binding costs.
 func BenchmarkMemory(b *testing.B) {
 	const n = 1_000_000

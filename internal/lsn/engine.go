@@ -171,9 +171,9 @@ func (e *Engine) Bindings(group string, yield func(Binding) bool) {
 			}
 		}
 	}
-	for i := range g.kept {
-		if g.kept[i].state != 0 {
-			if g.describeHeld(uint32(i), &b); !yield(b) {
+	for i, l := range g.kept.all {
+		if l.state != 0 {
+			if g.describeHeld(i, &b); !yield(b) {
 				return
 			}
 		}

@@ -31,7 +31,7 @@ type group struct {
 	quarantined  []uint32 // what was in free
 
 	clients *clientIndex // with the live leases
-	kept    []heldLease
+	kept    heldLeases
 	spare   uint32
 	held    int // of kept, those that are not spare
 	holds   holdQueue
@@ -107,7 +107,7 @@ func (g *group) ownHeld(c *client, identity string) uint32 {
 	}
 	x := c.held
 	for n := 0; n < maxReclaim && g.refers(x); n++ {
-		l := &g.kept[x.place]
+		l := g.kept.at(x.place)
 		if l.identity == identity && !g.segmentOf(l.cell).retired {
 			return x.place
 		}

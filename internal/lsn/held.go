@@ -26,7 +26,7 @@ type heldRef struct {
 // refers reports whether what x refers to is still held. Most references are to
 // leases that ended long ago, which the turn tells without a look at them.
 func (g *group) refers(x heldRef) bool {
-	return x.turn >= g.holds.oldest() && g.kept[x.place].turn == x.turn && x.turn != 0
+	return x.turn >= g.holds.oldest() && g.kept.at(x.place).turn == x.turn && x.turn != 0
 }
 
 // hold keeps the block of a lease, which is no longer live, from others.
@@ -34,7 +34,7 @@ func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
 	l.state = Held
 	g.turns++
 	x := heldRef{turn: g.turns, place: g.newHeld()}
-	g.kept[x.place] = heldLease{lease: l, inside: inside, turn: x.turn, until: stampOf(until)}
+	*g.kept.at(x.place) = heldLease{lease: l, inside: inside, turn: x.turn, until: stampOf(until)}
 	g.chain(x)
 	g.segmentOf(l.cell).held++
 	g.held++
@@ -48,8 +48,8 @@ func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
 // unhold ends the hold of a lease, and the lease, and returns its cell.
 func (g *group) unhold(i uint32) uint32 {
 	g.unchain(i)
-	c := g.kept[i].cell
-	g.kept[i] = heldLease{older: heldRef{place: g.spare}}
+	c := g.kept.at(i).cell
+	*g.kept.at(i) = heldLease{older: heldRef{place: g.spare}}
 	g.spare = i
 	g.segmentOf(c).held--
 	g.held--
@@ -60,19 +60,18 @@ func (g *group) unhold(i uint32) uint32 {
 func (g *group) newHeld() uint32 {
 	i := g.spare
 	if i == none {
-		g.kept = append(g.kept, heldLease{})
-		return uint32(len(g.kept) - 1)
+		return g.kept.add()
 	}
-	g.spare = g.kept[i].older.place
+	g.spare = g.kept.at(i).older.place
 	return i
 }
 
 // void reports whether the lease of a hold has moved on.
-func (g *group) void(h hold) bool { return g.kept[h.place].turn != h.turn }
+func (g *group) void(h hold) bool { return g.kept.at(h.place).turn != h.turn }
 
 // chain makes a lease the newest held one of its inside address.
 func (g *group) chain(x heldRef) {
-	l := &g.kept[x.place]
+	l := g.kept.at(x.place)
 	c := g.clients.at(l.inside)
 	if g.refers(c.held) {
 		l.older = c.held
@@ -83,20 +82,20 @@ func (g *group) chain(x heldRef) {
 // unchain takes a lease out of the held ones of its inside address. Where it is
 // the last of them, as mostly, the reference to it is left to become void.
 func (g *group) unchain(i uint32) {
-	l := &g.kept[i]
+	l := g.kept.at(i)
 	if !g.refers(l.older) {
 		return
 	}
 	x := &g.clients.at(l.inside).held
 	for x.place != i {
-		x = &g.kept[x.place].older
+		x = &g.kept.at(x.place).older
 	}
 	*x = l.older
 }
 
 // describeHeld is describe for a held lease.
 func (g *group) describeHeld(i uint32, b *Binding) {
-	l := &g.kept[i]
+	l := g.kept.at(i)
 	g.describe(l.inside, &l.lease, b)
 	b.HoldUntil = l.until.time()
 }

@@ -87,8 +87,8 @@ func (g *group) leases(yield func(*lease) bool) {
 			return
 		}
 	}
-	for i := range g.kept {
-		if g.kept[i].state != 0 && !yield(&g.kept[i].lease) {
+	for _, l := range g.kept.all {
+		if l.state != 0 && !yield(&l.lease) {
 			return
 		}
 	}
@@ -105,8 +105,8 @@ func (g *group) owner(cell uint32, b *Binding) bool {
 		g.describe(inside, &c.lease, b)
 		return true
 	}
-	for x := c.held; g.refers(x); x = g.kept[x.place].older {
-		if g.kept[x.place].cell == cell {
+	for x := c.held; g.refers(x); x = g.kept.at(x.place).older {
+		if g.kept.at(x.place).cell == cell {
 			g.describeHeld(x.place, b)
 			return true
 		}

@@ -144,7 +144,7 @@ func (g *group) sameLayout(p *plan) bool {
 }
 
 func newGroup(c GroupConfig) *group {
-	g := &group{config: c, shape: shapeOf(&c), clients: new(clientIndex), kept: make([]heldLease, 1), waiting: newLine()}
+	g := &group{config: c, shape: shapeOf(&c), clients: new(clientIndex), kept: newHeldLeases(), waiting: newLine()}
 	g.lay(c.Outside, nil)
 	return g
 }
