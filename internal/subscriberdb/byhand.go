@@ -3,6 +3,7 @@ package subscriberdb
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -50,20 +51,21 @@ func (db *DB) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.
 		if err != nil {
 			return nil, err
 		}
-		steps = append(steps, endStep(g, key, func(*subscriber.Record) bool { return true }, why, db.now().UTC()))
+		s := endStep(g, key, func(*subscriber.Record) bool { return true }, why, db.now().UTC())
+		steps = append(steps, &s)
 	}
 	return db.endAll(ctx, steps)
 }
 
 // endStep deletes the record at a key if it is one of those meant.
-func endStep(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, why subscriber.Reason, at time.Time) *step {
+func endStep(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, why subscriber.Reason, at time.Time) step {
 	decide := func(v subscriber.View) subscriber.Decision {
 		if v.Holder == nil || !meant(v.Holder) {
 			return subscriber.Decision{}
 		}
 		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, why, at)}}
 	}
-	return &step{group: g, inside: key.Inside.Unmap(), decide: decide}
+	return step{group: g, inside: key.Inside.Unmap(), decide: decide}
 }
 
 // endBatch bounds the deletions of one pipeline, so that accounting gets its turn, and
@@ -76,7 +78,38 @@ const endWorkers = maxTrips
 
 // endAll performs the steps, independent of each other, and returns the records that
 // they ended. On error some may have ended.
-func (db *DB) endAll(ctx context.Context, steps []*step) (ended []subscriber.Record, err error) {
+func (db *DB) endAll(ctx context.Context, steps []*step) ([]subscriber.Record, error) {
+	err := db.endEach(ctx, steps)
+	n := 0
+	for range endingsOf(steps) {
+		n++
+	}
+	ended := make([]subscriber.Record, 0, n)
+	for e := range endingsOf(steps) {
+		ended = append(ended, e.Record)
+	}
+	return ended, err
+}
+
+// endingsOf yields what the steps that were performed have ended.
+func endingsOf(steps []*step) iter.Seq[*subscriber.Ending] {
+	return func(yield func(*subscriber.Ending) bool) {
+		for _, s := range steps {
+			if s.err != nil {
+				continue
+			}
+			for i := range s.decision.Delete {
+				if !yield(&s.decision.Delete[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// endEach performs the steps, independent of each other. On error some may have been
+// carried out.
+func (db *DB) endEach(ctx context.Context, steps []*step) error {
 	workers, ctx := errgroup.WithContext(ctx)
 	workers.SetLimit(endWorkers)
 	for batch := range slices.Chunk(steps, endBatch) {
@@ -89,16 +122,7 @@ func (db *DB) endAll(ctx context.Context, steps []*step) (ended []subscriber.Rec
 			return failed(batch)
 		})
 	}
-	err = workers.Wait()
-	for _, s := range steps {
-		if s.err != nil {
-			continue
-		}
-		for i := range s.decision.Delete {
-			ended = append(ended, s.decision.Delete[i].Record)
-		}
-	}
-	return ended, err
+	return workers.Wait()
 }
 
 // failed returns the first error of the steps.

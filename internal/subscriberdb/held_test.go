@@ -380,7 +380,8 @@ func TestInterruptedSweep_DEL13(t *testing.T) {
 		}
 		var steps []*step
 		for _, ev := range many(4) {
-			steps = append(steps, halfway.endStep(g, ev.Inside))
+			s := halfway.endStep(g, ev.Inside)
+			steps = append(steps, &s)
 		}
 		if err := db.performAll(t.Context(), steps); err != nil {
 			t.Fatal(err)

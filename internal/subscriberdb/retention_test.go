@@ -122,7 +122,8 @@ func TestEndIsDecidedAgain_I4(t *testing.T) {
 		p := &pendingRestart{db: db, nas: records[0].SessionID, since: subscriber.Restart{At: t0.Add(time.Hour), ID: "1-0"}}
 		steps := make([]*step, len(records))
 		for i := range records { // with guesses from before the Interims
-			steps[i] = p.endStep(&db.groups.Load().groups[0], records[i].Inside)
+			s := p.endStep(&db.groups.Load().groups[0], records[i].Inside)
+			steps[i] = &s
 			steps[i].guess = guess{made: true, holder: &records[i]}
 		}
 		ended, err := db.endAll(t.Context(), steps)

@@ -115,17 +115,23 @@ func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendin
 // endOlder walks the hash of online addresses: it is written in one step with
 // the records.
 func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts) error {
+	var room []step // used again: there are as many as sessions end
+	var steps []*step
 	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
-		var steps []*step
+		clear(room)
+		room, steps = room[:0], steps[:0]
 		for i := 0; i+1 < len(fields); i += 2 {
 			inside, err := netip.ParseAddr(fields[i])
 			if p := pending.of(db, nasOfWitness(fields[i+1])); err == nil && p != nil {
-				steps = append(steps, p.endStep(g, inside))
+				room = append(room, p.endStep(g, inside))
 			}
 		}
-		ended, err := db.endAll(ctx, steps)
-		for i := range ended {
-			if p := pending.of(db, nasRef(ended[i].SessionID)); p != nil {
+		for i := range room {
+			steps = append(steps, &room[i])
+		}
+		err := db.endEach(ctx, steps)
+		for e := range endingsOf(steps) {
+			if p := pending.of(db, nasRef(e.Record.SessionID)); p != nil {
 				p.ended++
 			}
 		}
@@ -142,9 +148,9 @@ func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts) e
 
 // endStep ends the record at an address, if the restart ended its session, or
 // notes that its end is held.
-func (p *pendingRestart) endStep(g *Group, inside netip.Addr) *step {
+func (p *pendingRestart) endStep(g *Group, inside netip.Addr) step {
 	if p.held || p.since.Confirm {
-		return &step{group: g, inside: inside, decide: func(v subscriber.View) subscriber.Decision { return p.hold(g, v) }}
+		return step{group: g, inside: inside, decide: func(v subscriber.View) subscriber.Decision { return p.hold(g, v) }}
 	}
 	return endStep(g, subscriber.Key{Group: g.Name, Inside: inside}, p.means, subscriber.ReasonNASRestart, p.since.At)
 }
