@@ -27,10 +27,12 @@ type Kernel struct {
 	conn    *wire.Conn
 	notices *wire.Listener
 	routes  *blackholes
+	barrier *barrier
 	flows   *conntrack.Table
 	inside  atomic.Pointer[[]netip.Prefix] // for reading sessions
 	shadow  shadow                         // what gate and block hold, as far as is known
 	changed chan struct{}                  // told that the shadow changed by others' hands
+	sweep   chan struct{}                  // told that the table was put right
 
 	// turn holds one token; whoever has it may use what follows, and change shadow.
 	// Exported methods and check take it, all others expect their caller to have it.
@@ -52,12 +54,12 @@ type Kernel struct {
 
 // OpenKernel makes the table, or adopts the one that stands: its elements stay, and its
 // rules are replaced only if they differ from the wanted ones, in one transaction. It
-// makes the blackhole routes. It reads no elements: Learn and LearnRest do.
+// makes the blackhole routes and the barrier. It reads no elements: Learn and LearnRest do.
 func OpenKernel(ctx context.Context, o Options) (*Kernel, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	k := &Kernel{log: o.Logger, options: o, changed: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	k := &Kernel{log: o.Logger, options: o, changed: make(chan struct{}, 1), sweep: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
 	if err := k.dial(); err != nil {
@@ -90,6 +92,9 @@ func (k *Kernel) dial() (err error) {
 	if k.routes, err = openBlackholes(k.ns, k.log); err != nil {
 		return err
 	}
+	if k.barrier, err = openBarrier(k.ns, k.options.OutsideInterfaces, k.log); err != nil {
+		return err
+	}
 	k.flows, err = conntrack.Open(conntrack.Options{
 		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Logger: k.log,
 	})
@@ -113,6 +118,9 @@ func (k *Kernel) start(ctx context.Context) error {
 		return err
 	}
 	if k.programmed, err = k.wasProgrammed(ctx, before); err != nil {
+		return err
+	}
+	if err := errors.Join(k.barrier.set(k.options.InsidePrefixes), k.barrier.retire(k.options.OutsideInterfaces...)); err != nil {
 		return err
 	}
 	if _, err := k.convergeFrom(ctx, before); err != nil {
@@ -198,7 +206,13 @@ func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 	o := k.options
 	same := slices.Equal(spansOf(inside), spansOf(o.InsidePrefixes))
 	o.InsidePrefixes, o.OutsidePrefixes = slices.Clone(inside), slices.Clone(outside)
+	if err := k.barrier.set(withAll(inside, k.options.InsidePrefixes)); err != nil {
+		return err
+	}
 	if err := k.configure(ctx, o); err != nil {
+		return err
+	}
+	if err := k.barrier.set(inside); err != nil {
 		return err
 	}
 	k.keepInside(inside)
@@ -229,6 +243,9 @@ func (k *Kernel) Close() error {
 	if k.routes != nil {
 		k.routes.close()
 	}
+	if k.barrier != nil {
+		errs = append(errs, k.barrier.close())
+	}
 	if k.notices != nil {
 		errs = append(errs, k.notices.Close())
 	}
@@ -238,7 +255,7 @@ func (k *Kernel) Close() error {
 	return errors.Join(append(errs, k.ns.close())...)
 }
 
-// Remove deletes the table and our routes, and nothing else (I8). The Kernel
+// Remove deletes the table, the barrier and our routes, and nothing else (I8). The Kernel
 // can only be closed after it.
 func (k *Kernel) Remove(ctx context.Context) error {
 	if err := k.take(ctx); err != nil {
@@ -252,7 +269,7 @@ func (k *Kernel) Remove(ctx context.Context) error {
 		return err
 	}
 	k.shadow.reset(true)
-	return k.routes.set(nil)
+	return errors.Join(k.barrier.retire(), k.routes.set(nil))
 }
 
 // take waits for the turn to program the kernel; give ends it.

@@ -36,12 +36,18 @@ func filter(changes []change, keep func(change) bool) []change {
 
 // wireBytes is the most a change takes in a batch.
 func (c change) wireBytes() int {
-	const removal, gate, block = 20, 52, 44
 	if c.to == (cell{}) {
-		return 2 * removal
+		return 2 * removalBytes
 	}
-	return 2*removal + gate + block
+	return wholeBytes
 }
+
+// removalBytes is what the removal of an element takes, wholeBytes the replacement of
+// both elements of an address.
+const (
+	removalBytes = 20
+	wholeBytes   = 2*removalBytes + 52 + 44
+)
 
 // batchFrame is room for the headers of a batch and of each of its messages.
 const batchFrame = 16 << 10

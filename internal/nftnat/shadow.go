@@ -331,15 +331,19 @@ func (e Entry) cell() (cell, error) {
 	return cell{e.Gate, block{e.Outside.As4(), e.First, e.Last}}, nil
 }
 
-// fillFrom appends to dst the changes that make the cells out of nothing, in order from
-// an address on and as many as fit a limit of bytes, and returns where to go on: the
-// zero address at the end.
-func (s *shadow) fillFrom(dst []change, from netip.Addr, limit int) ([]change, netip.Addr) {
+// fillFrom appends to dst the changes that make cells out of nothing, those of the
+// addresses that are wanted, in order from an address on and as many as fit a limit of
+// bytes. It returns where to go on: the zero address at the end.
+func (s *shadow) fillFrom(dst []change, from netip.Addr, who func(netip.Addr) bool, limit int) ([]change, netip.Addr) {
+	const walked = 100_000 // cells a call passes at most
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	size := batchFrame
+	size, passed := batchFrame, 0
 	for inside, h := range s.cells.From(from) {
-		if h.cell == (cell{}) {
+		if passed == walked {
+			return dst, inside
+		}
+		if passed++; h.cell == (cell{}) || !who(inside) {
 			continue
 		}
 		c := change{inside: inside.As4(), to: h.cell}

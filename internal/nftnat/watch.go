@@ -21,6 +21,10 @@ func (k *Kernel) watch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.listen(ctx) })
 	g.Go(func() error { return k.tick(ctx) })
+	g.Go(func() error { return k.sweepWhenDue(ctx) })
+	g.Go(func() error {
+		return k.barrier.watch(ctx, func() error { return k.restoreBarrier(ctx) })
+	})
 	return g.Wait()
 }
 
@@ -78,6 +82,18 @@ func (k *Kernel) check(ctx context.Context, whatever bool) error {
 	if err := k.routes.restore(k.options.OutsidePrefixes); err != nil {
 		return err
 	}
+	k.barrier.restore()
 	k.unsettled = k.unsettled || whatever
 	return k.hear(ctx)
+}
+
+func (k *Kernel) restoreBarrier(ctx context.Context) error {
+	if err := k.take(ctx); err != nil {
+		return err
+	}
+	defer k.give()
+	if !k.removed {
+		k.barrier.restore()
+	}
+	return nil
 }

@@ -1,0 +1,276 @@
+package nftnat
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Where the barrier's filter stands on an interface: `tc filter show dev DEV egress`
+// lists it as bpf of preference 93 and handle 0x93. Nobody else is known to use them.
+const (
+	barrierPreference = 93
+	barrierHandle     = 0x93
+)
+
+// Numbers of linux/pkt_sched.h, linux/pkt_cls.h and linux/rtnetlink.h that
+// golang.org/x/sys/unix lacks.
+const (
+	tcClsact   = 0xfffffff1 // TC_H_CLSACT, the parent of the qdisc
+	tcHandle   = 0xffff0000 // of the qdisc
+	tcIngress  = 0xfffffff2 // TC_H_CLSACT with TC_H_MIN_INGRESS
+	tcEgress   = 0xfffffff3 // TC_H_CLSACT with TC_H_MIN_EGRESS
+	tcaKind    = 1
+	tcaOptions = 2
+
+	bpfOpsLen       = 4 // TCA_BPF_OPS_LEN
+	bpfOps          = 5 // TCA_BPF_OPS
+	bpfFlags        = 8 // TCA_BPF_FLAGS
+	bpfDirectAction = 1 // TCA_BPF_FLAG_ACT_DIRECT: what the program returns is what is done
+
+	actDrop     = 2              // TC_ACT_SHOT
+	actContinue = math.MaxUint32 // TC_ACT_UNSPEC: the next filter decides
+)
+
+// barrier lets no packet with an inside source leave by an outside interface, whatever
+// happens to the table: a filter behind all of nftables, which no nftables command
+// touches. It is a classic BPF program, which needs CAP_NET_ADMIN and no more, and the
+// kernel's cls_bpf and sch_ingress.
+type barrier struct {
+	conn       *netlink.Conn
+	notices    *netlink.Conn
+	interfaces []string
+	log        *slog.Logger
+
+	program []byte           // wanted
+	told    map[string]error // what was logged of an interface
+}
+
+func openBarrier(ns namespace, interfaces []string, log *slog.Logger) (*barrier, error) {
+	b := &barrier{interfaces: interfaces, log: log, told: map[string]error{}}
+	config := &netlink.Config{NetNS: ns.fd()}
+	var err error
+	if b.conn, err = netlink.Dial(unix.NETLINK_ROUTE, config); err != nil {
+		return nil, fmt.Errorf("open traffic control socket: %w", err)
+	}
+	if b.notices, err = netlink.Dial(unix.NETLINK_ROUTE, config); err != nil {
+		return nil, errors.Join(fmt.Errorf("open link notice socket: %w", err), b.conn.Close())
+	}
+	for _, group := range []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_TC} {
+		if err := b.notices.JoinGroup(group); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen for link notices: %w", err), b.close())
+		}
+	}
+	return b, nil
+}
+
+func (b *barrier) close() error { return errors.Join(b.conn.Close(), b.notices.Close()) }
+
+// set makes the barrier that of the prefixes, on every outside interface there is.
+func (b *barrier) set(prefixes []netip.Prefix) error {
+	program, err := barrierProgram(spansOf(prefixes))
+	if err != nil {
+		return err
+	}
+	b.program = program
+	b.restore()
+	return nil
+}
+
+// restore puts the barrier back where it is missing or another: on an interface that
+// came later, or where others deleted it. What cannot be done is logged once: NAT goes on,
+// and the table lets nothing through either.
+func (b *barrier) restore() {
+	for _, name := range b.interfaces {
+		err := b.restoreOn(name)
+		if errors.Is(err, errNoInterface) {
+			err = nil // it may come later
+		}
+		if was, ok := b.told[name]; err != nil && (!ok || was == nil || was.Error() != err.Error()) {
+			b.log.Warn("outside interface has no barrier: while nftables is flushed or reloaded, packets may leave untranslated",
+				"interface", name, "error", err)
+		}
+		b.told[name] = err
+	}
+}
+
+var errNoInterface = errors.New("no such interface")
+
+func (b *barrier) restoreOn(name string) error {
+	index, err := b.index(name)
+	if err != nil {
+		return err
+	}
+	standing, err := b.standing(index)
+	if err != nil || slices.Equal(standing, b.program) {
+		return err
+	}
+	err = b.execute(unix.RTM_NEWQDISC, netlink.Create|netlink.Excl, tcMessage{index: index, handle: tcHandle, parent: tcClsact}, "clsact", nil)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add qdisc clsact to %s: %w", name, err)
+	}
+	err = b.execute(unix.RTM_NEWTFILTER, netlink.Create, b.filter(index), "bpf", func(e *netlink.AttributeEncoder) error {
+		e.Uint16(bpfOpsLen, uint16(len(b.program)/bpfInstruction))
+		e.Bytes(bpfOps, b.program)
+		e.Uint32(bpfFlags, bpfDirectAction)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("add filter to qdisc clsact of %s: %w", name, err)
+	}
+	return nil
+}
+
+func (b *barrier) filter(index uint32) tcMessage {
+	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
+	return tcMessage{index: index, handle: barrierHandle, parent: tcEgress, info: barrierPreference<<16 | uint32(all)}
+}
+
+// standing reads the program on an interface, nil for none.
+func (b *barrier) standing(index uint32) ([]byte, error) {
+	replies, err := b.ask(unix.RTM_GETTFILTER, 0, b.filter(index))
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil // no filter, or no qdisc
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read filter: %w", err)
+	}
+	for _, m := range replies {
+		if program := programOf(m); program != nil {
+			return program, nil
+		}
+	}
+	return nil, nil
+}
+
+// retire takes the barrier away from all interfaces but those named, which an earlier
+// start may have served, and the qdisc with it if nothing else is in it.
+func (b *barrier) retire(keep ...string) error {
+	qdiscs, err := b.ask(unix.RTM_GETQDISC, netlink.Dump, tcMessage{})
+	if err != nil {
+		return fmt.Errorf("list qdiscs: %w", err)
+	}
+	kept := map[uint32]bool{}
+	for _, name := range keep {
+		if index, err := b.index(name); err == nil {
+			kept[index] = true
+		}
+	}
+	for _, q := range qdiscs {
+		at, kind := parseTC(q)
+		if kind != "clsact" || kept[at.index] {
+			continue
+		}
+		if err := b.retireFrom(at.index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *barrier) retireFrom(index uint32) error {
+	if program, err := b.standing(index); err != nil || program == nil {
+		return err
+	}
+	if err := b.execute(unix.RTM_DELTFILTER, 0, b.filter(index), "bpf", nil); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete filter: %w", err)
+	}
+	for _, parent := range []uint32{tcIngress, tcEgress} {
+		filters, err := b.ask(unix.RTM_GETTFILTER, netlink.Dump, tcMessage{index: index, parent: parent})
+		if err != nil || len(filters) > 0 {
+			return err
+		}
+	}
+	err := b.execute(unix.RTM_DELQDISC, 0, tcMessage{index: index, handle: tcHandle, parent: tcClsact}, "clsact", nil)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	return err
+}
+
+// watch calls restore as soon as an outside interface comes or is renamed, or others
+// change a filter. It returns when ctx ends.
+func (b *barrier) watch(ctx context.Context, restore func() error) error {
+	stop := context.AfterFunc(ctx, func() { _ = b.notices.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		messages, err := b.notices.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, unix.ENOBUFS): // some were lost: look
+		case err != nil:
+			return fmt.Errorf("receive link notices: %w", err)
+		case !slices.ContainsFunc(messages, b.concerns):
+			continue
+		}
+		if err := restore(); err != nil {
+			return err
+		}
+	}
+}
+
+// concerns reports whether a notice may be about the barrier.
+func (b *barrier) concerns(m netlink.Message) bool {
+	if m.Header.Type != unix.RTM_NEWLINK {
+		return m.Header.Type != unix.RTM_DELLINK
+	}
+	name, _ := linkName(m)
+	return slices.Contains(b.interfaces, name)
+}
+
+const bpfInstruction = 8 // struct sock_filter
+
+// maxSpans keeps the program below the kernel's limit of 4096 instructions.
+const maxSpans = 1000
+
+// barrierProgram drops what is IPv4 and has a source in one of the ranges, which are in
+// order. The network header is found wherever the link's own ends.
+func barrierProgram(spans []span) ([]byte, error) {
+	const networkHeader = 1<<32 - 0x100000 // SKF_NET_OFF
+	if len(spans) > maxSpans {
+		return nil, fmt.Errorf("nftnat: %d separate ranges of inside prefixes, at most %d can be guarded", len(spans), maxSpans)
+	}
+	code := append([]bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtProto},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipTrue: 1},
+		bpf.RetConstant{Val: actContinue},
+		bpf.RawInstruction{Op: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: networkHeader + 12},
+	}, dropWithin(spans)...)
+	raw, err := bpf.Assemble(code)
+	if err != nil {
+		return nil, err
+	}
+	var program []byte
+	for _, i := range raw {
+		program = binary.NativeEndian.AppendUint16(program, i.Op)
+		program = append(program, i.Jt, i.Jf)
+		program = binary.NativeEndian.AppendUint32(program, i.K)
+	}
+	return program, nil
+}
+
+// dropWithin decides on the address that was loaded. The ranges are in order, so what is
+// below one is in none of the others.
+func dropWithin(spans []span) []bpf.Instruction {
+	var code []bpf.Instruction
+	for _, s := range spans {
+		code = append(code,
+			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 3},
+			bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: s.first, SkipFalse: 1},
+			bpf.RetConstant{Val: actDrop},
+			bpf.RetConstant{Val: actContinue},
+		)
+	}
+	return append(code, bpf.RetConstant{Val: actContinue})
+}

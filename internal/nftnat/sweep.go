@@ -1,0 +1,72 @@
+package nftnat
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/conntrack"
+	"golang.org/x/sys/unix"
+)
+
+// sweepWhenDue deletes, each time the table was put right, the conntrack entries that
+// began while nothing translated. Where others use conntrack too, it confirms such a
+// flow as it is, and the flow would be dropped for as long as its ends try.
+func (k *Kernel) sweepWhenDue(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-k.sweep:
+			n, err := k.sweepUntranslated(ctx)
+			if n > 0 {
+				k.log.Warn("conntrack entries that began while nothing translated were deleted", "entries", n)
+			}
+			k.report(ctx, err)
+		}
+	}
+}
+
+// sweepUntranslated deletes the entries of flows from inside to outside whose source is
+// not translated, and returns how many there were. It walks the conntrack table.
+func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error) {
+	local, err := k.routes.localAddresses()
+	if err != nil {
+		return 0, err
+	}
+	inside := *k.inside.Load()
+	var found []conntrack.Entry
+	err = k.flows.Dump(ctx, func(e conntrack.Entry) error {
+		if untranslated(e, inside, local) {
+			found = append(found, e)
+		}
+		return nil
+	})
+	for _, e := range found {
+		if err != nil {
+			break
+		}
+		err = k.flows.DeleteEntry(ctx, e)
+		deleted++
+	}
+	return deleted, err
+}
+
+func untranslated(e conntrack.Entry, inside []netip.Prefix, local map[netip.Addr]bool) bool {
+	return e.Reply.Dst == e.Orig.Src && contains(inside, e.Orig.Src) &&
+		!contains(inside, e.Orig.Dst) && !local[e.Orig.Dst]
+}
+
+// localAddresses are the machine's own.
+func (b *blackholes) localAddresses() (map[netip.Addr]bool, error) {
+	list, err := b.handle.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return nil, wrap(err, "list addresses")
+	}
+	local := map[netip.Addr]bool{}
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			local[ip.Unmap()] = true
+		}
+	}
+	return local, nil
+}

@@ -1,0 +1,133 @@
+package nftnat
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// tcMessage is struct tcmsg: what a message of traffic control is about.
+type tcMessage struct{ index, handle, parent, info uint32 }
+
+const tcMessageLen = 20
+
+func (m tcMessage) append(dst []byte) []byte {
+	dst = append(dst, unix.AF_UNSPEC, 0, 0, 0)
+	for _, v := range []uint32{m.index, m.handle, m.parent, m.info} {
+		dst = binary.NativeEndian.AppendUint32(dst, v)
+	}
+	return dst
+}
+
+// parseTC reads what a message is about, and the kind of qdisc or filter.
+func parseTC(m netlink.Message) (at tcMessage, kind string) {
+	if len(m.Data) < tcMessageLen {
+		return tcMessage{}, ""
+	}
+	for i, v := range []*uint32{&at.index, &at.handle, &at.parent, &at.info} {
+		*v = binary.NativeEndian.Uint32(m.Data[4+4*i:])
+	}
+	d, err := netlink.NewAttributeDecoder(m.Data[tcMessageLen:])
+	if err != nil {
+		return at, ""
+	}
+	for d.Next() {
+		if d.Type() == tcaKind {
+			kind = d.String()
+		}
+	}
+	return at, kind
+}
+
+// programOf reads the program of a filter; nil if it is no BPF filter.
+func programOf(m netlink.Message) (program []byte) {
+	if _, kind := parseTC(m); kind != "bpf" {
+		return nil
+	}
+	d, err := netlink.NewAttributeDecoder(m.Data[tcMessageLen:])
+	if err != nil {
+		return nil
+	}
+	for d.Next() {
+		if d.Type() != tcaOptions {
+			continue
+		}
+		d.Nested(func(d *netlink.AttributeDecoder) error {
+			for d.Next() {
+				if d.Type() == bpfOps {
+					program = d.Bytes()
+				}
+			}
+			return nil
+		})
+	}
+	return program
+}
+
+// execute sends a message that changes something and waits for the kernel's verdict.
+func (b *barrier) execute(typ netlink.HeaderType, flags netlink.HeaderFlags, at tcMessage, kind string, options func(*netlink.AttributeEncoder) error) error {
+	e := netlink.NewAttributeEncoder()
+	e.String(tcaKind, kind)
+	if options != nil {
+		e.Nested(tcaOptions, options)
+	}
+	attributes, err := e.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = b.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Acknowledge | flags},
+		Data:   append(at.append(nil), attributes...),
+	})
+	return err
+}
+
+// ask sends a message that changes nothing and returns the answers.
+func (b *barrier) ask(typ netlink.HeaderType, flags netlink.HeaderFlags, at tcMessage) ([]netlink.Message, error) {
+	return b.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: typ, Flags: netlink.Request | flags},
+		Data:   at.append(nil),
+	})
+}
+
+// index finds an interface by its name.
+func (b *barrier) index(name string) (uint32, error) {
+	e := netlink.NewAttributeEncoder()
+	e.String(unix.IFLA_IFNAME, name)
+	attributes, err := e.Encode()
+	if err != nil {
+		return 0, err
+	}
+	replies, err := b.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request},
+		Data:   append(make([]byte, unix.SizeofIfInfomsg), attributes...),
+	})
+	if errors.Is(err, unix.ENODEV) || err == nil && len(replies) == 0 {
+		return 0, errNoInterface
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	_, index := linkName(replies[0])
+	return index, nil
+}
+
+// linkName reads the name and the index of an interface.
+func linkName(m netlink.Message) (name string, index uint32) {
+	if len(m.Data) < unix.SizeofIfInfomsg {
+		return "", 0
+	}
+	d, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return "", 0
+	}
+	for d.Next() {
+		if d.Type() == unix.IFLA_IFNAME {
+			name = d.String()
+		}
+	}
+	return name, binary.NativeEndian.Uint32(m.Data[4:])
+}
