@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // app is one run of the command.
@@ -24,7 +25,8 @@ type app struct {
 	timeout time.Duration
 	tls     tlsFiles
 
-	conn *grpc.ClientConn // opened by the first call
+	conn  *grpc.ClientConn // opened by the first call
+	plans map[protoreflect.FullName]*jsonPlan
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {

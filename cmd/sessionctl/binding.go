@@ -57,16 +57,13 @@ func (a *app) listBindings(ctx context.Context, req *pb.ListBindingsRequest) err
 	}
 	out := newList(a, bindingHeader, a.bindingRow)
 	out.nobody = "no such binding"
-	err = eachPage(func() (string, error) {
+	err = eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Binding, string, error) {
 		ctx, cancel := a.bounded(ctx)
 		defer cancel()
+		req.PageToken = token
 		page, err := client.ListBindings(ctx, req)
-		if err != nil {
-			return "", err
-		}
-		req.PageToken = page.GetNextPageToken()
-		return req.PageToken, yieldAll(page.GetBindings(), out.add)
-	})
+		return page.GetBindings(), page.GetNextPageToken(), err
+	}, out.addAll)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -33,6 +35,54 @@ func TestListsPageThroughEverything(t *testing.T) {
 		if n := strings.Count(r.stdout, "\n"); n != 2346 || b.Pages != 3 {
 			t.Errorf("%s: %d lines in %d pages", line, n, b.Pages)
 		}
+	}
+}
+
+// TestListsGoOnBehindEmptyPages: a page without items is not the last one while it has
+// a token.
+func TestListsGoOnBehindEmptyPages(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	sub := b.Online[1]
+	b.Online, b.Looks = nil, 100
+	sub.Inside = netip.MustParseAddr("100.64.0.0")
+	for i := range 1000 {
+		sub.UserName = "user"
+		if i == 777 {
+			sub.UserName = "alice"
+		}
+		b.Online = append(b.Online, sub)
+		sub.Inside = sub.Inside.Next()
+	}
+	server := controltest.Serve(t, b, nil)
+	for _, line := range []string{"subscriber list --user alice -o json", "subscriber list --user alice"} {
+		b.Pages = 0
+		r := ctl(t, server.Address, "", strings.Fields(line)...)
+		if strings.Count(r.stdout, "alice") != 1 || b.Pages < 10 {
+			t.Errorf("%s: %d pages, %s", line, b.Pages, r.stdout)
+		}
+	}
+}
+
+// TestListsEndWithTheirReader: who reads no more ends the list, and nothing goes on
+// behind it.
+func TestListsEndWithTheirReader(t *testing.T) {
+	t.Parallel()
+	broken, fetches, over := errors.New("broken pipe"), 0, 0
+	err := eachPage(t.Context(), func(ctx context.Context, token string) (int, string, error) {
+		if fetches++; fetches == 3 {
+			<-ctx.Done()
+		}
+		over++
+		return fetches, token + "x", ctx.Err()
+	}, func(page int) error {
+		if page == 2 {
+			return broken
+		}
+		return nil
+	})
+	if !errors.Is(err, broken) || over != 3 {
+		t.Errorf("%v, %d of %d fetches are over", err, over, fetches)
 	}
 }
 

@@ -34,7 +34,7 @@ func (a *app) nasList() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := newList(a, nasHeader, a.nasRow)
 			out.nobody = "no such NAS is known"
-			if err := a.eachNAS(c.Context(), req, out.add); err != nil {
+			if err := a.eachNAS(c.Context(), req, out.addAll); err != nil {
 				return err
 			}
 			return out.end()
@@ -47,21 +47,18 @@ func (a *app) nasList() *cobra.Command {
 }
 
 // eachNAS pages through all NASes that match.
-func (a *app) eachNAS(ctx context.Context, req *pb.ListNasesRequest, yield func(*pb.Nas) error) error {
+func (a *app) eachNAS(ctx context.Context, req *pb.ListNasesRequest, show func([]*pb.Nas) error) error {
 	client, err := a.nases()
 	if err != nil {
 		return err
 	}
-	return eachPage(func() (string, error) {
+	return eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Nas, string, error) {
 		ctx, cancel := a.bounded(ctx)
 		defer cancel()
+		req.PageToken = token
 		page, err := client.ListNases(ctx, req)
-		if err != nil {
-			return "", err
-		}
-		req.PageToken = page.GetNextPageToken()
-		return req.PageToken, yieldAll(page.GetNases(), yield)
-	})
+		return page.GetNases(), page.GetNextPageToken(), err
+	}, show)
 }
 
 var nasHeader = []string{"CLIENT", "NAS", "SUBSCRIBERS", "CLOCK", "HEARD", "RESTARTED", "SAME AS", "REFUSED"}

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -26,6 +24,7 @@ type list[M proto.Message] struct {
 	row    func(M) []string
 	nobody string // told on stderr when there is nothing to show in a table
 	count  int
+	room   []byte // for lines
 }
 
 func newList[M proto.Message](a *app, header []string, row func(M) []string) *list[M] {
@@ -40,6 +39,34 @@ func (l *list[M]) add(m M) error {
 	return l.table.add(l.row(m))
 }
 
+// addAll is add for many, which are printed together.
+func (l *list[M]) addAll(items []M) error {
+	l.count += len(items)
+	if l.app.output == outputJSON {
+		return l.lines(items)
+	}
+	for _, m := range items {
+		if err := l.table.gather(l.row(m)); err != nil {
+			return err
+		}
+	}
+	return l.table.flushKnown()
+}
+
+// lines prints each item as one line of JSON.
+func (l *list[M]) lines(items []M) error {
+	l.room = l.room[:0]
+	var err error
+	for _, m := range items {
+		if l.room, err = l.app.appendJSON(l.room, m); err != nil {
+			break
+		}
+		l.room = append(l.room, '\n')
+	}
+	_, failed := l.app.stdout.Write(l.room)
+	return errors.Join(err, failed)
+}
+
 func (l *list[M]) end() error {
 	if l.app.output == outputJSON {
 		return nil
@@ -51,19 +78,13 @@ func (l *list[M]) end() error {
 	return l.table.flush()
 }
 
-// json prints one message as one line. protojson varies its white space on
-// purpose; scripts get it without any.
+// json prints one message as one line.
 func (a *app) json(m proto.Message) error {
-	raw, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(m)
+	line, err := a.appendJSON(nil, m)
 	if err != nil {
-		return fmt.Errorf("encode answer: %w", err)
+		return err
 	}
-	var line bytes.Buffer
-	if err := json.Compact(&line, raw); err != nil {
-		return fmt.Errorf("encode answer: %w", err)
-	}
-	line.WriteByte('\n')
-	_, err = a.stdout.Write(line.Bytes())
+	_, err = a.stdout.Write(append(line, '\n'))
 	return err
 }
 
@@ -104,8 +125,24 @@ func (t *table) stream(widths ...int) error {
 }
 
 func (t *table) add(row []string) error {
+	if err := t.gather(row); err != nil {
+		return err
+	}
+	return t.flushKnown()
+}
+
+// gather adds a row that need not be printed yet.
+func (t *table) gather(row []string) error {
 	t.rows = append(t.rows, row)
-	if t.widths == nil && len(t.rows) < sample {
+	if len(t.rows) < sample {
+		return nil
+	}
+	return t.flush()
+}
+
+// flushKnown prints what was gathered, once the columns are fixed.
+func (t *table) flushKnown() error {
+	if t.widths == nil {
 		return nil
 	}
 	return t.flush()

@@ -33,7 +33,7 @@ func (a *app) poolList() *cobra.Command {
 			}
 			out := newList(a, poolHeader, poolRow)
 			out.nobody = "no such pool"
-			if err := yieldAll(res.GetPools(), out.add); err != nil {
+			if err := out.addAll(res.GetPools()); err != nil {
 				return err
 			}
 			return out.end()

@@ -35,7 +35,7 @@ func (a *app) reconcile(ctx context.Context, req *pb.ReconcileRequest) error {
 	}
 	out := newList(a, []string{"KIND", "GROUP", "INSIDE", "MENDED", "WHAT"}, driftRow)
 	out.nobody = "no differences"
-	if err := yieldAll(res.GetDrifts(), out.add); err != nil {
+	if err := out.addAll(res.GetDrifts()); err != nil {
 		return err
 	}
 	if err := out.end(); err != nil {

@@ -82,7 +82,7 @@ func (a *app) removalList() *cobra.Command {
 			}
 			out := newList(a, removalHeader, a.removalRow)
 			out.nobody = "no such removal waits"
-			if err := a.eachRemoval(c.Context(), filter, kind, out.add); err != nil {
+			if err := a.eachRemoval(c.Context(), filter, kind, out.addAll); err != nil {
 				return err
 			}
 			return out.end()
@@ -106,22 +106,19 @@ func removalKind(name string) (pb.RemovalKind, error) {
 }
 
 // eachRemoval pages through all removals that match.
-func (a *app) eachRemoval(ctx context.Context, f *pb.RemovalFilter, kind pb.RemovalKind, yield func(*pb.Removal) error) error {
+func (a *app) eachRemoval(ctx context.Context, f *pb.RemovalFilter, kind pb.RemovalKind, show func([]*pb.Removal) error) error {
 	client, err := a.removals()
 	if err != nil {
 		return err
 	}
 	req := &pb.ListRemovalsRequest{PageSize: pageSize, Filter: f, Kind: kind}
-	return eachPage(func() (string, error) {
+	return eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Removal, string, error) {
 		ctx, cancel := a.bounded(ctx)
 		defer cancel()
+		req.PageToken = token
 		page, err := client.ListRemovals(ctx, req)
-		if err != nil {
-			return "", err
-		}
-		req.PageToken = page.GetNextPageToken()
-		return req.PageToken, yieldAll(page.GetRemovals(), yield)
-	})
+		return page.GetRemovals(), page.GetNextPageToken(), err
+	}, show)
 }
 
 var removalHeader = []string{"KIND", "GROUP", "INSIDE", "REASON", "USER", "NAS", "SESSIONS", "SINCE", "DUE IN"}
@@ -174,15 +171,15 @@ func (a *app) decisionCommand(c *cobra.Command, question string, decide func(con
 }
 
 func (a *app) decisionQuestion(ctx context.Context, f *pb.RemovalFilter, question string) (string, error) {
-	n := uint32(0)
-	err := a.eachRemoval(ctx, f, pb.RemovalKind_REMOVAL_KIND_HELD, func(*pb.Removal) error { n++; return nil })
+	n := 0
+	err := a.eachRemoval(ctx, f, pb.RemovalKind_REMOVAL_KIND_HELD, func(page []*pb.Removal) error { n += len(page); return nil })
 	if err != nil {
 		return "", err
 	}
 	if n == 0 {
 		return "", errNoneHeld
 	}
-	return fmt.Sprintf(question, plural(n, "held removal")), nil
+	return fmt.Sprintf(question, plural(uint32(n), "held removal")), nil
 }
 
 var errNoneHeld = errors.New("no such removal is held; see `sessionctl removal list`")

@@ -92,7 +92,7 @@ func (a *app) listSessions(ctx context.Context, filter *pb.SessionFilter) error 
 		if err != nil {
 			return errors.Join(out.end(), err)
 		}
-		if err := yieldAll(res.GetSessions(), out.add); err != nil {
+		if err := out.addAll(res.GetSessions()); err != nil {
 			return err
 		}
 	}

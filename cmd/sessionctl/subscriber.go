@@ -34,7 +34,7 @@ func (a *app) subscriberList() *cobra.Command {
 			}
 			out := newList(a, subscriberHeader, a.subscriberRow)
 			out.nobody = "no such subscriber is online"
-			if err := a.eachSubscriber(c.Context(), pick, out.add); err != nil {
+			if err := a.eachSubscriber(c.Context(), pick, out.addAll); err != nil {
 				return err
 			}
 			return out.end()
@@ -46,7 +46,7 @@ func (a *app) subscriberList() *cobra.Command {
 }
 
 // eachSubscriber pages through all subscribers that the flags pick.
-func (a *app) eachSubscriber(ctx context.Context, pick subscriberFlags, yield func(*pb.Subscriber) error) error {
+func (a *app) eachSubscriber(ctx context.Context, pick subscriberFlags, show func([]*pb.Subscriber) error) error {
 	client, err := a.subscribers()
 	if err != nil {
 		return err
@@ -54,35 +54,13 @@ func (a *app) eachSubscriber(ctx context.Context, pick subscriberFlags, yield fu
 	req := &pb.ListSubscribersRequest{
 		PageSize: pageSize, Group: pick.group, Nas: pick.nas, UserName: pick.user, Inside: pick.inside,
 	}
-	return eachPage(func() (string, error) {
+	return eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Subscriber, string, error) {
 		ctx, cancel := a.bounded(ctx)
 		defer cancel()
+		req.PageToken = token
 		page, err := client.ListSubscribers(ctx, req)
-		if err != nil {
-			return "", err
-		}
-		req.PageToken = page.GetNextPageToken()
-		return req.PageToken, yieldAll(page.GetSubscribers(), yield)
-	})
-}
-
-// eachPage calls fetch until it returns no token for another page.
-func eachPage(fetch func() (next string, err error)) error {
-	for {
-		next, err := fetch()
-		if err != nil || next == "" {
-			return err
-		}
-	}
-}
-
-func yieldAll[M any](items []M, yield func(M) error) error {
-	for _, item := range items {
-		if err := yield(item); err != nil {
-			return err
-		}
-	}
-	return nil
+		return page.GetSubscribers(), page.GetNextPageToken(), err
+	}, show)
 }
 
 var subscriberHeader = []string{"GROUP", "INSIDE", "USER", "NAS", "OUTSIDE", "PORTS", "STATE", "SESSIONS", "ONLINE", "SEEN", "IN", "OUT"}

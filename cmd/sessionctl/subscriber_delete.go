@@ -59,10 +59,11 @@ func (f *subscriberFlags) narrow(given []string) error {
 
 func (a *app) deleteQuestion(ctx context.Context, pick subscriberFlags) (string, error) {
 	n, first := 0, (*pb.Subscriber)(nil)
-	err := a.eachSubscriber(ctx, pick, func(s *pb.Subscriber) error {
-		if n++; n == 1 {
-			first = s
+	err := a.eachSubscriber(ctx, pick, func(page []*pb.Subscriber) error {
+		if n == 0 && len(page) > 0 {
+			first = page[0]
 		}
+		n += len(page)
 		return nil
 	})
 	switch {
@@ -100,7 +101,7 @@ func (a *app) deleteSubscribers(ctx context.Context, pick subscriberFlags) error
 
 func (a *app) showDeleted(res *pb.DeleteSubscribersResponse) error {
 	if a.output == outputJSON {
-		return yieldAll(res.GetSubscribers(), func(s *pb.Subscriber) error { return a.json(s) })
+		return newList(a, subscriberHeader, a.subscriberRow).addAll(res.GetSubscribers())
 	}
 	for _, s := range res.GetSubscribers() {
 		if _, err := fmt.Fprintf(a.stdout, "deleted %s (%s)\n", s.GetInsideAddress(), or(s.GetUserName(), "no user name")); err != nil {
