@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 )
 
 // Probe asks the kernel for the known entries of the addresses and forgets those
@@ -28,11 +29,11 @@ func (t *Table) Probe(ctx context.Context, inside []netip.Addr) error {
 	})
 }
 
-// Entries calls fn with the entries that have inside in either tuple, from the
-// kernel: at the cost of those alone when the index is complete, else at that of
-// a dump. An error of fn ends it and is returned.
-func (t *Table) Entries(ctx context.Context, inside netip.Addr, fn func(Entry) error) error {
-	set, err := newAsked([]netip.Addr{inside})
+// Entries calls fn, once each, with the entries that have one of the addresses in
+// either tuple, from the kernel: at the cost of those alone when the index is complete,
+// else at that of a dump. An error of fn ends it and is returned.
+func (t *Table) Entries(ctx context.Context, inside []netip.Addr, fn func(Entry) error) error {
+	set, err := newAsked(inside)
 	if err != nil {
 		return err
 	}
@@ -40,6 +41,7 @@ func (t *Table) Entries(ctx context.Context, inside netip.Addr, fn func(Entry) e
 	if err != nil {
 		return t.dumpOf(ctx, set, fn)
 	}
+	found = once(found)
 	return t.pool.with(ctx, func(c *conn) error {
 		return c.get(found, func(f *flow) error { return fn(f.entry()) })
 	})
@@ -55,6 +57,19 @@ func (t *Table) known(ctx context.Context, addrs asked) (found []target, err err
 		found = t.index.collect(found, addr, math.MaxInt)
 	}
 	return found, nil
+}
+
+// once leaves out what was found under another of its addresses already.
+func once(found []target) []target {
+	seen := map[key]struct{}{}
+	return slices.DeleteFunc(found, func(x target) bool {
+		if x.owners.n < 2 {
+			return false
+		}
+		_, again := seen[x.key]
+		seen[x.key] = struct{}{}
+		return again
+	})
 }
 
 func (t *Table) dumpOf(ctx context.Context, addrs asked, fn func(Entry) error) error {

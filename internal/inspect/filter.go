@@ -76,11 +76,6 @@ func (f *SessionFilter) Match(s *Session) bool {
 		within(f.Remote, s.Remote.Addr())
 }
 
-// Address returns the only inside address the filter can match, if it names one.
-func (f *SessionFilter) Address() (netip.Addr, bool) {
-	return f.Inside.Addr(), f.Inside.IsSingleIP()
-}
-
 func matches[T comparable](want, got T) bool {
 	var all T
 	return want == all || want == got

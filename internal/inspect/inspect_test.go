@@ -113,20 +113,6 @@ func TestSessionFilter(t *testing.T) {
 	}
 }
 
-func TestFilterAddress(t *testing.T) {
-	t.Parallel()
-	one, many := netip.MustParsePrefix("100.64.0.1/32"), netip.MustParsePrefix("100.64.0.0/24")
-	if a, ok := (&SessionFilter{Inside: one}).Address(); !ok || a != one.Addr() {
-		t.Errorf("single address: %v, %v", a, ok)
-	}
-	if _, ok := (&SessionFilter{Inside: many}).Address(); ok {
-		t.Error("a /24 was called a single address")
-	}
-	if _, ok := (&SessionFilter{}).Address(); ok {
-		t.Error("no prefix was called a single address")
-	}
-}
-
 func TestSettingsMerge(t *testing.T) {
 	t.Parallel()
 	change := Settings{

@@ -28,7 +28,7 @@ type contract interface {
 	Apply(ctx context.Context, entries []Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error)
 	Sessions(ctx context.Context, yield func(Session) error) error
-	SessionsOf(ctx context.Context, inside netip.Addr, yield func(Session) error) error
+	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(Session) error) error
 	SessionCount(inside netip.Addr) int
 	SessionTotal() int
 	IndexStats() IndexStats
@@ -177,8 +177,8 @@ func sessions(t *testing.T, n twin) {
 	}
 }
 
-// wantOwn checks that SessionsOf yields the sessions of one address as Sessions
-// does.
+// wantOwn checks that SessionsOf yields the sessions of one address, and of prefixes
+// around it, as Sessions does.
 func wantOwn(t *testing.T, n contract, inside netip.Addr, want int) {
 	t.Helper()
 	seen := make(map[Session]int)
@@ -189,11 +189,16 @@ func wantOwn(t *testing.T, n contract, inside netip.Addr, want int) {
 		}
 		return nil
 	}
-	if err := errors.Join(n.SessionsOf(testContext(t), inside, count), n.Sessions(testContext(t), count)); err != nil {
+	errs := []error{n.Sessions(testContext(t), count)}
+	for _, bits := range []int{32, 25, 24, 20} { // one address, a few, many
+		p, err := inside.Prefix(bits)
+		errs = append(errs, err, n.SessionsOf(testContext(t), p, count))
+	}
+	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
 	for s, times := range seen {
-		if times != 2 {
+		if times != 5 {
 			t.Errorf("one of SessionsOf and Sessions lacks %+v", s)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 )
@@ -50,16 +51,42 @@ func (k *Kernel) Sessions(ctx context.Context, yield func(Session) error) error 
 	})
 }
 
-// SessionsOf is Sessions for one inside address, at the cost of its own sessions.
-// One that is not IPv4 has none.
-func (k *Kernel) SessionsOf(ctx context.Context, inside netip.Addr, yield func(Session) error) error {
-	if !inside.Is4() {
+// fewBits is the length of the largest prefix whose addresses are asked for one by one:
+// 256 of them take less time than a dump of 1,000 entries.
+const fewBits = 24
+
+// SessionsOf is Sessions for the inside addresses of a prefix: of a /24 or less at the
+// cost of their own sessions. One that is not IPv4 has none.
+func (k *Kernel) SessionsOf(ctx context.Context, inside netip.Prefix, yield func(Session) error) error {
+	if !inside.IsValid() || !inside.Addr().Is4() {
 		return ctx.Err()
 	}
-	only := []netip.Prefix{netip.PrefixFrom(inside, inside.BitLen())}
-	return k.flows.Entries(ctx, inside, func(e conntrack.Entry) error {
-		return yieldSessions(e, only, yield)
-	})
+	all := *k.inside.Load()
+	each := func(e conntrack.Entry) error {
+		return yieldSessions(e, all, func(s Session) error {
+			if !inside.Contains(s.Inside.Addr()) {
+				return nil
+			}
+			return yield(s)
+		})
+	}
+	if inside.Bits() < fewBits {
+		return k.flows.Dump(ctx, each)
+	}
+	var addrs []netip.Addr
+	for a := inside.Masked().Addr(); inside.Contains(a); a = a.Next() {
+		if inAny(all, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	if len(addrs) == 0 {
+		return ctx.Err()
+	}
+	return k.flows.Entries(ctx, addrs, each)
+}
+
+func inAny(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 func yieldSessions(e conntrack.Entry, inside []netip.Prefix, yield func(Session) error) error {

@@ -181,9 +181,9 @@ func (m *Memory) Sessions(ctx context.Context, yield func(Session) error) error 
 }
 
 // SessionsOf is as that of Kernel.
-func (m *Memory) SessionsOf(ctx context.Context, inside netip.Addr, yield func(Session) error) error {
+func (m *Memory) SessionsOf(ctx context.Context, inside netip.Prefix, yield func(Session) error) error {
 	return m.Sessions(ctx, func(s Session) error {
-		if s.Inside.Addr() != inside {
+		if !inside.Contains(s.Inside.Addr()) {
 			return nil
 		}
 		return yield(s)

@@ -46,8 +46,8 @@ func (m *Manager) eachSession(ctx context.Context, f inspect.SessionFilter, yiel
 		}
 		return yield(s, v)
 	}
-	if inside, ok := f.Address(); ok {
-		return m.kernel.SessionsOf(ctx, inside, match)
+	if f.Inside.IsValid() {
+		return m.kernel.SessionsOf(ctx, f.Inside, match)
 	}
 	return m.kernel.Sessions(ctx, match)
 }

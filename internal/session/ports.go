@@ -71,7 +71,7 @@ type Kernel interface {
 	Apply(ctx context.Context, entries []nftnat.Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]nftnat.Receipt, error)
 	Sessions(ctx context.Context, yield func(nftnat.Session) error) error
-	SessionsOf(ctx context.Context, inside netip.Addr, yield func(nftnat.Session) error) error
+	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
 	KillSession(ctx context.Context, s nftnat.Session) error
 	Refresh(ctx context.Context, inside []netip.Addr) error // looks again at the sessions of a few addresses
 	SessionCount(inside netip.Addr) int
