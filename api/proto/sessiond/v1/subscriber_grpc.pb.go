@@ -11,7 +11,10 @@
 //     the same rule, so that what was shown can be asked for.
 //   - Lists are in a stable order and paged by page_size and page_token.
 //     A page_token is good for the filter it was given out for, survives
-//     restarts, and skips nobody who was there throughout.
+//     restarts, and skips nobody who was there throughout. One call looks at a
+//     bounded number of items, so a page may have fewer than page_size, or none,
+//     and others may still follow: the list is over when next_page_token is empty,
+//     and not before (AIP-158).
 //   - Errors carry google.rpc.ErrorInfo with domain "sessiond" and one of the
 //     reasons below, and, where it helps, google.rpc.BadRequest (which field)
 //     or google.rpc.ResourceInfo (which resource).
