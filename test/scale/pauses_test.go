@@ -164,15 +164,15 @@ func beginPause(ctx context.Context, client *redis.Client, p *prober) error {
 
 // endPause reads what took long since beginPause.
 func endPause(ctx context.Context, client *redis.Client, p *prober) (pause, error) {
-	longest, err := p.take()
-	if err != nil {
-		return pause{}, err
-	}
 	slow, err := client.SlowLogGet(ctx, 1024).Result()
 	if err != nil {
 		return pause{}, err
 	}
 	events, err := client.Do(ctx, "LATENCY", "LATEST").Slice()
+	if err != nil {
+		return pause{}, err
+	}
+	longest, err := p.take() // last: a PING that waited is answered by now
 	return pause{longest: longest, command: slowest(slow), events: describeEvents(events)}, err
 }
 

@@ -12,9 +12,13 @@ import (
 // tick is the unit of processor time in /proc, USER_HZ on every architecture.
 const tick = 10 * time.Millisecond
 
-// cpuTime is how long a process has run so far, in user and kernel mode (proc(5), stat).
+// cpuTime is how long a process has run so far, in user and kernel mode (proc(5), stat):
+// 0 of one that has ended.
 func cpuTime(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}

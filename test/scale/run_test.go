@@ -66,7 +66,7 @@ func run(ctx context.Context, n int, idle time.Duration, progress io.Writer) *re
 		}
 		fmt.Fprintf(progress, "%d subscribers: %s, %.1f s, %v\n", n, p.name, time.Since(began).Seconds(), err)
 	}
-	if err := errors.Join(r.prober.close(), r.world.close()); err != nil {
+	if err := r.end(); err != nil {
 		r.fail("end", err)
 	}
 	return r.result
@@ -78,14 +78,16 @@ func (r *runner) begin(ctx context.Context) (err error) {
 	if r.world, err = start(ctx, r.result.n); err != nil {
 		return err
 	}
-	if r.prober, err = newProber(r.Redis.Socket); err == nil {
-		err = r.learn(ctx)
-	}
-	if err != nil {
+	if r.prober, err = newProber(r.Redis.Socket); err != nil {
 		return errors.Join(err, r.world.close())
+	}
+	if err := r.learn(ctx); err != nil {
+		return errors.Join(err, r.end())
 	}
 	return nil
 }
+
+func (r *runner) end() error { return errors.Join(r.prober.close(), r.world.close()) }
 
 // most is what a phase may take: several times what a price needs that grows with the
 // number, and not what one does that grows with its square.
@@ -110,10 +112,12 @@ func (r *result) faults() []error {
 	return faults
 }
 
-// measure notes the time of something, Redis's longest pause in it, and the most memory
-// that the daemon had in it: in all of its life, where it is started there.
+// measure notes the time of something and what sessiond and Redis ran in it, Redis's
+// longest pause, and the most memory that sessiond had: since it began, where it is
+// started there.
 func (r *runner) measure(ctx context.Context, name string, do func(context.Context) error) error {
-	if err := errors.Join(resetPeak(r.Daemon.PID()), beginPause(ctx, r.redis, r.prober)); err != nil {
+	before, err := r.cpuTimes()
+	if err := errors.Join(err, resetPeak(r.Daemon.PID()), beginPause(ctx, r.redis, r.prober)); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -121,6 +125,13 @@ func (r *runner) measure(ctx context.Context, name string, do func(context.Conte
 		return err
 	}
 	r.costs[name] = time.Since(began).Seconds()
+	after, err := r.cpuTimes()
+	if err != nil {
+		return err
+	}
+	for i, process := range []string{"sessiond", "redis"} {
+		r.costs[name+", "+process] = (after[i] - before[i]).Seconds()
+	}
 	peak, err := memory(r.Daemon.PID(), "VmHWM")
 	if err != nil {
 		return err
@@ -128,6 +139,14 @@ func (r *runner) measure(ctx context.Context, name string, do func(context.Conte
 	r.costs[name+", peak"] = peak / float64(r.result.n)
 	r.pauses[name], err = endPause(ctx, r.redis, r.prober)
 	return err
+}
+
+// cpuTimes are those of sessiond and Redis.
+func (r *runner) cpuTimes() (times [2]time.Duration, err error) {
+	var errs [2]error
+	times[0], errs[0] = cpuTime(r.Daemon.PID())
+	times[1], errs[1] = cpuTime(r.Redis.PID())
+	return times, errors.Join(errs[:]...)
 }
 
 func (r *runner) load(ctx context.Context, name string) (err error) {
@@ -149,19 +168,11 @@ func (r *runner) rest(ctx context.Context, name string) error {
 	}
 	r.prober.beSilent(true) // its PINGs would be a good part of what Redis has to do
 	defer r.prober.beSilent(false)
-	before, err := r.cpuTimes()
-	if err != nil {
-		return err
-	}
 	if err := r.measure(ctx, name, func(ctx context.Context) error { return r.wait(ctx, r.idle) }); err != nil {
 		return err
 	}
-	after, err := r.cpuTimes()
-	if err != nil {
-		return err
-	}
-	for i, process := range []string{"sessiond", "redis"} {
-		r.costs[name+", "+process] = (after[i] - before[i]).Seconds() / r.costs[name]
+	for _, process := range []string{"sessiond", "redis"} {
+		r.costs[name+", share of "+process] = r.costs[name+", "+process] / r.costs[name]
 	}
 	resident, err := memory(r.Daemon.PID(), "VmRSS")
 	r.costs[name+", memory"] = resident / float64(r.result.n)
@@ -175,14 +186,6 @@ func (r *runner) wait(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
-}
-
-// cpuTimes are those of sessiond and Redis.
-func (r *runner) cpuTimes() (times [2]time.Duration, err error) {
-	var errs [2]error
-	times[0], errs[0] = cpuTime(r.Daemon.PID())
-	times[1], errs[1] = cpuTime(r.Redis.PID())
-	return times, errors.Join(errs[:]...)
 }
 
 func (r *runner) kill(ctx context.Context, name string) error {
