@@ -166,7 +166,7 @@ func TestTable(t *testing.T) {
 		n: 10_000, costs: map[string]float64{"kill": 48, "off": 0.2, "off, held": 3},
 		pauses: map[string]pause{"kill": {longest: 12 * time.Millisecond, command: "11.0 ms HGETALL x", events: "7 ms fork"}},
 	}
-	large.fail("list", fmt.Errorf("too slow\n%s", "a whole log"))
+	_ = large.fail("list", fmt.Errorf("too slow\n%s", "a whole log"))
 	text := tableOf([]*result{small, large})
 	lines := map[string]bool{}
 	for line := range strings.Lines(text) {

@@ -53,7 +53,7 @@ type runner struct {
 func run(ctx context.Context, n int, idle time.Duration, progress io.Writer) *result {
 	r := &runner{result: &result{n: n, costs: map[string]float64{}, pauses: map[string]pause{}}, idle: idle}
 	if err := r.begin(ctx); err != nil {
-		r.fail("begin", err)
+		_ = r.fail("begin", err)
 		return r.result
 	}
 	for _, p := range phases {
@@ -61,13 +61,13 @@ func run(ctx context.Context, n int, idle time.Duration, progress io.Writer) *re
 		bounded, cancel := context.WithTimeout(ctx, r.most())
 		err := p.do(r, bounded, p.name)
 		cancel()
+		fmt.Fprintf(progress, "%d subscribers: %s, %.1f s\n", n, p.name, time.Since(began).Seconds())
 		if err != nil {
-			r.fail(p.name, err)
+			fmt.Fprintln(progress, "failed:", r.fail(p.name, err))
 		}
-		fmt.Fprintf(progress, "%d subscribers: %s, %.1f s, %v\n", n, p.name, time.Since(began).Seconds(), err)
 	}
 	if err := r.end(); err != nil {
-		r.fail("end", err)
+		_ = r.fail("end", err)
 	}
 	return r.result
 }
@@ -96,9 +96,11 @@ func (r *runner) most() time.Duration {
 }
 
 // fail notes why a phase has no figures. A daemon's whole log is no reason.
-func (r *result) fail(name string, err error) {
+func (r *result) fail(name string, err error) error {
 	reason, _, _ := strings.Cut(err.Error(), "\n")
-	r.failed = append(r.failed, fmt.Errorf("%d subscribers: %s: %s", r.n, name, reason))
+	failure := fmt.Errorf("%d subscribers: %s: %s", r.n, name, reason)
+	r.failed = append(r.failed, failure)
+	return failure
 }
 
 // faults are the phases that failed, and figures that are wrong, however small.
@@ -289,9 +291,11 @@ func (r *runner) pages(ctx context.Context, name string) error {
 			return err
 		}},
 	} {
-		if r.costs[list.name], err = median(list.ask); err != nil {
+		took, err := median(list.ask)
+		if err != nil {
 			return fmt.Errorf("%s: %w", list.name, err)
 		}
+		r.costs[list.name] = took
 	}
 	return nil
 }
