@@ -109,7 +109,7 @@ func (db *DB) countOlder(ctx context.Context, g *Group, pending pendingRestarts)
 				keys = append(keys, subscriber.Key{Group: g.Name, Inside: inside})
 			}
 		}
-		records, err := db.read(ctx, db.client, keys)
+		records, err := db.readSessions(ctx, keys)
 		if err != nil {
 			return fmt.Errorf("count sessions of restarted NASes: %w", err)
 		}

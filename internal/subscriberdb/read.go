@@ -11,8 +11,8 @@ import (
 )
 
 // scanCount is how many keys one SCAN or HSCAN looks at, and so about how many
-// records a yield of Records gets.
-const scanCount = 1000
+// records a yield of Records gets. Each key is looked up, 2 to 5 µs (BenchmarkScale).
+const scanCount = 500
 
 // Get returns the record of a key, or ErrNotFound.
 func (db *DB) Get(ctx context.Context, key subscriber.Key) (subscriber.Record, error) {
@@ -103,6 +103,36 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 		if fields := hashes[i].Val(); len(fields) > 0 {
 			r := parseRecord(key, fields)
 			r.ExpiresAt = expiry(now, ttls[i].Val())
+			records = append(records, r)
+		}
+	}
+	return records, nil
+}
+
+// sessionFields are the fields that tell of which session a record is, and since when.
+var sessionFields = [...]string{"client", "nas", "acct_session_id", "started_at", "updated_at", "version"}
+
+// readSessions is read, of those fields only: half as dear, of Redis and of us.
+func (db *DB) readSessions(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
+	calls := make([]redis.Cmder, len(keys))
+	for i, key := range keys {
+		args := append(make([]any, 0, 2+len(sessionFields)), "hmget", recordKey(key.Group, key.Inside))
+		for i := range sessionFields {
+			args = append(args, &sessionFields[i])
+		}
+		calls[i] = redis.NewStringSliceCmd(ctx, args...)
+	}
+	if err := db.exchange(ctx, calls); err != nil {
+		return nil, fmt.Errorf("read sessions of records: %w", err)
+	}
+	records := make([]subscriber.Record, 0, len(keys))
+	for i, key := range keys {
+		r := subscriber.Record{Key: key}
+		for f, value := range calls[i].(*redis.StringSliceCmd).Val() {
+			setField(&r, sessionFields[f], value)
+		}
+		if r.Version != "" || r.SessionID != (subscriber.SessionID{}) {
+			fillRecord(&r)
 			records = append(records, r)
 		}
 	}
