@@ -472,3 +472,30 @@ func TestStoppedWithoutReason(t *testing.T) {
 		}
 	}
 }
+
+// TestTrimInSteps: however much there is to take off, no call takes off much.
+func TestTrimInSteps(t *testing.T) {
+	client := realRedis(t)
+	db := newDB(t, client, func(o *Options) { o.FeedLength = 100 })
+	fill := redis.NewScript(`for i = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'kind', 'stopped') end`)
+	if err := fill.Run(t.Context(), client, []string{feedKey("default")}, 4*trimStep).Err(); err != nil && !errors.Is(err, redis.Nil) {
+		t.Fatal(err)
+	}
+	g, err := db.group("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := client.XLen(t.Context(), g.feed).Val()
+	if _, more, err := db.trimOnce(t.Context(), g); err != nil || !more {
+		t.Fatalf("more to take off: %v, %v", more, err)
+	}
+	if off := before - client.XLen(t.Context(), g.feed).Val(); off < trimStep/2 || off > trimStep {
+		t.Errorf("one call took off %d entries", off)
+	}
+	if err := db.trimFeed(t.Context(), g); err != nil {
+		t.Fatal(err)
+	}
+	if n := client.XLen(t.Context(), g.feed).Val(); n > 100+100 {
+		t.Errorf("%d entries are left", n)
+	}
+}
