@@ -1,7 +1,5 @@
 package subscriberdb
 
-import "sync"
-
 // argList is room for the arguments of a command. There are many long commands, so
 // the next takes the room of the one before. A command may be sent until its list
 // is reset.
@@ -43,11 +41,4 @@ func (l *argList) reset() {
 	}
 	clear(l.list)
 	l.list, l.text, l.done, l.parts = l.list[:0], l.text[:0], 0, l.parts[:0]
-}
-
-var argLists = sync.Pool{New: func() any { return new(argList) }}
-
-func (l *argList) free() {
-	l.reset()
-	argLists.Put(l)
 }
