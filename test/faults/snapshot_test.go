@@ -143,12 +143,26 @@ func (w *world) lookRedis(ctx context.Context, s *snapshot) error {
 
 func (w *world) lookStored(ctx context.Context) (map[string]storedBinding, error) {
 	stored := map[string]storedBinding{}
-	for _, key := range []string{group + "bindings", briefKeys + "bindings"} {
-		fields, err := w.db.HGetAll(ctx, key).Result()
+	var keys []string
+	for _, group := range []string{group, briefKeys} {
+		more, err := w.db.Keys(ctx, group+"bindings*").Result()
 		if err != nil {
 			return nil, err
 		}
-		for block, text := range fields {
+		keys = append(keys, more...)
+	}
+	rows := make([]*redis.MapStringStringCmd, len(keys))
+	_, err := w.db.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, k := range keys {
+			rows[i] = p.HGetAll(ctx, k)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		for block, text := range row.Val() {
 			var b storedBinding
 			if err := json.Unmarshal([]byte(text), &b); err != nil {
 				return nil, fmt.Errorf("stored binding %s: %w", text, err)
