@@ -115,9 +115,8 @@ func (b *barrier) restoreOn(name string) error {
 	if err != nil || slices.Equal(standing, b.program) {
 		return err
 	}
-	err = b.execute(unix.RTM_NEWQDISC, netlink.Create|netlink.Excl, tcMessage{index: index, handle: tcHandle, parent: tcClsact}, "clsact", nil)
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add qdisc clsact to %s: %w", name, err)
+	if err := b.placeOn(index); err != nil {
+		return err
 	}
 	err = b.execute(unix.RTM_NEWTFILTER, netlink.Create, b.filter(index), "bpf", func(e *netlink.AttributeEncoder) error {
 		e.Uint16(bpfOpsLen, uint16(len(b.program)/bpfInstruction))
@@ -126,7 +125,31 @@ func (b *barrier) restoreOn(name string) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("add filter to qdisc clsact of %s: %w", name, err)
+		return fmt.Errorf("add filter to qdisc clsact: %w", err)
+	}
+	return nil
+}
+
+// placeOn makes the qdisc that filters of the egress are put on. It has one place with
+// the older qdisc ingress, and takes the filters for the egress as if they were for the
+// ingress if that is there.
+func (b *barrier) placeOn(index uint32) error {
+	at := tcMessage{index: index, handle: tcHandle, parent: tcClsact}
+	err := b.execute(unix.RTM_NEWQDISC, netlink.Create|netlink.Excl, at, "clsact", nil)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add qdisc clsact: %w", err)
+	}
+	qdiscs, err := b.ask(unix.RTM_GETQDISC, netlink.Dump, tcMessage{})
+	if err != nil {
+		return fmt.Errorf("list qdiscs: %w", err)
+	}
+	for _, q := range qdiscs {
+		if at, kind := parseTC(q); at.index == index && at.handle == tcHandle && kind != "clsact" {
+			return fmt.Errorf("qdisc %s has the place of clsact", kind)
+		}
 	}
 	return nil
 }
