@@ -226,23 +226,24 @@ func TestFlushes_I3_I9(t *testing.T) {
 			apply(t, w.Kernel, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
 			heartbeat := w.beat(t, netip.AddrPortFrom(alice, 6000))
 			tcp := w.flow(t, bob)
-			var born []*beat
+			var born *beat // began right behind a flush
 			ways := [][]string{{"nft", "flush", "ruleset"}, {"nft", "delete", "table", "ip", testTable}, {"nft", "-f", file}}
 			for i := range flushes(t) / 2 {
 				run(t, w.Lab, ways[i%len(ways)][0], ways[i%len(ways)][1:]...)
 				if i%10 == 0 {
-					born = append(born, w.beat(t, netip.AddrPortFrom(bob, uint16(7000+i))))
+					born = w.beat(t, netip.AddrPortFrom(bob, uint16(7000+i)))
 				}
 				heartbeat.next(t)
+				if i%10 == 9 {
+					born.next(t)
+					born.stop()
+				}
 				w.wantNoLeak(t, alice)
 				w.wantNoLeak(t, bob)
 				w.capture.Clear()
 			}
 			if out, in := tcp.Probe(10 * time.Second); !out || !in {
 				t.Errorf("the TCP flow passes out %t, in %t", out, in)
-			}
-			for _, b := range born {
-				b.next(t)
 			}
 			silences := heartbeat.stop()
 			slices.Sort(silences)

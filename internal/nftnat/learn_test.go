@@ -307,7 +307,9 @@ func TestWalkWithOthers(t *testing.T) {
 				t: t, k: startKernel(t, o), others: newOthers(t, lab),
 				random: rand.New(rand.NewPCG(7, 8)), model: map[netip.Addr]Entry{},
 			}
-			w.k.countless = countless
+			if err := w.k.inTurn(testContext(t), func() error { w.k.countless = countless; return nil }); err != nil {
+				t.Fatal(err)
+			}
 			for range 150 {
 				w.step()
 			}
