@@ -24,10 +24,12 @@ demo: setup build
 test: setup
 	$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -count=1 -timeout 15m ./...
 
-## soak: FAULTS random faults (default 1000), in worlds with seeds from SEED on
+## soak: FAULTS random faults (default 1000), in worlds with seeds from SEED on, and
+## as many flushes of nftables under traffic
 FAULTS ?= 1000
 SEED ?= $(shell date +%s)
 soak: setup
+	FLUSHES=$(FAULTS) $(GO) test -count=1 -timeout 1h -v ./internal/nftnat -run TestFlushes
 	$(GO) test -count=1 -timeout 24h -v ./test/faults -run TestFaults -args -faults $(FAULTS) -each 50 -first $(SEED)
 
 ## verify: formatting, vet, staticcheck, generated code, go.mod, protobuf

@@ -266,7 +266,7 @@ type beat struct {
 	silences []time.Duration
 }
 
-func (w wireTest) beat(t *testing.T, inside netip.AddrPort) *beat {
+func (w wireTest) beat(t testing.TB, inside netip.AddrPort) *beat {
 	t.Helper()
 	conn, err := w.Subscriber.Dial(testContext(t), "udp4", inside, w.echo.Addr())
 	if err != nil {
@@ -311,7 +311,7 @@ func (b *beat) listen() {
 }
 
 // next waits for an answer to come.
-func (b *beat) next(t *testing.T) {
+func (b *beat) next(t testing.TB) {
 	t.Helper()
 	for range 3 { // what was sent before may still be on its way
 		b.mu.Lock()

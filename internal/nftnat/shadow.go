@@ -335,7 +335,7 @@ func (e Entry) cell() (cell, error) {
 // addresses that are wanted, in order from an address on and as many as fit a limit of
 // bytes. It returns where to go on: the zero address at the end.
 func (s *shadow) fillFrom(dst []change, from netip.Addr, who func(netip.Addr) bool, limit int) ([]change, netip.Addr) {
-	const walked = 100_000 // cells a call passes at most
+	const walked = 10_000 // cells a call passes at most: who was found must not wait
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	size, passed := batchFrame, 0

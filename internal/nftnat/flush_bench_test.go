@@ -1,0 +1,89 @@
+package nftnat
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkFlush flushes nftables under one live flow among many idle subscribers. It
+// tells how long the flow is silent, and how long it takes until every element is back.
+func BenchmarkFlush(b *testing.B) {
+	for _, size := range []int{1000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) { benchmarkFlush(b, size) })
+	}
+}
+
+func benchmarkFlush(b *testing.B, size int) {
+	lab := newLab(b)
+	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	w := wireTest{Lab: lab, Kernel: startKernel(b, labOptions(lab)), echo: echo}
+	if err := w.Apply(b.Context(), append(crowd(65, size), blockOf(alice, Open, 0))); err != nil {
+		b.Fatal(err)
+	}
+	flow := w.beat(b, netip.AddrPortFrom(alice, 6000))
+	var back []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		run(b, lab, "nft", "flush", "ruleset")
+		flow.next(b)
+		if err := w.Learn(b.Context(), nil); err != nil { // waits for its turn
+			b.Fatal(err)
+		}
+		back = append(back, time.Since(began))
+	}
+	silences := flow.stop()
+	b.ReportMetric(float64(slices.Max(silences).Milliseconds()), "silence-ms")
+	b.ReportMetric(slices.Max(back).Seconds(), "all-back-s")
+}
+
+// BenchmarkForward is what a datagram costs from a subscriber to the internet with the
+// barrier and without it: nanoseconds of processor, and their ratio.
+func BenchmarkForward(b *testing.B) {
+	const datagrams = 20_000
+	lab := newLab(b)
+	k := openKernel(b, labOptions(lab))
+	apply(b, k, blockOf(alice, Open, 0))
+	conn, err := lab.Subscriber.Dial(b.Context(), "udp4", netip.AddrPortFrom(alice, 6000), netip.AddrPortFrom(lab.Remotes[0], 9))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	burst := func() (spent int64) {
+		before := processorTime(b)
+		for range datagrams {
+			_, _ = conn.Write([]byte("?"))
+		}
+		return processorTime(b) - before
+	}
+	burst()
+	var with, without int64
+	for b.Loop() {
+		with += burst()
+		run(b, lab, "tc", "qdisc", "del", "dev", netlab.OutsideInterface, "clsact")
+		without += burst()
+		k.barrier.restore()
+	}
+	sent := float64(b.N) * datagrams
+	b.ReportMetric(float64(with)/sent, "ns/with")
+	b.ReportMetric(float64(without)/sent, "ns/without")
+	b.ReportMetric(float64(with)/float64(without), "ratio")
+}
+
+// processorTime is what the process used, in nanoseconds.
+func processorTime(b *testing.B) int64 {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return u.Stime.Nano() + u.Utime.Nano()
+}
