@@ -40,6 +40,11 @@ func TestReceipt_DEL01_I7(t *testing.T) {
 	if r.CutAt.IsZero() || r.CutAt.After(r.ReapedAt) || r.ReapedAt.After(r.ReleasedAt) || held.HoldUntil.Before(r.ReleasedAt) {
 		t.Errorf("held until %v, steps out of order: %+v", held.HoldUntil, r)
 	}
+	w.until("the receipt to be stored", func() bool {
+		w.mu.RLock()
+		defer w.mu.RUnlock()
+		return len(w.unsaved) == 0
+	})
 	w.halt()
 	w.boot()
 	if again := w.awaitState(alice, lsn.Held).Receipt; again == nil || inUTC(*again) != inUTC(*r) {
