@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Learn makes sure that EntryAt and EntriesFrom say of each of the addresses what stands
@@ -96,6 +97,7 @@ func (k *Kernel) count(ctx context.Context) error {
 func (k *Kernel) complete() {
 	k.shadow.setComplete(true)
 	k.search.reset()
+	k.search.ended = time.Now()
 }
 
 // completeStep looks at up to n addresses on the way to an exact shadow: at those that

@@ -216,29 +216,37 @@ func TestSilentChangesAreFound(t *testing.T) {
 			return append([]Entry{blockOf(alice, Open, 0), blockOf(bob, Open, 3)}, e...)
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			lab := newLab(t)
-			k := openKernel(t, labOptions(lab))
-			entries := crowd(70, 200)
-			apply(t, k, append(entries, blockOf(alice, Open, 0))...)
-			if err := k.notices.Deafen(); err != nil {
-				t.Fatal(err)
-			}
-			newOthers(t, lab).change(tc.changed...)
-			if err := k.notices.Hear(); err != nil {
-				t.Fatal(err)
-			}
-			for seconds := 0; len(k.changed) == 0; seconds++ {
-				if seconds > 60 {
-					t.Fatal("not found in 60 s of the verification")
-				}
-				if err := k.verify(testContext(t)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			wantEntries(t, k, tc.want(entries)...)
-		})
+		for _, countless := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, countless %t", name, countless), func(t *testing.T) {
+				silentChange(t, countless, tc.changed, tc.want)
+			})
+		}
 	}
+}
+
+func silentChange(t *testing.T, countless bool, changed []Entry, want func([]Entry) []Entry) {
+	t.Helper()
+	lab := newLab(t)
+	k := openKernel(t, labOptions(lab))
+	k.countless = countless
+	entries := crowd(70, 200)
+	apply(t, k, append(entries, blockOf(alice, Open, 0))...)
+	if err := k.notices.Deafen(); err != nil {
+		t.Fatal(err)
+	}
+	newOthers(t, lab).change(changed...)
+	if err := k.notices.Hear(); err != nil {
+		t.Fatal(err)
+	}
+	for seconds := 0; len(k.changed) == 0; seconds++ {
+		if seconds > 60 {
+			t.Fatal("not found in 60 s of the verification")
+		}
+		if err := k.verify(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantEntries(t, k, want(entries)...)
 }
 
 // TestOthersDuringALargeTransaction: what happens while nobody listens is looked for.

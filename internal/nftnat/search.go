@@ -27,6 +27,7 @@ type search struct {
 	spans  []span    // still to be asked about
 	dump   bool      // what the kernel counts was not found in all of them: a dump is due
 	dumped time.Time // when the last such dump was
+	ended  time.Time // when the last search was
 }
 
 func (s *search) reset() { s.begun, s.spans, s.dump = false, nil, false }

@@ -15,6 +15,11 @@ const (
 	verifyRound = time.Minute
 	verifyMost  = lookChunk
 	doubtMost   = 10 * lookChunk
+
+	// searchInterval is how often a kernel that does not count elements is asked for all
+	// addresses of the inside prefixes. Maps that are small enough for a dump are
+	// dumped after every round.
+	searchInterval = time.Hour
 )
 
 // verify is one second's part of the verification.
@@ -55,8 +60,15 @@ func (k *Kernel) verifyStep(ctx context.Context) (wrong int, err error) {
 			"table", k.options.Table, "addresses", wrong)
 	}
 	_, size, err := k.readIdentity(ctx)
-	if err != nil || !size.known {
+	if err != nil {
 		return wrong, err
+	}
+	if !size.known {
+		if !next.IsValid() && (k.shadow.len() <= dumpLimit || time.Since(k.search.ended) >= searchInterval) {
+			k.shadow.setComplete(false) // nothing else tells of strangers
+			k.search.reset()
+		}
+		return wrong, nil
 	}
 	if k.shadow.agrees(size.gate, size.blocks) {
 		k.miscounted = 0
