@@ -17,19 +17,24 @@ import (
 // garbageTime, within bounds. Under load a collection, which costs in proportion
 // to what is in use and has the slowest answers wait for it, then comes about every
 // other second; at rest the memory of a morning's reconnects goes back to the
-// system.
+// system. Of very many subscribers a collection takes a second and more: so the time,
+// and what lies around at rest, grow with what is in use, or a start with a million of
+// them would spend two thirds of its processor time on collections.
 const (
 	garbageTime  = 2 * time.Second
+	garbagePace  = 75 << 20    // octets in use for which there is another second
 	garbageLook  = time.Second // how often the work is measured
 	garbageLeast = 32 << 20    // octets; at rest
+	garbageShare = 4           // or this part of what is in use, at rest
 	garbageMost  = 128 << 20   // octets; or as much as is in use
 )
 
 // garbagePercent is the setting of the collector for a heap of live octets, to
 // which rate octets a second are added.
 func garbagePercent(live, rate uint64) int {
-	allowed := rate * uint64(garbageTime) / uint64(time.Second)
-	allowed = max(garbageLeast, min(allowed, max(garbageMost, live)))
+	span := max(garbageTime, time.Duration(live)*time.Second/garbagePace)
+	allowed := uint64(float64(rate) * span.Seconds())
+	allowed = max(garbageLeast, live/garbageShare, min(allowed, max(garbageMost, live)))
 	return int(allowed * 100 / max(live, 4<<20)) // 4 MiB count as in use in any case
 }
 
