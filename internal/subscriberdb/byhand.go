@@ -79,7 +79,12 @@ const endWorkers = maxTrips
 // endAll performs the steps, independent of each other, and returns the records that
 // they ended. On error some may have ended.
 func (db *DB) endAll(ctx context.Context, steps []*step) ([]subscriber.Record, error) {
-	err := db.endEach(ctx, steps)
+	workers, ctx := errgroup.WithContext(ctx)
+	workers.SetLimit(endWorkers)
+	for batch := range slices.Chunk(steps, endBatch) {
+		workers.Go(func() error { return db.endInTurn(ctx, batch) })
+	}
+	err := workers.Wait()
 	n := 0
 	for range endingsOf(steps) {
 		n++
@@ -107,22 +112,15 @@ func endingsOf(steps []*step) iter.Seq[*subscriber.Ending] {
 	}
 }
 
-// endEach performs the steps, independent of each other. On error some may have been
-// carried out.
-func (db *DB) endEach(ctx context.Context, steps []*step) error {
-	workers, ctx := errgroup.WithContext(ctx)
-	workers.SetLimit(endWorkers)
-	for batch := range slices.Chunk(steps, endBatch) {
-		workers.Go(func() error {
-			db.awaitReaders(ctx, batch[0].group.Name)
-			if ctx.Err() != nil { // a batch before this one failed
-				return ctx.Err()
-			}
-			db.perform(ctx, batch)
-			return failed(batch)
-		})
+// endInTurn performs steps of one group, once the readers of its feed are not too far
+// behind.
+func (db *DB) endInTurn(ctx context.Context, steps []*step) error {
+	db.awaitReaders(ctx, steps[0].group.Name)
+	if ctx.Err() != nil { // a batch before this one failed
+		return ctx.Err()
 	}
-	return workers.Wait()
+	db.perform(ctx, steps)
+	return failed(steps)
 }
 
 // failed returns the first error of the steps.

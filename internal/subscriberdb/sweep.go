@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -113,30 +115,22 @@ func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendin
 }
 
 // endOlder walks the hash of online addresses: it is written in one step with
-// the records.
+// the records. While sessions are ended the walk goes on, so that neither Redis nor
+// this daemon waits for the other.
 func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts) error {
-	var room []step // used again: there are as many as sessions end
-	var steps []*step
+	s := restartSweep{db: db, group: g, pending: pending, rooms: make(chan *sweepRoom, endWorkers+1)}
+	for range cap(s.rooms) {
+		s.rooms <- new(sweepRoom)
+	}
+	s.workers, ctx = errgroup.WithContext(ctx)
+	s.workers.SetLimit(endWorkers)
 	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
-		clear(room)
-		room, steps = room[:0], steps[:0]
-		for i := 0; i+1 < len(fields); i += 2 {
-			inside, err := netip.ParseAddr(fields[i])
-			if p := pending.of(db, nasOfWitness(fields[i+1])); err == nil && p != nil {
-				room = append(room, p.endStep(g, inside))
-			}
-		}
-		for i := range room {
-			steps = append(steps, &room[i])
-		}
-		err := db.endEach(ctx, steps)
-		for e := range endingsOf(steps) {
-			if p := pending.of(db, nasRef(e.Record.SessionID)); p != nil {
-				p.ended++
-			}
-		}
-		return err
+		s.end(ctx, fields)
+		return ctx.Err()
 	})
+	if failed := s.workers.Wait(); failed != nil {
+		err = failed
+	}
 	for _, p := range pending {
 		if p.ended > 0 {
 			db.logger.Info("sessions of a restarted NAS ended",
@@ -144,6 +138,57 @@ func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts) e
 		}
 	}
 	return err
+}
+
+// restartSweep is a walk over who is online in a group, to end what restarts ended.
+type restartSweep struct {
+	db      *DB
+	group   *Group
+	pending pendingRestarts
+	workers *errgroup.Group
+	rooms   chan *sweepRoom // used again: there are as many steps as sessions end
+
+	mu sync.Mutex // guards ended of the restarts
+}
+
+type sweepRoom struct {
+	steps []step
+	refs  []*step
+}
+
+// end has those ended, of some entries of the hash, whose sessions a restart ended.
+func (s *restartSweep) end(ctx context.Context, fields []string) {
+	room := <-s.rooms
+	clear(room.steps)
+	room.steps, room.refs = room.steps[:0], room.refs[:0]
+	for i := 0; i+1 < len(fields); i += 2 {
+		inside, err := netip.ParseAddr(fields[i])
+		if p := s.pending.of(s.db, nasOfWitness(fields[i+1])); err == nil && p != nil {
+			room.steps = append(room.steps, p.endStep(s.group, inside))
+		}
+	}
+	for i := range room.steps {
+		room.refs = append(room.refs, &room.steps[i])
+	}
+	s.workers.Go(func() error {
+		defer func() { s.rooms <- room }()
+		if len(room.refs) == 0 {
+			return nil
+		}
+		err := s.db.endInTurn(ctx, room.refs)
+		s.count(room.refs)
+		return err
+	})
+}
+
+func (s *restartSweep) count(steps []*step) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e := range endingsOf(steps) {
+		if p := s.pending.of(s.db, nasRef(e.Record.SessionID)); p != nil {
+			p.ended++
+		}
+	}
 }
 
 // endStep ends the record at an address, if the restart ended its session, or
