@@ -152,7 +152,7 @@ func New(o Options) (*Manager, error) {
 		by: cmp.Or(o.By, o.Node), owner: o.Owner, discard: o.Discard,
 		every: o.ReconcileEvery, now: o.Now, settings: o.Settings,
 		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
-		saves: newQueue[save](takeMost), opens: newQueue[work](takeMost), cuts: newQueue[work](takeMost),
+		saves: newQueue[save](keepMost), opens: newQueue[work](takeMost), cuts: newQueue[work](takeMost),
 		reaps: newQueue[work](takeMost), lingering: newQueue[work](takeMost),
 		missing: newQueue[missing](math.MaxInt), timers: newTimers(),
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: newSlotIndex(), online: newOnlineIndex(),
