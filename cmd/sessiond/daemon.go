@@ -32,6 +32,7 @@ type backend interface {
 	io.Closer
 	Run(ctx context.Context) error
 	IndexStats() nftnat.IndexStats
+	Barrier() bool
 }
 
 // service holds the parts of a running sessiond.

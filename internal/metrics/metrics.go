@@ -300,6 +300,7 @@ type Snapshot struct {
 	DatabaseSuspect bool
 	Sessions        int // conntrack entries of all subscribers
 	Index           Index
+	Barrier         bool // on every outside interface that there is
 	RADIUS          RADIUS
 	Groups          []Group
 }
@@ -341,6 +342,7 @@ var (
 	bindings    = desc("bindings", "Bindings, by group and state.", "group", "state")
 	blocks      = desc("blocks", "Port blocks, by group and state.", "group", "state")
 	sessions    = desc("sessions", "Conntrack entries of subscribers.")
+	barrier     = desc("outside_barrier", "1 while a filter on every outside interface keeps packets with an inside source back, whatever happens to nftables, else 0.")
 	removalHeld = desc("removals_held", "Subscribers whose removal a guard holds until it is confirmed or refused, by group and reason.", "group", "reason")
 	owner       = desc("nat_owner", "1 while this daemon has the lease of the group's NAT, else 0: another daemon has it, or Redis is away.", "group")
 	socketDrops = desc("radius_socket_drops_total", "RADIUS datagrams that the kernel dropped because a socket's buffer was full; they are in no other counter.")
@@ -373,7 +375,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -389,6 +391,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(notified, number(s.Notified))
 	gauge(suspect, number(s.DatabaseSuspect))
 	gauge(sessions, s.Sessions)
+	gauge(barrier, number(s.Barrier))
 	s.Index.collect(ch)
 	s.RADIUS.collect(ch)
 	for _, g := range s.Groups {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -54,6 +55,7 @@ type barrier struct {
 
 	program []byte           // wanted
 	told    map[string]error // what was logged of an interface
+	stands  atomic.Bool      // on every outside interface that there is
 }
 
 func openBarrier(ns namespace, interfaces []string, log *slog.Logger) (*barrier, error) {
@@ -91,6 +93,7 @@ func (b *barrier) set(prefixes []netip.Prefix) error {
 // came later, or where others deleted it. What cannot be done is logged once: NAT goes on,
 // and the table lets nothing through either.
 func (b *barrier) restore() {
+	stands := true
 	for _, name := range b.interfaces {
 		err := b.restoreOn(name)
 		if errors.Is(err, errNoInterface) {
@@ -101,7 +104,9 @@ func (b *barrier) restore() {
 				"interface", name, "error", err)
 		}
 		b.told[name] = err
+		stands = stands && err == nil
 	}
+	b.stands.Store(stands)
 }
 
 var errNoInterface = errors.New("no such interface")

@@ -188,10 +188,16 @@ func TestBarrierImpossible(t *testing.T) {
 	if got := strings.Count(lines.String(), "has no barrier"); got != 1 {
 		t.Errorf("said %d times, want once: %s", got, lines.String())
 	}
+	if k.Barrier() {
+		t.Error("the barrier is said to stand")
+	}
 	apply(t, k, blockOf(alice, Open, 0))
 	run(t, lab, "tc", "qdisc", "del", "dev", "i0", "ingress")
 	k.barrier.restore()
 	wantBarrier(t, lab, "i0")
+	if !k.Barrier() {
+		t.Error("the barrier is said not to stand")
+	}
 }
 
 // flushes is how often TestFlushes flushes: FLUSHES in the environment, else 100.

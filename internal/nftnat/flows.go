@@ -111,6 +111,10 @@ func (k *Kernel) IndexStats() IndexStats {
 	return IndexStats{Overruns: s.Overruns, Missed: s.Missed, Stale: s.Stale, Passes: s.Passes}
 }
 
+// Barrier reports whether packets with an inside source are kept back on every outside
+// interface that there is, whatever happens to the table.
+func (k *Kernel) Barrier() bool { return k.barrier.stands.Load() }
+
 // Refresh asks the kernel for the sessions of a few addresses, and ends those
 // that have timed out: the kernel may do so, and tell, only a minute later, and
 // it never tells of sessions that began while nobody listened.

@@ -228,6 +228,9 @@ func (m *Memory) SessionTotal() int {
 // IndexStats is as that of Kernel: the twin needs no index.
 func (m *Memory) IndexStats() IndexStats { return IndexStats{} }
 
+// Barrier is as that of Kernel: nothing leaves the twin.
+func (m *Memory) Barrier() bool { return true }
+
 // Idle is as that of Kernel.
 func (m *Memory) Idle() <-chan netip.Addr { return m.idle }
 
