@@ -2,6 +2,8 @@ package conntrack
 
 import (
 	"hash/maphash"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -197,6 +199,13 @@ func (x *index) countLocked(addr uint32) int {
 		return 0
 	}
 	return int(x.owners.at(slot).count)
+}
+
+// addresses are those that have any, in no order.
+func (x *index) addresses() []uint32 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.AppendSeq(make([]uint32, 0, len(x.byAddr)), maps.Keys(x.byAddr))
 }
 
 // totals are the number of entries and that of the addresses that have any.

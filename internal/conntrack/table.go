@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -167,6 +168,17 @@ func (t *Table) Count(inside netip.Addr) int {
 		return 0
 	}
 	return t.index.count(addr)
+}
+
+// Addresses lists the inside addresses that have an entry, in their order.
+func (t *Table) Addresses() []netip.Addr {
+	numbers := t.index.addresses()
+	slices.Sort(numbers)
+	list := make([]netip.Addr, len(numbers))
+	for i, a := range numbers {
+		list[i] = toAddr(a)
+	}
+	return list
 }
 
 // Total is the number of entries that have any inside address.

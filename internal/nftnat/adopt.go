@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
@@ -112,15 +113,22 @@ const liveBatch = 300 << 10
 // transactions, for their packets are being dropped. It returns the number of
 // transactions.
 func (k *Kernel) fill(ctx context.Context, b *wire.Batch) (transactions int, err error) {
-	everybody := func(netip.Addr) bool { return true }
-	live := func(inside netip.Addr) bool { return k.flows.Count(inside) > 0 }
-	idle := func(inside netip.Addr) bool { return k.flows.Count(inside) == 0 }
-	passes := []fillPass{{live, liveBatch}, {idle, k.conn.Limit()}}
-	if k.shadow.len()*wholeBytes < liveBatch {
-		passes = []fillPass{{everybody, k.conn.Limit()}}
+	var live []netip.Addr
+	if k.shadow.len()*wholeBytes >= liveBatch {
+		live = k.flows.Addresses()
 	}
-	for _, p := range passes {
-		n, err := k.fillPart(ctx, b, p)
+	for part := range slices.Chunk(live, liveBatch/wholeBytes) {
+		if n, err := k.fillWith(ctx, b, k.shadow.fillAt(part)); err != nil {
+			return transactions, k.notFilled(transactions, err)
+		} else {
+			transactions += n
+		}
+	}
+	var made []change
+	others := butFor(live)
+	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
+		made, from = k.shadow.fillFrom(made[:0], from, others, k.conn.Limit()-b.Size())
+		n, err := k.fillWith(ctx, b, made)
 		if transactions += n; err != nil {
 			return transactions, k.notFilled(transactions, err)
 		}
@@ -130,28 +138,28 @@ func (k *Kernel) fill(ctx context.Context, b *wire.Batch) (transactions int, err
 	return transactions, nil
 }
 
-// fillPass is who is programmed, in transactions of how many octets.
-type fillPass struct {
-	who   func(inside netip.Addr) bool
-	limit int
+// fillWith commits b with some elements more, and empties it.
+func (k *Kernel) fillWith(ctx context.Context, b *wire.Batch, made []change) (transactions int, err error) {
+	program(b, k.options.Table, made)
+	if b.Empty() {
+		return 0, nil
+	}
+	if err := k.conn.Commit(ctx, b); err != nil {
+		return 0, err
+	}
+	b.Reset()
+	return 1, nil
 }
 
-func (k *Kernel) fillPart(ctx context.Context, b *wire.Batch, p fillPass) (transactions int, err error) {
-	var made []change
-	for from, more := (netip.Addr{}), true; more; {
-		made, from = k.shadow.fillFrom(made[:0], from, p.who, p.limit)
-		more = from.IsValid()
-		program(b, k.options.Table, made)
-		if b.Empty() {
-			continue
+// butFor returns whether an address is not in a list, which is in order, as those are
+// that it is asked about.
+func butFor(list []netip.Addr) func(netip.Addr) bool {
+	return func(inside netip.Addr) bool {
+		for len(list) > 0 && list[0].Less(inside) {
+			list = list[1:]
 		}
-		if err := k.conn.Commit(ctx, b); err != nil {
-			return transactions, err
-		}
-		transactions++
-		b.Reset()
+		return len(list) == 0 || list[0] != inside
 	}
-	return transactions, nil
 }
 
 // notFilled says, unless nothing was done, that the table stands with some of its

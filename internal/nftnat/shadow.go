@@ -331,19 +331,28 @@ func (e Entry) cell() (cell, error) {
 	return cell{e.Gate, block{e.Outside.As4(), e.First, e.Last}}, nil
 }
 
+// fillAt lists the changes that make the cells of some addresses out of nothing.
+func (s *shadow) fillAt(list []netip.Addr) []change {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	made := make([]change, 0, len(list))
+	for _, inside := range list {
+		if h, ok := s.cells.At(inside); ok && h.cell != (cell{}) {
+			made = append(made, change{inside: inside.As4(), to: h.cell})
+		}
+	}
+	return made
+}
+
 // fillFrom appends to dst the changes that make cells out of nothing, those of the
 // addresses that are wanted, in order from an address on and as many as fit a limit of
 // bytes. It returns where to go on: the zero address at the end.
 func (s *shadow) fillFrom(dst []change, from netip.Addr, who func(netip.Addr) bool, limit int) ([]change, netip.Addr) {
-	const walked = 10_000 // cells a call passes at most: who was found must not wait
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	size, passed := batchFrame, 0
+	size := batchFrame
 	for inside, h := range s.cells.From(from) {
-		if passed == walked {
-			return dst, inside
-		}
-		if passed++; h.cell == (cell{}) || !who(inside) {
+		if h.cell == (cell{}) || !who(inside) {
 			continue
 		}
 		c := change{inside: inside.As4(), to: h.cell}
