@@ -50,9 +50,6 @@ func TestCluster(t *testing.T) {
 	if gone, err := db.Gone(t.Context(), "default", []netip.Addr{addr, next}); err != nil || len(gone) != 1 {
 		t.Errorf("gone: %v, %v", gone, err)
 	}
-	if versions, err := db.VersionsAt(t.Context(), "default", []netip.Addr{addr, next}); err != nil || versions[0] == "" || versions[1] != "" {
-		t.Errorf("versions %q, %v", versions, err)
-	}
 	client.HSet(t.Context(), oldBindingsKey("other"), "198.51.100.1:1024", "{}", "198.51.100.2:1024", "{}")
 	moved := db.SaveBindings(t.Context(), "other", []Binding{{Inside: away, Outside: away, First: 1024}, {Inside: away, Outside: addr, First: 2048}}, nil)
 	blocks := []Block{{netip.MustParseAddr("198.51.100.1"), 1024}, {away, 1024}, {away, 2048}}

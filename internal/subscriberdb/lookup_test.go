@@ -69,37 +69,6 @@ func TestGoneExpires(t *testing.T) {
 	}
 }
 
-// TestVersionsAt: a record without a version is told from none.
-func TestVersionsAt(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
-		db := newDB(t, client)
-		all := manyAddresses(pipelineLimit + 4)
-		want := make([]string, len(all))
-		for i, a := range all {
-			want[i] = fmt.Sprintf("%d-1", i+1)
-			client.HSet(t.Context(), recordKey("default", a), "version", want[i])
-		}
-		for _, i := range []int{1, pipelineLimit + 1} {
-			client.Del(t.Context(), recordKey("default", all[i]))
-			want[i] = ""
-		}
-		client.HDel(t.Context(), recordKey("default", all[2]), "version")
-		client.HSet(t.Context(), recordKey("default", all[2]), "user_name", "bob")
-		client.HDel(t.Context(), recordKey("default", all[pipelineLimit+2]), "version")
-		client.HSet(t.Context(), recordKey("default", all[pipelineLimit+2]), "user_name", "bob")
-		client.Del(t.Context(), recordKey("default", all[3]))
-		client.Set(t.Context(), recordKey("default", all[3]), "no hash", 0)
-		want[2], want[pipelineLimit+2], want[3] = unversioned, unversioned, ""
-		got, err := db.VersionsAt(t.Context(), "default", all)
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("got %q, %v\nwant %q", got, err, want)
-		}
-		if got, err := db.VersionsAt(t.Context(), "default", nil); err != nil || len(got) != 0 {
-			t.Errorf("of nothing: %v, %v", got, err)
-		}
-	})
-}
-
 // TestBindingRowsAt: rows come in the order asked, with what is not stored among them.
 func TestBindingRowsAt(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
@@ -144,9 +113,6 @@ func TestLookupsWithoutRedis_I6(t *testing.T) {
 	ctx, asked := t.Context(), []netip.Addr{addr}
 	if gone, err := db.Gone(ctx, "default", asked); err == nil {
 		t.Errorf("gone: %v", gone)
-	}
-	if versions, err := db.VersionsAt(ctx, "default", asked); err == nil {
-		t.Errorf("versions: %v", versions)
 	}
 	if rows, err := db.BindingRowsAt(ctx, "default", []Block{{away, 1024}}); err == nil {
 		t.Errorf("rows: %v", rows)

@@ -42,14 +42,6 @@ func BenchmarkRecords(b *testing.B) {
 		for i := range inside {
 			inside[i] = netip.AddrFrom4([4]byte{100, 0, byte(i * 7 >> 8), byte(i * 7)})
 		}
-		b.Run(fmt.Sprintf("versions-at=%d", size), func(b *testing.B) {
-			measure(b, client, func() int {
-				if versions, err := db.VersionsAt(b.Context(), "default", inside); err != nil || versions[size-1] == "" {
-					b.Fatal(err)
-				}
-				return size
-			})
-		})
 		b.Run(fmt.Sprintf("gone=%d", size), func(b *testing.B) {
 			measure(b, client, func() int {
 				if gone, err := db.Gone(b.Context(), "default", inside); err != nil || len(gone) > 0 {
