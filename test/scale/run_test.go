@@ -348,6 +348,9 @@ func (r *runner) off(ctx context.Context, name string) error {
 	}
 	r.costs[name+", held"], r.costs[name+", left"] = held, float64(left)
 	bound, err := r.stored(ctx)
+	for tries := 5; err == nil && len(bound) > 0 && tries > 0; tries-- { // a write may be under way
+		bound, err = r.stored(ctx)
+	}
 	r.costs[name+", bound"] = float64(len(bound))
 	return err
 }
