@@ -49,7 +49,7 @@ func (p *pass) everything(ctx context.Context) error {
 	return p.inOrder(ctx, p.records, p.presence, p.bindings, p.rows, p.elements, p.sessions)
 }
 
-// presenceAndStrays looks whether records stand, and at the kernel.
+// presenceAndStrays looks also for what others may have put into the kernel.
 func (p *pass) presenceAndStrays(ctx context.Context) error {
 	return p.inOrder(ctx, p.presence, p.elements)
 }

@@ -52,19 +52,20 @@ func (m *Manager) runPresence(ctx context.Context) error {
 	tick := time.NewTicker(m.every)
 	defer tick.Stop()
 	for {
-		hurried := false
+		hurried, look := false, (*pass).presence
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		case <-m.kernel.Changed():
+			look = (*pass).presenceAndStrays
 		case <-m.hurry:
 			hurried = true
 		}
 		for again := true; again; hurried = true {
 			pace.begin(hurried)
 			began := time.Now()
-			if err := m.lookAtPresence(ctx, pace); err != nil && ctx.Err() == nil {
+			if err := m.lookAtPresence(ctx, pace, look); err != nil && ctx.Err() == nil {
 				m.log.Log(ctx, m.storeSeverity(ctx), "reconcile failed, next try follows", "err", err)
 			} else {
 				m.observer.Looked(inspect.LookPresence, time.Since(began))
@@ -75,10 +76,10 @@ func (m *Manager) runPresence(ctx context.Context) error {
 }
 
 // lookAtPresence looks at all groups that follow their feed.
-func (m *Manager) lookAtPresence(ctx context.Context, pace *pacer) error {
+func (m *Manager) lookAtPresence(ctx context.Context, pace *pacer, look func(*pass, context.Context) error) error {
 	var errs []error
 	for _, g := range m.syncedGroups() {
-		_, err := m.reconcile(ctx, g, comparison{pace: pace}, (*pass).presenceAndStrays)
+		_, err := m.reconcile(ctx, g, comparison{pace: pace}, look)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
