@@ -44,6 +44,7 @@ type packet struct {
 	began   *time.Time    // when its session was; nil for a restart
 	lasted  time.Duration // Acct-Session-Time; negative for what is true
 	counted bool          // Acct-Delay-Time goes on when it is sent again
+	again   *packet       // sent before, which this one is again by another way; nil for none
 }
 
 func (b bng) report(status rfc2866.AcctStatusType, s session) *packet {
@@ -118,6 +119,11 @@ func (p *packet) multi(id string) *packet {
 	return p
 }
 
+// through is the packet again, as it comes by another way.
+func (p *packet) through(other bng) *packet {
+	return &packet{bng: other, again: p, counted: p.counted}
+}
+
 // counting is the packet with its Acct-Delay-Time counted up at each sending.
 func (p *packet) counting() *packet {
 	p.counted = true
@@ -127,6 +133,9 @@ func (p *packet) counting() *packet {
 // now is the request as it is sent now. Its Event-Timestamp is that of the event.
 func (p *packet) now() acctclient.Request {
 	now := time.Now()
+	if p.again != nil {
+		p.request, p.first = p.again.request, p.again.first
+	}
 	if p.first.IsZero() {
 		p.first = now.Add(-p.old)
 		p.count(&p.request)

@@ -27,7 +27,7 @@ func TestSecondProxy_SES02_SES15(t *testing.T) {
 			sent("Interim through the second", other.interim(p1), "refreshed", p1).after(1200 * time.Millisecond),
 			done("it has the same block", kept, p1),
 			sent("Interim through the first", nas.interim(p1), "refreshed", p1).after(time.Second),
-			sent("Start again through the second", &packet{bng: other, request: first.request, first: time.Now()}, "refreshed", p1),
+			sent("Start again through the second", first.through(other), "refreshed", p1),
 			sent("Start of another", other.start(p2), "opened", p1, p2),
 			sent("its Interim through the first", nas.interim(p2), "refreshed", p1, p2).after(1200 * time.Millisecond),
 			sent("Interim through the second, to another daemon", other.interim(p1), "refreshed", p1, p2).after(time.Second).restarted(),
@@ -67,19 +67,16 @@ func TestRealm_SES02_SES15(t *testing.T) {
 			p1, p2 := x.session("p1", "E1", 1), x.session("p2", "E2", 2)
 			first, stop := one.start(p1).counting(), two.stop(p1).counting()
 			noted, kept := bindingKept(p1)
-			again := func(p *packet, from bng) *packet {
-				return &packet{bng: from, request: p.request, first: p.first, counted: p.counted}
-			}
 			return []step{
 				sent("Start", first, "opened", p1),
 				done("it has its block", noted, p1),
-				sent("Start again through the other", again(first, two), "refreshed", p1),
+				sent("Start again through the other", first.through(two), "refreshed", p1),
 				sent("Start of another", one.start(p2), "opened", p1, p2),
 				sent("Interim through the other", two.interim(p1), "refreshed", p1, p2).after(time.Second),
 				sent("Interim through the other to another daemon", two.interim(p1), "refreshed", p1, p2).after(time.Second).restarted(),
 				done("it has the same block", kept, p1, p2),
 				sent("Stop through the other", stop, "stopped", p2),
-				sent("Stop again through the first", again(stop, one), "ended", p2),
+				sent("Stop again through the first", stop.through(one), "ended", p2),
 				sent("On through the other, the first it says of that one", two.on(), "restarted").after(3 * time.Second),
 				sent("Interim of one that is online all the same", one.interim(p2), "opened", p2).after(newer),
 				sent("Stop of it", two.stop(p2), "stopped"),
