@@ -68,7 +68,7 @@ func (k *Kernel) hear(ctx context.Context) error {
 	if len(n.touched) == 0 {
 		return nil
 	}
-	k.tell()
+	defer k.tell() // once it is known what they hold
 	if len(n.touched) > lookChunk {
 		return nil // Learn, or the verification, looks at them
 	}

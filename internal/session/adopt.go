@@ -31,6 +31,20 @@ func newAdoption(p *pass, suspect, lost bool) *adoption {
 	return &adoption{p: p, suspect: suspect, lost: lost}
 }
 
+// looks are what an adoption is done by, in order. What an attempt before it noted as
+// stored otherwise is gone with that, so the next one compares all bindings.
+func (a *adoption) looks() []func(context.Context) error {
+	p := a.p
+	looks := []func(context.Context) error{a.bindings, a.records, p.absences, p.settleOrphans, p.gates}
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	if p.group.attempted {
+		return append(looks, p.bindings, p.rows, p.elements)
+	}
+	p.group.attempted = true
+	return append(looks, a.differing, p.elements)
+}
+
 // bindings makes slots of what kernel and database hold.
 func (a *adoption) bindings(ctx context.Context) error {
 	m, g := a.p.m, a.p.group
@@ -52,7 +66,7 @@ func (a *adoption) bindings(ctx context.Context) error {
 	if (a.suspect || a.lost) && a.stored == 0 {
 		m.quarantineLocked(g)
 	}
-	return nil
+	return m.retireLocked(g) // before anybody gets a block
 }
 
 // holdsMore reports whether the kernel holds anything of the group that no slot accounts
@@ -241,7 +255,7 @@ func (a *adoption) records(ctx context.Context) error {
 		}
 	}
 	g.adopted = true
-	return m.retireLocked(g)
+	return nil
 }
 
 // claim gives adopted slots the records that stand, and returns the others.

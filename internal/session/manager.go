@@ -108,31 +108,33 @@ type Manager struct {
 
 // group is the state of one LSN group.
 type group struct {
-	name     string
-	config   lsn.GroupConfig
-	position string // last feed entry taken; "" before the first sync
-	epoch    string // epoch marker of the database this group trusts
-	suspect  bool   // the database lost its marker or went back in time
-	online   int    // subscribers
-	lost     int    // of these, records written back that no BNG has confirmed yet
-	guard    *guard.Guard
-	held     map[subscriber.Reason]int // subscribers whose removal is held
-	phases   phaseCounts
-	adopted  bool      // kernel and stored bindings were taken over
-	synced   bool      // reconciled at least once
-	failure  error     // why it could not be taken up, the last time
-	early    []missing // noticed before that
-	moved    chan struct{}
-	followed bool                               // the feed is being read on from position
-	unread   unread                             // how far that was behind when it was looked at last
-	gaps     int                                // times the feed had lost what was not read
-	shortage poolShortage                       // what was said of an exhausted pool
-	gone     map[netip.Addr]uint64              // tenures that the newest comparison found without a record
-	recent   map[netip.Addr][]subscriber.Change // see recallLocked; nil but while the feed is taken up anew
-	touched  map[netip.Addr]struct{}            // addresses that changed during a reconcile; nil outside
-	inside   []netip.Prefix                     // whose addresses are looked for here; see serveLocked
-	cancel   context.CancelFunc                 // ends the following of the feed
-	stored   *subscriberdb.Served               // what the database says it is served as, if that is known
+	name      string
+	config    lsn.GroupConfig
+	position  string // last feed entry taken; "" before the first sync
+	epoch     string // epoch marker of the database this group trusts
+	suspect   bool   // the database lost its marker or went back in time
+	online    int    // subscribers
+	lost      int    // of these, records written back that no BNG has confirmed yet
+	guard     *guard.Guard
+	held      map[subscriber.Reason]int // subscribers whose removal is held
+	phases    phaseCounts
+	adopted   bool      // kernel and stored bindings were taken over
+	attempted bool      // that was begun
+	begin     int       // which look the paced pass begins with: the one that failed in the last
+	synced    bool      // reconciled at least once
+	failure   error     // why it could not be taken up, the last time
+	early     []missing // noticed before that
+	moved     chan struct{}
+	followed  bool                               // the feed is being read on from position
+	unread    unread                             // how far that was behind when it was looked at last
+	gaps      int                                // times the feed had lost what was not read
+	shortage  poolShortage                       // what was said of an exhausted pool
+	gone      map[netip.Addr]uint64              // tenures that the newest comparison found without a record
+	recent    map[netip.Addr][]subscriber.Change // see recallLocked; nil but while the feed is taken up anew
+	touched   map[netip.Addr]struct{}            // addresses that changed during a reconcile; nil outside
+	inside    []netip.Prefix                     // whose addresses are looked for here; see serveLocked
+	cancel    context.CancelFunc                 // ends the following of the feed
+	stored    *subscriberdb.Served               // what the database says it is served as, if that is known
 }
 
 // New returns a Manager; Run makes it work.

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -46,7 +47,17 @@ func (m *Manager) newPass(g *group, how comparison) *pass {
 // everything compares all there is of the group, who is online first: what others do
 // rests on that.
 func (p *pass) everything(ctx context.Context) error {
-	return p.inOrder(ctx, p.records, p.presence, p.bindings, p.rows, p.elements, p.sessions)
+	looks := []func(context.Context) error{p.records, p.presence, p.bindings, p.rows, p.elements, p.sessions}
+	if p.how.pace == nil {
+		return p.inOrder(ctx, looks...)
+	}
+	for range looks { // a pass may take long: one that failed goes on where it did
+		if err := looks[p.group.begin](ctx); err != nil {
+			return err
+		}
+		p.group.begin = (p.group.begin + 1) % len(looks)
+	}
+	return nil
 }
 
 // presenceAndStrays looks also for what others may have put into the kernel.
@@ -303,6 +314,11 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 		if err := p.m.owned(ctx, p.group.name); err != nil {
 			return err
 		}
+		if !p.alone { // a group that a reload adds may take them over
+			p.m.reconciling.Lock()
+			defer p.m.reconciling.Unlock()
+			inside = p.m.stillNobodys(inside)
+		}
 		if err := p.m.removeNobodys(ctx, inside); err != nil {
 			return err
 		}
@@ -316,6 +332,13 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 		}
 	}
 	return nil
+}
+
+// stillNobodys returns those of the addresses that are in no group.
+func (m *Manager) stillNobodys(inside []netip.Addr) []netip.Addr {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.DeleteFunc(inside, func(a netip.Addr) bool { return m.serverOfLocked(a) != nil })
 }
 
 // compare reads again what database and kernel hold of what is in doubt, puts it
@@ -343,12 +366,36 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 	if err != nil {
 		return err
 	}
+	if !p.alone {
+		if trusted, err := m.trusted(ctx, g); err != nil || !trusted {
+			return err
+		}
+	}
 	r := repair{dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone}
 	if r.behind, err = m.behind(ctx, g); err != nil {
 		return err
 	}
 	m.showSlots(&v, g, d)
 	return p.mend(ctx, &r, drift.Diff(&v))
+}
+
+// trusted reports whether the group's database is still the one that it was when the
+// pass began, which may be long ago; if not, it is looked at as a whole soon.
+func (m *Manager) trusted(ctx context.Context, g *group) (bool, error) {
+	taken := m.positionOf(g) // before the tail, which goes on
+	marker, ok, err := m.store.Marker(ctx, g.name)
+	if err != nil {
+		return false, err
+	}
+	tail, err := m.store.Tail(ctx, g.name)
+	if err != nil {
+		return false, err
+	}
+	ok = ok && marker.Epoch == m.epochOf(g) && subscriber.CompareVersions(tail, taken) >= 0
+	if !ok {
+		m.reconcileSoon()
+	}
+	return ok, nil
 }
 
 // views reads what the database holds of what is in doubt.

@@ -26,7 +26,7 @@ func (m *Manager) runReconcile(ctx context.Context) error {
 	pace := newPacer(everythingShare, m.every, nil)
 	timer := time.NewTimer(m.every)
 	defer timer.Stop()
-	for round := 1; ; round++ {
+	for round := 1; ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -38,6 +38,7 @@ func (m *Manager) runReconcile(ctx context.Context) error {
 		if _, err := m.reconcileAll(ctx, comparison{audit: round%auditEvery == 0, pace: pace}); err != nil && ctx.Err() == nil {
 			m.log.Log(ctx, m.storeSeverity(ctx), "reconcile failed, next try follows", "err", err)
 		} else {
+			round++ // an audit that failed is due again
 			m.observer.Looked(inspect.LookEverything, time.Since(began))
 		}
 		timer.Reset(m.every)
@@ -51,23 +52,27 @@ func (m *Manager) runPresence(ctx context.Context) error {
 	pace := newPacer(presenceShare, m.every, m.hurry)
 	tick := time.NewTicker(m.every)
 	defer tick.Stop()
-	for {
+	for strays := false; ; { // others changed the kernel since the last look that succeeded
 		hurried, look := false, (*pass).presence
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		case <-m.kernel.Changed():
-			look = (*pass).presenceAndStrays
+			strays = true
 		case <-m.hurry:
 			hurried = true
+		}
+		if strays {
+			look = (*pass).presenceAndStrays
 		}
 		for again := true; again; hurried = true {
 			pace.begin(hurried)
 			began := time.Now()
-			if err := m.lookAtPresence(ctx, pace, look); err != nil && ctx.Err() == nil {
+			if looked, err := m.lookAtPresence(ctx, pace, look); err != nil && ctx.Err() == nil {
 				m.log.Log(ctx, m.storeSeverity(ctx), "reconcile failed, next try follows", "err", err)
-			} else {
+			} else if looked {
+				strays = false
 				m.observer.Looked(inspect.LookPresence, time.Since(began))
 			}
 			again = pace.hurried && !hurried // who asked did so while the look was under way
@@ -75,14 +80,16 @@ func (m *Manager) runPresence(ctx context.Context) error {
 	}
 }
 
-// lookAtPresence looks at all groups that follow their feed.
-func (m *Manager) lookAtPresence(ctx context.Context, pace *pacer, look func(*pass, context.Context) error) error {
+// lookAtPresence looks at all groups that follow their feed, and reports whether those
+// were all there are.
+func (m *Manager) lookAtPresence(ctx context.Context, pace *pacer, look func(*pass, context.Context) error) (all bool, err error) {
 	var errs []error
-	for _, g := range m.syncedGroups() {
+	groups := m.syncedGroups()
+	for _, g := range groups {
 		_, err := m.reconcile(ctx, g, comparison{pace: pace}, look)
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return len(groups) == len(m.allGroups()), errors.Join(errs...)
 }
 
 // reconcileSoon asks for a reconcile without waiting for it.

@@ -24,7 +24,7 @@ func BenchmarkStart(b *testing.B) {
 func BenchmarkLooks(b *testing.B) {
 	atScale(b, func(b *testing.B, w *world) {
 		w.measure(b, "presence", func() {
-			if err := w.lookAtPresence(b.Context(), nil, (*pass).presence); err != nil {
+			if _, err := w.lookAtPresence(b.Context(), nil, (*pass).presence); err != nil {
 				b.Fatal(err)
 			}
 		})

@@ -70,8 +70,7 @@ func (p *pass) takeUp(ctx context.Context, suspect, lost bool) error {
 	if p.m.adopted(p.group) {
 		return p.inOrder(ctx, p.records, p.absences, p.settleOrphans, p.gates, p.bindings, p.rows, p.elements)
 	}
-	a := newAdoption(p, suspect, lost)
-	return p.inOrder(ctx, a.bindings, a.records, p.absences, p.settleOrphans, p.gates, a.differing, p.elements)
+	return p.inOrder(ctx, newAdoption(p, suspect, lost).looks()...)
 }
 
 func (m *Manager) adopted(g *group) bool {
