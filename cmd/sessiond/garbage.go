@@ -26,7 +26,7 @@ const (
 	garbageLook  = time.Second // how often the work is measured
 	garbageLeast = 32 << 20    // octets; at rest
 	garbageShare = 2           // or this part of what is in use, at rest
-	garbageMost  = 128 << 20   // octets; or half as much again as is in use
+	garbageMost  = 128 << 20   // octets; or as much as is in use
 )
 
 // garbagePercent is the setting of the collector for a heap of live octets, to
@@ -34,7 +34,7 @@ const (
 func garbagePercent(live, rate uint64) int {
 	span := max(garbageTime, time.Duration(live)*time.Second/garbagePace)
 	allowed := uint64(float64(rate) * span.Seconds())
-	allowed = max(garbageLeast, live/garbageShare, min(allowed, max(garbageMost, live+live/2)))
+	allowed = max(garbageLeast, live/garbageShare, min(allowed, max(garbageMost, live)))
 	return int(allowed * 100 / max(live, 4<<20)) // 4 MiB count as in use in any case
 }
 

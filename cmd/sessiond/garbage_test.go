@@ -19,10 +19,10 @@ func TestGarbagePercent(t *testing.T) {
 		{"few subscribers under load", 20 * mib, 200 * mib, 640},
 		{"many at rest", 50 * mib, mib, 64},
 		{"many under some load", 100 * mib, 40 * mib, 80},
-		{"many under load", 200 * mib, 900 * mib, 150},
+		{"many under load", 200 * mib, 900 * mib, 100},
 		{"very many at rest", 600 * mib, mib, 50},
 		{"very many under some load", 600 * mib, 60 * mib, 80},
-		{"very many under load", 600 * mib, 900 * mib, 150},
+		{"very many under load", 600 * mib, 900 * mib, 100},
 	} {
 		if got := garbagePercent(c.live, c.rate); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
