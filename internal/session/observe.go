@@ -2,9 +2,7 @@ package session
 
 import (
 	"context"
-	"net/netip"
 
-	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
@@ -49,17 +47,5 @@ func (m *Manager) remains(ctx context.Context, g *group) (bool, error) {
 	if err := m.kernel.LearnRest(ctx); err != nil {
 		return false, err
 	}
-	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
-		var entries []nftnat.Entry
-		entries, from = m.kernel.EntriesFrom(ctx, from, stretchSize)
-		m.mu.RLock()
-		for i := range entries {
-			if m.serverOfLocked(entries[i].Inside) == g {
-				m.mu.RUnlock()
-				return true, nil
-			}
-		}
-		m.mu.RUnlock()
-	}
-	return false, nil
+	return m.holdsMore(ctx, g), nil
 }

@@ -96,10 +96,7 @@ func (d *doubts) none() bool { return len(d.inside)+len(d.blocks) == 0 }
 func (p *pass) records(ctx context.Context) error {
 	return p.m.store.Versions(ctx, p.group.name, func(standing []subscriberdb.Standing) error {
 		d := doubts{inside: p.m.unknownOf(p.group, standing)}
-		if err := p.compare(ctx, &d); err != nil {
-			return err
-		}
-		return p.how.pace.rest(ctx)
+		return p.compareAndRest(ctx, &d)
 	})
 }
 
@@ -131,10 +128,7 @@ func (p *pass) slots(ctx context.Context, records, elements bool) error {
 			}
 			d.inside = append(d.inside, gone...)
 		}
-		if err := p.compare(ctx, &d); err != nil {
-			return err
-		}
-		if err := p.how.pace.rest(ctx); err != nil {
+		if err := p.compareAndRest(ctx, &d); err != nil {
 			return err
 		}
 	}
@@ -188,10 +182,7 @@ func (p *pass) bindings(ctx context.Context) error {
 		if d.blocks, err = p.m.notStoredSo(ctx, p.group.name, list); err != nil {
 			return err
 		}
-		if err := p.compare(ctx, &d); err != nil {
-			return err
-		}
-		if err := p.how.pace.rest(ctx); err != nil {
+		if err := p.compareAndRest(ctx, &d); err != nil {
 			return err
 		}
 	}
@@ -239,10 +230,7 @@ func (m *Manager) rowsAt(ctx context.Context, group string, blocks []lsn.Block) 
 func (p *pass) rows(ctx context.Context) error {
 	return p.m.store.BindingRows(ctx, p.group.name, func(rows []subscriberdb.BindingRow) error {
 		d := doubts{blocks: p.m.notInForce(p.group, rows)}
-		if err := p.compare(ctx, &d); err != nil {
-			return err
-		}
-		return p.how.pace.rest(ctx)
+		return p.compareAndRest(ctx, &d)
 	})
 }
 
@@ -276,10 +264,7 @@ func (p *pass) elements(ctx context.Context) error {
 		if err := p.closeNobodys(ctx, nobodys); err != nil {
 			return err
 		}
-		if err := p.compare(ctx, &d); err != nil {
-			return err
-		}
-		if err := p.how.pace.rest(ctx); err != nil {
+		if err := p.compareAndRest(ctx, &d); err != nil {
 			return err
 		}
 	}
@@ -341,6 +326,14 @@ func (m *Manager) stillNobodys(inside []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(inside, func(a netip.Addr) bool { return m.serverOfLocked(a) != nil })
 }
 
+// compareAndRest ends a stretch.
+func (p *pass) compareAndRest(ctx context.Context, d *doubts) error {
+	if err := p.compare(ctx, d); err != nil {
+		return err
+	}
+	return p.how.pace.rest(ctx)
+}
+
 // compare reads again what database and kernel hold of what is in doubt, puts it
 // beside what the engine says, and mends what differs.
 func (p *pass) compare(ctx context.Context, d *doubts) error {
@@ -366,28 +359,26 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 	if err != nil {
 		return err
 	}
+	taken := m.positionOf(g) // before the tail, which goes on
+	tail, err := m.store.Tail(ctx, g.name)
+	if err != nil {
+		return err
+	}
 	if !p.alone {
-		if trusted, err := m.trusted(ctx, g); err != nil || !trusted {
+		if trusted, err := m.trusted(ctx, g, taken, tail); err != nil || !trusted {
 			return err
 		}
 	}
-	r := repair{dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone}
-	if r.behind, err = m.behind(ctx, g); err != nil {
-		return err
-	}
+	r := repair{dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone, behind: m.behind(ctx, g, tail)}
 	m.showSlots(&v, g, d)
 	return p.mend(ctx, &r, drift.Diff(&v))
 }
 
 // trusted reports whether the group's database is still the one that it was when the
-// pass began, which may be long ago; if not, it is looked at as a whole soon.
-func (m *Manager) trusted(ctx context.Context, g *group) (bool, error) {
-	taken := m.positionOf(g) // before the tail, which goes on
+// pass began, which may be long ago: its feed was taken up to an entry, and now ends
+// with the tail. If not, it is looked at as a whole soon.
+func (m *Manager) trusted(ctx context.Context, g *group, taken, tail string) (bool, error) {
 	marker, ok, err := m.store.Marker(ctx, g.name)
-	if err != nil {
-		return false, err
-	}
-	tail, err := m.store.Tail(ctx, g.name)
 	if err != nil {
 		return false, err
 	}

@@ -198,17 +198,13 @@ func (m *Manager) reconcileDoubtful(ctx context.Context, g *group, how compariso
 // caughtUpWithin bounds how long a comparison waits for the feed.
 const caughtUpWithin = 5 * time.Second
 
-// behind waits for the feed to be taken as far as it goes now, which is behind all
-// that was just read: what it tells is no drift, for it touches the addresses
-// that it is about. It reports whether the feed was not taken so far in good time.
-func (m *Manager) behind(ctx context.Context, g *group) (bool, error) {
-	tail, err := m.store.Tail(ctx, g.name)
-	if err != nil {
-		return false, err
-	}
+// behind waits for the feed to be taken up to a tail that is behind all that was just
+// read: what it tells is no drift, for it touches the addresses that it is about. It
+// reports whether the feed was not taken so far in good time.
+func (m *Manager) behind(ctx context.Context, g *group, tail string) bool {
 	ctx, cancel := context.WithTimeout(ctx, caughtUpWithin)
 	defer cancel()
-	return !m.caughtUp(ctx, g, tail, true), nil
+	return !m.caughtUp(ctx, g, tail, true)
 }
 
 // forgotten reports whether the group is served no more since it was listed.
