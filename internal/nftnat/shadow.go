@@ -55,6 +55,7 @@ func (s *shadow) entryAt(inside netip.Addr) (Entry, bool) {
 func (s *shadow) entriesFrom(from netip.Addr, n int) (entries []Entry, next netip.Addr) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	entries = make([]Entry, 0, min(n, s.cells.Len()))
 	for inside, h := range s.cells.From(from) {
 		if h.cell == (cell{}) {
 			continue

@@ -25,6 +25,10 @@ type adoption struct {
 	waiting []subscriberdb.Binding // live ones that the kernel does not hold so
 	held    []subscriberdb.Binding
 	differ  []lsn.Block // of bindings that may not be stored as they are
+
+	live   []subscriberdb.Binding // room for agreeing
+	from   []*subscriberdb.BindingRow
+	inside []netip.Addr
 }
 
 func newAdoption(p *pass, suspect, lost bool) *adoption {
@@ -86,9 +90,8 @@ func (m *Manager) holdsMore(ctx context.Context, g *group) bool {
 // nothing else nobody is in the way of the others, either.
 func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow) error {
 	m, g := a.p.m, a.p.group
-	live := make([]subscriberdb.Binding, 0, len(rows))
-	from := make([]*subscriberdb.BindingRow, 0, len(rows))
-	inside := make([]netip.Addr, 0, len(rows))
+	live, from, inside := a.live[:0], a.from[:0], a.inside[:0]
+	defer func() { a.live, a.from, a.inside = live, from, inside }()
 	for i := range rows {
 		b, ok := rows[i].Binding()
 		a.stored++

@@ -14,9 +14,7 @@ type monitor struct {
 
 // give puts work into a queue while the lock is held.
 func give[T any](m *Manager, q *queue[T], item T) {
-	q.mu.Lock()
-	q.items = append(q.items, item)
-	q.mu.Unlock()
+	q.add(item)
 	if !slices.Contains(m.mu.wakes, q.wake) {
 		m.mu.wakes = append(m.mu.wakes, q.wake)
 	}

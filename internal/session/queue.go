@@ -10,7 +10,8 @@ import (
 // executor is woken with the lock free and everything there.
 type queue[T any] struct {
 	mu    sync.Mutex
-	items []T
+	parts [][]T // what waits, in order; all but the last have as much as is taken at once
+	spare []T   // room for the next part
 	wake  chan struct{}
 	most  int // taken at once
 }
@@ -27,10 +28,33 @@ func (q *queue[T]) push(items ...T) {
 	if len(items) == 0 {
 		return
 	}
-	q.mu.Lock()
-	q.items = append(q.items, items...)
-	q.mu.Unlock()
+	q.add(items...)
 	signal(q.wake)
+}
+
+// add is push that wakes nobody.
+func (q *queue[T]) add(items ...T) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, item := range items {
+		last := len(q.parts) - 1
+		if last < 0 || len(q.parts[last]) == q.most {
+			q.parts = append(q.parts, q.roomLocked(last >= 0))
+			last++
+		}
+		q.parts[last] = append(q.parts[last], item)
+	}
+}
+
+// roomLocked is room for a part: all that it may need where another is full already, as
+// more is to be expected then.
+func (q *queue[T]) roomLocked(behind bool) []T {
+	room := q.spare
+	q.spare = nil
+	if behind && cap(room) < q.most {
+		room = make([]T, 0, q.most)
+	}
+	return room
 }
 
 func signal(wake chan struct{}) {
@@ -40,20 +64,18 @@ func signal(wake chan struct{}) {
 	}
 }
 
-// keepMost is how many items a queue keeps room for.
+// keepMost is how many items a queue keeps room for while nothing waits.
 const keepMost = 4096
 
 // take waits until there is something and returns it, as far as it may be taken at
 // once. The batch before, which its executor is done with, gives its room to what comes.
 func (q *queue[T]) take(ctx context.Context, before []T) ([]T, error) {
 	clear(before)
-	if cap(before) > keepMost {
-		before = nil
-	}
 	for {
 		if items := q.swap(before[:0]); len(items) > 0 {
 			return items, nil
 		}
+		before = nil
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -63,17 +85,21 @@ func (q *queue[T]) take(ctx context.Context, before []T) ([]T, error) {
 }
 
 // swap takes what is waiting, if anything is, and leaves room for what comes.
-func (q *queue[T]) swap(room []T) []T {
+func (q *queue[T]) swap(room []T) (items []T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.items) == 0 {
+	if cap(room) > cap(q.spare) {
+		q.spare = room
+	}
+	if len(q.parts) == 0 {
+		if cap(q.spare) > keepMost {
+			q.spare = nil
+		}
 		return nil
 	}
-	items := q.items
-	if len(items) > q.most {
-		q.items = items[q.most:]
-		return items[:q.most:q.most]
-	}
-	q.items = room
+	items = q.parts[0]
+	n := copy(q.parts, q.parts[1:])
+	q.parts[n] = nil
+	q.parts = q.parts[:n]
 	return items
 }

@@ -54,9 +54,9 @@ type writes struct {
 
 func (w *writes) none() bool { return len(w.put)+len(w.remove) == 0 }
 
-// reset makes room for other writes.
+// reset makes room for other writes: as much as there was, while it is used.
 func (w *writes) reset() {
-	if cap(w.put) > keepMost {
+	if cap(w.put) > max(keepMost, 4*len(w.put)) {
 		*w = writes{}
 	}
 	clear(w.put)
