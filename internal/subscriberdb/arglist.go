@@ -1,5 +1,7 @@
 package subscriberdb
 
+import "sync"
+
 // argList is room for the arguments of a command. There are many long commands, so
 // the next takes the room of the one before. A command may be sent until its list
 // is reset.
@@ -9,6 +11,9 @@ type argList struct {
 	done  int    // of text, in arguments so far
 	parts []part
 }
+
+// argLists are those of commands that are over.
+var argLists = sync.Pool{New: func() any { return new(argList) }}
 
 // part is an argument out of the text of a list. A pointer to it stands for it in
 // the list, where a string would have to be allocated.

@@ -40,10 +40,15 @@ func readBinding(text string) (Binding, bool) {
 	return b, true
 }
 
-// own makes the binding's texts its own. The User-Name is most often a part of the
-// identity.
+// own makes the binding's texts its own, in one piece: there may be a million to keep.
+// The User-Name is most often a part of the identity.
 func (b *Binding) own() {
-	b.Identity, b.AcctSessionID = strings.Clone(b.Identity), strings.Clone(b.AcctSessionID)
+	var piece strings.Builder // a sum of strings would be no copy where one is empty
+	piece.Grow(len(b.Identity) + len(b.AcctSessionID))
+	piece.WriteString(b.Identity)
+	piece.WriteString(b.AcctSessionID)
+	n := len(b.Identity)
+	b.Identity, b.AcctSessionID = piece.String()[:n], piece.String()[n:]
 	if i := strings.LastIndex(b.Identity, b.UserName); i >= 0 {
 		b.UserName = b.Identity[i : i+len(b.UserName)]
 	} else {

@@ -77,8 +77,11 @@ type bindingWriter struct {
 
 var bindingWrites = sync.Pool{New: func() any { return new(bindingWriter) }}
 
+// writesRoom bounds the writes whose room is kept: under load as many are made in a call.
+const writesRoom = 16_384
+
 func (w *bindingWriter) free() {
-	if len(w.writes) > pipelineLimit {
+	if cap(w.writes) > writesRoom {
 		return
 	}
 	clear(w.writes)
@@ -95,8 +98,9 @@ func (w *bindingWriter) reset() {
 
 // collect sorts the writes by part; those of a block stay in their order.
 func (w *bindingWriter) collect(put []Binding, remove []Block) {
+	w.writes = slices.Grow(w.writes, len(put)+len(remove))
 	written := map[Block]struct{}(nil)
-	if len(put)+len(remove) > bindingChunk { // one chunk may remove what the next is to write
+	if len(remove) > 0 && len(put)+len(remove) > bindingChunk { // one chunk may remove what the next is to write
 		written = make(map[Block]struct{}, len(put))
 		for i := range put {
 			written[Block{put[i].Outside, put[i].First}] = struct{}{}

@@ -61,9 +61,7 @@ func (db *DB) exchangeChunk(ctx context.Context, cmds []redis.Cmder) error {
 
 func pipeline(ctx context.Context, client redis.UniversalClient, cmds []redis.Cmder) error {
 	pipe := client.Pipeline()
-	for _, cmd := range cmds {
-		_ = pipe.Process(ctx, cmd) // queues
-	}
+	_ = pipe.BatchProcess(ctx, cmds...) // queues
 	_, err := pipe.Exec(ctx)
 	return err
 }

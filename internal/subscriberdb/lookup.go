@@ -21,8 +21,10 @@ func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]ne
 		return nil, err
 	}
 	var gone []netip.Addr
+	args := argLists.Get().(*argList)
+	defer argLists.Put(args)
 	for chunk := range slices.Chunk(inside, pipelineLimit) {
-		there, err := db.countStanding(ctx, group, chunk)
+		there, err := db.countStanding(ctx, group, chunk, args)
 		if err == nil && there < len(chunk) {
 			gone, err = db.appendGone(ctx, gone, group, chunk)
 		}
@@ -33,14 +35,18 @@ func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]ne
 	return gone, nil
 }
 
-// countStanding counts at how many of the addresses a record stands.
-func (db *DB) countStanding(ctx context.Context, group string, inside []netip.Addr) (int, error) {
-	keys := make([]string, len(inside))
-	for i, a := range inside {
-		keys[i] = recordKey(group, a)
+// countStanding counts at how many of the addresses, of which there is one at least, a
+// record stands. The arguments of the command are made in room.
+func (db *DB) countStanding(ctx context.Context, group string, inside []netip.Addr, room *argList) (int, error) {
+	room.add("exists", recordKey(group, inside[0])) // a string, by which a Cluster finds the server
+	for _, a := range inside[1:] {
+		room.text = appendRecordKey(room.text, group, a)
+		room.cut()
 	}
-	n, err := db.client.Exists(ctx, keys...).Result()
-	return int(n), err
+	cmd := redis.NewIntCmd(ctx, room.list...)
+	err := db.client.Process(ctx, cmd)
+	room.reset()
+	return int(cmd.Val()), err
 }
 
 // appendGone asks for each address alone.

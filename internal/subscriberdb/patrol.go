@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -48,17 +50,18 @@ func (p *patrol) walkIfDue(ctx context.Context) error {
 }
 
 func (p *patrol) walk(ctx context.Context, group string) error {
+	var inside []netip.Addr
 	return p.db.scanHash(ctx, onlineKey(group), func(fields []string) error {
-		batch := make([]removal, 0, len(fields)/2)
-		for i := 0; i+1 < len(fields); i += 2 {
-			inside, err := netip.ParseAddr(fields[i])
-			if err != nil {
-				continue
-			}
-			key := subscriber.Key{Group: group, Inside: inside}
-			batch = append(batch, removal{key, subscriber.ReasonNone})
+		inside = appendOnline(inside[:0], fields)
+		gone, err := p.db.Gone(ctx, group, inside)
+		if err != nil || len(gone) == 0 {
+			return err
 		}
-		_, err := p.check(ctx, batch)
+		batch := make([]removal, len(gone))
+		for i, a := range gone {
+			batch[i] = removal{subscriber.Key{Group: group, Inside: a}, subscriber.ReasonNone}
+		}
+		_, err = p.check(ctx, batch)
 		return err
 	})
 }
@@ -89,27 +92,31 @@ func (p *patrol) check(ctx context.Context, batch []removal) (found bool, err er
 }
 
 // witnessed returns those of the records whose end is not announced, as far as
-// the hashes of online addresses say.
+// the hashes of online addresses say. It sorts the batch by group.
 func (p *patrol) witnessed(ctx context.Context, batch []removal) ([]removal, error) {
-	byGroup := make(map[string][]removal)
-	for _, r := range batch {
-		byGroup[r.key.Group] = append(byGroup[r.key.Group], r)
-	}
+	slices.SortStableFunc(batch, func(a, b removal) int { return strings.Compare(a.key.Group, b.key.Group) })
+	args := argLists.Get().(*argList)
+	defer argLists.Put(args)
 	left := batch[:0]
-	for group, some := range byGroup {
-		fields := make([]string, len(some))
-		for i, r := range some {
-			fields[i] = r.key.Inside.String()
+	for rest := batch; len(rest) > 0; {
+		group, n := rest[0].key.Group, 0
+		args.add("hmget", onlineKey(group))
+		for ; n < len(rest) && rest[n].key.Group == group; n++ {
+			args.text = rest[n].key.Inside.AppendTo(args.text)
+			args.cut()
 		}
-		values, err := p.db.client.HMGet(ctx, onlineKey(group), fields...).Result()
+		cmd := redis.NewSliceCmd(ctx, args.list...)
+		err := p.db.client.Process(ctx, cmd)
+		args.reset()
 		if err != nil {
 			return nil, fmt.Errorf("check removed records: %w", err)
 		}
-		for i, r := range some {
-			if values[i] != nil {
-				left = append(left, r)
+		for i, value := range cmd.Val() {
+			if value != nil {
+				left = append(left, rest[i])
 			}
 		}
+		rest = rest[n:]
 	}
 	return left, nil
 }

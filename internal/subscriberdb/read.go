@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,7 +44,7 @@ func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber
 	}
 	return readAhead(ctx, func(ctx context.Context, emit func([]subscriber.Record) error) error {
 		return db.scanHash(ctx, onlineKey(group), func(fields []string) error {
-			records, err := db.read(ctx, db.client, onlineAt(group, fields))
+			records, err := db.RecordsAt(ctx, group, appendOnline(nil, fields))
 			if err != nil || len(records) == 0 {
 				return err
 			}
@@ -52,15 +53,15 @@ func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber
 	}, yield)
 }
 
-// onlineAt returns the keys that entries of the hash of online addresses name.
-func onlineAt(group string, fields []string) []subscriber.Key {
-	keys := make([]subscriber.Key, 0, len(fields)/2)
+// appendOnline appends the addresses that entries of the hash of online addresses name.
+func appendOnline(inside []netip.Addr, fields []string) []netip.Addr {
+	inside = slices.Grow(inside, len(fields)/2)
 	for i := 0; i+1 < len(fields); i += 2 {
-		if inside, err := netip.ParseAddr(fields[i]); err == nil {
-			keys = append(keys, subscriber.Key{Group: group, Inside: inside})
+		if a, err := netip.ParseAddr(fields[i]); err == nil {
+			inside = append(inside, a)
 		}
 	}
-	return keys
+	return inside
 }
 
 // scanRecords yields the keys of a group's records in batches, with the server
@@ -78,7 +79,7 @@ func (db *DB) scanRecords(ctx context.Context, group string, yield func(redis.Un
 		if err != nil {
 			return fmt.Errorf("scan records of group %q: %w", group, err)
 		}
-		if keys := recordKeys(names); len(keys) > 0 {
+		if keys := keysOf(names); len(keys) > 0 {
 			if err := yield(server, keys); err != nil {
 				return err
 			}
@@ -89,7 +90,7 @@ func (db *DB) scanRecords(ctx context.Context, group string, yield func(redis.Un
 	}
 }
 
-func recordKeys(names []string) []subscriber.Key {
+func keysOf(names []string) []subscriber.Key {
 	keys := make([]subscriber.Key, 0, len(names))
 	for _, name := range names {
 		if key, ok := parseRecordKey(name); ok {
@@ -105,26 +106,41 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	pipe := server.Pipeline()
-	hashes := make([]*redis.MapStringStringCmd, len(keys))
-	ttls := make([]*redis.DurationCmd, len(keys))
-	for i, key := range keys {
-		name := recordKey(key.Group, key.Inside)
-		hashes[i], ttls[i] = pipe.HGetAll(ctx, name), pipe.PTTL(ctx, name)
+	names, words := recordKeys(keys), make([]any, 0, 4*len(keys))
+	cmds := make([]redis.Cmder, 0, 2*len(keys))
+	for i := range names {
+		words = append(words, "hgetall", &names[i], "pttl", &names[i])
+		w := words[len(words)-4:]
+		cmds = append(cmds, redis.NewMapStringStringCmd(ctx, w[:2:2]...), redis.NewDurationCmd(ctx, time.Millisecond, w[2:]...))
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	if err := pipeline(ctx, server, cmds); err != nil {
 		return nil, fmt.Errorf("read records: %w", err)
 	}
 	now := db.now()
 	records := make([]subscriber.Record, 0, len(keys))
 	for i, key := range keys {
-		if fields := hashes[i].Val(); len(fields) > 0 {
+		if fields := cmds[2*i].(*redis.MapStringStringCmd).Val(); len(fields) > 0 {
 			r := parseRecord(key, fields)
-			r.ExpiresAt = expiry(now, ttls[i].Val())
+			r.ExpiresAt = expiry(now, cmds[2*i+1].(*redis.DurationCmd).Val())
 			records = append(records, r)
 		}
 	}
 	return records, nil
+}
+
+// recordKeys returns the keys of records, all in one piece of memory.
+func recordKeys(keys []subscriber.Key) []string {
+	text, ends := make([]byte, 0, 48*len(keys)), make([]int, len(keys))
+	for i, key := range keys {
+		text = appendRecordKey(text, key.Group, key.Inside)
+		ends[i] = len(text)
+	}
+	whole, from := string(text), 0
+	names := make([]string, len(keys))
+	for i, to := range ends {
+		names[i], from = whole[from:to], to
+	}
+	return names
 }
 
 // sessionFields are the fields that tell of which session a record is, and since when.

@@ -27,17 +27,18 @@ func (db *DB) Versions(ctx context.Context, group string, yield func([]Standing)
 
 func (db *DB) scanVersions(ctx context.Context, group string, yield func([]Standing) error) error {
 	return db.scanRecords(ctx, group, func(server redis.UniversalClient, keys []subscriber.Key) error {
-		pipe := server.Pipeline()
-		versions := make([]*redis.StringCmd, len(keys))
-		for i, key := range keys {
-			versions[i] = pipe.HGet(ctx, recordKey(key.Group, key.Inside), "version")
+		names, words := recordKeys(keys), make([]any, 0, 3*len(keys))
+		cmds := make([]redis.Cmder, len(keys))
+		for i := range names {
+			words = append(words, "hget", &names[i], "version")
+			cmds[i] = redis.NewStringCmd(ctx, words[len(words)-3:]...)
 		}
-		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		if err := pipeline(ctx, server, cmds); err != nil && !errors.Is(err, redis.Nil) {
 			return fmt.Errorf("read versions: %w", err)
 		}
 		standing := make([]Standing, len(keys))
 		for i, key := range keys {
-			standing[i] = Standing{key.Inside, versions[i].Val()}
+			standing[i] = Standing{key.Inside, cmds[i].(*redis.StringCmd).Val()}
 		}
 		return yield(standing)
 	})
