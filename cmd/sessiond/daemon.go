@@ -180,6 +180,10 @@ func (s *service) closeAll(closers []io.Closer) {
 	}
 }
 
+func (s *service) sweepRestarts(ctx context.Context) error {
+	return s.db.SweepRestarts(ctx, s.manager.Followed)
+}
+
 // run serves until ctx ends. The front, which answers BNGs and the NOC, stops
 // first; what it let in is worked off by the back; NAT stays as it is.
 func (s *service) run(ctx context.Context, reload func(context.Context) (config.Config, error)) error {
@@ -187,7 +191,7 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	back, backCtx := errgroup.WithContext(background)
-	for _, task := range []func(context.Context) error{s.nat.Run, s.db.SweepRestarts, s.db.TrimFeeds, s.db.KeepNASes, s.manager.Run, s.web.run, newGarbageMan().run} {
+	for _, task := range []func(context.Context) error{s.nat.Run, s.sweepRestarts, s.db.TrimFeeds, s.db.KeepNASes, s.manager.Run, s.web.run, newGarbageMan().run} {
 		back.Go(func() error { return uncanceled(task(backCtx)) })
 	}
 	front, frontCtx := errgroup.WithContext(ctx)

@@ -43,7 +43,7 @@ func (w *world) sweepAlone() {
 	}
 	w.db = db
 	w.endOfNAS()
-	w.while(db.SweepRestarts, w.awaitSwept)
+	w.while(func(ctx context.Context) error { return db.SweepRestarts(ctx, nil) }, w.awaitSwept)
 	w.while(db.TrimFeeds, func() {
 		w.until("the feed to be trimmed", func() bool { return db.FeedFill(w.group.Name) > 0 })
 	})

@@ -47,6 +47,19 @@ func (m *Manager) Subscriber(_ context.Context, key subscriber.Key) (inspect.Sub
 	return m.viewLocked(s), nil
 }
 
+// Followed yields those of some addresses of a group whose records are known to stand,
+// each by its index, as the feed has told of them so far: a [subscriberdb.Followed].
+// yield must not block, and must not call the Manager.
+func (m *Manager) Followed(group string, inside []netip.Addr, yield func(i int, r *subscriber.Packed)) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for i, a := range inside {
+		if s := m.slots.at(a); s != nil && s.online && s.group() == group {
+			yield(i, &s.packed)
+		}
+	}
+}
+
 func (m *Manager) keyGroupLocked(key subscriber.Key) (*group, error) {
 	g := m.groupOfLocked(key.Inside)
 	if g == nil || key.Group != "" && key.Group != g.name {

@@ -165,7 +165,7 @@ func (w *world) boot() {
 			w.t.Error(err)
 		}
 	})
-	tasks.Go(func() { _ = w.db.SweepRestarts(ctx) })
+	tasks.Go(func() { _ = w.db.SweepRestarts(ctx, w.Followed) })
 	tasks.Go(func() { _ = w.db.TrimFeeds(ctx) })
 	w.stop = func() { cancel(); tasks.Wait() }
 	select {

@@ -36,7 +36,7 @@ func TestCluster(t *testing.T) {
 	eventually(t, "removal announced", func() bool { return len(changes(t, db, "default")) == 23 })
 
 	record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Minute))
-	task(t, db.SweepRestarts)
+	task(t, sweeper(db))
 	eventually(t, "swept", func() bool { return client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
 	compareOnline(t, db, map[netip.Addr]string{})
 	err := errors.Join(

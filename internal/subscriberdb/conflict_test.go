@@ -109,7 +109,7 @@ func TestNASConflict_SES16(t *testing.T) {
 		record(t, db,
 			at(start("a", addr, 0), "p1", "192.0.2.1"), at(start("b", next, 0), "p2", "192.0.2.2"),
 			at(on, "p1", "192.0.2.1"), at(on, "p2", "192.0.2.2"))
-		if err := db.sweepAll(t.Context()); err != nil {
+		if err := db.sweepAll(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		if online(t, db, addr) != "a" || online(t, db, next) != "b" {
@@ -132,7 +132,7 @@ func TestNASConflict_SES16(t *testing.T) {
 		restart.Client = "bng"
 		record(t, db, alone)
 		record(t, db, restart)
-		if err := db.sweepAll(t.Context()); err != nil {
+		if err := db.sweepAll(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := online(t, db, alone.Inside); got != "" {

@@ -331,7 +331,7 @@ func TestRestartHeld_DEL13_SES16(t *testing.T) {
 
 func sweep(t *testing.T, db *DB) {
 	t.Helper()
-	if err := db.sweepAll(t.Context()); err != nil {
+	if err := db.sweepAll(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if n := db.client.SCard(t.Context(), restartsKey("default")).Val(); n != 0 {

@@ -46,7 +46,7 @@ func TestHistories_I4_SES02_SES11_SES15(t *testing.T) {
 			events = append(events, c.events...)
 		}
 		deliverAll(t, rng, dbs, events)
-		if err := dbs[0].sweepAll(t.Context()); err != nil {
+		if err := dbs[0].sweepAll(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		compareOnline(t, dbs[0], truth)

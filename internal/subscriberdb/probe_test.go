@@ -371,7 +371,7 @@ func TestOutageIsToldByOthers(t *testing.T) {
 	db := newDB(t, dialTest(t, server.URL), func(o *Options) { o.Logger = log.logger() })
 	subscribed := func() bool { return len(db.client.PubSubChannels(t.Context(), "__keyevent*").Val()) > 0 }
 	undertaker(t, db)
-	task(t, db.SweepRestarts)
+	task(t, sweeper(db))
 	eventually(t, "subscribed", subscribed)
 	server.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*sweepPause+retryPause)

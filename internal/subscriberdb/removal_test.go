@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +17,11 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
+
+// sweeper is SweepRestarts of a DB that nobody follows.
+func sweeper(db *DB) func(context.Context) error {
+	return func(ctx context.Context) error { return db.SweepRestarts(ctx, nil) }
+}
 
 // task runs a task of the DB until the test ends, and waits for it.
 func task(t *testing.T, run func(context.Context) error) {
@@ -246,7 +252,7 @@ func TestSweepRestarts_SES15_SES16(t *testing.T) {
 		record(t, db, elder, on, start("new", next, time.Hour))
 		record(t, db, on, start("late", netip.MustParseAddr("100.64.0.9"), time.Second)) // sent again; began before
 
-		task(t, newDB(t, client).SweepRestarts)
+		task(t, sweeper(newDB(t, client)))
 		eventually(t, "swept", func() bool { return client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
 		got := map[netip.Addr]string{}
 		err := db.Records(t.Context(), "default", func(batch []subscriber.Record) error {
@@ -282,9 +288,53 @@ func TestSweepIsTold_SES17(t *testing.T) {
 	record(t, db, many(3*endBatch)...)
 	record(t, db, event(subscriber.EventAccountingOff, "", noAddr, time.Minute))
 	record(t, db, start("new", addr, time.Hour))
-	task(t, db.SweepRestarts)
+	task(t, sweeper(db))
 	eventually(t, "swept", func() bool { return db.client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
 	compareReplay(t, db, map[netip.Addr]string{addr: "new"})
+}
+
+// TestSweepByWhatIsFollowed_SES15: what a reader of the feed knows of a record spares to
+// read it; where that is no longer so, it ends nothing that the restart does not end.
+func TestSweepByWhatIsFollowed_SES15(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		record(t, db, many(40)...)
+		known := map[netip.Addr]subscriber.Packed{}
+		err := db.Records(t.Context(), "default", func(batch []subscriber.Record) error {
+			for i := range batch {
+				known[batch[i].Inside] = batch[i].Pack()
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended, begun, refreshed := many(40)[0].Inside, many(40)[1].Inside, many(40)[2].Inside
+		stop := event(subscriber.EventStop, "0", ended, time.Second)
+		record(t, db, stop, event(subscriber.EventAccountingOn, "", noAddr, time.Minute),
+			start("new", begun, time.Hour), interim("2", refreshed, 30*time.Second))
+		var mu sync.Mutex
+		told := 0
+		task(t, func(ctx context.Context) error {
+			return db.SweepRestarts(ctx, func(_ string, inside []netip.Addr, yield func(int, *subscriber.Packed)) {
+				mu.Lock()
+				defer mu.Unlock()
+				for i, a := range inside {
+					if r, ok := known[a]; ok {
+						told++
+						yield(i, &r)
+					}
+				}
+			})
+		})
+		eventually(t, "swept", func() bool { return client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
+		compareReplay(t, db, map[netip.Addr]string{begun: "new"})
+		mu.Lock()
+		defer mu.Unlock()
+		if told < 39 {
+			t.Errorf("asked about %d records", told)
+		}
+	})
 }
 
 func TestDelete_DEL08(t *testing.T) {

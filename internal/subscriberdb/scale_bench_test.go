@@ -214,7 +214,7 @@ func (s *scale) restart(b *testing.B) {
 		b.Fatal(err)
 	}
 	go func() { _ = s.db.TrimFeeds(ctx) }()
-	go func() { _ = s.db.SweepRestarts(ctx) }()
+	go func() { _ = s.db.SweepRestarts(ctx, nil) }()
 	record(b, s.db, event(subscriber.EventAccountingOff, "", noAddr, time.Hour))
 	var room []subscriber.Change
 	told := time.Now()

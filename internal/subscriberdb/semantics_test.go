@@ -46,7 +46,7 @@ func TestForeignNAS_SES16(t *testing.T) {
 		}
 		on.Client = "bng1"
 		record(t, db, on)
-		if err := db.sweepAll(t.Context()); err != nil {
+		if err := db.sweepAll(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := online(t, db, addr); got != "" {

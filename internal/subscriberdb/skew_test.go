@@ -177,7 +177,7 @@ func playSkewed(t *testing.T, rng *rand.Rand, dbs [2]*DB, events []subscriber.Ev
 			}
 		}
 		events = events[n:]
-		if err := dbs[0].sweepAll(t.Context()); err != nil {
+		if err := dbs[0].sweepAll(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -18,14 +18,21 @@ import (
 // recorded; those of its own it is told of.
 const sweepPause = 2 * time.Second
 
+// Followed tells of the addresses of a group whose records a reader of its feed knows:
+// the address's index and the record as that reader last heard of it.
+type Followed func(group string, inside []netip.Addr, yield func(i int, r *subscriber.Packed))
+
 // SweepRestarts ends the sessions that NAS restarts left behind (SES-15..17),
 // those found at start and each new one, until the context ends. What was not
 // swept stays on record in Redis. Errors are logged and tried again.
-func (db *DB) SweepRestarts(ctx context.Context) error {
+//
+// A record that known tells of is not read before it is ended; the version decides
+// whether it still is that one. known may be nil.
+func (db *DB) SweepRestarts(ctx context.Context, known Followed) error {
 	ticker := time.NewTicker(sweepPause)
 	defer ticker.Stop()
 	for failing := false; ; {
-		err := db.sweepAll(ctx)
+		err := db.sweepAll(ctx, known)
 		if err != nil && ctx.Err() == nil && !failing { // once, not every time
 			db.logger.Log(ctx, db.severity(ctx), "sessions of a restarted NAS not ended yet", "error", err)
 		}
@@ -39,18 +46,18 @@ func (db *DB) SweepRestarts(ctx context.Context) error {
 	}
 }
 
-func (db *DB) sweepAll(ctx context.Context) error {
+func (db *DB) sweepAll(ctx context.Context, known Followed) error {
 	var errs []error
 	groups := db.groups.Load()
 	for i := range groups.groups {
-		errs = append(errs, db.sweepGroup(ctx, &groups.groups[i]))
+		errs = append(errs, db.sweepGroup(ctx, &groups.groups[i], known))
 	}
 	return errors.Join(errs...)
 }
 
 // sweepGroup ends what all pending restarts of a group leave behind, in one walk
 // over who is online, however many NASes restarted.
-func (db *DB) sweepGroup(ctx context.Context, g *Group) error {
+func (db *DB) sweepGroup(ctx context.Context, g *Group, known Followed) error {
 	refs, err := db.client.SMembers(ctx, restartsKey(g.Name)).Result()
 	if err != nil {
 		return fmt.Errorf("list restarts of group %q: %w", g.Name, err)
@@ -65,7 +72,7 @@ func (db *DB) sweepGroup(ctx context.Context, g *Group) error {
 	if err := db.judgeRestarts(ctx, g, pending); err != nil {
 		return fmt.Errorf("judge restarts of group %q: %w", g.Name, err)
 	}
-	if err := db.endOlder(ctx, g, pending); err != nil {
+	if err := db.endOlder(ctx, g, pending, known); err != nil {
 		return fmt.Errorf("sweep group %q: %w", g.Name, err)
 	}
 	return db.markSwept(ctx, g, pending)
@@ -117,8 +124,8 @@ func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendin
 // endOlder walks the hash of online addresses: it is written in one step with
 // the records. While sessions are ended the walk goes on, so that neither Redis nor
 // this daemon waits for the other.
-func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts) error {
-	s := restartSweep{db: db, group: g, pending: pending, rooms: make(chan *sweepRoom, endWorkers+1)}
+func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts, known Followed) error {
+	s := restartSweep{db: db, group: g, pending: pending, known: known, rooms: make(chan *sweepRoom, endWorkers+1)}
 	for range cap(s.rooms) {
 		s.rooms <- new(sweepRoom)
 	}
@@ -145,6 +152,7 @@ type restartSweep struct {
 	db      *DB
 	group   *Group
 	pending pendingRestarts
+	known   Followed
 	workers *errgroup.Group
 	rooms   chan *sweepRoom // used again: there are as many steps as sessions end
 
@@ -152,21 +160,25 @@ type restartSweep struct {
 }
 
 type sweepRoom struct {
-	steps []step
-	refs  []*step
+	steps    []step
+	refs     []*step
+	inside   []netip.Addr
+	restarts []*pendingRestart // one for each step
 }
 
 // end has those ended, of some entries of the hash, whose sessions a restart ended.
 func (s *restartSweep) end(ctx context.Context, fields []string) {
 	room := <-s.rooms
 	clear(room.steps)
-	room.steps, room.refs = room.steps[:0], room.refs[:0]
+	room.steps, room.refs, room.inside, room.restarts = room.steps[:0], room.refs[:0], room.inside[:0], room.restarts[:0]
 	for i := 0; i+1 < len(fields); i += 2 {
 		inside, err := netip.ParseAddr(fields[i])
 		if p := s.pending.of(s.db, nasOfWitness(fields[i+1])); err == nil && p != nil {
 			room.steps = append(room.steps, p.endStep(s.group, inside))
+			room.inside, room.restarts = append(room.inside, inside), append(room.restarts, p)
 		}
 	}
+	s.guess(room)
 	for i := range room.steps {
 		room.refs = append(room.refs, &room.steps[i])
 	}
@@ -178,6 +190,21 @@ func (s *restartSweep) end(ctx context.Context, fields []string) {
 		err := s.db.endInTurn(ctx, room.refs)
 		s.count(room.refs)
 		return err
+	})
+}
+
+// guess takes those records that a reader of the feed knows, and that end by what it
+// knows, for what Redis has. The others are looked at.
+func (s *restartSweep) guess(room *sweepRoom) {
+	if s.known == nil {
+		return
+	}
+	s.known(s.group.Name, room.inside, func(i int, packed *subscriber.Packed) {
+		if p, r := room.restarts[i], packed.Record(); !p.holds() && p.means(&r) {
+			step := &room.steps[i]
+			step.cached = r
+			step.guess = guess{made: true, holder: &step.cached}
+		}
 	})
 }
 
@@ -194,11 +221,14 @@ func (s *restartSweep) count(steps []*step) {
 // endStep ends the record at an address, if the restart ended its session, or
 // notes that its end is held.
 func (p *pendingRestart) endStep(g *Group, inside netip.Addr) step {
-	if p.held || p.since.Confirm {
+	if p.holds() {
 		return step{group: g, inside: inside, decide: func(v subscriber.View) subscriber.Decision { return p.hold(g, v) }}
 	}
 	return endStep(g, subscriber.Key{Group: g.Name, Inside: inside}, p.means, subscriber.ReasonNASRestart, p.since.At)
 }
+
+// holds reports whether its sessions do not end before somebody has confirmed that.
+func (p *pendingRestart) holds() bool { return p.held || p.since.Confirm }
 
 // means reports whether the restart ended the record's session.
 func (p *pendingRestart) means(r *subscriber.Record) bool {
