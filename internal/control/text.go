@@ -55,7 +55,20 @@ func toOctets(text string) string {
 	return b.String()
 }
 
+// simple reports whether the text is of printable ASCII without "%", as most is.
+func simple(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '%' {
+			return false
+		}
+	}
+	return true
+}
+
 func plain(s string) bool {
+	if simple(s) {
+		return true
+	}
 	for i, r := range s {
 		if r == utf8.RuneError || !unicode.IsPrint(r) || escaped(s[i:]) {
 			return false
