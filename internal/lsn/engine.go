@@ -140,6 +140,22 @@ func (e *Engine) Live(group string, inside netip.Addr) (b Binding, ok bool) {
 	return b, true
 }
 
+// Share has the live binding of a client, if there is one, keep its holder's texts where
+// those of h are, as far as they are the same: who knows the holder, too, pays for one.
+func (e *Engine) Share(group string, h Holder) {
+	_, c := e.client(group, h.Inside)
+	if c == nil || !c.live() {
+		return
+	}
+	for _, kept := range [...]struct{ own, other *string }{
+		{&c.identity, &h.Identity}, {&c.user, &h.UserName}, {&c.session, &h.AcctSessionID},
+	} {
+		if *kept.own == *kept.other {
+			*kept.own = *kept.other
+		}
+	}
+}
+
 // AtOutside returns the binding, of whatever state, whose block contains the
 // outside address and port.
 func (e *Engine) AtOutside(outside netip.Addr, port Port) (b Binding, ok bool) {

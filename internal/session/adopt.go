@@ -411,6 +411,7 @@ func (m *Manager) adoptTenureLocked(s *slot, r *subscriber.Record, suspect bool)
 		s.begin(&packed)
 		if own {
 			s.boundTenure = s.tenure
+			m.engine.Share(s.group(), holderOf(&s.packed))
 		} else {
 			s.over = &ending{record: before, reason: subscriber.ReasonSuperseded, at: m.now()}
 			m.recallLocked(s)
