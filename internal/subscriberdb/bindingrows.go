@@ -13,9 +13,14 @@ import (
 type BindingRow struct {
 	Block
 
-	db          *DB
-	group       string
+	of          *rowSource
 	field, text string
+}
+
+// rowSource is whose rows they are.
+type rowSource struct {
+	db    *DB
+	group string
 }
 
 // BindingRows yields the stored bindings of a group in batches, unordered, for a
@@ -80,9 +85,10 @@ func (db *DB) filledParts(ctx context.Context, group string) ([]uint8, error) {
 }
 
 func (db *DB) yieldRows(group string, fields []string, yield func([]BindingRow) error) error {
+	of := &rowSource{db, group}
 	rows := make([]BindingRow, 0, len(fields)/2)
 	for i := 0; i+1 < len(fields); i += 2 {
-		row := BindingRow{db: db, group: group, field: fields[i], text: fields[i+1]}
+		row := BindingRow{of: of, field: fields[i], text: fields[i+1]}
 		var err error
 		if row.Block, err = parseBlock(row.field); err != nil {
 			row.unreadable(err)
@@ -99,10 +105,11 @@ func (db *DB) yieldRows(group string, fields []string, yield func([]BindingRow) 
 // BindingRowsAt returns the stored bindings of some blocks of a group, in the order
 // asked; where none is stored the row is empty, and so not Stored.
 func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []Block) ([]BindingRow, error) {
+	of := &rowSource{db, group}
 	rows := make([]BindingRow, len(blocks))
 	order := make([]*BindingRow, len(blocks))
 	for i, b := range blocks {
-		rows[i] = BindingRow{Block: b, db: db, group: group, field: b.field()}
+		rows[i] = BindingRow{Block: b, of: of, field: b.field()}
 		order[i] = &rows[i]
 	}
 	slices.SortStableFunc(order, func(a, b *BindingRow) int { return cmp.Compare(bindingPart(a.Outside), bindingPart(b.Outside)) })
@@ -174,7 +181,7 @@ func (r *BindingRow) Is(b *Binding) bool {
 
 // Binding reads the row; what cannot be read is logged.
 func (r *BindingRow) Binding() (Binding, bool) {
-	b, err := parseBinding(r.group, r.field, r.text)
+	b, err := parseBinding(r.of.group, r.field, r.text)
 	if err != nil {
 		r.unreadable(err)
 	}
@@ -182,7 +189,7 @@ func (r *BindingRow) Binding() (Binding, bool) {
 }
 
 func (r *BindingRow) unreadable(err error) {
-	r.db.logger.Error("stored binding cannot be read", "group", r.group, "error", err)
+	r.of.db.logger.Error("stored binding cannot be read", "group", r.of.group, "error", err)
 }
 
 // scanHash yields the fields of a hash in batches, name after value.

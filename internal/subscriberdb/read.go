@@ -64,42 +64,6 @@ func appendOnline(inside []netip.Addr, fields []string) []netip.Addr {
 	return inside
 }
 
-// scanRecords yields the keys of a group's records in batches, with the server
-// that has them.
-func (db *DB) scanRecords(ctx context.Context, group string, yield func(redis.UniversalClient, []subscriber.Key) error) error {
-	if _, err := db.group(group); err != nil {
-		return err
-	}
-	server, err := db.serverOf(ctx, markerKey(group))
-	if err != nil {
-		return fmt.Errorf("find server of group %q: %w", group, err)
-	}
-	for cursor := uint64(0); ; {
-		names, next, err := server.ScanType(ctx, cursor, recordPattern(group), scanCount, "hash").Result()
-		if err != nil {
-			return fmt.Errorf("scan records of group %q: %w", group, err)
-		}
-		if keys := keysOf(names); len(keys) > 0 {
-			if err := yield(server, keys); err != nil {
-				return err
-			}
-		}
-		if cursor = next; cursor == 0 {
-			return nil
-		}
-	}
-}
-
-func keysOf(names []string) []subscriber.Key {
-	keys := make([]subscriber.Key, 0, len(names))
-	for _, name := range names {
-		if key, ok := parseRecordKey(name); ok {
-			keys = append(keys, key)
-		}
-	}
-	return keys
-}
-
 // read reads the records of the keys in one round trip, leaving out those that
 // are not there.
 func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []subscriber.Key) ([]subscriber.Record, error) {

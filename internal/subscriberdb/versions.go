@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 
@@ -26,22 +27,59 @@ func (db *DB) Versions(ctx context.Context, group string, yield func([]Standing)
 }
 
 func (db *DB) scanVersions(ctx context.Context, group string, yield func([]Standing) error) error {
-	return db.scanRecords(ctx, group, func(server redis.UniversalClient, keys []subscriber.Key) error {
-		names, words := recordKeys(keys), make([]any, 0, 3*len(keys))
-		cmds := make([]redis.Cmder, len(keys))
-		for i := range names {
-			words = append(words, "hget", &names[i], "version")
-			cmds[i] = redis.NewStringCmd(ctx, words[len(words)-3:]...)
+	if _, err := db.group(group); err != nil {
+		return err
+	}
+	server, err := db.serverOf(ctx, markerKey(group))
+	if err != nil {
+		return fmt.Errorf("find server of group %q: %w", group, err)
+	}
+	args := argLists.Get().(*argList)
+	defer argLists.Put(args)
+	for cursor := uint64(0); ; {
+		names, next, err := server.ScanType(ctx, cursor, recordPattern(group), scanCount, "hash").Result()
+		if err != nil {
+			return fmt.Errorf("scan records of group %q: %w", group, err)
 		}
-		if err := pipeline(ctx, server, cmds); err != nil && !errors.Is(err, redis.Nil) {
-			return fmt.Errorf("read versions: %w", err)
+		standing, err := versionsOf(ctx, server, names, args)
+		if err != nil {
+			return fmt.Errorf("read versions of group %q: %w", group, err)
 		}
-		standing := make([]Standing, len(keys))
-		for i, key := range keys {
-			standing[i] = Standing{key.Inside, cmds[i].(*redis.StringCmd).Val()}
+		if len(standing) > 0 {
+			if err := yield(standing); err != nil {
+				return err
+			}
 		}
-		return yield(standing)
-	})
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+// versionsOf reads the versions of the records of some keys; other keys are left out.
+// The arguments of the commands are made in room.
+func versionsOf(ctx context.Context, server redis.UniversalClient, names []string, room *argList) ([]Standing, error) {
+	standing, cmds := make([]Standing, 0, len(names)), make([]redis.Cmder, 0, len(names))
+	room.list = slices.Grow(room.list, 3*len(names)) // commands refer to it
+	for i := range names {
+		if key, ok := parseRecordKey(names[i]); ok {
+			at := len(room.list)
+			room.add("hget", &names[i], "version")
+			standing, cmds = append(standing, Standing{Inside: key.Inside}), append(cmds, redis.NewStringCmd(ctx, room.list[at:len(room.list):len(room.list)]...))
+		}
+	}
+	if len(cmds) == 0 {
+		return nil, nil
+	}
+	err := pipeline(ctx, server, cmds)
+	room.reset()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, err
+	}
+	for i := range standing {
+		standing[i].Version = cmds[i].(*redis.StringCmd).Val()
+	}
+	return standing, nil
 }
 
 // RecordsAt returns the records at some addresses of a group, in any order; where
