@@ -51,7 +51,7 @@ func (s *subscriberService) ListSubscribers(ctx context.Context, req *pb.ListSub
 	if err != nil {
 		return nil, err
 	}
-	res := &pb.ListSubscribersResponse{}
+	res := &pb.ListSubscribersResponse{Subscribers: make([]*pb.Subscriber, 0, len(subs))}
 	if next != (subscriber.Key{}) {
 		res.NextPageToken = subscriberToken(filter, next)
 	}

@@ -76,6 +76,9 @@ func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 	if err := m.restoredRLocked(); err != nil {
 		return nil, next, err
 	}
+	if after != (subscriber.Key{}) { // whoever goes on has had a full page
+		page = make([]inspect.Subscriber, 0, limit)
+	}
 	looks := 0
 	for key, s := range m.onlineRLocked(&f, after) {
 		switch matches := s.online && f.MatchPacked(&s.packed); {
