@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -72,7 +74,7 @@ func guards(groups []config.Group) map[string]guard.Limits {
 func databaseOptions(c config.Config, client redis.UniversalClient, m *metrics.Metrics, log *slog.Logger) subscriberdb.Options {
 	return subscriberdb.Options{
 		Observe: m.Verdict, Refused: m.Refused, Conflict: m.NASConflict,
-		Client: client, Groups: databaseGroups(c), Node: c.Node, Logger: log,
+		Client: client, Clients: databaseClients(c.RADIUS.Clients), Groups: databaseGroups(c), Node: c.Node, Logger: log,
 	}
 }
 
@@ -109,16 +111,40 @@ var (
 	}
 )
 
-// radiusClients returns an entry for each source of a client.
-func radiusClients(clients []config.RADIUSClient) []radiusacct.Client {
-	var converted []radiusacct.Client
+// bounds returns the inside addresses that a client is bound to, nil for all.
+func bounds(c config.RADIUSClient, groups []config.Group) []netip.Prefix {
+	if len(c.Inside)+len(c.Groups) == 0 {
+		return nil
+	}
+	bounds := append([]netip.Prefix{}, c.Inside...) // not nil, though the groups may be empty
+	for _, g := range groups {
+		if slices.Contains(c.Groups, g.Name) {
+			bounds = append(bounds, g.Inside...)
+		}
+	}
+	return bounds
+}
+
+// databaseClients returns under which name the sessions of each client are known.
+func databaseClients(clients []config.RADIUSClient) subscriberdb.Realms {
+	realms := make(subscriberdb.Realms, len(clients))
 	for _, c := range clients {
+		realms[c.Name] = cmp.Or(c.Realm, c.Name)
+	}
+	return realms
+}
+
+// radiusClients returns an entry for each source of a client.
+func radiusClients(configured config.Config) []radiusacct.Client {
+	var converted []radiusacct.Client
+	for _, c := range configured.RADIUS.Clients {
 		client := radiusacct.Client{
 			Name: c.Name, Secret: c.Secret, PreviousSecret: c.PreviousSecret,
 			Certificate:                 radiusacct.Certificate{SAN: c.Certificate.SAN, Fingerprint: c.Certificate.Fingerprint},
 			RequireMessageAuthenticator: c.RequireMessageAuthenticator,
 			AcknowledgeIncomplete:       c.AcknowledgeIncomplete,
 			IgnoreStatusServer:          !c.StatusServer,
+			Inside:                      bounds(c, configured.Groups),
 			Realm:                       c.Realm,
 			NASIdentity:                 nasIdentities[c.NASIdentity],
 			Restarts:                    restartPolicies[c.Restarts],

@@ -17,22 +17,24 @@ import (
 func TestRadiusClients(t *testing.T) {
 	one, two := netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("198.51.100.9/32")
 	certificate := radiusacct.Certificate{SAN: "p1.example"}
-	got := radiusClients([]config.RADIUSClient{
+	groups := []config.Group{{Name: "east", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}}, {Name: "empty"}, {Name: "west"}}
+	bound := netip.MustParsePrefix("100.96.0.0/24")
+	got := radiusClients(config.Config{Groups: groups, RADIUS: config.RADIUS{Clients: []config.RADIUSClient{
 		{Name: "p1", Prefixes: []netip.Prefix{one, two}, Secret: []byte("s"), Certificate: config.Certificate{SAN: "p1.example"},
 			Realm: "core", NASIdentity: "both", Restarts: "confirm", Services: "count", StatusServer: true,
-			ServiceMarks: []config.VendorAttribute{{Vendor: 2352, Type: 190}}},
-		{Name: "tls", Certificate: config.Certificate{SAN: "tls.example"}, NASIdentity: "address", Restarts: "ignore", Services: "ignore"},
-	})
+			ServiceMarks: []config.VendorAttribute{{Vendor: 2352, Type: 190}}, Inside: []netip.Prefix{bound}, Groups: []string{"east"}},
+		{Name: "tls", Certificate: config.Certificate{SAN: "tls.example"}, NASIdentity: "address", Restarts: "ignore", Services: "ignore", Groups: []string{"empty"}},
+	}}})
 	p1 := radiusacct.Client{
 		Name: "p1", Prefix: one, Secret: []byte("s"), Certificate: certificate,
 		Realm: "core", NASIdentity: radiusacct.NASBoth, Restarts: subscriber.RestartsConfirmed, CountServices: true,
-		ServiceMarks: []radiusacct.VendorAttribute{{Vendor: 2352, Type: 190}},
+		ServiceMarks: []radiusacct.VendorAttribute{{Vendor: 2352, Type: 190}}, Inside: []netip.Prefix{bound, groups[0].Inside[0]},
 	}
 	more := p1
 	more.Prefix, more.Certificate = two, radiusacct.Certificate{}
 	tls := radiusacct.Client{
 		Name: "tls", Certificate: radiusacct.Certificate{SAN: "tls.example"}, IgnoreStatusServer: true,
-		NASIdentity: radiusacct.NASAddress, Restarts: subscriber.RestartsIgnored,
+		NASIdentity: radiusacct.NASAddress, Restarts: subscriber.RestartsIgnored, Inside: []netip.Prefix{},
 	}
 	if want := []radiusacct.Client{p1, more, tls}; !reflect.DeepEqual(got, want) {
 		t.Errorf("clients are\n%+v, want\n%+v", got, want)
@@ -42,6 +44,14 @@ func TestRadiusClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Close()
+}
+
+// TestDatabaseClients_SES16: a client is known by its name and by that of its realm.
+func TestDatabaseClients_SES16(t *testing.T) {
+	got := databaseClients([]config.RADIUSClient{{Name: "p1", Realm: "core"}, {Name: "p2", Realm: "core"}, {Name: "bng"}, {Name: "bng"}})
+	if want := (subscriberdb.Realms{"p1": "core", "p2": "core", "bng": "bng"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
 }
 
 // TestClientTTL_SES18: a session is looked up under the name of its realm, and one from

@@ -111,7 +111,7 @@ func (s *service) openManager(context.Context) (err error) {
 
 func (s *service) openRADIUS(context.Context) (err error) {
 	s.radius, err = radiusacct.New(radiusacct.Options{
-		Listen: s.config.RADIUS.Listen, Clients: radiusClients(s.config.RADIUS.Clients),
+		Listen: s.config.RADIUS.Listen, Clients: radiusClients(s.config),
 		RadSec: radsecOptions(s.config.RADIUS.RadSec), IgnoreStatusServer: !s.config.RADIUS.StatusServer,
 		Recorder: subscriberdb.Recorder{DB: s.db}, Healthy: s.manager.NotReady, Observer: s.metrics, Logger: s.log,
 	})

@@ -63,9 +63,10 @@ func (s *service) reload(ctx context.Context, c config.Config) error {
 	if err != nil {
 		return errors.Join(err, s.manager.SetGroups(ctx, before))
 	}
-	if err := s.radius.SetClients(radiusClients(c.RADIUS.Clients)); err != nil {
+	if err := s.radius.SetClients(radiusClients(c)); err != nil {
 		return errors.Join(err, s.db.SetGroups(stored), s.manager.SetGroups(ctx, before))
 	}
+	s.db.SetClients(databaseClients(c.RADIUS.Clients))
 	s.manager.SetGuards(guards(c.Groups))
 	return nil
 }

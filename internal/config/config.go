@@ -63,6 +63,11 @@ type RADIUSClient struct {
 	Services     string            // "ignore" or "count": accounting within a session
 	ServiceMarks []VendorAttribute // of accounting within a session, besides those known of vendors
 
+	// Inside and Groups bound the addresses whose subscribers the client may report:
+	// IPv4 prefixes, and names of groups whose inside prefixes count too. Without either, all.
+	Inside []netip.Prefix
+	Groups []string
+
 	// RecordTTL is that of the client's sessions in whatever group, 0: they never
 	// expire; nil leaves it to the group.
 	RecordTTL *time.Duration

@@ -79,6 +79,7 @@ type loader struct {
 	config Config
 
 	inside, outside []claim // prefixes of all groups so far
+	bounds          []value // names of groups, in the bounds of clients
 }
 
 // defaults returns the configuration of a file that says nothing.
@@ -129,6 +130,7 @@ func (l *loader) load(root value) {
 		l.requireInterfaces(root.child("nat"), nil)
 	}
 	l.checkPrefixes()
+	l.checkClientGroups()
 }
 
 func (l *loader) log(v value) {

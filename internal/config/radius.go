@@ -2,6 +2,7 @@ package config
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -61,6 +62,12 @@ func (l *loader) client(v value) listedClient {
 				listed.source(e)
 			}
 		},
+		"inside": func(v value) {
+			if !v.empty() {
+				c.Inside = claims(new([]claim), v)
+			}
+		},
+		"groups":                        func(v value) { l.clientGroups(v, c) },
 		"realm":                         func(v value) { v.matching(&c.Realm, clientName, "letters, digits, dot, dash and underscore") },
 		"nas_identity":                  func(v value) { v.oneOf(&c.NASIdentity, "identifier", "address", "both") },
 		"restarts":                      func(v value) { v.oneOf(&c.Restarts, "believe", "ignore", "confirm") },
@@ -86,6 +93,29 @@ func (l *loader) client(v value) listedClient {
 	}
 	v.checkSecrets(keys)
 	return listed
+}
+
+// clientGroups reads the names of the groups that bound a client.
+func (l *loader) clientGroups(v value, c *RADIUSClient) {
+	if v.empty() {
+		return
+	}
+	for _, e := range v.sequence() {
+		if name, ok := e.scalar(); ok {
+			c.Groups = append(c.Groups, name)
+			l.bounds = append(l.bounds, e)
+		}
+	}
+}
+
+// checkClientGroups checks that the groups that bound clients are there.
+func (l *loader) checkClientGroups() {
+	for _, v := range l.bounds {
+		name, _ := v.scalar()
+		if !slices.ContainsFunc(l.config.Groups, func(g Group) bool { return g.Name == name }) {
+			v.errorf("%q is no group; write the name of one that stands under groups", name)
+		}
+	}
 }
 
 // source reads a prefix that the client's datagrams come from.

@@ -39,7 +39,7 @@ func (c *RADIUSClient) ofRealm() []setting {
 // client's packets come from, and how they are authenticated.
 func (c *RADIUSClient) ofName() []setting {
 	return append(c.ofRealm(),
-		setting{"realm", c.Realm},
+		setting{"realm", c.Realm}, setting{"inside", c.Inside}, setting{"groups", c.Groups},
 		setting{"require_message_authenticator", c.RequireMessageAuthenticator},
 		setting{"acknowledge_incomplete", c.AcknowledgeIncomplete},
 		setting{"status_server", c.StatusServer})

@@ -112,6 +112,12 @@ func (v value) sequence() []value {
 	return elements
 }
 
+// empty reports whether the value is a list without elements.
+func (v value) empty() bool {
+	s, ok := v.node.(*ast.SequenceNode)
+	return ok && len(s.Values) == 0
+}
+
 // scalar returns the text of a value that is neither list nor mapping, as it is written.
 func (v value) scalar() (string, bool) {
 	switch n := v.node.(type) {

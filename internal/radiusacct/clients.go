@@ -37,6 +37,10 @@ type Client struct {
 	// IgnoreStatusServer leaves the client's Status-Server unanswered.
 	IgnoreStatusServer bool
 
+	// Inside holds the inside addresses, IPv4, whose subscribers the client may report:
+	// what it tells of others is marked so. nil: all.
+	Inside []netip.Prefix
+
 	// Realm names the NASes that the client speaks for, where several clients speak
 	// for the same ones: two proxies before one BNG. What one of them reports, the
 	// others may go on with. Empty: the client's NASes are its own.
@@ -69,6 +73,8 @@ func (c Client) validate() error {
 		return fmt.Errorf("client %q: neither a valid prefix nor a certificate", c.Name)
 	case c.Prefix.IsValid() && len(c.Secret) == 0:
 		return fmt.Errorf("client %q: secret is empty", c.Name)
+	case slices.ContainsFunc(c.Inside, func(p netip.Prefix) bool { return !p.IsValid() || !p.Addr().Is4() }):
+		return fmt.Errorf("client %q: an inside prefix is not IPv4", c.Name)
 	case c.NASIdentity >= nasIdentities:
 		return fmt.Errorf("client %q: %w %d", c.Name, errNASIdentity, c.NASIdentity)
 	}
@@ -78,8 +84,9 @@ func (c Client) validate() error {
 // A client is a configured client in use.
 type client struct {
 	Client
-	peer  *peer
-	realm *realm
+	bounds insideBounds
+	peer   *peer
+	realm  *realm
 }
 
 // secret returns the secret that authenticates p, nil when none does.
@@ -160,7 +167,7 @@ func newClientTable(clients []Client, peerOf func(name string) *peer, realmOf fu
 		if t.realms[name] == nil {
 			t.realms[name] = realmOf(name)
 		}
-		if err := t.add(&client{Client: c, peer: t.peers[c.Name], realm: t.realms[name]}); err != nil {
+		if err := t.add(&client{Client: c, bounds: newInsideBounds(c.Inside), peer: t.peers[c.Name], realm: t.realms[name]}); err != nil {
 			return nil, fmt.Errorf("client %q: %w", c.Name, err)
 		}
 	}

@@ -42,7 +42,11 @@ func (r *Room) Decide(v View, ev Event) Decision {
 		return s.ignoreService(ev.Service)
 	}
 	s.classify()
-	switch sessionRules[v.Scope][s.standing][ev.Kind-EventStart] {
+	step := sessionRules[v.Scope][s.standing][ev.Kind-EventStart]
+	if s.outOfBounds(step) {
+		return Decision{Verdict: ForeignAddress}
+	}
+	switch step {
 	case StepBegin:
 		return s.begin()
 	case StepRefresh:
@@ -57,6 +61,20 @@ func (r *Room) Decide(v View, ev Event) Decision {
 		return Decision{Verdict: ignored[s.standing]}
 	}
 	return Decision{Verdict: NotHere}
+}
+
+// outOfBounds reports whether the event tells of an address that its client may not
+// report. What is online there already, from before the client was bound, goes on and ends.
+func (s *survey) outOfBounds(step Step) bool {
+	switch {
+	case !s.ev.ForeignInside || step == StepNothing:
+		return false
+	case s.own == nil:
+		return true
+	case step == StepRefresh:
+		return s.moved()
+	}
+	return step != StepClose
 }
 
 // decideRestart takes a restart that is newer than the known one. Within the

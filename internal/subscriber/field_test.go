@@ -143,11 +143,14 @@ func TestHeardThroughTwoClients_SES02(t *testing.T) {
 	other := func(ev *Event) { ev.NASAddress = netip.MustParseAddr("192.0.2.9") }
 	play(t, []turn{
 		{makeEvent(EventStart, 0), Opened},
-		{makeEvent(EventStart, time.Minute, through, other), TookOver},
+		{makeEvent(EventStart, time.Minute, through, other), ForeignHolder},
+		{makeEvent(EventInterim, 2*time.Minute, up(2*time.Minute)), Refreshed},
 	}, map[netip.Addr]string{home: "a"})
 	play(t, []turn{
 		{makeEvent(EventStart, 0), Opened},
-		{makeEvent(EventStart, time.Minute, as(second, "bob")), TookOver},
+		{makeEvent(EventStart, time.Minute, as(second, "bob")), ForeignHolder},
+		{makeEvent(EventStop, 2*time.Minute, as(second, "bob")), Noted},
+		{makeEvent(EventInterim, 3*time.Minute, up(3*time.Minute)), Refreshed},
 	}, map[netip.Addr]string{home: "a"})
 }
 

@@ -12,6 +12,7 @@ const (
 	HoldingLink                     // another link of the session's multilink
 	HoldingOlder                    // another session, which began no later
 	HoldingNewer                    // another session, which began later
+	HoldingForeign                  // a session that another client reports
 	holdings
 )
 
@@ -22,6 +23,8 @@ func (s *survey) hold() Holding {
 		return HoldingFree
 	case s.own == holder:
 		return HoldingOwn
+	case s.foreign(holder):
+		return HoldingForeign
 	case s.adoptable(holder):
 		return HoldingAdoptable
 	case s.ev.Service, s.ev.joins(holder):
@@ -30,6 +33,13 @@ func (s *survey) hold() Holding {
 		return HoldingNewer
 	}
 	return HoldingOlder
+}
+
+// foreign reports whether the holder is none of the event's client, and so is not taken
+// over from. Whether it is gone its own client tells, by Stop, a restart of the NAS or
+// silence; a removal that a guard holds is such a word.
+func (s *survey) foreign(holder *Record) bool {
+	return s.view.HolderApart && holder.RemovalHeld == ReasonNone
 }
 
 // beganBefore reports whether the event's session began before the one that holds
@@ -81,7 +91,7 @@ func (s *survey) inOrder(holder *Record) bool {
 // left by a session that now tells of more addresses or fewer.
 func (s *survey) adoptable(r *Record) bool {
 	switch {
-	case s.outlived(r):
+	case s.foreign(r), s.outlived(r):
 		return false
 	case r.anonymous(), r.besideLeg(s.ev.SessionID) && agree(r.UserName, s.ev.UserName), r.servesIn(&s.ev):
 		return true

@@ -40,6 +40,6 @@ func Identify(v View, ev *Event) SessionID {
 // first reported through another RADIUS client: Acct-Session-Id, User-Name and
 // address are the same, and nothing that both tell of the NAS differs.
 func (ev *Event) heardElsewhere(r *Record) bool {
-	return r.Client != ev.Client && r.Client != "" && r.NAS == ev.NAS && r.AcctSessionID == ev.AcctSessionID &&
+	return r.Client != ev.Client && !ev.ForeignInside && r.Client != "" && r.NAS == ev.NAS && r.AcctSessionID == ev.AcctSessionID &&
 		r.Leg == ev.Leg && ev.UserName != "" && ev.UserName == r.UserName && ev.NASAddress == r.NASAddress
 }

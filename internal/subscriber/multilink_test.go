@@ -50,13 +50,18 @@ func TestMultilink_SES20(t *testing.T) {
 	}
 }
 
-// TestOtherBundle_SES20: another bundle, or another NAS's, takes the address over.
+// TestOtherBundle_SES20: another NAS's bundle takes the address over, but not one behind
+// another client.
 func TestOtherBundle_SES20(t *testing.T) {
-	w := newWorld()
-	w.apply(t, makeEvent(EventStart, 0, inBundle))
-	other := makeEvent(EventStart, time.Minute, inBundle, ofLink(SessionID{Client: "bng2", NAS: "nas1", AcctSessionID: "b"}))
-	if d := w.apply(t, other); d.Verdict != TookOver {
-		t.Errorf("another client's bundle: %v", d.Verdict)
+	for id, want := range map[SessionID]Verdict{
+		{Client: "bng1", NAS: "nas2", AcctSessionID: "b"}: TookOver,
+		{Client: "bng2", NAS: "nas1", AcctSessionID: "b"}: ForeignHolder,
+	} {
+		w := newWorld()
+		w.apply(t, makeEvent(EventStart, 0, inBundle))
+		if d := w.apply(t, makeEvent(EventStart, time.Minute, inBundle, ofLink(id))); d.Verdict != want {
+			t.Errorf("bundle of %v: %v, want %v", id, d.Verdict, want)
+		}
 	}
 }
 

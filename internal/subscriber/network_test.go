@@ -96,8 +96,28 @@ func (n *network) step(t *testing.T, g int, scope Scope, ev Event) Verdict {
 		ev.Inside = netip.Addr{}
 	}
 	d := Decide(v, ev)
+	if changed := d.changesOthers(v); changed != "" {
+		t.Errorf("group %d: %s by an event of client %s: %+v", g, changed, ev.Client, d)
+	}
 	w.carryOut(t, ev, d)
 	return d.Verdict
+}
+
+// changesOthers says what the decision does to a session that another client reports, ""
+// for nothing. What was found to be the event's own session is known by then.
+func (d *Decision) changesOthers(v View) string {
+	if !v.HolderApart || v.Holder.RemovalHeld != ReasonNone {
+		return ""
+	}
+	for _, e := range d.Delete {
+		if e.Record.Inside == v.Holder.Inside {
+			return "its record ends"
+		}
+	}
+	if d.Put != nil && d.Put.Inside == v.Holder.Inside {
+		return "its record is written"
+	}
+	return ""
 }
 
 func (n *network) view(g int, scope Scope, ev *Event) View {
@@ -107,7 +127,7 @@ func (n *network) view(g int, scope Scope, ev *Event) View {
 		v.Restart = w.restarts[ev.NASOnly()]
 	}
 	if r, ok := w.records[ev.Inside]; ok && scope == Here {
-		v.Holder = &r
+		v.Holder, v.HolderApart = &r, r.Client != "" && r.Client != ev.Client
 	}
 	if r, ok := w.records[v.Session.Inside]; ok && v.Session.Phase == Open && (scope != Here || v.Session.Inside != ev.Inside) {
 		v.Current = &r

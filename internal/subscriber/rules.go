@@ -83,5 +83,6 @@ var addressRules = [holdings]addressRule{
 	HoldingAdoptable: {grant: true, verdict: Adopted},
 	HoldingLink:      {grant: true, verdict: Linked}, // SES-20
 	HoldingOlder:     {grant: true, evict: true, announce: true, verdict: TookOver},
-	HoldingNewer:     {verdict: Held}, // SES-14
+	HoldingNewer:     {verdict: Held},          // SES-14
+	HoldingForeign:   {verdict: ForeignHolder}, // SES-16
 }

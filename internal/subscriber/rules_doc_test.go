@@ -72,6 +72,7 @@ var holdingTexts = [holdings]string{
 	HoldingLink:      "another link of the same multilink (Acct-Multi-Session-Id, client and NAS), or the session of a service that counts",
 	HoldingOlder:     "another session, which began no later (within a second the later arrival wins), or in doubtful order (see [set back](#a-clock-is-set-back))",
 	HoldingNewer:     "another session, which began a second or more later",
+	HoldingForeign:   "a session of [another RADIUS client](#two-clients-at-one-address), of another realm",
 }
 
 const rulesIntro = `# What an accounting event does
@@ -126,7 +127,7 @@ reach beyond the arrival is a miscount, and so is 0; it says nothing.
 | who is compared | what decides |
 |---|---|
 | events of one NAS | the order in which they came, unless a counted delay or Acct-Session-Time says otherwise. Event-Timestamp says it of Starts at one address for up to 60 s, which is what networks and repeated packets mix up, and of Interims |
-| events of two NASes | times as above |
+| events of two NASes of one client, or realm | times as above |
 | an event and a deletion (by hand, gRPC, expiry) | times as above |
 | a Start and the Start that is known | the stamps of the NAS: equal stamps are the same Start. Without stamps a Start of the same user at the same address is the same one |
 
@@ -134,8 +135,8 @@ reach beyond the arrival is a miscount, and so is 0; it says nothing.
 
 *A NAS sends local time as UTC and is 8 h behind.* From its first stamp sessiond knows
 the offset. Its record is deleted by hand; its next Interim is newer than that and
-brings it back. A newcomer through it gets an address from a session of a NAS with a
-right clock. A Stop that a relay kept for 3 h is 11 h behind, thus 3 h old.
+brings it back. A newcomer through it gets an address from a session of a NAS of the same
+client with a right clock. A Stop that a relay kept for 3 h is 11 h behind, thus 3 h old.
 
 ### A clock is ahead before NTP
 
@@ -209,7 +210,46 @@ Accounting-On that is heard through either is the same.
 
 *Nothing is configured, and the Start comes through one proxy, the Interim through the
 other.* Where NAS, NAS address, Acct-Session-Id, User-Name and address are the same, the
-session is. sessiond takes both names for one NAS from then on, and logs that.
+session is. sessiond takes both names for one NAS from then on, and logs that. Each
+client speaks for that NAS, and for no other of the other client.
+
+## Two clients at one address
+
+A session takes an address over from another one only within a RADIUS client, or realm.
+Of a session that another client reports nobody else knows whether it is gone: what
+comes through any other client changes neither its record nor what becomes of its own
+next events, whatever identifiers and times that tells (` + "`foreign_holder`" + `). The holder is
+gone
+
+- by a Stop through its own client, or an Accounting-On or -Off of its NAS;
+- when its record expires, is deleted, or is held by a guard (` + "`sessionctl removal list`" + `);
+- when its client is no longer configured: nobody could report its end. A client that was
+  renamed goes on under its new name from the first event on that is known for that of
+  an [earlier session](#one-nas-behind-several-clients); until then nothing protects
+  what it holds. All daemons on one Redis need the same clients.
+
+Then the next Interim of the session that was refused opens it.
+
+*A subscriber with a fixed address moves from a BNG to one that is another client, and
+the Stop of the first is lost, or comes later than the Start.* The Start is refused. The
+subscriber is without NAT until the first Interim after the Stop, or after the first
+session's record has expired (` + "`record_ttl`" + `; where that is 0, never, but for
+` + "`sessionctl subscriber delete`" + `). Where subscribers move between BNGs, give these one
+` + "`realm`" + `: the later session gets the address at once, as behind one client. It costs
+that each of them is believed about the others' subscribers.
+
+Records that were put by hand, and those that were written back from bindings alone, have
+no client, and are protected against none.
+
+### Bounds of a client
+
+` + "`inside`" + ` and ` + "`groups`" + ` of a client say whose subscribers it may report. An event about
+another address of any group opens nothing, moves nothing and is not remembered
+(` + "`foreign_address`" + `). A session that was online before its client was bound goes on, and
+ends as usual. Addresses of no group are not translated, and may be told by every client.
+
+Both are answered, counted by client in ` + "`sessiond_accounting_refused_total`" + ` and by NAS in
+` + "`sessionctl nas list`" + `, and logged.
 
 ## Restart of a NAS
 

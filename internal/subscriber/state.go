@@ -74,6 +74,9 @@ type View struct {
 	Scope   Scope
 	Session SessionState // of the event's SessionID
 	Holder  *Record      // at the event's inside address; nil for none
-	Current *Record      // where Session is open, when that is another address; nil for none
-	Restart Restart      // of the event's NAS
+	// HolderApart: the holder is held through another RADIUS client than the event's, and
+	// the two do not speak for the same NASes.
+	HolderApart bool
+	Current     *Record // where Session is open, when that is another address; nil for none
+	Restart     Restart // of the event's NAS
 }

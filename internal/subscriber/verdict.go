@@ -28,6 +28,8 @@ const (
 	ServiceIgnored                 // ignored: of a service within a session
 	ForeignNAS                     // ignored: a restart of a NAS that only another client reports
 	NASConflict                    // ignored: a restart under a name that several NASes have
+	ForeignAddress                 // ignored: the client may not report the address
+	ForeignHolder                  // ignored: a session that another client reports holds the address
 )
 
 var verdictNames = [...]string{
@@ -36,16 +38,18 @@ var verdictNames = [...]string{
 	Stale: "stale", Ended: "ended", Outdated: "outdated", Held: "held",
 	Restarted: "restarted", RestartRepeated: "restart_repeated", RestartIgnored: "restart_ignored",
 	ServiceIgnored: "service_ignored", ForeignNAS: "foreign_nas", NASConflict: "nas_conflict",
+	ForeignAddress: "foreign_address", ForeignHolder: "foreign_holder",
 }
 
 // Known reports whether there is such a verdict.
 func (v Verdict) Known() bool { return int(v) < len(verdictNames) }
 
 // Refused reports whether the event changed nothing because of what it said: a
-// replay, or a box whose clock or identifiers are wrong.
+// replay, a box whose clock or identifiers are wrong, or a client that speaks of what is
+// not its own.
 func (v Verdict) Refused() bool {
 	switch v {
-	case Stale, Ended, Outdated, Held, ForeignNAS, NASConflict:
+	case Stale, Ended, Outdated, Held, ForeignNAS, NASConflict, ForeignAddress, ForeignHolder:
 		return true
 	}
 	return false

@@ -40,7 +40,7 @@ func (w *world) viewOf(ev Event) View {
 		v.Scope = NoAddress
 	}
 	if r, ok := w.records[ev.Inside]; ok {
-		v.Holder = &r
+		v.Holder, v.HolderApart = &r, r.Client != "" && r.Client != ev.Client
 	}
 	if v.Session.Phase == Open && v.Session.Inside != ev.Inside {
 		if r, ok := w.records[v.Session.Inside]; ok {

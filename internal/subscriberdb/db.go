@@ -41,6 +41,7 @@ const (
 type Options struct {
 	Client       redis.UniversalClient                     // required
 	Groups       []Group                                   // may be empty
+	Clients      Realms                                    // see DB.SetClients; nil takes every name for a client's
 	Node         string                                    // name of this daemon, for logs
 	TombstoneTTL time.Duration                             // how long an ended session is remembered; default 24 h
 	Tombstones   int                                       // ended sessions remembered for so long; more are forgotten after 5 min; default 1 000 000
@@ -81,8 +82,9 @@ type DB struct {
 	now          func() time.Time
 	restarted    chan struct{} // tells SweepRestarts of a new restart; holds one
 	guards       restartGuards
-	foreign      mutedLog
+	foreign      foreignLogs
 	addresses    nasAddresses
+	clients      atomic.Pointer[Realms] // see SetClients; nil for none
 	conflict     func(string)
 	conflictLog  mutedLog
 }
@@ -118,8 +120,10 @@ func New(o Options) (*DB, error) {
 		logger:       o.Logger.With("node", o.Node),
 		now:          o.Now,
 		restarted:    make(chan struct{}, 1),
+		foreign:      newForeignLogs(),
 	}
 	db.courier.trip = db.travel
+	db.SetClients(o.Clients)
 	if err := db.SetGroups(o.Groups); err != nil {
 		return nil, fmt.Errorf("subscriberdb: %w", err)
 	}

@@ -31,10 +31,39 @@ func (l *mutedLog) tell(now time.Time) (silent int, due bool) {
 	return silent, true
 }
 
-// warnForeign tells of the restart of a NAS that another client reports (SES-16).
-func (db *DB) warnForeign(ev *subscriber.Event, owner string) {
-	if silent, due := db.foreign.tell(db.now()); due {
-		db.logger.Warn("restart of a NAS that another client reports ignored", "client", cmp.Or(ev.Via, ev.Client), "nas", ev.NAS,
-			"reported_by", owner, "more_before", silent, "alarm", "sessiond_accounting_verdicts_total")
+// foreignEvents are the events of which a client tells that are not of its own NASes and
+// addresses (SES-16), by verdict: what the log says of them, and what to look at.
+var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
+	subscriber.ForeignNAS:     {"restart of a NAS that another client reports ignored", "sessionctl nas list"},
+	subscriber.ForeignAddress: {"accounting of an address that its RADIUS client may not report ignored", "inside and groups of the client"},
+	subscriber.ForeignHolder:  {"accounting at the address of another RADIUS client's subscriber ignored", "realm of the clients"},
+}
+
+// foreignLogs bound the lines about each.
+type foreignLogs map[subscriber.Verdict]*mutedLog
+
+func newForeignLogs() foreignLogs {
+	logs := make(foreignLogs, len(foreignEvents))
+	for v := range foreignEvents {
+		logs[v] = new(mutedLog)
 	}
+	return logs
+}
+
+// warnForeign tells of a refused event, if it is one of those.
+func (db *DB) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
+	log := db.foreign[v]
+	if log == nil {
+		return
+	}
+	silent, due := log.tell(db.now())
+	if !due {
+		return
+	}
+	line := []any{"client", cmp.Or(ev.Via, ev.Client), "nas", ev.NAS, "inside", ev.Inside}
+	if owner, foreign := db.cache.foreign(ev.SessionID); foreign {
+		line = append(line, "reported_by", owner)
+	}
+	db.logger.Warn(foreignEvents[v].what,
+		append(line, "more_before", silent, "see", foreignEvents[v].see, "alarm", "sessiond_accounting_refused_total")...)
 }

@@ -47,7 +47,8 @@ type nasEntry struct {
 	unheeded  time.Duration // see NAS
 	heard     time.Time
 	restarted time.Time
-	sameAs    nasKey // the zero key: it is itself
+	sameAs    nasKey   // the zero key: it is itself
+	others    []nasKey // whose sameAs was this one
 	refused   map[subscriber.Verdict]uint64
 	stored    string // its line in Redis, as last seen; "" for none
 	changed   bool   // it stands in nasRegistry.changed
@@ -151,7 +152,31 @@ func (r *nasRegistry) uniteLocked(e *nasEntry, known nasKey) bool {
 		return false
 	}
 	e.sameAs = nasKey{strings.Clone(root.client), strings.Clone(root.nas)}
+	if known := r.entryLocked(root); known != nil {
+		known.others = append(known.others, e.key)
+	}
 	return true
+}
+
+// names returns the name of a NAS and those that were found to be other names of it.
+func (r *nasRegistry) names(key nasKey) []nasKey {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.appendNamesLocked(nil, key)
+}
+
+func (r *nasRegistry) appendNamesLocked(names []nasKey, key nasKey) []nasKey {
+	names = append(names, key)
+	e := r.byKey[key]
+	if e == nil {
+		return names
+	}
+	for _, other := range e.others {
+		if o := r.byKey[other]; o != nil && o.sameAs == key {
+			names = r.appendNamesLocked(names, other)
+		}
+	}
+	return names
 }
 
 // original is the name by which the sessions of a NAS are known.

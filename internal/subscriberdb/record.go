@@ -62,6 +62,7 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	j.event = *event
 	ev := &j.event
 	ev.Inside = ev.Inside.Unmap()
+	client := ev.Client
 	db.nases.place(ev)
 	ev.At, ev.Latest = ev.At.UTC(), ev.Latest.UTC()
 	ev.Stamp, ev.Claimed = ev.Stamp.UTC(), ev.Claimed.UTC()
@@ -71,7 +72,13 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	if j.ignored = db.ignores(ev); j.ignored != subscriber.NotHere {
 		return
 	}
-	if j.home = groups.of(ev.Inside); j.home != nil {
+	own := groups.of(ev.Inside)
+	ev.ForeignInside = ev.ForeignInside && own != nil // an address of no group is nobody's here
+	if ev.ForeignInside && ev.Client != client {
+		j.ignored = subscriber.ForeignAddress // nor does it speak for another client's sessions there
+		return
+	}
+	if j.home = own; own != nil {
 		j.main.room = &j.room
 		j.main.begin(db, j.home, ev, subscriber.Here)
 		j.alone = j.main.foresee(db)
@@ -94,12 +101,10 @@ func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
 	if conflict {
 		return subscriber.NASConflict
 	}
-	owner, foreign := db.cache.foreign(ev.SessionID)
-	if !foreign {
-		return subscriber.NotHere
+	if _, foreign := db.cache.foreign(ev.SessionID); foreign {
+		return subscriber.ForeignNAS
 	}
-	db.warnForeign(ev, owner)
-	return subscriber.ForeignNAS
+	return subscriber.NotHere
 }
 
 func isRestart(ev *subscriber.Event) bool {
@@ -274,6 +279,7 @@ func (db *DB) noteRefusal(ev *subscriber.Event, v subscriber.Verdict) {
 	if !v.Refused() {
 		return
 	}
+	db.warnForeign(ev, v)
 	db.refused(ev.Via, v)
 	db.nases.refuse(ev.SessionID, v)
 }

@@ -85,6 +85,9 @@ func (s *step) prepare(db *DB) {
 		return
 	}
 	v := s.view(s.group.Name, s.scope)
+	if h := v.Holder; h != nil && s.event != nil && (h.NAS != s.id.NAS || h.Client != s.id.Client) {
+		v.HolderApart = db.apart(s.group, h, s.id, s.event)
+	}
 	if s.decide != nil {
 		s.decision = s.decide(v)
 	} else {

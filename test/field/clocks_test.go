@@ -119,11 +119,11 @@ func TestNewcomerGetsTheAddress_SES07_SES06(t *testing.T) {
 		{"from a wrong clock to a right one", func(first, _ *bng) *bng { return first }},
 		{"from a right clock to a wrong one", func(_, second *bng) *bng { return second }},
 	} {
-		for _, via := range []string{viaBNG1, viaBNG2} {
+		for _, via := range [][2]string{{viaBNG1, viaBNG1}, {viaCore1, viaCore2}} {
 			for _, met := range []bool{false, true} {
-				kind := fmt.Sprintf("%s, through %s, its clock met before: %t", way.how, via, met)
+				kind := fmt.Sprintf("%s, through %s, its clock met before: %t", way.how, via[1], met)
 				p.eachClock(kind, func(x *scene, nas bng) []step {
-					first, second := x.bng("good"), x.bng("other").via(via)
+					first, second := x.bng("good").via(via[0]), x.bng("other").via(via[1])
 					wrong := way.wrong(&first, &second)
 					wrong.ahead, wrong.stamps, wrong.delays = nas.ahead, nas.stamps, nas.delays
 					u1, u2, before := x.session("u1", "g", 1), x.session("u2", "t", 1), x.session("u0", "b", 9)

@@ -124,6 +124,59 @@ func TestOneNameOfTwoNASes_SES16(t *testing.T) {
 	p.run()
 }
 
+// TestAddressOfAnotherClient_SES16: whatever a NAS behind another client tells of the
+// address of a session changes nothing of that one, also after the daemon is gone, and by
+// whatever clock; once it has ended, by Stop, restart of its NAS or expiry, the other gets
+// the address with its next Interim.
+func TestAddressOfAnotherClient_SES16(t *testing.T) {
+	w := start(t)
+	p := play{w: w}
+	p.eachClock("stop", func(x *scene, nas bng) []step {
+		own, other := x.bng("own"), nas.via(viaBNG2)
+		u, v, late, dead := x.session("u", "E1", 1), x.session("v", "E2", 1), x.session("w", "E3", 1), x.session("d", "E4", 1)
+		noted, kept := bindingKept(u)
+		return []step{
+			sent("Start", own.start(u), "opened", u),
+			done("it has its block", noted, u),
+			sent("Start of the other", other.start(v), "foreign_holder", u),
+			sent("Interim of the other", other.interim(v), "foreign_holder", u).after(1200 * time.Millisecond),
+			sent("Interim of the other that counts from before", other.interim(late).lasting(time.Hour), "foreign_holder", u),
+			sent("Interim", own.interim(u), "refreshed", u),
+			sent("Stop of a session of the other that never had it", other.stop(dead), "noted", u),
+			sent("Stop of the other", other.stop(v), "noted", u),
+			sent("Interim", own.interim(u), "refreshed", u).after(time.Second),
+			sent("Start of the other to another daemon", other.clock(other.ahead+299*time.Second).start(late), "foreign_holder", u).restarted(),
+			sent("Interim", own.interim(u), "refreshed", u).after(time.Second),
+			done("it has its block still", kept, u),
+			sent("Stop", own.stop(u), "stopped"),
+			sent("Interim of the other", other.interim(late), "opened", late).after(time.Second),
+			sent("late Stop", own.stop(u), "ended", late),
+		}
+	})
+	p.scene("restart of the holder's NAS", func(x *scene) []step {
+		own, other := x.bng("own"), x.bng("other").via(viaBNG2)
+		u, v := x.session("u", "E1", 1), x.session("v", "E2", 1)
+		return []step{
+			sent("Start", own.start(u), "opened", u),
+			sent("Start of the other", other.start(v), "foreign_holder", u),
+			sent("On of the other", other.on(), "restarted", u),
+			sent("On", own.on(), "restarted").after(3 * time.Second),
+			sent("Interim of the other", other.interim(v), "opened", v).after(newer),
+		}
+	})
+	p.scene("expiry", func(x *scene) []step {
+		own, other := x.bng("own").via(viaBrief), x.bng("other").via(viaBNG2)
+		u, v := x.session("u", "E1", 1), x.session("v", "E2", 1)
+		return []step{
+			sent("Start", own.start(u), "opened", u),
+			sent("Start of the other", other.start(v), "foreign_holder", u),
+			sent("Interim of the other", other.interim(v), "opened", v).after(6 * time.Second),
+			sent("late Interim", own.interim(u), "foreign_holder|ended", v),
+		}
+	})
+	p.run()
+}
+
 // TestRestartThatIsNone_SES15: a NAS sends Accounting-On or -Off although its subscribers
 // stay online. Their next Interims bring them back, with the addresses and ports of before.
 func TestRestartThatIsNone_SES15(t *testing.T) {

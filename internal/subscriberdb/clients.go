@@ -1,0 +1,59 @@
+package subscriberdb
+
+import (
+	"cmp"
+	"maps"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Realms are the RADIUS clients that are configured, by name, with the name under which
+// the sessions of each are known: its realm, or else its own.
+type Realms map[string]string
+
+// SetClients replaces the clients that are known to be configured. A record of any other
+// client, which nobody can refresh or stop any more, holds its address against nobody. nil,
+// as before the first call, takes every name for that of a client without a realm.
+func (db *DB) SetClients(clients Realms) {
+	if clients == nil {
+		db.clients.Store(nil)
+		return
+	}
+	known := make(Realms, 2*len(clients))
+	for _, realm := range clients {
+		known[realm] = realm // records have the name of the realm
+	}
+	maps.Copy(known, clients) // records from before the client was put into its realm have its own
+	db.clients.Store(&known)
+}
+
+// realmOf returns the realm of a client, or of a realm; none where it is not configured.
+func (db *DB) realmOf(client string) (realm string, configured bool) {
+	known := db.clients.Load()
+	if known == nil {
+		return client, true
+	}
+	realm, configured = (*known)[client]
+	return realm, configured
+}
+
+// apart reports whether a record is held through another client than that of an event
+// that is known under the given identity: through one that is configured, and that does
+// not speak for the same NASes. A NAS that was found to be heard of through several
+// clients is that of each of them. A restart of the holder's NAS says that it is gone,
+// though it is not ended yet.
+func (db *DB) apart(g *Group, holder *subscriber.Record, id subscriber.SessionID, ev *subscriber.Event) bool {
+	if holder.Client == "" || holder.NASOnly() == id.NASOnly() {
+		return false
+	}
+	by, configured := db.realmOf(cmp.Or(ev.Via, id.Client))
+	if !configured { // it was taken out a moment ago
+		by = cmp.Or(ev.Via, id.Client)
+	}
+	spoken, same := false, false
+	for _, name := range db.nases.names(nasKeyOf(holder.SessionID)) {
+		realm, configured := db.realmOf(name.client)
+		spoken, same = spoken || configured, same || configured && realm == by
+	}
+	return spoken && !same && !parseRestart(db.cache.restart(g.Name, holder.SessionID)).Ends(holder)
+}

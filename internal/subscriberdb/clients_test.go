@@ -1,0 +1,141 @@
+package subscriberdb
+
+import (
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// TestAddressOfAnotherClient_SES16: whether an event of another client gets the address of
+// a session hangs on the clients that are configured, and on what is known of the holder.
+// Where it does not, nothing in Redis changes but what is counted.
+func TestAddressOfAnotherClient_SES16(t *testing.T) {
+	for name, tt := range map[string]struct {
+		clients Realms
+		before  func(t *testing.T, db *DB) // behind the Start of the holder
+		event   func(ev *subscriber.Event)
+		want    subscriber.Verdict
+	}{
+		"no clients are known":   {want: subscriber.ForeignHolder},
+		"both are configured":    {clients: Realms{"bng1": "bng1", "bng2": "bng2"}, want: subscriber.ForeignHolder},
+		"of one realm since":     {clients: Realms{"bng1": "core", "bng2": "core"}, event: func(ev *subscriber.Event) { ev.Client = "core" }, want: subscriber.TookOver},
+		"of two realms":          {clients: Realms{"bng1": "core", "bng2": "edge"}, event: func(ev *subscriber.Event) { ev.Client = "edge" }, want: subscriber.ForeignHolder},
+		"the holder's is gone":   {clients: Realms{"bng2": "bng2"}, want: subscriber.TookOver},
+		"the event's is gone":    {clients: Realms{"bng1": "bng1"}, want: subscriber.ForeignHolder},
+		"a record without a one": {before: edited("client", ""), want: subscriber.TookOver},
+		"a removal that is held": {before: edited("removal_held", "EXPIRED"), want: subscriber.TookOver},
+		"a record by hand": {before: func(t *testing.T, db *DB) {
+			if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonAdmin); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Put(t.Context(), subscriber.Record{Key: key(addr), UserName: "carol", StartedAt: t0}); err != nil {
+				t.Fatal(err)
+			}
+		}, want: subscriber.TookOver},
+		"its NAS has restarted, and is not swept": {before: func(t *testing.T, db *DB) {
+			record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Minute))
+		}, want: subscriber.TookOver},
+		"another NAS has restarted": {before: func(t *testing.T, db *DB) {
+			on := event(subscriber.EventAccountingOn, "", noAddr, time.Minute)
+			on.NAS = "nas9"
+			record(t, db, on)
+		}, want: subscriber.ForeignHolder},
+		"renamed, and heard of since": {clients: Realms{"renamed": "renamed", "bng2": "bng2"}, before: func(t *testing.T, db *DB) {
+			record(t, db, through("renamed", interim("a", addr, time.Minute)))
+		}, want: subscriber.ForeignHolder},
+		"the event's client speaks for the holder's NAS too": {before: func(t *testing.T, db *DB) {
+			record(t, db, through("bng2", interim("a", addr, time.Minute)))
+		}, want: subscriber.TookOver},
+		"it speaks for another one only": {before: func(t *testing.T, db *DB) {
+			other := start("c", next, 0)
+			other.NAS = "nas9"
+			again := through("bng2", interim("c", next, time.Minute))
+			again.NAS = "nas9"
+			record(t, db, other, again)
+		}, event: func(ev *subscriber.Event) { ev.NAS = "nas9" }, want: subscriber.ForeignHolder},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+				var seen verdicts
+				db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+				record(t, db, start("a", addr, 0))
+				db = newDB(t, client, func(o *Options) { o.Observe, o.Clients = seen.observe, tt.clients })
+				if tt.before != nil {
+					tt.before(t, db)
+				}
+				stood := fieldsOf(t, db)
+				for _, kind := range []subscriber.EventKind{subscriber.EventInterim, subscriber.EventStart} {
+					ev := through("bng2", event(kind, "x", addr, 3*time.Minute))
+					ev.UserName = "mallory"
+					if tt.event != nil {
+						tt.event(&ev)
+					}
+					record(t, db, ev)
+					if got := latest(&seen); got != tt.want {
+						t.Fatalf("%v, want %v", got, tt.want)
+					}
+					if tt.want == subscriber.TookOver {
+						return
+					}
+				}
+				if now := fieldsOf(t, db); now != stood {
+					t.Errorf("the record is %q, was %q", now, stood)
+				}
+				record(t, db, interim("a", addr, 4*time.Minute))
+				if got := latest(&seen); got != subscriber.Refreshed {
+					t.Errorf("an Interim of the holder: %v", got)
+				}
+			})
+		})
+	}
+}
+
+// latest is what the latest event came to, where it is counted last.
+func latest(v *verdicts) subscriber.Verdict {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.seen[len(v.seen)-1]
+}
+
+// edited has somebody write a field of the holder's record.
+func edited(name, value string) func(t *testing.T, db *DB) {
+	return func(t *testing.T, db *DB) {
+		t.Helper()
+		if err := db.client.HSet(t.Context(), recordKey("default", addr), name, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// fieldsOf is the version of the holder's record and the state of its session.
+func fieldsOf(t *testing.T, db *DB) string {
+	t.Helper()
+	state, _ := db.client.Get(t.Context(), sessionKey("default", start("a", addr, 0).SessionID)).Result()
+	return known(t, db, addr).Version + " " + state
+}
+
+// TestBoundClientSpeaksForNobody_SES16: a client that was found to be another name of a NAS
+// of another client ends nothing of that one outside of its bounds; and an address of no
+// group is out of nobody's bounds.
+func TestBoundClientSpeaksForNobody_SES16(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		var seen verdicts
+		db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+		record(t, db, start("a", addr, 0), through("bng2", interim("a", addr, time.Minute)))
+		end := through("bng2", stop("a", addr, 2*time.Minute))
+		end.ForeignInside = true
+		record(t, db, end)
+		if got := latest(&seen); got != subscriber.ForeignAddress || online(t, db, addr) != "a" {
+			t.Errorf("its Stop: %v, online is %q", got, online(t, db, addr))
+		}
+		public := through("bng2", start("p", foreign, 0))
+		public.ForeignInside = true
+		record(t, db, public)
+		if got := latest(&seen); got == subscriber.ForeignAddress {
+			t.Error("an address of no group is refused")
+		}
+	})
+}
