@@ -142,6 +142,10 @@ func (n *intake) accept(in *incoming, p packet, event subscriber.EventKind, kind
 	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.authenticator()
 	req.reply = appendReply(req.short[:0], p, n.attributes.proxyStates)
 	req.event, req.more = n.decoder.decode(&n.attributes, event, &in.client.Client, in.source.Addr(), in.arrival)
+	req.event.Digest = p.digest()
+	for i := range req.more {
+		req.more[i].Digest = req.event.Digest
+	}
 	in.client.bounds.mark(&req.event, req.more)
 	n.enqueue(req, in.patient)
 	return nil

@@ -29,4 +29,9 @@ func parsePacket(datagram []byte) (packet, *fault) {
 func (p packet) code() radius.Code       { return radius.Code(p[0]) }
 func (p packet) identifier() byte        { return p[1] }
 func (p packet) authenticator() [16]byte { return [16]byte(p[4:headerLength]) }
-func (p packet) attributes() []byte      { return p[headerLength:] }
+
+// digest tells the packet from every other one, but for those that are the same to the
+// octet: the Request Authenticator is a hash of the whole (RFC 2866 section 3).
+func (p packet) digest() uint64 { return binary.BigEndian.Uint64(p[4:headerLength]) }
+
+func (p packet) attributes() []byte { return p[headerLength:] }

@@ -19,7 +19,7 @@ type Ending struct {
 	Reason Reason
 	Cause  uint32 // Acct-Terminate-Cause of a Stop (RFC 2866 section 5.10); 0 when not told
 	// Tombstone is what to remember of the record's session, where that is not
-	// the event's own.
+	// the event's own. Stamp and Digest are those that were known of it: the database's.
 	Tombstone *SessionState
 }
 
@@ -80,7 +80,8 @@ func (s *survey) outOfBounds(step Step) bool {
 // decideRestart takes a restart that is newer than the known one. Within the
 // jitter of event times, or with the same stamp, it is the same one sent again
 // (SES-15): the NAS may have set its clock since, so that the stamp reads otherwise.
-// A clock without a battery shows the same after every start, and tells nothing.
+// A clock without a battery shows the same after every start, and tells nothing. The same
+// octets are the same packet, however late it comes: a replay (SES-15).
 func decideRestart(known Restart, ev Event) Decision {
 	if ev.arrange(); ev.Astray() != 0 {
 		ev.Stamp = time.Time{}
@@ -88,10 +89,13 @@ func decideRestart(known Restart, ev Event) Decision {
 	switch {
 	case ev.Restarts == RestartsIgnored:
 		return Decision{Verdict: RestartIgnored}
-	case !known.At.IsZero() && !ev.At.After(known.At.Add(jitter)), !known.Stamp.IsZero() && known.Stamp.Equal(ev.Stamp):
+	case !known.At.IsZero() && !ev.At.After(known.At.Add(jitter)), !known.Stamp.IsZero() && known.Stamp.Equal(ev.Stamp),
+		known.told(ev.Digest):
 		return Decision{Verdict: RestartRepeated}
 	}
-	return Decision{Verdict: Restarted, Restart: &Restart{At: ev.At, Confirm: ev.Restarts == RestartsConfirmed, Stamp: ev.Stamp}}
+	return Decision{Verdict: Restarted, Restart: &Restart{
+		At: ev.At, Confirm: ev.Restarts == RestartsConfirmed, Stamp: ev.Stamp, Packets: known.packets(ev.Digest),
+	}}
 }
 
 func (s *survey) begin() Decision {

@@ -33,6 +33,7 @@ type Event struct {
 	Arrival          time.Time     // when the packet came, by our clock; zero where At is known
 	Stamp            time.Time     // Event-Timestamp, by the NAS's clock (RFC 2869 section 5.3); zero when absent
 	Delay            time.Duration // Acct-Delay-Time (RFC 2866 section 5.2); negative when absent
+	Digest           uint64        // of the packet: the same octets sent again have the same; 0 for none
 	At               time.Time     // when it happened, by our clock, as far as is known; see Clock.Place
 	Latest           time.Time     // it happened no later: Arrival less Delay; zero: At is exact
 	Claimed          time.Time     // when it happened by a clock of which nothing else is known; zero for none

@@ -8,6 +8,14 @@ import "time"
 // says nothing (set to 1970, a flat battery).
 const maxDelay = 48 * time.Hour
 
+// remembered is how long the end of a session is remembered at most, 24 h (docs/redis.md),
+// and an hour: a clock that is set back by a day is not to be taken for an old packet.
+const remembered = 25 * time.Hour
+
+// longAgo is how far a stamp may be behind the known clock of its NAS for the packet to be
+// an old one. One that is further behind is of a clock that lost its time.
+const longAgo = 30 * 24 * time.Hour
+
 // arrange fills in what follows from an event time that is known exactly.
 func (ev *Event) arrange() {
 	if ev.Latest.IsZero() {
@@ -30,6 +38,20 @@ func (ev *Event) Astray() time.Duration {
 		return ahead
 	}
 	return 0
+}
+
+// startDigest tells a Start that has no stamp from others.
+func (ev *Event) startDigest() uint64 {
+	if !ev.Stamp.IsZero() {
+		return 0
+	}
+	return ev.Digest
+}
+
+// forgotten reports whether the event is known to be so old that the end of its session
+// may have been forgotten since.
+func (ev *Event) forgotten() bool {
+	return !ev.Arrival.IsZero() && ev.Arrival.Sub(ev.At) > remembered
 }
 
 // latest is the latest time at which an event can have happened: its arrival less

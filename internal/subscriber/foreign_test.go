@@ -55,7 +55,7 @@ func TestBoundClient_SES16(t *testing.T) {
 		"Stop of who is online":        {online(), makeEvent(EventStop, time.Minute, out), Stopped},
 		"Start of another user":        {online(), makeEvent(EventStart, time.Minute, out, asBob), ForeignAddress},
 		"Start of another session":     {online(func(v *View) { v.Session = SessionState{} }), makeEvent(EventStart, time.Minute, out, as(you, "alice")), ForeignAddress},
-		"move from within":             {online(movedTo(nil)), makeEvent(EventInterim, time.Minute, out), ForeignAddress},
+		"move from within":             {online(movedTo(nil)), makeEvent(EventInterim, 20*time.Minute, elsewhere, out), ForeignAddress},
 		"move from another group":      {online(inGroup(Elsewhere)), makeEvent(EventInterim, time.Minute, out), ForeignAddress},
 		"Stop in another group":        {online(inGroup(Elsewhere)), makeEvent(EventStop, time.Minute, out), Stopped},
 		"in a group that knows none":   {View{Group: "g", Scope: Elsewhere}, makeEvent(EventStart, 0, out), NotHere},

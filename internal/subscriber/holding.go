@@ -29,7 +29,7 @@ func (s *survey) hold() Holding {
 		return HoldingAdoptable
 	case s.ev.Service, s.ev.joins(holder):
 		return HoldingLink
-	case s.beganBefore(holder):
+	case s.replayed(), s.beganBefore(holder):
 		return HoldingNewer
 	}
 	return HoldingOlder
@@ -40,6 +40,16 @@ func (s *survey) hold() Holding {
 // silence; a removal that a guard holds is such a word.
 func (s *survey) foreign(holder *Record) bool {
 	return s.view.HolderApart && holder.RemovalHeld == ReasonNone
+}
+
+// replayed reports whether the event may be an old one of a session that ended: it says
+// that another began under the same identifier, and nothing shows that but when it came.
+// Nobody who is online is put out for that. A Start is another one if its packet is.
+func (s *survey) replayed() bool {
+	if s.session.Phase != Closed || s.standing != StandingLater {
+		return false
+	}
+	return s.samePacket() || s.undated() && (s.ev.Kind != EventStart || s.session.Digest == 0)
 }
 
 // beganBefore reports whether the event's session began before the one that holds

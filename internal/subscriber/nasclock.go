@@ -66,6 +66,7 @@ func (c *Clock) Place(ev *Event) {
 	}
 	switch {
 	case !usable:
+		c.doubt(ev)
 		return
 	case ev.Delay > 0:
 		c.read(ev) // a delay may be counted wrong, so nothing is learned of it
@@ -77,6 +78,21 @@ func (c *Clock) Place(ev *Event) {
 	ev.Told = ev.Told || c.known
 	c.learn(ev.Stamp.Sub(ev.Latest), ev.Arrival)
 	c.read(ev)
+}
+
+// doubt takes a stamp that is too far off to be heeded, but behind a clock that is known,
+// for that of an old packet: a replay. A clock that was set back so far is not known any
+// more once two stamps in a row agree on it.
+func (c *Clock) doubt(ev *Event) {
+	ahead := ev.Stamp.Sub(ev.Latest)
+	if !c.known || c.unsure || ev.Stamp.IsZero() || ahead > 0 || c.offset-ahead > longAgo {
+		return
+	}
+	if c.agrees(ahead, ev.Arrival) {
+		*c = Clock{}
+		return
+	}
+	ev.At, ev.Told = ev.Stamp.Add(-c.offset), true
 }
 
 // read has the clock say when the event happened, if it is known. Beside a counted
@@ -131,12 +147,18 @@ func (c *Clock) look(ahead time.Duration, arrival time.Time) {
 		c.step = reading{}
 		return
 	}
+	if c.agrees(ahead, arrival) {
+		*c = NewClock(c.step.offset, arrival)
+	}
+}
+
+// agrees notes a reading that may be of a clock that was set back, and reports whether one
+// before it says the same.
+func (c *Clock) agrees(ahead time.Duration, arrival time.Time) bool {
 	if c.step.count == 0 || (ahead-c.step.offset).Abs() > sameOffset {
 		c.step = reading{offset: ahead, first: arrival}
 	}
 	c.step.count++
 	c.step.offset = max(c.step.offset, ahead)
-	if c.step.count > 1 && arrival.Sub(c.step.first) >= stepSpan {
-		*c = NewClock(c.step.offset, arrival)
-	}
+	return c.step.count > 1 && arrival.Sub(c.step.first) >= stepSpan
 }

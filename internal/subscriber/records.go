@@ -118,12 +118,12 @@ func (r *Record) learnIPv6(ev *Event) {
 func (s *survey) open() *SessionState {
 	state := SessionState{Phase: Open, Start: s.start, Exact: s.ev.Kind == EventStart, UserName: s.ev.UserName}
 	if state.Exact {
-		state.Stamp = s.ev.Stamp
+		state.Stamp, state.Digest = s.ev.Stamp, s.ev.startDigest()
 	}
 	switch s.standing {
 	case StandingSame, StandingLapsed:
 		if s.session.Exact {
-			state.Exact, state.Stamp = true, s.session.Stamp
+			state.Exact, state.Stamp, state.Digest = true, s.session.Stamp, s.session.Digest
 		}
 		state.UserName, state.Before = firstOf(s.session.UserName, s.ev.UserName), s.session.Before
 	case StandingLater:
@@ -149,6 +149,7 @@ func (s *survey) closed(why Reason) *SessionState {
 	state := SessionState{Phase: Closed, Reason: why, Start: s.start, Inside: s.ev.Inside, UserName: s.ev.UserName}
 	if s.standing == StandingSame || s.standing == StandingLapsed {
 		state.Exact, state.Stamp, state.Before = s.session.Exact, s.session.Stamp, s.session.Before
+		state.Digest = s.session.Digest
 		state.Inside = s.session.Inside
 		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
 	}

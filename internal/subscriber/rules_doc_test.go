@@ -52,7 +52,7 @@ var standingTexts = [standings]struct{ name, text string }{
 	StandingLapsed: {"ended without a word about it", "Its record expired, was deleted by gRPC or in the database, or was ended by an Accounting-On; or the session went to another group or to an address of none; or another " +
 		"session took its address, and this one had left that, or that one is gone again, or had come in doubtful order; or it was stopped, and its Acct-Session-Time goes on for a minute and more beyond that. The event is newer than that end: the NAS says that the session is online."},
 	StandingBefore: {"began before its NAS restarted", "An Accounting-On or -Off of its NAS is newer than the start of the session, and than the event. In the same second the later arrival wins. " +
-		"A Stop is taken all the same."},
+		"A Stop is taken all the same. Or nothing is known of the session, and the event is [more than 25 h old](#replays)."},
 }
 
 var stepTexts = [...]string{
@@ -183,6 +183,30 @@ user, address and the order of arrival outweigh one odd field: the session ends.
 | a Start without stamp and delay comes again within 5 min of the known one, and after its Stop | it is the same one | if it was a new one: away until the first Interim that tells Acct-Session-Time |
 | a Start was kept, and the holder of its address, of another NAS, was heard of since | the holder keeps it | if the holder is a line that the other NAS has not missed yet: away until the first Interim |
 
+## Replays
+
+A packet may come again hours later, to the octet: from a proxy that is stuck, or from
+somebody who recorded it. Its Request Authenticator, which only who has the secret can
+make, is then the same.
+
+- **A stamp** dates it. A Start or Interim of a session that nothing is known of, which is
+  more than 25 h old by the clock of its NAS or a counted delay, begins none (` + "`outdated`" + `):
+  the end of its session may be forgotten, which is remembered for 24 h. So is one whose stamp is up to 30 days behind the
+  known clock. What is further behind is rather of a clock that lost its time.
+- **A Start without a stamp** is known again by its authenticator, for as long as its
+  session is remembered (` + "`ended`" + `).
+- **Without either**, what comes of a session that has ended may be of another one under the
+  same identifier. It puts nobody out (` + "`held`" + `), unless its NAS has restarted since. An
+  Interim whose Acct-Session-Time the session had too is of that one (` + "`ended`" + `).
+- **Accounting-On and -Off**: the authenticators of the last eight of each NAS are kept for
+  30 days.
+
+What it costs: a NAS without a clock whose Accounting-On is the same to the octet at every
+boot, RADIUS identifier and all, is not believed a second time; what its subscribers left
+behind ends as their addresses are given out, or expires. A replay of a Start without a
+stamp whose session is forgotten (after 24 h) makes a record without a subscriber, until
+that expires or the address is given out. Let NASes send Event-Timestamp.
+
 ## Accounting of services
 
 Accounting of a service, queue, policer or host within a session, under an identifier
@@ -255,8 +279,9 @@ Both are answered, counted by client in ` + "`sessiond_accounting_refused_total`
 
 Accounting-On and Accounting-Off end all sessions of that client's NAS that began
 before, whatever their state (` + "`restarted`" + `). The answer waits for a mark in the
-database only; the sessions are ended behind it. An On or Off within 2 s of the known one, older, or
-with the same Event-Timestamp is the same one sent again (` + "`restart_repeated`" + `). One that names
+database only; the sessions are ended behind it. An On or Off within 2 s of the known one, older,
+with the same Event-Timestamp, or [to the octet](#replays) one of the last eight is the same
+one sent again (` + "`restart_repeated`" + `). One that names
 a NAS whose sessions only another client reports is ignored, logged and counted
 (` + "`foreign_nas`" + `). So is one of a NAS name that several NASes have (` + "`nas_conflict`" + `).
 

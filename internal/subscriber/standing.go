@@ -42,11 +42,17 @@ const (
 // stand classifies the event; the first of the few conditions that holds.
 func (s *survey) stand() Standing {
 	standing := s.againstSession()
-	if s.ev.Kind != EventStop && s.beforeRestart(standing) {
+	switch {
+	case s.ev.Kind == EventStop:
+		return standing
+	case s.beforeRestart(standing), standing == StandingUnknown && s.begins() && s.ev.forgotten():
 		return StandingBefore
 	}
 	return standing
 }
+
+// begins reports whether a session may begin in this group.
+func (s *survey) begins() bool { return s.view.Scope == Here || s.view.Scope == Recorded }
 
 func (s *survey) againstSession() Standing {
 	switch s.session.Phase {
@@ -81,7 +87,7 @@ func (s *survey) startAgainstOpen() Standing {
 	case s.otherUser():
 		return laterUnless(s.ev.Latest.Before(known.Start))
 	case s.moved():
-		return laterUnless(s.stampedAlike() || s.repeats() || s.occurred().Before(s.lastHeard()))
+		return laterUnless(s.stampedAlike() || s.samePacket() || s.repeats() || s.occurred().Before(s.lastHeard()))
 	case s.stampedLater(), s.sinceRestart():
 		return StandingLater
 	case known.Exact && s.ev.Latest.Before(known.Start.Add(-sessionTimeSlack)), s.stampedEarlier():
@@ -108,6 +114,11 @@ func (s *survey) stampedLater() bool {
 // that the session had then.
 func (s *survey) stampedAlike() bool {
 	return !s.ev.Stamp.IsZero() && s.ev.Stamp.Equal(s.session.Stamp)
+}
+
+// samePacket reports whether the Start, which has no stamp, is the known one to the octet.
+func (s *survey) samePacket() bool {
+	return s.ev.Stamp.IsZero() && s.ev.Digest != 0 && s.ev.Digest == s.session.Digest
 }
 
 func (s *survey) stampedEarlier() bool {
@@ -192,7 +203,7 @@ func (s *survey) replays() bool {
 	apart := s.ev.At.Sub(known.Start).Abs()
 	switch {
 	case s.ev.Stamp.IsZero():
-		return apart <= jitter || s.repeats()
+		return apart <= jitter || s.repeats() || s.samePacket()
 	case known.Stamp.IsZero():
 		return apart <= jitter
 	}
@@ -215,6 +226,8 @@ func (s *survey) repeats() bool {
 func (s *survey) interimAgainstClosed() Standing {
 	known := &s.session
 	switch {
+	case s.withinEnded() && !s.otherUser():
+		return StandingEnded
 	case s.beganAnew(), s.otherUser() && s.ev.At.After(known.End) && !s.beganWith():
 		return StandingLater
 	case s.outlasts():
@@ -255,7 +268,7 @@ func (s *SessionState) lastHeard() time.Time {
 
 func (s *survey) stopAgainstClosed() Standing {
 	switch {
-	case s.beganAfter(s.session.End):
+	case s.beganAfter(s.session.End) && !s.undated():
 		return StandingLater
 	case s.session.Reason.lapses():
 		return StandingLapsed
@@ -303,6 +316,20 @@ func (s *survey) sinceRestart() bool {
 		return false
 	}
 	return !s.stampedAlike() && !s.startedBefore(restart)
+}
+
+// undated reports whether nothing but the arrival of its packet tells when the event
+// happened: one that is sent again to the octet, delay and all, tells the same. A NAS that
+// has restarted since begins its identifiers anew.
+func (s *survey) undated() bool {
+	return s.ev.Digest != 0 && s.ev.Stamp.IsZero() && !s.sinceRestart()
+}
+
+// withinEnded reports whether the Interim's count is one that the session which ended
+// had, so that nothing tells it from one of that session.
+func (s *survey) withinEnded() bool {
+	return s.undated() && s.counted() && !s.session.Reason.lapses() &&
+		!s.session.Start.Add(s.ev.SessionTime).After(s.session.End.Add(sessionTimeSlack))
 }
 
 // reckoned reports whether the session's start is known from an Interim only.

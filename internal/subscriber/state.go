@@ -1,7 +1,10 @@
 package subscriber
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -23,6 +26,7 @@ type SessionState struct {
 	Start    time.Time  // event time at which the session began
 	Exact    bool       // Start is the time of an Acct-Start, not reckoned from an Interim
 	Stamp    time.Time  // Event-Timestamp of the Acct-Start, by the NAS's clock; zero for none
+	Digest   uint64     // of the packet of an Acct-Start without Stamp; 0 for none
 	End      time.Time  // Closed: event time of the end
 	Reason   Reason     // Closed: why; ReasonNone when the session moved to another group
 	UserName string     // raw octets of User-Name
@@ -43,6 +47,37 @@ type Restart struct {
 	ID      string    // feed identifier of the entry that recorded it
 	Confirm bool      // the sessions end only if the NAS goes on not to report them
 	Stamp   time.Time // Event-Timestamp, by the NAS's clock; zero for none
+	Packets string    // digests of this one and those before, as AppendDigest writes them, the latest first
+}
+
+// digestWord is the length of a digest as Packets has it, and maxPackets how many it has.
+const (
+	digestWord = 16
+	maxPackets = 8
+)
+
+// told reports whether the packet is that of the restart, or of one before, again.
+func (r Restart) told(digest uint64) bool {
+	return digest != 0 && strings.Contains(r.Packets, string(AppendDigest(nil, digest)))
+}
+
+// packets are the digests of a newer restart and of those before.
+func (r Restart) packets(digest uint64) string {
+	if digest == 0 {
+		return r.Packets
+	}
+	all := string(AppendDigest(nil, digest))
+	if r.Packets != "" {
+		all += "," + r.Packets
+	}
+	return all[:min(len(all), maxPackets*(digestWord+1)-1)]
+}
+
+// AppendDigest writes the digest of a packet as a word, always of the same length.
+func AppendDigest(text []byte, digest uint64) []byte {
+	var octets [digestWord / 2]byte
+	binary.BigEndian.PutUint64(octets[:], digest)
+	return hex.AppendEncode(text, octets[:])
 }
 
 // Ends reports whether the restart ended this record's session. Of sessions

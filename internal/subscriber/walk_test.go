@@ -70,7 +70,9 @@ func (w *world) carryOut(t *testing.T, ev Event, d Decision) {
 		}
 		delete(w.records, e.Record.Inside)
 		if e.Tombstone != nil {
-			w.sessions[e.Record.SessionID] = *e.Tombstone
+			tombstone, stood := *e.Tombstone, w.sessions[e.Record.SessionID]
+			tombstone.Stamp, tombstone.Digest = stood.Stamp, stood.Digest
+			w.sessions[e.Record.SessionID] = tombstone
 		}
 	}
 	if d.Put != nil {

@@ -23,6 +23,7 @@ type trace struct {
 	start    time.Time         // of the session, as its state says
 	stamp    int64             // see subscriber.SessionState; in seconds since 1970, 0 for none
 	before   int64             // see there too; in nanoseconds since 1970, 0 for none
+	digest   uint64            // see there too
 	exact    bool              // see there too
 	userName string            // as its state says
 }
@@ -32,7 +33,7 @@ func newTrace(r *subscriber.Record, state *subscriber.SessionState) *trace {
 	if state.Phase != subscriber.Open || state.Inside != r.Inside {
 		return nil
 	}
-	t := &trace{record: r.Pack(), start: state.Start, exact: state.Exact, userName: state.UserName}
+	t := &trace{record: r.Pack(), start: state.Start, digest: state.Digest, exact: state.Exact, userName: state.UserName}
 	if packed := t.record.UserName(); packed == state.UserName {
 		t.userName = packed // the same octets, kept once
 	}
@@ -48,7 +49,7 @@ func newTrace(r *subscriber.Record, state *subscriber.SessionState) *trace {
 // state is what the database remembers of the session whose record this is.
 func (t *trace) state(r *subscriber.Record) subscriber.SessionState {
 	state := subscriber.SessionState{
-		Phase: subscriber.Open, Inside: r.Inside, Start: t.start, Exact: t.exact, UserName: t.userName,
+		Phase: subscriber.Open, Inside: r.Inside, Start: t.start, Digest: t.digest, Exact: t.exact, UserName: t.userName,
 	}
 	if t.stamp != 0 {
 		state.Stamp = time.Unix(t.stamp, 0).UTC()

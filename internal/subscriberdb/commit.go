@@ -105,7 +105,7 @@ func (c *commitList) delete(e *subscriber.Ending) {
 	r := &e.Record
 	c.args = append(c.args, "del", c.record(r), r.Inside.String(), e.Reason.String(), e.Cause, recordText(r))
 	if e.Tombstone != nil {
-		c.args = append(c.args, "set")
+		c.args = append(c.args, "bury")
 		c.state(sessionKey(c.step.group.Name, r.SessionID), r.Client, e.Tombstone)
 	}
 }
@@ -151,7 +151,7 @@ func (c *commitList) state(key, client string, s *subscriber.SessionState) {
 func (c *commitList) mark(r *subscriber.Restart) {
 	s := c.step
 	c.args = append(c.args, "mark", c.key(s.keyRestart()), formatRestart(r),
-		c.db.tombstoneTTL.Milliseconds(), c.key(restartsKey(s.group.Name)), nasRef(s.id))
+		c.db.restartTTL(s.id).Milliseconds(), c.key(restartsKey(s.group.Name)), nasRef(s.id))
 }
 
 // recordTTL is how long the record lives without news: as long as it says, or
@@ -168,6 +168,15 @@ func (db *DB) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 		return 0
 	}
 	return g.ttlOf(r.Client)
+}
+
+// restartTTL is how long a restart is remembered: as long as the NAS, so that a packet of
+// it that comes again ends nothing. Of a NAS that there is no room for, as a tombstone.
+func (db *DB) restartTTL(id subscriber.SessionID) time.Duration {
+	if db.nases.knows(nasKeyOf(id)) {
+		return max(nasForgotten, db.tombstoneTTL)
+	}
+	return db.tombstoneTTL
 }
 
 // stateTTL lets the state of an open session outlive its record by the time of a

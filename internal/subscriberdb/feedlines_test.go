@@ -34,7 +34,7 @@ func TestRawOctets_ACCT23(t *testing.T) {
 				t.Errorf("witness %+v of %+v, %v", w, r, err)
 			}
 			state, err := parseState(client.Get(t.Context(), sessionKey("default", r.SessionID)).Val())
-			if err != nil || state != startedState(&r, t0) {
+			if err != nil || state != startedState(&r, &subscriber.SessionState{Stamp: t0}) {
 				t.Errorf("state %+v of %+v, %v", state, r, err)
 			}
 		}

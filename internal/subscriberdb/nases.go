@@ -186,6 +186,13 @@ func (r *nasRegistry) original(key nasKey) nasKey {
 	return r.rootLocked(key)
 }
 
+// knows reports whether there is an entry of a NAS.
+func (r *nasRegistry) knows(key nasKey) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byKey[key] != nil
+}
+
 // refuse counts an event that changed nothing.
 func (r *nasRegistry) refuse(id subscriber.SessionID, v subscriber.Verdict) {
 	r.mu.Lock()

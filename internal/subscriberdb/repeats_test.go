@@ -83,3 +83,33 @@ func TestStartSentAgainLater_SES02_ACCT15(t *testing.T) {
 		})
 	}
 }
+
+// TestStartOfWhoWasPutOut_SES06_SES10: the Start of a session that lost its address to another
+// one is known again, by its stamp, be that of a clock that shows 1970, or by its packet,
+// whenever it comes, and through whichever daemon.
+func TestStartOfWhoWasPutOut_SES06_SES10(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		for name, stamp := range map[string]time.Time{"none": {}, "1970": time.Unix(3600, 0), "right": t0} {
+			var seen verdicts
+			db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+			of := func(id string, digest uint64, stamp time.Time, after time.Duration) subscriber.Event {
+				ev := start(name+id, addr, after)
+				ev.Arrival, ev.At, ev.Stamp, ev.Delay, ev.Digest = ev.At, time.Time{}, stamp, -1, digest
+				return ev
+			}
+			record(t, db, of("a", 7, stamp, 0), of("b", 8, t0.Add(time.Minute), time.Minute))
+			if got := latest(&seen); got != subscriber.TookOver {
+				t.Fatalf("stamp %s: the next one %v", name, got)
+			}
+			db = newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+			record(t, db, of("a", 7, stamp, 4*time.Hour))
+			if got := latest(&seen); got != subscriber.Ended || online(t, db, addr) != name+"b" {
+				t.Errorf("stamp %s: again %v, online is %s", name, got, online(t, db, addr))
+			}
+			remove(t, db, addr)
+			if err := client.HDel(t.Context(), onlineKey("default"), addr.String()).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

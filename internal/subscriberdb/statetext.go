@@ -21,6 +21,7 @@ import (
 // sessions need, each where there is something to say:
 //
 //	stamp=<seconds since 1970>   Event-Timestamp of the Start, as the NAS sent it
+//	packet=<digest>              digest of the Start's packet, where it has no Event-Timestamp
 //	before=<time>                start of an earlier session under the identifier
 //	heard=<time>                 last that was heard of a session whose address another took
 //	doubtful                     by the NAS's clock that one came earlier
@@ -45,7 +46,7 @@ func appendState(text []byte, s *subscriber.SessionState) []byte {
 }
 
 func appendStateExtras(text []byte, s *subscriber.SessionState) []byte {
-	text = appendStartStamp(text, s.Stamp)
+	text = appendStart(text, s)
 	if !s.Before.IsZero() {
 		text = appendTime(append(text, " before="...), s.Before)
 	}
@@ -58,12 +59,15 @@ func appendStateExtras(text []byte, s *subscriber.SessionState) []byte {
 	return text
 }
 
-// appendStartStamp appends the stamp of a Start as the word it is in a state line.
-func appendStartStamp(text []byte, stamp time.Time) []byte {
-	if stamp.IsZero() {
-		return text
+// appendStart appends the word by which a Start is known again, as it is in a state line.
+func appendStart(text []byte, s *subscriber.SessionState) []byte {
+	switch {
+	case !s.Stamp.IsZero():
+		return strconv.AppendInt(append(text, " stamp="...), s.Stamp.Unix(), 10)
+	case s.Digest != 0:
+		return subscriber.AppendDigest(append(text, " packet="...), s.Digest)
 	}
-	return strconv.AppendInt(append(text, " stamp="...), stamp.Unix(), 10)
+	return text
 }
 
 func appendAddr(text []byte, a netip.Addr) []byte {
@@ -124,6 +128,8 @@ func setStateExtra(s *subscriber.SessionState, word string) {
 		if seconds, err := strconv.ParseInt(value, 10, 64); err == nil {
 			s.Stamp = time.Unix(seconds, 0).UTC()
 		}
+	case "packet":
+		s.Digest, _ = strconv.ParseUint(value, 16, 64)
 	case "before":
 		s.Before = parseTime(value)
 	case "heard":
@@ -151,10 +157,12 @@ func parseStateWord(word string) (subscriber.SessionState, error) {
 }
 
 // What may precede the time of a restart: that it ends sessions only if their NAS goes
-// on not to report them, and its Event-Timestamp in seconds since 1970.
+// on not to report them, its Event-Timestamp in seconds since 1970, and the digests of its
+// packet and of those before it.
 const (
 	wordConfirm = "confirm/"
 	wordStamp   = "stamp="
+	wordPackets = "packets="
 )
 
 // formatRestart writes a restart as the script stores it, which adds the feed
@@ -166,6 +174,9 @@ func formatRestart(r *subscriber.Restart) string {
 	}
 	if !r.Stamp.IsZero() {
 		text = append(strconv.AppendInt(append(text, wordStamp...), r.Stamp.Unix(), 10), '/')
+	}
+	if r.Packets != "" {
+		text = append(append(append(text, wordPackets...), r.Packets...), '/')
 	}
 	return string(appendTime(text, r.At))
 }
@@ -181,6 +192,9 @@ func parseRestart(line string) subscriber.Restart {
 		if n, err := strconv.ParseInt(seconds, 10, 64); err == nil {
 			r.Stamp = time.Unix(n, 0).UTC()
 		}
+	}
+	if rest, told := strings.CutPrefix(at, wordPackets); told {
+		r.Packets, at, _ = strings.Cut(rest, "/")
 	}
 	r.At = parseTime(at)
 	return r

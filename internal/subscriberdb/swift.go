@@ -14,13 +14,13 @@ func (s *step) begins() bool {
 	return p != nil && d.Created && d.Session != nil && len(d.Delete) == 0 && d.Restart == nil &&
 		s.remembers() && s.session.Phase == subscriber.Unknown && s.holder == nil && p.SessionID == s.id &&
 		s.usesRestart && p.ExpiresAt.IsZero() && !p.Unconfirmed && plain(p) && p.Inside == s.inside &&
-		p.UpdatedAt == p.StartedAt && !p.StartedAt.IsZero() && p.InputOctets == 0 && p.OutputOctets == 0 && *d.Session == startedState(p, d.Session.Stamp)
+		p.UpdatedAt == p.StartedAt && !p.StartedAt.IsZero() && p.InputOctets == 0 && p.OutputOctets == 0 && *d.Session == startedState(p, d.Session)
 }
 
 // startedState is the state of a session whose record an Acct-Start wrote.
-func startedState(r *subscriber.Record, stamp time.Time) subscriber.SessionState {
+func startedState(r *subscriber.Record, as *subscriber.SessionState) subscriber.SessionState {
 	state := subscriber.OpenState(r)
-	state.Exact, state.Stamp = true, stamp
+	state.Exact, state.Stamp, state.Digest = true, as.Stamp, as.Digest
 	return state
 }
 
@@ -78,7 +78,7 @@ func (b *batch) writeBegin(db *DB) {
 			}
 		}
 		a.list = append(a.list, formatAddr(r.NASAddress), timeArg(&r.StartedAt))
-		a.text = appendStartStamp(a.text, s.decision.Session.Stamp)
+		a.text = appendStart(a.text, s.decision.Session)
 		a.cut()
 		if classes {
 			a.addWord(&r.Class) // the script looks for itself

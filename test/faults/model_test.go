@@ -25,6 +25,7 @@ type line struct {
 	online *session   // by the events that were answered, in order of event time
 	lapsed *session   // the newest that ended without a word of its NAS: an Interim brings it back
 	ended  []*session // newest last, over for good: nothing brings them back
+	last   string     // NAS that told of the line last, as of a session that was, or may be, online there
 }
 
 // rememberEnded is how many ended sessions of a line get late events.
@@ -75,7 +76,7 @@ func (l *line) begin(s *session) {
 	if l.lapsed == s {
 		l.lapsed = nil
 	}
-	l.online = s
+	l.online, l.last = s, s.nas
 }
 
 // end ends what is online for good: Stop, takeover.

@@ -81,6 +81,25 @@ func (n *nas) read(t time.Time) time.Time {
 	return t.Add(n.ahead + time.Duration(float64(t.Sub(n.set))*n.drift))
 }
 
+// client is the client, or realm, that reports the NAS's sessions. One that is heard through
+// two clients without a realm takes no address over through the second.
+func (n *nas) client() string {
+	if n.sources[0] == realmProxy1 {
+		return "core"
+	}
+	return "bng1"
+}
+
+// first is the first NAS behind the client of another one, or behind any for none.
+func (m *model) first(name string) *nas {
+	if name == "" {
+		return m.nases[0]
+	}
+	client := m.nas(name).client()
+	i := slices.IndexFunc(m.nases, func(n *nas) bool { return n.client() == client })
+	return m.nases[i]
+}
+
 // settled reports whether its clock may be known.
 func (n *nas) settled() bool { return n.unsettled == 0 }
 
@@ -248,6 +267,9 @@ func (w *world) tellings(o op) []telling {
 		return append(again, again...)
 	case opService:
 		return serviceOf(s, tell)
+	case opForeign:
+		s.start = now.Add(-time.Hour)
+		return []telling{tell(acctInterim, now), tell(acctStart, now), tell(acctStop, now)}
 	case opStop, opLateStop:
 		return []telling{tell(acctStop, now)}
 	}
@@ -315,6 +337,7 @@ func (w *world) restart(o op) telling {
 	n := w.model.nas(o.nas)
 	t := telling{nas: n, source: n.source(o.source), at: w.now, request: acctclient.Request{
 		Status: rfc2866.AcctStatusType_Value_AccountingOn, NASIdentifier: n.name,
+		SessionID: "restart-" + w.now.Format(time.RFC3339Nano), // or its packet would be that of the one before
 	}}
 	if n.stamps {
 		t.stamp = n.read(w.now).Add(o.boot)

@@ -17,7 +17,8 @@ const (
 	opClock     opKind = "start-bad-clock"
 	opInterim   opKind = "interim"
 	opStop      opKind = "stop"
-	opTakeover  opKind = "takeover" // of another user; the Stop was lost
+	opTakeover  opKind = "takeover" // of another user behind the same client; the Stop was lost
+	opForeign   opKind = "foreign"  // another client tells of a session at the address
 	opReconnect opKind = "reconnect"
 	opMove      opKind = "move" // the session gets another address
 	opLateStop  opKind = "late-stop"
@@ -68,7 +69,7 @@ var weights = []struct {
 	kind   opKind
 	weight int
 }{
-	{opStart, 16}, {opLostStart, 3}, {opClock, 3}, {opInterim, 10}, {opStop, 12}, {opTakeover, 6},
+	{opStart, 16}, {opLostStart, 3}, {opClock, 3}, {opInterim, 10}, {opStop, 12}, {opTakeover, 6}, {opForeign, 4},
 	{opReconnect, 4}, {opMove, 3}, {opLateStop, 6}, {opLateInt, 6}, {opOldStart, 4}, {opReordered, 3},
 	{opRevive, 6}, {opDelete, 4}, {opDEL, 5}, {opExpire, 3},
 	{opAgain, 8}, {opLateStart, 4}, {opTwice, 3}, {opService, 6}, {opTwin, 4}, {opSetBack, 4},
@@ -81,12 +82,13 @@ type planner struct {
 	round int
 	free  []*line // not touched in this round yet, in random order
 	nas   string  // restarts in this round
+	calm  bool    // see model.plan
 }
 
 // plan draws up to n operations and makes their effect on the model. With
 // calm, none of them touches lines that are not its own.
 func (m *model) plan(rng *rand.Rand, round, n int, calm bool) []op {
-	p := &planner{rng: rng, model: m, round: round, free: slices.Clone(m.lines)}
+	p := &planner{rng: rng, model: m, round: round, free: slices.Clone(m.lines), calm: calm}
 	rng.Shuffle(len(p.free), func(i, j int) { p.free[i], p.free[j] = p.free[j], p.free[i] })
 	var ops []op
 	if rng.IntN(8) == 0 && !calm {
@@ -151,8 +153,14 @@ func (p *planner) fits(kind opKind) func(*line) bool {
 	switch kind {
 	case opStart, opLostStart, opClock, opTwin:
 		return isOffline
+	case opTakeover, opReconnect:
+		return func(l *line) bool { return l.online != nil && len(p.peers(l.online.nas, true)) > 0 }
+	case opForeign:
+		return func(l *line) bool { return l.online != nil && len(p.peers(l.online.nas, false)) > 0 && !p.calm }
 	case opOldStart:
-		return func(l *line) bool { return l.online != nil && !l.online.uncertain }
+		return func(l *line) bool {
+			return l.online != nil && !l.online.uncertain && len(p.peers(l.online.nas, true)) > 0
+		}
 	case opMove:
 		return func(l *line) bool {
 			return l.online != nil && !l.online.shared && !l.online.uncertain && p.model.nas(l.online.nas).settled()
@@ -165,15 +173,13 @@ func (p *planner) fits(kind opKind) func(*line) bool {
 	case opLateStop:
 		return func(l *line) bool { return len(l.ended) > 0 || l.lapsed != nil }
 	case opLateInt:
-		return func(l *line) bool { return slices.ContainsFunc(l.ended, isCertain) }
+		return func(l *line) bool { return slices.ContainsFunc(l.ended, p.lateOf(l, kind)) }
 	case opAgain: // the Start of one that moved tells an address that is another line's
 		return func(l *line) bool { return l.online != nil && !l.online.moved }
 	case opLateStart:
-		return func(l *line) bool {
-			return slices.ContainsFunc(l.ended, func(s *session) bool { return isCertain(s) && !s.moved })
-		}
+		return func(l *line) bool { return slices.ContainsFunc(l.ended, p.lateOf(l, kind)) }
 	case opReordered:
-		return func(*line) bool { return true }
+		return func(l *line) bool { return l.last == "" || len(p.peers(l.last, true)) > 0 }
 	case opRevive:
 		return func(l *line) bool { return l.online == nil && p.revives(l.lapsed) }
 	}
@@ -214,14 +220,22 @@ func (p *planner) make(kind opKind) (op, bool) {
 		l.begin(o.session)
 	case opTwin:
 		return p.twin(o)
-	case opLostStart, opClock, opReconnect:
+	case opLostStart, opClock:
 		o.session = p.model.newSession(l.owner(), p.someNAS())
 		l.begin(o.session)
-	case opTakeover:
-		o.session = p.model.newSession(fmt.Sprintf("guest-%d", p.model.sessions), p.someNAS())
+	case opReconnect:
+		o.session, o.source = p.model.newSession(l.owner(), p.peer(l.online.nas, true)), 0
 		l.begin(o.session)
+	case opTakeover:
+		o.session, o.source = p.model.newSession(fmt.Sprintf("guest-%d", p.model.sessions), p.peer(l.online.nas, true)), 0
+		l.begin(o.session)
+	case opForeign:
+		o.session = p.model.newSession("stranger-"+l.inside.String(), p.peer(l.online.nas, false))
 	case opOldStart, opReordered:
-		o.session = p.model.newSession("stranger-"+l.inside.String(), p.someNAS())
+		if l.last == "" {
+			l.last = p.someNAS()
+		}
+		o.session = p.model.newSession("stranger-"+l.inside.String(), p.peer(l.last, true))
 	case opStop:
 		l.end()
 	case opDelete, opDEL, opExpire:
@@ -282,10 +296,36 @@ func (p *planner) late(l *line, kind opKind) *session {
 		l.stopLapsed()
 		return s
 	}
-	ended := slices.DeleteFunc(slices.Clone(l.ended), func(s *session) bool {
-		return kind != opLateStop && s.uncertain || kind == opLateStart && s.moved
-	})
+	fits := p.lateOf(l, kind)
+	ended := slices.DeleteFunc(slices.Clone(l.ended), func(s *session) bool { return !fits(s) })
 	return ended[p.rng.IntN(len(ended))]
+}
+
+// lateOf says of which ended sessions of a line something may come late. Where the
+// database is lost at the same time, what comes may find the line free: it is behind the
+// client of whoever begins anew there.
+func (p *planner) lateOf(l *line, kind opKind) func(*session) bool {
+	return func(s *session) bool {
+		return kind == opLateStop || isCertain(s) && !(kind == opLateStart && s.moved) &&
+			p.model.nas(s.nas).client() == p.model.nas(l.last).client()
+	}
+}
+
+// peers are the NASes, of those whose clock may be known, that are behind the same client
+// as another one, or behind another client.
+func (p *planner) peers(nas string, same bool) []string {
+	var peers []string
+	for _, n := range p.model.nases {
+		if n.name != p.nas && n.settled() && (n.client() == p.model.nas(nas).client()) == same {
+			peers = append(peers, n.name)
+		}
+	}
+	return peers
+}
+
+func (p *planner) peer(nas string, same bool) string {
+	peers := p.peers(nas, same)
+	return peers[p.rng.IntN(len(peers))]
 }
 
 // someNAS is a NAS whose clock may be known.

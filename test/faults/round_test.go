@@ -175,7 +175,9 @@ func (w *world) comeBack(ctx context.Context, ops []op) error {
 	for _, l := range w.model.lines {
 		switch {
 		case uncertain[l]:
-			l.begin(w.model.newSession(l.owner(), w.model.nases[0].name))
+			n := w.model.first(l.last) // what the database knows of may be back, and gives way to its own client alone
+			l.begin(w.model.newSession(l.owner(), n.name))
+			l.online.uncertain = !n.settled()
 			l.ended = nil
 			back = append(back, op{kind: opStart, line: l, session: l.online})
 		case l.online != nil:

@@ -1,7 +1,9 @@
 package field
 
 import (
+	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"layeh.com/radius"
@@ -68,10 +70,14 @@ func (b bng) stop(s session) *packet {
 	return p
 }
 
+// restarts counts those of all NASes: the packets of two are never the same.
+var restarts atomic.Int64
+
 // on is the Accounting-On; a bng that has just booted may have another clock.
 func (b bng) on() *packet {
 	return &packet{bng: b, request: acctclient.Request{
 		Status: rfc2866.AcctStatusType_Value_AccountingOn, NASIdentifier: b.name, NASAddress: b.address,
+		SessionID: fmt.Sprint("restart-", restarts.Add(1)),
 	}}
 }
 

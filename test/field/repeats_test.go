@@ -3,6 +3,7 @@ package field
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -83,6 +84,95 @@ func TestStartSentAgain_SES02_ACCT15(t *testing.T) {
 				sent("Start again after the Stop", first, "ended"),
 				sent("Start again after the Stop to another daemon", first, "ended").restarted(),
 				sent("Stop again", stop, "ended").after(time.Second),
+			}
+		})
+	}
+	p.run()
+}
+
+// longAgo makes of what Redis knows of ended sessions and restarts something of hours ago.
+func longAgo(by time.Duration) func(*world) {
+	return func(w *world) {
+		w.t.Helper()
+		for _, pattern := range []string{"sessiond:{default}:sess:*", "sessiond:{default}:nas:*"} {
+			for key := range strings.FieldsSeq(w.redis("KEYS", pattern)) {
+				line := w.redis("GET", key)
+				if strings.HasPrefix(line, "open ") {
+					continue
+				}
+				shifted := redisTime.ReplaceAllStringFunc(line, func(text string) string {
+					at, err := time.Parse(time.RFC3339Nano, text)
+					w.must(err)
+					return at.Add(-by).Format(time.RFC3339Nano)
+				})
+				w.redis("SET", key, shifted, "KEEPTTL")
+			}
+		}
+	}
+}
+
+var redisTime = regexp.MustCompile(`20[0-9][0-9]-[0-9-]+T[0-9:.]+Z`)
+
+// TestReplayed_SES10_SES15: what a NAS without Event-Timestamp sent comes again hours later,
+// to the octet, from an attacker or a proxy that is stuck. It ends nobody, and brings nobody
+// back.
+func TestReplayed_SES10_SES15(t *testing.T) {
+	w := start(t)
+	p := play{w: w}
+	for _, delays := range []bool{false, true} {
+		p.scene(fmt.Sprintf("of a session, with a delay: %t", delays), func(x *scene) []step {
+			nas := x.bng("old")
+			nas.stamps, nas.delays = false, delays
+			u, v, lost := x.session("u", "s", 1), x.session("v", "t", 1), x.session("l", "r", 2)
+			came := x.session("c", "q", 2)
+			first, interim, stop := nas.start(u), nas.interim(u).lasting(30*time.Minute), nas.stop(u).lasting(31*time.Minute)
+			evicted := nas.start(lost)
+			return []step{
+				sent("Start", first, "opened", u),
+				sent("Start of one whose Stop is lost", evicted, "opened", u, lost),
+				sent("Interim", interim, "refreshed", u, lost).after(time.Second),
+				sent("Stop", stop, "stopped", lost),
+				sent("Start of the next", nas.start(v), "opened", v, lost).after(newer),
+				sent("Start of the other's next", nas.start(came), "took_over", v, came),
+				done("hours pass", longAgo(3*time.Hour), v, came),
+				sent("Start again", first, "ended", v, came).restarted(),
+				sent("Interim again", interim, "ended|held", v, came),
+				sent("Stop again", stop, "ended", v, came),
+				sent("Start again of who was put out", evicted, "ended|held", v, came),
+				sent("Stop of the next", nas.stop(v), "stopped", came),
+				sent("Start again, when the address is free", first, "ended", came),
+				sent("Interim of the other's next", nas.interim(came), "refreshed", came).after(time.Second),
+			}
+		})
+		p.scene(fmt.Sprintf("of a restart, with a delay: %t", delays), func(x *scene) []step {
+			nas := x.bng("old")
+			nas.stamps, nas.delays = false, delays
+			u, v, after := x.session("u", "s", 1), x.session("v", "t", 2), x.session("w", "q", 3)
+			on, off := nas.on(), nas.off()
+			return []step{
+				sent("Start", nas.start(u), "opened", u),
+				sent("Off", off, "restarted").after(3 * time.Second),
+				sent("On", on, "restarted").after(3 * time.Second),
+				sent("Start of the next", nas.start(v), "opened", v).after(newer),
+				done("hours pass", longAgo(3*time.Hour), v),
+				sent("On again", on, "restart_repeated", v).restarted(),
+				sent("Off again", off, "restart_repeated", v),
+				sent("Start of another", nas.start(after), "opened", v, after),
+				sent("On again", on, "restart_repeated", v, after).after(3 * time.Second),
+			}
+		})
+	}
+	for _, old := range []time.Duration{30 * time.Hour, 47 * time.Hour, 72 * time.Hour, 10 * 24 * time.Hour} {
+		p.scene(fmt.Sprintf("of %v ago by a clock that is known", old), func(x *scene) []step {
+			nas := x.bng("right")
+			nas.delays = false
+			u, ghost, again := x.session("u", "s", 1), x.session("g", "o", 2), x.session("h", "n", 1)
+			return []step{
+				sent("Start", nas.start(u), "opened", u),
+				sent("Start of long ago", nas.start(ghost).late(old), "outdated", u),
+				sent("Interim of long ago", nas.interim(ghost).late(old), "outdated", u),
+				sent("Start of long ago where somebody is", nas.start(again).late(old), "outdated", u),
+				sent("Interim", nas.interim(u), "refreshed", u).after(time.Second),
 			}
 		})
 	}
