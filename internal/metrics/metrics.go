@@ -38,6 +38,7 @@ type Metrics struct {
 	reloadGood     prometheus.Gauge
 	reloadTime     prometheus.Gauge
 	nasConflicts   *prometheus.CounterVec
+	bounds         *prometheus.CounterVec
 }
 
 // New returns the metrics of a sessiond of the given version.
@@ -111,6 +112,10 @@ func New(version string) *Metrics {
 			Name: "sessiond_config_last_reload_timestamp_seconds",
 			Help: "When the configuration was read last, whether it was taken or refused.",
 		}),
+		bounds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_accounting_bounds_reached_total",
+			Help: "Accounting events that found no room in what a RADIUS client may take of Redis and of memory, by bound.",
+		}, []string{"client", "bound"}),
 		nasConflicts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sessiond_nas_conflicts_total",
 			Help: "Events whose NAS has the name of another one at another address, by client.",
@@ -123,7 +128,7 @@ func New(version string) *Metrics {
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
 		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
-		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.reloadGood, m.reloadTime, build,
+		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.reloadGood, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -140,6 +145,7 @@ type Expected struct {
 
 	Strangers []Outcome // what can become of requests of no client
 	Refusals  []string  // why connections of no client are refused; empty without RadSec
+	Bounds    []string  // what clients get no more than their share of
 }
 
 // Outcome is what became of a request of some kind.
@@ -169,7 +175,7 @@ func (m *Metrics) Expect(e Expected) {
 			m.verdicts.WithLabelValues(group, v.String())
 		}
 	}
-	m.expectRefusals(e.Clients)
+	m.expectRefusals(e.Clients, e.Bounds)
 	m.expectRequests(e.Clients, e.Outcomes)
 	m.expectRequests([]string{nobody}, e.Strangers)
 	for _, client := range e.RadSec {
@@ -199,9 +205,12 @@ func (m *Metrics) expectRequests(clients []string, outcomes []Outcome) {
 	}
 }
 
-func (m *Metrics) expectRefusals(clients []string) {
+func (m *Metrics) expectRefusals(clients, bounds []string) {
 	for _, client := range clients {
 		m.nasConflicts.WithLabelValues(client)
+		for _, b := range bounds {
+			m.bounds.WithLabelValues(client, b)
+		}
 		for _, v := range subscriber.Verdicts() {
 			if v.Refused() {
 				m.refused.WithLabelValues(client, v.String())
@@ -283,6 +292,9 @@ func (m *Metrics) Verdict(group string, v subscriber.Verdict) {
 func (m *Metrics) Refused(client string, v subscriber.Verdict) {
 	m.refused.WithLabelValues(client, v.String()).Inc()
 }
+
+// BoundReached counts one event that found no room.
+func (m *Metrics) BoundReached(client, bound string) { m.bounds.WithLabelValues(client, bound).Inc() }
 
 // NASConflict counts one event that shows that a NAS name is that of several NASes.
 func (m *Metrics) NASConflict(client string) { m.nasConflicts.WithLabelValues(client).Inc() }

@@ -6,6 +6,10 @@ import "slices"
 // share an Acct-Multi-Session-Id and the address (SES-20). The record ends with
 // the last of them.
 
+// maxLinks bounds the links and services of one record: each event of any tells all of
+// them in the change feed. Those beyond find their record, and do not keep it.
+const maxLinks = 32
+
 // belongsTo reports whether the record is the session's.
 func (r *Record) belongsTo(id SessionID) bool {
 	if len(r.Links) == 0 {
@@ -25,8 +29,12 @@ func (r *Record) link(ev *Event) {
 		return
 	}
 	r.MultiSessionID = ev.MultiSessionID
-	if !slices.Contains(r.Links, ev.AcctSessionID) {
-		r.Links = append(slices.Clone(r.Links), ev.AcctSessionID)
+	r.addLink(ev.AcctSessionID)
+}
+
+func (r *Record) addLink(id string) {
+	if len(r.Links) < maxLinks && !slices.Contains(r.Links, id) {
+		r.Links = append(slices.Clone(r.Links), id)
 	}
 }
 

@@ -39,7 +39,7 @@ var scopeTitles = [...]struct{ title, text string }{
 }
 
 var standingTexts = [standings]struct{ name, text string }{
-	StandingUnknown: {"unknown", "Nothing is known of the session: it is new, or its end was so long ago that it is forgotten (24 h; 5 min where more than a million are remembered)."},
+	StandingUnknown: {"unknown", "Nothing is known of the session: it is new, or its end was so long ago that it is forgotten (24 h; 5 min where its client has more than a million that are remembered)."},
 	StandingSame: {"online", "The session is online, and the event is about it. A Start of the same user at the same address is the known one sent again, " +
 		"unless the NAS stamped it more than 5 s later or has restarted in between. A Stop or Interim is about the session that is online under its " +
 		"identifier, whatever odd time it tells, as long as no earlier session is known that had the same identifier."},

@@ -1,7 +1,5 @@
 package subscriber
 
-import "slices"
-
 // A BNG may account services, queues, policers or hosts beside the session (SES-21):
 // with the session's address and User-Name and an Acct-Session-Id of their own.
 // Such a service begins and ends while its subscriber is online, so it must not
@@ -49,9 +47,7 @@ func (r *Record) linkService(ev *Event) {
 	if len(r.Links) == 0 {
 		r.Links = []string{r.AcctSessionID}
 	}
-	if !slices.Contains(r.Links, ev.AcctSessionID) {
-		r.Links = append(slices.Clone(r.Links), ev.AcctSessionID)
-	}
+	r.addLink(ev.AcctSessionID)
 }
 
 // servesIn reports whether the record is of a service that was heard of before its

@@ -68,7 +68,7 @@ type cache struct {
 	seed       maphash.Seed
 	size       int // of one generation
 	young, old map[uint64]*trace
-	restarts   map[traceID]string // restart lines by NAS, without a session; as many as NASes
+	restarts   map[traceID]string // restart lines by NAS, without a session; maxRestarts at most
 	reporters  map[string]reporter
 }
 
@@ -78,8 +78,11 @@ type reporter struct {
 	several bool // others do too
 }
 
-// maxReporters bounds the NASes whose reporter is known.
+// maxReporters bounds the NASes of one client that are known, where it is alone; see shares.
 const maxReporters = 65_536
+
+// maxRestarts bounds the restarts that are known without a look: of all groups together.
+const maxRestarts = 2 * maxReporters
 
 func newCache(size int) *cache {
 	return &cache{
@@ -180,5 +183,8 @@ func (c *cache) setRestart(group string, id subscriber.SessionID, line string) {
 		delete(c.restarts, nasTrace(group, id))
 		return
 	}
-	c.restarts[nasTrace(group, id)] = line
+	nas := nasTrace(group, id)
+	if _, known := c.restarts[nas]; known || len(c.restarts) < maxRestarts {
+		c.restarts[nas] = line
+	}
 }

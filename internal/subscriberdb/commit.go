@@ -64,7 +64,7 @@ func (c *commitList) conditions() (claimed bool) {
 		n++
 		if claimed = s.line == "" && s.decision.Session != nil; claimed {
 			c.args = append(c.args, "n")
-			c.state(s.keySession(), s.id.Client, s.decision.Session)
+			c.state(s.keySession(), s.id, s.decision.Session)
 		} else {
 			c.args = append(c.args, "s", c.key(s.keySession()), s.line)
 		}
@@ -94,7 +94,7 @@ func (c *commitList) write(d *subscriber.Decision, claimed bool) {
 	}
 	if d.Session != nil && !claimed {
 		c.args = append(c.args, "set")
-		c.state(c.step.keySession(), c.step.id.Client, d.Session)
+		c.state(c.step.keySession(), c.step.id, d.Session)
 	}
 	if d.Restart != nil {
 		c.mark(d.Restart)
@@ -106,7 +106,7 @@ func (c *commitList) delete(e *subscriber.Ending) {
 	c.args = append(c.args, "del", c.record(r), r.Inside.String(), e.Reason.String(), e.Cause, recordText(r))
 	if e.Tombstone != nil {
 		c.args = append(c.args, "bury")
-		c.state(sessionKey(c.step.group.Name, r.SessionID), r.Client, e.Tombstone)
+		c.state(sessionKey(c.step.group.Name, r.SessionID), r.SessionID, e.Tombstone)
 	}
 }
 
@@ -143,9 +143,15 @@ func (c *commitList) put(d *subscriber.Decision) {
 	c.args[from-1] = len(c.args) - from
 }
 
-// state writes the state of a client's session: key, line and time to live.
-func (c *commitList) state(key, client string, s *subscriber.SessionState) {
-	c.args = append(c.args, c.key(key), formatState(s), c.db.stateTTL(c.step.group.ttlOf(client), s).Milliseconds())
+// state writes the state of a session: key, line and time to live.
+func (c *commitList) state(key string, id subscriber.SessionID, s *subscriber.SessionState) {
+	var ttl time.Duration
+	if s.Phase == subscriber.Open && s.Inside.IsValid() {
+		ttl = c.db.openTTL(c.step.group.ttlOf(id.Client))
+	} else {
+		ttl = c.db.closedTTL(c.step, id, s)
+	}
+	c.args = append(c.args, c.key(key), formatState(s), ttl.Milliseconds())
 }
 
 func (c *commitList) mark(r *subscriber.Restart) {
@@ -171,25 +177,31 @@ func (db *DB) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 }
 
 // restartTTL is how long a restart is remembered: as long as the NAS, so that a packet of
-// it that comes again ends nothing. Of a NAS that there is no room for, as a tombstone.
+// it that comes again ends nothing. A client may invent NASes: one that there is no room for
+// is remembered for as long as its sessions take to be ended.
 func (db *DB) restartTTL(id subscriber.SessionID) time.Duration {
 	if db.nases.knows(nasKeyOf(id)) {
 		return max(nasForgotten, db.tombstoneTTL)
 	}
-	return db.tombstoneTTL
+	return crowdedTTL
 }
 
-// stateTTL lets the state of an open session outlive its record by the time of a
+// openTTL lets the state of an open session outlive its record by the time of a
 // tombstone, so that what comes after the record has expired is still put in
 // order. Not every Interim writes it again, so it gets some more.
-func (db *DB) stateTTL(record time.Duration, s *subscriber.SessionState) time.Duration {
-	switch {
-	case s.Phase != subscriber.Open || !s.Inside.IsValid():
-		now := db.now()
-		defer db.tombstones.add(now, 1)
-		return db.tombstones.ttl(now)
-	case record == 0:
+func (db *DB) openTTL(record time.Duration) time.Duration {
+	if record == 0 {
 		return 0
 	}
 	return 2*record + db.tombstoneTTL + db.restateAfter()
+}
+
+// closedTTL is how long the state of a session lives that has ended, or has no address:
+// those a client may make as many of as it likes, so they are bounded.
+func (db *DB) closedTTL(s *step, id subscriber.SessionID, state *subscriber.SessionState) time.Duration {
+	ttl, crowded := db.tombstones.take(id.Client, stateOctets(s.group.Name, id.Client, id.NAS, id.AcctSessionID, state.UserName), db.now())
+	if crowded {
+		db.limit(reportedBy(s.event, id), BoundTombstones)
+	}
+	return ttl
 }

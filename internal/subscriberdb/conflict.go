@@ -25,8 +25,9 @@ const (
 // What tells is that addresses alternate. A NAS that is given another address does
 // not come back under the old one.
 type nasAddresses struct {
-	mu    sync.Mutex
-	names map[nasKey]*nasName // maxReporters at most
+	mu     sync.Mutex
+	names  map[nasKey]*nasName
+	shares shares // of the clients; that of none is set with the first name
 }
 
 // nasName is what is known of one name.
@@ -46,13 +47,14 @@ func (n *nasAddresses) note(ev *subscriber.Event, clock func() time.Time) (confl
 	key := nasKeyOf(ev.SessionID)
 	name := n.names[key]
 	if name == nil {
-		if len(n.names) >= maxReporters {
+		if n.names == nil {
+			n.names, n.shares.alone = make(map[nasKey]*nasName), maxReporters
+		}
+		if !n.shares.room(key.client) {
 			return false, false
 		}
-		if n.names == nil {
-			n.names = make(map[nasKey]*nasName)
-		}
 		n.names[nasKey{strings.Clone(key.client), strings.Clone(key.nas)}] = &nasName{seen: []netip.Addr{ev.NASAddress}}
+		n.shares.add(key.client, 1)
 		return false, false
 	}
 	if name.conflict.IsZero() && name.seen[len(name.seen)-1] == ev.NASAddress {

@@ -3,6 +3,7 @@ package subscriberdb
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -65,12 +66,16 @@ func TestNASAddressesAreBounded(t *testing.T) {
 	ev := start("a", addr, 0)
 	ev.NASAddress = netip.MustParseAddr("192.0.2.1")
 	for i := range maxReporters + 10 {
-		ev.NAS = string(rune(i)) + "x"
-		ev.Client = string(rune(i >> 15))
+		ev.NAS = strconv.Itoa(i)
 		n.note(&ev, func() time.Time { return t0 })
 	}
-	if got := len(n.names); got > maxReporters {
+	if got := len(n.names); got != maxReporters {
 		t.Errorf("%d names", got)
+	}
+	ev.Client = "another"
+	n.note(&ev, func() time.Time { return t0 })
+	if n.names[nasKeyOf(ev.SessionID)] == nil {
+		t.Error("another client finds no room")
 	}
 }
 
@@ -87,6 +92,12 @@ func (c *counted) count(client string) {
 		c.times = map[string]int{}
 	}
 	c.times[client]++
+}
+
+func (c *counted) of(client string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.times[client]
 }
 
 // TestNASConflict_SES16: the restart of a NAS whose name another has too ends nobody;

@@ -31,6 +31,7 @@ var (
 const (
 	defaultTombstoneTTL = 24 * time.Hour
 	defaultTombstones   = 1_000_000
+	tombstoneOctets     = 400_000_000 // of one client that is alone
 	defaultFeedLength   = 30_000
 	defaultFeedLimit    = 500_000
 	defaultFeedOctets   = 256 << 20
@@ -44,7 +45,7 @@ type Options struct {
 	Clients      Realms                                    // see DB.SetClients; nil takes every name for a client's
 	Node         string                                    // name of this daemon, for logs
 	TombstoneTTL time.Duration                             // how long an ended session is remembered; default 24 h
-	Tombstones   int                                       // ended sessions remembered for so long; more are forgotten after 5 min; default 1 000 000
+	Tombstones   int                                       // ended sessions of one client remembered for so long; more are forgotten after 5 min; default 1 000 000
 	FeedLength   int64                                     // entries kept in each feed, about, that everybody has read; default 30 000
 	FeedLimit    int64                                     // entries that a feed may grow to for who has not read them; default 500 000
 	FeedOctets   int64                                     // octets that it may grow to, about; default 256 MiB
@@ -52,6 +53,7 @@ type Options struct {
 	Observe      func(group string, v subscriber.Verdict)  // optional: what each event came to, group "" where that is the same in all; called concurrently
 	Refused      func(client string, v subscriber.Verdict) // optional: events that changed nothing because of what they said, by RADIUS client; called concurrently
 	Conflict     func(client string)                       // optional: a NAS name that several NASes have was heard through the client; called concurrently
+	Limited      func(client string, b Bound)              // optional: what a RADIUS client told found no room; called concurrently
 	Logger       *slog.Logger                              // default: discard
 	Now          func() time.Time                          // default: time.Now
 }
@@ -87,6 +89,8 @@ type DB struct {
 	clients      atomic.Pointer[Realms] // see SetClients; nil for none
 	conflict     func(string)
 	conflictLog  mutedLog
+	limited      func(string, Bound)
+	limitLogs    map[Bound]*mutedLog
 }
 
 // New returns a DB. It does not talk to Redis yet.
@@ -108,7 +112,7 @@ func New(o Options) (*DB, error) {
 		health:       newServerHealth(),
 		node:         o.Node,
 		tombstoneTTL: o.TombstoneTTL,
-		tombstones:   tombstones{full: o.TombstoneTTL, limit: o.Tombstones},
+		tombstones:   newTombstones(o.TombstoneTTL, o.Tombstones, tombstoneOctets),
 		feedLength:   o.FeedLength,
 		feedLimit:    max(o.FeedLimit, o.FeedLength),
 		feedOctets:   o.FeedOctets,
@@ -117,6 +121,8 @@ func New(o Options) (*DB, error) {
 		observe:      o.Observe,
 		refused:      o.Refused,
 		conflict:     o.Conflict,
+		limited:      o.Limited,
+		limitLogs:    newLimitLogs(),
 		logger:       o.Logger.With("node", o.Node),
 		now:          o.Now,
 		restarted:    make(chan struct{}, 1),
@@ -157,6 +163,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Conflict == nil {
 		o.Conflict = func(string) {}
+	}
+	if o.Limited == nil {
+		o.Limited = func(string, Bound) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

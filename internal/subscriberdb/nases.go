@@ -1,7 +1,6 @@
 package subscriberdb
 
 import (
-	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -58,6 +57,7 @@ type nasEntry struct {
 type nasRegistry struct {
 	mu      sync.Mutex
 	byKey   map[nasKey]*nasEntry
+	shares  shares      // of the clients
 	changed []*nasEntry // what is to be written to Redis
 
 	turn   chan struct{} // holds one while somebody writes to Redis, or reads for the registry
@@ -65,19 +65,20 @@ type nasRegistry struct {
 }
 
 func newNASRegistry() *nasRegistry {
-	return &nasRegistry{byKey: make(map[nasKey]*nasEntry), turn: make(chan struct{}, 1)}
+	return &nasRegistry{byKey: make(map[nasKey]*nasEntry), shares: shares{alone: maxReporters}, turn: make(chan struct{}, 1)}
 }
 
-// entryLocked returns the entry of a NAS, nil where there are too many.
+// entryLocked returns the entry of a NAS, nil where its client has its share of them.
 func (r *nasRegistry) entryLocked(key nasKey) *nasEntry {
 	if e := r.byKey[key]; e != nil {
 		return e
 	}
-	if len(r.byKey) >= maxReporters {
+	if !r.shares.room(key.client) {
 		return nil
 	}
 	e := &nasEntry{key: nasKey{strings.Clone(key.client), strings.Clone(key.nas)}}
 	r.byKey[e.key] = e
+	r.shares.add(e.key.client, 1)
 	return e
 }
 
@@ -108,13 +109,14 @@ func (r *nasRegistry) rootLocked(key nasKey) nasKey {
 
 // place gives the event the name of its NAS by which its sessions are known, and
 // the time at which it happened.
-func (r *nasRegistry) place(ev *subscriber.Event) {
+// It reports whether there is room for what is known of the NAS.
+func (r *nasRegistry) place(ev *subscriber.Event) (known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.entryLocked(nasKeyOf(ev.SessionID))
 	if e == nil {
 		new(subscriber.Clock).Place(ev)
-		return
+		return false
 	}
 	e.clock.Place(ev)
 	if !ev.Stamp.IsZero() && ev.Delay <= 0 {
@@ -122,13 +124,14 @@ func (r *nasRegistry) place(ev *subscriber.Event) {
 	}
 	r.hearLocked(e, ev.Arrival)
 	if e.sameAs == (nasKey{}) {
-		return
+		return true
 	}
 	root := r.rootLocked(e.key)
 	ev.Client, ev.NAS = root.client, root.nas
 	if known := r.entryLocked(root); known != nil {
 		r.hearLocked(known, ev.Arrival)
 	}
+	return true
 }
 
 // unite notes that one NAS is heard of under two names, through two clients, and
@@ -251,9 +254,12 @@ func (r *nasRegistry) adoptLocked(e *nasEntry, line string, now time.Time) {
 func (r *nasRegistry) forget(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	maps.DeleteFunc(r.byKey, func(_ nasKey, e *nasEntry) bool {
-		return !e.changed && now.Sub(e.heard) > nasForgotten
-	})
+	for key, e := range r.byKey {
+		if !e.changed && now.Sub(e.heard) > nasForgotten {
+			delete(r.byKey, key)
+			r.shares.add(key.client, -1)
+		}
+	}
 }
 
 // nasNews is what is to be written of one NAS.

@@ -168,9 +168,20 @@ func TestTooManyNASes(t *testing.T) {
 	for i := range maxReporters {
 		heardOf(r, nasKey{"a", fmt.Sprint(i)}, t0, 0)
 	}
-	one := nasKey{"b", "one more"}
+	for i := range 1000 { // they find room all the same
+		if other := (nasKey{"c", fmt.Sprint(i)}); heardOf(r, other, t0, 0).Client != "c" || r.byKey[other] == nil {
+			t.Fatalf("NAS %d of another client is not known", i)
+		}
+	}
+	for i := range 1000 {
+		key := nasKey{"c", fmt.Sprint(i)}
+		delete(r.byKey, key)
+		r.shares.add("c", -1)
+	}
+	r.changed = r.changed[:maxReporters]
+	one := nasKey{"a", "one more"}
 	ev := heardOf(r, one, t0.Add(time.Minute), -time.Hour)
-	if !ev.At.Equal(t0.Add(time.Minute)) || ev.Client != "b" {
+	if !ev.At.Equal(t0.Add(time.Minute)) || ev.Client != "a" {
 		t.Errorf("placed at %v of %v", ev.At, ev.SessionID)
 	}
 	r.refuse(one.id(), subscriber.Stale)

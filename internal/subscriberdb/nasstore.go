@@ -141,7 +141,7 @@ func (db *DB) writeNASLines(ctx context.Context, news []nasNews) (written []nasN
 		if len(left) == 0 {
 			return written, nil
 		}
-		args := []any{maxReporters}
+		args := []any{db.nases.shares.all()}
 		for i := range left {
 			args = append(args, left[i].ref(), left[i].was, left[i].line)
 		}
@@ -245,7 +245,7 @@ func (db *DB) sweepNASes(ctx context.Context) error {
 	}
 	now := db.now()
 	known := make(map[string]bool) // those that stay
-	old := []any{maxReporters}
+	old := []any{db.nases.shares.all()}
 	err = db.scanHash(ctx, nasesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			n := parseNAS(fields[i+1])

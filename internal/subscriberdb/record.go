@@ -63,7 +63,9 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	ev := &j.event
 	ev.Inside = ev.Inside.Unmap()
 	client := ev.Client
-	db.nases.place(ev)
+	if !db.nases.place(ev) {
+		db.limit(reportedBy(ev, ev.SessionID), BoundNASes)
+	}
 	ev.At, ev.Latest = ev.At.UTC(), ev.Latest.UTC()
 	ev.Stamp, ev.Claimed = ev.Stamp.UTC(), ev.Claimed.UTC()
 	if len(ev.Addresses) > 1 {
@@ -260,6 +262,9 @@ func (s *step) report(db *DB) error {
 	}
 	if s.decision.Verdict != subscriber.NotHere {
 		db.observe(s.group.Name, s.decision.Verdict)
+	}
+	if put := s.decision.Put; put != nil && s.decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, s.id.AcctSessionID) {
+		db.limit(reportedBy(s.event, s.id), BoundLinks)
 	}
 	if s.decision.Restart == nil {
 		return nil

@@ -2,6 +2,7 @@ package subscriberdb
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"reflect"
@@ -237,20 +238,120 @@ func TestStateOutlives_SES10(t *testing.T) {
 // TestTombstonesBounded: beyond the limit ended sessions are remembered for a
 // short time only, until the earlier ones have gone.
 func TestTombstonesBounded(t *testing.T) {
-	tomb := tombstones{full: 24 * time.Hour, limit: 100}
-	now := t0
-	for i := range 150 {
-		want := 24 * time.Hour
-		if i >= 100 {
-			want = crowdedTTL
+	for name, octets := range map[string]int{"by number": 1, "by octets": 1000} {
+		tomb := newTombstones(24*time.Hour, 100, 100_000)
+		if octets > 1 {
+			tomb.entries.alone = 1_000_000
 		}
-		if got := tomb.ttl(now); got != want {
-			t.Fatalf("after %d: %v, want %v", i, got, want)
+		now := t0
+		for i := range 150 {
+			want := 24 * time.Hour
+			if i >= 100 {
+				want = crowdedTTL
+			}
+			if got, crowded := tomb.take("greedy", octets, now); got != want || crowded != (i >= 100) {
+				t.Fatalf("%s, after %d: %v, want %v", name, i, got, want)
+			}
+			now = now.Add(time.Second)
 		}
-		tomb.add(now, 1)
-		now = now.Add(time.Second)
+		for i := range 10 {
+			if got, _ := tomb.take("other", octets, now); got != tomb.full {
+				t.Errorf("%s: %d of another client: %v", name, i, got)
+			}
+		}
+		if got, _ := tomb.take("greedy", octets, now.Add(25*time.Hour)); got != tomb.full {
+			t.Errorf("%s, a day later: %v", name, got)
+		}
 	}
-	if got := tomb.ttl(now.Add(25 * time.Hour)); got != tomb.full {
-		t.Errorf("a day later: %v", got)
+}
+
+// TestEndedSessionsOfOneClient: a client that makes sessions without an address, or ends
+// those that never were, is bounded, which is told; the ends of another client's sessions
+// are remembered as long as ever.
+func TestEndedSessionsOfOneClient(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		var counts counted
+		var log lines
+		db := newDB(t, client, func(o *Options) {
+			o.Tombstones, o.Logger = 40, log.logger()
+			o.Limited = func(client string, b Bound) { counts.count(client + " " + string(b)) }
+		})
+		ttl := func(group string, ev subscriber.Event) time.Duration {
+			return client.PTTL(t.Context(), sessionKey(group, ev.SessionID)).Val()
+		}
+		for i := range 60 {
+			ev := start(fmt.Sprint("x", i), noAddr, 0)
+			ev.Client, ev.Via = "bng2", "bng2"
+			if i%2 == 1 {
+				ev = event(subscriber.EventStop, ev.AcctSessionID, addr, 0)
+				ev.Client, ev.Via = "bng2", "bng2"
+			}
+			record(t, db, ev)
+			group := "default"
+			if i%2 == 0 {
+				group = reserved
+			}
+			if got := ttl(group, ev); (got > crowdedTTL) != (i < 40) {
+				t.Fatalf("session %d of the client lives for %v", i, got)
+			}
+		}
+		record(t, db, start("a", addr, 0), start("b", next, 0), stop("a", addr, time.Minute), stop("b", next, time.Minute))
+		for _, ev := range []subscriber.Event{start("a", addr, 0), start("b", next, 0)} {
+			if got := ttl("default", ev); got <= crowdedTTL {
+				t.Errorf("the end of %s of another client is remembered for %v", ev.AcctSessionID, got)
+			}
+		}
+		if got := counts.of("bng2 tombstones"); got != 20 || counts.of("bng1 tombstones") != 0 {
+			t.Errorf("%d events found no room", got)
+		}
+		if got := log.with("a RADIUS client ends more"); len(got) != 1 || got[0]["client"] != "bng2" {
+			t.Errorf("logged: %v", got)
+		}
+	})
+}
+
+// TestFeedEntriesAreBounded: however long what a NAS tells of its sessions is, no entry of
+// the feed is longer than its bound; and as many links as a NAS likes are no way round it.
+func TestFeedEntriesAreBounded(t *testing.T) {
+	client := realRedis(t)
+	var counts counted
+	db := newDB(t, client, func(o *Options) {
+		o.Limited = func(client string, b Bound) { counts.count(client + " " + string(b)) }
+	})
+	long := strings.Repeat("\xff", 253)
+	var events []subscriber.Event
+	for i := range 200 {
+		ev := start(fmt.Sprint(i), netip.AddrFrom4([4]byte{100, 64, 1, byte(i)}), 0)
+		ev.AcctSessionID += long[:249]
+		ev.UserName, ev.NAS, ev.CallingStationID, ev.Class = long, long, long, long
+		events = append(events, ev)
+	}
+	record(t, db, events...)
+	for i := range 100 {
+		link := start(fmt.Sprint("l", i), addr, time.Duration(i)*time.Second)
+		link.AcctSessionID += long[:249]
+		link.NAS, link.UserName, link.MultiSessionID, link.Class = long, long, long, long
+		record(t, db, link)
+	}
+	entries, err := client.XRange(t.Context(), feedKey("default"), "-", "+").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	longest := 0
+	for _, e := range entries {
+		octets := 0
+		for name, value := range e.Values {
+			octets += len(name) + len(value.(string))
+		}
+		longest = max(longest, octets)
+	}
+	if longest > feedEntryOctets || longest < feedEntryOctets/2 {
+		t.Errorf("the longest entry has %d octets, want up to %d", longest, feedEntryOctets)
+	}
+	if got := counts.of("bng1 links"); got != 68 {
+		t.Errorf("%d links found no room", got)
+	}
+	if len(changes(t, db, "default")) != len(events)+100 {
+		t.Errorf("the feed tells of %d changes", len(changes(t, db, "default")))
 	}
 }

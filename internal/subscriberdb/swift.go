@@ -60,7 +60,7 @@ func (b *batch) writeBegin(db *DB) {
 	b.addSessionsAndRecords()
 	expires := db.expiryAfter(b.ttl)
 	a.add(db.feedLimit, len(b.bases), b.ttl,
-		db.stateTTL(time.Duration(b.ttl)*time.Millisecond, b.steps[0].decision.Session).Milliseconds(), b.addressAt())
+		db.openTTL(time.Duration(b.ttl)*time.Millisecond).Milliseconds(), b.addressAt())
 	a.text = appendExpiry(a.text, expires)
 	a.cut()
 	escaped, classes := len(a.list), slices.ContainsFunc(b.steps, (*step).putsClass)
@@ -145,8 +145,7 @@ func (b *batch) writeEnd(db *DB) {
 	if b.kind == drop {
 		reason = b.reason.String()
 	}
-	a.add(db.feedLimit, db.tombstones.ttl(db.now()).Milliseconds(), b.addressAt(), reason)
-	db.tombstones.add(db.now(), len(b.steps))
+	a.add(db.feedLimit, b.ttl, b.addressAt(), reason)
 	for _, s := range b.steps {
 		a.list = append(a.list, &s.holder.Version)
 		a.text = appendState(a.text, s.lastState(db))

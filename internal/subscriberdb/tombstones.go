@@ -9,45 +9,71 @@ import (
 // many: longer than retransmissions take.
 const crowdedTTL = 5 * time.Minute
 
-// tombstones bounds how many ended sessions are remembered, in number besides
-// time: while more than limit were written within the time to live, new ones
+// tombstones bounds how many ended sessions are remembered, in number and octets besides
+// time: while a client has its share of those that live for the full time, new ones of it
 // live for crowdedTTL. It counts what this daemon wrote.
 type tombstones struct {
-	full  time.Duration // time to live
-	limit int
+	full time.Duration // time to live
 
 	mu              sync.Mutex
-	since           time.Time // when current began
-	before, current int       // written in the half of full before since, and after
+	entries, octets shares          // of those that live for the full time
+	since           time.Time       // when current began
+	before, current map[string]load // by client, written in the half of full before since, and after
 }
 
-// ttl returns how long a tombstone that is written now should live.
-func (t *tombstones) ttl(now time.Time) time.Duration {
+// load is a number of tombstones, and what they take of Redis.
+type load struct{ entries, octets int }
+
+func newTombstones(full time.Duration, limit, octets int) tombstones {
+	return tombstones{full: full, entries: shares{alone: limit}, octets: shares{alone: octets}, current: make(map[string]load)}
+}
+
+// take returns how long a tombstone of so many octets that is written now for a client
+// should live, and whether that is for want of room.
+func (t *tombstones) take(client string, octets int, now time.Time) (ttl time.Duration, crowded bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.turnLocked(now)
-	if t.before+t.current >= t.limit {
-		return min(crowdedTTL, t.full)
+	if !t.entries.room(client) || !t.octets.room(client) {
+		return min(crowdedTTL, t.full), true
 	}
-	return t.full
-}
-
-// add counts tombstones that live for the full time.
-func (t *tombstones) add(now time.Time, n int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.turnLocked(now)
-	if t.before+t.current < t.limit {
-		t.current += n
-	}
+	t.entries.add(client, 1)
+	t.octets.add(client, octets)
+	l := t.current[client]
+	t.current[client] = load{l.entries + 1, l.octets + octets}
+	return t.full, false
 }
 
 func (t *tombstones) turnLocked(now time.Time) {
-	for t.since.Add(t.full/2).Before(now) && t.before+t.current > 0 {
-		t.before, t.current = t.current, 0
+	for t.since.Add(t.full/2).Before(now) && t.entries.total > 0 {
+		for client, l := range t.before {
+			t.entries.add(client, -l.entries)
+			t.octets.add(client, -l.octets)
+		}
+		t.before, t.current = t.current, make(map[string]load)
 		t.since = t.since.Add(t.full / 2)
 	}
-	if t.before+t.current == 0 {
+	if t.entries.total == 0 {
 		t.since = now
 	}
+}
+
+// stateOverhead is what Redis needs for the state of a session besides the words of its
+// NAS: about, in octets.
+const stateOverhead = 220
+
+// stateOctets is what the state of a session takes of Redis, about.
+func stateOctets(group, client, nas, session, user string) int {
+	return stateOverhead + len(group) + escapedLen(client) + escapedLen(nas) + escapedLen(session) + escapedLen(user)
+}
+
+// escapedLen is the length of what escape makes of raw octets.
+func escapedLen(raw string) int {
+	n := len(raw)
+	for i := 0; i < len(raw); i++ {
+		if !standsForItself(raw[i]) {
+			n += 2
+		}
+	}
+	return n
 }

@@ -36,9 +36,10 @@ type looking struct {
 type batch struct {
 	group  *Group
 	kind   errand
-	ttl    int64             // of the records that begin or are refreshed
+	ttl    int64             // of the records that begin or are refreshed, or of the states of sessions that end
 	reason subscriber.Reason // of the records that are removed
 	steps  []*step
+	octets int     // of what the feed tells of them, at most
 	bases  []*step // one step for each restart that any of them rests on
 	args   argList
 	cmd    *redis.Cmd
@@ -178,9 +179,13 @@ func redisSaid(err error) bool {
 // enlist puts a commit into a batch of its group.
 func (t *trip) enlist(s *step) {
 	ttl := int64(0)
-	if s.errand == refresh || s.errand == begin {
+	switch s.errand {
+	case refresh, begin:
 		ttl = t.db.recordTTL(s.group, s.decision.Put).Milliseconds()
+	case end, drop:
+		ttl = t.db.closedTTL(s, s.subject(), s.lastState(t.db)).Milliseconds()
 	}
+	octets := s.feedOctets()
 	reason := subscriber.ReasonNone
 	if s.errand == drop {
 		reason = s.decision.Delete[0].Reason
@@ -189,14 +194,14 @@ func (t *trip) enlist(s *step) {
 		if b.group != s.group || b.kind != s.errand || b.ttl != ttl || b.reason != reason {
 			continue
 		}
-		if b.full(s) {
+		if b.full(s, octets) {
 			t.open[i] = t.newBatch(s, ttl, reason)
 		}
-		t.open[i].steps = append(t.open[i].steps, s)
+		t.open[i].add(s, octets)
 		return
 	}
 	b := t.newBatch(s, ttl, reason)
-	b.steps = append(b.steps, s)
+	b.add(s, octets)
 	t.open = append(t.open, b)
 }
 
@@ -208,15 +213,39 @@ func (t *trip) newBatch(s *step, ttl int64, reason subscriber.Reason) *batch {
 		t.batches = append(t.batches, new(batch))
 	}
 	b := t.batches[n]
-	b.group, b.kind, b.ttl, b.reason = s.group, s.errand, ttl, reason
+	b.group, b.kind, b.ttl, b.reason, b.octets = s.group, s.errand, ttl, reason, 0
 	return b
 }
+
+func (b *batch) add(s *step, octets int) {
+	b.steps = append(b.steps, s)
+	b.octets += octets
+}
+
+// feedEntryOctets bounds what one call writes into the feed: a line of 64 records with the
+// longest attributes would be 229 kB, which is as long as a reader, and Redis, would be
+// kept by one entry.
+const feedEntryOctets = 64 << 10
+
+// feedOctets is what the feed tells of the step, at most. Of what has no free text it is
+// nothing worth counting.
+func (s *step) feedOctets() int {
+	r := s.decision.Put
+	if s.errand != begin || r == nil {
+		return 0
+	}
+	raw := len(r.UserName) + len(r.NAS) + len(r.Client) + len(r.AcctSessionID) + len(r.CallingStationID) + len(r.Class)
+	return beganOctets + 3*raw // each octet may be three, see escape
+}
+
+// beganOctets is a line of a begun session without free text.
+const beganOctets = 160
 
 // full reports whether the step must go into another call: all scripts but
 // commitScript compare before they write, so they must not meet a record or a
 // session twice.
-func (b *batch) full(s *step) bool {
-	if len(b.steps) == callSteps {
+func (b *batch) full(s *step, octets int) bool {
+	if len(b.steps) == callSteps || b.octets+octets > feedEntryOctets {
 		return true
 	}
 	if b.kind == commit {
