@@ -78,6 +78,9 @@ func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
 		Outcomes: outcomes(radiusacct.Outcomes()), Strangers: outcomes(radiusacct.StrangerOutcomes()),
 		Closings: radiusacct.ClosingCauses(), Limit: radiusacct.RefusedLimit,
 	}
+	for _, kind := range subscriberdb.GarbageKinds() {
+		e.Garbage = append(e.Garbage, string(kind))
+	}
 	for _, b := range subscriberdb.Bounds() {
 		e.Bounds = append(e.Bounds, string(b))
 	}

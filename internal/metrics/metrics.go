@@ -39,6 +39,7 @@ type Metrics struct {
 	reloadTime     prometheus.Gauge
 	nasConflicts   *prometheus.CounterVec
 	bounds         *prometheus.CounterVec
+	garbage        *prometheus.CounterVec
 }
 
 // New returns the metrics of a sessiond of the given version.
@@ -112,6 +113,10 @@ func New(version string) *Metrics {
 			Name: "sessiond_config_last_reload_timestamp_seconds",
 			Help: "When the configuration was read last, whether it was taken or refused.",
 		}),
+		garbage: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_database_garbage_total",
+			Help: "Times that something in Redis could not be used and was left out, by group and where it stands.",
+		}, []string{"group", "kind"}),
 		bounds: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sessiond_accounting_bounds_reached_total",
 			Help: "Accounting events that found no room in what a RADIUS client may take of Redis and of memory, by bound.",
@@ -128,7 +133,7 @@ func New(version string) *Metrics {
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
 		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
-		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.reloadGood, m.reloadTime, build,
+		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.garbage, m.reloadGood, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -146,6 +151,7 @@ type Expected struct {
 	Strangers []Outcome // what can become of requests of no client
 	Refusals  []string  // why connections of no client are refused; empty without RadSec
 	Bounds    []string  // what clients get no more than their share of
+	Garbage   []string  // kinds of what cannot be used in the database
 }
 
 // Outcome is what became of a request of some kind.
@@ -165,6 +171,9 @@ func (m *Metrics) Expect(e Expected) {
 	}
 	for _, group := range e.Groups {
 		m.wouldEnd.WithLabelValues(group)
+		for _, kind := range e.Garbage {
+			m.garbage.WithLabelValues(group, kind)
+		}
 		for _, why := range subscriber.Reasons() {
 			m.removals.WithLabelValues(group, reasonLabel(why))
 			m.wouldRemove.WithLabelValues(group, reasonLabel(why))
@@ -292,6 +301,9 @@ func (m *Metrics) Verdict(group string, v subscriber.Verdict) {
 func (m *Metrics) Refused(client string, v subscriber.Verdict) {
 	m.refused.WithLabelValues(client, v.String()).Inc()
 }
+
+// Garbage counts one time that something in the database could not be used.
+func (m *Metrics) Garbage(group, kind string) { m.garbage.WithLabelValues(group, kind).Inc() }
 
 // BoundReached counts one event that found no room.
 func (m *Metrics) BoundReached(client, bound string) { m.bounds.WithLabelValues(client, bound).Inc() }

@@ -112,10 +112,13 @@ func (db *DB) addSessions(ctx context.Context, graves []*grave) error {
 		key := sessionKey(g.group.Name, g.id)
 		lines[i], ttls[i] = pipe.Get(ctx, key), pipe.PTTL(ctx, key)
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	if _, err := pipe.Exec(ctx); unlessWrongType(err) != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
 	for i, g := range graves {
+		if wrongType(lines[i].Err()) {
+			db.found(g.group.Name, GarbageSession, sessionKey(g.group.Name, g.id))
+		}
 		g.session = lines[i].Val()
 		if g.reason != subscriber.ReasonNone {
 			continue

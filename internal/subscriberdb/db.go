@@ -53,6 +53,7 @@ type Options struct {
 	Observe      func(group string, v subscriber.Verdict)  // optional: what each event came to, group "" where that is the same in all; called concurrently
 	Refused      func(client string, v subscriber.Verdict) // optional: events that changed nothing because of what they said, by RADIUS client; called concurrently
 	Conflict     func(client string)                       // optional: a NAS name that several NASes have was heard through the client; called concurrently
+	Garbage      func(group string, kind Garbage)          // optional: what stands in Redis and cannot be used, each time it is met; called concurrently
 	Limited      func(client string, b Bound)              // optional: what a RADIUS client told found no room; called concurrently
 	Logger       *slog.Logger                              // default: discard
 	Now          func() time.Time                          // default: time.Now
@@ -91,6 +92,8 @@ type DB struct {
 	conflictLog  mutedLog
 	limited      func(string, Bound)
 	limitLogs    map[Bound]*mutedLog
+	garbage      func(string, Garbage)
+	garbageLogs  map[Garbage]*mutedLog
 }
 
 // New returns a DB. It does not talk to Redis yet.
@@ -123,6 +126,8 @@ func New(o Options) (*DB, error) {
 		conflict:     o.Conflict,
 		limited:      o.Limited,
 		limitLogs:    newLimitLogs(),
+		garbage:      o.Garbage,
+		garbageLogs:  newGarbageLogs(),
 		logger:       o.Logger.With("node", o.Node),
 		now:          o.Now,
 		restarted:    make(chan struct{}, 1),
@@ -163,6 +168,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Conflict == nil {
 		o.Conflict = func(string) {}
+	}
+	if o.Garbage == nil {
+		o.Garbage = func(string, Garbage) {}
 	}
 	if o.Limited == nil {
 		o.Limited = func(string, Bound) {}

@@ -18,9 +18,10 @@ import (
 // beginning is the identifier before every entry.
 const beginning = "0-0"
 
-// Names of the kinds of feed entries that tell of one record in full. There is
-// one more, nas_restart, which stands in the feed for its place in the
-// order and is no change of a record.
+// kindRestart stands in the feed for its place in the order, and is no change of a record.
+const kindRestart = "nas_restart"
+
+// Names of the kinds of feed entries that tell of one record in full.
 var (
 	kindNames = [...]string{subscriber.Created: "created", subscriber.Updated: "updated", subscriber.Deleted: "deleted"}
 	kinds     = map[string]subscriber.ChangeKind{
@@ -86,7 +87,13 @@ func (db *DB) Feed(
 	if err != nil || len(entries) == 0 {
 		return nil, after, err
 	}
-	return parseEntries(group, entries, room), entries[len(entries)-1].ID, nil
+	p := parserFor(group, entries, room)
+	for i := range entries {
+		if !p.entry(&entries[i]) {
+			db.found(group, GarbageFeed, feedKey(group)+" "+entries[i].ID)
+		}
+	}
+	return p.changes, entries[len(entries)-1].ID, nil
 }
 
 // readOn reads the given entry and those after it. If that is still there then
@@ -153,15 +160,20 @@ func (db *DB) checkWhole(ctx context.Context, group string) error {
 
 // parseEntries reads feed entries into room.
 func parseEntries(group string, entries []redis.XMessage, room []subscriber.Change) []subscriber.Change {
-	n := 0
-	for i := range entries {
-		n += 1 + strings.Count(text(&entries[i], "list"), "\n")
-	}
-	p := feedParser{group: group, changes: slices.Grow(room[:0], n)}
+	p := parserFor(group, entries, room)
 	for i := range entries {
 		p.entry(&entries[i])
 	}
 	return p.changes
+}
+
+// parserFor returns a parser with room for what the entries tell.
+func parserFor(group string, entries []redis.XMessage, room []subscriber.Change) *feedParser {
+	n := 0
+	for i := range entries {
+		n += 1 + strings.Count(text(&entries[i], "list"), "\n")
+	}
+	return &feedParser{group: group, changes: slices.Grow(room[:0], n)}
 }
 
 // feedParser makes changes of the entries of a group's feed.
@@ -171,16 +183,16 @@ type feedParser struct {
 	changes []subscriber.Change
 }
 
-// entry reads an entry; one that is no change of a record adds nothing.
-func (p *feedParser) entry(entry *redis.XMessage) {
+// entry reads an entry; one that is no change of a record adds nothing. It reports
+// whether the entry is one that sessiond writes.
+func (p *feedParser) entry(entry *redis.XMessage) (usable bool) {
 	if lines, ok := entry.Values["list"].(string); ok {
-		p.lines(entry, lines)
-		return
+		return p.lines(entry, lines)
 	}
 	c := subscriber.Change{ID: subscriber.ParseVersion(entry.ID), Kind: kinds[text(entry, "kind")]}
 	inside, err := netip.ParseAddr(text(entry, "inside"))
 	if err != nil || c.Kind == 0 {
-		return
+		return text(entry, "kind") == kindRestart
 	}
 	c.Reason, _ = subscriber.ParseReason(text(entry, "reason"))
 	cause, _ := strconv.ParseUint(text(entry, "cause"), 10, 32)
@@ -191,6 +203,7 @@ func (p *feedParser) entry(entry *redis.XMessage) {
 	}
 	c.Record = p.packer.Pack(&r)
 	p.changes = append(p.changes, c)
+	return true
 }
 
 func text(entry *redis.XMessage, field string) string {

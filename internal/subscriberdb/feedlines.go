@@ -34,8 +34,10 @@ func appendEnd(text []byte, e *subscriber.Ending) []byte {
 	return strconv.AppendUint(text, e.Record.OutputOctets, 10)
 }
 
-// lines reads an entry that tells of several records.
-func (p *feedParser) lines(entry *redis.XMessage, lines string) {
+// lines reads an entry that tells of several records, and reports whether all its lines can
+// be read.
+func (p *feedParser) lines(entry *redis.XMessage, lines string) (usable bool) {
+	usable = true
 	kind, id := text(entry, "kind"), subscriber.ParseVersion(entry.ID)
 	expires := entryExpiry(id, text(entry, "ttl"))
 	why, _ := subscriber.ParseReason(text(entry, "reason"))
@@ -43,6 +45,7 @@ func (p *feedParser) lines(entry *redis.XMessage, lines string) {
 		c := subscriber.Change{ID: id}
 		r, ok := parseLine(&c, p.group, kind, line)
 		if !ok {
+			usable = false
 			continue
 		}
 		if c.Kind == subscriber.Deleted && why != subscriber.ReasonNone {
@@ -52,6 +55,7 @@ func (p *feedParser) lines(entry *redis.XMessage, lines string) {
 		c.Record = p.packer.Pack(&r)
 		p.changes = append(p.changes, c)
 	}
+	return usable
 }
 
 // parseLine reads the line of one record: what changed, and the record.

@@ -77,13 +77,17 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 		w := words[len(words)-4:]
 		cmds = append(cmds, redis.NewMapStringStringCmd(ctx, w[:2:2]...), redis.NewDurationCmd(ctx, time.Millisecond, w[2:]...))
 	}
-	if err := pipeline(ctx, server, cmds); err != nil {
+	if err := pipeline(ctx, server, cmds); unlessWrongType(err) != nil {
 		return nil, fmt.Errorf("read records: %w", err)
 	}
 	now := db.now()
 	records := make([]subscriber.Record, 0, len(keys))
 	for i, key := range keys {
-		if fields := cmds[2*i].(*redis.MapStringStringCmd).Val(); len(fields) > 0 {
+		hash := cmds[2*i].(*redis.MapStringStringCmd)
+		if wrongType(hash.Err()) {
+			db.foundRecord(key)
+		}
+		if fields := hash.Val(); len(fields) > 0 {
 			r := parseRecord(key, fields)
 			r.ExpiresAt = expiry(now, cmds[2*i+1].(*redis.DurationCmd).Val())
 			records = append(records, r)
@@ -120,7 +124,7 @@ func (db *DB) readSessions(ctx context.Context, keys []subscriber.Key) ([]subscr
 		}
 		calls[i] = redis.NewStringSliceCmd(ctx, args...)
 	}
-	if err := db.exchange(ctx, calls); err != nil {
+	if err := db.exchange(ctx, calls); unlessWrongType(err) != nil {
 		return nil, fmt.Errorf("read sessions of records: %w", err)
 	}
 	records := make([]subscriber.Record, 0, len(keys))

@@ -36,9 +36,19 @@ var commitScript = redis.NewScript(`
 local call, feed, online, length = redis.call, KEYS[1], KEYS[2], ARGV[1]
 local pos, strings, answers = 2, {}, {}
 
+-- A key of another type is as none: a set replaces it.
 local function get(key)
-  if not strings[key] then strings[key] = call('GET', key) or '' end
+  if not strings[key] then
+    local value = redis.pcall('GET', key)
+    strings[key] = type(value) == 'string' and value or ''
+  end
   return strings[key]
+end
+
+local function version(key)
+  local value = redis.pcall('HGET', key, 'version')
+  if type(value) == 'table' then return nil end -- no hash
+  return value or '-'
 end
 
 local function set(key, value, ttl, ...)
@@ -59,13 +69,14 @@ local function stands()
     pos = pos + 3
     if kind == 'n' then
       pos = pos + 1
+      if holds and type(redis.pcall('GET', key)) == 'table' then call('DEL', key) end
       return holds and set(key, want, ARGV[pos - 1], 'NX')
     elseif kind == 's' then
       holds = holds and get(key) == want
     elseif want == '' then
       holds = holds and call('EXISTS', key) == 0
     else
-      holds = holds and (call('HGET', key, 'version') or '-') == want
+      holds = holds and version(key) == want
     end
   end
   return holds

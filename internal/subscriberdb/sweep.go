@@ -110,10 +110,15 @@ func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendin
 	for _, ref := range refs {
 		nas, err := parseNASRef(ref)
 		if err != nil {
-			return nil, err
+			db.found(g.Name, GarbageRestart, restartsKey(g.Name)+" "+escape(ref))
+			continue
 		}
 		line, err := db.client.Get(ctx, restartKey(g.Name, nas)).Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
+		switch {
+		case wrongType(err):
+			db.found(g.Name, GarbageRestart, restartKey(g.Name, nas))
+			continue
+		case err != nil && !errors.Is(err, redis.Nil):
 			return nil, err
 		}
 		pending[ref] = &pendingRestart{db: db, nas: nas, line: line, since: parseRestart(line)}

@@ -8,10 +8,11 @@ import (
 )
 
 // begins reports whether the decision is the Start of a session that nothing was
-// known of, and no more than beginScript can write.
+// known of, and no more than beginScript can write. Where that was guessed wrong once,
+// there may be a key that it would not write over.
 func (s *step) begins() bool {
 	d, p := &s.decision, s.decision.Put
-	return p != nil && d.Created && d.Session != nil && len(d.Delete) == 0 && d.Restart == nil &&
+	return p != nil && !s.surprised && d.Created && d.Session != nil && len(d.Delete) == 0 && d.Restart == nil &&
 		s.remembers() && s.session.Phase == subscriber.Unknown && s.holder == nil && p.SessionID == s.id &&
 		s.usesRestart && p.ExpiresAt.IsZero() && !p.Unconfirmed && plain(p) && p.Inside == s.inside &&
 		p.UpdatedAt == p.StartedAt && !p.StartedAt.IsZero() && p.InputOctets == 0 && p.OutputOctets == 0 && *d.Session == startedState(p, d.Session)

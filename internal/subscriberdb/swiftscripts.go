@@ -97,7 +97,7 @@ end
 local answer, standing, list = {''}, {}, {}
 for i = 1, #KEYS - 1 - n do
   local key, at = KEYS[1 + n + i], n + 4 * i
-  if call('HGET', key, 'version') == args[at + 1] then
+  if redis.pcall('HGET', key, 'version') == args[at + 1] then
     standing[#standing + 1] = i
     list[#list + 1] = string.sub(key, digits) .. ' ' .. args[at + 2] .. ' ' .. args[at + 3] .. ' ' .. args[at + 4]
   else
@@ -133,7 +133,7 @@ local answer, ended, records, insides, list = {''}, {}, {}, {}, {}
 for i = 3, #KEYS, 2 do
   local number, record = (i - 1) / 2, KEYS[i + 1]
   local at = 3 * number + 1
-  if call('HGET', record, 'version') == args[at + 1] then
+  if redis.pcall('HGET', record, 'version') == args[at + 1] then
     local inside = string.sub(record, digits)
     ended[#ended + 1] = number
     records[#records + 1] = record

@@ -70,12 +70,15 @@ func (db *DB) travel(ctx context.Context, steps []*step) {
 	}
 	err := db.exchange(ctx, t.cmds)
 	for _, l := range t.looks {
-		l.take(err)
+		l.take(db, err)
 	}
 	var failed error
 	for _, b := range t.batches {
 		if err := b.take(err); err != nil {
 			failed = err
+			if lastEntryReached(err) {
+				db.renewFeed(ctx, b.group)
+			}
 		}
 	}
 	if failed != nil {
@@ -125,18 +128,27 @@ func (t *trip) look(ctx context.Context, s *step) {
 }
 
 // take hands the answers to the step.
-func (l *looking) take(failed error) {
+func (l *looking) take(db *DB, failed error) {
 	s := l.step
 	var err error
-	read := func(cmd *redis.StringCmd, into *string) {
+	read := func(cmd *redis.StringCmd, into *string, kind Garbage, key string) {
 		if cmd == nil {
 			return
 		}
 		*into = cmd.Val()
+		if wrongType(cmd.Err()) { // as if there were none: a commit replaces it
+			db.found(s.group.Name, kind, key)
+			return
+		}
 		err = errors.Join(err, answered(cmd, failed))
 	}
 	readRecord := func(cmd *redis.MapStringStringCmd, key subscriber.Key) *subscriber.Record {
 		if cmd == nil {
+			return nil
+		}
+		if wrongType(cmd.Err()) {
+			db.foundRecord(key)
+			err = errors.Join(err, fmt.Errorf("key %s: %w", recordKey(key.Group, key.Inside), cmd.Err()))
 			return nil
 		}
 		err = errors.Join(err, answered(cmd, failed))
@@ -147,8 +159,8 @@ func (l *looking) take(failed error) {
 		r := parseRecord(key, fields)
 		return &r
 	}
-	read(l.session, &s.line)
-	read(l.restart, &s.restart)
+	read(l.session, &s.line, GarbageSession, s.sessionKey)
+	read(l.restart, &s.restart, GarbageRestart, s.restartKey)
 	s.holder = readRecord(l.holder, subscriber.Key{Group: s.group.Name, Inside: s.inside})
 	s.current = readRecord(l.current, subscriber.Key{Group: s.group.Name, Inside: s.asked})
 	s.err = err

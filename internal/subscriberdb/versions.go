@@ -73,7 +73,7 @@ func versionsOf(ctx context.Context, server redis.UniversalClient, names []strin
 	}
 	err := pipeline(ctx, server, cmds)
 	room.reset()
-	if err != nil && !errors.Is(err, redis.Nil) {
+	if unlessWrongType(err) != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
 	}
 	for i := range standing {

@@ -1,0 +1,77 @@
+package subscriberdb
+
+import (
+	"context"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
+// is left out, counted and named in the log, and holds up nothing else.
+type Garbage string
+
+// The kinds of garbage.
+const (
+	GarbageRestart Garbage = "restart" // a member of the set of restarts, or the restart of a NAS
+	GarbageRecord  Garbage = "record"  // the key of a record is no hash
+	GarbageSession Garbage = "session" // the key of a session's state is no string
+	GarbageFeed    Garbage = "feed"    // an entry of the change feed, or its identifier
+)
+
+// GarbageKinds returns all kinds of garbage.
+func GarbageKinds() []Garbage {
+	return []Garbage{GarbageRestart, GarbageRecord, GarbageSession, GarbageFeed}
+}
+
+func newGarbageLogs() map[Garbage]*mutedLog {
+	logs := make(map[Garbage]*mutedLog)
+	for _, kind := range GarbageKinds() {
+		logs[kind] = new(mutedLog)
+	}
+	return logs
+}
+
+// found counts and names garbage.
+func (db *DB) found(group string, kind Garbage, where string) {
+	db.garbage(group, kind)
+	if silent, due := db.garbageLogs[kind].tell(db.now()); due {
+		db.logger.Error("unusable data in Redis is left out", "group", group, "kind", string(kind), "at", where,
+			"more_before", silent, "alarm", "sessiond_database_garbage_total")
+	}
+}
+
+// wrongType reports whether a key is of another type than sessiond gives it.
+func wrongType(err error) bool { return err != nil && redis.HasErrorPrefix(err, "WRONGTYPE") }
+
+// unlessWrongType is the error of an exchange, but for that of a key of the wrong type:
+// the other commands were answered.
+func unlessWrongType(err error) error {
+	if wrongType(err) {
+		return nil
+	}
+	return err
+}
+
+// lastEntryReached reports whether the feed takes no entry any more: somebody gave one the
+// highest identifier that there is, and Redis gives none below the last.
+func lastEntryReached(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "exhausted the last possible ID")
+}
+
+// renewFeed deletes a feed that takes no entry any more. Who reads it finds that what was
+// read last is gone, and compares everything; versions go on above those of before, for
+// Redis makes them of its clock.
+func (db *DB) renewFeed(ctx context.Context, g *Group) {
+	db.found(g.Name, GarbageFeed, g.feed)
+	if err := db.client.Unlink(ctx, g.feed).Err(); err != nil {
+		db.logger.Error("change feed takes no entry, and cannot be deleted", "group", g.Name, "error", err)
+	}
+}
+
+// foundRecord counts the record at a key that is no hash.
+func (db *DB) foundRecord(key subscriber.Key) {
+	db.found(key.Group, GarbageRecord, recordKey(key.Group, key.Inside))
+}

@@ -1,0 +1,121 @@
+package system
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"layeh.com/radius/rfc2866"
+
+	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+// TestGarbageInRedis: what somebody writes into Redis that sessiond would not is left out,
+// counted and named in the log, and holds up nobody else: not the end of the sessions of a
+// restarted NAS, not accounting, not a start.
+func TestGarbageInRedis(t *testing.T) {
+	carol := netip.MustParseAddr("100.64.0.12")
+	w := start(t, rig.Options{Memory: true})
+	behind := func(nas string, status rfc2866.AcctStatusType, id string, inside netip.Addr) error {
+		c, err := acctclient.Dial(w.ctx, w.Daemon.RADIUS, "", acctclient.Options{
+			Secret: []byte(rig.Secret), Timeout: 500 * time.Millisecond, Transmissions: 2,
+		})
+		w.must(err)
+		defer c.Close()
+		return c.Account(w.ctx, acctclient.Request{
+			Status: status, SessionID: id, UserName: id, FramedAddress: inside, NASIdentifier: nas, EventTime: time.Now(),
+		})
+	}
+	offline := func(inside netip.Addr) {
+		t.Helper()
+		w.soon(10*time.Second, func(ctx context.Context) error {
+			return w.Until(ctx, inside.String()+" to be offline", func() (bool, error) {
+				n, err := w.Redis.CLI(ctx, "EXISTS", recordKey(inside))
+				return n == "0", err
+			})
+		})
+	}
+	named := func(kind string) {
+		t.Helper()
+		w.soon(10*time.Second, func(ctx context.Context) error {
+			return w.Until(ctx, "garbage of kind "+kind+" to be counted", func() (bool, error) {
+				n, err := w.Daemon.Metric(ctx, `sessiond_database_garbage_total{group="default",kind="`+kind+`"}`)
+				return n != "" && n != "0", err
+			})
+		})
+		if log := w.Daemon.Log(); !strings.Contains(log, `"msg":"unusable data in Redis is left out"`) || !strings.Contains(log, `"kind":"`+kind+`"`) {
+			t.Errorf("the log does not name the garbage of kind %s", kind)
+		}
+	}
+
+	w.must(behind("nas-1", startStatus, "a", alice))
+	w.redis("SADD", "sessiond:{default}:restarts", "%zz/garbage/1/2/3", "no slash")
+	w.redis("LPUSH", "sessiond:{default}:nas:bng1/nas-9", "x")
+	w.redis("SADD", "sessiond:{default}:restarts", "bng1/nas-9")
+	w.must(behind("nas-1", onStatus, "", netip.Addr{}))
+	offline(alice)
+	named("restart")
+
+	for _, entry := range [][]string{
+		{"kind", "nonsense"}, {"kind", "created", "inside", "nowhere", "record", "%%%"}, {"list", "100.64.0.300 1 2", "kind", "stopped"},
+		{"kind", "refreshed", "list", "garbage"}, {"x", "y"},
+	} {
+		w.redis(append([]string{"XADD", "sessiond:{default}:feed", "*"}, entry...)...)
+	}
+	w.must(behind("nas-2", startStatus, "b", bob))
+	_, err := w.AwaitState(w.ctx, bob, "ACTIVE")
+	w.must(err)
+	named("feed")
+
+	w.redis("SET", recordKey(carol), "a string")
+	w.redis("HSET", "sessiond:{default}:online", carol.String(), "garbage", "nowhere", "garbage")
+	w.must(behind("nas-2", interimStatus, "b", bob))
+	if err := behind("nas-2", startStatus, "c", carol); err == nil {
+		t.Error("a Start is answered whose record cannot be written")
+	}
+	w.must(behind("nas-2", interimStatus, "b", bob))
+	named("record")
+	w.redis("LPUSH", "sessiond:{default}:sess:bng1/nas-2/a2", "x")
+	w.must(behind("nas-2", startStatus, "a2", alice))
+	named("session")
+	w.must(behind("nas-2", stopStatus, "a2", alice))
+	w.redis("LPUSH", "sessiond:{default}:nas:bng1/nas-3", "x")
+	w.must(behind("nas-3", startStatus, "a3", alice))
+	w.must(behind("nas-3", interimStatus, "a3", alice))
+	w.must(w.Daemon.Kill())
+	w.must(w.Daemon.Start(w.ctx))
+	w.must(behind("nas-2", interimStatus, "b", bob))
+	named("record")
+	w.ctl("reconcile")
+
+	w.redis("DEL", recordKey(carol))
+	w.redis("HDEL", "sessiond:{default}:online", "nowhere")
+	w.must(behind("nas-2", startStatus, "c", carol))
+	_, err = w.AwaitState(w.ctx, carol, "ACTIVE")
+	w.must(err)
+}
+
+// TestLastStreamID: somebody adds the highest identifier there is to the feed, behind which
+// Redis takes no entry: accounting goes on, and everybody stays online.
+func TestLastStreamID(t *testing.T) {
+	w := start(t, rig.Options{Memory: true})
+	w.online(sessionOf(alice, "a-1"))
+	w.redis("XADD", "sessiond:{default}:feed", "18446744073709551615-18446744073709551615", "x", "y")
+	w.soon(20*time.Second, func(ctx context.Context) error {
+		return w.Report(ctx, startStatus, sessionOf(bob, "b-1"))
+	})
+	_, err := w.AwaitState(w.ctx, bob, "ACTIVE")
+	w.must(err)
+	w.must(w.Report(w.ctx, interimStatus, sessionOf(alice, "a-1")))
+	w.must(w.Offline(w.ctx, sessionOf(alice, "a-1")))
+	w.soon(10*time.Second, func(ctx context.Context) error {
+		_, err := w.AwaitState(ctx, alice, "HELD")
+		return err
+	})
+	if n, err := w.Daemon.Metric(w.ctx, `sessiond_database_garbage_total{group="default",kind="feed"}`); err != nil || n == "" || n == "0" {
+		t.Errorf("counted %q, %v", n, err)
+	}
+}
