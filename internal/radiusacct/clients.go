@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // A Client is a RADIUS client (a BNG, or a proxy before several) that may send
@@ -116,7 +117,7 @@ type peer struct {
 	name       string
 	duplicates *duplicates
 	statuses   bucket // Status-Server that may be answered
-	complaints throttle
+	complaints throttle.Throttle
 }
 
 // A realm is what the server keeps for the clients that speak for the same NASes;

@@ -21,7 +21,7 @@ func (s *Server) overloaded(r *request) {
 // unknownClient counts a datagram from nowhere.
 func (s *Server) unknownClient(source netip.AddrPort, now time.Time) {
 	s.options.Observer.Request("", TypeUnread, ResultUnknownClient, 0)
-	if suppressed, ok := s.strangers.allow(now); ok {
+	if suppressed, ok := s.strangers.Allow(now); ok {
 		s.options.Logger.Warn("RADIUS from an unknown client ignored", "source", source, "suppressed", suppressed)
 	}
 }
@@ -33,7 +33,7 @@ func (s *Server) refused(in *incoming, kind string, f *fault) {
 	if f.routine() {
 		return
 	}
-	if suppressed, ok := p.complaints.allow(in.arrival); ok {
+	if suppressed, ok := p.complaints.Allow(in.arrival); ok {
 		s.options.Logger.Warn("RADIUS request ignored", "client", p.name, "source", in.source,
 			"result", f.result, "reason", f.reason, "suppressed", suppressed)
 	}
@@ -42,7 +42,7 @@ func (s *Server) refused(in *incoming, kind string, f *fault) {
 // notRecorded counts a request that the Recorder did not take.
 func (s *Server) notRecorded(r *request, err error) {
 	s.options.Observer.Request(r.peer.name, r.kind, ResultStoreFailed, 0)
-	if suppressed, ok := s.failures.allow(s.now()); ok {
+	if suppressed, ok := s.failures.Allow(s.now()); ok {
 		s.options.Logger.Error("accounting not recorded and left unanswered", "client", r.peer.name,
 			"err", err, "suppressed", suppressed)
 	}
@@ -51,7 +51,7 @@ func (s *Server) notRecorded(r *request, err error) {
 // replyFailed notes a reply that the kernel did not take.
 func (s *Server) replyFailed(err error) {
 	s.losses.replies.Add(1)
-	if suppressed, ok := s.sendFails.allow(s.now()); ok {
+	if suppressed, ok := s.sendFails.Allow(s.now()); ok {
 		s.options.Logger.Warn("reply not sent", "err", err, "suppressed", suppressed)
 	}
 }
@@ -59,7 +59,7 @@ func (s *Server) replyFailed(err error) {
 // acceptFailed notes that the system gave no connection.
 func (s *Server) acceptFailed(err error) {
 	s.losses.accepts.Add(1)
-	if suppressed, ok := s.accepts.allow(s.now()); ok {
+	if suppressed, ok := s.accepts.Allow(s.now()); ok {
 		s.options.Logger.Error("RadSec connections not accepted", "err", err, "suppressed", suppressed)
 	}
 }
@@ -67,7 +67,7 @@ func (s *Server) acceptFailed(err error) {
 // connectionRefused counts a connection that is not served.
 func (s *Server) connectionRefused(client string, source netip.AddrPort, cause string, err error) {
 	s.options.Observer.ConnectionRefused(client, cause)
-	if suppressed, ok := s.refusals.allow(s.now()); ok {
+	if suppressed, ok := s.refusals.Allow(s.now()); ok {
 		s.options.Logger.Warn("RadSec connection refused", "client", client, "source", source,
 			"cause", cause, "err", err, "suppressed", suppressed)
 	}

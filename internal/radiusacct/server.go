@@ -15,6 +15,7 @@ import (
 	"layeh.com/radius"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // sweepInterval is the time between visits to the caches of clients that fell silent.
@@ -34,11 +35,11 @@ type Server struct {
 
 	losses losses
 
-	strangers throttle // log lines about unknown clients
-	failures  throttle // log lines about refused records
-	sendFails throttle // log lines about replies that could not be sent
-	accepts   throttle // log lines about connections that could not be accepted
-	refusals  throttle // log lines about connections refused
+	strangers throttle.Throttle // log lines about unknown clients
+	failures  throttle.Throttle // log lines about refused records
+	sendFails throttle.Throttle // log lines about replies that could not be sent
+	accepts   throttle.Throttle // log lines about connections that could not be accepted
+	refusals  throttle.Throttle // log lines about connections refused
 }
 
 // New binds the sockets and checks the clients. Requests wait in the kernel
