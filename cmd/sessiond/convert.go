@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
@@ -91,6 +92,13 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		InsideInterfaces: c.NAT.InsideInterfaces, OutsideInterfaces: c.NAT.OutsideInterfaces,
 		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis tells what else is served
 		Timeouts: nftnat.Timeouts(firstSettings(c.Settings).IdleTimeouts), Logger: log,
+	}
+}
+
+func grpcLimits(c config.GRPC) control.Limits {
+	return control.Limits{
+		Connections: c.MaxConnections, ConnectionsPerPeer: c.MaxConnectionsPerPeer,
+		Streams: c.MaxStreams, StreamsPerPeer: c.MaxStreamsPerPeer, StallTimeout: c.StallTimeout,
 	}
 }
 

@@ -133,7 +133,7 @@ func (s *service) openControl(context.Context) (err error) {
 		Listen: s.config.GRPC.Listen, TLS: control.TLS(s.config.GRPC.TLS),
 		Subscribers: s.manager, Nat: s.manager, Sessions: s.manager,
 		Controls: controls{Manager: s.manager, started: time.Now()}, Removals: s.manager, NASes: s.manager,
-		Logger: s.log,
+		Logger: s.log, Limits: grpcLimits(s.config.GRPC), Observer: s.metrics.Calls(),
 	})
 	if err != nil {
 		return fmt.Errorf("grpc: %w", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -77,6 +78,8 @@ func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
 	e := metrics.Expected{
 		Outcomes: outcomes(radiusacct.Outcomes()), Strangers: outcomes(radiusacct.StrangerOutcomes()),
 		Closings: radiusacct.ClosingCauses(), Limit: radiusacct.RefusedLimit,
+		Streams: control.StreamMethods(), StreamEnds: control.StreamEnds(),
+		CallRefusals: control.RefusalCauses(), CallClosings: control.ConnectionCauses(),
 	}
 	for _, kind := range subscriberdb.GarbageKinds() {
 		e.Garbage = append(e.Garbage, string(kind))

@@ -85,6 +85,13 @@ type GRPC struct {
 	Listen   string // host:port or unix:PATH
 	TLS      TLS
 	Insecure bool // plain text off loopback is wanted
+
+	// What callers may take, at each listener; a peer is an address, or a local user.
+	MaxConnections        int
+	MaxConnectionsPerPeer int
+	MaxStreams            int
+	MaxStreamsPerPeer     int
+	StallTimeout          time.Duration // after which a reader that takes nothing is ended
 }
 
 // TLS names the files of a TLS listener; CertFile is empty without TLS.

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 func (l *loader) grpc(v value) {
@@ -12,6 +13,12 @@ func (l *loader) grpc(v value) {
 		"listen":   func(v value) { v.listenOrUnix(&c.Listen) },
 		"tls":      func(v value) { v.mapping(l.tls(&c.TLS)); v.checkTLS(c.TLS) },
 		"insecure": func(v value) { v.boolean(&c.Insecure) },
+
+		"max_connections":          func(v value) { v.positive(&c.MaxConnections) },
+		"max_connections_per_peer": func(v value) { v.positive(&c.MaxConnectionsPerPeer) },
+		"max_streams":              func(v value) { v.positive(&c.MaxStreams) },
+		"max_streams_per_peer":     func(v value) { v.positive(&c.MaxStreamsPerPeer) },
+		"stall_timeout":            func(v value) { v.duration(&c.StallTimeout, time.Second) },
 	})
 	if c.TLS.CertFile == "" && !c.Insecure && !local(c.Listen) {
 		v.child("listen").errorf("%s can be reached from elsewhere in plain text; set grpc.tls, listen on 127.0.0.1, or write insecure: true", c.Listen)

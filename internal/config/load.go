@@ -98,7 +98,10 @@ func defaults() Config {
 				MaxConnections: 1024, MaxConnectionsPerClient: 16,
 			},
 		},
-		GRPC: GRPC{Listen: "127.0.0.1:7900"},
+		GRPC: GRPC{
+			Listen: "127.0.0.1:7900", MaxConnections: 256, MaxConnectionsPerPeer: 64, MaxStreams: 128, MaxStreamsPerPeer: 32,
+			StallTimeout: 30 * time.Second,
+		},
 		HTTP: HTTP{Listen: "127.0.0.1:7901"},
 		NAT:  NAT{Backend: backendNftables, Table: "sessiond"},
 		Settings: Settings{

@@ -27,14 +27,20 @@ var readAtStart = map[string]func(*Config) any{
 	"grpc.tls.key_file":       func(c *Config) any { return c.GRPC.TLS.KeyFile },
 	"grpc.tls.client_ca_file": func(c *Config) any { return c.GRPC.TLS.ClientCAFile },
 	"grpc.insecure":           func(c *Config) any { return c.GRPC.Insecure },
-	"http.listen":             func(c *Config) any { return c.HTTP.Listen },
-	"nat.backend":             func(c *Config) any { return c.NAT.Backend },
-	"nat.netns":               func(c *Config) any { return c.NAT.NetNS },
-	"nat.table":               func(c *Config) any { return c.NAT.Table },
-	"nat.inside_interfaces":   func(c *Config) any { return c.NAT.InsideInterfaces },
-	"nat.outside_interfaces":  func(c *Config) any { return c.NAT.OutsideInterfaces },
-	"log.level":               func(c *Config) any { return c.Log.Level },
-	"log.format":              func(c *Config) any { return c.Log.Format },
+
+	"grpc.max_connections":          func(c *Config) any { return c.GRPC.MaxConnections },
+	"grpc.max_connections_per_peer": func(c *Config) any { return c.GRPC.MaxConnectionsPerPeer },
+	"grpc.max_streams":              func(c *Config) any { return c.GRPC.MaxStreams },
+	"grpc.max_streams_per_peer":     func(c *Config) any { return c.GRPC.MaxStreamsPerPeer },
+	"grpc.stall_timeout":            func(c *Config) any { return c.GRPC.StallTimeout },
+	"http.listen":                   func(c *Config) any { return c.HTTP.Listen },
+	"nat.backend":                   func(c *Config) any { return c.NAT.Backend },
+	"nat.netns":                     func(c *Config) any { return c.NAT.NetNS },
+	"nat.table":                     func(c *Config) any { return c.NAT.Table },
+	"nat.inside_interfaces":         func(c *Config) any { return c.NAT.InsideInterfaces },
+	"nat.outside_interfaces":        func(c *Config) any { return c.NAT.OutsideInterfaces },
+	"log.level":                     func(c *Config) any { return c.Log.Level },
+	"log.format":                    func(c *Config) any { return c.Log.Format },
 }
 
 // readOnce are the first values of what Redis keeps: a restart does not take them

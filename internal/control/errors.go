@@ -25,6 +25,9 @@ const retryAfter = time.Second
 // errStopping ends the streams when the daemon stops.
 var errStopping = errors.New("the daemon is stopping")
 
+// errStalled ends a stream whose reader takes nothing.
+var errStalled = errors.New("nothing of this stream was taken for longer than grpc.stall_timeout; read faster, or ask for less by a filter")
+
 // codings says which code and ErrorInfo reason each domain error gets; the first
 // that matches wins.
 var codings = []struct {
@@ -37,6 +40,7 @@ var codings = []struct {
 	{inspect.ErrNoGroup, codes.FailedPrecondition, "NO_GROUP"},
 	{inspect.ErrConflict, codes.Aborted, "CONFLICT"},
 	{inspect.ErrLagging, codes.Aborted, "WATCHER_LAGGED"},
+	{errStalled, codes.Aborted, "READER_STALLED"},
 	{inspect.ErrNotReady, codes.Unavailable, "NOT_READY"},
 	{inspect.ErrUnavailable, codes.Unavailable, "DATABASE_DOWN"},
 	{errStopping, codes.Unavailable, "STOPPING"},
@@ -93,6 +97,9 @@ func toStatus(err error) error {
 func coding(err error) (codes.Code, string) {
 	if field := (*fieldError)(nil); errors.As(err, &field) {
 		return codes.InvalidArgument, "INVALID_FIELD"
+	}
+	if limit := (*limitError)(nil); errors.As(err, &limit) {
+		return codes.ResourceExhausted, "LIMIT_REACHED"
 	}
 	for _, c := range codings {
 		if errors.Is(err, c.err) {

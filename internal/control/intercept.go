@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,30 +25,53 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return res, err
 }
 
-// stream does the same for streams, and ends them when the server stops.
+// stream does the same for streams, and ends them when the server stops, or when
+// their reader takes nothing.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	began := s.now()
-	ctx, cancel := context.WithCancelCause(ss.Context())
-	defer cancel(nil)
-	defer context.AfterFunc(s.stopping, func() { cancel(errStopping) })()
-	err := handler(srv, &stoppable{ServerStream: ss, ctx: ctx})
-	if err != nil && errors.Is(context.Cause(ctx), errStopping) {
+	method := path.Base(info.FullMethod)
+	caller, known := callerIn(ss.Context())
+	if known {
+		if refused := caller.connection.door.streams.enter(caller.connection.peer); refused != nil {
+			return s.refuseStream(ss.Context(), method, refused)
+		}
+	}
+	s.observer.StreamOpened(method)
+	st := newServed(ss, s.limits.StallTimeout)
+	defer st.cancel(nil)
+	defer context.AfterFunc(s.stopping, func() { st.cancel(errStopping) })()
+	err := st.serve(func() error { return handler(srv, st) }, s.handlers.Go)
+	if err != nil && errors.Is(context.Cause(st.ctx), errStopping) {
 		err = errStopping
 	}
+	end := streamEnd(err)
+	if end == StreamFailed && ss.Context().Err() != nil {
+		end = StreamCanceled
+	}
+	s.observer.StreamEnded(method, end)
+	if known {
+		caller.connection.leaveStream(end)
+	}
 	err = toStatus(err)
-	s.log(ctx, info.FullMethod, nil, err, s.now().Sub(began))
+	s.log(ss.Context(), info.FullMethod, nil, err, s.now().Sub(began))
 	return err
 }
 
-// stoppable is a stream whose context ends with the server, too.
-type stoppable struct {
-	grpc.ServerStream
-	ctx context.Context
+// refuseStream counts a stream that is one too many.
+func (s *Server) refuseStream(ctx context.Context, method string, refused *limitError) error {
+	s.observer.StreamRefused(method, refused.cause)
+	if suppressed, ok := s.refusals.Allow(s.now()); ok {
+		s.logger.WarnContext(ctx, "gRPC stream refused", "method", method, "peer", peerName(ctx),
+			"cause", refused.cause, "err", refused, "suppressed", suppressed)
+	}
+	return toStatus(refused)
 }
 
-func (s *stoppable) Context() context.Context { return s.ctx }
+// maxLogged is how many octets of a request are logged.
+const maxLogged = 2 << 10
 
-// log records who changed what; calls that only read are for debugging.
+// log records who changed what; calls that only read are for debugging. Of changes
+// that failed, which anybody can ask for, it records some.
 func (s *Server) log(ctx context.Context, method string, req any, err error, took time.Duration) {
 	level, attrs := slog.LevelDebug, []slog.Attr{
 		slog.String("method", method),
@@ -57,7 +81,15 @@ func (s *Server) log(ctx context.Context, method string, req any, err error, too
 	}
 	if change := changeIn(req); change != nil {
 		level = slog.LevelInfo
-		attrs = append(attrs, slog.String("request", protojson.Format(change)))
+		if err != nil {
+			suppressed, ok := s.failures.Allow(s.now())
+			if !ok {
+				return
+			}
+			attrs = append(attrs, slog.Int("suppressed", suppressed))
+		}
+		request := protojson.Format(change)
+		attrs = append(attrs, slog.String("request", request[:min(len(request), maxLogged)]))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", status.Convert(err).Message()))

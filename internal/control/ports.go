@@ -39,7 +39,7 @@ type Subscribers interface {
 	// Watch returns the events of matching subscribers from now on. It never
 	// makes the engine wait: a lagging watcher is ended with ErrLagging. The
 	// sequence ends without error when the daemon stops.
-	Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[inspect.Event, error]
+	Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error]
 }
 
 // Nat is what NatService needs: bindings and pools. Bindings fail with ErrNotReady

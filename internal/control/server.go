@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // graceOnStop is how long calls in progress may take when the server stops.
@@ -28,11 +30,24 @@ const (
 	keepaliveMinimum = 10 * time.Second
 )
 
+// What a connection costs at most. Requests are small; gRPC's own bounds are 4 MiB for
+// one and 16 MiB for its headers.
+const (
+	idleConnection     = 15 * time.Minute // without a call; clients dial again by themselves
+	handshakeTimeout   = 10 * time.Second
+	callsPerConnection = 100       // at once, besides streams: so that one too many is told why
+	maxRequest         = 256 << 10 // octets
+	maxHeaders         = 16 << 10  // octets
+	readBuffer         = 4 << 10   // octets; each connection keeps one
+)
+
 // Options configure a Server.
 type Options struct {
 	Listen   string       // "host:port" or "unix:PATH"; required unless Listener is set
 	Listener net.Listener // used instead of Listen; closed by the server
 	TLS      TLS          // optional
+	Limits   Limits       // optional
+	Observer Observer     // optional
 
 	Subscribers Subscribers // required
 	Nat         Nat         // required
@@ -64,17 +79,22 @@ func (o *Options) check() error {
 	case o.Logger == nil:
 		return errors.New("control: Logger is required")
 	}
-	return nil
+	return o.Limits.check()
 }
 
 // Server serves the gRPC API.
 type Server struct {
-	listener net.Listener
+	door     *door
+	limits   Limits
 	grpc     *grpc.Server
 	health   *health.Server
 	logger   *slog.Logger
+	observer Observer
 	now      func() time.Time
-	stopping context.Context // ends the streams
+	failures throttle.Throttle // log lines about changes that failed
+	refusals throttle.Throttle // log lines about streams that were refused
+	handlers sync.WaitGroup    // of streams
+	stopping context.Context   // ends the streams
 	stop     context.CancelFunc
 }
 
@@ -88,23 +108,39 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	s := &Server{listener: o.Listener, health: health.NewServer(), logger: o.Logger, now: o.Now}
+	s := &Server{
+		health: health.NewServer(), logger: o.Logger, observer: o.Observer, now: o.Now, limits: o.Limits.withDefaults(),
+	}
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if s.listener == nil {
-		if s.listener, err = listen(o.Listen); err != nil {
+	if s.observer == nil {
+		s.observer = unobserved{}
+	}
+	l := o.Listener
+	if l == nil {
+		if l, err = listen(o.Listen); err != nil {
 			return nil, fmt.Errorf("control: listen on %s: %w", o.Listen, err)
 		}
 	}
+	s.door = s.newDoor(l, o.TLS != (TLS{}))
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
 		grpc.Creds(creds),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: keepaliveTime, Timeout: keepaliveTimeout, MaxConnectionIdle: idleConnection,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.MaxConcurrentStreams(uint32(s.limits.StreamsPerPeer)+callsPerConnection),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.ReadBufferSize(readBuffer),
+		grpc.SharedWriteBuffer(true),
 	)
 	s.register(&o)
 	s.SetReady(false)
@@ -123,7 +159,7 @@ func (s *Server) register(o *Options) {
 }
 
 // Addr is the address listened on.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+func (s *Server) Addr() net.Addr { return s.door.Addr() }
 
 // SetReady sets what the health service says, for the server ("") and for each
 // service of sessiond.v1.
@@ -150,7 +186,7 @@ func (s *Server) SetReady(ready bool) {
 func (s *Server) Run(ctx context.Context) error {
 	defer s.stop()
 	served := make(chan error, 1)
-	go func() { served <- s.grpc.Serve(s.listener) }()
+	go func() { served <- s.grpc.Serve(s.door) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("control: serve: %w", err)
@@ -162,5 +198,6 @@ func (s *Server) Run(ctx context.Context) error {
 	defer force.Stop()
 	s.grpc.GracefulStop()
 	<-served
+	s.handlers.Wait()
 	return nil
 }

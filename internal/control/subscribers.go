@@ -137,15 +137,19 @@ func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, st
 		return err
 	}
 	ctx := stream.Context()
-	events := s.port.Watch(ctx, filter)
+	notices := s.port.Watch(ctx, filter)
 	if err := stream.SendHeader(metadata.MD{}); err != nil {
 		return err
 	}
-	for event, err := range events {
+	for notice, err := range notices {
 		if err != nil {
 			return err
 		}
-		if err := stream.Send(&pb.WatchSubscribersResponse{Event: toEvent(&event)}); err != nil {
+		message, err := notice.Encoded(encodeEvent)
+		if err != nil {
+			return err
+		}
+		if err := stream.SendMsg(encodedMessage(message)); err != nil {
 			return err
 		}
 	}

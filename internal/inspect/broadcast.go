@@ -5,29 +5,38 @@ import (
 	"iter"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Broadcaster hands events to any number of watchers without ever waiting for
-// one: a watcher whose buffer is full is ended with ErrLagging.
+// one: a watcher that fell further behind than it may is ended with ErrLagging.
 type Broadcaster struct {
-	buffer int
-	active atomic.Int32 // spares publishers the lock while nobody watches
+	limit  int           // octets that a watcher may be behind
+	rest   time.Duration // of a watcher, after it took what there was
+	active atomic.Int32  // spares publishers the lock while nobody watches
 
 	mu       sync.Mutex
-	watchers map[*watcher]struct{}
+	watchers []*watcher
 	closed   bool
 }
 
+// watcher is one who watches. All but filter is under the broadcaster's lock.
 type watcher struct {
-	filter SubscriberFilter
-	events chan Event // closed when the watcher lags or the broadcaster ends
-	lagged bool       // written before events is closed
+	filter  SubscriberFilter
+	waiting []*Notice     // not taken yet
+	octets  int           // of these, and of those that were taken last
+	taken   int           // octets of those
+	news    chan struct{} // room for one; closed when the watch is over
+	place   int           // in watchers, -1 when it is over
+	lagged  bool
 }
 
 // NewBroadcaster returns a broadcaster that lets each watcher fall behind by at
-// most buffer events.
-func NewBroadcaster(buffer int) *Broadcaster {
-	return &Broadcaster{buffer: buffer, watchers: make(map[*watcher]struct{})}
+// most limit octets. All share the memory of an event, but one that is far behind
+// may be the last to need it. A watcher that took few events rests before it takes
+// the next, so that its wake-ups are bounded while much happens; 0 is no rest.
+func NewBroadcaster(limit int, rest time.Duration) *Broadcaster {
+	return &Broadcaster{limit: limit, rest: rest}
 }
 
 // Watched reports whether anybody watches, so that publishers can spare
@@ -39,18 +48,27 @@ func (b *Broadcaster) Publish(e Event) {
 	if !b.Watched() {
 		return
 	}
+	n, octets := &Notice{Event: e}, e.octets()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for w := range b.watchers {
-		if !w.filter.Match(&e.Subscriber.Record) {
+	for i := len(b.watchers) - 1; i >= 0; i-- { // from behind, as it may shrink
+		w := b.watchers[i]
+		if !w.filter.Match(&n.Subscriber.Record) {
 			continue
 		}
-		select {
-		case w.events <- e:
-		default:
+		if w.octets+octets > b.limit {
 			w.lagged = true
 			b.dropLocked(w)
+			continue
 		}
+		if len(w.waiting) == 0 {
+			select {
+			case w.news <- struct{}{}:
+			default:
+			}
+		}
+		w.waiting = append(w.waiting, n)
+		w.octets += octets
 	}
 }
 
@@ -58,22 +76,58 @@ func (b *Broadcaster) Publish(e Event) {
 // error when ctx does or the broadcaster is closed, and with ErrLagging when its
 // reader was too slow. It can be ranged over once; a watch begun lasts until its
 // range ends or ctx does.
-func (b *Broadcaster) Watch(ctx context.Context, f SubscriberFilter) iter.Seq2[Event, error] {
-	w := &watcher{filter: f, events: make(chan Event, b.buffer)}
+func (b *Broadcaster) Watch(ctx context.Context, f SubscriberFilter) iter.Seq2[*Notice, error] {
+	w := &watcher{filter: f, news: make(chan struct{}, 1)}
 	b.add(w)
 	stop := context.AfterFunc(ctx, func() { b.drop(w) })
-	return func(yield func(Event, error) bool) {
+	return func(yield func(*Notice, error) bool) {
 		defer b.drop(w)
 		defer stop()
-		for e := range w.events {
-			if ctx.Err() != nil || !yield(e, nil) {
-				return
+		for {
+			<-w.news
+			notices, over := b.take(w)
+			for _, n := range notices {
+				if ctx.Err() != nil || !yield(n, nil) {
+					return
+				}
+			}
+			if over {
+				break
+			}
+			if len(notices) < fewNotices {
+				b.pause(ctx)
 			}
 		}
 		if w.lagged {
-			yield(Event{}, ErrLagging)
+			yield(nil, ErrLagging)
 		}
 	}
+}
+
+// fewNotices is how many a watcher takes at once before its wake-ups cost less than
+// what it does with them.
+const fewNotices = 64
+
+func (b *Broadcaster) pause(ctx context.Context) {
+	if b.rest <= 0 {
+		return
+	}
+	timer := time.NewTimer(b.rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// take returns what waits for the watcher, and whether nothing will follow.
+func (b *Broadcaster) take(w *watcher) (notices []*Notice, over bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	notices, w.waiting = w.waiting, nil
+	w.octets -= w.taken
+	w.taken = w.octets
+	return notices, w.place < 0
 }
 
 // Close ends all watches, present and to come.
@@ -81,19 +135,20 @@ func (b *Broadcaster) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
-	for w := range b.watchers {
-		b.dropLocked(w)
+	for len(b.watchers) > 0 {
+		b.dropLocked(b.watchers[len(b.watchers)-1])
 	}
 }
 
 func (b *Broadcaster) add(w *watcher) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
-		close(w.events)
+	if w.place = len(b.watchers); b.closed {
+		w.place = -1
+		close(w.news)
 		return
 	}
-	b.watchers[w] = struct{}{}
+	b.watchers = append(b.watchers, w)
 	b.active.Add(1)
 }
 
@@ -103,11 +158,17 @@ func (b *Broadcaster) drop(w *watcher) {
 	b.dropLocked(w)
 }
 
+// dropLocked takes the watcher out; the last one gets its place.
 func (b *Broadcaster) dropLocked(w *watcher) {
-	if _, ok := b.watchers[w]; !ok {
+	if w.place < 0 {
 		return
 	}
-	delete(b.watchers, w)
+	end := len(b.watchers) - 1
+	b.watchers[w.place] = b.watchers[end]
+	b.watchers[w.place].place = w.place
+	b.watchers[end] = nil
+	b.watchers = b.watchers[:end]
+	w.place = -1
 	b.active.Add(-1)
-	close(w.events)
+	close(w.news)
 }

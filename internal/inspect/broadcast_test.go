@@ -3,16 +3,20 @@ package inspect
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 func event(n int) Event { return Event{SessionsEnded: n} }
 
 func TestWatchSeesWhatFollowsIt(t *testing.T) {
 	t.Parallel()
-	b := NewBroadcaster(10)
+	b := NewBroadcaster(10*noticeOctets, 0)
 	b.Publish(event(1))
 	events := b.Watch(t.Context(), SubscriberFilter{})
 	b.Publish(event(2))
@@ -35,7 +39,7 @@ func TestWatchSeesWhatFollowsIt(t *testing.T) {
 
 func TestWatchFilters(t *testing.T) {
 	t.Parallel()
-	b := NewBroadcaster(10)
+	b := NewBroadcaster(10*noticeOctets, 0)
 	events := b.Watch(t.Context(), SubscriberFilter{UserName: "alice"})
 	for _, user := range []string{"bob", "alice"} {
 		var e Event
@@ -52,7 +56,7 @@ func TestWatchFilters(t *testing.T) {
 
 func TestLaggingWatcherIsEnded(t *testing.T) {
 	t.Parallel()
-	b := NewBroadcaster(2)
+	b := NewBroadcaster(2*noticeOctets, 0)
 	slow := b.Watch(t.Context(), SubscriberFilter{})
 	b.Watch(t.Context(), SubscriberFilter{UserName: "nobody"})
 	for n := range 3 {
@@ -73,10 +77,73 @@ func TestLaggingWatcherIsEnded(t *testing.T) {
 	}
 }
 
+// Who takes its time with a few large events is as far behind as with many small ones.
+func TestWatcherLagsByOctets(t *testing.T) {
+	t.Parallel()
+	b := NewBroadcaster(10*noticeOctets, 0)
+	b.Watch(t.Context(), SubscriberFilter{})
+	large := event(1)
+	large.Subscriber.UserName = strings.Repeat("x", 253)
+	large.Subscriber.MoreClasses = slices.Repeat([]string{large.Subscriber.UserName}, 4)
+	published := 0
+	for ; b.Watched() && published < 10; published++ {
+		b.Publish(large)
+	}
+	if published > 3 {
+		t.Errorf("%d large events waited where 10 small ones may", published)
+	}
+}
+
+// A watcher that rests gets all that came meanwhile, and the rest does not hold up
+// its end.
+func TestWatcherRests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rest = 10 * time.Millisecond
+		b := NewBroadcaster(100*noticeOctets, rest)
+		events := b.Watch(t.Context(), SubscriberFilter{})
+		began := time.Now()
+		b.Publish(event(0))
+		seen := 0
+		for range events {
+			if seen++; seen == 3 {
+				break
+			}
+			if seen == 1 {
+				b.Publish(event(1))
+				b.Publish(event(2))
+			}
+		}
+		if took := time.Since(began); took != rest {
+			t.Errorf("took %v for three events with a rest of %v between", took, rest)
+		}
+	})
+}
+
+// What an event is encoded to is made once, however many ask.
+func TestNoticeIsEncodedOnce(t *testing.T) {
+	t.Parallel()
+	n := &Notice{Event: event(7)}
+	var made atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			got, err := n.Encoded(func(e *Event) ([]byte, error) { made.Add(1); return []byte{byte(e.SessionsEnded)}, nil })
+			if err != nil || len(got) != 1 || got[0] != 7 {
+				t.Errorf("encoded to %v, %v", got, err)
+			}
+		})
+	}
+	all.Wait()
+	if made.Load() != 1 {
+		t.Errorf("encoded %d times", made.Load())
+	}
+}
+
 func TestWatchEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := NewBroadcaster(1)
+		b := NewBroadcaster(1*noticeOctets, 0)
 		ctx, cancel := context.WithCancel(t.Context())
 		var done sync.WaitGroup
 		events := b.Watch(ctx, SubscriberFilter{})
@@ -96,7 +163,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 
 func TestLeavingTheRangeEndsTheWatch(t *testing.T) {
 	t.Parallel()
-	b := NewBroadcaster(1)
+	b := NewBroadcaster(1*noticeOctets, 0)
 	events := b.Watch(t.Context(), SubscriberFilter{})
 	b.Publish(event(1))
 	for range events {
@@ -109,7 +176,7 @@ func TestLeavingTheRangeEndsTheWatch(t *testing.T) {
 
 func TestBroadcastConcurrently(t *testing.T) {
 	t.Parallel()
-	b := NewBroadcaster(4)
+	b := NewBroadcaster(4*noticeOctets, 0)
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"sync"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -35,4 +36,38 @@ type Event struct {
 	Reason        subscriber.Reason // set for Deleted, and for what follows from it while known
 	Subscriber    Subscriber        // after the event; for those after Deleted the last known record
 	SessionsEnded int               // for Reaped: conntrack entries deleted
+}
+
+// noticeOctets is what a notice takes besides its texts, encoded once: the structs
+// of event, record and binding, and the fields of its message.
+const noticeOctets = 1200
+
+// textOctets is how often a text stands in memory: as it is, and encoded, where an
+// octet that cannot be printed becomes three.
+const textOctets = 4
+
+// octets is about what the event takes in memory, together with its encoded form.
+func (e *Event) octets() int {
+	r := &e.Subscriber.Record
+	texts := len(r.UserName) + len(r.NAS) + len(r.AcctSessionID) + len(r.CallingStationID) + len(r.Class)
+	for _, s := range r.MoreClasses {
+		texts += len(s)
+	}
+	addresses := len(r.FramedIPv6Addresses) + len(r.FramedIPv6Prefixes) + len(r.DelegatedPrefixes)
+	return noticeOctets + textOctets*texts + 80*addresses
+}
+
+// Notice is one event as all who watch share it. It is not to be changed.
+type Notice struct {
+	Event
+	once    sync.Once
+	encoded []byte
+	failed  error
+}
+
+// Encoded returns what encode makes of the event. It is made at the first call, and
+// the same for all.
+func (n *Notice) Encoded(encode func(*Event) ([]byte, error)) ([]byte, error) {
+	n.once.Do(func() { n.encoded, n.failed = encode(&n.Event) })
+	return n.encoded, n.failed
 }

@@ -40,12 +40,14 @@ type Metrics struct {
 	nasConflicts   *prometheus.CounterVec
 	bounds         *prometheus.CounterVec
 	garbage        *prometheus.CounterVec
+	calls          *Calls
 }
 
 // New returns the metrics of a sessiond of the given version.
 func New(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
+		calls:    newCalls(),
 		radiusRequests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sessiond_radius_requests_total",
 			Help: "RADIUS packets received, by configured client, kind of request and result (RFC 4671).",
@@ -135,6 +137,7 @@ func New(version string) *Metrics {
 		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
 		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.garbage, m.reloadGood, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.calls.all()...)
 	return m
 }
 
@@ -152,6 +155,11 @@ type Expected struct {
 	Refusals  []string  // why connections of no client are refused; empty without RadSec
 	Bounds    []string  // what clients get no more than their share of
 	Garbage   []string  // kinds of what cannot be used in the database
+
+	Streams      []string // methods of gRPC that are streams
+	StreamEnds   []string // how they end
+	CallRefusals []string // why gRPC connections and streams are refused
+	CallClosings []string // why gRPC connections end
 }
 
 // Outcome is what became of a request of some kind.
@@ -197,7 +205,11 @@ func (m *Metrics) Expect(e Expected) {
 	for _, cause := range e.Refusals {
 		m.radsecRefused.WithLabelValues(nobody, cause)
 	}
+	m.calls.expect(&e)
 }
+
+// Calls returns what counts the control plane's connections and streams.
+func (m *Metrics) Calls() *Calls { return m.calls }
 
 // Labels that name no configured group or client.
 const (

@@ -22,8 +22,12 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// watchBuffer is how many events a watcher may fall behind.
-const watchBuffer = 4096
+// How far a watcher may fall behind, in octets: some 1,500 events. And how long it
+// rests after a few, which is how often a busy engine wakes it at most.
+const (
+	watchBacklog = 2 << 20
+	watchRest    = 10 * time.Millisecond
+)
 
 // Options say what a Manager is made of. All fields are required but those
 // marked optional.
@@ -153,7 +157,7 @@ func New(o Options) (*Manager, error) {
 		store: o.Store, kernel: o.Kernel, node: o.Node, observer: o.Observer, log: o.Logger,
 		by: cmp.Or(o.By, o.Node), owner: o.Owner, discard: o.Discard,
 		every: o.ReconcileEvery, now: o.Now, settings: o.Settings,
-		events: inspect.NewBroadcaster(watchBuffer), ready: make(chan struct{}), nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		events: inspect.NewBroadcaster(watchBacklog, watchRest), ready: make(chan struct{}), nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		saves: newQueue[save](keepMost), opens: newQueue[work](takeMost), cuts: newQueue[work](takeMost),
 		reaps: newQueue[work](takeMost), lingering: newQueue[work](takeMost),
 		missing: newQueue[missing](math.MaxInt), timers: newTimers(),

@@ -144,7 +144,7 @@ func (m *Manager) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error)
 }
 
 // Watch returns the events of matching subscribers from now on.
-func (m *Manager) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[inspect.Event, error] {
+func (m *Manager) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error] {
 	return m.events.Watch(ctx, f)
 }
 

@@ -125,7 +125,7 @@ func (b *Backend) Delete(_ context.Context, f inspect.SubscriberFilter) ([]subsc
 }
 
 // Watch implements control.Subscribers.
-func (b *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[inspect.Event, error] {
+func (b *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error] {
 	return b.Broadcaster.Watch(ctx, f)
 }
 

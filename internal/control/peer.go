@@ -1,0 +1,64 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"google.golang.org/grpc/peer"
+
+	"golang.org/x/sys/unix"
+)
+
+// ipv6Peer is the prefix that one site has of IPv6 at least.
+const ipv6Peer = 64
+
+// peerOf names whom limits count a connection to.
+func peerOf(c net.Conn) string {
+	switch a := c.RemoteAddr().(type) {
+	case *net.TCPAddr:
+		return addressPeer(a.AddrPort().Addr().Unmap().WithZone(""))
+	case *net.UnixAddr:
+		if user, ok := userOf(c); ok {
+			return fmt.Sprintf("user %d", user)
+		}
+	}
+	return c.RemoteAddr().Network()
+}
+
+func addressPeer(a netip.Addr) string {
+	if a.Is6() {
+		return netip.PrefixFrom(a, ipv6Peer).Masked().String()
+	}
+	return a.String()
+}
+
+// userOf returns the user at the other end of a unix socket.
+func userOf(c net.Conn) (uint32, bool) {
+	socket, ok := c.(*net.UnixConn)
+	if !ok {
+		return 0, false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	var who *unix.Ucred
+	var failed error
+	err = raw.Control(func(fd uintptr) { who, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err != nil || failed != nil {
+		return 0, false
+	}
+	return who.Uid, true
+}
+
+// callerIn returns who calls.
+func callerIn(ctx context.Context) (caller, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return caller{}, false
+	}
+	c, ok := p.Addr.(caller)
+	return c, ok
+}

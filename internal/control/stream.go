@@ -1,0 +1,108 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/inspect"
+)
+
+// StreamMethods returns the short names of the methods that are streams.
+func StreamMethods() []string {
+	var names []string
+	for _, service := range []*grpc.ServiceDesc{
+		&pb.SubscriberService_ServiceDesc, &pb.SessionService_ServiceDesc, &healthpb.Health_ServiceDesc,
+		&reflectionpb.ServerReflection_ServiceDesc,
+	} {
+		for _, s := range service.Streams {
+			names = append(names, s.StreamName)
+		}
+	}
+	return names
+}
+
+// How a stream ended.
+const (
+	StreamDone     = "done"     // all was told
+	StreamCanceled = "canceled" // by its reader, or with its connection
+	StreamLagged   = "lagged"   // its reader was too far behind
+	StreamStalled  = "stalled"  // its reader took nothing
+	StreamStopping = "stopping" // the daemon ends
+	StreamFailed   = "failed"
+)
+
+// StreamEnds returns how streams end.
+func StreamEnds() []string {
+	return []string{StreamDone, StreamCanceled, StreamLagged, StreamStalled, StreamStopping, StreamFailed}
+}
+
+func streamEnd(err error) string {
+	switch {
+	case err == nil:
+		return StreamDone
+	case errors.Is(err, errStalled):
+		return StreamStalled
+	case errors.Is(err, errStopping):
+		return StreamStopping
+	case errors.Is(err, inspect.ErrLagging):
+		return StreamLagged
+	}
+	return StreamFailed
+}
+
+// served is a stream whose context ends with the server, and when its reader takes
+// nothing for too long.
+type served struct {
+	grpc.ServerStream
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	limit  time.Duration
+	stall  *time.Timer // runs while a message waits to be taken
+}
+
+func newServed(ss grpc.ServerStream, limit time.Duration) *served {
+	s := &served{ServerStream: ss, limit: limit}
+	s.ctx, s.cancel = context.WithCancelCause(ss.Context())
+	s.stall = time.AfterFunc(limit, func() { s.cancel(errStalled) })
+	s.stall.Stop()
+	return s
+}
+
+// Context implements grpc.ServerStream.
+func (s *served) Context() context.Context { return s.ctx }
+
+// SendMsg implements grpc.ServerStream.
+func (s *served) SendMsg(m any) error {
+	s.stall.Reset(s.limit)
+	defer s.stall.Stop()
+	return s.ServerStream.SendMsg(m)
+}
+
+// stalled reports whether the reader took nothing for too long.
+func (s *served) stalled() bool { return errors.Is(context.Cause(s.ctx), errStalled) }
+
+// serve runs the handler until it returns, or no longer needs to: one that waits for
+// a reader who takes nothing goes on waiting until gRPC knows that the stream ended,
+// which is when this returns.
+func (s *served) serve(handle func() error, start func(func())) error {
+	done := make(chan error, 1)
+	start(func() { done <- handle() })
+	select {
+	case err := <-done:
+		if s.stalled() {
+			return errStalled
+		}
+		return err
+	case <-s.ctx.Done():
+	}
+	if s.stalled() {
+		return errStalled
+	}
+	return <-done
+}

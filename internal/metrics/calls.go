@@ -1,0 +1,90 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Calls counts connections and streams of the control plane. Its methods may be called
+// concurrently.
+type Calls struct {
+	connections *prometheus.GaugeVec
+	closed      *prometheus.CounterVec
+	turnedAway  *prometheus.CounterVec
+	streams     *prometheus.GaugeVec
+	ended       *prometheus.CounterVec
+	refused     *prometheus.CounterVec
+}
+
+func newCalls() *Calls {
+	return &Calls{
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sessiond_grpc_connections",
+			Help: "gRPC connections that are open.",
+		}, nil),
+		closed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_grpc_connections_closed_total",
+			Help: "gRPC connections that ended, by cause.",
+		}, []string{"cause"}),
+		turnedAway: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_grpc_connections_refused_total",
+			Help: "gRPC connections that were not served, by cause.",
+		}, []string{"cause"}),
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sessiond_grpc_streams",
+			Help: "gRPC streams that are open, by method.",
+		}, []string{"method"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_grpc_streams_ended_total",
+			Help: "gRPC streams that ended, by method and reason.",
+		}, []string{"method", "reason"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_grpc_streams_refused_total",
+			Help: "gRPC streams that were not served, by method and cause.",
+		}, []string{"method", "cause"}),
+	}
+}
+
+func (c *Calls) all() []prometheus.Collector {
+	return []prometheus.Collector{c.connections, c.closed, c.turnedAway, c.streams, c.ended, c.refused}
+}
+
+func (c *Calls) expect(e *Expected) {
+	c.connections.WithLabelValues()
+	for _, cause := range e.CallClosings {
+		c.closed.WithLabelValues(cause)
+	}
+	for _, cause := range e.CallRefusals {
+		c.turnedAway.WithLabelValues(cause)
+	}
+	for _, method := range e.Streams {
+		c.streams.WithLabelValues(method)
+		for _, end := range e.StreamEnds {
+			c.ended.WithLabelValues(method, end)
+		}
+		for _, cause := range e.CallRefusals {
+			c.refused.WithLabelValues(method, cause)
+		}
+	}
+}
+
+// ConnectionOpened counts one connection in.
+func (c *Calls) ConnectionOpened() { c.connections.WithLabelValues().Inc() }
+
+// ConnectionClosed counts one connection out.
+func (c *Calls) ConnectionClosed(cause string) {
+	c.connections.WithLabelValues().Dec()
+	c.closed.WithLabelValues(cause).Inc()
+}
+
+// ConnectionRefused counts one connection that was not served.
+func (c *Calls) ConnectionRefused(cause string) { c.turnedAway.WithLabelValues(cause).Inc() }
+
+// StreamOpened counts one stream in.
+func (c *Calls) StreamOpened(method string) { c.streams.WithLabelValues(method).Inc() }
+
+// StreamEnded counts one stream out.
+func (c *Calls) StreamEnded(method, end string) {
+	c.streams.WithLabelValues(method).Dec()
+	c.ended.WithLabelValues(method, end).Inc()
+}
+
+// StreamRefused counts one stream that was not served.
+func (c *Calls) StreamRefused(method, cause string) { c.refused.WithLabelValues(method, cause).Inc() }
