@@ -1,0 +1,158 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"layeh.com/radius/rfc2866"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+// TestStalledWatchersCostLittle: a program that opens 1,000 watches and reads none of
+// them is told that these are too many, and what it has costs the daemon some tens of
+// MB while accounting goes on. Then it loses them.
+func TestStalledWatchersCostLittle(t *testing.T) {
+	const (
+		watches     = 1000
+		subscribers = 4000
+		allowed     = 128 << 20 // octets that the daemon may grow by, the subscribers included
+	)
+	w := start(t, rig.Options{Memory: true, BlockSize: 64})
+	w.must(w.Daemon.Edit(func(config string) string {
+		return strings.Replace(config, "grpc: {", "grpc: {stall_timeout: 3s, ", 1)
+	}))
+	_, err := w.Daemon.Stop()
+	w.must(err)
+	w.must(w.Daemon.Start(w.ctx))
+	before := w.peakMemory()
+
+	ctx, end := context.WithCancel(w.ctx)
+	defer end()
+	served, refused := 0, 0
+	for range watches / 50 {
+		conn, err := w.Daemon.Dial()
+		w.must(err)
+		t.Cleanup(func() { _ = conn.Close() })
+		for range 50 {
+			switch err := openWatch(ctx, conn); {
+			case err == nil:
+				served++
+			case status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "grpc.max_streams_per_peer"):
+				refused++
+			default:
+				t.Fatalf("a watch was refused with %v", err)
+			}
+		}
+	}
+	if served != 32 || refused != watches-32 {
+		t.Errorf("%d watches are served and %d refused, of %d", served, refused, watches)
+	}
+
+	took := w.accountFor(subscribers)
+	if p50 := took[len(took)/2]; p50 > 100*time.Millisecond {
+		t.Errorf("accounting took %v at the median", p50)
+	}
+	if grown := w.peakMemory() - before; grown > allowed {
+		t.Errorf("the daemon grew by %d MB", grown>>20)
+	}
+	w.soon(20*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the watches to be ended", func() (bool, error) {
+			n, err := w.Daemon.Metric(ctx, `sessiond_grpc_streams_ended_total{method="WatchSubscribers",reason="stalled"}`)
+			return n == strconv.Itoa(served), err
+		})
+	})
+	w.soon(20*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "a new watch to be served", func() (bool, error) {
+			conn, err := w.Daemon.Dial()
+			if err != nil {
+				return false, err
+			}
+			defer conn.Close()
+			return openWatch(ctx, conn) == nil, nil
+		})
+	})
+}
+
+// openWatch opens a watch of which nothing is read but that it is served.
+func openWatch(ctx context.Context, conn *grpc.ClientConn) error {
+	stream, err := pb.NewSubscriberServiceClient(conn).WatchSubscribers(ctx, &pb.WatchSubscribersRequest{})
+	if err != nil {
+		return err
+	}
+	if md, err := stream.Header(); err != nil || md != nil {
+		return err
+	}
+	_, err = stream.Recv()
+	if err == nil {
+		err = errors.New("an event before the header")
+	}
+	return err
+}
+
+// accountFor brings subscribers online and offline, sixteen at a time, and returns how
+// long each request took, the fastest first.
+func (w *world) accountFor(subscribers int) []time.Duration {
+	w.t.Helper()
+	const lanes = 16
+	took := make([][]time.Duration, lanes)
+	var group errgroup.Group
+	for lane := range lanes {
+		group.Go(func() error {
+			bng, err := acctclient.Dial(w.ctx, w.Daemon.RADIUS, "127.0.0.1:0", acctclient.Options{Secret: []byte(rig.Secret)})
+			if err != nil {
+				return err
+			}
+			defer bng.Close()
+			for i := lane; i < subscribers; i += lanes {
+				inside := netip.AddrFrom4([4]byte{100, 64 + byte(i>>16), byte(i >> 8), byte(i)})
+				for _, kind := range []rfc2866.AcctStatusType{rfc2866.AcctStatusType_Value_Start, rfc2866.AcctStatusType_Value_Stop} {
+					began := time.Now()
+					err := bng.Account(w.ctx, acctclient.Request{
+						Status: kind, SessionID: fmt.Sprint("s-", i), UserName: fmt.Sprint("user-", i), FramedAddress: inside,
+						NASIdentifier: rig.NAS, EventTime: time.Now(),
+					})
+					if err != nil {
+						return fmt.Errorf("%v of %v: %w", kind, inside, err)
+					}
+					took[lane] = append(took[lane], time.Since(began))
+				}
+			}
+			return nil
+		})
+	}
+	w.must(group.Wait())
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	return all
+}
+
+// peakMemory is what the daemon had resident at most, in octets.
+func (w *world) peakMemory() int {
+	w.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.Daemon.PID()))
+	w.must(err)
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kb, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(value), " kB"))
+			w.must(err)
+			return kb << 10
+		}
+	}
+	w.t.Fatal("no VmHWM")
+	return 0
+}
