@@ -19,6 +19,7 @@ parts=(
 	'cut nftnat Cut 500x'
 	'radiusacct radiusacct . 1s'
 	'subscriberdb subscriberdb Record 1s'
+	'control control EventToWatchers 500x'
 	'speed ../test/speed Cut|FirstPacket|NASRestart$ 1x'
 	'restart ../test/speed NASRestartOfAll 1x'
 	'scale ../test/scale Scale 1x'
