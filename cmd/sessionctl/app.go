@@ -72,7 +72,12 @@ func (a *app) root() *cobra.Command {
 	root.Version = version
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.checkFlags() }
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		if !c.Flags().Changed("addr") && os.Getenv(addressVariable) == "" && a.tls == (tlsFiles{}) {
+			a.address = reachable(defaultSocket)
+		}
+		return a.checkFlags()
+	}
 	a.globalFlags(root)
 	return root
 }
@@ -83,7 +88,7 @@ func (a *app) globalFlags(root *cobra.Command) {
 		address = env
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.address, "addr", address, "`address` of the daemon, host:port or unix:PATH (environment: "+addressVariable+")")
+	flags.StringVar(&a.address, "addr", address, "`address` of the daemon, host:port or unix:PATH; by itself "+defaultSocket+" where that can be opened (environment: "+addressVariable+")")
 	flags.StringVarP(&a.output, "output", "o", outputTable, "output `format`, table or json")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "give up on an answer after this `time`; watch and session list wait on")
 	flags.StringVar(&a.tls.ca, "tls-ca", "", "use TLS; trust the certificates in this PEM `file` (system: the system's own)")

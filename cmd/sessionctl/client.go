@@ -20,6 +20,7 @@ import (
 
 const (
 	defaultAddress  = "127.0.0.1:7900"
+	defaultSocket   = "/run/sessiond/grpc.sock" // in its place, where it can be opened
 	addressVariable = "SESSIONCTL_ADDR"
 	defaultTimeout  = 30 * time.Second
 	connectTimeout  = 5 * time.Second // at most; --timeout may be shorter
@@ -86,6 +87,16 @@ func (a *app) connect() (*grpc.ClientConn, error) {
 	}
 	a.conn = conn
 	return conn, nil
+}
+
+// reachable returns the address of a daemon on this machine that nobody named.
+func reachable(socket string) string {
+	c, err := net.DialTimeout("unix", socket, connectTimeout)
+	if err != nil {
+		return defaultAddress
+	}
+	_ = c.Close()
+	return "unix:" + socket
 }
 
 // bounded limits one call to --timeout.

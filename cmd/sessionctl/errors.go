@@ -51,6 +51,7 @@ var hints = map[string]string{
 	"NO_GROUP":       "see `sessionctl pool list` for the groups, and `groups` in the daemon's configuration for their inside prefixes",
 	"CONFLICT":       "look at it again, then repeat the command",
 	"WATCHER_LAGGED": "events were lost; start the watch again, with a filter if there is too much to see",
+	"READ_ONLY":      "sudo is enough on the machine of the daemon",
 	"LIMIT_REACHED":  "end what you no longer need, such as other watches; the limits are in the daemon's configuration, under grpc",
 	"READER_STALLED": "start it again, and read it faster: what it is piped to may wait for something",
 	"NOT_READY":      "wait a little; `sessionctl status` tells when it is ready",

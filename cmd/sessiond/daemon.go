@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -129,16 +131,29 @@ func (s *service) openRADIUS(context.Context) (err error) {
 }
 
 func (s *service) openControl(context.Context) (err error) {
-	s.control, err = control.New(control.Options{
-		Listen: s.config.GRPC.Listen, TLS: control.TLS(s.config.GRPC.TLS),
+	g := s.config.GRPC
+	options := control.Options{
+		Listen: g.Listen, TLS: control.TLS(g.TLS), LocalRole: control.LocalRole(g.LocalRole),
+		Socket: g.Socket, SocketGroup: g.SocketGroup,
 		Subscribers: s.manager, Nat: s.manager, Sessions: s.manager,
 		Controls: controls{Manager: s.manager, started: time.Now()}, Removals: s.manager, NASes: s.manager,
 		Logger: s.log, Limits: grpcLimits(s.config.GRPC), Observer: s.metrics.Calls(),
-	})
+	}
+	if g.Socket == config.DefaultSocket {
+		_ = os.Mkdir(filepath.Dir(g.Socket), 0o755) // it may be there, or impossible
+	}
+	s.control, err = control.New(options)
+	if errors.Is(err, control.ErrSocket) && g.Socket == config.DefaultSocket { // the address has to do, as in a container that may write nothing
+		s.log.Warn("no unix socket beside gRPC's address; let sessiond write its folder, or set grpc.socket", "err", err)
+		options.Socket = ""
+		s.control, err = control.New(options)
+	}
 	if err != nil {
 		return fmt.Errorf("grpc: %w", err)
 	}
-	s.logListening("grpc", s.control.Addr().String())
+	for _, a := range s.control.Addrs() {
+		s.logListening("grpc", a.String())
+	}
 	return nil
 }
 

@@ -82,9 +82,14 @@ type Certificate struct {
 
 // GRPC is the control plane's listener.
 type GRPC struct {
-	Listen   string // host:port or unix:PATH
-	TLS      TLS
-	Insecure bool // plain text off loopback is wanted
+	Listen      string // host:port or unix:PATH
+	Socket      string // path of a unix socket beside Listen; "" for none
+	SocketGroup string // name or number; "" for the daemon's own
+	TLS         TLS
+	LocalRole   string // of callers over loopback TCP: "viewer" or "admin"; "" by their user
+
+	Insecure        bool // plain text off loopback is wanted
+	InsecureClients bool // TLS without client certificates off loopback is wanted
 
 	// What callers may take, at each listener; a peer is an address, or a local user.
 	MaxConnections        int

@@ -167,6 +167,17 @@ func TestValues(t *testing.T) {
 		{"unix redis", "", "redis: {url: unix:///run/redis.sock}\n", func(c Config) any { return c.Redis.URLs[0] }, "unix:///run/redis.sock"},
 		{"unix grpc", "", "grpc: {listen: 'unix:/run/s.sock'}\n", func(c Config) any { return c.GRPC.Listen }, "unix:/run/s.sock"},
 		{"insecure grpc", "", "grpc: {listen: ':7900', insecure: true}\n", func(c Config) any { return c.GRPC.Insecure }, true},
+		{"grpc by TLS for everybody", "", "grpc: {listen: ':7900', insecure_clients: true, tls: {cert_file: s, key_file: s}}\n", func(c Config) any { return c.GRPC.InsecureClients }, true},
+		{"grpc by TLS on loopback", "", "grpc: {tls: {cert_file: s, key_file: s}}\n", func(c Config) any { return c.GRPC.InsecureClients }, false},
+		{"grpc by certificates", "", "grpc: {listen: ':7900', tls: {cert_file: s, key_file: s, client_ca_file: s}}\n", func(c Config) any { return c.GRPC.Socket }, ""},
+		{"grpc socket by itself", "", "grpc: {local_role: viewer}\n", func(c Config) any { return c.GRPC.Listen + " " + c.GRPC.Socket + " " + c.GRPC.LocalRole }, "127.0.0.1:7900 /run/sessiond/grpc.sock viewer"},
+		{"grpc address alone", "", "grpc: {listen: '127.0.0.1:0'}\n", func(c Config) any { return c.GRPC.Socket }, ""},
+		{"grpc socket beside the usual address", "", "grpc: {listen: '127.0.0.1:7900'}\n", func(c Config) any { return c.GRPC.Socket }, "/run/sessiond/grpc.sock"},
+		{"no grpc socket", "", "grpc: {socket: ''}\n", func(c Config) any { return c.GRPC.Socket }, ""},
+		{"grpc socket and address", "", "grpc: {listen: '127.0.0.1:0', socket: /run/s.sock, socket_group: noc}\n", func(c Config) any { return c.GRPC.Socket + " " + c.GRPC.SocketGroup }, "/run/s.sock noc"},
+		{"grpc limits", "", "grpc: {max_connections: 1, max_connections_per_peer: 2, max_streams: 3, max_streams_per_peer: 4, stall_timeout: 5s}\n", func(c Config) any {
+			return fmt.Sprint(c.GRPC.MaxConnections, c.GRPC.MaxConnectionsPerPeer, c.GRPC.MaxStreams, c.GRPC.MaxStreamsPerPeer, c.GRPC.StallTimeout)
+		}, "1 2 3 4 5s"},
 		{"no expiry", "", "    record_ttl: 0s\n", func(c Config) any { return c.Groups[0].RecordTTL }, time.Duration(0)},
 		{"ports", "", "    port_range: 2048-4095\n", func(c Config) any { return [2]uint16{c.Groups[0].FirstPort, c.Groups[0].LastPort} }, [2]uint16{2048, 4095}},
 		{"observe", "", "settings: {subscriber_session_removal: observe}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "observe"},
@@ -217,6 +228,25 @@ settings:
 	} {
 		if i >= len(warnings) || warnings[i] != want {
 			t.Fatalf("warnings %q, want %q", warnings, want)
+		}
+	}
+}
+
+// TestWarnsOfOpenControl: who lets everybody in on purpose is told what that means.
+func TestWarnsOfOpenControl(t *testing.T) {
+	for _, how := range []string{"insecure", "insecure_clients"} {
+		text := "grpc: {listen: ':7900', " + how + ": true}\n"
+		if how == "insecure_clients" {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "s"), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			text = "grpc: {listen: ':7900', insecure_clients: true, tls: {cert_file: " + dir + "/s, key_file: " + dir + "/s}}\n"
+		}
+		_, warnings := mustParse(t, edit("", text))
+		want := "test.yaml:14: grpc." + how + ": whoever reaches :7900 can end every subscriber"
+		if len(warnings) != 1 || !strings.HasPrefix(warnings[0], want) {
+			t.Errorf("warnings %q, want %q", warnings, want)
 		}
 	}
 }

@@ -7,12 +7,23 @@ import (
 	"time"
 )
 
+// Where gRPC listens by default. A daemon with another address has no DefaultSocket: two
+// of one machine would quarrel over it. It may be impossible to make.
+const (
+	DefaultSocket = "/run/sessiond/grpc.sock"
+	defaultListen = "127.0.0.1:7900"
+)
+
 func (l *loader) grpc(v value) {
 	c := &l.config.GRPC
-	v.mapping(fields{
-		"listen":   func(v value) { v.listenOrUnix(&c.Listen) },
-		"tls":      func(v value) { v.mapping(l.tls(&c.TLS)); v.checkTLS(c.TLS) },
-		"insecure": func(v value) { v.boolean(&c.Insecure) },
+	keys := v.mapping(fields{
+		"listen":           func(v value) { v.listenOrUnix(&c.Listen) },
+		"socket":           func(v value) { v.socket(&c.Socket) },
+		"socket_group":     func(v value) { v.name(&c.SocketGroup) },
+		"local_role":       func(v value) { v.oneOf(&c.LocalRole, "viewer", "admin") },
+		"tls":              func(v value) { v.mapping(l.tls(&c.TLS)); v.checkTLS(c.TLS) },
+		"insecure":         func(v value) { v.boolean(&c.Insecure) },
+		"insecure_clients": func(v value) { v.boolean(&c.InsecureClients) },
 
 		"max_connections":          func(v value) { v.positive(&c.MaxConnections) },
 		"max_connections_per_peer": func(v value) { v.positive(&c.MaxConnectionsPerPeer) },
@@ -20,10 +31,44 @@ func (l *loader) grpc(v value) {
 		"max_streams_per_peer":     func(v value) { v.positive(&c.MaxStreamsPerPeer) },
 		"stall_timeout":            func(v value) { v.duration(&c.StallTimeout, time.Second) },
 	})
-	if c.TLS.CertFile == "" && !c.Insecure && !local(c.Listen) {
-		v.child("listen").errorf("%s can be reached from elsewhere in plain text; set grpc.tls, listen on 127.0.0.1, or write insecure: true", c.Listen)
+	if c.Listen != defaultListen && !keys["socket"] {
+		c.Socket = ""
+	}
+	if !local(c.Listen) {
+		v.checkReach(c)
 	}
 }
+
+// checkReach reports a listener that others can reach and nobody need show who he is.
+func (v value) checkReach(c *GRPC) {
+	switch {
+	case c.TLS.CertFile == "" && !c.Insecure:
+		v.child("listen").errorf("%s can be reached from elsewhere in plain text; set grpc.tls, listen on 127.0.0.1, or write insecure: true", c.Listen)
+	case c.TLS.CertFile == "":
+		v.child("insecure").warnf("whoever reaches %s can end every subscriber; set grpc.tls with client_ca_file", c.Listen)
+	case c.TLS.ClientCAFile == "" && !c.InsecureClients:
+		v.child("tls.client_ca_file").errorf("is missing: TLS alone lets everybody who reaches %s end every subscriber; write client_ca_file, listen on 127.0.0.1 or unix:PATH, or write grpc.insecure_clients: true", c.Listen)
+	case c.TLS.ClientCAFile == "":
+		v.child("insecure_clients").warnf("whoever reaches %s can end every subscriber; set grpc.tls.client_ca_file", c.Listen)
+	}
+}
+
+// socket reads the absolute path of a unix socket; empty is none.
+func (v value) socket(to *string) {
+	s, ok := v.scalar()
+	switch {
+	case !ok:
+	case s != "" && !strings.HasPrefix(s, "/"):
+		v.errorf("%q is not an absolute path; write one such as %s, or an empty one for none", s, DefaultSocket)
+	case len(s) > maxSocketPath:
+		v.errorf("%s is longer than the %d octets that the path of a socket may have", s, maxSocketPath)
+	default:
+		*to = s
+	}
+}
+
+// maxSocketPath is the kernel's sun_path without the closing NUL (unix(7)).
+const maxSocketPath = 107
 
 func (v value) listenOrUnix(to *string) {
 	s, ok := v.scalar()

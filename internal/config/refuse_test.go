@@ -102,6 +102,13 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"listen port", "", "http: {listen: ':65536'}\n", ":14: http.listen: \"65536\" is not a port"},
 
 		{"grpc in the open", "", "grpc: {listen: 0.0.0.0:7900}\n", ":14: grpc.listen: 0.0.0.0:7900 can be reached from elsewhere in plain text"},
+		{"grpc by TLS for everybody", "", "grpc: {listen: ':7900', tls: {cert_file: full, key_file: full}}\n", ":14: grpc.tls.client_ca_file: is missing: TLS alone lets everybody who reaches :7900 end every subscriber; write client_ca_file, listen on 127.0.0.1 or unix:PATH, or write grpc.insecure_clients: true"},
+		{"grpc by TLS for everybody, said to be insecure", "", "grpc: {listen: ':7900', insecure: true, tls: {cert_file: full, key_file: full}}\n", "grpc.tls.client_ca_file: is missing"},
+		{"grpc socket", "", "grpc: {socket: grpc.sock}\n", ":14: grpc.socket: \"grpc.sock\" is not an absolute path"},
+		{"grpc socket too long", "", "grpc: {socket: /" + strings.Repeat("x", 107) + "}\n", "longer than the 107 octets"},
+		{"local role", "", "grpc: {local_role: root}\n", ":14: grpc.local_role: \"root\" is not known; write one of: viewer, admin"},
+		{"no streams", "", "grpc: {max_streams: 0}\n", ":14: grpc.max_streams: 0 is too small"},
+		{"no time to stall", "", "grpc: {stall_timeout: 0s}\n", ":14: grpc.stall_timeout: 0s is too short"},
 		{"grpc everywhere", "", "grpc: {listen: ':7900'}\n", "can be reached from elsewhere"},
 		{"grpc unix", "", "grpc: {listen: 'unix:'}\n", ":14: grpc.listen: unix: lacks the path"},
 		{"half tls", "", "grpc: {tls: {cert_file: empty}}\n", ":14: grpc.tls: has one of cert_file and key_file"},

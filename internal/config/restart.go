@@ -28,6 +28,11 @@ var readAtStart = map[string]func(*Config) any{
 	"grpc.tls.client_ca_file": func(c *Config) any { return c.GRPC.TLS.ClientCAFile },
 	"grpc.insecure":           func(c *Config) any { return c.GRPC.Insecure },
 
+	"grpc.insecure_clients": func(c *Config) any { return c.GRPC.InsecureClients },
+	"grpc.socket":           func(c *Config) any { return c.GRPC.Socket },
+	"grpc.socket_group":     func(c *Config) any { return c.GRPC.SocketGroup },
+	"grpc.local_role":       func(c *Config) any { return c.GRPC.LocalRole },
+
 	"grpc.max_connections":          func(c *Config) any { return c.GRPC.MaxConnections },
 	"grpc.max_connections_per_peer": func(c *Config) any { return c.GRPC.MaxConnectionsPerPeer },
 	"grpc.max_streams":              func(c *Config) any { return c.GRPC.MaxStreams },

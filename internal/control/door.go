@@ -19,12 +19,20 @@ type door struct {
 	connections *tally
 	streams     *tally
 	secured     bool // by TLS
+	certified   bool // callers show certificates
+	role        LocalRole
+	advice      string // for who may only read
 	refusals    throttle.Throttle
 }
 
-func (s *Server) newDoor(l net.Listener, secured bool) *door {
+func (s *Server) newDoor(l net.Listener, secured bool, o *Options) *door {
+	advice := "set grpc.local_role: admin, or call as root or as the user of sessiond"
+	if o.Socket != "" {
+		advice = "call over unix:" + o.Socket + ", for which its group is needed, or as root"
+	}
 	return &door{
-		Listener: l, server: s, secured: secured,
+		Listener: l, server: s, secured: secured, certified: o.TLS.ClientCAFile != "",
+		role: o.LocalRole, advice: advice,
 		connections: newTally("connections", s.limits.Connections, s.limits.ConnectionsPerPeer),
 		streams:     newTally("streams", s.limits.Streams, s.limits.StreamsPerPeer),
 	}
@@ -41,7 +49,7 @@ func (d *door) Accept() (net.Conn, error) {
 		refused := d.connections.enter(peer)
 		if refused == nil {
 			d.server.observer.ConnectionOpened()
-			return &connection{Conn: raw, door: d, peer: peer}, nil
+			return &connection{Conn: raw, door: d, peer: peer, viewer: d.restrict(raw)}, nil
 		}
 		d.turnAway(raw, peer, refused)
 	}
@@ -69,6 +77,8 @@ type connection struct {
 	net.Conn
 	door *door
 	peer string // whom limits count
+
+	viewer *viewerError // what to tell one who may only read
 
 	mu      sync.Mutex
 	closed  bool

@@ -98,6 +98,9 @@ func coding(err error) (codes.Code, string) {
 	if field := (*fieldError)(nil); errors.As(err, &field) {
 		return codes.InvalidArgument, "INVALID_FIELD"
 	}
+	if viewer := (*viewerError)(nil); errors.As(err, &viewer) {
+		return codes.PermissionDenied, "READ_ONLY"
+	}
 	if limit := (*limitError)(nil); errors.As(err, &limit) {
 		return codes.ResourceExhausted, "LIMIT_REACHED"
 	}

@@ -19,7 +19,11 @@ import (
 // unary turns the handlers' errors into statuses and logs the calls.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	began := s.now()
-	res, err := handler(ctx, req)
+	var res any
+	err := permit(ctx, info.FullMethod, req)
+	if err == nil {
+		res, err = handler(ctx, req)
+	}
 	err = toStatus(err)
 	s.log(ctx, info.FullMethod, req, err, s.now().Sub(began))
 	return res, err
@@ -38,6 +42,9 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	}
 	s.observer.StreamOpened(method)
 	st := newServed(ss, s.limits.StallTimeout)
+	if err := permit(ss.Context(), info.FullMethod, nil); err != nil {
+		handler = func(any, grpc.ServerStream) error { return err }
+	}
 	defer st.cancel(nil)
 	defer context.AfterFunc(s.stopping, func() { st.cancel(errStopping) })()
 	err := st.serve(func() error { return handler(srv, st) }, s.handlers.Go)

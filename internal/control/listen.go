@@ -1,35 +1,92 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // socketMode lets the owner and the group of the daemon use its unix socket.
 const socketMode = 0o660
 
-// listen opens "host:port" or "unix:PATH".
-func listen(address string) (net.Listener, error) {
-	path, unix := strings.CutPrefix(address, "unix:")
-	if !unix {
+// unixPrefix begins the addresses of unix sockets.
+const unixPrefix = "unix:"
+
+// listen opens "host:port" or "unix:PATH". The group may open the socket; empty is
+// the daemon's own.
+func listen(address, group string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, unixPrefix)
+	if !isUnix {
 		return net.Listen("tcp", address)
 	}
-	if err := removeStale(path); err != nil {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
+	gid, err := groupID(group)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, socketMode); err != nil {
+	unlock, err := lockFolder(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	// The mode is set before there is a file: nobody gets in between.
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), socketMode) })
+		return errors.Join(err, failed)
+	}}
+	l, err := config.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, socketMode); err != nil { // the umask may have taken from it
 		return nil, errors.Join(err, l.Close())
 	}
+	if gid >= 0 {
+		if err := os.Chown(path, -1, gid); err != nil {
+			return nil, errors.Join(fmt.Errorf("give %s to group %s: %w", path, group, err), l.Close())
+		}
+	}
 	return l, nil
+}
+
+// groupID returns the number of a group, -1 for none.
+func groupID(group string) (int, error) {
+	if group == "" {
+		return -1, nil
+	}
+	if id, err := strconv.ParseUint(group, 10, 31); err == nil {
+		return int(id), nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return 0, fmt.Errorf("group of the socket: %w; make it with groupadd, or name another", err)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// lockFolder keeps two daemons that start from removing each other's new socket.
+func lockFolder(folder string) (unlock func(), err error) {
+	f, err := os.Open(folder)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", folder, err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
 }
 
 // removeStale removes the socket that a killed daemon left behind, and nothing

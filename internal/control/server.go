@@ -46,8 +46,18 @@ type Options struct {
 	Listen   string       // "host:port" or "unix:PATH"; required unless Listener is set
 	Listener net.Listener // used instead of Listen; closed by the server
 	TLS      TLS          // optional
-	Limits   Limits       // optional
-	Observer Observer     // optional
+
+	// Socket is the path of a unix socket beside Listen, without TLS: whoever may
+	// open it may do all. Optional.
+	Socket string
+	// SocketGroup is the group, by name or number, that may open unix sockets; the
+	// daemon's own by default.
+	SocketGroup string
+	// LocalRole is for TCP within this machine; see there.
+	LocalRole LocalRole
+
+	Limits   Limits   // optional
+	Observer Observer // optional
 
 	Subscribers Subscribers // required
 	Nat         Nat         // required
@@ -79,12 +89,15 @@ func (o *Options) check() error {
 	case o.Logger == nil:
 		return errors.New("control: Logger is required")
 	}
-	return o.Limits.check()
+	return errors.Join(o.Limits.check(), o.LocalRole.check())
 }
+
+// ErrSocket is why New fails when it cannot open Socket.
+var ErrSocket = errors.New("listen on the unix socket")
 
 // Server serves the gRPC API.
 type Server struct {
-	door     *door
+	doors    []*door
 	limits   Limits
 	grpc     *grpc.Server
 	health   *health.Server
@@ -117,16 +130,12 @@ func New(o Options) (*Server, error) {
 	if s.observer == nil {
 		s.observer = unobserved{}
 	}
-	l := o.Listener
-	if l == nil {
-		if l, err = listen(o.Listen); err != nil {
-			return nil, fmt.Errorf("control: listen on %s: %w", o.Listen, err)
-		}
+	if err := s.openDoors(&o); err != nil {
+		return nil, err
 	}
-	s.door = s.newDoor(l, o.TLS != (TLS{}))
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
-		grpc.Creds(creds),
+		grpc.Creds(doorCredentials{creds}),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -147,6 +156,26 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
+// openDoors opens what is listened on: Listen, or Listener in its place, and Socket.
+func (s *Server) openDoors(o *Options) (err error) {
+	l := o.Listener
+	if l == nil {
+		if l, err = listen(o.Listen, o.SocketGroup); err != nil {
+			return fmt.Errorf("control: listen on %s: %w", o.Listen, err)
+		}
+	}
+	s.doors = append(s.doors, s.newDoor(l, o.TLS != (TLS{}), o))
+	if o.Socket == "" {
+		return nil
+	}
+	beside, err := listen(unixPrefix+o.Socket, o.SocketGroup)
+	if err != nil {
+		return errors.Join(fmt.Errorf("control: %w: %w", ErrSocket, err), l.Close())
+	}
+	s.doors = append(s.doors, s.newDoor(beside, false, o))
+	return nil
+}
+
 func (s *Server) register(o *Options) {
 	pb.RegisterSubscriberServiceServer(s.grpc, &subscriberService{port: o.Subscribers, now: s.now})
 	pb.RegisterNatServiceServer(s.grpc, &natService{port: o.Nat, now: s.now})
@@ -158,8 +187,17 @@ func (s *Server) register(o *Options) {
 	reflection.Register(s.grpc)
 }
 
-// Addr is the address listened on.
-func (s *Server) Addr() net.Addr { return s.door.Addr() }
+// Addr is the address of Listen.
+func (s *Server) Addr() net.Addr { return s.doors[0].Addr() }
+
+// Addrs are all addresses listened on; that of Listen is the first.
+func (s *Server) Addrs() []net.Addr {
+	var all []net.Addr
+	for _, d := range s.doors {
+		all = append(all, d.Addr())
+	}
+	return all
+}
 
 // SetReady sets what the health service says, for the server ("") and for each
 // service of sessiond.v1.
@@ -185,10 +223,13 @@ func (s *Server) SetReady(ready bool) {
 // seconds. Watchers are told that the daemon stops.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.stop()
-	served := make(chan error, 1)
-	go func() { served <- s.grpc.Serve(s.door) }()
+	served := make(chan error, len(s.doors))
+	for _, d := range s.doors {
+		go func() { served <- s.grpc.Serve(d) }()
+	}
 	select {
 	case err := <-served:
+		s.grpc.Stop()
 		return fmt.Errorf("control: serve: %w", err)
 	case <-ctx.Done():
 	}
@@ -197,7 +238,9 @@ func (s *Server) Run(ctx context.Context) error {
 	force := time.AfterFunc(graceOnStop, s.grpc.Stop)
 	defer force.Stop()
 	s.grpc.GracefulStop()
-	<-served
+	for range s.doors {
+		<-served
+	}
 	s.handlers.Wait()
 	return nil
 }

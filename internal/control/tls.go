@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"google.golang.org/grpc/credentials"
@@ -43,6 +44,25 @@ func (t TLS) credentials() (credentials.TransportCredentials, error) {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return credentials.NewTLS(config), nil
+}
+
+// doorCredentials secure the connections of the doors that are to be, and leave the
+// others as they are.
+type doorCredentials struct {
+	credentials.TransportCredentials
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (d doorCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if c, ok := raw.(*connection); ok && !c.door.secured {
+		return insecure.NewCredentials().ServerHandshake(raw)
+	}
+	return d.TransportCredentials.ServerHandshake(raw)
+}
+
+// Clone implements credentials.TransportCredentials.
+func (d doorCredentials) Clone() credentials.TransportCredentials {
+	return doorCredentials{d.TransportCredentials.Clone()}
 }
 
 func (t TLS) certificate() (*tls.Certificate, error) {

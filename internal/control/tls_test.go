@@ -18,30 +18,42 @@ import (
 	"github.com/sessiond/sessiond/internal/control/controltest"
 )
 
+// trusting is a client that shows no certificate.
+func trusting(t *testing.T, certs controltest.Certs) *tls.Config {
+	t.Helper()
+	pem, err := os.ReadFile(certs.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12, ServerName: "127.0.0.1"}
+	config.RootCAs.AppendCertsFromPEM(pem)
+	return config
+}
+
+// clientTLS is a client that shows its certificate.
+func clientTLS(t *testing.T, certs controltest.Certs) credentials.TransportCredentials {
+	t.Helper()
+	config := trusting(t, certs)
+	pair, err := tls.LoadX509KeyPair(certs.Client, certs.ClientKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Certificates = []tls.Certificate{pair}
+	return credentials.NewTLS(config)
+}
+
 func TestMutualTLS(t *testing.T) {
 	t.Parallel()
 	certs := controltest.MakeCerts(t)
 	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) {
 		o.TLS = control.TLS{CertFile: certs.Server, KeyFile: certs.ServerKey, ClientCAFile: certs.CA}
 	})
-	pem, err := os.ReadFile(certs.CA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	trusting := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
-	trusting.RootCAs.AppendCertsFromPEM(pem)
-	showing := trusting.Clone()
-	pair, err := tls.LoadX509KeyPair(certs.Client, certs.ClientKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	showing.Certificates = []tls.Certificate{pair}
 	for name, one := range map[string]struct {
 		creds credentials.TransportCredentials
 		want  codes.Code
 	}{
-		"with a certificate":    {credentials.NewTLS(showing), codes.OK},
-		"without a certificate": {credentials.NewTLS(trusting), codes.Unavailable},
+		"with a certificate":    {clientTLS(t, certs), codes.OK},
+		"without a certificate": {credentials.NewTLS(trusting(t, certs)), codes.Unavailable},
 		"in the clear":          {insecure.NewCredentials(), codes.Unavailable},
 	} {
 		conn := dial(t, server.Address, grpc.WithTransportCredentials(one.creds))
