@@ -251,6 +251,43 @@ func TestWarnsOfOpenControl(t *testing.T) {
 	}
 }
 
+// TestWarnsOfReadableSecrets: a file of secrets that everybody can read is named, and
+// one that is nobody else's is not.
+func TestWarnsOfReadableSecrets(t *testing.T) {
+	for name, tt := range map[string]struct {
+		old, text string
+		modes     map[string]os.FileMode
+		want      string
+	}{
+		"all private":                  {modes: map[string]os.FileMode{"test.yaml": 0o640}},
+		"secret in a readable file":    {modes: map[string]os.FileMode{"test.yaml": 0o644}, want: "test.yaml:1: every user of this machine can read "},
+		"readable file without secret": {old: "secret: testing123", text: "secret_file: s", modes: map[string]os.FileMode{"test.yaml": 0o644, "s": 0o600}},
+		"readable file of a secret":    {old: "secret: testing123", text: "secret_file: s", modes: map[string]os.FileMode{"test.yaml": 0o644, "s": 0o644}, want: "test.yaml:6: radius.clients[0].secret_file: every user of this machine can read "},
+		"readable key":                 {text: "grpc: {tls: {cert_file: c, key_file: s}}\n", modes: map[string]os.FileMode{"test.yaml": 0o600, "s": 0o604, "c": 0o644}, want: "test.yaml:14: grpc.tls.key_file: every user"},
+		"password of redis":            {old: "secret: testing123", text: "secret_file: s\nredis: {url: 'redis://:pw@a:1/0'}", modes: map[string]os.FileMode{"test.yaml": 0o644, "s": 0o600}, want: "test.yaml:1: every user"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, mode := range tt.modes {
+				text := "x"
+				if file == "test.yaml" {
+					text = edit(tt.old, tt.text)
+				}
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), mode); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Chmod(filepath.Join(dir, file), mode); err != nil { // whatever the umask
+					t.Fatal(err)
+				}
+			}
+			warnings := Exposed(filepath.Join(dir, "test.yaml"))
+			if got := strings.Join(warnings, "\n"); tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
+				t.Errorf("warnings %q, want %q", warnings, tt.want)
+			}
+		})
+	}
+}
+
 func TestErrorsAreAllReported(t *testing.T) {
 	_, _, err := Parse("f.yaml", []byte("radius: {listen: [nowhere]}\nhttp: {listen: 1}\nzzz: 1\n"))
 	var all Errors

@@ -100,7 +100,7 @@ func local(listen string) bool {
 func (l *loader) tls(c *TLS) fields {
 	return fields{
 		"cert_file":      func(v value) { v.file(l.dir, &c.CertFile) },
-		"key_file":       func(v value) { v.file(l.dir, &c.KeyFile) },
+		"key_file":       func(v value) { v.privateFile(l.dir, &c.KeyFile) },
 		"client_ca_file": func(v value) { v.file(l.dir, &c.ClientCAFile) },
 	}
 }

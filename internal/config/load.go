@@ -24,18 +24,40 @@ func Load(file string) (c Config, warnings []string, err error) {
 	return Parse(file, data)
 }
 
+// Exposed returns a warning for each file of secrets, the configuration among them,
+// that every user of this machine can read. It has none for a file that is not valid.
+func Exposed(file string) []string {
+	data, err := readFile(file)
+	if err != nil {
+		return nil
+	}
+	r := &report{file: file}
+	if _, err := r.parse(data); err != nil {
+		return nil
+	}
+	if r.secrets {
+		value{report: r, line: 1}.noteReadable(file)
+	}
+	return texts(r.exposed)
+}
+
 // Parse is Load of a file's content. The file's name is for messages, and its
 // directory is where the relative paths in it begin.
 func Parse(file string, data []byte) (c Config, warnings []string, err error) {
 	r := &report{file: file}
-	l := &loader{report: r, dir: filepath.Dir(file), config: defaults()}
+	c, err = r.parse(data)
+	return c, r.warnings(), err
+}
+
+func (r *report) parse(data []byte) (Config, error) {
+	l := &loader{report: r, dir: filepath.Dir(r.file), config: defaults()}
 	if root, ok := r.root(data); ok {
 		l.load(root)
 	}
 	if err := r.errors(); err != nil {
-		return Config{}, nil, err
+		return Config{}, err
 	}
-	return l.config, r.warnings(), nil
+	return l.config, nil
 }
 
 // root returns the only document of the file.

@@ -55,8 +55,12 @@ func (v value) interfaces(other []string) []string {
 		s, ok := e.scalar()
 		switch {
 		case !ok:
-		case s == "" || len(s) > interfaceNameLimit || strings.ContainsAny(s, "/ \t\n\"*") || s == "." || s == "..":
+		case s == "" || len(s) > interfaceNameLimit || strings.ContainsAny(s, "/ \t\n\"") || s == "." || s == "..":
 			e.errorf("%q is not an interface name; it has 1 to %d characters without blanks and slashes", s, interfaceNameLimit)
+		case wildcard(s):
+			e.errorf("%q stands for several interfaces, which is not possible here; name each, or have them take one name or one bridge", s)
+		case strings.ContainsAny(s, "@:"):
+			e.errorf("%q is how other programs write it; write the name of the interface alone, without @ or :", s)
 		case seen[s]:
 			e.errorf("%s is there twice; an interface is either inside or outside, once", s)
 		default:
@@ -65,6 +69,13 @@ func (v value) interfaces(other []string) []string {
 		seen[s] = true
 	}
 	return names
+}
+
+// wildcard reports whether a name would stand for several interfaces with iptables (+),
+// nft (*) or systemd (?, [), or is that of a group of them (@). The kernel takes each
+// as the name of one interface, which nobody has.
+func wildcard(s string) bool {
+	return strings.HasPrefix(s, "@") || strings.HasSuffix(s, "+") || strings.ContainsAny(s, "*?[]")
 }
 
 func (l *loader) settings(v value) {

@@ -148,13 +148,14 @@ func (v value) checkSecrets(keys map[string]bool) {
 // secret refuses the empty secret, with which everybody could speak for the client (RFC 2865 section 3).
 func (v value) secret(to *[]byte) {
 	if s, ok := v.scalar(); ok {
+		v.report.secrets = true
 		v.takeSecret(s, to)
 	}
 }
 
 func (v value) secretFile(dir string, to *[]byte) {
 	var path string
-	data := v.file(dir, &path)
+	data := v.privateFile(dir, &path)
 	if path == "" {
 		v.errorf("is empty; write the path of a file that has the secret")
 	} else if data != nil {

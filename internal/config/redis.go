@@ -52,6 +52,9 @@ func (l *loader) redisURL(v value) {
 		v.errorf("%v; write redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix:///PATH or embedded", err)
 		return
 	}
+	if u, err := url.Parse(s); err == nil && u.User != nil {
+		l.secrets = true
+	}
 	l.config.Redis.URLs = append(l.config.Redis.URLs, s)
 }
 

@@ -39,6 +39,8 @@ func (e Errors) Error() string {
 type report struct {
 	file     string
 	problems []Problem
+	secrets  bool      // stand in the file
+	exposed  []Problem // files of secrets that others can read
 	doubts   []Problem
 }
 
@@ -57,10 +59,15 @@ func (r *report) errors() error {
 }
 
 func (r *report) warnings() []string {
-	slices.SortStableFunc(r.doubts, byLine)
-	var texts []string
-	for _, p := range r.doubts {
-		texts = append(texts, p.String())
+	return texts(r.doubts)
+}
+
+// texts returns problems by line.
+func texts(problems []Problem) []string {
+	slices.SortStableFunc(problems, byLine)
+	var lines []string
+	for _, p := range problems {
+		lines = append(lines, p.String())
 	}
-	return texts
+	return lines
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -186,6 +187,27 @@ func (v value) listen(to *string) bool {
 	*to = s
 	return true
 }
+
+// privateFile is file for what nobody else may know.
+func (v value) privateFile(dir string, to *string) []byte {
+	data := v.file(dir, to)
+	if data != nil {
+		v.noteReadable(*to)
+	}
+	return data
+}
+
+// noteReadable notes a file of secrets that every user of the machine can read.
+func (v value) noteReadable(file string) {
+	info, err := os.Stat(file)
+	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&othersRead != 0 {
+		v.report.exposed = append(v.report.exposed, Problem{v.report.file, v.line, v.key,
+			fmt.Sprintf("every user of this machine can read %s, which has secrets; chmod o-rwx it", file)})
+	}
+}
+
+// othersRead is the permission of everybody else to read a file.
+const othersRead = 0o004
 
 // file reads the path of a file, and the file, to know that it can be. It
 // returns nil after a problem, and for no path.

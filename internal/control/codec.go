@@ -1,6 +1,8 @@
 package control
 
 import (
+	"sync"
+
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // registers the codec that this one begins with
 	"google.golang.org/grpc/mem"
@@ -14,15 +16,38 @@ import (
 // of streams at once, which share its octets.
 type encodedMessage []byte
 
-// sharingCodec is the codec "proto", and takes an encodedMessage as it is.
+// messageCodec is the codec "proto", and takes an encodedMessage as it is.
 // grpc.PreparedMsg would not do: one of more than 1 kB goes back to a pool with the
 // first stream that sent it (grpc 1.85).
-type sharingCodec struct{ encoding.CodecV2 }
+//
+// A request that cannot be decoded, such as one whose text is not UTF-8, is its caller's
+// fault. gRPC answers INTERNAL before anybody can say so. Here it counts as decoded, and
+// whoever takes it asks for its fault.
+type messageCodec struct {
+	encoding.CodecV2
+	faults sync.Map // of requests, until they are asked for
+}
 
-func newCodec() encoding.CodecV2 { return sharingCodec{encoding.GetCodecV2("proto")} }
+func newCodec() *messageCodec { return &messageCodec{CodecV2: encoding.GetCodecV2("proto")} }
+
+// Unmarshal implements encoding.CodecV2.
+func (c *messageCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	if err := c.CodecV2.Unmarshal(data, v); err != nil {
+		c.faults.Store(v, err)
+	}
+	return nil
+}
+
+// fault returns why a request could not be decoded. Each is to be asked once.
+func (c *messageCodec) fault(request any) error {
+	if err, found := c.faults.LoadAndDelete(request); found {
+		return invalid("request", "%v", err)
+	}
+	return nil
+}
 
 // Marshal implements encoding.CodecV2.
-func (c sharingCodec) Marshal(v any) (mem.BufferSlice, error) {
+func (c *messageCodec) Marshal(v any) (mem.BufferSlice, error) {
 	if m, ok := v.(encodedMessage); ok {
 		return mem.BufferSlice{mem.SliceBuffer(m)}, nil
 	}

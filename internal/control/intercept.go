@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -20,7 +21,7 @@ import (
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	began := s.now()
 	var res any
-	err := permit(ctx, info.FullMethod, req)
+	err := cmp.Or(s.codec.fault(req), permit(ctx, info.FullMethod, req))
 	if err == nil {
 		res, err = handler(ctx, req)
 	}
@@ -41,7 +42,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		}
 	}
 	s.observer.StreamOpened(method)
-	st := newServed(ss, s.limits.StallTimeout)
+	st := newServed(ss, s.codec, s.limits.StallTimeout)
 	if err := permit(ss.Context(), info.FullMethod, nil); err != nil {
 		handler = func(any, grpc.ServerStream) error { return err }
 	}

@@ -100,6 +100,7 @@ type Server struct {
 	doors    []*door
 	limits   Limits
 	grpc     *grpc.Server
+	codec    *messageCodec
 	health   *health.Server
 	logger   *slog.Logger
 	observer Observer
@@ -122,7 +123,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("control: %w", err)
 	}
 	s := &Server{
-		health: health.NewServer(), logger: o.Logger, observer: o.Observer, now: o.Now, limits: o.Limits.withDefaults(),
+		health: health.NewServer(), codec: newCodec(), logger: o.Logger, observer: o.Observer, now: o.Now, limits: o.Limits.withDefaults(),
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -143,7 +144,7 @@ func New(o Options) (*Server, error) {
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
-		grpc.ForceServerCodecV2(newCodec()),
+		grpc.ForceServerCodecV2(s.codec),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxConcurrentStreams(uint32(s.limits.StreamsPerPeer)+callsPerConnection),
 		grpc.MaxRecvMsgSize(maxRequest),

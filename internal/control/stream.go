@@ -60,14 +60,15 @@ func streamEnd(err error) string {
 // nothing for too long.
 type served struct {
 	grpc.ServerStream
+	codec  *messageCodec
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	limit  time.Duration
 	stall  *time.Timer // runs while a message waits to be taken
 }
 
-func newServed(ss grpc.ServerStream, limit time.Duration) *served {
-	s := &served{ServerStream: ss, limit: limit}
+func newServed(ss grpc.ServerStream, codec *messageCodec, limit time.Duration) *served {
+	s := &served{ServerStream: ss, codec: codec, limit: limit}
 	s.ctx, s.cancel = context.WithCancelCause(ss.Context())
 	s.stall = time.AfterFunc(limit, func() { s.cancel(errStalled) })
 	s.stall.Stop()
@@ -82,6 +83,14 @@ func (s *served) SendMsg(m any) error {
 	s.stall.Reset(s.limit)
 	defer s.stall.Stop()
 	return s.ServerStream.SendMsg(m)
+}
+
+// RecvMsg implements grpc.ServerStream.
+func (s *served) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return s.codec.fault(m)
 }
 
 // stalled reports whether the reader took nothing for too long.
