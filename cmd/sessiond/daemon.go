@@ -162,7 +162,7 @@ func (s *service) openWeb(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	s.web = newWeb(l, s.metrics.Handler(), s.manager.NotReady)
+	s.web = newWeb(l, s.metrics.Handler(), s.manager.NotReady, s.log)
 	s.logListening("http", l.Addr().String())
 	return nil
 }

@@ -4,9 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	stdlog "log"
+	"log/slog"
 	"net"
 	"net/http"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/quota"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // web serves /metrics, /healthz and /readyz.
@@ -15,7 +22,7 @@ type web struct {
 	server   *http.Server
 }
 
-func newWeb(l net.Listener, metrics http.Handler, notReady func() error) *web {
+func newWeb(l net.Listener, metrics http.Handler, notReady func() error, log *slog.Logger) *web {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -28,7 +35,75 @@ func newWeb(l net.Listener, metrics http.Handler, notReady func() error) *web {
 		}
 		fmt.Fprintln(w, "ready")
 	})
-	return &web{listener: l, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
+	return &web{
+		listener: &webListener{l, quota.New(webConnections, webConnectionsPerPeer)},
+		server: &http.Server{
+			Handler: mux, ReadHeaderTimeout: webHeader, ReadTimeout: webRequest, WriteTimeout: webReply, IdleTimeout: webIdle,
+			MaxHeaderBytes: webHeaders, ErrorLog: stdlog.New(&thinWriter{log: log}, "", 0),
+		},
+	}
+}
+
+// What callers may take of the daemon. A scrape of a million subscribers is answered in
+// a second.
+const (
+	webConnections        = 128
+	webConnectionsPerPeer = 32
+	webHeader             = 5 * time.Second
+	webRequest            = 10 * time.Second
+	webReply              = 30 * time.Second
+	webIdle               = 2 * time.Minute // above the interval of scrapes
+	webHeaders            = 16 << 10        // octets
+)
+
+// webListener closes connections that are too many.
+type webListener struct {
+	net.Listener
+	quota *quota.Quota
+}
+
+// Accept implements net.Listener.
+func (l *webListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		peer := c.RemoteAddr().String()
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+			peer = quota.PeerOf(a)
+		}
+		if l.quota.Enter(peer) == "" {
+			return &webConn{Conn: c, leave: sync.OnceFunc(func() { l.quota.Leave(peer) })}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+// webConn leaves its room to others when it ends.
+type webConn struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *webConn) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// thinWriter takes what the library says of callers' mistakes into our log, some of it.
+type thinWriter struct {
+	log  *slog.Logger
+	thin throttle.Throttle
+}
+
+// Write implements io.Writer.
+func (w *thinWriter) Write(line []byte) (int, error) {
+	if suppressed, ok := w.thin.Allow(time.Now()); ok {
+		w.log.Warn("http", "err", strings.TrimSpace(string(line)), "suppressed", suppressed)
+	}
+	return len(line), nil
 }
 
 // run serves until ctx ends.

@@ -132,7 +132,7 @@ func (c *connection) Close() error {
 	if cause == "" {
 		cause = ConnectionEnded
 	}
-	c.door.connections.leave(c.peer)
+	c.door.connections.Leave(c.peer)
 	c.door.server.observer.ConnectionClosed(cause)
 	return err
 }
@@ -152,7 +152,7 @@ func (c *connection) whenClosed(do func()) {
 // up to 64 KiB, until its reader takes it: if it does not even take the news that the
 // stream ended, the connection goes, and only then may the peer have another.
 func (c *connection) leaveStream(end string) {
-	leave := func() { c.door.streams.leave(c.peer) }
+	leave := func() { c.door.streams.Leave(c.peer) }
 	if end != StreamStalled {
 		leave()
 		return

@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/quota"
 )
 
 // Limits bound what callers can take of the daemon. A peer is who has an address (an
@@ -44,61 +45,40 @@ func (l Limits) check() error {
 	return nil
 }
 
-// Why a connection or stream is refused.
-const (
-	RefusedLimit     = "limit"      // there are too many
-	RefusedPeerLimit = "peer_limit" // its peer has too many
-)
-
 // RefusalCauses returns why connections and streams are refused.
-func RefusalCauses() []string { return []string{RefusedLimit, RefusedPeerLimit} }
+func RefusalCauses() []string { return []string{quota.Limit, quota.PeerLimit} }
 
 // limitError says which limit is reached, and what to do.
 type limitError struct {
-	cause string
+	cause string // one of RefusalCauses
 	text  string
 }
 
 func (e *limitError) Error() string { return e.text }
 
-// tally counts what peers have of one thing, up to limits.
+// tally is a quota that says which key of the configuration it is.
 type tally struct {
-	what    string // the thing, in the plural; the limits are grpc.max_WHAT and so on
+	*quota.Quota
+	what    string // is counted, in the plural; the keys are grpc.max_WHAT and so on
 	most    int
 	perPeer int
-
-	mu    sync.Mutex
-	total int
-	peers map[string]int
 }
 
 func newTally(what string, most, perPeer int) *tally {
-	return &tally{what: what, most: most, perPeer: perPeer, peers: map[string]int{}}
+	return &tally{quota.New(most, perPeer), what, most, perPeer}
 }
 
 // enter counts one more of the peer, or returns which limit it would pass. Each
-// enter without an error has one leave.
+// enter without an error has one Leave.
 func (t *tally) enter(peer string) *limitError {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch {
-	case t.peers[peer] >= t.perPeer:
-		return &limitError{RefusedPeerLimit, fmt.Sprintf(
+	switch cause := t.Enter(peer); cause {
+	case "":
+		return nil
+	case quota.PeerLimit:
+		return &limitError{cause, fmt.Sprintf(
 			"%s has %d %s open, and may have no more; end some, or raise grpc.max_%s_per_peer", peer, t.perPeer, t.what, t.what)}
-	case t.total >= t.most:
-		return &limitError{RefusedLimit, fmt.Sprintf(
+	default:
+		return &limitError{cause, fmt.Sprintf(
 			"%d %s are open here, and may be no more; end some, or raise grpc.max_%s", t.most, t.what, t.what)}
-	}
-	t.total++
-	t.peers[peer]++
-	return nil
-}
-
-func (t *tally) leave(peer string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.total--
-	if t.peers[peer]--; t.peers[peer] == 0 {
-		delete(t.peers, peer)
 	}
 }

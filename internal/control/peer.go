@@ -4,34 +4,24 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
-
-	"google.golang.org/grpc/peer"
 
 	"golang.org/x/sys/unix"
-)
+	"google.golang.org/grpc/peer"
 
-// ipv6Peer is the prefix that one site has of IPv6 at least.
-const ipv6Peer = 64
+	"github.com/sessiond/sessiond/internal/quota"
+)
 
 // peerOf names whom limits count a connection to.
 func peerOf(c net.Conn) string {
 	switch a := c.RemoteAddr().(type) {
 	case *net.TCPAddr:
-		return addressPeer(a.AddrPort().Addr().Unmap().WithZone(""))
+		return quota.PeerOf(a)
 	case *net.UnixAddr:
 		if user, ok := userOf(c); ok {
 			return fmt.Sprintf("user %d", user)
 		}
 	}
 	return c.RemoteAddr().Network()
-}
-
-func addressPeer(a netip.Addr) string {
-	if a.Is6() {
-		return netip.PrefixFrom(a, ipv6Peer).Masked().String()
-	}
-	return a.String()
 }
 
 // userOf returns the user at the other end of a unix socket.

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// TestIdleCallersOfMetricsAreBounded: who opens connections and asks nothing has so many
+// of them and no more, and another one is answered.
+func TestIdleCallersOfMetricsAreBounded(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWeb(l, http.NotFoundHandler(), func() error { return nil }, slog.New(slog.DiscardHandler))
+	if s := w.server; s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 {
+		t.Errorf("a time is unbounded: %+v", s)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	open := 0
+	for range 2 * webConnectionsPerPeer {
+		c := connectFrom(t, "127.0.0.1", l.Addr().String())
+		if answered(c) {
+			open++
+		}
+	}
+	if open != webConnectionsPerPeer {
+		t.Errorf("one peer has %d connections, not %d", open, webConnectionsPerPeer)
+	}
+	if !answered(connectFrom(t, "127.0.0.2", l.Addr().String())) {
+		t.Error("another peer is not answered")
+	}
+}
+
+func connectFrom(t *testing.T, source, address string) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	c, err := d.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// answered asks once, and leaves the connection open.
+func answered(c net.Conn) bool {
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return false
+	}
+	if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		return false
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err == nil && resp.StatusCode == http.StatusOK
+}
