@@ -213,6 +213,7 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 	front.Go(func() error { return s.control.Run(frontCtx) })
 	front.Go(func() error { return s.answerWhenReady(frontCtx) })
 	front.Go(func() error { return s.tellReadiness(frontCtx) })
+	front.Go(func() error { s.doubtDatabase(frontCtx); return nil })
 	front.Go(func() error { return uncanceled(s.reloadOn(frontCtx, reload)) })
 	front.Go(func() error { // a failed back ends the front
 		select {
@@ -241,6 +242,27 @@ func (s *service) answerWhenReady(ctx context.Context) error {
 	s.log.Info("ready")
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	return s.radius.Run(ctx)
+}
+
+// doubtDatabase tells once of settings of Redis that endanger records.
+func (s *service) doubtDatabase(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-s.manager.Ready():
+	}
+	if s.config.Redis.Embedded { // which was said at the start
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushWithin)
+	defer cancel()
+	doubts, err := s.db.Doubts(ctx)
+	if err != nil {
+		s.log.Debug("settings of redis are not known", "err", err)
+	}
+	for _, doubt := range doubts {
+		s.log.Warn("redis does not keep records safe", "doubt", doubt)
+	}
 }
 
 // tellReadiness keeps gRPC health in step with readiness.

@@ -66,7 +66,7 @@ func start(ctx context.Context, file string, check, discard bool, hangups <-chan
 		return exitUsage
 	}
 	log := newLogger(c.Log, stderr)
-	for _, w := range warnings {
+	for _, w := range append(warnings, config.Exposed(file)...) {
 		log.Warn("configuration", "warning", w)
 	}
 	if check {
@@ -105,7 +105,7 @@ func reloads(hangups <-chan os.Signal, file string, log *slog.Logger) func(conte
 		case <-hangups:
 		}
 		c, warnings, err := config.Load(file)
-		for _, w := range warnings {
+		for _, w := range append(warnings, config.Exposed(file)...) {
 			log.Warn("configuration", "warning", w)
 		}
 		return c, err

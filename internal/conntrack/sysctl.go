@@ -41,6 +41,17 @@ func (s sysctls) close() {
 	}
 }
 
+// counted reports whether the kernel counts packets and octets of what begins now.
+func counted(n namespace) bool {
+	on := false
+	_ = n.inside(func() error {
+		v, err := os.ReadFile(sysctlDir + "nf_conntrack_acct")
+		on = err != nil || !bytes.Equal(bytes.TrimSpace(v), []byte("0")) // one that cannot be read is not known to be off
+		return nil
+	})
+	return on
+}
+
 // told reports whether the kernel tells what begins and ends.
 func (s sysctls) told() bool {
 	v := read(s.events)

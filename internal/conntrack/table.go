@@ -201,3 +201,7 @@ func (t *Table) Dump(ctx context.Context, fn func(Entry) error) error {
 		})
 	})
 }
+
+// Counted reports whether the kernel counts packets and octets of entries
+// (net.netfilter.nf_conntrack_acct): else those of an Entry are 0.
+func (t *Table) Counted() bool { return counted(t.pool.space) }

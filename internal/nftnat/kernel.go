@@ -108,6 +108,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	case !on:
 		k.log.Warn("net.ipv4.ip_forward is off: nothing is forwarded until it is switched on")
 	}
+	k.warnOfSurroundings()
 	before, err := readStanding(ctx, k.conn, k.options.Table)
 	if err != nil {
 		return err
