@@ -56,6 +56,7 @@ var hints = map[string]string{
 	"READER_STALLED": "start it again, and read it faster: what it is piped to may wait for something",
 	"NOT_READY":      "wait a little; `sessionctl status` tells when it is ready",
 	"DATABASE_DOWN":  "check Redis; `sessionctl status` shows whether the daemon reaches it",
+	"DATABASE_FULL":  "raise maxmemory of Redis; subscribers can be ended all the same",
 	"STOPPING":       "repeat the command when the daemon runs again",
 	"INTERNAL":       "the daemon's log may say more",
 }

@@ -42,6 +42,7 @@ var codings = []struct {
 	{inspect.ErrLagging, codes.Aborted, "WATCHER_LAGGED"},
 	{errStalled, codes.Aborted, "READER_STALLED"},
 	{inspect.ErrNotReady, codes.Unavailable, "NOT_READY"},
+	{inspect.ErrFull, codes.ResourceExhausted, "DATABASE_FULL"},
 	{inspect.ErrUnavailable, codes.Unavailable, "DATABASE_DOWN"},
 	{errStopping, codes.Unavailable, "STOPPING"},
 	{context.Canceled, codes.Canceled, "CANCELED"},

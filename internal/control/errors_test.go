@@ -27,6 +27,7 @@ func TestCodes(t *testing.T) {
 		{inspect.ErrConflict, codes.Aborted, "CONFLICT"},
 		{inspect.ErrLagging, codes.Aborted, "WATCHER_LAGGED"},
 		{inspect.ErrNotReady, codes.Unavailable, "NOT_READY"},
+		{inspect.ErrFull, codes.ResourceExhausted, "DATABASE_FULL"},
 		{inspect.ErrUnavailable, codes.Unavailable, "DATABASE_DOWN"},
 		{errStopping, codes.Unavailable, "STOPPING"},
 		{context.Canceled, codes.Canceled, "CANCELED"},

@@ -10,6 +10,7 @@ var (
 	ErrNoGroup     = errors.New("no group has this inside address")          // the address is in no group's inside prefixes, or not in the named one's
 	ErrNotReady    = errors.New("still recovering state after the start")    // ask again shortly
 	ErrUnavailable = errors.New("the database cannot be reached")            // nothing was changed, or the outcome is unknown
+	ErrFull        = errors.New("nothing new can be written: Redis is full") // raise its maxmemory; subscribers can be ended all the same
 	ErrConflict    = errors.New("changed by somebody else at the same time") // nothing was changed; read again
 	ErrLagging     = errors.New("watcher fell too far behind")               // events were lost; list, then watch again
 )

@@ -197,6 +197,8 @@ func unavailable(err error) error {
 		return fmt.Errorf("%w: %w", inspect.ErrNoGroup, err)
 	case errors.Is(err, subscriberdb.ErrNotFound):
 		return fmt.Errorf("%w: %w", inspect.ErrNotFound, err)
+	case subscriberdb.IsFull(err):
+		return fmt.Errorf("%w: %w", inspect.ErrFull, err)
 	}
 	return fmt.Errorf("%w: %w", inspect.ErrUnavailable, err)
 }

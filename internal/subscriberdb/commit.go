@@ -24,7 +24,7 @@ func commitArgs(db *DB, b *batch) []any {
 		args: make([]any, 0, 1+48*len(b.steps)),
 	}
 	c.keys = append(c.keys, "evalsha", commitScript.Hash(), 0, b.group.feed, b.group.online)
-	c.args = append(c.args, db.feedLimit)
+	c.args = append(c.args, db.feedLimit, b.frees)
 	for _, s := range b.steps {
 		c.add(s)
 	}

@@ -44,10 +44,7 @@ func (db *DB) SetOwner(ctx context.Context, group, was, now string, ttl time.Dur
 // another owner.
 var ownerScript = redis.NewScript(`
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then
-  redis.call('DEL', KEYS[1])
-else
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-end
+redis.call('DEL', KEYS[1]) -- first, for a Redis that is full (see scripts.go)
+if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1
 `)

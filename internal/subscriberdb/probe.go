@@ -68,7 +68,7 @@ func (db *DB) probeSingly(ctx context.Context) error {
 // nothing else, under no condition.
 func (db *DB) probeCall(ctx context.Context, g *Group) redis.Cmder {
 	return newCall(ctx, commitScript, []string{g.feed, g.online, probeKey(g.Name, db.node)},
-		db.feedLimit, 5, 0, "set", 3, formatTime(db.now()), probeTTL.Milliseconds())
+		db.feedLimit, false, 5, 0, "set", 3, formatTime(db.now()), probeTTL.Milliseconds())
 }
 
 // Trouble tells that a commit failed since the last look, so that a probe is due.
@@ -111,6 +111,9 @@ func astray(err error) bool {
 	}
 	return false
 }
+
+// IsFull reports whether Redis refused a write because it has no memory left.
+func IsFull(err error) bool { return redis.HasErrorPrefix(err, "OOM") }
 
 // serverHealth is what probes and commits have found of the servers.
 type serverHealth struct {

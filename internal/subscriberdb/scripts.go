@@ -2,6 +2,13 @@ package subscriberdb
 
 import "github.com/redis/go-redis/v9"
 
+// A Redis that has no memory left (maxmemory with noeviction) refuses what could take
+// some, and a script at the first command of that kind, unless it wrote before: it cannot
+// be stopped half-way (scriptVerifyOOM in script.c). So a script that frees memory, or
+// must not fail for want of it, writes something first that is never refused: it deletes.
+// The flag allow-oom would say so, but needs a header that the embedded database cannot
+// read.
+
 // commitScript applies decisions, each if what it was decided on still stands.
 // There is no rule in it: it compares, and carries out lists of writes.
 //
@@ -13,7 +20,7 @@ import "github.com/redis/go-redis/v9"
 //
 // ARGV
 //
-//	most entries of the feed, then for each step:
+//	most entries of the feed, 1 to go on where Redis is full, else 0, then for each step:
 //	number of the ARGVs that follow for this step
 //	number of conditions, then each of them:
 //	  v <record> <version>     the record has this version; "" absent, "-" has none
@@ -34,7 +41,8 @@ import "github.com/redis/go-redis/v9"
 // none, or 0 when a condition did not hold and nothing was done.
 var commitScript = redis.NewScript(`
 local call, feed, online, length = redis.call, KEYS[1], KEYS[2], ARGV[1]
-local pos, strings, answers = 2, {}, {}
+local pos, strings, answers = 3, {}, {}
+if ARGV[2] == '1' then call('HDEL', online, '') end
 
 -- A key of another type is as none: a set replaces it.
 local function get(key)
@@ -148,9 +156,9 @@ if redis.call('EXISTS', KEYS[2]) == 0 then return -1 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local witness = redis.call('HGET', KEYS[3], ARGV[1]) or ''
 if witness ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[3], ARGV[1]) -- first, for a Redis that is full
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'kind', 'deleted',
   'inside', ARGV[1], 'reason', ARGV[7], 'record', ARGV[8])
-redis.call('HDEL', KEYS[3], ARGV[1])
 if ARGV[5] ~= '' and (redis.call('GET', KEYS[5]) or '') == ARGV[4] then
   redis.call('SET', KEYS[5], ARGV[5], 'PX', ARGV[6])
 end

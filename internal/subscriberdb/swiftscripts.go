@@ -117,7 +117,8 @@ answer[1] = entry
 return answer
 `)
 
-// endScript deletes the records of sessions that stop, or are ended for one reason.
+// endScript deletes the records of sessions that stop, or are ended for one reason. It
+// deletes first: so a Redis that is full lets it go on (see scripts.go).
 //
 // KEYS: 1 the group's feed, 2 the hash of online addresses, then for each session
 // its state and its record.
@@ -144,6 +145,8 @@ for i = 3, #KEYS, 2 do
   end
 end
 if #ended == 0 then return answer end
+call('DEL', unpack(records))
+call('HDEL', KEYS[2], unpack(insides))
 local entry = {'kind', 'stopped', 'list', table.concat(list, '\n')}
 if args[4] ~= '' then
   entry[5], entry[6] = 'reason', args[4]
@@ -152,7 +155,5 @@ answer[1] = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', unpack(entry))
 for _, number in ipairs(ended) do
   call('PSETEX', KEYS[1 + 2 * number], kept, args[3 * number + 3])
 end
-call('DEL', unpack(records))
-call('HDEL', KEYS[2], unpack(insides))
 return answer
 `)

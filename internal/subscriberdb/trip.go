@@ -38,6 +38,7 @@ type batch struct {
 	kind   errand
 	ttl    int64             // of the records that begin or are refreshed, or of the states of sessions that end
 	reason subscriber.Reason // of the records that are removed
+	frees  bool              // of a commit: each step does
 	steps  []*step
 	octets int     // of what the feed tells of them, at most
 	bases  []*step // one step for each restart that any of them rests on
@@ -202,22 +203,23 @@ func (t *trip) enlist(s *step) {
 	if s.errand == drop {
 		reason = s.decision.Delete[0].Reason
 	}
+	frees := s.errand == commit && s.frees()
 	for i, b := range t.open {
-		if b.group != s.group || b.kind != s.errand || b.ttl != ttl || b.reason != reason {
+		if b.group != s.group || b.kind != s.errand || b.ttl != ttl || b.reason != reason || b.frees != frees {
 			continue
 		}
 		if b.full(s, octets) {
-			t.open[i] = t.newBatch(s, ttl, reason)
+			t.open[i] = t.newBatch(s, ttl, reason, frees)
 		}
 		t.open[i].add(s, octets)
 		return
 	}
-	b := t.newBatch(s, ttl, reason)
+	b := t.newBatch(s, ttl, reason, frees)
 	b.add(s, octets)
 	t.open = append(t.open, b)
 }
 
-func (t *trip) newBatch(s *step, ttl int64, reason subscriber.Reason) *batch {
+func (t *trip) newBatch(s *step, ttl int64, reason subscriber.Reason, frees bool) *batch {
 	n := len(t.batches)
 	if n < cap(t.batches) && t.batches[:n+1][n] != nil {
 		t.batches = t.batches[:n+1]
@@ -225,7 +227,7 @@ func (t *trip) newBatch(s *step, ttl int64, reason subscriber.Reason) *batch {
 		t.batches = append(t.batches, new(batch))
 	}
 	b := t.batches[n]
-	b.group, b.kind, b.ttl, b.reason, b.octets = s.group, s.errand, ttl, reason, 0
+	b.group, b.kind, b.ttl, b.reason, b.frees, b.octets = s.group, s.errand, ttl, reason, frees, 0
 	return b
 }
 
@@ -252,6 +254,13 @@ func (s *step) feedOctets() int {
 
 // beganOctets is a line of a begun session without free text.
 const beganOctets = 160
+
+// frees reports whether the step ends records, or the restart of a NAS is to, and begins
+// none: that is carried out by a Redis that is full, too.
+func (s *step) frees() bool {
+	d := &s.decision
+	return d.Put == nil && (len(d.Delete) > 0 || d.Restart != nil)
+}
 
 // full reports whether the step must go into another call: all scripts but
 // commitScript compare before they write, so they must not meet a record or a

@@ -49,9 +49,23 @@ func TestInvariantsHaveTests(t *testing.T) {
 	}
 }
 
+// TestSecurityNamesTests: the tests that docs/security.md names exist in the package
+// named.
+func TestSecurityNamesTests(t *testing.T) {
+	names := testName.FindAllStringSubmatch(read(t, "docs/security.md"), -1)
+	if len(names) == 0 {
+		t.Error("it names no test")
+	}
+	for _, n := range names {
+		if !testExists(t, n[1], n[2]) {
+			t.Errorf("package %s has no %s", n[1], n[2])
+		}
+	}
+}
+
 func testExists(t *testing.T, pkg, name string) bool {
 	t.Helper()
-	for _, dir := range []string{"internal", "test"} {
+	for _, dir := range []string{"internal", "test", "cmd"} {
 		files, err := filepath.Glob(filepath.Join(root, dir, pkg, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
