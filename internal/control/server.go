@@ -150,7 +150,6 @@ func New(o Options) (*Server, error) {
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ReadBufferSize(readBuffer),
-		grpc.SharedWriteBuffer(true),
 	)
 	s.register(&o)
 	s.SetReady(false)
