@@ -94,6 +94,7 @@ type DB struct {
 	limitLogs    map[Bound]*mutedLog
 	garbage      func(string, Garbage)
 	garbageLogs  map[Garbage]*mutedLog
+	uniteLog     mutedLog
 }
 
 // New returns a DB. It does not talk to Redis yet.

@@ -124,8 +124,10 @@ func (s *step) renamed(db *DB, v subscriber.View, ev *subscriber.Event) bool {
 		return false
 	}
 	if from, to := nasKeyOf(s.id), nasKeyOf(id); from != to && db.nases.unite(from, to) {
-		db.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
-			"client", from.client, "nas", from.nas, "first_client", to.client)
+		if silent, due := db.uniteLog.tell(db.now()); due {
+			db.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
+				"client", from.client, "nas", from.nas, "first_client", to.client, "more_before", silent)
+		}
 	}
 	s.id, s.surprised = id, true
 	s.guess = guess{recordKey: s.recordKey}
