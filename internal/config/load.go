@@ -121,7 +121,7 @@ func defaults() Config {
 			},
 		},
 		GRPC: GRPC{
-			Listen: defaultListen, Socket: DefaultSocket, MaxConnections: 256, MaxConnectionsPerPeer: 64, MaxStreams: 128, MaxStreamsPerPeer: 32,
+			Listen: defaultListen, Socket: DefaultSocket, MaxConnections: 256, MaxConnectionsPerPeer: 32, MaxStreams: 128, MaxStreamsPerPeer: 32,
 			StallTimeout: 30 * time.Second,
 		},
 		HTTP: HTTP{Listen: "127.0.0.1:7901"},

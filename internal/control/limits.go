@@ -24,7 +24,7 @@ type Limits struct {
 // DefaultLimits are enough for a NOC with some dashboards, and cost no more than some
 // tens of MB if all of them stall.
 func DefaultLimits() Limits {
-	return Limits{Connections: 256, ConnectionsPerPeer: 64, Streams: 128, StreamsPerPeer: 32, StallTimeout: 30 * time.Second}
+	return Limits{Connections: 256, ConnectionsPerPeer: 32, Streams: 128, StreamsPerPeer: 32, StallTimeout: 30 * time.Second}
 }
 
 func (l Limits) withDefaults() Limits {

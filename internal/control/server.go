@@ -35,7 +35,7 @@ const (
 const (
 	idleConnection     = 15 * time.Minute // without a call; clients dial again by themselves
 	handshakeTimeout   = 10 * time.Second
-	callsPerConnection = 100       // at once, besides streams: so that one too many is told why
+	callsPerConnection = 32        // at once, besides streams: so that one too many is told why
 	maxRequest         = 256 << 10 // octets
 	maxHeaders         = 16 << 10  // octets
 	readBuffer         = 4 << 10   // octets; each connection keeps one
