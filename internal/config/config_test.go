@@ -188,6 +188,7 @@ func TestValues(t *testing.T) {
 		{"guard", "", "    guard: {minimum: 0, removed: 2.5%, expired: 0%, nas_restart: 50 %, window: 60s}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{0, 0.025, 0, 0.5, time.Minute}},
 		{"guard by default", "", "    guard: {expired: 100%}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{100, 0.1, 1, 1, 15 * time.Minute}},
 		{"json log", "", "log: {format: json, level: debug}\n", func(c Config) any { return c.Log.Level.String() + c.Log.Format }, "DEBUGjson"},
+		{"dialled interfaces", "[s0]", "[s0, 'ppp*']", func(c Config) any { return fmt.Sprint(c.NAT.InsideInterfaces) }, "[s0 ppp*]"},
 		{"memory needs no interfaces", "inside_interfaces: [s0]\n  outside_interfaces: [i0]", "backend: memory", func(c Config) any { return c.NAT.Backend }, "memory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,8 +20,8 @@ func (l *loader) nat(v value) {
 		"backend":            func(v value) { v.oneOf(&c.Backend, backendNftables, "memory") },
 		"netns":              func(v value) { v.namespace(&c.NetNS) },
 		"table":              func(v value) { v.matching(&c.Table, tableName, "a letter, then letters, digits and underscore") },
-		"inside_interfaces":  func(v value) { c.InsideInterfaces = v.interfaces(c.OutsideInterfaces) },
-		"outside_interfaces": func(v value) { c.OutsideInterfaces = v.interfaces(c.InsideInterfaces) },
+		"inside_interfaces":  func(v value) { c.InsideInterfaces = v.interfaces(c.OutsideInterfaces, true) },
+		"outside_interfaces": func(v value) { c.OutsideInterfaces = v.interfaces(c.InsideInterfaces, false) },
 	})
 	l.requireInterfaces(v, keys)
 }
@@ -44,29 +45,30 @@ func (v value) namespace(to *string) {
 	}
 }
 
-// interfaces reads names of interfaces that are not in the other list.
-func (v value) interfaces(other []string) []string {
+// interfaces reads names of interfaces that are not in the other list. Where dialled
+// interfaces come and go, a list may have the beginning of their names and "*" after it.
+func (v value) interfaces(other []string, dialled bool) []string {
 	var names []string
-	seen := map[string]bool{}
-	for _, name := range other {
-		seen[name] = true
-	}
+	seen := slices.Clone(other)
 	for _, e := range v.sequence() {
 		s, ok := e.scalar()
+		begin, pattern := strings.CutSuffix(s, "*")
 		switch {
 		case !ok:
-		case s == "" || len(s) > interfaceNameLimit || strings.ContainsAny(s, "/ \t\n\"") || s == "." || s == "..":
+		case pattern && !dialled:
+			e.errorf("%q is not the name of one interface; outside interfaces are named one by one", s)
+		case begin == "" || len(s) > interfaceNameLimit || strings.ContainsAny(begin, "/ \t\n\"") || s == "." || s == "..":
 			e.errorf("%q is not an interface name; it has 1 to %d characters without blanks and slashes", s, interfaceNameLimit)
-		case wildcard(s):
-			e.errorf("%q stands for several interfaces, which is not possible here; name each, or have them take one name or one bridge", s)
+		case wildcard(begin):
+			e.errorf("%q stands for several interfaces, which is not possible here; name each, have them take one name or one bridge, or, of inside interfaces, write how their names begin and *, as ppp*", s)
 		case strings.ContainsAny(s, "@:"):
 			e.errorf("%q is how other programs write it; write the name of the interface alone, without @ or :", s)
-		case seen[s]:
+		case slices.ContainsFunc(seen, func(before string) bool { return sameInterface(s, before) }):
 			e.errorf("%s is there twice; an interface is either inside or outside, once", s)
 		default:
 			names = append(names, s)
 		}
-		seen[s] = true
+		seen = append(seen, s)
 	}
 	return names
 }
@@ -76,6 +78,14 @@ func (v value) interfaces(other []string) []string {
 // as the name of one interface, which nobody has.
 func wildcard(s string) bool {
 	return strings.HasPrefix(s, "@") || strings.HasSuffix(s, "+") || strings.ContainsAny(s, "*?[]")
+}
+
+// sameInterface reports whether two names, or beginnings of names, may be those of one
+// interface.
+func sameInterface(a, b string) bool {
+	beginA, patternA := strings.CutSuffix(a, "*")
+	beginB, patternB := strings.CutSuffix(b, "*")
+	return a == b || patternA && strings.HasPrefix(beginB, beginA) || patternB && strings.HasPrefix(beginA, beginB)
 }
 
 func (l *loader) settings(v value) {

@@ -33,7 +33,7 @@ func (t *Table) Delete(ctx context.Context, inside []netip.Addr) (map[netip.Addr
 	if err := t.flush(ctx, e); err != nil {
 		return e.result(), err
 	}
-	if err := settle(ctx); err != nil {
+	if err := Settle(ctx); err != nil {
 		return e.result(), err
 	}
 	if err = t.proveByIndex(ctx, e); !errors.Is(err, errUnproved) {

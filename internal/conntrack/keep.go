@@ -16,7 +16,7 @@ const rebuildRetry = time.Second
 func (t *Table) keepIndex(ctx context.Context) error {
 	// An entry that began before anybody listened tells nothing later: the dump
 	// must not come before it stands.
-	if err := settle(ctx); err != nil {
+	if err := Settle(ctx); err != nil {
 		return err
 	}
 	if err := t.rebuildIndex(ctx); err != nil {
@@ -93,7 +93,7 @@ func (t *Table) heedSysctls() (told bool) {
 // hearOut returns when the events of everything that a dump has shown were read,
 // or lost.
 func (t *Table) hearOut(ctx context.Context) error {
-	if err := settle(ctx); err != nil {
+	if err := Settle(ctx); err != nil {
 		return err
 	}
 	if err := t.listener.catchUp(ctx); err != nil && !errors.Is(err, errBehind) {

@@ -58,7 +58,7 @@ func TestTour(t *testing.T) {
 
 func BenchmarkSettle(b *testing.B) {
 	for b.Loop() {
-		if err := settle(b.Context()); err != nil {
+		if err := Settle(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}

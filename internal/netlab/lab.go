@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 )
 
@@ -116,6 +117,21 @@ func (l *Lab) addNamespace(name string) (*Namespace, error) {
 	}
 	l.Own(ns)
 	return ns, ns.Do(quiet)
+}
+
+// AddHost connects a further host to the CGN, by a link of its own, which has the CGN's
+// interface of the given name and address. The host's default route leads to the CGN.
+func (l *Lab) AddHost(name string, host netip.Prefix, gateway Interface) (*Namespace, error) {
+	ns, err := l.addNamespace(strings.TrimSuffix(l.CGN.name, "cgn") + name)
+	if err != nil {
+		return nil, err
+	}
+	its := Interface{Name: subscriberInterface, Addresses: []netip.Prefix{host}}
+	if err := connect(ns, its, l.CGN, gateway); err != nil {
+		return nil, fmt.Errorf("connect host %s: %w", name, err)
+	}
+	everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	return ns, ns.AddRoute(Route{Destination: everywhere, Gateway: gateway.Addresses[0].Addr()})
 }
 
 // quiet keeps the kernel of a fresh namespace from sending anything by itself,

@@ -78,6 +78,51 @@ func BenchmarkForward(b *testing.B) {
 	b.ReportMetric(float64(with)/float64(without), "ratio")
 }
 
+// BenchmarkWays is what a datagram of an established flow costs each way, in nanoseconds of
+// processor.
+func BenchmarkWays(b *testing.B) {
+	const datagrams = 20_000
+	lab := newLab(b)
+	k := openKernel(b, labOptions(lab))
+	apply(b, k, blockOf(alice, Open, 0))
+	remote, err := lab.Internet.ListenUDP(netip.AddrPortFrom(lab.Remotes[0], 9))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer remote.Close()
+	conn, err := lab.Subscriber.Dial(b.Context(), "udp4", netip.AddrPortFrom(alice, 6000), netip.AddrPortFrom(lab.Remotes[0], 9))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("?")); err != nil {
+		b.Fatal(err)
+	}
+	_, outside, err := remote.ReadFromUDPAddrPort(make([]byte, 16))
+	if err != nil {
+		b.Fatal(err)
+	}
+	burst := func(send func() error) (spent int64) {
+		before := processorTime(b)
+		for range datagrams {
+			_ = send()
+		}
+		return processorTime(b) - before
+	}
+	out := func() error { _, err := conn.Write([]byte("?")); return err }
+	in := func() error { _, err := remote.WriteToUDPAddrPort([]byte("!"), outside); return err }
+	burst(out)
+	burst(in)
+	var spentOut, spentIn int64
+	for b.Loop() {
+		spentOut += burst(out)
+		spentIn += burst(in)
+	}
+	sent := float64(b.N) * datagrams
+	b.ReportMetric(float64(spentOut)/sent, "ns/out")
+	b.ReportMetric(float64(spentIn)/sent, "ns/in")
+}
+
 // processorTime is what the process used, in nanoseconds.
 func processorTime(b *testing.B) int64 {
 	b.Helper()

@@ -101,10 +101,7 @@ func (k *Kernel) settle(ctx context.Context) error {
 	k.unsettled = false
 	if changed {
 		k.log.Warn("nftables table was changed by others and is put right", "table", k.options.Table)
-		select {
-		case k.sweep <- struct{}{}:
-		default: // due already
-		}
+		k.askSweep()
 	}
 	return nil
 }

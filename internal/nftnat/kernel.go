@@ -124,8 +124,12 @@ func (k *Kernel) start(ctx context.Context) error {
 	if err := errors.Join(k.barrier.set(k.options.InsidePrefixes), k.barrier.retire(k.options.OutsideInterfaces...)); err != nil {
 		return err
 	}
-	if _, err := k.convergeFrom(ctx, before); err != nil {
+	changed, err := k.convergeFrom(ctx, before)
+	if err != nil {
 		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
+	}
+	if changed {
+		k.askSweep() // nothing translated until now, or by other rules
 	}
 	return k.routes.set(k.options.OutsidePrefixes)
 }

@@ -79,6 +79,13 @@ func openKernel(t testing.TB, o Options) *Kernel {
 func startKernel(t testing.TB, o Options) *Kernel {
 	t.Helper()
 	k := openKernel(t, o)
+	runKernel(t, k)
+	return k
+}
+
+// runKernel runs a Kernel until the end of the test.
+func runKernel(t testing.TB, k *Kernel) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var task sync.WaitGroup
 	task.Go(func() {
@@ -92,7 +99,6 @@ func startKernel(t testing.TB, o Options) *Kernel {
 	case <-testContext(t).Done():
 		t.Fatal("the session index is not ready in time")
 	}
-	return k
 }
 
 func apply(t testing.TB, k interface {

@@ -13,6 +13,7 @@ var (
 	loadOutputName = &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: unix.NFT_REG_1}
 	loadProtocol   = &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1}
 	loadStatus     = &expr.Ct{Key: expr.CtKeySTATUS, Register: unix.NFT_REG_1}
+	loadDirection  = &expr.Ct{Key: expr.CtKeyDIRECTION, Register: unix.NFT_REG_1}
 	loadSource     = loadAddress(12)
 	loadTarget     = loadAddress(16)
 )
@@ -33,6 +34,27 @@ func in(load expr.Any, set string) []expr.Any {
 // notIn matches a packet whose loaded property is not in a set.
 func notIn(load expr.Any, set string) []expr.Any {
 	return []expr.Any{load, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set, Invert: true}}
+}
+
+// anySuffix at the end of an interface's name stands for whatever follows.
+const anySuffix = "*"
+
+// nameBegins matches a packet whose loaded interface name begins so. One of full length
+// would have to end there.
+func nameBegins(load expr.Any, begin string) []expr.Any {
+	return []expr.Any{
+		load, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte(begin)},
+	}
+}
+
+// isReply matches a packet that goes against the direction in which its conntrack entry
+// began, and the ICMP errors about such as went along. One without an entry, or that
+// nobody tracks, is none.
+func isReply() []expr.Any {
+	const directionReply = 1 // IP_CT_DIR_REPLY
+	return []expr.Any{
+		loadDirection, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{directionReply}},
+	}
 }
 
 // protocolIs matches one transport protocol.

@@ -12,7 +12,7 @@ import (
 type Options struct {
 	NetNS             string         // a name under /run/netns, a path, or "" for the process's own namespace
 	Table             string         // required: name of the owned nftables table, family ip
-	InsideInterfaces  []string       // towards the subscribers; exact names
+	InsideInterfaces  []string       // required: towards the subscribers; names, or beginnings of names and "*"
 	OutsideInterfaces []string       // required: towards the internet; exact names
 	InsidePrefixes    []netip.Prefix // required: the subscribers' addresses
 	OutsidePrefixes   []netip.Prefix // public pools; each gets a blackhole route
@@ -25,6 +25,8 @@ func (o Options) validate() error {
 	switch {
 	case o.Table == "":
 		return errors.New("nftnat: Options.Table is empty")
+	case len(o.InsideInterfaces) == 0:
+		return errors.New("nftnat: Options.InsideInterfaces is empty")
 	case len(o.OutsideInterfaces) == 0:
 		return errors.New("nftnat: Options.OutsideInterfaces is empty")
 	case o.Logger == nil:
@@ -55,7 +57,7 @@ func validateInterfaces(lists ...[]string) error {
 	for _, list := range lists {
 		for _, name := range list {
 			switch {
-			case name == "" || len(name) > maxInterfaceName:
+			case name == "" || name == anySuffix || len(name) > maxInterfaceName:
 				return fmt.Errorf("nftnat: interface name %q is not 1 to %d bytes long", name, maxInterfaceName)
 			case seen[name]:
 				return fmt.Errorf("nftnat: interface %q is listed twice", name)

@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ const (
 	chainFromInside = "from_inside"
 	chainUpstream   = "upstream"
 	chainToInside   = "to_inside"
+	chainDownstream = "downstream"
 	chainDraining   = "draining"
 	chainSrcnat     = "srcnat"
 	chainTimeouts   = "timeouts"
@@ -60,7 +62,7 @@ func newRuleset(o Options) *ruleset {
 		sets:     newSets(o),
 		policies: policies,
 		chains:   newChains(),
-		rules:    slices.Concat(forwardRules(), natRules(), timeoutRules(policies)),
+		rules:    slices.Concat(forwardRules(o.InsideInterfaces), natRules(o.InsideInterfaces), timeoutRules(policies)),
 	}
 }
 
@@ -73,6 +75,7 @@ func newChains() []chain {
 		{name: chainFromInside},
 		{name: chainUpstream},
 		{name: chainToInside},
+		{name: chainDownstream},
 		{name: chainDraining},
 		{name: chainSrcnat, kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySrcnat},
 		{name: chainTimeouts},
@@ -81,53 +84,84 @@ func newChains() []chain {
 	}
 }
 
-// forwardRules let nothing pass without an open gate (I3). A packet of an
-// established flow costs four look-ups. An open gate returns and does not
-// accept: what goes from inside to inside has two gates to pass.
+// forwardRules let nothing pass without an open gate (I3), which looks both ways: it
+// leads from an inside interface out, and back to an inside interface. A packet of an
+// established flow costs four look-ups. An open gate returns and does not accept: what
+// goes from inside to inside has two gates to pass.
+//
+// What comes from elsewhere and belongs to no flow of a subscriber's, nor to a mapping, is
+// dropped here, before conntrack confirms it: confirmed, it would hold the tuple of a flow
+// of the subscriber's, which would then go untranslated. Packets that have nothing to do
+// with subscribers pass: they are for the operator's own firewall.
 //
 // A draining subscriber keeps what conntrack has confirmed. Its state would not
 // do: a flow that was never answered, such as one-way UDP, stays new.
-func forwardRules() []rule {
-	return []rule{
-		{chainForward, "", then(in(loadInputName, setInsideInterfaces), goTo(chainFromInside))},
-		{chainForward, "", then(in(loadSource, setInsidePrefixes), goTo(chainFromInside))},
-		{chainForward, "", then(in(loadOutputName, setInsideInterfaces), goTo(chainToInside))},
-		{chainForward, "", then(in(loadTarget, setInsidePrefixes), goTo(chainToInside))},
+func forwardRules(inside []string) []rule {
+	return slices.Concat(
+		onInside(chainForward, loadInputName, inside, goTo(chainFromInside)),
+		[]rule{{chainForward, "inside source, not from an inside interface",
+			then(in(loadSource, setInsidePrefixes), countedDrop()...)}},
+		onInside(chainForward, loadOutputName, inside, goTo(chainToInside)),
+		[]rule{
+			{chainForward, "towards an interface that is not inside",
+				then(in(loadTarget, setInsidePrefixes), countedDrop()...)},
 
-		{chainFromInside, "", []expr.Any{jump(chainUpstream)}},
-		{chainFromInside, "", then(in(loadOutputName, setOutsideInterfaces), leave())},
-		{chainFromInside, "", then(in(loadOutputName, setInsideInterfaces), goTo(chainToInside))},
-		{chainFromInside, "", then(in(loadTarget, setInsidePrefixes), goTo(chainToInside))},
-		{chainFromInside, "towards an interface that is neither inside nor outside", countedDrop()},
+			{chainFromInside, "", []expr.Any{jump(chainUpstream)}},
+			{chainFromInside, "", then(in(loadOutputName, setOutsideInterfaces), leave())},
+		},
+		onInside(chainFromInside, loadOutputName, inside, goTo(chainDownstream)),
+		[]rule{
+			{chainFromInside, "towards an interface that is neither inside nor outside", countedDrop()},
 
-		{chainUpstream, "cannot share an address by ports",
-			then(notIn(loadProtocol, setProtocols), countedDrop()...)},
-		{chainUpstream, "", verdictOf(loadSource, mapGate)},
-		{chainUpstream, "no open gate", countedDrop()},
+			{chainUpstream, "cannot share an address by ports",
+				then(notIn(loadProtocol, setProtocols), countedDrop()...)},
+			{chainUpstream, "", verdictOf(loadSource, mapGate)},
+			{chainUpstream, "no open gate", countedDrop()},
 
-		{chainToInside, "", verdictOf(loadTarget, mapGate)},
-		{chainToInside, "no open gate", countedDrop()},
+			{chainToInside, "", then(isReply(), goTo(chainDownstream))},
+			{chainToInside, "", then(statusHas(statusDestinationTranslated), goTo(chainDownstream))},
+			{chainToInside, "neither a reply nor through a mapping", countedDrop()},
 
-		{chainDraining, "", then(statusHas(statusConfirmed), leave())},
-		{chainDraining, "new session while draining", countedDrop()},
+			{chainDownstream, "", verdictOf(loadTarget, mapGate)},
+			{chainDownstream, "no open gate", countedDrop()},
+
+			{chainDraining, "", then(statusHas(statusConfirmed), leave())},
+			{chainDraining, "new session while draining", countedDrop()},
+		},
+	)
+}
+
+// onInside are the rules of a chain for what has an inside interface on one side: one
+// for all interfaces that are named in full, and one for each beginning of a name.
+func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule {
+	rules := []rule{{chain, "", then(in(load, setInsideInterfaces), do)}}
+	for _, name := range inside {
+		if begin, ok := strings.CutSuffix(name, anySuffix); ok {
+			rules = append(rules, rule{chain, "", then(nameBegins(load, begin), do)})
+		}
 	}
+	return rules
 }
 
 // natRules choose the outside address of new flows; a chain of type nat sees
 // no others. An inside packet is known by its source, or by its interface when
-// its prefix was retired. The guard sees every packet: a flow that conntrack
+// its prefix was retired: the chain of the forward hook has dropped those that have the one
+// without the other, and the machine's own have no interface. The guard sees every packet: a flow that conntrack
 // knew before its gate opened is never translated, and must not leave (DEL-05).
 //
 // There is a rule for each protocol because nft, reading back what it listed,
 // takes ports in a map only after a match of one.
-func natRules() []rule {
+func natRules(inside []string) []rule {
 	toOutside := in(loadOutputName, setOutsideInterfaces)
 	fromInside := in(loadSource, setInsidePrefixes)
-	return []rule{
+	rules := []rule{
 		{chainSrcnat, "", then(in(loadTarget, setInsidePrefixes), jump(chainTimeouts))},
 		{chainSrcnat, "", then(slices.Concat(toOutside, fromInside), goTo(chainTranslate))},
-		{chainSrcnat, "", then(slices.Concat(toOutside, in(loadInputName, setInsideInterfaces)), goTo(chainTranslate))},
-
+	}
+	for _, r := range onInside(chainSrcnat, loadInputName, inside, goTo(chainTranslate)) {
+		rules = append(rules, rule{r.chain, "", slices.Concat(toOutside, r.exprs)})
+	}
+	return append(rules, []rule{
 		{chainTranslate, "", []expr.Any{jump(chainTimeouts)}},
 		{chainTranslate, "", then(protocolIs(unix.IPPROTO_TCP), translateBy(mapBlock)...)},
 		{chainTranslate, "", then(protocolIs(unix.IPPROTO_UDP), translateBy(mapBlock)...)},
@@ -135,7 +169,7 @@ func natRules() []rule {
 		{chainTranslate, "no port block", countedDrop()},
 
 		{chainGuard, "untranslated", then(slices.Concat(toOutside, fromInside), countedDrop()...)},
-	}
+	}...)
 }
 
 // timeoutRules give a new flow the policy of its protocol. That works only

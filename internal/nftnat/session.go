@@ -83,6 +83,8 @@ const (
 	statusSeenReply = 1 << 1
 	statusAssured   = 1 << 2
 	statusConfirmed = 1 << 3 // the entry was there before this packet
+
+	statusDestinationTranslated = 1 << 5 // IPS_DST_NAT
 )
 
 func stateOf(e conntrack.Entry) string {

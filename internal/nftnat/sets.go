@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -85,6 +86,9 @@ func interfaceSet(name string, interfaces []string) set {
 		userdata: byteOrders(orderHost),
 	}
 	for _, i := range interfaces {
+		if strings.HasSuffix(i, anySuffix) {
+			continue // nft cannot print a set that holds such; it has a rule of its own
+		}
 		key := make([]byte, interfaceLen)
 		copy(key, i)
 		s.members = append(s.members, member{key: key})

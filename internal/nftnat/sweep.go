@@ -26,9 +26,21 @@ func (k *Kernel) sweepWhenDue(ctx context.Context) error {
 	}
 }
 
-// sweepUntranslated deletes the entries of flows from inside to outside whose source is
-// not translated, and returns how many there were. It walks the conntrack table.
+// askSweep makes a sweep due.
+func (k *Kernel) askSweep() {
+	select {
+	case k.sweep <- struct{}{}:
+	default: // due already
+	}
+}
+
+// sweepUntranslated deletes the entries of flows between inside and outside of which the
+// inside address is not translated, whoever began them, and returns how many there were.
+// It walks the conntrack table, once what was under way has come through.
 func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error) {
+	if err := conntrack.Settle(ctx); err != nil {
+		return 0, err
+	}
 	local, err := k.routes.localAddresses()
 	if err != nil {
 		return 0, err
@@ -51,9 +63,19 @@ func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error)
 	return deleted, err
 }
 
+// untranslated reports whether an entry is of a subscriber's flow that the gate lets
+// nobody begin, and keeps the subscriber from beginning that flow anew. An entry whose
+// other end is the machine itself, as of a redirected one, is none.
 func untranslated(e conntrack.Entry, inside []netip.Prefix, local map[netip.Addr]bool) bool {
-	return e.Reply.Dst == e.Orig.Src && contains(inside, e.Orig.Src) &&
-		!contains(inside, e.Orig.Dst) && !local[e.Orig.Dst]
+	outgoing := contains(inside, e.Orig.Src) && e.Reply.Dst == e.Orig.Src
+	incoming := contains(inside, e.Orig.Dst) && e.Reply.Src == e.Orig.Dst
+	switch {
+	case local[e.Orig.Src], local[e.Reply.Src]:
+		return false
+	case contains(inside, e.Orig.Src):
+		return outgoing && !contains(inside, e.Reply.Src)
+	}
+	return incoming
 }
 
 // localAddresses are the machine's own.

@@ -1,0 +1,304 @@
+package nftnat
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+)
+
+// third is what is behind an interface of the CGN that is neither inside nor outside.
+var third = struct{ gateway, host netip.Prefix }{
+	netip.MustParsePrefix("192.168.99.1/24"), netip.MustParsePrefix("192.168.99.9/24"),
+}
+
+// neighbourhood is a lab in which the internet host routes the inside prefix, and that of
+// a third network, to the CGN. Nobody translates.
+func neighbourhood(t *testing.T) wireTest {
+	t.Helper()
+	w := wireTest{Lab: newLab(t)}
+	var err error
+	if w.echo, err = w.StartEcho(netip.AddrPortFrom(w.Remotes[0], 7000)); err != nil {
+		t.Fatal(err)
+	}
+	w.capture = captureInternet(t, w.Lab)
+	for _, p := range []netip.Prefix{netlab.InsideGateway.Masked(), third.gateway.Masked()} {
+		if err := w.Internet.AddRoute(netlab.Route{Destination: p, Gateway: netlab.OutsideGateway.Addr()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// withNeighbours is a neighbourhood with the third network, and a CGN that runs.
+func withNeighbours(t *testing.T) (w wireTest, other *netlab.Namespace, atAlice *netlab.Capture) {
+	t.Helper()
+	w = neighbourhood(t)
+	w.Kernel = startKernel(t, labOptions(w.Lab))
+	other, err := w.AddHost("other", third.host, netlab.Interface{Name: "m0", Addresses: []netip.Prefix{third.gateway}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	atAlice, err = w.CGN.Capture(netlab.InsideInterface)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = atAlice.Close() })
+	return w, other, atAlice
+}
+
+// strangers are packets that belong to no flow, from one address to another.
+func strangers(from, to netip.AddrPort) map[string]netlab.Packet {
+	of := func(protocol uint8, flags netlab.TCPFlags) netlab.Packet {
+		return netlab.Packet{Protocol: protocol, Flags: flags, Source: from, Destination: to, Payload: []byte("stranger")}
+	}
+	return map[string]netlab.Packet{
+		"udp": of(netlab.UDP, 0), "syn": of(netlab.TCP, netlab.SYN), "rst": of(netlab.TCP, netlab.RST),
+		"ack": of(netlab.TCP, netlab.ACK), "echo": of(netlab.ICMP, 0), "gre": of(netlab.GRE, 0),
+	}
+}
+
+func isStranger(p netlab.Packet) bool {
+	return strings.Contains(string(p.Payload), "stranger") || p.Protocol == netlab.GRE || p.Flags == netlab.RST
+}
+
+// TestOutsideReachesNobody_NAT16 sends to a subscriber whose gate is open, by its inside
+// address, from a neighbour that routes the inside prefix to the CGN, and from a third
+// network. Nothing arrives, nothing is remembered, and the subscriber's own flow between
+// the same ends works.
+func TestOutsideReachesNobody_NAT16(t *testing.T) {
+	w, other, atAlice := withNeighbours(t)
+	apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
+	inside := netip.AddrPortFrom(alice, 5000)
+	for place, from := range map[string]*netlab.Namespace{"outside": w.Internet, "third": other} {
+		source := w.echo.Addr()
+		if from == other {
+			source = netip.AddrPortFrom(third.host.Addr(), 7000)
+		}
+		for kind, p := range strangers(source, inside) {
+			t.Run(place+" "+kind, func(t *testing.T) {
+				if err := from.Send(p); err != nil {
+					t.Fatal(err)
+				}
+				if err := atAlice.Settle(testContext(t), w.CGN, alice); err != nil {
+					t.Fatal(err)
+				}
+				if seen := atAlice.Matching(isStranger); len(seen) > 0 {
+					t.Errorf("it arrives at the subscriber: %+v", seen[0])
+				}
+				w.wantNoEntryBetween(t, inside, p.Source)
+				atAlice.Clear()
+			})
+		}
+	}
+	for name, ask := range map[string]func(context.Context, netip.AddrPort, netip.AddrPort) (netip.AddrPort, error){
+		"tcp": w.Subscriber.AskTCP, "udp": w.Subscriber.AskUDP,
+	} {
+		if seen, err := ask(testContext(t), inside, w.echo.Addr()); err != nil || !inBlock(blockOf(alice, Open, 0), seen) {
+			t.Errorf("the subscriber's own %s flow is seen from %v: %v", name, seen, err)
+		}
+	}
+}
+
+// wantNoEntryBetween checks that conntrack holds nothing of two ends.
+func (w wireTest) wantNoEntryBetween(t *testing.T, inside, stranger netip.AddrPort) {
+	t.Helper()
+	entries, err := w.CGN.Conntrack(testContext(t), inside.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.Contains(e, "src="+stranger.Addr().String()+" dst="+inside.Addr().String()) {
+			t.Errorf("conntrack remembers it: %s", e)
+		}
+	}
+}
+
+// TestNobodyElseIsTranslated_I3 sends with the source of a subscriber whose gate is open,
+// from outside and from a third network, to each other and to a neighbour of that
+// subscriber: nothing leaves, and nothing is remembered.
+func TestNobodyElseIsTranslated_I3(t *testing.T) {
+	w, other, atAlice := withNeighbours(t)
+	atThird, err := w.CGN.Capture("m0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = atThird.Close() })
+	apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	for place, from := range map[string]*netlab.Namespace{"outside": w.Internet, "third": other} {
+		for target, to := range map[string]netip.AddrPort{
+			"internet": w.echo.Addr(), "third": netip.AddrPortFrom(third.host.Addr(), 7000), "inside": netip.AddrPortFrom(bob, 7000),
+		} {
+			for kind, p := range strangers(netip.AddrPortFrom(alice, 5000), to) {
+				if err := from.Send(p); err != nil {
+					t.Fatalf("%s to %s, %s: %v", place, target, kind, err)
+				}
+			}
+		}
+	}
+	for _, c := range []struct {
+		at *netlab.Capture
+		to netip.Addr
+	}{{w.capture, w.Remotes[0]}, {atThird, third.host.Addr()}, {atAlice, alice}} {
+		if err := c.at.Settle(testContext(t), w.CGN, c.to); err != nil {
+			t.Fatal(err)
+		}
+		left := c.at.Matching(func(p netlab.Packet) bool { return p.Outgoing && isStranger(p) })
+		if len(left) > 0 {
+			t.Errorf("%d packets left, the first is %+v", len(left), left[0])
+		}
+	}
+	entries, err := w.CGN.Conntrack(testContext(t), alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if _, began, _ := strings.Cut(e, "src="); strings.HasPrefix(began, alice.String()+" ") {
+			t.Errorf("conntrack remembers it: %s", e)
+		}
+	}
+}
+
+// TestRepliesAndErrorsComeIn has what an open flow is owed: its replies, and the
+// ICMP errors of routers on its way.
+func TestRepliesAndErrorsComeIn(t *testing.T) {
+	w, _, atAlice := withNeighbours(t)
+	apply(t, w, blockOf(alice, Open, 0))
+	if out, in := w.flow(t, alice).Probe(5 * time.Second); !out || !in {
+		t.Errorf("the flow passes out %t, in %t", out, in)
+	}
+	closed := netip.AddrPortFrom(w.Remotes[1], 9) // nobody listens: the host says so
+	conn, err := w.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 5001), closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = atAlice.Await(testContext(t), func(p netlab.Packet) bool {
+		return p.Outgoing && p.Quoted != nil && p.Quoted.Source == netip.AddrPortFrom(alice, 5001) && p.Quoted.Destination == closed
+	})
+	if err != nil {
+		t.Errorf("the error of port unreachable: %v", err)
+	}
+}
+
+// TestGateFacesInside keeps what is for a subscriber from an interface that is not
+// inside, such as the default route when the route to its access router is gone.
+func TestGateFacesInside(t *testing.T) {
+	w, other, _ := withNeighbours(t)
+	apply(t, w, blockOf(alice, Open, 0))
+	flow := w.flow(t, alice)
+	run(t, w.Lab, "ip", "route", "add", alice.String(), "via", third.host.Addr().String(), "dev", "m0")
+	atThird, err := other.Capture("c0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = atThird.Close() })
+	if _, in := flow.Probe(500 * time.Millisecond); in {
+		t.Error("the flow comes in by another way")
+	}
+	w.dropped(t, chainForward, "towards an interface that is not inside")
+	if err := atThird.Settle(testContext(t), w.CGN, third.host.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	if seen := atThird.Matching(func(p netlab.Packet) bool { return p.Destination.Addr() == alice }); len(seen) > 0 {
+		t.Errorf("%d packets of the subscriber's flow go to a third network: %+v", len(seen), seen[0])
+	}
+}
+
+// TestFlowsOfBefore has a subscriber's flows that began, either way, while nothing
+// translated and somebody else made conntrack confirm them: before there was a table, and
+// after others deleted it. They end once it is made, and then work. What was redirected to
+// the machine itself stays.
+func TestFlowsOfBefore(t *testing.T) {
+	for name, deleted := range map[string]bool{"before the first start": false, "while the table was away": true} {
+		t.Run(name, func(t *testing.T) {
+			w := neighbourhood(t)
+			var k *Kernel
+			if deleted {
+				k = openKernel(t, labOptions(w.Lab)) // it does not run yet
+				apply(t, k, blockOf(alice, Open, 0))
+			}
+			run(t, w.Lab, "nft", `flush ruleset
+				table ip others {
+					chain forward { type filter hook forward priority 0; ct state new counter; }
+					chain pre { type nat hook prerouting priority -100; ip saddr 100.64.0.0/10 udp dport 5353 redirect to :53; }
+					chain post { type nat hook postrouting priority 100; ip saddr 192.168.99.0/24 masquerade; }
+				}`)
+			w.beginUntranslated(t)
+			if !deleted {
+				k = openKernel(t, labOptions(w.Lab))
+				apply(t, k, blockOf(alice, Open, 0))
+			}
+			runKernel(t, k)
+			for _, port := range []uint16{5000, 5001} {
+				// It keeps sending, as real ones do, so that an entry would never idle out.
+				seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, port), w.echo.Addr())
+				if err != nil || !inBlock(blockOf(alice, Open, 0), seen) {
+					t.Errorf("the flow of port %d is seen from %v: %v", port, seen, err)
+				}
+			}
+			wantFlows(t, w, "sport=5002 dport=5353")
+		})
+	}
+}
+
+// beginUntranslated begins flows of alice, and waits until conntrack holds them.
+func (w wireTest) beginUntranslated(t *testing.T) {
+	t.Helper()
+	w.send(t, netip.AddrPortFrom(alice, 5000))
+	for host, p := range map[*netlab.Namespace]netlab.Packet{
+		w.Internet:   {Source: w.echo.Addr(), Destination: netip.AddrPortFrom(alice, 5001)},
+		w.Subscriber: {Source: netip.AddrPortFrom(alice, 5002), Destination: netip.AddrPortFrom(w.Remotes[0], 5353)},
+	} {
+		p.Protocol = netlab.UDP
+		if err := host.Send(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantFlows(t, w, "src=100.64.0.10 dst=203.0.113.10 sport=5000", "src=203.0.113.10 dst=100.64.0.10 sport=7000 dport=5001", "sport=5002 dport=5353")
+}
+
+// wantFlows waits until conntrack holds an entry of each kind.
+func wantFlows(t *testing.T, w wireTest, kinds ...string) {
+	t.Helper()
+	eventually(t, func() error {
+		entries, err := w.CGN.Conntrack(testContext(t), alice)
+		for _, kind := range kinds {
+			if err == nil && !slices.ContainsFunc(entries, func(e string) bool { return strings.Contains(e, kind) }) {
+				err = fmt.Errorf("no entry %q among %q", kind, entries)
+			}
+		}
+		return err
+	})
+}
+
+// TestDialledInterfaces has an inside interface that is listed by the beginning of its
+// name.
+func TestDialledInterfaces(t *testing.T) {
+	w := neighbourhood(t)
+	o := labOptions(w.Lab)
+	o.InsideInterfaces = []string{"ppp*", netlab.InsideInterface}
+	w.Kernel = startKernel(t, o)
+	dialled := netip.MustParsePrefix("100.127.0.9/24")
+	host, err := w.AddHost("dialled", dialled, netlab.Interface{Name: "ppp7", Addresses: []netip.Prefix{netip.MustParsePrefix("100.127.0.1/24")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, w, blockOf(dialled.Addr(), Open, 0), blockOf(alice, Open, 1))
+	for from, host := range map[netip.Addr]*netlab.Namespace{dialled.Addr(): host, alice: w.Subscriber} {
+		if seen, err := host.AskTCP(testContext(t), netip.AddrPortFrom(from, 0), w.echo.Addr()); err != nil || seen.Addr() != eip {
+			t.Errorf("%v is seen from %v: %v", from, seen, err)
+		}
+	}
+	if listed := run(t, w.Lab, "nft", "list", "chain", "ip", testTable, chainForward); !strings.Contains(listed, `iifname "ppp*" goto from_inside`) {
+		t.Errorf("nft lists\n%s", listed)
+	}
+}
