@@ -51,12 +51,15 @@ type service struct {
 	closers []io.Closer
 	discard bool // end what the configuration lacks
 
-	database []io.Closer // connections to it
+	startNAT func(context.Context) error // programs the kernel
+	database []io.Closer                 // connections to it
 	claim    *ownership.Claimant
 }
 
 // newDaemon opens everything that can fail for reasons the operator must mend:
-// sockets, certificates, the kernel. Redis may be away.
+// sockets, certificates, the kernel. Redis may be away. The barrier stands before anything
+// is waited for; of all else in the kernel nothing is touched before it is sure that there
+// is nothing else to refuse the start.
 func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Logger) (_ *service, err error) {
 	s := &service{log: log, config: c, discard: discard, metrics: metrics.New(version)}
 	defer func() {
@@ -65,7 +68,7 @@ func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Log
 		}
 	}()
 	for _, open := range []func(context.Context) error{
-		s.openDatabase, s.openOwnership, s.openNAT, s.openManager, s.openRADIUS, s.openControl, s.openWeb,
+		s.openDatabase, s.lockTable, s.claimGroups, s.openNAT, s.openManager, s.openRADIUS, s.openControl, s.openWeb, s.programNAT,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -87,18 +90,30 @@ func (s *service) openDatabase(context.Context) error {
 	return err
 }
 
-func (s *service) openNAT(ctx context.Context) (err error) {
-	if s.config.NAT.Backend == "memory" {
+// openNAT opens what the NAT needs, without touching the kernel.
+func (s *service) openNAT(context.Context) error {
+	if s.config.NAT.Backend == backendMemory {
 		s.log.Warn("nat.backend is memory: nothing is translated")
-		s.nat, err = nftnat.NewMemory(natOptions(s.config, s.log))
+		memory, err := nftnat.NewMemory(natOptions(s.config, s.log))
+		if err != nil {
+			return fmt.Errorf("nat: %w", err)
+		}
+		s.nat, s.startNAT = memory, func(context.Context) error { return nil }
 	} else {
-		s.nat, err = nftnat.OpenKernel(ctx, natOptions(s.config, s.log))
-	}
-	if err != nil {
-		s.nat = nil // a nil pointer in an interface is not nil
-		return fmt.Errorf("nat: %w", err)
+		kernel, err := nftnat.DialKernel(natOptions(s.config, s.log))
+		if err != nil {
+			return fmt.Errorf("nat: %w", err)
+		}
+		s.nat, s.startNAT = kernel, kernel.Start
 	}
 	s.closers = append(s.closers, s.nat)
+	return nil
+}
+
+func (s *service) programNAT(ctx context.Context) error {
+	if err := s.startNAT(ctx); err != nil {
+		return fmt.Errorf("nat: %w", err)
+	}
 	return nil
 }
 

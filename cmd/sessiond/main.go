@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
 // version is set by the build.
@@ -39,6 +41,7 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 	flags.SetOutput(stderr)
 	file := flags.String("config", "", "configuration `FILE` (required; see sessiond.example.yaml)")
 	check := flags.Bool("check", false, "validate the configuration and exit, touching neither Redis nor the kernel")
+	barrier := flags.Bool("barrier", false, "put up the barrier of nat.outside_interfaces, so that no packet with an inside source leaves before sessiond runs, and exit, touching neither Redis nor anything else in the kernel")
 	discard := flags.Bool("discard-unconfigured", false, "end the customers of groups, prefixes and blocks that Redis knows and the configuration lacks, in place of serving them to their end")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
@@ -55,11 +58,14 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 		fmt.Fprintln(stderr, "sessiond: name the configuration with --config FILE, and nothing else")
 		return exitUsage
 	}
-	return start(ctx, *file, *check, *discard, hangups, stdout, stderr)
+	return start(ctx, *file, orders{*check, *barrier, *discard}, hangups, stdout, stderr)
 }
 
-// start loads the configuration and, unless only asked to check it, serves.
-func start(ctx context.Context, file string, check, discard bool, hangups <-chan os.Signal, stdout, stderr io.Writer) int {
+// orders are what the command line asks for.
+type orders struct{ check, barrier, discard bool }
+
+// start loads the configuration and serves, unless it is asked for less.
+func start(ctx context.Context, file string, o orders, hangups <-chan os.Signal, stdout, stderr io.Writer) int {
 	c, warnings, err := config.Load(file)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -69,12 +75,15 @@ func start(ctx context.Context, file string, check, discard bool, hangups <-chan
 	for _, w := range append(warnings, config.Exposed(file)...) {
 		log.Warn("configuration", "warning", w)
 	}
-	if check {
+	switch {
+	case o.check:
 		fmt.Fprintf(stdout, "%s: the configuration is good\n", file)
 		return exitDone
+	case o.barrier:
+		return raiseBarrier(c, log, stdout, stderr)
 	}
 	log.Info("sessiond starts", "version", version, "node", c.Node)
-	d, err := newDaemon(ctx, c, discard, log)
+	d, err := newDaemon(ctx, c, o.discard, log)
 	if err != nil {
 		log.Error("cannot start", "err", err)
 		return exitFailed
@@ -84,6 +93,19 @@ func start(ctx context.Context, file string, check, discard bool, hangups <-chan
 		return exitFailed
 	}
 	log.Info("stopped, NAT stays in place")
+	return exitDone
+}
+
+func raiseBarrier(c config.Config, log *slog.Logger, stdout, stderr io.Writer) int {
+	if c.NAT.Backend == backendMemory {
+		fmt.Fprintln(stderr, "sessiond: nat.backend is memory: nothing is forwarded, and there is nothing to keep back")
+		return exitFailed
+	}
+	if err := nftnat.RaiseBarrier(natOptions(c, log)); err != nil {
+		fmt.Fprintf(stderr, "sessiond: %v\nPut it up again once the interfaces are there and have the qdisc clsact (kernel modules sch_ingress and cls_bpf), and forward no packets before.\n", err)
+		return exitFailed
+	}
+	fmt.Fprintf(stdout, "the barrier stands on %s\n", strings.Join(c.NAT.OutsideInterfaces, ", "))
 	return exitDone
 }
 

@@ -7,24 +7,39 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/ownership"
 )
+
+// backendMemory is nat.backend without a kernel.
+const backendMemory = "memory"
 
 // leaveWithin bounds how long a start that failed takes to give its groups up.
 const leaveWithin = 500 * time.Millisecond
 
-// openOwnership makes sure, before anything of the kernel is touched, that no other
-// daemon programs the table, and, as far as Redis can be asked, that none serves the
+// lockTable makes sure, before anything of the kernel is touched, that no other daemon
+// programs the table. Then it puts up the barrier: what comes next may have to wait.
+func (s *service) lockTable(ctx context.Context) error {
+	if s.config.NAT.Backend == backendMemory {
+		return nil
+	}
+	table, err := ownership.LockTable(ctx, s.config.NAT.NetNS, s.config.NAT.Table)
+	if err != nil {
+		return fmt.Errorf("nat: %w", err)
+	}
+	s.closers = append(s.closers, table)
+	if err := nftnat.RaiseBarrier(natOptions(s.config, s.log)); err != nil {
+		s.log.Info("the barrier cannot be put up yet", "err", err)
+	}
+	return nil
+}
+
+// claimGroups makes sure, as far as Redis can be asked, that no other daemon serves the
 // groups. Without Redis that is asked as soon as it is there.
-func (s *service) openOwnership(ctx context.Context) error {
+func (s *service) claimGroups(ctx context.Context) error {
 	namespace := ""
-	if s.config.NAT.Backend != "memory" {
+	if s.config.NAT.Backend != backendMemory {
 		namespace = s.config.NAT.NetNS
-		table, err := ownership.LockTable(ctx, namespace, s.config.NAT.Table)
-		if err != nil {
-			return fmt.Errorf("nat: %w", err)
-		}
-		s.closers = append(s.closers, table)
 	}
 	claim, err := ownership.New(ownership.Options{Store: s.db, Node: s.config.Node, Namespace: namespace, Logger: s.log})
 	if err != nil {
@@ -57,7 +72,7 @@ func (s *service) leave(ctx context.Context) {
 // servedBy identifies this daemon among all that use the same Redis, after a restart
 // too: by what is configured.
 func servedBy(c config.Config) string {
-	if c.NAT.Backend == "memory" {
+	if c.NAT.Backend == backendMemory {
 		return c.Node + " memory"
 	}
 	return fmt.Sprintf("%s %s:%s", c.Node, c.NAT.NetNS, c.NAT.Table)

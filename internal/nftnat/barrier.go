@@ -76,6 +76,48 @@ func openBarrier(ns namespace, interfaces []string, log *slog.Logger) (*barrier,
 	return b, nil
 }
 
+// RaiseBarrier puts up the barrier that Kernel keeps, on each outside interface that has
+// none, and changes nothing else in the kernel: packets with an inside source do not leave
+// before there is a table, nor while Redis is waited for. A barrier that stands may be one
+// of more prefixes than the options have, and stays. The error names the interfaces that
+// are without one.
+func RaiseBarrier(o Options) (err error) {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	ns, err := openNamespace(o.NetNS)
+	if err != nil {
+		return err
+	}
+	defer func() { err = forbidden(errors.Join(err, ns.close())) }()
+	b, err := openBarrier(ns, o.OutsideInterfaces, o.Logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if b.program, err = barrierProgram(spansOf(o.InsidePrefixes)); err != nil {
+		return err
+	}
+	var without []error
+	for _, name := range o.OutsideInterfaces {
+		if err := b.raiseOn(name); err != nil {
+			without = append(without, fmt.Errorf("no barrier on interface %s: %w", name, err))
+		}
+	}
+	return errors.Join(without...)
+}
+
+func (b *barrier) raiseOn(name string) error {
+	index, err := b.index(name)
+	if err != nil {
+		return err
+	}
+	if standing, err := b.standing(index); err != nil || standing != nil {
+		return err
+	}
+	return b.put(index)
+}
+
 func (b *barrier) close() error { return errors.Join(b.conn.Close(), b.notices.Close()) }
 
 // set makes the barrier that of the prefixes, on every outside interface there is.
@@ -120,10 +162,15 @@ func (b *barrier) restoreOn(name string) error {
 	if err != nil || slices.Equal(standing, b.program) {
 		return err
 	}
+	return b.put(index)
+}
+
+// put puts the program on an interface, in place of one of ours that stands there.
+func (b *barrier) put(index uint32) error {
 	if err := b.placeOn(index); err != nil {
 		return err
 	}
-	err = b.execute(unix.RTM_NEWTFILTER, netlink.Create, b.filter(index), "bpf", func(e *netlink.AttributeEncoder) error {
+	err := b.execute(unix.RTM_NEWTFILTER, netlink.Create, b.filter(index), "bpf", func(e *netlink.AttributeEncoder) error {
 		e.Uint16(bpfOpsLen, uint16(len(b.program)/bpfInstruction))
 		e.Bytes(bpfOps, b.program)
 		e.Uint32(bpfFlags, bpfDirectAction)

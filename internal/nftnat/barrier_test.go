@@ -59,29 +59,83 @@ func TestBarrierProgram(t *testing.T) {
 	}
 }
 
-// TestBarrier_I3 deletes the table and lets nobody make it anew.
+// TestBarrier_I3 takes the table away, or its effect, in each way that there is, and lets
+// nobody put it right: the Kernel is closed, as that of a process that died.
 func TestBarrier_I3(t *testing.T) {
-	w := wireTest{Lab: newLab(t)}
-	w.Kernel = openKernel(t, labOptions(w.Lab)) // it does not run
-	w.capture = captureInternet(t, w.Lab)
-	apply(t, w.Kernel, blockOf(alice, Open, 0))
-	stop := keepSending(t, w.flow(t, alice))
-	run(t, w.Lab, "nft", "flush", "ruleset")
-	dropped := func() error {
-		if out := run(t, w.Lab, "tc", "-s", "qdisc", "show", "dev", netlab.OutsideInterface, "clsact"); strings.Contains(out, "dropped 0,") {
+	for name, script := range map[string]string{
+		"ruleset flushed": "flush ruleset",
+		"table deleted":   "delete table ip sessiond",
+		"table flushed":   "flush table ip sessiond",
+		"table dormant":   "add table ip sessiond { flags dormant; }",
+		"chains flushed":  "flush chain ip sessiond forward; flush chain ip sessiond srcnat; flush chain ip sessiond guard",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := wireTest{Lab: newLab(t)}
+			k := openKernel(t, labOptions(w.Lab)) // it does not run
+			w.capture = captureInternet(t, w.Lab)
+			apply(t, k, blockOf(alice, Open, 0))
+			stop := keepSending(t, w.flow(t, alice))
+			if err := k.Close(); err != nil {
+				t.Fatal(err)
+			}
+			run(t, w.Lab, "nft", script)
+			run(t, w.Lab, "conntrack", "-D", "-s", alice.String()) // or the flow stays translated
+			eventually(t, func() error {
+				if out := run(t, w.Lab, "tc", "-s", "qdisc", "show", "dev", netlab.OutsideInterface, "clsact"); strings.Contains(out, "dropped 0,") {
+					return fmt.Errorf("the barrier dropped nothing: %s", out)
+				}
+				return nil
+			})
+			w.wantNoLeak(t, alice)
+
+			// Without it there is a leak to see.
+			run(t, w.Lab, "tc", "qdisc", "del", "dev", netlab.OutsideInterface, "clsact")
+			if _, err := w.capture.Await(testContext(t), func(p netlab.Packet) bool { return p.Mentions(alice) }); err != nil {
+				t.Error(err)
+			}
+			stop()
+		})
+	}
+}
+
+// TestRaiseBarrier has the barrier alone, before there is any table.
+func TestRaiseBarrier_I3(t *testing.T) {
+	lab := newLab(t)
+	w := wireTest{Lab: lab, capture: captureInternet(t, lab)}
+	o := labOptions(lab)
+	o.OutsideInterfaces = append(o.OutsideInterfaces, "late0")
+	if err := RaiseBarrier(o); err == nil || !strings.Contains(err.Error(), "late0") || strings.Contains(err.Error(), "i0") {
+		t.Errorf("with an interface that is not there: %v", err)
+	}
+	wantBarrier(t, lab, netlab.OutsideInterface)
+	conn, err := lab.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 0), netip.AddrPortFrom(lab.Remotes[0], 9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if out := run(t, lab, "tc", "-s", "qdisc", "show", "dev", netlab.OutsideInterface, "clsact"); strings.Contains(out, "dropped 0,") {
 			return fmt.Errorf("the barrier dropped nothing: %s", out)
 		}
 		return nil
-	}
-	eventually(t, dropped)
+	})
 	w.wantNoLeak(t, alice)
-
-	// Without it there is a leak to see.
-	run(t, w.Lab, "tc", "qdisc", "del", "dev", netlab.OutsideInterface, "clsact")
-	if _, err := w.capture.Await(testContext(t), func(p netlab.Packet) bool { return p.Mentions(alice) }); err != nil {
-		t.Error(err)
+	if out := run(t, lab, "nft", "list", "ruleset"); out != "" {
+		t.Errorf("nftables was touched: %s", out)
 	}
-	stop()
+
+	stands := barrierOn(t, lab, netlab.OutsideInterface)
+	o = labOptions(lab)
+	o.InsidePrefixes = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	if err := RaiseBarrier(o); err != nil {
+		t.Fatal(err)
+	}
+	if after := barrierOn(t, lab, netlab.OutsideInterface); after != stands {
+		t.Errorf("the barrier of an earlier start is replaced:\n%s\nwas\n%s", after, stands)
+	}
 }
 
 // barrierOn is the egress filters of an interface, as tc lists them.

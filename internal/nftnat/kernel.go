@@ -52,10 +52,22 @@ type Kernel struct {
 	programmed bool // an earlier start programmed the table
 }
 
-// OpenKernel makes the table, or adopts the one that stands: its elements stay, and its
-// rules are replaced only if they differ from the wanted ones, in one transaction. It
-// makes the blackhole routes and the barrier. It reads no elements: Learn and LearnRest do.
+// OpenKernel is DialKernel and Start.
 func OpenKernel(ctx context.Context, o Options) (*Kernel, error) {
+	k, err := DialKernel(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.Start(ctx); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return k, nil
+}
+
+// DialKernel opens what is needed to program the kernel, and changes nothing in it: a
+// program that cannot start for another reason leaves the table as it is. Start comes next,
+// before any other method.
+func DialKernel(o Options) (*Kernel, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
@@ -65,11 +77,13 @@ func OpenKernel(ctx context.Context, o Options) (*Kernel, error) {
 	if err := k.dial(); err != nil {
 		return nil, errors.Join(forbidden(err), k.Close())
 	}
-	if err := k.start(ctx); err != nil {
-		return nil, errors.Join(forbidden(err), k.Close())
-	}
 	return k, nil
 }
+
+// Start makes the table, or adopts the one that stands: its elements stay, and its rules
+// are replaced only if they differ from the wanted ones, in one transaction. It makes the
+// blackhole routes and the barrier. It reads no elements: Learn and LearnRest do.
+func (k *Kernel) Start(ctx context.Context) error { return forbidden(k.start(ctx)) }
 
 // forbidden says what is missing where the kernel only says no.
 func forbidden(err error) error {

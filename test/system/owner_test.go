@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -71,7 +72,9 @@ func ruleset(w *world, n *netlab.Namespace) string {
 	w.must(err)
 	routes, err := n.Output(w.ctx, "ip", "route", "show", "type", "blackhole")
 	w.must(err)
-	return string(out) + string(routes)
+	barrier, err := n.Output(w.ctx, "tc", "filter", "show", "dev", netlab.OutsideInterface, "egress")
+	w.must(err)
+	return string(out) + string(routes) + string(barrier)
 }
 
 // TestSecondDaemonOnTheTable: a second daemon on the same table, with another
@@ -102,6 +105,93 @@ func TestSecondDaemonOnTheTable_I7_I8(t *testing.T) {
 	code, err := other.Stop()
 	if w.must(err); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestFailedStartTouchesNothing: a start with another configuration that fails since one
+// of its addresses is in use leaves table, routes and barrier as the killed one had them.
+func TestFailedStartTouchesNothing_I8(t *testing.T) {
+	w := start(t, rig.Options{})
+	w.online(sessionOf(alice, "a-1"))
+	f := w.flow(alice)
+	w.must(w.Daemon.Kill())
+	before := ruleset(w, w.Lab.CGN)
+	datagrams, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	w.must(err)
+	defer datagrams.Close()
+	stream, err := net.Listen("tcp4", "127.0.0.1:0")
+	w.must(err)
+	defer stream.Close()
+	for service, replace := range map[string][]string{
+		"radius": {`listen: ["127.0.0.1:0"]`, fmt.Sprintf("listen: [%q]", datagrams.LocalAddr())},
+		"http":   {`http: {listen: "127.0.0.1:0"}`, fmt.Sprintf("http: {listen: %q}", stream.Addr())},
+		"grpc":   {"grpc: {", fmt.Sprintf("grpc: {listen: %q} #", stream.Addr())},
+	} {
+		replace = append(replace, "udp: 300s", "udp: 200s", "inside: [100.64.0.0/10]", "inside: [100.64.0.0/10, 10.0.0.0/8]", "outside: [198.51.100.0/28]", "outside: [198.51.100.0/28, 192.0.2.0/28]")
+		w.refused(w.neighbour(replace...), service, "address already in use")
+		if after := ruleset(w, w.Lab.CGN); after != before {
+			t.Errorf("a start that failed for %s has changed the kernel:\n%s\nbefore:\n%s", service, after, before)
+		}
+	}
+	w.passes(f, "alice")
+}
+
+// TestBarrierFirst: the barrier stands when Redis is first asked, before there is a table,
+// and stays when that start is ended.
+func TestBarrierFirst_I3(t *testing.T) {
+	w := start(t, rig.Options{Memory: true})
+	lab := w.lab()
+	nat := fmt.Sprintf("netns: %q", lab.CGN.Name())
+	stands := func() bool {
+		out, err := lab.CGN.Output(w.ctx, "tc", "filter", "show", "dev", netlab.OutsideInterface, "egress")
+		return err == nil && strings.Contains(string(out), "pref 93 bpf")
+	}
+	redis, err := net.Listen("tcp4", "127.0.0.1:0")
+	w.must(err)
+	defer redis.Close()
+	d := w.neighbour("backend: memory", nat, "redis: {", fmt.Sprintf("redis: {url: redis://%s} #", redis.Addr()))
+	asked := make(chan bool, 1)
+	go func() {
+		if conn, err := redis.Accept(); err == nil {
+			asked <- stands()
+			_ = conn.Close()
+		}
+	}()
+	w.must(d.Launch(w.ctx))
+	if !<-asked {
+		t.Error("there is no barrier when Redis is asked")
+	}
+	w.must(d.Kill())
+	if !stands() {
+		t.Error("the barrier went with the daemon")
+	}
+}
+
+// TestBarrierAlone: `sessiond --barrier` needs no Redis, makes no table, and says which
+// interfaces are not there.
+func TestBarrierAlone_I3(t *testing.T) {
+	w := start(t, rig.Options{Memory: true})
+	lab := w.lab()
+	for outside, code := range map[string]int{netlab.OutsideInterface: 0, netlab.OutsideInterface + ", late0": 1} {
+		d := w.neighbour("backend: memory", fmt.Sprintf("netns: %q", lab.CGN.Name()),
+			"redis: {", `redis: {url: "redis://127.0.0.1:1"} #`, "outside_interfaces: ["+netlab.OutsideInterface, "outside_interfaces: ["+outside)
+		d.Args = []string{"--barrier"}
+		got, err := d.Refuse(w.ctx)
+		w.must(err)
+		if got != code {
+			t.Errorf("exit code %d, want %d: %s", got, code, d.Log())
+		}
+		if late := strings.Contains(d.Log(), "late0: no such interface"); late != (code == 1) {
+			t.Errorf("of %s it says: %s", outside, d.Log())
+		}
+	}
+	if left := ruleset(w, lab.CGN); !strings.Contains(left, "pref 93 bpf") || strings.Contains(left, "table") || strings.Contains(left, "blackhole") {
+		t.Errorf("it left:\n%s", left)
+	}
+	d := w.neighbour()
+	d.Args = []string{"--barrier"}
+	if code, err := d.Refuse(w.ctx); err != nil || code != 1 || !strings.Contains(d.Log(), "nat.backend is memory") {
+		t.Errorf("without a kernel: exit code %d, %v: %s", code, err, d.Log())
 	}
 }
 
