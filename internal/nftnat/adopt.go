@@ -23,6 +23,7 @@ func (k *Kernel) converge(ctx context.Context) (changed bool, err error) {
 
 // convergeFrom is converge from what stands.
 func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed bool, err error) {
+	k.icmp.set(k.options.Timeouts.ICMP)
 	r := newRuleset(k.options)
 	var b wire.Batch
 	fresh, err := r.plan(standing, &b)

@@ -28,6 +28,7 @@ type Kernel struct {
 	notices *wire.Listener
 	routes  *blackholes
 	barrier *barrier
+	icmp    *icmpTimeout
 	flows   *conntrack.Table
 	inside  atomic.Pointer[[]netip.Prefix] // for reading sessions
 	shadow  shadow                         // what gate and block hold, as far as is known
@@ -107,6 +108,9 @@ func (k *Kernel) dial() (err error) {
 		return err
 	}
 	if k.barrier, err = openBarrier(k.ns, k.options.OutsideInterfaces, k.log); err != nil {
+		return err
+	}
+	if k.icmp, err = openICMPTimeout(k.ns, k.log); err != nil {
 		return err
 	}
 	k.flows, err = conntrack.Open(conntrack.Options{
@@ -264,6 +268,9 @@ func (k *Kernel) Close() error {
 	}
 	if k.barrier != nil {
 		errs = append(errs, k.barrier.close())
+	}
+	if k.icmp != nil {
+		errs = append(errs, k.icmp.close())
 	}
 	if k.notices != nil {
 		errs = append(errs, k.notices.Close())

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sys/unix"
 )
 
 func TestNftPrintsTheTable(t *testing.T) {
@@ -22,7 +25,7 @@ func TestNftPrintsTheTable(t *testing.T) {
 		"100.64.0.11 : goto draining",
 		"snat ip to ip saddr map @block",
 		"elements = { 100.64.0.0/10 }",
-		`"i0"`, "icmp-60",
+		`"i0"`, "udp-300",
 	} {
 		if !strings.Contains(ruleset, want) {
 			t.Errorf("nft list ruleset lacks %q:\n%s", want, ruleset)
@@ -36,21 +39,37 @@ func TestNftPrintsTheTable(t *testing.T) {
 	}
 }
 
-// TestSavedTableIsAdopted saves and restores with nft, which loses the marks of
-// rules, and cannot read back a timeout policy of ICMP: that part is cut out.
+// TestSavedTableIsAdopted saves the ruleset with nft, as an operator does into
+// /etc/nftables.conf, and restores it, which loses the marks of rules. A table of an
+// earlier version had an object that nft refuses; it is gone after the start.
 func TestSavedTableIsAdopted(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
 	apply(t, k, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
 	want := withoutHandles(ruleHandles(t, lab))
-	saved := regexp.MustCompile(`(?s)\tct timeout icmp-60 \{.*?\n\t\}\n|[^\n]*"icmp-60"\n`).
-		ReplaceAllString(run(t, lab, "nft", "list", "ruleset"), "")
+	var b wire.Batch
+	earlier := newRuleset(k.options)
+	earlier.policies = []policy{newPolicy("icmp", unix.IPPROTO_ICMP, []time.Duration{time.Minute}, time.Minute)}
+	earlier.addPolicy(earlier.policies[0], &b)
+	if err := earlier.addRule(timeoutRules(earlier.policies)[0], &b); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.conn.Commit(testContext(t), &b); err != nil {
+		t.Fatal(err)
+	}
+	run(t, lab, "nft", "add table inet operator")
+	openKernel(t, labOptions(lab))
+	saved := run(t, lab, "nft", "list", "ruleset")
 	file := filepath.Join(t.TempDir(), "saved.nft")
 	if err := os.WriteFile(file, []byte(saved), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run(t, lab, "nft", "flush", "ruleset")
 	run(t, lab, "nft", "-f", file)
+	if tables := run(t, lab, "nft", "list", "tables"); !strings.Contains(tables, "operator") || !strings.Contains(tables, testTable) {
+		t.Errorf("tables after the load are %s", tables)
+	}
+	run(t, lab, "nft", "delete table inet operator")
 	again := openKernel(t, labOptions(lab))
 	wantEntries(t, again, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
 	if got := withoutHandles(ruleHandles(t, lab)); got != want {

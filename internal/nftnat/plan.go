@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
@@ -37,7 +38,11 @@ func (r *ruleset) plan(s *standing, b *wire.Batch) (fresh bool, err error) {
 	}
 	r.planSets(s, b)
 	r.planPolicies(s, b)
-	return false, r.planRules(s, b)
+	if err := r.planRules(s, b); err != nil {
+		return false, err
+	}
+	r.dropUnloadable(s, b)
+	return false, nil
 }
 
 // fits says whether every set and the chain that elements lead to can stay.
@@ -104,12 +109,29 @@ func (r *ruleset) planPolicies(s *standing, b *wire.Batch) {
 		}
 		delete(old, p.name)
 	}
+	maps.DeleteFunc(old, func(name string, _ uint64) bool { return isUnloadable(name) })
 	names := slices.SortedFunc(maps.Keys(old), func(a, b string) int { return cmp.Compare(old[a], old[b]) })
 	for _, name := range names[:max(0, len(names)+len(r.policies)-maxPolicies)] {
-		b.Add(wire.DelObject, wire.Op{Verb: "delete ct timeout", Object: name}, func(dst []byte) []byte {
-			return appendObjectName(dst, r.table, name)
-		})
+		r.delPolicy(name, b)
 	}
+}
+
+// dropUnloadable deletes the policies of ICMP that an earlier version made, once no rule
+// refers to them. Their flows have the timeout of the namespace from then on.
+func (r *ruleset) dropUnloadable(s *standing, b *wire.Batch) {
+	for _, name := range slices.Sorted(maps.Keys(s.policies)) {
+		if isUnloadable(name) {
+			r.delPolicy(name, b)
+		}
+	}
+}
+
+func isUnloadable(policy string) bool { return strings.HasPrefix(policy, "icmp-") }
+
+func (r *ruleset) delPolicy(name string, b *wire.Batch) {
+	b.Add(wire.DelObject, wire.Op{Verb: "delete ct timeout", Object: name}, func(dst []byte) []byte {
+		return appendObjectName(dst, r.table, name)
+	})
 }
 
 // planRules replaces all rules when one of them, or a chain, is not as wanted.

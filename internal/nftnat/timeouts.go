@@ -14,9 +14,7 @@ import (
 // A policy is a conntrack timeout object. Its name tells its values: objects
 // cannot be changed, and flows keep the one they began with.
 //
-// The kernel has them for ICMP too, and nft lists them, without values; but nft
-// 1.0.6 cannot read such a one back. A policy of another protocol would not do:
-// the kernel compares.
+// There is none of ICMP, see icmpTimeout.
 type policy struct {
 	name     string
 	protocol uint8
@@ -39,7 +37,6 @@ func newPolicies(t Timeouts) []policy {
 			t.TCPEstablished, // if they are less (RFC 5382 REQ-5)
 		}, t.TCPEstablished, t.TCPTransitory),
 		newPolicy("udp", unix.IPPROTO_UDP, []time.Duration{t.UDP, t.UDP}, t.UDP),
-		newPolicy("icmp", unix.IPPROTO_ICMP, []time.Duration{t.ICMP}, t.ICMP),
 	}
 }
 

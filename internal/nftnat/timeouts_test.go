@@ -90,6 +90,31 @@ func TestTimeoutsOfLaterFlows(t *testing.T) {
 	w.wantExpiry(t, "udp 5002", changed.UDP)
 }
 
+// TestICMPTimeoutComesBack has others change the namespace's timeout of ICMP.
+func TestICMPTimeoutComesBack(t *testing.T) {
+	lab := newLab(t)
+	k := openKernel(t, labOptions(lab))
+	const key = "net.netfilter.nf_conntrack_icmp_timeout"
+	want := func(seconds string) {
+		t.Helper()
+		if got := strings.TrimSpace(run(t, lab, "sysctl", "-n", key)); got != seconds {
+			t.Errorf("it is %s, want %s", got, seconds)
+		}
+	}
+	want("60")
+	run(t, lab, "sysctl", "-qw", key+"=7")
+	if err := k.check(testContext(t), true); err != nil {
+		t.Fatal(err)
+	}
+	want("60")
+	changed := testTimeouts
+	changed.ICMP = 90 * time.Second
+	if err := k.SetTimeouts(testContext(t), changed); err != nil {
+		t.Fatal(err)
+	}
+	want("90")
+}
+
 func TestOldPoliciesAreBounded(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
