@@ -109,34 +109,82 @@ func (k *Kernel) identify(ctx context.Context) error {
 // that is made anew: some 2,000 addresses, or 20 ms.
 const liveBatch = 300 << 10
 
-// fill commits b, which makes the table, and programs the whole shadow. A small one
-// comes in the same transaction. Otherwise those who have flows come first, in small
-// transactions, for their packets are being dropped. It returns the number of
-// transactions.
+// fill commits b, which makes the table, and programs the whole shadow. It returns the
+// number of transactions.
 func (k *Kernel) fill(ctx context.Context, b *wire.Batch) (transactions int, err error) {
+	if transactions, err = k.putBack(ctx, b, lostMaps{gate: true, block: true}); err != nil {
+		return transactions, k.notFilled(transactions, err)
+	}
+	k.shadow.settled()
+	k.search.reset()
+	return transactions, nil
+}
+
+// lostMaps says which of the maps have no elements.
+type lostMaps struct{ gate, block bool }
+
+// putBack commits b and programs what the shadow says of maps that have no elements. A
+// small one comes in the same transaction. Otherwise those who have flows come first, in
+// small transactions, for their packets are being dropped.
+func (k *Kernel) putBack(ctx context.Context, b *wire.Batch, lost lostMaps) (transactions int, err error) {
 	var live []netip.Addr
 	if k.shadow.len()*wholeBytes >= liveBatch {
 		live = k.flows.Addresses()
 	}
 	for part := range slices.Chunk(live, liveBatch/wholeBytes) {
-		if n, err := k.fillWith(ctx, b, k.shadow.fillAt(part)); err != nil {
-			return transactions, k.notFilled(transactions, err)
-		} else {
-			transactions += n
+		n, err := k.fillWith(ctx, b, lost.of(k.shadow.fillAt(part)))
+		if transactions += n; err != nil {
+			return transactions, err
 		}
 	}
 	var made []change
 	others := butFor(live)
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		made, from = k.shadow.fillFrom(made[:0], from, others, k.conn.Limit()-b.Size())
-		n, err := k.fillWith(ctx, b, made)
+		n, err := k.fillWith(ctx, b, lost.of(made))
 		if transactions += n; err != nil {
-			return transactions, k.notFilled(transactions, err)
+			return transactions, err
 		}
 	}
-	k.shadow.settled()
-	k.search.reset()
 	return transactions, nil
+}
+
+// of leaves to changes that make cells what the maps have lost of them.
+func (l lostMaps) of(made []change) []change {
+	for i := range made {
+		if !l.gate {
+			made[i].from.gate = made[i].to.gate
+		}
+		if !l.block {
+			made[i].from.block = made[i].to.block
+		}
+	}
+	return made
+}
+
+// refill puts the elements back of maps that others flushed, as a table that is gone is
+// put back: everybody is out meanwhile. What it does not know of stays in doubt.
+func (k *Kernel) refill(ctx context.Context) error {
+	gates, blocks := k.shadow.sizes()
+	var lost lostMaps
+	for _, m := range []struct {
+		name  string
+		known int
+		lost  *bool
+	}{{mapGate, gates, &lost.gate}, {mapBlock, blocks, &lost.block}} {
+		if m.known == 0 {
+			continue
+		}
+		var err error
+		if *m.lost, err = k.isEmpty(ctx, m.name); err != nil {
+			return err
+		}
+	}
+	if lost == (lostMaps{}) {
+		return nil
+	}
+	k.log.Warn("nftables maps were flushed by others and are filled anew", "table", k.options.Table, "gate", lost.gate, "block", lost.block)
+	return k.unheard(ctx, func() (int, error) { return k.putBack(ctx, new(wire.Batch), lost) })
 }
 
 // fillWith commits b with some elements more, and empties it.

@@ -65,6 +65,11 @@ func (k *Kernel) hear(ctx context.Context) error {
 			return err
 		}
 	}
+	if lost || len(n.touched) > lookChunk {
+		if err := k.refill(ctx); err != nil {
+			return err
+		}
+	}
 	if len(n.touched) == 0 {
 		return nil
 	}

@@ -126,17 +126,21 @@ func (k *Kernel) dump(ctx context.Context, limit int) (strangers []address, whol
 	return strangers, whole, nil
 }
 
-func (k *Kernel) dumpMap(ctx context.Context, set string, limit int) (strangers []address, whole bool, err error) {
-	conn, err := wire.Dial(k.ns.fd()) // the rest of a dump that is given up stays in it
-	if err != nil {
-		return nil, false, err
+// isEmpty reports whether a map of the table that was converged has no element.
+func (k *Kernel) isEmpty(ctx context.Context, set string) (bool, error) {
+	whole, err := k.dumpWhile(ctx, set, func(attrs []byte) bool {
+		return len(wire.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) == 0
+	})
+	if err != nil || !whole {
+		return false, err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
+	id, _, err := k.readIdentity(ctx) // a table that is gone has none either
+	return id == k.identity && id != (identity{}), err
+}
+
+func (k *Kernel) dumpMap(ctx context.Context, set string, limit int) (strangers []address, whole bool, err error) {
 	seen := 0
-	whole, err = conn.DumpWhile(ctx, wire.GetElements, func(dst []byte) []byte {
-		dst = wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, k.options.Table)
-		return wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
-	}, func(attrs []byte) bool {
+	whole, err = k.dumpWhile(ctx, set, func(attrs []byte) bool {
 		for _, e := range wire.Attrs(wire.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			if key := parseKey(e); len(key) == addressLen && !k.shadow.sure(address(key)) {
 				strangers = append(strangers, address(key))
@@ -146,6 +150,20 @@ func (k *Kernel) dumpMap(ctx context.Context, set string, limit int) (strangers 
 		return limit == 0 || seen <= limit
 	})
 	return strangers, whole, err
+}
+
+// dumpWhile yields what a dump of a map answers until yield returns false, and returns
+// whether it came whole.
+func (k *Kernel) dumpWhile(ctx context.Context, set string, yield func(attrs []byte) bool) (whole bool, err error) {
+	conn, err := wire.Dial(k.ns.fd()) // the rest of a dump that is given up stays in it
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	return conn.DumpWhile(ctx, wire.GetElements, func(dst []byte) []byte {
+		dst = wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, k.options.Table)
+		return wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
+	}, yield)
 }
 
 // keepInside notes which prefixes are inside, for reading sessions, and, for the search,

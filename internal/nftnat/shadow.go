@@ -75,6 +75,13 @@ func (s *shadow) len() int {
 	return s.cells.Len()
 }
 
+// sizes is how many elements of each map the cells have.
+func (s *shadow) sizes() (gates, blocks int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.gates, s.blocks
+}
+
 // doubts is how many cells are not sure.
 func (s *shadow) doubts() int {
 	s.mu.RLock()
