@@ -35,6 +35,7 @@ type backend interface {
 	Run(ctx context.Context) error
 	IndexStats() nftnat.IndexStats
 	Barrier() bool
+	Fill() nftnat.Fill
 }
 
 // service holds the parts of a running sessiond.

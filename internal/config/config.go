@@ -116,6 +116,8 @@ type NAT struct {
 	Table             string
 	InsideInterfaces  []string
 	OutsideInterfaces []string
+
+	MaxSessionsPerSubscriber int // 0 for no bound
 }
 
 // Settings are the first values of what is kept in Redis and changed at run time.

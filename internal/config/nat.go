@@ -22,6 +22,8 @@ func (l *loader) nat(v value) {
 		"table":              func(v value) { v.matching(&c.Table, tableName, "a letter, then letters, digits and underscore") },
 		"inside_interfaces":  func(v value) { c.InsideInterfaces = v.interfaces(c.OutsideInterfaces, true) },
 		"outside_interfaces": func(v value) { c.OutsideInterfaces = v.interfaces(c.InsideInterfaces, false) },
+
+		"max_sessions_per_subscriber": func(v value) { v.natural(&c.MaxSessionsPerSubscriber) },
 	})
 	l.requireInterfaces(v, keys)
 }

@@ -55,6 +55,7 @@ type index struct {
 	serial  uint16
 	rebuild rebuild
 	idle    idleQueue
+	crowds  crowds
 
 	complete bool   // it has every entry that the kernel has told of, see lost
 	losses   uint64 // times lost was called
@@ -66,6 +67,7 @@ func newIndex(inside addrSet) *index {
 		byAddr: make(map[uint32]uint32),
 		lookup: lookup{seed: maphash.MakeSeed()},
 		idle:   newIdleQueue(),
+		crowds: newCrowds(0),
 	}
 }
 
@@ -146,6 +148,7 @@ func (x *index) linkLocked(slot, addr uint32) {
 	}
 	o.head = slot
 	o.count++
+	x.crowds.grew(addr, o.count)
 }
 
 func (x *index) unlinkLocked(r *record) {
@@ -158,7 +161,9 @@ func (x *index) unlinkLocked(r *record) {
 	if r.next != 0 {
 		x.records.at(r.next).prev = r.prev
 	}
-	if o.count--; o.count == 0 {
+	o.count--
+	x.crowds.shrank(o.addr, o.count)
+	if o.count == 0 {
 		x.dropOwnerLocked(r.owner)
 	}
 }

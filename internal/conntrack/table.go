@@ -28,6 +28,8 @@ type Options struct {
 	// since Linux 5.19; 1 makes them tell), and only an audit or a Probe finds
 	// that out.
 	Audit time.Duration
+	// Bound is how many entries an address has before Crowded lists it; 0 for no bound.
+	Bound int
 	// Logger is where lost events are told; default discards.
 	Logger *slog.Logger
 
@@ -75,6 +77,7 @@ func Open(o Options) (*Table, error) {
 		ready:  make(chan struct{}),
 		idle:   make(chan netip.Addr),
 	}
+	t.index.crowds = newCrowds(o.Bound)
 	t.listener = listener{
 		receiver: receiver, index: t.index, stale: make(chan struct{}, 1), markers: newMarkers(),
 	}

@@ -13,6 +13,7 @@ const (
 	typeNew    = subsystem << 8
 	typeGet    = typeNew | 1
 	typeDelete = typeNew | 2
+	typeStats  = typeNew | 5
 )
 
 // Multicast groups (linux/netfilter/nfnetlink_compat.h).

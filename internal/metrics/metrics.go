@@ -337,6 +337,7 @@ type Snapshot struct {
 	Sessions        int // conntrack entries of all subscribers
 	Index           Index
 	Barrier         bool // on every outside interface that there is
+	Fill            Fill
 	RADIUS          RADIUS
 	Groups          []Group
 }
@@ -347,6 +348,12 @@ type Index struct {
 	Missed   uint64 // entries that no event had told
 	Stale    uint64 // entries that had ended without an event
 	Passes   uint64 // walks through the whole table
+}
+
+// Fill is how full the conntrack table is.
+type Fill struct {
+	Entries, Limit int // of all addresses in the namespace
+	Full           int // subscribers that have as many sessions as one may have
 }
 
 // RADIUS counts what was lost beside the requests that are counted by result.
@@ -379,6 +386,9 @@ var (
 	blocks      = desc("blocks", "Port blocks, by group and state.", "group", "state")
 	sessions    = desc("sessions", "Conntrack entries of subscribers.")
 	barrier     = desc("outside_barrier", "1 while a filter on every outside interface keeps packets with an inside source back, whatever happens to nftables, else 0.")
+	entries     = desc("conntrack_entries", "Entries of the conntrack table of nat.netns, of whatever address.")
+	entryLimit  = desc("conntrack_limit", "Entries that the conntrack table may have (nf_conntrack_max); at the limit new flows of everybody are dropped. 0 where it is not known.")
+	full        = desc("subscribers_at_session_limit", "Subscribers that open no new sessions, since they have more than nat.max_sessions_per_subscriber.")
 	removalHeld = desc("removals_held", "Subscribers whose removal a guard holds until it is confirmed or refused, by group and reason.", "group", "reason")
 	owner       = desc("nat_owner", "1 while this daemon has the lease of the group's NAT, else 0: another daemon has it, or Redis is away.", "group")
 	socketDrops = desc("radius_socket_drops_total", "RADIUS datagrams that the kernel dropped because a socket's buffer was full; they are in no other counter.")
@@ -411,7 +421,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, entries, entryLimit, full, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -428,6 +438,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(suspect, number(s.DatabaseSuspect))
 	gauge(sessions, s.Sessions)
 	gauge(barrier, number(s.Barrier))
+	gauge(entries, s.Fill.Entries)
+	gauge(entryLimit, s.Fill.Limit)
+	gauge(full, s.Fill.Full)
 	s.Index.collect(ch)
 	s.RADIUS.collect(ch)
 	for _, g := range s.Groups {

@@ -51,7 +51,7 @@ func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed 
 		r.addSet(unusedMark, &b)
 	}
 	k.logProgramming(standing, fresh)
-	if err := k.unheard(ctx, func() (int, error) { return k.fill(ctx, &b) }); err != nil {
+	if err := k.unheard(ctx, func() (int, error) { return k.fillAll(ctx, &b) }); err != nil {
 		return true, err
 	}
 	k.identity, _, err = k.readIdentity(ctx)
@@ -109,9 +109,9 @@ func (k *Kernel) identify(ctx context.Context) error {
 // that is made anew: some 2,000 addresses, or 20 ms.
 const liveBatch = 300 << 10
 
-// fill commits b, which makes the table, and programs the whole shadow. It returns the
+// fillAll commits b, which makes the table, and programs the whole shadow. It returns the
 // number of transactions.
-func (k *Kernel) fill(ctx context.Context, b *wire.Batch) (transactions int, err error) {
+func (k *Kernel) fillAll(ctx context.Context, b *wire.Batch) (transactions int, err error) {
 	if transactions, err = k.putBack(ctx, b, lostMaps{gate: true, block: true}); err != nil {
 		return transactions, k.notFilled(transactions, err)
 	}

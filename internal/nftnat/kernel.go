@@ -51,6 +51,9 @@ type Kernel struct {
 	countless  bool // the kernel's counts of elements are not used, for tests
 
 	programmed bool // an earlier start programmed the table
+
+	fill     atomic.Pointer[Fill] // without Full
+	fillTold int                  // the share that was logged last, see lookAtFill
 }
 
 // OpenKernel is DialKernel and Start.
@@ -114,7 +117,7 @@ func (k *Kernel) dial() (err error) {
 		return err
 	}
 	k.flows, err = conntrack.Open(conntrack.Options{
-		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Logger: k.log,
+		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Bound: k.options.MaxSessions, Logger: k.log,
 	})
 	return err
 }

@@ -231,6 +231,9 @@ func (m *Memory) IndexStats() IndexStats { return IndexStats{} }
 // Barrier is as that of Kernel: nothing leaves the twin.
 func (m *Memory) Barrier() bool { return true }
 
+// Fill is as that of Kernel: the twin has no limits.
+func (m *Memory) Fill() Fill { return Fill{Entries: m.SessionTotal()} }
+
 // Idle is as that of Kernel.
 func (m *Memory) Idle() <-chan netip.Addr { return m.idle }
 

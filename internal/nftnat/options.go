@@ -18,7 +18,10 @@ type Options struct {
 	OutsidePrefixes   []netip.Prefix // public pools; each gets a blackhole route
 	KeepPrefixes      bool           // prefixes that an earlier start left in the kernel stay until SetPrefixes
 	Timeouts          Timeouts       // required: whole seconds
+	MaxSessions       int            // of one inside address; 0 for no bound
 	Logger            *slog.Logger   // required
+
+	full []netip.Addr // have more than MaxSessions, in order
 }
 
 func (o Options) validate() error {

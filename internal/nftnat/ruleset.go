@@ -17,6 +17,7 @@ const (
 	setInsideInterfaces  = "inside_interfaces"
 	setOutsideInterfaces = "outside_interfaces"
 	setProtocols         = "protocols"
+	setFull              = "full"   // see bound.go
 	setUnused            = "unused" // see unused.go
 
 	chainForward    = "forward"
@@ -155,6 +156,7 @@ func natRules(inside []string) []rule {
 	toOutside := in(loadOutputName, setOutsideInterfaces)
 	fromInside := in(loadSource, setInsidePrefixes)
 	rules := []rule{
+		{chainSrcnat, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
 		{chainSrcnat, "", then(in(loadTarget, setInsidePrefixes), jump(chainTimeouts))},
 		{chainSrcnat, "", then(slices.Concat(toOutside, fromInside), goTo(chainTranslate))},
 	}

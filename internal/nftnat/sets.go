@@ -1,6 +1,7 @@
 package nftnat
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -63,6 +64,11 @@ func newSets(o Options) []set {
 			shape:    shape{keyType: nftables.TypeInetProto.GetNFTMagic(), keyLen: protocolLen},
 			userdata: byteOrders(orderBig), members: protocolMembers(),
 		},
+		{
+			name:     setFull,
+			shape:    shape{keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
+			userdata: byteOrders(orderBig), members: addressMembers(o.full),
+		},
 	}
 }
 
@@ -102,6 +108,14 @@ func protocolMembers() []member {
 	var members []member
 	for _, p := range []byte{unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		members = append(members, member{key: []byte{p}})
+	}
+	return members
+}
+
+func addressMembers(list []netip.Addr) []member {
+	members := make([]member, len(list))
+	for i, a := range list {
+		members[i].key = a.AsSlice()
 	}
 	return members
 }

@@ -22,6 +22,7 @@ func (k *Kernel) watch(ctx context.Context) error {
 	g.Go(func() error { return k.listen(ctx) })
 	g.Go(func() error { return k.tick(ctx) })
 	g.Go(func() error { return k.sweepWhenDue(ctx) })
+	g.Go(func() error { return k.keepBound(ctx) })
 	g.Go(func() error {
 		return k.barrier.watch(ctx, func() error { return k.restoreBarrier(ctx) })
 	})
@@ -59,6 +60,7 @@ func (k *Kernel) tick(ctx context.Context) error {
 			}
 			k.report(ctx, k.check(ctx, due))
 			k.report(ctx, k.verify(ctx))
+			k.report(ctx, k.lookAtFill(ctx))
 		}
 	}
 }

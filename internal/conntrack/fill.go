@@ -1,0 +1,80 @@
+package conntrack
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Attributes of the answer to a request for statistics.
+const (
+	attrGlobalEntries    = 1 // CTA_STATS_GLOBAL_ENTRIES
+	attrGlobalMaxEntries = 2 // CTA_STATS_GLOBAL_MAX_ENTRIES
+)
+
+// Fill is how many entries the namespace has, of whatever address, and how many it may
+// have (sysctl nf_conntrack_max): at the limit the kernel drops what would begin another.
+// The limit is 0 where the kernel does not tell it (before Linux 4.18).
+func (t *Table) Fill(ctx context.Context) (entries, limit int, err error) {
+	err = t.pool.with(ctx, func(c *conn) error {
+		c.seq++
+		c.out.b = c.out.b[:0]
+		c.out.end(c.out.begin(typeStats, unix.NLM_F_ACK, c.seq))
+		if err := c.send(c.out.b); err != nil {
+			return err
+		}
+		for {
+			b, err := c.receive()
+			if err != nil {
+				return err
+			}
+			done, err := c.fill(b, &entries, &limit)
+			if done || err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("read how full the conntrack table is: %w", err)
+	}
+	return entries, limit, nil
+}
+
+// fill reads one datagram of the answer.
+func (c *conn) fill(b []byte, entries, limit *int) (done bool, err error) {
+	for len(b) > 0 {
+		h, payload, rest, ok := cutMessage(b)
+		if !ok {
+			return false, errMalformed
+		}
+		b = rest
+		switch {
+		case h.seq != c.seq:
+		case h.kind == unix.NLMSG_ERROR:
+			code, err := errno(payload)
+			if err == nil && code != 0 {
+				err = code
+			}
+			return true, err
+		case h.kind == typeStats && len(payload) >= nfgenmsgLen:
+			for attrs := payload[nfgenmsgLen:]; ; {
+				kind, value, more, ok := cutAttr(attrs)
+				if !ok {
+					break
+				}
+				if attrs = more; len(value) != 4 {
+					continue
+				}
+				switch kind {
+				case attrGlobalEntries:
+					*entries = int(binary.BigEndian.Uint32(value))
+				case attrGlobalMaxEntries:
+					*limit = int(binary.BigEndian.Uint32(value))
+				}
+			}
+		}
+	}
+	return false, nil
+}

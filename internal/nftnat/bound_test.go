@@ -1,0 +1,122 @@
+package nftnat
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+)
+
+// TestSessionsAreBounded has one subscriber open more sessions than it may. It gets no
+// more; what it has goes on, and so does its neighbour. With fewer it opens new ones.
+func TestSessionsAreBounded(t *testing.T) {
+	lab := newLab(t)
+	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told logLines
+	o := labOptions(lab)
+	o.MaxSessions = 40
+	o.Logger = slog.New(slog.NewTextHandler(&told, nil))
+	w := wireTest{Lab: lab, Kernel: startKernel(t, o), echo: echo}
+	apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	standing := w.flow(t, alice)
+	sent := 0
+	flood := func() error {
+		sent++
+		return w.Subscriber.Send(netlab.Packet{
+			Protocol: netlab.UDP, Source: netip.AddrPortFrom(alice, 5000), Destination: netip.AddrPortFrom(w.Remotes[1], uint16(sent)),
+		})
+	}
+	full := func(want int) {
+		t.Helper()
+		eventually(t, func() error {
+			elements := strings.Count(run(t, lab, "nft", "list", "set", "ip", testTable, setFull), alice.String())
+			if got := w.Fill().Full; got != want || elements != want {
+				return fmt.Errorf("%d subscribers are full, %d in the set, want %d", got, elements, want)
+			}
+			return nil
+		})
+	}
+	for sent <= o.MaxSessions {
+		if err := flood(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full(1)
+	before, err := w.CGN.Conntrack(testContext(t), alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if err := flood(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.dropped(t, chainSrcnat, "too many sessions")
+	w.wantConntrack(t, alice, len(before))
+	if out, in := standing.Probe(5 * time.Second); !out || !in {
+		t.Errorf("what stood passes out %t, in %t", out, in)
+	}
+	if _, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(bob, 5000), echo.Addr()); err != nil {
+		t.Errorf("the neighbour: %v", err)
+	}
+	if log := told.String(); strings.Count(log, "max_sessions_per_subscriber") != 1 || !strings.Contains(log, "inside="+alice.String()) {
+		t.Errorf("the log says %s", log)
+	}
+	if strings.Contains(told.String(), "changed by others") {
+		t.Error("the set is taken for others' doing")
+	}
+
+	for port := 1; port < 20; port++ {
+		run(t, lab, "conntrack", "-D", "-s", alice.String(), "-p", "udp", "--dport", fmt.Sprint(port))
+	}
+	full(0)
+	if _, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5001), echo.Addr()); err != nil {
+		t.Errorf("with fewer sessions: %v", err)
+	}
+}
+
+// TestFillIsTold fills the conntrack table up to its limit, as the kernel is told it.
+func TestFillIsTold(t *testing.T) {
+	lab := newLab(t)
+	k := startKernel(t, labOptions(lab))
+	apply(t, k, blockOf(alice, Open, 0))
+	conn, err := lab.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 5000), netip.AddrPortFrom(lab.Remotes[0], 9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if f := k.Fill(); f.Entries < 1 || f.Limit < 1000 {
+			return fmt.Errorf("the fill is %+v", f)
+		}
+		return nil
+	})
+	want := strings.TrimSpace(run(t, lab, "sysctl", "-n", "net.netfilter.nf_conntrack_max"))
+	if got := fmt.Sprint(k.Fill().Limit); got != want {
+		t.Errorf("the limit is %s, want %s", got, want)
+	}
+}
+
+// TestFillAlarms tells of each share once, and when all is well again.
+func TestFillAlarms(t *testing.T) {
+	var told logLines
+	k := &Kernel{log: slog.New(slog.NewTextHandler(&told, nil))}
+	for _, step := range []struct{ entries, lines int }{
+		{700, 0}, {800, 1}, {850, 1}, {780, 1}, {960, 2}, {990, 2}, {760, 2}, {700, 3}, {100, 3}, {1000, 4},
+	} {
+		k.tellFill(t.Context(), step.entries, 1000)
+		if got := strings.Count(told.String(), "\n"); got != step.lines {
+			t.Errorf("at %d of 1000: %d lines, want %d: %s", step.entries, got, step.lines, told.String())
+		}
+	}
+}
