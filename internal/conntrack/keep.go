@@ -56,7 +56,7 @@ func (t *Table) keepIndex(ctx context.Context) error {
 // rebuildIndex compares the index with a dump and mends it.
 func (t *Table) rebuildIndex(ctx context.Context) error {
 	t.index.beginRebuild()
-	t.heedSysctls()
+	t.heedEvents()
 	buckets := read(t.sysctls.buckets)
 	err := t.pool.with(ctx, func(c *conn) error {
 		return c.dump(func(flows []flow) error {
@@ -74,17 +74,17 @@ func (t *Table) rebuildIndex(ctx context.Context) error {
 	if !bytes.Equal(buckets, read(t.sysctls.buckets)) {
 		t.listener.garbled() // a dump misses entries while the kernel resizes its table
 	}
-	if !t.heedSysctls() {
+	if !t.heedEvents() && !t.quiet.Load() {
 		t.log.Warn("conntrack: nf_conntrack_events is 0 or cannot be read; sessions are counted by audits alone, and removals proved by table passes")
 	}
 	t.rebuilds.Add(1)
 	return t.pool.with(ctx, func(c *conn) error { return t.index.finishRebuild(c.probe) })
 }
 
-// heedSysctls gives the index up, until the next audit, while the kernel does not
+// heedEvents gives the index up, until the next audit, while the kernel does not
 // tell what begins.
-func (t *Table) heedSysctls() (told bool) {
-	if told = t.sysctls.told(); !told {
+func (t *Table) heedEvents() (told bool) {
+	if told = !t.quiet.Load() && t.sysctls.told(); !told {
 		t.index.lost()
 	}
 	return told

@@ -100,31 +100,31 @@ func TestIdleIsTold(t *testing.T) {
 }
 
 // Entries from before the listener end without an event.
-func TestProbeForgetsWhatEndedSilently_DEL11(t *testing.T) {
+func TestIdlersForgetsWhatEndedSilently_DEL11(t *testing.T) {
 	a, b, entries := mixed()
 	l := newLab(t, entries...)
 	conntracktest.In(t, l.name, "conntrack", "-D", "-s", a.String())
 	left := l.listed(t, a)
-	if err := l.table.Probe(t.Context(), []netip.Addr{a}); err != nil {
+	if _, err := l.table.Idlers(t.Context(), []netip.Addr{a}); err != nil {
 		t.Fatal(err)
 	}
 	if got := l.table.Count(a); got != left {
-		t.Errorf("Count = %d after Probe, want %d", got, left)
+		t.Errorf("Count = %d after Idlers, want %d", got, left)
 	}
 	if l.table.Count(b) == 0 {
 		t.Error("the neighbour was forgotten")
 	}
 }
 
-// The kernel leaves timed-out entries to a slow sweep; Probe drops them.
-func TestProbeEndsTimedOutEntries_DEL11(t *testing.T) {
+// The kernel leaves timed-out entries to a slow sweep; Idlers drops them.
+func TestIdlersEndsTimedOutEntries_DEL11(t *testing.T) {
 	l := newLab(t)
 	short := conntracktest.Outbound(at(inside(1), 1), at(outside, 1), at(remote, 1))
 	short.Timeout = time.Second
 	l.inject(t, short)
 	l.waitCount(t, inside(1), 1)
 	eventually(t, func() error {
-		if err := l.table.Probe(t.Context(), []netip.Addr{inside(1)}); err != nil {
+		if _, err := l.table.Idlers(t.Context(), []netip.Addr{inside(1)}); err != nil {
 			t.Fatal(err)
 		}
 		if n := l.table.Count(inside(1)); n != 0 {

@@ -2,21 +2,56 @@ package conntrack
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 )
 
-// Probe asks the kernel for the known entries of the addresses and forgets those
-// that are gone. The kernel also drops entries that have timed out, which it
-// would otherwise do, and tell, up to a minute later. For addresses that wait
-// for their last entry; the cost is that of their entries alone.
+// Idlers returns those of the addresses that have no entry. It is for addresses that
+// wait for their last one. It asks the kernel for the known entries and forgets those
+// that are gone; the kernel also drops entries that have timed out, which it would
+// otherwise do, and tell, up to a minute later. The cost is that of their entries alone
+// while the index is complete. Else whoever has no known entry is looked for in the
+// table, and by a call that comes too soon after such a look is taken to have some.
+func (t *Table) Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) {
+	set, err := newAsked(inside)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.probeKnown(ctx, set); err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(set, func(addr uint32, _ struct{}) bool { return t.index.count(addr) > 0 })
+	if len(set) == 0 {
+		return nil, nil
+	}
+	none, err := t.idlers(ctx, set)
+	if err != nil {
+		return nil, fmt.Errorf("look for conntrack entries: %w", err)
+	}
+	list := make([]netip.Addr, len(none))
+	for i, addr := range none {
+		list[i] = toAddr(addr)
+	}
+	return list, nil
+}
+
+// Probe asks the kernel for the known entries of the addresses and forgets those that are
+// gone, so that Count tells of none that ended unannounced.
 func (t *Table) Probe(ctx context.Context, inside []netip.Addr) error {
 	set, err := newAsked(inside)
 	if err != nil {
 		return err
 	}
+	return t.probeKnown(ctx, set)
+}
+
+func (t *Table) probeKnown(ctx context.Context, set asked) error {
 	return t.pool.with(ctx, func(c *conn) error {
 		for addr := range set {
 			gone, err := c.probe(t.index.collect(nil, addr, math.MaxInt))
@@ -27,6 +62,67 @@ func (t *Table) Probe(ctx context.Context, inside []netip.Addr) error {
 		}
 		return nil
 	})
+}
+
+// idlers returns those of the addresses that have no entry, by the index if that can
+// tell, else by a pass through the table.
+func (t *Table) idlers(ctx context.Context, set asked) (none []uint32, err error) {
+	err = t.consult(ctx, set)
+	if err == nil {
+		if none, ok := t.index.empty(set); ok {
+			return none, nil
+		}
+	} else if !errors.Is(err, errUnproved) {
+		return nil, err
+	}
+	if !t.patience.begin() {
+		return nil, nil
+	}
+	defer t.patience.end()
+	found, err := t.prover.find(ctx, t, set)
+	if err != nil {
+		return nil, err
+	}
+	t.index.learn(found)
+	for i := range found {
+		for _, addr := range found[i].owners.list() {
+			delete(set, addr)
+		}
+	}
+	return slices.Collect(maps.Keys(set)), nil
+}
+
+// patience spaces passes that nothing urgent waits for: they take idleShare of the time
+// at most, and begin no sooner than idleGap after the last.
+type patience struct {
+	mu      sync.Mutex
+	running bool
+	began   time.Time
+	resume  time.Time
+}
+
+const (
+	idleShare = 0.05
+	idleGap   = 500 * time.Millisecond
+)
+
+// begin reports whether a pass may begin; end must follow it.
+func (p *patience) begin() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.running || now.Before(p.resume) {
+		return false
+	}
+	p.running, p.began = true, now
+	return true
+}
+
+func (p *patience) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	took := time.Since(p.began)
+	p.running, p.resume = false, time.Now().Add(max(idleGap, time.Duration(float64(took)*(1/idleShare-1))))
 }
 
 // Entries calls fn, once each, with the entries that have one of the addresses in

@@ -39,7 +39,7 @@ func (t *Table) proveByIndex(ctx context.Context, e *ending) error {
 // consult brings the index up to now: every entry of the addresses that has
 // begun so far stands in it. It returns errUnproved when that is not to be had.
 func (t *Table) consult(ctx context.Context, addrs asked) error {
-	if !t.index.isComplete() || !t.index.covers(addrs) || !t.heedSysctls() {
+	if !t.index.isComplete() || !t.index.covers(addrs) || !t.heedEvents() {
 		return errUnproved
 	}
 	switch err := t.listener.catchUp(ctx); {

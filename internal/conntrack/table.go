@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,7 +26,7 @@ type Options struct {
 	// Audit is how often the index is rebuilt from a dump although no event was
 	// lost; 0 is DefaultAudit. Entries that began while nobody listened end
 	// without an event when the sysctl nf_conntrack_events is 2 (the default
-	// since Linux 5.19; 1 makes them tell), and only an audit or a Probe finds
+	// since Linux 5.19; 1 makes them tell), and only an audit or Idlers finds
 	// that out.
 	Audit time.Duration
 	// Bound is how many entries an address has before Crowded lists it; 0 for no bound.
@@ -41,7 +42,9 @@ type Options struct {
 // goroutines at once.
 type Table struct {
 	pool     pool
-	sysctls  sysctls // since Run
+	sysctls  sysctls     // since Run
+	quiet    atomic.Bool // see SetQuiet
+	patience patience
 	index    *index
 	listener listener
 	prover   *prover
@@ -161,6 +164,16 @@ func (t *Table) SetInside(prefixes []netip.Prefix) {
 		return
 	}
 	t.index.setInside(inside)
+	t.listener.askRebuild()
+}
+
+// SetQuiet says whether rules make the kernel leave out events of entries that begin.
+// The index proves nothing while they do, nor afterwards until it has been rebuilt.
+func (t *Table) SetQuiet(quiet bool) {
+	if t.quiet.Swap(quiet) == quiet {
+		return
+	}
+	t.index.lost()
 	t.listener.askRebuild()
 }
 

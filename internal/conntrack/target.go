@@ -52,6 +52,21 @@ func (x *index) target(f *flow, o owners) target {
 	return t
 }
 
+// learn takes in entries that a pass has shown and that no event told of: from then on
+// they can be asked for by tuple. One that ended meanwhile is found to be gone then.
+func (x *index) learn(found []target) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range found {
+		t := &found[i]
+		if x.lookup.find(t.key, &x.records) == 0 && t.owners.anyIn(x.inside) {
+			x.insertLocked(&flow{orig: t.key, id: t.id}, t.owners)
+			// A rebuild that runs has not seen it, nor what else of it is inside.
+			x.records.at(x.lookup.find(t.key, &x.records)).gen--
+		}
+	}
+}
+
 // forget drops entries the kernel no longer has, without waiting for their
 // events: entries made while nobody listened have none. An incarnation that
 // came after the target was taken stays.

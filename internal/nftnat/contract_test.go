@@ -33,7 +33,7 @@ type contract interface {
 	SessionTotal() int
 	IndexStats() IndexStats
 	Idle() <-chan netip.Addr
-	Refresh(ctx context.Context, inside []netip.Addr) error
+	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error)
 	KillSession(ctx context.Context, s Session) error
 	SetTimeouts(ctx context.Context, t Timeouts) error
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error

@@ -115,11 +115,13 @@ func (k *Kernel) IndexStats() IndexStats {
 // interface that there is, whatever happens to the table.
 func (k *Kernel) Barrier() bool { return k.barrier.stands.Load() }
 
-// Refresh asks the kernel for the sessions of a few addresses, and ends those
-// that have timed out: the kernel may do so, and tell, only a minute later, and
-// it never tells of sessions that began while nobody listened.
-func (k *Kernel) Refresh(ctx context.Context, inside []netip.Addr) error {
-	return k.flows.Probe(ctx, inside)
+// Idlers returns those of a few addresses that have no session, by the kernel's word:
+// zero in SessionCount is a hint, which may come from what was not told. It ends
+// sessions that have timed out: the kernel may do so, and tell, only a minute later, and
+// it never tells of sessions that began while nobody listened. Who is not returned
+// may have none either; ask again in a second.
+func (k *Kernel) Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) {
+	return k.flows.Idlers(ctx, inside)
 }
 
 // Idle tells each inside address whose last session just ended. It needs Run.

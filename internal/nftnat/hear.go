@@ -21,10 +21,14 @@ const (
 // news is what a drain of the notices told about the table.
 type news struct {
 	table   bool      // something but elements of gate and block changed
+	rules   bool      // rules of others came or went
 	touched []address // whose elements changed
 }
 
 func (n *news) take(table string, x wire.Notice) {
+	if x.Command == wire.NewRule || x.Command == wire.DelRule {
+		n.rules = true
+	}
 	if x.Command == unix.NFT_MSG_NEWGEN || x.Family != unix.NFPROTO_IPV4 || x.Table() != table {
 		return
 	}
@@ -59,6 +63,11 @@ func (k *Kernel) hear(ctx context.Context) error {
 	}
 	for _, inside := range n.touched {
 		k.shadow.suspect(inside)
+	}
+	if n.rules || lost || k.unsettled {
+		if err := k.readQuiet(ctx); err != nil {
+			return err
+		}
 	}
 	if n.table || lost || k.unsettled {
 		if err := k.settle(ctx); err != nil {

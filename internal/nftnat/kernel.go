@@ -44,7 +44,8 @@ type Kernel struct {
 	identity   identity       // of the table that was last converged
 	unsettled  bool           // the table has to be converged
 	removed    bool
-	unused     bool // the table carries the mark of one that was never programmed
+	quiet      string // the table whose rule leaves conntrack events out; "" for none
+	unused     bool   // the table carries the mark of one that was never programmed
 	search     search
 	cursors
 	miscounted int  // times in a row that the kernel counted otherwise
@@ -130,6 +131,9 @@ func (k *Kernel) start(ctx context.Context) error {
 		k.log.Warn("net.ipv4.ip_forward is off: nothing is forwarded until it is switched on")
 	}
 	k.warnOfSurroundings()
+	if err := k.readQuiet(ctx); err != nil {
+		return err
+	}
 	before, err := readStanding(ctx, k.conn, k.options.Table)
 	if err != nil {
 		return err

@@ -166,8 +166,17 @@ func (m *Memory) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, erro
 	return receipts, nil
 }
 
-// Refresh is as that of Kernel: the twin ends its sessions at once.
-func (m *Memory) Refresh(ctx context.Context, _ []netip.Addr) error { return ctx.Err() }
+// Idlers is as that of Kernel: the twin ends its sessions at once.
+func (m *Memory) Idlers(ctx context.Context, inside []netip.Addr) (none []netip.Addr, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range inside {
+		if m.countLocked(a) == 0 {
+			none = append(none, a)
+		}
+	}
+	return none, ctx.Err()
+}
 
 // Sessions is as that of Kernel; it yields in the order the sessions began.
 func (m *Memory) Sessions(ctx context.Context, yield func(Session) error) error {

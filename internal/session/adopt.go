@@ -329,7 +329,7 @@ func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Bi
 	stands := s.stands(e, row, r)
 	if stands == draining {
 		b.State, b.GraceUntil = lsn.Draining, row.GraceUntil
-		m.draining[e.Inside] = struct{}{}
+		m.drainsFromNowLocked(e.Inside)
 	}
 	if err := m.engine.Restore(b); err != nil {
 		m.log.Error("kernel element belongs to no binding, will be removed",

@@ -425,7 +425,7 @@ func TestListsAreBounded(t *testing.T) {
 		if i > fewBindings {
 			continue
 		}
-		l.Manager.draining[r.Inside] = struct{}{} // more than what is gathered
+		l.drainsFromNowLocked(r.Inside) // more than what is gathered
 	}
 	if _, err := l.engine.Drain("default", l.key(n-1).Inside, l.now()); err != nil {
 		t.Fatal(err)

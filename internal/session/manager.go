@@ -69,6 +69,7 @@ type Manager struct {
 	cuts      *queue[work]
 	reaps     *queue[work]
 	lingering *queue[work] // of reaps: the entries keep coming back
+	idlers    *queue[*drainage]
 	missing   *queue[missing]
 	timers    *timers
 
@@ -91,7 +92,7 @@ type Manager struct {
 	deposed         error                      // another daemon has taken a group; nil while none has
 	slots           slotIndex
 	online          onlineIndex // of the slots whose record stands
-	draining        map[netip.Addr]struct{}
+	draining        map[netip.Addr]*drainage
 	graces          graceIndex
 	observed        observed          // what RemovalOn would have removed
 	unsaved         map[lsn.Block]int // writes to stored bindings that are under way
@@ -159,10 +160,10 @@ func New(o Options) (*Manager, error) {
 		every: o.ReconcileEvery, now: o.Now, settings: o.Settings,
 		events: inspect.NewBroadcaster(watchBacklog, watchRest), ready: make(chan struct{}), nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		saves: newQueue[save](keepMost), opens: newQueue[work](takeMost), cuts: newQueue[work](takeMost),
-		reaps: newQueue[work](takeMost), lingering: newQueue[work](takeMost),
+		reaps: newQueue[work](takeMost), lingering: newQueue[work](takeMost), idlers: newQueue[*drainage](takeMost),
 		missing: newQueue[missing](math.MaxInt), timers: newTimers(),
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, slots: newSlotIndex(), online: newOnlineIndex(),
-		draining: map[netip.Addr]struct{}{}, graces: graceIndex{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
+		draining: map[netip.Addr]*drainage{}, graces: graceIndex{}, unsaved: map[lsn.Block]int{}, guards: o.Guards,
 		redisErr: errNotAsked,
 	}
 	if m.owner == nil {
@@ -196,7 +197,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range []func(context.Context) error{
-		m.runSaves, m.runCuts, m.runOpens, m.runReaps, m.runLingering, m.runMissing,
+		m.runSaves, m.runCuts, m.runOpens, m.runReaps, m.runLingering, m.runIdlers, m.runMissing,
 		m.runTimers, m.runIdle, m.runVanished, m.runProbes, m.runWatchdog, m.runReconcile, m.runPresence, m.runAlarms,
 		m.runOwnership, m.runServed,
 	} {
@@ -269,6 +270,8 @@ func (m *Manager) stepLocked(s *slot) {
 		give(m, m.opens, s.work())
 	case drain:
 		m.drainLocked(s)
+	case askIdle:
+		m.askIdleLocked(s)
 	case resume:
 		m.resumeLocked(s)
 	case closeGate:
@@ -292,8 +295,11 @@ func (m *Manager) factsLocked(s *slot) facts {
 	switch s.phase {
 	case idle:
 		f.pending = s.online && m.engine.IsPending(s.group(), s.inside())
-	case saved, draining:
+	case saved:
 		f.sessions = m.kernel.SessionCount(s.inside())
+	case draining:
+		d := m.draining[s.inside()]
+		f.empty = d != nil && d.empty
 	}
 	return f
 }
@@ -381,7 +387,7 @@ func (m *Manager) drainLocked(s *slot) {
 	m.saveLocked(save{binding: b})
 	m.workLocked(s)
 	m.enterLocked(s, draining)
-	m.draining[s.inside()] = struct{}{}
+	m.drainsFromNowLocked(s.inside())
 	give(m, m.cuts, s.work())
 }
 

@@ -73,7 +73,7 @@ type Kernel interface {
 	Sessions(ctx context.Context, yield func(nftnat.Session) error) error
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
 	KillSession(ctx context.Context, s nftnat.Session) error
-	Refresh(ctx context.Context, inside []netip.Addr) error // looks again at the sessions of a few addresses
+	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) // of a few addresses, those that have no session for certain
 	SessionCount(inside netip.Addr) int
 	SessionTotal() int
 	Idle() <-chan netip.Addr

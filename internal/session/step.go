@@ -23,7 +23,8 @@ type facts struct {
 	removal  bool // the toggle subscriber_session_removal is on
 	grace    bool // whom the binding was made for may yet come back to its sessions
 	same     bool // and the record that stands is of that subscriber
-	sessions int  // conntrack entries of the address
+	sessions int  // conntrack entries of the address, as far as the kernel has told
+	empty    bool // the kernel was asked while it drains, and has none
 }
 
 // action is what a slot needs next.
@@ -35,6 +36,7 @@ const (
 	flush            // delete conntrack entries that are older than the Start
 	program          // open the gate
 	drain            // let existing sessions end by themselves, or wait for their subscriber
+	askIdle          // ask the kernel whether any session is left
 	resume           // give the subscriber its binding and live sessions back
 	closeGate        // cut: one transaction, packets stop
 	reap             // delete the conntrack entries and prove that none is left
@@ -78,8 +80,10 @@ func next(f facts) action {
 		switch {
 		case f.same && !f.stray:
 			return resume
-		case f.online, f.stray, !f.grace && (f.removal || f.sessions == 0):
+		case f.online, f.stray, !f.grace && (f.removal || f.empty):
 			return closeGate
+		case !f.grace:
+			return askIdle
 		}
 	case cut:
 		return reap

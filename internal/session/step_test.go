@@ -37,7 +37,7 @@ func TestNext(t *testing.T) {
 		{open, other, true, 9, closeGate}, // SES-07
 		{open, other, false, 9, closeGate},
 
-		{draining, ended, false, 2, stay},
+		{draining, ended, false, 2, askIdle},
 		{draining, ended, false, 0, closeGate},
 		{draining, ended, true, 2, closeGate},  // toggle switched on
 		{draining, other, false, 2, closeGate}, // the next holder inherits nothing
@@ -50,7 +50,7 @@ func TestNext(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := facts{
 				phase: tt.phase, online: tt.who != ended, own: tt.who != other,
-				removal: tt.removal, sessions: tt.sessions,
+				removal: tt.removal, sessions: tt.sessions, empty: tt.sessions == 0,
 			}
 			if got := next(f); got != tt.want {
 				t.Errorf("next(%+v) = %d, want %d", f, got, tt.want)
@@ -89,7 +89,7 @@ func TestNextInGrace_SES07_SES08(t *testing.T) {
 		{draining, stranger, true, true, 9, closeGate}, // SES-07
 		{draining, stranger, true, false, 9, closeGate},
 		{draining, away, false, true, 9, closeGate},
-		{draining, away, false, false, 9, stay},
+		{draining, away, false, false, 9, askIdle},
 		{draining, away, false, false, 0, closeGate},
 		{draining, back, false, false, 9, closeGate}, // too late
 
@@ -104,7 +104,7 @@ func TestNextInGrace_SES07_SES08(t *testing.T) {
 	for _, tt := range tests {
 		f := facts{
 			phase: tt.phase, online: tt.who != away, own: tt.who == own,
-			grace: tt.grace, same: tt.grace && tt.who == back, removal: tt.removal, sessions: tt.sessions,
+			grace: tt.grace, same: tt.grace && tt.who == back, removal: tt.removal, sessions: tt.sessions, empty: tt.sessions == 0,
 		}
 		if got := next(f); got != tt.want {
 			t.Errorf("next(%+v) = %d, want %d", f, got, tt.want)

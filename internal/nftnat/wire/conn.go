@@ -153,6 +153,12 @@ func (c *Conn) Dump(ctx context.Context, cmd Command, body func(dst []byte) []by
 	return ErrInterrupted
 }
 
+// AnyFamily is the body of a request for the tables of all families.
+func AnyFamily(dst []byte) []byte {
+	dst[messageHeader] = unix.NFPROTO_UNSPEC
+	return dst
+}
+
 // DumpWhile is Dump, without beginning again, until yield returns false. It returns
 // whether the list came whole, as it was at one time. If yield returned false, the rest
 // of the answers is still in c, which can only be closed.
