@@ -64,6 +64,33 @@ func (x *index) empty(addrs asked) (none []uint32, ok bool) {
 	return none, true
 }
 
+// plain returns those of the addresses whose entries are all untranslated.
+func (x *index) plain(addrs asked) (only []uint32) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for addr := range addrs {
+		if x.plainLocked(addr) {
+			only = append(only, addr)
+		}
+		x.mu.Unlock() // one may have many
+		x.mu.Lock()
+	}
+	return only
+}
+
+func (x *index) plainLocked(addr uint32) bool {
+	own, ok := x.byAddr[addr]
+	if !ok {
+		return true
+	}
+	for slot := x.owners.at(own).head; slot != 0; slot = x.records.at(slot).next {
+		if x.records.at(slot).kind&recordPlain == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // left are the counts of the addresses.
 func (x *index) left(addrs asked) map[netip.Addr]int {
 	counts := make(map[netip.Addr]int, len(addrs))

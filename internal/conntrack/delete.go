@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 )
 
@@ -17,6 +18,11 @@ import (
 // finds none; those whose entries keep coming back are named by a *LeftError
 // after a few looks and hold up nobody else. The outcomes are right with any
 // error.
+//
+// What is left after those looks began after the first one deleted all from before.
+// If nothing of it is translated, it is between the address and the machine itself,
+// such as the address's own packets to it, which pass no gate and take no port: that is
+// no session of who was cut off, and no hindrance.
 //
 // By tuple a delete takes 4.3 us, whatever the table's size; a pass takes 2.5 us
 // for each entry in the table, and then deletes what it found by tuple as well.
@@ -55,25 +61,22 @@ func (t *Table) Flush(ctx context.Context, inside []netip.Addr) (map[netip.Addr]
 	return e.tally.result(), err
 }
 
-// flush deletes the known entries of the pending addresses.
+// flush deletes the entries of the pending addresses that are known now: what comes
+// meanwhile may come faster than it can be deleted.
 func (t *Table) flush(ctx context.Context, e *ending) error {
 	return t.pool.with(ctx, func(c *conn) error {
 		var targets []target
 		for addr := range e.pending {
-			targets = t.index.collect(targets, addr, deletesPerBatch)
-			for len(targets) >= deletesPerBatch {
-				ended, err := t.deleteTargets(c, targets, e)
-				if err != nil {
-					return err
-				}
-				if targets = targets[:0]; ended == 0 {
-					break // all that is left is refused
-				}
-				targets = t.index.collect(targets, addr, deletesPerBatch)
+			targets = t.index.collect(targets, addr, math.MaxInt)
+			if len(targets) < deletesPerBatch {
+				continue
 			}
+			if err := t.deleteTargets(c, targets, e); err != nil {
+				return err
+			}
+			targets = targets[:0]
 		}
-		_, err := t.deleteTargets(c, targets, e)
-		return err
+		return t.deleteTargets(c, targets, e)
 	})
 }
 
@@ -96,24 +99,23 @@ func (t *Table) DeleteEntry(ctx context.Context, entry Entry) error {
 	})
 }
 
-// deleteTargets deletes, counts and forgets, and says how many have ended. That
+// deleteTargets deletes, counts and forgets. That
 // the kernel refuses some (EBUSY: offloaded) is no error: whether they matter is
 // for the proof to say.
-func (t *Table) deleteTargets(c *conn, targets []target, e *ending) (ended int, err error) {
+func (t *Table) deleteTargets(c *conn, targets []target, e *ending) error {
 	for len(targets) > 0 {
 		part := targets[:min(len(targets), deletesPerBatch)]
 		targets = targets[len(part):]
 		deleted, gone, refused, err := c.delete(part)
 		if err != nil {
-			return ended, err
+			return err
 		}
 		t.index.forget(deleted)
 		t.index.forget(gone)
 		e.tally.add(deleted)
-		ended += len(deleted) + len(gone)
 		if refused != 0 {
 			e.refused = refused
 		}
 	}
-	return ended, nil
+	return nil
 }

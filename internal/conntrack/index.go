@@ -17,7 +17,7 @@ type record struct {
 	twin       uint32 // the same entry's record under its next owner
 	serial     uint16 // tells incarnations of one key apart
 	gen        uint8  // of the rebuild that last saw it
-	kind       uint8
+	kind       uint8  // and recordPlain
 }
 
 // Kinds of record.
@@ -25,7 +25,11 @@ const (
 	recordFree uint8 = iota
 	recordFirst
 	recordTwin
+
+	recordPlain uint8 = 1 << 7 // its entry is untranslated
 )
+
+func (r *record) is(kind uint8) bool { return r.kind&^recordPlain == kind }
 
 // owner is one address that has entries.
 type owner struct {
@@ -99,14 +103,18 @@ func (x *index) destroyedLocked(f *flow) {
 func (x *index) insertLocked(f *flow, o owners) {
 	x.serial++
 	x.flows++
+	plain := uint8(0)
+	if f.plain() {
+		plain = recordPlain
+	}
 	last := uint32(0)
 	for i, addr := range o.list() {
 		slot := x.allocLocked()
 		r := x.records.at(slot)
-		*r = record{key: f.orig, id: f.id, serial: x.serial, gen: x.rebuild.gen, kind: recordTwin}
+		*r = record{key: f.orig, id: f.id, serial: x.serial, gen: x.rebuild.gen, kind: recordTwin | plain}
 		x.linkLocked(slot, addr)
 		if i == 0 {
-			r.kind = recordFirst
+			r.kind = recordFirst | plain
 			x.lookup.insert(slot, &x.records)
 		} else {
 			x.records.at(last).twin = slot

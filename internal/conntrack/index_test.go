@@ -51,7 +51,7 @@ func (x *index) checkRecords(want int) error {
 		if r.kind != recordFree {
 			records++
 		}
-		if r.kind != recordFirst {
+		if !r.is(recordFirst) {
 			continue
 		}
 		flows++

@@ -30,6 +30,9 @@ type flow struct {
 
 const bothTuples = 3
 
+// plain reports whether neither address is translated.
+func (f *flow) plain() bool { return f.reply.src == f.orig.dst && f.reply.dst == f.orig.src }
+
 // parse reads the payload of one ctnetlink message. It reports false for an
 // entry that is not IPv4, and an error for bytes the kernel would not send.
 func (f *flow) parse(payload []byte) (bool, error) {

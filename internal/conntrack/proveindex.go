@@ -22,6 +22,9 @@ func (t *Table) proveByIndex(ctx context.Context, e *ending) error {
 		}
 		none, ok := t.index.empty(e.pending)
 		e.prove(none, ByIndex)
+		if ok && look > 1 && e.refused == nil {
+			e.prove(t.index.plain(e.pending), ByIndex)
+		}
 		switch {
 		case len(e.pending) == 0:
 			return nil

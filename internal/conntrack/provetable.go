@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -25,6 +26,9 @@ func (t *Table) proveByTable(ctx context.Context, e *ending) error {
 			return fmt.Errorf("look for conntrack entries: %w", err)
 		}
 		counts := e.tally.count(left)
+		if pass > 1 && e.refused == nil {
+			counts = e.tally.count(translated(left))
+		}
 		e.prove(without(e.pending, counts), ByTable)
 		switch {
 		case len(e.pending) == 0:
@@ -33,13 +37,17 @@ func (t *Table) proveByTable(ctx context.Context, e *ending) error {
 			return &LeftError{Left: counts, Err: e.refused}
 		}
 		err = t.pool.with(ctx, func(c *conn) error {
-			_, err := t.deleteTargets(c, left, e)
-			return err
+			return t.deleteTargets(c, left, e)
 		})
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// translated returns the entries that are.
+func translated(found []target) []target {
+	return slices.DeleteFunc(slices.Clone(found), func(t target) bool { return t.plain })
 }
 
 // without returns the addresses that have no count.

@@ -136,7 +136,7 @@ func (x *index) unseen(chunk int) (unseen []target, more bool) {
 	for i := range x.records.chunks[chunk] {
 		slot := uint32(chunk<<chunkBits | i)
 		r := x.records.at(slot)
-		if r.kind != recordFirst || r.gen == x.rebuild.gen {
+		if !r.is(recordFirst) || r.gen == x.rebuild.gen {
 			continue
 		}
 		t := x.targetLocked(slot)

@@ -7,6 +7,7 @@ type target struct {
 	serial uint16 // of the index's record at that time; 0 with indexed false
 	known  bool   // it stood in the index
 	owners owners
+	plain  bool // untranslated
 }
 
 // collect appends the known entries of addr, up to most of them.
@@ -28,8 +29,8 @@ func (x *index) collect(to []target, addr uint32, most int) []target {
 // hairpin entry counts for both.
 func (x *index) targetLocked(slot uint32) target {
 	r := x.records.at(slot)
-	t := target{key: r.key, id: r.id, serial: r.serial, known: true}
-	if r.kind == recordTwin {
+	t := target{key: r.key, id: r.id, serial: r.serial, known: true, plain: r.kind&recordPlain != 0}
+	if r.is(recordTwin) {
 		slot = x.lookup.find(r.key, &x.records)
 	}
 	for ; slot != 0; slot = x.records.at(slot).twin {
@@ -43,7 +44,7 @@ func (x *index) targetLocked(slot uint32) target {
 func (x *index) target(f *flow, o owners) target {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	t := target{key: f.orig, id: f.id, owners: o}
+	t := target{key: f.orig, id: f.id, owners: o, plain: f.plain()}
 	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
 		r := x.records.at(slot)
 		t.known = r.id == f.id
@@ -60,7 +61,11 @@ func (x *index) learn(found []target) {
 	for i := range found {
 		t := &found[i]
 		if x.lookup.find(t.key, &x.records) == 0 && t.owners.anyIn(x.inside) {
-			x.insertLocked(&flow{orig: t.key, id: t.id}, t.owners)
+			f := flow{orig: t.key, id: t.id}
+			if t.plain {
+				f.reply.src, f.reply.dst = t.key.dst, t.key.src
+			}
+			x.insertLocked(&f, t.owners)
 			// A rebuild that runs has not seen it, nor what else of it is inside.
 			x.records.at(x.lookup.find(t.key, &x.records)).gen--
 		}

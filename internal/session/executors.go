@@ -187,8 +187,11 @@ func (m *Manager) reaped(batch []work, receipts []nftnat.Receipt) (unproved []wo
 			unproved = append(unproved, w)
 			continue
 		}
-		if w.slot.phase == cut {
+		switch w.slot.phase {
+		case cut:
 			m.finishLocked(w.slot, receipts[0])
+		case saved:
+			w.slot.flushed = true
 		}
 		receipts = receipts[1:]
 		m.restLocked(w.slot)

@@ -296,7 +296,9 @@ func (m *Manager) factsLocked(s *slot) facts {
 	case idle:
 		f.pending = s.online && m.engine.IsPending(s.group(), s.inside())
 	case saved:
-		f.sessions = m.kernel.SessionCount(s.inside())
+		if !s.flushed {
+			f.sessions = m.kernel.SessionCount(s.inside())
+		}
 	case draining:
 		d := m.draining[s.inside()]
 		f.empty = d != nil && d.empty
@@ -357,7 +359,7 @@ func (m *Manager) allocateLocked(s *slot) {
 // boundLocked gives the slot its new binding and has it stored: bindings are in
 // the database before they are in the kernel.
 func (m *Manager) boundLocked(s *slot, b lsn.Binding) {
-	s.block, s.boundTenure, s.over = b.Block, s.tenure, nil
+	s.block, s.boundTenure, s.over, s.flushed = b.Block, s.tenure, nil, false
 	m.enterLocked(s, saved)
 	m.workLocked(s)
 	m.saveLocked(save{binding: b, slot: s})

@@ -19,6 +19,8 @@ type slot struct {
 	judged verdict // of the guard, about the record that is gone by other hands
 	phase  phase
 
+	flushed bool // what was there before its Start is gone, DEL-06
+
 	over *ending // the tenure that the binding was made for, once it ended
 
 	// tenure counts the sessions that held the address. A binding belongs to

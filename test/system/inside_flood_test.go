@@ -1,0 +1,89 @@
+package system
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+// floodFromInside sends datagrams from one address to another, each a flow of its own,
+// until stop is called.
+func floodFromInside(ns *netlab.Namespace, target, source netip.Addr) (sent *atomic.Uint64, stop func(), err error) {
+	var fd int
+	err = ns.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	sent = new(atomic.Uint64)
+	var done atomic.Bool
+	var task sync.WaitGroup
+	task.Go(func() {
+		to := unix.SockaddrInet4{Addr: target.As4()}
+		p := [29]byte{0: 0x45, 8: 64, 9: unix.IPPROTO_UDP, 28: '?'} // the kernel fills in length and checksum
+		copy(p[12:], source.AsSlice())
+		copy(p[16:], to.Addr[:])
+		binary.BigEndian.PutUint16(p[24:], 9)
+		for i := 0; !done.Load(); i++ {
+			binary.BigEndian.PutUint16(p[20:], uint16(1024+i%60_000))
+			binary.BigEndian.PutUint16(p[22:], uint16(20_000+i/60_000))
+			if unix.Sendto(fd, p[:], 0, &to) == nil {
+				sent.Add(1)
+			}
+		}
+	})
+	return sent, sync.OnceFunc(func() { done.Store(true); task.Wait(); _ = unix.Close(fd) }), nil
+}
+
+// TestFloodFromInside: packets of inside addresses to the machine itself, which pass no
+// gate, starve neither a Start of one of them nor the proof of its removal. What is left
+// of the subscriber is not translated, and of after the cut.
+func TestFloodFromInside_DEL04_I5(t *testing.T) {
+	w := start(t, rig.Options{LogLevel: "info"})
+	sent, stop, err := floodFromInside(w.Lab.Subscriber, netlab.InsideGateway.Addr(), alice)
+	w.must(err)
+	defer stop()
+	w.soon(20*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the flood to flow", func() (bool, error) { return sent.Load() > 5_000, nil })
+	})
+	slowest := time.Duration(0)
+	for i := range 15 {
+		s := sessionOf(alice, fmt.Sprint("a-", i))
+		began := time.Now()
+		w.soon(20*time.Second, func(ctx context.Context) error {
+			_, err := w.Online(ctx, s)
+			return err
+		})
+		slowest = max(slowest, time.Since(began))
+		w.flow(alice)
+		began = time.Now()
+		w.must(w.Offline(w.ctx, s))
+		w.soon(20*time.Second, func(ctx context.Context) error {
+			_, err := w.AwaitState(ctx, alice, "HELD")
+			return err
+		})
+		slowest = max(slowest, time.Since(began))
+		left, err := w.Lab.CGN.Output(w.ctx, "conntrack", "-L", "-s", alice.String(), "--any-nat")
+		w.must(err)
+		if len(left) > 0 {
+			t.Fatalf("of alice is left:\n%s", left)
+		}
+	}
+	t.Logf("the slowest of Starts and removals took %v", slowest)
+	if strings.Contains(w.Daemon.Log(), "keep coming back") {
+		t.Error("entries between alice and the machine hold up her removal")
+	}
+}
