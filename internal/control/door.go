@@ -49,7 +49,9 @@ func (d *door) Accept() (net.Conn, error) {
 		refused := d.connections.enter(peer)
 		if refused == nil {
 			d.server.observer.ConnectionOpened()
-			return &connection{Conn: raw, door: d, peer: peer, viewer: d.restrict(raw)}, nil
+			c := &connection{Conn: raw, door: d, peer: peer, viewer: d.restrict(raw)}
+			c.debt = newDebt(c, d.server.limits.StallTimeout)
+			return c, nil
 		}
 		d.turnAway(raw, peer, refused)
 	}
@@ -79,11 +81,11 @@ type connection struct {
 	peer string // whom limits count
 
 	viewer *viewerError // what to tell one who may only read
+	debt   *debt
 
-	mu      sync.Mutex
-	closed  bool
-	cause   string   // why it ends, where the server ends it
-	atClose []func() // to do when it ends
+	mu     sync.Mutex
+	closed bool
+	cause  string // why it ends, where the server ends it
 }
 
 // Why a connection ended.
@@ -123,12 +125,10 @@ func (c *connection) Close() error {
 		return c.Conn.Close()
 	}
 	c.closed = true
-	ends, cause := c.atClose, c.cause
+	cause := c.cause
 	c.mu.Unlock()
 	err := c.Conn.Close()
-	for _, end := range ends {
-		end()
-	}
+	c.debt.forget()
 	if cause == "" {
 		cause = ConnectionEnded
 	}
@@ -137,29 +137,9 @@ func (c *connection) Close() error {
 	return err
 }
 
-// whenClosed does what is to be done when the connection ends, at once if it has.
-func (c *connection) whenClosed(do func()) {
-	c.mu.Lock()
-	if !c.closed {
-		c.atClose = append(c.atClose, do)
-		do = func() {}
-	}
-	c.mu.Unlock()
-	do()
-}
-
-// leaveStream counts a stream out. Of one that stalled gRPC keeps what was not taken,
-// up to 64 KiB, until its reader takes it: if it does not even take the news that the
-// stream ended, the connection goes, and only then may the peer have another.
-func (c *connection) leaveStream(end string) {
-	leave := func() { c.door.streams.Leave(c.peer) }
-	if end != StreamStalled {
-		leave()
-		return
-	}
-	grace := time.AfterFunc(c.door.server.limits.StallTimeout, c.abandon)
-	c.whenClosed(func() { grace.Stop(); leave() })
-}
+// leaveStream counts a stream out. Of one that stalled gRPC keeps what was not taken, up
+// to 64 KiB, until its reader takes it or the connection goes, as debt sees to.
+func (c *connection) leaveStream() { c.door.streams.Leave(c.peer) }
 
 // RemoteAddr returns an address that leads back to the connection: gRPC hands it on
 // to the calls, and nothing else of the connection.

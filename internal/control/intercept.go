@@ -20,6 +20,10 @@ import (
 // unary turns the handlers' errors into statuses and logs the calls.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	began := s.now()
+	if c, known := callerIn(ctx); known {
+		c.connection.debt.begin()
+		defer c.connection.debt.end()
+	}
 	var res any
 	err := cmp.Or(s.codec.fault(req), permit(ctx, info.FullMethod, req))
 	if err == nil {
@@ -37,6 +41,8 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	method := path.Base(info.FullMethod)
 	caller, known := callerIn(ss.Context())
 	if known {
+		caller.connection.debt.begin()
+		defer caller.connection.debt.end()
 		if refused := caller.connection.door.streams.enter(caller.connection.peer); refused != nil {
 			return s.refuseStream(ss.Context(), method, refused)
 		}
@@ -58,7 +64,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	}
 	s.observer.StreamEnded(method, end)
 	if known {
-		caller.connection.leaveStream(end)
+		caller.connection.leaveStream()
 	}
 	err = toStatus(err)
 	s.log(ss.Context(), info.FullMethod, nil, err, s.now().Sub(began))

@@ -1,7 +1,10 @@
 package control_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -9,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -157,7 +162,8 @@ func TestConnectionsOfAPeerAreBounded(t *testing.T) {
 }
 
 // TestStalledStreamIsEnded: a reader that takes nothing loses its stream, with a reason
-// that it can still read; if it does not even take that, it loses its connection.
+// that it can still read, and may go on; if it does not even take that, it loses its
+// connection.
 func TestStalledStreamIsEnded(t *testing.T) {
 	t.Parallel()
 	for method, stall := range map[string]func(*testing.T, *controltest.Backend, *grpc.ClientConn) (end func() error){
@@ -186,9 +192,11 @@ func TestStalledStreamIsEnded(t *testing.T) {
 			b.Flows = slices.Repeat(b.Flows, 5000)
 			told := newLedger()
 			server := controltest.Serve(t, b, limited(control.Limits{StreamsPerPeer: 1, StallTimeout: 2 * time.Second}, told))
+			stall(t, b, dialFrom(t, "127.0.0.2", server.Address))
+			told.await(t, "closed stalled", 1)
 			conn := dial(t, server.Address)
 			next := stall(t, b, conn)
-			told.await(t, method+" stalled", 1)
+			told.await(t, method+" stalled", 2)
 			var err error
 			for err == nil {
 				err = next()
@@ -196,11 +204,58 @@ func TestStalledStreamIsEnded(t *testing.T) {
 			if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "stall_timeout") {
 				t.Errorf("the stream ended with %v", err)
 			}
-			told.await(t, "closed stalled", 1)
-			if _, err := watch(t.Context(), dial(t, server.Address)); err != nil {
+			if _, err := watch(t.Context(), conn); err != nil {
 				t.Errorf("a stream after the stalled one: %v", err)
 			}
 		})
+	}
+}
+
+// TestReplyThatIsNotTaken: who asks and lets no reply come loses the connection; who
+// takes its replies keeps it, however many, and so does who waits between its calls.
+func TestReplyThatIsNotTaken(t *testing.T) {
+	t.Parallel()
+	told := newLedger()
+	server := controltest.Serve(t, controltest.Scene(), limited(control.Limits{StallTimeout: time.Second}, told))
+	patient := pb.NewControlServiceClient(dial(t, server.Address))
+	if _, err := patient.GetStatus(t.Context(), &pb.GetStatusRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := net.Dial("tcp", server.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = raw.Close() })
+	if _, err := io.WriteString(raw, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	var headers bytes.Buffer
+	encoder := hpack.NewEncoder(&headers)
+	for _, f := range [][2]string{
+		{":method", "POST"}, {":scheme", "http"}, {":path", "/sessiond.v1.ControlService/GetStatus"}, {":authority", "x"},
+		{"content-type", "application/grpc"}, {"te", "trailers"},
+	} {
+		if err := encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	frames := http2.NewFramer(raw, raw)
+	err = errors.Join(
+		frames.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}),
+		frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers.Bytes(), EndHeaders: true}),
+		frames.WriteData(1, true, make([]byte, 5)),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told.await(t, "closed stalled", 1)
+	if _, err := patient.GetStatus(t.Context(), &pb.GetStatusRequest{}); err != nil {
+		t.Error(err)
+	}
+	told.mu.Lock()
+	defer told.mu.Unlock()
+	if told.counts["opened"] != 2 {
+		t.Errorf("who takes its replies had to dial again: %v", told.counts)
 	}
 }
 

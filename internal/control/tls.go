@@ -54,10 +54,19 @@ type doorCredentials struct {
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (d doorCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if c, ok := raw.(*connection); ok && !c.door.secured {
-		return insecure.NewCredentials().ServerHandshake(raw)
+	c, ok := raw.(*connection)
+	if !ok {
+		return d.TransportCredentials.ServerHandshake(raw)
 	}
-	return d.TransportCredentials.ServerHandshake(raw)
+	way := d.TransportCredentials
+	if !c.door.secured {
+		way = insecure.NewCredentials()
+	}
+	conn, info, err := way.ServerHandshake(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	return newFramed(conn, c.debt), info, nil
 }
 
 // Clone implements credentials.TransportCredentials.

@@ -1,0 +1,173 @@
+package control
+
+import (
+	"encoding/binary"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// debt is what a connection's peer asked for and has not taken. gRPC keeps the reply to
+// a call until its peer lets it be sent, and tells nobody; but it is seen in the frames:
+// a call that is over for its handler, and whose end was not sent.
+type debt struct {
+	connection *connection
+	limit      time.Duration // how long a peer may owe without taking anything
+
+	mu       sync.Mutex
+	asked    map[uint32]struct{} // calls that came, and whose end was not sent
+	newest   uint32              // number of the newest of them
+	handled  int                 // calls that are with their handlers
+	progress time.Time           // when the end of one was sent last, or nothing was owed
+	look     *time.Timer         // at what is owed; nil while nothing is
+	over     bool                // the connection has ended
+}
+
+func newDebt(c *connection, limit time.Duration) *debt {
+	return &debt{connection: c, limit: limit, asked: map[uint32]struct{}{}, progress: time.Now()}
+}
+
+// begin and end tell of a call's handler.
+func (d *debt) begin() { d.count(1) }
+func (d *debt) end()   { d.count(-1) }
+
+func (d *debt) count(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.handled += n
+	d.noteLocked()
+}
+
+// came takes in a frame of the peer.
+func (d *debt) came(f frameHead) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case f.kind == http2.FrameHeaders && f.stream > d.newest:
+		d.newest = f.stream
+		d.asked[f.stream] = struct{}{}
+	case f.kind == http2.FrameRSTStream:
+		delete(d.asked, f.stream)
+	default:
+		return
+	}
+	d.noteLocked()
+}
+
+// went takes in a frame to the peer.
+func (d *debt) went(f frameHead) {
+	if f.kind != http2.FrameRSTStream && (f.kind != http2.FrameHeaders || !f.flags.Has(http2.FlagHeadersEndStream)) {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, owed := d.asked[f.stream]; owed {
+		delete(d.asked, f.stream)
+		d.progress = time.Now()
+		d.noteLocked()
+	}
+}
+
+func (d *debt) noteLocked() {
+	switch owes := len(d.asked) > d.handled && !d.over; {
+	case !owes && d.look != nil:
+		d.look.Stop()
+		d.look = nil
+	case owes && d.look == nil:
+		d.progress = time.Now()
+		d.look = time.AfterFunc(d.limit, d.collect)
+	}
+}
+
+// collect ends the connection of a peer that took nothing for too long, or looks again.
+func (d *debt) collect() {
+	d.mu.Lock()
+	if d.look == nil {
+		d.mu.Unlock()
+		return
+	}
+	if rest := d.limit - time.Since(d.progress); rest > 0 {
+		d.look.Reset(rest)
+		d.mu.Unlock()
+		return
+	}
+	d.mu.Unlock()
+	d.connection.abandon()
+}
+
+// forget ends the looking, with the connection.
+func (d *debt) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.over = true
+	d.noteLocked()
+}
+
+// frameHead is the beginning of a frame (RFC 9113 section 4.1).
+type frameHead struct {
+	kind   http2.FrameType
+	flags  http2.Flags
+	stream uint32
+}
+
+const (
+	frameHeadSize = 9
+	prefaceSize   = len(http2.ClientPreface)
+)
+
+// frameScanner finds the heads of frames in a stream of octets.
+type frameScanner struct {
+	skip int // octets before the next head
+	head [frameHeadSize]byte
+	have int // octets of head
+}
+
+// scan calls found for each frame whose head ends in p.
+func (s *frameScanner) scan(p []byte, found func(frameHead)) {
+	for len(p) > 0 {
+		if s.skip > 0 {
+			n := min(s.skip, len(p))
+			s.skip -= n
+			p = p[n:]
+			continue
+		}
+		n := copy(s.head[s.have:], p)
+		s.have += n
+		p = p[n:]
+		if s.have < frameHeadSize {
+			return
+		}
+		s.have = 0
+		s.skip = int(s.head[0])<<16 | int(s.head[1])<<8 | int(s.head[2])
+		found(frameHead{
+			http2.FrameType(s.head[3]), http2.Flags(s.head[4]), binary.BigEndian.Uint32(s.head[5:]) &^ (1 << 31),
+		})
+	}
+}
+
+// framed is a connection as gRPC sees it, whose frames are seen.
+type framed struct {
+	net.Conn
+	debt      *debt
+	came, out frameScanner
+}
+
+func newFramed(c net.Conn, d *debt) *framed {
+	return &framed{Conn: c, debt: d, came: frameScanner{skip: prefaceSize}}
+}
+
+// Read implements net.Conn.
+func (f *framed) Read(p []byte) (int, error) {
+	n, err := f.Conn.Read(p)
+	f.came.scan(p[:n], f.debt.came)
+	return n, err
+}
+
+// Write implements net.Conn.
+func (f *framed) Write(p []byte) (int, error) {
+	n, err := f.Conn.Write(p)
+	f.out.scan(p[:n], f.debt.went)
+	return n, err
+}
