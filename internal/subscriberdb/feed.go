@@ -87,6 +87,15 @@ func (db *DB) Feed(
 	if err != nil || len(entries) == 0 {
 		return nil, after, err
 	}
+	if g, ok := db.groups.Load().named(group); ok {
+		anew, err := db.begunAnew(ctx, g, entries[len(entries)-1].ID)
+		if anew {
+			err = gapAfter(group, after)
+		}
+		if err != nil {
+			return nil, after, err
+		}
+	}
 	p := parserFor(group, entries, room)
 	for i := range entries {
 		if !p.entry(&entries[i]) {

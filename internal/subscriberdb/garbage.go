@@ -2,7 +2,9 @@ package subscriberdb
 
 import (
 	"context"
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -69,6 +71,41 @@ func (db *DB) renewFeed(ctx context.Context, g *Group) {
 	if err := db.client.Unlink(ctx, g.feed).Err(); err != nil {
 		db.logger.Error("change feed takes no entry, and cannot be deleted", "group", g.Name, "error", err)
 	}
+}
+
+// aheadScript deletes a feed whose last entry has an identifier that Redis did not make of its
+// clock: those behind it would tell of times to come for ever.
+//
+// KEYS: 1 the feed. ARGV: 1 how far its identifiers may be ahead of the clock, in
+// milliseconds. Returns 1 when it was deleted.
+var aheadScript = redis.NewScript(`
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+if #last == 0 then return 0 end
+local now = redis.call('TIME')
+if tonumber(string.match(last[1][1], '^%d+')) <= now[1] * 1000 + ARGV[1] then return 0 end
+redis.call('UNLINK', KEYS[1])
+return 1
+`)
+
+// entryAhead is how far an identifier may be ahead of Redis's clock, which may have been set
+// back.
+const entryAhead = time.Hour
+
+// begunAnew deletes the feed if its identifiers have left Redis's clock, and reports whether
+// it did. Whether it looks at all our own clock says, which may be wrong.
+func (db *DB) begunAnew(ctx context.Context, g *Group, last string) (bool, error) {
+	if !subscriber.VersionTime(last).After(db.now().Add(entryAhead)) {
+		return false, nil
+	}
+	call := newCall(ctx, aheadScript, []string{g.feed}, entryAhead.Milliseconds())
+	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+		return false, fmt.Errorf("check identifiers of feed %q: %w", g.Name, err)
+	}
+	if call.Val() != int64(1) {
+		return false, nil
+	}
+	db.found(g.Name, GarbageFeed, g.feed+" "+last)
+	return true, nil
 }
 
 // foundRecord counts the record at a key that is no hash.

@@ -2,6 +2,7 @@ package system
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -98,12 +99,21 @@ func TestGarbageInRedis(t *testing.T) {
 	w.must(err)
 }
 
-// TestLastStreamID: somebody adds the highest identifier there is to the feed, behind which
-// Redis takes no entry: accounting goes on, and everybody stays online.
-func TestLastStreamID(t *testing.T) {
+// TestForgedStreamID: somebody adds an entry to the feed whose identifier is of the time to
+// come, or the highest that there is, behind which Redis takes none: accounting goes on,
+// everybody stays online, and identifiers tell the time again.
+func TestForgedStreamID(t *testing.T) {
+	for name, id := range map[string]string{
+		"highest": "18446744073709551615-18446744073709551615", "of 2286": "9999999999999-0", "of tomorrow": fmt.Sprint(time.Now().Add(24 * time.Hour).UnixMilli()),
+	} {
+		t.Run(name, func(t *testing.T) { forgedStreamID(t, id) })
+	}
+}
+
+func forgedStreamID(t *testing.T, id string) {
 	w := start(t, rig.Options{Memory: true})
 	w.online(sessionOf(alice, "a-1"))
-	w.redis("XADD", "sessiond:{default}:feed", "18446744073709551615-18446744073709551615", "x", "y")
+	w.redis("XADD", "sessiond:{default}:feed", id, "kind", "nas_restart")
 	w.soon(20*time.Second, func(ctx context.Context) error {
 		return w.Report(ctx, startStatus, sessionOf(bob, "b-1"))
 	})
@@ -117,5 +127,8 @@ func TestLastStreamID(t *testing.T) {
 	})
 	if n, err := w.Daemon.Metric(w.ctx, `sessiond_database_garbage_total{group="default",kind="feed"}`); err != nil || n == "" || n == "0" {
 		t.Errorf("counted %q, %v", n, err)
+	}
+	if last := w.redis("XREVRANGE", "sessiond:{default}:feed", "+", "-", "COUNT", "1"); !strings.HasPrefix(last, fmt.Sprint(time.Now().UnixMilli())[:6]) {
+		t.Errorf("the last entry is %q", last)
 	}
 }
