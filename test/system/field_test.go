@@ -18,8 +18,9 @@ import (
 // What test/field shows of who is online is shown here of live flows.
 
 const (
-	secondProxy = "127.0.2.1"
-	twoProxies  = "name: bng2, prefix: 127.0.2.0/24, secret: " + rig.Secret
+	secondProxy  = "127.0.2.1"
+	secondSource = "127.0.1.2" // of the rig's own client
+	twoProxies   = "name: bng2, prefix: 127.0.2.0/24, secret: " + rig.Secret
 )
 
 // accounting is a request of a NAS whose clock is so much ahead of ours.
@@ -55,8 +56,8 @@ func (w *world) pass(d time.Duration) {
 }
 
 // TestNewcomerThroughSkewedNAS_SES07: the Stop of u1 is lost, and its address goes to u2
-// through another NAS; the clock of one of them is hours off. The flows of u1 are cut and
-// nothing remains of them; u2 leaves from another block.
+// through another NAS of the same client; the clock of one of them is hours off. The flows
+// of u1 are cut and nothing remains of them; u2 leaves from another block.
 func TestNewcomerThroughSkewedNAS_SES07(t *testing.T) {
 	const start = rfc2866.AcctStatusType_Value_Start
 	for name, ahead := range map[string][2]time.Duration{
@@ -77,7 +78,7 @@ func TestNewcomerThroughSkewedNAS_SES07(t *testing.T) {
 				t.Fatalf("u1 is seen as %v, want within %+v", f.Source(), before)
 			}
 
-			w.must(w.SendFrom(w.ctx, secondProxy, accounting(start, "tz", ahead[1], u2)))
+			w.must(w.SendFrom(w.ctx, secondSource, accounting(start, "tz", ahead[1], u2)))
 			now := w.awaitUser(alice, "u2")
 			w.dead(f, "u1")
 			if left := w.flowEntries(f); len(left) > 0 {
@@ -88,10 +89,10 @@ func TestNewcomerThroughSkewedNAS_SES07(t *testing.T) {
 			if !now.Covers(g.Source()) || before.Covers(g.Source()) {
 				t.Errorf("u2 is seen as %v, want within %+v and not %+v", g.Source(), now, before)
 			}
-			w.must(w.SendFrom(w.ctx, secondProxy, accounting(rfc2866.AcctStatusType_Value_InterimUpdate, "tz", ahead[1], u2)))
+			w.must(w.SendFrom(w.ctx, secondSource, accounting(rfc2866.AcctStatusType_Value_InterimUpdate, "tz", ahead[1], u2)))
 			w.must(w.SendFrom(w.ctx, "127.0.1.1", accounting(rfc2866.AcctStatusType_Value_Stop, "good", ahead[0], u1)))
 			w.passes(g, "u2, after the late Stop of u1")
-			w.must(w.SendFrom(w.ctx, secondProxy, accounting(rfc2866.AcctStatusType_Value_Stop, "tz", ahead[1], u2)))
+			w.must(w.SendFrom(w.ctx, secondSource, accounting(rfc2866.AcctStatusType_Value_Stop, "tz", ahead[1], u2)))
 			w.gone(alice)
 		})
 	}

@@ -111,6 +111,9 @@ func TestNASConflict_SES16(t *testing.T) {
 			if online := w.ctl("-o", "json", "subscriber", "list"); strings.Count(online, "\n") != 2 {
 				t.Errorf("a restart that is one of two NASes' ended somebody:\n%s", online)
 			}
+			for _, s := range []acctclient.Request{edge(stopStatus, name+"a", "alice", alice), edge(stopStatus, name+"b", "bob", bob)} {
+				w.sendFrom(p, of(s, "192.0.2.1")) // the other client takes no address over
+			}
 			continue
 		}
 		w.soon(5*time.Second, func(ctx context.Context) error {
