@@ -45,6 +45,7 @@ func TestStartAnswered_ACCT01(t *testing.T) {
 		UserName:    "alice",
 		Inside:      netip.MustParseAddr("100.64.0.7"),
 		Arrival:     arrival,
+		Digest:      got[0].Digest, // see TestDigest
 		Delay:       -1,
 		SessionTime: -1,
 		Restarts:    subscriber.RestartsBelieved,
