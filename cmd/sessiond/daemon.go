@@ -36,6 +36,7 @@ type backend interface {
 	IndexStats() nftnat.IndexStats
 	Barrier() bool
 	Fill() nftnat.Fill
+	Strays() uint64
 }
 
 // service holds the parts of a running sessiond.

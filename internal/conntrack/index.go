@@ -60,6 +60,7 @@ type index struct {
 	rebuild rebuild
 	idle    idleQueue
 	crowds  crowds
+	strays  strays
 
 	complete bool   // it has every entry that the kernel has told of, see lost
 	losses   uint64 // times lost was called
@@ -72,6 +73,7 @@ func newIndex(inside addrSet) *index {
 		lookup: lookup{seed: maphash.MakeSeed()},
 		idle:   newIdleQueue(),
 		crowds: newCrowds(0),
+		strays: strays{wake: make(chan struct{}, 1)},
 	}
 }
 
@@ -84,6 +86,7 @@ func (x *index) createdLocked(f *flow) {
 	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
 		x.removeLocked(slot)
 	}
+	x.lookLocked(f)
 	delete(x.rebuild.untold, identity{f.orig, f.id})
 	x.insertLocked(f, o)
 }

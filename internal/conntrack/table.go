@@ -23,6 +23,9 @@ type Options struct {
 	// Inside are the IPv4 prefixes whose entries are indexed. Required for the
 	// index; deletes and dumps work for any address.
 	Inside []netip.Prefix
+	// Outside are the addresses that flows of inside addresses leave with, see Strays;
+	// none: any.
+	Outside []netip.Prefix
 	// Audit is how often the index is rebuilt from a dump although no event was
 	// lost; 0 is DefaultAudit. Entries that began while nobody listened end
 	// without an event when the sysctl nf_conntrack_events is 2 (the default
@@ -63,6 +66,10 @@ func Open(o Options) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
+	outside, err := newSpans(o.Outside)
+	if err != nil {
+		return nil, err
+	}
 	space, err := openNamespace(o.NetNS)
 	if err != nil {
 		return nil, err
@@ -81,6 +88,7 @@ func Open(o Options) (*Table, error) {
 		idle:   make(chan netip.Addr),
 	}
 	t.index.crowds = newCrowds(o.Bound)
+	t.index.strays.outside = outside
 	t.listener = listener{
 		receiver: receiver, index: t.index, stale: make(chan struct{}, 1), markers: newMarkers(),
 	}

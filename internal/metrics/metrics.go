@@ -338,6 +338,7 @@ type Snapshot struct {
 	Index           Index
 	Barrier         bool // on every outside interface that there is
 	Fill            Fill
+	Strays          uint64 // flows of subscribers that others translated
 	RADIUS          RADIUS
 	Groups          []Group
 }
@@ -389,6 +390,7 @@ var (
 	entries     = desc("conntrack_entries", "Entries of the conntrack table of nat.netns, of whatever address.")
 	entryLimit  = desc("conntrack_limit", "Entries that the conntrack table may have (nf_conntrack_max); at the limit new flows of everybody are dropped. 0 where it is not known.")
 	full        = desc("subscribers_at_session_limit", "Subscribers that open no new sessions, since they have more than nat.max_sessions_per_subscriber.")
+	strays      = desc("foreign_translations_total", "Flows of subscribers that began with an outside address of no pool: a rule of another table translated them.")
 	removalHeld = desc("removals_held", "Subscribers whose removal a guard holds until it is confirmed or refused, by group and reason.", "group", "reason")
 	owner       = desc("nat_owner", "1 while this daemon has the lease of the group's NAT, else 0: another daemon has it, or Redis is away.", "group")
 	socketDrops = desc("radius_socket_drops_total", "RADIUS datagrams that the kernel dropped because a socket's buffer was full; they are in no other counter.")
@@ -421,7 +423,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, entries, entryLimit, full, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, entries, entryLimit, full, strays, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -441,6 +443,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(entries, s.Fill.Entries)
 	gauge(entryLimit, s.Fill.Limit)
 	gauge(full, s.Fill.Full)
+	count(ch, strays, s.Strays)
 	s.Index.collect(ch)
 	s.RADIUS.collect(ch)
 	for _, g := range s.Groups {

@@ -118,7 +118,7 @@ func (k *Kernel) dial() (err error) {
 		return err
 	}
 	k.flows, err = conntrack.Open(conntrack.Options{
-		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Bound: k.options.MaxSessions, Logger: k.log,
+		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Outside: k.options.OutsidePrefixes, Bound: k.options.MaxSessions, Logger: k.log,
 	})
 	return err
 }
@@ -180,6 +180,9 @@ func (k *Kernel) keepStanding(before *standing) error {
 		return err
 	}
 	k.options.OutsidePrefixes = withAll(k.options.OutsidePrefixes, routes)
+	if err := k.flows.SetOutside(k.options.OutsidePrefixes); err != nil {
+		return err
+	}
 	inside := withAll(k.options.InsidePrefixes, prefixesOf(before.sets[setInsidePrefixes].members))
 	if slices.Equal(spansOf(inside), spansOf(k.options.InsidePrefixes)) {
 		return nil
@@ -246,6 +249,9 @@ func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 		return err
 	}
 	k.keepInside(inside)
+	if err := k.flows.SetOutside(outside); err != nil {
+		return err
+	}
 	if !same { // the index of sessions is made anew by this
 		k.flows.SetInside(inside)
 	}

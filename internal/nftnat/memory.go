@@ -240,6 +240,12 @@ func (m *Memory) IndexStats() IndexStats { return IndexStats{} }
 // Barrier is as that of Kernel: nothing leaves the twin.
 func (m *Memory) Barrier() bool { return true }
 
+// Translators is as that of Kernel: there are no others.
+func (m *Memory) Translators(context.Context) ([]string, error) { return nil, nil }
+
+// Strays is as that of Kernel: there are none.
+func (m *Memory) Strays() uint64 { return 0 }
+
 // Fill is as that of Kernel: the twin has no limits.
 func (m *Memory) Fill() Fill { return Fill{Entries: m.SessionTotal()} }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 
 	"github.com/sessiond/sessiond/internal/drift"
+	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
@@ -42,13 +44,35 @@ func (p *pass) sessions(ctx context.Context) error {
 		})
 	}
 	r := repair{dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone}
+	known := len(p.drifts)
 	if err := p.mend(ctx, &r, drift.Diff(&v)); err != nil {
 		return err
 	}
+	p.nameTranslators(ctx, p.drifts[known:])
 	if errors.Is(failed, errEnough) {
 		return nil
 	}
 	return failed
+}
+
+// nameTranslators adds to sessions that are outside their blocks who may have put them
+// there.
+func (p *pass) nameTranslators(ctx context.Context, drifts []inspect.Drift) {
+	var others string
+	for i := range drifts {
+		d := &drifts[i]
+		if d.Kind != inspect.DriftSessionOutOfBlock {
+			continue
+		}
+		if others == "" {
+			chains, err := p.m.kernel.Translators(ctx)
+			if err != nil || len(chains) == 0 {
+				return
+			}
+			others = "; translated by others, perhaps: " + strings.Join(chains, "; ")
+		}
+		d.What += others
+	}
 }
 
 // doubtful reports whether a session is to be compared: one of the group that its

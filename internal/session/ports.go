@@ -77,6 +77,7 @@ type Kernel interface {
 	SessionCount(inside netip.Addr) int
 	SessionTotal() int
 	Idle() <-chan netip.Addr
+	Translators(ctx context.Context) ([]string, error) // chains of others that may translate what leaves
 	SetTimeouts(ctx context.Context, t nftnat.Timeouts) error
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
 }

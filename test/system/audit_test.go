@@ -105,3 +105,26 @@ func (w *world) entriesOf(inside netip.Addr) int {
 	w.must(err)
 	return len(entries)
 }
+
+// TestOthersTranslate: a masquerade rule that an operator adds later, at an earlier
+// priority, is told within seconds, and `sessionctl reconcile` names its table.
+func TestOthersTranslate_NAT40(t *testing.T) {
+	w := start(t, rig.Options{})
+	w.online(sessionOf(alice, "a-1"))
+	const metric = "sessiond_foreign_translations_total"
+	if n, err := w.Daemon.Metric(w.ctx, metric); err != nil || n != "0" {
+		t.Errorf("%s is %q, %v", metric, n, err)
+	}
+	_, err := w.Lab.CGN.Output(w.ctx, "nft", "table ip operator { chain out { type nat hook postrouting priority 50; oifname i0 masquerade; }; }")
+	w.must(err)
+	w.flow(alice)
+	w.soon(5*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the foreign translation to be told", func() (bool, error) {
+			n, err := w.Daemon.Metric(ctx, metric)
+			return n == "1" && strings.Contains(w.Daemon.Log(), "table ip operator, chain out, priority 50"), err
+		})
+	})
+	if out := w.ctl("-o", "json", "reconcile", "--dry-run"); !strings.Contains(out, "session_outofblock") || !strings.Contains(out, "table ip operator, chain out, priority 50") {
+		t.Errorf("reconcile says %s", out)
+	}
+}

@@ -1,0 +1,55 @@
+package conntrack
+
+import "net/netip"
+
+// A Stray is a flow that an inside address began and that left with a source that is
+// neither its own nor in Options.Outside: somebody else translated it.
+type Stray struct {
+	Inside, Outside netip.Addr // its source before and after
+}
+
+// strays counts such flows and keeps the newest.
+type strays struct {
+	outside spans
+	count   uint64
+	newest  Stray
+	wake    chan struct{} // holds a token when there was one
+}
+
+// lookLocked takes an entry that began.
+func (x *index) lookLocked(f *flow) {
+	s := &x.strays
+	if len(s.outside) == 0 || f.reply.dst == f.orig.src || s.outside.contains(f.reply.dst) ||
+		!x.inside.contains(f.orig.src) || x.inside.contains(f.reply.src) {
+		return
+	}
+	s.count++
+	s.newest = Stray{toAddr(f.orig.src), toAddr(f.reply.dst)}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Strays tells that flows left with a foreign source since it told last. It needs Run.
+func (t *Table) Strays() <-chan struct{} { return t.index.strays.wake }
+
+// Strayed is the newest of such flows, and how many there were since Open.
+func (t *Table) Strayed() (newest Stray, count uint64) {
+	t.index.mu.Lock()
+	defer t.index.mu.Unlock()
+	return t.index.strays.newest, t.index.strays.count
+}
+
+// SetOutside replaces Options.Outside for flows that begin from now on. Prefixes that are
+// not IPv4 are refused, and all stays as it is.
+func (t *Table) SetOutside(prefixes []netip.Prefix) error {
+	outside, err := newSpans(prefixes)
+	if err != nil {
+		return err
+	}
+	t.index.mu.Lock()
+	defer t.index.mu.Unlock()
+	t.index.strays.outside = outside
+	return nil
+}

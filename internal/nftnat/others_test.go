@@ -1,0 +1,66 @@
+package nftnat
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestOthersTranslate has another table take subscribers' new flows, by a chain at an
+// earlier priority: that is told, with its name. Flows that are redirected, or go from
+// inside to inside, are nobody's business.
+func TestOthersTranslate(t *testing.T) {
+	lab := newLab(t)
+	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told logLines
+	o := labOptions(lab)
+	o.Logger = slog.New(slog.NewTextHandler(&told, nil))
+	w := wireTest{Lab: lab, Kernel: startKernel(t, o), echo: echo}
+	apply(t, w, blockOf(alice, Open, 0))
+	run(t, lab, "nft", `
+		table ip mgmt { chain post { type nat hook postrouting priority 90; oifname i0 udp dport 7000 masquerade; }; }
+		table inet late { chain out { type nat hook postrouting priority 120; }; chain pre { type nat hook prerouting priority -100; iifname s0 udp dport 53 redirect; }; }
+		table ip6 six { chain post { type nat hook postrouting priority 100; }; }
+	`)
+	if _, err := w.Subscriber.AskTCP(testContext(t), netip.AddrPortFrom(alice, 0), echo.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	resolver, err := lab.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 0), netip.AddrPortFrom(lab.Remotes[0], 53))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resolver.Close()
+	if _, err := resolver.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	wantSessions(t, w, alice, 2)
+	if n := w.Strays(); n != 0 {
+		t.Errorf("%d flows are taken for translated by others: %s", n, told.String())
+	}
+	seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5000), echo.Addr())
+	if err != nil || seen.Addr() == eip {
+		t.Fatalf("the other table does not translate: %v, %v", seen, err)
+	}
+	eventually(t, func() error {
+		log := told.String()
+		for _, want := range []string{"others translate", "inside=" + alice.String(), "seen_as=" + seen.Addr().String(), "table ip mgmt, chain post, priority 90"} {
+			if !strings.Contains(log, want) {
+				return fmt.Errorf("the log does not say %q: %s", want, log)
+			}
+		}
+		return nil
+	})
+	if n := w.Strays(); n != 1 {
+		t.Errorf("%d flows were translated by others, want 1", n)
+	}
+	chains, err := w.Translators(testContext(t))
+	if want := []string{"table ip mgmt, chain post, priority 90", "table inet late, chain out, priority 120"}; err != nil || !slices.Equal(chains, want) {
+		t.Errorf("chains are %q, %v, want %q", chains, err, want)
+	}
+}
