@@ -192,6 +192,13 @@ func (w *world) meet(ctx context.Context) error {
 	return nil
 }
 
+// forgetMeetings has each NAS be heard through its first client alone, until they meet again.
+func (m *model) forgetMeetings() {
+	for _, n := range m.nases {
+		n.met = false
+	}
+}
+
 // A telling is one request of a NAS, sent until it is answered.
 type telling struct {
 	nas     *nas

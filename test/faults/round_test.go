@@ -39,6 +39,9 @@ func (w *world) round(ctx context.Context, number int) (injected int, err error)
 		w.holds.setBehind(true)
 		defer w.holds.setBehind(false)
 	}
+	if loses { // with the database goes that two clients tell of one NAS
+		w.model.forgetMeetings()
+	}
 	w.began = time.Now()
 	if err := w.happen(ctx, ops, broken); err != nil {
 		return 0, err
@@ -168,9 +171,6 @@ func (w *world) comeBack(ctx context.Context, ops []op) error {
 	}
 	w.model.forget()
 	w.writtenBack()
-	for _, n := range w.model.nases {
-		n.met = false
-	}
 	var back []op
 	for _, l := range w.model.lines {
 		switch {
