@@ -40,14 +40,19 @@ func (db *DB) Probe(ctx context.Context) error {
 
 func (db *DB) probeGroups(ctx context.Context) error {
 	groups := db.groups.Load()
-	cmds := make([]redis.Cmder, 0, len(groups.groups)+1)
+	cmds := make([]redis.Cmder, 0, 3*len(groups.groups)+1)
 	for i := range groups.groups {
-		cmds = append(cmds, db.probeCall(ctx, &groups.groups[i]))
+		g := &groups.groups[i]
+		// Nothing of the group goes on where one of these two is of another type.
+		cmds = append(cmds, db.probeCall(ctx, g), redis.NewIntCmd(ctx, "xlen", g.feed), redis.NewIntCmd(ctx, "hlen", g.online))
 	}
 	cmds = append(cmds, db.probeCall(ctx, &groups.reserved))
 	failed := db.exchange(ctx, cmds)
 	for _, cmd := range cmds {
-		if err := answered(cmd, failed); err != nil {
+		switch err := answered(cmd, failed); {
+		case wrongType(err):
+			return fmt.Errorf("key %v is of another type, as somebody made it: delete it (docs/redis.md): %w", cmd.Args()[1], err)
+		case err != nil:
 			return fmt.Errorf("write to redis: %w", err)
 		}
 	}
