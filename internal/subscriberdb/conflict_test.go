@@ -259,3 +259,28 @@ func TestClassTakesTheShortWay(t *testing.T) {
 		t.Errorf("the feed has %v, want %v", kinds, want)
 	}
 }
+
+// TestStartKnowsReporters_SES16: a client that is the first after a start of the daemon to
+// report a session under another's NAS name does not have that client's restarts ignored.
+func TestStartKnowsReporters_SES16(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		record(t, newDB(t, client), start("a", addr, 0))
+		db := newDB(t, client)
+		if err := db.Records(t.Context(), "default", func([]subscriber.Record) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		other := start("b", next, time.Second)
+		other.Client, other.Via = "other", "other"
+		record(t, db, other)
+		record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Hour))
+		if err := db.sweepAll(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := online(t, db, addr); got != "" {
+			t.Errorf("%q is online after the restart of its NAS", got)
+		}
+		if got := online(t, db, next); got != "b" {
+			t.Errorf("%q is online at the address of another client's session", got)
+		}
+	})
+}

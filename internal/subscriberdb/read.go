@@ -48,9 +48,26 @@ func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber
 			if err != nil || len(records) == 0 {
 				return err
 			}
+			db.noteReporters(records)
 			return emit(records)
 		})
 	}, yield)
+}
+
+// noteReporters notes which clients report the sessions of records that stand, so that a
+// start knows whose NASes are whose before anybody says so (SES-16).
+func (db *DB) noteReporters(records []subscriber.Record) {
+	var last subscriber.SessionID
+	for i := range records {
+		id := records[i].NASOnly()
+		if id == last || id.Client == "" || id.NAS == "" {
+			continue
+		}
+		if _, configured := db.realmOf(id.Client); configured {
+			db.cache.reported(id)
+		}
+		last = id
+	}
 }
 
 // appendOnline appends the addresses that entries of the hash of online addresses name.
