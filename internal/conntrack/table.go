@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // DefaultAudit is how often the index is compared with the kernel by default.
@@ -144,6 +145,9 @@ func (t *Table) readSysctls(ctx context.Context) error {
 		_, err := c.probe(make([]target, 1))
 		return err
 	})
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // nobody answers for conntrack
+		return fmt.Errorf("ask for a conntrack entry: %w: the kernel module nf_conntrack_netlink is missing: load it (modprobe nf_conntrack_netlink), at each boot by a line in /etc/modules-load.d/sessiond.conf", err)
+	}
 	if err != nil {
 		return fmt.Errorf("ask for a conntrack entry: %w", err)
 	}

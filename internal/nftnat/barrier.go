@@ -176,6 +176,9 @@ func (b *barrier) put(index uint32) error {
 		e.Uint32(bpfFlags, bpfDirectAction)
 		return nil
 	})
+	if lacks(err) {
+		return needs("cls_bpf", fmt.Errorf("add filter to qdisc clsact: %w", err))
+	}
 	if err != nil {
 		return fmt.Errorf("add filter to qdisc clsact: %w", err)
 	}
@@ -190,6 +193,9 @@ func (b *barrier) placeOn(index uint32) error {
 	err := b.execute(unix.RTM_NEWQDISC, netlink.Create|netlink.Excl, at, "clsact", nil)
 	if err == nil {
 		return nil
+	}
+	if lacks(err) {
+		return needs("sch_ingress", fmt.Errorf("add qdisc clsact: %w", err))
 	}
 	if !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add qdisc clsact: %w", err)

@@ -88,7 +88,7 @@ func DialKernel(o Options) (*Kernel, error) {
 // Start makes the table, or adopts the one that stands: its elements stay, and its rules
 // are replaced only if they differ from the wanted ones, in one transaction. It makes the
 // blackhole routes and the barrier. It reads no elements: Learn and LearnRest do.
-func (k *Kernel) Start(ctx context.Context) error { return forbidden(k.start(ctx)) }
+func (k *Kernel) Start(ctx context.Context) error { return forbidden(unloaded(k.start(ctx))) }
 
 // forbidden says what is missing where the kernel only says no.
 func forbidden(err error) error {
@@ -135,6 +135,9 @@ func (k *Kernel) start(ctx context.Context) error {
 		return err
 	}
 	before, err := readStanding(ctx, k.conn, k.options.Table)
+	if errors.Is(err, unix.EINVAL) { // nobody answers for nf_tables
+		return needs("nf_tables", fmt.Errorf("read nftables table %s: %w", k.options.Table, err))
+	}
 	if err != nil {
 		return err
 	}
@@ -198,8 +201,8 @@ func (k *Kernel) keepStanding(before *standing) error {
 func (k *Kernel) Programmed() bool { return k.programmed }
 
 // Run follows the conntrack events and puts the table right when others change
-// its rules or delete it. It returns when ctx ends, with its error, or when the
-// events cannot be followed.
+// its rules or delete it. It returns when ctx ends, with its error, when the
+// events cannot be followed, or when the network namespace was made anew by its name.
 func (k *Kernel) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.flows.Run(ctx) })

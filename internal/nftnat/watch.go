@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -58,6 +59,11 @@ func (k *Kernel) tick(ctx context.Context) error {
 			due := now.Sub(settled) >= settleInterval
 			if due {
 				settled = now
+			}
+			if err := k.ns.check(); errors.Is(err, errReplaced) {
+				return err
+			} else if due {
+				k.report(ctx, err)
 			}
 			k.report(ctx, k.check(ctx, due))
 			k.report(ctx, k.verify(ctx))

@@ -1,0 +1,59 @@
+package nftnat
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"golang.org/x/sys/unix"
+)
+
+// lacks reports whether the kernel refused something since it does not know what was asked
+// for: a module is missing, and could not be loaded on demand.
+func lacks(err error) bool {
+	for _, errno := range []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// needs says which module is missing, and what loads it.
+func needs(module string, err error) error {
+	return fmt.Errorf("%w: the kernel module %s is missing: load it (modprobe %s), at each boot by a line in /etc/modules-load.d/sessiond.conf, or install the kernel that has it",
+		err, module, module)
+}
+
+// unloaded names the module that an operation on a new table failed for.
+func unloaded(err error) error {
+	var refused *wire.Error
+	if !errors.As(err, &refused) || !lacks(err) {
+		return err
+	}
+	if module := moduleOf(refused.Op); module != "" {
+		return needs(module, err)
+	}
+	return err
+}
+
+func moduleOf(op wire.Op) string {
+	switch op.Verb {
+	case "add table":
+		return "nf_tables"
+	case "add ct timeout":
+		return "nft_ct"
+	case "add chain":
+		if op.Object == chainSrcnat {
+			return "nft_chain_nat"
+		}
+	case "add rule to chain":
+		switch op.Object {
+		case chainToInside, chainDraining:
+			return "nft_ct"
+		case chainTranslate:
+			return "nft_nat"
+		}
+	}
+	return ""
+}
