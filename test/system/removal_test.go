@@ -2,7 +2,9 @@ package system
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -252,4 +254,63 @@ func TestPoolExhausted_NAT32_NAT37(t *testing.T) {
 		return err
 	})
 	w.passes(w.flow(bob), "bob")
+}
+
+// TestDrainWithoutEvents_DEL11: with removal off, a live session of a subscriber that ends
+// is drained and not cut where the kernel does not tell of sessions: for all, or for some
+// by a rule of the operator's. The block comes free when it has ended.
+func TestDrainWithoutEvents_DEL11(t *testing.T) {
+	for name, untold := range map[string][]string{
+		"events off": {"sysctl", "-qw", "net.netfilter.nf_conntrack_events=0"},
+		"ct event":   {"nft", "table ip operator { chain f { type filter hook forward priority -10; ct event set label; }; }"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, rig.Options{RemovalOff: true, Hold: time.Second})
+			_, err := w.Lab.CGN.Output(w.ctx, untold[0], untold[1:]...)
+			w.must(err)
+			a := sessionOf(alice, "a-1")
+			w.online(a)
+			f := w.flow(alice)
+			w.must(w.Offline(w.ctx, a))
+			w.soon(5*time.Second, func(ctx context.Context) error {
+				_, err := w.AwaitState(ctx, alice, "DRAINING")
+				return err
+			})
+			// Bob drains with nothing open: when he is gone, a look was taken.
+			b := sessionOf(bob, "b-1")
+			w.online(b)
+			w.must(w.Offline(w.ctx, b))
+			w.soon(10*time.Second, func(ctx context.Context) error { return w.awaitFree(ctx, bob) })
+			w.passes(f, "alice, drained")
+			w.must(f.Close())
+			w.killSessions(alice)
+			w.soon(10*time.Second, func(ctx context.Context) error { return w.awaitFree(ctx, alice) })
+		})
+	}
+}
+
+// TestFloodOfTheMachine_I5: a host that sends to the machine's own address all the time,
+// from port after port, before its Start and after its Stop, is served and removed like any.
+func TestFloodOfTheMachine_I5(t *testing.T) {
+	w := start(t, rig.Options{Hold: time.Second})
+	conn, err := w.Lab.Subscriber.ListenUDP(netip.AddrPortFrom(alice, 6000))
+	w.must(err)
+	ctx, cancel := context.WithCancel(w.ctx)
+	var task sync.WaitGroup
+	task.Go(func() {
+		for port := uint16(0); ctx.Err() == nil; port++ {
+			_, _ = conn.WriteToUDPAddrPort([]byte("?"), netip.AddrPortFrom(netlab.InsideGateway.Addr(), max(port, 1)))
+		}
+	})
+	t.Cleanup(func() { cancel(); task.Wait(); _ = conn.Close() })
+	for i := range 3 {
+		a := sessionOf(alice, fmt.Sprint("a-", i))
+		w.soon(5*time.Second, func(ctx context.Context) error { _, err := w.Online(ctx, a); return err })
+		f := w.flow(alice)
+		w.must(w.Offline(w.ctx, a))
+		w.soon(10*time.Second, func(ctx context.Context) error { return w.awaitFree(ctx, alice) })
+		if out, in := f.Probe(200 * time.Millisecond); out || in {
+			t.Errorf("the flow passes after the Stop: out %t, in %t", out, in)
+		}
+	}
 }
