@@ -2,6 +2,7 @@ package subscriberdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -48,8 +49,21 @@ func (db *DB) found(group string, kind Garbage, where string) {
 // wrongType reports whether a key is of another type than sessiond gives it.
 func wrongType(err error) bool { return err != nil && redis.HasErrorPrefix(err, "WRONGTYPE") }
 
-// unlessWrongType is the error of an exchange, but for that of a key of the wrong type:
-// the other commands were answered.
+// failure is the first error of an exchange, and of its commands, that is more than that a
+// key is not there or of the wrong type: the other commands were answered.
+func failure(cmds []redis.Cmder, err error) error {
+	for _, c := range cmds {
+		if err := unlessWrongType(c.Err()); err != nil && !errors.Is(err, redis.Nil) {
+			return err
+		}
+	}
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	return unlessWrongType(err)
+}
+
+// unlessWrongType is the error of a command, but for that of a key of the wrong type.
 func unlessWrongType(err error) error {
 	if wrongType(err) {
 		return nil
@@ -63,12 +77,27 @@ func lastEntryReached(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "exhausted the last possible ID")
 }
 
+// renewScript deletes a feed whose last identifier is the highest that there is, and no
+// other: of several who found it so, one may be late.
+//
+// KEYS: 1 the feed. Returns 1 when it was deleted.
+var renewScript = redis.NewScript(`
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+if info.err then return 0 end
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' and info[i + 1] == '18446744073709551615-18446744073709551615' then
+    return redis.call('UNLINK', KEYS[1])
+  end
+end
+return 0
+`)
+
 // renewFeed deletes a feed that takes no entry any more. Who reads it finds that what was
 // read last is gone, and compares everything; versions go on above those of before, for
 // Redis makes them of its clock.
 func (db *DB) renewFeed(ctx context.Context, g *Group) {
 	db.found(g.Name, GarbageFeed, g.feed)
-	if err := db.client.Unlink(ctx, g.feed).Err(); err != nil {
+	if err := db.exchange(ctx, []redis.Cmder{newCall(ctx, renewScript, []string{g.feed})}); err != nil {
 		db.logger.Error("change feed takes no entry, and cannot be deleted", "group", g.Name, "error", err)
 	}
 }

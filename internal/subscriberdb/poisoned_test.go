@@ -25,3 +25,54 @@ func TestPoisonedGroupIsTold(t *testing.T) {
 		record(t, db, event(subscriber.EventStart, "a"+key, addr, time.Second), event(subscriber.EventStop, "a"+key, addr, 2*time.Second))
 	}
 }
+
+// TestNoEndingIsLost_DEL01: where the feed takes no entry, a Stop, a NAS restart and the end of a record
+// that others removed are not answered and change nothing, and are carried out later.
+func TestNoEndingIsLost_DEL01(t *testing.T) {
+	t.Parallel()
+	client := realRedis(t)
+	db := newDB(t, client)
+	if err := db.SetMarker(t.Context(), "default", Marker{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string][]any{
+		"of another type": {"SET", feedKey("default"), "garbage"},
+		"exhausted":       {"XADD", feedKey("default"), "18446744073709551615-18446744073709551615", "x", "y"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client.Del(t.Context(), feedKey("default"))
+			id := "of a feed " + name
+			record(t, db, start(id, addr, 0), start("raw"+id, next, 0))
+			client.Del(t.Context(), recordKey("default", next))
+			client.Del(t.Context(), feedKey("default"))
+			if err := client.Do(t.Context(), spoil...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			stopping := stop(id, addr, time.Minute)
+			if err := db.Record(t.Context(), []subscriber.Event{stopping})[0]; err == nil {
+				t.Error("the Stop is answered")
+			}
+			if got := online(t, db, addr); got != id {
+				t.Errorf("%q is online, want %q: the Stop ended it, and told nobody", got, id)
+			}
+			client.Del(t.Context(), feedKey("default"))
+			if err := client.Do(t.Context(), spoil...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Bury(t.Context(), []subscriber.Key{key(next)}, subscriber.ReasonNone); err == nil {
+				t.Error("the removal is told")
+			}
+			if n := client.HExists(t.Context(), onlineKey("default"), next.String()).Val(); !n {
+				t.Error("what tells of the removal is gone")
+			}
+			client.Del(t.Context(), feedKey("default"))
+			record(t, db, stopping)
+			if err := db.Bury(t.Context(), []subscriber.Key{key(next)}, subscriber.ReasonNone); err != nil {
+				t.Error(err)
+			}
+			if n := client.XLen(t.Context(), feedKey("default")).Val(); n != 2 {
+				t.Errorf("%d entries tell of two ends", n)
+			}
+		})
+	}
+}

@@ -113,3 +113,46 @@ func TestStartOfWhoWasPutOut_SES06_SES10(t *testing.T) {
 		}
 	})
 }
+
+// TestStartOfWhoARestartEnded_SES10: a Start without a stamp whose session a restart of its
+// NAS, or a person, ended puts out nobody who is online since, when it comes again.
+func TestStartOfWhoARestartEnded_SES10(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, db *DB){
+		"restart": func(t *testing.T, db *DB) {
+			t.Helper()
+			record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Minute))
+			if err := db.sweepAll(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"by hand": func(t *testing.T, db *DB) {
+			t.Helper()
+			if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonAdmin); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+				now := t0
+				open := func() *DB { return newDB(t, client, func(o *Options) { o.Now = func() time.Time { return now } }) }
+				of := func(id string, digest uint64) subscriber.Event {
+					ev := start(id, addr, 0)
+					ev.Arrival, ev.At, ev.Stamp, ev.Delay, ev.Digest = now, time.Time{}, time.Time{}, -1, digest
+					return ev
+				}
+				db := open()
+				record(t, db, of("a", 7))
+				now = t0.Add(time.Minute)
+				end(t, db)
+				now = t0.Add(2 * time.Minute)
+				record(t, db, of("b", 8))
+				now = t0.Add(2 * time.Hour)
+				record(t, open(), of("a", 7))
+				if got := online(t, db, addr); got != "b" {
+					t.Errorf("%q is online after the Start of the ended session came again", got)
+				}
+			})
+		})
+	}
+}

@@ -156,9 +156,10 @@ if redis.call('EXISTS', KEYS[2]) == 0 then return -1 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local witness = redis.call('HGET', KEYS[3], ARGV[1]) or ''
 if witness ~= ARGV[2] then return 0 end
-redis.call('HDEL', KEYS[3], ARGV[1]) -- first, for a Redis that is full
+redis.call('HDEL', KEYS[3], '') -- first, for a Redis that is full
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'kind', 'deleted',
   'inside', ARGV[1], 'reason', ARGV[7], 'record', ARGV[8])
+redis.call('HDEL', KEYS[3], ARGV[1])
 if ARGV[5] ~= '' and (redis.call('GET', KEYS[5]) or '') == ARGV[4] then
   redis.call('SET', KEYS[5], ARGV[5], 'PX', ARGV[6])
 end

@@ -118,7 +118,8 @@ return answer
 `)
 
 // endScript deletes the records of sessions that stop, or are ended for one reason. It
-// deletes first: so a Redis that is full lets it go on (see scripts.go).
+// begins with a deletion of nothing: so a Redis that is full lets it go on (see scripts.go).
+// The feed comes before the records, which stay where it takes no entry.
 //
 // KEYS: 1 the group's feed, 2 the hash of online addresses, then for each session
 // its state and its record.
@@ -126,7 +127,8 @@ return answer
 // ARGV: 1 most entries of the feed, 2 ttl of the states in milliseconds, 3 where the
 // address begins in a record's key, 4 the reason, "" for a Stop, then for each
 // session: version of the record, the state that stays, and what the feed tells of
-// the end.
+// the end. A state that stays for a reason keeps what tells the Start of its session
+// from others (" stamp=..." or " packet=...").
 var endScript = redis.NewScript(`
 local call, args = redis.call, ARGV
 local kept, digits = args[2], tonumber(args[3])
@@ -145,15 +147,23 @@ for i = 3, #KEYS, 2 do
   end
 end
 if #ended == 0 then return answer end
-call('DEL', unpack(records))
-call('HDEL', KEYS[2], unpack(insides))
+call('HDEL', KEYS[2], '')
 local entry = {'kind', 'stopped', 'list', table.concat(list, '\n')}
 if args[4] ~= '' then
   entry[5], entry[6] = 'reason', args[4]
 end
 answer[1] = call('XADD', KEYS[1], 'MAXLEN', '~', args[1], '*', unpack(entry))
+call('DEL', unpack(records))
+call('HDEL', KEYS[2], unpack(insides))
 for _, number in ipairs(ended) do
-  call('PSETEX', KEYS[1 + 2 * number], kept, args[3 * number + 3])
+  local state, line = KEYS[1 + 2 * number], args[3 * number + 3]
+  if args[4] ~= '' then
+    local stood = redis.pcall('GET', state)
+    if type(stood) == 'string' then
+      line = line .. (string.match(stood, ' stamp=%S+') or string.match(stood, ' packet=%S+') or '')
+    end
+  end
+  call('PSETEX', state, kept, line)
 end
 return answer
 `)
