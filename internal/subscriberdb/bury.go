@@ -112,7 +112,8 @@ func (db *DB) addSessions(ctx context.Context, graves []*grave) error {
 		key := sessionKey(g.group.Name, g.id)
 		lines[i], ttls[i] = pipe.Get(ctx, key), pipe.PTTL(ctx, key)
 	}
-	if _, err := pipe.Exec(ctx); unlessWrongType(err) != nil && !errors.Is(err, redis.Nil) {
+	cmds, err := pipe.Exec(ctx)
+	if err := failure(cmds, err); err != nil {
 		return err
 	}
 	for i, g := range graves {

@@ -51,7 +51,7 @@ func (db *DB) apart(g *Group, holder *subscriber.Record, id subscriber.SessionID
 		by = cmp.Or(ev.Via, id.Client)
 	}
 	spoken, same := false, false
-	for _, name := range db.nases.names(nasKeyOf(holder.SessionID)) {
+	for _, name := range db.nases.names(db.nases.original(nasKeyOf(holder.SessionID))) {
 		realm, configured := db.realmOf(name.client)
 		spoken, same = spoken || configured, same || configured && realm == by
 	}

@@ -139,3 +139,19 @@ func TestBoundClientSpeaksForNobody_SES16(t *testing.T) {
 		}
 	})
 }
+
+// TestTwoNamesOfANAS_SES16: a NAS that was found to be heard of through two clients speaks
+// for what it reported through either.
+func TestTwoNamesOfANAS_SES16(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		record(t, db, through("bng2", start("b", next, 0)))
+		record(t, db, start("a", addr, time.Second), through("bng2", interim("a", addr, time.Minute)))
+		newcomer := start("c", next, 2*time.Minute)
+		newcomer.UserName = "carol"
+		record(t, db, newcomer)
+		if got := online(t, db, next); got != "c" {
+			t.Errorf("%q is online at the address that its NAS gave to c", got)
+		}
+	})
+}

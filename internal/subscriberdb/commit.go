@@ -199,9 +199,17 @@ func (db *DB) openTTL(record time.Duration) time.Duration {
 // closedTTL is how long the state of a session lives that has ended, or has no address:
 // those a client may make as many of as it likes, so they are bounded.
 func (db *DB) closedTTL(s *step, id subscriber.SessionID, state *subscriber.SessionState) time.Duration {
-	ttl, crowded := db.tombstones.take(id.Client, stateOctets(s.group.Name, id.Client, id.NAS, id.AcctSessionID, state.UserName), db.now())
+	ttl, crowded := db.tombstones.ttl(id.Client, db.now())
 	if crowded {
 		db.limit(reportedBy(s.event, id), BoundTombstones)
+		return ttl
 	}
+	s.buried = append(s.buried, burial{id.Client, stateOctets(s.group.Name, id.Client, id.NAS, id.AcctSessionID, state.UserName)})
 	return ttl
+}
+
+// burial is a tombstone that a step is to write.
+type burial struct {
+	client string
+	octets int
 }

@@ -94,7 +94,7 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 		w := words[len(words)-4:]
 		cmds = append(cmds, redis.NewMapStringStringCmd(ctx, w[:2:2]...), redis.NewDurationCmd(ctx, time.Millisecond, w[2:]...))
 	}
-	if err := pipeline(ctx, server, cmds); unlessWrongType(err) != nil {
+	if err := failure(cmds, pipeline(ctx, server, cmds)); err != nil {
 		return nil, fmt.Errorf("read records: %w", err)
 	}
 	now := db.now()
@@ -141,7 +141,7 @@ func (db *DB) readSessions(ctx context.Context, keys []subscriber.Key) ([]subscr
 		}
 		calls[i] = redis.NewStringSliceCmd(ctx, args...)
 	}
-	if err := db.exchange(ctx, calls); unlessWrongType(err) != nil {
+	if err := failure(calls, db.exchange(ctx, calls)); err != nil {
 		return nil, fmt.Errorf("read sessions of records: %w", err)
 	}
 	records := make([]subscriber.Record, 0, len(keys))

@@ -44,6 +44,8 @@ type step struct {
 	errand   errand
 	decision subscriber.Decision
 	room     *subscriber.Room // of the decision; nil where most decide nothing
+	buried   []burial         // what it makes of tombstones that live for the full time
+	oneGrave [1]burial        // room for most
 	feedID   string           // last feed entry of the commit
 	refused  bool             // the guess does not hold
 	err      error
@@ -84,6 +86,7 @@ func (s *step) prepare(db *DB) {
 		s.errand = look
 		return
 	}
+	s.buried = s.oneGrave[:0]
 	v := s.view(s.group.Name, s.scope)
 	if h := v.Holder; h != nil && s.event != nil && (h.NAS != s.id.NAS || h.Client != s.id.Client) {
 		v.HolderApart = db.apart(s.group, h, s.id, s.event)
@@ -165,6 +168,9 @@ func (s *step) conclude(db *DB) bool {
 		s.surprised, s.refused = true, false
 		s.guess = guess{sessionKey: s.sessionKey, recordKey: s.recordKey, restartKey: s.restartKey, restart: s.restart}
 		return false
+	}
+	for _, b := range s.buried {
+		db.tombstones.wrote(b.client, b.octets, db.now())
 	}
 	if s.decision.Put != nil {
 		s.decision.Put.Version = s.feedID

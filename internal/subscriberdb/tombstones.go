@@ -28,20 +28,27 @@ func newTombstones(full time.Duration, limit, octets int) tombstones {
 	return tombstones{full: full, entries: shares{alone: limit}, octets: shares{alone: octets}, current: make(map[string]load)}
 }
 
-// take returns how long a tombstone of so many octets that is written now for a client
-// should live, and whether that is for want of room.
-func (t *tombstones) take(client string, octets int, now time.Time) (ttl time.Duration, crowded bool) {
+// ttl returns how long a tombstone that is to be written now for a client should live, and
+// whether that is for want of room.
+func (t *tombstones) ttl(client string, now time.Time) (ttl time.Duration, crowded bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.turnLocked(now)
 	if !t.entries.room(client) || !t.octets.room(client) {
 		return min(crowdedTTL, t.full), true
 	}
+	return t.full, false
+}
+
+// wrote counts a tombstone of so many octets that is to live for the full time.
+func (t *tombstones) wrote(client string, octets int, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.turnLocked(now)
 	t.entries.add(client, 1)
 	t.octets.add(client, octets)
 	l := t.current[client]
 	t.current[client] = load{l.entries + 1, l.octets + octets}
-	return t.full, false
 }
 
 func (t *tombstones) turnLocked(now time.Time) {

@@ -2,7 +2,6 @@ package subscriberdb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -71,9 +70,9 @@ func versionsOf(ctx context.Context, server redis.UniversalClient, names []strin
 	if len(cmds) == 0 {
 		return nil, nil
 	}
-	err := pipeline(ctx, server, cmds)
+	err := failure(cmds, pipeline(ctx, server, cmds))
 	room.reset()
-	if unlessWrongType(err) != nil && !errors.Is(err, redis.Nil) {
+	if err != nil {
 		return nil, err
 	}
 	for i := range standing {
