@@ -230,7 +230,7 @@ func TestFlowsOfBefore(t *testing.T) {
 				table ip others {
 					chain forward { type filter hook forward priority 0; ct state new counter; }
 					chain pre { type nat hook prerouting priority -100; ip saddr 100.64.0.0/10 udp dport 5353 redirect to :53; }
-					chain post { type nat hook postrouting priority 100; ip saddr 192.168.99.0/24 masquerade; }
+					chain post { type nat hook postrouting priority 120; udp sport 5003 masquerade; }
 				}`)
 			w.beginUntranslated(t)
 			if !deleted {
@@ -238,7 +238,7 @@ func TestFlowsOfBefore(t *testing.T) {
 				apply(t, k, blockOf(alice, Open, 0))
 			}
 			runKernel(t, k)
-			for _, port := range []uint16{5000, 5001} {
+			for _, port := range []uint16{5000, 5001, 5003} {
 				// It keeps sending, as real ones do, so that an entry would never idle out.
 				seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, port), w.echo.Addr())
 				if err != nil || !inBlock(blockOf(alice, Open, 0), seen) {
@@ -254,6 +254,7 @@ func TestFlowsOfBefore(t *testing.T) {
 func (w wireTest) beginUntranslated(t *testing.T) {
 	t.Helper()
 	w.send(t, netip.AddrPortFrom(alice, 5000))
+	w.send(t, netip.AddrPortFrom(alice, 5003))
 	for host, p := range map[*netlab.Namespace]netlab.Packet{
 		w.Internet:   {Source: w.echo.Addr(), Destination: netip.AddrPortFrom(alice, 5001)},
 		w.Subscriber: {Source: netip.AddrPortFrom(alice, 5002), Destination: netip.AddrPortFrom(w.Remotes[0], 5353)},
@@ -263,7 +264,8 @@ func (w wireTest) beginUntranslated(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantFlows(t, w, "src=100.64.0.10 dst=203.0.113.10 sport=5000", "src=203.0.113.10 dst=100.64.0.10 sport=7000 dport=5001", "sport=5002 dport=5353")
+	wantFlows(t, w, "src=100.64.0.10 dst=203.0.113.10 sport=5000", "src=203.0.113.10 dst=100.64.0.10 sport=7000 dport=5001",
+		"dst=203.0.113.1 sport=7000 dport=5003", "sport=5002 dport=5353")
 }
 
 // wantFlows waits until conntrack holds an entry of each kind.

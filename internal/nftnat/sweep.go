@@ -35,8 +35,9 @@ func (k *Kernel) askSweep() {
 }
 
 // sweepUntranslated deletes the entries of flows between inside and outside of which the
-// inside address is not translated, whoever began them, and returns how many there were.
-// It walks the conntrack table, once what was under way has come through.
+// inside address is not translated, whoever began them, or was translated by others into an
+// address of no pool, and returns how many there were. It walks the conntrack table, once
+// what was under way has come through.
 func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error) {
 	if err := conntrack.Settle(ctx); err != nil {
 		return 0, err
@@ -45,10 +46,15 @@ func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error)
 	if err != nil {
 		return 0, err
 	}
+	if err := k.take(ctx); err != nil {
+		return 0, err
+	}
+	outside := k.options.OutsidePrefixes // is replaced as a whole
+	k.give()
 	inside := *k.inside.Load()
 	var found []conntrack.Entry
 	err = k.flows.Dump(ctx, func(e conntrack.Entry) error {
-		if untranslated(e, inside, local) {
+		if untranslated(e, inside, outside, local) {
 			found = append(found, e)
 		}
 		return nil
@@ -63,17 +69,16 @@ func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error)
 	return deleted, err
 }
 
-// untranslated reports whether an entry is of a subscriber's flow that the gate lets
+// untranslated reports whether an entry is of a subscriber's flow that the table lets
 // nobody begin, and keeps the subscriber from beginning that flow anew. An entry whose
 // other end is the machine itself, as of a redirected one, is none.
-func untranslated(e conntrack.Entry, inside []netip.Prefix, local map[netip.Addr]bool) bool {
-	outgoing := contains(inside, e.Orig.Src) && e.Reply.Dst == e.Orig.Src
+func untranslated(e conntrack.Entry, inside, outside []netip.Prefix, local map[netip.Addr]bool) bool {
 	incoming := contains(inside, e.Orig.Dst) && e.Reply.Src == e.Orig.Dst
 	switch {
 	case local[e.Orig.Src], local[e.Reply.Src]:
 		return false
 	case contains(inside, e.Orig.Src):
-		return outgoing && !contains(inside, e.Reply.Src)
+		return !contains(outside, e.Reply.Dst) && !contains(inside, e.Reply.Src)
 	}
 	return incoming
 }
