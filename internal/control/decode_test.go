@@ -2,13 +2,18 @@ package control_test
 
 import (
 	"errors"
+	"io"
+	"runtime"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 )
 
@@ -32,6 +37,43 @@ func TestUndecodableRequestIsTheCallersFault(t *testing.T) {
 	}
 	if err := stream.RecvMsg(new([]byte)); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a stream: %v", err)
+	}
+}
+
+// TestUndecodableRequestIsNotKept_I10: nothing of it stays in memory, however its stream ends.
+// A second message ends it before anybody takes the first.
+func TestUndecodableRequestIsNotKept_I10(t *testing.T) {
+	conn := dial(t, controltest.Serve(t, controltest.Scene(), nil).Address)
+	filter, err := proto.Marshal(&pb.WatchSubscribersRequest{UserName: strings.Repeat("u", 200_000)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	garbage := append(filter, 0x0a, 2, 0xff, 0xfe) // field 1, of two octets
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	const streams = 200
+	for range streams {
+		stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+			"/sessiond.v1.SubscriberService/WatchSubscribers", grpc.ForceCodecV2(rawCodec{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the server may have ended the stream already
+			if err := stream.SendMsg(garbage); err != nil && !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+		}
+		if err := stream.RecvMsg(new([]byte)); err == nil {
+			t.Fatal("a stream with two requests was answered")
+		}
+	}
+	if after := heap(); after > before+streams*uint64(len(garbage))/4 {
+		t.Errorf("after %d streams of %d octets each the heap grew from %d to %d octets", streams, len(garbage), before, after)
 	}
 }
 

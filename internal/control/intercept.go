@@ -1,7 +1,6 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -25,7 +24,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		defer c.connection.debt.end()
 	}
 	var res any
-	err := cmp.Or(s.codec.fault(req), permit(ctx, info.FullMethod, req))
+	err := permit(ctx, info.FullMethod, req)
 	if err == nil {
 		res, err = handler(ctx, req)
 	}
@@ -48,7 +47,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		}
 	}
 	s.observer.StreamOpened(method)
-	st := newServed(ss, s.codec, s.limits.StallTimeout)
+	st := newServed(ss, s.limits.StallTimeout)
 	if err := permit(ss.Context(), info.FullMethod, nil); err != nil {
 		handler = func(any, grpc.ServerStream) error { return err }
 	}

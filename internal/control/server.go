@@ -100,7 +100,6 @@ type Server struct {
 	doors    []*door
 	limits   Limits
 	grpc     *grpc.Server
-	codec    *messageCodec
 	health   *health.Server
 	logger   *slog.Logger
 	observer Observer
@@ -123,7 +122,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("control: %w", err)
 	}
 	s := &Server{
-		health: health.NewServer(), codec: newCodec(), logger: o.Logger, observer: o.Observer, now: o.Now, limits: o.Limits.withDefaults(),
+		health: health.NewServer(), logger: o.Logger, observer: o.Observer, now: o.Now, limits: o.Limits.withDefaults(),
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -144,7 +143,7 @@ func New(o Options) (*Server, error) {
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
-		grpc.ForceServerCodecV2(s.codec),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxConcurrentStreams(uint32(s.limits.StreamsPerPeer)+callsPerConnection),
 		grpc.MaxRecvMsgSize(maxRequest),
@@ -177,14 +176,15 @@ func (s *Server) openDoors(o *Options) (err error) {
 }
 
 func (s *Server) register(o *Options) {
-	pb.RegisterSubscriberServiceServer(s.grpc, &subscriberService{port: o.Subscribers, now: s.now})
-	pb.RegisterNatServiceServer(s.grpc, &natService{port: o.Nat, now: s.now})
-	pb.RegisterSessionServiceServer(s.grpc, &sessionService{port: o.Sessions})
-	pb.RegisterControlServiceServer(s.grpc, &controlService{port: o.Controls})
-	pb.RegisterRemovalServiceServer(s.grpc, &removalService{port: o.Removals})
-	pb.RegisterNasServiceServer(s.grpc, &nasService{port: o.NASes})
-	healthpb.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
+	services := serviceRegistrar{s.grpc}
+	pb.RegisterSubscriberServiceServer(services, &subscriberService{port: o.Subscribers, now: s.now})
+	pb.RegisterNatServiceServer(services, &natService{port: o.Nat, now: s.now})
+	pb.RegisterSessionServiceServer(services, &sessionService{port: o.Sessions})
+	pb.RegisterControlServiceServer(services, &controlService{port: o.Controls})
+	pb.RegisterRemovalServiceServer(services, &removalService{port: o.Removals})
+	pb.RegisterNasServiceServer(services, &nasService{port: o.NASes})
+	healthpb.RegisterHealthServer(services, s.health)
+	reflection.Register(services)
 }
 
 // Addr is the address of Listen.

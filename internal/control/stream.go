@@ -60,15 +60,14 @@ func streamEnd(err error) string {
 // nothing for too long.
 type served struct {
 	grpc.ServerStream
-	codec  *messageCodec
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	limit  time.Duration
 	stall  *time.Timer // runs while a message waits to be taken
 }
 
-func newServed(ss grpc.ServerStream, codec *messageCodec, limit time.Duration) *served {
-	s := &served{ServerStream: ss, codec: codec, limit: limit}
+func newServed(ss grpc.ServerStream, limit time.Duration) *served {
+	s := &served{ServerStream: ss, limit: limit}
 	s.ctx, s.cancel = context.WithCancelCause(ss.Context())
 	s.stall = time.AfterFunc(limit, func() { s.cancel(errStalled) })
 	s.stall.Stop()
@@ -87,10 +86,11 @@ func (s *served) SendMsg(m any) error {
 
 // RecvMsg implements grpc.ServerStream.
 func (s *served) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
+	request := decodedRequest{message: m}
+	if err := s.ServerStream.RecvMsg(&request); err != nil {
 		return err
 	}
-	return s.codec.fault(m)
+	return request.fault
 }
 
 // stalled reports whether the reader took nothing for too long.
