@@ -8,10 +8,10 @@ import (
 	"net"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +33,7 @@ func listen(address, group string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := lockFolder(filepath.Dir(path))
+	unlock, err := lockSocket(path)
 	if err != nil {
 		return nil, err
 	}
@@ -77,16 +77,68 @@ func groupID(group string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// lockFolder keeps two daemons that start from removing each other's new socket.
-func lockFolder(folder string) (unlock func(), err error) {
-	f, err := os.Open(folder)
+// lockWait bounds how long a start waits for another one on the same socket, which takes
+// milliseconds.
+const lockWait = 2 * time.Second
+
+// lockSocket keeps two daemons that start from removing each other's new socket. The lock
+// is on a file of its own beside the socket, which nobody else can open: whoever may read
+// the folder could lock that, and hold up every start.
+func lockSocket(socket string) (unlock func(), err error) {
+	path := socket + ".lock"
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockWait / 200) {
+		f, err := tryLock(path)
+		if err == nil {
+			return func() { _ = os.Remove(path); _ = f.Close() }, nil
+		}
+		if !errors.Is(err, errLocked) {
+			return nil, err
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%s: %w; end that daemon, or choose another socket", path, err)
+		}
+	}
+}
+
+// errLocked is why a lock has to be tried again.
+var errLocked = errors.New("another daemon is opening the socket")
+
+// tryLock opens and locks a file, which it makes if there is none.
+func tryLock(path string) (*os.File, error) {
+	// O_NONBLOCK is for a fifo, whose opening may wait.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("lock file of the socket: %w; remove it if it is there, and let sessiond write its folder", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", folder, err), f.Close())
+	if err := lockOwn(f, path); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return func() { _ = f.Close() }, nil
+	return f, nil
+}
+
+// lockOwn locks a file that nobody else can open, and that still has its name: the one who
+// held the lock before removes it.
+func lockOwn(f *os.File, path string) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || owner != uint32(os.Geteuid()) {
+		return fmt.Errorf("%s is not the lock file of sessiond (%v, of user %d); remove it, and let nobody else write its folder",
+			path, info.Mode(), owner)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return errLocked
+		}
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	named, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(info, named) {
+		return errLocked
+	}
+	return err
 }
 
 // removeStale removes the socket that a killed daemon left behind, and nothing
