@@ -90,9 +90,9 @@ func (db *DB) conflicts(ev *subscriber.Event) bool {
 	if sign {
 		now := db.now()
 		db.conflict(ev.Via)
-		if silent, due := db.conflictLog.tell(now); due {
+		if suppressed, ok := db.conflictLog.Allow(now); ok {
 			db.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
-				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "more_before", silent,
+				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "more_before", suppressed,
 				"alarm", "sessiond_nas_conflicts_total")
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // What callers decide on.
@@ -89,12 +90,12 @@ type DB struct {
 	addresses    nasAddresses
 	clients      atomic.Pointer[Realms] // see SetClients; nil for none
 	conflict     func(string)
-	conflictLog  mutedLog
+	conflictLog  *throttle.Throttle
 	limited      func(string, Bound)
-	limitLogs    map[Bound]*mutedLog
+	limitLogs    map[Bound]*throttle.Throttle
 	garbage      func(string, Garbage)
-	garbageLogs  map[Garbage]*mutedLog
-	uniteLog     mutedLog
+	garbageLogs  map[Garbage]*throttle.Throttle
+	uniteLog     *throttle.Throttle
 }
 
 // New returns a DB. It does not talk to Redis yet.
@@ -126,9 +127,11 @@ func New(o Options) (*DB, error) {
 		refused:      o.Refused,
 		conflict:     o.Conflict,
 		limited:      o.Limited,
+		conflictLog:  newThrottle(),
 		limitLogs:    newLimitLogs(),
 		garbage:      o.Garbage,
 		garbageLogs:  newGarbageLogs(),
+		uniteLog:     newThrottle(),
 		logger:       o.Logger.With("node", o.Node),
 		now:          o.Now,
 		restarted:    make(chan struct{}, 1),

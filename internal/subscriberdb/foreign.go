@@ -2,34 +2,17 @@ package subscriberdb
 
 import (
 	"cmp"
-	"sync"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// mutedPause is the time between two lines of the log about what events tell again and
+// repeatInterval is the time between two lines of the log about what events tell again and
 // again: each is counted, and a client that goes on must not fill the log.
-const mutedPause = time.Minute
+const repeatInterval = time.Minute
 
-// mutedLog bounds those lines.
-type mutedLog struct {
-	mu     sync.Mutex
-	next   time.Time
-	silent int // not told since the last line
-}
-
-// tell reports whether a line is due, and how many were left out before it.
-func (l *mutedLog) tell(now time.Time) (silent int, due bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Before(l.next) {
-		l.silent++
-		return 0, false
-	}
-	silent, l.silent, l.next = l.silent, 0, now.Add(mutedPause)
-	return silent, true
-}
+func newThrottle() *throttle.Throttle { return &throttle.Throttle{Interval: repeatInterval} }
 
 // foreignEvents are the events of which a client tells that are not of its own NASes and
 // addresses (SES-16), by verdict: what the log says of them, and what to look at.
@@ -40,12 +23,12 @@ var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
 }
 
 // foreignLogs bound the lines about each.
-type foreignLogs map[subscriber.Verdict]*mutedLog
+type foreignLogs map[subscriber.Verdict]*throttle.Throttle
 
 func newForeignLogs() foreignLogs {
 	logs := make(foreignLogs, len(foreignEvents))
 	for v := range foreignEvents {
-		logs[v] = new(mutedLog)
+		logs[v] = newThrottle()
 	}
 	return logs
 }
@@ -56,8 +39,8 @@ func (db *DB) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
 	if log == nil {
 		return
 	}
-	silent, due := log.tell(db.now())
-	if !due {
+	suppressed, ok := log.Allow(db.now())
+	if !ok {
 		return
 	}
 	line := []any{"client", cmp.Or(ev.Via, ev.Client), "nas", ev.NAS, "inside", ev.Inside}
@@ -65,5 +48,5 @@ func (db *DB) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
 		line = append(line, "reported_by", owner)
 	}
 	db.logger.Warn(foreignEvents[v].what,
-		append(line, "more_before", silent, "see", foreignEvents[v].see, "alarm", "sessiond_accounting_refused_total")...)
+		append(line, "more_before", suppressed, "see", foreignEvents[v].see, "alarm", "sessiond_accounting_refused_total")...)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
@@ -29,10 +30,10 @@ func GarbageKinds() []Garbage {
 	return []Garbage{GarbageRestart, GarbageRecord, GarbageSession, GarbageFeed}
 }
 
-func newGarbageLogs() map[Garbage]*mutedLog {
-	logs := make(map[Garbage]*mutedLog)
+func newGarbageLogs() map[Garbage]*throttle.Throttle {
+	logs := make(map[Garbage]*throttle.Throttle)
 	for _, kind := range GarbageKinds() {
-		logs[kind] = new(mutedLog)
+		logs[kind] = newThrottle()
 	}
 	return logs
 }
@@ -40,9 +41,9 @@ func newGarbageLogs() map[Garbage]*mutedLog {
 // found counts and names garbage.
 func (db *DB) found(group string, kind Garbage, where string) {
 	db.garbage(group, kind)
-	if silent, due := db.garbageLogs[kind].tell(db.now()); due {
+	if suppressed, ok := db.garbageLogs[kind].Allow(db.now()); ok {
 		db.logger.Error("unusable data in Redis is left out", "group", group, "kind", string(kind), "at", where,
-			"more_before", silent, "alarm", "sessiond_database_garbage_total")
+			"more_before", suppressed, "alarm", "sessiond_database_garbage_total")
 	}
 }
 

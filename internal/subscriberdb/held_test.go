@@ -433,7 +433,7 @@ func TestForeignNASAfterStart_SES16(t *testing.T) {
 		on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)
 		on.Client = "bng2"
 		record(t, db, slices.Repeat([]subscriber.Event{on}, 10)...)
-		now = now.Add(mutedPause)
+		now = now.Add(repeatInterval)
 		record(t, db, on)
 		counted := 0
 		for _, v := range seen.seen {

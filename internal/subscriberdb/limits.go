@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // boundTexts are what the log says where a client has its share.
@@ -16,15 +17,15 @@ var boundTexts = map[Bound]string{
 // limit counts and logs that a client has no room for more.
 func (db *DB) limit(client string, b Bound) {
 	db.limited(client, b)
-	if silent, due := db.limitLogs[b].tell(db.now()); due {
-		db.logger.Warn(boundTexts[b], "client", client, "more_before", silent, "alarm", "sessiond_accounting_bounds_reached_total")
+	if suppressed, ok := db.limitLogs[b].Allow(db.now()); ok {
+		db.logger.Warn(boundTexts[b], "client", client, "more_before", suppressed, "alarm", "sessiond_accounting_bounds_reached_total")
 	}
 }
 
-func newLimitLogs() map[Bound]*mutedLog {
-	logs := make(map[Bound]*mutedLog)
+func newLimitLogs() map[Bound]*throttle.Throttle {
+	logs := make(map[Bound]*throttle.Throttle)
 	for _, b := range Bounds() {
-		logs[b] = new(mutedLog)
+		logs[b] = newThrottle()
 	}
 	return logs
 }

@@ -127,9 +127,9 @@ func (s *step) renamed(db *DB, v subscriber.View, ev *subscriber.Event) bool {
 		return false
 	}
 	if from, to := nasKeyOf(s.id), nasKeyOf(id); from != to && db.nases.unite(from, to) {
-		if silent, due := db.uniteLog.tell(db.now()); due {
+		if suppressed, ok := db.uniteLog.Allow(db.now()); ok {
 			db.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
-				"client", from.client, "nas", from.nas, "first_client", to.client, "more_before", silent)
+				"client", from.client, "nas", from.nas, "first_client", to.client, "more_before", suppressed)
 		}
 	}
 	s.id, s.surprised = id, true

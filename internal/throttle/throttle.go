@@ -2,15 +2,18 @@
 package throttle
 
 import (
+	"cmp"
 	"sync"
 	"time"
 )
 
-// Interval is the time between two lines of one kind.
-const Interval = 10 * time.Second
+// DefaultInterval is the time between two lines of one kind.
+const DefaultInterval = 10 * time.Second
 
 // A Throttle thins out the lines of one kind. The zero value is ready.
 type Throttle struct {
+	Interval time.Duration // between two lines; optional, DefaultInterval
+
 	mu         sync.Mutex
 	next       time.Time
 	suppressed int
@@ -26,6 +29,6 @@ func (t *Throttle) Allow(now time.Time) (suppressed int, ok bool) {
 		return 0, false
 	}
 	suppressed, t.suppressed = t.suppressed, 0
-	t.next = now.Add(Interval)
+	t.next = now.Add(cmp.Or(t.Interval, DefaultInterval))
 	return suppressed, true
 }
