@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// TestIdleCallersOfMetricsAreBounded: who opens connections and asks nothing has so many
+// TestIdleCallersOfMetricsAreBounded_I10: who opens connections and asks nothing has so many
 // of them and no more, and another one is answered.
-func TestIdleCallersOfMetricsAreBounded(t *testing.T) {
+func TestIdleCallersOfMetricsAreBounded_I10(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -95,9 +95,9 @@ func limited(l control.Limits, o control.Observer) func(*control.Options) {
 	return func(options *control.Options) { options.Limits, options.Observer = l, o }
 }
 
-// TestStreamsOfAPeerAreBounded: who has all the streams it may have is told what to do,
+// TestStreamsOfAPeerAreBounded_I10: who has all the streams it may have is told what to do,
 // and nobody else is refused for it. What ends makes room.
-func TestStreamsOfAPeerAreBounded(t *testing.T) {
+func TestStreamsOfAPeerAreBounded_I10(t *testing.T) {
 	t.Parallel()
 	told := newLedger()
 	server := controltest.Serve(t, controltest.Scene(), limited(control.Limits{Streams: 3, StreamsPerPeer: 2}, told))
@@ -132,8 +132,8 @@ func TestStreamsOfAPeerAreBounded(t *testing.T) {
 	told.await(t, "WatchSubscribers refused limit", 1)
 }
 
-// TestConnectionsOfAPeerAreBounded: as with streams.
-func TestConnectionsOfAPeerAreBounded(t *testing.T) {
+// TestConnectionsOfAPeerAreBounded_I10: as with streams.
+func TestConnectionsOfAPeerAreBounded_I10(t *testing.T) {
 	t.Parallel()
 	told := newLedger()
 	server := controltest.Serve(t, controltest.Scene(), limited(control.Limits{Connections: 3, ConnectionsPerPeer: 2}, told))
@@ -161,10 +161,10 @@ func TestConnectionsOfAPeerAreBounded(t *testing.T) {
 	}
 }
 
-// TestStalledStreamIsEnded: a reader that takes nothing loses its stream, with a reason
+// TestStalledStreamIsEnded_I10: a reader that takes nothing loses its stream, with a reason
 // that it can still read, and may go on; if it does not even take that, it loses its
 // connection.
-func TestStalledStreamIsEnded(t *testing.T) {
+func TestStalledStreamIsEnded_I10(t *testing.T) {
 	t.Parallel()
 	for method, stall := range map[string]func(*testing.T, *controltest.Backend, *grpc.ClientConn) (end func() error){
 		"WatchSubscribers": func(t *testing.T, b *controltest.Backend, conn *grpc.ClientConn) func() error {
@@ -211,9 +211,9 @@ func TestStalledStreamIsEnded(t *testing.T) {
 	}
 }
 
-// TestReplyThatIsNotTaken: who asks and lets no reply come loses the connection; who
+// TestReplyThatIsNotTaken_I10: who asks and lets no reply come loses the connection; who
 // takes its replies keeps it, however many, and so does who waits between its calls.
-func TestReplyThatIsNotTaken(t *testing.T) {
+func TestReplyThatIsNotTaken_I10(t *testing.T) {
 	t.Parallel()
 	told := newLedger()
 	server := controltest.Serve(t, controltest.Scene(), limited(control.Limits{StallTimeout: time.Second}, told))
@@ -270,9 +270,9 @@ func (l silentListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// TestConnectionThatTakesNothingIsEnded: one whose peer reads nothing is closed by
+// TestConnectionThatTakesNothingIsEnded_I10: one whose peer reads nothing is closed by
 // its write deadline.
-func TestConnectionThatTakesNothingIsEnded(t *testing.T) {
+func TestConnectionThatTakesNothingIsEnded_I10(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// TestSessionsAreBounded has one subscriber open more sessions than it may. It gets no
+// TestSessionsAreBounded_I10 has one subscriber open more sessions than it may. It gets no
 // more; what it has goes on, and so does its neighbour. With fewer it opens new ones.
-func TestSessionsAreBounded(t *testing.T) {
+func TestSessionsAreBounded_I10(t *testing.T) {
 	lab := newLab(t)
 	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 
 // TestFloodKeepsToItself lets client "a" overflow its cache and its queue while
 // client "b" has a cached reply and a request waiting.
-func TestFloodKeepsToItself_ACCT26(t *testing.T) {
+func TestFloodKeepsToItself_ACCT26_I10(t *testing.T) {
 	l := start(t, func(o *radiusacct.Options) {
 		o.Workers, o.QueueLength, o.BatchSize, o.CacheBytes = 1, 8, 4, 16<<10
 	})
@@ -73,7 +73,7 @@ func manyAddresses() []byte {
 
 // TestFloodLeavesNoMemory sends what is refused from ever new ports, and looks
 // at the heap.
-func TestFloodLeavesNoMemory_ACCT26(t *testing.T) {
+func TestFloodLeavesNoMemory_ACCT26_I10(t *testing.T) {
 	l := start(t)
 	b := newNAS(t, "127.0.0.9", l.addr)
 	cached := resign(startRequest(1, "b1"), "secret-of-b")

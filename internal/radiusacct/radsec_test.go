@@ -302,7 +302,7 @@ func TestRadSecIdle_RSEC03(t *testing.T) {
 	})
 }
 
-func TestRadSecLimits_RSEC03(t *testing.T) {
+func TestRadSecLimits_RSEC03_I10(t *testing.T) {
 	l := startRadSec(t, func(o *radiusacct.Options) { o.RadSec.MaxConnections, o.RadSec.MaxConnectionsPerClient = 3, 2 })
 	first, second := l.connect(t, "a.example"), l.connect(t, "a.example")
 	first.silent()

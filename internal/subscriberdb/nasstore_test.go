@@ -286,9 +286,9 @@ func TestFlushWaitsNoLongerThanItsCaller(t *testing.T) {
 	}
 }
 
-// TestNASesBound: Redis keeps so many NASes and no more; those that stand there go on
+// TestNASesBound_I10: Redis keeps so many NASes and no more; those that stand there go on
 // to be written.
-func TestNASesBound(t *testing.T) {
+func TestNASesBound_I10(t *testing.T) {
 	client := realRedis(t)
 	db := newDB(t, client, at(t0))
 	record(t, db, prompt("n", 0, 0))

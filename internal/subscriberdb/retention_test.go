@@ -237,9 +237,9 @@ func TestDeadReaderIsForgotten(t *testing.T) {
 	})
 }
 
-// TestFeedHasABound: for a reader that is too far behind the feed does not grow for
+// TestFeedHasABound_I10: for a reader that is too far behind the feed does not grow for
 // ever, by entries and by octets; it is told of the gap.
-func TestFeedHasABound(t *testing.T) {
+func TestFeedHasABound_I10(t *testing.T) {
 	for name, bound := range map[string]func(*Options){
 		"entries": func(o *Options) { o.FeedLength, o.FeedLimit = 100, 300 },
 		"octets":  func(o *Options) { o.FeedLength, o.FeedOctets = 100, 20_000 },

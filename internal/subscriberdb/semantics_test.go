@@ -235,9 +235,9 @@ func TestStateOutlives_SES10(t *testing.T) {
 	}
 }
 
-// TestTombstonesBounded: beyond the limit ended sessions are remembered for a
+// TestTombstonesBounded_I10: beyond the limit ended sessions are remembered for a
 // short time only, until the earlier ones have gone.
-func TestTombstonesBounded(t *testing.T) {
+func TestTombstonesBounded_I10(t *testing.T) {
 	for name, octets := range map[string]int{"by number": 1, "by octets": 1000} {
 		tomb := newTombstones(24*time.Hour, 100, 100_000)
 		if octets > 1 {
@@ -271,10 +271,10 @@ func TestTombstonesBounded(t *testing.T) {
 	}
 }
 
-// TestEndedSessionsOfOneClient: a client that makes sessions without an address, or ends
+// TestEndedSessionsOfOneClient_I10: a client that makes sessions without an address, or ends
 // those that never were, is bounded, which is told; the ends of another client's sessions
 // are remembered as long as ever.
-func TestEndedSessionsOfOneClient(t *testing.T) {
+func TestEndedSessionsOfOneClient_I10(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var counts counted
 		var log lines
@@ -316,9 +316,9 @@ func TestEndedSessionsOfOneClient(t *testing.T) {
 	})
 }
 
-// TestFeedEntriesAreBounded: however long what a NAS tells of its sessions is, no entry of
+// TestFeedEntriesAreBounded_I10: however long what a NAS tells of its sessions is, no entry of
 // the feed is longer than its bound; and as many links as a NAS likes are no way round it.
-func TestFeedEntriesAreBounded(t *testing.T) {
+func TestFeedEntriesAreBounded_I10(t *testing.T) {
 	client := realRedis(t)
 	var counts counted
 	db := newDB(t, client, func(o *Options) {

@@ -8,9 +8,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestUnitedNASesFillNoLog: a client that reports the sessions of many NASes of another
+// TestUnitedNASesFillNoLog_I10: a client that reports the sessions of many NASes of another
 // one makes one line, not one for each.
-func TestUnitedNASesFillNoLog(t *testing.T) {
+func TestUnitedNASesFillNoLog_I10(t *testing.T) {
 	t.Parallel()
 	var log lines
 	db := newDB(t, realRedis(t), func(o *Options) { o.Logger = log.logger() })

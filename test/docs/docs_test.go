@@ -33,8 +33,8 @@ var (
 // they exist in the package named.
 func TestInvariantsHaveTests(t *testing.T) {
 	rows := invariantRow.FindAllStringSubmatch(read(t, "ARCHITECTURE.md"), -1)
-	if len(rows) != 9 {
-		t.Fatalf("%d invariants, want I1 to I9", len(rows))
+	if len(rows) != 10 {
+		t.Fatalf("%d invariants, want I1 to I10", len(rows))
 	}
 	for _, row := range rows {
 		names := testName.FindAllStringSubmatch(row[2], -1)
@@ -46,6 +46,39 @@ func TestInvariantsHaveTests(t *testing.T) {
 				t.Errorf("%s: package %s has no %s", row[1], n[1], n[2])
 			}
 		}
+	}
+}
+
+// TestThreatsHaveTests: every threat of ARCHITECTURE.md names an invariant, or none, and
+// tests that exist in the package named.
+func TestThreatsHaveTests(t *testing.T) {
+	text := read(t, "ARCHITECTURE.md")
+	_, section, _ := strings.Cut(text, "\n## Threats\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := 0
+	for line := range strings.Lines(section) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if len(cells) != 5 || cells[0] == "---" || strings.TrimSpace(cells[0]) == "threat" {
+			continue
+		}
+		rows++
+		for _, id := range strings.FieldsFunc(cells[2], func(r rune) bool { return r == ' ' || r == ',' }) {
+			if id != "-" && !strings.Contains(text, "\n| "+id+" | ") {
+				t.Errorf("%s: there is no invariant %s", cells[0], id)
+			}
+		}
+		names := testName.FindAllStringSubmatch(cells[4], -1)
+		if len(names) == 0 {
+			t.Errorf("%s: names no test", cells[0])
+		}
+		for _, n := range names {
+			if !testExists(t, n[1], n[2]) {
+				t.Errorf("%s: package %s has no %s", cells[0], n[1], n[2])
+			}
+		}
+	}
+	if rows < 10 {
+		t.Errorf("%d threats, want 10 or more", rows)
 	}
 }
 

@@ -23,10 +23,10 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestStalledWatchersCostLittle: a program that opens 1,000 watches and reads none of
+// TestStalledWatchersCostLittle_I10: a program that opens 1,000 watches and reads none of
 // them is told that these are too many, and what it has costs the daemon some tens of
 // MB while accounting goes on. Then it loses them.
-func TestStalledWatchersCostLittle(t *testing.T) {
+func TestStalledWatchersCostLittle_I10(t *testing.T) {
 	const (
 		watches     = 1000
 		subscribers = 4000
