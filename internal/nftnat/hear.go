@@ -21,13 +21,17 @@ const (
 // news is what a drain of the notices told about the table.
 type news struct {
 	table   bool      // something but elements of gate and block changed
-	rules   bool      // rules of others came or went
+	quiet   string    // the table of a new rule that masks conntrack events
+	gone    bool      // rules went
 	touched []address // whose elements changed
 }
 
 func (n *news) take(table string, x wire.Notice) {
-	if x.Command == wire.NewRule || x.Command == wire.DelRule {
-		n.rules = true
+	switch {
+	case x.Command == wire.DelRule:
+		n.gone = true
+	case x.Command == wire.NewRule && masksEvents(x.Attrs):
+		n.quiet = x.Table()
 	}
 	if x.Command == unix.NFT_MSG_NEWGEN || x.Family != unix.NFPROTO_IPV4 || x.Table() != table {
 		return
@@ -64,10 +68,11 @@ func (k *Kernel) hear(ctx context.Context) error {
 	for _, inside := range n.touched {
 		k.shadow.suspect(inside)
 	}
-	if n.rules || lost || k.unsettled {
-		if err := k.readQuiet(ctx); err != nil {
-			return err
-		}
+	if n.quiet != "" {
+		k.setQuiet(n.quiet)
+	}
+	if n.quiet != "" || n.gone && k.quiet != "" || lost || k.unsettled {
+		k.askQuiet()
 	}
 	if n.table || lost || k.unsettled {
 		if err := k.settle(ctx); err != nil {

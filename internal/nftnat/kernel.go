@@ -34,6 +34,8 @@ type Kernel struct {
 	shadow  shadow                         // what gate and block hold, as far as is known
 	changed chan struct{}                  // told that the shadow changed by others' hands
 	sweep   chan struct{}                  // told that the table was put right
+	// quietDue is told that all rules are to be read, see keepQuiet.
+	quietDue chan struct{}
 
 	// turn holds one token; whoever has it may use what follows, and change shadow.
 	// Exported methods and check take it, all others expect their caller to have it.
@@ -76,7 +78,10 @@ func DialKernel(o Options) (*Kernel, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	k := &Kernel{log: o.Logger, options: o, changed: make(chan struct{}, 1), sweep: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	k := &Kernel{
+		log: o.Logger, options: o, turn: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1), sweep: make(chan struct{}, 1), quietDue: make(chan struct{}, 1),
+	}
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
 	if err := k.dial(); err != nil {
@@ -131,8 +136,12 @@ func (k *Kernel) start(ctx context.Context) error {
 		k.log.Warn("net.ipv4.ip_forward is off: nothing is forwarded until it is switched on")
 	}
 	k.warnOfSurroundings()
-	if err := k.readQuiet(ctx); err != nil {
-		return err
+	if quiet, err := k.readQuiet(ctx); err == nil {
+		k.setQuiet(quiet)
+	} else {
+		k.log.Warn(unreadRules, "error", err)
+		k.flows.SetQuiet(true) // until they are read
+		k.askQuiet()
 	}
 	before, err := readStanding(ctx, k.conn, k.options.Table)
 	if errors.Is(err, unix.EINVAL) { // nobody answers for nf_tables

@@ -3,8 +3,10 @@ package nftnat
 import (
 	"context"
 	"encoding/binary"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/throttle"
 	"golang.org/x/sys/unix"
 )
 
@@ -12,29 +14,87 @@ import (
 // complete: the kernel's IPCT_NEW and IPCT_RELATED, which say that an entry began.
 const eventsNeeded = 1<<0 | 1<<1
 
-// readQuiet finds out whether a rule of anybody makes conntrack leave out what the index
-// of sessions lives from: `ct event set` of nftables, or the target CT of iptables-nft
-// with --ctevents. While there is one, the index proves nothing.
-func (k *Kernel) readQuiet(ctx context.Context) error {
-	quiet := ""
-	err := k.conn.Dump(ctx, wire.GetRule, wire.AnyFamily, func() { quiet = "" }, func(attrs []byte) {
-		if quiet == "" && masksEvents(attrs) {
-			quiet = wire.String(wire.Attr(attrs, unix.NFTA_RULE_TABLE))
+// quietPause is the time between two readings of all rules, at least.
+const quietPause = time.Second
+
+// keepQuiet looks, each time it is due, whether a rule masks events. A rule that is added
+// tells that itself, see hear. So all rules are read only when rules went while one did, and
+// when it is not known what others did; and nobody who programs waits for it, since there may
+// be tens of thousands that change all the time.
+func (k *Kernel) keepQuiet(ctx context.Context) error {
+	var thin throttle.Throttle
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-k.quietDue:
+		}
+		if err := k.lookForQuiet(ctx); err != nil {
+			k.askQuiet()
+			if failed, ok := thin.Allow(time.Now()); ok && ctx.Err() == nil {
+				k.log.Warn(unreadRules, "error", err, "failed_before", failed)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(quietPause):
+		}
+	}
+}
+
+const unreadRules = "rules of nftables cannot be read; it is tried again whether one masks conntrack events"
+
+// askQuiet makes a look at all rules due.
+func (k *Kernel) askQuiet() {
+	select {
+	case k.quietDue <- struct{}{}:
+	default:
+	}
+}
+
+// lookForQuiet reads all rules. That none was found is believed unless another look became
+// due meanwhile: a rule may have been added since.
+func (k *Kernel) lookForQuiet(ctx context.Context) error {
+	table, err := k.readQuiet(ctx)
+	if err != nil {
+		return err
+	}
+	if err := k.take(ctx); err != nil {
+		return err
+	}
+	defer k.give()
+	if table != "" || len(k.quietDue) == 0 {
+		k.setQuiet(table)
+	}
+	return nil
+}
+
+// readQuiet returns the table of a rule, whosever it is, that makes conntrack leave out what
+// the index of sessions lives from: `ct event set` of nftables, or the target CT of
+// iptables-nft with --ctevents. While there is one, the index proves nothing. It is "" for
+// none. It has a connection of its own, since those of one take turns.
+func (k *Kernel) readQuiet(ctx context.Context) (table string, err error) {
+	conn, err := wire.Dial(k.ns.fd())
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	err = conn.Dump(ctx, wire.GetRule, wire.AnyFamily, func() { table = "" }, func(attrs []byte) {
+		if table == "" && masksEvents(attrs) {
+			table = wire.String(wire.Attr(attrs, unix.NFTA_RULE_TABLE))
 		}
 	})
-	if err == nil {
-		k.setQuiet(quiet)
-	}
-	return err
+	return table, err
 }
 
 // setQuiet takes the table whose rule leaves events out; "" for none.
 func (k *Kernel) setQuiet(table string) {
+	k.flows.SetQuiet(table != "")
 	if k.quiet == table {
 		return
 	}
 	k.quiet = table
-	k.flows.SetQuiet(table != "")
 	if table != "" {
 		k.log.Warn("a rule makes conntrack leave events out (ct event set, or CT --ctevents): sessions are counted by audits alone, and removals and drains proved by table passes; let the rule tell new and related, or take it out",
 			"table", table)

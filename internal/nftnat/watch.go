@@ -23,6 +23,7 @@ func (k *Kernel) watch(ctx context.Context) error {
 	g.Go(func() error { return k.listen(ctx) })
 	g.Go(func() error { return k.tick(ctx) })
 	g.Go(func() error { return k.sweepWhenDue(ctx) })
+	g.Go(func() error { return k.keepQuiet(ctx) })
 	g.Go(func() error { return k.keepBound(ctx) })
 	g.Go(func() error { return k.tellStrays(ctx) })
 	g.Go(func() error {
