@@ -10,25 +10,30 @@ import (
 )
 
 // TestWarnsOfSurroundings: an interface that does not exist is named at the start, and
-// so is accounting of conntrack that is off; what is in order is not.
+// so is accounting of conntrack that is off; what is in order is not. The beginning of a name
+// stands for any interface whose name begins so.
 func TestWarnsOfSurroundings(t *testing.T) {
 	t.Parallel()
 	lab := newLab(t)
-	for _, tt := range []struct{ outside, acct, want string }{
-		{netlab.OutsideInterface, "1", ""},
-		{"wan7", "0", "interface=wan7 nf_conntrack_acct is off"},
+	begin := netlab.InsideInterface[:len(netlab.InsideInterface)-1] + anySuffix
+	for _, tt := range []struct{ inside, outside, acct, want string }{
+		{netlab.InsideInterface, netlab.OutsideInterface, "1", ""},
+		{netlab.InsideInterface, "wan7", "0", "interface=wan7 nf_conntrack_acct is off"},
+		{begin, netlab.OutsideInterface, "1", ""},
+		{"ppp*", netlab.OutsideInterface, "1", "interface=ppp*"},
 	} {
 		run(t, lab, "sysctl", "-qw", "net.netfilter.nf_conntrack_acct="+tt.acct)
 		var log bytes.Buffer
 		o := labOptions(lab)
-		o.OutsideInterfaces, o.Logger = []string{tt.outside}, slog.New(slog.NewTextHandler(&log, nil))
+		o.InsideInterfaces, o.OutsideInterfaces = []string{tt.inside}, []string{tt.outside}
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		k := openKernel(t, o)
 		if err := k.Close(); err != nil {
 			t.Fatal(err)
 		}
 		for _, said := range []string{"interface=", "nf_conntrack_acct is off"} {
 			if got := strings.Contains(log.String(), said); got != strings.Contains(tt.want, said) {
-				t.Errorf("outside %s, acct %s: logged\n%s", tt.outside, tt.acct, log.String())
+				t.Errorf("inside %s, outside %s, acct %s: logged\n%s", tt.inside, tt.outside, tt.acct, log.String())
 			}
 		}
 	}
