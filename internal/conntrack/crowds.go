@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// crowds are the addresses that have more entries than a bound. An address that came above
+// crowds are the addresses that have more entries of one kind than a bound. An address that came above
 // it is one until it has an eighth less, so that it does not go in and out with each entry.
 type crowds struct {
 	bound uint32 // 0 for none
@@ -14,8 +14,8 @@ type crowds struct {
 	wake  chan struct{} // holds a token when an address came or went
 }
 
-func newCrowds(bound int) crowds {
-	return crowds{bound: uint32(bound), full: make(map[uint32]struct{}), wake: make(chan struct{}, 1)}
+func newCrowds(bound int, wake chan struct{}) crowds {
+	return crowds{bound: uint32(bound), full: make(map[uint32]struct{}), wake: wake}
 }
 
 // grew takes the count of an address that has one more entry.
@@ -49,18 +49,23 @@ func (c *crowds) poke() {
 
 // Crowds tells that an address came above Options.Bound, or is far enough below it again.
 // One telling may be of many: look at Crowded. It needs Run.
-func (t *Table) Crowds() <-chan struct{} { return t.index.crowds.wake }
+func (t *Table) Crowds() <-chan struct{} { return t.index.opened.wake }
 
-// Crowded lists the addresses that have more entries than Options.Bound, or had, and are
-// not an eighth below it yet, in their order.
-func (t *Table) Crowded() []netip.Addr {
+// Crowded lists the addresses that began more entries than Options.Bound, and those that
+// others reached with more through destination translations, or did, and are not an eighth
+// below it yet, in their order. Who sends to one cannot so keep it from what it begins.
+// Untranslated entries with what is not inside are not counted: they are with the machine
+// itself.
+func (t *Table) Crowded() (began, reached []netip.Addr) {
 	t.index.mu.Lock()
-	numbers := slices.AppendSeq(make([]uint32, 0, len(t.index.crowds.full)), maps.Keys(t.index.crowds.full))
-	t.index.mu.Unlock()
-	slices.Sort(numbers)
-	list := make([]netip.Addr, len(numbers))
-	for i, a := range numbers {
-		list[i] = toAddr(a)
+	defer t.index.mu.Unlock()
+	return t.index.opened.list(), t.index.reached.list()
+}
+
+func (c *crowds) list() []netip.Addr {
+	list := make([]netip.Addr, 0, len(c.full))
+	for _, a := range slices.Sorted(maps.Keys(c.full)) {
+		list = append(list, toAddr(a))
 	}
 	return list
 }

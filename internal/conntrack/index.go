@@ -17,7 +17,7 @@ type record struct {
 	twin       uint32 // the same entry's record under its next owner
 	serial     uint16 // tells incarnations of one key apart
 	gen        uint8  // of the rebuild that last saw it
-	kind       uint8  // and recordPlain
+	kind       uint8  // and bits of what it is to its owner
 }
 
 // Kinds of record.
@@ -26,16 +26,36 @@ const (
 	recordFirst
 	recordTwin
 
-	recordPlain uint8 = 1 << 7 // its entry is untranslated
+	recordPlain   uint8 = 1 << 7 // its entry is untranslated
+	recordOpened  uint8 = 1 << 6 // the owner began it, and not to the machine itself
+	recordReached uint8 = 1 << 5 // somebody else began it, through a destination translation
+	recordBits          = recordPlain | recordOpened | recordReached
 )
 
-func (r *record) is(kind uint8) bool { return r.kind&^recordPlain == kind }
+func (r *record) is(kind uint8) bool { return r.kind&^recordBits == kind }
+
+// bits are those of an entry under one of its owners.
+func (x *index) bits(f *flow, owner uint32) uint8 {
+	switch plain := f.plain(); {
+	case plain && f.orig.src == owner && x.inside.contains(f.orig.dst):
+		return recordPlain | recordOpened // from inside to inside
+	case plain:
+		return recordPlain
+	case f.orig.src == owner:
+		return recordOpened
+	case f.reply.src == owner:
+		return recordReached
+	}
+	return 0
+}
 
 // owner is one address that has entries.
 type owner struct {
-	addr  uint32
-	head  uint32 // first record, or the next free owner
-	count uint32
+	addr    uint32
+	head    uint32 // first record, or the next free owner
+	count   uint32
+	opened  uint32 // of them with recordOpened
+	reached uint32 // of them with recordReached
 }
 
 // identity is an incarnation of an entry as events name it.
@@ -59,7 +79,8 @@ type index struct {
 	serial  uint16
 	rebuild rebuild
 	idle    idleQueue
-	crowds  crowds
+	opened  crowds
+	reached crowds
 	strays  strays
 
 	complete bool   // it has every entry that the kernel has told of, see lost
@@ -72,7 +93,6 @@ func newIndex(inside addrSet) *index {
 		byAddr: make(map[uint32]uint32),
 		lookup: lookup{seed: maphash.MakeSeed()},
 		idle:   newIdleQueue(),
-		crowds: newCrowds(0),
 		strays: strays{wake: make(chan struct{}, 1)},
 	}
 }
@@ -106,18 +126,17 @@ func (x *index) destroyedLocked(f *flow) {
 func (x *index) insertLocked(f *flow, o owners) {
 	x.serial++
 	x.flows++
-	plain := uint8(0)
-	if f.plain() {
-		plain = recordPlain
-	}
 	last := uint32(0)
 	for i, addr := range o.list() {
 		slot := x.allocLocked()
 		r := x.records.at(slot)
-		*r = record{key: f.orig, id: f.id, serial: x.serial, gen: x.rebuild.gen, kind: recordTwin | plain}
+		kind := recordTwin
+		if i == 0 {
+			kind = recordFirst
+		}
+		*r = record{key: f.orig, id: f.id, serial: x.serial, gen: x.rebuild.gen, kind: kind | x.bits(f, addr)}
 		x.linkLocked(slot, addr)
 		if i == 0 {
-			r.kind = recordFirst | plain
 			x.lookup.insert(slot, &x.records)
 		} else {
 			x.records.at(last).twin = slot
@@ -159,7 +178,14 @@ func (x *index) linkLocked(slot, addr uint32) {
 	}
 	o.head = slot
 	o.count++
-	x.crowds.grew(addr, o.count)
+	switch {
+	case r.kind&recordOpened != 0:
+		o.opened++
+		x.opened.grew(addr, o.opened)
+	case r.kind&recordReached != 0:
+		o.reached++
+		x.reached.grew(addr, o.reached)
+	}
 }
 
 func (x *index) unlinkLocked(r *record) {
@@ -173,7 +199,14 @@ func (x *index) unlinkLocked(r *record) {
 		x.records.at(r.next).prev = r.prev
 	}
 	o.count--
-	x.crowds.shrank(o.addr, o.count)
+	switch {
+	case r.kind&recordOpened != 0:
+		o.opened--
+		x.opened.shrank(o.addr, o.opened)
+	case r.kind&recordReached != 0:
+		o.reached--
+		x.reached.shrank(o.addr, o.reached)
+	}
 	if o.count == 0 {
 		x.dropOwnerLocked(r.owner)
 	}

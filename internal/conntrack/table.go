@@ -33,7 +33,8 @@ type Options struct {
 	// since Linux 5.19; 1 makes them tell), and only an audit or Idlers finds
 	// that out.
 	Audit time.Duration
-	// Bound is how many entries an address has before Crowded lists it; 0 for no bound.
+	// Bound is how many entries of a kind an address has before Crowded lists it; 0 for no
+	// bound.
 	Bound int
 	// Logger is where lost events are told; default discards.
 	Logger *slog.Logger
@@ -88,7 +89,8 @@ func Open(o Options) (*Table, error) {
 		ready:  make(chan struct{}),
 		idle:   make(chan netip.Addr),
 	}
-	t.index.crowds = newCrowds(o.Bound)
+	wake := make(chan struct{}, 1)
+	t.index.opened, t.index.reached = newCrowds(o.Bound, wake), newCrowds(o.Bound, wake)
 	t.index.strays.outside = outside
 	t.listener = listener{
 		receiver: receiver, index: t.index, stale: make(chan struct{}, 1), markers: newMarkers(),

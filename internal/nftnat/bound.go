@@ -2,20 +2,24 @@ package nftnat
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // boundInterval is how often the sessions of subscribers at the bound are asked for: some
 // may have ended unannounced.
 const boundInterval = 10 * time.Second
 
-// keepBound closes those who have more sessions than Options.MaxSessions to new ones, and
-// opens them when they have an eighth less. The index counts, and the kernel looks at a set
+// keepBound closes those who have more sessions than Options.MaxSessions to new ones of the
+// kind, see crowded, and opens them when they have an eighth less. The index counts, and the kernel looks at a set
 // for the first packet of a flow. That nftables counts by source itself (ct count) would be
 // exact, but walks the subscriber's entries for each new flow: with 1,000, 10,000 and 50,000
 // of them a flow took 1.3, 2.3 and 38 times as long (BenchmarkNewFlows).
 func (k *Kernel) keepBound(ctx context.Context) error {
+	var told fullTold
 	tick := time.NewTicker(boundInterval)
 	defer tick.Stop()
 	for {
@@ -24,22 +28,40 @@ func (k *Kernel) keepBound(ctx context.Context) error {
 			return ctx.Err()
 		case <-k.flows.Crowds():
 		case <-tick.C:
-			if err := k.flows.Probe(ctx, k.flows.Crowded()); err != nil {
+			full := k.crowded()
+			if err := k.flows.Probe(ctx, slices.Concat(full.began, full.reached)); err != nil {
 				k.report(ctx, err)
 			}
 		}
-		k.report(ctx, k.closeFull(ctx))
+		k.report(ctx, k.closeFull(ctx, &told))
 	}
 }
 
-// closeFull makes the set that of the subscribers at the bound.
-func (k *Kernel) closeFull(ctx context.Context) error {
-	full := k.flows.Crowded()
+// crowded are the subscribers at the bound, in order: with the sessions that they began, and
+// with those that others began through mappings. Each is closed to its own kind alone, so
+// that nobody outside can keep a subscriber from opening sessions.
+type crowded struct{ began, reached []netip.Addr }
+
+func (k *Kernel) crowded() (c crowded) {
+	c.began, c.reached = k.flows.Crowded()
+	return c
+}
+
+func (c crowded) equal(d crowded) bool {
+	return slices.Equal(c.began, d.began) && slices.Equal(c.reached, d.reached)
+}
+
+// fullTold thins out the lines about the bound: a worm takes whole cities to it.
+type fullTold struct{ began, reached throttle.Throttle }
+
+// closeFull makes the sets those of the subscribers at the bound.
+func (k *Kernel) closeFull(ctx context.Context, told *fullTold) error {
+	full := k.crowded()
 	if err := k.take(ctx); err != nil {
 		return err
 	}
 	defer k.give()
-	if k.removed || slices.Equal(full, k.options.full) {
+	if k.removed || full.equal(k.options.full) {
 		return nil
 	}
 	before := k.options.full
@@ -48,11 +70,21 @@ func (k *Kernel) closeFull(ctx context.Context) error {
 	if err := k.configure(ctx, o); err != nil {
 		return err
 	}
-	for _, inside := range full {
-		if !slices.Contains(before, inside) {
-			k.log.Warn("a subscriber has more sessions than nat.max_sessions_per_subscriber: it opens no new ones until it has an eighth less",
-				"inside", inside, "sessions", k.flows.Count(inside), "limit", k.options.MaxSessions)
+	k.tellFull(&told.began, full.began, before.began,
+		"a subscriber has more sessions than nat.max_sessions_per_subscriber: it opens no new ones until it has an eighth less")
+	k.tellFull(&told.reached, full.reached, before.reached,
+		"a subscriber has more sessions through mappings than nat.max_sessions_per_subscriber: nobody opens new ones to it until it has an eighth less")
+	return nil
+}
+
+// tellFull tells of one who came to the bound, and how many others did since it told last.
+func (k *Kernel) tellFull(thin *throttle.Throttle, now, before []netip.Addr, what string) {
+	for _, inside := range now {
+		if _, stands := slices.BinarySearchFunc(before, inside, netip.Addr.Compare); stands {
+			continue
+		}
+		if suppressed, ok := thin.Allow(time.Now()); ok {
+			k.log.Warn(what, "inside", inside, "limit", k.options.MaxSessions, "subscribers_at_limit", len(now), "suppressed", suppressed)
 		}
 	}
-	return nil
 }

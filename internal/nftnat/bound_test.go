@@ -1,14 +1,17 @@
 package nftnat
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // TestSessionsAreBounded_I10 has one subscriber open more sessions than it may. It gets no
@@ -80,6 +83,96 @@ func TestSessionsAreBounded_I10(t *testing.T) {
 	if _, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5001), echo.Addr()); err != nil {
 		t.Errorf("with fewer sessions: %v", err)
 	}
+}
+
+// TestFloodThroughMappingIsBounded floods a mapped port of a subscriber from outside, and the
+// machine itself in the subscriber's name. Through the mapping come no more than the bound,
+// and the subscriber opens sessions as before.
+func TestFloodThroughMappingIsBounded(t *testing.T) {
+	lab := newLab(t)
+	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, lab, "nft", "table ip mapping { chain c { type nat hook prerouting priority -100; ip daddr "+eip.String()+
+		" udp dport 4000 dnat to "+alice.String()+":5000; }; }")
+	var told logLines
+	o := labOptions(lab)
+	o.MaxSessions = 40
+	o.Logger = slog.New(slog.NewTextHandler(&told, nil))
+	w := wireTest{Lab: lab, Kernel: startKernel(t, o), echo: echo}
+	apply(t, w, blockOf(alice, Open, 0))
+	sent := uint16(1000)
+	flood := func(n int) {
+		t.Helper()
+		for range n {
+			sent++
+			err := errors.Join(w.Internet.Send(netlab.Packet{
+				Protocol: netlab.UDP, Source: netip.AddrPortFrom(w.Remotes[1], sent), Destination: netip.AddrPortFrom(eip, 4000),
+			}), w.Subscriber.Send(netlab.Packet{
+				Protocol: netlab.UDP, Source: netip.AddrPortFrom(alice, 6000), Destination: netip.AddrPortFrom(netlab.OutsideGateway.Addr(), sent),
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	flood(o.MaxSessions + 1)
+	eventually(t, func() error {
+		if !strings.Contains(run(t, lab, "nft", "list", "set", "ip", testTable, setFullMapped), alice.String()) {
+			return errors.New("the mapped sessions of the subscriber are not bounded")
+		}
+		return nil
+	})
+	mapped := func() int {
+		return strings.Count(run(t, lab, "conntrack", "-L", "-p", "udp", "--orig-port-dst", "4000"), "dport=4000")
+	}
+	before := mapped()
+	flood(100)
+	w.dropped(t, chainSrcnat, "too many sessions through mappings")
+	if got := mapped(); got != before {
+		t.Errorf("%d sessions through the mapping, %d before it was full", got, before)
+	}
+	if _, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5001), echo.Addr()); err != nil {
+		t.Errorf("the subscriber opens a session: %v", err)
+	}
+	if got := w.Fill().Full; got != 0 {
+		t.Errorf("%d subscribers are said to open no sessions", got)
+	}
+	run(t, lab, "conntrack", "-D", "-p", "udp", "--orig-port-dst", "4000")
+	eventually(t, func() error {
+		if strings.Contains(run(t, lab, "nft", "list", "set", "ip", testTable, setFullMapped), alice.String()) {
+			return errors.New("still closed")
+		}
+		return nil
+	})
+	if log := told.String(); strings.Count(log, "through mappings") != 1 || strings.Contains(log, "it opens no new ones") {
+		t.Errorf("the log says %s", log)
+	}
+}
+
+// TestManyAtTheBoundAreToldBriefly: thousands who come to the bound at once are one line, and
+// who comes later tells how many had none.
+func TestManyAtTheBoundAreToldBriefly(t *testing.T) {
+	var told logLines
+	k := &Kernel{log: slog.New(slog.NewTextHandler(&told, nil))}
+	var worm []netip.Addr
+	for a := alice; len(worm) < 10_000; a = a.Next() {
+		worm = append(worm, a)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var thin throttle.Throttle
+		k.tellFull(&thin, worm[:5], nil, "full")
+		k.tellFull(&thin, worm[:9_999], worm[:5], "full")
+		if got := told.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "inside="+alice.String()) {
+			t.Errorf("told %s", got)
+		}
+		time.Sleep(throttle.Interval)
+		k.tellFull(&thin, worm, worm[:9_999], "full")
+		if got := told.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "subscribers_at_limit=10000 suppressed=9998") {
+			t.Errorf("told %s", got)
+		}
+	})
 }
 
 // TestFillIsTold fills the conntrack table up to its limit, as the kernel is told it.

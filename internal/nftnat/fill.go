@@ -13,7 +13,7 @@ type Fill struct {
 
 // Fill tells how full things are. It needs Run.
 func (k *Kernel) Fill() Fill {
-	f := Fill{Full: len(k.flows.Crowded())}
+	f := Fill{Full: len(k.crowded().began)}
 	if last := k.fill.Load(); last != nil {
 		f.Entries, f.Limit = last.Entries, last.Limit
 	}

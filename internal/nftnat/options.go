@@ -21,7 +21,7 @@ type Options struct {
 	MaxSessions       int            // of one inside address; 0 for no bound
 	Logger            *slog.Logger   // required
 
-	full []netip.Addr // have more than MaxSessions, in order
+	full crowded // have more than MaxSessions
 }
 
 func (o Options) validate() error {

@@ -17,8 +17,9 @@ const (
 	setInsideInterfaces  = "inside_interfaces"
 	setOutsideInterfaces = "outside_interfaces"
 	setProtocols         = "protocols"
-	setFull              = "full"   // see bound.go
-	setUnused            = "unused" // see unused.go
+	setFull              = "full"        // see bound.go
+	setFullMapped        = "full_mapped" // see bound.go
+	setUnused            = "unused"      // see unused.go
 
 	chainForward    = "forward"
 	chainFromInside = "from_inside"
@@ -157,6 +158,8 @@ func natRules(inside []string) []rule {
 	fromInside := in(loadSource, setInsidePrefixes)
 	rules := []rule{
 		{chainSrcnat, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
+		{chainSrcnat, "too many sessions through mappings",
+			then(slices.Concat(in(loadTarget, setFullMapped), statusHas(statusDestinationTranslated)), countedDrop()...)},
 		{chainSrcnat, "", then(in(loadTarget, setInsidePrefixes), jump(chainTimeouts))},
 		{chainSrcnat, "", then(slices.Concat(toOutside, fromInside), goTo(chainTranslate))},
 	}

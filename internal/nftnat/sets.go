@@ -67,7 +67,12 @@ func newSets(o Options) []set {
 		{
 			name:     setFull,
 			shape:    shape{keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
-			userdata: byteOrders(orderBig), members: addressMembers(o.full),
+			userdata: byteOrders(orderBig), members: addressMembers(o.full.began),
+		},
+		{
+			name:     setFullMapped,
+			shape:    shape{keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
+			userdata: byteOrders(orderBig), members: addressMembers(o.full.reached),
 		},
 	}
 }
