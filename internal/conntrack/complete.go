@@ -64,7 +64,7 @@ func (x *index) empty(addrs asked) (none []uint32, ok bool) {
 	return none, true
 }
 
-// plain returns those of the addresses whose entries are all untranslated.
+// plain returns those of the addresses whose entries are all portless.
 func (x *index) plain(addrs asked) (only []uint32) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -26,7 +26,7 @@ const (
 	recordFirst
 	recordTwin
 
-	recordPlain   uint8 = 1 << 7 // its entry is untranslated
+	recordPlain   uint8 = 1 << 7 // its entry is portless
 	recordOpened  uint8 = 1 << 6 // the owner began it, and not to the machine itself
 	recordReached uint8 = 1 << 5 // somebody else began it, through a destination translation
 	recordBits          = recordPlain | recordOpened | recordReached
@@ -36,8 +36,8 @@ func (r *record) is(kind uint8) bool { return r.kind&^recordBits == kind }
 
 // bits are those of an entry under one of its owners.
 func (x *index) bits(f *flow, owner uint32) uint8 {
-	switch plain := f.plain(); {
-	case plain && f.orig.src == owner && x.inside.contains(f.orig.dst):
+	switch plain := x.portless(f); {
+	case plain && f.orig.src == owner && x.inside.contains(f.reply.src) && !x.own.contains(f.reply.src):
 		return recordPlain | recordOpened // from inside to inside
 	case plain:
 		return recordPlain
@@ -69,6 +69,7 @@ type identity struct {
 type index struct {
 	mu      sync.Mutex
 	inside  addrSet
+	own     asked // the machine's own addresses, see learnOwn
 	records slab[record]
 	free    uint32 // chain of free records
 	owners  slab[owner]

@@ -55,6 +55,7 @@ func (t *Table) keepIndex(ctx context.Context) error {
 
 // rebuildIndex compares the index with a dump and mends it.
 func (t *Table) rebuildIndex(ctx context.Context) error {
+	t.learnOwn()
 	t.index.beginRebuild()
 	t.heedEvents()
 	buckets := read(t.sysctls.buckets)

@@ -33,6 +33,7 @@ func (t *Table) proveByIndex(ctx context.Context, e *ending) error {
 		case look == indexLooks:
 			return &LeftError{Left: t.index.left(e.pending), Err: e.refused}
 		}
+		t.learnOwn()
 		if err := t.flush(ctx, e); err != nil {
 			return err
 		}

@@ -36,6 +36,7 @@ func (t *Table) proveByTable(ctx context.Context, e *ending) error {
 		case pass == tablePasses:
 			return &LeftError{Left: counts, Err: e.refused}
 		}
+		t.learnOwn()
 		err = t.pool.with(ctx, func(c *conn) error {
 			return t.deleteTargets(c, left, e)
 		})

@@ -36,6 +36,8 @@ type Options struct {
 	// Bound is how many entries of a kind an address has before Crowded lists it; 0 for no
 	// bound.
 	Bound int
+	// Own are the machine's own addresses at the time, see Delete; nil: it has none.
+	Own func() (map[netip.Addr]bool, error)
 	// Logger is where lost events are told; default discards.
 	Logger *slog.Logger
 
@@ -53,6 +55,7 @@ type Table struct {
 	index    *index
 	listener listener
 	prover   *prover
+	own      func() (map[netip.Addr]bool, error)
 	audit    time.Duration
 	log      *slog.Logger
 	ready    chan struct{}
@@ -85,6 +88,7 @@ func Open(o Options) (*Table, error) {
 		index:  newIndex(inside),
 		prover: newProver(),
 		audit:  o.Audit,
+		own:    o.Own,
 		log:    o.Logger,
 		ready:  make(chan struct{}),
 		idle:   make(chan netip.Addr),

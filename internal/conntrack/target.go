@@ -7,7 +7,7 @@ type target struct {
 	serial uint16 // of the index's record at that time; 0 with indexed false
 	known  bool   // it stood in the index
 	owners owners
-	plain  bool // untranslated
+	plain  bool // see portless
 }
 
 // collect appends the known entries of addr, up to most of them.
@@ -44,7 +44,7 @@ func (x *index) targetLocked(slot uint32) target {
 func (x *index) target(f *flow, o owners) target {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	t := target{key: f.orig, id: f.id, owners: o, plain: f.plain()}
+	t := target{key: f.orig, id: f.id, owners: o, plain: x.portless(f)}
 	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
 		r := x.records.at(slot)
 		t.known = r.id == f.id

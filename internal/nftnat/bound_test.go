@@ -107,17 +107,18 @@ func TestFloodThroughMappingIsBounded(t *testing.T) {
 		t.Helper()
 		for range n {
 			sent++
+			self := []netip.Prefix{netlab.InsideGateway, netlab.OutsideGateway}[sent%2].Addr()
 			err := errors.Join(w.Internet.Send(netlab.Packet{
 				Protocol: netlab.UDP, Source: netip.AddrPortFrom(w.Remotes[1], sent), Destination: netip.AddrPortFrom(eip, 4000),
 			}), w.Subscriber.Send(netlab.Packet{
-				Protocol: netlab.UDP, Source: netip.AddrPortFrom(alice, 6000), Destination: netip.AddrPortFrom(netlab.OutsideGateway.Addr(), sent),
+				Protocol: netlab.UDP, Source: netip.AddrPortFrom(alice, 6000), Destination: netip.AddrPortFrom(self, sent),
 			}))
 			if err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	flood(o.MaxSessions + 1)
+	flood(2*o.MaxSessions + 2)
 	eventually(t, func() error {
 		if !strings.Contains(run(t, lab, "nft", "list", "set", "ip", testTable, setFullMapped), alice.String()) {
 			return errors.New("the mapped sessions of the subscriber are not bounded")

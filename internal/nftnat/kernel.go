@@ -123,7 +123,8 @@ func (k *Kernel) dial() (err error) {
 		return err
 	}
 	k.flows, err = conntrack.Open(conntrack.Options{
-		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Outside: k.options.OutsidePrefixes, Bound: k.options.MaxSessions, Logger: k.log,
+		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Outside: k.options.OutsidePrefixes, Bound: k.options.MaxSessions,
+		Own: k.routes.localAddresses, Logger: k.log,
 	})
 	return err
 }

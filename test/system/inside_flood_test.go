@@ -49,11 +49,24 @@ func floodFromInside(ns *netlab.Namespace, target, source netip.Addr) (sent *ato
 }
 
 // TestFloodFromInside: packets of inside addresses to the machine itself, which pass no
-// gate, starve neither a Start of one of them nor the proof of its removal. What is left
-// of the subscriber is not translated, and of after the cut.
+// gate, starve neither a Start of one of them nor the proof of its removal. Nor do those that
+// a captive portal's rule redirects there. What is left of the subscriber has no port of a
+// block, and is of after the cut.
 func TestFloodFromInside_DEL04_I5(t *testing.T) {
+	t.Run("to the machine", func(t *testing.T) { surviveFlood(t, netlab.InsideGateway.Addr()) })
+	t.Run("redirected", func(t *testing.T) {
+		surviveFlood(t, netip.MustParseAddr("203.0.113.99"), "nft",
+			"table ip portal { chain c { type nat hook prerouting priority -100; ip daddr 203.0.113.99 redirect; }; }")
+	})
+}
+
+func surviveFlood(t *testing.T, target netip.Addr, before ...string) {
 	w := start(t, rig.Options{LogLevel: "info"})
-	sent, stop, err := floodFromInside(w.Lab.Subscriber, netlab.InsideGateway.Addr(), alice)
+	if len(before) > 0 {
+		_, err := w.Lab.CGN.Output(w.ctx, before[0], before[1:]...)
+		w.must(err)
+	}
+	sent, stop, err := floodFromInside(w.Lab.Subscriber, target, alice)
 	w.must(err)
 	defer stop()
 	w.soon(20*time.Second, func(ctx context.Context) error {
@@ -76,7 +89,7 @@ func TestFloodFromInside_DEL04_I5(t *testing.T) {
 			return err
 		})
 		slowest = max(slowest, time.Since(began))
-		left, err := w.Lab.CGN.Output(w.ctx, "conntrack", "-L", "-s", alice.String(), "--any-nat")
+		left, err := w.Lab.CGN.Output(w.ctx, "conntrack", "-L", "-s", alice.String(), "--src-nat")
 		w.must(err)
 		if len(left) > 0 {
 			t.Fatalf("of alice is left:\n%s", left)

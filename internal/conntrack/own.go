@@ -1,0 +1,28 @@
+package conntrack
+
+// learnOwn takes in the machine's own addresses, for entries that begin from now on. Those
+// that are not known only make a proof wait: where links come and go the kernel cannot always
+// list them, and what was known stays.
+func (t *Table) learnOwn() {
+	if t.own == nil {
+		return
+	}
+	list, err := t.own()
+	if err != nil {
+		t.log.Debug("conntrack: the machine's own addresses cannot be listed", "error", err)
+		return
+	}
+	own := make(asked, len(list))
+	for a := range list {
+		if addr, ok := fromAddr(a); ok {
+			own[addr] = struct{}{}
+		}
+	}
+	t.index.mu.Lock()
+	defer t.index.mu.Unlock()
+	t.index.own = own
+}
+
+// portless reports whether an entry takes no port of a block: it is untranslated, or was sent
+// on to the machine itself, as by a rule that redirects to a captive portal.
+func (x *index) portless(f *flow) bool { return f.plain() || x.own.contains(f.reply.src) }
