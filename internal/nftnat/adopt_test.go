@@ -310,7 +310,7 @@ func TestOptionsNameTheBadField(t *testing.T) {
 	} {
 		o := labOptions(&netlab.Lab{CGN: netlab.Current()})
 		spoil(&o)
-		if _, err := OpenKernel(t.Context(), o); err == nil || !strings.Contains(err.Error(), field) {
+		if _, err := dialAndStart(t.Context(), o); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: error is %v", field, err)
 		}
 		_, err := NewMemory(o)
@@ -327,7 +327,7 @@ func TestOptionsNameTheBadField(t *testing.T) {
 	}
 	o := labOptions(&netlab.Lab{CGN: netlab.Current()})
 	o.NetNS = "no-such-namespace"
-	if _, err := OpenKernel(t.Context(), o); err == nil || !strings.Contains(err.Error(), o.NetNS) {
+	if _, err := dialAndStart(t.Context(), o); err == nil || !strings.Contains(err.Error(), o.NetNS) {
 		t.Errorf("namespace: error is %v", err)
 	}
 }

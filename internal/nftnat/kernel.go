@@ -59,18 +59,6 @@ type Kernel struct {
 	fillTold int                  // the share that was logged last, see lookAtFill
 }
 
-// OpenKernel is DialKernel and Start.
-func OpenKernel(ctx context.Context, o Options) (*Kernel, error) {
-	k, err := DialKernel(o)
-	if err != nil {
-		return nil, err
-	}
-	if err := k.Start(ctx); err != nil {
-		return nil, errors.Join(err, k.Close())
-	}
-	return k, nil
-}
-
 // DialKernel opens what is needed to program the kernel, and changes nothing in it: a
 // program that cannot start for another reason leaves the table as it is. Start comes next,
 // before any other method.

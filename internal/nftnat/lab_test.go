@@ -3,6 +3,7 @@ package nftnat
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -64,10 +65,22 @@ func labOptions(lab *netlab.Lab) Options {
 	}
 }
 
+// dialAndStart opens a Kernel as the daemon does, without running it.
+func dialAndStart(ctx context.Context, o Options) (*Kernel, error) {
+	k, err := DialKernel(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.Start(ctx); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return k, nil
+}
+
 // openKernel opens a Kernel, without running it, that is closed at the end.
 func openKernel(t testing.TB, o Options) *Kernel {
 	t.Helper()
-	k, err := OpenKernel(testContext(t), o)
+	k, err := dialAndStart(testContext(t), o)
 	if err != nil {
 		t.Fatal(err)
 	}

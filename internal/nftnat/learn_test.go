@@ -405,7 +405,7 @@ func benchmarkLearn(b *testing.B, size int) {
 	entries := crowd(64, size)
 	loaded := loadByNft(b, lab, entries)
 	opened := func() *Kernel {
-		k, err := OpenKernel(b.Context(), labOptions(lab))
+		k, err := dialAndStart(b.Context(), labOptions(lab))
 		if err != nil {
 			b.Fatal(err)
 		}
