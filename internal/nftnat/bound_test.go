@@ -168,7 +168,7 @@ func TestManyAtTheBoundAreToldBriefly(t *testing.T) {
 		if got := told.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "inside="+alice.String()) {
 			t.Errorf("told %s", got)
 		}
-		time.Sleep(throttle.Interval)
+		time.Sleep(throttle.DefaultInterval)
 		k.tellFull(&thin, worm, worm[:9_999], "full")
 		if got := told.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "subscribers_at_limit=10000 suppressed=9998") {
 			t.Errorf("told %s", got)
