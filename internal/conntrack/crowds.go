@@ -54,8 +54,6 @@ func (t *Table) Crowds() <-chan struct{} { return t.index.opened.wake }
 // Crowded lists the addresses that began more entries than Options.Bound, and those that
 // others reached with more through destination translations, or did, and are not an eighth
 // below it yet, in their order. Who sends to one cannot so keep it from what it begins.
-// Untranslated entries with what is not inside are not counted: they are with the machine
-// itself.
 func (t *Table) Crowded() (began, reached []netip.Addr) {
 	t.index.mu.Lock()
 	defer t.index.mu.Unlock()

@@ -27,7 +27,7 @@ const (
 	recordTwin
 
 	recordPlain   uint8 = 1 << 7 // its entry is portless
-	recordOpened  uint8 = 1 << 6 // the owner began it, and not to the machine itself
+	recordOpened  uint8 = 1 << 6 // the owner began it
 	recordReached uint8 = 1 << 5 // somebody else began it, through a destination translation
 	recordBits          = recordPlain | recordOpened | recordReached
 )
@@ -37,8 +37,8 @@ func (r *record) is(kind uint8) bool { return r.kind&^recordBits == kind }
 // bits are those of an entry under one of its owners.
 func (x *index) bits(f *flow, owner uint32) uint8 {
 	switch plain := x.portless(f); {
-	case plain && f.orig.src == owner && x.inside.contains(f.reply.src) && !x.own.contains(f.reply.src):
-		return recordPlain | recordOpened // from inside to inside
+	case plain && f.orig.src == owner:
+		return recordPlain | recordOpened // from inside to inside, or to the machine itself
 	case plain:
 		return recordPlain
 	case f.orig.src == owner:

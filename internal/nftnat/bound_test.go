@@ -85,9 +85,8 @@ func TestSessionsAreBounded_I10(t *testing.T) {
 	}
 }
 
-// TestFloodThroughMappingIsBounded floods a mapped port of a subscriber from outside, and the
-// machine itself in the subscriber's name. Through the mapping come no more than the bound,
-// and the subscriber opens sessions as before.
+// TestFloodThroughMappingIsBounded floods a mapped port of a subscriber from outside. Through
+// the mapping come no more than the bound, and the subscriber opens sessions as before.
 func TestFloodThroughMappingIsBounded(t *testing.T) {
 	lab := newLab(t)
 	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
@@ -107,13 +106,9 @@ func TestFloodThroughMappingIsBounded(t *testing.T) {
 		t.Helper()
 		for range n {
 			sent++
-			self := []netip.Prefix{netlab.InsideGateway, netlab.OutsideGateway}[sent%2].Addr()
-			err := errors.Join(w.Internet.Send(netlab.Packet{
+			if err := w.Internet.Send(netlab.Packet{
 				Protocol: netlab.UDP, Source: netip.AddrPortFrom(w.Remotes[1], sent), Destination: netip.AddrPortFrom(eip, 4000),
-			}), w.Subscriber.Send(netlab.Packet{
-				Protocol: netlab.UDP, Source: netip.AddrPortFrom(alice, 6000), Destination: netip.AddrPortFrom(self, sent),
-			}))
-			if err != nil {
+			}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -174,6 +169,40 @@ func TestManyAtTheBoundAreToldBriefly(t *testing.T) {
 			t.Errorf("told %s", got)
 		}
 	})
+}
+
+// TestSessionsToTheMachineAreBounded_I10 floods the machine itself: that fills the conntrack
+// table as well as sessions to the internet do.
+func TestSessionsToTheMachineAreBounded_I10(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	o.MaxSessions = 40
+	k := startKernel(t, o)
+	w := wireTest{Lab: lab, Kernel: k}
+	apply(t, k, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	flood := func(from netip.Addr, first, n int) {
+		t.Helper()
+		for port := range n {
+			if err := lab.Subscriber.Send(netlab.Packet{
+				Protocol: netlab.UDP, Source: netip.AddrPortFrom(from, 5000),
+				Destination: netip.AddrPortFrom(netlab.InsideGateway.Addr(), uint16(first+port)),
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	flood(alice, 1, o.MaxSessions+1)
+	eventually(t, func() error {
+		if !strings.Contains(run(t, lab, "nft", "list", "set", "ip", testTable, setFull), alice.String()) {
+			return fmt.Errorf("%v is not in the set of those at the bound", alice)
+		}
+		return nil
+	})
+	flood(alice, 1000, 100)
+	w.dropped(t, chainInput, "too many sessions")
+	w.wantConntrack(t, alice, o.MaxSessions+1)
+	flood(bob, 1, 10)
+	w.wantConntrack(t, bob, 10)
 }
 
 // TestFillIsTold fills the conntrack table up to its limit, as the kernel is told it.

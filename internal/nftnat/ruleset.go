@@ -27,6 +27,7 @@ const (
 	chainToInside   = "to_inside"
 	chainDownstream = "downstream"
 	chainDraining   = "draining"
+	chainInput      = "input"
 	chainSrcnat     = "srcnat"
 	chainTimeouts   = "timeouts"
 	chainTranslate  = "translate"
@@ -79,6 +80,7 @@ func newChains() []chain {
 		{name: chainToInside},
 		{name: chainDownstream},
 		{name: chainDraining},
+		{name: chainInput, kind: "nat", hook: unix.NF_INET_LOCAL_IN, priority: prioritySrcnat},
 		{name: chainSrcnat, kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySrcnat},
 		{name: chainTimeouts},
 		{name: chainTranslate},
@@ -151,12 +153,16 @@ func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule 
 // without the other, and the machine's own have no interface. The guard sees every packet: a flow that conntrack
 // knew before its gate opened is never translated, and must not leave (DEL-05).
 //
+// What a subscriber opens to the machine itself takes room in the conntrack table as well:
+// the chain of the input hook bounds that, and does nothing else.
+//
 // There is a rule for each protocol because nft, reading back what it listed,
 // takes ports in a map only after a match of one.
 func natRules(inside []string) []rule {
 	toOutside := in(loadOutputName, setOutsideInterfaces)
 	fromInside := in(loadSource, setInsidePrefixes)
 	rules := []rule{
+		{chainInput, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
 		{chainSrcnat, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
 		{chainSrcnat, "too many sessions through mappings",
 			then(slices.Concat(in(loadTarget, setFullMapped), statusHas(statusDestinationTranslated)), countedDrop()...)},
