@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -140,7 +139,7 @@ func bounds(c config.RADIUSClient, groups []config.Group) []netip.Prefix {
 func databaseClients(clients []config.RADIUSClient) subscriberdb.Realms {
 	realms := make(subscriberdb.Realms, len(clients))
 	for _, c := range clients {
-		realms[c.Name] = cmp.Or(c.Realm, c.Name)
+		realms[c.Name] = c.Realm
 	}
 	return realms
 }

@@ -19,7 +19,7 @@ func Identify(v View, ev *Event) SessionID {
 	switch h := v.Holder; {
 	case ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff || ev.Leg.IsValid() || !ev.Inside.IsValid():
 		return ev.SessionID
-	case h != nil && ev.heardElsewhere(h):
+	case h != nil && !v.HolderToldApart && ev.heardElsewhere(h):
 		return h.SessionID
 	case h != nil && h.Leg == ev.Inside && h.besideLeg(ev.SessionID) && agree(h.UserName, ev.UserName):
 		if v.Session.Phase == Unknown && ev.Kind != EventStop {

@@ -235,7 +235,11 @@ Accounting-On that is heard through either is the same.
 *Nothing is configured, and the Start comes through one proxy, the Interim through the
 other.* Where NAS, NAS address, Acct-Session-Id, User-Name and address are the same, the
 session is. sessiond takes both names for one NAS from then on, and logs that. Each
-client speaks for that NAS, and for no other of the other client.
+client speaks for that NAS, and for no other of the other client. So a client that knows all
+this of one session of a NAS, or guesses it, ends all of that NAS. Where a realm is
+configured nothing is found out in this way: a client without it, or of another one, speaks
+for none of its NASes. Give each client that is trusted with its own NASes only a realm, of
+its own where it stands alone.
 
 ## Two clients at one address
 

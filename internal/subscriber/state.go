@@ -112,6 +112,9 @@ type View struct {
 	// HolderApart: the holder is held through another RADIUS client than the event's, and
 	// the two do not speak for the same NASes.
 	HolderApart bool
-	Current     *Record // where Session is open, when that is another address; nil for none
-	Restart     Restart // of the event's NAS
+	// HolderToldApart: the configuration says that no session of the holder's client is
+	// heard of through the event's.
+	HolderToldApart bool
+	Current         *Record // where Session is open, when that is another address; nil for none
+	Restart         Restart // of the event's NAS
 }

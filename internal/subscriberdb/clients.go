@@ -2,14 +2,19 @@ package subscriberdb
 
 import (
 	"cmp"
-	"maps"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Realms are the RADIUS clients that are configured, by name, with the name under which
-// the sessions of each are known: its realm, or else its own.
+// Realms are the RADIUS clients that are configured, by name, with the realm of each, under
+// whose name its sessions are known; "" for none: they are known under its own name.
 type Realms map[string]string
+
+// knownClients are the clients as they are looked at.
+type knownClients struct {
+	realms Realms          // by the name of a client, or of a realm; that of the client for none
+	named  map[string]bool // realms that the configuration names
+}
 
 // SetClients replaces the clients that are known to be configured. A record of any other
 // client, which nobody can refresh or stop any more, holds its address against nobody. nil,
@@ -19,11 +24,16 @@ func (db *DB) SetClients(clients Realms) {
 		db.clients.Store(nil)
 		return
 	}
-	known := make(Realms, 2*len(clients))
+	known := knownClients{realms: make(Realms, 2*len(clients)), named: make(map[string]bool)}
 	for _, realm := range clients {
-		known[realm] = realm // records have the name of the realm
+		if realm != "" {
+			known.realms[realm] = realm // records have the name of the realm
+			known.named[realm] = true
+		}
 	}
-	maps.Copy(known, clients) // records from before the client was put into its realm have its own
+	for name, realm := range clients {
+		known.realms[name] = cmp.Or(realm, name) // records from before it was put into its realm have its own
+	}
 	db.clients.Store(&known)
 }
 
@@ -33,8 +43,20 @@ func (db *DB) realmOf(client string) (realm string, configured bool) {
 	if known == nil {
 		return client, true
 	}
-	realm, configured = (*known)[client]
+	realm, configured = known.realms[client]
 	return realm, configured
+}
+
+// toldApart reports whether the configuration says that two clients, or realms, do not
+// report the same NASes: one is of a realm that the other is not of.
+func (db *DB) toldApart(a, b string) bool {
+	known := db.clients.Load()
+	if known == nil {
+		return false
+	}
+	first, ok := known.realms[a]
+	second, both := known.realms[b]
+	return ok && both && first != second && (known.named[first] || known.named[second])
 }
 
 // apart reports whether a record is held through another client than that of an event

@@ -88,7 +88,7 @@ type DB struct {
 	guards       restartGuards
 	foreign      foreignLogs
 	addresses    nasAddresses
-	clients      atomic.Pointer[Realms] // see SetClients; nil for none
+	clients      atomic.Pointer[knownClients] // see SetClients; nil for none
 	conflict     func(string)
 	conflictLog  *throttle.Throttle
 	limited      func(string, Bound)
@@ -138,6 +138,7 @@ func New(o Options) (*DB, error) {
 		foreign:      newForeignLogs(),
 	}
 	db.courier.trip = db.travel
+	db.nases.toldApart = db.toldApart
 	db.SetClients(o.Clients)
 	if err := db.SetGroups(o.Groups); err != nil {
 		return nil, fmt.Errorf("subscriberdb: %w", err)

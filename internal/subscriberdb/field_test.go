@@ -108,6 +108,44 @@ func TestTwoClients_SES02_SES16(t *testing.T) {
 	})
 }
 
+// TestAlikeThroughAnotherRealm_SES16: a client that knows all of another one's session, or
+// guessed it, ends nothing of it where a realm says whose the NASes are: not the session,
+// and not all others by a restart, also if the two were taken for one NAS before.
+func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
+	for name, clients := range map[string]Realms{
+		"the session's client has one": {"p1": "core", "p2": "core", "bng2": ""},
+		"the other client has one":     {"core": "", "bng2": "edge"},
+		"both have":                    {"p1": "core", "bng2": "edge"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+				evil := "bng2"
+				if realm := clients[evil]; realm != "" {
+					evil = realm
+				}
+				db := newDB(t, client, func(o *Options) { o.Now = func() time.Time { return t0.Add(2 * time.Hour) } })
+				db.nases.unite(nasKey{evil, "nas1"}, nasKey{"core", "nas1"}) // of before the realms
+				db.SetClients(clients)
+				record(t, db, through("core", start("a", addr, 0)), through("core", start("b", next, 0)))
+				for i, kind := range []subscriber.EventKind{subscriber.EventStart, subscriber.EventInterim, subscriber.EventStop} {
+					record(t, db, through(evil, event(kind, "a", addr, time.Duration(i+1)*time.Minute)))
+				}
+				record(t, db, through(evil, event(subscriber.EventAccountingOn, "", noAddr, time.Hour)))
+				sweep(t, db)
+				for _, a := range []netip.Addr{addr, next} {
+					if r := known(t, db, a); r.Client != "core" || !r.UpdatedAt.Equal(t0) {
+						t.Errorf("the record at %v is %+v", a, r)
+					}
+				}
+				record(t, db, through("core", stop("a", addr, 2*time.Hour)))
+				if online(t, db, addr) != "" {
+					t.Error("the session's own client did not end it")
+				}
+			})
+		})
+	}
+}
+
 // TestConfirmedRestart_SES15: with restarts to be confirmed the sessions go on, marked,
 // for as long as a record lives; an Interim clears the mark.
 func TestConfirmedRestart_SES15(t *testing.T) {

@@ -60,6 +60,10 @@ type nasRegistry struct {
 	shares  shares      // of the clients
 	changed []*nasEntry // what is to be written to Redis
 
+	// toldApart reports whether the configuration says of two clients that they do not
+	// report the same NASes, whatever was found before it said so; nil: of none.
+	toldApart func(a, b string) bool
+
 	turn   chan struct{} // holds one while somebody writes to Redis, or reads for the registry
 	loaded bool          // what stood in Redis at the start is known; guarded by turn
 }
@@ -101,10 +105,16 @@ func (r *nasRegistry) hearLocked(e *nasEntry, at time.Time) {
 // rootLocked follows a NAS to the name by which its sessions are known. There is no
 // circle, see uniteLocked.
 func (r *nasRegistry) rootLocked(key nasKey) nasKey {
-	for e := r.byKey[key]; e != nil && e.sameAs != (nasKey{}); e = r.byKey[key] {
+	for e := r.byKey[key]; e != nil && r.heedsLocked(e); e = r.byKey[key] {
 		key = e.sameAs
 	}
 	return key
+}
+
+// heedsLocked reports whether an entry is another name of a NAS, as far as its client may
+// report that one.
+func (r *nasRegistry) heedsLocked(e *nasEntry) bool {
+	return e.sameAs != (nasKey{}) && (r.toldApart == nil || !r.toldApart(e.key.client, e.sameAs.client))
 }
 
 // place gives the event the name of its NAS by which its sessions are known, and
@@ -123,7 +133,7 @@ func (r *nasRegistry) place(ev *subscriber.Event) (known bool) {
 		e.unheeded = ev.Astray()
 	}
 	r.hearLocked(e, ev.Arrival)
-	if e.sameAs == (nasKey{}) {
+	if !r.heedsLocked(e) {
 		return true
 	}
 	root := r.rootLocked(e.key)
@@ -175,7 +185,7 @@ func (r *nasRegistry) appendNamesLocked(names []nasKey, key nasKey) []nasKey {
 		return names
 	}
 	for _, other := range e.others {
-		if o := r.byKey[other]; o != nil && o.sameAs == key {
+		if o := r.byKey[other]; o != nil && o.sameAs == key && r.heedsLocked(o) {
 			names = r.appendNamesLocked(names, other)
 		}
 	}

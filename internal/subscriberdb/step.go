@@ -90,6 +90,7 @@ func (s *step) prepare(db *DB) {
 	v := s.view(s.group.Name, s.scope)
 	if h := v.Holder; h != nil && s.event != nil && (h.NAS != s.id.NAS || h.Client != s.id.Client) {
 		v.HolderApart = db.apart(s.group, h, s.id, s.event)
+		v.HolderToldApart = db.toldApart(h.Client, s.id.Client)
 	}
 	if s.decide != nil {
 		s.decision = s.decide(v)
