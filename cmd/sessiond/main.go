@@ -28,6 +28,7 @@ const (
 
 func main() {
 	limitProcessors()
+	signal.Ignore(syscall.SIGPIPE) // who reads the log may end before the program does
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hangups := make(chan os.Signal, 1)
