@@ -194,7 +194,8 @@ make, is then the same.
   the end of its session may be forgotten, which is remembered for 24 h. So is one whose stamp is up to 30 days behind the
   known clock. What is further behind is rather of a clock that lost its time.
 - **A Start without a stamp** is known again by its authenticator, for as long as its
-  session is remembered (` + "`ended`" + `).
+  session is remembered (` + "`ended`" + `). Since a restart of its NAS it may be another one, of a NAS
+  that begins its identifiers anew: it opens a session where nobody is, and puts nobody out.
 - **Without either**, what comes of a session that has ended may be of another one under the
   same identifier. It puts nobody out (` + "`held`" + `), unless its NAS has restarted since. An
   Interim whose Acct-Session-Time the session had too is of that one (` + "`ended`" + `).
