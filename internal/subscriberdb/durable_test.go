@@ -206,3 +206,44 @@ func TestRestoreYields(t *testing.T) {
 		}
 	})
 }
+
+// TestRestoreBesideTwin_I6: a session whose identifier another one has, of another user at
+// another address that was heard of before the database was rebuilt, is written back all the
+// same, and the two go on apart.
+func TestRestoreBesideTwin_I6(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		of := func(kind subscriber.EventKind, user string, inside netip.Addr, after time.Duration) subscriber.Event {
+			ev := event(kind, "one", inside, after)
+			ev.UserName = user
+			return ev
+		}
+		record(t, newDB(t, client), of(subscriber.EventStart, "alice", addr, 0))
+		lost := known(t, newDB(t, client), addr)
+		if err := client.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		db := newDB(t, client)
+		record(t, db, of(subscriber.EventStart, "bob", next, time.Minute))
+		for range 2 {
+			if err := db.Restore(t.Context(), []subscriber.Record{lost}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		users := func() string { return known(t, db, addr).UserName + " " + known(t, db, next).UserName }
+		if got := users(); got != "alice bob" {
+			t.Fatalf("online: %q", got)
+		}
+		record(t, db, of(subscriber.EventInterim, "alice", addr, 2*time.Minute), of(subscriber.EventInterim, "bob", next, 2*time.Minute))
+		if got := users(); got != "alice bob" {
+			t.Errorf("after Interims: %q", got)
+		}
+		record(t, db, of(subscriber.EventStop, "bob", next, 3*time.Minute))
+		if online(t, db, addr) == "" || online(t, db, next) != "" {
+			t.Errorf("after bob's Stop: %q and %q", online(t, db, addr), online(t, db, next))
+		}
+		record(t, db, of(subscriber.EventStop, "alice", addr, 4*time.Minute))
+		if got := online(t, db, addr); got != "" {
+			t.Errorf("after alice's Stop: %q", got)
+		}
+	})
+}

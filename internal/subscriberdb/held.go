@@ -45,6 +45,11 @@ func holdStep(g *Group, e subscriber.Ending) *step {
 		s.id = r.SessionID
 	}
 	s.decide = func(v subscriber.View) subscriber.Decision {
+		if v.Holder == nil && beside(&v.Session, &r) {
+			twin := r
+			twin.Leg = s.inside
+			return subscriber.Decision{Put: &twin}
+		}
 		elsewhere := v.Session.Phase == subscriber.Open && v.Session.Inside != s.inside
 		if v.Holder != nil || v.Session.Phase == subscriber.Closed || elsewhere {
 			return subscriber.Decision{}

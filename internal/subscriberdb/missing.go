@@ -133,6 +133,8 @@ func (a *Absence) recall(state *subscriber.SessionState) {
 // said of an earlier session under the same identifier.
 func endedFor(state *subscriber.SessionState, r *subscriber.Record) subscriber.Reason {
 	switch {
+	case beside(state, r):
+		return subscriber.ReasonNone
 	case state.Phase == subscriber.Open && state.Inside.IsValid() && state.Inside != r.Inside:
 		return subscriber.ReasonSuperseded // it is at another address
 	case state.Phase != subscriber.Closed || state.End.Before(r.StartedAt):

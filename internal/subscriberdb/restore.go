@@ -34,6 +34,14 @@ func (db *DB) Restore(ctx context.Context, lost []subscriber.Record) error {
 	return nil
 }
 
+// beside reports whether a record is of another session than the one that is known under
+// its identifier: of another user at another address, as pppd makes them (see
+// subscriber.Identify). It is known by its address besides.
+func beside(state *subscriber.SessionState, r *subscriber.Record) bool {
+	return state.Phase == subscriber.Open && state.Inside.IsValid() && state.Inside != r.Inside.Unmap() &&
+		state.UserName != "" && r.UserName != "" && state.UserName != r.UserName
+}
+
 func restoreStep(g *Group, r subscriber.Record) *step {
 	r.Unconfirmed, r.Version, r.ExpiresAt = true, "", time.Time{}
 	r.StartedAt, r.UpdatedAt = r.StartedAt.UTC(), r.UpdatedAt.UTC()
@@ -43,7 +51,15 @@ func restoreStep(g *Group, r subscriber.Record) *step {
 	}
 	s.decide = func(v subscriber.View) subscriber.Decision {
 		taken := v.Holder != nil && !r.Follows(v.Holder)
-		if taken || v.Session.Phase == subscriber.Closed || v.Current != nil {
+		if taken {
+			return subscriber.Decision{}
+		}
+		if beside(&v.Session, &r) {
+			twin := r
+			twin.Leg = s.inside
+			return subscriber.Decision{Put: &twin, Created: true}
+		}
+		if v.Session.Phase == subscriber.Closed || v.Current != nil {
 			return subscriber.Decision{}
 		}
 		d := subscriber.Decision{Put: &r, Created: true}
