@@ -2,8 +2,6 @@ package nftnat
 
 import (
 	"net/netip"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/netlab"
@@ -57,12 +55,5 @@ func floodMachine(t *testing.T, lab *netlab.Lab) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var done atomic.Bool
-	var task sync.WaitGroup
-	task.Go(func() {
-		for i := 0; !done.Load(); i++ {
-			_, _ = conn.WriteToUDPAddrPort([]byte("?"), netip.AddrPortFrom(netlab.InsideGateway.Addr(), uint16(1024+i%60_000)))
-		}
-	})
-	return sync.OnceFunc(func() { done.Store(true); task.Wait(); _ = conn.Close() })
+	return floodPorts(conn, netlab.InsideGateway.Addr(), 1024, 60_000)
 }

@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -22,11 +23,17 @@ func flood(t *testing.T, w wireTest, inbound bool) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return floodPorts(conn, to, first, 20_000)
+}
+
+// floodPorts sends to one of so many ports of an address after the other, until the
+// returned function is called, which closes the connection.
+func floodPorts(conn *net.UDPConn, to netip.Addr, first, ports int) (stop func()) {
 	var done atomic.Bool
 	var task sync.WaitGroup
 	task.Go(func() {
 		for i := 0; !done.Load(); i++ {
-			_, _ = conn.WriteToUDPAddrPort([]byte("?"), netip.AddrPortFrom(to, uint16(first+i%20_000)))
+			_, _ = conn.WriteToUDPAddrPort([]byte("?"), netip.AddrPortFrom(to, uint16(first+i%ports)))
 		}
 	})
 	return sync.OnceFunc(func() { done.Store(true); task.Wait(); _ = conn.Close() })
