@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,15 +88,15 @@ type DB struct {
 	now          func() time.Time
 	restarted    chan struct{} // tells SweepRestarts of a new restart; holds one
 	guards       restartGuards
-	foreign      foreignLogs
+	foreign      throttles[subscriber.Verdict]
 	addresses    nasAddresses
 	clients      atomic.Pointer[knownClients] // see SetClients; nil for none
 	conflict     func(string)
 	conflictLog  *throttle.Throttle
 	limited      func(string, Bound)
-	limitLogs    map[Bound]*throttle.Throttle
+	limitLogs    throttles[Bound]
 	garbage      func(string, Garbage)
-	garbageLogs  map[Garbage]*throttle.Throttle
+	garbageLogs  throttles[Garbage]
 	uniteLog     *throttle.Throttle
 }
 
@@ -128,14 +130,14 @@ func New(o Options) (*DB, error) {
 		conflict:     o.Conflict,
 		limited:      o.Limited,
 		conflictLog:  newThrottle(),
-		limitLogs:    newLimitLogs(),
+		limitLogs:    newThrottles(slices.Values(Bounds())),
 		garbage:      o.Garbage,
-		garbageLogs:  newGarbageLogs(),
+		garbageLogs:  newThrottles(slices.Values(GarbageKinds())),
 		uniteLog:     newThrottle(),
 		logger:       o.Logger.With("node", o.Node),
 		now:          o.Now,
 		restarted:    make(chan struct{}, 1),
-		foreign:      newForeignLogs(),
+		foreign:      newThrottles(maps.Keys(foreignEvents)),
 	}
 	db.courier.trip = db.travel
 	db.nases.toldApart = db.toldApart

@@ -2,6 +2,7 @@ package subscriberdb
 
 import (
 	"cmp"
+	"iter"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -14,23 +15,23 @@ const repeatInterval = time.Minute
 
 func newThrottle() *throttle.Throttle { return &throttle.Throttle{Interval: repeatInterval} }
 
+// throttles thin out the lines of several kinds, each by itself.
+type throttles[K comparable] map[K]*throttle.Throttle
+
+func newThrottles[K comparable](kinds iter.Seq[K]) throttles[K] {
+	logs := make(throttles[K])
+	for kind := range kinds {
+		logs[kind] = newThrottle()
+	}
+	return logs
+}
+
 // foreignEvents are the events of which a client tells that are not of its own NASes and
 // addresses (SES-16), by verdict: what the log says of them, and what to look at.
 var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
 	subscriber.ForeignNAS:     {"restart of a NAS that another client reports ignored", "sessionctl nas list"},
 	subscriber.ForeignAddress: {"accounting of an address that its RADIUS client may not report ignored", "inside and groups of the client"},
 	subscriber.ForeignHolder:  {"accounting at the address of another RADIUS client's subscriber ignored", "realm of the clients"},
-}
-
-// foreignLogs bound the lines about each.
-type foreignLogs map[subscriber.Verdict]*throttle.Throttle
-
-func newForeignLogs() foreignLogs {
-	logs := make(foreignLogs, len(foreignEvents))
-	for v := range foreignEvents {
-		logs[v] = newThrottle()
-	}
-	return logs
 }
 
 // warnForeign tells of a refused event, if it is one of those.

@@ -10,7 +10,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
-	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
@@ -30,14 +29,6 @@ func GarbageKinds() []Garbage {
 	return []Garbage{GarbageRestart, GarbageRecord, GarbageSession, GarbageFeed}
 }
 
-func newGarbageLogs() map[Garbage]*throttle.Throttle {
-	logs := make(map[Garbage]*throttle.Throttle)
-	for _, kind := range GarbageKinds() {
-		logs[kind] = newThrottle()
-	}
-	return logs
-}
-
 // found counts and names garbage.
 func (db *DB) found(group string, kind Garbage, where string) {
 	db.garbage(group, kind)
@@ -53,6 +44,9 @@ func wrongType(err error) bool { return err != nil && redis.HasErrorPrefix(err, 
 // failure is the first error of an exchange, and of its commands, that is more than that a
 // key is not there or of the wrong type: the other commands were answered.
 func failure(cmds []redis.Cmder, err error) error {
+	if err == nil {
+		return nil // none of them has one
+	}
 	for _, c := range cmds {
 		if err := unlessWrongType(c.Err()); err != nil && !errors.Is(err, redis.Nil) {
 			return err

@@ -4,7 +4,6 @@ import (
 	"cmp"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
-	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // boundTexts are what the log says where a client has its share.
@@ -20,14 +19,6 @@ func (db *DB) limit(client string, b Bound) {
 	if suppressed, ok := db.limitLogs[b].Allow(db.now()); ok {
 		db.logger.Warn(boundTexts[b], "client", client, "more_before", suppressed, "alarm", "sessiond_accounting_bounds_reached_total")
 	}
-}
-
-func newLimitLogs() map[Bound]*throttle.Throttle {
-	logs := make(map[Bound]*throttle.Throttle)
-	for _, b := range Bounds() {
-		logs[b] = newThrottle()
-	}
-	return logs
 }
 
 // reportedBy is the RADIUS client that an event of a session came through, for who counts;

@@ -43,11 +43,12 @@ type step struct {
 
 	errand   errand
 	decision subscriber.Decision
-	room     *subscriber.Room // of the decision; nil where most decide nothing
-	buried   []burial         // what it makes of tombstones that live for the full time
-	oneGrave [1]burial        // room for most
-	feedID   string           // last feed entry of the commit
-	refused  bool             // the guess does not hold
+	room     *subscriber.Room         // of the decision; nil where most decide nothing
+	last     *subscriber.SessionState // of the session that an end or a drop ends
+	buried   []burial                 // what it makes of tombstones that live for the full time
+	oneGrave [1]burial                // room for most
+	feedID   string                   // last feed entry of the commit
+	refused  bool                     // the guess does not hold
 	err      error
 }
 

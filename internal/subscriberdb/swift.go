@@ -149,7 +149,7 @@ func (b *batch) writeEnd(db *DB) {
 	a.add(db.feedLimit, b.ttl, b.addressAt(), reason)
 	for _, s := range b.steps {
 		a.list = append(a.list, &s.holder.Version)
-		a.text = appendState(a.text, s.lastState(db))
+		a.text = appendState(a.text, s.last)
 		a.cut()
 		a.text = appendEnd(a.text, &s.decision.Delete[0])
 		a.cut()

@@ -196,7 +196,8 @@ func (t *trip) enlist(s *step) {
 	case refresh, begin:
 		ttl = t.db.recordTTL(s.group, s.decision.Put).Milliseconds()
 	case end, drop:
-		ttl = t.db.closedTTL(s, s.subject(), s.lastState(t.db)).Milliseconds()
+		s.last = s.lastState(t.db)
+		ttl = t.db.closedTTL(s, s.subject(), s.last).Milliseconds()
 	}
 	octets := s.feedOctets()
 	reason := subscriber.ReasonNone
