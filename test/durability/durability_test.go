@@ -81,6 +81,9 @@ func numberOfKills(t *testing.T) (most, atLeast int) {
 	return usualKills, fewestKills
 }
 
+// ownName is the name of our connections to Redis.
+const ownName = "durability"
+
 // world is a sessiond without a kernel to translate in, its Redis, and BNGs.
 type world struct {
 	*rig.Rig
@@ -113,7 +116,7 @@ func start(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w.redis = redis.NewClient(&redis.Options{Network: "unix", Addr: r.Redis.Socket})
+	w.redis = redis.NewClient(&redis.Options{Network: "unix", Addr: r.Redis.Socket, ClientName: ownName})
 	t.Cleanup(func() { _ = w.redis.Close() })
 	w.load = newLoad(ctx, t, server.String())
 	return w
@@ -170,9 +173,26 @@ func (w *world) killWhileStarting() {
 	w.load.compare(w.t, w.records())
 }
 
+// awaitLastWords waits until Redis has read all that a killed sessiond had sent,
+// and dropped its connections. Redis reads 16 KiB of a client at a time, so the
+// last transaction of the dead may well commit after a command of ours.
+func (w *world) awaitLastWords() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, 20*time.Second)
+	defer cancel()
+	w.must(w.Until(ctx, "Redis to drop the connections of the killed", func() (bool, error) {
+		list, err := w.redis.ClientList(ctx).Result()
+		if err != nil {
+			return false, err
+		}
+		return strings.Count(list, "\n") == strings.Count(list, " name="+ownName+" "), nil
+	}))
+}
+
 // records returns the session of each subscriber's record, "" without one.
 func (w *world) records() []string {
 	w.t.Helper()
+	w.awaitLastWords()
 	pipe := w.redis.Pipeline()
 	replies := make([]*redis.StringCmd, len(w.load.subscribers))
 	for i, s := range w.load.subscribers {
