@@ -15,9 +15,9 @@ const (
 	// serveEvery is how often what is served is compared with what stands of it in
 	// the database.
 	serveEvery = time.Second
-	// insideEvery is how many such looks pass until drained inside prefixes are
-	// looked at: for that all slots are walked over.
-	insideEvery = 10
+	// fullyEvery is how many such looks pass until drained inside prefixes are looked
+	// at, for which all slots are walked over, and the key is written in any case.
+	fullyEvery = 10
 )
 
 // runServed keeps in the database what is served and what drains, and forgets
@@ -32,24 +32,25 @@ func (m *Manager) runServed(ctx context.Context) error {
 		case <-tick.C:
 		}
 		for _, g := range m.syncedGroups() {
-			if err := m.keepServed(ctx, g, round%insideEvery == 0); err != nil && ctx.Err() == nil {
+			if err := m.keepServed(ctx, g, round%fullyEvery == 0); err != nil && ctx.Err() == nil {
 				m.log.Debug("what is served is not in the database yet", "group", g.name, "err", err)
 			}
 		}
 	}
 }
 
-// keepServed writes what a group is served as if that changed. A group that is
-// not configured and has no binding left is forgotten.
-func (m *Manager) keepServed(ctx context.Context, g *group, lookInside bool) error {
+// keepServed writes what a group is served as if that changed, and with a full look
+// also if it did not: somebody may have lost it. A group that is not configured and has
+// no binding left is forgotten.
+func (m *Manager) keepServed(ctx context.Context, g *group, fully bool) error {
 	m.regrouping.Lock()
 	defer m.regrouping.Unlock()
-	if lookInside {
+	if fully {
 		m.lookAtDrainedInside(g)
 	}
 	m.mu.RLock()
 	now, over := m.servedRLocked(g)
-	stands := g.stored != nil && reflect.DeepEqual(*g.stored, now)
+	stands := !fully && g.stored != nil && reflect.DeepEqual(*g.stored, now)
 	m.mu.RUnlock()
 	switch {
 	case over:

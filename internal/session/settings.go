@@ -118,7 +118,7 @@ func (m *Manager) changeSettings(ctx context.Context, decide func(now inspect.Se
 	defer m.mu.Unlock()
 	m.settings = s
 	if before.Removal != s.Removal {
-		m.log.Info("setting changed", "subscriber_session_removal", s.Removal)
+		m.log.Info("setting changed", "subscriber_session_removal", s.Removal.String())
 		for inside := range m.draining {
 			m.stepLocked(m.slots.at(inside))
 		}

@@ -80,7 +80,7 @@ func unknownScripts(cmds []redis.Cmder) []redis.Cmder {
 // scripts are all that a server has to know.
 var scripts = []*redis.Script{
 	commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript, takeBackScript, nasScript, countScript,
-	ownerScript, positionScript, trimScript, moveScript, aheadScript, renewScript,
+	ownerScript, positionScript, trimScript, moveScript, aheadScript, renewScript, discardScript, discardTextScript,
 }
 
 // loadScripts returns the commands that load all scripts.

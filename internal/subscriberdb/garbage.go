@@ -22,11 +22,12 @@ const (
 	GarbageRecord  Garbage = "record"  // the key of a record is no hash
 	GarbageSession Garbage = "session" // the key of a session's state is no string
 	GarbageFeed    Garbage = "feed"    // an entry of the change feed, or its identifier
+	GarbageKey     Garbage = "key"     // another of sessiond's own keys: of another type, or no text of ours
 )
 
 // GarbageKinds returns all kinds of garbage.
 func GarbageKinds() []Garbage {
-	return []Garbage{GarbageRestart, GarbageRecord, GarbageSession, GarbageFeed}
+	return []Garbage{GarbageRestart, GarbageRecord, GarbageSession, GarbageFeed, GarbageKey}
 }
 
 // found counts and names garbage.

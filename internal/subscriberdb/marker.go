@@ -28,8 +28,8 @@ func (db *DB) Marker(ctx context.Context, group string) (Marker, bool, error) {
 	if err != nil {
 		return m, false, fmt.Errorf("read marker of group %q: %w", group, err)
 	}
-	if err := json.Unmarshal(text, &m); err != nil {
-		return m, false, fmt.Errorf("read marker of group %q: %w", group, err)
+	if json.Unmarshal(text, &m) != nil || m.Epoch == "" { // it proves nothing, and is in the way of the next
+		return Marker{}, false, db.discardText(ctx, group, markerKey(group), text)
 	}
 	return m, true, nil
 }

@@ -91,7 +91,9 @@ func (v *servedValue) served(group string) Served {
 }
 
 // Served returns what groups are served as: those named, and all others that
-// anybody serves or has to serve to the end.
+// anybody serves or has to serve to the end. A named one that cannot be read is left out:
+// its caller knows the configuration, and the bindings tell what drains besides. Another is
+// an error, for its customers would be cut.
 func (db *DB) Served(ctx context.Context, named []string) ([]Served, error) {
 	groups, err := db.client.SMembers(ctx, groupsKey).Result()
 	if err != nil {
@@ -105,12 +107,20 @@ func (db *DB) Served(ctx context.Context, named []string) ([]Served, error) {
 		if errors.Is(err, redis.Nil) {
 			continue // a start, or an end, that did not come further
 		}
+		if unlessWrongType(err) != nil {
+			return nil, fmt.Errorf("read %s: %w", servedKey(group), err)
+		}
 		var v servedValue
 		if err == nil {
 			err = json.Unmarshal(text, &v)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", servedKey(group), err)
+			db.found(group, GarbageKey, servedKey(group))
+			if slices.Contains(named, group) {
+				continue
+			}
+			return nil, fmt.Errorf("%s cannot be read, so group %q, which is not configured, cannot be served to its end: configure it, or delete the key to cut its customers: %w",
+				servedKey(group), group, err)
 		}
 		all = append(all, v.served(group))
 	}

@@ -65,8 +65,14 @@ func TestServed_I7(t *testing.T) {
 		if err := client.Set(t.Context(), "sessiond:{default}:served", "{", 0).Err(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := stranger.Served(t.Context(), []string{"default"}); err == nil {
-			t.Error("what cannot be read was passed over: its customers would be cut")
+		if all, err := stranger.Served(t.Context(), []string{"default"}); err != nil || len(all) != 0 {
+			t.Errorf("of a configured group what cannot be read: %+v, %v", all, err)
+		}
+		if err := client.SAdd(t.Context(), "sessiond:groups", "default").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stranger.Served(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "configure it") {
+			t.Errorf("of a group that is not configured what cannot be read: %v, want an error: its customers would be cut", err)
 		}
 	})
 }

@@ -132,3 +132,80 @@ func forgedStreamID(t *testing.T, id string) {
 		t.Errorf("the last entry is %q", last)
 	}
 }
+
+// TestKeysOfAnotherType: where somebody makes one of sessiond's own keys a key of another
+// type, it is deleted, counted and named, and written again: nobody is cut off, settings
+// and bindings stay, and a start finds them.
+func TestKeysOfAnotherType(t *testing.T) {
+	w := start(t, rig.Options{Memory: true})
+	w.ctl("settings", "set", "subscriber_session_removal=observe")
+	w.online(sessionOf(alice, "a"))
+	bindings := w.ctl("binding", "list", "-o", "json")
+	part := w.redis("--raw", "KEYS", "sessiond:{default}:bindings:*")
+	writtenAgain := []string{
+		"sessiond:{default}:owner", "sessiond:{default}:readers", "sessiond:{default}:served", "sessiond:{default}:marker", part,
+		"sessiond:settings", "sessiond:nas",
+	}
+	all := append([]string{"sessiond:{default}:restarts", "sessiond:{default}:bindings", "sessiond:groups", "sessiond:nas:refused"}, writtenAgain...)
+	for _, key := range all {
+		w.redis("DEL", key)
+		w.redis("XADD", key, "*", "garbage", "garbage")
+	}
+	w.must(w.Report(w.ctx, interimStatus, sessionOf(alice, "a")))
+	w.awaitTypes(writtenAgain, func(kind string) bool { return kind != "stream" && kind != "none" })
+	w.awaitTypes(all, func(kind string) bool { return kind != "stream" })
+	for _, key := range all {
+		if !strings.Contains(w.Daemon.Log(), key) {
+			t.Errorf("the log does not name %s", key)
+		}
+	}
+	w.must(w.Daemon.Kill())
+	w.must(w.Daemon.Start(w.ctx))
+	if got := w.ctl("settings", "get", "-o", "json"); !strings.Contains(got, "OBSERVE") {
+		t.Errorf("settings after a start: %s, want removal to be observed", got)
+	}
+	w.sameBindings(bindings, w.ctl("binding", "list", "-o", "json"))
+	w.must(w.Report(w.ctx, stopStatus, sessionOf(alice, "a")))
+}
+
+// TestTextsOfOthers: a marker and a group's description that are no texts of ours prove
+// nothing, and are in nobody's way.
+func TestTextsOfOthers(t *testing.T) {
+	w := start(t, rig.Options{Memory: true})
+	w.online(sessionOf(alice, "a"))
+	bindings := w.ctl("binding", "list", "-o", "json")
+	w.redis("SET", "sessiond:{default}:marker", "garbage")
+	w.soon(10*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the marker to be written again", func() (bool, error) {
+			text, err := w.Redis.CLI(ctx, "GET", "sessiond:{default}:marker")
+			return strings.Contains(text, "epoch"), err
+		})
+	})
+	w.must(w.Daemon.Kill())
+	w.redis("SET", "sessiond:{default}:marker", "garbage")
+	w.redis("SET", "sessiond:{default}:served", "garbage")
+	w.must(w.Daemon.Start(w.ctx))
+	w.sameBindings(bindings, w.ctl("binding", "list", "-o", "json"))
+	w.must(w.Report(w.ctx, stopStatus, sessionOf(alice, "a")))
+}
+
+// awaitTypes waits until the types of all keys are right.
+func (w *world) awaitTypes(keys []string, right func(kind string) bool) {
+	w.t.Helper()
+	w.soon(30*time.Second, func(ctx context.Context) error {
+		wrong := ""
+		err := w.Until(ctx, "keys to be of their types", func() (bool, error) {
+			for _, key := range keys {
+				kind, err := w.Redis.CLI(ctx, "TYPE", key)
+				if wrong = key + " is " + kind; err != nil || !right(kind) {
+					return false, err
+				}
+			}
+			return true, nil
+		})
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, wrong)
+		}
+		return nil
+	})
+}

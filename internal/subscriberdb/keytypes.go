@@ -1,0 +1,122 @@
+package subscriberdb
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// typedKey is a key that sessiond writes, and the type that it gives it, as TYPE tells it.
+type typedKey struct{ name, kind string }
+
+// ownKeys are the keys of a group that sessiond makes anew by itself. Those of records and
+// sessions are looked at when they are read, and the feed and the hash of online addresses
+// by Probe: without them the group cannot go on.
+func ownKeys(group string) []typedKey {
+	keys := []typedKey{
+		{readersKey(group), "hash"}, {restartsKey(group), "set"}, {markerKey(group), "string"},
+		{ownerKey(group), "string"}, {servedKey(group), "string"}, {oldBindingsKey(group), "hash"},
+	}
+	for part := range bindingParts {
+		keys = append(keys, typedKey{bindingsKey(group, uint8(part)), "hash"})
+	}
+	return keys
+}
+
+// sharedKeys are those of no group.
+var sharedKeys = []typedKey{
+	{groupsKey, "set"}, {settingsKey, "hash"}, {nasesKey, "hash"}, {refusedKey, "hash"},
+}
+
+// keyTypesEvery is how often the types of sessiond's own keys are looked at.
+const keyTypesEvery = time.Second
+
+// KeepKeyTypes deletes those of sessiond's own keys that somebody has made another type of, until
+// the context ends: what stood there is lost, and no command of ours can use what stands
+// there now. Who wrote the key writes it again, as after its loss. Errors are tried again.
+func (db *DB) KeepKeyTypes(ctx context.Context) error {
+	ticker := time.NewTicker(keyTypesEvery)
+	defer ticker.Stop()
+	for {
+		if err := db.checkKeyTypes(ctx); err != nil && ctx.Err() == nil {
+			db.logger.Debug("types of keys not looked at", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (db *DB) checkKeyTypes(ctx context.Context) error {
+	if err := db.checkKeyTypesOf(ctx, reserved, sharedKeys); err != nil {
+		return err
+	}
+	groups := db.groups.Load()
+	for i := range groups.groups {
+		group := groups.groups[i].Name
+		if err := db.checkKeyTypesOf(ctx, group, ownKeys(group)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (db *DB) checkKeyTypesOf(ctx context.Context, group string, keys []typedKey) error {
+	cmds := make([]redis.Cmder, len(keys))
+	for i, key := range keys {
+		cmds[i] = redis.NewStatusCmd(ctx, "type", key.name)
+	}
+	if err := db.exchange(ctx, cmds); err != nil {
+		return fmt.Errorf("read types of keys: %w", err)
+	}
+	var found []string
+	for i, key := range keys {
+		if kind := cmds[i].(*redis.StatusCmd).Val(); kind == "none" || kind == key.kind {
+			continue
+		}
+		call := newCall(ctx, discardScript, []string{key.name}, key.kind)
+		if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+			return fmt.Errorf("delete %s: %w", key.name, err)
+		}
+		found = append(found, key.name)
+	}
+	if len(found) > 0 { // each is named, as nobody finds it any more: once a second at most
+		db.garbage(group, GarbageKey)
+		db.logger.Error("keys in Redis were of another type, and are deleted", "group", group, "keys", strings.Join(found, " "),
+			"alarm", "sessiond_database_garbage_total")
+	}
+	return nil
+}
+
+// discardScript deletes a key that is not of the type that it should be; of several who
+// found it so, one may be late.
+//
+// KEYS: 1 the key. ARGV: 1 its type. Returns 1 when it was deleted.
+var discardScript = redis.NewScript(`
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'none' or kind == ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])
+`)
+
+// discardText deletes a key whose text is none that sessiond writes, if it still has that.
+func (db *DB) discardText(ctx context.Context, group, key string, text []byte) error {
+	db.found(group, GarbageKey, key)
+	call := newCall(ctx, discardTextScript, []string{key}, text)
+	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+		return fmt.Errorf("delete %s: %w", key, err)
+	}
+	return nil
+}
+
+// discardTextScript deletes a string.
+//
+// KEYS: 1 the key. ARGV: 1 what stands there. Returns 1 when it was deleted.
+var discardTextScript = redis.NewScript(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])
+`)
