@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -53,7 +54,7 @@ func (a *adoption) looks() []func(context.Context) error {
 func (a *adoption) bindings(ctx context.Context) error {
 	m, g := a.p.m, a.p.group
 	a.free = m.kernel.Known() && !m.holdsMore(ctx, g)
-	if err := m.store.BindingRows(ctx, g.name, func(rows []subscriberdb.BindingRow) error { return a.agreeing(ctx, rows) }); err != nil {
+	if err := m.store.BindingRows(ctx, g.Name, func(rows []subscriberdb.BindingRow) error { return a.agreeing(ctx, rows) }); err != nil {
 		return err
 	}
 	if err := m.kernel.LearnRest(ctx); err != nil {
@@ -112,12 +113,13 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := m.now()
 	for i, b := range live {
 		switch e, ok := m.kernel.EntryAt(b.Inside); {
-		case ok && entryBlock(e) == rowBlock(b):
-			m.adoptEntryLocked(g, e, b, records[b.Inside])
+		case ok && lifecycle.EntryBlock(e) == rowBlock(b):
+			m.life.AdoptEntry(g.Name, e, restoredBinding(b), records[b.Inside], now)
 		case !ok && a.free:
-			m.adoptRowLocked(g, b, records[b.Inside])
+			m.life.AdoptStored(g.Group, restoredBinding(b), records[b.Inside], now)
 		default:
 			a.waiting = append(a.waiting, b)
 			continue
@@ -156,7 +158,7 @@ func (a *adoption) recordsAt(ctx context.Context, inside []netip.Addr) (map[neti
 	if len(inside) == 0 {
 		return nil, nil
 	}
-	records, err := a.p.m.store.RecordsAt(ctx, a.p.group.name, inside)
+	records, err := a.p.m.store.RecordsAt(ctx, a.p.group.Name, inside)
 	if err != nil {
 		return nil, err
 	}
@@ -188,8 +190,8 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 		}
 		m.mu.Lock()
 		for _, e := range lone {
-			m.adoptEntryLocked(g, e, rows[e.Inside], records[e.Inside])
-			a.differ = append(a.differ, entryBlock(e))
+			m.life.AdoptEntry(g.Name, e, restoredBinding(rows[e.Inside]), records[e.Inside], m.now())
+			a.differ = append(a.differ, lifecycle.EntryBlock(e))
 		}
 		m.mu.Unlock()
 	}
@@ -203,10 +205,10 @@ func (m *Manager) unadoptedOf(g *group, entries []nftnat.Entry) (lone []nftnat.E
 	defer m.mu.RUnlock()
 	for i := range entries {
 		e := &entries[i]
-		if m.slots.at(e.Inside) != nil {
+		if m.life.Slot(e.Inside) != nil {
 			continue
 		}
-		switch m.groupOfLocked(e.Inside) {
+		switch m.groupOfRLocked(e.Inside) {
 		case g:
 			lone, inside = append(lone, *e), append(inside, e.Inside)
 		case nil:
@@ -229,7 +231,7 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 	for _, rows := range [][]subscriberdb.Binding{a.waiting, a.held} {
 		slices.SortFunc(rows, func(x, y subscriberdb.Binding) int { return x.Inside.Compare(y.Inside) })
 		for i := range rows {
-			m.adoptRowLocked(g, rows[i], records[rows[i].Inside])
+			m.life.AdoptStored(g.Group, restoredBinding(rows[i]), records[rows[i].Inside], m.now())
 			a.differ = append(a.differ, rowBlock(rows[i]))
 			if (i+1)%breathEvery == 0 {
 				breathe(&m.mu)
@@ -243,7 +245,7 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 // records says of the adopted slots who is online in them, and takes up who has none.
 func (a *adoption) records(ctx context.Context) error {
 	m, g := a.p.m, a.p.group
-	err := m.store.Records(ctx, g.name, func(records []subscriber.Record) error {
+	err := m.store.Records(ctx, g.Name, func(records []subscriber.Record) error {
 		d := a.claim(records)
 		return a.p.compare(ctx, &d)
 	})
@@ -252,9 +254,9 @@ func (a *adoption) records(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, s := range walk(&m.mu, m.slots.all()) {
-		if s.group() == g.name && s.unclaimed() {
-			m.adoptTenureLocked(s, nil, a.suspect)
+	for _, s := range walk(&m.mu, m.life.Slots(netip.Addr{})) {
+		if s.Group() == g.Name && s.Unclaimed() {
+			m.life.Claim(s, nil, a.suspect, m.now())
 		}
 	}
 	g.adopted = true
@@ -269,11 +271,11 @@ func (a *adoption) claim(records []subscriber.Record) doubts {
 	defer m.mu.Unlock()
 	for i := range records {
 		r := &records[i]
-		s := m.slots.at(r.Inside)
-		if s != nil && s.group() == g.name && s.unclaimed() {
-			m.adoptTenureLocked(s, r, a.suspect)
+		s := m.life.Slot(r.Inside)
+		if s != nil && s.Group() == g.Name && s.Unclaimed() {
+			m.life.Claim(s, r, a.suspect, m.now())
 		}
-		if s == nil || !s.online || s.group() != g.name || s.packed.Version() != subscriber.ParseVersion(r.Version) {
+		if s == nil || !s.Online() || s.Group() != g.Name || s.Packed().Version() != subscriber.ParseVersion(r.Version) {
 			d.inside, d.records = append(d.inside, r.Inside), append(d.records, *r)
 		}
 	}
@@ -292,147 +294,14 @@ func (a *adoption) differing(ctx context.Context) error {
 	return nil
 }
 
-// unclaimed reports whether it is still to be said whose an adopted slot is.
-func (s *slot) unclaimed() bool {
-	return !s.online && s.phase != idle && s.tenure == 0 && (s.over == nil || !s.over.graceUntil.IsZero())
-}
-
 // quarantineLocked keeps all free blocks of a group from everybody for a hold: the
 // kernel was programmed, and which blocks were in quarantine went with the database
 // (NAT-30).
 func (m *Manager) quarantineLocked(g *group) {
-	m.engine.Quarantine(g.name, m.now())
-	blocks, until := m.engine.Quarantined(g.name)
+	m.life.Quarantine(g.Name, m.now())
+	blocks, until := m.engine.Quarantined(g.Name)
 	m.log.Warn("free blocks wait for a hold: the kernel was programmed, and the database knows none of its bindings; new subscribers wait for a block meanwhile",
-		"group", g.name, "blocks", blocks, "until", until)
-}
-
-// adoptEntryLocked makes a slot of what the kernel holds for one address.
-func (m *Manager) adoptEntryLocked(g *group, e nftnat.Entry, row subscriberdb.Binding, r *subscriber.Record) {
-	if m.slots.at(e.Inside) != nil {
-		return // a row may come twice
-	}
-	b := lsn.Binding{
-		Group: g.name, Block: entryBlock(e), State: lsn.Active, AllocatedAt: m.now(),
-		Holder: lsn.Holder{Inside: e.Inside},
-	}
-	if rowBlock(row) == b.Block {
-		b.Holder, b.AllocatedAt, b.ReleasedAt = rowHolder(row), row.AllocatedAt, row.ReleasedAt
-	} else {
-		row = subscriberdb.Binding{}
-		if r != nil {
-			packed := r.Pack()
-			b.Holder = holderOf(&packed)
-		}
-	}
-	s := newSlot(recordOf(g.name, b.Holder), b.Block)
-	stands := s.stands(e, row, r)
-	if stands == draining {
-		b.State, b.GraceUntil = lsn.Draining, row.GraceUntil
-		m.drainsFromNowLocked(e.Inside)
-	}
-	if err := m.engine.Restore(b); err != nil {
-		m.log.Error("kernel element belongs to no binding, will be removed",
-			"group", g.name, "inside", e.Inside, "outside", e.Outside, "first_port", e.First, "err", err)
-		s.stray = true
-	} else if !row.GraceUntil.IsZero() {
-		m.adoptGraceLocked(s, row)
-	}
-	m.enterLocked(s, stands)
-	m.slots.put(e.Inside, s)
-}
-
-// stands says in which phase a kernel entry and its stored binding are. A
-// narrowed gate whose binding is stored as that of the session which is online
-// was about to be opened again.
-func (s *slot) stands(e nftnat.Entry, row subscriberdb.Binding, r *subscriber.Record) phase {
-	if e.Gate != nftnat.Draining {
-		return open
-	}
-	if r != nil && row.Inside == e.Inside && row.ReleasedAt.IsZero() && s.record().SameSession(r) {
-		return returned
-	}
-	return draining
-}
-
-// adoptRowLocked makes a slot of a stored binding that the kernel lacks.
-func (m *Manager) adoptRowLocked(g *group, row subscriberdb.Binding, r *subscriber.Record) {
-	if s := m.slots.at(row.Inside); s != nil && !s.stray && s.block == rowBlock(row) && !row.Held {
-		return // the kernel has it
-	}
-	b := restoredBinding(row)
-	s := m.slots.at(row.Inside)
-	if s != nil && !row.Held {
-		// The address is served from another block; this one must have been in use.
-		b.State, b.ReleasedAt = lsn.Held, m.now()
-		b.HoldUntil = b.ReleasedAt.Add(g.config.Hold)
-	}
-	if latest := m.now().Add(g.config.Hold); b.State == lsn.Held && b.HoldUntil.After(latest) {
-		b.HoldUntil = latest // written under a clock that was ahead
-	}
-	if err := m.engine.Restore(b); err != nil {
-		m.log.Error("stored binding cannot be restored, dropped", "group", g.name,
-			"inside", row.Inside, "outside", row.Outside, "first_port", row.First, "err", err)
-		return // the comparison that follows removes the row
-	}
-	if b.State == lsn.Held {
-		return
-	}
-	s = newSlot(recordOf(g.name, b.Holder), b.Block)
-	m.enterLocked(s, saved)
-	m.slots.put(row.Inside, s)
-	if r == nil && !row.GraceUntil.IsZero() {
-		s.end(subscriber.ReasonStop, m.now()) // known to be over, and no session is left to come back to
-		s.boundTenure = s.tenure
-	}
-}
-
-// adoptTenureLocked says whose an adopted slot is: the record's, nil for none. Without a
-// record it counts as online: the comparison that follows ends it, or has its record
-// written back; a draining one, and one with a grace time, is known to be over.
-func (m *Manager) adoptTenureLocked(s *slot, r *subscriber.Record, suspect bool) {
-	switch {
-	case s.phase == draining, s.over != nil:
-		s.end(subscriber.ReasonNone, m.now())
-		m.recallLocked(s)
-		if r != nil {
-			packed := r.Pack()
-			s.begin(&packed)
-		}
-	case r == nil:
-		bound := s.record()
-		bound.Unconfirmed = suspect
-		packed := bound.Pack()
-		s.begin(&packed)
-		s.boundTenure = s.tenure
-	default:
-		packed := r.Pack()
-		own, before := s.packed.SameSession(&packed), s.packed
-		s.begin(&packed)
-		if own {
-			s.boundTenure = s.tenure
-			m.engine.Share(s.group(), holderOf(&s.packed))
-		} else {
-			s.over = &ending{record: before, reason: subscriber.ReasonSuperseded, at: m.now()}
-			m.recallLocked(s)
-		}
-	}
-	if s.online {
-		m.countLocked(&s.packed, +1)
-		m.expireLocked(s)
-	}
-}
-
-func recordOf(group string, h lsn.Holder) subscriber.Record {
-	return subscriber.Record{
-		Key:       subscriber.Key{Group: group, Inside: h.Inside},
-		SessionID: subscriber.SessionID{AcctSessionID: h.AcctSessionID},
-		UserName:  h.UserName,
-	}
-}
-
-func entryBlock(e nftnat.Entry) lsn.Block {
-	return lsn.Block{Outside: e.Outside, First: lsn.Port(e.First), Last: lsn.Port(e.Last)}
+		"group", g.Name, "blocks", blocks, "until", until)
 }
 
 func rowBlock(b subscriberdb.Binding) lsn.Block {
@@ -450,7 +319,7 @@ func restoredBinding(b subscriberdb.Binding) lsn.Binding {
 	}
 	return lsn.Binding{
 		Group: b.Group, Block: rowBlock(b), Holder: rowHolder(b), State: state,
-		AllocatedAt: b.AllocatedAt, ReleasedAt: b.ReleasedAt, HoldUntil: b.HoldUntil,
+		AllocatedAt: b.AllocatedAt, ReleasedAt: b.ReleasedAt, HoldUntil: b.HoldUntil, GraceUntil: b.GraceUntil,
 		Receipt: restoredReceipt(b.Receipt),
 	}
 }

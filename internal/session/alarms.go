@@ -44,7 +44,7 @@ type unread struct {
 // lookAhead looks how far the engine is behind the group's feed. A database that
 // does not answer leaves what was seen last: redis_up tells of it.
 func (m *Manager) lookAhead(ctx context.Context, g *group) {
-	entry, age, err := m.store.Unread(ctx, g.name, m.positionOf(g))
+	entry, age, err := m.store.Unread(ctx, g.Name, m.positionOf(g))
 	if err != nil {
 		return
 	}
@@ -80,16 +80,16 @@ func (m *Manager) tellExhausted() {
 	defer m.mu.Unlock()
 	now := m.now()
 	for _, g := range m.groups {
-		waiting := m.engine.Pending(g.name)
+		waiting := m.engine.Pending(g.Name)
 		if waiting == 0 && !g.shortage.lasts || !g.shortage.told.IsZero() && now.Sub(g.shortage.told) < shortageEvery {
 			continue
 		}
 		g.shortage = poolShortage{told: now, lasts: waiting > 0}
 		if waiting > 0 {
-			m.log.Warn("pool exhausted, subscribers wait for a block", "group", g.name, "waiting", waiting,
+			m.log.Warn("pool exhausted, subscribers wait for a block", "group", g.Name, "waiting", waiting,
 				"alarm", "sessiond_subscribers_pending")
 		} else {
-			m.log.Info("pool suffices again, nobody waits for a block", "group", g.name)
+			m.log.Info("pool suffices again, nobody waits for a block", "group", g.Name)
 		}
 	}
 }

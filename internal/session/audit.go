@@ -87,7 +87,7 @@ func (m *Manager) doubtful(g *group, v *drift.Views, found drift.Session) bool {
 	if m.serverOfLocked(inside) != g {
 		return false
 	}
-	s := m.slots.at(inside)
+	s := m.life.Slot(inside)
 	if s == nil {
 		return true
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -37,8 +38,8 @@ type life struct {
 	entry   int
 	changes []subscriber.Change
 	packer  subscriber.Packer
-	batch   []save
-	done    []work
+	batch   []lifecycle.Write
+	done    []lifecycle.Work
 	writes  map[string]*writes
 }
 
@@ -116,21 +117,21 @@ func (l *life) settle(b testing.TB) {
 			l.done = batch
 			inside := make([]netip.Addr, len(l.done))
 			for i, w := range l.done {
-				inside[i] = w.inside
+				inside[i] = w.Inside
 			}
 			receipts, _ := l.kernel.Reap(ctx, inside)
 			l.reaped(l.done, receipts)
 		}
 	}
-	if l.busy > 0 || len(l.unsaved) > 0 {
-		b.Fatalf("%d slots are busy still, %d bindings unsaved", l.busy, len(l.unsaved))
+	if l.Manager.life.Busy()+l.Manager.life.Unstored() > 0 {
+		b.Fatalf("%d slots are busy still, %d bindings unsaved", l.Manager.life.Busy(), l.Manager.life.Unstored())
 	}
 }
 
 func (l *life) key(i int) subscriber.Key {
 	var inside [4]byte
 	binary.BigEndian.PutUint32(inside[:], 100<<24|64<<16+uint32(i)+1)
-	return subscriber.Key{Group: l.group.name, Inside: netip.AddrFrom4(inside)}
+	return subscriber.Key{Group: l.group.Name, Inside: netip.AddrFrom4(inside)}
 }
 
 func (l *life) start(i int, c *subscriber.Change) subscriber.Record {

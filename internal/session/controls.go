@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 )
 
 // Status returns the life cycle at a glance; who serves it adds version and
@@ -58,7 +59,7 @@ func (m *Manager) notReadyLocked() string {
 	const restoring = "restoring bindings and comparing them with database and kernel"
 	for _, g := range m.groups {
 		if g.failure != nil {
-			return fmt.Sprintf("%s: group %s: %v", restoring, g.name, g.failure)
+			return fmt.Sprintf("%s: group %s: %v", restoring, g.Name, g.failure)
 		}
 	}
 	return restoring
@@ -80,9 +81,9 @@ func (m *Manager) suspicionLocked() string {
 	for _, g := range m.groups {
 		switch {
 		case g.suspect:
-			causes = append(causes, fmt.Sprintf("group %s: the database lost its epoch marker or went back in time", g.name))
-		case g.lost > 0:
-			causes = append(causes, fmt.Sprintf("group %s: %d records were written back and no BNG has confirmed them yet", g.name, g.lost))
+			causes = append(causes, fmt.Sprintf("group %s: the database lost its epoch marker or went back in time", g.Name))
+		case g.Unconfirmed() > 0:
+			causes = append(causes, fmt.Sprintf("group %s: %d records were written back and no BNG has confirmed them yet", g.Name, g.Unconfirmed()))
 		}
 	}
 	slices.Sort(causes)
@@ -90,20 +91,20 @@ func (m *Manager) suspicionLocked() string {
 }
 
 func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
-	quarantined, until := m.engine.Quarantined(g.name)
+	quarantined, until := m.engine.Quarantined(g.Name)
 	return inspect.GroupStatus{
-		Name:        g.name,
-		Subscribers: g.online,
-		Pending:     m.engine.Pending(g.name),
+		Name:        g.Name,
+		Subscribers: g.Online(),
+		Pending:     m.engine.Pending(g.Name),
 		FeedLag:     g.lagLocked(m.now()),
 		FeedGaps:    g.gaps,
-		FeedFill:    m.store.FeedFill(g.name),
-		Active:      g.phases[saved] + g.phases[open] + g.phases[returned],
-		Draining:    g.phases[draining],
-		Cut:         g.phases[cut],
-		Held:        m.engine.Held(g.name),
+		FeedFill:    m.store.FeedFill(g.Name),
+		Active:      g.In(lifecycle.Saved) + g.In(lifecycle.Open) + g.In(lifecycle.Returned),
+		Draining:    g.In(lifecycle.Draining),
+		Cut:         g.In(lifecycle.Cut),
+		Held:        m.engine.Held(g.Name),
 
-		RemovalsHeld: maps.Clone(g.held),
+		RemovalsHeld: maps.Clone(g.Held()),
 
 		Quarantined: quarantined, QuarantinedUntil: until,
 	}
@@ -125,7 +126,7 @@ func (m *Manager) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, 
 func (m *Manager) Quiet(ctx context.Context) error {
 	for {
 		m.mu.RLock()
-		busy := m.busy + len(m.unsaved)
+		busy := m.life.Busy() + m.life.Unstored()
 		m.mu.RUnlock()
 		if busy == 0 {
 			return nil

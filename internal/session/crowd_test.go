@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/guard"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/testenv"
@@ -86,7 +87,7 @@ func (w *world) endOfNAS() {
 func (w *world) opened() int {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return w.groups[w.group.Name].phases[open]
+	return w.groups[w.group.Name].In(lifecycle.Open)
 }
 
 // left counts what is left of subscribers: records, and what is not torn down.
@@ -94,7 +95,7 @@ func (w *world) left() int {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	s := w.groupStatusLocked(w.groups[w.group.Name])
-	return s.Subscribers + s.Active + s.Draining + s.Cut + len(w.unsaved)
+	return s.Subscribers + s.Active + s.Draining + s.Cut + w.life.Unstored()
 }
 
 // onlyRestarted requires that so many were removed, all for the restart of their NAS,
@@ -115,12 +116,12 @@ func (w *world) nobodyHeld() {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	g := w.groups[w.group.Name]
-	for why, n := range g.held {
+	for why, n := range g.Held() {
 		if n > 0 {
 			w.t.Errorf("%d removals are held, for %s", n, why)
 		}
 	}
-	if a := g.guard.Take(subscriber.ReasonRemovedInDatabase, w.guard.Minimum, 0, w.now()); a.Passed != w.guard.Minimum {
+	if a := g.Guard.Take(subscriber.ReasonRemovedInDatabase, w.guard.Minimum, 0, w.now()); a.Passed != w.guard.Minimum {
 		w.t.Errorf("the guard counted removals by others: %+v of %d pass", a, w.guard.Minimum)
 	}
 }

@@ -3,23 +3,12 @@ package session
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/lifecycle"
 )
-
-// A drainage is one drain of an address: of who comes back and drains again there is
-// another one.
-type drainage struct {
-	inside netip.Addr
-	asked  bool // the kernel is, or is about to be, asked
-	empty  bool // it said that no session is left
-}
-
-func (m *Manager) drainsFromNowLocked(inside netip.Addr) {
-	m.draining[inside] = &drainage{inside: inside}
-}
 
 // runIdle takes notices that an address has no session left.
 func (m *Manager) runIdle(ctx context.Context) error {
@@ -45,25 +34,15 @@ func (m *Manager) runIdle(ctx context.Context) error {
 func (m *Manager) stepDraining(inside netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s := m.slots.at(inside); s != nil && s.phase == draining {
-		m.stepLocked(s)
-	}
+	m.life.StepDraining(inside, m.now())
 }
 
 func (m *Manager) stepAllDraining() {
 	m.mu.RLock()
-	waiting := slices.Collect(maps.Keys(m.draining))
+	waiting := slices.Collect(m.life.DrainingAddresses())
 	m.mu.RUnlock()
 	for _, inside := range waiting {
 		m.stepDraining(inside)
-	}
-}
-
-// askIdleLocked has the kernel asked whether the draining slot has any session left.
-func (m *Manager) askIdleLocked(s *slot) {
-	if d := m.draining[s.inside()]; d != nil && !d.asked {
-		d.asked = true
-		give(m, m.idlers, d)
 	}
 }
 
@@ -71,14 +50,14 @@ func (m *Manager) askIdleLocked(s *slot) {
 // and lets go of those whose last session ended. A count of zero would not do: it is
 // what was told, and the kernel may have been made to tell less.
 func (m *Manager) runIdlers(ctx context.Context) error {
-	for batch := []*drainage(nil); ; {
+	for batch := []*lifecycle.Drain(nil); ; {
 		var err error
 		if batch, err = m.idlers.take(ctx, batch); err != nil {
 			return err
 		}
 		inside := make([]netip.Addr, len(batch))
 		for i, d := range batch {
-			inside[i] = d.inside
+			inside[i] = d.Inside
 		}
 		empty, err := m.kernel.Idlers(ctx, inside)
 		if err != nil && ctx.Err() == nil {
@@ -88,21 +67,18 @@ func (m *Manager) runIdlers(ctx context.Context) error {
 	}
 }
 
-func (m *Manager) idlersDone(batch []*drainage, empty []netip.Addr) {
+func (m *Manager) idlersDone(batch []*lifecycle.Drain, empty []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	at := make(map[netip.Addr]*lifecycle.Drain, len(batch))
 	for _, d := range batch {
-		d.asked = false
+		m.life.Asked(d)
+		at[d.Inside] = d // the newest
 	}
-	at := make(map[netip.Addr]*drainage, len(batch))
-	for _, d := range batch {
-		at[d.inside] = d // the newest
-	}
+	now := m.now()
 	for _, inside := range empty {
-		d := at[inside]
-		if s := m.slots.at(inside); s != nil && d == m.draining[inside] {
-			d.empty = true
-			m.stepLocked(s)
+		if d := at[inside]; d != nil {
+			m.life.Emptied(d, now)
 		}
 	}
 }

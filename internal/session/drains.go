@@ -94,6 +94,7 @@ func (m *Manager) takeUpServed(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.engine, m.inside, m.outside = engine, inside, outside
+	m.life.SetEngine(engine)
 	m.unadopted = map[string]lsn.GroupConfig{}
 	for i := range plans {
 		m.serveLocallyLocked(&plans[i])
@@ -135,10 +136,9 @@ func (m *Manager) serveLocallyLocked(p *plan) {
 	m.unadopted[name] = p.config
 	g := m.groups[name]
 	if g == nil {
-		g = newGroup(p.config, p.retired.Guard)
-		m.groups[name] = g
+		g = m.addGroupLocked(p.config, p.retired.Guard)
 	}
-	g.inside = slices.Clone(p.config.Inside)
+	g.Inside = slices.Clone(p.config.Inside)
 	m.log.Warn("the configuration lacks what customers use; it is served to its end and gives nothing new",
 		"group", name, "whole_group", p.retired != nil, "inside", p.inside, "outside", p.config.Outside)
 }
@@ -369,13 +369,13 @@ func aggregate(addresses []netip.Addr) []netip.Prefix {
 // retireLocked ends what a group may give of its drained prefixes, now that its
 // bindings are in the engine: from here on the engine keeps of them what is used.
 func (m *Manager) retireLocked(g *group) error {
-	if _, ok := m.unadopted[g.name]; !ok {
+	if _, ok := m.unadopted[g.Name]; !ok {
 		return nil
 	}
-	if err := m.engine.Reconfigure(m.asServedLocked(g.name)); err != nil {
+	if err := m.engine.Reconfigure(m.asServedLocked(g.Name)); err != nil {
 		return err
 	}
-	delete(m.unadopted, g.name)
+	delete(m.unadopted, g.Name)
 	return nil
 }
 

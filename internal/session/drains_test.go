@@ -282,7 +282,7 @@ func TestNothingStoredWithoutLease_I1(t *testing.T) {
 	w.until("the save to be tried", func() bool {
 		w.mu.RLock()
 		defer w.mu.RUnlock()
-		return len(w.unsaved) == 1
+		return w.life.Unstored() == 1
 	})
 	if keys, err := w.client.Keys(context.Background(), "sessiond:{default}:bindings*").Result(); err != nil || len(keys) != 0 {
 		t.Errorf("bindings stored in %v, %v", keys, err)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -54,25 +55,25 @@ func (m *Manager) outdatedLocked(r *repair, o *drift.Operation) bool {
 			return true
 		}
 	}
-	return m.movingLocked(r.group, o.Inside) || o.Block.First != 0 && m.unsaved[o.Block] > 0
+	return m.movingLocked(r.group, o.Inside) || o.Block.First != 0 && m.life.WritesOf(o.Block) > 0
 }
 
 func (m *Manager) movingLocked(g *group, inside netip.Addr) bool {
-	if s := m.slots.at(inside); s != nil && s.busy {
+	if s := m.life.Slot(inside); s != nil && s.Busy() {
 		return true
 	}
-	_, touched := g.touched[inside]
-	return touched
+	return g.Touched(inside)
 }
 
 func (m *Manager) carryOutLocked(r *repair, o *drift.Operation) {
 	if o.Kind == drift.Newer {
 		if !r.dryRun {
-			m.newerLocked(o.Record)
+			packed := o.Record.Pack()
+			m.life.Refresh(&packed, m.now())
 		}
 		return
 	}
-	d := inspect.Drift{Kind: o.Kind, Group: r.group.name, Inside: o.Inside, What: o.What(), Mended: !r.dryRun}
+	d := inspect.Drift{Kind: o.Kind, Group: r.group.Name, Inside: o.Inside, What: o.What(), Mended: !r.dryRun}
 	if !r.dryRun {
 		drifted := m.isDriftLocked(r, o)
 		m.mendLocked(r, o)
@@ -86,8 +87,8 @@ func (m *Manager) carryOutLocked(r *repair, o *drift.Operation) {
 // blocklessLocked reports whether the address could not be given a block either: its
 // group has none that is free, or gives no more.
 func (m *Manager) blocklessLocked(inside netip.Addr) bool {
-	s := m.slots.at(inside)
-	return s != nil && s.phase == idle
+	s := m.life.Slot(inside)
+	return s != nil && s.Phase() == lifecycle.Idle
 }
 
 // isDriftLocked reports whether a difference is to be counted as drift: one that
@@ -103,63 +104,45 @@ func (m *Manager) isDriftLocked(r *repair, o *drift.Operation) bool {
 	if !o.AboutRecord() {
 		return true
 	}
-	if r.anew || g.lost > 0 {
+	if r.anew || g.Unconfirmed() > 0 {
 		return false
 	}
-	s := m.slots.at(o.Inside)
+	s := m.life.Slot(o.Inside)
 	if o.Kind != inspect.DriftBindingOrphaned || s == nil {
 		return true
 	}
-	told := g.gone[o.Inside] == s.tenure || r.gone[o.Inside] == s.tenure
-	r.gone[o.Inside] = s.tenure
-	return !told && m.goneReason(s) != subscriber.ReasonExpired
-}
-
-// newerLocked takes newer data of a session into its slot.
-func (m *Manager) newerLocked(r *subscriber.Record) {
-	s := m.slots.at(r.Inside)
-	packed := r.Pack()
-	if s == nil || !s.online || s.packed.Version().Compare(packed.Version()) >= 0 {
-		return
-	}
-	m.refreshLocked(s, &packed)
-	m.expireLocked(s)
+	told := g.gone[o.Inside] == s.Tenure() || r.gone[o.Inside] == s.Tenure()
+	r.gone[o.Inside] = s.Tenure()
+	return !told && lifecycle.GoneReason(s, m.now()) != subscriber.ReasonExpired
 }
 
 // mendLocked does one operation.
 func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
-	s := m.slots.at(o.Inside)
+	s := m.life.Slot(o.Inside)
 	switch o.Kind {
 	case inspect.DriftRecordUnseen:
-		if r.group.suspect && s != nil && s.online && s.record().Follows(o.Record) {
+		if r.group.suspect && s != nil && s.Online() && follows(s, o.Record) {
 			m.orphanLocked(r, s) // what the database has comes from the past
 			return
 		}
 		packed := o.Record.Pack()
-		m.stepLocked(m.onlineLocked(s, &packed, m.now()))
+		m.life.Stand(&packed, m.now())
 	case inspect.DriftBindingOrphaned:
 		m.orphanLocked(r, s)
 	case inspect.DriftRecordUnbound:
 		if s != nil {
-			m.stepLocked(s)
+			m.life.Step(s, m.now())
 		}
 	case inspect.DriftElementMissing, inspect.DriftElementDiffers:
-		if s != nil && !s.busy { // else an operation before this one set it in motion
-			m.workLocked(s)
-			give(m, m.opens, s.work())
+		if s != nil {
+			m.life.Reprogram(s)
 		}
 	case inspect.DriftElementOrphaned:
-		m.strayLocked(r.group, entryOf(o.Inside, o.Element))
+		m.life.RemoveStray(r.group.Name, entryOf(o.Inside, o.Element), m.now())
 	case inspect.DriftBindingUnsaved:
-		if b, ok := m.engine.AtOutside(o.Block.Outside, o.Block.First); ok && b.Block == o.Block {
-			m.saveLocked(save{binding: b})
-		}
+		m.life.StoreAgain(o.Block)
 	case inspect.DriftBindingStale:
-		if b, ok := m.engine.AtOutside(o.Block.Outside, o.Block.First); ok && b.Group == r.group.name && b.First == o.Block.First {
-			return // another subscriber has got the block meanwhile
-		}
-		stale := lsn.Binding{Group: r.group.name, Block: o.Block, Holder: lsn.Holder{Inside: o.Inside}}
-		m.saveLocked(save{binding: stale, remove: true})
+		m.life.Unstore(lsn.Binding{Group: r.group.Name, Block: o.Block, Holder: lsn.Holder{Inside: o.Inside}})
 	case inspect.DriftSessionOrphaned, inspect.DriftSessionOutOfBlock:
 		r.misplaced = append(r.misplaced, o.Session.Ref.(nftnat.Session))
 	}
@@ -167,39 +150,21 @@ func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
 
 // orphanLocked sees to it that a record that is not there ends its subscriber, if
 // the guard lets it, or is written back where the database lost it.
-func (m *Manager) orphanLocked(r *repair, s *slot) {
+func (m *Manager) orphanLocked(r *repair, s *lifecycle.Slot) {
 	switch {
-	case s == nil || !s.online:
+	case s == nil || !s.Online():
 	case r.group.suspect:
-		m.doubtLocked(s)
-		r.lost = append(r.lost, *s.record())
+		m.life.Doubt(s)
+		r.lost = append(r.lost, s.Record())
 	case r.anew: // more may be told of it than the feed that follows tells
-		r.orphans = append(r.orphans, s.inside())
+		r.orphans = append(r.orphans, s.Inside())
 	default:
-		m.missing.push(missing{s.key(), m.goneReason(s)})
+		m.missing.push(missing{s.Key(), lifecycle.GoneReason(s, m.now())})
 	}
 }
 
-// goneReason guesses why a record is gone that nobody told of.
-func (m *Manager) goneReason(s *slot) subscriber.Reason {
-	if at := s.packed.ExpiresAt(); !at.IsZero() && !at.After(m.now()) {
-		return subscriber.ReasonExpired
-	}
-	return subscriber.ReasonRemovedInDatabase
-}
-
-// strayLocked has kernel elements removed that no binding accounts for, with
-// the sessions that used them.
-func (m *Manager) strayLocked(g *group, e nftnat.Entry) {
-	s := m.slots.at(e.Inside)
-	if s == nil {
-		s = newSlot(recordOf(g.name, lsn.Holder{Inside: e.Inside}), lsn.Block{})
-		m.slots.put(e.Inside, s)
-	}
-	if s.busy { // an operation before this one set it in motion: the next comparison looks again
-		return
-	}
-	s.stray = true
-	m.enterLocked(s, open)
-	m.stepLocked(s)
+// follows reports whether the slot's record comes after another one.
+func follows(s *lifecycle.Slot, r *subscriber.Record) bool {
+	own := s.Record()
+	return own.Follows(r)
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
-	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
@@ -63,8 +63,8 @@ func (m *Manager) runOpens(ctx context.Context) error {
 	return m.runApply(ctx, m.opens, m.openDone)
 }
 
-func (m *Manager) runApply(ctx context.Context, q *queue[work], done func([]work)) error {
-	var batch []work
+func (m *Manager) runApply(ctx context.Context, q *queue[lifecycle.Work], done func([]lifecycle.Work)) error {
+	var batch []lifecycle.Work
 	var entries []nftnat.Entry
 	for {
 		var err error
@@ -84,52 +84,26 @@ func (m *Manager) runApply(ctx context.Context, q *queue[work], done func([]work
 
 // wanted appends what the kernel should hold for each address of a batch, given the
 // phase the slot is on its way to.
-func (m *Manager) wanted(batch []work, entries []nftnat.Entry) []nftnat.Entry {
+func (m *Manager) wanted(batch []lifecycle.Work, entries []nftnat.Entry) []nftnat.Entry {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, w := range batch {
-		if w.slot.awaited() {
-			entries = append(entries, w.slot.entry(nftnat.Open))
-			continue
-		}
-		entries = append(entries, w.slot.expected())
+		entries = append(entries, w.Slot.Wanted())
 	}
 	return entries
 }
 
-func (m *Manager) openDone(batch []work) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, w := range batch {
-		s := w.slot
-		if s.awaited() {
-			m.enterLocked(s, open)
-			m.publishLocked(inspect.EventBound, s)
-		}
-		m.restLocked(s)
-		m.stepLocked(s)
-	}
-	m.settleLocked()
-}
+func (m *Manager) openDone(batch []lifecycle.Work) { m.done(batch, m.life.Programmed) }
 
-func (m *Manager) cutDone(batch []work) {
+func (m *Manager) cutDone(batch []lifecycle.Work) { m.done(batch, m.life.Closed) }
+
+// done reports a batch that an executor is done with.
+func (m *Manager) done(batch []lifecycle.Work, report func(*lifecycle.Slot, time.Time)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
 	for _, w := range batch {
-		s := w.slot
-		switch s.phase {
-		case cut:
-			if s.over != nil {
-				m.observer.StopToCut(now.Sub(s.over.at))
-			}
-			m.receiptCutLocked(s, now)
-			m.publishLocked(inspect.EventCut, s)
-		case draining:
-			m.drainsLocked(s)
-		}
-		m.restLocked(s)
-		m.stepLocked(s)
+		report(w.Slot, now)
 	}
 	m.settleLocked()
 }
@@ -146,8 +120,8 @@ func (m *Manager) runLingering(ctx context.Context) error {
 	return m.reapAll(ctx, m.lingering, retryMost)
 }
 
-func (m *Manager) reapAll(ctx context.Context, q *queue[work], after time.Duration) error {
-	for batch := []work(nil); ; {
+func (m *Manager) reapAll(ctx context.Context, q *queue[lifecycle.Work], after time.Duration) error {
+	for batch := []lifecycle.Work(nil); ; {
 		var err error
 		if batch, err = q.take(ctx, batch); err != nil {
 			return err
@@ -157,7 +131,7 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[work], after time.Durati
 		}
 		inside := make([]netip.Addr, len(batch))
 		for i, w := range batch {
-			inside[i] = w.inside
+			inside[i] = w.Inside
 		}
 		var receipts []nftnat.Receipt
 		err = m.insist(ctx, "delete conntrack entries", func(ctx context.Context) error {
@@ -179,37 +153,17 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[work], after time.Durati
 
 // reaped ends the teardowns that have a receipt, and returns the others. The
 // receipts are in the order of the batch.
-func (m *Manager) reaped(batch []work, receipts []nftnat.Receipt) (unproved []work) {
+func (m *Manager) reaped(batch []lifecycle.Work, receipts []nftnat.Receipt) (unproved []lifecycle.Work) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, w := range batch {
-		if len(receipts) == 0 || receipts[0].Inside != w.inside {
+		if len(receipts) == 0 || receipts[0].Inside != w.Inside {
 			unproved = append(unproved, w)
 			continue
 		}
-		switch w.slot.phase {
-		case cut:
-			m.finishLocked(w.slot, receipts[0])
-		case saved:
-			w.slot.flushed = true
-		}
+		m.life.Reaped(w.Slot, &receipts[0], m.now())
 		receipts = receipts[1:]
-		m.restLocked(w.slot)
-		m.stepLocked(w.slot)
 	}
 	m.settleLocked()
 	return unproved
-}
-
-// finishLocked ends a teardown whose receipt is in.
-func (m *Manager) finishLocked(s *slot, r nftnat.Receipt) {
-	if s.over != nil {
-		m.observer.StopToReaped(r.At.Sub(s.over.at))
-		m.observer.Removed(s.group(), s.over.reason)
-	}
-	if m.log.Enabled(context.Background(), slog.LevelDebug) {
-		m.log.Debug("reaped", "inside", r.Inside, "deleted", r.Deleted)
-	}
-	m.receiptReapedLocked(s, r)
-	m.releaseLocked(s, r.Deleted)
 }

@@ -287,19 +287,19 @@ func TestOnePieceOfWork(t *testing.T) {
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.awaitState(alice, lsn.Active)
 	w.mu.Lock()
-	next := w.slots.at(alice).record()
+	next := w.life.Slot(alice).Record()
 	next.UserName, next.AcctSessionID = "z", "2"
 	entry := nftnat.Entry{Inside: alice, Gate: nftnat.Open}
 	r := repair{group: w.groups["default"], gone: map[netip.Addr]uint64{}}
 	for _, d := range []drift.Operation{
-		{Kind: inspect.DriftRecordUnseen, Inside: alice, Record: next},
+		{Kind: inspect.DriftRecordUnseen, Inside: alice, Record: &next},
 		{Kind: inspect.DriftElementMissing, Inside: alice},
 		{Kind: inspect.DriftElementOrphaned, Inside: alice, Element: elementView(entry)},
 	} {
 		w.mendLocked(&r, &d)
 	}
-	if w.busy != 1 || w.slots.at(alice).stray {
-		t.Errorf("%d pieces of work, stray %t; want 1 and false", w.busy, w.slots.at(alice).stray)
+	if w.life.Busy() != 1 || w.life.Slot(alice).Stray() {
+		t.Errorf("%d pieces of work, stray %t; want 1 and false", w.life.Busy(), w.life.Slot(alice).Stray())
 	}
 	w.mu.Unlock()
 }
@@ -311,8 +311,9 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.awaitState(alice, lsn.Active)
+	w.halt()
 	w.mu.Lock()
-	w.workLocked(w.slots.at(alice))
+	w.life.Reprogram(w.life.Slot(alice)) // no executor is there any more
 	w.mu.Unlock()
 	r := repair{dryRun: true, group: w.groups["default"], anew: true, gone: map[netip.Addr]uint64{}}
 	var views drift.Views
@@ -320,9 +321,6 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	views.Kernel.Elements = map[netip.Addr]drift.Element{}
 	w.showSlots(&views, r.group, &doubts{inside: []netip.Addr{alice}, online: true})
 	w.mend(&r, drift.Diff(&views))
-	w.mu.Lock()
-	w.restLocked(w.slots.at(alice))
-	w.mu.Unlock()
 	if len(r.drifts) != 1 || r.drifts[0].Kind != inspect.DriftBindingOrphaned {
 		t.Errorf("found %v, want %s", r.drifts, inspect.DriftBindingOrphaned)
 	}

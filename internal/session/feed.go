@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
-	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -34,7 +33,7 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 	case <-m.kernel.Ready():
 	}
 	for {
-		err := m.insistStore(ctx, "read group "+g.name+" from the database", func(ctx context.Context) error {
+		err := m.insistStore(ctx, "read group "+g.Name+" from the database", func(ctx context.Context) error {
 			if err := m.keepServed(ctx, g, false); err != nil || ctx.Err() != nil {
 				return m.noteSync(g, errors.Join(err, ctx.Err())) // what is served is stored before anything of it can be used
 			}
@@ -51,7 +50,7 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 		case errors.Is(err, subscriberdb.ErrFeedGap):
 			m.gapFound(g)
 		default:
-			m.log.Log(ctx, m.storeSeverity(ctx), "change feed interrupted", "group", g.name, "err", err)
+			m.log.Log(ctx, m.storeSeverity(ctx), "change feed interrupted", "group", g.Name, "err", err)
 		}
 	}
 }
@@ -61,7 +60,7 @@ func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 	var room []subscriber.Change
 	var told positionTold
 	for wait := feedBlock; ; {
-		changes, last, err := m.store.Feed(ctx, g.name, m.positionOf(g), feedBatch, wait, room)
+		changes, last, err := m.store.Feed(ctx, g.Name, m.positionOf(g), feedBatch, wait, room)
 		if err != nil {
 			return err
 		}
@@ -98,7 +97,7 @@ func (m *Manager) gapFound(g *group) {
 	defer m.mu.Unlock()
 	g.gaps++
 	m.log.Error("change feed has lost what was not read yet, everything is compared instead",
-		"group", g.name, "alarm", "sessiond_feed_gaps_total")
+		"group", g.Name, "alarm", "sessiond_feed_gaps_total")
 }
 
 // How often the database is told how far a feed was read, so that it keeps the rest:
@@ -122,7 +121,7 @@ func (m *Manager) tellPosition(ctx context.Context, g *group, told *positionTold
 		return
 	}
 	told.at = time.Now()
-	if m.store.TellPosition(ctx, g.name, m.node, entry) == nil {
+	if m.store.TellPosition(ctx, g.Name, m.node, entry) == nil {
 		told.entry = entry
 	}
 }
@@ -145,11 +144,12 @@ func (m *Manager) noteSync(g *group, err error) error {
 func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.groups[g.name] != g {
+	if m.groups[g.Name] != g {
 		return // forgotten meanwhile
 	}
+	now := m.now()
 	for i := range changes {
-		m.changeLocked(&changes[i])
+		m.life.Apply(&changes[i], now)
 	}
 	if last != g.position {
 		g.position = last
@@ -169,117 +169,4 @@ func (m *Manager) unfollowed(g *group) {
 func (g *group) tellMovedLocked() {
 	close(g.moved)
 	g.moved = make(chan struct{})
-}
-
-// changeLocked is where a deleted record becomes a closing gate: the change
-// ends the slot's tenure, and stepLocked does what next says.
-func (m *Manager) changeLocked(c *subscriber.Change) {
-	s := m.slots.at(c.Record.Inside())
-	if s != nil && s.online && s.packed.Version().Compare(c.ID) >= 0 {
-		return // the snapshot that the slot was made from is newer
-	}
-	if c.Partial {
-		if s == nil || !s.online {
-			return // its record was deleted while the snapshot was taken; the feed goes on to say so
-		}
-		if c.Kind == subscriber.Updated {
-			m.countersLocked(s, &c.Record)
-			return
-		}
-		s.packed.Refresh(&c.Record) // what the Stop told last
-	}
-	switch c.Kind {
-	case subscriber.Deleted:
-		if s == nil || !s.online {
-			return
-		}
-		bound := s.over == nil
-		m.endLocked(s, c.Reason, c.ID.Time())
-		if bound && c.Reason == subscriber.ReasonStop {
-			m.grantGraceLocked(s, c.Cause)
-		}
-	case subscriber.Created, subscriber.Updated:
-		s = m.onlineLocked(s, &c.Record, c.ID.Time())
-	}
-	m.touchLocked(s)
-	m.stepLocked(s)
-}
-
-func (m *Manager) endLocked(s *slot, reason subscriber.Reason, at time.Time) {
-	m.countLocked(&s.packed, -1)
-	s.end(reason, at)
-	m.recallLocked(s)
-	m.engine.Forget(s.group(), s.inside())
-	m.publishChangeLocked(inspect.EventDeleted, reason, &s.packed)
-}
-
-// onlineLocked takes a record that stands into the slot of its address, which it
-// makes if there is none. A record of another session than the one before ends that
-// one first, even if the feed did not say so.
-func (m *Manager) onlineLocked(s *slot, r *subscriber.Packed, at time.Time) *slot {
-	if s == nil {
-		s = &slot{}
-		m.slots.put(r.Inside(), s)
-	}
-	if s.online && !s.packed.SameSession(r) {
-		m.endLocked(s, subscriber.ReasonSuperseded, at)
-	}
-	kind := inspect.EventUpdated
-	if s.online {
-		if r.RemovalHeld() != subscriber.ReasonNone && s.packed.RemovalHeld() == subscriber.ReasonNone {
-			kind = inspect.EventRemovalHeld
-		}
-		m.refreshLocked(s, r)
-	} else {
-		kind = inspect.EventCreated
-		s.begin(r)
-		m.countLocked(r, +1)
-	}
-	m.expireLocked(s)
-	m.publishChangeLocked(kind, r.RemovalHeld(), r)
-	return s
-}
-
-// countersLocked takes in an update that tells of counters and times alone, as
-// nearly all do.
-func (m *Manager) countersLocked(s *slot, r *subscriber.Packed) {
-	s.packed.Refresh(r)
-	s.judged = unjudged
-	m.expireLocked(s)
-	m.touchLocked(s)
-	m.publishChangeLocked(inspect.EventUpdated, s.packed.RemovalHeld(), &s.packed)
-}
-
-// refreshLocked brings newer data of the same session into the slot.
-func (m *Manager) refreshLocked(s *slot, r *subscriber.Packed) {
-	m.countLocked(&s.packed, -1)
-	m.countLocked(r, +1)
-	before, holder := holderOf(&s.packed), holderOf(r)
-	s.packed, s.judged = *r, unjudged
-	if holder == before {
-		return
-	}
-	if b, err := m.engine.SetHolder(r.Group(), holder); err == nil {
-		m.saveLocked(save{binding: b})
-	}
-}
-
-// countLocked counts a record among those that stand, or takes it out.
-func (m *Manager) countLocked(r *subscriber.Packed, change int) {
-	if change > 0 {
-		m.online.add(r)
-	} else {
-		m.online.remove(r)
-	}
-	g := m.groups[r.Group()]
-	if g == nil {
-		return
-	}
-	g.online += change
-	if why := r.RemovalHeld(); why != subscriber.ReasonNone {
-		g.held[why] += change
-	}
-	if r.Unconfirmed() {
-		g.lost += change
-	}
 }

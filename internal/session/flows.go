@@ -55,8 +55,8 @@ func (m *Manager) eachSession(ctx context.Context, f inspect.SessionFilter, yiel
 func (m *Manager) groupName(inside netip.Addr) string {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if g := m.groupOfLocked(inside); g != nil {
-		return g.name
+	if g := m.groupOfRLocked(inside); g != nil {
+		return g.Name
 	}
 	return ""
 }

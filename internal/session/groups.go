@@ -135,13 +135,13 @@ func (m *Manager) regroup(ctx context.Context, configs []lsn.GroupConfig, plans 
 	for _, g := range m.groups {
 		g.stored = nil // what the store adds to it may have changed too
 	}
-	defer m.timers.wakeUp() // a grown pool serves who waits
+	defer signal(m.timers) // a grown pool serves who waits
 	for _, c := range configs {
 		if g := m.groups[c.Name]; g != nil {
-			g.config = c
+			g.Config = c
 			continue
 		}
-		m.groups[c.Name] = newGroup(c, m.guards[c.Name])
+		m.addGroupLocked(c, m.guards[c.Name])
 	}
 	m.serveLocked(configs)
 	for i := range plans {
@@ -173,11 +173,11 @@ func withDrains(configs []lsn.GroupConfig, plans []plan) []lsn.GroupConfig {
 
 // staysLocked checks that no address in use would go to another group.
 func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
-	for inside, s := range m.slots.all() {
+	for inside, s := range m.life.Slots(netip.Addr{}) {
 		for _, c := range configs {
-			if c.Name != s.group() && coveredBy(c.Inside, netip.PrefixFrom(inside, 32)) {
+			if c.Name != s.Group() && coveredBy(c.Inside, netip.PrefixFrom(inside, 32)) {
 				return fmt.Errorf("group %s: inside address %s is in use in group %s, end its session first: %w",
-					c.Name, inside, s.group(), lsn.ErrInUse)
+					c.Name, inside, s.Group(), lsn.ErrInUse)
 			}
 		}
 	}
@@ -189,13 +189,13 @@ func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
 // a group has them now.
 func (m *Manager) serveLocked(configs []lsn.GroupConfig) {
 	for _, g := range m.groups {
-		g.inside = slices.DeleteFunc(g.inside, func(p netip.Prefix) bool {
+		g.Inside = slices.DeleteFunc(g.Inside, func(p netip.Prefix) bool {
 			return slices.ContainsFunc(configs, func(c lsn.GroupConfig) bool { return coveredBy(c.Inside, p) })
 		})
 	}
 	for _, c := range configs {
 		g := m.groups[c.Name]
-		g.inside = append(g.inside, c.Inside...)
+		g.Inside = append(g.Inside, c.Inside...)
 	}
 }
 
@@ -206,7 +206,7 @@ func (m *Manager) Inside() map[string][]netip.Prefix {
 	defer m.mu.RUnlock()
 	prefixes := make(map[string][]netip.Prefix, len(m.groups))
 	for name, g := range m.groups {
-		prefixes[name] = slices.Clone(g.inside)
+		prefixes[name] = slices.Clone(g.Inside)
 	}
 	return prefixes
 }
@@ -217,7 +217,7 @@ func (m *Manager) Inside() map[string][]netip.Prefix {
 func (m *Manager) prefixesLocked(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
 	inside, outside = slices.Clone(m.inside), slices.Clone(m.outside)
 	for _, g := range m.groups {
-		configs = append(slices.Clip(configs), g.config)
+		configs = append(slices.Clip(configs), g.Config)
 	}
 	for _, c := range configs {
 		inside = merge(inside, c.Inside)

@@ -12,21 +12,6 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// Records that are gone by other hands than sessiond's go through the guard of
-// their group before their end is announced: of a wave that takes too many it
-// lets a part pass, the others are written back to wait for a person (DEL-13).
-// What the NAS or a person says of a session comes as a Deleted change, and never
-// gets here.
-
-// verdict is what the guard said of a slot's record since that was last heard of.
-type verdict uint8
-
-const (
-	unjudged verdict = iota
-	passed           // it may end
-	held             // it is written back
-)
-
 // SetGuards changes the limits of the named groups.
 func (m *Manager) SetGuards(limits map[string]guard.Limits) {
 	m.mu.Lock()
@@ -34,7 +19,7 @@ func (m *Manager) SetGuards(limits map[string]guard.Limits) {
 	m.guards = maps.Clone(limits)
 	for name, l := range limits {
 		if g := m.groups[name]; g != nil {
-			g.guard.SetLimits(l)
+			g.Guard.SetLimits(l)
 		}
 	}
 }
@@ -52,11 +37,11 @@ func (m *Manager) known(keys []subscriber.Key) []subscriber.Record {
 }
 
 func (m *Manager) knownRLocked(k subscriber.Key) subscriber.Record {
-	s := m.slots.at(k.Inside)
-	if s == nil || !s.online || s.group() != k.Group {
+	s := m.life.Slot(k.Inside)
+	if s == nil || !s.Online() || s.Group() != k.Group {
 		return subscriber.Record{Key: k}
 	}
-	r := *s.record()
+	r := s.Record()
 	if r.Version == "" { // known from its binding alone, so nothing older is about it
 		if b, ok := m.engine.Live(k.Group, k.Inside); ok {
 			r.Version = fmt.Sprintf("%d-0", b.AllocatedAt.UnixMilli())
@@ -85,26 +70,15 @@ func (m *Manager) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, hol
 	return pass, hold
 }
 
-// passesLocked reports whether the record may end. Each is asked about once,
-// however many notice that it is gone.
+// passesLocked reports whether the record may end, and tells of a limit that is exceeded.
 func (m *Manager) passesLocked(e *subscriber.Ending) bool {
-	s, g := m.slots.at(e.Record.Inside), m.groups[e.Record.Group]
-	if s == nil || !s.online || g == nil || s.group() != g.name {
-		return true // nobody is served
-	}
-	if s.judged != unjudged {
-		return s.judged == passed
-	}
-	answer := g.guard.Take(e.Reason, 1, g.online, m.now())
-	if answer.First {
+	passes, alarm := m.life.Passes(e, m.now())
+	if alarm != nil {
 		m.log.Error("more subscribers would go than the guard allows; their removal is held until it is confirmed or refused",
-			"group", g.name, "reason", e.Reason.String(), "subscribers", g.online, "limit", answer.Limit,
+			"group", e.Record.Group, "reason", e.Reason.String(), "subscribers", m.groups[e.Record.Group].Online(), "limit", alarm.Limit,
 			"alarm", "sessiond_removals_held", "see", "sessionctl removal list")
 	}
-	if s.judged = passed; answer.Passed == 0 {
-		s.judged = held
-	}
-	return s.judged == passed
+	return passes
 }
 
 // settleMissing has the end of records announced that are gone, and those written
@@ -184,16 +158,14 @@ func (m *Manager) endPast(gone []subscriberdb.Absence) {
 	defer m.mu.Unlock()
 	for i := range gone {
 		a := &gone[i]
-		s := m.slots.at(a.Record.Inside)
-		if !a.Past || s == nil || !s.online {
+		s := m.life.Slot(a.Record.Inside)
+		if !a.Past || s == nil || !s.Online() {
 			continue
 		}
-		if v := s.packed.Version(); v != (subscriber.Version{}) && v != subscriber.ParseVersion(a.Record.Version) {
+		if v := s.Packed().Version(); v != (subscriber.Version{}) && v != subscriber.ParseVersion(a.Record.Version) {
 			continue
 		}
-		m.endLocked(s, a.Reason, m.now())
-		m.touchLocked(s)
-		m.stepLocked(s)
+		m.life.End(s, a.Reason, m.now())
 	}
 }
 
@@ -203,10 +175,8 @@ func (m *Manager) endGoneLocked(a *subscriberdb.Absence) {
 	if !a.Told && !a.Past {
 		m.missing.push(missing{a.Record.Key, a.Reason}) // looked at again: the session of a held one may have ended
 	}
-	s := m.slots.at(a.Record.Inside)
-	if s == nil || !s.online || s.judged == held {
-		return
+	s := m.life.Slot(a.Record.Inside)
+	if s != nil && s.Online() && !s.Held() {
+		m.life.End(s, a.Reason, m.now())
 	}
-	m.endLocked(s, a.Reason, m.now())
-	m.stepLocked(s)
 }

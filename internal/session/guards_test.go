@@ -118,7 +118,7 @@ func (w *world) awaitStored() {
 	w.until("the bindings to be stored", func() bool {
 		w.mu.RLock()
 		defer w.mu.RUnlock()
-		return len(w.unsaved) == 0
+		return w.life.Unstored() == 0
 	})
 }
 
@@ -412,7 +412,7 @@ func TestStopIsNotHeld_DEL13(t *testing.T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	g := w.groups["default"]
-	if a := g.guard.Take(subscriber.ReasonRemovedInDatabase, quarter.Minimum, 0, w.now()); a.Passed != quarter.Minimum {
+	if a := g.Guard.Take(subscriber.ReasonRemovedInDatabase, quarter.Minimum, 0, w.now()); a.Passed != quarter.Minimum {
 		t.Errorf("the guard counted them: %+v of %d pass", a, quarter.Minimum)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -19,24 +20,24 @@ const viewsAtOnce = 64
 // onlineRLocked yields, by group and inside address, the slots behind a key of all
 // who are online and may match the filter. It lets others have the lock now and then:
 // who is online throughout is yielded once.
-func (m *Manager) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *slot] {
-	groups := m.online.groupsFrom(f.Group, after.Group)
+func (m *Manager) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
+	groups := m.life.OnlineGroups(f.Group, after.Group)
 	return m.slotsRLocked(groups, f.Inside, after, func(group string, first netip.Addr) iter.Seq[netip.Addr] {
-		return m.online.from(group, f, first)
+		return m.life.OnlineFrom(group, f, first)
 	})
 }
 
 // slotsRLocked is onlineRLocked for the addresses that index yields in their order, of
 // a group from the first on.
-func (m *Manager) slotsRLocked(groups []string, inside netip.Prefix, after subscriber.Key, index func(group string, first netip.Addr) iter.Seq[netip.Addr]) iter.Seq2[subscriber.Key, *slot] {
-	all := func(yield func(subscriber.Key, *slot) bool) {
+func (m *Manager) slotsRLocked(groups []string, inside netip.Prefix, after subscriber.Key, index func(group string, first netip.Addr) iter.Seq[netip.Addr]) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
+	all := func(yield func(subscriber.Key, *lifecycle.Slot) bool) {
 		for _, group := range groups {
 			for a := range index(group, firstOf(inside, group, after)) {
 				if inside.IsValid() && !inside.Contains(a) {
 					break // they come in order, and began in the prefix
 				}
-				s := m.slots.at(a)
-				if s == nil || s.group() != group {
+				s := m.life.Slot(a)
+				if s == nil || s.Group() != group {
 					continue // listed under the same hash, or gone
 				}
 				if !yield(subscriber.Key{Group: group, Inside: a}, s) {

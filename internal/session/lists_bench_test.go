@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -127,37 +125,4 @@ func BenchmarkListDelaysACut(b *testing.B) {
 	stop()
 	<-done
 	b.ReportMetric(float64(longest.Microseconds()), "longest-us")
-}
-
-// BenchmarkOnlineIndex is what the index costs a record that comes and ends, and the
-// memory that it takes a subscriber.
-func BenchmarkOnlineIndex(b *testing.B) {
-	for _, n := range []int{100_000, 1_000_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			records := make([]subscriber.Packed, n)
-			for i := range records {
-				r := subscriber.Record{
-					Key:       subscriber.Key{Group: "default", Inside: crowded(i)},
-					SessionID: subscriber.SessionID{Client: "bng1", NAS: fmt.Sprint("nas", i*7919%n/1000)},
-					UserName:  strings.Repeat("x", 10) + fmt.Sprint(i),
-				}
-				records[i] = r.Pack()
-			}
-			var before, after runtime.MemStats
-			runtime.GC()
-			runtime.ReadMemStats(&before)
-			x := newOnlineIndex()
-			for i := range records {
-				x.add(&records[i])
-			}
-			runtime.GC()
-			runtime.ReadMemStats(&after)
-			for i := 0; b.Loop(); i++ {
-				r := &records[i*7919%n]
-				x.remove(r)
-				x.add(r)
-			}
-			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/subscriber")
-		})
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -55,7 +56,7 @@ func (w *listWorld) key(group string, spread int) subscriber.Key {
 	if w.r.IntN(50) == 0 {
 		return subscriber.Key{Group: group, Inside: netip.AddrFrom16([16]byte{0x20, 1, 15: group[0]<<4 | byte(w.r.IntN(4))})}
 	}
-	p := w.groups[group].config.Inside
+	p := w.groups[group].Config.Inside
 	o := p[w.r.IntN(min(len(p), spread))].Addr().As4()
 	o[3] += byte(w.r.IntN(64))
 	return subscriber.Key{Group: group, Inside: netip.AddrFrom4(o)}
@@ -127,11 +128,11 @@ func (w *listWorld) step(spread int) {
 	switch w.r.IntN(20) {
 	case 0:
 		w.clock = w.clock.Add(40 * time.Second)
-		w.endHolds(w.clock)
-		w.lookDue(w.clock, w.timers.pop(w.clock))
+		w.tick()
 		w.settle(w.t)
 	case 1:
 		w.settings.Removal = []inspect.RemovalMode{inspect.RemovalOn, inspect.RemovalOff, inspect.RemovalObserve}[w.r.IntN(3)]
+		w.Manager.life.SetRemoval(w.settings.Removal)
 	}
 }
 
@@ -260,9 +261,9 @@ func (w *listWorld) wantRemovals(f inspect.RemovalFilter) []inspect.RemovalKey {
 			add(inspect.Removal{Kind: inspect.RemovalHeld, Record: r, Reason: r.RemovalHeld, Since: subscriber.VersionTime(r.Version)})
 		}
 	}
-	for _, s := range w.slots.all() {
-		if !s.online && s.phase == draining && w.inGraceLocked(s) {
-			add(s.removal(inspect.RemovalGrace))
+	for _, s := range w.Manager.life.Slots(netip.Addr{}) {
+		if !s.Online() && s.Phase() == lifecycle.Draining && s.InGrace(w.now()) {
+			add(s.Removal(inspect.RemovalGrace))
 		}
 	}
 	for _, r := range w.observed.ring {
@@ -344,8 +345,8 @@ func TestListsRandomWalk(t *testing.T) {
 			w.settle(t)
 		}
 		w.checkSubscribers()
-		if x := &w.Manager.online; len(x.groups)+len(x.counts)+x.users.Len()+x.nases.Len() > 0 {
-			t.Fatalf("of nobody, %d groups, %d NASes, %d names and %d places are left", len(x.groups), len(x.counts), x.users.Len(), x.nases.Len())
+		if groups, nases := w.Manager.life.OnlineGroups("", ""), w.Manager.life.OnlineByNAS(); len(groups)+len(nases) > 0 {
+			t.Fatalf("of nobody, the groups %v and the NASes %v are left", groups, nases)
 		}
 	}
 }
@@ -357,7 +358,7 @@ func TestListsDuringChanges(t *testing.T) {
 	stays := func(key subscriber.Key) bool { return key.Inside.As4()[3]%2 == 0 }
 	for _, group := range listGroups {
 		var starts []subscriber.Change
-		for _, p := range w.groups[group].config.Inside {
+		for _, p := range w.groups[group].Config.Inside {
 			for a := p.Addr(); p.Contains(a); a = a.Next() {
 				r := w.record(subscriber.Key{Group: group, Inside: a})
 				starts = append(starts, subscriber.Change{Kind: subscriber.Created, Record: r.Pack()})
@@ -416,17 +417,16 @@ func TestListsAreBounded(t *testing.T) {
 			r.NAS = "few"
 			l.observed.add(inspect.Removal{Kind: inspect.RemovalObserved, Record: r, Reason: subscriber.ReasonStop})
 		}
-		s := &slot{packed: r.Pack(), online: true}
-		l.slots.put(r.Inside, s)
-		l.countLocked(&s.packed, +1)
-		if _, err := l.engine.Allocate(r.Group, lsn.Holder{Inside: r.Inside}, l.now()); err != nil {
-			t.Fatal(err)
+		packed := r.Pack()
+		l.Manager.life.Stand(&packed, l.now())
+		if i%10_000 == 0 || i == n-1 {
+			l.settle(t)
 		}
-		if i > fewBindings {
-			continue
-		}
-		l.drainsFromNowLocked(r.Inside) // more than what is gathered
 	}
+	const beyond = 1 << 17 // more drain than are gathered
+	l.round(t, beyond, fewBindings+1, l.start)
+	l.Manager.life.SetRemoval(inspect.RemovalOff)
+	l.round(t, beyond, fewBindings+1, l.stop)
 	if _, err := l.engine.Drain("default", l.key(n-1).Inside, l.now()); err != nil {
 		t.Fatal(err)
 	}
@@ -437,7 +437,7 @@ func TestListsAreBounded(t *testing.T) {
 		return l.Removals(t.Context(), inspect.RemovalFilter{NAS: "few"}, after, 10)
 	})
 	bindings := pageSizes(t, func(after inspect.BindingKey) ([]inspect.Binding, inspect.BindingKey, error) {
-		return l.Bindings(t.Context(), inspect.BindingFilter{State: lsn.Draining}, after, 10)
+		return l.Bindings(t.Context(), inspect.BindingFilter{State: lsn.Draining, Inside: netip.MustParsePrefix("100.64.0.0/15")}, after, 10)
 	})
 	if !slices.Equal(subscribers, []int{0, 0, 1}) || !slices.Equal(removals, []int{0, 0, 2}) || slices.Index(bindings, 1) != len(bindings)-1 || len(bindings) < 2 {
 		t.Errorf("pages of %v subscribers, %v removals, %v bindings", subscribers, removals, bindings)

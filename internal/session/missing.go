@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -57,23 +56,15 @@ func (m *Manager) takenUp(batch []missing) []missing {
 	})
 }
 
-// relookAfter is how long a record that the database keeps, although its time is
-// over, is left before the next look. After a step of the clock that may be
-// everybody's; a notice of the database tells sooner.
-const relookAfter = 4 * time.Second
-
 // lookAgain sets the timers of those records that the database keeps although
 // their time is over. It does so only now that the database was asked, so that a
 // database that is away does not make the queue grow.
 func (m *Manager) lookAgain(batch []missing) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	now := m.now()
 	for _, x := range batch {
-		s := m.slots.at(x.key.Inside)
-		if s != nil && s.online && !s.packed.ExpiresAt().IsZero() && s.packed.ExpiresAt().Before(now) {
-			m.timers.look(x.key.Inside, now.Add(relookAfter))
-		}
+		m.life.StillThere(x.key.Inside, now)
 	}
 }
 

@@ -14,23 +14,20 @@ func TestExpiredAreAskedForOnce(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.halt() // nobody takes from the queue
 	now := time.Now()
-	s := &slot{}
 	r := subscriber.Record{Key: subscriber.Key{Group: testGroup.Name, Inside: alice}, ExpiresAt: now.Add(-time.Minute)}
 	packed := r.Pack()
-	s.begin(&packed)
-	w.slots.put(alice, s)
-	w.timers.expire(alice, s.packed.ExpiresAt())
+	w.life.Stand(&packed, now)
 	for range 10 {
 		now = now.Add(time.Second)
-		w.lookDue(now, w.timers.pop(now))
+		w.life.Tick(now)
 	}
 	waiting := slices.Concat(w.missing.parts...)
 	if n := len(waiting); n != 1 {
 		t.Fatalf("%d entries queued, want 1", n)
 	}
 	w.lookAgain(waiting)
-	switch at, ok := w.timers.next(); {
-	case !ok:
+	switch at := w.life.NextDue(now); {
+	case at.Equal(now.Add(time.Minute)):
 		t.Error("once the database was asked, nothing looks at the record again")
 	case at.Sub(now) > 5*time.Second || time.Until(at) < time.Second:
 		t.Errorf("next look in %v: after a step of the clock everybody is looked at so often", time.Until(at))

@@ -44,7 +44,7 @@ func (m *Manager) onlineByNAS() (map[inspect.NASKey]int, error) {
 	if err := m.restoredRLocked(); err != nil {
 		return nil, err
 	}
-	return maps.Clone(m.online.counts), nil
+	return maps.Clone(m.life.OnlineByNAS()), nil
 }
 
 func nasView(n *subscriberdb.NAS) inspect.NAS {

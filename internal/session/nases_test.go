@@ -137,12 +137,11 @@ func BenchmarkNASes(b *testing.B) {
 			inside := netip.MustParseAddr("100.64.0.1")
 			for i := range subscribers {
 				r := subscriber.Record{
-					Key:       subscriber.Key{Group: l.group.name, Inside: inside},
+					Key:       subscriber.Key{Group: l.group.Name, Inside: inside},
 					SessionID: subscriber.SessionID{Client: "bng1", NAS: fmt.Sprint("nas", i%16), AcctSessionID: fmt.Sprint(i)},
 				}
-				s := &slot{packed: r.Pack(), online: true}
-				l.slots.put(inside, s)
-				l.countLocked(&s.packed, +1)
+				packed := r.Pack()
+				l.Manager.life.Stand(&packed, l.now())
 				inside = inside.Next()
 			}
 			b.ReportAllocs()

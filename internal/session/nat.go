@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -27,7 +28,7 @@ func (m *Manager) Bindings(_ context.Context, f inspect.BindingFilter, after ins
 		return nil, next, err
 	}
 	p := bindingPage{filter: f, after: after, limit: limit}
-	for _, name := range namesFrom(maps.Keys(m.groups), f.Group, after.Group) {
+	for _, name := range lifecycle.NamesFrom(maps.Keys(m.groups), f.Group, after.Group) {
 		if m.gatherRLocked(name, &p); p.full() {
 			break
 		}
@@ -121,16 +122,16 @@ func (m *Manager) fewRLocked(group string, f *inspect.BindingFilter, yield func(
 		return m.drainingFewRLocked(group, yield)
 	case lsn.Cut:
 		g := m.groups[group]
-		return g != nil && g.phases[cut] == 0
+		return g != nil && g.In(lifecycle.Cut) == 0
 	}
 	return false
 }
 
 func (m *Manager) drainingFewRLocked(group string, yield func(lsn.Binding)) bool {
-	if len(m.draining) > fewBindings {
+	if m.life.DrainingCount() > fewBindings {
 		return false
 	}
-	for inside := range m.draining {
+	for inside := range m.life.DrainingAddresses() {
 		if b, ok := m.engine.Live(group, inside); ok {
 			yield(b)
 		}
@@ -144,8 +145,8 @@ func (m *Manager) inForceLocked(b *lsn.Binding) bool {
 	if b.State != lsn.Active {
 		return true
 	}
-	s := m.slots.at(b.Inside)
-	return s != nil && s.phase != idle && !s.awaited()
+	s := m.life.Slot(b.Inside)
+	return s != nil && s.Phase() != lifecycle.Idle && !s.Awaited()
 }
 
 func (m *Manager) bindingViewLocked(b lsn.Binding) inspect.Binding {

@@ -20,14 +20,14 @@ type look struct {
 func (m *Manager) lookAt(ctx context.Context, g *group) (*look, error) {
 	l := &look{since: m.positionOf(g)}
 	var err error
-	if l.marker, l.marked, err = m.store.Marker(ctx, g.name); err != nil {
+	if l.marker, l.marked, err = m.store.Marker(ctx, g.Name); err != nil {
 		return nil, err
 	}
-	if l.tail, err = m.store.Tail(ctx, g.name); err != nil {
+	if l.tail, err = m.store.Tail(ctx, g.Name); err != nil {
 		return nil, err
 	}
 	if l.since != "" {
-		l.rewound, err = m.store.Rewound(ctx, g.name, l.since)
+		l.rewound, err = m.store.Rewound(ctx, g.Name, l.since)
 	} else if !l.marked {
 		l.remains, err = m.remains(ctx, g)
 	}
@@ -37,7 +37,7 @@ func (m *Manager) lookAt(ctx context.Context, g *group) (*look, error) {
 // remains reports whether anything of a group is stored or programmed.
 func (m *Manager) remains(ctx context.Context, g *group) (bool, error) {
 	rows := 0
-	err := m.store.BindingRows(ctx, g.name, func(some []subscriberdb.BindingRow) error {
+	err := m.store.BindingRows(ctx, g.Name, func(some []subscriberdb.BindingRow) error {
 		rows += len(some)
 		return nil
 	})

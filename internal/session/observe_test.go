@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -86,7 +87,7 @@ func TestStaleRowOfBlockInUse_NAT40(t *testing.T) {
 	w.halt()
 	r := repair{group: w.groups[w.group.Name], gone: map[netip.Addr]uint64{}}
 	w.mendLocked(&r, &drift.Operation{Kind: inspect.DriftBindingStale, Inside: bob, Block: block})
-	if slices.ContainsFunc(slices.Concat(w.saves.parts...), func(s save) bool { return s.remove }) {
+	if slices.ContainsFunc(slices.Concat(w.saves.parts...), func(w lifecycle.Write) bool { return w.Remove }) {
 		t.Error("the row of the binding in force is removed")
 	}
 }

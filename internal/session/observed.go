@@ -20,15 +20,6 @@ func (o *observed) add(r inspect.Removal) {
 	o.next = (o.next + 1) % observedMost
 }
 
-// observeLocked counts and keeps what RemovalOn would do to the slot now.
-func (m *Manager) observeLocked(s *slot) {
-	r := s.removal(inspect.RemovalObserved)
-	r.Sessions = m.kernel.SessionCount(s.inside())
-	m.observed.add(r)
-	m.observer.Observed(r.Record.Group, r.Reason, r.Sessions)
-	m.publishLocked(inspect.EventObserved, s)
-}
-
 // observedRLocked adds the observed removals that are kept. An address may be among
 // them more than once.
 func (m *Manager) observedRLocked(p *removalPage) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -94,7 +95,7 @@ func (d *doubts) none() bool { return len(d.inside)+len(d.blocks) == 0 }
 
 // records looks at who is online in the database.
 func (p *pass) records(ctx context.Context) error {
-	return p.m.store.Versions(ctx, p.group.name, func(standing []subscriberdb.Standing) error {
+	return p.m.store.Versions(ctx, p.group.Name, func(standing []subscriberdb.Standing) error {
 		d := doubts{inside: p.m.unknownOf(p.group, standing)}
 		return p.compareAndRest(ctx, &d)
 	})
@@ -106,8 +107,8 @@ func (m *Manager) unknownOf(g *group, standing []subscriberdb.Standing) []netip.
 	defer m.mu.RUnlock()
 	var unknown []netip.Addr
 	for _, r := range standing {
-		s := m.slots.at(r.Inside)
-		if s == nil || !s.online || s.group() != g.name || r.Version == "" || s.packed.Version() != subscriber.ParseVersion(r.Version) {
+		s := m.life.Slot(r.Inside)
+		if s == nil || !s.Online() || s.Group() != g.Name || r.Version == "" || s.Packed().Version() != subscriber.ParseVersion(r.Version) {
 			unknown = append(unknown, r.Inside)
 		}
 	}
@@ -122,7 +123,7 @@ func (p *pass) slots(ctx context.Context, records, elements bool) error {
 		d := doubts{online: !elements}
 		online, from = p.m.slotsFrom(p.group, from, online[:0], &d, elements)
 		if records && len(online) > 0 {
-			gone, err := p.m.store.Gone(ctx, p.group.name, online)
+			gone, err := p.m.store.Gone(ctx, p.group.Name, online)
 			if err != nil {
 				return err
 			}
@@ -142,14 +143,14 @@ func (m *Manager) slotsFrom(g *group, from netip.Addr, online []netip.Addr, d *d
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	seen := 0
-	for inside, s := range m.slots.from(from) {
+	for inside, s := range m.life.Slots(from) {
 		if seen++; seen > stretchSize {
 			return online, inside
 		}
-		if s.group() != g.name {
+		if s.Group() != g.Name {
 			continue
 		}
-		if s.online {
+		if s.Online() {
 			online = append(online, inside)
 		}
 		if elements && m.oddRLocked(s) {
@@ -161,25 +162,25 @@ func (m *Manager) slotsFrom(g *group, from netip.Addr, online []netip.Addr, d *d
 
 // oddRLocked reports whether the kernel may not hold what it should of a slot at rest,
 // or the slot has no block for no reason.
-func (m *Manager) oddRLocked(s *slot) bool {
-	if s.busy || s.stray {
+func (m *Manager) oddRLocked(s *lifecycle.Slot) bool {
+	if s.Busy() || s.Stray() {
 		return false
 	}
-	if s.phase == idle {
-		return s.online && !m.engine.IsPending(s.group(), s.inside())
+	if s.Phase() == lifecycle.Idle {
+		return s.Online() && !m.engine.IsPending(s.Group(), s.Inside())
 	}
-	e, ok := m.kernel.EntryAt(s.inside())
-	return !ok && s.expected().Gate != nftnat.Closed || ok && e != s.expected()
+	e, ok := m.kernel.EntryAt(s.Inside())
+	return !ok && s.Expected().Gate != nftnat.Closed || ok && e != s.Expected()
 }
 
 // bindings looks at how those in force are stored.
 func (p *pass) bindings(ctx context.Context) error {
 	var list []lsn.Binding
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
-		list, from = p.m.bindingsFrom(p.group.name, from, list[:0])
+		list, from = p.m.bindingsFrom(p.group.Name, from, list[:0])
 		d := doubts{}
 		var err error
-		if d.blocks, err = p.m.notStoredSo(ctx, p.group.name, list); err != nil {
+		if d.blocks, err = p.m.notStoredSo(ctx, p.group.Name, list); err != nil {
 			return err
 		}
 		if err := p.compareAndRest(ctx, &d); err != nil {
@@ -228,7 +229,7 @@ func (m *Manager) rowsAt(ctx context.Context, group string, blocks []lsn.Block) 
 
 // rows looks for stored bindings that are not in force.
 func (p *pass) rows(ctx context.Context) error {
-	return p.m.store.BindingRows(ctx, p.group.name, func(rows []subscriberdb.BindingRow) error {
+	return p.m.store.BindingRows(ctx, p.group.Name, func(rows []subscriberdb.BindingRow) error {
 		d := doubts{blocks: p.m.notInForce(p.group, rows)}
 		return p.compareAndRest(ctx, &d)
 	})
@@ -249,7 +250,7 @@ func (m *Manager) notInForce(g *group, rows []subscriberdb.BindingRow) (stale []
 // bindingAtRLocked returns the group's binding whose block begins there.
 func (m *Manager) bindingAtRLocked(g *group, block lsn.Block) (lsn.Binding, bool) {
 	b, ok := m.engine.AtOutside(block.Outside, block.First)
-	return b, ok && b.Group == g.name && b.First == block.First
+	return b, ok && b.Group == g.Name && b.First == block.First
 }
 
 // elements looks for what the kernel holds and should not; where it should hold
@@ -280,7 +281,7 @@ func (m *Manager) unexpected(g *group, entries []nftnat.Entry) (odd, nobodys []n
 		e := &entries[i]
 		switch m.serverOfLocked(e.Inside) {
 		case g:
-			if s := m.slots.at(e.Inside); s == nil || !s.busy && !s.stray && s.expected().Gate == nftnat.Closed {
+			if s := m.life.Slot(e.Inside); s == nil || !s.Busy() && !s.Stray() && s.Expected().Gate == nftnat.Closed {
 				odd = append(odd, e.Inside)
 			}
 		case nil:
@@ -296,7 +297,7 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 		return nil
 	}
 	if !p.how.dryRun {
-		if err := p.m.owned(ctx, p.group.name); err != nil {
+		if err := p.m.owned(ctx, p.group.Name); err != nil {
 			return err
 		}
 		if !p.alone { // a group that a reload adds may take them over
@@ -349,7 +350,7 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 		return nil
 	}
 	if !p.how.dryRun {
-		if err := m.owned(ctx, g.name); err != nil {
+		if err := m.owned(ctx, g.Name); err != nil {
 			return err
 		}
 	}
@@ -360,7 +361,7 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 		return err
 	}
 	taken := m.positionOf(g) // before the tail, which goes on
-	tail, err := m.store.Tail(ctx, g.name)
+	tail, err := m.store.Tail(ctx, g.Name)
 	if err != nil {
 		return err
 	}
@@ -378,7 +379,7 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 // pass began, which may be long ago: its feed was taken up to an entry, and now ends
 // with the tail. If not, it is looked at as a whole soon.
 func (m *Manager) trusted(ctx context.Context, g *group, taken, tail string) (bool, error) {
-	marker, ok, err := m.store.Marker(ctx, g.name)
+	marker, ok, err := m.store.Marker(ctx, g.Name)
 	if err != nil {
 		return false, err
 	}
@@ -401,14 +402,14 @@ func (p *pass) views(ctx context.Context, d *doubts) (drift.Views, error) {
 	records := d.records
 	if !d.known && len(d.inside) > 0 {
 		var err error
-		if records, err = p.m.store.RecordsAt(ctx, p.group.name, d.inside); err != nil {
+		if records, err = p.m.store.RecordsAt(ctx, p.group.Name, d.inside); err != nil {
 			return v, err
 		}
 	}
 	for i := range records {
 		v.Database.Records[records[i].Inside] = records[i].Pack()
 	}
-	rows, err := p.m.rowsAt(ctx, p.group.name, d.blocks)
+	rows, err := p.m.rowsAt(ctx, p.group.Name, d.blocks)
 	if err != nil {
 		return v, err
 	}
@@ -429,14 +430,14 @@ func (m *Manager) showSlots(v *drift.Views, g *group, d *doubts) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, inside := range d.inside {
-		s := m.slots.at(inside)
-		if s != nil && s.group() == g.name {
+		s := m.life.Slot(inside)
+		if s != nil && s.Group() == g.Name {
 			v.Engine.Slots[inside] = m.slotViewRLocked(s)
 		}
 		switch e, ok := m.kernel.EntryAt(inside); {
 		case m.serverOfLocked(inside) != g:
 		case d.online && s != nil: // the kernel is as it should be, as far as this look goes
-			v.Kernel.Elements[inside] = elementView(s.expected())
+			v.Kernel.Elements[inside] = elementView(s.Expected())
 		case d.online:
 		case ok:
 			v.Kernel.Elements[inside] = elementView(e)

@@ -154,7 +154,7 @@ func (m *Manager) reconcile(ctx context.Context, g *group, how comparison, part 
 		return nil, nil
 	}
 	if !how.dryRun {
-		if err := m.owned(ctx, g.name); err != nil {
+		if err := m.owned(ctx, g.Name); err != nil {
 			return nil, err
 		}
 	}
@@ -211,7 +211,7 @@ func (m *Manager) behind(ctx context.Context, g *group, tail string) bool {
 func (m *Manager) forgotten(g *group) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.groups[g.name] != g
+	return m.groups[g.Name] != g
 }
 
 // removeNobodys closes the gates of addresses that no group has: their group was
@@ -234,9 +234,9 @@ func (m *Manager) removeNobodys(ctx context.Context, inside []netip.Addr) error 
 
 // stepGroupLocked gives every slot of the group its next step.
 func (m *Manager) stepGroupLocked(g *group) {
-	for _, s := range walk(&m.mu, m.slots.all()) {
-		if s.group() == g.name {
-			m.stepLocked(s)
+	for _, s := range walk(&m.mu, m.life.Slots(netip.Addr{})) {
+		if s.Group() == g.Name {
+			m.life.Step(s, m.now())
 		}
 	}
 }
@@ -255,10 +255,10 @@ func (m *Manager) beSuspicious(g *group, l *look) bool {
 // serverOfLocked returns the group that an address is served in, which need not
 // be the one that its prefix is in since the last reload.
 func (m *Manager) serverOfLocked(inside netip.Addr) *group {
-	if s := m.slots.at(inside); s != nil {
-		return m.groups[s.group()]
+	if s := m.life.Slot(inside); s != nil {
+		return m.groups[s.Group()]
 	}
-	return m.groupOfLocked(inside)
+	return m.groupOfRLocked(inside)
 }
 
 // watchTouches remembers, while a comparison runs, the addresses that changed
@@ -266,12 +266,5 @@ func (m *Manager) serverOfLocked(inside netip.Addr) *group {
 func (m *Manager) watchTouches(g *group, on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if g.touched != nil {
-		m.comparing--
-	}
-	g.touched = nil
-	if on {
-		g.touched = map[netip.Addr]struct{}{}
-		m.comparing++
-	}
+	m.life.WatchTouches(g.Group, on)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -63,14 +64,14 @@ func (p *removalPage) add(r inspect.Removal) bool {
 
 // from has a source yield what it has of slots, until it has one more than the page
 // can have, or has looked at enough.
-func (p *removalPage) from(slots iter.Seq2[subscriber.Key, *slot], kind inspect.RemovalKind, removal func(*slot) (inspect.Removal, bool)) {
+func (p *removalPage) from(slots iter.Seq2[subscriber.Key, *lifecycle.Slot], kind inspect.RemovalKind, removal func(*lifecycle.Slot) (inspect.Removal, bool)) {
 	looks, added := 0, 0
 	for key, s := range slots {
 		if r, ok := removal(s); ok && p.add(r) {
 			added++
 		}
 		if looks++; looks == looksPerCall || added > p.limit {
-			p.endAt(inspect.RemovalKey{Key: key, Kind: kind, Since: farthest})
+			p.endAt(inspect.RemovalKey{Key: key, Kind: kind, Since: lifecycle.Farthest})
 			return
 		}
 	}
@@ -96,19 +97,36 @@ func (p *removalPage) cut() ([]inspect.Removal, inspect.RemovalKey) {
 	return p.items, p.end
 }
 
+// graceRLocked adds the removals that wait for a grace time to be over.
+func (m *Manager) graceRLocked(p *removalPage) {
+	if !p.wants(inspect.RemovalGrace) {
+		return
+	}
+	after, now := behindKey(p.after), m.now()
+	slots := m.slotsRLocked(m.life.GraceGroups(p.filter.Group, after.Group), p.filter.Inside, after, m.life.GraceFrom)
+	p.from(slots, inspect.RemovalGrace, func(s *lifecycle.Slot) (inspect.Removal, bool) {
+		if s.Online() || s.Phase() != lifecycle.Draining || !s.InGrace(now) {
+			return inspect.Removal{}, false
+		}
+		r := s.Removal(inspect.RemovalGrace)
+		r.DueAt, r.Sessions = s.GraceUntil(), m.kernel.SessionCount(s.Inside())
+		return r, true
+	})
+}
+
 // heldRemovalsRLocked adds what the guards hold.
 func (m *Manager) heldRemovalsRLocked(p *removalPage) {
 	if !p.wants(inspect.RemovalHeld) {
 		return
 	}
 	who := whoOf(&p.filter)
-	p.from(m.heldSlotsRLocked(who, behindKey(p.after)), inspect.RemovalHeld, func(s *slot) (inspect.Removal, bool) {
-		why := s.packed.RemovalHeld()
-		if !s.online || why == subscriber.ReasonNone || !who.MatchPacked(&s.packed) {
+	p.from(m.heldSlotsRLocked(who, behindKey(p.after)), inspect.RemovalHeld, func(s *lifecycle.Slot) (inspect.Removal, bool) {
+		why := s.Packed().RemovalHeld()
+		if !s.Online() || why == subscriber.ReasonNone || !who.MatchPacked(s.Packed()) {
 			return inspect.Removal{}, false
 		}
 		r := inspect.Removal{
-			Kind: inspect.RemovalHeld, Record: s.packed.Record(), Reason: why, Sessions: m.kernel.SessionCount(s.inside()),
+			Kind: inspect.RemovalHeld, Record: s.Packed().Record(), Reason: why, Sessions: m.kernel.SessionCount(s.Inside()),
 		}
 		if r.Record.Version != "" { // it was last written to be held
 			r.Since = subscriber.VersionTime(r.Record.Version)
@@ -118,8 +136,8 @@ func (m *Manager) heldRemovalsRLocked(p *removalPage) {
 }
 
 // heldSlotsRLocked is onlineRLocked for those whose removal may be held.
-func (m *Manager) heldSlotsRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *slot] {
-	return m.slotsRLocked(m.online.groupsFrom(f.Group, after.Group), f.Inside, after, m.online.heldFrom)
+func (m *Manager) heldSlotsRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
+	return m.slotsRLocked(m.life.OnlineGroups(f.Group, after.Group), f.Inside, after, m.life.HeldFrom)
 }
 
 // behindKey is the key of subscribers behind which all removals behind after are:
@@ -143,8 +161,8 @@ func (m *Manager) heldKeys(f inspect.RemovalFilter) ([]subscriber.Key, error) {
 	var keys []subscriber.Key
 	who := whoOf(&f)
 	for key, s := range m.heldSlotsRLocked(who, subscriber.Key{}) {
-		why := s.packed.RemovalHeld()
-		if s.online && why != subscriber.ReasonNone && (f.Reason == 0 || f.Reason == why) && who.MatchPacked(&s.packed) {
+		why := s.Packed().RemovalHeld()
+		if s.Online() && why != subscriber.ReasonNone && (f.Reason == 0 || f.Reason == why) && who.MatchPacked(s.Packed()) {
 			keys = append(keys, key)
 		}
 	}
@@ -187,7 +205,9 @@ func (m *Manager) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 		reason := r.RemovalHeld
 		r.RemovalHeld = subscriber.ReasonNone
 		packed := r.Pack()
-		m.publishChangeLocked(inspect.EventRemovalRefused, reason, &packed)
+		effects{m}.Emit(lifecycle.Transition{
+			Kind: inspect.EventRemovalRefused, At: m.now(), Reason: reason, Record: &packed, Slot: m.life.Slot(r.Inside),
+		})
 	}
 	return len(kept), nil
 }
@@ -199,7 +219,7 @@ func (m *Manager) decided(records []subscriber.Record) {
 	defer m.mu.Unlock()
 	for i := range records {
 		if g := m.groups[records[i].Group]; g != nil {
-			g.guard.Decided(records[i].RemovalHeld)
+			g.Guard.Decided(records[i].RemovalHeld)
 		}
 	}
 }
@@ -208,7 +228,7 @@ func (m *Manager) decided(records []subscriber.Record) {
 // present ends.
 func (m *Manager) awaitTails(ctx context.Context) {
 	for _, g := range m.syncedGroups() {
-		if tail, err := m.store.Tail(ctx, g.name); err == nil {
+		if tail, err := m.store.Tail(ctx, g.Name); err == nil {
 			m.await(ctx, g, tail)
 		}
 	}

@@ -3,22 +3,15 @@ package session
 import (
 	"context"
 
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
-
-// save is one write to the stored bindings.
-type save struct {
-	binding lsn.Binding
-	remove  bool  // the block is free again
-	slot    *slot // that waits for the write; nil when nobody does
-}
 
 // runSaves writes bindings to the database, many in one round trip.
 func (m *Manager) runSaves(ctx context.Context) error {
 	byGroup := map[string]*writes{}
-	for batch := []save(nil); ; {
+	for batch := []lifecycle.Write(nil); ; {
 		var err error
 		if batch, err = m.saves.take(ctx, batch); err != nil {
 			return err
@@ -63,9 +56,9 @@ func (w *writes) reset() {
 	w.put, w.receipts, w.remove = w.put[:0], w.receipts[:0], w.remove[:0]
 }
 
-func (w *writes) add(s *save) {
-	b := &s.binding
-	if s.remove {
+func (w *writes) add(s *lifecycle.Write) {
+	b := &s.Binding
+	if s.Remove {
 		w.remove = append(w.remove, subscriberdb.Block{Outside: b.Outside, First: uint16(b.First)})
 		return
 	}
@@ -75,20 +68,20 @@ func (w *writes) add(s *save) {
 
 // coalesce keeps the last write of each block, by group, in place of those of the
 // batch before.
-func (m *Manager) coalesce(batch []save, byGroup map[string]*writes) {
+func (m *Manager) coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
 	for _, w := range byGroup {
 		w.reset()
 	}
 	last := m.repeated(batch)
 	for i := range batch {
 		s := &batch[i]
-		if n, ok := last[s.binding.Block]; ok && n != i {
+		if n, ok := last[s.Binding.Block]; ok && n != i {
 			continue
 		}
-		w := byGroup[s.binding.Group]
+		w := byGroup[s.Binding.Group]
 		if w == nil {
 			w = &writes{}
-			byGroup[s.binding.Group] = w
+			byGroup[s.Binding.Group] = w
 		}
 		w.add(s)
 	}
@@ -96,12 +89,12 @@ func (m *Manager) coalesce(batch []save, byGroup map[string]*writes) {
 
 // repeated returns the last write in the batch of each block that more than one write
 // is under way of.
-func (m *Manager) repeated(batch []save) map[lsn.Block]int {
+func (m *Manager) repeated(batch []lifecycle.Write) map[lsn.Block]int {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	var last map[lsn.Block]int
 	for i := range batch {
-		if block := batch[i].binding.Block; m.unsaved[block] > 1 {
+		if block := batch[i].Binding.Block; m.life.WritesOf(block) > 1 {
 			if last == nil {
 				last = map[lsn.Block]int{}
 			}
@@ -111,23 +104,12 @@ func (m *Manager) repeated(batch []save) map[lsn.Block]int {
 	return last
 }
 
-func (m *Manager) saved(batch []save) {
+func (m *Manager) saved(batch []lifecycle.Write) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := m.now()
 	for i := range batch {
-		b := &batch[i]
-		if n := m.unsaved[b.binding.Block]; n > 1 {
-			m.unsaved[b.binding.Block] = n - 1
-		} else {
-			delete(m.unsaved, b.binding.Block)
-		}
-		if m.comparing > 0 {
-			m.touchKeyLocked(subscriber.Key{Group: b.binding.Group, Inside: b.binding.Inside})
-		}
-		if b.slot != nil {
-			m.restLocked(b.slot)
-			m.stepLocked(b.slot)
-		}
+		m.life.Stored(&batch[i], now)
 	}
 	m.settleLocked()
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -33,7 +34,7 @@ func (m *Manager) runServed(ctx context.Context) error {
 		}
 		for _, g := range m.syncedGroups() {
 			if err := m.keepServed(ctx, g, round%fullyEvery == 0); err != nil && ctx.Err() == nil {
-				m.log.Debug("what is served is not in the database yet", "group", g.name, "err", err)
+				m.log.Debug("what is served is not in the database yet", "group", g.Name, "err", err)
 			}
 		}
 	}
@@ -58,7 +59,7 @@ func (m *Manager) keepServed(ctx context.Context, g *group, fully bool) error {
 	case stands:
 		return nil
 	}
-	if err := m.owned(ctx, g.name); err != nil {
+	if err := m.owned(ctx, g.Name); err != nil {
 		return err
 	}
 	if err := m.store.SaveServed(ctx, now); err != nil {
@@ -73,24 +74,24 @@ func (m *Manager) keepServed(ctx context.Context, g *group, fully bool) error {
 // servedRLocked returns what a group is served as, and whether that is nothing any
 // more.
 func (m *Manager) servedRLocked(g *group) (s subscriberdb.Served, over bool) {
-	c, configured := m.configuredRLocked(g.name)
+	c, configured := m.configuredRLocked(g.Name)
 	if !configured {
-		c = g.config
+		c = g.Config
 		c.Inside, c.Outside = nil, nil
 	}
 	var outside []netip.Prefix
-	if full, ok := m.unadopted[g.name]; ok {
+	if full, ok := m.unadopted[g.Name]; ok {
 		outside = lessThan(full.Outside, c.Outside)
 	} else {
 		for _, u := range m.engine.Usage() {
-			if u.Group == g.name && u.Draining {
+			if u.Group == g.Name && u.Draining {
 				outside = append(outside, u.Outside)
 			}
 		}
 	}
-	inside := lessThan(g.inside, c.Inside)
+	inside := lessThan(g.Inside, c.Inside)
 	return subscriberdb.Served{
-		Group: g.name, By: m.by,
+		Group: g.Name, By: m.by,
 		Inside: slices.Concat(c.Inside, inside), Outside: slices.Concat(c.Outside, outside),
 		Draining:  slices.Concat(inside, outside),
 		FirstPort: uint16(c.FirstPort), LastPort: uint16(c.LastPort), BlockSize: c.BlockSize,
@@ -119,12 +120,12 @@ func lessThan(prefixes, configured []netip.Prefix) []netip.Prefix {
 // the store and the kernel until the next start.
 func (m *Manager) lookAtDrainedInside(g *group) {
 	m.mu.RLock()
-	c, configured := m.configuredRLocked(g.name)
-	drained := lessThan(g.inside, c.Inside)
+	c, configured := m.configuredRLocked(g.Name)
+	drained := lessThan(g.Inside, c.Inside)
 	used := make([]bool, len(drained))
 	if configured && len(drained) > 0 {
-		for inside, s := range walk(m.mu.RLocker(), m.slots.all()) {
-			if i := holding(drained, inside); i >= 0 && s.group() == g.name {
+		for inside, s := range walk(m.mu.RLocker(), m.life.Slots(netip.Addr{})) {
+			if i := holding(drained, inside); i >= 0 && s.Group() == g.Name {
 				used[i] = true
 			}
 		}
@@ -135,10 +136,10 @@ func (m *Manager) lookAtDrainedInside(g *group) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	g.inside = slices.Clone(c.Inside)
+	g.Inside = slices.Clone(c.Inside)
 	for i, p := range drained {
 		if used[i] {
-			g.inside = append(g.inside, p)
+			g.Inside = append(g.Inside, p)
 		}
 	}
 }
@@ -160,43 +161,27 @@ func (m *Manager) forgetGroup(ctx context.Context, g *group) error {
 	if !rests {
 		return nil
 	}
-	if err := m.store.ForgetServed(ctx, g.name); err != nil {
+	if err := m.store.ForgetServed(ctx, g.Name); err != nil {
 		return err
 	}
 	m.mu.Lock()
-	var gone []netip.Addr
-	for inside, s := range m.slots.all() {
-		if s.group() == g.name {
-			gone = append(gone, inside)
-		}
-	}
-	for _, inside := range gone {
-		if s := m.slots.at(inside); s.online {
-			m.online.remove(&s.packed)
-		}
-		m.slots.remove(inside)
-	}
-	delete(m.groups, g.name)
+	m.life.ForgetGroup(g.Name)
+	delete(m.groups, g.Name)
 	g.cancel()
 	m.mu.Unlock()
-	m.log.Info("a drained group is empty and forgotten", "group", g.name)
-	if err := m.store.Unserve(g.name); err != nil {
+	m.log.Info("a drained group is empty and forgotten", "group", g.Name)
+	if err := m.store.Unserve(g.Name); err != nil {
 		return err
 	}
-	return m.owner.Leave(ctx, g.name)
+	return m.owner.Leave(ctx, g.Name)
 }
 
 // restsRLocked reports whether nothing is under way in a group without bindings.
 func (m *Manager) restsRLocked(g *group) bool {
-	for _, s := range m.slots.all() {
-		if s.group() == g.name && (s.busy || s.phase != idle) {
+	for _, s := range m.life.Slots(netip.Addr{}) {
+		if s.Group() == g.Name && (s.Busy() || s.Phase() != lifecycle.Idle) {
 			return false
 		}
 	}
-	for b := range m.unsaved {
-		if contains(g.config.Outside, b.Outside) {
-			return false
-		}
-	}
-	return true
+	return !m.life.UnstoredIn(func(outside netip.Addr) bool { return contains(g.Config.Outside, outside) })
 }

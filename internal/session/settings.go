@@ -119,8 +119,10 @@ func (m *Manager) changeSettings(ctx context.Context, decide func(now inspect.Se
 	m.settings = s
 	if before.Removal != s.Removal {
 		m.log.Info("setting changed", "subscriber_session_removal", s.Removal.String())
-		for inside := range m.draining {
-			m.stepLocked(m.slots.at(inside))
+		m.life.SetRemoval(s.Removal)
+		now := m.now()
+		for inside := range m.life.DrainingAddresses() {
+			m.life.Step(m.life.Slot(inside), now)
 		}
 	}
 	return s, nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -19,12 +20,12 @@ import (
 const takenWithin = 2 * time.Second
 
 // viewLocked joins the slot's record with its binding.
-func (m *Manager) viewLocked(s *slot) inspect.Subscriber {
-	v := inspect.Subscriber{Record: *s.record()}
-	if b, ok := m.engine.Live(s.group(), s.inside()); ok && !s.awaited() {
-		v.Binding = &inspect.Binding{Binding: b, Sessions: m.kernel.SessionCount(s.inside())}
+func (m *Manager) viewLocked(s *lifecycle.Slot) inspect.Subscriber {
+	v := inspect.Subscriber{Record: s.Record()}
+	if b, ok := m.engine.Live(s.Group(), s.Inside()); ok && !s.Awaited() {
+		v.Binding = &inspect.Binding{Binding: b, Sessions: m.kernel.SessionCount(s.Inside())}
 	} else {
-		v.Pending = m.engine.IsPending(s.group(), s.inside())
+		v.Pending = m.engine.IsPending(s.Group(), s.Inside())
 	}
 	return v
 }
@@ -40,8 +41,8 @@ func (m *Manager) Subscriber(_ context.Context, key subscriber.Key) (inspect.Sub
 	if err != nil {
 		return inspect.Subscriber{}, err
 	}
-	s := m.slots.at(key.Inside)
-	if s == nil || !s.online || s.group() != g.name {
+	s := m.life.Slot(key.Inside)
+	if s == nil || !s.Online() || s.Group() != g.Name {
 		return inspect.Subscriber{}, fmt.Errorf("subscriber %s: %w", key.Inside, inspect.ErrNotFound)
 	}
 	return m.viewLocked(s), nil
@@ -54,15 +55,15 @@ func (m *Manager) Followed(group string, inside []netip.Addr, yield func(i int, 
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for i, a := range inside {
-		if s := m.slots.at(a); s != nil && s.online && s.group() == group {
-			yield(i, &s.packed)
+		if s := m.life.Slot(a); s != nil && s.Online() && s.Group() == group {
+			yield(i, s.Packed())
 		}
 	}
 }
 
 func (m *Manager) keyGroupLocked(key subscriber.Key) (*group, error) {
-	g := m.groupOfLocked(key.Inside)
-	if g == nil || key.Group != "" && key.Group != g.name {
+	g := m.groupOfRLocked(key.Inside)
+	if g == nil || key.Group != "" && key.Group != g.Name {
 		return nil, fmt.Errorf("%s: %w", key.Inside, inspect.ErrNoGroup)
 	}
 	return g, nil
@@ -81,7 +82,7 @@ func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 	}
 	looks := 0
 	for key, s := range m.onlineRLocked(&f, after) {
-		switch matches := s.online && f.MatchPacked(&s.packed); {
+		switch matches := s.Online() && f.MatchPacked(s.Packed()); {
 		case matches && len(page) == limit:
 			return page, page[limit-1].Key, nil
 		case matches:
@@ -102,7 +103,7 @@ func (m *Manager) Put(ctx context.Context, r subscriber.Record) (subscriber.Reco
 	if err != nil {
 		return subscriber.Record{}, err
 	}
-	r.Group = g.name
+	r.Group = g.Name
 	r, err = m.store.Put(ctx, r)
 	if err != nil {
 		return r, unavailable(err)
@@ -136,7 +137,7 @@ func (m *Manager) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error)
 	}
 	var keys []subscriber.Key
 	for key, s := range m.onlineRLocked(&f, subscriber.Key{}) {
-		if s.online && f.MatchPacked(&s.packed) {
+		if s.Online() && f.MatchPacked(s.Packed()) {
 			keys = append(keys, key)
 		}
 	}
@@ -181,8 +182,8 @@ func (m *Manager) awaitRest(ctx context.Context, inside netip.Addr) {
 	defer cancel()
 	for {
 		m.mu.RLock()
-		s := m.slots.at(inside)
-		rests := s == nil || !s.busy
+		s := m.life.Slot(inside)
+		rests := s == nil || !s.Busy()
 		m.mu.RUnlock()
 		if rests || clock.Sleep(ctx, time.Millisecond) != nil {
 			return

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -39,23 +40,9 @@ func (m *Manager) alarmLocked(g *group) {
 		return
 	}
 	g.suspect = true
-	for _, s := range m.slots.all() {
-		if s.group() == g.name {
-			s.packed = s.packed.Unversioned() // it named an entry of the feed that is lost; the new one's may be lower
-		}
-	}
+	m.life.Unversion(g.Name)
 	m.log.Error("database suspect: it is empty, another one, or has gone back in time; nobody is removed for being absent from it, records are written back from bindings and Interims",
-		"group", g.name, "alarm", "sessiond_database_suspect")
-}
-
-// doubtLocked counts a record that the database lost as one that no BNG has
-// confirmed, before it is written back: the alarm must not pause between.
-func (m *Manager) doubtLocked(s *slot) {
-	m.countLocked(&s.packed, -1)
-	r := s.record()
-	r.Unconfirmed = true
-	s.packed = r.Pack()
-	m.countLocked(&s.packed, +1)
+		"group", g.Name, "alarm", "sessiond_database_suspect")
 }
 
 // complete writes the bindings into a suspect database, which has got back the lost
@@ -69,10 +56,10 @@ func (m *Manager) complete(ctx context.Context, g *group, o *look, suspect bool,
 	marker := o.marker
 	if !o.marked {
 		marker = subscriberdb.Marker{Epoch: rand.Text(), CreatedAt: m.now(), Node: m.node}
-		if err := m.store.SetMarker(ctx, g.name, marker); err != nil {
+		if err := m.store.SetMarker(ctx, g.Name, marker); err != nil {
 			return err
 		}
-		if stands, ok, err := m.store.Marker(ctx, g.name); err != nil || !ok {
+		if stands, ok, err := m.store.Marker(ctx, g.Name); err != nil || !ok {
 			return err // gone again already: the next look finds it missing
 		} else {
 			marker = stands
@@ -86,12 +73,12 @@ func (m *Manager) complete(ctx context.Context, g *group, o *look, suspect bool,
 func (m *Manager) storeAll(ctx context.Context, g *group) error {
 	var list []lsn.Binding
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
-		list, from = m.bindingsFrom(g.name, from, list[:0])
+		list, from = m.bindingsFrom(g.Name, from, list[:0])
 		var w writes
 		for i := range list {
-			w.add(&save{binding: list[i]})
+			w.add(&lifecycle.Write{Binding: list[i]})
 		}
-		if err := m.store.SaveBindings(ctx, g.name, w.put, nil); err != nil {
+		if err := m.store.SaveBindings(ctx, g.Name, w.put, nil); err != nil {
 			return err
 		}
 	}
@@ -108,7 +95,7 @@ func (m *Manager) trust(g *group, epoch string, rebuilt bool, lost int) {
 	if rebuilt {
 		g.stored = nil // lost with the rest
 		m.log.Warn("database rebuilt; records written back stay in doubt until their BNG or an expiry confirms them",
-			"group", g.name, "records", lost)
+			"group", g.Name, "records", lost)
 		// Sessions that were stopped before the loss was noticed were not written
 		// back. Only a look at the trusted database ends them.
 		m.reconcileSoon()
@@ -162,7 +149,7 @@ func (m *Manager) lookAtDatabase(ctx context.Context) error {
 func (m *Manager) markerOf(ctx context.Context, g *group) (subscriberdb.Marker, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, watchEvery)
 	defer cancel()
-	return m.store.Marker(ctx, g.name)
+	return m.store.Marker(ctx, g.Name)
 }
 
 func (m *Manager) epochOf(g *group) string {

@@ -25,7 +25,7 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 	defer m.mu.Unlock()
 	m.stepGroupLocked(g)
 	m.missing.push(g.early...)
-	g.early, g.recent = nil, nil
+	g.early, g.Recent = nil, nil
 	g.synced, g.followed, m.reconciled = true, true, m.now()
 	m.settleLocked()
 	return nil
@@ -34,14 +34,14 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 // takeUp is one look of sync. It reports whether the database was suspect and
 // has been rebuilt.
 func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error) {
-	if err := m.owned(ctx, g.name); err != nil {
+	if err := m.owned(ctx, g.Name); err != nil {
 		return false, err
 	}
 	l, err := m.lookAt(ctx, g)
 	if err != nil {
 		return false, err
 	}
-	if err := m.store.Join(ctx, g.name, m.node, l.tail); err != nil {
+	if err := m.store.Join(ctx, g.Name, m.node, l.tail); err != nil {
 		return false, err
 	}
 	if err := m.readRecent(ctx, g); err != nil {
@@ -81,7 +81,7 @@ func (m *Manager) adopted(g *group) bool {
 
 // settleOrphans settles who is gone: those whose end was found, and not read.
 func (p *pass) settleOrphans(ctx context.Context) error {
-	return p.m.settleOrphans(ctx, p.group.name, p.orphans)
+	return p.m.settleOrphans(ctx, p.group.Name, p.orphans)
 }
 
 // lostAll reports whether the kernel was programmed from a database that was not
@@ -94,7 +94,7 @@ func (m *Manager) lostAll(ctx context.Context) (bool, error) {
 	}
 	lost := m.kernel.Programmed()
 	for _, g := range m.allGroups() {
-		_, marked, err := m.store.Marker(ctx, g.name)
+		_, marked, err := m.store.Marker(ctx, g.Name)
 		if err != nil {
 			return false, err
 		}

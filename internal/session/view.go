@@ -4,18 +4,19 @@ import (
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/drift"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-func (m *Manager) slotViewRLocked(s *slot) drift.Slot {
-	r := s.record()
+func (m *Manager) slotViewRLocked(s *lifecycle.Slot) drift.Slot {
+	r := s.Record()
 	return drift.Slot{
-		Online: s.online, Identity: drift.IdentityOf(r), Version: r.Version,
-		Pending: s.phase == idle && s.online && m.engine.IsPending(s.group(), s.inside()),
-		Bound:   s.phase != idle, Stray: s.stray,
-		Element: elementView(s.expected()), Block: s.block,
+		Online: s.Online(), Identity: drift.IdentityOf(&r), Version: r.Version,
+		Pending: s.Phase() == lifecycle.Idle && s.Online() && m.engine.IsPending(s.Group(), s.Inside()),
+		Bound:   s.Phase() != lifecycle.Idle, Stray: s.Stray(),
+		Element: elementView(s.Expected()), Block: s.Block(),
 	}
 }
 

@@ -289,13 +289,13 @@ func (w *world) check() {
 	}
 	online, lost, held := 0, 0, 0
 	states := map[lsn.State]int{lsn.Active: 0, lsn.Draining: 0, lsn.Cut: 0, lsn.Held: 0}
-	for _, s := range w.slots.all() {
-		if s.online {
+	for _, s := range w.life.Slots(netip.Addr{}) {
+		if s.Online() {
 			online++
-			if s.packed.RemovalHeld() != subscriber.ReasonNone {
+			if s.Packed().RemovalHeld() != subscriber.ReasonNone {
 				held++
 			}
-			if s.packed.Unconfirmed() {
+			if s.Packed().Unconfirmed() {
 				lost++
 			}
 		}
@@ -313,7 +313,7 @@ func (w *world) check() {
 	if held != 0 {
 		w.t.Errorf("%d more removals are held than counted", held)
 	}
-	if g := w.groups[w.group.Name]; g.online != online || g.lost != lost {
-		w.t.Errorf("counted %d online and %d of them unconfirmed, there are %d and %d", g.online, g.lost, online, lost)
+	if g := w.groups[w.group.Name]; g.Online() != online || g.Unconfirmed() != lost {
+		w.t.Errorf("counted %d online and %d of them unconfirmed, there are %d and %d", g.Online(), g.Unconfirmed(), online, lost)
 	}
 }

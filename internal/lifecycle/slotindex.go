@@ -1,4 +1,4 @@
-package session
+package lifecycle
 
 import (
 	"iter"
@@ -12,22 +12,22 @@ import (
 // slotIndex finds slots by their inside address, and lists them in its order.
 type slotIndex struct {
 	table addrtable.Table[slotPlace]
-	other map[netip.Addr]*slot // of addresses that are not IPv4, which a record's key may name
+	other map[netip.Addr]*Slot // of addresses that are not IPv4, which a record's key may name
 	len   int
 }
 
 type slotPlace struct {
-	slot *slot
+	slot *Slot
 
 	// When the timers look at the address, or sooner; nanoseconds since 1970, 0 for
 	// unknown.
 	lookedAt int64
 }
 
-func newSlotIndex() slotIndex { return slotIndex{other: map[netip.Addr]*slot{}} }
+func newSlotIndex() slotIndex { return slotIndex{other: map[netip.Addr]*Slot{}} }
 
 // at returns the slot of an address, or nil.
-func (x *slotIndex) at(inside netip.Addr) *slot {
+func (x *slotIndex) at(inside netip.Addr) *Slot {
 	if p := x.table.Place(inside); p != nil {
 		return p.slot
 	}
@@ -47,7 +47,7 @@ func (x *slotIndex) lookedAt(inside netip.Addr) *int64 {
 }
 
 // put makes s the slot of an address.
-func (x *slotIndex) put(inside netip.Addr, s *slot) {
+func (x *slotIndex) put(inside netip.Addr, s *Slot) {
 	if p := x.table.Place(inside); p != nil {
 		p.slot = s
 		return
@@ -71,12 +71,12 @@ func (x *slotIndex) remove(inside netip.Addr) {
 }
 
 // all yields every slot, as from does.
-func (x *slotIndex) all() iter.Seq2[netip.Addr, *slot] { return x.from(netip.Addr{}) }
+func (x *slotIndex) all() iter.Seq2[netip.Addr, *Slot] { return x.from(netip.Addr{}) }
 
 // from yields the slots of the addresses from first on, which is included, in their
 // order. Slots may come and go meanwhile: one that stands throughout is yielded once.
-func (x *slotIndex) from(first netip.Addr) iter.Seq2[netip.Addr, *slot] {
-	return func(yield func(netip.Addr, *slot) bool) {
+func (x *slotIndex) from(first netip.Addr) iter.Seq2[netip.Addr, *Slot] {
+	return func(yield func(netip.Addr, *Slot) bool) {
 		for inside, p := range x.table.From(first) {
 			if !yield(inside, p.slot) {
 				return

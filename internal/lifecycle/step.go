@@ -1,27 +1,28 @@
-package session
+package lifecycle
 
-// phase is how far the database and the kernel have followed one inside
+// Phase is how far the database and the kernel have followed one inside
 // address. Between two phases the slot is busy: an executor works for it.
-type phase uint8
+type Phase uint8
 
+// The phases of a slot.
 const (
-	idle     phase = iota // no binding, and the kernel names the address nowhere
-	saved                 // a block is allocated and stored in the database
-	open                  // gate open, block map programmed
-	draining              // existing sessions pass, no new ones begin
-	returned              // as draining, for a subscriber that came back in time: its binding is being stored
-	cut                   // gate closed and map elements gone; conntrack entries may be left
+	Idle     Phase = iota // no binding, and the kernel names the address nowhere
+	Saved                 // a block is allocated and stored in the database
+	Open                  // gate open, block map programmed
+	Draining              // existing sessions pass, no new ones begin
+	Returned              // as Draining, for a subscriber that came back in time: its binding is being stored
+	Cut                   // gate closed and map elements gone; conntrack entries may be left
 )
 
 // facts are what the next step of a slot depends on.
 type facts struct {
-	phase    phase
+	phase    Phase
 	online   bool // a subscriber record stands
 	pending  bool // the subscriber waits in line for a block
 	own      bool // the binding was made for the session of that very record
 	stray    bool // the kernel state belongs to nobody
 	removal  bool // the toggle subscriber_session_removal is on
-	grace    bool // whom the binding was made for may yet come back to its sessions
+	grace    bool // the subscriber of the binding may yet come back to its sessions
 	same     bool // and the record that stands is of that subscriber
 	sessions int  // conntrack entries of the address, as far as the kernel has told
 	empty    bool // the kernel was asked while it drains, and has none
@@ -48,11 +49,11 @@ const (
 // time say: the next holder inherits nothing (SES-07).
 func next(f facts) action {
 	switch f.phase {
-	case idle:
+	case Idle:
 		if f.online && !f.pending {
 			return allocate
 		}
-	case saved:
+	case Saved:
 		switch {
 		case !f.online || !f.own:
 			return closeGate
@@ -61,11 +62,11 @@ func next(f facts) action {
 		default:
 			return program
 		}
-	case open, returned:
+	case Open, Returned:
 		switch {
 		case f.stray:
 			return closeGate
-		case f.online && f.own && f.phase == open:
+		case f.online && f.own && f.phase == Open:
 			return stay
 		case f.online && f.own:
 			return program
@@ -76,7 +77,7 @@ func next(f facts) action {
 		default:
 			return closeGate
 		}
-	case draining:
+	case Draining:
 		switch {
 		case f.same && !f.stray:
 			return resume
@@ -85,7 +86,7 @@ func next(f facts) action {
 		case !f.grace:
 			return askIdle
 		}
-	case cut:
+	case Cut:
 		return reap
 	}
 	return stay

@@ -1,4 +1,4 @@
-package session
+package lifecycle
 
 import (
 	"net/netip"
@@ -45,8 +45,8 @@ func TestTimersTakeWhatPeopleWrite(t *testing.T) {
 	timers.expire(netip.MustParseAddr("2001:db8::1"), time.Unix(1000, 0))
 	far := subscriber.Record{ExpiresAt: time.Date(2500, 1, 1, 0, 0, 0, 0, time.UTC)}
 	packed := far.Pack()
-	timers.expire(alice, packed.ExpiresAt())
-	timers.expire(bob, far.ExpiresAt)
+	timers.expire(netip.MustParseAddr("100.64.0.7"), packed.ExpiresAt())
+	timers.expire(netip.MustParseAddr("100.64.0.8"), far.ExpiresAt)
 	if got := timers.pop(time.Unix(2000, 0)); len(got) > 0 {
 		t.Errorf("%v are due", got)
 	}

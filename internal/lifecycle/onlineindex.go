@@ -1,4 +1,4 @@
-package session
+package lifecycle
 
 import (
 	"hash/maphash"
@@ -156,11 +156,33 @@ func addressesOf(t *addrtable.Table[struct{}], first netip.Addr) iter.Seq[netip.
 // groupsFrom returns the names of the groups that have somebody, in order: those that
 // a filter lets pass and that do not come before first.
 func (x *onlineIndex) groupsFrom(filter, first string) []string {
-	return namesFrom(maps.Keys(x.groups), filter, first)
+	return NamesFrom(maps.Keys(x.groups), filter, first)
 }
 
-func namesFrom(names iter.Seq[string], filter, first string) []string {
+// NamesFrom returns, in order, those of the names that a filter lets pass ("" for all) and
+// that do not come before first.
+func NamesFrom(names iter.Seq[string], filter, first string) []string {
 	return slices.DeleteFunc(slices.Sorted(names), func(name string) bool {
 		return name < first || filter != "" && name != filter
 	})
 }
+
+// OnlineGroups returns, in order, the groups that have somebody online: those that a filter
+// lets pass ("" for all) and that do not come before first.
+func (m *Machine) OnlineGroups(filter, first string) []string {
+	return m.online.groupsFrom(filter, first)
+}
+
+// OnlineFrom yields, in order, the addresses of a group from first on, which is included,
+// of all subscribers that may match the filter.
+func (m *Machine) OnlineFrom(group string, f *inspect.SubscriberFilter, first netip.Addr) iter.Seq[netip.Addr] {
+	return m.online.from(group, f, first)
+}
+
+// HeldFrom is OnlineFrom for all whose removal may be held.
+func (m *Machine) HeldFrom(group string, first netip.Addr) iter.Seq[netip.Addr] {
+	return m.online.heldFrom(group, first)
+}
+
+// OnlineByNAS returns how many records of each NAS stand. It must not be changed.
+func (m *Machine) OnlineByNAS() map[inspect.NASKey]int { return m.online.counts }

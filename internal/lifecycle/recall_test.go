@@ -1,4 +1,4 @@
-package session
+package lifecycle
 
 import (
 	"testing"
@@ -7,9 +7,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestLastOf: only a binding whose own session's end is told, with none but its
+// TestLastStop: only a binding whose own session's end is told, with none but its
 // subscriber behind it, has a grace time to recall.
-func TestLastOf_SES07(t *testing.T) {
+func TestLastStop_SES07(t *testing.T) {
 	end := func(user, id string, reason subscriber.Reason) subscriber.Change {
 		r := subscriber.Record{UserName: user, SessionID: subscriber.SessionID{AcctSessionID: id}}
 		return subscriber.Change{
@@ -41,12 +41,12 @@ func TestLastOf_SES07(t *testing.T) {
 		"a stranger behind":  {[]subscriber.Change{end("a", "2", stop), end("z", "3", stop)}, ""},
 	} {
 		b := lsn.Binding{Holder: lsn.Holder{Identity: "u:a", AcctSessionID: "2"}}
-		if got := lastOf(&b, tt.ends); (got != nil) != (tt.want != "") || got != nil && got.ID.String() != tt.want {
+		if got := lastStop(&b, tt.ends); (got != nil) != (tt.want != "") || got != nil && got.ID.String() != tt.want {
 			t.Errorf("%s: %+v, want %q", name, got, tt.want)
 		}
 	}
 	nameless := lsn.Binding{Holder: lsn.Holder{AcctSessionID: "2"}}
-	if got := lastOf(&nameless, []subscriber.Change{end("", "2", stop)}); got != nil {
+	if got := lastStop(&nameless, []subscriber.Change{end("", "2", stop)}); got != nil {
 		t.Errorf("nobody comes back to %+v", got)
 	}
 }

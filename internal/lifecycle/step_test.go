@@ -1,4 +1,4 @@
-package session
+package lifecycle
 
 import (
 	"fmt"
@@ -13,37 +13,37 @@ func TestNext(t *testing.T) {
 		other        // a record stands, the binding is another session's
 	)
 	tests := []struct {
-		phase    phase
+		phase    Phase
 		who      int
 		removal  bool
 		sessions int
 		want     action
 	}{
-		{idle, ended, true, 0, stay},
-		{idle, own, true, 0, allocate},
-		{idle, own, false, 0, allocate},
+		{Idle, ended, true, 0, stay},
+		{Idle, own, true, 0, allocate},
+		{Idle, own, false, 0, allocate},
 
-		{saved, own, true, 0, program},
-		{saved, own, true, 3, flush}, // DEL-06
-		{saved, own, false, 3, flush},
-		{saved, ended, true, 0, closeGate},
-		{saved, ended, false, 0, closeGate}, // never opened: nothing to drain
-		{saved, other, false, 0, closeGate},
+		{Saved, own, true, 0, program},
+		{Saved, own, true, 3, flush}, // DEL-06
+		{Saved, own, false, 3, flush},
+		{Saved, ended, true, 0, closeGate},
+		{Saved, ended, false, 0, closeGate}, // never opened: nothing to drain
+		{Saved, other, false, 0, closeGate},
 
-		{open, own, true, 9, stay},
-		{open, own, false, 9, stay},
-		{open, ended, true, 9, closeGate}, // DEL-01
-		{open, ended, false, 9, drain},    // DEL-11
-		{open, other, true, 9, closeGate}, // SES-07
-		{open, other, false, 9, closeGate},
+		{Open, own, true, 9, stay},
+		{Open, own, false, 9, stay},
+		{Open, ended, true, 9, closeGate}, // DEL-01
+		{Open, ended, false, 9, drain},    // DEL-11
+		{Open, other, true, 9, closeGate}, // SES-07
+		{Open, other, false, 9, closeGate},
 
-		{draining, ended, false, 2, askIdle},
-		{draining, ended, false, 0, closeGate},
-		{draining, ended, true, 2, closeGate},  // toggle switched on
-		{draining, other, false, 2, closeGate}, // the next holder inherits nothing
+		{Draining, ended, false, 2, askIdle},
+		{Draining, ended, false, 0, closeGate},
+		{Draining, ended, true, 2, closeGate},  // toggle switched on
+		{Draining, other, false, 2, closeGate}, // the next holder inherits nothing
 
-		{cut, ended, true, 9, reap},
-		{cut, own, false, 0, reap},
+		{Cut, ended, true, 9, reap},
+		{Cut, own, false, 0, reap},
 	}
 	for _, tt := range tests {
 		name := fmt.Sprintf("phase=%d/who=%d/removal=%t/sessions=%d", tt.phase, tt.who, tt.removal, tt.sessions)
@@ -68,38 +68,38 @@ func TestNextInGrace_SES07_SES08(t *testing.T) {
 		own             // the record that the binding was given to anew
 	)
 	tests := []struct {
-		phase    phase
+		phase    Phase
 		who      int
 		grace    bool // runs
 		removal  bool
 		sessions int
 		want     action
 	}{
-		{saved, away, true, true, 0, closeGate}, // no session to keep
-		{open, away, true, true, 9, drain},
-		{open, away, true, false, 9, drain},
-		{open, back, true, true, 9, resume}, // before the gate was narrowed
-		{open, stranger, true, true, 9, closeGate},
-		{open, away, false, true, 9, closeGate}, // over before the gate was narrowed
+		{Saved, away, true, true, 0, closeGate}, // no session to keep
+		{Open, away, true, true, 9, drain},
+		{Open, away, true, false, 9, drain},
+		{Open, back, true, true, 9, resume}, // before the gate was narrowed
+		{Open, stranger, true, true, 9, closeGate},
+		{Open, away, false, true, 9, closeGate}, // over before the gate was narrowed
 
-		{draining, away, true, true, 9, stay},
-		{draining, away, true, true, 0, stay}, // idle is not gone
-		{draining, back, true, true, 9, resume},
-		{draining, back, true, false, 9, resume},
-		{draining, stranger, true, true, 9, closeGate}, // SES-07
-		{draining, stranger, true, false, 9, closeGate},
-		{draining, away, false, true, 9, closeGate},
-		{draining, away, false, false, 9, askIdle},
-		{draining, away, false, false, 0, closeGate},
-		{draining, back, false, false, 9, closeGate}, // too late
+		{Draining, away, true, true, 9, stay},
+		{Draining, away, true, true, 0, stay}, // idle is not gone
+		{Draining, back, true, true, 9, resume},
+		{Draining, back, true, false, 9, resume},
+		{Draining, stranger, true, true, 9, closeGate}, // SES-07
+		{Draining, stranger, true, false, 9, closeGate},
+		{Draining, away, false, true, 9, closeGate},
+		{Draining, away, false, false, 9, askIdle},
+		{Draining, away, false, false, 0, closeGate},
+		{Draining, back, false, false, 9, closeGate}, // too late
 
-		{returned, own, false, true, 9, program}, // and not flush
-		{returned, own, false, false, 9, program},
-		{returned, away, false, true, 9, closeGate},
-		{returned, away, false, false, 9, drain},
-		{returned, away, true, true, 9, drain},
-		{returned, back, true, true, 9, resume},
-		{returned, stranger, false, false, 9, closeGate},
+		{Returned, own, false, true, 9, program}, // and not flush
+		{Returned, own, false, false, 9, program},
+		{Returned, away, false, true, 9, closeGate},
+		{Returned, away, false, false, 9, drain},
+		{Returned, away, true, true, 9, drain},
+		{Returned, back, true, true, 9, resume},
+		{Returned, stranger, false, false, 9, closeGate},
 	}
 	for _, tt := range tests {
 		f := facts{
@@ -116,7 +116,7 @@ func TestNextInGrace_SES07_SES08(t *testing.T) {
 func TestStrayAlwaysClosed(t *testing.T) {
 	for _, removal := range []bool{true, false} {
 		for _, online := range []bool{true, false} {
-			for _, p := range []phase{open, draining} {
+			for _, p := range []Phase{Open, Draining} {
 				for _, grace := range []bool{true, false} {
 					f := facts{phase: p, stray: true, removal: removal, online: online, grace: grace, same: grace && online, sessions: 5}
 					if got := next(f); got != closeGate {
@@ -129,7 +129,7 @@ func TestStrayAlwaysClosed(t *testing.T) {
 }
 
 func TestPendingWaits_NAT37(t *testing.T) {
-	if got := next(facts{phase: idle, online: true, pending: true}); got != stay {
+	if got := next(facts{phase: Idle, online: true, pending: true}); got != stay {
 		t.Errorf("a subscriber in line asks again: %d", got)
 	}
 }

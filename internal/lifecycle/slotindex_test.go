@@ -1,4 +1,4 @@
-package session
+package lifecycle
 
 import (
 	"maps"
@@ -10,7 +10,7 @@ import (
 // TestSlotIndex: it is a map.
 func TestSlotIndex(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	index, want := newSlotIndex(), map[netip.Addr]*slot{}
+	index, want := newSlotIndex(), map[netip.Addr]*Slot{}
 	for range 20_000 {
 		inside := netip.AddrFrom4([4]byte{100, 64, byte(random.IntN(3)), byte(random.IntN(8) * 37)})
 		if random.IntN(10) == 0 {
@@ -21,7 +21,7 @@ func TestSlotIndex(t *testing.T) {
 			index.remove(inside)
 			delete(want, inside)
 		case 1:
-			s := &slot{}
+			s := &Slot{}
 			index.put(inside, s)
 			want[inside] = s
 		}

@@ -1,0 +1,158 @@
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// A start adopts the entries of the kernel and the stored bindings, in this order: kernel and
+// database agree, the kernel alone (live flows use it), the database alone. Then each adopted
+// slot is given its record. A block never gets a second owner (I1).
+
+// AdoptEntry makes a slot of the kernel's entry for one address. stored is the stored binding
+// of the same address, the zero Binding for none; record is the one that stands, nil for none.
+func (m *Machine) AdoptEntry(group string, e nftnat.Entry, stored lsn.Binding, record *subscriber.Record, now time.Time) {
+	m.now = now
+	if m.slots.at(e.Inside) != nil {
+		return // a row may come twice
+	}
+	b := lsn.Binding{
+		Group: group, Block: EntryBlock(e), State: lsn.Active, AllocatedAt: now,
+		Holder: lsn.Holder{Inside: e.Inside},
+	}
+	if stored.Block == b.Block {
+		b.Holder, b.AllocatedAt, b.ReleasedAt = stored.Holder, stored.AllocatedAt, stored.ReleasedAt
+	} else {
+		stored = lsn.Binding{}
+		if record != nil {
+			packed := record.Pack()
+			b.Holder = holderOf(&packed)
+		}
+	}
+	s := newSlot(HolderRecord(group, b.Holder), b.Block)
+	phase := s.adoptedPhase(e, &stored, record)
+	if phase == Draining {
+		b.State, b.GraceUntil = lsn.Draining, stored.GraceUntil
+		m.drainsFromNow(e.Inside)
+	}
+	if err := m.engine.Restore(b); err != nil {
+		m.out.Fault("kernel element belongs to no binding, will be removed", s.Key(), at(b.Block, err))
+		s.stray = true
+	} else if !stored.GraceUntil.IsZero() {
+		s.over = &teardown{record: s.packed, reason: subscriber.ReasonStop, at: stored.ReleasedAt}
+		m.beginGrace(s, stored.GraceUntil) // one that is over by now ends in its turn
+	}
+	m.enter(s, phase)
+	m.slots.put(e.Inside, s)
+}
+
+// adoptedPhase returns the phase that a kernel entry and its stored binding are in. A
+// narrowed gate whose binding is stored as that of the session that is online
+// was about to be opened again.
+func (s *Slot) adoptedPhase(e nftnat.Entry, stored *lsn.Binding, record *subscriber.Record) Phase {
+	if e.Gate != nftnat.Draining {
+		return Open
+	}
+	if record != nil && stored.Inside == e.Inside && stored.ReleasedAt.IsZero() {
+		if own := s.packed.Record(); own.SameSession(record) {
+			return Returned
+		}
+	}
+	return Draining
+}
+
+// AdoptStored makes a slot of a stored binding that the kernel lacks. record is the one
+// that stands at its address, nil for none.
+func (m *Machine) AdoptStored(g *Group, stored lsn.Binding, record *subscriber.Record, now time.Time) {
+	m.now = now
+	held := stored.State == lsn.Held
+	s := m.slots.at(stored.Inside)
+	if s != nil && !s.stray && s.block == stored.Block && !held {
+		return // the kernel has it
+	}
+	b := stored
+	b.GraceUntil = time.Time{}
+	if s != nil && !held {
+		// The address is served from another block; this one must have been in use.
+		b.State, b.ReleasedAt = lsn.Held, now
+		b.HoldUntil = now.Add(g.Config.Hold)
+	}
+	if latest := now.Add(g.Config.Hold); b.State == lsn.Held && b.HoldUntil.After(latest) {
+		b.HoldUntil = latest // written under a clock that was ahead
+	}
+	if err := m.engine.Restore(b); err != nil {
+		// The comparison that follows removes the row.
+		m.out.Fault("stored binding cannot be restored, dropped", subscriber.Key{Group: g.Name, Inside: stored.Inside}, at(b.Block, err))
+		return
+	}
+	if b.State == lsn.Held {
+		return
+	}
+	s = newSlot(HolderRecord(g.Name, b.Holder), b.Block)
+	m.enter(s, Saved)
+	m.slots.put(stored.Inside, s)
+	if record == nil && !stored.GraceUntil.IsZero() {
+		s.end(subscriber.ReasonStop, now) // known to be over, and no session is left to come back to
+		s.boundTenure = s.tenure
+	}
+}
+
+// Unclaimed reports whether it is still to be said whose an adopted slot is.
+func (s *Slot) Unclaimed() bool {
+	return !s.online && s.phase != Idle && s.tenure == 0 && (s.over == nil || !s.over.graceUntil.IsZero())
+}
+
+// Claim says whose an adopted slot is: the record's, nil for none. Without a record it
+// counts as online: the comparison that follows ends it, or has its record written back,
+// which is unconfirmed in a suspect database; a draining one, and one with a grace time, is
+// known to be over.
+func (m *Machine) Claim(s *Slot, record *subscriber.Record, suspect bool, now time.Time) {
+	m.now = now
+	switch {
+	case s.phase == Draining, s.over != nil:
+		s.end(subscriber.ReasonNone, now)
+		m.recall(s)
+		if record != nil {
+			packed := record.Pack()
+			s.begin(&packed)
+		}
+	case record == nil:
+		bound := s.packed.Record()
+		bound.Unconfirmed = suspect
+		packed := bound.Pack()
+		s.begin(&packed)
+		s.boundTenure = s.tenure
+	default:
+		packed := record.Pack()
+		own, before := s.packed.SameSession(&packed), s.packed
+		s.begin(&packed)
+		if own {
+			s.boundTenure = s.tenure
+			m.engine.Share(s.Group(), holderOf(&s.packed))
+		} else {
+			s.over = &teardown{record: before, reason: subscriber.ReasonSuperseded, at: now}
+			m.recall(s)
+		}
+	}
+	if s.online {
+		m.count(&s.packed, +1)
+		m.expire(s)
+	}
+}
+
+// Quarantine keeps all free blocks of a group from everybody for a hold (NAT-30).
+func (m *Machine) Quarantine(group string, now time.Time) { m.engine.Quarantine(group, now) }
+
+// at adds to an error which block it is about.
+func at(b lsn.Block, err error) error {
+	return fmt.Errorf("outside %s, ports from %d: %w", b.Outside, b.First, err)
+}
+
+// EntryBlock returns the block of a kernel entry.
+func EntryBlock(e nftnat.Entry) lsn.Block {
+	return lsn.Block{Outside: e.Outside, First: lsn.Port(e.First), Last: lsn.Port(e.Last)}
+}

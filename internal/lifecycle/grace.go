@@ -1,0 +1,143 @@
+package lifecycle
+
+import (
+	"iter"
+	"maps"
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/addrtable"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+)
+
+// A line that is lost is often back in a moment, under a new Acct-Session-Id.
+// Where the group grants a grace time for the cause, the binding of such an end is
+// DRAINING meanwhile, and the same subscriber on the same inside address gets it
+// back with its live sessions.
+
+// grantGrace begins the grace time of a slot that a Stop has just ended, if its group
+// grants one for the cause. A subscriber without an identity cannot be recognised, and gets none.
+func (m *Machine) grantGrace(s *Slot, cause uint32) {
+	g := m.groups[s.Group()]
+	if g == nil || s.over == nil {
+		return
+	}
+	if grace := g.Config.GraceFor(cause); grace > 0 && s.packed.Identity() != "" {
+		m.beginGrace(s, m.now.Add(grace))
+	}
+}
+
+// sameSubscriber reports whether the record that stands is of the subscriber that the
+// binding was made for.
+func (m *Machine) sameSubscriber(s *Slot) bool {
+	b, ok := m.engine.Live(s.Group(), s.Inside())
+	return ok && b.Identity != "" && b.Identity == s.packed.Identity()
+}
+
+// markGrace notes with the binding until when its subscriber may come back;
+// zero for no longer.
+func (m *Machine) markGrace(s *Slot, until time.Time) lsn.Binding {
+	b, err := m.engine.SetGrace(s.Group(), s.Inside(), until)
+	if err != nil {
+		m.out.Fault("mark grace time", s.Key(), err)
+	}
+	return b
+}
+
+// resume gives the slot's binding to the session that its subscriber came
+// back with. As with a new binding, it is in the database before its gate opens.
+func (m *Machine) resume(s *Slot) {
+	group, holder := s.Group(), holderOf(&s.packed)
+	if s.phase == Draining {
+		if _, err := m.engine.Resume(group, s.Inside()); err != nil {
+			m.out.Fault("resume binding", s.Key(), err)
+			return
+		}
+		delete(m.draining, s.Inside())
+	}
+	b, err := m.engine.SetHolder(group, holder)
+	if err != nil {
+		m.out.Fault("resume binding", s.Key(), err)
+		return
+	}
+	s.boundTenure, s.over = s.tenure, nil
+	m.enter(s, Returned)
+	m.work(s)
+	m.store(Write{Binding: b, Slot: s})
+}
+
+// checkGrace ends the slot's grace time if it is over.
+func (m *Machine) checkGrace(s *Slot) {
+	switch {
+	case s.over == nil || s.over.graceUntil.IsZero():
+	case m.now.Before(s.over.graceUntil):
+		m.lookAt(s.Inside(), s.over.graceUntil)
+	default:
+		m.endGrace(s)
+	}
+}
+
+// endGrace ends a grace time in which nobody came back.
+func (m *Machine) endGrace(s *Slot) {
+	s.over.graceUntil = time.Time{}
+	if s.phase == Draining && !s.online && m.removal != inspect.RemovalOn {
+		m.store(Write{Binding: m.markGrace(s, time.Time{})})
+		if !s.busy { // else it is told once the gate is narrowed
+			m.tellDrain(s)
+		}
+	}
+	m.step(s)
+}
+
+// tellDrain tells that no new session begins at the slot's address, and why
+// the others go on.
+func (m *Machine) tellDrain(s *Slot) {
+	if s.InGrace(m.now) {
+		m.emit(inspect.EventGrace, s)
+		return
+	}
+	m.emit(inspect.EventDraining, s)
+	if m.removal == inspect.RemovalObserve && !s.online {
+		m.emit(inspect.EventObserved, s)
+	}
+}
+
+// graceIndex has, by group, the addresses with a grace time, for lists. It may have
+// some whose subscriber is back: they stay until the timers look at them.
+type graceIndex map[string]*addrtable.Table[struct{}]
+
+// beginGrace begins a grace time of the slot's ended tenure.
+func (m *Machine) beginGrace(s *Slot, until time.Time) {
+	s.over.graceUntil = until
+	m.lookAt(s.Inside(), until)
+	g := m.graces[s.Group()]
+	if g == nil {
+		g = new(addrtable.Table[struct{}])
+		m.graces[s.Group()] = g
+	}
+	if s.Inside().Is4() {
+		g.Put(s.Inside(), struct{}{})
+	}
+}
+
+// remove takes out an address.
+func (x graceIndex) remove(inside netip.Addr) {
+	for group, g := range x {
+		if g.Remove(inside); g.Len() == 0 {
+			delete(x, group)
+		}
+	}
+}
+
+// GraceGroups returns, in order, the groups in which a grace time may run: those that a
+// filter lets pass ("" for all) and that do not come before first.
+func (m *Machine) GraceGroups(filter, first string) []string {
+	return NamesFrom(maps.Keys(m.graces), filter, first)
+}
+
+// GraceFrom yields the addresses of a group with a grace time from first on, which is
+// included, in order. Some may have a subscriber that is back.
+func (m *Machine) GraceFrom(group string, first netip.Addr) iter.Seq[netip.Addr] {
+	return addressesOf(m.graces[group], first)
+}

@@ -1,0 +1,264 @@
+package lifecycle
+
+import (
+	"errors"
+	"iter"
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// A Machine is the life cycle of all groups of one daemon.
+//
+// Methods that change something take the time at which that happens. It may not go back by
+// more than a clock does that is set.
+type Machine struct {
+	out      Effects
+	engine   *lsn.Engine
+	sessions func(netip.Addr) int // conntrack entries of an address, as far as the kernel has told
+
+	groups    map[string]*Group
+	slots     slotIndex
+	online    onlineIndex // of the slots whose record stands
+	draining  map[netip.Addr]*Drain
+	graces    graceIndex
+	timers    timers
+	unstored  map[lsn.Block]int // writes to stored bindings that are under way
+	removal   inspect.RemovalMode
+	holdsSeen time.Time   // when the holds are looked at next
+	busy      int         // slots that an executor works for
+	comparing int         // groups whose touched is kept
+	now       time.Time   // of the call under way
+	reaped    lsn.Binding // of the transition under way: a pointer to it stays in here
+}
+
+// New returns a Machine without groups. sessions counts the conntrack entries of an inside
+// address.
+func New(engine *lsn.Engine, out Effects, sessions func(netip.Addr) int) *Machine {
+	return &Machine{
+		out: out, engine: engine, sessions: sessions,
+		groups: map[string]*Group{}, slots: newSlotIndex(), online: newOnlineIndex(),
+		draining: map[netip.Addr]*Drain{}, graces: graceIndex{}, timers: newTimers(), unstored: map[lsn.Block]int{},
+	}
+}
+
+// SetEngine replaces the engine of a Machine that has no slots.
+func (m *Machine) SetEngine(e *lsn.Engine) { m.engine = e }
+
+// Slot returns the slot of an inside address, nil for none.
+func (m *Machine) Slot(inside netip.Addr) *Slot { return m.slots.at(inside) }
+
+// Slots yields the slots from an address on, which is included, in the order of their
+// addresses; the zero address comes before all. Slots may come and go meanwhile: one that
+// stands throughout is yielded once.
+func (m *Machine) Slots(from netip.Addr) iter.Seq2[netip.Addr, *Slot] { return m.slots.from(from) }
+
+// Len counts the slots.
+func (m *Machine) Len() int { return m.slots.len }
+
+// Busy counts the slots that an executor works for.
+func (m *Machine) Busy() int { return m.busy }
+
+// Unstored counts the bindings with a write under way.
+func (m *Machine) Unstored() int { return len(m.unstored) }
+
+// WritesOf counts the writes under way to the stored binding of a block.
+func (m *Machine) WritesOf(b lsn.Block) int { return m.unstored[b] }
+
+// UnstoredIn reports whether a write is under way to a binding at an outside address.
+func (m *Machine) UnstoredIn(contains func(outside netip.Addr) bool) bool {
+	for b := range m.unstored {
+		if contains(b.Outside) {
+			return true
+		}
+	}
+	return false
+}
+
+// DrainingAddresses yields the inside addresses that drain, in no order.
+func (m *Machine) DrainingAddresses() iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for inside := range m.draining {
+			if !yield(inside) {
+				return
+			}
+		}
+	}
+}
+
+// DrainingCount counts them.
+func (m *Machine) DrainingCount() int { return len(m.draining) }
+
+// SetRemoval says what happens to the sessions of a subscriber that ended. Addresses that
+// drain are taken up by [Machine.Step].
+func (m *Machine) SetRemoval(mode inspect.RemovalMode) { m.removal = mode }
+
+// Step gives a slot its next step, if it needs one and no executor works for it already,
+// and forgets it when nothing of it is left.
+func (m *Machine) Step(s *Slot, now time.Time) {
+	m.now = now
+	m.step(s)
+}
+
+func (m *Machine) step(s *Slot) {
+	if s.busy {
+		return
+	}
+	switch next(m.facts(s)) {
+	case allocate:
+		m.allocate(s)
+	case flush, reap:
+		m.work(s)
+		m.out.Reap(s.work())
+	case program:
+		m.work(s)
+		m.out.Program(s.work())
+	case drain:
+		m.drain(s)
+	case askIdle:
+		m.askIdle(s)
+	case resume:
+		m.resume(s)
+	case closeGate:
+		m.close(s)
+	}
+	if s.gone() {
+		m.engine.Forget(s.Group(), s.Inside())
+		m.slots.remove(s.Inside())
+	}
+}
+
+func (m *Machine) facts(s *Slot) facts {
+	f := facts{
+		phase:   s.phase,
+		online:  s.online,
+		own:     s.tenure == s.boundTenure && !s.stray,
+		stray:   s.stray,
+		removal: m.removal == inspect.RemovalOn,
+		grace:   s.InGrace(m.now),
+	}
+	f.same = f.grace && f.online && m.sameSubscriber(s)
+	switch s.phase {
+	case Idle:
+		f.pending = s.online && m.engine.IsPending(s.Group(), s.Inside())
+	case Saved:
+		if !s.flushed {
+			f.sessions = m.sessions(s.Inside())
+		}
+	case Draining:
+		d := m.draining[s.Inside()]
+		f.empty = d != nil && d.empty
+	}
+	return f
+}
+
+func (m *Machine) work(s *Slot) {
+	s.busy = true
+	m.busy++
+}
+
+// rest ends an executor's work for the slot.
+func (m *Machine) rest(s *Slot) {
+	s.busy = false
+	m.busy--
+	m.touch(s)
+}
+
+// store has a change of a binding stored.
+func (m *Machine) store(w Write) {
+	m.unstored[w.Binding.Block]++
+	m.out.Store(w)
+}
+
+// allocate takes a block for the slot. With the pool exhausted the
+// subscriber stays pending and is served when a block comes free (NAT-37).
+func (m *Machine) allocate(s *Slot) {
+	b, err := m.engine.Allocate(s.Group(), holderOf(&s.packed), m.now)
+	if err != nil {
+		if live, ok := m.engine.Live(s.Group(), s.Inside()); ok { // served while it waited
+			b, err = live, nil
+		}
+	}
+	switch {
+	case errors.Is(err, lsn.ErrExhausted): // a line for each group says so, for all who wait
+		m.emit(inspect.EventPending, s)
+	case err != nil:
+		m.out.Fault("allocate block", s.Key(), err)
+	default:
+		m.bound(s, b)
+	}
+}
+
+// bound gives the slot its new binding and has it stored: bindings are in
+// the database before they are in the kernel.
+func (m *Machine) bound(s *Slot, b lsn.Binding) {
+	s.block, s.boundTenure, s.over, s.flushed = b.Block, s.tenure, nil, false
+	m.enter(s, Saved)
+	m.work(s)
+	m.store(Write{Binding: b, Slot: s})
+}
+
+// enter takes a slot to its next phase. Strays have no binding to count.
+func (m *Machine) enter(s *Slot, p Phase) {
+	if g := m.groups[s.Group()]; g != nil && !s.stray {
+		g.phases[s.phase]--
+		g.phases[p]++
+	}
+	s.phase = p
+}
+
+func (m *Machine) drain(s *Slot) {
+	b, err := m.engine.Drain(s.Group(), s.Inside(), s.over.at)
+	if err != nil {
+		m.out.Fault("drain binding", s.Key(), err)
+		return
+	}
+	if until := s.over.graceUntil; !until.IsZero() {
+		b = m.markGrace(s, until)
+	}
+	m.store(Write{Binding: b})
+	m.work(s)
+	m.enter(s, Draining)
+	m.drainsFromNow(s.Inside())
+	m.out.Close(s.work())
+}
+
+func (m *Machine) drainsFromNow(inside netip.Addr) { m.draining[inside] = &Drain{Inside: inside} }
+
+// askIdle has the kernel asked whether the draining slot has any session left.
+func (m *Machine) askIdle(s *Slot) {
+	if d := m.draining[s.Inside()]; d != nil && !d.asked {
+		d.asked = true
+		m.out.AskIdle(d)
+	}
+}
+
+func (m *Machine) close(s *Slot) {
+	if !s.stray {
+		if _, err := m.engine.Cut(s.Group(), s.Inside(), s.over.at); err != nil {
+			m.out.Fault("cut binding", s.Key(), err)
+		}
+		s.over.elements = s.Expected().Elements()
+	}
+	delete(m.draining, s.Inside())
+	m.work(s)
+	m.enter(s, Cut)
+	m.out.Close(s.work())
+}
+
+// emit tells of a transition of the slot.
+func (m *Machine) emit(kind inspect.EventKind, s *Slot) {
+	m.out.Emit(Transition{Kind: kind, At: m.now, Slot: s})
+}
+
+// emitChange tells of a change of the record itself.
+func (m *Machine) emitChange(kind inspect.EventKind, reason subscriber.Reason, r *subscriber.Packed) {
+	t := Transition{Kind: kind, At: m.now, Record: r, Reason: reason}
+	if kind != inspect.EventDeleted {
+		t.Slot = m.slots.at(r.Inside())
+	}
+	m.out.Emit(t)
+}
