@@ -1,10 +1,11 @@
-// Package session is the life cycle of a subscriber's NAT state: it follows the
-// change feed of the database and drives port blocks and kernel to match.
+// Package session is the shell around the life cycle of subscribers' NAT state: it follows
+// the change feed of the database, hands each change to package lifecycle, and carries out
+// the effects in database and kernel.
 //
 // Everything that ends a subscriber arrives here as one thing, a Deleted change
-// in the feed. Each inside address has a slot; step.go decides what a slot
-// needs next from what is known of it, and nothing else does. I/O is done by
-// executors (executors.go) that work on batches and report back; the lock is
+// in the feed (feed.go). lifecycle decides; effects.go puts its effects into queues, and
+// tells metrics, log and watchers of its transitions. I/O is done by executors
+// (executors.go, saves.go) that work on batches and report back; the lock is
 // never held across I/O.
 //
 // A record that others removed, or that ran out, asks its group's guard before its

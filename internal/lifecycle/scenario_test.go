@@ -1,0 +1,478 @@
+package lifecycle
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/guard"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+var update = flag.Bool("update", false, "write the effects that the scenarios have into their files; read the difference")
+
+// TestScenarios plays the files of testdata. A line that is not indented is an input; the
+// indented lines behind it are its effects, in order, and all of them. testdata/README.md
+// explains the inputs.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d scenarios, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(string(text), "# ") {
+				t.Error("the file does not begin with a header that says why")
+			}
+			got := play(t, string(text))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(text) {
+				t.Errorf("got\n%s", firstDifference(got, string(text)))
+			}
+		})
+	}
+}
+
+// firstDifference shows the first line that differs, with those before it.
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	i := 0
+	for i < min(len(g), len(w)) && g[i] == w[i] {
+		i++
+	}
+	at := func(lines []string) string {
+		if i < len(lines) {
+			return lines[i]
+		}
+		return "(end)"
+	}
+	return fmt.Sprintf("%s\n%s\nwant\n%s", strings.Join(g[max(0, i-5):i], "\n"), at(g), at(w))
+}
+
+// play returns the text with the effects that its inputs have.
+func play(t *testing.T, text string) string {
+	t.Helper()
+	p := newPlayer(t)
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "  "):
+			continue // an effect, told again below
+		case line == "" || strings.HasPrefix(line, "#"):
+			fmt.Fprintln(&out, line)
+		default:
+			fmt.Fprintln(&out, line)
+			p.input(line)
+			for _, effect := range p.take() {
+				fmt.Fprintln(&out, "  "+effect)
+			}
+			if err := p.engine.Check(); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+		}
+	}
+	return out.String()
+}
+
+// player is a Machine, and executors that work when a scenario says so.
+type player struct {
+	t        *testing.T
+	m        *Machine
+	engine   *lsn.Engine
+	group    *Group
+	began    time.Time
+	now      time.Time
+	entry    int
+	sessions map[netip.Addr]int
+
+	told   []string
+	writes []Write
+	opens  []Work
+	closes []Work
+	reaps  []Work
+	asks   []*Drain
+}
+
+// Two outside blocks: a pool is soon exhausted.
+var scenarioGroup = lsn.GroupConfig{
+	Name: "g", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")},
+	Outside: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32")}, FirstPort: 1024, LastPort: 3071, BlockSize: 1024,
+	Hold: 2 * time.Minute, Grace: 30 * time.Second, GraceCauses: []uint32{2},
+}
+
+func newPlayer(t *testing.T) *player {
+	t.Helper()
+	engine, err := lsn.New([]lsn.GroupConfig{scenarioGroup})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &player{
+		t: t, engine: engine, began: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), sessions: map[netip.Addr]int{},
+		group: NewGroup(scenarioGroup, guard.Limits{}),
+	}
+	p.now = p.began
+	p.m = New(engine, p, func(inside netip.Addr) int { return p.sessions[inside] })
+	p.m.AddGroup(p.group)
+	p.m.SetRemoval(inspect.RemovalOn)
+	return p
+}
+
+func (p *player) take() []string {
+	told := p.told
+	p.told = nil
+	return told
+}
+
+func (p *player) tell(format string, args ...any) { p.told = append(p.told, fmt.Sprintf(format, args...)) }
+
+// input carries out one line: its time, a verb, and words.
+func (p *player) input(line string) {
+	words := strings.Fields(line)
+	after, err := time.ParseDuration(words[0])
+	if err != nil || len(words) < 2 {
+		p.t.Fatalf("%q: write the time since the beginning, and an input", line)
+	}
+	p.now = p.began.Add(after)
+	verb, named, args := words[1], map[string]string{}, []string(nil)
+	for _, w := range words[2:] {
+		if name, value, ok := strings.Cut(w, "="); ok {
+			named[name] = value
+		} else {
+			args = append(args, w)
+		}
+	}
+	inputs := map[string]func(args []string, named map[string]string){
+		"removal": p.removal, "start": p.start, "interim": p.interim, "delete": p.deleted, "stop": p.stop,
+		"stored": p.stored, "programmed": p.programmed, "closed": p.closed, "reaped": p.reaped, "executors": p.executors,
+		"sessions": p.setSessions, "asked": p.asked, "tick": p.tick, "guard": p.guard, "gone": p.gone,
+		"adopt-entry": p.adoptEntry, "adopt-stored": p.adoptStored, "claim": p.claim, "step": p.step, "stray": p.stray,
+	}
+	do := inputs[verb]
+	if do == nil {
+		p.t.Fatalf("%q: there is no input %q", line, verb)
+	}
+	do(args, named)
+}
+
+func (p *player) addr(args []string) netip.Addr {
+	p.t.Helper()
+	if len(args) == 0 {
+		p.t.Fatal("an inside address is missing")
+	}
+	return netip.MustParseAddr("100.64.0." + args[0])
+}
+
+func (p *player) number(text string) int {
+	p.t.Helper()
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return n
+}
+
+func (p *player) removal(args []string, _ map[string]string) {
+	mode, err := inspect.ParseRemovalMode(args[0])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.m.SetRemoval(mode)
+	for _, inside := range slices.SortedFunc(p.m.DrainingAddresses(), netip.Addr.Compare) {
+		p.m.Step(p.m.Slot(inside), p.now)
+	}
+}
+
+// record is that of an address, a user and a session.
+func (p *player) record(args []string, named map[string]string) subscriber.Record {
+	r := subscriber.Record{
+		Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, UserName: args[1], StartedAt: p.now,
+		SessionID: subscriber.SessionID{Client: "bng", NAS: "nas", AcctSessionID: args[2]}, Version: p.version(named),
+	}
+	if text := named["expires"]; text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		r.ExpiresAt = p.now.Add(d)
+	}
+	if named["held"] != "" {
+		r.RemovalHeld = subscriber.ReasonExpired
+	}
+	return r
+}
+
+// version is that of the next entry of the feed, or of the one that is named.
+func (p *player) version(named map[string]string) string {
+	entry := named["entry"]
+	if entry == "" {
+		p.entry++
+		entry = fmt.Sprint(p.entry)
+	}
+	return fmt.Sprintf("%d-%s", p.now.UnixMilli(), entry)
+}
+
+func (p *player) apply(c subscriber.Change, r subscriber.Record) {
+	c.ID, c.Record = subscriber.ParseVersion(r.Version), r.Pack()
+	p.m.Apply(&c, p.now)
+}
+
+func (p *player) start(args []string, named map[string]string) {
+	p.apply(subscriber.Change{Kind: subscriber.Created}, p.record(args, named))
+}
+
+// interim is an update of counters alone, or of the whole record.
+func (p *player) interim(args []string, named map[string]string) {
+	if len(args) == 1 {
+		r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, InputOctets: 1, Version: p.version(named)}
+		p.apply(subscriber.Change{Kind: subscriber.Updated, Partial: true}, r)
+		return
+	}
+	p.apply(subscriber.Change{Kind: subscriber.Updated}, p.record(args, named))
+}
+
+func (p *player) stop(args []string, named map[string]string) {
+	r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, Version: p.version(named)}
+	p.apply(subscriber.Change{
+		Kind: subscriber.Deleted, Partial: true, Reason: subscriber.ReasonStop, Cause: uint32(p.number(cmp.Or(named["cause"], "1"))),
+	}, r)
+}
+
+func (p *player) deleted(args []string, named map[string]string) {
+	reason, err := subscriber.ParseReason(args[1])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	r := p.m.Slot(p.addr(args)).Record()
+	r.Version = p.version(named)
+	p.apply(subscriber.Change{Kind: subscriber.Deleted, Reason: reason}, r)
+}
+
+func (p *player) stored([]string, map[string]string) {
+	writes := p.writes
+	p.writes = nil
+	for i := range writes {
+		p.m.Stored(&writes[i], p.now)
+	}
+}
+
+func (p *player) programmed([]string, map[string]string) { p.done(&p.opens, p.m.Programmed) }
+
+func (p *player) closed([]string, map[string]string) { p.done(&p.closes, p.m.Closed) }
+
+func (p *player) reaped([]string, map[string]string) {
+	p.done(&p.reaps, func(s *Slot, now time.Time) {
+		n := p.sessions[s.Inside()]
+		p.sessions[s.Inside()] = 0
+		p.m.Reaped(s, &nftnat.Receipt{Inside: s.Inside(), Deleted: n, At: now}, now)
+	})
+}
+
+// done reports all that wait for an executor.
+func (p *player) done(works *[]Work, report func(*Slot, time.Time)) {
+	batch := *works
+	*works = nil
+	for _, w := range batch {
+		report(w.Slot, p.now)
+	}
+}
+
+// executors has all executors work until nothing waits.
+func (p *player) executors([]string, map[string]string) {
+	for len(p.writes)+len(p.opens)+len(p.closes)+len(p.reaps) > 0 {
+		p.stored(nil, nil)
+		p.closed(nil, nil)
+		p.programmed(nil, nil)
+		p.reaped(nil, nil)
+	}
+}
+
+func (p *player) setSessions(args []string, _ map[string]string) {
+	p.sessions[p.addr(args)] = p.number(args[1])
+}
+
+// asked reports to all drains that wait for it whether the kernel has sessions left.
+func (p *player) asked([]string, map[string]string) {
+	asks := p.asks
+	p.asks = nil
+	for _, d := range asks {
+		p.m.Asked(d)
+		if p.sessions[d.Inside] == 0 {
+			p.m.Emptied(d, p.now)
+		} else {
+			p.m.StepDraining(d.Inside, p.now)
+		}
+	}
+}
+
+func (p *player) tick([]string, map[string]string) { p.m.Tick(p.now) }
+
+func (p *player) guard(args []string, _ map[string]string) {
+	p.group.Guard.SetLimits(guard.Limits{Minimum: p.number(args[0]), Removed: 0.0001, Window: time.Hour})
+}
+
+// gone asks the guard about a record that others removed, and ends it if that passes.
+func (p *player) gone(args []string, _ map[string]string) {
+	s := p.m.Slot(p.addr(args))
+	passes, alarm := p.m.Passes(&subscriber.Ending{Record: s.Record(), Reason: subscriber.ReasonRemovedInDatabase}, p.now)
+	p.tell("guard passes=%t alarm=%t", passes, alarm != nil)
+	if passes {
+		p.m.End(s, subscriber.ReasonRemovedInDatabase, p.now)
+	}
+}
+
+// block is the first or second block of the only outside address.
+func (p *player) block(named map[string]string) lsn.Block {
+	first := lsn.Port(1024 * p.number(cmp.Or(named["block"], "1")))
+	return lsn.Block{Outside: netip.MustParseAddr("198.51.100.1"), First: first, Last: first + 1023}
+}
+
+// stands is the record that is named, as the database has it.
+func (p *player) stands(args []string, named map[string]string) *subscriber.Record {
+	if named["user"] == "" {
+		return nil
+	}
+	r := p.record([]string{args[0], named["user"], named["session"]}, named)
+	return &r
+}
+
+func (p *player) binding(args []string, named map[string]string) (b lsn.Binding) {
+	if named["stored"] == "" {
+		return b
+	}
+	r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, UserName: named["stored"]}
+	packed := r.Pack()
+	b = lsn.Binding{Group: "g", Block: p.block(named), Holder: holderOf(&packed), State: lsn.Active, AllocatedAt: p.began}
+	b.AcctSessionID = named["of"]
+	if named["state"] == "held" {
+		b.State, b.ReleasedAt, b.HoldUntil = lsn.Held, p.began, p.began.Add(time.Minute)
+	}
+	return b
+}
+
+func (p *player) adoptEntry(args []string, named map[string]string) {
+	e := nftnat.Entry{Inside: p.addr(args), Gate: nftnat.Open, Outside: p.block(named).Outside, First: uint16(p.block(named).First), Last: uint16(p.block(named).Last)}
+	if named["gate"] == "draining" {
+		e.Gate = nftnat.Draining
+	}
+	p.m.AdoptEntry("g", e, p.binding(args, named), p.stands(args, named), p.now)
+}
+
+func (p *player) adoptStored(args []string, named map[string]string) {
+	p.m.AdoptStored(p.group, p.binding(args, named), p.stands(args, named), p.now)
+}
+
+func (p *player) claim(args []string, named map[string]string) {
+	p.m.Claim(p.m.Slot(p.addr(args)), p.stands(args, named), named["suspect"] != "", p.now)
+}
+
+func (p *player) step(args []string, _ map[string]string) { p.m.Step(p.m.Slot(p.addr(args)), p.now) }
+
+func (p *player) stray(args []string, named map[string]string) {
+	b := p.block(named)
+	p.m.RemoveStray("g", nftnat.Entry{Inside: p.addr(args), Gate: nftnat.Open, Outside: b.Outside, First: uint16(b.First), Last: uint16(b.Last)}, p.now)
+}
+
+// last is the last octet of an inside address, as scenarios write it.
+func last(inside netip.Addr) string { return fmt.Sprint(inside.As4()[3]) }
+
+func ports(b lsn.Block) string { return fmt.Sprintf("ports %d-%d", b.First, b.Last) }
+
+// Store implements Effects.
+func (p *player) Store(w Write) {
+	p.writes = append(p.writes, w)
+	if w.Remove {
+		p.tell("store: %s are free", ports(w.Binding.Block))
+		return
+	}
+	grace := ""
+	if !w.Binding.GraceUntil.IsZero() {
+		grace = fmt.Sprintf(", grace until %v", w.Binding.GraceUntil.Sub(p.began))
+	}
+	p.tell("store: %s of %s %s/%s %v%s", ports(w.Binding.Block), last(w.Binding.Inside), w.Binding.UserName, w.Binding.AcctSessionID, w.Binding.State, grace)
+}
+
+// Program implements Effects.
+func (p *player) Program(w Work) {
+	p.opens = append(p.opens, w)
+	p.tell("program %s: gate open, %s", last(w.Inside), ports(w.Slot.Block()))
+}
+
+// Close implements Effects.
+func (p *player) Close(w Work) {
+	p.closes = append(p.closes, w)
+	gate := map[nftnat.Gate]string{nftnat.Closed: "closed", nftnat.Draining: "draining", nftnat.Open: "open"}[w.Slot.Wanted().Gate]
+	p.tell("program %s: gate %s", last(w.Inside), gate)
+}
+
+// Reap implements Effects.
+func (p *player) Reap(w Work) {
+	p.reaps = append(p.reaps, w)
+	p.tell("reap %s", last(w.Inside))
+}
+
+// AskIdle implements Effects.
+func (p *player) AskIdle(d *Drain) {
+	p.asks = append(p.asks, d)
+	p.tell("ask whether %s has sessions", last(d.Inside))
+}
+
+// LookUp implements Effects.
+func (p *player) LookUp(k subscriber.Key, why subscriber.Reason) {
+	p.tell("look up the record of %s, %v", last(k.Inside), why)
+}
+
+// WakeTimers implements Effects.
+func (p *player) WakeTimers() { p.tell("wake the timers") }
+
+// eventNames are those of the API (EventKind).
+var eventNames = map[inspect.EventKind]string{
+	inspect.EventCreated: "CREATED", inspect.EventUpdated: "UPDATED", inspect.EventDeleted: "DELETED",
+	inspect.EventBound: "BOUND", inspect.EventPending: "PENDING", inspect.EventDraining: "DRAINING",
+	inspect.EventCut: "CUT", inspect.EventReaped: "REAPED", inspect.EventReleased: "RELEASED",
+	inspect.EventGrace: "GRACE", inspect.EventObserved: "OBSERVED", inspect.EventRemovalHeld: "REMOVAL_HELD",
+}
+
+// Emit implements Effects.
+func (p *player) Emit(t Transition) {
+	inside := netip.Addr{}
+	switch {
+	case t.Record != nil:
+		inside = t.Record.Inside()
+	case t.Slot != nil:
+		inside = t.Slot.Inside()
+	default:
+		inside = t.Binding.Inside
+	}
+	text := fmt.Sprintf("tell: %s %s", last(inside), eventNames[t.Kind])
+	if t.Reason != subscriber.ReasonNone {
+		text += fmt.Sprint(", ", t.Reason)
+	}
+	if t.Kind == inspect.EventReaped {
+		text += fmt.Sprintf(", %d sessions", t.Deleted)
+	}
+	p.tell("%s", text)
+}
+
+// Fault implements Effects.
+func (p *player) Fault(what string, key subscriber.Key, err error) {
+	p.tell("fault: %s of %s: %v", what, last(key.Inside), err)
+}
