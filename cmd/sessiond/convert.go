@@ -90,8 +90,8 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		NetNS: c.NAT.NetNS, Table: c.NAT.Table,
 		InsideInterfaces: c.NAT.InsideInterfaces, OutsideInterfaces: c.NAT.OutsideInterfaces,
 		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis tells what else is served
-		MaxSessions: c.NAT.MaxSessionsPerSubscriber,
-		Timeouts:    nftnat.Timeouts(firstSettings(c.Settings).IdleTimeouts), Logger: log,
+		OutsideToOthers: c.NAT.OutsideToOthers == "accept", MaxSessions: c.NAT.MaxSessionsPerSubscriber,
+		Timeouts: nftnat.Timeouts(firstSettings(c.Settings).IdleTimeouts), Logger: log,
 	}
 }
 

@@ -46,6 +46,17 @@ func TestRadiusClients(t *testing.T) {
 	server.Close()
 }
 
+// TestOutsideToOthers: networks that are neither inside nor outside are closed to hosts
+// outside unless the configuration opens them.
+func TestOutsideToOthers(t *testing.T) {
+	for word, want := range map[string]bool{"drop": false, "accept": true} {
+		c := config.Config{NAT: config.NAT{OutsideToOthers: word}}
+		if got := natOptions(c, nil).OutsideToOthers; got != want {
+			t.Errorf("%s opens them: %t", word, got)
+		}
+	}
+}
+
 // TestDatabaseClients_SES16: a client is known by its name and by that of its realm.
 func TestDatabaseClients_SES16(t *testing.T) {
 	got := databaseClients([]config.RADIUSClient{{Name: "p1", Realm: "core"}, {Name: "p2", Realm: "core"}, {Name: "bng"}, {Name: "bng"}})

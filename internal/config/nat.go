@@ -22,6 +22,7 @@ func (l *loader) nat(v value) {
 		"table":              func(v value) { v.matching(&c.Table, tableName, "a letter, then letters, digits and underscore") },
 		"inside_interfaces":  func(v value) { c.InsideInterfaces = v.interfaces(c.OutsideInterfaces, true) },
 		"outside_interfaces": func(v value) { c.OutsideInterfaces = v.interfaces(c.InsideInterfaces, false) },
+		"outside_to_others":  func(v value) { v.oneOf(&c.OutsideToOthers, "drop", "accept") },
 
 		"max_sessions_per_subscriber": func(v value) { v.natural(&c.MaxSessionsPerSubscriber) },
 	})

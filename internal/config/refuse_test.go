@@ -125,6 +125,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"group of interfaces", "[s0]", "['@bng']", ":8: nat.inside_interfaces[0]: \"@bng\" stands for several"},
 		{"interface as ip link writes it", "[s0]", "['s0@eth1']", ":8: nat.inside_interfaces[0]: \"s0@eth1\" is how other programs write it"},
 		{"interface with an alias", "[s0]", "['s0:1']", "\"s0:1\" is how other programs write it"},
+		{"third networks half open", "nat:", "nat:\n  outside_to_others: return", ":8: nat.outside_to_others: \"return\" is not known; write one of: drop, accept"},
 		{"negative sessions", "nat:", "nat:\n  max_sessions_per_subscriber: -1", ":8: nat.max_sessions_per_subscriber: -1 is too small; write at least 0"},
 		{"any interface", "[s0]", "['*']", ":8: nat.inside_interfaces[0]: \"*\" is not an interface name"},
 		{"any outside interface", "[i0]", "['ppp*']", ":9: nat.outside_interfaces[0]: \"ppp*\" is not the name of one interface"},

@@ -45,6 +45,7 @@ var readAtStart = map[string]func(*Config) any{
 	"nat.inside_interfaces":           func(c *Config) any { return c.NAT.InsideInterfaces },
 	"nat.max_sessions_per_subscriber": func(c *Config) any { return c.NAT.MaxSessionsPerSubscriber },
 	"nat.outside_interfaces":          func(c *Config) any { return c.NAT.OutsideInterfaces },
+	"nat.outside_to_others":           func(c *Config) any { return c.NAT.OutsideToOthers },
 	"log.level":                       func(c *Config) any { return c.Log.Level },
 	"log.format":                      func(c *Config) any { return c.Log.Format },
 }

@@ -19,6 +19,7 @@ type Options struct {
 	KeepPrefixes      bool           // prefixes that an earlier start left in the kernel stay until SetPrefixes
 	Timeouts          Timeouts       // required: whole seconds
 	MaxSessions       int            // of one inside address; 0 for no bound
+	OutsideToOthers   bool           // outside hosts may begin flows to networks that are neither inside nor outside
 	Logger            *slog.Logger   // required
 
 	full crowded // have more than MaxSessions

@@ -40,6 +40,12 @@ func withNeighbours(t *testing.T) (w wireTest, other *netlab.Namespace, atAlice 
 	t.Helper()
 	w = neighbourhood(t)
 	w.Kernel = startKernel(t, labOptions(w.Lab))
+	return w.withThird(t)
+}
+
+// withThird adds the third network, and captures towards the subscribers.
+func (w wireTest) withThird(t *testing.T) (_ wireTest, other *netlab.Namespace, atAlice *netlab.Capture) {
+	t.Helper()
 	other, err := w.AddHost("other", third.host, netlab.Interface{Name: "m0", Addresses: []netip.Prefix{third.gateway}})
 	if err != nil {
 		t.Fatal(err)
@@ -124,11 +130,7 @@ func (w wireTest) wantNoEntryBetween(t *testing.T, inside, stranger netip.AddrPo
 // subscriber: nothing leaves, and nothing is remembered.
 func TestNobodyElseIsTranslated_I3(t *testing.T) {
 	w, other, atAlice := withNeighbours(t)
-	atThird, err := w.CGN.Capture("m0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = atThird.Close() })
+	atThird := captureThird(t, w)
 	apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
 	for place, from := range map[string]*netlab.Namespace{"outside": w.Internet, "third": other} {
 		for target, to := range map[string]netip.AddrPort{
@@ -161,6 +163,115 @@ func TestNobodyElseIsTranslated_I3(t *testing.T) {
 		if _, began, _ := strings.Cut(e, "src="); strings.HasPrefix(began, alice.String()+" ") {
 			t.Errorf("conntrack remembers it: %s", e)
 		}
+	}
+}
+
+// TestOutsideReachesNoThirdNetwork_NAT16 sends from a neighbour on the outside, which routes
+// a third network of the CGN's to it, to a host there. Nothing arrives, nothing is
+// remembered, and the host's own flows between the same ends work.
+func TestOutsideReachesNoThirdNetwork_NAT16(t *testing.T) {
+	w, other, _ := withNeighbours(t)
+	atThird := captureThird(t, w)
+	host := netip.AddrPortFrom(third.host.Addr(), 5000)
+	for kind, p := range strangers(w.echo.Addr(), host) {
+		t.Run(kind, func(t *testing.T) {
+			if err := w.Internet.Send(p); err != nil {
+				t.Fatal(err)
+			}
+			if err := atThird.Settle(testContext(t), w.CGN, third.host.Addr()); err != nil {
+				t.Fatal(err)
+			}
+			if seen := atThird.Matching(isStranger); len(seen) > 0 {
+				t.Errorf("it arrives: %+v", seen[0])
+			}
+			w.wantNoEntryBetween(t, host, p.Source)
+			atThird.Clear()
+		})
+	}
+	w.dropped(t, chainFromOutside, "neither inside nor outside")
+	for name, ask := range map[string]func(context.Context, netip.AddrPort, netip.AddrPort) (netip.AddrPort, error){
+		"tcp": other.AskTCP, "udp": other.AskUDP,
+	} {
+		if seen, err := ask(testContext(t), host, w.echo.Addr()); err != nil || seen != host {
+			t.Errorf("the host's own %s flow is seen from %v: %v", name, seen, err)
+		}
+	}
+}
+
+// captureThird captures towards the third network, until the end of the test.
+func captureThird(t *testing.T, w wireTest) *netlab.Capture {
+	t.Helper()
+	c, err := w.CGN.Capture("m0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// TestThirdNetworkGetsWhatItIsOwed has what still passes from outside: the ICMP errors of
+// the third network's own flows, and what the operator maps to a host there.
+func TestThirdNetworkGetsWhatItIsOwed(t *testing.T) {
+	w, other, _ := withNeighbours(t)
+	atThird := captureThird(t, w)
+	from, closed := netip.AddrPortFrom(third.host.Addr(), 5001), netip.AddrPortFrom(w.Remotes[1], 9)
+	conn, err := other.Dial(testContext(t), "udp4", from, closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = atThird.Await(testContext(t), func(p netlab.Packet) bool {
+		return p.Outgoing && p.Quoted != nil && p.Quoted.Source == from && p.Quoted.Destination == closed
+	})
+	if err != nil {
+		t.Errorf("the error of port unreachable: %v", err)
+	}
+
+	server, err := other.StartEcho(netip.AddrPortFrom(third.host.Addr(), 8080))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	run(t, w.Lab, "nft", `table ip others {
+		chain pre { type nat hook prerouting priority -100; ip daddr 203.0.113.1 tcp dport 80 dnat to 192.168.99.9:8080; }
+	}`)
+	client := netip.AddrPortFrom(w.Remotes[0], 5002)
+	if seen, err := w.Internet.AskTCP(testContext(t), client, netip.AddrPortFrom(netlab.OutsideGateway.Addr(), 80)); err != nil || seen != client {
+		t.Errorf("the mapped host sees %v: %v", seen, err)
+	}
+}
+
+// TestThirdNetworkThatIsPublic has a CGN that is told to let outside hosts reach third
+// networks. They reach no subscriber.
+func TestThirdNetworkThatIsPublic(t *testing.T) {
+	w := neighbourhood(t)
+	o := labOptions(w.Lab)
+	o.OutsideToOthers = true
+	w.Kernel = startKernel(t, o)
+	w, other, atAlice := w.withThird(t)
+	apply(t, w, blockOf(alice, Open, 0))
+	server, err := other.StartEcho(netip.AddrPortFrom(third.host.Addr(), 8080))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	client := netip.AddrPortFrom(w.Remotes[0], 5002)
+	if seen, err := w.Internet.AskTCP(testContext(t), client, server.Addr()); err != nil || seen != client {
+		t.Errorf("the host sees %v: %v", seen, err)
+	}
+	for _, p := range strangers(w.echo.Addr(), netip.AddrPortFrom(alice, 5000)) {
+		if err := w.Internet.Send(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := atAlice.Settle(testContext(t), w.CGN, alice); err != nil {
+		t.Fatal(err)
+	}
+	if seen := atAlice.Matching(isStranger); len(seen) > 0 {
+		t.Errorf("it arrives at the subscriber: %+v", seen[0])
 	}
 }
 

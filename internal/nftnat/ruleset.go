@@ -21,17 +21,18 @@ const (
 	setFullMapped        = "full_mapped" // see bound.go
 	setUnused            = "unused"      // see unused.go
 
-	chainForward    = "forward"
-	chainFromInside = "from_inside"
-	chainUpstream   = "upstream"
-	chainToInside   = "to_inside"
-	chainDownstream = "downstream"
-	chainDraining   = "draining"
-	chainInput      = "input"
-	chainSrcnat     = "srcnat"
-	chainTimeouts   = "timeouts"
-	chainTranslate  = "translate"
-	chainGuard      = "guard"
+	chainForward     = "forward"
+	chainFromInside  = "from_inside"
+	chainUpstream    = "upstream"
+	chainToInside    = "to_inside"
+	chainDownstream  = "downstream"
+	chainDraining    = "draining"
+	chainFromOutside = "from_outside"
+	chainInput       = "input"
+	chainSrcnat      = "srcnat"
+	chainTimeouts    = "timeouts"
+	chainTranslate   = "translate"
+	chainGuard       = "guard"
 )
 
 // A chain of the table. Only base chains have a hook.
@@ -65,7 +66,7 @@ func newRuleset(o Options) *ruleset {
 		sets:     newSets(o),
 		policies: policies,
 		chains:   newChains(),
-		rules:    slices.Concat(forwardRules(o.InsideInterfaces), natRules(o.InsideInterfaces), timeoutRules(policies)),
+		rules:    slices.Concat(forwardRules(o), natRules(o.InsideInterfaces), timeoutRules(policies)),
 	}
 }
 
@@ -80,6 +81,7 @@ func newChains() []chain {
 		{name: chainToInside},
 		{name: chainDownstream},
 		{name: chainDraining},
+		{name: chainFromOutside},
 		{name: chainInput, kind: "nat", hook: unix.NF_INET_LOCAL_IN, priority: prioritySrcnat},
 		{name: chainSrcnat, kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySrcnat},
 		{name: chainTimeouts},
@@ -95,13 +97,16 @@ func newChains() []chain {
 //
 // What comes from elsewhere and belongs to no flow of a subscriber's, nor to a mapping, is
 // dropped here, before conntrack confirms it: confirmed, it would hold the tuple of a flow
-// of the subscriber's, which would then go untranslated. Packets that have nothing to do
-// with subscribers pass: they are for the operator's own firewall.
+// of the subscriber's, which would then go untranslated. Other packets that have nothing to
+// do with subscribers pass, for the operator's own firewall, unless they would open a network
+// that is neither inside nor outside to hosts outside. No packet of a subscriber's comes to
+// those rules.
 //
 // A draining subscriber keeps what conntrack has confirmed. Its state would not
 // do: a flow that was never answered, such as one-way UDP, stays new.
-func forwardRules(inside []string) []rule {
-	return slices.Concat(
+func forwardRules(o Options) []rule {
+	inside := o.InsideInterfaces
+	rules := slices.Concat(
 		onInside(chainForward, loadInputName, inside, goTo(chainFromInside)),
 		[]rule{{chainForward, "inside source, not from an inside interface",
 			then(in(loadSource, setInsidePrefixes), countedDrop()...)}},
@@ -133,6 +138,17 @@ func forwardRules(inside []string) []rule {
 			{chainDraining, "new session while draining", countedDrop()},
 		},
 	)
+	if o.OutsideToOthers {
+		return rules
+	}
+	return append(rules, []rule{
+		{chainForward, "", then(in(loadInputName, setOutsideInterfaces), goTo(chainFromOutside))},
+
+		{chainFromOutside, "", then(in(loadOutputName, setOutsideInterfaces), leave())},
+		{chainFromOutside, "", then(isReply(), leave())},
+		{chainFromOutside, "", then(statusHas(statusDestinationTranslated), leave())},
+		{chainFromOutside, "towards an interface that is neither inside nor outside", countedDrop()},
+	}...)
 }
 
 // onInside are the rules of a chain for what has an inside interface on one side: one
