@@ -1,10 +1,15 @@
 package system
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +82,72 @@ func ruleset(w *world, n *netlab.Namespace) string {
 	return string(out) + string(routes) + string(barrier)
 }
 
+// sysctls lists the settings of IPv4 and of conntrack that are a namespace's own; what it
+// cannot write there belongs to the machine, or counts.
+func sysctls(w *world, n *netlab.Namespace) string {
+	w.t.Helper()
+	var all strings.Builder
+	list := func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil || info.Mode()&0o600 != 0o600 {
+			return err
+		}
+		value, err := os.ReadFile(path)
+		fmt.Fprintf(&all, "%s %s %v\n", path, bytes.TrimSpace(value), err)
+		return nil
+	}
+	w.must(n.Do(func() error {
+		return errors.Join(filepath.WalkDir("/proc/sys/net/ipv4", list), filepath.WalkDir("/proc/sys/net/netfilter", list))
+	}))
+	return all.String()
+}
+
+// database lists the keys of Redis and what they hold, but the leases and probes, which say
+// who serves, or could write, at this moment: they lapse within 10 s, and a start needs
+// them before it can be refused for anything else. Times to live run down in any case.
+func database(w *world) string {
+	w.t.Helper()
+	const list = `
+		local held = {}
+		for _, key in ipairs(redis.call('KEYS', '*')) do
+			if not key:find(':owner$') and not key:find(':probe:') then
+				held[#held + 1] = key .. ' ' .. redis.call('TYPE', key).ok .. ' ' .. redis.sha1hex(redis.call('DUMP', key))
+			end
+		end
+		table.sort(held)
+		return table.concat(held, '\n')`
+	return w.redis("EVAL", list, "0")
+}
+
+// everything is what a start that is refused must leave as it is.
+func everything(w *world) string {
+	w.t.Helper()
+	return ruleset(w, w.Lab.CGN) + sysctls(w, w.Lab.CGN) + database(w)
+}
+
+// differing returns the lines that one of two texts has more often than the other.
+func differing(before, after string) string {
+	count := map[string]int{}
+	for line := range strings.Lines(before) {
+		count["- "+line]++
+	}
+	for line := range strings.Lines(after) {
+		if count["- "+line] > 0 {
+			count["- "+line]--
+		} else {
+			count["+ "+line]++
+		}
+	}
+	var lines []string
+	for line, n := range count {
+		lines = append(lines, strings.Repeat(line, n))
+	}
+	return strings.Join(lines, "")
+}
+
 // TestSecondDaemonOnTheTable: a second daemon on the same table, with another
 // configuration and another Redis database, refuses to start and has touched
 // nothing; the moment that the first is killed a start succeeds.
@@ -84,12 +155,17 @@ func TestSecondDaemonOnTheTable_I7_I8(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
 	f := w.flow(alice)
-	before := ruleset(w, w.Lab.CGN)
-	second := w.neighbour("100.64.0.0/10", "100.64.0.0/11", "198.51.100.0/28", "192.0.2.0/28", "udp: 300s", "udp: 200s", `redis.sock"`, `redis.sock?db=1"`)
-	w.refused(second, "table ip sessiond is programmed by another sessiond already, process ", "nat.netns")
-	if after := ruleset(w, w.Lab.CGN); after != before {
-		t.Errorf("the second daemon has changed the table or the routes:\n%s\nbefore:\n%s", after, before)
+	w.must(w.Daemon.Pause()) // what changes now, another has changed
+	before := everything(w)
+	other := []string{"100.64.0.0/10", "100.64.0.0/11", "198.51.100.0/28", "192.0.2.0/28", "udp: 300s", "udp: 200s", "icmp: 60s", "icmp: 90s"}
+	for _, replace := range [][]string{other, append(other, `redis.sock"`, `redis.sock?db=1"`)} {
+		second := w.neighbour(replace...)
+		w.refused(second, "table ip sessiond is programmed by another sessiond already, process ", "nat.netns")
+		if after := everything(w); after != before {
+			t.Errorf("the second daemon has changed:\n%s", differing(before, after))
+		}
 	}
+	w.must(w.Daemon.Resume())
 	if keys := w.redis("-n", "1", "KEYS", "*"); keys != "" {
 		t.Errorf("the second daemon has written into its Redis: %s", keys)
 	}
@@ -99,23 +175,24 @@ func TestSecondDaemonOnTheTable_I7_I8(t *testing.T) {
 	}
 
 	lab := w.lab()
-	other := w.neighbour(w.Lab.CGN.Name(), lab.CGN.Name(), "name: default", "name: another")
-	w.must(other.Start(w.ctx)) // a namespace and a group of its own
+	beside := w.neighbour(w.Lab.CGN.Name(), lab.CGN.Name(), "name: default", "name: another")
+	w.must(beside.Start(w.ctx)) // a namespace and a group of its own
 	w.passes(f, "alice, beside another daemon")
-	code, err := other.Stop()
+	code, err := beside.Stop()
 	if w.must(err); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }
 
 // TestFailedStartTouchesNothing: a start with another configuration that fails since one
-// of its addresses is in use leaves table, routes and barrier as the killed one had them.
+// of its addresses is in use leaves table, routes, barrier, settings of the kernel and the
+// database as the killed one had them.
 func TestFailedStartTouchesNothing_I8(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
 	f := w.flow(alice)
 	w.must(w.Daemon.Kill())
-	before := ruleset(w, w.Lab.CGN)
+	before := everything(w)
 	datagrams, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	w.must(err)
 	defer datagrams.Close()
@@ -127,10 +204,10 @@ func TestFailedStartTouchesNothing_I8(t *testing.T) {
 		"http":   {`http: {listen: "127.0.0.1:0"}`, fmt.Sprintf("http: {listen: %q}", stream.Addr())},
 		"grpc":   {"grpc: {", fmt.Sprintf("grpc: {listen: %q} #", stream.Addr())},
 	} {
-		replace = append(replace, "udp: 300s", "udp: 200s", "inside: [100.64.0.0/10]", "inside: [100.64.0.0/10, 10.0.0.0/8]", "outside: [198.51.100.0/28]", "outside: [198.51.100.0/28, 192.0.2.0/28]")
+		replace = append(replace, "udp: 300s", "udp: 200s", "icmp: 60s", "icmp: 90s", "removal: true", "removal: false", "inside: [100.64.0.0/10]", "inside: [100.64.0.0/10, 10.0.0.0/8]", "outside: [198.51.100.0/28]", "outside: [198.51.100.0/28, 192.0.2.0/28]")
 		w.refused(w.neighbour(replace...), service, "address already in use")
-		if after := ruleset(w, w.Lab.CGN); after != before {
-			t.Errorf("a start that failed for %s has changed the kernel:\n%s\nbefore:\n%s", service, after, before)
+		if after := everything(w); after != before {
+			t.Errorf("a start that failed for %s has changed:\n%s", service, differing(before, after))
 		}
 	}
 	w.passes(f, "alice")
