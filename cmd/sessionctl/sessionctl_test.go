@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
+	"github.com/sessiond/sessiond/internal/inspect"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -234,6 +236,28 @@ func TestStatusWhileNotReady(t *testing.T) {
 	}
 	if r := ctl(t, server.Address, "", "pool", "list"); r.code != exitDone {
 		t.Errorf("pool list: exit %d, want 0: only status tells of readiness", r.code)
+	}
+}
+
+// TestStatusNamesForeignTranslations: whose rules took subscribers' flows is in the status,
+// also when these are gone.
+func TestStatusNamesForeignTranslations(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		line   string
+		chains []string
+	}{
+		"status_foreign":      {"status", []string{"table ip operator, chain out, priority 50", "table inet late, chain out, priority 120"}},
+		"status_foreign_json": {"status -o json", []string{"table ip operator, chain out, priority 50"}},
+		"status_foreign_gone": {"status", nil},
+	} {
+		backend := controltest.Scene()
+		backend.Glance.Foreign = inspect.ForeignTranslations{
+			Flows: 2, At: controltest.Now.Add(-5 * time.Second), Chains: c.chains,
+			Inside: netip.MustParseAddr("100.64.0.7"), SeenAs: netip.MustParseAddr("203.0.113.1"),
+		}
+		r := ctl(t, controltest.Serve(t, backend, nil).Address, "", strings.Fields(c.line)...)
+		golden(t, name, "$ sessionctl "+c.line+"\n"+r.stdout, r)
 	}
 }
 

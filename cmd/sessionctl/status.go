@@ -70,7 +70,23 @@ func (a *app) showStatus(s *pb.Status) error {
 	for _, g := range s.GetGroups() {
 		a.showQuarantine(g)
 	}
+	a.showForeign(s.GetForeignTranslations())
 	return nil
+}
+
+// showForeign says whose rules translate subscribers' flows in our place.
+func (a *app) showForeign(f *pb.ForeignTranslations) {
+	if f == nil {
+		return
+	}
+	fmt.Fprintf(a.stdout, "\nTRANSLATED BY OTHERS: %s, the newest %s, of %s as %s\n",
+		plural(f.GetFlows(), "flow"), a.moment(f.GetNewestAt()), f.GetInsideAddress(), f.GetSeenAs())
+	for _, chain := range f.GetNatChains() {
+		fmt.Fprintf(a.stdout, "  perhaps by %s\n", chain)
+	}
+	if len(f.GetNatChains()) == 0 {
+		fmt.Fprintln(a.stdout, "  by a rule that is gone, or one of iptables-legacy")
+	}
 }
 
 // showQuarantine says why free blocks are given to nobody.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -11,12 +12,29 @@ import (
 // controls adds to the life cycle's status what only the program knows.
 type controls struct {
 	*session.Manager
+	nat     backend
+	log     *slog.Logger
 	started time.Time
 }
 
 // Status returns the daemon at a glance.
 func (c controls) Status(ctx context.Context) (inspect.Status, error) {
 	s, err := c.Manager.Status(ctx)
-	s.Version, s.StartedAt = version, c.started
+	s.Version, s.StartedAt, s.Foreign = version, c.started, c.foreign(ctx)
 	return s, err
+}
+
+// foreign tells which flows others translated, and looks at the chains of all tables only
+// where there are any.
+func (c controls) foreign(ctx context.Context) inspect.ForeignTranslations {
+	strays := c.nat.Strays()
+	if strays.Count == 0 {
+		return inspect.ForeignTranslations{}
+	}
+	chains, err := c.nat.Translators(ctx)
+	if err != nil {
+		c.log.Debug("chains of others are not known", "err", err)
+	}
+	newest := strays.Newest
+	return inspect.ForeignTranslations{Flows: int(strays.Count), At: newest.At, Inside: newest.Inside, SeenAs: newest.Outside, Chains: chains}
 }

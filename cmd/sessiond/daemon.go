@@ -36,7 +36,7 @@ type backend interface {
 	IndexStats() nftnat.IndexStats
 	Barrier() bool
 	Fill() nftnat.Fill
-	Strays() uint64
+	Strays() nftnat.Strays
 }
 
 // service holds the parts of a running sessiond.
@@ -153,7 +153,7 @@ func (s *service) openControl(context.Context) (err error) {
 		Listen: g.Listen, TLS: control.TLS(g.TLS), LocalRole: control.LocalRole(g.LocalRole),
 		Socket: g.Socket, SocketGroup: g.SocketGroup,
 		Subscribers: s.manager, Nat: s.manager, Sessions: s.manager,
-		Controls: controls{Manager: s.manager, started: time.Now()}, Removals: s.manager, NASes: s.manager,
+		Controls: controls{Manager: s.manager, nat: s.nat, log: s.log, started: time.Now()}, Removals: s.manager, NASes: s.manager,
 		Logger: s.log, Limits: grpcLimits(s.config.GRPC), Observer: s.metrics.Calls(),
 	}
 	if g.Socket == config.DefaultSocket {

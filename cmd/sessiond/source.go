@@ -24,7 +24,7 @@ func (s source) Snapshot() metrics.Snapshot {
 	pools, _ := s.manager.Pools(ctx)
 	snapshot := metrics.Snapshot{
 		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, Notified: s.db.Notified(), DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
-		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()), Barrier: s.nat.Barrier(), Fill: metrics.Fill(s.nat.Fill()), Strays: s.nat.Strays(),
+		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()), Barrier: s.nat.Barrier(), Fill: metrics.Fill(s.nat.Fill()), Strays: s.nat.Strays().Count,
 	}
 	for _, g := range status.Groups {
 		blocks := map[string]int{"used": 0, "held": 0, "free": 0}

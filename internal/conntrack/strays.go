@@ -1,11 +1,15 @@
 package conntrack
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // A Stray is a flow that an inside address began and that left with a source that is
 // neither its own nor in Options.Outside: somebody else translated it.
 type Stray struct {
 	Inside, Outside netip.Addr // its source before and after
+	At              time.Time  // when it was told
 }
 
 // strays counts such flows and keeps the newest.
@@ -24,7 +28,7 @@ func (x *index) lookLocked(f *flow) {
 		return
 	}
 	s.count++
-	s.newest = Stray{toAddr(f.orig.src), toAddr(f.reply.dst)}
+	s.newest = Stray{toAddr(f.orig.src), toAddr(f.reply.dst), time.Now()}
 	select {
 	case s.wake <- struct{}{}:
 	default:

@@ -210,6 +210,11 @@ func toStatusMessage(s *inspect.Status) *pb.Status {
 	for i := range s.Groups {
 		m.Groups = append(m.Groups, toGroupStatus(&s.Groups[i]))
 	}
+	if f := &s.Foreign; f.Flows > 0 {
+		m.ForeignTranslations = &pb.ForeignTranslations{
+			Flows: count(f.Flows), NewestAt: timestamp(f.At), InsideAddress: addrText(f.Inside), SeenAs: addrText(f.SeenAs), NatChains: f.Chains,
+		}
+	}
 	return m
 }
 

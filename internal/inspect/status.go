@@ -22,6 +22,17 @@ type Status struct {
 
 	ReconciledAt time.Time // end of the newest full reconcile; zero before the first
 	Drifts       int       // differences it found
+
+	Foreign ForeignTranslations
+}
+
+// ForeignTranslations are flows of subscribers that rules of other tables translated.
+type ForeignTranslations struct {
+	Flows  int        // since the start; all else is unset without any
+	At     time.Time  // when the newest began
+	Inside netip.Addr // whose it was
+	SeenAs netip.Addr // the address that it left with
+	Chains []string   // of other tables that may translate what leaves, as they stand now
 }
 
 // GroupStatus counts one group.

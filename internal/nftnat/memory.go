@@ -244,7 +244,7 @@ func (m *Memory) Barrier() bool { return true }
 func (m *Memory) Translators(context.Context) ([]string, error) { return nil, nil }
 
 // Strays is as that of Kernel: there are none.
-func (m *Memory) Strays() uint64 { return 0 }
+func (m *Memory) Strays() Strays { return Strays{} }
 
 // Fill is as that of Kernel: the twin has no limits.
 func (m *Memory) Fill() Fill { return Fill{Entries: m.SessionTotal()} }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/sessiond/sessiond/internal/conntrack"
 )
 
 // strayEvery is how often it is told, at most, that others translate subscribers' flows.
@@ -38,10 +39,16 @@ func (k *Kernel) tellStrays(ctx context.Context) error {
 	}
 }
 
-// Strays is how many flows of subscribers began so far that others translated.
-func (k *Kernel) Strays() uint64 {
-	_, count := k.flows.Strayed()
-	return count
+// Strays are flows of subscribers that others translated.
+type Strays struct {
+	Count  uint64          // of those that began so far
+	Newest conntrack.Stray // the zero value without any
+}
+
+// Strays tells of the flows of subscribers that others translated.
+func (k *Kernel) Strays() Strays {
+	newest, count := k.flows.Strayed()
+	return Strays{Count: count, Newest: newest}
 }
 
 // Translators lists the chains of others that may translate what leaves, by order of their

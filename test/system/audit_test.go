@@ -107,13 +107,16 @@ func (w *world) entriesOf(inside netip.Addr) int {
 }
 
 // TestOthersTranslate: a masquerade rule that an operator adds later, at an earlier
-// priority, is told within seconds, and `sessionctl reconcile` names its table.
+// priority, is told within seconds, and `sessionctl reconcile` and `status` name its table.
 func TestOthersTranslate_NAT40(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
 	const metric = "sessiond_foreign_translations_total"
 	if n, err := w.Daemon.Metric(w.ctx, metric); err != nil || n != "0" {
 		t.Errorf("%s is %q, %v", metric, n, err)
+	}
+	if out := w.ctl("-o", "json", "status"); strings.Contains(out, "nat_chains") {
+		t.Errorf("before, status says %s", out)
 	}
 	_, err := w.Lab.CGN.Output(w.ctx, "nft", "table ip operator { chain out { type nat hook postrouting priority 50; oifname i0 masquerade; }; }")
 	w.must(err)
@@ -126,5 +129,8 @@ func TestOthersTranslate_NAT40(t *testing.T) {
 	})
 	if out := w.ctl("-o", "json", "reconcile", "--dry-run"); !strings.Contains(out, "session_outofblock") || !strings.Contains(out, "table ip operator, chain out, priority 50") {
 		t.Errorf("reconcile says %s", out)
+	}
+	if out := w.ctl("status"); !strings.Contains(out, "TRANSLATED BY OTHERS: 1 flow,") || !strings.Contains(out, "of "+alice.String()+" as 203.0.113.1") || !strings.Contains(out, "table ip operator, chain out, priority 50") {
+		t.Errorf("status says %s", out)
 	}
 }

@@ -382,9 +382,12 @@ type Status struct {
 	// Differences it found.
 	Drifts uint32 `protobuf:"varint,11,opt,name=drifts,proto3" json:"drifts,omitempty"`
 	// The live settings.
-	Settings      *Settings `protobuf:"bytes,12,opt,name=settings,proto3" json:"settings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Settings *Settings `protobuf:"bytes,12,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Flows of subscribers that a rule of another table translated since the daemon
+	// started; absent without any.
+	ForeignTranslations *ForeignTranslations `protobuf:"bytes,13,opt,name=foreign_translations,json=foreignTranslations,proto3" json:"foreign_translations,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -501,6 +504,98 @@ func (x *Status) GetSettings() *Settings {
 	return nil
 }
 
+func (x *Status) GetForeignTranslations() *ForeignTranslations {
+	if x != nil {
+		return x.ForeignTranslations
+	}
+	return nil
+}
+
+// ForeignTranslations are flows that began with an outside address that is in no pool: a
+// rule of another nftables table translated them, at an earlier priority.
+type ForeignTranslations struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// So many since the daemon started.
+	Flows uint32 `protobuf:"varint,1,opt,name=flows,proto3" json:"flows,omitempty"`
+	// When the newest began.
+	NewestAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=newest_at,json=newestAt,proto3" json:"newest_at,omitempty"`
+	// The subscriber that began it, by inside address.
+	InsideAddress string `protobuf:"bytes,3,opt,name=inside_address,json=insideAddress,proto3" json:"inside_address,omitempty"`
+	// The address that it left with.
+	SeenAs string `protobuf:"bytes,4,opt,name=seen_as,json=seenAs,proto3" json:"seen_as,omitempty"`
+	// The chains of other tables that may translate what leaves, as they stand now, by
+	// priority: "table FAMILY NAME, chain NAME, priority N". Empty where the rule is gone, or
+	// one of iptables-legacy.
+	NatChains     []string `protobuf:"bytes,5,rep,name=nat_chains,json=natChains,proto3" json:"nat_chains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForeignTranslations) Reset() {
+	*x = ForeignTranslations{}
+	mi := &file_sessiond_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForeignTranslations) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForeignTranslations) ProtoMessage() {}
+
+func (x *ForeignTranslations) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForeignTranslations.ProtoReflect.Descriptor instead.
+func (*ForeignTranslations) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ForeignTranslations) GetFlows() uint32 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *ForeignTranslations) GetNewestAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NewestAt
+	}
+	return nil
+}
+
+func (x *ForeignTranslations) GetInsideAddress() string {
+	if x != nil {
+		return x.InsideAddress
+	}
+	return ""
+}
+
+func (x *ForeignTranslations) GetSeenAs() string {
+	if x != nil {
+		return x.SeenAs
+	}
+	return ""
+}
+
+func (x *ForeignTranslations) GetNatChains() []string {
+	if x != nil {
+		return x.NatChains
+	}
+	return nil
+}
+
 // Drift is one difference between the database, the engine and the kernel.
 type Drift struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -524,7 +619,7 @@ type Drift struct {
 
 func (x *Drift) Reset() {
 	*x = Drift{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[4]
+	mi := &file_sessiond_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +631,7 @@ func (x *Drift) String() string {
 func (*Drift) ProtoMessage() {}
 
 func (x *Drift) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[4]
+	mi := &file_sessiond_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +644,7 @@ func (x *Drift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drift.ProtoReflect.Descriptor instead.
 func (*Drift) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Drift) GetKind() string {
@@ -596,7 +691,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[5]
+	mi := &file_sessiond_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +703,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[5]
+	mi := &file_sessiond_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +716,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 // GetSettingsResponse is the answer to GetSettings.
@@ -635,7 +730,7 @@ type GetSettingsResponse struct {
 
 func (x *GetSettingsResponse) Reset() {
 	*x = GetSettingsResponse{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[6]
+	mi := &file_sessiond_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +742,7 @@ func (x *GetSettingsResponse) String() string {
 func (*GetSettingsResponse) ProtoMessage() {}
 
 func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[6]
+	mi := &file_sessiond_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +755,7 @@ func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetSettingsResponse) GetSettings() *Settings {
@@ -685,7 +780,7 @@ type UpdateSettingsRequest struct {
 
 func (x *UpdateSettingsRequest) Reset() {
 	*x = UpdateSettingsRequest{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[7]
+	mi := &file_sessiond_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +792,7 @@ func (x *UpdateSettingsRequest) String() string {
 func (*UpdateSettingsRequest) ProtoMessage() {}
 
 func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[7]
+	mi := &file_sessiond_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +805,7 @@ func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateSettingsRequest) GetSettings() *Settings {
@@ -738,7 +833,7 @@ type UpdateSettingsResponse struct {
 
 func (x *UpdateSettingsResponse) Reset() {
 	*x = UpdateSettingsResponse{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[8]
+	mi := &file_sessiond_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +845,7 @@ func (x *UpdateSettingsResponse) String() string {
 func (*UpdateSettingsResponse) ProtoMessage() {}
 
 func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[8]
+	mi := &file_sessiond_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +858,7 @@ func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateSettingsResponse) GetSettings() *Settings {
@@ -782,7 +877,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[9]
+	mi := &file_sessiond_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +889,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[9]
+	mi := &file_sessiond_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +902,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 // GetStatusResponse is the answer to GetStatus.
@@ -821,7 +916,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[10]
+	mi := &file_sessiond_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +928,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[10]
+	mi := &file_sessiond_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +941,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetStatusResponse) GetStatus() *Status {
@@ -867,7 +962,7 @@ type ReconcileRequest struct {
 
 func (x *ReconcileRequest) Reset() {
 	*x = ReconcileRequest{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[11]
+	mi := &file_sessiond_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +974,7 @@ func (x *ReconcileRequest) String() string {
 func (*ReconcileRequest) ProtoMessage() {}
 
 func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[11]
+	mi := &file_sessiond_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +987,7 @@ func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
 func (*ReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReconcileRequest) GetDryRun() bool {
@@ -915,7 +1010,7 @@ type ReconcileResponse struct {
 
 func (x *ReconcileResponse) Reset() {
 	*x = ReconcileResponse{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[12]
+	mi := &file_sessiond_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1022,7 @@ func (x *ReconcileResponse) String() string {
 func (*ReconcileResponse) ProtoMessage() {}
 
 func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[12]
+	mi := &file_sessiond_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1035,7 @@ func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReconcileResponse) GetDrifts() []*Drift {
@@ -981,7 +1076,7 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\x04held\x18\a \x01(\rR\x04held\x12#\n" +
 	"\rremovals_held\x18\b \x01(\rR\fremovalsHeld\x12-\n" +
 	"\x12quarantined_blocks\x18\x14 \x01(\rR\x11quarantinedBlocks\x12G\n" +
-	"\x11quarantined_until\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x10quarantinedUntil\"\xe4\x03\n" +
+	"\x11quarantined_until\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x10quarantinedUntil\"\xb9\x04\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -997,7 +1092,15 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\rreconciled_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\freconciledAt\x12\x16\n" +
 	"\x06drifts\x18\v \x01(\rR\x06drifts\x121\n" +
-	"\bsettings\x18\f \x01(\v2\x15.sessiond.v1.SettingsR\bsettings\"\x84\x01\n" +
+	"\bsettings\x18\f \x01(\v2\x15.sessiond.v1.SettingsR\bsettings\x12S\n" +
+	"\x14foreign_translations\x18\r \x01(\v2 .sessiond.v1.ForeignTranslationsR\x13foreignTranslations\"\xc3\x01\n" +
+	"\x13ForeignTranslations\x12\x14\n" +
+	"\x05flows\x18\x01 \x01(\rR\x05flows\x127\n" +
+	"\tnewest_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnewestAt\x12%\n" +
+	"\x0einside_address\x18\x03 \x01(\tR\rinsideAddress\x12\x17\n" +
+	"\aseen_as\x18\x04 \x01(\tR\x06seenAs\x12\x1d\n" +
+	"\n" +
+	"nat_chains\x18\x05 \x03(\tR\tnatChains\"\x84\x01\n" +
 	"\x05Drift\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12%\n" +
@@ -1045,57 +1148,60 @@ func file_sessiond_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_sessiond_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sessiond_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sessiond_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_sessiond_v1_control_proto_goTypes = []any{
 	(RemovalMode)(0),               // 0: sessiond.v1.RemovalMode
 	(*IdleTimeouts)(nil),           // 1: sessiond.v1.IdleTimeouts
 	(*Settings)(nil),               // 2: sessiond.v1.Settings
 	(*GroupStatus)(nil),            // 3: sessiond.v1.GroupStatus
 	(*Status)(nil),                 // 4: sessiond.v1.Status
-	(*Drift)(nil),                  // 5: sessiond.v1.Drift
-	(*GetSettingsRequest)(nil),     // 6: sessiond.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),    // 7: sessiond.v1.GetSettingsResponse
-	(*UpdateSettingsRequest)(nil),  // 8: sessiond.v1.UpdateSettingsRequest
-	(*UpdateSettingsResponse)(nil), // 9: sessiond.v1.UpdateSettingsResponse
-	(*GetStatusRequest)(nil),       // 10: sessiond.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 11: sessiond.v1.GetStatusResponse
-	(*ReconcileRequest)(nil),       // 12: sessiond.v1.ReconcileRequest
-	(*ReconcileResponse)(nil),      // 13: sessiond.v1.ReconcileResponse
-	(*durationpb.Duration)(nil),    // 14: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),  // 16: google.protobuf.FieldMask
+	(*ForeignTranslations)(nil),    // 5: sessiond.v1.ForeignTranslations
+	(*Drift)(nil),                  // 6: sessiond.v1.Drift
+	(*GetSettingsRequest)(nil),     // 7: sessiond.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),    // 8: sessiond.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),  // 9: sessiond.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil), // 10: sessiond.v1.UpdateSettingsResponse
+	(*GetStatusRequest)(nil),       // 11: sessiond.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 12: sessiond.v1.GetStatusResponse
+	(*ReconcileRequest)(nil),       // 13: sessiond.v1.ReconcileRequest
+	(*ReconcileResponse)(nil),      // 14: sessiond.v1.ReconcileResponse
+	(*durationpb.Duration)(nil),    // 15: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),  // 17: google.protobuf.FieldMask
 }
 var file_sessiond_v1_control_proto_depIdxs = []int32{
-	14, // 0: sessiond.v1.IdleTimeouts.tcp_established:type_name -> google.protobuf.Duration
-	14, // 1: sessiond.v1.IdleTimeouts.tcp_transitory:type_name -> google.protobuf.Duration
-	14, // 2: sessiond.v1.IdleTimeouts.udp:type_name -> google.protobuf.Duration
-	14, // 3: sessiond.v1.IdleTimeouts.icmp:type_name -> google.protobuf.Duration
+	15, // 0: sessiond.v1.IdleTimeouts.tcp_established:type_name -> google.protobuf.Duration
+	15, // 1: sessiond.v1.IdleTimeouts.tcp_transitory:type_name -> google.protobuf.Duration
+	15, // 2: sessiond.v1.IdleTimeouts.udp:type_name -> google.protobuf.Duration
+	15, // 3: sessiond.v1.IdleTimeouts.icmp:type_name -> google.protobuf.Duration
 	1,  // 4: sessiond.v1.Settings.idle_timeouts:type_name -> sessiond.v1.IdleTimeouts
 	0,  // 5: sessiond.v1.Settings.removal_mode:type_name -> sessiond.v1.RemovalMode
-	15, // 6: sessiond.v1.GroupStatus.quarantined_until:type_name -> google.protobuf.Timestamp
-	15, // 7: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
+	16, // 6: sessiond.v1.GroupStatus.quarantined_until:type_name -> google.protobuf.Timestamp
+	16, // 7: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 8: sessiond.v1.Status.groups:type_name -> sessiond.v1.GroupStatus
-	15, // 9: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
+	16, // 9: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
 	2,  // 10: sessiond.v1.Status.settings:type_name -> sessiond.v1.Settings
-	2,  // 11: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	2,  // 12: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
-	16, // 13: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 14: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	4,  // 15: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
-	5,  // 16: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
-	6,  // 17: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
-	8,  // 18: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
-	10, // 19: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
-	12, // 20: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
-	7,  // 21: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
-	9,  // 22: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
-	11, // 23: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
-	13, // 24: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	5,  // 11: sessiond.v1.Status.foreign_translations:type_name -> sessiond.v1.ForeignTranslations
+	16, // 12: sessiond.v1.ForeignTranslations.newest_at:type_name -> google.protobuf.Timestamp
+	2,  // 13: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	2,  // 14: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
+	17, // 15: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 16: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	4,  // 17: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
+	6,  // 18: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
+	7,  // 19: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
+	9,  // 20: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
+	11, // 21: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
+	13, // 22: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
+	8,  // 23: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
+	10, // 24: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
+	12, // 25: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
+	14, // 26: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
+	23, // [23:27] is the sub-list for method output_type
+	19, // [19:23] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_control_proto_init() }
@@ -1109,7 +1215,7 @@ func file_sessiond_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_control_proto_rawDesc), len(file_sessiond_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
