@@ -12,7 +12,7 @@ const GRE uint8 = 47
 
 // Send sends a packet that need not be true: with any source, of any protocol, outside
 // of any flow. Ports and flags are taken from p; an ICMP packet is an echo request whose
-// id is the source port. It goes where the namespace routes its destination, from
+// id is the source port, or the error "port unreachable" about what it quotes. It goes where the namespace routes its destination, from
 // whichever interface. It needs CAP_NET_RAW.
 func (n *Namespace) Send(p Packet) error {
 	to := p.Destination.Addr()
@@ -40,6 +40,14 @@ func (p Packet) bytes() []byte {
 	return append(b, p.transport()...)
 }
 
+// whole is the packet with what the kernel fills in elsewhere.
+func (p Packet) whole() []byte {
+	b := p.bytes()
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	binary.BigEndian.PutUint16(b[10:], onesComplement(b[:20]))
+	return b
+}
+
 func (p Packet) transport() []byte {
 	switch p.Protocol {
 	case TCP:
@@ -53,6 +61,12 @@ func (p Packet) transport() []byte {
 		b := binary.BigEndian.AppendUint16(p.ports(), uint16(8+len(p.Payload)))
 		return append(append(b, 0, 0), p.Payload...) // no checksum (RFC 768)
 	case ICMP:
+		if p.Quoted != nil {
+			const unreachable, port = 3, 3 // RFC 792
+			b := append([]byte{unreachable, port, 0, 0, 0, 0, 0, 0}, p.Quoted.whole()...)
+			binary.BigEndian.PutUint16(b[2:], onesComplement(b))
+			return b
+		}
 		b := binary.BigEndian.AppendUint16([]byte{8, 0, 0, 0}, p.Source.Port())
 		b = append(append(b, 0, 1), p.Payload...)
 		binary.BigEndian.PutUint16(b[2:], onesComplement(b))

@@ -300,6 +300,75 @@ func TestRepliesAndErrorsComeIn(t *testing.T) {
 	}
 }
 
+// TestErrorThatQuotesANeighbour_NAT16 has a stranger outside send ICMP errors that quote a
+// flow of bob's. One to the outside address that he shares with alice comes to him, who is
+// to know of it, and to her in no case; any other comes to nobody. No flow ends, and none
+// changes its mapping.
+func TestErrorThatQuotesANeighbour_NAT16(t *testing.T) {
+	w, _, atAlice := withNeighbours(t)
+	apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	ask := func(inside netip.Addr) netip.AddrPort {
+		t.Helper()
+		seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(inside, 5000), w.echo.Addr())
+		if err != nil {
+			t.Fatalf("the flow of %v: %v", inside, err)
+		}
+		return seen
+	}
+	seen := map[netip.Addr]netip.AddrPort{alice: ask(alice), bob: ask(bob)}
+	flows := map[string]*netlab.Flow{"alice": w.flow(t, alice), "bob": w.flow(t, bob)}
+	bobs, another := flows["bob"].Source(), eip.Next()
+	udp := func(from netip.AddrPort) netlab.Packet {
+		return netlab.Packet{Protocol: netlab.UDP, Source: from, Destination: w.echo.Addr(), Payload: []byte("quoted")}
+	}
+	tcp := netlab.Packet{Protocol: netlab.TCP, Flags: netlab.ACK, Source: bobs, Destination: flows["bob"].Outside.Local()}
+	for name, c := range map[string]struct {
+		to     netip.Addr // of the error
+		quoted netlab.Packet
+		owner  netip.Addr // who is to get it
+	}{
+		"udp":                             {to: eip, quoted: udp(seen[bob]), owner: bob},
+		"tcp":                             {to: eip, quoted: tcp, owner: bob},
+		"to another outside address":      {to: another, quoted: udp(seen[bob])},
+		"to alice's inside address":       {to: alice, quoted: udp(seen[bob])},
+		"to bob's inside address":         {to: bob, quoted: udp(seen[bob])},
+		"of inside, to alice's":           {to: alice, quoted: udp(netip.AddrPortFrom(bob, 5000))},
+		"of inside, to bob's":             {to: bob, quoted: udp(netip.AddrPortFrom(bob, 5000))},
+		"of inside, to outside":           {to: eip, quoted: udp(netip.AddrPortFrom(bob, 5000))},
+		"of a port of his without a flow": {to: eip, quoted: udp(netip.AddrPortFrom(eip, blockOf(bob, Open, 1).Last))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atAlice.Clear()
+			err := w.Internet.Send(netlab.Packet{
+				Protocol: netlab.ICMP, Source: netip.AddrPortFrom(w.Remotes[1], 0), Destination: netip.AddrPortFrom(c.to, 0), Quoted: &c.quoted,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := atAlice.Settle(testContext(t), w.CGN, alice); err != nil {
+				t.Fatal(err)
+			}
+			came := atAlice.Matching(func(p netlab.Packet) bool { return p.Outgoing && p.Quoted != nil })
+			switch {
+			case !c.owner.IsValid() && len(came) > 0:
+				t.Errorf("it comes in: %+v", came[0])
+			case c.owner.IsValid() && (len(came) != 1 || came[0].Destination.Addr() != c.owner || came[0].Quoted.Source.Addr() != c.owner):
+				t.Errorf("%v does not get it, or others do: %+v", c.owner, came)
+			}
+			for inside, want := range seen {
+				if got := ask(inside); got != want {
+					t.Errorf("the flow of %v is seen from %v, was from %v", inside, got, want)
+				}
+			}
+			for name, f := range flows {
+				if out, in := f.Probe(5 * time.Second); !out || !in {
+					t.Errorf("the flow of %s passes out %t, in %t", name, out, in)
+				}
+			}
+		})
+	}
+}
+
 // TestGateFacesInside keeps what is for a subscriber from an interface that is not
 // inside, such as the default route when the route to its access router is gone.
 func TestGateFacesInside(t *testing.T) {
