@@ -2,13 +2,17 @@ package radiusacct
 
 import (
 	"errors"
+	"io"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
-// maxHandshakes bounds the connections from one source that have not yet shown
-// who they are: BNGs connect one by one.
-const maxHandshakes = 8
+// Bounds on connections that have not yet shown whose they are.
+const (
+	maxHandshakes   = 8 // from one source: BNGs connect one by one
+	handshakesShare = 4 // as one in so many of the connections of clients
+)
 
 // Why a connection is refused, as handed to [Observer.ConnectionRefused].
 const (
@@ -23,59 +27,107 @@ type refusal struct {
 	err   error
 }
 
-var errTooMany = errors.New("too many connections")
+var (
+	tooMany = &refusal{RefusedLimit, errors.New("too many connections")}
+	overrun = &refusal{RefusedLimit, errors.New("too many connections that show no certificate")}
+)
 
-// An admission counts connections and bounds them: in all, of a client, and of
-// a source that is not yet known.
+// An admission counts connections and bounds them: of clients in all and of each, and
+// apart from these in their handshake.
+//
+// Who is in its handshake may be anybody. When there are too many, a newcomer takes the
+// place of the oldest of the network that has most: so a client that connects has time for
+// its handshake, unless strangers fill the whole share meanwhile.
 type admission struct {
-	limit       int
-	clientLimit int
+	limit          int
+	clientLimit    int
+	handshakeLimit int
 
-	mu      sync.Mutex
-	total   int
-	sources map[netip.Prefix]int // in their handshake
-	peers   map[*peer]int
+	mu         sync.Mutex
+	total      int
+	peers      map[*peer]int
+	handshakes []*handshake         // in order of their coming
+	sources    map[netip.Prefix]int // of handshakes
+	networks   map[netip.Prefix]int // of handshakes
+}
+
+// A handshake is a connection whose client is not known yet.
+type handshake struct {
+	source  netip.Prefix
+	network netip.Prefix
+	conn    io.Closer
+	overrun bool // a newcomer has its place
 }
 
 func newAdmission(limit, clientLimit int) *admission {
 	return &admission{
-		limit: limit, clientLimit: clientLimit,
-		sources: make(map[netip.Prefix]int), peers: make(map[*peer]int),
+		limit: limit, clientLimit: clientLimit, handshakeLimit: max(limit/handshakesShare, maxHandshakes),
+		peers: make(map[*peer]int), sources: make(map[netip.Prefix]int), networks: make(map[netip.Prefix]int),
 	}
 }
 
-// enter admits a connection to its handshake, if there is room. It ends with
-// leave, or goes on with admit.
-func (a *admission) enter(source netip.Addr) bool {
+// enter admits a connection to its handshake, in the place of another if need be; nil when
+// its source has too many. It ends with leave, or goes on with admit.
+func (a *admission) enter(source netip.Addr, conn io.Closer) *handshake {
+	h := &handshake{source: prefixOf(source, 32, 64), network: prefixOf(source, 24, 48), conn: conn}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	key := networkOfSource(source)
-	if a.total >= a.limit || a.sources[key] >= maxHandshakes {
-		return false
+	if a.sources[h.source] >= maxHandshakes {
+		return nil
 	}
-	a.total++
-	a.sources[key]++
-	return true
+	if len(a.handshakes) >= a.handshakeLimit {
+		a.overrunLocked()
+	}
+	a.handshakes = append(a.handshakes, h)
+	a.sources[h.source]++
+	a.networks[h.network]++
+	return h
 }
 
-// leave ends a connection that failed its handshake.
-func (a *admission) leave(source netip.Addr) {
+// overrunLocked ends the oldest handshake of the network that has most.
+func (a *admission) overrunLocked() {
+	victim := a.handshakes[0]
+	for _, h := range a.handshakes[1:] {
+		if a.networks[h.network] > a.networks[victim.network] {
+			victim = h
+		}
+	}
+	victim.overrun = true
+	a.removeLocked(victim)
+	_ = victim.conn.Close() // its handshake fails
+}
+
+func (a *admission) removeLocked(h *handshake) {
+	i := slices.Index(a.handshakes, h)
+	a.handshakes = slices.Delete(a.handshakes, i, i+1)
+	lessen(a.sources, h.source)
+	lessen(a.networks, h.network)
+}
+
+// leave ends a handshake that failed, and says why if others were the reason.
+func (a *admission) leave(h *handshake) *refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.total--
-	lessen(a.sources, networkOfSource(source))
+	if h.overrun {
+		return overrun
+	}
+	a.removeLocked(h)
+	return nil
 }
 
 // admit lets in a connection whose client is known, until dismiss. One that is
 // refused has left.
-func (a *admission) admit(source netip.Addr, p *peer) *refusal {
+func (a *admission) admit(h *handshake, p *peer) *refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	lessen(a.sources, networkOfSource(source))
-	if a.peers[p] >= a.clientLimit {
-		a.total--
-		return &refusal{RefusedLimit, errTooMany}
+	if h.overrun {
+		return overrun
 	}
+	a.removeLocked(h)
+	if a.total >= a.limit || a.peers[p] >= a.clientLimit {
+		return tooMany
+	}
+	a.total++
 	a.peers[p]++
 	return nil
 }
@@ -94,12 +146,12 @@ func lessen[K comparable](counts map[K]int, key K) {
 	}
 }
 
-// networkOfSource takes an IPv6 network for one source: a host has all of it.
-func networkOfSource(source netip.Addr) netip.Prefix {
-	bits := 32
-	if source.Is6() {
-		bits = 64
+// prefixOf returns the network of an address that has so many bits in its family.
+func prefixOf(a netip.Addr, bits4, bits6 int) netip.Prefix {
+	bits := bits4
+	if a.Is6() {
+		bits = bits6
 	}
-	p, _ := source.Prefix(bits) // fits the family
+	p, _ := a.Prefix(bits) // fits the family
 	return p
 }

@@ -12,13 +12,9 @@ import (
 	"time"
 )
 
-const (
-	// radsecSecret is the shared secret on all TLS connections (RFC 6614 section
-	// 2.3): TLS has taken over its work.
-	radsecSecret = "radsec"
-	// handshakeTimeout bounds the time from accept to a known client.
-	handshakeTimeout = 10 * time.Second
-)
+// radsecSecret is the shared secret on all TLS connections (RFC 6614 section 2.3): TLS has
+// taken over its work.
+const radsecSecret = "radsec"
 
 var (
 	errNoCertificate      = errors.New("the client shows no certificate")
@@ -76,7 +72,7 @@ func (r *radsec) handshake(ctx context.Context, raw net.Conn, source netip.AddrP
 		return err
 	}
 	conn := tls.Server(raw, config)
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.config.HandshakeTimeout)
 	defer cancel()
 	switch err := conn.HandshakeContext(ctx); {
 	case errors.Is(err, errUnknownCertificate):

@@ -28,8 +28,11 @@ type RadSec struct {
 	// IdleTimeout ends connections on which nothing comes; the default is 5
 	// minutes. A watchdog is faster (RFC 3539: 30 seconds).
 	IdleTimeout time.Duration
-	// MaxConnections bounds the connections, those in their handshake included;
-	// the default is 1024.
+	// HandshakeTimeout bounds the time from accept to a known client; the default is
+	// 10 seconds.
+	HandshakeTimeout time.Duration
+	// MaxConnections bounds the connections of clients; the default is 1024. Those in
+	// their handshake, whose client is not known yet, have a quarter as many of their own.
 	MaxConnections int
 	// MaxConnectionsPerClient bounds those of one client; the default is 16.
 	MaxConnectionsPerClient int
@@ -41,14 +44,15 @@ func (c *RadSec) validate() error {
 		return errors.New("radsec: listen: no address given")
 	case c.CertFile == "" || c.KeyFile == "":
 		return errors.New("radsec: certificate or key file is missing")
-	case c.IdleTimeout < 0 || c.MaxConnections < 0 || c.MaxConnectionsPerClient < 0:
-		return errors.New("radsec: idle timeout and limits of connections cannot be negative")
+	case c.IdleTimeout < 0 || c.HandshakeTimeout < 0 || c.MaxConnections < 0 || c.MaxConnectionsPerClient < 0:
+		return errors.New("radsec: timeouts and limits of connections cannot be negative")
 	}
 	return nil
 }
 
 func (c RadSec) withDefaults() *RadSec {
 	setDefault(&c.IdleTimeout, 5*time.Minute)
+	setDefault(&c.HandshakeTimeout, 10*time.Second)
 	setDefault(&c.MaxConnections, 1024)
 	setDefault(&c.MaxConnectionsPerClient, 16)
 	return &c
@@ -131,30 +135,31 @@ func (r *radsec) accept(ctx context.Context, l net.Listener) {
 // take starts a connection, if there is room for it.
 func (r *radsec) take(ctx context.Context, conn net.Conn) {
 	source := sourceOf(conn)
-	if !r.admission.enter(source.Addr()) {
-		r.server.connectionRefused("", source, RefusedLimit, errTooMany)
+	waiting := r.admission.enter(source.Addr(), conn)
+	if waiting == nil {
+		r.server.connectionRefused("", source, overrun.cause, overrun.err)
 		conn.Close()
 		return
 	}
 	r.reading.Add(1)
 	r.connections.Go(func() {
 		defer conn.Close()
-		if s := r.converse(ctx, conn, source); s != nil {
+		if s := r.converse(ctx, conn, source, waiting); s != nil {
 			r.finish(s)
 		}
 	})
 }
 
 // converse reads a connection to its end. It returns nil for one that was refused.
-func (r *radsec) converse(ctx context.Context, conn net.Conn, source netip.AddrPort) *stream {
+func (r *radsec) converse(ctx context.Context, conn net.Conn, source netip.AddrPort, waiting *handshake) *stream {
 	defer r.reading.Done()
 	s, refusal := r.handshake(ctx, conn, source)
 	var client string
 	if refusal == nil {
 		client = s.client.peer.name
-		refusal = r.admission.admit(source.Addr(), s.client.peer)
-	} else {
-		r.admission.leave(source.Addr())
+		refusal = r.admission.admit(waiting, s.client.peer)
+	} else if others := r.admission.leave(waiting); others != nil {
+		refusal = others
 	}
 	if refusal != nil {
 		r.server.connectionRefused(client, source, refusal.cause, refusal.err)

@@ -314,17 +314,80 @@ func TestRadSecLimits_RSEC03_I10(t *testing.T) {
 	t.Run("in all", func(t *testing.T) {
 		other := l.connect(t, "b.example")
 		other.silent()
-		if conn, err := l.dial(l.config(l.ca.issue("b.example"))); err == nil {
-			conn.Close()
-			t.Error("a connection beyond the limit")
-		}
-		l.observer.wait(t, "refused//limit", 1)
+		l.connect(t, "b.example").closed()
+		l.observer.wait(t, "refused/b/limit", 1)
 		other.conn.Close()
 		l.observer.wait(t, "closed/b/peer", 1)
 	})
 	first.conn.Close()
 	l.observer.wait(t, "closed/a/peer", 1)
 	l.connect(t, "a.example").silent()
+}
+
+// TestRadSecStrangersKeepNobodyOut has many sources, of networks of their own, hold
+// connections without a certificate, and open one more for each that is closed: every client
+// gets all connections that it may have, and strangers have no more than their share.
+func TestRadSecStrangersKeepNobodyOut_RSEC03_I10(t *testing.T) {
+	const most, perClient, sources = 64, 4, 60
+	l := startRadSec(t, func(o *radiusacct.Options) {
+		o.RadSec.MaxConnections, o.RadSec.MaxConnectionsPerClient = most, perClient
+	})
+	knock := func(i int) {
+		t.Helper()
+		from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(i%sources), 1)}}
+		conn, err := from.Dial("tcp", l.tls.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	for i := range 2 * sources {
+		knock(i)
+	}
+	l.observer.wait(t, "refused//limit", 2*sources-most/4)
+	for i := range perClient {
+		for _, name := range []string{"a.example", "b.example"} {
+			l.connect(t, name).silent()
+			knock(i)
+		}
+	}
+	l.connect(t, "a.example").closed() // it has its share
+	l.observer.wait(t, "refused/a/limit", 1)
+}
+
+// TestRadSecHandshakeEnds: who shows no certificate in time is gone, however steadily
+// octets come.
+func TestRadSecHandshakeEnds_RSEC03(t *testing.T) {
+	l := startRadSec(t, func(o *radiusacct.Options) { o.RadSec.HandshakeTimeout = 200 * time.Millisecond })
+	for _, trickle := range []bool{false, true} {
+		conn, err := net.Dial("tcp", l.tls.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		over := make(chan error, 1)
+		go func() {
+			_, err := io.ReadAll(conn)
+			over <- err
+		}()
+		conn.SetReadDeadline(time.Now().Add(patience))
+		pace := time.NewTicker(20 * time.Millisecond)
+		defer pace.Stop()
+		for ended, hello := false, []byte{22, 3, 1, 2, 0}; !ended; { // a record of 512 octets begins
+			select {
+			case err := <-over:
+				if ended = true; isTimeout(err) {
+					t.Error("the connection stays")
+				}
+			case <-pace.C:
+				if trickle {
+					conn.Write(hello)
+					hello = []byte{1}
+				}
+			}
+		}
+	}
+	l.observer.wait(t, "refused//handshake", 2)
 }
 
 // TestRadSecHandshakes lets one source open connections and say nothing.
