@@ -32,6 +32,7 @@ type Redis struct {
 type RADIUS struct {
 	Listen       []string // host:port
 	StatusServer bool     // answer Status-Server
+	InferRealms  bool     // clients without a realm that report one session report one NAS
 	RadSec       RadSec
 	Clients      []RADIUSClient
 }

@@ -252,6 +252,31 @@ func TestWarnsOfOpenControl(t *testing.T) {
 	}
 }
 
+// TestWarnsOfInferredRealms: where a client could speak for another one's NAS, and nobody
+// said whether that is meant, it is told.
+func TestWarnsOfInferredRealms(t *testing.T) {
+	const first = "- {name: bng1, prefix: 192.0.2.0/24, secret: testing123"
+	for name, tt := range map[string]struct{ one, two, key, warned string }{
+		"two clients":        {two: "name: bng2", warned: ": radius.infer_realms: is not set: client bng2 speaks for a NAS of bng1"},
+		"one name":           {two: "name: bng1"},
+		"one has a realm":    {one: ", realm: core", two: "name: bng2"},
+		"one realm":          {one: ", realm: core", two: "name: bng2, realm: core"},
+		"one has bounds":     {one: ", inside: [100.64.0.0/24]", two: "name: bng2", warned: ": radius.infer_realms: is not set"},
+		"both have bounds":   {one: ", inside: [100.64.0.0/24]", two: "name: bng2, inside: [100.64.1.0/24]"},
+		"the operator knows": {two: "name: bng2", key: "  infer_realms: true\n"},
+		"the operator says":  {two: "name: bng2", key: "  infer_realms: false\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := "radius:\n" + tt.key + "  clients:\n    " + first + tt.one + "}\n    - {" + tt.two + ", prefix: 198.51.100.0/24, secret: testing123}\n"
+			rest := minimal[strings.Index(minimal, "nat:"):]
+			_, warnings := mustParse(t, text+rest)
+			if warned := len(warnings) == 1 && strings.Contains(warnings[0], tt.warned); warned != (tt.warned != "") || len(warnings) > 1 {
+				t.Errorf("warnings %q, want %q", warnings, tt.warned)
+			}
+		})
+	}
+}
+
 // TestWarnsOfReadableSecrets: a file of secrets that everybody can read is named, and
 // one that is nobody else's is not.
 func TestWarnsOfReadableSecrets(t *testing.T) {

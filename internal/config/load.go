@@ -114,7 +114,7 @@ func defaults() Config {
 		Node:  node,
 		Redis: Redis{URLs: []string{"redis://127.0.0.1:6379/0"}},
 		RADIUS: RADIUS{
-			Listen: []string{"0.0.0.0:1813"}, StatusServer: true,
+			Listen: []string{"0.0.0.0:1813"}, StatusServer: true, InferRealms: true,
 			RadSec: RadSec{
 				Listen: []string{":2083"}, IdleTimeout: 300 * time.Second,
 				MaxConnections: 1024, MaxConnectionsPerClient: 16,

@@ -12,11 +12,15 @@ func (l *loader) radius(v value) {
 	keys := v.mapping(fields{
 		"listen":        func(v value) { c.Listen = v.listens() },
 		"status_server": func(v value) { v.boolean(&c.StatusServer) },
+		"infer_realms":  func(v value) { v.boolean(&c.InferRealms) },
 		"radsec":        l.radsec,
 		"clients":       l.clients,
 	})
 	v.require(keys, "clients")
 	l.checkCertificates(v)
+	if a, b, ok := inferrable(c.Clients); ok && !keys["infer_realms"] {
+		v.child("infer_realms").warnf("is not set: client %s speaks for a NAS of %s, or the other way round, once it tells all of one of its sessions; write false if no two clients without a realm report the same NAS, else true", b, a)
+	}
 }
 
 // listens reads a list of host:port without repetitions.

@@ -123,3 +123,18 @@ func (v value) serviceMarks() []VendorAttribute {
 	}
 	return marks
 }
+
+// inferrable returns the first two clients that would be taken for proxies of one NAS if
+// they told of the same session: neither has a realm, nor do both have bounds.
+func inferrable(clients []RADIUSClient) (a, b string, ok bool) {
+	bounded := func(c *RADIUSClient) bool { return len(c.Inside)+len(c.Groups) > 0 }
+	for i := range clients {
+		for j := range clients[:i] {
+			first, second := &clients[j], &clients[i]
+			if first.Name != second.Name && first.Realm == "" && second.Realm == "" && !(bounded(first) && bounded(second)) {
+				return first.Name, second.Name, true
+			}
+		}
+	}
+	return "", "", false
+}

@@ -13,6 +13,7 @@ var readAtStart = map[string]func(*Config) any{
 	"redis.mode":                    func(c *Config) any { return c.Redis.Mode },
 	"radius.listen":                 func(c *Config) any { return c.RADIUS.Listen },
 	"radius.status_server":          func(c *Config) any { return c.RADIUS.StatusServer },
+	"radius.infer_realms":           func(c *Config) any { return c.RADIUS.InferRealms },
 	"radius.radsec.listen":          func(c *Config) any { return c.RADIUS.RadSec.Listen },
 	"radius.radsec.cert_file":       func(c *Config) any { return c.RADIUS.RadSec.TLS.CertFile },
 	"radius.radsec.key_file":        func(c *Config) any { return c.RADIUS.RadSec.TLS.KeyFile },

@@ -239,8 +239,16 @@ session is. sessiond takes both names for one NAS from then on, and logs that. E
 client speaks for that NAS, and for no other of the other client. So a client that knows all
 this of one session of a NAS, or guesses it, ends all of that NAS. Where a realm is
 configured nothing is found out in this way: a client without it, or of another one, speaks
-for none of its NASes. Give each client that is trusted with its own NASes only a realm, of
-its own where it stands alone.
+for none of its NASes. With ` + "`radius.infer_realms: false`" + ` nothing is found out of anybody.
+
+It is on by default, with a warning where a configuration has clients that it can concern and
+does not say whether it is wanted. Nothing in the packets tells a second proxy from a client
+that knows the session: both send what the NAS would. To believe neither harms whoever has
+two proxies and no realm, all of them, at the first failover: an Interim is refused, a Stop
+ends nothing, and the next subscriber at the address gets no NAT until the record expires. To
+believe both harms whoever has a hostile client among those that are configured. So it is for
+the operator to say which of the two is there. To ask for several sessions that agree would not
+help: who knows one session of a NAS knows more of them.
 
 ## Two clients at one address
 

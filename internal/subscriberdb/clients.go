@@ -48,7 +48,8 @@ func (db *DB) realmOf(client string) (realm string, configured bool) {
 }
 
 // toldApart reports whether the configuration says that two clients, or realms, do not
-// report the same NASes: one is of a realm that the other is not of.
+// report the same NASes: one is of a realm that the other is not of, or none is to be
+// inferred.
 func (db *DB) toldApart(a, b string) bool {
 	known := db.clients.Load()
 	if known == nil {
@@ -56,7 +57,7 @@ func (db *DB) toldApart(a, b string) bool {
 	}
 	first, ok := known.realms[a]
 	second, both := known.realms[b]
-	return ok && both && first != second && (known.named[first] || known.named[second])
+	return ok && both && first != second && (db.namedRealms || known.named[first] || known.named[second])
 }
 
 // apart reports whether a record is held through another client than that of an event

@@ -46,6 +46,7 @@ type Options struct {
 	Client       redis.UniversalClient                     // required
 	Groups       []Group                                   // may be empty
 	Clients      Realms                                    // see DB.SetClients; nil takes every name for a client's
+	NamedRealms  bool                                      // two clients report the same NASes only where Clients gives them one realm
 	Node         string                                    // name of this daemon, for logs
 	TombstoneTTL time.Duration                             // how long an ended session is remembered; default 24 h
 	Tombstones   int                                       // ended sessions of one client remembered for so long; more are forgotten after 5 min; default 1 000 000
@@ -69,6 +70,7 @@ type DB struct {
 	redials      *redials // of the client's connections
 	health       *serverHealth
 	notices      serverNotices
+	namedRealms  bool // two clients are of one realm by its name only
 	node         string
 	groups       atomic.Pointer[groupTable]
 	regrouping   sync.Mutex // one change of groups at a time
@@ -117,6 +119,7 @@ func New(o Options) (*DB, error) {
 		client:       dialled.UniversalClient,
 		redials:      dialled.redials,
 		health:       newServerHealth(),
+		namedRealms:  o.NamedRealms,
 		node:         o.Node,
 		tombstoneTTL: o.TombstoneTTL,
 		tombstones:   newTombstones(o.TombstoneTTL, o.Tombstones, tombstoneOctets),

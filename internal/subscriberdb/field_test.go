@@ -109,13 +109,16 @@ func TestTwoClients_SES02_SES16(t *testing.T) {
 }
 
 // TestAlikeThroughAnotherRealm_SES16: a client that knows all of another one's session, or
-// guessed it, ends nothing of it where a realm says whose the NASes are: not the session,
-// and not all others by a restart, also if the two were taken for one NAS before.
+// guessed it, ends nothing of it where a realm says whose the NASes are, or nothing is to be
+// inferred: not the session, and not all others by a restart, also if the two were taken for
+// one NAS before.
 func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
+	const noneInferred = "nobody has one, and none is inferred"
 	for name, clients := range map[string]Realms{
 		"the session's client has one": {"p1": "core", "p2": "core", "bng2": ""},
 		"the other client has one":     {"core": "", "bng2": "edge"},
 		"both have":                    {"p1": "core", "bng2": "edge"},
+		noneInferred:                   {"core": "", "bng2": ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, func(t *testing.T, client redis.UniversalClient) {
@@ -123,7 +126,10 @@ func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
 				if realm := clients[evil]; realm != "" {
 					evil = realm
 				}
-				db := newDB(t, client, func(o *Options) { o.Now = func() time.Time { return t0.Add(2 * time.Hour) } })
+				db := newDB(t, client, func(o *Options) {
+					o.NamedRealms = name == noneInferred
+					o.Now = func() time.Time { return t0.Add(2 * time.Hour) }
+				})
 				db.nases.unite(nasKey{evil, "nas1"}, nasKey{"core", "nas1"}) // of before the realms
 				db.SetClients(clients)
 				record(t, db, through("core", start("a", addr, 0)), through("core", start("b", next, 0)))

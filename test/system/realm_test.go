@@ -86,6 +86,36 @@ func TestTwoProxies_SES02_SES15(t *testing.T) {
 	w.gone(bob)
 }
 
+// TestNoRealmIsInferred_SES16: with infer_realms off, a client that tells all of another
+// one's session, and then that its NAS restarted, ends nobody, though neither has a realm;
+// each of its events is counted.
+func TestNoRealmIsInferred_SES16(t *testing.T) {
+	w := start(t, rig.Options{Memory: true, Clients: []string{"name: other, prefix: 127.9.0.0/24, secret: " + rig.Secret}})
+	_, err := w.Daemon.Reload(w.ctx, func(config string) string {
+		return strings.Replace(config, "  radsec:", "  infer_realms: false\n  radsec:", 1)
+	})
+	w.must(err)
+	_, err = w.Daemon.Stop() // a reload does not take it
+	w.must(err)
+	w.must(w.Daemon.Start(w.ctx))
+	own, other := proxy{"127.0.0.1", rig.Secret}, proxy{"127.9.0.1", rig.Secret}
+	w.sendFrom(own, edge(startStatus, "E1", "p1", alice))
+	record := w.redis("HGET", recordKey(alice), "version")
+	for _, status := range []rfc2866.AcctStatusType{startStatus, interimStatus, stopStatus} {
+		w.sendFrom(other, edge(status, "E1", "p1", alice))
+	}
+	w.sendFrom(other, edge(onStatus, "", "", netip.Addr{}))
+	w.counted(`sessiond_accounting_refused_total{client="other",verdict="foreign_holder"}`, 2)
+	w.counted(`sessiond_accounting_refused_total{client="other",verdict="foreign_nas"}`, 1)
+	if now := w.redis("HGET", recordKey(alice), "version"); now != record {
+		t.Errorf("the record of alice was written: %q, was %q", now, record)
+	}
+	w.sendFrom(own, edge(stopStatus, "E1", "p1", alice))
+	if left := w.redis("EXISTS", recordKey(alice)); left != "0" {
+		t.Error("its own client cannot end it")
+	}
+}
+
 // TestNASConflict_SES16: two NASes behind one source have the name from the factory.
 // Neither's restart ends anybody, and it is alarmed; told apart by address, each has its
 // own restarts.
