@@ -104,6 +104,8 @@ type player struct {
 	entry    int
 	sessions map[netip.Addr]int
 
+	opening map[*Slot]uint64 // by slot, the tenure whose gate is on its way to be opened
+
 	told   []string
 	writes []Write
 	opens  []Work
@@ -126,7 +128,7 @@ func newPlayer(t *testing.T) *player {
 		t.Fatal(err)
 	}
 	p := &player{
-		t: t, engine: engine, began: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), sessions: map[netip.Addr]int{},
+		t: t, engine: engine, began: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), sessions: map[netip.Addr]int{}, opening: map[*Slot]uint64{},
 		group: NewGroup(scenarioGroup, guard.Limits{}),
 	}
 	p.now = p.began
@@ -142,7 +144,9 @@ func (p *player) take() []string {
 	return told
 }
 
-func (p *player) tell(format string, args ...any) { p.told = append(p.told, fmt.Sprintf(format, args...)) }
+func (p *player) tell(format string, args ...any) {
+	p.told = append(p.told, fmt.Sprintf(format, args...))
+}
 
 // input carries out one line: its time, a verb, and words.
 func (p *player) input(line string) {

@@ -1,0 +1,150 @@
+package lifecycle
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nftnat"
+)
+
+// TestRandomWalk_I1_I5_DEL10: whatever comes in whatever order, no block has two owners, a
+// slot has one piece of work at a time, nothing contradicts the engine, and when everybody has
+// left and the holds are over nothing is left. The same history has the same effects.
+func TestRandomWalk_I1_I5_DEL10(t *testing.T) {
+	for seed := range uint64(20) {
+		first, second := walk(t, seed), walk(t, seed)
+		if !slices.Equal(first, second) {
+			t.Fatalf("seed %d: the same history has other effects", seed)
+		}
+	}
+}
+
+// walk plays a random history, and returns its effects.
+func walk(t *testing.T, seed uint64) []string {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 1))
+	p := newPlayer(t)
+	var told []string
+	do := func(after time.Duration, format string, args ...any) {
+		line := fmt.Sprintf(after.String()+" "+format, args...)
+		p.input(line)
+		for _, effect := range p.take() {
+			if strings.HasPrefix(effect, "fault") {
+				t.Fatalf("seed %d: %s: %s", seed, line, effect)
+			}
+			told = append(told, line+": "+effect)
+		}
+		if err := p.engine.Check(); err != nil {
+			t.Fatalf("seed %d: %s: %v", seed, line, err)
+		}
+		p.check(seed, line)
+	}
+	after := time.Duration(0)
+	for range 400 {
+		if r.IntN(3) == 0 {
+			after += time.Duration(r.IntN(20)) * time.Second
+		}
+		inside := 1 + r.IntN(5)
+		switch r.IntN(14) {
+		case 0, 1, 2:
+			do(after, "start %d user%d s%d expires=%ds", inside, r.IntN(3), r.IntN(4), 1+r.IntN(300))
+		case 3:
+			do(after, "stop %d cause=%d", inside, 1+r.IntN(2))
+		case 4:
+			if p.m.Slot(p.addr([]string{fmt.Sprint(inside)})) != nil {
+				do(after, "delete %d %s", inside, []string{"ADMIN", "NAS_RESTART", "EXPIRED"}[r.IntN(3)])
+			}
+		case 5:
+			do(after, "interim %d", inside)
+		case 6:
+			do(after, "sessions %d %d", inside, r.IntN(3))
+		case 7:
+			do(after, "removal %s", []string{"on", "off", "observe"}[r.IntN(3)])
+		case 8, 9:
+			do(after, "tick")
+		case 10:
+			do(after, "asked")
+		default:
+			do(after, "%s", []string{"stored", "programmed", "closed", "reaped"}[r.IntN(4)])
+		}
+	}
+	do(after, "removal on")
+	for inside := 1; inside <= 5; inside++ {
+		do(after, "stop %d", inside)
+	}
+	for range 3 { // who waits for a block gets it, and leaves it
+		do(after, "executors")
+		after += 3 * time.Minute
+		do(after, "tick")
+	}
+	do(after, "executors")
+	if n, held := p.m.Len(), p.engine.Held("g"); n+held+p.m.Busy()+p.m.Unstored() > 0 {
+		t.Fatalf("seed %d: %d slots, %d held blocks, %d pieces of work and %d writes are left", seed, n, held, p.m.Busy(), p.m.Unstored())
+	}
+	return told
+}
+
+// mayOpen reports whether the gate of the slot may be on its way to be opened: of a slot that
+// changed hands meanwhile that is over soon.
+func (p *player) mayOpen(s *Slot, b *lsn.Binding) bool {
+	if p.m.Slot(s.Inside()) != s || s.tenure != s.boundTenure {
+		return p.opening[s] == s.boundTenure
+	}
+	p.opening[s] = s.boundTenure
+	return b.Identity == s.packed.Identity()
+}
+
+// check holds slots, work and counts against each other.
+func (p *player) check(seed uint64, line string) {
+	p.t.Helper()
+	out := map[*Slot]int{}
+	for _, w := range p.opens {
+		if b, _ := p.engine.Live("g", w.Inside); w.Slot.Wanted().Gate == nftnat.Open && !p.mayOpen(w.Slot, &b) {
+			p.t.Fatalf("seed %d: %s: the gate of %v opens for %s with the block of %s", seed, line, w.Inside, w.Slot.Packed().Identity(), b.Identity)
+		}
+	}
+	for _, works := range [][]Work{p.opens, p.closes, p.reaps} {
+		for _, w := range works {
+			out[w.Slot]++
+		}
+	}
+	for _, w := range p.writes {
+		if w.Slot != nil {
+			out[w.Slot]++
+		}
+	}
+	busy, online := 0, 0
+	var in [Cut + 1]int
+	for inside, s := range p.m.Slots(p.addr([]string{"0"})) {
+		if want := map[bool]int{true: 1}[s.Busy()]; out[s] != want {
+			p.t.Fatalf("seed %d: %s: %v has %d pieces of work, and busy is %t", seed, line, inside, out[s], s.Busy())
+		}
+		busy += out[s]
+		if s.Online() {
+			online++
+		}
+		in[s.Phase()]++
+		if b, ok := p.engine.Live("g", inside); ok != (s.Phase() != Idle) || ok && b.Block != s.Block() {
+			p.t.Fatalf("seed %d: %s: %v is in phase %d with %v, and the engine has %v, %t", seed, line, inside, s.Phase(), s.Block(), b.Block, ok)
+		}
+		if b, _ := p.engine.Live("g", inside); s.Phase() == Open && s.Online() && !s.Busy() && b.Identity != s.Packed().Identity() {
+			p.t.Fatalf("seed %d: %s: %v of %s has the open gate of %s", seed, line, inside, s.Packed().Identity(), b.Identity)
+		}
+		if open := s.Wanted().Gate == nftnat.Open; open && s.Block() == (lsn.Block{}) {
+			p.t.Fatalf("seed %d: %s: %v is to be open without a block", seed, line, inside)
+		}
+	}
+	if busy != p.m.Busy() || online != p.group.Online() {
+		p.t.Fatalf("seed %d: %s: counted %d busy and %d online, there are %d and %d", seed, line, p.m.Busy(), p.group.Online(), busy, online)
+	}
+	for phase := Saved; phase <= Cut; phase++ {
+		if in[phase] != p.group.In(phase) {
+			p.t.Fatalf("seed %d: %s: counted %d in phase %d, there are %d", seed, line, p.group.In(phase), phase, in[phase])
+		}
+	}
+}
