@@ -11,7 +11,7 @@ import (
 
 // controls adds to the life cycle's status what only the program knows.
 type controls struct {
-	*session.Manager
+	*session.Backend
 	nat     backend
 	log     *slog.Logger
 	started time.Time
@@ -19,7 +19,7 @@ type controls struct {
 
 // Status returns the daemon at a glance.
 func (c controls) Status(ctx context.Context) (inspect.Status, error) {
-	s, err := c.Manager.Status(ctx)
+	s, err := c.Backend.Status(ctx)
 	s.Version, s.StartedAt, s.Foreign = version, c.started, c.foreign(ctx)
 	return s, err
 }

@@ -148,12 +148,12 @@ func (s *service) openRADIUS(context.Context) (err error) {
 }
 
 func (s *service) openControl(context.Context) (err error) {
-	g := s.config.GRPC
+	g, served := s.config.GRPC, s.manager.Backend()
 	options := control.Options{
 		Listen: g.Listen, TLS: control.TLS(g.TLS), LocalRole: control.LocalRole(g.LocalRole),
 		Socket: g.Socket, SocketGroup: g.SocketGroup,
-		Subscribers: s.manager, Nat: s.manager, Sessions: s.manager,
-		Controls: controls{Manager: s.manager, nat: s.nat, log: s.log, started: time.Now()}, Removals: s.manager, NASes: s.manager,
+		Subscribers: served, Nat: served, Sessions: served,
+		Controls: controls{Backend: served, nat: s.nat, log: s.log, started: time.Now()}, Removals: served, NASes: served,
 		Logger: s.log, Limits: grpcLimits(s.config.GRPC), Observer: s.metrics.Calls(),
 	}
 	if g.Socket == config.DefaultSocket {

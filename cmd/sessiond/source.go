@@ -20,8 +20,8 @@ type source struct {
 // Snapshot implements metrics.Source.
 func (s source) Snapshot() metrics.Snapshot {
 	ctx := context.Background()
-	status, _ := s.manager.Status(ctx) // never fails
-	pools, _ := s.manager.Pools(ctx)
+	status, _ := s.manager.Backend().Status(ctx) // never fails
+	pools, _ := s.manager.Backend().Pools(ctx)
 	snapshot := metrics.Snapshot{
 		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, Notified: s.db.Notified(), DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
 		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()), Barrier: s.nat.Barrier(), Fill: metrics.Fill(s.nat.Fill()), Strays: s.nat.Strays().Count,

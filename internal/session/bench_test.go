@@ -34,6 +34,7 @@ func BenchmarkLife(b *testing.B) {
 // life drives a Manager by hand.
 type life struct {
 	*Manager
+	*Backend
 	group   *group
 	entry   int
 	changes []subscriber.Change
@@ -73,7 +74,7 @@ func newLifeOf(b testing.TB, groups ...lsn.GroupConfig) *life {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &life{Manager: m, group: m.groups[groups[0].Name], writes: map[string]*writes{}}
+	return &life{Manager: m, Backend: m.Backend(), group: m.groups[groups[0].Name], writes: map[string]*writes{}}
 }
 
 // round has n subscribers change, and carries out all that follows.

@@ -16,21 +16,21 @@ import (
 
 // Status returns the life cycle at a glance; who serves it adds version and
 // start time.
-func (m *Manager) Status(context.Context) (inspect.Status, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+func (v *Backend) Status(context.Context) (inspect.Status, error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
 	s := inspect.Status{
-		Node:            m.node,
-		NotReady:        m.notReadyLocked(),
-		DatabaseUp:      m.databaseFailureRLocked() == nil,
-		DatabaseSuspect: m.suspicionLocked(),
-		Settings:        m.settings,
-		Sessions:        m.kernel.SessionTotal(),
-		ReconciledAt:    m.reconciled,
-		Drifts:          m.drifts,
+		Node:            v.m.node,
+		NotReady:        v.m.notReadyLocked(),
+		DatabaseUp:      v.m.databaseFailureRLocked() == nil,
+		DatabaseSuspect: v.m.suspicionLocked(),
+		Settings:        v.m.settings,
+		Sessions:        v.m.kernel.SessionTotal(),
+		ReconciledAt:    v.m.reconciled,
+		Drifts:          v.m.drifts,
 	}
-	for _, g := range m.groups {
-		s.Groups = append(s.Groups, m.groupStatusLocked(g))
+	for _, g := range v.m.groups {
+		s.Groups = append(s.Groups, v.groupStatusLocked(g))
 	}
 	slices.SortFunc(s.Groups, func(a, b inspect.GroupStatus) int { return strings.Compare(a.Name, b.Name) })
 	return s, nil
@@ -90,19 +90,19 @@ func (m *Manager) suspicionLocked() string {
 	return strings.Join(causes, "; ")
 }
 
-func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
-	quarantined, until := m.engine.Quarantined(g.Name)
+func (v *Backend) groupStatusLocked(g *group) inspect.GroupStatus {
+	quarantined, until := v.m.engine.Quarantined(g.Name)
 	return inspect.GroupStatus{
 		Name:        g.Name,
 		Subscribers: g.Online(),
-		Pending:     m.engine.Pending(g.Name),
-		FeedLag:     g.lagLocked(m.now()),
+		Pending:     v.m.engine.Pending(g.Name),
+		FeedLag:     g.lagLocked(v.m.now()),
 		FeedGaps:    g.gaps,
-		FeedFill:    m.store.FeedFill(g.Name),
+		FeedFill:    v.m.store.FeedFill(g.Name),
 		Active:      g.In(lifecycle.Saved) + g.In(lifecycle.Open) + g.In(lifecycle.Returned),
 		Draining:    g.In(lifecycle.Draining),
 		Cut:         g.In(lifecycle.Cut),
-		Held:        m.engine.Held(g.Name),
+		Held:        v.m.engine.Held(g.Name),
 
 		RemovalsHeld: maps.Clone(g.Held()),
 
@@ -111,11 +111,11 @@ func (m *Manager) groupStatusLocked(g *group) inspect.GroupStatus {
 }
 
 // Reconcile compares database, engine and kernel in full.
-func (m *Manager) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, error) {
-	if m.NotReady() != nil {
-		return nil, fmt.Errorf("%w: %w", inspect.ErrNotReady, m.NotReady())
+func (v *Backend) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, error) {
+	if v.m.NotReady() != nil {
+		return nil, fmt.Errorf("%w: %w", inspect.ErrNotReady, v.m.NotReady())
 	}
-	drifts, err := m.reconcileAll(ctx, comparison{dryRun: dryRun, audit: true})
+	drifts, err := v.m.reconcileAll(ctx, comparison{dryRun: dryRun, audit: true})
 	if err != nil {
 		return drifts, fmt.Errorf("%w: %w", inspect.ErrUnavailable, err)
 	}

@@ -9,21 +9,21 @@ import (
 )
 
 // Sessions hands every matching conntrack entry to yield.
-func (m *Manager) Sessions(ctx context.Context, f inspect.SessionFilter, yield func(inspect.Session) error) error {
-	return m.eachSession(ctx, f, func(_ nftnat.Session, v inspect.Session) error { return yield(v) })
+func (v *Backend) Sessions(ctx context.Context, f inspect.SessionFilter, yield func(inspect.Session) error) error {
+	return v.eachSession(ctx, f, func(_ nftnat.Session, v inspect.Session) error { return yield(v) })
 }
 
 // CountSessions counts the matching conntrack entries.
-func (m *Manager) CountSessions(ctx context.Context, f inspect.SessionFilter) (int, error) {
+func (v *Backend) CountSessions(ctx context.Context, f inspect.SessionFilter) (int, error) {
 	n := 0
-	err := m.eachSession(ctx, f, func(nftnat.Session, inspect.Session) error { n++; return nil })
+	err := v.eachSession(ctx, f, func(nftnat.Session, inspect.Session) error { n++; return nil })
 	return n, err
 }
 
 // TerminateSessions deletes the matching conntrack entries.
-func (m *Manager) TerminateSessions(ctx context.Context, f inspect.SessionFilter) (int, error) {
+func (v *Backend) TerminateSessions(ctx context.Context, f inspect.SessionFilter) (int, error) {
 	var doomed []nftnat.Session
-	err := m.eachSession(ctx, f, func(s nftnat.Session, _ inspect.Session) error {
+	err := v.eachSession(ctx, f, func(s nftnat.Session, _ inspect.Session) error {
 		doomed = append(doomed, s)
 		return nil
 	})
@@ -31,31 +31,31 @@ func (m *Manager) TerminateSessions(ctx context.Context, f inspect.SessionFilter
 		return 0, err
 	}
 	for i, s := range doomed {
-		if err := m.kernel.KillSession(ctx, s); err != nil {
+		if err := v.m.kernel.KillSession(ctx, s); err != nil {
 			return i, err
 		}
 	}
 	return len(doomed), nil
 }
 
-func (m *Manager) eachSession(ctx context.Context, f inspect.SessionFilter, yield func(nftnat.Session, inspect.Session) error) error {
+func (v *Backend) eachSession(ctx context.Context, f inspect.SessionFilter, yield func(nftnat.Session, inspect.Session) error) error {
 	match := func(s nftnat.Session) error {
-		v := sessionView(m.groupName(s.Inside.Addr()), s)
+		v := sessionView(v.groupName(s.Inside.Addr()), s)
 		if !f.Match(&v) {
 			return nil
 		}
 		return yield(s, v)
 	}
 	if f.Inside.IsValid() {
-		return m.kernel.SessionsOf(ctx, f.Inside, match)
+		return v.m.kernel.SessionsOf(ctx, f.Inside, match)
 	}
-	return m.kernel.Sessions(ctx, match)
+	return v.m.kernel.Sessions(ctx, match)
 }
 
-func (m *Manager) groupName(inside netip.Addr) string {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if g := m.groupOfRLocked(inside); g != nil {
+func (v *Backend) groupName(inside netip.Addr) string {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	if g := v.m.groupOfRLocked(inside); g != nil {
 		return g.Name
 	}
 	return ""

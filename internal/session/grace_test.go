@@ -108,13 +108,13 @@ func TestGrace_SES08(t *testing.T) {
 			if _, err := w.nat.Send(unix.IPPROTO_UDP, netip.AddrPortFrom(alice, 4001), remote); !errors.Is(err, nftnat.ErrDropped) {
 				t.Errorf("a new session: %v, want dropped", err)
 			}
-			if rs := w.removalsOf((*Manager).graceRLocked); len(rs) != 1 || rs[0].Kind != inspect.RemovalGrace ||
+			if rs := w.removalsOf((*Backend).graceRLocked); len(rs) != 1 || rs[0].Kind != inspect.RemovalGrace ||
 				rs[0].Record.UserName != "a" || rs[0].Record.NAS != "bng-1" || rs[0].Sessions != 1 || !rs[0].DueAt.Equal(b.GraceUntil) {
 				t.Errorf("listed are %+v", rs)
 			}
 			w.send(subscriber.EventStart, alice, "a", "2")
 			w.back(f, b, "2")
-			if rs := w.removalsOf((*Manager).graceRLocked); len(rs) != 0 {
+			if rs := w.removalsOf((*Backend).graceRLocked); len(rs) != 0 {
 				t.Errorf("still listed are %+v", rs)
 			}
 			if n := w.seen.of(subscriber.ReasonStop) + w.seen.observedOf(subscriber.ReasonStop); n != 0 {
@@ -128,11 +128,11 @@ func TestGrace_SES08(t *testing.T) {
 	}
 }
 
-func (w *world) removalsOf(list func(*Manager, *removalPage)) []inspect.Removal {
+func (w *world) removalsOf(list func(*Backend, *removalPage)) []inspect.Removal {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	p := removalPage{limit: 100}
-	list(w.Manager, &p)
+	list(w.Backend, &p)
 	rs, _ := p.cut()
 	return rs
 }

@@ -20,23 +20,23 @@ const viewsAtOnce = 64
 // onlineRLocked yields, by group and inside address, the slots behind a key of all
 // who are online and may match the filter. It lets others have the lock now and then:
 // who is online throughout is yielded once.
-func (m *Manager) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
-	groups := m.life.OnlineGroups(f.Group, after.Group)
-	return m.slotsRLocked(groups, f.Inside, after, func(group string, first netip.Addr) iter.Seq[netip.Addr] {
-		return m.life.OnlineFrom(group, f, first)
+func (v *Backend) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
+	groups := v.m.life.OnlineGroups(f.Group, after.Group)
+	return v.slotsRLocked(groups, f.Inside, after, func(group string, first netip.Addr) iter.Seq[netip.Addr] {
+		return v.m.life.OnlineFrom(group, f, first)
 	})
 }
 
 // slotsRLocked is onlineRLocked for the addresses that index yields in their order, of
 // a group from the first on.
-func (m *Manager) slotsRLocked(groups []string, inside netip.Prefix, after subscriber.Key, index func(group string, first netip.Addr) iter.Seq[netip.Addr]) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
+func (v *Backend) slotsRLocked(groups []string, inside netip.Prefix, after subscriber.Key, index func(group string, first netip.Addr) iter.Seq[netip.Addr]) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
 	all := func(yield func(subscriber.Key, *lifecycle.Slot) bool) {
 		for _, group := range groups {
 			for a := range index(group, firstOf(inside, group, after)) {
 				if inside.IsValid() && !inside.Contains(a) {
 					break // they come in order, and began in the prefix
 				}
-				s := m.life.Slot(a)
+				s := v.m.life.Slot(a)
 				if s == nil || s.Group() != group {
 					continue // listed under the same hash, or gone
 				}
@@ -46,7 +46,7 @@ func (m *Manager) slotsRLocked(groups []string, inside netip.Prefix, after subsc
 			}
 		}
 	}
-	return walkBy(viewsAtOnce, m.mu.RLocker(), all)
+	return walkBy(viewsAtOnce, v.m.mu.RLocker(), all)
 }
 
 // firstOf returns the first address of a group that a list behind a key can have, by

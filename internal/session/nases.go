@@ -10,12 +10,12 @@ import (
 
 // NASes returns up to limit NASes behind after: those that the database knows, and
 // those of who is online.
-func (m *Manager) NASes(ctx context.Context, f inspect.NASFilter, after inspect.NASKey, limit int) ([]inspect.NAS, error) {
-	online, err := m.onlineByNAS()
+func (v *Backend) NASes(ctx context.Context, f inspect.NASFilter, after inspect.NASKey, limit int) ([]inspect.NAS, error) {
+	online, err := v.onlineByNAS()
 	if err != nil {
 		return nil, err
 	}
-	known, err := m.store.NASes(ctx)
+	known, err := v.m.store.NASes(ctx)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -38,13 +38,13 @@ func (m *Manager) NASes(ctx context.Context, f inspect.NASFilter, after inspect.
 
 // onlineByNAS returns how many are online of each NAS that reports any. Records made by
 // hand are of none.
-func (m *Manager) onlineByNAS() (map[inspect.NASKey]int, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if err := m.restoredRLocked(); err != nil {
+func (v *Backend) onlineByNAS() (map[inspect.NASKey]int, error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	if err := v.m.restoredRLocked(); err != nil {
 		return nil, err
 	}
-	return maps.Clone(m.life.OnlineByNAS()), nil
+	return maps.Clone(v.m.life.OnlineByNAS()), nil
 }
 
 func nasView(n *subscriberdb.NAS) inspect.NAS {

@@ -21,22 +21,22 @@ const fewBindings = 10_000
 
 // Bindings returns up to limit bindings behind after, held ones included, and the key
 // to go on behind, which is zero when there are no more.
-func (m *Manager) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) (views []inspect.Binding, next inspect.BindingKey, err error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if err := m.restoredRLocked(); err != nil {
+func (v *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) (views []inspect.Binding, next inspect.BindingKey, err error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	if err := v.m.restoredRLocked(); err != nil {
 		return nil, next, err
 	}
 	p := bindingPage{filter: f, after: after, limit: limit}
-	for _, name := range lifecycle.NamesFrom(maps.Keys(m.groups), f.Group, after.Group) {
-		if m.gatherRLocked(name, &p); p.full() {
+	for _, name := range lifecycle.NamesFrom(maps.Keys(v.m.groups), f.Group, after.Group) {
+		if v.gatherRLocked(name, &p); p.full() {
 			break
 		}
 	}
 	page, next := p.cut()
 	views = make([]inspect.Binding, len(page))
 	for i, b := range page {
-		views[i] = m.bindingViewLocked(b)
+		views[i] = v.bindingViewLocked(b)
 	}
 	return views, next, nil
 }
@@ -72,26 +72,26 @@ func (p *bindingPage) cut() ([]lsn.Binding, inspect.BindingKey) {
 
 // gatherRLocked adds the group's bindings behind after to a page, until it is full or
 // enough was looked at.
-func (m *Manager) gatherRLocked(group string, p *bindingPage) {
+func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 	var found []lsn.Binding
 	look := func(b lsn.Binding) {
-		if p.filter.Match(&b) && inspect.KeyOf(&b).Compare(p.after) > 0 && m.inForceLocked(&b) {
+		if p.filter.Match(&b) && inspect.KeyOf(&b).Compare(p.after) > 0 && v.inForceLocked(&b) {
 			found = append(found, b)
 		}
 	}
-	if m.fewRLocked(group, &p.filter, look) {
-		m.mu.RUnlock()
+	if v.fewRLocked(group, &p.filter, look) {
+		v.m.mu.RUnlock()
 		p.addSorted(found)
-		m.mu.RLock()
+		v.m.mu.RLock()
 		return
 	}
 	inside := p.filter.Inside
 	before := p.after.Inside.Prev() // its address may have more
 	for from := firstOf(inside, group, subscriber.Key{Group: p.after.Group, Inside: before}); ; {
-		from = m.engine.BindingsFrom(group, from, breathEvery, look)
+		from = v.m.engine.BindingsFrom(group, from, breathEvery, look)
 		p.addSorted(found)
 		found = found[:0]
-		breathe(m.mu.RLocker())
+		breathe(v.m.mu.RLocker())
 		p.looks += breathEvery
 		switch {
 		case !from.IsValid(), len(p.items) > p.limit:
@@ -108,31 +108,31 @@ func (m *Manager) gatherRLocked(group string, p *bindingPage) {
 
 // fewRLocked yields, in no order, all of the group's bindings that may match the
 // filter, and reports whether there is a way to find these alone, few as they are.
-func (m *Manager) fewRLocked(group string, f *inspect.BindingFilter, yield func(lsn.Binding)) bool {
+func (v *Backend) fewRLocked(group string, f *inspect.BindingFilter, yield func(lsn.Binding)) bool {
 	if inside := f.Inside; inside.IsValid() && inside.Addr().Is4() && inside.Bits() > 32-9 {
 		return false // 512 addresses are one step of a walk
 	}
-	if f.Outside.IsValid() && m.engine.OutsideFew(group, f.Outside, fewBindings, yield) {
+	if f.Outside.IsValid() && v.m.engine.OutsideFew(group, f.Outside, fewBindings, yield) {
 		return true
 	}
 	switch f.State {
 	case lsn.Held:
-		return m.engine.HeldFew(group, fewBindings, yield)
+		return v.m.engine.HeldFew(group, fewBindings, yield)
 	case lsn.Draining:
-		return m.drainingFewRLocked(group, yield)
+		return v.drainingFewRLocked(group, yield)
 	case lsn.Cut:
-		g := m.groups[group]
+		g := v.m.groups[group]
 		return g != nil && g.In(lifecycle.Cut) == 0
 	}
 	return false
 }
 
-func (m *Manager) drainingFewRLocked(group string, yield func(lsn.Binding)) bool {
-	if m.life.DrainingCount() > fewBindings {
+func (v *Backend) drainingFewRLocked(group string, yield func(lsn.Binding)) bool {
+	if v.m.life.DrainingCount() > fewBindings {
 		return false
 	}
-	for inside := range m.life.DrainingAddresses() {
-		if b, ok := m.engine.Live(group, inside); ok {
+	for inside := range v.m.life.DrainingAddresses() {
+		if b, ok := v.m.engine.Live(group, inside); ok {
 			yield(b)
 		}
 	}
@@ -141,46 +141,46 @@ func (m *Manager) drainingFewRLocked(group string, yield func(lsn.Binding)) bool
 
 // inForceLocked hides a binding that is allocated but not programmed yet: it is
 // not ACTIVE before packets can use it.
-func (m *Manager) inForceLocked(b *lsn.Binding) bool {
+func (v *Backend) inForceLocked(b *lsn.Binding) bool {
 	if b.State != lsn.Active {
 		return true
 	}
-	s := m.life.Slot(b.Inside)
+	s := v.m.life.Slot(b.Inside)
 	return s != nil && s.Phase() != lifecycle.Idle && !s.Awaited()
 }
 
-func (m *Manager) bindingViewLocked(b lsn.Binding) inspect.Binding {
-	v := inspect.Binding{Binding: b}
+func (v *Backend) bindingViewLocked(b lsn.Binding) inspect.Binding {
+	view := inspect.Binding{Binding: b}
 	if b.State != lsn.Held {
-		v.Sessions = m.kernel.SessionCount(b.Inside)
+		view.Sessions = v.m.kernel.SessionCount(b.Inside)
 	}
-	return v
+	return view
 }
 
 // LookupOutside returns whose a public port is now, or was at a time that the
 // present bindings cover.
-func (m *Manager) LookupOutside(_ context.Context, outside netip.Addr, port lsn.Port, at time.Time) (inspect.Binding, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if err := m.restoredRLocked(); err != nil {
+func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port lsn.Port, at time.Time) (inspect.Binding, error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	if err := v.m.restoredRLocked(); err != nil {
 		return inspect.Binding{}, err
 	}
-	b, ok := m.engine.AtOutside(outside, port)
-	if at.IsZero() || !at.Before(m.now()) {
+	b, ok := v.m.engine.AtOutside(outside, port)
+	if at.IsZero() || !at.Before(v.m.now()) {
 		if !ok {
 			return inspect.Binding{}, fmt.Errorf("nobody holds the port now: %w", inspect.ErrNotFound)
 		}
-		return m.bindingViewLocked(b), nil
+		return v.bindingViewLocked(b), nil
 	}
 	if !ok || at.Before(b.AllocatedAt) {
 		return inspect.Binding{}, fmt.Errorf("at %s: %w", at.UTC().Format(time.RFC3339), inspect.ErrNotCovered)
 	}
-	return m.bindingViewLocked(b), nil
+	return v.bindingViewLocked(b), nil
 }
 
 // Pools counts the blocks of every outside prefix.
-func (m *Manager) Pools(context.Context) ([]lsn.Usage, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.engine.Usage(), nil
+func (v *Backend) Pools(context.Context) ([]lsn.Usage, error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	return v.m.engine.Usage(), nil
 }

@@ -22,15 +22,15 @@ func (o *observed) add(r inspect.Removal) {
 
 // observedRLocked adds the observed removals that are kept. An address may be among
 // them more than once.
-func (m *Manager) observedRLocked(p *removalPage) {
+func (v *Backend) observedRLocked(p *removalPage) {
 	if !p.wants(inspect.RemovalObserved) {
 		return
 	}
 	first := smallest[*inspect.Removal]{limit: p.limit + 1, compare: func(a, b *inspect.Removal) int {
 		return a.Key().Compare(b.Key())
 	}}
-	for i := range m.observed.ring {
-		if r := &m.observed.ring[i]; p.filter.Match(r) && r.Key().Compare(p.after) > 0 {
+	for i := range v.m.observed.ring {
+		if r := &v.m.observed.ring[i]; p.filter.Match(r) && r.Key().Compare(p.after) > 0 {
 			first.add(r)
 		}
 	}

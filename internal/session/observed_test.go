@@ -23,7 +23,7 @@ func TestObserve_DEL11_SES07(t *testing.T) {
 	if err := w.nat.Receive(f); err != nil {
 		t.Errorf("the flow does not pass: %v", err)
 	}
-	rs := w.removalsOf((*Manager).observedRLocked)
+	rs := w.removalsOf((*Backend).observedRLocked)
 	if len(rs) != 1 || rs[0].Kind != inspect.RemovalObserved || rs[0].Record.Inside != alice || rs[0].Record.UserName != "a" ||
 		rs[0].Record.NAS != "bng-1" || rs[0].Record.AcctSessionID != "1" || rs[0].Sessions != 1 || rs[0].Since.IsZero() {
 		t.Errorf("listed are %+v", rs)

@@ -12,22 +12,22 @@ import (
 
 // Removals returns up to limit removals behind after that are not, or not yet,
 // carried out, and the key to go on behind, which is zero when there are no more.
-func (m *Manager) Removals(_ context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, inspect.RemovalKey, error) {
+func (v *Backend) Removals(_ context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, inspect.RemovalKey, error) {
 	p := removalPage{filter: f, after: after, limit: limit}
-	if err := m.gatherRemovals(&p); err != nil {
+	if err := v.gatherRemovals(&p); err != nil {
 		return nil, inspect.RemovalKey{}, err
 	}
 	page, next := p.cut()
 	return page, next, nil
 }
 
-func (m *Manager) gatherRemovals(p *removalPage) error {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if err := m.restoredRLocked(); err != nil {
+func (v *Backend) gatherRemovals(p *removalPage) error {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	if err := v.m.restoredRLocked(); err != nil {
 		return err
 	}
-	for _, source := range []func(*removalPage){m.heldRemovalsRLocked, m.graceRLocked, m.observedRLocked} {
+	for _, source := range []func(*removalPage){v.heldRemovalsRLocked, v.graceRLocked, v.observedRLocked} {
 		source(p)
 	}
 	return nil
@@ -98,35 +98,35 @@ func (p *removalPage) cut() ([]inspect.Removal, inspect.RemovalKey) {
 }
 
 // graceRLocked adds the removals that wait for a grace time to be over.
-func (m *Manager) graceRLocked(p *removalPage) {
+func (v *Backend) graceRLocked(p *removalPage) {
 	if !p.wants(inspect.RemovalGrace) {
 		return
 	}
-	after, now := behindKey(p.after), m.now()
-	slots := m.slotsRLocked(m.life.GraceGroups(p.filter.Group, after.Group), p.filter.Inside, after, m.life.GraceFrom)
+	after, now := behindKey(p.after), v.m.now()
+	slots := v.slotsRLocked(v.m.life.GraceGroups(p.filter.Group, after.Group), p.filter.Inside, after, v.m.life.GraceFrom)
 	p.from(slots, inspect.RemovalGrace, func(s *lifecycle.Slot) (inspect.Removal, bool) {
 		if s.Online() || s.Phase() != lifecycle.Draining || !s.InGrace(now) {
 			return inspect.Removal{}, false
 		}
 		r := s.Removal(inspect.RemovalGrace)
-		r.DueAt, r.Sessions = s.GraceUntil(), m.kernel.SessionCount(s.Inside())
+		r.DueAt, r.Sessions = s.GraceUntil(), v.m.kernel.SessionCount(s.Inside())
 		return r, true
 	})
 }
 
 // heldRemovalsRLocked adds what the guards hold.
-func (m *Manager) heldRemovalsRLocked(p *removalPage) {
+func (v *Backend) heldRemovalsRLocked(p *removalPage) {
 	if !p.wants(inspect.RemovalHeld) {
 		return
 	}
 	who := whoOf(&p.filter)
-	p.from(m.heldSlotsRLocked(who, behindKey(p.after)), inspect.RemovalHeld, func(s *lifecycle.Slot) (inspect.Removal, bool) {
+	p.from(v.heldSlotsRLocked(who, behindKey(p.after)), inspect.RemovalHeld, func(s *lifecycle.Slot) (inspect.Removal, bool) {
 		why := s.Packed().RemovalHeld()
 		if !s.Online() || why == subscriber.ReasonNone || !who.MatchPacked(s.Packed()) {
 			return inspect.Removal{}, false
 		}
 		r := inspect.Removal{
-			Kind: inspect.RemovalHeld, Record: s.Packed().Record(), Reason: why, Sessions: m.kernel.SessionCount(s.Inside()),
+			Kind: inspect.RemovalHeld, Record: s.Packed().Record(), Reason: why, Sessions: v.m.kernel.SessionCount(s.Inside()),
 		}
 		if r.Record.Version != "" { // it was last written to be held
 			r.Since = subscriber.VersionTime(r.Record.Version)
@@ -136,8 +136,8 @@ func (m *Manager) heldRemovalsRLocked(p *removalPage) {
 }
 
 // heldSlotsRLocked is onlineRLocked for those whose removal may be held.
-func (m *Manager) heldSlotsRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
-	return m.slotsRLocked(m.life.OnlineGroups(f.Group, after.Group), f.Inside, after, m.life.HeldFrom)
+func (v *Backend) heldSlotsRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
+	return v.slotsRLocked(v.m.life.OnlineGroups(f.Group, after.Group), f.Inside, after, v.m.life.HeldFrom)
 }
 
 // behindKey is the key of subscribers behind which all removals behind after are:
@@ -152,15 +152,15 @@ func behindKey(after inspect.RemovalKey) subscriber.Key {
 
 // heldKeys returns the keys of the matching subscribers whose removal is held, in
 // order.
-func (m *Manager) heldKeys(f inspect.RemovalFilter) ([]subscriber.Key, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if err := m.restoredRLocked(); err != nil {
+func (v *Backend) heldKeys(f inspect.RemovalFilter) ([]subscriber.Key, error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	if err := v.m.restoredRLocked(); err != nil {
 		return nil, err
 	}
 	var keys []subscriber.Key
 	who := whoOf(&f)
-	for key, s := range m.heldSlotsRLocked(who, subscriber.Key{}) {
+	for key, s := range v.heldSlotsRLocked(who, subscriber.Key{}) {
 		why := s.Packed().RemovalHeld()
 		if s.Online() && why != subscriber.ReasonNone && (f.Reason == 0 || f.Reason == why) && who.MatchPacked(s.Packed()) {
 			keys = append(keys, key)
@@ -171,42 +171,42 @@ func (m *Manager) heldKeys(f inspect.RemovalFilter) ([]subscriber.Key, error) {
 
 // ConfirmRemovals ends the matching subscribers whose removal is held, and returns
 // how many, once the engine has taken it.
-func (m *Manager) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
-	keys, err := m.heldKeys(f)
+func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
+	keys, err := v.heldKeys(f)
 	if err != nil {
 		return 0, err
 	}
-	ended, err := m.store.ConfirmRemovals(ctx, keys)
-	m.decided(ended)
+	ended, err := v.m.store.ConfirmRemovals(ctx, keys)
+	v.decided(ended)
 	if err != nil {
 		return len(ended), unavailable(err)
 	}
-	m.awaitTails(ctx)
+	v.m.awaitTails(ctx)
 	return len(ended), nil
 }
 
 // RefuseRemovals lets the matching subscribers stay whose removal is held, and
 // returns how many, once the engine has taken it.
-func (m *Manager) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
-	keys, err := m.heldKeys(f)
+func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
+	keys, err := v.heldKeys(f)
 	if err != nil {
 		return 0, err
 	}
-	kept, err := m.store.RefuseRemovals(ctx, keys)
-	m.decided(kept)
+	kept, err := v.m.store.RefuseRemovals(ctx, keys)
+	v.decided(kept)
 	if err != nil {
 		return len(kept), unavailable(err)
 	}
-	m.awaitTails(ctx)
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+	v.m.awaitTails(ctx)
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
 	for i := range kept {
 		r := kept[i]
 		reason := r.RemovalHeld
 		r.RemovalHeld = subscriber.ReasonNone
 		packed := r.Pack()
-		effects{m}.Emit(lifecycle.Transition{
-			Kind: inspect.EventRemovalRefused, At: m.now(), Reason: reason, Record: &packed, Slot: m.life.Slot(r.Inside),
+		effects{v.m}.Emit(lifecycle.Transition{
+			Kind: inspect.EventRemovalRefused, At: v.m.now(), Reason: reason, Record: &packed, Slot: v.m.life.Slot(r.Inside),
 		})
 	}
 	return len(kept), nil
@@ -214,11 +214,11 @@ func (m *Manager) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 
 // decided tells the guards that a person has decided about removals that they
 // held, which ends the wave.
-func (m *Manager) decided(records []subscriber.Record) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (v *Backend) decided(records []subscriber.Record) {
+	v.m.mu.Lock()
+	defer v.m.mu.Unlock()
 	for i := range records {
-		if g := m.groups[records[i].Group]; g != nil {
+		if g := v.m.groups[records[i].Group]; g != nil {
 			g.Guard.Decided(records[i].RemovalHeld)
 		}
 	}

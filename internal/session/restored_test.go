@@ -18,14 +18,14 @@ import (
 // would seem done.
 func TestNothingToldBeforeRestored_DEL08(t *testing.T) {
 	w := newWorld(t, testGroup)
-	m, err := New(Options{
+	manager, err := New(Options{
 		Store: w.db, Kernel: w.nat, Groups: []lsn.GroupConfig{w.group}, Node: "test",
 		Settings: someSettings, Observer: w.seen, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := context.Background()
+	m, ctx := manager.Backend(), context.Background()
 	asks := map[string]func() error{
 		"Subscriber": func() error {
 			_, err := m.Subscriber(ctx, subscriber.Key{Inside: netip.MustParseAddr("100.64.0.1")})

@@ -129,19 +129,19 @@ func (m *Manager) changeSettings(ctx context.Context, decide func(now inspect.Se
 }
 
 // Settings returns the live settings.
-func (m *Manager) Settings(context.Context) (inspect.Settings, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.settings, nil
+func (v *Backend) Settings(context.Context) (inspect.Settings, error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	return v.m.settings, nil
 }
 
 // UpdateSettings stores and applies the named settings.
-func (m *Manager) UpdateSettings(ctx context.Context, s inspect.Settings, names []string) (inspect.Settings, error) {
-	return m.changeSettings(ctx, func(wanted inspect.Settings) (inspect.Settings, error) {
+func (v *Backend) UpdateSettings(ctx context.Context, s inspect.Settings, names []string) (inspect.Settings, error) {
+	return v.m.changeSettings(ctx, func(wanted inspect.Settings) (inspect.Settings, error) {
 		if err := wanted.Merge(s, names); err != nil {
 			return wanted, err
 		}
-		if err := m.store.SetSettings(ctx, formatSettings(wanted, names)); err != nil {
+		if err := v.m.store.SetSettings(ctx, formatSettings(wanted, names)); err != nil {
 			return wanted, unavailable(err)
 		}
 		return wanted, nil

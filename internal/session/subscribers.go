@@ -31,21 +31,21 @@ func (m *Manager) viewLocked(s *lifecycle.Slot) inspect.Subscriber {
 }
 
 // Subscriber returns one online subscriber.
-func (m *Manager) Subscriber(_ context.Context, key subscriber.Key) (inspect.Subscriber, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if err := m.restoredRLocked(); err != nil {
+func (v *Backend) Subscriber(_ context.Context, key subscriber.Key) (inspect.Subscriber, error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	if err := v.m.restoredRLocked(); err != nil {
 		return inspect.Subscriber{}, err
 	}
-	g, err := m.keyGroupLocked(key)
+	g, err := v.keyGroupLocked(key)
 	if err != nil {
 		return inspect.Subscriber{}, err
 	}
-	s := m.life.Slot(key.Inside)
+	s := v.m.life.Slot(key.Inside)
 	if s == nil || !s.Online() || s.Group() != g.Name {
 		return inspect.Subscriber{}, fmt.Errorf("subscriber %s: %w", key.Inside, inspect.ErrNotFound)
 	}
-	return m.viewLocked(s), nil
+	return v.m.viewLocked(s), nil
 }
 
 // Followed yields those of some addresses of a group whose records are known to stand,
@@ -61,8 +61,8 @@ func (m *Manager) Followed(group string, inside []netip.Addr, yield func(i int, 
 	}
 }
 
-func (m *Manager) keyGroupLocked(key subscriber.Key) (*group, error) {
-	g := m.groupOfRLocked(key.Inside)
+func (v *Backend) keyGroupLocked(key subscriber.Key) (*group, error) {
+	g := v.m.groupOfRLocked(key.Inside)
 	if g == nil || key.Group != "" && key.Group != g.Name {
 		return nil, fmt.Errorf("%s: %w", key.Inside, inspect.ErrNoGroup)
 	}
@@ -71,22 +71,22 @@ func (m *Manager) keyGroupLocked(key subscriber.Key) (*group, error) {
 
 // Subscribers returns up to limit online subscribers behind after, and the key to go
 // on behind, which is zero when there are no more.
-func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) (page []inspect.Subscriber, next subscriber.Key, err error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if err := m.restoredRLocked(); err != nil {
+func (v *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) (page []inspect.Subscriber, next subscriber.Key, err error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	if err := v.m.restoredRLocked(); err != nil {
 		return nil, next, err
 	}
 	if after != (subscriber.Key{}) { // whoever goes on has had a full page
 		page = make([]inspect.Subscriber, 0, limit)
 	}
 	looks := 0
-	for key, s := range m.onlineRLocked(&f, after) {
+	for key, s := range v.onlineRLocked(&f, after) {
 		switch matches := s.Online() && f.MatchPacked(s.Packed()); {
 		case matches && len(page) == limit:
 			return page, page[limit-1].Key, nil
 		case matches:
-			page = append(page, m.viewLocked(s))
+			page = append(page, v.m.viewLocked(s))
 		}
 		if looks++; looks == looksPerCall {
 			return page, key, nil
@@ -96,47 +96,47 @@ func (m *Manager) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 }
 
 // Put makes a record by hand, and returns once the engine has taken it.
-func (m *Manager) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
-	m.mu.RLock()
-	g, err := m.keyGroupLocked(r.Key)
-	m.mu.RUnlock()
+func (v *Backend) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
+	v.m.mu.RLock()
+	g, err := v.keyGroupLocked(r.Key)
+	v.m.mu.RUnlock()
 	if err != nil {
 		return subscriber.Record{}, err
 	}
 	r.Group = g.Name
-	r, err = m.store.Put(ctx, r)
+	r, err = v.m.store.Put(ctx, r)
 	if err != nil {
 		return r, unavailable(err)
 	}
-	m.await(ctx, g, r.Version)
-	m.awaitRest(ctx, r.Inside)
+	v.m.await(ctx, g, r.Version)
+	v.m.awaitRest(ctx, r.Inside)
 	return r, nil
 }
 
 // Delete deletes the records that match, and returns once the engine has taken
 // the deletions.
-func (m *Manager) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error) {
-	keys, err := m.matching(f)
+func (v *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error) {
+	keys, err := v.matching(f)
 	if err != nil {
 		return nil, err
 	}
-	deleted, err := m.store.Delete(ctx, keys, subscriber.ReasonAdmin)
+	deleted, err := v.m.store.Delete(ctx, keys, subscriber.ReasonAdmin)
 	if err != nil {
 		return deleted, unavailable(err)
 	}
-	m.awaitTails(ctx)
+	v.m.awaitTails(ctx)
 	return deleted, nil
 }
 
 // matching returns the keys of matching online subscribers, in order.
-func (m *Manager) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if err := m.restoredRLocked(); err != nil {
+func (v *Backend) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error) {
+	v.m.mu.RLock()
+	defer v.m.mu.RUnlock()
+	if err := v.m.restoredRLocked(); err != nil {
 		return nil, err
 	}
 	var keys []subscriber.Key
-	for key, s := range m.onlineRLocked(&f, subscriber.Key{}) {
+	for key, s := range v.onlineRLocked(&f, subscriber.Key{}) {
 		if s.Online() && f.MatchPacked(s.Packed()) {
 			keys = append(keys, key)
 		}
@@ -145,8 +145,8 @@ func (m *Manager) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error)
 }
 
 // Watch returns the events of matching subscribers from now on.
-func (m *Manager) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error] {
-	return m.events.Watch(ctx, f)
+func (v *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error] {
+	return v.m.events.Watch(ctx, f)
 }
 
 // await waits, for a bounded time, until the group's feed was taken up to id.

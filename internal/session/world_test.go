@@ -26,6 +26,7 @@ import (
 // world is a Manager over a real Redis and the kernel's twin.
 type world struct {
 	*Manager
+	*Backend
 	t      testing.TB
 	server *testenv.RedisServer
 	client redis.UniversalClient
@@ -158,6 +159,7 @@ func (w *world) boot() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.Backend = w.Manager.Backend()
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
 	tasks.Go(func() {
