@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/metrics"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -27,7 +28,7 @@ func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 	for i, g := range groups {
 		configs[i] = lsn.GroupConfig{
 			Name: g.Name, Inside: g.Inside, Outside: g.Outside,
-			FirstPort: lsn.Port(g.FirstPort), LastPort: lsn.Port(g.LastPort),
+			FirstPort: nat.Port(g.FirstPort), LastPort: nat.Port(g.LastPort),
 			BlockSize: g.BlockSize, Hold: g.Hold,
 			Grace: g.Removal.Grace, GraceCauses: g.Removal.GraceCauses,
 		}
@@ -91,7 +92,7 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		InsideInterfaces: c.NAT.InsideInterfaces, OutsideInterfaces: c.NAT.OutsideInterfaces,
 		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis tells what else is served
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept", MaxSessions: c.NAT.MaxSessionsPerSubscriber,
-		Timeouts: nftnat.Timeouts(firstSettings(c.Settings).IdleTimeouts), Logger: log,
+		Timeouts: nat.Timeouts(firstSettings(c.Settings).IdleTimeouts), Logger: log,
 	}
 }
 
@@ -106,7 +107,7 @@ func firstSettings(c config.Settings) inspect.Settings {
 	removal, _ := inspect.ParseRemovalMode(c.SubscriberSessionRemoval) // the configuration has no other words
 	return inspect.Settings{
 		Removal: removal,
-		IdleTimeouts: inspect.IdleTimeouts{
+		IdleTimeouts: nat.Timeouts{
 			TCPEstablished: c.TCPEstablished, TCPTransitory: c.TCPTransitory, UDP: c.UDP, ICMP: c.ICMP,
 		},
 	}

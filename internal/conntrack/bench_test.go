@@ -13,6 +13,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -71,7 +72,7 @@ func erase(b *testing.B, table *conntrack.Table, way string, addr netip.Addr) {
 		return
 	}
 	got, err := table.Delete(b.Context(), []netip.Addr{addr})
-	if err != nil || got[addr].Deleted != 100 || got[addr].Proof != conntrack.ByIndex {
+	if err != nil || got[addr].Deleted != 100 || got[addr].Proof != nat.ProofIndex {
 		b.Fatal(got, err)
 	}
 }
@@ -224,7 +225,7 @@ func BenchmarkDeleteMany(b *testing.B) {
 func (l *lab) wantHalf(b *testing.B, got map[netip.Addr]conntrack.Outcome, size int) {
 	b.Helper()
 	for addr, o := range got {
-		if o.Deleted != 100 || o.Proof != conntrack.ByIndex {
+		if o.Deleted != 100 || o.Proof != nat.ProofIndex {
 			b.Fatalf("%v: %+v", addr, o)
 		}
 	}

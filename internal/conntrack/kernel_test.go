@@ -15,6 +15,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -209,7 +210,7 @@ func TestManyDeletesShareTablePasses_DEL12(t *testing.T) {
 	for i := range 40 {
 		group.Go(func() error {
 			got, err := table.Delete(t.Context(), []netip.Addr{inside(i + 1)})
-			if o := got[inside(i+1)]; err == nil && (o.Deleted != 100 || o.Proof != conntrack.ByTable) {
+			if o := got[inside(i+1)]; err == nil && (o.Deleted != 100 || o.Proof != nat.ProofTable) {
 				err = fmt.Errorf("deleted %v", got)
 			}
 			return err

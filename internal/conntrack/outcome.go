@@ -3,22 +3,14 @@ package conntrack
 import (
 	"net/netip"
 	"time"
-)
 
-// Proof says how it was found that an address has no entry left.
-type Proof uint8
-
-// The zero Proof is none.
-const (
-	NotProved Proof = iota
-	ByIndex         // the index, complete at that time, had none
-	ByTable         // a walk through the whole table met none
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Outcome is what a delete came to for one address.
 type Outcome struct {
 	Deleted int       // entries deleted; one of two addresses counts for both
-	Proof   Proof     // NotProved when entries were left
+	Proof   nat.Proof // NotProved when entries were left
 	At      time.Time // when none was left; zero when entries were
 }
 
@@ -40,7 +32,7 @@ func newEnding(addrs []netip.Addr) (*ending, error) {
 }
 
 // prove records a proof for pending addresses.
-func (e *ending) prove(addrs []uint32, by Proof) {
+func (e *ending) prove(addrs []uint32, by nat.Proof) {
 	now := time.Now()
 	for _, addr := range addrs {
 		e.proved[addr] = Outcome{Proof: by, At: now}

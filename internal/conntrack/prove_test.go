@@ -13,6 +13,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -21,7 +22,7 @@ func (l *lab) mustProve(t *testing.T, addr netip.Addr, deleted int) conntrack.Ou
 	t.Helper()
 	got, err := l.table.Delete(t.Context(), []netip.Addr{addr})
 	o := got[addr]
-	if err != nil || o.Deleted != deleted || o.Proof == conntrack.NotProved || o.At.IsZero() {
+	if err != nil || o.Deleted != deleted || o.Proof == nat.NotProved || o.At.IsZero() {
 		t.Fatalf("Delete = %+v, %v; want %d deleted", o, err, deleted)
 	}
 	if n := l.listed(t, addr); n != 0 {
@@ -35,7 +36,7 @@ func sessions(i, n int) []conntrack.Entry {
 	return conntracktest.Many(inside(i), netip.AddrFrom4([4]byte{192, 88, byte(i >> 8), byte(i)}), n)
 }
 
-func (l *lab) wantProof(t *testing.T, addr netip.Addr, deleted int, want conntrack.Proof) {
+func (l *lab) wantProof(t *testing.T, addr netip.Addr, deleted int, want nat.Proof) {
 	t.Helper()
 	if o := l.mustProve(t, addr, deleted); o.Proof != want {
 		t.Errorf("proved by %v, want %v", o.Proof, want)
@@ -45,12 +46,12 @@ func (l *lab) wantProof(t *testing.T, addr netip.Addr, deleted int, want conntra
 // From before the listener: some stand, some have ended without a word.
 func TestIndexProvesEntriesFromBefore_I5(t *testing.T) {
 	l := newLab(t, crowd(300)...)
-	l.wantProof(t, inside(1), 100, conntrack.ByIndex)
+	l.wantProof(t, inside(1), 100, nat.ProofIndex)
 	conntracktest.In(t, l.name, "conntrack", "-D", "-s", inside(2).String())
 	if n := l.table.Count(inside(2)); n != 100 {
 		t.Errorf("Count = %d of entries that ended silently, want 100", n)
 	}
-	l.wantProof(t, inside(2), 0, conntrack.ByIndex)
+	l.wantProof(t, inside(2), 0, nat.ProofIndex)
 	if n := l.table.Stats().Passes; n != 0 {
 		t.Errorf("%d table passes", n)
 	}
@@ -62,8 +63,8 @@ func TestIndexProvesWhatIsStillUnread_I5(t *testing.T) {
 	for round := range 20 {
 		l.inject(t, crowd(2000)...)
 		l.inject(t, sessions(100+round, 50)...)
-		l.wantProof(t, inside(100+round), 50, conntrack.ByIndex) // no wait for the count
-		l.wantProof(t, inside(1), 100, conntrack.ByIndex)
+		l.wantProof(t, inside(100+round), 50, nat.ProofIndex) // no wait for the count
+		l.wantProof(t, inside(1), 100, nat.ProofIndex)
 		conntracktest.In(t, l.name, "conntrack", "-F")
 	}
 }
@@ -86,12 +87,12 @@ func TestProofSurvivesLostEvents_I5(t *testing.T) {
 	l := newLabWith(t, conntrack.WithEventBuffer(conntrack.Options{}, 4096))
 	stop := l.noise(t)
 	defer stop()
-	by := map[conntrack.Proof]int{}
+	by := map[nat.Proof]int{}
 	for round := range 40 {
 		l.inject(t, sessions(round, 40)...)
 		by[l.mustProve(t, inside(round), 40).Proof]++
 	}
-	if l.table.Stats().Overruns == 0 || by[conntrack.ByTable] == 0 {
+	if l.table.Stats().Overruns == 0 || by[nat.ProofTable] == 0 {
 		t.Errorf("%+v, proofs %v: the test tests nothing", l.table.Stats(), by)
 	}
 	stop()
@@ -102,7 +103,7 @@ func TestProofSurvivesLostEvents_I5(t *testing.T) {
 		return nil
 	})
 	l.inject(t, sessions(99, 1)...) // there is room for one event
-	l.wantProof(t, inside(99), 1, conntrack.ByIndex)
+	l.wantProof(t, inside(99), 1, nat.ProofIndex)
 }
 
 // The kernel does not tell what begins, as an operator may wish.
@@ -111,10 +112,10 @@ func TestIndexProvesNothingWithoutEvents_I5(t *testing.T) {
 	l.inject(t, sessions(1, 4)...)
 	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
 	l.inject(t, sessions(2, 5)...)
-	l.wantProof(t, inside(2), 5, conntrack.ByTable)
-	l.wantProof(t, inside(1), 4, conntrack.ByTable)
+	l.wantProof(t, inside(2), 5, nat.ProofTable)
+	l.wantProof(t, inside(1), 4, nat.ProofTable)
 	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
-	l.wantProof(t, inside(3), 0, conntrack.ByTable) // what began meanwhile is unknown
+	l.wantProof(t, inside(3), 0, nat.ProofTable) // what began meanwhile is unknown
 	l.table.Rebuild()
 	eventually(t, func() error {
 		if !l.table.Complete() {
@@ -122,7 +123,7 @@ func TestIndexProvesNothingWithoutEvents_I5(t *testing.T) {
 		}
 		return nil
 	})
-	l.wantProof(t, inside(3), 0, conntrack.ByIndex)
+	l.wantProof(t, inside(3), 0, nat.ProofIndex)
 }
 
 // Events were off between two proofs, which only an audit can find out.
@@ -138,14 +139,14 @@ func TestAuditFindsEntriesWithoutEvents_I5(t *testing.T) {
 		}
 		return nil
 	})
-	l.wantProof(t, inside(2), 5, conntrack.ByTable)
+	l.wantProof(t, inside(2), 5, nat.ProofTable)
 }
 
 // An address that is not inside is not in the index.
 func TestIndexProvesNothingOutside(t *testing.T) {
 	_, _, entries := mixed()
 	l := newLab(t, entries...)
-	l.wantProof(t, netip.MustParseAddr("192.0.2.1"), 1, conntrack.ByTable)
+	l.wantProof(t, netip.MustParseAddr("192.0.2.1"), 1, nat.ProofTable)
 }
 
 // Entries of one address keep coming; the others do not wait for that. That none
@@ -162,10 +163,10 @@ func TestStubbornAddressHoldsNobodyUp_I5(t *testing.T) {
 		if err != nil && !errors.As(err, &left) {
 			t.Fatal(err)
 		}
-		if err != nil && got[inside(1)].Proof == conntrack.NotProved {
+		if err != nil && got[inside(1)].Proof == nat.NotProved {
 			stubborn++
 		}
-		if o := got[victim]; o.Deleted != 30 || o.Proof != conntrack.ByIndex || l.listed(t, victim) != 0 {
+		if o := got[victim]; o.Deleted != 30 || o.Proof != nat.ProofIndex || l.listed(t, victim) != 0 {
 			t.Fatalf("%+v of the other address", o)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // indexLooks is how often the index is looked at, with deletes in between. The
@@ -21,9 +23,9 @@ func (t *Table) proveByIndex(ctx context.Context, e *ending) error {
 			return err
 		}
 		none, ok := t.index.empty(e.pending)
-		e.prove(none, ByIndex)
+		e.prove(none, nat.ProofIndex)
 		if ok && look > 1 && e.refused == nil {
-			e.prove(t.index.plain(e.pending), ByIndex)
+			e.prove(t.index.plain(e.pending), nat.ProofIndex)
 		}
 		switch {
 		case len(e.pending) == 0:

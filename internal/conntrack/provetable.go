@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // tablePasses is how many passes look for entries, with deletes in between. A
@@ -29,7 +31,7 @@ func (t *Table) proveByTable(ctx context.Context, e *ending) error {
 		if pass > 1 && e.refused == nil {
 			counts = e.tally.count(translated(left))
 		}
-		e.prove(without(e.pending, counts), ByTable)
+		e.prove(without(e.pending, counts), nat.ProofTable)
 		switch {
 		case len(e.pending) == 0:
 			return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -217,7 +218,7 @@ func TestDeleteFindsEverySide(t *testing.T) {
 	l := newLab(t, odd, odder)
 	l.waitCount(t, a, 2)
 	got, err := l.table.Prove(t.Context(), []netip.Addr{a})
-	if err != nil || got[a].Deleted != 2 || got[a].Proof != conntrack.ByTable {
+	if err != nil || got[a].Deleted != 2 || got[a].Proof != nat.ProofTable {
 		t.Fatalf("Prove = %v, %v", got, err)
 	}
 }

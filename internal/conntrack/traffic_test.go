@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -83,7 +84,7 @@ func TestRealTraffic_DEL01_DEL02(t *testing.T) {
 		t.Errorf("%d inbound sessions in the dump, want 1", inbound)
 	}
 	got, err := l.table.Delete(t.Context(), []netip.Addr{a})
-	if err != nil || got[a].Deleted != 3 || got[a].Proof != conntrack.ByIndex || l.listed(t, a) != 0 {
+	if err != nil || got[a].Deleted != 3 || got[a].Proof != nat.ProofIndex || l.listed(t, a) != 0 {
 		t.Fatalf("Delete = %v, %v; %d left", got, err, l.listed(t, a))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -19,11 +20,11 @@ import (
 // from... read one and check it.
 
 var (
-	bindingStates = map[lsn.State]pb.BindingState{
-		lsn.Active:   pb.BindingState_BINDING_STATE_ACTIVE,
-		lsn.Draining: pb.BindingState_BINDING_STATE_DRAINING,
-		lsn.Cut:      pb.BindingState_BINDING_STATE_CUT,
-		lsn.Held:     pb.BindingState_BINDING_STATE_HELD,
+	bindingStates = map[nat.State]pb.BindingState{
+		nat.Active:   pb.BindingState_BINDING_STATE_ACTIVE,
+		nat.Draining: pb.BindingState_BINDING_STATE_DRAINING,
+		nat.Cut:      pb.BindingState_BINDING_STATE_CUT,
+		nat.Held:     pb.BindingState_BINDING_STATE_HELD,
 	}
 	eventKinds = map[inspect.EventKind]pb.EventKind{
 		inspect.EventCreated:  pb.EventKind_EVENT_KIND_CREATED,
@@ -55,18 +56,18 @@ var (
 		inspect.RemovalOff:     pb.RemovalMode_REMOVAL_MODE_OFF,
 		inspect.RemovalObserve: pb.RemovalMode_REMOVAL_MODE_OBSERVE,
 	}
-	proofs = map[lsn.Proof]pb.Proof{
-		lsn.ProofIndex: pb.Proof_PROOF_INDEX,
-		lsn.ProofTable: pb.Proof_PROOF_TABLE,
+	proofs = map[nat.Proof]pb.Proof{
+		nat.ProofIndex: pb.Proof_PROOF_INDEX,
+		nat.ProofTable: pb.Proof_PROOF_TABLE,
 	}
 	removalKinds = map[inspect.RemovalKind]pb.RemovalKind{
 		inspect.RemovalHeld:     pb.RemovalKind_REMOVAL_KIND_HELD,
 		inspect.RemovalGrace:    pb.RemovalKind_REMOVAL_KIND_GRACE,
 		inspect.RemovalObserved: pb.RemovalKind_REMOVAL_KIND_OBSERVED,
 	}
-	directions = map[inspect.Direction]pb.Direction{
-		inspect.Outbound: pb.Direction_DIRECTION_OUTBOUND,
-		inspect.Inbound:  pb.Direction_DIRECTION_INBOUND,
+	directions = map[nat.Direction]pb.Direction{
+		nat.Outbound: pb.Direction_DIRECTION_OUTBOUND,
+		nat.Inbound:  pb.Direction_DIRECTION_INBOUND,
 	}
 )
 
@@ -125,7 +126,7 @@ func toBinding(b *inspect.Binding) *pb.Binding {
 }
 
 // toReceipt returns nil for none.
-func toReceipt(r *lsn.Receipt) *pb.Receipt {
+func toReceipt(r *nat.Receipt) *pb.Receipt {
 	if r == nil {
 		return nil
 	}
@@ -365,7 +366,7 @@ func fromBindingQuery(q *pb.ListBindingsRequest) (inspect.BindingFilter, error) 
 	return f, err
 }
 
-func fromBindingState(field string, m pb.BindingState) (lsn.State, error) {
+func fromBindingState(field string, m pb.BindingState) (nat.State, error) {
 	if m == pb.BindingState_BINDING_STATE_UNSPECIFIED {
 		return 0, nil
 	}
@@ -446,7 +447,7 @@ func fromSettings(m *pb.Settings, names []string, mask *fieldmaskpb.FieldMask) (
 		inspect.SettingICMP:           m.GetIdleTimeouts().GetIcmp(),
 	}
 	for _, name := range names {
-		to := s.IdleTimeouts.Field(name)
+		to := inspect.TimeoutField(&s.IdleTimeouts, name)
 		if to == nil {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Every value of the proto enums must have exactly one domain value.
@@ -157,7 +158,7 @@ func TestSettingsOutsideTheMaskAreNotRead(t *testing.T) {
 	t.Parallel()
 	m := &pb.Settings{IdleTimeouts: &pb.IdleTimeouts{Udp: durationpb.New(time.Minute), Icmp: durationpb.New(-1)}}
 	got, err := fromSettings(m, []string{inspect.SettingUDP}, nil)
-	if err != nil || got.IdleTimeouts != (inspect.IdleTimeouts{UDP: time.Minute}) {
+	if err != nil || got.IdleTimeouts != (nat.Timeouts{UDP: time.Minute}) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // clockSkew is how far ahead of the daemon's clock a client's "now" may be.
@@ -62,7 +62,7 @@ func (s *natService) LookupOutside(ctx context.Context, req *pb.LookupOutsideReq
 	if err != nil {
 		return nil, err
 	}
-	binding, err := s.port.LookupOutside(ctx, outside, lsn.Port(port), at)
+	binding, err := s.port.LookupOutside(ctx, outside, nat.Port(port), at)
 	if err != nil {
 		return nil, about("port", netip.AddrPortFrom(outside, port).String(), err)
 	}

@@ -10,7 +10,7 @@ import (
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/control/controltest"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 func TestListBindings(t *testing.T) {
@@ -20,7 +20,7 @@ func TestListBindings(t *testing.T) {
 	b.Leases = nil
 	for i := range 250 {
 		l := template
-		l.First = lsn.Port(1024 + 8*((i*7)%250)) // not in order
+		l.First = nat.Port(1024 + 8*((i*7)%250)) // not in order
 		l.Last = l.First + 7
 		b.Leases = append(b.Leases, l)
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -103,7 +103,7 @@ func parseBindingToken(token string, f inspect.BindingFilter) (inspect.BindingKe
 	if errInside != nil || errOutside != nil || errFirst != nil {
 		return inspect.BindingKey{}, badToken()
 	}
-	return inspect.BindingKey{Group: parts[0], Inside: inside, Outside: outside, First: lsn.Port(first)}, nil
+	return inspect.BindingKey{Group: parts[0], Inside: inside, Outside: outside, First: nat.Port(first)}, nil
 }
 
 func removalToken(f inspect.RemovalFilter, k inspect.RemovalKey) string {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -53,7 +54,7 @@ type Nat interface {
 	// LookupOutside returns the binding that has, or had at the given time, this
 	// public port. A zero time means now. ErrNotFound when nobody had it,
 	// ErrNotCovered when the present state cannot tell.
-	LookupOutside(ctx context.Context, outside netip.Addr, port lsn.Port, at time.Time) (inspect.Binding, error)
+	LookupOutside(ctx context.Context, outside netip.Addr, port nat.Port, at time.Time) (inspect.Binding, error)
 
 	// Pools counts the blocks of every outside prefix, by group and prefix.
 	Pools(ctx context.Context) ([]lsn.Usage, error)

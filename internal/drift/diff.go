@@ -5,7 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -17,8 +17,8 @@ const Newer inspect.DriftKind = ""
 type Operation struct {
 	Kind    inspect.DriftKind
 	Inside  netip.Addr
-	Block   lsn.Block          // BindingUnsaved, BindingStale
-	Element Element            // ElementOrphaned, ElementDiffers: what the kernel holds
+	Block   nat.Block          // BindingUnsaved, BindingStale
+	Element nat.Entry          // ElementOrphaned, ElementDiffers: what the kernel holds
 	Record  *subscriber.Record // RecordUnseen, Newer: what the database holds
 	Session Session            // SessionOrphaned, SessionOutOfBlock
 	what    func(*Operation) string
@@ -106,19 +106,19 @@ func (d *differ) elements() {
 	for inside, e := range d.v.Kernel.Elements {
 		s, ok := d.v.Engine.Slots[inside]
 		switch {
-		case s.Stray || e == Element{}:
-		case !ok || s.Element.closed(): // a block without a gate, too
+		case s.Stray || nothing(&e):
+		case !ok || closed(&s.Element): // a block without a gate, too
 			d.add(inspect.DriftElementOrphaned, inside, Operation{Element: e}, elementOrphaned)
-		case e.closed(): // told of below
+		case closed(&e): // told of below
 		case s.Element != e:
 			d.add(inspect.DriftElementDiffers, inside, Operation{Element: e}, elementDiffers)
 		}
 	}
 	for inside, s := range d.v.Engine.Slots {
-		if s.Stray || s.Element.closed() {
+		if s.Stray || closed(&s.Element) {
 			continue
 		}
-		if e, ok := d.v.Kernel.Elements[inside]; !ok || e.closed() {
+		if e, ok := d.v.Kernel.Elements[inside]; !ok || closed(&e) {
 			d.add(inspect.DriftElementMissing, inside, Operation{}, elementMissing)
 		}
 	}
@@ -127,18 +127,29 @@ func (d *differ) elements() {
 // bindings compares what is stored with what is in force.
 func (d *differ) bindings() {
 	for at, b := range d.v.Engine.Bindings {
-		if row, ok := d.v.Database.Bindings[at]; !ok || row != b {
-			d.add(inspect.DriftBindingUnsaved, b.Inside, Operation{Block: at.block(b.Last)}, bindingUnsaved)
+		if row, ok := d.v.Database.Bindings[at]; !ok || !alike(&row, &b) {
+			d.add(inspect.DriftBindingUnsaved, b.Inside, Operation{Block: b.Block}, bindingUnsaved)
 		}
 	}
 	for at, row := range d.v.Database.Bindings {
 		if _, ok := d.v.Engine.Bindings[at]; !ok {
-			d.add(inspect.DriftBindingStale, row.Inside, Operation{Block: at.block(row.Last)}, bindingStale)
+			d.add(inspect.DriftBindingStale, row.Inside, Operation{Block: row.Block}, bindingStale)
 		}
 	}
 }
 
 // session adds what is wrong with one conntrack entry.
+// closed reports whether the kernel lets nothing of the address pass.
+func closed(e *nat.Entry) bool { return e.Gate == nat.GateClosed }
+
+// nothing reports whether the kernel names the address nowhere.
+func nothing(e *nat.Entry) bool { return closed(e) && !e.Outside.IsValid() }
+
+// alike reports whether database and engine agree on a binding, as far as they must.
+func alike(a, b *nat.Binding) bool {
+	return a.Inside == b.Inside && a.Last == b.Last && (a.State == nat.Held) == (b.State == nat.Held) && a.UserName == b.UserName
+}
+
 func (d *differ) session(s Session) {
 	inside := s.Inside.Addr()
 	slot := d.v.Engine.Slots[inside]
@@ -157,14 +168,10 @@ func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
 		return "", false
 	case !slot.Bound && !slot.Stray:
 		return inspect.DriftSessionOrphaned, true
-	case !slot.Stray && !within(slot.Block, s.Outside):
+	case !slot.Stray && !slot.Block.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())):
 		return inspect.DriftSessionOutOfBlock, true
 	}
 	return "", false
-}
-
-func within(b lsn.Block, a netip.AddrPort) bool {
-	return a.Addr() == b.Outside && b.First <= lsn.Port(a.Port()) && lsn.Port(a.Port()) <= b.Last
 }
 
 // What is found, for a person. Made only where somebody reads it: there may be as
@@ -193,7 +200,7 @@ func elementDiffers(o *Operation) string {
 }
 
 // elementText describes what the kernel holds of an address, which may lack its block.
-func elementText(e *Element) string {
+func elementText(e *nat.Entry) string {
 	if !e.Outside.IsValid() {
 		return fmt.Sprintf("no block, gate %d", e.Gate)
 	}

@@ -9,13 +9,13 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 const (
-	gateOpen     = 1
-	gateDraining = 2
+	gateOpen     = nat.GateOpen
+	gateDraining = nat.GateDraining
 	blockSize    = 512
 )
 
@@ -24,15 +24,13 @@ func address(i int) netip.Addr {
 }
 
 // blockOf is the block that the world's engine gives to address i.
-func blockOf(i int) lsn.Block {
-	first := lsn.Port(1024 + i%64*blockSize)
-	return lsn.Block{Outside: netip.AddrFrom4([4]byte{198, 51, byte(i >> 14), byte(i >> 6)}), First: first, Last: first + blockSize - 1}
+func blockOf(i int) nat.Block {
+	first := nat.Port(1024 + i%64*blockSize)
+	return nat.Block{Outside: netip.AddrFrom4([4]byte{198, 51, byte(i >> 14), byte(i >> 6)}), First: first, Last: first + blockSize - 1}
 }
 
-func placeOf(b lsn.Block) Place { return Place{b.Outside, b.First} }
-
-func elementOf(gate uint8, b lsn.Block) Element {
-	return Element{gate, b.Outside, uint16(b.First), uint16(b.Last)}
+func elementOf(gate nat.Gate, b nat.Block) nat.Entry {
+	return nat.Entry{Gate: gate, Block: b}
 }
 
 func recordOf(i int) subscriber.Record {
@@ -51,9 +49,9 @@ type world struct {
 
 func newWorld() *world {
 	w := &world{sessions: map[Session]struct{}{}}
-	w.Database = Database{map[netip.Addr]subscriber.Packed{}, map[Place]Binding{}}
-	w.Engine = Engine{map[netip.Addr]Slot{}, map[Place]Binding{}}
-	w.Kernel.Elements = map[netip.Addr]Element{}
+	w.Database = Database{map[netip.Addr]subscriber.Packed{}, map[nat.Place]nat.Binding{}}
+	w.Engine = Engine{map[netip.Addr]Slot{}, map[nat.Place]nat.Binding{}}
+	w.Kernel.Elements = map[netip.Addr]nat.Entry{}
 	return w
 }
 
@@ -71,18 +69,18 @@ func (w *world) diff() []Operation {
 }
 
 // online makes all three agree that the subscriber is served.
-func (w *world) online(r subscriber.Record, b lsn.Block) {
+func (w *world) online(r subscriber.Record, b nat.Block) {
 	w.put(r)
 	w.Engine.Slots[r.Inside] = Slot{
 		Online: true, Identity: IdentityOf(&r), Version: r.Version, Bound: true, Block: b, Element: elementOf(gateOpen, b),
 	}
-	row := Binding{Inside: r.Inside, Last: b.Last, UserName: r.UserName}
-	w.Engine.Bindings[placeOf(b)], w.Database.Bindings[placeOf(b)] = row, row
+	row := nat.Binding{Block: b, Holder: nat.Holder{Inside: r.Inside, UserName: r.UserName}}
+	w.Engine.Bindings[b.Place()], w.Database.Bindings[b.Place()] = row, row
 	w.Kernel.Elements[r.Inside] = elementOf(gateOpen, b)
 	w.sessions[session(r.Inside, b, b.First+7)] = struct{}{}
 }
 
-func session(inside netip.Addr, b lsn.Block, port lsn.Port) Session {
+func session(inside netip.Addr, b nat.Block, port nat.Port) Session {
 	return Session{
 		Inside: netip.AddrPortFrom(inside, 40000), Outside: netip.AddrPortFrom(b.Outside, uint16(port)),
 	}
@@ -131,39 +129,39 @@ func TestDiff_NAT40(t *testing.T) {
 		}, "element_orphaned 100.64.0.7"},
 		"binding without a record": {func(w *world) { delete(w.Database.Records, a) }, "binding_orphaned 100.64.0.1"},
 		"record without a binding": {func(w *world) {
-			slot(w, func(s *Slot) { s.Bound, s.Block, s.Element = false, lsn.Block{}, Element{} })
-			delete(w.Engine.Bindings, placeOf(b))
-			delete(w.Database.Bindings, placeOf(b))
+			slot(w, func(s *Slot) { s.Bound, s.Block, s.Element = false, nat.Block{}, nat.Entry{} })
+			delete(w.Engine.Bindings, b.Place())
+			delete(w.Database.Bindings, b.Place())
 			delete(w.Kernel.Elements, a)
 			clear(w.sessions)
 		}, "record_unbound 100.64.0.1"},
 		"record that waits for a block": {func(w *world) {
-			slot(w, func(s *Slot) { s.Bound, s.Pending, s.Block, s.Element = false, true, lsn.Block{}, Element{} })
-			delete(w.Engine.Bindings, placeOf(b))
-			delete(w.Database.Bindings, placeOf(b))
+			slot(w, func(s *Slot) { s.Bound, s.Pending, s.Block, s.Element = false, true, nat.Block{}, nat.Entry{} })
+			delete(w.Engine.Bindings, b.Place())
+			delete(w.Database.Bindings, b.Place())
 			delete(w.Kernel.Elements, a)
 			clear(w.sessions)
 		}, ""},
 
 		"element without a slot":   {func(w *world) { w.Kernel.Elements[address(2)] = elementOf(gateOpen, blockOf(2)) }, "element_orphaned 100.64.0.2"},
-		"element of a closed gate": {func(w *world) { slot(w, func(s *Slot) { s.Element = Element{} }) }, "element_orphaned 100.64.0.1"},
-		"element of a stray slot":  {func(w *world) { slot(w, func(s *Slot) { s.Stray, s.Element = true, Element{} }) }, ""},
+		"element of a closed gate": {func(w *world) { slot(w, func(s *Slot) { s.Element = nat.Entry{} }) }, "element_orphaned 100.64.0.1"},
+		"element of a stray slot":  {func(w *world) { slot(w, func(s *Slot) { s.Stray, s.Element = true, nat.Entry{} }) }, ""},
 		"element with another block": {func(w *world) { w.Kernel.Elements[a] = elementOf(gateOpen, blockOf(2)) },
 			"element_differs 100.64.0.1"},
 		"element with another gate": {func(w *world) { w.Kernel.Elements[a] = elementOf(gateDraining, b) }, "element_differs 100.64.0.1"},
 		"no element":                {func(w *world) { delete(w.Kernel.Elements, a) }, "element_missing 100.64.0.1"},
 
-		"binding not stored": {func(w *world) { delete(w.Database.Bindings, placeOf(b)) }, "binding_unsaved 100.64.0.1"},
+		"binding not stored": {func(w *world) { delete(w.Database.Bindings, b.Place()) }, "binding_unsaved 100.64.0.1"},
 		"binding stored for another": {func(w *world) {
-			w.Database.Bindings[placeOf(b)] = Binding{Inside: address(2), Last: b.Last}
+			w.Database.Bindings[b.Place()] = nat.Binding{Block: b, Holder: nat.Holder{Inside: address(2)}}
 		}, "binding_unsaved 100.64.0.1"},
 		"binding stored as held": {func(w *world) {
-			row := w.Database.Bindings[placeOf(b)]
-			row.Held = true
-			w.Database.Bindings[placeOf(b)] = row
+			row := w.Database.Bindings[b.Place()]
+			row.State = nat.Held
+			w.Database.Bindings[b.Place()] = row
 		}, "binding_unsaved 100.64.0.1"},
 		"stored binding not in force": {func(w *world) {
-			w.Database.Bindings[placeOf(blockOf(2))] = Binding{Inside: address(2), Last: blockOf(2).Last}
+			w.Database.Bindings[blockOf(2).Place()] = nat.Binding{Block: blockOf(2), Holder: nat.Holder{Inside: address(2)}}
 		}, "binding_stale 100.64.0.2"},
 
 		"session without a binding":  {func(w *world) { w.sessions[session(address(2), b, b.First)] = struct{}{} }, "session_orphaned 100.64.0.2"},
@@ -203,7 +201,7 @@ func TestWhatTheKernelHas(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
 	w.online(recordOf(1), blockOf(1))
-	w.Kernel.Elements[address(1)] = Element{Gate: gateOpen}
+	w.Kernel.Elements[address(1)] = nat.Entry{Gate: gateOpen}
 	w.Kernel.Elements[address(2)] = elementOf(gateOpen, blockOf(2))
 	got := map[netip.Addr]string{}
 	for _, o := range w.diff() {
@@ -233,7 +231,7 @@ func TestRecordsComeFirst(t *testing.T) {
 		case 2:
 			delete(w.Kernel.Elements, address(i))
 		case 3:
-			delete(w.Database.Bindings, placeOf(blockOf(i)))
+			delete(w.Database.Bindings, blockOf(i).Place())
 		}
 	}
 	others := false

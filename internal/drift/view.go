@@ -4,7 +4,7 @@ import (
 	"iter"
 	"net/netip"
 
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -20,49 +20,31 @@ type Views struct {
 // Database is what Redis holds.
 type Database struct {
 	Records  map[netip.Addr]subscriber.Packed
-	Bindings map[Place]Binding // stored
+	Bindings map[nat.Place]nat.Binding // stored
 }
 
 // Engine is what sessiond believes, of addresses at rest.
 type Engine struct {
 	Slots    map[netip.Addr]Slot
-	Bindings map[Place]Binding // held ones included
+	Bindings map[nat.Place]nat.Binding // held ones included
 }
 
 // Kernel is what packets meet.
 type Kernel struct {
-	Elements map[netip.Addr]Element
+	Elements map[netip.Addr]nat.Entry
 	Sessions iter.Seq[Session] // nil where conntrack is not audited
-}
-
-// Place is where a block begins: no two bindings share it (I1).
-type Place struct {
-	Outside netip.Addr
-	First   lsn.Port
-}
-
-func (p Place) block(last lsn.Port) lsn.Block {
-	return lsn.Block{Outside: p.Outside, First: p.First, Last: last}
-}
-
-// Binding is what both sides must agree on of a binding.
-type Binding struct {
-	Inside   netip.Addr
-	Last     lsn.Port
-	Held     bool
-	UserName string // raw octets
 }
 
 // Slot is what the engine knows of one inside address.
 type Slot struct {
 	Online   bool
-	Identity Identity // of the record that stands, as the engine has it
-	Version  string   // of that record
-	Pending  bool     // waits in line for a block
-	Bound    bool     // has a block, or something of one is left
-	Stray    bool     // what the kernel holds is nobody's, and on its way out
-	Element  Element  // what the kernel is to hold
-	Block    lsn.Block
+	Identity Identity  // of the record that stands, as the engine has it
+	Version  string    // of that record
+	Pending  bool      // waits in line for a block
+	Bound    bool      // has a block, or something of one is left
+	Stray    bool      // what the kernel holds is nobody's, and on its way out
+	Element  nat.Entry // what the kernel is to hold
+	Block    nat.Block
 }
 
 // Identity is whose record it is.
@@ -84,17 +66,6 @@ func (i *Identity) sameAs(packed subscriber.Packed) bool {
 	r := packed.Record()
 	return i.sameSession(&r)
 }
-
-// Element is what the kernel holds of one inside address: the gate, and the block
-// that new flows are translated into. The zero Element is a closed gate.
-type Element struct {
-	Gate    uint8 // as the kernel's side numbers it; 0 closed
-	Outside netip.Addr
-	First   uint16 // port
-	Last    uint16 // inclusive
-}
-
-func (e *Element) closed() bool { return e.Gate == 0 }
 
 // Session is one conntrack entry of an inside address.
 type Session struct {

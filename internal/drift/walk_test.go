@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // apply does to the world what the life cycle makes of an operation, in the end.
@@ -26,7 +26,7 @@ func (w *world) apply(o *Operation) {
 	case inspect.DriftBindingOrphaned:
 		w.teardown(o.Inside)
 	case inspect.DriftElementMissing, inspect.DriftElementDiffers:
-		if s := w.Engine.Slots[o.Inside]; s.Element.closed() {
+		if s := w.Engine.Slots[o.Inside]; closed(&s.Element) {
 			delete(w.Kernel.Elements, o.Inside)
 		} else {
 			w.Kernel.Elements[o.Inside] = s.Element
@@ -34,12 +34,12 @@ func (w *world) apply(o *Operation) {
 	case inspect.DriftElementOrphaned:
 		w.teardownKernel(o.Inside, o.Element)
 	case inspect.DriftBindingUnsaved:
-		if b, ok := w.Engine.Bindings[placeOf(o.Block)]; ok {
-			w.Database.Bindings[placeOf(o.Block)] = b
+		if b, ok := w.Engine.Bindings[o.Block.Place()]; ok {
+			w.Database.Bindings[o.Block.Place()] = b
 		}
 	case inspect.DriftBindingStale:
-		if _, ok := w.Engine.Bindings[placeOf(o.Block)]; !ok {
-			delete(w.Database.Bindings, placeOf(o.Block))
+		if _, ok := w.Engine.Bindings[o.Block.Place()]; !ok {
+			delete(w.Database.Bindings, o.Block.Place())
 		}
 	case inspect.DriftSessionOrphaned, inspect.DriftSessionOutOfBlock:
 		delete(w.sessions, o.Session)
@@ -56,8 +56,8 @@ func (w *world) teardown(inside netip.Addr) {
 		}
 	}
 	for at, b := range w.Engine.Bindings {
-		if b.Inside == inside && !b.Held {
-			b.Held = true
+		if b.Inside == inside && b.State != nat.Held {
+			b.State = nat.Held
 			w.Engine.Bindings[at], w.Database.Bindings[at] = b, b
 		}
 	}
@@ -65,24 +65,24 @@ func (w *world) teardown(inside netip.Addr) {
 
 // teardownKernel removes elements that are nobody's, unless an operation before
 // has made them somebody's, and the sessions that used them.
-func (w *world) teardownKernel(inside netip.Addr, found Element) {
+func (w *world) teardownKernel(inside netip.Addr, found nat.Entry) {
 	s := w.Engine.Slots[inside]
 	if w.Kernel.Elements[inside] != found || s.Element == found {
 		return
 	}
 	delete(w.Kernel.Elements, inside)
 	for x := range w.sessions {
-		if x.Inside.Addr() == inside && !within(s.Block, x.Outside) {
+		if x.Inside.Addr() == inside && !s.Block.Contains(x.Outside.Addr(), nat.Port(x.Outside.Port())) {
 			delete(w.sessions, x)
 		}
 	}
 }
 
 // freeBlock is a block that nobody has.
-func (w *world) freeBlock(inside netip.Addr) lsn.Block {
+func (w *world) freeBlock(inside netip.Addr) nat.Block {
 	a := inside.As4()
 	for i := 1000 + int(a[2])<<8 + int(a[3]); ; i += 5000 {
-		if _, taken := w.Engine.Bindings[placeOf(blockOf(i))]; !taken {
+		if _, taken := w.Engine.Bindings[blockOf(i).Place()]; !taken {
 			return blockOf(i)
 		}
 	}
@@ -111,22 +111,22 @@ func (w *world) disturb(rnd *rand.Rand, i, n int) []netip.Addr {
 	case 5:
 		w.Kernel.Elements[a] = elementOf(gateDraining, b)
 	case 6:
-		delete(w.Database.Bindings, placeOf(b))
+		delete(w.Database.Bindings, b.Place())
 	case 7:
 		other := rnd.IntN(n)
-		w.Database.Bindings[placeOf(b)] = Binding{Inside: address(other), Last: b.Last}
+		w.Database.Bindings[b.Place()] = nat.Binding{Block: b, Holder: nat.Holder{Inside: address(other)}}
 		return []netip.Addr{a, address(other)}
 	case 8:
 		stale := blockOf(9000 + i)
-		w.Database.Bindings[placeOf(stale)] = Binding{Inside: a, Last: stale.Last, Held: rnd.IntN(2) == 0}
+		w.Database.Bindings[stale.Place()] = nat.Binding{Block: stale, Holder: nat.Holder{Inside: a}, State: []nat.State{nat.Active, nat.Held}[rnd.IntN(2)]}
 	case 9:
-		w.sessions[session(a, b, lsn.Port(rnd.IntN(65536)))] = struct{}{}
+		w.sessions[session(a, b, nat.Port(rnd.IntN(65536)))] = struct{}{}
 	case 10:
 		w.sessions[session(a, blockOf(rnd.IntN(n)), blockOf(i).First)] = struct{}{}
 	case 11: // the engine forgot, as after a start without stored bindings
 		if served {
 			delete(w.Engine.Slots, a)
-			delete(w.Engine.Bindings, placeOf(s.Block))
+			delete(w.Engine.Bindings, s.Block.Place())
 		}
 	case 12: // ended with the toggle off
 		if served && s.Online {
@@ -166,7 +166,7 @@ func (w *world) disagreement() string {
 	}
 	for x := range w.sessions {
 		b := w.Engine.Slots[x.Inside.Addr()].Block
-		if port := lsn.Port(x.Outside.Port()); x.Outside.Addr() != b.Outside || port < b.First || port > b.Last {
+		if port := nat.Port(x.Outside.Port()); x.Outside.Addr() != b.Outside || port < b.First || port > b.Last {
 			return "session of " + x.Inside.Addr().String()
 		}
 	}

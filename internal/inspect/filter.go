@@ -3,7 +3,7 @@ package inspect
 import (
 	"net/netip"
 
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -40,11 +40,11 @@ type BindingFilter struct {
 	Group   string
 	Inside  netip.Prefix
 	Outside netip.Prefix
-	State   lsn.State
+	State   nat.State
 }
 
 // Match reports whether the binding passes the filter.
-func (f *BindingFilter) Match(b *lsn.Binding) bool {
+func (f *BindingFilter) Match(b *nat.Binding) bool {
 	return matches(f.Group, b.Group) &&
 		matches(f.State, b.State) &&
 		within(f.Inside, b.Inside) &&

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -35,8 +35,8 @@ func TestOrders(t *testing.T) {
 	if !slices.IsSortedFunc(bindings, BindingKey.Compare) {
 		t.Error("binding keys are not ordered by group, inside, outside, port")
 	}
-	b := lsn.Binding{
-		Group: "a", Block: lsn.Block{Outside: bindings[1].Outside, First: 2048}, Holder: lsn.Holder{Inside: keys[1].Inside},
+	b := nat.Binding{
+		Group: "a", Block: nat.Block{Outside: bindings[1].Outside, First: 2048}, Holder: nat.Holder{Inside: keys[1].Inside},
 	}
 	if KeyOf(&b) != bindings[1] {
 		t.Errorf("KeyOf: %v", KeyOf(&b))
@@ -66,14 +66,14 @@ func TestSubscriberFilter(t *testing.T) {
 
 func TestBindingFilter(t *testing.T) {
 	t.Parallel()
-	b := lsn.Binding{
-		Group: "g", State: lsn.Held,
-		Block: lsn.Block{Outside: addr("198.51.100.1")}, Holder: lsn.Holder{Inside: addr("100.64.0.1")},
+	b := nat.Binding{
+		Group: "g", State: nat.Held,
+		Block: nat.Block{Outside: addr("198.51.100.1")}, Holder: nat.Holder{Inside: addr("100.64.0.1")},
 	}
 	for f, want := range map[BindingFilter]bool{
 		{}:                            true,
-		{Group: "g", State: lsn.Held}: true,
-		{State: lsn.Active}:           false,
+		{Group: "g", State: nat.Held}: true,
+		{State: nat.Active}:           false,
 		{Group: "x"}:                  false,
 		{Inside: netip.MustParsePrefix("100.64.0.1/32")}:    true,
 		{Outside: netip.MustParsePrefix("198.51.100.2/32")}: false,
@@ -117,7 +117,7 @@ func TestSettingsMerge(t *testing.T) {
 	t.Parallel()
 	change := Settings{
 		Removal:      RemovalObserve,
-		IdleTimeouts: IdleTimeouts{TCPEstablished: 1 * time.Second, TCPTransitory: 2 * time.Second, UDP: 3 * time.Second, ICMP: 4 * time.Second},
+		IdleTimeouts: nat.Timeouts{TCPEstablished: 1 * time.Second, TCPTransitory: 2 * time.Second, UDP: 3 * time.Second, ICMP: 4 * time.Second},
 	}
 	var all Settings
 	if err := all.Merge(change, SettingNames()); err != nil || all != change {

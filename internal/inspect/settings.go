@@ -3,21 +3,14 @@ package inspect
 import (
 	"fmt"
 	"time"
-)
 
-// IdleTimeouts are the idle timeouts of conntrack entries, in whole seconds.
-// Its fields are those of nftnat.Timeouts, so that one converts to the other.
-type IdleTimeouts struct {
-	TCPEstablished time.Duration // RFC 5382 REQ-5: at least 2 h 4 min
-	TCPTransitory  time.Duration // RFC 5382 REQ-5: at least 4 min
-	UDP            time.Duration // RFC 4787 REQ-5: at least 2 min
-	ICMP           time.Duration // RFC 5508 REQ-2: at least 60 s
-}
+	"github.com/sessiond/sessiond/internal/nat"
+)
 
 // Settings can be changed while the daemon runs; the database keeps them.
 type Settings struct {
 	Removal      RemovalMode // the toggle subscriber_session_removal
-	IdleTimeouts IdleTimeouts
+	IdleTimeouts nat.Timeouts
 }
 
 // Names of the settings, the same in field masks, in the database and on the
@@ -42,7 +35,7 @@ func (s *Settings) Merge(o Settings, names []string) error {
 			s.Removal = o.Removal
 			continue
 		}
-		to, from := s.IdleTimeouts.Field(name), o.IdleTimeouts.Field(name)
+		to, from := TimeoutField(&s.IdleTimeouts, name), TimeoutField(&o.IdleTimeouts, name)
 		if to == nil {
 			return fmt.Errorf("unknown setting %q", name)
 		}
@@ -51,8 +44,8 @@ func (s *Settings) Merge(o Settings, names []string) error {
 	return nil
 }
 
-// Field returns the timeout with that setting's name, nil if there is none.
-func (t *IdleTimeouts) Field(name string) *time.Duration {
+// TimeoutField returns the timeout with that setting's name, nil if there is none.
+func TimeoutField(t *nat.Timeouts, name string) *time.Duration {
 	switch name {
 	case SettingTCPEstablished:
 		return &t.TCPEstablished

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -18,7 +18,7 @@ type Subscriber struct {
 
 // Binding is one binding with what the kernel and the teardown say of it.
 type Binding struct {
-	lsn.Binding
+	nat.Binding
 	Sessions int // conntrack entries the subscriber has now; 0 once Held
 }
 
@@ -28,11 +28,11 @@ type BindingKey struct {
 	Group   string
 	Inside  netip.Addr
 	Outside netip.Addr
-	First   lsn.Port
+	First   nat.Port
 }
 
 // KeyOf returns the key of a binding.
-func KeyOf(b *lsn.Binding) BindingKey {
+func KeyOf(b *nat.Binding) BindingKey {
 	return BindingKey{Group: b.Group, Inside: b.Inside, Outside: b.Outside, First: b.First}
 }
 
@@ -53,15 +53,6 @@ func CompareKeys(a, b subscriber.Key) int {
 	return cmp.Or(cmp.Compare(a.Group, b.Group), a.Inside.Compare(b.Inside))
 }
 
-// Direction says who began a session.
-type Direction uint8
-
-// The directions of a session.
-const (
-	Outbound Direction = iota + 1 // the subscriber sent the first packet
-	Inbound                       // a remote host did
-)
-
 // Session is one conntrack entry of a subscriber. For ICMP echo the inside and
 // outside ports hold the query identifier and the remote port is 0.
 type Session struct {
@@ -74,5 +65,5 @@ type Session struct {
 	ExpiresIn time.Duration // until it idles out if nothing more passes
 	Packets   uint64        // both directions; 0 when the kernel does not count
 	Bytes     uint64        // both directions; 0 when the kernel does not count
-	Direction Direction
+	Direction nat.Direction
 }

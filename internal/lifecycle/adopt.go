@@ -4,8 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -15,19 +14,19 @@ import (
 
 // AdoptEntry makes a slot of the kernel's entry for one address. stored is the stored binding
 // of the same address, the zero Binding for none; record is the one that stands, nil for none.
-func (m *Machine) AdoptEntry(group string, e nftnat.Entry, stored lsn.Binding, record *subscriber.Record, now time.Time) {
+func (m *Machine) AdoptEntry(group string, e nat.Entry, stored nat.Binding, record *subscriber.Record, now time.Time) {
 	m.now = now
 	if m.slots.at(e.Inside) != nil {
 		return // a row may come twice
 	}
-	b := lsn.Binding{
-		Group: group, Block: EntryBlock(e), State: lsn.Active, AllocatedAt: now,
-		Holder: lsn.Holder{Inside: e.Inside},
+	b := nat.Binding{
+		Group: group, Block: e.Block, State: nat.Active, AllocatedAt: now,
+		Holder: nat.Holder{Inside: e.Inside},
 	}
 	if stored.Block == b.Block {
 		b.Holder, b.AllocatedAt, b.ReleasedAt = stored.Holder, stored.AllocatedAt, stored.ReleasedAt
 	} else {
-		stored = lsn.Binding{}
+		stored = nat.Binding{}
 		if record != nil {
 			packed := record.Pack()
 			b.Holder = holderOf(&packed)
@@ -36,7 +35,7 @@ func (m *Machine) AdoptEntry(group string, e nftnat.Entry, stored lsn.Binding, r
 	s := newSlot(HolderRecord(group, b.Holder), b.Block)
 	phase := s.adoptedPhase(e, &stored, record)
 	if phase == Draining {
-		b.State, b.GraceUntil = lsn.Draining, stored.GraceUntil
+		b.State, b.GraceUntil = nat.Draining, stored.GraceUntil
 		m.drainsFromNow(e.Inside)
 	}
 	if err := m.engine.Restore(b); err != nil {
@@ -53,8 +52,8 @@ func (m *Machine) AdoptEntry(group string, e nftnat.Entry, stored lsn.Binding, r
 // adoptedPhase returns the phase that a kernel entry and its stored binding are in. A
 // narrowed gate whose binding is stored as that of the session that is online
 // was about to be opened again.
-func (s *Slot) adoptedPhase(e nftnat.Entry, stored *lsn.Binding, record *subscriber.Record) Phase {
-	if e.Gate != nftnat.Draining {
+func (s *Slot) adoptedPhase(e nat.Entry, stored *nat.Binding, record *subscriber.Record) Phase {
+	if e.Gate != nat.GateDraining {
 		return Open
 	}
 	if record != nil && stored.Inside == e.Inside && stored.ReleasedAt.IsZero() {
@@ -67,9 +66,9 @@ func (s *Slot) adoptedPhase(e nftnat.Entry, stored *lsn.Binding, record *subscri
 
 // AdoptStored makes a slot of a stored binding that the kernel lacks. record is the one
 // that stands at its address, nil for none.
-func (m *Machine) AdoptStored(g *Group, stored lsn.Binding, record *subscriber.Record, now time.Time) {
+func (m *Machine) AdoptStored(g *Group, stored nat.Binding, record *subscriber.Record, now time.Time) {
 	m.now = now
-	held := stored.State == lsn.Held
+	held := stored.State == nat.Held
 	s := m.slots.at(stored.Inside)
 	if s != nil && !s.stray && s.block == stored.Block && !held {
 		return // the kernel has it
@@ -78,10 +77,10 @@ func (m *Machine) AdoptStored(g *Group, stored lsn.Binding, record *subscriber.R
 	b.GraceUntil = time.Time{}
 	if s != nil && !held {
 		// The address is served from another block; this one must have been in use.
-		b.State, b.ReleasedAt = lsn.Held, now
+		b.State, b.ReleasedAt = nat.Held, now
 		b.HoldUntil = now.Add(g.Config.Hold)
 	}
-	if latest := now.Add(g.Config.Hold); b.State == lsn.Held && b.HoldUntil.After(latest) {
+	if latest := now.Add(g.Config.Hold); b.State == nat.Held && b.HoldUntil.After(latest) {
 		b.HoldUntil = latest // written under a clock that was ahead
 	}
 	if err := m.engine.Restore(b); err != nil {
@@ -89,7 +88,7 @@ func (m *Machine) AdoptStored(g *Group, stored lsn.Binding, record *subscriber.R
 		m.out.Fault("stored binding cannot be restored, dropped", subscriber.Key{Group: g.Name, Inside: stored.Inside}, at(b.Block, err))
 		return
 	}
-	if b.State == lsn.Held {
+	if b.State == nat.Held {
 		return
 	}
 	s = newSlot(HolderRecord(g.Name, b.Holder), b.Block)
@@ -148,11 +147,6 @@ func (m *Machine) Claim(s *Slot, record *subscriber.Record, suspect bool, now ti
 func (m *Machine) Quarantine(group string, now time.Time) { m.engine.Quarantine(group, now) }
 
 // at adds to an error which block it is about.
-func at(b lsn.Block, err error) error {
+func at(b nat.Block, err error) error {
 	return fmt.Errorf("outside %s, ports from %d: %w", b.Outside, b.First, err)
-}
-
-// EntryBlock returns the block of a kernel entry.
-func EntryBlock(e nftnat.Entry) lsn.Block {
-	return lsn.Block{Outside: e.Outside, First: lsn.Port(e.First), Last: lsn.Port(e.Last)}
 }

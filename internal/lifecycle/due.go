@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -105,7 +105,7 @@ func (m *Machine) lookAt(inside netip.Addr, at time.Time) {
 }
 
 // HolderRecord makes a record of a binding's holder, for an address without one.
-func HolderRecord(group string, h lsn.Holder) subscriber.Record {
+func HolderRecord(group string, h nat.Holder) subscriber.Record {
 	return subscriber.Record{
 		Key:       subscriber.Key{Group: group, Inside: h.Inside},
 		SessionID: subscriber.SessionID{AcctSessionID: h.AcctSessionID},

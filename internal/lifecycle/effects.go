@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -47,7 +47,7 @@ type Work struct {
 
 // Write is one write to the stored bindings.
 type Write struct {
-	Binding lsn.Binding
+	Binding nat.Binding
 	Remove  bool  // the block is free again
 	Slot    *Slot // that waits for the write; nil for none
 }
@@ -73,7 +73,7 @@ type Transition struct {
 	Reason subscriber.Reason
 
 	// Binding is set for EventReaped and EventReleased: the slot may have another one by then.
-	Binding *lsn.Binding
+	Binding *nat.Binding
 	Deleted int       // conntrack entries, for EventReaped
 	Proved  time.Time // when none was left, for EventReaped
 }

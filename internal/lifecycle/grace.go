@@ -8,7 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/addrtable"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // A line that is lost is often back in a moment, under a new Acct-Session-Id.
@@ -37,7 +37,7 @@ func (m *Machine) sameSubscriber(s *Slot) bool {
 
 // markGrace notes with the binding until when its subscriber may come back;
 // zero for no longer.
-func (m *Machine) markGrace(s *Slot, until time.Time) lsn.Binding {
+func (m *Machine) markGrace(s *Slot, until time.Time) nat.Binding {
 	b, err := m.engine.SetGrace(s.Group(), s.Inside(), until)
 	if err != nil {
 		m.out.Fault("mark grace time", s.Key(), err)

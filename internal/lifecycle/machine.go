@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -26,13 +27,13 @@ type Machine struct {
 	draining  map[netip.Addr]*Drain
 	graces    graceIndex
 	timers    timers
-	unstored  map[lsn.Block]int // writes to stored bindings that are under way
+	unstored  map[nat.Block]int // writes to stored bindings that are under way
 	removal   inspect.RemovalMode
 	holdsSeen time.Time   // when the holds are looked at next
 	busy      int         // slots that an executor works for
 	comparing int         // groups whose touched is kept
 	now       time.Time   // of the call under way
-	reaped    lsn.Binding // of the transition under way: a pointer to it stays in here
+	reaped    nat.Binding // of the transition under way: a pointer to it stays in here
 }
 
 // New returns a Machine without groups. sessions counts the conntrack entries of an inside
@@ -41,7 +42,7 @@ func New(engine *lsn.Engine, out Effects, sessions func(netip.Addr) int) *Machin
 	return &Machine{
 		out: out, engine: engine, sessions: sessions,
 		groups: map[string]*Group{}, slots: newSlotIndex(), online: newOnlineIndex(),
-		draining: map[netip.Addr]*Drain{}, graces: graceIndex{}, timers: newTimers(), unstored: map[lsn.Block]int{},
+		draining: map[netip.Addr]*Drain{}, graces: graceIndex{}, timers: newTimers(), unstored: map[nat.Block]int{},
 	}
 }
 
@@ -66,7 +67,7 @@ func (m *Machine) Busy() int { return m.busy }
 func (m *Machine) Unstored() int { return len(m.unstored) }
 
 // WritesOf counts the writes under way to the stored binding of a block.
-func (m *Machine) WritesOf(b lsn.Block) int { return m.unstored[b] }
+func (m *Machine) WritesOf(b nat.Block) int { return m.unstored[b] }
 
 // UnstoredIn reports whether a write is under way to a binding at an outside address.
 func (m *Machine) UnstoredIn(contains func(outside netip.Addr) bool) bool {
@@ -194,7 +195,7 @@ func (m *Machine) allocate(s *Slot) {
 
 // bound gives the slot its new binding and has it stored: bindings are in
 // the database before they are in the kernel.
-func (m *Machine) bound(s *Slot, b lsn.Binding) {
+func (m *Machine) bound(s *Slot, b nat.Binding) {
 	s.block, s.boundTenure, s.over, s.flushed = b.Block, s.tenure, nil, false
 	m.enter(s, Saved)
 	m.work(s)

@@ -1,7 +1,7 @@
 package lifecycle
 
 import (
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -35,7 +35,7 @@ func (m *Machine) recall(s *Slot) {
 // lastStop returns the newest Stop of the binding's subscriber, if the binding's own session
 // ended within these changes and nobody else's did since; else nil. A partial change names
 // no session: it ends the one created before it, or the binding's.
-func lastStop(b *lsn.Binding, changes []subscriber.Change) *subscriber.Change {
+func lastStop(b *nat.Binding, changes []subscriber.Change) *subscriber.Change {
 	var last *subscriber.Change
 	identity, session := b.Identity, b.AcctSessionID
 	for i := range changes {

@@ -3,7 +3,7 @@ package lifecycle
 import (
 	"testing"
 
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -40,12 +40,12 @@ func TestLastStop_SES07(t *testing.T) {
 		"another reason":     {[]subscriber.Change{end("a", "2", admin)}, ""},
 		"a stranger behind":  {[]subscriber.Change{end("a", "2", stop), end("z", "3", stop)}, ""},
 	} {
-		b := lsn.Binding{Holder: lsn.Holder{Identity: "u:a", AcctSessionID: "2"}}
+		b := nat.Binding{Holder: nat.Holder{Identity: "u:a", AcctSessionID: "2"}}
 		if got := lastStop(&b, tt.ends); (got != nil) != (tt.want != "") || got != nil && got.ID.String() != tt.want {
 			t.Errorf("%s: %+v, want %q", name, got, tt.want)
 		}
 	}
-	nameless := lsn.Binding{Holder: lsn.Holder{AcctSessionID: "2"}}
+	nameless := nat.Binding{Holder: nat.Holder{AcctSessionID: "2"}}
 	if got := lastStop(&nameless, []subscriber.Change{end("", "2", stop)}); got != nil {
 		t.Errorf("nobody comes back to %+v", got)
 	}

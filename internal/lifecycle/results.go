@@ -5,8 +5,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -54,7 +53,7 @@ func (m *Machine) Closed(s *Slot, now time.Time) {
 }
 
 // Reaped reports that no conntrack entry of a slot is left.
-func (m *Machine) Reaped(s *Slot, proof *nftnat.Receipt, now time.Time) {
+func (m *Machine) Reaped(s *Slot, proof *nat.Reaped, now time.Time) {
 	m.now = now
 	switch s.phase {
 	case Cut:
@@ -68,12 +67,12 @@ func (m *Machine) Reaped(s *Slot, proof *nftnat.Receipt, now time.Time) {
 }
 
 // release puts the block of a reaped slot into quarantine.
-func (m *Machine) release(s *Slot, proof *nftnat.Receipt) {
+func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 	m.enter(s, Idle)
 	t := Transition{Kind: inspect.EventReaped, At: m.now, Slot: s, Deleted: proof.Deleted, Proved: proof.At}
 	if s.stray {
 		m.out.Emit(t)
-		s.stray, s.block = false, lsn.Block{}
+		s.stray, s.block = false, nat.Block{}
 		return
 	}
 	b, err := m.engine.Hold(s.Group(), s.Inside(), m.now)
@@ -85,7 +84,7 @@ func (m *Machine) release(s *Slot, proof *nftnat.Receipt) {
 	m.reaped = b
 	t.Binding = &m.reaped
 	m.out.Emit(t)
-	s.block, s.over = lsn.Block{}, nil
+	s.block, s.over = nat.Block{}, nil
 	m.store(Write{Binding: b})
 	if b.HoldUntil.Before(m.holdsSeen) {
 		m.out.WakeTimers()
@@ -120,24 +119,24 @@ func (m *Machine) receiptCut(s *Slot) {
 	if s.stray || s.over == nil {
 		return
 	}
-	m.keepReceipt(s, lsn.Receipt{CutAt: m.now, Elements: s.over.elements})
+	m.keepReceipt(s, nat.Receipt{CutAt: m.now, Elements: s.over.elements})
 }
 
 // receiptReaped notes that no conntrack entry is left; the hold begins now.
-func (m *Machine) receiptReaped(s *Slot, proof *nftnat.Receipt) {
+func (m *Machine) receiptReaped(s *Slot, proof *nat.Reaped) {
 	if s.stray {
 		return
 	}
-	var r lsn.Receipt
+	var r nat.Receipt
 	if b, ok := m.engine.Live(s.Group(), s.Inside()); ok && b.Receipt != nil {
 		r = *b.Receipt
 	}
 	r.ReapedAt, r.ReleasedAt = proof.At, m.now
-	r.Deleted, r.Proof = proof.Deleted, lsn.Proof(proof.Proof)
+	r.Deleted, r.Proof = proof.Deleted, proof.Proof
 	m.keepReceipt(s, r)
 }
 
-func (m *Machine) keepReceipt(s *Slot, r lsn.Receipt) {
+func (m *Machine) keepReceipt(s *Slot, r nat.Receipt) {
 	if _, err := m.engine.SetReceipt(s.Group(), s.Inside(), r); err != nil {
 		m.out.Fault("keep receipt", s.Key(), err)
 	}

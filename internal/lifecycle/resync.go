@@ -3,8 +3,7 @@ package lifecycle
 import (
 	"time"
 
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -20,7 +19,7 @@ func (m *Machine) Reprogram(s *Slot) bool {
 }
 
 // StoreAgain has the binding of a block stored again, if it is in force.
-func (m *Machine) StoreAgain(block lsn.Block) {
+func (m *Machine) StoreAgain(block nat.Block) {
 	if b, ok := m.engine.AtOutside(block.Outside, block.First); ok && b.Block == block {
 		m.store(Write{Binding: b})
 	}
@@ -28,7 +27,7 @@ func (m *Machine) StoreAgain(block lsn.Block) {
 
 // Unstore has a stored binding of a group removed that is not in force, unless another
 // subscriber has got the block meanwhile.
-func (m *Machine) Unstore(stale lsn.Binding) {
+func (m *Machine) Unstore(stale nat.Binding) {
 	if b, ok := m.engine.AtOutside(stale.Outside, stale.First); ok && b.Group == stale.Group && b.First == stale.First {
 		return
 	}
@@ -37,11 +36,11 @@ func (m *Machine) Unstore(stale lsn.Binding) {
 
 // RemoveStray has kernel elements removed that no binding accounts for, with the sessions
 // that used them.
-func (m *Machine) RemoveStray(group string, e nftnat.Entry, now time.Time) {
+func (m *Machine) RemoveStray(group string, e nat.Entry, now time.Time) {
 	m.now = now
 	s := m.slots.at(e.Inside)
 	if s == nil {
-		s = newSlot(HolderRecord(group, lsn.Holder{Inside: e.Inside}), lsn.Block{})
+		s = newSlot(HolderRecord(group, nat.Holder{Inside: e.Inside}), nat.Block{})
 		m.slots.put(e.Inside, s)
 	}
 	if s.busy { // an operation before this one set it in motion: the next comparison looks again

@@ -16,7 +16,7 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -286,7 +286,7 @@ func (p *player) reaped([]string, map[string]string) {
 	p.done(&p.reaps, func(s *Slot, now time.Time) {
 		n := p.sessions[s.Inside()]
 		p.sessions[s.Inside()] = 0
-		p.m.Reaped(s, &nftnat.Receipt{Inside: s.Inside(), Deleted: n, At: now}, now)
+		p.m.Reaped(s, &nat.Reaped{Inside: s.Inside(), Deleted: n, At: now}, now)
 	})
 }
 
@@ -344,9 +344,9 @@ func (p *player) gone(args []string, _ map[string]string) {
 }
 
 // block is the first or second block of the only outside address.
-func (p *player) block(named map[string]string) lsn.Block {
-	first := lsn.Port(1024 * p.number(cmp.Or(named["block"], "1")))
-	return lsn.Block{Outside: netip.MustParseAddr("198.51.100.1"), First: first, Last: first + 1023}
+func (p *player) block(named map[string]string) nat.Block {
+	first := nat.Port(1024 * p.number(cmp.Or(named["block"], "1")))
+	return nat.Block{Outside: netip.MustParseAddr("198.51.100.1"), First: first, Last: first + 1023}
 }
 
 // stands is the record that is named, as the database has it.
@@ -358,24 +358,24 @@ func (p *player) stands(args []string, named map[string]string) *subscriber.Reco
 	return &r
 }
 
-func (p *player) binding(args []string, named map[string]string) (b lsn.Binding) {
+func (p *player) binding(args []string, named map[string]string) (b nat.Binding) {
 	if named["stored"] == "" {
 		return b
 	}
 	r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, UserName: named["stored"]}
 	packed := r.Pack()
-	b = lsn.Binding{Group: "g", Block: p.block(named), Holder: holderOf(&packed), State: lsn.Active, AllocatedAt: p.began}
+	b = nat.Binding{Group: "g", Block: p.block(named), Holder: holderOf(&packed), State: nat.Active, AllocatedAt: p.began}
 	b.AcctSessionID = named["of"]
 	if named["state"] == "held" {
-		b.State, b.ReleasedAt, b.HoldUntil = lsn.Held, p.began, p.began.Add(time.Minute)
+		b.State, b.ReleasedAt, b.HoldUntil = nat.Held, p.began, p.began.Add(time.Minute)
 	}
 	return b
 }
 
 func (p *player) adoptEntry(args []string, named map[string]string) {
-	e := nftnat.Entry{Inside: p.addr(args), Gate: nftnat.Open, Outside: p.block(named).Outside, First: uint16(p.block(named).First), Last: uint16(p.block(named).Last)}
+	e := nat.Entry{Inside: p.addr(args), Gate: nat.GateOpen, Block: nat.Block{Outside: p.block(named).Outside, First: nat.Port(p.block(named).First), Last: nat.Port(p.block(named).Last)}}
 	if named["gate"] == "draining" {
-		e.Gate = nftnat.Draining
+		e.Gate = nat.GateDraining
 	}
 	p.m.AdoptEntry("g", e, p.binding(args, named), p.stands(args, named), p.now)
 }
@@ -392,13 +392,13 @@ func (p *player) step(args []string, _ map[string]string) { p.m.Step(p.m.Slot(p.
 
 func (p *player) stray(args []string, named map[string]string) {
 	b := p.block(named)
-	p.m.RemoveStray("g", nftnat.Entry{Inside: p.addr(args), Gate: nftnat.Open, Outside: b.Outside, First: uint16(b.First), Last: uint16(b.Last)}, p.now)
+	p.m.RemoveStray("g", nat.Entry{Inside: p.addr(args), Gate: nat.GateOpen, Block: nat.Block{Outside: b.Outside, First: nat.Port(b.First), Last: nat.Port(b.Last)}}, p.now)
 }
 
 // last is the last octet of an inside address, as scenarios write it.
 func last(inside netip.Addr) string { return fmt.Sprint(inside.As4()[3]) }
 
-func ports(b lsn.Block) string { return fmt.Sprintf("ports %d-%d", b.First, b.Last) }
+func ports(b nat.Block) string { return fmt.Sprintf("ports %d-%d", b.First, b.Last) }
 
 // Store implements Effects.
 func (p *player) Store(w Write) {
@@ -423,7 +423,7 @@ func (p *player) Program(w Work) {
 // Close implements Effects.
 func (p *player) Close(w Work) {
 	p.closes = append(p.closes, w)
-	gate := map[nftnat.Gate]string{nftnat.Closed: "closed", nftnat.Draining: "draining", nftnat.Open: "open"}[w.Slot.Wanted().Gate]
+	gate := map[nat.Gate]string{nat.GateClosed: "closed", nat.GateDraining: "draining", nat.GateOpen: "open"}[w.Slot.Wanted().Gate]
 	p.tell("program %s: gate %s", last(w.Inside), gate)
 }
 

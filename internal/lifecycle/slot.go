@@ -5,8 +5,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -29,10 +28,10 @@ type Slot struct {
 	// when the feed ends one session and begins the next in the same batch.
 	tenure, boundTenure uint64
 
-	block lsn.Block // that is, or is being, programmed; unset when idle
+	block nat.Block // that is, or is being, programmed; unset when idle
 }
 
-func newSlot(r subscriber.Record, b lsn.Block) *Slot { return &Slot{packed: r.Pack(), block: b} }
+func newSlot(r subscriber.Record, b nat.Block) *Slot { return &Slot{packed: r.Pack(), block: b} }
 
 // Record unpacks the record. One or two fields are cheaper to read from Packed.
 func (s *Slot) Record() subscriber.Record { return s.packed.Record() }
@@ -62,7 +61,7 @@ func (s *Slot) Stray() bool { return s.stray }
 func (s *Slot) Phase() Phase { return s.phase }
 
 // Block returns the block that is, or is being, programmed; the zero Block when idle.
-func (s *Slot) Block() lsn.Block { return s.block }
+func (s *Slot) Block() nat.Block { return s.block }
 
 // Tenure numbers the sessions that held the address.
 func (s *Slot) Tenure() uint64 { return s.tenure }
@@ -132,38 +131,35 @@ func (s *Slot) end(reason subscriber.Reason, at time.Time) {
 func (s *Slot) Awaited() bool { return s.phase == Saved || s.phase == Returned }
 
 // entry is the kernel's entry for the slot once gate stands.
-func (s *Slot) entry(gate nftnat.Gate) nftnat.Entry {
-	if gate == nftnat.Closed {
-		return nftnat.Entry{Inside: s.Inside()}
+func (s *Slot) entry(gate nat.Gate) nat.Entry {
+	if gate == nat.GateClosed {
+		return nat.Entry{Inside: s.Inside()}
 	}
-	return nftnat.Entry{
-		Inside: s.Inside(), Gate: gate,
-		Outside: s.block.Outside, First: uint16(s.block.First), Last: uint16(s.block.Last),
-	}
+	return nat.Entry{Inside: s.Inside(), Gate: gate, Block: s.block}
 }
 
 // Expected is the entry that the kernel holds for a slot at rest.
-func (s *Slot) Expected() nftnat.Entry {
+func (s *Slot) Expected() nat.Entry {
 	switch s.phase {
 	case Open:
-		return s.entry(nftnat.Open)
+		return s.entry(nat.GateOpen)
 	case Draining, Returned:
-		return s.entry(nftnat.Draining)
+		return s.entry(nat.GateDraining)
 	}
-	return s.entry(nftnat.Closed)
+	return s.entry(nat.GateClosed)
 }
 
 // Wanted is the entry that an executor has to program, given the phase that the slot is
 // on its way to.
-func (s *Slot) Wanted() nftnat.Entry {
+func (s *Slot) Wanted() nat.Entry {
 	if s.Awaited() {
-		return s.entry(nftnat.Open)
+		return s.entry(nat.GateOpen)
 	}
 	return s.Expected()
 }
 
-func holderOf(r *subscriber.Packed) lsn.Holder {
-	return lsn.Holder{
+func holderOf(r *subscriber.Packed) nat.Holder {
+	return nat.Holder{
 		Inside: r.Inside(), Identity: r.Identity(),
 		UserName: r.UserName(), AcctSessionID: r.AcctSessionID(),
 	}

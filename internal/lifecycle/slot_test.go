@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -16,7 +16,7 @@ func TestHolderOf(t *testing.T) {
 				r := subscriber.Record{UserName: user, CallingStationID: station}
 				r.Inside, r.AcctSessionID = netip.MustParseAddr("100.64.0.1"), session
 				packed := r.Pack()
-				want := lsn.Holder{Inside: r.Inside, Identity: r.Identity(), UserName: user, AcctSessionID: session}
+				want := nat.Holder{Inside: r.Inside, Identity: r.Identity(), UserName: user, AcctSessionID: session}
 				if got := holderOf(&packed); got != want {
 					t.Errorf("of %+v: %+v", r, got)
 				}

@@ -8,8 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestRandomWalk_I1_I5_DEL10: whatever comes in whatever order, no block has two owners, a
@@ -91,7 +90,7 @@ func walk(t *testing.T, seed uint64) []string {
 
 // mayOpen reports whether the gate of the slot may be on its way to be opened: of a slot that
 // changed hands meanwhile that is over soon.
-func (p *player) mayOpen(s *Slot, b *lsn.Binding) bool {
+func (p *player) mayOpen(s *Slot, b *nat.Binding) bool {
 	if p.m.Slot(s.Inside()) != s || s.tenure != s.boundTenure {
 		return p.opening[s] == s.boundTenure
 	}
@@ -104,7 +103,7 @@ func (p *player) check(seed uint64, line string) {
 	p.t.Helper()
 	out := map[*Slot]int{}
 	for _, w := range p.opens {
-		if b, _ := p.engine.Live("g", w.Inside); w.Slot.Wanted().Gate == nftnat.Open && !p.mayOpen(w.Slot, &b) {
+		if b, _ := p.engine.Live("g", w.Inside); w.Slot.Wanted().Gate == nat.GateOpen && !p.mayOpen(w.Slot, &b) {
 			p.t.Fatalf("seed %d: %s: the gate of %v opens for %s with the block of %s", seed, line, w.Inside, w.Slot.Packed().Identity(), b.Identity)
 		}
 	}
@@ -135,7 +134,7 @@ func (p *player) check(seed uint64, line string) {
 		if b, _ := p.engine.Live("g", inside); s.Phase() == Open && s.Online() && !s.Busy() && b.Identity != s.Packed().Identity() {
 			p.t.Fatalf("seed %d: %s: %v of %s has the open gate of %s", seed, line, inside, s.Packed().Identity(), b.Identity)
 		}
-		if open := s.Wanted().Gate == nftnat.Open; open && s.Block() == (lsn.Block{}) {
+		if open := s.Wanted().Gate == nat.GateOpen; open && s.Block() == (nat.Block{}) {
 			p.t.Fatalf("seed %d: %s: %v is to be open without a block", seed, line, inside)
 		}
 	}

@@ -10,11 +10,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // crowd is an engine with n live bindings and room for at least as many more
 // as said, and no more than it takes for a pool of one prefix.
-func crowd(tb testing.TB, n, more int, hold time.Duration) (*Engine, []Holder) {
+func crowd(tb testing.TB, n, more int, hold time.Duration) (*Engine, []nat.Holder) {
 	tb.Helper()
 	addresses := (n + more + 30) / 31 // 31 blocks each
 	outside := netip.PrefixFrom(address(100<<24), 32-bits.Len(uint(addresses-1)))
@@ -25,9 +27,9 @@ func crowd(tb testing.TB, n, more int, hold time.Duration) (*Engine, []Holder) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	holders := make([]Holder, n)
+	holders := make([]nat.Holder, n)
 	for i := range holders {
-		holders[i] = Holder{Inside: address(10<<24 + uint32(i)), Identity: fmt.Sprintf("u:%d", i), AcctSessionID: "a"}
+		holders[i] = nat.Holder{Inside: address(10<<24 + uint32(i)), Identity: fmt.Sprintf("u:%d", i), AcctSessionID: "a"}
 		if _, err := e.Allocate("default", holders[i], time.Unix(0, 0)); err != nil {
 			tb.Fatal(err)
 		}
@@ -37,7 +39,7 @@ func crowd(tb testing.TB, n, more int, hold time.Duration) (*Engine, []Holder) {
 
 // cycle ends the binding of a subscriber and lets it, or another one at the
 // address, have a block again.
-func cycle(e *Engine, h Holder, now time.Time, buf []Binding) error {
+func cycle(e *Engine, h nat.Holder, now time.Time, buf []nat.Binding) error {
 	if _, err := e.Cut("default", h.Inside, now); err != nil {
 		return err
 	}
@@ -76,9 +78,9 @@ func benchmarkCycle(b *testing.B, live, held int, identity string) {
 	const step = time.Millisecond
 	e, _ := crowd(b, live, held+1, time.Duration(held)*step)
 	random := rand.New(rand.NewPCG(1, 2))
-	now, buf := time.Unix(0, 0), make([]Binding, 0, 64)
+	now, buf := time.Unix(0, 0), make([]nat.Binding, 0, 64)
 	one := func() {
-		h := Holder{Inside: address(10<<24 + random.Uint32N(uint32(live))), Identity: identity}
+		h := nat.Holder{Inside: address(10<<24 + random.Uint32N(uint32(live))), Identity: identity}
 		now = now.Add(step)
 		if err := cycle(e, h, now, buf); err != nil {
 			b.Fatal(err)
@@ -122,8 +124,8 @@ func benchmarkRestore(b *testing.B, n int) {
 			b.Fatal(err)
 		}
 	}
-	var all []Binding
-	from.Bindings("default", func(x Binding) bool { all = append(all, x); return true })
+	var all []nat.Binding
+	from.Bindings("default", func(x nat.Binding) bool { all = append(all, x); return true })
 	rand.New(rand.NewPCG(1, 2)).Shuffle(n, func(i, j int) { all[i], all[j] = all[j], all[i] })
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -140,7 +142,7 @@ func benchmarkRestore(b *testing.B, n int) {
 }
 
 // second is the error of a call whose binding is of no interest.
-func second(_ Binding, err error) error { return err }
+func second(_ nat.Binding, err error) error { return err }
 
 // BenchmarkHoldAll ends every binding, as the restart of a NAS does: what each costs in
 // time and in memory that is asked for, and the longest of them, which holds up all
@@ -184,7 +186,7 @@ func BenchmarkMemory(b *testing.B) {
 		runtime.ReadMemStats(&before)
 		e, _ := crowd(b, 0, n, 0)
 		for _, a := range holders {
-			if _, err := e.Allocate("default", Holder{Inside: a, Identity: "u:a"}, time.Unix(0, 0)); err != nil {
+			if _, err := e.Allocate("default", nat.Holder{Inside: a, Identity: "u:a"}, time.Unix(0, 0)); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -198,7 +200,7 @@ func BenchmarkMemory(b *testing.B) {
 // TestSteadyStateDoesNotAllocate holds the promise of the benchmark.
 func TestSteadyStateDoesNotAllocate(t *testing.T) {
 	e, holders := crowd(t, 10_000, 10_000, time.Minute)
-	now, buf, i := time.Unix(0, 0), make([]Binding, 0, 64), 0
+	now, buf, i := time.Unix(0, 0), make([]nat.Binding, 0, 64), 0
 	one := func() {
 		h := holders[i%len(holders)]
 		h.Identity = []string{"u:x", "u:y", h.Identity}[i/3%3]

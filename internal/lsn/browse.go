@@ -3,13 +3,15 @@ package lsn
 import (
 	"iter"
 	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // BindingsFrom yields the bindings of the group, held ones included, of one
 // inside address after the other, from an address on (its zero value: from the
 // first), until it has looked at n addresses. It returns the address to go on
 // from, or the zero one when that was all. Between two calls the engine may change.
-func (e *Engine) BindingsFrom(group string, from netip.Addr, n int, yield func(Binding)) netip.Addr {
+func (e *Engine) BindingsFrom(group string, from netip.Addr, n int, yield func(nat.Binding)) netip.Addr {
 	g := e.group(group)
 	if g == nil {
 		return netip.Addr{}
@@ -18,7 +20,7 @@ func (e *Engine) BindingsFrom(group string, from netip.Addr, n int, yield func(B
 	if from.Is4() {
 		first = number(from)
 	}
-	var b Binding
+	var b nat.Binding
 	for inside, c := range g.clients.from(first) {
 		if n--; n < 0 {
 			return address(inside)
@@ -46,7 +48,7 @@ func (e *Engine) Held(group string) int {
 // HeldFew yields the held bindings of the group in no order, and reports whether these
 // are few: where there are more than n of them, nothing is yielded. It costs them
 // alone.
-func (e *Engine) HeldFew(group string, n int, yield func(Binding)) bool {
+func (e *Engine) HeldFew(group string, n int, yield func(nat.Binding)) bool {
 	g := e.group(group)
 	if g == nil {
 		return true
@@ -54,7 +56,7 @@ func (e *Engine) HeldFew(group string, n int, yield func(Binding)) bool {
 	if g.held > n {
 		return false
 	}
-	var b Binding
+	var b nat.Binding
 	for h := range g.holds.all {
 		if !g.void(h) {
 			g.describeHeld(h.place, &b)
@@ -78,7 +80,7 @@ func (q *holdQueue) all(yield func(hold) bool) {
 // OutsideFew yields the bindings of the group whose outside address is in a prefix, in
 // no order, and reports whether it was few blocks to look at: where the group has more
 // than n there, nothing is yielded.
-func (e *Engine) OutsideFew(group string, outside netip.Prefix, n int, yield func(Binding)) bool {
+func (e *Engine) OutsideFew(group string, outside netip.Prefix, n int, yield func(nat.Binding)) bool {
 	g := e.group(group)
 	if g == nil || !outside.Addr().Is4() {
 		return true
@@ -101,7 +103,7 @@ func (e *Engine) OutsideFew(group string, outside netip.Prefix, n int, yield fun
 		first := s.base + (low-s.low)*g.shape.count
 		spans = append(spans, span{first, first + cells})
 	}
-	var b Binding
+	var b nat.Binding
 	for _, s := range spans {
 		for c := s.first; c < s.end; c++ {
 			if g.owner(c, &b) {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestBindingsFrom: in pieces of any size every binding comes once, and
@@ -20,7 +22,7 @@ func TestBindingsFrom(t *testing.T) {
 	}
 	now := time.Unix(1000, 0)
 	for _, a := range []string{"0.0.0.1", "10.0.0.0", "10.0.0.255", "10.0.1.0", "10.255.255.255", "100.64.0.1", "255.255.255.255"} {
-		h := Holder{Inside: netip.MustParseAddr(a)}
+		h := nat.Holder{Inside: netip.MustParseAddr(a)}
 		for range 3 { // three holds, and then a live one
 			if _, err := e.Allocate("default", h, now); err != nil {
 				t.Fatal(err)
@@ -32,17 +34,17 @@ func TestBindingsFrom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var want []Block
-	e.Bindings("default", func(b Binding) bool { want = append(want, b.Block); return true })
+	var want []nat.Block
+	e.Bindings("default", func(b nat.Binding) bool { want = append(want, b.Block); return true })
 	if held := e.Held("default"); len(want) != 7*4 || held != 7*3 {
 		t.Fatalf("%d bindings, %d held", len(want), held)
 	}
 	for _, n := range []int{1, 2, 100, 255, 256, 257, 100_000} {
-		var got []Block
+		var got []nat.Block
 		var last netip.Addr
 		next := netip.Addr{}
 		for more := true; more; more = next.IsValid() {
-			next = e.BindingsFrom("default", next, n, func(b Binding) {
+			next = e.BindingsFrom("default", next, n, func(b nat.Binding) {
 				if b.Inside.Less(last) {
 					t.Errorf("%v after %v", b.Inside, last)
 				}

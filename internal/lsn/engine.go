@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Engine hands out port blocks and remembers whose they are. It is not safe
@@ -35,17 +37,17 @@ func New(configs []GroupConfig) (*Engine, error) {
 // ErrExhausted means that h now waits in line (its place is kept when it asks
 // again) and that Advance will report it among the served. ErrBusy means that
 // the inside address has a live binding, whose Hold must come first.
-func (e *Engine) Allocate(group string, h Holder, now time.Time) (b Binding, err error) {
+func (e *Engine) Allocate(group string, h nat.Holder, now time.Time) (b nat.Binding, err error) {
 	g, err := e.offering(group)
 	if err != nil {
-		return Binding{}, err
+		return nat.Binding{}, err
 	}
 	if !g.covers(h.Inside) {
-		return Binding{}, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, group, ErrNotInside)
+		return nat.Binding{}, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, group, ErrNotInside)
 	}
 	l, err := g.allocate(h, now)
 	if err != nil {
-		return Binding{}, err
+		return nat.Binding{}, err
 	}
 	g.describe(number(h.Inside), l, &b)
 	return b, nil
@@ -53,31 +55,31 @@ func (e *Engine) Allocate(group string, h Holder, now time.Time) (b Binding, err
 
 // Drain makes an Active binding Draining: its record has ended, its existing
 // sessions have not.
-func (e *Engine) Drain(group string, inside netip.Addr, now time.Time) (Binding, error) {
-	return e.transition(group, inside, Draining, now)
+func (e *Engine) Drain(group string, inside netip.Addr, now time.Time) (nat.Binding, error) {
+	return e.transition(group, inside, nat.Draining, now)
 }
 
 // Resume makes a Draining binding Active again: its subscriber came back.
-func (e *Engine) Resume(group string, inside netip.Addr) (Binding, error) {
-	return e.transition(group, inside, Active, time.Time{})
+func (e *Engine) Resume(group string, inside netip.Addr) (nat.Binding, error) {
+	return e.transition(group, inside, nat.Active, time.Time{})
 }
 
 // Cut makes an Active or Draining binding Cut: its gate is closed, its kernel
 // state is being reaped.
-func (e *Engine) Cut(group string, inside netip.Addr, now time.Time) (Binding, error) {
-	return e.transition(group, inside, Cut, now)
+func (e *Engine) Cut(group string, inside netip.Addr, now time.Time) (nat.Binding, error) {
+	return e.transition(group, inside, nat.Cut, now)
 }
 
 // Hold makes a Cut binding Held: nothing in the kernel uses its block any more.
 // The block stays kept from other subscribers until now plus the group's hold.
-func (e *Engine) Hold(group string, inside netip.Addr, now time.Time) (Binding, error) {
-	return e.transition(group, inside, Held, now)
+func (e *Engine) Hold(group string, inside netip.Addr, now time.Time) (nat.Binding, error) {
+	return e.transition(group, inside, nat.Held, now)
 }
 
 // SetHolder replaces what is known of the holder of the live binding at
 // h.Inside, such as one adopted from the kernel before its record was read. Of
 // an address that waits for a block it does so too, and returns ErrNoBinding.
-func (e *Engine) SetHolder(group string, h Holder) (b Binding, err error) {
+func (e *Engine) SetHolder(group string, h nat.Holder) (b nat.Binding, err error) {
 	g, c := e.client(group, h.Inside)
 	switch {
 	case c != nil && c.live():
@@ -87,7 +89,7 @@ func (e *Engine) SetHolder(group string, h Holder) (b Binding, err error) {
 	case c != nil && c.waiter != none:
 		g.waiting.update(c.waiter, h)
 	}
-	return Binding{}, fmt.Errorf("set holder of %v in group %s: %w", h.Inside, group, ErrNoBinding)
+	return nat.Binding{}, fmt.Errorf("set holder of %v in group %s: %w", h.Inside, group, ErrNoBinding)
 }
 
 // Forget takes the inside address out of the line of those who wait for a
@@ -99,7 +101,7 @@ func (e *Engine) Forget(group string, inside netip.Addr) bool {
 
 // Advance ends the holds that are over and serves those who wait. It appends
 // the ended bindings to freed and the new ones to served, and returns both.
-func (e *Engine) Advance(now time.Time, freed, served []Binding) ([]Binding, []Binding) {
+func (e *Engine) Advance(now time.Time, freed, served []nat.Binding) ([]nat.Binding, []nat.Binding) {
 	for _, g := range e.groups {
 		freed = g.endHolds(now, freed)
 		served = g.serve(now, served)
@@ -131,10 +133,10 @@ func (e *Engine) Quarantine(group string, now time.Time) {
 }
 
 // Live returns the Active, Draining or Cut binding of an inside address.
-func (e *Engine) Live(group string, inside netip.Addr) (b Binding, ok bool) {
+func (e *Engine) Live(group string, inside netip.Addr) (b nat.Binding, ok bool) {
 	g, c := e.client(group, inside)
 	if c == nil || !c.live() {
-		return Binding{}, false
+		return nat.Binding{}, false
 	}
 	g.describe(number(inside), &c.lease, &b)
 	return b, true
@@ -142,7 +144,7 @@ func (e *Engine) Live(group string, inside netip.Addr) (b Binding, ok bool) {
 
 // Share has the live binding of a client, if there is one, keep its holder's texts where
 // those of h are, as far as they are the same: who knows the holder, too, pays for one.
-func (e *Engine) Share(group string, h Holder) {
+func (e *Engine) Share(group string, h nat.Holder) {
 	_, c := e.client(group, h.Inside)
 	if c == nil || !c.live() {
 		return
@@ -158,14 +160,14 @@ func (e *Engine) Share(group string, h Holder) {
 
 // AtOutside returns the binding, of whatever state, whose block contains the
 // outside address and port.
-func (e *Engine) AtOutside(outside netip.Addr, port Port) (b Binding, ok bool) {
+func (e *Engine) AtOutside(outside netip.Addr, port nat.Port) (b nat.Binding, ok bool) {
 	r := e.route(outside)
 	if r == nil {
-		return Binding{}, false
+		return nat.Binding{}, false
 	}
 	c, ok := r.segment.cellAt(&r.group.shape, outside, port)
 	if !ok {
-		return Binding{}, false
+		return nat.Binding{}, false
 	}
 	ok = r.group.owner(c, &b)
 	return b, ok
@@ -174,12 +176,12 @@ func (e *Engine) AtOutside(outside netip.Addr, port Port) (b Binding, ok bool) {
 // Bindings yields every binding of the group, held ones included, in no
 // particular order, until yield returns false. The engine must not be changed
 // meanwhile.
-func (e *Engine) Bindings(group string, yield func(Binding) bool) {
+func (e *Engine) Bindings(group string, yield func(nat.Binding) bool) {
 	g := e.group(group)
 	if g == nil {
 		return
 	}
-	var b Binding
+	var b nat.Binding
 	for inside, c := range g.clients.all {
 		if c.live() {
 			if g.describe(inside, &c.lease, &b); !yield(b) {
@@ -238,17 +240,17 @@ func (e *Engine) client(name string, inside netip.Addr) (*group, *client) {
 	return g, g.client(inside)
 }
 
-func (e *Engine) transition(group string, inside netip.Addr, to State, now time.Time) (b Binding, err error) {
+func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now time.Time) (b nat.Binding, err error) {
 	g, c := e.client(group, inside)
 	if c == nil || !c.live() {
-		return Binding{}, fmt.Errorf("make %v in group %s %v: %w", inside, group, to, ErrNoBinding)
+		return nat.Binding{}, fmt.Errorf("make %v in group %s %v: %w", inside, group, to, ErrNoBinding)
 	}
 	n := number(inside)
 	if from := c.state; !legal(from, to) {
 		g.describe(n, &c.lease, &b)
 		return b, fmt.Errorf("make %v in group %s %v, is %v: %w", inside, group, to, from, ErrTransition)
 	}
-	if to == Held {
+	if to == nat.Held {
 		g.describeHeld(g.release(n, c, now), &b)
 		return b, nil
 	}

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // GraceFor returns the grace time of a subscriber whose session ended for an
@@ -18,6 +20,6 @@ func (c *GroupConfig) GraceFor(cause uint32) time.Duration {
 // SetGrace says until when the subscriber of a Draining binding may have it back
 // as it stands; the zero time takes that away. ErrTransition says that the binding
 // is not Draining.
-func (e *Engine) SetGrace(group string, inside netip.Addr, until time.Time) (Binding, error) {
-	return e.note(group, inside, Draining, func(l *lease) { l.after = &aftermath{grace: until} })
+func (e *Engine) SetGrace(group string, inside netip.Addr, until time.Time) (nat.Binding, error) {
+	return e.note(group, inside, nat.Draining, func(l *lease) { l.after = &aftermath{grace: until} })
 }

@@ -3,6 +3,8 @@ package lsn
 import (
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 func TestGraceFor(t *testing.T) {
@@ -24,9 +26,9 @@ func TestRestoreKeepsGraceAndReceipt_I7(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := Binding{
-		Group: "default", Block: Block{walkConfig().Outside[0].Addr(), 2048, 3071},
-		Holder: Holder{Inside: walkConfig().Inside[0].Addr().Next()}, State: Draining,
+	b := nat.Binding{
+		Group: "default", Block: nat.Block{walkConfig().Outside[0].Addr(), 2048, 3071},
+		Holder: nat.Holder{Inside: walkConfig().Inside[0].Addr().Next()}, State: nat.Draining,
 		GraceUntil: time.Unix(60, 0).UTC(),
 	}
 	if err := e.Restore(b); err != nil {
@@ -36,8 +38,8 @@ func TestRestoreKeepsGraceAndReceipt_I7(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, b)
 	}
 	held := b
-	held.First, held.Last, held.State, held.GraceUntil = 3072, 4095, Held, time.Time{}
-	held.HoldUntil, held.Receipt = time.Unix(90, 0).UTC(), &Receipt{Deleted: 7, Proof: ProofIndex}
+	held.First, held.Last, held.State, held.GraceUntil = 3072, 4095, nat.Held, time.Time{}
+	held.HoldUntil, held.Receipt = time.Unix(90, 0).UTC(), &nat.Receipt{Deleted: 7, Proof: nat.ProofIndex}
 	if err := e.Restore(held); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sort"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // maxReclaim is how many of the newest held bindings of an inside address are
@@ -69,7 +71,7 @@ func (g *group) segmentOf(c uint32) *segment {
 	return &g.segments[i-1]
 }
 
-func (g *group) allocate(h Holder, now time.Time) (*lease, error) {
+func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
 	c := g.clients.at(number(h.Inside))
 	if c.live() {
 		return nil, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, g.config.Name, ErrBusy)
@@ -92,8 +94,8 @@ func (g *group) allocate(h Holder, now time.Time) (*lease, error) {
 }
 
 // bind gives a cell that is nobody's to h, whom the group knows as c.
-func (g *group) bind(c *client, free uint32, h Holder, now time.Time) *lease {
-	c.lease = lease{cell: free, state: Active, allocated: stampOf(now)}
+func (g *group) bind(c *client, free uint32, h nat.Holder, now time.Time) *lease {
+	c.lease = lease{cell: free, state: nat.Active, allocated: stampOf(now)}
 	c.setHolder(h)
 	g.owners[free] = number(h.Inside)
 	g.segmentOf(free).used++
@@ -188,7 +190,7 @@ func (g *group) unwait(c *client) {
 }
 
 // serve gives the free blocks to those who wait, first come, first served.
-func (g *group) serve(now time.Time, served []Binding) []Binding {
+func (g *group) serve(now time.Time, served []nat.Binding) []nat.Binding {
 	for g.waiting.len > 0 {
 		free := g.takeFree()
 		if free == none {
@@ -200,7 +202,7 @@ func (g *group) serve(now time.Time, served []Binding) []Binding {
 		c := g.clients.at(inside)
 		g.unwait(c)
 		g.bind(c, free, h, now)
-		served = append(served, Binding{})
+		served = append(served, nat.Binding{})
 		g.describe(inside, &c.lease, &served[len(served)-1])
 	}
 	return served

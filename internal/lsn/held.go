@@ -1,6 +1,10 @@
 package lsn
 
-import "time"
+import (
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
+)
 
 // heldLease is a lease whose block is kept from others; the zero one is spare.
 // Holds end mostly in the order in which they began and their places are used
@@ -31,7 +35,7 @@ func (g *group) refers(x heldRef) bool {
 
 // hold keeps the block of a lease, which is no longer live, from others.
 func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
-	l.state = Held
+	l.state = nat.Held
 	g.turns++
 	x := heldRef{turn: g.turns, place: g.newHeld()}
 	*g.kept.at(x.place) = heldLease{lease: l, inside: inside, turn: x.turn, until: stampOf(until)}
@@ -94,7 +98,7 @@ func (g *group) unchain(i uint32) {
 }
 
 // describeHeld is describe for a held lease.
-func (g *group) describeHeld(i uint32, b *Binding) {
+func (g *group) describeHeld(i uint32, b *nat.Binding) {
 	l := g.kept.at(i)
 	g.describe(l.inside, &l.lease, b)
 	b.HoldUntil = l.until.time()

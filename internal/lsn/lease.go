@@ -3,12 +3,14 @@ package lsn
 import (
 	"math"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // lease is a block in somebody's hands; the zero one is nobody's.
 type lease struct {
 	cell                    uint32
-	state                   State
+	state                   nat.State
 	identity, user, session string
 	allocated, released     stamp
 	after                   *aftermath // nil for none
@@ -18,7 +20,7 @@ type lease struct {
 // see Binding.GraceUntil and Binding.Receipt. It is replaced, never changed.
 type aftermath struct {
 	grace   time.Time
-	receipt *Receipt
+	receipt *nat.Receipt
 }
 
 // stamp is a time in two thirds less memory, nanoseconds since 1970; 0 is the
@@ -50,15 +52,15 @@ func (s stamp) time() time.Time {
 	return time.Unix(0, int64(s)).UTC()
 }
 
-func (l *lease) setHolder(h Holder) {
+func (l *lease) setHolder(h nat.Holder) {
 	l.identity, l.user, l.session = h.Identity, h.UserName, h.AcctSessionID
 }
 
 // enter moves a live lease to a live state that its own leads to.
-func (l *lease) enter(to State, now time.Time) {
+func (l *lease) enter(to nat.State, now time.Time) {
 	l.state, l.after = to, nil
 	switch {
-	case to == Active:
+	case to == nat.Active:
 		l.released = 0
 	case l.released == 0:
 		l.released = stampOf(now)
@@ -67,7 +69,7 @@ func (l *lease) enter(to State, now time.Time) {
 
 // describe says in b what the outside knows of the lease of an inside address.
 // A Binding is too large to be copied from function to function.
-func (g *group) describe(inside uint32, l *lease, b *Binding) {
+func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 	b.Group = g.config.Name
 	b.Block = g.segmentOf(l.cell).block(&g.shape, l.cell)
 	b.Inside = address(inside)
@@ -95,7 +97,7 @@ func (g *group) leases(yield func(*lease) bool) {
 }
 
 // owner describes the binding that a cell belongs to, or reports that there is none.
-func (g *group) owner(cell uint32, b *Binding) bool {
+func (g *group) owner(cell uint32, b *nat.Binding) bool {
 	inside := g.owners[cell]
 	if inside == fresh {
 		return false

@@ -1,5 +1,7 @@
 package lsn
 
+import "github.com/sessiond/sessiond/internal/nat"
+
 // waiter is one holder in line for a block.
 type waiter struct {
 	inside                  uint32
@@ -7,8 +9,8 @@ type waiter struct {
 	prev, next              uint32 // neighbours in line; next links the spare ones
 }
 
-func (w *waiter) holder() Holder {
-	return Holder{Inside: address(w.inside), Identity: w.identity, UserName: w.user, AcctSessionID: w.session}
+func (w *waiter) holder() nat.Holder {
+	return nat.Holder{Inside: address(w.inside), Identity: w.identity, UserName: w.user, AcctSessionID: w.session}
 }
 
 // line is the first-in first-out queue of those who wait for a block, with
@@ -22,7 +24,7 @@ type line struct {
 func newLine() line { return line{waiters: make([]waiter, 1)} }
 
 // push puts h at the back and returns its place.
-func (l *line) push(h Holder) uint32 {
+func (l *line) push(h nat.Holder) uint32 {
 	w := l.spare
 	if w == none {
 		l.waiters = append(l.waiters, waiter{})
@@ -39,7 +41,7 @@ func (l *line) push(h Holder) uint32 {
 }
 
 // update replaces what is known of the holder at a place.
-func (l *line) update(w uint32, h Holder) {
+func (l *line) update(w uint32, h nat.Holder) {
 	x := &l.waiters[w]
 	x.identity, x.user, x.session = h.Identity, h.UserName, h.AcctSessionID
 }

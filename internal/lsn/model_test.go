@@ -4,26 +4,28 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // model is the engine without any cleverness: one group, plain slices, every
 // answer found by looking at everything.
 type model struct {
 	config   GroupConfig
-	fresh    []Block // never given, in the order in which they will be
-	free     []Block // given before, longest free first
-	locked   []Block // what was in free when the quarantine began
+	fresh    []nat.Block // never given, in the order in which they will be
+	free     []nat.Block // given before, longest free first
+	locked   []nat.Block // what was in free when the quarantine began
 	embargo  time.Time
-	bindings []Binding // in the order in which they became what they are
-	line     []Holder
+	bindings []nat.Binding // in the order in which they became what they are
+	line     []nat.Holder
 }
 
 func newModel(c GroupConfig) *model {
 	return &model{config: c, fresh: blocksInOrder(c)}
 }
 
-func blocksInOrder(c GroupConfig) []Block {
-	var blocks []Block
+func blocksInOrder(c GroupConfig) []nat.Block {
+	var blocks []nat.Block
 	size := c.BlockSize
 	for first := 0; first < 1<<16; first += size {
 		if first < int(c.FirstPort) || first+size-1 > int(c.LastPort) {
@@ -31,24 +33,24 @@ func blocksInOrder(c GroupConfig) []Block {
 		}
 		for _, p := range c.Outside {
 			for a := p.Addr(); p.Contains(a); a = a.Next() {
-				blocks = append(blocks, Block{a, Port(first), Port(first + size - 1)})
+				blocks = append(blocks, nat.Block{a, nat.Port(first), nat.Port(first + size - 1)})
 			}
 		}
 	}
 	return blocks
 }
 
-func (m *model) find(match func(Binding) bool) int { return slices.IndexFunc(m.bindings, match) }
+func (m *model) find(match func(nat.Binding) bool) int { return slices.IndexFunc(m.bindings, match) }
 
 func (m *model) live(inside netip.Addr) int {
-	return m.find(func(b Binding) bool { return b.Inside == inside && b.State != Held })
+	return m.find(func(b nat.Binding) bool { return b.Inside == inside && b.State != nat.Held })
 }
 
 func (m *model) configured(a netip.Addr) bool {
 	return slices.ContainsFunc(m.config.Outside, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-func (m *model) allocate(h Holder, now time.Time) error {
+func (m *model) allocate(h nat.Holder, now time.Time) error {
 	if !slices.ContainsFunc(m.config.Inside, func(p netip.Prefix) bool { return p.Contains(h.Inside) }) {
 		return ErrNotInside
 	}
@@ -76,13 +78,13 @@ func (m *model) allocate(h Holder, now time.Time) error {
 	return ErrExhausted
 }
 
-func (m *model) own(h Holder) int {
+func (m *model) own(h nat.Holder) int {
 	if h.Identity == "" {
 		return -1
 	}
 	seen := 0
 	for i, b := range slices.Backward(m.bindings) {
-		if b.Inside != h.Inside || b.State != Held {
+		if b.Inside != h.Inside || b.State != nat.Held {
 			continue
 		}
 		if seen++; seen > maxReclaim {
@@ -95,8 +97,8 @@ func (m *model) own(h Holder) int {
 	return -1
 }
 
-func (m *model) take() (Block, bool) {
-	for _, list := range []*[]Block{&m.fresh, &m.free} {
+func (m *model) take() (nat.Block, bool) {
+	for _, list := range []*[]nat.Block{&m.fresh, &m.free} {
 		if list == &m.fresh && !m.embargo.IsZero() || len(*list) == 0 {
 			continue
 		}
@@ -104,15 +106,15 @@ func (m *model) take() (Block, bool) {
 		*list = (*list)[1:]
 		return b, true
 	}
-	return Block{}, false
+	return nat.Block{}, false
 }
 
-func (m *model) bind(b Block, h Holder, now time.Time) {
-	m.bindings = append(m.bindings, Binding{Group: m.config.Name, Block: b, Holder: h, State: Active, AllocatedAt: now})
+func (m *model) bind(b nat.Block, h nat.Holder, now time.Time) {
+	m.bindings = append(m.bindings, nat.Binding{Group: m.config.Name, Block: b, Holder: h, State: nat.Active, AllocatedAt: now})
 }
 
 func (m *model) place(inside netip.Addr) int {
-	return slices.IndexFunc(m.line, func(h Holder) bool { return h.Inside == inside })
+	return slices.IndexFunc(m.line, func(h nat.Holder) bool { return h.Inside == inside })
 }
 
 func (m *model) forget(inside netip.Addr) bool {
@@ -123,21 +125,21 @@ func (m *model) forget(inside netip.Addr) bool {
 	return i >= 0
 }
 
-func (m *model) transition(inside netip.Addr, to State, now time.Time) error {
+func (m *model) transition(inside netip.Addr, to nat.State, now time.Time) error {
 	i := m.live(inside)
 	if i < 0 {
 		return ErrNoBinding
 	}
 	b := m.bindings[i]
 	switch from := b.State; {
-	case from == Active && to == Draining:
+	case from == nat.Active && to == nat.Draining:
 		b.ReleasedAt = now
-	case from == Draining && to == Active:
+	case from == nat.Draining && to == nat.Active:
 		b.ReleasedAt = time.Time{}
-	case from == Active && to == Cut, from == Draining && to == Cut && b.ReleasedAt.IsZero():
+	case from == nat.Active && to == nat.Cut, from == nat.Draining && to == nat.Cut && b.ReleasedAt.IsZero():
 		b.ReleasedAt = now
-	case from == Draining && to == Cut:
-	case from == Cut && to == Held:
+	case from == nat.Draining && to == nat.Cut:
+	case from == nat.Cut && to == nat.Held:
 		b.HoldUntil = now.Add(m.config.Hold)
 	default:
 		return ErrTransition
@@ -147,18 +149,18 @@ func (m *model) transition(inside netip.Addr, to State, now time.Time) error {
 	return nil
 }
 
-func (m *model) advance(now time.Time) (freed, served []Binding) {
+func (m *model) advance(now time.Time) (freed, served []nat.Binding) {
 	if !m.embargo.IsZero() && !now.Before(m.embargo) {
 		m.free, m.locked, m.embargo = append(m.locked, m.free...), nil, time.Time{}
 	}
 	for _, b := range m.bindings {
-		if b.State == Held && !now.Before(b.HoldUntil) {
+		if b.State == nat.Held && !now.Before(b.HoldUntil) {
 			freed = append(freed, b)
 		}
 	}
-	slices.SortStableFunc(freed, func(a, b Binding) int { return a.HoldUntil.Compare(b.HoldUntil) })
+	slices.SortStableFunc(freed, func(a, b nat.Binding) int { return a.HoldUntil.Compare(b.HoldUntil) })
 	for _, b := range freed {
-		m.bindings = slices.DeleteFunc(m.bindings, func(x Binding) bool { return x.Block == b.Block })
+		m.bindings = slices.DeleteFunc(m.bindings, func(x nat.Binding) bool { return x.Block == b.Block })
 		if m.configured(b.Outside) {
 			m.free = append(m.free, b.Block)
 		}
@@ -181,7 +183,7 @@ func (m *model) next() (time.Time, bool) {
 	}
 	next := m.embargo
 	for _, b := range m.bindings {
-		if b.State == Held && (next.IsZero() || b.HoldUntil.Before(next)) {
+		if b.State == nat.Held && (next.IsZero() || b.HoldUntil.Before(next)) {
 			next = b.HoldUntil
 		}
 	}
@@ -196,8 +198,8 @@ func (m *model) quarantine(now time.Time) {
 	}
 }
 
-func (m *model) restore(b Binding) error {
-	if i := m.find(func(x Binding) bool { return x.Block == b.Block }); i >= 0 {
+func (m *model) restore(b nat.Binding) error {
+	if i := m.find(func(x nat.Binding) bool { return x.Block == b.Block }); i >= 0 {
 		if x := m.bindings[i]; x.Inside == b.Inside && x.State == b.State && x.Identity == b.Identity {
 			return nil
 		}
@@ -206,7 +208,7 @@ func (m *model) restore(b Binding) error {
 	if !slices.Contains(blocksInOrder(m.config), b.Block) {
 		return ErrNotInPool
 	}
-	if b.State != Held {
+	if b.State != nat.Held {
 		if m.live(b.Inside) >= 0 {
 			return ErrConflict
 		}
@@ -217,9 +219,9 @@ func (m *model) restore(b Binding) error {
 	return nil
 }
 
-func (m *model) remove(b Block) {
-	for _, list := range []*[]Block{&m.fresh, &m.free, &m.locked} {
-		*list = slices.DeleteFunc(*list, func(x Block) bool { return x == b })
+func (m *model) remove(b nat.Block) {
+	for _, list := range []*[]nat.Block{&m.fresh, &m.free, &m.locked} {
+		*list = slices.DeleteFunc(*list, func(x nat.Block) bool { return x == b })
 	}
 }
 
@@ -229,17 +231,17 @@ func (m *model) reconfigure(c GroupConfig) {
 		given = append(given, b.Block)
 	}
 	m.config = c
-	m.fresh = slices.DeleteFunc(blocksInOrder(c), func(b Block) bool { return slices.Contains(given, b) })
-	gone := func(b Block) bool { return !m.configured(b.Outside) }
+	m.fresh = slices.DeleteFunc(blocksInOrder(c), func(b nat.Block) bool { return slices.Contains(given, b) })
+	gone := func(b nat.Block) bool { return !m.configured(b.Outside) }
 	m.free, m.locked = slices.DeleteFunc(m.free, gone), slices.DeleteFunc(m.locked, gone)
-	m.line = slices.DeleteFunc(m.line, func(h Holder) bool {
+	m.line = slices.DeleteFunc(m.line, func(h nat.Holder) bool {
 		return !slices.ContainsFunc(c.Inside, func(p netip.Prefix) bool { return p.Contains(h.Inside) })
 	})
 }
 
 func (m *model) usage() (used, held, free int) {
 	for _, b := range m.bindings {
-		if b.State == Held {
+		if b.State == nat.Held {
 			held++
 		} else {
 			used++

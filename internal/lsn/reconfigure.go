@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Reconfigure makes the engine serve these groups. Groups and outside prefixes
@@ -198,7 +200,7 @@ func (g *group) moveLease(l *lease, old *group) {
 	}
 	g.owners[c] = old.owners[l.cell]
 	l.cell = c
-	if s := g.segmentOf(c); l.state == Held {
+	if s := g.segmentOf(c); l.state == nat.Held {
 		s.held++
 	} else {
 		s.used++

@@ -1,6 +1,10 @@
 package lsn
 
-import "time"
+import (
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
+)
 
 // release makes the live lease of a client a held one.
 func (g *group) release(inside uint32, c *client, now time.Time) uint32 {
@@ -11,14 +15,14 @@ func (g *group) release(inside uint32, c *client, now time.Time) uint32 {
 }
 
 // endHolds frees the blocks whose hold is over and appends their last bindings.
-func (g *group) endHolds(now time.Time, freed []Binding) []Binding {
+func (g *group) endHolds(now time.Time, freed []nat.Binding) []nat.Binding {
 	if g.embargoed && !now.Before(g.embargoUntil) {
 		g.endQuarantine()
 	}
 	for h := g.nextHold(); h != nil && !now.Before(h.until); h = g.nextHold() {
 		i := h.place
 		g.holds.pop()
-		freed = append(freed, Binding{})
+		freed = append(freed, nat.Binding{})
 		g.describeHeld(i, &freed[len(freed)-1])
 		g.end(i)
 	}

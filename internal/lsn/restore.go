@@ -3,6 +3,8 @@ package lsn
 import (
 	"fmt"
 	"slices"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Restore enters a binding that was stored, or found in the kernel, before the
@@ -12,7 +14,7 @@ import (
 // says that it is no block of the group as it is configured now.
 //
 // A live binding takes its inside address out of the line of those who wait.
-func (e *Engine) Restore(b Binding) error {
+func (e *Engine) Restore(b nat.Binding) error {
 	g, err := e.offering(b.Group)
 	if err != nil {
 		return err
@@ -24,18 +26,18 @@ func (e *Engine) Restore(b Binding) error {
 	return nil
 }
 
-func (g *group) restore(b Binding) error {
+func (g *group) restore(b nat.Binding) error {
 	if !b.Inside.Is4() || b.Inside.IsUnspecified() {
 		return ErrNotInside
 	}
-	if !b.State.Live() && b.State != Held {
+	if !b.State.Live() && b.State != nat.Held {
 		return ErrTransition
 	}
 	c, ok := g.cellOf(b.Block)
 	if !ok {
 		return ErrNotInPool
 	}
-	if owner := (Binding{}); g.owner(c, &owner) {
+	if owner := (nat.Binding{}); g.owner(c, &owner) {
 		if owner.Inside != b.Inside || owner.State != b.State || owner.Identity != b.Identity {
 			return ErrConflict
 		}
@@ -54,7 +56,7 @@ func (g *group) restore(b Binding) error {
 }
 
 // cellOf returns the cell of exactly this block.
-func (g *group) cellOf(b Block) (uint32, bool) {
+func (g *group) cellOf(b nat.Block) (uint32, bool) {
 	for i := range g.segments {
 		s := &g.segments[i]
 		if c, ok := s.cellAt(&g.shape, b.Outside, b.First); ok {
@@ -79,7 +81,7 @@ func (g *group) takeCell(c uint32) {
 }
 
 // adopt makes a cell that is nobody's belong to the binding.
-func (g *group) adopt(client *client, c uint32, b Binding) {
+func (g *group) adopt(client *client, c uint32, b nat.Binding) {
 	l := lease{
 		cell: c, state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt),
 	}
@@ -89,7 +91,7 @@ func (g *group) adopt(client *client, c uint32, b Binding) {
 	l.setHolder(b.Holder)
 	inside := number(b.Inside)
 	g.owners[c] = inside
-	if b.State == Held {
+	if b.State == nat.Held {
 		g.hold(inside, l, b.HoldUntil)
 		return
 	}

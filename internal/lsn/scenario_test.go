@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output of the scenarios in testdata")
@@ -117,7 +119,7 @@ func (s *story) command(words []string) string {
 		}
 		return fmt.Sprintf("%d blocks until %v\n", blocks, s.seconds(until))
 	case "who": // OUTSIDE PORT
-		b, ok := s.engine.AtOutside(netip.MustParseAddr(args[0]), Port(number10(args[1])))
+		b, ok := s.engine.AtOutside(netip.MustParseAddr(args[0]), nat.Port(number10(args[1])))
 		if !ok {
 			return "nobody\n"
 		}
@@ -128,11 +130,11 @@ func (s *story) command(words []string) string {
 
 // subscriber carries out a command of the form: WORD GROUP INSIDE ...
 func (s *story) subscriber(word, group string, inside netip.Addr, args []string) string {
-	var b Binding
+	var b nat.Binding
 	var err error
 	switch word {
 	case "allocate": // [IDENTITY]
-		b, err = s.engine.Allocate(group, Holder{Inside: inside, Identity: strings.Join(args, "")}, s.now)
+		b, err = s.engine.Allocate(group, nat.Holder{Inside: inside, Identity: strings.Join(args, "")}, s.now)
 	case "drain":
 		b, err = s.engine.Drain(group, inside, s.now)
 	case "resume":
@@ -148,7 +150,7 @@ func (s *story) subscriber(word, group string, inside netip.Addr, args []string)
 		}
 		b, err = s.engine.SetGrace(group, inside, until)
 	case "receipt": // ELEMENTS
-		b, err = s.engine.SetReceipt(group, inside, Receipt{CutAt: s.now, Elements: number10(args[0])})
+		b, err = s.engine.SetReceipt(group, inside, nat.Receipt{CutAt: s.now, Elements: number10(args[0])})
 	case "end": // cut and hold
 		if _, err = s.engine.Cut(group, inside, s.now); err == nil {
 			b, err = s.engine.Hold(group, inside, s.now)
@@ -187,7 +189,7 @@ func storyGroup(args []string) GroupConfig {
 			c.Outside = prefixes(strings.Split(v, ",")...)
 		case "ports":
 			first, last, _ := strings.Cut(v, "-")
-			c.FirstPort, c.LastPort = Port(number10(first)), Port(number10(last))
+			c.FirstPort, c.LastPort = nat.Port(number10(first)), nat.Port(number10(last))
 		case "block":
 			c.BlockSize = number10(v)
 		case "hold":
@@ -197,25 +199,25 @@ func storyGroup(args []string) GroupConfig {
 	return c
 }
 
-func storyBinding(group string, inside netip.Addr, args []string, now time.Time) Binding {
-	b := Binding{
+func storyBinding(group string, inside netip.Addr, args []string, now time.Time) nat.Binding {
+	b := nat.Binding{
 		Group:       group,
-		Block:       Block{netip.MustParseAddr(args[0]), Port(number10(args[1])), Port(number10(args[2]))},
-		Holder:      Holder{Inside: inside, Identity: strings.Join(args[4:], "")},
+		Block:       nat.Block{netip.MustParseAddr(args[0]), nat.Port(number10(args[1])), nat.Port(number10(args[2]))},
+		Holder:      nat.Holder{Inside: inside, Identity: strings.Join(args[4:], "")},
 		AllocatedAt: now,
 	}
-	for state, name := range stateNames {
-		if name == args[3] {
-			b.State = State(state)
+	for state := nat.Active; state <= nat.Held; state++ {
+		if state.String() == args[3] {
+			b.State = state
 		}
 	}
-	if b.State == Held {
+	if b.State == nat.Held {
 		b.HoldUntil = now.Add(60 * time.Second)
 	}
 	return b
 }
 
-func (s *story) lines(what string, bs []Binding) string {
+func (s *story) lines(what string, bs []nat.Binding) string {
 	var out strings.Builder
 	for _, b := range bs {
 		out.WriteString(what + " " + s.line(b))
@@ -223,9 +225,9 @@ func (s *story) lines(what string, bs []Binding) string {
 	return out.String()
 }
 
-func (s *story) line(b Binding) string {
+func (s *story) line(b nat.Binding) string {
 	line := fmt.Sprintf("%v %s %v:%d-%d %v", b.Inside, b.Identity, b.Outside, b.First, b.Last, b.State)
-	if b.State == Held {
+	if b.State == nat.Held {
 		line += fmt.Sprintf(" until %d", s.seconds(b.HoldUntil))
 	}
 	if !b.GraceUntil.IsZero() {

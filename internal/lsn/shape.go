@@ -3,6 +3,8 @@ package lsn
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // none is the reference to no held lease, waiter or cell: number 0 of each
@@ -63,7 +65,7 @@ func (s *segment) cellInOrder(sh *shape, n uint32) uint32 {
 }
 
 // cellAt returns the cell whose block contains the outside address and port.
-func (s *segment) cellAt(sh *shape, outside netip.Addr, port Port) (uint32, bool) {
+func (s *segment) cellAt(sh *shape, outside netip.Addr, port nat.Port) (uint32, bool) {
 	if !s.prefix.Contains(outside) {
 		return none, false
 	}
@@ -75,13 +77,13 @@ func (s *segment) cellAt(sh *shape, outside netip.Addr, port Port) (uint32, bool
 }
 
 // block returns the block of one of the segment's cells.
-func (s *segment) block(sh *shape, cell uint32) Block {
+func (s *segment) block(sh *shape, cell uint32) nat.Block {
 	cell -= s.base
 	first := (sh.first + cell%sh.count) * sh.size
-	return Block{
+	return nat.Block{
 		Outside: address(s.low + cell/sh.count),
-		First:   Port(first),
-		Last:    Port(first + sh.size - 1),
+		First:   nat.Port(first),
+		Last:    nat.Port(first + sh.size - 1),
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestShare: a binding says the same of its holder as before, in the memory of another
@@ -19,13 +21,13 @@ func TestShare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := Holder{Inside: netip.MustParseAddr("100.64.0.1"), Identity: "u:alice", UserName: "alice", AcctSessionID: "1"}
+	h := nat.Holder{Inside: netip.MustParseAddr("100.64.0.1"), Identity: "u:alice", UserName: "alice", AcctSessionID: "1"}
 	if _, err := e.Allocate("g", h, time.Unix(0, 0)); err != nil {
 		t.Fatal(err)
 	}
-	other := Holder{Inside: h.Inside, Identity: strings.Clone(h.Identity), UserName: "bob", AcctSessionID: strings.Clone(h.AcctSessionID)}
+	other := nat.Holder{Inside: h.Inside, Identity: strings.Clone(h.Identity), UserName: "bob", AcctSessionID: strings.Clone(h.AcctSessionID)}
 	e.Share("g", other)
-	e.Share("g", Holder{Inside: netip.MustParseAddr("100.64.0.2")}) // nobody's
+	e.Share("g", nat.Holder{Inside: netip.MustParseAddr("100.64.0.2")}) // nobody's
 	b, ok := e.Live("g", h.Inside)
 	if !ok || b.Holder != h {
 		t.Fatalf("%+v, %t; want %+v", b.Holder, ok, h)

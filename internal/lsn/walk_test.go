@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 func prefixes(ss ...string) []netip.Prefix {
@@ -55,8 +57,8 @@ func (w *walk) inside() netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-func (w *walk) holder() Holder {
-	return Holder{Inside: w.inside(), Identity: []string{"", "u:alice", "u:bob"}[w.IntN(3)], AcctSessionID: fmt.Sprint(w.IntN(1000))}
+func (w *walk) holder() nat.Holder {
+	return nat.Holder{Inside: w.inside(), Identity: []string{"", "u:alice", "u:bob"}[w.IntN(3)], AcctSessionID: fmt.Sprint(w.IntN(1000))}
 }
 
 func (w *walk) step() {
@@ -98,17 +100,17 @@ func (w *walk) allocate() {
 }
 
 func (w *walk) transition() {
-	inside, to := w.inside(), []State{Active, Draining, Cut, Cut, Held, Held}[w.IntN(6)]
+	inside, to := w.inside(), []nat.State{nat.Active, nat.Draining, nat.Cut, nat.Cut, nat.Held, nat.Held}[w.IntN(6)]
 	w.note("make %v %v", inside, to)
 	var err error
 	switch to {
-	case Active:
+	case nat.Active:
 		_, err = w.engine.Resume("default", inside)
-	case Draining:
+	case nat.Draining:
 		_, err = w.engine.Drain("default", inside, w.now)
-	case Cut:
+	case nat.Cut:
 		_, err = w.engine.Cut("default", inside, w.now)
-	case Held:
+	case nat.Held:
 		_, err = w.engine.Hold("default", inside, w.now)
 	}
 	w.sameError(err, w.model.transition(inside, to, w.now))
@@ -129,13 +131,13 @@ func (w *walk) advance() {
 }
 
 func (w *walk) restore() {
-	first := Port(1024 * (1 + w.IntN(6)))
-	b := Binding{
+	first := nat.Port(1024 * (1 + w.IntN(6)))
+	b := nat.Binding{
 		Group:  "default",
-		Block:  Block{netip.AddrFrom4([4]byte{198, 51, 100, byte(w.IntN(3))}), first, first + 1023},
-		Holder: w.holder(), State: State(1 + w.IntN(4)), AllocatedAt: w.now,
+		Block:  nat.Block{netip.AddrFrom4([4]byte{198, 51, 100, byte(w.IntN(3))}), first, first + 1023},
+		Holder: w.holder(), State: nat.State(1 + w.IntN(4)), AllocatedAt: w.now,
 	}
-	if b.State == Held {
+	if b.State == nat.Held {
 		b.HoldUntil = w.now.Add(time.Duration(w.IntN(40)-5) * time.Second)
 	}
 	w.note("restore %v", b)
@@ -208,9 +210,9 @@ func (w *walk) compare() {
 
 func (w *walk) lookups() {
 	for _, b := range w.model.bindings {
-		got, ok := w.engine.AtOutside(b.Outside, b.First+Port(w.IntN(1024)))
+		got, ok := w.engine.AtOutside(b.Outside, b.First+nat.Port(w.IntN(1024)))
 		w.same("at outside", fmt.Sprint(got, ok), fmt.Sprint(b, true))
-		if b.State != Held {
+		if b.State != nat.Held {
 			got, ok = w.engine.Live("default", b.Inside)
 			w.same("live", fmt.Sprint(got, ok), fmt.Sprint(b, true))
 		}
@@ -222,18 +224,18 @@ func (w *walk) lookups() {
 	}
 }
 
-func (w *walk) bindings() []Binding {
-	var all []Binding
-	w.engine.Bindings("default", func(b Binding) bool {
+func (w *walk) bindings() []nat.Binding {
+	var all []nat.Binding
+	w.engine.Bindings("default", func(b nat.Binding) bool {
 		all = append(all, b)
 		return true
 	})
 	return sorted(all)
 }
 
-func sorted(bs []Binding) []Binding {
+func sorted(bs []nat.Binding) []nat.Binding {
 	bs = slices.Clone(bs)
-	slices.SortFunc(bs, func(a, b Binding) int {
+	slices.SortFunc(bs, func(a, b nat.Binding) int {
 		return cmp.Or(a.Outside.Compare(b.Outside), cmp.Compare(a.First, b.First))
 	})
 	return bs

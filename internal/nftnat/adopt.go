@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
 )
@@ -61,7 +62,7 @@ func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed 
 // salvage reads all elements of a table that has to be made anew, as one of another
 // version of sessiond. Maps that are not there, or hold something else, have none.
 func (k *Kernel) salvage(ctx context.Context) error {
-	gates, blocks := make(map[address]Gate), make(map[address]block)
+	gates, blocks := make(map[address]nat.Gate), make(map[address]block)
 	err := errors.Join(
 		elements(ctx, k.conn, k.options.Table, mapGate, func() { clear(gates) }, func(attrs []byte) {
 			if inside, g, ok := parseGate(attrs); ok {

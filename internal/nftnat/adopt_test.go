@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sync/errgroup"
@@ -40,7 +41,7 @@ func ruleHandles(t *testing.T, lab *netlab.Lab) string {
 func TestStandingTableIsAdopted_SES19_I7_I9(t *testing.T) {
 	lab := newLab(t)
 	first := openKernel(t, labOptions(lab))
-	apply(t, first, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
+	apply(t, first, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateDraining, 1))
 	before := ruleHandles(t, lab)
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
@@ -52,9 +53,9 @@ func TestStandingTableIsAdopted_SES19_I7_I9(t *testing.T) {
 	if after := ruleHandles(t, lab); after != before {
 		t.Errorf("adoption changed the table:\n%s\nto\n%s", before, after)
 	}
-	wantEntries(t, second, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
-	apply(t, second, Entry{Inside: alice}, blockOf(bob, Open, 1))
-	wantEntries(t, second, blockOf(bob, Open, 1))
+	wantEntries(t, second, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateDraining, 1))
+	apply(t, second, nat.Entry{Inside: alice}, blockOf(bob, nat.GateOpen, 1))
+	wantEntries(t, second, blockOf(bob, nat.GateOpen, 1))
 }
 
 // TestTamperedTableIsPutRight damages a table in every way it can be damaged,
@@ -63,7 +64,7 @@ func TestTamperedTableIsPutRight(t *testing.T) {
 	lab := newLab(t)
 	o := labOptions(lab)
 	k := openKernel(t, o)
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	want := withoutHandles(ruleHandles(t, lab))
 	made := regexp.MustCompile(`table ip sessiond \{ # handle \d+`).FindString(ruleHandles(t, lab))
 	for name, script := range map[string]string{
@@ -84,7 +85,7 @@ func TestTamperedTableIsPutRight(t *testing.T) {
 			if got := withoutHandles(ruleHandles(t, lab)); got != want {
 				t.Errorf("table is\n%s\nwant\n%s", got, want)
 			}
-			wantEntries(t, again, blockOf(alice, Open, 0))
+			wantEntries(t, again, blockOf(alice, nat.GateOpen, 0))
 			if !strings.HasPrefix(ruleHandles(t, lab), made) {
 				t.Error("the whole table was made anew")
 			}
@@ -113,9 +114,9 @@ func TestTableOfOtherShapeIsMadeAnew(t *testing.T) {
 		chain old { type filter hook forward priority 0; policy drop; }
 	}`)
 	k := openKernel(t, labOptions(lab))
-	wantEntries(t, k, Entry{Inside: alice, Gate: Open}) // the block could not be read
-	apply(t, k, blockOf(alice, Open, 0))
-	wantEntries(t, k, blockOf(alice, Open, 0))
+	wantEntries(t, k, nat.Entry{Inside: alice, Gate: nat.GateOpen}) // the block could not be read
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
+	wantEntries(t, k, blockOf(alice, nat.GateOpen, 0))
 	if out := run(t, lab, "nft", "list", "table", "ip", testTable); strings.Contains(out, "old") {
 		t.Errorf("old chain is left: %s", out)
 	}
@@ -131,7 +132,7 @@ func TestForeignObjectsStay_I8(t *testing.T) {
 	links := run(t, lab, "ip", "-o", "addr")
 
 	k := openKernel(t, labOptions(lab))
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	inside := []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")}
 	if err := k.SetPrefixes(testContext(t), inside, []netip.Prefix{pool, netip.MustParsePrefix("203.0.114.0/24")}); err != nil {
 		t.Fatal(err)
@@ -193,7 +194,7 @@ func TestDeletedRouteComesBack(t *testing.T) {
 func TestDeletedTableComesBack(t *testing.T) {
 	lab := newLab(t)
 	k := startKernel(t, labOptions(lab))
-	apply(t, k, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateDraining, 1))
 	want := withoutHandles(ruleHandles(t, lab))
 	check := func(t *testing.T) {
 		t.Helper()
@@ -214,13 +215,13 @@ func TestDeletedTableComesBack(t *testing.T) {
 	})
 	t.Run("by Apply", func(t *testing.T) {
 		run(t, lab, "nft", "flush", "ruleset")
-		apply(t, k, Entry{Inside: netip.MustParseAddr("100.64.9.9")}, blockOf(bob, Open, 1))
-		apply(t, k, blockOf(bob, Draining, 1))
+		apply(t, k, nat.Entry{Inside: netip.MustParseAddr("100.64.9.9")}, blockOf(bob, nat.GateOpen, 1))
+		apply(t, k, blockOf(bob, nat.GateDraining, 1))
 		check(t)
 	})
 	t.Run("by Learn", func(t *testing.T) {
 		run(t, lab, "nft", "flush", "ruleset")
-		wantEntries(t, k, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
+		wantEntries(t, k, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateDraining, 1))
 		check(t)
 	})
 }
@@ -228,37 +229,37 @@ func TestDeletedTableComesBack(t *testing.T) {
 func TestForeignChangesOfElements(t *testing.T) {
 	for name, tc := range map[string]struct {
 		script string
-		want   []Entry // as LearnRest finds them
+		want   []nat.Entry // as LearnRest finds them
 	}{
-		"gate deleted":  {"delete element ip sessiond gate { 100.64.0.10 }", []Entry{{Inside: alice, Outside: eip, First: 1024, Last: 1535}}},
-		"block deleted": {"delete element ip sessiond block { 100.64.0.10 }", []Entry{{Inside: alice, Gate: Open}}},
+		"gate deleted":  {"delete element ip sessiond gate { 100.64.0.10 }", []nat.Entry{{Inside: alice, Block: nat.Block{Outside: eip, First: 1024, Last: 1535}}}},
+		"block deleted": {"delete element ip sessiond block { 100.64.0.10 }", []nat.Entry{{Inside: alice, Gate: nat.GateOpen}}},
 		"both deleted":  {"flush map ip sessiond gate; flush map ip sessiond block", nil},
 		"gate replaced": {
 			"delete element ip sessiond gate { 100.64.0.10 }; add element ip sessiond gate { 100.64.0.10 : accept }",
-			[]Entry{{Inside: alice, Outside: eip, First: 1024, Last: 1535}},
+			[]nat.Entry{{Inside: alice, Block: nat.Block{Outside: eip, First: 1024, Last: 1535}}},
 		},
 		"block replaced": {
 			"delete element ip sessiond block { 100.64.0.10 }; add element ip sessiond block { 100.64.0.10 : 198.51.100.2 . 2048-2050 }",
-			[]Entry{{Inside: alice, Gate: Open, Outside: netip.MustParseAddr("198.51.100.2"), First: 2048, Last: 2050}},
+			[]nat.Entry{{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.2"), First: 2048, Last: 2050}}},
 		},
 		"stranger added": {
 			"add element ip sessiond gate { 100.64.0.9 : return }",
-			[]Entry{{Inside: netip.MustParseAddr("100.64.0.9"), Gate: Open}, blockOf(alice, Open, 0)},
+			[]nat.Entry{{Inside: netip.MustParseAddr("100.64.0.9"), Gate: nat.GateOpen}, blockOf(alice, nat.GateOpen, 0)},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lab := newLab(t)
 			k := openKernel(t, labOptions(lab))
-			apply(t, k, blockOf(alice, Open, 0))
+			apply(t, k, blockOf(alice, nat.GateOpen, 0))
 			run(t, lab, "nft", tc.script)
-			apply(t, k, blockOf(alice, Draining, 3)) // without having been told
-			apply(t, k, blockOf(netip.MustParseAddr("100.64.0.9"), Open, 4))
-			wantEntries(t, k, blockOf(netip.MustParseAddr("100.64.0.9"), Open, 4), blockOf(alice, Draining, 3))
+			apply(t, k, blockOf(alice, nat.GateDraining, 3)) // without having been told
+			apply(t, k, blockOf(netip.MustParseAddr("100.64.0.9"), nat.GateOpen, 4))
+			wantEntries(t, k, blockOf(netip.MustParseAddr("100.64.0.9"), nat.GateOpen, 4), blockOf(alice, nat.GateDraining, 3))
 
-			apply(t, k, blockOf(alice, Open, 0), Entry{Inside: netip.MustParseAddr("100.64.0.9")})
+			apply(t, k, blockOf(alice, nat.GateOpen, 0), nat.Entry{Inside: netip.MustParseAddr("100.64.0.9")})
 			run(t, lab, "nft", tc.script)
 			wantEntries(t, k, tc.want...)
-			apply(t, k, Entry{Inside: alice}, Entry{Inside: netip.MustParseAddr("100.64.0.9")})
+			apply(t, k, nat.Entry{Inside: alice}, nat.Entry{Inside: netip.MustParseAddr("100.64.0.9")})
 			wantEntries(t, k)
 		})
 	}
@@ -277,7 +278,7 @@ func TestKernelErrorNamesTheOperation(t *testing.T) {
 	if !errors.As(err, &at) || at.Op != (wire.Op{Verb: "add chain", Object: "c"}) || !errors.Is(err, unix.ENOENT) {
 		t.Errorf("error is %v, want one about chain c", err)
 	}
-	apply(t, k, blockOf(alice, Open, 0)) // the connection goes on
+	apply(t, k, blockOf(alice, nat.GateOpen, 0)) // the connection goes on
 }
 
 func TestForwardingOffIsWarnedOf(t *testing.T) {
@@ -337,7 +338,7 @@ func TestOptionsNameTheBadField(t *testing.T) {
 func TestFlowsGoOn_I9(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	f, err := lab.OpenFlow(testContext(t), netip.AddrPortFrom(alice, 0))
 	if err != nil {
 		t.Fatal(err)
@@ -369,9 +370,9 @@ func TestFlowsGoOn_I9(t *testing.T) {
 func TestOneTransaction_DEL12(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
-	entries := make([]Entry, 10_000)
+	entries := make([]nat.Entry, 10_000)
 	for i := range entries {
-		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}), Open, i%100)
+		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}), nat.GateOpen, i%100)
 	}
 	wantTransactions := func(want uint32, do func()) {
 		t.Helper()
@@ -391,9 +392,9 @@ func TestOneTransaction_DEL12(t *testing.T) {
 	wantTransactions(1, func() { apply(t, k, entries...) })
 	wantTransactions(0, func() { apply(t, k, entries...) })
 	for i := range entries {
-		entries[i].Gate = Closed
+		entries[i].Gate = nat.GateClosed
 	}
-	wantTransactions(1, func() { apply(t, k, append(entries, blockOf(alice, Open, 0))...) })
+	wantTransactions(1, func() { apply(t, k, append(entries, blockOf(alice, nat.GateOpen, 0))...) })
 	wantTransactions(0, func() { openKernel(t, labOptions(lab)) })
 }
 
@@ -401,19 +402,19 @@ func TestOneTransaction_DEL12(t *testing.T) {
 func TestApplyFromManySides(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
-	var want []Entry
+	var want []nat.Entry
 	var tasks errgroup.Group
 	for i := range 8 {
 		inside := netip.AddrFrom4([4]byte{100, 64, 7, byte(i)})
-		want = append(want, blockOf(inside, Draining, i))
+		want = append(want, blockOf(inside, nat.GateDraining, i))
 		tasks.Go(func() error {
 			var errs []error
 			for range 20 {
-				errs = append(errs, k.Apply(t.Context(), []Entry{blockOf(inside, Open, i)}),
-					k.Apply(t.Context(), []Entry{{Inside: inside}}))
+				errs = append(errs, k.Apply(t.Context(), []nat.Entry{blockOf(inside, nat.GateOpen, i)}),
+					k.Apply(t.Context(), []nat.Entry{{Inside: inside}}))
 				errs = append(errs, k.LearnRest(t.Context()))
 			}
-			return errors.Join(append(errs, k.Apply(t.Context(), []Entry{blockOf(inside, Draining, i)}))...)
+			return errors.Join(append(errs, k.Apply(t.Context(), []nat.Entry{blockOf(inside, nat.GateDraining, i)}))...)
 		})
 	}
 	if err := tasks.Wait(); err != nil {
@@ -435,7 +436,7 @@ func TestProgrammed_NAT30(t *testing.T) {
 		{"made", func(*Kernel) {}, false},
 		{"made by an earlier start", func(*Kernel) {}, false},
 		{"changed in its rules, and applied nothing", func(k *Kernel) {
-			apply(t, k, Entry{Inside: alice})
+			apply(t, k, nat.Entry{Inside: alice})
 			if err := k.SetTimeouts(t.Context(), labOptions(lab).Timeouts); err != nil {
 				t.Fatal(err)
 			}
@@ -446,8 +447,8 @@ func TestProgrammed_NAT30(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, false},
-		{"programmed", func(k *Kernel) { apply(t, k, blockOf(alice, Open, 0)) }, true},
-		{"emptied", func(k *Kernel) { apply(t, k, Entry{Inside: alice}) }, true},
+		{"programmed", func(k *Kernel) { apply(t, k, blockOf(alice, nat.GateOpen, 0)) }, true},
+		{"emptied", func(k *Kernel) { apply(t, k, nat.Entry{Inside: alice}) }, true},
 		{"deleted since, and made again", func(k *Kernel) {
 			run(t, lab, "nft", "delete table ip sessiond")
 			if err := k.Learn(t.Context(), nil); err != nil {
@@ -481,8 +482,8 @@ func TestElementsBehindTheMark_NAT30(t *testing.T) {
 	if k = openKernel(t, labOptions(lab)); !k.Programmed() {
 		t.Error("a table with elements counts as never programmed")
 	}
-	apply(t, k, blockOf(alice, Open, 0))
-	wantEntries(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
+	wantEntries(t, k, blockOf(alice, nat.GateOpen, 0))
 }
 
 // TestMarkDeleted: who deletes the mark holds up nothing.
@@ -490,6 +491,6 @@ func TestMarkDeleted(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
 	run(t, lab, "nft", "delete set ip sessiond unused")
-	apply(t, k, blockOf(alice, Open, 0))
-	wantEntries(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
+	wantEntries(t, k, blockOf(alice, nat.GateOpen, 0))
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 )
 
@@ -19,7 +20,7 @@ import (
 // If the kernel turns out not to hold what was programmed, because others
 // changed or deleted the table, it is put right and Apply tried once more. An
 // error means that each address has either its old or its new state.
-func (k *Kernel) Apply(ctx context.Context, entries []Entry) error {
+func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 	if _, err := wanted(entries); err != nil {
 		return err
 	}
@@ -43,14 +44,14 @@ func (k *Kernel) Apply(ctx context.Context, entries []Entry) error {
 	return nil
 }
 
-func (k *Kernel) suspect(entries []Entry) {
+func (k *Kernel) suspect(entries []nat.Entry) {
 	for i := range entries {
 		k.shadow.suspect(entries[i].Inside.As4())
 	}
 }
 
 // programAll takes the maps from what stands to what is wanted.
-func (k *Kernel) programAll(ctx context.Context, entries []Entry) error {
+func (k *Kernel) programAll(ctx context.Context, entries []nat.Entry) error {
 	if err := k.hear(ctx); err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (k *Kernel) programAll(ctx context.Context, entries []Entry) error {
 }
 
 // learnEntries looks at the addresses of which it is not known what they hold.
-func (k *Kernel) learnEntries(ctx context.Context, entries []Entry) error {
+func (k *Kernel) learnEntries(ctx context.Context, entries []nat.Entry) error {
 	if k.shadow.exact() {
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"golang.org/x/net/bpf"
 )
@@ -73,7 +74,7 @@ func TestBarrier_I3(t *testing.T) {
 			w := wireTest{Lab: newLab(t)}
 			k := openKernel(t, labOptions(w.Lab)) // it does not run
 			w.capture = captureInternet(t, w.Lab)
-			apply(t, k, blockOf(alice, Open, 0))
+			apply(t, k, blockOf(alice, nat.GateOpen, 0))
 			stop := keepSending(t, w.flow(t, alice))
 			if err := k.Close(); err != nil {
 				t.Fatal(err)
@@ -245,7 +246,7 @@ func TestBarrierImpossible(t *testing.T) {
 	if k.Barrier() {
 		t.Error("the barrier is said to stand")
 	}
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	run(t, lab, "tc", "qdisc", "del", "dev", "i0", "ingress")
 	k.barrier.restore()
 	wantBarrier(t, lab, "i0")
@@ -283,7 +284,7 @@ func TestFlushes_I3_I9(t *testing.T) {
 			}
 			w := newWireTest(t)
 			run(t, w.Lab, "nft", "-f", file)
-			apply(t, w.Kernel, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+			apply(t, w.Kernel, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 			heartbeat := w.beat(t, netip.AddrPortFrom(alice, 6000))
 			tcp := w.flow(t, bob)
 			var born *beat // began right behind a flush

@@ -7,14 +7,15 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/vishvananda/netns"
 )
 
 // benchBatch is how many addresses one call programs.
 const benchBatch = 1000
 
-func benchEntries(gate Gate) []Entry {
-	entries := make([]Entry, benchBatch)
+func benchEntries(gate nat.Gate) []nat.Entry {
+	entries := make([]nat.Entry, benchBatch)
 	for i := range entries {
 		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}), gate, i%100)
 	}
@@ -27,10 +28,10 @@ func BenchmarkApply(b *testing.B) {
 	lab := newLab(b)
 	k := openKernel(b, labOptions(lab))
 	ctx := context.Background()
-	open, closed := benchEntries(Open), benchEntries(Closed)
+	open, closed := benchEntries(nat.GateOpen), benchEntries(nat.GateClosed)
 	b.ReportAllocs()
 	for b.Loop() {
-		for _, entries := range [][]Entry{open, closed} {
+		for _, entries := range [][]nat.Entry{open, closed} {
 			if err := k.Apply(ctx, entries); err != nil {
 				b.Fatal(err)
 			}
@@ -44,10 +45,10 @@ func BenchmarkApplyOne(b *testing.B) {
 	lab := newLab(b)
 	k := openKernel(b, labOptions(lab))
 	ctx := context.Background()
-	open, closed := []Entry{blockOf(alice, Open, 0)}, []Entry{{Inside: alice}}
+	open, closed := []nat.Entry{blockOf(alice, nat.GateOpen, 0)}, []nat.Entry{{Inside: alice}}
 	b.ReportAllocs()
 	for b.Loop() {
-		for _, entries := range [][]Entry{open, closed} {
+		for _, entries := range [][]nat.Entry{open, closed} {
 			if err := k.Apply(ctx, entries); err != nil {
 				b.Fatal(err)
 			}
@@ -108,7 +109,7 @@ func rawMaps(b *testing.B, conn *nftables.Conn) (gate, blocks *nftables.Set) {
 }
 
 func rawElements() (gates, values []nftables.SetElement) {
-	for _, e := range benchEntries(Open) {
+	for _, e := range benchEntries(nat.GateOpen) {
 		key, outside := e.Inside.AsSlice(), e.Outside.AsSlice()
 		value := append(append([]byte{}, outside...), byte(e.First>>8), byte(e.First), 0, 0)
 		value = append(append(value, outside...), byte(e.Last>>8), byte(e.Last), 0, 0)

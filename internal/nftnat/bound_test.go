@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
@@ -27,7 +28,7 @@ func TestSessionsAreBounded_I10(t *testing.T) {
 	o.MaxSessions = 40
 	o.Logger = slog.New(slog.NewTextHandler(&told, nil))
 	w := wireTest{Lab: lab, Kernel: startKernel(t, o), echo: echo}
-	apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	standing := w.flow(t, alice)
 	sent := 0
 	flood := func() error {
@@ -100,7 +101,7 @@ func TestFloodThroughMappingIsBounded(t *testing.T) {
 	o.MaxSessions = 40
 	o.Logger = slog.New(slog.NewTextHandler(&told, nil))
 	w := wireTest{Lab: lab, Kernel: startKernel(t, o), echo: echo}
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	sent := uint16(1000)
 	flood := func(n int) {
 		t.Helper()
@@ -179,7 +180,7 @@ func TestSessionsToTheMachineAreBounded_I10(t *testing.T) {
 	o.MaxSessions = 40
 	k := startKernel(t, o)
 	w := wireTest{Lab: lab, Kernel: k}
-	apply(t, k, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	flood := func(from netip.Addr, first, n int) {
 		t.Helper()
 		for port := range n {
@@ -209,7 +210,7 @@ func TestSessionsToTheMachineAreBounded_I10(t *testing.T) {
 func TestFillIsTold(t *testing.T) {
 	lab := newLab(t)
 	k := startKernel(t, labOptions(lab))
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	conn, err := lab.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 5000), netip.AddrPortFrom(lab.Remotes[0], 9))
 	if err != nil {
 		t.Fatal(err)

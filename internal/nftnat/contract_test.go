@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"golang.org/x/sys/unix"
 )
@@ -21,12 +22,12 @@ type contract interface {
 	Programmed() bool
 	Learn(ctx context.Context, inside []netip.Addr) error
 	LearnRest(ctx context.Context) error
-	EntryAt(inside netip.Addr) (Entry, bool)
-	EntriesFrom(ctx context.Context, from netip.Addr, n int) (entries []Entry, next netip.Addr)
+	EntryAt(inside netip.Addr) (nat.Entry, bool)
+	EntriesFrom(ctx context.Context, from netip.Addr, n int) (entries []nat.Entry, next netip.Addr)
 	Elements() int
 	Changed() <-chan struct{}
-	Apply(ctx context.Context, entries []Entry) error
-	Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error)
+	Apply(ctx context.Context, entries []nat.Entry) error
+	Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error)
 	Sessions(ctx context.Context, yield func(Session) error) error
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(Session) error) error
 	SessionCount(inside netip.Addr) int
@@ -35,7 +36,7 @@ type contract interface {
 	Idle() <-chan netip.Addr
 	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error)
 	KillSession(ctx context.Context, s Session) error
-	SetTimeouts(ctx context.Context, t Timeouts) error
+	SetTimeouts(ctx context.Context, t nat.Timeouts) error
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
 }
 
@@ -49,7 +50,7 @@ type twin struct {
 	contract
 	ask    func(inside netip.AddrPort) (seen netip.AddrPort, err error) // a datagram out and one back
 	remote netip.AddrPort                                               // whom ask asks
-	tamper func(entries ...Entry)                                       // changes elements as others do
+	tamper func(entries ...nat.Entry)                                   // changes elements as others do
 }
 
 const twinPatience = 300 * time.Millisecond // for what must not come
@@ -86,7 +87,7 @@ func memoryTwin(t *testing.T) twin {
 		}
 		return s.Outside, m.Receive(s)
 	}
-	tamper := func(entries ...Entry) {
+	tamper := func(entries ...nat.Entry) {
 		if err := m.Tamper(entries...); err != nil {
 			t.Error(err)
 		}
@@ -132,12 +133,12 @@ func closedAtFirst_I3(t *testing.T, n twin) {
 }
 
 func open_NAT02(t *testing.T, n twin) {
-	apply(t, n, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
-	wantEntries(t, n, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	apply(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
+	wantEntries(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	for i, inside := range []netip.Addr{alice, bob} {
 		for port := uint16(5000); port < 5003; port++ {
 			seen := mustAsk(t, n, netip.AddrPortFrom(inside, port))
-			if b := blockOf(inside, Open, i); seen.Addr() != b.Outside || seen.Port() < b.First || seen.Port() > b.Last {
+			if b := blockOf(inside, nat.GateOpen, i); seen.Addr() != b.Outside || nat.Port(seen.Port()) < b.First || nat.Port(seen.Port()) > b.Last {
 				t.Errorf("%v is seen from %v, want %v:%d-%d", inside, seen, b.Outside, b.First, b.Last)
 			}
 		}
@@ -157,7 +158,7 @@ func sessions(t *testing.T, n twin) {
 		t.Fatal(err)
 	}
 	if killed.Protocol != unix.IPPROTO_UDP || killed.Outside.Addr() != eip || killed.Remote != n.remote ||
-		killed.Direction != Outbound || killed.State != "REPLIED" || killed.ExpiresIn <= 0 {
+		killed.Direction != nat.Outbound || killed.State != "REPLIED" || killed.ExpiresIn <= 0 {
 		t.Errorf("session is %+v", killed)
 	}
 	wantOwn(t, n, bob, 3)
@@ -208,20 +209,20 @@ func wantOwn(t *testing.T, n contract, inside netip.Addr, want int) {
 }
 
 func draining_DEL11(t *testing.T, n twin) {
-	apply(t, n, blockOf(alice, Draining, 0))
-	wantEntries(t, n, blockOf(alice, Draining, 0), blockOf(bob, Open, 1))
+	apply(t, n, blockOf(alice, nat.GateDraining, 0))
+	wantEntries(t, n, blockOf(alice, nat.GateDraining, 0), blockOf(bob, nat.GateOpen, 1))
 	mustAsk(t, n, netip.AddrPortFrom(alice, 5000))
 	if seen, err := n.ask(netip.AddrPortFrom(alice, 5009)); err == nil {
 		t.Errorf("a new session began while draining, seen from %v", seen)
 	}
 	mustAsk(t, n, netip.AddrPortFrom(bob, 5000))
-	apply(t, n, blockOf(alice, Open, 0))
+	apply(t, n, blockOf(alice, nat.GateOpen, 0))
 	mustAsk(t, n, netip.AddrPortFrom(alice, 5009))
 }
 
 func cutAndReaped_DEL01_DEL02_DEL07(t *testing.T, n twin) {
-	apply(t, n, Entry{Inside: alice})
-	wantEntries(t, n, blockOf(bob, Open, 1))
+	apply(t, n, nat.Entry{Inside: alice})
+	wantEntries(t, n, blockOf(bob, nat.GateOpen, 1))
 	if seen, err := n.ask(netip.AddrPortFrom(alice, 5000)); err == nil {
 		t.Errorf("a packet passed a closed gate, seen from %v", seen)
 	}
@@ -262,58 +263,58 @@ func drainIdle(n twin) {
 }
 
 func refused(t *testing.T, n twin) {
-	for name, e := range map[string]Entry{
+	for name, e := range map[string]nat.Entry{
 		"IPv6 inside":   {Inside: netip.MustParseAddr("2001:db8::1")},
-		"no inside":     {Gate: Open, Outside: eip, First: 1024, Last: 1535},
-		"unknown gate":  {Inside: alice, Gate: 9, Outside: eip, First: 1024, Last: 1535},
-		"no outside":    {Inside: alice, Gate: Open, First: 1024, Last: 1535},
-		"empty block":   {Inside: alice, Gate: Open, Outside: eip, First: 1535, Last: 1024},
-		"block of zero": {Inside: alice, Gate: Draining, Outside: eip, Last: 511},
+		"no inside":     {Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 1535}},
+		"unknown gate":  {Inside: alice, Gate: 9, Block: nat.Block{Outside: eip, First: 1024, Last: 1535}},
+		"no outside":    {Inside: alice, Gate: nat.GateOpen, Block: nat.Block{First: 1024, Last: 1535}},
+		"empty block":   {Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1535, Last: 1024}},
+		"block of zero": {Inside: alice, Gate: nat.GateDraining, Block: nat.Block{Outside: eip, Last: 511}},
 	} {
-		err := n.Apply(testContext(t), []Entry{blockOf(alice, Open, 0), e})
+		err := n.Apply(testContext(t), []nat.Entry{blockOf(alice, nat.GateOpen, 0), e})
 		if err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	wantEntries(t, n, blockOf(bob, Open, 1)) // nothing of a refused call is done
+	wantEntries(t, n, blockOf(bob, nat.GateOpen, 1)) // nothing of a refused call is done
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := n.Apply(ended, []Entry{blockOf(alice, Open, 0)}); !errors.Is(err, context.Canceled) {
+	if err := n.Apply(ended, []nat.Entry{blockOf(alice, nat.GateOpen, 0)}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Apply after its context ended returned %v", err)
 	}
 }
 
 func bulk(t *testing.T, n twin) {
 	const size = 10_000
-	entries := make([]Entry, size)
+	entries := make([]nat.Entry, size)
 	for i := range entries {
-		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}), Open, i%100)
+		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}), nat.GateOpen, i%100)
 	}
-	all := append(slices.Clone(entries), blockOf(bob, Open, 1))
-	slices.SortFunc(all, func(a, b Entry) int { return a.Inside.Compare(b.Inside) })
+	all := append(slices.Clone(entries), blockOf(bob, nat.GateOpen, 1))
+	slices.SortFunc(all, func(a, b nat.Entry) int { return a.Inside.Compare(b.Inside) })
 	for range 2 {
 		apply(t, n, entries...)
 		wantEntries(t, n, all...)
 	}
 	// Of several entries for one address the last counts.
-	apply(t, n, blockOf(bob, Open, 5), Entry{Inside: bob}, blockOf(bob, Draining, 7))
+	apply(t, n, blockOf(bob, nat.GateOpen, 5), nat.Entry{Inside: bob}, blockOf(bob, nat.GateDraining, 7))
 	for i := range entries {
-		entries[i].Gate = Closed
+		entries[i].Gate = nat.GateClosed
 	}
 	for range 2 {
 		apply(t, n, entries...)
-		wantEntries(t, n, blockOf(bob, Draining, 7))
+		wantEntries(t, n, blockOf(bob, nat.GateDraining, 7))
 	}
 }
 
 func reconfigured(t *testing.T, n twin) {
-	if err := n.SetTimeouts(testContext(t), Timeouts{UDP: time.Second}); err == nil {
+	if err := n.SetTimeouts(testContext(t), nat.Timeouts{UDP: time.Second}); err == nil {
 		t.Error("timeouts of zero were accepted")
 	}
 	if err := n.SetPrefixes(testContext(t), nil, nil); err == nil {
 		t.Error("no inside prefixes were accepted")
 	}
-	short := Timeouts{TCPEstablished: 9 * time.Second, TCPTransitory: 9 * time.Second, UDP: 9 * time.Second, ICMP: 9 * time.Second}
+	short := nat.Timeouts{TCPEstablished: 9 * time.Second, TCPTransitory: 9 * time.Second, UDP: 9 * time.Second, ICMP: 9 * time.Second}
 	if err := n.SetTimeouts(testContext(t), short); err != nil {
 		t.Fatal(err)
 	}
@@ -321,8 +322,8 @@ func reconfigured(t *testing.T, n twin) {
 	if err := n.SetPrefixes(testContext(t), inside, []netip.Prefix{pool}); err != nil {
 		t.Fatal(err)
 	}
-	wantEntries(t, n, blockOf(bob, Draining, 7))
-	apply(t, n, blockOf(bob, Open, 7))
+	wantEntries(t, n, blockOf(bob, nat.GateDraining, 7))
+	apply(t, n, blockOf(bob, nat.GateOpen, 7))
 	mustAsk(t, n, netip.AddrPortFrom(bob, 5000))
 	err := n.Sessions(testContext(t), func(s Session) error {
 		if s.Inside.Addr() == bob && s.ExpiresIn > short.UDP {
@@ -349,7 +350,7 @@ func mustAsk(t *testing.T, n twin, inside netip.AddrPort) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-func wantEntries(t *testing.T, n contract, want ...Entry) {
+func wantEntries(t *testing.T, n contract, want ...nat.Entry) {
 	t.Helper()
 	if err := n.LearnRest(testContext(t)); err != nil {
 		t.Fatal(err)
@@ -362,7 +363,7 @@ func wantEntries(t *testing.T, n contract, want ...Entry) {
 
 // entriesOf lists all entries by pages of n, and checks that each is found by its
 // address.
-func entriesOf(t testing.TB, k contract, n int) (all []Entry) {
+func entriesOf(t testing.TB, k contract, n int) (all []nat.Entry) {
 	t.Helper()
 	for from := (netip.Addr{}); ; {
 		page, next := k.EntriesFrom(testContext(t), from, n)
@@ -393,7 +394,7 @@ func wantReaped(t *testing.T, n contract, inside netip.Addr, deleted int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(receipts) != 1 || receipts[0].Inside != inside || receipts[0].Deleted != deleted || receipts[0].Proof != ProofIndex || receipts[0].At.Before(before) {
+	if len(receipts) != 1 || receipts[0].Inside != inside || receipts[0].Deleted != deleted || receipts[0].Proof != nat.ProofIndex || receipts[0].At.Before(before) {
 		t.Errorf("receipts are %+v, want one of %v with %d deleted", receipts, inside, deleted)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables/expr"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
 )
@@ -22,34 +23,34 @@ type block struct {
 
 // cell is all that the two maps hold of one inside address.
 type cell struct {
-	gate Gate
+	gate nat.Gate
 	block
 }
 
 // foreign is the gate of an element with a verdict that is not ours. It lets
 // nobody be mistaken for open, and differs from Closed so that it is deleted.
-const foreign Gate = 255
+const foreign nat.Gate = 255
 
-func (c cell) entry(inside address) Entry {
-	e := Entry{Inside: inside.addr(), Gate: c.gate}
+func (c cell) entry(inside address) nat.Entry {
+	e := nat.Entry{Inside: inside.addr(), Gate: c.gate}
 	if c.gate == foreign {
-		e.Gate = Closed
+		e.Gate = nat.GateClosed
 	}
 	if c.block != (block{}) {
-		e.Outside, e.First, e.Last = c.outside.addr(), c.first, c.last
+		e.Block = nat.Block{Outside: c.outside.addr(), First: nat.Port(c.first), Last: nat.Port(c.last)}
 	}
 	return e
 }
 
 // appendGate appends an element of the gate: open is return, draining leads to
 // the chain that refuses new sessions.
-func appendGate(dst []byte, inside address, g Gate) []byte {
+func appendGate(dst []byte, inside address, g nat.Gate) []byte {
 	dst = appendKey(dst, inside[:])
 	data := len(dst)
 	dst = wire.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
 	verdict := len(dst)
 	dst = wire.BeginNested(dst, unix.NFTA_DATA_VERDICT)
-	if g == Draining {
+	if g == nat.GateDraining {
 		dst = wire.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictGoto))
 		dst = wire.AppendString(dst, unix.NFTA_VERDICT_CHAIN, chainDraining)
 	} else {
@@ -61,18 +62,18 @@ func appendGate(dst []byte, inside address, g Gate) []byte {
 func verdictCode(k expr.VerdictKind) uint32 { return uint32(int32(k)) }
 
 // parseGate reads an element of the gate.
-func parseGate(attrs []byte) (inside address, g Gate, ok bool) {
+func parseGate(attrs []byte) (inside address, g nat.Gate, ok bool) {
 	key := parseKey(attrs)
 	if len(key) != addressLen {
-		return address{}, Closed, false
+		return address{}, nat.GateClosed, false
 	}
 	g = foreign
 	verdict := wire.Attr(wire.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VERDICT)
 	switch wire.Uint32(wire.Attr(verdict, unix.NFTA_VERDICT_CODE)) {
 	case verdictCode(expr.VerdictReturn):
-		g = Open
+		g = nat.GateOpen
 	case verdictCode(expr.VerdictGoto):
-		g = Draining
+		g = nat.GateDraining
 	}
 	return address(key), g, true
 }

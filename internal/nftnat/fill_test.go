@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestFillFindsEverybodyOnce: of a table that is made anew everybody is programmed once,
@@ -46,7 +48,7 @@ func newShadowOf(t *testing.T, r *rand.Rand, n int) *shadow {
 	t.Helper()
 	s := &shadow{}
 	for range n {
-		s.set(randomInside(r).As4(), cell{Open, block{outside: address{198, 18, 0, 1}, first: 1024, last: 1535}})
+		s.set(randomInside(r).As4(), cell{nat.GateOpen, block{outside: address{198, 18, 0, 1}, first: 1024, last: 1535}})
 	}
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
@@ -17,11 +18,11 @@ func TestFloodOfTheMachineHoldsUpNoRemoval_I5(t *testing.T) {
 			run(t, w.Lab, "sysctl", "-qw", "net.netfilter.nf_conntrack_events="+events)
 			defer floodMachine(t, w.Lab)()
 			for range 3 {
-				apply(t, w, blockOf(alice, Open, 0))
+				apply(t, w, blockOf(alice, nat.GateOpen, 0))
 				if _, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5000), w.echo.Addr()); err != nil {
 					t.Fatal(err)
 				}
-				apply(t, w, Entry{Inside: alice})
+				apply(t, w, nat.Entry{Inside: alice})
 				receipts, err := w.Reap(testContext(t), []netip.Addr{alice})
 				if err != nil || len(receipts) != 1 {
 					t.Fatalf("receipts are %+v: %v", receipts, err)

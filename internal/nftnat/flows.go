@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Reap deletes every conntrack entry that has one of the addresses in either
@@ -17,7 +18,7 @@ import (
 //
 // An address whose entries kept coming back, such as those of its own packets to
 // this machine, which pass no gate, gets no receipt: Reap it again.
-func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error) {
+func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	outcomes, err := k.flows.Delete(ctx, inside)
 	var back *conntrack.LeftError
 	switch {
@@ -26,20 +27,20 @@ func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, erro
 	case err != nil:
 		return nil, fmt.Errorf("reap %d addresses: %w", len(inside), err)
 	}
-	receipts := make([]Receipt, 0, len(inside))
+	receipts := make([]nat.Reaped, 0, len(inside))
 	for _, a := range inside {
-		if o := outcomes[a]; o.Proof != conntrack.NotProved {
-			receipts = append(receipts, Receipt{Inside: a, Deleted: o.Deleted, Proof: proofOf(o.Proof), At: o.At})
+		if o := outcomes[a]; o.Proof != nat.NotProved {
+			receipts = append(receipts, nat.Reaped{Inside: a, Deleted: o.Deleted, Proof: proofOf(o.Proof), At: o.At})
 		}
 	}
 	return receipts, nil
 }
 
-func proofOf(p conntrack.Proof) Proof {
-	if p == conntrack.ByIndex {
-		return ProofIndex
+func proofOf(p nat.Proof) nat.Proof {
+	if p == nat.ProofIndex {
+		return nat.ProofIndex
 	}
-	return ProofTable
+	return nat.ProofTable
 }
 
 // Sessions yields the sessions of all subscribers as they stand in the kernel,

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,7 @@ func benchmarkFlush(b *testing.B, size int) {
 		b.Fatal(err)
 	}
 	w := wireTest{Lab: lab, Kernel: startKernel(b, labOptions(lab)), echo: echo}
-	if err := w.Apply(b.Context(), append(crowd(65, size), blockOf(alice, Open, 0))); err != nil {
+	if err := w.Apply(b.Context(), append(crowd(65, size), blockOf(alice, nat.GateOpen, 0))); err != nil {
 		b.Fatal(err)
 	}
 	flow := w.beat(b, netip.AddrPortFrom(alice, 6000))
@@ -51,7 +52,7 @@ func BenchmarkForward(b *testing.B) {
 	const datagrams = 20_000
 	lab := newLab(b)
 	k := openKernel(b, labOptions(lab))
-	apply(b, k, blockOf(alice, Open, 0))
+	apply(b, k, blockOf(alice, nat.GateOpen, 0))
 	conn, err := lab.Subscriber.Dial(b.Context(), "udp4", netip.AddrPortFrom(alice, 6000), netip.AddrPortFrom(lab.Remotes[0], 9))
 	if err != nil {
 		b.Fatal(err)
@@ -84,7 +85,7 @@ func BenchmarkWays(b *testing.B) {
 	const datagrams = 20_000
 	lab := newLab(b)
 	k := openKernel(b, labOptions(lab))
-	apply(b, k, blockOf(alice, Open, 0))
+	apply(b, k, blockOf(alice, nat.GateOpen, 0))
 	remote, err := lab.Internet.ListenUDP(netip.AddrPortFrom(lab.Remotes[0], 9))
 	if err != nil {
 		b.Fatal(err)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestPrefixesOf: the elements of a set of prefixes, read back, are the same
@@ -40,7 +42,7 @@ func TestKeepsPrefixes_I9(t *testing.T) {
 	drained := netip.MustParsePrefix("203.0.114.0/24")
 	old.OutsidePrefixes = []netip.Prefix{pool, drained}
 	k := openKernel(t, old)
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	if err := k.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -210,8 +211,8 @@ func (k *Kernel) Run(ctx context.Context) error {
 
 // SetTimeouts changes the idle timeouts of flows that begin afterwards, in one
 // transaction.
-func (k *Kernel) SetTimeouts(ctx context.Context, t Timeouts) error {
-	if err := t.validate(); err != nil {
+func (k *Kernel) SetTimeouts(ctx context.Context, t nat.Timeouts) error {
+	if err := checkTimeouts(t); err != nil {
 		return err
 	}
 	if err := k.take(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
@@ -22,7 +23,7 @@ var (
 	pool  = netip.MustParsePrefix("198.51.100.0/28")
 	eip   = netip.MustParseAddr("198.51.100.1")
 
-	testTimeouts = Timeouts{
+	testTimeouts = nat.Timeouts{
 		TCPEstablished: 7440 * time.Second,
 		TCPTransitory:  240 * time.Second,
 		UDP:            300 * time.Second,
@@ -31,9 +32,9 @@ var (
 )
 
 // blockOf is a block of 512 ports on the one outside address of most tests.
-func blockOf(inside netip.Addr, gate Gate, index int) Entry {
-	first := uint16(1024 + 512*index)
-	return Entry{Inside: inside, Gate: gate, Outside: eip, First: first, Last: first + 511}
+func blockOf(inside netip.Addr, gate nat.Gate, index int) nat.Entry {
+	first := nat.Port(1024 + 512*index)
+	return nat.Entry{Inside: inside, Gate: gate, Block: nat.Block{Outside: eip, First: first, Last: first + 511}}
 }
 
 func testContext(t testing.TB) context.Context {
@@ -115,8 +116,8 @@ func runKernel(t testing.TB, k *Kernel) {
 }
 
 func apply(t testing.TB, k interface {
-	Apply(context.Context, []Entry) error
-}, entries ...Entry) {
+	Apply(context.Context, []nat.Entry) error
+}, entries ...nat.Entry) {
 	t.Helper()
 	if err := k.Apply(testContext(t), entries); err != nil {
 		t.Fatal(err)

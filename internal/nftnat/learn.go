@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Learn makes sure that EntryAt and EntriesFrom say of each of the addresses what stands
@@ -129,12 +131,12 @@ func (k *Kernel) Known() bool { return k.shadow.exact() }
 // It asks nobody. An entry that others left behind may be incomplete: a block without a
 // gate is Closed, and a gate without a block has no Outside. Apply of a Closed entry
 // takes away what there is.
-func (k *Kernel) EntryAt(inside netip.Addr) (Entry, bool) { return k.shadow.entryAt(inside) }
+func (k *Kernel) EntryAt(inside netip.Addr) (nat.Entry, bool) { return k.shadow.entryAt(inside) }
 
 // EntriesFrom lists up to n entries, as EntryAt says them, in order of inside address,
 // from an address on, which the zero address is before. It costs no more than what it
 // lists. next is where to go on, the zero address at the end.
-func (k *Kernel) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries []Entry, next netip.Addr) {
+func (k *Kernel) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries []nat.Entry, next netip.Addr) {
 	return k.shadow.entriesFrom(from, n)
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 )
@@ -39,7 +40,7 @@ func newOthers(t testing.TB, lab *netlab.Lab) others {
 }
 
 // standing reads what is really there, by a dump.
-func (o others) standing() []Entry {
+func (o others) standing() []nat.Entry {
 	o.t.Helper()
 	k := &Kernel{conn: o.conn, options: Options{Table: testTable}}
 	if err := k.salvage(testContext(o.t)); err != nil {
@@ -50,13 +51,13 @@ func (o others) standing() []Entry {
 }
 
 // change sets addresses to other states than they have.
-func (o others) change(entries ...Entry) {
+func (o others) change(entries ...nat.Entry) {
 	o.t.Helper()
 	before := new(shadow)
 	for _, e := range o.standing() {
 		c := cell{gate: e.Gate}
 		if e.Outside.IsValid() {
-			c.block = block{e.Outside.As4(), e.First, e.Last}
+			c.block = block{e.Outside.As4(), uint16(e.First), uint16(e.Last)}
 		}
 		before.set(e.Inside.As4(), c)
 	}
@@ -80,15 +81,15 @@ func (o others) nft(script string) {
 }
 
 // crowd is n open addresses of a prefix.
-func crowd(prefix byte, n int) []Entry {
-	entries := make([]Entry, n)
+func crowd(prefix byte, n int) []nat.Entry {
+	entries := make([]nat.Entry, n)
 	for i := range entries {
-		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, prefix + byte(i>>16), byte(i >> 8), byte(i)}), Open, i%100)
+		entries[i] = blockOf(netip.AddrFrom4([4]byte{100, prefix + byte(i>>16), byte(i >> 8), byte(i)}), nat.GateOpen, i%100)
 	}
 	return entries
 }
 
-func insideOf(entries []Entry) []netip.Addr {
+func insideOf(entries []nat.Entry) []netip.Addr {
 	list := make([]netip.Addr, len(entries))
 	for i := range entries {
 		list[i] = entries[i].Inside
@@ -108,10 +109,10 @@ func wantChanged(t *testing.T, n contract) {
 
 // othersChange is a part of TestContract: what others change is told, and known.
 func othersChange(t *testing.T, n twin) {
-	apply(t, n, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
-	wantEntries(t, n, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	apply(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
+	wantEntries(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	stranger := netip.MustParseAddr("100.64.0.200")
-	n.tamper(Entry{Inside: alice}, blockOf(bob, Draining, 2), blockOf(stranger, Open, 3))
+	n.tamper(nat.Entry{Inside: alice}, blockOf(bob, nat.GateDraining, 2), blockOf(stranger, nat.GateOpen, 3))
 	wantChanged(t, n)
 	if err := n.Learn(testContext(t), []netip.Addr{alice, bob}); err != nil {
 		t.Fatal(err)
@@ -119,11 +120,11 @@ func othersChange(t *testing.T, n twin) {
 	if e, ok := n.EntryAt(alice); ok {
 		t.Errorf("alice, whom others cut, holds %v", e)
 	}
-	if e, ok := n.EntryAt(bob); !ok || e != blockOf(bob, Draining, 2) {
+	if e, ok := n.EntryAt(bob); !ok || e != blockOf(bob, nat.GateDraining, 2) {
 		t.Errorf("bob, whom others changed, holds %v", e)
 	}
-	wantEntries(t, n, blockOf(bob, Draining, 2), blockOf(stranger, Open, 3))
-	apply(t, n, Entry{Inside: stranger}, Entry{Inside: bob})
+	wantEntries(t, n, blockOf(bob, nat.GateDraining, 2), blockOf(stranger, nat.GateOpen, 3))
+	apply(t, n, nat.Entry{Inside: stranger}, nat.Entry{Inside: bob})
 	wantEntries(t, n)
 	select {
 	case <-n.Changed():
@@ -146,7 +147,7 @@ func pages(t *testing.T, n twin) {
 		t.Errorf("a page from between two is %v and goes on at %v, want %v", page, next, want)
 	}
 	for i := range entries {
-		entries[i] = Entry{Inside: entries[i].Inside}
+		entries[i] = nat.Entry{Inside: entries[i].Inside}
 	}
 	apply(t, n, entries...)
 	wantEntries(t, n)
@@ -171,7 +172,7 @@ func TestLearnAfterRestart(t *testing.T) {
 				t.Errorf("%d elements are known before anything was learned", k.Elements())
 			}
 			// What Apply does not know it looks at.
-			apply(t, k, Entry{Inside: entries[0].Inside}, entries[1], Entry{Inside: entries[0].Inside.Prev()})
+			apply(t, k, nat.Entry{Inside: entries[0].Inside}, entries[1], nat.Entry{Inside: entries[0].Inside.Prev()})
 			if err := k.Learn(testContext(t), insideOf(entries[:100])); err != nil {
 				t.Fatal(err)
 			}
@@ -207,13 +208,13 @@ func TestStrangersOutsideOfThePrefixes(t *testing.T) {
 // TestSilentChangesAreFound changes elements without notices: a kernel with a bug.
 func TestSilentChangesAreFound(t *testing.T) {
 	for name, tc := range map[string]struct {
-		changed []Entry
-		want    func([]Entry) []Entry
+		changed []nat.Entry
+		want    func([]nat.Entry) []nat.Entry
 	}{
-		"a changed element": {[]Entry{blockOf(alice, Draining, 9)}, func(e []Entry) []Entry { return append([]Entry{blockOf(alice, Draining, 9)}, e...) }},
-		"a missing element": {[]Entry{{Inside: alice}}, func(e []Entry) []Entry { return e }},
-		"a stranger": {[]Entry{blockOf(bob, Open, 3)}, func(e []Entry) []Entry {
-			return append([]Entry{blockOf(alice, Open, 0), blockOf(bob, Open, 3)}, e...)
+		"a changed element": {[]nat.Entry{blockOf(alice, nat.GateDraining, 9)}, func(e []nat.Entry) []nat.Entry { return append([]nat.Entry{blockOf(alice, nat.GateDraining, 9)}, e...) }},
+		"a missing element": {[]nat.Entry{{Inside: alice}}, func(e []nat.Entry) []nat.Entry { return e }},
+		"a stranger": {[]nat.Entry{blockOf(bob, nat.GateOpen, 3)}, func(e []nat.Entry) []nat.Entry {
+			return append([]nat.Entry{blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 3)}, e...)
 		}},
 	} {
 		for _, countless := range []bool{false, true} {
@@ -224,13 +225,13 @@ func TestSilentChangesAreFound(t *testing.T) {
 	}
 }
 
-func silentChange(t *testing.T, countless bool, changed []Entry, want func([]Entry) []Entry) {
+func silentChange(t *testing.T, countless bool, changed []nat.Entry, want func([]nat.Entry) []nat.Entry) {
 	t.Helper()
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
 	k.countless = countless
 	entries := crowd(70, 200)
-	apply(t, k, append(entries, blockOf(alice, Open, 0))...)
+	apply(t, k, append(entries, blockOf(alice, nat.GateOpen, 0))...)
 	if err := k.notices.Deafen(); err != nil {
 		t.Fatal(err)
 	}
@@ -254,15 +255,15 @@ func TestOthersDuringALargeTransaction(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
 	o := newOthers(t, lab)
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	err := k.unheard(t.Context(), func() (int, error) {
-		o.change(blockOf(alice, Draining, 2), blockOf(bob, Open, 3))
+		o.change(blockOf(alice, nat.GateDraining, 2), blockOf(bob, nat.GateOpen, 3))
 		return 0, nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantEntries(t, k, blockOf(alice, Draining, 2), blockOf(bob, Open, 3))
+	wantEntries(t, k, blockOf(alice, nat.GateDraining, 2), blockOf(bob, nat.GateOpen, 3))
 	err = k.unheard(t.Context(), func() (int, error) {
 		o.nft("delete table ip sessiond")
 		return 0, nil
@@ -270,7 +271,7 @@ func TestOthersDuringALargeTransaction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantEntries(t, k, blockOf(alice, Draining, 2), blockOf(bob, Open, 3))
+	wantEntries(t, k, blockOf(alice, nat.GateDraining, 2), blockOf(bob, nat.GateOpen, 3))
 }
 
 // TestVanishedTableCutsNobody: in a table that is gone no key is found, which must not
@@ -278,12 +279,12 @@ func TestOthersDuringALargeTransaction(t *testing.T) {
 func TestVanishedTableCutsNobody(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	run(t, lab, "nft", "delete table ip sessiond")
 	if _, err := k.look(t.Context(), []address{alice.As4()}); !errors.Is(err, errOtherTable) {
 		t.Errorf("a look at a table that is gone returned %v", err)
 	}
-	wantEntries(t, k, blockOf(alice, Open, 0))
+	wantEntries(t, k, blockOf(alice, nat.GateOpen, 0))
 }
 
 // TestRestoredTable has the table deleted and made from a saved listing in one
@@ -291,15 +292,15 @@ func TestVanishedTableCutsNobody(t *testing.T) {
 func TestRestoredTable(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
-	apply(t, k, blockOf(alice, Open, 0))
-	apply(t, k, blockOf(bob, Open, 1), Entry{Inside: alice})
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
+	apply(t, k, blockOf(bob, nat.GateOpen, 1), nat.Entry{Inside: alice})
 	newOthers(t, lab).nft(`flush ruleset; table ip sessiond {
 		map gate { type ipv4_addr : verdict; elements = { 100.64.0.10 : return }; }
 	}`)
 	if err := k.LearnRest(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantEntries(t, k, Entry{Inside: alice, Gate: Open})
+	wantEntries(t, k, nat.Entry{Inside: alice, Gate: nat.GateOpen})
 	wantChanged(t, k)
 }
 
@@ -313,7 +314,7 @@ func TestWalkWithOthers(t *testing.T) {
 			o.InsidePrefixes = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}
 			w := walk{
 				t: t, k: startKernel(t, o), others: newOthers(t, lab),
-				random: rand.New(rand.NewPCG(7, 8)), model: map[netip.Addr]Entry{},
+				random: rand.New(rand.NewPCG(7, 8)), model: map[netip.Addr]nat.Entry{},
 			}
 			if err := w.k.inTurn(testContext(t), func() error { w.k.countless = countless; return nil }); err != nil {
 				t.Fatal(err)
@@ -330,21 +331,21 @@ type walk struct {
 	k      *Kernel
 	others others
 	random *rand.Rand
-	model  map[netip.Addr]Entry
+	model  map[netip.Addr]nat.Entry
 }
 
-func (w *walk) entries(n int) []Entry {
-	entries := make([]Entry, n)
+func (w *walk) entries(n int) []nat.Entry {
+	entries := make([]nat.Entry, n)
 	for i := range entries {
 		inside := netip.AddrFrom4([4]byte{100, 64, 0, byte(w.random.IntN(200))})
-		entries[i] = blockOf(inside, Gate(w.random.IntN(3)), w.random.IntN(4))
+		entries[i] = blockOf(inside, nat.Gate(w.random.IntN(3)), w.random.IntN(4))
 	}
 	return entries
 }
 
-func (w *walk) made(entries []Entry) {
+func (w *walk) made(entries []nat.Entry) {
 	for _, e := range entries {
-		if w.model[e.Inside] = e; e.Gate == Closed {
+		if w.model[e.Inside] = e; e.Gate == nat.GateClosed {
 			delete(w.model, e.Inside)
 		}
 	}
@@ -381,11 +382,11 @@ func (w *walk) step() {
 
 func (w *walk) check() {
 	w.t.Helper()
-	want := make([]Entry, 0, len(w.model))
+	want := make([]nat.Entry, 0, len(w.model))
 	for _, e := range w.model {
 		want = append(want, e)
 	}
-	slices.SortFunc(want, func(a, b Entry) int { return a.Inside.Compare(b.Inside) })
+	slices.SortFunc(want, func(a, b nat.Entry) int { return a.Inside.Compare(b.Inside) })
 	wantEntries(w.t, w.k, want...)
 	if got := w.others.standing(); !slices.Equal(got, want) {
 		w.t.Fatalf("%d entries stand, want %d: %.300s, want %.300s", len(got), len(want), fmt.Sprint(got), fmt.Sprint(want))
@@ -440,7 +441,7 @@ func benchmarkLearn(b *testing.B, size int) {
 }
 
 // loadByNft returns how many seconds nft needs for the elements of as many addresses.
-func loadByNft(b *testing.B, lab *netlab.Lab, entries []Entry) float64 {
+func loadByNft(b *testing.B, lab *netlab.Lab, entries []nat.Entry) float64 {
 	b.Helper()
 	var gates, blocks strings.Builder
 	for i, e := range entries {
@@ -449,7 +450,7 @@ func loadByNft(b *testing.B, lab *netlab.Lab, entries []Entry) float64 {
 			blocks.WriteByte(',')
 		}
 		fmt.Fprintf(&gates, "%v:return", e.Inside)
-		fmt.Fprintf(&blocks, "%v:%v . %d-%d", e.Inside, e.Outside, e.First, e.Last)
+		fmt.Fprintf(&blocks, "%v:%v . %d-%d", e.Inside, e.Outside, uint16(e.First), uint16(e.Last))
 	}
 	script := fmt.Sprintf(`table ip loaded {
 		map gate { type ipv4_addr : verdict; elements = { %s } }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,7 @@ import (
 func TestNftPrintsTheTable(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
-	apply(t, k, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateDraining, 1))
 
 	ruleset := run(t, lab, "nft", "list", "ruleset")
 	for _, want := range []string{
@@ -45,7 +46,7 @@ func TestNftPrintsTheTable(t *testing.T) {
 func TestSavedTableIsAdopted(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
-	apply(t, k, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateDraining, 1))
 	want := withoutHandles(ruleHandles(t, lab))
 	var b wire.Batch
 	earlier := newRuleset(k.options)
@@ -71,7 +72,7 @@ func TestSavedTableIsAdopted(t *testing.T) {
 	}
 	run(t, lab, "nft", "delete table inet operator")
 	again := openKernel(t, labOptions(lab))
-	wantEntries(t, again, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
+	wantEntries(t, again, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateDraining, 1))
 	if got := withoutHandles(ruleHandles(t, lab)); got != want {
 		t.Errorf("table is\n%s\nwant\n%s", got, want)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Memory is the twin of Kernel that keeps everything in memory: for tests, and
@@ -18,7 +19,7 @@ import (
 type Memory struct {
 	mu       sync.Mutex
 	inside   []netip.Prefix
-	timeouts Timeouts
+	timeouts nat.Timeouts
 	cells    shadow
 	flows    map[conntrack.Tuple]conntrack.Entry // by original tuple
 	lastID   uint32
@@ -90,10 +91,10 @@ func (m *Memory) Learn(ctx context.Context, _ []netip.Addr) error { return ctx.E
 func (m *Memory) LearnRest(ctx context.Context) error { return ctx.Err() }
 
 // EntryAt is as that of Kernel.
-func (m *Memory) EntryAt(inside netip.Addr) (Entry, bool) { return m.cells.entryAt(inside) }
+func (m *Memory) EntryAt(inside netip.Addr) (nat.Entry, bool) { return m.cells.entryAt(inside) }
 
 // EntriesFrom is as that of Kernel.
-func (m *Memory) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries []Entry, next netip.Addr) {
+func (m *Memory) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries []nat.Entry, next netip.Addr) {
 	return m.cells.entriesFrom(from, n)
 }
 
@@ -107,7 +108,7 @@ func (m *Memory) Elements() int { return m.cells.len() }
 func (m *Memory) Changed() <-chan struct{} { return m.changed }
 
 // Tamper changes elements as others than sessiond would, for tests.
-func (m *Memory) Tamper(entries ...Entry) error {
+func (m *Memory) Tamper(entries ...nat.Entry) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	changes, err := m.cells.diff(entries)
@@ -130,7 +131,7 @@ func (m *Memory) Programmed() bool {
 }
 
 // Apply is as that of Kernel.
-func (m *Memory) Apply(ctx context.Context, entries []Entry) error {
+func (m *Memory) Apply(ctx context.Context, entries []nat.Entry) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -146,13 +147,13 @@ func (m *Memory) Apply(ctx context.Context, entries []Entry) error {
 }
 
 // Reap is as that of Kernel.
-func (m *Memory) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, error) {
+func (m *Memory) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	receipts := make([]Receipt, 0, len(inside))
+	receipts := make([]nat.Reaped, 0, len(inside))
 	for _, a := range inside {
 		deleted := 0
 		for t, e := range m.flows {
@@ -161,7 +162,7 @@ func (m *Memory) Reap(ctx context.Context, inside []netip.Addr) ([]Receipt, erro
 				deleted++
 			}
 		}
-		receipts = append(receipts, Receipt{Inside: a, Deleted: deleted, Proof: ProofIndex, At: time.Now()})
+		receipts = append(receipts, nat.Reaped{Inside: a, Deleted: deleted, Proof: nat.ProofIndex, At: time.Now()})
 	}
 	return receipts, nil
 }
@@ -266,8 +267,8 @@ func (m *Memory) KillSession(ctx context.Context, s Session) error {
 }
 
 // SetTimeouts is as that of Kernel.
-func (m *Memory) SetTimeouts(ctx context.Context, t Timeouts) error {
-	if err := t.validate(); err != nil {
+func (m *Memory) SetTimeouts(ctx context.Context, t nat.Timeouts) error {
+	if err := checkTimeouts(t); err != nil {
 		return err
 	}
 	m.mu.Lock()

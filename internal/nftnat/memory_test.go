@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,7 @@ func TestMemoryTraffic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	apply(t, m, Entry{Inside: alice, Gate: Open, Outside: eip, First: 1024, Last: 1025})
+	apply(t, m, nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 1025}})
 	from, web := netip.AddrPortFrom(alice, 5000), netip.MustParseAddrPort("203.0.113.10:80")
 
 	first, err := m.Send(unix.IPPROTO_TCP, from, web)
@@ -47,7 +48,7 @@ func TestMemoryTraffic(t *testing.T) {
 	if err := m.Receive(first); !errors.Is(err, ErrDropped) {
 		t.Errorf("a packet of an expired session: %v", err)
 	}
-	apply(t, m, Entry{Inside: alice})
+	apply(t, m, nat.Entry{Inside: alice})
 	if err := m.Receive(second); !errors.Is(err, ErrDropped) {
 		t.Errorf("a packet to a closed gate: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,7 +27,7 @@ func (m *Memory) Send(protocol uint8, inside, remote netip.AddrPort) (Session, e
 	}
 	e, known := m.flows[t]
 	switch {
-	case c.gate == Closed, c.gate == Draining && !known:
+	case c.gate == nat.GateClosed, c.gate == nat.GateDraining && !known:
 		return Session{}, fmt.Errorf("%w: gate of %v", ErrDropped, inside.Addr())
 	case !known:
 		port, ok := m.portLocked(t, c.block)
@@ -46,7 +47,7 @@ func (m *Memory) Receive(s Session) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, ok := m.flows[s.entry.Orig]
-	if !ok || e.ID != s.entry.ID || m.cells.at(s.Inside.Addr().As4()).gate == Closed {
+	if !ok || e.ID != s.entry.ID || m.cells.at(s.Inside.Addr().As4()).gate == nat.GateClosed {
 		return ErrDropped
 	}
 	e.Status |= statusSeenReply

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
@@ -42,8 +43,8 @@ func newCity(sessions int) city {
 	return c
 }
 
-func (c city) gates(g Gate) []Entry {
-	entries := make([]Entry, len(c.addrs)/2)
+func (c city) gates(g nat.Gate) []nat.Entry {
+	entries := make([]nat.Entry, len(c.addrs)/2)
 	for i := range entries {
 		entries[i] = blockOf(c.addrs[i], g, i%100)
 	}
@@ -185,13 +186,13 @@ func massTeardown(b *testing.B, size int) {
 	conntracktest.Room(b, 2*size)
 	k := startKernel(b, labOptions(lab))
 	c := newCity(size)
-	apply(b, k, append(c.gates(Open), blockOf(alice, Open, 100))...) // whose address the pings have
+	apply(b, k, append(c.gates(nat.GateOpen), blockOf(alice, nat.GateOpen, 100))...) // whose address the pings have
 	conntracktest.Inject(b, lab.CGN.Path(), c.entries[size/2:])
 	var before, meanwhile pings
 	var spent time.Duration
 	for b.Loop() {
 		conntracktest.Inject(b, lab.CGN.Path(), c.entries[:size/2])
-		apply(b, k, c.gates(Open)...)
+		apply(b, k, c.gates(nat.GateOpen)...)
 		eventually(b, func() error {
 			if n := k.SessionTotal(); n < size {
 				return fmt.Errorf("%d sessions", n)
@@ -210,7 +211,7 @@ func massTeardown(b *testing.B, size int) {
 
 func tearDown(b *testing.B, k *Kernel, c city) time.Duration {
 	began := time.Now()
-	apply(b, k, c.gates(Closed)...)
+	apply(b, k, c.gates(nat.GateClosed)...)
 	receipts, err := k.Reap(context.Background(), c.addrs[:len(c.addrs)/2])
 	if err != nil || len(receipts) != len(c.addrs)/2 {
 		b.Fatalf("%d receipts: %v", len(receipts), err)
@@ -236,9 +237,9 @@ func BenchmarkCut(b *testing.B) {
 			conntracktest.Inject(b, lab.CGN.Path(), newCity(size).entries)
 			var cuts pings
 			for b.Loop() {
-				apply(b, k, blockOf(alice, Open, 0))
+				apply(b, k, blockOf(alice, nat.GateOpen, 0))
 				began := time.Now()
-				apply(b, k, Entry{Inside: alice})
+				apply(b, k, nat.Entry{Inside: alice})
 				cuts.took = append(cuts.took, time.Since(began))
 			}
 			b.ReportMetric(float64(cuts.quantile(.5).Microseconds()), "p50-us")

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
@@ -28,7 +29,7 @@ func benchmarkNewFlows(b *testing.B, rule string, flows int) {
 	const each = 1000
 	lab := newLab(b)
 	k := openKernel(b, labOptions(lab))
-	apply(b, k, blockOf(alice, Open, 0))
+	apply(b, k, blockOf(alice, nat.GateOpen, 0))
 	if rule != "" {
 		run(b, lab, "nft", rule)
 	}

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Options say where the NAT stands and what it starts with.
@@ -17,7 +19,7 @@ type Options struct {
 	InsidePrefixes    []netip.Prefix // required: the subscribers' addresses
 	OutsidePrefixes   []netip.Prefix // public pools; each gets a blackhole route
 	KeepPrefixes      bool           // prefixes that an earlier start left in the kernel stay until SetPrefixes
-	Timeouts          Timeouts       // required: whole seconds
+	Timeouts          nat.Timeouts   // required: whole seconds
 	MaxSessions       int            // of one inside address; 0 for no bound
 	OutsideToOthers   bool           // outside hosts may begin flows to networks that are neither inside nor outside
 	Logger            *slog.Logger   // required
@@ -50,7 +52,7 @@ func (o Options) validateMemory() error {
 	if err := validatePrefixes(o.InsidePrefixes, o.OutsidePrefixes); err != nil {
 		return err
 	}
-	return o.Timeouts.validate()
+	return checkTimeouts(o.Timeouts)
 }
 
 // maxInterfaceName is IFNAMSIZ less the terminating zero.
@@ -83,7 +85,7 @@ func validatePrefixes(lists ...[]netip.Prefix) error {
 	return nil
 }
 
-func (t Timeouts) validate() error {
+func checkTimeouts(t nat.Timeouts) error {
 	for _, f := range []struct {
 		name  string
 		value time.Duration

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestOthersTranslate has another table take subscribers' new flows, by a chain at an
@@ -23,7 +25,7 @@ func TestOthersTranslate(t *testing.T) {
 	o := labOptions(lab)
 	o.Logger = slog.New(slog.NewTextHandler(&told, nil))
 	w := wireTest{Lab: lab, Kernel: startKernel(t, o), echo: echo}
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	run(t, lab, "nft", `
 		table ip mgmt { chain post { type nat hook postrouting priority 90; oifname i0 udp dport 7000 masquerade; }; }
 		table inet late { chain out { type nat hook postrouting priority 120; }; chain pre { type nat hook prerouting priority -100; iifname s0 udp dport 53 redirect; }; }

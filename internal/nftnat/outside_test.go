@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
@@ -79,7 +80,7 @@ func isStranger(p netlab.Packet) bool {
 // the same ends works.
 func TestOutsideReachesNobody_NAT16(t *testing.T) {
 	w, other, atAlice := withNeighbours(t)
-	apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Draining, 1))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateDraining, 1))
 	inside := netip.AddrPortFrom(alice, 5000)
 	for place, from := range map[string]*netlab.Namespace{"outside": w.Internet, "third": other} {
 		source := w.echo.Addr()
@@ -105,7 +106,7 @@ func TestOutsideReachesNobody_NAT16(t *testing.T) {
 	for name, ask := range map[string]func(context.Context, netip.AddrPort, netip.AddrPort) (netip.AddrPort, error){
 		"tcp": w.Subscriber.AskTCP, "udp": w.Subscriber.AskUDP,
 	} {
-		if seen, err := ask(testContext(t), inside, w.echo.Addr()); err != nil || !inBlock(blockOf(alice, Open, 0), seen) {
+		if seen, err := ask(testContext(t), inside, w.echo.Addr()); err != nil || !inBlock(blockOf(alice, nat.GateOpen, 0), seen) {
 			t.Errorf("the subscriber's own %s flow is seen from %v: %v", name, seen, err)
 		}
 	}
@@ -131,7 +132,7 @@ func (w wireTest) wantNoEntryBetween(t *testing.T, inside, stranger netip.AddrPo
 func TestNobodyElseIsTranslated_I3(t *testing.T) {
 	w, other, atAlice := withNeighbours(t)
 	atThird := captureThird(t, w)
-	apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	for place, from := range map[string]*netlab.Namespace{"outside": w.Internet, "third": other} {
 		for target, to := range map[string]netip.AddrPort{
 			"internet": w.echo.Addr(), "third": netip.AddrPortFrom(third.host.Addr(), 7000), "inside": netip.AddrPortFrom(bob, 7000),
@@ -252,7 +253,7 @@ func TestThirdNetworkThatIsPublic(t *testing.T) {
 	o.OutsideToOthers = true
 	w.Kernel = startKernel(t, o)
 	w, other, atAlice := w.withThird(t)
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	server, err := other.StartEcho(netip.AddrPortFrom(third.host.Addr(), 8080))
 	if err != nil {
 		t.Fatal(err)
@@ -279,7 +280,7 @@ func TestThirdNetworkThatIsPublic(t *testing.T) {
 // ICMP errors of routers on its way.
 func TestRepliesAndErrorsComeIn(t *testing.T) {
 	w, _, atAlice := withNeighbours(t)
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	if out, in := w.flow(t, alice).Probe(5 * time.Second); !out || !in {
 		t.Errorf("the flow passes out %t, in %t", out, in)
 	}
@@ -306,7 +307,7 @@ func TestRepliesAndErrorsComeIn(t *testing.T) {
 // changes its mapping.
 func TestErrorThatQuotesANeighbour_NAT16(t *testing.T) {
 	w, _, atAlice := withNeighbours(t)
-	apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	ask := func(inside netip.Addr) netip.AddrPort {
 		t.Helper()
 		seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(inside, 5000), w.echo.Addr())
@@ -335,7 +336,7 @@ func TestErrorThatQuotesANeighbour_NAT16(t *testing.T) {
 		"of inside, to alice's":           {to: alice, quoted: udp(netip.AddrPortFrom(bob, 5000))},
 		"of inside, to bob's":             {to: bob, quoted: udp(netip.AddrPortFrom(bob, 5000))},
 		"of inside, to outside":           {to: eip, quoted: udp(netip.AddrPortFrom(bob, 5000))},
-		"of a port of his without a flow": {to: eip, quoted: udp(netip.AddrPortFrom(eip, blockOf(bob, Open, 1).Last))},
+		"of a port of his without a flow": {to: eip, quoted: udp(netip.AddrPortFrom(eip, uint16(blockOf(bob, nat.GateOpen, 1).Last)))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			atAlice.Clear()
@@ -373,7 +374,7 @@ func TestErrorThatQuotesANeighbour_NAT16(t *testing.T) {
 // inside, such as the default route when the route to its access router is gone.
 func TestGateFacesInside(t *testing.T) {
 	w, other, _ := withNeighbours(t)
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	flow := w.flow(t, alice)
 	run(t, w.Lab, "ip", "route", "add", alice.String(), "via", third.host.Addr().String(), "dev", "m0")
 	atThird, err := other.Capture("c0")
@@ -404,7 +405,7 @@ func TestFlowsOfBefore(t *testing.T) {
 			var k *Kernel
 			if deleted {
 				k = openKernel(t, labOptions(w.Lab)) // it does not run yet
-				apply(t, k, blockOf(alice, Open, 0))
+				apply(t, k, blockOf(alice, nat.GateOpen, 0))
 			}
 			run(t, w.Lab, "nft", `flush ruleset
 				table ip others {
@@ -415,13 +416,13 @@ func TestFlowsOfBefore(t *testing.T) {
 			w.beginUntranslated(t)
 			if !deleted {
 				k = openKernel(t, labOptions(w.Lab))
-				apply(t, k, blockOf(alice, Open, 0))
+				apply(t, k, blockOf(alice, nat.GateOpen, 0))
 			}
 			runKernel(t, k)
 			for _, port := range []uint16{5000, 5001, 5003} {
 				// It keeps sending, as real ones do, so that an entry would never idle out.
 				seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, port), w.echo.Addr())
-				if err != nil || !inBlock(blockOf(alice, Open, 0), seen) {
+				if err != nil || !inBlock(blockOf(alice, nat.GateOpen, 0), seen) {
 					t.Errorf("the flow of port %d is seen from %v: %v", port, seen, err)
 				}
 			}
@@ -474,7 +475,7 @@ func TestDialledInterfaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	apply(t, w, blockOf(dialled.Addr(), Open, 0), blockOf(alice, Open, 1))
+	apply(t, w, blockOf(dialled.Addr(), nat.GateOpen, 0), blockOf(alice, nat.GateOpen, 1))
 	for from, host := range map[netip.Addr]*netlab.Namespace{dialled.Addr(): host, alice: w.Subscriber} {
 		if seen, err := host.AskTCP(testContext(t), netip.AddrPortFrom(from, 0), w.echo.Addr()); err != nil || seen.Addr() != eip {
 			t.Errorf("%v is seen from %v: %v", from, seen, err)

@@ -1,6 +1,9 @@
 package nftnat
 
-import "github.com/sessiond/sessiond/internal/nftnat/wire"
+import (
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+)
 
 // program adds changes of the gate and block maps to b. Removals come first;
 // what replaces an element is removal and addition, which the kernel makes
@@ -13,13 +16,13 @@ func program(b *wire.Batch, table string, changes []change) {
 		b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: set}, table, set, len(list),
 			func(dst []byte, i int) []byte { return appendKey(dst, list[i].inside[:]) })
 	}
-	remove(mapGate, filter(gates, func(c change) bool { return c.from.gate != Closed }))
+	remove(mapGate, filter(gates, func(c change) bool { return c.from.gate != nat.GateClosed }))
 	remove(mapBlock, filter(blocks, func(c change) bool { return c.from.block != block{} }))
 
 	added := filter(blocks, func(c change) bool { return c.to.block != block{} })
 	b.Elements(wire.NewElements, wire.Op{Verb: "add element", Object: mapBlock}, table, mapBlock, len(added),
 		func(dst []byte, i int) []byte { return appendBlock(dst, added[i].inside, added[i].to.block) })
-	opened := filter(gates, func(c change) bool { return c.to.gate != Closed })
+	opened := filter(gates, func(c change) bool { return c.to.gate != nat.GateClosed })
 	b.Elements(wire.NewElements, wire.Op{Verb: "add element", Object: mapGate}, table, mapGate, len(opened),
 		func(dst []byte, i int) []byte { return appendGate(dst, opened[i].inside, opened[i].to.gate) })
 }

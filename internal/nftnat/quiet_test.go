@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestRulesOfOthersHoldUpNobody: while others change a large ruleset faster than it can be
@@ -47,13 +49,13 @@ func TestRulesOfOthersHoldUpNobody(t *testing.T) {
 	defer churn.Wait()
 	defer cancel()
 	for round := range 10 {
-		gate := Open
+		gate := nat.GateOpen
 		if round%2 == 1 {
-			gate = Closed
+			gate = nat.GateClosed
 		}
 		apply(t, k, blockOf(alice, gate, 0))
 	}
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	run(t, lab, "nft", "delete", "table", "ip", testTable)
 	said := func(what string) func() error {
 		return func() error {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // flood sends datagrams from one address to port after port of another, each a
@@ -54,8 +56,8 @@ func TestCutUnderFlood_DEL04_I5(t *testing.T) {
 		stop := flood(t, w, inbound)
 		defer stop()
 	}
-	wide := Entry{Inside: alice, Gate: Open, Outside: eip, First: 1024, Last: 39_999}
-	by := make(map[Proof]int)
+	wide := nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 39_999}}
+	by := make(map[nat.Proof]int)
 	for range 30 {
 		apply(t, w, wide)
 		eventually(t, func() error {
@@ -64,7 +66,7 @@ func TestCutUnderFlood_DEL04_I5(t *testing.T) {
 			}
 			return nil
 		})
-		apply(t, w, Entry{Inside: alice})
+		apply(t, w, nat.Entry{Inside: alice})
 		receipts, err := w.Reap(testContext(t), []netip.Addr{alice})
 		if err != nil || len(receipts) != 1 || receipts[0].Deleted < 500 {
 			t.Fatalf("receipts are %+v: %v", receipts, err)
@@ -72,7 +74,7 @@ func TestCutUnderFlood_DEL04_I5(t *testing.T) {
 		by[receipts[0].Proof]++
 		w.wantConntrack(t, alice, 0)
 	}
-	if by[ProofIndex] == 0 {
+	if by[nat.ProofIndex] == 0 {
 		t.Errorf("proofs are %v", by)
 	}
 }

@@ -5,16 +5,8 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
 	"golang.org/x/sys/unix"
-)
-
-// Direction says who began a session.
-type Direction uint8
-
-// The directions of a session.
-const (
-	Outbound Direction = iota + 1 // the subscriber sent the first packet
-	Inbound                       // a remote host did
 )
 
 // Session is one conntrack entry as seen by one subscriber. A hairpin flow,
@@ -30,7 +22,7 @@ type Session struct {
 	ExpiresIn time.Duration // until it idles out if nothing more passes
 	Packets   uint64        // both directions; 0 when the kernel does not count
 	Bytes     uint64        // both directions; 0 when the kernel does not count
-	Direction Direction
+	Direction nat.Direction
 
 	entry conntrack.Entry // what KillSession deletes
 }
@@ -40,19 +32,19 @@ type Session struct {
 func sessionsOf(e conntrack.Entry, inside []netip.Prefix) []Session {
 	var sessions []Session
 	if contains(inside, e.Orig.Src) {
-		s := newSession(e, Outbound)
+		s := newSession(e, nat.Outbound)
 		s.Inside, s.Outside, s.Remote = ends(e.Orig, e.Reply)
 		sessions = append(sessions, s)
 	}
 	if contains(inside, e.Reply.Src) {
-		s := newSession(e, Inbound)
+		s := newSession(e, nat.Inbound)
 		s.Inside, s.Outside, s.Remote = ends(e.Reply, e.Orig)
 		sessions = append(sessions, s)
 	}
 	return sessions
 }
 
-func newSession(e conntrack.Entry, d Direction) Session {
+func newSession(e conntrack.Entry, d nat.Direction) Session {
 	return Session{
 		Protocol: e.Orig.Protocol, Direction: d,
 		State: stateOf(e), ExpiresIn: e.Timeout, Packets: e.Packets, Bytes: e.Bytes,

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,7 +17,7 @@ func tuple(protocol uint8, src, dst string) conntrack.Tuple {
 
 func TestSessionsOfAnEntry(t *testing.T) {
 	type view struct {
-		direction               Direction
+		direction               nat.Direction
 		inside, outside, remote string
 		state                   string
 	}
@@ -31,7 +32,7 @@ func TestSessionsOfAnEntry(t *testing.T) {
 				Orig:  tuple(unix.IPPROTO_TCP, "100.64.0.10:5000", "203.0.113.10:80"),
 				Reply: tuple(unix.IPPROTO_TCP, "203.0.113.10:80", "198.51.100.1:1024"), TCPState: 3,
 			},
-			[]view{{Outbound, "100.64.0.10:5000", "198.51.100.1:1024", "203.0.113.10:80", "ESTABLISHED"}},
+			[]view{{nat.Outbound, "100.64.0.10:5000", "198.51.100.1:1024", "203.0.113.10:80", "ESTABLISHED"}},
 		},
 		{
 			"inbound",
@@ -39,7 +40,7 @@ func TestSessionsOfAnEntry(t *testing.T) {
 				Orig:  tuple(unix.IPPROTO_UDP, "203.0.113.10:9", "198.51.100.1:1024"),
 				Reply: tuple(unix.IPPROTO_UDP, "100.64.0.10:5000", "203.0.113.10:9"), Status: statusSeenReply,
 			},
-			[]view{{Inbound, "100.64.0.10:5000", "198.51.100.1:1024", "203.0.113.10:9", "REPLIED"}},
+			[]view{{nat.Inbound, "100.64.0.10:5000", "198.51.100.1:1024", "203.0.113.10:9", "REPLIED"}},
 		},
 		{
 			"hairpin",
@@ -48,8 +49,8 @@ func TestSessionsOfAnEntry(t *testing.T) {
 				Reply: tuple(unix.IPPROTO_UDP, "100.64.0.11:6000", "198.51.100.1:1024"), Status: statusAssured | statusSeenReply,
 			},
 			[]view{
-				{Outbound, "100.64.0.10:5000", "198.51.100.1:1024", "198.51.100.1:2000", "ASSURED"},
-				{Inbound, "100.64.0.11:6000", "198.51.100.1:2000", "198.51.100.1:1024", "ASSURED"},
+				{nat.Outbound, "100.64.0.10:5000", "198.51.100.1:1024", "198.51.100.1:2000", "ASSURED"},
+				{nat.Inbound, "100.64.0.11:6000", "198.51.100.1:2000", "198.51.100.1:1024", "ASSURED"},
 			},
 		},
 		{
@@ -58,7 +59,7 @@ func TestSessionsOfAnEntry(t *testing.T) {
 				Orig:  tuple(unix.IPPROTO_ICMP, "100.64.0.10:7", "203.0.113.10:2048"),
 				Reply: tuple(unix.IPPROTO_ICMP, "203.0.113.10:1343", "198.51.100.1:0"),
 			},
-			[]view{{Outbound, "100.64.0.10:7", "198.51.100.1:1343", "203.0.113.10:0", "UNREPLIED"}},
+			[]view{{nat.Outbound, "100.64.0.10:7", "198.51.100.1:1343", "203.0.113.10:0", "UNREPLIED"}},
 		},
 		{
 			"nobody's",

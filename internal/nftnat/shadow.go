@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/sessiond/sessiond/internal/addrtable"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // shadow is what the gate and block maps are known to hold. Only who has the turn to
@@ -40,22 +41,22 @@ func (s *shadow) at(inside address) cell {
 }
 
 // entryAt is at, as an entry.
-func (s *shadow) entryAt(inside netip.Addr) (Entry, bool) {
+func (s *shadow) entryAt(inside netip.Addr) (nat.Entry, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	h, ok := s.cells.At(inside)
 	if !ok || h.cell == (cell{}) {
-		return Entry{}, false
+		return nat.Entry{}, false
 	}
 	return h.entry(inside.As4()), true
 }
 
 // entriesFrom lists up to n entries from an address on, and returns where to go on: the
 // zero address at the end.
-func (s *shadow) entriesFrom(from netip.Addr, n int) (entries []Entry, next netip.Addr) {
+func (s *shadow) entriesFrom(from netip.Addr, n int) (entries []nat.Entry, next netip.Addr) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	entries = make([]Entry, 0, min(n, s.cells.Len()))
+	entries = make([]nat.Entry, 0, min(n, s.cells.Len()))
 	for inside, h := range s.cells.From(from) {
 		if h.cell == (cell{}) {
 			continue
@@ -190,7 +191,7 @@ func (s *shadow) setLocked(inside address, c cell) {
 }
 
 func (s *shadow) countLocked(h held, by int) {
-	if h.gate != Closed {
+	if h.gate != nat.GateClosed {
 		s.gates += by
 	}
 	if h.block != (block{}) {
@@ -257,7 +258,7 @@ type change struct {
 // diff lists what has to change so that each inside address is as the entries say; of
 // several for one address the last counts. Cuts come first, and each part is in order
 // of inside address.
-func (s *shadow) diff(entries []Entry) ([]change, error) {
+func (s *shadow) diff(entries []nat.Entry) ([]change, error) {
 	changes, err := wanted(entries)
 	if err != nil {
 		return nil, err
@@ -304,10 +305,10 @@ func (s *shadow) apply(changes []change) {
 }
 
 // wanted checks entries and turns them into changes, one for each address, in order.
-func wanted(entries []Entry) ([]change, error) {
+func wanted(entries []nat.Entry) ([]change, error) {
 	changes := make([]change, len(entries))
 	for i := range entries {
-		c, err := entries[i].cell()
+		c, err := cellOf(&entries[i])
 		if err != nil {
 			return nil, err
 		}
@@ -323,20 +324,21 @@ func wanted(entries []Entry) ([]change, error) {
 	return last, nil
 }
 
-func (e Entry) cell() (cell, error) {
+// cellOf checks an entry, and returns its element.
+func cellOf(e *nat.Entry) (cell, error) {
 	switch {
 	case !e.Inside.Is4():
 		return cell{}, fmt.Errorf("nftnat: inside address %v is not IPv4", e.Inside)
-	case e.Gate == Closed:
+	case e.Gate == nat.GateClosed:
 		return cell{}, nil
-	case e.Gate > Draining:
+	case e.Gate > nat.GateDraining:
 		return cell{}, fmt.Errorf("nftnat: gate %d of %v is unknown", e.Gate, e.Inside)
 	case !e.Outside.Is4():
 		return cell{}, fmt.Errorf("nftnat: outside address %v of %v is not IPv4", e.Outside, e.Inside)
 	case e.First == 0 || e.Last < e.First:
 		return cell{}, fmt.Errorf("nftnat: port block %d-%d of %v is empty", e.First, e.Last, e.Inside)
 	}
-	return cell{e.Gate, block{e.Outside.As4(), e.First, e.Last}}, nil
+	return cell{e.Gate, block{e.Outside.As4(), uint16(e.First), uint16(e.Last)}}, nil
 }
 
 // fillAt lists the changes that make the cells of some addresses out of nothing.

@@ -5,13 +5,15 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestDiffWalk takes a shadow through random calls and keeps beside it, for each
 // address, the last state it was given.
 func TestDiffWalk(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	s, model := new(shadow), make(map[netip.Addr]Entry)
+	s, model := new(shadow), make(map[netip.Addr]nat.Entry)
 	for range 2_000 {
 		entries := randomEntries(random)
 		changes, err := s.diff(entries)
@@ -32,7 +34,7 @@ func TestDiffWalk(t *testing.T) {
 		}
 		for _, e := range entries {
 			model[e.Inside] = e
-			if e.Gate == Closed {
+			if e.Gate == nat.GateClosed {
 				delete(model, e.Inside)
 			}
 		}
@@ -40,11 +42,11 @@ func TestDiffWalk(t *testing.T) {
 	}
 }
 
-func randomEntries(random *rand.Rand) []Entry {
-	entries := make([]Entry, random.IntN(12))
+func randomEntries(random *rand.Rand) []nat.Entry {
+	entries := make([]nat.Entry, random.IntN(12))
 	for i := range entries {
 		inside := netip.AddrFrom4([4]byte{100, 64, 0, byte(random.IntN(20))})
-		entries[i] = blockOf(inside, Gate(random.IntN(3)), random.IntN(4))
+		entries[i] = blockOf(inside, nat.Gate(random.IntN(3)), random.IntN(4))
 	}
 	return entries
 }
@@ -62,7 +64,7 @@ func checkOrder(t *testing.T, changes []change) {
 	}
 }
 
-func checkModel(t *testing.T, s *shadow, model map[netip.Addr]Entry) {
+func checkModel(t *testing.T, s *shadow, model map[netip.Addr]nat.Entry) {
 	t.Helper()
 	got, _ := s.entriesFrom(netip.Addr{}, 1000)
 	if len(got) != len(model) {
@@ -121,9 +123,9 @@ func FuzzElements(f *testing.F) {
 		if a, b, ok := parseBlock(appendBlock(nil, in, want)); !ok || a != in || b != want {
 			t.Errorf("block %v of %v is read back as %v of %v: %t", want, in, b, a, ok)
 		}
-		g := Draining
+		g := nat.GateDraining
 		if open {
-			g = Open
+			g = nat.GateOpen
 		}
 		if a, b, ok := parseGate(appendGate(nil, in, g)); !ok || a != in || b != g {
 			t.Errorf("gate %v of %v is read back as %v of %v: %t", g, in, b, a, ok)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/nftables/expr"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,7 @@ type policy struct {
 	seconds  []uint32 // by CTA_TIMEOUT_* attribute, from 1 on
 }
 
-func newPolicies(t Timeouts) []policy {
+func newPolicies(t nat.Timeouts) []policy {
 	return []policy{
 		newPolicy("tcp", unix.IPPROTO_TCP, []time.Duration{
 			t.TCPTransitory,  // SYN_SENT

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestTimeouts_NAT05_NAT17_NAT18_NAT19_NAT22 takes one flow of each protocol
@@ -15,7 +17,7 @@ import (
 // of the kernel are 30, 120, 432000, 60, 30 and 10 seconds.
 func TestTimeouts_NAT05_NAT17_NAT18_NAT19_NAT22(t *testing.T) {
 	w := newWireTest(t)
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	ctx := testContext(t)
 
 	silent, err := w.Internet.ListenUDP(netip.AddrPortFrom(w.Remotes[1], 9))
@@ -66,7 +68,7 @@ func TestTimeouts_NAT05_NAT17_NAT18_NAT19_NAT22(t *testing.T) {
 // TestTimeoutsOfLaterFlows changes the timeouts while flows stand.
 func TestTimeoutsOfLaterFlows(t *testing.T) {
 	w := newWireTest(t)
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	older, later := netip.AddrPortFrom(alice, 5001), netip.AddrPortFrom(alice, 5002)
 	ask := func(from netip.AddrPort) {
 		if _, err := w.Subscriber.AskUDP(testContext(t), from, w.echo.Addr()); err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"golang.org/x/sys/unix"
 )
@@ -103,14 +104,14 @@ func (w wireTest) dropped(t *testing.T, chain, comment string) {
 	})
 }
 
-func inBlock(e Entry, seen netip.AddrPort) bool {
-	return seen.Addr() == e.Outside && seen.Port() >= e.First && seen.Port() <= e.Last
+func inBlock(e nat.Entry, seen netip.AddrPort) bool {
+	return seen.Addr() == e.Outside && nat.Port(seen.Port()) >= e.First && nat.Port(seen.Port()) <= e.Last
 }
 
 func TestEveryProtocolLeavesFromTheBlock_NAT02_NAT21(t *testing.T) {
 	w := newWireTest(t)
 	for i, inside := range []netip.Addr{alice, bob} {
-		e := blockOf(inside, Open, i)
+		e := blockOf(inside, nat.GateOpen, i)
 		apply(t, w, e)
 		for _, port := range []uint16{1, 40000} {
 			from := netip.AddrPortFrom(inside, port)
@@ -153,18 +154,18 @@ func TestPacketsBeforeStart_DEL05_DEL06_I3(t *testing.T) {
 		w.wantNoLeak(t, alice)
 	})
 	t.Run("gate open but flow not flushed", func(t *testing.T) {
-		apply(t, w, blockOf(alice, Open, 0))
+		apply(t, w, blockOf(alice, nat.GateOpen, 0))
 		w.send(t, from)
 		w.dropped(t, chainGuard, "untranslated")
 		w.wantNoLeak(t, alice)
 	})
 	t.Run("flushed on Start", func(t *testing.T) {
 		receipts, err := w.Reap(testContext(t), []netip.Addr{alice})
-		if err != nil || len(receipts) != 1 || receipts[0].Deleted != 1 || receipts[0].Proof != ProofTable {
+		if err != nil || len(receipts) != 1 || receipts[0].Deleted != 1 || receipts[0].Proof != nat.ProofTable {
 			t.Errorf("receipts are %+v: %v", receipts, err)
 		}
 		seen, err := lab.Subscriber.AskUDP(testContext(t), from, echo.Addr())
-		if err != nil || !inBlock(blockOf(alice, Open, 0), seen) {
+		if err != nil || !inBlock(blockOf(alice, nat.GateOpen, 0), seen) {
 			t.Errorf("the flow is seen from %v: %v", seen, err)
 		}
 		w.wantNoLeak(t, alice)
@@ -176,7 +177,7 @@ func TestCutFlowIsDeadBothWays_DEL01_DEL02_DEL04_DEL07(t *testing.T) {
 		t.Run("tcp_loose="+loose, func(t *testing.T) {
 			w := newWireTest(t)
 			run(t, w.Lab, "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose="+loose)
-			apply(t, w, blockOf(alice, Open, 0), blockOf(bob, Open, 1))
+			apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 			cut, other := w.flow(t, alice), w.flow(t, bob)
 			for _, f := range []*netlab.Flow{cut, other} {
 				if err := errors.Join(f.Out(testContext(t)), f.In(testContext(t))); err != nil {
@@ -184,7 +185,7 @@ func TestCutFlowIsDeadBothWays_DEL01_DEL02_DEL04_DEL07(t *testing.T) {
 				}
 			}
 			stop := keepSending(t, cut)
-			apply(t, w, Entry{Inside: alice})
+			apply(t, w, nat.Entry{Inside: alice})
 			receipts, err := w.Reap(testContext(t), []netip.Addr{alice})
 			if err != nil || receipts[0].Deleted != 1 {
 				t.Errorf("receipts are %+v: %v", receipts, err)
@@ -236,7 +237,7 @@ func keepSending(t *testing.T, f *netlab.Flow) (stop func()) {
 // An inbound session has the subscriber only in the reply tuple.
 func TestInboundSessionIsReapedAndCounted_DEL02(t *testing.T) {
 	w := newWireTest(t)
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	run(t, w.Lab, "nft", `table ip inbound {
 		chain c {
 			type nat hook prerouting priority dstnat
@@ -256,14 +257,14 @@ func TestInboundSessionIsReapedAndCounted_DEL02(t *testing.T) {
 	if err := w.Sessions(testContext(t), func(s Session) error { inbound = append(inbound, s); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if len(inbound) != 1 || inbound[0].Direction != Inbound || inbound[0].Inside != netip.AddrPortFrom(alice, 9) ||
+	if len(inbound) != 1 || inbound[0].Direction != nat.Inbound || inbound[0].Inside != netip.AddrPortFrom(alice, 9) ||
 		inbound[0].Outside != netip.MustParseAddrPort("198.51.100.1:1100") || inbound[0].Remote.Addr() != w.Remotes[0] {
 		t.Errorf("sessions are %+v", inbound)
 	}
 	if inbound[0].ExpiresIn <= 0 || inbound[0].ExpiresIn > testTimeouts.UDP {
 		t.Errorf("the session expires in %v", inbound[0].ExpiresIn)
 	}
-	apply(t, w, Entry{Inside: alice})
+	apply(t, w, nat.Entry{Inside: alice})
 	wantReaped(t, w, alice, 1)
 	w.wantConntrack(t, alice, 0)
 }
@@ -272,7 +273,7 @@ func TestInboundSessionIsReapedAndCounted_DEL02(t *testing.T) {
 // is new to conntrack for all its life.
 func TestDrainingKeepsWhatStands_DEL11(t *testing.T) {
 	w := newWireTest(t)
-	e := blockOf(alice, Open, 0)
+	e := blockOf(alice, nat.GateOpen, 0)
 	apply(t, w, e)
 	standing := w.flow(t, alice)
 	silent, err := w.Internet.ListenUDP(netip.AddrPortFrom(w.Remotes[1], 9))
@@ -301,7 +302,7 @@ func TestDrainingKeepsWhatStands_DEL11(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	apply(t, w, blockOf(alice, Draining, 0))
+	apply(t, w, blockOf(alice, nat.GateDraining, 0))
 	if out, in := standing.Probe(5 * time.Second); !out || !in {
 		t.Errorf("the standing flow does not pass: out %t, in %t", out, in)
 	}
@@ -312,7 +313,7 @@ func TestDrainingKeepsWhatStands_DEL11(t *testing.T) {
 	w.dropped(t, chainDraining, "new session while draining")
 	w.wantConntrack(t, alice, 2)
 
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	if _, err := w.Subscriber.AskTCP(testContext(t), netip.AddrPortFrom(alice, 0), w.echo.Addr()); err != nil {
 		t.Errorf("after draining ended: %v", err)
 	}
@@ -321,7 +322,7 @@ func TestDrainingKeepsWhatStands_DEL11(t *testing.T) {
 
 func TestOtherProtocolsAreDropped_NAT26(t *testing.T) {
 	w := newWireTest(t)
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	for _, protocol := range []int{unix.IPPROTO_GRE, unix.IPPROTO_ESP, unix.IPPROTO_SCTP, unix.IPPROTO_DCCP, unix.IPPROTO_IPV6} {
 		sendRaw(t, w, protocol)
 	}
@@ -357,7 +358,7 @@ func sendRaw(t *testing.T, w wireTest, protocol int) {
 // block and at one of nobody's.
 func TestUnsolicitedPacketsGetNoAnswer_NAT16(t *testing.T) {
 	w := newWireTest(t)
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	w.flow(t, alice)
 	w.capture.Clear()
 	for _, port := range []uint16{1030, 60000} {
@@ -385,7 +386,7 @@ func TestUnsolicitedPacketsGetNoAnswer_NAT16(t *testing.T) {
 // TestFullBlockDropsNewFlows_NAT32 fills a block of four ports.
 func TestFullBlockDropsNewFlows_NAT32(t *testing.T) {
 	w := newWireTest(t)
-	e := Entry{Inside: alice, Gate: Open, Outside: eip, First: 1024, Last: 1027}
+	e := nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 1027}}
 	apply(t, w, e)
 	for port := uint16(5000); port < 5004; port++ {
 		seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, port), w.echo.Addr())
@@ -423,11 +424,11 @@ func TestInsideToInsideHasTwoGates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	send()
 	w.dropped(t, chainDownstream, "no open gate")
 	w.wantConntrack(t, target.Addr(), 0)
-	apply(t, w, blockOf(target.Addr(), Open, 1))
+	apply(t, w, blockOf(target.Addr(), nat.GateOpen, 1))
 	send()
 	eventually(t, func() error {
 		entries, err := w.CGN.Conntrack(testContext(t), target.Addr())
@@ -436,7 +437,7 @@ func TestInsideToInsideHasTwoGates(t *testing.T) {
 		}
 		return err
 	})
-	apply(t, w, Entry{Inside: alice})
+	apply(t, w, nat.Entry{Inside: alice})
 	send()
 	w.dropped(t, chainUpstream, "no open gate")
 }
@@ -450,7 +451,7 @@ func TestUnlistedInterfaceGetsNothing_I3(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := wireTest{lab, startKernel(t, o), echo, captureInternet(t, lab)}
-	apply(t, w, blockOf(alice, Open, 0))
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	w.send(t, netip.AddrPortFrom(alice, 5000))
 	w.dropped(t, chainFromInside, "neither inside nor outside")
 	w.wantNoLeak(t, alice)

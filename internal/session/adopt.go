@@ -5,9 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -21,13 +19,13 @@ type adoption struct {
 	suspect bool
 	lost    bool // the kernel was programmed before, and no group has its marker
 
-	free    bool                   // the kernel holds nothing that no slot accounts for
-	stored  int                    // bindings that the database has
-	waiting []subscriberdb.Binding // live ones that the kernel does not hold so
-	held    []subscriberdb.Binding
-	differ  []lsn.Block // of bindings that may not be stored as they are
+	free    bool          // the kernel holds nothing that no slot accounts for
+	stored  int           // bindings that the database has
+	waiting []nat.Binding // live ones that the kernel does not hold so
+	held    []nat.Binding
+	differ  []nat.Place // of bindings that may not be stored as they are
 
-	live   []subscriberdb.Binding // room for agreeing
+	live   []nat.Binding // room for agreeing
 	from   []*subscriberdb.BindingRow
 	inside []netip.Addr
 }
@@ -78,7 +76,7 @@ func (a *adoption) bindings(ctx context.Context) error {
 // for.
 func (m *Manager) holdsMore(ctx context.Context, g *group) bool {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
-		var entries []nftnat.Entry
+		var entries []nat.Entry
 		entries, from = m.kernel.EntriesFrom(ctx, from, stretchSize)
 		if lone, _, _ := m.unadoptedOf(g, entries); len(lone) > 0 {
 			return true
@@ -98,7 +96,7 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 		a.stored++
 		switch {
 		case !ok:
-		case b.Held:
+		case b.State == nat.Held:
 			a.held = append(a.held, b)
 		default:
 			live, from, inside = append(live, b), append(from, &rows[i]), append(inside, b.Inside)
@@ -116,10 +114,10 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 	now := m.now()
 	for i, b := range live {
 		switch e, ok := m.kernel.EntryAt(b.Inside); {
-		case ok && lifecycle.EntryBlock(e) == rowBlock(b):
-			m.life.AdoptEntry(g.Name, e, restoredBinding(b), records[b.Inside], now)
+		case ok && e.Block == b.Block:
+			m.life.AdoptEntry(g.Name, e, b, records[b.Inside], now)
 		case !ok && a.free:
-			m.life.AdoptStored(g.Group, restoredBinding(b), records[b.Inside], now)
+			m.life.AdoptStored(g.Group, b, records[b.Inside], now)
 		default:
 			a.waiting = append(a.waiting, b)
 			continue
@@ -131,23 +129,17 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 
 // checkLocked notes a row that is not to the letter what the engine has of it.
 func (a *adoption) checkLocked(row *subscriberdb.BindingRow) {
-	block := lsn.Block{Outside: row.Outside, First: lsn.Port(row.First)}
-	b, ok := a.p.m.bindingAtRLocked(a.p.group, block)
-	var room subscriberdb.Receipt
-	if ok {
-		if stored := storedBinding(&b, &room); row.Is(&stored) {
-			return
-		}
+	if b, ok := a.p.m.bindingAtRLocked(a.p.group, row.Place); !ok || !row.Is(&b) {
+		a.differ = append(a.differ, row.Place)
 	}
-	a.differ = append(a.differ, block)
 }
 
 // recordsOf reads the records that matter for how the bindings are adopted: of those
 // that were on their way out.
-func (a *adoption) recordsOf(ctx context.Context, live []subscriberdb.Binding) (map[netip.Addr]*subscriber.Record, error) {
+func (a *adoption) recordsOf(ctx context.Context, live []nat.Binding) (map[netip.Addr]*subscriber.Record, error) {
 	var inside []netip.Addr
 	for i := range live {
-		if e, ok := a.p.m.kernel.EntryAt(live[i].Inside); ok && e.Gate == nftnat.Draining || !live[i].GraceUntil.IsZero() {
+		if e, ok := a.p.m.kernel.EntryAt(live[i].Inside); ok && e.Gate == nat.GateDraining || !live[i].GraceUntil.IsZero() {
 			inside = append(inside, live[i].Inside)
 		}
 	}
@@ -173,12 +165,12 @@ func (a *adoption) recordsAt(ctx context.Context, inside []netip.Addr) (map[neti
 // in no group.
 func (a *adoption) kernelOnly(ctx context.Context) error {
 	m, g := a.p.m, a.p.group
-	rows := make(map[netip.Addr]subscriberdb.Binding, len(a.waiting))
+	rows := make(map[netip.Addr]nat.Binding, len(a.waiting))
 	for _, b := range a.waiting {
 		rows[b.Inside] = b
 	}
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
-		var entries []nftnat.Entry
+		var entries []nat.Entry
 		entries, from = m.kernel.EntriesFrom(ctx, from, stretchSize)
 		lone, inside, nobodys := m.unadoptedOf(g, entries)
 		if err := a.p.closeNobodys(ctx, nobodys); err != nil {
@@ -190,8 +182,8 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 		}
 		m.mu.Lock()
 		for _, e := range lone {
-			m.life.AdoptEntry(g.Name, e, restoredBinding(rows[e.Inside]), records[e.Inside], m.now())
-			a.differ = append(a.differ, lifecycle.EntryBlock(e))
+			m.life.AdoptEntry(g.Name, e, rows[e.Inside], records[e.Inside], m.now())
+			a.differ = append(a.differ, e.Place())
 		}
 		m.mu.Unlock()
 	}
@@ -200,7 +192,7 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 
 // unadoptedOf returns those of the entries that are of the group and have no slot yet,
 // with their addresses, and the addresses that are in no group.
-func (m *Manager) unadoptedOf(g *group, entries []nftnat.Entry) (lone []nftnat.Entry, inside, nobodys []netip.Addr) {
+func (m *Manager) unadoptedOf(g *group, entries []nat.Entry) (lone []nat.Entry, inside, nobodys []netip.Addr) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for i := range entries {
@@ -228,11 +220,11 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, rows := range [][]subscriberdb.Binding{a.waiting, a.held} {
-		slices.SortFunc(rows, func(x, y subscriberdb.Binding) int { return x.Inside.Compare(y.Inside) })
+	for _, rows := range [][]nat.Binding{a.waiting, a.held} {
+		slices.SortFunc(rows, func(x, y nat.Binding) int { return x.Inside.Compare(y.Inside) })
 		for i := range rows {
-			m.life.AdoptStored(g.Group, restoredBinding(rows[i]), records[rows[i].Inside], m.now())
-			a.differ = append(a.differ, rowBlock(rows[i]))
+			m.life.AdoptStored(g.Group, rows[i], records[rows[i].Inside], m.now())
+			a.differ = append(a.differ, rows[i].Place())
 			if (i+1)%breathEvery == 0 {
 				breathe(&m.mu)
 			}
@@ -287,7 +279,7 @@ func (a *adoption) differing(ctx context.Context) error {
 	for len(a.differ) > 0 {
 		some := a.differ[:min(stretchSize, len(a.differ))]
 		a.differ = a.differ[len(some):]
-		if err := a.p.compare(ctx, &doubts{blocks: some}); err != nil {
+		if err := a.p.compare(ctx, &doubts{places: some}); err != nil {
 			return err
 		}
 	}
@@ -302,41 +294,4 @@ func (m *Manager) quarantineLocked(g *group) {
 	blocks, until := m.engine.Quarantined(g.Name)
 	m.log.Warn("free blocks wait for a hold: the kernel was programmed, and the database knows none of its bindings; new subscribers wait for a block meanwhile",
 		"group", g.Name, "blocks", blocks, "until", until)
-}
-
-func rowBlock(b subscriberdb.Binding) lsn.Block {
-	return lsn.Block{Outside: b.Outside, First: lsn.Port(b.First), Last: lsn.Port(b.Last)}
-}
-
-func rowHolder(b subscriberdb.Binding) lsn.Holder {
-	return lsn.Holder{Inside: b.Inside, Identity: b.Identity, UserName: b.UserName, AcctSessionID: b.AcctSessionID}
-}
-
-func restoredBinding(b subscriberdb.Binding) lsn.Binding {
-	state := lsn.Active
-	if b.Held {
-		state = lsn.Held
-	}
-	return lsn.Binding{
-		Group: b.Group, Block: rowBlock(b), Holder: rowHolder(b), State: state,
-		AllocatedAt: b.AllocatedAt, ReleasedAt: b.ReleasedAt, HoldUntil: b.HoldUntil, GraceUntil: b.GraceUntil,
-		Receipt: restoredReceipt(b.Receipt),
-	}
-}
-
-// storedBinding is the database's form of a binding. Its receipt, if it has one, is
-// put into the room.
-func storedBinding(b *lsn.Binding, room *subscriberdb.Receipt) subscriberdb.Binding {
-	stored := subscriberdb.Binding{
-		Group: b.Group, Inside: b.Inside, Outside: b.Outside,
-		First: uint16(b.First), Last: uint16(b.Last), Held: b.State == lsn.Held,
-		Identity: b.Identity, UserName: b.UserName, AcctSessionID: b.AcctSessionID,
-		AllocatedAt: b.AllocatedAt, ReleasedAt: b.ReleasedAt, HoldUntil: b.HoldUntil,
-		GraceUntil: b.GraceUntil,
-	}
-	if b.Receipt != nil {
-		*room = storedReceipt(b.Receipt)
-		stored.Receipt = room
-	}
-	return stored
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -123,7 +123,7 @@ func TestNoDriftUnderLoad_NAT40(t *testing.T) {
 			cancel()
 			loads.Wait()
 			w.send(subscriber.EventStart, alice, "a", "1")
-			w.awaitState(alice, lsn.Active)
+			w.awaitState(alice, nat.Active)
 			w.unprogram(alice)
 			w.reconcile(t)
 			if counted := w.seen.counted(); counted[string(inspect.DriftElementMissing)] != 1 || len(counted) != 1 {
@@ -136,7 +136,7 @@ func TestNoDriftUnderLoad_NAT40(t *testing.T) {
 // unprogram removes by hand what the kernel has of the address.
 func (w *world) unprogram(inside netip.Addr) {
 	w.t.Helper()
-	if err := w.nat.Apply(context.Background(), []nftnat.Entry{{Inside: inside}}); err != nil {
+	if err := w.nat.Apply(context.Background(), []nat.Entry{{Inside: inside}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -176,7 +176,7 @@ func TestDriftIsCountedOnce(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			w := newWorld(t, testGroup)
 			w.send(subscriber.EventStart, alice, "a", "1")
-			w.awaitState(alice, lsn.Active)
+			w.awaitState(alice, nat.Active)
 			w.reconcile(t)
 			if counted := w.seen.counted(); len(counted) > 0 {
 				t.Fatalf("counted %v before anything was changed", counted)
@@ -205,13 +205,13 @@ func TestNoDriftAtTheStart(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.halt()
 	w.unprogram(alice) // as after a reboot
 	w.send(subscriber.EventStart, bob, "b", "2")
 	w.boot()
-	w.awaitState(alice, lsn.Active)
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(alice, nat.Active)
+	w.awaitState(bob, nat.Active)
 	if counted := w.seen.counted(); len(counted) > 0 {
 		t.Errorf("the start counted %v", counted)
 	}
@@ -287,7 +287,7 @@ func TestFeedLag(t *testing.T) {
 		t.Errorf("%v behind, at most %v are possible", n, most)
 	}
 	release()
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(bob, nat.Active)
 	w.until("the lag to be over", func() bool { return lag() == 0 })
 }
 
@@ -317,7 +317,7 @@ func TestExhaustedPoolIsToldOnce(t *testing.T) {
 	var logs lockedBuilder
 	w := newWorld(t, g, func(w *world) { w.logs = &logs })
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.halt() // the clock is the test's from here on
 	clock := time.Now()
 	w.now = func() time.Time { return clock }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
@@ -17,6 +18,6 @@ func sessionView(group string, s nftnat.Session) inspect.Session {
 		ExpiresIn: s.ExpiresIn,
 		Packets:   s.Packets,
 		Bytes:     s.Bytes,
-		Direction: inspect.Direction(s.Direction),
+		Direction: nat.Direction(s.Direction),
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -46,7 +47,7 @@ func TestNotReadyWithoutWrites_I2(t *testing.T) {
 			var book logBook
 			w := newWorld(t, testGroup, func(w *world) { w.logs = &book })
 			w.send(subscriber.EventStart, alice, "a", "1")
-			w.awaitState(alice, lsn.Active)
+			w.awaitState(alice, nat.Active)
 			for round := 1; round <= 2; round++ {
 				if err := w.NotReady(); err != nil {
 					t.Fatalf("not ready before: %v", err)
@@ -136,7 +137,7 @@ func TestStartBeforeDatabase_NAT30(t *testing.T) {
 		t.Errorf("%d blocks in quarantine", s.Groups[0].Quarantined)
 	}
 	w.send(subscriber.EventStart, bob, "b", "2")
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(bob, nat.Active)
 	w.check()
 }
 
@@ -148,9 +149,9 @@ func TestQuarantineIsTold_NAT30(t *testing.T) {
 	var book logBook
 	w := newWorld(t, g, func(w *world) { w.logs = &book })
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.send(subscriber.EventStop, alice, "a", "1")
-	w.awaitState(alice, lsn.Held)
+	w.awaitState(alice, nat.Held)
 	w.halt()
 	if err := w.client.FlushAll(context.Background()).Err(); err != nil {
 		t.Fatal(err)
@@ -173,7 +174,7 @@ func TestQuarantineIsTold_NAT30(t *testing.T) {
 		t.Errorf("told %d times", n)
 	}
 	w.send(subscriber.EventStart, bob, "b", "2")
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(bob, nat.Active)
 	if got := status(); got.Quarantined != 0 || !got.QuarantinedUntil.IsZero() {
 		t.Errorf("%d still in quarantine, until %v", got.Quarantined, got.QuarantinedUntil)
 	}

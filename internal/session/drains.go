@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/ownership"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -214,7 +215,7 @@ func (m *Manager) planRetired(ctx context.Context, s *subscriberdb.Served, all [
 		m.log.Info("a group in the database is not this daemon's", "group", s.Group, "served_by", s.By)
 		return p, nil
 	}
-	var rows []subscriberdb.Binding
+	var rows []nat.Binding
 	if !m.discard {
 		if rows, err = m.rowsInUse(ctx, s.Group); err != nil {
 			return p, err
@@ -229,7 +230,7 @@ func (m *Manager) planRetired(ctx context.Context, s *subscriberdb.Served, all [
 	}
 	p.retired = s
 	p.config = lsn.GroupConfig{
-		Name: s.Group, FirstPort: lsn.Port(s.FirstPort), LastPort: lsn.Port(s.LastPort), BlockSize: s.BlockSize,
+		Name: s.Group, FirstPort: nat.Port(s.FirstPort), LastPort: nat.Port(s.LastPort), BlockSize: s.BlockSize,
 		Hold: s.Hold, Grace: s.Grace, GraceCauses: s.GraceCauses,
 	}
 	return p, p.extend(rows, s, all)
@@ -240,16 +241,16 @@ func servedBy(c *lsn.GroupConfig, s *subscriberdb.Served) bool {
 	lacks := func(has []netip.Prefix) func(netip.Prefix) bool {
 		return func(p netip.Prefix) bool { return len(lsn.Subtract(p, has)) > 0 }
 	}
-	return c.FirstPort == lsn.Port(s.FirstPort) && c.LastPort == lsn.Port(s.LastPort) && c.BlockSize == s.BlockSize &&
+	return c.FirstPort == nat.Port(s.FirstPort) && c.LastPort == nat.Port(s.LastPort) && c.BlockSize == s.BlockSize &&
 		!slices.ContainsFunc(s.Inside, lacks(c.Inside)) && !slices.ContainsFunc(s.Outside, lacks(c.Outside))
 }
 
 // rowsInUse returns the stored bindings that are live or in their hold.
-func (m *Manager) rowsInUse(ctx context.Context, group string) ([]subscriberdb.Binding, error) {
-	var used []subscriberdb.Binding
+func (m *Manager) rowsInUse(ctx context.Context, group string) ([]nat.Binding, error) {
+	var used []nat.Binding
 	err := m.store.BindingRows(ctx, group, func(rows []subscriberdb.BindingRow) error {
 		for i := range rows {
-			if b, ok := rows[i].Binding(); ok && (!b.Held || b.HoldUntil.After(m.now())) {
+			if b, ok := rows[i].Binding(); ok && (b.State != nat.Held || b.HoldUntil.After(m.now())) {
 				used = append(used, b)
 			}
 		}
@@ -259,22 +260,22 @@ func (m *Manager) rowsInUse(ctx context.Context, group string) ([]subscriberdb.B
 }
 
 // fits reports whether the ports of a stored binding are a block of the group.
-func fits(b *subscriberdb.Binding, c *lsn.GroupConfig) bool {
-	return lsn.Port(b.First) >= c.FirstPort && lsn.Port(b.Last) <= c.LastPort &&
+func fits(b *nat.Binding, c *lsn.GroupConfig) bool {
+	return nat.Port(b.First) >= c.FirstPort && nat.Port(b.Last) <= c.LastPort &&
 		int(b.Last)-int(b.First)+1 == c.BlockSize && int(b.First)%c.BlockSize == 0
 }
 
 // extend adds to the plan the prefixes that bindings need and the configuration
 // lacks: as they were served before, or else as they are needed. What a binding has
 // must not be another group's now: a slot has one group, and a port one owner (I1).
-func (p *plan) extend(rows []subscriberdb.Binding, s *subscriberdb.Served, all []lsn.GroupConfig) error {
+func (p *plan) extend(rows []nat.Binding, s *subscriberdb.Served, all []lsn.GroupConfig) error {
 	var inside, outside []netip.Addr
 	for i := range rows {
 		if err := p.contradicts(&rows[i], all); err != nil {
 			return err
 		}
 		outside = append(outside, rows[i].Outside)
-		if !rows[i].Held {
+		if rows[i].State != nat.Held {
 			inside = append(inside, rows[i].Inside)
 		}
 	}
@@ -292,15 +293,15 @@ func (p *plan) extend(rows []subscriberdb.Binding, s *subscriberdb.Served, all [
 
 // contradicts is an error if another group is configured with an address of the
 // binding.
-func (p *plan) contradicts(b *subscriberdb.Binding, all []lsn.GroupConfig) error {
+func (p *plan) contradicts(b *nat.Binding, all []lsn.GroupConfig) error {
 	why := fmt.Sprintf("in use by %s (%s) in group %s", b.Inside, b.UserName, p.config.Name)
-	if b.Held {
+	if b.State == nat.Held {
 		why = fmt.Sprintf("kept by group %s until the hold of %s ends at %s", p.config.Name, b.Inside, b.HoldUntil.UTC().Format(time.RFC3339))
 	}
 	for _, c := range all {
 		switch {
 		case c.Name == p.config.Name:
-		case !b.Held && contains(c.Inside, b.Inside):
+		case b.State != nat.Held && contains(c.Inside, b.Inside):
 			return fmt.Errorf("%w: group %s: inside address %s: %w: %s; %s", errRefused, c.Name, b.Inside, lsn.ErrInUse, why, refusalHint)
 		case contains(c.Outside, b.Outside):
 			return fmt.Errorf("%w: group %s: outside address %s: %w: %s; %s", errRefused, c.Name, b.Outside, lsn.ErrInUse, why, refusalHint)

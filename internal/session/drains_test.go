@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/ownership"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -106,11 +107,8 @@ func TestRemainsOfDrains_I7(t *testing.T) {
 	w.must(db.SaveServed(ctx, served))
 	served.Group, served.By = "others", "another"
 	w.must(db.SaveServed(ctx, served))
-	over := subscriberdb.Binding{
-		Group: "empty", Inside: netip.MustParseAddr("10.0.0.1"), Outside: netip.MustParseAddr("203.0.113.1"), First: 1024, Last: 1535,
-		Held: true, HoldUntil: time.Now().Add(-time.Second),
-	}
-	w.must(db.SaveBindings(ctx, "empty", []subscriberdb.Binding{over}, nil))
+	over := nat.Binding{Group: "empty", State: nat.Held, HoldUntil: time.Now().Add(-time.Second), Block: nat.Block{Outside: netip.MustParseAddr("203.0.113.1"), First: 1024, Last: 1535}, Holder: nat.Holder{Inside: netip.MustParseAddr("10.0.0.1")}}
+	w.must(db.SaveBindings(ctx, "empty", []nat.Binding{over}, nil))
 	w.boot()
 	if w.exists("sessiond:{empty}:served") != 0 {
 		t.Error("a group that nobody uses is not forgotten")
@@ -130,31 +128,31 @@ func TestDrainedPrefixGivesNothing_I5_I7(t *testing.T) {
 	g.Outside = prefixes("198.51.100.0/32")
 	w := newWorld(t, g)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	kept := w.awaitState(alice, lsn.Active)
+	kept := w.awaitState(alice, nat.Active)
 	f := w.flow(alice, 4000)
 	w.halt()
 	w.group.Outside, w.group.Hold = prefixes("203.0.113.0/32"), 2*time.Second
 	w.boot()
-	if b := w.bindings(alice)[lsn.Active]; b.Block != kept.Block {
+	if b := w.bindings(alice)[nat.Active]; b.Block != kept.Block {
 		t.Fatalf("alice has %v, had %v", b.Block, kept.Block)
 	}
 	if w.nat.SessionCount(alice) != 1 {
 		t.Errorf("alice's session %v is gone", f)
 	}
 	w.send(subscriber.EventStart, bob, "b", "2")
-	if b := w.awaitState(bob, lsn.Active); b.Outside != netip.MustParseAddr("203.0.113.0") {
+	if b := w.awaitState(bob, nat.Active); b.Outside != netip.MustParseAddr("203.0.113.0") {
 		t.Errorf("bob has a block of %v, which drains", b.Outside)
 	}
 	w.check()
 	w.send(subscriber.EventStop, alice, "a", "1")
-	w.awaitState(alice, lsn.Held)
+	w.awaitState(alice, nat.Held)
 	w.halt()
 	w.boot()
-	if _, ok := w.bindings(alice)[lsn.Held]; !ok {
+	if _, ok := w.bindings(alice)[nat.Held]; !ok {
 		t.Errorf("the hold was forgotten: %+v", w.bindings(alice))
 	}
 	w.send(subscriber.EventStart, alice, "a", "3") // would get its own held block back, if the pool were configured
-	if b := w.awaitState(alice, lsn.Active); b.Outside != netip.MustParseAddr("203.0.113.0") {
+	if b := w.awaitState(alice, nat.Active); b.Outside != netip.MustParseAddr("203.0.113.0") {
 		t.Errorf("alice got a block of %v, which drains", b.Outside)
 	}
 	w.until("the drain to be over", func() bool {
@@ -169,7 +167,7 @@ func TestDrainedPrefixGivesNothing_I5_I7(t *testing.T) {
 func TestRefusedStart_I1_I5(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.halt()
 	other := awayGroup()
 	other.Outside = testGroup.Outside
@@ -187,11 +185,8 @@ func TestRefusedStart_I1_I5(t *testing.T) {
 	if err := refusal(); !errors.Is(err, errRefused) || !errors.Is(err, lsn.ErrInUse) || !strings.Contains(err.Error(), "in use by "+alice.String()) {
 		t.Errorf("alice's address was given away: %v", err)
 	}
-	held := subscriberdb.Binding{
-		Group: "default", Inside: alice, Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535,
-		Held: true, ReleasedAt: time.Now(), HoldUntil: time.Now().Add(time.Hour),
-	}
-	w.must(w.db.SaveBindings(context.Background(), "default", []subscriberdb.Binding{held}, nil))
+	held := nat.Binding{Group: "default", State: nat.Held, ReleasedAt: time.Now(), HoldUntil: time.Now().Add(time.Hour), Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535}, Holder: nat.Holder{Inside: alice}}
+	w.must(w.db.SaveBindings(context.Background(), "default", []nat.Binding{held}, nil))
 	if err := refusal(); !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "until the hold of") {
 		t.Errorf("an address in its hold was given away: %v", err)
 	}
@@ -209,15 +204,12 @@ func TestReloadAddsServedGroup_I7(t *testing.T) {
 	eve := netip.MustParseAddr("10.0.0.9")
 	w.must(w.db.Serve([]subscriberdb.Group{{Name: "away", Inside: away.Inside, RecordTTL: time.Minute}}))
 	w.send(subscriber.EventStart, eve, "e", "1")
-	stored := subscriberdb.Binding{
-		Group: "away", Inside: eve, Outside: netip.MustParseAddr("192.0.2.7"), First: 2048, Last: 2559,
-		Identity: "u:e", UserName: "e", AcctSessionID: "1", AllocatedAt: time.Now(),
-	}
-	w.must(w.db.SaveBindings(ctx, "away", []subscriberdb.Binding{stored}, nil))
+	stored := nat.Binding{Group: "away", AllocatedAt: time.Now(), Block: nat.Block{Outside: netip.MustParseAddr("192.0.2.7"), First: 2048, Last: 2559}, Holder: nat.Holder{Inside: eve, Identity: "u:e", UserName: "e", AcctSessionID: "1"}}
+	w.must(w.db.SaveBindings(ctx, "away", []nat.Binding{stored}, nil))
 	if err := w.SetGroups(ctx, []lsn.GroupConfig{testGroup, away}); err != nil {
 		t.Fatal(err)
 	}
-	if b := w.awaitState(eve, lsn.Active); b.Outside != stored.Outside || b.First != 2048 {
+	if b := w.awaitState(eve, nat.Active); b.Outside != stored.Outside || b.First != 2048 {
 		t.Errorf("eve has %v:%d", b.Outside, b.First)
 	}
 	pools, _ := w.Pools(ctx)
@@ -287,11 +279,11 @@ func TestNothingStoredWithoutLease_I1(t *testing.T) {
 	if keys, err := w.client.Keys(context.Background(), "sessiond:{default}:bindings*").Result(); err != nil || len(keys) != 0 {
 		t.Errorf("bindings stored in %v, %v", keys, err)
 	}
-	if _, active := w.bindings(alice)[lsn.Active]; active {
+	if _, active := w.bindings(alice)[nat.Active]; active {
 		t.Error("alice is active without a stored binding")
 	}
 	o.doubt.Store(false)
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 }
 
 // TestStandsAside: a daemon whose group another has taken says so, and does nothing
@@ -300,7 +292,7 @@ func TestStandsAside_I9(t *testing.T) {
 	o := &owner{}
 	w := newWorld(t, testGroup, func(w *world) { w.owner = o })
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	before := w.entry(alice)
 	o.lost.Store(true)
 	w.until("it to be told", func() bool { return errors.Is(w.mayRegroup(), ownership.ErrOwned) && w.NotReady() != nil })

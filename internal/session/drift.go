@@ -6,7 +6,7 @@ import (
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -138,11 +138,11 @@ func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
 			m.life.Reprogram(s)
 		}
 	case inspect.DriftElementOrphaned:
-		m.life.RemoveStray(r.group.Name, entryOf(o.Inside, o.Element), m.now())
+		m.life.RemoveStray(r.group.Name, o.Element, m.now())
 	case inspect.DriftBindingUnsaved:
 		m.life.StoreAgain(o.Block)
 	case inspect.DriftBindingStale:
-		m.life.Unstore(lsn.Binding{Group: r.group.Name, Block: o.Block, Holder: lsn.Holder{Inside: o.Inside}})
+		m.life.Unstore(nat.Binding{Group: r.group.Name, Block: o.Block, Holder: nat.Holder{Inside: o.Inside}})
 	case inspect.DriftSessionOrphaned, inspect.DriftSessionOutOfBlock:
 		r.misplaced = append(r.misplaced, o.Session.Ref.(nftnat.Session))
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 const (
@@ -65,7 +65,7 @@ func (m *Manager) runOpens(ctx context.Context) error {
 
 func (m *Manager) runApply(ctx context.Context, q *queue[lifecycle.Work], done func([]lifecycle.Work)) error {
 	var batch []lifecycle.Work
-	var entries []nftnat.Entry
+	var entries []nat.Entry
 	for {
 		var err error
 		if batch, err = q.take(ctx, batch); err != nil {
@@ -84,7 +84,7 @@ func (m *Manager) runApply(ctx context.Context, q *queue[lifecycle.Work], done f
 
 // wanted appends what the kernel should hold for each address of a batch, given the
 // phase the slot is on its way to.
-func (m *Manager) wanted(batch []lifecycle.Work, entries []nftnat.Entry) []nftnat.Entry {
+func (m *Manager) wanted(batch []lifecycle.Work, entries []nat.Entry) []nat.Entry {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, w := range batch {
@@ -133,7 +133,7 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[lifecycle.Work], after t
 		for i, w := range batch {
 			inside[i] = w.Inside
 		}
-		var receipts []nftnat.Receipt
+		var receipts []nat.Reaped
 		err = m.insist(ctx, "delete conntrack entries", func(ctx context.Context) error {
 			var err error
 			receipts, err = m.kernel.Reap(ctx, inside)
@@ -153,7 +153,7 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[lifecycle.Work], after t
 
 // reaped ends the teardowns that have a receipt, and returns the others. The
 // receipts are in the order of the batch.
-func (m *Manager) reaped(batch []lifecycle.Work, receipts []nftnat.Receipt) (unproved []lifecycle.Work) {
+func (m *Manager) reaped(batch []lifecycle.Work, receipts []nat.Reaped) (unproved []lifecycle.Work) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, w := range batch {

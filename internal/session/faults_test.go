@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -26,7 +27,7 @@ type faultyKernel struct {
 	prefixes error                      // what SetPrefixes fails with
 }
 
-func (k *faultyKernel) Reap(ctx context.Context, inside []netip.Addr) ([]nftnat.Receipt, error) {
+func (k *faultyKernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	receipts, err := k.Memory.Reap(ctx, inside)
 	proved := receipts[:0]
 	for _, r := range receipts {
@@ -55,17 +56,17 @@ func TestClingingEntriesHoldUpNobody_I5(t *testing.T) {
 	w.boot()
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.send(subscriber.EventStart, bob, "b", "2")
-	w.awaitState(alice, lsn.Active)
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(alice, nat.Active)
+	w.awaitState(bob, nat.Active)
 	w.send(subscriber.EventStop, alice, "a", "1")
-	w.awaitState(alice, lsn.Cut)
+	w.awaitState(alice, nat.Cut)
 	w.send(subscriber.EventStop, bob, "b", "2")
-	w.awaitState(bob, lsn.Held)
-	if _, ok := w.bindings(alice)[lsn.Cut]; !ok {
+	w.awaitState(bob, nat.Held)
+	if _, ok := w.bindings(alice)[nat.Cut]; !ok {
 		t.Errorf("alice's block left her without proof: %+v", w.bindings(alice))
 	}
 	kernel.clings.Store(nil)
-	w.awaitState(alice, lsn.Held)
+	w.awaitState(alice, nat.Held)
 }
 
 // TestRefusedGroups: a configuration that the kernel refuses changes nothing.
@@ -100,7 +101,7 @@ func TestDatabaseFromThePast_I6(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	if err := w.client.FlushAll(ctx).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func TestDatabaseFromThePast_I6(t *testing.T) {
 	w.until("the all-clear", func() bool { return w.suspicion() == "" })
 	w.send(subscriber.EventStop, alice, "a", "1")
 	w.nothingLeft(alice)
-	w.awaitState(alice, lsn.Held)
+	w.awaitState(alice, nat.Held)
 }
 
 // backup is all that the database has.
@@ -163,11 +164,11 @@ func TestDatabaseRewound_I6(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.reconciling.Lock() // nobody looks
 	past := w.backup()
 	w.send(subscriber.EventStart, bob, "b", "2")
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(bob, nat.Active)
 	w.rewind(past)
 	w.send(subscriber.EventInterim, alice, "a", "1")
 	w.reconciling.Unlock()
@@ -176,7 +177,7 @@ func TestDatabaseRewound_I6(t *testing.T) {
 		n, err := w.client.Exists(ctx, "sessiond:{default}:sub:"+bob.String()).Result()
 		return err == nil && n == 1
 	})
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(bob, nat.Active)
 }
 
 // TestDatabaseWithAnEarlierSession_I6: in a database that went back in time an
@@ -185,13 +186,13 @@ func TestDatabaseWithAnEarlierSession_I6(t *testing.T) {
 	w := newWorld(t, testGroup)
 	ctx := context.Background()
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	past := w.backup()
 	w.send(subscriber.EventStop, alice, "a", "1")
 	w.nothingLeft(alice)
 	w.send(subscriber.EventStart, alice, "b", "2")
-	w.until("b's binding", func() bool { return w.bindings(alice)[lsn.Active].UserName == "b" })
-	block := w.bindings(alice)[lsn.Active].Block
+	w.until("b's binding", func() bool { return w.bindings(alice)[nat.Active].UserName == "b" })
+	block := w.bindings(alice)[nat.Active].Block
 	w.flow(alice, 4000)
 	w.rewind(past)
 	w.until("b's record to be back", func() bool {
@@ -199,7 +200,7 @@ func TestDatabaseWithAnEarlierSession_I6(t *testing.T) {
 	})
 	w.send(subscriber.EventInterim, alice, "b", "2")
 	w.until("the all-clear", func() bool { return w.suspicion() == "" })
-	if b := w.bindings(alice)[lsn.Active]; b.Block != block || b.UserName != "b" || b.Sessions != 1 {
+	if b := w.bindings(alice)[nat.Active]; b.Block != block || b.UserName != "b" || b.Sessions != 1 {
 		t.Errorf("b has %+v, want block %v and the session", b, block)
 	}
 	w.check()
@@ -211,8 +212,8 @@ func TestStopInTheEmptiedDatabase_I6(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.send(subscriber.EventStart, bob, "b", "2")
-	w.awaitState(alice, lsn.Active)
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(alice, nat.Active)
+	w.awaitState(bob, nat.Active)
 	w.reconciling.Lock() // nobody notices
 	if err := w.client.FlushAll(context.Background()).Err(); err != nil {
 		t.Fatal(err)
@@ -223,7 +224,7 @@ func TestStopInTheEmptiedDatabase_I6(t *testing.T) {
 	w.reconciling.Unlock()
 	w.nothingLeft(alice)
 	w.nothingLeft(bob)
-	w.awaitState(alice, lsn.Held)
+	w.awaitState(alice, nat.Held)
 }
 
 // slowSettings holds a read of the settings back after it was answered.
@@ -252,7 +253,7 @@ func TestLateSettings(t *testing.T) {
 	w.store = func(db *subscriberdb.DB) Store { slow.Store = db; return slow }
 	w.boot()
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.flow(alice, 4000)
 
 	slow.armed.Store(true)
@@ -275,7 +276,7 @@ func TestLateSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.send(subscriber.EventStop, alice, "a", "1")
-	w.awaitState(alice, lsn.Draining)
+	w.awaitState(alice, nat.Draining)
 	if got, _ := w.Settings(context.Background()); got.Removal != inspect.RemovalOff {
 		t.Error("an old read undid the change")
 	}
@@ -285,16 +286,16 @@ func TestLateSettings(t *testing.T) {
 func TestOnePieceOfWork(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.mu.Lock()
 	next := w.life.Slot(alice).Record()
 	next.UserName, next.AcctSessionID = "z", "2"
-	entry := nftnat.Entry{Inside: alice, Gate: nftnat.Open}
+	entry := nat.Entry{Inside: alice, Gate: nat.GateOpen}
 	r := repair{group: w.groups["default"], gone: map[netip.Addr]uint64{}}
 	for _, d := range []drift.Operation{
 		{Kind: inspect.DriftRecordUnseen, Inside: alice, Record: &next},
 		{Kind: inspect.DriftElementMissing, Inside: alice},
-		{Kind: inspect.DriftElementOrphaned, Inside: alice, Element: elementView(entry)},
+		{Kind: inspect.DriftElementOrphaned, Inside: alice, Element: entry},
 	} {
 		w.mendLocked(&r, &d)
 	}
@@ -310,7 +311,7 @@ func TestOnePieceOfWork(t *testing.T) {
 func TestEndSeenWhileBusy(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.halt()
 	w.mu.Lock()
 	w.life.Reprogram(w.life.Slot(alice)) // no executor is there any more
@@ -318,7 +319,7 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	r := repair{dryRun: true, group: w.groups["default"], anew: true, gone: map[netip.Addr]uint64{}}
 	var views drift.Views
 	views.Engine.Slots = map[netip.Addr]drift.Slot{}
-	views.Kernel.Elements = map[netip.Addr]drift.Element{}
+	views.Kernel.Elements = map[netip.Addr]nat.Entry{}
 	w.showSlots(&views, r.group, &doubts{inside: []netip.Addr{alice}, online: true})
 	w.mend(&r, drift.Diff(&views))
 	if len(r.drifts) != 1 || r.drifts[0].Kind != inspect.DriftBindingOrphaned {

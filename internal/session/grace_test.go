@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -47,17 +48,17 @@ func (w *world) hangUp(inside netip.Addr, user, id string, cause uint32) {
 func (w *world) inGrace() (nftnat.Session, inspect.Binding) {
 	w.t.Helper()
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	f := w.flow(alice, 4000)
 	w.hangUp(alice, "a", "1", lostCarrier)
-	w.until("the gate to be narrowed", func() bool { return w.entry(alice).Gate == nftnat.Draining })
-	return f, w.awaitState(alice, lsn.Draining)
+	w.until("the gate to be narrowed", func() bool { return w.entry(alice).Gate == nat.GateDraining })
+	return f, w.awaitState(alice, nat.Draining)
 }
 
 // back requires that alice has her block and flow again, for session id.
 func (w *world) back(f nftnat.Session, before inspect.Binding, id string) {
 	w.t.Helper()
-	now := w.awaitState(alice, lsn.Active)
+	now := w.awaitState(alice, nat.Active)
 	if now.Block != before.Block || now.AcctSessionID != id || !now.GraceUntil.IsZero() || !now.ReleasedAt.IsZero() {
 		w.t.Errorf("came back to %+v, had %+v", now, before)
 	}
@@ -74,12 +75,12 @@ func (w *world) back(f nftnat.Session, before inspect.Binding, id string) {
 }
 
 // stored is the live binding of an address as the database has it.
-func (w *world) stored(inside netip.Addr) subscriberdb.Binding {
+func (w *world) stored(inside netip.Addr) nat.Binding {
 	w.t.Helper()
-	var found subscriberdb.Binding
+	var found nat.Binding
 	err := w.db.BindingRows(context.Background(), w.group.Name, func(rows []subscriberdb.BindingRow) error {
 		for i := range rows {
-			if b, ok := rows[i].Binding(); ok && b.Inside == inside && !b.Held {
+			if b, ok := rows[i].Binding(); ok && b.Inside == inside && b.State != nat.Held {
 				found = b
 			}
 		}
@@ -142,13 +143,13 @@ func (w *world) removalsOf(list func(*Backend, *removalPage)) []inspect.Removal 
 func TestGraceStopAndStartAtOnce_SES08(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
 	w.send(subscriber.EventStart, alice, "a", "1")
-	b := w.awaitState(alice, lsn.Active)
+	b := w.awaitState(alice, nat.Active)
 	f := w.flow(alice, 4000)
 	for i, ids := 0, "123456789"; i+1 < len(ids); i++ {
 		w.hangUp(alice, "a", ids[i:i+1], lostCarrier)
 		w.send(subscriber.EventStart, alice, "a", ids[i+1:i+2])
 	}
-	w.until("the last session's binding", func() bool { return w.bindings(alice)[lsn.Active].AcctSessionID == "9" })
+	w.until("the last session's binding", func() bool { return w.bindings(alice)[nat.Active].AcctSessionID == "9" })
 	w.back(f, b, "9")
 }
 
@@ -157,8 +158,8 @@ func TestGraceStranger_SES07(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
 	f, b := w.inGrace()
 	w.send(subscriber.EventStart, alice, "z", "2")
-	w.until("the stranger's binding", func() bool { return w.bindings(alice)[lsn.Active].UserName == "z" })
-	if now := w.bindings(alice)[lsn.Active]; now.Block == b.Block {
+	w.until("the stranger's binding", func() bool { return w.bindings(alice)[nat.Active].UserName == "z" })
+	if now := w.bindings(alice)[nat.Active]; now.Block == b.Block {
 		t.Errorf("the stranger got %+v", now)
 	}
 	if err := w.nat.Receive(f); err == nil {
@@ -171,7 +172,7 @@ func TestGraceStranger_SES07(t *testing.T) {
 func TestGraceNameless_SES07(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
 	w.send(subscriber.EventStart, alice, "", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.flow(alice, 4000)
 	w.hangUp(alice, "", "1", lostCarrier)
 	w.nothingLeft(alice)
@@ -192,7 +193,7 @@ func TestGraceOver_DEL01_DEL11(t *testing.T) {
 				w.until("the removal to be counted", func() bool { return w.seen.of(subscriber.ReasonStop) == 1 })
 				return
 			}
-			w.until("the grace time to be over", func() bool { return w.bindings(alice)[lsn.Draining].GraceUntil.IsZero() })
+			w.until("the grace time to be over", func() bool { return w.bindings(alice)[nat.Draining].GraceUntil.IsZero() })
 			if err := w.nat.Receive(f); err != nil {
 				t.Errorf("the flow does not pass: %v", err)
 			}
@@ -221,7 +222,7 @@ func TestGraceOnlyForItsCauses_DEL01_DEL08(t *testing.T) {
 		"DEL": func(string) { w.client.Del(context.Background(), "sessiond:{default}:sub:"+alice.String()) },
 	} {
 		w.send(subscriber.EventStart, alice, "a", id)
-		w.awaitState(alice, lsn.Active)
+		w.awaitState(alice, nat.Active)
 		w.flow(alice, 4000)
 		end(id)
 		w.nothingLeft(alice)
@@ -235,14 +236,14 @@ func TestGraceOtherAddress_SES09(t *testing.T) {
 	w := newWorld(t, graceGroup(400*time.Millisecond))
 	f, before := w.inGrace()
 	w.send(subscriber.EventStart, bob, "a", "2")
-	if now := w.awaitState(bob, lsn.Active); now.Block == before.Block {
+	if now := w.awaitState(bob, nat.Active); now.Block == before.Block {
 		t.Errorf("two addresses have %+v", now)
 	}
 	if err := w.nat.Receive(f); err != nil && time.Now().Before(before.GraceUntil) {
 		t.Errorf("the flow does not pass: %v", err)
 	}
 	w.nothingLeft(alice)
-	if w.entry(bob).Gate != nftnat.Open {
+	if w.entry(bob).Gate != nat.GateOpen {
 		t.Error("the other address was cut with it")
 	}
 }
@@ -254,10 +255,10 @@ func TestToggleOnSparesGrace_DEL11(t *testing.T) {
 	w.mode(inspect.RemovalObserve)
 	f, before := w.inGrace()
 	w.send(subscriber.EventStart, bob, "b", "7")
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(bob, nat.Active)
 	w.flow(bob, 4000)
 	w.hangUp(bob, "b", "7", userRequest)
-	w.awaitState(bob, lsn.Draining)
+	w.awaitState(bob, nat.Draining)
 	w.toggle(true)
 	w.nothingLeft(bob)
 	w.send(subscriber.EventStart, alice, "a", "2")
@@ -273,7 +274,7 @@ func TestGraceAcrossRestarts_I7(t *testing.T) {
 		w.halt()
 		w.boot()
 		// Of its end the feed tells to the millisecond, should it have died before the binding was stored.
-		if now := w.awaitState(alice, lsn.Draining); now.GraceUntil.Sub(before.GraceUntil).Abs() > time.Second {
+		if now := w.awaitState(alice, nat.Draining); now.GraceUntil.Sub(before.GraceUntil).Abs() > time.Second {
 			t.Errorf("grace until %v, was %v", now.GraceUntil, before.GraceUntil)
 		}
 		w.send(subscriber.EventStart, alice, "a", "2")
@@ -293,19 +294,19 @@ func TestGraceAcrossRestarts_I7(t *testing.T) {
 		w.halt()
 		w.send(subscriber.EventStart, alice, "z", "2")
 		w.boot()
-		if now := w.awaitState(alice, lsn.Active); now.Block == before.Block || w.nat.Receive(f) == nil {
+		if now := w.awaitState(alice, nat.Active); now.Block == before.Block || w.nat.Receive(f) == nil {
 			t.Errorf("the stranger has %+v, before %+v", now, before)
 		}
 	})
 	t.Run("lost while away", func(t *testing.T) {
 		w := newWorld(t, graceGroup(time.Minute))
 		w.send(subscriber.EventStart, alice, "a", "1")
-		before := w.awaitState(alice, lsn.Active)
+		before := w.awaitState(alice, nat.Active)
 		f := w.flow(alice, 4000)
 		w.halt()
 		w.hangUp(alice, "a", "1", lostCarrier)
 		w.boot()
-		if now := w.awaitState(alice, lsn.Draining); now.GraceUntil.IsZero() {
+		if now := w.awaitState(alice, nat.Draining); now.GraceUntil.IsZero() {
 			t.Errorf("no grace time: %+v", now)
 		}
 		w.send(subscriber.EventStart, alice, "a", "2")
@@ -314,7 +315,7 @@ func TestGraceAcrossRestarts_I7(t *testing.T) {
 	t.Run("lost and back while away", func(t *testing.T) {
 		w := newWorld(t, graceGroup(time.Minute))
 		w.send(subscriber.EventStart, alice, "a", "1")
-		before := w.awaitState(alice, lsn.Active)
+		before := w.awaitState(alice, nat.Active)
 		f := w.flow(alice, 4000)
 		w.halt()
 		w.hangUp(alice, "a", "1", lostCarrier)
@@ -325,7 +326,7 @@ func TestGraceAcrossRestarts_I7(t *testing.T) {
 	t.Run("ended otherwise while away", func(t *testing.T) {
 		w := newWorld(t, graceGroup(time.Minute))
 		w.send(subscriber.EventStart, alice, "a", "1")
-		w.awaitState(alice, lsn.Active)
+		w.awaitState(alice, nat.Active)
 		w.flow(alice, 4000)
 		w.halt()
 		w.hangUp(alice, "a", "1", lostCarrier)
@@ -346,9 +347,9 @@ func TestGraceAcrossRestarts_I7(t *testing.T) {
 		w := newWorld(t, graceGroup(time.Minute))
 		f, before := w.inGrace()
 		w.halt()
-		w.gate(alice, nftnat.Open)
+		w.gate(alice, nat.GateOpen)
 		w.boot()
-		w.until("the gate to be narrowed", func() bool { return w.entry(alice).Gate == nftnat.Draining })
+		w.until("the gate to be narrowed", func() bool { return w.entry(alice).Gate == nat.GateDraining })
 		w.send(subscriber.EventStart, alice, "a", "2")
 		w.back(f, before, "2")
 	})
@@ -358,7 +359,7 @@ func TestGraceAcrossRestarts_I7(t *testing.T) {
 		w.send(subscriber.EventStart, alice, "a", "2")
 		w.back(f, before, "2")
 		w.halt()
-		w.gate(alice, nftnat.Draining)
+		w.gate(alice, nat.GateDraining)
 		w.boot()
 		w.back(f, before, "2")
 	})
@@ -366,7 +367,7 @@ func TestGraceAcrossRestarts_I7(t *testing.T) {
 		w := newWorld(t, graceGroup(time.Minute))
 		f, _ := w.inGrace()
 		w.halt()
-		w.gate(alice, nftnat.Closed)
+		w.gate(alice, nat.GateClosed)
 		w.nat.Expire(f)
 		w.boot()
 		w.nothingLeft(alice)
@@ -376,14 +377,14 @@ func TestGraceAcrossRestarts_I7(t *testing.T) {
 }
 
 // gate sets the kernel's gate of an address behind the daemon's back.
-func (w *world) gate(inside netip.Addr, gate nftnat.Gate) {
+func (w *world) gate(inside netip.Addr, gate nat.Gate) {
 	w.t.Helper()
 	e := w.entry(inside)
 	e.Gate = gate
-	if gate == nftnat.Closed {
-		e = nftnat.Entry{Inside: inside}
+	if gate == nat.GateClosed {
+		e = nat.Entry{Inside: inside}
 	}
-	if err := w.nat.Apply(context.Background(), []nftnat.Entry{e}); err != nil {
+	if err := w.nat.Apply(context.Background(), []nat.Entry{e}); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -16,7 +17,7 @@ import (
 func TestAddressInUseStaysInItsGroup(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 
 	other := testGroup
 	other.Name, other.Outside = "other", []netip.Prefix{netip.MustParsePrefix("203.0.113.0/28")}

@@ -11,8 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -37,7 +36,7 @@ func newCrowd(t *testing.T, change ...func(*world)) *world {
 		w.member(subscriber.EventStart, i)
 	}
 	for i := range crowd {
-		w.awaitState(member(i), lsn.Active)
+		w.awaitState(member(i), nat.Active)
 		w.flow(member(i), 4000)
 	}
 	return w
@@ -84,7 +83,7 @@ func (w *world) awaitHeld(n int, why subscriber.Reason) []netip.Addr {
 func (w *world) served(addrs ...netip.Addr) {
 	w.t.Helper()
 	for _, a := range addrs {
-		if w.entry(a).Gate != nftnat.Open || w.nat.SessionCount(a) != 1 {
+		if w.entry(a).Gate != nat.GateOpen || w.nat.SessionCount(a) != 1 {
 			w.t.Errorf("%s: gate %v, %d sessions, want it untouched", a, w.entry(a).Gate, w.nat.SessionCount(a))
 		}
 	}
@@ -244,7 +243,7 @@ func TestLossWhileDown_DEL13(t *testing.T) {
 			w.until("the held removals", func() bool { return len(w.removals(inspect.RemovalFilter{})) == crowd*3/4 })
 			w.awaitRemoved(crowd/4, subscriber.ReasonRemovedInDatabase)
 			for _, r := range w.removals(inspect.RemovalFilter{}) {
-				if w.entry(r.Record.Inside).Gate != nftnat.Open || !tt.reboots && r.Sessions != 1 {
+				if w.entry(r.Record.Inside).Gate != nat.GateOpen || !tt.reboots && r.Sessions != 1 {
 					t.Errorf("%+v is not served", r)
 				}
 				if knows := r.Record.Client == "bng1"; knows == tt.forgotten || r.Record.UserName == "" {
@@ -258,7 +257,7 @@ func TestLossWhileDown_DEL13(t *testing.T) {
 			w.awaitHeld(0, subscriber.ReasonNone)
 			w.until("all to be served", func() bool {
 				for i := range crowd {
-					if w.entry(member(i)).Gate != nftnat.Open {
+					if w.entry(member(i)).Gate != nat.GateOpen {
 						return false
 					}
 				}
@@ -288,10 +287,10 @@ func (w *world) forget() {
 func (w *world) reboot() {
 	w.t.Helper()
 	ctx := context.Background()
-	var closed []nftnat.Entry
+	var closed []nat.Entry
 	var inside []netip.Addr
 	for i := range crowd {
-		closed, inside = append(closed, nftnat.Entry{Inside: member(i)}), append(inside, member(i))
+		closed, inside = append(closed, nat.Entry{Inside: member(i)}), append(inside, member(i))
 	}
 	if err := w.nat.Apply(ctx, closed); err != nil {
 		w.t.Fatal(err)

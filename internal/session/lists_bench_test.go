@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -78,7 +78,7 @@ func (l *life) benchBindings(b *testing.B, n int) {
 	for name, f := range map[string]inspect.BindingFilter{
 		"first":   {},
 		"outside": {Outside: netip.MustParsePrefix("198.18.1.7/32")},
-		"held":    {State: lsn.Held},
+		"held":    {State: nat.Held},
 	} {
 		b.Run(fmt.Sprintf("bindings-%s/%d", name, n), func(b *testing.B) {
 			for b.Loop() {

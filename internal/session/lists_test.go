@@ -15,6 +15,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -211,7 +212,7 @@ func (w *listWorld) checkBindings() {
 	w.t.Helper()
 	f := inspect.BindingFilter{
 		Group: w.draw("", "", "a", "none"), Inside: w.prefix(),
-		State: []lsn.State{0, 0, lsn.Active, lsn.Draining, lsn.Cut, lsn.Held}[w.r.IntN(6)],
+		State: []nat.State{0, 0, nat.Active, nat.Draining, nat.Cut, nat.Held}[w.r.IntN(6)],
 	}
 	if w.r.IntN(2) == 0 {
 		p, err := netip.AddrFrom4([4]byte{198, 18, byte(w.r.IntN(4)), byte(w.r.IntN(64))}).Prefix(16 + w.r.IntN(17))
@@ -222,7 +223,7 @@ func (w *listWorld) checkBindings() {
 	}
 	var want, got []inspect.BindingKey
 	for _, group := range listGroups {
-		w.engine.Bindings(group, func(b lsn.Binding) bool {
+		w.engine.Bindings(group, func(b nat.Binding) bool {
 			if f.Match(&b) {
 				want = append(want, inspect.KeyOf(&b))
 			}
@@ -437,7 +438,7 @@ func TestListsAreBounded(t *testing.T) {
 		return l.Removals(t.Context(), inspect.RemovalFilter{NAS: "few"}, after, 10)
 	})
 	bindings := pageSizes(t, func(after inspect.BindingKey) ([]inspect.Binding, inspect.BindingKey, error) {
-		return l.Bindings(t.Context(), inspect.BindingFilter{State: lsn.Draining, Inside: netip.MustParsePrefix("100.64.0.0/15")}, after, 10)
+		return l.Bindings(t.Context(), inspect.BindingFilter{State: nat.Draining, Inside: netip.MustParsePrefix("100.64.0.0/15")}, after, 10)
 	})
 	if !slices.Equal(subscribers, []int{0, 0, 1}) || !slices.Equal(removals, []int{0, 0, 2}) || slices.Index(bindings, 1) != len(bindings)-1 || len(bindings) < 2 {
 		t.Errorf("pages of %v subscribers, %v removals, %v bindings", subscribers, removals, bindings)

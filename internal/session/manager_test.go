@@ -13,7 +13,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -26,10 +26,10 @@ var (
 func TestStopRemovesAndFrees_DEL01_DEL10(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	b := w.awaitState(alice, lsn.Active)
+	b := w.awaitState(alice, nat.Active)
 	w.flow(alice, 4000)
 	w.send(subscriber.EventStop, alice, "a", "1")
-	held := w.awaitState(alice, lsn.Held)
+	held := w.awaitState(alice, nat.Held)
 	if held.Block != b.Block || held.UserName != "a" || held.ReleasedAt.IsZero() {
 		t.Errorf("held %+v, was %+v", held, b)
 	}
@@ -42,7 +42,7 @@ func TestStopRemovesAndFrees_DEL01_DEL10(t *testing.T) {
 func TestRawDeletion_DEL08(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.flow(alice, 4000)
 	if err := w.client.Unlink(context.Background(), "sessiond:{default}:sub:"+alice.String()).Err(); err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func TestRawDeletion_DEL08(t *testing.T) {
 func TestExpiry_DEL09_SES18(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	if err := w.client.PExpire(context.Background(), "sessiond:{default}:sub:"+alice.String(), time.Millisecond).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -69,12 +69,12 @@ func TestTakeover_SES07_SES08(t *testing.T) {
 			w := newWorld(t, testGroup)
 			w.toggle(removal)
 			w.send(subscriber.EventStart, alice, "a", "1")
-			first := w.awaitState(alice, lsn.Active)
+			first := w.awaitState(alice, nat.Active)
 			w.flow(alice, 4000)
 
 			w.send(subscriber.EventStart, alice, "z", "2")
-			w.until("the second user's binding", func() bool { return w.bindings(alice)[lsn.Active].UserName == "z" })
-			second := w.bindings(alice)[lsn.Active]
+			w.until("the second user's binding", func() bool { return w.bindings(alice)[nat.Active].UserName == "z" })
+			second := w.bindings(alice)[nat.Active]
 			if second.Block == first.Block {
 				t.Errorf("another user got the block %+v at once", second.Block)
 			}
@@ -83,8 +83,8 @@ func TestTakeover_SES07_SES08(t *testing.T) {
 			}
 			w.flow(alice, 4001)
 			w.send(subscriber.EventStart, alice, "z", "3") // same user, new session
-			w.until("the third session's binding", func() bool { return w.bindings(alice)[lsn.Active].AcctSessionID == "3" })
-			if third := w.bindings(alice)[lsn.Active]; third.Block != second.Block {
+			w.until("the third session's binding", func() bool { return w.bindings(alice)[nat.Active].AcctSessionID == "3" })
+			if third := w.bindings(alice)[nat.Active]; third.Block != second.Block {
 				t.Errorf("the same user had %+v and got %+v", second.Block, third.Block)
 			}
 			if n := w.nat.SessionCount(alice); n != 0 {
@@ -116,11 +116,11 @@ func TestToggleOff_DEL11(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.toggle(false)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	s := w.flow(alice, 4000)
 	w.send(subscriber.EventStop, alice, "a", "1")
-	w.awaitState(alice, lsn.Draining)
-	w.until("the gate to be narrowed", func() bool { return w.entry(alice).Gate == nftnat.Draining })
+	w.awaitState(alice, nat.Draining)
+	w.until("the gate to be narrowed", func() bool { return w.entry(alice).Gate == nat.GateDraining })
 	if err := w.nat.Receive(s); err != nil {
 		t.Errorf("the existing session does not pass: %v", err)
 	}
@@ -132,7 +132,7 @@ func TestToggleOff_DEL11(t *testing.T) {
 	if got, _ := w.Settings(context.Background()); got.Removal != inspect.RemovalOff {
 		t.Error("the toggle did not survive the restart")
 	}
-	w.awaitState(alice, lsn.Draining)
+	w.awaitState(alice, nat.Draining)
 	w.nat.Expire(s)
 	w.nothingLeft(alice)
 	w.until("the block to be free", func() bool { return len(w.bindings(alice)) == 0 })
@@ -143,10 +143,10 @@ func TestToggleOnCutsDraining(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.toggle(false)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.flow(alice, 4000)
 	w.send(subscriber.EventStop, alice, "a", "1")
-	w.awaitState(alice, lsn.Draining)
+	w.awaitState(alice, nat.Draining)
 	w.toggle(true)
 	w.nothingLeft(alice)
 	w.check()
@@ -158,18 +158,18 @@ func TestPoolExhausted_NAT37(t *testing.T) {
 	g.FirstPort, g.LastPort = 1024, 1535
 	w := newWorld(t, g)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.send(subscriber.EventStart, bob, "b", "2")
 	w.until("bob to wait", func() bool {
 		s, err := w.Subscriber(context.Background(), subscriber.Key{Inside: bob})
 		return err == nil && s.Pending
 	})
-	if e := w.entry(bob); e.Gate != nftnat.Closed {
+	if e := w.entry(bob); e.Gate != nat.GateClosed {
 		t.Errorf("a waiting subscriber's gate is %+v", e)
 	}
 	w.send(subscriber.EventInterim, bob, "b", "2") // keeps its one place in line
 	w.send(subscriber.EventStop, alice, "a", "1")
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(bob, nat.Active)
 	w.check()
 }
 
@@ -179,17 +179,17 @@ func TestRestart_I7_SES19(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.send(subscriber.EventStart, bob, "b", "2")
-	before := w.awaitState(alice, lsn.Active)
-	w.awaitState(bob, lsn.Active)
+	before := w.awaitState(alice, nat.Active)
+	w.awaitState(bob, nat.Active)
 	w.flow(alice, 4000)
 	w.flow(bob, 4000)
 	w.halt()
 	w.send(subscriber.EventStop, bob, "b", "2") // acked by another instance, or just before the crash
 	w.boot()
-	if after := w.bindings(alice)[lsn.Active]; after.Block != before.Block || after.Sessions != 1 {
+	if after := w.bindings(alice)[nat.Active]; after.Block != before.Block || after.Sessions != 1 {
 		t.Errorf("alice had %+v, has %+v", before, after)
 	}
-	if w.entry(bob).Gate != nftnat.Closed || w.nat.SessionCount(bob) != 0 {
+	if w.entry(bob).Gate != nat.GateClosed || w.nat.SessionCount(bob) != 0 {
 		t.Error("bob ended while nobody looked, and is still there when ready")
 	}
 	w.check()
@@ -202,7 +202,7 @@ func TestDatabaseEmptied_I6(t *testing.T) {
 		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
 			w := newWorld(t, testGroup)
 			w.send(subscriber.EventStart, alice, "a", "1")
-			before := w.awaitState(alice, lsn.Active)
+			before := w.awaitState(alice, nat.Active)
 			w.flow(alice, 4000)
 			if restart {
 				w.halt()
@@ -216,7 +216,7 @@ func TestDatabaseEmptied_I6(t *testing.T) {
 			w.until("the alarm", func() bool { return w.suspicion() != "" })
 			w.send(subscriber.EventInterim, alice, "a", "1")
 			w.until("the all-clear", func() bool { return w.suspicion() == "" })
-			if after := w.bindings(alice)[lsn.Active]; after.Block != before.Block || after.Sessions != 1 || after.UserName != "a" {
+			if after := w.bindings(alice)[nat.Active]; after.Block != before.Block || after.Sessions != 1 || after.UserName != "a" {
 				t.Errorf("alice had %+v, has %+v", before, after)
 			}
 			w.check()
@@ -238,9 +238,9 @@ func (w *world) suspicion() string {
 func TestDriftIsMended(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	b := w.awaitState(alice, lsn.Active)
-	stray := nftnat.Entry{Inside: bob, Gate: nftnat.Open, Outside: b.Outside, First: 60416, Last: 60927}
-	if err := w.nat.Apply(context.Background(), []nftnat.Entry{{Inside: alice}, stray}); err != nil {
+	b := w.awaitState(alice, nat.Active)
+	stray := nat.Entry{Inside: bob, Gate: nat.GateOpen, Block: nat.Block{Outside: b.Outside, First: 60416, Last: 60927}}
+	if err := w.nat.Apply(context.Background(), []nat.Entry{{Inside: alice}, stray}); err != nil {
 		t.Fatal(err)
 	}
 	found := map[inspect.DriftKind]bool{}
@@ -260,7 +260,7 @@ func TestDriftIsMended(t *testing.T) {
 	if _, err := w.Reconcile(context.Background(), false); err != nil {
 		t.Fatal(err)
 	}
-	w.until("alice's gate to be open again", func() bool { return w.entry(alice).Gate == nftnat.Open })
+	w.until("alice's gate to be open again", func() bool { return w.entry(alice).Gate == nat.GateOpen })
 	w.nothingLeft(bob)
 	w.check()
 }
@@ -321,7 +321,7 @@ func walkAtRandom(t *testing.T, limits guard.Limits) {
 		return w.openGates() == len(online)
 	})
 	for inside := range online {
-		if w.entry(inside).Gate != nftnat.Open {
+		if w.entry(inside).Gate != nat.GateOpen {
 			t.Errorf("%s is online and its gate is not open", inside)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -47,7 +48,7 @@ type bindingPage struct {
 	after  inspect.BindingKey
 	limit  int
 	looks  int // addresses looked at one after the other
-	items  []lsn.Binding
+	items  []nat.Binding
 	end    inspect.BindingKey // up to which all was looked at; zero while that goes on
 }
 
@@ -56,13 +57,13 @@ func (p *bindingPage) full() bool {
 }
 
 // addSorted takes bindings that are all behind those that it has.
-func (p *bindingPage) addSorted(more []lsn.Binding) {
-	slices.SortFunc(more, func(a, b lsn.Binding) int { return inspect.KeyOf(&a).Compare(inspect.KeyOf(&b)) })
+func (p *bindingPage) addSorted(more []nat.Binding) {
+	slices.SortFunc(more, func(a, b nat.Binding) int { return inspect.KeyOf(&a).Compare(inspect.KeyOf(&b)) })
 	p.items = append(p.items, more[:min(len(more), p.limit+1)]...)
 }
 
 // cut returns the page, and the key to go on behind.
-func (p *bindingPage) cut() ([]lsn.Binding, inspect.BindingKey) {
+func (p *bindingPage) cut() ([]nat.Binding, inspect.BindingKey) {
 	if len(p.items) <= p.limit {
 		return p.items, p.end
 	}
@@ -73,8 +74,8 @@ func (p *bindingPage) cut() ([]lsn.Binding, inspect.BindingKey) {
 // gatherRLocked adds the group's bindings behind after to a page, until it is full or
 // enough was looked at.
 func (v *Backend) gatherRLocked(group string, p *bindingPage) {
-	var found []lsn.Binding
-	look := func(b lsn.Binding) {
+	var found []nat.Binding
+	look := func(b nat.Binding) {
 		if p.filter.Match(&b) && inspect.KeyOf(&b).Compare(p.after) > 0 && v.inForceLocked(&b) {
 			found = append(found, b)
 		}
@@ -108,7 +109,7 @@ func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 
 // fewRLocked yields, in no order, all of the group's bindings that may match the
 // filter, and reports whether there is a way to find these alone, few as they are.
-func (v *Backend) fewRLocked(group string, f *inspect.BindingFilter, yield func(lsn.Binding)) bool {
+func (v *Backend) fewRLocked(group string, f *inspect.BindingFilter, yield func(nat.Binding)) bool {
 	if inside := f.Inside; inside.IsValid() && inside.Addr().Is4() && inside.Bits() > 32-9 {
 		return false // 512 addresses are one step of a walk
 	}
@@ -116,18 +117,18 @@ func (v *Backend) fewRLocked(group string, f *inspect.BindingFilter, yield func(
 		return true
 	}
 	switch f.State {
-	case lsn.Held:
+	case nat.Held:
 		return v.m.engine.HeldFew(group, fewBindings, yield)
-	case lsn.Draining:
+	case nat.Draining:
 		return v.drainingFewRLocked(group, yield)
-	case lsn.Cut:
+	case nat.Cut:
 		g := v.m.groups[group]
 		return g != nil && g.In(lifecycle.Cut) == 0
 	}
 	return false
 }
 
-func (v *Backend) drainingFewRLocked(group string, yield func(lsn.Binding)) bool {
+func (v *Backend) drainingFewRLocked(group string, yield func(nat.Binding)) bool {
 	if v.m.life.DrainingCount() > fewBindings {
 		return false
 	}
@@ -141,17 +142,17 @@ func (v *Backend) drainingFewRLocked(group string, yield func(lsn.Binding)) bool
 
 // inForceLocked hides a binding that is allocated but not programmed yet: it is
 // not ACTIVE before packets can use it.
-func (v *Backend) inForceLocked(b *lsn.Binding) bool {
-	if b.State != lsn.Active {
+func (v *Backend) inForceLocked(b *nat.Binding) bool {
+	if b.State != nat.Active {
 		return true
 	}
 	s := v.m.life.Slot(b.Inside)
 	return s != nil && s.Phase() != lifecycle.Idle && !s.Awaited()
 }
 
-func (v *Backend) bindingViewLocked(b lsn.Binding) inspect.Binding {
+func (v *Backend) bindingViewLocked(b nat.Binding) inspect.Binding {
 	view := inspect.Binding{Binding: b}
-	if b.State != lsn.Held {
+	if b.State != nat.Held {
 		view.Sessions = v.m.kernel.SessionCount(b.Inside)
 	}
 	return view
@@ -159,7 +160,7 @@ func (v *Backend) bindingViewLocked(b lsn.Binding) inspect.Binding {
 
 // LookupOutside returns whose a public port is now, or was at a time that the
 // present bindings cover.
-func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port lsn.Port, at time.Time) (inspect.Binding, error) {
+func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.Port, at time.Time) (inspect.Binding, error) {
 	v.m.mu.RLock()
 	defer v.m.mu.RUnlock()
 	if err := v.m.restoredRLocked(); err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -52,26 +52,26 @@ func TestRowSeenTwice_NAT40(t *testing.T) {
 		w.store = func(db *subscriberdb.DB) Store { store.Store = db; return store }
 	})
 	w.send(subscriber.EventStart, alice, "a", "1")
-	active := w.awaitState(alice, lsn.Active)
+	active := w.awaitState(alice, nat.Active)
 	w.reconcile(t)
-	for name, change := range map[string]func(*subscriberdb.Binding){
-		"another's":            func(b *subscriberdb.Binding) { b.Inside, b.UserName = bob, "b" },
-		"in a block now free":  func(b *subscriberdb.Binding) { b.Outside = b.Outside.Next() },
-		"in its quarantine":    func(b *subscriberdb.Binding) { b.Held = true },
-		"with more ports then": func(b *subscriberdb.Binding) { b.Last += 512 },
+	for name, change := range map[string]func(*nat.Binding){
+		"another's":            func(b *nat.Binding) { b.Inside, b.UserName = bob, "b" },
+		"in a block now free":  func(b *nat.Binding) { b.Outside = b.Outside.Next() },
+		"in its quarantine":    func(b *nat.Binding) { b.State = nat.Held },
+		"with more ports then": func(b *nat.Binding) { b.Last += 512 },
 	} {
-		ours := storedBinding(&active.Binding, nil)
+		ours := active.Binding
 		once := ours
 		change(&once)
-		save := func(put []subscriberdb.Binding, remove ...subscriberdb.Block) {
+		save := func(put []nat.Binding, remove ...nat.Place) {
 			if err := w.db.SaveBindings(t.Context(), w.group.Name, put, remove); err != nil {
 				t.Fatal(err)
 			}
 		}
-		save([]subscriberdb.Binding{once})
+		save([]nat.Binding{once})
 		store.before = w.rows()
-		save(nil, subscriberdb.Block{Outside: once.Outside, First: once.First})
-		save([]subscriberdb.Binding{ours})
+		save(nil, once.Place())
+		save([]nat.Binding{ours})
 		if drifts, err := w.Reconcile(t.Context(), true); err != nil || len(drifts) > 0 {
 			t.Errorf("%s: drifts %+v, %v", name, drifts, err)
 		}
@@ -83,7 +83,7 @@ func TestRowSeenTwice_NAT40(t *testing.T) {
 func TestStaleRowOfBlockInUse_NAT40(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	block := w.awaitState(alice, lsn.Active).Block
+	block := w.awaitState(alice, nat.Active).Block
 	w.halt()
 	r := repair{group: w.groups[w.group.Name], gone: map[netip.Addr]uint64{}}
 	w.mendLocked(&r, &drift.Operation{Kind: inspect.DriftBindingStale, Inside: bob, Block: block})

@@ -4,8 +4,7 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -15,10 +14,10 @@ func TestObserve_DEL11_SES07(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.mode(inspect.RemovalObserve)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	f := w.flow(alice, 4000)
 	w.send(subscriber.EventStop, alice, "a", "1")
-	w.awaitState(alice, lsn.Draining)
+	w.awaitState(alice, nat.Draining)
 	w.until("the removal to be observed", func() bool { return w.seen.observedOf(subscriber.ReasonStop) == 1 })
 	if err := w.nat.Receive(f); err != nil {
 		t.Errorf("the flow does not pass: %v", err)
@@ -29,16 +28,16 @@ func TestObserve_DEL11_SES07(t *testing.T) {
 		t.Errorf("listed are %+v", rs)
 	}
 	w.send(subscriber.EventStart, bob, "b", "2")
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(bob, nat.Active)
 	g := w.flow(bob, 4000)
 	w.send(subscriber.EventStart, bob, "z", "3")
-	w.until("the second user's binding", func() bool { return w.bindings(bob)[lsn.Active].UserName == "z" })
+	w.until("the second user's binding", func() bool { return w.bindings(bob)[nat.Active].UserName == "z" })
 	if w.nat.Receive(g) == nil || w.seen.observedOf(subscriber.ReasonSuperseded) != 0 {
 		t.Error("a takeover was observed, and not carried out")
 	}
 	w.toggle(true)
 	w.nothingLeft(alice)
-	if w.entry(bob).Gate != nftnat.Open {
+	if w.entry(bob).Gate != nat.GateOpen {
 		t.Error("who is online was cut")
 	}
 	w.check()

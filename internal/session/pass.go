@@ -8,8 +8,7 @@ import (
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -85,13 +84,13 @@ func (p *pass) gates(ctx context.Context) error    { return p.slots(ctx, false, 
 // doubts are what may differ.
 type doubts struct {
 	inside  []netip.Addr
-	blocks  []lsn.Block
+	places  []nat.Place         // where blocks begin
 	records []subscriber.Record // those that stand at the addresses, if that is known already
 	known   bool                // it is
 	online  bool                // who is online is in doubt, and nothing else
 }
 
-func (d *doubts) none() bool { return len(d.inside)+len(d.blocks) == 0 }
+func (d *doubts) none() bool { return len(d.inside)+len(d.places) == 0 }
 
 // records looks at who is online in the database.
 func (p *pass) records(ctx context.Context) error {
@@ -170,17 +169,17 @@ func (m *Manager) oddRLocked(s *lifecycle.Slot) bool {
 		return s.Online() && !m.engine.IsPending(s.Group(), s.Inside())
 	}
 	e, ok := m.kernel.EntryAt(s.Inside())
-	return !ok && s.Expected().Gate != nftnat.Closed || ok && e != s.Expected()
+	return !ok && s.Expected().Gate != nat.GateClosed || ok && e != s.Expected()
 }
 
 // bindings looks at how those in force are stored.
 func (p *pass) bindings(ctx context.Context) error {
-	var list []lsn.Binding
+	var list []nat.Binding
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		list, from = p.m.bindingsFrom(p.group.Name, from, list[:0])
 		d := doubts{}
 		var err error
-		if d.blocks, err = p.m.notStoredSo(ctx, p.group.Name, list); err != nil {
+		if d.places, err = p.m.notStoredSo(ctx, p.group.Name, list); err != nil {
 			return err
 		}
 		if err := p.compareAndRest(ctx, &d); err != nil {
@@ -190,74 +189,68 @@ func (p *pass) bindings(ctx context.Context) error {
 	return nil
 }
 
-func (m *Manager) bindingsFrom(group string, from netip.Addr, list []lsn.Binding) ([]lsn.Binding, netip.Addr) {
+func (m *Manager) bindingsFrom(group string, from netip.Addr, list []nat.Binding) ([]nat.Binding, netip.Addr) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	next := m.engine.BindingsFrom(group, from, stretchSize, func(b lsn.Binding) { list = append(list, b) })
+	next := m.engine.BindingsFrom(group, from, stretchSize, func(b nat.Binding) { list = append(list, b) })
 	return list, next
 }
 
 // notStoredSo returns those of the bindings that are not stored to the letter.
-func (m *Manager) notStoredSo(ctx context.Context, group string, list []lsn.Binding) (differ []lsn.Block, err error) {
-	blocks := make([]lsn.Block, len(list))
+func (m *Manager) notStoredSo(ctx context.Context, group string, list []nat.Binding) (differ []nat.Place, err error) {
+	places := make([]nat.Place, len(list))
 	for i := range list {
-		blocks[i] = list[i].Block
+		places[i] = list[i].Place()
 	}
-	rows, err := m.rowsAt(ctx, group, blocks)
+	rows, err := m.rowsAt(ctx, group, places)
 	if err != nil {
 		return nil, err
 	}
 	for i := range rows {
-		var room subscriberdb.Receipt
-		if stored := storedBinding(&list[i], &room); !rows[i].Is(&stored) {
-			differ = append(differ, blocks[i])
+		if !rows[i].Is(&list[i]) {
+			differ = append(differ, places[i])
 		}
 	}
 	return differ, nil
 }
 
-func (m *Manager) rowsAt(ctx context.Context, group string, blocks []lsn.Block) ([]subscriberdb.BindingRow, error) {
-	if len(blocks) == 0 {
+func (m *Manager) rowsAt(ctx context.Context, group string, places []nat.Place) ([]subscriberdb.BindingRow, error) {
+	if len(places) == 0 {
 		return nil, nil
 	}
-	names := make([]subscriberdb.Block, len(blocks))
-	for i, b := range blocks {
-		names[i] = subscriberdb.Block{Outside: b.Outside, First: uint16(b.First)}
-	}
-	return m.store.BindingRowsAt(ctx, group, names)
+	return m.store.BindingRowsAt(ctx, group, places)
 }
 
 // rows looks for stored bindings that are not in force.
 func (p *pass) rows(ctx context.Context) error {
 	return p.m.store.BindingRows(ctx, p.group.Name, func(rows []subscriberdb.BindingRow) error {
-		d := doubts{blocks: p.m.notInForce(p.group, rows)}
+		d := doubts{places: p.m.notInForce(p.group, rows)}
 		return p.compareAndRest(ctx, &d)
 	})
 }
 
-func (m *Manager) notInForce(g *group, rows []subscriberdb.BindingRow) (stale []lsn.Block) {
+func (m *Manager) notInForce(g *group, rows []subscriberdb.BindingRow) (stale []nat.Place) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for i := range rows {
-		block := lsn.Block{Outside: rows[i].Outside, First: lsn.Port(rows[i].First)}
-		if _, ok := m.bindingAtRLocked(g, block); !ok {
-			stale = append(stale, block)
+		if _, ok := m.bindingAtRLocked(g, rows[i].Place); !ok {
+			stale = append(stale, rows[i].Place)
 		}
 	}
 	return stale
 }
 
 // bindingAtRLocked returns the group's binding whose block begins there.
-func (m *Manager) bindingAtRLocked(g *group, block lsn.Block) (lsn.Binding, bool) {
-	b, ok := m.engine.AtOutside(block.Outside, block.First)
-	return b, ok && b.Group == g.Name && b.First == block.First
+func (m *Manager) bindingAtRLocked(g *group, at nat.Place) (nat.Binding, bool) {
+	b, ok := m.engine.AtOutside(at.Outside, at.First)
+	return b, ok && b.Group == g.Name && b.First == at.First
 }
 
 // elements looks for what the kernel holds and should not; where it should hold
 // something else, slots has looked.
 func (p *pass) elements(ctx context.Context) error {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
-		var entries []nftnat.Entry
+		var entries []nat.Entry
 		entries, from = p.m.kernel.EntriesFrom(ctx, from, stretchSize)
 		var d doubts
 		var nobodys []netip.Addr
@@ -274,14 +267,14 @@ func (p *pass) elements(ctx context.Context) error {
 
 // unexpected returns where the kernel holds something although the group's slots say
 // that it should not, and the addresses that are in no group.
-func (m *Manager) unexpected(g *group, entries []nftnat.Entry) (odd, nobodys []netip.Addr) {
+func (m *Manager) unexpected(g *group, entries []nat.Entry) (odd, nobodys []netip.Addr) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for i := range entries {
 		e := &entries[i]
 		switch m.serverOfLocked(e.Inside) {
 		case g:
-			if s := m.life.Slot(e.Inside); s == nil || !s.Busy() && !s.Stray() && s.Expected().Gate == nftnat.Closed {
+			if s := m.life.Slot(e.Inside); s == nil || !s.Busy() && !s.Stray() && s.Expected().Gate == nat.GateClosed {
 				odd = append(odd, e.Inside)
 			}
 		case nil:
@@ -394,10 +387,10 @@ func (m *Manager) trusted(ctx context.Context, g *group, taken, tail string) (bo
 func (p *pass) views(ctx context.Context, d *doubts) (drift.Views, error) {
 	v := drift.Views{
 		Database: drift.Database{
-			Records: make(map[netip.Addr]subscriber.Packed, len(d.inside)), Bindings: make(map[drift.Place]drift.Binding, len(d.blocks)),
+			Records: make(map[netip.Addr]subscriber.Packed, len(d.inside)), Bindings: make(map[nat.Place]nat.Binding, len(d.places)),
 		},
-		Engine: drift.Engine{Slots: make(map[netip.Addr]drift.Slot, len(d.inside)), Bindings: make(map[drift.Place]drift.Binding, len(d.blocks))},
-		Kernel: drift.Kernel{Elements: make(map[netip.Addr]drift.Element, len(d.inside))},
+		Engine: drift.Engine{Slots: make(map[netip.Addr]drift.Slot, len(d.inside)), Bindings: make(map[nat.Place]nat.Binding, len(d.places))},
+		Kernel: drift.Kernel{Elements: make(map[netip.Addr]nat.Entry, len(d.inside))},
 	}
 	records := d.records
 	if !d.known && len(d.inside) > 0 {
@@ -409,7 +402,7 @@ func (p *pass) views(ctx context.Context, d *doubts) (drift.Views, error) {
 	for i := range records {
 		v.Database.Records[records[i].Inside] = records[i].Pack()
 	}
-	rows, err := p.m.rowsAt(ctx, p.group.Name, d.blocks)
+	rows, err := p.m.rowsAt(ctx, p.group.Name, d.places)
 	if err != nil {
 		return v, err
 	}
@@ -418,7 +411,7 @@ func (p *pass) views(ctx context.Context, d *doubts) (drift.Views, error) {
 			continue
 		}
 		if b, ok := rows[i].Binding(); ok {
-			v.Database.Bindings[placeOf(rowBlock(b))] = rowView(b)
+			v.Database.Bindings[b.Place()] = b
 		}
 	}
 	return v, nil
@@ -437,15 +430,15 @@ func (m *Manager) showSlots(v *drift.Views, g *group, d *doubts) {
 		switch e, ok := m.kernel.EntryAt(inside); {
 		case m.serverOfLocked(inside) != g:
 		case d.online && s != nil: // the kernel is as it should be, as far as this look goes
-			v.Kernel.Elements[inside] = elementView(s.Expected())
+			v.Kernel.Elements[inside] = s.Expected()
 		case d.online:
 		case ok:
-			v.Kernel.Elements[inside] = elementView(e)
+			v.Kernel.Elements[inside] = e
 		}
 	}
-	for _, block := range d.blocks {
-		if b, ok := m.bindingAtRLocked(g, block); ok {
-			v.Engine.Bindings[placeOf(b.Block)] = bindingView(b)
+	for _, at := range d.places {
+		if b, ok := m.bindingAtRLocked(g, at); ok {
+			v.Engine.Bindings[b.Place()] = b
 		}
 	}
 }

@@ -11,8 +11,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -26,35 +25,33 @@ var messes = map[inspect.DriftKind]func(*world, int){
 	inspect.DriftElementMissing: func(w *world, i int) { w.unprogram(crowded(i)) },
 	inspect.DriftElementDiffers: func(w *world, i int) {
 		e := w.entry(crowded(i))
-		e.Gate = nftnat.Draining
+		e.Gate = nat.GateDraining
 		w.program(e)
 	},
 	inspect.DriftElementOrphaned: func(w *world, i int) {
-		w.program(nftnat.Entry{
-			Inside: crowded(1<<20 + i), Gate: nftnat.Open, Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535,
-		})
+		w.program(nat.Entry{Inside: crowded(1<<20 + i), Gate: nat.GateOpen, Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535}})
 	},
 	inspect.DriftBindingUnsaved: func(w *world, i int) {
-		b := w.bindings(crowded(i))[lsn.Active]
-		w.saveRows(nil, subscriberdb.Block{Outside: b.Outside, First: uint16(b.First)})
+		b := w.bindings(crowded(i))[nat.Active]
+		w.saveRows(nil, b.Place())
 	},
 	inspect.DriftBindingStale: func(w *world, i int) {
-		row := storedBinding(&lsn.Binding{
-			Group: w.group.Name, Block: lsn.Block{Outside: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), First: lsn.Port(1024 + 512*(i>>8)), Last: lsn.Port(1535 + 512*(i>>8))},
-			Holder: lsn.Holder{Inside: crowded(i)}, State: lsn.Active, AllocatedAt: time.Now(),
-		}, nil)
-		w.saveRows([]subscriberdb.Binding{row})
+		row := nat.Binding{
+			Group: w.group.Name, Block: nat.Block{Outside: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), First: nat.Port(1024 + 512*(i>>8)), Last: nat.Port(1535 + 512*(i>>8))},
+			Holder: nat.Holder{Inside: crowded(i)}, State: nat.Active, AllocatedAt: time.Now(),
+		}
+		w.saveRows([]nat.Binding{row})
 	},
 }
 
-func (w *world) program(e nftnat.Entry) {
+func (w *world) program(e nat.Entry) {
 	w.t.Helper()
-	if err := w.nat.Apply(w.t.Context(), []nftnat.Entry{e}); err != nil {
+	if err := w.nat.Apply(w.t.Context(), []nat.Entry{e}); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) saveRows(put []subscriberdb.Binding, remove ...subscriberdb.Block) {
+func (w *world) saveRows(put []nat.Binding, remove ...nat.Place) {
 	w.t.Helper()
 	if err := w.db.SaveBindings(w.t.Context(), w.group.Name, put, remove); err != nil {
 		w.t.Fatal(err)
@@ -116,7 +113,7 @@ func TestPresenceIsLookedAt_DEL09(t *testing.T) {
 	w.client.Del(t.Context(), "sessiond:{default}:sub:"+gone.String())
 	w.unprogram(closed)
 	w.nothingLeft(gone)
-	w.until("the gate to be open again", func() bool { return w.entry(closed).Gate == nftnat.Open })
+	w.until("the gate to be open again", func() bool { return w.entry(closed).Gate == nat.GateOpen })
 	w.until("both looks to be told of", func() bool {
 		w.seen.mu.Lock()
 		defer w.seen.mu.Unlock()
@@ -152,11 +149,11 @@ func TestAdoptionIsTakenUpAgain_I7(t *testing.T) {
 }
 
 // blocks returns the blocks of all that are served.
-func (w *world) blocks() map[netip.Addr]lsn.Block {
+func (w *world) blocks() map[netip.Addr]nat.Block {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	blocks := map[netip.Addr]lsn.Block{}
-	w.engine.Bindings(w.group.Name, func(b lsn.Binding) bool { blocks[b.Inside] = b.Block; return true })
+	blocks := map[netip.Addr]nat.Block{}
+	w.engine.Bindings(w.group.Name, func(b nat.Binding) bool { blocks[b.Inside] = b.Block; return true })
 	return blocks
 }
 
@@ -192,7 +189,7 @@ func (s *failingOnce) Gone(ctx context.Context, group string, inside []netip.Add
 	return s.Store.Gone(ctx, group, inside)
 }
 
-func (s *failingOnce) BindingRowsAt(ctx context.Context, group string, blocks []subscriberdb.Block) ([]subscriberdb.BindingRow, error) {
+func (s *failingOnce) BindingRowsAt(ctx context.Context, group string, blocks []nat.Place) ([]subscriberdb.BindingRow, error) {
 	if err := s.fail(); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -43,8 +44,8 @@ type Store interface {
 	SetMarker(ctx context.Context, group string, m subscriberdb.Marker) error
 
 	BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
-	BindingRowsAt(ctx context.Context, group string, blocks []subscriberdb.Block) ([]subscriberdb.BindingRow, error)
-	SaveBindings(ctx context.Context, group string, put []subscriberdb.Binding, remove []subscriberdb.Block) error
+	BindingRowsAt(ctx context.Context, group string, blocks []nat.Place) ([]subscriberdb.BindingRow, error)
+	SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error
 
 	NASes(ctx context.Context) ([]subscriberdb.NAS, error)
 	Served(ctx context.Context, named []string) ([]subscriberdb.Served, error)
@@ -65,11 +66,11 @@ type Kernel interface {
 	Learn(ctx context.Context, inside []netip.Addr) error // reads what it holds at these addresses
 	LearnRest(ctx context.Context) error                  // reads what it holds anywhere else
 	Known() bool                                          // all that it holds was read or programmed
-	EntryAt(inside netip.Addr) (nftnat.Entry, bool)       // of what was read or programmed
-	EntriesFrom(ctx context.Context, from netip.Addr, n int) (entries []nftnat.Entry, next netip.Addr)
+	EntryAt(inside netip.Addr) (nat.Entry, bool)          // of what was read or programmed
+	EntriesFrom(ctx context.Context, from netip.Addr, n int) (entries []nat.Entry, next netip.Addr)
 	Changed() <-chan struct{} // tells that others changed what it holds
-	Apply(ctx context.Context, entries []nftnat.Entry) error
-	Reap(ctx context.Context, inside []netip.Addr) ([]nftnat.Receipt, error)
+	Apply(ctx context.Context, entries []nat.Entry) error
+	Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error)
 	Sessions(ctx context.Context, yield func(nftnat.Session) error) error
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
 	KillSession(ctx context.Context, s nftnat.Session) error
@@ -78,7 +79,7 @@ type Kernel interface {
 	SessionTotal() int
 	Idle() <-chan netip.Addr
 	Translators(ctx context.Context) ([]string, error) // chains of others that may translate what leaves
-	SetTimeouts(ctx context.Context, t nftnat.Timeouts) error
+	SetTimeouts(ctx context.Context, t nat.Timeouts) error
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
 }
 

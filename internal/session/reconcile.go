@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // What a reconcile may take, however many subscribers there are: a share of the time in
@@ -221,7 +221,7 @@ func (m *Manager) removeNobodys(ctx context.Context, inside []netip.Addr) error 
 		return nil
 	}
 	m.log.Warn("kernel elements of addresses in no configured group, removed", "addresses", len(inside))
-	closed := make([]nftnat.Entry, len(inside))
+	closed := make([]nat.Entry, len(inside))
 	for i, a := range inside {
 		closed[i].Inside = a
 	}

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // TestNobodysElementIsRemoved: an open gate of an address in no group is told of
@@ -14,9 +14,7 @@ import (
 func TestNobodysElementIsRemoved(t *testing.T) {
 	w := newWorld(t, testGroup)
 	stranger := netip.MustParseAddr("10.9.9.9")
-	err := w.nat.Apply(context.Background(), []nftnat.Entry{{
-		Inside: stranger, Gate: nftnat.Open, Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535,
-	}})
+	err := w.nat.Apply(context.Background(), []nat.Entry{{Inside: stranger, Gate: nat.GateOpen, Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +25,7 @@ func TestNobodysElementIsRemoved(t *testing.T) {
 			t.Fatalf("dry run %t: %+v, %v", dryRun, drifts, err)
 		}
 	}
-	if e := w.entry(stranger); e.Gate != nftnat.Closed {
+	if e := w.entry(stranger); e.Gate != nat.GateClosed {
 		t.Errorf("%+v stands", e)
 	}
 }

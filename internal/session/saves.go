@@ -4,8 +4,7 @@ import (
 	"context"
 
 	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // runSaves writes bindings to the database, many in one round trip.
@@ -40,9 +39,8 @@ func (m *Manager) runSaves(ctx context.Context) error {
 
 // writes are those to the stored bindings of a group.
 type writes struct {
-	put      []subscriberdb.Binding
-	receipts []subscriberdb.Receipt // of put
-	remove   []subscriberdb.Block
+	put    []nat.Binding
+	remove []nat.Place
 }
 
 func (w *writes) none() bool { return len(w.put)+len(w.remove) == 0 }
@@ -53,17 +51,15 @@ func (w *writes) reset() {
 		*w = writes{}
 	}
 	clear(w.put)
-	w.put, w.receipts, w.remove = w.put[:0], w.receipts[:0], w.remove[:0]
+	w.put, w.remove = w.put[:0], w.remove[:0]
 }
 
 func (w *writes) add(s *lifecycle.Write) {
-	b := &s.Binding
 	if s.Remove {
-		w.remove = append(w.remove, subscriberdb.Block{Outside: b.Outside, First: uint16(b.First)})
+		w.remove = append(w.remove, s.Binding.Place())
 		return
 	}
-	w.receipts = append(w.receipts, subscriberdb.Receipt{})
-	w.put = append(w.put, storedBinding(b, &w.receipts[len(w.receipts)-1]))
+	w.put = append(w.put, s.Binding)
 }
 
 // coalesce keeps the last write of each block, by group, in place of those of the
@@ -89,14 +85,14 @@ func (m *Manager) coalesce(batch []lifecycle.Write, byGroup map[string]*writes) 
 
 // repeated returns the last write in the batch of each block that more than one write
 // is under way of.
-func (m *Manager) repeated(batch []lifecycle.Write) map[lsn.Block]int {
+func (m *Manager) repeated(batch []lifecycle.Write) map[nat.Block]int {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	var last map[lsn.Block]int
+	var last map[nat.Block]int
 	for i := range batch {
 		if block := batch[i].Binding.Block; m.life.WritesOf(block) > 1 {
 			if last == nil {
-				last = map[lsn.Block]int{}
+				last = map[nat.Block]int{}
 			}
 			last[block] = i
 		}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
 // The database keeps the live settings as text that a person can read and set:
@@ -19,7 +18,7 @@ func formatSettings(s inspect.Settings, names []string) map[string]string {
 	for _, name := range names {
 		if name == inspect.SettingRemoval {
 			text[name] = s.Removal.String()
-		} else if d := s.IdleTimeouts.Field(name); d != nil {
+		} else if d := inspect.TimeoutField(&s.IdleTimeouts, name); d != nil {
 			text[name] = d.String()
 		}
 	}
@@ -46,7 +45,7 @@ func parseSetting(s *inspect.Settings, name, value string) error {
 		}
 		return err
 	}
-	field := s.IdleTimeouts.Field(name)
+	field := inspect.TimeoutField(&s.IdleTimeouts, name)
 	if field == nil {
 		return nil // a newer version's setting
 	}
@@ -109,7 +108,7 @@ func (m *Manager) changeSettings(ctx context.Context, decide func(now inspect.Se
 		return s, err
 	}
 	if before.IdleTimeouts != s.IdleTimeouts || !m.applied {
-		if err := m.kernel.SetTimeouts(ctx, nftnat.Timeouts(s.IdleTimeouts)); err != nil {
+		if err := m.kernel.SetTimeouts(ctx, s.IdleTimeouts); err != nil {
 			return s, err
 		}
 	}

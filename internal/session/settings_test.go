@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 var someSettings = inspect.Settings{
 	Removal: inspect.RemovalOn,
-	IdleTimeouts: inspect.IdleTimeouts{
+	IdleTimeouts: nat.Timeouts{
 		TCPEstablished: 7440 * time.Second, TCPTransitory: 240 * time.Second,
 		UDP: 300 * time.Second, ICMP: 60 * time.Second,
 	},

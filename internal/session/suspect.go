@@ -8,7 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -71,7 +71,7 @@ func (m *Manager) complete(ctx context.Context, g *group, o *look, suspect bool,
 
 // storeAll writes all bindings of the group and the live settings.
 func (m *Manager) storeAll(ctx context.Context, g *group) error {
-	var list []lsn.Binding
+	var list []nat.Binding
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		list, from = m.bindingsFrom(g.Name, from, list[:0])
 		var w writes

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -17,8 +17,8 @@ func TestStopBeforeLossIsNoticed_I6(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.send(subscriber.EventStart, bob, "b", "1b")
-	w.awaitState(alice, lsn.Active)
-	w.awaitState(bob, lsn.Active)
+	w.awaitState(alice, nat.Active)
+	w.awaitState(bob, nat.Active)
 	w.flow(alice, 4000)
 	w.flow(bob, 4000)
 	if err := w.client.FlushAll(context.Background()).Err(); err != nil {
@@ -26,7 +26,7 @@ func TestStopBeforeLossIsNoticed_I6(t *testing.T) {
 	}
 	w.send(subscriber.EventStop, alice, "a", "1")
 	w.nothingLeft(alice)
-	if b := w.bindings(bob)[lsn.Active]; b.Sessions != 1 {
+	if b := w.bindings(bob)[nat.Active]; b.Sessions != 1 {
 		t.Errorf("bob has %+v, want his session untouched", b)
 	}
 }
@@ -40,16 +40,16 @@ func TestHoldOutlivesDatabase_NAT30(t *testing.T) {
 	g.FirstPort, g.LastPort, g.Hold = 1024, 1535, time.Second // one block
 	w := newWorld(t, g)
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	w.send(subscriber.EventStop, alice, "a", "1")
-	held := w.awaitState(alice, lsn.Held)
+	held := w.awaitState(alice, nat.Held)
 	w.halt()
 	if err := w.client.FlushAll(context.Background()).Err(); err != nil {
 		t.Fatal(err)
 	}
 	w.boot()
 	w.send(subscriber.EventStart, bob, "b", "2")
-	if got := w.awaitState(bob, lsn.Active); got.AllocatedAt.Before(held.HoldUntil) {
+	if got := w.awaitState(bob, nat.Active); got.AllocatedAt.Before(held.HoldUntil) {
 		t.Errorf("given at %v, hold ends %v", got.AllocatedAt, held.HoldUntil)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -36,7 +36,7 @@ func TestUnreadableMarker_I6(t *testing.T) {
 	var book logBook
 	w := newWorld(t, testGroup, func(w *world) { w.logs = &book })
 	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	const key = "sessiond:{default}:marker"
 	ctx := context.Background()
 	if err := w.client.Set(ctx, key, "garbage", 0).Err(); err != nil {
@@ -47,7 +47,7 @@ func TestUnreadableMarker_I6(t *testing.T) {
 		return err == nil && strings.Contains(marker, "epoch")
 	})
 	w.until("the database to be trusted", func() bool { return book.count("database rebuilt") == 1 })
-	w.awaitState(alice, lsn.Active)
+	w.awaitState(alice, nat.Active)
 	for _, line := range []string{"unusable data in Redis is left out", "database suspect"} {
 		if n := book.count(line); n != 1 {
 			t.Errorf("%q was told %d times", line, n)

@@ -17,6 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -112,7 +113,7 @@ func newWorld(t testing.TB, g lsn.GroupConfig, change ...func(*world)) *world {
 	w.nat, err = nftnat.NewMemory(nftnat.Options{
 		Table: "sessiond", InsideInterfaces: []string{"s0"}, OutsideInterfaces: []string{"i0"},
 		InsidePrefixes: g.Inside, OutsidePrefixes: g.Outside,
-		Timeouts: nftnat.Timeouts(someSettings.IdleTimeouts), Logger: slog.New(slog.DiscardHandler),
+		Timeouts: nat.Timeouts(someSettings.IdleTimeouts), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -221,20 +222,20 @@ func (w *world) send(kind subscriber.EventKind, inside netip.Addr, user, id stri
 }
 
 // bindings returns the bindings of an address, by state.
-func (w *world) bindings(inside netip.Addr) map[lsn.State]inspect.Binding {
+func (w *world) bindings(inside netip.Addr) map[nat.State]inspect.Binding {
 	w.t.Helper()
 	list, _, err := w.Bindings(context.Background(), inspect.BindingFilter{Inside: netip.PrefixFrom(inside, 32)}, inspect.BindingKey{}, 100)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	byState := map[lsn.State]inspect.Binding{}
+	byState := map[nat.State]inspect.Binding{}
 	for _, b := range list {
 		byState[b.State] = b
 	}
 	return byState
 }
 
-func (w *world) awaitState(inside netip.Addr, state lsn.State) inspect.Binding {
+func (w *world) awaitState(inside netip.Addr, state nat.State) inspect.Binding {
 	w.t.Helper()
 	var found inspect.Binding
 	w.until(fmt.Sprintf("%s to be in state %d", inside, state), func() (ok bool) {
@@ -245,12 +246,12 @@ func (w *world) awaitState(inside netip.Addr, state lsn.State) inspect.Binding {
 }
 
 // entry is what the kernel's twin holds of the address.
-func (w *world) entry(inside netip.Addr) nftnat.Entry {
+func (w *world) entry(inside netip.Addr) nat.Entry {
 	w.t.Helper()
 	if e, ok := w.nat.EntryAt(inside); ok {
 		return e
 	}
-	return nftnat.Entry{Inside: inside}
+	return nat.Entry{Inside: inside}
 }
 
 var remote = netip.MustParseAddrPort("203.0.113.10:443")
@@ -268,7 +269,7 @@ func (w *world) flow(inside netip.Addr, port uint16) nftnat.Session {
 func (w *world) nothingLeft(inside netip.Addr) {
 	w.t.Helper()
 	w.until("nothing to be left of "+inside.String(), func() bool {
-		return w.entry(inside).Gate == nftnat.Closed && w.nat.SessionCount(inside) == 0
+		return w.entry(inside).Gate == nat.GateClosed && w.nat.SessionCount(inside) == 0
 	})
 }
 
@@ -290,7 +291,7 @@ func (w *world) check() {
 		w.t.Error(err)
 	}
 	online, lost, held := 0, 0, 0
-	states := map[lsn.State]int{lsn.Active: 0, lsn.Draining: 0, lsn.Cut: 0, lsn.Held: 0}
+	states := map[nat.State]int{nat.Active: 0, nat.Draining: 0, nat.Cut: 0, nat.Held: 0}
 	for _, s := range w.life.Slots(netip.Addr{}) {
 		if s.Online() {
 			online++
@@ -302,10 +303,10 @@ func (w *world) check() {
 			}
 		}
 	}
-	w.engine.Bindings(w.group.Name, func(b lsn.Binding) bool { states[b.State]++; return true })
+	w.engine.Bindings(w.group.Name, func(b nat.Binding) bool { states[b.State]++; return true })
 	status := w.groupStatusLocked(w.groups[w.group.Name])
-	if got := map[lsn.State]int{
-		lsn.Active: status.Active, lsn.Draining: status.Draining, lsn.Cut: status.Cut, lsn.Held: status.Held,
+	if got := map[nat.State]int{
+		nat.Active: status.Active, nat.Draining: status.Draining, nat.Cut: status.Cut, nat.Held: status.Held,
 	}; !maps.Equal(got, states) {
 		w.t.Errorf("bindings by state are %v, counted %v", states, got)
 	}

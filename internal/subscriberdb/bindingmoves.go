@@ -105,7 +105,7 @@ func (db *DB) moveRows(ctx context.Context, group string, fields []string) (int6
 	args := make([]any, 0, len(fields))
 	for i := 0; i+1 < len(fields); i += 2 {
 		part := uint8(0)
-		if block, err := parseBlock(fields[i]); err == nil {
+		if block, err := parsePlace(fields[i]); err == nil {
 			part = bindingPart(block.Outside)
 		}
 		if index[part] == 0 {

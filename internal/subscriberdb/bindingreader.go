@@ -5,9 +5,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// valueReader reads JSON to the letter as Binding.appendValue writes it, with octets that
+// valueReader reads JSON to the letter as appendBinding writes it, with octets that
 // stand for themselves; what differs in anything is left to encoding/json, which takes
 // ten times as long. A start reads a million (BenchmarkBindingRows: 16 to 4 µs each).
 type valueReader struct {
@@ -17,12 +19,12 @@ type valueReader struct {
 
 // readBinding reads the value of a binding's field, and reports whether it could. The
 // binding keeps nothing of the text.
-func readBinding(text string) (Binding, bool) {
+func readBinding(text string) (nat.Binding, bool) {
 	r := valueReader{text: text}
-	var b Binding
+	var b nat.Binding
 	b.Inside = r.addr(`{"inside":`)
-	b.Last = uint16(r.number(`,"last":`, 16))
-	b.Held = r.skip(`,"held":true`)
+	b.Last = nat.Port(r.number(`,"last":`, 16))
+	b.State = storedState(r.skip(`,"held":true`))
 	b.Identity = r.octets(`,"identity":`)
 	b.UserName = r.octets(`,"user_name":`)
 	b.AcctSessionID = r.octets(`,"acct_session_id":`)
@@ -34,15 +36,15 @@ func readBinding(text string) (Binding, bool) {
 		b.Receipt = r.receipt()
 	}
 	if !r.skip(`}`) || r.bad || r.text != "" {
-		return Binding{}, false
+		return nat.Binding{}, false
 	}
-	b.own()
+	ownTexts(&b.Holder)
 	return b, true
 }
 
-// own makes the binding's texts its own, in one piece: there may be a million to keep.
+// ownTexts makes the holder's texts its own, in one piece: there may be a million to keep.
 // The User-Name is most often a part of the identity.
-func (b *Binding) own() {
+func ownTexts(b *nat.Holder) {
 	var piece strings.Builder // a sum of strings would be no copy where one is empty
 	piece.Grow(len(b.Identity) + len(b.AcctSessionID))
 	piece.WriteString(b.Identity)
@@ -56,18 +58,11 @@ func (b *Binding) own() {
 	}
 }
 
-func (r *valueReader) receipt() *Receipt {
-	var c Receipt
+func (r *valueReader) receipt() *nat.Receipt {
+	var c nat.Receipt
 	c.Elements = r.number(`{"elements_removed":`, 31)
 	c.Deleted = r.number(`,"sessions_deleted":`, 31)
-	switch proof := r.octets(`,"proof":`); proof {
-	case "index":
-		c.Proof = "index"
-	case "table":
-		c.Proof = "table"
-	default:
-		c.Proof = strings.Clone(proof)
-	}
+	c.Proof = nat.ParseProof(r.octets(`,"proof":`))
 	c.CutAt = r.stamp(`,"cut_at":`)
 	c.ReapedAt = r.stamp(`,"reaped_at":`)
 	c.ReleasedAt = r.stamp(`,"released_at":`)

@@ -7,11 +7,12 @@ import (
 	"slices"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // BindingRow is a stored binding as it stands there.
 type BindingRow struct {
-	Block
+	nat.Place
 
 	of          *rowSource
 	field, text string
@@ -90,7 +91,7 @@ func (db *DB) yieldRows(group string, fields []string, yield func([]BindingRow) 
 	for i := 0; i+1 < len(fields); i += 2 {
 		row := BindingRow{of: of, field: fields[i], text: fields[i+1]}
 		var err error
-		if row.Block, err = parseBlock(row.field); err != nil {
+		if row.Place, err = parsePlace(row.field); err != nil {
 			row.unreadable(err)
 			continue
 		}
@@ -104,12 +105,12 @@ func (db *DB) yieldRows(group string, fields []string, yield func([]BindingRow) 
 
 // BindingRowsAt returns the stored bindings of some blocks of a group, in the order
 // asked; where none is stored the row is empty, and so not Stored.
-func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []Block) ([]BindingRow, error) {
+func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []nat.Place) ([]BindingRow, error) {
 	of := &rowSource{db, group}
 	rows := make([]BindingRow, len(blocks))
 	order := make([]*BindingRow, len(blocks))
 	for i, b := range blocks {
-		rows[i] = BindingRow{Block: b, of: of, field: b.field()}
+		rows[i] = BindingRow{Place: b, of: of, field: placeField(b)}
 		order[i] = &rows[i]
 	}
 	slices.SortStableFunc(order, func(a, b *BindingRow) int { return cmp.Compare(bindingPart(a.Outside), bindingPart(b.Outside)) })
@@ -174,13 +175,13 @@ func (db *DB) fillRows(ctx context.Context, group string, rows []*BindingRow, wi
 func (r *BindingRow) Stored() bool { return r.text != "" }
 
 // Is reports whether the row is what the binding is stored as.
-func (r *BindingRow) Is(b *Binding) bool {
+func (r *BindingRow) Is(b *nat.Binding) bool {
 	var room [512]byte
-	return r.Block == Block{b.Outside, b.First} && r.text == string(b.appendValue(room[:0]))
+	return r.Place == b.Place() && r.text == string(appendBinding(room[:0], b))
 }
 
 // Binding reads the row; what cannot be read is logged.
-func (r *BindingRow) Binding() (Binding, bool) {
+func (r *BindingRow) Binding() (nat.Binding, bool) {
 	b, err := parseBinding(r.of.group, r.field, r.text)
 	if err != nil {
 		r.unreadable(err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // BenchmarkSaveBindings stores the bindings of teardowns, and those before; one
@@ -34,20 +35,16 @@ func BenchmarkSaveBindings(b *testing.B) {
 }
 
 // benchBindings are bindings as they are usual, every other one held.
-func benchBindings(n, addresses int) []Binding {
+func benchBindings(n, addresses int) []nat.Binding {
 	random := rand.New(rand.NewPCG(1, 2))
 	at := time.Date(2026, 3, 1, 10, 0, 0, 123456789, time.UTC)
-	bindings := make([]Binding, n)
+	bindings := make([]nat.Binding, n)
 	for i := range bindings {
-		first := uint16(1024 + i%1024*32)
-		bindings[i] = Binding{
-			Group: "default", Inside: away, Outside: outsideAt(i/1024*7 + random.IntN(addresses)), First: first, Last: first + 31,
-			Identity: "u:subscriber@example.net", UserName: "subscriber@example.net", AcctSessionID: "0000000012345678",
-			AllocatedAt: at,
-		}
+		first := nat.Port(1024 + i%1024*32)
+		bindings[i] = nat.Binding{Group: "default", AllocatedAt: at, Block: nat.Block{Outside: outsideAt(i/1024*7 + random.IntN(addresses)), First: first, Last: first + 31}, Holder: nat.Holder{Inside: away, Identity: "u:subscriber@example.net", UserName: "subscriber@example.net", AcctSessionID: "0000000012345678"}}
 		if b := &bindings[i]; i%2 == 0 {
-			b.Held, b.ReleasedAt, b.HoldUntil = true, at, at
-			b.Receipt = &Receipt{Elements: 2, Proof: "index", CutAt: at, ReapedAt: at, ReleasedAt: at}
+			b.State, b.ReleasedAt, b.HoldUntil = nat.Held, at, at
+			b.Receipt = &nat.Receipt{Elements: 2, Proof: nat.ProofIndex, CutAt: at, ReapedAt: at, ReleasedAt: at}
 		}
 	}
 	return bindings
@@ -62,19 +59,19 @@ func BenchmarkBindingRows(b *testing.B) {
 	if err := db.SaveBindings(b.Context(), "default", bindings, nil); err != nil {
 		b.Fatal(err)
 	}
-	known := map[Block]*Binding{}
+	known := map[nat.Place]*nat.Binding{}
 	for i := range bindings {
-		known[Block{bindings[i].Outside, bindings[i].First}] = &bindings[i]
+		known[bindings[i].Place()] = &bindings[i]
 	}
 	look := map[string]func(*BindingRow) bool{
 		"read":    func(r *BindingRow) bool { _, ok := r.Binding(); return ok },
-		"compare": func(r *BindingRow) bool { return r.Is(known[r.Block]) },
+		"compare": func(r *BindingRow) bool { return r.Is(known[r.Place]) },
 	}
 	for _, what := range []string{"read", "compare"} {
 		use := func(b *testing.B, rows []BindingRow) int {
 			for i := range rows {
 				if !look[what](&rows[i]) {
-					b.Fatalf("row %v", rows[i].Block)
+					b.Fatalf("row %v", rows[i].Place)
 				}
 			}
 			return len(rows)
@@ -90,9 +87,9 @@ func BenchmarkBindingRows(b *testing.B) {
 			})
 		})
 		b.Run("at/"+what, func(b *testing.B) {
-			blocks := make([]Block, 0, pipelineLimit)
+			blocks := make([]nat.Place, 0, pipelineLimit)
 			for _, x := range bindings[:pipelineLimit] {
-				blocks = append(blocks, Block{x.Outside, x.First})
+				blocks = append(blocks, x.Place())
 			}
 			measure(b, client, func() int {
 				rows, err := db.BindingRowsAt(b.Context(), "default", blocks)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -20,21 +21,21 @@ import (
 func outsideAt(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}) }
 
 // named is a binding with a name, so that one can be told from another.
-func named(outside netip.Addr, first uint16, name string) Binding {
-	return Binding{Group: "default", Inside: addr, Outside: outside, First: first, Last: first + 511, UserName: name}
+func named(outside netip.Addr, first nat.Port, name string) nat.Binding {
+	return nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: first, Last: first + 511}, Holder: nat.Holder{Inside: addr, UserName: name}}
 }
 
 // rowsOf returns the names of the stored bindings as a walk has them.
-func rowsOf(t testing.TB, db *DB) map[Block]string {
+func rowsOf(t testing.TB, db *DB) map[nat.Place]string {
 	t.Helper()
-	names := map[Block]string{}
+	names := map[nat.Place]string{}
 	err := db.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
 		for i := range rows {
 			b, ok := rows[i].Binding()
-			if _, twice := names[rows[i].Block]; twice || !ok || !rows[i].Stored() {
-				return fmt.Errorf("row %v: twice: %v, read: %v", rows[i].Block, twice, ok)
+			if _, twice := names[rows[i].Place]; twice || !ok || !rows[i].Stored() {
+				return fmt.Errorf("row %v: twice: %v, read: %v", rows[i].Place, twice, ok)
 			}
-			names[rows[i].Block] = b.UserName
+			names[rows[i].Place] = b.UserName
 		}
 		return nil
 	})
@@ -45,16 +46,16 @@ func rowsOf(t testing.TB, db *DB) map[Block]string {
 }
 
 // rowsAt returns the names of the stored bindings as they are asked for.
-func rowsAt(t testing.TB, db *DB, blocks []Block) map[Block]string {
+func rowsAt(t testing.TB, db *DB, blocks []nat.Place) map[nat.Place]string {
 	t.Helper()
 	rows, err := db.BindingRowsAt(t.Context(), "default", blocks)
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := map[Block]string{}
+	names := map[nat.Place]string{}
 	for i := range rows {
 		if b, ok := rows[i].Binding(); rows[i].Stored() && ok {
-			names[rows[i].Block] = b.UserName
+			names[rows[i].Place] = b.UserName
 		}
 	}
 	return names
@@ -66,16 +67,16 @@ func TestBindingsWalk(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		random := rand.New(rand.NewPCG(11, 12))
-		var blocks []Block
+		var blocks []nat.Place
 		for i := range 700 {
-			blocks = append(blocks, Block{outsideAt(i), 1024}, Block{outsideAt(i), 1536})
+			blocks = append(blocks, nat.Place{outsideAt(i), 1024}, nat.Place{outsideAt(i), 1536})
 		}
-		want := map[Block]string{}
+		want := map[nat.Place]string{}
 		for round := range 15 {
 			n := []int{1, 20, 700, 1300}[random.IntN(4)]
 			picked := random.Perm(len(blocks))[:n]
-			var put []Binding
-			var remove []Block
+			var put []nat.Binding
+			var remove []nat.Place
 			for _, i := range picked {
 				b := blocks[i]
 				fate := random.IntN(4)
@@ -91,11 +92,11 @@ func TestBindingsWalk(t *testing.T) {
 			if round%10 == 3 { // another process is the next
 				db = newDB(t, client)
 				for _, b := range put {
-					client.HSet(t.Context(), oldBindingsKey("default"), Block{b.Outside, b.First}.field(), b.appendValue(nil))
+					client.HSet(t.Context(), oldBindingsKey("default"), placeField(b.Place()), appendBinding(nil, &b))
 				}
 				for _, b := range remove {
 					if _, ok := want[b]; !ok {
-						client.HDel(t.Context(), bindingsKey("default", bindingPart(b.Outside)), b.field())
+						client.HDel(t.Context(), bindingsKey("default", bindingPart(b.Outside)), placeField(b))
 					}
 				}
 				client.HSet(t.Context(), oldBindingsKey("default"), "nonsense", "{}")
@@ -114,7 +115,7 @@ func TestBindingsWalk(t *testing.T) {
 	})
 }
 
-func compareRows(t testing.TB, what string, got, want map[Block]string) {
+func compareRows(t testing.TB, what string, got, want map[nat.Place]string) {
 	t.Helper()
 	if !maps.Equal(got, want) {
 		t.Fatalf("%s: %d bindings, want %d", what, len(got), len(want))
@@ -122,14 +123,14 @@ func compareRows(t testing.TB, what string, got, want map[Block]string) {
 }
 
 // oldBindings stores n bindings as earlier versions did, and returns them.
-func oldBindings(t testing.TB, client redis.UniversalClient, n int) map[Block]string {
+func oldBindings(t testing.TB, client redis.UniversalClient, n int) map[nat.Place]string {
 	t.Helper()
-	want := map[Block]string{}
+	want := map[nat.Place]string{}
 	pipe := client.Pipeline()
 	for i := range n {
-		b := named(outsideAt(i/4), uint16(1024+i%4*512), fmt.Sprint("user", i))
-		want[Block{b.Outside, b.First}] = b.UserName
-		pipe.HSet(t.Context(), oldBindingsKey("default"), Block{b.Outside, b.First}.field(), b.appendValue(nil))
+		b := named(outsideAt(i/4), nat.Port(1024+i%4*512), fmt.Sprint("user", i))
+		want[b.Place()] = b.UserName
+		pipe.HSet(t.Context(), oldBindingsKey("default"), placeField(b.Place()), appendBinding(nil, &b))
 	}
 	if _, err := pipe.Exec(t.Context()); err != nil {
 		t.Fatal(err)
@@ -171,35 +172,35 @@ func TestMoveBrokenOff_I7(t *testing.T) {
 	for after := range 9 {
 		server.FlushAll(t.Context())
 		want := oldBindings(t, server, 5*moveChunk+17)
-		var blocks []Block
+		var blocks []nat.Place
 		for b := range want {
 			blocks = append(blocks, b)
 		}
 		if after > 0 { // written once before, and then an earlier version ran again
 			stale := named(blocks[0].Outside, blocks[0].First, "stale")
-			server.HSet(t.Context(), bindingsKey("default", bindingPart(stale.Outside)), blocks[0].field(), stale.appendValue(nil))
+			server.HSet(t.Context(), bindingsKey("default", bindingPart(stale.Outside)), placeField(blocks[0]), appendBinding(nil, &stale))
 		}
 		client := dialTest(t, url)
 		client.AddHook(&breakAfter{left: after})
 		db := newDB(t, client)
 		more := named(outsideAt(9000), 1024, "new")
-		err := db.SaveBindings(t.Context(), "default", []Binding{more}, nil)
+		err := db.SaveBindings(t.Context(), "default", []nat.Binding{more}, nil)
 		if broken := errors.Is(err, errBroken); broken != (server.Exists(t.Context(), oldBindingsKey("default")).Val() > 0) {
 			t.Fatalf("after %d moves: %v, and the key of before says otherwise", after, err)
 		}
 		if err == nil {
-			want[Block{more.Outside, more.First}] = "new"
-			blocks = append(blocks, Block{more.Outside, more.First})
+			want[more.Place()] = "new"
+			blocks = append(blocks, more.Place())
 		}
 		compareRows(t, "walk", rowsOf(t, db), want)
 		compareRows(t, "by block", rowsAt(t, db, blocks), want)
 
 		db = newDB(t, server)
 		compareRows(t, "walk of the next", rowsOf(t, db), want)
-		if err := db.SaveBindings(t.Context(), "default", []Binding{more}, nil); err != nil {
+		if err := db.SaveBindings(t.Context(), "default", []nat.Binding{more}, nil); err != nil {
 			t.Fatal(err)
 		}
-		want[Block{more.Outside, more.First}] = "new"
+		want[more.Place()] = "new"
 		compareRows(t, "walk behind the move", rowsOf(t, db), want)
 		if n := server.Exists(t.Context(), oldBindingsKey("default")).Val(); n != 0 {
 			t.Fatal("the key of before is left")
@@ -211,7 +212,7 @@ func TestMoveBrokenOff_I7(t *testing.T) {
 func TestReadsDuringMove(t *testing.T) {
 	client := realRedis(t)
 	want := oldBindings(t, client, 8000)
-	var blocks []Block
+	var blocks []nat.Place
 	for b := range want {
 		blocks = append(blocks, b)
 	}
@@ -226,10 +227,10 @@ func TestReadsDuringMove(t *testing.T) {
 			}
 		default:
 		}
-		seen := map[Block]bool{}
+		seen := map[nat.Place]bool{}
 		err := reader.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
 			for i := range rows {
-				seen[rows[i].Block] = true
+				seen[rows[i].Place] = true
 			}
 			return nil
 		})
@@ -248,14 +249,14 @@ func TestOldBackupOfBindings(t *testing.T) {
 	b := named(outsideAt(1), 1024, "now")
 	save := func() {
 		t.Helper()
-		if err := db.SaveBindings(t.Context(), "default", []Binding{b}, nil); err != nil {
+		if err := db.SaveBindings(t.Context(), "default", []nat.Binding{b}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	block := Block{b.Outside, b.First}
-	for _, read := range []func() map[Block]string{
-		func() map[Block]string { return rowsOf(t, db) },
-		func() map[Block]string { return rowsAt(t, db, []Block{block}) },
+	block := b.Place()
+	for _, read := range []func() map[nat.Place]string{
+		func() map[nat.Place]string { return rowsOf(t, db) },
+		func() map[nat.Place]string { return rowsAt(t, db, []nat.Place{block}) },
 	} {
 		save()
 		client.FlushAll(t.Context())
@@ -274,9 +275,9 @@ func TestOldBackupOfBindings(t *testing.T) {
 func TestBindingParts(t *testing.T) {
 	client := realRedis(t)
 	db := newDB(t, client)
-	put := make([]Binding, 0, 40_000)
+	put := make([]nat.Binding, 0, 40_000)
 	for i := range cap(put) {
-		put = append(put, named(outsideAt(i/64), uint16(1024+i%64*512), "u"))
+		put = append(put, named(outsideAt(i/64), nat.Port(1024+i%64*512), "u"))
 	}
 	if err := db.SaveBindings(t.Context(), "default", put, nil); err != nil {
 		t.Fatal(err)

@@ -6,54 +6,82 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // bindingValue is the value of a binding's field: JSON for people, too.
 type bindingValue struct {
-	Inside        netip.Addr `json:"inside"`
-	Last          uint16     `json:"last"`
-	Held          bool       `json:"held,omitempty"`
-	Identity      octets     `json:"identity,omitzero"`
-	UserName      octets     `json:"user_name,omitzero"`
-	AcctSessionID octets     `json:"acct_session_id,omitzero"`
-	AllocatedAt   time.Time  `json:"allocated_at,omitzero"`
-	ReleasedAt    time.Time  `json:"released_at,omitzero"`
-	HoldUntil     time.Time  `json:"hold_until,omitzero"`
-	GraceUntil    time.Time  `json:"grace_until,omitzero"`
-	Receipt       *Receipt   `json:"receipt,omitempty"`
+	Inside        netip.Addr    `json:"inside"`
+	Last          nat.Port      `json:"last"`
+	Held          bool          `json:"held,omitempty"`
+	Identity      octets        `json:"identity,omitzero"`
+	UserName      octets        `json:"user_name,omitzero"`
+	AcctSessionID octets        `json:"acct_session_id,omitzero"`
+	AllocatedAt   time.Time     `json:"allocated_at,omitzero"`
+	ReleasedAt    time.Time     `json:"released_at,omitzero"`
+	HoldUntil     time.Time     `json:"hold_until,omitzero"`
+	GraceUntil    time.Time     `json:"grace_until,omitzero"`
+	Receipt       *receiptValue `json:"receipt,omitempty"`
 }
 
-func (v *bindingValue) binding(group string, k Block) Binding {
-	return Binding{
-		group, v.Inside, k.Outside, k.First, v.Last, v.Held,
-		string(v.Identity), string(v.UserName), string(v.AcctSessionID),
-		v.AllocatedAt, v.ReleasedAt, v.HoldUntil, v.GraceUntil, v.Receipt,
+// receiptValue is the receipt in it.
+type receiptValue struct {
+	Elements   int       `json:"elements_removed"`
+	Deleted    int       `json:"sessions_deleted"`
+	Proof      string    `json:"proof,omitempty"` // "index" or "table"
+	CutAt      time.Time `json:"cut_at,omitzero"`
+	ReapedAt   time.Time `json:"reaped_at,omitzero"`
+	ReleasedAt time.Time `json:"released_at,omitzero"`
+}
+
+func (v *bindingValue) binding(group string, p nat.Place) nat.Binding {
+	b := nat.Binding{
+		Group: group, Block: nat.Block{Outside: p.Outside, First: p.First, Last: v.Last}, State: storedState(v.Held),
+		Holder:      nat.Holder{Inside: v.Inside, Identity: string(v.Identity), UserName: string(v.UserName), AcctSessionID: string(v.AcctSessionID)},
+		AllocatedAt: v.AllocatedAt, ReleasedAt: v.ReleasedAt, HoldUntil: v.HoldUntil, GraceUntil: v.GraceUntil,
 	}
+	if r := v.Receipt; r != nil {
+		b.Receipt = &nat.Receipt{
+			Elements: r.Elements, Deleted: r.Deleted, Proof: nat.ParseProof(r.Proof),
+			CutAt: r.CutAt, ReapedAt: r.ReapedAt, ReleasedAt: r.ReleasedAt,
+		}
+	}
+	return b
 }
 
-func parseBinding(group, field, text string) (Binding, error) {
-	block, err := parseBlock(field)
+// storedState is the state of a stored binding: held, or in use, for how it is used the
+// kernel tells.
+func storedState(held bool) nat.State {
+	if held {
+		return nat.Held
+	}
+	return nat.Active
+}
+
+func parseBinding(group, field, text string) (nat.Binding, error) {
+	place, err := parsePlace(field)
 	if err != nil {
-		return Binding{}, err
+		return nat.Binding{}, err
 	}
 	if b, ok := readBinding(text); ok {
-		b.Group, b.Outside, b.First = group, block.Outside, block.First
+		b.Group, b.Outside, b.First = group, place.Outside, place.First
 		return b, nil
 	}
 	var v bindingValue
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		return Binding{}, fmt.Errorf("binding %s: %w", field, err)
+		return nat.Binding{}, fmt.Errorf("binding %s: %w", field, err)
 	}
-	return v.binding(group, block), nil
+	return v.binding(group, place), nil
 }
 
-// appendValue writes the value of the binding's field, as encoding/json would
+// appendBinding writes the value of the binding's field, as encoding/json would
 // write a bindingValue. Each change of a binding writes it, so it is dear enough to
 // do by hand.
-func (b *Binding) appendValue(text []byte) []byte {
+func appendBinding(text []byte, b *nat.Binding) []byte {
 	text = append(b.Inside.AppendTo(append(text, `{"inside":"`...)), `","last":`...)
 	text = strconv.AppendUint(text, uint64(b.Last), 10)
-	if b.Held {
+	if b.State == nat.Held {
 		text = append(text, `,"held":true`...)
 	}
 	text = appendOctets(text, `,"identity":`, b.Identity)
@@ -64,16 +92,16 @@ func (b *Binding) appendValue(text []byte) []byte {
 	text = appendStamp(text, `,"hold_until":`, b.HoldUntil)
 	text = appendStamp(text, `,"grace_until":`, b.GraceUntil)
 	if b.Receipt != nil {
-		text = b.Receipt.appendValue(append(text, `,"receipt":`...))
+		text = appendReceipt(append(text, `,"receipt":`...), b.Receipt)
 	}
 	return append(text, '}')
 }
 
-func (r *Receipt) appendValue(text []byte) []byte {
+func appendReceipt(text []byte, r *nat.Receipt) []byte {
 	text = strconv.AppendInt(append(text, `{"elements_removed":`...), int64(r.Elements), 10)
 	text = strconv.AppendInt(append(text, `,"sessions_deleted":`...), int64(r.Deleted), 10)
-	if r.Proof != "" {
-		text = append(append(append(text, `,"proof":"`...), r.Proof...), '"') // a word of ours
+	if proof := r.Proof.String(); proof != "" {
+		text = append(append(append(text, `,"proof":"`...), proof...), '"')
 	}
 	text = appendStamp(text, `,"cut_at":`, r.CutAt)
 	text = appendStamp(text, `,"reaped_at":`, r.ReapedAt)

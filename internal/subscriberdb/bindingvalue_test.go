@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // FuzzBindingValue: what is written by hand is what encoding/json would write,
@@ -15,18 +17,19 @@ func FuzzBindingValue(f *testing.F) {
 	f.Add("u:alice", "alice", "0/0/0/7_0000A1", true, int64(1_772_359_200_000_000_001))
 	f.Add("", "a\xff", "<&>\"\\\u2028", false, int64(0))
 	f.Fuzz(func(t *testing.T, identity, user, session string, held bool, ns int64) {
-		b := Binding{
-			Group: "default", Inside: addr, Outside: netip.MustParseAddr("198.51.100.1"), First: 1024, Last: 1535,
-			Held: held, Identity: identity, UserName: user, AcctSessionID: session, AllocatedAt: t0.Add(time.Second),
-		}
+		b := nat.Binding{Group: "default", State: storedState(held), AllocatedAt: t0.Add(time.Second), Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.1"), First: 1024, Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: identity, UserName: user, AcctSessionID: session}}
 		if ns != 0 {
 			b.ReleasedAt, b.HoldUntil, b.GraceUntil = time.Unix(0, ns).UTC(), t0, t0.Add(time.Minute)
-			b.Receipt = &Receipt{Elements: 2, Deleted: 7, Proof: "index", CutAt: b.ReleasedAt, ReapedAt: t0}
+			b.Receipt = &nat.Receipt{Elements: 2, Deleted: 7, Proof: nat.ProofIndex, CutAt: b.ReleasedAt, ReapedAt: t0}
 		}
-		got := string(b.appendValue(nil))
+		var receipt *receiptValue
+		if r := b.Receipt; r != nil {
+			receipt = &receiptValue{r.Elements, r.Deleted, r.Proof.String(), r.CutAt, r.ReapedAt, r.ReleasedAt}
+		}
+		got := string(appendBinding(nil, &b))
 		want, err := json.Marshal(bindingValue{
-			b.Inside, b.Last, b.Held, octets(b.Identity), octets(b.UserName), octets(b.AcctSessionID),
-			b.AllocatedAt, b.ReleasedAt, b.HoldUntil, b.GraceUntil, b.Receipt,
+			b.Inside, b.Last, b.State == nat.Held, octets(b.Identity), octets(b.UserName), octets(b.AcctSessionID),
+			b.AllocatedAt, b.ReleasedAt, b.HoldUntil, b.GraceUntil, receipt,
 		})
 		if err != nil || got != string(want) {
 			t.Fatalf("written\n%s\nwant\n%s, %v", got, want, err)
@@ -63,7 +66,7 @@ func FuzzReadBinding(f *testing.F) {
 		if err := json.Unmarshal([]byte(text), &v); err != nil {
 			t.Fatalf("%s is read as %+v, and is %v", text, got, err)
 		}
-		if want := v.binding("", Block{}); !reflect.DeepEqual(got, want) {
+		if want := v.binding("", nat.Place{}); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s is read as\n%+v, want\n%+v", text, got, want)
 		}
 	})
@@ -89,17 +92,14 @@ func FuzzReadStamp(f *testing.F) {
 // of the row; rows as they are usual are read by hand.
 func TestReadBindingKeepsNothing(t *testing.T) {
 	for _, user := range []string{"alice@example.net", "", "b"} {
-		want := Binding{
-			Inside: addr, Last: 1535, Held: true, Identity: "u:" + user, UserName: user, AcctSessionID: "0000A1",
-			AllocatedAt: t0.Add(1), ReleasedAt: t0, HoldUntil: t0.Add(time.Hour), Receipt: &Receipt{Proof: "table", CutAt: t0},
-		}
-		text := string(want.appendValue(nil))
+		want := nat.Binding{State: nat.Held, AllocatedAt: t0.Add(1), ReleasedAt: t0, HoldUntil: t0.Add(time.Hour), Receipt: &nat.Receipt{Proof: nat.ProofTable, CutAt: t0}, Block: nat.Block{Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: "u:" + user, UserName: user, AcctSessionID: "0000A1"}}
+		text := string(appendBinding(nil, &want))
 		got, ok := readBinding(text)
 		if !ok || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%s is read as %+v, %v", text, got, ok)
 		}
 		from := uintptr(unsafe.Pointer(unsafe.StringData(text)))
-		for _, part := range []string{got.Identity, got.UserName, got.AcctSessionID, got.Receipt.Proof} {
+		for _, part := range []string{got.Identity, got.UserName, got.AcctSessionID} {
 			if at := uintptr(unsafe.Pointer(unsafe.StringData(part))); part != "" && at >= from && at < from+uintptr(len(text)) {
 				t.Errorf("%q is a part of the row", part)
 			}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // bindingChunk bounds the bindings of one write: it is one step, and Redis does
@@ -30,7 +31,7 @@ func bindingPart(outside netip.Addr) uint8 {
 // SaveBindings writes and removes bindings of a group. Up to 512 of them are one step,
 // more are several; each binding is as it was or as it is to be at any time. A binding
 // that is both written and removed is written.
-func (db *DB) SaveBindings(ctx context.Context, group string, put []Binding, remove []Block) error {
+func (db *DB) SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error {
 	w := bindingWrites.Get().(*bindingWriter)
 	defer w.free()
 	w.collect(put, remove)
@@ -62,8 +63,8 @@ func (db *DB) together(ctx context.Context, calls []redis.Cmder) error {
 
 // bindingWrite writes a binding, or removes the one of a block.
 type bindingWrite struct {
-	put   *Binding // nil to remove
-	block Block
+	put   *nat.Binding // nil to remove
+	block nat.Place
 	part  uint8
 }
 
@@ -97,13 +98,13 @@ func (w *bindingWriter) reset() {
 }
 
 // collect sorts the writes by part; those of a block stay in their order.
-func (w *bindingWriter) collect(put []Binding, remove []Block) {
+func (w *bindingWriter) collect(put []nat.Binding, remove []nat.Place) {
 	w.writes = slices.Grow(w.writes, len(put)+len(remove))
-	written := map[Block]struct{}(nil)
+	written := map[nat.Place]struct{}(nil)
 	if len(remove) > 0 && len(put)+len(remove) > bindingChunk { // one chunk may remove what the next is to write
-		written = make(map[Block]struct{}, len(put))
+		written = make(map[nat.Place]struct{}, len(put))
 		for i := range put {
-			written[Block{put[i].Outside, put[i].First}] = struct{}{}
+			written[put[i].Place()] = struct{}{}
 		}
 	}
 	for _, b := range remove {
@@ -113,7 +114,7 @@ func (w *bindingWriter) collect(put []Binding, remove []Block) {
 	}
 	for i := range put {
 		b := &put[i]
-		w.writes = append(w.writes, bindingWrite{b, Block{b.Outside, b.First}, bindingPart(b.Outside)})
+		w.writes = append(w.writes, bindingWrite{b, b.Place(), bindingPart(b.Outside)})
 	}
 	slices.SortStableFunc(w.writes, func(a, b bindingWrite) int { return cmp.Compare(a.part, b.part) })
 }
@@ -127,10 +128,10 @@ func (w *bindingWriter) calls(ctx context.Context, group string, chunk []binding
 		if i == 0 || b.part != chunk[i-1].part || (b.put == nil) != (chunk[i-1].put == nil) {
 			w.begin(group, b)
 		}
-		w.args.text = b.block.appendField(w.args.text)
+		w.args.text = appendPlace(w.args.text, b.block)
 		w.args.cut()
 		if b.put != nil {
-			w.args.text = b.put.appendValue(w.args.text)
+			w.args.text = appendBinding(w.args.text, b.put)
 			w.args.cut()
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -73,12 +74,12 @@ func TestGoneExpires(t *testing.T) {
 func TestBindingRowsAt(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
-		var put []Binding
-		var blocks []Block
+		var put []nat.Binding
+		var blocks []nat.Place
 		for i := range pipelineLimit + 7 {
 			outside := netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
-			b := Binding{Group: "default", Inside: addr, Outside: outside, First: uint16(1024 + i/256*512), Last: 2047, UserName: fmt.Sprint(i)}
-			blocks = append(blocks, Block{b.Outside, b.First})
+			b := nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: nat.Port(1024 + i/256*512), Last: 2047}, Holder: nat.Holder{Inside: addr, UserName: fmt.Sprint(i)}}
+			blocks = append(blocks, b.Place())
 			if i%5 != 0 {
 				put = append(put, b)
 			}
@@ -92,8 +93,8 @@ func TestBindingRowsAt(t *testing.T) {
 		}
 		for i := range rows {
 			r := &rows[i]
-			if r.Block != blocks[i] || r.Stored() != (i%5 != 0) {
-				t.Fatalf("row %d is of %v and stored: %v, asked for %v", i, r.Block, r.Stored(), blocks[i])
+			if r.Place != blocks[i] || r.Stored() != (i%5 != 0) {
+				t.Fatalf("row %d is of %v and stored: %v, asked for %v", i, r.Place, r.Stored(), blocks[i])
 			}
 			if !r.Stored() {
 				continue
@@ -114,7 +115,7 @@ func TestLookupsWithoutRedis_I6(t *testing.T) {
 	if gone, err := db.Gone(ctx, "default", asked); err == nil {
 		t.Errorf("gone: %v", gone)
 	}
-	if rows, err := db.BindingRowsAt(ctx, "default", []Block{{away, 1024}}); err == nil {
+	if rows, err := db.BindingRowsAt(ctx, "default", []nat.Place{{away, 1024}}); err == nil {
 		t.Errorf("rows: %v", rows)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -179,25 +180,18 @@ func TestBindings(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		outside := netip.MustParseAddr("198.51.100.1")
-		active := Binding{
-			Group: "default", Inside: addr, Outside: outside, First: 1024, Last: 1535,
-			Identity: "u:a\xff", UserName: "a\xff", AcctSessionID: "s1", AllocatedAt: t0, GraceUntil: t0.Add(time.Minute),
-		}
-		held := Binding{
-			Group: "default", Inside: next, Outside: outside, First: 1536, Last: 2047, Held: true,
-			UserName: "bob", AllocatedAt: t0, ReleasedAt: t0.Add(time.Hour), HoldUntil: t0.Add(2 * time.Hour),
-			Receipt: &Receipt{CutAt: t0, ReapedAt: t0.Add(time.Second), ReleasedAt: t0.Add(2 * time.Second), Elements: 2, Deleted: 7, Proof: "index"},
-		}
-		gone := Binding{Group: "default", Inside: away, Outside: outside, First: 65024, Last: 65535}
-		save := func(put []Binding, remove []Block) {
+		active := nat.Binding{Group: "default", State: nat.Active, AllocatedAt: t0, GraceUntil: t0.Add(time.Minute), Block: nat.Block{Outside: outside, First: 1024, Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: "u:a\xff", UserName: "a\xff", AcctSessionID: "s1"}}
+		held := nat.Binding{Group: "default", State: nat.Held, AllocatedAt: t0, ReleasedAt: t0.Add(time.Hour), HoldUntil: t0.Add(2 * time.Hour), Receipt: &nat.Receipt{CutAt: t0, ReapedAt: t0.Add(time.Second), ReleasedAt: t0.Add(2 * time.Second), Elements: 2, Deleted: 7, Proof: nat.ProofIndex}, Block: nat.Block{Outside: outside, First: 1536, Last: 2047}, Holder: nat.Holder{Inside: next, UserName: "bob"}}
+		gone := nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: 65024, Last: 65535}, Holder: nat.Holder{Inside: away}}
+		save := func(put []nat.Binding, remove []nat.Place) {
 			if err := db.SaveBindings(t.Context(), "default", put, remove); err != nil {
 				t.Fatal(err)
 			}
 		}
-		save([]Binding{active, held, gone}, nil)
-		save(nil, []Block{{outside, 65024}})
+		save([]nat.Binding{active, held, gone}, nil)
+		save(nil, []nat.Place{{outside, 65024}})
 		client.HSet(t.Context(), bindingsKey("default", 1), "nonsense", "{}")
-		got := map[uint16]Binding{}
+		got := map[nat.Port]nat.Binding{}
 		err := db.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
 			for i := range rows {
 				if b, ok := rows[i].Binding(); ok {
@@ -206,7 +200,7 @@ func TestBindings(t *testing.T) {
 			}
 			return nil
 		})
-		if want := map[uint16]Binding{1024: active, 1536: held}; err != nil || !reflect.DeepEqual(got, want) {
+		if want := map[uint16]nat.Binding{1024: active, 1536: held}; err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -49,18 +50,14 @@ type scale struct {
 	client   redis.UniversalClient
 	db       *DB
 	n        int
-	bindings []Binding
+	bindings []nat.Binding
 }
 
-func scaleBindings(n int) []Binding {
-	bindings := make([]Binding, n)
+func scaleBindings(n int) []nat.Binding {
+	bindings := make([]nat.Binding, n)
 	for i := range bindings {
 		name := fmt.Sprintf("subscriber%d@example.net", i)
-		bindings[i] = Binding{
-			Group: "default", Inside: scaleAddr(i), Outside: netip.AddrFrom4([4]byte{198, 0, byte(i / 126 >> 8), byte(i / 126)}),
-			First: uint16(1024 + i%126*512), Last: uint16(1535 + i%126*512),
-			Identity: "u:" + name, UserName: name, AcctSessionID: fmt.Sprintf("%08x", i), AllocatedAt: t0.Add(time.Duration(i)),
-		}
+		bindings[i] = nat.Binding{Group: "default", AllocatedAt: t0.Add(time.Duration(i)), Block: nat.Block{Outside: netip.AddrFrom4([4]byte{198, 0, byte(i / 126 >> 8), byte(i / 126)}), First: nat.Port(1024 + i%126*512), Last: nat.Port(1535 + i%126*512)}, Holder: nat.Holder{Inside: scaleAddr(i), Identity: "u:" + name, UserName: name, AcctSessionID: fmt.Sprintf("%08x", i)}}
 	}
 	return bindings
 }
@@ -188,9 +185,9 @@ func (s *scale) compare(b *testing.B) {
 	for first := 0; first < s.n; first += pipelineLimit {
 		part := s.bindings[first:min(first+pipelineLimit, s.n)]
 		var inside []netip.Addr
-		var blocks []Block
+		var blocks []nat.Place
 		for i := range part {
-			inside, blocks = append(inside, part[i].Inside), append(blocks, Block{part[i].Outside, part[i].First})
+			inside, blocks = append(inside, part[i].Inside), append(blocks, part[i].Place())
 		}
 		gone, errGone := s.db.Gone(b.Context(), "default", inside)
 		rows, errRows := s.db.BindingRowsAt(b.Context(), "default", blocks)
@@ -199,7 +196,7 @@ func (s *scale) compare(b *testing.B) {
 		}
 		for i := range rows {
 			if !rows[i].Is(&part[i]) {
-				b.Fatal(rows[i].Block)
+				b.Fatal(rows[i].Place)
 			}
 		}
 	}
@@ -249,7 +246,7 @@ func (s *scale) move(b *testing.B) {
 		args := []any{"hset", oldBindingsKey("default")}
 		for i := range s.bindings[first:min(first+512, s.n)] {
 			x := &s.bindings[first+i]
-			args = append(args, Block{x.Outside, x.First}.field(), x.appendValue(nil))
+			args = append(args, placeField(x.Place()), appendBinding(nil, x))
 		}
 		if err := s.client.Do(b.Context(), args...).Err(); err != nil {
 			b.Fatal(err)

@@ -116,7 +116,9 @@ func testExists(t *testing.T, pkg, name string) bool {
 	return false
 }
 
-var pure = []string{"internal/subscriber", "internal/lsn", "internal/inspect", "internal/guard", "internal/drift"}
+var pure = []string{
+	"internal/nat", "internal/subscriber", "internal/lsn", "internal/inspect", "internal/guard", "internal/drift", "internal/lifecycle", "internal/addrtable",
+}
 
 // TestPurePackages: the packages that decide import the standard library and
 // each other, nothing else.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -136,7 +137,7 @@ func (b *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after ins
 }
 
 // LookupOutside implements control.Nat.
-func (b *Backend) LookupOutside(_ context.Context, outside netip.Addr, port lsn.Port, at time.Time) (inspect.Binding, error) {
+func (b *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.Port, at time.Time) (inspect.Binding, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.Err != nil {

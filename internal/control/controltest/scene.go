@@ -6,6 +6,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -15,14 +16,14 @@ var Now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // Scene returns a backend with a little of everything: alice online by RADIUS
 // with sessions, bob waiting for a block, and carol's block held.
 func Scene() *Backend {
-	alice := binding("100.64.0.7", "198.51.100.1", 1024, lsn.Active, "alice", "0A01")
+	alice := binding("100.64.0.7", "198.51.100.1", 1024, nat.Active, "alice", "0A01")
 	alice.Sessions = 2
-	carol := binding("100.64.0.9", "198.51.100.1", 1536, lsn.Held, "carol", "0A02")
+	carol := binding("100.64.0.9", "198.51.100.1", 1536, nat.Held, "carol", "0A02")
 	carol.ReleasedAt = Now.Add(-30 * time.Second)
 	carol.HoldUntil = Now.Add(90 * time.Second)
-	carol.Receipt = &lsn.Receipt{
+	carol.Receipt = &nat.Receipt{
 		CutAt: Now.Add(-29990 * time.Millisecond), ReapedAt: Now.Add(-29980 * time.Millisecond),
-		ReleasedAt: Now.Add(-29980 * time.Millisecond), Elements: 2, Deleted: 14, Proof: lsn.ProofIndex,
+		ReleasedAt: Now.Add(-29980 * time.Millisecond), Elements: 2, Deleted: 14, Proof: nat.ProofIndex,
 	}
 	return &Backend{
 		Broadcaster: inspect.NewBroadcaster(64<<10, 0),
@@ -35,7 +36,7 @@ func Scene() *Backend {
 		},
 		Live: inspect.Settings{
 			Removal: inspect.RemovalOn,
-			IdleTimeouts: inspect.IdleTimeouts{
+			IdleTimeouts: nat.Timeouts{
 				TCPEstablished: 7440 * time.Second, TCPTransitory: 240 * time.Second,
 				UDP: 300 * time.Second, ICMP: 60 * time.Second,
 			},
@@ -114,11 +115,11 @@ func waiting(inside, user, session string) inspect.Subscriber {
 	return s
 }
 
-func binding(inside, outside string, first lsn.Port, state lsn.State, user, session string) inspect.Binding {
-	return inspect.Binding{Binding: lsn.Binding{
+func binding(inside, outside string, first nat.Port, state nat.State, user, session string) inspect.Binding {
+	return inspect.Binding{Binding: nat.Binding{
 		Group:       "default",
-		Block:       lsn.Block{Outside: netip.MustParseAddr(outside), First: first, Last: first + 511},
-		Holder:      lsn.Holder{Inside: netip.MustParseAddr(inside), UserName: user, AcctSessionID: session},
+		Block:       nat.Block{Outside: netip.MustParseAddr(outside), First: first, Last: first + 511},
+		Holder:      nat.Holder{Inside: netip.MustParseAddr(inside), UserName: user, AcctSessionID: session},
 		State:       state,
 		AllocatedAt: Now.Add(-26 * time.Hour),
 	}}
@@ -127,14 +128,14 @@ func binding(inside, outside string, first lsn.Port, state lsn.State, user, sess
 func flows() []inspect.Session {
 	return []inspect.Session{
 		{
-			Group: "default", Protocol: 6, State: "ESTABLISHED", Direction: inspect.Outbound,
+			Group: "default", Protocol: 6, State: "ESTABLISHED", Direction: nat.Outbound,
 			Inside:  netip.MustParseAddrPort("100.64.0.7:40000"),
 			Outside: netip.MustParseAddrPort("198.51.100.1:1100"),
 			Remote:  netip.MustParseAddrPort("203.0.113.5:443"),
 			Packets: 120, Bytes: 98_304, ExpiresIn: 2 * time.Hour,
 		},
 		{
-			Group: "default", Protocol: 1, State: "REPLIED", Direction: inspect.Outbound,
+			Group: "default", Protocol: 1, State: "REPLIED", Direction: nat.Outbound,
 			Inside:  netip.MustParseAddrPort("100.64.0.7:77"),
 			Outside: netip.MustParseAddrPort("198.51.100.1:1101"),
 			Remote:  netip.MustParseAddrPort("203.0.113.6:0"),

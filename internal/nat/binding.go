@@ -1,0 +1,53 @@
+package nat
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Holder says whom a binding belongs to.
+type Holder struct {
+	Inside        netip.Addr
+	Identity      string // who gets its own held block back; "" never matches
+	UserName      string // raw octets
+	AcctSessionID string // raw octets
+}
+
+// Binding is the lease of one block to one holder.
+type Binding struct {
+	Group string
+	Block
+	Holder
+	State       State
+	AllocatedAt time.Time
+	ReleasedAt  time.Time // when the record ended; zero while Active
+	HoldUntil   time.Time // set when Held
+	GraceUntil  time.Time // Draining: until when its subscriber may have it back; zero for not
+	Receipt     *Receipt  // of its teardown so far, from Cut on; never changed, but replaced
+}
+
+// State is the stage of a binding's life.
+type State uint8
+
+// A binding goes Active -> Cut -> Held, or Active -> Draining -> Cut -> Held;
+// a Draining one may become Active again. After Held it is gone.
+const (
+	Active State = iota + 1
+	Draining
+	Cut
+	Held
+)
+
+var stateNames = [...]string{Active: "active", Draining: "draining", Cut: "cut", Held: "held"}
+
+// String returns the state's lower-case name.
+func (s State) String() string {
+	if int(s) < len(stateNames) && stateNames[s] != "" {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
+// Live reports whether a binding of this state may have traces in the kernel.
+func (s State) Live() bool { return s == Active || s == Draining || s == Cut }

@@ -1,0 +1,49 @@
+package nat
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Gate is the kernel's rule for the packets of one inside address.
+type Gate uint8
+
+// The zero Gate is closed: no element, so the default drop applies.
+const (
+	GateClosed   Gate = iota // nothing passes, no map element names the address
+	GateOpen                 // everything passes, new flows are translated into the block
+	GateDraining             // existing sessions pass, no new session begins
+)
+
+// Entry is the whole kernel state of one inside address.
+type Entry struct {
+	Inside netip.Addr
+	Gate   Gate
+	Block  // unset when the gate is closed
+}
+
+// Elements counts the map elements that hold the entry: one of the gate map, one of
+// the block map.
+func (e Entry) Elements() int {
+	if e.Gate == GateClosed {
+		return 0
+	}
+	return 2
+}
+
+// Direction says who sent the first packet of a session.
+type Direction uint8
+
+// The directions of a session.
+const (
+	Outbound Direction = iota + 1 // the subscriber sent the first packet
+	Inbound                       // a remote host did
+)
+
+// Timeouts are the idle timeouts of conntrack entries, in whole seconds.
+type Timeouts struct {
+	TCPEstablished time.Duration // RFC 5382 REQ-5: at least 2 h 4 min
+	TCPTransitory  time.Duration // RFC 5382 REQ-5: at least 4 min
+	UDP            time.Duration // RFC 4787 REQ-5: at least 2 min
+	ICMP           time.Duration // RFC 5508 REQ-2: at least 60 s
+}
