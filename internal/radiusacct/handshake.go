@@ -62,16 +62,19 @@ func (i identity) client(t *clientTable) *client {
 
 // handshake makes a connection that was accepted into the stream of a known client.
 func (r *radsec) handshake(ctx context.Context, raw net.Conn, source netip.AddrPort) (*stream, *refusal) {
-	config, roots, err := r.config.load()
-	if err != nil {
-		return nil, &refusal{RefusedHandshake, err}
-	}
 	var who identity
-	config.VerifyConnection = func(state tls.ConnectionState) (err error) {
-		who, err = r.recognise(state.PeerCertificates, roots)
-		return err
+	greet := func(*tls.ClientHelloInfo) (*tls.Config, error) { // who says nothing costs no reading
+		config, roots, err := r.config.load()
+		if err != nil {
+			return nil, err
+		}
+		config.VerifyConnection = func(state tls.ConnectionState) (err error) {
+			who, err = r.recognise(state.PeerCertificates, roots)
+			return err
+		}
+		return config, nil
 	}
-	conn := tls.Server(raw, config)
+	conn := tls.Server(raw, &tls.Config{GetConfigForClient: greet})
 	ctx, cancel := context.WithTimeout(ctx, r.config.HandshakeTimeout)
 	defer cancel()
 	switch err := conn.HandshakeContext(ctx); {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"testing"
 	"time"
 
@@ -388,6 +389,31 @@ func TestRadSecHandshakeEnds_RSEC03(t *testing.T) {
 		}
 	}
 	l.observer.wait(t, "refused//handshake", 2)
+}
+
+// TestRadSecMuteCostNothing: files are read for who says something, not for who connects.
+func TestRadSecMuteCostNothing_RSEC03(t *testing.T) {
+	l := startRadSec(t)
+	if err := os.Remove(l.certFile); err != nil {
+		t.Fatal(err)
+	}
+	mute, err := net.Dial("tcp", l.tls.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	for range 3 {
+		if conn, err := l.dial(l.config(l.ca.issue("a.example"))); err == nil {
+			conn.Close()
+			t.Error("a handshake without a certificate of the server's")
+		}
+	}
+	l.observer.wait(t, "refused//handshake", 3)
+	if n := l.observer.count("refused//handshake"); n != 3 {
+		t.Errorf("%d handshakes failed, want those of the 3 that spoke", n)
+	}
+	mute.Close()
+	l.observer.wait(t, "refused//handshake", 4)
 }
 
 // TestRadSecHandshakes lets one source open connections and say nothing.
