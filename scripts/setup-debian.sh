@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages whose commands `make demo`, `make test` and
-# `make e2e` run, where they are missing. Quick and silent when all is there.
+# `make e2e` run, where they are missing, and loads the kernel modules that the tests
+# work with. Quick and silent when all is there.
 # A Docker engine is for the operator to choose; make e2e says when none answers.
 set -euo pipefail
 export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
@@ -10,12 +11,19 @@ needed=(
 	redis-server:redis-server
 	redis-cli:redis-tools
 	nft:nftables
+	/etc/protocols:netbase # without it nft and conntrack know protocols by number only
 	conntrack:conntrack
+	iptables-nft:iptables
 	ip:iproute2
+	tc:iproute2
+	modprobe:kmod
+	gcc:gcc # for go test -race
+	/usr/include/stdlib.h:libc6-dev
 	tcpdump:tcpdump
 	ps:procps
 	sysctl:procps
 	radclient:freeradius-utils
+	radsniff:freeradius-utils
 	radsecproxy:radsecproxy
 	freeradius:freeradius
 	/usr/lib/freeradius/rlm_rediswho.so:freeradius-redis
@@ -24,6 +32,15 @@ needed=(
 	ocserv:ocserv
 	openconnect:openconnect
 	git:git
+)
+
+# Most are loaded on demand where that is allowed. The sysctls of conntrack are there only
+# once it is loaded, and tests set them before anything else loads it.
+modules=(
+	veth dummy tun
+	nf_conntrack nf_conntrack_netlink nfnetlink_cttimeout
+	nf_tables nft_chain_nat nf_nat nft_nat nft_masq nft_redir nft_ct nft_limit nft_compat xt_CT
+	sch_ingress cls_bpf
 )
 
 fail() {
@@ -69,15 +86,28 @@ disable_services() {
 	done
 }
 
+# load_modules loads what is not built in. A machine without a folder of modules, such as
+# a container, has what it has: a test that lacks one says which.
+load_modules() {
+	local folder module lacking=()
+	folder=/lib/modules/$(uname -r)
+	[ -d "$folder" ] && [ "$(id -u)" = 0 ] || return 0
+	for module in "${modules[@]}"; do
+		[ -d "/sys/module/$module" ] || modprobe -q "$module" 2>/dev/null || lacking+=("$module")
+	done
+	[ ${#lacking[@]} -eq 0 ] ||
+		echo "setup-debian: this kernel lacks modules, some tests will fail: ${lacking[*]}" >&2
+}
+
 command -v go >/dev/null || fail "Go is missing: install it from https://go.dev/dl/ (the version is in go.mod)"
 mapfile -t packages < <(missing)
-if [ ${#packages[@]} -eq 0 ]; then
-	exit 0
+if [ ${#packages[@]} -gt 0 ]; then
+	command -v apt-get >/dev/null ||
+		fail "this is no Debian; install by other means what has these packages' commands: ${packages[*]}"
+	[ "$(id -u)" = 0 ] || fail "must be root to install: ${packages[*]}"
+	echo "setup-debian: installing ${packages[*]}"
+	install_packages "${packages[@]}"
+	mapfile -t packages < <(missing)
+	[ ${#packages[@]} -eq 0 ] || fail "still missing after installation: ${packages[*]}"
 fi
-command -v apt-get >/dev/null ||
-	fail "this is no Debian; install by other means what has these packages' commands: ${packages[*]}"
-[ "$(id -u)" = 0 ] || fail "must be root to install: ${packages[*]}"
-echo "setup-debian: installing ${packages[*]}"
-install_packages "${packages[@]}"
-mapfile -t packages < <(missing)
-[ ${#packages[@]} -eq 0 ] || fail "still missing after installation: ${packages[*]}"
+load_modules

@@ -16,30 +16,36 @@ type Need uint
 const (
 	Root        Need = 1 << iota // root, for namespaces and netfilter
 	Redis                        // the redis-server command
-	Nft                          // the nft command
-	Conntrack                    // the conntrack command
+	Nft                          // the nft command, names of protocols for it, and commands of iproute2
+	Conntrack                    // the conntrack command, and connection tracking in the kernel
 	Radclient                    // the radclient command (freeradius-utils)
 	Radsecproxy                  // the radsecproxy command
 	Freeradius                   // the freeradius command
 	Pyrad                        // the pyrad library of Debian's own Python
 	Tshark                       // the tshark, radsniff and tcpdump commands
 	Ocserv                       // the ocserv command, and openconnect to dial it
+	Iptables                     // the iptables-nft command
 )
 
-// things are commands, or files by their absolute path.
-var things = []struct {
+// A thing is a command, or a file by its absolute path and what it comes from.
+type thing struct {
 	need Need
 	name string
-}{
-	{Redis, "redis-server"},
-	{Nft, "nft"},
-	{Conntrack, "conntrack"},
-	{Radclient, "radclient"},
-	{Radsecproxy, "radsecproxy"},
-	{Freeradius, "freeradius"},
-	{Pyrad, "/usr/lib/python3/dist-packages/pyrad"},
-	{Tshark, "tshark"}, {Tshark, "radsniff"}, {Tshark, "tcpdump"},
-	{Ocserv, "ocserv"}, {Ocserv, "openconnect"},
+	from string
+}
+
+var things = []thing{
+	{Redis, "redis-server", ""},
+	{Nft, "nft", ""}, {Nft, "ip", ""}, {Nft, "tc", ""}, {Nft, "/etc/protocols", "package netbase"},
+	{Conntrack, "conntrack", ""},
+	{Conntrack, "/proc/sys/net/netfilter/nf_conntrack_max", "kernel module nf_conntrack"},
+	{Radclient, "radclient", ""},
+	{Radsecproxy, "radsecproxy", ""},
+	{Freeradius, "freeradius", ""},
+	{Pyrad, "/usr/lib/python3/dist-packages/pyrad", "package python3-pyrad"},
+	{Tshark, "tshark", ""}, {Tshark, "radsniff", ""}, {Tshark, "tcpdump", ""},
+	{Ocserv, "ocserv", ""}, {Ocserv, "openconnect", ""}, {Ocserv, "/dev/net/tun", "kernel module tun"},
+	{Iptables, "iptables-nft", ""},
 }
 
 // Require skips the test where the machine lacks what it needs, and fails it
@@ -63,9 +69,14 @@ func lacking(needs Need) []string {
 		missing = append(missing, "root")
 	}
 	for _, thing := range things {
-		if needs&thing.need != 0 && !present(thing.name) {
-			missing = append(missing, thing.name)
+		if needs&thing.need == 0 || present(thing.name) {
+			continue
 		}
+		name := thing.name
+		if thing.from != "" {
+			name += " (" + thing.from + ")"
+		}
+		missing = append(missing, name)
 	}
 	return missing
 }

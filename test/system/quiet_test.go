@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/rig"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestQuietConntrack: what the kernel does not tell, because of a sysctl or of somebody
@@ -30,6 +31,9 @@ func TestQuietConntrack_DEL11_I5(t *testing.T) {
 		{"iptables rule", []string{"iptables-nft", "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "-j", "CT", "--ctevents", "destroy"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.quiet[0] == "iptables-nft" {
+				testenv.Require(t, testenv.Iptables)
+			}
 			w := start(t, rig.Options{RemovalOff: true, Hold: time.Second})
 			if c.first {
 				_, err := w.Daemon.Stop()
