@@ -91,7 +91,8 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		NetNS: c.NAT.NetNS, Table: c.NAT.Table,
 		InsideInterfaces: c.NAT.InsideInterfaces, OutsideInterfaces: c.NAT.OutsideInterfaces,
 		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis tells what else is served
-		OutsideToOthers: c.NAT.OutsideToOthers == "accept", MaxSessions: c.NAT.MaxSessionsPerSubscriber,
+		OutsideToOthers: c.NAT.OutsideToOthers == "accept",
+		MaxSessions:     c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
 		Timeouts: nat.Timeouts(firstSettings(c.Settings).IdleTimeouts), Logger: log,
 	}
 }

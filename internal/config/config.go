@@ -118,8 +118,9 @@ type NAT struct {
 	InsideInterfaces  []string
 	OutsideInterfaces []string
 
-	OutsideToOthers          string // "drop" or "accept": flows from outside to what is neither inside nor outside
-	MaxSessionsPerSubscriber int    // 0 for no bound
+	OutsideToOthers             string // "drop" or "accept": flows from outside to what is neither inside nor outside
+	MaxSessionsPerSubscriber    int    // 0 for no bound
+	MaxUngatedSessionsPerSecond int    // 0 for no bound
 }
 
 // Settings are the first values of what is kept in Redis and changed at run time.

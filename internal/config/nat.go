@@ -24,9 +24,24 @@ func (l *loader) nat(v value) {
 		"outside_interfaces": func(v value) { c.OutsideInterfaces = v.interfaces(c.InsideInterfaces, false) },
 		"outside_to_others":  func(v value) { v.oneOf(&c.OutsideToOthers, "drop", "accept") },
 
-		"max_sessions_per_subscriber": func(v value) { v.natural(&c.MaxSessionsPerSubscriber) },
+		"max_sessions_per_subscriber":     func(v value) { v.natural(&c.MaxSessionsPerSubscriber) },
+		"max_ungated_sessions_per_second": func(v value) { v.flowRate(&c.MaxUngatedSessionsPerSecond) },
 	})
 	l.requireInterfaces(v, keys)
+}
+
+// flowRateLimit keeps nftables' arithmetic exact: it counts in shares of a nanosecond.
+const flowRateLimit = 1_000_000
+
+// flowRate reads a number of flows a second, 0 for no bound.
+func (v value) flowRate(to *int) {
+	var n int
+	v.natural(&n)
+	if n > flowRateLimit {
+		v.errorf("%d is too large; write at most %d, or 0 for no bound", n, flowRateLimit)
+		return
+	}
+	*to = n
 }
 
 // requireInterfaces reports when the kernel would not know what is inside and what outside.

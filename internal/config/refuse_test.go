@@ -127,6 +127,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"interface with an alias", "[s0]", "['s0:1']", "\"s0:1\" is how other programs write it"},
 		{"third networks half open", "nat:", "nat:\n  outside_to_others: return", ":8: nat.outside_to_others: \"return\" is not known; write one of: drop, accept"},
 		{"negative sessions", "nat:", "nat:\n  max_sessions_per_subscriber: -1", ":8: nat.max_sessions_per_subscriber: -1 is too small; write at least 0"},
+		{"too many sessions without a gate", "nat:", "nat:\n  max_ungated_sessions_per_second: 1000001", ":8: nat.max_ungated_sessions_per_second: 1000001 is too large; write at most 1000000, or 0 for no bound"},
 		{"any interface", "[s0]", "['*']", ":8: nat.inside_interfaces[0]: \"*\" is not an interface name"},
 		{"any outside interface", "[i0]", "['ppp*']", ":9: nat.outside_interfaces[0]: \"ppp*\" is not the name of one interface"},
 		{"interface on both sides by its beginning", "[s0]", "['i*']", ":9: nat.outside_interfaces[0]: i0 is there twice"},

@@ -146,6 +146,8 @@ func (l *logLines) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
+func (l *logLines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
 func (l *logLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

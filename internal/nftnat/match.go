@@ -57,6 +57,14 @@ func isReply() []expr.Any {
 	}
 }
 
+// toMachine matches a packet that leaves by no interface.
+func toMachine() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIF, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: make([]byte, 4)},
+	}
+}
+
 // protocolIs matches one transport protocol.
 func protocolIs(number uint8) []expr.Any {
 	return []expr.Any{

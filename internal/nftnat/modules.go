@@ -53,6 +53,8 @@ func moduleOf(op wire.Op) string {
 			return "nft_ct"
 		case chainTranslate:
 			return "nft_nat"
+		case chainUngated:
+			return "nft_limit"
 		}
 	}
 	return ""

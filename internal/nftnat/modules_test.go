@@ -21,6 +21,7 @@ func TestMissingModulesAreNamed(t *testing.T) {
 		{Verb: "add rule to chain", Object: chainDraining}:  "nft_ct",
 		{Verb: "add rule to chain", Object: chainToInside}:  "nft_ct",
 		{Verb: "add rule to chain", Object: chainTranslate}: "nft_nat",
+		{Verb: "add rule to chain", Object: chainUngated}:   "nft_limit",
 		{Verb: "add rule to chain", Object: chainForward}:   "",
 		{Verb: "delete element", Object: mapGate}:           "",
 	} {

@@ -19,6 +19,7 @@ const (
 	setProtocols         = "protocols"
 	setFull              = "full"        // see bound.go
 	setFullMapped        = "full_mapped" // see bound.go
+	setUngated           = "ungated"     // see ungated.go
 	setUnused            = "unused"      // see unused.go
 
 	chainForward     = "forward"
@@ -33,6 +34,8 @@ const (
 	chainTimeouts    = "timeouts"
 	chainTranslate   = "translate"
 	chainGuard       = "guard"
+	chainToMachine   = "to_machine"
+	chainUngated     = "ungated"
 )
 
 // A chain of the table. Only base chains have a hook.
@@ -66,7 +69,7 @@ func newRuleset(o Options) *ruleset {
 		sets:     newSets(o),
 		policies: policies,
 		chains:   newChains(),
-		rules:    slices.Concat(forwardRules(o), natRules(o.InsideInterfaces), timeoutRules(policies)),
+		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), timeoutRules(policies)),
 	}
 }
 
@@ -83,6 +86,8 @@ func newChains() []chain {
 		{name: chainDraining},
 		{name: chainFromOutside},
 		{name: chainInput, kind: "nat", hook: unix.NF_INET_LOCAL_IN, priority: prioritySrcnat},
+		{name: chainToMachine},
+		{name: chainUngated},
 		{name: chainSrcnat, kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySrcnat},
 		{name: chainTimeouts},
 		{name: chainTranslate},
@@ -135,6 +140,7 @@ func forwardRules(o Options) []rule {
 			{chainDownstream, "no open gate", countedDrop()},
 
 			{chainDraining, "", then(statusHas(statusConfirmed), leave())},
+			{chainDraining, "", then(toMachine(), goTo(chainUngated))},
 			{chainDraining, "new session while draining", countedDrop()},
 		},
 	)
@@ -170,21 +176,23 @@ func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule 
 // knew before its gate opened is never translated, and must not leave (DEL-05).
 //
 // What a subscriber opens to the machine itself takes room in the conntrack table as well:
-// the chain of the input hook bounds that, and does nothing else.
+// the chain of the input hook bounds that, and does nothing else. It sees the first packet
+// of a flow alone, before conntrack confirms the flow.
 //
 // There is a rule for each protocol because nft, reading back what it listed,
 // takes ports in a map only after a match of one.
 func natRules(inside []string) []rule {
 	toOutside := in(loadOutputName, setOutsideInterfaces)
 	fromInside := in(loadSource, setInsidePrefixes)
-	rules := []rule{
+	rules := slices.Concat([]rule{
 		{chainInput, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
+	}, onInside(chainInput, loadInputName, inside, goTo(chainToMachine)), []rule{
 		{chainSrcnat, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
 		{chainSrcnat, "too many sessions through mappings",
 			then(slices.Concat(in(loadTarget, setFullMapped), statusHas(statusDestinationTranslated)), countedDrop()...)},
 		{chainSrcnat, "", then(in(loadTarget, setInsidePrefixes), jump(chainTimeouts))},
 		{chainSrcnat, "", then(slices.Concat(toOutside, fromInside), goTo(chainTranslate))},
-	}
+	})
 	for _, r := range onInside(chainSrcnat, loadInputName, inside, goTo(chainTranslate)) {
 		rules = append(rules, rule{r.chain, "", slices.Concat(toOutside, r.exprs)})
 	}

@@ -1,9 +1,11 @@
 package nftnat
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -35,11 +37,14 @@ type shape struct {
 	dataLen  uint32
 }
 
-// A set or map of the table. The members of gate and block are not listed.
+// A set or map of the table. The members of gate and block are not listed, and those of
+// ungated are made by packets.
 type set struct {
 	name string
 	shape
-	userdata []byte // tells nft how to print
+	userdata []byte        // tells nft how to print
+	timeout  time.Duration // of elements that the packets make; 0 for none
+	size     uint32        // how many elements there may be; 0 for no limit
 	members  []member
 }
 
@@ -74,6 +79,7 @@ func newSets(o Options) []set {
 			shape:    shape{keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
 			userdata: byteOrders(orderBig), members: addressMembers(o.full.reached),
 		},
+		ungatedSet,
 	}
 }
 
@@ -149,6 +155,15 @@ func (s set) appendSet(dst []byte, table string) []byte {
 	if s.flags&unix.NFT_SET_MAP != 0 {
 		dst = wire.AppendUint32(dst, unix.NFTA_SET_DATA_TYPE, s.dataType)
 		dst = wire.AppendUint32(dst, unix.NFTA_SET_DATA_LEN, s.dataLen)
+	}
+	if s.timeout != 0 {
+		dst = wire.AppendAttr(dst, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(s.timeout.Milliseconds())))
+	}
+	if s.size != 0 {
+		start := len(dst)
+		dst = wire.BeginNested(dst, unix.NFTA_SET_DESC)
+		dst = wire.AppendUint32(dst, unix.NFTA_SET_DESC_SIZE, s.size)
+		dst = wire.EndNested(dst, start)
 	}
 	dst = wire.AppendUint32(dst, unix.NFTA_SET_ID, 1)
 	return wire.AppendAttr(dst, unix.NFTA_SET_USERDATA, s.userdata)

@@ -76,7 +76,7 @@ type standingRule struct {
 
 type standingSet struct {
 	shape
-	members []member // in order of key; not read for gate and block
+	members []member // in order of key; not read for gate, block and ungated
 }
 
 // readStanding reads the table. A table that is not there is no error.
@@ -147,7 +147,7 @@ func (s *standing) readSets(ctx context.Context, conn *wire.Conn, table string) 
 		return err
 	}
 	for name, set := range s.sets {
-		if name == mapGate || name == mapBlock {
+		if name == mapGate || name == mapBlock || name == setUngated {
 			continue
 		}
 		err := elements(ctx, conn, table, name, func() { set.members = nil }, func(attrs []byte) {

@@ -1,0 +1,125 @@
+package nftnat
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+)
+
+// ungatedTest floods the machine itself.
+type ungatedTest struct {
+	wireTest
+	port uint16
+}
+
+// send sends datagrams of as many flows from an address to the machine itself.
+func (u *ungatedTest) send(t *testing.T, from netip.Addr, flows int) {
+	t.Helper()
+	for range flows {
+		u.port++
+		err := u.Subscriber.Send(netlab.Packet{
+			Protocol: netlab.UDP, Source: netip.AddrPortFrom(from, 5000), Destination: netip.AddrPortFrom(netlab.InsideGateway.Addr(), u.port),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// entries counts the conntrack entries that begin with a source.
+func (u *ungatedTest) entries(t *testing.T, source string) int {
+	t.Helper()
+	return strings.Count(run(t, u.Lab, "conntrack", "-L"), " src="+source)
+}
+
+// TestUngatedSessionsAreBounded_I10 floods the machine itself from addresses without an open
+// gate. One of them, and all of them together, get no more conntrack entries than their
+// bounds; meanwhile others of them get theirs, and whoever is online is not counted.
+func TestUngatedSessionsAreBounded_I10(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	o.MaxUngated = 50 // one: 1 a second, 10 at once
+	k := startKernel(t, o)
+	u := ungatedTest{wireTest: wireTest{Lab: lab, Kernel: k}}
+	online, draining := netip.MustParseAddr("100.64.1.1"), netip.MustParseAddr("100.64.1.2")
+	apply(t, k, blockOf(online, Open, 0), blockOf(draining, Draining, 1))
+
+	u.send(t, alice, 300)
+	if got := u.entries(t, alice.String()); got < 10 || got > 150 {
+		t.Errorf("one address has %d entries, its bound is 10 at once and 1 a second", got)
+	}
+	u.dropped(t, chainUngated, "of one address")
+	for _, other := range []netip.Addr{bob, draining} {
+		u.send(t, other, 8)
+		if got := u.entries(t, other.String()); got != 8 {
+			t.Errorf("%v has %d entries beside one that floods, want 8", other, got)
+		}
+	}
+
+	made := netip.MustParseAddr("100.80.0.1")
+	for range 500 {
+		u.send(t, made, 1)
+		made = made.Next()
+	}
+	u.dropped(t, chainUngated, "of addresses")
+	if got := u.entries(t, "100.80."); got > 400 {
+		t.Errorf("500 addresses got %d entries, the bound is 50 at once and 50 a second", got)
+	}
+	u.send(t, online, 200)
+	if got := u.entries(t, online.String()); got != 200 {
+		t.Errorf("who is online has %d entries, want 200", got)
+	}
+	u.send(t, netip.MustParseAddr("192.0.2.1"), 200)
+	if got := u.entries(t, "192.0.2.1"); got != 200 {
+		t.Errorf("a source outside the inside prefixes, such as a BNG's, has %d entries, want 200", got)
+	}
+}
+
+// TestUngatedUnbounded: whoever wants no bound has none.
+func TestUngatedUnbounded(t *testing.T) {
+	lab := newLab(t)
+	k := startKernel(t, labOptions(lab))
+	u := ungatedTest{wireTest: wireTest{Lab: lab, Kernel: k}}
+	apply(t, k, blockOf(bob, Draining, 0))
+	for _, from := range []netip.Addr{alice, bob} {
+		u.send(t, from, 300)
+		if got := u.entries(t, from.String()); got != 300 {
+			t.Errorf("%v has %d entries, want 300", from, got)
+		}
+	}
+}
+
+// TestUngatedCountsAreNobodysChange: what the kernel counts is not taken for others' doing,
+// by a later start neither; and nft loads what it saved of it.
+func TestUngatedCountsAreNobodysChange(t *testing.T) {
+	lab := newLab(t)
+	var told logLines
+	o := labOptions(lab)
+	o.MaxUngated, o.Logger = 50, told.logger()
+	k := openKernel(t, o)
+	u := ungatedTest{wireTest: wireTest{Lab: lab, Kernel: k}}
+	apply(t, k, blockOf(alice, Open, 0))
+	u.send(t, bob, 100)
+	u.dropped(t, chainUngated, "of one address")
+	before := ruleHandles(t, lab)
+	if !strings.Contains(before, bob.String()+" limit rate over 1/second") {
+		t.Errorf("the table counts no address:\n%s", before)
+	}
+	if err := k.check(testContext(t), true); err != nil {
+		t.Fatal(err)
+	}
+	again := openKernel(t, o)
+	if strings.Contains(told.String(), "by others") || strings.Count(told.String(), "programming the nftables table") != 1 {
+		t.Errorf("the log says %s", told.String())
+	}
+	file := filepath.Join(t.TempDir(), "saved.nft")
+	if err := os.WriteFile(file, []byte("flush ruleset\n"+run(t, lab, "nft", "list", "ruleset")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, lab, "nft", "-f", file)
+	wantEntries(t, again, blockOf(alice, Open, 0))
+}
