@@ -74,7 +74,7 @@ func DialKernel(o Options) (*Kernel, error) {
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
 	if err := k.dial(); err != nil {
-		return nil, errors.Join(forbidden(err), k.Close())
+		return nil, errors.Join(forbidden(unanswered(err)), k.Close())
 	}
 	return k, nil
 }

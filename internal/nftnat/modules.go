@@ -3,6 +3,7 @@ package nftnat
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
@@ -21,8 +22,16 @@ func lacks(err error) bool {
 
 // needs says which module is missing, and what loads it.
 func needs(module string, err error) error {
-	return fmt.Errorf("%w: the kernel module %s is missing: load it (modprobe %s), at each boot by a line in /etc/modules-load.d/sessiond.conf, or install the kernel that has it",
-		err, module, module)
+	return fmt.Errorf("the kernel module %s is missing: load it (modprobe %s), at each boot by a line in /etc/modules-load.d/sessiond.conf, or install the kernel that has it: %w",
+		module, module, err)
+}
+
+// unanswered names the module without which the kernel has no sockets to netfilter.
+func unanswered(err error) error {
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return needs("nfnetlink", err)
+	}
+	return err
 }
 
 // unloaded names the module that an operation on a new table failed for.
@@ -44,7 +53,7 @@ func moduleOf(op wire.Op) string {
 	case "add ct timeout":
 		return "nft_ct"
 	case "add chain":
-		if op.Object == chainSrcnat {
+		if slices.ContainsFunc(newChains(), func(c chain) bool { return c.name == op.Object && c.kind == "nat" }) {
 			return "nft_chain_nat"
 		}
 	case "add rule to chain":

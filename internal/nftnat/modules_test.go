@@ -10,6 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// TestNoSocketsToNetfilter: the first thing that a start opens needs a module, too.
+func TestNoSocketsToNetfilter(t *testing.T) {
+	err := unanswered(fmt.Errorf("open nf_tables socket: %w", unix.EPROTONOSUPPORT))
+	if !strings.Contains(err.Error(), "modprobe nfnetlink") || !errors.Is(err, unix.EPROTONOSUPPORT) {
+		t.Error(err)
+	}
+	if err := unanswered(unix.EMFILE); strings.Contains(err.Error(), "modprobe") {
+		t.Error(err)
+	}
+}
+
 // TestMissingModulesAreNamed has the kernel refuse each part of the table as one that
 // lacks its module does. Every operation that a start makes is among them.
 func TestMissingModulesAreNamed(t *testing.T) {
@@ -17,6 +28,7 @@ func TestMissingModulesAreNamed(t *testing.T) {
 		{Verb: "add table", Object: testTable}:              "nf_tables",
 		{Verb: "add ct timeout", Object: "tcp-7440-240"}:    "nft_ct",
 		{Verb: "add chain", Object: chainSrcnat}:            "nft_chain_nat",
+		{Verb: "add chain", Object: chainInput}:             "nft_chain_nat",
 		{Verb: "add chain", Object: chainForward}:           "",
 		{Verb: "add rule to chain", Object: chainDraining}:  "nft_ct",
 		{Verb: "add rule to chain", Object: chainToInside}:  "nft_ct",
