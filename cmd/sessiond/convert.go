@@ -93,7 +93,7 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis tells what else is served
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept",
 		MaxSessions:     c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
-		Timeouts: nat.Timeouts(firstSettings(c.Settings).IdleTimeouts), Logger: log,
+		Timeouts: firstSettings(c.Settings).IdleTimeouts, Logger: log,
 	}
 }
 

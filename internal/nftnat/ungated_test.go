@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
@@ -46,7 +47,7 @@ func TestUngatedSessionsAreBounded_I10(t *testing.T) {
 	k := startKernel(t, o)
 	u := ungatedTest{wireTest: wireTest{Lab: lab, Kernel: k}}
 	online, draining := netip.MustParseAddr("100.64.1.1"), netip.MustParseAddr("100.64.1.2")
-	apply(t, k, blockOf(online, Open, 0), blockOf(draining, Draining, 1))
+	apply(t, k, blockOf(online, nat.GateOpen, 0), blockOf(draining, nat.GateDraining, 1))
 
 	u.send(t, alice, 300)
 	if got := u.entries(t, alice.String()); got < 10 || got > 150 {
@@ -102,7 +103,7 @@ func TestUngatedCountsAreNobodysChange(t *testing.T) {
 	o.MaxUngated, o.Logger = 50, told.logger()
 	k := openKernel(t, o)
 	u := ungatedTest{wireTest: wireTest{Lab: lab, Kernel: k}}
-	apply(t, k, blockOf(alice, Open, 0))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	u.send(t, bob, 100)
 	u.dropped(t, chainUngated, "of one address")
 	before := ruleHandles(t, lab)
@@ -121,5 +122,5 @@ func TestUngatedCountsAreNobodysChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, lab, "nft", "-f", file)
-	wantEntries(t, again, blockOf(alice, Open, 0))
+	wantEntries(t, again, blockOf(alice, nat.GateOpen, 0))
 }

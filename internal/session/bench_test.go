@@ -11,7 +11,6 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
-	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -61,7 +60,7 @@ func newLifeOf(b testing.TB, groups ...lsn.GroupConfig) *life {
 	kernel, err := nftnat.NewMemory(nftnat.Options{
 		Table: "sessiond", InsideInterfaces: []string{"s0"}, OutsideInterfaces: []string{"i0"},
 		InsidePrefixes: inside, OutsidePrefixes: outside,
-		Timeouts: nat.Timeouts(someSettings.IdleTimeouts), Logger: slog.New(slog.DiscardHandler),
+		Timeouts: someSettings.IdleTimeouts, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		b.Fatal(err)

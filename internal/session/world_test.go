@@ -113,7 +113,7 @@ func newWorld(t testing.TB, g lsn.GroupConfig, change ...func(*world)) *world {
 	w.nat, err = nftnat.NewMemory(nftnat.Options{
 		Table: "sessiond", InsideInterfaces: []string{"s0"}, OutsideInterfaces: []string{"i0"},
 		InsidePrefixes: g.Inside, OutsidePrefixes: g.Outside,
-		Timeouts: nat.Timeouts(someSettings.IdleTimeouts), Logger: slog.New(slog.DiscardHandler),
+		Timeouts: someSettings.IdleTimeouts, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
