@@ -85,7 +85,7 @@ func TestUngatedUnbounded(t *testing.T) {
 	lab := newLab(t)
 	k := startKernel(t, labOptions(lab))
 	u := ungatedTest{wireTest: wireTest{Lab: lab, Kernel: k}}
-	apply(t, k, blockOf(bob, Draining, 0))
+	apply(t, k, blockOf(bob, nat.GateDraining, 0))
 	for _, from := range []netip.Addr{alice, bob} {
 		u.send(t, from, 300)
 		if got := u.entries(t, from.String()); got != 300 {

@@ -52,7 +52,7 @@ func (a *adoption) looks() []func(context.Context) error {
 func (a *adoption) bindings(ctx context.Context) error {
 	m, g := a.p.m, a.p.group
 	a.free = m.kernel.Known() && !m.holdsMore(ctx, g)
-	if err := m.store.BindingRows(ctx, g.Name, func(rows []subscriberdb.BindingRow) error { return a.agreeing(ctx, rows) }); err != nil {
+	if err := m.store.BindingRowsInOrder(ctx, g.Name, func(rows []subscriberdb.BindingRow) error { return a.agreeing(ctx, rows) }); err != nil {
 		return err
 	}
 	if err := m.kernel.LearnRest(ctx); err != nil {

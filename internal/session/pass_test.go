@@ -176,6 +176,12 @@ func (s *failingOnce) BindingRows(ctx context.Context, group string, yield func(
 	})
 }
 
+func (s *failingOnce) BindingRowsInOrder(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error {
+	return s.Store.BindingRowsInOrder(ctx, group, func(rows []subscriberdb.BindingRow) error {
+		return errors.Join(yield(rows), s.fail())
+	})
+}
+
 func (s *failingOnce) Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error {
 	return s.Store.Records(ctx, group, func(records []subscriber.Record) error {
 		return errors.Join(yield(records), s.fail())

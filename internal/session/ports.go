@@ -44,6 +44,7 @@ type Store interface {
 	SetMarker(ctx context.Context, group string, m subscriberdb.Marker) error
 
 	BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
+	BindingRowsInOrder(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
 	BindingRowsAt(ctx context.Context, group string, blocks []nat.Place) ([]subscriberdb.BindingRow, error)
 	SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error
 

@@ -1,0 +1,104 @@
+package subscriberdb
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sessiond/sessiond/internal/nat"
+)
+
+// BindingRowsInOrder is BindingRows, by inside address and of all as they stood at the
+// beginning, for a start: what it makes of a million lies in memory in the order in which
+// it is walked from then on, by lists, comparisons and the collector of garbage. It keeps
+// all rows meanwhile, without a pointer in each. Those that cannot be read come first.
+func (db *DB) BindingRowsInOrder(ctx context.Context, group string, yield func([]BindingRow) error) error {
+	var kept rowStore
+	err := db.BindingRows(ctx, group, func(rows []BindingRow) error {
+		for i := range rows {
+			kept.add(&rows[i])
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return kept.inOrder(&rowSource{db, group}, func(rows []BindingRow) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return yield(rows)
+	})
+}
+
+// rowStore keeps the texts of many rows in few pieces of memory.
+type rowStore struct {
+	full   []string
+	last   strings.Builder // the piece that is being filled
+	places []rowPlace
+}
+
+// rowPlace is where the texts of a row are.
+type rowPlace struct {
+	inside      [16]byte // as netip.Addr.As16 has it
+	outside     [16]byte
+	piece, from uint32
+	field, text uint32 // octets of each
+	first       nat.Port
+}
+
+const rowPiece = 1 << 20
+
+func (s *rowStore) add(r *BindingRow) {
+	if n := len(r.field) + len(r.text); s.last.Len()+n > s.last.Cap() {
+		s.close()
+		s.last.Grow(max(rowPiece, n))
+	}
+	s.places = append(s.places, rowPlace{
+		inside: r.inside().As16(), outside: r.Outside.As16(), first: r.First,
+		piece: uint32(len(s.full)), from: uint32(s.last.Len()), field: uint32(len(r.field)), text: uint32(len(r.text)),
+	})
+	s.last.WriteString(r.field)
+	s.last.WriteString(r.text)
+}
+
+// close ends a piece.
+func (s *rowStore) close() {
+	if s.last.Len() > 0 {
+		s.full = append(s.full, s.last.String())
+		s.last = strings.Builder{}
+	}
+}
+
+// inOrder yields all rows in batches.
+func (s *rowStore) inOrder(of *rowSource, yield func([]BindingRow) error) error {
+	s.close()
+	slices.SortFunc(s.places, func(a, b rowPlace) int { return bytes.Compare(a.inside[:], b.inside[:]) })
+	rows := make([]BindingRow, 0, scanCount)
+	for places := range slices.Chunk(s.places, scanCount) {
+		rows = rows[:0]
+		for _, p := range places {
+			texts := s.full[p.piece][p.from:][:p.field+p.text]
+			rows = append(rows, BindingRow{
+				Place: nat.Place{netip.AddrFrom16(p.outside).Unmap(), p.first},
+				of:    of, field: texts[:p.field], text: texts[p.field:],
+			})
+		}
+		if err := yield(rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inside returns the inside address of a row that is as sessiond writes it, or the
+// unspecified one.
+func (r *BindingRow) inside() netip.Addr {
+	v := valueReader{text: r.text}
+	if a := v.addr(`{"inside":`); !v.bad {
+		return a
+	}
+	return netip.IPv6Unspecified()
+}

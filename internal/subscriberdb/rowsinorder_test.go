@@ -1,0 +1,104 @@
+package subscriberdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// TestBindingRowsInOrder: all rows come, to the letter, by inside address; one that cannot
+// be read is among them. Some are longer than a piece of the room that is kept for them.
+func TestBindingRowsInOrder(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		const n = 3*scanCount + 7
+		random := rand.New(rand.NewPCG(1, 2))
+		want := map[nat.Place]string{}
+		var put []nat.Binding
+		for i, inside := range random.Perm(n) {
+			b := named(outsideAt(i/4), nat.Port(1024+i%4*512), fmt.Sprint("user", inside))
+			b.Inside = netip.AddrFrom4([4]byte{100, 64, byte(inside >> 8), byte(inside)})
+			if i%500 == 0 {
+				b.AcctSessionID = strings.Repeat("x", rowPiece/3)
+			}
+			want[b.Place()] = string(appendBinding(nil, &b))
+			put = append(put, b)
+		}
+		if err := db.SaveBindings(t.Context(), "default", put, nil); err != nil {
+			t.Fatal(err)
+		}
+		odd := nat.Place{Outside: outsideAt(n), First: 1024}
+		want[odd] = "nonsense"
+		client.HSet(t.Context(), bindingsKey("default", bindingPart(odd.Outside)), placeField(odd), want[odd])
+		got := map[nat.Place]string{}
+		var inside []netip.Addr
+		err := db.BindingRowsInOrder(t.Context(), "default", func(rows []nat.BindingRow) error {
+			for i := range rows {
+				got[rows[i].Place] = rows[i].text
+				if b, ok := rows[i].Binding(); ok {
+					inside = append(inside, b.Inside)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		compareRows(t, "in order", got, want)
+		if len(inside) != n || !slices.IsSortedFunc(inside, netip.Addr.Compare) {
+			t.Errorf("%d bindings, in order: %v", len(inside), slices.IsSortedFunc(inside, netip.Addr.Compare))
+		}
+	})
+}
+
+// TestRowsInOrderEnd: whoever takes no more, or is told to end, gets no more rows.
+func TestRowsInOrderEnd(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		oldBindings(t, client, 2*scanCount)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		broken, batches := errors.New("enough"), 0
+		take := func([]nat.BindingRow) error { batches++; return broken }
+		if err := db.BindingRowsInOrder(ctx, "default", take); !errors.Is(err, broken) || batches != 1 {
+			t.Errorf("%v after %d batches", err, batches)
+		}
+		batches = 0
+		take = func([]nat.BindingRow) error { batches++; cancel(); return nil }
+		if err := db.BindingRowsInOrder(ctx, "default", take); !errors.Is(err, context.Canceled) || batches != 1 {
+			t.Errorf("%v after %d batches", err, batches)
+		}
+	})
+}
+
+// TestRecordsInOrder: a start gets the records by inside address.
+func TestRecordsInOrder(t *testing.T) {
+	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+		db := newDB(t, client)
+		const n = 2*scanCount + 7
+		var events []subscriber.Event
+		for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(n) {
+			events = append(events, start(fmt.Sprint(i), netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), 0))
+		}
+		record(t, db, events...)
+		var inside []netip.Addr
+		err := db.Records(t.Context(), "default", func(records []subscriber.Record) error {
+			for i := range records {
+				inside = append(inside, records[i].Inside)
+			}
+			return nil
+		})
+		if err != nil || len(inside) != n || !slices.IsSortedFunc(inside, netip.Addr.Compare) {
+			t.Errorf("%d records, in order: %v; %v", len(inside), slices.IsSortedFunc(inside, netip.Addr.Compare), err)
+		}
+	})
+}
