@@ -56,6 +56,8 @@ type Kernel struct {
 
 	programmed bool // an earlier start programmed the table
 
+	learning atomic.Bool // Learn was called since the last second of the verification
+
 	fill     atomic.Pointer[Fill] // without Full
 	fillTold int                  // the share that was logged last, see lookAtFill
 }

@@ -15,6 +15,7 @@ import (
 // 8 us for each address of which that is not known, and next to nothing for the others.
 // Elements that others left behind may be incomplete: see Entry.
 func (k *Kernel) Learn(ctx context.Context, inside []netip.Addr) error {
+	k.learning.Store(true)
 	var list []address
 	for first := true; first || len(inside) > 0; first = false {
 		n := min(len(inside), 16*lookChunk)

@@ -225,6 +225,35 @@ func TestSilentChangesAreFound(t *testing.T) {
 	}
 }
 
+// TestNoVerificationBesideAStart: the verification leaves a start alone that looks at
+// everything, and goes on when that is over.
+func TestNoVerificationBesideAStart(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	k := openKernel(t, o)
+	entries := crowd(70, 3*lookChunk)
+	apply(t, k, entries...)
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k = openKernel(t, o)
+	known := func() int { return k.shadow.len() - k.shadow.doubts() }
+	for i, inside := range []netip.Addr{entries[0].Inside, entries[1].Inside} {
+		if err := errors.Join(k.Learn(testContext(t), []netip.Addr{inside}), k.verify(testContext(t))); err != nil {
+			t.Fatal(err)
+		}
+		if known() != i+1 {
+			t.Errorf("%d addresses are known after %d were learned", known(), i+1)
+		}
+	}
+	if err := k.verify(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if known() <= 2 {
+		t.Error("the verification does not go on")
+	}
+}
+
 func silentChange(t *testing.T, countless bool, changed []nat.Entry, want func([]nat.Entry) []nat.Entry) {
 	t.Helper()
 	lab := newLab(t)
