@@ -269,6 +269,8 @@ func (a *adoption) claim(records []subscriber.Record) doubts {
 		}
 		if s == nil || !s.Online() || s.Group() != g.Name || s.Packed().Version() != subscriber.ParseVersion(r.Version) {
 			d.inside, d.records = append(d.inside, r.Inside), append(d.records, *r)
+		} else {
+			a.p.sees(r.Inside)
 		}
 	}
 	return d

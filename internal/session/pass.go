@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/addrtable"
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
@@ -33,6 +34,9 @@ type pass struct {
 	how   comparison
 	anew  bool // the feed is taken up anew behind this look: what it said before may not have been heard
 	alone bool // reconciling is held for the whole of it
+
+	// Where this pass saw the record that the slot has. One that takes its time asks again.
+	seen addrtable.Table[struct{}]
 
 	drifts  []inspect.Drift
 	gone    map[netip.Addr]uint64 // tenures without a record
@@ -95,32 +99,41 @@ func (d *doubts) none() bool { return len(d.inside)+len(d.places) == 0 }
 // records looks at who is online in the database.
 func (p *pass) records(ctx context.Context) error {
 	return p.m.store.Versions(ctx, p.group.Name, func(standing []subscriberdb.Standing) error {
-		d := doubts{inside: p.m.unknownOf(p.group, standing)}
+		d := doubts{inside: p.unknownOf(standing)}
 		return p.compareAndRest(ctx, &d)
 	})
 }
 
+// sees notes that the record stands which the slot of an address has.
+func (p *pass) sees(inside netip.Addr) {
+	if p.how.pace == nil && inside.Is4() {
+		p.seen.Put(inside, struct{}{})
+	}
+}
+
 // unknownOf returns where records stand that are not as their slots have them.
-func (m *Manager) unknownOf(g *group, standing []subscriberdb.Standing) []netip.Addr {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+func (p *pass) unknownOf(standing []subscriberdb.Standing) []netip.Addr {
+	p.m.mu.RLock()
+	defer p.m.mu.RUnlock()
 	var unknown []netip.Addr
 	for _, r := range standing {
-		s := m.life.Slot(r.Inside)
-		if s == nil || !s.Online() || s.Group() != g.Name || r.Version == "" || s.Packed().Version() != subscriber.ParseVersion(r.Version) {
+		s := p.m.life.Slot(r.Inside)
+		if s == nil || !s.Online() || s.Group() != p.group.Name || r.Version == "" || s.Packed().Version() != subscriber.ParseVersion(r.Version) {
 			unknown = append(unknown, r.Inside)
+		} else {
+			p.sees(r.Inside)
 		}
 	}
 	return unknown
 }
 
 // slots looks at every slot of the group, in order of address: whether its record is
-// gone, and whether the kernel holds what it should.
+// gone, if this pass has not seen it, and whether the kernel holds what it should.
 func (p *pass) slots(ctx context.Context, records, elements bool) error {
 	var online []netip.Addr
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		d := doubts{online: !elements}
-		online, from = p.m.slotsFrom(p.group, from, online[:0], &d, elements)
+		online, from = p.slotsFrom(from, online[:0], &d, elements)
 		if records && len(online) > 0 {
 			gone, err := p.m.store.Gone(ctx, p.group.Name, online)
 			if err != nil {
@@ -136,20 +149,21 @@ func (p *pass) slots(ctx context.Context, records, elements bool) error {
 }
 
 // slotsFrom looks at a stretch of slots from an address on. It appends where somebody
-// of the group is online, notes where the kernel holds something else, if that is
-// asked, and returns where to go on.
-func (m *Manager) slotsFrom(g *group, from netip.Addr, online []netip.Addr, d *doubts, elements bool) ([]netip.Addr, netip.Addr) {
+// of the group is online whose record was not seen, notes where the kernel holds something
+// else, if that is asked, and returns where to go on.
+func (p *pass) slotsFrom(from netip.Addr, online []netip.Addr, d *doubts, elements bool) ([]netip.Addr, netip.Addr) {
+	m := p.m
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	seen := 0
+	looked := 0
 	for inside, s := range m.life.Slots(from) {
-		if seen++; seen > stretchSize {
+		if looked++; looked > stretchSize {
 			return online, inside
 		}
-		if s.Group() != g.Name {
+		if s.Group() != p.group.Name {
 			continue
 		}
-		if s.Online() {
+		if _, seen := p.seen.At(inside); s.Online() && !seen {
 			online = append(online, inside)
 		}
 		if elements && m.oddRLocked(s) {

@@ -148,6 +148,41 @@ func TestAdoptionIsTakenUpAgain_I7(t *testing.T) {
 	}
 }
 
+// TestStandingRecordsAreReadOnce: of records that a start, or a look at everything, has
+// seen to stand it does not ask again whether they do; of others it does.
+func TestStandingRecordsAreReadOnce(t *testing.T) {
+	const n = 2*stretchSize + 17
+	w := newMultitude(t, n)
+	w.halt()
+	store := &countingGone{}
+	w.store = func(db *subscriberdb.DB) Store { store.Store = db; return store }
+	w.boot()
+	w.client.ConfigSet(t.Context(), "notify-keyspace-events", "")
+	w.reconcile(t)
+	if asked := store.asked.Load(); asked != 0 {
+		t.Errorf("asked of %d records that were read", asked)
+	}
+	gone := crowded(stretchSize)
+	w.client.Del(t.Context(), "sessiond:{default}:sub:"+gone.String())
+	if drifts, err := w.Reconcile(t.Context(), true); err != nil || len(drifts) != 1 || drifts[0].Inside != gone {
+		t.Errorf("found %v, %v", drifts, err)
+	}
+	if asked := store.asked.Load(); asked != 1 {
+		t.Errorf("asked of %d records, want the one that is gone", asked)
+	}
+}
+
+// countingGone counts the records of which it is asked whether they stand.
+type countingGone struct {
+	Store
+	asked atomic.Int64
+}
+
+func (s *countingGone) Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error) {
+	s.asked.Add(int64(len(inside)))
+	return s.Store.Gone(ctx, group, inside)
+}
+
 // blocks returns the blocks of all that are served.
 func (w *world) blocks() map[netip.Addr]nat.Block {
 	w.mu.RLock()

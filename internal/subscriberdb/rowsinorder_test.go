@@ -42,7 +42,7 @@ func TestBindingRowsInOrder(t *testing.T) {
 		client.HSet(t.Context(), bindingsKey("default", bindingPart(odd.Outside)), placeField(odd), want[odd])
 		got := map[nat.Place]string{}
 		var inside []netip.Addr
-		err := db.BindingRowsInOrder(t.Context(), "default", func(rows []nat.BindingRow) error {
+		err := db.BindingRowsInOrder(t.Context(), "default", func(rows []BindingRow) error {
 			for i := range rows {
 				got[rows[i].Place] = rows[i].text
 				if b, ok := rows[i].Binding(); ok {
@@ -69,12 +69,12 @@ func TestRowsInOrderEnd(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		broken, batches := errors.New("enough"), 0
-		take := func([]nat.BindingRow) error { batches++; return broken }
+		take := func([]BindingRow) error { batches++; return broken }
 		if err := db.BindingRowsInOrder(ctx, "default", take); !errors.Is(err, broken) || batches != 1 {
 			t.Errorf("%v after %d batches", err, batches)
 		}
 		batches = 0
-		take = func([]nat.BindingRow) error { batches++; cancel(); return nil }
+		take = func([]BindingRow) error { batches++; cancel(); return nil }
 		if err := db.BindingRowsInOrder(ctx, "default", take); !errors.Is(err, context.Canceled) || batches != 1 {
 			t.Errorf("%v after %d batches", err, batches)
 		}
