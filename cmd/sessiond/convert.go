@@ -146,6 +146,17 @@ func databaseClients(clients []config.RADIUSClient) subscriberdb.Realms {
 	return realms
 }
 
+// places returns how many subscribers each client may have that has a limit.
+func places(clients []config.RADIUSClient) map[string]int {
+	limits := map[string]int{}
+	for _, c := range clients {
+		if c.MaxSubscribers > 0 {
+			limits[c.Name] = c.MaxSubscribers
+		}
+	}
+	return limits
+}
+
 // radiusClients returns an entry for each source of a client.
 func radiusClients(configured config.Config) []radiusacct.Client {
 	var converted []radiusacct.Client

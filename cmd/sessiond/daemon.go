@@ -125,6 +125,9 @@ func (s *service) openManager(context.Context) (err error) {
 		Owner: s.claim, By: servedBy(s.config), Discard: s.discard,
 		Settings: firstSettings(s.config.Settings), Guards: guards(s.config.Groups), Observer: s.metrics, Logger: s.log,
 	})
+	if err == nil {
+		s.db.SetPlaces(places(s.config.RADIUS.Clients), s.manager.OnlineOf)
+	}
 	return err
 }
 

@@ -68,6 +68,7 @@ func (s *service) reload(ctx context.Context, c config.Config) error {
 		return errors.Join(err, s.db.SetGroups(stored), s.manager.SetGroups(ctx, before))
 	}
 	s.db.SetClients(databaseClients(c.RADIUS.Clients))
+	s.db.SetPlaces(places(c.RADIUS.Clients), s.manager.OnlineOf)
 	s.manager.SetGuards(guards(c.Groups))
 	return nil
 }

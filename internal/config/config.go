@@ -69,6 +69,10 @@ type RADIUSClient struct {
 	Inside []netip.Prefix
 	Groups []string
 
+	// MaxSubscribers is how many the client, with those of its realm, may have online; 0 for
+	// no limit.
+	MaxSubscribers int
+
 	// RecordTTL is that of the client's sessions in whatever group, 0: they never
 	// expire; nil leaves it to the group.
 	RecordTTL *time.Duration

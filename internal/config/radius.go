@@ -72,6 +72,7 @@ func (l *loader) client(v value) listedClient {
 			}
 		},
 		"groups":                        func(v value) { l.clientGroups(v, c) },
+		"max_subscribers":               func(v value) { v.natural(&c.MaxSubscribers) },
 		"realm":                         func(v value) { v.matching(&c.Realm, clientName, "letters, digits, dot, dash and underscore") },
 		"nas_identity":                  func(v value) { v.oneOf(&c.NASIdentity, "identifier", "address", "both") },
 		"restarts":                      func(v value) { v.oneOf(&c.Restarts, "believe", "ignore", "confirm") },

@@ -131,6 +131,9 @@ func (m *Machine) count(r *subscriber.Packed, change int) {
 	} else {
 		m.online.remove(r)
 	}
+	if client, _ := r.Reporter(); client != "" {
+		m.out.Online(client, change)
+	}
 	g := m.groups[r.Group()]
 	if g == nil {
 		return

@@ -31,6 +31,8 @@ type Effects interface {
 	LookUp(subscriber.Key, subscriber.Reason)
 	// WakeTimers says that [Machine.NextDue] is earlier than it was.
 	WakeTimers()
+	// Online tells that one more record that a RADIUS client reports stands, or one less.
+	Online(client string, change int)
 	// Emit tells of a transition. All that reports what happens (watchers, metrics, log)
 	// reads these.
 	Emit(Transition)

@@ -62,7 +62,7 @@ func (m *Machine) ForgetGroup(name string) {
 	}
 	for _, s := range gone {
 		if s.online {
-			m.online.remove(&s.packed)
+			m.count(&s.packed, -1)
 		}
 		m.slots.remove(s.Inside())
 	}

@@ -476,6 +476,9 @@ func (p *player) Emit(t Transition) {
 	p.tell("%s", text)
 }
 
+// Online implements Effects. Who is online is told by transitions, too.
+func (p *player) Online(string, int) {}
+
 // Fault implements Effects.
 func (p *player) Fault(what string, key subscriber.Key, err error) {
 	p.tell("fault: %s of %s: %v", what, last(key.Inside), err)

@@ -34,6 +34,9 @@ func (e effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.m.missing.p
 // WakeTimers implements lifecycle.Effects.
 func (e effects) WakeTimers() { signal(e.m.timers) }
 
+// Online implements lifecycle.Effects.
+func (e effects) Online(client string, change int) { e.m.clients.add(client, change) }
+
 // Fault implements lifecycle.Effects.
 func (e effects) Fault(what string, key subscriber.Key, err error) {
 	e.m.log.Error(what, "group", key.Group, "inside", key.Inside, "err", err)

@@ -346,8 +346,8 @@ func TestListsRandomWalk(t *testing.T) {
 			w.settle(t)
 		}
 		w.checkSubscribers()
-		if groups, nases := w.Manager.life.OnlineGroups("", ""), w.Manager.life.OnlineByNAS(); len(groups)+len(nases) > 0 {
-			t.Fatalf("of nobody, the groups %v and the NASes %v are left", groups, nases)
+		if groups, nases, clients := w.Manager.life.OnlineGroups("", ""), w.Manager.life.OnlineByNAS(), w.clients.counts; len(groups)+len(nases)+len(clients) > 0 {
+			t.Fatalf("of nobody, the groups %v, the NASes %v and the clients %v are left", groups, nases, clients)
 		}
 	}
 }

@@ -59,6 +59,7 @@ type Manager struct {
 	every    time.Duration
 	now      func() time.Time
 	events   *inspect.Broadcaster
+	clients  clientCounts  // of the records that stand
 	ready    chan struct{} // closed once every group was reconciled for the first time
 	nudge    chan struct{} // asks for a reconcile now
 	hurry    chan struct{} // asks for a look at who is online, at once
@@ -146,7 +147,7 @@ func New(o Options) (*Manager, error) {
 		reaps: newQueue[lifecycle.Work](takeMost), lingering: newQueue[lifecycle.Work](takeMost), idlers: newQueue[*lifecycle.Drain](takeMost),
 		missing: newQueue[missing](math.MaxInt), timers: make(chan struct{}, 1),
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, guards: o.Guards,
-		redisErr: errNotAsked,
+		redisErr: errNotAsked, clients: clientCounts{counts: map[string]int{}},
 	}
 	m.life = lifecycle.New(engine, effects{m}, o.Kernel.SessionCount)
 	m.life.SetRemoval(o.Settings.Removal)

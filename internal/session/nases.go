@@ -47,6 +47,10 @@ func (v *Backend) onlineByNAS() (map[inspect.NASKey]int, error) {
 	return maps.Clone(v.m.life.OnlineByNAS()), nil
 }
 
+// OnlineOf returns how many subscribers a client has online, or the clients of a realm by its
+// name. It waits for nobody.
+func (m *Manager) OnlineOf(client string) int { return m.clients.of(client) }
+
 func nasView(n *subscriberdb.NAS) inspect.NAS {
 	v := inspect.NAS{
 		NASKey:      inspect.NASKey(n.NASName),

@@ -46,6 +46,15 @@ func (r *Room) Decide(v View, ev Event) Decision {
 	if s.outOfBounds(step) {
 		return Decision{Verdict: ForeignAddress}
 	}
+	d := s.follow(step)
+	if d.Verdict == Opened && ev.Full {
+		return Decision{Verdict: ClientFull}
+	}
+	return d
+}
+
+// follow carries out a step.
+func (s *survey) follow(step Step) Decision {
 	switch step {
 	case StepBegin:
 		return s.begin()

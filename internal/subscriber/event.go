@@ -30,6 +30,7 @@ type Event struct {
 	NASAddress       netip.Addr    // zero when absent
 	Inside           netip.Addr    // Framed-IP-Address; zero when absent or not an address (ACCT-24)
 	ForeignInside    bool          // Inside is none of the addresses whose subscribers the client may report
+	Full             bool          // the client has as many subscribers online as it may
 	Arrival          time.Time     // when the packet came, by our clock; zero where At is known
 	Stamp            time.Time     // Event-Timestamp, by the NAS's clock (RFC 2869 section 5.3); zero when absent
 	Delay            time.Duration // Acct-Delay-Time (RFC 2866 section 5.2); negative when absent

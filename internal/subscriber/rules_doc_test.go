@@ -285,7 +285,12 @@ another address of any group opens nothing, moves nothing and is not remembered
 (` + "`foreign_address`" + `). A session that was online before its client was bound goes on, and
 ends as usual. Addresses of no group are not translated, and may be told by every client.
 
-Both are answered, counted by client in ` + "`sessiond_accounting_refused_total`" + ` and by NAS in
+` + "`max_subscribers`" + ` of a client says how many subscribers it may have online, with the clients of
+its ` + "`realm`" + `; some more while many begin within a moment. The Start, or first Interim, of one
+more opens nothing and is not remembered (` + "`client_full`" + `): with its next Interim after another
+has ended it is served. Who is online goes on, and ends, as usual.
+
+All of these are answered, counted by client in ` + "`sessiond_accounting_refused_total`" + ` and by NAS in
 ` + "`sessionctl nas list`" + `, and logged.
 
 ## Restart of a NAS

@@ -30,6 +30,7 @@ const (
 	NASConflict                    // ignored: a restart under a name that several NASes have
 	ForeignAddress                 // ignored: the client may not report the address
 	ForeignHolder                  // ignored: a session that another client reports holds the address
+	ClientFull                     // ignored: the client has as many subscribers online as it may
 )
 
 var verdictNames = [...]string{
@@ -38,7 +39,7 @@ var verdictNames = [...]string{
 	Stale: "stale", Ended: "ended", Outdated: "outdated", Held: "held",
 	Restarted: "restarted", RestartRepeated: "restart_repeated", RestartIgnored: "restart_ignored",
 	ServiceIgnored: "service_ignored", ForeignNAS: "foreign_nas", NASConflict: "nas_conflict",
-	ForeignAddress: "foreign_address", ForeignHolder: "foreign_holder",
+	ForeignAddress: "foreign_address", ForeignHolder: "foreign_holder", ClientFull: "client_full",
 }
 
 // Known reports whether there is such a verdict.
@@ -49,7 +50,7 @@ func (v Verdict) Known() bool { return int(v) < len(verdictNames) }
 // not its own.
 func (v Verdict) Refused() bool {
 	switch v {
-	case Stale, Ended, Outdated, Held, ForeignNAS, NASConflict, ForeignAddress, ForeignHolder:
+	case Stale, Ended, Outdated, Held, ForeignNAS, NASConflict, ForeignAddress, ForeignHolder, ClientFull:
 		return true
 	}
 	return false

@@ -146,7 +146,7 @@ func (c *commitList) put(d *subscriber.Decision) {
 // state writes the state of a session: key, line and time to live.
 func (c *commitList) state(key string, id subscriber.SessionID, s *subscriber.SessionState) {
 	var ttl time.Duration
-	if s.Phase == subscriber.Open && s.Inside.IsValid() {
+	if s.Phase == subscriber.Open && s.Inside.IsValid() && !c.step.foundNoLink() {
 		ttl = c.db.openTTL(c.step.group.ttlOf(id.Client))
 	} else {
 		ttl = c.db.closedTTL(c.step, id, s)
@@ -196,8 +196,8 @@ func (db *DB) openTTL(record time.Duration) time.Duration {
 	return 2*record + db.tombstoneTTL + db.restateAfter()
 }
 
-// closedTTL is how long the state of a session lives that has ended, or has no address:
-// those a client may make as many of as it likes, so they are bounded.
+// closedTTL is how long the state of a session lives that has ended, has no address, or is one
+// link more than its record keeps: those a client may make as many of as it likes, so they are bounded.
 func (db *DB) closedTTL(s *step, id subscriber.SessionID, state *subscriber.SessionState) time.Duration {
 	ttl, crowded := db.tombstones.ttl(id.Client, db.now())
 	if crowded {

@@ -93,6 +93,7 @@ type DB struct {
 	foreign      throttles[subscriber.Verdict]
 	addresses    nasAddresses
 	clients      atomic.Pointer[knownClients] // see SetClients; nil for none
+	places       atomic.Pointer[places]       // see SetPlaces; nil for no limits
 	conflict     func(string)
 	conflictLog  *throttle.Throttle
 	limited      func(string, Bound)

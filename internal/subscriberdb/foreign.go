@@ -27,10 +27,11 @@ func newThrottles[K comparable](kinds iter.Seq[K]) throttles[K] {
 }
 
 // foreignEvents are the events of which a client tells that are not of its own NASes and
-// addresses (SES-16), by verdict: what the log says of them, and what to look at.
+// addresses (SES-16), or beyond its share, by verdict: what the log says of them, and what to look at.
 var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
 	subscriber.ForeignNAS:     {"restart of a NAS that another client reports ignored", "sessionctl nas list"},
 	subscriber.ForeignAddress: {"accounting of an address that its RADIUS client may not report ignored", "inside and groups of the client"},
+	subscriber.ClientFull:     {"accounting of one subscriber more than its RADIUS client may have online ignored", "max_subscribers of the client"},
 	subscriber.ForeignHolder:  {"accounting at the address of another RADIUS client's subscriber ignored", "realm of the clients"},
 }
 

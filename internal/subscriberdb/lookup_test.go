@@ -100,6 +100,7 @@ func TestBindingRowsAt(t *testing.T) {
 				continue
 			}
 			want := put[0]
+			want.State = nat.Active
 			put = put[1:]
 			if b, ok := r.Binding(); !ok || b != want || !r.Is(&want) {
 				t.Fatalf("row %d: %+v, want %+v", i, b, want)

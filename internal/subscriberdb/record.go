@@ -74,6 +74,7 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	if j.ignored = db.ignores(ev); j.ignored != subscriber.NotHere {
 		return
 	}
+	ev.Full = db.full(ev, client)
 	own := groups.of(ev.Inside)
 	ev.ForeignInside = ev.ForeignInside && own != nil // an address of no group is nobody's here
 	if ev.ForeignInside && ev.Client != client {
@@ -263,7 +264,7 @@ func (s *step) report(db *DB) error {
 	if s.decision.Verdict != subscriber.NotHere {
 		db.observe(s.group.Name, s.decision.Verdict)
 	}
-	if put := s.decision.Put; put != nil && s.decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, s.id.AcctSessionID) {
+	if s.foundNoLink() {
 		db.limit(reportedBy(s.event, s.id), BoundLinks)
 	}
 	if s.decision.Restart == nil {
@@ -276,6 +277,13 @@ func (s *step) report(db *DB) error {
 	default:
 	}
 	return nil
+}
+
+// foundNoLink reports whether the event is of a link, or service, that its record has no room
+// for.
+func (s *step) foundNoLink() bool {
+	put := s.decision.Put
+	return put != nil && s.decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, s.id.AcctSessionID)
 }
 
 // noteRefusal counts an event that changed nothing, by client and by NAS, so that a

@@ -2,6 +2,7 @@ package system
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -209,4 +210,54 @@ func TestHolderWithoutClient_SES16(t *testing.T) {
 	reload("name: third,", "name: third, realm: core,")
 	tell("127.9.3.1", startStatus, "z", bob)
 	holder(bob, "z")
+}
+
+// TestPlacesOfAClient_I10: a client that begins sessions at whatever address there is gets no
+// more of the pool than its places, and another client's subscribers are served.
+func TestPlacesOfAClient_I10(t *testing.T) {
+	w := start(t, rig.Options{
+		Memory: true,
+		Clients: []string{
+			"name: greedy, prefix: 127.9.1.0/24, max_subscribers: 3, secret: " + rig.Secret,
+			"name: other, prefix: 127.9.2.0/24, secret: " + rig.Secret,
+		},
+	})
+	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 3, byte(i)}) }
+	tell := func(source string, status rfc2866.AcctStatusType, i int) {
+		t.Helper()
+		w.must(w.SendFrom(w.ctx, source, acctclient.Request{
+			Status: status, SessionID: fmt.Sprint("s-", i), UserName: fmt.Sprint("u-", i), FramedAddress: address(i),
+			NASIdentifier: "nas-" + source, EventTime: time.Now(),
+		}))
+	}
+	active := func(i int) {
+		t.Helper()
+		_, err := w.AwaitState(w.ctx, address(i), "ACTIVE")
+		w.must(err)
+	}
+	for i := range 3 {
+		tell("127.9.1.1", startStatus, i)
+		active(i)
+	}
+	for i := 3; i < 20; i++ {
+		tell("127.9.1.1", startStatus, i)
+	}
+	w.countsOnline(3)
+	w.counted(`sessiond_accounting_refused_total{client="greedy",verdict="client_full"}`, 17)
+	for i := 20; i < 24; i++ {
+		tell("127.9.2.1", startStatus, i)
+		active(i)
+	}
+	tell("127.9.1.1", stopStatus, 0)
+	w.countsOnline(6)
+	tell("127.9.1.1", interimStatus, 7)
+	active(7)
+	taken, err := w.Daemon.Reload(w.ctx, func(config string) string {
+		return strings.Replace(config, "max_subscribers: 3", "max_subscribers: 4", 1)
+	})
+	if w.must(err); !taken {
+		t.Fatal("the reload was refused")
+	}
+	tell("127.9.1.1", interimStatus, 8)
+	active(8)
 }
