@@ -92,10 +92,10 @@ func (v value) interfaces(other []string, dialled bool) []string {
 }
 
 // wildcard reports whether a name would stand for several interfaces with iptables (+),
-// nft (*) or systemd (?, [), or is that of a group of them (@). The kernel takes each
-// as the name of one interface, which nobody has.
+// nft (*), systemd (?, [) or as the kernel numbers them (%d), or is that of a group of them
+// (@). Each would be taken as the name of one interface, which nobody has.
 func wildcard(s string) bool {
-	return strings.HasPrefix(s, "@") || strings.HasSuffix(s, "+") || strings.ContainsAny(s, "*?[]")
+	return strings.HasPrefix(s, "@") || strings.HasSuffix(s, "+") || strings.ContainsAny(s, "*?[]%")
 }
 
 // sameInterface reports whether two names, or beginnings of names, may be those of one

@@ -122,6 +122,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"odd interface", "[s0]", "['a/b']", "\"a/b\" is not an interface name"},
 		{"interfaces of iptables", "[s0]", "[ppp+]", ":8: nat.inside_interfaces[0]: \"ppp+\" stands for several interfaces, which is not possible here; name each"},
 		{"interfaces of nft", "[s0]", "['p*p*']", ":8: nat.inside_interfaces[0]: \"p*p*\" stands for several"},
+		{"interfaces by number", "[s0]", "['ppp%d']", ":8: nat.inside_interfaces[0]: \"ppp%d\" stands for several"},
 		{"group of interfaces", "[s0]", "['@bng']", ":8: nat.inside_interfaces[0]: \"@bng\" stands for several"},
 		{"interface as ip link writes it", "[s0]", "['s0@eth1']", ":8: nat.inside_interfaces[0]: \"s0@eth1\" is how other programs write it"},
 		{"interface with an alias", "[s0]", "['s0:1']", "\"s0:1\" is how other programs write it"},
