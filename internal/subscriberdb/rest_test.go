@@ -200,7 +200,7 @@ func TestBindings(t *testing.T) {
 			}
 			return nil
 		})
-		if want := map[uint16]nat.Binding{1024: active, 1536: held}; err != nil || !reflect.DeepEqual(got, want) {
+		if want := map[nat.Port]nat.Binding{1024: active, 1536: held}; err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 		}
 	})
