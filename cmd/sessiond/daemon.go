@@ -195,12 +195,12 @@ func (s *service) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
 	defer cancel()
 	s.leave(ctx)
-	s.hangUp()
+	s.closeDatabase()
 	s.closeAll(s.closers)
 }
 
-// hangUp closes the connections to the database.
-func (s *service) hangUp() {
+// closeDatabase closes the connections to the database.
+func (s *service) closeDatabase() {
 	s.closeAll(s.database)
 	s.database = nil
 }
@@ -226,7 +226,7 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	back, backCtx := errgroup.WithContext(background)
-	for _, task := range []func(context.Context) error{s.nat.Run, s.sweepRestarts, s.db.TrimFeeds, s.db.KeepKeyTypes, s.db.KeepNASes, s.manager.Run, s.web.run, newGarbageMan().run} {
+	for _, task := range []func(context.Context) error{s.nat.Run, s.sweepRestarts, s.db.TrimFeeds, s.db.KeepKeyTypes, s.db.KeepNASes, s.manager.Run, s.web.run, newGCTuner().run} {
 		back.Go(func() error { return uncanceled(task(backCtx)) })
 	}
 	front, frontCtx := errgroup.WithContext(ctx)
@@ -247,7 +247,7 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	s.flush()
 	stopBack()
-	s.hangUp() // a Redis that hangs must not hold up the end
+	s.closeDatabase() // a Redis that hangs must not hold up the end
 	return errors.Join(back.Wait(), frontErr)
 }
 

@@ -38,9 +38,9 @@ func garbagePercent(live, rate uint64) int {
 	return int(allowed * 100 / max(live, 4<<20)) // 4 MiB count as in use in any case
 }
 
-// A garbageMan keeps the collector's setting in step with what it says of the
+// A gcTuner keeps the collector's setting in step with what it says of the
 // heap.
-type garbageMan struct {
+type gcTuner struct {
 	collected chan struct{} // after a collection
 	samples   []metrics.Sample
 	at        time.Time
@@ -49,8 +49,8 @@ type garbageMan struct {
 	percent   int    // in force
 }
 
-func newGarbageMan() *garbageMan {
-	g := &garbageMan{
+func newGCTuner() *gcTuner {
+	g := &gcTuner{
 		collected: make(chan struct{}, 1),
 		samples:   []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}},
 		at:        time.Now(),
@@ -62,7 +62,7 @@ func newGarbageMan() *garbageMan {
 
 // run works until ctx ends. It leaves everything to an operator who sets GOGC or
 // GOMEMLIMIT.
-func (g *garbageMan) run(ctx context.Context) error {
+func (g *gcTuner) run(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (g *garbageMan) run(ctx context.Context) error {
 
 // listen has the next collection tell of itself, by way of an object that it
 // will find unused.
-func (g *garbageMan) listen() {
+func (g *gcTuner) listen() {
 	runtime.AddCleanup(new([64]byte), func(collected chan<- struct{}) {
 		select {
 		case collected <- struct{}{}:
@@ -94,7 +94,7 @@ func (g *garbageMan) listen() {
 }
 
 // measure finds out how fast garbage is made.
-func (g *garbageMan) measure(now time.Time) {
+func (g *gcTuner) measure(now time.Time) {
 	metrics.Read(g.samples)
 	made, seconds := g.samples[1].Value.Uint64(), now.Sub(g.at).Seconds()
 	if seconds > 0 {
@@ -105,7 +105,7 @@ func (g *garbageMan) measure(now time.Time) {
 
 // set changes the setting, which stops the program for some microseconds, if it
 // is off by a tenth.
-func (g *garbageMan) set() {
+func (g *gcTuner) set() {
 	metrics.Read(g.samples)
 	percent := garbagePercent(g.samples[0].Value.Uint64(), g.rate)
 	if off := percent - g.percent; 10*max(off, -off) < g.percent {

@@ -40,7 +40,7 @@ func collectorPercent() int {
 func TestGarbageManFollowsTheHeap(t *testing.T) {
 	t.Setenv("GOGC", "")
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
-	g := newGarbageMan()
+	g := newGCTuner()
 	g.set()
 	small := collectorPercent()
 	ballast := make([]byte, 64<<20)
@@ -57,7 +57,7 @@ func TestGarbageManFollowsTheHeap(t *testing.T) {
 func TestGarbageManLeavesItToTheOperator(t *testing.T) {
 	t.Setenv("GOGC", "300")
 	before := collectorPercent()
-	if err := newGarbageMan().run(context.Background()); err != nil || collectorPercent() != before {
+	if err := newGCTuner().run(context.Background()); err != nil || collectorPercent() != before {
 		t.Errorf("run returned %v and left %d, want %d", err, collectorPercent(), before)
 	}
 }

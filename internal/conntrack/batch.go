@@ -18,7 +18,7 @@ const (
 // delete asks for the deletion of targets, deletesPerBatch at most. It returns
 // those that were deleted, those that were gone before, and the last other
 // answer.
-func (c *conn) delete(targets []target) (deleted, gone []target, refused syscall.Errno, err error) {
+func (c *conn) delete(targets []entryRef) (deleted, gone []entryRef, refused syscall.Errno, err error) {
 	codes, err := c.batch(typeDelete, targets, func(int, *flow) {})
 	if err != nil {
 		return nil, nil, 0, fmt.Errorf("delete conntrack entries: %w", err)
@@ -38,7 +38,7 @@ func (c *conn) delete(targets []target) (deleted, gone []target, refused syscall
 
 // probe asks for all targets and returns those the kernel no longer has. The
 // kernel drops entries whose time is over when it is asked for them.
-func (c *conn) probe(targets []target) (gone []target, err error) {
+func (c *conn) probe(targets []entryRef) (gone []entryRef, err error) {
 	for len(targets) > 0 {
 		part := targets[:min(len(targets), probesPerBatch)]
 		targets = targets[len(part):]
@@ -60,7 +60,7 @@ func (c *conn) probe(targets []target) (gone []target, err error) {
 
 // get asks for targets and calls fn with those the kernel has. An error of fn
 // ends it.
-func (c *conn) get(targets []target, fn func(*flow) error) error {
+func (c *conn) get(targets []entryRef, fn func(*flow) error) error {
 	for len(targets) > 0 {
 		part := targets[:min(len(targets), probesPerBatch)]
 		targets = targets[len(part):]
@@ -80,7 +80,7 @@ func (c *conn) get(targets []target, fn func(*flow) error) error {
 // batch sends one request for each target in one datagram and returns a code
 // for each. Only the last one asks to be acknowledged: errors come unasked, so
 // what is not refused by then was done.
-func (c *conn) batch(kind uint16, targets []target, found func(int, *flow)) ([]syscall.Errno, error) {
+func (c *conn) batch(kind uint16, targets []entryRef, found func(int, *flow)) ([]syscall.Errno, error) {
 	base := c.seq + 1
 	c.out.b = c.out.b[:0]
 	for i := range targets {

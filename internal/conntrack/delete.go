@@ -64,9 +64,9 @@ func (t *Table) Flush(ctx context.Context, inside []netip.Addr) (map[netip.Addr]
 
 // flush deletes the entries of the pending addresses that are known now: what comes
 // meanwhile may come faster than it can be deleted.
-func (t *Table) flush(ctx context.Context, e *ending) error {
+func (t *Table) flush(ctx context.Context, e *deletion) error {
 	return t.pool.with(ctx, func(c *conn) error {
-		var targets []target
+		var targets []entryRef
 		for addr := range e.pending {
 			targets = t.index.collect(targets, addr, math.MaxInt)
 			if len(targets) < deletesPerBatch {
@@ -88,7 +88,7 @@ func (t *Table) DeleteEntry(ctx context.Context, entry Entry) error {
 	if !f.fromEntry(entry) {
 		return fmt.Errorf("delete conntrack entry %v: not IPv4", entry.Orig)
 	}
-	targets := []target{t.index.target(&f, owners{})}
+	targets := []entryRef{t.index.target(&f, insideAddrs{})}
 	return t.pool.with(ctx, func(c *conn) error {
 		deleted, gone, refused, err := c.delete(targets)
 		t.index.forget(deleted)
@@ -103,7 +103,7 @@ func (t *Table) DeleteEntry(ctx context.Context, entry Entry) error {
 // deleteTargets deletes, counts and forgets. That
 // the kernel refuses some (EBUSY: offloaded) is no error: whether they matter is
 // for the proof to say.
-func (t *Table) deleteTargets(c *conn, targets []target, e *ending) error {
+func (t *Table) deleteTargets(c *conn, targets []entryRef, e *deletion) error {
 	for len(targets) > 0 {
 		part := targets[:min(len(targets), deletesPerBatch)]
 		targets = targets[len(part):]

@@ -5,14 +5,14 @@ import (
 	"net/netip"
 )
 
-// LeftError says that entries were still there after the last try to delete
+// RemainingError says that entries were still there after the last try to delete
 // them: something keeps making new ones.
-type LeftError struct {
+type RemainingError struct {
 	Left map[netip.Addr]int // entries by inside address
 	Err  error              // what the kernel refused last, if it did
 }
 
-func (e *LeftError) Error() string {
+func (e *RemainingError) Error() string {
 	entries := 0
 	example := netip.Addr{}
 	for addr, n := range e.Left {
@@ -30,4 +30,4 @@ func (e *LeftError) Error() string {
 }
 
 // Unwrap returns the kernel's error.
-func (e *LeftError) Unwrap() error { return e.Err }
+func (e *RemainingError) Unwrap() error { return e.Err }

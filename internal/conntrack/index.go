@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// record is one entry under one of its owners, 40 bytes. The first record of an
+// flowRecord is one entry under one of its owners, 40 bytes. The first record of an
 // entry stands in the lookup; those of further owners hang from it by twin.
-type record struct {
+type flowRecord struct {
 	key        key
 	id         uint32
 	owner      uint32 // slot in index.owners
@@ -32,7 +32,7 @@ const (
 	recordBits          = recordPlain | recordOpened | recordReached
 )
 
-func (r *record) is(kind uint8) bool { return r.kind&^recordBits == kind }
+func (r *flowRecord) is(kind uint8) bool { return r.kind&^recordBits == kind }
 
 // bits are those of an entry under one of its owners.
 func (x *index) bits(f *flow, owner uint32) uint8 {
@@ -70,7 +70,7 @@ type index struct {
 	mu      sync.Mutex
 	inside  addrSet
 	own     asked // the machine's own addresses, see learnOwn
-	records slab[record]
+	records slab[flowRecord]
 	free    uint32 // chain of free records
 	owners  slab[owner]
 	spare   uint32            // chain of free owners
@@ -124,7 +124,7 @@ func (x *index) destroyedLocked(f *flow) {
 	}
 }
 
-func (x *index) insertLocked(f *flow, o owners) {
+func (x *index) insertLocked(f *flow, o insideAddrs) {
 	x.serial++
 	x.flows++
 	last := uint32(0)
@@ -135,7 +135,7 @@ func (x *index) insertLocked(f *flow, o owners) {
 		if i == 0 {
 			kind = recordFirst
 		}
-		*r = record{key: f.orig, id: f.id, serial: x.serial, gen: x.rebuild.gen, kind: kind | x.bits(f, addr)}
+		*r = flowRecord{key: f.orig, id: f.id, serial: x.serial, gen: x.rebuild.gen, kind: kind | x.bits(f, addr)}
 		x.linkLocked(slot, addr)
 		if i == 0 {
 			x.lookup.insert(slot, &x.records)
@@ -154,7 +154,7 @@ func (x *index) removeLocked(slot uint32) {
 		r := x.records.at(slot)
 		twin := r.twin
 		x.unlinkLocked(r)
-		*r = record{next: x.free}
+		*r = flowRecord{next: x.free}
 		x.free = slot
 		slot = twin
 	}
@@ -189,7 +189,7 @@ func (x *index) linkLocked(slot, addr uint32) {
 	}
 }
 
-func (x *index) unlinkLocked(r *record) {
+func (x *index) unlinkLocked(r *flowRecord) {
 	o := x.owners.at(r.owner)
 	if r.prev != 0 {
 		x.records.at(r.prev).next = r.next

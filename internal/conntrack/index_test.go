@@ -152,7 +152,7 @@ func (w *walker) deleteOne() {
 
 // finishRebuild lets the index ask the kernel for what the dump did not show.
 func (w *walker) finishRebuild() {
-	_ = w.index.finishRebuild(func(unseen []target) (gone []target, err error) {
+	_ = w.index.finishRebuild(func(unseen []entryRef) (gone []entryRef, err error) {
 		for _, t := range unseen {
 			if f, ok := w.kernel[t.key]; !ok || f.id != t.id {
 				gone = append(gone, t)

@@ -80,15 +80,15 @@ func newAsked(addrs []netip.Addr) (asked, error) {
 // maxOwners is how many addresses an entry has: source and destination, twice.
 const maxOwners = 4
 
-// owners are the distinct addresses of one entry that lie in a set: one of a
+// insideAddrs are the distinct addresses of one entry that lie in a set: one of a
 // plain session, two of a hairpin one.
-type owners struct {
+type insideAddrs struct {
 	addrs [maxOwners]uint32
 	n     uint8
 }
 
-func (f *flow) owners(in addrSet) owners {
-	var o owners
+func (f *flow) owners(in addrSet) insideAddrs {
+	var o insideAddrs
 	o.add(f.orig.src, in)
 	o.add(f.reply.src, in)
 	o.add(f.orig.dst, in)
@@ -96,7 +96,7 @@ func (f *flow) owners(in addrSet) owners {
 	return o
 }
 
-func (o *owners) add(addr uint32, in addrSet) {
+func (o *insideAddrs) add(addr uint32, in addrSet) {
 	if slices.Contains(o.list(), addr) || !in.contains(addr) {
 		return
 	}
@@ -104,7 +104,7 @@ func (o *owners) add(addr uint32, in addrSet) {
 	o.n++
 }
 
-func (o *owners) list() []uint32 { return o.addrs[:o.n] }
+func (o *insideAddrs) list() []uint32 { return o.addrs[:o.n] }
 
 // anyIn reports whether one of them lies in a set.
-func (o *owners) anyIn(set addrSet) bool { return slices.ContainsFunc(o.list(), set.contains) }
+func (o *insideAddrs) anyIn(set addrSet) bool { return slices.ContainsFunc(o.list(), set.contains) }

@@ -66,7 +66,7 @@ func (t *Table) rebuildIndex(ctx context.Context) error {
 		})
 	})
 	if err == nil {
-		err = t.hearOut(ctx)
+		err = t.waitEventsApplied(ctx)
 	}
 	if err != nil {
 		t.index.abandonRebuild()
@@ -91,9 +91,9 @@ func (t *Table) heedEvents() (told bool) {
 	return told
 }
 
-// hearOut returns when the events of everything that a dump has shown were read,
+// waitEventsApplied returns when the events of everything that a dump has shown were read,
 // or lost.
-func (t *Table) hearOut(ctx context.Context) error {
+func (t *Table) waitEventsApplied(ctx context.Context) error {
 	if err := Settle(ctx); err != nil {
 		return err
 	}

@@ -261,7 +261,7 @@ func TestDeleteGivesUpWithWhatIsLeft(t *testing.T) {
 	stop := l.keepComing(t)
 	eventually(t, func() error {
 		_, err := l.table.Delete(t.Context(), []netip.Addr{inside(1)})
-		var left *conntrack.LeftError
+		var left *conntrack.RemainingError
 		if !errors.As(err, &left) || left.Left[inside(1)] == 0 {
 			return fmt.Errorf("Delete of an address that is not cut off = %v", err)
 		}

@@ -22,7 +22,7 @@ func (l *lookup) hash(k key) uint64 { return maphash.Comparable(l.seed, k) }
 func (l *lookup) segment(hash uint64) *segment { return &l.segments[hash>>56] }
 
 // find returns the slot of k, 0 if there is none.
-func (l *lookup) find(k key, records *slab[record]) uint32 {
+func (l *lookup) find(k key, records *slab[flowRecord]) uint32 {
 	hash := l.hash(k)
 	s := l.segment(hash)
 	if len(s.places) == 0 {
@@ -38,7 +38,7 @@ func (l *lookup) find(k key, records *slab[record]) uint32 {
 }
 
 // insert adds a slot whose key is not there yet.
-func (l *lookup) insert(slot uint32, records *slab[record]) {
+func (l *lookup) insert(slot uint32, records *slab[flowRecord]) {
 	hash := l.hash(records.at(slot).key)
 	s := l.segment(hash)
 	if 4*(s.used+1) > 3*len(s.places) {
@@ -57,7 +57,7 @@ func (s *segment) put(hash uint64, slot uint32) {
 	s.places[i] = slot
 }
 
-func (l *lookup) grow(s *segment, records *slab[record]) {
+func (l *lookup) grow(s *segment, records *slab[flowRecord]) {
 	old := s.places
 	s.places = make([]uint32, max(firstPlaces, 2*len(old)))
 	for _, slot := range old {
@@ -69,7 +69,7 @@ func (l *lookup) grow(s *segment, records *slab[record]) {
 
 // remove takes a slot out and closes the gap, so that no marker of removed
 // places is needed.
-func (l *lookup) remove(slot uint32, records *slab[record]) {
+func (l *lookup) remove(slot uint32, records *slab[flowRecord]) {
 	hash := l.hash(records.at(slot).key)
 	s := l.segment(hash)
 	mask := uint64(len(s.places) - 1)

@@ -14,25 +14,25 @@ type Outcome struct {
 	At      time.Time // when none was left; zero when entries were
 }
 
-// ending is a delete under way.
-type ending struct {
-	tally   tally
+// deletion is a delete under way.
+type deletion struct {
+	tally   deleteCounts
 	pending asked // of the addresses, those without a proof
 	proved  map[uint32]Outcome
 	refused error // what the kernel refused last, if it did
 }
 
-func newEnding(addrs []netip.Addr) (*ending, error) {
+func newEnding(addrs []netip.Addr) (*deletion, error) {
 	tally, err := newTally(addrs)
 	if err != nil {
 		return nil, err
 	}
 	pending, err := newAsked(addrs)
-	return &ending{tally: tally, pending: pending, proved: make(map[uint32]Outcome)}, err
+	return &deletion{tally: tally, pending: pending, proved: make(map[uint32]Outcome)}, err
 }
 
 // prove records a proof for pending addresses.
-func (e *ending) prove(addrs []uint32, by nat.Proof) {
+func (e *deletion) prove(addrs []uint32, by nat.Proof) {
 	now := time.Now()
 	for _, addr := range addrs {
 		e.proved[addr] = Outcome{Proof: by, At: now}
@@ -40,7 +40,7 @@ func (e *ending) prove(addrs []uint32, by nat.Proof) {
 	}
 }
 
-func (e *ending) result() map[netip.Addr]Outcome {
+func (e *deletion) result() map[netip.Addr]Outcome {
 	result := make(map[netip.Addr]Outcome, len(e.tally.asked))
 	for addr := range e.tally.asked {
 		o := e.proved[addr]

@@ -120,7 +120,7 @@ func FuzzFrames(f *testing.F) {
 }
 
 func TestLeftErrorNamesWhatIsLeft(t *testing.T) {
-	err := &conntrack.LeftError{Left: map[netip.Addr]int{inside(2): 3, inside(1): 2}}
+	err := &conntrack.RemainingError{Left: map[netip.Addr]int{inside(2): 3, inside(1): 2}}
 	want := "5 conntrack entries of 2 addresses are left, 2 of them of 100.64.0.1"
 	if err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)

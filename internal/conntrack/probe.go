@@ -67,7 +67,7 @@ func (t *Table) probeKnown(ctx context.Context, set asked) error {
 // idlers returns those of the addresses that have no entry, by the index if that can
 // tell, else by a pass through the table.
 func (t *Table) idlers(ctx context.Context, set asked) (none []uint32, err error) {
-	err = t.consult(ctx, set)
+	err = t.syncIndex(ctx, set)
 	if err == nil {
 		if none, ok := t.index.empty(set); ok {
 			return none, nil
@@ -145,8 +145,8 @@ func (t *Table) Entries(ctx context.Context, inside []netip.Addr, fn func(Entry)
 
 // known returns the entries of addresses as far as the kernel has told, or
 // errUnproved when the index cannot tell.
-func (t *Table) known(ctx context.Context, addrs asked) (found []target, err error) {
-	if err := t.consult(ctx, addrs); err != nil {
+func (t *Table) known(ctx context.Context, addrs asked) (found []entryRef, err error) {
+	if err := t.syncIndex(ctx, addrs); err != nil {
 		return nil, err
 	}
 	for addr := range addrs {
@@ -156,9 +156,9 @@ func (t *Table) known(ctx context.Context, addrs asked) (found []target, err err
 }
 
 // once leaves out what was found under another of its addresses already.
-func once(found []target) []target {
+func once(found []entryRef) []entryRef {
 	seen := map[key]struct{}{}
-	return slices.DeleteFunc(found, func(x target) bool {
+	return slices.DeleteFunc(found, func(x entryRef) bool {
 		if x.owners.n < 2 {
 			return false
 		}

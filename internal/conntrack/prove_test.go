@@ -159,7 +159,7 @@ func TestStubbornAddressHoldsNobodyUp_I5(t *testing.T) {
 		victim := inside(100 + round)
 		l.inject(t, sessions(100+round, 30)...)
 		got, err := l.table.Delete(t.Context(), []netip.Addr{inside(1), victim})
-		var left *conntrack.LeftError
+		var left *conntrack.RemainingError
 		if err != nil && !errors.As(err, &left) {
 			t.Fatal(err)
 		}

@@ -17,9 +17,9 @@ var errUnproved = errors.New("the conntrack index is not complete")
 
 // proveByIndex looks into the index until the pending addresses have no entry
 // there. It returns errUnproved when the index cannot tell, or ceased to.
-func (t *Table) proveByIndex(ctx context.Context, e *ending) error {
+func (t *Table) proveByIndex(ctx context.Context, e *deletion) error {
 	for look := 1; ; look++ {
-		if err := t.consult(ctx, e.pending); err != nil {
+		if err := t.syncIndex(ctx, e.pending); err != nil {
 			return err
 		}
 		none, ok := t.index.empty(e.pending)
@@ -33,7 +33,7 @@ func (t *Table) proveByIndex(ctx context.Context, e *ending) error {
 		case !ok:
 			return errUnproved
 		case look == indexLooks:
-			return &LeftError{Left: t.index.left(e.pending), Err: e.refused}
+			return &RemainingError{Left: t.index.left(e.pending), Err: e.refused}
 		}
 		t.learnOwn()
 		if err := t.flush(ctx, e); err != nil {
@@ -42,9 +42,9 @@ func (t *Table) proveByIndex(ctx context.Context, e *ending) error {
 	}
 }
 
-// consult brings the index up to now: every entry of the addresses that has
+// syncIndex brings the index up to now: every entry of the addresses that has
 // begun so far stands in it. It returns errUnproved when that is not to be had.
-func (t *Table) consult(ctx context.Context, addrs asked) error {
+func (t *Table) syncIndex(ctx context.Context, addrs asked) error {
 	if !t.index.isComplete() || !t.index.covers(addrs) || !t.heedEvents() {
 		return errUnproved
 	}

@@ -21,7 +21,7 @@ const tablePasses = 3
 // and deletes what it finds, until a pass finds nothing. Passes are shared with
 // other calls and spaced, so that the cost stays bounded however many calls there
 // are: a call may wait for the length of two passes before its own begins.
-func (t *Table) proveByTable(ctx context.Context, e *ending) error {
+func (t *Table) proveByTable(ctx context.Context, e *deletion) error {
 	for pass := 1; ; pass++ {
 		left, err := t.prover.find(ctx, t, e.pending)
 		if err != nil {
@@ -36,7 +36,7 @@ func (t *Table) proveByTable(ctx context.Context, e *ending) error {
 		case len(e.pending) == 0:
 			return nil
 		case pass == tablePasses:
-			return &LeftError{Left: counts, Err: e.refused}
+			return &RemainingError{Left: counts, Err: e.refused}
 		}
 		t.learnOwn()
 		err = t.pool.with(ctx, func(c *conn) error {
@@ -49,8 +49,8 @@ func (t *Table) proveByTable(ctx context.Context, e *ending) error {
 }
 
 // translated returns the entries that are.
-func translated(found []target) []target {
-	return slices.DeleteFunc(slices.Clone(found), func(t target) bool { return t.plain })
+func translated(found []entryRef) []entryRef {
+	return slices.DeleteFunc(slices.Clone(found), func(t entryRef) bool { return t.plain })
 }
 
 // without returns the addresses that have no count.
@@ -66,7 +66,7 @@ func without(addrs asked, counts map[netip.Addr]int) (none []uint32) {
 // pass is one walk through the table for all who joined before it began.
 type pass struct {
 	want  asked
-	found []target
+	found []entryRef
 	err   error
 	done  chan struct{}
 }
@@ -89,7 +89,7 @@ func newProver() *prover {
 
 // find returns the entries that have one of the addresses in either tuple, by a
 // pass that begins after the call.
-func (p *prover) find(ctx context.Context, t *Table, want asked) ([]target, error) {
+func (p *prover) find(ctx context.Context, t *Table, want asked) ([]entryRef, error) {
 	for {
 		joined, leads := p.join(want)
 		if leads {
@@ -166,8 +166,8 @@ func isContextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-func belonging(found []target, want asked) []target {
-	var mine []target
+func belonging(found []entryRef, want asked) []entryRef {
+	var mine []entryRef
 	for i := range found {
 		for _, addr := range found[i].owners.list() {
 			if want.contains(addr) {
@@ -183,7 +183,7 @@ func belonging(found []target, want asked) []target {
 // need a walk for each address and each of the four places it can stand in; for
 // a single address that took 1.6 times as long as a dump at 10,000 entries and
 // 0.7 to 0.9 times at 100,000 and more, so there is only the dump.
-func (t *Table) walk(ctx context.Context, want asked) (found []target, err error) {
+func (t *Table) walk(ctx context.Context, want asked) (found []entryRef, err error) {
 	err = t.pool.with(ctx, func(c *conn) error {
 		return c.dump(func(flows []flow) error {
 			found = t.pick(found, flows, want)
@@ -194,7 +194,7 @@ func (t *Table) walk(ctx context.Context, want asked) (found []target, err error
 }
 
 // pick appends the entries that have one of the addresses.
-func (t *Table) pick(to []target, flows []flow, want asked) []target {
+func (t *Table) pick(to []entryRef, flows []flow, want asked) []entryRef {
 	for i := range flows {
 		if o := flows[i].owners(want); o.n > 0 {
 			to = append(to, t.index.target(&flows[i], o))

@@ -79,7 +79,7 @@ func (x *index) listedLocked(f *flow) {
 // the kernel, by way of probe, for what the rebuild did not see, and makes the
 // index complete unless events were lost meanwhile, or had been lost before
 // without a word.
-func (x *index) finishRebuild(probe func([]target) (gone []target, err error)) error {
+func (x *index) finishRebuild(probe func([]entryRef) (gone []entryRef, err error)) error {
 	for chunk := 0; ; chunk++ {
 		unseen, more := x.unseen(chunk)
 		if !more {
@@ -103,7 +103,7 @@ func (x *index) finishRebuild(probe func([]target) (gone []target, err error)) e
 }
 
 // forgetStale forgets what the kernel turned out not to have.
-func (x *index) forgetStale(gone []target) {
+func (x *index) forgetStale(gone []entryRef) {
 	x.forget(gone)
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -127,7 +127,7 @@ func (x *index) endRebuildLocked() {
 // unseen returns the entries of one chunk of the slab that the rebuild has not
 // seen, and drops those of addresses that are no longer inside. It is false
 // after the last chunk.
-func (x *index) unseen(chunk int) (unseen []target, more bool) {
+func (x *index) unseen(chunk int) (unseen []entryRef, more bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if chunk >= len(x.records.chunks) {

@@ -13,7 +13,7 @@ func script(t *testing.T, words string) (id uint32) {
 	t.Helper()
 	x := newIndex(testSpans(t))
 	f := flow{orig: key{src: firstInside, dst: 1, proto: 17}, reply: key{src: 1, dst: 2}}
-	var taken []target
+	var taken []entryRef
 	for word := range strings.FieldsSeq(words) {
 		f.id = uint32(word[len(word)-1] - '0')
 		switch strings.TrimRight(word, "123") {
@@ -24,7 +24,7 @@ func script(t *testing.T, words string) (id uint32) {
 		case "list":
 			x.listed([]flow{f})
 		case "seen":
-			taken = []target{x.target(&f, f.owners(x.inside))}
+			taken = []entryRef{x.target(&f, f.owners(x.inside))}
 		case "take":
 			taken = x.collect(nil, firstInside, 10)
 		case "gone":
@@ -32,7 +32,7 @@ func script(t *testing.T, words string) (id uint32) {
 		case "begin":
 			x.beginRebuild()
 		case "finish":
-			_ = x.finishRebuild(func(unseen []target) ([]target, error) { return unseen, nil })
+			_ = x.finishRebuild(func(unseen []entryRef) ([]entryRef, error) { return unseen, nil })
 		default:
 			t.Fatalf("word %q", word)
 		}
@@ -49,14 +49,14 @@ func script(t *testing.T, words string) (id uint32) {
 // An audit of a complete index tells what was wrong with it, and trusts it no
 // longer once it lacked something: until another finds nothing.
 func TestAuditTellsDrift(t *testing.T) {
-	all := func(unseen []target) ([]target, error) { return unseen, nil }
-	none := func([]target) ([]target, error) { return nil, nil }
+	all := func(unseen []entryRef) ([]entryRef, error) { return unseen, nil }
+	none := func([]entryRef) ([]entryRef, error) { return nil, nil }
 	f := flow{orig: key{src: firstInside, dst: 1, proto: 17}, reply: key{src: 1, dst: 2}, id: 1}
 	for _, test := range []struct {
 		why           string
 		known, listed bool // before the audit; by its dump
 		told          bool // by an event, after the dump
-		probe         func([]target) ([]target, error)
+		probe         func([]entryRef) ([]entryRef, error)
 		want          drift
 		left          int
 	}{

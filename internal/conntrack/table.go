@@ -148,7 +148,7 @@ func (t *Table) Run(ctx context.Context) error {
 // nothing is proved by the index.
 func (t *Table) readSysctls(ctx context.Context) error {
 	err := t.pool.with(ctx, func(c *conn) error {
-		_, err := c.probe(make([]target, 1))
+		_, err := c.probe(make([]entryRef, 1))
 		return err
 	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // nobody answers for conntrack

@@ -2,18 +2,18 @@ package conntrack
 
 import "net/netip"
 
-// tally counts entries by the addresses asked for.
-type tally struct {
+// deleteCounts counts entries by the addresses asked for.
+type deleteCounts struct {
 	asked   asked
 	deleted map[uint32]int
 }
 
-func newTally(addrs []netip.Addr) (tally, error) {
+func newTally(addrs []netip.Addr) (deleteCounts, error) {
 	set, err := newAsked(addrs)
-	return tally{set, make(map[uint32]int, len(set))}, err
+	return deleteCounts{set, make(map[uint32]int, len(set))}, err
 }
 
-func (t tally) add(targets []target) {
+func (t deleteCounts) add(targets []entryRef) {
 	for i := range targets {
 		for _, addr := range targets[i].owners.list() {
 			if t.asked.contains(addr) {
@@ -24,8 +24,8 @@ func (t tally) add(targets []target) {
 }
 
 // count counts without adding.
-func (t tally) count(targets []target) map[netip.Addr]int {
-	other := tally{t.asked, make(map[uint32]int)}
+func (t deleteCounts) count(targets []entryRef) map[netip.Addr]int {
+	other := deleteCounts{t.asked, make(map[uint32]int)}
 	other.add(targets)
 	left := make(map[netip.Addr]int)
 	for addr, n := range other.deleted {
@@ -35,7 +35,7 @@ func (t tally) count(targets []target) map[netip.Addr]int {
 }
 
 // result has every address asked for, with 0 where nothing was deleted.
-func (t tally) result() map[netip.Addr]int {
+func (t deleteCounts) result() map[netip.Addr]int {
 	result := make(map[netip.Addr]int, len(t.asked))
 	for addr := range t.asked {
 		result[toAddr(addr)] = t.deleted[addr]

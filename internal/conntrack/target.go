@@ -1,17 +1,17 @@
 package conntrack
 
-// target is an entry about to be deleted or asked for.
-type target struct {
+// entryRef is an entry about to be deleted or asked for.
+type entryRef struct {
 	key    key
 	id     uint32
 	serial uint16 // of the index's record at that time; 0 with indexed false
 	known  bool   // it stood in the index
-	owners owners
+	owners insideAddrs
 	plain  bool // see portless
 }
 
 // collect appends the known entries of addr, up to most of them.
-func (x *index) collect(to []target, addr uint32, most int) []target {
+func (x *index) collect(to []entryRef, addr uint32, most int) []entryRef {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	own, ok := x.byAddr[addr]
@@ -27,9 +27,9 @@ func (x *index) collect(to []target, addr uint32, most int) []target {
 
 // targetLocked describes the entry of a record. It gathers the owners too: a
 // hairpin entry counts for both.
-func (x *index) targetLocked(slot uint32) target {
+func (x *index) targetLocked(slot uint32) entryRef {
 	r := x.records.at(slot)
-	t := target{key: r.key, id: r.id, serial: r.serial, known: true, plain: r.kind&recordPlain != 0}
+	t := entryRef{key: r.key, id: r.id, serial: r.serial, known: true, plain: r.kind&recordPlain != 0}
 	if r.is(recordTwin) {
 		slot = x.lookup.find(r.key, &x.records)
 	}
@@ -41,10 +41,10 @@ func (x *index) targetLocked(slot uint32) target {
 }
 
 // target describes an entry that a dump has shown.
-func (x *index) target(f *flow, o owners) target {
+func (x *index) target(f *flow, o insideAddrs) entryRef {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	t := target{key: f.orig, id: f.id, owners: o, plain: x.portless(f)}
+	t := entryRef{key: f.orig, id: f.id, owners: o, plain: x.portless(f)}
 	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
 		r := x.records.at(slot)
 		t.known = r.id == f.id
@@ -55,7 +55,7 @@ func (x *index) target(f *flow, o owners) target {
 
 // learn takes in entries that a pass has shown and that no event told of: from then on
 // they can be asked for by tuple. One that ended meanwhile is found to be gone then.
-func (x *index) learn(found []target) {
+func (x *index) learn(found []entryRef) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i := range found {
@@ -75,7 +75,7 @@ func (x *index) learn(found []target) {
 // forget drops entries the kernel no longer has, without waiting for their
 // events: entries made while nobody listened have none. An incarnation that
 // came after the target was taken stays.
-func (x *index) forget(gone []target) {
+func (x *index) forget(gone []entryRef) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i := range gone {
@@ -83,7 +83,7 @@ func (x *index) forget(gone []target) {
 	}
 }
 
-func (x *index) forgetLocked(t *target) {
+func (x *index) forgetLocked(t *entryRef) {
 	slot := x.lookup.find(t.key, &x.records)
 	switch {
 	case slot == 0:

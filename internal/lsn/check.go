@@ -132,7 +132,7 @@ func (c *checker) segments() {
 	}
 }
 
-func (c *checker) counts(s *segment) {
+func (c *checker) counts(s *poolPrefix) {
 	g := c.group
 	var used, held, idle int
 	for i := s.base; i < s.base+s.cells(&g.shape); i++ {
@@ -156,7 +156,7 @@ func (c *checker) counts(s *segment) {
 }
 
 // order checks that no fresh cell was passed over, so that none is lost.
-func (c *checker) order(s *segment) {
+func (c *checker) order(s *poolPrefix) {
 	g := c.group
 	for n := uint32(0); n < s.fresh; n++ {
 		if i := s.cellInOrder(&g.shape, n); g.owners[i] == fresh {

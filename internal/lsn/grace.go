@@ -21,5 +21,5 @@ func (c *GroupConfig) GraceFor(cause uint32) time.Duration {
 // as it stands; the zero time takes that away. ErrTransition says that the binding
 // is not Draining.
 func (e *Engine) SetGrace(group string, inside netip.Addr, until time.Time) (nat.Binding, error) {
-	return e.note(group, inside, nat.Draining, func(l *lease) { l.after = &aftermath{grace: until} })
+	return e.note(group, inside, nat.Draining, func(l *lease) { l.after = &teardownInfo{grace: until} })
 }

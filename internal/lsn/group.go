@@ -18,9 +18,9 @@ const maxReclaim = 16
 type group struct {
 	config  GroupConfig
 	retired bool // no longer configured; kept while it has bindings
-	shape   shape
+	shape   blockLayout
 
-	segments []segment     // in the order of their cells
+	segments []poolPrefix  // in the order of their cells
 	owners   []uint32      // last inside address of every cell, or fresh
 	free     queue[uint32] // cells that were given before and are free, longest free first
 
@@ -38,7 +38,7 @@ type group struct {
 	held    int // of kept, those that are not spare
 	holds   holdQueue
 	turns   uint64 // holds so far
-	waiting line
+	waiting waitQueue
 }
 
 // covers reports whether the address is in an inside prefix of the group.
@@ -63,7 +63,7 @@ func (g *group) client(inside netip.Addr) *client {
 }
 
 // segmentOf returns the segment of a cell.
-func (g *group) segmentOf(c uint32) *segment {
+func (g *group) segmentOf(c uint32) *poolPrefix {
 	if len(g.segments) == 1 {
 		return &g.segments[0]
 	}
@@ -148,7 +148,7 @@ func (g *group) takeFresh() uint32 {
 }
 
 // freshIn returns the segment's next fresh cell up to the group's level.
-func (g *group) freshIn(s *segment) uint32 {
+func (g *group) freshIn(s *poolPrefix) uint32 {
 	if s.retired {
 		return none
 	}

@@ -13,12 +13,12 @@ type lease struct {
 	state                   nat.State
 	identity, user, session string
 	allocated, released     stamp
-	after                   *aftermath // nil for none
+	after                   *teardownInfo // nil for none
 }
 
-// aftermath is what is told of a lease whose record ended, and of few at a time:
+// teardownInfo is what is told of a lease whose record ended, and of few at a time:
 // see Binding.GraceUntil and Binding.Receipt. It is replaced, never changed.
-type aftermath struct {
+type teardownInfo struct {
 	grace   time.Time
 	receipt *nat.Receipt
 }

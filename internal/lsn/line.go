@@ -13,18 +13,18 @@ func (w *waiter) holder() nat.Holder {
 	return nat.Holder{Inside: address(w.inside), Identity: w.identity, UserName: w.user, AcctSessionID: w.session}
 }
 
-// line is the first-in first-out queue of those who wait for a block, with
+// waitQueue is the first-in first-out queue of those who wait for a block, with
 // removal from anywhere. Its first element is the head of a circular list.
-type line struct {
+type waitQueue struct {
 	waiters []waiter
 	spare   uint32
 	len     int
 }
 
-func newLine() line { return line{waiters: make([]waiter, 1)} }
+func newLine() waitQueue { return waitQueue{waiters: make([]waiter, 1)} }
 
 // push puts h at the back and returns its place.
-func (l *line) push(h nat.Holder) uint32 {
+func (l *waitQueue) push(h nat.Holder) uint32 {
 	w := l.spare
 	if w == none {
 		l.waiters = append(l.waiters, waiter{})
@@ -41,13 +41,13 @@ func (l *line) push(h nat.Holder) uint32 {
 }
 
 // update replaces what is known of the holder at a place.
-func (l *line) update(w uint32, h nat.Holder) {
+func (l *waitQueue) update(w uint32, h nat.Holder) {
 	x := &l.waiters[w]
 	x.identity, x.user, x.session = h.Identity, h.UserName, h.AcctSessionID
 }
 
 // remove takes a place out of the line.
-func (l *line) remove(w uint32) {
+func (l *waitQueue) remove(w uint32) {
 	x := l.waiters[w]
 	l.waiters[x.prev].next = x.next
 	l.waiters[x.next].prev = x.prev
@@ -57,4 +57,4 @@ func (l *line) remove(w uint32) {
 }
 
 // front returns the first place in line, or none.
-func (l *line) front() uint32 { return l.waiters[0].next }
+func (l *waitQueue) front() uint32 { return l.waiters[0].next }

@@ -12,11 +12,11 @@ import (
 func (e *Engine) SetReceipt(group string, inside netip.Addr, r nat.Receipt) (nat.Binding, error) {
 	return e.note(group, inside, nat.Cut, func(l *lease) {
 		after := &struct {
-			aftermath
+			teardownInfo
 			receipt nat.Receipt
 		}{receipt: r} // in one piece, for there are many
-		after.aftermath.receipt = &after.receipt
-		l.after = &after.aftermath
+		after.teardownInfo.receipt = &after.receipt
+		l.after = &after.teardownInfo
 	})
 }
 

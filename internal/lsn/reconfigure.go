@@ -68,7 +68,7 @@ func (e *Engine) plan(configs []GroupConfig) ([]plan, error) {
 
 // inUse reports whether the group has bindings.
 func (g *group) inUse() bool {
-	return slices.ContainsFunc(g.segments, func(s segment) bool { return s.used+s.held > 0 })
+	return slices.ContainsFunc(g.segments, func(s poolPrefix) bool { return s.used+s.held > 0 })
 }
 
 // leftover returns the parts of the group's segments that are not in the

@@ -86,7 +86,7 @@ func (g *group) adopt(client *client, c uint32, b nat.Binding) {
 		cell: c, state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt),
 	}
 	if !b.GraceUntil.IsZero() || b.Receipt != nil {
-		l.after = &aftermath{b.GraceUntil, b.Receipt}
+		l.after = &teardownInfo{b.GraceUntil, b.Receipt}
 	}
 	l.setHolder(b.Holder)
 	inside := number(b.Inside)

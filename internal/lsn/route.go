@@ -9,7 +9,7 @@ import (
 
 // route leads from an outside address to its segment.
 type route struct {
-	segment *segment
+	segment *poolPrefix
 	group   *group
 }
 

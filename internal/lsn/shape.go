@@ -19,28 +19,28 @@ const firstCell = none + 1
 // had it last, and asks that client whether it still has.
 const fresh = 0
 
-// shape is how the ports of every outside address of a group are cut into
+// blockLayout is how the ports of every outside address of a group are cut into
 // blocks: aligned to their size, and only whole ones within the port range.
-type shape struct {
+type blockLayout struct {
 	size  uint32 // ports per block
 	first uint32 // number of the first block; block n begins at port n*size
 	count uint32 // blocks per outside address
 }
 
-func shapeOf(c *GroupConfig) shape {
+func shapeOf(c *GroupConfig) blockLayout {
 	size := uint32(c.BlockSize)
 	first := (uint32(c.FirstPort) + size - 1) / size
 	end := (uint32(c.LastPort) + 1) / size
 	if end <= first {
-		return shape{size: size, first: first}
+		return blockLayout{size: size, first: first}
 	}
-	return shape{size: size, first: first, count: end - first}
+	return blockLayout{size: size, first: first, count: end - first}
 }
 
-// segment is one outside prefix of a group and its cells: shape.count of them
+// poolPrefix is one outside prefix of a group and its cells: shape.count of them
 // for each address, in the order of addresses. Every address of the prefix is
 // usable, its first and last too: the prefix is a routed pool, not a link.
-type segment struct {
+type poolPrefix struct {
 	prefix  netip.Prefix
 	retired bool   // no longer configured: gives no blocks
 	low     uint32 // first address
@@ -52,20 +52,20 @@ type segment struct {
 	idle       int // cells in the free list
 }
 
-func newSegment(p netip.Prefix, retired bool, base uint32) segment {
-	return segment{prefix: p, retired: retired, low: number(p.Addr()), size: 1 << (32 - p.Bits()), base: base}
+func newSegment(p netip.Prefix, retired bool, base uint32) poolPrefix {
+	return poolPrefix{prefix: p, retired: retired, low: number(p.Addr()), size: 1 << (32 - p.Bits()), base: base}
 }
 
-func (s *segment) cells(sh *shape) uint32 { return s.size * sh.count }
+func (s *poolPrefix) cells(sh *blockLayout) uint32 { return s.size * sh.count }
 
 // cellInOrder returns the n-th cell to be given for the first time: a block of
 // every address before the next block of any, so that a pool's addresses fill evenly.
-func (s *segment) cellInOrder(sh *shape, n uint32) uint32 {
+func (s *poolPrefix) cellInOrder(sh *blockLayout, n uint32) uint32 {
 	return s.base + n%s.size*sh.count + n/s.size
 }
 
 // cellAt returns the cell whose block contains the outside address and port.
-func (s *segment) cellAt(sh *shape, outside netip.Addr, port nat.Port) (uint32, bool) {
+func (s *poolPrefix) cellAt(sh *blockLayout, outside netip.Addr, port nat.Port) (uint32, bool) {
 	if !s.prefix.Contains(outside) {
 		return none, false
 	}
@@ -77,7 +77,7 @@ func (s *segment) cellAt(sh *shape, outside netip.Addr, port nat.Port) (uint32, 
 }
 
 // block returns the block of one of the segment's cells.
-func (s *segment) block(sh *shape, cell uint32) nat.Block {
+func (s *poolPrefix) block(sh *blockLayout, cell uint32) nat.Block {
 	cell -= s.base
 	first := (sh.first + cell%sh.count) * sh.size
 	return nat.Block{

@@ -39,7 +39,7 @@ func (e *Engine) Quarantined(group string) (blocks int, until time.Time) {
 
 // heldAndFree counts the segment's blocks that nobody uses: those in a hold or
 // in quarantine, and those to be given.
-func (g *group) heldAndFree(s *segment) (held, free int) {
+func (g *group) heldAndFree(s *poolPrefix) (held, free int) {
 	rest := int(s.cells(&g.shape)) - s.used - s.held
 	switch {
 	case s.retired:

@@ -24,10 +24,10 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 	if _, err := wanted(entries); err != nil {
 		return err
 	}
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return err
 	}
-	defer k.give()
+	defer k.unlock()
 	if k.removed {
 		return errors.New("nftnat: the table was removed")
 	}

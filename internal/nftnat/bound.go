@@ -57,10 +57,10 @@ type fullTold struct{ began, reached throttle.Throttle }
 // closeFull makes the sets those of the subscribers at the bound.
 func (k *Kernel) closeFull(ctx context.Context, told *fullTold) error {
 	full := k.crowded()
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return err
 	}
-	defer k.give()
+	defer k.unlock()
 	if k.removed || full.equal(k.options.full) {
 		return nil
 	}

@@ -20,7 +20,7 @@ import (
 // this machine, which pass no gate, gets no receipt: Reap it again.
 func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	outcomes, err := k.flows.Delete(ctx, inside)
-	var back *conntrack.LeftError
+	var back *conntrack.RemainingError
 	switch {
 	case errors.As(err, &back):
 		k.log.Warn("conntrack entries of closed addresses keep coming back", "error", err)

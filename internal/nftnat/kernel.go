@@ -217,10 +217,10 @@ func (k *Kernel) SetTimeouts(ctx context.Context, t nat.Timeouts) error {
 	if err := checkTimeouts(t); err != nil {
 		return err
 	}
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return err
 	}
-	defer k.give()
+	defer k.unlock()
 	o := k.options
 	o.Timeouts = t
 	return k.configure(ctx, o)
@@ -236,10 +236,10 @@ func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 	if err := validatePrefixes(inside, outside); err != nil {
 		return err
 	}
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return err
 	}
-	defer k.give()
+	defer k.unlock()
 	o := k.options
 	same := slices.Equal(spansOf(inside), spansOf(o.InsidePrefixes))
 	o.InsidePrefixes, o.OutsidePrefixes = slices.Clone(inside), slices.Clone(outside)
@@ -301,10 +301,10 @@ func (k *Kernel) Close() error {
 // Remove deletes the table, the barrier and our routes, and nothing else (I8). The Kernel
 // can only be closed after it.
 func (k *Kernel) Remove(ctx context.Context) error {
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return err
 	}
-	defer k.give()
+	defer k.unlock()
 	k.removed = true
 	var b wire.Batch
 	newRuleset(k.options).delTable(&b)
@@ -315,8 +315,8 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	return errors.Join(k.barrier.retire(), k.routes.set(nil))
 }
 
-// take waits for the turn to program the kernel; give ends it.
-func (k *Kernel) take(ctx context.Context) error {
+// lock waits for the turn to program the kernel; give ends it.
+func (k *Kernel) lock(ctx context.Context) error {
 	select {
 	case <-k.turn:
 		return nil
@@ -325,4 +325,4 @@ func (k *Kernel) take(ctx context.Context) error {
 	}
 }
 
-func (k *Kernel) give() { k.turn <- struct{}{} }
+func (k *Kernel) unlock() { k.turn <- struct{}{} }

@@ -72,10 +72,10 @@ func (k *Kernel) LearnRest(ctx context.Context) error {
 
 // inTurn runs do, after what others changed was heard.
 func (k *Kernel) inTurn(ctx context.Context, do func() error) error {
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return err
 	}
-	defer k.give()
+	defer k.unlock()
 	if k.removed {
 		return nil
 	}

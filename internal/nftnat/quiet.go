@@ -60,10 +60,10 @@ func (k *Kernel) lookForQuiet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return err
 	}
-	defer k.give()
+	defer k.unlock()
 	if table != "" || len(k.quietDue) == 0 {
 		k.setQuiet(table)
 	}

@@ -46,11 +46,11 @@ func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error)
 	if err != nil {
 		return 0, err
 	}
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return 0, err
 	}
 	outside := k.options.OutsidePrefixes // is replaced as a whole
-	k.give()
+	k.unlock()
 	inside := *k.inside.Load()
 	var found []conntrack.Entry
 	err = k.flows.Dump(ctx, func(e conntrack.Entry) error {

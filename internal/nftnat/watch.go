@@ -39,11 +39,11 @@ func (k *Kernel) listen(ctx context.Context) error {
 		if err := k.notices.Wait(ctx); err != nil {
 			return err
 		}
-		if err := k.take(ctx); err != nil {
+		if err := k.lock(ctx); err != nil {
 			return err
 		}
 		err := k.hear(ctx)
-		k.give()
+		k.unlock()
 		k.report(ctx, err)
 	}
 }
@@ -82,10 +82,10 @@ func (k *Kernel) report(ctx context.Context, err error) {
 // check makes routes anew that are gone, and puts the table right if that failed before,
 // or whatever is known of it.
 func (k *Kernel) check(ctx context.Context, whatever bool) error {
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return err
 	}
-	defer k.give()
+	defer k.unlock()
 	if k.removed {
 		return nil
 	}
@@ -98,10 +98,10 @@ func (k *Kernel) check(ctx context.Context, whatever bool) error {
 }
 
 func (k *Kernel) restoreBarrier(ctx context.Context) error {
-	if err := k.take(ctx); err != nil {
+	if err := k.lock(ctx); err != nil {
 		return err
 	}
-	defer k.give()
+	defer k.unlock()
 	if !k.removed {
 		k.barrier.restore()
 	}

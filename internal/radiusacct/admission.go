@@ -45,7 +45,7 @@ type admission struct {
 
 	mu         sync.Mutex
 	total      int
-	peers      map[*peer]int
+	peers      map[*clientState]int
 	handshakes []*handshake         // in order of their coming
 	sources    map[netip.Prefix]int // of handshakes
 	networks   map[netip.Prefix]int // of handshakes
@@ -62,7 +62,7 @@ type handshake struct {
 func newAdmission(limit, clientLimit int) *admission {
 	return &admission{
 		limit: limit, clientLimit: clientLimit, handshakeLimit: max(limit/handshakesShare, maxHandshakes),
-		peers: make(map[*peer]int), sources: make(map[netip.Prefix]int), networks: make(map[netip.Prefix]int),
+		peers: make(map[*clientState]int), sources: make(map[netip.Prefix]int), networks: make(map[netip.Prefix]int),
 	}
 }
 
@@ -117,7 +117,7 @@ func (a *admission) leave(h *handshake) *refusal {
 
 // admit lets in a connection whose client is known, until dismiss. One that is
 // refused has left.
-func (a *admission) admit(h *handshake, p *peer) *refusal {
+func (a *admission) admit(h *handshake, p *clientState) *refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if h.overrun {
@@ -132,8 +132,8 @@ func (a *admission) admit(h *handshake, p *peer) *refusal {
 	return nil
 }
 
-// dismiss ends a connection that was let in.
-func (a *admission) dismiss(p *peer) {
+// release ends a connection that was let in.
+func (a *admission) release(p *clientState) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.total--

@@ -19,7 +19,7 @@ func (c *closeNote) Close() error {
 func TestAdmissionSharesHandshakes_RSEC03(t *testing.T) {
 	t.Parallel()
 	a := newAdmission(64, 2) // 16 handshakes
-	client := &peer{}
+	client := &clientState{}
 	enter := func(source string) (*handshake, *closeNote) {
 		t.Helper()
 		note := new(closeNote)

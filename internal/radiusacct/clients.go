@@ -86,7 +86,7 @@ func (c Client) validate() error {
 type client struct {
 	Client
 	bounds insideBounds
-	peer   *peer
+	peer   *clientState
 	realm  *realm
 }
 
@@ -112,10 +112,10 @@ func (c *client) messageSecret(p packet, a *attributes) []byte {
 	return nil
 }
 
-// A peer is what the server keeps for a client name. It outlives reloads.
-type peer struct {
+// A clientState is what the server keeps for a client name. It outlives reloads.
+type clientState struct {
 	name       string
-	duplicates *duplicates
+	duplicates *replyCache
 	statuses   bucket // Status-Server that may be answered
 	complaints throttle.Throttle
 }
@@ -126,13 +126,13 @@ type peer struct {
 // outlives reloads.
 type realm struct {
 	name    string
-	lanes   []lane       // one in each queue, under its lock
-	waiting atomic.Int64 // requests in the lanes
-	stormed atomic.Int64 // when there was a storm last, in nanoseconds since 1970
+	lanes   []clientQueue // one in each queue, under its lock
+	waiting atomic.Int64  // requests in the lanes
+	stormed atomic.Int64  // when there was a storm last, in nanoseconds since 1970
 }
 
 func newRealm(name string, queues int) *realm {
-	r := &realm{name: name, lanes: make([]lane, queues)}
+	r := &realm{name: name, lanes: make([]clientQueue, queues)}
 	for i := range r.lanes {
 		r.lanes[i].realm = r
 	}
@@ -145,16 +145,16 @@ type clientTable struct {
 	lengths      []int // prefix lengths in use, longest first
 	prefixes     map[netip.Prefix]*client
 	certificates certificateTable
-	peers        map[string]*peer
+	peers        map[string]*clientState
 	realms       map[string]*realm
 }
 
 // newClientTable builds a table; peerOf and realmOf make or find the state of a name.
-func newClientTable(clients []Client, peerOf func(name string) *peer, realmOf func(name string) *realm) (*clientTable, error) {
+func newClientTable(clients []Client, peerOf func(name string) *clientState, realmOf func(name string) *realm) (*clientTable, error) {
 	t := &clientTable{
 		prefixes:     make(map[netip.Prefix]*client),
 		certificates: newCertificateTable(),
-		peers:        make(map[string]*peer),
+		peers:        make(map[string]*clientState),
 		realms:       make(map[string]*realm),
 	}
 	for _, c := range clients {

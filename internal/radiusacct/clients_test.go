@@ -21,7 +21,7 @@ func TestLongestPrefix_ACCT04(t *testing.T) {
 				clients = append(clients, Client{Name: strconv.Itoa(len(clients)), Prefix: p, Secret: []byte("s")})
 			}
 		}
-		table, err := newClientTable(clients, func(name string) *peer { return &peer{name: name} }, testRealm)
+		table, err := newClientTable(clients, func(name string) *clientState { return &clientState{name: name} }, testRealm)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestClientsSharingAName(t *testing.T) {
 	table, err := newClientTable([]Client{
 		{Name: "bng", Prefix: netip.MustParsePrefix("::ffff:192.0.2.1/128"), Secret: []byte("a")},
 		{Name: "bng", Prefix: netip.MustParsePrefix("192.0.2.99/28"), Secret: []byte("b")},
-	}, func(name string) *peer { made++; return &peer{name: name} }, testRealm)
+	}, func(name string) *clientState { made++; return &clientState{name: name} }, testRealm)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestRealmIsShared(t *testing.T) {
 		{Name: "p1", Realm: "core", Prefix: prefix("192.0.2.1/32"), Secret: []byte("a")},
 		{Name: "p2", Realm: "core", Prefix: prefix("192.0.2.2/32"), Secret: []byte("b")},
 		{Name: "bng", Prefix: prefix("192.0.2.3/32"), Secret: []byte("c")},
-	}, func(name string) *peer { return &peer{name: name} }, testRealm)
+	}, func(name string) *clientState { return &clientState{name: name} }, testRealm)
 	if err != nil {
 		t.Fatal(err)
 	}

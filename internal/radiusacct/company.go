@@ -17,24 +17,24 @@ const (
 	longestPause = 10 * time.Millisecond
 )
 
-// A company knows which calm clients there are at present, so that storms can make
+// A fairness knows which calm clients there are at present, so that storms can make
 // way. The zero value is ready.
-type company struct {
+type fairness struct {
 	narrow sync.Mutex // held while a storm has its turn beside calm clients
 
 	mu            sync.Mutex
-	latest, other presence // of different clients
+	latest, other quietClient // of different clients
 }
 
-type presence struct {
+type quietClient struct {
 	realm *realm
 	at    time.Time
 }
 
-// makeWay serves part of a storm beside calm clients: of all storms one at a time,
+// yieldToQuiet serves part of a storm beside calm clients: of all storms one at a time,
 // and then none for as long as that took, so that neither the Recorder nor the
 // processors are ever busy with storms alone.
-func (c *company) makeWay(ctx context.Context, serve func()) {
+func (c *fairness) yieldToQuiet(ctx context.Context, serve func()) {
 	c.narrow.Lock()
 	defer c.narrow.Unlock()
 	began := time.Now()
@@ -52,7 +52,7 @@ func (c *company) makeWay(ctx context.Context, serve func()) {
 func (r *realm) storm(now time.Time) { r.stormed.Store(now.UnixNano()) }
 
 // note tells that a client has little waiting.
-func (c *company) note(r *realm, now time.Time) {
+func (c *fairness) note(r *realm, now time.Time) {
 	if now.UnixNano()-r.stormed.Load() < int64(companyTime) {
 		return
 	}
@@ -61,14 +61,14 @@ func (c *company) note(r *realm, now time.Time) {
 	if c.latest.realm != r {
 		c.other = c.latest
 	}
-	c.latest = presence{r, now}
+	c.latest = quietClient{r, now}
 }
 
 // hasOther reports whether anybody but this client has been calm lately.
-func (c *company) hasOther(r *realm, now time.Time) bool {
+func (c *fairness) hasOther(r *realm, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, known := range [...]presence{c.latest, c.other} {
+	for _, known := range [...]quietClient{c.latest, c.other} {
 		if known.realm != nil && known.realm != r && now.Sub(known.at) < companyTime {
 			return true
 		}

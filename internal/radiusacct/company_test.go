@@ -8,7 +8,7 @@ import (
 )
 
 func TestCompanyIsRemembered(t *testing.T) {
-	var c company
+	var c fairness
 	now := time.Unix(1_700_000_000, 0)
 	storm, one, two := &realm{}, &realm{}, &realm{}
 	if c.hasOther(storm, now) {
@@ -38,16 +38,16 @@ func TestCompanyIsRemembered(t *testing.T) {
 // TestStormsMakeWay has storms that would work without a break.
 func TestStormsMakeWay_ACCT26(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c company
+		var c fairness
 		began := time.Now()
 		work := func() { time.Sleep(2 * time.Millisecond) } // the bubble's time
 		for range 10 {
-			c.makeWay(context.Background(), work)
+			c.yieldToQuiet(context.Background(), work)
 		}
 		if took := time.Since(began); took != 40*time.Millisecond {
 			t.Errorf("20 ms of work took %v, want as much again for others", took)
 		}
-		c.makeWay(context.Background(), func() { time.Sleep(time.Hour) })
+		c.yieldToQuiet(context.Background(), func() { time.Sleep(time.Hour) })
 		if took := time.Since(began) - 40*time.Millisecond; took != time.Hour+longestPause {
 			t.Errorf("an hour of work took %v", took)
 		}

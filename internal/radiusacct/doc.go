@@ -5,12 +5,12 @@
 // A request passes four stages. A receiver per socket reads a batch of
 // datagrams and finds the client by the source address; a stream per RadSec
 // connection (RFC 6614), whose client is known by its certificate, cuts packets
-// out of what it reads. From there all go one way: an intake authenticates and
+// out of what it reads. From there all go one way: a handler authenticates and
 // decodes the packet and looks it up in the duplicate cache, of the client or of
 // its connection. New requests wait in one of a few queues, chosen by their session
 // so that the events of a session keep their order. Each queue has two workers: one
 // takes what little the calm clients have, the other the storms, which make way for
-// the first (see queue and company). A worker hands all that it took to the
+// the first (see queue and fairness). A worker hands all that it took to the
 // [Recorder] in one call and answers what the
 // Recorder took. Nothing starts a goroutine per packet, and everything that
 // grows is bounded per client.

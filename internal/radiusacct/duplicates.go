@@ -30,14 +30,14 @@ type exchange struct {
 	serial uint64
 }
 
-// duplicates is the duplicate cache of one client. Replies are forgotten when
+// replyCache is the duplicate cache of one client. Replies are forgotten when
 // they expire, or oldest first when the limit is reached: a client that floods
 // pushes out replies of its own, never those of another.
 //
 // Nothing that is kept of a usual request holds a pointer: with hundreds of
 // thousands of replies, the garbage collector would spend more time here than
 // on all the rest.
-type duplicates struct {
+type replyCache struct {
 	limit int // octets
 	born  time.Time
 
@@ -50,24 +50,24 @@ type duplicates struct {
 	oldest, newest place            // among the replied
 }
 
-// sighting is what the cache knows of a request.
-type sighting uint8
+// cacheResult is what the cache knows of a request.
+type cacheResult uint8
 
 const (
-	fresh      sighting = iota // never seen: the exchange was entered
-	inProgress                 // being worked on
-	answered                   // there is a reply
-	full                       // no room, for all that could go is in progress
+	fresh      cacheResult = iota // never seen: the exchange was entered
+	inProgress                    // being worked on
+	answered                      // there is a reply
+	full                          // no room, for all that could go is in progress
 )
 
-func newDuplicates(limit int, now time.Time) *duplicates {
-	d := &duplicates{limit: limit, born: now}
+func newDuplicates(limit int, now time.Time) *replyCache {
+	d := &replyCache{limit: limit, born: now}
 	d.resetLocked()
 	return d
 }
 
 // resetLocked lets go of all room.
-func (d *duplicates) resetLocked() {
+func (d *replyCache) resetLocked() {
 	d.places = make(map[exchangeKey]place)
 	d.long = make(map[place][]byte)
 	d.entries = slab{}
@@ -78,7 +78,7 @@ func (d *duplicates) resetLocked() {
 // of so many octets. The same key under another authenticator is a new request
 // too, and the old one is forgotten even while in progress: its sender no longer
 // waits for it. A reply that is known is appended to buffer.
-func (d *duplicates) begin(key exchangeKey, authenticator [16]byte, length int, now time.Time, buffer []byte) (exchange, sighting, []byte) {
+func (d *replyCache) begin(key exchangeKey, authenticator [16]byte, length int, now time.Time, buffer []byte) (exchange, cacheResult, []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.expireLocked(now)
@@ -106,7 +106,7 @@ func (d *duplicates) begin(key exchangeKey, authenticator [16]byte, length int, 
 	return exchange{p, d.serial}, fresh, buffer
 }
 
-func (d *duplicates) appendReplyLocked(buffer []byte, p place) []byte {
+func (d *replyCache) appendReplyLocked(buffer []byte, p place) []byte {
 	if long := d.long[p]; long != nil {
 		return append(buffer, long...)
 	}
@@ -115,7 +115,7 @@ func (d *duplicates) appendReplyLocked(buffer []byte, p place) []byte {
 
 // complete keeps the reply for retransmissions. It reports false when the
 // exchange was replaced meanwhile, so that its reply is no longer wanted.
-func (d *duplicates) complete(x exchange, reply []byte, now time.Time) bool {
+func (d *replyCache) complete(x exchange, reply []byte, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.completeLocked(x, reply, now)
@@ -123,7 +123,7 @@ func (d *duplicates) complete(x exchange, reply []byte, now time.Time) bool {
 
 // completeAll completes the exchanges of requests, all of this cache, and marks
 // those whose reply is still wanted.
-func (d *duplicates) completeAll(requests []*request, now time.Time) {
+func (d *replyCache) completeAll(requests []*request, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, r := range requests {
@@ -131,7 +131,7 @@ func (d *duplicates) completeAll(requests []*request, now time.Time) {
 	}
 }
 
-func (d *duplicates) completeLocked(x exchange, reply []byte, now time.Time) bool {
+func (d *replyCache) completeLocked(x exchange, reply []byte, now time.Time) bool {
 	if !d.currentLocked(x) {
 		return false
 	}
@@ -154,12 +154,12 @@ func (d *duplicates) completeLocked(x exchange, reply []byte, now time.Time) boo
 }
 
 // currentLocked reports whether an exchange is still there.
-func (d *duplicates) currentLocked(x exchange) bool {
+func (d *replyCache) currentLocked(x exchange) bool {
 	return int(x.place) < d.entries.length && d.entries.at(x.place).serial == x.serial
 }
 
 // abandon forgets a request in progress, so that its retransmission is new.
-func (d *duplicates) abandon(x exchange) {
+func (d *replyCache) abandon(x exchange) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.currentLocked(x) {
@@ -169,7 +169,7 @@ func (d *duplicates) abandon(x exchange) {
 
 // expire forgets the replies that are too old, and gives room back when nothing
 // is left.
-func (d *duplicates) expire(now time.Time) {
+func (d *replyCache) expire(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.expireLocked(now)
@@ -178,14 +178,14 @@ func (d *duplicates) expire(now time.Time) {
 	}
 }
 
-func (d *duplicates) expireLocked(now time.Time) {
+func (d *replyCache) expireLocked(now time.Time) {
 	age := now.Sub(d.born)
 	for d.oldest != nowhere && age >= d.entries.at(d.oldest).expires {
 		d.removeLocked(d.oldest)
 	}
 }
 
-func (d *duplicates) removeLocked(p place) {
+func (d *replyCache) removeLocked(p place) {
 	e := d.entries.at(p)
 	delete(d.places, e.key)
 	d.size -= costOf(int(e.length))
@@ -198,7 +198,7 @@ func (d *duplicates) removeLocked(p place) {
 	d.entries.release(p)
 }
 
-func (d *duplicates) unlinkLocked(e *entry) {
+func (d *replyCache) unlinkLocked(e *entry) {
 	if e.older == nowhere {
 		d.oldest = e.newer
 	} else {

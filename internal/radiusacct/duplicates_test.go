@@ -80,7 +80,7 @@ func walkDuplicates(t *testing.T, r *rand.Rand) {
 }
 
 // checkDuplicates verifies size, list, map and slab against each other.
-func checkDuplicates(t *testing.T, d *duplicates) {
+func checkDuplicates(t *testing.T, d *replyCache) {
 	t.Helper()
 	size, replied, long := 0, 0, 0
 	for key, p := range d.places {
@@ -123,7 +123,7 @@ func TestDuplicatesBounded_ACCT26(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	d := newDuplicates(room*exchangeOverhead, now)
 	reply := make([]byte, headerLength)
-	enter := func(i int) (exchange, sighting) {
+	enter := func(i int) (exchange, cacheResult) {
 		x, seen, _ := d.begin(exchangeKey{socket: uint16(i)}, [16]byte{}, headerLength, now, nil)
 		return x, seen
 	}

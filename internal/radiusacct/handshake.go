@@ -69,7 +69,7 @@ func (r *radsec) handshake(ctx context.Context, raw net.Conn, source netip.AddrP
 			return nil, err
 		}
 		config.VerifyConnection = func(state tls.ConnectionState) (err error) {
-			who, err = r.recognise(state.PeerCertificates, roots)
+			who, err = r.identify(state.PeerCertificates, roots)
 			return err
 		}
 		return config, nil
@@ -91,8 +91,8 @@ func (r *radsec) handshake(ctx context.Context, raw net.Conn, source netip.AddrP
 	return s, nil
 }
 
-// recognise checks a certificate chain and finds its client.
-func (r *radsec) recognise(chain []*x509.Certificate, roots *x509.CertPool) (identity, error) {
+// identify checks a certificate chain and finds its client.
+func (r *radsec) identify(chain []*x509.Certificate, roots *x509.CertPool) (identity, error) {
 	if len(chain) == 0 {
 		return identity{}, errNoCertificate
 	}

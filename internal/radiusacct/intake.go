@@ -13,10 +13,10 @@ import (
 type incoming struct {
 	octets     []byte
 	client     *client
-	duplicates *duplicates // of the client, or of its connection
+	duplicates *replyCache // of the client, or of its connection
 	source     netip.AddrPort
 	local      [16]byte // address that was asked
-	way        way
+	way        replyPath
 	arrival    time.Time
 	patient    bool // wait for room in the queue: who sends on a stream does not repeat
 }
@@ -24,13 +24,13 @@ type incoming struct {
 // A replier takes replies that are ready to be sent. They must not change
 // until they are.
 type replier interface {
-	add(w *way, reply []byte)
+	add(w *replyPath, reply []byte)
 }
 
-// An intake serves packets, however they came, to the point where they are
+// A handler serves packets, however they came, to the point where they are
 // refused, answered or queued for the workers. Whatever the transport, this is
 // the way of a packet. It belongs to one goroutine.
-type intake struct {
+type handler struct {
 	server     *Server
 	replies    replier
 	signer     *signer
@@ -40,13 +40,13 @@ type intake struct {
 	buffer     []byte       // replies, until forget
 }
 
-func newIntake(s *Server, replies replier) *intake {
-	return &intake{server: s, replies: replies, signer: newSigner(), pending: make([][]*request, len(s.queues))}
+func newIntake(s *Server, replies replier) *handler {
+	return &handler{server: s, replies: replies, signer: newSigner(), pending: make([][]*request, len(s.queues))}
 }
 
 // flush hands the requests of the impatient to the workers, many at once: it
 // costs less, and so do the large batches that the workers then make of them.
-func (n *intake) flush() {
+func (n *handler) flush() {
 	for i, requests := range n.pending {
 		if len(requests) == 0 {
 			continue
@@ -60,14 +60,14 @@ func (n *intake) flush() {
 }
 
 // forget uses the room of replies again; they have been sent.
-func (n *intake) forget() { n.buffer = n.buffer[:0] }
+func (n *handler) forget() { n.buffer = n.buffer[:0] }
 
 // keep appends a reply to those that are kept until forget.
-func (n *intake) keep(from int) []byte { return n.buffer[from:len(n.buffer):len(n.buffer)] }
+func (n *handler) keep(from int) []byte { return n.buffer[from:len(n.buffer):len(n.buffer)] }
 
 // serve tells by the packet code what to do. The kind it returns is as much as
 // is known of the request.
-func (n *intake) serve(in *incoming) (kind string, err *fault) {
+func (n *handler) serve(in *incoming) (kind string, err *fault) {
 	p, err := parsePacket(in.octets)
 	if err != nil {
 		return TypeUnread, err
@@ -83,7 +83,7 @@ func (n *intake) serve(in *incoming) (kind string, err *fault) {
 
 // accounting authenticates before it looks any further: nothing that the
 // secret does not cover reaches a parser, the cache or the log in detail.
-func (n *intake) accounting(in *incoming, p packet) (string, *fault) {
+func (n *handler) accounting(in *incoming, p packet) (string, *fault) {
 	secret := in.client.secret(n.signer, p)
 	if secret == nil {
 		return TypeUnread, errAuthenticator
@@ -107,7 +107,7 @@ func (n *intake) accounting(in *incoming, p packet) (string, *fault) {
 	return kind, n.accept(in, p, event, kind, secret)
 }
 
-func (n *intake) checkMessage(c *client, p packet, secret []byte) *fault {
+func (n *handler) checkMessage(c *client, p packet, secret []byte) *fault {
 	switch value := n.attributes.messageAuth; {
 	case value == nil && c.RequireMessageAuthenticator:
 		return errMessageAuthMissing
@@ -119,7 +119,7 @@ func (n *intake) checkMessage(c *client, p packet, secret []byte) *fault {
 
 // accept takes a sound request past the duplicate cache into a queue. An event
 // of 0 has nothing to record.
-func (n *intake) accept(in *incoming, p packet, event subscriber.EventKind, kind string, secret []byte) *fault {
+func (n *handler) accept(in *incoming, p packet, event subscriber.EventKind, kind string, secret []byte) *fault {
 	length, from := headerLength+n.attributes.proxyStates, len(n.buffer)
 	x, seen, buffer := in.duplicates.begin(in.key(p), p.authenticator(), length, in.arrival, n.buffer)
 	n.buffer = buffer
@@ -161,7 +161,7 @@ func (in *incoming) key(p packet) exchangeKey {
 
 // enqueue hands a request to the queue of its session: at once if its sender is
 // patient, or else with the next flush.
-func (n *intake) enqueue(r *request, patient bool) {
+func (n *handler) enqueue(r *request, patient bool) {
 	i := n.server.queueOf(r.event.SessionID)
 	switch {
 	case !patient:
@@ -172,7 +172,7 @@ func (n *intake) enqueue(r *request, patient bool) {
 }
 
 // acknowledge answers a request that leaves no record.
-func (n *intake) acknowledge(in *incoming, p packet, x exchange, kind string, secret []byte) {
+func (n *handler) acknowledge(in *incoming, p packet, x exchange, kind string, secret []byte) {
 	from := len(n.buffer)
 	n.buffer = appendReply(n.buffer, p, n.attributes.proxyStates)
 	reply := packet(n.keep(from))
@@ -183,7 +183,7 @@ func (n *intake) acknowledge(in *incoming, p packet, x exchange, kind string, se
 }
 
 // reply sends what was kept from here on.
-func (n *intake) reply(in *incoming, kind, result string, from int) {
+func (n *handler) reply(in *incoming, kind, result string, from int) {
 	n.replies.add(&in.way, n.keep(from))
 	n.server.answered(in.client.peer, kind, result, in.arrival, n.server.now())
 }

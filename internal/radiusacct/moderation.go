@@ -14,22 +14,22 @@ const (
 	gatherTime = time.Millisecond
 )
 
-// A moderation says whether to let requests gather before the next are read, as
+// A coalescer says whether to let requests gather before the next are read, as
 // network cards do with interrupts: what comes alone is served at once; under load
 // one reading, one trip to Redis and one sending serve many. Only a client that was
 // alone for companyTime waits, and for nothing but its own requests: what others
 // send, sound or not, delays no good client. The zero value is ready.
-type moderation struct {
-	since     time.Time // of the present measurement
-	count     int       // requests since then
-	sustained bool      // by the measurement before
-	peer      *peer     // whose requests come
-	company   time.Time // when it was last not alone
+type coalescer struct {
+	since     time.Time    // of the present measurement
+	count     int          // requests since then
+	sustained bool         // by the measurement before
+	peer      *clientState // whose requests come
+	company   time.Time    // when it was last not alone
 }
 
 // note takes a datagram into account: whose it is, nil for nobody's, and whether it
 // is a sound request.
-func (m *moderation) note(p *peer, sound bool, now time.Time) {
+func (m *coalescer) note(p *clientState, sound bool, now time.Time) {
 	if p != m.peer || !sound {
 		m.peer, m.company = p, now
 	}
@@ -37,7 +37,7 @@ func (m *moderation) note(p *peer, sound bool, now time.Time) {
 }
 
 // pause is how long to wait after n datagrams were read.
-func (m *moderation) pause(n int, now time.Time) time.Duration {
+func (m *coalescer) pause(n int, now time.Time) time.Duration {
 	if past := now.Sub(m.since); past >= rateTime {
 		m.sustained = float64(m.count) >= sustainedRate*past.Seconds()
 		m.since, m.count = now, 0

@@ -7,10 +7,10 @@ import (
 
 func TestModeration(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	one, other := &peer{}, &peer{}
-	var m moderation
+	one, other := &clientState{}, &clientState{}
+	var m coalescer
 	// read lets so many datagrams come, some every millisecond, and returns the last pause.
-	read := func(p *peer, sound bool, times, n int) (pause time.Duration) {
+	read := func(p *clientState, sound bool, times, n int) (pause time.Duration) {
 		for range times {
 			now = now.Add(time.Millisecond)
 			for range n {
@@ -22,7 +22,7 @@ func TestModeration(t *testing.T) {
 	}
 	for _, step := range []struct {
 		what     string
-		peer     *peer
+		peer     *clientState
 		sound    bool
 		times, n int
 		want     time.Duration

@@ -112,7 +112,7 @@ func (o *Options) setDefaults() {
 		o.Healthy = func() error { return nil }
 	}
 	if o.Observer == nil {
-		o.Observer = nobody{}
+		o.Observer = nopObserver{}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -129,10 +129,10 @@ func setDefault[T comparable](v *T, value T) {
 	}
 }
 
-// nobody observes nothing.
-type nobody struct{}
+// nopObserver observes nothing.
+type nopObserver struct{}
 
-func (nobody) Request(string, string, string, time.Duration) {}
-func (nobody) ConnectionOpened(string)                       {}
-func (nobody) ConnectionClosed(string, string)               {}
-func (nobody) ConnectionRefused(string, string)              {}
+func (nopObserver) Request(string, string, string, time.Duration) {}
+func (nopObserver) ConnectionOpened(string)                       {}
+func (nopObserver) ConnectionClosed(string, string)               {}
+func (nopObserver) ConnectionRefused(string, string)              {}

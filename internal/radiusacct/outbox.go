@@ -2,15 +2,15 @@ package radiusacct
 
 import "github.com/sessiond/sessiond/internal/udpbatch"
 
-// An outbox collects replies that leave through one socket. It belongs to one
+// A replyBatch collects replies that leave through one socket. It belongs to one
 // goroutine.
-type outbox struct {
+type replyBatch struct {
 	writer *udpbatch.Writer
 	failed func(error) bool
 }
 
-func newOutbox(s *Server, conn *udpbatch.Conn, size int) *outbox {
-	return &outbox{writer: conn.NewWriter(size), failed: func(err error) bool {
+func newOutbox(s *Server, conn *udpbatch.Conn, size int) *replyBatch {
+	return &replyBatch{writer: conn.NewWriter(size), failed: func(err error) bool {
 		// A reply that cannot be sent is given up: its retransmission finds it in
 		// the cache.
 		s.replyFailed(err)
@@ -19,7 +19,7 @@ func newOutbox(s *Server, conn *udpbatch.Conn, size int) *outbox {
 }
 
 // add queues a reply; it must not change before flush.
-func (o *outbox) add(w *way, reply []byte) {
+func (o *replyBatch) add(w *replyPath, reply []byte) {
 	if o.writer.Full() {
 		o.flush()
 	}
@@ -27,13 +27,13 @@ func (o *outbox) add(w *way, reply []byte) {
 }
 
 // flush sends what is queued.
-func (o *outbox) flush() { o.writer.Flush(o.failed) }
+func (o *replyBatch) flush() { o.writer.Flush(o.failed) }
 
-// A mailer sends replies whichever way they go. It belongs to one goroutine.
-type mailer struct{ outboxes []*outbox } // by socket
+// A replySender sends replies whichever way they go. It belongs to one goroutine.
+type replySender struct{ outboxes []*replyBatch } // by socket
 
-func newMailer(s *Server) mailer {
-	var m mailer
+func newMailer(s *Server) replySender {
+	var m replySender
 	for _, sock := range s.sockets {
 		m.outboxes = append(m.outboxes, newOutbox(s, sock.batches, s.options.BatchSize))
 	}
@@ -41,7 +41,7 @@ func newMailer(s *Server) mailer {
 }
 
 // add queues a reply for its socket, or gives it to its stream.
-func (m mailer) add(w *way, reply []byte) {
+func (m replySender) add(w *replyPath, reply []byte) {
 	if w.stream != nil {
 		w.stream.add(w, reply)
 		return
@@ -49,7 +49,7 @@ func (m mailer) add(w *way, reply []byte) {
 	m.outboxes[w.socket].add(w, reply)
 }
 
-func (m mailer) flush() {
+func (m replySender) flush() {
 	for _, o := range m.outboxes {
 		o.flush()
 	}

@@ -6,8 +6,8 @@ import "sync"
 // until that is a storm.
 const stormLength = 32
 
-// A lane is what waits of one client, or of a realm of them, in one queue.
-type lane struct {
+// A clientQueue is what waits of one client, or of a realm of them, in one queue.
+type clientQueue struct {
 	realm   *realm
 	waiting fifo[*request]
 	taken   bool // some of it is in a batch: the rest waits, for the order's sake
@@ -22,9 +22,9 @@ type queue struct {
 
 	mu      sync.Mutex
 	news    sync.Cond // for workers
-	room    sync.Cond // a lane is no longer full, or patience ended
-	calm    fifo[*lane]
-	storms  fifo[*lane]
+	room    sync.Cond // a clientQueue is no longer full, or patience ended
+	calm    fifo[*clientQueue]
+	storms  fifo[*clientQueue]
 	out     int // lanes that are taken
 	hurried bool
 	closed  bool
@@ -36,9 +36,9 @@ func newQueue(laneLimit int) *queue {
 	return q
 }
 
-// put appends a request to a lane of this queue. It waits until the lane has room,
+// put appends a request to a clientQueue of this queue. It waits until the clientQueue has room,
 // and reports that it has none after hurry.
-func (q *queue) put(l *lane, r *request) bool {
+func (q *queue) put(l *clientQueue, r *request) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for l.waiting.count >= q.laneLimit {
@@ -66,7 +66,7 @@ func (q *queue) putAll(requests []*request, number int) (refused []*request) {
 	return refused
 }
 
-func (q *queue) appendLocked(l *lane, r *request) {
+func (q *queue) appendLocked(l *clientQueue, r *request) {
 	l.waiting.push(r)
 	l.realm.waiting.Add(1)
 	if l.waiting.count == 1 && !l.taken {
@@ -74,8 +74,8 @@ func (q *queue) appendLocked(l *lane, r *request) {
 	}
 }
 
-// lineUpLocked lets a lane where something waits have its turn.
-func (q *queue) lineUpLocked(l *lane) {
+// lineUpLocked lets a clientQueue where something waits have its turn.
+func (q *queue) lineUpLocked(l *clientQueue) {
 	if l.waiting.count > stormLength {
 		q.storms.push(l)
 	} else {
@@ -87,7 +87,7 @@ func (q *queue) lineUpLocked(l *lane) {
 // A batch is what a worker has taken from its queue.
 type batch struct {
 	requests []*request
-	lanes    []*lane
+	lanes    []*clientQueue
 }
 
 // takeCalm waits until calm clients have requests and takes them into an empty
@@ -138,7 +138,7 @@ func (q *queue) takeStorms(b *batch) bool {
 }
 
 // awaitLocked waits until there is something in line, or nothing will be.
-func (q *queue) awaitLocked(line *fifo[*lane]) bool {
+func (q *queue) awaitLocked(line *fifo[*clientQueue]) bool {
 	for line.count == 0 {
 		if q.closed && q.calm.count == 0 && q.storms.count == 0 && q.out == 0 {
 			return false
@@ -148,8 +148,8 @@ func (q *queue) awaitLocked(line *fifo[*lane]) bool {
 	return true
 }
 
-// moveLocked takes the first request of a lane into the batch.
-func (q *queue) moveLocked(b *batch, l *lane) {
+// moveLocked takes the first request of a clientQueue into the batch.
+func (q *queue) moveLocked(b *batch, l *clientQueue) {
 	if !l.taken {
 		l.taken = true
 		q.out++

@@ -29,9 +29,9 @@ func TestFifoWalk(t *testing.T) {
 
 func room(n int) *batch { return &batch{requests: make([]*request, 0, n)} }
 
-// newLanes makes a client with one lane.
+// newLanes makes a client with one clientQueue.
 func newLanes(name string) *realm {
-	p := &realm{name: name, lanes: make([]lane, 1)}
+	p := &realm{name: name, lanes: make([]clientQueue, 1)}
 	p.lanes[0].realm = p
 	return p
 }
@@ -82,7 +82,7 @@ func TestStormEnds(t *testing.T) {
 	fill(q, p, stormLength+5)
 	calm, storms := room(256), room(5)
 	fill(q, newLanes("other"), 1)
-	q.takeCalm(calm) // and finds that the first lane has grown
+	q.takeCalm(calm) // and finds that the first clientQueue has grown
 	q.done(calm)
 	q.takeStorms(storms)
 	q.done(storms)

@@ -144,14 +144,14 @@ func (r *radsec) take(ctx context.Context, conn net.Conn) {
 	r.reading.Add(1)
 	r.connections.Go(func() {
 		defer conn.Close()
-		if s := r.converse(ctx, conn, source, waiting); s != nil {
+		if s := r.serveConn(ctx, conn, source, waiting); s != nil {
 			r.finish(s)
 		}
 	})
 }
 
-// converse reads a connection to its end. It returns nil for one that was refused.
-func (r *radsec) converse(ctx context.Context, conn net.Conn, source netip.AddrPort, waiting *handshake) *stream {
+// serveConn reads a connection to its end. It returns nil for one that was refused.
+func (r *radsec) serveConn(ctx context.Context, conn net.Conn, source netip.AddrPort, waiting *handshake) *stream {
 	defer r.reading.Done()
 	s, refusal := r.handshake(ctx, conn, source)
 	var client string
@@ -183,7 +183,7 @@ func (r *radsec) finish(s *stream) {
 	r.mu.Lock()
 	delete(r.streams, s)
 	r.mu.Unlock()
-	r.admission.dismiss(s.peer)
+	r.admission.release(s.peer)
 	r.server.connectionClosed(s)
 }
 

@@ -20,19 +20,19 @@ const (
 
 // A receiver takes in what comes to one UDP socket.
 type receiver struct {
-	*intake
+	*handler
 	socket       *socket
 	reader       *udpbatch.Reader
-	outbox       *outbox
+	outbox       *replyBatch
 	destinations destinations
-	moderation   moderation
+	moderation   coalescer
 	incoming     incoming // the datagram in hand
 }
 
 func newReceiver(s *Server, sock *socket) *receiver {
 	outbox := newOutbox(s, sock.batches, receiveBatch)
 	return &receiver{
-		intake:       newIntake(s, outbox),
+		handler:      newIntake(s, outbox),
 		socket:       sock,
 		reader:       sock.batches.NewReader(receiveBatch, datagramLength, controlLength),
 		outbox:       outbox,
@@ -51,9 +51,9 @@ func (r *receiver) run() error {
 		for i := range datagrams {
 			r.receive(&datagrams[i], now)
 		}
-		r.intake.flush()
+		r.handler.flush()
 		r.outbox.flush()
-		r.intake.forget()
+		r.handler.forget()
 		time.Sleep(r.moderation.pause(len(datagrams), now))
 	}
 }
@@ -67,7 +67,7 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		r.server.unknownClient(source, now)
 		return
 	}
-	if r.server.overwhelmed(c, d.Octets) {
+	if r.server.overLimit(c, d.Octets) {
 		return
 	}
 	local := r.destinations.of(d.Control)
@@ -78,7 +78,7 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		duplicates: c.peer.duplicates,
 		source:     source,
 		local:      local.addr,
-		way:        way{socket: r.socket.index, to: d.Peer, oob: local.oob},
+		way:        replyPath{socket: r.socket.index, to: d.Peer, oob: local.oob},
 		arrival:    now,
 	}
 	kind, err := r.serve(in)

@@ -6,7 +6,7 @@ import (
 )
 
 // answered counts a request whose reply is on its way.
-func (s *Server) answered(p *peer, kind, result string, arrival, now time.Time) {
+func (s *Server) answered(p *clientState, kind, result string, arrival, now time.Time) {
 	s.options.Observer.Request(p.name, kind, result, now.Sub(arrival))
 }
 

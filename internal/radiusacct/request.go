@@ -12,12 +12,12 @@ import (
 type request struct {
 	event      subscriber.Event
 	more       []subscriber.Event // of the session's further addresses
-	peer       *peer
+	peer       *clientState
 	realm      *realm
 	secret     []byte // the one that authenticated it
-	duplicates *duplicates
+	duplicates *replyCache
 	exchange   exchange
-	way        way
+	way        replyPath
 	kind       string // one of the Type constants
 	arrival    time.Time
 
@@ -38,8 +38,8 @@ func (r *request) recycle() {
 	requests.Put(r)
 }
 
-// A way leads back to where a request came from: a stream, or a socket.
-type way struct {
+// A replyPath leads back to where a request came from: a stream, or a socket.
+type replyPath struct {
 	stream *stream // nil for datagrams
 	socket int     // index among the server's sockets
 	to     udpbatch.Address

@@ -28,7 +28,7 @@ type Server struct {
 	radsec  *radsec // nil without
 	queues  []*queue
 	seed    maphash.Seed // of the choice of a queue
-	company company
+	company fairness
 
 	reload  sync.Mutex // held by SetClients
 	clients atomic.Pointer[clientTable]
@@ -100,11 +100,11 @@ func (s *Server) SetClients(clients []Client) error {
 	s.reload.Lock()
 	defer s.reload.Unlock()
 	old := s.clients.Load()
-	table, err := newClientTable(clients, func(name string) *peer {
+	table, err := newClientTable(clients, func(name string) *clientState {
 		if old != nil && old.peers[name] != nil {
 			return old.peers[name]
 		}
-		return &peer{name: name, duplicates: newDuplicates(s.options.CacheBytes, s.now())}
+		return &clientState{name: name, duplicates: newDuplicates(s.options.CacheBytes, s.now())}
 	}, func(name string) *realm {
 		if old != nil && old.realms[name] != nil {
 			return old.realms[name]
@@ -214,10 +214,10 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// overwhelmed reports, and counts, an Accounting-Request of a client of which so
+// overLimit reports, and counts, an Accounting-Request of a client of which so
 // much waits already that there would hardly be room: it is dropped before it
 // costs any more. A Status-Server gets its answer.
-func (s *Server) overwhelmed(c *client, octets []byte) bool {
+func (s *Server) overLimit(c *client, octets []byte) bool {
 	limit := int64(len(s.queues) * s.options.QueueLength)
 	if c.realm.waiting.Load() < limit-limit/8 || len(octets) == 0 || radius.Code(octets[0]) != radius.CodeAccountingRequest {
 		return false

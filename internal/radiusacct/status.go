@@ -4,7 +4,7 @@ package radiusacct
 // is recorded here. While it is not, silence sends the NAS to another server.
 // The answer has no effect and is never cached: asking again means a new
 // question.
-func (n *intake) statusServer(in *incoming, p packet) *fault {
+func (n *handler) statusServer(in *incoming, p packet) *fault {
 	if n.server.options.IgnoreStatusServer || in.client.IgnoreStatusServer {
 		return errStatusOff
 	}

@@ -41,15 +41,15 @@ const (
 // A stream is one RadSec connection whose client is known. One goroutine reads
 // it, another writes it; workers hand over replies without waiting for either.
 type stream struct {
-	*intake
+	*handler
 	conn       *tls.Conn
 	raw        net.Conn // beneath it: closing this never blocks
 	source     netip.AddrPort
 	who        identity
-	peer       *peer        // the client that it was admitted as
+	peer       *clientState // the client that it was admitted as
 	table      *clientTable // where client is from
 	client     *client
-	duplicates *duplicates
+	duplicates *replyCache
 	framer     framer
 	deadline   time.Time // for what is read now
 	stopping   atomic.Bool
@@ -71,7 +71,7 @@ func newStream(server *Server, conn *tls.Conn, raw net.Conn, source netip.AddrPo
 		framer:     newFramer(),
 	}
 	s.some.L = &s.mu
-	s.intake = newIntake(server, s)
+	s.handler = newIntake(server, s)
 	return s
 }
 
@@ -149,7 +149,7 @@ func (s *stream) incoming(p packet) *incoming {
 		client:     s.client,
 		duplicates: s.duplicates,
 		source:     s.source,
-		way:        way{stream: s},
+		way:        replyPath{stream: s},
 		arrival:    s.server.now(),
 		patient:    true,
 	}
@@ -199,7 +199,7 @@ func (s *stream) wake() { _ = s.raw.SetReadDeadline(time.Unix(1, 0)) }
 
 // add hands a reply to the writer. It never waits: a client that does not take
 // its replies loses the connection.
-func (s *stream) add(_ *way, reply []byte) {
+func (s *stream) add(_ *replyPath, reply []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ending {

@@ -20,7 +20,7 @@ type worker struct {
 	done   []*request // of the batch: recorded
 	events []subscriber.Event
 	signer *signer
-	mailer mailer
+	mailer replySender
 }
 
 func newWorker(s *Server, q *queue) *worker {
@@ -58,7 +58,7 @@ func (w *worker) runStorms(ctx context.Context) {
 			n := len(rest)
 			if w.server.company.hasOther(rest[0].realm, w.server.now()) {
 				n = min(n, narrowBatch)
-				w.server.company.makeWay(ctx, func() { w.serve(ctx, rest[:n]) })
+				w.server.company.yieldToQuiet(ctx, func() { w.serve(ctx, rest[:n]) })
 			} else {
 				w.serve(ctx, rest)
 			}

@@ -225,8 +225,8 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 		for i := range rows {
 			m.life.AdoptStored(g.Group, rows[i], records[rows[i].Inside], m.now())
 			a.differ = append(a.differ, rows[i].Place())
-			if (i+1)%breathEvery == 0 {
-				breathe(&m.mu)
+			if (i+1)%yieldEvery == 0 {
+				yieldLock(&m.mu)
 			}
 		}
 	}

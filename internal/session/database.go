@@ -98,7 +98,7 @@ func (m *Manager) storeSeverity(ctx context.Context) slog.Level {
 	return slog.LevelWarn
 }
 
-// insistStore is insist for what needs the database.
-func (m *Manager) insistStore(ctx context.Context, what string, try func(context.Context) error) error {
-	return m.insistLogged(ctx, what, try, m.storeSeverity)
+// retryStore is insist for what needs the database.
+func (m *Manager) retryStore(ctx context.Context, what string, try func(context.Context) error) error {
+	return m.retryLogged(ctx, what, try, m.storeSeverity)
 }

@@ -38,7 +38,7 @@ type plan struct {
 // runStart takes up what there is to serve, and then has every group followed.
 func (m *Manager) runStart(ctx context.Context) error {
 	var refused error
-	err := m.insistStore(ctx, "take up what is served from the database", func(ctx context.Context) error {
+	err := m.retryStore(ctx, "take up what is served from the database", func(ctx context.Context) error {
 		err := m.takeUpServed(ctx)
 		if errors.Is(err, errRefused) || errors.Is(err, ownership.ErrOwned) {
 			refused = err

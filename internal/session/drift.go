@@ -36,8 +36,8 @@ func (m *Manager) mend(r *repair, operations []drift.Operation) {
 		if o := &operations[i]; !m.outdatedLocked(r, o) {
 			m.carryOutLocked(r, o)
 		}
-		if (i+1)%breathEvery == 0 {
-			breathe(&m.mu)
+		if (i+1)%yieldEvery == 0 {
+			yieldLock(&m.mu)
 		}
 	}
 }
@@ -159,7 +159,7 @@ func (m *Manager) orphanLocked(r *repair, s *lifecycle.Slot) {
 	case r.anew: // more may be told of it than the feed that follows tells
 		r.orphans = append(r.orphans, s.Inside())
 	default:
-		m.missing.push(missing{s.Key(), lifecycle.GoneReason(s, m.now())})
+		m.missing.push(absentKey{s.Key(), lifecycle.GoneReason(s, m.now())})
 	}
 }
 

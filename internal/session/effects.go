@@ -29,7 +29,7 @@ func (e effects) Reap(w lifecycle.Work) { give(e.m, e.m.reaps, w) }
 func (e effects) AskIdle(d *lifecycle.Drain) { give(e.m, e.m.idlers, d) }
 
 // LookUp implements lifecycle.Effects.
-func (e effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.m.missing.push(missing{k, why}) }
+func (e effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.m.missing.push(absentKey{k, why}) }
 
 // WakeTimers implements lifecycle.Effects.
 func (e effects) WakeTimers() { signal(e.m.timers) }

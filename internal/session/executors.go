@@ -21,15 +21,15 @@ const (
 	retryMost  = time.Second
 )
 
-// insist calls try until it succeeds or ctx ends, waiting longer each time. It
+// retry calls try until it succeeds or ctx ends, waiting longer each time. It
 // logs the first failure and the recovery.
-func (m *Manager) insist(ctx context.Context, what string, try func(context.Context) error) error {
-	return m.insistLogged(ctx, what, try, func(context.Context) slog.Level { return slog.LevelError })
+func (m *Manager) retry(ctx context.Context, what string, try func(context.Context) error) error {
+	return m.retryLogged(ctx, what, try, func(context.Context) slog.Level { return slog.LevelError })
 }
 
-// insistLogged is insist whose lines are of the level that is asked for after the first
+// retryLogged is insist whose lines are of the level that is asked for after the first
 // failure.
-func (m *Manager) insistLogged(ctx context.Context, what string, try func(context.Context) error, severity func(context.Context) slog.Level) error {
+func (m *Manager) retryLogged(ctx context.Context, what string, try func(context.Context) error, severity func(context.Context) slog.Level) error {
 	var level slog.Level
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		err := try(ctx)
@@ -71,7 +71,7 @@ func (m *Manager) runApply(ctx context.Context, q *queue[lifecycle.Work], done f
 		if batch, err = q.take(ctx, batch); err != nil {
 			return err
 		}
-		err = m.insist(ctx, "program the kernel", func(ctx context.Context) error {
+		err = m.retry(ctx, "program the kernel", func(ctx context.Context) error {
 			entries = m.wanted(batch, entries[:0])
 			return m.kernel.Apply(ctx, entries)
 		})
@@ -134,7 +134,7 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[lifecycle.Work], after t
 			inside[i] = w.Inside
 		}
 		var receipts []nat.Reaped
-		err = m.insist(ctx, "delete conntrack entries", func(ctx context.Context) error {
+		err = m.retry(ctx, "delete conntrack entries", func(ctx context.Context) error {
 			var err error
 			receipts, err = m.kernel.Reap(ctx, inside)
 			return err

@@ -33,7 +33,7 @@ func (m *Manager) follow(ctx context.Context, g *group) error {
 	case <-m.kernel.Ready():
 	}
 	for {
-		err := m.insistStore(ctx, "read group "+g.Name+" from the database", func(ctx context.Context) error {
+		err := m.retryStore(ctx, "read group "+g.Name+" from the database", func(ctx context.Context) error {
 			if err := m.keepServed(ctx, g, false); err != nil || ctx.Err() != nil {
 				return m.noteSync(g, errors.Join(err, ctx.Err())) // what is served is stored before anything of it can be used
 			}

@@ -63,8 +63,8 @@ func (m *Manager) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, hol
 		default:
 			hold = append(hold, a.Ending)
 		}
-		if (i+1)%breathEvery == 0 {
-			breathe(&m.mu)
+		if (i+1)%yieldEvery == 0 {
+			yieldLock(&m.mu)
 		}
 	}
 	return pass, hold
@@ -85,8 +85,8 @@ func (m *Manager) passesLocked(e *subscriber.Ending) bool {
 // back that a guard holds.
 func (m *Manager) settleMissing(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error {
 	var gone []subscriberdb.Absence
-	err := m.insistStore(ctx, "look at records that are gone", func(ctx context.Context) (err error) {
-		gone, err = m.store.Missing(ctx, m.known(keys), reason)
+	err := m.retryStore(ctx, "look at records that are gone", func(ctx context.Context) (err error) {
+		gone, err = m.store.FindMissing(ctx, m.known(keys), reason)
 		return m.unlessSuspect(err)
 	})
 	if err != nil || len(gone) == 0 {
@@ -94,12 +94,12 @@ func (m *Manager) settleMissing(ctx context.Context, keys []subscriber.Key, reas
 	}
 	pass, hold := m.judge(gone)
 	m.endPast(gone)
-	return m.insistStore(ctx, "record a deletion by others", func(ctx context.Context) error {
-		if err := m.store.Hold(ctx, hold); err != nil {
+	return m.retryStore(ctx, "record a deletion by others", func(ctx context.Context) error {
+		if err := m.store.SuspendRemovals(ctx, hold); err != nil {
 			return err
 		}
 		// Those whose session is known to have ended were not written back.
-		return m.unlessSuspect(m.store.Bury(ctx, append(keysOf(hold), pass...), reason))
+		return m.unlessSuspect(m.store.AnnounceDeleted(ctx, append(keysOf(hold), pass...), reason))
 	})
 }
 
@@ -132,20 +132,20 @@ func (m *Manager) settleOrphans(ctx context.Context, group string, orphans []net
 	for i, inside := range orphans {
 		keys[i] = subscriber.Key{Group: group, Inside: inside}
 	}
-	gone, err := m.store.Missing(ctx, m.known(keys), subscriber.ReasonNone)
+	gone, err := m.store.FindMissing(ctx, m.known(keys), subscriber.ReasonNone)
 	if err != nil {
 		return err
 	}
 	_, hold := m.judge(gone)
-	if err := m.store.Hold(ctx, hold); err != nil {
+	if err := m.store.SuspendRemovals(ctx, hold); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range gone {
 		m.endGoneLocked(&gone[i])
-		if (i+1)%breathEvery == 0 {
-			breathe(&m.mu)
+		if (i+1)%yieldEvery == 0 {
+			yieldLock(&m.mu)
 		}
 	}
 	return nil
@@ -173,7 +173,7 @@ func (m *Manager) endPast(gone []subscriberdb.Absence) {
 // end may be told already, in the part of the feed that is not read, or that is lost.
 func (m *Manager) endGoneLocked(a *subscriberdb.Absence) {
 	if !a.Told && !a.Past {
-		m.missing.push(missing{a.Record.Key, a.Reason}) // looked at again: the session of a held one may have ended
+		m.missing.push(absentKey{a.Record.Key, a.Reason}) // looked at again: the session of a held one may have ended
 	}
 	s := m.life.Slot(a.Record.Inside)
 	if s != nil && s.Online() && !s.Held() {

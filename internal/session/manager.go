@@ -70,7 +70,7 @@ type Manager struct {
 	reaps     *queue[lifecycle.Work]
 	lingering *queue[lifecycle.Work] // of reaps: the entries keep coming back
 	idlers    *queue[*lifecycle.Drain]
-	missing   *queue[missing]
+	missing   *queue[absentKey]
 	timers    chan struct{} // says that something is due earlier than it was
 
 	regrouping  sync.Mutex // one change of what is served at a time; taken before reconciling
@@ -82,7 +82,7 @@ type Manager struct {
 	applied     bool       // the kernel has the settings; guarded by applying
 	badSettings bool       // it was said that the database's cannot be read; guarded by applying
 
-	mu              monitor
+	mu              wakingLock
 	life            *lifecycle.Machine
 	engine          *lsn.Engine       // that life changes; read here
 	configs         []lsn.GroupConfig // what the engine serves
@@ -91,7 +91,7 @@ type Manager struct {
 	unadopted       map[string]lsn.GroupConfig // groups with what drains of them, until their bindings are in the engine
 	prepared        bool                       // it is known what there is to serve
 	deposed         error                      // another daemon has taken a group; nil while none has
-	observed        observed                   // removals that RemovalOn would have carried out
+	observed        wouldRemove                // removals that RemovalOn would have carried out
 	settings        inspect.Settings
 	guards          map[string]guard.Limits
 	settled         bool
@@ -107,15 +107,15 @@ type Manager struct {
 // group is the state of one LSN group.
 type group struct {
 	*lifecycle.Group
-	position  string    // last feed entry taken; "" before the first sync
-	epoch     string    // epoch marker of the database this group trusts
-	suspect   bool      // the database lost its marker or went back in time
-	adopted   bool      // kernel and stored bindings were taken over
-	attempted bool      // that was begun
-	begin     int       // which look the paced pass begins with: the one that failed in the last
-	synced    bool      // reconciled at least once
-	failure   error     // why it could not be taken up, the last time
-	early     []missing // noticed before that
+	position  string      // last feed entry taken; "" before the first sync
+	epoch     string      // epoch marker of the database this group trusts
+	suspect   bool        // the database lost its marker or went back in time
+	adopted   bool        // kernel and stored bindings were taken over
+	attempted bool        // that was begun
+	begin     int         // which look the paced pass begins with: the one that failed in the last
+	synced    bool        // reconciled at least once
+	failure   error       // why it could not be taken up, the last time
+	early     []absentKey // noticed before that
 	moved     chan struct{}
 	followed  bool                  // the feed is being read on from position
 	unread    unread                // how far that was behind when it was looked at last
@@ -145,7 +145,7 @@ func New(o Options) (*Manager, error) {
 		events: inspect.NewBroadcaster(watchBacklog, watchRest), ready: make(chan struct{}), nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		saves: newQueue[lifecycle.Write](keepMost), opens: newQueue[lifecycle.Work](takeMost), cuts: newQueue[lifecycle.Work](takeMost),
 		reaps: newQueue[lifecycle.Work](takeMost), lingering: newQueue[lifecycle.Work](takeMost), idlers: newQueue[*lifecycle.Drain](takeMost),
-		missing: newQueue[missing](math.MaxInt), timers: make(chan struct{}, 1),
+		missing: newQueue[absentKey](math.MaxInt), timers: make(chan struct{}, 1),
 		engine: engine, configs: o.Groups, groups: map[string]*group{}, guards: o.Guards,
 		redisErr: errNotAsked, clients: clientCounts{counts: map[string]int{}},
 	}

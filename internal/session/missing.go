@@ -7,8 +7,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// missing is a record that seems to be gone by other hands than sessiond's.
-type missing struct {
+// absentKey is a record that seems to be gone by other hands than sessiond's.
+type absentKey struct {
 	key    subscriber.Key
 	reason subscriber.Reason
 }
@@ -16,9 +16,9 @@ type missing struct {
 // runVanished listens for the database's notices of keys that went away. They
 // are lossy; they only make things faster.
 func (m *Manager) runVanished(ctx context.Context) error {
-	return m.insistStore(ctx, "listen for deleted keys", func(ctx context.Context) error {
-		return m.store.Vanished(ctx, func(k subscriber.Key, r subscriber.Reason) {
-			m.missing.push(missing{k, r})
+	return m.retryStore(ctx, "listen for deleted keys", func(ctx context.Context) error {
+		return m.store.WatchRemovals(ctx, func(k subscriber.Key, r subscriber.Reason) {
+			m.missing.push(absentKey{k, r})
 		})
 	})
 }
@@ -43,10 +43,10 @@ func (m *Manager) runMissing(ctx context.Context) error {
 
 // takenUp returns those of the batch whose group was taken up. Of the others it is
 // not known yet whom they serve, which is what the guard asks: they wait.
-func (m *Manager) takenUp(batch []missing) []missing {
+func (m *Manager) takenUp(batch []absentKey) []absentKey {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.DeleteFunc(batch, func(x missing) bool {
+	return slices.DeleteFunc(batch, func(x absentKey) bool {
 		g := m.groups[x.key.Group]
 		if g == nil || g.synced {
 			return false
@@ -59,7 +59,7 @@ func (m *Manager) takenUp(batch []missing) []missing {
 // lookAgain sets the timers of those records that the database keeps although
 // their time is over. It does so only now that the database was asked, so that a
 // database that is away does not make the queue grow.
-func (m *Manager) lookAgain(batch []missing) {
+func (m *Manager) lookAgain(batch []absentKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
@@ -69,7 +69,7 @@ func (m *Manager) lookAgain(batch []missing) {
 }
 
 // byReason sorts what is missing, each key once.
-func byReason(batch []missing) map[subscriber.Reason][]subscriber.Key {
+func byReason(batch []absentKey) map[subscriber.Reason][]subscriber.Key {
 	keys := map[subscriber.Reason][]subscriber.Key{}
 	seen := make(map[subscriber.Key]struct{}, len(batch))
 	for _, x := range batch {

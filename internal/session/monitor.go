@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// monitor is the lock of the life cycle. Who leaves it wakes the executors that he
+// wakingLock is the lock of the life cycle. Who leaves it wakes the executors that he
 // gave work: not before, or each would take the first piece and wait for the lock.
-type monitor struct {
+type wakingLock struct {
 	sync.RWMutex
 	wakes []chan struct{} // of those executors
 }
@@ -21,7 +21,7 @@ func give[T any](m *Manager, q *queue[T], item T) {
 }
 
 // Unlock leaves the lock that was taken by Lock.
-func (l *monitor) Unlock() {
+func (l *wakingLock) Unlock() {
 	var room [8]chan struct{}
 	wakes := append(room[:0], l.wakes...)
 	l.wakes = l.wakes[:0]

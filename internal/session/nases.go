@@ -19,7 +19,7 @@ func (v *Backend) NASes(ctx context.Context, f inspect.NASFilter, after inspect.
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	page := smallest[inspect.NAS]{limit: limit, compare: func(a, b inspect.NAS) int { return a.Compare(b.NASKey) }}
+	page := topN[inspect.NAS]{limit: limit, compare: func(a, b inspect.NAS) int { return a.Compare(b.NASKey) }}
 	add := func(n inspect.NAS) {
 		n.Subscribers = online[n.NASKey]
 		if f.Match(n.NASKey) && n.Compare(after) > 0 {

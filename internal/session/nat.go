@@ -89,11 +89,11 @@ func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 	inside := p.filter.Inside
 	before := p.after.Inside.Prev() // its address may have more
 	for from := firstOf(inside, group, subscriber.Key{Group: p.after.Group, Inside: before}); ; {
-		from = v.m.engine.BindingsFrom(group, from, breathEvery, look)
+		from = v.m.engine.BindingsFrom(group, from, yieldEvery, look)
 		p.addSorted(found)
 		found = found[:0]
-		breathe(v.m.mu.RLocker())
-		p.looks += breathEvery
+		yieldLock(v.m.mu.RLocker())
+		p.looks += yieldEvery
 		switch {
 		case !from.IsValid(), len(p.items) > p.limit:
 			return

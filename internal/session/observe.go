@@ -6,8 +6,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// look is a group's database as a whole: whether it is the one that the engine knows.
-type look struct {
+// databaseState is a group's database as a whole: whether it is the one that the engine knows.
+type databaseState struct {
 	marker  subscriberdb.Marker
 	marked  bool   // the database has its epoch marker
 	since   string // where the engine stood in the feed before anything was read
@@ -17,8 +17,8 @@ type look struct {
 }
 
 // lookAt reads what tells whether a group's database can be trusted.
-func (m *Manager) lookAt(ctx context.Context, g *group) (*look, error) {
-	l := &look{since: m.positionOf(g)}
+func (m *Manager) lookAt(ctx context.Context, g *group) (*databaseState, error) {
+	l := &databaseState{since: m.positionOf(g)}
 	var err error
 	if l.marker, l.marked, err = m.store.Marker(ctx, g.Name); err != nil {
 		return nil, err
@@ -27,7 +27,7 @@ func (m *Manager) lookAt(ctx context.Context, g *group) (*look, error) {
 		return nil, err
 	}
 	if l.since != "" {
-		l.rewound, err = m.store.Rewound(ctx, g.Name, l.since)
+		l.rewound, err = m.store.RolledBack(ctx, g.Name, l.since)
 	} else if !l.marked {
 		l.remains, err = m.remains(ctx, g)
 	}

@@ -5,13 +5,13 @@ import "github.com/sessiond/sessiond/internal/inspect"
 // observedMost is how many observed removals are kept.
 const observedMost = 10_000
 
-// observed keeps the newest removals that RemovalOn would have carried out.
-type observed struct {
+// wouldRemove keeps the newest removals that RemovalOn would have carried out.
+type wouldRemove struct {
 	ring []inspect.Removal
 	next int // where the oldest is, once the ring is full
 }
 
-func (o *observed) add(r inspect.Removal) {
+func (o *wouldRemove) add(r inspect.Removal) {
 	if len(o.ring) < observedMost {
 		o.ring = append(o.ring, r)
 		return
@@ -26,7 +26,7 @@ func (v *Backend) observedRLocked(p *removalPage) {
 	if !p.wants(inspect.RemovalObserved) {
 		return
 	}
-	first := smallest[*inspect.Removal]{limit: p.limit + 1, compare: func(a, b *inspect.Removal) int {
+	first := topN[*inspect.Removal]{limit: p.limit + 1, compare: func(a, b *inspect.Removal) int {
 		return a.Key().Compare(b.Key())
 	}}
 	for i := range v.m.observed.ring {

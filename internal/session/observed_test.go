@@ -45,7 +45,7 @@ func TestObserve_DEL11_SES07(t *testing.T) {
 
 // TestObservedAreBounded: the newest are kept.
 func TestObservedAreBounded(t *testing.T) {
-	var o observed
+	var o wouldRemove
 	for i := range observedMost + 3 {
 		o.add(inspect.Removal{Sessions: i})
 	}

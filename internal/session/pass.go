@@ -312,7 +312,7 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 			defer p.m.reconciling.Unlock()
 			inside = p.m.stillNobodys(inside)
 		}
-		if err := p.m.removeNobodys(ctx, inside); err != nil {
+		if err := p.m.removeOrphanElements(ctx, inside); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,7 @@ type Store interface {
 	Trouble() <-chan struct{}        // tells that a commit of accounting failed
 
 	Tail(ctx context.Context, group string) (string, error)
-	Rewound(ctx context.Context, group, entry string) (bool, error)
+	RolledBack(ctx context.Context, group, entry string) (bool, error)
 	Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error)
 	Feed(ctx context.Context, group, after string, limit int, block time.Duration, room []subscriber.Change) ([]subscriber.Change, string, error)
 	Join(ctx context.Context, group, reader, entry string) error
@@ -29,10 +29,10 @@ type Store interface {
 	Versions(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error
 	RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error)
 	Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error)
-	Vanished(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error
-	Missing(ctx context.Context, known []subscriber.Record, reason subscriber.Reason) ([]subscriberdb.Absence, error)
-	Bury(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error
-	Hold(ctx context.Context, endings []subscriber.Ending) error
+	WatchRemovals(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error
+	FindMissing(ctx context.Context, known []subscriber.Record, reason subscriber.Reason) ([]subscriberdb.Absence, error)
+	AnnounceDeleted(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error
+	SuspendRemovals(ctx context.Context, endings []subscriber.Ending) error
 	ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
 	RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
 	Restore(ctx context.Context, records []subscriber.Record) error

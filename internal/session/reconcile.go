@@ -162,7 +162,7 @@ func (m *Manager) reconcile(ctx context.Context, g *group, how comparison, part 
 	if err != nil {
 		return nil, err
 	}
-	if m.beSuspicious(g, l) || !l.marked {
+	if m.checkSuspect(g, l) || !l.marked {
 		return m.reconcileDoubtful(ctx, g, how)
 	}
 	p := m.newPass(g, how)
@@ -184,7 +184,7 @@ func (m *Manager) reconcileDoubtful(ctx context.Context, g *group, how compariso
 	if err != nil {
 		return nil, err
 	}
-	suspect := m.beSuspicious(g, l)
+	suspect := m.checkSuspect(g, l)
 	how.pace = nil
 	p := m.newPass(g, how)
 	p.alone = true
@@ -214,9 +214,9 @@ func (m *Manager) forgotten(g *group) bool {
 	return m.groups[g.Name] != g
 }
 
-// removeNobodys closes the gates of addresses that no group has: their group was
+// removeOrphanElements closes the gates of addresses that no group has: their group was
 // taken out before this start, or somebody else put them there.
-func (m *Manager) removeNobodys(ctx context.Context, inside []netip.Addr) error {
+func (m *Manager) removeOrphanElements(ctx context.Context, inside []netip.Addr) error {
 	if len(inside) == 0 {
 		return nil
 	}
@@ -241,9 +241,9 @@ func (m *Manager) stepGroupLocked(g *group) {
 	}
 }
 
-// beSuspicious sounds the alarm if the database has lost what is known to exist, and
+// checkSuspect sounds the alarm if the database has lost what is known to exist, and
 // reports whether it is suspect.
-func (m *Manager) beSuspicious(g *group, l *look) bool {
+func (m *Manager) checkSuspect(g *group, l *databaseState) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.suspectLocked(g, l) {

@@ -20,7 +20,7 @@ func (m *Manager) runSaves(ctx context.Context) error {
 			if w.none() {
 				continue
 			}
-			err := m.insistStore(ctx, "store bindings", func(ctx context.Context) error {
+			err := m.retryStore(ctx, "store bindings", func(ctx context.Context) error {
 				if err := m.owned(ctx, name); err != nil {
 					return err
 				}

@@ -19,7 +19,7 @@ import (
 
 // suspectLocked reports whether the observed database has lost what this group
 // knows to exist. An unmarked database that nothing is known of is a new one.
-func (m *Manager) suspectLocked(g *group, o *look) bool {
+func (m *Manager) suspectLocked(g *group, o *databaseState) bool {
 	switch {
 	case g.suspect:
 		return true
@@ -47,7 +47,7 @@ func (m *Manager) alarmLocked(g *group) {
 
 // complete writes the bindings into a suspect database, which has got back the lost
 // records by then, and marks it as complete. A new database is just marked.
-func (m *Manager) complete(ctx context.Context, g *group, o *look, suspect bool, lost int) error {
+func (m *Manager) complete(ctx context.Context, g *group, o *databaseState, suspect bool, lost int) error {
 	if suspect {
 		if err := m.storeAll(ctx, g); err != nil {
 			return err

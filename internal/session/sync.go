@@ -17,7 +17,7 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 	}
 	for rebuilt := true; rebuilt; {
 		var err error
-		if rebuilt, err = m.takeUp(ctx, g); err != nil {
+		if rebuilt, err = m.resync(ctx, g); err != nil {
 			return err
 		}
 	}
@@ -31,9 +31,9 @@ func (m *Manager) sync(ctx context.Context, g *group) error {
 	return nil
 }
 
-// takeUp is one look of sync. It reports whether the database was suspect and
+// resync is one look of sync. It reports whether the database was suspect and
 // has been rebuilt.
-func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error) {
+func (m *Manager) resync(ctx context.Context, g *group) (rebuilt bool, err error) {
 	if err := m.owned(ctx, g.Name); err != nil {
 		return false, err
 	}
@@ -51,10 +51,10 @@ func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error
 	if err != nil {
 		return false, err
 	}
-	suspect := m.beSuspicious(g, l)
+	suspect := m.checkSuspect(g, l)
 	p := m.newPass(g, comparison{})
 	p.anew, p.alone = true, true
-	if err := p.takeUp(ctx, suspect, lost); err != nil {
+	if err := p.resync(ctx, suspect, lost); err != nil {
 		return suspect, err
 	}
 	m.mu.Lock()
@@ -64,9 +64,9 @@ func (m *Manager) takeUp(ctx context.Context, g *group) (rebuilt bool, err error
 	return suspect, m.complete(ctx, g, l, suspect, p.lost)
 }
 
-// takeUp compares everything, of a group that is new in the order in which it can be
+// resync compares everything, of a group that is new in the order in which it can be
 // adopted. Who is gone is settled before any gate is touched.
-func (p *pass) takeUp(ctx context.Context, suspect, lost bool) error {
+func (p *pass) resync(ctx context.Context, suspect, lost bool) error {
 	if p.m.adopted(p.group) {
 		return p.inOrder(ctx, p.records, p.absences, p.settleOrphans, p.gates, p.bindings, p.rows, p.elements)
 	}

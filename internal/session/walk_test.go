@@ -16,7 +16,7 @@ func (l *lockCount) Unlock() { l.unlocked++ }
 
 func TestWalkBreathes(t *testing.T) {
 	items := map[int]int{}
-	for i := range 3*breathEvery + 1 {
+	for i := range 3*yieldEvery + 1 {
 		items[i] = i
 	}
 	var lock lockCount
@@ -32,7 +32,7 @@ func TestWalkBreathes(t *testing.T) {
 func TestSmallest(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
-		s := smallest[int]{limit: r.IntN(5), compare: cmp.Compare[int]}
+		s := topN[int]{limit: r.IntN(5), compare: cmp.Compare[int]}
 		var all []int
 		for range r.IntN(20) {
 			x := r.IntN(15)

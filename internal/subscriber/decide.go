@@ -37,7 +37,7 @@ func (r *Room) Decide(v View, ev Event) Decision {
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		return decideRestart(v.Restart, ev)
 	}
-	s := survey{room: r, view: v, ev: ev, session: v.Session}
+	s := classifier{room: r, view: v, ev: ev, session: v.Session}
 	if s.ignoresService() {
 		return s.ignoreService(ev.Service)
 	}
@@ -54,7 +54,7 @@ func (r *Room) Decide(v View, ev Event) Decision {
 }
 
 // follow carries out a step.
-func (s *survey) follow(step Step) Decision {
+func (s *classifier) follow(step Step) Decision {
 	switch step {
 	case StepBegin:
 		return s.begin()
@@ -74,7 +74,7 @@ func (s *survey) follow(step Step) Decision {
 
 // outOfBounds reports whether the event tells of an address that its client may not
 // report. What is online there already, from before the client was bound, goes on and ends.
-func (s *survey) outOfBounds(step Step) bool {
+func (s *classifier) outOfBounds(step Step) bool {
 	switch {
 	case !s.ev.ForeignInside || step == StepNothing:
 		return false
@@ -107,7 +107,7 @@ func decideRestart(known Restart, ev Event) Decision {
 	}}
 }
 
-func (s *survey) begin() Decision {
+func (s *classifier) begin() Decision {
 	if !s.placed() {
 		d := Decision{Verdict: Noted, Session: s.open()}
 		s.end(&d)
@@ -116,7 +116,7 @@ func (s *survey) begin() Decision {
 	return s.take(s.record())
 }
 
-func (s *survey) refresh() Decision {
+func (s *classifier) refresh() Decision {
 	switch {
 	case s.own != nil && !s.moved():
 		return Decision{Verdict: Refreshed, Put: s.room.record(s.merged()), Session: s.open()}
@@ -127,10 +127,10 @@ func (s *survey) refresh() Decision {
 }
 
 // placed reports whether the event gives the session an address in this group.
-func (s *survey) placed() bool { return s.view.Scope == Here && s.ev.Inside.IsValid() }
+func (s *classifier) placed() bool { return s.view.Scope == Here && s.ev.Inside.IsValid() }
 
 // take gives the session the event's address, if its holder lets go.
-func (s *survey) take(r Record) Decision {
+func (s *classifier) take(r Record) Decision {
 	rule := addressRules[s.holding]
 	if !rule.grant {
 		return Decision{Verdict: rule.verdict}
@@ -149,7 +149,7 @@ func (s *survey) take(r Record) Decision {
 }
 
 // delete adds a record to those that are deleted.
-func (s *survey) delete(d *Decision, e Ending) {
+func (s *classifier) delete(d *Decision, e Ending) {
 	if d.Delete == nil {
 		d.Delete = s.room.list()
 	}
@@ -157,7 +157,7 @@ func (s *survey) delete(d *Decision, e Ending) {
 }
 
 // replaced is the verdict of a session that gets an address and had one.
-func (s *survey) replaced() Verdict {
+func (s *classifier) replaced() Verdict {
 	if s.standing == StandingSame {
 		return Moved
 	}
@@ -166,14 +166,14 @@ func (s *survey) replaced() Verdict {
 
 // end deletes the session's own record, because the session begins anew or is
 // at another address.
-func (s *survey) end(d *Decision) {
+func (s *classifier) end(d *Decision) {
 	if s.own != nil {
 		s.delete(d, Ending{Record: *s.own, Reason: ReasonSuperseded})
 	}
 }
 
 // evicted ends the holder's session when the one that takes its address began.
-func (s *survey) evicted() Ending {
+func (s *classifier) evicted() Ending {
 	e := NewEnding(*s.view.Holder, ReasonSuperseded, s.start)
 	if e.Tombstone != nil {
 		e.Tombstone.Doubtful = s.doubtful
@@ -181,7 +181,7 @@ func (s *survey) evicted() Ending {
 	return e
 }
 
-func (s *survey) close() Decision {
+func (s *classifier) close() Decision {
 	d := s.note()
 	switch {
 	case s.own == nil:
@@ -194,11 +194,11 @@ func (s *survey) close() Decision {
 	return d
 }
 
-func (s *survey) note() Decision {
+func (s *classifier) note() Decision {
 	return Decision{Verdict: Noted, Session: s.closed(ReasonStop)}
 }
 
-func (s *survey) leave() Decision {
+func (s *classifier) leave() Decision {
 	d := Decision{Verdict: Left, Session: s.closed(ReasonNone)}
 	s.end(&d)
 	return d

@@ -26,7 +26,7 @@ func OpenState(r *Record) SessionState {
 
 // record is the event's session at the event's address, as a new record. It
 // keeps what the event leaves unsaid and the session's old record knows.
-func (s *survey) record() Record {
+func (s *classifier) record() Record {
 	ev := &s.ev
 	r := Record{SessionID: ev.SessionID}
 	if s.standing == StandingSame && s.own != nil {
@@ -53,7 +53,7 @@ func (s *survey) record() Record {
 
 // merged is the session's own record with the event taken in. An older event
 // fills gaps only (I4).
-func (s *survey) merged() Record {
+func (s *classifier) merged() Record {
 	r := *s.own
 	r.ExpiresAt, r.Unconfirmed, r.RemovalHeld = time.Time{}, false, ReasonNone
 	if len(r.Links) == 0 {
@@ -70,7 +70,7 @@ func (s *survey) merged() Record {
 }
 
 // heardAt is the event time that goes into the record.
-func (s *survey) heardAt() time.Time { return later(s.occurred(), s.start) }
+func (s *classifier) heardAt() time.Time { return later(s.occurred(), s.start) }
 
 // learn takes over what the event says. The first User-Name stays: a NAS that
 // rewrites it in the middle of a session does not make another subscriber.
@@ -115,7 +115,7 @@ func (r *Record) learnIPv6(ev *Event) {
 }
 
 // open is the state of the event's session, online.
-func (s *survey) open() *SessionState {
+func (s *classifier) open() *SessionState {
 	state := SessionState{Phase: Open, Start: s.start, Exact: s.ev.Kind == EventStart, UserName: s.ev.UserName}
 	if state.Exact {
 		state.Stamp, state.Digest = s.ev.Stamp, s.ev.startDigest()
@@ -134,7 +134,7 @@ func (s *survey) open() *SessionState {
 }
 
 // whereabouts is the address at which the session now is, in this group.
-func (s *survey) whereabouts() netip.Addr {
+func (s *classifier) whereabouts() netip.Addr {
 	switch {
 	case s.placed():
 		return s.ev.Inside
@@ -145,7 +145,7 @@ func (s *survey) whereabouts() netip.Addr {
 }
 
 // closed is the state of the event's session, over.
-func (s *survey) closed(why Reason) *SessionState {
+func (s *classifier) closed(why Reason) *SessionState {
 	state := SessionState{Phase: Closed, Reason: why, Start: s.start, Inside: s.ev.Inside, UserName: s.ev.UserName}
 	if s.standing == StandingSame || s.standing == StandingLapsed {
 		state.Exact, state.Stamp, state.Before = s.session.Exact, s.session.Stamp, s.session.Before

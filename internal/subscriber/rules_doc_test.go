@@ -342,7 +342,7 @@ func rulesDocument() string {
 		for standing, r := range rows {
 			fmt.Fprintf(&b, "| %s |", standingTexts[standing].name)
 			for kind, step := range r {
-				fmt.Fprintf(&b, " %s |", cell(Standing(standing), EventStart+EventKind(kind), step))
+				fmt.Fprintf(&b, " %s |", cell(Relation(standing), EventStart+EventKind(kind), step))
 			}
 			b.WriteString("\n")
 		}
@@ -356,7 +356,7 @@ func rulesDocument() string {
 }
 
 // impossible reports whether the event never finds the session in that standing.
-func impossible(s Standing, kind EventKind) bool {
+func impossible(s Relation, kind EventKind) bool {
 	switch s {
 	case StandingBefore:
 		return kind == EventStop
@@ -366,7 +366,7 @@ func impossible(s Standing, kind EventKind) bool {
 	return false
 }
 
-func cell(s Standing, kind EventKind, step Step) string {
+func cell(s Relation, kind EventKind, step Step) string {
 	switch {
 	case impossible(s, kind):
 		return "–"

@@ -8,7 +8,7 @@ package subscriber
 // session that holds the address.
 
 // ignoresService reports whether the event is of a service, and no more than that.
-func (s *survey) ignoresService() bool {
+func (s *classifier) ignoresService() bool {
 	if !s.ev.Service && !s.ev.within(s.view.Holder) {
 		return false
 	}
@@ -19,7 +19,7 @@ func (s *survey) ignoresService() bool {
 // ignoreService leaves the session alone. What comes late of a service, after its
 // session, is taken for a session's own where no vendor marks it; so the end of the
 // service is remembered.
-func (s *survey) ignoreService(marked bool) Decision {
+func (s *classifier) ignoreService(marked bool) Decision {
 	d := Decision{Verdict: ServiceIgnored}
 	if !marked && s.ev.Kind == EventStop {
 		s.start = s.ev.Began()

@@ -23,13 +23,13 @@ const (
 	repetition = 5 * time.Minute
 )
 
-// Standing is how an event stands to what is known of its session. It is the
+// Relation is how an event stands to what is known of its session. It is the
 // row of the table of rules.
-type Standing uint8
+type Relation uint8
 
 // The standings.
 const (
-	StandingUnknown Standing = iota // nothing is known of the session
+	StandingUnknown Relation = iota // nothing is known of the session
 	StandingSame                    // online, and the event is about it
 	StandingEarlier                 // online, and the event is older than that
 	StandingLater                   // the event begins a new session under a known identifier
@@ -40,7 +40,7 @@ const (
 )
 
 // stand classifies the event; the first of the few conditions that holds.
-func (s *survey) stand() Standing {
+func (s *classifier) stand() Relation {
 	standing := s.againstSession()
 	switch {
 	case s.ev.Kind == EventStop:
@@ -52,9 +52,9 @@ func (s *survey) stand() Standing {
 }
 
 // begins reports whether a session may begin in this group.
-func (s *survey) begins() bool { return s.view.Scope == Here || s.view.Scope == Recorded }
+func (s *classifier) begins() bool { return s.view.Scope == Here || s.view.Scope == Recorded }
 
-func (s *survey) againstSession() Standing {
+func (s *classifier) againstSession() Relation {
 	switch s.session.Phase {
 	case Open:
 		switch s.ev.Kind {
@@ -79,7 +79,7 @@ func (s *survey) againstSession() Standing {
 // A Start of a session that is online is the Start sent again, unless another
 // user, another address or the NAS's own later stamp tells that the NAS began
 // anew (SES-12).
-func (s *survey) startAgainstOpen() Standing {
+func (s *classifier) startAgainstOpen() Relation {
 	known := &s.session
 	switch {
 	case s.repeatsBefore():
@@ -99,7 +99,7 @@ func (s *survey) startAgainstOpen() Standing {
 // stampedLater reports whether the Start happened later than the known one, by the
 // clock of the NAS that stamped both. Where the known one has no stamp, the event
 // time has to tell, less exactly; an arrival alone does not.
-func (s *survey) stampedLater() bool {
+func (s *classifier) stampedLater() bool {
 	switch known := &s.session; {
 	case s.ev.Stamp.IsZero():
 		return false
@@ -112,21 +112,21 @@ func (s *survey) stampedLater() bool {
 
 // stampedAlike reports whether the Start is the known one again: it tells the address
 // that the session had then.
-func (s *survey) stampedAlike() bool {
+func (s *classifier) stampedAlike() bool {
 	return !s.ev.Stamp.IsZero() && s.ev.Stamp.Equal(s.session.Stamp)
 }
 
 // samePacket reports whether the Start, which has no stamp, is the known one to the octet.
-func (s *survey) samePacket() bool {
+func (s *classifier) samePacket() bool {
 	return s.ev.Stamp.IsZero() && s.ev.Digest != 0 && s.ev.Digest == s.session.Digest
 }
 
-func (s *survey) stampedEarlier() bool {
+func (s *classifier) stampedEarlier() bool {
 	known := s.session.Stamp
 	return !s.ev.Stamp.IsZero() && !known.IsZero() && s.ev.Stamp.Before(known.Add(-sameStart))
 }
 
-func (s *survey) interimAgainstOpen() Standing {
+func (s *classifier) interimAgainstOpen() Relation {
 	known := &s.session
 	switch {
 	case s.ofEarlier():
@@ -142,7 +142,7 @@ func (s *survey) interimAgainstOpen() Standing {
 // A Stop ends the session that is online under its identifier, unless it is that
 // of an earlier one (SES-12). Its arrival alone is never before the start: two
 // daemons, or one whose clock was set, may tell that otherwise.
-func (s *survey) stopAgainstOpen() Standing {
+func (s *classifier) stopAgainstOpen() Relation {
 	if s.ofEarlier() || s.ev.delayed() && s.ev.Latest.Before(s.session.Start.Add(-sessionTimeSlack)) {
 		return StandingEarlier
 	}
@@ -153,7 +153,7 @@ func (s *survey) stopAgainstOpen() Standing {
 // same identifier, where there was one: by the start that Acct-Session-Time tells,
 // or else by its time. Where there was none, no odd time makes it another's: the
 // identifier and the order of arrival count for more, but for a Stop of another user.
-func (s *survey) ofEarlier() bool {
+func (s *classifier) ofEarlier() bool {
 	known := &s.session
 	if known.Before.IsZero() {
 		return s.ev.Kind == EventStop && s.otherUser() && s.counted() && s.ev.Began().Before(known.Start.Add(-sessionTimeSlack))
@@ -169,7 +169,7 @@ func (s *survey) ofEarlier() bool {
 
 // nearerBefore reports whether the event's session began, by Acct-Session-Time, when
 // the session before under the same identifier did, rather than the known one.
-func (s *survey) nearerBefore() bool {
+func (s *classifier) nearerBefore() bool {
 	known := &s.session
 	if known.Before.IsZero() || !s.counted() {
 		return false
@@ -180,7 +180,7 @@ func (s *survey) nearerBefore() bool {
 
 // A Start that equals the one of the ended session is a replay, and an older
 // one came too late (SES-11).
-func (s *survey) startAgainstClosed() Standing {
+func (s *classifier) startAgainstClosed() Relation {
 	known := &s.session
 	switch {
 	case s.repeatsBefore():
@@ -198,7 +198,7 @@ func (s *survey) startAgainstClosed() Standing {
 }
 
 // replays reports whether the Start is the known one again.
-func (s *survey) replays() bool {
+func (s *classifier) replays() bool {
 	known := &s.session
 	apart := s.ev.At.Sub(known.Start).Abs()
 	switch {
@@ -212,18 +212,18 @@ func (s *survey) replays() bool {
 
 // repeatsBefore reports whether the Start is that of the session before under the same
 // identifier again: it happened when that one began.
-func (s *survey) repeatsBefore() bool {
+func (s *classifier) repeatsBefore() bool {
 	before := s.session.Before
 	return !before.IsZero() && s.ev.At.Sub(before).Abs() <= sameStart
 }
 
 // repeats reports whether a Start that tells no time of its own comes so soon after
 // the known one that it is rather that one, repeated unchanged.
-func (s *survey) repeats() bool {
+func (s *classifier) repeats() bool {
 	return s.ev.Stamp.IsZero() && s.ev.Delay <= 0 && s.ev.At.Sub(s.session.Start).Abs() <= repetition
 }
 
-func (s *survey) interimAgainstClosed() Standing {
+func (s *classifier) interimAgainstClosed() Relation {
 	known := &s.session
 	switch {
 	case s.withinEnded() && !s.otherUser():
@@ -239,7 +239,7 @@ func (s *survey) interimAgainstClosed() Standing {
 // outlasts reports whether the Interim shows that its session is online although
 // it was taken for ended: by somebody who did not know, or because another took
 // its address. Nobody is put out for it: see hold.
-func (s *survey) outlasts() bool {
+func (s *classifier) outlasts() bool {
 	known := &s.session
 	switch {
 	case known.Reason == ReasonNASRestart:
@@ -266,7 +266,7 @@ func (s *SessionState) lastHeard() time.Time {
 	return s.Heard
 }
 
-func (s *survey) stopAgainstClosed() Standing {
+func (s *classifier) stopAgainstClosed() Relation {
 	switch {
 	case s.beganAfter(s.session.End) && !s.undated():
 		return StandingLater
@@ -278,7 +278,7 @@ func (s *survey) stopAgainstClosed() Standing {
 
 // beforeRestart reports whether the session of a Start or Interim began before
 // its NAS restarted, and did not outlive that.
-func (s *survey) beforeRestart(standing Standing) bool {
+func (s *classifier) beforeRestart(standing Relation) bool {
 	restart := s.view.Restart
 	switch {
 	case restart.At.IsZero():
@@ -299,7 +299,7 @@ func (s *survey) beforeRestart(standing Standing) bool {
 // startedBefore reports whether a Start came from before the restart. What comes
 // after an Accounting-On in order counts as after it, whatever a clock says that
 // is still to be set.
-func (s *survey) startedBefore(restart Restart) bool {
+func (s *classifier) startedBefore(restart Restart) bool {
 	if !s.ev.At.Before(restart.At) {
 		return false
 	}
@@ -310,7 +310,7 @@ func (s *survey) startedBefore(restart Restart) bool {
 // sinceRestart reports whether the Start came after a restart of the NAS that the
 // known session came before: identifiers begin anew with a NAS, and addresses may
 // stay.
-func (s *survey) sinceRestart() bool {
+func (s *classifier) sinceRestart() bool {
 	restart, known := s.view.Restart, &s.session
 	if !known.Start.Before(restart.At) || s.own != nil && !restart.Ends(s.own) {
 		return false
@@ -321,13 +321,13 @@ func (s *survey) sinceRestart() bool {
 // undated reports whether nothing but the arrival of its packet tells when the event
 // happened: one that is sent again to the octet, delay and all, tells the same. A NAS that
 // has restarted since begins its identifiers anew.
-func (s *survey) undated() bool {
+func (s *classifier) undated() bool {
 	return s.ev.Digest != 0 && s.ev.Stamp.IsZero() && !s.sinceRestart()
 }
 
 // withinEnded reports whether the Interim's count is one that the session which ended
 // had, so that nothing tells it from one of that session.
-func (s *survey) withinEnded() bool {
+func (s *classifier) withinEnded() bool {
 	return s.undated() && s.counted() && !s.session.Reason.lapses() &&
 		!s.session.Start.Add(s.ev.SessionTime).After(s.session.End.Add(sessionTimeSlack))
 }
@@ -335,22 +335,22 @@ func (s *survey) withinEnded() bool {
 // reckoned reports whether the session's start is known from an Interim only.
 // Jitter may put it just before the restart after which the session began; it
 // then counts as begun with the restart.
-func (s *survey) reckoned(standing Standing) bool {
+func (s *classifier) reckoned(standing Relation) bool {
 	return s.ev.Kind == EventInterim && (standing == StandingUnknown || standing == StandingLater)
 }
 
 // moved reports whether the event tells another address than the known one.
-func (s *survey) moved() bool {
+func (s *classifier) moved() bool {
 	if s.view.Scope == Elsewhere {
 		return true
 	}
 	return s.ev.Inside.IsValid() && s.session.Inside.IsValid() && s.ev.Inside != s.session.Inside
 }
 
-func (s *survey) otherUser() bool { return s.session.otherUser(&s.ev) }
+func (s *classifier) otherUser() bool { return s.session.otherUser(&s.ev) }
 
 // lastHeard is the newest event time taken into the open session.
-func (s *survey) lastHeard() time.Time {
+func (s *classifier) lastHeard() time.Time {
 	if s.own != nil {
 		return s.own.UpdatedAt
 	}
@@ -359,11 +359,11 @@ func (s *survey) lastHeard() time.Time {
 
 // counted reports whether the event tells how long its session lasts. Zero is no
 // count: an Interim or Stop comes after the Start, and some clients never count.
-func (s *survey) counted() bool { return s.ev.SessionTime > 0 }
+func (s *classifier) counted() bool { return s.ev.SessionTime > 0 }
 
 // beganAfter reports whether Acct-Session-Time proves that the event's session
 // began after t.
-func (s *survey) beganAfter(t time.Time) bool {
+func (s *classifier) beganAfter(t time.Time) bool {
 	return s.counted() && s.ev.Began().After(t.Add(sessionTimeSlack))
 }
 
@@ -371,20 +371,20 @@ func (s *survey) beganAfter(t time.Time) bool {
 // when the one that is known had ended. A Stop and the next Start under the same
 // identifier may be seconds apart, so that an Interim which is late itself, by as
 // long as that session lasted, looks alike.
-func (s *survey) beganAnew() bool {
+func (s *classifier) beganAnew() bool {
 	known := &s.session
 	return s.beganAfter(known.Start) && s.ev.Began().After(known.End.Add(-jitter))
 }
 
 // beganWith reports whether Acct-Session-Time tells that the event's session is the
 // known one: both began at the same time.
-func (s *survey) beganWith() bool {
+func (s *classifier) beganWith() bool {
 	return s.counted() && s.ev.Began().Sub(s.session.Start).Abs() <= sessionTimeSlack
 }
 
 // lasted is until when the event's session lasts, by the known start and the count;
 // zero where that would be over only after the event has come.
-func (s *survey) lasted() time.Time {
+func (s *classifier) lasted() time.Time {
 	until := s.session.Start.Add(s.ev.SessionTime)
 	if until.After(s.ev.Latest.Add(sessionTimeSlack)) {
 		return time.Time{}
@@ -396,7 +396,7 @@ func (s *survey) lasted() time.Time {
 // session are the better ones: the known Start and Acct-Session-Time need no
 // clock. Those of another user's are none. A count that would be over only after the event has come is wrong; one
 // that was over long before, where nothing else tells of a delay, is of a wrong start.
-func (s *survey) occurred() time.Time {
+func (s *classifier) occurred() time.Time {
 	known := &s.session
 	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() || s.otherUser() {
 		return s.ev.At
@@ -416,16 +416,16 @@ func (s *survey) occurred() time.Time {
 
 // newer reports whether the event happened after t. What it tells of its time may
 // be in conflict; then either is enough.
-func (s *survey) newer(t time.Time) bool { return s.occurred().After(t) }
+func (s *classifier) newer(t time.Time) bool { return s.occurred().After(t) }
 
-func laterUnless(older bool) Standing {
+func laterUnless(older bool) Relation {
 	if older {
 		return StandingEarlier
 	}
 	return StandingLater
 }
 
-func laterOrEnded(later bool) Standing {
+func laterOrEnded(later bool) Relation {
 	if later {
 		return StandingLater
 	}

@@ -11,22 +11,22 @@ func (ev *Event) Began() time.Time {
 	return ev.At.Add(-ev.SessionTime)
 }
 
-// survey is one event in its surroundings, classified.
-type survey struct {
+// classifier is one event in its surroundings, classified.
+type classifier struct {
 	room     *Room // of the decision
 	view     View
 	ev       Event
 	session  SessionState // of the view, made good where the record knows more
 	own      *Record      // the session's record; nil for none
 	floor    time.Time    // the session did not begin before; zero for no bound
-	standing Standing
+	standing Relation
 	start    time.Time // of the session that the event is about
-	holding  Holding
+	holding  AddressOwner
 	doubtful bool // the session takes the address in the order of arrival, against the NAS's clock
 }
 
 // classify sees how the event stands in its surroundings.
-func (s *survey) classify() {
+func (s *classifier) classify() {
 	s.ev.arrange()
 	s.own = s.findOwn()
 	s.standing = s.stand()
@@ -42,7 +42,7 @@ func (s *survey) classify() {
 
 // shownStart is the start that goes into the session's record: as the NAS tells it,
 // where nothing is known of its clock. Nothing is decided by that.
-func (s *survey) shownStart() time.Time {
+func (s *classifier) shownStart() time.Time {
 	switch {
 	case s.ev.Kind == EventStart && s.start.Equal(s.ev.At) && s.ev.Claimed.After(s.view.Restart.At):
 		return s.ev.Claimed
@@ -54,7 +54,7 @@ func (s *survey) shownStart() time.Time {
 
 // findOwn finds the record of the event's session. The record is what counts:
 // where the session's own state is lost, it is read off the record.
-func (s *survey) findOwn() *Record {
+func (s *classifier) findOwn() *Record {
 	holder := s.view.Holder
 	if holder != nil && (holder.belongsTo(s.ev.SessionID) || s.ev.Kind == EventStop && s.stoppable(holder)) {
 		if s.session.Phase == Unknown {
@@ -72,7 +72,7 @@ func (s *survey) findOwn() *Record {
 }
 
 // startFor is when the event's session began, given how it stands to the known one.
-func (s *survey) startFor(standing Standing) time.Time {
+func (s *classifier) startFor(standing Relation) time.Time {
 	switch standing {
 	case StandingSame:
 		if s.ev.Kind == EventStart && !s.session.Exact && s.ev.At.Before(s.session.Start) {

@@ -2,35 +2,35 @@ package subscriberdb
 
 import "sync"
 
-// argList is room for the arguments of a command. There are many long commands, so
+// argBuffer is room for the arguments of a command. There are many long commands, so
 // the next takes the room of the one before. A command may be sent until its list
 // is reset.
-type argList struct {
+type argBuffer struct {
 	list  []any
 	text  []byte // of arguments that exist nowhere else
 	done  int    // of text, in arguments so far
-	parts []part
+	parts []argSlice
 }
 
 // argLists are those of commands that are over.
-var argLists = sync.Pool{New: func() any { return new(argList) }}
+var argLists = sync.Pool{New: func() any { return new(argBuffer) }}
 
-// part is an argument out of the text of a list. A pointer to it stands for it in
+// argSlice is an argument out of the text of a list. A pointer to it stands for it in
 // the list, where a string would have to be allocated.
-type part struct {
-	of       *argList
+type argSlice struct {
+	of       *argBuffer
 	from, to int
 }
 
 // MarshalBinary is how the client asks for the text.
-func (p *part) MarshalBinary() ([]byte, error) { return p.of.text[p.from:p.to], nil }
+func (p *argSlice) MarshalBinary() ([]byte, error) { return p.of.text[p.from:p.to], nil }
 
 // add appends arguments as they are.
-func (l *argList) add(args ...any) { l.list = append(l.list, args...) }
+func (l *argBuffer) add(args ...any) { l.list = append(l.list, args...) }
 
 // cut makes an argument of what was appended to the text since the last one.
-func (l *argList) cut() {
-	l.parts = append(l.parts, part{l, l.done, len(l.text)})
+func (l *argBuffer) cut() {
+	l.parts = append(l.parts, argSlice{l, l.done, len(l.text)})
 	l.list = append(l.list, &l.parts[len(l.parts)-1])
 	l.done = len(l.text)
 }
@@ -39,9 +39,9 @@ func (l *argList) cut() {
 const keepText = 1 << 20
 
 // reset empties the list, and lets go of what it refers to.
-func (l *argList) reset() {
+func (l *argBuffer) reset() {
 	if cap(l.text) > keepText {
-		*l = argList{}
+		*l = argBuffer{}
 		return
 	}
 	clear(l.list)

@@ -8,7 +8,7 @@ import (
 )
 
 // texts is what the client sends of a list.
-func texts(t *testing.T, l *argList) []string {
+func texts(t *testing.T, l *argBuffer) []string {
 	t.Helper()
 	var all []string
 	for _, arg := range l.list {
@@ -29,7 +29,7 @@ func texts(t *testing.T, l *argList) []string {
 // TestArgListIsUsedAgain: arguments are what they were made of, however the room
 // grows and whatever was in it, and nothing of a list is left behind its reset.
 func TestArgListIsUsedAgain(t *testing.T) {
-	var l argList
+	var l argBuffer
 	for round, n := range []int{1, 1000, 3, 200} {
 		want := []string{"evalsha", "7", ""}
 		l.add("evalsha", 7)

@@ -71,7 +71,7 @@ type bindingWrite struct {
 // bindingWriter is the room of one call of SaveBindings.
 type bindingWriter struct {
 	writes []bindingWrite
-	args   argList
+	args   argBuffer
 	ends   []int // of the commands in args
 	cmds   []redis.Cmder
 }

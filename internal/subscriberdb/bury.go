@@ -12,13 +12,13 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Bury announces the end of records that others removed from Redis, or that
+// AnnounceDeleted announces the end of records that others removed from Redis, or that
 // expired there: each gets one Deleted change, whoever asks and how often. A
 // record that exists, and one whose end is announced already, is left alone.
 // With ReasonNone, for a caller who does not know, a record that may have come to
 // its time ended ReasonExpired, any other ReasonRemovedInDatabase. It returns ErrSuspect, and announces nothing more, when the marker is
 // missing.
-func (db *DB) Bury(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
+func (db *DB) AnnounceDeleted(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
 	for len(keys) > 0 {
 		batch := keys[:min(endBatch, len(keys))]
 		keys = keys[len(batch):]
@@ -56,8 +56,8 @@ func (db *DB) buryBatch(ctx context.Context, keys []subscriber.Key, why subscrib
 	return nil
 }
 
-// grave is a record that is gone, as far as others remember it.
-type grave struct {
+// absentRecord is a record that is gone, as far as others remember it.
+type absentRecord struct {
 	group   *Group
 	record  subscriber.Record
 	id      subscriber.SessionID // what its end is remembered under
@@ -68,8 +68,8 @@ type grave struct {
 
 // graves gathers what is remembered of the records. Of those that a witness tells of
 // it goes by that, of the others by the session that the caller knows.
-func (db *DB) graves(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*grave, error) {
-	graves := make([]*grave, len(known))
+func (db *DB) graves(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
+	graves := make([]*absentRecord, len(known))
 	calls := make([]*redis.StringCmd, len(known))
 	pipe := db.client.Pipeline()
 	for i := range known {
@@ -79,7 +79,7 @@ func (db *DB) graves(ctx context.Context, known []subscriber.Record, why subscri
 		if err != nil {
 			return nil, err
 		}
-		graves[i] = &grave{group: g, record: r, id: sessionOrAddress(&r), reason: why}
+		graves[i] = &absentRecord{group: g, record: r, id: sessionOrAddress(&r), reason: why}
 		calls[i] = pipe.HGet(ctx, onlineKey(g.Name), r.Inside.String())
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -92,7 +92,7 @@ func (db *DB) graves(ctx context.Context, known []subscriber.Record, why subscri
 }
 
 // identify takes over what the witness tells.
-func (g *grave) identify(db *DB, witness string) {
+func (g *absentRecord) identify(db *DB, witness string) {
 	if g.witness = witness; witness == "" {
 		return
 	}
@@ -105,7 +105,7 @@ func (g *grave) identify(db *DB, witness string) {
 }
 
 // addSessions adds what is remembered of the records' sessions.
-func (db *DB) addSessions(ctx context.Context, graves []*grave) error {
+func (db *DB) addSessions(ctx context.Context, graves []*absentRecord) error {
 	pipe := db.client.Pipeline()
 	lines, ttls := make([]*redis.StringCmd, len(graves)), make([]*redis.DurationCmd, len(graves))
 	for i, g := range graves {
@@ -140,7 +140,7 @@ const clockSkew = time.Second
 // reckonReason tells a record that may have expired from one that cannot have.
 // What is left of the time of its session's state tells when that was last
 // written; the record lived for its time at least since then.
-func (db *DB) reckonReason(g *grave, left time.Duration) subscriber.Reason {
+func (db *DB) reckonReason(g *absentRecord, left time.Duration) subscriber.Reason {
 	earliest, record := g.record.ExpiresAt, g.group.ttlOf(g.record.Client)
 	if left >= 0 && record > 0 {
 		sinceStored := 2*record + db.tombstoneTTL + db.restateAfter() - left
@@ -159,9 +159,9 @@ const announcedWithin = 1000
 // unannounced leaves out the graves without a witness whose end the feed tells
 // already: that is why there is no witness. Where the witness is lost some other
 // way, the end is still to be announced.
-func (db *DB) unannounced(ctx context.Context, graves []*grave) ([]*grave, error) {
+func (db *DB) unannounced(ctx context.Context, graves []*absentRecord) ([]*absentRecord, error) {
 	told := make(map[string]map[netip.Addr]subscriber.ChangeKind) // the last change, by group and address
-	var left []*grave
+	var left []*absentRecord
 	for _, g := range graves {
 		group := g.group.Name
 		if g.witness == "" && told[group] == nil {
@@ -193,7 +193,7 @@ func (db *DB) lastChanges(ctx context.Context, group string) (map[netip.Addr]sub
 	return last, nil
 }
 
-func (g *grave) call(ctx context.Context, db *DB) *redis.Cmd {
+func (g *absentRecord) call(ctx context.Context, db *DB) *redis.Cmd {
 	r := &g.record
 	keys := []string{
 		recordKey(r.Group, r.Inside), markerKey(r.Group), onlineKey(r.Group), feedKey(r.Group),
@@ -209,7 +209,7 @@ func (g *grave) call(ctx context.Context, db *DB) *redis.Cmd {
 
 // tombstone closes the session that was open at the address. An expired record
 // was last heard of when its time began; an Interim since then knows better.
-func (g *grave) tombstone(now time.Time) string {
+func (g *absentRecord) tombstone(now time.Time) string {
 	state, err := parseState(g.session)
 	if err != nil || state.Phase != subscriber.Open || state.Inside != g.record.Inside {
 		return ""

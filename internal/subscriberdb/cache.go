@@ -8,17 +8,17 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// traceID names a session in a group.
-type traceID struct {
+// cachedSessionKey names a session in a group.
+type cachedSessionKey struct {
 	group string
 	id    subscriber.SessionID
 }
 
-// trace is what a commit left behind of a session that is online: a guess for
+// cachedSession is what a commit left behind of a session that is online: a guess for
 // its next event. A wrong guess costs more round trips, nothing else. It is never
 // changed once it is in the cache. There may be a trace of every subscriber, so
 // what can be told from something else is not in it.
-type trace struct {
+type cachedSession struct {
 	record   subscriber.Packed // the session's record
 	start    time.Time         // of the session, as its state says
 	stamp    int64             // see subscriber.SessionState; in seconds since 1970, 0 for none
@@ -29,11 +29,11 @@ type trace struct {
 }
 
 // newTrace returns nil for a session that is not open where its record is.
-func newTrace(r *subscriber.Record, state *subscriber.SessionState) *trace {
+func newTrace(r *subscriber.Record, state *subscriber.SessionState) *cachedSession {
 	if state.Phase != subscriber.Open || state.Inside != r.Inside {
 		return nil
 	}
-	t := &trace{record: r.Pack(), start: state.Start, digest: state.Digest, exact: state.Exact, userName: state.UserName}
+	t := &cachedSession{record: r.Pack(), start: state.Start, digest: state.Digest, exact: state.Exact, userName: state.UserName}
 	if packed := t.record.UserName(); packed == state.UserName {
 		t.userName = packed // the same octets, kept once
 	}
@@ -47,7 +47,7 @@ func newTrace(r *subscriber.Record, state *subscriber.SessionState) *trace {
 }
 
 // state is what the database remembers of the session whose record this is.
-func (t *trace) state(r *subscriber.Record) subscriber.SessionState {
+func (t *cachedSession) state(r *subscriber.Record) subscriber.SessionState {
 	state := subscriber.SessionState{
 		Phase: subscriber.Open, Inside: r.Inside, Start: t.start, Digest: t.digest, Exact: t.exact, UserName: t.userName,
 	}
@@ -67,8 +67,8 @@ type cache struct {
 	mu         sync.Mutex
 	seed       maphash.Seed
 	size       int // of one generation
-	young, old map[uint64]*trace
-	restarts   map[traceID]string // restart lines by NAS, without a session; maxRestarts at most
+	young, old map[uint64]*cachedSession
+	restarts   map[cachedSessionKey]string // restart lines by NAS, without a session; maxRestarts at most
 	reporters  map[string]reporter
 }
 
@@ -86,14 +86,14 @@ const maxRestarts = 2 * maxReporters
 
 func newCache(size int) *cache {
 	return &cache{
-		seed: maphash.MakeSeed(), size: max(size/2, 1), young: make(map[uint64]*trace),
-		restarts: make(map[traceID]string), reporters: make(map[string]reporter),
+		seed: maphash.MakeSeed(), size: max(size/2, 1), young: make(map[uint64]*cachedSession),
+		restarts: make(map[cachedSessionKey]string), reporters: make(map[string]reporter),
 	}
 }
 
 // get returns what is known of a session, nil for nothing, and unpacks its record
 // into the given one.
-func (c *cache) get(id traceID, into *subscriber.Record) *trace {
+func (c *cache) get(id cachedSessionKey, into *subscriber.Record) *cachedSession {
 	t := c.find(maphash.Comparable(c.seed, id))
 	if t == nil {
 		return nil
@@ -105,7 +105,7 @@ func (c *cache) get(id traceID, into *subscriber.Record) *trace {
 	return t
 }
 
-func (c *cache) find(hash uint64) *trace {
+func (c *cache) find(hash uint64) *cachedSession {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if t, ok := c.young[hash]; ok {
@@ -119,7 +119,7 @@ func (c *cache) find(hash uint64) *trace {
 }
 
 // put keeps a trace; nil forgets the session.
-func (c *cache) put(id traceID, t *trace) {
+func (c *cache) put(id cachedSessionKey, t *cachedSession) {
 	if t == nil {
 		c.forget(id)
 		return
@@ -130,14 +130,14 @@ func (c *cache) put(id traceID, t *trace) {
 	c.putLocked(hash, t)
 }
 
-func (c *cache) putLocked(hash uint64, t *trace) {
+func (c *cache) putLocked(hash uint64, t *cachedSession) {
 	if len(c.young) >= c.size {
-		c.young, c.old = make(map[uint64]*trace, c.size), c.young
+		c.young, c.old = make(map[uint64]*cachedSession, c.size), c.young
 	}
 	c.young[hash] = t
 }
 
-func (c *cache) forget(id traceID) {
+func (c *cache) forget(id cachedSessionKey) {
 	hash := maphash.Comparable(c.seed, id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,7 +145,9 @@ func (c *cache) forget(id traceID) {
 	delete(c.old, hash)
 }
 
-func nasTrace(group string, id subscriber.SessionID) traceID { return traceID{group, id.NASOnly()} }
+func nasTrace(group string, id subscriber.SessionID) cachedSessionKey {
+	return cachedSessionKey{group, id.NASOnly()}
+}
 
 // reported notes that a client reports sessions of a NAS.
 func (c *cache) reported(id subscriber.SessionID) {

@@ -204,12 +204,12 @@ func (db *DB) closedTTL(s *step, id subscriber.SessionID, state *subscriber.Sess
 		db.limit(reportedBy(s.event, id), BoundTombstones)
 		return ttl
 	}
-	s.buried = append(s.buried, burial{id.Client, stateOctets(s.group.Name, id.Client, id.NAS, id.AcctSessionID, state.UserName)})
+	s.buried = append(s.buried, announcement{id.Client, stateOctets(s.group.Name, id.Client, id.NAS, id.AcctSessionID, state.UserName)})
 	return ttl
 }
 
-// burial is a tombstone that a step is to write.
-type burial struct {
+// announcement is a tombstone that a step is to write.
+type announcement struct {
 	client string
 	octets int
 }

@@ -15,28 +15,28 @@ const (
 	tripTime = 5 * time.Second
 )
 
-// courier carries the steps of all callers to Redis: group commit. While trips
+// committer carries the steps of all callers to Redis: group commit. While trips
 // are under way what comes in waits, and then goes in one trip. It has no
 // goroutine of its own; one of the callers travels for the others.
-type courier struct {
+type committer struct {
 	trip func(ctx context.Context, steps []*step)
 
 	mu      sync.Mutex
 	flying  int
-	waiting []*parcel
+	waiting []*submission
 }
 
-// parcel is the steps of one caller.
-type parcel struct {
+// submission is the steps of one caller.
+type submission struct {
 	steps []*step
-	wake  chan []*parcel // what to carry, this one first; nil when this one was carried
+	wake  chan []*submission // what to carry, this one first; nil when this one was carried
 }
 
-// carry returns when the steps have been to Redis and hold its answers.
-func (c *courier) carry(ctx context.Context, steps []*step) {
+// submit returns when the steps have been to Redis and hold its answers.
+func (c *committer) submit(ctx context.Context, steps []*step) {
 	if !c.begin() {
-		p := &parcel{steps: steps, wake: make(chan []*parcel, 1)}
-		if c.enlist(p) {
+		p := &submission{steps: steps, wake: make(chan []*submission, 1)}
+		if c.addToBatch(p) {
 			load := <-p.wake
 			if load == nil {
 				return
@@ -50,7 +50,7 @@ func (c *courier) carry(ctx context.Context, steps []*step) {
 }
 
 // begin reports whether another trip may begin at once.
-func (c *courier) begin() bool {
+func (c *committer) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.flying == maxTrips {
@@ -60,9 +60,9 @@ func (c *courier) begin() bool {
 	return true
 }
 
-// enlist has the parcel wait for the end of a trip. It reports false if all
+// addToBatch has the submission wait for the end of a trip. It reports false if all
 // trips have ended meanwhile, and a new one has begun for the caller.
-func (c *courier) enlist(p *parcel) bool {
+func (c *committer) addToBatch(p *submission) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.flying < maxTrips {
@@ -74,7 +74,7 @@ func (c *courier) enlist(p *parcel) bool {
 }
 
 // carryAll makes a trip for several callers.
-func (c *courier) carryAll(ctx context.Context, load []*parcel) {
+func (c *committer) carryAll(ctx context.Context, load []*submission) {
 	if len(load) == 1 {
 		c.trip(ctx, load[0].steps)
 		c.end()
@@ -94,7 +94,7 @@ func (c *courier) carryAll(ctx context.Context, load []*parcel) {
 }
 
 // end lets the first of those who wait carry for the others.
-func (c *courier) end() {
+func (c *committer) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.waiting) == 0 {

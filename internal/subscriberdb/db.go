@@ -75,13 +75,13 @@ type DB struct {
 	groups       atomic.Pointer[groupTable]
 	regrouping   sync.Mutex // one change of groups at a time
 	tombstoneTTL time.Duration
-	tombstones   tombstones
+	tombstones   tombstoneBudget
 	feedLength   int64 // entries that are kept for whoever looks back
 	feedLimit    int64 // entries that are kept for who has not read them
 	feedOctets   int64 // what these may take
 	feeds        feedStates
 	cache        *cache
-	courier      courier
+	courier      committer
 	moved        movedGroups // whose bindings are where they belong
 	nases        *nasRegistry
 	observe      func(string, subscriber.Verdict)
@@ -143,7 +143,7 @@ func New(o Options) (*DB, error) {
 		restarted:    make(chan struct{}, 1),
 		foreign:      newThrottles(maps.Keys(foreignEvents)),
 	}
-	db.courier.trip = db.travel
+	db.courier.trip = db.execute
 	db.nases.toldApart = db.toldApart
 	db.SetClients(o.Clients)
 	if err := db.SetGroups(o.Groups); err != nil {

@@ -81,7 +81,7 @@ func TestReadable_SES18(t *testing.T) {
 }
 
 // TestBinarySafe_ACCT23: what a NAS sends comes back exactly, from the hash, the
-// feed, and after a burial, and makes no key that means another session.
+// feed, and after an announcement, and makes no key that means another session.
 func TestBinarySafe_ACCT23(t *testing.T) {
 	wild := []string{"\x00", "a/b", "a%2Fb", "}{", "\xff\xfe", "x y", "]\"'\r\n", "-", string(make([]byte, 253)), "é", "*?["}
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
@@ -96,7 +96,7 @@ func TestBinarySafe_ACCT23(t *testing.T) {
 			if err := client.Del(t.Context(), recordKey("default", inside)).Err(); err != nil {
 				t.Fatal(err)
 			}
-			if err := db.Bury(t.Context(), []subscriber.Key{key(inside)}, subscriber.ReasonRemovedInDatabase); err != nil {
+			if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(inside)}, subscriber.ReasonRemovedInDatabase); err != nil {
 				t.Fatal(err)
 			}
 			list := changes(t, db, "default")
@@ -158,7 +158,7 @@ func TestSuspect_I6(t *testing.T) {
 		tail, _ := db.Tail(t.Context(), "default")
 		client.FlushAll(t.Context())
 
-		if err := db.Bury(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonRemovedInDatabase); !errors.Is(err, ErrSuspect) {
+		if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonRemovedInDatabase); !errors.Is(err, ErrSuspect) {
 			t.Errorf("Bury: %v", err)
 		}
 		if _, _, err := db.Feed(t.Context(), "default", tail, 10, time.Millisecond, nil); !errors.Is(err, ErrFeedGap) {

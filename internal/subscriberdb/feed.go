@@ -57,10 +57,10 @@ func (db *DB) Unread(ctx context.Context, group, after string) (entry string, ag
 	return entry, max(0, now.Val().Sub(subscriber.ParseVersion(entry).Time())), nil
 }
 
-// Rewound reports whether a group's feed has lost an entry that stood in it while
+// RolledBack reports whether a group's feed has lost an entry that stood in it while
 // older ones are still there. Trimming takes the oldest first, so the database has
 // gone back in time, whatever was added to it since.
-func (db *DB) Rewound(ctx context.Context, group, entry string) (bool, error) {
+func (db *DB) RolledBack(ctx context.Context, group, entry string) (bool, error) {
 	newest, err := db.client.XRevRangeN(ctx, feedKey(group), entry, "-", 1).Result()
 	if err != nil {
 		return false, fmt.Errorf("look back in feed %q: %w", group, err)

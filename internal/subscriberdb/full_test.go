@@ -44,7 +44,7 @@ func TestEndsWhenFull_DEL01(t *testing.T) {
 	if n, err := client.Del(t.Context(), recordKey("default", address(5))).Result(); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
-	if err := cold.Bury(t.Context(), []subscriber.Key{key(address(5))}, subscriber.ReasonRemovedInDatabase); err != nil {
+	if err := cold.AnnounceDeleted(t.Context(), []subscriber.Key{key(address(5))}, subscriber.ReasonRemovedInDatabase); err != nil {
 		t.Errorf("bury: %v", err)
 	}
 	record(t, warm, event(subscriber.EventAccountingOff, "", noAddr, 90e9))

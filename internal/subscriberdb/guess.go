@@ -7,8 +7,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// guess is what a step takes Redis to hold.
-type guess struct {
+// readSet is what a step takes Redis to hold.
+type readSet struct {
 	made bool // there is something to decide on
 	// vouched: whatever changes the session's state also writes or deletes the
 	// session's record, which is known to stand, and was known no later than the
@@ -27,7 +27,7 @@ type guess struct {
 
 // follow guesses that what the last commit of the session left behind still
 // stands. It reports whether the session is then open at the given address.
-func (g *guess) follow(t *trace, r *subscriber.Record, inside netip.Addr) bool {
+func (g *readSet) follow(t *cachedSession, r *subscriber.Record, inside netip.Addr) bool {
 	g.made, g.vouched, g.session = true, true, t.state(r)
 	if r.Inside != inside {
 		g.current, g.asked = r, r.Inside
@@ -40,7 +40,7 @@ func (g *guess) follow(t *trace, r *subscriber.Record, inside netip.Addr) bool {
 // settle makes the guess from what was read, the records before the session's
 // state, unless the session turns out to be at an address that is still to be
 // looked at.
-func (g *guess) settle(id subscriber.SessionID, inside netip.Addr) (err error) {
+func (g *readSet) settle(id subscriber.SessionID, inside netip.Addr) (err error) {
 	if g.session, err = parseState(g.line); err != nil {
 		return err
 	}
@@ -56,14 +56,14 @@ func (g *guess) settle(id subscriber.SessionID, inside netip.Addr) (err error) {
 
 // elsewhere is the address where the session is open, if that is not the given
 // one.
-func (g *guess) elsewhere(inside netip.Addr) netip.Addr {
+func (g *readSet) elsewhere(inside netip.Addr) netip.Addr {
 	if g.session.Phase != subscriber.Open || g.session.Inside == inside {
 		return netip.Addr{}
 	}
 	return g.session.Inside
 }
 
-func (g *guess) view(group string, scope subscriber.Scope) subscriber.View {
+func (g *readSet) view(group string, scope subscriber.Scope) subscriber.View {
 	return subscriber.View{
 		Group: group, Scope: scope, Session: g.session,
 		Holder: g.holder, Current: g.current, Restart: parseRestart(g.restart),
@@ -71,7 +71,7 @@ func (g *guess) view(group string, scope subscriber.Scope) subscriber.View {
 }
 
 // standing is the record that stands at an address, as far as the guess goes.
-func (g *guess) standing(inside netip.Addr) *subscriber.Record {
+func (g *readSet) standing(inside netip.Addr) *subscriber.Record {
 	if g.holder != nil && g.holder.Inside == inside {
 		return g.holder
 	}
@@ -89,10 +89,10 @@ func versionOf(r *subscriber.Record) string {
 	return r.Version
 }
 
-// fading reports whether the next event comes so long after the state of an open
+// stateNeedsRewrite reports whether the next event comes so long after the state of an open
 // session was written that this is to be done again, to keep it longer than the
 // record: once in each such period since the session began.
-func (db *DB) fading(r, next *subscriber.Record) bool {
+func (db *DB) stateNeedsRewrite(r, next *subscriber.Record) bool {
 	period := db.restateAfter()
 	return r.UpdatedAt.Sub(r.StartedAt)/period != next.UpdatedAt.Sub(r.StartedAt)/period
 }

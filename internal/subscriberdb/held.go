@@ -16,11 +16,11 @@ import (
 // reason and does not expire, so that the hold outlives every daemon and each of
 // them sees it.
 
-// Hold writes back records that are missing, so that they stand until their
+// SuspendRemovals writes back records that are missing, so that they stand until their
 // removal is confirmed or refused, or their session is heard of again. A record
 // that stands again, and one whose session is known to have ended or to be
 // elsewhere, is left alone.
-func (db *DB) Hold(ctx context.Context, endings []subscriber.Ending) error {
+func (db *DB) SuspendRemovals(ctx context.Context, endings []subscriber.Ending) error {
 	steps := make([]*step, len(endings))
 	for i := range endings {
 		g, err := db.group(endings[i].Record.Group)
@@ -160,7 +160,7 @@ func (db *DB) takeBackRestarts(ctx context.Context, keys []subscriber.Key) error
 	if err != nil {
 		return err
 	}
-	newest := map[traceID]string{} // version of the record that was held last, by NAS
+	newest := map[cachedSessionKey]string{} // version of the record that was held last, by NAS
 	for i := range records {
 		r := &records[i]
 		nas := nasTrace(r.Group, r.SessionID)
@@ -176,7 +176,7 @@ func (db *DB) takeBackRestarts(ctx context.Context, keys []subscriber.Key) error
 	return nil
 }
 
-func (db *DB) takeBackRestart(ctx context.Context, nas traceID, held string) error {
+func (db *DB) takeBackRestart(ctx context.Context, nas cachedSessionKey, held string) error {
 	line, err := db.client.Get(ctx, restartKey(nas.group, nas.id)).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil

@@ -36,7 +36,7 @@ func remove(t *testing.T, db *DB, addrs ...netip.Addr) {
 
 func missing(t *testing.T, db *DB, records ...subscriber.Record) map[netip.Addr]Absence {
 	t.Helper()
-	list, err := db.Missing(t.Context(), records, subscriber.ReasonNone)
+	list, err := db.FindMissing(t.Context(), records, subscriber.ReasonNone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestMissing_DEL13(t *testing.T) {
 			all = append(all, known(t, db, a))
 		}
 		remove(t, db, next, fourth)
-		if _, err := db.Missing(t.Context(), all, subscriber.ReasonNone); !errors.Is(err, ErrSuspect) {
+		if _, err := db.FindMissing(t.Context(), all, subscriber.ReasonNone); !errors.Is(err, ErrSuspect) {
 			t.Fatalf("without a marker: %v", err)
 		}
 		setMarker(t, db, "default")
@@ -119,7 +119,7 @@ func TestHold_DEL13(t *testing.T) {
 		record(t, second, interim("a", addr, time.Minute)) // knows the session, too
 		r := known(t, db, addr)
 		remove(t, db, addr)
-		if err := db.Hold(t.Context(), held(addr, r, subscriber.ReasonExpired)); err != nil {
+		if err := db.SuspendRemovals(t.Context(), held(addr, r, subscriber.ReasonExpired)); err != nil {
 			t.Fatal(err)
 		}
 		got := known(t, db, addr)
@@ -132,7 +132,7 @@ func TestHold_DEL13(t *testing.T) {
 			!last.Record.ExpiresAt.IsZero() || last.ID.String() != got.Version {
 			t.Errorf("announced as %+v", last)
 		}
-		if err := db.Bury(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonExpired); err != nil {
+		if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonExpired); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(changes(t, db, "default")); n != len(list) {
@@ -165,7 +165,7 @@ func TestHoldLeavesAlone_DEL13(t *testing.T) {
 		for _, e := range [][]subscriber.Ending{
 			held(addr, a, subscriber.ReasonExpired), held(next, b, subscriber.ReasonExpired),
 		} {
-			if err := db.Hold(t.Context(), e); err != nil {
+			if err := db.SuspendRemovals(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -177,7 +177,7 @@ func TestHoldLeavesAlone_DEL13(t *testing.T) {
 		}
 		remove(t, db, addr)
 		record(t, db, stop("a", addr, time.Minute))
-		if err := db.Hold(t.Context(), held(addr, a, subscriber.ReasonExpired)); err != nil {
+		if err := db.SuspendRemovals(t.Context(), held(addr, a, subscriber.ReasonExpired)); err != nil {
 			t.Fatal(err)
 		}
 		if online(t, db, addr) != "" {
@@ -192,7 +192,7 @@ func TestHoldFromBinding_DEL13(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		bound := subscriber.Record{UserName: "user-a", SessionID: subscriber.SessionID{AcctSessionID: "a"}}
-		if err := db.Hold(t.Context(), held(addr, bound, subscriber.ReasonRemovedInDatabase)); err != nil {
+		if err := db.SuspendRemovals(t.Context(), held(addr, bound, subscriber.ReasonRemovedInDatabase)); err != nil {
 			t.Fatal(err)
 		}
 		if r := known(t, db, addr); !r.Unconfirmed {
@@ -211,7 +211,7 @@ func TestMoveOntoHeld_DEL13(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, start("a", next, 0))
-		if err := db.Hold(t.Context(), held(addr, subscriber.Record{}, subscriber.ReasonExpired)); err != nil {
+		if err := db.SuspendRemovals(t.Context(), held(addr, subscriber.Record{}, subscriber.ReasonExpired)); err != nil {
 			t.Fatal(err)
 		}
 		record(t, db, interim("a", addr, time.Minute))
@@ -230,7 +230,7 @@ func TestDecisions_DEL13(t *testing.T) {
 		a := known(t, db, addr)
 		hold := func() {
 			remove(t, db, addr)
-			if err := db.Hold(t.Context(), held(addr, a, subscriber.ReasonExpired)); err != nil {
+			if err := db.SuspendRemovals(t.Context(), held(addr, a, subscriber.ReasonExpired)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -467,7 +467,7 @@ func TestHoldInCluster_DEL13(t *testing.T) {
 	if len(gone) != 2 {
 		t.Fatalf("missing %+v", gone)
 	}
-	if err := db.Hold(t.Context(), []subscriber.Ending{gone[addr].Ending, gone[away].Ending}); err != nil {
+	if err := db.SuspendRemovals(t.Context(), []subscriber.Ending{gone[addr].Ending, gone[away].Ending}); err != nil {
 		t.Fatal(err)
 	}
 	keys := []subscriber.Key{key(addr), key(away)}
@@ -509,7 +509,7 @@ func BenchmarkHold(b *testing.B) {
 			client.Del(b.Context(), recordKey("default", keys[i].Inside))
 		}
 		b.StartTimer()
-		gone, err := db.Missing(b.Context(), all, subscriber.ReasonNone)
+		gone, err := db.FindMissing(b.Context(), all, subscriber.ReasonNone)
 		if err != nil || len(gone) != len(all) {
 			b.Fatalf("%d missing, %v", len(gone), err)
 		}
@@ -517,7 +517,7 @@ func BenchmarkHold(b *testing.B) {
 		for i := range gone {
 			endings[i] = gone[i].Ending
 		}
-		if err := db.Hold(b.Context(), endings); err != nil {
+		if err := db.SuspendRemovals(b.Context(), endings); err != nil {
 			b.Fatal(err)
 		}
 		if kept, err := db.RefuseRemovals(b.Context(), keys); err != nil || len(kept) != len(all) {

@@ -15,27 +15,27 @@ import (
 type restartGuards struct {
 	mu      sync.Mutex
 	byGroup map[string]*guard.Guard
-	passed  map[traceID]string // restarts that may end their sessions, by NAS, until they have
+	passed  map[cachedSessionKey]string // restarts that may end their sessions, by NAS, until they have
 }
 
 // pass notes that a restart may end its sessions: a sweep that is interrupted goes
 // on to end the rest.
-func (r *restartGuards) pass(nas traceID, line string) {
+func (r *restartGuards) pass(nas cachedSessionKey, line string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.passed == nil {
-		r.passed = map[traceID]string{}
+		r.passed = map[cachedSessionKey]string{}
 	}
 	r.passed[nas] = line
 }
 
-func (r *restartGuards) hasPassed(nas traceID, line string) bool {
+func (r *restartGuards) hasPassed(nas cachedSessionKey, line string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.passed[nas] == line
 }
 
-func (r *restartGuards) swept(nas traceID) {
+func (r *restartGuards) swept(nas cachedSessionKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.passed, nas)

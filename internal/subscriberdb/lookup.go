@@ -21,7 +21,7 @@ func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]ne
 		return nil, err
 	}
 	var gone []netip.Addr
-	args := argLists.Get().(*argList)
+	args := argLists.Get().(*argBuffer)
 	defer argLists.Put(args)
 	for chunk := range slices.Chunk(inside, pipelineLimit) {
 		there, err := db.countStanding(ctx, group, chunk, args)
@@ -37,7 +37,7 @@ func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]ne
 
 // countStanding counts at how many of the addresses, of which there is one at least, a
 // record stands. The arguments of the command are made in room.
-func (db *DB) countStanding(ctx context.Context, group string, inside []netip.Addr, room *argList) (int, error) {
+func (db *DB) countStanding(ctx context.Context, group string, inside []netip.Addr, room *argBuffer) (int, error) {
 	room.add("exists", recordKey(group, inside[0])) // a string, by which a Cluster finds the server
 	for _, a := range inside[1:] {
 		room.text = appendRecordKey(room.text, group, a)

@@ -21,12 +21,12 @@ type Absence struct {
 	witnessed bool // Redis still has whose record stood there
 }
 
-// Missing returns those of the records that are not in Redis: with the reason that
+// FindMissing returns those of the records that are not in Redis: with the reason that
 // Bury would give, for its meaning of why, or with the one that the feed tells, or
 // told once: then what is remembered of the session tells it. A
 // record is given as its reader knows it, up to its Version; what Redis remembers
 // of its session is added to it. It returns ErrSuspect when a marker is missing.
-func (db *DB) Missing(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]Absence, error) {
+func (db *DB) FindMissing(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]Absence, error) {
 	var missing []Absence
 	var doubtful []subscriber.Record // of whom nothing is remembered
 	doubts := map[subscriber.Key]Absence{}
@@ -65,8 +65,8 @@ func (db *DB) Missing(ctx context.Context, known []subscriber.Record, why subscr
 	return missing, nil
 }
 
-// absent returns a grave for each record that is not there, nil for the others.
-func (db *DB) absent(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*grave, error) {
+// absent returns an absentRecord for each record that is not there, nil for the others.
+func (db *DB) absent(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
 	graves, err := db.graves(ctx, known, why)
 	if err != nil {
 		return nil, err
@@ -91,9 +91,9 @@ func (db *DB) absent(ctx context.Context, known []subscriber.Record, why subscri
 	return graves, nil
 }
 
-// absence is how the record of the grave ended, as it was known and as far as
+// absence is how the record of the absentRecord ended, as it was known and as far as
 // Redis knows better: another session may have had the address since.
-func (g *grave) absence(known subscriber.Record) Absence {
+func (g *absentRecord) absence(known subscriber.Record) Absence {
 	r := known
 	if g.witness != "" {
 		switch same := r.SameSession(&g.record); {

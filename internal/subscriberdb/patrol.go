@@ -13,10 +13,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// patrol walks the hashes of online addresses for records that are gone. To
+// scanner walks the hashes of online addresses for records that are gone. To
 // look at a record is also what makes Redis expire it. It cannot tell why a
 // record is gone; Bury can.
-type patrol struct {
+type scanner struct {
 	db     *DB
 	gone   func(subscriber.Key, subscriber.Reason)
 	always bool // walk again and again, because nobody notifies us
@@ -24,16 +24,16 @@ type patrol struct {
 	due    time.Time
 }
 
-// patience is how long to wait for a notification before looking at the patrol
+// patience is how long to wait for a notification before looking at the scanner
 // and the context again.
-func (p *patrol) patience() time.Duration {
+func (p *scanner) patience() time.Duration {
 	if !p.always {
 		return settingPause
 	}
 	return min(settingPause, max(time.Until(p.due), time.Millisecond))
 }
 
-func (p *patrol) walkIfDue(ctx context.Context) error {
+func (p *scanner) walkIfDue(ctx context.Context) error {
 	if p.walked && (!p.always || time.Now().Before(p.due)) {
 		return nil
 	}
@@ -49,7 +49,7 @@ func (p *patrol) walkIfDue(ctx context.Context) error {
 	return nil
 }
 
-func (p *patrol) walk(ctx context.Context, group string) error {
+func (p *scanner) walk(ctx context.Context, group string) error {
 	var inside []netip.Addr
 	return p.db.scanHash(ctx, onlineKey(group), func(fields []string) error {
 		inside = appendOnline(inside[:0], fields)
@@ -69,7 +69,7 @@ func (p *patrol) walk(ctx context.Context, group string) error {
 // check passes on those records that are gone and whose end nobody announced, and
 // reports whether there are any. Most were ended by a Stop, which leaves no
 // witness: that is asked first.
-func (p *patrol) check(ctx context.Context, batch []removal) (found bool, err error) {
+func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err error) {
 	batch, err = p.witnessed(ctx, batch)
 	if err != nil || len(batch) == 0 {
 		return false, err
@@ -93,9 +93,9 @@ func (p *patrol) check(ctx context.Context, batch []removal) (found bool, err er
 
 // witnessed returns those of the records whose end is not announced, as far as
 // the hashes of online addresses say. It sorts the batch by group.
-func (p *patrol) witnessed(ctx context.Context, batch []removal) ([]removal, error) {
+func (p *scanner) witnessed(ctx context.Context, batch []removal) ([]removal, error) {
 	slices.SortStableFunc(batch, func(a, b removal) int { return strings.Compare(a.key.Group, b.key.Group) })
-	args := argLists.Get().(*argList)
+	args := argLists.Get().(*argBuffer)
 	defer argLists.Put(args)
 	left := batch[:0]
 	for rest := batch; len(rest) > 0; {

@@ -59,7 +59,7 @@ func TestNoEndingIsLost_DEL01(t *testing.T) {
 			if err := client.Do(t.Context(), spoil...).Err(); err != nil {
 				t.Fatal(err)
 			}
-			if err := db.Bury(t.Context(), []subscriber.Key{key(next)}, subscriber.ReasonNone); err == nil {
+			if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(next)}, subscriber.ReasonNone); err == nil {
 				t.Error("the removal is told")
 			}
 			if n := client.HExists(t.Context(), onlineKey("default"), next.String()).Val(); !n {
@@ -67,7 +67,7 @@ func TestNoEndingIsLost_DEL01(t *testing.T) {
 			}
 			client.Del(t.Context(), feedKey("default"))
 			record(t, db, stopping)
-			if err := db.Bury(t.Context(), []subscriber.Key{key(next)}, subscriber.ReasonNone); err != nil {
+			if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(next)}, subscriber.ReasonNone); err != nil {
 				t.Error(err)
 			}
 			if n := client.XLen(t.Context(), feedKey("default")).Val(); n != 2 {

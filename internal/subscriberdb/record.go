@@ -84,7 +84,7 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	if j.home = own; own != nil {
 		j.main.room = &j.room
 		j.main.begin(db, j.home, ev, subscriber.Here)
-		j.alone = j.main.foresee(db)
+		j.alone = j.main.loadFromCache(db)
 	}
 }
 
@@ -152,11 +152,11 @@ func (s *step) begin(db *DB, g *Group, ev *subscriber.Event, scope subscriber.Sc
 	}
 }
 
-// foresee starts the step from what the last commit of the session left behind;
+// loadFromCache starts the step from what the last commit of the session left behind;
 // a Start, unless it is sent again, is of a session that nobody knows. It reports
 // whether the session is known to be open at the step's address.
-func (s *step) foresee(db *DB) bool {
-	if t := db.cache.get(traceID{s.group.Name, s.id}, &s.cached); t != nil {
+func (s *step) loadFromCache(db *DB) bool {
+	if t := db.cache.get(cachedSessionKey{s.group.Name, s.id}, &s.cached); t != nil {
 		return s.follow(t, &s.cached, s.inside)
 	}
 	s.made = s.event.Kind == subscriber.EventStart
@@ -202,7 +202,7 @@ func (j *job) finish(db *DB) error {
 		err = errors.Join(err, s.report(db))
 	}
 	if j.home != nil {
-		j.main.learn(db, err == nil)
+		j.main.updateCache(db, err == nil)
 		if err == nil && !j.alone && j.main.decision.Put != nil { // also after a start, when nothing is known
 			db.cache.reported(j.main.id)
 		}
@@ -237,10 +237,10 @@ func (j *job) recorded() bool {
 		slices.ContainsFunc(j.rest, func(s *step) bool { return s.decision.Writes() })
 }
 
-// learn keeps the state of a session that is open in the event's own group and,
+// updateCache keeps the state of a session that is open in the event's own group and,
 // as every group has said, nowhere else.
-func (s *step) learn(db *DB, complete bool) {
-	id := traceID{s.group.Name, s.id}
+func (s *step) updateCache(db *DB, complete bool) {
+	id := cachedSessionKey{s.group.Name, s.id}
 	d := &s.decision
 	switch {
 	case complete && !s.surprised && !d.Writes():

@@ -46,8 +46,8 @@ func task(t *testing.T, run func(context.Context) error) {
 func undertaker(t *testing.T, db *DB) {
 	t.Helper()
 	task(t, func(ctx context.Context) error {
-		return db.Vanished(ctx, func(k subscriber.Key, why subscriber.Reason) {
-			if err := db.Bury(ctx, []subscriber.Key{k}, why); err != nil && ctx.Err() == nil {
+		return db.WatchRemovals(ctx, func(k subscriber.Key, why subscriber.Reason) {
+			if err := db.AnnounceDeleted(ctx, []subscriber.Key{k}, why); err != nil && ctx.Err() == nil {
 				t.Errorf("bury: %v", err)
 			}
 		})
@@ -216,7 +216,7 @@ func TestBuryLooks(t *testing.T) {
 		setMarker(t, db, "default")
 		record(t, db, start("a", addr, 0))
 		bury := func() {
-			if err := db.Bury(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonNone); err != nil {
+			if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonNone); err != nil {
 				t.Fatal(err)
 			}
 		}

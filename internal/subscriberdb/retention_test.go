@@ -124,7 +124,7 @@ func TestEndIsDecidedAgain_I4(t *testing.T) {
 		for i := range records { // with guesses from before the Interims
 			s := p.endStep(&db.groups.Load().groups[0], records[i].Inside)
 			steps[i] = &s
-			steps[i].guess = guess{made: true, holder: &records[i]}
+			steps[i].readSet = readSet{made: true, holder: &records[i]}
 		}
 		ended, err := db.endAll(t.Context(), steps)
 		if err != nil || len(ended) != 2 {
@@ -207,7 +207,7 @@ func TestFeedKeepsUnread(t *testing.T) {
 		if n := client.XLen(t.Context(), feedKey("default")).Val(); n > 100+200 {
 			t.Errorf("%d entries are kept that both have read", n-50)
 		}
-		if lost, err := db.Rewound(t.Context(), "default", fast); lost || err != nil {
+		if lost, err := db.RolledBack(t.Context(), "default", fast); lost || err != nil {
 			t.Errorf("rewound %v, %v", lost, err)
 		}
 	})

@@ -12,17 +12,17 @@ import (
 // was faster.
 const maxAttempts = 16
 
-// errand is what a step wants of Redis next.
-type errand uint8
+// operation is what a step wants of Redis next.
+type operation uint8
 
 const (
-	home    errand = iota // nothing: the step is done, or has failed
-	look                  // to read what the decision rests on
-	commit                // to write the decision, if what it rests on still stands
-	begin                 // the same, in short, for a new session
-	refresh               // the same, in short, for what an Interim changes of a record
-	end                   // the same, in short, for a Stop
-	drop                  // the same, in short, for a record that ends without an event of its own
+	home    operation = iota // nothing: the step is done, or has failed
+	look                     // to read what the decision rests on
+	commit                   // to write the decision, if what it rests on still stands
+	begin                    // the same, in short, for a new session
+	refresh                  // the same, in short, for what an Interim changes of a record
+	end                      // the same, in short, for a Stop
+	drop                     // the same, in short, for a record that ends without an event of its own
 )
 
 // step is one decision and its atomic commit, in one group. It starts from a
@@ -37,16 +37,16 @@ type step struct {
 	decide      func(subscriber.View) subscriber.Decision
 	usesRestart bool // the decision looks at the restart of id's NAS
 
-	guess
+	readSet
 	cached    subscriber.Record // room for a record that the guess is made of
 	surprised bool              // a guess was wrong
 
-	errand   errand
+	errand   operation
 	decision subscriber.Decision
 	room     *subscriber.Room         // of the decision; nil where most decide nothing
 	last     *subscriber.SessionState // of the session that an end or a drop ends
-	buried   []burial                 // what it makes of tombstones that live for the full time
-	oneGrave [1]burial                // room for most
+	buried   []announcement           // what it makes of tombstones that live for the full time
+	oneGrave [1]announcement          // room for most
 	feedID   string                   // last feed entry of the commit
 	refused  bool                     // the guess does not hold
 	err      error
@@ -65,7 +65,7 @@ func (db *DB) perform(ctx context.Context, steps []*step) {
 		if len(out) == 0 {
 			return
 		}
-		db.courier.carry(ctx, out)
+		db.courier.submit(ctx, out)
 		steps = out[:0]
 		for _, s := range out {
 			if !s.conclude(db) {
@@ -135,7 +135,7 @@ func (s *step) renamed(db *DB, v subscriber.View, ev *subscriber.Event) bool {
 		}
 	}
 	s.id, s.surprised = id, true
-	s.guess = guess{recordKey: s.recordKey}
+	s.readSet = readSet{recordKey: s.recordKey}
 	if s.usesRestart {
 		s.restart = db.cache.restart(s.group.Name, id)
 	}
@@ -168,7 +168,7 @@ func (s *step) conclude(db *DB) bool {
 		return false
 	case s.refused:
 		s.surprised, s.refused = true, false
-		s.guess = guess{sessionKey: s.sessionKey, recordKey: s.recordKey, restartKey: s.restartKey, restart: s.restart}
+		s.readSet = readSet{sessionKey: s.sessionKey, recordKey: s.recordKey, restartKey: s.restartKey, restart: s.restart}
 		return false
 	}
 	for _, b := range s.buried {

@@ -208,7 +208,7 @@ func (s *restartSweep) guess(room *sweepRoom) {
 		if p, r := room.restarts[i], packed.Record(); !p.holds() && p.means(&r) {
 			step := &room.steps[i]
 			step.cached = r
-			step.guess = guess{made: true, holder: &step.cached}
+			step.readSet = readSet{made: true, holder: &step.cached}
 		}
 	})
 }

@@ -31,7 +31,7 @@ func (s *step) refreshes(db *DB) bool {
 	d, own := &s.decision, s.holder
 	return s.vouched && own != nil && d.Put != nil && !d.Created && len(d.Delete) == 0 &&
 		d.Session != nil && *d.Session == s.session && own.RefreshedOnly(d.Put) &&
-		s.usesRestart && !db.fading(own, d.Put)
+		s.usesRestart && !db.stateNeedsRewrite(own, d.Put)
 }
 
 // ends reports whether the decision is the Stop of a session whose record
@@ -95,7 +95,7 @@ const beginWords = 8
 func (s *step) putsClass() bool { return s.decision.Put.Class != "" }
 
 // addWord adds raw octets as a word, and reports whether that is another text.
-func (l *argList) addWord(raw *string) (escaped bool) {
+func (l *argBuffer) addWord(raw *string) (escaped bool) {
 	word := escape(*raw)
 	if word == *raw && word != "-" {
 		l.list = append(l.list, raw)

@@ -9,10 +9,10 @@ import (
 // many: longer than retransmissions take.
 const crowdedTTL = 5 * time.Minute
 
-// tombstones bounds how many ended sessions are remembered, in number and octets besides
+// tombstoneBudget bounds how many ended sessions are remembered, in number and octets besides
 // time: while a client has its share of those that live for the full time, new ones of it
 // live for crowdedTTL. It counts what this daemon wrote.
-type tombstones struct {
+type tombstoneBudget struct {
 	full time.Duration // time to live
 
 	mu              sync.Mutex
@@ -24,13 +24,13 @@ type tombstones struct {
 // load is a number of tombstones, and what they take of Redis.
 type load struct{ entries, octets int }
 
-func newTombstones(full time.Duration, limit, octets int) tombstones {
-	return tombstones{full: full, entries: shares{alone: limit}, octets: shares{alone: octets}, current: make(map[string]load)}
+func newTombstones(full time.Duration, limit, octets int) tombstoneBudget {
+	return tombstoneBudget{full: full, entries: shares{alone: limit}, octets: shares{alone: octets}, current: make(map[string]load)}
 }
 
 // ttl returns how long a tombstone that is to be written now for a client should live, and
 // whether that is for want of room.
-func (t *tombstones) ttl(client string, now time.Time) (ttl time.Duration, crowded bool) {
+func (t *tombstoneBudget) ttl(client string, now time.Time) (ttl time.Duration, crowded bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.turnLocked(now)
@@ -41,7 +41,7 @@ func (t *tombstones) ttl(client string, now time.Time) (ttl time.Duration, crowd
 }
 
 // wrote counts a tombstone of so many octets that is to live for the full time.
-func (t *tombstones) wrote(client string, octets int, now time.Time) {
+func (t *tombstoneBudget) wrote(client string, octets int, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.turnLocked(now)
@@ -51,7 +51,7 @@ func (t *tombstones) wrote(client string, octets int, now time.Time) {
 	t.current[client] = load{l.entries + 1, l.octets + octets}
 }
 
-func (t *tombstones) turnLocked(now time.Time) {
+func (t *tombstoneBudget) turnLocked(now time.Time) {
 	for t.since.Add(t.full/2).Before(now) && t.entries.total > 0 {
 		for client, l := range t.before {
 			t.entries.add(client, -l.entries)

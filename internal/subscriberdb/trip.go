@@ -15,18 +15,18 @@ import (
 // at all, and keeps Redis from others meanwhile.
 const callSteps = 64
 
-// trip is one round trip with the errands of many steps. The room of one that is
+// roundTrip is one round trip with the errands of many steps. The room of one that is
 // over is used again: there are many, and what they take would soon be garbage.
-type trip struct {
+type roundTrip struct {
 	db      *DB
 	cmds    []redis.Cmder
-	looks   []*looking
+	looks   []*reads
 	batches []*batch // behind its length are those of an earlier trip
 	open    []*batch // those of batches that still take steps
 }
 
-// looking is the reads of one step.
-type looking struct {
+// reads is the reads of one step.
+type reads struct {
 	step             *step
 	session, restart *redis.StringCmd
 	holder, current  *redis.MapStringStringCmd
@@ -35,33 +35,33 @@ type looking struct {
 // batch is the steps of one script call.
 type batch struct {
 	group  *Group
-	kind   errand
+	kind   operation
 	ttl    int64             // of the records that begin or are refreshed, or of the states of sessions that end
 	reason subscriber.Reason // of the records that are removed
 	frees  bool              // of a commit: each step does
 	steps  []*step
 	octets int     // of what the feed tells of them, at most
 	bases  []*step // one step for each restart that any of them rests on
-	args   argList
+	args   argBuffer
 	cmd    *redis.Cmd
 }
 
-var trips = sync.Pool{New: func() any { return new(trip) }}
+var trips = sync.Pool{New: func() any { return new(roundTrip) }}
 
 // tripRoom bounds the commands of a trip whose room is kept: nobody needs the memory
 // of a flood for ever.
 const tripRoom = 512
 
-// travel does what the steps want of Redis, and leaves the answers in them.
-func (db *DB) travel(ctx context.Context, steps []*step) {
-	t := trips.Get().(*trip)
+// execute does what the steps want of Redis, and leaves the answers in them.
+func (db *DB) execute(ctx context.Context, steps []*step) {
+	t := trips.Get().(*roundTrip)
 	defer t.free()
 	t.db = db
 	for _, s := range steps {
 		if s.errand == look {
 			t.look(ctx, s)
 		} else {
-			t.enlist(s)
+			t.addToBatch(s)
 		}
 	}
 	for _, b := range t.batches {
@@ -88,7 +88,7 @@ func (db *DB) travel(ctx context.Context, steps []*step) {
 }
 
 // free gives the trip's room back.
-func (t *trip) free() {
+func (t *roundTrip) free() {
 	if len(t.cmds) > tripRoom {
 		return
 	}
@@ -107,8 +107,8 @@ func (t *trip) free() {
 // look reads what the step's decision rests on, the records first: see
 // guess.vouched. The restart of the NAS is read only after a surprise: the cache
 // knows it, and the commit compares.
-func (t *trip) look(ctx context.Context, s *step) {
-	l := &looking{step: s}
+func (t *roundTrip) look(ctx context.Context, s *step) {
+	l := &reads{step: s}
 	if s.inside.IsValid() {
 		l.holder = redis.NewMapStringStringCmd(ctx, "hgetall", s.keyRecord())
 		t.cmds = append(t.cmds, l.holder)
@@ -129,7 +129,7 @@ func (t *trip) look(ctx context.Context, s *step) {
 }
 
 // take hands the answers to the step.
-func (l *looking) take(db *DB, failed error) {
+func (l *reads) take(db *DB, failed error) {
 	s := l.step
 	var err error
 	read := func(cmd *redis.StringCmd, into *string, kind Garbage, key string) {
@@ -189,8 +189,8 @@ func redisSaid(err error) bool {
 	return errors.As(err, &said)
 }
 
-// enlist puts a commit into a batch of its group.
-func (t *trip) enlist(s *step) {
+// addToBatch puts a commit into a batch of its group.
+func (t *roundTrip) addToBatch(s *step) {
 	ttl := int64(0)
 	switch s.errand {
 	case refresh, begin:
@@ -220,7 +220,7 @@ func (t *trip) enlist(s *step) {
 	t.open = append(t.open, b)
 }
 
-func (t *trip) newBatch(s *step, ttl int64, reason subscriber.Reason, frees bool) *batch {
+func (t *roundTrip) newBatch(s *step, ttl int64, reason subscriber.Reason, frees bool) *batch {
 	n := len(t.batches)
 	if n < cap(t.batches) && t.batches[:n+1][n] != nil {
 		t.batches = t.batches[:n+1]

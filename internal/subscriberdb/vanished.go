@@ -40,14 +40,14 @@ var removals = map[string]subscriber.Reason{
 	"move_from":   subscriber.ReasonRemovedInDatabase,
 }
 
-// Vanished calls gone for records that others removed or that expired, as soon
+// WatchRemovals calls gone for records that others removed or that expired, as soon
 // as Redis tells, until the context ends; to be handed to Bury. The reason is
 // ReasonNone where Redis did not tell. Deletions that
 // are announced already are not among them. Notifications are lossy: after each
 // connection it looks for what it has missed, and where Redis does not let it
 // turn notifications on it looks all the time. gone is called from one goroutine
 // at a time for each server of a Cluster.
-func (db *DB) Vanished(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
+func (db *DB) WatchRemovals(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
 	for said := false; ctx.Err() == nil; {
 		watching, err := db.watchServers(ctx, gone)
 		switch {
@@ -112,7 +112,7 @@ func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, rou
 		}
 	}
 	db.notices.watching(round)
-	return db.listen(ctx, sub, &patrol{db: db, gone: gone}, &n)
+	return db.listen(ctx, sub, &scanner{db: db, gone: gone}, &n)
 }
 
 // numberOf is the number of the database that the client uses; those of a
@@ -124,9 +124,9 @@ func numberOf(server redis.UniversalClient) int {
 	return 0
 }
 
-// listen takes notifications as they come, and sends the patrol out when it is
+// listen takes notifications as they come, and sends the scanner out when it is
 // due. Receiving in short turns keeps both in one goroutine.
-func (db *DB) listen(ctx context.Context, sub *redis.PubSub, p *patrol, n *serverNotifications) error {
+func (db *DB) listen(ctx context.Context, sub *redis.PubSub, p *scanner, n *serverNotifications) error {
 	l := listener{sub: sub, heard: time.Now()}
 	for ctx.Err() == nil {
 		if n.checkIfDue(ctx) {

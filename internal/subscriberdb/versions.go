@@ -33,7 +33,7 @@ func (db *DB) scanVersions(ctx context.Context, group string, yield func([]Stand
 	if err != nil {
 		return fmt.Errorf("find server of group %q: %w", group, err)
 	}
-	args := argLists.Get().(*argList)
+	args := argLists.Get().(*argBuffer)
 	defer argLists.Put(args)
 	for cursor := uint64(0); ; {
 		names, next, err := server.ScanType(ctx, cursor, recordPattern(group), scanCount, "hash").Result()
@@ -57,7 +57,7 @@ func (db *DB) scanVersions(ctx context.Context, group string, yield func([]Stand
 
 // versionsOf reads the versions of the records of some keys; other keys are left out.
 // The arguments of the commands are made in room.
-func versionsOf(ctx context.Context, server redis.UniversalClient, names []string, room *argList) ([]Standing, error) {
+func versionsOf(ctx context.Context, server redis.UniversalClient, names []string, room *argBuffer) ([]Standing, error) {
 	standing, cmds := make([]Standing, 0, len(names)), make([]redis.Cmder, 0, len(names))
 	room.list = slices.Grow(room.list, 3*len(names)) // commands refer to it
 	for i := range names {

@@ -7,16 +7,16 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// workspace is where the jobs of one call of Record lie. It is used again, for it
+// scratch is where the jobs of one call of Record lie. It is used again, for it
 // is most of the memory that an event takes.
-type workspace struct {
+type scratch struct {
 	jobs      []job
 	sessions  map[subscriber.SessionID]int // the wave that may be next of each
 	addresses map[netip.Addr]int
 }
 
 var workspaces = sync.Pool{New: func() any {
-	return &workspace{sessions: make(map[subscriber.SessionID]int), addresses: make(map[netip.Addr]int)}
+	return &scratch{sessions: make(map[subscriber.SessionID]int), addresses: make(map[netip.Addr]int)}
 }}
 
 // workspaceLimit is the number of jobs up to which a workspace is kept: nobody needs
@@ -24,8 +24,8 @@ var workspaces = sync.Pool{New: func() any {
 const workspaceLimit = 4096
 
 // newWorkspace returns a workspace with so many empty jobs.
-func newWorkspace(n int) *workspace {
-	w := workspaces.Get().(*workspace)
+func newWorkspace(n int) *scratch {
+	w := workspaces.Get().(*scratch)
 	if cap(w.jobs) < n {
 		w.jobs = make([]job, n)
 	}
@@ -34,7 +34,7 @@ func newWorkspace(n int) *workspace {
 }
 
 // clear gives the workspace back. Nothing may hold on to its jobs.
-func (w *workspace) clear() {
+func (w *scratch) clear() {
 	if len(w.jobs) > workspaceLimit {
 		return
 	}
@@ -47,7 +47,7 @@ func (w *workspace) clear() {
 // waves splits the jobs so that those of one wave do not depend on each other,
 // and every job comes after the earlier ones that it depends on: events of one
 // session or one address, and everything before and after a restart.
-func (w *workspace) waves() [][]*job {
+func (w *scratch) waves() [][]*job {
 	var list [][]*job
 	barrier := 0
 	for i := range w.jobs {
