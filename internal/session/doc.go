@@ -5,12 +5,12 @@
 // Everything that ends a subscriber arrives here as one thing, a Deleted change
 // in the feed (feed.go). lifecycle decides; effects.go puts its effects into queues, and
 // tells metrics, log and watchers of its transitions. I/O is done by executors
-// (executors.go, saves.go) that work on batches and report back; the lock is
+// (executors.go, store.go) that work on batches and report back; the lock is
 // never held across I/O.
 //
 // A record that others removed, or that ran out, asks its group's guard before its
 // end is announced (guards.go). What a reconcile mends is found by package drift,
-// in views taken under the lock (view.go), and carried out here (drift.go).
+// in views taken under the lock (driftviews.go), and carried out here (repair.go).
 //
 // Walks over all that there is let others have the lock now and then (walk.go).
 //
