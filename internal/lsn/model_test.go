@@ -33,7 +33,7 @@ func blocksInOrder(c GroupConfig) []nat.Block {
 		}
 		for _, p := range c.Outside {
 			for a := p.Addr(); p.Contains(a); a = a.Next() {
-				blocks = append(blocks, nat.Block{a, nat.Port(first), nat.Port(first + size - 1)})
+				blocks = append(blocks, nat.Block{Outside: a, First: nat.Port(first), Last: nat.Port(first + size - 1)})
 			}
 		}
 	}

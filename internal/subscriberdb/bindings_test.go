@@ -69,7 +69,7 @@ func TestBindingsWalk(t *testing.T) {
 		random := rand.New(rand.NewPCG(11, 12))
 		var blocks []nat.Place
 		for i := range 700 {
-			blocks = append(blocks, nat.Place{outsideAt(i), 1024}, nat.Place{outsideAt(i), 1536})
+			blocks = append(blocks, nat.Place{Outside: outsideAt(i), First: 1024}, nat.Place{Outside: outsideAt(i), First: 1536})
 		}
 		want := map[nat.Place]string{}
 		for round := range 15 {

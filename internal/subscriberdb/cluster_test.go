@@ -41,7 +41,7 @@ func TestCluster(t *testing.T) {
 	eventually(t, "swept", func() bool { return client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
 	compareOnline(t, db, map[netip.Addr]string{})
 	err := errors.Join(
-		db.SaveBindings(t.Context(), "default", []nat.Binding{{Block: nat.Block{Outside: away, First: 1024}, Holder: nat.Holder{Inside: addr}}}, []nat.Place{{away, 2048}}),
+		db.SaveBindings(t.Context(), "default", []nat.Binding{{Block: nat.Block{Outside: away, First: 1024}, Holder: nat.Holder{Inside: addr}}}, []nat.Place{{Outside: away, First: 2048}}),
 		db.InitSettings(t.Context(), map[string]string{"a": "1"}),
 		db.Restore(t.Context(), []subscriber.Record{{Key: key(addr), UserName: "alice"}}),
 	)
@@ -53,7 +53,7 @@ func TestCluster(t *testing.T) {
 	}
 	client.HSet(t.Context(), oldBindingsKey("other"), "198.51.100.1:1024", "{}", "198.51.100.2:1024", "{}")
 	moved := db.SaveBindings(t.Context(), "other", []nat.Binding{{Block: nat.Block{Outside: away, First: 1024}, Holder: nat.Holder{Inside: away}}, {Block: nat.Block{Outside: addr, First: 2048}, Holder: nat.Holder{Inside: away}}}, nil)
-	blocks := []nat.Place{{netip.MustParseAddr("198.51.100.1"), 1024}, {away, 1024}, {away, 2048}}
+	blocks := []nat.Place{{Outside: netip.MustParseAddr("198.51.100.1"), First: 1024}, {Outside: away, First: 1024}, {Outside: away, First: 2048}}
 	if rows, err := db.BindingRowsAt(t.Context(), "other", blocks); moved != nil || err != nil || !rows[0].Stored() || !rows[1].Stored() || rows[2].Stored() {
 		t.Errorf("rows %+v, %v, %v", rows, moved, err)
 	}

@@ -116,7 +116,7 @@ func TestLookupsWithoutRedis_I6(t *testing.T) {
 	if gone, err := db.Gone(ctx, "default", asked); err == nil {
 		t.Errorf("gone: %v", gone)
 	}
-	if rows, err := db.BindingRowsAt(ctx, "default", []nat.Place{{away, 1024}}); err == nil {
+	if rows, err := db.BindingRowsAt(ctx, "default", []nat.Place{{Outside: away, First: 1024}}); err == nil {
 		t.Errorf("rows: %v", rows)
 	}
 }

@@ -189,7 +189,7 @@ func TestBindings(t *testing.T) {
 			}
 		}
 		save([]nat.Binding{active, held, gone}, nil)
-		save(nil, []nat.Place{{outside, 65024}})
+		save(nil, []nat.Place{{Outside: outside, First: 65024}})
 		client.HSet(t.Context(), bindingsKey("default", 1), "nonsense", "{}")
 		got := map[nat.Port]nat.Binding{}
 		err := db.BindingRows(t.Context(), "default", func(rows []BindingRow) error {

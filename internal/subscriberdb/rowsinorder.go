@@ -82,7 +82,7 @@ func (s *rowStore) inOrder(of *rowSource, yield func([]BindingRow) error) error 
 		for _, p := range places {
 			texts := s.full[p.piece][p.from:][:p.field+p.text]
 			rows = append(rows, BindingRow{
-				Place: nat.Place{netip.AddrFrom16(p.outside).Unmap(), p.first},
+				Place: nat.Place{Outside: netip.AddrFrom16(p.outside).Unmap(), First: p.first},
 				of:    of, field: texts[:p.field], text: texts[p.field:],
 			})
 		}
