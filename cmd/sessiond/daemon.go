@@ -226,7 +226,7 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	back, backCtx := errgroup.WithContext(background)
-	for _, task := range []func(context.Context) error{s.nat.Run, s.sweepRestarts, s.db.TrimFeeds, s.db.KeepKeyTypes, s.db.KeepNASes, s.manager.Run, s.web.run, newGCTuner().run} {
+	for _, task := range []func(context.Context) error{s.nat.Run, s.sweepRestarts, s.db.TrimFeeds, s.db.KeepKeyTypes, s.db.KeepNASes, s.manager.Run, s.web.run, newGCTuner(s.manager.Ready()).run} {
 		back.Go(func() error { return uncanceled(task(backCtx)) })
 	}
 	front, frontCtx := errgroup.WithContext(ctx)

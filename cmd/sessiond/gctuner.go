@@ -41,7 +41,8 @@ func garbagePercent(live, rate uint64) int {
 // A gcTuner keeps the collector's setting in step with what it says of the
 // heap.
 type gcTuner struct {
-	collected chan struct{} // after a collection
+	ready     <-chan struct{} // closed at the end of the start
+	collected chan struct{}   // after a collection
 	samples   []metrics.Sample
 	at        time.Time
 	made      uint64 // octets, until at
@@ -49,8 +50,9 @@ type gcTuner struct {
 	percent   int    // in force
 }
 
-func newGCTuner() *gcTuner {
+func newGCTuner(ready <-chan struct{}) *gcTuner {
 	g := &gcTuner{
+		ready:     ready,
 		collected: make(chan struct{}, 1),
 		samples:   []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}},
 		at:        time.Now(),
@@ -78,6 +80,10 @@ func (g *gcTuner) run(ctx context.Context) error {
 			g.measure(now)
 		case <-g.collected: // what is in use may have changed a lot
 			g.listen()
+		case <-g.ready:
+			// What the start had to keep, as much as is in use, would lie around for minutes.
+			g.ready = nil
+			debug.FreeOSMemory()
 		}
 	}
 }

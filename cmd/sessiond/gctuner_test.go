@@ -4,7 +4,9 @@ import (
 	"context"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"testing"
+	"time"
 )
 
 func TestGarbagePercent(t *testing.T) {
@@ -40,7 +42,7 @@ func collectorPercent() int {
 func TestGarbageManFollowsTheHeap(t *testing.T) {
 	t.Setenv("GOGC", "")
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
-	g := newGCTuner()
+	g := newGCTuner(nil)
 	g.set()
 	small := collectorPercent()
 	ballast := make([]byte, 64<<20)
@@ -54,10 +56,37 @@ func TestGarbageManFollowsTheHeap(t *testing.T) {
 	runtime.KeepAlive(ballast)
 }
 
+// TestGarbageOfAStartGoes: it is collected once, when the start is over.
+func TestGarbageOfAStartGoes(t *testing.T) {
+	t.Setenv("GOGC", "")
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	collections := []metrics.Sample{{Name: "/gc/cycles/forced:gc-cycles"}}
+	forced := func() uint64 {
+		metrics.Read(collections)
+		return collections[0].Value.Uint64()
+	}
+	ready, before := make(chan struct{}), forced()
+	close(ready)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- newGCTuner(ready).run(ctx) }()
+	for forced() == before {
+		if ctx.Err() != nil {
+			t.Fatal("nothing is collected")
+		}
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-ended; err != nil || forced() != before+1 {
+		t.Errorf("%d collections, %v", forced()-before, err)
+	}
+}
+
 func TestGarbageManLeavesItToTheOperator(t *testing.T) {
 	t.Setenv("GOGC", "300")
 	before := collectorPercent()
-	if err := newGCTuner().run(context.Background()); err != nil || collectorPercent() != before {
+	if err := newGCTuner(nil).run(context.Background()); err != nil || collectorPercent() != before {
 		t.Errorf("run returned %v and left %d, want %d", err, collectorPercent(), before)
 	}
 }

@@ -27,6 +27,7 @@ type Store interface {
 	Recent(ctx context.Context, group string, since time.Time) ([]subscriber.Change, error)
 	Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error
 	Versions(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error
+	VersionsInOrder(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error
 	RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error)
 	Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error)
 	WatchRemovals(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error

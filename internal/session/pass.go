@@ -98,7 +98,11 @@ func (d *doubts) none() bool { return len(d.inside)+len(d.places) == 0 }
 
 // records looks at who is online in the database.
 func (p *pass) records(ctx context.Context) error {
-	return p.m.store.Versions(ctx, p.group.Name, func(standing []subscriberdb.Standing) error {
+	versions := p.m.store.Versions
+	if p.how.pace == nil {
+		versions = p.m.store.VersionsInOrder
+	}
+	return versions(ctx, p.group.Name, func(standing []subscriberdb.Standing) error {
 		d := doubts{inside: p.unknownOf(standing)}
 		return p.compareAndRest(ctx, &d)
 	})

@@ -1,10 +1,12 @@
 package subscriberdb
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,20 +128,26 @@ func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendin
 	return pending, nil
 }
 
-// endOlder walks the hash of online addresses: it is written in one step with
-// the records. While sessions are ended the walk goes on, so that neither Redis nor
-// this daemon waits for the other.
+// endOlder finds in the hash of online addresses, which is written in one step with the
+// records, whose sessions restarts ended, and ends them by inside address: in the order in
+// which whoever follows the feed has them in memory.
 func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts, known Followed) error {
+	left, err := db.leftBehind(ctx, g, pending)
+	if err != nil {
+		return err
+	}
 	s := restartSweep{db: db, group: g, pending: pending, known: known, rooms: make(chan *sweepRoom, endWorkers+1)}
 	for range cap(s.rooms) {
 		s.rooms <- new(sweepRoom)
 	}
 	s.workers, ctx = errgroup.WithContext(ctx)
 	s.workers.SetLimit(endWorkers)
-	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
-		s.end(ctx, fields)
-		return ctx.Err()
-	})
+	for some := range slices.Chunk(left, scanCount) {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		s.end(ctx, some)
+	}
 	if failed := s.workers.Wait(); failed != nil {
 		err = failed
 	}
@@ -152,7 +160,29 @@ func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts, k
 	return err
 }
 
-// restartSweep is a walk over who is online in a group, to end what restarts ended.
+// leftover is an address whose session a restart may have ended.
+type leftover struct {
+	inside  [16]byte // as netip.Addr.As16 has it
+	restart *pendingRestart
+}
+
+// leftBehind returns what restarts left behind, in order.
+func (db *DB) leftBehind(ctx context.Context, g *Group, pending pendingRestarts) ([]leftover, error) {
+	var left []leftover
+	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
+		for i := 0; i+1 < len(fields); i += 2 {
+			inside, err := netip.ParseAddr(fields[i])
+			if p := pending.of(db, nasOfWitness(fields[i+1])); err == nil && p != nil {
+				left = append(left, leftover{inside.As16(), p})
+			}
+		}
+		return nil
+	})
+	slices.SortFunc(left, func(a, b leftover) int { return bytes.Compare(a.inside[:], b.inside[:]) })
+	return slices.CompactFunc(left, func(a, b leftover) bool { return a.inside == b.inside }), err // a walk may yield one twice
+}
+
+// restartSweep ends what restarts ended in a group.
 type restartSweep struct {
 	db      *DB
 	group   *Group
@@ -171,17 +201,15 @@ type sweepRoom struct {
 	restarts []*pendingRestart // one for each step
 }
 
-// end has those ended, of some entries of the hash, whose sessions a restart ended.
-func (s *restartSweep) end(ctx context.Context, fields []string) {
+// end has some of those ended whose sessions a restart ended.
+func (s *restartSweep) end(ctx context.Context, some []leftover) {
 	room := <-s.rooms
 	clear(room.steps)
 	room.steps, room.refs, room.inside, room.restarts = room.steps[:0], room.refs[:0], room.inside[:0], room.restarts[:0]
-	for i := 0; i+1 < len(fields); i += 2 {
-		inside, err := netip.ParseAddr(fields[i])
-		if p := s.pending.of(s.db, nasOfWitness(fields[i+1])); err == nil && p != nil {
-			room.steps = append(room.steps, p.endStep(s.group, inside))
-			room.inside, room.restarts = append(room.inside, inside), append(room.restarts, p)
-		}
+	for _, l := range some {
+		inside := netip.AddrFrom16(l.inside).Unmap()
+		room.steps = append(room.steps, l.restart.endStep(s.group, inside))
+		room.inside, room.restarts = append(room.inside, inside), append(room.restarts, l.restart)
 	}
 	s.guess(room)
 	for i := range room.steps {
@@ -189,9 +217,6 @@ func (s *restartSweep) end(ctx context.Context, fields []string) {
 	}
 	s.workers.Go(func() error {
 		defer func() { s.rooms <- room }()
-		if len(room.refs) == 0 {
-			return nil
-		}
 		err := s.db.endInTurn(ctx, room.refs)
 		s.count(room.refs)
 		return err

@@ -1,7 +1,6 @@
 package subscriberdb
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -82,8 +81,7 @@ func (db *DB) onlineAddresses(ctx context.Context, group string) ([][16]byte, er
 		}
 		return nil
 	})
-	slices.SortFunc(online, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
-	return slices.Compact(online), err // a walk may yield one twice
+	return inOrder(online), err
 }
 
 // noteReporters notes which clients report the sessions of records that stand, so that a

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -81,7 +82,8 @@ func TestRowsInOrderEnd(t *testing.T) {
 	})
 }
 
-// TestRecordsInOrder: a start gets the records by inside address.
+// TestRecordsInOrder: a start, a comparison that does not rest and the end of who is left
+// behind by a restarted NAS go by inside address.
 func TestRecordsInOrder(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -92,14 +94,34 @@ func TestRecordsInOrder(t *testing.T) {
 		}
 		record(t, db, events...)
 		var inside []netip.Addr
-		err := db.Records(t.Context(), "default", func(records []subscriber.Record) error {
+		check := func(what string, want int, err error) {
+			t.Helper()
+			if err != nil || len(inside) != want || !slices.IsSortedFunc(inside, netip.Addr.Compare) {
+				t.Errorf("%s: %d addresses, in order: %v; %v", what, len(inside), slices.IsSortedFunc(inside, netip.Addr.Compare), err)
+			}
+			inside = nil
+		}
+		check("records", n, db.Records(t.Context(), "default", func(records []subscriber.Record) error {
 			for i := range records {
 				inside = append(inside, records[i].Inside)
 			}
 			return nil
-		})
-		if err != nil || len(inside) != n || !slices.IsSortedFunc(inside, netip.Addr.Compare) {
-			t.Errorf("%d records, in order: %v; %v", len(inside), slices.IsSortedFunc(inside, netip.Addr.Compare), err)
-		}
+		}))
+		byHand := netip.MustParseAddr("100.64.99.1")
+		client.HSet(t.Context(), recordKey("default", byHand), "version", "by hand")
+		check("versions", n+1, db.VersionsInOrder(t.Context(), "default", func(standing []Standing) error {
+			for _, s := range standing {
+				if (s.Version == "by hand") != (s.Inside == byHand) || s.Version == "" {
+					t.Errorf("version of %s is %q", s.Inside, s.Version)
+				}
+				inside = append(inside, s.Inside)
+			}
+			return nil
+		}))
+		record(t, db, event(subscriber.EventAccountingOff, "", noAddr, time.Hour))
+		check("ends", n, db.sweepAll(t.Context(), func(_ string, some []netip.Addr, _ func(int, *subscriber.Packed)) {
+			inside = append(inside, some...)
+		}))
+		compareOnline(t, db, map[netip.Addr]string{})
 	})
 }

@@ -1,6 +1,7 @@
 package subscriberdb
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -25,7 +26,55 @@ func (db *DB) Versions(ctx context.Context, group string, yield func([]Standing)
 	}, yield)
 }
 
+// VersionsInOrder is Versions by inside address, of what stood there at the beginning: for
+// a reader who has what it compares in that order, and does not rest meanwhile.
+func (db *DB) VersionsInOrder(ctx context.Context, group string, yield func([]Standing) error) error {
+	var recorded [][16]byte // as netip.Addr.As16 has them: without a pointer in each
+	err := db.scanRecordKeys(ctx, group, func(_ redis.UniversalClient, names []string) error {
+		for _, name := range names {
+			if key, ok := parseRecordKey(name); ok {
+				recorded = append(recorded, key.Inside.As16())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return readAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
+		args := argLists.Get().(*argBuffer)
+		defer argLists.Put(args)
+		keys := make([]subscriber.Key, 0, scanCount)
+		for some := range slices.Chunk(inOrder(recorded), scanCount) {
+			keys = keys[:0]
+			for _, a := range some {
+				keys = append(keys, subscriber.Key{Group: group, Inside: netip.AddrFrom16(a).Unmap()})
+			}
+			if err := yieldVersions(ctx, db.client, group, recordKeys(keys), args, emit); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, yield)
+}
+
+// inOrder sorts addresses, and leaves out what a walk yielded twice.
+func inOrder(list [][16]byte) [][16]byte {
+	slices.SortFunc(list, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(list)
+}
+
 func (db *DB) scanVersions(ctx context.Context, group string, yield func([]Standing) error) error {
+	args := argLists.Get().(*argBuffer)
+	defer argLists.Put(args)
+	return db.scanRecordKeys(ctx, group, func(server redis.UniversalClient, names []string) error {
+		return yieldVersions(ctx, server, group, names, args, yield)
+	})
+}
+
+// scanRecordKeys yields the names of a group's record keys in batches, unordered, with the
+// server that has them.
+func (db *DB) scanRecordKeys(ctx context.Context, group string, yield func(server redis.UniversalClient, names []string) error) error {
 	if _, err := db.group(group); err != nil {
 		return err
 	}
@@ -33,26 +82,29 @@ func (db *DB) scanVersions(ctx context.Context, group string, yield func([]Stand
 	if err != nil {
 		return fmt.Errorf("find server of group %q: %w", group, err)
 	}
-	args := argLists.Get().(*argBuffer)
-	defer argLists.Put(args)
 	for cursor := uint64(0); ; {
 		names, next, err := server.ScanType(ctx, cursor, recordPattern(group), scanCount, "hash").Result()
 		if err != nil {
 			return fmt.Errorf("scan records of group %q: %w", group, err)
 		}
-		standing, err := versionsOf(ctx, server, names, args)
-		if err != nil {
-			return fmt.Errorf("read versions of group %q: %w", group, err)
-		}
-		if len(standing) > 0 {
-			if err := yield(standing); err != nil {
-				return err
-			}
+		if err := yield(server, names); err != nil {
+			return err
 		}
 		if cursor = next; cursor == 0 {
 			return nil
 		}
 	}
+}
+
+func yieldVersions(ctx context.Context, server redis.UniversalClient, group string, names []string, room *argBuffer, yield func([]Standing) error) error {
+	standing, err := versionsOf(ctx, server, names, room)
+	if err != nil {
+		return fmt.Errorf("read versions of group %q: %w", group, err)
+	}
+	if len(standing) == 0 {
+		return nil
+	}
+	return yield(standing)
 }
 
 // versionsOf reads the versions of the records of some keys; other keys are left out.
