@@ -21,7 +21,7 @@ import (
 // changed or deleted the table, it is put right and Apply tried once more. An
 // error means that each address has either its old or its new state.
 func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
-	if _, err := wanted(entries); err != nil {
+	if err := check(entries); err != nil {
 		return err
 	}
 	if err := k.lock(ctx); err != nil {

@@ -15,6 +15,9 @@ type address [4]byte
 
 func (a address) addr() netip.Addr { return netip.AddrFrom4(a) }
 
+// number is in the order of addresses.
+func (a address) number() uint32 { return binary.BigEndian.Uint32(a[:]) }
+
 // block is a value of the block map. The zero block is none.
 type block struct {
 	outside     address

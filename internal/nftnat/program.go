@@ -27,8 +27,22 @@ func program(b *wire.Batch, table string, changes []change) {
 		func(dst []byte, i int) []byte { return appendGate(dst, opened[i].inside, opened[i].to.gate) })
 }
 
+// filter returns the changes to keep: the list itself where that is all of it, as it is
+// mostly.
 func filter(changes []change, keep func(change) bool) []change {
-	var kept []change
+	n := 0
+	for _, c := range changes {
+		if keep(c) {
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return nil
+	case len(changes):
+		return changes
+	}
+	kept := make([]change, 0, n)
 	for _, c := range changes {
 		if keep(c) {
 			kept = append(kept, c)
