@@ -3,6 +3,7 @@
 package docs
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +27,7 @@ func read(t *testing.T, name string) string {
 
 var (
 	invariantRow = regexp.MustCompile(`(?m)^\| (I[0-9]+) \|.*\|(.*)\|$`)
-	testName     = regexp.MustCompile("`([a-z]+)\\.(Test[A-Za-z0-9_]+)`")
+	testName     = regexp.MustCompile("`([a-z]+)\\.((?:Test|Benchmark)[A-Za-z0-9_]+)`")
 )
 
 // TestInvariantsHaveTests: every invariant of ARCHITECTURE.md names tests, and
@@ -82,16 +83,18 @@ func TestThreatsHaveTests(t *testing.T) {
 	}
 }
 
-// TestSecurityNamesTests: the tests that docs/security.md names exist in the package
+// TestDocumentsNameTests: the tests and benchmarks that documents name exist in the package
 // named.
-func TestSecurityNamesTests(t *testing.T) {
-	names := testName.FindAllStringSubmatch(read(t, "docs/security.md"), -1)
-	if len(names) == 0 {
-		t.Error("it names no test")
-	}
-	for _, n := range names {
-		if !testExists(t, n[1], n[2]) {
-			t.Errorf("package %s has no %s", n[1], n[2])
+func TestDocumentsNameTests(t *testing.T) {
+	for _, name := range documents(t, "*.md", "docs/*.md", "docs/decisions/*.md") {
+		names := testName.FindAllStringSubmatch(read(t, name), -1)
+		if len(names) == 0 && name == "docs/security.md" {
+			t.Errorf("%s names no test", name)
+		}
+		for _, n := range names {
+			if !testExists(t, n[1], n[2]) {
+				t.Errorf("%s: package %s has no %s", name, n[1], n[2])
+			}
 		}
 	}
 }
@@ -179,23 +182,100 @@ func TestExamplesLoad(t *testing.T) {
 	}
 }
 
-var link = regexp.MustCompile(`\]\(([^)#:]+)\)`)
-
-// TestLinksLead: relative links lead somewhere.
-func TestLinksLead(t *testing.T) {
-	documents, err := filepath.Glob(filepath.Join(root, "*.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range documents {
-		b, err := os.ReadFile(d)
+// documents are the names of all documents that match one of the patterns, from root on.
+func documents(t *testing.T, patterns ...string) []string {
+	t.Helper()
+	var names []string
+	for _, p := range patterns {
+		paths, err := filepath.Glob(filepath.Join(root, p))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range link.FindAllStringSubmatch(string(b), -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(d), m[1])); err != nil {
-				t.Errorf("%s: %v", filepath.Base(d), err)
+		if len(paths) == 0 {
+			t.Fatalf("no document matches %s", p)
+		}
+		for _, path := range paths {
+			name, err := filepath.Rel(root, path)
+			if err != nil {
+				t.Fatal(err)
 			}
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+var (
+	link      = regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
+	heading   = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	codeBlock = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	noAnchor  = regexp.MustCompile(`[^a-z0-9 _-]`)
+)
+
+// TestLinksLead: relative links, which go from the file they stand in, lead to a file and,
+// where they name one, to a heading of it.
+func TestLinksLead(t *testing.T) {
+	for _, name := range documents(t, "*.md", "docs/*.md", "docs/decisions/*.md") {
+		text := codeBlock.ReplaceAllString(read(t, name), "")
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			target := name
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(name), m[1])
+			}
+			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			} else if m[2] != "" && !hasHeading(t, target, m[2]) {
+				t.Errorf("%s: %s has no heading %s", name, target, m[2])
+			}
+		}
+	}
+}
+
+// hasHeading reports whether a document has a heading of which a link makes anchor.
+func hasHeading(t *testing.T, name, anchor string) bool {
+	t.Helper()
+	for _, m := range heading.FindAllStringSubmatch(read(t, name), -1) {
+		if strings.ReplaceAll(noAnchor.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-") == anchor {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	decisionFile  = regexp.MustCompile(`^([0-9]{4})-[a-z0-9-]+\.md$`)
+	decisionTitle = regexp.MustCompile(`\A# ([0-9]{4}) (.+)\n`)
+)
+
+// TestDecisions: each decision has its number and title at its top, the parts that are asked
+// of it, in their order, and a line in the index; ARCHITECTURE.md leads to it.
+func TestDecisions(t *testing.T) {
+	const folder = "docs/decisions/"
+	index, architecture := read(t, folder+"README.md"), read(t, "ARCHITECTURE.md")
+	number := 0
+	for _, path := range documents(t, folder+"[0-9]*.md") {
+		number++
+		file := filepath.Base(path)
+		name, text := decisionFile.FindStringSubmatch(file), read(t, path)
+		top := decisionTitle.FindStringSubmatch(text)
+		if name == nil || top == nil || name[1] != top[1] || top[1] != fmt.Sprintf("%04d", number) {
+			t.Errorf("%s: name, or title, does not have number %04d", file, number)
+			continue
+		}
+		var parts []string
+		for _, m := range heading.FindAllStringSubmatch(text, -1)[1:] {
+			if m[1] != "Measured" {
+				parts = append(parts, m[1])
+			}
+		}
+		if got := strings.Join(parts, ", "); got != "Context, Decision, Alternatives, Look again when" {
+			t.Errorf("%s: its parts are %s", file, got)
+		}
+		if row := fmt.Sprintf("| %s | [%s](%s) |", top[1], top[2], file); !strings.Contains(index, row) {
+			t.Errorf("%sREADME.md has no row %q", folder, row)
+		}
+		if item := fmt.Sprintf("[%s](%s)", top[2], folder+file); !strings.Contains(architecture, item) {
+			t.Errorf("ARCHITECTURE.md has no link %q", item)
 		}
 	}
 }
