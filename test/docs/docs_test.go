@@ -280,6 +280,23 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
+var pathName = regexp.MustCompile("`((?:api|cmd|deploy|docs|internal|scripts|test)/[A-Za-z0-9_./-]+)`")
+
+// TestDocumentsNamePaths: the folders and files that the documents for developers name are
+// there.
+func TestDocumentsNamePaths(t *testing.T) {
+	for _, name := range documents(t, "*.md", "docs/*.md", "docs/decisions/*.md") {
+		if name == "CHANGELOG.md" {
+			continue // tells of the past
+		}
+		for _, m := range pathName.FindAllStringSubmatch(read(t, name), -1) {
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
 var (
 	resultConst = regexp.MustCompile(`(?m)^\tResult\w+ +=\s"(\w+)"`)
 	accServRow  = regexp.MustCompile(`(?m)^\| (radiusAccServ\w+) \| (.*) \|$`)
