@@ -280,6 +280,40 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
+var declared = regexp.MustCompile("`([a-z]+)\\.([A-Z][A-Za-z0-9.]*)`")
+
+// TestGlossaryLeads: what docs/glossary.md says a package defines is declared there.
+func TestGlossaryLeads(t *testing.T) {
+	names := declared.FindAllStringSubmatch(read(t, "docs/glossary.md"), -1)
+	if len(names) < 50 {
+		t.Fatalf("found %d names", len(names))
+	}
+	for _, n := range names {
+		sources, err := filepath.Glob(filepath.Join(root, "internal", n[1], "*.go"))
+		if nested, _ := filepath.Glob(filepath.Join(root, "internal", "*", n[1], "*.go")); err == nil {
+			sources = append(sources, nested...)
+		}
+		if err != nil || len(sources) == 0 {
+			t.Errorf("there is no package %s: %v", n[1], err)
+			continue
+		}
+		var text strings.Builder
+		for _, s := range sources {
+			b, err := os.ReadFile(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text.Write(b)
+		}
+		for name := range strings.SplitSeq(n[2], ".") {
+			declaration := regexp.MustCompile(`(?m)^(type |func |func \([^)]*\) |\t)` + name + `\b`)
+			if !declaration.MatchString(text.String()) {
+				t.Errorf("package %s does not declare %s", n[1], name)
+			}
+		}
+	}
+}
+
 var pathName = regexp.MustCompile("`((?:api|cmd|deploy|docs|internal|scripts|test)/[A-Za-z0-9_./-]+)`")
 
 // TestDocumentsNamePaths: the folders and files that the documents for developers name are
