@@ -26,7 +26,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RemovalMode is what the end of a record does to the subscriber's sessions.
+// RemovalMode is the effect of the end of a record on the subscriber's sessions.
 type RemovalMode int32
 
 const (
@@ -36,7 +36,7 @@ const (
 	RemovalMode_REMOVAL_MODE_ON RemovalMode = 1
 	// They go on until they idle out; no new one begins.
 	RemovalMode_REMOVAL_MODE_OFF RemovalMode = 2
-	// As OFF; and what ON would remove is counted and listed (RemovalService).
+	// As OFF; and the removals that ON would make are counted and listed (RemovalService).
 	RemovalMode_REMOVAL_MODE_OBSERVE RemovalMode = 3
 )
 
@@ -246,7 +246,7 @@ type GroupStatus struct {
 	RemovalsHeld uint32 `protobuf:"varint,8,opt,name=removals_held,json=removalsHeld,proto3" json:"removals_held,omitempty"`
 	// Free blocks that wait for a hold because the daemon found its kernel programmed
 	// and none of the group's bindings in the database: any of them may have been
-	// somebody's a moment ago. Pool.blocks_held counts them too.
+	// in use a moment ago. Pool.blocks_held counts them too.
 	QuarantinedBlocks uint32 `protobuf:"varint,20,opt,name=quarantined_blocks,json=quarantinedBlocks,proto3" json:"quarantined_blocks,omitempty"`
 	// When they can be given again; absent without any.
 	QuarantinedUntil *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=quarantined_until,json=quarantinedUntil,proto3" json:"quarantined_until,omitempty"`
@@ -523,7 +523,7 @@ type ForeignTranslations struct {
 	InsideAddress string `protobuf:"bytes,3,opt,name=inside_address,json=insideAddress,proto3" json:"inside_address,omitempty"`
 	// The address that it left with.
 	SeenAs string `protobuf:"bytes,4,opt,name=seen_as,json=seenAs,proto3" json:"seen_as,omitempty"`
-	// The chains of other tables that may translate what leaves, as they stand now, by
+	// The chains of other tables that may translate leaving packets, as they are now, by
 	// priority: "table FAMILY NAME, chain NAME, priority N". Empty where the rule is gone, or
 	// one of iptables-legacy.
 	NatChains     []string `protobuf:"bytes,5,rep,name=nat_chains,json=natChains,proto3" json:"nat_chains,omitempty"`
@@ -609,7 +609,7 @@ type Drift struct {
 	Group string `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
 	// The inside address, where one is concerned.
 	InsideAddress string `protobuf:"bytes,3,opt,name=inside_address,json=insideAddress,proto3" json:"inside_address,omitempty"`
-	// One line for a person: what was found and what mends it.
+	// One line for a person: the difference and its mending.
 	What string `protobuf:"bytes,4,opt,name=what,proto3" json:"what,omitempty"`
 	// Whether it was mended. False in a dry run, and where guards forbid it.
 	Mended        bool `protobuf:"varint,5,opt,name=mended,proto3" json:"mended,omitempty"`
@@ -765,7 +765,7 @@ func (x *GetSettingsResponse) GetSettings() *Settings {
 	return nil
 }
 
-// UpdateSettingsRequest says what to change.
+// UpdateSettingsRequest has the new values and their names.
 type UpdateSettingsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values.
@@ -997,7 +997,7 @@ func (x *ReconcileRequest) GetDryRun() bool {
 	return false
 }
 
-// ReconcileResponse tells what differed.
+// ReconcileResponse has the differences.
 type ReconcileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first 10,000 differences.

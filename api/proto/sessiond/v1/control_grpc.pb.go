@@ -42,7 +42,7 @@ type ControlServiceClient interface {
 	// not ready, too.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// Reconcile compares the database, the engine and the kernel in full, mends
-	// what differs unless told otherwise, and returns what it found.
+	// the differences unless told otherwise, and returns them.
 	Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error)
 }
 
@@ -109,7 +109,7 @@ type ControlServiceServer interface {
 	// not ready, too.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// Reconcile compares the database, the engine and the kernel in full, mends
-	// what differs unless told otherwise, and returns what it found.
+	// the differences unless told otherwise, and returns them.
 	Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error)
 	mustEmbedUnimplementedControlServiceServer()
 }

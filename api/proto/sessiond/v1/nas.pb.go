@@ -102,10 +102,10 @@ type Nas struct {
 	// When it last restarted (Accounting-On or -Off); absent where nothing is known of
 	// a restart.
 	LastRestartAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_restart_at,json=lastRestartAt,proto3" json:"last_restart_at,omitempty"`
-	// Events that changed nothing because of what they said, by verdict ("stale",
+	// Events that changed nothing because of their content, by verdict ("stale",
 	// "ended", "outdated", "held", "foreign_holder"), since it was first heard of: replays,
 	// or the signs of a wrong clock, of identifiers that are not unique, or of a client that
-	// tells of what is another's.
+	// reports subscribers of another.
 	Refused map[string]uint64 `protobuf:"bytes,8,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The NAS that this one was found to be, heard of through another client: the
 	// sessions of both are known by that name. Absent for most.

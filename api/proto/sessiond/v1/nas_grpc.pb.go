@@ -37,7 +37,7 @@ type NasServiceClient interface {
 	ListNases(ctx context.Context, in *ListNasesRequest, opts ...grpc.CallOption) (*ListNasesResponse, error)
 	// GetNas returns one NAS.
 	// NOT_FOUND when nothing is known of it. INVALID_ARGUMENT when several clients
-	// have a NAS of that name and the request does not say whose is meant.
+	// have a NAS of that name and the request does not name the client.
 	GetNas(ctx context.Context, in *GetNasRequest, opts ...grpc.CallOption) (*GetNasResponse, error)
 }
 
@@ -81,7 +81,7 @@ type NasServiceServer interface {
 	ListNases(context.Context, *ListNasesRequest) (*ListNasesResponse, error)
 	// GetNas returns one NAS.
 	// NOT_FOUND when nothing is known of it. INVALID_ARGUMENT when several clients
-	// have a NAS of that name and the request does not say whose is meant.
+	// have a NAS of that name and the request does not name the client.
 	GetNas(context.Context, *GetNasRequest) (*GetNasResponse, error)
 	mustEmbedUnimplementedNasServiceServer()
 }

@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RemovalKind says what a removal waits for.
+// RemovalKind is the cause for which a removal waits.
 type RemovalKind int32
 
 const (
@@ -85,7 +85,7 @@ func (RemovalKind) EnumDescriptor() ([]byte, []int) {
 // Removal is one subscriber whose NAT sessions were not removed, or not yet.
 type Removal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it waits for.
+	// The cause for which it waits.
 	Kind RemovalKind `protobuf:"varint,1,opt,name=kind,proto3,enum=sessiond.v1.RemovalKind" json:"kind,omitempty"`
 	// The group.
 	Group string `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
@@ -289,7 +289,7 @@ type ListRemovalsRequest struct {
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before; empty for the first.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Which.
+	// Of these removals; absent for all.
 	Filter *RemovalFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// One kind only; UNSPECIFIED for all.
 	Kind          RemovalKind `protobuf:"varint,4,opt,name=kind,proto3,enum=sessiond.v1.RemovalKind" json:"kind,omitempty"`
@@ -410,10 +410,10 @@ func (x *ListRemovalsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// ConfirmRemovalsRequest says which held removals to carry out.
+// ConfirmRemovalsRequest picks held removals to carry out.
 type ConfirmRemovalsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which. At least one field is required; inside "0.0.0.0/0" means all.
+	// At least one field is required; inside "0.0.0.0/0" means all.
 	Filter        *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -502,10 +502,10 @@ func (x *ConfirmRemovalsResponse) GetConfirmed() uint32 {
 	return 0
 }
 
-// RefuseRemovalsRequest says which held removals to drop.
+// RefuseRemovalsRequest picks held removals to drop.
 type RefuseRemovalsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which. At least one field is required; inside "0.0.0.0/0" means all.
+	// At least one field is required; inside "0.0.0.0/0" means all.
 	Filter        *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -82,7 +82,7 @@ func (Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_sessiond_v1_session_proto_rawDescGZIP(), []int{0}
 }
 
-// Direction says who sent the first packet.
+// Direction is the sender of the first packet.
 type Direction int32
 
 const (
@@ -163,7 +163,7 @@ type Session struct {
 	Packets uint64 `protobuf:"varint,10,opt,name=packets,proto3" json:"packets,omitempty"`
 	// Octets in both directions; 0 when the kernel does not count.
 	Bytes uint64 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// Who began it.
+	// The side that began it.
 	Direction Direction `protobuf:"varint,12,opt,name=direction,proto3,enum=sessiond.v1.Direction" json:"direction,omitempty"`
 	// The group of the inside address.
 	Group         string `protobuf:"bytes,13,opt,name=group,proto3" json:"group,omitempty"`
@@ -588,7 +588,7 @@ func (x *CountSessionsResponse) GetCount() uint32 {
 // TerminateSessionsRequest asks to end sessions.
 type TerminateSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which. Required, with at least one field set: ending everybody's sessions
+	// Required, with at least one field set: ending the sessions of all subscribers
 	// takes an explicit inside of "0.0.0.0/0".
 	Filter        *SessionFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields

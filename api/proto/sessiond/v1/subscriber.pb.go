@@ -1,4 +1,4 @@
-// Who is online: the subscriber records and what happens to them.
+// The subscriber records, one for each online subscriber, and their events.
 //
 // Conventions of the whole package sessiond.v1:
 //
@@ -8,10 +8,10 @@
 //     UTF-8. Octets that are no printable UTF-8 are written as %HH (two
 //     upper-case hexadecimal digits), and a "%" that two hexadecimal digits
 //     follow as %25; everything else stands for itself. Requests are read by
-//     the same rule, so that what was shown can be asked for.
+//     the same rule, so that shown names can be used in requests.
 //   - Lists are in a stable order and paged by page_size and page_token.
 //     A page_token is good for the filter it was given out for, survives
-//     restarts, and skips nobody who was there throughout. One call looks at a
+//     restarts, and skips no item that was there throughout. One call looks at a
 //     bounded number of items, so a page may have fewer than page_size, or none,
 //     and others may still follow: the list is over when next_page_token is empty,
 //     and not before (AIP-158).
@@ -171,7 +171,7 @@ const (
 	Reason_REASON_ADMIN Reason = 4
 	// A newer session took the address, or the session moved to another one.
 	Reason_REASON_SUPERSEDED Reason = 5
-	// Somebody else deleted the record in the database (DEL, UNLINK).
+	// Another program deleted the record in the database (DEL, UNLINK).
 	Reason_REASON_REMOVED_IN_DATABASE Reason = 6
 )
 
@@ -468,14 +468,14 @@ func (x *Subscriber) GetMoreClasses() []string {
 	return nil
 }
 
-// SubscriberEvent tells what happened to one subscriber.
+// SubscriberEvent is one event of one subscriber.
 type SubscriberEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When sessiond did or saw it.
 	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
-	// What happened.
+	// The kind of event.
 	Kind EventKind `protobuf:"varint,2,opt,name=kind,proto3,enum=sessiond.v1.EventKind" json:"kind,omitempty"`
-	// Why: set for DELETED, and for what follows from it while known.
+	// Set for DELETED, and for the events that follow from it while known.
 	Reason Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=sessiond.v1.Reason" json:"reason,omitempty"`
 	// The subscriber after the event; for DELETED and later the last known
 	// record, with the binding that is being torn down.
@@ -904,7 +904,7 @@ func (x *PutSubscriberResponse) GetSubscriber() *Subscriber {
 	return nil
 }
 
-// DeleteSubscribersRequest picks whom to delete. At least one of
+// DeleteSubscribersRequest picks subscribers to delete. At least one of
 // inside, nas and user_name is required; all that are set must match.
 type DeleteSubscribersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -978,7 +978,7 @@ func (x *DeleteSubscribersRequest) GetUserName() string {
 	return ""
 }
 
-// DeleteSubscribersResponse tells who was deleted.
+// DeleteSubscribersResponse has the deleted subscribers.
 type DeleteSubscribersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many.
@@ -1034,7 +1034,7 @@ func (x *DeleteSubscribersResponse) GetSubscribers() []*Subscriber {
 	return nil
 }
 
-// WatchSubscribersRequest picks whom to watch; empty fields match everything.
+// WatchSubscribersRequest picks subscribers to watch; empty fields match everything.
 type WatchSubscribersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exact name of a group.

@@ -1,4 +1,4 @@
-// Who is online: the subscriber records and what happens to them.
+// The subscriber records, one for each online subscriber, and their events.
 //
 // Conventions of the whole package sessiond.v1:
 //
@@ -8,10 +8,10 @@
 //     UTF-8. Octets that are no printable UTF-8 are written as %HH (two
 //     upper-case hexadecimal digits), and a "%" that two hexadecimal digits
 //     follow as %25; everything else stands for itself. Requests are read by
-//     the same rule, so that what was shown can be asked for.
+//     the same rule, so that shown names can be used in requests.
 //   - Lists are in a stable order and paged by page_size and page_token.
 //     A page_token is good for the filter it was given out for, survives
-//     restarts, and skips nobody who was there throughout. One call looks at a
+//     restarts, and skips no item that was there throughout. One call looks at a
 //     bounded number of items, so a page may have fewer than page_size, or none,
 //     and others may still follow: the list is over when next_page_token is empty,
 //     and not before (AIP-158).
@@ -66,7 +66,7 @@ const (
 // SubscriberService reads, changes and watches the subscriber records.
 type SubscriberServiceClient interface {
 	// GetSubscriber returns one subscriber.
-	// NOT_FOUND when nobody is online there.
+	// NOT_FOUND when no subscriber is online there.
 	GetSubscriber(ctx context.Context, in *GetSubscriberRequest, opts ...grpc.CallOption) (*GetSubscriberResponse, error)
 	// ListSubscribers returns subscribers by group and inside address.
 	ListSubscribers(ctx context.Context, in *ListSubscribersRequest, opts ...grpc.CallOption) (*ListSubscribersResponse, error)
@@ -78,10 +78,10 @@ type SubscriberServiceClient interface {
 	PutSubscriber(ctx context.Context, in *PutSubscriberRequest, opts ...grpc.CallOption) (*PutSubscriberResponse, error)
 	// DeleteSubscribers deletes all records that match. Each deleted record ends
 	// that subscriber's NAT sessions and frees its port block, as an Acct-Stop
-	// would. Matching nobody is no error.
+	// would. No match is no error.
 	DeleteSubscribers(ctx context.Context, in *DeleteSubscribersRequest, opts ...grpc.CallOption) (*DeleteSubscribersResponse, error)
-	// WatchSubscribers streams what happens from now on. Response headers are
-	// sent as soon as no later event can be missed: to follow everybody, watch,
+	// WatchSubscribers streams events from now on. Response headers are
+	// sent as soon as no later event can be missed: to follow all subscribers, watch,
 	// wait for the headers, then list. A watcher may fall behind by a bounded
 	// number of events; then it is ended with ABORTED (WATCHER_LAGGED).
 	WatchSubscribers(ctx context.Context, in *WatchSubscribersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSubscribersResponse], error)
@@ -161,7 +161,7 @@ type SubscriberService_WatchSubscribersClient = grpc.ServerStreamingClient[Watch
 // SubscriberService reads, changes and watches the subscriber records.
 type SubscriberServiceServer interface {
 	// GetSubscriber returns one subscriber.
-	// NOT_FOUND when nobody is online there.
+	// NOT_FOUND when no subscriber is online there.
 	GetSubscriber(context.Context, *GetSubscriberRequest) (*GetSubscriberResponse, error)
 	// ListSubscribers returns subscribers by group and inside address.
 	ListSubscribers(context.Context, *ListSubscribersRequest) (*ListSubscribersResponse, error)
@@ -173,10 +173,10 @@ type SubscriberServiceServer interface {
 	PutSubscriber(context.Context, *PutSubscriberRequest) (*PutSubscriberResponse, error)
 	// DeleteSubscribers deletes all records that match. Each deleted record ends
 	// that subscriber's NAT sessions and frees its port block, as an Acct-Stop
-	// would. Matching nobody is no error.
+	// would. No match is no error.
 	DeleteSubscribers(context.Context, *DeleteSubscribersRequest) (*DeleteSubscribersResponse, error)
-	// WatchSubscribers streams what happens from now on. Response headers are
-	// sent as soon as no later event can be missed: to follow everybody, watch,
+	// WatchSubscribers streams events from now on. Response headers are
+	// sent as soon as no later event can be missed: to follow all subscribers, watch,
 	// wait for the headers, then list. A watcher may fall behind by a bounded
 	// number of events; then it is ended with ABORTED (WATCHER_LAGGED).
 	WatchSubscribers(*WatchSubscribersRequest, grpc.ServerStreamingServer[WatchSubscribersResponse]) error
