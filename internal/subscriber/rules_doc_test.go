@@ -75,27 +75,27 @@ var holdingTexts = [holdings]string{
 	HoldingForeign:   "a session of [another RADIUS client](#two-clients-at-one-address), of another realm",
 }
 
-const rulesIntro = `# What an accounting event does
+const rulesIntro = `# The effect of an accounting event
 
 This page is written from the tables that run (internal/subscriber/rules.go), and a
-test compares them. It says for each state of a session what a Start, an
-Interim-Update and a Stop do.
+test compares them. It has, for each state of a session, the effect of a Start, an
+Interim-Update and a Stop.
 
 A session is known by RADIUS client (or [realm](#one-nas-behind-several-clients)),
 NAS (NAS-Identifier, else NAS address; ` + "`nas_identity`" + ` of the client) and
 Acct-Session-Id. Port and Class are no part of it. User-Name and address tell sessions
 apart [that share an identifier](#one-identifier-several-sessions).
 
-Every event is answered once Redis has what it changes, also one that is ignored: the
-NAS need not send it again. Acct-Status-Types other than these three and
+Every event, also an ignored one, is answered once Redis has its changes: the NAS need
+not send it again. Acct-Status-Types other than these three and
 Accounting-On and -Off are answered and change nothing (` + "`no_record`" + ` in
 [metrics.md](metrics.md)); a packet that lacks Acct-Status-Type or Acct-Session-Id is
 not answered, unless its client has ` + "`acknowledge_incomplete`" + `.
 
-What an event comes to is counted in ` + "`sessiond_accounting_verdicts_total`" + `, once in
+The outcome of an event is counted in ` + "`sessiond_accounting_verdicts_total`" + `, once in
 each group that it concerns.
 
-| what happens | means | counted as |
+| outcome | meaning | counted as |
 |---|---|---|
 | **begins** | The session is online. It gets the address if [its holder](#who-holds-the-address) lets go. The record of an older session under its identifier ends first (SUPERSEDED). | as told there; ` + "`took_over`" + ` where an older one ended; ` + "`noted`" + ` without an address |
 | **goes on** | The record is refreshed: time to live, counters, event time. With another address than before the session moves, if the holder of that lets go: the old record ends (SUPERSEDED), a new one begins. | ` + "`refreshed`, `moved`" + ` |
@@ -108,8 +108,8 @@ each group that it concerns.
 
 ## Clocks
 
-Events come late, twice and out of order, and few NASes have a right clock. What is
-believed of an event's time, the first that there is:
+Events come late, twice and out of order, and few NASes have a right clock. The time of an
+event is the first of these that there is:
 
 1. **Arrival is the bound.** No event happened after it came.
 2. **Acct-Delay-Time** that was counted (1 s or more; the NAS or a relay counts it):
@@ -121,12 +121,12 @@ believed of an event's time, the first that there is:
 4. Else the event happened when it came.
 
 **Acct-Session-Time** needs no clock either: the session's start, which is known, and
-what the NAS counted since, tell when an Interim or Stop was sent. A count that would
-reach beyond the arrival is a miscount, and so is 0; it says nothing.
+the count of the NAS since give the time when an Interim or Stop was sent. A count that
+would reach beyond the arrival is a miscount, and so is 0; it says nothing.
 
-| who is compared | what decides |
+| compared | decided by |
 |---|---|
-| events of one NAS | the order in which they came, unless a counted delay or Acct-Session-Time says otherwise. Event-Timestamp says it of Starts at one address for up to 60 s, which is what networks and repeated packets mix up, and of Interims |
+| events of one NAS | the order in which they came, unless a counted delay or Acct-Session-Time says otherwise. Event-Timestamp does so for Starts at one address within 60 s, the time within which networks and repeated packets change the order, and for Interims |
 | events of two NASes of one client, or realm | times as above |
 | an event and a deletion (by hand, gRPC, expiry) | times as above |
 | a Start and the Start that is known | the stamps of the NAS: equal stamps are the same Start. Without stamps a Start of the same user at the same address is the same one |
@@ -172,9 +172,9 @@ offset holds at once.
 *A Stop tells Acct-Session-Time 23311 of a session that began a second ago.* Identifier,
 user, address and the order of arrival outweigh one odd field: the session ends.
 
-### What nobody can decide
+### Histories that cannot be decided
 
-| history | what is done | what it costs |
+| history | treatment | cost |
 |---|---|---|
 | the first packet ever of a NAS was kept for hours, and tells no delay | it counts as prompt; its stamp is shown as the start | the holder of its address is away until the Stop that follows, or until that record expires |
 | a Start was kept for more than 60 s by a relay that tells no delay, and its address has gone to another session of the same NAS | it gets the address, in the order of arrival | the other session is away until its next Interim, which gets the address back |
@@ -186,25 +186,28 @@ user, address and the order of arrival outweigh one odd field: the session ends.
 ## Replays
 
 A packet may come again hours later, to the octet: from a proxy that is stuck, or from
-somebody who recorded it. Its Request Authenticator, which only who has the secret can
-make, is then the same.
+an attacker who recorded it. Its Request Authenticator, which cannot be made without the
+secret, is then the same.
 
 - **A stamp** dates it. A Start or Interim of a session that nothing is known of, which is
   more than 25 h old by the clock of its NAS or a counted delay, begins none (` + "`outdated`" + `):
-  the end of its session may be forgotten, which is remembered for 24 h. So is one whose stamp is up to 30 days behind the
-  known clock. What is further behind is rather of a clock that lost its time.
+  the end of its session, which is remembered for 24 h, may be forgotten. So is one whose
+  stamp is up to 30 days behind the known clock. A stamp that is further behind is rather of
+  a clock that lost its time.
 - **A Start without a stamp** is known again by its authenticator, for as long as its
   session is remembered (` + "`ended`" + `). Since a restart of its NAS it may be another one, of a NAS
-  that begins its identifiers anew: it opens a session where nobody is, and puts nobody out.
-- **Without either**, what comes of a session that has ended may be of another one under the
-  same identifier. It puts nobody out (` + "`held`" + `), unless its NAS has restarted since. An
+  that begins its identifiers anew: it opens a session at a free address, and takes none from
+  another session.
+- **Without either**, an event of a session that has ended may be of another one under the
+  same identifier. It takes no address from another session (` + "`held`" + `), unless its NAS has
+  restarted since. An
   Interim whose Acct-Session-Time the session had too is of that one (` + "`ended`" + `).
 - **Accounting-On and -Off**: the authenticators of the last eight of each NAS are kept for
   30 days.
 
-What it costs: a NAS without a clock whose Accounting-On is the same to the octet at every
-boot, RADIUS identifier and all, is not believed a second time; what its subscribers left
-behind ends as their addresses are given out, or expires. A replay of a Start without a
+The cost: a NAS without a clock whose Accounting-On is the same to the octet at every boot,
+RADIUS identifier included, is not believed a second time; its old sessions end as their
+addresses are given out, or expire. A replay of a Start without a
 stamp whose session is forgotten (after 24 h) makes a record without a subscriber, until
 that expires or the address is given out. Let NASes send Event-Timestamp.
 
@@ -214,8 +217,9 @@ Accounting of a service, queue, policer or host within a session, under an ident
 of its own, is answered and ignored (` + "`service_ignored`" + `): a service that stops does not end
 its subscriber. It is known by the marks of vendors (Cisco, Juniper, Nokia), by attributes
 that the client's ` + "`service_marks`" + ` names for others, or by an Acct-Multi-Session-Id that is
-the Acct-Session-Id of the session that holds the address. With ` + "`services: count`" + ` of the client a service keeps its session's NAT
-as a link of a multilink does: it lasts until the session and its services have ended.
+the Acct-Session-Id of the session that holds the address. With ` + "`services: count`" + ` of
+the client a service keeps its session's NAT as a link of a multilink does: it lasts until
+the session and its services have ended.
 
 *A bandwidth boost is accounted beside the session, with the session's address.* Its
 Start, Interims and Stop change nothing; the session's flows go on.
@@ -230,40 +234,40 @@ known by its address besides. Both go on, and each Stop ends its own.
 ## One NAS behind several clients
 
 Two RADIUS proxies before one BNG are one client with several ` + "`prefixes`" + `, or several
-clients of one ` + "`realm`" + `: what they report is of the same NASes, and a session or an
+clients of one ` + "`realm`" + `: their reports are of the same NASes, and a session or an
 Accounting-On that is heard through either is the same.
 
 *Nothing is configured, and the Start comes through one proxy, the Interim through the
 other.* Where NAS, NAS address, Acct-Session-Id, User-Name and address are the same, the
 session is. sessiond takes both names for one NAS from then on, and logs that. Each
-client speaks for that NAS, and for no other of the other client. So a client that knows all
+client reports for that NAS, and for no other of the other client. So a client that knows all
 this of one session of a NAS, or guesses it, ends all of that NAS. Where a realm is
-configured nothing is found out in this way: a client without it, or of another one, speaks
-for none of its NASes. With ` + "`radius.infer_realms: false`" + ` nothing is found out of anybody.
+configured no realm is inferred: a client without it, or of another one, reports for none of
+its NASes. With ` + "`radius.infer_realms: false`" + ` no realm is inferred at all.
 
-It is on by default, with a warning where a configuration has clients that it can concern and
-does not say whether it is wanted. Nothing in the packets tells a second proxy from a client
-that knows the session: both send what the NAS would. To believe neither harms whoever has
-two proxies and no realm, all of them, at the first failover: an Interim is refused, a Stop
+The inference is on by default, with a warning where a configuration has clients that it can
+concern and does not say whether it is wanted. Nothing in the packets tells a second proxy from
+a client that knows the session: both send the packets that the NAS would. To believe neither
+harms every network with two proxies and no realm, at the first failover: an Interim is refused, a Stop
 ends nothing, and the next subscriber at the address gets no NAT until the record expires. To
-believe both harms whoever has a hostile client among those that are configured. So it is for
-the operator to say which of the two is there. To ask for several sessions that agree would not
-help: who knows one session of a NAS knows more of them.
+believe both harms a network with a hostile client among the configured ones. So the operator
+has to say which of the two is there. To require several sessions that agree would not help: a
+client that knows one session of a NAS knows more of them.
 
 ## Two clients at one address
 
 A session takes an address over from another one only within a RADIUS client, or realm.
-Of a session that another client reports nobody else knows whether it is gone: what
-comes through any other client changes neither its record nor what becomes of its own
-next events, whatever identifiers and times that tells (` + "`foreign_holder`" + `). The holder is
+Only the client that reports a session knows whether it is gone: an event through any other
+client changes neither the session's record nor the effect of the session's own next events,
+whatever identifiers and times it has (` + "`foreign_holder`" + `). The holder is
 gone
 
 - by a Stop through its own client, or an Accounting-On or -Off of its NAS;
 - when its record expires, is deleted, or is held by a guard (` + "`sessionctl removal list`" + `);
-- when its client is no longer configured: nobody could report its end. A client that was
-  renamed goes on under its new name from the first event on that is known for that of
+- when its client is no longer configured: no client could report its end. A client that was
+  renamed goes on under its new name from the first event on that is recognised as one of
   an [earlier session](#one-nas-behind-several-clients); until then nothing protects
-  what it holds. All daemons on one Redis need the same clients.
+  its addresses. All daemons on one Redis need the same clients.
 
 Then the next Interim of the session that was refused opens it.
 
@@ -272,23 +276,23 @@ the Stop of the first is lost, or comes later than the Start.* The Start is refu
 subscriber is without NAT until the first Interim after the Stop, or after the first
 session's record has expired (` + "`record_ttl`" + `; where that is 0, never, but for
 ` + "`sessionctl subscriber delete`" + `). Where subscribers move between BNGs, give these one
-` + "`realm`" + `: the later session gets the address at once, as behind one client. It costs
+` + "`realm`" + `: the later session gets the address at once, as behind one client. The price is
 that each of them is believed about the others' subscribers.
 
 Records that were put by hand, and those that were written back from bindings alone, have
-no client, and are protected against none.
+no client, and are protected against no client.
 
 ### Bounds of a client
 
-` + "`inside`" + ` and ` + "`groups`" + ` of a client say whose subscribers it may report. An event about
+` + "`inside`" + ` and ` + "`groups`" + ` of a client bound the addresses that it may report. An event about
 another address of any group opens nothing, moves nothing and is not remembered
 (` + "`foreign_address`" + `). A session that was online before its client was bound goes on, and
 ends as usual. Addresses of no group are not translated, and may be told by every client.
 
-` + "`max_subscribers`" + ` of a client says how many subscribers it may have online, with the clients of
-its ` + "`realm`" + `; some more while many begin within a moment. The Start, or first Interim, of one
-more opens nothing and is not remembered (` + "`client_full`" + `): with its next Interim after another
-has ended it is served. Who is online goes on, and ends, as usual.
+` + "`max_subscribers`" + ` of a client is the number of subscribers that it may have online, with the
+clients of its ` + "`realm`" + `; there may be some more while many begin at once. The Start, or first
+Interim, of one more opens nothing and is not remembered (` + "`client_full`" + `): with its next
+Interim after another has ended it is served. Online sessions go on, and end, as usual.
 
 All of these are answered, counted by client in ` + "`sessiond_accounting_refused_total`" + ` and by NAS in
 ` + "`sessionctl nas list`" + `, and logged.
@@ -306,13 +310,13 @@ a NAS whose sessions only another client reports is ignored, logged and counted
 Some NASes send Accounting-On while their subscribers stay online: when the first
 accounting server is configured, or every few minutes while none answers. So an Interim
 that is newer than the On brings its session back, with the same outside address and
-ports. ` + "`restarts`" + ` of the client says what an On or Off does:
+ports. ` + "`restarts`" + ` of the client sets the effect of an On or Off:
 
-| ` + "`restarts`" + ` | what | for |
+| ` + "`restarts`" + ` | effect | for |
 |---|---|---|
 | ` + "`believe`" + ` | the sessions end at once; those that go on are back with their next Interim | NASes that mean it (RFC 2866 section 5.1) |
 | ` + "`confirm`" + ` | the sessions go on, marked (` + "`sessionctl removal list`" + `); the next Interim clears the mark; without one they end when their record expires, or when a person confirms | NASes that may not |
-| ` + "`ignore`" + ` | nothing (` + "`restart_ignored`" + `); what is gone expires | NASes that never do |
+| ` + "`ignore`" + ` | nothing (` + "`restart_ignored`" + `); dead sessions expire | NASes that never do |
 `
 
 const whichTable = `An event is looked at in every group, because its session may have been in another one
