@@ -3,8 +3,7 @@
 // dumps.
 //
 // It knows nothing of NAT. It stands beside github.com/google/nftables, whose
-// expressions it carries, because the batches of that library's v0.3.0 cannot
-// hold a map with interval data, do not say which of their operations failed, and
-// read one acknowledgement for each message. Look again at v0.4
-// (docs/decisions/0022-own-nftables-batches.md).
+// expressions it carries, because that library's batches cannot hold a map
+// with interval data, do not say which of their operations failed, and read
+// one acknowledgement for each message.
 package wire
