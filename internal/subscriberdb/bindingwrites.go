@@ -1,7 +1,6 @@
 package subscriberdb
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -71,6 +70,7 @@ type bindingWrite struct {
 // bindingWriter is the room of one call of SaveBindings.
 type bindingWriter struct {
 	writes []bindingWrite
+	sorted []bindingWrite // room of byPart
 	args   argBuffer
 	ends   []int // of the commands in args
 	cmds   []redis.Cmder
@@ -86,7 +86,8 @@ func (w *bindingWriter) free() {
 		return
 	}
 	clear(w.writes)
-	w.writes = w.writes[:0]
+	clear(w.sorted)
+	w.writes, w.sorted = w.writes[:0], w.sorted[:0]
 	w.reset()
 	bindingWrites.Put(w)
 }
@@ -116,7 +117,26 @@ func (w *bindingWriter) collect(put []nat.Binding, remove []nat.Place) {
 		b := &put[i]
 		w.writes = append(w.writes, bindingWrite{b, b.Place(), bindingPart(b.Outside)})
 	}
-	slices.SortStableFunc(w.writes, func(a, b bindingWrite) int { return cmp.Compare(a.part, b.part) })
+	w.byPart()
+}
+
+// byPart brings the writes into the order of their parts, and those of a part stay in
+// theirs. It counts: a stable sort that compares takes 0.08 of 0.50 us a binding longer
+// (BenchmarkSaveBindings/batch=512/addresses=8192).
+func (w *bindingWriter) byPart() {
+	var next [bindingParts + 1]int // place of each part's next write
+	for i := range w.writes {
+		next[w.writes[i].part+1]++
+	}
+	for part := range bindingParts {
+		next[part+1] += next[part]
+	}
+	w.sorted = slices.Grow(w.sorted[:0], len(w.writes))[:len(w.writes)]
+	for _, x := range w.writes {
+		w.sorted[next[x.part]] = x
+		next[x.part]++
+	}
+	w.writes, w.sorted = w.sorted, w.writes
 }
 
 // calls makes the commands of a chunk: of each part one that removes, and one that
