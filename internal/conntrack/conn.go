@@ -10,6 +10,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 const (
@@ -31,6 +33,21 @@ type conn struct {
 	out request
 }
 
+// dial opens a socket in a namespace, whose receive buffer has the given size in octets,
+// or the largest size below it that the kernel allows.
+func dial(space netns.Namespace, receiveBuffer int) (*conn, error) {
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: space.FD()})
+	if err != nil {
+		return nil, fmt.Errorf("dial ctnetlink: %w", err)
+	}
+	c, err := newConn(nl, receiveBuffer)
+	if err != nil {
+		nl.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
 func newConn(nl *netlink.Conn, receiveBuffer int) (*conn, error) {
 	if err := enlarge(nl, receiveBuffer); err != nil {
 		return nil, fmt.Errorf("set receive buffer: %w", err)
@@ -43,6 +60,18 @@ func newConn(nl *netlink.Conn, receiveBuffer int) (*conn, error) {
 		return nil, err
 	}
 	return &conn{nl: nl, raw: raw}, nil
+}
+
+// enlarge halves the size until the kernel takes it. Privileged sockets get
+// what they ask for; others get net.core.rmem_max without an error.
+func enlarge(nl *netlink.Conn, size int) error {
+	for {
+		err := nl.SetReadBuffer(size)
+		if err == nil || size <= os.Getpagesize() {
+			return err
+		}
+		size /= 2
+	}
 }
 
 func (c *conn) close() error { return c.nl.Close() }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 // keptConns is how many idle request sockets a pool keeps open.
@@ -13,7 +15,7 @@ var errClosed = errors.New("conntrack table is closed")
 
 // pool keeps sockets for requests.
 type pool struct {
-	space  namespace
+	space  netns.Namespace
 	mu     sync.Mutex
 	idle   []*conn
 	closed bool
@@ -46,7 +48,7 @@ func (p *pool) get() (*conn, error) {
 	if c, err := p.take(); c != nil || err != nil {
 		return c, err
 	}
-	return p.space.dial(commandBuffer)
+	return dial(p.space, commandBuffer)
 }
 
 // take returns an idle socket, nil when there is none.
@@ -84,5 +86,5 @@ func (p *pool) close() error {
 		errs = append(errs, c.close())
 	}
 	p.idle = nil
-	return errors.Join(append(errs, p.space.close())...)
+	return errors.Join(append(errs, p.space.Close())...)
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 const (
@@ -37,8 +39,8 @@ type receiver struct {
 	slots [eventsPerRead]mmsghdr
 }
 
-func newReceiver(space namespace, buffer int) (*receiver, error) {
-	c, err := space.dial(buffer)
+func newReceiver(space netns.Namespace, buffer int) (*receiver, error) {
+	c, err := dial(space, buffer)
 	if err != nil {
 		return nil, err
 	}

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
-	"golang.org/x/sys/unix"
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 // sysctls are files below /proc/sys that stay those of one namespace. They are
@@ -19,8 +18,8 @@ type sysctls struct {
 
 const sysctlDir = "/proc/sys/net/netfilter/"
 
-func openSysctls(n namespace) (s sysctls, err error) {
-	err = n.inside(func() error {
+func openSysctls(n netns.Namespace) (s sysctls, err error) {
+	err = n.Do(func() error {
 		var events, buckets error
 		s.events, events = os.Open(sysctlDir + "nf_conntrack_events")
 		s.buckets, buckets = os.Open(sysctlDir + "nf_conntrack_buckets")
@@ -42,9 +41,9 @@ func (s sysctls) close() {
 }
 
 // counted reports whether the kernel counts packets and octets of what begins now.
-func counted(n namespace) bool {
+func counted(n netns.Namespace) bool {
 	on := false
-	_ = n.inside(func() error {
+	_ = n.Do(func() error {
 		v, err := os.ReadFile(sysctlDir + "nf_conntrack_acct")
 		on = err != nil || !bytes.Equal(bytes.TrimSpace(v), []byte("0")) // one that cannot be read is not known to be off
 		return nil
@@ -66,40 +65,4 @@ func read(f *os.File) []byte {
 	var b [32]byte
 	n, _ := f.ReadAt(b[:], 0) // io.EOF always
 	return bytes.TrimSpace(b[:n])
-}
-
-// inside calls fn on a thread that is in the namespace meanwhile. A thread that
-// cannot be brought back ends with its goroutine.
-func (n namespace) inside(fn func() error) error {
-	if n.file == nil {
-		return fn()
-	}
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		err := n.visit(fn)
-		if !errors.Is(err, errStuck) {
-			runtime.UnlockOSThread()
-		}
-		result <- err
-	}()
-	return <-result
-}
-
-var errStuck = errors.New("cannot return to the own network namespace")
-
-func (n namespace) visit(fn func() error) error {
-	own, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer own.Close()
-	if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-		return os.NewSyscallError("setns", err)
-	}
-	err = fn()
-	if unix.Setns(int(own.Fd()), unix.CLONE_NEWNET) != nil {
-		return errStuck
-	}
-	return err
 }

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 // DefaultAudit is how often the index is compared with the kernel by default.
@@ -75,13 +77,13 @@ func Open(o Options) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	space, err := openNamespace(o.NetNS)
+	space, err := netns.Open(o.NetNS)
 	if err != nil {
 		return nil, err
 	}
 	receiver, err := newReceiver(space, o.eventBuffer)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open conntrack table: %w", err), space.close())
+		return nil, errors.Join(fmt.Errorf("open conntrack table: %w", err), space.Close())
 	}
 	t := &Table{
 		pool:   pool{space: space},

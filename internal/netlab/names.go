@@ -9,10 +9,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 // namespaceDir is where iproute2 keeps named network namespaces.
-const namespaceDir = "/run/netns"
+const namespaceDir = netns.Dir
 
 // prefix marks the namespaces of this package: sd-<pid>-<n>-<role>.
 const prefix = "sd-"

@@ -15,6 +15,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 // Where the barrier's filter stands on an interface: `tc filter show dev DEV egress`
@@ -58,9 +60,9 @@ type barrier struct {
 	stands  atomic.Bool      // on every outside interface that there is
 }
 
-func openBarrier(ns namespace, interfaces []string, log *slog.Logger) (*barrier, error) {
+func openBarrier(ns netns.Namespace, interfaces []string, log *slog.Logger) (*barrier, error) {
 	b := &barrier{interfaces: interfaces, log: log, told: map[string]error{}}
-	config := &netlink.Config{NetNS: ns.fd()}
+	config := &netlink.Config{NetNS: ns.FD()}
 	var err error
 	if b.conn, err = netlink.Dial(unix.NETLINK_ROUTE, config); err != nil {
 		return nil, fmt.Errorf("open traffic control socket: %w", err)
@@ -85,11 +87,11 @@ func RaiseBarrier(o Options) (err error) {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	ns, err := openNamespace(o.NetNS)
+	ns, err := netns.Open(o.NetNS)
 	if err != nil {
 		return err
 	}
-	defer func() { err = forbidden(errors.Join(err, ns.close())) }()
+	defer func() { err = forbidden(errors.Join(err, ns.Close())) }()
 	b, err := openBarrier(ns, o.OutsideInterfaces, o.Logger)
 	if err != nil {
 		return err

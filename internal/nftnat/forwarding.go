@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/mdlayher/netlink"
+	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
 )
@@ -12,8 +13,8 @@ import (
 // forwards says whether a namespace forwards IPv4 packets, which is
 // net.ipv4.ip_forward. It asks by netlink because files under /proc/sys show
 // the namespace of the thread that opens them.
-func forwards(ns namespace) (bool, error) {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: ns.fd()})
+func forwards(ns netns.Namespace) (bool, error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: ns.FD()})
 	if err != nil {
 		return false, fmt.Errorf("open rtnetlink socket: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
 )
@@ -32,8 +33,8 @@ const (
 	timeoutICMP       = 1 // CTA_TIMEOUT_ICMP_TIMEOUT
 )
 
-func openICMPTimeout(ns namespace, log *slog.Logger) (*icmpTimeout, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.fd()})
+func openICMPTimeout(ns netns.Namespace, log *slog.Logger) (*icmpTimeout, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD()})
 	if err != nil {
 		return nil, fmt.Errorf("open conntrack timeout socket: %w", err)
 	}

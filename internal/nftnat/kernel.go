@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -24,7 +25,7 @@ import (
 // and CONFIG_NF_CONNTRACK_TIMEOUT.
 type Kernel struct {
 	log     *slog.Logger
-	ns      namespace
+	ns      netns.Namespace
 	conn    *wire.Conn
 	notices *wire.Listener
 	routes  *blackholes
@@ -95,13 +96,13 @@ func forbidden(err error) error {
 }
 
 func (k *Kernel) dial() (err error) {
-	if k.ns, err = openNamespace(k.options.NetNS); err != nil {
+	if k.ns, err = netns.Open(k.options.NetNS); err != nil {
 		return err
 	}
-	if k.conn, err = wire.Dial(k.ns.fd()); err != nil {
+	if k.conn, err = wire.Dial(k.ns.FD()); err != nil {
 		return err
 	}
-	if k.notices, err = wire.Listen(k.ns.fd(), k.conn); err != nil {
+	if k.notices, err = wire.Listen(k.ns.FD(), k.conn); err != nil {
 		return err
 	}
 	if k.routes, err = openBlackholes(k.ns, k.log); err != nil {
@@ -295,7 +296,7 @@ func (k *Kernel) Close() error {
 	if k.conn != nil {
 		errs = append(errs, k.conn.Close())
 	}
-	return errors.Join(append(errs, k.ns.close())...)
+	return errors.Join(append(errs, k.ns.Close())...)
 }
 
 // Remove deletes the table, the barrier and our routes, and nothing else (I8). The Kernel

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 )
 
@@ -27,15 +28,15 @@ type others struct {
 
 func newOthers(t testing.TB, lab *netlab.Lab) others {
 	t.Helper()
-	ns, err := openNamespace(lab.CGN.Name())
+	ns, err := netns.Open(lab.CGN.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := wire.Dial(ns.fd())
+	conn, err := wire.Dial(ns.FD())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _, _ = conn.Close(), ns.close() })
+	t.Cleanup(func() { _, _ = conn.Close(), ns.Close() })
 	return others{t, conn, lab}
 }
 

@@ -55,7 +55,7 @@ func (k *Kernel) Strays() Strays {
 // priority, as "table FAMILY NAME, chain NAME, priority N". Those of iptables-legacy are not
 // among them.
 func (k *Kernel) Translators(context.Context) ([]string, error) {
-	conn, err := nftables.New(nftables.WithNetNSFd(k.ns.fd()))
+	conn, err := nftables.New(nftables.WithNetNSFd(k.ns.FD()))
 	if err != nil {
 		return nil, fmt.Errorf("list nat chains: %w", err)
 	}

@@ -75,7 +75,7 @@ func (k *Kernel) lookForQuiet(ctx context.Context) error {
 // iptables-nft with --ctevents. While there is one, the index proves nothing. It is "" for
 // none. It has a connection of its own, since those of one take turns.
 func (k *Kernel) readQuiet(ctx context.Context) (table string, err error) {
-	conn, err := wire.Dial(k.ns.fd())
+	conn, err := wire.Dial(k.ns.FD())
 	if err != nil {
 		return "", err
 	}

@@ -8,8 +8,10 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	vishnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 // RouteProtocol marks the routes that are ours (rtm_protocol; `ip route list
@@ -24,10 +26,10 @@ type blackholes struct {
 	log    *slog.Logger
 }
 
-func openBlackholes(ns namespace, log *slog.Logger) (*blackholes, error) {
-	at := netns.None()
-	if ns.file != nil {
-		at = netns.NsHandle(ns.fd())
+func openBlackholes(ns netns.Namespace, log *slog.Logger) (*blackholes, error) {
+	at := vishnetns.None()
+	if fd := ns.FD(); fd != 0 {
+		at = vishnetns.NsHandle(fd)
 	}
 	h, err := netlink.NewHandleAt(at, unix.NETLINK_ROUTE)
 	if err != nil {

@@ -155,7 +155,7 @@ func (k *Kernel) dumpMap(ctx context.Context, set string, limit int) (strangers 
 // dumpWhile yields what a dump of a map answers until yield returns false, and returns
 // whether it came whole.
 func (k *Kernel) dumpWhile(ctx context.Context, set string, yield func(attrs []byte) bool) (whole bool, err error) {
-	conn, err := wire.Dial(k.ns.fd()) // the rest of a dump that is given up stays in it
+	conn, err := wire.Dial(k.ns.FD()) // the rest of a dump that is given up stays in it
 	if err != nil {
 		return false, err
 	}

@@ -3,9 +3,12 @@ package nftnat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 const (
@@ -61,8 +64,8 @@ func (k *Kernel) tick(ctx context.Context) error {
 			if due {
 				settled = now
 			}
-			if err := k.ns.check(); errors.Is(err, errReplaced) {
-				return err
+			if err := k.ns.Check(); errors.Is(err, netns.ErrReplaced) {
+				return fmt.Errorf("%w: what is programmed is in the old one; start again to serve the new one", err)
 			} else if due {
 				k.report(ctx, err)
 			}

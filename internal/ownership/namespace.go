@@ -4,63 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
-
-// ownNamespace is the network namespace of the calling thread.
-const ownNamespace = "/proc/thread-self/ns/net"
-
-// namespacePath returns the file of a namespace: "" is the process's own, a name is
-// one under /run/netns (ip-netns(8)), anything else is a path.
-func namespacePath(name string) string {
-	switch {
-	case name == "":
-		return ownNamespace
-	case !strings.ContainsRune(name, '/'):
-		return filepath.Join("/run/netns", name)
-	}
-	return name
-}
 
 // within calls do on a thread that is in the namespace. A socket that do opens
 // belongs to it ever after.
 func within(name string, do func() error) error {
-	if name == "" {
-		return do()
-	}
-	target, err := os.Open(namespacePath(name))
+	ns, err := netns.Open(name)
 	if err != nil {
-		return fmt.Errorf("open network namespace %q: %w", name, err)
+		return err
 	}
-	defer target.Close()
-	result := make(chan error, 1)
-	go func() { result <- visit(target, do) }()
-	return <-result
-}
-
-// visit is within on a thread of its own, which is given up when it cannot return.
-func visit(target *os.File, do func() error) error {
-	runtime.LockOSThread()
-	home, err := os.Open(ownNamespace)
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("open own network namespace: %w", err)
-	}
-	defer home.Close()
-	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace %s: %w", target.Name(), forbidden(err))
-	}
-	err = do()
-	if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
-		runtime.UnlockOSThread() // else the thread ends with this goroutine
-	}
-	return err
+	defer ns.Close()
+	return forbidden(ns.Do(do))
 }
 
 // forbidden says what is missing where the kernel only says no.
@@ -78,7 +38,7 @@ func place(name string) string {
 	if err != nil {
 		return ""
 	}
-	info, err := os.Stat(namespacePath(name))
+	info, err := os.Stat(netns.Path(name))
 	if err != nil {
 		return ""
 	}

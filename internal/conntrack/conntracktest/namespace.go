@@ -4,9 +4,10 @@ import (
 	"crypto/rand"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sessiond/sessiond/internal/netns"
 )
 
 // Namespace makes a network namespace with a unique name that lives as long as
@@ -16,7 +17,7 @@ func Namespace(t testing.TB) (name, path string) {
 	name = "sdct-" + strings.ToLower(rand.Text()[:10])
 	Command(t, "ip", "netns", "add", name)
 	t.Cleanup(func() { Command(t, "ip", "netns", "del", name) })
-	return name, filepath.Join("/run/netns", name)
+	return name, netns.Path(name)
 }
 
 // In runs a command in a namespace and returns what it prints.

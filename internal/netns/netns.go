@@ -1,0 +1,120 @@
+// Package netns opens network namespaces, and works in them.
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is where ip-netns(8) keeps named namespaces.
+const Dir = "/run/netns"
+
+// ErrReplaced says that the name of a namespace is that of another one by now.
+var ErrReplaced = errors.New("was deleted and made anew")
+
+// current is the namespace of the calling thread.
+const current = "/proc/thread-self/ns/net"
+
+// Path returns the file of a namespace: of the process's own for "", of one in Dir for a
+// name, and what has a slash is a path already.
+func Path(name string) string {
+	switch {
+	case name == "":
+		return current
+	case !strings.ContainsRune(name, '/'):
+		return filepath.Join(Dir, name)
+	}
+	return name
+}
+
+// A Namespace is an open network namespace. Its zero value is the process's own, which
+// is not closed.
+type Namespace struct{ file *os.File }
+
+// Open opens a namespace as Path names it. An open namespace lives on when its name is
+// deleted.
+func Open(name string) (Namespace, error) {
+	if name == "" {
+		return Namespace{}, nil
+	}
+	f, err := os.Open(Path(name))
+	if err != nil {
+		return Namespace{}, fmt.Errorf("open network namespace %q: %w", name, err)
+	}
+	return Namespace{f}, nil
+}
+
+// FD returns the descriptor, or 0 for the process's own namespace.
+func (n Namespace) FD() int {
+	if n.file == nil {
+		return 0
+	}
+	return int(n.file.Fd())
+}
+
+// Close closes the descriptor. Sockets opened in the namespace stay in it.
+func (n Namespace) Close() error {
+	if n.file == nil {
+		return nil
+	}
+	return n.file.Close()
+}
+
+// Check returns an error if the namespace has lost its name: ErrReplaced where another
+// one has it. Others may delete a namespace and make another one by its name. It stays as
+// long as it is open here, and nobody else can reach it.
+func (n Namespace) Check() error {
+	if n.file == nil {
+		return nil
+	}
+	named, err := os.Stat(n.file.Name())
+	if err != nil {
+		return fmt.Errorf("network namespace %s is gone: %w", n.file.Name(), err)
+	}
+	own, err := n.file.Stat()
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(named, own) {
+		return fmt.Errorf("network namespace %s %w", n.file.Name(), ErrReplaced)
+	}
+	return nil
+}
+
+// Do calls fn on a thread that is in the namespace meanwhile, and returns its error. What
+// fn opens, such as sockets and files below /proc/sys, belongs to the namespace ever
+// after. To enter one other than the process's own needs CAP_SYS_ADMIN.
+func (n Namespace) Do(fn func() error) error {
+	if n.file == nil {
+		return fn()
+	}
+	result := make(chan error, 1)
+	go func() { result <- n.visit(fn) }()
+	return <-result
+}
+
+// visit is Do on a goroutine of its own. A thread that cannot return ends with it.
+func (n Namespace) visit(fn func() error) error {
+	runtime.LockOSThread()
+	home, err := os.Open(current)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open own network namespace: %w", err)
+	}
+	defer home.Close()
+	if err := unix.Setns(n.FD(), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace %s: %w", n.file.Name(), err)
+	}
+	err = fn()
+	if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
+}
