@@ -3,9 +3,10 @@ package conntrack
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // Requests in one datagram. What comes back for each is charged to the socket's
@@ -18,7 +19,7 @@ const (
 // delete asks for the deletion of targets, deletesPerBatch at most. It returns
 // those that were deleted, those that were gone before, and the last other
 // answer.
-func (c *conn) delete(targets []entryRef) (deleted, gone []entryRef, refused syscall.Errno, err error) {
+func (c *conn) delete(targets []entryRef) (deleted, gone []entryRef, refused unix.Errno, err error) {
 	codes, err := c.batch(typeDelete, targets, func(int, *flow) {})
 	if err != nil {
 		return nil, nil, 0, fmt.Errorf("delete conntrack entries: %w", err)
@@ -80,21 +81,21 @@ func (c *conn) get(targets []entryRef, fn func(*flow) error) error {
 // batch sends one request for each target in one datagram and returns a code
 // for each. Only the last one asks to be acknowledged: errors come unasked, so
 // what is not refused by then was done.
-func (c *conn) batch(kind uint16, targets []entryRef, found func(int, *flow)) ([]syscall.Errno, error) {
+func (c *conn) batch(kind uint16, targets []entryRef, found func(int, *flow)) ([]unix.Errno, error) {
 	base := c.seq + 1
-	c.out.b = c.out.b[:0]
+	c.out = c.out[:0]
 	for i := range targets {
 		flags := uint16(0)
 		if i == len(targets)-1 {
 			flags = unix.NLM_F_ACK
 		}
 		c.seq++
-		c.out.byTuple(kind, flags, c.seq, targets[i].key, targets[i].id)
+		c.out = appendByTuple(c.out, kind, flags, c.seq, targets[i].key, targets[i].id)
 	}
-	if err := c.send(c.out.b); err != nil {
+	if err := nlmsg.Send(c.raw, c.out); err != nil {
 		return nil, err
 	}
-	codes := make([]syscall.Errno, len(targets))
+	codes := make([]unix.Errno, len(targets))
 	for {
 		b, err := c.receive()
 		if err != nil {
@@ -108,26 +109,26 @@ func (c *conn) batch(kind uint16, targets []entryRef, found func(int, *flow)) ([
 }
 
 // answers reads one datagram of answers to requests numbered from base on.
-func answers(b []byte, base uint32, codes []syscall.Errno, found func(int, *flow)) (done bool, err error) {
+func answers(b []byte, base uint32, codes []unix.Errno, found func(int, *flow)) (done bool, err error) {
 	for len(b) > 0 {
-		h, payload, rest, ok := cutMessage(b)
+		m, rest, ok := nlmsg.Next(b)
 		if !ok {
 			return false, errMalformed
 		}
 		b = rest
-		i := h.seq - base
+		i := m.Seq - base
 		if i >= uint32(len(codes)) {
 			continue
 		}
-		switch h.kind {
+		switch m.Type {
 		case unix.NLMSG_ERROR:
-			if codes[i], err = errno(payload); err != nil {
+			if codes[i], err = errno(m); err != nil {
 				return false, err
 			}
 			done = i == uint32(len(codes)-1)
 		case typeNew:
 			var f flow
-			if _, err := f.parse(payload); err != nil {
+			if _, err := f.parse(m.Payload); err != nil {
 				return false, err
 			}
 			found(int(i), &f)

@@ -2,7 +2,6 @@ package conntrack
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"syscall"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/netns"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 const (
@@ -22,15 +22,13 @@ const (
 	datagramSize = 64 << 10
 )
 
-// conn is a netlink socket for requests; one goroutine uses it at a time. It
-// reads and writes the socket itself: the kernel's messages are parsed where
-// they lie.
+// conn is a netlink socket for requests; one goroutine uses it at a time.
 type conn struct {
 	nl  *netlink.Conn
 	raw syscall.RawConn
 	seq uint32
 	in  []byte
-	out request
+	out []byte // the last request
 }
 
 // dial opens a socket in a namespace, whose receive buffer has the given size in octets,
@@ -82,45 +80,20 @@ func (c *conn) cancelWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = c.nl.SetReadDeadline(time.Unix(1, 0)) })
 }
 
-// send hands one datagram to the kernel, which carries out the requests in it
-// before it returns.
-func (c *conn) send(b []byte) error {
-	var err error
-	if werr := c.raw.Write(func(fd uintptr) bool {
-		_, err = unix.Write(int(fd), b)
-		return err != unix.EAGAIN && err != unix.EINTR
-	}); werr != nil {
-		return werr
-	}
-	return os.NewSyscallError("sendmsg", err)
-}
-
 // receive returns the next datagram, valid until the next call.
 func (c *conn) receive() ([]byte, error) {
 	if c.in == nil {
 		c.in = make([]byte, datagramSize)
 	}
-	var n int
-	var err error
-	if rerr := c.raw.Read(func(fd uintptr) bool {
-		n, _, err = unix.Recvfrom(int(fd), c.in, unix.MSG_TRUNC)
-		return err != unix.EAGAIN && err != unix.EINTR
-	}); rerr != nil {
-		return nil, rerr
-	}
-	if err != nil {
-		return nil, os.NewSyscallError("recvmsg", err)
-	}
-	if n > len(c.in) {
-		return nil, fmt.Errorf("datagram of %d octets: %w", n, errMalformed)
-	}
-	return c.in[:n], nil
+	n, err := nlmsg.Receive(c.raw, c.in)
+	return c.in[:n], err
 }
 
-// errno is the code of a NLMSG_ERROR or NLMSG_DONE message; 0 is success.
-func errno(payload []byte) (syscall.Errno, error) {
-	if len(payload) < 4 {
+// errno returns the code of a NLMSG_ERROR or NLMSG_DONE message; 0 is success.
+func errno(m nlmsg.Message) (unix.Errno, error) {
+	code, ok := m.Errno()
+	if !ok {
 		return 0, errMalformed
 	}
-	return syscall.Errno(-int32(binary.NativeEndian.Uint32(payload))), nil
+	return code, nil
 }

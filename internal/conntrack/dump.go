@@ -4,15 +4,16 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // dump asks for every IPv4 entry and calls fn with those of each datagram. The
 // slice is reused.
 func (c *conn) dump(fn func([]flow) error) error {
 	c.seq++
-	c.out.b = c.out.b[:0]
-	c.out.dump(c.seq)
-	if err := c.send(c.out.b); err != nil {
+	c.out = appendRequest(c.out[:0], typeGet, unix.NLM_F_DUMP, c.seq)
+	if err := nlmsg.Send(c.raw, c.out); err != nil {
 		return err
 	}
 	var flows []flow
@@ -40,18 +41,18 @@ func (c *conn) dump(fn func([]flow) error) error {
 // parseDump appends the entries in one datagram of the dump numbered seq.
 func parseDump(to []flow, b []byte, seq uint32) (flows []flow, done bool, err error) {
 	for len(b) > 0 {
-		h, payload, rest, ok := cutMessage(b)
+		m, rest, ok := nlmsg.Next(b)
 		if !ok {
 			return nil, false, errMalformed
 		}
 		b = rest
 		switch {
-		case h.seq != seq:
-		case h.kind == unix.NLMSG_DONE || h.kind == unix.NLMSG_ERROR:
-			return to, true, dumpResult(payload)
-		case h.kind == typeNew:
+		case m.Seq != seq:
+		case m.Type == unix.NLMSG_DONE || m.Type == unix.NLMSG_ERROR:
+			return to, true, dumpResult(m)
+		case m.Type == typeNew:
 			to = append(to, flow{})
-			ok, err := to[len(to)-1].parse(payload)
+			ok, err := to[len(to)-1].parse(m.Payload)
 			if err != nil {
 				return nil, false, err
 			}
@@ -63,8 +64,8 @@ func parseDump(to []flow, b []byte, seq uint32) (flows []flow, done bool, err er
 	return to, false, nil
 }
 
-func dumpResult(payload []byte) error {
-	code, err := errno(payload)
+func dumpResult(m nlmsg.Message) error {
+	code, err := errno(m)
 	if err != nil || code == 0 {
 		return err
 	}

@@ -3,7 +3,10 @@ package conntrack
 import (
 	"context"
 	"net/netip"
-	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // ParsePayload parses one message's payload for tests.
@@ -66,13 +69,13 @@ func (t *Table) Drain() (int, error) {
 // ParseDatagram reads a datagram as events, a dump and answers would be read.
 func ParseDatagram(b []byte) {
 	_, _, _ = parseDump(nil, b, 1)
-	_, _ = answers(b, 1, make([]syscall.Errno, 2), func(int, *flow) {})
+	_, _ = answers(b, 1, make([]unix.Errno, 2), func(int, *flow) {})
 	for {
-		h, payload, rest, ok := cutMessage(b)
+		m, rest, ok := nlmsg.Next(b)
 		if !ok {
 			return
 		}
-		(&listener{stale: make(chan struct{}, 1)}).event(nil, h, payload)
+		(&listener{stale: make(chan struct{}, 1)}).event(nil, m)
 		b = rest
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // Attributes of the answer to a request for statistics.
@@ -20,9 +22,8 @@ const (
 func (t *Table) Fill(ctx context.Context) (entries, limit int, err error) {
 	err = t.pool.with(ctx, func(c *conn) error {
 		c.seq++
-		c.out.b = c.out.b[:0]
-		c.out.end(c.out.begin(typeStats, unix.NLM_F_ACK, c.seq))
-		if err := c.send(c.out.b); err != nil {
+		c.out = appendRequest(c.out[:0], typeStats, unix.NLM_F_ACK, c.seq)
+		if err := nlmsg.Send(c.raw, c.out); err != nil {
 			return err
 		}
 		for {
@@ -45,29 +46,25 @@ func (t *Table) Fill(ctx context.Context) (entries, limit int, err error) {
 // fill reads one datagram of the answer.
 func (c *conn) fill(b []byte, entries, limit *int) (done bool, err error) {
 	for len(b) > 0 {
-		h, payload, rest, ok := cutMessage(b)
+		m, rest, ok := nlmsg.Next(b)
 		if !ok {
 			return false, errMalformed
 		}
 		b = rest
 		switch {
-		case h.seq != c.seq:
-		case h.kind == unix.NLMSG_ERROR:
-			code, err := errno(payload)
+		case m.Seq != c.seq:
+		case m.Type == unix.NLMSG_ERROR:
+			code, err := errno(m)
 			if err == nil && code != 0 {
 				err = code
 			}
 			return true, err
-		case h.kind == typeStats && len(payload) >= nfgenmsgLen:
-			for attrs := payload[nfgenmsgLen:]; ; {
-				kind, value, more, ok := cutAttr(attrs)
-				if !ok {
-					break
-				}
-				if attrs = more; len(value) != 4 {
+		case m.Type == typeStats && len(m.Payload) >= nlmsg.FamilyLen:
+			for typ, value := range nlmsg.Attrs(m.Payload[nlmsg.FamilyLen:]) {
+				if len(value) != 4 {
 					continue
 				}
-				switch kind {
+				switch typ {
 				case attrGlobalEntries:
 					*entries = int(binary.BigEndian.Uint32(value))
 				case attrGlobalMaxEntries:

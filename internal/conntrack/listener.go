@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // listener feeds the index with events.
@@ -78,33 +80,33 @@ func (l *listener) askRebuild() {
 // counts as lost.
 func (l *listener) parse(to []event, n int) []event {
 	for i := range n {
-		b := l.receiver.datagram(i)
+		b := l.receiver.datagrams.At(i)
 		if b == nil {
 			l.garbled()
 		}
 		for len(b) > 0 {
-			h, payload, rest, ok := cutMessage(b)
+			m, rest, ok := nlmsg.Next(b)
 			if !ok {
 				l.garbled()
 				break
 			}
-			to, b = l.event(to, h, payload), rest
+			to, b = l.event(to, m), rest
 		}
 	}
 	return to
 }
 
-func (l *listener) event(to []event, h header, payload []byte) []event {
-	switch h.kind {
+func (l *listener) event(to []event, m nlmsg.Message) []event {
+	switch m.Type {
 	case typeNew, typeDelete:
 	case unix.NLMSG_NOOP:
-		l.passed = append(l.passed, h.seq)
+		l.passed = append(l.passed, m.Seq)
 		return to
 	default:
 		return to
 	}
-	to = append(to, event{ended: h.kind == typeDelete})
-	ok, err := to[len(to)-1].flow.parse(payload)
+	to = append(to, event{ended: m.Type == typeDelete})
+	ok, err := to[len(to)-1].flow.parse(m.Payload)
 	if err != nil {
 		l.garbled()
 	}

@@ -2,12 +2,13 @@ package conntrack
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // markers are messages that the event socket sends to itself. The kernel puts a
@@ -76,14 +77,11 @@ func (l *listener) catchUp(ctx context.Context) error {
 
 // mark sends a marker: an empty message, which no event is.
 func (r *receiver) mark(seq uint32) error {
-	var b [headerLen]byte
-	binary.NativeEndian.PutUint32(b[0:], headerLen)
-	binary.NativeEndian.PutUint16(b[4:], unix.NLMSG_NOOP)
-	binary.NativeEndian.PutUint32(b[8:], seq)
+	b := nlmsg.End(nlmsg.Begin(nil, unix.NLMSG_NOOP, 0, seq), 0)
 	to := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: r.nl.PID()}
 	var err error
 	if werr := r.raw.Write(func(fd uintptr) bool {
-		err = unix.Sendto(int(fd), b[:], unix.MSG_DONTWAIT, to)
+		err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, to)
 		return err != unix.EINTR
 	}); werr != nil {
 		return werr

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // key is what the kernel finds an IPv4 entry by: the tuple of its original
@@ -36,16 +38,16 @@ func (f *flow) plain() bool { return f.reply.src == f.orig.dst && f.reply.dst ==
 // parse reads the payload of one ctnetlink message. It reports false for an
 // entry that is not IPv4, and an error for bytes the kernel would not send.
 func (f *flow) parse(payload []byte) (bool, error) {
-	if len(payload) < nfgenmsgLen {
+	if len(payload) < nlmsg.FamilyLen {
 		return false, errMalformed
 	}
 	if payload[0] != unix.AF_INET {
 		return false, nil
 	}
 	*f = flow{}
-	rest := payload[nfgenmsgLen:]
+	rest := payload[nlmsg.FamilyLen:]
 	for len(rest) > 0 {
-		kind, value, next, ok := cutAttr(rest)
+		kind, value, next, ok := nlmsg.NextAttr(rest)
 		if !ok || !f.attr(kind, value) {
 			return false, errMalformed
 		}
@@ -98,7 +100,7 @@ func (f *flow) protoInfo(b []byte) bool {
 // counters adds one direction's packets and octets.
 func (f *flow) counters(b []byte) bool {
 	for len(b) > 0 {
-		kind, value, rest, ok := cutAttr(b)
+		kind, value, rest, ok := nlmsg.NextAttr(b)
 		if !ok {
 			return false
 		}
@@ -119,7 +121,7 @@ func (f *flow) counters(b []byte) bool {
 // tuple takes the attributes nested in one direction's tuple.
 func (k *key) tuple(b []byte) bool {
 	for len(b) > 0 {
-		kind, value, rest, ok := cutAttr(b)
+		kind, value, rest, ok := nlmsg.NextAttr(b)
 		if !ok {
 			return false
 		}
@@ -141,7 +143,7 @@ func (k *key) tuple(b []byte) bool {
 
 func (k *key) addresses(b []byte) bool {
 	for len(b) > 0 {
-		kind, value, rest, ok := cutAttr(b)
+		kind, value, rest, ok := nlmsg.NextAttr(b)
 		if !ok {
 			return false
 		}
@@ -161,7 +163,7 @@ func (k *key) addresses(b []byte) bool {
 
 func (k *key) protocol(b []byte) bool {
 	for len(b) > 0 {
-		kind, value, rest, ok := cutAttr(b)
+		kind, value, rest, ok := nlmsg.NextAttr(b)
 		if !ok || !k.protocolAttr(kind, value) {
 			return false
 		}
@@ -197,7 +199,7 @@ func (k *key) protocolAttr(kind uint16, value []byte) bool {
 // false when b cannot be walked.
 func find(b []byte, want uint16) ([]byte, bool) {
 	for len(b) > 0 {
-		kind, value, rest, ok := cutAttr(b)
+		kind, value, rest, ok := nlmsg.NextAttr(b)
 		if !ok {
 			return nil, false
 		}

@@ -5,12 +5,12 @@ import (
 	"os"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/netns"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 const (
@@ -24,19 +24,11 @@ const (
 	eventSize = 2048
 )
 
-// mmsghdr is struct mmsghdr of recvmmsg(2).
-type mmsghdr struct {
-	hdr unix.Msghdr
-	len uint32
-}
-
 // receiver fetches many events with one system call.
 type receiver struct {
-	nl    *netlink.Conn
-	raw   syscall.RawConn
-	buf   []byte
-	iov   [eventsPerRead]unix.Iovec
-	slots [eventsPerRead]mmsghdr
+	nl        *netlink.Conn
+	raw       syscall.RawConn
+	datagrams *nlmsg.Datagrams
 }
 
 func newReceiver(space netns.Namespace, buffer int) (*receiver, error) {
@@ -44,14 +36,7 @@ func newReceiver(space netns.Namespace, buffer int) (*receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &receiver{nl: c.nl, raw: c.raw, buf: make([]byte, eventsPerRead*eventSize)}
-	for i := range r.slots {
-		r.iov[i].Base = &r.buf[i*eventSize]
-		r.iov[i].SetLen(eventSize)
-		r.slots[i].hdr.Iov = &r.iov[i]
-		r.slots[i].hdr.SetIovlen(1)
-	}
-	return r, nil
+	return &receiver{nl: c.nl, raw: c.raw, datagrams: nlmsg.NewDatagrams(eventsPerRead, eventSize)}, nil
 }
 
 // join subscribes to what begins and what ends an entry.
@@ -79,16 +64,11 @@ func (r *receiver) cancelWith(ctx context.Context) (stop func() bool) {
 // first one, without it returns 0 when there is none. ENOBUFS says that the
 // kernel dropped events, and that it goes on dropping until nothing is queued.
 func (r *receiver) receive(wait bool) (int, error) {
-	var n uintptr
-	var code syscall.Errno
+	var n int
+	var code unix.Errno
 	err := r.raw.Read(func(fd uintptr) bool {
-		for {
-			n, _, code = unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.slots[0])),
-				eventsPerRead, unix.MSG_DONTWAIT, 0, 0)
-			if code != unix.EINTR {
-				return code != unix.EAGAIN || !wait
-			}
-		}
+		n, code = r.datagrams.Receive(fd)
+		return code != unix.EAGAIN || !wait
 	})
 	switch {
 	case err != nil:
@@ -98,16 +78,7 @@ func (r *receiver) receive(wait bool) (int, error) {
 	case code != 0:
 		return 0, os.NewSyscallError("recvmmsg", code)
 	}
-	return int(n), nil
-}
-
-// datagram is the i-th of the last receive; one cut short is empty.
-func (r *receiver) datagram(i int) []byte {
-	if r.slots[i].hdr.Flags&unix.MSG_TRUNC != 0 {
-		return nil
-	}
-	at := i * eventSize
-	return r.buf[at : at+int(r.slots[i].len)]
+	return n, nil
 }
 
 func (r *receiver) close() error { return r.nl.Close() }

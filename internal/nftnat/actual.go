@@ -11,6 +11,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -83,10 +84,10 @@ type standingSet struct {
 func readStanding(ctx context.Context, conn *wire.Conn, table string) (*standing, error) {
 	s := &standing{}
 	err := conn.Get(ctx, wire.GetTable, func(dst []byte) []byte {
-		return wire.AppendString(dst, unix.NFTA_TABLE_NAME, table)
+		return nlmsg.AppendString(dst, unix.NFTA_TABLE_NAME, table)
 	}, func(attrs []byte) {
 		s.exists = true
-		s.dormant = wire.Uint32(wire.Attr(attrs, unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT != 0
+		s.dormant = nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT != 0
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return s, nil
@@ -108,19 +109,19 @@ func (s *standing) readChains(ctx context.Context, conn *wire.Conn, table string
 	return list(ctx, conn, wire.GetChain, table, unix.NFTA_CHAIN_TABLE, func() {
 		s.chains = make(map[string]standingChain)
 	}, func(attrs []byte) {
-		c := standingChain{mark: findMark(wire.Attr(attrs, wire.AttrChainUserdata)), policy: policyAccept}
-		if p := wire.Attr(attrs, unix.NFTA_CHAIN_POLICY); p != nil {
-			c.policy = wire.Uint32(p)
+		c := standingChain{mark: findMark(nlmsg.Attr(attrs, wire.AttrChainUserdata)), policy: policyAccept}
+		if p := nlmsg.Attr(attrs, unix.NFTA_CHAIN_POLICY); p != nil {
+			c.policy = nlmsg.Uint32(p)
 		}
-		s.chains[wire.String(wire.Attr(attrs, unix.NFTA_CHAIN_NAME))] = c
+		s.chains[nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_CHAIN_NAME))] = c
 	})
 }
 
 func (s *standing) readRules(ctx context.Context, conn *wire.Conn, table string) error {
 	return list(ctx, conn, wire.GetRule, table, unix.NFTA_RULE_TABLE, func() { s.rules = nil }, func(attrs []byte) {
 		s.rules = append(s.rules, standingRule{
-			chain: wire.String(wire.Attr(attrs, unix.NFTA_RULE_CHAIN)),
-			mark:  findMark(wire.Attr(attrs, unix.NFTA_RULE_USERDATA)),
+			chain: nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_RULE_CHAIN)),
+			mark:  findMark(nlmsg.Attr(attrs, unix.NFTA_RULE_USERDATA)),
 		})
 	})
 }
@@ -129,11 +130,11 @@ func (s *standing) readPolicies(ctx context.Context, conn *wire.Conn, table stri
 	return list(ctx, conn, wire.GetObject, table, unix.NFTA_OBJ_TABLE, func() {
 		s.policies = make(map[string]uint64)
 	}, func(attrs []byte) {
-		handle := wire.Attr(attrs, wire.AttrObjectHandle)
-		if wire.Uint32(wire.Attr(attrs, unix.NFTA_OBJ_TYPE)) != unix.NFT_OBJECT_CT_TIMEOUT || len(handle) != 8 {
+		handle := nlmsg.Attr(attrs, wire.AttrObjectHandle)
+		if nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_OBJ_TYPE)) != unix.NFT_OBJECT_CT_TIMEOUT || len(handle) != 8 {
 			return
 		}
-		s.policies[wire.String(wire.Attr(attrs, unix.NFTA_OBJ_NAME))] = binary.BigEndian.Uint64(handle)
+		s.policies[nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_OBJ_NAME))] = binary.BigEndian.Uint64(handle)
 	})
 }
 
@@ -141,7 +142,7 @@ func (s *standing) readSets(ctx context.Context, conn *wire.Conn, table string) 
 	err := list(ctx, conn, wire.GetSet, table, unix.NFTA_SET_TABLE, func() {
 		s.sets = make(map[string]standingSet)
 	}, func(attrs []byte) {
-		s.sets[wire.String(wire.Attr(attrs, unix.NFTA_SET_NAME))] = standingSet{shape: parseShape(attrs)}
+		s.sets[nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_SET_NAME))] = standingSet{shape: parseShape(attrs)}
 	})
 	if err != nil {
 		return err
@@ -168,9 +169,9 @@ func compareMembers(a, b member) int { return bytes.Compare(a.key, b.key) }
 // not filter all of them by table.
 func list(ctx context.Context, conn *wire.Conn, cmd wire.Command, table string, tableAttr uint16, restart func(), yield func([]byte)) error {
 	return conn.Dump(ctx, cmd, func(dst []byte) []byte {
-		return wire.AppendString(dst, tableAttr, table)
+		return nlmsg.AppendString(dst, tableAttr, table)
 	}, restart, func(attrs []byte) {
-		if wire.String(wire.Attr(attrs, tableAttr)) == table {
+		if nlmsg.String(nlmsg.Attr(attrs, tableAttr)) == table {
 			yield(attrs)
 		}
 	})
@@ -179,10 +180,10 @@ func list(ctx context.Context, conn *wire.Conn, cmd wire.Command, table string, 
 // elements dumps the elements of one set.
 func elements(ctx context.Context, conn *wire.Conn, table, set string, restart func(), yield func([]byte)) error {
 	return conn.Dump(ctx, wire.GetElements, func(dst []byte) []byte {
-		dst = wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, table)
-		return wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
+		dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, table)
+		return nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
 	}, restart, func(attrs []byte) {
-		for _, e := range wire.Attrs(wire.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		for _, e := range nlmsg.Attrs(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			yield(e)
 		}
 	})

@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/nftables/expr"
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,16 +50,16 @@ func (c cell) entry(inside address) nat.Entry {
 func appendGate(dst []byte, inside address, g nat.Gate) []byte {
 	dst = appendKey(dst, inside[:])
 	data := len(dst)
-	dst = wire.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
 	verdict := len(dst)
-	dst = wire.BeginNested(dst, unix.NFTA_DATA_VERDICT)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_DATA_VERDICT)
 	if g == nat.GateDraining {
-		dst = wire.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictGoto))
-		dst = wire.AppendString(dst, unix.NFTA_VERDICT_CHAIN, chainDraining)
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictGoto))
+		dst = nlmsg.AppendString(dst, unix.NFTA_VERDICT_CHAIN, chainDraining)
 	} else {
-		dst = wire.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictReturn))
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictReturn))
 	}
-	return wire.EndNested(wire.EndNested(dst, verdict), data)
+	return nlmsg.EndNested(nlmsg.EndNested(dst, verdict), data)
 }
 
 func verdictCode(k expr.VerdictKind) uint32 { return uint32(int32(k)) }
@@ -71,8 +71,8 @@ func parseGate(attrs []byte) (inside address, g nat.Gate, ok bool) {
 		return address{}, nat.GateClosed, false
 	}
 	g = foreign
-	verdict := wire.Attr(wire.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VERDICT)
-	switch wire.Uint32(wire.Attr(verdict, unix.NFTA_VERDICT_CODE)) {
+	verdict := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VERDICT)
+	switch nlmsg.Uint32(nlmsg.Attr(verdict, unix.NFTA_VERDICT_CODE)) {
 	case verdictCode(expr.VerdictReturn):
 		g = nat.GateOpen
 	case verdictCode(expr.VerdictGoto):
@@ -86,19 +86,19 @@ func parseGate(attrs []byte) (inside address, g nat.Gate, ok bool) {
 func appendBlock(dst []byte, inside address, b block) []byte {
 	dst = appendKey(dst, inside[:])
 	data := len(dst)
-	dst = wire.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
 	var value [blockLen]byte
 	copy(value[0:], b.outside[:])
 	binary.BigEndian.PutUint16(value[4:], b.first)
 	copy(value[8:], b.outside[:])
 	binary.BigEndian.PutUint16(value[12:], b.last)
-	dst = wire.AppendAttr(dst, unix.NFTA_DATA_VALUE, value[:])
-	return wire.EndNested(dst, data)
+	dst = nlmsg.AppendAttr(dst, unix.NFTA_DATA_VALUE, value[:])
+	return nlmsg.EndNested(dst, data)
 }
 
 func parseBlock(attrs []byte) (inside address, b block, ok bool) {
 	key := parseKey(attrs)
-	value := wire.Attr(wire.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
+	value := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
 	if len(key) != addressLen || len(value) != blockLen {
 		return address{}, block{}, false
 	}

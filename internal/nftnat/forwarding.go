@@ -6,7 +6,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/sessiond/sessiond/internal/netns"
-	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,7 +44,7 @@ const (
 
 func askForwarding() []byte {
 	all := int32(netconfAll)
-	return wire.AppendAttr([]byte{unix.AF_INET, 0, 0, 0}, netconfIndex,
+	return nlmsg.AppendAttr([]byte{unix.AF_INET, 0, 0, 0}, netconfIndex,
 		binary.NativeEndian.AppendUint32(nil, uint32(all)))
 }
 
@@ -52,7 +52,7 @@ func parseForwarding(data []byte) (on, ok bool) {
 	if len(data) < netconfHeader {
 		return false, false
 	}
-	v := wire.Attr(data[netconfHeader:], netconfForwarding)
+	v := nlmsg.Attr(data[netconfHeader:], netconfForwarding)
 	if len(v) != 4 {
 		return false, false
 	}

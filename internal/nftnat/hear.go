@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,13 +41,13 @@ func (n *news) take(table string, x wire.Notice) {
 		n.table = true
 		return
 	}
-	switch wire.String(wire.Attr(x.Attrs, unix.NFTA_SET_ELEM_LIST_SET)) {
+	switch nlmsg.String(nlmsg.Attr(x.Attrs, unix.NFTA_SET_ELEM_LIST_SET)) {
 	case mapGate, mapBlock:
 	default:
 		n.table = true
 		return
 	}
-	for _, e := range wire.Attrs(wire.Attr(x.Attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+	for _, e := range nlmsg.Attrs(nlmsg.Attr(x.Attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 		if key := parseKey(e); len(key) == addressLen {
 			n.touched = append(n.touched, address(key))
 		}
@@ -175,7 +176,7 @@ func (k *Kernel) unheard(ctx context.Context, do func() (transactions int, err e
 func (k *Kernel) readGeneration(ctx context.Context) (uint32, error) {
 	var generation uint32
 	err := k.conn.Get(ctx, wire.GetGeneration, func(dst []byte) []byte { return dst }, func(attrs []byte) {
-		generation = wire.Uint32(wire.Attr(attrs, unix.NFTA_GEN_ID))
+		generation = nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_GEN_ID))
 	})
 	return generation, err
 }

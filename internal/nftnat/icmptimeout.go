@@ -8,7 +8,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/sessiond/sessiond/internal/netns"
-	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,12 +61,12 @@ func (i *icmpTimeout) set(d time.Duration) {
 // question is marked as the first of several, the last of which never comes.
 func (i *icmpTimeout) try(d time.Duration) error {
 	body := []byte{unix.AF_INET, unix.NFNETLINK_V0, 0, 0} // struct nfgenmsg
-	body = wire.AppendAttr(body, timeoutL3Protocol, binary.BigEndian.AppendUint16(nil, unix.AF_INET))
-	body = wire.AppendAttr(body, timeoutL4Protocol, []byte{unix.IPPROTO_ICMP})
+	body = nlmsg.AppendAttr(body, timeoutL3Protocol, binary.BigEndian.AppendUint16(nil, unix.AF_INET))
+	body = nlmsg.AppendAttr(body, timeoutL4Protocol, []byte{unix.IPPROTO_ICMP})
 	data := len(body)
-	body = wire.BeginNested(body, timeoutData)
-	body = wire.AppendUint32(body, timeoutICMP, uint32(d/time.Second))
-	body = wire.EndNested(body, data)
+	body = nlmsg.BeginNested(body, timeoutData)
+	body = nlmsg.AppendUint32(body, timeoutICMP, uint32(d/time.Second))
+	body = nlmsg.EndNested(body, data)
 	_, err := i.conn.Execute(netlink.Message{
 		Header: netlink.Header{
 			Type:  unix.NFNL_SUBSYS_CTNETLINK_TIMEOUT<<8 | timeoutSetDefault,

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,8 +24,8 @@ type sizes struct {
 func (k *Kernel) readIdentity(ctx context.Context) (identity, sizes, error) {
 	var id identity
 	err := k.conn.Get(ctx, wire.GetTable, func(dst []byte) []byte {
-		return wire.AppendString(dst, unix.NFTA_TABLE_NAME, k.options.Table)
-	}, func(attrs []byte) { id.table = wire.Uint64(wire.Attr(attrs, wire.AttrTableHandle)) })
+		return nlmsg.AppendString(dst, unix.NFTA_TABLE_NAME, k.options.Table)
+	}, func(attrs []byte) { id.table = nlmsg.Uint64(nlmsg.Attr(attrs, wire.AttrTableHandle)) })
 	n := sizes{known: !k.countless}
 	for _, m := range []struct {
 		name   string
@@ -34,10 +35,10 @@ func (k *Kernel) readIdentity(ctx context.Context) (identity, sizes, error) {
 		err = errors.Join(err, k.conn.Get(ctx, wire.GetSet, func(dst []byte) []byte {
 			return appendSetName(dst, k.options.Table, m.name)
 		}, func(attrs []byte) {
-			*m.handle = wire.Uint64(wire.Attr(attrs, wire.AttrSetHandle))
-			count := wire.Attr(attrs, wire.AttrSetCount)
+			*m.handle = nlmsg.Uint64(nlmsg.Attr(attrs, wire.AttrSetHandle))
+			count := nlmsg.Attr(attrs, wire.AttrSetCount)
 			n.known = n.known && count != nil
-			*m.size = int(wire.Uint32(count))
+			*m.size = int(nlmsg.Uint32(count))
 		}))
 	}
 	switch {

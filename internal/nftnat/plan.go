@@ -10,6 +10,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,8 +85,8 @@ func (r *ruleset) planSets(s *standing, b *wire.Batch) {
 			r.addSet(want, b)
 		case !sameMembers(have.members, want.members):
 			b.Add(wire.DelElements, wire.Op{Verb: "flush set", Object: want.name}, func(dst []byte) []byte {
-				dst = wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, r.table)
-				return wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, want.name)
+				dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, r.table)
+				return nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, want.name)
 			})
 			r.addMembers(want, b)
 		}
@@ -141,13 +142,13 @@ func (r *ruleset) planRules(s *standing, b *wire.Batch) error {
 		return err
 	}
 	b.Add(wire.DelRule, wire.Op{Verb: "delete rules of table", Object: r.table}, func(dst []byte) []byte {
-		return wire.AppendString(dst, unix.NFTA_RULE_TABLE, r.table)
+		return nlmsg.AppendString(dst, unix.NFTA_RULE_TABLE, r.table)
 	})
 	for _, name := range slices.Sorted(maps.Keys(s.chains)) {
 		if !r.keepsChain(name, s.chains[name]) {
 			b.Add(wire.DelChain, wire.Op{Verb: "delete chain", Object: name}, func(dst []byte) []byte {
-				dst = wire.AppendString(dst, unix.NFTA_CHAIN_TABLE, r.table)
-				return wire.AppendString(dst, unix.NFTA_CHAIN_NAME, name)
+				dst = nlmsg.AppendString(dst, unix.NFTA_CHAIN_TABLE, r.table)
+				return nlmsg.AppendString(dst, unix.NFTA_CHAIN_NAME, name)
 			})
 		}
 	}
@@ -198,8 +199,8 @@ const tableComment = "owned by sessiond: changes by hand are undone"
 func (r *ruleset) addTable(b *wire.Batch) {
 	b.Add(wire.NewTable, wire.Op{Verb: "add table", Object: r.table}, func(dst []byte) []byte {
 		dst = r.appendTable(dst)
-		dst = wire.AppendUint32(dst, unix.NFTA_TABLE_FLAGS, 0)
-		return wire.AppendAttr(dst, wire.AttrTableUserdata, userdata.AppendString(nil, userdata.TypeComment, tableComment))
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_TABLE_FLAGS, 0)
+		return nlmsg.AppendAttr(dst, wire.AttrTableUserdata, userdata.AppendString(nil, userdata.TypeComment, tableComment))
 	})
 }
 
@@ -208,7 +209,7 @@ func (r *ruleset) delTable(b *wire.Batch) {
 }
 
 func (r *ruleset) appendTable(dst []byte) []byte {
-	return wire.AppendString(dst, unix.NFTA_TABLE_NAME, r.table)
+	return nlmsg.AppendString(dst, unix.NFTA_TABLE_NAME, r.table)
 }
 
 func (r *ruleset) addSet(s set, b *wire.Batch) {
@@ -231,20 +232,20 @@ func (r *ruleset) addPolicy(p policy, b *wire.Batch) {
 
 func (r *ruleset) addChain(c chain, b *wire.Batch) {
 	b.Add(wire.NewChain, wire.Op{Verb: "add chain", Object: c.name}, func(dst []byte) []byte {
-		dst = wire.AppendString(dst, unix.NFTA_CHAIN_TABLE, r.table)
-		dst = wire.AppendString(dst, unix.NFTA_CHAIN_NAME, c.name)
+		dst = nlmsg.AppendString(dst, unix.NFTA_CHAIN_TABLE, r.table)
+		dst = nlmsg.AppendString(dst, unix.NFTA_CHAIN_NAME, c.name)
 		m := c.mark()
-		dst = wire.AppendAttr(dst, wire.AttrChainUserdata, userdata.Append(nil, markType, m[:]))
+		dst = nlmsg.AppendAttr(dst, wire.AttrChainUserdata, userdata.Append(nil, markType, m[:]))
 		if c.kind == "" {
 			return dst
 		}
 		hook := len(dst)
-		dst = wire.BeginNested(dst, unix.NFTA_CHAIN_HOOK)
-		dst = wire.AppendUint32(dst, unix.NFTA_HOOK_HOOKNUM, c.hook)
-		dst = wire.AppendUint32(dst, unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
-		dst = wire.EndNested(dst, hook)
-		dst = wire.AppendUint32(dst, unix.NFTA_CHAIN_POLICY, policyAccept)
-		return wire.AppendString(dst, unix.NFTA_CHAIN_TYPE, c.kind)
+		dst = nlmsg.BeginNested(dst, unix.NFTA_CHAIN_HOOK)
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_HOOK_HOOKNUM, c.hook)
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
+		dst = nlmsg.EndNested(dst, hook)
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_CHAIN_POLICY, policyAccept)
+		return nlmsg.AppendString(dst, unix.NFTA_CHAIN_TYPE, c.kind)
 	})
 }
 
@@ -268,7 +269,7 @@ func (r *ruleset) addRule(x rule, b *wire.Batch) error {
 		if err != nil {
 			return err
 		}
-		exprs = wire.AppendAttr(exprs, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, data)
+		exprs = nlmsg.AppendAttr(exprs, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, data)
 	}
 	var udata []byte
 	if x.comment != "" {
@@ -276,10 +277,10 @@ func (r *ruleset) addRule(x rule, b *wire.Batch) error {
 	}
 	udata = userdata.Append(udata, markType, m[:])
 	b.Add(wire.NewRule, wire.Op{Verb: "add rule to chain", Object: x.chain}, func(dst []byte) []byte {
-		dst = wire.AppendString(dst, unix.NFTA_RULE_TABLE, r.table)
-		dst = wire.AppendString(dst, unix.NFTA_RULE_CHAIN, x.chain)
-		dst = wire.AppendAttr(dst, unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, exprs)
-		return wire.AppendAttr(dst, unix.NFTA_RULE_USERDATA, udata)
+		dst = nlmsg.AppendString(dst, unix.NFTA_RULE_TABLE, r.table)
+		dst = nlmsg.AppendString(dst, unix.NFTA_RULE_CHAIN, x.chain)
+		dst = nlmsg.AppendAttr(dst, unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, exprs)
+		return nlmsg.AppendAttr(dst, unix.NFTA_RULE_USERDATA, udata)
 	})
 	return nil
 }

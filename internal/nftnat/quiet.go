@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"github.com/sessiond/sessiond/internal/throttle"
 	"golang.org/x/sys/unix"
 )
@@ -82,7 +83,7 @@ func (k *Kernel) readQuiet(ctx context.Context) (table string, err error) {
 	defer conn.Close()
 	err = conn.Dump(ctx, wire.GetRule, wire.AnyFamily, func() { table = "" }, func(attrs []byte) {
 		if table == "" && masksEvents(attrs) {
-			table = wire.String(wire.Attr(attrs, unix.NFTA_RULE_TABLE))
+			table = nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_RULE_TABLE))
 		}
 	})
 	return table, err
@@ -106,22 +107,22 @@ func (k *Kernel) setQuiet(table string) {
 // masksEvents reports whether a rule leaves out events that are needed.
 func masksEvents(rule []byte) bool {
 	loaded := map[uint32]uint32{} // immediate values, by register
-	for _, e := range wire.Attrs(wire.Attr(rule, unix.NFTA_RULE_EXPRESSIONS)) {
-		data := wire.Attr(e, unix.NFTA_EXPR_DATA)
-		switch wire.String(wire.Attr(e, unix.NFTA_EXPR_NAME)) {
+	for _, e := range nlmsg.Attrs(nlmsg.Attr(rule, unix.NFTA_RULE_EXPRESSIONS)) {
+		data := nlmsg.Attr(e, unix.NFTA_EXPR_DATA)
+		switch nlmsg.String(nlmsg.Attr(e, unix.NFTA_EXPR_NAME)) {
 		case "immediate":
-			value := wire.Attr(wire.Attr(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VALUE)
+			value := nlmsg.Attr(nlmsg.Attr(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VALUE)
 			if len(value) == 4 {
-				loaded[wire.Uint32(wire.Attr(data, unix.NFTA_IMMEDIATE_DREG))] = binary.NativeEndian.Uint32(value)
+				loaded[nlmsg.Uint32(nlmsg.Attr(data, unix.NFTA_IMMEDIATE_DREG))] = binary.NativeEndian.Uint32(value)
 			}
 		case "ct":
-			if from := wire.Attr(data, unix.NFTA_CT_SREG); from != nil &&
-				wire.Uint32(wire.Attr(data, unix.NFTA_CT_KEY)) == unix.NFT_CT_EVENTMASK &&
-				loaded[wire.Uint32(from)]&eventsNeeded != eventsNeeded {
+			if from := nlmsg.Attr(data, unix.NFTA_CT_SREG); from != nil &&
+				nlmsg.Uint32(nlmsg.Attr(data, unix.NFTA_CT_KEY)) == unix.NFT_CT_EVENTMASK &&
+				loaded[nlmsg.Uint32(from)]&eventsNeeded != eventsNeeded {
 				return true
 			}
 		case "target":
-			if wire.String(wire.Attr(data, unix.NFTA_TARGET_NAME)) == "CT" && xtMasksEvents(wire.Attr(data, unix.NFTA_TARGET_INFO)) {
+			if nlmsg.String(nlmsg.Attr(data, unix.NFTA_TARGET_NAME)) == "CT" && xtMasksEvents(nlmsg.Attr(data, unix.NFTA_TARGET_INFO)) {
 				return true
 			}
 		}

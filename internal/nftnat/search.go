@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -129,7 +130,7 @@ func (k *Kernel) dump(ctx context.Context, limit int) (strangers []address, whol
 // isEmpty reports whether a map of the table that was converged has no element.
 func (k *Kernel) isEmpty(ctx context.Context, set string) (bool, error) {
 	whole, err := k.dumpWhile(ctx, set, func(attrs []byte) bool {
-		return len(wire.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) == 0
+		return len(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) == 0
 	})
 	if err != nil || !whole {
 		return false, err
@@ -141,7 +142,7 @@ func (k *Kernel) isEmpty(ctx context.Context, set string) (bool, error) {
 func (k *Kernel) dumpMap(ctx context.Context, set string, limit int) (strangers []address, whole bool, err error) {
 	seen := 0
 	whole, err = k.dumpWhile(ctx, set, func(attrs []byte) bool {
-		for _, e := range wire.Attrs(wire.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		for _, e := range nlmsg.Attrs(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			if key := parseKey(e); len(key) == addressLen && !k.shadow.sure(address(key)) {
 				strangers = append(strangers, address(key))
 			}
@@ -161,8 +162,8 @@ func (k *Kernel) dumpWhile(ctx context.Context, set string, yield func(attrs []b
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	return conn.DumpWhile(ctx, wire.GetElements, func(dst []byte) []byte {
-		dst = wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, k.options.Table)
-		return wire.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
+		dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, k.options.Table)
+		return nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
 	}, yield)
 }
 

@@ -9,8 +9,9 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
-	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // Lengths of keys and values in bytes. Each part of a concatenation takes whole
@@ -149,40 +150,40 @@ func intervalData(b []byte) []byte {
 // identifier, which nothing refers to.
 func (s set) appendSet(dst []byte, table string) []byte {
 	dst = appendSetName(dst, table, s.name)
-	dst = wire.AppendUint32(dst, unix.NFTA_SET_FLAGS, s.flags)
-	dst = wire.AppendUint32(dst, unix.NFTA_SET_KEY_TYPE, s.keyType)
-	dst = wire.AppendUint32(dst, unix.NFTA_SET_KEY_LEN, s.keyLen)
+	dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_FLAGS, s.flags)
+	dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_KEY_TYPE, s.keyType)
+	dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_KEY_LEN, s.keyLen)
 	if s.flags&unix.NFT_SET_MAP != 0 {
-		dst = wire.AppendUint32(dst, unix.NFTA_SET_DATA_TYPE, s.dataType)
-		dst = wire.AppendUint32(dst, unix.NFTA_SET_DATA_LEN, s.dataLen)
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_DATA_TYPE, s.dataType)
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_DATA_LEN, s.dataLen)
 	}
 	if s.timeout != 0 {
-		dst = wire.AppendAttr(dst, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(s.timeout.Milliseconds())))
+		dst = nlmsg.AppendAttr(dst, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(s.timeout.Milliseconds())))
 	}
 	if s.size != 0 {
 		start := len(dst)
-		dst = wire.BeginNested(dst, unix.NFTA_SET_DESC)
-		dst = wire.AppendUint32(dst, unix.NFTA_SET_DESC_SIZE, s.size)
-		dst = wire.EndNested(dst, start)
+		dst = nlmsg.BeginNested(dst, unix.NFTA_SET_DESC)
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_DESC_SIZE, s.size)
+		dst = nlmsg.EndNested(dst, start)
 	}
-	dst = wire.AppendUint32(dst, unix.NFTA_SET_ID, 1)
-	return wire.AppendAttr(dst, unix.NFTA_SET_USERDATA, s.userdata)
+	dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_ID, 1)
+	return nlmsg.AppendAttr(dst, unix.NFTA_SET_USERDATA, s.userdata)
 }
 
 func appendSetName(dst []byte, table, name string) []byte {
-	dst = wire.AppendString(dst, unix.NFTA_SET_TABLE, table)
-	return wire.AppendString(dst, unix.NFTA_SET_NAME, name)
+	dst = nlmsg.AppendString(dst, unix.NFTA_SET_TABLE, table)
+	return nlmsg.AppendString(dst, unix.NFTA_SET_NAME, name)
 }
 
 // parseShape reads the attributes of a set as the kernel tells them. How long it
 // makes a verdict is its own affair.
 func parseShape(attrs []byte) shape {
 	s := shape{
-		flags:    wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_FLAGS)),
-		keyType:  wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_KEY_TYPE)),
-		keyLen:   wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_KEY_LEN)),
-		dataType: wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_DATA_TYPE)),
-		dataLen:  wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_DATA_LEN)),
+		flags:    nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_FLAGS)),
+		keyType:  nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_KEY_TYPE)),
+		keyLen:   nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_KEY_LEN)),
+		dataType: nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_DATA_TYPE)),
+		dataLen:  nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_DATA_LEN)),
 	}
 	if s.dataType == verdictType {
 		s.dataLen = 0
@@ -193,13 +194,13 @@ func parseShape(attrs []byte) shape {
 func appendMember(dst []byte, m member) []byte {
 	dst = appendKey(dst, m.key)
 	if m.end {
-		dst = wire.AppendUint32(dst, unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
 	return dst
 }
 
 func parseMember(attrs []byte) member {
-	flags := wire.Uint32(wire.Attr(attrs, unix.NFTA_SET_ELEM_FLAGS))
+	flags := nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_FLAGS))
 	return member{
 		key: slices.Clone(parseKey(attrs)),
 		end: flags&unix.NFT_SET_ELEM_INTERVAL_END != 0,
@@ -208,11 +209,11 @@ func parseMember(attrs []byte) member {
 
 func appendKey(dst, key []byte) []byte {
 	start := len(dst)
-	dst = wire.BeginNested(dst, unix.NFTA_SET_ELEM_KEY)
-	dst = wire.AppendAttr(dst, unix.NFTA_DATA_VALUE, key)
-	return wire.EndNested(dst, start)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_KEY)
+	dst = nlmsg.AppendAttr(dst, unix.NFTA_DATA_VALUE, key)
+	return nlmsg.EndNested(dst, start)
 }
 
 func parseKey(attrs []byte) []byte {
-	return wire.Attr(wire.Attr(attrs, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)
+	return nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/nftables/expr"
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,19 +58,19 @@ func newPolicy(kind string, protocol uint8, values []time.Duration, naming ...ti
 func (p policy) appendObject(dst []byte, table string) []byte {
 	dst = appendObjectName(dst, table, p.name)
 	data := len(dst)
-	dst = wire.BeginNested(dst, unix.NFTA_OBJ_DATA)
-	dst = wire.AppendAttr(dst, expr.NFTA_CT_TIMEOUT_L3PROTO, binary.BigEndian.AppendUint16(nil, unix.NFPROTO_IPV4))
-	dst = wire.AppendAttr(dst, expr.NFTA_CT_TIMEOUT_L4PROTO, []byte{p.protocol})
+	dst = nlmsg.BeginNested(dst, unix.NFTA_OBJ_DATA)
+	dst = nlmsg.AppendAttr(dst, expr.NFTA_CT_TIMEOUT_L3PROTO, binary.BigEndian.AppendUint16(nil, unix.NFPROTO_IPV4))
+	dst = nlmsg.AppendAttr(dst, expr.NFTA_CT_TIMEOUT_L4PROTO, []byte{p.protocol})
 	values := len(dst)
-	dst = wire.BeginNested(dst, expr.NFTA_CT_TIMEOUT_DATA)
+	dst = nlmsg.BeginNested(dst, expr.NFTA_CT_TIMEOUT_DATA)
 	for i, s := range p.seconds {
-		dst = wire.AppendUint32(dst, uint16(i+1), s)
+		dst = nlmsg.AppendUint32(dst, uint16(i+1), s)
 	}
-	return wire.EndNested(wire.EndNested(dst, values), data)
+	return nlmsg.EndNested(nlmsg.EndNested(dst, values), data)
 }
 
 func appendObjectName(dst []byte, table, name string) []byte {
-	dst = wire.AppendString(dst, unix.NFTA_OBJ_TABLE, table)
-	dst = wire.AppendString(dst, unix.NFTA_OBJ_NAME, name)
-	return wire.AppendUint32(dst, unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_CT_TIMEOUT)
+	dst = nlmsg.AppendString(dst, unix.NFTA_OBJ_TABLE, table)
+	dst = nlmsg.AppendString(dst, unix.NFTA_OBJ_NAME, name)
+	return nlmsg.AppendUint32(dst, unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_CT_TIMEOUT)
 }

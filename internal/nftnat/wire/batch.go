@@ -1,16 +1,12 @@
 package wire
 
 import (
-	"encoding/binary"
-
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
-const (
-	messageHeader = 16                // struct nlmsghdr
-	familyHeader  = 4                 // struct nfgenmsg
-	family        = unix.NFPROTO_IPV4 // of every table here: "ip"
-)
+const family = unix.NFPROTO_IPV4 // of every table here: "ip"
 
 // Command is an nf_tables message type, NFT_MSG_*.
 type Command uint8
@@ -61,7 +57,7 @@ type Batch struct {
 func (b *Batch) Empty() bool { return len(b.messages) == 0 }
 
 // Size is the number of bytes the batch takes on the wire, its frame included.
-func (b *Batch) Size() int { return len(b.buf) + messageHeader + familyHeader }
+func (b *Batch) Size() int { return len(b.buf) + nlmsg.HeaderLen + nlmsg.FamilyLen }
 
 // Reset empties the batch but keeps its memory.
 func (b *Batch) Reset() { b.buf, b.messages = b.buf[:0], b.messages[:0] }
@@ -73,8 +69,7 @@ func (b *Batch) Add(cmd Command, op Op, body func(dst []byte) []byte) {
 	}
 	start := len(b.buf)
 	b.buf = appendMessage(b.buf, messageType(cmd), flagsOf(cmd), 0)
-	b.buf = body(b.buf)
-	setLength(b.buf, start)
+	b.buf = nlmsg.End(body(b.buf), start)
 	b.messages = append(b.messages, message{start, op})
 }
 
@@ -87,16 +82,16 @@ const maxElementBytes = 60 << 10
 func (b *Batch) Elements(cmd Command, op Op, table, set string, n int, element func(dst []byte, i int) []byte) {
 	for i := 0; i < n; {
 		b.Add(cmd, op, func(dst []byte) []byte {
-			dst = AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, table)
-			dst = AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
+			dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, table)
+			dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
 			list := len(dst)
-			dst = BeginNested(dst, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+			dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 			for ; i < n && len(dst)-list < maxElementBytes; i++ {
 				start := len(dst)
-				dst = element(BeginNested(dst, unix.NFTA_LIST_ELEM), i)
-				dst = EndNested(dst, start)
+				dst = element(nlmsg.BeginNested(dst, unix.NFTA_LIST_ELEM), i)
+				dst = nlmsg.EndNested(dst, start)
 			}
-			return EndNested(dst, list)
+			return nlmsg.EndNested(dst, list)
 		})
 	}
 }
@@ -104,13 +99,11 @@ func (b *Batch) Elements(cmd Command, op Op, table, set string, n int, element f
 // seal numbers the messages from sequence on, asks for one acknowledgement, of
 // the last one, and closes the batch. The frame's begin gets sequence itself.
 func (b *Batch) seal(sequence uint32) []byte {
-	setSequence(b.buf, sequence)
+	nlmsg.SetSeq(b.buf, sequence)
 	for i, m := range b.messages {
-		setSequence(b.buf[m.offset:], sequence+1+uint32(i))
+		nlmsg.SetSeq(b.buf[m.offset:], sequence+1+uint32(i))
 	}
-	last := b.buf[b.messages[len(b.messages)-1].offset:]
-	flags := binary.NativeEndian.Uint16(last[6:])
-	binary.NativeEndian.PutUint16(last[6:], flags|unix.NLM_F_ACK)
+	nlmsg.AddFlags(b.buf[b.messages[len(b.messages)-1].offset:], unix.NLM_F_ACK)
 	return appendMessage(b.buf, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, unix.NFNL_SUBSYS_NFTABLES)
 }
 
@@ -131,22 +124,11 @@ func flagsOf(cmd Command) uint16 {
 // appendMessage appends a message without attributes. Only the frame of a
 // batch has a resource, the subsystem it is for.
 func appendMessage(dst []byte, typ, flags, resource uint16) []byte {
-	dst = binary.NativeEndian.AppendUint32(dst, messageHeader+familyHeader)
-	dst = binary.NativeEndian.AppendUint16(dst, typ)
-	dst = binary.NativeEndian.AppendUint16(dst, flags)
-	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0) // sequence, port
+	start := len(dst)
 	nfproto := byte(family)
 	if resource != 0 {
 		nfproto = unix.NFPROTO_UNSPEC
 	}
-	dst = append(dst, nfproto, unix.NFNETLINK_V0)
-	return binary.BigEndian.AppendUint16(dst, resource)
-}
-
-func setLength(buf []byte, start int) {
-	binary.NativeEndian.PutUint32(buf[start:], uint32(len(buf)-start))
-}
-
-func setSequence(msg []byte, sequence uint32) {
-	binary.NativeEndian.PutUint32(msg[8:], sequence)
+	dst = nlmsg.AppendFamily(nlmsg.Begin(dst, typ, flags, 0), nfproto, resource)
+	return nlmsg.End(dst, start)
 }

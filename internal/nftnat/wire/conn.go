@@ -9,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 const (
@@ -34,8 +36,8 @@ type Conn struct {
 	sequence uint32
 	buf      []byte
 
-	asked   int      // keys that Lookup asks in one send
-	answers *answers // of Lookup
+	asked   int              // keys that Lookup asks in one send
+	answers *nlmsg.Datagrams // of Lookup
 }
 
 // Dial opens a Conn in the namespace that netns is a descriptor of; 0 means
@@ -45,7 +47,7 @@ func Dial(netns int) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nf_tables socket: %w", err)
 	}
-	c := &Conn{nl: nl, buf: make([]byte, receiveBuffer), answers: newAnswers()}
+	c := &Conn{nl: nl, buf: make([]byte, receiveBuffer), answers: nlmsg.NewDatagrams(answersRead, answerRoom)}
 	if err := c.setUp(); err != nil {
 		return nil, errors.Join(err, nl.Close())
 	}
@@ -98,7 +100,7 @@ func (c *Conn) Commit(ctx context.Context, b *Batch) error {
 	}
 	first := c.sequence + 1
 	c.sequence += uint32(len(b.messages)) + 1
-	if err := c.sendLocked(b.seal(first)); err != nil {
+	if err := nlmsg.Send(c.raw, b.seal(first)); err != nil {
 		return fmt.Errorf("send nf_tables batch of %d bytes: %w", b.Size(), err)
 	}
 	return c.verdictLocked(b, first)
@@ -110,25 +112,24 @@ func (c *Conn) Commit(ctx context.Context, b *Batch) error {
 func (c *Conn) verdictLocked(b *Batch, first uint32) error {
 	var errs []error
 	for done := false; !done; {
-		n, err := c.receiveLocked()
+		n, err := nlmsg.Receive(c.raw, c.buf)
 		if err != nil {
 			return fmt.Errorf("receive nf_tables verdict: %w", err)
 		}
-		parseReplies(c.buf[:n], func(r reply) bool {
-			i := int(int32(r.sequence - first))
-			if r.typ != unix.NLMSG_ERROR || i < 0 || i > len(b.messages) {
-				return true // of an earlier batch
+		for m := range nlmsg.Messages(c.buf[:n]) {
+			i := int(int32(m.Seq - first))
+			if m.Type != unix.NLMSG_ERROR || i < 0 || i > len(b.messages) {
+				continue // of an earlier batch
 			}
 			op := Op{Verb: "commit"}
 			if i > 0 {
 				op = b.messages[i-1].op
 			}
-			if e := r.errno(); e != 0 {
-				errs = append(errs, &Error{Op: op, Errno: e, Detail: r.detail()})
+			if e, _ := m.Errno(); e != 0 {
+				errs = append(errs, &Error{Op: op, Errno: e, Detail: m.Detail()})
 			}
 			done = done || i == 0 || i == len(b.messages)
-			return true
-		})
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -155,7 +156,7 @@ func (c *Conn) Dump(ctx context.Context, cmd Command, body func(dst []byte) []by
 
 // AnyFamily is the body of a request for the tables of all families.
 func AnyFamily(dst []byte) []byte {
-	dst[messageHeader] = unix.NFPROTO_UNSPEC
+	dst[nlmsg.HeaderLen] = unix.NFPROTO_UNSPEC
 	return dst
 }
 
@@ -181,10 +182,9 @@ func (c *Conn) request(ctx context.Context, cmd Command, flags uint16, body func
 		return err
 	}
 	c.sequence++
-	msg := body(appendMessage(nil, messageType(cmd), unix.NLM_F_REQUEST|flags, 0))
-	setLength(msg, 0)
-	setSequence(msg, c.sequence)
-	if err := c.sendLocked(msg); err != nil {
+	msg := nlmsg.End(body(appendMessage(nil, messageType(cmd), unix.NLM_F_REQUEST|flags, 0)), 0)
+	nlmsg.SetSeq(msg, c.sequence)
+	if err := nlmsg.Send(c.raw, msg); err != nil {
 		return fmt.Errorf("send nf_tables request: %w", err)
 	}
 	return c.answersLocked(yield)
@@ -204,47 +204,30 @@ func all(yield func([]byte)) func([]byte) bool {
 func (c *Conn) answersLocked(yield func([]byte) bool) error {
 	var result error
 	for done := false; !done; {
-		n, err := c.receiveLocked()
+		n, err := nlmsg.Receive(c.raw, c.buf)
 		if err != nil {
 			return fmt.Errorf("receive nf_tables answer: %w", err)
 		}
-		parseReplies(c.buf[:n], func(r reply) bool {
-			if r.sequence != c.sequence {
-				return true
+		for m := range nlmsg.Messages(c.buf[:n]) {
+			if m.Seq != c.sequence {
+				continue
 			}
-			if r.flags&unix.NLM_F_DUMP_INTR != 0 {
+			if m.Flags&unix.NLM_F_DUMP_INTR != 0 {
 				result = unix.EINTR
 			}
 			switch {
-			case r.typ == unix.NLMSG_DONE, r.typ == unix.NLMSG_ERROR:
+			case m.Type == unix.NLMSG_DONE, m.Type == unix.NLMSG_ERROR:
 				done = true
-				if e := r.errno(); e != 0 && result == nil {
+				if e, _ := m.Errno(); e != 0 && result == nil {
 					result = e
 				}
-			case len(r.payload) >= familyHeader && !yield(r.payload[familyHeader:]):
+			case len(m.Payload) >= nlmsg.FamilyLen && !yield(m.Payload[nlmsg.FamilyLen:]):
 				done = true
 			}
-			return !done
-		})
+			if done {
+				break
+			}
+		}
 	}
 	return result
-}
-
-func (c *Conn) sendLocked(b []byte) error {
-	var result error
-	err := c.raw.Write(func(fd uintptr) bool {
-		result = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		return result != unix.EAGAIN
-	})
-	return errors.Join(err, result)
-}
-
-func (c *Conn) receiveLocked() (int, error) {
-	var n int
-	var result error
-	err := c.raw.Read(func(fd uintptr) bool {
-		n, _, result = unix.Recvfrom(int(fd), c.buf, 0)
-		return result != unix.EAGAIN && result != unix.EINTR
-	})
-	return n, errors.Join(err, result)
 }

@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/netns"
+	"github.com/sessiond/sessiond/internal/nlmsg"
 	"github.com/sessiond/sessiond/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -22,15 +23,15 @@ func dialLab(t *testing.T) (*netlab.Lab, *Conn, *Listener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns, err := os.Open("/run/netns/" + lab.CGN.Name())
+	ns, err := netns.Open(lab.CGN.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := Dial(int(ns.Fd()))
+	conn, err := Dial(ns.FD())
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := Listen(int(ns.Fd()), conn)
+	listener, err := Listen(ns.FD(), conn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,9 +54,9 @@ func TestLookup(t *testing.T) {
 	nft(t, lab, "table ip t { set s { type ipv4_addr; }; }")
 	element := func(dst []byte, i int) []byte {
 		start := len(dst)
-		dst = BeginNested(dst, unix.NFTA_SET_ELEM_KEY)
-		dst = AppendAttr(dst, unix.NFTA_DATA_VALUE, binary.BigEndian.AppendUint32(nil, uint32(i)))
-		return EndNested(dst, start)
+		dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_KEY)
+		dst = nlmsg.AppendAttr(dst, unix.NFTA_DATA_VALUE, binary.BigEndian.AppendUint32(nil, uint32(i)))
+		return nlmsg.EndNested(dst, start)
 	}
 	var b Batch
 	b.Elements(NewElements, Op{}, "t", "s", n/3, func(dst []byte, i int) []byte { return element(dst, 3*i) })
@@ -69,7 +70,7 @@ func TestLookup(t *testing.T) {
 		conn.asked = maxAsked
 		seen := map[int]int{}
 		err := conn.Lookup(t.Context(), "t", "s", n, element, func(i int, attrs []byte) {
-			if got := Uint32(Attr(Attr(attrs, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)); got != uint32(i) {
+			if got := nlmsg.Uint32(nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)); got != uint32(i) {
 				t.Fatalf("key %d is answered by %d", i, got)
 			}
 			seen[i]++
@@ -114,7 +115,7 @@ func TestListener(t *testing.T) {
 		return told, lost
 	}
 	var b Batch
-	b.Add(NewTable, Op{}, func(dst []byte) []byte { return AppendString(dst, unix.NFTA_TABLE_NAME, "own") })
+	b.Add(NewTable, Op{}, func(dst []byte) []byte { return nlmsg.AppendString(dst, unix.NFTA_TABLE_NAME, "own") })
 	if err := conn.Commit(t.Context(), &b); err != nil {
 		t.Fatal(err)
 	}

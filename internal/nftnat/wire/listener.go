@@ -13,6 +13,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // noticeBuffer is room for the notices of some 30,000 elements that others change.
@@ -27,7 +29,7 @@ type Notice struct {
 
 // Table is the name of the table it is about. Every command's first attribute is
 // that, but for a new generation's.
-func (n Notice) Table() string { return String(Attr(n.Attrs, unix.NFTA_TABLE_NAME)) }
+func (n Notice) Table() string { return nlmsg.String(nlmsg.Attr(n.Attrs, unix.NFTA_TABLE_NAME)) }
 
 // A Listener hears of the transactions of others. The kernel queues the notices of a
 // transaction before it returns to who made it, and drops those of one connection for
@@ -109,12 +111,11 @@ func (l *Listener) Drain(yield func(Notice)) (lost bool, err error) {
 		case err != nil:
 			return true, fmt.Errorf("receive nf_tables notices: %w", err)
 		}
-		parseReplies(l.buf[:n], func(r reply) bool {
-			if r.typ>>8 == unix.NFNL_SUBSYS_NFTABLES && len(r.payload) >= familyHeader {
-				yield(Notice{Command: Command(r.typ), Family: r.payload[0], Attrs: r.payload[familyHeader:]})
+		for m := range nlmsg.Messages(l.buf[:n]) {
+			if m.Type>>8 == unix.NFNL_SUBSYS_NFTABLES && len(m.Payload) >= nlmsg.FamilyLen {
+				yield(Notice{Command: Command(m.Type), Family: m.Payload[0], Attrs: m.Payload[nlmsg.FamilyLen:]})
 			}
-			return true
-		})
+		}
 	}
 }
 

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 const (
@@ -59,13 +59,13 @@ func (c *Conn) Lookup(ctx context.Context, table, set string, n int, key func(ds
 }
 
 func appendQuestion(dst []byte, table, set string, i int, key func([]byte, int) []byte) []byte {
-	dst = AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, table)
-	dst = AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
+	dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
 	list := len(dst)
-	dst = BeginNested(dst, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	start := len(dst)
-	dst = key(BeginNested(dst, unix.NFTA_LIST_ELEM), i)
-	return EndNested(EndNested(dst, start), list)
+	dst = key(nlmsg.BeginNested(dst, unix.NFTA_LIST_ELEM), i)
+	return nlmsg.EndNested(nlmsg.EndNested(dst, start), list)
 }
 
 // question is what a Lookup still has to ask.
@@ -101,10 +101,10 @@ func (c *Conn) askLocked(q *question) (answered int, err error) {
 		c.sequence++
 		start := len(q.buf)
 		q.buf = q.body(appendMessage(q.buf, messageType(GetElements), unix.NLM_F_REQUEST, 0), i)
-		setLength(q.buf, start)
-		setSequence(q.buf[start:], c.sequence)
+		q.buf = nlmsg.End(q.buf, start)
+		nlmsg.SetSeq(q.buf[start:], c.sequence)
 	}
-	if err := c.sendLocked(q.buf); err != nil {
+	if err := nlmsg.Send(c.raw, q.buf); err != nil {
 		return 0, fmt.Errorf("send %d nf_tables look-ups: %w", len(q.asked), err)
 	}
 	for {
@@ -119,7 +119,7 @@ func (c *Conn) askLocked(q *question) (answered int, err error) {
 			return answered, fmt.Errorf("receive nf_tables look-ups: %w", errno)
 		}
 		for j := range n {
-			took, err := q.answers(c.answers.datagram(j), first)
+			took, err := q.answers(c.answers.At(j), first)
 			if err != nil {
 				return answered, err
 			}
@@ -143,80 +143,39 @@ func (c *Conn) adaptLocked(q *question, answered int) {
 
 // answers takes the answers in a datagram. The first one to a question counts.
 func (q *question) answers(datagram []byte, first uint32) (taken int, err error) {
-	parseReplies(datagram, func(r reply) bool {
-		at := int(int32(r.sequence - first))
+	for m := range nlmsg.Messages(datagram) {
+		at := int(int32(m.Seq - first))
 		if at < 0 || at >= len(q.asked) || q.asked[at] < 0 {
-			return true
+			continue
 		}
 		switch {
-		case r.typ == unix.NLMSG_ERROR:
-			if e := r.errno(); e == unix.ENOBUFS {
-				return true // its answer did not fit
+		case m.Type == unix.NLMSG_ERROR:
+			if e, _ := m.Errno(); e == unix.ENOBUFS {
+				continue // its answer did not fit
 			} else if e != unix.ENOENT {
-				err = fmt.Errorf("look up nf_tables element: %w", e)
-				return false
+				return taken, fmt.Errorf("look up nf_tables element: %w", e)
 			}
-		case r.typ == messageType(NewElements) && len(r.payload) >= familyHeader:
-			list := Attr(r.payload[familyHeader:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-			q.yield(q.asked[at], Attr(list, unix.NFTA_LIST_ELEM))
+		case m.Type == messageType(NewElements) && len(m.Payload) >= nlmsg.FamilyLen:
+			list := nlmsg.Attr(m.Payload[nlmsg.FamilyLen:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+			q.yield(q.asked[at], nlmsg.Attr(list, unix.NFTA_LIST_ELEM))
 		default:
-			return true
+			continue
 		}
 		q.asked[at] = -1
 		taken++
-		return true
-	})
-	return taken, err
-}
-
-// answers is room for what one recvmmsg takes.
-type answers struct {
-	messages []unix.Mmsghdr
-	iovecs   []unix.Iovec
-	room     []byte
-}
-
-func newAnswers() *answers {
-	a := &answers{
-		messages: make([]unix.Mmsghdr, answersRead),
-		iovecs:   make([]unix.Iovec, answersRead),
-		room:     make([]byte, answersRead*answerRoom),
 	}
-	for i := range a.messages {
-		a.iovecs[i].Base = &a.room[i*answerRoom]
-		a.iovecs[i].SetLen(answerRoom)
-		a.messages[i].Hdr.Iov = &a.iovecs[i]
-		a.messages[i].Hdr.SetIovlen(1)
-	}
-	return a
-}
-
-func (a *answers) datagram(i int) []byte {
-	return a.room[i*answerRoom:][:min(int(a.messages[i].Len), answerRoom)]
+	return taken, nil
 }
 
 // receiveAllLocked takes datagrams that are there, and waits for none: the kernel
 // answers before the send returns.
-func (c *Conn) receiveAllLocked() (n int, result error) {
-	err := c.raw.Control(func(fd uintptr) {
-		for {
-			got, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&c.answers.messages[0])),
-				uintptr(len(c.answers.messages)), unix.MSG_DONTWAIT, 0, 0)
-			if errno == unix.EINTR {
-				continue
-			}
-			if errno != 0 {
-				result = errno
-			}
-			n = int(got)
-			return
-		}
-	})
-	if err != nil {
+func (c *Conn) receiveAllLocked() (n int, err error) {
+	var errno unix.Errno
+	if err := c.raw.Control(func(fd uintptr) { n, errno = c.answers.Receive(fd) }); err != nil {
 		return 0, err
 	}
-	if result != nil {
-		return 0, result
+	if errno != 0 {
+		return 0, errno
 	}
 	return n, nil
 }
