@@ -1,6 +1,7 @@
 package lsn
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -242,17 +243,23 @@ func (c *checker) line() {
 // routes checks that the segments of all groups are found and disjoint.
 func (c *checker) routes(e *Engine) {
 	c.group = nil
-	segments := 0
+	var segments []*poolPrefix
 	for _, g := range e.groups {
-		segments += len(g.segments)
+		for i := range g.segments {
+			s := &g.segments[i]
+			if r, _ := e.routes.Lookup(s.prefix.Addr()); r.segment != s || r.group != g {
+				c.fail("segment %v of group %s is not found", s.prefix, g.config.Name)
+			}
+			segments = append(segments, s)
+		}
 	}
-	if segments != len(e.routes) {
-		c.fail("%d routes to %d segments", len(e.routes), segments)
+	if len(segments) != e.routes.Len() {
+		c.fail("%d routes to %d segments", e.routes.Len(), len(segments))
 	}
-	for i := 1; i < len(e.routes); i++ {
-		a, b := e.routes[i-1].segment, e.routes[i].segment
-		if a.prefix.Overlaps(b.prefix) || a.low >= b.low {
-			c.fail("segments %v and %v overlap or are out of order", a.prefix, b.prefix)
+	slices.SortFunc(segments, func(a, b *poolPrefix) int { return cmp.Compare(a.low, b.low) })
+	for i := 1; i < len(segments); i++ {
+		if a, b := segments[i-1], segments[i]; a.prefix.Overlaps(b.prefix) {
+			c.fail("segments %v and %v overlap", a.prefix, b.prefix)
 		}
 	}
 }

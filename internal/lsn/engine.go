@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/prefixtable"
 )
 
 // Engine hands out port blocks and remembers whose they are. It is not safe
@@ -16,8 +17,8 @@ import (
 // Every time that it compares comes from its callers. A clock that steps back
 // only makes holds last longer; none ends before its HoldUntil.
 type Engine struct {
-	groups []*group // sorted by name
-	routes []route  // sorted by address; one per outside prefix
+	groups []*group                 // sorted by name
+	routes prefixtable.Table[route] // by outside address
 }
 
 // New makes an engine with every block of the groups free. It fails when a
@@ -161,8 +162,8 @@ func (e *Engine) Share(group string, h nat.Holder) {
 // AtOutside returns the binding, of whatever state, whose block contains the
 // outside address and port.
 func (e *Engine) AtOutside(outside netip.Addr, port nat.Port) (b nat.Binding, ok bool) {
-	r := e.route(outside)
-	if r == nil {
+	r, ok := e.routes.Lookup(outside)
+	if !ok {
 		return nat.Binding{}, false
 	}
 	c, ok := r.segment.cellAt(&r.group.shape, outside, port)

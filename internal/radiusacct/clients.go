@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/sessiond/sessiond/internal/prefixtable"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
@@ -142,8 +143,7 @@ func newRealm(name string, queues int) *realm {
 // A clientTable finds clients by source address and by certificate. It never
 // changes.
 type clientTable struct {
-	lengths      []int // prefix lengths in use, longest first
-	prefixes     map[netip.Prefix]*client
+	prefixes     prefixtable.Table[*client]
 	certificates certificateTable
 	peers        map[string]*clientState
 	realms       map[string]*realm
@@ -152,7 +152,6 @@ type clientTable struct {
 // newClientTable builds a table; peerOf and realmOf make or find the state of a name.
 func newClientTable(clients []Client, peerOf func(name string) *clientState, realmOf func(name string) *realm) (*clientTable, error) {
 	t := &clientTable{
-		prefixes:     make(map[netip.Prefix]*client),
 		certificates: newCertificateTable(),
 		peers:        make(map[string]*clientState),
 		realms:       make(map[string]*realm),
@@ -172,7 +171,6 @@ func newClientTable(clients []Client, peerOf func(name string) *clientState, rea
 			return nil, fmt.Errorf("client %q: %w", c.Name, err)
 		}
 	}
-	slices.SortFunc(t.lengths, func(a, b int) int { return b - a })
 	return t, nil
 }
 
@@ -189,36 +187,15 @@ func (t *clientTable) add(c *client) error {
 }
 
 func (t *clientTable) addPrefix(c *client) error {
-	c.Prefix = canonical(c.Prefix)
-	if other := t.prefixes[c.Prefix]; other != nil {
-		return fmt.Errorf("prefix %s is already that of client %q", c.Prefix, other.Name)
+	if other, taken := t.prefixes.At(c.Prefix); taken {
+		return fmt.Errorf("prefix %s is already that of client %q", c.Prefix.Masked(), other.Name)
 	}
-	t.prefixes[c.Prefix] = c
-	if !slices.Contains(t.lengths, c.Prefix.Bits()) {
-		t.lengths = append(t.lengths, c.Prefix.Bits())
-	}
+	t.prefixes.Put(c.Prefix, c)
 	return nil
 }
 
-// canonical masks a prefix and undoes the mapping of IPv4 into IPv6.
-func canonical(p netip.Prefix) netip.Prefix {
-	if p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p.Masked()
-}
-
-// lookup returns the client of a source address, nil when there is none. The
-// cost is one map access for each prefix length in use.
+// lookup returns the client of a source address, nil when there is none.
 func (t *clientTable) lookup(source netip.Addr) *client {
-	for _, bits := range t.lengths {
-		p, err := source.Prefix(bits)
-		if err != nil {
-			continue // longer than an address of this family
-		}
-		if c := t.prefixes[p]; c != nil {
-			return c
-		}
-	}
-	return nil
+	c, _ := t.prefixes.Lookup(source)
+	return c
 }
