@@ -58,7 +58,7 @@ func (c *checker) fail(format string, args ...any) {
 func (c *checker) cells() {
 	g := c.group
 	c.uses = make([]cellUse, len(g.owners))
-	for _, cell := range g.free.all() {
+	for _, cell := range g.free.All() {
 		c.use(cell, isFree)
 	}
 	for _, cell := range g.quarantined {
@@ -172,9 +172,9 @@ func (c *checker) order(s *poolPrefix) {
 // holds checks the queue's order, and that every held lease is in it once.
 func (c *checker) holds() {
 	g, valid := c.group, 0
-	fifo, late := g.holds.fifo.all(), g.holds.late
-	for i := range fifo {
-		if i > 0 && fifo[i].before(&fifo[i-1]) {
+	inOrder, late := g.holds.inOrder.All(), g.holds.late
+	for i := range inOrder {
+		if i > 0 && inOrder[i].before(&inOrder[i-1]) {
 			c.fail("hold %d ends before the one ahead of it", i)
 		}
 	}
@@ -183,7 +183,7 @@ func (c *checker) holds() {
 			c.fail("late hold %d ends before the one above it", i)
 		}
 	}
-	for _, h := range slices.Concat(fifo, late) {
+	for _, h := range slices.Concat(inOrder, late) {
 		if g.void(h) {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/fifo"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -20,9 +21,9 @@ type group struct {
 	retired bool // no longer configured; kept while it has bindings
 	shape   blockLayout
 
-	segments []poolPrefix  // in the order of their cells
-	owners   []uint32      // last inside address of every cell, or fresh
-	free     queue[uint32] // cells that were given before and are free, longest free first
+	segments []poolPrefix       // in the order of their cells
+	owners   []uint32           // last inside address of every cell, or fresh
+	free     fifo.Queue[uint32] // cells that were given before and are free, longest free first
 
 	// The segment and the block number to be given for the first time next.
 	turn, level uint32
@@ -125,10 +126,10 @@ func (g *group) takeFree() uint32 {
 			return c
 		}
 	}
-	if g.free.len() == 0 {
+	if g.free.Len() == 0 {
 		return none
 	}
-	c := g.free.pop()
+	c := g.free.Pop()
 	g.segmentOf(c).idle--
 	return c
 }

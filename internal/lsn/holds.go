@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/fifo"
 )
 
 // hold is the end of one quarantine. It is void once its lease has moved on,
@@ -24,18 +26,18 @@ func (h *hold) before(o *hold) bool {
 // ends and then cost constant time. A clock that steps, a changed hold time and
 // a start from stored bindings bring them in any order: those go to a heap.
 type holdQueue struct {
-	fifo queue[hold] // in order
-	late holdHeap
+	inOrder fifo.Queue[hold]
+	late    holdHeap
 }
 
-func (q *holdQueue) len() int { return q.fifo.len() + len(q.late) }
+func (q *holdQueue) len() int { return q.inOrder.Len() + len(q.late) }
 
 func (q *holdQueue) push(h hold) {
-	if fifo := q.fifo.all(); len(fifo) > 0 && h.before(&fifo[len(fifo)-1]) {
+	if all := q.inOrder.All(); len(all) > 0 && h.before(&all[len(all)-1]) {
 		q.late.push(h)
 		return
 	}
-	q.fifo.push(h)
+	q.inOrder.Push(h)
 }
 
 // front returns the hold that ends first, or nil.
@@ -46,7 +48,7 @@ func (q *holdQueue) front() *hold {
 	case q.lateFirst():
 		return &q.late[0]
 	}
-	return q.fifo.front()
+	return q.inOrder.Front()
 }
 
 // oldest returns a turn that no hold in the queue is older than.
@@ -54,8 +56,8 @@ func (q *holdQueue) oldest() uint64 {
 	switch {
 	case len(q.late) > 0:
 		return 0
-	case q.fifo.len() > 0:
-		return q.fifo.front().turn
+	case q.inOrder.Len() > 0:
+		return q.inOrder.Front().turn
 	}
 	return math.MaxUint64
 }
@@ -66,16 +68,16 @@ func (q *holdQueue) pop() {
 		q.late.pop()
 		return
 	}
-	q.fifo.pop()
+	q.inOrder.Pop()
 }
 
 func (q *holdQueue) lateFirst() bool {
-	return len(q.late) > 0 && (q.fifo.len() == 0 || q.late[0].before(q.fifo.front()))
+	return len(q.late) > 0 && (q.inOrder.Len() == 0 || q.late[0].before(q.inOrder.Front()))
 }
 
 // sweep drops the void holds.
 func (q *holdQueue) sweep(void func(hold) bool) {
-	q.fifo.filter(void)
+	q.inOrder.DeleteFunc(void)
 	q.late = slices.DeleteFunc(q.late, void)
 	for i := len(q.late)/arity + 1; i >= 0; i-- {
 		q.late.down(i)

@@ -68,7 +68,7 @@ func (e *Engine) HeldFew(group string, n int, yield func(nat.Binding)) bool {
 
 // all yields every hold, void ones included, in no order.
 func (q *holdQueue) all(yield func(hold) bool) {
-	for _, holds := range [][]hold{q.fifo.all(), q.late} {
+	for _, holds := range [][]hold{q.inOrder.All(), q.late} {
 		for _, h := range holds {
 			if !yield(h) {
 				return

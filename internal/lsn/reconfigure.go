@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sessiond/sessiond/internal/fifo"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -170,16 +171,16 @@ func (p *plan) rebuild() *group {
 	g := *old
 	g.shape, g.retired, g.turn, g.level = shapeOf(&p.config), p.retired, 0, 0
 	g.lay(p.config.Outside, p.leftover)
-	g.free, g.quarantined = queue[uint32]{}, nil
+	g.free, g.quarantined = fifo.Queue[uint32]{}, nil
 	if g.shape != old.shape {
 		return &g
 	}
 	for l := range g.leases {
 		g.moveLease(l, old)
 	}
-	for _, o := range old.free.all() {
+	for _, o := range old.free.All() {
 		if c, ok := g.moveFree(o, old); ok {
-			g.free.push(c)
+			g.free.Push(c)
 			g.segmentOf(c).idle++
 		}
 	}

@@ -3,6 +3,7 @@ package lsn
 import (
 	"time"
 
+	"github.com/sessiond/sessiond/internal/fifo"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -43,7 +44,7 @@ func (g *group) end(i uint32) {
 	c := g.unhold(i)
 	s := g.segmentOf(c)
 	if !s.retired {
-		g.free.push(c)
+		g.free.Push(c)
 		s.idle++
 	}
 }
@@ -69,8 +70,8 @@ func (g *group) quarantine(now time.Time) {
 		g.embargoUntil = until
 	}
 	g.embargoed = true
-	for g.free.len() > 0 {
-		c := g.free.pop()
+	for g.free.Len() > 0 {
+		c := g.free.Pop()
 		g.quarantined = append(g.quarantined, c)
 		g.segmentOf(c).idle--
 	}
@@ -82,6 +83,6 @@ func (g *group) endQuarantine() {
 	for _, c := range g.quarantined {
 		g.segmentOf(c).idle++
 	}
-	g.free = queue[uint32]{items: append(g.quarantined, g.free.all()...)}
+	g.free = fifo.From(append(g.quarantined, g.free.All()...))
 	g.quarantined = nil
 }

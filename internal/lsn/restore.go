@@ -73,8 +73,8 @@ func (g *group) takeCell(c uint32) {
 		return
 	}
 	taken := func(x uint32) bool { return x == c }
-	if slices.Contains(g.free.all(), c) {
-		g.free.filter(taken)
+	if slices.Contains(g.free.All(), c) {
+		g.free.DeleteFunc(taken)
 		g.segmentOf(c).idle--
 	}
 	g.quarantined = slices.DeleteFunc(g.quarantined, taken)

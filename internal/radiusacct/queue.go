@@ -1,6 +1,10 @@
 package radiusacct
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/sessiond/sessiond/internal/fifo"
+)
 
 // stormLength is how many requests of one client may wait for a queue's workers
 // until that is a storm.
@@ -9,7 +13,7 @@ const stormLength = 32
 // A clientQueue is what waits of one client, or of a realm of them, in one queue.
 type clientQueue struct {
 	realm   *realm
-	waiting fifo[*request]
+	waiting fifo.Queue[*request]
 	taken   bool // some of it is in a batch: the rest waits, for the order's sake
 }
 
@@ -23,8 +27,8 @@ type queue struct {
 	mu      sync.Mutex
 	news    sync.Cond // for workers
 	room    sync.Cond // a clientQueue is no longer full, or patience ended
-	calm    fifo[*clientQueue]
-	storms  fifo[*clientQueue]
+	calm    fifo.Queue[*clientQueue]
+	storms  fifo.Queue[*clientQueue]
 	out     int // lanes that are taken
 	hurried bool
 	closed  bool
@@ -41,7 +45,7 @@ func newQueue(laneLimit int) *queue {
 func (q *queue) put(l *clientQueue, r *request) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for l.waiting.count >= q.laneLimit {
+	for l.waiting.Len() >= q.laneLimit {
 		if q.hurried {
 			return false
 		}
@@ -57,7 +61,7 @@ func (q *queue) putAll(requests []*request, number int) (refused []*request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, r := range requests {
-		if l := &r.realm.lanes[number]; l.waiting.count < q.laneLimit {
+		if l := &r.realm.lanes[number]; l.waiting.Len() < q.laneLimit {
 			q.appendLocked(l, r)
 		} else {
 			refused = append(refused, r)
@@ -67,19 +71,19 @@ func (q *queue) putAll(requests []*request, number int) (refused []*request) {
 }
 
 func (q *queue) appendLocked(l *clientQueue, r *request) {
-	l.waiting.push(r)
+	l.waiting.Push(r)
 	l.realm.waiting.Add(1)
-	if l.waiting.count == 1 && !l.taken {
+	if l.waiting.Len() == 1 && !l.taken {
 		q.lineUpLocked(l)
 	}
 }
 
 // lineUpLocked lets a clientQueue where something waits have its turn.
 func (q *queue) lineUpLocked(l *clientQueue) {
-	if l.waiting.count > stormLength {
-		q.storms.push(l)
+	if l.waiting.Len() > stormLength {
+		q.storms.Push(l)
 	} else {
-		q.calm.push(l)
+		q.calm.Push(l)
 	}
 	q.news.Broadcast()
 }
@@ -97,13 +101,13 @@ func (q *queue) takeCalm(b *batch) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.awaitLocked(&q.calm) {
-		for q.calm.count > 0 && len(b.requests) < cap(b.requests) {
-			l := q.calm.pop()
-			if l.waiting.count > stormLength { // it grew while it waited
+		for q.calm.Len() > 0 && len(b.requests) < cap(b.requests) {
+			l := q.calm.Pop()
+			if l.waiting.Len() > stormLength { // it grew while it waited
 				q.lineUpLocked(l)
 				continue
 			}
-			for l.waiting.count > 0 && len(b.requests) < cap(b.requests) {
+			for l.waiting.Len() > 0 && len(b.requests) < cap(b.requests) {
 				q.moveLocked(b, l)
 			}
 		}
@@ -123,24 +127,24 @@ func (q *queue) takeStorms(b *batch) bool {
 	if !q.awaitLocked(&q.storms) {
 		return false
 	}
-	for q.storms.count > 0 && len(b.requests) < cap(b.requests) {
-		l := q.storms.pop()
-		if q.moveLocked(b, l); l.waiting.count > 0 {
-			q.storms.push(l)
+	for q.storms.Len() > 0 && len(b.requests) < cap(b.requests) {
+		l := q.storms.Pop()
+		if q.moveLocked(b, l); l.waiting.Len() > 0 {
+			q.storms.Push(l)
 		}
 	}
-	for n := q.storms.count; n > 0; n-- { // those of the batch have their turn later
-		if l := q.storms.pop(); !l.taken {
-			q.storms.push(l)
+	for n := q.storms.Len(); n > 0; n-- { // those of the batch have their turn later
+		if l := q.storms.Pop(); !l.taken {
+			q.storms.Push(l)
 		}
 	}
 	return true
 }
 
 // awaitLocked waits until there is something in line, or nothing will be.
-func (q *queue) awaitLocked(line *fifo[*clientQueue]) bool {
-	for line.count == 0 {
-		if q.closed && q.calm.count == 0 && q.storms.count == 0 && q.out == 0 {
+func (q *queue) awaitLocked(line *fifo.Queue[*clientQueue]) bool {
+	for line.Len() == 0 {
+		if q.closed && q.calm.Len() == 0 && q.storms.Len() == 0 && q.out == 0 {
 			return false
 		}
 		q.news.Wait()
@@ -155,10 +159,10 @@ func (q *queue) moveLocked(b *batch, l *clientQueue) {
 		q.out++
 		b.lanes = append(b.lanes, l)
 	}
-	if l.waiting.count == q.laneLimit {
+	if l.waiting.Len() == q.laneLimit {
 		q.room.Broadcast()
 	}
-	b.requests = append(b.requests, l.waiting.pop())
+	b.requests = append(b.requests, l.waiting.Pop())
 	l.realm.waiting.Add(-1)
 }
 
@@ -168,7 +172,7 @@ func (q *queue) done(b *batch) {
 	defer q.mu.Unlock()
 	for _, l := range b.lanes {
 		l.taken = false
-		if l.waiting.count > 0 {
+		if l.waiting.Len() > 0 {
 			q.lineUpLocked(l)
 		}
 	}

@@ -1,31 +1,10 @@
 package radiusacct
 
 import (
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 )
-
-func TestFifoWalk(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	var f fifo[int]
-	var model []int
-	for i := range 10_000 {
-		if r.IntN(100) < 55 && len(model) < 1000 {
-			f.push(i)
-			model = append(model, i)
-		} else if len(model) > 0 {
-			if got := f.pop(); got != model[0] {
-				t.Fatalf("popped %d, want %d", got, model[0])
-			}
-			model = model[1:]
-		}
-		if f.count != len(model) {
-			t.Fatalf("count %d, want %d", f.count, len(model))
-		}
-	}
-}
 
 func room(n int) *batch { return &batch{requests: make([]*request, 0, n)} }
 

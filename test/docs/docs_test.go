@@ -121,7 +121,7 @@ func testExists(t *testing.T, pkg, name string) bool {
 
 var pure = []string{
 	"internal/nat", "internal/subscriber", "internal/lsn", "internal/inspect", "internal/guard", "internal/drift", "internal/lifecycle", "internal/addrtable",
-	"internal/prefixtable",
+	"internal/prefixtable", "internal/fifo", "internal/arena",
 }
 
 // TestPurePackages: the packages that decide import the standard library and
