@@ -83,8 +83,8 @@ func (x *index) plainLocked(addr uint32) bool {
 	if !ok {
 		return true
 	}
-	for slot := x.owners.at(own).head; slot != 0; slot = x.records.at(slot).next {
-		if x.records.at(slot).kind&recordPlain == 0 {
+	for slot := x.owners.At(own).head; slot != 0; slot = x.records.At(slot).next {
+		if x.records.At(slot).kind&recordPlain == 0 {
 			return false
 		}
 	}

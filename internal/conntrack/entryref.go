@@ -18,9 +18,9 @@ func (x *index) collect(to []entryRef, addr uint32, most int) []entryRef {
 	if !ok {
 		return to
 	}
-	for slot := x.owners.at(own).head; slot != 0 && most > 0; most-- {
+	for slot := x.owners.At(own).head; slot != 0 && most > 0; most-- {
 		to = append(to, x.targetLocked(slot))
-		slot = x.records.at(slot).next
+		slot = x.records.At(slot).next
 	}
 	return to
 }
@@ -28,13 +28,13 @@ func (x *index) collect(to []entryRef, addr uint32, most int) []entryRef {
 // targetLocked describes the entry of a record. It gathers the owners too: a
 // hairpin entry counts for both.
 func (x *index) targetLocked(slot uint32) entryRef {
-	r := x.records.at(slot)
+	r := x.records.At(slot)
 	t := entryRef{key: r.key, id: r.id, serial: r.serial, known: true, plain: r.kind&recordPlain != 0}
 	if r.is(recordTwin) {
 		slot = x.lookup.find(r.key, &x.records)
 	}
-	for ; slot != 0; slot = x.records.at(slot).twin {
-		t.owners.addrs[t.owners.n] = x.owners.at(x.records.at(slot).owner).addr
+	for ; slot != 0; slot = x.records.At(slot).twin {
+		t.owners.addrs[t.owners.n] = x.owners.At(x.records.At(slot).owner).addr
 		t.owners.n++
 	}
 	return t
@@ -46,7 +46,7 @@ func (x *index) target(f *flow, o insideAddrs) entryRef {
 	defer x.mu.Unlock()
 	t := entryRef{key: f.orig, id: f.id, owners: o, plain: x.portless(f)}
 	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
-		r := x.records.at(slot)
+		r := x.records.At(slot)
 		t.known = r.id == f.id
 		t.serial = r.serial
 	}
@@ -67,7 +67,7 @@ func (x *index) learn(found []entryRef) {
 			}
 			x.insertLocked(&f, t.owners)
 			// A rebuild that runs has not seen it, nor what else of it is inside.
-			x.records.at(x.lookup.find(t.key, &x.records)).gen--
+			x.records.At(x.lookup.find(t.key, &x.records)).gen--
 		}
 	}
 }
@@ -88,7 +88,7 @@ func (x *index) forgetLocked(t *entryRef) {
 	switch {
 	case slot == 0:
 		x.rebuild.died(identity{t.key, t.id})
-	case t.known && x.records.at(slot).serial == t.serial:
+	case t.known && x.records.At(slot).serial == t.serial:
 		x.rebuild.died(identity{t.key, t.id})
 		x.removeLocked(slot)
 	}

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
+
+	"github.com/sessiond/sessiond/internal/arena"
 )
 
 // flowRecord is one entry under one of its owners, 40 bytes. The first record of an
@@ -64,15 +66,18 @@ type identity struct {
 	id  uint32
 }
 
+// pageBits makes a page 4096 records, or owners.
+const pageBits = 12
+
 // index knows which entries belong to which inside address. Its lock is held
 // for short steps and never while the kernel is asked.
 type index struct {
 	mu      sync.Mutex
 	inside  addrSet
 	own     asked // the machine's own addresses, see learnOwn
-	records slab[flowRecord]
+	records arena.Arena[flowRecord]
 	free    uint32 // chain of free records
-	owners  slab[owner]
+	owners  arena.Arena[owner]
 	spare   uint32            // chain of free owners
 	byAddr  map[uint32]uint32 // address -> owner
 	lookup  lookup
@@ -90,11 +95,13 @@ type index struct {
 
 func newIndex(inside addrSet) *index {
 	return &index{
-		inside: inside,
-		byAddr: make(map[uint32]uint32),
-		lookup: lookup{seed: maphash.MakeSeed()},
-		idle:   newIdleQueue(),
-		strays: strays{wake: make(chan struct{}, 1)},
+		inside:  inside,
+		records: arena.New[flowRecord](pageBits),
+		owners:  arena.New[owner](pageBits),
+		byAddr:  make(map[uint32]uint32),
+		lookup:  lookup{seed: maphash.MakeSeed()},
+		idle:    newIdleQueue(),
+		strays:  strays{wake: make(chan struct{}, 1)},
 	}
 }
 
@@ -119,7 +126,7 @@ func (x *index) destroyedLocked(f *flow) {
 		x.rebuild.died(identity{f.orig, f.id})
 	}
 	slot := x.lookup.find(f.orig, &x.records)
-	if slot != 0 && x.records.at(slot).id == f.id {
+	if slot != 0 && x.records.At(slot).id == f.id {
 		x.removeLocked(slot)
 	}
 }
@@ -130,7 +137,7 @@ func (x *index) insertLocked(f *flow, o insideAddrs) {
 	last := uint32(0)
 	for i, addr := range o.list() {
 		slot := x.allocLocked()
-		r := x.records.at(slot)
+		r := x.records.At(slot)
 		kind := recordTwin
 		if i == 0 {
 			kind = recordFirst
@@ -140,7 +147,7 @@ func (x *index) insertLocked(f *flow, o insideAddrs) {
 		if i == 0 {
 			x.lookup.insert(slot, &x.records)
 		} else {
-			x.records.at(last).twin = slot
+			x.records.At(last).twin = slot
 		}
 		last = slot
 	}
@@ -151,7 +158,7 @@ func (x *index) removeLocked(slot uint32) {
 	x.lookup.remove(slot, &x.records)
 	x.flows--
 	for slot != 0 {
-		r := x.records.at(slot)
+		r := x.records.At(slot)
 		twin := r.twin
 		x.unlinkLocked(r)
 		*r = flowRecord{next: x.free}
@@ -163,19 +170,19 @@ func (x *index) removeLocked(slot uint32) {
 func (x *index) allocLocked() uint32 {
 	slot := x.free
 	if slot == 0 {
-		return x.records.extend()
+		return x.records.Add()
 	}
-	x.free = x.records.at(slot).next
+	x.free = x.records.At(slot).next
 	return slot
 }
 
 // linkLocked puts a record at the head of its owner's list.
 func (x *index) linkLocked(slot, addr uint32) {
 	own := x.ownerLocked(addr)
-	r, o := x.records.at(slot), x.owners.at(own)
+	r, o := x.records.At(slot), x.owners.At(own)
 	r.owner, r.next = own, o.head
 	if o.head != 0 {
-		x.records.at(o.head).prev = slot
+		x.records.At(o.head).prev = slot
 	}
 	o.head = slot
 	o.count++
@@ -190,14 +197,14 @@ func (x *index) linkLocked(slot, addr uint32) {
 }
 
 func (x *index) unlinkLocked(r *flowRecord) {
-	o := x.owners.at(r.owner)
+	o := x.owners.At(r.owner)
 	if r.prev != 0 {
-		x.records.at(r.prev).next = r.next
+		x.records.At(r.prev).next = r.next
 	} else {
 		o.head = r.next
 	}
 	if r.next != 0 {
-		x.records.at(r.next).prev = r.prev
+		x.records.At(r.next).prev = r.prev
 	}
 	o.count--
 	switch {
@@ -219,17 +226,17 @@ func (x *index) ownerLocked(addr uint32) uint32 {
 	}
 	slot := x.spare
 	if slot == 0 {
-		slot = x.owners.extend()
+		slot = x.owners.Add()
 	} else {
-		x.spare = x.owners.at(slot).head
+		x.spare = x.owners.At(slot).head
 	}
-	*x.owners.at(slot) = owner{addr: addr}
+	*x.owners.At(slot) = owner{addr: addr}
 	x.byAddr[addr] = slot
 	return slot
 }
 
 func (x *index) dropOwnerLocked(slot uint32) {
-	o := x.owners.at(slot)
+	o := x.owners.At(slot)
 	delete(x.byAddr, o.addr)
 	x.idle.push(o.addr)
 	*o = owner{head: x.spare}
@@ -248,7 +255,7 @@ func (x *index) countLocked(addr uint32) int {
 	if !ok {
 		return 0
 	}
-	return int(x.owners.at(slot).count)
+	return int(x.owners.At(slot).count)
 }
 
 // addresses are those that have any, in no order.

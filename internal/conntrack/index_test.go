@@ -23,13 +23,13 @@ const firstInside = 100<<24 | 64<<16
 func (x *index) check() error {
 	records := 0
 	for addr, own := range x.byAddr {
-		o := x.owners.at(own)
+		o := x.owners.At(own)
 		if o.addr != addr || o.count == 0 {
 			return fmt.Errorf("owner %d of %v has address %v, count %d", own, toAddr(addr), toAddr(o.addr), o.count)
 		}
 		n, prev := uint32(0), uint32(0)
-		for slot := o.head; slot != 0; slot = x.records.at(slot).next {
-			r := x.records.at(slot)
+		for slot := o.head; slot != 0; slot = x.records.At(slot).next {
+			r := x.records.At(slot)
 			if r.owner != own || r.prev != prev || r.kind == recordFree {
 				return fmt.Errorf("record %d in the list of owner %d: %+v", slot, own, *r)
 			}
@@ -46,8 +46,8 @@ func (x *index) check() error {
 
 func (x *index) checkRecords(want int) error {
 	flows, records := 0, 0
-	for slot := uint32(1); slot < x.records.used; slot++ {
-		r := x.records.at(slot)
+	for slot := uint32(1); slot <= uint32(x.records.Len()); slot++ {
+		r := x.records.At(slot)
 		if r.kind != recordFree {
 			records++
 		}
@@ -60,12 +60,12 @@ func (x *index) checkRecords(want int) error {
 		}
 	}
 	free := 0
-	for slot := x.free; slot != 0; slot = x.records.at(slot).next {
+	for slot := x.free; slot != 0; slot = x.records.At(slot).next {
 		free++
 	}
-	if records != want || flows != x.flows || x.records.used > 0 && free+records+1 != int(x.records.used) {
+	if records != want || flows != x.flows || free+records != x.records.Len() {
 		return fmt.Errorf("records %d, owners name %d; flows %d, counted %d; free %d of %d",
-			records, want, flows, x.flows, free, x.records.used)
+			records, want, flows, x.flows, free, x.records.Len())
 	}
 	return nil
 }
@@ -221,7 +221,7 @@ func (w *walker) checkComplete() error {
 	}
 	for k, f := range w.kernel {
 		slot := w.index.lookup.find(k, &w.index.records)
-		known := slot != 0 && w.index.records.at(slot).id == f.id
+		known := slot != 0 && w.index.records.At(slot).id == f.id
 		if o := f.owners(w.index.inside); o.n > 0 && !known && !waiting[identity{k, f.id}] {
 			return fmt.Errorf("the complete index lacks %+v", f)
 		}

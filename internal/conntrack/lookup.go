@@ -1,6 +1,10 @@
 package conntrack
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+
+	"github.com/sessiond/sessiond/internal/arena"
+)
 
 // lookup finds the slot of a key: open addressing with linear probing in many
 // small segments, so that growing one never stalls the event loop for long.
@@ -22,7 +26,7 @@ func (l *lookup) hash(k key) uint64 { return maphash.Comparable(l.seed, k) }
 func (l *lookup) segment(hash uint64) *segment { return &l.segments[hash>>56] }
 
 // find returns the slot of k, 0 if there is none.
-func (l *lookup) find(k key, records *slab[flowRecord]) uint32 {
+func (l *lookup) find(k key, records *arena.Arena[flowRecord]) uint32 {
 	hash := l.hash(k)
 	s := l.segment(hash)
 	if len(s.places) == 0 {
@@ -31,15 +35,15 @@ func (l *lookup) find(k key, records *slab[flowRecord]) uint32 {
 	mask := uint64(len(s.places) - 1)
 	for i := hash & mask; ; i = (i + 1) & mask {
 		slot := s.places[i]
-		if slot == 0 || records.at(slot).key == k {
+		if slot == 0 || records.At(slot).key == k {
 			return slot
 		}
 	}
 }
 
 // insert adds a slot whose key is not there yet.
-func (l *lookup) insert(slot uint32, records *slab[flowRecord]) {
-	hash := l.hash(records.at(slot).key)
+func (l *lookup) insert(slot uint32, records *arena.Arena[flowRecord]) {
+	hash := l.hash(records.At(slot).key)
 	s := l.segment(hash)
 	if 4*(s.used+1) > 3*len(s.places) {
 		l.grow(s, records)
@@ -57,20 +61,20 @@ func (s *segment) put(hash uint64, slot uint32) {
 	s.places[i] = slot
 }
 
-func (l *lookup) grow(s *segment, records *slab[flowRecord]) {
+func (l *lookup) grow(s *segment, records *arena.Arena[flowRecord]) {
 	old := s.places
 	s.places = make([]uint32, max(firstPlaces, 2*len(old)))
 	for _, slot := range old {
 		if slot != 0 {
-			s.put(l.hash(records.at(slot).key), slot)
+			s.put(l.hash(records.At(slot).key), slot)
 		}
 	}
 }
 
 // remove takes a slot out and closes the gap, so that no marker of removed
 // places is needed.
-func (l *lookup) remove(slot uint32, records *slab[flowRecord]) {
-	hash := l.hash(records.at(slot).key)
+func (l *lookup) remove(slot uint32, records *arena.Arena[flowRecord]) {
+	hash := l.hash(records.At(slot).key)
 	s := l.segment(hash)
 	mask := uint64(len(s.places) - 1)
 	i := hash & mask
@@ -79,7 +83,7 @@ func (l *lookup) remove(slot uint32, records *slab[flowRecord]) {
 	}
 	s.used--
 	for next := (i + 1) & mask; s.places[next] != 0; next = (next + 1) & mask {
-		home := l.hash(records.at(s.places[next]).key) & mask
+		home := l.hash(records.At(s.places[next]).key) & mask
 		if (next-home)&mask >= (next-i)&mask {
 			s.places[i] = s.places[next]
 			i = next

@@ -59,7 +59,7 @@ func (x *index) listedLocked(f *flow) {
 	}
 	slot := x.lookup.find(f.orig, &x.records)
 	if slot != 0 {
-		r := x.records.at(slot)
+		r := x.records.At(slot)
 		if r.gen == x.rebuild.gen {
 			return
 		}
@@ -124,18 +124,22 @@ func (x *index) endRebuildLocked() {
 	x.rebuild.dead, x.rebuild.untold = nil, nil
 }
 
-// unseen returns the entries of one chunk of the slab that the rebuild has not
+// unseenAtOnce is how many records are looked at without giving the index up.
+const unseenAtOnce = 4096
+
+// unseen returns the entries of one chunk of the records that the rebuild has not
 // seen, and drops those of addresses that are no longer inside. It is false
 // after the last chunk.
 func (x *index) unseen(chunk int) (unseen []entryRef, more bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if chunk >= len(x.records.chunks) {
+	first := 1 + chunk*unseenAtOnce
+	if first > x.records.Len() {
 		return nil, false
 	}
-	for i := range x.records.chunks[chunk] {
-		slot := uint32(chunk<<chunkBits | i)
-		r := x.records.at(slot)
+	for i := first; i < first+unseenAtOnce && i <= x.records.Len(); i++ {
+		slot := uint32(i)
+		r := x.records.At(slot)
 		if !r.is(recordFirst) || r.gen == x.rebuild.gen {
 			continue
 		}

@@ -41,7 +41,7 @@ func script(t *testing.T, words string) (id uint32) {
 		}
 	}
 	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
-		return x.records.at(slot).id
+		return x.records.At(slot).id
 	}
 	return 0
 }

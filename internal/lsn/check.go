@@ -69,7 +69,7 @@ func (c *checker) cells() {
 			c.lease(&x.lease, inside, isLive)
 		}
 	}
-	for _, l := range g.kept.all {
+	for _, l := range g.kept.All() {
 		if l.state != 0 {
 			c.lease(&l.lease, l.inside, isHeld)
 		}
@@ -104,11 +104,11 @@ func (c *checker) lease(l *lease, inside uint32, use cellUse) {
 // spare checks that every held lease is in use or spare.
 func (c *checker) spare() {
 	g := c.group
-	n := int(g.kept.len) - 1 - g.held
-	for i := g.spare; i != none && n >= 0; i = g.kept.at(i).older.place {
+	n := g.kept.Len() - g.held
+	for i := g.spare; i != none && n >= 0; i = g.kept.At(i).older.place {
 		n--
-		if g.kept.at(i).state != 0 {
-			c.fail("spare held lease %d has state %v", i, g.kept.at(i).state)
+		if g.kept.At(i).state != 0 {
+			c.fail("spare held lease %d has state %v", i, g.kept.At(i).state)
 		}
 	}
 	if n != 0 {
@@ -188,8 +188,8 @@ func (c *checker) holds() {
 			continue
 		}
 		valid++
-		if g.kept.at(h.place).until != stampOf(h.until) {
-			c.fail("hold of lease %d ends at %v, not %v", h.place, h.until, g.kept.at(h.place).until.time())
+		if g.kept.At(h.place).until != stampOf(h.until) {
+			c.fail("hold of lease %d ends at %v, not %v", h.place, h.until, g.kept.At(h.place).until.time())
 		}
 	}
 	if valid != g.held {
@@ -217,8 +217,8 @@ func (c *checker) clients() {
 // chain checks the held leases of one inside address and counts them.
 func (c *checker) chain(inside uint32, first heldRef) int {
 	g, n := c.group, 0
-	for x := first; g.refers(x) && n <= g.held; x = g.kept.at(x.place).older {
-		if l := g.kept.at(x.place); l.inside != inside || l.older.turn >= x.turn {
+	for x := first; g.refers(x) && n <= g.held; x = g.kept.At(x.place).older {
+		if l := g.kept.At(x.place); l.inside != inside || l.older.turn >= x.turn {
 			c.fail("lease %d is badly chained at %v", x.place, address(inside))
 		}
 		n++

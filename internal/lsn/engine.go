@@ -190,7 +190,7 @@ func (e *Engine) Bindings(group string, yield func(nat.Binding) bool) {
 			}
 		}
 	}
-	for i, l := range g.kept.all {
+	for i, l := range g.kept.All() {
 		if l.state != 0 {
 			if g.describeHeld(i, &b); !yield(b) {
 				return

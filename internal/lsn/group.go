@@ -6,6 +6,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/arena"
 	"github.com/sessiond/sessiond/internal/fifo"
 	"github.com/sessiond/sessiond/internal/nat"
 )
@@ -34,7 +35,7 @@ type group struct {
 	quarantined  []uint32 // what was in free
 
 	clients *clientIndex // with the live leases
-	kept    heldLeases
+	kept    arena.Arena[heldLease]
 	spare   uint32
 	held    int // of kept, those that are not spare
 	holds   holdQueue
@@ -110,7 +111,7 @@ func (g *group) ownHeld(c *client, identity string) uint32 {
 	}
 	x := c.held
 	for n := 0; n < maxReclaim && g.refers(x); n++ {
-		l := g.kept.at(x.place)
+		l := g.kept.At(x.place)
 		if l.identity == identity && !g.segmentOf(l.cell).retired {
 			return x.place
 		}

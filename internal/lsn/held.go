@@ -20,6 +20,11 @@ type heldLease struct {
 	older heldRef
 }
 
+// heldPageBits makes a page of held leases 16 KiB. In a slice they would be copied dozens
+// of times where a NAS with a million subscribers restarts, each time under the engine's
+// owner's lock and with both copies in memory.
+const heldPageBits = 7
+
 // heldRef refers to a held lease, for as long as this is held: then its place
 // is spare, or of a later turn. So nobody has to be told when a hold ends.
 type heldRef struct {
@@ -30,7 +35,7 @@ type heldRef struct {
 // refers reports whether what x refers to is still held. Most references are to
 // leases that ended long ago, which the turn tells without a look at them.
 func (g *group) refers(x heldRef) bool {
-	return x.turn >= g.holds.oldest() && g.kept.at(x.place).turn == x.turn && x.turn != 0
+	return x.turn != 0 && x.turn >= g.holds.oldest() && g.kept.At(x.place).turn == x.turn
 }
 
 // hold keeps the block of a lease, which is no longer live, from others.
@@ -38,7 +43,7 @@ func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
 	l.state = nat.Held
 	g.turns++
 	x := heldRef{turn: g.turns, place: g.newHeld()}
-	*g.kept.at(x.place) = heldLease{lease: l, inside: inside, turn: x.turn, until: stampOf(until)}
+	*g.kept.At(x.place) = heldLease{lease: l, inside: inside, turn: x.turn, until: stampOf(until)}
 	g.chain(x)
 	g.segmentOf(l.cell).held++
 	g.held++
@@ -52,8 +57,8 @@ func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
 // unhold ends the hold of a lease, and the lease, and returns its cell.
 func (g *group) unhold(i uint32) uint32 {
 	g.unchain(i)
-	c := g.kept.at(i).cell
-	*g.kept.at(i) = heldLease{older: heldRef{place: g.spare}}
+	c := g.kept.At(i).cell
+	*g.kept.At(i) = heldLease{older: heldRef{place: g.spare}}
 	g.spare = i
 	g.segmentOf(c).held--
 	g.held--
@@ -64,18 +69,18 @@ func (g *group) unhold(i uint32) uint32 {
 func (g *group) newHeld() uint32 {
 	i := g.spare
 	if i == none {
-		return g.kept.add()
+		return g.kept.Add()
 	}
-	g.spare = g.kept.at(i).older.place
+	g.spare = g.kept.At(i).older.place
 	return i
 }
 
 // void reports whether the lease of a hold has moved on.
-func (g *group) void(h hold) bool { return g.kept.at(h.place).turn != h.turn }
+func (g *group) void(h hold) bool { return g.kept.At(h.place).turn != h.turn }
 
 // chain makes a lease the newest held one of its inside address.
 func (g *group) chain(x heldRef) {
-	l := g.kept.at(x.place)
+	l := g.kept.At(x.place)
 	c := g.clients.at(l.inside)
 	if g.refers(c.held) {
 		l.older = c.held
@@ -86,20 +91,20 @@ func (g *group) chain(x heldRef) {
 // unchain takes a lease out of the held ones of its inside address. Where it is
 // the last of them, as mostly, the reference to it is left to become void.
 func (g *group) unchain(i uint32) {
-	l := g.kept.at(i)
+	l := g.kept.At(i)
 	if !g.refers(l.older) {
 		return
 	}
 	x := &g.clients.at(l.inside).held
 	for x.place != i {
-		x = &g.kept.at(x.place).older
+		x = &g.kept.At(x.place).older
 	}
 	*x = l.older
 }
 
 // describeHeld is describe for a held lease.
 func (g *group) describeHeld(i uint32, b *nat.Binding) {
-	l := g.kept.at(i)
+	l := g.kept.At(i)
 	g.describe(l.inside, &l.lease, b)
 	b.HoldUntil = l.until.time()
 }

@@ -29,7 +29,7 @@ func (e *Engine) BindingsFrom(group string, from netip.Addr, n int, yield func(n
 			g.describe(inside, &c.lease, &b)
 			yield(b)
 		}
-		for x := c.held; g.refers(x); x = g.kept.at(x.place).older {
+		for x := c.held; g.refers(x); x = g.kept.At(x.place).older {
 			g.describeHeld(x.place, &b)
 			yield(b)
 		}

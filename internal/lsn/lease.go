@@ -89,7 +89,7 @@ func (g *group) leases(yield func(*lease) bool) {
 			return
 		}
 	}
-	for _, l := range g.kept.all {
+	for _, l := range g.kept.All() {
 		if l.state != 0 && !yield(&l.lease) {
 			return
 		}
@@ -107,8 +107,8 @@ func (g *group) owner(cell uint32, b *nat.Binding) bool {
 		g.describe(inside, &c.lease, b)
 		return true
 	}
-	for x := c.held; g.refers(x); x = g.kept.at(x.place).older {
-		if g.kept.at(x.place).cell == cell {
+	for x := c.held; g.refers(x); x = g.kept.At(x.place).older {
+		if g.kept.At(x.place).cell == cell {
 			g.describeHeld(x.place, b)
 			return true
 		}

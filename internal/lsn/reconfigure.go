@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sessiond/sessiond/internal/arena"
 	"github.com/sessiond/sessiond/internal/fifo"
 	"github.com/sessiond/sessiond/internal/nat"
 )
@@ -147,7 +148,7 @@ func (g *group) sameLayout(p *plan) bool {
 }
 
 func newGroup(c GroupConfig) *group {
-	g := &group{config: c, shape: shapeOf(&c), clients: new(clientIndex), kept: newHeldLeases(), waiting: newLine()}
+	g := &group{config: c, shape: shapeOf(&c), clients: new(clientIndex), kept: arena.New[heldLease](heldPageBits), waiting: newLine()}
 	g.lay(c.Outside, nil)
 	return g
 }

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/arena"
 	"github.com/sessiond/sessiond/internal/udpbatch"
 )
 
@@ -24,9 +25,28 @@ type exchangeKey struct {
 	identifier byte
 }
 
+// An entry is a request in the duplicate cache and, once it is known, the reply
+// to it.
+type entry struct {
+	key           exchangeKey
+	authenticator [16]byte
+	reply         [headerLength]byte // one without Proxy-State
+	length        uint16             // of the reply
+	replied       bool
+	older, newer  uint32 // among the replied; of a free entry, newer is the next free one
+	serial        uint64
+	expires       time.Duration // since the cache was born
+}
+
+// entryPageBits is for pages of entries that are small, since every client has its own.
+const entryPageBits = 6
+
+// nowhere is the number of no entry.
+const nowhere = 0
+
 // An exchange names a request in the cache that it was entered into.
 type exchange struct {
-	place  place
+	place  uint32
 	serial uint64
 }
 
@@ -42,12 +62,13 @@ type replyCache struct {
 	born  time.Time
 
 	mu             sync.Mutex
-	places         map[exchangeKey]place
-	entries        slab
-	long           map[place][]byte // replies with Proxy-State
-	size           int              // octets
-	serial         uint64           // of the latest
-	oldest, newest place            // among the replied
+	places         map[exchangeKey]uint32
+	entries        arena.Arena[entry]
+	free           uint32            // first of the entries given back
+	long           map[uint32][]byte // replies with Proxy-State
+	size           int               // octets
+	serial         uint64            // of the latest
+	oldest, newest uint32            // among the replied
 }
 
 // cacheResult is what the cache knows of a request.
@@ -68,9 +89,9 @@ func newDuplicates(limit int, now time.Time) *replyCache {
 
 // resetLocked lets go of all room.
 func (d *replyCache) resetLocked() {
-	d.places = make(map[exchangeKey]place)
-	d.long = make(map[place][]byte)
-	d.entries = slab{}
+	d.places = make(map[exchangeKey]uint32)
+	d.long = make(map[uint32][]byte)
+	d.entries, d.free = arena.New[entry](entryPageBits), nowhere
 	d.oldest, d.newest = nowhere, nowhere
 }
 
@@ -83,7 +104,7 @@ func (d *replyCache) begin(key exchangeKey, authenticator [16]byte, length int, 
 	defer d.mu.Unlock()
 	d.expireLocked(now)
 	if old, ok := d.places[key]; ok {
-		switch e := d.entries.at(old); {
+		switch e := d.entries.At(old); {
 		case e.authenticator != authenticator:
 			d.removeLocked(old)
 		case e.replied:
@@ -99,18 +120,28 @@ func (d *replyCache) begin(key exchangeKey, authenticator [16]byte, length int, 
 		d.removeLocked(d.oldest)
 	}
 	d.serial++
-	p := d.entries.take()
-	*d.entries.at(p) = entry{key: key, authenticator: authenticator, length: uint16(length), serial: d.serial}
+	p := d.addEntryLocked()
+	*d.entries.At(p) = entry{key: key, authenticator: authenticator, length: uint16(length), serial: d.serial}
 	d.places[key] = p
 	d.size += costOf(length)
 	return exchange{p, d.serial}, fresh, buffer
 }
 
-func (d *replyCache) appendReplyLocked(buffer []byte, p place) []byte {
+// addEntryLocked returns the number of an entry, which may have been another one's.
+func (d *replyCache) addEntryLocked() uint32 {
+	p := d.free
+	if p == nowhere {
+		return d.entries.Add()
+	}
+	d.free = d.entries.At(p).newer
+	return p
+}
+
+func (d *replyCache) appendReplyLocked(buffer []byte, p uint32) []byte {
 	if long := d.long[p]; long != nil {
 		return append(buffer, long...)
 	}
-	return append(buffer, d.entries.at(p).reply[:]...)
+	return append(buffer, d.entries.At(p).reply[:]...)
 }
 
 // complete keeps the reply for retransmissions. It reports false when the
@@ -135,7 +166,7 @@ func (d *replyCache) completeLocked(x exchange, reply []byte, now time.Time) boo
 	if !d.currentLocked(x) {
 		return false
 	}
-	e := d.entries.at(x.place)
+	e := d.entries.At(x.place)
 	if len(reply) > len(e.reply) {
 		d.long[x.place] = append([]byte(nil), reply...)
 	} else {
@@ -147,7 +178,7 @@ func (d *replyCache) completeLocked(x exchange, reply []byte, now time.Time) boo
 	if d.newest == nowhere {
 		d.oldest = x.place
 	} else {
-		d.entries.at(d.newest).newer = x.place
+		d.entries.At(d.newest).newer = x.place
 	}
 	d.newest = x.place
 	return true
@@ -155,7 +186,7 @@ func (d *replyCache) completeLocked(x exchange, reply []byte, now time.Time) boo
 
 // currentLocked reports whether an exchange is still there.
 func (d *replyCache) currentLocked(x exchange) bool {
-	return int(x.place) < d.entries.length && d.entries.at(x.place).serial == x.serial
+	return x.place != nowhere && int(x.place) <= d.entries.Len() && d.entries.At(x.place).serial == x.serial
 }
 
 // abandon forgets a request in progress, so that its retransmission is new.
@@ -180,13 +211,13 @@ func (d *replyCache) expire(now time.Time) {
 
 func (d *replyCache) expireLocked(now time.Time) {
 	age := now.Sub(d.born)
-	for d.oldest != nowhere && age >= d.entries.at(d.oldest).expires {
+	for d.oldest != nowhere && age >= d.entries.At(d.oldest).expires {
 		d.removeLocked(d.oldest)
 	}
 }
 
-func (d *replyCache) removeLocked(p place) {
-	e := d.entries.at(p)
+func (d *replyCache) removeLocked(p uint32) {
+	e := d.entries.At(p)
 	delete(d.places, e.key)
 	d.size -= costOf(int(e.length))
 	if e.replied {
@@ -195,19 +226,20 @@ func (d *replyCache) removeLocked(p place) {
 			delete(d.long, p)
 		}
 	}
-	d.entries.release(p)
+	*e = entry{newer: d.free}
+	d.free = p
 }
 
 func (d *replyCache) unlinkLocked(e *entry) {
 	if e.older == nowhere {
 		d.oldest = e.newer
 	} else {
-		d.entries.at(e.older).newer = e.newer
+		d.entries.At(e.older).newer = e.newer
 	}
 	if e.newer == nowhere {
 		d.newest = e.older
 	} else {
-		d.entries.at(e.newer).older = e.older
+		d.entries.At(e.newer).older = e.older
 	}
 }
 

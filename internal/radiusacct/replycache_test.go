@@ -79,12 +79,12 @@ func walkDuplicates(t *testing.T, r *rand.Rand) {
 	checkDuplicates(t, d)
 }
 
-// checkDuplicates verifies size, list, map and slab against each other.
+// checkDuplicates verifies size, list, map and arena against each other.
 func checkDuplicates(t *testing.T, d *replyCache) {
 	t.Helper()
 	size, replied, long := 0, 0, 0
 	for key, p := range d.places {
-		e := d.entries.at(p)
+		e := d.entries.At(p)
 		if e.key != key {
 			t.Fatal("exchange under a foreign key")
 		}
@@ -97,13 +97,13 @@ func checkDuplicates(t *testing.T, d *replyCache) {
 		}
 	}
 	listed := 0
-	last := nowhere
-	for p := d.oldest; p != nowhere; p = d.entries.at(p).newer {
-		e := d.entries.at(p)
+	last := uint32(nowhere)
+	for p := d.oldest; p != nowhere; p = d.entries.At(p).newer {
+		e := d.entries.At(p)
 		if e.older != last || d.places[e.key] != p || !e.replied {
 			t.Fatal("list of replies is broken")
 		}
-		if last != nowhere && e.expires < d.entries.at(last).expires {
+		if last != nowhere && e.expires < d.entries.At(last).expires {
 			t.Fatal("replies out of order")
 		}
 		last = p
@@ -113,8 +113,12 @@ func checkDuplicates(t *testing.T, d *replyCache) {
 		t.Fatalf("size %d, counted %d, limit %d; %d of %d replies listed; %d of %d long",
 			d.size, size, d.limit, listed, replied, long, len(d.long))
 	}
-	if d.entries.length-d.entries.spare != len(d.places) {
-		t.Fatalf("%d entries taken, %d given back, %d in use", d.entries.length, d.entries.spare, len(d.places))
+	free := 0
+	for p := d.free; p != nowhere; p = d.entries.At(p).newer {
+		free++
+	}
+	if d.entries.Len()-free != len(d.places) {
+		t.Fatalf("%d entries, %d free, %d in use", d.entries.Len(), free, len(d.places))
 	}
 }
 
