@@ -17,7 +17,7 @@ parts=(
 	'conntrack conntrack DeleteMany/entries=500000|Memory|Arrivals|SessionLife 3x'
 	'teardown nftnat MassTeardown/entries=500000 3x'
 	'cut nftnat Cut 500x'
-	'radiusacct radiusacct . 1s'
+	'radiusacct radiusacct/... . 1s'
 	'subscriberdb subscriberdb Record 1s'
 	'control control EventToWatchers 500x'
 	'speed ../test/speed Cut|FirstPacket|NASRestart$ 1x'

@@ -17,6 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -115,8 +116,8 @@ func firstSettings(c config.Settings) inspect.Settings {
 }
 
 var (
-	nasIdentities = map[string]radiusacct.NASIdentity{
-		"identifier": radiusacct.NASIdentifier, "address": radiusacct.NASAddress, "both": radiusacct.NASBoth,
+	nasIdentities = map[string]wire.NASIdentity{
+		"identifier": wire.NASIdentifier, "address": wire.NASAddress, "both": wire.NASBoth,
 	}
 	restartPolicies = map[string]subscriber.RestartPolicy{
 		"believe": subscriber.RestartsBelieved, "ignore": subscriber.RestartsIgnored, "confirm": subscriber.RestartsConfirmed,
@@ -174,7 +175,7 @@ func radiusClients(configured config.Config) []radiusacct.Client {
 			CountServices:               c.Services == "count",
 		}
 		for _, m := range c.ServiceMarks {
-			client.ServiceMarks = append(client.ServiceMarks, radiusacct.VendorAttribute(m))
+			client.ServiceMarks = append(client.ServiceMarks, wire.VendorAttribute(m))
 		}
 		if len(c.Prefixes) == 0 {
 			converted = append(converted, client)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -27,14 +28,14 @@ func TestRadiusClients(t *testing.T) {
 	}}})
 	p1 := radiusacct.Client{
 		Name: "p1", Prefix: one, Secret: []byte("s"), Certificate: certificate,
-		Realm: "core", NASIdentity: radiusacct.NASBoth, Restarts: subscriber.RestartsConfirmed, CountServices: true,
-		ServiceMarks: []radiusacct.VendorAttribute{{Vendor: 2352, Type: 190}}, Inside: []netip.Prefix{bound, groups[0].Inside[0]},
+		Realm: "core", NASIdentity: wire.NASBoth, Restarts: subscriber.RestartsConfirmed, CountServices: true,
+		ServiceMarks: []wire.VendorAttribute{{Vendor: 2352, Type: 190}}, Inside: []netip.Prefix{bound, groups[0].Inside[0]},
 	}
 	more := p1
 	more.Prefix, more.Certificate = two, radiusacct.Certificate{}
 	tls := radiusacct.Client{
 		Name: "tls", Certificate: radiusacct.Certificate{SAN: "tls.example"}, IgnoreStatusServer: true,
-		NASIdentity: radiusacct.NASAddress, Restarts: subscriber.RestartsIgnored, Inside: []netip.Prefix{},
+		NASIdentity: wire.NASAddress, Restarts: subscriber.RestartsIgnored, Inside: []netip.Prefix{},
 	}
 	if want := []radiusacct.Client{p1, more, tls}; !reflect.DeepEqual(got, want) {
 		t.Errorf("clients are\n%+v, want\n%+v", got, want)

@@ -7,26 +7,11 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"layeh.com/radius"
 	"layeh.com/radius/rfc2866"
 
 	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
-
-// BenchmarkLayehValidate is BenchmarkStageValidate in layeh.com/radius.
-func BenchmarkLayehValidate(b *testing.B) {
-	octets, secret := sample(), []byte("secret")
-	b.ReportAllocs()
-	for b.Loop() {
-		if !radius.IsAuthenticRequest(octets, secret) {
-			b.Fatal("refused")
-		}
-		if _, err := radius.Parse(octets, secret); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
 
 // taker records nothing and refuses nothing.
 type taker struct{ batches, events atomic.Uint64 }

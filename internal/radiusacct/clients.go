@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sessiond/sessiond/internal/prefixtable"
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
@@ -48,7 +49,7 @@ type Client struct {
 	// others may go on with. Empty: the client's NASes are its own.
 	Realm string
 	// NASIdentity tells one NAS from another within the client, or its realm.
-	NASIdentity NASIdentity
+	NASIdentity wire.NASIdentity
 	// Restarts says what Accounting-On and -Off of its NASes mean.
 	Restarts subscriber.RestartPolicy
 	// CountServices lets a service within a session keep its subscriber online,
@@ -56,7 +57,7 @@ type Client struct {
 	CountServices bool
 	// ServiceMarks are attributes that mark the accounting of a service, besides
 	// those that are known of their vendors.
-	ServiceMarks []VendorAttribute
+	ServiceMarks []wire.VendorAttribute
 }
 
 // realmName is the name under which the client's NASes are known.
@@ -77,8 +78,8 @@ func (c Client) validate() error {
 		return fmt.Errorf("client %q: secret is empty", c.Name)
 	case slices.ContainsFunc(c.Inside, func(p netip.Prefix) bool { return !p.IsValid() || !p.Addr().Is4() }):
 		return fmt.Errorf("client %q: an inside prefix is not IPv4", c.Name)
-	case c.NASIdentity >= nasIdentities:
-		return fmt.Errorf("client %q: %w %d", c.Name, errNASIdentity, c.NASIdentity)
+	case !c.NASIdentity.Valid():
+		return fmt.Errorf("client %q: unknown NAS identity %d", c.Name, c.NASIdentity)
 	}
 	return nil
 }
@@ -86,28 +87,29 @@ func (c Client) validate() error {
 // A client is a configured client in use.
 type client struct {
 	Client
+	sender wire.Sender
 	bounds insideBounds
 	peer   *clientState
 	realm  *realm
 }
 
 // secret returns the secret that authenticates p, nil when none does.
-func (c *client) secret(s *signer, p packet) []byte {
-	if s.authentic(p, c.Secret) {
+func (c *client) secret(s *wire.Signer, p wire.Packet) []byte {
+	if s.Authentic(p, c.Secret) {
 		return c.Secret
 	}
-	if len(c.PreviousSecret) > 0 && s.authentic(p, c.PreviousSecret) {
+	if len(c.PreviousSecret) > 0 && s.Authentic(p, c.PreviousSecret) {
 		return c.PreviousSecret
 	}
 	return nil
 }
 
 // messageSecret returns the secret under which the Message-Authenticator holds.
-func (c *client) messageSecret(p packet, a *attributes) []byte {
-	if messageAuthentic(p, a.messageAuth, c.Secret) {
+func (c *client) messageSecret(p wire.Packet, a *wire.Attributes) []byte {
+	if wire.MessageAuthentic(p, a, c.Secret) {
 		return c.Secret
 	}
-	if len(c.PreviousSecret) > 0 && messageAuthentic(p, a.messageAuth, c.PreviousSecret) {
+	if len(c.PreviousSecret) > 0 && wire.MessageAuthentic(p, a, c.PreviousSecret) {
 		return c.PreviousSecret
 	}
 	return nil
@@ -167,7 +169,10 @@ func newClientTable(clients []Client, peerOf func(name string) *clientState, rea
 		if t.realms[name] == nil {
 			t.realms[name] = realmOf(name)
 		}
-		if err := t.add(&client{Client: c, bounds: newInsideBounds(c.Inside), peer: t.peers[c.Name], realm: t.realms[name]}); err != nil {
+		sender := wire.Sender{
+			Name: c.Name, Realm: name, NASIdentity: c.NASIdentity, Restarts: c.Restarts, CountServices: c.CountServices,
+		}
+		if err := t.add(&client{Client: c, sender: sender, bounds: newInsideBounds(c.Inside), peer: t.peers[c.Name], realm: t.realms[name]}); err != nil {
 			return nil, fmt.Errorf("client %q: %w", c.Name, err)
 		}
 	}

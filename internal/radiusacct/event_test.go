@@ -17,6 +17,7 @@ import (
 	"layeh.com/radius/rfc2869"
 
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -88,8 +89,8 @@ func TestNASIdentity_ACCT22(t *testing.T) {
 				address = netip.MustParseAddr(c.address)
 			}
 			attributes := append(c.attributes, status(rfc2866.AcctStatusType_Value_Stop), session("s"))
-			for identity, nas := range map[radiusacct.NASIdentity]string{
-				radiusacct.NASIdentifier: c.identifier, radiusacct.NASAddress: c.byAddress, radiusacct.NASBoth: c.both,
+			for identity, nas := range map[wire.NASIdentity]string{
+				wire.NASIdentifier: c.identifier, wire.NASAddress: c.byAddress, wire.NASBoth: c.both,
 			} {
 				ev := eventBy(t, func(c *radiusacct.Client) { c.NASIdentity = identity }, attributes...)
 				if ev.NAS != nas || ev.NASAddress != address {
@@ -343,7 +344,7 @@ func TestServices_SES21(t *testing.T) {
 // client's operator says so, for that client and attribute alone.
 func TestServicesByConfiguration_SES21(t *testing.T) {
 	marked := func(c *radiusacct.Client) {
-		c.ServiceMarks = []radiusacct.VendorAttribute{{Vendor: 2011, Type: 185}, {Vendor: 2352, Type: 190}}
+		c.ServiceMarks = []wire.VendorAttribute{{Vendor: 2011, Type: 185}, {Vendor: 2352, Type: 190}}
 		c.CountServices = true
 	}
 	vsa := func(vendor uint32, kind radius.Type, value string) []byte {

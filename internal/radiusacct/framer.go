@@ -1,10 +1,9 @@
 package radiusacct
 
 import (
-	"encoding/binary"
 	"io"
 
-	"layeh.com/radius"
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 )
 
 // framerLength is the buffer of a stream in octets: what one TLS record holds.
@@ -22,20 +21,10 @@ func newFramer() framer { return framer{buffer: make([]byte, framerLength)} }
 // next takes the next packet, or returns nil when some of it is yet to be read.
 // It aliases the buffer, until fill. After a fault nobody knows where the next
 // packet begins.
-func (f *framer) next() (packet, *fault) {
-	b := f.buffer[f.start:f.end]
-	if len(b) < 4 {
-		return nil, nil
-	}
-	length := int(binary.BigEndian.Uint16(b[2:4]))
-	if length < headerLength || length > radius.MaxPacketLength {
-		return nil, errLength
-	}
-	if len(b) < length {
-		return nil, nil
-	}
-	f.start += length
-	return packet(b[:length:length]), nil
+func (f *framer) next() (wire.Packet, *wire.Malformed) {
+	p, malformed := wire.First(f.buffer[f.start:f.end])
+	f.start += len(p)
+	return p, malformed
 }
 
 // fill reads once. There is room: next has taken all that is whole.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 )
 
@@ -32,9 +33,11 @@ func (c *chunks) Read(p []byte) (int, error) {
 // FuzzFramer cuts a stream into packets and compares them with a walk over the
 // whole, however the stream comes in.
 func FuzzFramer(f *testing.F) {
-	f.Add(sample(), []byte{0})
-	f.Add(append(sample(), sample(33, 2)...), []byte{7, 255})
-	f.Add(append(sample(), 4, 1, 0, 19), []byte{})
+	packet := append([]byte{4, 1, 0, 150}, make([]byte, 146)...)
+	empty := append([]byte{4, 2, 0, 20}, make([]byte, 16)...)
+	f.Add(packet, []byte{0})
+	f.Add(slices.Concat(packet, empty), []byte{7, 255})
+	f.Add(append(slices.Clone(packet), 4, 1, 0, 19), []byte{})
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), []byte{3})
 	f.Add([]byte{4, 1, 16, 0, 0}, []byte{2})
 	f.Fuzz(func(t *testing.T, stream, sizes []byte) {

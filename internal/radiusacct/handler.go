@@ -6,6 +6,7 @@ import (
 
 	"layeh.com/radius"
 
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -33,15 +34,15 @@ type replier interface {
 type handler struct {
 	server     *Server
 	replies    replier
-	signer     *signer
-	decoder    decoder
-	attributes attributes
+	signer     *wire.Signer
+	decoder    wire.Decoder
+	attributes wire.Attributes
 	pending    [][]*request // by queue, until flush
 	buffer     []byte       // replies, until forget
 }
 
 func newIntake(s *Server, replies replier) *handler {
-	return &handler{server: s, replies: replies, signer: newSigner(), pending: make([][]*request, len(s.queues))}
+	return &handler{server: s, replies: replies, signer: wire.NewSigner(), pending: make([][]*request, len(s.queues))}
 }
 
 // flush hands the requests of the impatient to the workers, many at once: it
@@ -68,11 +69,11 @@ func (n *handler) keep(from int) []byte { return n.buffer[from:len(n.buffer):len
 // serve tells by the packet code what to do. The kind it returns is as much as
 // is known of the request.
 func (n *handler) serve(in *incoming) (kind string, err *fault) {
-	p, err := parsePacket(in.octets)
-	if err != nil {
-		return TypeUnread, err
+	p, malformed := wire.Parse(in.octets)
+	if malformed != nil {
+		return TypeUnread, faultOf(malformed)
 	}
-	switch p.code() {
+	switch p.Code() {
 	case radius.CodeAccountingRequest:
 		return n.accounting(in, p)
 	case radius.CodeStatusServer:
@@ -83,35 +84,33 @@ func (n *handler) serve(in *incoming) (kind string, err *fault) {
 
 // accounting authenticates before it looks any further: nothing that the
 // secret does not cover reaches a parser, the cache or the log in detail.
-func (n *handler) accounting(in *incoming, p packet) (string, *fault) {
+func (n *handler) accounting(in *incoming, p wire.Packet) (string, *fault) {
 	secret := in.client.secret(n.signer, p)
 	if secret == nil {
 		return TypeUnread, errAuthenticator
 	}
-	a := &n.attributes
-	a.marks = in.client.ServiceMarks
-	if err := a.parse(p.attributes()); err != nil {
-		return TypeUnread, err
+	if malformed := n.attributes.Parse(p, in.client.ServiceMarks); malformed != nil {
+		return TypeUnread, faultOf(malformed)
 	}
 	if err := n.checkMessage(in.client, p, secret); err != nil {
 		return TypeUnread, err
 	}
-	event, err := a.eventKind()
+	event, malformed := n.attributes.Kind()
 	kind := typeOf(event)
-	if err != nil {
+	if malformed != nil {
 		if !in.client.AcknowledgeIncomplete {
-			return kind, err
+			return kind, faultOf(malformed)
 		}
 		event = 0
 	}
 	return kind, n.accept(in, p, event, kind, secret)
 }
 
-func (n *handler) checkMessage(c *client, p packet, secret []byte) *fault {
-	switch value := n.attributes.messageAuth; {
-	case value == nil && c.RequireMessageAuthenticator:
+func (n *handler) checkMessage(c *client, p wire.Packet, secret []byte) *fault {
+	switch there := n.attributes.HasMessageAuthenticator(); {
+	case !there && c.RequireMessageAuthenticator:
 		return errMessageAuthMissing
-	case value != nil && !messageAuthentic(p, value, secret):
+	case there && !wire.MessageAuthentic(p, &n.attributes, secret):
 		return errMessageAuth
 	}
 	return nil
@@ -119,9 +118,9 @@ func (n *handler) checkMessage(c *client, p packet, secret []byte) *fault {
 
 // accept takes a sound request past the duplicate cache into a queue. An event
 // of 0 has nothing to record.
-func (n *handler) accept(in *incoming, p packet, event subscriber.EventKind, kind string, secret []byte) *fault {
-	length, from := headerLength+n.attributes.proxyStates, len(n.buffer)
-	x, seen, buffer := in.duplicates.begin(in.key(p), p.authenticator(), length, in.arrival, n.buffer)
+func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind, kind string, secret []byte) *fault {
+	length, from := n.attributes.ReplyLen(), len(n.buffer)
+	x, seen, buffer := in.duplicates.begin(in.key(p), p.Authenticator(), length, in.arrival, n.buffer)
 	n.buffer = buffer
 	switch seen {
 	case answered:
@@ -139,10 +138,10 @@ func (n *handler) accept(in *incoming, p packet, event subscriber.EventKind, kin
 	req := requests.Get().(*request)
 	req.kind, req.secret, req.peer, req.realm = kind, secret, in.client.peer, in.client.realm
 	req.duplicates, req.exchange = in.duplicates, x
-	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.authenticator()
-	req.reply = appendReply(req.short[:0], p, n.attributes.proxyStates)
-	req.event, req.more = n.decoder.decode(&n.attributes, event, &in.client.Client, in.source.Addr(), in.arrival)
-	req.event.Digest = p.digest()
+	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.Authenticator()
+	req.reply = wire.AppendReply(req.short[:0], p, n.attributes.ReplyLen())
+	req.event, req.more = n.decoder.Decode(&n.attributes, event, &in.client.sender, in.source.Addr(), in.arrival)
+	req.event.Digest = p.Digest()
 	for i := range req.more {
 		req.more[i].Digest = req.event.Digest
 	}
@@ -152,10 +151,10 @@ func (n *handler) accept(in *incoming, p packet, event subscriber.EventKind, kin
 }
 
 // key is what a retransmission would have in common with a packet.
-func (in *incoming) key(p packet) exchangeKey {
+func (in *incoming) key(p wire.Packet) exchangeKey {
 	return exchangeKey{
 		source: in.way.to, local: in.local,
-		socket: uint16(in.way.socket), identifier: p.identifier(),
+		socket: uint16(in.way.socket), identifier: p.Identifier(),
 	}
 }
 
@@ -172,11 +171,11 @@ func (n *handler) enqueue(r *request, patient bool) {
 }
 
 // acknowledge answers a request that leaves no record.
-func (n *handler) acknowledge(in *incoming, p packet, x exchange, kind string, secret []byte) {
+func (n *handler) acknowledge(in *incoming, p wire.Packet, x exchange, kind string, secret []byte) {
 	from := len(n.buffer)
-	n.buffer = appendReply(n.buffer, p, n.attributes.proxyStates)
-	reply := packet(n.keep(from))
-	n.signer.sign(reply, p.authenticator(), secret)
+	n.buffer = wire.AppendReply(n.buffer, p, n.attributes.ReplyLen())
+	reply := wire.Packet(n.keep(from))
+	n.signer.Sign(reply, p.Authenticator(), secret)
 	if in.duplicates.complete(x, reply, in.arrival) {
 		n.reply(in, kind, ResultNoRecord, from)
 	}

@@ -4,7 +4,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
+
+func eventNumber(i int) subscriber.Event { return subscriber.Event{InputOctets: uint64(i)} }
 
 func room(n int) *batch { return &batch{requests: make([]*request, 0, n)} }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/arena"
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/udpbatch"
 )
 
@@ -30,8 +31,8 @@ type exchangeKey struct {
 type entry struct {
 	key           exchangeKey
 	authenticator [16]byte
-	reply         [headerLength]byte // one without Proxy-State
-	length        uint16             // of the reply
+	reply         [wire.HeaderLen]byte // one without Proxy-State
+	length        uint16               // of the reply
 	replied       bool
 	older, newer  uint32 // among the replied; of a free entry, newer is the next free one
 	serial        uint64
@@ -245,7 +246,7 @@ func (d *replyCache) unlinkLocked(e *entry) {
 
 // costOf is what an exchange with a reply of some length costs, in octets.
 func costOf(length int) int {
-	if length > headerLength {
+	if length > wire.HeaderLen {
 		return exchangeOverhead + length
 	}
 	return exchangeOverhead

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 )
 
 // modelEntry is an exchange as a simple map knows it.
@@ -38,7 +40,7 @@ func walkDuplicates(t *testing.T, r *rand.Rand) {
 			}
 		}
 		key, authenticator := exchangeKey{identifier: byte(r.IntN(6))}, [16]byte{byte(r.IntN(3))}
-		reply := make([]byte, headerLength+50*r.IntN(2))
+		reply := make([]byte, wire.HeaderLen+50*r.IntN(2))
 		binary.BigEndian.PutUint64(reply, r.Uint64())
 		known := model[key]
 		x, seen, cached := d.begin(key, authenticator, len(reply), now, []byte("before"))
@@ -92,7 +94,7 @@ func checkDuplicates(t *testing.T, d *replyCache) {
 		if e.replied {
 			replied++
 		}
-		if e.replied && e.length > headerLength {
+		if e.replied && e.length > wire.HeaderLen {
 			long++
 		}
 	}
@@ -126,9 +128,9 @@ func TestDuplicatesBounded_ACCT26(t *testing.T) {
 	const room = 10
 	now := time.Unix(1_700_000_000, 0)
 	d := newDuplicates(room*exchangeOverhead, now)
-	reply := make([]byte, headerLength)
+	reply := make([]byte, wire.HeaderLen)
 	enter := func(i int) (exchange, cacheResult) {
-		x, seen, _ := d.begin(exchangeKey{socket: uint16(i)}, [16]byte{}, headerLength, now, nil)
+		x, seen, _ := d.begin(exchangeKey{socket: uint16(i)}, [16]byte{}, wire.HeaderLen, now, nil)
 		return x, seen
 	}
 	var open []exchange
@@ -166,8 +168,8 @@ func TestDuplicatesCost_ACCT26(t *testing.T) {
 	d := newDuplicates(1<<30, now)
 	for i := range n {
 		key := exchangeKey{identifier: byte(i), socket: uint16(i >> 8)}
-		x, _, _ := d.begin(key, [16]byte{}, headerLength, now, nil)
-		d.complete(x, make([]byte, headerLength), now)
+		x, _, _ := d.begin(key, [16]byte{}, wire.HeaderLen, now, nil)
+		d.complete(x, make([]byte, wire.HeaderLen), now)
 	}
 	each := int(allocated()-before) / n
 	t.Logf("%d octets each", each)

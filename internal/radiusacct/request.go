@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/udpbatch"
 )
@@ -22,10 +23,10 @@ type request struct {
 	arrival    time.Time
 
 	authenticator [16]byte
-	reply         packet             // signed once the events are recorded
-	short         [headerLength]byte // room for a reply without attributes
-	wanted        bool               // the sender still waits for the reply
-	noRecord      bool               // nothing of its events was recorded
+	reply         wire.Packet          // signed once the events are recorded
+	short         [wire.HeaderLen]byte // room for a reply without attributes
+	wanted        bool                 // the sender still waits for the reply
+	noRecord      bool                 // nothing of its events was recorded
 }
 
 // requests are used again: with each comes room that would otherwise be garbage

@@ -1,5 +1,7 @@
 package radiusacct
 
+import "github.com/sessiond/sessiond/internal/radiusacct/wire"
+
 // What became of a request, as handed to [Observer.Request]. Each stands for
 // one counter of RFC 4671 section 7; ok, no_record and duplicate are answered.
 const (
@@ -39,15 +41,10 @@ type fault struct {
 
 func (f *fault) Error() string { return f.reason }
 
+// faultOf is for what wire cannot read.
+func faultOf(m *wire.Malformed) *fault { return &fault{ResultMalformed, m.Reason, m.Fatal} }
+
 var (
-	errShortDatagram      = &fault{ResultMalformed, "datagram shorter than a RADIUS header", true}
-	errLength             = &fault{ResultMalformed, "Length field below 20, above 4096 or beyond the datagram", true}
-	errAttributeLength    = &fault{ResultMalformed, "attribute length below 2 or beyond the packet", true}
-	errValueSize          = &fault{ResultMalformed, "attribute value of the wrong size for its type", false}
-	errRepeated           = &fault{ResultMalformed, "attribute repeated that may occur once", false}
-	errManyAddresses      = &fault{ResultMalformed, "more Framed-IP-Address than a session can have", false}
-	errNoStatusType       = &fault{ResultMalformed, "no Acct-Status-Type", false}
-	errNoSessionID        = &fault{ResultMalformed, "no Acct-Session-Id", false}
 	errUnknownCode        = &fault{ResultUnknownType, "packet code is not served on an accounting port", false}
 	errStatusOff          = &fault{ResultUnknownType, "Status-Server is switched off", false}
 	errAuthenticator      = &fault{ResultBadAuthenticator, "Request Authenticator does not match the secret", true}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 	"github.com/sessiond/sessiond/internal/testenv"
@@ -47,7 +48,7 @@ func flushed(b *testing.B, w *udpbatch.Writer) {
 func BenchmarkStageReceive(b *testing.B) {
 	server, peer := pair(b)
 	reader, writer := server.NewReader(receiveBatch, datagramLength, controlLength), peer.NewWriter(stageBatch)
-	octets := sample()
+	octets := make([]byte, 150)
 	var some []udpbatch.Datagram
 	b.ReportAllocs()
 	for b.Loop() {
@@ -67,48 +68,17 @@ func BenchmarkStageReceive(b *testing.B) {
 	}
 }
 
-// BenchmarkStageValidate authenticates a packet and checks it to the octet.
-func BenchmarkStageValidate(b *testing.B) {
-	octets, secret, s := sample(), []byte("secret"), newSigner()
-	var a attributes
-	b.ReportAllocs()
-	for b.Loop() {
-		p, _ := parsePacket(octets)
-		if !s.authentic(p, secret) || a.parse(p.attributes()) != nil {
-			b.Fatal("refused")
-		}
-	}
-}
-
 // BenchmarkStageDuplicates enters a request into the duplicate cache and keeps
 // its reply there.
 func BenchmarkStageDuplicates(b *testing.B) {
 	now := time.Now()
 	d := newDuplicates(32<<20, now)
-	reply := make([]byte, headerLength)
+	reply := make([]byte, wire.HeaderLen)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		key := exchangeKey{identifier: byte(i), socket: uint16(i >> 8)}
-		x, _, _ := d.begin(key, [16]byte{byte(i >> 16)}, headerLength, now, nil)
+		x, _, _ := d.begin(key, [16]byte{byte(i >> 16)}, wire.HeaderLen, now, nil)
 		d.complete(x, reply, now)
-	}
-}
-
-// BenchmarkStageDecode makes an event of the attributes.
-func BenchmarkStageDecode(b *testing.B) {
-	var a attributes
-	var d decoder
-	if err := a.parse(sample()[headerLength:]); err != nil {
-		b.Fatal(err)
-	}
-	bng := Client{Name: "bng"}
-	source, arrival := netip.MustParseAddr("192.0.2.9"), time.Now()
-	b.ReportAllocs()
-	for b.Loop() {
-		kind, _ := a.eventKind()
-		if ev, _ := d.decode(&a, kind, &bng, source, arrival); ev.AcctSessionID == "" {
-			b.Fatal("lost")
-		}
 	}
 }
 
@@ -170,16 +140,6 @@ func BenchmarkStageStore(b *testing.B) {
 	}
 }
 
-// BenchmarkStageSign makes a reply.
-func BenchmarkStageSign(b *testing.B) {
-	p, secret, s := packet(sample()), []byte("secret"), newSigner()
-	var room [headerLength]byte
-	b.ReportAllocs()
-	for b.Loop() {
-		s.sign(appendReply(room[:0], p, 0), p.authenticator(), secret)
-	}
-}
-
 // BenchmarkStageSend is the way of replies through the kernel to a peer on the
 // same host.
 func BenchmarkStageSend(b *testing.B) {
@@ -196,7 +156,7 @@ func BenchmarkStageSend(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	reply := make([]byte, headerLength)
+	reply := make([]byte, wire.HeaderLen)
 	b.ReportAllocs()
 	for b.Loop() {
 		if writer.Full() {

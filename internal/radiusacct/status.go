@@ -1,17 +1,19 @@
 package radiusacct
 
+import "github.com/sessiond/sessiond/internal/radiusacct/wire"
+
 // statusServer answers a Status-Server (RFC 5997 section 4.2): yes, accounting
 // is recorded here. While it is not, silence sends the NAS to another server.
 // The answer has no effect and is never cached: asking again means a new
 // question.
-func (n *handler) statusServer(in *incoming, p packet) *fault {
+func (n *handler) statusServer(in *incoming, p wire.Packet) *fault {
 	if n.server.options.IgnoreStatusServer || in.client.IgnoreStatusServer {
 		return errStatusOff
 	}
-	if err := n.attributes.parse(p.attributes()); err != nil {
-		return err
+	if malformed := n.attributes.Parse(p, nil); malformed != nil {
+		return faultOf(malformed)
 	}
-	if n.attributes.messageAuth == nil {
+	if !n.attributes.HasMessageAuthenticator() {
 		return errMessageAuthMissing
 	}
 	secret := in.client.messageSecret(p, &n.attributes)
@@ -28,8 +30,8 @@ func (n *handler) statusServer(in *incoming, p packet) *fault {
 		return errUnhealthy
 	}
 	from := len(n.buffer)
-	n.buffer = appendReply(n.buffer, p, 0)
-	n.signer.sign(n.keep(from), p.authenticator(), secret)
+	n.buffer = wire.AppendReply(n.buffer, p, wire.HeaderLen)
+	n.signer.Sign(n.keep(from), p.Authenticator(), secret)
 	n.reply(in, TypeStatusServer, ResultOK, from)
 	return nil
 }

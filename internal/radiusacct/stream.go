@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"layeh.com/radius"
+
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 )
 
 const (
@@ -86,10 +88,10 @@ func (s *stream) current() *client {
 // read serves packets until the connection ends, and returns why.
 func (s *stream) read() string {
 	for {
-		p, err := s.framer.next()
+		p, malformed := s.framer.next()
 		switch {
-		case err != nil:
-			s.server.refused(s.incoming(nil), TypeUnread, err)
+		case malformed != nil:
+			s.server.refused(s.incoming(nil), TypeUnread, faultOf(malformed))
 			return ClosedViolation
 		case p == nil:
 			if cause := s.fill(); cause != "" {
@@ -126,7 +128,7 @@ func (s *stream) fill() string {
 
 // take serves one packet. A request without a good answer is ignored, as in a
 // datagram, except when it leaves no trust in the next.
-func (s *stream) take(p packet) string {
+func (s *stream) take(p wire.Packet) string {
 	if s.current() == nil {
 		return ClosedRevoked
 	}
@@ -143,7 +145,7 @@ func (s *stream) take(p packet) string {
 	return ""
 }
 
-func (s *stream) incoming(p packet) *incoming {
+func (s *stream) incoming(p wire.Packet) *incoming {
 	return &incoming{
 		octets:     p,
 		client:     s.client,

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -19,7 +20,7 @@ type worker struct {
 	batch  batch
 	done   []*request // of the batch: recorded
 	events []subscriber.Event
-	signer *signer
+	signer *wire.Signer
 	mailer replySender
 }
 
@@ -30,7 +31,7 @@ func newWorker(s *Server, q *queue) *worker {
 		batch:  batch{requests: make([]*request, 0, s.options.BatchSize)},
 		done:   make([]*request, 0, s.options.BatchSize),
 		events: make([]subscriber.Event, 0, s.options.BatchSize),
-		signer: newSigner(),
+		signer: wire.NewSigner(),
 		mailer: newMailer(s),
 	}
 }
@@ -110,7 +111,7 @@ func outcome(r *request, errs []error) error {
 // answer signs and sends the replies to recorded requests.
 func (w *worker) answer(done []*request) {
 	for _, r := range done {
-		w.signer.sign(r.reply, r.authenticator, r.secret)
+		w.signer.Sign(r.reply, r.authenticator, r.secret)
 	}
 	now := w.server.now()
 	for n := 0; len(done) > 0; done = done[n:] {

@@ -1,4 +1,4 @@
-package radiusacct
+package wire
 
 import (
 	"bytes"
@@ -62,7 +62,7 @@ const (
 
 // takeVendors reads a Vendor-Specific attribute (RFC 2865 section 5.26). What is
 // wrong within concerns the vendor alone: it is skipped, and the request is good.
-func (a *attributes) takeVendors(value radius.Attribute) {
+func (a *Attributes) takeVendors(value radius.Attribute) {
 	if len(value) < 4 {
 		return
 	}
@@ -76,7 +76,7 @@ func (a *attributes) takeVendors(value radius.Attribute) {
 }
 
 // marksServices reports whether attributes of a vendor are worth looking at.
-func (a *attributes) marksServices(vendor uint32) bool {
+func (a *Attributes) marksServices(vendor uint32) bool {
 	switch vendor {
 	case vendorCisco, vendorERX, vendorNokia:
 		return true
@@ -84,7 +84,7 @@ func (a *attributes) marksServices(vendor uint32) bool {
 	return slices.ContainsFunc(a.marks, func(m VendorAttribute) bool { return m.Vendor == vendor })
 }
 
-func (a *attributes) takeVendor(vendor uint32, kind byte, value radius.Attribute) {
+func (a *Attributes) takeVendor(vendor uint32, kind byte, value radius.Attribute) {
 	if len(value) == 0 {
 		return
 	}
@@ -111,7 +111,7 @@ func (a *attributes) takeVendor(vendor uint32, kind byte, value radius.Attribute
 	}
 }
 
-func (a *attributes) takeCisco(kind byte, value radius.Attribute) {
+func (a *Attributes) takeCisco(kind byte, value radius.Attribute) {
 	switch kind {
 	case ciscoAVPair:
 		if parent, ok := bytes.CutPrefix(value, ciscoParent); ok {
@@ -128,7 +128,7 @@ func (a *attributes) takeCisco(kind byte, value radius.Attribute) {
 
 // parent is the Acct-Session-Id of the session around a service; empty when it is
 // not told.
-func (a *attributes) parent() radius.Attribute {
+func (a *Attributes) parent() radius.Attribute {
 	switch {
 	case a.parentSessionID != nil:
 		return a.parentSessionID

@@ -1,4 +1,4 @@
-package radiusacct
+package wire
 
 import (
 	"net/netip"
@@ -16,11 +16,11 @@ import (
 // times, so that no packet grows into much more memory than it has octets.
 const maxListed = 16
 
-// attributes is what one accounting request says, by attribute. The values
+// Attributes is what one accounting request says, by attribute. The values
 // alias the packet and are nil when absent; of a repeated attribute the first
 // counts. radius.ParseAttributes would copy every attribute of the packet, and
 // most of them are never looked at.
-type attributes struct {
+type Attributes struct {
 	userName         radius.Attribute
 	nasAddress       radius.Attribute
 	nasAddressV6     radius.Attribute
@@ -52,7 +52,7 @@ type attributes struct {
 	parentSessionID radius.Attribute // of the session around it, where the mark tells it
 	parentIn        parentPlace      // else where it is told, if at all
 
-	marks []VendorAttribute // of services, besides those that are known; parse leaves it as it is
+	marks []VendorAttribute // of services, besides those that are known
 
 	proxyStates int // octets of all Proxy-State attributes, headers included
 }
@@ -83,12 +83,20 @@ var valueSizes = [256]sizeRange{
 	rfc6911.FramedIPv6Address_Type:    {16, 16},
 }
 
-// parse walks the attributes of a packet once and checks them to the octet.
-func (a *attributes) parse(b []byte) *fault {
-	*a = attributes{
+// Parse walks the attributes of a packet once and checks them to the octet. Marks are
+// attributes that mark the accounting of a service, besides those that are known.
+func (a *Attributes) Parse(p Packet, marks []VendorAttribute) *Malformed {
+	return a.parse(p.attributes(), marks)
+}
+
+// HasMessageAuthenticator reports whether there is a Message-Authenticator.
+func (a *Attributes) HasMessageAuthenticator() bool { return a.messageAuth != nil }
+
+func (a *Attributes) parse(b []byte, marks []VendorAttribute) *Malformed {
+	*a = Attributes{
 		framed: a.framed[:0], framed6: a.framed6[:0],
 		prefixes6: a.prefixes6[:0], delegated: a.delegated[:0],
-		moreClasses: a.moreClasses[:0], marks: a.marks,
+		moreClasses: a.moreClasses[:0], marks: marks,
 	}
 	for len(b) > 0 {
 		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
@@ -103,7 +111,7 @@ func (a *attributes) parse(b []byte) *fault {
 	return nil
 }
 
-func (a *attributes) take(kind radius.Type, value radius.Attribute) *fault {
+func (a *Attributes) take(kind radius.Type, value radius.Attribute) *Malformed {
 	if !sizeFits(kind, value) {
 		return errValueSize
 	}
@@ -142,7 +150,7 @@ func singleton(kind radius.Type) bool {
 }
 
 // takeOther takes the attributes whose value is not simply kept.
-func (a *attributes) takeOther(kind radius.Type, value radius.Attribute) *fault {
+func (a *Attributes) takeOther(kind radius.Type, value radius.Attribute) *Malformed {
 	switch kind {
 	case rfc2865.ProxyState_Type:
 		a.proxyStates += 2 + len(value)
@@ -164,7 +172,7 @@ func (a *attributes) takeOther(kind radius.Type, value radius.Attribute) *fault 
 
 // takeClass keeps each Class in its order; a session may have several (RFC 2865
 // section 5.25), which belong together.
-func (a *attributes) takeClass(value radius.Attribute) {
+func (a *Attributes) takeClass(value radius.Attribute) {
 	switch {
 	case len(value) == 0:
 	case a.class == nil:
@@ -175,7 +183,7 @@ func (a *attributes) takeClass(value radius.Attribute) {
 }
 
 // slot is where the value of an attribute is kept as it is, if it is one of those.
-func (a *attributes) slot(kind radius.Type) *radius.Attribute {
+func (a *Attributes) slot(kind radius.Type) *radius.Attribute {
 	switch kind {
 	case rfc2865.UserName_Type:
 		return &a.userName
@@ -195,7 +203,7 @@ func (a *attributes) slot(kind radius.Type) *radius.Attribute {
 	return a.accountingSlot(kind)
 }
 
-func (a *attributes) accountingSlot(kind radius.Type) *radius.Attribute {
+func (a *Attributes) accountingSlot(kind radius.Type) *radius.Attribute {
 	switch kind {
 	case rfc2866.AcctStatusType_Type:
 		return &a.statusType

@@ -1,9 +1,6 @@
-package radiusacct
+package wire
 
-import (
-	"errors"
-	"net/netip"
-)
+import "net/netip"
 
 // NASIdentity is what tells one NAS from another within a client, or within the
 // realm of several.
@@ -22,13 +19,13 @@ const (
 	// address that the packet came from stands for the second. An address has no
 	// "@", so the last one parts them whatever the identifier is.
 	NASBoth
-	nasIdentities
 )
 
-var errNASIdentity = errors.New("unknown NAS identity")
+// Valid reports whether it is one of the identities.
+func (i NASIdentity) Valid() bool { return i <= NASBoth }
 
 // appendNAS appends the identity of the NAS.
-func (a *attributes) appendNAS(b []byte, identity NASIdentity, source netip.Addr) []byte {
+func (a *Attributes) appendNAS(b []byte, identity NASIdentity, source netip.Addr) []byte {
 	addr := a.nas()
 	switch {
 	case identity == NASBoth:

@@ -1,4 +1,4 @@
-package radiusacct
+package wire
 
 import (
 	"net/netip"
@@ -10,10 +10,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// eventKind is what the request reports; 0 for a status type that changes
+// Kind is what the request reports; 0 for a status type that changes
 // nobody's being online (tunnels, Failed, vendors' own), which is answered all
 // the same.
-func (a *attributes) eventKind() (subscriber.EventKind, *fault) {
+func (a *Attributes) Kind() (subscriber.EventKind, *Malformed) {
 	if a.statusType == nil {
 		return 0, errNoStatusType
 	}
@@ -34,20 +34,29 @@ func (a *attributes) eventKind() (subscriber.EventKind, *fault) {
 
 // ofSession demands the Acct-Session-Id without which an event of a session
 // says nothing. Accounting-On and -Off often lack it, and need none.
-func (a *attributes) ofSession(kind subscriber.EventKind) (subscriber.EventKind, *fault) {
+func (a *Attributes) ofSession(kind subscriber.EventKind) (subscriber.EventKind, *Malformed) {
 	if len(a.sessionID) == 0 {
 		return kind, errNoSessionID
 	}
 	return kind, nil
 }
 
-// A decoder turns attributes into events. It belongs to one goroutine.
-type decoder struct{ scratch []byte }
+// A Sender says whose events they are, and how they are to be read.
+type Sender struct {
+	Name          string // of the RADIUS client
+	Realm         string // of its NASes: its own name, or one shared with others
+	NASIdentity   NASIdentity
+	Restarts      subscriber.RestartPolicy
+	CountServices bool
+}
 
-// decode builds the events of a request that came from the given address: one,
+// A Decoder turns attributes into events. It belongs to one goroutine.
+type Decoder struct{ scratch []byte }
+
+// Decode builds the events of a request that came from the given address: one,
 // and more of the same when the session has several addresses.
-func (d *decoder) decode(a *attributes, kind subscriber.EventKind, client *Client, source netip.Addr, arrival time.Time) (subscriber.Event, []subscriber.Event) {
-	event := d.event(a, kind, client, source, arrival)
+func (d *Decoder) Decode(a *Attributes, kind subscriber.EventKind, sender *Sender, source netip.Addr, arrival time.Time) (subscriber.Event, []subscriber.Event) {
+	event := d.event(a, kind, sender, source, arrival)
 	if len(a.framed) < 2 || kind == subscriber.EventAccountingOn || kind == subscriber.EventAccountingOff {
 		return event, nil
 	}
@@ -63,20 +72,20 @@ func (d *decoder) decode(a *attributes, kind subscriber.EventKind, client *Clien
 
 // event builds the event of the first address. All its strings share one
 // allocation, for they live and die together.
-func (d *decoder) event(a *attributes, kind subscriber.EventKind, client *Client, source netip.Addr, arrival time.Time) subscriber.Event {
+func (d *Decoder) event(a *Attributes, kind subscriber.EventKind, sender *Sender, source netip.Addr, arrival time.Time) subscriber.Event {
 	text, ends := d.scratch[:0], [6]int{}
 	for i, value := range [len(ends)]radius.Attribute{a.userName, a.callingStationID, a.class, a.multiSessionID, a.parent(), a.sessionID} {
 		text = append(text, value...)
 		ends[i] = len(text)
 	}
-	text = a.appendNAS(text, client.NASIdentity, source)
+	text = a.appendNAS(text, sender.NASIdentity, source)
 	d.scratch = text
 	all := string(text)
 
 	return subscriber.Event{
 		Kind:             kind,
-		SessionID:        subscriber.SessionID{Client: client.realmName(), NAS: all[ends[5]:], AcctSessionID: all[ends[4]:ends[5]]},
-		Via:              client.Name,
+		SessionID:        subscriber.SessionID{Client: sender.Realm, NAS: all[ends[5]:], AcctSessionID: all[ends[4]:ends[5]]},
+		Via:              sender.Name,
 		UserName:         all[:ends[0]],
 		CallingStationID: all[ends[0]:ends[1]],
 		Class:            all[ends[1]:ends[2]],
@@ -84,8 +93,8 @@ func (d *decoder) event(a *attributes, kind subscriber.EventKind, client *Client
 		MultiSessionID:   all[ends[2]:ends[3]],
 		ParentSessionID:  all[ends[3]:ends[4]],
 		LinkCount:        integer(a.linkCount),
-		Restarts:         client.Restarts,
-		CountServices:    client.CountServices,
+		Restarts:         sender.Restarts,
+		CountServices:    sender.CountServices,
 		Service:          a.service,
 		NASAddress:       a.nas(),
 		Inside:           a.inside(),
@@ -105,7 +114,7 @@ func (d *decoder) event(a *attributes, kind subscriber.EventKind, client *Client
 
 // nas is the address the NAS gives itself. A link-local one names no NAS: every
 // router may have the same (RFC 5080 section 2.7.1).
-func (a *attributes) nas() netip.Addr {
+func (a *Attributes) nas() netip.Addr {
 	if addr := address(a.nasAddress); addr.IsValid() && !addr.IsUnspecified() {
 		return addr
 	}
@@ -117,14 +126,14 @@ func (a *attributes) nas() netip.Addr {
 }
 
 // inside is the session's first address; the zero Addr when it has none.
-func (a *attributes) inside() netip.Addr {
+func (a *Attributes) inside() netip.Addr {
 	if len(a.framed) == 0 {
 		return netip.Addr{}
 	}
 	return a.framed[0]
 }
 
-func (a *attributes) stamp() time.Time {
+func (a *Attributes) stamp() time.Time {
 	if a.eventTimestamp == nil {
 		return time.Time{}
 	}
@@ -132,7 +141,7 @@ func (a *attributes) stamp() time.Time {
 }
 
 // delayed is Acct-Delay-Time; negative when absent.
-func (a *attributes) delayed() time.Duration {
+func (a *Attributes) delayed() time.Duration {
 	if a.delayTime == nil {
 		return -1
 	}
@@ -140,7 +149,7 @@ func (a *attributes) delayed() time.Duration {
 }
 
 // lasted is Acct-Session-Time; negative when absent.
-func (a *attributes) lasted() time.Duration {
+func (a *Attributes) lasted() time.Duration {
 	if a.sessionTime == nil {
 		return -1
 	}

@@ -1,4 +1,4 @@
-package radiusacct
+package wire
 
 import (
 	"net/netip"
@@ -17,7 +17,7 @@ var (
 // takeFramed notes one more address of the session. An address that went
 // unnoticed would stay online after its Stop, so a request with too many is
 // refused, not cut short.
-func (a *attributes) takeFramed(addr netip.Addr) *fault {
+func (a *Attributes) takeFramed(addr netip.Addr) *Malformed {
 	if addr == userSelects || addr == nasSelects || addr.IsUnspecified() {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package radiusacct
+package wire
 
 import (
 	"bytes"
@@ -33,11 +33,11 @@ func sample(more ...byte) []byte {
 	rfc2866.AcctOutputOctets_Set(p, 1234567)
 	b, err := p.Encode()
 	if err != nil {
-		panic("radiusacct: " + err.Error())
+		panic("wire: " + err.Error())
 	}
 	b = append(b, more...)
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
-	copy(b[4:20], newSigner().digest(b, zeros[:], []byte("secret")))
+	copy(b[4:20], NewSigner().digest(b, zeros[:], []byte("secret")))
 	return b
 }
 
@@ -50,7 +50,7 @@ func FuzzPacket(f *testing.F) {
 	f.Add(append(sample(97, 4, 0, 129), 0, 0, 0))
 	f.Fuzz(func(t *testing.T, datagram []byte) {
 		before := bytes.Clone(datagram)
-		p, fault := parsePacket(datagram)
+		p, fault := Parse(datagram)
 		peer, err := radius.Parse(datagram, nil)
 		if fault != nil {
 			if peer != nil {
@@ -58,25 +58,25 @@ func FuzzPacket(f *testing.F) {
 			}
 			return
 		}
-		var a attributes
-		if fault := a.parse(p.attributes()); fault != nil {
+		var a Attributes
+		if fault := a.Parse(p, nil); fault != nil {
 			return
 		}
 		if err != nil {
 			t.Fatalf("took what is no packet: %v", err)
 		}
-		newSigner().authentic(p, []byte("secret"))
-		if a.messageAuth != nil {
-			messageAuthentic(p, a.messageAuth, []byte("secret"))
+		NewSigner().Authentic(p, []byte("secret"))
+		if a.HasMessageAuthenticator() {
+			MessageAuthentic(p, &a, []byte("secret"))
 		}
 		if !bytes.Equal(datagram, before) {
 			t.Fatal("checking changed the datagram")
 		}
-		checkReply(t, appendReply(nil, p, a.proxyStates), peer)
+		checkReply(t, AppendReply(nil, p, a.ReplyLen()), peer)
 	})
 }
 
-func checkReply(t *testing.T, reply packet, request *radius.Packet) {
+func checkReply(t *testing.T, reply Packet, request *radius.Packet) {
 	t.Helper()
 	got, err := radius.Parse(reply, nil)
 	if err != nil {
@@ -104,29 +104,29 @@ func checkReply(t *testing.T, reply packet, request *radius.Packet) {
 // FuzzEvent holds the event against what layeh.com/radius reads from the same
 // attributes.
 func FuzzEvent(f *testing.F) {
-	f.Add(sample()[headerLength:])
-	f.Add(sample(8, 6, 255, 255, 255, 254, 55, 6, 0, 0, 0, 0, 41, 6, 255, 255, 255, 255)[headerLength:])
+	f.Add(sample()[HeaderLen:])
+	f.Add(sample(8, 6, 255, 255, 255, 254, 55, 6, 0, 0, 0, 0, 41, 6, 255, 255, 255, 255)[HeaderLen:])
 	f.Add([]byte{40, 6, 0, 0, 0, 7})
 	f.Add([]byte{40, 6, 0, 0, 0, 1, 44, 4, 0, 255, 95, 18, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1})
-	f.Add(sample(8, 6, 100, 64, 0, 8, 8, 6, 0, 0, 0, 0, 8, 6, 100, 64, 0, 7, 97, 8, 0, 32, 0x20, 1, 0xd, 0xb8, 123, 4, 0, 0)[headerLength:])
-	f.Add(sample(append([]byte{26, 26, 0, 0, 0, 9, 1, 20}, "parent-session-id="...)...)[headerLength:])
-	f.Add(sample(26, 9, 0, 0, 0x13, 0x0a, 83, 3, 'v', 50, 3, 'm', 51, 6, 0, 0, 0, 2)[headerLength:])
-	f.Add(sample(26, 9, 0, 0, 0x19, 0x7f, 151, 3, 'v', 50, 3, 'm', 25, 4, 0, 255, 25, 2, 25, 3, 'b')[headerLength:])
+	f.Add(sample(8, 6, 100, 64, 0, 8, 8, 6, 0, 0, 0, 0, 8, 6, 100, 64, 0, 7, 97, 8, 0, 32, 0x20, 1, 0xd, 0xb8, 123, 4, 0, 0)[HeaderLen:])
+	f.Add(sample(append([]byte{26, 26, 0, 0, 0, 9, 1, 20}, "parent-session-id="...)...)[HeaderLen:])
+	f.Add(sample(26, 9, 0, 0, 0x13, 0x0a, 83, 3, 'v', 50, 3, 'm', 51, 6, 0, 0, 0, 2)[HeaderLen:])
+	f.Add(sample(26, 9, 0, 0, 0x19, 0x7f, 151, 3, 'v', 50, 3, 'm', 25, 4, 0, 255, 25, 2, 25, 3, 'b')[HeaderLen:])
 	source, arrival := netip.MustParseAddr("192.0.2.9"), time.Unix(1_700_000_000, 0)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > radius.MaxPacketLength-headerLength {
+		if len(b) > radius.MaxPacketLength-HeaderLen {
 			return
 		}
-		var a attributes
-		if a.parse(b) != nil {
+		var a Attributes
+		if a.parse(b, nil) != nil {
 			return
 		}
-		kind, fault := a.eventKind()
+		kind, fault := a.Kind()
 		if fault != nil {
 			return
 		}
-		var d decoder
-		ev, more := d.decode(&a, kind, &Client{Name: "client"}, source, arrival)
+		var d Decoder
+		ev, more := d.Decode(&a, kind, &Sender{Name: "client", Realm: "client"}, source, arrival)
 		attrs, err := radius.ParseAttributes(b)
 		if err != nil {
 			t.Fatal(err)
@@ -194,5 +194,3 @@ func checkAddresses(t *testing.T, events []subscriber.Event) {
 		t.Fatalf("%d events, %d addresses", len(events), len(seen))
 	}
 }
-
-func eventNumber(i int) subscriber.Event { return subscriber.Event{InputOctets: uint64(i)} }
