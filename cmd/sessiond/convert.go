@@ -17,6 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -164,7 +165,7 @@ func radiusClients(configured config.Config) []radiusacct.Client {
 	for _, c := range configured.RADIUS.Clients {
 		client := radiusacct.Client{
 			Name: c.Name, Secret: c.Secret, PreviousSecret: c.PreviousSecret,
-			Certificate:                 radiusacct.Certificate{SAN: c.Certificate.SAN, Fingerprint: c.Certificate.Fingerprint},
+			Certificate:                 radsec.Certificate{SAN: c.Certificate.SAN, Fingerprint: c.Certificate.Fingerprint},
 			RequireMessageAuthenticator: c.RequireMessageAuthenticator,
 			AcknowledgeIncomplete:       c.AcknowledgeIncomplete,
 			IgnoreStatusServer:          !c.StatusServer,
@@ -182,7 +183,7 @@ func radiusClients(configured config.Config) []radiusacct.Client {
 		}
 		for _, client.Prefix = range c.Prefixes {
 			converted = append(converted, client)
-			client.Certificate = radiusacct.Certificate{} // the first has it
+			client.Certificate = radsec.Certificate{} // the first has it
 		}
 	}
 	return converted
@@ -197,11 +198,11 @@ func outcomes(all []radiusacct.Outcome) []metrics.Outcome {
 }
 
 // radsecOptions returns nil without RadSec.
-func radsecOptions(c config.RadSec) *radiusacct.RadSec {
+func radsecOptions(c config.RadSec) *radsec.Options {
 	if c.TLS.CertFile == "" {
 		return nil
 	}
-	return &radiusacct.RadSec{
+	return &radsec.Options{
 		Listen: c.Listen, CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, ClientCAFile: c.TLS.ClientCAFile,
 		IdleTimeout: c.IdleTimeout, MaxConnections: c.MaxConnections,
 		MaxConnectionsPerClient: c.MaxConnectionsPerClient,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -17,7 +18,7 @@ import (
 // them, and every word of the configuration has a meaning.
 func TestRadiusClients(t *testing.T) {
 	one, two := netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("198.51.100.9/32")
-	certificate := radiusacct.Certificate{SAN: "p1.example"}
+	certificate := radsec.Certificate{SAN: "p1.example"}
 	groups := []config.Group{{Name: "east", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}}, {Name: "empty"}, {Name: "west"}}
 	bound := netip.MustParsePrefix("100.96.0.0/24")
 	got := radiusClients(config.Config{Groups: groups, RADIUS: config.RADIUS{Clients: []config.RADIUSClient{
@@ -32,9 +33,9 @@ func TestRadiusClients(t *testing.T) {
 		ServiceMarks: []wire.VendorAttribute{{Vendor: 2352, Type: 190}}, Inside: []netip.Prefix{bound, groups[0].Inside[0]},
 	}
 	more := p1
-	more.Prefix, more.Certificate = two, radiusacct.Certificate{}
+	more.Prefix, more.Certificate = two, radsec.Certificate{}
 	tls := radiusacct.Client{
-		Name: "tls", Certificate: radiusacct.Certificate{SAN: "tls.example"}, IgnoreStatusServer: true,
+		Name: "tls", Certificate: radsec.Certificate{SAN: "tls.example"}, IgnoreStatusServer: true,
 		NASIdentity: wire.NASAddress, Restarts: subscriber.RestartsIgnored, Inside: []netip.Prefix{},
 	}
 	if want := []radiusacct.Client{p1, more, tls}; !reflect.DeepEqual(got, want) {

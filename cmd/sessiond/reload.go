@@ -11,6 +11,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
@@ -78,7 +79,7 @@ func (s *service) reload(ctx context.Context, c config.Config) error {
 func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
 	e := metrics.Expected{
 		Outcomes: outcomes(radiusacct.Outcomes()), Strangers: outcomes(radiusacct.StrangerOutcomes()),
-		Closings: radiusacct.ClosingCauses(), Limit: radiusacct.RefusedLimit,
+		Closings: radsec.ClosingCauses(), Limit: radsec.RefusedLimit,
 		Streams: control.StreamMethods(), StreamEnds: control.StreamEnds(),
 		CallRefusals: control.RefusalCauses(), CallClosings: control.ConnectionCauses(),
 	}
@@ -91,13 +92,13 @@ func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
 	for _, g := range s.db.Groups() {
 		e.Groups = append(e.Groups, g.Name)
 	}
-	radsec := s.config.RADIUS.RadSec.TLS.CertFile != ""
-	if radsec {
-		e.Refusals = radiusacct.RefusalCauses()
+	overTLS := s.config.RADIUS.RadSec.TLS.CertFile != ""
+	if overTLS {
+		e.Refusals = radsec.RefusalCauses()
 	}
 	for _, c := range clients {
 		e.Clients = append(e.Clients, c.Name)
-		if radsec && c.Certificate != (config.Certificate{}) {
+		if overTLS && c.Certificate != (config.Certificate{}) {
 			e.RadSec = append(e.RadSec, c.Name)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -248,17 +249,17 @@ func TestConfigurationRefused_ACCT04(t *testing.T) {
 		"no name":      func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{{Prefix: prefix, Secret: []byte("s")}} },
 		"no prefix":    func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{{Name: "x", Secret: []byte("s")}} },
 		"SAN twice": func(o *radiusacct.Options) {
-			san := radiusacct.Certificate{SAN: "bng.example"}
+			san := radsec.Certificate{SAN: "bng.example"}
 			o.Clients = []radiusacct.Client{{Name: "x", Certificate: san}, {Name: "y", Certificate: san}}
 		},
 		"fingerprint twice": func(o *radiusacct.Options) {
-			print := radiusacct.Certificate{Fingerprint: radiusacct.Fingerprint{1}}
+			print := radsec.Certificate{Fingerprint: radsec.Fingerprint{1}}
 			o.Clients = []radiusacct.Client{{Name: "x", Certificate: print}, {Name: "y", Certificate: print}}
 		},
-		"RadSec nowhere": func(o *radiusacct.Options) { o.RadSec = &radiusacct.RadSec{CertFile: "c", KeyFile: "k"} },
-		"RadSec unnamed": func(o *radiusacct.Options) { o.RadSec = &radiusacct.RadSec{Listen: []string{"127.0.0.1:0"}} },
+		"RadSec nowhere": func(o *radiusacct.Options) { o.RadSec = &radsec.Options{CertFile: "c", KeyFile: "k"} },
+		"RadSec unnamed": func(o *radiusacct.Options) { o.RadSec = &radsec.Options{Listen: []string{"127.0.0.1:0"}} },
 		"RadSec unfounded": func(o *radiusacct.Options) {
-			o.RadSec = &radiusacct.RadSec{Listen: []string{"127.0.0.1:0"}, CertFile: "nowhere", KeyFile: "nowhere"}
+			o.RadSec = &radsec.Options{Listen: []string{"127.0.0.1:0"}, CertFile: "nowhere", KeyFile: "nowhere"}
 		},
 		"prefix twice":     func(o *radiusacct.Options) { o.Clients = []radiusacct.Client{good, good} },
 		"no recorder":      func(o *radiusacct.Options) { o.Recorder = nil },

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sessiond/sessiond/internal/prefixtable"
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/throttle"
@@ -31,7 +32,7 @@ type Client struct {
 	PreviousSecret []byte
 	// Certificate identifies the client on RadSec connections. The zero value
 	// lets it have none.
-	Certificate Certificate
+	Certificate radsec.Certificate
 	// RequireMessageAuthenticator leaves accounting without it unanswered.
 	RequireMessageAuthenticator bool
 	// AcknowledgeIncomplete answers, and ignores, requests without
@@ -72,7 +73,7 @@ func (c Client) validate() error {
 	switch {
 	case c.Name == "":
 		return errors.New("name is empty")
-	case !c.Prefix.IsValid() && c.Certificate == Certificate{}:
+	case !c.Prefix.IsValid() && c.Certificate == radsec.Certificate{}:
 		return fmt.Errorf("client %q: neither a valid prefix nor a certificate", c.Name)
 	case c.Prefix.IsValid() && len(c.Secret) == 0:
 		return fmt.Errorf("client %q: secret is empty", c.Name)
@@ -146,7 +147,7 @@ func newRealm(name string, queues int) *realm {
 // changes.
 type clientTable struct {
 	prefixes     prefixtable.Table[*client]
-	certificates certificateTable
+	certificates radsec.Table[*client]
 	peers        map[string]*clientState
 	realms       map[string]*realm
 }
@@ -154,9 +155,8 @@ type clientTable struct {
 // newClientTable builds a table; peerOf and realmOf make or find the state of a name.
 func newClientTable(clients []Client, peerOf func(name string) *clientState, realmOf func(name string) *realm) (*clientTable, error) {
 	t := &clientTable{
-		certificates: newCertificateTable(),
-		peers:        make(map[string]*clientState),
-		realms:       make(map[string]*realm),
+		peers:  make(map[string]*clientState),
+		realms: make(map[string]*realm),
 	}
 	for _, c := range clients {
 		if err := c.validate(); err != nil {
@@ -185,10 +185,12 @@ func (t *clientTable) add(c *client) error {
 			return err
 		}
 	}
-	if c.Certificate == (Certificate{}) {
+	if c.Certificate == (radsec.Certificate{}) {
 		return nil
 	}
-	return t.certificates.add(c)
+	onStream := *c
+	onStream.Secret, onStream.PreviousSecret = []byte(radsec.Secret), nil
+	return t.certificates.Add(c.Certificate, c.Name, &onStream)
 }
 
 func (t *clientTable) addPrefix(c *client) error {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -33,10 +34,10 @@ type Observer interface {
 	// ConnectionOpened is called for each RadSec connection whose client is known.
 	ConnectionOpened(client string)
 	// ConnectionClosed is called when such a connection ends, with one of the
-	// Closed constants.
+	// Closed constants of package radsec.
 	ConnectionClosed(client, cause string)
 	// ConnectionRefused is called for each other connection, with one of the
-	// Refused constants. Client is empty when there is none.
+	// Refused constants of package radsec. Client is empty when there is none.
 	ConnectionRefused(client, cause string)
 }
 
@@ -50,7 +51,7 @@ type Options struct {
 	// Recorder takes the events. Required.
 	Recorder Recorder
 	// RadSec takes accounting over TLS too. Optional.
-	RadSec *RadSec
+	RadSec *radsec.Options
 	// Healthy tells why accounting cannot be recorded at present, nil when it
 	// can; Status-Server is unanswered meanwhile. It is called for each of them,
 	// from several goroutines, and must not block. The default is always healthy.
@@ -92,8 +93,6 @@ func (o *Options) validate() error {
 		return errors.New("recorder is missing")
 	case o.Workers < 0, o.BatchSize < 0, o.QueueLength < 0, o.StatusRate < 0, o.CacheBytes < 0, o.Grace < 0:
 		return errors.New("workers, batch size, queue length, status rate, cache bytes and grace cannot be negative")
-	case o.RadSec != nil:
-		return o.RadSec.validate()
 	}
 	return nil
 }
@@ -105,9 +104,6 @@ func (o *Options) setDefaults() {
 	setDefault(&o.StatusRate, 20)
 	setDefault(&o.CacheBytes, 32<<20)
 	setDefault(&o.Grace, 5*time.Second)
-	if o.RadSec != nil {
-		o.RadSec = o.RadSec.withDefaults()
-	}
 	if o.Healthy == nil {
 		o.Healthy = func() error { return nil }
 	}

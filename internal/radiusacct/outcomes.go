@@ -28,13 +28,3 @@ func Outcomes() []Outcome {
 
 // StrangerOutcomes returns what can become of datagrams of nobody's.
 func StrangerOutcomes() []Outcome { return []Outcome{{TypeUnread, ResultUnknownClient}} }
-
-// ClosingCauses returns why a connection may end.
-func ClosingCauses() []string {
-	return []string{
-		ClosedByPeer, ClosedIdle, ClosedViolation, ClosedStalled, ClosedRevoked, ClosedFailed, ClosedShutdown,
-	}
-}
-
-// RefusalCauses returns why a connection may be refused whose client is not known.
-func RefusalCauses() []string { return []string{RefusedHandshake, RefusedUnknown, RefusedLimit} }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 )
 
 // foretold reports whether a pair of labels is among those that are there at 0: the
@@ -16,11 +17,11 @@ func foretold(client, kind, result string) bool {
 	return slices.Contains(radiusacct.Outcomes(), pair)
 }
 
-func closingForetold(cause string) bool { return slices.Contains(radiusacct.ClosingCauses(), cause) }
+func closingForetold(cause string) bool { return slices.Contains(radsec.ClosingCauses(), cause) }
 
 func refusalForetold(client, cause string) bool {
 	if client != "" {
-		return cause == radiusacct.RefusedLimit
+		return cause == radsec.RefusedLimit
 	}
-	return slices.Contains(radiusacct.RefusalCauses(), cause)
+	return slices.Contains(radsec.RefusalCauses(), cause)
 }

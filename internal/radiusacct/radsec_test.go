@@ -19,6 +19,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 )
 
 const radsecSecret = "radsec"
@@ -97,10 +98,10 @@ func TestRadSecClientByCertificate_RSEC01(t *testing.T) {
 	pinned := stranger.issue("pinned.example")
 	l := startRadSec(t, func(o *radiusacct.Options) {
 		o.Clients = append(o.Clients,
-			radiusacct.Client{Name: "ip", Certificate: radiusacct.Certificate{SAN: "192.0.2.7"}},
-			radiusacct.Client{Name: "uri", Certificate: radiusacct.Certificate{SAN: "radius://bng/7"}},
-			radiusacct.Client{Name: "pinned", Certificate: radiusacct.Certificate{Fingerprint: fingerprintOf(pinned)}},
-			radiusacct.Client{Name: "both", Certificate: radiusacct.Certificate{SAN: "c.example", Fingerprint: radiusacct.Fingerprint{1}}},
+			radiusacct.Client{Name: "ip", Certificate: radsec.Certificate{SAN: "192.0.2.7"}},
+			radiusacct.Client{Name: "uri", Certificate: radsec.Certificate{SAN: "radius://bng/7"}},
+			radiusacct.Client{Name: "pinned", Certificate: radsec.Certificate{Fingerprint: fingerprintOf(pinned)}},
+			radiusacct.Client{Name: "both", Certificate: radsec.Certificate{SAN: "c.example", Fingerprint: radsec.Fingerprint{1}}},
 		)
 	})
 	for _, c := range []struct {
@@ -139,14 +140,14 @@ func TestRadSecRefused_RSEC01_RSEC02(t *testing.T) {
 		config *tls.Config
 		cause  string
 	}{
-		{"no certificate", l.config(), radiusacct.RefusedHandshake},
-		{"TLS 1.1", old, radiusacct.RefusedHandshake},
-		{"expired", l.config(l.ca.issue("a.example", expired)), radiusacct.RefusedHandshake},
-		{"another CA", l.config(newAuthority(t).issue("a.example")), radiusacct.RefusedUnknown},
-		{"for servers only", l.config(l.ca.issue("a.example", serverOnly)), radiusacct.RefusedUnknown},
-		{"another name", l.config(l.ca.issue("z.example")), radiusacct.RefusedUnknown},
-		{"wildcard", l.config(l.ca.issue("*.example")), radiusacct.RefusedUnknown},
-		{"names of two clients", l.config(l.ca.issue("a.example", func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, "b.example") })), radiusacct.RefusedUnknown},
+		{"no certificate", l.config(), radsec.RefusedHandshake},
+		{"TLS 1.1", old, radsec.RefusedHandshake},
+		{"expired", l.config(l.ca.issue("a.example", expired)), radsec.RefusedHandshake},
+		{"another CA", l.config(newAuthority(t).issue("a.example")), radsec.RefusedUnknown},
+		{"for servers only", l.config(l.ca.issue("a.example", serverOnly)), radsec.RefusedUnknown},
+		{"another name", l.config(l.ca.issue("z.example")), radsec.RefusedUnknown},
+		{"wildcard", l.config(l.ca.issue("*.example")), radsec.RefusedUnknown},
+		{"names of two clients", l.config(l.ca.issue("a.example", func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, "b.example") })), radsec.RefusedUnknown},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := l.observer.count("refused//" + c.cause)

@@ -43,7 +43,7 @@ func newMailer(s *Server) replySender {
 // add queues a reply for its socket, or gives it to its stream.
 func (m replySender) add(w *replyPath, reply []byte) {
 	if w.stream != nil {
-		w.stream.add(w, reply)
+		w.stream.Send(reply)
 		return
 	}
 	m.outboxes[w.socket].add(w, reply)

@@ -55,26 +55,3 @@ func (s *Server) replyFailed(err error) {
 		s.options.Logger.Warn("reply not sent", "err", err, "suppressed", suppressed)
 	}
 }
-
-// acceptFailed notes that the system gave no connection.
-func (s *Server) acceptFailed(err error) {
-	s.losses.accepts.Add(1)
-	if suppressed, ok := s.accepts.Allow(s.now()); ok {
-		s.options.Logger.Error("RadSec connections not accepted", "err", err, "suppressed", suppressed)
-	}
-}
-
-// connectionRefused counts a connection that is not served.
-func (s *Server) connectionRefused(client string, source netip.AddrPort, cause string, err error) {
-	s.options.Observer.ConnectionRefused(client, cause)
-	if suppressed, ok := s.refusals.Allow(s.now()); ok {
-		s.options.Logger.Warn("RadSec connection refused", "client", client, "source", source,
-			"cause", cause, "err", err, "suppressed", suppressed)
-	}
-}
-
-// connectionClosed counts a connection that was served.
-func (s *Server) connectionClosed(st *stream) {
-	s.options.Observer.ConnectionClosed(st.peer.name, st.cause)
-	s.options.Logger.Debug("RadSec connection closed", "client", st.peer.name, "source", st.source, "cause", st.cause)
-}

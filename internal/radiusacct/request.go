@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/udpbatch"
@@ -41,8 +42,8 @@ func (r *request) recycle() {
 
 // A replyPath leads back to where a request came from: a stream, or a socket.
 type replyPath struct {
-	stream *stream // nil for datagrams
-	socket int     // index among the server's sockets
+	stream *radsec.Stream // nil for datagrams
+	socket int            // index among the server's sockets
 	to     udpbatch.Address
 	oob    []byte // control message that selects the source address
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"layeh.com/radius"
 
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
@@ -25,7 +26,7 @@ const sweepInterval = 5 * time.Second
 type Server struct {
 	options Options
 	sockets []*socket
-	radsec  *radsec // nil without
+	radsec  *radsec.Server // nil without
 	queues  []*queue
 	seed    maphash.Seed // of the choice of a queue
 	company fairness
@@ -65,7 +66,7 @@ func New(options Options) (*Server, error) {
 	}
 	if options.RadSec != nil {
 		var err error
-		if s.radsec, err = openRadSec(s, options.RadSec); err != nil {
+		if s.radsec, err = radsec.Open(connections{s}, *options.RadSec, listenTCP); err != nil {
 			return nil, errors.Join(fmt.Errorf("radiusacct: radsec: %w", err), s.Close())
 		}
 	}
@@ -83,13 +84,10 @@ func (s *Server) Addrs() []netip.AddrPort {
 
 // RadSecAddrs returns the bound addresses in the order of Options.RadSec.Listen.
 func (s *Server) RadSecAddrs() []netip.AddrPort {
-	var addrs []netip.AddrPort
-	if s.radsec != nil {
-		for _, l := range s.radsec.listeners {
-			addrs = append(addrs, l.Addr().(*net.TCPAddr).AddrPort())
-		}
+	if s.radsec == nil {
+		return nil
 	}
-	return addrs
+	return s.radsec.Addrs()
 }
 
 // SetClients replaces the clients. What is known of a client whose name stays,
@@ -116,7 +114,7 @@ func (s *Server) SetClients(clients []Client) error {
 	}
 	s.clients.Store(table)
 	if s.radsec != nil {
-		s.radsec.revoke(table)
+		s.radsec.Revoke()
 	}
 	return nil
 }
@@ -142,7 +140,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer grace.Stop()
 	workers.Wait()
 	if s.radsec != nil {
-		s.radsec.drain(s.options.Grace)
+		s.radsec.Drain(s.options.Grace)
 	}
 	return err
 }
@@ -160,7 +158,7 @@ func (s *Server) receive(ctx context.Context) error {
 		})
 	}
 	if s.radsec != nil {
-		readers.Go(func() error { s.radsec.run(ctx); return nil })
+		readers.Go(func() error { s.radsec.Run(ctx); return nil })
 	}
 	readers.Go(func() error {
 		s.sweep(ctx)
@@ -195,7 +193,7 @@ func (s *Server) interrupt() error {
 		q.hurry()
 	}
 	if s.radsec != nil {
-		errs = append(errs, s.radsec.interrupt())
+		errs = append(errs, s.radsec.Interrupt())
 	}
 	return errors.Join(errs...)
 }
@@ -209,7 +207,7 @@ func (s *Server) Close() error {
 		}
 	}
 	if s.radsec != nil {
-		errs = append(errs, s.radsec.close())
+		errs = append(errs, s.radsec.Close())
 	}
 	return errors.Join(errs...)
 }

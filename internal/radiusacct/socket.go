@@ -50,6 +50,14 @@ func openSocket(listen string, index int) (*socket, error) {
 	return s, nil
 }
 
+func listenTCP(listen string) (net.Listener, error) {
+	network, err := networkOf("tcp", listen)
+	if err != nil {
+		return nil, err
+	}
+	return net.Listen(network, listen)
+}
+
 // networkOf keeps IPv6 sockets to IPv6, so that "0.0.0.0:1813" and "[::]:1813"
 // can stand beside each other; only an empty host means both families of the
 // transport, "udp" or "tcp".

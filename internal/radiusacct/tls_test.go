@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/radiusacct"
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 )
 
 // An authority issues certificates.
@@ -129,7 +130,7 @@ func startRadSec(t testing.TB, adjust ...func(*radiusacct.Options)) *radsecLab {
 	secure := func(o *radiusacct.Options) {
 		o.Clients[0].Certificate.SAN = "A.example"
 		o.Clients[1].Certificate.SAN = "b.example"
-		o.RadSec = &radiusacct.RadSec{
+		o.RadSec = &radsec.Options{
 			Listen: []string{"127.0.0.1:0"}, CertFile: l.certFile, KeyFile: l.keyFile, ClientCAFile: l.caFile,
 		}
 	}
@@ -160,6 +161,6 @@ func (l *radsecLab) dial(config *tls.Config) (*tls.Conn, error) {
 	return tls.Dial("tcp", l.tls.String(), config)
 }
 
-func fingerprintOf(cert tls.Certificate) radiusacct.Fingerprint {
+func fingerprintOf(cert tls.Certificate) radsec.Fingerprint {
 	return sha256.Sum256(cert.Certificate[0])
 }

@@ -101,7 +101,7 @@ func TestDocumentsNameTests(t *testing.T) {
 
 func testExists(t *testing.T, pkg, name string) bool {
 	t.Helper()
-	for _, dir := range []string{"internal", "test", "cmd"} {
+	for _, dir := range []string{"internal", "internal/*", "test", "cmd"} {
 		files, err := filepath.Glob(filepath.Join(root, dir, pkg, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package radiusacct
+package radsec
 
 import (
 	"net/netip"
@@ -19,7 +19,7 @@ func (c *closeNote) Close() error {
 func TestAdmissionSharesHandshakes_RSEC03(t *testing.T) {
 	t.Parallel()
 	a := newAdmission(64, 2) // 16 handshakes
-	client := &clientState{}
+	client := "bng"
 	enter := func(source string) (*handshake, *closeNote) {
 		t.Helper()
 		note := new(closeNote)

@@ -1,4 +1,4 @@
-package radiusacct
+package radsec
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// radsecSecret is the shared secret on all TLS connections (RFC 6614 section 2.3): TLS has
-// taken over its work.
-const radsecSecret = "radsec"
+// Secret is the shared secret on all connections (RFC 6614 section 2.3): TLS has taken over
+// its work.
+const Secret = "radsec"
 
 var (
 	errNoCertificate      = errors.New("the client shows no certificate")
@@ -24,47 +24,42 @@ var (
 
 // load reads the files. TLS begins at 1.2 (RFC 9325). Sessions are not resumed,
 // so that each connection proves anew who it is.
-func (c *RadSec) load() (*tls.Config, *x509.CertPool, error) {
-	cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+func (o *Options) load() (*tls.Config, *x509.CertPool, error) {
+	cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("load TLS certificate: %w", err)
 	}
 	config := &tls.Config{
 		MinVersion:             tls.VersionTLS12,
 		Certificates:           []tls.Certificate{cert},
-		ClientAuth:             tls.RequireAnyClientCert, // recognise says which
+		ClientAuth:             tls.RequireAnyClientCert, // identify says which
 		SessionTicketsDisabled: true,
 	}
-	if c.ClientCAFile == "" {
+	if o.ClientCAFile == "" {
 		return config, nil, nil
 	}
-	pem, err := os.ReadFile(c.ClientCAFile)
+	pem, err := os.ReadFile(o.ClientCAFile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read client CAs: %w", err)
 	}
 	config.ClientCAs = x509.NewCertPool()
 	if !config.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, nil, fmt.Errorf("read client CAs: no certificate in %s", c.ClientCAFile)
+		return nil, nil, fmt.Errorf("read client CAs: no certificate in %s", o.ClientCAFile)
 	}
 	return config, config.ClientCAs, nil
 }
 
-// An identity is what a client proved about itself.
-type identity struct {
-	cert    *x509.Certificate
-	trusted bool // issued by one of the client CAs
-}
-
-// client is who has this identity now; nil for nobody.
-func (i identity) client(t *clientTable) *client {
-	return t.certificates.identify(i.cert, i.trusted)
+// An Identity is what a client proved about itself.
+type Identity struct {
+	Cert    *x509.Certificate
+	Trusted bool // issued by one of the client CAs
 }
 
 // handshake makes a connection that was accepted into the stream of a known client.
-func (r *radsec) handshake(ctx context.Context, raw net.Conn, source netip.AddrPort) (*stream, *refusal) {
-	var who identity
+func (r *Server) handshake(ctx context.Context, raw net.Conn, source netip.AddrPort) (*Stream, *refusal) {
+	var who Identity
 	greet := func(*tls.ClientHelloInfo) (*tls.Config, error) { // who says nothing costs no reading
-		config, roots, err := r.config.load()
+		config, roots, err := r.options.load()
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +70,7 @@ func (r *radsec) handshake(ctx context.Context, raw net.Conn, source netip.AddrP
 		return config, nil
 	}
 	conn := tls.Server(raw, &tls.Config{GetConfigForClient: greet})
-	ctx, cancel := context.WithTimeout(ctx, r.config.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.options.HandshakeTimeout)
 	defer cancel()
 	switch err := conn.HandshakeContext(ctx); {
 	case errors.Is(err, errUnknownCertificate):
@@ -83,26 +78,25 @@ func (r *radsec) handshake(ctx context.Context, raw net.Conn, source netip.AddrP
 	case err != nil:
 		return nil, &refusal{RefusedHandshake, err}
 	}
-	s := newStream(r.server, conn, raw, source, who)
-	if s.current() == nil { // reloaded meanwhile
+	s := newStream(r, conn, raw, source, who)
+	if s.client = s.conversation.Client(); s.client == "" { // reloaded meanwhile
 		return nil, &refusal{RefusedUnknown, errUnknownCertificate}
 	}
-	s.peer = s.client.peer
 	return s, nil
 }
 
 // identify checks a certificate chain and finds its client.
-func (r *radsec) identify(chain []*x509.Certificate, roots *x509.CertPool) (identity, error) {
+func (r *Server) identify(chain []*x509.Certificate, roots *x509.CertPool) (Identity, error) {
 	if len(chain) == 0 {
-		return identity{}, errNoCertificate
+		return Identity{}, errNoCertificate
 	}
-	now := r.server.now()
+	now := r.service.Now()
 	if now.Before(chain[0].NotBefore) || now.After(chain[0].NotAfter) {
-		return identity{}, errCertificateExpired
+		return Identity{}, errCertificateExpired
 	}
-	who := identity{cert: chain[0], trusted: roots != nil && issued(chain, roots, now)}
-	if who.client(r.server.clients.Load()) == nil {
-		return identity{}, errUnknownCertificate
+	who := Identity{Cert: chain[0], Trusted: roots != nil && issued(chain, roots, now)}
+	if r.service.Identify(who) == "" {
+		return Identity{}, errUnknownCertificate
 	}
 	return who, nil
 }

@@ -1,4 +1,4 @@
-package radiusacct
+package radsec
 
 import (
 	"crypto/tls"
@@ -24,12 +24,9 @@ const (
 	// streamBacklog bounds the replies that a client has not taken, in octets:
 	// the longest to each identifier.
 	streamBacklog = 256 * radius.MaxPacketLength
-	// streamCache bounds the duplicate cache of a connection, in octets. There
-	// are 256 identifiers, so it is full only of the longest Proxy-States.
-	streamCache = 1 << 20
 )
 
-// Why a connection ended, as handed to [Observer.ConnectionClosed].
+// Why a connection ended, as handed to [Service.Closed].
 const (
 	ClosedByPeer    = "peer"      // the client closed it
 	ClosedIdle      = "idle"      // nothing came, or a packet never ended
@@ -40,23 +37,28 @@ const (
 	ClosedShutdown  = "shutdown"
 )
 
-// A stream is one RadSec connection whose client is known. One goroutine reads
-// it, another writes it; workers hand over replies without waiting for either.
-type stream struct {
-	*handler
-	conn       *tls.Conn
-	raw        net.Conn // beneath it: closing this never blocks
-	source     netip.AddrPort
-	who        identity
-	peer       *clientState // the client that it was admitted as
-	table      *clientTable // where client is from
-	client     *client
-	duplicates *replyCache
-	framer     framer
-	deadline   time.Time // for what is read now
-	stopping   atomic.Bool
-	cause      string         // one of the Closed constants, once reading ended
-	writing    sync.WaitGroup // the writer
+// ClosingCauses returns why a connection may end.
+func ClosingCauses() []string {
+	return []string{
+		ClosedByPeer, ClosedIdle, ClosedViolation, ClosedStalled, ClosedRevoked, ClosedFailed, ClosedShutdown,
+	}
+}
+
+// A Stream is one connection whose client is known. One goroutine reads it, another
+// writes it; those who send replies wait for neither.
+type Stream struct {
+	server       *Server
+	conversation Conversation
+	conn         *tls.Conn
+	raw          net.Conn // beneath it: closing this never blocks
+	source       netip.AddrPort
+	identity     Identity
+	client       string // that it was admitted as
+	framer       framer
+	deadline     time.Time // for what is read now
+	stopping     atomic.Bool
+	cause        string         // one of the Closed constants, once reading ended
+	writing      sync.WaitGroup // the writer
 
 	mu      sync.Mutex
 	some    sync.Cond // there is something to write, or nothing will be
@@ -66,32 +68,26 @@ type stream struct {
 	stalled bool
 }
 
-func newStream(server *Server, conn *tls.Conn, raw net.Conn, source netip.AddrPort, who identity) *stream {
-	s := &stream{
-		conn: conn, raw: raw, source: source, who: who,
-		duplicates: newDuplicates(streamCache, server.now()),
-		framer:     newFramer(),
-	}
+func newStream(server *Server, conn *tls.Conn, raw net.Conn, source netip.AddrPort, who Identity) *Stream {
+	s := &Stream{server: server, conn: conn, raw: raw, source: source, identity: who, framer: newFramer()}
 	s.some.L = &s.mu
-	s.handler = newIntake(server, s)
+	s.conversation = server.service.Converse(s)
 	return s
 }
 
-// current is the client as configured now; nil when it no longer is.
-func (s *stream) current() *client {
-	if table := s.server.clients.Load(); table != s.table {
-		s.table, s.client = table, s.who.client(table)
-	}
-	return s.client
-}
+// Source returns the address that the connection comes from.
+func (s *Stream) Source() netip.AddrPort { return s.source }
+
+// Identity returns what its client has proved about itself.
+func (s *Stream) Identity() Identity { return s.identity }
 
 // read serves packets until the connection ends, and returns why.
-func (s *stream) read() string {
+func (s *Stream) read() string {
 	for {
 		p, malformed := s.framer.next()
 		switch {
 		case malformed != nil:
-			s.server.refused(s.incoming(nil), TypeUnread, faultOf(malformed))
+			s.conversation.Refuse(malformed)
 			return ClosedViolation
 		case p == nil:
 			if cause := s.fill(); cause != "" {
@@ -107,11 +103,11 @@ func (s *stream) read() string {
 
 // fill reads some more, or returns why there is no more. A packet that has begun
 // must end in time, however steadily it trickles.
-func (s *stream) fill() string {
+func (s *Stream) fill() string {
 	now := time.Now()
 	switch {
 	case !s.framer.partial():
-		s.deadline = now.Add(s.server.options.RadSec.IdleTimeout)
+		s.deadline = now.Add(s.server.options.IdleTimeout)
 	case s.deadline.After(now.Add(packetTimeout)):
 		s.deadline = now.Add(packetTimeout)
 	}
@@ -128,48 +124,29 @@ func (s *stream) fill() string {
 
 // take serves one packet. A request without a good answer is ignored, as in a
 // datagram, except when it leaves no trust in the next.
-func (s *stream) take(p wire.Packet) string {
-	if s.current() == nil {
+func (s *Stream) take(p wire.Packet) string {
+	switch {
+	case s.conversation.Client() == "":
 		return ClosedRevoked
-	}
-	in := s.incoming(p)
-	kind, err := s.serve(in)
-	s.forget() // add has copied the replies
-	if err == nil {
-		return ""
-	}
-	s.server.refused(in, kind, err)
-	if err.fatal {
+	case s.conversation.Serve(p):
 		return ClosedViolation
 	}
 	return ""
 }
 
-func (s *stream) incoming(p wire.Packet) *incoming {
-	return &incoming{
-		octets:     p,
-		client:     s.client,
-		duplicates: s.duplicates,
-		source:     s.source,
-		way:        replyPath{stream: s},
-		arrival:    s.server.now(),
-		patient:    true,
-	}
-}
-
 // dismissed returns why the server ends the connection, if it does.
-func (s *stream) dismissed() string {
+func (s *Stream) dismissed() string {
 	switch {
 	case s.stopping.Load():
 		return ClosedShutdown
-	case s.current() == nil:
+	case s.conversation.Client() == "":
 		return ClosedRevoked
 	}
 	return ""
 }
 
 // causeOf returns why reading failed; empty when it did not.
-func (s *stream) causeOf(err error) string {
+func (s *Stream) causeOf(err error) string {
 	if err == nil {
 		return ""
 	}
@@ -190,18 +167,18 @@ func (s *stream) causeOf(err error) string {
 }
 
 // stop ends reading.
-func (s *stream) stop() {
+func (s *Stream) stop() {
 	s.stopping.Store(true)
 	s.wake()
 }
 
 // wake lets the reader notice that it is dismissed. To others it looks like the
 // end of their idle time.
-func (s *stream) wake() { _ = s.raw.SetReadDeadline(time.Unix(1, 0)) }
+func (s *Stream) wake() { _ = s.raw.SetReadDeadline(time.Unix(1, 0)) }
 
-// add hands a reply to the writer. It never waits: a client that does not take
-// its replies loses the connection.
-func (s *stream) add(_ *replyPath, reply []byte) {
+// Send hands a copy of a reply to the writer. It never waits: a client that does not take
+// its replies loses the connection. It may be called concurrently.
+func (s *Stream) Send(reply []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ending {
@@ -216,7 +193,7 @@ func (s *stream) add(_ *replyPath, reply []byte) {
 }
 
 // failLocked gives the connection up, because replies cannot be written.
-func (s *stream) failLocked(stalled bool) {
+func (s *Stream) failLocked(stalled bool) {
 	s.stalled = s.stalled || stalled
 	s.ending, s.pending = true, nil
 	s.raw.Close()
@@ -224,7 +201,7 @@ func (s *stream) failLocked(stalled bool) {
 }
 
 // finish lets the writer end once all replies are written.
-func (s *stream) finish() {
+func (s *Stream) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ending = true
@@ -232,7 +209,7 @@ func (s *stream) finish() {
 }
 
 // write writes replies, many at once under load, until finish.
-func (s *stream) write() {
+func (s *Stream) write() {
 	for batch := s.batch(); len(batch) > 0; batch = s.batch() {
 		_ = s.raw.SetWriteDeadline(time.Now().Add(writeTimeout)) // Write tells the same
 		if _, err := s.conn.Write(batch); err != nil {
@@ -246,7 +223,7 @@ func (s *stream) write() {
 }
 
 // batch waits for replies and takes them all; none means that there will be none.
-func (s *stream) batch() []byte {
+func (s *Stream) batch() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.pending) == 0 && !s.ending {

@@ -1,4 +1,4 @@
-package radiusacct
+package radsec
 
 import (
 	"errors"
@@ -14,12 +14,15 @@ const (
 	handshakesShare = 4 // as one in so many of the connections of clients
 )
 
-// Why a connection is refused, as handed to [Observer.ConnectionRefused].
+// Why a connection is refused, as handed to [Service.Refused].
 const (
 	RefusedHandshake = "handshake"      // TLS failed, or the certificate is not valid
 	RefusedUnknown   = "unknown_client" // the certificate is valid, but of no client
 	RefusedLimit     = "limit"          // too many connections
 )
+
+// RefusalCauses returns why a connection may be refused whose client is not known.
+func RefusalCauses() []string { return []string{RefusedHandshake, RefusedUnknown, RefusedLimit} }
 
 // A refusal is why a connection is not served.
 type refusal struct {
@@ -45,7 +48,7 @@ type admission struct {
 
 	mu         sync.Mutex
 	total      int
-	peers      map[*clientState]int
+	clients    map[string]int
 	handshakes []*handshake         // in order of their coming
 	sources    map[netip.Prefix]int // of handshakes
 	networks   map[netip.Prefix]int // of handshakes
@@ -62,7 +65,7 @@ type handshake struct {
 func newAdmission(limit, clientLimit int) *admission {
 	return &admission{
 		limit: limit, clientLimit: clientLimit, handshakeLimit: max(limit/handshakesShare, maxHandshakes),
-		peers: make(map[*clientState]int), sources: make(map[netip.Prefix]int), networks: make(map[netip.Prefix]int),
+		clients: make(map[string]int), sources: make(map[netip.Prefix]int), networks: make(map[netip.Prefix]int),
 	}
 }
 
@@ -115,29 +118,29 @@ func (a *admission) leave(h *handshake) *refusal {
 	return nil
 }
 
-// admit lets in a connection whose client is known, until dismiss. One that is
+// admit lets in a connection whose client is known, until release. One that is
 // refused has left.
-func (a *admission) admit(h *handshake, p *clientState) *refusal {
+func (a *admission) admit(h *handshake, client string) *refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if h.overrun {
 		return overrun
 	}
 	a.removeLocked(h)
-	if a.total >= a.limit || a.peers[p] >= a.clientLimit {
+	if a.total >= a.limit || a.clients[client] >= a.clientLimit {
 		return tooMany
 	}
 	a.total++
-	a.peers[p]++
+	a.clients[client]++
 	return nil
 }
 
 // release ends a connection that was let in.
-func (a *admission) release(p *clientState) {
+func (a *admission) release(client string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.total--
-	lessen(a.peers, p)
+	lessen(a.clients, client)
 }
 
 func lessen[K comparable](counts map[K]int, key K) {

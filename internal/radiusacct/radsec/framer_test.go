@@ -1,4 +1,4 @@
-package radiusacct
+package radsec
 
 import (
 	"bytes"

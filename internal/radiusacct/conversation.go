@@ -1,0 +1,113 @@
+package radiusacct
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
+	"github.com/sessiond/sessiond/internal/radiusacct/wire"
+)
+
+// connectionCache bounds the duplicate cache of a connection, in octets. There are 256
+// identifiers, so it is full only of the longest Proxy-States.
+const connectionCache = 1 << 20
+
+// A conversation serves the packets of one RadSec connection: the way of a datagram, with
+// a duplicate cache of its own. Replies of workers go to its stream past it.
+type conversation struct {
+	*handler
+	stream     *radsec.Stream
+	duplicates *replyCache
+	table      *clientTable // where client is from
+	client     *client
+}
+
+// connections is a Server as radsec sees it.
+type connections struct{ *Server }
+
+// Identify returns the name of the client that has an identity now.
+func (s connections) Identify(who radsec.Identity) string {
+	if c, ok := s.clients.Load().certificates.Identify(who); ok {
+		return c.peer.name
+	}
+	return ""
+}
+
+// Converse returns what serves the packets of a connection.
+func (s connections) Converse(stream *radsec.Stream) radsec.Conversation {
+	c := &conversation{stream: stream, duplicates: newDuplicates(connectionCache, s.now())}
+	c.handler = newIntake(s.Server, c)
+	return c
+}
+
+// Now is the clock.
+func (s connections) Now() time.Time { return s.now() }
+
+// Client returns the name of the client as configured now.
+func (c *conversation) Client() string {
+	if table := c.server.clients.Load(); table != c.table {
+		c.table = table
+		c.client, _ = table.certificates.Identify(c.stream.Identity())
+	}
+	if c.client == nil {
+		return ""
+	}
+	return c.client.peer.name
+}
+
+// Serve serves one packet.
+func (c *conversation) Serve(p wire.Packet) (fatal bool) {
+	in := c.incoming(p)
+	kind, err := c.serve(in)
+	c.forget() // the stream has copied the replies
+	if err != nil {
+		c.server.refused(in, kind, err)
+	}
+	return err != nil && err.fatal
+}
+
+// Refuse counts octets that are no packet.
+func (c *conversation) Refuse(m *wire.Malformed) {
+	c.server.refused(c.incoming(nil), TypeUnread, faultOf(m))
+}
+
+func (c *conversation) incoming(p wire.Packet) *incoming {
+	return &incoming{
+		octets:     p,
+		client:     c.client,
+		duplicates: c.duplicates,
+		source:     c.stream.Source(),
+		way:        replyPath{stream: c.stream},
+		arrival:    c.server.now(),
+		patient:    true,
+	}
+}
+
+// add hands over a reply that is ready at once.
+func (c *conversation) add(_ *replyPath, reply []byte) { c.stream.Send(reply) }
+
+// Opened counts a connection.
+func (s connections) Opened(client string) { s.options.Observer.ConnectionOpened(client) }
+
+// Closed counts a connection that was served.
+func (s connections) Closed(client string, source netip.AddrPort, cause string) {
+	s.options.Observer.ConnectionClosed(client, cause)
+	s.options.Logger.Debug("RadSec connection closed", "client", client, "source", source, "cause", cause)
+}
+
+// Refused counts a connection that is not served.
+func (s connections) Refused(client string, source netip.AddrPort, cause string, err error) {
+	s.options.Observer.ConnectionRefused(client, cause)
+	if suppressed, ok := s.refusals.Allow(s.now()); ok {
+		s.options.Logger.Warn("RadSec connection refused", "client", client, "source", source,
+			"cause", cause, "err", err, "suppressed", suppressed)
+	}
+}
+
+// AcceptFailed notes that the system gave no connection.
+func (s connections) AcceptFailed(err error) {
+	s.losses.accepts.Add(1)
+	if suppressed, ok := s.accepts.Allow(s.now()); ok {
+		s.options.Logger.Error("RadSec connections not accepted", "err", err, "suppressed", suppressed)
+	}
+}
