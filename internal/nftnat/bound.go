@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -19,7 +20,7 @@ const boundInterval = 10 * time.Second
 // exact, but walks the subscriber's entries for each new flow: with 1,000, 10,000 and 50,000
 // of them a flow took 1.3, 2.3 and 38 times as long (BenchmarkNewFlows).
 func (k *Kernel) keepBound(ctx context.Context) error {
-	var told fullTold
+	told := fullTold{log: k.log}
 	tick := time.NewTicker(boundInterval)
 	defer tick.Stop()
 	for {
@@ -51,8 +52,13 @@ func (c crowded) equal(d crowded) bool {
 	return slices.Equal(c.began, d.began) && slices.Equal(c.reached, d.reached)
 }
 
-// fullTold thins out the lines about the bound: a worm takes whole cities to it.
-type fullTold struct{ began, reached throttle.Throttle }
+// fullTold tells who came to the bound, and thins the lines out: a worm takes whole cities
+// to it.
+type fullTold struct {
+	log            *slog.Logger
+	limit          int
+	began, reached throttle.Throttle
+}
 
 // closeFull makes the sets those of the subscribers at the bound.
 func (k *Kernel) closeFull(ctx context.Context, told *fullTold) error {
@@ -65,26 +71,27 @@ func (k *Kernel) closeFull(ctx context.Context, told *fullTold) error {
 		return nil
 	}
 	before := k.options.full
+	told.limit = k.options.MaxSessions
 	o := k.options
 	o.full = full
 	if err := k.configure(ctx, o); err != nil {
 		return err
 	}
-	k.tellFull(&told.began, full.began, before.began,
+	told.tell(&told.began, full.began, before.began,
 		"a subscriber has more sessions than nat.max_sessions_per_subscriber: it opens no new ones until it has an eighth less")
-	k.tellFull(&told.reached, full.reached, before.reached,
+	told.tell(&told.reached, full.reached, before.reached,
 		"a subscriber has more sessions through mappings than nat.max_sessions_per_subscriber: nobody opens new ones to it until it has an eighth less")
 	return nil
 }
 
-// tellFull tells of one who came to the bound, and how many others did since it told last.
-func (k *Kernel) tellFull(thin *throttle.Throttle, now, before []netip.Addr, what string) {
+// tell tells of one who came to the bound, and how many others did since it told last.
+func (f *fullTold) tell(thin *throttle.Throttle, now, before []netip.Addr, what string) {
 	for _, inside := range now {
 		if _, stands := slices.BinarySearchFunc(before, inside, netip.Addr.Compare); stands {
 			continue
 		}
 		if suppressed, ok := thin.Allow(time.Now()); ok {
-			k.log.Warn(what, "inside", inside, "limit", k.options.MaxSessions, "subscribers_at_limit", len(now), "suppressed", suppressed)
+			f.log.Warn(what, "inside", inside, "limit", f.limit, "subscribers_at_limit", len(now), "suppressed", suppressed)
 		}
 	}
 }

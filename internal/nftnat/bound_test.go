@@ -152,20 +152,20 @@ func TestFloodThroughMappingIsBounded(t *testing.T) {
 // who comes later tells how many had none.
 func TestManyAtTheBoundAreToldBriefly(t *testing.T) {
 	var told logLines
-	k := &Kernel{log: slog.New(slog.NewTextHandler(&told, nil))}
+	full := &fullTold{log: slog.New(slog.NewTextHandler(&told, nil))}
 	var worm []netip.Addr
 	for a := alice; len(worm) < 10_000; a = a.Next() {
 		worm = append(worm, a)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		var thin throttle.Throttle
-		k.tellFull(&thin, worm[:5], nil, "full")
-		k.tellFull(&thin, worm[:9_999], worm[:5], "full")
+		full.tell(&thin, worm[:5], nil, "full")
+		full.tell(&thin, worm[:9_999], worm[:5], "full")
 		if got := told.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "inside="+alice.String()) {
 			t.Errorf("told %s", got)
 		}
 		time.Sleep(throttle.DefaultInterval)
-		k.tellFull(&thin, worm, worm[:9_999], "full")
+		full.tell(&thin, worm, worm[:9_999], "full")
 		if got := told.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "subscribers_at_limit=10000 suppressed=9998") {
 			t.Errorf("told %s", got)
 		}
@@ -234,11 +234,11 @@ func TestFillIsTold(t *testing.T) {
 // TestFillAlarms tells of each share once, and when all is well again.
 func TestFillAlarms(t *testing.T) {
 	var told logLines
-	k := &Kernel{log: slog.New(slog.NewTextHandler(&told, nil))}
+	w := &fillWatch{log: slog.New(slog.NewTextHandler(&told, nil))}
 	for _, step := range []struct{ entries, lines int }{
 		{700, 0}, {800, 1}, {850, 1}, {780, 1}, {960, 2}, {990, 2}, {760, 2}, {700, 3}, {100, 3}, {1000, 4},
 	} {
-		k.tellFill(t.Context(), step.entries, 1000)
+		w.tell(t.Context(), step.entries, 1000)
 		if got := strings.Count(told.String(), "\n"); got != step.lines {
 			t.Errorf("at %d of 1000: %d lines, want %d: %s", step.entries, got, step.lines, told.String())
 		}

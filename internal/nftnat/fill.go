@@ -3,6 +3,9 @@ package nftnat
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
+
+	"github.com/sessiond/sessiond/internal/conntrack"
 )
 
 // Fill is how full the conntrack table of the namespace is, and who is kept from filling it.
@@ -14,7 +17,7 @@ type Fill struct {
 // Fill tells how full things are. It needs Run.
 func (k *Kernel) Fill() Fill {
 	f := Fill{Full: len(k.crowded().began)}
-	if last := k.fill.Load(); last != nil {
+	if last := k.fill.last.Load(); last != nil {
 		f.Entries, f.Limit = last.Entries, last.Limit
 	}
 	return f
@@ -24,41 +27,48 @@ func (k *Kernel) Fill() Fill {
 // which it is well again.
 const fillWarning, fillAlarm, fillWell = 80, 95, 75
 
-// lookAtFill reads how full the conntrack table is, and says so when that matters: at its
+// fillWatch reads how full the conntrack table is, and says so when that matters: at its
 // limit the kernel drops new flows of everybody, and tells nobody but its own log.
-func (k *Kernel) lookAtFill(ctx context.Context) error {
-	entries, limit, err := k.flows.Fill(ctx)
+type fillWatch struct {
+	flows *conntrack.Table
+	log   *slog.Logger
+	last  atomic.Pointer[Fill] // without Full
+	told  int                  // the share that was logged last
+}
+
+func (w *fillWatch) look(ctx context.Context) error {
+	entries, limit, err := w.flows.Fill(ctx)
 	if err != nil {
 		return err
 	}
-	k.fill.Store(&Fill{Entries: entries, Limit: limit})
-	k.tellFill(ctx, entries, limit)
+	w.last.Store(&Fill{Entries: entries, Limit: limit})
+	w.tell(ctx, entries, limit)
 	return nil
 }
 
-// tellFill logs each share once on the way up, and when all is well again.
-func (k *Kernel) tellFill(ctx context.Context, entries, limit int) {
+// tell logs each share once on the way up, and when all is well again.
+func (w *fillWatch) tell(ctx context.Context, entries, limit int) {
 	if limit == 0 {
 		return
 	}
-	share, told := 100*entries/limit, k.fillTold
+	share, told := 100*entries/limit, w.told
 	switch {
 	case share >= fillAlarm:
-		k.fillTold = fillAlarm
+		w.told = fillAlarm
 	case share >= fillWarning:
-		k.fillTold = max(told, fillWarning)
+		w.told = max(told, fillWarning)
 	case share < fillWell:
-		k.fillTold = 0
+		w.told = 0
 	}
-	if k.fillTold == told {
+	if w.told == told {
 		return
 	}
 	level, text := slog.LevelWarn, "the conntrack table fills: at its limit new flows of everybody are dropped; raise net.netfilter.nf_conntrack_max, and see who has the most (sessionctl session count)"
-	switch k.fillTold {
+	switch w.told {
 	case 0:
 		level, text = slog.LevelInfo, "the conntrack table has room again"
 	case fillAlarm:
 		level = slog.LevelError
 	}
-	k.log.Log(ctx, level, text, "entries", entries, "limit", limit)
+	w.log.Log(ctx, level, text, "entries", entries, "limit", limit)
 }

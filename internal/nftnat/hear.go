@@ -69,12 +69,7 @@ func (k *Kernel) hear(ctx context.Context) error {
 	for _, inside := range n.touched {
 		k.shadow.suspect(inside)
 	}
-	if n.quiet != "" {
-		k.setQuiet(n.quiet)
-	}
-	if n.quiet != "" || n.gone && k.quiet != "" || lost || k.unsettled {
-		k.askQuiet()
-	}
+	k.quiet.hear(n.quiet, n.gone, lost || k.unsettled)
 	if n.table || lost || k.unsettled {
 		if err := k.settle(ctx); err != nil {
 			return err

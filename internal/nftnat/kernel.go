@@ -31,13 +31,12 @@ type Kernel struct {
 	routes  *blackholes
 	barrier *barrier
 	icmp    *icmpTimeout
-	flows   *conntrack.Table
-	inside  atomic.Pointer[[]netip.Prefix] // for reading sessions
-	shadow  shadow                         // what gate and block hold, as far as is known
-	changed chan struct{}                  // told that the shadow changed by others' hands
-	sweep   chan struct{}                  // told that the table was put right
-	// quietDue is told that all rules are to be read, see keepQuiet.
-	quietDue chan struct{}
+	SessionTable
+	shadow  shadow        // what gate and block hold, as far as is known
+	changed chan struct{} // told that the shadow changed by others' hands
+	sweep   chan struct{} // told that the table was put right
+	quiet   quietWatch
+	fill    fillWatch
 
 	// turn holds one token; whoever has it may use what follows, and change shadow.
 	// Exported methods and check take it, all others expect their caller to have it.
@@ -48,8 +47,7 @@ type Kernel struct {
 	identity   identity       // of the table that was last converged
 	unsettled  bool           // the table has to be converged
 	removed    bool
-	quiet      string // the table whose rule leaves conntrack events out; "" for none
-	unused     bool   // the table carries the mark of one that was never programmed
+	unused     bool // the table carries the mark of one that was never programmed
 	search     search
 	cursors
 	miscounted int  // times in a row that the kernel counted otherwise
@@ -58,9 +56,6 @@ type Kernel struct {
 	programmed bool // an earlier start programmed the table
 
 	learning atomic.Bool // Learn was called since the last second of the verification
-
-	fill     atomic.Pointer[Fill] // without Full
-	fillTold int                  // the share that was logged last, see lookAtFill
 }
 
 // DialKernel opens what is needed to program the kernel, and changes nothing in it: a
@@ -71,8 +66,9 @@ func DialKernel(o Options) (*Kernel, error) {
 		return nil, err
 	}
 	k := &Kernel{
-		log: o.Logger, options: o, turn: make(chan struct{}, 1),
-		changed: make(chan struct{}, 1), sweep: make(chan struct{}, 1), quietDue: make(chan struct{}, 1),
+		log: o.Logger, SessionTable: SessionTable{log: o.Logger}, options: o, turn: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1), sweep: make(chan struct{}, 1),
+		fill: fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
 	}
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
@@ -118,6 +114,7 @@ func (k *Kernel) dial() (err error) {
 		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Outside: k.options.OutsidePrefixes, Bound: k.options.MaxSessions,
 		Own: k.routes.localAddresses, Logger: k.log,
 	})
+	k.quiet.ns, k.quiet.flows, k.fill.flows = k.ns, k.flows, k.flows
 	return err
 }
 
@@ -129,13 +126,7 @@ func (k *Kernel) start(ctx context.Context) error {
 		k.log.Warn("net.ipv4.ip_forward is off: nothing is forwarded until it is switched on")
 	}
 	k.warnOfSurroundings()
-	if quiet, err := k.readQuiet(ctx); err == nil {
-		k.setQuiet(quiet)
-	} else {
-		k.log.Warn(unreadRules, "error", err)
-		k.flows.SetQuiet(true) // until they are read
-		k.askQuiet()
-	}
+	k.quiet.start(ctx)
 	before, err := readStanding(ctx, k.conn, k.options.Table)
 	if errors.Is(err, unix.EINVAL) { // nobody answers for nf_tables
 		return needs("nf_tables", fmt.Errorf("read nftables table %s: %w", k.options.Table, err))
@@ -327,3 +318,7 @@ func (k *Kernel) lock(ctx context.Context) error {
 }
 
 func (k *Kernel) unlock() { k.turn <- struct{}{} }
+
+// Barrier reports whether packets with an inside source are kept back on every outside
+// interface that there is, whatever happens to the table.
+func (k *Kernel) Barrier() bool { return k.barrier.stands.Load() }

@@ -3,8 +3,12 @@ package nftnat
 import (
 	"context"
 	"encoding/binary"
+	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"github.com/sessiond/sessiond/internal/nlmsg"
 	"github.com/sessiond/sessiond/internal/throttle"
@@ -18,22 +22,47 @@ const eventsNeeded = 1<<0 | 1<<1
 // quietPause is the time between two readings of all rules, at least.
 const quietPause = time.Second
 
-// keepQuiet looks, each time it is due, whether a rule masks events. A rule that is added
-// tells that itself, see hear. So all rules are read only when rules went while one did, and
-// when it is not known what others did; and nobody who programs waits for it, since there may
-// be tens of thousands that change all the time.
-func (k *Kernel) keepQuiet(ctx context.Context) error {
+// quietWatch looks for rules, whosever they are, that make conntrack leave out events that
+// the index of sessions lives from. While there is one, the index proves nothing.
+//
+// A rule that is added tells that itself. So all rules are read only when rules went while
+// one masked, and when it is not known what others did; and nobody who programs waits for
+// it, since there may be tens of thousands that change all the time.
+type quietWatch struct {
+	ns    netns.Namespace
+	flows *conntrack.Table
+	log   *slog.Logger
+	due   chan struct{} // told that all rules are to be read
+
+	mu    sync.Mutex
+	table string // of the rule that masks; "" for none
+}
+
+// start reads all rules, or has them read later.
+func (q *quietWatch) start(ctx context.Context) {
+	table, err := q.read(ctx)
+	if err == nil {
+		q.set(table)
+		return
+	}
+	q.log.Warn(unreadRules, "error", err)
+	q.flows.SetQuiet(true) // until they are read
+	q.ask()
+}
+
+// run looks, each time it is due, whether a rule masks events.
+func (q *quietWatch) run(ctx context.Context) error {
 	var thin throttle.Throttle
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-k.quietDue:
+		case <-q.due:
 		}
-		if err := k.lookForQuiet(ctx); err != nil {
-			k.askQuiet()
+		if err := q.look(ctx); err != nil {
+			q.ask()
 			if failed, ok := thin.Allow(time.Now()); ok && ctx.Err() == nil {
-				k.log.Warn(unreadRules, "error", err, "failed_before", failed)
+				q.log.Warn(unreadRules, "error", err, "failed_before", failed)
 			}
 		}
 		select {
@@ -46,37 +75,47 @@ func (k *Kernel) keepQuiet(ctx context.Context) error {
 
 const unreadRules = "rules of nftables cannot be read; it is tried again whether one masks conntrack events"
 
-// askQuiet makes a look at all rules due.
-func (k *Kernel) askQuiet() {
+// ask makes a look at all rules due.
+func (q *quietWatch) ask() {
 	select {
-	case k.quietDue <- struct{}{}:
+	case q.due <- struct{}{}:
 	default:
 	}
 }
 
-// lookForQuiet reads all rules. That none was found is believed unless another look became
+// hear takes what notices told: the table of a new rule that masks events, whether rules
+// went, and whether others may have done anything else.
+func (q *quietWatch) hear(table string, went, anything bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if table != "" {
+		q.setLocked(table)
+	}
+	if table != "" || went && q.table != "" || anything {
+		q.ask()
+	}
+}
+
+// look reads all rules. That none was found is believed unless another look became
 // due meanwhile: a rule may have been added since.
-func (k *Kernel) lookForQuiet(ctx context.Context) error {
-	table, err := k.readQuiet(ctx)
+func (q *quietWatch) look(ctx context.Context) error {
+	table, err := q.read(ctx)
 	if err != nil {
 		return err
 	}
-	if err := k.lock(ctx); err != nil {
-		return err
-	}
-	defer k.unlock()
-	if table != "" || len(k.quietDue) == 0 {
-		k.setQuiet(table)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if table != "" || len(q.due) == 0 {
+		q.setLocked(table)
 	}
 	return nil
 }
 
-// readQuiet returns the table of a rule, whosever it is, that makes conntrack leave out what
-// the index of sessions lives from: `ct event set` of nftables, or the target CT of
-// iptables-nft with --ctevents. While there is one, the index proves nothing. It is "" for
-// none. It has a connection of its own, since those of one take turns.
-func (k *Kernel) readQuiet(ctx context.Context) (table string, err error) {
-	conn, err := wire.Dial(k.ns.FD())
+// read returns the table of a rule that masks events: `ct event set` of nftables, or the
+// target CT of iptables-nft with --ctevents. It is "" for none. It has a connection of its
+// own, since those of one take turns.
+func (q *quietWatch) read(ctx context.Context) (table string, err error) {
+	conn, err := wire.Dial(q.ns.FD())
 	if err != nil {
 		return "", err
 	}
@@ -89,19 +128,25 @@ func (k *Kernel) readQuiet(ctx context.Context) (table string, err error) {
 	return table, err
 }
 
-// setQuiet takes the table whose rule leaves events out; "" for none.
-func (k *Kernel) setQuiet(table string) {
-	k.flows.SetQuiet(table != "")
-	if k.quiet == table {
+// set takes the table whose rule leaves events out; "" for none.
+func (q *quietWatch) set(table string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.setLocked(table)
+}
+
+func (q *quietWatch) setLocked(table string) {
+	q.flows.SetQuiet(table != "")
+	if q.table == table {
 		return
 	}
-	k.quiet = table
+	q.table = table
 	if table != "" {
-		k.log.Warn("a rule makes conntrack leave events out (ct event set, or CT --ctevents): sessions are counted by audits alone, and removals and drains proved by table passes; let the rule tell new and related, or take it out",
+		q.log.Warn("a rule makes conntrack leave events out (ct event set, or CT --ctevents): sessions are counted by audits alone, and removals and drains proved by table passes; let the rule tell new and related, or take it out",
 			"table", table)
 		return
 	}
-	k.log.Info("no rule makes conntrack leave events out any more")
+	q.log.Info("no rule makes conntrack leave events out any more")
 }
 
 // masksEvents reports whether a rule leaves out events that are needed.

@@ -26,7 +26,7 @@ func (k *Kernel) watch(ctx context.Context) error {
 	g.Go(func() error { return k.listen(ctx) })
 	g.Go(func() error { return k.tick(ctx) })
 	g.Go(func() error { return k.sweepWhenDue(ctx) })
-	g.Go(func() error { return k.keepQuiet(ctx) })
+	g.Go(func() error { return k.quiet.run(ctx) })
 	g.Go(func() error { return k.keepBound(ctx) })
 	g.Go(func() error { return k.tellStrays(ctx) })
 	g.Go(func() error {
@@ -71,7 +71,7 @@ func (k *Kernel) tick(ctx context.Context) error {
 			}
 			k.report(ctx, k.check(ctx, due))
 			k.report(ctx, k.verify(ctx))
-			k.report(ctx, k.lookAtFill(ctx))
+			k.report(ctx, k.fill.look(ctx))
 		}
 	}
 }

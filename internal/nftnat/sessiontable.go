@@ -4,12 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
 )
+
+// SessionTable is the sessions of subscribers, in the kernel's conntrack table. Its methods
+// may be called concurrently, and wait for nobody who programs.
+type SessionTable struct {
+	flows  *conntrack.Table
+	inside atomic.Pointer[[]netip.Prefix]
+	log    *slog.Logger
+}
 
 // Reap deletes every conntrack entry that has one of the addresses in either
 // tuple, and returns when it is proved that none is left. Cut first: an open gate
@@ -18,12 +28,12 @@ import (
 //
 // An address whose entries kept coming back, such as those of its own packets to
 // this machine, which pass no gate, gets no receipt: Reap it again.
-func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
-	outcomes, err := k.flows.Delete(ctx, inside)
+func (t *SessionTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
+	outcomes, err := t.flows.Delete(ctx, inside)
 	var back *conntrack.RemainingError
 	switch {
 	case errors.As(err, &back):
-		k.log.Warn("conntrack entries of closed addresses keep coming back", "error", err)
+		t.log.Warn("conntrack entries of closed addresses keep coming back", "error", err)
 	case err != nil:
 		return nil, fmt.Errorf("reap %d addresses: %w", len(inside), err)
 	}
@@ -45,9 +55,9 @@ func proofOf(p nat.Proof) nat.Proof {
 
 // Sessions yields the sessions of all subscribers as they stand in the kernel,
 // until yield returns an error.
-func (k *Kernel) Sessions(ctx context.Context, yield func(Session) error) error {
-	inside := *k.inside.Load()
-	return k.flows.Dump(ctx, func(e conntrack.Entry) error {
+func (t *SessionTable) Sessions(ctx context.Context, yield func(Session) error) error {
+	inside := *t.inside.Load()
+	return t.flows.Dump(ctx, func(e conntrack.Entry) error {
 		return yieldSessions(e, inside, yield)
 	})
 }
@@ -58,11 +68,11 @@ const fewBits = 24
 
 // SessionsOf is Sessions for the inside addresses of a prefix: of a /24 or less at the
 // cost of their own sessions. One that is not IPv4 has none.
-func (k *Kernel) SessionsOf(ctx context.Context, inside netip.Prefix, yield func(Session) error) error {
+func (t *SessionTable) SessionsOf(ctx context.Context, inside netip.Prefix, yield func(Session) error) error {
 	if !inside.IsValid() || !inside.Addr().Is4() {
 		return ctx.Err()
 	}
-	all := *k.inside.Load()
+	all := *t.inside.Load()
 	each := func(e conntrack.Entry) error {
 		return yieldSessions(e, all, func(s Session) error {
 			if !inside.Contains(s.Inside.Addr()) {
@@ -72,7 +82,7 @@ func (k *Kernel) SessionsOf(ctx context.Context, inside netip.Prefix, yield func
 		})
 	}
 	if inside.Bits() < fewBits {
-		return k.flows.Dump(ctx, each)
+		return t.flows.Dump(ctx, each)
 	}
 	var addrs []netip.Addr
 	for a := inside.Masked().Addr(); inside.Contains(a); a = a.Next() {
@@ -83,7 +93,7 @@ func (k *Kernel) SessionsOf(ctx context.Context, inside netip.Prefix, yield func
 	if len(addrs) == 0 {
 		return ctx.Err()
 	}
-	return k.flows.Entries(ctx, addrs, each)
+	return t.flows.Entries(ctx, addrs, each)
 }
 
 func inAny(prefixes []netip.Prefix, a netip.Addr) bool {
@@ -101,38 +111,42 @@ func yieldSessions(e conntrack.Entry, inside []netip.Prefix, yield func(Session)
 
 // SessionCount is how many conntrack entries an inside address has. It costs
 // one look into the index.
-func (k *Kernel) SessionCount(inside netip.Addr) int { return k.flows.Count(inside) }
+func (t *SessionTable) SessionCount(inside netip.Addr) int { return t.flows.Count(inside) }
 
 // SessionTotal is how many conntrack entries all inside addresses have.
-func (k *Kernel) SessionTotal() int { return k.flows.Total() }
+func (t *SessionTable) SessionTotal() int { return t.flows.Total() }
 
 // IndexStats says how well the index of sessions follows the kernel.
-func (k *Kernel) IndexStats() IndexStats {
-	s := k.flows.Stats()
+func (t *SessionTable) IndexStats() IndexStats {
+	s := t.flows.Stats()
 	return IndexStats{Overruns: s.Overruns, Missed: s.Missed, Stale: s.Stale, Passes: s.Passes}
 }
-
-// Barrier reports whether packets with an inside source are kept back on every outside
-// interface that there is, whatever happens to the table.
-func (k *Kernel) Barrier() bool { return k.barrier.stands.Load() }
 
 // Idlers returns those of a few addresses that have no session, by the kernel's word:
 // zero in SessionCount is a hint, which may come from what was not told. It ends
 // sessions that have timed out: the kernel may do so, and tell, only a minute later, and
 // it never tells of sessions that began while nobody listened. Who is not returned
 // may have none either; ask again in a second.
-func (k *Kernel) Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) {
-	return k.flows.Idlers(ctx, inside)
+func (t *SessionTable) Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) {
+	return t.flows.Idlers(ctx, inside)
 }
 
 // Idle tells each inside address whose last session just ended. It needs Run.
-func (k *Kernel) Idle() <-chan netip.Addr { return k.flows.Idle() }
+func (t *SessionTable) Idle() <-chan netip.Addr { return t.flows.Idle() }
 
 // Ready is closed when the index of sessions was built. It needs Run.
-func (k *Kernel) Ready() <-chan struct{} { return k.flows.Ready() }
+func (t *SessionTable) Ready() <-chan struct{} { return t.flows.Ready() }
 
 // KillSession deletes the conntrack entry of a session that Sessions yielded.
 // That it ended meanwhile is no error.
-func (k *Kernel) KillSession(ctx context.Context, s Session) error {
-	return k.flows.DeleteEntry(ctx, s.entry)
+func (t *SessionTable) KillSession(ctx context.Context, s Session) error {
+	return t.flows.DeleteEntry(ctx, s.entry)
+}
+
+// IndexStats count, since the start, what happened to the index of sessions.
+type IndexStats struct {
+	Overruns uint64 // times the kernel dropped events for want of buffer
+	Missed   uint64 // entries that an audit found and that no event had told
+	Stale    uint64 // entries that an audit found to have ended without an event
+	Passes   uint64 // walks through the whole table, because the index could not prove
 }
