@@ -41,35 +41,35 @@ func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed 
 				return false, err
 			}
 		}
-		return !b.Empty(), k.identify(ctx)
+		return !b.Empty(), k.known.identify(ctx)
 	}
-	if standing.exists && !k.shadow.exact() {
-		if err := k.salvage(ctx); err != nil {
+	if standing.exists && !k.known.exact() {
+		if err := k.known.salvage(ctx); err != nil {
 			return false, err
 		}
 	}
-	if k.unused = k.unused && k.shadow.len() == 0; k.unused {
+	if k.unused = k.unused && k.known.len() == 0; k.unused {
 		r.addSet(unusedMark, &b)
 	}
 	k.logProgramming(standing, fresh)
 	if err := k.unheard(ctx, func() (int, error) { return k.fillAll(ctx, &b) }); err != nil {
 		return true, err
 	}
-	k.identity, _, err = k.readIdentity(ctx)
+	k.known.identity, _, err = k.known.readIdentity(ctx)
 	return true, err
 }
 
 // salvage reads all elements of a table that has to be made anew, as one of another
 // version of sessiond. Maps that are not there, or hold something else, have none.
-func (k *Kernel) salvage(ctx context.Context) error {
+func (k *knownElements) salvage(ctx context.Context) error {
 	gates, blocks := make(map[address]nat.Gate), make(map[address]block)
 	err := errors.Join(
-		elements(ctx, k.conn, k.options.Table, mapGate, func() { clear(gates) }, func(attrs []byte) {
+		elements(ctx, k.conn, k.table, mapGate, func() { clear(gates) }, func(attrs []byte) {
 			if inside, g, ok := parseGate(attrs); ok {
 				gates[inside] = g
 			}
 		}),
-		elements(ctx, k.conn, k.options.Table, mapBlock, func() { clear(blocks) }, func(attrs []byte) {
+		elements(ctx, k.conn, k.table, mapBlock, func() { clear(blocks) }, func(attrs []byte) {
 			if inside, b, ok := parseBlock(attrs); ok {
 				blocks[inside] = b
 			}
@@ -90,11 +90,11 @@ func (k *Kernel) salvage(ctx context.Context) error {
 
 func (k *Kernel) logProgramming(standing *standing, fresh bool) {
 	k.log.Info("programming the nftables table", "table", k.options.Table,
-		"found", standing.exists, "fresh", fresh, "addresses", k.shadow.len())
+		"found", standing.exists, "fresh", fresh, "addresses", k.known.len())
 }
 
 // identify notes which table stands. In one that others made nothing is known.
-func (k *Kernel) identify(ctx context.Context) error {
+func (k *knownElements) identify(ctx context.Context) error {
 	id, _, err := k.readIdentity(ctx)
 	if err != nil || id == k.identity {
 		return err
@@ -116,8 +116,8 @@ func (k *Kernel) fillAll(ctx context.Context, b *wire.Batch) (transactions int, 
 	if transactions, err = k.putBack(ctx, b, lostMaps{gate: true, block: true}); err != nil {
 		return transactions, k.notFilled(transactions, err)
 	}
-	k.shadow.settled()
-	k.search.reset()
+	k.known.settled()
+	k.known.search.reset()
 	return transactions, nil
 }
 
@@ -129,11 +129,11 @@ type lostMaps struct{ gate, block bool }
 // small transactions, for their packets are being dropped.
 func (k *Kernel) putBack(ctx context.Context, b *wire.Batch, lost lostMaps) (transactions int, err error) {
 	var live []netip.Addr
-	if k.shadow.len()*wholeBytes >= liveBatch {
+	if k.known.len()*wholeBytes >= liveBatch {
 		live = k.flows.Addresses()
 	}
 	for part := range slices.Chunk(live, liveBatch/wholeBytes) {
-		n, err := k.fillWith(ctx, b, lost.of(k.shadow.fillAt(part)))
+		n, err := k.fillWith(ctx, b, lost.of(k.known.fillAt(part)))
 		if transactions += n; err != nil {
 			return transactions, err
 		}
@@ -141,7 +141,7 @@ func (k *Kernel) putBack(ctx context.Context, b *wire.Batch, lost lostMaps) (tra
 	var made []change
 	others := butFor(live)
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
-		made, from = k.shadow.fillFrom(made[:0], from, others, k.conn.Limit()-b.Size())
+		made, from = k.known.fillFrom(made[:0], from, others, k.conn.Limit()-b.Size())
 		n, err := k.fillWith(ctx, b, lost.of(made))
 		if transactions += n; err != nil {
 			return transactions, err
@@ -166,7 +166,7 @@ func (l lostMaps) of(made []change) []change {
 // refill puts the elements back of maps that others flushed, as a table that is gone is
 // put back: everybody is out meanwhile. What it does not know of stays in doubt.
 func (k *Kernel) refill(ctx context.Context) error {
-	gates, blocks := k.shadow.sizes()
+	gates, blocks := k.known.sizes()
 	var lost lostMaps
 	for _, m := range []struct {
 		name  string
@@ -177,7 +177,7 @@ func (k *Kernel) refill(ctx context.Context) error {
 			continue
 		}
 		var err error
-		if *m.lost, err = k.isEmpty(ctx, m.name); err != nil {
+		if *m.lost, err = k.known.isEmpty(ctx, m.name); err != nil {
 			return err
 		}
 	}
@@ -216,7 +216,7 @@ func butFor(list []netip.Addr) func(netip.Addr) bool {
 // elements: which ones the verification finds out.
 func (k *Kernel) notFilled(transactions int, err error) error {
 	if transactions > 0 {
-		k.doubt("the elements could not be put back: " + err.Error())
+		k.known.doubt("the elements could not be put back: " + err.Error())
 	}
 	return err
 }

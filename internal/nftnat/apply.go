@@ -34,8 +34,8 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 	err := k.programAll(ctx, entries)
 	if drifted(err) {
 		k.log.Warn("nftables table was changed by others, reading it again", "table", k.options.Table, "error", err)
-		k.suspect(entries)
-		k.unsettled = true
+		k.known.suspectEntries(entries)
+		k.known.unsettled = true
 		err = k.programAll(ctx, entries)
 	}
 	if err != nil {
@@ -44,7 +44,7 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 	return nil
 }
 
-func (k *Kernel) suspect(entries []nat.Entry) {
+func (k *knownElements) suspectEntries(entries []nat.Entry) {
 	for i := range entries {
 		k.shadow.suspect(entries[i].Inside.As4())
 	}
@@ -55,10 +55,10 @@ func (k *Kernel) programAll(ctx context.Context, entries []nat.Entry) error {
 	if err := k.hear(ctx); err != nil {
 		return err
 	}
-	if err := k.learnEntries(ctx, entries); err != nil {
+	if err := k.known.learnEntries(ctx, entries); err != nil {
 		return err
 	}
-	changes, err := k.shadow.diff(entries)
+	changes, err := k.known.diff(entries)
 	if err != nil || len(changes) == 0 {
 		return err
 	}
@@ -70,7 +70,7 @@ func (k *Kernel) programAll(ctx context.Context, entries []nat.Entry) error {
 }
 
 // learnEntries looks at the addresses of which it is not known what they hold.
-func (k *Kernel) learnEntries(ctx context.Context, entries []nat.Entry) error {
+func (k *knownElements) learnEntries(ctx context.Context, entries []nat.Entry) error {
 	if k.shadow.exact() {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (k *Kernel) programChanges(ctx context.Context, changes []change) (transact
 			return transactions, err
 		}
 		transactions++
-		k.shadow.apply(part)
+		k.known.apply(part)
 		k.unused = false
 		b.Reset()
 	}

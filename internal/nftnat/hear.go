@@ -64,13 +64,13 @@ func (k *Kernel) hear(ctx context.Context) error {
 		return err
 	}
 	if err != nil || lost {
-		k.doubt("notices of nftables were lost")
+		k.known.doubt("notices of nftables were lost")
 	}
 	for _, inside := range n.touched {
-		k.shadow.suspect(inside)
+		k.known.suspect(inside)
 	}
-	k.quiet.hear(n.quiet, n.gone, lost || k.unsettled)
-	if n.table || lost || k.unsettled {
+	k.quiet.hear(n.quiet, n.gone, lost || k.known.unsettled)
+	if n.table || lost || k.known.unsettled {
 		if err := k.settle(ctx); err != nil {
 			return err
 		}
@@ -83,16 +83,16 @@ func (k *Kernel) hear(ctx context.Context) error {
 	if len(n.touched) == 0 {
 		return nil
 	}
-	defer k.tell() // once it is known what they hold
+	defer k.known.tell() // once it is known what they hold
 	if len(n.touched) > lookChunk {
 		return nil // Learn, or the verification, looks at them
 	}
-	_, err = k.lookAgain(ctx, n.touched)
+	_, err = k.known.lookAgain(ctx, n.touched)
 	return err
 }
 
 // lookAgain is look, at a table that others may be making anew.
-func (k *Kernel) lookAgain(ctx context.Context, list []address) (wrong int, err error) {
+func (k *knownElements) lookAgain(ctx context.Context, list []address) (wrong int, err error) {
 	const attempts = 3
 	for range attempts {
 		if wrong, err = k.look(ctx, list); !errors.Is(err, errOtherTable) {
@@ -108,12 +108,12 @@ func (k *Kernel) lookAgain(ctx context.Context, list []address) (wrong int, err 
 // settle makes the table as wanted after others touched it. If it fails, it is due
 // again.
 func (k *Kernel) settle(ctx context.Context) error {
-	k.unsettled = true
+	k.known.unsettled = true
 	changed, err := k.converge(ctx)
 	if err != nil {
 		return err
 	}
-	k.unsettled = false
+	k.known.unsettled = false
 	if changed {
 		k.log.Warn("nftables table was changed by others and is put right", "table", k.options.Table)
 		k.askSweep()
@@ -122,8 +122,8 @@ func (k *Kernel) settle(ctx context.Context) error {
 }
 
 // doubt makes everything unsure: others may have changed any element.
-func (k *Kernel) doubt(why string) {
-	k.log.Warn("elements of the nftables table are looked at again", "table", k.options.Table, "reason", why)
+func (k *knownElements) doubt(why string) {
+	k.log.Warn("elements of the nftables table are looked at again", "table", k.table, "reason", why)
 	k.shadow.suspectAll()
 	k.search.reset()
 	k.unsettled = true
@@ -131,7 +131,7 @@ func (k *Kernel) doubt(why string) {
 }
 
 // tell says that the shadow changed by others' hands.
-func (k *Kernel) tell() {
+func (k *knownElements) tell() {
 	select {
 	case k.changed <- struct{}{}:
 	default:
@@ -141,7 +141,7 @@ func (k *Kernel) tell() {
 // Changed tells that others changed elements, or may have: EntryAt, EntriesFrom and
 // Learn say what stands. It is told once for many changes. Without Run it is told only
 // when another method meets them.
-func (k *Kernel) Changed() <-chan struct{} { return k.changed }
+func (k *Kernel) Changed() <-chan struct{} { return k.known.changed }
 
 // unheard runs do, which makes large transactions and returns how many, without
 // notices. Whether others made one meanwhile is known by the generation, which every
@@ -156,12 +156,12 @@ func (k *Kernel) unheard(ctx context.Context, do func() (transactions int, err e
 	}
 	made, doErr := do()
 	if err := k.notices.Hear(); err != nil {
-		k.doubt("notices of nftables cannot be had: " + err.Error())
+		k.known.doubt("notices of nftables cannot be had: " + err.Error())
 		return errors.Join(doErr, err)
 	}
 	after, err := k.readGeneration(context.WithoutCancel(ctx))
 	if err != nil || after-before != uint32(made) {
-		k.doubt("others changed nftables during a large transaction")
+		k.known.doubt("others changed nftables during a large transaction")
 	}
 	return errors.Join(doErr, err)
 }

@@ -32,26 +32,18 @@ type Kernel struct {
 	barrier *barrier
 	icmp    *icmpTimeout
 	SessionTable
-	shadow  shadow        // what gate and block hold, as far as is known
-	changed chan struct{} // told that the shadow changed by others' hands
-	sweep   chan struct{} // told that the table was put right
-	quiet   quietWatch
-	fill    fillWatch
+	known knownElements
+	sweep chan struct{} // told that the table was put right
+	quiet quietWatch
+	fill  fillWatch
 
-	// turn holds one token; whoever has it may use what follows, and change shadow.
+	// turn holds one token; whoever has it may use what follows, and change what is known.
 	// Exported methods and check take it, all others expect their caller to have it.
 	turn chan struct{}
 
-	options    Options        // what the ruleset is made of
-	everInside []netip.Prefix // that the table has, or had: elements may stand there
-	identity   identity       // of the table that was last converged
-	unsettled  bool           // the table has to be converged
-	removed    bool
-	unused     bool // the table carries the mark of one that was never programmed
-	search     search
-	cursors
-	miscounted int  // times in a row that the kernel counted otherwise
-	countless  bool // the kernel's counts of elements are not used, for tests
+	options Options // what the ruleset is made of
+	removed bool
+	unused  bool // the table carries the mark of one that was never programmed
 
 	programmed bool // an earlier start programmed the table
 
@@ -67,9 +59,11 @@ func DialKernel(o Options) (*Kernel, error) {
 	}
 	k := &Kernel{
 		log: o.Logger, SessionTable: SessionTable{log: o.Logger}, options: o, turn: make(chan struct{}, 1),
-		changed: make(chan struct{}, 1), sweep: make(chan struct{}, 1),
-		fill: fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
+		sweep: make(chan struct{}, 1),
+		known: knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
+		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
 	}
+	k.known.settle = k.settle
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
 	if err := k.dial(); err != nil {
@@ -98,6 +92,7 @@ func (k *Kernel) dial() (err error) {
 	if k.conn, err = wire.Dial(k.ns.FD()); err != nil {
 		return err
 	}
+	k.known.ns, k.known.conn = k.ns, k.conn
 	if k.notices, err = wire.Listen(k.ns.FD(), k.conn); err != nil {
 		return err
 	}
@@ -134,7 +129,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.everInside = withAll(k.everInside, prefixesOf(before.sets[setInsidePrefixes].members))
+	k.known.everInside = withAll(k.known.everInside, prefixesOf(before.sets[setInsidePrefixes].members))
 	k.unused = !before.exists
 	if err := k.keepStanding(before); err != nil {
 		return err
@@ -160,7 +155,7 @@ func (k *Kernel) wasProgrammed(ctx context.Context, before *standing) (bool, err
 	if !before.exists || !before.unused() {
 		return before.exists, nil
 	}
-	elements, whole, err := k.dump(ctx, 1)
+	elements, whole, err := k.known.dump(ctx, 1)
 	return len(elements) > 0 || !whole, err
 }
 
@@ -303,7 +298,7 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	if err := k.conn.Commit(ctx, &b); err != nil && !gone(err) {
 		return err
 	}
-	k.shadow.reset(true)
+	k.known.reset(true)
 	return errors.Join(k.barrier.retire(), k.routes.set(nil))
 }
 

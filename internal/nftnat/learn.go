@@ -20,8 +20,8 @@ func (k *Kernel) Learn(ctx context.Context, inside []netip.Addr) error {
 	for first := true; first || len(inside) > 0; first = false {
 		n := min(len(inside), 16*lookChunk)
 		err := k.inTurn(ctx, func() error {
-			err := k.count(ctx)
-			list = k.shadow.unsureOf(list[:0], inside[:n])
+			err := k.known.count(ctx)
+			list = k.known.unsureOf(list[:0], inside[:n])
 			return err
 		})
 		if err != nil {
@@ -29,7 +29,7 @@ func (k *Kernel) Learn(ctx context.Context, inside []netip.Addr) error {
 		}
 		for part := range slices.Chunk(list, lookChunk) {
 			err := k.inTurn(ctx, func() error {
-				_, err := k.lookAgain(ctx, part)
+				_, err := k.known.lookAgain(ctx, part)
 				return err
 			})
 			if err != nil {
@@ -51,7 +51,7 @@ func (k *Kernel) LearnRest(ctx context.Context) error {
 	for {
 		done := false
 		err := k.inTurn(ctx, func() (err error) {
-			_, done, err = k.completeStep(ctx, lookChunk)
+			_, done, err = k.known.completeStep(ctx, lookChunk)
 			return err
 		})
 		if err != nil {
@@ -86,18 +86,18 @@ func (k *Kernel) inTurn(ctx context.Context, do func() error) error {
 }
 
 // count makes the shadow complete if it is by the kernel's own count.
-func (k *Kernel) count(ctx context.Context) error {
+func (k *knownElements) count(ctx context.Context) error {
 	if k.shadow.exact() {
 		return nil
 	}
 	id, n, err := k.readIdentity(ctx)
 	if err == nil && n.known && id == k.identity && k.shadow.agrees(n.gate, n.blocks) {
-		k.complete()
+		k.completed()
 	}
 	return err
 }
 
-func (k *Kernel) complete() {
+func (k *knownElements) completed() {
 	k.shadow.setComplete(true)
 	k.search.reset()
 	k.search.ended = time.Now()
@@ -106,7 +106,7 @@ func (k *Kernel) complete() {
 // completeStep looks at up to n addresses on the way to an exact shadow: at those that
 // are not sure, then for others. It returns how many held something else than was
 // known, and whether the shadow is exact.
-func (k *Kernel) completeStep(ctx context.Context, n int) (wrong int, done bool, err error) {
+func (k *knownElements) completeStep(ctx context.Context, n int) (wrong int, done bool, err error) {
 	if k.shadow.exact() {
 		return 0, true, nil
 	}
@@ -126,20 +126,20 @@ func (k *Kernel) completeStep(ctx context.Context, n int) (wrong int, done bool,
 
 // Known reports whether EntriesFrom lists whatever stands in the kernel, as far as nobody
 // changed it since.
-func (k *Kernel) Known() bool { return k.shadow.exact() }
+func (k *Kernel) Known() bool { return k.known.exact() }
 
 // EntryAt returns what stands at an address, as far as Learn learned it, or others told.
 // It asks nobody. An entry that others left behind may be incomplete: a block without a
 // gate is Closed, and a gate without a block has no Outside. Apply of a Closed entry
 // takes away what there is.
-func (k *Kernel) EntryAt(inside netip.Addr) (nat.Entry, bool) { return k.shadow.entryAt(inside) }
+func (k *Kernel) EntryAt(inside netip.Addr) (nat.Entry, bool) { return k.known.entryAt(inside) }
 
 // EntriesFrom lists up to n entries, as EntryAt says them, in order of inside address,
 // from an address on, which the zero address is before. It costs no more than what it
 // lists. next is where to go on, the zero address at the end.
 func (k *Kernel) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries []nat.Entry, next netip.Addr) {
-	return k.shadow.entriesFrom(from, n)
+	return k.known.entriesFrom(from, n)
 }
 
 // Elements is how many addresses are known to hold something.
-func (k *Kernel) Elements() int { return k.shadow.len() }
+func (k *Kernel) Elements() int { return k.known.len() }

@@ -43,7 +43,7 @@ func newOthers(t testing.TB, lab *netlab.Lab) others {
 // standing reads what is really there, by a dump.
 func (o others) standing() []nat.Entry {
 	o.t.Helper()
-	k := &Kernel{conn: o.conn, options: Options{Table: testTable}}
+	k := &knownElements{conn: o.conn, table: testTable}
 	if err := k.salvage(testContext(o.t)); err != nil {
 		o.t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestLearnAfterRestart(t *testing.T) {
 				t.Fatal(err)
 			}
 			k = openKernel(t, o)
-			k.countless = countless
+			k.known.countless = countless
 			if k.Elements() != 0 {
 				t.Errorf("%d elements are known before anything was learned", k.Elements())
 			}
@@ -200,7 +200,7 @@ func TestStrangersOutsideOfThePrefixes(t *testing.T) {
 		t.Fatal(err)
 	}
 	k = openKernel(t, o)
-	if _, n, err := k.readIdentity(t.Context()); err != nil || !n.known {
+	if _, n, err := k.known.readIdentity(t.Context()); err != nil || !n.known {
 		t.Skipf("this kernel does not count elements (%v)", err)
 	}
 	wantEntries(t, k, entries...)
@@ -238,7 +238,7 @@ func TestNoVerificationBesideAStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	k = openKernel(t, o)
-	known := func() int { return k.shadow.len() - k.shadow.doubts() }
+	known := func() int { return k.known.len() - k.known.doubts() }
 	for i, inside := range []netip.Addr{entries[0].Inside, entries[1].Inside} {
 		if err := errors.Join(k.Learn(testContext(t), []netip.Addr{inside}), k.verify(testContext(t))); err != nil {
 			t.Fatal(err)
@@ -259,7 +259,7 @@ func silentChange(t *testing.T, countless bool, changed []nat.Entry, want func([
 	t.Helper()
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
-	k.countless = countless
+	k.known.countless = countless
 	entries := crowd(70, 200)
 	apply(t, k, append(entries, blockOf(alice, nat.GateOpen, 0))...)
 	if err := k.notices.Deafen(); err != nil {
@@ -269,7 +269,7 @@ func silentChange(t *testing.T, countless bool, changed []nat.Entry, want func([
 	if err := k.notices.Hear(); err != nil {
 		t.Fatal(err)
 	}
-	for seconds := 0; len(k.changed) == 0; seconds++ {
+	for seconds := 0; len(k.known.changed) == 0; seconds++ {
 		if seconds > 60 {
 			t.Fatal("not found in 60 s of the verification")
 		}
@@ -311,7 +311,7 @@ func TestVanishedTableCutsNobody(t *testing.T) {
 	k := openKernel(t, labOptions(lab))
 	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	run(t, lab, "nft", "delete table ip sessiond")
-	if _, err := k.look(t.Context(), []address{alice.As4()}); !errors.Is(err, errOtherTable) {
+	if _, err := k.known.look(t.Context(), []address{alice.As4()}); !errors.Is(err, errOtherTable) {
 		t.Errorf("a look at a table that is gone returned %v", err)
 	}
 	wantEntries(t, k, blockOf(alice, nat.GateOpen, 0))
@@ -346,7 +346,7 @@ func TestWalkWithOthers(t *testing.T) {
 				t: t, k: startKernel(t, o), others: newOthers(t, lab),
 				random: rand.New(rand.NewPCG(7, 8)), model: map[netip.Addr]nat.Entry{},
 			}
-			if err := w.k.inTurn(testContext(t), func() error { w.k.countless = countless; return nil }); err != nil {
+			if err := w.k.inTurn(testContext(t), func() error { w.k.known.countless = countless; return nil }); err != nil {
 				t.Fatal(err)
 			}
 			for range 150 {

@@ -21,10 +21,10 @@ type sizes struct {
 
 // readIdentity reads which maps stand and how many elements they hold. Of a table that
 // is not there, or lacks a map, the identity is zero.
-func (k *Kernel) readIdentity(ctx context.Context) (identity, sizes, error) {
+func (k *knownElements) readIdentity(ctx context.Context) (identity, sizes, error) {
 	var id identity
 	err := k.conn.Get(ctx, wire.GetTable, func(dst []byte) []byte {
-		return nlmsg.AppendString(dst, unix.NFTA_TABLE_NAME, k.options.Table)
+		return nlmsg.AppendString(dst, unix.NFTA_TABLE_NAME, k.table)
 	}, func(attrs []byte) { id.table = nlmsg.Uint64(nlmsg.Attr(attrs, wire.AttrTableHandle)) })
 	n := sizes{known: !k.countless}
 	for _, m := range []struct {
@@ -33,7 +33,7 @@ func (k *Kernel) readIdentity(ctx context.Context) (identity, sizes, error) {
 		size   *int
 	}{{mapGate, &id.gate, &n.gate}, {mapBlock, &id.block, &n.blocks}} {
 		err = errors.Join(err, k.conn.Get(ctx, wire.GetSet, func(dst []byte) []byte {
-			return appendSetName(dst, k.options.Table, m.name)
+			return appendSetName(dst, k.table, m.name)
 		}, func(attrs []byte) {
 			*m.handle = nlmsg.Uint64(nlmsg.Attr(attrs, wire.AttrSetHandle))
 			count := nlmsg.Attr(attrs, wire.AttrSetCount)
@@ -56,16 +56,16 @@ var errOtherTable = errors.New("nftnat: the table was made anew by others")
 // look reads what stands at some addresses and records it. It returns how many of them
 // were known to hold something else. If it fails nothing is recorded: keys are missing
 // in a table that is gone, too, and nobody must be cut off for that.
-func (k *Kernel) look(ctx context.Context, list []address) (wrong int, err error) {
+func (k *knownElements) look(ctx context.Context, list []address) (wrong int, err error) {
 	cells := make([]cell, len(list))
 	key := func(dst []byte, i int) []byte { return appendKey(dst, list[i][:]) }
 	err = errors.Join(
-		k.conn.Lookup(ctx, k.options.Table, mapGate, len(list), key, func(i int, attrs []byte) {
+		k.conn.Lookup(ctx, k.table, mapGate, len(list), key, func(i int, attrs []byte) {
 			if _, g, ok := parseGate(attrs); ok {
 				cells[i].gate = g
 			}
 		}),
-		k.conn.Lookup(ctx, k.options.Table, mapBlock, len(list), key, func(i int, attrs []byte) {
+		k.conn.Lookup(ctx, k.table, mapBlock, len(list), key, func(i int, attrs []byte) {
 			if _, b, ok := parseBlock(attrs); ok {
 				cells[i].block = b
 			}

@@ -25,7 +25,7 @@ func (k *Kernel) tellStrays(ctx context.Context) error {
 		case <-k.flows.Strays():
 		}
 		newest, count := k.flows.Strayed()
-		if time.Since(told) < strayEvery || k.shadow.at(newest.Inside.As4()).outside == address(newest.Outside.As4()) {
+		if time.Since(told) < strayEvery || k.known.at(newest.Inside.As4()).outside == address(newest.Outside.As4()) {
 			continue
 		}
 		told = time.Now()

@@ -36,7 +36,7 @@ func (s *search) reset() { s.begun, s.spans, s.dump = false, nil, false }
 // searchStep goes on with the search, which makes the shadow complete in the end, by up
 // to n addresses. It returns how many hold something. The search begins with a dump,
 // and that is all where the maps are small.
-func (k *Kernel) searchStep(ctx context.Context, n int) (wrong int, err error) {
+func (k *knownElements) searchStep(ctx context.Context, n int) (wrong int, err error) {
 	if !k.search.begun {
 		return 0, k.beginSearch(ctx)
 	}
@@ -51,12 +51,12 @@ func (k *Kernel) searchStep(ctx context.Context, n int) (wrong int, err error) {
 	}
 	k.search.dump = size.known && !k.shadow.agrees(size.gate, size.blocks) && time.Since(k.search.dumped) >= dumpInterval
 	if !k.search.dump {
-		k.complete()
+		k.completed()
 	}
 	return wrong, nil
 }
 
-func (k *Kernel) beginSearch(ctx context.Context) error {
+func (k *knownElements) beginSearch(ctx context.Context) error {
 	k.search.begun, k.search.spans = true, spansOf(k.everInside)
 	_, size, err := k.readIdentity(ctx)
 	if err != nil || size.known && max(size.gate, size.blocks) > dumpLimit {
@@ -77,20 +77,20 @@ func (k *Kernel) beginSearch(ctx context.Context) error {
 }
 
 // meet completes the shadow by what a dump found, which is looked at next.
-func (k *Kernel) meet(strangers []address) {
+func (k *knownElements) meet(strangers []address) {
 	for _, inside := range strangers {
 		k.shadow.suspect(inside)
 	}
-	k.complete()
+	k.completed()
 }
 
 // dumpDue reports whether the search waits for a dump without a limit.
 func (k *Kernel) dumpDue(ctx context.Context) (bool, error) {
 	due := false
 	err := k.inTurn(ctx, func() error {
-		due = k.search.dump
+		due = k.known.search.dump
 		if due {
-			k.search.dumped = time.Now()
+			k.known.search.dumped = time.Now()
 		}
 		return nil
 	})
@@ -100,13 +100,13 @@ func (k *Kernel) dumpDue(ctx context.Context) (bool, error) {
 // searchByDump ends a search by a dump of whatever size. Others program meanwhile: what
 // they change is known, and all else the dump finds.
 func (k *Kernel) searchByDump(ctx context.Context) error {
-	strangers, _, err := k.dump(ctx, 0)
+	strangers, _, err := k.known.dump(ctx, 0)
 	if err != nil {
 		return err
 	}
 	return k.inTurn(ctx, func() error {
-		if k.search.dump { // otherwise everything is in doubt again
-			k.meet(strangers)
+		if k.known.search.dump { // otherwise everything is in doubt again
+			k.known.meet(strangers)
 		}
 		return nil
 	})
@@ -115,7 +115,7 @@ func (k *Kernel) searchByDump(ctx context.Context) error {
 // dump lists the addresses of elements whose state is not known. It gives up behind so
 // many elements of a map, unless limit is 0; whole says that it saw all of both maps,
 // as they were at one time.
-func (k *Kernel) dump(ctx context.Context, limit int) (strangers []address, whole bool, err error) {
+func (k *knownElements) dump(ctx context.Context, limit int) (strangers []address, whole bool, err error) {
 	whole = true
 	for _, set := range []string{mapGate, mapBlock} {
 		found, complete, err := k.dumpMap(ctx, set, limit)
@@ -128,7 +128,7 @@ func (k *Kernel) dump(ctx context.Context, limit int) (strangers []address, whol
 }
 
 // isEmpty reports whether a map of the table that was converged has no element.
-func (k *Kernel) isEmpty(ctx context.Context, set string) (bool, error) {
+func (k *knownElements) isEmpty(ctx context.Context, set string) (bool, error) {
 	whole, err := k.dumpWhile(ctx, set, func(attrs []byte) bool {
 		return len(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) == 0
 	})
@@ -139,7 +139,7 @@ func (k *Kernel) isEmpty(ctx context.Context, set string) (bool, error) {
 	return id == k.identity && id != (identity{}), err
 }
 
-func (k *Kernel) dumpMap(ctx context.Context, set string, limit int) (strangers []address, whole bool, err error) {
+func (k *knownElements) dumpMap(ctx context.Context, set string, limit int) (strangers []address, whole bool, err error) {
 	seen := 0
 	whole, err = k.dumpWhile(ctx, set, func(attrs []byte) bool {
 		for _, e := range nlmsg.Attrs(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
@@ -155,14 +155,14 @@ func (k *Kernel) dumpMap(ctx context.Context, set string, limit int) (strangers 
 
 // dumpWhile yields what a dump of a map answers until yield returns false, and returns
 // whether it came whole.
-func (k *Kernel) dumpWhile(ctx context.Context, set string, yield func(attrs []byte) bool) (whole bool, err error) {
+func (k *knownElements) dumpWhile(ctx context.Context, set string, yield func(attrs []byte) bool) (whole bool, err error) {
 	conn, err := wire.Dial(k.ns.FD()) // the rest of a dump that is given up stays in it
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	return conn.DumpWhile(ctx, wire.GetElements, func(dst []byte) []byte {
-		dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, k.options.Table)
+		dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, k.table)
 		return nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, set)
 	}, yield)
 }
@@ -172,5 +172,5 @@ func (k *Kernel) dumpWhile(ctx context.Context, set string, yield func(attrs []b
 func (k *Kernel) keepInside(prefixes []netip.Prefix) {
 	prefixes = slices.Clone(prefixes)
 	k.inside.Store(&prefixes)
-	k.everInside = withAll(k.everInside, prefixes)
+	k.known.everInside = withAll(k.known.everInside, prefixes)
 }

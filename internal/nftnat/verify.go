@@ -2,7 +2,6 @@ package nftnat
 
 import (
 	"context"
-	"net/netip"
 	"time"
 )
 
@@ -31,13 +30,13 @@ func (k *Kernel) verify(ctx context.Context) error {
 	for looked := 0; looked < doubtMost; looked += lookChunk {
 		wrong, sound := 0, false
 		err := k.inTurn(ctx, func() (err error) {
-			if wrong, sound, err = k.completeStep(ctx, lookChunk); err == nil && sound {
-				wrong, err = k.verifyStep(ctx)
+			if wrong, sound, err = k.known.completeStep(ctx, lookChunk); err == nil && sound {
+				wrong, err = k.known.verifyStep(ctx)
 			}
 			return err
 		})
 		if wrong > 0 {
-			k.tell()
+			k.known.tell()
 		}
 		if err != nil || sound {
 			return err
@@ -52,7 +51,7 @@ func (k *Kernel) verify(ctx context.Context) error {
 
 // verifyStep looks at the next elements of a shadow that should be exact, and whether
 // the kernel counts as many.
-func (k *Kernel) verifyStep(ctx context.Context) (wrong int, err error) {
+func (k *knownElements) verifyStep(ctx context.Context) (wrong int, err error) {
 	share := min(verifyMost, 1+k.shadow.len()/int(verifyRound/watchInterval))
 	list, next := k.shadow.nextCells(k.verified, share, true)
 	if wrong, err = k.lookAgain(ctx, list); err != nil {
@@ -61,7 +60,7 @@ func (k *Kernel) verifyStep(ctx context.Context) (wrong int, err error) {
 	k.verified = next
 	if wrong > 0 {
 		k.log.Warn("elements of the nftables table are not as they were programmed, and nobody told",
-			"table", k.options.Table, "addresses", wrong)
+			"table", k.table, "addresses", wrong)
 	}
 	_, size, err := k.readIdentity(ctx)
 	if err != nil {
@@ -83,10 +82,4 @@ func (k *Kernel) verifyStep(ctx context.Context) (wrong int, err error) {
 		k.doubt("the kernel counts other numbers of elements")
 	}
 	return wrong, nil
-}
-
-// cursors of the walks through the shadow.
-type cursors struct {
-	cursor   netip.Addr // of what is not sure
-	verified netip.Addr // of the verification
 }

@@ -96,7 +96,7 @@ func (k *Kernel) check(ctx context.Context, whatever bool) error {
 		return err
 	}
 	k.barrier.restore()
-	k.unsettled = k.unsettled || whatever
+	k.known.unsettled = k.known.unsettled || whatever
 	return k.hear(ctx)
 }
 
