@@ -1,3 +1,21 @@
 // Package lsn is the large-scale NAT engine: it decides, without any I/O,
 // which port block of which outside address each subscriber holds.
+//
+// Reading order:
+//
+//	engine.go       the Engine: what may be asked of it
+//	types.go        configuration of a group, and what it comes to; validate.go checks it
+//	group.go        one group: whom its blocks belong to, and who gets which
+//	shape.go        how pools are cut into blocks, which are numbered as cells
+//	route.go        from an outside address to its pool
+//	clients.go      from an inside address to its subscriber
+//	lease.go        a block that somebody has; receipt.go and grace.go: what is noted of its end
+//	held.go         leases in quarantine; holds.go orders their ends
+//	waitqueue.go    who waits for a block
+//	release.go      blocks that become free; the quarantine of a whole pool
+//	restore.go      bindings from before a start
+//	reconfigure.go  other prefixes, blocks and limits, beside those in use
+//	iterate.go      lists
+//	usage.go        counts of blocks
+//	check.go        every invariant, for tests and diagnosis
 package lsn

@@ -11,10 +11,23 @@
 // so that the events of a session keep their order. Each queue has two workers: one
 // takes what little the calm clients have, the other the storms, which make way for
 // the first (see queue and fairness). A worker hands all that it took to the
-// [Recorder] in one call and answers what the
-// Recorder took. Nothing starts a goroutine per packet, and everything that
-// grows is bounded per client.
+// [Recorder] in one call and answers what the Recorder took. Nothing starts a goroutine
+// per packet, and everything that grows is bounded per client.
 //
 // What does not fit is dropped when it came as a datagram, which its sender will
-// repeat, and unread when its client has too much waiting already; on a connection, where nobody repeats, reading waits instead.
+// repeat, and unread when its client has too much waiting already; on a connection, where
+// nobody repeats, reading waits instead.
+//
+// Octets are read and written by package wire, connections served by package radsec.
+// Reading order:
+//
+//	server.go        the Server: sockets, clients, tasks; options.go
+//	clients.go       who may send, by address and by certificate; bounds.go: about whom
+//	receiver.go      datagrams of a socket (socket.go, destination.go); coalesce.go: batches
+//	conversation.go  packets of a connection
+//	handler.go       the way of a packet to its queue; request.go; status.go: Status-Server
+//	replycache.go    duplicates; bucket.go: the rate of Status-Server
+//	queue.go         requests that wait; fairness.go: storms make way
+//	worker.go        batches to the Recorder; replies.go: replies to sockets
+//	result.go        what became of a request; outcomes.go, report.go, losses.go
 package radiusacct
