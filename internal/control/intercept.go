@@ -12,8 +12,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-
-	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
 // unary turns the handlers' errors into statuses and logs the calls.
@@ -92,7 +90,7 @@ func (s *Server) log(ctx context.Context, method string, req any, err error, too
 		slog.String("code", status.Code(err).String()),
 		slog.Duration("took", took),
 	}
-	if change := changeIn(req); change != nil {
+	if change, ok := req.(proto.Message); ok && Changes(method, req) {
 		level = slog.LevelInfo
 		if err != nil {
 			suppressed, ok := s.failures.Allow(s.now())
@@ -108,27 +106,6 @@ func (s *Server) log(ctx context.Context, method string, req any, err error, too
 		attrs = append(attrs, slog.String("error", status.Convert(err).Message()))
 	}
 	s.logger.LogAttrs(ctx, level, "grpc call", attrs...)
-}
-
-// changeIn returns the request if it is one that changes something.
-func changeIn(req any) proto.Message {
-	switch req := req.(type) {
-	case *pb.PutSubscriberRequest:
-		return req
-	case *pb.DeleteSubscribersRequest:
-		return req
-	case *pb.TerminateSessionsRequest:
-		return req
-	case *pb.UpdateSettingsRequest:
-		return req
-	case *pb.ReconcileRequest:
-		return req
-	case *pb.ConfirmRemovalsRequest:
-		return req
-	case *pb.RefuseRemovalsRequest:
-		return req
-	}
-	return nil
 }
 
 func peerName(ctx context.Context) string {
