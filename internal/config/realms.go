@@ -40,6 +40,7 @@ func (c *RADIUSClient) ofRealm() []setting {
 func (c *RADIUSClient) ofName() []setting {
 	return append(c.ofRealm(),
 		setting{"realm", c.Realm}, setting{"inside", c.Inside}, setting{"groups", c.Groups},
+		setting{"max_subscribers", c.MaxSubscribers},
 		setting{"require_message_authenticator", c.RequireMessageAuthenticator},
 		setting{"acknowledge_incomplete", c.AcknowledgeIncomplete},
 		setting{"status_server", c.StatusServer})

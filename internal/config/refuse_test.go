@@ -58,6 +58,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"client of two minds", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a, record_ttl: 1h}\nnat:", ":7: radius.clients[1].record_ttl: is not as in radius.clients[0] (line 4); one name is one client: write the same in both, or leave it out in both"},
 		{"client with and without Status-Server", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a, status_server: false}\nnat:", ":7: radius.clients[1].status_server: is not as in radius.clients[0] (line 4)"},
 		{"client of two bounds", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a, inside: [100.64.0.0/24]}\nnat:", ":7: radius.clients[1].inside: is not as in radius.clients[0] (line 4)"},
+		{"client of two limits", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a, max_subscribers: 5}\nnat:", ":7: radius.clients[1].max_subscribers: is not as in radius.clients[0] (line 4)"},
 		{"client of two groups", "nat:", "    - {name: bng1, prefix: 192.0.3.0/24, secret: a, groups: [default]}\nnat:", ":7: radius.clients[1].groups: is not as in radius.clients[0] (line 4)"},
 		{"bound to no group", "secret: testing123", "secret: testing123\n      groups: [default, nobody]", `:7: radius.clients[0].groups[1]: "nobody" is no group; write the name of one that stands under groups`},
 		{"bound to IPv6", "secret: testing123", "secret: testing123\n      inside: ['2001:db8::/32']", ":7: radius.clients[0].inside[0]: 2001:db8::/32 is not IPv4"},
