@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Absence is a record that is not there.
@@ -74,8 +75,8 @@ func (db *DB) absent(ctx context.Context, known []subscriber.Record, why subscri
 	pipe := db.client.Pipeline()
 	records, markers := make([]*redis.IntCmd, len(graves)), make([]*redis.IntCmd, len(graves))
 	for i, g := range graves {
-		records[i] = pipe.Exists(ctx, recordKey(g.group.Name, g.record.Inside))
-		markers[i] = pipe.Exists(ctx, markerKey(g.group.Name))
+		records[i] = pipe.Exists(ctx, codec.RecordKey(g.group.Name, g.record.Inside))
+		markers[i] = pipe.Exists(ctx, codec.MarkerKey(g.group.Name))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, err
@@ -106,7 +107,7 @@ func (g *absentRecord) absence(known subscriber.Record) Absence {
 			r.UserName = g.record.UserName
 		}
 	}
-	state, err := parseState(g.session)
+	state, err := codec.ParseState(g.session)
 	if r.StartedAt.IsZero() && err == nil && state.Phase == subscriber.Open && state.Inside == r.Inside {
 		r.StartedAt = state.Start
 	}
@@ -172,7 +173,7 @@ func (db *DB) remember(ctx context.Context, missing []Absence) error {
 
 // searchSessions walks over the session states of a group.
 func (db *DB) searchSessions(ctx context.Context, group string, byID map[string][]*Absence) error {
-	prefix := groupKey(group, "sess:")
+	prefix := codec.SessionKeyPrefix(group)
 	server, err := db.serverOf(ctx, prefix)
 	if err != nil {
 		return err
@@ -185,7 +186,7 @@ func (db *DB) searchSessions(ctx context.Context, group string, byID map[string]
 		var keys []string
 		var of [][]*Absence
 		for _, name := range names {
-			id, err := parseSessionRef(strings.TrimPrefix(name, prefix))
+			id, err := codec.ParseSessionRef(strings.TrimPrefix(name, prefix))
 			if absences := byID[id.AcctSessionID]; err == nil && len(absences) > 0 {
 				keys, of = append(keys, name), append(of, absences)
 			}
@@ -209,7 +210,7 @@ func readStates(ctx context.Context, server redis.UniversalClient, keys []string
 	}
 	for i, absences := range of {
 		line, _ := lines[i].(string)
-		state, err := parseState(line)
+		state, err := codec.ParseState(line)
 		if err != nil {
 			continue
 		}
@@ -248,12 +249,12 @@ func (db *DB) endsTold(ctx context.Context, records []subscriber.Record) (map[su
 func (db *DB) searchEnds(ctx context.Context, group string, versions map[netip.Addr]string, told map[subscriber.Key]subscriber.Reason) error {
 	oldest := oldestOf(versions)
 	for end := "+"; len(versions) > 0; {
-		entries, err := db.client.XRevRangeN(ctx, feedKey(group), end, oldest, announcedWithin).Result()
+		entries, err := db.client.XRevRangeN(ctx, codec.FeedKey(group), end, oldest, announcedWithin).Result()
 		if err != nil {
 			return err
 		}
 		for i := range entries {
-			for _, c := range parseEntries(group, entries[i:i+1], nil) {
+			for _, c := range parseEntry(group, &entries[i]) {
 				inside := c.Record.Inside()
 				version, wanted := versions[inside]
 				if !wanted {

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // AnnounceDeleted announces the end of records that others removed from Redis, or that
@@ -80,7 +81,7 @@ func (db *DB) graves(ctx context.Context, known []subscriber.Record, why subscri
 			return nil, err
 		}
 		graves[i] = &absentRecord{group: g, record: r, id: sessionOrAddress(&r), reason: why}
-		calls[i] = pipe.HGet(ctx, onlineKey(g.Name), r.Inside.String())
+		calls[i] = pipe.HGet(ctx, codec.OnlineKey(g.Name), r.Inside.String())
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
@@ -96,7 +97,7 @@ func (g *absentRecord) identify(db *DB, witness string) {
 	if g.witness = witness; witness == "" {
 		return
 	}
-	record, err := parseWitness(g.record.Key, witness)
+	record, err := codec.ParseOnlineEntry(g.record.Key, witness)
 	if err != nil {
 		db.logger.Error("online entry cannot be read", "group", g.group.Name, "error", err)
 		return
@@ -109,7 +110,7 @@ func (db *DB) addSessions(ctx context.Context, graves []*absentRecord) error {
 	pipe := db.client.Pipeline()
 	lines, ttls := make([]*redis.StringCmd, len(graves)), make([]*redis.DurationCmd, len(graves))
 	for i, g := range graves {
-		key := sessionKey(g.group.Name, g.id)
+		key := codec.SessionKey(g.group.Name, g.id)
 		lines[i], ttls[i] = pipe.Get(ctx, key), pipe.PTTL(ctx, key)
 	}
 	cmds, err := pipe.Exec(ctx)
@@ -118,7 +119,7 @@ func (db *DB) addSessions(ctx context.Context, graves []*absentRecord) error {
 	}
 	for i, g := range graves {
 		if wrongType(lines[i].Err()) {
-			db.found(g.group.Name, GarbageSession, sessionKey(g.group.Name, g.id))
+			db.found(g.group.Name, GarbageSession, codec.SessionKey(g.group.Name, g.id))
 		}
 		g.session = lines[i].Val()
 		if g.reason != subscriber.ReasonNone {
@@ -178,13 +179,13 @@ func (db *DB) unannounced(ctx context.Context, graves []*absentRecord) ([]*absen
 }
 
 func (db *DB) lastChanges(ctx context.Context, group string) (map[netip.Addr]subscriber.ChangeKind, error) {
-	entries, err := db.client.XRevRangeN(ctx, feedKey(group), "+", "-", announcedWithin).Result()
+	entries, err := db.client.XRevRangeN(ctx, codec.FeedKey(group), "+", "-", announcedWithin).Result()
 	if err != nil {
 		return nil, err
 	}
 	last := make(map[netip.Addr]subscriber.ChangeKind)
 	for i := range entries {
-		for _, c := range parseEntries(group, entries[i:i+1], nil) {
+		for _, c := range parseEntry(group, &entries[i]) {
 			if _, known := last[c.Record.Inside()]; !known {
 				last[c.Record.Inside()] = c.Kind
 			}
@@ -196,13 +197,13 @@ func (db *DB) lastChanges(ctx context.Context, group string) (map[netip.Addr]sub
 func (g *absentRecord) call(ctx context.Context, db *DB) *redis.Cmd {
 	r := &g.record
 	keys := []string{
-		recordKey(r.Group, r.Inside), markerKey(r.Group), onlineKey(r.Group), feedKey(r.Group),
-		sessionKey(r.Group, r.SessionID),
+		codec.RecordKey(r.Group, r.Inside), codec.MarkerKey(r.Group), codec.OnlineKey(r.Group), codec.FeedKey(r.Group),
+		codec.SessionKey(r.Group, r.SessionID),
 	}
 	tombstone := g.tombstone(db.now().UTC())
 	args := []any{
 		r.Inside.String(), g.witness, db.feedLimit, g.session, tombstone, db.tombstoneTTL.Milliseconds(),
-		g.reason.String(), recordText(r),
+		g.reason.String(), codec.RecordText(r),
 	}
 	return newCall(ctx, buryScript, keys, args...)
 }
@@ -210,7 +211,7 @@ func (g *absentRecord) call(ctx context.Context, db *DB) *redis.Cmd {
 // tombstone closes the session that was open at the address. An expired record
 // was last heard of when its time began; an Interim since then knows better.
 func (g *absentRecord) tombstone(now time.Time) string {
-	state, err := parseState(g.session)
+	state, err := codec.ParseState(g.session)
 	if err != nil || state.Phase != subscriber.Open || state.Inside != g.record.Inside {
 		return ""
 	}
@@ -222,5 +223,5 @@ func (g *absentRecord) tombstone(now time.Time) string {
 	if state.End.Before(state.Start) {
 		state.End = state.Start
 	}
-	return formatState(&state)
+	return codec.FormatState(&state)
 }

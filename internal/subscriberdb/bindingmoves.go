@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Earlier versions kept all bindings of a group in one hash, oldBindingsKey. Who writes
@@ -70,7 +72,7 @@ func (db *DB) moveBindings(ctx context.Context, group string) error {
 	}
 	total := int64(0)
 	for {
-		err := db.scanHash(ctx, oldBindingsKey(group), func(fields []string) error {
+		err := db.scanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
 			for chunk := range slices.Chunk(fields, 2*moveChunk) {
 				n, err := db.moveRows(ctx, group, chunk)
 				if total += n; err != nil {
@@ -82,7 +84,7 @@ func (db *DB) moveBindings(ctx context.Context, group string) error {
 		if err != nil {
 			return fmt.Errorf("move bindings: %w", err)
 		}
-		left, err := db.client.Exists(ctx, oldBindingsKey(group)).Result()
+		left, err := db.client.Exists(ctx, codec.OldBindingsKey(group)).Result()
 		if err != nil {
 			return fmt.Errorf("move bindings: %w", err)
 		}
@@ -100,16 +102,16 @@ func (db *DB) moveBindings(ctx context.Context, group string) error {
 // moveRows moves the bindings of the fields, which are names and values. What is no
 // binding goes to part 0, where a walk tells of it.
 func (db *DB) moveRows(ctx context.Context, group string, fields []string) (int64, error) {
-	keys := []string{oldBindingsKey(group)}
-	var index [bindingParts]int // of the part in keys, from 1
+	keys := []string{codec.OldBindingsKey(group)}
+	var index [codec.BindingParts]int // of the part in keys, from 1
 	args := make([]any, 0, len(fields))
 	for i := 0; i+1 < len(fields); i += 2 {
 		part := uint8(0)
-		if block, err := parsePlace(fields[i]); err == nil {
-			part = bindingPart(block.Outside)
+		if block, err := codec.ParsePlace(fields[i]); err == nil {
+			part = codec.BindingPart(block.Outside)
 		}
 		if index[part] == 0 {
-			keys = append(keys, bindingsKey(group, part))
+			keys = append(keys, codec.BindingsKey(group, part))
 			index[part] = len(keys)
 		}
 		args = append(args, fields[i], index[part])
@@ -128,7 +130,7 @@ func (db *DB) withoutOld(ctx context.Context, group string, fields []string) ([]
 	for i := 0; i+1 < len(fields); i += 2 {
 		names = append(names, fields[i])
 	}
-	old, err := db.client.HMGet(ctx, oldBindingsKey(group), names...).Result()
+	old, err := db.client.HMGet(ctx, codec.OldBindingsKey(group), names...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read bindings of group %q: %w", group, err)
 	}

@@ -7,7 +7,9 @@ import (
 	"slices"
 
 	"github.com/redis/go-redis/v9"
+
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // BindingRow is a stored binding as it stands there.
@@ -36,7 +38,7 @@ func (db *DB) BindingRows(ctx context.Context, group string, yield func([]Bindin
 
 func (db *DB) scanBindings(ctx context.Context, group string, yield func([]BindingRow) error) error {
 	old := false // the key of before is there
-	err := db.scanHash(ctx, oldBindingsKey(group), func(fields []string) error {
+	err := db.scanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
 		if !old {
 			old = true
 			db.foundOldBindings(group)
@@ -51,7 +53,7 @@ func (db *DB) scanBindings(ctx context.Context, group string, yield func([]Bindi
 		return err
 	}
 	for _, part := range parts {
-		err := db.scanHash(ctx, bindingsKey(group, part), func(fields []string) error {
+		err := db.scanHash(ctx, codec.BindingsKey(group, part), func(fields []string) error {
 			if old {
 				var err error
 				if fields, err = db.withoutOld(ctx, group, fields); err != nil {
@@ -69,9 +71,9 @@ func (db *DB) scanBindings(ctx context.Context, group string, yield func([]Bindi
 
 // filledParts returns the parts that have bindings.
 func (db *DB) filledParts(ctx context.Context, group string) ([]uint8, error) {
-	calls := make([]redis.Cmder, bindingParts)
+	calls := make([]redis.Cmder, codec.BindingParts)
 	for i := range calls {
-		calls[i] = redis.NewIntCmd(ctx, "hlen", bindingsKey(group, uint8(i)))
+		calls[i] = redis.NewIntCmd(ctx, "hlen", codec.BindingsKey(group, uint8(i)))
 	}
 	if err := pipeline(ctx, db.client, calls); err != nil {
 		return nil, fmt.Errorf("count bindings of group %q: %w", group, err)
@@ -91,7 +93,7 @@ func (db *DB) yieldRows(group string, fields []string, yield func([]BindingRow) 
 	for i := 0; i+1 < len(fields); i += 2 {
 		row := BindingRow{of: of, field: fields[i], text: fields[i+1]}
 		var err error
-		if row.Place, err = parsePlace(row.field); err != nil {
+		if row.Place, err = codec.ParsePlace(row.field); err != nil {
 			row.unreadable(err)
 			continue
 		}
@@ -110,10 +112,12 @@ func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []nat.Plac
 	rows := make([]BindingRow, len(blocks))
 	order := make([]*BindingRow, len(blocks))
 	for i, b := range blocks {
-		rows[i] = BindingRow{Place: b, of: of, field: placeField(b)}
+		rows[i] = BindingRow{Place: b, of: of, field: codec.FormatPlace(b)}
 		order[i] = &rows[i]
 	}
-	slices.SortStableFunc(order, func(a, b *BindingRow) int { return cmp.Compare(bindingPart(a.Outside), bindingPart(b.Outside)) })
+	slices.SortStableFunc(order, func(a, b *BindingRow) int {
+		return cmp.Compare(codec.BindingPart(a.Outside), codec.BindingPart(b.Outside))
+	})
 	for chunk := range slices.Chunk(order, pipelineLimit) {
 		old, err := db.fillRows(ctx, group, chunk, false)
 		if err == nil && old {
@@ -131,7 +135,7 @@ func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []nat.Plac
 // the key of before is there. That is asked, and read, before the parts: what goes from
 // there meanwhile is met in one of them.
 func (db *DB) fillRows(ctx context.Context, group string, rows []*BindingRow, withOld bool) (old bool, err error) {
-	exists := redis.NewIntCmd(ctx, "exists", oldBindingsKey(group))
+	exists := redis.NewIntCmd(ctx, "exists", codec.OldBindingsKey(group))
 	calls := []redis.Cmder{exists}
 	ask := func(key string, rows []*BindingRow) *redis.SliceCmd {
 		args := append(make([]any, 0, 2+len(rows)), "hmget", key)
@@ -144,14 +148,14 @@ func (db *DB) fillRows(ctx context.Context, group string, rows []*BindingRow, wi
 	}
 	var before, now []*redis.SliceCmd
 	if withOld {
-		before = append(before, ask(oldBindingsKey(group), rows))
+		before = append(before, ask(codec.OldBindingsKey(group), rows))
 	}
 	for from := 0; from < len(rows); {
-		part, to := bindingPart(rows[from].Outside), from+1
-		for to < len(rows) && bindingPart(rows[to].Outside) == part {
+		part, to := codec.BindingPart(rows[from].Outside), from+1
+		for to < len(rows) && codec.BindingPart(rows[to].Outside) == part {
 			to++
 		}
-		now = append(now, ask(bindingsKey(group, part), rows[from:to]))
+		now = append(now, ask(codec.BindingsKey(group, part), rows[from:to]))
 		from = to
 	}
 	if err := pipeline(ctx, db.client, calls); err != nil {
@@ -177,12 +181,12 @@ func (r *BindingRow) Stored() bool { return r.text != "" }
 // Is reports whether the row is what the binding is stored as.
 func (r *BindingRow) Is(b *nat.Binding) bool {
 	var room [512]byte
-	return r.Place == b.Place() && r.text == string(appendBinding(room[:0], b))
+	return r.Place == b.Place() && r.text == string(codec.AppendBinding(room[:0], b))
 }
 
 // Binding reads the row; what cannot be read is logged.
 func (r *BindingRow) Binding() (nat.Binding, bool) {
-	b, err := parseBinding(r.of.group, r.field, r.text)
+	b, err := codec.ParseBinding(r.of.group, r.field, r.text)
 	if err != nil {
 		r.unreadable(err)
 	}

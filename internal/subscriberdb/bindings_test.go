@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -92,24 +93,24 @@ func TestBindingsWalk(t *testing.T) {
 			if round%10 == 3 { // another process is the next
 				db = newDB(t, client)
 				for _, b := range put {
-					client.HSet(t.Context(), oldBindingsKey("default"), placeField(b.Place()), appendBinding(nil, &b))
+					client.HSet(t.Context(), codec.OldBindingsKey("default"), codec.FormatPlace(b.Place()), codec.AppendBinding(nil, &b))
 				}
 				for _, b := range remove {
 					if _, ok := want[b]; !ok {
-						client.HDel(t.Context(), bindingsKey("default", bindingPart(b.Outside)), placeField(b))
+						client.HDel(t.Context(), codec.BindingsKey("default", codec.BindingPart(b.Outside)), codec.FormatPlace(b))
 					}
 				}
-				client.HSet(t.Context(), oldBindingsKey("default"), "nonsense", "{}")
+				client.HSet(t.Context(), codec.OldBindingsKey("default"), "nonsense", "{}")
 			} else if err := db.SaveBindings(t.Context(), "default", put, remove); err != nil {
 				t.Fatal(err)
 			}
 			compareRows(t, "walk", rowsOf(t, db), want)
 			compareRows(t, "by block", rowsAt(t, db, blocks), want)
 		}
-		if n := client.Exists(t.Context(), oldBindingsKey("default")).Val(); n != 0 {
+		if n := client.Exists(t.Context(), codec.OldBindingsKey("default")).Val(); n != 0 {
 			t.Error("the key of before is left")
 		}
-		if got := client.HGet(t.Context(), bindingsKey("default", 0), "nonsense").Val(); got != "{}" {
+		if got := client.HGet(t.Context(), codec.BindingsKey("default", 0), "nonsense").Val(); got != "{}" {
 			t.Errorf("what is no binding became %q", got)
 		}
 	})
@@ -130,7 +131,7 @@ func oldBindings(t testing.TB, client redis.UniversalClient, n int) map[nat.Plac
 	for i := range n {
 		b := named(outsideAt(i/4), nat.Port(1024+i%4*512), fmt.Sprint("user", i))
 		want[b.Place()] = b.UserName
-		pipe.HSet(t.Context(), oldBindingsKey("default"), placeField(b.Place()), appendBinding(nil, &b))
+		pipe.HSet(t.Context(), codec.OldBindingsKey("default"), codec.FormatPlace(b.Place()), codec.AppendBinding(nil, &b))
 	}
 	if _, err := pipe.Exec(t.Context()); err != nil {
 		t.Fatal(err)
@@ -178,14 +179,14 @@ func TestMoveBrokenOff_I7(t *testing.T) {
 		}
 		if after > 0 { // written once before, and then an earlier version ran again
 			stale := named(blocks[0].Outside, blocks[0].First, "stale")
-			server.HSet(t.Context(), bindingsKey("default", bindingPart(stale.Outside)), placeField(blocks[0]), appendBinding(nil, &stale))
+			server.HSet(t.Context(), codec.BindingsKey("default", codec.BindingPart(stale.Outside)), codec.FormatPlace(blocks[0]), codec.AppendBinding(nil, &stale))
 		}
 		client := dialTest(t, url)
 		client.AddHook(&breakAfter{left: after})
 		db := newDB(t, client)
 		more := named(outsideAt(9000), 1024, "new")
 		err := db.SaveBindings(t.Context(), "default", []nat.Binding{more}, nil)
-		if broken := errors.Is(err, errBroken); broken != (server.Exists(t.Context(), oldBindingsKey("default")).Val() > 0) {
+		if broken := errors.Is(err, errBroken); broken != (server.Exists(t.Context(), codec.OldBindingsKey("default")).Val() > 0) {
 			t.Fatalf("after %d moves: %v, and the key of before says otherwise", after, err)
 		}
 		if err == nil {
@@ -202,7 +203,7 @@ func TestMoveBrokenOff_I7(t *testing.T) {
 		}
 		want[more.Place()] = "new"
 		compareRows(t, "walk behind the move", rowsOf(t, db), want)
-		if n := server.Exists(t.Context(), oldBindingsKey("default")).Val(); n != 0 {
+		if n := server.Exists(t.Context(), codec.OldBindingsKey("default")).Val(); n != 0 {
 			t.Fatal("the key of before is left")
 		}
 	}
@@ -283,11 +284,11 @@ func TestBindingParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	parts, err := db.filledParts(t.Context(), "default")
-	if err != nil || len(parts) != bindingParts {
+	if err != nil || len(parts) != codec.BindingParts {
 		t.Fatalf("%d parts, %v", len(parts), err)
 	}
 	for _, p := range parts {
-		if n := client.HLen(t.Context(), bindingsKey("default", p)).Val(); n > 40_000/bindingParts*3/2 {
+		if n := client.HLen(t.Context(), codec.BindingsKey("default", p)).Val(); n > 40_000/codec.BindingParts*3/2 {
 			t.Errorf("%d bindings in part %d", n, p)
 		}
 	}

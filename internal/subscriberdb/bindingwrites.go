@@ -3,29 +3,18 @@ package subscriberdb
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // bindingChunk bounds the bindings of one write: it is one step, and Redis does
 // nothing else meanwhile.
 const bindingChunk = 512
-
-// bindingParts is how many hashes the bindings of a group are spread over, by the last
-// octet of an outside address. A million bindings are some 31,000 in each, 9 MB, whatever
-// the size of blocks. More hashes are smaller, but each that a write touches is a command
-// of its own: 256 cost accounting some 4 % of its rate.
-const bindingParts = 32
-
-// bindingPart returns the part that has the bindings of an outside address.
-func bindingPart(outside netip.Addr) uint8 {
-	octets := outside.As16()
-	return octets[15] % bindingParts
-}
 
 // SaveBindings writes and removes bindings of a group. Up to 512 of them are one step,
 // more are several; each binding is as it was or as it is to be at any time. A binding
@@ -71,7 +60,7 @@ type bindingWrite struct {
 type bindingWriter struct {
 	writes []bindingWrite
 	sorted []bindingWrite // room of byPart
-	args   argBuffer
+	args   codec.ArgBuffer
 	ends   []int // of the commands in args
 	cmds   []redis.Cmder
 }
@@ -93,7 +82,7 @@ func (w *bindingWriter) free() {
 }
 
 func (w *bindingWriter) reset() {
-	w.args.reset()
+	w.args.Reset()
 	clear(w.cmds)
 	w.ends, w.cmds = w.ends[:0], w.cmds[:0]
 }
@@ -110,12 +99,12 @@ func (w *bindingWriter) collect(put []nat.Binding, remove []nat.Place) {
 	}
 	for _, b := range remove {
 		if _, ok := written[b]; !ok {
-			w.writes = append(w.writes, bindingWrite{nil, b, bindingPart(b.Outside)})
+			w.writes = append(w.writes, bindingWrite{nil, b, codec.BindingPart(b.Outside)})
 		}
 	}
 	for i := range put {
 		b := &put[i]
-		w.writes = append(w.writes, bindingWrite{b, b.Place(), bindingPart(b.Outside)})
+		w.writes = append(w.writes, bindingWrite{b, b.Place(), codec.BindingPart(b.Outside)})
 	}
 	w.byPart()
 }
@@ -124,11 +113,11 @@ func (w *bindingWriter) collect(put []nat.Binding, remove []nat.Place) {
 // theirs. It counts: a stable sort that compares takes 0.08 of 0.50 us a binding longer
 // (BenchmarkSaveBindings/batch=512/addresses=8192).
 func (w *bindingWriter) byPart() {
-	var next [bindingParts + 1]int // place of each part's next write
+	var next [codec.BindingParts + 1]int // place of each part's next write
 	for i := range w.writes {
 		next[w.writes[i].part+1]++
 	}
-	for part := range bindingParts {
+	for part := range codec.BindingParts {
 		next[part+1] += next[part]
 	}
 	w.sorted = slices.Grow(w.sorted[:0], len(w.writes))[:len(w.writes)]
@@ -148,26 +137,26 @@ func (w *bindingWriter) calls(ctx context.Context, group string, chunk []binding
 		if i == 0 || b.part != chunk[i-1].part || (b.put == nil) != (chunk[i-1].put == nil) {
 			w.begin(group, b)
 		}
-		w.args.text = appendPlace(w.args.text, b.block)
-		w.args.cut()
+		w.args.Text = codec.AppendPlace(w.args.Text, b.block)
+		w.args.Cut()
 		if b.put != nil {
-			w.args.text = appendBinding(w.args.text, b.put)
-			w.args.cut()
+			w.args.Text = codec.AppendBinding(w.args.Text, b.put)
+			w.args.Cut()
 		}
 	}
-	w.ends = append(w.ends, len(w.args.list))
+	w.ends = append(w.ends, len(w.args.List))
 	for i, end := range w.ends[1:] {
-		w.cmds = append(w.cmds, redis.NewIntCmd(ctx, w.args.list[w.ends[i]:end]...))
+		w.cmds = append(w.cmds, redis.NewIntCmd(ctx, w.args.List[w.ends[i]:end]...))
 	}
 	return w.cmds
 }
 
 // begin begins the next command.
 func (w *bindingWriter) begin(group string, b *bindingWrite) {
-	w.ends = append(w.ends, len(w.args.list))
+	w.ends = append(w.ends, len(w.args.List))
 	name := "hdel"
 	if b.put != nil {
 		name = "hset"
 	}
-	w.args.add(name, bindingsKey(group, b.part))
+	w.args.Add(name, codec.BindingsKey(group, b.part))
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Realms are the RADIUS clients that are configured, by name, with the realm of each, under
@@ -74,9 +75,9 @@ func (db *DB) apart(g *Group, holder *subscriber.Record, id subscriber.SessionID
 		by = cmp.Or(ev.Via, id.Client)
 	}
 	spoken, same := false, false
-	for _, name := range db.nases.names(db.nases.original(nasKeyOf(holder.SessionID))) {
-		realm, configured := db.realmOf(name.client)
+	for _, name := range db.nases.names(db.nases.original(codec.NASOf(holder.SessionID))) {
+		realm, configured := db.realmOf(name.Client)
 		spoken, same = spoken || configured, same || configured && realm == by
 	}
-	return spoken && !same && !parseRestart(db.cache.restart(g.Name, holder.SessionID)).Ends(holder)
+	return spoken && !same && !codec.ParseRestart(db.cache.restart(g.Name, holder.SessionID)).Ends(holder)
 }

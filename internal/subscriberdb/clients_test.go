@@ -7,6 +7,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // TestAddressOfAnotherClient_SES16: whether an event of another client gets the address of
@@ -104,7 +105,7 @@ func latest(v *verdicts) subscriber.Verdict {
 func edited(name, value string) func(t *testing.T, db *DB) {
 	return func(t *testing.T, db *DB) {
 		t.Helper()
-		if err := db.client.HSet(t.Context(), recordKey("default", addr), name, value).Err(); err != nil {
+		if err := db.client.HSet(t.Context(), codec.RecordKey("default", addr), name, value).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -113,7 +114,7 @@ func edited(name, value string) func(t *testing.T, db *DB) {
 // fieldsOf is the version of the holder's record and the state of its session.
 func fieldsOf(t *testing.T, db *DB) string {
 	t.Helper()
-	state, _ := db.client.Get(t.Context(), sessionKey("default", start("a", addr, 0).SessionID)).Result()
+	state, _ := db.client.Get(t.Context(), codec.SessionKey("default", start("a", addr, 0).SessionID)).Result()
 	return known(t, db, addr).Version + " " + state
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -31,14 +32,14 @@ func TestCluster(t *testing.T) {
 	}
 	undertaker(t, db)
 	victim := netip.MustParseAddr("100.64.1.0")
-	if err := client.Del(t.Context(), recordKey("default", victim)).Err(); err != nil {
+	if err := client.Del(t.Context(), codec.RecordKey("default", victim)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "removal announced", func() bool { return len(changes(t, db, "default")) == 23 })
 
 	record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Minute))
 	task(t, sweeper(db))
-	eventually(t, "swept", func() bool { return client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
+	eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
 	compareOnline(t, db, map[netip.Addr]string{})
 	err := errors.Join(
 		db.SaveBindings(t.Context(), "default", []nat.Binding{{Block: nat.Block{Outside: away, First: 1024}, Holder: nat.Holder{Inside: addr}}}, []nat.Place{{Outside: away, First: 2048}}),
@@ -51,7 +52,7 @@ func TestCluster(t *testing.T) {
 	if gone, err := db.Gone(t.Context(), "default", []netip.Addr{addr, next}); err != nil || len(gone) != 1 {
 		t.Errorf("gone: %v, %v", gone, err)
 	}
-	client.HSet(t.Context(), oldBindingsKey("other"), "198.51.100.1:1024", "{}", "198.51.100.2:1024", "{}")
+	client.HSet(t.Context(), codec.OldBindingsKey("other"), "198.51.100.1:1024", "{}", "198.51.100.2:1024", "{}")
 	moved := db.SaveBindings(t.Context(), "other", []nat.Binding{{Block: nat.Block{Outside: away, First: 1024}, Holder: nat.Holder{Inside: away}}, {Block: nat.Block{Outside: addr, First: 2048}, Holder: nat.Holder{Inside: away}}}, nil)
 	blocks := []nat.Place{{Outside: netip.MustParseAddr("198.51.100.1"), First: 1024}, {Outside: away, First: 1024}, {Outside: away, First: 2048}}
 	if rows, err := db.BindingRowsAt(t.Context(), "other", blocks); moved != nil || err != nil || !rows[0].Stored() || !rows[1].Stored() || rows[2].Stored() {

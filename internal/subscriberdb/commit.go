@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // commitList builds the call of commitScript for several steps of one group.
@@ -57,7 +58,7 @@ func (c *commitList) conditions() (claimed bool) {
 		n++
 	}
 	if a := s.elsewhere(s.inside); a.IsValid() {
-		c.args = append(c.args, "v", c.key(recordKey(s.group.Name, a)), versionOf(s.current))
+		c.args = append(c.args, "v", c.key(codec.RecordKey(s.group.Name, a)), versionOf(s.current))
 		n++
 	}
 	if s.remembers() && !s.vouched {
@@ -103,10 +104,10 @@ func (c *commitList) write(d *subscriber.Decision, claimed bool) {
 
 func (c *commitList) delete(e *subscriber.Ending) {
 	r := &e.Record
-	c.args = append(c.args, "del", c.record(r), r.Inside.String(), e.Reason.String(), e.Cause, recordText(r))
+	c.args = append(c.args, "del", c.record(r), r.Inside.String(), e.Reason.String(), e.Cause, codec.RecordText(r))
 	if e.Tombstone != nil {
 		c.args = append(c.args, "bury")
-		c.state(sessionKey(c.step.group.Name, r.SessionID), r.SessionID, e.Tombstone)
+		c.state(codec.SessionKey(c.step.group.Name, r.SessionID), r.SessionID, e.Tombstone)
 	}
 }
 
@@ -115,7 +116,7 @@ func (c *commitList) record(r *subscriber.Record) int {
 	if r.Inside == c.step.inside {
 		return c.key(c.step.keyRecord())
 	}
-	return c.key(recordKey(r.Group, r.Inside))
+	return c.key(codec.RecordKey(r.Group, r.Inside))
 }
 
 // put writes the record, and enters it into the hash of online addresses if it
@@ -135,11 +136,11 @@ func (c *commitList) put(d *subscriber.Decision) {
 	}
 	known := ""
 	if stands == nil || stands.SessionID != r.SessionID || stands.UserName != r.UserName {
-		known = witness(r)
+		known = codec.FormatOnlineEntry(r)
 	}
-	c.args = append(c.args, "put", c.record(r), r.Inside.String(), kindNames[kind], ttl.Milliseconds(), recordText(r), known, 0)
+	c.args = append(c.args, "put", c.record(r), r.Inside.String(), codec.KindName(kind), ttl.Milliseconds(), codec.RecordText(r), known, 0)
 	from := len(c.args)
-	c.args = appendFields(c.args, r, stands != nil)
+	c.args = codec.AppendFields(c.args, r, stands != nil)
 	c.args[from-1] = len(c.args) - from
 }
 
@@ -151,13 +152,13 @@ func (c *commitList) state(key string, id subscriber.SessionID, s *subscriber.Se
 	} else {
 		ttl = c.db.closedTTL(c.step, id, s)
 	}
-	c.args = append(c.args, c.key(key), formatState(s), ttl.Milliseconds())
+	c.args = append(c.args, c.key(key), codec.FormatState(s), ttl.Milliseconds())
 }
 
 func (c *commitList) mark(r *subscriber.Restart) {
 	s := c.step
-	c.args = append(c.args, "mark", c.key(s.keyRestart()), formatRestart(r),
-		c.db.restartTTL(s.id).Milliseconds(), c.key(restartsKey(s.group.Name)), nasRef(s.id))
+	c.args = append(c.args, "mark", c.key(s.keyRestart()), codec.FormatRestart(r),
+		c.db.restartTTL(s.id).Milliseconds(), c.key(codec.RestartsKey(s.group.Name)), codec.NASRef(s.id))
 }
 
 // recordTTL is how long the record lives without news: as long as it says, or
@@ -180,7 +181,7 @@ func (db *DB) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 // it that comes again ends nothing. A client may invent NASes: one that there is no room for
 // is remembered for as long as its sessions take to be ended.
 func (db *DB) restartTTL(id subscriber.SessionID) time.Duration {
-	if db.nases.knows(nasKeyOf(id)) {
+	if db.nases.knows(codec.NASOf(id)) {
 		return max(nasForgotten, db.tombstoneTTL)
 	}
 	return crowdedTTL
@@ -204,7 +205,7 @@ func (db *DB) closedTTL(s *step, id subscriber.SessionID, state *subscriber.Sess
 		db.limit(reportedBy(s.event, id), BoundTombstones)
 		return ttl
 	}
-	s.buried = append(s.buried, announcement{id.Client, stateOctets(s.group.Name, id.Client, id.NAS, id.AcctSessionID, state.UserName)})
+	s.buried = append(s.buried, announcement{id.Client, codec.StateOctets(s.group.Name, id, state.UserName)})
 	return ttl
 }
 

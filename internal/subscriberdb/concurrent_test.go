@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -152,13 +153,13 @@ func replay(t *testing.T, db *DB, truth map[netip.Addr]string) string {
 
 func compareWitnesses(t *testing.T, db *DB, truth map[netip.Addr]string) {
 	t.Helper()
-	entries, err := db.client.HGetAll(t.Context(), onlineKey("default")).Result()
+	entries, err := db.client.HGetAll(t.Context(), codec.OnlineKey("default")).Result()
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := map[netip.Addr]string{}
 	for inside, line := range entries {
-		r, err := parseWitness(subscriber.Key{}, line)
+		r, err := codec.ParseOnlineEntry(subscriber.Key{}, line)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 const (
@@ -26,7 +27,7 @@ const (
 // not come back under the old one.
 type nasAddresses struct {
 	mu     sync.Mutex
-	names  map[nasKey]*nasName
+	names  map[NASName]*nasName
 	shares shares // of the clients; that of none is set with the first name
 }
 
@@ -44,17 +45,17 @@ func (n *nasAddresses) note(ev *subscriber.Event, clock func() time.Time) (confl
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	key := nasKeyOf(ev.SessionID)
+	key := codec.NASOf(ev.SessionID)
 	name := n.names[key]
 	if name == nil {
 		if n.names == nil {
-			n.names, n.shares.alone = make(map[nasKey]*nasName), maxReporters
+			n.names, n.shares.alone = make(map[NASName]*nasName), maxReporters
 		}
-		if !n.shares.room(key.client) {
+		if !n.shares.room(key.Client) {
 			return false, false
 		}
-		n.names[nasKey{strings.Clone(key.client), strings.Clone(key.nas)}] = &nasName{seen: []netip.Addr{ev.NASAddress}}
-		n.shares.add(key.client, 1)
+		n.names[NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}] = &nasName{seen: []netip.Addr{ev.NASAddress}}
+		n.shares.add(key.Client, 1)
 		return false, false
 	}
 	if name.conflict.IsZero() && name.seen[len(name.seen)-1] == ev.NASAddress {

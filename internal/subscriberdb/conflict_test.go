@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // TestNASAddresses: a name is that of several NASes once an address comes back under
@@ -74,7 +75,7 @@ func TestNASAddressesAreBounded(t *testing.T) {
 	}
 	ev.Client = "another"
 	n.note(&ev, func() time.Time { return t0 })
-	if n.names[nasKeyOf(ev.SessionID)] == nil {
+	if n.names[codec.NASOf(ev.SessionID)] == nil {
 		t.Error("another client finds no room")
 	}
 }
@@ -211,7 +212,7 @@ func TestClass_ACCT23(t *testing.T) {
 				if err != nil || r.Class != ev.Class || !slices.Equal(r.MoreClasses, ev.MoreClasses) {
 					t.Errorf("%s: %v has %q and %q, %v", when, ev.Inside, r.Class, r.MoreClasses, err)
 				}
-				if raw := client.HGet(t.Context(), recordKey("default", ev.Inside), "class").Val(); raw != ev.Class {
+				if raw := client.HGet(t.Context(), codec.RecordKey("default", ev.Inside), "class").Val(); raw != ev.Class {
 					t.Errorf("%s: the field of %v is %q", when, ev.Inside, raw)
 				}
 			}
@@ -247,15 +248,15 @@ func TestClassTakesTheShortWay(t *testing.T) {
 	} {
 		record(t, db, ev)
 	}
-	entries, err := db.client.XRange(t.Context(), feedKey("default"), "-", "+").Result()
+	entries, err := db.client.XRange(t.Context(), codec.FeedKey("default"), "-", "+").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var kinds []string
+	var kinds []any
 	for i := range entries {
-		kinds = append(kinds, text(&entries[i], "kind"))
+		kinds = append(kinds, entries[i].Values["kind"])
 	}
-	if want := []string{kindBegan, kindRefreshed, kindStopped}; !slices.Equal(kinds, want) {
+	if want := []any{"began", "refreshed", "stopped"}; !slices.Equal(kinds, want) {
 		t.Errorf("the feed has %v, want %v", kinds, want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -93,7 +94,7 @@ func TestBinarySafe_ACCT23(t *testing.T) {
 			ev := subscriber.Event{Kind: subscriber.EventStart, SessionID: id, UserName: w, CallingStationID: w, Inside: inside, At: t0}
 			record(t, db, ev)
 			checkWild(t, db, ev)
-			if err := client.Del(t.Context(), recordKey("default", inside)).Err(); err != nil {
+			if err := client.Del(t.Context(), codec.RecordKey("default", inside)).Err(); err != nil {
 				t.Fatal(err)
 			}
 			if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(inside)}, subscriber.ReasonRemovedInDatabase); err != nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // begins reports whether the decision is the Start of a session that nothing was
@@ -14,7 +15,7 @@ func (s *step) begins() bool {
 	d, p := &s.decision, s.decision.Put
 	return p != nil && !s.surprised && d.Created && d.Session != nil && len(d.Delete) == 0 && d.Restart == nil &&
 		s.remembers() && s.session.Phase == subscriber.Unknown && s.holder == nil && p.SessionID == s.id &&
-		s.usesRestart && p.ExpiresAt.IsZero() && !p.Unconfirmed && plain(p) && p.Inside == s.inside &&
+		s.usesRestart && p.ExpiresAt.IsZero() && !p.Unconfirmed && codec.IsPlain(p) && p.Inside == s.inside &&
 		p.UpdatedAt == p.StartedAt && !p.StartedAt.IsZero() && p.InputOctets == 0 && p.OutputOctets == 0 && *d.Session == startedState(p, d.Session)
 }
 
@@ -47,7 +48,7 @@ func (s *step) ends() bool {
 // step's address: what a NAS restart, or a person, ends.
 func (s *step) drops() bool {
 	d := &s.decision
-	return !s.remembers() && s.holder != nil && s.holder.Version != unversioned &&
+	return !s.remembers() && s.holder != nil && s.holder.Version != codec.Unversioned &&
 		d.Put == nil && d.Session == nil && d.Restart == nil &&
 		len(d.Delete) == 1 && d.Delete[0].Cause == 0 && d.Delete[0].Record.Inside == s.inside
 }
@@ -56,33 +57,33 @@ func (s *step) drops() bool {
 func (b *batch) writeBegin(db *DB) {
 	a := &b.args
 	b.findBases()
-	a.add("evalsha", beginScript.Hash(), 2+len(b.bases)+2*len(b.steps), b.group.feed, b.group.online)
+	a.Add("evalsha", beginScript.Hash(), 2+len(b.bases)+2*len(b.steps), b.group.feed, b.group.online)
 	b.addRestartKeys()
 	b.addSessionsAndRecords()
 	expires := db.expiryAfter(b.ttl)
-	a.add(db.feedLimit, len(b.bases), b.ttl,
+	a.Add(db.feedLimit, len(b.bases), b.ttl,
 		db.openTTL(time.Duration(b.ttl)*time.Millisecond).Milliseconds(), b.addressAt())
-	a.text = appendExpiry(a.text, expires)
-	a.cut()
-	escaped, classes := len(a.list), slices.ContainsFunc(b.steps, (*step).putsClass)
-	a.add("", beginWords)
+	a.Text = codec.AppendExpiry(a.Text, expires)
+	a.Cut()
+	escaped, classes := len(a.List), slices.ContainsFunc(b.steps, (*step).putsClass)
+	a.Add("", beginWords)
 	if classes {
-		a.list[escaped+1] = beginWords + 1
+		a.List[escaped+1] = beginWords + 1
 	}
 	b.addRestarts()
 	for _, s := range b.steps {
 		r := s.decision.Put
 		r.ExpiresAt = expires
 		for _, raw := range [...]*string{&r.UserName, &r.NAS, &r.Client, &r.AcctSessionID, &r.CallingStationID} {
-			if a.addWord(raw) {
-				a.list[escaped] = "1"
+			if a.AddWord(raw) {
+				a.List[escaped] = "1"
 			}
 		}
-		a.list = append(a.list, formatAddr(r.NASAddress), timeArg(&r.StartedAt))
-		a.text = appendStart(a.text, s.decision.Session)
-		a.cut()
+		a.List = append(a.List, codec.FormatAddr(r.NASAddress), codec.TimeArg(&r.StartedAt))
+		a.Text = codec.AppendStart(a.Text, s.decision.Session)
+		a.Cut()
 		if classes {
-			a.addWord(&r.Class) // the script looks for itself
+			a.AddWord(&r.Class) // the script looks for itself
 		}
 	}
 }
@@ -94,17 +95,6 @@ const beginWords = 8
 // putsClass reports whether the step's record has a Class.
 func (s *step) putsClass() bool { return s.decision.Put.Class != "" }
 
-// addWord adds raw octets as a word, and reports whether that is another text.
-func (l *argBuffer) addWord(raw *string) (escaped bool) {
-	word := escape(*raw)
-	if word == *raw && word != "-" {
-		l.list = append(l.list, raw)
-		return false
-	}
-	l.list = append(l.list, escapeDash(word))
-	return true
-}
-
 // expiryAfter is when Redis will forget a record that is written now and lives
 // for so many milliseconds, 0 for ever.
 func (db *DB) expiryAfter(ttl int64) time.Time {
@@ -115,44 +105,44 @@ func (db *DB) expiryAfter(ttl int64) time.Time {
 }
 
 // addressAt is where the address begins in the key of a record, counted from 1.
-func (b *batch) addressAt() int { return len(recordKeyPrefix(b.group.Name)) + 1 }
+func (b *batch) addressAt() int { return len(codec.RecordKeyPrefix(b.group.Name)) + 1 }
 
 // writeRefresh makes the call of refreshScript.
 func (b *batch) writeRefresh(db *DB) {
 	a := &b.args
 	b.findBases()
-	a.add("evalsha", refreshScript.Hash(), 1+len(b.bases)+len(b.steps), b.group.feed)
+	a.Add("evalsha", refreshScript.Hash(), 1+len(b.bases)+len(b.steps), b.group.feed)
 	b.addRestartKeys()
 	for _, s := range b.steps {
-		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
-		a.cut()
+		a.Text = codec.AppendRecordKey(a.Text, b.group.Name, s.inside)
+		a.Cut()
 	}
-	a.add(db.feedLimit, len(b.bases), b.ttl, b.addressAt())
+	a.Add(db.feedLimit, len(b.bases), b.ttl, b.addressAt())
 	b.addRestarts()
 	expires := db.expiryAfter(b.ttl)
 	for _, s := range b.steps {
 		r := s.decision.Put
 		r.ExpiresAt = expires
-		a.list = append(a.list, &s.holder.Version, timeArg(&r.UpdatedAt), &r.InputOctets, &r.OutputOctets)
+		a.List = append(a.List, &s.holder.Version, codec.TimeArg(&r.UpdatedAt), &r.InputOctets, &r.OutputOctets)
 	}
 }
 
 // writeEnd makes the call of endScript.
 func (b *batch) writeEnd(db *DB) {
 	a := &b.args
-	a.add("evalsha", endScript.Hash(), 2+2*len(b.steps), b.group.feed, b.group.online)
+	a.Add("evalsha", endScript.Hash(), 2+2*len(b.steps), b.group.feed, b.group.online)
 	b.addSessionsAndRecords()
 	reason := ""
 	if b.kind == drop {
 		reason = b.reason.String()
 	}
-	a.add(db.feedLimit, b.ttl, b.addressAt(), reason)
+	a.Add(db.feedLimit, b.ttl, b.addressAt(), reason)
 	for _, s := range b.steps {
-		a.list = append(a.list, &s.holder.Version)
-		a.text = appendState(a.text, s.last)
-		a.cut()
-		a.text = appendEnd(a.text, &s.decision.Delete[0])
-		a.cut()
+		a.List = append(a.List, &s.holder.Version)
+		a.Text = codec.AppendState(a.Text, s.last)
+		a.Cut()
+		a.Text = codec.AppendEnd(a.Text, &s.decision.Delete[0])
+		a.Cut()
 	}
 }
 
@@ -194,10 +184,10 @@ func sessionOrAddress(r *subscriber.Record) subscriber.SessionID {
 func (b *batch) addSessionsAndRecords() {
 	a := &b.args
 	for _, s := range b.steps {
-		a.text = appendSessionKey(a.text, b.group.Name, s.subject())
-		a.cut()
-		a.text = appendRecordKey(a.text, b.group.Name, s.inside)
-		a.cut()
+		a.Text = codec.AppendSessionKey(a.Text, b.group.Name, s.subject())
+		a.Cut()
+		a.Text = codec.AppendRecordKey(a.Text, b.group.Name, s.inside)
+		a.Cut()
 	}
 }
 
@@ -214,14 +204,14 @@ func (b *batch) findBases() {
 func (b *batch) addRestartKeys() {
 	for _, s := range b.bases {
 		s.keyRestart()
-		b.args.list = append(b.args.list, &s.restartKey)
+		b.args.List = append(b.args.List, &s.restartKey)
 	}
 }
 
 // addRestarts adds those restarts, as they are known.
 func (b *batch) addRestarts() {
 	for _, s := range b.bases {
-		b.args.list = append(b.args.list, &s.restart)
+		b.args.List = append(b.args.List, &s.restart)
 	}
 }
 

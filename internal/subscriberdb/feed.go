@@ -4,34 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // beginning is the identifier before every entry.
 const beginning = "0-0"
 
-// kindRestart stands in the feed for its place in the order, and is no change of a record.
-const kindRestart = "nas_restart"
-
-// Names of the kinds of feed entries that tell of one record in full.
-var (
-	kindNames = [...]string{subscriber.Created: "created", subscriber.Updated: "updated", subscriber.Deleted: "deleted"}
-	kinds     = map[string]subscriber.ChangeKind{
-		"created": subscriber.Created, "updated": subscriber.Updated, "deleted": subscriber.Deleted,
-	}
-)
-
 // Tail returns the identifier of the last entry of a group's feed, "0-0" for none.
 func (db *DB) Tail(ctx context.Context, group string) (string, error) {
-	entries, err := db.client.XRevRangeN(ctx, feedKey(group), "+", "-", 1).Result()
+	entries, err := db.client.XRevRangeN(ctx, codec.FeedKey(group), "+", "-", 1).Result()
 	if err != nil {
 		return "", fmt.Errorf("tail of feed %q: %w", group, err)
 	}
@@ -45,7 +31,7 @@ func (db *DB) Tail(ctx context.Context, group string) (string, error) {
 // long it has stood there by Redis's own clock; "" and 0 for none.
 func (db *DB) Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error) {
 	pipe := db.client.Pipeline()
-	next := pipe.XRangeN(ctx, feedKey(group), "("+after, "+", 1)
+	next := pipe.XRangeN(ctx, codec.FeedKey(group), "("+after, "+", 1)
 	now := pipe.Time(ctx)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return "", 0, fmt.Errorf("look ahead in feed %q: %w", group, err)
@@ -61,7 +47,7 @@ func (db *DB) Unread(ctx context.Context, group, after string) (entry string, ag
 // older ones are still there. Trimming takes the oldest first, so the database has
 // gone back in time, whatever was added to it since.
 func (db *DB) RolledBack(ctx context.Context, group, entry string) (bool, error) {
-	newest, err := db.client.XRevRangeN(ctx, feedKey(group), entry, "-", 1).Result()
+	newest, err := db.client.XRevRangeN(ctx, codec.FeedKey(group), entry, "-", 1).Result()
 	if err != nil {
 		return false, fmt.Errorf("look back in feed %q: %w", group, err)
 	}
@@ -96,19 +82,23 @@ func (db *DB) Feed(
 			return nil, after, err
 		}
 	}
-	p := parserFor(group, entries, room)
+	n := 0
 	for i := range entries {
-		if !p.entry(&entries[i]) {
-			db.found(group, GarbageFeed, feedKey(group)+" "+entries[i].ID)
+		n += feedEntry(&entries[i]).Changes()
+	}
+	p := codec.NewFeedParser(group, n, room)
+	for i := range entries {
+		if !p.Parse(feedEntry(&entries[i])) {
+			db.found(group, GarbageFeed, codec.FeedKey(group)+" "+entries[i].ID)
 		}
 	}
-	return p.changes, entries[len(entries)-1].ID, nil
+	return p.Changes, entries[len(entries)-1].ID, nil
 }
 
 // readOn reads the given entry and those after it. If that is still there then
 // nothing after it was lost.
 func (db *DB) readOn(ctx context.Context, group, after string, max int, _ time.Duration) ([]redis.XMessage, error) {
-	entries, err := db.client.XRangeN(ctx, feedKey(group), after, "+", int64(max)+1).Result()
+	entries, err := db.client.XRangeN(ctx, codec.FeedKey(group), after, "+", int64(max)+1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read feed %q: %w", group, err)
 	}
@@ -124,7 +114,7 @@ func (db *DB) readBehind(ctx context.Context, group, after string, max int, bloc
 		block = -1 // do not wait
 	}
 	streams, err := db.client.XRead(ctx, &redis.XReadArgs{
-		Streams: []string{feedKey(group), after}, Count: int64(max), Block: block,
+		Streams: []string{codec.FeedKey(group), after}, Count: int64(max), Block: block,
 	}).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("read feed %q: %w", group, err)
@@ -141,7 +131,7 @@ func (db *DB) checkFeed(ctx context.Context, group, after string) error {
 	if after == beginning {
 		return db.checkWhole(ctx, group)
 	}
-	found, err := db.client.XRangeN(ctx, feedKey(group), after, after, 1).Result()
+	found, err := db.client.XRangeN(ctx, codec.FeedKey(group), after, after, 1).Result()
 	if err != nil {
 		return fmt.Errorf("check feed %q: %w", group, err)
 	}
@@ -157,7 +147,7 @@ func gapAfter(group, after string) error {
 
 // checkWhole makes sure that a feed has never been cut.
 func (db *DB) checkWhole(ctx context.Context, group string) error {
-	n, err := db.client.XLen(ctx, feedKey(group)).Result()
+	n, err := db.client.XLen(ctx, codec.FeedKey(group)).Result()
 	if err != nil {
 		return fmt.Errorf("check feed %q: %w", group, err)
 	}
@@ -167,65 +157,14 @@ func (db *DB) checkWhole(ctx context.Context, group string) error {
 	return nil
 }
 
-// parseEntries reads feed entries into room.
-func parseEntries(group string, entries []redis.XMessage, room []subscriber.Change) []subscriber.Change {
-	p := parserFor(group, entries, room)
-	for i := range entries {
-		p.entry(&entries[i])
-	}
-	return p.changes
+// parseEntry reads the changes that one entry tells of.
+func parseEntry(group string, m *redis.XMessage) []subscriber.Change {
+	e := feedEntry(m)
+	p := codec.NewFeedParser(group, e.Changes(), nil)
+	p.Parse(e)
+	return p.Changes
 }
 
-// parserFor returns a parser with room for what the entries tell.
-func parserFor(group string, entries []redis.XMessage, room []subscriber.Change) *feedParser {
-	n := 0
-	for i := range entries {
-		n += 1 + strings.Count(text(&entries[i], "list"), "\n")
-	}
-	return &feedParser{group: group, changes: slices.Grow(room[:0], n)}
-}
-
-// feedParser makes changes of the entries of a group's feed.
-type feedParser struct {
-	group   string
-	packer  subscriber.Packer
-	changes []subscriber.Change
-}
-
-// entry reads an entry; one that is no change of a record adds nothing. It reports
-// whether the entry is one that sessiond writes.
-func (p *feedParser) entry(entry *redis.XMessage) (usable bool) {
-	if lines, ok := entry.Values["list"].(string); ok {
-		return p.lines(entry, lines)
-	}
-	c := subscriber.Change{ID: subscriber.ParseVersion(entry.ID), Kind: kinds[text(entry, "kind")]}
-	inside, err := netip.ParseAddr(text(entry, "inside"))
-	if err != nil || c.Kind == 0 {
-		return text(entry, "kind") == kindRestart
-	}
-	c.Reason, _ = subscriber.ParseReason(text(entry, "reason"))
-	cause, _ := strconv.ParseUint(text(entry, "cause"), 10, 32)
-	c.Cause = uint32(cause)
-	r := parseRecordText(subscriber.Key{Group: p.group, Inside: inside}, text(entry, "record"))
-	if c.Kind != subscriber.Deleted {
-		r.Version, r.ExpiresAt = entry.ID, entryExpiry(c.ID, text(entry, "ttl"))
-	}
-	c.Record = p.packer.Pack(&r)
-	p.changes = append(p.changes, c)
-	return true
-}
-
-func text(entry *redis.XMessage, field string) string {
-	s, _ := entry.Values[field].(string)
-	return s
-}
-
-// entryExpiry is when a record expires that was written with the entry, by
-// Redis's clock.
-func entryExpiry(id subscriber.Version, ttl string) time.Time {
-	ms, err := strconv.ParseInt(ttl, 10, 64)
-	if err != nil || ms == 0 || id == (subscriber.Version{}) {
-		return time.Time{}
-	}
-	return time.UnixMilli(id.Time().UnixMilli() + ms)
+func feedEntry(m *redis.XMessage) codec.FeedEntry {
+	return codec.FeedEntry{ID: m.ID, Fields: m.Values}
 }

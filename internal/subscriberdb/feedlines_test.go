@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // TestRawOctets_ACCT23: whatever octets a Start brings, record, feed, state and
@@ -29,11 +30,11 @@ func TestRawOctets_ACCT23(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkAlike(t, c.Record, r)
-			w, err := parseWitness(r.Key, client.HGet(t.Context(), onlineKey("default"), r.Inside.String()).Val())
+			w, err := codec.ParseOnlineEntry(r.Key, client.HGet(t.Context(), codec.OnlineKey("default"), r.Inside.String()).Val())
 			if err != nil || w.SessionID != r.SessionID || w.UserName != r.UserName {
 				t.Errorf("witness %+v of %+v, %v", w, r, err)
 			}
-			state, err := parseState(client.Get(t.Context(), sessionKey("default", r.SessionID)).Val())
+			state, err := codec.ParseState(client.Get(t.Context(), codec.SessionKey("default", r.SessionID)).Val())
 			if err != nil || state != startedState(&r, &subscriber.SessionState{Stamp: t0}) {
 				t.Errorf("state %+v of %+v, %v", state, r, err)
 			}
@@ -95,26 +96,8 @@ func TestBatchTellsOfEach(t *testing.T) {
 		if !maps.Equal(stands, want) {
 			t.Errorf("by the feed %v are online, want %v", stands, want)
 		}
-		if n := client.HLen(t.Context(), onlineKey("default")).Val(); int(n) != len(want) {
+		if n := client.HLen(t.Context(), codec.OnlineKey("default")).Val(); int(n) != len(want) {
 			t.Errorf("%d witnesses, want %d", n, len(want))
-		}
-	})
-}
-
-// FuzzFeedLine: no line of a feed entry does harm, and one of a Stop comes back.
-func FuzzFeedLine(f *testing.F) {
-	f.Add(kindStopped, "100.64.0.1 2 2026-03-01T10:00:00Z 7 9")
-	f.Add(kindBegan, "100.64.0.1 started_at=2026-03-01T10:00:00Z user_name=a%20b nas=n client=c acct_session_id=1")
-	f.Add(kindRefreshed, "100.64.0.1 2026-03-01T10:00:00Z 7 9")
-	f.Fuzz(func(t *testing.T, kind, line string) {
-		var c, again subscriber.Change
-		r, ok := parseLine(&c, "default", kind, line)
-		if !ok || c.Kind != subscriber.Deleted {
-			return
-		}
-		text := string(appendEnd(append(r.Inside.AppendTo(nil), ' '), &subscriber.Ending{Record: r, Cause: c.Cause}))
-		if s, ok := parseLine(&again, "default", kind, text); !ok || again != c || !reflect.DeepEqual(s, r) {
-			t.Errorf("%q: %+v %+v comes back as %+v %+v", line, c, r, again, s)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // through is the event as it arrives promptly through a client.
@@ -130,7 +131,7 @@ func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
 					o.NamedRealms = name == noneInferred
 					o.Now = func() time.Time { return t0.Add(2 * time.Hour) }
 				})
-				db.nases.unite(nasKey{evil, "nas1"}, nasKey{"core", "nas1"}) // of before the realms
+				db.nases.unite(NASName{Client: evil, Name: "nas1"}, NASName{Client: "core", Name: "nas1"}) // of before the realms
 				db.SetClients(clients)
 				record(t, db, through("core", start("a", addr, 0)), through("core", start("b", next, 0)))
 				for i, kind := range []subscriber.EventKind{subscriber.EventStart, subscriber.EventInterim, subscriber.EventStop} {
@@ -164,7 +165,7 @@ func TestConfirmedRestart_SES15(t *testing.T) {
 		if n, all := heldCount(t, db, subscriber.ReasonNASRestart); n != 2 || all != 2 {
 			t.Fatalf("%d of %d records are marked, want 2 of 2", n, all)
 		}
-		left := client.PTTL(t.Context(), recordKey("default", addr)).Val()
+		left := client.PTTL(t.Context(), codec.RecordKey("default", addr)).Val()
 		if left <= 0 || left > testTTL {
 			t.Errorf("a marked record lives for %v, want at most %v", left, testTTL)
 		}
@@ -241,9 +242,9 @@ func TestTraceOfUsedIdentifier(t *testing.T) {
 		if kept == nil {
 			t.Fatal("not in the cache")
 		}
-		line := client.Get(t.Context(), sessionKey("default", start("a", addr, 0).SessionID)).Val()
-		if state := kept.state(&r); formatState(&state) != line || !state.Before.Equal(t0) {
-			t.Errorf("in the cache %q, in the database %q", formatState(&state), line)
+		line := client.Get(t.Context(), codec.SessionKey("default", start("a", addr, 0).SessionID)).Val()
+		if state := kept.state(&r); codec.FormatState(&state) != line || !state.Before.Equal(t0) {
+			t.Errorf("in the cache %q, in the database %q", codec.FormatState(&state), line)
 		}
 		record(t, db, lasting(interim("a", addr, 2*time.Hour), time.Hour), lasting(stop("a", addr, 30*time.Minute), 30*time.Minute))
 		if got := online(t, db, addr); got != "a" {

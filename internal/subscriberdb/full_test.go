@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // TestEndsWhenFull_DEL01: a Redis that is full begins nothing and ends everything, and
@@ -21,7 +22,7 @@ func TestEndsWhenFull_DEL01(t *testing.T) {
 	for i, id := range ids {
 		record(t, warm, start(id, address(byte(i)), 0))
 	}
-	forgotten := sessionKey("default", subscriber.SessionID{Client: "bng1", NAS: "nas1", AcctSessionID: ids[2]})
+	forgotten := codec.SessionKey("default", subscriber.SessionID{Client: "bng1", NAS: "nas1", AcctSessionID: ids[2]})
 	if n, err := client.Del(t.Context(), forgotten).Result(); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
@@ -41,7 +42,7 @@ func TestEndsWhenFull_DEL01(t *testing.T) {
 	if ended, err := cold.Delete(t.Context(), []subscriber.Key{key(address(4))}, subscriber.ReasonAdmin); len(ended) != 1 || err != nil {
 		t.Errorf("by hand: %v, %v", ended, err)
 	}
-	if n, err := client.Del(t.Context(), recordKey("default", address(5))).Result(); n != 1 || err != nil {
+	if n, err := client.Del(t.Context(), codec.RecordKey("default", address(5))).Result(); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 	if err := cold.AnnounceDeleted(t.Context(), []subscriber.Key{key(address(5))}, subscriber.ReasonRemovedInDatabase); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
@@ -135,5 +136,5 @@ func (db *DB) begunAnew(ctx context.Context, g *Group, last string) (bool, error
 
 // foundRecord counts the record at a key that is no hash.
 func (db *DB) foundRecord(key subscriber.Key) {
-	db.found(key.Group, GarbageRecord, recordKey(key.Group, key.Inside))
+	db.found(key.Group, GarbageRecord, codec.RecordKey(key.Group, key.Inside))
 }

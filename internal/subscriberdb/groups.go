@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/guard"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Group is one LSN group as the store sees it.
@@ -40,11 +41,11 @@ type route struct {
 }
 
 func newGroupTable(groups []Group) (*groupTable, error) {
-	t := &groupTable{groups: slices.Clone(groups), reserved: withKeys(Group{Name: reserved})}
+	t := &groupTable{groups: slices.Clone(groups), reserved: withKeys(Group{Name: codec.Reserved})}
 	seen := make(map[string]bool)
 	for i := range t.groups {
 		g := &t.groups[i]
-		if !groupName.MatchString(g.Name) || g.Name == reserved || seen[g.Name] {
+		if !codec.ValidGroupName(g.Name) || seen[g.Name] {
 			return nil, fmt.Errorf("group %q: name is not plain, is reserved, or is used twice", g.Name)
 		}
 		if err := g.checkTTLs(); err != nil {
@@ -81,7 +82,7 @@ func (g *Group) ttlOf(client string) time.Duration {
 }
 
 func withKeys(g Group) Group {
-	g.feed, g.online = feedKey(g.Name), onlineKey(g.Name)
+	g.feed, g.online = codec.FeedKey(g.Name), codec.OnlineKey(g.Name)
 	return g
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Record durably applies accounting events in the order given, many in one
@@ -146,7 +147,7 @@ func (s *step) begin(db *DB, g *Group, ev *subscriber.Event, scope subscriber.Sc
 	if scope == subscriber.Here && !isRestart(ev) {
 		s.inside = ev.Inside
 	}
-	s.usesRestart = ev.Kind != subscriber.EventStop && g.Name != reserved
+	s.usesRestart = ev.Kind != subscriber.EventStop && g.Name != codec.Reserved
 	if s.usesRestart {
 		s.restart = db.cache.restart(g.Name, s.id)
 	}
@@ -271,7 +272,7 @@ func (s *step) report(db *DB) error {
 		return nil
 	}
 	db.nases.restart(s.id, s.decision.Restart.At)
-	db.cache.setRestart(s.group.Name, s.id, formatRestart(s.decision.Restart)+" "+s.decision.Restart.ID)
+	db.cache.setRestart(s.group.Name, s.id, codec.FormatRestart(s.decision.Restart)+" "+s.decision.Restart.ID)
 	select {
 	case db.restarted <- struct{}{}:
 	default:

@@ -7,29 +7,9 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
-
-// typedKey is a key that sessiond writes, and the type that it gives it, as TYPE tells it.
-type typedKey struct{ name, kind string }
-
-// ownKeys are the keys of a group that sessiond makes anew by itself. Those of records and
-// sessions are looked at when they are read, and the feed and the hash of online addresses
-// by Probe: without them the group cannot go on.
-func ownKeys(group string) []typedKey {
-	keys := []typedKey{
-		{readersKey(group), "hash"}, {restartsKey(group), "set"}, {markerKey(group), "string"},
-		{ownerKey(group), "string"}, {servedKey(group), "string"}, {oldBindingsKey(group), "hash"},
-	}
-	for part := range bindingParts {
-		keys = append(keys, typedKey{bindingsKey(group, uint8(part)), "hash"})
-	}
-	return keys
-}
-
-// sharedKeys are those of no group.
-var sharedKeys = []typedKey{
-	{groupsKey, "set"}, {settingsKey, "hash"}, {nasesKey, "hash"}, {refusedKey, "hash"},
-}
 
 // keyTypesEvery is how often the types of sessiond's own keys are looked at.
 const keyTypesEvery = time.Second
@@ -53,37 +33,37 @@ func (db *DB) KeepKeyTypes(ctx context.Context) error {
 }
 
 func (db *DB) checkKeyTypes(ctx context.Context) error {
-	if err := db.checkKeyTypesOf(ctx, reserved, sharedKeys); err != nil {
+	if err := db.checkKeyTypesOf(ctx, codec.Reserved, codec.SharedKeys()); err != nil {
 		return err
 	}
 	groups := db.groups.Load()
 	for i := range groups.groups {
 		group := groups.groups[i].Name
-		if err := db.checkKeyTypesOf(ctx, group, ownKeys(group)); err != nil {
+		if err := db.checkKeyTypesOf(ctx, group, codec.OwnKeys(group)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (db *DB) checkKeyTypesOf(ctx context.Context, group string, keys []typedKey) error {
+func (db *DB) checkKeyTypesOf(ctx context.Context, group string, keys []codec.TypedKey) error {
 	cmds := make([]redis.Cmder, len(keys))
 	for i, key := range keys {
-		cmds[i] = redis.NewStatusCmd(ctx, "type", key.name)
+		cmds[i] = redis.NewStatusCmd(ctx, "type", key.Name)
 	}
 	if err := db.exchange(ctx, cmds); err != nil {
 		return fmt.Errorf("read types of keys: %w", err)
 	}
 	var found []string
 	for i, key := range keys {
-		if kind := cmds[i].(*redis.StatusCmd).Val(); kind == "none" || kind == key.kind {
+		if kind := cmds[i].(*redis.StatusCmd).Val(); kind == "none" || kind == key.Kind {
 			continue
 		}
-		call := newCall(ctx, discardScript, []string{key.name}, key.kind)
+		call := newCall(ctx, discardScript, []string{key.Name}, key.Kind)
 		if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
-			return fmt.Errorf("delete %s: %w", key.name, err)
+			return fmt.Errorf("delete %s: %w", key.Name, err)
 		}
-		found = append(found, key.name)
+		found = append(found, key.Name)
 	}
 	if len(found) > 0 { // each is named, as nobody finds it any more: once a second at most
 		db.garbage(group, GarbageKey)

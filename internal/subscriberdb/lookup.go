@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // The reads of this file are by key, for a reader who goes over what it knows a part
@@ -21,7 +23,7 @@ func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]ne
 		return nil, err
 	}
 	var gone []netip.Addr
-	args := argLists.Get().(*argBuffer)
+	args := argLists.Get().(*codec.ArgBuffer)
 	defer argLists.Put(args)
 	for chunk := range slices.Chunk(inside, pipelineLimit) {
 		there, err := db.countStanding(ctx, group, chunk, args)
@@ -37,15 +39,15 @@ func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]ne
 
 // countStanding counts at how many of the addresses, of which there is one at least, a
 // record stands. The arguments of the command are made in room.
-func (db *DB) countStanding(ctx context.Context, group string, inside []netip.Addr, room *argBuffer) (int, error) {
-	room.add("exists", recordKey(group, inside[0])) // a string, by which a Cluster finds the server
+func (db *DB) countStanding(ctx context.Context, group string, inside []netip.Addr, room *codec.ArgBuffer) (int, error) {
+	room.Add("exists", codec.RecordKey(group, inside[0])) // a string, by which a Cluster finds the server
 	for _, a := range inside[1:] {
-		room.text = appendRecordKey(room.text, group, a)
-		room.cut()
+		room.Text = codec.AppendRecordKey(room.Text, group, a)
+		room.Cut()
 	}
-	cmd := redis.NewIntCmd(ctx, room.list...)
+	cmd := redis.NewIntCmd(ctx, room.List...)
 	err := db.client.Process(ctx, cmd)
-	room.reset()
+	room.Reset()
 	return int(cmd.Val()), err
 }
 
@@ -53,7 +55,7 @@ func (db *DB) countStanding(ctx context.Context, group string, inside []netip.Ad
 func (db *DB) appendGone(ctx context.Context, gone []netip.Addr, group string, inside []netip.Addr) ([]netip.Addr, error) {
 	calls := make([]redis.Cmder, len(inside))
 	for i, a := range inside {
-		calls[i] = redis.NewIntCmd(ctx, "exists", recordKey(group, a))
+		calls[i] = redis.NewIntCmd(ctx, "exists", codec.RecordKey(group, a))
 	}
 	if err := pipeline(ctx, db.client, calls); err != nil {
 		return nil, err

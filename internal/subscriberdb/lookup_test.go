@@ -12,6 +12,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // manyAddresses are n addresses of the group default.
@@ -44,7 +45,7 @@ func TestGone(t *testing.T) {
 		check(append(slices.Clone(all), all[0])) // asked twice
 		gone := []netip.Addr{all[0], all[pipelineLimit-1], all[pipelineLimit], all[len(all)-1]}
 		for _, a := range gone {
-			client.Del(t.Context(), recordKey("default", a))
+			client.Del(t.Context(), codec.RecordKey("default", a))
 		}
 		check(all, gone...)
 		check([]netip.Addr{foreign}, foreign)
@@ -60,12 +61,12 @@ func TestGoneExpires(t *testing.T) {
 	db := newDB(t, client)
 	record(t, db, start("a", addr, 0), start("b", next, 0))
 	client.Do(t.Context(), "DEBUG", "SET-ACTIVE-EXPIRE", "0")
-	client.PExpire(t.Context(), recordKey("default", addr), time.Millisecond)
+	client.PExpire(t.Context(), codec.RecordKey("default", addr), time.Millisecond)
 	eventually(t, "the record that ran out is gone", func() bool {
 		gone, err := db.Gone(t.Context(), "default", []netip.Addr{addr, next})
 		return err == nil && slices.Equal(gone, []netip.Addr{addr})
 	})
-	if n := client.DBSize(t.Context()).Val(); n == 0 || client.Exists(t.Context(), recordKey("default", addr)).Val() != 0 {
+	if n := client.DBSize(t.Context()).Val(); n == 0 || client.Exists(t.Context(), codec.RecordKey("default", addr)).Val() != 0 {
 		t.Errorf("%d keys, and the record among them", n)
 	}
 }

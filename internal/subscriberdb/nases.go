@@ -6,48 +6,28 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // NASName names a NAS.
-type NASName struct {
-	Client string // its realm, or the name of its RADIUS client
-	Name   string // as in the NAS of a subscriber.SessionID
-}
+type NASName = codec.NASName
 
 // NAS is what is known of one NAS, from the accounting that it sends.
 type NAS struct {
 	NASName
-	LastHeard time.Time         // arrival of its last accounting
-	Offset    time.Duration     // how far its clock is ahead of ours, to the second or so
-	Known     bool              // Offset is known
-	Unheeded  time.Duration     // how far its last Event-Timestamp was ahead, where too far to be heeded; else 0
-	Restarted time.Time         // event time of its last Accounting-On or -Off; zero for none
-	SameAs    NASName           // the NAS that this one was found to be; the zero name: it is itself
-	Refused   map[string]uint64 // events that changed nothing, by verdict, since it was first heard of
+	codec.NASLine
+	Refused map[string]uint64 // events that changed nothing, by verdict, since it was first heard of
 }
-
-// nasKey names a NAS; its sessions have it in their SessionID.
-type nasKey struct{ client, nas string }
-
-func nasKeyOf(id subscriber.SessionID) nasKey { return nasKey{id.Client, id.NAS} }
-
-func (k nasKey) id() subscriber.SessionID {
-	return subscriber.SessionID{Client: k.client, NAS: k.nas}
-}
-
-func (k nasKey) name() NASName { return NASName{k.client, k.nas} }
-
-func (n NASName) key() nasKey { return nasKey{n.Client, n.Name} }
 
 // nasEntry is what this daemon knows of a NAS.
 type nasEntry struct {
-	key       nasKey
+	key       NASName
 	clock     subscriber.Clock
-	unheeded  time.Duration // see NAS
+	unheeded  time.Duration // see codec.NASLine
 	heard     time.Time
 	restarted time.Time
-	sameAs    nasKey   // the zero key: it is itself
-	others    []nasKey // whose sameAs was this one
+	sameAs    NASName   // the zero key: it is itself
+	others    []NASName // whose sameAs was this one
 	refused   map[subscriber.Verdict]uint64
 	stored    string // its line in Redis, as last seen; "" for none
 	changed   bool   // it stands in nasRegistry.changed
@@ -56,7 +36,7 @@ type nasEntry struct {
 // nasRegistry is what is known of all NASes.
 type nasRegistry struct {
 	mu      sync.Mutex
-	byKey   map[nasKey]*nasEntry
+	byKey   map[NASName]*nasEntry
 	shares  shares      // of the clients
 	changed []*nasEntry // what is to be written to Redis
 
@@ -69,20 +49,20 @@ type nasRegistry struct {
 }
 
 func newNASRegistry() *nasRegistry {
-	return &nasRegistry{byKey: make(map[nasKey]*nasEntry), shares: shares{alone: maxReporters}, turn: make(chan struct{}, 1)}
+	return &nasRegistry{byKey: make(map[NASName]*nasEntry), shares: shares{alone: maxReporters}, turn: make(chan struct{}, 1)}
 }
 
 // entryLocked returns the entry of a NAS, nil where its client has its share of them.
-func (r *nasRegistry) entryLocked(key nasKey) *nasEntry {
+func (r *nasRegistry) entryLocked(key NASName) *nasEntry {
 	if e := r.byKey[key]; e != nil {
 		return e
 	}
-	if !r.shares.room(key.client) {
+	if !r.shares.room(key.Client) {
 		return nil
 	}
-	e := &nasEntry{key: nasKey{strings.Clone(key.client), strings.Clone(key.nas)}}
+	e := &nasEntry{key: NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}}
 	r.byKey[e.key] = e
-	r.shares.add(e.key.client, 1)
+	r.shares.add(e.key.Client, 1)
 	return e
 }
 
@@ -104,7 +84,7 @@ func (r *nasRegistry) hearLocked(e *nasEntry, at time.Time) {
 
 // rootLocked follows a NAS to the name by which its sessions are known. There is no
 // circle, see uniteLocked.
-func (r *nasRegistry) rootLocked(key nasKey) nasKey {
+func (r *nasRegistry) rootLocked(key NASName) NASName {
 	for e := r.byKey[key]; e != nil && r.heedsLocked(e); e = r.byKey[key] {
 		key = e.sameAs
 	}
@@ -114,7 +94,7 @@ func (r *nasRegistry) rootLocked(key nasKey) nasKey {
 // heedsLocked reports whether an entry is another name of a NAS, as far as its client may
 // report that one.
 func (r *nasRegistry) heedsLocked(e *nasEntry) bool {
-	return e.sameAs != (nasKey{}) && (r.toldApart == nil || !r.toldApart(e.key.client, e.sameAs.client))
+	return e.sameAs != (NASName{}) && (r.toldApart == nil || !r.toldApart(e.key.Client, e.sameAs.Client))
 }
 
 // place gives the event the name of its NAS by which its sessions are known, and
@@ -123,7 +103,7 @@ func (r *nasRegistry) heedsLocked(e *nasEntry) bool {
 func (r *nasRegistry) place(ev *subscriber.Event) (known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := r.entryLocked(nasKeyOf(ev.SessionID))
+	e := r.entryLocked(codec.NASOf(ev.SessionID))
 	if e == nil {
 		new(subscriber.Clock).Place(ev)
 		return false
@@ -137,7 +117,7 @@ func (r *nasRegistry) place(ev *subscriber.Event) (known bool) {
 		return true
 	}
 	root := r.rootLocked(e.key)
-	ev.Client, ev.NAS = root.client, root.nas
+	ev.Client, ev.NAS = root.Client, root.Name
 	if known := r.entryLocked(root); known != nil {
 		r.hearLocked(known, ev.Arrival)
 	}
@@ -146,7 +126,7 @@ func (r *nasRegistry) place(ev *subscriber.Event) (known bool) {
 
 // unite notes that one NAS is heard of under two names, through two clients, and
 // reports whether that is news.
-func (r *nasRegistry) unite(name, known nasKey) bool {
+func (r *nasRegistry) unite(name, known NASName) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.entryLocked(name)
@@ -159,12 +139,12 @@ func (r *nasRegistry) unite(name, known nasKey) bool {
 
 // uniteLocked makes the entry another name of a NAS, and reports whether that
 // changed it. Two names never stand for each other.
-func (r *nasRegistry) uniteLocked(e *nasEntry, known nasKey) bool {
+func (r *nasRegistry) uniteLocked(e *nasEntry, known NASName) bool {
 	root := r.rootLocked(known)
 	if root == e.key || root == r.rootLocked(e.key) {
 		return false
 	}
-	e.sameAs = nasKey{strings.Clone(root.client), strings.Clone(root.nas)}
+	e.sameAs = NASName{Client: strings.Clone(root.Client), Name: strings.Clone(root.Name)}
 	if known := r.entryLocked(root); known != nil {
 		known.others = append(known.others, e.key)
 	}
@@ -172,13 +152,13 @@ func (r *nasRegistry) uniteLocked(e *nasEntry, known nasKey) bool {
 }
 
 // names returns the name of a NAS and those that were found to be other names of it.
-func (r *nasRegistry) names(key nasKey) []nasKey {
+func (r *nasRegistry) names(key NASName) []NASName {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.appendNamesLocked(nil, key)
 }
 
-func (r *nasRegistry) appendNamesLocked(names []nasKey, key nasKey) []nasKey {
+func (r *nasRegistry) appendNamesLocked(names []NASName, key NASName) []NASName {
 	names = append(names, key)
 	e := r.byKey[key]
 	if e == nil {
@@ -193,14 +173,14 @@ func (r *nasRegistry) appendNamesLocked(names []nasKey, key nasKey) []nasKey {
 }
 
 // original is the name by which the sessions of a NAS are known.
-func (r *nasRegistry) original(key nasKey) nasKey {
+func (r *nasRegistry) original(key NASName) NASName {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.rootLocked(key)
 }
 
 // knows reports whether there is an entry of a NAS.
-func (r *nasRegistry) knows(key nasKey) bool {
+func (r *nasRegistry) knows(key NASName) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.byKey[key] != nil
@@ -210,7 +190,7 @@ func (r *nasRegistry) knows(key nasKey) bool {
 func (r *nasRegistry) refuse(id subscriber.SessionID, v subscriber.Verdict) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e := r.entryLocked(nasKeyOf(id)); e != nil {
+	if e := r.entryLocked(codec.NASOf(id)); e != nil {
 		e.countLocked(v, 1)
 		r.changeLocked(e)
 	}
@@ -227,7 +207,7 @@ func (e *nasEntry) countLocked(v subscriber.Verdict, n uint64) {
 func (r *nasRegistry) restart(id subscriber.SessionID, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e := r.entryLocked(nasKeyOf(id)); e != nil && at.After(e.restarted) {
+	if e := r.entryLocked(codec.NASOf(id)); e != nil && at.After(e.restarted) {
 		e.restarted = at
 		r.changeLocked(e)
 	}
@@ -235,7 +215,7 @@ func (r *nasRegistry) restart(id subscriber.SessionID, at time.Time) {
 
 // adopt takes over what Redis says of a NAS, from an earlier run or by another
 // daemon.
-func (r *nasRegistry) adopt(key nasKey, line string, now time.Time) {
+func (r *nasRegistry) adopt(key NASName, line string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.entryLocked(key); e != nil {
@@ -244,7 +224,7 @@ func (r *nasRegistry) adopt(key nasKey, line string, now time.Time) {
 }
 
 func (r *nasRegistry) adoptLocked(e *nasEntry, line string, now time.Time) {
-	n := parseNAS(line)
+	n := codec.ParseNASLine(line)
 	e.stored = line
 	if _, known := e.clock.Offset(); !known && n.Known && !e.restarted.After(n.LastHeard) { // a restart may set it anew
 		e.clock = subscriber.NewClock(n.Offset, now)
@@ -255,8 +235,8 @@ func (r *nasRegistry) adoptLocked(e *nasEntry, line string, now time.Time) {
 	if n.Restarted.After(e.restarted) {
 		e.restarted = n.Restarted
 	}
-	if n.SameAs != (NASName{}) && e.sameAs == (nasKey{}) {
-		r.uniteLocked(e, n.SameAs.key())
+	if n.SameAs != (NASName{}) && e.sameAs == (NASName{}) {
+		r.uniteLocked(e, n.SameAs)
 	}
 }
 
@@ -267,7 +247,7 @@ func (r *nasRegistry) forget(now time.Time) {
 	for key, e := range r.byKey {
 		if !e.changed && now.Sub(e.heard) > nasForgotten {
 			delete(r.byKey, key)
-			r.shares.add(key.client, -1)
+			r.shares.add(key.Client, -1)
 		}
 	}
 }
@@ -280,7 +260,7 @@ type nasNews struct {
 	refused map[subscriber.Verdict]uint64
 }
 
-func (n *nasNews) ref() string { return nasRef(n.entry.key.id()) }
+func (n *nasNews) ref() string { return codec.NASRef(n.entry.key.Session()) }
 
 // pending is how many NASes are to be written.
 func (r *nasRegistry) pending() int {
@@ -347,7 +327,7 @@ func (r *nasRegistry) putBackLocked(n *nasNews) {
 
 // textLocked is the entry as it stands in Redis.
 func (e *nasEntry) textLocked() string {
-	n := NAS{LastHeard: e.heard, Restarted: e.restarted, SameAs: e.sameAs.name(), Unheeded: e.unheeded}
+	n := codec.NASLine{LastHeard: e.heard, Restarted: e.restarted, SameAs: e.sameAs, Unheeded: e.unheeded}
 	n.Offset, n.Known = e.clock.Offset()
-	return n.text()
+	return n.Format()
 }

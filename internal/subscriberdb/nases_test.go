@@ -8,14 +8,15 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-func keyOf(client string) nasKey { return nasKey{client, "nas1"} }
+func keyOf(client string) NASName { return NASName{Client: client, Name: "nas1"} }
 
 // heardOf places an event of a NAS, prompt by its clock, which is so far ahead.
-func heardOf(r *nasRegistry, key nasKey, at time.Time, ahead time.Duration) subscriber.Event {
+func heardOf(r *nasRegistry, key NASName, at time.Time, ahead time.Duration) subscriber.Event {
 	ev := subscriber.Event{
-		Kind: subscriber.EventInterim, SessionID: key.id(), Arrival: at, Stamp: at.Add(ahead), Delay: -1, SessionTime: -1,
+		Kind: subscriber.EventInterim, SessionID: key.Session(), Arrival: at, Stamp: at.Add(ahead), Delay: -1, SessionTime: -1,
 	}
 	r.place(&ev)
 	return ev
@@ -81,11 +82,11 @@ func TestUnsaid(t *testing.T) {
 	heardOf(r, keyOf("a"), t0, 0)
 	heardOf(r, keyOf("b"), t0, 0)
 	for range 3 {
-		r.refuse(keyOf("a").id(), subscriber.Stale)
+		r.refuse(keyOf("a").Session(), subscriber.Stale)
 	}
 	first := r.news(10)
-	r.refuse(keyOf("a").id(), subscriber.Stale)
-	r.refuse(keyOf("a").id(), subscriber.Held)
+	r.refuse(keyOf("a").Session(), subscriber.Stale)
+	r.refuse(keyOf("a").Session(), subscriber.Held)
 	r.unsaid(first)
 	if n := r.pending(); n != 2 {
 		t.Fatalf("%d NASes are to be written, want 2", n)
@@ -93,7 +94,7 @@ func TestUnsaid(t *testing.T) {
 	counts := map[string]map[subscriber.Verdict]uint64{}
 	for r.pending() > 0 {
 		for _, n := range r.news(1) {
-			counts[n.entry.key.client] = n.refused
+			counts[n.entry.key.Client] = n.refused
 		}
 	}
 	want := map[string]map[subscriber.Verdict]uint64{"a": {subscriber.Stale: 4, subscriber.Held: 1}, "b": nil}
@@ -124,17 +125,17 @@ func TestAdopt(t *testing.T) {
 	}
 	e, offset, _ = adopted(func(r *nasRegistry) {
 		heardOf(r, keyOf("a"), now, 0)
-		r.restart(keyOf("a").id(), now)
+		r.restart(keyOf("a").Session(), now)
 		heardOf(r, keyOf("a"), now, time.Minute)
 		r.unite(keyOf("a"), keyOf("c"))
 	})
 	if !e.heard.Equal(now) || !e.restarted.Equal(now) || e.sameAs != keyOf("c") || offset != time.Minute {
 		t.Errorf("over what is known, adopted %+v, offset %v", e, offset)
 	}
-	if _, _, known := adopted(func(r *nasRegistry) { r.restart(keyOf("a").id(), now) }); known {
+	if _, _, known := adopted(func(r *nasRegistry) { r.restart(keyOf("a").Session(), now) }); known {
 		t.Error("the clock of before a restart was adopted")
 	}
-	if e, _, _ = adopted(func(r *nasRegistry) { r.unite(keyOf("b"), keyOf("a")) }); e.sameAs != (nasKey{}) {
+	if e, _, _ = adopted(func(r *nasRegistry) { r.unite(keyOf("b"), keyOf("a")) }); e.sameAs != (NASName{}) {
 		t.Errorf("two names that stand for each other: %v", e.sameAs)
 	}
 }
@@ -143,14 +144,14 @@ func TestAdopt(t *testing.T) {
 func TestUnheeded(t *testing.T) {
 	r := newNASRegistry()
 	const years = 56 * 365 * 24 * time.Hour
-	tell := func() NAS { return parseNAS(r.byKey[keyOf("a")].textLocked()) }
+	tell := func() codec.NASLine { return codec.ParseNASLine(r.byKey[keyOf("a")].textLocked()) }
 	heardOf(r, keyOf("a"), t0, -years)
 	if n := tell(); n.Unheeded != -years || n.Known {
 		t.Errorf("at 1970: %+v", n)
 	}
-	late := subscriber.Event{Kind: subscriber.EventInterim, SessionID: keyOf("a").id(), Arrival: t0, Stamp: t0, Delay: time.Hour}
+	late := subscriber.Event{Kind: subscriber.EventInterim, SessionID: keyOf("a").Session(), Arrival: t0, Stamp: t0, Delay: time.Hour}
 	r.place(&late)
-	silent := subscriber.Event{Kind: subscriber.EventInterim, SessionID: keyOf("a").id(), Arrival: t0, Delay: -1}
+	silent := subscriber.Event{Kind: subscriber.EventInterim, SessionID: keyOf("a").Session(), Arrival: t0, Delay: -1}
 	r.place(&silent)
 	if n := tell(); n.Unheeded != -years {
 		t.Errorf("after events that tell nothing of the clock: %+v", n)
@@ -166,27 +167,27 @@ func TestUnheeded(t *testing.T) {
 func TestTooManyNASes_I10(t *testing.T) {
 	r := newNASRegistry()
 	for i := range maxReporters {
-		heardOf(r, nasKey{"a", fmt.Sprint(i)}, t0, 0)
+		heardOf(r, NASName{Client: "a", Name: fmt.Sprint(i)}, t0, 0)
 	}
 	for i := range 1000 { // they find room all the same
-		if other := (nasKey{"c", fmt.Sprint(i)}); heardOf(r, other, t0, 0).Client != "c" || r.byKey[other] == nil {
+		if other := (NASName{Client: "c", Name: fmt.Sprint(i)}); heardOf(r, other, t0, 0).Client != "c" || r.byKey[other] == nil {
 			t.Fatalf("NAS %d of another client is not known", i)
 		}
 	}
 	for i := range 1000 {
-		key := nasKey{"c", fmt.Sprint(i)}
+		key := NASName{Client: "c", Name: fmt.Sprint(i)}
 		delete(r.byKey, key)
 		r.shares.add("c", -1)
 	}
 	r.changed = r.changed[:maxReporters]
-	one := nasKey{"a", "one more"}
+	one := NASName{Client: "a", Name: "one more"}
 	ev := heardOf(r, one, t0.Add(time.Minute), -time.Hour)
 	if !ev.At.Equal(t0.Add(time.Minute)) || ev.Client != "a" {
 		t.Errorf("placed at %v of %v", ev.At, ev.SessionID)
 	}
-	r.refuse(one.id(), subscriber.Stale)
-	r.restart(one.id(), t0)
-	if r.unite(one, nasKey{"a", "0"}) || r.original(one) != one || len(r.byKey) != maxReporters {
+	r.refuse(one.Session(), subscriber.Stale)
+	r.restart(one.Session(), t0)
+	if r.unite(one, NASName{Client: "a", Name: "0"}) || r.original(one) != one || len(r.byKey) != maxReporters {
 		t.Errorf("%d NASes are known", len(r.byKey))
 	}
 	later := t0.Add(nasForgotten + time.Hour)
@@ -195,7 +196,7 @@ func TestTooManyNASes_I10(t *testing.T) {
 		t.Error("what is not written yet was forgotten")
 	}
 	r.news(maxReporters)
-	heardOf(r, nasKey{"a", "7"}, later, 0)
+	heardOf(r, NASName{Client: "a", Name: "7"}, later, 0)
 	r.news(1)
 	r.forget(later)
 	heardOf(r, one, later, 0)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // sweepPause is how often SweepRestarts looks for restarts that another daemon
@@ -60,7 +61,7 @@ func (db *DB) sweepAll(ctx context.Context, known Followed) error {
 // sweepGroup ends what all pending restarts of a group leave behind, in one walk
 // over who is online, however many NASes restarted.
 func (db *DB) sweepGroup(ctx context.Context, g *Group, known Followed) error {
-	refs, err := db.client.SMembers(ctx, restartsKey(g.Name)).Result()
+	refs, err := db.client.SMembers(ctx, codec.RestartsKey(g.Name)).Result()
 	if err != nil {
 		return fmt.Errorf("list restarts of group %q: %w", g.Name, err)
 	}
@@ -99,31 +100,31 @@ func (p pendingRestarts) of(db *DB, ref string) *pendingRestart {
 	if r := p[ref]; r != nil {
 		return r
 	}
-	id, err := parseNASRef(ref)
+	id, err := codec.ParseNASRef(ref)
 	if err != nil {
 		return nil
 	}
-	return p[nasRef(db.nases.original(nasKeyOf(id)).id())]
+	return p[codec.NASRef(db.nases.original(codec.NASOf(id)).Session())]
 }
 
 // readRestarts returns the restarts by the reference of their NAS.
 func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendingRestarts, error) {
 	pending := make(pendingRestarts, len(refs))
 	for _, ref := range refs {
-		nas, err := parseNASRef(ref)
+		nas, err := codec.ParseNASRef(ref)
 		if err != nil {
-			db.found(g.Name, GarbageRestart, restartsKey(g.Name)+" "+escape(ref))
+			db.found(g.Name, GarbageRestart, codec.RestartsKey(g.Name)+" "+codec.Escape(ref))
 			continue
 		}
-		line, err := db.client.Get(ctx, restartKey(g.Name, nas)).Result()
+		line, err := db.client.Get(ctx, codec.RestartKey(g.Name, nas)).Result()
 		switch {
 		case wrongType(err):
-			db.found(g.Name, GarbageRestart, restartKey(g.Name, nas))
+			db.found(g.Name, GarbageRestart, codec.RestartKey(g.Name, nas))
 			continue
 		case err != nil && !errors.Is(err, redis.Nil):
 			return nil, err
 		}
-		pending[ref] = &pendingRestart{db: db, nas: nas, line: line, since: parseRestart(line)}
+		pending[ref] = &pendingRestart{db: db, nas: nas, line: line, since: codec.ParseRestart(line)}
 	}
 	return pending, nil
 }
@@ -169,10 +170,10 @@ type leftover struct {
 // leftBehind returns what restarts left behind, in order.
 func (db *DB) leftBehind(ctx context.Context, g *Group, pending pendingRestarts) ([]leftover, error) {
 	var left []leftover
-	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
+	err := db.scanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			inside, err := netip.ParseAddr(fields[i])
-			if p := pending.of(db, nasOfWitness(fields[i+1])); err == nil && p != nil {
+			if p := pending.of(db, codec.NASOfOnlineEntry(fields[i+1])); err == nil && p != nil {
 				left = append(left, leftover{inside.As16(), p})
 			}
 		}
@@ -242,7 +243,7 @@ func (s *restartSweep) count(steps []*step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e := range endingsOf(steps) {
-		if p := s.pending.of(s.db, nasRef(e.Record.SessionID)); p != nil {
+		if p := s.pending.of(s.db, codec.NASRef(e.Record.SessionID)); p != nil {
 			p.ended++
 		}
 	}
@@ -262,14 +263,14 @@ func (p *pendingRestart) holds() bool { return p.held || p.since.Confirm }
 
 // means reports whether the restart ended the record's session.
 func (p *pendingRestart) means(r *subscriber.Record) bool {
-	same := p.db.nases.original(nasKeyOf(r.SessionID)) == p.db.nases.original(nasKeyOf(p.nas))
+	same := p.db.nases.original(codec.NASOf(r.SessionID)) == p.db.nases.original(codec.NASOf(p.nas))
 	return same && p.since.Ends(r)
 }
 
 func (db *DB) markSwept(ctx context.Context, g *Group, pending pendingRestarts) error {
 	calls := make([]redis.Cmder, 0, len(pending))
 	for ref, p := range pending {
-		keys := []string{restartKey(g.Name, p.nas), restartsKey(g.Name)}
+		keys := []string{codec.RestartKey(g.Name, p.nas), codec.RestartsKey(g.Name)}
 		calls = append(calls, newCall(ctx, sweptScript, keys, p.line, ref))
 	}
 	if err := db.exchange(ctx, calls); err != nil {

@@ -10,17 +10,12 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// What is known of the NASes is kept in Redis, so that a daemon that starts knows
-// their clocks, and a person sees what all daemons know:
-//
-//	sessiond:nas          by NAS: heard=<time> offset=<seconds> unheeded=<seconds> restarted=<time> same_as=<client>/<nas>
-//	sessiond:nas:refused  by NAS and verdict ("<client>/<nas> <verdict>"): number of events
-const (
-	nasesKey   = "sessiond:nas"
-	refusedKey = "sessiond:nas:refused"
-)
+// What is known of the NASes is kept in Redis (codec.NASesKey, codec.RefusedKey), so that a
+// daemon that starts knows their clocks, and a person sees what all daemons know.
 
 const (
 	nasFlush = 2 * time.Second // how often what changed is written
@@ -96,11 +91,11 @@ func (db *DB) loadNASes(ctx context.Context) error {
 		return nil
 	}
 	now := db.now()
-	err := db.scanHash(ctx, nasesKey, func(fields []string) error {
+	err := db.scanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
-			n, ok := parseNASRow(fields[i], fields[i+1])
-			if ok && !n.forgotten(now) {
-				db.nases.adopt(n.key(), fields[i+1], now)
+			name, line, ok := codec.ParseNASRow(fields[i], fields[i+1])
+			if ok && !forgotten(&line, now) {
+				db.nases.adopt(name, fields[i+1], now)
 			}
 		}
 		return nil
@@ -126,7 +121,7 @@ func (db *DB) writeNASes(ctx context.Context, news []nasNews) error {
 	if len(counts) == 0 {
 		return nil
 	}
-	if err := db.exchange(ctx, []redis.Cmder{newCall(ctx, countScript, []string{refusedKey}, counts...)}); err != nil {
+	if err := db.exchange(ctx, []redis.Cmder{newCall(ctx, countScript, []string{codec.RefusedKey}, counts...)}); err != nil {
 		db.nases.unsaid(written)
 		return err
 	}
@@ -171,7 +166,7 @@ func (db *DB) writeNASLines(ctx context.Context, news []nasNews) (written []nasN
 
 // callNASes carries out the script that writes lines.
 func (db *DB) callNASes(ctx context.Context, args []any) ([]any, error) {
-	call := newCall(ctx, nasScript, []string{nasesKey}, args...)
+	call := newCall(ctx, nasScript, []string{codec.NASesKey}, args...)
 	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
 		return nil, err
 	}
@@ -191,10 +186,10 @@ func (db *DB) NASes(ctx context.Context) ([]NAS, error) {
 	}
 	byRef := make(map[string]*NAS)
 	now := db.now()
-	err := db.scanHash(ctx, nasesKey, func(fields []string) error {
+	err := db.scanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
-			if n, ok := parseNASRow(fields[i], fields[i+1]); ok && !n.forgotten(now) {
-				byRef[fields[i]] = &n
+			if name, line, ok := codec.ParseNASRow(fields[i], fields[i+1]); ok && !forgotten(&line, now) {
+				byRef[fields[i]] = &NAS{name, line, make(map[string]uint64)}
 			}
 		}
 		return nil
@@ -202,7 +197,7 @@ func (db *DB) NASes(ctx context.Context) ([]NAS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read NASes: %w", err)
 	}
-	err = db.scanHash(ctx, refusedKey, func(fields []string) error {
+	err = db.scanHash(ctx, codec.RefusedKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			ref, verdict, _ := strings.Cut(fields[i], " ")
 			n := byRef[ref]
@@ -234,7 +229,7 @@ func (db *DB) sweepNASes(ctx context.Context) error {
 	}
 	defer release()
 	var counts []string // read before the lines, which are written before them
-	err = db.scanHash(ctx, refusedKey, func(fields []string) error {
+	err = db.scanHash(ctx, codec.RefusedKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			counts = append(counts, fields[i])
 		}
@@ -246,10 +241,10 @@ func (db *DB) sweepNASes(ctx context.Context) error {
 	now := db.now()
 	known := make(map[string]bool) // those that stay
 	old := []any{db.nases.shares.all()}
-	err = db.scanHash(ctx, nasesKey, func(fields []string) error {
+	err = db.scanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
-			n := parseNAS(fields[i+1])
-			if known[fields[i]] = !n.forgotten(now); !known[fields[i]] {
+			n := codec.ParseNASLine(fields[i+1])
+			if known[fields[i]] = !forgotten(&n, now); !known[fields[i]] {
 				old = append(old, fields[i], fields[i+1], "")
 			}
 		}
@@ -269,7 +264,7 @@ func (db *DB) sweepNASes(ctx context.Context) error {
 		return known[ref]
 	})
 	for chunk := range slices.Chunk(counts, nasBatch) {
-		if err := db.client.HDel(ctx, refusedKey, chunk...).Err(); err != nil {
+		if err := db.client.HDel(ctx, codec.RefusedKey, chunk...).Err(); err != nil {
 			return fmt.Errorf("forget refused events: %w", err)
 		}
 	}
@@ -277,78 +272,4 @@ func (db *DB) sweepNASes(ctx context.Context) error {
 }
 
 // forgotten reports whether the NAS was not heard of for so long that it is gone.
-func (n *NAS) forgotten(now time.Time) bool { return now.Sub(n.LastHeard) > nasForgotten }
-
-// text is what is known of the NAS, as it stands in Redis; see parseNAS.
-func (n *NAS) text() string {
-	text := appendTime([]byte("heard="), n.LastHeard)
-	if n.Known {
-		text = appendSeconds(append(text, " offset="...), n.Offset)
-	}
-	if n.Unheeded != 0 {
-		text = appendSeconds(append(text, " unheeded="...), n.Unheeded)
-	}
-	if !n.Restarted.IsZero() {
-		text = appendTime(append(text, " restarted="...), n.Restarted)
-	}
-	if n.SameAs != (NASName{}) {
-		text = append(append(text, " same_as="...), nasRef(n.SameAs.key().id())...)
-	}
-	return string(text)
-}
-
-func appendSeconds(text []byte, d time.Duration) []byte {
-	return strconv.AppendInt(text, int64(d/time.Second), 10)
-}
-
-// parseNASRow reads a field of sessiond:nas. What a person wrote otherwise than
-// sessiond would is none of ours.
-func parseNASRow(ref, line string) (NAS, bool) {
-	id, err := parseNASRef(ref)
-	if err != nil || nasRef(id) != ref {
-		return NAS{}, false
-	}
-	n := parseNAS(line)
-	n.NASName = nasKeyOf(id).name()
-	return n, true
-}
-
-// parseNAS reads what text wrote. What cannot be read is left zero.
-func parseNAS(line string) NAS {
-	n := NAS{Refused: map[string]uint64{}}
-	for word := range strings.SplitSeq(line, " ") {
-		switch name, value, _ := strings.Cut(word, "="); name {
-		case "heard":
-			n.LastHeard = parseNASTime(value)
-		case "offset":
-			n.Offset, n.Known = parseSeconds(value)
-		case "unheeded":
-			n.Unheeded, _ = parseSeconds(value)
-		case "restarted":
-			n.Restarted = parseNASTime(value)
-		case "same_as":
-			if id, err := parseNASRef(value); err == nil {
-				n.SameAs = nasKeyOf(id).name()
-			}
-		}
-	}
-	return n
-}
-
-// parseSeconds reads seconds that fit a Duration: clocks tell of 1970 to 2106.
-func parseSeconds(value string) (time.Duration, bool) {
-	seconds, err := strconv.ParseInt(value, 10, 34)
-	if err != nil {
-		return 0, false
-	}
-	return time.Duration(seconds) * time.Second, true
-}
-
-// parseNASTime leaves out what could not be written again.
-func parseNASTime(value string) time.Time {
-	t := parseTime(value)
-	if year := t.Year(); year < 0 || year > 9999 {
-		return time.Time{}
-	}
-	return t
-}
+func forgotten(n *codec.NASLine, now time.Time) bool { return now.Sub(n.LastHeard) > nasForgotten }

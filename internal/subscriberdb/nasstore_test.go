@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -136,15 +136,15 @@ func TestNothingWrittenBeforeItIsRead(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, at(t0))
 		record(t, db, through("bng2", interim("a", addr, 0)))
-		db.nases.unite(nasKey{"bng1", "n"}, nasKey{"bng2", "nas1"})
-		db.nases.restart(nasKey{"bng1", "n"}.id(), t0)
+		db.nases.unite(NASName{Client: "bng1", Name: "n"}, NASName{Client: "bng2", Name: "nas1"})
+		db.nases.restart(NASName{Client: "bng1", Name: "n"}.Session(), t0)
 		flush(t, db)
 		db = newDB(t, client, at(t0))
 		silent := prompt("n", time.Minute, 0)
 		silent.Stamp = time.Time{}
 		record(t, db, silent)
 		n := nases(t, db)["n"]
-		if !n.Restarted.Equal(t0) || n.SameAs != (NASName{"bng2", "nas1"}) || !n.LastHeard.Equal(t0.Add(time.Minute)) {
+		if !n.Restarted.Equal(t0) || n.SameAs != (NASName{Client: "bng2", Name: "nas1"}) || !n.LastHeard.Equal(t0.Add(time.Minute)) {
 			t.Errorf("%+v", n)
 		}
 	})
@@ -159,7 +159,7 @@ func TestNASesForgotten(t *testing.T) {
 		refuse(t, db, "gone", 1)
 		refuse(t, db, "stays", 1)
 		flush(t, db)
-		client.HSet(t.Context(), refusedKey, "bng1/never stale", 5)
+		client.HSet(t.Context(), codec.RefusedKey, "bng1/never stale", 5)
 		now = t0.Add(nasForgotten)
 		record(t, db, prompt("stays", nasForgotten, 0))
 		if got := slices.Sorted(maps.Keys(nases(t, db))); !slices.Equal(got, []string{"gone", "stays"}) {
@@ -172,11 +172,11 @@ func TestNASesForgotten(t *testing.T) {
 		if err := db.sweepNASes(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		lines, counts := client.HKeys(t.Context(), nasesKey).Val(), client.HKeys(t.Context(), refusedKey).Val()
+		lines, counts := client.HKeys(t.Context(), codec.NASesKey).Val(), client.HKeys(t.Context(), codec.RefusedKey).Val()
 		if !slices.Equal(lines, []string{"bng1/stays"}) || !slices.Equal(counts, []string{"bng1/stays ended"}) {
 			t.Errorf("in Redis: %q, %q", lines, counts)
 		}
-		if db.nases.byKey[nasKey{"bng1", "gone"}] != nil || db.nases.byKey[nasKey{"bng1", "stays"}] == nil {
+		if db.nases.byKey[NASName{Client: "bng1", Name: "gone"}] != nil || db.nases.byKey[NASName{Client: "bng1", Name: "stays"}] == nil {
 			t.Error("in memory it is otherwise")
 		}
 		refuseAt(t, db, "gone", nasForgotten+time.Hour, 2)
@@ -196,13 +196,13 @@ func TestNASNames_ACCT23(t *testing.T) {
 		db := newDB(t, client, at(t0))
 		for i, name := range names {
 			refuse(t, db, name, i+1)
-			db.nases.unite(nasKey{"bng1", name}, nasKey{name, name})
+			db.nases.unite(NASName{Client: "bng1", Name: name}, NASName{Client: name, Name: name})
 		}
 		for _, db := range []*DB{db, newDB(t, client, at(t0))} {
 			known := nases(t, db)
 			for i, name := range names {
 				n := known[name]
-				if !n.LastHeard.Equal(t0) || n.SameAs != (NASName{name, name}) || !maps.Equal(n.Refused, map[string]uint64{"ended": uint64(i + 1)}) {
+				if !n.LastHeard.Equal(t0) || n.SameAs != (NASName{Client: name, Name: name}) || !maps.Equal(n.Refused, map[string]uint64{"ended": uint64(i + 1)}) {
 					t.Errorf("%q: %+v", name, n)
 				}
 			}
@@ -210,7 +210,7 @@ func TestNASNames_ACCT23(t *testing.T) {
 				t.Errorf("%d NASes, want %d", len(known), len(names))
 			}
 		}
-		for _, field := range append(client.HKeys(t.Context(), nasesKey).Val(), client.HKeys(t.Context(), refusedKey).Val()...) {
+		for _, field := range append(client.HKeys(t.Context(), codec.NASesKey).Val(), client.HKeys(t.Context(), codec.RefusedKey).Val()...) {
 			if strings.ContainsFunc(field, func(r rune) bool { return r < ' ' || r > '~' }) || strings.Count(field, "/") != 1 || strings.Count(field, " ") > 1 {
 				t.Errorf("field %q", field)
 			}
@@ -226,9 +226,9 @@ func TestHandsOff(t *testing.T) {
 		refuse(t, db, "m", 1)
 		flush(t, db)
 		ctx := t.Context()
-		client.HSet(ctx, nasesKey, "nonsense", "heard=2026-03-01T10:00:00Z", "bng1/%6E", "heard=2026-03-01T10:00:00Z", "bng1/odd", "odd")
-		client.HSet(ctx, refusedKey, "bng1/n ended", "many", "nonsense", 3, "bng1/m", "x")
-		client.HDel(ctx, nasesKey, "bng1/m")
+		client.HSet(ctx, codec.NASesKey, "nonsense", "heard=2026-03-01T10:00:00Z", "bng1/%6E", "heard=2026-03-01T10:00:00Z", "bng1/odd", "odd")
+		client.HSet(ctx, codec.RefusedKey, "bng1/n ended", "many", "nonsense", 3, "bng1/m", "x")
+		client.HDel(ctx, codec.NASesKey, "bng1/m")
 		refuse(t, db, "n", 2)
 		refuse(t, db, "m", 3)
 		known := nases(t, db)
@@ -293,13 +293,13 @@ func TestNASesBound_I10(t *testing.T) {
 	db := newDB(t, client, at(t0))
 	record(t, db, prompt("n", 0, 0))
 	flush(t, db)
-	line := parseNAS("heard=2026-03-01T10:00:00Z")
+	line := codec.ParseNASLine("heard=2026-03-01T10:00:00Z")
 	var fields []any
 	for i := range db.nases.shares.all() - 1 {
-		fields = append(fields, fmt.Sprintf("bng9/%d", i), line.text())
+		fields = append(fields, fmt.Sprintf("bng9/%d", i), line.Format())
 	}
 	for chunk := range slices.Chunk(fields, 10_000) {
-		if err := client.HSet(t.Context(), nasesKey, chunk...).Err(); err != nil {
+		if err := client.HSet(t.Context(), codec.NASesKey, chunk...).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -313,7 +313,7 @@ func TestNASesBound_I10(t *testing.T) {
 	if len(known) != 1 || known["n"].Refused["ended"] != 1 {
 		t.Errorf("%+v", known)
 	}
-	client.HDel(t.Context(), nasesKey, "bng9/7")
+	client.HDel(t.Context(), codec.NASesKey, "bng9/7")
 	record(t, db, prompt("one more", time.Minute, 0))
 	if n := nases(t, db)["one more"]; n.Refused["ended"] != 2 {
 		t.Errorf("once there is room: %+v", n)
@@ -355,13 +355,13 @@ func TestNASesTogether(t *testing.T) {
 // not stand there any longer.
 func TestKeepNASes(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
-		client.HSet(t.Context(), nasesKey, "bng1/old", "heard=2020-01-01T00:00:00Z")
+		client.HSet(t.Context(), codec.NASesKey, "bng1/old", "heard=2020-01-01T00:00:00Z")
 		db := newDB(t, client, at(t0))
 		task(t, db.KeepNASes)
-		eventually(t, "the old one is gone", func() bool { return client.HLen(t.Context(), nasesKey).Val() == 0 })
+		eventually(t, "the old one is gone", func() bool { return client.HLen(t.Context(), codec.NASesKey).Val() == 0 })
 		record(t, db, prompt("n", 0, -time.Hour))
 		eventually(t, "the new one is there", func() bool {
-			return client.HGet(t.Context(), nasesKey, "bng1/n").Val() == "heard=2026-03-01T10:00:00Z offset=-3600"
+			return client.HGet(t.Context(), codec.NASesKey, "bng1/n").Val() == "heard=2026-03-01T10:00:00Z offset=-3600"
 		})
 	})
 }
@@ -394,38 +394,6 @@ func TestRefusedOnce(t *testing.T) {
 		list := db.nases.news(10)
 		if len(list) != 1 || !maps.Equal(list[0].refused, map[subscriber.Verdict]uint64{subscriber.Outdated: 1}) {
 			t.Errorf("counted %+v", list)
-		}
-	})
-}
-
-func TestParseNAS(t *testing.T) {
-	whole := NAS{
-		LastHeard: t0, Offset: -8 * time.Hour, Known: true, Unheeded: 80 * 365 * 24 * time.Hour,
-		Restarted: t0.Add(time.Nanosecond), SameAs: NASName{"a b", "c/d"}, Refused: map[string]uint64{},
-	}
-	const line = "heard=2026-03-01T10:00:00Z offset=-28800 unheeded=2522880000 restarted=2026-03-01T10:00:00.000000001Z same_as=a%20b/c%2Fd"
-	if got := whole.text(); got != line {
-		t.Errorf("written %q, want %q", got, line)
-	}
-	if got := parseNAS(line + " later=version"); !reflect.DeepEqual(got, whole) {
-		t.Errorf("read %+v, want %+v", got, whole)
-	}
-	for _, bad := range []string{"", "heard", "heard=x offset=1.5 same_as=x restarted=", "offset=99999999999", "unheeded=-99999999999 same_as=%"} {
-		if got := parseNAS(bad); !reflect.DeepEqual(got, NAS{Refused: map[string]uint64{}}) {
-			t.Errorf("%q: %+v", bad, got)
-		}
-	}
-}
-
-// FuzzParseNAS: what was read is written so that it is read the same.
-func FuzzParseNAS(f *testing.F) {
-	f.Add("heard=2026-03-01T10:00:00Z offset=-28800 restarted=2026-03-01T10:00:00.5Z same_as=a%20b/c")
-	f.Add("heard=9999-12-31T23:59:59-23:59 unheeded=-1767225600 same_as=/")
-	f.Add("heard=0000-01-01T00:00:00+01:00 offset=0 offset=x")
-	f.Fuzz(func(t *testing.T, line string) {
-		n := parseNAS(line)
-		if again := parseNAS(n.text()); !reflect.DeepEqual(again, n) {
-			t.Errorf("%q is read as %+v, then as %+v", line, n, again)
 		}
 	})
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // noKey is what PTTL says of a key that is not there.
@@ -16,7 +18,7 @@ const noKey = time.Duration(-2)
 // lasts yet; negative: for ever.
 func (db *DB) Owner(ctx context.Context, group string) (line string, left time.Duration, err error) {
 	pipe := db.client.Pipeline()
-	owner, ttl := pipe.Get(ctx, ownerKey(group)), pipe.PTTL(ctx, ownerKey(group))
+	owner, ttl := pipe.Get(ctx, codec.OwnerKey(group)), pipe.PTTL(ctx, codec.OwnerKey(group))
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return "", 0, fmt.Errorf("read owner of group %q: %w", group, err)
 	}
@@ -29,7 +31,7 @@ func (db *DB) Owner(ctx context.Context, group string) (line string, left time.D
 // SetOwner makes now the owner of a group's NAT for ttl, if the owner is was, and
 // reports whether it was. "" is nobody.
 func (db *DB) SetOwner(ctx context.Context, group, was, now string, ttl time.Duration) (bool, error) {
-	call := newCall(ctx, ownerScript, []string{ownerKey(group)}, was, now, ttl.Milliseconds())
+	call := newCall(ctx, ownerScript, []string{codec.OwnerKey(group)}, was, now, ttl.Milliseconds())
 	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
 		return false, fmt.Errorf("write owner of group %q: %w", group, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // TestPlaces_I10: a client that has as many subscribers online as it may begins no more,
@@ -22,7 +23,7 @@ func TestPlaces_I10(t *testing.T) {
 		var log lines
 		db := newDB(t, client, func(o *Options) { o.Observe, o.Logger = seen.observe, log.logger() })
 		db.SetPlaces(map[string]int{"bng1": 3}, func(string) int {
-			list, err := client.HKeys(t.Context(), onlineKey("default")).Result()
+			list, err := client.HKeys(t.Context(), codec.OnlineKey("default")).Result()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,8 +78,8 @@ func TestOctetsOfASubscriber_I10(t *testing.T) {
 		ev.Arrival = ev.Arrival.Add(time.Second)
 		record(t, db, ev)
 	}
-	octets, others := client.MemoryUsage(t.Context(), recordKey("default", addr), 0).Val(), 0
-	for _, key := range client.Keys(t.Context(), groupKey("default", "sess:*")).Val() {
+	octets, others := client.MemoryUsage(t.Context(), codec.RecordKey("default", addr), 0).Val(), 0
+	for _, key := range client.Keys(t.Context(), codec.SessionKeyPrefix("default")+"*").Val() {
 		switch ttl := client.PTTL(t.Context(), key).Val(); {
 		case ttl > defaultTombstoneTTL:
 			octets += client.MemoryUsage(t.Context(), key, 0).Val()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // TestPoisonedGroupIsTold: where nothing of a group can go on, as its feed or its hash of
@@ -13,7 +14,7 @@ func TestPoisonedGroupIsTold(t *testing.T) {
 	t.Parallel()
 	client := realRedis(t)
 	db := newDB(t, client)
-	for _, key := range []string{feedKey("default"), onlineKey("default")} {
+	for _, key := range []string{codec.FeedKey("default"), codec.OnlineKey("default")} {
 		if err := client.Set(t.Context(), key, "garbage", 0).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -36,15 +37,15 @@ func TestNoEndingIsLost_DEL01(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string][]any{
-		"of another type": {"SET", feedKey("default"), "garbage"},
-		"exhausted":       {"XADD", feedKey("default"), "18446744073709551615-18446744073709551615", "x", "y"},
+		"of another type": {"SET", codec.FeedKey("default"), "garbage"},
+		"exhausted":       {"XADD", codec.FeedKey("default"), "18446744073709551615-18446744073709551615", "x", "y"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client.Del(t.Context(), feedKey("default"))
+			client.Del(t.Context(), codec.FeedKey("default"))
 			id := "of a feed " + name
 			record(t, db, start(id, addr, 0), start("raw"+id, next, 0))
-			client.Del(t.Context(), recordKey("default", next))
-			client.Del(t.Context(), feedKey("default"))
+			client.Del(t.Context(), codec.RecordKey("default", next))
+			client.Del(t.Context(), codec.FeedKey("default"))
 			if err := client.Do(t.Context(), spoil...).Err(); err != nil {
 				t.Fatal(err)
 			}
@@ -55,22 +56,22 @@ func TestNoEndingIsLost_DEL01(t *testing.T) {
 			if got := online(t, db, addr); got != id {
 				t.Errorf("%q is online, want %q: the Stop ended it, and told nobody", got, id)
 			}
-			client.Del(t.Context(), feedKey("default"))
+			client.Del(t.Context(), codec.FeedKey("default"))
 			if err := client.Do(t.Context(), spoil...).Err(); err != nil {
 				t.Fatal(err)
 			}
 			if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(next)}, subscriber.ReasonNone); err == nil {
 				t.Error("the removal is told")
 			}
-			if n := client.HExists(t.Context(), onlineKey("default"), next.String()).Val(); !n {
+			if n := client.HExists(t.Context(), codec.OnlineKey("default"), next.String()).Val(); !n {
 				t.Error("what tells of the removal is gone")
 			}
-			client.Del(t.Context(), feedKey("default"))
+			client.Del(t.Context(), codec.FeedKey("default"))
 			record(t, db, stopping)
 			if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(next)}, subscriber.ReasonNone); err != nil {
 				t.Error(err)
 			}
-			if n := client.XLen(t.Context(), feedKey("default")).Val(); n != 2 {
+			if n := client.XLen(t.Context(), codec.FeedKey("default")).Val(); n != 2 {
 				t.Errorf("%d entries tell of two ends", n)
 			}
 		})

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Timing of Probe.
@@ -63,7 +65,7 @@ func (db *DB) probeGroups(ctx context.Context) error {
 // for single commands than for many at once, and dials those no sooner than a second
 // after it failed. Who is told that Redis can be used must find it so.
 func (db *DB) probeSingly(ctx context.Context) error {
-	if err := db.client.Get(ctx, probeKey(reserved, db.node)).Err(); err != nil && !errors.Is(err, redis.Nil) {
+	if err := db.client.Get(ctx, codec.ProbeKey(codec.Reserved, db.node)).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("read from redis: %w", err)
 	}
 	return nil
@@ -72,8 +74,8 @@ func (db *DB) probeSingly(ctx context.Context) error {
 // probeCall is a call of commitScript that writes an expiring key of this daemon's, and
 // nothing else, under no condition.
 func (db *DB) probeCall(ctx context.Context, g *Group) redis.Cmder {
-	return newCall(ctx, commitScript, []string{g.feed, g.online, probeKey(g.Name, db.node)},
-		db.feedLimit, false, 5, 0, "set", 3, formatTime(db.now()), probeTTL.Milliseconds())
+	return newCall(ctx, commitScript, []string{g.feed, g.online, codec.ProbeKey(g.Name, db.node)},
+		db.feedLimit, false, 5, 0, "set", 3, codec.FormatTime(db.now()), probeTTL.Milliseconds())
 }
 
 // Trouble tells that a commit failed since the last look, so that a probe is due.

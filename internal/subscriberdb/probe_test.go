@@ -16,6 +16,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -136,7 +137,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 		if len(keys) != 3 {
 			t.Errorf("keys %q, want one for each of two groups and the reserved one", keys)
 		}
-		for _, group := range []string{"default", "other", reserved} {
+		for _, group := range []string{"default", "other", codec.Reserved} {
 			if ttl := db.client.PTTL(t.Context(), "sessiond:{"+group+"}:probe:cgn%201").Val(); ttl <= 0 || ttl > probeTTL {
 				t.Errorf("group %s: the probe's key lives for %v", group, ttl)
 			}
@@ -234,7 +235,7 @@ func TestFailoverBehindOneAddress_ACCT10(t *testing.T) {
 					t.Fatalf("event %d: %v", i, err)
 				}
 			}
-			if n := f.newCLI.HLen(t.Context(), onlineKey("default")).Val(); n < 200 {
+			if n := f.newCLI.HLen(t.Context(), codec.OnlineKey("default")).Val(); n < 200 {
 				t.Errorf("%d records at the new master", n)
 			}
 			eventually(t, "subscribed to the new master", func() bool {
@@ -245,7 +246,7 @@ func TestFailoverBehindOneAddress_ACCT10(t *testing.T) {
 					f.newCLI.ConfigGet(t.Context(), notifySetting).Val()[notifySetting]
 			})
 			before := len(changes(t, db, "default"))
-			f.newCLI.Del(t.Context(), recordKey("default", addr))
+			f.newCLI.Del(t.Context(), codec.RecordKey("default", addr))
 			eventually(t, "a removal at the new master announced", func() bool { return len(changes(t, db, "default")) > before })
 		})
 	}
@@ -314,7 +315,7 @@ func TestNotificationsCleared_DEL09(t *testing.T) {
 		if err := db.client.ConfigSet(t.Context(), notifySetting, "").Err(); err != nil {
 			t.Fatal(err)
 		}
-		db.client.Del(t.Context(), recordKey("default", addr))
+		db.client.Del(t.Context(), codec.RecordKey("default", addr))
 		eventually(t, "notifications on again", on)
 	}
 	eventually(t, "the removal found", func() bool { return len(changes(t, db, "default")) == 2 })
@@ -352,7 +353,7 @@ func TestNotificationsForbidden_DEL09(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the alarm", func() bool { return !db.Notified() })
-	db.client.Del(t.Context(), recordKey("default", addr))
+	db.client.Del(t.Context(), codec.RecordKey("default", addr))
 	eventually(t, "the removal found", func() bool { return len(changes(t, db, "default")) == 3 })
 	if err := admin.ConfigSet(t.Context(), notifySetting, neededFlags).Err(); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // scanCount is how many keys one SCAN or HSCAN looks at, and so about how many
@@ -74,7 +75,7 @@ func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber
 func (db *DB) onlineAddresses(ctx context.Context, group string) ([][16]byte, error) {
 	var online [][16]byte
 	var some []netip.Addr
-	err := db.scanHash(ctx, onlineKey(group), func(fields []string) error {
+	err := db.scanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
 		some = appendOnline(some[:0], fields)
 		for _, a := range some {
 			online = append(online, a.As16())
@@ -117,7 +118,7 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	names, words := recordKeys(keys), make([]any, 0, 4*len(keys))
+	names, words := codec.RecordKeys(keys), make([]any, 0, 4*len(keys))
 	cmds := make([]redis.Cmder, 0, 2*len(keys))
 	for i := range names {
 		words = append(words, "hgetall", &names[i], "pttl", &names[i])
@@ -135,7 +136,7 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 			db.foundRecord(key)
 		}
 		if fields := hash.Val(); len(fields) > 0 {
-			r := parseRecord(key, fields)
+			r := codec.ParseRecord(key, fields)
 			r.ExpiresAt = expiry(now, cmds[2*i+1].(*redis.DurationCmd).Val())
 			records = append(records, r)
 		}
@@ -143,45 +144,20 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 	return records, nil
 }
 
-// recordKeys returns the keys of records, all in one piece of memory.
-func recordKeys(keys []subscriber.Key) []string {
-	text, ends := make([]byte, 0, 48*len(keys)), make([]int, len(keys))
-	for i, key := range keys {
-		text = appendRecordKey(text, key.Group, key.Inside)
-		ends[i] = len(text)
-	}
-	whole, from := string(text), 0
-	names := make([]string, len(keys))
-	for i, to := range ends {
-		names[i], from = whole[from:to], to
-	}
-	return names
-}
-
-// sessionFields are the fields that tell of which session a record is, and since when.
-var sessionFields = [...]string{"client", "nas", "acct_session_id", "started_at", "updated_at", "version"}
-
-// readSessions is read, of those fields only: half as dear, of Redis and of us.
+// readSessions is read, of those fields only that tell of which session a record is: half
+// as dear, of Redis and of us.
 func (db *DB) readSessions(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
 	calls := make([]redis.Cmder, len(keys))
 	for i, key := range keys {
-		args := append(make([]any, 0, 2+len(sessionFields)), "hmget", recordKey(key.Group, key.Inside))
-		for i := range sessionFields {
-			args = append(args, &sessionFields[i])
-		}
-		calls[i] = redis.NewStringSliceCmd(ctx, args...)
+		args := append(make([]any, 0, 8), "hmget", codec.RecordKey(key.Group, key.Inside))
+		calls[i] = redis.NewStringSliceCmd(ctx, codec.AppendSessionFields(args)...)
 	}
 	if err := failure(calls, db.exchange(ctx, calls)); err != nil {
 		return nil, fmt.Errorf("read sessions of records: %w", err)
 	}
 	records := make([]subscriber.Record, 0, len(keys))
 	for i, key := range keys {
-		r := subscriber.Record{Key: key}
-		for f, value := range calls[i].(*redis.StringSliceCmd).Val() {
-			setField(&r, sessionFields[f], value)
-		}
-		if r.Version != "" || r.SessionID != (subscriber.SessionID{}) {
-			fillRecord(&r)
+		if r, ok := codec.ParseSessionFields(key, calls[i].(*redis.StringSliceCmd).Val()); ok {
 			records = append(records, r)
 		}
 	}

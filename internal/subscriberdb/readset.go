@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // readSet is what a step takes Redis to hold.
@@ -41,7 +42,7 @@ func (g *readSet) follow(t *cachedSession, r *subscriber.Record, inside netip.Ad
 // state, unless the session turns out to be at an address that is still to be
 // looked at.
 func (g *readSet) settle(id subscriber.SessionID, inside netip.Addr) (err error) {
-	if g.session, err = parseState(g.line); err != nil {
+	if g.session, err = codec.ParseState(g.line); err != nil {
 		return err
 	}
 	elsewhere := g.elsewhere(inside)
@@ -50,7 +51,7 @@ func (g *readSet) settle(id subscriber.SessionID, inside netip.Addr) (err error)
 		g.made = !elsewhere.IsValid()
 	}
 	own := g.standing(g.session.Inside)
-	g.vouched = g.made && g.session.Phase == subscriber.Open && own != nil && own.SessionID == id && own.Version != unversioned
+	g.vouched = g.made && g.session.Phase == subscriber.Open && own != nil && own.SessionID == id && own.Version != codec.Unversioned
 	return nil
 }
 
@@ -66,7 +67,7 @@ func (g *readSet) elsewhere(inside netip.Addr) netip.Addr {
 func (g *readSet) view(group string, scope subscriber.Scope) subscriber.View {
 	return subscriber.View{
 		Group: group, Scope: scope, Session: g.session,
-		Holder: g.holder, Current: g.current, Restart: parseRestart(g.restart),
+		Holder: g.holder, Current: g.current, Restart: codec.ParseRestart(g.restart),
 	}
 }
 

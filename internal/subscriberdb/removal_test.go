@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -64,7 +65,7 @@ func TestVanished_DEL08_DEL09(t *testing.T) {
 		for i := range 5 {
 			inside := netip.AddrFrom4([4]byte{100, 64, 0, byte(i)})
 			record(t, db, start(fmt.Sprint(i), inside, 0))
-			names = append(names, recordKey("default", inside))
+			names = append(names, codec.RecordKey("default", inside))
 		}
 		undertaker(t, db)
 		undertaker(t, newDB(t, client))
@@ -88,8 +89,8 @@ func TestVanished_DEL08_DEL09(t *testing.T) {
 
 func checkBuried(t *testing.T, db *DB, id string, why subscriber.Reason) {
 	t.Helper()
-	line := db.client.Get(t.Context(), sessionKey("default", start(id, addr, 0).SessionID)).Val()
-	if s, err := parseState(line); err != nil || s.Phase != subscriber.Closed || s.Reason != why {
+	line := db.client.Get(t.Context(), codec.SessionKey("default", start(id, addr, 0).SessionID)).Val()
+	if s, err := codec.ParseState(line); err != nil || s.Phase != subscriber.Closed || s.Reason != why {
 		t.Errorf("session %s is remembered as %q", id, line)
 	}
 }
@@ -103,7 +104,7 @@ func TestVanishedInNumberedDatabase_DEL08(t *testing.T) {
 	record(t, db, start("a", addr, 0), start("b", next, 0))
 	undertaker(t, db)
 	for i, inside := range []netip.Addr{addr, next} { // the first may be found by the first walk
-		if err := db.client.Del(t.Context(), recordKey("default", inside)).Err(); err != nil {
+		if err := db.client.Del(t.Context(), codec.RecordKey("default", inside)).Err(); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "announced", func() bool { return len(changes(t, db, "default")) == 3+i })
@@ -120,7 +121,7 @@ func TestVanishedAmongStops_DEL08(t *testing.T) {
 	undertaker(t, db)
 	for i, ev := range starts {
 		if i%10 == 0 {
-			db.client.Del(t.Context(), recordKey("default", ev.Inside))
+			db.client.Del(t.Context(), codec.RecordKey("default", ev.Inside))
 		} else {
 			record(t, db, stop(ev.AcctSessionID, ev.Inside, time.Hour))
 		}
@@ -142,14 +143,14 @@ func TestMissedNotifications_DEL09(t *testing.T) {
 	db := newDB(t, dialTest(t, server.URL))
 	setMarker(t, db, "default")
 	record(t, db, start("a", addr, 0), start("b", next, 0))
-	db.client.Del(t.Context(), recordKey("default", addr))
+	db.client.Del(t.Context(), codec.RecordKey("default", addr))
 	undertaker(t, db)
 	eventually(t, "found at the first connection", func() bool { return len(changes(t, db, "default")) == 3 })
 
 	server.Kill()
 	server.Start(t)
 	answers(t, db)
-	db.client.Del(t.Context(), recordKey("default", next))
+	db.client.Del(t.Context(), codec.RecordKey("default", next))
 	eventually(t, "found after reconnecting", func() bool { return len(changes(t, db, "default")) == 4 })
 }
 
@@ -179,7 +180,7 @@ func TestConfigRefused(t *testing.T) {
 	setMarker(t, db, "default")
 	record(t, db, start("a", addr, 0))
 	undertaker(t, db)
-	client.Del(t.Context(), recordKey("default", addr))
+	client.Del(t.Context(), codec.RecordKey("default", addr))
 	eventually(t, "found", func() bool { return len(changes(t, db, "default")) == 2 })
 }
 
@@ -220,7 +221,7 @@ func TestBuryLooks(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		client.Persist(t.Context(), recordKey("default", addr))
+		client.Persist(t.Context(), codec.RecordKey("default", addr))
 		bury()
 		if n := len(changes(t, db, "default")); n != 1 {
 			t.Fatalf("%d changes: a standing record was buried", n)
@@ -253,7 +254,7 @@ func TestSweepRestarts_SES15_SES16(t *testing.T) {
 		record(t, db, on, start("late", netip.MustParseAddr("100.64.0.9"), time.Second)) // sent again; began before
 
 		task(t, sweeper(newDB(t, client)))
-		eventually(t, "swept", func() bool { return client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
+		eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
 		got := map[netip.Addr]string{}
 		err := db.Records(t.Context(), "default", func(batch []subscriber.Record) error {
 			for _, r := range batch {
@@ -266,7 +267,7 @@ func TestSweepRestarts_SES15_SES16(t *testing.T) {
 		}
 		compareMaps(t, "online", got, map[netip.Addr]string{addr: "other", next: "new"})
 		checkBuried(t, db, "0", subscriber.ReasonNASRestart)
-		if n := client.HLen(t.Context(), onlineKey("default")).Val(); n != 2 {
+		if n := client.HLen(t.Context(), codec.OnlineKey("default")).Val(); n != 2 {
 			t.Errorf("%d addresses left in the hash of online addresses", n)
 		}
 	})
@@ -289,7 +290,7 @@ func TestSweepIsTold_SES17(t *testing.T) {
 	record(t, db, event(subscriber.EventAccountingOff, "", noAddr, time.Minute))
 	record(t, db, start("new", addr, time.Hour))
 	task(t, sweeper(db))
-	eventually(t, "swept", func() bool { return db.client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
+	eventually(t, "swept", func() bool { return db.client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
 	compareReplay(t, db, map[netip.Addr]string{addr: "new"})
 }
 
@@ -327,7 +328,7 @@ func TestSweepByWhatIsFollowed_SES15(t *testing.T) {
 				}
 			})
 		})
-		eventually(t, "swept", func() bool { return client.SCard(t.Context(), restartsKey("default")).Val() == 0 })
+		eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
 		compareReplay(t, db, map[netip.Addr]string{begun: "new"})
 		mu.Lock()
 		defer mu.Unlock()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Timing of Vanished.
@@ -214,7 +215,7 @@ func timedOut(err error) bool {
 // parseRemoval reads a notification: the channel names the event, the payload
 // the key.
 func parseRemoval(m *redis.Message) (removal, bool) {
-	key, ok := parseRecordKey(m.Payload)
+	key, ok := codec.ParseRecordKey(m.Payload)
 	if !ok {
 		return removal{}, false
 	}

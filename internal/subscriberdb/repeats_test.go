@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // told is how a NAS tells the time of its events.
@@ -107,7 +108,7 @@ func TestStartOfWhoWasPutOut_SES06_SES10(t *testing.T) {
 				t.Errorf("stamp %s: again %v, online is %s", name, got, online(t, db, addr))
 			}
 			remove(t, db, addr)
-			if err := client.HDel(t.Context(), onlineKey("default"), addr.String()).Err(); err != nil {
+			if err := client.HDel(t.Context(), codec.OnlineKey("default"), addr.String()).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}

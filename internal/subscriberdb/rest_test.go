@@ -14,6 +14,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 func TestPut(t *testing.T) {
@@ -25,7 +26,7 @@ func TestPut(t *testing.T) {
 		if err != nil || put.Version == "" || put.StartedAt.IsZero() || !put.ExpiresAt.IsZero() {
 			t.Fatalf("put %+v, %v", put, err)
 		}
-		if ttl := client.TTL(ctx, recordKey("default", addr)).Val(); ttl >= 0 {
+		if ttl := client.TTL(ctx, codec.RecordKey("default", addr)).Val(); ttl >= 0 {
 			t.Errorf("a record by hand expires in %v", ttl)
 		}
 		record(t, db, event(subscriber.EventInterim, "a", addr, time.Since(t0)+time.Minute))
@@ -35,7 +36,7 @@ func TestPut(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkStory(t, db, "default", append(want, "deleted 100.64.0.1 a SUPERSEDED", "created 100.64.0.1 "))
-		if ttl := client.TTL(ctx, recordKey("default", addr)).Val(); ttl < 59*time.Minute {
+		if ttl := client.TTL(ctx, codec.RecordKey("default", addr)).Val(); ttl < 59*time.Minute {
 			t.Errorf("expires in %v", ttl)
 		}
 		for _, k := range []subscriber.Key{{Group: "none", Inside: addr}, {Group: "default", Inside: away}, {Group: "default"}} {
@@ -133,7 +134,7 @@ func TestFeedGap(t *testing.T) {
 				t.Errorf("after %s: %v", after, err)
 			}
 		}
-		oldest := client.XRangeN(t.Context(), feedKey("default"), "-", "+", 1).Val()[0].ID
+		oldest := client.XRangeN(t.Context(), codec.FeedKey("default"), "-", "+", 1).Val()[0].ID
 		if list, _, err := db.Feed(t.Context(), "default", oldest, 10, 0, nil); err != nil || len(list) != 10 {
 			t.Errorf("from the oldest entry: %d changes, %v", len(list), err)
 		}
@@ -167,7 +168,7 @@ func TestRecords(t *testing.T) {
 func TestWrittenByHand(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
-		client.HSet(t.Context(), recordKey("default", addr), "user_name", "bob")
+		client.HSet(t.Context(), codec.RecordKey("default", addr), "user_name", "bob")
 		if r, err := db.Get(t.Context(), key(addr)); err != nil || r.UserName != "bob" {
 			t.Fatalf("%+v, %v", r, err)
 		}
@@ -190,7 +191,7 @@ func TestBindings(t *testing.T) {
 		}
 		save([]nat.Binding{active, held, gone}, nil)
 		save(nil, []nat.Place{{Outside: outside, First: 65024}})
-		client.HSet(t.Context(), bindingsKey("default", 1), "nonsense", "{}")
+		client.HSet(t.Context(), codec.BindingsKey("default", 1), "nonsense", "{}")
 		got := map[nat.Port]nat.Binding{}
 		err := db.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
 			for i := range rows {
@@ -273,44 +274,4 @@ func TestDialRefuses(t *testing.T) {
 		}
 		_ = c.Close()
 	}
-}
-
-func FuzzSessionRef(f *testing.F) {
-	f.Add("bng1", "192.0.2.1", "0000A1")
-	f.Add("", "a/b%2F", "\x00\xff")
-	f.Fuzz(func(t *testing.T, client, nas, session string) {
-		id := subscriber.SessionID{Client: client, NAS: nas, AcctSessionID: session}
-		if got, err := parseSessionRef(string(appendSessionRef(nil, id))); err != nil || got != id {
-			t.Errorf("%q comes back as %q, %v", id, got, err)
-		}
-	})
-}
-
-func FuzzParseState(f *testing.F) {
-	f.Add("open 100.64.0.1 2026-03-01T10:00:00Z - alice")
-	f.Add("closed/MOVED - 2026-03-01T10:00:00Z 2026-03-01T11:00:00.5Z -")
-	f.Fuzz(func(t *testing.T, line string) {
-		s, err := parseState(line)
-		if err != nil || line == "" {
-			return
-		}
-		again, err := parseState(formatState(&s))
-		if err != nil || again != s {
-			t.Errorf("%q: %+v comes back as %+v, %v", line, s, again, err)
-		}
-	})
-}
-
-func FuzzRefreshed(f *testing.F) {
-	f.Add("2026-03-01T10:00:00Z 7 0")
-	f.Fuzz(func(t *testing.T, text string) {
-		r, ok := parseRefreshed(key(addr), text)
-		if !ok {
-			return
-		}
-		again, ok := parseRefreshed(key(addr), fmt.Sprintf("%s %d %d", formatTime(r.UpdatedAt), r.InputOctets, r.OutputOctets))
-		if !ok || !reflect.DeepEqual(again, r) {
-			t.Errorf("%q: %+v comes back as %+v", text, r, again)
-		}
-	})
 }

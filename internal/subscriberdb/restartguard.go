@@ -9,6 +9,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // restartGuards are the guards of the groups against restarts that end too much.
@@ -72,7 +73,7 @@ func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending pendingRestar
 	if !g.Guard.Bounds(subscriber.ReasonNASRestart) {
 		return nil
 	}
-	online, err := db.client.HLen(ctx, onlineKey(g.Name)).Result()
+	online, err := db.client.HLen(ctx, codec.OnlineKey(g.Name)).Result()
 	if err != nil {
 		return err
 	}
@@ -101,11 +102,11 @@ func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending pendingRestar
 // already among them: a sweep that was interrupted goes on to hold the rest.
 func (db *DB) countOlder(ctx context.Context, g *Group, pending pendingRestarts) (map[*pendingRestart]int, error) {
 	meant := map[*pendingRestart]int{}
-	err := db.scanHash(ctx, onlineKey(g.Name), func(fields []string) error {
+	err := db.scanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
 		var keys []subscriber.Key
 		for i := 0; i+1 < len(fields); i += 2 {
 			inside, err := netip.ParseAddr(fields[i])
-			if err == nil && pending.of(db, nasOfWitness(fields[i+1])) != nil {
+			if err == nil && pending.of(db, codec.NASOfOnlineEntry(fields[i+1])) != nil {
 				keys = append(keys, subscriber.Key{Group: g.Name, Inside: inside})
 			}
 		}
@@ -114,7 +115,7 @@ func (db *DB) countOlder(ctx context.Context, g *Group, pending pendingRestarts)
 			return fmt.Errorf("count sessions of restarted NASes: %w", err)
 		}
 		for i := range records {
-			ref := nasRef(records[i].SessionID)
+			ref := codec.NASRef(records[i].SessionID)
 			if p := pending.of(db, ref); p != nil && p.means(&records[i]) {
 				meant[p]++
 			}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // A feed keeps what its readers have not read. Each reader tells in the group's hash of
@@ -38,7 +40,7 @@ func (db *DB) TellPosition(ctx context.Context, group, reader, entry string) err
 }
 
 func (db *DB) tellPosition(ctx context.Context, group, reader, entry, how string) error {
-	call := newCall(ctx, positionScript, []string{readersKey(group)}, how, reader, entry)
+	call := newCall(ctx, positionScript, []string{codec.ReadersKey(group)}, how, reader, entry)
 	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
 		return fmt.Errorf("tell position in feed %q: %w", group, err)
 	}
@@ -201,7 +203,7 @@ func (db *DB) trimFeed(ctx context.Context, g *Group) error {
 // trimOnce takes off some entries, and reports how many of them were lost to the bound,
 // and whether there is more to take off.
 func (db *DB) trimOnce(ctx context.Context, g *Group) (lost int64, more bool, err error) {
-	call := newCall(ctx, trimScript, []string{g.feed, readersKey(g.Name)},
+	call := newCall(ctx, trimScript, []string{g.feed, codec.ReadersKey(g.Name)},
 		db.feedLength, db.feedOctets, readerLife.Milliseconds(), readerAwake.Milliseconds(), trimStep)
 	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
 		return 0, false, err

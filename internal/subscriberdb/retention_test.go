@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 func crowded(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, byte(1 + i>>8), byte(i)}) }
@@ -36,7 +36,7 @@ func startCrowd(t *testing.T, db *DB, n int) []subscriber.Record {
 // entries returns the feed behind an entry.
 func entries(t *testing.T, db *DB, after string) []redis.XMessage {
 	t.Helper()
-	list, err := db.client.XRange(t.Context(), feedKey("default"), "("+after, "+").Result()
+	list, err := db.client.XRange(t.Context(), codec.FeedKey("default"), "("+after, "+").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,11 +74,11 @@ func TestEndsInBatches_SES15(t *testing.T) {
 				tt.end(t, db, records)
 				told := 0
 				for _, e := range entries(t, db, tail) {
-					if text(&e, "kind") != kindStopped {
+					if e.Values["kind"] != "stopped" {
 						continue
 					}
 					told++
-					if text(&e, "reason") != tt.why.String() {
+					if e.Values["reason"] != tt.why.String() {
 						t.Errorf("entry %v", e.Values)
 					}
 				}
@@ -96,13 +96,13 @@ func TestEndsInBatches_SES15(t *testing.T) {
 						t.Errorf("change %d: %+v", i, c)
 					}
 				}
-				if left := client.HLen(t.Context(), onlineKey("default")).Val(); ends != n || left != 0 {
+				if left := client.HLen(t.Context(), codec.OnlineKey("default")).Val(); ends != n || left != 0 {
 					t.Errorf("%d ends told, %d witnesses left", ends, left)
 				}
 				for i := range records {
 					r := &records[i]
-					line := client.Get(t.Context(), sessionKey("default", r.SessionID)).Val()
-					state, err := parseState(line)
+					line := client.Get(t.Context(), codec.SessionKey("default", r.SessionID)).Val()
+					state, err := codec.ParseState(line)
 					if err != nil || state.Phase != subscriber.Closed || state.Reason != tt.why || state.Inside != r.Inside || online(t, db, r.Inside) != "" {
 						t.Fatalf("state %q of %v, online %q", line, r.Inside, online(t, db, r.Inside))
 					}
@@ -204,7 +204,7 @@ func TestFeedKeepsUnread(t *testing.T) {
 			t.Errorf("both find %d changes of 50", n)
 		}
 		// What is in one node of the stream goes together.
-		if n := client.XLen(t.Context(), feedKey("default")).Val(); n > 100+200 {
+		if n := client.XLen(t.Context(), codec.FeedKey("default")).Val(); n > 100+200 {
 			t.Errorf("%d entries are kept that both have read", n-50)
 		}
 		if lost, err := db.RolledBack(t.Context(), "default", fast); lost || err != nil {
@@ -221,17 +221,17 @@ func TestDeadReaderIsForgotten(t *testing.T) {
 		record(t, db, start("a", addr, 0))
 		old, _ := db.Tail(t.Context(), "default")
 		silent := time.Now().Add(-readerLife - time.Minute).UnixMilli()
-		client.HSet(t.Context(), readersKey("default"), "dead", fmt.Sprint(old, " ", silent), "odd", "nonsense")
+		client.HSet(t.Context(), codec.ReadersKey("default"), "dead", fmt.Sprint(old, " ", silent), "odd", "nonsense")
 		interims(t, db, 1, 1000)
 		now, _ := db.Tail(t.Context(), "default")
 		if err := db.TellPosition(t.Context(), "default", "live", now); err != nil {
 			t.Fatal(err)
 		}
 		trim(t, db)
-		if n := client.XLen(t.Context(), feedKey("default")).Val(); n > 300 {
+		if n := client.XLen(t.Context(), codec.FeedKey("default")).Val(); n > 300 {
 			t.Errorf("%d entries are kept for a dead reader", n)
 		}
-		if readers := client.HKeys(t.Context(), readersKey("default")).Val(); !slices.Equal(readers, []string{"live"}) {
+		if readers := client.HKeys(t.Context(), codec.ReadersKey("default")).Val(); !slices.Equal(readers, []string{"live"}) {
 			t.Errorf("readers %v", readers)
 		}
 	})
@@ -255,7 +255,7 @@ func TestFeedHasABound_I10(t *testing.T) {
 			}
 			interims(t, db, 1, 1000)
 			trim(t, db)
-			if n := client.XLen(t.Context(), feedKey("default")).Val(); n > 500 {
+			if n := client.XLen(t.Context(), codec.FeedKey("default")).Val(); n > 500 {
 				t.Errorf("%d entries stand", n)
 			}
 			if fill := db.FeedFill("default"); fill < 0.9 {
@@ -381,7 +381,7 @@ func TestGapTellsWhy_DEL13(t *testing.T) {
 		remove(t, db, crowded(5))
 		record(t, db, event(subscriber.EventAccountingOff, "", noAddr, 30*time.Minute))
 		sweep(t, db)
-		client.Del(t.Context(), feedKey("default"))
+		client.Del(t.Context(), codec.FeedKey("default"))
 		want := map[netip.Addr]subscriber.Reason{
 			crowded(0): subscriber.ReasonStop, crowded(1): subscriber.ReasonAdmin,
 			crowded(2): subscriber.ReasonSuperseded, crowded(3): subscriber.ReasonSuperseded,
@@ -414,8 +414,8 @@ func TestGapAfterAbsence_DEL13(t *testing.T) {
 		records := startCrowd(t, db, 3)
 		record(t, db, stop("s0", crowded(0), time.Hour), stop("s1", crowded(1), time.Hour))
 		remove(t, db, crowded(2))
-		client.HDel(t.Context(), onlineKey("default"), crowded(2).String())
-		client.Del(t.Context(), feedKey("default"))
+		client.HDel(t.Context(), codec.OnlineKey("default"), crowded(2).String())
+		client.Del(t.Context(), codec.FeedKey("default"))
 		bound := make([]subscriber.Record, len(records))
 		for i, r := range records {
 			since := t0.Add(time.Minute)
@@ -454,31 +454,12 @@ func TestEarlierSessionTellsNothing_DEL13(t *testing.T) {
 	}
 }
 
-// TestStoppedWithoutReason: an entry of before there were reasons in batches tells of
-// Stops, and a reader of before takes one with a reason for that.
-func TestStoppedWithoutReason(t *testing.T) {
-	t.Parallel()
-	line := addr.String() + " 0 " + formatTime(t0) + " 1 2"
-	for reason, want := range map[string]subscriber.Reason{
-		"": subscriber.ReasonStop, "NAS_RESTART": subscriber.ReasonNASRestart, "not known yet": subscriber.ReasonStop,
-	} {
-		entry := redis.XMessage{ID: "5-0", Values: map[string]any{"kind": kindStopped, "list": strings.Join([]string{line, line}, "\n")}}
-		if reason != "" {
-			entry.Values["reason"] = reason
-		}
-		list := parseEntries("default", []redis.XMessage{entry}, nil)
-		if len(list) != 2 || list[1].Kind != subscriber.Deleted || list[1].Reason != want || !list[1].Partial {
-			t.Errorf("reason %q: %+v", reason, list)
-		}
-	}
-}
-
 // TestTrimInSteps: however much there is to take off, no call takes off much.
 func TestTrimInSteps(t *testing.T) {
 	client := realRedis(t)
 	db := newDB(t, client, func(o *Options) { o.FeedLength = 100 })
 	fill := redis.NewScript(`for i = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'kind', 'stopped') end`)
-	if err := fill.Run(t.Context(), client, []string{feedKey("default")}, 4*trimStep).Err(); err != nil && !errors.Is(err, redis.Nil) {
+	if err := fill.Run(t.Context(), client, []string{codec.FeedKey("default")}, 4*trimStep).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		t.Fatal(err)
 	}
 	g, err := db.group("default")

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // callSteps bounds the steps of one script call: a call answers at once or not
@@ -42,7 +43,7 @@ type batch struct {
 	steps  []*step
 	octets int     // of what the feed tells of them, at most
 	bases  []*step // one step for each restart that any of them rests on
-	args   argBuffer
+	args   codec.ArgBuffer
 	cmd    *redis.Cmd
 }
 
@@ -66,7 +67,7 @@ func (db *DB) execute(ctx context.Context, steps []*step) {
 	}
 	for _, b := range t.batches {
 		b.write(db)
-		b.cmd = redis.NewCmd(ctx, b.args.list...)
+		b.cmd = redis.NewCmd(ctx, b.args.List...)
 		t.cmds = append(t.cmds, b.cmd)
 	}
 	err := db.exchange(ctx, t.cmds)
@@ -93,7 +94,7 @@ func (t *roundTrip) free() {
 		return
 	}
 	for _, b := range t.batches {
-		b.args.reset()
+		b.args.Reset()
 		clear(b.steps)
 		clear(b.bases)
 		b.steps, b.bases, b.cmd = b.steps[:0], b.bases[:0], nil
@@ -114,7 +115,7 @@ func (t *roundTrip) look(ctx context.Context, s *step) {
 		t.cmds = append(t.cmds, l.holder)
 	}
 	if s.asked.IsValid() {
-		l.current = redis.NewMapStringStringCmd(ctx, "hgetall", recordKey(s.group.Name, s.asked))
+		l.current = redis.NewMapStringStringCmd(ctx, "hgetall", codec.RecordKey(s.group.Name, s.asked))
 		t.cmds = append(t.cmds, l.current)
 	}
 	if s.remembers() {
@@ -149,7 +150,7 @@ func (l *reads) take(db *DB, failed error) {
 		}
 		if wrongType(cmd.Err()) {
 			db.foundRecord(key)
-			err = errors.Join(err, fmt.Errorf("key %s: %w", recordKey(key.Group, key.Inside), cmd.Err()))
+			err = errors.Join(err, fmt.Errorf("key %s: %w", codec.RecordKey(key.Group, key.Inside), cmd.Err()))
 			return nil
 		}
 		err = errors.Join(err, answered(cmd, failed))
@@ -157,7 +158,7 @@ func (l *reads) take(db *DB, failed error) {
 		if len(fields) == 0 {
 			return nil
 		}
-		r := parseRecord(key, fields)
+		r := codec.ParseRecord(key, fields)
 		return &r
 	}
 	read(l.session, &s.line, GarbageSession, s.sessionKey)
@@ -291,7 +292,7 @@ func (b *batch) write(db *DB) {
 	case end, drop:
 		b.writeEnd(db)
 	default:
-		b.args.add(commitArgs(db, b)...)
+		b.args.Add(commitArgs(db, b)...)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // BindingRowsInOrder is BindingRows, by inside address and of all as they stood at the
@@ -57,7 +58,7 @@ func (s *rowStore) add(r *BindingRow) {
 		s.last.Grow(max(rowPiece, n))
 	}
 	s.places = append(s.places, rowPlace{
-		inside: r.inside().As16(), outside: r.Outside.As16(), first: r.First,
+		inside: codec.InsideOfBinding(r.text).As16(), outside: r.Outside.As16(), first: r.First,
 		piece: uint32(len(s.full)), from: uint32(s.last.Len()), field: uint32(len(r.field)), text: uint32(len(r.text)),
 	})
 	s.last.WriteString(r.field)
@@ -91,14 +92,4 @@ func (s *rowStore) inOrder(of *rowSource, yield func([]BindingRow) error) error 
 		}
 	}
 	return nil
-}
-
-// inside returns the inside address of a row that is as sessiond writes it, or the
-// unspecified one.
-func (r *BindingRow) inside() netip.Addr {
-	v := valueReader{text: r.text}
-	if a := v.addr(`{"inside":`); !v.bad {
-		return a
-	}
-	return netip.IPv6Unspecified()
 }

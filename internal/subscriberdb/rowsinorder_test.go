@@ -15,6 +15,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // TestBindingRowsInOrder: all rows come, to the letter, by inside address; one that cannot
@@ -32,7 +33,7 @@ func TestBindingRowsInOrder(t *testing.T) {
 			if i%500 == 0 {
 				b.AcctSessionID = strings.Repeat("x", rowPiece/3)
 			}
-			want[b.Place()] = string(appendBinding(nil, &b))
+			want[b.Place()] = string(codec.AppendBinding(nil, &b))
 			put = append(put, b)
 		}
 		if err := db.SaveBindings(t.Context(), "default", put, nil); err != nil {
@@ -40,7 +41,7 @@ func TestBindingRowsInOrder(t *testing.T) {
 		}
 		odd := nat.Place{Outside: outsideAt(n), First: 1024}
 		want[odd] = "nonsense"
-		client.HSet(t.Context(), bindingsKey("default", bindingPart(odd.Outside)), placeField(odd), want[odd])
+		client.HSet(t.Context(), codec.BindingsKey("default", codec.BindingPart(odd.Outside)), codec.FormatPlace(odd), want[odd])
 		got := map[nat.Place]string{}
 		var inside []netip.Addr
 		err := db.BindingRowsInOrder(t.Context(), "default", func(rows []BindingRow) error {
@@ -108,7 +109,7 @@ func TestRecordsInOrder(t *testing.T) {
 			return nil
 		}))
 		byHand := netip.MustParseAddr("100.64.99.1")
-		client.HSet(t.Context(), recordKey("default", byHand), "version", "by hand")
+		client.HSet(t.Context(), codec.RecordKey("default", byHand), "version", "by hand")
 		check("versions", n+1, db.VersionsInOrder(t.Context(), "default", func(standing []Standing) error {
 			for _, s := range standing {
 				if (s.Version == "by hand") != (s.Inside == byHand) || s.Version == "" {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // BenchmarkScale is what many subscribers at once cost, each part as one operation: all
@@ -215,7 +216,7 @@ func (s *scale) restart(b *testing.B) {
 	record(b, s.db, event(subscriber.EventAccountingOff, "", noAddr, time.Hour))
 	var room []subscriber.Change
 	told := time.Now()
-	s.sizes(b, bindingsKey("default", 7), onlineKey("default"))
+	s.sizes(b, codec.BindingsKey("default", 7), codec.OnlineKey("default"))
 	for ended := 0; ended < s.n; {
 		changes, last, err := s.db.Feed(ctx, "default", tail, 100, 100*time.Millisecond, room)
 		if err != nil {
@@ -234,8 +235,8 @@ func (s *scale) restart(b *testing.B) {
 			}
 		}
 	}
-	s.sizes(b, feedKey("default"))
-	if n := s.client.HLen(ctx, onlineKey("default")).Val(); n != 0 {
+	s.sizes(b, codec.FeedKey("default"))
+	if n := s.client.HLen(ctx, codec.OnlineKey("default")).Val(); n != 0 {
 		b.Errorf("%d are online", n)
 	}
 }
@@ -243,16 +244,16 @@ func (s *scale) restart(b *testing.B) {
 func (s *scale) move(b *testing.B) {
 	b.StopTimer()
 	for first := 0; first < s.n; first += 512 {
-		args := []any{"hset", oldBindingsKey("default")}
+		args := []any{"hset", codec.OldBindingsKey("default")}
 		for i := range s.bindings[first:min(first+512, s.n)] {
 			x := &s.bindings[first+i]
-			args = append(args, placeField(x.Place()), appendBinding(nil, x))
+			args = append(args, codec.FormatPlace(x.Place()), codec.AppendBinding(nil, x))
 		}
 		if err := s.client.Do(b.Context(), args...).Err(); err != nil {
 			b.Fatal(err)
 		}
 	}
-	s.sizes(b, oldBindingsKey("default"))
+	s.sizes(b, codec.OldBindingsKey("default"))
 	s.client.Do(b.Context(), "SLOWLOG", "RESET")
 	b.StartTimer()
 	if err := newDB(b, s.client).SaveBindings(b.Context(), "default", nil, nil); err != nil {

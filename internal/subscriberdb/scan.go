@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // scanner walks the hashes of online addresses for records that are gone. To
@@ -51,7 +52,7 @@ func (p *scanner) walkIfDue(ctx context.Context) error {
 
 func (p *scanner) walk(ctx context.Context, group string) error {
 	var inside []netip.Addr
-	return p.db.scanHash(ctx, onlineKey(group), func(fields []string) error {
+	return p.db.scanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
 		inside = appendOnline(inside[:0], fields)
 		gone, err := p.db.Gone(ctx, group, inside)
 		if err != nil || len(gone) == 0 {
@@ -77,7 +78,7 @@ func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err e
 	pipe := p.db.client.Pipeline()
 	records := make([]*redis.IntCmd, len(batch))
 	for i, r := range batch {
-		records[i] = pipe.Exists(ctx, recordKey(r.key.Group, r.key.Inside))
+		records[i] = pipe.Exists(ctx, codec.RecordKey(r.key.Group, r.key.Inside))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return false, fmt.Errorf("check removed records: %w", err)
@@ -95,19 +96,19 @@ func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err e
 // the hashes of online addresses say. It sorts the batch by group.
 func (p *scanner) witnessed(ctx context.Context, batch []removal) ([]removal, error) {
 	slices.SortStableFunc(batch, func(a, b removal) int { return strings.Compare(a.key.Group, b.key.Group) })
-	args := argLists.Get().(*argBuffer)
+	args := argLists.Get().(*codec.ArgBuffer)
 	defer argLists.Put(args)
 	left := batch[:0]
 	for rest := batch; len(rest) > 0; {
 		group, n := rest[0].key.Group, 0
-		args.add("hmget", onlineKey(group))
+		args.Add("hmget", codec.OnlineKey(group))
 		for ; n < len(rest) && rest[n].key.Group == group; n++ {
-			args.text = rest[n].key.Inside.AppendTo(args.text)
-			args.cut()
+			args.Text = rest[n].key.Inside.AppendTo(args.Text)
+			args.Cut()
 		}
-		cmd := redis.NewSliceCmd(ctx, args.list...)
+		cmd := redis.NewSliceCmd(ctx, args.List...)
 		err := p.db.client.Process(ctx, cmd)
-		args.reset()
+		args.Reset()
 		if err != nil {
 			return nil, fmt.Errorf("check removed records: %w", err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // verdicts collects what events came to.
@@ -42,7 +43,7 @@ func TestForeignNAS_SES16(t *testing.T) {
 		if !slices.Contains(seen.seen, subscriber.ForeignNAS) {
 			t.Errorf("verdicts %v", seen.seen)
 		}
-		if n := client.SCard(t.Context(), restartsKey("default")).Val(); n != 0 {
+		if n := client.SCard(t.Context(), codec.RestartsKey("default")).Val(); n != 0 {
 			t.Errorf("%d restarts recorded", n)
 		}
 		on.Client = "bng1"
@@ -209,7 +210,7 @@ func TestClientTTL_SES18(t *testing.T) {
 			ev := event(kind, "a", inside, time.Duration(kind)*time.Minute)
 			ev.Client = c.name
 			record(t, db, ev)
-			ttl := client.PTTL(t.Context(), recordKey("default", inside)).Val()
+			ttl := client.PTTL(t.Context(), codec.RecordKey("default", inside)).Val()
 			if c.want < 0 && ttl >= 0 || c.want > 0 && (ttl > c.want || ttl < c.want-time.Minute) {
 				t.Errorf("%s: time to live %v, want %v", c.name, ttl, c.want)
 			}
@@ -223,7 +224,7 @@ func TestStateOutlives_SES10(t *testing.T) {
 	client := realRedis(t)
 	db := newDB(t, client)
 	record(t, db, start("a", addr, 0))
-	name := sessionKey("default", start("a", addr, 0).SessionID)
+	name := codec.SessionKey("default", start("a", addr, 0).SessionID)
 	client.PExpire(t.Context(), name, time.Minute) // as if the time had passed
 	record(t, db, interim("a", addr, time.Hour))
 	if ttl := client.PTTL(t.Context(), name).Val(); ttl > time.Minute {
@@ -283,7 +284,7 @@ func TestEndedSessionsOfOneClient_I10(t *testing.T) {
 			o.Limited = func(client string, b Bound) { counts.count(client + " " + string(b)) }
 		})
 		ttl := func(group string, ev subscriber.Event) time.Duration {
-			return client.PTTL(t.Context(), sessionKey(group, ev.SessionID)).Val()
+			return client.PTTL(t.Context(), codec.SessionKey(group, ev.SessionID)).Val()
 		}
 		for i := range 60 {
 			ev := start(fmt.Sprint("x", i), noAddr, 0)
@@ -295,7 +296,7 @@ func TestEndedSessionsOfOneClient_I10(t *testing.T) {
 			record(t, db, ev)
 			group := "default"
 			if i%2 == 0 {
-				group = reserved
+				group = codec.Reserved
 			}
 			if got := ttl(group, ev); (got > crowdedTTL) != (i < 40) {
 				t.Fatalf("session %d of the client lives for %v", i, got)
@@ -339,7 +340,7 @@ func TestFeedEntriesAreBounded_I10(t *testing.T) {
 		link.NAS, link.UserName, link.MultiSessionID, link.Class = long, long, long, long
 		record(t, db, link)
 	}
-	entries, err := client.XRange(t.Context(), feedKey("default"), "-", "+").Result()
+	entries, err := client.XRange(t.Context(), codec.FeedKey("default"), "-", "+").Result()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,13 @@ package subscriberdb
 import (
 	"context"
 	"fmt"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Settings returns the live settings, empty if none were ever written.
 func (db *DB) Settings(ctx context.Context) (map[string]string, error) {
-	settings, err := db.client.HGetAll(ctx, settingsKey).Result()
+	settings, err := db.client.HGetAll(ctx, codec.SettingsKey).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read settings: %w", err)
 	}
@@ -18,7 +20,7 @@ func (db *DB) Settings(ctx context.Context) (map[string]string, error) {
 func (db *DB) InitSettings(ctx context.Context, first map[string]string) error {
 	pipe := db.client.Pipeline()
 	for name, value := range first {
-		pipe.HSetNX(ctx, settingsKey, name, value)
+		pipe.HSetNX(ctx, codec.SettingsKey, name, value)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("write first settings: %w", err)
@@ -31,7 +33,7 @@ func (db *DB) SetSettings(ctx context.Context, settings map[string]string) error
 	if len(settings) == 0 {
 		return nil
 	}
-	if err := db.client.HSet(ctx, settingsKey, settings).Err(); err != nil {
+	if err := db.client.HSet(ctx, codec.SettingsKey, settings).Err(); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	return nil

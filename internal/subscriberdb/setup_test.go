@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -165,7 +166,7 @@ func changes(t testing.TB, db *DB, group string) []change {
 func story(list []change) []string {
 	var lines []string
 	for _, c := range list {
-		line := kindNames[c.Kind] + " " + c.Record.Inside.String() + " " + c.Record.AcctSessionID
+		line := codec.KindName(c.Kind) + " " + c.Record.Inside.String() + " " + c.Record.AcctSessionID
 		if c.Reason != 0 {
 			line += " " + c.Reason.String()
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // A removal that a guard holds back is kept in the record itself: it names the
@@ -177,15 +178,15 @@ func (db *DB) takeBackRestarts(ctx context.Context, keys []subscriber.Key) error
 }
 
 func (db *DB) takeBackRestart(ctx context.Context, nas cachedSessionKey, held string) error {
-	line, err := db.client.Get(ctx, restartKey(nas.group, nas.id)).Result()
+	line, err := db.client.Get(ctx, codec.RestartKey(nas.group, nas.id)).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil
 	}
-	if err != nil || subscriber.CompareVersions(parseRestart(line).ID, held) > 0 {
+	if err != nil || subscriber.CompareVersions(codec.ParseRestart(line).ID, held) > 0 {
 		return err
 	}
-	keys := []string{restartKey(nas.group, nas.id), restartsKey(nas.group)}
-	call := newCall(ctx, takeBackScript, keys, line, nasRef(nas.id))
+	keys := []string{codec.RestartKey(nas.group, nas.id), codec.RestartsKey(nas.group)}
+	call := newCall(ctx, takeBackScript, keys, line, codec.NASRef(nas.id))
 	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
 		return err
 	}

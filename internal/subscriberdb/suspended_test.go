@@ -13,6 +13,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // known returns the record at an address as a reader of the feed knows it.
@@ -28,7 +29,7 @@ func known(t *testing.T, db *DB, inside netip.Addr) subscriber.Record {
 func remove(t *testing.T, db *DB, addrs ...netip.Addr) {
 	t.Helper()
 	for _, a := range addrs {
-		if err := db.client.Del(t.Context(), recordKey("default", a)).Err(); err != nil {
+		if err := db.client.Del(t.Context(), codec.RecordKey("default", a)).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -64,7 +65,7 @@ func TestMissing_DEL13(t *testing.T) {
 		}
 		setMarker(t, db, "default")
 		record(t, db, stop("c", third, time.Minute))
-		client.HDel(t.Context(), onlineKey("default"), fourth.String()) // nobody remembers it
+		client.HDel(t.Context(), codec.OnlineKey("default"), fourth.String()) // nobody remembers it
 		got := missing(t, db, all...)
 		if len(got) != 3 || got[next].Told || !got[third].Told || got[fourth].Told {
 			t.Fatalf("missing %+v", got)
@@ -334,7 +335,7 @@ func sweep(t *testing.T, db *DB) {
 	if err := db.sweepAll(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if n := db.client.SCard(t.Context(), restartsKey("default")).Val(); n != 0 {
+	if n := db.client.SCard(t.Context(), codec.RestartsKey("default")).Val(); n != 0 {
 		t.Fatalf("%d restarts are still to be swept", n)
 	}
 }
@@ -372,7 +373,7 @@ func TestInterruptedSweep_DEL13(t *testing.T) {
 		record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Hour))
 		halfway := &pendingRestart{
 			db: db, nas: many(1)[0].NASOnly(), held: true,
-			since: parseRestart(client.Get(t.Context(), restartKey("default", many(1)[0].SessionID)).Val()),
+			since: codec.ParseRestart(client.Get(t.Context(), codec.RestartKey("default", many(1)[0].SessionID)).Val()),
 		}
 		g, err := db.group("default")
 		if err != nil {
@@ -404,7 +405,7 @@ func TestPassedRestartStaysPassed_DEL13(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pending, err := db.readRestarts(t.Context(), g, []string{nasRef(many(1)[0].SessionID)})
+		pending, err := db.readRestarts(t.Context(), g, []string{codec.NASRef(many(1)[0].SessionID)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -459,7 +460,7 @@ func TestHoldInCluster_DEL13(t *testing.T) {
 	record(t, db, start("a", addr, 0), start("b", away, 0))
 	records := []subscriber.Record{known(t, db, addr), known(t, db, away)}
 	for _, r := range records {
-		if err := client.Del(context.Background(), recordKey(r.Group, r.Inside)).Err(); err != nil {
+		if err := client.Del(context.Background(), codec.RecordKey(r.Group, r.Inside)).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -506,7 +507,7 @@ func BenchmarkHold(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
 		for i := range keys {
-			client.Del(b.Context(), recordKey("default", keys[i].Inside))
+			client.Del(b.Context(), codec.RecordKey("default", keys[i].Inside))
 		}
 		b.StartTimer()
 		gone, err := db.FindMissing(b.Context(), all, subscriber.ReasonNone)

@@ -64,23 +64,3 @@ func (t *tombstoneBudget) turnLocked(now time.Time) {
 		t.since = now
 	}
 }
-
-// stateOverhead is what Redis needs for the state of a session besides the words of its
-// NAS: about, in octets.
-const stateOverhead = 220
-
-// stateOctets is what the state of a session takes of Redis, about.
-func stateOctets(group, client, nas, session, user string) int {
-	return stateOverhead + len(group) + escapedLen(client) + escapedLen(nas) + escapedLen(session) + escapedLen(user)
-}
-
-// escapedLen is the length of what escape makes of raw octets.
-func escapedLen(raw string) int {
-	n := len(raw)
-	for i := 0; i < len(raw); i++ {
-		if !standsForItself(raw[i]) {
-			n += 2
-		}
-	}
-	return n
-}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // maxAttempts bounds how often a step is decided again because somebody else
@@ -128,10 +129,10 @@ func (s *step) renamed(db *DB, v subscriber.View, ev *subscriber.Event) bool {
 	if id == s.id {
 		return false
 	}
-	if from, to := nasKeyOf(s.id), nasKeyOf(id); from != to && db.nases.unite(from, to) {
+	if from, to := codec.NASOf(s.id), codec.NASOf(id); from != to && db.nases.unite(from, to) {
 		if suppressed, ok := db.uniteLog.Allow(db.now()); ok {
 			db.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
-				"client", from.client, "nas", from.nas, "first_client", to.client, "more_before", suppressed)
+				"client", from.Client, "nas", from.Name, "first_client", to.Client, "more_before", suppressed)
 		}
 	}
 	s.id, s.surprised = id, true
@@ -191,7 +192,7 @@ func (s *step) remembers() bool { return s.id != (subscriber.SessionID{}) }
 // keySession returns the key of the session's state, built once.
 func (s *step) keySession() string {
 	if s.sessionKey == "" {
-		s.sessionKey = sessionKey(s.group.Name, s.id)
+		s.sessionKey = codec.SessionKey(s.group.Name, s.id)
 	}
 	return s.sessionKey
 }
@@ -199,7 +200,7 @@ func (s *step) keySession() string {
 // keyRestart returns the key of the restart of the session's NAS, built once.
 func (s *step) keyRestart() string {
 	if s.restartKey == "" {
-		s.restartKey = restartKey(s.group.Name, s.id)
+		s.restartKey = codec.RestartKey(s.group.Name, s.id)
 	}
 	return s.restartKey
 }
@@ -207,7 +208,7 @@ func (s *step) keyRestart() string {
 // keyRecord returns the key of the record at the step's address, built once.
 func (s *step) keyRecord() string {
 	if s.recordKey == "" {
-		s.recordKey = recordKey(s.group.Name, s.inside)
+		s.recordKey = codec.RecordKey(s.group.Name, s.inside)
 	}
 	return s.recordKey
 }

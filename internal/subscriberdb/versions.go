@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Standing is a record that stands, in short.
@@ -17,6 +19,9 @@ type Standing struct {
 	Inside  netip.Addr
 	Version string
 }
+
+// argLists are those of commands that are over.
+var argLists = sync.Pool{New: func() any { return new(codec.ArgBuffer) }}
 
 // Versions is Records for a reader who has most of them already: it yields which
 // records stand, and in which version.
@@ -32,7 +37,7 @@ func (db *DB) VersionsInOrder(ctx context.Context, group string, yield func([]St
 	var recorded [][16]byte // as netip.Addr.As16 has them: without a pointer in each
 	err := db.scanRecordKeys(ctx, group, func(_ redis.UniversalClient, names []string) error {
 		for _, name := range names {
-			if key, ok := parseRecordKey(name); ok {
+			if key, ok := codec.ParseRecordKey(name); ok {
 				recorded = append(recorded, key.Inside.As16())
 			}
 		}
@@ -42,7 +47,7 @@ func (db *DB) VersionsInOrder(ctx context.Context, group string, yield func([]St
 		return err
 	}
 	return readAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
-		args := argLists.Get().(*argBuffer)
+		args := argLists.Get().(*codec.ArgBuffer)
 		defer argLists.Put(args)
 		keys := make([]subscriber.Key, 0, scanCount)
 		for some := range slices.Chunk(inOrder(recorded), scanCount) {
@@ -50,7 +55,7 @@ func (db *DB) VersionsInOrder(ctx context.Context, group string, yield func([]St
 			for _, a := range some {
 				keys = append(keys, subscriber.Key{Group: group, Inside: netip.AddrFrom16(a).Unmap()})
 			}
-			if err := yieldVersions(ctx, db.client, group, recordKeys(keys), args, emit); err != nil {
+			if err := yieldVersions(ctx, db.client, group, codec.RecordKeys(keys), args, emit); err != nil {
 				return err
 			}
 		}
@@ -65,7 +70,7 @@ func inOrder(list [][16]byte) [][16]byte {
 }
 
 func (db *DB) scanVersions(ctx context.Context, group string, yield func([]Standing) error) error {
-	args := argLists.Get().(*argBuffer)
+	args := argLists.Get().(*codec.ArgBuffer)
 	defer argLists.Put(args)
 	return db.scanRecordKeys(ctx, group, func(server redis.UniversalClient, names []string) error {
 		return yieldVersions(ctx, server, group, names, args, yield)
@@ -78,12 +83,12 @@ func (db *DB) scanRecordKeys(ctx context.Context, group string, yield func(serve
 	if _, err := db.group(group); err != nil {
 		return err
 	}
-	server, err := db.serverOf(ctx, markerKey(group))
+	server, err := db.serverOf(ctx, codec.MarkerKey(group))
 	if err != nil {
 		return fmt.Errorf("find server of group %q: %w", group, err)
 	}
 	for cursor := uint64(0); ; {
-		names, next, err := server.ScanType(ctx, cursor, recordPattern(group), scanCount, "hash").Result()
+		names, next, err := server.ScanType(ctx, cursor, codec.RecordPattern(group), scanCount, "hash").Result()
 		if err != nil {
 			return fmt.Errorf("scan records of group %q: %w", group, err)
 		}
@@ -96,7 +101,7 @@ func (db *DB) scanRecordKeys(ctx context.Context, group string, yield func(serve
 	}
 }
 
-func yieldVersions(ctx context.Context, server redis.UniversalClient, group string, names []string, room *argBuffer, yield func([]Standing) error) error {
+func yieldVersions(ctx context.Context, server redis.UniversalClient, group string, names []string, room *codec.ArgBuffer, yield func([]Standing) error) error {
 	standing, err := versionsOf(ctx, server, names, room)
 	if err != nil {
 		return fmt.Errorf("read versions of group %q: %w", group, err)
@@ -109,21 +114,21 @@ func yieldVersions(ctx context.Context, server redis.UniversalClient, group stri
 
 // versionsOf reads the versions of the records of some keys; other keys are left out.
 // The arguments of the commands are made in room.
-func versionsOf(ctx context.Context, server redis.UniversalClient, names []string, room *argBuffer) ([]Standing, error) {
+func versionsOf(ctx context.Context, server redis.UniversalClient, names []string, room *codec.ArgBuffer) ([]Standing, error) {
 	standing, cmds := make([]Standing, 0, len(names)), make([]redis.Cmder, 0, len(names))
-	room.list = slices.Grow(room.list, 3*len(names)) // commands refer to it
+	room.List = slices.Grow(room.List, 3*len(names)) // commands refer to it
 	for i := range names {
-		if key, ok := parseRecordKey(names[i]); ok {
-			at := len(room.list)
-			room.add("hget", &names[i], "version")
-			standing, cmds = append(standing, Standing{Inside: key.Inside}), append(cmds, redis.NewStringCmd(ctx, room.list[at:len(room.list):len(room.list)]...))
+		if key, ok := codec.ParseRecordKey(names[i]); ok {
+			at := len(room.List)
+			room.Add("hget", &names[i], "version")
+			standing, cmds = append(standing, Standing{Inside: key.Inside}), append(cmds, redis.NewStringCmd(ctx, room.List[at:len(room.List):len(room.List)]...))
 		}
 	}
 	if len(cmds) == 0 {
 		return nil, nil
 	}
 	err := failure(cmds, pipeline(ctx, server, cmds))
-	room.reset()
+	room.Reset()
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package subscriberdb
+package codec
 
 import (
 	"encoding/json"
@@ -26,7 +26,7 @@ func FuzzBindingValue(f *testing.F) {
 		if r := b.Receipt; r != nil {
 			receipt = &receiptValue{r.Elements, r.Deleted, r.Proof.String(), r.CutAt, r.ReapedAt, r.ReleasedAt}
 		}
-		got := string(appendBinding(nil, &b))
+		got := string(AppendBinding(nil, &b))
 		want, err := json.Marshal(bindingValue{
 			b.Inside, b.Last, b.State == nat.Held, octets(b.Identity), octets(b.UserName), octets(b.AcctSessionID),
 			b.AllocatedAt, b.ReleasedAt, b.HoldUntil, b.GraceUntil, receipt,
@@ -34,7 +34,7 @@ func FuzzBindingValue(f *testing.F) {
 		if err != nil || got != string(want) {
 			t.Fatalf("written\n%s\nwant\n%s, %v", got, want, err)
 		}
-		again, err := parseBinding("default", "198.51.100.1:1024", got)
+		again, err := ParseBinding("default", "198.51.100.1:1024", got)
 		if err != nil || !reflect.DeepEqual(again, b) {
 			t.Errorf("%s comes back as %+v, %v", got, again, err)
 		}
@@ -93,7 +93,7 @@ func FuzzReadStamp(f *testing.F) {
 func TestReadBindingKeepsNothing(t *testing.T) {
 	for _, user := range []string{"alice@example.net", "", "b"} {
 		want := nat.Binding{State: nat.Held, AllocatedAt: t0.Add(1), ReleasedAt: t0, HoldUntil: t0.Add(time.Hour), Receipt: &nat.Receipt{Proof: nat.ProofTable, CutAt: t0}, Block: nat.Block{Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: "u:" + user, UserName: user, AcctSessionID: "0000A1"}}
-		text := string(appendBinding(nil, &want))
+		text := string(AppendBinding(nil, &want))
 		got, ok := readBinding(text)
 		if !ok || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%s is read as %+v, %v", text, got, ok)

@@ -1,11 +1,9 @@
-package subscriberdb
+package codec
 
 import (
 	"net/netip"
 	"strconv"
 	"strings"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -26,21 +24,21 @@ const (
 	kindStopped   = "stopped"
 )
 
-// appendEnd writes what the feed tells of an end, besides the address.
-func appendEnd(text []byte, e *subscriber.Ending) []byte {
+// AppendEnd appends what the feed tells of an end, besides the address.
+func AppendEnd(text []byte, e *subscriber.Ending) []byte {
 	text = append(strconv.AppendUint(text, uint64(e.Cause), 10), ' ')
 	text = append(appendTimeOrDash(text, e.Record.UpdatedAt), ' ')
 	text = append(strconv.AppendUint(text, e.Record.InputOctets, 10), ' ')
 	return strconv.AppendUint(text, e.Record.OutputOctets, 10)
 }
 
-// lines reads an entry that tells of several records, and reports whether all its lines can
-// be read.
-func (p *feedParser) lines(entry *redis.XMessage, lines string) (usable bool) {
+// parseLines reads an entry that tells of several records, and reports whether all its
+// lines can be read.
+func (p *FeedParser) parseLines(e FeedEntry, lines string) (usable bool) {
 	usable = true
-	kind, id := text(entry, "kind"), subscriber.ParseVersion(entry.ID)
-	expires := entryExpiry(id, text(entry, "ttl"))
-	why, _ := subscriber.ParseReason(text(entry, "reason"))
+	kind, id := e.text("kind"), subscriber.ParseVersion(e.ID)
+	expires := entryExpiry(id, e.text("ttl"))
+	why, _ := subscriber.ParseReason(e.text("reason"))
 	for line := range strings.SplitSeq(lines, "\n") {
 		c := subscriber.Change{ID: id}
 		r, ok := parseLine(&c, p.group, kind, line)
@@ -51,9 +49,9 @@ func (p *feedParser) lines(entry *redis.XMessage, lines string) (usable bool) {
 		if c.Kind == subscriber.Deleted && why != subscriber.ReasonNone {
 			c.Reason = why
 		}
-		r.Version, r.ExpiresAt = entry.ID, expires
+		r.Version, r.ExpiresAt = e.ID, expires
 		c.Record = p.packer.Pack(&r)
-		p.changes = append(p.changes, c)
+		p.Changes = append(p.Changes, c)
 	}
 	return usable
 }
@@ -69,7 +67,7 @@ func parseLine(c *subscriber.Change, group, kind, line string) (r subscriber.Rec
 	switch kind {
 	case kindBegan:
 		c.Kind = subscriber.Created
-		return parseRecordText(key, rest), true
+		return ParseRecordText(key, rest), true
 	case kindStopped:
 		c.Kind, c.Reason = subscriber.Deleted, subscriber.ReasonStop
 		cause, last, _ := strings.Cut(rest, " ")

@@ -1,24 +1,23 @@
-package subscriberdb
+package codec
 
 import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// unversioned stands for the version of a record that somebody wrote by hand
+// Unversioned stands for the version of a record that somebody wrote by hand
 // without one.
-const unversioned = "-"
+const Unversioned = "-"
 
-// appendFields appends the fields of a record hash, name and value, except its
+// AppendFields appends the fields of a record hash, name and value, except its
 // version, which the script knows. What an Interim changes comes first, where
 // Redis finds it first. Empty fields are left out unless the record is written
 // over another.
-func appendFields(args []any, r *subscriber.Record, over bool) []any {
-	args = append(args, "updated_at", timeArg(&r.UpdatedAt),
+func AppendFields(args []any, r *subscriber.Record, over bool) []any {
+	args = append(args, "updated_at", TimeArg(&r.UpdatedAt),
 		"input_octets", &r.InputOctets, "output_octets", &r.OutputOctets)
 	for _, f := range [...]struct {
 		name  string
@@ -35,9 +34,9 @@ func appendFields(args []any, r *subscriber.Record, over bool) []any {
 			args = append(args, f.name, f.value)
 		}
 	}
-	args = append(args, "started_at", timeArg(&r.StartedAt), "unconfirmed", &r.Unconfirmed)
+	args = append(args, "started_at", TimeArg(&r.StartedAt), "unconfirmed", &r.Unconfirmed)
 	if over || r.NASAddress.IsValid() {
-		args = append(args, "nas_address", formatAddr(r.NASAddress))
+		args = append(args, "nas_address", FormatAddr(r.NASAddress))
 	}
 	for _, f := range rareFields(r) {
 		if over || f.value != "" {
@@ -68,16 +67,16 @@ func rareFields(r *subscriber.Record) [8]field {
 	}
 }
 
-// plain reports whether the record has no value of a rare field.
-func plain(r *subscriber.Record) bool {
+// IsPlain reports whether the record has no value of a rare field.
+func IsPlain(r *subscriber.Record) bool {
 	return len(r.FramedIPv6Addresses) == 0 && len(r.FramedIPv6Prefixes) == 0 && len(r.DelegatedPrefixes) == 0 &&
 		r.MultiSessionID == "" && len(r.Links) == 0 && len(r.MoreClasses) == 0 && !r.Leg.IsValid() &&
 		r.RemovalHeld == subscriber.ReasonNone
 }
 
-// recordText is a record as it stands in the feed: its fields as words, those
+// RecordText is a record as it stands in the feed: its fields as words, those
 // with a value. The version is that of the record before, if there was one.
-func recordText(r *subscriber.Record) string {
+func RecordText(r *subscriber.Record) string {
 	text := make([]byte, 0, 320)
 	text = appendTime(append(text, "started_at="...), r.StartedAt)
 	text = appendTime(append(text, " updated_at="...), r.UpdatedAt)
@@ -107,11 +106,11 @@ func appendWord(text []byte, name, value string) []byte {
 	if value == "" {
 		return text
 	}
-	return append(append(text, name...), escape(value)...)
+	return append(append(text, name...), Escape(value)...)
 }
 
-// parseRecordText reads what recordText wrote.
-func parseRecordText(key subscriber.Key, text string) subscriber.Record {
+// ParseRecordText reads what RecordText wrote.
+func ParseRecordText(key subscriber.Key, text string) subscriber.Record {
 	r := subscriber.Record{Key: key}
 	for word := range strings.SplitSeq(text, " ") {
 		name, value, _ := strings.Cut(word, "=")
@@ -123,23 +122,41 @@ func parseRecordText(key subscriber.Key, text string) subscriber.Record {
 	return r
 }
 
-// timeArg lets the client format the time, which is in UTC; no text for none.
-func timeArg(t *time.Time) any {
-	if t.IsZero() {
-		return ""
-	}
-	return t
-}
-
-// parseRecord reads a record hash. People may write into it: what cannot be
+// ParseRecord reads a record hash. People may write into it: what cannot be
 // read is left zero.
-func parseRecord(key subscriber.Key, fields map[string]string) subscriber.Record {
+func ParseRecord(key subscriber.Key, fields map[string]string) subscriber.Record {
 	r := subscriber.Record{Key: key}
 	for name, value := range fields {
 		setField(&r, name, value)
 	}
 	fillRecord(&r)
 	return r
+}
+
+// sessionFields are the fields that tell of which session a record is, and since when.
+var sessionFields = [...]string{"client", "nas", "acct_session_id", "started_at", "updated_at", "version"}
+
+// AppendSessionFields appends the names of the fields that tell of which session a record
+// is, and since when.
+func AppendSessionFields(args []any) []any {
+	for i := range sessionFields {
+		args = append(args, &sessionFields[i])
+	}
+	return args
+}
+
+// ParseSessionFields reads the values of these fields, and reports whether there is a
+// record.
+func ParseSessionFields(key subscriber.Key, values []string) (subscriber.Record, bool) {
+	r := subscriber.Record{Key: key}
+	for i, value := range values {
+		setField(&r, sessionFields[i], value)
+	}
+	if r.Version == "" && r.SessionID == (subscriber.SessionID{}) {
+		return r, false
+	}
+	fillRecord(&r)
+	return r, true
 }
 
 // setField takes over one field of a record; others than a record's are none of
@@ -207,7 +224,7 @@ func fillRecord(r *subscriber.Record) {
 		r.UpdatedAt = r.StartedAt
 	}
 	if r.Version == "" {
-		r.Version = unversioned
+		r.Version = Unversioned
 	}
 }
 
@@ -227,29 +244,6 @@ func parseRefreshed(key subscriber.Key, text string) (subscriber.Record, bool) {
 	return r, errIn == nil && errOut == nil
 }
 
-func formatTime(t time.Time) string { return string(appendTime(nil, t)) }
-
-func appendTime(text []byte, t time.Time) []byte {
-	if t.IsZero() {
-		return text
-	}
-	return t.UTC().AppendFormat(text, time.RFC3339Nano)
-}
-
-func parseTime(s string) time.Time {
-	if s == "" || s == "-" {
-		return time.Time{} // an error would be dear
-	}
-	if t, ok := readStamp(s); ok {
-		return t
-	}
-	t, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
-		return time.Time{}
-	}
-	return t.UTC()
-}
-
 // joinTexts writes addresses or prefixes as words.
 func joinTexts[T interface{ String() string }](list []T) string {
 	var text []byte
@@ -266,7 +260,7 @@ func joinTexts[T interface{ String() string }](list []T) string {
 func joinWords(list []string) string {
 	words := make([]string, len(list))
 	for i, raw := range list {
-		words[i] = escape(raw)
+		words[i] = Escape(raw)
 	}
 	return strings.Join(words, " ")
 }
@@ -282,7 +276,8 @@ func splitTexts[T any](text string, parse func(string) (T, error)) []T {
 	return list
 }
 
-func formatAddr(a netip.Addr) string {
+// FormatAddr writes an address, "" for none.
+func FormatAddr(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""
 	}

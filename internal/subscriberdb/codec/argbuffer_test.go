@@ -1,4 +1,4 @@
-package subscriberdb
+package codec
 
 import (
 	"encoding"
@@ -8,10 +8,10 @@ import (
 )
 
 // texts is what the client sends of a list.
-func texts(t *testing.T, l *argBuffer) []string {
+func texts(t *testing.T, l *ArgBuffer) []string {
 	t.Helper()
 	var all []string
-	for _, arg := range l.list {
+	for _, arg := range l.List {
 		m, ok := arg.(encoding.BinaryMarshaler)
 		if !ok {
 			all = append(all, fmt.Sprint(arg))
@@ -29,28 +29,28 @@ func texts(t *testing.T, l *argBuffer) []string {
 // TestArgListIsUsedAgain: arguments are what they were made of, however the room
 // grows and whatever was in it, and nothing of a list is left behind its reset.
 func TestArgListIsUsedAgain(t *testing.T) {
-	var l argBuffer
+	var l ArgBuffer
 	for round, n := range []int{1, 1000, 3, 200} {
 		want := []string{"evalsha", "7", ""}
-		l.add("evalsha", 7)
-		l.cut() // of no text
+		l.Add("evalsha", 7)
+		l.Cut() // of no text
 		for i := range n {
 			text := fmt.Sprintf("argument %d of round %d", i, round)
-			l.text = append(l.text, text...)
-			l.cut()
+			l.Text = append(l.Text, text...)
+			l.Cut()
 			want = append(want, text)
 		}
 		if got := texts(t, &l); !slices.Equal(got, want) {
 			t.Fatalf("round %d: %q, want %q", round, got, want)
 		}
-		used := l.list
-		l.reset()
-		if len(l.list) != 0 || slices.ContainsFunc(used, func(arg any) bool { return arg != nil }) {
+		used := l.List
+		l.Reset()
+		if len(l.List) != 0 || slices.ContainsFunc(used, func(arg any) bool { return arg != nil }) {
 			t.Fatalf("round %d: %v after reset", round, used)
 		}
 	}
-	l.text = make([]byte, keepText+1)
-	if l.reset(); l.text != nil {
-		t.Errorf("%d octets are kept", cap(l.text))
+	l.Text = make([]byte, keepText+1)
+	if l.Reset(); l.Text != nil {
+		t.Errorf("%d octets are kept", cap(l.Text))
 	}
 }

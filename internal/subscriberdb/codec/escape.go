@@ -1,4 +1,4 @@
-package subscriberdb
+package codec
 
 import (
 	"fmt"
@@ -7,9 +7,9 @@ import (
 
 const hexDigits = "0123456789ABCDEF"
 
-// escape writes raw octets (ACCT-23) as one readable word: letters, digits and
+// Escape writes raw octets (ACCT-23) as one readable word: letters, digits and
 // a few signs stand for themselves, everything else is %XX.
-func escape(raw string) string {
+func Escape(raw string) string {
 	plain := true
 	for i := 0; i < len(raw) && plain; i++ {
 		plain = standsForItself(raw[i])
@@ -34,7 +34,7 @@ func standsForItself(c byte) bool {
 		strings.IndexByte("._-@:+=", c) >= 0
 }
 
-// unescape is the reverse of escape.
+// unescape is the reverse of Escape.
 func unescape(word string) (string, error) {
 	if strings.IndexByte(word, '%') < 0 {
 		return word, nil
@@ -56,4 +56,15 @@ func unescape(word string) (string, error) {
 		i += 2
 	}
 	return string(raw), nil
+}
+
+// escapedLen is the length of what Escape makes of raw octets.
+func escapedLen(raw string) int {
+	n := len(raw)
+	for i := 0; i < len(raw); i++ {
+		if !standsForItself(raw[i]) {
+			n += 2
+		}
+	}
+	return n
 }

@@ -1,4 +1,4 @@
-package subscriberdb
+package codec
 
 import (
 	"encoding/json"
@@ -59,8 +59,9 @@ func storedState(held bool) nat.State {
 	return nat.Active
 }
 
-func parseBinding(group, field, text string) (nat.Binding, error) {
-	place, err := parsePlace(field)
+// ParseBinding reads a field of a hash of bindings and its value.
+func ParseBinding(group, field, text string) (nat.Binding, error) {
+	place, err := ParsePlace(field)
 	if err != nil {
 		return nat.Binding{}, err
 	}
@@ -75,10 +76,10 @@ func parseBinding(group, field, text string) (nat.Binding, error) {
 	return v.binding(group, place), nil
 }
 
-// appendBinding writes the value of the binding's field, as encoding/json would
+// AppendBinding writes the value of the binding's field, as encoding/json would
 // write a bindingValue. Each change of a binding writes it, so it is dear enough to
 // do by hand.
-func appendBinding(text []byte, b *nat.Binding) []byte {
+func AppendBinding(text []byte, b *nat.Binding) []byte {
 	text = append(b.Inside.AppendTo(append(text, `{"inside":"`...)), `","last":`...)
 	text = strconv.AppendUint(text, uint64(b.Last), 10)
 	if b.State == nat.Held {

@@ -1,4 +1,4 @@
-package subscriberdb
+package codec
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package subscriberdb
+package codec
 
 import (
 	"fmt"
@@ -32,21 +32,23 @@ const (
 	wordMoved  = "MOVED" // reason of a session that went to another group
 )
 
-func formatState(s *subscriber.SessionState) string {
-	return string(appendState(make([]byte, 0, 96), s))
+// FormatState writes a state line; see ParseState.
+func FormatState(s *subscriber.SessionState) string {
+	return string(AppendState(make([]byte, 0, 96), s))
 }
 
-func appendState(text []byte, s *subscriber.SessionState) []byte {
+// AppendState appends a state line.
+func AppendState(text []byte, s *subscriber.SessionState) []byte {
 	text = append(append(text, stateWord(s)...), ' ')
 	text = append(appendAddr(text, s.Inside), ' ')
 	text = append(appendTimeOrDash(text, s.Start), ' ')
 	text = append(appendTimeOrDash(text, s.End), ' ')
-	text = append(text, orDash(escape(s.UserName))...)
+	text = append(text, orDash(Escape(s.UserName))...)
 	return appendStateExtras(text, s)
 }
 
 func appendStateExtras(text []byte, s *subscriber.SessionState) []byte {
-	text = appendStart(text, s)
+	text = AppendStart(text, s)
 	if !s.Before.IsZero() {
 		text = appendTime(append(text, " before="...), s.Before)
 	}
@@ -59,8 +61,8 @@ func appendStateExtras(text []byte, s *subscriber.SessionState) []byte {
 	return text
 }
 
-// appendStart appends the word by which a Start is known again, as it is in a state line.
-func appendStart(text []byte, s *subscriber.SessionState) []byte {
+// AppendStart appends the word by which a Start is known again, as it is in a state line.
+func AppendStart(text []byte, s *subscriber.SessionState) []byte {
 	switch {
 	case !s.Stamp.IsZero():
 		return strconv.AppendInt(append(text, " stamp="...), s.Stamp.Unix(), 10)
@@ -77,13 +79,6 @@ func appendAddr(text []byte, a netip.Addr) []byte {
 	return a.AppendTo(text)
 }
 
-func appendTimeOrDash(text []byte, t time.Time) []byte {
-	if t.IsZero() {
-		return append(text, '-')
-	}
-	return appendTime(text, t)
-}
-
 func stateWord(s *subscriber.SessionState) string {
 	switch {
 	case s.Phase == subscriber.Closed && s.Reason == subscriber.ReasonNone:
@@ -96,8 +91,8 @@ func stateWord(s *subscriber.SessionState) string {
 	return wordFound
 }
 
-// parseState reads a state line; the empty line is an unknown session.
-func parseState(line string) (subscriber.SessionState, error) {
+// ParseState reads a state line; the empty line is an unknown session.
+func ParseState(line string) (subscriber.SessionState, error) {
 	if line == "" {
 		return subscriber.SessionState{}, nil
 	}
@@ -156,50 +151,6 @@ func parseStateWord(word string) (subscriber.SessionState, error) {
 	return subscriber.SessionState{Phase: subscriber.Closed, Reason: why}, err
 }
 
-// What may precede the time of a restart: that it ends sessions only if their NAS goes
-// on not to report them, its Event-Timestamp in seconds since 1970, and the digests of its
-// packet and of those before it.
-const (
-	wordConfirm = "confirm/"
-	wordStamp   = "stamp="
-	wordPackets = "packets="
-)
-
-// formatRestart writes a restart as the script stores it, which adds the feed
-// identifier.
-func formatRestart(r *subscriber.Restart) string {
-	text := make([]byte, 0, 64)
-	if r.Confirm {
-		text = append(text, wordConfirm...)
-	}
-	if !r.Stamp.IsZero() {
-		text = append(strconv.AppendInt(append(text, wordStamp...), r.Stamp.Unix(), 10), '/')
-	}
-	if r.Packets != "" {
-		text = append(append(append(text, wordPackets...), r.Packets...), '/')
-	}
-	return string(appendTime(text, r.At))
-}
-
-// parseRestart reads "<time> <feed identifier>"; empty for none.
-func parseRestart(line string) subscriber.Restart {
-	at, id, _ := strings.Cut(line, " ")
-	at, confirm := strings.CutPrefix(at, wordConfirm)
-	r := subscriber.Restart{ID: id, Confirm: confirm}
-	if rest, stamped := strings.CutPrefix(at, wordStamp); stamped {
-		var seconds string
-		seconds, at, _ = strings.Cut(rest, "/")
-		if n, err := strconv.ParseInt(seconds, 10, 64); err == nil {
-			r.Stamp = time.Unix(n, 0).UTC()
-		}
-	}
-	if rest, told := strings.CutPrefix(at, wordPackets); told {
-		r.Packets, at, _ = strings.Cut(rest, "/")
-	}
-	r.At = parseTime(at)
-	return r
-}
-
 // orDash writes an absent word. A user whose name is "-" is written escaped.
 func orDash(word string) string {
 	if word == "" {
@@ -214,4 +165,13 @@ func escapeDash(word string) string {
 		return "%2D"
 	}
 	return word
+}
+
+// stateOverhead is what Redis needs for the state of a session besides the words of its
+// NAS: about, in octets.
+const stateOverhead = 220
+
+// StateOctets is what the state of a session takes of Redis, about.
+func StateOctets(group string, id subscriber.SessionID, user string) int {
+	return stateOverhead + len(group) + escapedLen(id.Client) + escapedLen(id.NAS) + escapedLen(id.AcctSessionID) + escapedLen(user)
 }

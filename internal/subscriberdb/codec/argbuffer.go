@@ -1,0 +1,57 @@
+package codec
+
+// ArgBuffer is room for the arguments of a command. There are many long commands, so
+// the next takes the room of the one before: a list of strings took 1.65 µs and 751 octets
+// a binding, this takes 1.15 µs and 2 octets (888171a). A command may be sent until its
+// list is reset.
+type ArgBuffer struct {
+	List []any
+	Text []byte // of arguments that exist nowhere else
+
+	done   int // of Text, in arguments so far
+	slices []argSlice
+}
+
+// argSlice is an argument within the text of a buffer. A pointer to it stands for it in
+// the list: the client asks it for its octets, so no string is allocated.
+type argSlice struct {
+	of       *ArgBuffer
+	from, to int
+}
+
+// MarshalBinary implements encoding.BinaryMarshaler.
+func (s *argSlice) MarshalBinary() ([]byte, error) { return s.of.Text[s.from:s.to], nil }
+
+// Add appends arguments as they are.
+func (b *ArgBuffer) Add(args ...any) { b.List = append(b.List, args...) }
+
+// Cut makes an argument of the text that was appended since the last one.
+func (b *ArgBuffer) Cut() {
+	b.slices = append(b.slices, argSlice{b, b.done, len(b.Text)})
+	b.List = append(b.List, &b.slices[len(b.slices)-1])
+	b.done = len(b.Text)
+}
+
+// AddWord adds raw octets as a word, and reports whether that is another text.
+func (b *ArgBuffer) AddWord(raw *string) (escaped bool) {
+	word := Escape(*raw)
+	if word == *raw && word != "-" {
+		b.List = append(b.List, raw)
+		return false
+	}
+	b.List = append(b.List, escapeDash(word))
+	return true
+}
+
+// keepText is how much text is kept for the next command.
+const keepText = 1 << 20
+
+// Reset empties the list, and lets go of what it refers to.
+func (b *ArgBuffer) Reset() {
+	if cap(b.Text) > keepText {
+		*b = ArgBuffer{}
+		return
+	}
+	clear(b.List)
+	b.List, b.Text, b.done, b.slices = b.List[:0], b.Text[:0], 0, b.slices[:0]
+}

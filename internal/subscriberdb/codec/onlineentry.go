@@ -1,0 +1,65 @@
+package codec
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// FormatOnlineEntry is what the hash of online addresses says of a record: its session
+// and its user, each as one word, and when the record expired as it was first written, in
+// milliseconds since 1970, 0 for never. The entry outlives a record that others removed,
+// and tells whose it was.
+func FormatOnlineEntry(r *subscriber.Record) string {
+	text := make([]byte, 0, 96)
+	text = append(AppendSessionRef(text, r.SessionID), ' ')
+	text = append(append(text, orDash(Escape(r.UserName))...), ' ')
+	return string(AppendExpiry(text, r.ExpiresAt))
+}
+
+// AppendExpiry appends the last word of an entry.
+func AppendExpiry(text []byte, at time.Time) []byte {
+	if at.IsZero() {
+		return append(text, '0')
+	}
+	return strconv.AppendInt(text, at.UnixMilli(), 10)
+}
+
+// ParseOnlineEntry returns the record as far as the entry tells it.
+func ParseOnlineEntry(key subscriber.Key, text string) (subscriber.Record, error) {
+	r := subscriber.Record{Key: key}
+	words := strings.Split(text, " ")
+	if len(words) != 3 {
+		return r, fmt.Errorf("online entry %q: want 3 words", text)
+	}
+	var err error
+	if r.SessionID, err = ParseSessionRef(words[0]); err != nil {
+		return r, err
+	}
+	if words[1] != "-" {
+		if r.UserName, err = unescape(words[1]); err != nil {
+			return r, err
+		}
+	}
+	millis, err := strconv.ParseInt(words[2], 10, 64)
+	if err != nil {
+		return r, fmt.Errorf("online entry %q: %w", text, err)
+	}
+	if millis > 0 {
+		r.ExpiresAt = time.UnixMilli(millis)
+	}
+	return r, nil
+}
+
+// NASOfOnlineEntry returns the NASRef in an entry, "" for none.
+func NASOfOnlineEntry(text string) string {
+	client, rest, _ := strings.Cut(text, "/")
+	nas, _, ok := strings.Cut(rest, "/")
+	if !ok {
+		return ""
+	}
+	return text[:len(client)+1+len(nas)]
+}

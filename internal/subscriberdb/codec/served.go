@@ -1,0 +1,95 @@
+package codec
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/guard"
+)
+
+// Served is what the NAT of a group is served as: a later start whose configuration
+// lacks a part of it knows from it what there is to serve to its end.
+type Served struct {
+	Group string
+	By    string // who serves it: node, namespace and table
+
+	Inside, Outside     []netip.Prefix // drained ones included
+	Draining            []netip.Prefix // of these, those no longer configured
+	FirstPort, LastPort uint16
+	BlockSize           int
+	Hold, Grace         time.Duration
+	GraceCauses         []uint32
+
+	RecordTTL time.Duration // of the group
+	Guard     guard.Limits  // of the group
+}
+
+// servedValue is the value of the key: JSON for people, too.
+type servedValue struct {
+	By          string         `json:"by"`
+	Inside      []netip.Prefix `json:"inside"`
+	Outside     []netip.Prefix `json:"outside"`
+	Draining    []netip.Prefix `json:"draining,omitempty"`
+	FirstPort   uint16         `json:"first_port"`
+	LastPort    uint16         `json:"last_port"`
+	BlockSize   int            `json:"block_size"`
+	Hold        timeSpan       `json:"hold"`
+	Grace       timeSpan       `json:"grace,omitzero"`
+	GraceCauses []uint32       `json:"grace_causes,omitempty"`
+	RecordTTL   timeSpan       `json:"record_ttl"`
+	Guard       guardValue     `json:"guard"`
+}
+
+type guardValue struct {
+	Minimum    int      `json:"minimum"`
+	Removed    float64  `json:"removed"`
+	Expired    float64  `json:"expired"`
+	NASRestart float64  `json:"nas_restart"`
+	Window     timeSpan `json:"window"`
+}
+
+// timeSpan is a duration that is written as a person would, such as 2m0s.
+type timeSpan time.Duration
+
+// MarshalText implements encoding.TextMarshaler.
+func (d timeSpan) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *timeSpan) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = timeSpan(parsed)
+	return err
+}
+
+// FormatServed writes the value of a group's ServedKey.
+func FormatServed(s *Served) ([]byte, error) {
+	return json.Marshal(servedValue{
+		By: s.By, Inside: s.Inside, Outside: s.Outside, Draining: s.Draining,
+		FirstPort: s.FirstPort, LastPort: s.LastPort, BlockSize: s.BlockSize,
+		Hold: timeSpan(s.Hold), Grace: timeSpan(s.Grace), GraceCauses: s.GraceCauses, RecordTTL: timeSpan(s.RecordTTL),
+		Guard: guardValue{s.Guard.Minimum, s.Guard.Removed, s.Guard.Expired, s.Guard.NASRestart, timeSpan(s.Guard.Window)},
+	})
+}
+
+// ParseServed reads the value of a group's ServedKey.
+func ParseServed(group string, text []byte) (Served, error) {
+	var v servedValue
+	if err := json.Unmarshal(text, &v); err != nil {
+		return Served{}, err
+	}
+	return v.served(group), nil
+}
+
+func (v *servedValue) served(group string) Served {
+	return Served{
+		Group: group, By: v.By, Inside: v.Inside, Outside: v.Outside, Draining: v.Draining,
+		FirstPort: v.FirstPort, LastPort: v.LastPort, BlockSize: v.BlockSize,
+		Hold: time.Duration(v.Hold), Grace: time.Duration(v.Grace), GraceCauses: v.GraceCauses,
+		RecordTTL: time.Duration(v.RecordTTL),
+		Guard: guard.Limits{
+			Minimum: v.Guard.Minimum, Removed: v.Guard.Removed, Expired: v.Guard.Expired,
+			NASRestart: v.Guard.NASRestart, Window: time.Duration(v.Guard.Window),
+		},
+	}
+}
