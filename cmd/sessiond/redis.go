@@ -9,21 +9,21 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/config"
-	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // dialRedis returns a client for the configured database. Nothing is sent yet.
 func dialRedis(c config.Redis, groups int, log *slog.Logger) (redis.UniversalClient, []io.Closer, error) {
 	redis.SetLogger(clientLog{log})
 	if !c.Embedded {
-		client, err := subscriberdb.Dial(c.URLs, c.Mode, groups)
+		client, err := redisconn.Dial(c.URLs, c.Mode, groups)
 		if err != nil {
 			return nil, nil, err
 		}
 		return client, []io.Closer{client}, nil
 	}
 	log.Warn("redis.url is embedded: NOTHING IS KEPT. Records and bindings are forgotten when sessiond ends; for trying out only")
-	e, err := subscriberdb.OpenEmbedded()
+	e, err := redisconn.OpenEmbedded()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -152,7 +153,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	server := testenv.StartRedis(t)
-	client, err := subscriberdb.Dial([]string{server.URL}, "", 1)
+	client, err := redisconn.Dial([]string{server.URL}, "", 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -104,7 +105,7 @@ func newWorld(t testing.TB, g lsn.GroupConfig, change ...func(*world)) *world {
 	for _, f := range change {
 		f(w)
 	}
-	client, err := subscriberdb.Dial([]string{w.server.URL}, subscriberdb.ModeStandalone, 1)
+	client, err := redisconn.Dial([]string{w.server.URL}, redisconn.ModeStandalone, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -174,15 +174,7 @@ func (db *DB) remember(ctx context.Context, missing []Absence) error {
 // searchSessions walks over the session states of a group.
 func (db *DB) searchSessions(ctx context.Context, group string, byID map[string][]*Absence) error {
 	prefix := codec.SessionKeyPrefix(group)
-	server, err := db.serverOf(ctx, prefix)
-	if err != nil {
-		return err
-	}
-	for cursor := uint64(0); ; {
-		names, next, err := server.ScanType(ctx, cursor, prefix+"*", scanCount, "string").Result()
-		if err != nil {
-			return fmt.Errorf("scan sessions of group %q: %w", group, err)
-		}
+	return db.client.ScanKeys(ctx, prefix+"*", "string", func(server redis.UniversalClient, names []string) error {
 		var keys []string
 		var of [][]*Absence
 		for _, name := range names {
@@ -191,15 +183,11 @@ func (db *DB) searchSessions(ctx context.Context, group string, byID map[string]
 				keys, of = append(keys, name), append(of, absences)
 			}
 		}
-		if len(keys) > 0 {
-			if err := readStates(ctx, server, keys, of); err != nil {
-				return err
-			}
-		}
-		if cursor = next; cursor == 0 {
+		if len(keys) == 0 {
 			return nil
 		}
-	}
+		return readStates(ctx, server, keys, of)
+	})
 }
 
 // readStates tells absences what the states say that may be of their sessions.

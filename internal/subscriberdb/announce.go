@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // AnnounceDeleted announces the end of records that others removed from Redis, or that
@@ -46,7 +47,7 @@ func (db *DB) buryBatch(ctx context.Context, keys []subscriber.Key, why subscrib
 	for i, g := range graves {
 		calls[i] = g.call(ctx, db)
 	}
-	if err := db.exchange(ctx, calls); err != nil {
+	if err := db.client.Exchange(ctx, calls); err != nil {
 		return err
 	}
 	for _, c := range calls {
@@ -114,11 +115,11 @@ func (db *DB) addSessions(ctx context.Context, graves []*absentRecord) error {
 		lines[i], ttls[i] = pipe.Get(ctx, key), pipe.PTTL(ctx, key)
 	}
 	cmds, err := pipe.Exec(ctx)
-	if err := failure(cmds, err); err != nil {
+	if err := redisconn.Failure(cmds, err); err != nil {
 		return err
 	}
 	for i, g := range graves {
-		if wrongType(lines[i].Err()) {
+		if redisconn.IsWrongType(lines[i].Err()) {
 			db.found(g.group.Name, GarbageSession, codec.SessionKey(g.group.Name, g.id))
 		}
 		g.session = lines[i].Val()
@@ -205,7 +206,7 @@ func (g *absentRecord) call(ctx context.Context, db *DB) *redis.Cmd {
 		r.Inside.String(), g.witness, db.feedLimit, g.session, tombstone, db.tombstoneTTL.Milliseconds(),
 		g.reason.String(), codec.RecordText(r),
 	}
-	return newCall(ctx, buryScript, keys, args...)
+	return redisconn.NewCall(ctx, buryScript, keys, args...)
 }
 
 // tombstone closes the session that was open at the address. An expired record

@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // benchRedis is a Redis as it is run. It does not rewrite its append-only file:
@@ -169,9 +170,9 @@ return 1`)
 	}
 	used := startMeter(b, client)
 	b.ResetTimer()
-	for n := 0; n < b.N; n += pipelineLimit {
+	for n := 0; n < b.N; n += redisconn.PipelineLimit {
 		pipe := client.Pipeline()
-		for i := range pipelineLimit {
+		for i := range redisconn.PipelineLimit {
 			keys := []string{fmt.Sprint("bare", (n+i)%65536), "feed"}
 			pipe.EvalSha(b.Context(), bare.Hash(), keys, "2026-03-01T10:00:00Z")
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // Earlier versions kept all bindings of a group in one hash, oldBindingsKey. Who writes
@@ -72,7 +73,7 @@ func (db *DB) moveBindings(ctx context.Context, group string) error {
 	}
 	total := int64(0)
 	for {
-		err := db.scanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
+		err := db.client.ScanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
 			for chunk := range slices.Chunk(fields, 2*moveChunk) {
 				n, err := db.moveRows(ctx, group, chunk)
 				if total += n; err != nil {
@@ -116,8 +117,8 @@ func (db *DB) moveRows(ctx context.Context, group string, fields []string) (int6
 		}
 		args = append(args, fields[i], index[part])
 	}
-	call := newCall(ctx, moveScript, keys, args...)
-	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+	call := redisconn.NewCall(ctx, moveScript, keys, args...)
+	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return 0, err
 	}
 	return call.Int64()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // BindingRow is a stored binding as it stands there.
@@ -38,7 +39,7 @@ func (db *DB) BindingRows(ctx context.Context, group string, yield func([]Bindin
 
 func (db *DB) scanBindings(ctx context.Context, group string, yield func([]BindingRow) error) error {
 	old := false // the key of before is there
-	err := db.scanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
+	err := db.client.ScanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
 		if !old {
 			old = true
 			db.foundOldBindings(group)
@@ -53,7 +54,7 @@ func (db *DB) scanBindings(ctx context.Context, group string, yield func([]Bindi
 		return err
 	}
 	for _, part := range parts {
-		err := db.scanHash(ctx, codec.BindingsKey(group, part), func(fields []string) error {
+		err := db.client.ScanHash(ctx, codec.BindingsKey(group, part), func(fields []string) error {
 			if old {
 				var err error
 				if fields, err = db.withoutOld(ctx, group, fields); err != nil {
@@ -75,7 +76,7 @@ func (db *DB) filledParts(ctx context.Context, group string) ([]uint8, error) {
 	for i := range calls {
 		calls[i] = redis.NewIntCmd(ctx, "hlen", codec.BindingsKey(group, uint8(i)))
 	}
-	if err := pipeline(ctx, db.client, calls); err != nil {
+	if err := redisconn.Pipeline(ctx, db.client, calls); err != nil {
 		return nil, fmt.Errorf("count bindings of group %q: %w", group, err)
 	}
 	var parts []uint8
@@ -118,7 +119,7 @@ func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []nat.Plac
 	slices.SortStableFunc(order, func(a, b *BindingRow) int {
 		return cmp.Compare(codec.BindingPart(a.Outside), codec.BindingPart(b.Outside))
 	})
-	for chunk := range slices.Chunk(order, pipelineLimit) {
+	for chunk := range slices.Chunk(order, redisconn.PipelineLimit) {
 		old, err := db.fillRows(ctx, group, chunk, false)
 		if err == nil && old {
 			db.foundOldBindings(group)
@@ -158,7 +159,7 @@ func (db *DB) fillRows(ctx context.Context, group string, rows []*BindingRow, wi
 		now = append(now, ask(codec.BindingsKey(group, part), rows[from:to]))
 		from = to
 	}
-	if err := pipeline(ctx, db.client, calls); err != nil {
+	if err := redisconn.Pipeline(ctx, db.client, calls); err != nil {
 		return false, err
 	}
 	for _, cmds := range [][]*redis.SliceCmd{now, before} { // as the key of before has it, where it does
@@ -195,22 +196,4 @@ func (r *BindingRow) Binding() (nat.Binding, bool) {
 
 func (r *BindingRow) unreadable(err error) {
 	r.of.db.logger.Error("stored binding cannot be read", "group", r.of.group, "error", err)
-}
-
-// scanHash yields the fields of a hash in batches, name after value.
-func (db *DB) scanHash(ctx context.Context, key string, yield func([]string) error) error {
-	for cursor := uint64(0); ; {
-		fields, next, err := db.client.HScan(ctx, key, cursor, "", scanCount).Result()
-		if err != nil {
-			return fmt.Errorf("scan %s: %w", key, err)
-		}
-		if len(fields) > 0 {
-			if err := yield(fields); err != nil {
-				return err
-			}
-		}
-		if cursor = next; cursor == 0 {
-			return nil
-		}
-	}
 }

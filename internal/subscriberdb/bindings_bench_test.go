@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // BenchmarkSaveBindings stores the bindings of teardowns, and those before; one
@@ -88,8 +89,8 @@ func BenchmarkBindingRows(b *testing.B) {
 			})
 		})
 		b.Run("at/"+what, func(b *testing.B) {
-			blocks := make([]nat.Place, 0, pipelineLimit)
-			for _, x := range bindings[:pipelineLimit] {
+			blocks := make([]nat.Place, 0, redisconn.PipelineLimit)
+			for _, x := range bindings[:redisconn.PipelineLimit] {
 				blocks = append(blocks, x.Place())
 			}
 			measure(b, client, func() int {

@@ -26,27 +26,13 @@ func (db *DB) SaveBindings(ctx context.Context, group string, put []nat.Binding,
 	err := db.moveBindings(ctx, group)
 	for chunk := range slices.Chunk(w.writes, bindingChunk) {
 		if err == nil {
-			err = db.together(ctx, w.calls(ctx, group, chunk))
+			err = db.client.Together(ctx, w.calls(ctx, group, chunk))
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("save bindings of group %q: %w", group, err)
 	}
 	return nil
-}
-
-// together makes all of the calls in one step.
-func (db *DB) together(ctx context.Context, calls []redis.Cmder) error {
-	if len(calls) == 1 {
-		return db.client.Process(ctx, calls[0])
-	}
-	_, err := db.client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, c := range calls {
-			_ = pipe.Process(ctx, c) // queues
-		}
-		return nil
-	})
-	return err
 }
 
 // bindingWrite writes a binding, or removes the one of a block.

@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -35,11 +36,11 @@ func TestCluster(t *testing.T) {
 	if err := client.Del(t.Context(), codec.RecordKey("default", victim)).Err(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "removal announced", func() bool { return len(changes(t, db, "default")) == 23 })
+	testenv.Eventually(t, "removal announced", func() bool { return len(changes(t, db, "default")) == 23 })
 
 	record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Minute))
 	task(t, sweeper(db))
-	eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
+	testenv.Eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
 	compareOnline(t, db, map[netip.Addr]string{})
 	err := errors.Join(
 		db.SaveBindings(t.Context(), "default", []nat.Binding{{Block: nat.Block{Outside: away, First: 1024}, Holder: nat.Holder{Inside: addr}}}, []nat.Place{{Outside: away, First: 2048}}),
@@ -93,7 +94,7 @@ func TestProbeEveryMaster_ACCT10(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the cluster is whole", func() bool {
+	testenv.Eventually(t, "the cluster is whole", func() bool {
 		for _, n := range nodes {
 			info := n.Do(t.Context(), "CLUSTER", "INFO").String()
 			if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_size:2") {
@@ -113,7 +114,7 @@ func TestProbeEveryMaster_ACCT10(t *testing.T) {
 			groups = append(groups, Group{Name: name, RecordTTL: testTTL})
 		}
 	}
-	client, err := Dial([]string{"redis://127.0.0.1:" + ports[0]}, ModeCluster, 2)
+	client, err := redisconn.Dial([]string{"redis://127.0.0.1:" + ports[0]}, redisconn.ModeCluster, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,12 +137,12 @@ func startCluster(t *testing.T) redis.UniversalClient {
 	if err := node.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	client, err := Dial([]string{"redis://127.0.0.1:" + port}, ModeCluster, 3)
+	client, err := redisconn.Dial([]string{"redis://127.0.0.1:" + port}, redisconn.ModeCluster, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	eventually(t, "cluster is up", func() bool { return client.Set(t.Context(), "probe", "", time.Second).Err() == nil })
+	testenv.Eventually(t, "cluster is up", func() bool { return client.Set(t.Context(), "probe", "", time.Second).Err() == nil })
 	return client
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -43,7 +44,7 @@ const (
 
 // Options configure a DB.
 type Options struct {
-	Client       redis.UniversalClient                     // required
+	Client       redis.UniversalClient                     // required; see redisconn.Dial
 	Groups       []Group                                   // may be empty
 	Clients      Realms                                    // see DB.SetClients; nil takes every name for a client's
 	NamedRealms  bool                                      // two clients report the same NASes only where Clients gives them one realm
@@ -66,9 +67,7 @@ type Options struct {
 // DB is the store. Its methods may be called concurrently, and several DBs of
 // several daemons may share one Redis.
 type DB struct {
-	client       redis.UniversalClient
-	redials      *redials // of the client's connections
-	health       *serverHealth
+	client       *redisconn.Client
 	notices      serverNotices
 	namedRealms  bool // two clients are of one realm by its name only
 	node         string
@@ -112,14 +111,8 @@ func New(o Options) (*DB, error) {
 		return nil, errors.New("subscriberdb: TombstoneTTL, Tombstones, FeedLength, FeedLimit, FeedOctets and CacheSize must not be negative")
 	}
 	o.setDefaults()
-	dialled, ok := o.Client.(dialledClient)
-	if !ok {
-		dialled = dialledClient{o.Client, &redials{}} // whose connections are as they are
-	}
 	db := &DB{
-		client:       dialled.UniversalClient,
-		redials:      dialled.redials,
-		health:       newServerHealth(),
+		client:       redisconn.New(o.Client, scripts...),
 		namedRealms:  o.NamedRealms,
 		node:         o.Node,
 		tombstoneTTL: o.TombstoneTTL,

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // wantedPolicy of maxmemory-policy keeps every record until somebody ends it.
@@ -17,7 +19,7 @@ const wantedPolicy = "noeviction"
 func (db *DB) Doubts(ctx context.Context) ([]string, error) {
 	var mu sync.Mutex
 	var doubts []string
-	err := db.eachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
+	err := db.client.EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
 		memory, err := server.Info(ctx, "memory").Result()
 		if err != nil {
 			return err
@@ -34,7 +36,7 @@ func (db *DB) Doubts(ctx context.Context) ([]string, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, doubt := range found {
-			doubts = append(doubts, serverAddress(server)+": "+doubt)
+			doubts = append(doubts, redisconn.Address(server)+": "+doubt)
 		}
 		return nil
 	})

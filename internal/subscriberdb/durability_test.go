@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -25,7 +26,7 @@ func TestDoubtsOfRedis(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := testenv.StartRedis(t, tt.args...)
-			client, err := Dial([]string{server.URL}, "", 1)
+			client, err := redisconn.Dial([]string{server.URL}, "", 1)
 			if err != nil {
 				t.Fatal(err)
 			}

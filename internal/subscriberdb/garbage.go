@@ -2,7 +2,6 @@ package subscriberdb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
@@ -40,34 +40,6 @@ func (db *DB) found(group string, kind Garbage, where string) {
 	}
 }
 
-// wrongType reports whether a key is of another type than sessiond gives it.
-func wrongType(err error) bool { return err != nil && redis.HasErrorPrefix(err, "WRONGTYPE") }
-
-// failure is the first error of an exchange, and of its commands, that is more than that a
-// key is not there or of the wrong type: the other commands were answered.
-func failure(cmds []redis.Cmder, err error) error {
-	if err == nil {
-		return nil // none of them has one
-	}
-	for _, c := range cmds {
-		if err := unlessWrongType(c.Err()); err != nil && !errors.Is(err, redis.Nil) {
-			return err
-		}
-	}
-	if errors.Is(err, redis.Nil) {
-		return nil
-	}
-	return unlessWrongType(err)
-}
-
-// unlessWrongType is the error of a command, but for that of a key of the wrong type.
-func unlessWrongType(err error) error {
-	if wrongType(err) {
-		return nil
-	}
-	return err
-}
-
 // lastEntryReached reports whether the feed takes no entry any more: somebody gave one the
 // highest identifier that there is, and Redis gives none below the last.
 func lastEntryReached(err error) bool {
@@ -94,7 +66,7 @@ return 0
 // Redis makes them of its clock.
 func (db *DB) renewFeed(ctx context.Context, g *Group) {
 	db.found(g.Name, GarbageFeed, g.feed)
-	if err := db.exchange(ctx, []redis.Cmder{newCall(ctx, renewScript, []string{g.feed})}); err != nil {
+	if err := db.client.Exchange(ctx, []redis.Cmder{redisconn.NewCall(ctx, renewScript, []string{g.feed})}); err != nil {
 		db.logger.Error("change feed takes no entry, and cannot be deleted", "group", g.Name, "error", err)
 	}
 }
@@ -123,8 +95,8 @@ func (db *DB) begunAnew(ctx context.Context, g *Group, last string) (bool, error
 	if !subscriber.VersionTime(last).After(db.now().Add(entryAhead)) {
 		return false, nil
 	}
-	call := newCall(ctx, aheadScript, []string{g.feed}, entryAhead.Milliseconds())
-	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+	call := redisconn.NewCall(ctx, aheadScript, []string{g.feed}, entryAhead.Milliseconds())
+	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return false, fmt.Errorf("check identifiers of feed %q: %w", g.Name, err)
 	}
 	if call.Val() != int64(1) {

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // keyTypesEvery is how often the types of sessiond's own keys are looked at.
@@ -51,7 +52,7 @@ func (db *DB) checkKeyTypesOf(ctx context.Context, group string, keys []codec.Ty
 	for i, key := range keys {
 		cmds[i] = redis.NewStatusCmd(ctx, "type", key.Name)
 	}
-	if err := db.exchange(ctx, cmds); err != nil {
+	if err := db.client.Exchange(ctx, cmds); err != nil {
 		return fmt.Errorf("read types of keys: %w", err)
 	}
 	var found []string
@@ -59,8 +60,8 @@ func (db *DB) checkKeyTypesOf(ctx context.Context, group string, keys []codec.Ty
 		if kind := cmds[i].(*redis.StatusCmd).Val(); kind == "none" || kind == key.Kind {
 			continue
 		}
-		call := newCall(ctx, discardScript, []string{key.Name}, key.Kind)
-		if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+		call := redisconn.NewCall(ctx, discardScript, []string{key.Name}, key.Kind)
+		if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 			return fmt.Errorf("delete %s: %w", key.Name, err)
 		}
 		found = append(found, key.Name)
@@ -86,8 +87,8 @@ return redis.call('UNLINK', KEYS[1])
 // discardText deletes a key whose text is none that sessiond writes, if it still has that.
 func (db *DB) discardText(ctx context.Context, group, key string, text []byte) error {
 	db.found(group, GarbageKey, key)
-	call := newCall(ctx, discardTextScript, []string{key}, text)
-	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+	call := redisconn.NewCall(ctx, discardTextScript, []string{key}, text)
+	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return fmt.Errorf("delete %s: %w", key, err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // The reads of this file are by key, for a reader who goes over what it knows a part
@@ -25,7 +26,7 @@ func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]ne
 	var gone []netip.Addr
 	args := argLists.Get().(*codec.ArgBuffer)
 	defer argLists.Put(args)
-	for chunk := range slices.Chunk(inside, pipelineLimit) {
+	for chunk := range slices.Chunk(inside, redisconn.PipelineLimit) {
 		there, err := db.countStanding(ctx, group, chunk, args)
 		if err == nil && there < len(chunk) {
 			gone, err = db.appendGone(ctx, gone, group, chunk)
@@ -57,7 +58,7 @@ func (db *DB) appendGone(ctx context.Context, gone []netip.Addr, group string, i
 	for i, a := range inside {
 		calls[i] = redis.NewIntCmd(ctx, "exists", codec.RecordKey(group, a))
 	}
-	if err := pipeline(ctx, db.client, calls); err != nil {
+	if err := redisconn.Pipeline(ctx, db.client, calls); err != nil {
 		return nil, err
 	}
 	for i, a := range inside {

@@ -13,6 +13,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // manyAddresses are n addresses of the group default.
@@ -28,7 +30,7 @@ func manyAddresses(n int) []netip.Addr {
 func TestGone(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
-		all := manyAddresses(3*pipelineLimit/2 + 1)
+		all := manyAddresses(3*redisconn.PipelineLimit/2 + 1)
 		var events []subscriber.Event
 		for i, a := range all {
 			events = append(events, start(fmt.Sprint(i), a, 0))
@@ -43,7 +45,7 @@ func TestGone(t *testing.T) {
 		check(nil)
 		check(all)
 		check(append(slices.Clone(all), all[0])) // asked twice
-		gone := []netip.Addr{all[0], all[pipelineLimit-1], all[pipelineLimit], all[len(all)-1]}
+		gone := []netip.Addr{all[0], all[redisconn.PipelineLimit-1], all[redisconn.PipelineLimit], all[len(all)-1]}
 		for _, a := range gone {
 			client.Del(t.Context(), codec.RecordKey("default", a))
 		}
@@ -62,7 +64,7 @@ func TestGoneExpires(t *testing.T) {
 	record(t, db, start("a", addr, 0), start("b", next, 0))
 	client.Do(t.Context(), "DEBUG", "SET-ACTIVE-EXPIRE", "0")
 	client.PExpire(t.Context(), codec.RecordKey("default", addr), time.Millisecond)
-	eventually(t, "the record that ran out is gone", func() bool {
+	testenv.Eventually(t, "the record that ran out is gone", func() bool {
 		gone, err := db.Gone(t.Context(), "default", []netip.Addr{addr, next})
 		return err == nil && slices.Equal(gone, []netip.Addr{addr})
 	})
@@ -77,7 +79,7 @@ func TestBindingRowsAt(t *testing.T) {
 		db := newDB(t, client)
 		var put []nat.Binding
 		var blocks []nat.Place
-		for i := range pipelineLimit + 7 {
+		for i := range redisconn.PipelineLimit + 7 {
 			outside := netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
 			b := nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: nat.Port(1024 + i/256*512), Last: 2047}, Holder: nat.Holder{Inside: addr, UserName: fmt.Sprint(i)}}
 			blocks = append(blocks, b.Place())

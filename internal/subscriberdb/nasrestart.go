@@ -15,6 +15,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // sweepPause is how often SweepRestarts looks for restarts that another daemon
@@ -118,7 +119,7 @@ func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendin
 		}
 		line, err := db.client.Get(ctx, codec.RestartKey(g.Name, nas)).Result()
 		switch {
-		case wrongType(err):
+		case redisconn.IsWrongType(err):
 			db.found(g.Name, GarbageRestart, codec.RestartKey(g.Name, nas))
 			continue
 		case err != nil && !errors.Is(err, redis.Nil):
@@ -143,7 +144,7 @@ func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts, k
 	}
 	s.workers, ctx = errgroup.WithContext(ctx)
 	s.workers.SetLimit(endWorkers)
-	for some := range slices.Chunk(left, scanCount) {
+	for some := range slices.Chunk(left, redisconn.ScanCount) {
 		if err = ctx.Err(); err != nil {
 			break
 		}
@@ -170,7 +171,7 @@ type leftover struct {
 // leftBehind returns what restarts left behind, in order.
 func (db *DB) leftBehind(ctx context.Context, g *Group, pending pendingRestarts) ([]leftover, error) {
 	var left []leftover
-	err := db.scanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
+	err := db.client.ScanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			inside, err := netip.ParseAddr(fields[i])
 			if p := pending.of(db, codec.NASOfOnlineEntry(fields[i+1])); err == nil && p != nil {
@@ -271,9 +272,9 @@ func (db *DB) markSwept(ctx context.Context, g *Group, pending pendingRestarts) 
 	calls := make([]redis.Cmder, 0, len(pending))
 	for ref, p := range pending {
 		keys := []string{codec.RestartKey(g.Name, p.nas), codec.RestartsKey(g.Name)}
-		calls = append(calls, newCall(ctx, sweptScript, keys, p.line, ref))
+		calls = append(calls, redisconn.NewCall(ctx, sweptScript, keys, p.line, ref))
 	}
-	if err := db.exchange(ctx, calls); err != nil {
+	if err := db.client.Exchange(ctx, calls); err != nil {
 		return err
 	}
 	for _, p := range pending {

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // What is known of the NASes is kept in Redis (codec.NASesKey, codec.RefusedKey), so that a
@@ -91,7 +92,7 @@ func (db *DB) loadNASes(ctx context.Context) error {
 		return nil
 	}
 	now := db.now()
-	err := db.scanHash(ctx, codec.NASesKey, func(fields []string) error {
+	err := db.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			name, line, ok := codec.ParseNASRow(fields[i], fields[i+1])
 			if ok && !forgotten(&line, now) {
@@ -121,7 +122,7 @@ func (db *DB) writeNASes(ctx context.Context, news []nasNews) error {
 	if len(counts) == 0 {
 		return nil
 	}
-	if err := db.exchange(ctx, []redis.Cmder{newCall(ctx, countScript, []string{codec.RefusedKey}, counts...)}); err != nil {
+	if err := db.client.Exchange(ctx, []redis.Cmder{redisconn.NewCall(ctx, countScript, []string{codec.RefusedKey}, counts...)}); err != nil {
 		db.nases.unsaid(written)
 		return err
 	}
@@ -166,8 +167,8 @@ func (db *DB) writeNASLines(ctx context.Context, news []nasNews) (written []nasN
 
 // callNASes carries out the script that writes lines.
 func (db *DB) callNASes(ctx context.Context, args []any) ([]any, error) {
-	call := newCall(ctx, nasScript, []string{codec.NASesKey}, args...)
-	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+	call := redisconn.NewCall(ctx, nasScript, []string{codec.NASesKey}, args...)
+	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return nil, err
 	}
 	answers, err := call.Slice()
@@ -186,7 +187,7 @@ func (db *DB) NASes(ctx context.Context) ([]NAS, error) {
 	}
 	byRef := make(map[string]*NAS)
 	now := db.now()
-	err := db.scanHash(ctx, codec.NASesKey, func(fields []string) error {
+	err := db.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			if name, line, ok := codec.ParseNASRow(fields[i], fields[i+1]); ok && !forgotten(&line, now) {
 				byRef[fields[i]] = &NAS{name, line, make(map[string]uint64)}
@@ -197,7 +198,7 @@ func (db *DB) NASes(ctx context.Context) ([]NAS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read NASes: %w", err)
 	}
-	err = db.scanHash(ctx, codec.RefusedKey, func(fields []string) error {
+	err = db.client.ScanHash(ctx, codec.RefusedKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			ref, verdict, _ := strings.Cut(fields[i], " ")
 			n := byRef[ref]
@@ -229,7 +230,7 @@ func (db *DB) sweepNASes(ctx context.Context) error {
 	}
 	defer release()
 	var counts []string // read before the lines, which are written before them
-	err = db.scanHash(ctx, codec.RefusedKey, func(fields []string) error {
+	err = db.client.ScanHash(ctx, codec.RefusedKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			counts = append(counts, fields[i])
 		}
@@ -241,7 +242,7 @@ func (db *DB) sweepNASes(ctx context.Context) error {
 	now := db.now()
 	known := make(map[string]bool) // those that stay
 	old := []any{db.nases.shares.all()}
-	err = db.scanHash(ctx, codec.NASesKey, func(fields []string) error {
+	err = db.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			n := codec.ParseNASLine(fields[i+1])
 			if known[fields[i]] = !forgotten(&n, now); !known[fields[i]] {

@@ -358,9 +358,9 @@ func TestKeepNASes(t *testing.T) {
 		client.HSet(t.Context(), codec.NASesKey, "bng1/old", "heard=2020-01-01T00:00:00Z")
 		db := newDB(t, client, at(t0))
 		task(t, db.KeepNASes)
-		eventually(t, "the old one is gone", func() bool { return client.HLen(t.Context(), codec.NASesKey).Val() == 0 })
+		testenv.Eventually(t, "the old one is gone", func() bool { return client.HLen(t.Context(), codec.NASesKey).Val() == 0 })
 		record(t, db, prompt("n", 0, -time.Hour))
-		eventually(t, "the new one is there", func() bool {
+		testenv.Eventually(t, "the new one is there", func() bool {
 			return client.HGet(t.Context(), codec.NASesKey, "bng1/n").Val() == "heard=2026-03-01T10:00:00Z offset=-3600"
 		})
 	})

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // notifySetting is the setting of Redis that says of which keys it tells.
@@ -62,11 +64,11 @@ func (n *serverNotifications) check(ctx context.Context) (mended bool) {
 	defer cancel()
 	mended, err := enableNotifications(bounded, n.server)
 	n.due = time.Now().Add(settingPause)
-	if err != nil && !redisSaid(err) {
+	if err != nil && !redisconn.IsAnswer(err) {
 		return false
 	}
 	n.on = err == nil
-	if !n.db.notices.note(serverAddress(n.server), n.round, n.on) {
+	if !n.db.notices.note(redisconn.Address(n.server), n.round, n.on) {
 		return mended
 	}
 	if n.on {
@@ -100,14 +102,6 @@ func mergeFlags(have, need string) string {
 		have += string(f)
 	}
 	return have
-}
-
-// serverAddress names a server.
-func serverAddress(server redis.UniversalClient) string {
-	if c, ok := server.(*redis.Client); ok {
-		return c.Options().Addr
-	}
-	return ""
 }
 
 // serverNotices keeps which servers do not tell of removed keys.

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // noKey is what PTTL says of a key that is not there.
@@ -31,8 +32,8 @@ func (db *DB) Owner(ctx context.Context, group string) (line string, left time.D
 // SetOwner makes now the owner of a group's NAT for ttl, if the owner is was, and
 // reports whether it was. "" is nobody.
 func (db *DB) SetOwner(ctx context.Context, group, was, now string, ttl time.Duration) (bool, error) {
-	call := newCall(ctx, ownerScript, []string{codec.OwnerKey(group)}, was, now, ttl.Milliseconds())
-	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+	call := redisconn.NewCall(ctx, ownerScript, []string{codec.OwnerKey(group)}, was, now, ttl.Milliseconds())
+	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return false, fmt.Errorf("write owner of group %q: %w", group, err)
 	}
 	done, err := call.Int()

@@ -11,11 +11,8 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
-
-// scanCount is how many keys one SCAN or HSCAN looks at, and so about how many
-// records a yield of Records gets. Each key is looked up, 2 to 5 µs (BenchmarkScale).
-const scanCount = 500
 
 // Get returns the record of a key, or ErrNotFound.
 func (db *DB) Get(ctx context.Context, key subscriber.Key) (subscriber.Record, error) {
@@ -48,8 +45,8 @@ func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber
 		return err
 	}
 	return readAhead(ctx, func(ctx context.Context, emit func([]subscriber.Record) error) error {
-		inside := make([]netip.Addr, 0, scanCount)
-		for some := range slices.Chunk(online, scanCount) {
+		inside := make([]netip.Addr, 0, redisconn.ScanCount)
+		for some := range slices.Chunk(online, redisconn.ScanCount) {
 			inside = inside[:0]
 			for _, a := range some {
 				inside = append(inside, netip.AddrFrom16(a).Unmap())
@@ -75,7 +72,7 @@ func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber
 func (db *DB) onlineAddresses(ctx context.Context, group string) ([][16]byte, error) {
 	var online [][16]byte
 	var some []netip.Addr
-	err := db.scanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
+	err := db.client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
 		some = appendOnline(some[:0], fields)
 		for _, a := range some {
 			online = append(online, a.As16())
@@ -125,14 +122,14 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 		w := words[len(words)-4:]
 		cmds = append(cmds, redis.NewMapStringStringCmd(ctx, w[:2:2]...), redis.NewDurationCmd(ctx, time.Millisecond, w[2:]...))
 	}
-	if err := failure(cmds, pipeline(ctx, server, cmds)); err != nil {
+	if err := redisconn.Failure(cmds, redisconn.Pipeline(ctx, server, cmds)); err != nil {
 		return nil, fmt.Errorf("read records: %w", err)
 	}
 	now := db.now()
 	records := make([]subscriber.Record, 0, len(keys))
 	for i, key := range keys {
 		hash := cmds[2*i].(*redis.MapStringStringCmd)
-		if wrongType(hash.Err()) {
+		if redisconn.IsWrongType(hash.Err()) {
 			db.foundRecord(key)
 		}
 		if fields := hash.Val(); len(fields) > 0 {
@@ -152,7 +149,7 @@ func (db *DB) readSessions(ctx context.Context, keys []subscriber.Key) ([]subscr
 		args := append(make([]any, 0, 8), "hmget", codec.RecordKey(key.Group, key.Inside))
 		calls[i] = redis.NewStringSliceCmd(ctx, codec.AppendSessionFields(args)...)
 	}
-	if err := failure(calls, db.exchange(ctx, calls)); err != nil {
+	if err := redisconn.Failure(calls, db.client.Exchange(ctx, calls)); err != nil {
 		return nil, fmt.Errorf("read sessions of records: %w", err)
 	}
 	records := make([]subscriber.Record, 0, len(keys))

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // BenchmarkRecords reads what a start reads ("records") and what a comparison does; one
@@ -37,7 +38,7 @@ func BenchmarkRecords(b *testing.B) {
 			return count
 		})
 	})
-	for _, size := range []int{64, pipelineLimit} {
+	for _, size := range []int{64, redisconn.PipelineLimit} {
 		inside := make([]netip.Addr, size)
 		for i := range inside {
 			inside[i] = netip.AddrFrom4([4]byte{100, 0, byte(i * 7 >> 8), byte(i * 7)})

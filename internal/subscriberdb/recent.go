@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // Recent returns which records came and went, of what a group's feed tells since a
@@ -15,7 +16,7 @@ import (
 func (db *DB) Recent(ctx context.Context, group string, since time.Time) ([]subscriber.Change, error) {
 	recent := codec.NewFeedParser(group, 0, nil)
 	for start := strconv.FormatInt(max(0, since.UnixMilli()), 10); ; {
-		entries, err := db.client.XRangeN(ctx, codec.FeedKey(group), start, "+", scanCount).Result()
+		entries, err := db.client.XRangeN(ctx, codec.FeedKey(group), start, "+", redisconn.ScanCount).Result()
 		if err != nil {
 			return nil, fmt.Errorf("recent changes in feed %q: %w", group, err)
 		}
@@ -26,7 +27,7 @@ func (db *DB) Recent(ctx context.Context, group string, since time.Time) ([]subs
 			}
 			start = "(" + entry.ID
 		}
-		if len(entries) < scanCount {
+		if len(entries) < redisconn.ScanCount {
 			return recent.Changes, nil
 		}
 	}

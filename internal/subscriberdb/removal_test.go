@@ -75,7 +75,7 @@ func TestVanished_DEL08_DEL09(t *testing.T) {
 		client.Rename(ctx, names[2], "elsewhere")
 		client.PExpire(ctx, names[3], 10*time.Millisecond)
 		record(t, db, stop("4", netip.MustParseAddr("100.64.0.4"), time.Hour))
-		eventually(t, "all five announced", func() bool { return len(changes(t, db, "default")) >= 10 })
+		testenv.Eventually(t, "all five announced", func() bool { return len(changes(t, db, "default")) >= 10 })
 		got := story(changes(t, db, "default"))[5:]
 		slices.Sort(got)
 		for i, line := range got {
@@ -107,7 +107,7 @@ func TestVanishedInNumberedDatabase_DEL08(t *testing.T) {
 		if err := db.client.Del(t.Context(), codec.RecordKey("default", inside)).Err(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "announced", func() bool { return len(changes(t, db, "default")) == 3+i })
+		testenv.Eventually(t, "announced", func() bool { return len(changes(t, db, "default")) == 3+i })
 	}
 }
 
@@ -126,7 +126,7 @@ func TestVanishedAmongStops_DEL08(t *testing.T) {
 			record(t, db, stop(ev.AcctSessionID, ev.Inside, time.Hour))
 		}
 	}
-	eventually(t, "all announced", func() bool { return len(changes(t, db, "default")) >= 2*len(starts) })
+	testenv.Eventually(t, "all announced", func() bool { return len(changes(t, db, "default")) >= 2*len(starts) })
 	reasons := map[subscriber.Reason]int{}
 	for _, c := range changes(t, db, "default")[len(starts):] {
 		reasons[c.Reason]++
@@ -145,13 +145,13 @@ func TestMissedNotifications_DEL09(t *testing.T) {
 	record(t, db, start("a", addr, 0), start("b", next, 0))
 	db.client.Del(t.Context(), codec.RecordKey("default", addr))
 	undertaker(t, db)
-	eventually(t, "found at the first connection", func() bool { return len(changes(t, db, "default")) == 3 })
+	testenv.Eventually(t, "found at the first connection", func() bool { return len(changes(t, db, "default")) == 3 })
 
 	server.Kill()
 	server.Start(t)
 	answers(t, db)
 	db.client.Del(t.Context(), codec.RecordKey("default", next))
-	eventually(t, "found after reconnecting", func() bool { return len(changes(t, db, "default")) == 4 })
+	testenv.Eventually(t, "found after reconnecting", func() bool { return len(changes(t, db, "default")) == 4 })
 }
 
 // TestNotificationFlags: what somebody else has turned on stays on.
@@ -181,7 +181,7 @@ func TestConfigRefused(t *testing.T) {
 	record(t, db, start("a", addr, 0))
 	undertaker(t, db)
 	client.Del(t.Context(), codec.RecordKey("default", addr))
-	eventually(t, "found", func() bool { return len(changes(t, db, "default")) == 2 })
+	testenv.Eventually(t, "found", func() bool { return len(changes(t, db, "default")) == 2 })
 }
 
 // TestRefusalIsAnAnswer: only a server that answers has refused notifications.
@@ -227,7 +227,7 @@ func TestBuryLooks(t *testing.T) {
 			t.Fatalf("%d changes: a standing record was buried", n)
 		}
 		record(t, db, interim("a", addr, time.Minute))
-		eventually(t, "expired", func() bool { bury(); return len(changes(t, db, "default")) == 3 })
+		testenv.Eventually(t, "expired", func() bool { bury(); return len(changes(t, db, "default")) == 3 })
 		bury()
 		list := changes(t, db, "default")
 		if len(list) != 3 || list[2].Reason != subscriber.ReasonExpired {
@@ -254,7 +254,7 @@ func TestSweepRestarts_SES15_SES16(t *testing.T) {
 		record(t, db, on, start("late", netip.MustParseAddr("100.64.0.9"), time.Second)) // sent again; began before
 
 		task(t, sweeper(newDB(t, client)))
-		eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
+		testenv.Eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
 		got := map[netip.Addr]string{}
 		err := db.Records(t.Context(), "default", func(batch []subscriber.Record) error {
 			for _, r := range batch {
@@ -290,7 +290,7 @@ func TestSweepIsTold_SES17(t *testing.T) {
 	record(t, db, event(subscriber.EventAccountingOff, "", noAddr, time.Minute))
 	record(t, db, start("new", addr, time.Hour))
 	task(t, sweeper(db))
-	eventually(t, "swept", func() bool { return db.client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
+	testenv.Eventually(t, "swept", func() bool { return db.client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
 	compareReplay(t, db, map[netip.Addr]string{addr: "new"})
 }
 
@@ -328,7 +328,7 @@ func TestSweepByWhatIsFollowed_SES15(t *testing.T) {
 				}
 			})
 		})
-		eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
+		testenv.Eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
 		compareReplay(t, db, map[netip.Addr]string{begun: "new"})
 		mu.Lock()
 		defer mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // Timing of Vanished.
@@ -73,7 +74,7 @@ func (db *DB) watchServers(ctx context.Context, gone func(subscriber.Key, subscr
 	var back sync.WaitGroup
 	defer back.Wait()
 	defer cancel(nil)
-	usable := db.health.usable()
+	usable := db.client.Usable()
 	back.Go(func() {
 		select {
 		case <-usable:
@@ -84,7 +85,7 @@ func (db *DB) watchServers(ctx context.Context, gone func(subscriber.Key, subscr
 	round := db.notices.begin()
 	var once sync.Once
 	var first error
-	err = db.eachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
+	err = db.client.EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
 		err := db.watchServer(ctx, server, round, gone)
 		once.Do(func() { first = err })
 		cancel(err)
@@ -101,7 +102,7 @@ func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, rou
 	n.check(ctx)
 	events := make([]string, 0, len(removals))
 	for name := range removals {
-		events = append(events, fmt.Sprintf("__keyevent@%d__:%s", numberOf(server), name))
+		events = append(events, fmt.Sprintf("__keyevent@%d__:%s", redisconn.Database(server), name))
 	}
 	sub := server.Subscribe(ctx, events...)
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() }) // ends a Receive
@@ -114,15 +115,6 @@ func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, rou
 	}
 	db.notices.watching(round)
 	return db.listen(ctx, sub, &scanner{db: db, gone: gone}, &n)
-}
-
-// numberOf is the number of the database that the client uses; those of a
-// Cluster have but 0.
-func numberOf(server redis.UniversalClient) int {
-	if c, ok := server.(*redis.Client); ok {
-		return c.Options().DB
-	}
-	return 0
 }
 
 // listen takes notifications as they come, and sends the scanner out when it is
@@ -177,7 +169,7 @@ func (l *listener) gather(ctx context.Context, patience time.Duration) ([]remova
 		if timedOut(err) {
 			return batch, l.checkAlive(ctx)
 		}
-		if err != nil && !redisSaid(err) { // a PING is refused like a write, and answered so
+		if err != nil && !redisconn.IsAnswer(err) { // a PING is refused like a write, and answered so
 			return batch, err
 		}
 		l.heard = time.Now()

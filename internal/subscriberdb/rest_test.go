@@ -243,35 +243,3 @@ func TestGroups(t *testing.T) {
 		t.Errorf("after SetGroups: %q", got)
 	}
 }
-
-func TestDialRefuses(t *testing.T) {
-	bad := []struct {
-		urls []string
-		mode string
-	}{
-		{nil, ""}, {[]string{"http://x"}, ""}, {[]string{"redis://a", "redis://b"}, ""},
-		{[]string{"redis://a"}, "sentinel"}, {[]string{"redis://a"}, "ring"}, {[]string{"redis://x:y:z"}, "cluster"},
-	}
-	for _, b := range bad {
-		if c, err := Dial(b.urls, b.mode, 1); err == nil {
-			_ = c.Close()
-			t.Errorf("%v in mode %q accepted", b.urls, b.mode)
-		}
-	}
-	good := []struct {
-		urls []string
-		mode string
-	}{
-		{[]string{"redis://127.0.0.1:1/3"}, ""}, {[]string{"rediss://u:p@127.0.0.1:1"}, ""},
-		{[]string{"redis://a:26379?master_name=m", "redis://b:26379?master_name=m"}, "sentinel"},
-		{[]string{"redis://a:6379", "redis://b:6379"}, "cluster"},
-	}
-	for _, g := range good {
-		c, err := Dial(g.urls, g.mode, 1)
-		if err != nil {
-			t.Errorf("%v in mode %q: %v", g.urls, g.mode, err)
-			continue
-		}
-		_ = c.Close()
-	}
-}

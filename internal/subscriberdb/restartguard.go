@@ -102,7 +102,7 @@ func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending pendingRestar
 // already among them: a sweep that was interrupted goes on to hold the rest.
 func (db *DB) countOlder(ctx context.Context, g *Group, pending pendingRestarts) (map[*pendingRestart]int, error) {
 	meant := map[*pendingRestart]int{}
-	err := db.scanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
+	err := db.client.ScanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
 		var keys []subscriber.Key
 		for i := 0; i+1 < len(fields); i += 2 {
 			inside, err := netip.ParseAddr(fields[i])

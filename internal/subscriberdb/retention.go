@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // A feed keeps what its readers have not read. Each reader tells in the group's hash of
@@ -40,8 +41,8 @@ func (db *DB) TellPosition(ctx context.Context, group, reader, entry string) err
 }
 
 func (db *DB) tellPosition(ctx context.Context, group, reader, entry, how string) error {
-	call := newCall(ctx, positionScript, []string{codec.ReadersKey(group)}, how, reader, entry)
-	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+	call := redisconn.NewCall(ctx, positionScript, []string{codec.ReadersKey(group)}, how, reader, entry)
+	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return fmt.Errorf("tell position in feed %q: %w", group, err)
 	}
 	return nil
@@ -203,9 +204,9 @@ func (db *DB) trimFeed(ctx context.Context, g *Group) error {
 // trimOnce takes off some entries, and reports how many of them were lost to the bound,
 // and whether there is more to take off.
 func (db *DB) trimOnce(ctx context.Context, g *Group) (lost int64, more bool, err error) {
-	call := newCall(ctx, trimScript, []string{g.feed, codec.ReadersKey(g.Name)},
+	call := redisconn.NewCall(ctx, trimScript, []string{g.feed, codec.ReadersKey(g.Name)},
 		db.feedLength, db.feedOctets, readerLife.Milliseconds(), readerAwake.Milliseconds(), trimStep)
-	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return 0, false, err
 	}
 	answer, err := call.Int64Slice()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 func crowded(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, byte(1 + i>>8), byte(i)}) }
@@ -282,7 +283,7 @@ func TestProducersWait(t *testing.T) {
 		record(t, db, interim("s0", crowded(0), time.Duration(i)*time.Second))
 	}
 	task(t, db.TrimFeeds)
-	eventually(t, "the feed to be full", func() bool { return db.FeedFill("default") > producersWait })
+	testenv.Eventually(t, "the feed to be full", func() bool { return db.FeedFill("default") > producersWait })
 	keys := make([]subscriber.Key, len(records))
 	for i := range records {
 		keys[i] = records[i].Key
@@ -292,7 +293,7 @@ func TestProducersWait(t *testing.T) {
 		_, err := db.Delete(t.Context(), keys, subscriber.ReasonAdmin)
 		done <- err
 	}()
-	eventually(t, "the producer to wait", func() bool {
+	testenv.Eventually(t, "the producer to wait", func() bool {
 		db.feeds.mu.Lock()
 		defer db.feeds.mu.Unlock()
 		return db.feeds.next != nil
@@ -303,7 +304,7 @@ func TestProducersWait(t *testing.T) {
 		t.Fatalf("the producer went on before it was read, %v", err)
 	default:
 	}
-	eventually(t, "the producer to go on", func() bool {
+	testenv.Eventually(t, "the producer to go on", func() bool {
 		tail, _ := db.Tail(t.Context(), "default")
 		if err := db.TellPosition(t.Context(), "default", "behind", tail); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // callSteps bounds the steps of one script call: a call answers at once or not
@@ -70,7 +71,7 @@ func (db *DB) execute(ctx context.Context, steps []*step) {
 		b.cmd = redis.NewCmd(ctx, b.args.List...)
 		t.cmds = append(t.cmds, b.cmd)
 	}
-	err := db.exchange(ctx, t.cmds)
+	err := db.client.Exchange(ctx, t.cmds)
 	for _, l := range t.looks {
 		l.take(db, err)
 	}
@@ -84,7 +85,7 @@ func (db *DB) execute(ctx context.Context, steps []*step) {
 		}
 	}
 	if failed != nil {
-		db.writeFailed(failed)
+		db.client.WriteFailed(failed)
 	}
 }
 
@@ -138,22 +139,22 @@ func (l *reads) take(db *DB, failed error) {
 			return
 		}
 		*into = cmd.Val()
-		if wrongType(cmd.Err()) { // as if there were none: a commit replaces it
+		if redisconn.IsWrongType(cmd.Err()) { // as if there were none: a commit replaces it
 			db.found(s.group.Name, kind, key)
 			return
 		}
-		err = errors.Join(err, answered(cmd, failed))
+		err = errors.Join(err, redisconn.Answered(cmd, failed))
 	}
 	readRecord := func(cmd *redis.MapStringStringCmd, key subscriber.Key) *subscriber.Record {
 		if cmd == nil {
 			return nil
 		}
-		if wrongType(cmd.Err()) {
+		if redisconn.IsWrongType(cmd.Err()) {
 			db.foundRecord(key)
 			err = errors.Join(err, fmt.Errorf("key %s: %w", codec.RecordKey(key.Group, key.Inside), cmd.Err()))
 			return nil
 		}
-		err = errors.Join(err, answered(cmd, failed))
+		err = errors.Join(err, redisconn.Answered(cmd, failed))
 		fields := cmd.Val()
 		if len(fields) == 0 {
 			return nil
@@ -166,28 +167,6 @@ func (l *reads) take(db *DB, failed error) {
 	s.holder = readRecord(l.holder, subscriber.Key{Group: s.group.Name, Inside: s.inside})
 	s.current = readRecord(l.current, subscriber.Key{Group: s.group.Name, Inside: s.asked})
 	s.err = err
-}
-
-// answered returns the command's own error, or that of the whole exchange if
-// there was no answer to it; nothing there is no error.
-func answered(cmd redis.Cmder, failed error) error {
-	switch err := cmd.Err(); {
-	case errors.Is(err, redis.Nil):
-		return nil
-	case err != nil:
-		return err
-	}
-	if failed != nil && !redisSaid(failed) {
-		return failed
-	}
-	return nil
-}
-
-// redisSaid reports whether the error is an answer of Redis to one command, not
-// the failure of the exchange.
-func redisSaid(err error) bool {
-	var said redis.Error
-	return errors.As(err, &said)
 }
 
 // addToBatch puts a commit into a batch of its group.
@@ -298,7 +277,7 @@ func (b *batch) write(db *DB) {
 
 // take hands the answers to the steps. It returns why there are none.
 func (b *batch) take(failed error) error {
-	err := answered(b.cmd, failed)
+	err := redisconn.Answered(b.cmd, failed)
 	answers, _ := b.cmd.Val().([]any)
 	switch {
 	case err != nil:

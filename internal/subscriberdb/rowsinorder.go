@@ -9,6 +9,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // BindingRowsInOrder is BindingRows, by inside address and of all as they stood at the
@@ -77,8 +78,8 @@ func (s *rowStore) close() {
 func (s *rowStore) inOrder(of *rowSource, yield func([]BindingRow) error) error {
 	s.close()
 	slices.SortFunc(s.places, func(a, b rowPlace) int { return bytes.Compare(a.inside[:], b.inside[:]) })
-	rows := make([]BindingRow, 0, scanCount)
-	for places := range slices.Chunk(s.places, scanCount) {
+	rows := make([]BindingRow, 0, redisconn.ScanCount)
+	for places := range slices.Chunk(s.places, redisconn.ScanCount) {
 		rows = rows[:0]
 		for _, p := range places {
 			texts := s.full[p.piece][p.from:][:p.field+p.text]

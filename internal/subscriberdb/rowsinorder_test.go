@@ -16,6 +16,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // TestBindingRowsInOrder: all rows come, to the letter, by inside address; one that cannot
@@ -23,7 +24,7 @@ import (
 func TestBindingRowsInOrder(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
-		const n = 3*scanCount + 7
+		const n = 3*redisconn.ScanCount + 7
 		random := rand.New(rand.NewPCG(1, 2))
 		want := map[nat.Place]string{}
 		var put []nat.Binding
@@ -67,7 +68,7 @@ func TestBindingRowsInOrder(t *testing.T) {
 func TestRowsInOrderEnd(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
-		oldBindings(t, client, 2*scanCount)
+		oldBindings(t, client, 2*redisconn.ScanCount)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		broken, batches := errors.New("enough"), 0
@@ -88,7 +89,7 @@ func TestRowsInOrderEnd(t *testing.T) {
 func TestRecordsInOrder(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
-		const n = 2*scanCount + 7
+		const n = 2*redisconn.ScanCount + 7
 		var events []subscriber.Event
 		for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(n) {
 			events = append(events, start(fmt.Sprint(i), netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), 0))

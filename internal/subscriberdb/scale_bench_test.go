@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // BenchmarkScale is what many subscribers at once cost, each part as one operation: all
@@ -183,8 +184,8 @@ func (s *scale) start(b *testing.B) {
 }
 
 func (s *scale) compare(b *testing.B) {
-	for first := 0; first < s.n; first += pipelineLimit {
-		part := s.bindings[first:min(first+pipelineLimit, s.n)]
+	for first := 0; first < s.n; first += redisconn.PipelineLimit {
+		part := s.bindings[first:min(first+redisconn.PipelineLimit, s.n)]
 		var inside []netip.Addr
 		var blocks []nat.Place
 		for i := range part {

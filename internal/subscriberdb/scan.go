@@ -52,7 +52,7 @@ func (p *scanner) walkIfDue(ctx context.Context) error {
 
 func (p *scanner) walk(ctx context.Context, group string) error {
 	var inside []netip.Addr
-	return p.db.scanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
+	return p.db.client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
 		inside = appendOnline(inside[:0], fields)
 		gone, err := p.db.Gone(ctx, group, inside)
 		if err != nil || len(gone) == 0 {

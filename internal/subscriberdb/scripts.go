@@ -2,6 +2,12 @@ package subscriberdb
 
 import "github.com/redis/go-redis/v9"
 
+// scripts are all that a server has to know.
+var scripts = []*redis.Script{
+	commitScript, beginScript, refreshScript, endScript, buryScript, sweptScript, takeBackScript, nasScript, countScript,
+	ownerScript, positionScript, trimScript, moveScript, aheadScript, renewScript, discardScript, discardTextScript,
+}
+
 // A Redis that has no memory left (maxmemory with noeviction) refuses what could take
 // some, and a script at the first command of that kind, unless it wrote before: it cannot
 // be stopped half-way (scriptVerifyOOM in script.c). So a script that frees memory, or

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // Served is what the NAT of a group is served as: a later start whose configuration
@@ -34,7 +35,7 @@ func (db *DB) Served(ctx context.Context, named []string) ([]Served, error) {
 		if errors.Is(err, redis.Nil) {
 			continue // a start, or an end, that did not come further
 		}
-		if unlessWrongType(err) != nil {
+		if redisconn.UnlessWrongType(err) != nil {
 			return nil, fmt.Errorf("read %s: %w", codec.ServedKey(group), err)
 		}
 		var served Served

@@ -1,7 +1,6 @@
 package subscriberdb
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -40,7 +40,7 @@ func onEach(t *testing.T, body func(t *testing.T, client redis.UniversalClient))
 	})
 	t.Run("embedded", func(t *testing.T) {
 		t.Parallel()
-		e, err := OpenEmbedded()
+		e, err := redisconn.OpenEmbedded()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func realRedis(t testing.TB, args ...string) redis.UniversalClient {
 
 func dialTest(t testing.TB, url string) redis.UniversalClient {
 	t.Helper()
-	client, err := Dial([]string{url}, "", 1)
+	client, err := redisconn.Dial([]string{url}, "", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func story(list []change) []string {
 // pipelines, as probes are, and one for all else.
 func answers(t testing.TB, dbs ...*DB) {
 	t.Helper()
-	eventually(t, "Redis answers", func() bool {
+	testenv.Eventually(t, "Redis answers", func() bool {
 		for _, db := range dbs {
 			if db.Probe(t.Context()) != nil || db.client.Ping(t.Context()).Err() != nil {
 				return false
@@ -187,18 +187,4 @@ func answers(t testing.TB, dbs ...*DB) {
 		}
 		return true
 	})
-}
-
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	for !holds() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("never came true: %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // A removal that a guard holds back is kept in the record itself: it names the
@@ -186,8 +187,8 @@ func (db *DB) takeBackRestart(ctx context.Context, nas cachedSessionKey, held st
 		return err
 	}
 	keys := []string{codec.RestartKey(nas.group, nas.id), codec.RestartsKey(nas.group)}
-	call := newCall(ctx, takeBackScript, keys, line, codec.NASRef(nas.id))
-	if err := db.exchange(ctx, []redis.Cmder{call}); err != nil {
+	call := redisconn.NewCall(ctx, takeBackScript, keys, line, codec.NASRef(nas.id))
+	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return err
 	}
 	db.cache.setRestart(nas.group, nas.id, "")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // Standing is a record that stands, in short.
@@ -49,8 +50,8 @@ func (db *DB) VersionsInOrder(ctx context.Context, group string, yield func([]St
 	return readAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
 		args := argLists.Get().(*codec.ArgBuffer)
 		defer argLists.Put(args)
-		keys := make([]subscriber.Key, 0, scanCount)
-		for some := range slices.Chunk(inOrder(recorded), scanCount) {
+		keys := make([]subscriber.Key, 0, redisconn.ScanCount)
+		for some := range slices.Chunk(inOrder(recorded), redisconn.ScanCount) {
 			keys = keys[:0]
 			for _, a := range some {
 				keys = append(keys, subscriber.Key{Group: group, Inside: netip.AddrFrom16(a).Unmap()})
@@ -83,22 +84,7 @@ func (db *DB) scanRecordKeys(ctx context.Context, group string, yield func(serve
 	if _, err := db.group(group); err != nil {
 		return err
 	}
-	server, err := db.serverOf(ctx, codec.MarkerKey(group))
-	if err != nil {
-		return fmt.Errorf("find server of group %q: %w", group, err)
-	}
-	for cursor := uint64(0); ; {
-		names, next, err := server.ScanType(ctx, cursor, codec.RecordPattern(group), scanCount, "hash").Result()
-		if err != nil {
-			return fmt.Errorf("scan records of group %q: %w", group, err)
-		}
-		if err := yield(server, names); err != nil {
-			return err
-		}
-		if cursor = next; cursor == 0 {
-			return nil
-		}
-	}
+	return db.client.ScanKeys(ctx, codec.RecordPattern(group), "hash", yield)
 }
 
 func yieldVersions(ctx context.Context, server redis.UniversalClient, group string, names []string, room *codec.ArgBuffer, yield func([]Standing) error) error {
@@ -127,7 +113,7 @@ func versionsOf(ctx context.Context, server redis.UniversalClient, names []strin
 	if len(cmds) == 0 {
 		return nil, nil
 	}
-	err := failure(cmds, pipeline(ctx, server, cmds))
+	err := redisconn.Failure(cmds, redisconn.Pipeline(ctx, server, cmds))
 	room.Reset()
 	if err != nil {
 		return nil, err

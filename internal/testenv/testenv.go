@@ -2,11 +2,13 @@
 package testenv
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A Need is something that not every machine has.
@@ -88,4 +90,18 @@ func present(name string) bool {
 	}
 	_, err := exec.LookPath(name)
 	return err == nil
+}
+
+// Eventually waits up to 10 s for a condition, and fails the test where it never holds.
+func Eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for !holds() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("never came true: %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 	domain "github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -81,7 +82,7 @@ func restartOfAll(b *testing.B, n int) time.Duration {
 // multitude brings so many subscribers of one NAS online, by the database: what their
 // Starts cost is measured elsewhere.
 func (w *world) multitude(ctx context.Context, n int) error {
-	client, err := subscriberdb.Dial([]string{"unix://" + w.Redis.Socket}, subscriberdb.ModeStandalone, 0)
+	client, err := redisconn.Dial([]string{"unix://" + w.Redis.Socket}, redisconn.ModeStandalone, 0)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package subscriberdb
+package redisconn
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 )
 
 // Embedded is a Redis inside this process, for trying out: it keeps nothing
-// when the process ends. It sends no keyspace notifications; Vanished looks for
+// when the process ends. It sends no keyspace notifications; subscriberdb looks for
 // expired and removed records instead, which is also what makes them expire.
 type Embedded struct {
 	Client redis.UniversalClient

@@ -1,4 +1,4 @@
-package subscriberdb
+package redisconn
 
 import (
 	"bytes"
@@ -9,8 +9,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/net/nettest"
+
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // onEachNetwork runs a test with a connection of ours to a peer.
@@ -141,27 +142,11 @@ func TestIdleCheck(t *testing.T) {
 		if _, err := ours.Read(octet); err != nil { // the second is there with the first, or soon
 			t.Fatal(err)
 		}
-		eventually(t, "the client looks at what nobody asked for", looks)
+		testenv.Eventually(t, "the client looks at what nobody asked for", looks)
 		if _, err := ours.Read(octet); err != nil {
 			t.Fatal(err)
 		}
 		peer.Close()
-		eventually(t, "the client looks at a connection that has ended", looks)
+		testenv.Eventually(t, "the client looks at a connection that has ended", looks)
 	})
-}
-
-// TestConnections: what waits for feeds takes no connection from the rest.
-func TestConnections(t *testing.T) {
-	for url, want := range map[string]int{"redis://127.0.0.1:1/0": connections + 7, "redis://127.0.0.1:1/0?pool_size=3": 3} {
-		c, err := Dial([]string{url}, ModeStandalone, 7)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := c.(dialledClient).UniversalClient.(*redis.Client).Options().PoolSize; got != want {
-			t.Errorf("%s: %d connections, want %d", url, got, want)
-		}
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package subscriberdb
+package redisconn
 
 import (
 	"crypto/tls"

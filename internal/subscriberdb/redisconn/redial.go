@@ -1,4 +1,4 @@
-package subscriberdb
+package redisconn
 
 import (
 	"context"

@@ -1,0 +1,109 @@
+package redisconn
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// ScanCount is how many keys one SCAN or HSCAN looks at, and so about how many a yield
+// gets. Each key is looked up, 2 to 5 µs (subscriberdb.BenchmarkScale).
+const ScanCount = 500
+
+// A Client is the servers of one database, as they are used here.
+type Client struct {
+	redis.UniversalClient
+
+	scripts []*redis.Script
+	redials *redials // of its connections
+	health  *health
+}
+
+// New returns a Client of what Dial returned, or of another client: then connections are
+// never given up. The scripts are those that its servers have to know.
+func New(client redis.UniversalClient, scripts ...*redis.Script) *Client {
+	dialled, ok := client.(dialledClient)
+	if !ok {
+		dialled = dialledClient{client, &redials{}}
+	}
+	return &Client{dialled.UniversalClient, scripts, dialled.redials, newHealth()}
+}
+
+// EachMaster runs f on every server that takes writes; of a Cluster there are
+// several, and they may be asked concurrently.
+func (c *Client) EachMaster(ctx context.Context, f func(context.Context, redis.UniversalClient) error) error {
+	if cluster, ok := c.UniversalClient.(*redis.ClusterClient); ok {
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return f(ctx, c) })
+	}
+	return f(ctx, c.UniversalClient)
+}
+
+// ServerOf returns a client of the server that holds the key, for commands that
+// ask a whole server.
+func (c *Client) ServerOf(ctx context.Context, key string) (redis.UniversalClient, error) {
+	if cluster, ok := c.UniversalClient.(*redis.ClusterClient); ok {
+		return cluster.MasterForKey(ctx, key)
+	}
+	return c.UniversalClient, nil
+}
+
+// Address names a server; "" for several.
+func Address(server redis.UniversalClient) string {
+	if c, ok := server.(*redis.Client); ok {
+		return c.Options().Addr
+	}
+	return ""
+}
+
+// Database is the number of the database that the client uses; those of a
+// Cluster have but 0.
+func Database(server redis.UniversalClient) int {
+	if c, ok := server.(*redis.Client); ok {
+		return c.Options().DB
+	}
+	return 0
+}
+
+// ScanHash yields the fields of a hash in batches, each name followed by its value. An
+// error of yield ends the walk.
+func (c *Client) ScanHash(ctx context.Context, key string, yield func([]string) error) error {
+	for cursor := uint64(0); ; {
+		fields, next, err := c.HScan(ctx, key, cursor, "", ScanCount).Result()
+		if err != nil {
+			return fmt.Errorf("scan %s: %w", key, err)
+		}
+		if len(fields) > 0 {
+			if err := yield(fields); err != nil {
+				return err
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+// ScanKeys yields the names of keys of one type that match a pattern in batches, unordered,
+// with the server that has them: all are on that of the pattern's hash tag. An error of yield
+// ends the walk.
+func (c *Client) ScanKeys(
+	ctx context.Context, pattern, kind string, yield func(server redis.UniversalClient, names []string) error,
+) error {
+	server, err := c.ServerOf(ctx, pattern)
+	if err != nil {
+		return fmt.Errorf("find server of %s: %w", pattern, err)
+	}
+	for cursor := uint64(0); ; {
+		names, next, err := server.ScanType(ctx, cursor, pattern, ScanCount, kind).Result()
+		if err != nil {
+			return fmt.Errorf("scan %s: %w", pattern, err)
+		}
+		if err := yield(server, names); err != nil {
+			return err
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
