@@ -81,6 +81,7 @@ type DB struct {
 	feeds        feedStates
 	cache        *cache
 	courier      committer
+	generalOnly  bool        // all commits go through commitScript: so a test compares both ways
 	moved        movedGroups // whose bindings are where they belong
 	nases        *nasRegistry
 	observe      func(string, subscriber.Verdict)

@@ -107,6 +107,8 @@ func (s *step) prepare(db *DB) {
 		s.decision = s.room.Decide(v, ev)
 	}
 	switch {
+	case db.generalOnly && (s.decision.Writes() || !s.certain()):
+		s.errand = commit
 	case s.refreshes(db):
 		s.errand = refresh
 	case s.begins():

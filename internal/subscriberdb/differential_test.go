@@ -1,0 +1,276 @@
+package subscriberdb
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// Size of TestFastScriptsEndAlike.
+const (
+	alikeRounds      = 24
+	alikeShortRounds = 4
+	alikeCourses     = 80 // of one round
+)
+
+// TestFastScriptsEndAlike: the same random histories, once through the scripts for what is
+// usual and once through commitScript alone, come to the same end: records and their times
+// to live, states of sessions, restarts, the hash of online addresses, and what the feeds
+// tell of each address. On each side two daemons take the events, so that guesses are wrong.
+func TestFastScriptsEndAlike(t *testing.T) {
+	fast, general := newSide(t, false), newSide(t, true)
+	rounds := alikeRounds
+	if testing.Short() {
+		rounds = alikeShortRounds
+	}
+	for round := range rounds {
+		for _, s := range []*side{fast, general} {
+			s.play(t, rand.New(rand.NewPCG(uint64(round), 17)))
+		}
+		compareSides(t, fast, general)
+		if t.Failed() {
+			t.Fatalf("round %d", round)
+		}
+	}
+	if n := general.calls(beginScript, refreshScript, endScript); n != 0 {
+		t.Errorf("%d calls of the fast scripts on the side without them", n)
+	}
+	for name, script := range map[string]*redis.Script{
+		"begin": beginScript, "refresh": refreshScript, "end": endScript, "commit": commitScript,
+	} {
+		if fast.calls(script) == 0 {
+			t.Errorf("no call of the %s script on the side that has it", name)
+		}
+	}
+}
+
+// side is one of the two: its Redis, its daemons and their clock.
+type side struct {
+	client redis.UniversalClient
+	dbs    [2]*DB
+	now    time.Time
+	sent   map[string]int // calls by the hash of their script
+	alone  bool           // commitScript is
+}
+
+func newSide(t *testing.T, general bool) *side {
+	s := &side{client: dialTest(t, testenv.StartRedis(t).URL), sent: make(map[string]int), alone: general}
+	s.client.AddHook(&scriptCounter{sent: s.sent})
+	return s
+}
+
+// reset begins a round with an empty database and new daemons.
+func (s *side) reset(t *testing.T) {
+	t.Helper()
+	if err := s.client.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.now = t0
+	for i := range s.dbs {
+		s.dbs[i] = newDB(t, s.client, func(o *Options) { o.Now = func() time.Time { return s.now } })
+		s.dbs[i].generalOnly = s.alone
+	}
+}
+
+// play has the daemons of a side take histories of many NASes, each event once or more and
+// some late, and ends some records by hand. In one batch there is one event of each NAS at
+// most, so that the outcome does not hang on the order within it.
+func (s *side) play(t *testing.T, rng *rand.Rand) {
+	t.Helper()
+	s.reset(t)
+	var queues [][]subscriber.Event
+	online := map[netip.Addr]string{}
+	for i := range alikeCourses {
+		c := course{rng: rng, number: i, slot: i, online: online, now: t0}
+		c.run(6 + rng.IntN(20))
+		c.restart()
+		c.run(rng.IntN(6))
+		queues = append(queues, disordered(rng, c.events))
+	}
+	for left := len(queues); left > 0; {
+		var batch []subscriber.Event
+		for i := range queues {
+			if len(queues[i]) == 0 || rng.IntN(4) == 0 {
+				continue
+			}
+			batch = append(batch, queues[i][0])
+			if queues[i] = queues[i][1:]; len(queues[i]) == 0 {
+				left--
+			}
+		}
+		s.now = s.now.Add(time.Second)
+		db := s.dbs[rng.IntN(len(s.dbs))]
+		record(t, db, batch...)
+		switch rng.IntN(8) {
+		case 0:
+			if err := db.sweepAll(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+		case 1:
+			var keys []subscriber.Key
+			for range 1 + rng.IntN(20) {
+				inside := crossing(rng.IntN(alikeCourses*perHistory), rng.IntN(perHistory))
+				keys = append(keys, groupedKey(inside))
+			}
+			slices.SortFunc(keys, func(a, b subscriber.Key) int { return a.Inside.Compare(b.Inside) })
+			if _, err := db.Delete(t.Context(), slices.Compact(keys), subscriber.ReasonAdmin); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// crossing is the address of a number; the last of each history is in another group, so that
+// sessions move between groups.
+func crossing(n, i int) netip.Addr {
+	n += i - n%perHistory
+	a := [4]byte{100, 64, byte(n >> 8), byte(n)}
+	if n%perHistory == perHistory-1 {
+		a[1] = 70
+	}
+	return netip.AddrFrom4(a)
+}
+
+func groupedKey(inside netip.Addr) subscriber.Key {
+	group := "default"
+	if inside.As4()[1] == 70 {
+		group = "other"
+	}
+	return subscriber.Key{Group: group, Inside: inside}
+}
+
+// disordered repeats some events, swaps some, and gives them what real ones have besides.
+// It is the same in all events of a session: of what a Stop is the first to tell, the feed
+// tells nothing where the Stop is as usual.
+func disordered(rng *rand.Rand, events []subscriber.Event) []subscriber.Event {
+	var list []subscriber.Event
+	for i, ev := range events {
+		if ev.Inside.IsValid() {
+			a := ev.Inside.As4()
+			n := int(a[2])<<8 | int(a[3])
+			ev.Inside = crossing(n, n%perHistory)
+		}
+		session := len(ev.AcctSessionID)
+		for _, c := range []byte(ev.AcctSessionID) {
+			session += int(c)
+		}
+		if session%7 == 3 {
+			ev.UserName = "user %/\xff" + ev.AcctSessionID
+		}
+		if session%5 == 2 {
+			ev.Class, ev.CallingStationID = "gold \x00", "00-11-22"
+		}
+		ev.InputOctets, ev.OutputOctets = uint64(i)*1000, uint64(i)*7
+		ev.NASAddress = netip.AddrFrom4([4]byte{192, 0, 2, 1})
+		if ev.Kind == subscriber.EventStop {
+			ev.TerminateCause = uint32(rng.IntN(3))
+		}
+		list = append(list, ev)
+		for rng.IntN(4) == 0 {
+			list = append(list, ev)
+		}
+	}
+	for range len(list) / 4 {
+		i := rng.IntN(len(list))
+		j := min(i+1+rng.IntN(4), len(list)-1)
+		list[i], list[j] = list[j], list[i]
+	}
+	return list
+}
+
+// compareSides compares all that stands in the databases of both sides.
+func compareSides(t *testing.T, fast, general *side) {
+	t.Helper()
+	for _, group := range []string{"default", "other", codec.Reserved} {
+		f, g := fast.end(t, group), general.end(t, group)
+		for part, got := range f {
+			if !reflect.DeepEqual(got, g[part]) {
+				t.Errorf("group %s, %s: %s", group, part, firstDifference(got, g[part]))
+			}
+		}
+	}
+}
+
+// end is what stands in a group, by part and then by what it is of. Identifiers of feed
+// entries are left out, and times to live rounded: both are of the moment.
+func (s *side) end(t *testing.T, group string) map[string]map[string]string {
+	t.Helper()
+	ctx := t.Context()
+	end := map[string]map[string]string{"records": {}, "states": {}, "restarts": {}, "online": {}, "feed": {}}
+	rounded := func(key string) time.Duration {
+		return s.client.PTTL(ctx, key).Val().Round(10 * time.Minute)
+	}
+	for _, name := range s.client.Keys(ctx, strings.TrimSuffix(codec.RecordPattern(group), "sub:*")+"*").Val() {
+		switch rest := strings.TrimPrefix(name, "sessiond:{"+group+"}:"); {
+		case strings.HasPrefix(rest, "sub:"):
+			key, _ := codec.ParseRecordKey(name)
+			r := codec.ParseRecord(key, s.client.HGetAll(ctx, name).Val())
+			r.Version = ""
+			end["records"][name] = fmt.Sprintf("%+v, for %v", r, rounded(name))
+		case strings.HasPrefix(rest, "sess:"):
+			end["states"][name] = fmt.Sprintf("%s, for %v", s.client.Get(ctx, name).Val(), rounded(name))
+		case strings.HasPrefix(rest, "nas:"):
+			at, _, _ := strings.Cut(s.client.Get(ctx, name).Val(), " ")
+			end["restarts"][name] = fmt.Sprintf("%s, for %v", at, rounded(name))
+		}
+	}
+	maps.Copy(end["online"], s.client.HGetAll(ctx, codec.OnlineKey(group)).Val())
+	for _, c := range changes(t, s.dbs[0], group) {
+		r := c.Record
+		r.Version, r.ExpiresAt = "", time.Time{}
+		end["feed"][r.Inside.String()] += fmt.Sprintf("%v %v %d %+v\n", c.Kind, c.Reason, c.Cause, r)
+	}
+	return end
+}
+
+// firstDifference tells of one thing in which two ends differ.
+func firstDifference(got, want map[string]string) string {
+	names := slices.Collect(maps.Keys(got))
+	names = slices.AppendSeq(names, maps.Keys(want))
+	slices.Sort(names)
+	for _, name := range names {
+		if got[name] != want[name] {
+			return fmt.Sprintf("%s\nby the fast scripts\n%s\nby commitScript alone\n%s", name, got[name], want[name])
+		}
+	}
+	return "none"
+}
+
+// calls is how often the scripts were called.
+func (s *side) calls(scripts ...*redis.Script) (n int) {
+	for _, script := range scripts {
+		n += s.sent[script.Hash()]
+	}
+	return n
+}
+
+// scriptCounter counts calls of scripts, by their hashes. It is used by one goroutine.
+type scriptCounter struct{ sent map[string]int }
+
+func (c *scriptCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c *scriptCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (c *scriptCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		for _, cmd := range cmds {
+			if args := cmd.Args(); args[0] == "evalsha" {
+				c.sent[args[1].(string)]++
+			}
+		}
+		return next(ctx, cmds)
+	}
+}
