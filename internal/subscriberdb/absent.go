@@ -3,7 +3,6 @@ package subscriberdb
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -22,19 +21,26 @@ type Absence struct {
 	witnessed bool // Redis still has whose record stood there
 }
 
+// absences are records that are not there, and what is remembered of them.
+type absences struct {
+	*shared
+	feed *changeFeed
+	txns *txnEngine
+}
+
 // FindMissing returns those of the records that are not in Redis: with the reason that
-// Bury would give, for its meaning of why, or with the one that the feed tells, or
+// AnnounceDeleted would give, for its meaning of why, or with the one that the feed tells, or
 // told once: then what is remembered of the session tells it. A
 // record is given as its reader knows it, up to its Version; what Redis remembers
 // of its session is added to it. It returns ErrSuspect when a marker is missing.
-func (db *DB) FindMissing(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]Absence, error) {
+func (ab *absences) FindMissing(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]Absence, error) {
 	var missing []Absence
 	var doubtful []subscriber.Record // of whom nothing is remembered
 	doubts := map[subscriber.Key]Absence{}
 	for len(known) > 0 {
 		batch := known[:min(endBatch, len(known))]
 		known = known[len(batch):]
-		graves, err := db.absent(ctx, batch, why)
+		graves, err := ab.absent(ctx, batch, why)
 		if err != nil {
 			return nil, fmt.Errorf("look for missing records: %w", err)
 		}
@@ -49,7 +55,7 @@ func (db *DB) FindMissing(ctx context.Context, known []subscriber.Record, why su
 			}
 		}
 	}
-	told, err := db.endsTold(ctx, doubtful)
+	told, err := ab.feed.endsTold(ctx, doubtful)
 	if err != nil {
 		return nil, fmt.Errorf("look for missing records: %w", err)
 	}
@@ -60,19 +66,19 @@ func (db *DB) FindMissing(ctx context.Context, known []subscriber.Record, why su
 		}
 		missing = append(missing, a)
 	}
-	if err := db.remember(ctx, missing); err != nil {
+	if err := ab.remember(ctx, missing); err != nil {
 		return nil, fmt.Errorf("look for missing records: %w", err)
 	}
 	return missing, nil
 }
 
 // absent returns an absentRecord for each record that is not there, nil for the others.
-func (db *DB) absent(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
-	graves, err := db.graves(ctx, known, why)
+func (ab *absences) absent(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
+	graves, err := ab.graves(ctx, known, why)
 	if err != nil {
 		return nil, err
 	}
-	pipe := db.client.Pipeline()
+	pipe := ab.client.Pipeline()
 	records, markers := make([]*redis.IntCmd, len(graves)), make([]*redis.IntCmd, len(graves))
 	for i, g := range graves {
 		records[i] = pipe.Exists(ctx, codec.RecordKey(g.group.Name, g.record.Inside))
@@ -149,7 +155,7 @@ func endedFor(state *subscriber.SessionState, r *subscriber.Record) subscriber.R
 // remember looks among all that is remembered of sessions for those absences that
 // nobody told of, and of whose session no more is known than its Acct-Session-Id and
 // its address, as a daemon knows them by its bindings after it was away.
-func (db *DB) remember(ctx context.Context, missing []Absence) error {
+func (ab *absences) remember(ctx context.Context, missing []Absence) error {
 	byGroup := map[string]map[string][]*Absence{} // by group and Acct-Session-Id
 	for i := range missing {
 		a := &missing[i]
@@ -164,7 +170,7 @@ func (db *DB) remember(ctx context.Context, missing []Absence) error {
 		byID[a.Record.AcctSessionID] = append(byID[a.Record.AcctSessionID], a)
 	}
 	for group, byID := range byGroup {
-		if err := db.searchSessions(ctx, group, byID); err != nil {
+		if err := ab.searchSessions(ctx, group, byID); err != nil {
 			return err
 		}
 	}
@@ -172,9 +178,9 @@ func (db *DB) remember(ctx context.Context, missing []Absence) error {
 }
 
 // searchSessions walks over the session states of a group.
-func (db *DB) searchSessions(ctx context.Context, group string, byID map[string][]*Absence) error {
+func (ab *absences) searchSessions(ctx context.Context, group string, byID map[string][]*Absence) error {
 	prefix := codec.SessionKeyPrefix(group)
-	return db.client.ScanKeys(ctx, prefix+"*", "string", func(server redis.UniversalClient, names []string) error {
+	return ab.client.ScanKeys(ctx, prefix+"*", "string", func(server redis.UniversalClient, names []string) error {
 		var keys []string
 		var of [][]*Absence
 		for _, name := range names {
@@ -210,71 +216,4 @@ func readStates(ctx context.Context, server redis.UniversalClient, keys []string
 		}
 	}
 	return nil
-}
-
-// endsTold returns the ends of the records that the feed tells already, behind
-// their versions. It reads the feed backwards, as far as need be.
-func (db *DB) endsTold(ctx context.Context, records []subscriber.Record) (map[subscriber.Key]subscriber.Reason, error) {
-	byGroup := map[string]map[netip.Addr]string{}
-	for i := range records {
-		r := &records[i]
-		if byGroup[r.Group] == nil {
-			byGroup[r.Group] = map[netip.Addr]string{}
-		}
-		byGroup[r.Group][r.Inside] = r.Version
-	}
-	told := map[subscriber.Key]subscriber.Reason{}
-	for group, versions := range byGroup {
-		if err := db.searchEnds(ctx, group, versions, told); err != nil {
-			return nil, err
-		}
-	}
-	return told, nil
-}
-
-// searchEnds looks for the last change of each address, and takes it out of the
-// versions once it is found. What is older than all of these tells of none of their ends.
-func (db *DB) searchEnds(ctx context.Context, group string, versions map[netip.Addr]string, told map[subscriber.Key]subscriber.Reason) error {
-	oldest := oldestOf(versions)
-	for end := "+"; len(versions) > 0; {
-		entries, err := db.client.XRevRangeN(ctx, codec.FeedKey(group), end, oldest, announcedWithin).Result()
-		if err != nil {
-			return err
-		}
-		for i := range entries {
-			for _, c := range parseEntry(group, &entries[i]) {
-				inside := c.Record.Inside()
-				version, wanted := versions[inside]
-				if !wanted {
-					continue
-				}
-				delete(versions, inside)
-				if c.Kind == subscriber.Deleted && c.ID.Compare(subscriber.ParseVersion(version)) > 0 {
-					told[c.Record.Key()] = c.Reason
-				}
-			}
-		}
-		if len(entries) < announcedWithin {
-			return nil
-		}
-		end = "(" + entries[len(entries)-1].ID
-	}
-	return nil
-}
-
-// oldestOf returns the oldest version as the identifier of a feed entry; "-", which is
-// before all, where one is none.
-func oldestOf(versions map[netip.Addr]string) string {
-	var oldest subscriber.Version
-	first := true
-	for _, text := range versions {
-		v := subscriber.ParseVersion(text)
-		if v == (subscriber.Version{}) {
-			return "-"
-		}
-		if first || v.Compare(oldest) < 0 {
-			oldest, first = v, false
-		}
-	}
-	return oldest.String()
 }

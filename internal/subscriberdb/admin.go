@@ -12,29 +12,36 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
+// recordWriter writes and deletes records that no event is about.
+type recordWriter struct {
+	*shared
+	txns *txnEngine
+	feed *changeFeed
+}
+
 // Put writes a record by hand: it creates the record at its address, updates
 // the same subscriber's, or takes the address over from another. StartedAt and
 // UpdatedAt default to now. A record without an accounting session does not
 // expire unless ExpiresAt says so. It returns the record as it now stands, or
 // ErrNoGroup.
-func (db *DB) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
-	g, err := db.group(r.Group)
+func (w *recordWriter) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
+	g, err := w.group(r.Group)
 	if err != nil {
 		return r, err
 	}
 	r.Inside = r.Inside.Unmap()
 	r.StartedAt, r.ExpiresAt = r.StartedAt.UTC(), r.ExpiresAt.UTC()
-	if at := db.groups.Load().of(r.Inside); at == nil || at.Name != g.Name {
+	if at := w.inForce().of(r.Inside); at == nil || at.Name != g.Name {
 		return r, fmt.Errorf("address %v is not of group %q: %w", r.Inside, g.Name, ErrNoGroup)
 	}
-	r.UpdatedAt, r.RemovalHeld = db.now().UTC(), subscriber.ReasonNone // a person vouches for it
+	r.UpdatedAt, r.RemovalHeld = w.now().UTC(), subscriber.ReasonNone // a person vouches for it
 	if r.StartedAt.IsZero() {
 		r.StartedAt = r.UpdatedAt
 	}
-	s := &step{group: g, inside: r.Inside, decide: func(v subscriber.View) subscriber.Decision {
+	s := &step{group: g, inside: r.Inside, decider: decideFunc(func(v subscriber.View) subscriber.Decision {
 		return subscriber.DecidePut(v.Holder, r)
-	}}
-	db.perform(ctx, []*step{s})
+	})}
+	w.txns.perform(ctx, []*step{s})
 	if s.err != nil {
 		return r, fmt.Errorf("put record %v: %w", r.Inside, s.err)
 	}
@@ -44,17 +51,17 @@ func (db *DB) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, 
 // Delete deletes the records of the keys and remembers that their sessions
 // ended. It returns the records that it deleted; a key without a record is no
 // error. On error some may be deleted.
-func (db *DB) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) ([]subscriber.Record, error) {
+func (w *recordWriter) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) ([]subscriber.Record, error) {
 	steps := make([]*step, 0, len(keys))
 	for _, key := range keys {
-		g, err := db.group(key.Group)
+		g, err := w.group(key.Group)
 		if err != nil {
 			return nil, err
 		}
-		s := endStep(g, key, func(*subscriber.Record) bool { return true }, why, db.now().UTC())
+		s := endStep(g, key, func(*subscriber.Record) bool { return true }, why, w.now().UTC())
 		steps = append(steps, &s)
 	}
-	return db.endAll(ctx, steps)
+	return w.endAll(ctx, steps)
 }
 
 // endStep deletes the record at a key if it is one of those meant.
@@ -65,7 +72,7 @@ func endStep(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, 
 		}
 		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, why, at)}}
 	}
-	return step{group: g, inside: key.Inside.Unmap(), decide: decide}
+	return step{group: g, inside: key.Inside.Unmap(), decider: decideFunc(decide)}
 }
 
 // endBatch bounds the deletions of one pipeline, so that accounting gets its turn, and
@@ -78,11 +85,11 @@ const endWorkers = maxTrips
 
 // endAll performs the steps, independent of each other, and returns the records that
 // they ended. On error some may have ended.
-func (db *DB) endAll(ctx context.Context, steps []*step) ([]subscriber.Record, error) {
+func (w *recordWriter) endAll(ctx context.Context, steps []*step) ([]subscriber.Record, error) {
 	workers, ctx := errgroup.WithContext(ctx)
 	workers.SetLimit(endWorkers)
 	for batch := range slices.Chunk(steps, endBatch) {
-		workers.Go(func() error { return db.endInTurn(ctx, batch) })
+		workers.Go(func() error { return w.endInTurn(ctx, batch) })
 	}
 	err := workers.Wait()
 	n := 0
@@ -114,12 +121,12 @@ func endingsOf(steps []*step) iter.Seq[*subscriber.Ending] {
 
 // endInTurn performs steps of one group, once the readers of its feed are not too far
 // behind.
-func (db *DB) endInTurn(ctx context.Context, steps []*step) error {
-	db.awaitReaders(ctx, steps[0].group.Name)
+func (w *recordWriter) endInTurn(ctx context.Context, steps []*step) error {
+	w.feed.awaitReaders(ctx, steps[0].group.Name)
 	if ctx.Err() != nil { // a batch before this one failed
 		return ctx.Err()
 	}
-	db.perform(ctx, steps)
+	w.txns.perform(ctx, steps)
 	return failed(steps)
 }
 
@@ -128,6 +135,21 @@ func failed(steps []*step) error {
 	for _, s := range steps {
 		if s.err != nil {
 			return fmt.Errorf("delete record %v: %w", s.inside, s.err)
+		}
+	}
+	return nil
+}
+
+// performAll performs steps in batches, and returns the first error.
+func (w *recordWriter) performAll(ctx context.Context, steps []*step) error {
+	for len(steps) > 0 {
+		batch := steps[:min(endBatch, len(steps))]
+		steps = steps[len(batch):]
+		w.txns.perform(ctx, batch)
+		for _, s := range batch {
+			if s.err != nil {
+				return fmt.Errorf("record %v: %w", s.inside, s.err)
+			}
 		}
 	}
 	return nil

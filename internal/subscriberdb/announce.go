@@ -20,34 +20,34 @@ import (
 // With ReasonNone, for a caller who does not know, a record that may have come to
 // its time ended ReasonExpired, any other ReasonRemovedInDatabase. It returns ErrSuspect, and announces nothing more, when the marker is
 // missing.
-func (db *DB) AnnounceDeleted(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
+func (ab *absences) AnnounceDeleted(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
 	for len(keys) > 0 {
 		batch := keys[:min(endBatch, len(keys))]
 		keys = keys[len(batch):]
-		if err := db.buryBatch(ctx, batch, why); err != nil {
+		if err := ab.buryBatch(ctx, batch, why); err != nil {
 			return fmt.Errorf("bury records: %w", err)
 		}
 	}
 	return nil
 }
 
-func (db *DB) buryBatch(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
+func (ab *absences) buryBatch(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
 	known := make([]subscriber.Record, len(keys))
 	for i, key := range keys {
 		known[i].Key = key
 	}
-	graves, err := db.graves(ctx, known, why)
+	graves, err := ab.graves(ctx, known, why)
 	if err != nil {
 		return err
 	}
-	if graves, err = db.unannounced(ctx, graves); err != nil {
+	if graves, err = ab.unannounced(ctx, graves); err != nil {
 		return err
 	}
 	calls := make([]redis.Cmder, len(graves))
 	for i, g := range graves {
-		calls[i] = g.call(ctx, db)
+		calls[i] = g.call(ctx, ab)
 	}
-	if err := db.client.Exchange(ctx, calls); err != nil {
+	if err := ab.client.Exchange(ctx, calls); err != nil {
 		return err
 	}
 	for _, c := range calls {
@@ -70,14 +70,14 @@ type absentRecord struct {
 
 // graves gathers what is remembered of the records. Of those that a witness tells of
 // it goes by that, of the others by the session that the caller knows.
-func (db *DB) graves(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
+func (ab *absences) graves(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
 	graves := make([]*absentRecord, len(known))
 	calls := make([]*redis.StringCmd, len(known))
-	pipe := db.client.Pipeline()
+	pipe := ab.client.Pipeline()
 	for i := range known {
 		r := subscriber.Record{Key: known[i].Key, SessionID: known[i].SessionID}
 		r.Inside = r.Inside.Unmap()
-		g, err := db.group(r.Group)
+		g, err := ab.group(r.Group)
 		if err != nil {
 			return nil, err
 		}
@@ -88,27 +88,27 @@ func (db *DB) graves(ctx context.Context, known []subscriber.Record, why subscri
 		return nil, err
 	}
 	for i, g := range graves {
-		g.identify(db, calls[i].Val())
+		g.identify(ab, calls[i].Val())
 	}
-	return graves, db.addSessions(ctx, graves)
+	return graves, ab.addSessions(ctx, graves)
 }
 
 // identify takes over what the witness tells.
-func (g *absentRecord) identify(db *DB, witness string) {
+func (g *absentRecord) identify(ab *absences, witness string) {
 	if g.witness = witness; witness == "" {
 		return
 	}
 	record, err := codec.ParseOnlineEntry(g.record.Key, witness)
 	if err != nil {
-		db.logger.Error("online entry cannot be read", "group", g.group.Name, "error", err)
+		ab.logger.Error("online entry cannot be read", "group", g.group.Name, "error", err)
 		return
 	}
 	g.record, g.id = record, record.SessionID
 }
 
 // addSessions adds what is remembered of the records' sessions.
-func (db *DB) addSessions(ctx context.Context, graves []*absentRecord) error {
-	pipe := db.client.Pipeline()
+func (ab *absences) addSessions(ctx context.Context, graves []*absentRecord) error {
+	pipe := ab.client.Pipeline()
 	lines, ttls := make([]*redis.StringCmd, len(graves)), make([]*redis.DurationCmd, len(graves))
 	for i, g := range graves {
 		key := codec.SessionKey(g.group.Name, g.id)
@@ -120,7 +120,7 @@ func (db *DB) addSessions(ctx context.Context, graves []*absentRecord) error {
 	}
 	for i, g := range graves {
 		if redisconn.IsWrongType(lines[i].Err()) {
-			db.found(g.group.Name, GarbageSession, codec.SessionKey(g.group.Name, g.id))
+			ab.found(g.group.Name, GarbageSession, codec.SessionKey(g.group.Name, g.id))
 		}
 		g.session = lines[i].Val()
 		if g.reason != subscriber.ReasonNone {
@@ -130,7 +130,7 @@ func (db *DB) addSessions(ctx context.Context, graves []*absentRecord) error {
 		if g.witness != "" {
 			left = ttls[i].Val()
 		}
-		g.reason = db.reckonReason(g, left)
+		g.reason = ab.reckonReason(g, left)
 	}
 	return nil
 }
@@ -142,33 +142,29 @@ const clockSkew = time.Second
 // reckonReason tells a record that may have expired from one that cannot have.
 // What is left of the time of its session's state tells when that was last
 // written; the record lived for its time at least since then.
-func (db *DB) reckonReason(g *absentRecord, left time.Duration) subscriber.Reason {
+func (ab *absences) reckonReason(g *absentRecord, left time.Duration) subscriber.Reason {
 	earliest, record := g.record.ExpiresAt, g.group.ttlOf(g.record.Client)
 	if left >= 0 && record > 0 {
-		sinceStored := 2*record + db.tombstoneTTL + db.restateAfter() - left
-		earliest = db.now().Add(record - sinceStored)
+		sinceStored := ab.txns.openTTL(record) - left
+		earliest = ab.now().Add(record - sinceStored)
 	}
-	if earliest.IsZero() || db.now().Add(clockSkew).Before(earliest) {
+	if earliest.IsZero() || ab.now().Add(clockSkew).Before(earliest) {
 		return subscriber.ReasonRemovedInDatabase
 	}
 	return subscriber.ReasonExpired
 }
 
-// announcedWithin is how many feed entries back the end of a record is looked
-// for that nobody else remembers.
-const announcedWithin = 1000
-
 // unannounced leaves out the graves without a witness whose end the feed tells
 // already: that is why there is no witness. Where the witness is lost some other
 // way, the end is still to be announced.
-func (db *DB) unannounced(ctx context.Context, graves []*absentRecord) ([]*absentRecord, error) {
+func (ab *absences) unannounced(ctx context.Context, graves []*absentRecord) ([]*absentRecord, error) {
 	told := make(map[string]map[netip.Addr]subscriber.ChangeKind) // the last change, by group and address
 	var left []*absentRecord
 	for _, g := range graves {
 		group := g.group.Name
 		if g.witness == "" && told[group] == nil {
 			var err error
-			if told[group], err = db.lastChanges(ctx, group); err != nil {
+			if told[group], err = ab.feed.lastChanges(ctx, group); err != nil {
 				return nil, err
 			}
 		}
@@ -179,31 +175,15 @@ func (db *DB) unannounced(ctx context.Context, graves []*absentRecord) ([]*absen
 	return left, nil
 }
 
-func (db *DB) lastChanges(ctx context.Context, group string) (map[netip.Addr]subscriber.ChangeKind, error) {
-	entries, err := db.client.XRevRangeN(ctx, codec.FeedKey(group), "+", "-", announcedWithin).Result()
-	if err != nil {
-		return nil, err
-	}
-	last := make(map[netip.Addr]subscriber.ChangeKind)
-	for i := range entries {
-		for _, c := range parseEntry(group, &entries[i]) {
-			if _, known := last[c.Record.Inside()]; !known {
-				last[c.Record.Inside()] = c.Kind
-			}
-		}
-	}
-	return last, nil
-}
-
-func (g *absentRecord) call(ctx context.Context, db *DB) *redis.Cmd {
+func (g *absentRecord) call(ctx context.Context, ab *absences) *redis.Cmd {
 	r := &g.record
 	keys := []string{
 		codec.RecordKey(r.Group, r.Inside), codec.MarkerKey(r.Group), codec.OnlineKey(r.Group), codec.FeedKey(r.Group),
 		codec.SessionKey(r.Group, r.SessionID),
 	}
-	tombstone := g.tombstone(db.now().UTC())
+	tombstone := g.tombstone(ab.now().UTC())
 	args := []any{
-		r.Inside.String(), g.witness, db.feedLimit, g.session, tombstone, db.tombstoneTTL.Milliseconds(),
+		r.Inside.String(), g.witness, ab.feed.limit, g.session, tombstone, ab.txns.tombstoneTTL.Milliseconds(),
 		g.reason.String(), codec.RecordText(r),
 	}
 	return redisconn.NewCall(ctx, buryScript, keys, args...)

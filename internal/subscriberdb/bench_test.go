@@ -61,7 +61,7 @@ func benchmarkRecord(b *testing.B, client redis.UniversalClient, kind string, ba
 		case "stop":
 			recordN(b, db, subscriber.EventStop, n, batch, time.Minute)
 		case "interim-cold":
-			db.cache = newCache(defaultCacheSize)
+			db.txns.cache = newCache(defaultCacheSize)
 			recordN(b, db, subscriber.EventInterim, first, batch, after)
 		case "interim":
 			recordN(b, db, subscriber.EventInterim, first, batch, after)

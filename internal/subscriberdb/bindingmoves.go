@@ -39,7 +39,7 @@ func (m *movedGroups) set(group string, moved bool) {
 }
 
 // foundOldBindings has the next write move them: an old backup brings the key back.
-func (db *DB) foundOldBindings(group string) { db.moved.set(group, false) }
+func (s *bindingStore) foundOldBindings(group string) { s.moved.set(group, false) }
 
 // moveChunk bounds the bindings of one step of a move.
 const moveChunk = 256
@@ -67,15 +67,15 @@ return moved`)
 
 // moveBindings moves what stands in the key of before, a few in each step: whoever is
 // killed meanwhile goes on where it was. The key goes with its last binding.
-func (db *DB) moveBindings(ctx context.Context, group string) error {
-	if db.moved.has(group) {
+func (s *bindingStore) moveBindings(ctx context.Context, group string) error {
+	if s.moved.has(group) {
 		return nil
 	}
 	total := int64(0)
 	for {
-		err := db.client.ScanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
+		err := s.client.ScanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
 			for chunk := range slices.Chunk(fields, 2*moveChunk) {
-				n, err := db.moveRows(ctx, group, chunk)
+				n, err := s.moveRows(ctx, group, chunk)
 				if total += n; err != nil {
 					return err
 				}
@@ -85,7 +85,7 @@ func (db *DB) moveBindings(ctx context.Context, group string) error {
 		if err != nil {
 			return fmt.Errorf("move bindings: %w", err)
 		}
-		left, err := db.client.Exists(ctx, codec.OldBindingsKey(group)).Result()
+		left, err := s.client.Exists(ctx, codec.OldBindingsKey(group)).Result()
 		if err != nil {
 			return fmt.Errorf("move bindings: %w", err)
 		}
@@ -94,15 +94,15 @@ func (db *DB) moveBindings(ctx context.Context, group string) error {
 		}
 	}
 	if total > 0 {
-		db.logger.Info("stored bindings moved from one key to many", "group", group, "bindings", total)
+		s.logger.Info("stored bindings moved from one key to many", "group", group, "bindings", total)
 	}
-	db.moved.set(group, true)
+	s.moved.set(group, true)
 	return nil
 }
 
 // moveRows moves the bindings of the fields, which are names and values. What is no
 // binding goes to part 0, where a walk tells of it.
-func (db *DB) moveRows(ctx context.Context, group string, fields []string) (int64, error) {
+func (s *bindingStore) moveRows(ctx context.Context, group string, fields []string) (int64, error) {
 	keys := []string{codec.OldBindingsKey(group)}
 	var index [codec.BindingParts]int // of the part in keys, from 1
 	args := make([]any, 0, len(fields))
@@ -118,7 +118,7 @@ func (db *DB) moveRows(ctx context.Context, group string, fields []string) (int6
 		args = append(args, fields[i], index[part])
 	}
 	call := redisconn.NewCall(ctx, moveScript, keys, args...)
-	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
+	if err := s.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return 0, err
 	}
 	return call.Int64()
@@ -126,12 +126,12 @@ func (db *DB) moveRows(ctx context.Context, group string, fields []string) (int6
 
 // withoutOld leaves out the fields, names and values of a part, that stand in the key
 // of before as well.
-func (db *DB) withoutOld(ctx context.Context, group string, fields []string) ([]string, error) {
+func (s *bindingStore) withoutOld(ctx context.Context, group string, fields []string) ([]string, error) {
 	names := make([]string, 0, len(fields)/2)
 	for i := 0; i+1 < len(fields); i += 2 {
 		names = append(names, fields[i])
 	}
-	old, err := db.client.HMGet(ctx, codec.OldBindingsKey(group), names...).Result()
+	old, err := s.client.HMGet(ctx, codec.OldBindingsKey(group), names...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read bindings of group %q: %w", group, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/redis/go-redis/v9"
@@ -23,45 +24,51 @@ type BindingRow struct {
 
 // rowSource is whose rows they are.
 type rowSource struct {
-	db    *DB
-	group string
+	logger *slog.Logger
+	group  string
+}
+
+// bindingStore is the bindings of all groups.
+type bindingStore struct {
+	*shared
+	moved movedGroups // whose bindings are where they belong
 }
 
 // BindingRows yields the stored bindings of a group in batches, unordered, for a
 // reader who knows what most of them are. One that is written meanwhile may be
 // missed or yielded twice. One that cannot be read is logged and left out: it must
 // not keep a daemon from starting. An error of yield ends the walk.
-func (db *DB) BindingRows(ctx context.Context, group string, yield func([]BindingRow) error) error {
+func (s *bindingStore) BindingRows(ctx context.Context, group string, yield func([]BindingRow) error) error {
 	return readAhead(ctx, func(ctx context.Context, emit func([]BindingRow) error) error {
-		return db.scanBindings(ctx, group, emit)
+		return s.scanBindings(ctx, group, emit)
 	}, yield)
 }
 
-func (db *DB) scanBindings(ctx context.Context, group string, yield func([]BindingRow) error) error {
+func (s *bindingStore) scanBindings(ctx context.Context, group string, yield func([]BindingRow) error) error {
 	old := false // the key of before is there
-	err := db.client.ScanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
+	err := s.client.ScanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
 		if !old {
 			old = true
-			db.foundOldBindings(group)
+			s.foundOldBindings(group)
 		}
-		return db.yieldRows(group, fields, yield)
+		return s.yieldRows(group, fields, yield)
 	})
 	if err != nil {
 		return err
 	}
-	parts, err := db.filledParts(ctx, group) // behind the key of before: what goes from there is met here
+	parts, err := s.filledParts(ctx, group) // behind the key of before: what goes from there is met here
 	if err != nil {
 		return err
 	}
 	for _, part := range parts {
-		err := db.client.ScanHash(ctx, codec.BindingsKey(group, part), func(fields []string) error {
+		err := s.client.ScanHash(ctx, codec.BindingsKey(group, part), func(fields []string) error {
 			if old {
 				var err error
-				if fields, err = db.withoutOld(ctx, group, fields); err != nil {
+				if fields, err = s.withoutOld(ctx, group, fields); err != nil {
 					return err
 				}
 			}
-			return db.yieldRows(group, fields, yield)
+			return s.yieldRows(group, fields, yield)
 		})
 		if err != nil {
 			return err
@@ -71,12 +78,12 @@ func (db *DB) scanBindings(ctx context.Context, group string, yield func([]Bindi
 }
 
 // filledParts returns the parts that have bindings.
-func (db *DB) filledParts(ctx context.Context, group string) ([]uint8, error) {
+func (s *bindingStore) filledParts(ctx context.Context, group string) ([]uint8, error) {
 	calls := make([]redis.Cmder, codec.BindingParts)
 	for i := range calls {
 		calls[i] = redis.NewIntCmd(ctx, "hlen", codec.BindingsKey(group, uint8(i)))
 	}
-	if err := redisconn.Pipeline(ctx, db.client, calls); err != nil {
+	if err := redisconn.Pipeline(ctx, s.client, calls); err != nil {
 		return nil, fmt.Errorf("count bindings of group %q: %w", group, err)
 	}
 	var parts []uint8
@@ -88,8 +95,8 @@ func (db *DB) filledParts(ctx context.Context, group string) ([]uint8, error) {
 	return parts, nil
 }
 
-func (db *DB) yieldRows(group string, fields []string, yield func([]BindingRow) error) error {
-	of := &rowSource{db, group}
+func (s *bindingStore) yieldRows(group string, fields []string, yield func([]BindingRow) error) error {
+	of := &rowSource{s.logger, group}
 	rows := make([]BindingRow, 0, len(fields)/2)
 	for i := 0; i+1 < len(fields); i += 2 {
 		row := BindingRow{of: of, field: fields[i], text: fields[i+1]}
@@ -108,8 +115,8 @@ func (db *DB) yieldRows(group string, fields []string, yield func([]BindingRow) 
 
 // BindingRowsAt returns the stored bindings of some blocks of a group, in the order
 // asked; where none is stored the row is empty, and so not Stored.
-func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []nat.Place) ([]BindingRow, error) {
-	of := &rowSource{db, group}
+func (s *bindingStore) BindingRowsAt(ctx context.Context, group string, blocks []nat.Place) ([]BindingRow, error) {
+	of := &rowSource{s.logger, group}
 	rows := make([]BindingRow, len(blocks))
 	order := make([]*BindingRow, len(blocks))
 	for i, b := range blocks {
@@ -120,10 +127,10 @@ func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []nat.Plac
 		return cmp.Compare(codec.BindingPart(a.Outside), codec.BindingPart(b.Outside))
 	})
 	for chunk := range slices.Chunk(order, redisconn.PipelineLimit) {
-		old, err := db.fillRows(ctx, group, chunk, false)
+		old, err := s.fillRows(ctx, group, chunk, false)
 		if err == nil && old {
-			db.foundOldBindings(group)
-			_, err = db.fillRows(ctx, group, chunk, true)
+			s.foundOldBindings(group)
+			_, err = s.fillRows(ctx, group, chunk, true)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read bindings of group %q: %w", group, err)
@@ -135,7 +142,7 @@ func (db *DB) BindingRowsAt(ctx context.Context, group string, blocks []nat.Plac
 // fillRows reads the rows, which are in the order of their parts, and reports whether
 // the key of before is there. That is asked, and read, before the parts: what goes from
 // there meanwhile is met in one of them.
-func (db *DB) fillRows(ctx context.Context, group string, rows []*BindingRow, withOld bool) (old bool, err error) {
+func (s *bindingStore) fillRows(ctx context.Context, group string, rows []*BindingRow, withOld bool) (old bool, err error) {
 	exists := redis.NewIntCmd(ctx, "exists", codec.OldBindingsKey(group))
 	calls := []redis.Cmder{exists}
 	ask := func(key string, rows []*BindingRow) *redis.SliceCmd {
@@ -159,7 +166,7 @@ func (db *DB) fillRows(ctx context.Context, group string, rows []*BindingRow, wi
 		now = append(now, ask(codec.BindingsKey(group, part), rows[from:to]))
 		from = to
 	}
-	if err := redisconn.Pipeline(ctx, db.client, calls); err != nil {
+	if err := redisconn.Pipeline(ctx, s.client, calls); err != nil {
 		return false, err
 	}
 	for _, cmds := range [][]*redis.SliceCmd{now, before} { // as the key of before has it, where it does
@@ -195,5 +202,5 @@ func (r *BindingRow) Binding() (nat.Binding, bool) {
 }
 
 func (r *BindingRow) unreadable(err error) {
-	r.of.db.logger.Error("stored binding cannot be read", "group", r.of.group, "error", err)
+	r.of.logger.Error("stored binding cannot be read", "group", r.of.group, "error", err)
 }

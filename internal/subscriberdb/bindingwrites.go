@@ -19,14 +19,14 @@ const bindingChunk = 512
 // SaveBindings writes and removes bindings of a group. Up to 512 of them are one step,
 // more are several; each binding is as it was or as it is to be at any time. A binding
 // that is both written and removed is written.
-func (db *DB) SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error {
+func (s *bindingStore) SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error {
 	w := bindingWrites.Get().(*bindingWriter)
 	defer w.free()
 	w.collect(put, remove)
-	err := db.moveBindings(ctx, group)
+	err := s.moveBindings(ctx, group)
 	for chunk := range slices.Chunk(w.writes, bindingChunk) {
 		if err == nil {
-			err = db.client.Together(ctx, w.calls(ctx, group, chunk))
+			err = s.client.Together(ctx, w.calls(ctx, group, chunk))
 		}
 	}
 	if err != nil {

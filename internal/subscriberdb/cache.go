@@ -69,17 +69,7 @@ type cache struct {
 	size       int // of one generation
 	young, old map[uint64]*cachedSession
 	restarts   map[cachedSessionKey]string // restart lines by NAS, without a session; maxRestarts at most
-	reporters  map[string]reporter
 }
-
-// reporter is who reports the sessions of a NAS.
-type reporter struct {
-	client  string
-	several bool // others do too
-}
-
-// maxReporters bounds the NASes of one client that are known, where it is alone; see shares.
-const maxReporters = 65_536
 
 // maxRestarts bounds the restarts that are known without a look: of all groups together.
 const maxRestarts = 2 * maxReporters
@@ -87,7 +77,7 @@ const maxRestarts = 2 * maxReporters
 func newCache(size int) *cache {
 	return &cache{
 		seed: maphash.MakeSeed(), size: max(size/2, 1), young: make(map[uint64]*cachedSession),
-		restarts: make(map[cachedSessionKey]string), reporters: make(map[string]reporter),
+		restarts: make(map[cachedSessionKey]string),
 	}
 }
 
@@ -147,27 +137,6 @@ func (c *cache) forget(id cachedSessionKey) {
 
 func nasTrace(group string, id subscriber.SessionID) cachedSessionKey {
 	return cachedSessionKey{group, id.NASOnly()}
-}
-
-// reported notes that a client reports sessions of a NAS.
-func (c *cache) reported(id subscriber.SessionID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch r, known := c.reporters[id.NAS]; {
-	case known && r.client != id.Client:
-		c.reporters[id.NAS] = reporter{r.client, true}
-	case !known && len(c.reporters) < maxReporters:
-		c.reporters[id.NAS] = reporter{client: id.Client}
-	}
-}
-
-// foreign returns the client that alone reports sessions of a NAS, if that is
-// another than the given one.
-func (c *cache) foreign(id subscriber.SessionID) (client string, foreign bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r, known := c.reporters[id.NAS]
-	return r.client, known && !r.several && r.client != id.Client
 }
 
 // restart returns the restart line of a session's NAS, as far as is known.

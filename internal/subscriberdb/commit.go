@@ -1,6 +1,7 @@
 package subscriberdb
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 
 // commitList builds the call of commitScript for several steps of one group.
 type commitList struct {
-	db   *DB
+	e    *txnEngine
 	keys []any
 	args []any
 	step *step
@@ -18,14 +19,14 @@ type commitList struct {
 }
 
 // commitArgs returns the call of commitScript for the steps of a batch.
-func commitArgs(db *DB, b *batch) []any {
+func commitArgs(e *txnEngine, b *batch) []any {
 	c := &commitList{
-		db:   db,
+		e:    e,
 		keys: make([]any, 0, 3+2+4*len(b.steps)+48*len(b.steps)),
 		args: make([]any, 0, 1+48*len(b.steps)),
 	}
 	c.keys = append(c.keys, "evalsha", commitScript.Hash(), 0, b.group.feed, b.group.online)
-	c.args = append(c.args, db.feedLimit, b.frees)
+	c.args = append(c.args, e.feedLimit, b.frees)
 	for _, s := range b.steps {
 		c.add(s)
 	}
@@ -130,9 +131,9 @@ func (c *commitList) put(d *subscriber.Decision) {
 	if slices.ContainsFunc(d.Delete, func(e subscriber.Ending) bool { return e.Record.Inside == r.Inside }) {
 		stands = nil
 	}
-	ttl := c.db.recordTTL(c.step.group, r)
+	ttl := c.e.recordTTL(c.step.group, r)
 	if ttl > 0 {
-		r.ExpiresAt = c.db.now().Add(ttl)
+		r.ExpiresAt = c.e.now().Add(ttl)
 	}
 	known := ""
 	if stands == nil || stands.SessionID != r.SessionID || stands.UserName != r.UserName {
@@ -148,9 +149,9 @@ func (c *commitList) put(d *subscriber.Decision) {
 func (c *commitList) state(key string, id subscriber.SessionID, s *subscriber.SessionState) {
 	var ttl time.Duration
 	if s.Phase == subscriber.Open && s.Inside.IsValid() && !c.step.foundNoLink() {
-		ttl = c.db.openTTL(c.step.group.ttlOf(id.Client))
+		ttl = c.e.openTTL(c.step.group.ttlOf(id.Client))
 	} else {
-		ttl = c.db.closedTTL(c.step, id, s)
+		ttl = c.e.closedTTL(c.step, id, s)
 	}
 	c.args = append(c.args, c.key(key), codec.FormatState(s), ttl.Milliseconds())
 }
@@ -158,19 +159,19 @@ func (c *commitList) state(key string, id subscriber.SessionID, s *subscriber.Se
 func (c *commitList) mark(r *subscriber.Restart) {
 	s := c.step
 	c.args = append(c.args, "mark", c.key(s.keyRestart()), codec.FormatRestart(r),
-		c.db.restartTTL(s.id).Milliseconds(), c.key(codec.RestartsKey(s.group.Name)), codec.NASRef(s.id))
+		c.e.restartTTL(s.id).Milliseconds(), c.key(codec.RestartsKey(s.group.Name)), codec.NASRef(s.id))
 }
 
 // recordTTL is how long the record lives without news: as long as it says, or
 // the time of its client or group; a record by hand has no accounting that would
 // refresh it, and one whose removal is held waits for a decision, unless it says
 // for how long.
-func (db *DB) recordTTL(g *Group, r *subscriber.Record) time.Duration {
+func (e *txnEngine) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 	switch {
 	case r.RemovalHeld != subscriber.ReasonNone && r.ExpiresAt.IsZero():
 		return 0
 	case !r.ExpiresAt.IsZero():
-		return max(r.ExpiresAt.Sub(db.now()), time.Millisecond)
+		return max(r.ExpiresAt.Sub(e.now()), time.Millisecond)
 	case r.SessionID == subscriber.SessionID{} && !r.Unconfirmed:
 		return 0
 	}
@@ -180,9 +181,9 @@ func (db *DB) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 // restartTTL is how long a restart is remembered: as long as the NAS, so that a packet of
 // it that comes again ends nothing. A client may invent NASes: one that there is no room for
 // is remembered for as long as its sessions take to be ended.
-func (db *DB) restartTTL(id subscriber.SessionID) time.Duration {
-	if db.nases.knows(codec.NASOf(id)) {
-		return max(nasForgotten, db.tombstoneTTL)
+func (e *txnEngine) restartTTL(id subscriber.SessionID) time.Duration {
+	if e.knowsNAS(id) {
+		return max(nasForgotten, e.tombstoneTTL)
 	}
 	return crowdedTTL
 }
@@ -190,19 +191,19 @@ func (db *DB) restartTTL(id subscriber.SessionID) time.Duration {
 // openTTL lets the state of an open session outlive its record by the time of a
 // tombstone, so that what comes after the record has expired is still put in
 // order. Not every Interim writes it again, so it gets some more.
-func (db *DB) openTTL(record time.Duration) time.Duration {
+func (e *txnEngine) openTTL(record time.Duration) time.Duration {
 	if record == 0 {
 		return 0
 	}
-	return 2*record + db.tombstoneTTL + db.restateAfter()
+	return 2*record + e.tombstoneTTL + e.restateAfter()
 }
 
 // closedTTL is how long the state of a session lives that has ended, has no address, or is one
 // link more than its record keeps: those a client may make as many of as it likes, so they are bounded.
-func (db *DB) closedTTL(s *step, id subscriber.SessionID, state *subscriber.SessionState) time.Duration {
-	ttl, crowded := db.tombstones.ttl(id.Client, db.now())
+func (e *txnEngine) closedTTL(s *step, id subscriber.SessionID, state *subscriber.SessionState) time.Duration {
+	ttl, crowded := e.tombstones.ttl(id.Client, e.now())
 	if crowded {
-		db.limit(reportedBy(s.event, id), BoundTombstones)
+		e.crowded(cmp.Or(s.via, id.Client))
 		return ttl
 	}
 	s.buried = append(s.buried, announcement{id.Client, codec.StateOctets(s.group.Name, id, state.UserName)})

@@ -86,13 +86,13 @@ func (n *nasName) heard(addr netip.Addr) (back bool) {
 
 // conflicts reports whether several NASes have the name of the event's, and alarms if
 // the event shows it.
-func (db *DB) conflicts(ev *subscriber.Event) bool {
-	conflict, sign := db.addresses.note(ev, db.now)
+func (r *eventReports) conflicts(ev *subscriber.Event) bool {
+	conflict, sign := r.addresses.note(ev, r.now)
 	if sign {
-		now := db.now()
-		db.conflict(ev.Via)
-		if suppressed, ok := db.conflictLog.Allow(now); ok {
-			db.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
+		now := r.now()
+		r.conflict(ev.Via)
+		if suppressed, ok := r.conflictLog.Allow(now); ok {
+			r.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
 				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "more_before", suppressed,
 				"alarm", "sessiond_nas_conflicts_total")
 		}

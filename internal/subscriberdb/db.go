@@ -4,17 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
-	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // What callers decide on.
@@ -65,42 +62,37 @@ type Options struct {
 }
 
 // DB is the store. Its methods may be called concurrently, and several DBs of
-// several daemons may share one Redis.
+// several daemons may share one Redis. Its parts are by theme; what they have in common is
+// shared.
 type DB struct {
-	client       *redisconn.Client
-	notices      serverNotices
-	namedRealms  bool // two clients are of one realm by its name only
-	node         string
-	groups       atomic.Pointer[groupTable]
-	regrouping   sync.Mutex // one change of groups at a time
-	tombstoneTTL time.Duration
-	tombstones   tombstoneBudget
-	feedLength   int64 // entries that are kept for whoever looks back
-	feedLimit    int64 // entries that are kept for who has not read them
-	feedOctets   int64 // what these may take
-	feeds        feedStates
-	cache        *cache
-	courier      committer
-	generalOnly  bool        // all commits go through commitScript: so a test compares both ways
-	moved        movedGroups // whose bindings are where they belong
-	nases        *nasRegistry
-	observe      func(string, subscriber.Verdict)
-	refused      func(string, subscriber.Verdict)
-	logger       *slog.Logger
-	now          func() time.Time
-	restarted    chan struct{} // tells SweepRestarts of a new restart; holds one
-	guards       restartGuards
-	foreign      throttles[subscriber.Verdict]
-	addresses    nasAddresses
-	clients      atomic.Pointer[knownClients] // see SetClients; nil for none
-	places       atomic.Pointer[places]       // see SetPlaces; nil for no limits
-	conflict     func(string)
-	conflictLog  *throttle.Throttle
-	limited      func(string, Bound)
-	limitLogs    throttles[Bound]
-	garbage      func(string, Garbage)
-	garbageLogs  throttles[Garbage]
-	uniteLog     *throttle.Throttle
+	*shared
+	*clientSet      // RADIUS clients, and what they may have
+	*nasStore       // what is known of NASes
+	*valueStore     // settings, and the single values of groups
+	*keyTypes       // the types of our keys
+	*prober         // whether Redis can be used
+	*changeFeed     // what changed
+	*recordReader   // records
+	*recordWriter   // records that no event is about
+	*suspensions    // removals that a guard holds back
+	*absences       // records that are not there
+	*removalWatcher // records that others remove
+	*restartSweeper // sessions that restarts of NASes end
+	*bindingStore   // bindings
+
+	txns    *txnEngine
+	nases   *nasRegistry
+	reports *eventReports
+	observe func(group string, v subscriber.Verdict)
+}
+
+// shared is what the parts of a DB have in common.
+type shared struct {
+	*groupSet
+	*garbageReports
+	client *redisconn.Client
+	logger *slog.Logger
+	now    func() time.Time
 }
 
 // New returns a DB. It does not talk to Redis yet.
@@ -112,38 +104,54 @@ func New(o Options) (*DB, error) {
 		return nil, errors.New("subscriberdb: TombstoneTTL, Tombstones, FeedLength, FeedLimit, FeedOctets and CacheSize must not be negative")
 	}
 	o.setDefaults()
-	db := &DB{
-		client:       redisconn.New(o.Client, scripts...),
-		namedRealms:  o.NamedRealms,
-		node:         o.Node,
-		tombstoneTTL: o.TombstoneTTL,
-		tombstones:   newTombstones(o.TombstoneTTL, o.Tombstones, tombstoneOctets),
-		feedLength:   o.FeedLength,
-		feedLimit:    max(o.FeedLimit, o.FeedLength),
-		feedOctets:   o.FeedOctets,
-		cache:        newCache(o.CacheSize),
-		nases:        newNASRegistry(),
-		observe:      o.Observe,
-		refused:      o.Refused,
-		conflict:     o.Conflict,
-		limited:      o.Limited,
-		conflictLog:  newThrottle(),
-		limitLogs:    newThrottles(slices.Values(Bounds())),
-		garbage:      o.Garbage,
-		garbageLogs:  newThrottles(slices.Values(GarbageKinds())),
-		uniteLog:     newThrottle(),
-		logger:       o.Logger.With("node", o.Node),
-		now:          o.Now,
-		restarted:    make(chan struct{}, 1),
-		foreign:      newThrottles(maps.Keys(foreignEvents)),
-	}
-	db.courier.trip = db.execute
-	db.nases.toldApart = db.toldApart
+	db := assemble(&o)
 	db.SetClients(o.Clients)
 	if err := db.SetGroups(o.Groups); err != nil {
 		return nil, fmt.Errorf("subscriberdb: %w", err)
 	}
 	return db, nil
+}
+
+// assemble puts the parts together.
+func assemble(o *Options) *DB {
+	logger := o.Logger.With("node", o.Node)
+	common := &shared{
+		groupSet:       &groupSet{},
+		garbageReports: &garbageReports{o.Garbage, newThrottles(slices.Values(GarbageKinds())), logger, o.Now},
+		client:         redisconn.New(o.Client, scripts...),
+		logger:         logger,
+		now:            o.Now,
+	}
+	reports := newEventReports(o, logger)
+	clients := &clientSet{namedRealms: o.NamedRealms}
+	nases := newNASRegistry()
+	nases.toldApart = clients.toldApart
+	feedLimit := max(o.FeedLimit, o.FeedLength)
+	probe := &prober{common, o.Node, feedLimit}
+	feed := &changeFeed{shared: common, probe: probe, length: o.FeedLength, limit: feedLimit, octets: o.FeedOctets}
+	reader := &recordReader{common, clients, &reports.reporters}
+	txns := &txnEngine{
+		client: common.client, garbage: common.garbageReports, feedLimit: feedLimit,
+		tombstoneTTL: o.TombstoneTTL, tombstones: newTombstones(o.TombstoneTTL, o.Tombstones, tombstoneOctets),
+		cache:     newCache(o.CacheSize),
+		knowsNAS:  func(id subscriber.SessionID) bool { return nases.knows(codec.NASOf(id)) },
+		crowded:   func(client string) { reports.limit(client, BoundTombstones) },
+		renewFeed: feed.renewFeed,
+		now:       o.Now,
+	}
+	txns.committer.trip = txns.execute
+	writer := &recordWriter{common, txns, feed}
+	guards := &restartGuards{}
+	return &DB{
+		shared: common, clientSet: clients, prober: probe, changeFeed: feed,
+		nasStore: &nasStore{common, nases}, valueStore: &valueStore{common}, keyTypes: &keyTypes{common},
+		recordReader: reader, recordWriter: writer, absences: &absences{common, feed, txns},
+		suspensions:    &suspensions{common, reader, writer, guards},
+		removalWatcher: &removalWatcher{shared: common, reader: reader, probe: probe},
+		restartSweeper: &restartSweeper{common, nases, reader, writer, probe, guards, make(chan struct{}, 1)},
+		bindingStore:   &bindingStore{shared: common},
+		txns:           txns, nases: nases, reports: reports, observe: o.Observe,
+	}
 }
 
 func (o *Options) setDefaults() {

@@ -81,7 +81,7 @@ func (s *side) reset(t *testing.T) {
 	s.now = t0
 	for i := range s.dbs {
 		s.dbs[i] = newDB(t, s.client, func(o *Options) { o.Now = func() time.Time { return s.now } })
-		s.dbs[i].generalOnly = s.alone
+		s.dbs[i].txns.generalOnly = s.alone
 	}
 }
 

@@ -1,4 +1,64 @@
-// Package subscriberdb is the Redis store of subscriber records: their keys,
-// their atomic update, the change feed written in the same step, and their
-// expiry.
+// Package subscriberdb is the Redis store of subscriber records: their atomic update, the
+// change feed written in the same step, their expiry, and the bindings of their NAT.
+//
+// A [DB] is made of parts, each a type of its own, which share a client, the groups, a
+// clock and a log (db.go). Reading order:
+//
+// Events. A batch of accounting events is split into waves of jobs that do not depend on
+// each other; each becomes one transaction in each group that it concerns.
+//
+//	ingest.go        Record: events to transactions, and what becomes of them
+//	schedule.go      waves
+//	groups.go        the group of an address
+//	clients.go       RADIUS clients and their realms
+//	places.go        how many subscribers a client may have
+//	apart.go         may one client end another's session
+//	conflict.go      several NASes of one name
+//	nasreporters.go  who reports a NAS
+//	reports.go       events that are not heeded: counted, logged (limits.go)
+//
+// Transactions, in words of databases: what a decision rests on is its read set, guessed from
+// a cache or read; the commit compares it and writes; a conflict is decided again; many
+// transactions share a round trip.
+//
+//	txn.go           a transaction, from its guess to its end
+//	readset.go       what it takes Redis to hold
+//	cache.go         what the last commits left behind
+//	groupcommit.go   callers share round trips
+//	roundtrip.go     reads, and one script call for many commits
+//	commit.go        the general commit (scripts.go)
+//	fastpath.go      commits of what is usual (fastpathscripts.go)
+//	tombstones.go    how many ended sessions are remembered (shares.go)
+//
+// NASes.
+//
+//	nases.go         clocks, names and counts of NASes
+//	nasstore.go      the same in Redis
+//	nasrestart.go    sessions that a restart ended
+//	restartguard.go  restarts that would end too many
+//
+// Records.
+//
+//	read.go          by key and all (lookup.go, versions.go, rowsinorder.go, ahead.go)
+//	admin.go         put and deleted by hand (restore.go)
+//	suspended.go     removals that a guard holds back
+//	absent.go        records that are not there, and why
+//	announce.go      their ends, announced
+//	removals.go      notices of records that others remove (notifications.go, scan.go)
+//
+// The feed.
+//
+//	feed.go          read on from an entry (recent.go, feedhistory.go)
+//	retention.go     kept for its readers, and trimmed
+//	feedrenewal.go   begun anew when its identifiers are used up
+//
+// All else.
+//
+//	bindingrows.go   bindings: read (rowsinorder.go), written (bindingwrites.go), moved (bindingmoves.go)
+//	settings.go      settings, and of each group marker.go, owner.go and served.go
+//	probe.go         whether Redis can be used (durability.go)
+//	keytypes.go      keys that others made another type of
+//	garbage.go       what cannot be used: counted, logged
+//
+// Below are codec (keys and text forms, pure) and redisconn (connections).
 package subscriberdb

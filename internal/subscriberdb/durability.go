@@ -16,10 +16,10 @@ const wantedPolicy = "noeviction"
 
 // Doubts returns in what the settings of Redis endanger records: each a line for the
 // operator. Nothing is asked of what Redis does not let us ask.
-func (db *DB) Doubts(ctx context.Context) ([]string, error) {
+func (p *prober) Doubts(ctx context.Context) ([]string, error) {
 	var mu sync.Mutex
 	var doubts []string
-	err := db.client.EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
+	err := p.client.EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
 		memory, err := server.Info(ctx, "memory").Result()
 		if err != nil {
 			return err

@@ -28,11 +28,11 @@ func startedState(r *subscriber.Record, as *subscriber.SessionState) subscriber.
 
 // refreshes reports whether the decision changes no more than an Interim does,
 // of a record that vouches for its session.
-func (s *step) refreshes(db *DB) bool {
+func (s *step) refreshes(e *txnEngine) bool {
 	d, own := &s.decision, s.holder
 	return s.vouched && own != nil && d.Put != nil && !d.Created && len(d.Delete) == 0 &&
 		d.Session != nil && *d.Session == s.session && own.RefreshedOnly(d.Put) &&
-		s.usesRestart && !db.stateNeedsRewrite(own, d.Put)
+		s.usesRestart && !e.stateNeedsRewrite(own, d.Put)
 }
 
 // ends reports whether the decision is the Stop of a session whose record
@@ -54,15 +54,15 @@ func (s *step) drops() bool {
 }
 
 // writeBegin makes the call of beginScript.
-func (b *batch) writeBegin(db *DB) {
+func (b *batch) writeBegin(e *txnEngine) {
 	a := &b.args
 	b.findBases()
 	a.Add("evalsha", beginScript.Hash(), 2+len(b.bases)+2*len(b.steps), b.group.feed, b.group.online)
 	b.addRestartKeys()
 	b.addSessionsAndRecords()
-	expires := db.expiryAfter(b.ttl)
-	a.Add(db.feedLimit, len(b.bases), b.ttl,
-		db.openTTL(time.Duration(b.ttl)*time.Millisecond).Milliseconds(), b.addressAt())
+	expires := e.expiryAfter(b.ttl)
+	a.Add(e.feedLimit, len(b.bases), b.ttl,
+		e.openTTL(time.Duration(b.ttl)*time.Millisecond).Milliseconds(), b.addressAt())
 	a.Text = codec.AppendExpiry(a.Text, expires)
 	a.Cut()
 	escaped, classes := len(a.List), slices.ContainsFunc(b.steps, (*step).putsClass)
@@ -97,18 +97,18 @@ func (s *step) putsClass() bool { return s.decision.Put.Class != "" }
 
 // expiryAfter is when Redis will forget a record that is written now and lives
 // for so many milliseconds, 0 for ever.
-func (db *DB) expiryAfter(ttl int64) time.Time {
+func (e *txnEngine) expiryAfter(ttl int64) time.Time {
 	if ttl == 0 {
 		return time.Time{}
 	}
-	return db.now().Add(time.Duration(ttl) * time.Millisecond)
+	return e.now().Add(time.Duration(ttl) * time.Millisecond)
 }
 
 // addressAt is where the address begins in the key of a record, counted from 1.
 func (b *batch) addressAt() int { return len(codec.RecordKeyPrefix(b.group.Name)) + 1 }
 
 // writeRefresh makes the call of refreshScript.
-func (b *batch) writeRefresh(db *DB) {
+func (b *batch) writeRefresh(e *txnEngine) {
 	a := &b.args
 	b.findBases()
 	a.Add("evalsha", refreshScript.Hash(), 1+len(b.bases)+len(b.steps), b.group.feed)
@@ -117,9 +117,9 @@ func (b *batch) writeRefresh(db *DB) {
 		a.Text = codec.AppendRecordKey(a.Text, b.group.Name, s.inside)
 		a.Cut()
 	}
-	a.Add(db.feedLimit, len(b.bases), b.ttl, b.addressAt())
+	a.Add(e.feedLimit, len(b.bases), b.ttl, b.addressAt())
 	b.addRestarts()
-	expires := db.expiryAfter(b.ttl)
+	expires := e.expiryAfter(b.ttl)
 	for _, s := range b.steps {
 		r := s.decision.Put
 		r.ExpiresAt = expires
@@ -128,7 +128,7 @@ func (b *batch) writeRefresh(db *DB) {
 }
 
 // writeEnd makes the call of endScript.
-func (b *batch) writeEnd(db *DB) {
+func (b *batch) writeEnd(e *txnEngine) {
 	a := &b.args
 	a.Add("evalsha", endScript.Hash(), 2+2*len(b.steps), b.group.feed, b.group.online)
 	b.addSessionsAndRecords()
@@ -136,7 +136,7 @@ func (b *batch) writeEnd(db *DB) {
 	if b.kind == drop {
 		reason = b.reason.String()
 	}
-	a.Add(db.feedLimit, b.ttl, b.addressAt(), reason)
+	a.Add(e.feedLimit, b.ttl, b.addressAt(), reason)
 	for _, s := range b.steps {
 		a.List = append(a.List, &s.holder.Version)
 		a.Text = codec.AppendState(a.Text, s.last)
@@ -147,18 +147,18 @@ func (b *batch) writeEnd(db *DB) {
 }
 
 // lastState is what is remembered of the session that the step ends.
-func (s *step) lastState(db *DB) *subscriber.SessionState {
+func (s *step) lastState(e *txnEngine) *subscriber.SessionState {
 	if s.errand != drop {
 		return s.decision.Session
 	}
-	e := &s.decision.Delete[0]
-	if e.Tombstone != nil {
-		return e.Tombstone
+	ended := &s.decision.Delete[0]
+	if ended.Tombstone != nil {
+		return ended.Tombstone
 	}
-	r := &e.Record
+	r := &ended.Record
 	return &subscriber.SessionState{
-		Phase: subscriber.Closed, Reason: e.Reason, Inside: r.Inside,
-		Start: r.StartedAt, End: db.now().UTC(), UserName: r.UserName,
+		Phase: subscriber.Closed, Reason: ended.Reason, Inside: r.Inside,
+		Start: r.StartedAt, End: e.now().UTC(), UserName: r.UserName,
 	}
 }
 

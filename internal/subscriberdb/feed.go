@@ -15,9 +15,20 @@ import (
 // beginning is the identifier before every entry.
 const beginning = "0-0"
 
+// changeFeed is the feeds of all groups: they are read, positions in them are told, and
+// they are kept as short as their readers allow.
+type changeFeed struct {
+	*shared
+	probe  *prober
+	length int64 // entries that are kept for whoever looks back
+	limit  int64 // entries that are kept for who has not read them
+	octets int64 // what these may take
+	states feedStates
+}
+
 // Tail returns the identifier of the last entry of a group's feed, "0-0" for none.
-func (db *DB) Tail(ctx context.Context, group string) (string, error) {
-	entries, err := db.client.XRevRangeN(ctx, codec.FeedKey(group), "+", "-", 1).Result()
+func (f *changeFeed) Tail(ctx context.Context, group string) (string, error) {
+	entries, err := f.client.XRevRangeN(ctx, codec.FeedKey(group), "+", "-", 1).Result()
 	if err != nil {
 		return "", fmt.Errorf("tail of feed %q: %w", group, err)
 	}
@@ -29,8 +40,8 @@ func (db *DB) Tail(ctx context.Context, group string) (string, error) {
 
 // Unread returns the first entry behind the given one in a group's feed, and how
 // long it has stood there by Redis's own clock; "" and 0 for none.
-func (db *DB) Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error) {
-	pipe := db.client.Pipeline()
+func (f *changeFeed) Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error) {
+	pipe := f.client.Pipeline()
 	next := pipe.XRangeN(ctx, codec.FeedKey(group), "("+after, "+", 1)
 	now := pipe.Time(ctx)
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -46,8 +57,8 @@ func (db *DB) Unread(ctx context.Context, group, after string) (entry string, ag
 // RolledBack reports whether a group's feed has lost an entry that stood in it while
 // older ones are still there. Trimming takes the oldest first, so the database has
 // gone back in time, whatever was added to it since.
-func (db *DB) RolledBack(ctx context.Context, group, entry string) (bool, error) {
-	newest, err := db.client.XRevRangeN(ctx, codec.FeedKey(group), entry, "-", 1).Result()
+func (f *changeFeed) RolledBack(ctx context.Context, group, entry string) (bool, error) {
+	newest, err := f.client.XRevRangeN(ctx, codec.FeedKey(group), entry, "-", 1).Result()
 	if err != nil {
 		return false, fmt.Errorf("look back in feed %q: %w", group, err)
 	}
@@ -62,19 +73,19 @@ func (db *DB) RolledBack(ctx context.Context, group, entry string) (bool, error)
 // bounds it through its deadline; keep block short where it may be cancelled.
 // Where entries are likely to be there already, not waiting spares a round trip.
 // The changes are put into room, which may be nil, as far as it goes.
-func (db *DB) Feed(
+func (f *changeFeed) Feed(
 	ctx context.Context, group, after string, max int, block time.Duration, room []subscriber.Change,
 ) ([]subscriber.Change, string, error) {
-	read := db.readOn
+	read := f.readOn
 	if block > 0 || after == beginning {
-		read = db.readBehind
+		read = f.readBehind
 	}
 	entries, err := read(ctx, group, after, max, block)
 	if err != nil || len(entries) == 0 {
 		return nil, after, err
 	}
-	if g, ok := db.groups.Load().named(group); ok {
-		anew, err := db.begunAnew(ctx, g, entries[len(entries)-1].ID)
+	if g, ok := f.inForce().named(group); ok {
+		anew, err := f.begunAnew(ctx, g, entries[len(entries)-1].ID)
 		if anew {
 			err = gapAfter(group, after)
 		}
@@ -89,7 +100,7 @@ func (db *DB) Feed(
 	p := codec.NewFeedParser(group, n, room)
 	for i := range entries {
 		if !p.Parse(feedEntry(&entries[i])) {
-			db.found(group, GarbageFeed, codec.FeedKey(group)+" "+entries[i].ID)
+			f.found(group, GarbageFeed, codec.FeedKey(group)+" "+entries[i].ID)
 		}
 	}
 	return p.Changes, entries[len(entries)-1].ID, nil
@@ -97,8 +108,8 @@ func (db *DB) Feed(
 
 // readOn reads the given entry and those after it. If that is still there then
 // nothing after it was lost.
-func (db *DB) readOn(ctx context.Context, group, after string, max int, _ time.Duration) ([]redis.XMessage, error) {
-	entries, err := db.client.XRangeN(ctx, codec.FeedKey(group), after, "+", int64(max)+1).Result()
+func (f *changeFeed) readOn(ctx context.Context, group, after string, max int, _ time.Duration) ([]redis.XMessage, error) {
+	entries, err := f.client.XRangeN(ctx, codec.FeedKey(group), after, "+", int64(max)+1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read feed %q: %w", group, err)
 	}
@@ -109,29 +120,29 @@ func (db *DB) readOn(ctx context.Context, group, after string, max int, _ time.D
 }
 
 // readBehind reads the entries after the given one, and waits for one.
-func (db *DB) readBehind(ctx context.Context, group, after string, max int, block time.Duration) ([]redis.XMessage, error) {
+func (f *changeFeed) readBehind(ctx context.Context, group, after string, max int, block time.Duration) ([]redis.XMessage, error) {
 	if block <= 0 {
 		block = -1 // do not wait
 	}
-	streams, err := db.client.XRead(ctx, &redis.XReadArgs{
+	streams, err := f.client.XRead(ctx, &redis.XReadArgs{
 		Streams: []string{codec.FeedKey(group), after}, Count: int64(max), Block: block,
 	}).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("read feed %q: %w", group, err)
 	}
 	// The entry is looked for after the read: what was there then was there before.
-	if err := db.checkFeed(ctx, group, after); err != nil || len(streams) == 0 {
+	if err := f.checkFeed(ctx, group, after); err != nil || len(streams) == 0 {
 		return nil, err
 	}
 	return streams[0].Messages, nil
 }
 
 // checkFeed makes sure that nothing after the given entry was lost.
-func (db *DB) checkFeed(ctx context.Context, group, after string) error {
+func (f *changeFeed) checkFeed(ctx context.Context, group, after string) error {
 	if after == beginning {
-		return db.checkWhole(ctx, group)
+		return f.checkWhole(ctx, group)
 	}
-	found, err := db.client.XRangeN(ctx, codec.FeedKey(group), after, after, 1).Result()
+	found, err := f.client.XRangeN(ctx, codec.FeedKey(group), after, after, 1).Result()
 	if err != nil {
 		return fmt.Errorf("check feed %q: %w", group, err)
 	}
@@ -146,12 +157,12 @@ func gapAfter(group, after string) error {
 }
 
 // checkWhole makes sure that a feed has never been cut.
-func (db *DB) checkWhole(ctx context.Context, group string) error {
-	n, err := db.client.XLen(ctx, codec.FeedKey(group)).Result()
+func (f *changeFeed) checkWhole(ctx context.Context, group string) error {
+	n, err := f.client.XLen(ctx, codec.FeedKey(group)).Result()
 	if err != nil {
 		return fmt.Errorf("check feed %q: %w", group, err)
 	}
-	if n >= db.feedLength {
+	if n >= f.length {
 		return fmt.Errorf("feed %q from its beginning: %w", group, ErrFeedGap)
 	}
 	return nil

@@ -238,7 +238,7 @@ func TestTraceOfUsedIdentifier(t *testing.T) {
 		db := newDB(t, client)
 		record(t, db, start("a", addr, 0), start("a", addr, time.Hour))
 		var r subscriber.Record
-		kept := db.cache.get(cachedSessionKey{"default", start("a", addr, 0).SessionID}, &r)
+		kept := db.txns.cache.get(cachedSessionKey{"default", start("a", addr, 0).SessionID}, &r)
 		if kept == nil {
 			t.Fatal("not in the cache")
 		}

@@ -1,16 +1,11 @@
 package subscriberdb
 
 import (
-	"context"
-	"fmt"
-	"strings"
+	"log/slog"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
-	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
@@ -31,82 +26,24 @@ func GarbageKinds() []Garbage {
 	return []Garbage{GarbageRestart, GarbageRecord, GarbageSession, GarbageFeed, GarbageKey}
 }
 
+// garbageReports counts and names what cannot be used.
+type garbageReports struct {
+	counted func(group string, kind Garbage)
+	logs    throttles[Garbage]
+	logger  *slog.Logger
+	now     func() time.Time
+}
+
 // found counts and names garbage.
-func (db *DB) found(group string, kind Garbage, where string) {
-	db.garbage(group, kind)
-	if suppressed, ok := db.garbageLogs[kind].Allow(db.now()); ok {
-		db.logger.Error("unusable data in Redis is left out", "group", group, "kind", string(kind), "at", where,
+func (r *garbageReports) found(group string, kind Garbage, where string) {
+	r.counted(group, kind)
+	if suppressed, ok := r.logs[kind].Allow(r.now()); ok {
+		r.logger.Error("unusable data in Redis is left out", "group", group, "kind", string(kind), "at", where,
 			"more_before", suppressed, "alarm", "sessiond_database_garbage_total")
 	}
 }
 
-// lastEntryReached reports whether the feed takes no entry any more: somebody gave one the
-// highest identifier that there is, and Redis gives none below the last.
-func lastEntryReached(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "exhausted the last possible ID")
-}
-
-// renewScript deletes a feed whose last identifier is the highest that there is, and no
-// other: of several who found it so, one may be late.
-//
-// KEYS: 1 the feed. Returns 1 when it was deleted.
-var renewScript = redis.NewScript(`
-local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
-if info.err then return 0 end
-for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' and info[i + 1] == '18446744073709551615-18446744073709551615' then
-    return redis.call('UNLINK', KEYS[1])
-  end
-end
-return 0
-`)
-
-// renewFeed deletes a feed that takes no entry any more. Who reads it finds that what was
-// read last is gone, and compares everything; versions go on above those of before, for
-// Redis makes them of its clock.
-func (db *DB) renewFeed(ctx context.Context, g *Group) {
-	db.found(g.Name, GarbageFeed, g.feed)
-	if err := db.client.Exchange(ctx, []redis.Cmder{redisconn.NewCall(ctx, renewScript, []string{g.feed})}); err != nil {
-		db.logger.Error("change feed takes no entry, and cannot be deleted", "group", g.Name, "error", err)
-	}
-}
-
-// aheadScript deletes a feed whose last entry has an identifier that Redis did not make of its
-// clock: those behind it would tell of times to come for ever.
-//
-// KEYS: 1 the feed. ARGV: 1 how far its identifiers may be ahead of the clock, in
-// milliseconds. Returns 1 when it was deleted.
-var aheadScript = redis.NewScript(`
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-if #last == 0 then return 0 end
-local now = redis.call('TIME')
-if tonumber(string.match(last[1][1], '^%d+')) <= now[1] * 1000 + ARGV[1] then return 0 end
-redis.call('UNLINK', KEYS[1])
-return 1
-`)
-
-// entryAhead is how far an identifier may be ahead of Redis's clock, which may have been set
-// back.
-const entryAhead = time.Hour
-
-// begunAnew deletes the feed if its identifiers have left Redis's clock, and reports whether
-// it did. Whether it looks at all our own clock says, which may be wrong.
-func (db *DB) begunAnew(ctx context.Context, g *Group, last string) (bool, error) {
-	if !subscriber.VersionTime(last).After(db.now().Add(entryAhead)) {
-		return false, nil
-	}
-	call := redisconn.NewCall(ctx, aheadScript, []string{g.feed}, entryAhead.Milliseconds())
-	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
-		return false, fmt.Errorf("check identifiers of feed %q: %w", g.Name, err)
-	}
-	if call.Val() != int64(1) {
-		return false, nil
-	}
-	db.found(g.Name, GarbageFeed, g.feed+" "+last)
-	return true, nil
-}
-
 // foundRecord counts the record at a key that is no hash.
-func (db *DB) foundRecord(key subscriber.Key) {
-	db.found(key.Group, GarbageRecord, codec.RecordKey(key.Group, key.Inside))
+func (r *garbageReports) foundRecord(key subscriber.Key) {
+	r.found(key.Group, GarbageRecord, codec.RecordKey(key.Group, key.Inside))
 }

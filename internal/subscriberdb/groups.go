@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/guard"
@@ -105,28 +107,36 @@ func (t *groupTable) named(name string) (*Group, bool) {
 	return nil, false
 }
 
+// groupSet is the groups in force.
+type groupSet struct {
+	table    atomic.Pointer[groupTable]
+	changing sync.Mutex // one change at a time
+}
+
+func (s *groupSet) inForce() *groupTable { return s.table.Load() }
+
 // SetGroups replaces the groups. Records of a group that is gone stay where
 // they are. It returns an error, and changes nothing, if a group is not valid.
-func (db *DB) SetGroups(groups []Group) error {
-	return db.ChangeGroups(func([]Group) []Group { return groups })
+func (s *groupSet) SetGroups(groups []Group) error {
+	return s.ChangeGroups(func([]Group) []Group { return groups })
 }
 
 // ChangeGroups makes of the groups in force what change makes of them. As SetGroups
 // it changes nothing if a group is not valid.
-func (db *DB) ChangeGroups(change func(now []Group) []Group) error {
-	db.regrouping.Lock()
-	defer db.regrouping.Unlock()
-	t, err := newGroupTable(change(db.Groups()))
+func (s *groupSet) ChangeGroups(change func(now []Group) []Group) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	t, err := newGroupTable(change(s.Groups()))
 	if err != nil {
 		return err
 	}
-	db.groups.Store(t)
+	s.table.Store(t)
 	return nil
 }
 
 // GroupOf returns the name of the group that an inside address belongs to.
-func (db *DB) GroupOf(a netip.Addr) (string, bool) {
-	g := db.groups.Load().of(a.Unmap())
+func (s *groupSet) GroupOf(a netip.Addr) (string, bool) {
+	g := s.inForce().of(a.Unmap())
 	if g == nil {
 		return "", false
 	}
@@ -134,10 +144,45 @@ func (db *DB) GroupOf(a netip.Addr) (string, bool) {
 }
 
 // group finds a configured group by name.
-func (db *DB) group(name string) (*Group, error) {
-	g, ok := db.groups.Load().named(name)
+func (s *groupSet) group(name string) (*Group, error) {
+	g, ok := s.inForce().named(name)
 	if !ok {
 		return nil, fmt.Errorf("group %q: %w", name, ErrNoGroup)
 	}
 	return g, nil
+}
+
+// Groups returns the groups in force.
+func (s *groupSet) Groups() []Group {
+	if t := s.inForce(); t != nil {
+		return slices.Clone(t.groups)
+	}
+	return nil
+}
+
+// Serve adds groups, or inside prefixes to those that there are.
+func (s *groupSet) Serve(more []Group) error {
+	return s.ChangeGroups(func(groups []Group) []Group {
+		for _, g := range more {
+			i := slices.IndexFunc(groups, func(have Group) bool { return have.Name == g.Name })
+			if i < 0 {
+				if len(groups) > 0 {
+					g.ClientTTL = groups[0].ClientTTL // the same in all groups
+				}
+				groups = append(groups, g)
+				continue
+			}
+			inside := append(slices.Clone(groups[i].Inside), g.Inside...)
+			slices.SortFunc(inside, netip.Prefix.Compare)
+			groups[i].Inside = slices.Compact(inside)
+		}
+		return groups
+	})
+}
+
+// Unserve takes a group out that was served to its end.
+func (s *groupSet) Unserve(group string) error {
+	return s.ChangeGroups(func(groups []Group) []Group {
+		return slices.DeleteFunc(groups, func(g Group) bool { return g.Name == group })
+	})
 }

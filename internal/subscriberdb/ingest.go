@@ -1,6 +1,7 @@
 package subscriberdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -29,7 +30,7 @@ func (r Recorder) Record(ctx context.Context, events []subscriber.Event) []error
 
 // record records events, and returns an error of choice for those that wrote nothing.
 func (db *DB) record(ctx context.Context, events []subscriber.Event, unwritten error) []error {
-	groups := db.groups.Load()
+	groups := db.inForce()
 	work := newWorkspace(len(events))
 	defer work.clear()
 	for i := range work.jobs {
@@ -40,7 +41,7 @@ func (db *DB) record(ctx context.Context, events []subscriber.Event, unwritten e
 	}
 	errs := make([]error, len(events))
 	for i := range work.jobs {
-		errs[i] = work.jobs[i].finish(db)
+		errs[i] = work.jobs[i].finish()
 		if errs[i] == nil && !work.jobs[i].recorded() {
 			errs[i] = unwritten
 		}
@@ -50,6 +51,7 @@ func (db *DB) record(ctx context.Context, events []subscriber.Event, unwritten e
 
 // job is one event on its way through the groups that it concerns.
 type job struct {
+	db      *DB
 	event   subscriber.Event
 	ignored subscriber.Verdict // why the event concerns no group; NotHere for most
 	home    *Group             // the event's own group; nil for an event without one
@@ -60,12 +62,12 @@ type job struct {
 }
 
 func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
-	j.event = *event
+	j.db, j.event = db, *event
 	ev := &j.event
 	ev.Inside = ev.Inside.Unmap()
 	client := ev.Client
 	if !db.nases.place(ev) {
-		db.limit(reportedBy(ev, ev.SessionID), BoundNASes)
+		db.reports.limit(cmp.Or(ev.Via, ev.Client), BoundNASes)
 	}
 	ev.At, ev.Latest = ev.At.UTC(), ev.Latest.UTC()
 	ev.Stamp, ev.Claimed = ev.Stamp.UTC(), ev.Claimed.UTC()
@@ -83,9 +85,8 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 		return
 	}
 	if j.home = own; own != nil {
-		j.main.room = &j.room
-		j.main.begin(db, j.home, ev, subscriber.Here)
-		j.alone = j.main.loadFromCache(db)
+		j.begins(&j.main, own, subscriber.Here)
+		j.alone = j.main.loadFromCache(db.txns, ev.Kind == subscriber.EventStart)
 	}
 }
 
@@ -95,7 +96,7 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 // every client's NASes are its own; it is a mistake or worse (SES-16). Of a name that
 // several NASes have nobody knows which of them restarted.
 func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
-	conflict := db.conflicts(ev)
+	conflict := db.reports.conflicts(ev)
 	if ev.Service && !ev.CountServices {
 		return subscriber.ServiceIgnored
 	}
@@ -105,7 +106,7 @@ func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
 	if conflict {
 		return subscriber.NASConflict
 	}
-	if _, foreign := db.cache.foreign(ev.SessionID); foreign {
+	if _, foreign := db.reports.reporters.foreign(ev.SessionID); foreign {
 		return subscriber.ForeignNAS
 	}
 	return subscriber.NotHere
@@ -117,7 +118,7 @@ func isRestart(ev *subscriber.Event) bool {
 
 // others are the event's steps outside its own group. The reserved group keeps
 // no records: a Start that has an address has nothing to end there.
-func (j *job) others(db *DB, groups *groupTable) []*step {
+func (j *job) others(groups *groupTable) []*step {
 	scope, recorded := subscriber.Elsewhere, subscriber.Elsewhere
 	if j.home == nil {
 		recorded = subscriber.Recorded
@@ -129,39 +130,52 @@ func (j *job) others(db *DB, groups *groupTable) []*step {
 	for i := range groups.groups {
 		if g := &groups.groups[i]; g != j.home {
 			steps = append(steps, new(step))
-			steps[len(steps)-1].begin(db, g, &j.event, scope)
+			j.begins(steps[len(steps)-1], g, scope)
 		}
 	}
 	if isRestart(&j.event) || j.home != nil && j.event.Kind == subscriber.EventStart {
 		return steps
 	}
 	s := new(step)
-	s.begin(db, &groups.reserved, &j.event, recorded)
+	j.begins(s, &groups.reserved, recorded)
 	return append(steps, s)
 }
 
-// begin makes the step that the event is in one group. Outside its own group
+// begins makes the step that the event is in one group. Outside its own group
 // the address of the event says nothing.
-func (s *step) begin(db *DB, g *Group, ev *subscriber.Event, scope subscriber.Scope) {
-	s.group, s.scope, s.id, s.event = g, scope, ev.SessionID, ev
+func (j *job) begins(s *step, g *Group, scope subscriber.Scope) {
+	ev := &j.event
+	s.group, s.scope, s.id, s.via, s.decider = g, scope, ev.SessionID, ev.Via, j
 	if scope == subscriber.Here && !isRestart(ev) {
 		s.inside = ev.Inside
 	}
 	s.usesRestart = ev.Kind != subscriber.EventStop && g.Name != codec.Reserved
 	if s.usesRestart {
-		s.restart = db.cache.restart(g.Name, s.id)
+		s.restart = j.db.txns.cache.restart(g.Name, s.id)
 	}
 }
 
-// loadFromCache starts the step from what the last commit of the session left behind;
-// a Start, unless it is sent again, is of a session that nobody knows. It reports
-// whether the session is known to be open at the step's address.
-func (s *step) loadFromCache(db *DB) bool {
-	if t := db.cache.get(cachedSessionKey{s.group.Name, s.id}, &s.cached); t != nil {
-		return s.follow(t, &s.cached, s.inside)
+// decide decides about the event by what Redis holds in one group.
+func (j *job) decide(s *step, v subscriber.View) (subscriber.Decision, subscriber.SessionID) {
+	db := j.db
+	if h := v.Holder; h != nil && (h.NAS != s.id.NAS || h.Client != s.id.Client) {
+		v.HolderApart = db.apart(s.group, h, s.id, &j.event)
+		v.HolderToldApart = db.toldApart(h.Client, s.id.Client)
 	}
-	s.made = s.event.Kind == subscriber.EventStart
-	return false
+	ev := j.event
+	ev.SessionID = s.id
+	if id := subscriber.Identify(v, &ev); id != s.id {
+		if from, to := codec.NASOf(s.id), codec.NASOf(id); from != to && db.nases.unite(from, to) {
+			db.reports.united(from, to)
+		}
+		return subscriber.Decision{}, id
+	}
+	ev.Inside = s.inside
+	var room *subscriber.Room // the steps in other groups decide nothing most often
+	if s == &j.main {
+		room = &j.room
+	}
+	return room.Decide(v, ev), s.id
 }
 
 // performJobs carries out one wave. The other groups are asked in the same
@@ -173,23 +187,24 @@ func (db *DB) performJobs(ctx context.Context, groups *groupTable, jobs []*job) 
 			steps = append(steps, &j.main)
 		}
 		if !j.alone && j.ignored == subscriber.NotHere {
-			j.rest = j.others(db, groups)
+			j.rest = j.others(groups)
 			steps = append(steps, j.rest...)
 		}
 	}
-	db.perform(ctx, steps)
+	db.txns.perform(ctx, steps)
 	var late []*step
 	for _, j := range jobs {
 		if j.alone && j.main.surprised {
-			j.rest = j.others(db, groups)
+			j.rest = j.others(groups)
 			late = append(late, j.rest...)
 		}
 	}
-	db.perform(ctx, late)
+	db.txns.perform(ctx, late)
 }
 
 // finish reports the event's outcome and remembers where it left the session.
-func (j *job) finish(db *DB) error {
+func (j *job) finish() error {
+	db := j.db
 	if j.ignored != subscriber.NotHere {
 		db.observe("", j.ignored)
 		db.noteRefusal(&j.event, j.ignored)
@@ -197,15 +212,14 @@ func (j *job) finish(db *DB) error {
 	}
 	var err error
 	if j.home != nil {
-		err = j.main.report(db)
+		err = j.report(&j.main)
 	}
 	for _, s := range j.rest {
-		err = errors.Join(err, s.report(db))
+		err = errors.Join(err, j.report(s))
 	}
 	if j.home != nil {
-		j.main.updateCache(db, err == nil)
-		if err == nil && !j.alone && j.main.decision.Put != nil { // also after a start, when nothing is known
-			db.cache.reported(j.main.id)
+		if j.main.updateCache(db.txns, err == nil) || err == nil && !j.alone && j.main.decision.Put != nil { // also after a start, when nothing is known
+			db.reports.reporters.reported(j.main.id)
 		}
 	}
 	if err == nil {
@@ -238,27 +252,10 @@ func (j *job) recorded() bool {
 		slices.ContainsFunc(j.rest, func(s *step) bool { return s.decision.Writes() })
 }
 
-// updateCache keeps the state of a session that is open in the event's own group and,
-// as every group has said, nowhere else.
-func (s *step) updateCache(db *DB, complete bool) {
-	id := cachedSessionKey{s.group.Name, s.id}
-	d := &s.decision
-	switch {
-	case complete && !s.surprised && !d.Writes():
-		return
-	case !complete || d.Put == nil || d.Session == nil || d.Put.Inside != s.inside:
-		db.cache.forget(id)
-		return
-	}
-	if s.errand != refresh {
-		db.cache.reported(s.id)
-	}
-	db.cache.put(id, newTrace(d.Put, d.Session))
-}
-
-// report tells the observer what the step came to, and SweepRestarts if there
+// report tells the observer what a step came to, and SweepRestarts if there
 // is work for it.
-func (s *step) report(db *DB) error {
+func (j *job) report(s *step) error {
+	db := j.db
 	if s.err != nil {
 		return s.err
 	}
@@ -266,25 +263,18 @@ func (s *step) report(db *DB) error {
 		db.observe(s.group.Name, s.decision.Verdict)
 	}
 	if s.foundNoLink() {
-		db.limit(reportedBy(s.event, s.id), BoundLinks)
+		db.reports.limit(cmp.Or(s.via, s.id.Client), BoundLinks)
 	}
 	if s.decision.Restart == nil {
 		return nil
 	}
 	db.nases.restart(s.id, s.decision.Restart.At)
-	db.cache.setRestart(s.group.Name, s.id, codec.FormatRestart(s.decision.Restart)+" "+s.decision.Restart.ID)
+	db.txns.cache.setRestart(s.group.Name, s.id, codec.FormatRestart(s.decision.Restart)+" "+s.decision.Restart.ID)
 	select {
-	case db.restarted <- struct{}{}:
+	case db.fresh <- struct{}{}:
 	default:
 	}
 	return nil
-}
-
-// foundNoLink reports whether the event is of a link, or service, that its record has no room
-// for.
-func (s *step) foundNoLink() bool {
-	put := s.decision.Put
-	return put != nil && s.decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, s.id.AcctSessionID)
 }
 
 // noteRefusal counts an event that changed nothing, by client and by NAS, so that a
@@ -293,8 +283,8 @@ func (db *DB) noteRefusal(ev *subscriber.Event, v subscriber.Verdict) {
 	if !v.Refused() {
 		return
 	}
-	db.warnForeign(ev, v)
-	db.refused(ev.Via, v)
+	db.reports.warnForeign(ev, v)
+	db.reports.refused(ev.Via, v)
 	db.nases.refuse(ev.SessionID, v)
 }
 

@@ -15,15 +15,18 @@ import (
 // keyTypesEvery is how often the types of sessiond's own keys are looked at.
 const keyTypesEvery = time.Second
 
+// keyTypes looks after the types of sessiond's own keys.
+type keyTypes struct{ *shared }
+
 // KeepKeyTypes deletes those of sessiond's own keys that somebody has made another type of, until
 // the context ends: what stood there is lost, and no command of ours can use what stands
 // there now. Who wrote the key writes it again, as after its loss. Errors are tried again.
-func (db *DB) KeepKeyTypes(ctx context.Context) error {
+func (k *keyTypes) KeepKeyTypes(ctx context.Context) error {
 	ticker := time.NewTicker(keyTypesEvery)
 	defer ticker.Stop()
 	for {
-		if err := db.checkKeyTypes(ctx); err != nil && ctx.Err() == nil {
-			db.logger.Debug("types of keys not looked at", "error", err)
+		if err := k.checkKeyTypes(ctx); err != nil && ctx.Err() == nil {
+			k.logger.Debug("types of keys not looked at", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -33,26 +36,26 @@ func (db *DB) KeepKeyTypes(ctx context.Context) error {
 	}
 }
 
-func (db *DB) checkKeyTypes(ctx context.Context) error {
-	if err := db.checkKeyTypesOf(ctx, codec.Reserved, codec.SharedKeys()); err != nil {
+func (k *keyTypes) checkKeyTypes(ctx context.Context) error {
+	if err := k.checkKeyTypesOf(ctx, codec.Reserved, codec.SharedKeys()); err != nil {
 		return err
 	}
-	groups := db.groups.Load()
+	groups := k.inForce()
 	for i := range groups.groups {
 		group := groups.groups[i].Name
-		if err := db.checkKeyTypesOf(ctx, group, codec.OwnKeys(group)); err != nil {
+		if err := k.checkKeyTypesOf(ctx, group, codec.OwnKeys(group)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (db *DB) checkKeyTypesOf(ctx context.Context, group string, keys []codec.TypedKey) error {
+func (k *keyTypes) checkKeyTypesOf(ctx context.Context, group string, keys []codec.TypedKey) error {
 	cmds := make([]redis.Cmder, len(keys))
 	for i, key := range keys {
 		cmds[i] = redis.NewStatusCmd(ctx, "type", key.Name)
 	}
-	if err := db.client.Exchange(ctx, cmds); err != nil {
+	if err := k.client.Exchange(ctx, cmds); err != nil {
 		return fmt.Errorf("read types of keys: %w", err)
 	}
 	var found []string
@@ -61,14 +64,14 @@ func (db *DB) checkKeyTypesOf(ctx context.Context, group string, keys []codec.Ty
 			continue
 		}
 		call := redisconn.NewCall(ctx, discardScript, []string{key.Name}, key.Kind)
-		if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
+		if err := k.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 			return fmt.Errorf("delete %s: %w", key.Name, err)
 		}
 		found = append(found, key.Name)
 	}
 	if len(found) > 0 { // each is named, as nobody finds it any more: once a second at most
-		db.garbage(group, GarbageKey)
-		db.logger.Error("keys in Redis were of another type, and are deleted", "group", group, "keys", strings.Join(found, " "),
+		k.counted(group, GarbageKey)
+		k.logger.Error("keys in Redis were of another type, and are deleted", "group", group, "keys", strings.Join(found, " "),
 			"alarm", "sessiond_database_garbage_total")
 	}
 	return nil
@@ -85,10 +88,10 @@ return redis.call('UNLINK', KEYS[1])
 `)
 
 // discardText deletes a key whose text is none that sessiond writes, if it still has that.
-func (db *DB) discardText(ctx context.Context, group, key string, text []byte) error {
-	db.found(group, GarbageKey, key)
+func (s *shared) discardText(ctx context.Context, group, key string, text []byte) error {
+	s.found(group, GarbageKey, key)
 	call := redisconn.NewCall(ctx, discardTextScript, []string{key}, text)
-	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
+	if err := s.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return fmt.Errorf("delete %s: %w", key, err)
 	}
 	return nil

@@ -19,17 +19,17 @@ import (
 // Gone returns those of the addresses of a group where no record stands, in the order
 // asked. Where all stand it costs one command for each 512 addresses. A key that is no
 // hash counts as a record. To ask makes Redis expire what has run out.
-func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error) {
-	if _, err := db.group(group); err != nil {
+func (rd *recordReader) Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error) {
+	if _, err := rd.group(group); err != nil {
 		return nil, err
 	}
 	var gone []netip.Addr
 	args := argLists.Get().(*codec.ArgBuffer)
 	defer argLists.Put(args)
 	for chunk := range slices.Chunk(inside, redisconn.PipelineLimit) {
-		there, err := db.countStanding(ctx, group, chunk, args)
+		there, err := rd.countStanding(ctx, group, chunk, args)
 		if err == nil && there < len(chunk) {
-			gone, err = db.appendGone(ctx, gone, group, chunk)
+			gone, err = rd.appendGone(ctx, gone, group, chunk)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("look for records of group %q: %w", group, err)
@@ -40,25 +40,25 @@ func (db *DB) Gone(ctx context.Context, group string, inside []netip.Addr) ([]ne
 
 // countStanding counts at how many of the addresses, of which there is one at least, a
 // record stands. The arguments of the command are made in room.
-func (db *DB) countStanding(ctx context.Context, group string, inside []netip.Addr, room *codec.ArgBuffer) (int, error) {
+func (rd *recordReader) countStanding(ctx context.Context, group string, inside []netip.Addr, room *codec.ArgBuffer) (int, error) {
 	room.Add("exists", codec.RecordKey(group, inside[0])) // a string, by which a Cluster finds the server
 	for _, a := range inside[1:] {
 		room.Text = codec.AppendRecordKey(room.Text, group, a)
 		room.Cut()
 	}
 	cmd := redis.NewIntCmd(ctx, room.List...)
-	err := db.client.Process(ctx, cmd)
+	err := rd.client.Process(ctx, cmd)
 	room.Reset()
 	return int(cmd.Val()), err
 }
 
 // appendGone asks for each address alone.
-func (db *DB) appendGone(ctx context.Context, gone []netip.Addr, group string, inside []netip.Addr) ([]netip.Addr, error) {
+func (rd *recordReader) appendGone(ctx context.Context, gone []netip.Addr, group string, inside []netip.Addr) ([]netip.Addr, error) {
 	calls := make([]redis.Cmder, len(inside))
 	for i, a := range inside {
 		calls[i] = redis.NewIntCmd(ctx, "exists", codec.RecordKey(group, a))
 	}
-	if err := redisconn.Pipeline(ctx, db.client, calls); err != nil {
+	if err := redisconn.Pipeline(ctx, rd.client, calls); err != nil {
 		return nil, err
 	}
 	for i, a := range inside {

@@ -15,8 +15,8 @@ import (
 type Marker = codec.Marker
 
 // Marker returns the marker of a group, and false if there is none.
-func (db *DB) Marker(ctx context.Context, group string) (Marker, bool, error) {
-	text, err := db.client.Get(ctx, codec.MarkerKey(group)).Bytes()
+func (v *valueStore) Marker(ctx context.Context, group string) (Marker, bool, error) {
+	text, err := v.client.Get(ctx, codec.MarkerKey(group)).Bytes()
 	if errors.Is(err, redis.Nil) {
 		return Marker{}, false, nil
 	}
@@ -25,19 +25,19 @@ func (db *DB) Marker(ctx context.Context, group string) (Marker, bool, error) {
 	}
 	m, ok := codec.ParseMarker(text)
 	if !ok { // it proves nothing, and is in the way of the next
-		return Marker{}, false, db.discardText(ctx, group, codec.MarkerKey(group), text)
+		return Marker{}, false, v.discardText(ctx, group, codec.MarkerKey(group), text)
 	}
 	return m, true, nil
 }
 
 // SetMarker sets the marker of a group that has none. A marker that stands is
 // left alone, whoever set it.
-func (db *DB) SetMarker(ctx context.Context, group string, m Marker) error {
+func (v *valueStore) SetMarker(ctx context.Context, group string, m Marker) error {
 	text, err := codec.FormatMarker(m)
 	if err != nil {
 		return fmt.Errorf("write marker: %w", err)
 	}
-	if err := db.client.SetNX(ctx, codec.MarkerKey(group), text, 0).Err(); err != nil {
+	if err := v.client.SetNX(ctx, codec.MarkerKey(group), text, 0).Err(); err != nil {
 		return fmt.Errorf("write marker of group %q: %w", group, err)
 	}
 	return nil

@@ -26,65 +26,77 @@ const sweepPause = 2 * time.Second
 // the address's index and the record as that reader last heard of it.
 type Followed func(group string, inside []netip.Addr, yield func(i int, r *subscriber.Packed))
 
+// restartSweeper ends the sessions that restarts of NASes leave behind.
+type restartSweeper struct {
+	*shared
+	nases  *nasRegistry
+	reader *recordReader
+	writer *recordWriter
+	probe  *prober
+	guards *restartGuards
+	fresh  chan struct{} // tells SweepRestarts of a new restart; holds one
+}
+
 // SweepRestarts ends the sessions that NAS restarts left behind (SES-15..17),
 // those found at start and each new one, until the context ends. What was not
 // swept stays on record in Redis. Errors are logged and tried again.
 //
 // A record that known tells of is not read before it is ended; the version decides
 // whether it still is that one. known may be nil.
-func (db *DB) SweepRestarts(ctx context.Context, known Followed) error {
+func (sw *restartSweeper) SweepRestarts(ctx context.Context, known Followed) error {
 	ticker := time.NewTicker(sweepPause)
 	defer ticker.Stop()
 	for failing := false; ; {
-		err := db.sweepAll(ctx, known)
+		err := sw.sweepAll(ctx, known)
 		if err != nil && ctx.Err() == nil && !failing { // once, not every time
-			db.logger.Log(ctx, db.severity(ctx), "sessions of a restarted NAS not ended yet", "error", err)
+			sw.logger.Log(ctx, sw.probe.severity(ctx), "sessions of a restarted NAS not ended yet", "error", err)
 		}
 		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-		case <-db.restarted:
+		case <-sw.fresh:
 		}
 	}
 }
 
-func (db *DB) sweepAll(ctx context.Context, known Followed) error {
+func (sw *restartSweeper) sweepAll(ctx context.Context, known Followed) error {
 	var errs []error
-	groups := db.groups.Load()
+	groups := sw.inForce()
 	for i := range groups.groups {
-		errs = append(errs, db.sweepGroup(ctx, &groups.groups[i], known))
+		errs = append(errs, sw.sweepGroup(ctx, &groups.groups[i], known))
 	}
 	return errors.Join(errs...)
 }
 
 // sweepGroup ends what all pending restarts of a group leave behind, in one walk
 // over who is online, however many NASes restarted.
-func (db *DB) sweepGroup(ctx context.Context, g *Group, known Followed) error {
-	refs, err := db.client.SMembers(ctx, codec.RestartsKey(g.Name)).Result()
+func (sw *restartSweeper) sweepGroup(ctx context.Context, g *Group, known Followed) error {
+	refs, err := sw.client.SMembers(ctx, codec.RestartsKey(g.Name)).Result()
 	if err != nil {
 		return fmt.Errorf("list restarts of group %q: %w", g.Name, err)
 	}
 	if len(refs) == 0 {
 		return nil
 	}
-	pending, err := db.readRestarts(ctx, g, refs)
+	pending, err := sw.readRestarts(ctx, g, refs)
 	if err != nil {
 		return fmt.Errorf("read restarts of group %q: %w", g.Name, err)
 	}
-	if err := db.judgeRestarts(ctx, g, pending); err != nil {
+	if err := sw.judgeRestarts(ctx, g, pending); err != nil {
 		return fmt.Errorf("judge restarts of group %q: %w", g.Name, err)
 	}
-	if err := db.endOlder(ctx, g, pending, known); err != nil {
+	if err := sw.endOlder(ctx, g, pending, known); err != nil {
 		return fmt.Errorf("sweep group %q: %w", g.Name, err)
 	}
-	return db.markSwept(ctx, g, pending)
+	return sw.markSwept(ctx, g, pending)
 }
 
 // pendingRestart is a restart whose older sessions are to be ended.
 type pendingRestart struct {
-	db    *DB
+	nases *nasRegistry
+	now   func() time.Time
 	nas   subscriber.SessionID
 	line  string
 	since subscriber.Restart
@@ -97,7 +109,7 @@ type pendingRestarts map[string]*pendingRestart
 
 // of returns the restart of a NAS, by its reference; nil for none. A NAS that is
 // heard of under two names restarts under both.
-func (p pendingRestarts) of(db *DB, ref string) *pendingRestart {
+func (p pendingRestarts) of(nases *nasRegistry, ref string) *pendingRestart {
 	if r := p[ref]; r != nil {
 		return r
 	}
@@ -105,27 +117,27 @@ func (p pendingRestarts) of(db *DB, ref string) *pendingRestart {
 	if err != nil {
 		return nil
 	}
-	return p[codec.NASRef(db.nases.original(codec.NASOf(id)).Session())]
+	return p[codec.NASRef(nases.original(codec.NASOf(id)).Session())]
 }
 
 // readRestarts returns the restarts by the reference of their NAS.
-func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendingRestarts, error) {
+func (sw *restartSweeper) readRestarts(ctx context.Context, g *Group, refs []string) (pendingRestarts, error) {
 	pending := make(pendingRestarts, len(refs))
 	for _, ref := range refs {
 		nas, err := codec.ParseNASRef(ref)
 		if err != nil {
-			db.found(g.Name, GarbageRestart, codec.RestartsKey(g.Name)+" "+codec.Escape(ref))
+			sw.found(g.Name, GarbageRestart, codec.RestartsKey(g.Name)+" "+codec.Escape(ref))
 			continue
 		}
-		line, err := db.client.Get(ctx, codec.RestartKey(g.Name, nas)).Result()
+		line, err := sw.client.Get(ctx, codec.RestartKey(g.Name, nas)).Result()
 		switch {
 		case redisconn.IsWrongType(err):
-			db.found(g.Name, GarbageRestart, codec.RestartKey(g.Name, nas))
+			sw.found(g.Name, GarbageRestart, codec.RestartKey(g.Name, nas))
 			continue
 		case err != nil && !errors.Is(err, redis.Nil):
 			return nil, err
 		}
-		pending[ref] = &pendingRestart{db: db, nas: nas, line: line, since: codec.ParseRestart(line)}
+		pending[ref] = &pendingRestart{nases: sw.nases, now: sw.now, nas: nas, line: line, since: codec.ParseRestart(line)}
 	}
 	return pending, nil
 }
@@ -133,12 +145,12 @@ func (db *DB) readRestarts(ctx context.Context, g *Group, refs []string) (pendin
 // endOlder finds in the hash of online addresses, which is written in one step with the
 // records, whose sessions restarts ended, and ends them by inside address: in the order in
 // which whoever follows the feed has them in memory.
-func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts, known Followed) error {
-	left, err := db.leftBehind(ctx, g, pending)
+func (sw *restartSweeper) endOlder(ctx context.Context, g *Group, pending pendingRestarts, known Followed) error {
+	left, err := sw.leftBehind(ctx, g, pending)
 	if err != nil {
 		return err
 	}
-	s := restartSweep{db: db, group: g, pending: pending, known: known, rooms: make(chan *sweepRoom, endWorkers+1)}
+	s := restartSweep{sweeper: sw, group: g, pending: pending, known: known, rooms: make(chan *sweepRoom, endWorkers+1)}
 	for range cap(s.rooms) {
 		s.rooms <- new(sweepRoom)
 	}
@@ -155,7 +167,7 @@ func (db *DB) endOlder(ctx context.Context, g *Group, pending pendingRestarts, k
 	}
 	for _, p := range pending {
 		if p.ended > 0 {
-			db.logger.Info("sessions of a restarted NAS ended",
+			sw.logger.Info("sessions of a restarted NAS ended",
 				"group", g.Name, "client", p.nas.Client, "nas", p.nas.NAS, "sessions", p.ended)
 		}
 	}
@@ -169,12 +181,12 @@ type leftover struct {
 }
 
 // leftBehind returns what restarts left behind, in order.
-func (db *DB) leftBehind(ctx context.Context, g *Group, pending pendingRestarts) ([]leftover, error) {
+func (sw *restartSweeper) leftBehind(ctx context.Context, g *Group, pending pendingRestarts) ([]leftover, error) {
 	var left []leftover
-	err := db.client.ScanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
+	err := sw.client.ScanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			inside, err := netip.ParseAddr(fields[i])
-			if p := pending.of(db, codec.NASOfOnlineEntry(fields[i+1])); err == nil && p != nil {
+			if p := pending.of(sw.nases, codec.NASOfOnlineEntry(fields[i+1])); err == nil && p != nil {
 				left = append(left, leftover{inside.As16(), p})
 			}
 		}
@@ -186,7 +198,7 @@ func (db *DB) leftBehind(ctx context.Context, g *Group, pending pendingRestarts)
 
 // restartSweep ends what restarts ended in a group.
 type restartSweep struct {
-	db      *DB
+	sweeper *restartSweeper
 	group   *Group
 	pending pendingRestarts
 	known   Followed
@@ -219,7 +231,7 @@ func (s *restartSweep) end(ctx context.Context, some []leftover) {
 	}
 	s.workers.Go(func() error {
 		defer func() { s.rooms <- room }()
-		err := s.db.endInTurn(ctx, room.refs)
+		err := s.sweeper.writer.endInTurn(ctx, room.refs)
 		s.count(room.refs)
 		return err
 	})
@@ -244,7 +256,7 @@ func (s *restartSweep) count(steps []*step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e := range endingsOf(steps) {
-		if p := s.pending.of(s.db, codec.NASRef(e.Record.SessionID)); p != nil {
+		if p := s.pending.of(s.sweeper.nases, codec.NASRef(e.Record.SessionID)); p != nil {
 			p.ended++
 		}
 	}
@@ -254,7 +266,7 @@ func (s *restartSweep) count(steps []*step) {
 // notes that its end is held.
 func (p *pendingRestart) endStep(g *Group, inside netip.Addr) step {
 	if p.holds() {
-		return step{group: g, inside: inside, decide: func(v subscriber.View) subscriber.Decision { return p.hold(g, v) }}
+		return step{group: g, inside: inside, decider: decideFunc(func(v subscriber.View) subscriber.Decision { return p.hold(g, v) })}
 	}
 	return endStep(g, subscriber.Key{Group: g.Name, Inside: inside}, p.means, subscriber.ReasonNASRestart, p.since.At)
 }
@@ -264,21 +276,21 @@ func (p *pendingRestart) holds() bool { return p.held || p.since.Confirm }
 
 // means reports whether the restart ended the record's session.
 func (p *pendingRestart) means(r *subscriber.Record) bool {
-	same := p.db.nases.original(codec.NASOf(r.SessionID)) == p.db.nases.original(codec.NASOf(p.nas))
+	same := p.nases.original(codec.NASOf(r.SessionID)) == p.nases.original(codec.NASOf(p.nas))
 	return same && p.since.Ends(r)
 }
 
-func (db *DB) markSwept(ctx context.Context, g *Group, pending pendingRestarts) error {
+func (sw *restartSweeper) markSwept(ctx context.Context, g *Group, pending pendingRestarts) error {
 	calls := make([]redis.Cmder, 0, len(pending))
 	for ref, p := range pending {
 		keys := []string{codec.RestartKey(g.Name, p.nas), codec.RestartsKey(g.Name)}
 		calls = append(calls, redisconn.NewCall(ctx, sweptScript, keys, p.line, ref))
 	}
-	if err := db.client.Exchange(ctx, calls); err != nil {
+	if err := sw.client.Exchange(ctx, calls); err != nil {
 		return err
 	}
 	for _, p := range pending {
-		db.guards.swept(nasTrace(g.Name, p.nas))
+		sw.guards.swept(nasTrace(g.Name, p.nas))
 	}
 	return nil
 }

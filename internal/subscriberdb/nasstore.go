@@ -30,22 +30,28 @@ const (
 	nasMerges = 4
 )
 
+// nasStore keeps in Redis what is known of the NASes.
+type nasStore struct {
+	*shared
+	nases *nasRegistry
+}
+
 // KeepNASes reads what was known of the NASes, writes what changes, and forgets
 // those that are gone, until the context ends. Errors are tried again: nothing else
 // waits for it.
-func (db *DB) KeepNASes(ctx context.Context) error {
+func (s *nasStore) KeepNASes(ctx context.Context) error {
 	ticker := time.NewTicker(nasFlush)
 	defer ticker.Stop()
 	var swept time.Time
 	for {
-		err := db.FlushNASes(ctx)
-		if now := db.now(); err == nil && (swept.IsZero() || now.Sub(swept) >= nasSweep) {
-			if err = db.sweepNASes(ctx); err == nil {
+		err := s.FlushNASes(ctx)
+		if now := s.now(); err == nil && (swept.IsZero() || now.Sub(swept) >= nasSweep) {
+			if err = s.sweepNASes(ctx); err == nil {
 				swept = now
 			}
 		}
 		if err != nil && ctx.Err() == nil {
-			db.logger.Debug("NASes not written", "error", err)
+			s.logger.Debug("NASes not written", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -58,17 +64,17 @@ func (db *DB) KeepNASes(ctx context.Context) error {
 // FlushNASes writes what is known of the NASes and was not written yet. What could
 // not be written is kept for the next time; of the counts, what Redis took without
 // an answer may count twice.
-func (db *DB) FlushNASes(ctx context.Context) error {
-	release, err := db.nases.takeTurn(ctx)
+func (s *nasStore) FlushNASes(ctx context.Context) error {
+	release, err := s.nases.takeTurn(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := db.loadNASes(ctx); err != nil {
+	if err := s.loadNASes(ctx); err != nil {
 		return err
 	}
-	for n := db.nases.pending(); n > 0; n -= nasBatch { // what changes meanwhile is for the next time
-		if err := db.writeNASes(ctx, db.nases.news(nasBatch)); err != nil {
+	for n := s.nases.pending(); n > 0; n -= nasBatch { // what changes meanwhile is for the next time
+		if err := s.writeNASes(ctx, s.nases.news(nasBatch)); err != nil {
 			return err
 		}
 	}
@@ -87,29 +93,29 @@ func (r *nasRegistry) takeTurn(ctx context.Context) (release func(), err error) 
 
 // loadNASes reads, once, what was known of the NASes: before anything is written, or
 // that would be lost.
-func (db *DB) loadNASes(ctx context.Context) error {
-	if db.nases.loaded {
+func (s *nasStore) loadNASes(ctx context.Context) error {
+	if s.nases.loaded {
 		return nil
 	}
-	now := db.now()
-	err := db.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
+	now := s.now()
+	err := s.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			name, line, ok := codec.ParseNASRow(fields[i], fields[i+1])
 			if ok && !forgotten(&line, now) {
-				db.nases.adopt(name, fields[i+1], now)
+				s.nases.adopt(name, fields[i+1], now)
 			}
 		}
 		return nil
 	})
-	db.nases.loaded = err == nil
+	s.nases.loaded = err == nil
 	return err
 }
 
 // writeNASes writes lines first and then counts, which belong to a line.
-func (db *DB) writeNASes(ctx context.Context, news []nasNews) error {
-	written, err := db.writeNASLines(ctx, news)
+func (s *nasStore) writeNASes(ctx context.Context, news []nasNews) error {
+	written, err := s.writeNASLines(ctx, news)
 	if err != nil {
-		db.nases.unsaid(news)
+		s.nases.unsaid(news)
 		return err
 	}
 	var counts []any
@@ -122,8 +128,8 @@ func (db *DB) writeNASes(ctx context.Context, news []nasNews) error {
 	if len(counts) == 0 {
 		return nil
 	}
-	if err := db.client.Exchange(ctx, []redis.Cmder{redisconn.NewCall(ctx, countScript, []string{codec.RefusedKey}, counts...)}); err != nil {
-		db.nases.unsaid(written)
+	if err := s.client.Exchange(ctx, []redis.Cmder{redisconn.NewCall(ctx, countScript, []string{codec.RefusedKey}, counts...)}); err != nil {
+		s.nases.unsaid(written)
 		return err
 	}
 	return nil
@@ -131,17 +137,17 @@ func (db *DB) writeNASes(ctx context.Context, news []nasNews) error {
 
 // writeNASLines returns the news whose lines stand in Redis now. Where another daemon
 // has changed a line, what both know is written.
-func (db *DB) writeNASLines(ctx context.Context, news []nasNews) (written []nasNews, err error) {
+func (s *nasStore) writeNASLines(ctx context.Context, news []nasNews) (written []nasNews, err error) {
 	left := slices.Clone(news)
 	for range nasMerges {
 		if len(left) == 0 {
 			return written, nil
 		}
-		args := []any{db.nases.shares.all()}
+		args := []any{s.nases.shares.all()}
 		for i := range left {
 			args = append(args, left[i].ref(), left[i].was, left[i].line)
 		}
-		answers, err := db.callNASes(ctx, args)
+		answers, err := s.callNASes(ctx, args)
 		if err != nil {
 			return nil, err
 		}
@@ -150,25 +156,25 @@ func (db *DB) writeNASLines(ctx context.Context, news []nasNews) (written []nasN
 			n := left[i]
 			switch stands, other := answer.(string); {
 			case other:
-				db.nases.merged(&n, stands, db.now())
+				s.nases.merged(&n, stands, s.now())
 				again = append(again, n)
 			case answer == int64(1):
-				db.nases.said(&n)
+				s.nases.said(&n)
 				written = append(written, n)
 			default: // too many
-				db.nases.uncounted(&n)
+				s.nases.uncounted(&n)
 			}
 		}
 		left = again
 	}
-	db.nases.unsaid(left)
+	s.nases.unsaid(left)
 	return written, nil
 }
 
 // callNASes carries out the script that writes lines.
-func (db *DB) callNASes(ctx context.Context, args []any) ([]any, error) {
+func (s *nasStore) callNASes(ctx context.Context, args []any) ([]any, error) {
 	call := redisconn.NewCall(ctx, nasScript, []string{codec.NASesKey}, args...)
-	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
+	if err := s.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return nil, err
 	}
 	answers, err := call.Slice()
@@ -181,13 +187,13 @@ func (db *DB) callNASes(ctx context.Context, args []any) ([]any, error) {
 // NASes returns all NASes that sent accounting to any daemon within a month, in
 // order of their clients and names. What this daemon knows and has not written yet
 // is told too.
-func (db *DB) NASes(ctx context.Context) ([]NAS, error) {
-	if err := db.FlushNASes(ctx); err != nil {
+func (s *nasStore) NASes(ctx context.Context) ([]NAS, error) {
+	if err := s.FlushNASes(ctx); err != nil {
 		return nil, fmt.Errorf("write NASes: %w", err)
 	}
 	byRef := make(map[string]*NAS)
-	now := db.now()
-	err := db.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
+	now := s.now()
+	err := s.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			if name, line, ok := codec.ParseNASRow(fields[i], fields[i+1]); ok && !forgotten(&line, now) {
 				byRef[fields[i]] = &NAS{name, line, make(map[string]uint64)}
@@ -198,7 +204,7 @@ func (db *DB) NASes(ctx context.Context) ([]NAS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read NASes: %w", err)
 	}
-	err = db.client.ScanHash(ctx, codec.RefusedKey, func(fields []string) error {
+	err = s.client.ScanHash(ctx, codec.RefusedKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			ref, verdict, _ := strings.Cut(fields[i], " ")
 			n := byRef[ref]
@@ -223,14 +229,14 @@ func (db *DB) NASes(ctx context.Context) ([]NAS, error) {
 
 // sweepNASes forgets the NASes that were not heard of for long, and counts without a
 // NAS.
-func (db *DB) sweepNASes(ctx context.Context) error {
-	release, err := db.nases.takeTurn(ctx)
+func (s *nasStore) sweepNASes(ctx context.Context) error {
+	release, err := s.nases.takeTurn(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
 	var counts []string // read before the lines, which are written before them
-	err = db.client.ScanHash(ctx, codec.RefusedKey, func(fields []string) error {
+	err = s.client.ScanHash(ctx, codec.RefusedKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			counts = append(counts, fields[i])
 		}
@@ -239,10 +245,10 @@ func (db *DB) sweepNASes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := db.now()
+	now := s.now()
 	known := make(map[string]bool) // those that stay
-	old := []any{db.nases.shares.all()}
-	err = db.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
+	old := []any{s.nases.shares.all()}
+	err = s.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			n := codec.ParseNASLine(fields[i+1])
 			if known[fields[i]] = !forgotten(&n, now); !known[fields[i]] {
@@ -255,17 +261,17 @@ func (db *DB) sweepNASes(ctx context.Context) error {
 		return err
 	}
 	for chunk := range slices.Chunk(old[1:], 3*nasBatch) {
-		if _, err := db.callNASes(ctx, append(slices.Clone(old[:1]), chunk...)); err != nil {
+		if _, err := s.callNASes(ctx, append(slices.Clone(old[:1]), chunk...)); err != nil {
 			return err
 		}
 	}
-	db.nases.forget(now)
+	s.nases.forget(now)
 	counts = slices.DeleteFunc(counts, func(field string) bool {
 		ref, _, _ := strings.Cut(field, " ")
 		return known[ref]
 	})
 	for chunk := range slices.Chunk(counts, nasBatch) {
-		if err := db.client.HDel(ctx, codec.RefusedKey, chunk...).Err(); err != nil {
+		if err := s.client.HDel(ctx, codec.RefusedKey, chunk...).Err(); err != nil {
 			return fmt.Errorf("forget refused events: %w", err)
 		}
 	}

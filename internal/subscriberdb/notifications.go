@@ -23,9 +23,9 @@ const mendedPause = time.Minute
 
 // serverNotifications turns on the notifications of one server, and keeps them on.
 type serverNotifications struct {
-	db     *DB
-	server redis.UniversalClient
-	round  int // of watching
+	watcher *removalWatcher
+	server  redis.UniversalClient
+	round   int // of watching
 
 	on      bool // the server tells of removed keys
 	due     time.Time
@@ -50,7 +50,7 @@ func (n *serverNotifications) checkIfDue(ctx context.Context) bool {
 		n.silents++
 		return true
 	}
-	n.db.logger.Warn("notifications of removed records were turned off by another program, turned on again",
+	n.watcher.logger.Warn("notifications of removed records were turned off by another program, turned on again",
 		"setting", notifySetting, "needed", neededFlags, "suppressed", n.silents)
 	n.told, n.silents = time.Now(), 0
 	return true
@@ -68,13 +68,13 @@ func (n *serverNotifications) check(ctx context.Context) (mended bool) {
 		return false
 	}
 	n.on = err == nil
-	if !n.db.notices.note(redisconn.Address(n.server), n.round, n.on) {
+	if !n.watcher.notices.note(redisconn.Address(n.server), n.round, n.on) {
 		return mended
 	}
 	if n.on {
-		n.db.logger.Info("redis tells of removed records again")
+		n.watcher.logger.Info("redis tells of removed records again")
 	} else {
-		n.db.logger.Warn("redis does not let us turn on notifications: removed records are looked for instead",
+		n.watcher.logger.Warn("redis does not let us turn on notifications: removed records are looked for instead",
 			"setting", notifySetting, "needed", neededFlags, "error", err, "alarm", "sessiond_redis_notifications")
 	}
 	return mended
@@ -154,9 +154,9 @@ func (s *serverNotices) note(address string, round int, on bool) (news bool) {
 }
 
 // Notified reports whether all servers tell of removed keys, as far as is known. Where
-// one does not, Vanished looks for them, and for expired ones.
-func (db *DB) Notified() bool {
-	s := &db.notices
+// one does not, WatchRemovals looks for them, and for expired ones.
+func (w *removalWatcher) Notified() bool {
+	s := &w.notices
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.servers {

@@ -17,8 +17,8 @@ const noKey = time.Duration(-2)
 
 // Owner returns who has the lease of a group's NAT, "" for nobody, and how long it
 // lasts yet; negative: for ever.
-func (db *DB) Owner(ctx context.Context, group string) (line string, left time.Duration, err error) {
-	pipe := db.client.Pipeline()
+func (v *valueStore) Owner(ctx context.Context, group string) (line string, left time.Duration, err error) {
+	pipe := v.client.Pipeline()
 	owner, ttl := pipe.Get(ctx, codec.OwnerKey(group)), pipe.PTTL(ctx, codec.OwnerKey(group))
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return "", 0, fmt.Errorf("read owner of group %q: %w", group, err)
@@ -31,9 +31,9 @@ func (db *DB) Owner(ctx context.Context, group string) (line string, left time.D
 
 // SetOwner makes now the owner of a group's NAT for ttl, if the owner is was, and
 // reports whether it was. "" is nobody.
-func (db *DB) SetOwner(ctx context.Context, group, was, now string, ttl time.Duration) (bool, error) {
+func (v *valueStore) SetOwner(ctx context.Context, group, was, now string, ttl time.Duration) (bool, error) {
 	call := redisconn.NewCall(ctx, ownerScript, []string{codec.OwnerKey(group)}, was, now, ttl.Milliseconds())
-	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
+	if err := v.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return false, fmt.Errorf("write owner of group %q: %w", group, err)
 	}
 	done, err := call.Int()

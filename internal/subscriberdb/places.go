@@ -16,14 +16,14 @@ type places struct {
 // is not there as many as it likes. So a client's share of the pools and of Redis is bounded.
 // online tells how many a client has, or all clients of a realm by the realm's name. That may
 // be a moment old, and is called for every event of a client with a limit.
-func (db *DB) SetPlaces(limits map[string]int, online func(client string) int) {
-	db.places.Store(&places{limits, online})
+func (c *clientSet) SetPlaces(limits map[string]int, online func(client string) int) {
+	c.places.Store(&places{limits, online})
 }
 
 // full reports whether the client of an event has as many subscribers as it may. known is the
 // name under which its sessions are known.
-func (db *DB) full(ev *subscriber.Event, known string) bool {
-	p := db.places.Load()
+func (c *clientSet) full(ev *subscriber.Event, known string) bool {
+	p := c.places.Load()
 	if p == nil {
 		return false
 	}

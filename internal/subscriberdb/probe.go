@@ -19,32 +19,39 @@ const (
 	probeTTL  = 10 * time.Second // of what a probe writes
 )
 
+// prober finds out whether Redis can be used.
+type prober struct {
+	*shared
+	node      string // name of this daemon
+	feedLimit int64
+}
+
 // Probe makes sure that accounting can be recorded, or says why it cannot: it commits
 // as accounting does, in every group, and so on every server that has any of them. A
 // ping would be answered by a server that is full, or a replica.
-func (db *DB) Probe(ctx context.Context) error {
+func (p *prober) Probe(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	err := db.probeGroups(bounded)
+	err := p.probeGroups(bounded)
 	if err != nil && ctx.Err() == nil && bounded.Err() != nil {
 		err = fmt.Errorf("no answer within %v", probeTime)
 	}
 	if ctx.Err() == nil {
-		db.client.Probed(err)
+		p.client.Probed(err)
 	}
 	return err
 }
 
-func (db *DB) probeGroups(ctx context.Context) error {
-	groups := db.groups.Load()
+func (p *prober) probeGroups(ctx context.Context) error {
+	groups := p.inForce()
 	cmds := make([]redis.Cmder, 0, 3*len(groups.groups)+1)
 	for i := range groups.groups {
 		g := &groups.groups[i]
 		// Nothing of the group goes on where one of these two is of another type.
-		cmds = append(cmds, db.probeCall(ctx, g), redis.NewIntCmd(ctx, "xlen", g.feed), redis.NewIntCmd(ctx, "hlen", g.online))
+		cmds = append(cmds, p.probeCall(ctx, g), redis.NewIntCmd(ctx, "xlen", g.feed), redis.NewIntCmd(ctx, "hlen", g.online))
 	}
-	cmds = append(cmds, db.probeCall(ctx, &groups.reserved))
-	failed := db.client.Exchange(ctx, cmds)
+	cmds = append(cmds, p.probeCall(ctx, &groups.reserved))
+	failed := p.client.Exchange(ctx, cmds)
 	for _, cmd := range cmds {
 		switch err := redisconn.Answered(cmd, failed); {
 		case redisconn.IsWrongType(err):
@@ -53,14 +60,14 @@ func (db *DB) probeGroups(ctx context.Context) error {
 			return fmt.Errorf("write to redis: %w", err)
 		}
 	}
-	return db.probeSingly(ctx)
+	return p.probeSingly(ctx)
 }
 
 // probeSingly asks as everything but accounting does: the client has other connections
 // for single commands than for many at once, and dials those no sooner than a second
 // after it failed. Who is told that Redis can be used must find it so.
-func (db *DB) probeSingly(ctx context.Context) error {
-	if err := db.client.Get(ctx, codec.ProbeKey(codec.Reserved, db.node)).Err(); err != nil && !errors.Is(err, redis.Nil) {
+func (p *prober) probeSingly(ctx context.Context) error {
+	if err := p.client.Get(ctx, codec.ProbeKey(codec.Reserved, p.node)).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("read from redis: %w", err)
 	}
 	return nil
@@ -68,21 +75,21 @@ func (db *DB) probeSingly(ctx context.Context) error {
 
 // probeCall is a call of commitScript that writes an expiring key of this daemon's, and
 // nothing else, under no condition.
-func (db *DB) probeCall(ctx context.Context, g *Group) redis.Cmder {
-	return redisconn.NewCall(ctx, commitScript, []string{g.feed, g.online, codec.ProbeKey(g.Name, db.node)},
-		db.feedLimit, false, 5, 0, "set", 3, codec.FormatTime(db.now()), probeTTL.Milliseconds())
+func (p *prober) probeCall(ctx context.Context, g *Group) redis.Cmder {
+	return redisconn.NewCall(ctx, commitScript, []string{g.feed, g.online, codec.ProbeKey(g.Name, p.node)},
+		p.feedLimit, false, 5, 0, "set", 3, codec.FormatTime(p.now()), probeTTL.Milliseconds())
 }
 
 // Trouble tells that a commit failed since the last look, so that a probe is due.
-func (db *DB) Trouble() <-chan struct{} { return db.client.Trouble() }
+func (p *prober) Trouble() <-chan struct{} { return p.client.Trouble() }
 
 // IsFull reports whether Redis refused a write because it has no memory left.
 func IsFull(err error) bool { return redisconn.IsFull(err) }
 
 // severity is how bad it is that something failed for want of Redis: that it cannot be
 // used is told by who probes it.
-func (db *DB) severity(ctx context.Context) slog.Level {
-	if db.client.Failing() || db.Probe(ctx) != nil {
+func (p *prober) severity(ctx context.Context) slog.Level {
+	if p.client.Failing() || p.Probe(ctx) != nil {
 		return slog.LevelDebug
 	}
 	return slog.LevelWarn

@@ -14,13 +14,20 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
+// recordReader reads records.
+type recordReader struct {
+	*shared
+	clients   *clientSet
+	reporters *nasReporters
+}
+
 // Get returns the record of a key, or ErrNotFound.
-func (db *DB) Get(ctx context.Context, key subscriber.Key) (subscriber.Record, error) {
-	if _, err := db.group(key.Group); err != nil {
+func (rd *recordReader) Get(ctx context.Context, key subscriber.Key) (subscriber.Record, error) {
+	if _, err := rd.group(key.Group); err != nil {
 		return subscriber.Record{}, err
 	}
 	key.Inside = key.Inside.Unmap()
-	records, err := db.read(ctx, db.client, []subscriber.Key{key})
+	records, err := rd.read(ctx, rd.client, []subscriber.Key{key})
 	if err != nil {
 		return subscriber.Record{}, err
 	}
@@ -36,11 +43,11 @@ func (db *DB) Get(ctx context.Context, key subscriber.Key) (subscriber.Record, e
 // without an entry there, as somebody may make by hand, is left to Versions. One that is
 // written meanwhile may be missed; the feed, read from where it stood before, tells what
 // happened to it. An error of yield ends the walk.
-func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error {
-	if _, err := db.group(group); err != nil {
+func (rd *recordReader) Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error {
+	if _, err := rd.group(group); err != nil {
 		return err
 	}
-	online, err := db.onlineAddresses(ctx, group)
+	online, err := rd.onlineAddresses(ctx, group)
 	if err != nil {
 		return err
 	}
@@ -51,14 +58,14 @@ func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber
 			for _, a := range some {
 				inside = append(inside, netip.AddrFrom16(a).Unmap())
 			}
-			records, err := db.RecordsAt(ctx, group, inside)
+			records, err := rd.RecordsAt(ctx, group, inside)
 			if err != nil {
 				return err
 			}
 			if len(records) == 0 {
 				continue
 			}
-			db.noteReporters(records)
+			rd.noteReporters(records)
 			if err := emit(records); err != nil {
 				return err
 			}
@@ -69,10 +76,10 @@ func (db *DB) Records(ctx context.Context, group string, yield func([]subscriber
 
 // onlineAddresses returns the addresses of a group that have somebody online, in order
 // and as [netip.Addr.As16] has them: without a pointer in each.
-func (db *DB) onlineAddresses(ctx context.Context, group string) ([][16]byte, error) {
+func (rd *recordReader) onlineAddresses(ctx context.Context, group string) ([][16]byte, error) {
 	var online [][16]byte
 	var some []netip.Addr
-	err := db.client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
+	err := rd.client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
 		some = appendOnline(some[:0], fields)
 		for _, a := range some {
 			online = append(online, a.As16())
@@ -84,15 +91,15 @@ func (db *DB) onlineAddresses(ctx context.Context, group string) ([][16]byte, er
 
 // noteReporters notes which clients report the sessions of records that stand, so that a
 // start knows whose NASes are whose before anybody says so (SES-16).
-func (db *DB) noteReporters(records []subscriber.Record) {
+func (rd *recordReader) noteReporters(records []subscriber.Record) {
 	var last subscriber.SessionID
 	for i := range records {
 		id := records[i].NASOnly()
 		if id == last || id.Client == "" || id.NAS == "" {
 			continue
 		}
-		if _, configured := db.realmOf(id.Client); configured {
-			db.cache.reported(id)
+		if _, configured := rd.clients.realmOf(id.Client); configured {
+			rd.reporters.reported(id)
 		}
 		last = id
 	}
@@ -111,7 +118,7 @@ func appendOnline(inside []netip.Addr, fields []string) []netip.Addr {
 
 // read reads the records of the keys in one round trip, leaving out those that
 // are not there.
-func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []subscriber.Key) ([]subscriber.Record, error) {
+func (rd *recordReader) read(ctx context.Context, server redis.UniversalClient, keys []subscriber.Key) ([]subscriber.Record, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
@@ -125,12 +132,12 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 	if err := redisconn.Failure(cmds, redisconn.Pipeline(ctx, server, cmds)); err != nil {
 		return nil, fmt.Errorf("read records: %w", err)
 	}
-	now := db.now()
+	now := rd.now()
 	records := make([]subscriber.Record, 0, len(keys))
 	for i, key := range keys {
 		hash := cmds[2*i].(*redis.MapStringStringCmd)
 		if redisconn.IsWrongType(hash.Err()) {
-			db.foundRecord(key)
+			rd.foundRecord(key)
 		}
 		if fields := hash.Val(); len(fields) > 0 {
 			r := codec.ParseRecord(key, fields)
@@ -143,13 +150,13 @@ func (db *DB) read(ctx context.Context, server redis.UniversalClient, keys []sub
 
 // readSessions is read, of those fields only that tell of which session a record is: half
 // as dear, of Redis and of us.
-func (db *DB) readSessions(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
+func (rd *recordReader) readSessions(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
 	calls := make([]redis.Cmder, len(keys))
 	for i, key := range keys {
 		args := append(make([]any, 0, 8), "hmget", codec.RecordKey(key.Group, key.Inside))
 		calls[i] = redis.NewStringSliceCmd(ctx, codec.AppendSessionFields(args)...)
 	}
-	if err := redisconn.Failure(calls, db.client.Exchange(ctx, calls)); err != nil {
+	if err := redisconn.Failure(calls, rd.client.Exchange(ctx, calls)); err != nil {
 		return nil, fmt.Errorf("read sessions of records: %w", err)
 	}
 	records := make([]subscriber.Record, 0, len(keys))

@@ -93,11 +93,11 @@ func versionOf(r *subscriber.Record) string {
 // stateNeedsRewrite reports whether the next event comes so long after the state of an open
 // session was written that this is to be done again, to keep it longer than the
 // record: once in each such period since the session began.
-func (db *DB) stateNeedsRewrite(r, next *subscriber.Record) bool {
-	period := db.restateAfter()
+func (e *txnEngine) stateNeedsRewrite(r, next *subscriber.Record) bool {
+	period := e.restateAfter()
 	return r.UpdatedAt.Sub(r.StartedAt)/period != next.UpdatedAt.Sub(r.StartedAt)/period
 }
 
 // restateAfter is how long the state of an open session may stand unchanged
 // until an Interim writes it again.
-func (db *DB) restateAfter() time.Duration { return db.tombstoneTTL / 2 }
+func (e *txnEngine) restateAfter() time.Duration { return e.tombstoneTTL / 2 }

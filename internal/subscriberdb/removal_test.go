@@ -158,7 +158,7 @@ func TestMissedNotifications_DEL09(t *testing.T) {
 func TestNotificationFlags(t *testing.T) {
 	client := realRedis(t, "--notify-keyspace-events", "K$")
 	db := newDB(t, client)
-	n := serverNotifications{db: db, server: db.client}
+	n := serverNotifications{watcher: db.removalWatcher, server: client}
 	if n.check(t.Context()); !n.on {
 		t.Fatal("not enabled")
 	}
@@ -197,7 +197,7 @@ func TestRefusalIsAnAnswer(t *testing.T) {
 	} {
 		var said bytes.Buffer
 		db := newDB(t, tt.client, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
-		n := serverNotifications{db: db, server: tt.client}
+		n := serverNotifications{watcher: db.removalWatcher, server: tt.client}
 		if n.check(t.Context()); n.on {
 			t.Errorf("%s: enabled", name)
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Timing of Vanished.
+// Timing of WatchRemovals.
 const (
 	retryPause   = time.Second          // after a connection was lost
 	patrolPause  = time.Second          // between walks where notifications may be missing
@@ -42,23 +42,31 @@ var removals = map[string]subscriber.Reason{
 	"move_from":   subscriber.ReasonRemovedInDatabase,
 }
 
+// removalWatcher notices records that others remove, or that expire.
+type removalWatcher struct {
+	*shared
+	reader  *recordReader
+	probe   *prober
+	notices serverNotices
+}
+
 // WatchRemovals calls gone for records that others removed or that expired, as soon
-// as Redis tells, until the context ends; to be handed to Bury. The reason is
+// as Redis tells, until the context ends; to be handed to AnnounceDeleted. The reason is
 // ReasonNone where Redis did not tell. Deletions that
 // are announced already are not among them. Notifications are lossy: after each
 // connection it looks for what it has missed, and where Redis does not let it
 // turn notifications on it looks all the time. gone is called from one goroutine
 // at a time for each server of a Cluster.
-func (db *DB) WatchRemovals(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
+func (w *removalWatcher) WatchRemovals(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
 	for said := false; ctx.Err() == nil; {
-		watching, err := db.watchServers(ctx, gone)
+		watching, err := w.watchServers(ctx, gone)
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, errServersBack):
 			said = false
 		case watching || !said: // an outage is told of once
 			said = true
-			db.logger.Log(ctx, db.severity(ctx), "notifications of removed records interrupted", "error", err)
+			w.logger.Log(ctx, w.probe.severity(ctx), "notifications of removed records interrupted", "error", err)
 			fallthrough
 		default:
 			_ = clock.Sleep(ctx, retryPause)
@@ -69,12 +77,12 @@ func (db *DB) WatchRemovals(ctx context.Context, gone func(subscriber.Key, subsc
 
 // watchServers watches all servers until one is lost, then lets go of the others, and
 // reports whether it watched any.
-func (db *DB) watchServers(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) (watching bool, err error) {
+func (w *removalWatcher) watchServers(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) (watching bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var back sync.WaitGroup
 	defer back.Wait()
 	defer cancel(nil)
-	usable := db.client.Usable()
+	usable := w.client.Usable()
 	back.Go(func() {
 		select {
 		case <-usable:
@@ -82,11 +90,11 @@ func (db *DB) watchServers(ctx context.Context, gone func(subscriber.Key, subscr
 		case <-ctx.Done():
 		}
 	})
-	round := db.notices.begin()
+	round := w.notices.begin()
 	var once sync.Once
 	var first error
-	err = db.client.EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
-		err := db.watchServer(ctx, server, round, gone)
+	err = w.client.EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
+		err := w.watchServer(ctx, server, round, gone)
 		once.Do(func() { first = err })
 		cancel(err)
 		return err
@@ -94,11 +102,11 @@ func (db *DB) watchServers(ctx context.Context, gone func(subscriber.Key, subscr
 	if errors.Is(context.Cause(ctx), errServersBack) {
 		return true, errServersBack
 	}
-	return db.notices.watched(round), cmp.Or(first, err)
+	return w.notices.watched(round), cmp.Or(first, err)
 }
 
-func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, round int, gone func(subscriber.Key, subscriber.Reason)) error {
-	n := serverNotifications{db: db, server: server, round: round}
+func (w *removalWatcher) watchServer(ctx context.Context, server redis.UniversalClient, round int, gone func(subscriber.Key, subscriber.Reason)) error {
+	n := serverNotifications{watcher: w, server: server, round: round}
 	n.check(ctx)
 	events := make([]string, 0, len(removals))
 	for name := range removals {
@@ -113,13 +121,13 @@ func (db *DB) watchServer(ctx context.Context, server redis.UniversalClient, rou
 			return fmt.Errorf("subscribe: %w", err)
 		}
 	}
-	db.notices.watching(round)
-	return db.listen(ctx, sub, &scanner{db: db, gone: gone}, &n)
+	w.notices.watching(round)
+	return w.listen(ctx, sub, &scanner{watcher: w, gone: gone}, &n)
 }
 
 // listen takes notifications as they come, and sends the scanner out when it is
 // due. Receiving in short turns keeps both in one goroutine.
-func (db *DB) listen(ctx context.Context, sub *redis.PubSub, p *scanner, n *serverNotifications) error {
+func (w *removalWatcher) listen(ctx context.Context, sub *redis.PubSub, p *scanner, n *serverNotifications) error {
 	l := listener{sub: sub, heard: time.Now()}
 	for ctx.Err() == nil {
 		if n.checkIfDue(ctx) {

@@ -57,11 +57,11 @@ func (r *restartGuards) take(g *Group, n, online int, now time.Time) guard.Answe
 }
 
 // decided tells the guards that removals were confirmed or refused.
-func (db *DB) decided(records []subscriber.Record) {
-	db.guards.mu.Lock()
-	defer db.guards.mu.Unlock()
+func (r *restartGuards) decided(records []subscriber.Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for i := range records {
-		if g := db.guards.byGroup[records[i].Group]; g != nil {
+		if g := r.byGroup[records[i].Group]; g != nil {
 			g.Decided(records[i].RemovalHeld)
 		}
 	}
@@ -69,30 +69,30 @@ func (db *DB) decided(records []subscriber.Record) {
 
 // judgeRestarts says which of the restarts would end more sessions than the
 // group's guard allows: those are held.
-func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending pendingRestarts) error {
+func (sw *restartSweeper) judgeRestarts(ctx context.Context, g *Group, pending pendingRestarts) error {
 	if !g.Guard.Bounds(subscriber.ReasonNASRestart) {
 		return nil
 	}
-	online, err := db.client.HLen(ctx, codec.OnlineKey(g.Name)).Result()
+	online, err := sw.client.HLen(ctx, codec.OnlineKey(g.Name)).Result()
 	if err != nil {
 		return err
 	}
-	meant, err := db.countOlder(ctx, g, pending)
+	meant, err := sw.countOlder(ctx, g, pending)
 	if err != nil {
 		return err
 	}
 	for _, p := range pending {
 		nas := nasTrace(g.Name, p.nas)
-		if meant[p] == 0 || p.since.Confirm || db.guards.hasPassed(nas, p.line) {
+		if meant[p] == 0 || p.since.Confirm || sw.guards.hasPassed(nas, p.line) {
 			continue
 		}
-		answer := db.guards.take(g, meant[p], int(online), db.now())
+		answer := sw.guards.take(g, meant[p], int(online), sw.now())
 		if p.held = answer.Passed < meant[p]; p.held {
-			db.logger.Error("restart of a NAS would end too many sessions, held until it is confirmed or refused",
+			sw.logger.Error("restart of a NAS would end too many sessions, held until it is confirmed or refused",
 				"group", g.Name, "client", p.nas.Client, "nas", p.nas.NAS, "sessions", meant[p], "limit", answer.Limit,
 				"see", "sessionctl removal list")
 		} else {
-			db.guards.pass(nas, p.line)
+			sw.guards.pass(nas, p.line)
 		}
 	}
 	return nil
@@ -100,23 +100,23 @@ func (db *DB) judgeRestarts(ctx context.Context, g *Group, pending pendingRestar
 
 // countOlder counts the sessions that each restart ends, those that are held
 // already among them: a sweep that was interrupted goes on to hold the rest.
-func (db *DB) countOlder(ctx context.Context, g *Group, pending pendingRestarts) (map[*pendingRestart]int, error) {
+func (sw *restartSweeper) countOlder(ctx context.Context, g *Group, pending pendingRestarts) (map[*pendingRestart]int, error) {
 	meant := map[*pendingRestart]int{}
-	err := db.client.ScanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
+	err := sw.client.ScanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
 		var keys []subscriber.Key
 		for i := 0; i+1 < len(fields); i += 2 {
 			inside, err := netip.ParseAddr(fields[i])
-			if err == nil && pending.of(db, codec.NASOfOnlineEntry(fields[i+1])) != nil {
+			if err == nil && pending.of(sw.nases, codec.NASOfOnlineEntry(fields[i+1])) != nil {
 				keys = append(keys, subscriber.Key{Group: g.Name, Inside: inside})
 			}
 		}
-		records, err := db.readSessions(ctx, keys)
+		records, err := sw.reader.readSessions(ctx, keys)
 		if err != nil {
 			return fmt.Errorf("count sessions of restarted NASes: %w", err)
 		}
 		for i := range records {
 			ref := codec.NASRef(records[i].SessionID)
-			if p := pending.of(db, ref); p != nil && p.means(&records[i]) {
+			if p := pending.of(sw.nases, ref); p != nil && p.means(&records[i]) {
 				meant[p]++
 			}
 		}
@@ -135,7 +135,7 @@ func (p *pendingRestart) hold(g *Group, v subscriber.View) subscriber.Decision {
 	r := *v.Holder
 	r.RemovalHeld, r.ExpiresAt = subscriber.ReasonNASRestart, time.Time{}
 	if ttl := g.ttlOf(r.Client); p.since.Confirm && ttl > 0 {
-		r.ExpiresAt = p.db.now().Add(ttl)
+		r.ExpiresAt = p.now().Add(ttl)
 	}
 	return subscriber.Decision{Put: &r}
 }

@@ -12,19 +12,19 @@ import (
 // where no record stands but one of an earlier session, which came back with an old
 // database. A session that is known to have ended stays away.
 // Restored records live for the group's RecordTTL, and are announced as Created.
-func (db *DB) Restore(ctx context.Context, lost []subscriber.Record) error {
+func (w *recordWriter) Restore(ctx context.Context, lost []subscriber.Record) error {
 	for len(lost) > 0 {
 		batch := lost[:min(endBatch, len(lost))]
 		lost = lost[len(batch):]
 		steps := make([]*step, len(batch))
 		for i := range batch {
-			g, err := db.group(batch[i].Group)
+			g, err := w.group(batch[i].Group)
 			if err != nil {
 				return err
 			}
 			steps[i] = restoreStep(g, batch[i])
 		}
-		db.perform(ctx, steps)
+		w.txns.perform(ctx, steps)
 		for _, s := range steps {
 			if s.err != nil {
 				return fmt.Errorf("restore record %v: %w", s.inside, s.err)
@@ -49,7 +49,7 @@ func restoreStep(g *Group, r subscriber.Record) *step {
 	if r.NAS != "" && r.AcctSessionID != "" {
 		s.id = r.SessionID
 	}
-	s.decide = func(v subscriber.View) subscriber.Decision {
+	s.decider = decideFunc(func(v subscriber.View) subscriber.Decision {
 		taken := v.Holder != nil && !r.Follows(v.Holder)
 		if taken {
 			return subscriber.Decision{}
@@ -68,6 +68,6 @@ func restoreStep(g *Group, r subscriber.Record) *step {
 			d.Session = &open
 		}
 		return d
-	}
+	})
 	return s
 }

@@ -30,19 +30,19 @@ const (
 
 // Join enters a reader of a group's feed that is not known yet, so that nothing behind
 // the given entry is taken off before it tells its position.
-func (db *DB) Join(ctx context.Context, group, reader, entry string) error {
-	return db.tellPosition(ctx, group, reader, entry, "HSETNX")
+func (f *changeFeed) Join(ctx context.Context, group, reader, entry string) error {
+	return f.tellPosition(ctx, group, reader, entry, "HSETNX")
 }
 
 // TellPosition tells that a reader of a group's feed has read it to the given entry. A
 // reader should tell once in a while also where there was nothing to read.
-func (db *DB) TellPosition(ctx context.Context, group, reader, entry string) error {
-	return db.tellPosition(ctx, group, reader, entry, "HSET")
+func (f *changeFeed) TellPosition(ctx context.Context, group, reader, entry string) error {
+	return f.tellPosition(ctx, group, reader, entry, "HSET")
 }
 
-func (db *DB) tellPosition(ctx context.Context, group, reader, entry, how string) error {
+func (f *changeFeed) tellPosition(ctx context.Context, group, reader, entry, how string) error {
 	call := redisconn.NewCall(ctx, positionScript, []string{codec.ReadersKey(group)}, how, reader, entry)
-	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
+	if err := f.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return fmt.Errorf("tell position in feed %q: %w", group, err)
 	}
 	return nil
@@ -50,7 +50,7 @@ func (db *DB) tellPosition(ctx context.Context, group, reader, entry, how string
 
 // FeedFill is how much of what a group's feed may grow to is in use, as far as
 // TrimFeeds has seen: from 1 on, changes are lost that nobody has read.
-func (db *DB) FeedFill(group string) float64 { return db.feeds.of(group).fill }
+func (f *changeFeed) FeedFill(group string) float64 { return f.states.of(group).fill }
 
 // feedState is what a feed looked like when it was trimmed last.
 type feedState struct {
@@ -128,11 +128,11 @@ const (
 
 // awaitReaders returns once there is room in the group's feed for what the caller
 // has to tell, or patience is over. Accounting never waits here.
-func (db *DB) awaitReaders(ctx context.Context, group string) {
+func (f *changeFeed) awaitReaders(ctx context.Context, group string) {
 	ctx, cancel := context.WithTimeout(ctx, readerPatience)
 	defer cancel()
 	for {
-		next := db.feeds.crowded(group)
+		next := f.states.crowded(group)
 		if next == nil {
 			return
 		}
@@ -146,18 +146,18 @@ func (db *DB) awaitReaders(ctx context.Context, group string) {
 
 // TrimFeeds keeps the feeds of all groups as short as their readers allow, until the
 // context ends. Errors are logged, once in a row, and tried again.
-func (db *DB) TrimFeeds(ctx context.Context) error {
-	db.feeds.watch(true)
-	defer db.feeds.watch(false)
+func (f *changeFeed) TrimFeeds(ctx context.Context) error {
+	f.states.watch(true)
+	defer f.states.watch(false)
 	ticker := time.NewTicker(trimPause)
 	defer ticker.Stop()
 	for failing := false; ; {
-		err := db.trimAll(ctx)
+		err := f.trimAll(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
-			db.logger.Log(ctx, db.severity(ctx), "change feeds not trimmed", "error", err)
+			f.logger.Log(ctx, f.probe.severity(ctx), "change feeds not trimmed", "error", err)
 		}
 		failing = err != nil
-		db.feeds.looked()
+		f.states.looked()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -166,11 +166,11 @@ func (db *DB) TrimFeeds(ctx context.Context) error {
 	}
 }
 
-func (db *DB) trimAll(ctx context.Context) error {
+func (f *changeFeed) trimAll(ctx context.Context) error {
 	var errs []error
-	groups := db.groups.Load()
+	groups := f.inForce()
 	for i := range groups.groups {
-		errs = append(errs, db.trimFeed(ctx, &groups.groups[i]))
+		errs = append(errs, f.trimFeed(ctx, &groups.groups[i]))
 	}
 	return errors.Join(errs...)
 }
@@ -183,10 +183,10 @@ const (
 	trimSteps = 20
 )
 
-func (db *DB) trimFeed(ctx context.Context, g *Group) error {
+func (f *changeFeed) trimFeed(ctx context.Context, g *Group) error {
 	lost := int64(0)
 	for range trimSteps {
-		cut, more, err := db.trimOnce(ctx, g)
+		cut, more, err := f.trimOnce(ctx, g)
 		if err != nil {
 			return fmt.Errorf("trim feed %q: %w", g.Name, err)
 		}
@@ -195,7 +195,7 @@ func (db *DB) trimFeed(ctx context.Context, g *Group) error {
 		}
 	}
 	if lost > 0 {
-		db.logger.Error("change feed has outgrown its bound: its oldest entries are gone, though not everybody has read them",
+		f.logger.Error("change feed has outgrown its bound: its oldest entries are gone, though not everybody has read them",
 			"group", g.Name, "entries", lost, "alarm", "sessiond_feed_fill_ratio")
 	}
 	return nil
@@ -203,10 +203,10 @@ func (db *DB) trimFeed(ctx context.Context, g *Group) error {
 
 // trimOnce takes off some entries, and reports how many of them were lost to the bound,
 // and whether there is more to take off.
-func (db *DB) trimOnce(ctx context.Context, g *Group) (lost int64, more bool, err error) {
+func (f *changeFeed) trimOnce(ctx context.Context, g *Group) (lost int64, more bool, err error) {
 	call := redisconn.NewCall(ctx, trimScript, []string{g.feed, codec.ReadersKey(g.Name)},
-		db.feedLength, db.feedOctets, readerLife.Milliseconds(), readerAwake.Milliseconds(), trimStep)
-	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
+		f.length, f.octets, readerLife.Milliseconds(), readerAwake.Milliseconds(), trimStep)
+	if err := f.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return 0, false, err
 	}
 	answer, err := call.Int64Slice()
@@ -214,8 +214,8 @@ func (db *DB) trimOnce(ctx context.Context, g *Group) (lost int64, more bool, er
 		return 0, false, fmt.Errorf("script answered %v", call.Val())
 	}
 	length, octets, lag := answer[0], answer[1], answer[2]
-	db.feeds.set(g.Name, feedState{
-		fill: max(float64(length)/float64(db.feedLimit), float64(octets)/float64(db.feedOctets)),
+	f.states.set(g.Name, feedState{
+		fill: max(float64(length)/float64(f.limit), float64(octets)/float64(f.octets)),
 		lag:  time.Duration(lag) * time.Millisecond,
 	})
 	return answer[3], answer[4] > 0, nil

@@ -120,10 +120,10 @@ func TestEndIsDecidedAgain_I4(t *testing.T) {
 		db := newDB(t, client)
 		records := startCrowd(t, db, 3)
 		record(t, db, interim("s0", crowded(0), 2*time.Hour), interim("s1", crowded(1), time.Minute))
-		p := &pendingRestart{db: db, nas: records[0].SessionID, since: subscriber.Restart{At: t0.Add(time.Hour), ID: "1-0"}}
+		p := &pendingRestart{nases: db.nases, now: db.now, nas: records[0].SessionID, since: subscriber.Restart{At: t0.Add(time.Hour), ID: "1-0"}}
 		steps := make([]*step, len(records))
 		for i := range records { // with guesses from before the Interims
-			s := p.endStep(&db.groups.Load().groups[0], records[i].Inside)
+			s := p.endStep(&db.inForce().groups[0], records[i].Inside)
 			steps[i] = &s
 			steps[i].readSet = readSet{made: true, holder: &records[i]}
 		}
@@ -294,9 +294,9 @@ func TestProducersWait(t *testing.T) {
 		done <- err
 	}()
 	testenv.Eventually(t, "the producer to wait", func() bool {
-		db.feeds.mu.Lock()
-		defer db.feeds.mu.Unlock()
-		return db.feeds.next != nil
+		db.states.mu.Lock()
+		defer db.states.mu.Unlock()
+		return db.states.next != nil
 	})
 	record(t, db, interim("s1", crowded(1), time.Hour))
 	select {
@@ -327,27 +327,27 @@ func TestProducersWait(t *testing.T) {
 func TestPatienceEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var db DB
+		var f changeFeed
 		full := feedState{fill: producersWait, lag: readerBehind}
-		db.feeds.set("default", full)
+		f.states.set("default", full)
 		began := time.Now()
-		db.awaitReaders(t.Context(), "default")
+		f.awaitReaders(t.Context(), "default")
 		if waited := time.Since(began); waited != 0 {
 			t.Errorf("waited %v though nobody looks at the feeds", waited)
 		}
-		db.feeds.watch(true)
-		db.awaitReaders(t.Context(), "other")
+		f.states.watch(true)
+		f.awaitReaders(t.Context(), "other")
 		if waited := time.Since(began); waited != 0 {
 			t.Errorf("waited %v for another group", waited)
 		}
-		db.awaitReaders(t.Context(), "default")
+		f.awaitReaders(t.Context(), "default")
 		if waited := time.Since(began); waited != readerPatience {
 			t.Errorf("waited %v", waited)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		began = time.Now()
-		db.awaitReaders(ctx, "default")
+		f.awaitReaders(ctx, "default")
 		if waited := time.Since(began); waited != 0 {
 			t.Errorf("waited %v though nobody wants it", waited)
 		}

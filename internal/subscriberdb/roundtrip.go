@@ -20,7 +20,7 @@ const callSteps = 64
 // roundTrip is one round trip with the errands of many steps. The room of one that is
 // over is used again: there are many, and what they take would soon be garbage.
 type roundTrip struct {
-	db      *DB
+	e       *txnEngine
 	cmds    []redis.Cmder
 	looks   []*reads
 	batches []*batch // behind its length are those of an earlier trip
@@ -55,10 +55,10 @@ var trips = sync.Pool{New: func() any { return new(roundTrip) }}
 const tripRoom = 512
 
 // execute does what the steps want of Redis, and leaves the answers in them.
-func (db *DB) execute(ctx context.Context, steps []*step) {
+func (e *txnEngine) execute(ctx context.Context, steps []*step) {
 	t := trips.Get().(*roundTrip)
 	defer t.free()
-	t.db = db
+	t.e = e
 	for _, s := range steps {
 		if s.errand == look {
 			t.look(ctx, s)
@@ -67,25 +67,25 @@ func (db *DB) execute(ctx context.Context, steps []*step) {
 		}
 	}
 	for _, b := range t.batches {
-		b.write(db)
+		b.write(e)
 		b.cmd = redis.NewCmd(ctx, b.args.List...)
 		t.cmds = append(t.cmds, b.cmd)
 	}
-	err := db.client.Exchange(ctx, t.cmds)
+	err := e.client.Exchange(ctx, t.cmds)
 	for _, l := range t.looks {
-		l.take(db, err)
+		l.take(e, err)
 	}
 	var failed error
 	for _, b := range t.batches {
 		if err := b.take(err); err != nil {
 			failed = err
 			if lastEntryReached(err) {
-				db.renewFeed(ctx, b.group)
+				e.renewFeed(ctx, b.group)
 			}
 		}
 	}
 	if failed != nil {
-		db.client.WriteFailed(failed)
+		e.client.WriteFailed(failed)
 	}
 }
 
@@ -102,7 +102,7 @@ func (t *roundTrip) free() {
 	}
 	clear(t.cmds)
 	clear(t.looks)
-	t.db, t.cmds, t.looks, t.batches, t.open = nil, t.cmds[:0], t.looks[:0], t.batches[:0], t.open[:0]
+	t.e, t.cmds, t.looks, t.batches, t.open = nil, t.cmds[:0], t.looks[:0], t.batches[:0], t.open[:0]
 	trips.Put(t)
 }
 
@@ -131,7 +131,7 @@ func (t *roundTrip) look(ctx context.Context, s *step) {
 }
 
 // take hands the answers to the step.
-func (l *reads) take(db *DB, failed error) {
+func (l *reads) take(e *txnEngine, failed error) {
 	s := l.step
 	var err error
 	read := func(cmd *redis.StringCmd, into *string, kind Garbage, key string) {
@@ -140,7 +140,7 @@ func (l *reads) take(db *DB, failed error) {
 		}
 		*into = cmd.Val()
 		if redisconn.IsWrongType(cmd.Err()) { // as if there were none: a commit replaces it
-			db.found(s.group.Name, kind, key)
+			e.garbage.found(s.group.Name, kind, key)
 			return
 		}
 		err = errors.Join(err, redisconn.Answered(cmd, failed))
@@ -150,7 +150,7 @@ func (l *reads) take(db *DB, failed error) {
 			return nil
 		}
 		if redisconn.IsWrongType(cmd.Err()) {
-			db.foundRecord(key)
+			e.garbage.foundRecord(key)
 			err = errors.Join(err, fmt.Errorf("key %s: %w", codec.RecordKey(key.Group, key.Inside), cmd.Err()))
 			return nil
 		}
@@ -174,10 +174,10 @@ func (t *roundTrip) addToBatch(s *step) {
 	ttl := int64(0)
 	switch s.errand {
 	case refresh, begin:
-		ttl = t.db.recordTTL(s.group, s.decision.Put).Milliseconds()
+		ttl = t.e.recordTTL(s.group, s.decision.Put).Milliseconds()
 	case end, drop:
-		s.last = s.lastState(t.db)
-		ttl = t.db.closedTTL(s, s.subject(), s.last).Milliseconds()
+		s.last = s.lastState(t.e)
+		ttl = t.e.closedTTL(s, s.subject(), s.last).Milliseconds()
 	}
 	octets := s.feedOctets()
 	reason := subscriber.ReasonNone
@@ -262,16 +262,16 @@ func (b *batch) full(s *step, octets int) bool {
 }
 
 // write makes the arguments of the call.
-func (b *batch) write(db *DB) {
+func (b *batch) write(e *txnEngine) {
 	switch b.kind {
 	case begin:
-		b.writeBegin(db)
+		b.writeBegin(e)
 	case refresh:
-		b.writeRefresh(db)
+		b.writeRefresh(e)
 	case end, drop:
-		b.writeEnd(db)
+		b.writeEnd(e)
 	default:
-		b.args.Add(commitArgs(db, b)...)
+		b.args.Add(commitArgs(e, b)...)
 	}
 }
 

@@ -16,9 +16,9 @@ import (
 // beginning, for a start: what it makes of a million lies in memory in the order in which
 // it is walked from then on, by lists, comparisons and the collector of garbage. It keeps
 // all rows meanwhile, without a pointer in each. Those that cannot be read come first.
-func (db *DB) BindingRowsInOrder(ctx context.Context, group string, yield func([]BindingRow) error) error {
+func (s *bindingStore) BindingRowsInOrder(ctx context.Context, group string, yield func([]BindingRow) error) error {
 	var kept rowStore
-	err := db.BindingRows(ctx, group, func(rows []BindingRow) error {
+	err := s.BindingRows(ctx, group, func(rows []BindingRow) error {
 		for i := range rows {
 			kept.add(&rows[i])
 		}
@@ -27,7 +27,7 @@ func (db *DB) BindingRowsInOrder(ctx context.Context, group string, yield func([
 	if err != nil {
 		return err
 	}
-	return kept.inOrder(&rowSource{db, group}, func(rows []BindingRow) error {
+	return kept.inOrder(&rowSource{s.logger, group}, func(rows []BindingRow) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

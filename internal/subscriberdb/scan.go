@@ -16,13 +16,13 @@ import (
 
 // scanner walks the hashes of online addresses for records that are gone. To
 // look at a record is also what makes Redis expire it. It cannot tell why a
-// record is gone; Bury can.
+// record is gone; AnnounceDeleted can.
 type scanner struct {
-	db     *DB
-	gone   func(subscriber.Key, subscriber.Reason)
-	always bool // walk again and again, because nobody notifies us
-	walked bool
-	due    time.Time
+	watcher *removalWatcher
+	gone    func(subscriber.Key, subscriber.Reason)
+	always  bool // walk again and again, because nobody notifies us
+	walked  bool
+	due     time.Time
 }
 
 // patience is how long to wait for a notification before looking at the scanner
@@ -39,7 +39,7 @@ func (p *scanner) walkIfDue(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	groups := p.db.groups.Load()
+	groups := p.watcher.inForce()
 	for i := range groups.groups {
 		if err := p.walk(ctx, groups.groups[i].Name); err != nil {
 			return err
@@ -52,9 +52,9 @@ func (p *scanner) walkIfDue(ctx context.Context) error {
 
 func (p *scanner) walk(ctx context.Context, group string) error {
 	var inside []netip.Addr
-	return p.db.client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
+	return p.watcher.client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
 		inside = appendOnline(inside[:0], fields)
-		gone, err := p.db.Gone(ctx, group, inside)
+		gone, err := p.watcher.reader.Gone(ctx, group, inside)
 		if err != nil || len(gone) == 0 {
 			return err
 		}
@@ -75,7 +75,7 @@ func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err e
 	if err != nil || len(batch) == 0 {
 		return false, err
 	}
-	pipe := p.db.client.Pipeline()
+	pipe := p.watcher.client.Pipeline()
 	records := make([]*redis.IntCmd, len(batch))
 	for i, r := range batch {
 		records[i] = pipe.Exists(ctx, codec.RecordKey(r.key.Group, r.key.Inside))
@@ -107,7 +107,7 @@ func (p *scanner) witnessed(ctx context.Context, batch []removal) ([]removal, er
 			args.Cut()
 		}
 		cmd := redis.NewSliceCmd(ctx, args.List...)
-		err := p.db.client.Process(ctx, cmd)
+		err := p.watcher.client.Process(ctx, cmd)
 		args.Reset()
 		if err != nil {
 			return nil, fmt.Errorf("check removed records: %w", err)

@@ -18,20 +18,28 @@ import (
 // reason and does not expire, so that the hold outlives every daemon and each of
 // them sees it.
 
+// suspensions are the removals that a guard holds back.
+type suspensions struct {
+	*shared
+	reader *recordReader
+	writer *recordWriter
+	guards *restartGuards
+}
+
 // SuspendRemovals writes back records that are missing, so that they stand until their
 // removal is confirmed or refused, or their session is heard of again. A record
 // that stands again, and one whose session is known to have ended or to be
 // elsewhere, is left alone.
-func (db *DB) SuspendRemovals(ctx context.Context, endings []subscriber.Ending) error {
+func (su *suspensions) SuspendRemovals(ctx context.Context, endings []subscriber.Ending) error {
 	steps := make([]*step, len(endings))
 	for i := range endings {
-		g, err := db.group(endings[i].Record.Group)
+		g, err := su.group(endings[i].Record.Group)
 		if err != nil {
 			return err
 		}
 		steps[i] = holdStep(g, endings[i])
 	}
-	if err := db.performAll(ctx, steps); err != nil {
+	if err := su.writer.performAll(ctx, steps); err != nil {
 		return fmt.Errorf("hold removal: %w", err)
 	}
 	return nil
@@ -46,7 +54,7 @@ func holdStep(g *Group, e subscriber.Ending) *step {
 	if r.NAS != "" && r.AcctSessionID != "" {
 		s.id = r.SessionID
 	}
-	s.decide = func(v subscriber.View) subscriber.Decision {
+	s.decider = decideFunc(func(v subscriber.View) subscriber.Decision {
 		if v.Holder == nil && beside(&v.Session, &r) {
 			twin := r
 			twin.Leg = s.inside
@@ -62,23 +70,23 @@ func holdStep(g *Group, e subscriber.Ending) *step {
 			d.Session = &open
 		}
 		return d
-	}
+	})
 	return s
 }
 
 // ConfirmRemovals ends those records of the keys whose removal is held, each for
 // the reason that it is held for, and returns them. On error some may have ended.
-func (db *DB) ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
+func (su *suspensions) ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
 	steps := make([]*step, len(keys))
 	for i, key := range keys {
-		g, err := db.group(key.Group)
+		g, err := su.group(key.Group)
 		if err != nil {
 			return nil, err
 		}
-		steps[i] = confirmStep(g, key, db.now().UTC())
+		steps[i] = confirmStep(g, key, su.now().UTC())
 	}
-	ended, err := db.endAll(ctx, steps)
-	db.decided(ended)
+	ended, err := su.writer.endAll(ctx, steps)
+	su.guards.decided(ended)
 	return ended, err
 }
 
@@ -89,32 +97,32 @@ func confirmStep(g *Group, key subscriber.Key, at time.Time) *step {
 		}
 		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, v.Holder.RemovalHeld, at)}}
 	}
-	return &step{group: g, inside: key.Inside.Unmap(), decide: decide}
+	return &step{group: g, inside: key.Inside.Unmap(), decider: decideFunc(decide)}
 }
 
 // RefuseRemovals has those records of the keys whose removal is held stand as if
 // they had just been heard of, and returns them as they were held. Restarts of
 // NASes that would have ended them are taken back.
-func (db *DB) RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
+func (su *suspensions) RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
 	for rest := keys; len(rest) > 0; {
 		batch := rest[:min(endBatch, len(rest))]
 		rest = rest[len(batch):]
-		if err := db.takeBackRestarts(ctx, batch); err != nil {
+		if err := su.takeBackRestarts(ctx, batch); err != nil {
 			return nil, fmt.Errorf("take back restart: %w", err)
 		}
 	}
 	steps := make([]*step, len(keys))
 	for i, key := range keys {
-		g, err := db.group(key.Group)
+		g, err := su.group(key.Group)
 		if err != nil {
 			return nil, err
 		}
-		steps[i] = &step{group: g, inside: key.Inside.Unmap(), decide: refuseRemoval}
+		steps[i] = &step{group: g, inside: key.Inside.Unmap(), decider: decideFunc(refuseRemoval)}
 	}
 	var err error
 	for batch := range slices.Chunk(steps, endBatch) {
-		db.awaitReaders(ctx, batch[0].group.Name)
-		if err = db.performAll(ctx, batch); err != nil {
+		su.writer.feed.awaitReaders(ctx, batch[0].group.Name)
+		if err = su.writer.performAll(ctx, batch); err != nil {
 			break
 		}
 	}
@@ -124,7 +132,7 @@ func (db *DB) RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subs
 			kept = append(kept, *s.holder)
 		}
 	}
-	db.decided(kept)
+	su.guards.decided(kept)
 	if err != nil {
 		return kept, fmt.Errorf("refuse removal: %w", err)
 	}
@@ -140,25 +148,10 @@ func refuseRemoval(v subscriber.View) subscriber.Decision {
 	return subscriber.Decision{Put: &r}
 }
 
-// performAll performs steps in batches, and returns the first error.
-func (db *DB) performAll(ctx context.Context, steps []*step) error {
-	for len(steps) > 0 {
-		batch := steps[:min(endBatch, len(steps))]
-		steps = steps[len(batch):]
-		db.perform(ctx, batch)
-		for _, s := range batch {
-			if s.err != nil {
-				return fmt.Errorf("record %v: %w", s.inside, s.err)
-			}
-		}
-	}
-	return nil
-}
-
 // takeBackRestarts forgets the restarts that records of the keys are held for. A
 // restart that came after a record was held is another one, and stays.
-func (db *DB) takeBackRestarts(ctx context.Context, keys []subscriber.Key) error {
-	records, err := db.read(ctx, db.client, keys)
+func (su *suspensions) takeBackRestarts(ctx context.Context, keys []subscriber.Key) error {
+	records, err := su.reader.read(ctx, su.client, keys)
 	if err != nil {
 		return err
 	}
@@ -171,15 +164,15 @@ func (db *DB) takeBackRestarts(ctx context.Context, keys []subscriber.Key) error
 		}
 	}
 	for nas, held := range newest {
-		if err := db.takeBackRestart(ctx, nas, held); err != nil {
+		if err := su.takeBackRestart(ctx, nas, held); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (db *DB) takeBackRestart(ctx context.Context, nas cachedSessionKey, held string) error {
-	line, err := db.client.Get(ctx, codec.RestartKey(nas.group, nas.id)).Result()
+func (su *suspensions) takeBackRestart(ctx context.Context, nas cachedSessionKey, held string) error {
+	line, err := su.client.Get(ctx, codec.RestartKey(nas.group, nas.id)).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil
 	}
@@ -188,11 +181,11 @@ func (db *DB) takeBackRestart(ctx context.Context, nas cachedSessionKey, held st
 	}
 	keys := []string{codec.RestartKey(nas.group, nas.id), codec.RestartsKey(nas.group)}
 	call := redisconn.NewCall(ctx, takeBackScript, keys, line, codec.NASRef(nas.id))
-	if err := db.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
+	if err := su.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return err
 	}
-	db.cache.setRestart(nas.group, nas.id, "")
-	db.logger.Warn("restart of a NAS taken back, its sessions go on",
+	su.writer.txns.cache.setRestart(nas.group, nas.id, "")
+	su.logger.Warn("restart of a NAS taken back, its sessions go on",
 		"group", nas.group, "client", nas.id.Client, "nas", nas.id.NAS, "restart", line)
 	return nil
 }

@@ -372,7 +372,7 @@ func TestInterruptedSweep_DEL13(t *testing.T) {
 		record(t, db, many(5)...)
 		record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Hour))
 		halfway := &pendingRestart{
-			db: db, nas: many(1)[0].NASOnly(), held: true,
+			nases: db.nases, now: db.now, nas: many(1)[0].NASOnly(), held: true,
 			since: codec.ParseRestart(client.Get(t.Context(), codec.RestartKey("default", many(1)[0].SessionID)).Val()),
 		}
 		g, err := db.group("default")

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // maxAttempts bounds how often a step is decided again because somebody else
@@ -34,8 +37,8 @@ type step struct {
 	scope       subscriber.Scope
 	id          subscriber.SessionID // session that is decided about; zero for none
 	inside      netip.Addr           // address that is decided about; zero for none
-	event       *subscriber.Event    // what is decided about; nil where decide is set
-	decide      func(subscriber.View) subscriber.Decision
+	via         string               // RADIUS client that it is counted to; "" for that of the session
+	decider     decider
 	usesRestart bool // the decision looks at the restart of id's NAS
 
 	readSet
@@ -44,7 +47,6 @@ type step struct {
 
 	errand   operation
 	decision subscriber.Decision
-	room     *subscriber.Room         // of the decision; nil where most decide nothing
 	last     *subscriber.SessionState // of the session that an end or a drop ends
 	buried   []announcement           // what it makes of tombstones that live for the full time
 	oneGrave [1]announcement          // room for most
@@ -53,23 +55,53 @@ type step struct {
 	err      error
 }
 
+// A decider decides about a step by what Redis holds. It returns under which identity the
+// session is known: where that is another one than the step's, the step goes on with what
+// Redis holds of that session, and decides again.
+type decider interface {
+	decide(s *step, v subscriber.View) (subscriber.Decision, subscriber.SessionID)
+}
+
+// decideFunc is a decider that goes by nothing but the view.
+type decideFunc func(subscriber.View) subscriber.Decision
+
+func (f decideFunc) decide(s *step, v subscriber.View) (subscriber.Decision, subscriber.SessionID) {
+	return f(v), s.id
+}
+
+// txnEngine decides, and commits what was decided.
+type txnEngine struct {
+	client       *redisconn.Client
+	garbage      *garbageReports
+	feedLimit    int64 // entries that a feed may grow to
+	tombstoneTTL time.Duration
+	tombstones   tombstoneBudget
+	cache        *cache
+	committer    committer
+	knowsNAS     func(id subscriber.SessionID) bool  // there is room for what is known of the session's NAS
+	crowded      func(client string)                 // a session is remembered for minutes only, for want of room
+	renewFeed    func(ctx context.Context, g *Group) // the group's feed takes no entry any more
+	now          func() time.Time
+	generalOnly  bool // all commits go through commitScript: so a test compares both ways
+}
+
 // perform runs the steps, independent of each other, until each is done or has
 // failed. Steps that must wait for another belong to another perform.
-func (db *DB) perform(ctx context.Context, steps []*step) {
+func (e *txnEngine) perform(ctx context.Context, steps []*step) {
 	for range maxAttempts {
 		out := make([]*step, 0, len(steps))
 		for _, s := range steps {
-			if s.prepare(db); s.errand != home {
+			if s.prepare(e); s.errand != home {
 				out = append(out, s)
 			}
 		}
 		if len(out) == 0 {
 			return
 		}
-		db.courier.submit(ctx, out)
+		e.committer.submit(ctx, out)
 		steps = out[:0]
 		for _, s := range out {
-			if !s.conclude(db) {
+			if !s.conclude(e) {
 				steps = append(steps, s)
 			}
 		}
@@ -83,33 +115,22 @@ func (db *DB) perform(ctx context.Context, steps []*step) {
 }
 
 // prepare decides, and says what is to be done about it.
-func (s *step) prepare(db *DB) {
+func (s *step) prepare(e *txnEngine) {
 	if !s.made {
 		s.errand = look
 		return
 	}
 	s.buried = s.oneGrave[:0]
-	v := s.view(s.group.Name, s.scope)
-	if h := v.Holder; h != nil && s.event != nil && (h.NAS != s.id.NAS || h.Client != s.id.Client) {
-		v.HolderApart = db.apart(s.group, h, s.id, s.event)
-		v.HolderToldApart = db.toldApart(h.Client, s.id.Client)
+	d, id := s.decider.decide(s, s.view(s.group.Name, s.scope))
+	if id != s.id {
+		s.rename(e, id)
+		return
 	}
-	if s.decide != nil {
-		s.decision = s.decide(v)
-	} else {
-		ev := *s.event
-		ev.SessionID = s.id
-		if s.renamed(db, v, &ev) {
-			s.errand = look
-			return
-		}
-		ev.Inside = s.inside
-		s.decision = s.room.Decide(v, ev)
-	}
+	s.decision = d
 	switch {
-	case db.generalOnly && (s.decision.Writes() || !s.certain()):
+	case e.generalOnly && (s.decision.Writes() || !s.certain()):
 		s.errand = commit
-	case s.refreshes(db):
+	case s.refreshes(e):
 		s.errand = refresh
 	case s.begins():
 		s.errand = begin
@@ -124,25 +145,13 @@ func (s *step) prepare(db *DB) {
 	}
 }
 
-// renamed reports whether the session is known by another identity than the event's
-// own, and takes that: what was read is not of this session then.
-func (s *step) renamed(db *DB, v subscriber.View, ev *subscriber.Event) bool {
-	id := subscriber.Identify(v, ev)
-	if id == s.id {
-		return false
-	}
-	if from, to := codec.NASOf(s.id), codec.NASOf(id); from != to && db.nases.unite(from, to) {
-		if suppressed, ok := db.uniteLog.Allow(db.now()); ok {
-			db.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
-				"client", from.Client, "nas", from.Name, "first_client", to.Client, "more_before", suppressed)
-		}
-	}
-	s.id, s.surprised = id, true
+// rename goes on with the session of another identity: what was read is not of it.
+func (s *step) rename(e *txnEngine, id subscriber.SessionID) {
+	s.id, s.surprised, s.errand = id, true, look
 	s.readSet = readSet{recordKey: s.recordKey}
 	if s.usesRestart {
-		s.restart = db.cache.restart(s.group.Name, id)
+		s.restart = e.cache.restart(s.group.Name, id)
 	}
-	return true
 }
 
 // certain reports whether the decision rests on one key only, so that a plain
@@ -155,7 +164,7 @@ func (s *step) certain() bool {
 }
 
 // conclude takes what Redis answered, and reports whether the step is done.
-func (s *step) conclude(db *DB) bool {
+func (s *step) conclude(e *txnEngine) bool {
 	switch {
 	case s.err != nil:
 		s.fail(s.err)
@@ -166,7 +175,7 @@ func (s *step) conclude(db *DB) bool {
 			return true
 		}
 		if s.usesRestart {
-			db.cache.setRestart(s.group.Name, s.id, s.restart)
+			e.cache.setRestart(s.group.Name, s.id, s.restart)
 		}
 		return false
 	case s.refused:
@@ -175,7 +184,7 @@ func (s *step) conclude(db *DB) bool {
 		return false
 	}
 	for _, b := range s.buried {
-		db.tombstones.wrote(b.client, b.octets, db.now())
+		e.tombstones.wrote(b.client, b.octets, e.now())
 	}
 	if s.decision.Put != nil {
 		s.decision.Put.Version = s.feedID
@@ -213,4 +222,39 @@ func (s *step) keyRecord() string {
 		s.recordKey = codec.RecordKey(s.group.Name, s.inside)
 	}
 	return s.recordKey
+}
+
+// loadFromCache starts the step from what the last commit of the session left behind;
+// a Start, unless it is sent again, is of a session that nobody knows. It reports
+// whether the session is known to be open at the step's address.
+func (s *step) loadFromCache(e *txnEngine, starts bool) bool {
+	if t := e.cache.get(cachedSessionKey{s.group.Name, s.id}, &s.cached); t != nil {
+		return s.follow(t, &s.cached, s.inside)
+	}
+	s.made = starts
+	return false
+}
+
+// updateCache keeps the state of a session that is open in the step's group and, where the
+// caller knows that of every group, nowhere else. It reports whether it kept one that may be
+// new.
+func (s *step) updateCache(e *txnEngine, complete bool) bool {
+	id := cachedSessionKey{s.group.Name, s.id}
+	d := &s.decision
+	switch {
+	case complete && !s.surprised && !d.Writes():
+		return false
+	case !complete || d.Put == nil || d.Session == nil || d.Put.Inside != s.inside:
+		e.cache.forget(id)
+		return false
+	}
+	e.cache.put(id, newTrace(d.Put, d.Session))
+	return s.errand != refresh
+}
+
+// foundNoLink reports whether the event is of a link, or service, that its record has no room
+// for.
+func (s *step) foundNoLink() bool {
+	put := s.decision.Put
+	return put != nil && s.decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, s.id.AcctSessionID)
 }

@@ -26,17 +26,17 @@ var argLists = sync.Pool{New: func() any { return new(codec.ArgBuffer) }}
 
 // Versions is Records for a reader who has most of them already: it yields which
 // records stand, and in which version.
-func (db *DB) Versions(ctx context.Context, group string, yield func([]Standing) error) error {
+func (rd *recordReader) Versions(ctx context.Context, group string, yield func([]Standing) error) error {
 	return readAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
-		return db.scanVersions(ctx, group, emit)
+		return rd.scanVersions(ctx, group, emit)
 	}, yield)
 }
 
 // VersionsInOrder is Versions by inside address, of what stood there at the beginning: for
 // a reader who has what it compares in that order, and does not rest meanwhile.
-func (db *DB) VersionsInOrder(ctx context.Context, group string, yield func([]Standing) error) error {
+func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield func([]Standing) error) error {
 	var recorded [][16]byte // as netip.Addr.As16 has them: without a pointer in each
-	err := db.scanRecordKeys(ctx, group, func(_ redis.UniversalClient, names []string) error {
+	err := rd.scanRecordKeys(ctx, group, func(_ redis.UniversalClient, names []string) error {
 		for _, name := range names {
 			if key, ok := codec.ParseRecordKey(name); ok {
 				recorded = append(recorded, key.Inside.As16())
@@ -56,7 +56,7 @@ func (db *DB) VersionsInOrder(ctx context.Context, group string, yield func([]St
 			for _, a := range some {
 				keys = append(keys, subscriber.Key{Group: group, Inside: netip.AddrFrom16(a).Unmap()})
 			}
-			if err := yieldVersions(ctx, db.client, group, codec.RecordKeys(keys), args, emit); err != nil {
+			if err := yieldVersions(ctx, rd.client, group, codec.RecordKeys(keys), args, emit); err != nil {
 				return err
 			}
 		}
@@ -70,21 +70,21 @@ func inOrder(list [][16]byte) [][16]byte {
 	return slices.Compact(list)
 }
 
-func (db *DB) scanVersions(ctx context.Context, group string, yield func([]Standing) error) error {
+func (rd *recordReader) scanVersions(ctx context.Context, group string, yield func([]Standing) error) error {
 	args := argLists.Get().(*codec.ArgBuffer)
 	defer argLists.Put(args)
-	return db.scanRecordKeys(ctx, group, func(server redis.UniversalClient, names []string) error {
+	return rd.scanRecordKeys(ctx, group, func(server redis.UniversalClient, names []string) error {
 		return yieldVersions(ctx, server, group, names, args, yield)
 	})
 }
 
 // scanRecordKeys yields the names of a group's record keys in batches, unordered, with the
 // server that has them.
-func (db *DB) scanRecordKeys(ctx context.Context, group string, yield func(server redis.UniversalClient, names []string) error) error {
-	if _, err := db.group(group); err != nil {
+func (rd *recordReader) scanRecordKeys(ctx context.Context, group string, yield func(server redis.UniversalClient, names []string) error) error {
+	if _, err := rd.group(group); err != nil {
 		return err
 	}
-	return db.client.ScanKeys(ctx, codec.RecordPattern(group), "hash", yield)
+	return rd.client.ScanKeys(ctx, codec.RecordPattern(group), "hash", yield)
 }
 
 func yieldVersions(ctx context.Context, server redis.UniversalClient, group string, names []string, room *codec.ArgBuffer, yield func([]Standing) error) error {
@@ -126,13 +126,13 @@ func versionsOf(ctx context.Context, server redis.UniversalClient, names []strin
 
 // RecordsAt returns the records at some addresses of a group, in any order; where
 // none stands there is none.
-func (db *DB) RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error) {
-	if _, err := db.group(group); err != nil {
+func (rd *recordReader) RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error) {
+	if _, err := rd.group(group); err != nil {
 		return nil, err
 	}
 	keys := make([]subscriber.Key, len(inside))
 	for i, a := range inside {
 		keys[i] = subscriber.Key{Group: group, Inside: a}
 	}
-	return db.read(ctx, db.client, keys)
+	return rd.read(ctx, rd.client, keys)
 }

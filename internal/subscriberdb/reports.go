@@ -3,6 +3,9 @@ package subscriberdb
 import (
 	"cmp"
 	"iter"
+	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -26,6 +29,32 @@ func newThrottles[K comparable](kinds iter.Seq[K]) throttles[K] {
 	return logs
 }
 
+// eventReports counts and logs what events tell that cannot be heeded, or not be kept.
+type eventReports struct {
+	refused  func(client string, v subscriber.Verdict)
+	conflict func(client string)
+	limited  func(client string, b Bound)
+
+	foreignLogs throttles[subscriber.Verdict]
+	limitLogs   throttles[Bound]
+	conflictLog *throttle.Throttle
+	uniteLog    *throttle.Throttle
+
+	reporters nasReporters
+	addresses nasAddresses
+	logger    *slog.Logger
+	now       func() time.Time
+}
+
+func newEventReports(o *Options, logger *slog.Logger) *eventReports {
+	return &eventReports{
+		refused: o.Refused, conflict: o.Conflict, limited: o.Limited,
+		foreignLogs: newThrottles(maps.Keys(foreignEvents)), limitLogs: newThrottles(slices.Values(Bounds())),
+		conflictLog: newThrottle(), uniteLog: newThrottle(),
+		logger: logger, now: o.Now,
+	}
+}
+
 // foreignEvents are the events of which a client tells that are not of its own NASes and
 // addresses (SES-16), or beyond its share, by verdict: what the log says of them, and what to look at.
 var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
@@ -36,19 +65,27 @@ var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
 }
 
 // warnForeign tells of a refused event, if it is one of those.
-func (db *DB) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
-	log := db.foreign[v]
+func (r *eventReports) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
+	log := r.foreignLogs[v]
 	if log == nil {
 		return
 	}
-	suppressed, ok := log.Allow(db.now())
+	suppressed, ok := log.Allow(r.now())
 	if !ok {
 		return
 	}
 	line := []any{"client", cmp.Or(ev.Via, ev.Client), "nas", ev.NAS, "inside", ev.Inside}
-	if owner, foreign := db.cache.foreign(ev.SessionID); foreign {
+	if owner, foreign := r.reporters.foreign(ev.SessionID); foreign {
 		line = append(line, "reported_by", owner)
 	}
-	db.logger.Warn(foreignEvents[v].what,
+	r.logger.Warn(foreignEvents[v].what,
 		append(line, "more_before", suppressed, "see", foreignEvents[v].see, "alarm", "sessiond_accounting_refused_total")...)
+}
+
+// united tells that one NAS is heard of under two names, through two clients.
+func (r *eventReports) united(from, to NASName) {
+	if suppressed, ok := r.uniteLog.Allow(r.now()); ok {
+		r.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
+			"client", from.Client, "nas", from.Name, "first_client", to.Client, "more_before", suppressed)
+	}
 }

@@ -1,0 +1,97 @@
+package subscriberdb
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+)
+
+// announcedWithin is how many feed entries back the end of a record is looked
+// for that nobody else remembers.
+const announcedWithin = 1000
+
+// lastChanges returns the kind of the last change at each address, of the newest entries.
+func (f *changeFeed) lastChanges(ctx context.Context, group string) (map[netip.Addr]subscriber.ChangeKind, error) {
+	entries, err := f.client.XRevRangeN(ctx, codec.FeedKey(group), "+", "-", announcedWithin).Result()
+	if err != nil {
+		return nil, err
+	}
+	last := make(map[netip.Addr]subscriber.ChangeKind)
+	for i := range entries {
+		for _, c := range parseEntry(group, &entries[i]) {
+			if _, known := last[c.Record.Inside()]; !known {
+				last[c.Record.Inside()] = c.Kind
+			}
+		}
+	}
+	return last, nil
+}
+
+// endsTold returns the ends of the records that the feed tells already, behind
+// their versions. It reads the feed backwards, as far as need be.
+func (f *changeFeed) endsTold(ctx context.Context, records []subscriber.Record) (map[subscriber.Key]subscriber.Reason, error) {
+	byGroup := map[string]map[netip.Addr]string{}
+	for i := range records {
+		r := &records[i]
+		if byGroup[r.Group] == nil {
+			byGroup[r.Group] = map[netip.Addr]string{}
+		}
+		byGroup[r.Group][r.Inside] = r.Version
+	}
+	told := map[subscriber.Key]subscriber.Reason{}
+	for group, versions := range byGroup {
+		if err := f.searchEnds(ctx, group, versions, told); err != nil {
+			return nil, err
+		}
+	}
+	return told, nil
+}
+
+// searchEnds looks for the last change of each address, and takes it out of the
+// versions once it is found. What is older than all of these tells of none of their ends.
+func (f *changeFeed) searchEnds(ctx context.Context, group string, versions map[netip.Addr]string, told map[subscriber.Key]subscriber.Reason) error {
+	oldest := oldestOf(versions)
+	for end := "+"; len(versions) > 0; {
+		entries, err := f.client.XRevRangeN(ctx, codec.FeedKey(group), end, oldest, announcedWithin).Result()
+		if err != nil {
+			return err
+		}
+		for i := range entries {
+			for _, c := range parseEntry(group, &entries[i]) {
+				inside := c.Record.Inside()
+				version, wanted := versions[inside]
+				if !wanted {
+					continue
+				}
+				delete(versions, inside)
+				if c.Kind == subscriber.Deleted && c.ID.Compare(subscriber.ParseVersion(version)) > 0 {
+					told[c.Record.Key()] = c.Reason
+				}
+			}
+		}
+		if len(entries) < announcedWithin {
+			return nil
+		}
+		end = "(" + entries[len(entries)-1].ID
+	}
+	return nil
+}
+
+// oldestOf returns the oldest version as the identifier of a feed entry; "-", which is
+// before all, where one is none.
+func oldestOf(versions map[netip.Addr]string) string {
+	var oldest subscriber.Version
+	first := true
+	for _, text := range versions {
+		v := subscriber.ParseVersion(text)
+		if v == (subscriber.Version{}) {
+			return "-"
+		}
+		if first || v.Compare(oldest) < 0 {
+			oldest, first = v, false
+		}
+	}
+	return oldest.String()
+}
