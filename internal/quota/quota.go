@@ -1,5 +1,5 @@
-// Package quota counts what peers have of one thing, such as connections, up to
-// limits for each of them and for all.
+// Package quota counts what peers have of one thing, such as connections: up to limits for
+// each of them and for all, or, where none has a limit, in shares of what is free.
 package quota
 
 import (

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/quota"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
@@ -28,7 +29,7 @@ const (
 type nasAddresses struct {
 	mu     sync.Mutex
 	names  map[NASName]*nasName
-	shares shares // of the clients; that of none is set with the first name
+	shares quota.Shares // of the clients; that of none is set with the first name
 }
 
 // nasName is what is known of one name.
@@ -49,13 +50,13 @@ func (n *nasAddresses) note(ev *subscriber.Event, clock func() time.Time) (confl
 	name := n.names[key]
 	if name == nil {
 		if n.names == nil {
-			n.names, n.shares.alone = make(map[NASName]*nasName), maxReporters
+			n.names, n.shares.Alone = make(map[NASName]*nasName), maxReporters
 		}
-		if !n.shares.room(key.Client) {
+		if !n.shares.Room(key.Client) {
 			return false, false
 		}
 		n.names[NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}] = &nasName{seen: []netip.Addr{ev.NASAddress}}
-		n.shares.add(key.Client, 1)
+		n.shares.Add(key.Client, 1)
 		return false, false
 	}
 	if name.conflict.IsZero() && name.seen[len(name.seen)-1] == ev.NASAddress {

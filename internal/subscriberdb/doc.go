@@ -15,7 +15,7 @@
 //	apart.go         may one client end another's session
 //	conflict.go      several NASes of one name
 //	nasreporters.go  who reports a NAS
-//	reports.go       events that are not heeded: counted, logged (limits.go)
+//	reports.go       events that are not heeded: counted, logged (limits.go, bounds.go)
 //
 // Transactions, in words of databases: what a decision rests on is its read set, guessed from
 // a cache or read; the commit compares it and writes; a conflict is decided again; many
@@ -28,7 +28,7 @@
 //	roundtrip.go     reads, and one script call for many commits
 //	commit.go        the general commit (scripts.go)
 //	fastpath.go      commits of what is usual (fastpathscripts.go)
-//	tombstones.go    how many ended sessions are remembered (shares.go)
+//	tombstones.go    how many ended sessions are remembered
 //
 // NASes.
 //

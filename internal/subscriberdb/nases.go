@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/quota"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
@@ -37,8 +38,8 @@ type nasEntry struct {
 type nasRegistry struct {
 	mu      sync.Mutex
 	byKey   map[NASName]*nasEntry
-	shares  shares      // of the clients
-	changed []*nasEntry // what is to be written to Redis
+	shares  quota.Shares // of the clients
+	changed []*nasEntry  // what is to be written to Redis
 
 	// toldApart reports whether the configuration says of two clients that they do not
 	// report the same NASes, whatever was found before it said so; nil: of none.
@@ -49,7 +50,7 @@ type nasRegistry struct {
 }
 
 func newNASRegistry() *nasRegistry {
-	return &nasRegistry{byKey: make(map[NASName]*nasEntry), shares: shares{alone: maxReporters}, turn: make(chan struct{}, 1)}
+	return &nasRegistry{byKey: make(map[NASName]*nasEntry), shares: quota.Shares{Alone: maxReporters}, turn: make(chan struct{}, 1)}
 }
 
 // entryLocked returns the entry of a NAS, nil where its client has its share of them.
@@ -57,12 +58,12 @@ func (r *nasRegistry) entryLocked(key NASName) *nasEntry {
 	if e := r.byKey[key]; e != nil {
 		return e
 	}
-	if !r.shares.room(key.Client) {
+	if !r.shares.Room(key.Client) {
 		return nil
 	}
 	e := &nasEntry{key: NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}}
 	r.byKey[e.key] = e
-	r.shares.add(e.key.Client, 1)
+	r.shares.Add(e.key.Client, 1)
 	return e
 }
 
@@ -247,7 +248,7 @@ func (r *nasRegistry) forget(now time.Time) {
 	for key, e := range r.byKey {
 		if !e.changed && now.Sub(e.heard) > nasForgotten {
 			delete(r.byKey, key)
-			r.shares.add(key.Client, -1)
+			r.shares.Add(key.Client, -1)
 		}
 	}
 }

@@ -177,7 +177,7 @@ func TestTooManyNASes_I10(t *testing.T) {
 	for i := range 1000 {
 		key := NASName{Client: "c", Name: fmt.Sprint(i)}
 		delete(r.byKey, key)
-		r.shares.add("c", -1)
+		r.shares.Add("c", -1)
 	}
 	r.changed = r.changed[:maxReporters]
 	one := NASName{Client: "a", Name: "one more"}

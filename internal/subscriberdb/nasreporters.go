@@ -18,7 +18,7 @@ type reporter struct {
 	several bool // others do too
 }
 
-// maxReporters bounds the NASes of one client that are known, where it is alone; see shares.
+// maxReporters bounds the NASes of one client that are known, where it is alone; see quota.Shares.
 const maxReporters = 65_536
 
 // reported notes that a client reports sessions of a NAS.

@@ -143,7 +143,7 @@ func (s *nasStore) writeNASLines(ctx context.Context, news []nasNews) (written [
 		if len(left) == 0 {
 			return written, nil
 		}
-		args := []any{s.nases.shares.all()}
+		args := []any{s.nases.shares.All()}
 		for i := range left {
 			args = append(args, left[i].ref(), left[i].was, left[i].line)
 		}
@@ -247,7 +247,7 @@ func (s *nasStore) sweepNASes(ctx context.Context) error {
 	}
 	now := s.now()
 	known := make(map[string]bool) // those that stay
-	old := []any{s.nases.shares.all()}
+	old := []any{s.nases.shares.All()}
 	err = s.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			n := codec.ParseNASLine(fields[i+1])

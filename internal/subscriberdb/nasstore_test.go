@@ -295,7 +295,7 @@ func TestNASesBound_I10(t *testing.T) {
 	flush(t, db)
 	line := codec.ParseNASLine("heard=2026-03-01T10:00:00Z")
 	var fields []any
-	for i := range db.nases.shares.all() - 1 {
+	for i := range db.nases.shares.All() - 1 {
 		fields = append(fields, fmt.Sprintf("bng9/%d", i), line.Format())
 	}
 	for chunk := range slices.Chunk(fields, 10_000) {
@@ -306,7 +306,7 @@ func TestNASesBound_I10(t *testing.T) {
 	refuse(t, db, "n", 1)
 	refuse(t, db, "one more", 2)
 	list, err := db.NASes(t.Context())
-	if err != nil || len(list) != db.nases.shares.all() {
+	if err != nil || len(list) != db.nases.shares.All() {
 		t.Fatalf("%d NASes, %v", len(list), err)
 	}
 	known := nases(t, db)
@@ -319,8 +319,8 @@ func TestNASesBound_I10(t *testing.T) {
 		t.Errorf("once there is room: %+v", n)
 	}
 	if again := newDB(t, client, at(t0)); again.loadNASes(t.Context()) != nil ||
-		again.nases.shares.own["bng9"] > maxReporters || again.nases.shares.own["bng1"] != 2 {
-		t.Errorf("a daemon that starts knows %v", again.nases.shares.own)
+		again.nases.shares.Of("bng9") > maxReporters || again.nases.shares.Of("bng1") != 2 {
+		t.Errorf("a daemon that starts knows %v", again.nases.shares)
 	}
 }
 

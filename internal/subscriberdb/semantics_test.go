@@ -242,7 +242,7 @@ func TestTombstonesBounded_I10(t *testing.T) {
 	for name, octets := range map[string]int{"by number": 1, "by octets": 1000} {
 		tomb := newTombstones(24*time.Hour, 100, 100_000)
 		if octets > 1 {
-			tomb.entries.alone = 1_000_000
+			tomb.entries.Alone = 1_000_000
 		}
 		now := t0
 		for i := range 150 {

@@ -3,6 +3,8 @@ package subscriberdb
 import (
 	"sync"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/quota"
 )
 
 // crowdedTTL is how long a session that ended is remembered when there are too
@@ -16,7 +18,7 @@ type tombstoneBudget struct {
 	full time.Duration // time to live
 
 	mu              sync.Mutex
-	entries, octets shares          // of those that live for the full time
+	entries, octets quota.Shares    // of those that live for the full time
 	since           time.Time       // when current began
 	before, current map[string]load // by client, written in the half of full before since, and after
 }
@@ -25,7 +27,7 @@ type tombstoneBudget struct {
 type load struct{ entries, octets int }
 
 func newTombstones(full time.Duration, limit, octets int) tombstoneBudget {
-	return tombstoneBudget{full: full, entries: shares{alone: limit}, octets: shares{alone: octets}, current: make(map[string]load)}
+	return tombstoneBudget{full: full, entries: quota.Shares{Alone: limit}, octets: quota.Shares{Alone: octets}, current: make(map[string]load)}
 }
 
 // ttl returns how long a tombstone that is to be written now for a client should live, and
@@ -34,7 +36,7 @@ func (t *tombstoneBudget) ttl(client string, now time.Time) (ttl time.Duration, 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.turnLocked(now)
-	if !t.entries.room(client) || !t.octets.room(client) {
+	if !t.entries.Room(client) || !t.octets.Room(client) {
 		return min(crowdedTTL, t.full), true
 	}
 	return t.full, false
@@ -45,22 +47,22 @@ func (t *tombstoneBudget) wrote(client string, octets int, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.turnLocked(now)
-	t.entries.add(client, 1)
-	t.octets.add(client, octets)
+	t.entries.Add(client, 1)
+	t.octets.Add(client, octets)
 	l := t.current[client]
 	t.current[client] = load{l.entries + 1, l.octets + octets}
 }
 
 func (t *tombstoneBudget) turnLocked(now time.Time) {
-	for t.since.Add(t.full/2).Before(now) && t.entries.total > 0 {
+	for t.since.Add(t.full/2).Before(now) && t.entries.Total() > 0 {
 		for client, l := range t.before {
-			t.entries.add(client, -l.entries)
-			t.octets.add(client, -l.octets)
+			t.entries.Add(client, -l.entries)
+			t.octets.Add(client, -l.octets)
 		}
 		t.before, t.current = t.current, make(map[string]load)
 		t.since = t.since.Add(t.full / 2)
 	}
-	if t.entries.total == 0 {
+	if t.entries.Total() == 0 {
 		t.since = now
 	}
 }

@@ -1,0 +1,34 @@
+package quota
+
+import "testing"
+
+// TestShares: who is alone gets its part, leaves room to another, and that one to a third;
+// what is given back is there for all.
+func TestShares(t *testing.T) {
+	t.Parallel()
+	s := Shares{Alone: 100}
+	fill := func(peer string) int {
+		for s.Room(peer) {
+			s.Add(peer, 1)
+		}
+		return s.Of(peer)
+	}
+	if s.All() != 125 {
+		t.Errorf("there are %d for all, want 125", s.All())
+	}
+	for _, tt := range []struct {
+		peer string
+		want int
+	}{{"a", 100}, {"b", 20}, {"c", 4}, {"a", 100}} {
+		if got := fill(tt.peer); got != tt.want {
+			t.Errorf("%s has %d, want %d", tt.peer, got, tt.want)
+		}
+	}
+	if s.Total() != 124 {
+		t.Errorf("all have %d, want 124", s.Total())
+	}
+	s.Add("a", -100)
+	if s.Of("a") != 0 || !s.Room("c") || fill("b") != 97 {
+		t.Errorf("a has %d, b %d, of what a gave back", s.Of("a"), s.Of("b"))
+	}
+}
