@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // Absence is a record that is not there.
@@ -24,8 +26,9 @@ type Absence struct {
 // absences are records that are not there, and what is remembered of them.
 type absences struct {
 	*shared
-	feed *changeFeed
-	txns *txnEngine
+	feed         *changeFeed
+	txns         *txn.Engine
+	tombstoneTTL time.Duration
 }
 
 // FindMissing returns those of the records that are not in Redis: with the reason that

@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // recordWriter writes and deletes records that no event is about.
 type recordWriter struct {
 	*shared
-	txns *txnEngine
+	txns *txn.Engine
 	feed *changeFeed
 }
 
@@ -38,41 +39,41 @@ func (w *recordWriter) Put(ctx context.Context, r subscriber.Record) (subscriber
 	if r.StartedAt.IsZero() {
 		r.StartedAt = r.UpdatedAt
 	}
-	s := &step{group: g, inside: r.Inside, decider: decideFunc(func(v subscriber.View) subscriber.Decision {
+	tx := &txn.Txn{Group: g.txns, Inside: r.Inside, Decider: txn.DecideFunc(func(v subscriber.View) subscriber.Decision {
 		return subscriber.DecidePut(v.Holder, r)
 	})}
-	w.txns.perform(ctx, []*step{s})
-	if s.err != nil {
-		return r, fmt.Errorf("put record %v: %w", r.Inside, s.err)
+	w.txns.Run(ctx, []*txn.Txn{tx})
+	if tx.Err != nil {
+		return r, fmt.Errorf("put record %v: %w", r.Inside, tx.Err)
 	}
-	return *s.decision.Put, nil
+	return *tx.Decision.Put, nil
 }
 
 // Delete deletes the records of the keys and remembers that their sessions
 // ended. It returns the records that it deleted; a key without a record is no
 // error. On error some may be deleted.
 func (w *recordWriter) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) ([]subscriber.Record, error) {
-	steps := make([]*step, 0, len(keys))
+	txns := make([]*txn.Txn, 0, len(keys))
 	for _, key := range keys {
 		g, err := w.group(key.Group)
 		if err != nil {
 			return nil, err
 		}
-		s := endStep(g, key, func(*subscriber.Record) bool { return true }, why, w.now().UTC())
-		steps = append(steps, &s)
+		tx := endTxn(g, key, func(*subscriber.Record) bool { return true }, why, w.now().UTC())
+		txns = append(txns, &tx)
 	}
-	return w.endAll(ctx, steps)
+	return w.endAll(ctx, txns)
 }
 
 // endStep deletes the record at a key if it is one of those meant.
-func endStep(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, why subscriber.Reason, at time.Time) step {
+func endTxn(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, why subscriber.Reason, at time.Time) txn.Txn {
 	decide := func(v subscriber.View) subscriber.Decision {
 		if v.Holder == nil || !meant(v.Holder) {
 			return subscriber.Decision{}
 		}
 		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, why, at)}}
 	}
-	return step{group: g, inside: key.Inside.Unmap(), decider: decideFunc(decide)}
+	return txn.Txn{Group: g.txns, Inside: key.Inside.Unmap(), Decider: txn.DecideFunc(decide)}
 }
 
 // endBatch bounds the deletions of one pipeline, so that accounting gets its turn, and
@@ -81,37 +82,37 @@ const endBatch = 512
 
 // endWorkers is how many batches are on their way: while Redis carries out one, the
 // records of the other are looked at.
-const endWorkers = maxTrips
+const endWorkers = txn.MaxTrips
 
-// endAll performs the steps, independent of each other, and returns the records that
+// endAll performs the transactions, independent of each other, and returns the records that
 // they ended. On error some may have ended.
-func (w *recordWriter) endAll(ctx context.Context, steps []*step) ([]subscriber.Record, error) {
+func (w *recordWriter) endAll(ctx context.Context, txns []*txn.Txn) ([]subscriber.Record, error) {
 	workers, ctx := errgroup.WithContext(ctx)
 	workers.SetLimit(endWorkers)
-	for batch := range slices.Chunk(steps, endBatch) {
+	for batch := range slices.Chunk(txns, endBatch) {
 		workers.Go(func() error { return w.endInTurn(ctx, batch) })
 	}
 	err := workers.Wait()
 	n := 0
-	for range endingsOf(steps) {
+	for range endingsOf(txns) {
 		n++
 	}
 	ended := make([]subscriber.Record, 0, n)
-	for e := range endingsOf(steps) {
+	for e := range endingsOf(txns) {
 		ended = append(ended, e.Record)
 	}
 	return ended, err
 }
 
-// endingsOf yields what the steps that were performed have ended.
-func endingsOf(steps []*step) iter.Seq[*subscriber.Ending] {
+// endingsOf yields what the transactions that were performed have ended.
+func endingsOf(txns []*txn.Txn) iter.Seq[*subscriber.Ending] {
 	return func(yield func(*subscriber.Ending) bool) {
-		for _, s := range steps {
-			if s.err != nil {
+		for _, tx := range txns {
+			if tx.Err != nil {
 				continue
 			}
-			for i := range s.decision.Delete {
-				if !yield(&s.decision.Delete[i]) {
+			for i := range tx.Decision.Delete {
+				if !yield(&tx.Decision.Delete[i]) {
 					return
 				}
 			}
@@ -119,36 +120,36 @@ func endingsOf(steps []*step) iter.Seq[*subscriber.Ending] {
 	}
 }
 
-// endInTurn performs steps of one group, once the readers of its feed are not too far
+// endInTurn performs transactions of one group, once the readers of its feed are not too far
 // behind.
-func (w *recordWriter) endInTurn(ctx context.Context, steps []*step) error {
-	w.feed.awaitReaders(ctx, steps[0].group.Name)
+func (w *recordWriter) endInTurn(ctx context.Context, txns []*txn.Txn) error {
+	w.feed.awaitReaders(ctx, txns[0].Group.Name)
 	if ctx.Err() != nil { // a batch before this one failed
 		return ctx.Err()
 	}
-	w.txns.perform(ctx, steps)
-	return failed(steps)
+	w.txns.Run(ctx, txns)
+	return failed(txns)
 }
 
-// failed returns the first error of the steps.
-func failed(steps []*step) error {
-	for _, s := range steps {
-		if s.err != nil {
-			return fmt.Errorf("delete record %v: %w", s.inside, s.err)
+// failed returns the first error of the transactions.
+func failed(txns []*txn.Txn) error {
+	for _, tx := range txns {
+		if tx.Err != nil {
+			return fmt.Errorf("delete record %v: %w", tx.Inside, tx.Err)
 		}
 	}
 	return nil
 }
 
-// performAll performs steps in batches, and returns the first error.
-func (w *recordWriter) performAll(ctx context.Context, steps []*step) error {
-	for len(steps) > 0 {
-		batch := steps[:min(endBatch, len(steps))]
-		steps = steps[len(batch):]
-		w.txns.perform(ctx, batch)
-		for _, s := range batch {
-			if s.err != nil {
-				return fmt.Errorf("record %v: %w", s.inside, s.err)
+// performAll performs transactions in batches, and returns the first error.
+func (w *recordWriter) performAll(ctx context.Context, txns []*txn.Txn) error {
+	for len(txns) > 0 {
+		batch := txns[:min(endBatch, len(txns))]
+		txns = txns[len(batch):]
+		w.txns.Run(ctx, batch)
+		for _, tx := range batch {
+			if tx.Err != nil {
+				return fmt.Errorf("record %v: %w", tx.Inside, tx.Err)
 			}
 		}
 	}

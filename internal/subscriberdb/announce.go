@@ -12,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // AnnounceDeleted announces the end of records that others removed from Redis, or that
@@ -81,7 +82,7 @@ func (ab *absences) graves(ctx context.Context, known []subscriber.Record, why s
 		if err != nil {
 			return nil, err
 		}
-		graves[i] = &absentRecord{group: g, record: r, id: sessionOrAddress(&r), reason: why}
+		graves[i] = &absentRecord{group: g, record: r, id: txn.RememberedAs(&r), reason: why}
 		calls[i] = pipe.HGet(ctx, codec.OnlineKey(g.Name), r.Inside.String())
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -120,7 +121,7 @@ func (ab *absences) addSessions(ctx context.Context, graves []*absentRecord) err
 	}
 	for i, g := range graves {
 		if redisconn.IsWrongType(lines[i].Err()) {
-			ab.found(g.group.Name, GarbageSession, codec.SessionKey(g.group.Name, g.id))
+			ab.found(g.group.Name, codec.GarbageSession, codec.SessionKey(g.group.Name, g.id))
 		}
 		g.session = lines[i].Val()
 		if g.reason != subscriber.ReasonNone {
@@ -143,9 +144,9 @@ const clockSkew = time.Second
 // What is left of the time of its session's state tells when that was last
 // written; the record lived for its time at least since then.
 func (ab *absences) reckonReason(g *absentRecord, left time.Duration) subscriber.Reason {
-	earliest, record := g.record.ExpiresAt, g.group.ttlOf(g.record.Client)
+	earliest, record := g.record.ExpiresAt, g.group.txns.TTL(g.record.Client)
 	if left >= 0 && record > 0 {
-		sinceStored := ab.txns.openTTL(record) - left
+		sinceStored := ab.txns.OpenTTL(record) - left
 		earliest = ab.now().Add(record - sinceStored)
 	}
 	if earliest.IsZero() || ab.now().Add(clockSkew).Before(earliest) {
@@ -183,7 +184,7 @@ func (g *absentRecord) call(ctx context.Context, ab *absences) *redis.Cmd {
 	}
 	tombstone := g.tombstone(ab.now().UTC())
 	args := []any{
-		r.Inside.String(), g.witness, ab.feed.limit, g.session, tombstone, ab.txns.tombstoneTTL.Milliseconds(),
+		r.Inside.String(), g.witness, ab.feed.limit, g.session, tombstone, ab.tombstoneTTL.Milliseconds(),
 		g.reason.String(), codec.RecordText(r),
 	}
 	return redisconn.NewCall(ctx, buryScript, keys, args...)
@@ -199,10 +200,39 @@ func (g *absentRecord) tombstone(now time.Time) string {
 	g.record.StartedAt = state.Start
 	state.Phase, state.Reason, state.End = subscriber.Closed, g.reason, now
 	if g.reason == subscriber.ReasonExpired {
-		state.End = now.Add(-g.group.ttlOf(g.record.Client))
+		state.End = now.Add(-g.group.txns.TTL(g.record.Client))
 	}
 	if state.End.Before(state.Start) {
 		state.End = state.Start
 	}
 	return codec.FormatState(&state)
 }
+
+// buryScript announces the end of a record that others removed.
+//
+// KEYS
+//
+//	1 record, 2 marker, 3 hash of online addresses, 4 feed, 5 session state
+//
+// ARGV
+//
+//	1 inside address, 2 its value in the hash of online addresses ("" for none),
+//	3 most entries of the feed, 4 session state now, 5 tombstone ("" for none),
+//	6 its ttl in milliseconds, 7 reason, 8 the record as it stands in the feed
+//
+// Returns 1 when it was announced; 0 when the record exists or its entry in the
+// hash of online addresses is another; -1 when the marker is missing.
+var buryScript = redis.NewScript(`
+if redis.call('EXISTS', KEYS[2]) == 0 then return -1 end
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local witness = redis.call('HGET', KEYS[3], ARGV[1]) or ''
+if witness ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[3], '') -- first, for a Redis that is full
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'kind', 'deleted',
+  'inside', ARGV[1], 'reason', ARGV[7], 'record', ARGV[8])
+redis.call('HDEL', KEYS[3], ARGV[1])
+if ARGV[5] ~= '' and (redis.call('GET', KEYS[5]) or '') == ARGV[4] then
+  redis.call('SET', KEYS[5], ARGV[5], 'PX', ARGV[6])
+end
+return 1
+`)

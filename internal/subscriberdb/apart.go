@@ -12,7 +12,7 @@ import (
 // not speak for the same NASes. A NAS that was found to be heard of through several
 // clients is that of each of them. A restart of the holder's NAS says that it is gone,
 // though it is not ended yet.
-func (db *DB) apart(g *Group, holder *subscriber.Record, id subscriber.SessionID, ev *subscriber.Event) bool {
+func (db *DB) apart(group string, holder *subscriber.Record, id subscriber.SessionID, ev *subscriber.Event) bool {
 	if holder.Client == "" || holder.NASOnly() == id.NASOnly() {
 		return false
 	}
@@ -25,5 +25,5 @@ func (db *DB) apart(g *Group, holder *subscriber.Record, id subscriber.SessionID
 		realm, configured := db.realmOf(name.Client)
 		spoken, same = spoken || configured, same || configured && realm == by
 	}
-	return spoken && !same && !codec.ParseRestart(db.txns.cache.restart(g.Name, holder.SessionID)).Ends(holder)
+	return spoken && !same && !codec.ParseRestart(db.txns.Restart(group, holder.SessionID)).Ends(holder)
 }

@@ -61,7 +61,7 @@ func benchmarkRecord(b *testing.B, client redis.UniversalClient, kind string, ba
 		case "stop":
 			recordN(b, db, subscriber.EventStop, n, batch, time.Minute)
 		case "interim-cold":
-			db.txns.cache = newCache(defaultCacheSize)
+			db = newBenchDB(b, client)
 			recordN(b, db, subscriber.EventInterim, first, batch, after)
 		case "interim":
 			recordN(b, db, subscriber.EventInterim, first, batch, after)
@@ -88,6 +88,12 @@ func benchDB(b *testing.B, client redis.UniversalClient) *DB {
 	if err := client.FlushAll(b.Context()).Err(); err != nil {
 		b.Fatal(err)
 	}
+	return newBenchDB(b, client)
+}
+
+// newBenchDB is one more DB, which has nothing in its cache.
+func newBenchDB(b *testing.B, client redis.UniversalClient) *DB {
+	b.Helper()
 	return newDB(b, client, func(o *Options) {
 		o.Groups = o.Groups[:1]
 		o.Groups[0].Inside = []netip.Prefix{netip.MustParsePrefix("100.0.0.0/8")}

@@ -12,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // What callers decide on.
@@ -25,7 +26,7 @@ var (
 	// than deleted (I6).
 	ErrSuspect = errors.New("database has lost its marker")
 	// ErrConflict: somebody else kept changing what was to be changed.
-	ErrConflict = errors.New("record kept changing under the update")
+	ErrConflict = txn.ErrConflict
 )
 
 // Defaults of Options.
@@ -80,7 +81,7 @@ type DB struct {
 	*restartSweeper // sessions that restarts of NASes end
 	*bindingStore   // bindings
 
-	txns    *txnEngine
+	txns    *txn.Engine
 	nases   *nasRegistry
 	reports *eventReports
 	observe func(group string, v subscriber.Verdict)
@@ -118,7 +119,7 @@ func assemble(o *Options) *DB {
 	common := &shared{
 		groupSet:       &groupSet{},
 		garbageReports: &garbageReports{o.Garbage, newThrottles(slices.Values(GarbageKinds())), logger, o.Now},
-		client:         redisconn.New(o.Client, scripts...),
+		client:         redisconn.New(o.Client, scripts()...),
 		logger:         logger,
 		now:            o.Now,
 	}
@@ -127,25 +128,25 @@ func assemble(o *Options) *DB {
 	nases := newNASRegistry()
 	nases.toldApart = clients.toldApart
 	feedLimit := max(o.FeedLimit, o.FeedLength)
-	probe := &prober{common, o.Node, feedLimit}
-	feed := &changeFeed{shared: common, probe: probe, length: o.FeedLength, limit: feedLimit, octets: o.FeedOctets}
+	feed := &changeFeed{shared: common, length: o.FeedLength, limit: feedLimit, octets: o.FeedOctets}
+	txns := txn.New(txn.Options{
+		Client: common.client, FeedLimit: feedLimit,
+		TombstoneTTL: o.TombstoneTTL, Tombstones: o.Tombstones, TombstoneOctets: tombstoneOctets,
+		NASLife: nasForgotten, CacheSize: o.CacheSize, Now: o.Now,
+		KnowsNAS:  func(id subscriber.SessionID) bool { return nases.knows(codec.NASOf(id)) },
+		Crowded:   func(client string) { reports.limit(client, BoundTombstones) },
+		Exhausted: feed.renewFeed,
+		Garbage:   common.found,
+	})
+	probe := &prober{common, txns, o.Node}
+	feed.probe = probe
 	reader := &recordReader{common, clients, &reports.reporters}
-	txns := &txnEngine{
-		client: common.client, garbage: common.garbageReports, feedLimit: feedLimit,
-		tombstoneTTL: o.TombstoneTTL, tombstones: newTombstones(o.TombstoneTTL, o.Tombstones, tombstoneOctets),
-		cache:     newCache(o.CacheSize),
-		knowsNAS:  func(id subscriber.SessionID) bool { return nases.knows(codec.NASOf(id)) },
-		crowded:   func(client string) { reports.limit(client, BoundTombstones) },
-		renewFeed: feed.renewFeed,
-		now:       o.Now,
-	}
-	txns.committer.trip = txns.execute
 	writer := &recordWriter{common, txns, feed}
 	guards := &restartGuards{}
 	return &DB{
 		shared: common, clientSet: clients, prober: probe, changeFeed: feed,
 		nasStore: &nasStore{common, nases}, valueStore: &valueStore{common}, keyTypes: &keyTypes{common},
-		recordReader: reader, recordWriter: writer, absences: &absences{common, feed, txns},
+		recordReader: reader, recordWriter: writer, absences: &absences{common, feed, txns, o.TombstoneTTL},
 		suspensions:    &suspensions{common, reader, writer, guards},
 		removalWatcher: &removalWatcher{shared: common, reader: reader, probe: probe},
 		restartSweeper: &restartSweeper{common, nases, reader, writer, probe, guards, make(chan struct{}, 1)},

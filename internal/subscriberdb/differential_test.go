@@ -1,7 +1,6 @@
 package subscriberdb
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -27,7 +27,7 @@ const (
 )
 
 // TestFastScriptsEndAlike: the same random histories, once through the scripts for what is
-// usual and once through commitScript alone, come to the same end: records and their times
+// usual and once through the general one alone, come to the same end: records and their times
 // to live, states of sessions, restarts, the hash of online addresses, and what the feeds
 // tell of each address. On each side two daemons take the events, so that guesses are wrong.
 func TestFastScriptsEndAlike(t *testing.T) {
@@ -45,14 +45,13 @@ func TestFastScriptsEndAlike(t *testing.T) {
 			t.Fatalf("round %d", round)
 		}
 	}
-	if n := general.calls(beginScript, refreshScript, endScript); n != 0 {
+	commit, others := txn.Scripts()
+	if n := general.calls(others...); n != 0 {
 		t.Errorf("%d calls of the fast scripts on the side without them", n)
 	}
-	for name, script := range map[string]*redis.Script{
-		"begin": beginScript, "refresh": refreshScript, "end": endScript, "commit": commitScript,
-	} {
+	for i, script := range append(others, commit) {
 		if fast.calls(script) == 0 {
-			t.Errorf("no call of the %s script on the side that has it", name)
+			t.Errorf("no call of script %d on the side that has it", i)
 		}
 	}
 }
@@ -62,13 +61,13 @@ type side struct {
 	client redis.UniversalClient
 	dbs    [2]*DB
 	now    time.Time
-	sent   map[string]int // calls by the hash of their script
-	alone  bool           // commitScript is
+	sent   map[string]int // calls by the hash of their script, and commands by their names
+	alone  bool           // the general script is
 }
 
 func newSide(t *testing.T, general bool) *side {
 	s := &side{client: dialTest(t, testenv.StartRedis(t).URL), sent: make(map[string]int), alone: general}
-	s.client.AddHook(&scriptCounter{sent: s.sent})
+	s.client.AddHook(commandCounter{s.sent})
 	return s
 }
 
@@ -81,7 +80,9 @@ func (s *side) reset(t *testing.T) {
 	s.now = t0
 	for i := range s.dbs {
 		s.dbs[i] = newDB(t, s.client, func(o *Options) { o.Now = func() time.Time { return s.now } })
-		s.dbs[i].txns.generalOnly = s.alone
+		if s.alone {
+			s.dbs[i].txns.UseGeneralScript()
+		}
 	}
 }
 
@@ -243,7 +244,7 @@ func firstDifference(got, want map[string]string) string {
 	slices.Sort(names)
 	for _, name := range names {
 		if got[name] != want[name] {
-			return fmt.Sprintf("%s\nby the fast scripts\n%s\nby commitScript alone\n%s", name, got[name], want[name])
+			return fmt.Sprintf("%s\nby the fast scripts\n%s\nby the general script alone\n%s", name, got[name], want[name])
 		}
 	}
 	return "none"
@@ -255,22 +256,4 @@ func (s *side) calls(scripts ...*redis.Script) (n int) {
 		n += s.sent[script.Hash()]
 	}
 	return n
-}
-
-// scriptCounter counts calls of scripts, by their hashes. It is used by one goroutine.
-type scriptCounter struct{ sent map[string]int }
-
-func (c *scriptCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (c *scriptCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-
-func (c *scriptCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		for _, cmd := range cmds {
-			if args := cmd.Args(); args[0] == "evalsha" {
-				c.sent[args[1].(string)]++
-			}
-		}
-		return next(ctx, cmds)
-	}
 }

@@ -5,7 +5,8 @@
 // clock and a log (db.go). Reading order:
 //
 // Events. A batch of accounting events is split into waves of jobs that do not depend on
-// each other; each becomes one transaction in each group that it concerns.
+// each other; each is one transaction (package txn) in each group that it
+// concerns.
 //
 //	ingest.go        Record: events to transactions, and what becomes of them
 //	schedule.go      waves
@@ -16,19 +17,6 @@
 //	conflict.go      several NASes of one name
 //	nasreporters.go  who reports a NAS
 //	reports.go       events that are not heeded: counted, logged (limits.go, bounds.go)
-//
-// Transactions, in words of databases: what a decision rests on is its read set, guessed from
-// a cache or read; the commit compares it and writes; a conflict is decided again; many
-// transactions share a round trip.
-//
-//	txn.go           a transaction, from its guess to its end
-//	readset.go       what it takes Redis to hold
-//	cache.go         what the last commits left behind
-//	groupcommit.go   callers share round trips
-//	roundtrip.go     reads, and one script call for many commits
-//	commit.go        the general commit (scripts.go)
-//	fastpath.go      commits of what is usual (fastpathscripts.go)
-//	tombstones.go    how many ended sessions are remembered
 //
 // NASes.
 //
@@ -60,5 +48,7 @@
 //	keytypes.go      keys that others made another type of
 //	garbage.go       what cannot be used: counted, logged
 //
-// Below are codec (keys and text forms, pure) and redisconn (connections).
+//	scripts.go       the scripts that a server has to know
+//
+// Below are txn (transactions), codec (keys and text forms, pure) and redisconn (connections).
 package subscriberdb

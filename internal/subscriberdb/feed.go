@@ -85,7 +85,7 @@ func (f *changeFeed) Feed(
 		return nil, after, err
 	}
 	if g, ok := f.inForce().named(group); ok {
-		anew, err := f.begunAnew(ctx, g, entries[len(entries)-1].ID)
+		anew, err := f.begunAnew(ctx, g.txns, entries[len(entries)-1].ID)
 		if anew {
 			err = gapAfter(group, after)
 		}
@@ -100,7 +100,7 @@ func (f *changeFeed) Feed(
 	p := codec.NewFeedParser(group, n, room)
 	for i := range entries {
 		if !p.Parse(feedEntry(&entries[i])) {
-			f.found(group, GarbageFeed, codec.FeedKey(group)+" "+entries[i].ID)
+			f.found(group, codec.GarbageFeed, codec.FeedKey(group)+" "+entries[i].ID)
 		}
 	}
 	return p.Changes, entries[len(entries)-1].ID, nil

@@ -35,7 +35,9 @@ func TestRawOctets_ACCT23(t *testing.T) {
 				t.Errorf("witness %+v of %+v, %v", w, r, err)
 			}
 			state, err := codec.ParseState(client.Get(t.Context(), codec.SessionKey("default", r.SessionID)).Val())
-			if err != nil || state != startedState(&r, &subscriber.SessionState{Stamp: t0}) {
+			want := subscriber.OpenState(&r)
+			want.Exact, want.Stamp = true, t0
+			if err != nil || state != want {
 				t.Errorf("state %+v of %+v, %v", state, r, err)
 			}
 		}

@@ -3,20 +3,15 @@ package subscriberdb
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
-
-// lastEntryReached reports whether the feed takes no entry any more: somebody gave one the
-// highest identifier that there is, and Redis gives none below the last.
-func lastEntryReached(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "exhausted the last possible ID")
-}
 
 // renewScript deletes a feed whose last identifier is the highest that there is, and no
 // other: of several who found it so, one may be late.
@@ -36,9 +31,9 @@ return 0
 // renewFeed deletes a feed that takes no entry any more. Who reads it finds that what was
 // read last is gone, and compares everything; versions go on above those of before, for
 // Redis makes them of its clock.
-func (f *changeFeed) renewFeed(ctx context.Context, g *Group) {
-	f.found(g.Name, GarbageFeed, g.feed)
-	if err := f.client.Exchange(ctx, []redis.Cmder{redisconn.NewCall(ctx, renewScript, []string{g.feed})}); err != nil {
+func (f *changeFeed) renewFeed(ctx context.Context, g *txn.Group) {
+	f.found(g.Name, codec.GarbageFeed, g.Feed)
+	if err := f.client.Exchange(ctx, []redis.Cmder{redisconn.NewCall(ctx, renewScript, []string{g.Feed})}); err != nil {
 		f.logger.Error("change feed takes no entry, and cannot be deleted", "group", g.Name, "error", err)
 	}
 }
@@ -63,17 +58,17 @@ const entryAhead = time.Hour
 
 // begunAnew deletes the feed if its identifiers have left Redis's clock, and reports whether
 // it did. Whether it looks at all our own clock says, which may be wrong.
-func (f *changeFeed) begunAnew(ctx context.Context, g *Group, last string) (bool, error) {
+func (f *changeFeed) begunAnew(ctx context.Context, g *txn.Group, last string) (bool, error) {
 	if !subscriber.VersionTime(last).After(f.now().Add(entryAhead)) {
 		return false, nil
 	}
-	call := redisconn.NewCall(ctx, aheadScript, []string{g.feed}, entryAhead.Milliseconds())
+	call := redisconn.NewCall(ctx, aheadScript, []string{g.Feed}, entryAhead.Milliseconds())
 	if err := f.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return false, fmt.Errorf("check identifiers of feed %q: %w", g.Name, err)
 	}
 	if call.Val() != int64(1) {
 		return false, nil
 	}
-	f.found(g.Name, GarbageFeed, g.feed+" "+last)
+	f.found(g.Name, codec.GarbageFeed, g.Feed+" "+last)
 	return true, nil
 }

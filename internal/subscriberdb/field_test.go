@@ -237,14 +237,15 @@ func TestTraceOfUsedIdentifier(t *testing.T) {
 	onEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, start("a", addr, 0), start("a", addr, time.Hour))
-		var r subscriber.Record
-		kept := db.txns.cache.get(cachedSessionKey{"default", start("a", addr, 0).SessionID}, &r)
-		if kept == nil {
-			t.Fatal("not in the cache")
-		}
 		line := client.Get(t.Context(), codec.SessionKey("default", start("a", addr, 0).SessionID)).Val()
-		if state := kept.state(&r); codec.FormatState(&state) != line || !state.Before.Equal(t0) {
-			t.Errorf("in the cache %q, in the database %q", codec.FormatState(&state), line)
+		if state, err := codec.ParseState(line); err != nil || !state.Before.Equal(t0) {
+			t.Errorf("in the database %q", line)
+		}
+		sent := map[string]int{}
+		client.AddHook(commandCounter{sent})
+		record(t, db, lasting(interim("a", addr, 90*time.Minute), 30*time.Minute))
+		if sent["hgetall"]+sent["get"] != 0 {
+			t.Errorf("not in the cache: %v", sent)
 		}
 		record(t, db, lasting(interim("a", addr, 2*time.Hour), time.Hour), lasting(stop("a", addr, 30*time.Minute), 30*time.Minute))
 		if got := online(t, db, addr); got != "a" {

@@ -10,21 +10,10 @@ import (
 
 // Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
 // is left out, counted and named in the log, and holds up nothing else.
-type Garbage string
-
-// The kinds of garbage.
-const (
-	GarbageRestart Garbage = "restart" // a member of the set of restarts, or the restart of a NAS
-	GarbageRecord  Garbage = "record"  // the key of a record is no hash
-	GarbageSession Garbage = "session" // the key of a session's state is no string
-	GarbageFeed    Garbage = "feed"    // an entry of the change feed, or its identifier
-	GarbageKey     Garbage = "key"     // another of sessiond's own keys: of another type, or no text of ours
-)
+type Garbage = codec.Garbage
 
 // GarbageKinds returns all kinds of garbage.
-func GarbageKinds() []Garbage {
-	return []Garbage{GarbageRestart, GarbageRecord, GarbageSession, GarbageFeed, GarbageKey}
-}
+func GarbageKinds() []Garbage { return codec.GarbageKinds() }
 
 // garbageReports counts and names what cannot be used.
 type garbageReports struct {
@@ -45,5 +34,5 @@ func (r *garbageReports) found(group string, kind Garbage, where string) {
 
 // foundRecord counts the record at a key that is no hash.
 func (r *garbageReports) foundRecord(key subscriber.Key) {
-	r.found(key.Group, GarbageRecord, codec.RecordKey(key.Group, key.Inside))
+	r.found(key.Group, codec.GarbageRecord, codec.RecordKey(key.Group, key.Inside))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // Group is one LSN group as the store sees it.
@@ -27,7 +28,7 @@ type Group struct {
 	// buries the records.
 	Guard guard.Limits
 
-	feed, online string // keys that every call of the group names
+	txns *txn.Group // the same, for transactions
 }
 
 // groupTable finds the group of an address.
@@ -43,7 +44,7 @@ type route struct {
 }
 
 func newGroupTable(groups []Group) (*groupTable, error) {
-	t := &groupTable{groups: slices.Clone(groups), reserved: withKeys(Group{Name: codec.Reserved})}
+	t := &groupTable{groups: slices.Clone(groups), reserved: withTxns(Group{Name: codec.Reserved})}
 	seen := make(map[string]bool)
 	for i := range t.groups {
 		g := &t.groups[i]
@@ -54,7 +55,7 @@ func newGroupTable(groups []Group) (*groupTable, error) {
 			return nil, fmt.Errorf("group %q: %w", g.Name, err)
 		}
 		seen[g.Name] = true
-		*g = withKeys(*g)
+		*g = withTxns(*g)
 		for _, p := range g.Inside {
 			t.routes = append(t.routes, route{p.Masked(), g})
 		}
@@ -75,16 +76,8 @@ func (g *Group) checkTTLs() error {
 	return nil
 }
 
-// ttlOf is how long a record lives without news of its client.
-func (g *Group) ttlOf(client string) time.Duration {
-	if ttl, ok := g.ClientTTL[client]; ok {
-		return ttl
-	}
-	return g.RecordTTL
-}
-
-func withKeys(g Group) Group {
-	g.feed, g.online = codec.FeedKey(g.Name), codec.OnlineKey(g.Name)
+func withTxns(g Group) Group {
+	g.txns = txn.NewGroup(g.Name, g.RecordTTL, g.ClientTTL)
 	return g
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // Record durably applies accounting events in the order given, many in one
@@ -55,10 +56,10 @@ type job struct {
 	event   subscriber.Event
 	ignored subscriber.Verdict // why the event concerns no group; NotHere for most
 	home    *Group             // the event's own group; nil for an event without one
-	main    step               // in home
+	main    txn.Txn            // in home
 	room    subscriber.Room    // of main's decision
 	alone   bool               // main started from the cache, which also knows that the session is nowhere else
-	rest    []*step            // in the other groups
+	rest    []*txn.Txn         // in the other groups
 }
 
 func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
@@ -85,8 +86,8 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 		return
 	}
 	if j.home = own; own != nil {
-		j.begins(&j.main, own, subscriber.Here)
-		j.alone = j.main.loadFromCache(db.txns, ev.Kind == subscriber.EventStart)
+		j.enter(&j.main, own, subscriber.Here)
+		j.alone = j.main.Load(db.txns, ev.Kind == subscriber.EventStart)
 	}
 }
 
@@ -116,9 +117,9 @@ func isRestart(ev *subscriber.Event) bool {
 	return ev.Kind == subscriber.EventAccountingOn || ev.Kind == subscriber.EventAccountingOff
 }
 
-// others are the event's steps outside its own group. The reserved group keeps
+// others are the event's transactions outside its own group. The reserved group keeps
 // no records: a Start that has an address has nothing to end there.
-func (j *job) others(groups *groupTable) []*step {
+func (j *job) others(groups *groupTable) []*txn.Txn {
 	scope, recorded := subscriber.Elsewhere, subscriber.Elsewhere
 	if j.home == nil {
 		recorded = subscriber.Recorded
@@ -126,80 +127,79 @@ func (j *job) others(groups *groupTable) []*step {
 			scope = subscriber.NoAddress
 		}
 	}
-	var steps []*step
+	var txns []*txn.Txn
 	for i := range groups.groups {
 		if g := &groups.groups[i]; g != j.home {
-			steps = append(steps, new(step))
-			j.begins(steps[len(steps)-1], g, scope)
+			txns = append(txns, new(txn.Txn))
+			j.enter(txns[len(txns)-1], g, scope)
 		}
 	}
 	if isRestart(&j.event) || j.home != nil && j.event.Kind == subscriber.EventStart {
-		return steps
+		return txns
 	}
-	s := new(step)
-	j.begins(s, &groups.reserved, recorded)
-	return append(steps, s)
+	tx := new(txn.Txn)
+	j.enter(tx, &groups.reserved, recorded)
+	return append(txns, tx)
 }
 
-// begins makes the step that the event is in one group. Outside its own group
+// enter makes the transaction that the event is in one group. Outside its own group
 // the address of the event says nothing.
-func (j *job) begins(s *step, g *Group, scope subscriber.Scope) {
+func (j *job) enter(tx *txn.Txn, g *Group, scope subscriber.Scope) {
 	ev := &j.event
-	s.group, s.scope, s.id, s.via, s.decider = g, scope, ev.SessionID, ev.Via, j
+	tx.Group, tx.Scope, tx.Session, tx.Via, tx.Decider = g.txns, scope, ev.SessionID, ev.Via, j
 	if scope == subscriber.Here && !isRestart(ev) {
-		s.inside = ev.Inside
+		tx.Inside = ev.Inside
 	}
-	s.usesRestart = ev.Kind != subscriber.EventStop && g.Name != codec.Reserved
-	if s.usesRestart {
-		s.restart = j.db.txns.cache.restart(g.Name, s.id)
+	if ev.Kind != subscriber.EventStop && g.Name != codec.Reserved {
+		tx.UseRestart(j.db.txns)
 	}
 }
 
-// decide decides about the event by what Redis holds in one group.
-func (j *job) decide(s *step, v subscriber.View) (subscriber.Decision, subscriber.SessionID) {
+// Decide implements txn.Decider: about the event, by what Redis holds in one group.
+func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subscriber.SessionID) {
 	db := j.db
-	if h := v.Holder; h != nil && (h.NAS != s.id.NAS || h.Client != s.id.Client) {
-		v.HolderApart = db.apart(s.group, h, s.id, &j.event)
-		v.HolderToldApart = db.toldApart(h.Client, s.id.Client)
+	if h := v.Holder; h != nil && (h.NAS != tx.Session.NAS || h.Client != tx.Session.Client) {
+		v.HolderApart = db.apart(tx.Group.Name, h, tx.Session, &j.event)
+		v.HolderToldApart = db.toldApart(h.Client, tx.Session.Client)
 	}
 	ev := j.event
-	ev.SessionID = s.id
-	if id := subscriber.Identify(v, &ev); id != s.id {
-		if from, to := codec.NASOf(s.id), codec.NASOf(id); from != to && db.nases.unite(from, to) {
+	ev.SessionID = tx.Session
+	if id := subscriber.Identify(v, &ev); id != tx.Session {
+		if from, to := codec.NASOf(tx.Session), codec.NASOf(id); from != to && db.nases.unite(from, to) {
 			db.reports.united(from, to)
 		}
 		return subscriber.Decision{}, id
 	}
-	ev.Inside = s.inside
-	var room *subscriber.Room // the steps in other groups decide nothing most often
-	if s == &j.main {
+	ev.Inside = tx.Inside
+	var room *subscriber.Room // the transactions in other groups decide nothing most often
+	if tx == &j.main {
 		room = &j.room
 	}
-	return room.Decide(v, ev), s.id
+	return room.Decide(v, ev), tx.Session
 }
 
 // performJobs carries out one wave. The other groups are asked in the same
 // round trip, unless the session is known to be in its own group only.
 func (db *DB) performJobs(ctx context.Context, groups *groupTable, jobs []*job) {
-	steps := make([]*step, 0, len(jobs))
+	txns := make([]*txn.Txn, 0, len(jobs))
 	for _, j := range jobs {
 		if j.home != nil {
-			steps = append(steps, &j.main)
+			txns = append(txns, &j.main)
 		}
 		if !j.alone && j.ignored == subscriber.NotHere {
 			j.rest = j.others(groups)
-			steps = append(steps, j.rest...)
+			txns = append(txns, j.rest...)
 		}
 	}
-	db.txns.perform(ctx, steps)
-	var late []*step
+	db.txns.Run(ctx, txns)
+	var late []*txn.Txn
 	for _, j := range jobs {
-		if j.alone && j.main.surprised {
+		if j.alone && j.main.Conflicted() {
 			j.rest = j.others(groups)
 			late = append(late, j.rest...)
 		}
 	}
-	db.txns.perform(ctx, late)
+	db.txns.Run(ctx, late)
 }
 
 // finish reports the event's outcome and remembers where it left the session.
@@ -214,12 +214,12 @@ func (j *job) finish() error {
 	if j.home != nil {
 		err = j.report(&j.main)
 	}
-	for _, s := range j.rest {
-		err = errors.Join(err, j.report(s))
+	for _, tx := range j.rest {
+		err = errors.Join(err, j.report(tx))
 	}
 	if j.home != nil {
-		if j.main.updateCache(db.txns, err == nil) || err == nil && !j.alone && j.main.decision.Put != nil { // also after a start, when nothing is known
-			db.reports.reporters.reported(j.main.id)
+		if j.main.Save(db.txns, err == nil) || err == nil && !j.alone && j.main.Decision.Put != nil { // also after a start, when nothing is known
+			db.reports.reporters.reported(j.main.Session)
 		}
 	}
 	if err == nil {
@@ -236,11 +236,11 @@ func (j *job) refusal() subscriber.Verdict {
 	}
 	verdict := subscriber.NotHere
 	if j.home != nil {
-		verdict = j.main.decision.Verdict
+		verdict = j.main.Decision.Verdict
 	}
-	for _, s := range j.rest {
+	for _, tx := range j.rest {
 		if verdict == subscriber.NotHere {
-			verdict = s.decision.Verdict
+			verdict = tx.Decision.Verdict
 		}
 	}
 	return verdict
@@ -248,28 +248,28 @@ func (j *job) refusal() subscriber.Verdict {
 
 // recorded reports whether anything of the event was written.
 func (j *job) recorded() bool {
-	return j.home != nil && j.main.decision.Writes() ||
-		slices.ContainsFunc(j.rest, func(s *step) bool { return s.decision.Writes() })
+	return j.home != nil && j.main.Decision.Writes() ||
+		slices.ContainsFunc(j.rest, func(tx *txn.Txn) bool { return tx.Decision.Writes() })
 }
 
-// report tells the observer what a step came to, and SweepRestarts if there
+// report tells the observer what a transaction came to, and SweepRestarts if there
 // is work for it.
-func (j *job) report(s *step) error {
+func (j *job) report(tx *txn.Txn) error {
 	db := j.db
-	if s.err != nil {
-		return s.err
+	if tx.Err != nil {
+		return tx.Err
 	}
-	if s.decision.Verdict != subscriber.NotHere {
-		db.observe(s.group.Name, s.decision.Verdict)
+	if tx.Decision.Verdict != subscriber.NotHere {
+		db.observe(tx.Group.Name, tx.Decision.Verdict)
 	}
-	if s.foundNoLink() {
-		db.reports.limit(cmp.Or(s.via, s.id.Client), BoundLinks)
+	if tx.FoundNoLink() {
+		db.reports.limit(cmp.Or(tx.Via, tx.Session.Client), BoundLinks)
 	}
-	if s.decision.Restart == nil {
+	if tx.Decision.Restart == nil {
 		return nil
 	}
-	db.nases.restart(s.id, s.decision.Restart.At)
-	db.txns.cache.setRestart(s.group.Name, s.id, codec.FormatRestart(s.decision.Restart)+" "+s.decision.Restart.ID)
+	db.nases.restart(tx.Session, tx.Decision.Restart.At)
+	db.txns.SetRestart(tx.Group.Name, tx.Session, codec.FormatRestart(tx.Decision.Restart)+" "+tx.Decision.Restart.ID)
 	select {
 	case db.fresh <- struct{}{}:
 	default:

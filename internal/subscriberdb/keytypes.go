@@ -70,7 +70,7 @@ func (k *keyTypes) checkKeyTypesOf(ctx context.Context, group string, keys []cod
 		found = append(found, key.Name)
 	}
 	if len(found) > 0 { // each is named, as nobody finds it any more: once a second at most
-		k.counted(group, GarbageKey)
+		k.counted(group, codec.GarbageKey)
 		k.logger.Error("keys in Redis were of another type, and are deleted", "group", group, "keys", strings.Join(found, " "),
 			"alarm", "sessiond_database_garbage_total")
 	}
@@ -89,7 +89,7 @@ return redis.call('UNLINK', KEYS[1])
 
 // discardText deletes a key whose text is none that sessiond writes, if it still has that.
 func (s *shared) discardText(ctx context.Context, group, key string, text []byte) error {
-	s.found(group, GarbageKey, key)
+	s.found(group, codec.GarbageKey, key)
 	call := redisconn.NewCall(ctx, discardTextScript, []string{key}, text)
 	if err := s.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return fmt.Errorf("delete %s: %w", key, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // sweepPause is how often SweepRestarts looks for restarts that another daemon
@@ -126,13 +127,13 @@ func (sw *restartSweeper) readRestarts(ctx context.Context, g *Group, refs []str
 	for _, ref := range refs {
 		nas, err := codec.ParseNASRef(ref)
 		if err != nil {
-			sw.found(g.Name, GarbageRestart, codec.RestartsKey(g.Name)+" "+codec.Escape(ref))
+			sw.found(g.Name, codec.GarbageRestart, codec.RestartsKey(g.Name)+" "+codec.Escape(ref))
 			continue
 		}
 		line, err := sw.client.Get(ctx, codec.RestartKey(g.Name, nas)).Result()
 		switch {
 		case redisconn.IsWrongType(err):
-			sw.found(g.Name, GarbageRestart, codec.RestartKey(g.Name, nas))
+			sw.found(g.Name, codec.GarbageRestart, codec.RestartKey(g.Name, nas))
 			continue
 		case err != nil && !errors.Is(err, redis.Nil):
 			return nil, err
@@ -203,31 +204,31 @@ type restartSweep struct {
 	pending pendingRestarts
 	known   Followed
 	workers *errgroup.Group
-	rooms   chan *sweepRoom // used again: there are as many steps as sessions end
+	rooms   chan *sweepRoom // used again: there are as many transactions as sessions end
 
 	mu sync.Mutex // guards ended of the restarts
 }
 
 type sweepRoom struct {
-	steps    []step
-	refs     []*step
+	txns     []txn.Txn
+	refs     []*txn.Txn
 	inside   []netip.Addr
-	restarts []*pendingRestart // one for each step
+	restarts []*pendingRestart // one for each transaction
 }
 
 // end has some of those ended whose sessions a restart ended.
 func (s *restartSweep) end(ctx context.Context, some []leftover) {
 	room := <-s.rooms
-	clear(room.steps)
-	room.steps, room.refs, room.inside, room.restarts = room.steps[:0], room.refs[:0], room.inside[:0], room.restarts[:0]
+	clear(room.txns)
+	room.txns, room.refs, room.inside, room.restarts = room.txns[:0], room.refs[:0], room.inside[:0], room.restarts[:0]
 	for _, l := range some {
 		inside := netip.AddrFrom16(l.inside).Unmap()
-		room.steps = append(room.steps, l.restart.endStep(s.group, inside))
+		room.txns = append(room.txns, l.restart.endTxn(s.group, inside))
 		room.inside, room.restarts = append(room.inside, inside), append(room.restarts, l.restart)
 	}
 	s.guess(room)
-	for i := range room.steps {
-		room.refs = append(room.refs, &room.steps[i])
+	for i := range room.txns {
+		room.refs = append(room.refs, &room.txns[i])
 	}
 	s.workers.Go(func() error {
 		defer func() { s.rooms <- room }()
@@ -245,30 +246,28 @@ func (s *restartSweep) guess(room *sweepRoom) {
 	}
 	s.known(s.group.Name, room.inside, func(i int, packed *subscriber.Packed) {
 		if p, r := room.restarts[i], packed.Record(); !p.holds() && p.means(&r) {
-			step := &room.steps[i]
-			step.cached = r
-			step.readSet = readSet{made: true, holder: &step.cached}
+			room.txns[i].Guess(&r)
 		}
 	})
 }
 
-func (s *restartSweep) count(steps []*step) {
+func (s *restartSweep) count(txns []*txn.Txn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for e := range endingsOf(steps) {
+	for e := range endingsOf(txns) {
 		if p := s.pending.of(s.sweeper.nases, codec.NASRef(e.Record.SessionID)); p != nil {
 			p.ended++
 		}
 	}
 }
 
-// endStep ends the record at an address, if the restart ended its session, or
+// endTxn ends the record at an address, if the restart ended its session, or
 // notes that its end is held.
-func (p *pendingRestart) endStep(g *Group, inside netip.Addr) step {
+func (p *pendingRestart) endTxn(g *Group, inside netip.Addr) txn.Txn {
 	if p.holds() {
-		return step{group: g, inside: inside, decider: decideFunc(func(v subscriber.View) subscriber.Decision { return p.hold(g, v) })}
+		return txn.Txn{Group: g.txns, Inside: inside, Decider: txn.DecideFunc(func(v subscriber.View) subscriber.Decision { return p.hold(g, v) })}
 	}
-	return endStep(g, subscriber.Key{Group: g.Name, Inside: inside}, p.means, subscriber.ReasonNASRestart, p.since.At)
+	return endTxn(g, subscriber.Key{Group: g.Name, Inside: inside}, p.means, subscriber.ReasonNASRestart, p.since.At)
 }
 
 // holds reports whether its sessions do not end before somebody has confirmed that.
@@ -290,7 +289,18 @@ func (sw *restartSweeper) markSwept(ctx context.Context, g *Group, pending pendi
 		return err
 	}
 	for _, p := range pending {
-		sw.guards.swept(nasTrace(g.Name, p.nas))
+		sw.guards.swept(groupNASOf(g.Name, p.nas))
 	}
 	return nil
 }
+
+// sweptScript forgets that a NAS's restart is to be swept, unless it restarted
+// again.
+//
+// KEYS: 1 restart, 2 set of restarts to sweep. ARGV: 1 the restart that was
+// swept, 2 the NAS. Returns 1 when it is done, 0 when there is a newer restart.
+var sweptScript = redis.NewScript(`
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SREM', KEYS[2], ARGV[2])
+return 1
+`)

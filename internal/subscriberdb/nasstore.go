@@ -280,3 +280,42 @@ func (s *nasStore) sweepNASes(ctx context.Context) error {
 
 // forgotten reports whether the NAS was not heard of for so long that it is gone.
 func forgotten(n *codec.NASLine, now time.Time) bool { return now.Sub(n.LastHeard) > nasForgotten }
+
+// nasScript writes what is known of NASes, each if its line still is what that rests
+// on: another daemon may know more.
+//
+// KEYS: 1 the hash of NASes. ARGV: the most that it may hold, then for each NAS its
+// field, the line that should stand ("" for none), and the new one ("" to delete).
+// Returns for each the line that stands instead, 1 when it is done, or 0 when there
+// are too many.
+var nasScript = redis.NewScript(`
+local answers = {}
+for i = 2, #ARGV, 3 do
+  local field, was, line, answer = ARGV[i], ARGV[i + 1], ARGV[i + 2], 1
+  local stands = redis.call('HGET', KEYS[1], field) or ''
+  if stands ~= was then
+    answer = stands
+  elseif line == '' then
+    redis.call('HDEL', KEYS[1], field)
+  elseif was == '' and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[1]) then
+    answer = 0
+  else
+    redis.call('HSET', KEYS[1], field, line)
+  end
+  answers[#answers + 1] = answer
+end
+return answers
+`)
+
+// countScript adds to counters, all or none. One that a person made something else of
+// begins anew.
+//
+// KEYS: 1 the hash of counters. ARGV: for each its field, and how much to add.
+// Returns 1.
+var countScript = redis.NewScript(`
+for i = 1, #ARGV, 2 do
+  local sum = redis.pcall('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+  if type(sum) == 'table' then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
+return 1
+`)

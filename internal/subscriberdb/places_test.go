@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // TestPlaces_I10: a client that has as many subscribers online as it may begins no more,
@@ -83,7 +84,7 @@ func TestOctetsOfASubscriber_I10(t *testing.T) {
 		switch ttl := client.PTTL(t.Context(), key).Val(); {
 		case ttl > defaultTombstoneTTL:
 			octets += client.MemoryUsage(t.Context(), key, 0).Val()
-		case ttl > crowdedTTL:
+		case ttl > txn.CrowdedTTL:
 			others++
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // Timing of Probe.
@@ -22,8 +23,8 @@ const (
 // prober finds out whether Redis can be used.
 type prober struct {
 	*shared
-	node      string // name of this daemon
-	feedLimit int64
+	txns *txn.Engine
+	node string // name of this daemon
 }
 
 // Probe makes sure that accounting can be recorded, or says why it cannot: it commits
@@ -48,7 +49,7 @@ func (p *prober) probeGroups(ctx context.Context) error {
 	for i := range groups.groups {
 		g := &groups.groups[i]
 		// Nothing of the group goes on where one of these two is of another type.
-		cmds = append(cmds, p.probeCall(ctx, g), redis.NewIntCmd(ctx, "xlen", g.feed), redis.NewIntCmd(ctx, "hlen", g.online))
+		cmds = append(cmds, p.probeCall(ctx, g), redis.NewIntCmd(ctx, "xlen", g.txns.Feed), redis.NewIntCmd(ctx, "hlen", g.txns.Online))
 	}
 	cmds = append(cmds, p.probeCall(ctx, &groups.reserved))
 	failed := p.client.Exchange(ctx, cmds)
@@ -73,11 +74,10 @@ func (p *prober) probeSingly(ctx context.Context) error {
 	return nil
 }
 
-// probeCall is a call of commitScript that writes an expiring key of this daemon's, and
-// nothing else, under no condition.
+// probeCall is a call of accounting's own script that writes an expiring key of this
+// daemon's, and nothing else.
 func (p *prober) probeCall(ctx context.Context, g *Group) redis.Cmder {
-	return redisconn.NewCall(ctx, commitScript, []string{g.feed, g.online, codec.ProbeKey(g.Name, p.node)},
-		p.feedLimit, false, 5, 0, "set", 3, codec.FormatTime(p.now()), probeTTL.Milliseconds())
+	return p.txns.WriteCall(ctx, g.txns, codec.ProbeKey(g.Name, p.node), codec.FormatTime(p.now()), probeTTL)
 }
 
 // Trouble tells that a commit failed since the last look, so that a probe is due.

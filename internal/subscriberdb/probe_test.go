@@ -266,7 +266,7 @@ func TestReplicaIsTaughtOnce(t *testing.T) {
 		}
 	}
 	stats := f.newCLI.Info(t.Context(), "commandstats").Val()
-	if !strings.Contains(stats, fmt.Sprintf("cmdstat_script|load:calls=%d,", len(scripts))) {
+	if !strings.Contains(stats, fmt.Sprintf("cmdstat_script|load:calls=%d,", len(scripts()))) {
 		t.Errorf("not each script was loaded once:\n%s", stats)
 	}
 }

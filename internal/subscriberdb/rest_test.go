@@ -88,7 +88,7 @@ func TestFeedTellsCause(t *testing.T) {
 		}
 		record(t, db, start("a", addr, 0), start("b", next, 0), start("c", away, 0))
 		record(t, db, lost("a", addr))
-		db.txns.cache = newCache(defaultCacheSize)
+		db = newDB(t, client) // which has nothing in its cache
 		record(t, db, lost("b", noAddr), stop("c", away, time.Hour))
 		causesOf(t, db, "default", time.Time{}, 0, 0, 2, 2) // the Starts too
 		causesOf(t, db, "default", time.Now().Add(time.Hour))

@@ -16,27 +16,37 @@ import (
 type restartGuards struct {
 	mu      sync.Mutex
 	byGroup map[string]*guard.Guard
-	passed  map[cachedSessionKey]string // restarts that may end their sessions, by NAS, until they have
+	passed  map[groupNAS]string // restarts that may end their sessions, by NAS, until they have
+}
+
+// groupNAS is a NAS in one group.
+type groupNAS struct {
+	group string
+	nas   NASName
+}
+
+func groupNASOf(group string, id subscriber.SessionID) groupNAS {
+	return groupNAS{group, codec.NASOf(id)}
 }
 
 // pass notes that a restart may end its sessions: a sweep that is interrupted goes
 // on to end the rest.
-func (r *restartGuards) pass(nas cachedSessionKey, line string) {
+func (r *restartGuards) pass(nas groupNAS, line string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.passed == nil {
-		r.passed = map[cachedSessionKey]string{}
+		r.passed = map[groupNAS]string{}
 	}
 	r.passed[nas] = line
 }
 
-func (r *restartGuards) hasPassed(nas cachedSessionKey, line string) bool {
+func (r *restartGuards) hasPassed(nas groupNAS, line string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.passed[nas] == line
 }
 
-func (r *restartGuards) swept(nas cachedSessionKey) {
+func (r *restartGuards) swept(nas groupNAS) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.passed, nas)
@@ -82,7 +92,7 @@ func (sw *restartSweeper) judgeRestarts(ctx context.Context, g *Group, pending p
 		return err
 	}
 	for _, p := range pending {
-		nas := nasTrace(g.Name, p.nas)
+		nas := groupNASOf(g.Name, p.nas)
 		if meant[p] == 0 || p.since.Confirm || sw.guards.hasPassed(nas, p.line) {
 			continue
 		}
@@ -134,7 +144,7 @@ func (p *pendingRestart) hold(g *Group, v subscriber.View) subscriber.Decision {
 	}
 	r := *v.Holder
 	r.RemovalHeld, r.ExpiresAt = subscriber.ReasonNASRestart, time.Time{}
-	if ttl := g.ttlOf(r.Client); p.since.Confirm && ttl > 0 {
+	if ttl := g.txns.TTL(r.Client); p.since.Confirm && ttl > 0 {
 		r.ExpiresAt = p.now().Add(ttl)
 	}
 	return subscriber.Decision{Put: &r}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // Restore writes back records that the database lost, as Unconfirmed and only
@@ -16,18 +17,18 @@ func (w *recordWriter) Restore(ctx context.Context, lost []subscriber.Record) er
 	for len(lost) > 0 {
 		batch := lost[:min(endBatch, len(lost))]
 		lost = lost[len(batch):]
-		steps := make([]*step, len(batch))
+		txns := make([]*txn.Txn, len(batch))
 		for i := range batch {
 			g, err := w.group(batch[i].Group)
 			if err != nil {
 				return err
 			}
-			steps[i] = restoreStep(g, batch[i])
+			txns[i] = restoreTxn(g, batch[i])
 		}
-		w.txns.perform(ctx, steps)
-		for _, s := range steps {
-			if s.err != nil {
-				return fmt.Errorf("restore record %v: %w", s.inside, s.err)
+		w.txns.Run(ctx, txns)
+		for _, tx := range txns {
+			if tx.Err != nil {
+				return fmt.Errorf("restore record %v: %w", tx.Inside, tx.Err)
 			}
 		}
 	}
@@ -42,32 +43,32 @@ func beside(state *subscriber.SessionState, r *subscriber.Record) bool {
 		state.UserName != "" && r.UserName != "" && state.UserName != r.UserName
 }
 
-func restoreStep(g *Group, r subscriber.Record) *step {
+func restoreTxn(g *Group, r subscriber.Record) *txn.Txn {
 	r.Unconfirmed, r.Version, r.ExpiresAt = true, "", time.Time{}
 	r.StartedAt, r.UpdatedAt = r.StartedAt.UTC(), r.UpdatedAt.UTC()
-	s := &step{group: g, inside: r.Inside.Unmap()}
+	tx := &txn.Txn{Group: g.txns, Inside: r.Inside.Unmap()}
 	if r.NAS != "" && r.AcctSessionID != "" {
-		s.id = r.SessionID
+		tx.Session = r.SessionID
 	}
-	s.decider = decideFunc(func(v subscriber.View) subscriber.Decision {
+	tx.Decider = txn.DecideFunc(func(v subscriber.View) subscriber.Decision {
 		taken := v.Holder != nil && !r.Follows(v.Holder)
 		if taken {
 			return subscriber.Decision{}
 		}
 		if beside(&v.Session, &r) {
 			twin := r
-			twin.Leg = s.inside
+			twin.Leg = tx.Inside
 			return subscriber.Decision{Put: &twin, Created: true}
 		}
 		if v.Session.Phase == subscriber.Closed || v.Current != nil {
 			return subscriber.Decision{}
 		}
 		d := subscriber.Decision{Put: &r, Created: true}
-		if s.id != (subscriber.SessionID{}) {
+		if tx.Session != (subscriber.SessionID{}) {
 			open := subscriber.OpenState(&r)
 			d.Session = &open
 		}
 		return d
 	})
-	return s
+	return tx
 }

@@ -204,7 +204,7 @@ func (f *changeFeed) trimFeed(ctx context.Context, g *Group) error {
 // trimOnce takes off some entries, and reports how many of them were lost to the bound,
 // and whether there is more to take off.
 func (f *changeFeed) trimOnce(ctx context.Context, g *Group) (lost int64, more bool, err error) {
-	call := redisconn.NewCall(ctx, trimScript, []string{g.feed, codec.ReadersKey(g.Name)},
+	call := redisconn.NewCall(ctx, trimScript, []string{g.txns.Feed, codec.ReadersKey(g.Name)},
 		f.length, f.octets, readerLife.Milliseconds(), readerAwake.Milliseconds(), trimStep)
 	if err := f.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return 0, false, err

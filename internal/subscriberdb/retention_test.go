@@ -14,6 +14,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -83,7 +84,7 @@ func TestEndsInBatches_SES15(t *testing.T) {
 						t.Errorf("entry %v", e.Values)
 					}
 				}
-				if told == 0 || told > n/callSteps+4 {
+				if told == 0 || told > n/txn.BatchSize+4 {
 					t.Errorf("%d entries tell of %d ends", told, n)
 				}
 				list := changes(t, db, "default")
@@ -121,13 +122,13 @@ func TestEndIsDecidedAgain_I4(t *testing.T) {
 		records := startCrowd(t, db, 3)
 		record(t, db, interim("s0", crowded(0), 2*time.Hour), interim("s1", crowded(1), time.Minute))
 		p := &pendingRestart{nases: db.nases, now: db.now, nas: records[0].SessionID, since: subscriber.Restart{At: t0.Add(time.Hour), ID: "1-0"}}
-		steps := make([]*step, len(records))
+		txns := make([]*txn.Txn, len(records))
 		for i := range records { // with guesses from before the Interims
-			s := p.endStep(&db.inForce().groups[0], records[i].Inside)
-			steps[i] = &s
-			steps[i].readSet = readSet{made: true, holder: &records[i]}
+			s := p.endTxn(&db.inForce().groups[0], records[i].Inside)
+			txns[i] = &s
+			txns[i].Guess(&records[i])
 		}
-		ended, err := db.endAll(t.Context(), steps)
+		ended, err := db.endAll(t.Context(), txns)
 		if err != nil || len(ended) != 2 {
 			t.Fatalf("ended %+v, %v", ended, err)
 		}
@@ -467,17 +468,17 @@ func TestTrimInSteps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := client.XLen(t.Context(), g.feed).Val()
+	before := client.XLen(t.Context(), g.txns.Feed).Val()
 	if _, more, err := db.trimOnce(t.Context(), g); err != nil || !more {
 		t.Fatalf("more to take off: %v, %v", more, err)
 	}
-	if off := before - client.XLen(t.Context(), g.feed).Val(); off < trimStep/2 || off > trimStep {
+	if off := before - client.XLen(t.Context(), g.txns.Feed).Val(); off < trimStep/2 || off > trimStep {
 		t.Errorf("one call took off %d entries", off)
 	}
 	if err := db.trimFeed(t.Context(), g); err != nil {
 		t.Fatal(err)
 	}
-	if n := client.XLen(t.Context(), g.feed).Val(); n > 100+100 {
+	if n := client.XLen(t.Context(), g.txns.Feed).Val(); n > 100+100 {
 		t.Errorf("%d entries are left", n)
 	}
 }

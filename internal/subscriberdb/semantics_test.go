@@ -16,6 +16,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // verdicts collects what events came to.
@@ -236,42 +237,6 @@ func TestStateOutlives_SES10(t *testing.T) {
 	}
 }
 
-// TestTombstonesBounded_I10: beyond the limit ended sessions are remembered for a
-// short time only, until the earlier ones have gone.
-func TestTombstonesBounded_I10(t *testing.T) {
-	for name, octets := range map[string]int{"by number": 1, "by octets": 1000} {
-		tomb := newTombstones(24*time.Hour, 100, 100_000)
-		if octets > 1 {
-			tomb.entries.Alone = 1_000_000
-		}
-		now := t0
-		for i := range 150 {
-			want := 24 * time.Hour
-			if i >= 100 {
-				want = crowdedTTL
-			}
-			for range 3 { // to ask takes none
-				if got, crowded := tomb.ttl("greedy", now); got != want || crowded != (i >= 100) {
-					t.Fatalf("%s, after %d: %v, want %v", name, i, got, want)
-				}
-			}
-			if i < 100 {
-				tomb.wrote("greedy", octets, now)
-			}
-			now = now.Add(time.Second)
-		}
-		for i := range 10 {
-			if got, _ := tomb.ttl("other", now); got != tomb.full {
-				t.Errorf("%s: %d of another client: %v", name, i, got)
-			}
-			tomb.wrote("other", octets, now)
-		}
-		if got, _ := tomb.ttl("greedy", now.Add(25*time.Hour)); got != tomb.full {
-			t.Errorf("%s, a day later: %v", name, got)
-		}
-	}
-}
-
 // TestEndedSessionsOfOneClient_I10: a client that makes sessions without an address, or ends
 // those that never were, is bounded, which is told; the ends of another client's sessions
 // are remembered as long as ever.
@@ -298,13 +263,13 @@ func TestEndedSessionsOfOneClient_I10(t *testing.T) {
 			if i%2 == 0 {
 				group = codec.Reserved
 			}
-			if got := ttl(group, ev); (got > crowdedTTL) != (i < 40) {
+			if got := ttl(group, ev); (got > txn.CrowdedTTL) != (i < 40) {
 				t.Fatalf("session %d of the client lives for %v", i, got)
 			}
 		}
 		record(t, db, start("a", addr, 0), start("b", next, 0), stop("a", addr, time.Minute), stop("b", next, time.Minute))
 		for _, ev := range []subscriber.Event{start("a", addr, 0), start("b", next, 0)} {
-			if got := ttl("default", ev); got <= crowdedTTL {
+			if got := ttl("default", ev); got <= txn.CrowdedTTL {
 				t.Errorf("the end of %s of another client is remembered for %v", ev.AcctSessionID, got)
 			}
 		}
@@ -352,8 +317,8 @@ func TestFeedEntriesAreBounded_I10(t *testing.T) {
 		}
 		longest = max(longest, octets)
 	}
-	if longest > feedEntryOctets || longest < feedEntryOctets/2 {
-		t.Errorf("the longest entry has %d octets, want up to %d", longest, feedEntryOctets)
+	if longest > txn.FeedEntryOctets || longest < txn.FeedEntryOctets/2 {
+		t.Errorf("the longest entry has %d octets, want up to %d", longest, txn.FeedEntryOctets)
 	}
 	if got := counts.of("bng1 links"); got != 68 {
 		t.Errorf("%d links found no room", got)

@@ -42,7 +42,7 @@ func (v *valueStore) Served(ctx context.Context, named []string) ([]Served, erro
 			served, err = codec.ParseServed(group, text)
 		}
 		if err != nil {
-			v.found(group, GarbageKey, codec.ServedKey(group))
+			v.found(group, codec.GarbageKey, codec.ServedKey(group))
 			if slices.Contains(named, group) {
 				continue
 			}

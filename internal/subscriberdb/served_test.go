@@ -101,7 +101,7 @@ func TestServe(t *testing.T) {
 		}
 	}
 	east, err := db.group("east")
-	if err != nil || east.RecordTTL != time.Minute || east.ttlOf("bng1") != time.Hour {
+	if err != nil || east.RecordTTL != time.Minute || east.txns.TTL("bng1") != time.Hour {
 		t.Errorf("east: %+v, %v", east, err)
 	}
 	if g, _ := db.group("default"); g.RecordTTL != testTTL || len(g.Inside) != 2 {

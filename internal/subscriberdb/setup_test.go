@@ -1,6 +1,7 @@
 package subscriberdb
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"testing"
@@ -187,4 +188,25 @@ func answers(t testing.TB, dbs ...*DB) {
 		}
 		return true
 	})
+}
+
+// commandCounter counts the commands of pipelines by their names, and calls of scripts by
+// the hashes of these. It is for one goroutine.
+type commandCounter struct{ sent map[string]int }
+
+func (c commandCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c commandCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (c commandCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		for _, cmd := range cmds {
+			name := cmd.Name()
+			if name == "evalsha" {
+				name = cmd.Args()[1].(string)
+			}
+			c.sent[name]++
+		}
+		return next(ctx, cmds)
+	}
 }

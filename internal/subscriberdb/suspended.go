@@ -12,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // A removal that a guard holds back is kept in the record itself: it names the
@@ -31,73 +32,73 @@ type suspensions struct {
 // that stands again, and one whose session is known to have ended or to be
 // elsewhere, is left alone.
 func (su *suspensions) SuspendRemovals(ctx context.Context, endings []subscriber.Ending) error {
-	steps := make([]*step, len(endings))
+	txns := make([]*txn.Txn, len(endings))
 	for i := range endings {
 		g, err := su.group(endings[i].Record.Group)
 		if err != nil {
 			return err
 		}
-		steps[i] = holdStep(g, endings[i])
+		txns[i] = suspendTxn(g, endings[i])
 	}
-	if err := su.writer.performAll(ctx, steps); err != nil {
+	if err := su.writer.performAll(ctx, txns); err != nil {
 		return fmt.Errorf("hold removal: %w", err)
 	}
 	return nil
 }
 
-func holdStep(g *Group, e subscriber.Ending) *step {
+func suspendTxn(g *Group, e subscriber.Ending) *txn.Txn {
 	r := e.Record
 	r.RemovalHeld, r.Version = e.Reason, ""
 	r.Unconfirmed = r.Unconfirmed || r.StartedAt.IsZero() // all that is known is from its binding
 	r.StartedAt, r.UpdatedAt, r.ExpiresAt = r.StartedAt.UTC(), r.UpdatedAt.UTC(), time.Time{}
-	s := &step{group: g, inside: r.Inside.Unmap()}
+	tx := &txn.Txn{Group: g.txns, Inside: r.Inside.Unmap()}
 	if r.NAS != "" && r.AcctSessionID != "" {
-		s.id = r.SessionID
+		tx.Session = r.SessionID
 	}
-	s.decider = decideFunc(func(v subscriber.View) subscriber.Decision {
+	tx.Decider = txn.DecideFunc(func(v subscriber.View) subscriber.Decision {
 		if v.Holder == nil && beside(&v.Session, &r) {
 			twin := r
-			twin.Leg = s.inside
+			twin.Leg = tx.Inside
 			return subscriber.Decision{Put: &twin}
 		}
-		elsewhere := v.Session.Phase == subscriber.Open && v.Session.Inside != s.inside
+		elsewhere := v.Session.Phase == subscriber.Open && v.Session.Inside != tx.Inside
 		if v.Holder != nil || v.Session.Phase == subscriber.Closed || elsewhere {
 			return subscriber.Decision{}
 		}
 		d := subscriber.Decision{Put: &r}
-		if s.remembers() && v.Session.Phase == subscriber.Unknown {
+		if tx.Session != (subscriber.SessionID{}) && v.Session.Phase == subscriber.Unknown {
 			open := subscriber.OpenState(&r)
 			d.Session = &open
 		}
 		return d
 	})
-	return s
+	return tx
 }
 
 // ConfirmRemovals ends those records of the keys whose removal is held, each for
 // the reason that it is held for, and returns them. On error some may have ended.
 func (su *suspensions) ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
-	steps := make([]*step, len(keys))
+	txns := make([]*txn.Txn, len(keys))
 	for i, key := range keys {
 		g, err := su.group(key.Group)
 		if err != nil {
 			return nil, err
 		}
-		steps[i] = confirmStep(g, key, su.now().UTC())
+		txns[i] = confirmTxn(g, key, su.now().UTC())
 	}
-	ended, err := su.writer.endAll(ctx, steps)
+	ended, err := su.writer.endAll(ctx, txns)
 	su.guards.decided(ended)
 	return ended, err
 }
 
-func confirmStep(g *Group, key subscriber.Key, at time.Time) *step {
+func confirmTxn(g *Group, key subscriber.Key, at time.Time) *txn.Txn {
 	decide := func(v subscriber.View) subscriber.Decision {
 		if v.Holder == nil || v.Holder.RemovalHeld == subscriber.ReasonNone {
 			return subscriber.Decision{}
 		}
 		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, v.Holder.RemovalHeld, at)}}
 	}
-	return &step{group: g, inside: key.Inside.Unmap(), decider: decideFunc(decide)}
+	return &txn.Txn{Group: g.txns, Inside: key.Inside.Unmap(), Decider: txn.DecideFunc(decide)}
 }
 
 // RefuseRemovals has those records of the keys whose removal is held stand as if
@@ -111,25 +112,25 @@ func (su *suspensions) RefuseRemovals(ctx context.Context, keys []subscriber.Key
 			return nil, fmt.Errorf("take back restart: %w", err)
 		}
 	}
-	steps := make([]*step, len(keys))
+	txns := make([]*txn.Txn, len(keys))
 	for i, key := range keys {
 		g, err := su.group(key.Group)
 		if err != nil {
 			return nil, err
 		}
-		steps[i] = &step{group: g, inside: key.Inside.Unmap(), decider: decideFunc(refuseRemoval)}
+		txns[i] = &txn.Txn{Group: g.txns, Inside: key.Inside.Unmap(), Decider: txn.DecideFunc(refuseRemoval)}
 	}
 	var err error
-	for batch := range slices.Chunk(steps, endBatch) {
-		su.writer.feed.awaitReaders(ctx, batch[0].group.Name)
+	for batch := range slices.Chunk(txns, endBatch) {
+		su.writer.feed.awaitReaders(ctx, batch[0].Group.Name)
 		if err = su.writer.performAll(ctx, batch); err != nil {
 			break
 		}
 	}
 	var kept []subscriber.Record
-	for _, s := range steps {
-		if s.decision.Put != nil && s.err == nil {
-			kept = append(kept, *s.holder)
+	for _, tx := range txns {
+		if tx.Decision.Put != nil && tx.Err == nil {
+			kept = append(kept, *tx.Holder())
 		}
 	}
 	su.guards.decided(kept)
@@ -155,10 +156,10 @@ func (su *suspensions) takeBackRestarts(ctx context.Context, keys []subscriber.K
 	if err != nil {
 		return err
 	}
-	newest := map[cachedSessionKey]string{} // version of the record that was held last, by NAS
+	newest := map[groupNAS]string{} // version of the record that was held last, by NAS
 	for i := range records {
 		r := &records[i]
-		nas := nasTrace(r.Group, r.SessionID)
+		nas := groupNASOf(r.Group, r.SessionID)
 		if r.RemovalHeld == subscriber.ReasonNASRestart && subscriber.CompareVersions(r.Version, newest[nas]) > 0 {
 			newest[nas] = r.Version
 		}
@@ -171,21 +172,32 @@ func (su *suspensions) takeBackRestarts(ctx context.Context, keys []subscriber.K
 	return nil
 }
 
-func (su *suspensions) takeBackRestart(ctx context.Context, nas cachedSessionKey, held string) error {
-	line, err := su.client.Get(ctx, codec.RestartKey(nas.group, nas.id)).Result()
+func (su *suspensions) takeBackRestart(ctx context.Context, nas groupNAS, held string) error {
+	line, err := su.client.Get(ctx, codec.RestartKey(nas.group, nas.nas.Session())).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil
 	}
 	if err != nil || subscriber.CompareVersions(codec.ParseRestart(line).ID, held) > 0 {
 		return err
 	}
-	keys := []string{codec.RestartKey(nas.group, nas.id), codec.RestartsKey(nas.group)}
-	call := redisconn.NewCall(ctx, takeBackScript, keys, line, codec.NASRef(nas.id))
+	keys := []string{codec.RestartKey(nas.group, nas.nas.Session()), codec.RestartsKey(nas.group)}
+	call := redisconn.NewCall(ctx, takeBackScript, keys, line, codec.NASRef(nas.nas.Session()))
 	if err := su.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return err
 	}
-	su.writer.txns.cache.setRestart(nas.group, nas.id, "")
+	su.writer.txns.SetRestart(nas.group, nas.nas.Session(), "")
 	su.logger.Warn("restart of a NAS taken back, its sessions go on",
-		"group", nas.group, "client", nas.id.Client, "nas", nas.id.NAS, "restart", line)
+		"group", nas.group, "client", nas.nas.Client, "nas", nas.nas.Name, "restart", line)
 	return nil
 }
+
+// takeBackScript forgets a NAS's restart, unless it restarted again.
+//
+// KEYS and ARGV as of sweptScript. Returns 1 when it is done, 0 when there is
+// another restart.
+var takeBackScript = redis.NewScript(`
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('SREM', KEYS[2], ARGV[2])
+return 1
+`)

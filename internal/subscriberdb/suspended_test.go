@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
 // known returns the record at an address as a reader of the feed knows it.
@@ -379,12 +380,12 @@ func TestInterruptedSweep_DEL13(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var steps []*step
+		var txns []*txn.Txn
 		for _, ev := range many(4) {
-			s := halfway.endStep(g, ev.Inside)
-			steps = append(steps, &s)
+			s := halfway.endTxn(g, ev.Inside)
+			txns = append(txns, &s)
 		}
-		if err := db.performAll(t.Context(), steps); err != nil {
+		if err := db.performAll(t.Context(), txns); err != nil {
 			t.Fatal(err)
 		}
 		sweep(t, newDB(t, client, guarded(limits)))

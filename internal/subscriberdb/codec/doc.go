@@ -24,5 +24,6 @@
 //	nastext.go       what is known of a NAS, a line
 //	marker.go        the proof that a group is whole, JSON
 //	served.go        what a group's NAT is served as, JSON
+//	garbage.go       kinds of what cannot be used
 //	argbuffer.go     room for the arguments of a command
 package codec

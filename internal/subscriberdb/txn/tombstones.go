@@ -1,4 +1,4 @@
-package subscriberdb
+package txn
 
 import (
 	"sync"
@@ -9,7 +9,7 @@ import (
 
 // crowdedTTL is how long a session that ended is remembered when there are too
 // many: longer than retransmissions take.
-const crowdedTTL = 5 * time.Minute
+const CrowdedTTL = 5 * time.Minute
 
 // tombstoneBudget bounds how many ended sessions are remembered, in number and octets besides
 // time: while a client has its share of those that live for the full time, new ones of it
@@ -37,7 +37,7 @@ func (t *tombstoneBudget) ttl(client string, now time.Time) (ttl time.Duration, 
 	defer t.mu.Unlock()
 	t.turnLocked(now)
 	if !t.entries.Room(client) || !t.octets.Room(client) {
-		return min(crowdedTTL, t.full), true
+		return min(CrowdedTTL, t.full), true
 	}
 	return t.full, false
 }

@@ -1,4 +1,4 @@
-package subscriberdb
+package txn
 
 import "github.com/redis/go-redis/v9"
 
@@ -10,7 +10,7 @@ import "github.com/redis/go-redis/v9"
 // the sessions for which something else stands than was decided on, and nothing
 // was done; the first of them 0 where that is so of all.
 
-// beginScript creates the records of sessions that begin: each where neither the
+// createScript creates the records of sessions that begin: each where neither the
 // session nor a record at its address is known.
 //
 // KEYS: 1 the group's feed, 2 the hash of online addresses, then the restarts of
@@ -18,12 +18,12 @@ import "github.com/redis/go-redis/v9"
 //
 // ARGV: 1 most entries of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
 // none) of the records and 4 of the states, 5 where the address begins in a
-// record's key, 6 when the records expire as a witness has it, 7 "1" where words
+// record's key, 6 when the records expire as an online entry has it, 7 "1" where words
 // but class are escaped, 8 number of words of a session, then each restart ("" for none), then
 // for each session as words: user_name, nas, client, acct_session_id,
 // calling_station_id, nas_address, started_at, what the state line ends with
 // (" stamp=..." or nothing) and, where there are 9, class.
-var beginScript = redis.NewScript(`
+var createScript = redis.NewScript(`
 local call, args, n = redis.call, ARGV, tonumber(ARGV[2])
 local ttl, kept, digits, expires, escaped = args[3], args[4], tonumber(args[5]), ' ' .. args[6], args[7] == '1'
 local words = tonumber(args[8])
@@ -117,8 +117,8 @@ answer[1] = entry
 return answer
 `)
 
-// endScript deletes the records of sessions that stop, or are ended for one reason. It
-// begins with a deletion of nothing: so a Redis that is full lets it go on (see scripts.go).
+// stopScript deletes the records of sessions that stop, or are ended for one reason. It
+// begins with a deletion of nothing: so a Redis that is full lets it go on (see commitscript.go).
 // The feed comes before the records, which stay where it takes no entry.
 //
 // KEYS: 1 the group's feed, 2 the hash of online addresses, then for each session
@@ -129,7 +129,7 @@ return answer
 // session: version of the record, the state that stays, and what the feed tells of
 // the end. A state that stays for a reason keeps what tells the Start of its session
 // from others (" stamp=..." or " packet=...").
-var endScript = redis.NewScript(`
+var stopScript = redis.NewScript(`
 local call, args = redis.call, ARGV
 local kept, digits = args[2], tonumber(args[3])
 local answer, ended, records, insides, list = {''}, {}, {}, {}, {}

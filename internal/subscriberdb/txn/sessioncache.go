@@ -1,4 +1,4 @@
-package subscriberdb
+package txn
 
 import (
 	"hash/maphash"
@@ -8,15 +8,15 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// cachedSessionKey names a session in a group.
-type cachedSessionKey struct {
+// cacheKey names a session in a group.
+type cacheKey struct {
 	group string
 	id    subscriber.SessionID
 }
 
 // cachedSession is what a commit left behind of a session that is online: a guess for
 // its next event. A wrong guess costs more round trips, nothing else. It is never
-// changed once it is in the cache. There may be a trace of every subscriber, so
+// changed once it is in the cache. There may be one of every subscriber, so
 // what can be told from something else is not in it.
 type cachedSession struct {
 	record   subscriber.Packed // the session's record
@@ -28,8 +28,8 @@ type cachedSession struct {
 	userName string            // as its state says
 }
 
-// newTrace returns nil for a session that is not open where its record is.
-func newTrace(r *subscriber.Record, state *subscriber.SessionState) *cachedSession {
+// newCachedSession returns nil for a session that is not open where its record is.
+func newCachedSession(r *subscriber.Record, state *subscriber.SessionState) *cachedSession {
 	if state.Phase != subscriber.Open || state.Inside != r.Inside {
 		return nil
 	}
@@ -68,22 +68,22 @@ type cache struct {
 	seed       maphash.Seed
 	size       int // of one generation
 	young, old map[uint64]*cachedSession
-	restarts   map[cachedSessionKey]string // restart lines by NAS, without a session; maxRestarts at most
+	restarts   map[cacheKey]string // restart lines by NAS, without a session; maxRestarts at most
 }
 
 // maxRestarts bounds the restarts that are known without a look: of all groups together.
-const maxRestarts = 2 * maxReporters
+const maxRestarts = 131_072
 
 func newCache(size int) *cache {
 	return &cache{
 		seed: maphash.MakeSeed(), size: max(size/2, 1), young: make(map[uint64]*cachedSession),
-		restarts: make(map[cachedSessionKey]string),
+		restarts: make(map[cacheKey]string),
 	}
 }
 
 // get returns what is known of a session, nil for nothing, and unpacks its record
 // into the given one.
-func (c *cache) get(id cachedSessionKey, into *subscriber.Record) *cachedSession {
+func (c *cache) get(id cacheKey, into *subscriber.Record) *cachedSession {
 	t := c.find(maphash.Comparable(c.seed, id))
 	if t == nil {
 		return nil
@@ -108,8 +108,8 @@ func (c *cache) find(hash uint64) *cachedSession {
 	return t
 }
 
-// put keeps a trace; nil forgets the session.
-func (c *cache) put(id cachedSessionKey, t *cachedSession) {
+// put keeps a session; nil forgets the session.
+func (c *cache) put(id cacheKey, t *cachedSession) {
 	if t == nil {
 		c.forget(id)
 		return
@@ -127,7 +127,7 @@ func (c *cache) putLocked(hash uint64, t *cachedSession) {
 	c.young[hash] = t
 }
 
-func (c *cache) forget(id cachedSessionKey) {
+func (c *cache) forget(id cacheKey) {
 	hash := maphash.Comparable(c.seed, id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,15 +135,15 @@ func (c *cache) forget(id cachedSessionKey) {
 	delete(c.old, hash)
 }
 
-func nasTrace(group string, id subscriber.SessionID) cachedSessionKey {
-	return cachedSessionKey{group, id.NASOnly()}
+func nasKey(group string, id subscriber.SessionID) cacheKey {
+	return cacheKey{group, id.NASOnly()}
 }
 
 // restart returns the restart line of a session's NAS, as far as is known.
 func (c *cache) restart(group string, id subscriber.SessionID) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.restarts[nasTrace(group, id)]
+	return c.restarts[nasKey(group, id)]
 }
 
 // setRestart keeps the restart line of a session's NAS; the empty line is none.
@@ -151,10 +151,10 @@ func (c *cache) setRestart(group string, id subscriber.SessionID, line string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if line == "" {
-		delete(c.restarts, nasTrace(group, id))
+		delete(c.restarts, nasKey(group, id))
 		return
 	}
-	nas := nasTrace(group, id)
+	nas := nasKey(group, id)
 	if _, known := c.restarts[nas]; known || len(c.restarts) < maxRestarts {
 		c.restarts[nas] = line
 	}

@@ -1,0 +1,19 @@
+package codec
+
+// Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
+// is left out, counted and named in the log, and holds up nothing else.
+type Garbage string
+
+// The kinds of garbage.
+const (
+	GarbageRestart Garbage = "restart" // a member of the set of restarts, or the restart of a NAS
+	GarbageRecord  Garbage = "record"  // the key of a record is no hash
+	GarbageSession Garbage = "session" // the key of a session's state is no string
+	GarbageFeed    Garbage = "feed"    // an entry of the change feed, or its identifier
+	GarbageKey     Garbage = "key"     // another of sessiond's own keys: of another type, or no text of ours
+)
+
+// GarbageKinds returns all kinds of garbage.
+func GarbageKinds() []Garbage {
+	return []Garbage{GarbageRestart, GarbageRecord, GarbageSession, GarbageFeed, GarbageKey}
+}

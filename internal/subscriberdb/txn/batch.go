@@ -1,0 +1,144 @@
+package txn
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+)
+
+// BatchSize bounds the transactions of one script call: a call answers at once or not
+// at all, and keeps Redis from others meanwhile.
+const BatchSize = 64
+
+// batch is the transactions of one script call.
+type batch struct {
+	group  *Group
+	kind   operation
+	ttl    int64             // of the records that begin or are refreshed, or of the states of sessions that end
+	reason subscriber.Reason // of the records that are removed
+	frees  bool              // of a commit: each transaction does
+	txns   []*Txn
+	octets int    // of what the feed tells of them, at most
+	bases  []*Txn // one for each restart that any of them rests on
+	args   codec.ArgBuffer
+	cmd    *redis.Cmd
+}
+
+func (b *batch) add(tx *Txn, octets int) {
+	b.txns = append(b.txns, tx)
+	b.octets += octets
+}
+
+// FeedEntryOctets bounds what one call writes into the feed: a line of 64 records with the
+// longest attributes would be 229 kB, which is as long as a reader, and Redis, would be
+// kept by one entry.
+const FeedEntryOctets = 64 << 10
+
+// feedOctets is what the feed tells of the transaction, at most. Of what has no free text it is
+// nothing worth counting.
+func (tx *Txn) feedOctets() int {
+	r := tx.Decision.Put
+	if tx.op != opCreate || r == nil {
+		return 0
+	}
+	raw := len(r.UserName) + len(r.NAS) + len(r.Client) + len(r.AcctSessionID) + len(r.CallingStationID) + len(r.Class)
+	return beganOctets + 3*raw // each octet may be three, see codec.Escape
+}
+
+// beganOctets is a line of a begun session without free text.
+const beganOctets = 160
+
+// frees reports whether the transaction ends records, or the restart of a NAS is to, and begins
+// none: that is carried out by a Redis that is full, too.
+func (tx *Txn) frees() bool {
+	d := &tx.Decision
+	return d.Put == nil && (len(d.Delete) > 0 || d.Restart != nil)
+}
+
+// full reports whether the transaction must go into another call: all scripts but
+// commitScript compare before they write, so they must not meet a record or a
+// session twice.
+func (b *batch) full(tx *Txn, octets int) bool {
+	if len(b.txns) == BatchSize || b.octets+octets > FeedEntryOctets {
+		return true
+	}
+	if b.kind == opCommit {
+		return false
+	}
+	for _, other := range b.txns {
+		if other.Inside == tx.Inside || tx.remembers() && other.Session.AcctSessionID == tx.Session.AcctSessionID && other.Session == tx.Session {
+			return true
+		}
+	}
+	return false
+}
+
+// write makes the arguments of the call.
+func (b *batch) write(e *Engine) {
+	switch b.kind {
+	case opCreate:
+		b.writeCreate(e)
+	case opRefresh:
+		b.writeRefresh(e)
+	case opStop, opRemove:
+		b.writeStop(e)
+	default:
+		b.args.Add(commitArgs(e, b)...)
+	}
+}
+
+// take hands the answers to the transactions. It returns why there are none.
+func (b *batch) take(failed error) error {
+	err := redisconn.Answered(b.cmd, failed)
+	answers, _ := b.cmd.Val().([]any)
+	switch {
+	case err != nil:
+	case b.kind != opCommit && len(answers) > 0:
+		b.takeTogether(answers)
+		return nil
+	case b.kind == opCommit && len(answers) == len(b.txns):
+		b.takeEach(answers)
+		return nil
+	default:
+		err = fmt.Errorf("script answered %v", b.cmd.Val())
+	}
+	for _, tx := range b.txns {
+		tx.Err = err
+	}
+	return err
+}
+
+// takeTogether takes one feed entry for all, and who was refused.
+func (b *batch) takeTogether(answers []any) {
+	id, _ := answers[0].(string)
+	for _, tx := range b.txns {
+		tx.feedID = id
+	}
+	for _, refused := range answers[1:] {
+		if i, _ := refused.(int64); i > 0 && int(i) <= len(b.txns) {
+			b.txns[i-1].refused = true
+		} else {
+			for _, tx := range b.txns {
+				tx.refused = true
+			}
+		}
+	}
+}
+
+func (b *batch) takeEach(answers []any) {
+	for i, tx := range b.txns {
+		id, done := answers[i].(string)
+		tx.feedID, tx.refused = id, !done
+	}
+}
+
+// isExhausted reports whether the feed takes no entry any more: somebody gave one the
+// highest identifier that there is, and Redis gives none below the last.
+func isExhausted(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "exhausted the last possible ID")
+}

@@ -1,0 +1,228 @@
+package txn
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+)
+
+// operation is what a transaction wants of Redis next.
+type operation uint8
+
+const (
+	opNone    operation = iota // nothing: it is done, or has failed
+	opRead                     // to read what the decision rests on
+	opCommit                   // to write the decision, if what it rests on still stands
+	opCreate                   // the same, in short, for a new session
+	opRefresh                  // the same, in short, for what an Interim changes of a record
+	opStop                     // the same, in short, for a Stop
+	opRemove                   // the same, in short, for a record that ends without an event of its own
+)
+
+// Txn is one decision and its atomic commit, in one group. It starts from a
+// guess of what Redis holds, from the cache or read. The commit compares; where
+// the guess is wrong nothing is written, and the transaction reads and decides again.
+type Txn struct {
+	Group   *Group
+	Scope   subscriber.Scope     // what the decision is told of the group's part in the event
+	Session subscriber.SessionID // session that is decided about; zero for none
+	Inside  netip.Addr           // address that is decided about; zero for none
+	Via     string               // RADIUS client that it is counted to; "" for that of the session
+	Decider Decider
+
+	Decision subscriber.Decision // once it ran: what was decided, and is committed
+	Err      error               // once it ran: why it failed
+
+	readSet
+	usesRestart bool              // the decision looks at the restart of the session's NAS
+	cached      subscriber.Record // room for a record that the guess is made of
+	conflicted  bool              // a guess was wrong
+
+	op           operation
+	last         *subscriber.SessionState // of the session that a stop or a removal ends
+	tombstones   []tombstone              // that it writes to live for the full time
+	oneTombstone [1]tombstone             // room for most
+	feedID       string                   // last feed entry of the commit
+	refused      bool                     // the guess does not hold
+}
+
+// A Decider decides about a transaction by what Redis holds. It returns under which identity
+// the session is known: where that is another one than the transaction's, the transaction
+// goes on with what Redis holds of that session, and decides again.
+type Decider interface {
+	Decide(tx *Txn, v subscriber.View) (subscriber.Decision, subscriber.SessionID)
+}
+
+// DecideFunc is a Decider that goes by nothing but the view.
+type DecideFunc func(subscriber.View) subscriber.Decision
+
+// Decide implements Decider.
+func (f DecideFunc) Decide(tx *Txn, v subscriber.View) (subscriber.Decision, subscriber.SessionID) {
+	return f(v), tx.Session
+}
+
+// UseRestart has the decision rest on the newest restart of the session's NAS.
+func (tx *Txn) UseRestart(e *Engine) {
+	tx.usesRestart = true
+	tx.restart = e.cache.restart(tx.Group.Name, tx.Session)
+}
+
+// Load guesses what Redis holds from what the last commit of the session left behind. unknown
+// says that a session of which nothing is left is taken for one that nobody knows. It reports
+// whether the session is known to be open at the transaction's address.
+func (tx *Txn) Load(e *Engine, unknown bool) bool {
+	if c := e.cache.get(cacheKey{tx.Group.Name, tx.Session}, &tx.cached); c != nil {
+		return tx.follow(c, &tx.cached, tx.Inside)
+	}
+	tx.loaded = unknown
+	return false
+}
+
+// Guess takes the record for what Redis holds at the transaction's address.
+func (tx *Txn) Guess(r *subscriber.Record) {
+	tx.cached = *r
+	tx.readSet = readSet{loaded: true, holder: &tx.cached}
+}
+
+// Save keeps where the transaction left a session that is open in its group and, as the
+// caller knows of every group, nowhere else; what is not so any more, or not known
+// completely, is forgotten. It reports whether it kept a session that may be new.
+func (tx *Txn) Save(e *Engine, complete bool) bool {
+	key := cacheKey{tx.Group.Name, tx.Session}
+	d := &tx.Decision
+	switch {
+	case complete && !tx.conflicted && !d.Writes():
+		return false
+	case !complete || d.Put == nil || d.Session == nil || d.Put.Inside != tx.Inside:
+		e.cache.forget(key)
+		return false
+	}
+	e.cache.put(key, newCachedSession(d.Put, d.Session))
+	return tx.op != opRefresh
+}
+
+// Conflicted reports whether a guess was wrong: somebody else changes the same.
+func (tx *Txn) Conflicted() bool { return tx.conflicted }
+
+// Holder is the record at the transaction's address that the decision rests on, nil for none.
+func (tx *Txn) Holder() *subscriber.Record { return tx.holder }
+
+// FoundNoLink reports whether the decision is about a link, or service, that its record has
+// no room for.
+func (tx *Txn) FoundNoLink() bool {
+	put := tx.Decision.Put
+	return put != nil && tx.Decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, tx.Session.AcctSessionID)
+}
+
+// prepare decides, and says what is to be done about it.
+func (tx *Txn) prepare(e *Engine) {
+	if !tx.loaded {
+		tx.op = opRead
+		return
+	}
+	tx.tombstones = tx.oneTombstone[:0]
+	d, id := tx.Decider.Decide(tx, tx.view(tx.Group.Name, tx.Scope))
+	if id != tx.Session {
+		tx.rename(e, id)
+		return
+	}
+	tx.Decision = d
+	switch {
+	case e.generalOnly && (d.Writes() || !tx.certain()):
+		tx.op = opCommit
+	case tx.refreshes(e):
+		tx.op = opRefresh
+	case tx.creates():
+		tx.op = opCreate
+	case tx.stops():
+		tx.op = opStop
+	case tx.removes():
+		tx.op = opRemove
+	case d.Writes() || !tx.certain():
+		tx.op = opCommit
+	default:
+		tx.op = opNone
+	}
+}
+
+// rename goes on with the session of another identity: what was read is not of it.
+func (tx *Txn) rename(e *Engine, id subscriber.SessionID) {
+	tx.Session, tx.conflicted, tx.op = id, true, opRead
+	tx.readSet = readSet{recordKey: tx.recordKey}
+	if tx.usesRestart {
+		tx.restart = e.cache.restart(tx.Group.Name, id)
+	}
+}
+
+// certain reports whether the decision rests on one key only, so that a plain
+// look at it is as good as a commit.
+func (tx *Txn) certain() bool {
+	if tx.Session == (subscriber.SessionID{}) {
+		return true
+	}
+	return tx.line == "" && (tx.Scope == subscriber.Elsewhere || tx.Scope == subscriber.NoAddress)
+}
+
+// conclude takes what Redis answered, and reports whether the transaction is done.
+func (tx *Txn) conclude(e *Engine) bool {
+	switch {
+	case tx.Err != nil:
+		tx.fail(tx.Err)
+		return true
+	case tx.op == opRead:
+		if err := tx.fromReads(tx.Session, tx.Inside); err != nil {
+			tx.fail(fmt.Errorf("key %s: %w", tx.sessionKey, err))
+			return true
+		}
+		if tx.usesRestart {
+			e.cache.setRestart(tx.Group.Name, tx.Session, tx.restart)
+		}
+		return false
+	case tx.refused:
+		tx.conflicted, tx.refused = true, false
+		tx.readSet = readSet{sessionKey: tx.sessionKey, recordKey: tx.recordKey, restartKey: tx.restartKey, restart: tx.restart}
+		return false
+	}
+	for _, t := range tx.tombstones {
+		e.tombstones.wrote(t.client, t.octets, e.o.Now())
+	}
+	if tx.Decision.Put != nil {
+		tx.Decision.Put.Version = tx.feedID
+	}
+	if tx.Decision.Restart != nil {
+		tx.Decision.Restart.ID = tx.feedID
+	}
+	return true
+}
+
+func (tx *Txn) fail(err error) { tx.Err = fmt.Errorf("group %s: %w", tx.Group.Name, err) }
+
+// remembers reports whether the transaction has a session to remember.
+func (tx *Txn) remembers() bool { return tx.Session != (subscriber.SessionID{}) }
+
+// keySession returns the key of the session's state, built once.
+func (tx *Txn) keySession() string {
+	if tx.sessionKey == "" {
+		tx.sessionKey = codec.SessionKey(tx.Group.Name, tx.Session)
+	}
+	return tx.sessionKey
+}
+
+// keyRestart returns the key of the restart of the session's NAS, built once.
+func (tx *Txn) keyRestart() string {
+	if tx.restartKey == "" {
+		tx.restartKey = codec.RestartKey(tx.Group.Name, tx.Session)
+	}
+	return tx.restartKey
+}
+
+// keyRecord returns the key of the record at the transaction's address, built once.
+func (tx *Txn) keyRecord() string {
+	if tx.recordKey == "" {
+		tx.recordKey = codec.RecordKey(tx.Group.Name, tx.Inside)
+	}
+	return tx.recordKey
+}
