@@ -8,13 +8,22 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// A start adopts the entries of the kernel and the stored bindings, in this order: kernel and
-// database agree, the kernel alone (live flows use it), the database alone. Then each adopted
-// slot is given its record. A block never gets a second owner (I1).
+// An Adoption makes slots of what a start finds of a group in the kernel and in the stored
+// bindings, in this order: kernel and database agree, the kernel alone (live flows use it), the
+// database alone. Then each adopted slot is given its record. A block never gets a second
+// owner (I1).
+type Adoption struct {
+	m *Machine
+	g *Group
+}
 
-// AdoptEntry makes a slot of the kernel's entry for one address. stored is the stored binding
+// Adopt returns the Adoption of a group.
+func (m *Machine) Adopt(g *Group) Adoption { return Adoption{m, g} }
+
+// Entry makes a slot of the kernel's entry for one address. stored is the stored binding
 // of the same address, the zero Binding for none; record is the one that stands, nil for none.
-func (m *Machine) AdoptEntry(group string, e nat.Entry, stored nat.Binding, record *subscriber.Record, now time.Time) {
+func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Record, now time.Time) {
+	m, group := a.m, a.g.Name
 	m.now = now
 	if m.slots.at(e.Inside) != nil {
 		return // a row may come twice
@@ -36,7 +45,7 @@ func (m *Machine) AdoptEntry(group string, e nat.Entry, stored nat.Binding, reco
 	phase := s.adoptedPhase(e, &stored, record)
 	if phase == Draining {
 		b.State, b.GraceUntil = nat.Draining, stored.GraceUntil
-		m.drainsFromNow(e.Inside)
+		m.drains.begin(e.Inside)
 	}
 	if err := m.engine.Restore(b); err != nil {
 		m.out.Fault("kernel element belongs to no binding, will be removed", s.Key(), at(b.Block, err))
@@ -64,9 +73,10 @@ func (s *Slot) adoptedPhase(e nat.Entry, stored *nat.Binding, record *subscriber
 	return Draining
 }
 
-// AdoptStored makes a slot of a stored binding that the kernel lacks. record is the one
+// Stored makes a slot of a stored binding that the kernel lacks. record is the one
 // that stands at its address, nil for none.
-func (m *Machine) AdoptStored(g *Group, stored nat.Binding, record *subscriber.Record, now time.Time) {
+func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time.Time) {
+	m, g := a.m, a.g
 	m.now = now
 	held := stored.State == nat.Held
 	s := m.slots.at(stored.Inside)
@@ -109,7 +119,8 @@ func (s *Slot) Unclaimed() bool {
 // counts as online: the comparison that follows ends it, or has its record written back,
 // which is unconfirmed in a suspect database; a draining one, and one with a grace time, is
 // known to be over.
-func (m *Machine) Claim(s *Slot, record *subscriber.Record, suspect bool, now time.Time) {
+func (a Adoption) Claim(s *Slot, record *subscriber.Record, suspect bool, now time.Time) {
+	m := a.m
 	m.now = now
 	switch {
 	case s.phase == Draining, s.over != nil:
@@ -143,8 +154,8 @@ func (m *Machine) Claim(s *Slot, record *subscriber.Record, suspect bool, now ti
 	}
 }
 
-// Quarantine keeps all free blocks of a group from everybody for a hold (NAT-30).
-func (m *Machine) Quarantine(group string, now time.Time) { m.engine.Quarantine(group, now) }
+// Quarantine keeps all free blocks of the group from everybody for a hold (NAT-30).
+func (a Adoption) Quarantine(now time.Time) { a.m.engine.Quarantine(a.g.Name, now) }
 
 // at adds to an error which block it is about.
 func at(b nat.Block, err error) error {

@@ -134,7 +134,7 @@ func (m *Machine) count(r *subscriber.Packed, change int) {
 	if client, _ := r.Reporter(); client != "" {
 		m.out.Online(client, change)
 	}
-	g := m.groups[r.Group()]
+	g := m.groups.Named(r.Group())
 	if g == nil {
 		return
 	}

@@ -20,9 +20,11 @@
 //	recall.go      a grace time whose Stop was not read, but found in the feed
 //	due.go         what the time brings: holds, grace times, expiries
 //	guards.go      the bound on what one wave of removals may take
-//	resync.go      what a comparison of database, engine and kernel found
+//	resync.go      what a comparison of database, engine and kernel has repaired
 //	adopt.go       what a start finds in the kernel and in the database
-//	group.go       counts and settings of one group
+//	group.go       counts and settings of one group; the table of all
+//	drains.go      addresses that drain
+//	writes.go      writes to stored bindings that are under way
 //	timers.go      when an address is looked at
 //	slotindex.go   slots in the order of their addresses
 //	onlineindex.go who is online, in the order of lists

@@ -24,7 +24,7 @@ type Effects interface {
 	// that none is left; [Machine.Reaped] reports it.
 	Reap(Work)
 	// AskIdle asks whether the kernel has any session left of a draining address;
-	// [Machine.Asked] and [Machine.Emptied] report it.
+	// [Drain.Answered] and [Machine.Emptied] report it.
 	AskIdle(*Drain)
 	// LookUp asks for the record of a key, which seems to be gone for that reason, to be
 	// looked up in the database.
@@ -52,14 +52,6 @@ type Write struct {
 	Binding nat.Binding
 	Remove  bool  // the block is free again
 	Slot    *Slot // that waits for the write; nil for none
-}
-
-// A Drain is one drain of an address: if the subscriber comes back and drains again, that
-// is another one.
-type Drain struct {
-	Inside netip.Addr
-	asked  bool // the kernel is, or is about to be, asked
-	empty  bool // it said that no session is left
 }
 
 // A Transition is one thing that happened to a subscriber or a binding. What it points to

@@ -19,20 +19,13 @@ import (
 // grantGrace begins the grace time of a slot that a Stop has just ended, if its group
 // grants one for the cause. A subscriber without an identity cannot be recognised, and gets none.
 func (m *Machine) grantGrace(s *Slot, cause uint32) {
-	g := m.groups[s.Group()]
+	g := m.groups.Named(s.Group())
 	if g == nil || s.over == nil {
 		return
 	}
 	if grace := g.Config.GraceFor(cause); grace > 0 && s.packed.Identity() != "" {
 		m.beginGrace(s, m.now.Add(grace))
 	}
-}
-
-// sameSubscriber reports whether the record that stands is of the subscriber that the
-// binding was made for.
-func (m *Machine) sameSubscriber(s *Slot) bool {
-	b, ok := m.engine.Live(s.Group(), s.Inside())
-	return ok && b.Identity != "" && b.Identity == s.packed.Identity()
 }
 
 // markGrace notes with the binding until when its subscriber may come back;
@@ -54,7 +47,7 @@ func (m *Machine) resume(s *Slot) {
 			m.out.Fault("resume binding", s.Key(), err)
 			return
 		}
-		delete(m.draining, s.Inside())
+		m.drains.end(s.Inside())
 	}
 	b, err := m.engine.SetHolder(group, holder)
 	if err != nil {
@@ -73,21 +66,16 @@ func (m *Machine) checkGrace(s *Slot) {
 	case s.over == nil || s.over.graceUntil.IsZero():
 	case m.now.Before(s.over.graceUntil):
 		m.lookAt(s.Inside(), s.over.graceUntil)
-	default:
-		m.endGrace(s)
-	}
-}
-
-// endGrace ends a grace time in which nobody came back.
-func (m *Machine) endGrace(s *Slot) {
-	s.over.graceUntil = time.Time{}
-	if s.phase == Draining && !s.online && m.removal != inspect.RemovalOn {
-		m.store(Write{Binding: m.markGrace(s, time.Time{})})
-		if !s.busy { // else it is told once the gate is narrowed
-			m.tellDrain(s)
+	default: // nobody came back
+		s.over.graceUntil = time.Time{}
+		if s.phase == Draining && !s.online && m.removal != inspect.RemovalOn {
+			m.store(Write{Binding: m.markGrace(s, time.Time{})})
+			if !s.busy { // else it is told once the gate is narrowed
+				m.tellDrain(s)
+			}
 		}
+		m.step(s)
 	}
-	m.step(s)
 }
 
 // tellDrain tells that no new session begins at the slot's address, and why
@@ -103,41 +91,50 @@ func (m *Machine) tellDrain(s *Slot) {
 	}
 }
 
-// graceIndex has, by group, the addresses with a grace time, for lists. It may have
-// some whose subscriber is back: they stay until the timers look at them.
-type graceIndex map[string]*addrtable.Table[struct{}]
-
 // beginGrace begins a grace time of the slot's ended tenure.
 func (m *Machine) beginGrace(s *Slot, until time.Time) {
 	s.over.graceUntil = until
 	m.lookAt(s.Inside(), until)
-	g := m.graces[s.Group()]
+	m.graces.add(s.Group(), s.Inside())
+}
+
+// A GraceIndex has, by group, the addresses with a grace time, for lists. It may have
+// some whose subscriber is back: they stay until the timers look at them.
+type GraceIndex struct {
+	groups map[string]*addrtable.Table[struct{}] // those that have any
+}
+
+func newGraceIndex() GraceIndex { return GraceIndex{map[string]*addrtable.Table[struct{}]{}} }
+
+func (x *GraceIndex) add(group string, inside netip.Addr) {
+	if !inside.Is4() {
+		return
+	}
+	g := x.groups[group]
 	if g == nil {
 		g = new(addrtable.Table[struct{}])
-		m.graces[s.Group()] = g
+		x.groups[group] = g
 	}
-	if s.Inside().Is4() {
-		g.Put(s.Inside(), struct{}{})
-	}
+	g.Put(inside, struct{}{})
 }
 
 // remove takes out an address.
-func (x graceIndex) remove(inside netip.Addr) {
-	for group, g := range x {
+func (x *GraceIndex) remove(inside netip.Addr) {
+	for group, g := range x.groups {
 		if g.Remove(inside); g.Len() == 0 {
-			delete(x, group)
+			delete(x.groups, group)
 		}
 	}
 }
 
-// GraceGroups returns, in order, the groups in which a grace time may run: those that a
-// filter lets pass ("" for all) and that do not come before first.
-func (m *Machine) GraceGroups(filter, first string) []string {
-	return NamesFrom(maps.Keys(m.graces), filter, first)
+// Groups returns, in order, the groups in which a grace time may run: those that a filter
+// lets pass ("" for all) and that do not come before first.
+func (x *GraceIndex) Groups(filter, first string) []string {
+	return NamesFrom(maps.Keys(x.groups), filter, first)
 }
 
-// GraceFrom yields the addresses of a group with a grace time from first on, which is
+// From yields the addresses of a group with a grace time from first on, which is
 // included, in order. Some may have a subscriber that is back.
-func (m *Machine) GraceFrom(group string, first netip.Addr) iter.Seq[netip.Addr] {
-	return addressesOf(m.graces[group], first)
+func (x *GraceIndex) From(group string, first netip.Addr) iter.Seq[netip.Addr] {
+	return addressesOf(x.groups[group], first)
 }

@@ -43,37 +43,31 @@ func (g *Group) Held() map[subscriber.Reason]int { return g.held }
 // In counts the slots with a binding in a phase.
 func (g *Group) In(p Phase) int { return g.phases[p] }
 
-// Touched reports whether the address changed since [Machine.WatchTouches].
+// Touched reports whether the address changed since [GroupTable.WatchTouches].
 func (g *Group) Touched(inside netip.Addr) bool {
 	_, touched := g.touched[inside]
 	return touched
 }
 
-// AddGroup has the machine serve a group.
-func (m *Machine) AddGroup(g *Group) { m.groups[g.Name] = g }
-
-// ForgetGroup has the machine forget a group with all of its slots.
-func (m *Machine) ForgetGroup(name string) {
-	var gone []*Slot
-	for _, s := range m.slots.all() {
-		if s.Group() == name {
-			gone = append(gone, s)
-		}
-	}
-	for _, s := range gone {
-		if s.online {
-			m.count(&s.packed, -1)
-		}
-		m.slots.remove(s.Inside())
-	}
-	delete(m.groups, name)
+// A GroupTable has the groups that are served, by name.
+type GroupTable struct {
+	named     map[string]*Group
+	comparing int // groups whose touched is kept
 }
 
-// GroupOf returns the group of an inside address, nil for none.
-func (m *Machine) GroupOf(inside netip.Addr) *Group {
+func newGroupTable() GroupTable { return GroupTable{named: map[string]*Group{}} }
+
+// Add has a group served.
+func (t *GroupTable) Add(g *Group) { t.named[g.Name] = g }
+
+// Named returns the group of a name, nil for none.
+func (t *GroupTable) Named(name string) *Group { return t.named[name] }
+
+// Of returns the group that an inside address is looked for in, nil for none.
+func (t *GroupTable) Of(inside netip.Addr) *Group {
 	var found *Group
 	bits := -1
-	for _, g := range m.groups {
+	for _, g := range t.named {
 		for _, p := range g.Inside {
 			if p.Bits() > bits && p.Contains(inside) {
 				found, bits = g, p.Bits()
@@ -85,26 +79,49 @@ func (m *Machine) GroupOf(inside netip.Addr) *Group {
 
 // WatchTouches has the addresses of a group remembered that change from now on, or
 // forgets them.
-func (m *Machine) WatchTouches(g *Group, on bool) {
+func (t *GroupTable) WatchTouches(g *Group, on bool) {
 	if g.touched != nil {
-		m.comparing--
+		t.comparing--
 	}
 	g.touched = nil
 	if on {
 		g.touched = map[netip.Addr]struct{}{}
-		m.comparing++
+		t.comparing++
 	}
 }
 
-// touch notes for a comparison that runs that the slot's address changed.
-func (m *Machine) touch(s *Slot) {
-	if m.comparing > 0 {
-		m.touchKey(s.Key())
+// touch notes for a comparison that runs that an address of a group changed.
+func (t *GroupTable) touch(group string, inside netip.Addr) {
+	if t.comparing == 0 {
+		return
+	}
+	if g := t.named[group]; g != nil && g.touched != nil {
+		g.touched[inside] = struct{}{}
 	}
 }
 
-func (m *Machine) touchKey(k subscriber.Key) {
-	if g := m.groups[k.Group]; g != nil && g.touched != nil {
-		g.touched[k.Inside] = struct{}{}
+// ForgetGroup has the machine forget a group with all of its slots.
+func (m *Machine) ForgetGroup(name string) {
+	var gone []*Slot
+	for _, s := range m.slots.All() {
+		if s.Group() == name {
+			gone = append(gone, s)
+		}
 	}
+	for _, s := range gone {
+		if s.online {
+			m.count(&s.packed, -1)
+		}
+		m.slots.remove(s.Inside())
+	}
+	delete(m.groups.named, name)
+}
+
+// ServerOf returns the group that an address is served in, nil for none: it need not be
+// the one that its prefix is in since the last reload.
+func (m *Machine) ServerOf(inside netip.Addr) *Group {
+	if s := m.slots.at(inside); s != nil {
+		return m.groups.Named(s.Group())
+	}
+	return m.groups.Of(inside)
 }

@@ -22,18 +22,17 @@ const (
 	held              // it is written back
 )
 
-// Passes reports whether a record that is gone may end. Each is asked about once, however
-// many notice that it is gone; alarm is the guard's answer where its limit is exceeded for the
-// first time in this wave.
-func (m *Machine) Passes(e *subscriber.Ending, now time.Time) (passes bool, alarm *guard.Answer) {
-	s, g := m.slots.at(e.Record.Inside), m.groups[e.Record.Group]
-	if s == nil || !s.online || g == nil || s.Group() != g.Name {
+// Passes reports whether the record of a slot, nil for none, may end, which is gone for a
+// reason. Each is asked about once, however many notice that it is gone; alarm is the guard's
+// answer where its limit is exceeded for the first time in this wave.
+func (g *Group) Passes(s *Slot, why subscriber.Reason, now time.Time) (passes bool, alarm *guard.Answer) {
+	if s == nil || !s.online || s.Group() != g.Name {
 		return true, nil // nobody is served
 	}
 	if s.judged != unjudged {
 		return s.judged == passed, nil
 	}
-	answer := g.Guard.Take(e.Reason, 1, g.online, now)
+	answer := g.Guard.Take(why, 1, g.online, now)
 	if answer.First {
 		alarm = &answer
 	}

@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"errors"
-	"iter"
 	"net/netip"
 	"time"
 
@@ -21,17 +20,16 @@ type Machine struct {
 	engine   *lsn.Engine
 	sessions func(netip.Addr) int // conntrack entries of an address, as far as the kernel has told
 
-	groups    map[string]*Group
-	slots     slotIndex
-	online    onlineIndex // of the slots whose record stands
-	draining  map[netip.Addr]*Drain
-	graces    graceIndex
+	groups    GroupTable
+	slots     SlotIndex
+	online    OnlineIndex // of the slots whose record stands
+	drains    DrainIndex
+	graces    GraceIndex
 	timers    timers
-	unstored  map[nat.Block]int // writes to stored bindings that are under way
+	writes    PendingWrites
 	removal   inspect.RemovalMode
 	holdsSeen time.Time   // when the holds are looked at next
 	busy      int         // slots that an executor works for
-	comparing int         // groups whose touched is kept
 	now       time.Time   // of the call under way
 	reaped    nat.Binding // of the transition under way: a pointer to it stays in here
 }
@@ -41,8 +39,8 @@ type Machine struct {
 func New(engine *lsn.Engine, out Effects, sessions func(netip.Addr) int) *Machine {
 	return &Machine{
 		out: out, engine: engine, sessions: sessions,
-		groups: map[string]*Group{}, slots: newSlotIndex(), online: newOnlineIndex(),
-		draining: map[netip.Addr]*Drain{}, graces: graceIndex{}, timers: newTimers(), unstored: map[nat.Block]int{},
+		groups: newGroupTable(), slots: newSlotIndex(), online: newOnlineIndex(),
+		drains: newDrainIndex(), graces: newGraceIndex(), timers: newTimers(), writes: newPendingWrites(),
 	}
 }
 
@@ -52,46 +50,26 @@ func (m *Machine) SetEngine(e *lsn.Engine) { m.engine = e }
 // Slot returns the slot of an inside address, nil for none.
 func (m *Machine) Slot(inside netip.Addr) *Slot { return m.slots.at(inside) }
 
-// Slots yields the slots from an address on, which is included, in the order of their
-// addresses; the zero address comes before all. Slots may come and go meanwhile: one that
-// stands throughout is yielded once.
-func (m *Machine) Slots(from netip.Addr) iter.Seq2[netip.Addr, *Slot] { return m.slots.from(from) }
+// Slots returns the slots in the order of their addresses.
+func (m *Machine) Slots() *SlotIndex { return &m.slots }
 
-// Len counts the slots.
-func (m *Machine) Len() int { return m.slots.len }
+// Groups returns the groups that are served.
+func (m *Machine) Groups() *GroupTable { return &m.groups }
+
+// Online returns who is online, in the order of lists.
+func (m *Machine) Online() *OnlineIndex { return &m.online }
+
+// Drains returns the drains that are under way.
+func (m *Machine) Drains() *DrainIndex { return &m.drains }
+
+// Graces returns the addresses with a grace time.
+func (m *Machine) Graces() *GraceIndex { return &m.graces }
+
+// Writes returns the writes to stored bindings that are under way.
+func (m *Machine) Writes() *PendingWrites { return &m.writes }
 
 // Busy counts the slots that an executor works for.
 func (m *Machine) Busy() int { return m.busy }
-
-// Unstored counts the bindings with a write under way.
-func (m *Machine) Unstored() int { return len(m.unstored) }
-
-// WritesOf counts the writes under way to the stored binding of a block.
-func (m *Machine) WritesOf(b nat.Block) int { return m.unstored[b] }
-
-// UnstoredIn reports whether a write is under way to a binding at an outside address.
-func (m *Machine) UnstoredIn(contains func(outside netip.Addr) bool) bool {
-	for b := range m.unstored {
-		if contains(b.Outside) {
-			return true
-		}
-	}
-	return false
-}
-
-// DrainingAddresses yields the inside addresses that drain, in no order.
-func (m *Machine) DrainingAddresses() iter.Seq[netip.Addr] {
-	return func(yield func(netip.Addr) bool) {
-		for inside := range m.draining {
-			if !yield(inside) {
-				return
-			}
-		}
-	}
-}
-
-// DrainingCount counts them.
-func (m *Machine) DrainingCount() int { return len(m.draining) }
 
 // SetRemoval says what happens to the sessions of a subscriber that ended. Addresses that
 // drain are taken up by [Machine.Step].
@@ -141,7 +119,10 @@ func (m *Machine) facts(s *Slot) facts {
 		removal: m.removal == inspect.RemovalOn,
 		grace:   s.InGrace(m.now),
 	}
-	f.same = f.grace && f.online && m.sameSubscriber(s)
+	if f.grace && f.online {
+		b, ok := m.engine.Live(s.Group(), s.Inside())
+		f.same = ok && b.Identity != "" && b.Identity == s.packed.Identity()
+	}
 	switch s.phase {
 	case Idle:
 		f.pending = s.online && m.engine.IsPending(s.Group(), s.Inside())
@@ -150,7 +131,7 @@ func (m *Machine) facts(s *Slot) facts {
 			f.sessions = m.sessions(s.Inside())
 		}
 	case Draining:
-		d := m.draining[s.Inside()]
+		d := m.drains.of(s.Inside())
 		f.empty = d != nil && d.empty
 	}
 	return f
@@ -168,9 +149,16 @@ func (m *Machine) rest(s *Slot) {
 	m.touch(s)
 }
 
+// touch notes for a comparison that runs that the slot's address changed.
+func (m *Machine) touch(s *Slot) {
+	if m.groups.comparing > 0 {
+		m.groups.touch(s.Group(), s.Inside())
+	}
+}
+
 // store has a change of a binding stored.
 func (m *Machine) store(w Write) {
-	m.unstored[w.Binding.Block]++
+	m.writes.begin(w.Binding.Block)
 	m.out.Store(w)
 }
 
@@ -188,23 +176,17 @@ func (m *Machine) allocate(s *Slot) {
 		m.emit(inspect.EventPending, s)
 	case err != nil:
 		m.out.Fault("allocate block", s.Key(), err)
-	default:
-		m.bound(s, b)
+	default: // stored before it is programmed
+		s.block, s.boundTenure, s.over, s.flushed = b.Block, s.tenure, nil, false
+		m.enter(s, Saved)
+		m.work(s)
+		m.store(Write{Binding: b, Slot: s})
 	}
-}
-
-// bound gives the slot its new binding and has it stored: bindings are in
-// the database before they are in the kernel.
-func (m *Machine) bound(s *Slot, b nat.Binding) {
-	s.block, s.boundTenure, s.over, s.flushed = b.Block, s.tenure, nil, false
-	m.enter(s, Saved)
-	m.work(s)
-	m.store(Write{Binding: b, Slot: s})
 }
 
 // enter takes a slot to its next phase. Strays have no binding to count.
 func (m *Machine) enter(s *Slot, p Phase) {
-	if g := m.groups[s.Group()]; g != nil && !s.stray {
+	if g := m.groups.Named(s.Group()); g != nil && !s.stray {
 		g.phases[s.phase]--
 		g.phases[p]++
 	}
@@ -223,15 +205,13 @@ func (m *Machine) drain(s *Slot) {
 	m.store(Write{Binding: b})
 	m.work(s)
 	m.enter(s, Draining)
-	m.drainsFromNow(s.Inside())
+	m.drains.begin(s.Inside())
 	m.out.Close(s.work())
 }
 
-func (m *Machine) drainsFromNow(inside netip.Addr) { m.draining[inside] = &Drain{Inside: inside} }
-
 // askIdle has the kernel asked whether the draining slot has any session left.
 func (m *Machine) askIdle(s *Slot) {
-	if d := m.draining[s.Inside()]; d != nil && !d.asked {
+	if d := m.drains.of(s.Inside()); d != nil && !d.asked {
 		d.asked = true
 		m.out.AskIdle(d)
 	}
@@ -244,7 +224,7 @@ func (m *Machine) close(s *Slot) {
 		}
 		s.over.elements = s.Expected().Elements()
 	}
-	delete(m.draining, s.Inside())
+	m.drains.end(s.Inside())
 	m.work(s)
 	m.enter(s, Cut)
 	m.out.Close(s.work())

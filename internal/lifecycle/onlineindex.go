@@ -12,11 +12,11 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// onlineIndex finds the inside addresses of the records that stand, by what lists
+// An OnlineIndex finds the inside addresses of the records that stand, by what lists
 // pick them by and in their order, so that a page costs its rows and no walk over all.
 // It takes 27 octets a subscriber, and about 0.5 us when a record comes into being or
 // ends (BenchmarkOnlineIndex).
-type onlineIndex struct {
+type OnlineIndex struct {
 	seed   maphash.Seed
 	groups map[string]*groupOnline // those that have somebody
 	users  addrtable.Index         // by hash of group and User-Name
@@ -34,14 +34,14 @@ type groupOnline struct {
 
 func (g *groupOnline) empty() bool { return g.all.Len()+len(g.other) == 0 }
 
-func newOnlineIndex() onlineIndex {
-	return onlineIndex{
+func newOnlineIndex() OnlineIndex {
+	return OnlineIndex{
 		seed: maphash.MakeSeed(), groups: map[string]*groupOnline{}, counts: map[inspect.NASKey]int{},
 	}
 }
 
 // add enters a record that stands.
-func (x *onlineIndex) add(r *subscriber.Packed) {
+func (x *OnlineIndex) add(r *subscriber.Packed) {
 	group, inside := r.Group(), r.Inside()
 	client, nas := r.Reporter()
 	if client != "" {
@@ -69,7 +69,7 @@ func (x *onlineIndex) add(r *subscriber.Packed) {
 }
 
 // remove takes out a record as it was added.
-func (x *onlineIndex) remove(r *subscriber.Packed) {
+func (x *OnlineIndex) remove(r *subscriber.Packed) {
 	group, inside := r.Group(), r.Inside()
 	client, nas := r.Reporter()
 	if key := (inspect.NASKey{Client: client, Name: nas}); client != "" {
@@ -92,13 +92,13 @@ func (x *onlineIndex) remove(r *subscriber.Packed) {
 }
 
 // hash is that of a name in a group.
-func (x *onlineIndex) hash(g *groupOnline, name string) uint32 {
+func (x *OnlineIndex) hash(g *groupOnline, name string) uint32 {
 	return uint32(maphash.String(x.seed, name) ^ g.salt)
 }
 
-// from yields the addresses from first on, which is included, of all who may match
+// From yields the addresses from first on, which is included, of all who may match
 // the filter in a group, in their order. Who shares a hash with them is among them.
-func (x *onlineIndex) from(group string, f *inspect.SubscriberFilter, first netip.Addr) iter.Seq[netip.Addr] {
+func (x *OnlineIndex) From(group string, f *inspect.SubscriberFilter, first netip.Addr) iter.Seq[netip.Addr] {
 	g := x.groups[group]
 	switch {
 	case g == nil:
@@ -111,8 +111,8 @@ func (x *onlineIndex) from(group string, f *inspect.SubscriberFilter, first neti
 	return g.with(addressesOf(&g.all, first), first)
 }
 
-// heldFrom is from for all whose removal may be held.
-func (x *onlineIndex) heldFrom(group string, first netip.Addr) iter.Seq[netip.Addr] {
+// HeldFrom is From for all whose removal may be held.
+func (x *OnlineIndex) HeldFrom(group string, first netip.Addr) iter.Seq[netip.Addr] {
 	g := x.groups[group]
 	if g == nil {
 		return g.with(nil, first)
@@ -153,9 +153,9 @@ func addressesOf(t *addrtable.Table[struct{}], first netip.Addr) iter.Seq[netip.
 	}
 }
 
-// groupsFrom returns the names of the groups that have somebody, in order: those that
-// a filter lets pass and that do not come before first.
-func (x *onlineIndex) groupsFrom(filter, first string) []string {
+// Groups returns, in order, the groups that have somebody online: those that a filter
+// lets pass ("" for all) and that do not come before first.
+func (x *OnlineIndex) Groups(filter, first string) []string {
 	return NamesFrom(maps.Keys(x.groups), filter, first)
 }
 
@@ -167,22 +167,5 @@ func NamesFrom(names iter.Seq[string], filter, first string) []string {
 	})
 }
 
-// OnlineGroups returns, in order, the groups that have somebody online: those that a filter
-// lets pass ("" for all) and that do not come before first.
-func (m *Machine) OnlineGroups(filter, first string) []string {
-	return m.online.groupsFrom(filter, first)
-}
-
-// OnlineFrom yields, in order, the addresses of a group from first on, which is included,
-// of all subscribers that may match the filter.
-func (m *Machine) OnlineFrom(group string, f *inspect.SubscriberFilter, first netip.Addr) iter.Seq[netip.Addr] {
-	return m.online.from(group, f, first)
-}
-
-// HeldFrom is OnlineFrom for all whose removal may be held.
-func (m *Machine) HeldFrom(group string, first netip.Addr) iter.Seq[netip.Addr] {
-	return m.online.heldFrom(group, first)
-}
-
-// OnlineByNAS returns how many records of each NAS stand. It must not be changed.
-func (m *Machine) OnlineByNAS() map[inspect.NASKey]int { return m.online.counts }
+// ByNAS returns how many records of each NAS stand. It must not be changed.
+func (x *OnlineIndex) ByNAS() map[inspect.NASKey]int { return x.counts }

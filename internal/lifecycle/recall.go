@@ -8,7 +8,7 @@ import (
 // recall gives an ending that was found, and not read, the grace time that
 // the feed tells of.
 func (m *Machine) recall(s *Slot) {
-	g := m.groups[s.Group()]
+	g := m.groups.Named(s.Group())
 	if g == nil || s.over == nil || !s.over.graceUntil.IsZero() || g.Recent[s.Inside()] == nil {
 		return
 	}

@@ -1,26 +1,18 @@
 package lifecycle
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // Stored reports that a write to the stored bindings is done.
 func (m *Machine) Stored(w *Write, now time.Time) {
 	m.now = now
 	b := &w.Binding
-	if n := m.unstored[b.Block]; n > 1 {
-		m.unstored[b.Block] = n - 1
-	} else {
-		delete(m.unstored, b.Block)
-	}
-	if m.comparing > 0 {
-		m.touchKey(subscriber.Key{Group: b.Group, Inside: b.Inside})
-	}
+	m.writes.end(b.Block)
+	m.groups.touch(b.Group, b.Inside)
 	if w.Slot != nil {
 		m.rest(w.Slot)
 		m.step(w.Slot)
@@ -43,7 +35,9 @@ func (m *Machine) Closed(s *Slot, now time.Time) {
 	m.now = now
 	switch s.phase {
 	case Cut:
-		m.receiptCut(s)
+		if !s.stray && s.over != nil {
+			m.keepReceipt(s, cutReceipt(s, m.now))
+		}
 		m.emit(inspect.EventCut, s)
 	case Draining:
 		m.tellDrain(s)
@@ -57,7 +51,10 @@ func (m *Machine) Reaped(s *Slot, proof *nat.Reaped, now time.Time) {
 	m.now = now
 	switch s.phase {
 	case Cut:
-		m.receiptReaped(s, proof)
+		if !s.stray {
+			b, _ := m.engine.Live(s.Group(), s.Inside())
+			m.keepReceipt(s, reapedReceipt(&b, proof, m.now))
+		}
 		m.release(s, proof)
 	case Saved:
 		s.flushed = true
@@ -91,22 +88,11 @@ func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 	}
 }
 
-// Asked reports that the kernel was asked whether sessions of a drain are left.
-func (m *Machine) Asked(d *Drain) { d.asked = false }
-
 // Emptied reports that the kernel has no session of the drain left, for certain.
 func (m *Machine) Emptied(d *Drain, now time.Time) {
 	m.now = now
-	if s := m.slots.at(d.Inside); s != nil && d == m.draining[d.Inside] {
+	if s := m.slots.at(d.Inside); s != nil && d == m.drains.of(d.Inside) {
 		d.empty = true
-		m.step(s)
-	}
-}
-
-// StepDraining gives the slot of an address its next step, if it drains.
-func (m *Machine) StepDraining(inside netip.Addr, now time.Time) {
-	m.now = now
-	if s := m.slots.at(inside); s != nil && s.phase == Draining {
 		m.step(s)
 	}
 }
@@ -114,26 +100,20 @@ func (m *Machine) StepDraining(inside netip.Addr, now time.Time) {
 // The receipt of a teardown is kept with the binding: while it is CUT in the
 // engine, from its hold on in the database too.
 
-// receiptCut notes that the gate has closed.
-func (m *Machine) receiptCut(s *Slot) {
-	if s.stray || s.over == nil {
-		return
-	}
-	m.keepReceipt(s, nat.Receipt{CutAt: m.now, Elements: s.over.elements})
+// cutReceipt is the receipt of a slot whose gate has closed.
+func cutReceipt(s *Slot, now time.Time) nat.Receipt {
+	return nat.Receipt{CutAt: now, Elements: s.over.elements}
 }
 
-// receiptReaped notes that no conntrack entry is left; the hold begins now.
-func (m *Machine) receiptReaped(s *Slot, proof *nat.Reaped) {
-	if s.stray {
-		return
-	}
+// reapedReceipt is the receipt of a binding once no conntrack entry is left; its hold begins now.
+func reapedReceipt(b *nat.Binding, proof *nat.Reaped, now time.Time) nat.Receipt {
 	var r nat.Receipt
-	if b, ok := m.engine.Live(s.Group(), s.Inside()); ok && b.Receipt != nil {
+	if b.Receipt != nil {
 		r = *b.Receipt
 	}
-	r.ReapedAt, r.ReleasedAt = proof.At, m.now
+	r.ReapedAt, r.ReleasedAt = proof.At, now
 	r.Deleted, r.Proof = proof.Deleted, proof.Proof
-	m.keepReceipt(s, r)
+	return r
 }
 
 func (m *Machine) keepReceipt(s *Slot, r nat.Receipt) {

@@ -133,7 +133,7 @@ func newPlayer(t *testing.T) *player {
 	}
 	p.now = p.began
 	p.m = New(engine, p, func(inside netip.Addr) int { return p.sessions[inside] })
-	p.m.AddGroup(p.group)
+	p.m.Groups().Add(p.group)
 	p.m.SetRemoval(inspect.RemovalOn)
 	return p
 }
@@ -200,7 +200,7 @@ func (p *player) removal(args []string, _ map[string]string) {
 		p.t.Fatal(err)
 	}
 	p.m.SetRemoval(mode)
-	for _, inside := range slices.SortedFunc(p.m.DrainingAddresses(), netip.Addr.Compare) {
+	for _, inside := range slices.SortedFunc(p.m.Drains().Addresses(), netip.Addr.Compare) {
 		p.m.Step(p.m.Slot(inside), p.now)
 	}
 }
@@ -318,11 +318,11 @@ func (p *player) asked([]string, map[string]string) {
 	asks := p.asks
 	p.asks = nil
 	for _, d := range asks {
-		p.m.Asked(d)
+		d.Answered()
 		if p.sessions[d.Inside] == 0 {
 			p.m.Emptied(d, p.now)
-		} else {
-			p.m.StepDraining(d.Inside, p.now)
+		} else if s := p.m.Slot(d.Inside); s != nil && s.Phase() == Draining {
+			p.m.Step(s, p.now)
 		}
 	}
 }
@@ -336,7 +336,7 @@ func (p *player) guard(args []string, _ map[string]string) {
 // gone asks the guard about a record that others removed, and ends it if that passes.
 func (p *player) gone(args []string, _ map[string]string) {
 	s := p.m.Slot(p.addr(args))
-	passes, alarm := p.m.Passes(&subscriber.Ending{Record: s.Record(), Reason: subscriber.ReasonRemovedInDatabase}, p.now)
+	passes, alarm := p.group.Passes(s, subscriber.ReasonRemovedInDatabase, p.now)
 	p.tell("guard passes=%t alarm=%t", passes, alarm != nil)
 	if passes {
 		p.m.End(s, subscriber.ReasonRemovedInDatabase, p.now)
@@ -377,22 +377,22 @@ func (p *player) adoptEntry(args []string, named map[string]string) {
 	if named["gate"] == "draining" {
 		e.Gate = nat.GateDraining
 	}
-	p.m.AdoptEntry("g", e, p.binding(args, named), p.stands(args, named), p.now)
+	p.m.Adopt(p.group).Entry(e, p.binding(args, named), p.stands(args, named), p.now)
 }
 
 func (p *player) adoptStored(args []string, named map[string]string) {
-	p.m.AdoptStored(p.group, p.binding(args, named), p.stands(args, named), p.now)
+	p.m.Adopt(p.group).Stored(p.binding(args, named), p.stands(args, named), p.now)
 }
 
 func (p *player) claim(args []string, named map[string]string) {
-	p.m.Claim(p.m.Slot(p.addr(args)), p.stands(args, named), named["suspect"] != "", p.now)
+	p.m.Adopt(p.group).Claim(p.m.Slot(p.addr(args)), p.stands(args, named), named["suspect"] != "", p.now)
 }
 
 func (p *player) step(args []string, _ map[string]string) { p.m.Step(p.m.Slot(p.addr(args)), p.now) }
 
 func (p *player) stray(args []string, named map[string]string) {
 	b := p.block(named)
-	p.m.RemoveStray("g", nat.Entry{Inside: p.addr(args), Gate: nat.GateOpen, Block: nat.Block{Outside: b.Outside, First: nat.Port(b.First), Last: nat.Port(b.Last)}}, p.now)
+	p.m.Repairs().RemoveStray("g", nat.Entry{Inside: p.addr(args), Gate: nat.GateOpen, Block: nat.Block{Outside: b.Outside, First: nat.Port(b.First), Last: nat.Port(b.Last)}}, p.now)
 }
 
 // last is the last octet of an inside address, as scenarios write it.

@@ -9,8 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/addrtable"
 )
 
-// slotIndex finds slots by their inside address, and lists them in its order.
-type slotIndex struct {
+// A SlotIndex finds slots by their inside address, and lists them in its order.
+type SlotIndex struct {
 	table addrtable.Table[slotPlace]
 	other map[netip.Addr]*Slot // of addresses that are not IPv4, which a record's key may name
 	len   int
@@ -24,10 +24,10 @@ type slotPlace struct {
 	lookedAt int64
 }
 
-func newSlotIndex() slotIndex { return slotIndex{other: map[netip.Addr]*Slot{}} }
+func newSlotIndex() SlotIndex { return SlotIndex{other: map[netip.Addr]*Slot{}} }
 
 // at returns the slot of an address, or nil.
-func (x *slotIndex) at(inside netip.Addr) *Slot {
+func (x *SlotIndex) at(inside netip.Addr) *Slot {
 	if p := x.table.Place(inside); p != nil {
 		return p.slot
 	}
@@ -39,7 +39,7 @@ func (x *slotIndex) at(inside netip.Addr) *Slot {
 
 // lookedAt returns where it stands when the timers look at an address, nil for
 // nowhere. It stands there until a slot comes or goes.
-func (x *slotIndex) lookedAt(inside netip.Addr) *int64 {
+func (x *SlotIndex) lookedAt(inside netip.Addr) *int64 {
 	if p := x.table.Place(inside); p != nil {
 		return &p.lookedAt
 	}
@@ -47,7 +47,7 @@ func (x *slotIndex) lookedAt(inside netip.Addr) *int64 {
 }
 
 // put makes s the slot of an address.
-func (x *slotIndex) put(inside netip.Addr, s *Slot) {
+func (x *SlotIndex) put(inside netip.Addr, s *Slot) {
 	if p := x.table.Place(inside); p != nil {
 		p.slot = s
 		return
@@ -61,7 +61,7 @@ func (x *slotIndex) put(inside netip.Addr, s *Slot) {
 }
 
 // remove forgets the slot of an address.
-func (x *slotIndex) remove(inside netip.Addr) {
+func (x *SlotIndex) remove(inside netip.Addr) {
 	if inside.Is4() {
 		x.table.Remove(inside)
 	} else {
@@ -70,12 +70,15 @@ func (x *slotIndex) remove(inside netip.Addr) {
 	x.len = x.table.Len() + len(x.other)
 }
 
-// all yields every slot, as from does.
-func (x *slotIndex) all() iter.Seq2[netip.Addr, *Slot] { return x.from(netip.Addr{}) }
+// All yields every slot, as From does.
+func (x *SlotIndex) All() iter.Seq2[netip.Addr, *Slot] { return x.From(netip.Addr{}) }
 
-// from yields the slots of the addresses from first on, which is included, in their
+// Len counts the slots.
+func (x *SlotIndex) Len() int { return x.len }
+
+// From yields the slots of the addresses from first on, which is included, in their
 // order. Slots may come and go meanwhile: one that stands throughout is yielded once.
-func (x *slotIndex) from(first netip.Addr) iter.Seq2[netip.Addr, *Slot] {
+func (x *SlotIndex) From(first netip.Addr) iter.Seq2[netip.Addr, *Slot] {
 	return func(yield func(netip.Addr, *Slot) bool) {
 		for inside, p := range x.table.From(first) {
 			if !yield(inside, p.slot) {

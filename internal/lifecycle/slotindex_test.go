@@ -35,7 +35,7 @@ func TestSlotIndex(t *testing.T) {
 			t.Fatalf("%d slots, want %d", index.len, len(want))
 		}
 	}
-	if got := maps.Collect(index.all()); !maps.Equal(got, want) {
+	if got := maps.Collect(index.All()); !maps.Equal(got, want) {
 		t.Errorf("all are %v, want %v", got, want)
 	}
 	for inside := range want {

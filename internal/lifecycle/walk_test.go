@@ -82,8 +82,8 @@ func walk(t *testing.T, seed uint64) []string {
 		do(after, "tick")
 	}
 	do(after, "executors")
-	if n, held := p.m.Len(), p.engine.Held("g"); n+held+p.m.Busy()+p.m.Unstored() > 0 {
-		t.Fatalf("seed %d: %d slots, %d held blocks, %d pieces of work and %d writes are left", seed, n, held, p.m.Busy(), p.m.Unstored())
+	if n, held := p.m.Slots().Len(), p.engine.Held("g"); n+held+p.m.Busy()+p.m.Writes().Len() > 0 {
+		t.Fatalf("seed %d: %d slots, %d held blocks, %d pieces of work and %d writes are left", seed, n, held, p.m.Busy(), p.m.Writes().Len())
 	}
 	return told
 }
@@ -119,7 +119,7 @@ func (p *player) check(seed uint64, line string) {
 	}
 	busy, online := 0, 0
 	var in [Cut + 1]int
-	for inside, s := range p.m.Slots(p.addr([]string{"0"})) {
+	for inside, s := range p.m.Slots().From(p.addr([]string{"0"})) {
 		if want := map[bool]int{true: 1}[s.Busy()]; out[s] != want {
 			p.t.Fatalf("seed %d: %s: %v has %d pieces of work, and busy is %t", seed, line, inside, out[s], s.Busy())
 		}

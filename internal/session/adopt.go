@@ -115,9 +115,9 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 	for i, b := range live {
 		switch e, ok := m.kernel.EntryAt(b.Inside); {
 		case ok && e.Block == b.Block:
-			m.life.AdoptEntry(g.Name, e, b, records[b.Inside], now)
+			m.life.Adopt(g.Group).Entry(e, b, records[b.Inside], now)
 		case !ok && a.free:
-			m.life.AdoptStored(g.Group, b, records[b.Inside], now)
+			m.life.Adopt(g.Group).Stored(b, records[b.Inside], now)
 		default:
 			a.waiting = append(a.waiting, b)
 			continue
@@ -182,7 +182,7 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 		}
 		m.mu.Lock()
 		for _, e := range lone {
-			m.life.AdoptEntry(g.Name, e, rows[e.Inside], records[e.Inside], m.now())
+			m.life.Adopt(g.Group).Entry(e, rows[e.Inside], records[e.Inside], m.now())
 			a.differ = append(a.differ, e.Place())
 		}
 		m.mu.Unlock()
@@ -223,7 +223,7 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 	for _, rows := range [][]nat.Binding{a.waiting, a.held} {
 		slices.SortFunc(rows, func(x, y nat.Binding) int { return x.Inside.Compare(y.Inside) })
 		for i := range rows {
-			m.life.AdoptStored(g.Group, rows[i], records[rows[i].Inside], m.now())
+			m.life.Adopt(g.Group).Stored(rows[i], records[rows[i].Inside], m.now())
 			a.differ = append(a.differ, rows[i].Place())
 			if (i+1)%yieldEvery == 0 {
 				yieldLock(&m.mu)
@@ -246,9 +246,9 @@ func (a *adoption) records(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, s := range walk(&m.mu, m.life.Slots(netip.Addr{})) {
+	for _, s := range walk(&m.mu, m.life.Slots().All()) {
 		if s.Group() == g.Name && s.Unclaimed() {
-			m.life.Claim(s, nil, a.suspect, m.now())
+			m.life.Adopt(g.Group).Claim(s, nil, a.suspect, m.now())
 		}
 	}
 	g.adopted = true
@@ -265,7 +265,7 @@ func (a *adoption) claim(records []subscriber.Record) doubts {
 		r := &records[i]
 		s := m.life.Slot(r.Inside)
 		if s != nil && s.Group() == g.Name && s.Unclaimed() {
-			m.life.Claim(s, r, a.suspect, m.now())
+			m.life.Adopt(g.Group).Claim(s, r, a.suspect, m.now())
 		}
 		if s == nil || !s.Online() || s.Group() != g.Name || s.Packed().Version() != subscriber.ParseVersion(r.Version) {
 			d.inside, d.records = append(d.inside, r.Inside), append(d.records, *r)
@@ -292,7 +292,7 @@ func (a *adoption) differing(ctx context.Context) error {
 // kernel was programmed, and which blocks were in quarantine went with the database
 // (NAT-30).
 func (m *Manager) quarantineLocked(g *group) {
-	m.life.Quarantine(g.Name, m.now())
+	m.life.Adopt(g.Group).Quarantine(m.now())
 	blocks, until := m.engine.Quarantined(g.Name)
 	m.log.Warn("free blocks wait for a hold: the kernel was programmed, and the database knows none of its bindings; new subscribers wait for a block meanwhile",
 		"group", g.Name, "blocks", blocks, "until", until)

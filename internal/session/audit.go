@@ -84,7 +84,7 @@ func (m *Manager) doubtful(g *group, v *drift.Views, found drift.Session) bool {
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if m.serverOfLocked(inside) != g {
+	if m.life.ServerOf(inside) != g.Group {
 		return false
 	}
 	s := m.life.Slot(inside)

@@ -124,8 +124,8 @@ func (l *life) settle(b testing.TB) {
 			l.reaped(l.done, receipts)
 		}
 	}
-	if l.Manager.life.Busy()+l.Manager.life.Unstored() > 0 {
-		b.Fatalf("%d slots are busy still, %d bindings unsaved", l.Manager.life.Busy(), l.Manager.life.Unstored())
+	if l.Manager.life.Busy()+l.Manager.life.Writes().Len() > 0 {
+		b.Fatalf("%d slots are busy still, %d bindings unsaved", l.Manager.life.Busy(), l.Manager.life.Writes().Len())
 	}
 }
 

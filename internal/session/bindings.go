@@ -129,10 +129,10 @@ func (v *Backend) fewRLocked(group string, f *inspect.BindingFilter, yield func(
 }
 
 func (v *Backend) drainingFewRLocked(group string, yield func(nat.Binding)) bool {
-	if v.m.life.DrainingCount() > fewBindings {
+	if v.m.life.Drains().Len() > fewBindings {
 		return false
 	}
-	for inside := range v.m.life.DrainingAddresses() {
+	for inside := range v.m.life.Drains().Addresses() {
 		if b, ok := v.m.engine.Live(group, inside); ok {
 			yield(b)
 		}

@@ -95,7 +95,7 @@ func (w *world) left() int {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	s := w.groupStatusLocked(w.groups[w.group.Name])
-	return s.Subscribers + s.Active + s.Draining + s.Cut + w.life.Unstored()
+	return s.Subscribers + s.Active + s.Draining + s.Cut + w.life.Writes().Len()
 }
 
 // onlyRestarted requires that so many were removed, all for the restart of their NAS,

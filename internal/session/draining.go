@@ -34,12 +34,14 @@ func (m *Manager) runIdle(ctx context.Context) error {
 func (m *Manager) stepDraining(inside netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.life.StepDraining(inside, m.now())
+	if s := m.life.Slot(inside); s != nil && s.Phase() == lifecycle.Draining {
+		m.life.Step(s, m.now())
+	}
 }
 
 func (m *Manager) stepAllDraining() {
 	m.mu.RLock()
-	waiting := slices.Collect(m.life.DrainingAddresses())
+	waiting := slices.Collect(m.life.Drains().Addresses())
 	m.mu.RUnlock()
 	for _, inside := range waiting {
 		m.stepDraining(inside)
@@ -72,7 +74,7 @@ func (m *Manager) idlersDone(batch []*lifecycle.Drain, empty []netip.Addr) {
 	defer m.mu.Unlock()
 	at := make(map[netip.Addr]*lifecycle.Drain, len(batch))
 	for _, d := range batch {
-		m.life.Asked(d)
+		d.Answered()
 		at[d.Inside] = d // the newest
 	}
 	now := m.now()

@@ -274,7 +274,7 @@ func TestNothingStoredWithoutLease_I1(t *testing.T) {
 	w.until("the save to be tried", func() bool {
 		w.mu.RLock()
 		defer w.mu.RUnlock()
-		return w.life.Unstored() == 1
+		return w.life.Writes().Len() == 1
 	})
 	if keys, err := w.client.Keys(context.Background(), "sessiond:{default}:bindings*").Result(); err != nil || len(keys) != 0 {
 		t.Errorf("bindings stored in %v, %v", keys, err)

@@ -314,7 +314,7 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	w.awaitState(alice, nat.Active)
 	w.halt()
 	w.mu.Lock()
-	w.life.Reprogram(w.life.Slot(alice)) // no executor is there any more
+	w.life.Repairs().Reprogram(w.life.Slot(alice)) // no executor is there any more
 	w.mu.Unlock()
 	r := repair{dryRun: true, group: w.groups["default"], anew: true, gone: map[netip.Addr]uint64{}}
 	var views drift.Views

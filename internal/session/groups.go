@@ -173,7 +173,7 @@ func withDrains(configs []lsn.GroupConfig, plans []plan) []lsn.GroupConfig {
 
 // staysLocked checks that no address in use would go to another group.
 func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
-	for inside, s := range m.life.Slots(netip.Addr{}) {
+	for inside, s := range m.life.Slots().All() {
 		for _, c := range configs {
 			if c.Name != s.Group() && coveredBy(c.Inside, netip.PrefixFrom(inside, 32)) {
 				return fmt.Errorf("group %s: inside address %s is in use in group %s, end its session first: %w",

@@ -72,10 +72,14 @@ func (m *Manager) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, hol
 
 // passesLocked reports whether the record may end, and tells of a limit that is exceeded.
 func (m *Manager) passesLocked(e *subscriber.Ending) bool {
-	passes, alarm := m.life.Passes(e, m.now())
+	g := m.groups[e.Record.Group]
+	if g == nil {
+		return true // nobody is served
+	}
+	passes, alarm := g.Passes(m.life.Slot(e.Record.Inside), e.Reason, m.now())
 	if alarm != nil {
 		m.log.Error("more subscribers would go than the guard allows; their removal is held until it is confirmed or refused",
-			"group", e.Record.Group, "reason", e.Reason.String(), "subscribers", m.groups[e.Record.Group].Online(), "limit", alarm.Limit,
+			"group", e.Record.Group, "reason", e.Reason.String(), "subscribers", g.Online(), "limit", alarm.Limit,
 			"alarm", "sessiond_removals_held", "see", "sessionctl removal list")
 	}
 	return passes

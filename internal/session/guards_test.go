@@ -117,7 +117,7 @@ func (w *world) awaitStored() {
 	w.until("the bindings to be stored", func() bool {
 		w.mu.RLock()
 		defer w.mu.RUnlock()
-		return w.life.Unstored() == 0
+		return w.life.Writes().Len() == 0
 	})
 }
 

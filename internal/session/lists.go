@@ -21,9 +21,9 @@ const viewsAtOnce = 64
 // who are online and may match the filter. It lets others have the lock now and then:
 // who is online throughout is yielded once.
 func (v *Backend) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
-	groups := v.m.life.OnlineGroups(f.Group, after.Group)
+	groups := v.m.life.Online().Groups(f.Group, after.Group)
 	return v.slotsRLocked(groups, f.Inside, after, func(group string, first netip.Addr) iter.Seq[netip.Addr] {
-		return v.m.life.OnlineFrom(group, f, first)
+		return v.m.life.Online().From(group, f, first)
 	})
 }
 

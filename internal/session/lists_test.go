@@ -262,7 +262,7 @@ func (w *listWorld) wantRemovals(f inspect.RemovalFilter) []inspect.RemovalKey {
 			add(inspect.Removal{Kind: inspect.RemovalHeld, Record: r, Reason: r.RemovalHeld, Since: subscriber.VersionTime(r.Version)})
 		}
 	}
-	for _, s := range w.Manager.life.Slots(netip.Addr{}) {
+	for _, s := range w.Manager.life.Slots().All() {
 		if !s.Online() && s.Phase() == lifecycle.Draining && s.InGrace(w.now()) {
 			add(s.Removal(inspect.RemovalGrace))
 		}
@@ -346,7 +346,7 @@ func TestListsRandomWalk(t *testing.T) {
 			w.settle(t)
 		}
 		w.checkSubscribers()
-		if groups, nases, clients := w.Manager.life.OnlineGroups("", ""), w.Manager.life.OnlineByNAS(), w.clients.counts; len(groups)+len(nases)+len(clients) > 0 {
+		if groups, nases, clients := w.Manager.life.Online().Groups("", ""), w.Manager.life.Online().ByNAS(), w.clients.counts; len(groups)+len(nases)+len(clients) > 0 {
 			t.Fatalf("of nobody, the groups %v, the NASes %v and the clients %v are left", groups, nases, clients)
 		}
 	}

@@ -170,7 +170,7 @@ func New(o Options) (*Manager, error) {
 func (m *Manager) addGroupLocked(c lsn.GroupConfig, limits guard.Limits) *group {
 	g := &group{Group: lifecycle.NewGroup(c, limits), moved: make(chan struct{})}
 	m.groups[c.Name] = g
-	m.life.AddGroup(g.Group)
+	m.life.Groups().Add(g.Group)
 	return g
 }
 
@@ -227,7 +227,7 @@ func (m *Manager) followLocked(g *group) {
 
 // groupOfRLocked returns the group that an inside address is looked for in, nil for none.
 func (m *Manager) groupOfRLocked(inside netip.Addr) *group {
-	if g := m.life.GroupOf(inside); g != nil {
+	if g := m.life.Groups().Of(inside); g != nil {
 		return m.groups[g.Name]
 	}
 	return nil
@@ -245,5 +245,5 @@ func (m *Manager) settleLocked() {
 	}
 	m.settled = true
 	close(m.ready)
-	m.log.Info("restored and reconciled", "subscribers", m.life.Len())
+	m.log.Info("restored and reconciled", "subscribers", m.life.Slots().Len())
 }

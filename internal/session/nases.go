@@ -44,7 +44,7 @@ func (v *Backend) onlineByNAS() (map[inspect.NASKey]int, error) {
 	if err := v.m.restoredRLocked(); err != nil {
 		return nil, err
 	}
-	return maps.Clone(v.m.life.OnlineByNAS()), nil
+	return maps.Clone(v.m.life.Online().ByNAS()), nil
 }
 
 // OnlineOf returns how many subscribers a client has online, or the clients of a realm by its

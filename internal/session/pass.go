@@ -160,7 +160,7 @@ func (p *pass) slotsFrom(from netip.Addr, online []netip.Addr, d *doubts, elemen
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	looked := 0
-	for inside, s := range m.life.Slots(from) {
+	for inside, s := range m.life.Slots().From(from) {
 		if looked++; looked > stretchSize {
 			return online, inside
 		}
@@ -290,8 +290,8 @@ func (m *Manager) unexpected(g *group, entries []nat.Entry) (odd, nobodys []neti
 	defer m.mu.RUnlock()
 	for i := range entries {
 		e := &entries[i]
-		switch m.serverOfLocked(e.Inside) {
-		case g:
+		switch m.life.ServerOf(e.Inside) {
+		case g.Group:
 			if s := m.life.Slot(e.Inside); s == nil || !s.Busy() && !s.Stray() && s.Expected().Gate == nat.GateClosed {
 				odd = append(odd, e.Inside)
 			}
@@ -335,7 +335,7 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 func (m *Manager) stillNobodys(inside []netip.Addr) []netip.Addr {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return slices.DeleteFunc(inside, func(a netip.Addr) bool { return m.serverOfLocked(a) != nil })
+	return slices.DeleteFunc(inside, func(a netip.Addr) bool { return m.life.ServerOf(a) != nil })
 }
 
 // compareAndRest ends a stretch.
@@ -446,7 +446,7 @@ func (m *Manager) showSlots(v *drift.Views, g *group, d *doubts) {
 			v.Engine.Slots[inside] = m.slotViewRLocked(s)
 		}
 		switch e, ok := m.kernel.EntryAt(inside); {
-		case m.serverOfLocked(inside) != g:
+		case m.life.ServerOf(inside) != g.Group:
 		case d.online && s != nil: // the kernel is as it should be, as far as this look goes
 			v.Kernel.Elements[inside] = s.Expected()
 		case d.online:

@@ -43,7 +43,7 @@ func TestReceipt_DEL01_I7(t *testing.T) {
 	w.until("the receipt to be stored", func() bool {
 		w.mu.RLock()
 		defer w.mu.RUnlock()
-		return w.life.Unstored() == 0
+		return w.life.Writes().Len() == 0
 	})
 	w.halt()
 	w.boot()

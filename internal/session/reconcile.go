@@ -234,7 +234,7 @@ func (m *Manager) removeOrphanElements(ctx context.Context, inside []netip.Addr)
 
 // stepGroupLocked gives every slot of the group its next step.
 func (m *Manager) stepGroupLocked(g *group) {
-	for _, s := range walk(&m.mu, m.life.Slots(netip.Addr{})) {
+	for _, s := range walk(&m.mu, m.life.Slots().All()) {
 		if s.Group() == g.Name {
 			m.life.Step(s, m.now())
 		}
@@ -252,19 +252,10 @@ func (m *Manager) checkSuspect(g *group, l *databaseState) bool {
 	return g.suspect
 }
 
-// serverOfLocked returns the group that an address is served in, which need not
-// be the one that its prefix is in since the last reload.
-func (m *Manager) serverOfLocked(inside netip.Addr) *group {
-	if s := m.life.Slot(inside); s != nil {
-		return m.groups[s.Group()]
-	}
-	return m.groupOfRLocked(inside)
-}
-
 // watchTouches remembers, while a comparison runs, the addresses that changed
 // under it: for them what it read is out of date.
 func (m *Manager) watchTouches(g *group, on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.life.WatchTouches(g.Group, on)
+	m.life.Groups().WatchTouches(g.Group, on)
 }

@@ -103,7 +103,7 @@ func (v *Backend) graceRLocked(p *removalPage) {
 		return
 	}
 	after, now := behindKey(p.after), v.m.now()
-	slots := v.slotsRLocked(v.m.life.GraceGroups(p.filter.Group, after.Group), p.filter.Inside, after, v.m.life.GraceFrom)
+	slots := v.slotsRLocked(v.m.life.Graces().Groups(p.filter.Group, after.Group), p.filter.Inside, after, v.m.life.Graces().From)
 	p.from(slots, inspect.RemovalGrace, func(s *lifecycle.Slot) (inspect.Removal, bool) {
 		if s.Online() || s.Phase() != lifecycle.Draining || !s.InGrace(now) {
 			return inspect.Removal{}, false
@@ -137,7 +137,7 @@ func (v *Backend) heldRemovalsRLocked(p *removalPage) {
 
 // heldSlotsRLocked is onlineRLocked for those whose removal may be held.
 func (v *Backend) heldSlotsRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
-	return v.slotsRLocked(v.m.life.OnlineGroups(f.Group, after.Group), f.Inside, after, v.m.life.HeldFrom)
+	return v.slotsRLocked(v.m.life.Online().Groups(f.Group, after.Group), f.Inside, after, v.m.life.Online().HeldFrom)
 }
 
 // behindKey is the key of subscribers behind which all removals behind after are:

@@ -55,7 +55,7 @@ func (m *Manager) outdatedLocked(r *repair, o *drift.Operation) bool {
 			return true
 		}
 	}
-	return m.movingLocked(r.group, o.Inside) || o.Block.First != 0 && m.life.WritesOf(o.Block) > 0
+	return m.movingLocked(r.group, o.Inside) || o.Block.First != 0 && m.life.Writes().Of(o.Block) > 0
 }
 
 func (m *Manager) movingLocked(g *group, inside netip.Addr) bool {
@@ -135,14 +135,14 @@ func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
 		}
 	case inspect.DriftElementMissing, inspect.DriftElementDiffers:
 		if s != nil {
-			m.life.Reprogram(s)
+			m.life.Repairs().Reprogram(s)
 		}
 	case inspect.DriftElementOrphaned:
-		m.life.RemoveStray(r.group.Name, o.Element, m.now())
+		m.life.Repairs().RemoveStray(r.group.Name, o.Element, m.now())
 	case inspect.DriftBindingUnsaved:
-		m.life.StoreAgain(o.Block)
+		m.life.Repairs().StoreAgain(o.Block)
 	case inspect.DriftBindingStale:
-		m.life.Unstore(nat.Binding{Group: r.group.Name, Block: o.Block, Holder: nat.Holder{Inside: o.Inside}})
+		m.life.Repairs().Unstore(nat.Binding{Group: r.group.Name, Block: o.Block, Holder: nat.Holder{Inside: o.Inside}})
 	case inspect.DriftSessionOrphaned, inspect.DriftSessionOutOfBlock:
 		r.misplaced = append(r.misplaced, o.Session.Ref.(nftnat.Session))
 	}
@@ -154,7 +154,7 @@ func (m *Manager) orphanLocked(r *repair, s *lifecycle.Slot) {
 	switch {
 	case s == nil || !s.Online():
 	case r.group.suspect:
-		m.life.Doubt(s)
+		m.life.Repairs().Doubt(s)
 		r.lost = append(r.lost, s.Record())
 	case r.anew: // more may be told of it than the feed that follows tells
 		r.orphans = append(r.orphans, s.Inside())

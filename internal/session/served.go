@@ -124,7 +124,7 @@ func (m *Manager) lookAtDrainedInside(g *group) {
 	drained := lessThan(g.Inside, c.Inside)
 	used := make([]bool, len(drained))
 	if configured && len(drained) > 0 {
-		for inside, s := range walk(m.mu.RLocker(), m.life.Slots(netip.Addr{})) {
+		for inside, s := range walk(m.mu.RLocker(), m.life.Slots().All()) {
 			if i := holding(drained, inside); i >= 0 && s.Group() == g.Name {
 				used[i] = true
 			}
@@ -178,10 +178,10 @@ func (m *Manager) forgetGroup(ctx context.Context, g *group) error {
 
 // restsRLocked reports whether nothing is under way in a group without bindings.
 func (m *Manager) restsRLocked(g *group) bool {
-	for _, s := range m.life.Slots(netip.Addr{}) {
+	for _, s := range m.life.Slots().All() {
 		if s.Group() == g.Name && (s.Busy() || s.Phase() != lifecycle.Idle) {
 			return false
 		}
 	}
-	return !m.life.UnstoredIn(func(outside netip.Addr) bool { return contains(g.Config.Outside, outside) })
+	return !m.life.Writes().In(func(outside netip.Addr) bool { return contains(g.Config.Outside, outside) })
 }

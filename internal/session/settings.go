@@ -120,7 +120,7 @@ func (m *Manager) changeSettings(ctx context.Context, decide func(now inspect.Se
 		m.log.Info("setting changed", "subscriber_session_removal", s.Removal.String())
 		m.life.SetRemoval(s.Removal)
 		now := m.now()
-		for inside := range m.life.DrainingAddresses() {
+		for inside := range m.life.Drains().Addresses() {
 			m.life.Step(m.life.Slot(inside), now)
 		}
 	}

@@ -126,7 +126,7 @@ func (v *Backend) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, 
 func (m *Manager) Quiet(ctx context.Context) error {
 	for {
 		m.mu.RLock()
-		busy := m.life.Busy() + m.life.Unstored()
+		busy := m.life.Busy() + m.life.Writes().Len()
 		m.mu.RUnlock()
 		if busy == 0 {
 			return nil

@@ -90,7 +90,7 @@ func (m *Manager) repeated(batch []lifecycle.Write) map[nat.Block]int {
 	defer m.mu.RUnlock()
 	var last map[nat.Block]int
 	for i := range batch {
-		if block := batch[i].Binding.Block; m.life.WritesOf(block) > 1 {
+		if block := batch[i].Binding.Block; m.life.Writes().Of(block) > 1 {
 			if last == nil {
 				last = map[nat.Block]int{}
 			}

@@ -40,7 +40,7 @@ func (m *Manager) alarmLocked(g *group) {
 		return
 	}
 	g.suspect = true
-	m.life.Unversion(g.Name)
+	m.life.Repairs().Unversion(g.Name)
 	m.log.Error("database suspect: it is empty, another one, or has gone back in time; nobody is removed for being absent from it, records are written back from bindings and Interims",
 		"group", g.Name, "alarm", "sessiond_database_suspect")
 }

@@ -293,7 +293,7 @@ func (w *world) check() {
 	}
 	online, lost, held := 0, 0, 0
 	states := map[nat.State]int{nat.Active: 0, nat.Draining: 0, nat.Cut: 0, nat.Held: 0}
-	for _, s := range w.life.Slots(netip.Addr{}) {
+	for _, s := range w.life.Slots().All() {
 		if s.Online() {
 			online++
 			if s.Packed().RemovalHeld() != subscriber.ReasonNone {
