@@ -8,6 +8,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/walk"
 )
 
 // An adoption takes over, at the start, what stands in the kernel and in the stored
@@ -222,12 +223,9 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 	defer m.mu.Unlock()
 	for _, rows := range [][]nat.Binding{a.waiting, a.held} {
 		slices.SortFunc(rows, func(x, y nat.Binding) int { return x.Inside.Compare(y.Inside) })
-		for i := range rows {
+		for i := range walk.All(&m.mu, slices.All(rows)) {
 			m.life.Adopt(g.Group).Stored(rows[i], records[rows[i].Inside], m.now())
 			a.differ = append(a.differ, rows[i].Place())
-			if (i+1)%yieldEvery == 0 {
-				yieldLock(&m.mu)
-			}
 		}
 	}
 	a.waiting, a.held = nil, nil
@@ -246,7 +244,7 @@ func (a *adoption) records(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, s := range walk(&m.mu, m.life.Slots().All()) {
+	for _, s := range walk.All(&m.mu, m.life.Slots().All()) {
 		if s.Group() == g.Name && s.Unclaimed() {
 			m.life.Adopt(g.Group).Claim(s, nil, a.suspect, m.now())
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/walk"
 )
 
 // fewBindings is how many bindings are gathered and put in order for a page, 1 ms of
@@ -89,11 +90,11 @@ func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 	inside := p.filter.Inside
 	before := p.after.Inside.Prev() // its address may have more
 	for from := firstOf(inside, group, subscriber.Key{Group: p.after.Group, Inside: before}); ; {
-		from = v.m.engine.BindingsFrom(group, from, yieldEvery, look)
+		from = v.m.engine.BindingsFrom(group, from, walk.Every, look)
 		p.addSorted(found)
 		found = found[:0]
-		yieldLock(v.m.mu.RLocker())
-		p.looks += yieldEvery
+		walk.Yield(v.m.mu.RLocker())
+		p.looks += walk.Every
 		switch {
 		case !from.IsValid(), len(p.items) > p.limit:
 			return

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/walk"
 )
 
 // SetGuards changes the limits of the named groups.
@@ -55,16 +57,13 @@ func (m *Manager) knownRLocked(k subscriber.Key) subscriber.Record {
 func (m *Manager) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, hold []subscriber.Ending) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range gone {
+	for i := range walk.All(&m.mu, slices.All(gone)) {
 		switch a := &gone[i]; {
 		case a.Told, a.Past:
 		case a.Over || m.passesLocked(&a.Ending):
 			pass = append(pass, a.Record.Key)
 		default:
 			hold = append(hold, a.Ending)
-		}
-		if (i+1)%yieldEvery == 0 {
-			yieldLock(&m.mu)
 		}
 	}
 	return pass, hold
@@ -146,11 +145,8 @@ func (m *Manager) settleOrphans(ctx context.Context, group string, orphans []net
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range gone {
+	for i := range walk.All(&m.mu, slices.All(gone)) {
 		m.endGoneLocked(&gone[i])
-		if (i+1)%yieldEvery == 0 {
-			yieldLock(&m.mu)
-		}
 	}
 	return nil
 }

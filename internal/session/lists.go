@@ -7,6 +7,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/walk"
 )
 
 // looksPerCall bounds how much one call of a list looks at, where what picks has no
@@ -46,7 +47,7 @@ func (v *Backend) slotsRLocked(groups []string, inside netip.Prefix, after subsc
 			}
 		}
 	}
-	return walkBy(viewsAtOnce, v.m.mu.RLocker(), all)
+	return walk.By(viewsAtOnce, v.m.mu.RLocker(), all)
 }
 
 // firstOf returns the first address of a group that a list behind a key can have, by

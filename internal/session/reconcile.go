@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/walk"
 )
 
 // What a reconcile may take, however many subscribers there are: a share of the time in
@@ -234,7 +235,7 @@ func (m *Manager) removeOrphanElements(ctx context.Context, inside []netip.Addr)
 
 // stepGroupLocked gives every slot of the group its next step.
 func (m *Manager) stepGroupLocked(g *group) {
-	for _, s := range walk(&m.mu, m.life.Slots().All()) {
+	for _, s := range walk.All(&m.mu, m.life.Slots().All()) {
 		if s.Group() == g.Name {
 			m.life.Step(s, m.now())
 		}

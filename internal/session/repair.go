@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -9,6 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/walk"
 )
 
 // repair is one comparison's mending, and what it leaves to be done without the
@@ -32,12 +34,9 @@ type repair struct {
 func (m *Manager) mend(r *repair, operations []drift.Operation) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range operations {
+	for i := range walk.All(&m.mu, slices.All(operations)) {
 		if o := &operations[i]; !m.outdatedLocked(r, o) {
 			m.carryOutLocked(r, o)
-		}
-		if (i+1)%yieldEvery == 0 {
-			yieldLock(&m.mu)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/walk"
 )
 
 const (
@@ -124,7 +125,7 @@ func (m *Manager) lookAtDrainedInside(g *group) {
 	drained := lessThan(g.Inside, c.Inside)
 	used := make([]bool, len(drained))
 	if configured && len(drained) > 0 {
-		for inside, s := range walk(m.mu.RLocker(), m.life.Slots().All()) {
+		for inside, s := range walk.All(m.mu.RLocker(), m.life.Slots().All()) {
 			if i := holding(drained, inside); i >= 0 && s.Group() == g.Name {
 				used[i] = true
 			}
