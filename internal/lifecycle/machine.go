@@ -47,6 +47,9 @@ func New(engine *lsn.Engine, out Effects, sessions func(netip.Addr) int) *Machin
 // SetEngine replaces the engine of a Machine that has no slots.
 func (m *Machine) SetEngine(e *lsn.Engine) { m.engine = e }
 
+// Engine returns the engine, which only the Machine may change.
+func (m *Machine) Engine() *lsn.Engine { return m.engine }
+
 // Slot returns the slot of an inside address, nil for none.
 func (m *Machine) Slot(inside netip.Addr) *Slot { return m.slots.at(inside) }
 

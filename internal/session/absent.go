@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // absentKey is a record that seems to be gone by other hands than sessiond's.
@@ -13,41 +14,67 @@ type absentKey struct {
 	reason subscriber.Reason
 }
 
+// absenceStore tells which records are gone, has their end announced, and takes back those
+// whose removal a guard holds.
+type absenceStore interface {
+	WatchRemovals(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error
+	FindMissing(ctx context.Context, known []subscriber.Record, reason subscriber.Reason) ([]subscriberdb.Absence, error)
+	AnnounceDeleted(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error
+	SuspendRemovals(ctx context.Context, endings []subscriber.Ending) error
+}
+
+// absences settle what becomes of records that are gone by other hands than sessiond's: whoever
+// notices one puts it here, and the guard of its group is asked.
+type absences struct {
+	*sharedState
+	store       absenceStore
+	health      *databaseHealth
+	compareSoon func() // is called when the database does not know itself to be complete
+
+	missing *queue[absentKey]
+}
+
+// push has a record looked up that seems to be gone for a reason.
+func (a *absences) push(k subscriber.Key, why subscriber.Reason) { a.missing.push(absentKey{k, why}) }
+
+// tasks are what works until its context ends.
+func (a *absences) tasks() []func(context.Context) error {
+	return []func(context.Context) error{a.runVanished, a.runMissing}
+}
+
 // runVanished listens for the database's notices of keys that went away. They
 // are lossy; they only make things faster.
-func (m *Manager) runVanished(ctx context.Context) error {
-	return m.retryStore(ctx, "listen for deleted keys", func(ctx context.Context) error {
-		return m.store.WatchRemovals(ctx, func(k subscriber.Key, r subscriber.Reason) {
-			m.missing.push(absentKey{k, r})
-		})
+func (a *absences) runVanished(ctx context.Context) error {
+	return a.health.retry(ctx, "listen for deleted keys", func(ctx context.Context) error {
+		return a.store.WatchRemovals(ctx, a.push)
 	})
 }
 
 // runMissing has the change feed told of records that are gone, so that a
 // deletion takes the same way whoever made it.
-func (m *Manager) runMissing(ctx context.Context) error {
+func (a *absences) runMissing(ctx context.Context) error {
 	for {
-		batch, err := m.missing.take(ctx, nil)
+		batch, err := a.missing.take(ctx, nil)
 		if err != nil {
 			return err
 		}
-		batch = m.takenUp(batch)
+		batch = a.takenUp(batch)
 		for reason, keys := range byReason(batch) {
-			if err := m.settleMissing(ctx, keys, reason); err != nil {
+			if err := a.settleMissing(ctx, keys, reason); err != nil {
 				return err
 			}
 		}
-		m.lookAgain(batch)
+		a.lookAgain(batch)
 	}
 }
 
 // takenUp returns those of the batch whose group was taken up. Of the others it is
 // not known yet whom they serve, which is what the guard asks: they wait.
-func (m *Manager) takenUp(batch []absentKey) []absentKey {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (a *absences) takenUp(batch []absentKey) []absentKey {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	return slices.DeleteFunc(batch, func(x absentKey) bool {
-		g := m.groups[x.key.Group]
+		g := a.groups[x.key.Group]
 		if g == nil || g.synced {
 			return false
 		}
@@ -59,12 +86,12 @@ func (m *Manager) takenUp(batch []absentKey) []absentKey {
 // lookAgain sets the timers of those records that the database keeps although
 // their time is over. It does so only now that the database was asked, so that a
 // database that is away does not make the queue grow.
-func (m *Manager) lookAgain(batch []absentKey) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.now()
+func (a *absences) lookAgain(batch []absentKey) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
 	for _, x := range batch {
-		m.life.StillThere(x.key.Inside, now)
+		a.life.StillThere(x.key.Inside, now)
 	}
 }
 

@@ -21,11 +21,11 @@ func TestExpiredAreAskedForOnce(t *testing.T) {
 		now = now.Add(time.Second)
 		w.life.Tick(now)
 	}
-	waiting := slices.Concat(w.missing.parts...)
+	waiting := slices.Concat(w.absences.missing.parts...)
 	if n := len(waiting); n != 1 {
 		t.Fatalf("%d entries queued, want 1", n)
 	}
-	w.lookAgain(waiting)
+	w.absences.lookAgain(waiting)
 	switch at := w.life.NextDue(now); {
 	case at.Equal(now.Add(time.Minute)):
 		t.Error("once the database was asked, nothing looks at the record again")

@@ -40,8 +40,8 @@ func newAdoption(p *pass, suspect, lost bool) *adoption {
 func (a *adoption) looks() []func(context.Context) error {
 	p := a.p
 	looks := []func(context.Context) error{a.bindings, a.records, p.absences, p.settleOrphans, p.gates}
-	p.m.mu.Lock()
-	defer p.m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.group.attempted {
 		return append(looks, p.bindings, p.rows, p.elements)
 	}
@@ -51,12 +51,12 @@ func (a *adoption) looks() []func(context.Context) error {
 
 // bindings makes slots of what kernel and database hold.
 func (a *adoption) bindings(ctx context.Context) error {
-	m, g := a.p.m, a.p.group
-	a.free = m.kernel.Known() && !m.holdsMore(ctx, g)
-	if err := m.store.BindingRowsInOrder(ctx, g.Name, func(rows []subscriberdb.BindingRow) error { return a.agreeing(ctx, rows) }); err != nil {
+	p, g := a.p, a.p.group
+	a.free = p.kernel.Known() && !p.holdsMore(ctx, g)
+	if err := p.store.BindingRowsInOrder(ctx, g.Name, func(rows []subscriberdb.BindingRow) error { return a.agreeing(ctx, rows) }); err != nil {
 		return err
 	}
-	if err := m.kernel.LearnRest(ctx); err != nil {
+	if err := p.kernel.LearnRest(ctx); err != nil {
 		return err
 	}
 	if err := a.kernelOnly(ctx); err != nil {
@@ -65,21 +65,21 @@ func (a *adoption) bindings(ctx context.Context) error {
 	if err := a.databaseOnly(ctx); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if (a.suspect || a.lost) && a.stored == 0 {
-		m.quarantineLocked(g)
+		p.quarantineLocked(g)
 	}
-	return m.retireLocked(g) // before anybody gets a block
+	return p.served.retireLocked(g) // before anybody gets a block
 }
 
 // holdsMore reports whether the kernel holds anything of the group that no slot accounts
 // for.
-func (m *Manager) holdsMore(ctx context.Context, g *group) bool {
+func (r *reconciler) holdsMore(ctx context.Context, g *group) bool {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nat.Entry
-		entries, from = m.kernel.EntriesFrom(ctx, from, stretchSize)
-		if lone, _, _ := m.unadoptedOf(g, entries); len(lone) > 0 {
+		entries, from = r.kernel.EntriesFrom(ctx, from, stretchSize)
+		if lone, _, _ := r.unadoptedOf(g, entries); len(lone) > 0 {
 			return true
 		}
 	}
@@ -89,7 +89,7 @@ func (m *Manager) holdsMore(ctx context.Context, g *group) bool {
 // agreeing adopts those of the rows that are in the kernel, too. Where the kernel holds
 // nothing else nobody is in the way of the others, either.
 func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow) error {
-	m, g := a.p.m, a.p.group
+	p, g := a.p, a.p.group
 	live, from, inside := a.live[:0], a.from[:0], a.inside[:0]
 	defer func() { a.live, a.from, a.inside = live, from, inside }()
 	for i := range rows {
@@ -103,22 +103,22 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 			live, from, inside = append(live, b), append(from, &rows[i]), append(inside, b.Inside)
 		}
 	}
-	if err := m.kernel.Learn(ctx, inside); err != nil {
+	if err := p.kernel.Learn(ctx, inside); err != nil {
 		return err
 	}
 	records, err := a.recordsOf(ctx, live)
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
 	for i, b := range live {
-		switch e, ok := m.kernel.EntryAt(b.Inside); {
+		switch e, ok := p.kernel.EntryAt(b.Inside); {
 		case ok && e.Block == b.Block:
-			m.life.Adopt(g.Group).Entry(e, b, records[b.Inside], now)
+			p.life.Adopt(g.Group).Entry(e, b, records[b.Inside], now)
 		case !ok && a.free:
-			m.life.Adopt(g.Group).Stored(b, records[b.Inside], now)
+			p.life.Adopt(g.Group).Stored(b, records[b.Inside], now)
 		default:
 			a.waiting = append(a.waiting, b)
 			continue
@@ -130,7 +130,7 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 
 // checkLocked notes a row that is not to the letter what the engine has of it.
 func (a *adoption) checkLocked(row *subscriberdb.BindingRow) {
-	if b, ok := a.p.m.bindingAtRLocked(a.p.group, row.Place); !ok || !row.Is(&b) {
+	if b, ok := a.p.bindingAtRLocked(row.Place); !ok || !row.Is(&b) {
 		a.differ = append(a.differ, row.Place)
 	}
 }
@@ -140,7 +140,7 @@ func (a *adoption) checkLocked(row *subscriberdb.BindingRow) {
 func (a *adoption) recordsOf(ctx context.Context, live []nat.Binding) (map[netip.Addr]*subscriber.Record, error) {
 	var inside []netip.Addr
 	for i := range live {
-		if e, ok := a.p.m.kernel.EntryAt(live[i].Inside); ok && e.Gate == nat.GateDraining || !live[i].GraceUntil.IsZero() {
+		if e, ok := a.p.kernel.EntryAt(live[i].Inside); ok && e.Gate == nat.GateDraining || !live[i].GraceUntil.IsZero() {
 			inside = append(inside, live[i].Inside)
 		}
 	}
@@ -151,7 +151,7 @@ func (a *adoption) recordsAt(ctx context.Context, inside []netip.Addr) (map[neti
 	if len(inside) == 0 {
 		return nil, nil
 	}
-	records, err := a.p.m.store.RecordsAt(ctx, a.p.group.Name, inside)
+	records, err := a.p.store.RecordsAt(ctx, a.p.group.Name, inside)
 	if err != nil {
 		return nil, err
 	}
@@ -165,15 +165,15 @@ func (a *adoption) recordsAt(ctx context.Context, inside []netip.Addr) (map[neti
 // kernelOnly adopts what the kernel holds and no row agrees with, and removes what is
 // in no group.
 func (a *adoption) kernelOnly(ctx context.Context) error {
-	m, g := a.p.m, a.p.group
+	p, g := a.p, a.p.group
 	rows := make(map[netip.Addr]nat.Binding, len(a.waiting))
 	for _, b := range a.waiting {
 		rows[b.Inside] = b
 	}
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nat.Entry
-		entries, from = m.kernel.EntriesFrom(ctx, from, stretchSize)
-		lone, inside, nobodys := m.unadoptedOf(g, entries)
+		entries, from = p.kernel.EntriesFrom(ctx, from, stretchSize)
+		lone, inside, nobodys := p.unadoptedOf(g, entries)
 		if err := a.p.closeNobodys(ctx, nobodys); err != nil {
 			return err
 		}
@@ -181,28 +181,28 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m.mu.Lock()
+		p.mu.Lock()
 		for _, e := range lone {
-			m.life.Adopt(g.Group).Entry(e, rows[e.Inside], records[e.Inside], m.now())
+			p.life.Adopt(g.Group).Entry(e, rows[e.Inside], records[e.Inside], p.now())
 			a.differ = append(a.differ, e.Place())
 		}
-		m.mu.Unlock()
+		p.mu.Unlock()
 	}
 	return nil
 }
 
 // unadoptedOf returns those of the entries that are of the group and have no slot yet,
 // with their addresses, and the addresses that are in no group.
-func (m *Manager) unadoptedOf(g *group, entries []nat.Entry) (lone []nat.Entry, inside, nobodys []netip.Addr) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+func (r *reconciler) unadoptedOf(g *group, entries []nat.Entry) (lone []nat.Entry, inside, nobodys []netip.Addr) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	for i := range entries {
 		e := &entries[i]
-		if m.life.Slot(e.Inside) != nil {
+		if r.life.Slot(e.Inside) != nil {
 			continue
 		}
-		switch m.groupOfRLocked(e.Inside) {
-		case g:
+		switch r.life.Groups().Of(e.Inside) {
+		case g.Group:
 			lone, inside = append(lone, *e), append(inside, e.Inside)
 		case nil:
 			nobodys = append(nobodys, e.Inside)
@@ -214,17 +214,17 @@ func (m *Manager) unadoptedOf(g *group, entries []nat.Entry) (lone []nat.Entry, 
 // databaseOnly adopts the rows that are left, live ones first, so that a held one never
 // keeps a live one out.
 func (a *adoption) databaseOnly(ctx context.Context) error {
-	m, g := a.p.m, a.p.group
+	p, g := a.p, a.p.group
 	records, err := a.recordsOf(ctx, a.waiting)
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, rows := range [][]nat.Binding{a.waiting, a.held} {
 		slices.SortFunc(rows, func(x, y nat.Binding) int { return x.Inside.Compare(y.Inside) })
-		for i := range walk.All(&m.mu, slices.All(rows)) {
-			m.life.Adopt(g.Group).Stored(rows[i], records[rows[i].Inside], m.now())
+		for i := range walk.All(&p.mu, slices.All(rows)) {
+			p.life.Adopt(g.Group).Stored(rows[i], records[rows[i].Inside], p.now())
 			a.differ = append(a.differ, rows[i].Place())
 		}
 	}
@@ -234,19 +234,19 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 
 // records says of the adopted slots who is online in them, and takes up who has none.
 func (a *adoption) records(ctx context.Context) error {
-	m, g := a.p.m, a.p.group
-	err := m.store.Records(ctx, g.Name, func(records []subscriber.Record) error {
+	p, g := a.p, a.p.group
+	err := p.store.Records(ctx, g.Name, func(records []subscriber.Record) error {
 		d := a.claim(records)
 		return a.p.compare(ctx, &d)
 	})
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, s := range walk.All(&m.mu, m.life.Slots().All()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range walk.All(&p.mu, p.life.Slots().All()) {
 		if s.Group() == g.Name && s.Unclaimed() {
-			m.life.Adopt(g.Group).Claim(s, nil, a.suspect, m.now())
+			p.life.Adopt(g.Group).Claim(s, nil, a.suspect, p.now())
 		}
 	}
 	g.adopted = true
@@ -255,15 +255,15 @@ func (a *adoption) records(ctx context.Context) error {
 
 // claim gives adopted slots the records that stand, and returns the others.
 func (a *adoption) claim(records []subscriber.Record) doubts {
-	m, g := a.p.m, a.p.group
+	p, g := a.p, a.p.group
 	d := doubts{known: true}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for i := range records {
 		r := &records[i]
-		s := m.life.Slot(r.Inside)
+		s := p.life.Slot(r.Inside)
 		if s != nil && s.Group() == g.Name && s.Unclaimed() {
-			m.life.Adopt(g.Group).Claim(s, r, a.suspect, m.now())
+			p.life.Adopt(g.Group).Claim(s, r, a.suspect, p.now())
 		}
 		if s == nil || !s.Online() || s.Group() != g.Name || s.Packed().Version() != subscriber.ParseVersion(r.Version) {
 			d.inside, d.records = append(d.inside, r.Inside), append(d.records, *r)
@@ -289,9 +289,9 @@ func (a *adoption) differing(ctx context.Context) error {
 // quarantineLocked keeps all free blocks of a group from everybody for a hold: the
 // kernel was programmed, and which blocks were in quarantine went with the database
 // (NAT-30).
-func (m *Manager) quarantineLocked(g *group) {
-	m.life.Adopt(g.Group).Quarantine(m.now())
-	blocks, until := m.engine.Quarantined(g.Name)
-	m.log.Warn("free blocks wait for a hold: the kernel was programmed, and the database knows none of its bindings; new subscribers wait for a block meanwhile",
+func (r *reconciler) quarantineLocked(g *group) {
+	r.life.Adopt(g.Group).Quarantine(r.now())
+	blocks, until := r.life.Engine().Quarantined(g.Name)
+	r.log.Warn("free blocks wait for a hold: the kernel was programmed, and the database knows none of its bindings; new subscribers wait for a block meanwhile",
 		"group", g.Name, "blocks", blocks, "until", until)
 }

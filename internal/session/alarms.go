@@ -10,8 +10,19 @@ import (
 // alarmsEvery is how often what alarms rest on is looked at.
 const alarmsEvery = time.Second
 
-// runAlarms keeps what alarms rest on, and nothing else does.
-func (m *Manager) runAlarms(ctx context.Context) error {
+// feedAge tells how old what was not read of a feed yet is.
+type feedAge interface {
+	Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error)
+}
+
+// alarmWatch keeps what alarms rest on.
+type alarmWatch struct {
+	*sharedState
+	store feedAge
+}
+
+// run keeps what alarms rest on, and nothing else does.
+func (a *alarmWatch) run(ctx context.Context) error {
 	tick := time.NewTicker(alarmsEvery)
 	defer tick.Stop()
 	for {
@@ -20,17 +31,17 @@ func (m *Manager) runAlarms(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		m.tellExhausted()
-		m.lookAheadAll(ctx)
+		a.tellExhausted()
+		a.lookAheadAll(ctx)
 	}
 }
 
 // lookAheadAll is short of time where the database hangs: the next round comes.
-func (m *Manager) lookAheadAll(ctx context.Context) {
+func (a *alarmWatch) lookAheadAll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, alarmsEvery)
 	defer cancel()
-	for _, g := range m.syncedGroups() {
-		m.lookAhead(ctx, g)
+	for _, g := range a.syncedGroups() {
+		a.lookAhead(ctx, g)
 	}
 }
 
@@ -43,14 +54,14 @@ type unread struct {
 
 // lookAhead looks how far the engine is behind the group's feed. A database that
 // does not answer leaves what was seen last: redis_up tells of it.
-func (m *Manager) lookAhead(ctx context.Context, g *group) {
-	entry, age, err := m.store.Unread(ctx, g.Name, m.positionOf(g))
+func (a *alarmWatch) lookAhead(ctx context.Context, g *group) {
+	entry, age, err := a.store.Unread(ctx, g.Name, a.positionOf(g))
 	if err != nil {
 		return
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	g.unread = unread{entry, age, m.now()}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g.unread = unread{entry, age, a.now()}
 }
 
 // lagLocked is the age of the oldest entry that was not taken. One that has been
@@ -75,21 +86,21 @@ type poolShortage struct {
 // tellExhausted says of each group whose pool is exhausted how many wait, once a
 // minute, and that nobody does any more. One line for each subscriber would be as
 // many as there are customers without service, and more again with each Interim.
-func (m *Manager) tellExhausted() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.now()
-	for _, g := range m.groups {
-		waiting := m.engine.Pending(g.Name)
+func (a *alarmWatch) tellExhausted() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	for _, g := range a.groups {
+		waiting := a.life.Engine().Pending(g.Name)
 		if waiting == 0 && !g.shortage.lasts || !g.shortage.told.IsZero() && now.Sub(g.shortage.told) < shortageEvery {
 			continue
 		}
 		g.shortage = poolShortage{told: now, lasts: waiting > 0}
 		if waiting > 0 {
-			m.log.Warn("pool exhausted, subscribers wait for a block", "group", g.Name, "waiting", waiting,
+			a.log.Warn("pool exhausted, subscribers wait for a block", "group", g.Name, "waiting", waiting,
 				"alarm", "sessiond_subscribers_pending")
 		} else {
-			m.log.Info("pool suffices again, nobody waits for a block", "group", g.Name)
+			a.log.Info("pool suffices again, nobody waits for a block", "group", g.Name)
 		}
 	}
 }

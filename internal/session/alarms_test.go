@@ -323,7 +323,7 @@ func TestExhaustedPoolIsToldOnce(t *testing.T) {
 	w.now = func() time.Time { return clock }
 	waiting := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 9, byte(i)}) }
 	arrive := func(i int) {
-		w.take(w.groups[g.Name], []subscriber.Change{{
+		w.follower.take(w.groups[g.Name], []subscriber.Change{{
 			ID: subscriber.ParseVersion(fmt.Sprintf("%d-0", clock.UnixMilli()+int64(i))), Kind: subscriber.Created,
 			Record: (&subscriber.Record{
 				Key: subscriber.Key{Group: g.Name, Inside: waiting(i)}, UserName: fmt.Sprint("w", i),
@@ -335,30 +335,30 @@ func TestExhaustedPoolIsToldOnce(t *testing.T) {
 	const exhausted, suffices = "pool exhausted", "pool suffices again"
 	for i := range 100 {
 		arrive(i)
-		w.tellExhausted()
+		w.alarms.tellExhausted()
 	}
 	if n := lines(exhausted); n != 1 {
 		t.Fatalf("%d lines about 100 who wait, want 1\n%s", n, logs.String())
 	}
 	clock = clock.Add(shortageEvery)
-	w.tellExhausted()
-	w.tellExhausted()
+	w.alarms.tellExhausted()
+	w.alarms.tellExhausted()
 	if n := lines(exhausted); n != 2 || lines("waiting=100") != 1 {
 		t.Errorf("%d lines after a minute, want 2, and 100 who wait\n%s", n, logs.String())
 	}
 	w.mu.Lock()
 	for i := range 100 {
-		w.engine.Forget(g.Name, waiting(i))
+		w.life.Engine().Forget(g.Name, waiting(i))
 	}
 	w.mu.Unlock()
-	w.tellExhausted()
+	w.alarms.tellExhausted()
 	if n := lines(suffices); n != 0 {
 		t.Errorf("said to suffice within the minute")
 	}
 	clock = clock.Add(shortageEvery)
-	w.tellExhausted()
+	w.alarms.tellExhausted()
 	clock = clock.Add(shortageEvery)
-	w.tellExhausted()
+	w.alarms.tellExhausted()
 	if n := lines(suffices); n != 1 || lines(exhausted) != 2 {
 		t.Errorf("%d lines say that the pool suffices, want 1\n%s", n, logs.String())
 	}

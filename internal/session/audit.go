@@ -25,25 +25,25 @@ func (p *pass) sessions(ctx context.Context) error {
 	if !p.how.audit {
 		return nil
 	}
-	m, g := p.m, p.group
+	g := p.group
 	if !p.alone {
-		m.reconciling.Lock()
-		defer m.reconciling.Unlock()
+		p.reconciling.Lock()
+		defer p.reconciling.Unlock()
 	}
-	m.watchTouches(g, true)
-	defer m.watchTouches(g, false)
+	p.watchTouches(g, true)
+	defer p.watchTouches(g, false)
 	var failed error
 	v := drift.Views{Engine: drift.Engine{Slots: map[netip.Addr]drift.Slot{}}}
 	v.Kernel.Sessions = func(yield func(drift.Session) bool) {
-		failed = m.kernel.Sessions(ctx, func(s nftnat.Session) error {
+		failed = p.kernel.Sessions(ctx, func(s nftnat.Session) error {
 			found := drift.Session{Inside: s.Inside, Outside: s.Outside, Ref: s}
-			if m.doubtful(g, &v, found) && !yield(found) {
+			if p.doubtful(&v, found) && !yield(found) {
 				return errEnough
 			}
 			return nil
 		})
 	}
-	r := repair{dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone}
+	r := repair{reconciler: p.reconciler, dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone}
 	known := len(p.drifts)
 	if err := p.mend(ctx, &r, drift.Diff(&v)); err != nil {
 		return err
@@ -65,7 +65,7 @@ func (p *pass) nameTranslators(ctx context.Context, drifts []inspect.Drift) {
 			continue
 		}
 		if others == "" {
-			chains, err := p.m.kernel.Translators(ctx)
+			chains, err := p.kernel.Translators(ctx)
 			if err != nil || len(chains) == 0 {
 				return
 			}
@@ -77,21 +77,21 @@ func (p *pass) nameTranslators(ctx context.Context, drifts []inspect.Drift) {
 
 // doubtful reports whether a session is to be compared: one of the group that its
 // slot does not account for at first sight. The slot is in the views then.
-func (m *Manager) doubtful(g *group, v *drift.Views, found drift.Session) bool {
+func (p *pass) doubtful(v *drift.Views, found drift.Session) bool {
 	inside := found.Inside.Addr()
 	if _, known := v.Engine.Slots[inside]; known {
 		return true
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.life.ServerOf(inside) != g.Group {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.life.ServerOf(inside) != p.group.Group {
 		return false
 	}
-	s := m.life.Slot(inside)
+	s := p.life.Slot(inside)
 	if s == nil {
 		return true
 	}
-	slot := m.slotViewRLocked(s)
+	slot := p.slotViewRLocked(s)
 	_, wrong := slot.Misplaced(found)
 	if wrong {
 		v.Engine.Slots[inside] = slot
@@ -100,9 +100,9 @@ func (m *Manager) doubtful(g *group, v *drift.Views, found drift.Session) bool {
 }
 
 // killAll ends sessions that are in nobody's block.
-func (m *Manager) killAll(ctx context.Context, misplaced []nftnat.Session) error {
+func (p *pass) killAll(ctx context.Context, misplaced []nftnat.Session) error {
 	for _, s := range misplaced {
-		if err := m.kernel.KillSession(ctx, s); err != nil {
+		if err := p.kernel.KillSession(ctx, s); err != nil {
 			return err
 		}
 	}

@@ -1,9 +1,42 @@
 package session
 
+import (
+	"context"
+	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// backendStore is changed by what callers order.
+type backendStore interface {
+	Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error)
+	Delete(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) ([]subscriber.Record, error)
+	ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
+	RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
+	SetSettings(ctx context.Context, changed map[string]string) error
+	NASes(ctx context.Context) ([]subscriberdb.NAS, error)
+	FeedFill(group string) float64
+}
+
+// backendKernel tells of conntrack entries, and ends them.
+type backendKernel interface {
+	sessionCounter
+	SessionTotal() int
+	Sessions(ctx context.Context, yield func(nftnat.Session) error) error
+	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
+	KillSession(ctx context.Context, s nftnat.Session) error
+}
+
 // A Backend answers what callers of gRPC ask of a Manager, and carries out what they order:
 // lists, single views, deletions, settings, decisions about held removals. It has the methods
 // that package control needs, which tell the errors; all may be called concurrently.
-type Backend struct{ m *Manager }
+type Backend struct {
+	m      *Manager
+	store  backendStore
+	kernel backendKernel
+}
 
 // Backend returns the Manager's Backend.
-func (m *Manager) Backend() *Backend { return &Backend{m} }
+func (m *Manager) Backend() *Backend { return &Backend{m, m.store, m.kernel} }

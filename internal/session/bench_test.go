@@ -92,36 +92,36 @@ func (l *life) round(b testing.TB, first, n int, change func(i int, c *subscribe
 		c.Record = l.packer.Pack(&r)
 		l.changes = append(l.changes, c)
 	}
-	l.take(l.group, l.changes, id)
+	l.follower.take(l.group, l.changes, id)
 	l.settle(b)
 }
 
 func (l *life) settle(b testing.TB) {
 	ctx := b.Context()
 	for range 3 { // no change needs more turns
-		if batch := l.saves.swap(l.batch[:0]); len(batch) > 0 {
+		if batch := l.executors.saves.swap(l.batch[:0]); len(batch) > 0 {
 			l.batch = batch
-			l.coalesce(l.batch, l.writes)
-			l.saved(l.batch)
+			l.executors.coalesce(l.batch, l.writes)
+			l.executors.saved(l.batch)
 		}
-		if batch := l.opens.swap(l.done[:0]); len(batch) > 0 {
+		if batch := l.executors.opens.swap(l.done[:0]); len(batch) > 0 {
 			l.done = batch
-			_ = l.kernel.Apply(ctx, l.wanted(l.done, nil))
-			l.openDone(l.done)
+			_ = l.executors.kernel.Apply(ctx, l.executors.wanted(l.done, nil))
+			l.executors.openDone(l.done)
 		}
-		if batch := l.cuts.swap(l.done[:0]); len(batch) > 0 {
+		if batch := l.executors.cuts.swap(l.done[:0]); len(batch) > 0 {
 			l.done = batch
-			_ = l.kernel.Apply(ctx, l.wanted(l.done, nil))
-			l.cutDone(l.done)
+			_ = l.executors.kernel.Apply(ctx, l.executors.wanted(l.done, nil))
+			l.executors.cutDone(l.done)
 		}
-		if batch := l.reaps.swap(l.done[:0]); len(batch) > 0 {
+		if batch := l.executors.reaps.swap(l.done[:0]); len(batch) > 0 {
 			l.done = batch
 			inside := make([]netip.Addr, len(l.done))
 			for i, w := range l.done {
 				inside[i] = w.Inside
 			}
-			receipts, _ := l.kernel.Reap(ctx, inside)
-			l.reaped(l.done, receipts)
+			receipts, _ := l.executors.kernel.Reap(ctx, inside)
+			l.executors.reaped(l.done, receipts)
 		}
 	}
 	if l.Manager.life.Busy()+l.Manager.life.Writes().Len() > 0 {

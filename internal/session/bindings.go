@@ -90,7 +90,7 @@ func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 	inside := p.filter.Inside
 	before := p.after.Inside.Prev() // its address may have more
 	for from := firstOf(inside, group, subscriber.Key{Group: p.after.Group, Inside: before}); ; {
-		from = v.m.engine.BindingsFrom(group, from, walk.Every, look)
+		from = v.m.life.Engine().BindingsFrom(group, from, walk.Every, look)
 		p.addSorted(found)
 		found = found[:0]
 		walk.Yield(v.m.mu.RLocker())
@@ -114,12 +114,12 @@ func (v *Backend) fewRLocked(group string, f *inspect.BindingFilter, yield func(
 	if inside := f.Inside; inside.IsValid() && inside.Addr().Is4() && inside.Bits() > 32-9 {
 		return false // 512 addresses are one step of a walk
 	}
-	if f.Outside.IsValid() && v.m.engine.OutsideFew(group, f.Outside, fewBindings, yield) {
+	if f.Outside.IsValid() && v.m.life.Engine().OutsideFew(group, f.Outside, fewBindings, yield) {
 		return true
 	}
 	switch f.State {
 	case nat.Held:
-		return v.m.engine.HeldFew(group, fewBindings, yield)
+		return v.m.life.Engine().HeldFew(group, fewBindings, yield)
 	case nat.Draining:
 		return v.drainingFewRLocked(group, yield)
 	case nat.Cut:
@@ -134,7 +134,7 @@ func (v *Backend) drainingFewRLocked(group string, yield func(nat.Binding)) bool
 		return false
 	}
 	for inside := range v.m.life.Drains().Addresses() {
-		if b, ok := v.m.engine.Live(group, inside); ok {
+		if b, ok := v.m.life.Engine().Live(group, inside); ok {
 			yield(b)
 		}
 	}
@@ -154,7 +154,7 @@ func (v *Backend) inForceLocked(b *nat.Binding) bool {
 func (v *Backend) bindingViewLocked(b nat.Binding) inspect.Binding {
 	view := inspect.Binding{Binding: b}
 	if b.State != nat.Held {
-		view.Sessions = v.m.kernel.SessionCount(b.Inside)
+		view.Sessions = v.kernel.SessionCount(b.Inside)
 	}
 	return view
 }
@@ -167,7 +167,7 @@ func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.
 	if err := v.m.restoredRLocked(); err != nil {
 		return inspect.Binding{}, err
 	}
-	b, ok := v.m.engine.AtOutside(outside, port)
+	b, ok := v.m.life.Engine().AtOutside(outside, port)
 	if at.IsZero() || !at.Before(v.m.now()) {
 		if !ok {
 			return inspect.Binding{}, fmt.Errorf("nobody holds the port now: %w", inspect.ErrNotFound)
@@ -184,5 +184,5 @@ func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.
 func (v *Backend) Pools(context.Context) ([]lsn.Usage, error) {
 	v.m.mu.RLock()
 	defer v.m.mu.RUnlock()
-	return v.m.engine.Usage(), nil
+	return v.m.life.Engine().Usage(), nil
 }

@@ -4,13 +4,31 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
 )
 
-// Whether accounting can be recorded has one answer, that of the store's Probe: for
-// readiness, redis_up, gRPC health and Status-Server.
+// accountingProbe tells whether the database can take accounting.
+type accountingProbe interface {
+	Probe(ctx context.Context) error // why accounting cannot be recorded, within about a second
+	Trouble() <-chan struct{}        // tells that a commit of accounting failed
+}
+
+// databaseHealth keeps whether accounting can be recorded. There is one answer, that of the
+// store's Probe: for readiness, redis_up, gRPC health and Status-Server.
+type databaseHealth struct {
+	store accountingProbe
+	log   *slog.Logger
+	now   func() time.Time
+	back  func() // is called when the database can be used again
+
+	mu           sync.Mutex
+	probeErr     error     // why accounting cannot be recorded now; nil when it can
+	lookErr      error     // why settings or markers cannot be read all the same
+	failingSince time.Time // when one of the two began
+}
 
 // Timing of probes.
 const (
@@ -22,11 +40,11 @@ const (
 // errNotAsked is why the database cannot be used before it was asked.
 var errNotAsked = errors.New("not asked yet")
 
-// runProbes probes the database. A commit that fails has it done at once.
-func (m *Manager) runProbes(ctx context.Context) error {
+// run probes the database. A commit that fails has it done at once.
+func (h *databaseHealth) run(ctx context.Context) error {
 	for {
 		wait := probeEvery
-		if m.probe(ctx) != nil {
+		if h.probe(ctx) != nil {
 			wait = probeAgain
 		}
 		if err := clock.Sleep(ctx, probeRest); err != nil {
@@ -37,7 +55,7 @@ func (m *Manager) runProbes(ctx context.Context) error {
 		case <-ctx.Done():
 			rest.Stop()
 			return ctx.Err()
-		case <-m.store.Trouble():
+		case <-h.store.Trouble():
 			rest.Stop()
 		case <-rest.C:
 		}
@@ -45,60 +63,62 @@ func (m *Manager) runProbes(ctx context.Context) error {
 }
 
 // probe asks the database whether accounting can be recorded, and keeps the answer.
-func (m *Manager) probe(ctx context.Context) error {
-	err := m.store.Probe(ctx)
+func (h *databaseHealth) probe(ctx context.Context) error {
+	err := h.store.Probe(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	m.noteDatabase(func() { m.redisErr = err })
+	h.note(&h.probeErr, err)
 	return err
 }
 
-// databaseFailure says why the database cannot be used now; nil when it can.
-func (m *Manager) databaseFailure() error {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.databaseFailureRLocked()
+// looked keeps why settings or markers cannot be read, nil if they can.
+func (h *databaseHealth) looked(err error) { h.note(&h.lookErr, err) }
+
+// failure says why the database cannot be used now; nil when it can.
+func (h *databaseHealth) failure() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failureLocked()
 }
 
-func (m *Manager) databaseFailureRLocked() error {
-	if m.redisErr != nil {
-		return m.redisErr
+func (h *databaseHealth) failureLocked() error {
+	if h.probeErr != nil {
+		return h.probeErr
 	}
-	return m.lookErr
+	return h.lookErr
 }
 
-// noteDatabase lets note change what is known of the database, and says, once for each
-// change, whether it can be used. A database that comes back may be another one, or
-// have gone back in time: it is compared soon.
-func (m *Manager) noteDatabase(note func()) {
-	m.mu.Lock()
-	before := m.databaseFailureRLocked()
-	note()
-	now, since := m.databaseFailureRLocked(), m.failingSince
+// note keeps an answer, and says, once for each change, whether the database can be used.
+// One that comes back may be another one, or have gone back in time: it is compared soon.
+func (h *databaseHealth) note(answer *error, err error) {
+	h.mu.Lock()
+	before := h.failureLocked()
+	*answer = err
+	now, since := h.failureLocked(), h.failingSince
 	if before == nil && now != nil || errors.Is(before, errNotAsked) {
-		m.failingSince = m.now()
+		h.failingSince = h.now()
 	}
-	m.mu.Unlock()
+	h.mu.Unlock()
 	switch {
 	case now != nil && (before == nil || errors.Is(before, errNotAsked)):
-		m.log.Warn("database cannot be used, accounting is not answered until it can", "err", now, "alarm", "sessiond_redis_up")
+		h.log.Warn("database cannot be used, accounting is not answered until it can", "err", now, "alarm", "sessiond_redis_up")
 	case now == nil && before != nil && !errors.Is(before, errNotAsked):
-		m.log.Info("database can be used again", "after", m.now().Sub(since).Round(time.Millisecond).String())
-		m.reconcileSoon()
+		h.log.Info("database can be used again", "after", h.now().Sub(since).Round(time.Millisecond).String())
+		h.back()
 	}
 }
 
-// storeSeverity is how bad it is that something failed for want of the database: if
-// that cannot be used, it was said already.
-func (m *Manager) storeSeverity(ctx context.Context) slog.Level {
-	if m.databaseFailure() != nil || m.probe(ctx) != nil {
+// severity is how bad it is that something failed for want of the database: if that
+// cannot be used, it was said already.
+func (h *databaseHealth) severity(ctx context.Context) slog.Level {
+	if h.failure() != nil || h.probe(ctx) != nil {
 		return slog.LevelDebug
 	}
 	return slog.LevelWarn
 }
 
-// retryStore is insist for what needs the database.
-func (m *Manager) retryStore(ctx context.Context, what string, try func(context.Context) error) error {
-	return m.retryLogged(ctx, what, try, m.storeSeverity)
+// retry is [retry] for what needs the database.
+func (h *databaseHealth) retry(ctx context.Context, what string, try func(context.Context) error) error {
+	return retryLogged(ctx, h.log, what, try, h.severity)
 }

@@ -17,35 +17,35 @@ type databaseState struct {
 }
 
 // lookAt reads what tells whether a group's database can be trusted.
-func (m *Manager) lookAt(ctx context.Context, g *group) (*databaseState, error) {
-	l := &databaseState{since: m.positionOf(g)}
+func (r *reconciler) lookAt(ctx context.Context, g *group) (*databaseState, error) {
+	l := &databaseState{since: r.positionOf(g)}
 	var err error
-	if l.marker, l.marked, err = m.store.Marker(ctx, g.Name); err != nil {
+	if l.marker, l.marked, err = r.store.Marker(ctx, g.Name); err != nil {
 		return nil, err
 	}
-	if l.tail, err = m.store.Tail(ctx, g.Name); err != nil {
+	if l.tail, err = r.store.Tail(ctx, g.Name); err != nil {
 		return nil, err
 	}
 	if l.since != "" {
-		l.rewound, err = m.store.RolledBack(ctx, g.Name, l.since)
+		l.rewound, err = r.store.RolledBack(ctx, g.Name, l.since)
 	} else if !l.marked {
-		l.remains, err = m.remains(ctx, g)
+		l.remains, err = r.remains(ctx, g)
 	}
 	return l, err
 }
 
 // remains reports whether anything of a group is stored or programmed.
-func (m *Manager) remains(ctx context.Context, g *group) (bool, error) {
+func (r *reconciler) remains(ctx context.Context, g *group) (bool, error) {
 	rows := 0
-	err := m.store.BindingRows(ctx, g.Name, func(some []subscriberdb.BindingRow) error {
+	err := r.store.BindingRows(ctx, g.Name, func(some []subscriberdb.BindingRow) error {
 		rows += len(some)
 		return nil
 	})
 	if err != nil || rows > 0 {
 		return rows > 0, err
 	}
-	if err := m.kernel.LearnRest(ctx); err != nil {
+	if err := r.kernel.LearnRest(ctx); err != nil {
 		return false, err
 	}
-	return m.holdsMore(ctx, g), nil
+	return r.holdsMore(ctx, g), nil
 }

@@ -85,9 +85,9 @@ func TestStaleRowOfBlockInUse_NAT40(t *testing.T) {
 	w.send(subscriber.EventStart, alice, "a", "1")
 	block := w.awaitState(alice, nat.Active).Block
 	w.halt()
-	r := repair{group: w.groups[w.group.Name], gone: map[netip.Addr]uint64{}}
-	w.mendLocked(&r, &drift.Operation{Kind: inspect.DriftBindingStale, Inside: bob, Block: block})
-	if slices.ContainsFunc(slices.Concat(w.saves.parts...), func(w lifecycle.Write) bool { return w.Remove }) {
+	r := repair{reconciler: w.reconciler, group: w.groups[w.group.Name], gone: map[netip.Addr]uint64{}}
+	r.mendLocked(&drift.Operation{Kind: inspect.DriftBindingStale, Inside: bob, Block: block})
+	if slices.ContainsFunc(slices.Concat(w.executors.saves.parts...), func(w lifecycle.Write) bool { return w.Remove }) {
 		t.Error("the row of the binding in force is removed")
 	}
 }

@@ -3,22 +3,41 @@
 // the effects in database and kernel.
 //
 // Everything that ends a subscriber arrives here as one thing, a Deleted change
-// in the feed (feed.go). lifecycle decides; effects.go puts its effects into queues, and
-// tells metrics, log and watchers of its transitions. I/O is done by executors
-// (executors.go, store.go) that work on batches and report back; the lock is
-// never held across I/O.
+// in the feed. lifecycle decides; effects.go puts its effects into queues. I/O is done by
+// executors that work on batches and report back; the lock is never held across I/O.
 //
-// A record that others removed, or that ran out, asks its group's guard before its
-// end is announced (guards.go). What a reconcile mends is found by package drift,
-// in views taken under the lock (driftviews.go), and carried out here (repair.go).
+// A [Manager] owns the lock, the life cycle and the groups, which its parts share. Each part
+// has one purpose, and declares beside it what it needs of database and kernel:
 //
-// Walks over all that there is let others have the lock now and then (walk.go).
+//	manager.go     the Manager: its parts, and the tasks that they run
+//	shared.go      what all parts work on; lock.go: the lock around it
+//	feed.go        the follower of the groups' change feeds
+//	effects.go     what lifecycle asks for, into queues (queue.go)
+//	executors.go   work in the kernel: cuts, openings, reaps
+//	store.go       work in the database: writes of bindings
+//	timers.go      holds, grace times and expiries
+//	draining.go    the last session of a draining address
+//	reports.go     readers of what happens: metrics, log, watchers
+//	absent.go      records that are gone by other hands
+//	guards.go      and the guards that are asked about them
+//	reconcile.go   the reconciler: when what is compared
+//	sync.go        a group is taken up, at the start or behind a gap in its feed
+//	pass.go        one comparison; repair.go: what it repairs; pace.go: its pace
+//	adopt.go       what a start finds in kernel and database
+//	audit.go       the conntrack table compared with the bindings
+//	suspect.go     a database that lost what is known to exist
+//	watchdog.go    settings and markers, looked at now and then
+//	database.go    whether the database takes accounting; retry.go
+//	settings.go    the settings in force
+//	drains.go      what a start serves; what drains beside the configuration
+//	served.go      what is served, kept in the database
+//	groups.go      a configuration that changed
+//	lease.go       the leases that make this the only daemon of a group
+//	alarms.go      what alarms rest on
+//	backend.go     what callers of gRPC ask, in subscribers.go, bindings.go, removals.go,
+//	               sessions.go, nases.go, status.go; lists.go
 //
-// What is served beside the configuration is found out before any group is touched
-// (drains.go), kept in the database and forgotten when it is empty (served.go). The
-// lease of each group makes this the only daemon that serves it (lease.go).
-//
-// Lock order: Manager.regrouping, Manager.reconciling, Manager.applying,
-// Manager.mu, then the leaf locks of queues, timers and watchers. The first three
-// only make their holders take turns; I/O is done under them.
+// Lock order: servedGroups.regrouping, sharedState.reconciling, liveSettings.applying,
+// sharedState.mu, then the leaf locks of queues, timers, watchers, leases and the database's
+// health. The first three only make their holders take turns; I/O is done under them.
 package session

@@ -10,8 +10,21 @@ import (
 	"github.com/sessiond/sessiond/internal/lifecycle"
 )
 
-// runIdle takes notices that an address has no session left.
-func (m *Manager) runIdle(ctx context.Context) error {
+// idleKernel tells which addresses have no session left.
+type idleKernel interface {
+	Idle() <-chan netip.Addr
+	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) // of a few addresses, those that have no session for certain
+}
+
+// idleWatch sees when the last session of a draining address ends.
+type idleWatch struct {
+	*sharedState
+	kernel idleKernel
+	asks   *queue[*lifecycle.Drain] // about which the kernel is to be asked
+}
+
+// run takes notices that an address has no session left.
+func (w *idleWatch) run(ctx context.Context) error {
 	// The kernel's notice may be lost with its events, so all draining
 	// addresses are also looked at now and then.
 	tick := time.NewTicker(time.Second)
@@ -20,67 +33,67 @@ func (m *Manager) runIdle(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case inside, ok := <-m.kernel.Idle():
+		case inside, ok := <-w.kernel.Idle():
 			if !ok {
 				return errors.New("session: the kernel's idle notices ended")
 			}
-			m.stepDraining(inside)
+			w.stepDraining(inside)
 		case <-tick.C:
-			m.stepAllDraining()
+			w.stepAllDraining()
 		}
 	}
 }
 
-func (m *Manager) stepDraining(inside netip.Addr) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if s := m.life.Slot(inside); s != nil && s.Phase() == lifecycle.Draining {
-		m.life.Step(s, m.now())
+func (w *idleWatch) stepDraining(inside netip.Addr) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s := w.life.Slot(inside); s != nil && s.Phase() == lifecycle.Draining {
+		w.life.Step(s, w.now())
 	}
 }
 
-func (m *Manager) stepAllDraining() {
-	m.mu.RLock()
-	waiting := slices.Collect(m.life.Drains().Addresses())
-	m.mu.RUnlock()
+func (w *idleWatch) stepAllDraining() {
+	w.mu.RLock()
+	waiting := slices.Collect(w.life.Drains().Addresses())
+	w.mu.RUnlock()
 	for _, inside := range waiting {
-		m.stepDraining(inside)
+		w.stepDraining(inside)
 	}
 }
 
-// runIdlers asks the kernel about the draining addresses, all that are waiting in one go,
+// runAsks asks the kernel about the draining addresses, all that are waiting in one go,
 // and lets go of those whose last session ended. A count of zero would not do: it is
 // what was told, and the kernel may have been made to tell less.
-func (m *Manager) runIdlers(ctx context.Context) error {
+func (w *idleWatch) runAsks(ctx context.Context) error {
 	for batch := []*lifecycle.Drain(nil); ; {
 		var err error
-		if batch, err = m.idlers.take(ctx, batch); err != nil {
+		if batch, err = w.asks.take(ctx, batch); err != nil {
 			return err
 		}
 		inside := make([]netip.Addr, len(batch))
 		for i, d := range batch {
 			inside[i] = d.Inside
 		}
-		empty, err := m.kernel.Idlers(ctx, inside)
+		empty, err := w.kernel.Idlers(ctx, inside)
 		if err != nil && ctx.Err() == nil {
-			m.log.Warn("look at draining addresses", "err", err)
+			w.log.Warn("look at draining addresses", "err", err)
 		}
-		m.idlersDone(batch, empty)
+		w.asked(batch, empty)
 	}
 }
 
-func (m *Manager) idlersDone(batch []*lifecycle.Drain, empty []netip.Addr) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (w *idleWatch) asked(batch []*lifecycle.Drain, empty []netip.Addr) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	at := make(map[netip.Addr]*lifecycle.Drain, len(batch))
 	for _, d := range batch {
 		d.Answered()
 		at[d.Inside] = d // the newest
 	}
-	now := m.now()
+	now := w.now()
 	for _, inside := range empty {
 		if d := at[inside]; d != nil {
-			m.life.Emptied(d, now)
+			w.life.Emptied(d, now)
 		}
 	}
 }

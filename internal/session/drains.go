@@ -7,8 +7,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/ownership"
@@ -27,6 +29,43 @@ var errRefused = errors.New("start refused")
 
 const refusalHint = "put it back into the configuration until it has drained (sessionctl pool list), or start once with --discard-unconfigured, which ends these customers"
 
+// servedStore keeps in the database what groups are served as.
+type servedStore interface {
+	Served(ctx context.Context, named []string) ([]subscriberdb.Served, error)
+	SaveServed(ctx context.Context, s subscriberdb.Served) error
+	ForgetServed(ctx context.Context, group string) error
+	Serve(groups []subscriberdb.Group) error
+	Unserve(group string) error
+	BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
+}
+
+// prefixKernel is told the prefixes whose packets are the kernel's business.
+type prefixKernel interface {
+	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
+}
+
+// servedGroups keeps what is served: the configuration, and what drains beside it.
+type servedGroups struct {
+	*sharedState
+	store   servedStore
+	kernel  prefixKernel
+	health  *databaseHealth
+	leases  *groupLeases
+	timers  *lifeTimers
+	by      string       // this daemon among all, after a restart too
+	discard bool         // end what the configuration lacks
+	follow  func(*group) // has the feed of a new group followed; called with the lock held
+
+	regrouping sync.Mutex // one change of what is served at a time; taken before reconciling
+
+	// Guarded by mu.
+	configs         []lsn.GroupConfig          // what the engine serves
+	inside, outside []netip.Prefix             // served since the start, for reloads
+	unadopted       map[string]lsn.GroupConfig // groups with what drains of them, until their bindings are in the engine
+	prepared        bool                       // it is known what there is to serve
+	guards          map[string]guard.Limits    // of groups, by name
+}
+
 // plan is what a group is served as when this daemon starts.
 type plan struct {
 	config  lsn.GroupConfig // with what drains
@@ -35,34 +74,34 @@ type plan struct {
 	drains  bool
 }
 
-// runStart takes up what there is to serve, and then has every group followed.
-func (m *Manager) runStart(ctx context.Context) error {
+// start takes up what there is to serve, and then has every group followed.
+func (sg *servedGroups) start(ctx context.Context) error {
 	var refused error
-	err := m.retryStore(ctx, "take up what is served from the database", func(ctx context.Context) error {
-		err := m.takeUpServed(ctx)
+	err := sg.health.retry(ctx, "take up what is served from the database", func(ctx context.Context) error {
+		err := sg.takeUpServed(ctx)
 		if errors.Is(err, errRefused) || errors.Is(err, ownership.ErrOwned) {
 			refused = err
 			return nil
 		}
-		return m.noteStart(err)
+		return sg.noteStart(err)
 	})
 	if err != nil || refused != nil {
 		return errors.Join(err, refused)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.prepared = true
-	for _, g := range m.groups {
-		m.followLocked(g)
+	sg.mu.Lock()
+	defer sg.mu.Unlock()
+	sg.prepared = true
+	for _, g := range sg.groups {
+		sg.follow(g)
 	}
 	return nil
 }
 
 // noteStart keeps for readiness why the groups could not be taken up.
-func (m *Manager) noteStart(err error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, g := range m.groups {
+func (sg *servedGroups) noteStart(err error) error {
+	sg.mu.Lock()
+	defer sg.mu.Unlock()
+	for _, g := range sg.groups {
 		g.failure = err
 	}
 	return err
@@ -70,10 +109,10 @@ func (m *Manager) noteStart(err error) error {
 
 // takeUpServed takes the leases of the groups and makes engine, kernel and store
 // know all that is to be served. Done again after a failure it does the same.
-func (m *Manager) takeUpServed(ctx context.Context) error {
-	m.regrouping.Lock()
-	defer m.regrouping.Unlock()
-	plans, err := m.planAll(ctx)
+func (sg *servedGroups) takeUpServed(ctx context.Context) error {
+	sg.regrouping.Lock()
+	defer sg.regrouping.Unlock()
+	plans, err := sg.planAll(ctx)
 	if err != nil {
 		return err
 	}
@@ -86,19 +125,19 @@ func (m *Manager) takeUpServed(ctx context.Context) error {
 		return fmt.Errorf("%w: %w; %s", errRefused, err, refusalHint)
 	}
 	inside, outside := prefixesOf(configs)
-	if err := m.kernel.SetPrefixes(ctx, inside, outside); err != nil {
+	if err := sg.kernel.SetPrefixes(ctx, inside, outside); err != nil {
 		return err
 	}
-	if err := m.store.Serve(moreGroups(plans)); err != nil {
+	if err := sg.store.Serve(moreGroups(plans)); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.engine, m.inside, m.outside = engine, inside, outside
-	m.life.SetEngine(engine)
-	m.unadopted = map[string]lsn.GroupConfig{}
+	sg.mu.Lock()
+	defer sg.mu.Unlock()
+	sg.inside, sg.outside = inside, outside
+	sg.life.SetEngine(engine)
+	sg.unadopted = map[string]lsn.GroupConfig{}
 	for i := range plans {
-		m.serveLocallyLocked(&plans[i])
+		sg.serveLocallyLocked(&plans[i])
 	}
 	return nil
 }
@@ -129,34 +168,34 @@ func moreGroups(plans []plan) []subscriberdb.Group {
 }
 
 // serveLocallyLocked makes the group of a plan, or adds to the one that there is.
-func (m *Manager) serveLocallyLocked(p *plan) {
+func (sg *servedGroups) serveLocallyLocked(p *plan) {
 	if !p.drains {
 		return
 	}
 	name := p.config.Name
-	m.unadopted[name] = p.config
-	g := m.groups[name]
+	sg.unadopted[name] = p.config
+	g := sg.groups[name]
 	if g == nil {
-		g = m.addGroupLocked(p.config, p.retired.Guard)
+		g = sg.addGroupLocked(p.config, p.retired.Guard)
 	}
 	g.Inside = slices.Clone(p.config.Inside)
-	m.log.Warn("the configuration lacks what customers use; it is served to its end and gives nothing new",
+	sg.log.Warn("the configuration lacks what customers use; it is served to its end and gives nothing new",
 		"group", name, "whole_group", p.retired != nil, "inside", p.inside, "outside", p.config.Outside)
 }
 
 // planAll says what every group is to be served as.
-func (m *Manager) planAll(ctx context.Context) ([]plan, error) {
-	m.mu.RLock()
-	configs := m.configs
-	m.mu.RUnlock()
+func (sg *servedGroups) planAll(ctx context.Context) ([]plan, error) {
+	sg.mu.RLock()
+	configs := sg.configs
+	sg.mu.RUnlock()
 	names := make([]string, len(configs))
 	for i := range configs {
 		names[i] = configs[i].Name
-		if err := m.owner.Take(ctx, names[i]); err != nil {
+		if err := sg.leases.Take(ctx, names[i]); err != nil {
 			return nil, err
 		}
 	}
-	list, err := m.store.Served(ctx, names)
+	list, err := sg.store.Served(ctx, names)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +205,7 @@ func (m *Manager) planAll(ctx context.Context) ([]plan, error) {
 	}
 	var plans []plan
 	for _, c := range configs {
-		p, err := m.planConfigured(ctx, c, configs, stored[c.Name])
+		p, err := sg.planConfigured(ctx, c, configs, stored[c.Name])
 		if err != nil {
 			return nil, err
 		}
@@ -174,7 +213,7 @@ func (m *Manager) planAll(ctx context.Context) ([]plan, error) {
 		delete(stored, c.Name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(stored)) {
-		p, err := m.planRetired(ctx, stored[name], configs)
+		p, err := sg.planRetired(ctx, stored[name], configs)
 		if err != nil {
 			return nil, err
 		}
@@ -187,15 +226,15 @@ func (m *Manager) planAll(ctx context.Context) ([]plan, error) {
 
 // planConfigured plans a group that is configured. Its stored bindings are looked
 // at only if they may be of what the configuration lacks.
-func (m *Manager) planConfigured(ctx context.Context, c lsn.GroupConfig, all []lsn.GroupConfig, s *subscriberdb.Served) (plan, error) {
+func (sg *servedGroups) planConfigured(ctx context.Context, c lsn.GroupConfig, all []lsn.GroupConfig, s *subscriberdb.Served) (plan, error) {
 	p := plan{config: c}
-	if m.discard || s != nil && servedBy(&c, s) {
+	if sg.discard || s != nil && servedBy(&c, s) {
 		return p, nil
 	}
 	if s == nil {
 		s = &subscriberdb.Served{} // served by a version that did not write it
 	}
-	rows, err := m.rowsInUse(ctx, c.Name)
+	rows, err := sg.rowsInUse(ctx, c.Name)
 	if err != nil {
 		return p, err
 	}
@@ -210,22 +249,22 @@ func (m *Manager) planConfigured(ctx context.Context, c lsn.GroupConfig, all []l
 
 // planRetired plans a group that is not configured any more, and forgets one that
 // nobody uses.
-func (m *Manager) planRetired(ctx context.Context, s *subscriberdb.Served, all []lsn.GroupConfig) (p plan, err error) {
-	if s.By != m.by {
-		m.log.Info("a group in the database is not this daemon's", "group", s.Group, "served_by", s.By)
+func (sg *servedGroups) planRetired(ctx context.Context, s *subscriberdb.Served, all []lsn.GroupConfig) (p plan, err error) {
+	if s.By != sg.by {
+		sg.log.Info("a group in the database is not this daemon's", "group", s.Group, "served_by", s.By)
 		return p, nil
 	}
 	var rows []nat.Binding
-	if !m.discard {
-		if rows, err = m.rowsInUse(ctx, s.Group); err != nil {
+	if !sg.discard {
+		if rows, err = sg.rowsInUse(ctx, s.Group); err != nil {
 			return p, err
 		}
 	}
 	if len(rows) == 0 {
-		m.log.Info("a group that is not configured is forgotten", "group", s.Group, "discarded", m.discard)
-		return p, m.store.ForgetServed(ctx, s.Group)
+		sg.log.Info("a group that is not configured is forgotten", "group", s.Group, "discarded", sg.discard)
+		return p, sg.store.ForgetServed(ctx, s.Group)
 	}
-	if err := m.owner.Take(ctx, s.Group); err != nil {
+	if err := sg.leases.Take(ctx, s.Group); err != nil {
 		return p, err
 	}
 	p.retired = s
@@ -246,11 +285,11 @@ func servedBy(c *lsn.GroupConfig, s *subscriberdb.Served) bool {
 }
 
 // rowsInUse returns the stored bindings that are live or in their hold.
-func (m *Manager) rowsInUse(ctx context.Context, group string) ([]nat.Binding, error) {
+func (sg *servedGroups) rowsInUse(ctx context.Context, group string) ([]nat.Binding, error) {
 	var used []nat.Binding
-	err := m.store.BindingRows(ctx, group, func(rows []subscriberdb.BindingRow) error {
+	err := sg.store.BindingRows(ctx, group, func(rows []subscriberdb.BindingRow) error {
 		for i := range rows {
-			if b, ok := rows[i].Binding(); ok && (b.State != nat.Held || b.HoldUntil.After(m.now())) {
+			if b, ok := rows[i].Binding(); ok && (b.State != nat.Held || b.HoldUntil.After(sg.now())) {
 				used = append(used, b)
 			}
 		}
@@ -369,22 +408,22 @@ func aggregate(addresses []netip.Addr) []netip.Prefix {
 
 // retireLocked ends what a group may give of its drained prefixes, now that its
 // bindings are in the engine: from here on the engine keeps of them what is used.
-func (m *Manager) retireLocked(g *group) error {
-	if _, ok := m.unadopted[g.Name]; !ok {
+func (sg *servedGroups) retireLocked(g *group) error {
+	if _, ok := sg.unadopted[g.Name]; !ok {
 		return nil
 	}
-	if err := m.engine.Reconfigure(m.asServedLocked(g.Name)); err != nil {
+	if err := sg.life.Engine().Reconfigure(sg.asServedLocked(g.Name)); err != nil {
 		return err
 	}
-	delete(m.unadopted, g.Name)
+	delete(sg.unadopted, g.Name)
 	return nil
 }
 
 // asServedLocked returns the configuration with what is not yet adopted, but for
 // one group.
-func (m *Manager) asServedLocked(but string) []lsn.GroupConfig {
-	configs := slices.Clone(m.configs)
-	for name, full := range m.unadopted {
+func (sg *servedGroups) asServedLocked(but string) []lsn.GroupConfig {
+	configs := slices.Clone(sg.configs)
+	for name, full := range sg.unadopted {
 		if name == but {
 			continue
 		}

@@ -5,11 +5,11 @@ import (
 	"github.com/sessiond/sessiond/internal/lifecycle"
 )
 
-func (m *Manager) slotViewRLocked(s *lifecycle.Slot) drift.Slot {
+func (rc *reconciler) slotViewRLocked(s *lifecycle.Slot) drift.Slot {
 	r := s.Record()
 	return drift.Slot{
 		Online: s.Online(), Identity: drift.IdentityOf(&r), Version: r.Version,
-		Pending: s.Phase() == lifecycle.Idle && s.Online() && m.engine.IsPending(s.Group(), s.Inside()),
+		Pending: s.Phase() == lifecycle.Idle && s.Online() && rc.life.Engine().IsPending(s.Group(), s.Inside()),
 		Bound:   s.Phase() != lifecycle.Idle, Stray: s.Stray(),
 		Element: s.Expected(), Block: s.Block(),
 	}

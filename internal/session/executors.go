@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"time"
 
@@ -16,54 +15,55 @@ const (
 	// stopped; each proof costs a visit to all processors and several exchanges with
 	// the kernel, for however many addresses.
 	reapTime = 12 * time.Millisecond
-
-	retryFirst = 50 * time.Millisecond
-	retryMost  = time.Second
 )
 
-// retry calls try until it succeeds or ctx ends, waiting longer each time. It
-// logs the first failure and the recovery.
-func (m *Manager) retry(ctx context.Context, what string, try func(context.Context) error) error {
-	return m.retryLogged(ctx, what, try, func(context.Context) slog.Level { return slog.LevelError })
+// executorKernel is what executors have the kernel do.
+type executorKernel interface {
+	Apply(ctx context.Context, entries []nat.Entry) error
+	Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error)
 }
 
-// retryLogged is insist whose lines are of the level that is asked for after the first
-// failure.
-func (m *Manager) retryLogged(ctx context.Context, what string, try func(context.Context) error, severity func(context.Context) slog.Level) error {
-	var level slog.Level
-	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
-		err := try(ctx)
-		if err == nil {
-			if wait > retryFirst {
-				m.log.Log(ctx, min(level, slog.LevelInfo), "works again", "what", what)
-			}
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if wait == retryFirst {
-			level = severity(ctx)
-			m.log.Log(ctx, level, "failed, retrying", "what", what, "err", err)
-		}
-		if err := clock.Sleep(ctx, wait); err != nil {
-			return err
-		}
+// executors carry out in database and kernel what the life cycle asks for, each kind of work
+// from a queue of its own, and report what it came to.
+type executors struct {
+	*sharedState
+	kernel executorKernel
+	store  bindingStore
+	health *databaseHealth
+	leases *groupLeases
+
+	saves     *queue[lifecycle.Write]
+	opens     *queue[lifecycle.Work]
+	cuts      *queue[lifecycle.Work]
+	reaps     *queue[lifecycle.Work]
+	lingering *queue[lifecycle.Work] // of reaps: the entries keep coming back
+}
+
+func newExecutors(s *sharedState, kernel executorKernel, store bindingStore, h *databaseHealth, l *groupLeases) *executors {
+	return &executors{
+		sharedState: s, kernel: kernel, store: store, health: h, leases: l,
+		saves: newQueue[lifecycle.Write](keepMost), opens: newQueue[lifecycle.Work](takeMost), cuts: newQueue[lifecycle.Work](takeMost),
+		reaps: newQueue[lifecycle.Work](takeMost), lingering: newQueue[lifecycle.Work](takeMost),
 	}
+}
+
+// tasks are what works until its context ends.
+func (x *executors) tasks() []func(context.Context) error {
+	return []func(context.Context) error{x.runSaves, x.runCuts, x.runOpens, x.runReaps, x.runLingering}
 }
 
 // runCuts closes and narrows gates, all that are waiting in one transaction.
 // Cuts have an executor of their own, so that they never queue behind openings.
-func (m *Manager) runCuts(ctx context.Context) error {
-	return m.runApply(ctx, m.cuts, m.cutDone)
+func (x *executors) runCuts(ctx context.Context) error {
+	return x.runApply(ctx, x.cuts, x.cutDone)
 }
 
 // runOpens opens gates.
-func (m *Manager) runOpens(ctx context.Context) error {
-	return m.runApply(ctx, m.opens, m.openDone)
+func (x *executors) runOpens(ctx context.Context) error {
+	return x.runApply(ctx, x.opens, x.openDone)
 }
 
-func (m *Manager) runApply(ctx context.Context, q *queue[lifecycle.Work], done func([]lifecycle.Work)) error {
+func (x *executors) runApply(ctx context.Context, q *queue[lifecycle.Work], done func([]lifecycle.Work)) error {
 	var batch []lifecycle.Work
 	var entries []nat.Entry
 	for {
@@ -71,9 +71,9 @@ func (m *Manager) runApply(ctx context.Context, q *queue[lifecycle.Work], done f
 		if batch, err = q.take(ctx, batch); err != nil {
 			return err
 		}
-		err = m.retry(ctx, "program the kernel", func(ctx context.Context) error {
-			entries = m.wanted(batch, entries[:0])
-			return m.kernel.Apply(ctx, entries)
+		err = retry(ctx, x.log, "program the kernel", func(ctx context.Context) error {
+			entries = x.wanted(batch, entries[:0])
+			return x.kernel.Apply(ctx, entries)
 		})
 		if err != nil {
 			return err
@@ -84,43 +84,43 @@ func (m *Manager) runApply(ctx context.Context, q *queue[lifecycle.Work], done f
 
 // wanted appends what the kernel should hold for each address of a batch, given the
 // phase the slot is on its way to.
-func (m *Manager) wanted(batch []lifecycle.Work, entries []nat.Entry) []nat.Entry {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+func (x *executors) wanted(batch []lifecycle.Work, entries []nat.Entry) []nat.Entry {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
 	for _, w := range batch {
 		entries = append(entries, w.Slot.Wanted())
 	}
 	return entries
 }
 
-func (m *Manager) openDone(batch []lifecycle.Work) { m.done(batch, m.life.Programmed) }
+func (x *executors) openDone(batch []lifecycle.Work) { x.done(batch, x.life.Programmed) }
 
-func (m *Manager) cutDone(batch []lifecycle.Work) { m.done(batch, m.life.Closed) }
+func (x *executors) cutDone(batch []lifecycle.Work) { x.done(batch, x.life.Closed) }
 
 // done reports a batch that an executor is done with.
-func (m *Manager) done(batch []lifecycle.Work, report func(*lifecycle.Slot, time.Time)) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.now()
+func (x *executors) done(batch []lifecycle.Work, report func(*lifecycle.Slot, time.Time)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	now := x.now()
 	for _, w := range batch {
 		report(w.Slot, now)
 	}
-	m.settleLocked()
+	x.settleLocked()
 }
 
 // runReaps deletes the conntrack entries of cut addresses, all that are waiting
 // in one go, and takes the kernel's word that none is left. Addresses whose
 // entries keep coming back must not hold up the others: runLingering has them.
-func (m *Manager) runReaps(ctx context.Context) error {
-	return m.reapAll(ctx, m.reaps, 0)
+func (x *executors) runReaps(ctx context.Context) error {
+	return x.reapAll(ctx, x.reaps, 0)
 }
 
 // runLingering tries again, now and then, to reap what runReaps could not.
-func (m *Manager) runLingering(ctx context.Context) error {
-	return m.reapAll(ctx, m.lingering, retryMost)
+func (x *executors) runLingering(ctx context.Context) error {
+	return x.reapAll(ctx, x.lingering, retryMost)
 }
 
-func (m *Manager) reapAll(ctx context.Context, q *queue[lifecycle.Work], after time.Duration) error {
+func (x *executors) reapAll(ctx context.Context, q *queue[lifecycle.Work], after time.Duration) error {
 	for batch := []lifecycle.Work(nil); ; {
 		var err error
 		if batch, err = q.take(ctx, batch); err != nil {
@@ -134,15 +134,15 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[lifecycle.Work], after t
 			inside[i] = w.Inside
 		}
 		var receipts []nat.Reaped
-		err = m.retry(ctx, "delete conntrack entries", func(ctx context.Context) error {
+		err = retry(ctx, x.log, "delete conntrack entries", func(ctx context.Context) error {
 			var err error
-			receipts, err = m.kernel.Reap(ctx, inside)
+			receipts, err = x.kernel.Reap(ctx, inside)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		m.lingering.push(m.reaped(batch, receipts)...)
+		x.lingering.push(x.reaped(batch, receipts)...)
 		if len(batch) >= busyBatch {
 			if err := clock.Sleep(ctx, reapTime); err != nil {
 				return err
@@ -153,17 +153,17 @@ func (m *Manager) reapAll(ctx context.Context, q *queue[lifecycle.Work], after t
 
 // reaped ends the teardowns that have a receipt, and returns the others. The
 // receipts are in the order of the batch.
-func (m *Manager) reaped(batch []lifecycle.Work, receipts []nat.Reaped) (unproved []lifecycle.Work) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (x *executors) reaped(batch []lifecycle.Work, receipts []nat.Reaped) (unproved []lifecycle.Work) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	for _, w := range batch {
 		if len(receipts) == 0 || receipts[0].Inside != w.Inside {
 			unproved = append(unproved, w)
 			continue
 		}
-		m.life.Reaped(w.Slot, &receipts[0], m.now())
+		x.life.Reaped(w.Slot, &receipts[0], x.now())
 		receipts = receipts[1:]
 	}
-	m.settleLocked()
+	x.settleLocked()
 	return unproved
 }

@@ -291,13 +291,13 @@ func TestOnePieceOfWork(t *testing.T) {
 	next := w.life.Slot(alice).Record()
 	next.UserName, next.AcctSessionID = "z", "2"
 	entry := nat.Entry{Inside: alice, Gate: nat.GateOpen}
-	r := repair{group: w.groups["default"], gone: map[netip.Addr]uint64{}}
+	r := repair{reconciler: w.reconciler, group: w.groups["default"], gone: map[netip.Addr]uint64{}}
 	for _, d := range []drift.Operation{
 		{Kind: inspect.DriftRecordUnseen, Inside: alice, Record: &next},
 		{Kind: inspect.DriftElementMissing, Inside: alice},
 		{Kind: inspect.DriftElementOrphaned, Inside: alice, Element: entry},
 	} {
-		w.mendLocked(&r, &d)
+		r.mendLocked(&d)
 	}
 	if w.life.Busy() != 1 || w.life.Slot(alice).Stray() {
 		t.Errorf("%d pieces of work, stray %t; want 1 and false", w.life.Busy(), w.life.Slot(alice).Stray())
@@ -316,12 +316,12 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	w.mu.Lock()
 	w.life.Repairs().Reprogram(w.life.Slot(alice)) // no executor is there any more
 	w.mu.Unlock()
-	r := repair{dryRun: true, group: w.groups["default"], anew: true, gone: map[netip.Addr]uint64{}}
+	r := repair{reconciler: w.reconciler, dryRun: true, group: w.groups["default"], anew: true, gone: map[netip.Addr]uint64{}}
 	var views drift.Views
 	views.Engine.Slots = map[netip.Addr]drift.Slot{}
 	views.Kernel.Elements = map[netip.Addr]nat.Entry{}
-	w.showSlots(&views, r.group, &doubts{inside: []netip.Addr{alice}, online: true})
-	w.mend(&r, drift.Diff(&views))
+	w.reconciler.newPass(r.group, comparison{}).showSlots(&views, &doubts{inside: []netip.Addr{alice}, online: true})
+	r.mend(drift.Diff(&views))
 	if len(r.drifts) != 1 || r.drifts[0].Kind != inspect.DriftBindingOrphaned {
 		t.Errorf("found %v, want %s", r.drifts, inspect.DriftBindingOrphaned)
 	}

@@ -24,55 +24,89 @@ const (
 	fullBatch  = 512
 )
 
+// feedStore has the change feeds of the groups.
+type feedStore interface {
+	Tail(ctx context.Context, group string) (string, error)
+	Feed(ctx context.Context, group, after string, limit int, block time.Duration, room []subscriber.Change) ([]subscriber.Change, string, error)
+	TellPosition(ctx context.Context, group, reader, entry string) error
+}
+
+// feedFollower takes the changes of all groups in the order of their feeds.
+type feedFollower struct {
+	*sharedState
+	store      feedStore
+	node       string
+	start      <-chan struct{} // closed once the kernel's sessions are known
+	health     *databaseHealth
+	absences   *absences
+	served     *servedGroups
+	reconciler *reconciler
+}
+
 // follow keeps one group in step with its change feed. A gap in the feed, or a
 // database that was away, costs a comparison in full.
-func (m *Manager) follow(ctx context.Context, g *group) error {
+func (f *feedFollower) follow(ctx context.Context, g *group) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-m.kernel.Ready():
+	case <-f.start:
 	}
 	for {
-		err := m.retryStore(ctx, "read group "+g.Name+" from the database", func(ctx context.Context) error {
-			if err := m.keepServed(ctx, g, false); err != nil || ctx.Err() != nil {
-				return m.noteSync(g, errors.Join(err, ctx.Err())) // what is served is stored before anything of it can be used
+		err := f.health.retry(ctx, "read group "+g.Name+" from the database", func(ctx context.Context) error {
+			if err := f.served.keep(ctx, g, false); err != nil || ctx.Err() != nil {
+				return f.noteSync(g, errors.Join(err, ctx.Err())) // what is served is stored before anything of it can be used
 			}
-			return m.noteSync(g, m.sync(ctx, g))
+			return f.noteSync(g, f.sync(ctx, g))
 		})
 		if err != nil {
 			return err
 		}
-		err = m.drainFeed(ctx, g)
-		m.unfollowed(g)
+		err = f.drainFeed(ctx, g)
+		f.unfollowed(g)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, subscriberdb.ErrFeedGap):
-			m.gapFound(g)
+			f.gapFound(g)
 		default:
-			m.log.Log(ctx, m.storeSeverity(ctx), "change feed interrupted", "group", g.Name, "err", err)
+			f.log.Log(ctx, f.health.severity(ctx), "change feed interrupted", "group", g.Name, "err", err)
 		}
 	}
 }
 
+// sync takes a group up, and says where to go on reading its feed.
+func (f *feedFollower) sync(ctx context.Context, g *group) error {
+	if err := f.health.probe(ctx); err != nil {
+		return err // whatever could be read of it, nothing could be mended
+	}
+	return f.reconciler.takeUp(ctx, g)
+}
+
+// takenUpLocked notes that the group was taken up: its feed is read on from here.
+func (f *feedFollower) takenUpLocked(g *group) {
+	f.absences.missing.push(g.early...)
+	g.early, g.followed = nil, true
+	f.settleLocked()
+}
+
 // drainFeed takes changes until the feed fails.
-func (m *Manager) drainFeed(ctx context.Context, g *group) error {
+func (f *feedFollower) drainFeed(ctx context.Context, g *group) error {
 	var room []subscriber.Change
 	var told positionTold
 	for wait := feedBlock; ; {
-		changes, last, err := m.store.Feed(ctx, g.Name, m.positionOf(g), feedBatch, wait, room)
+		changes, last, err := f.store.Feed(ctx, g.Name, f.positionOf(g), feedBatch, wait, room)
 		if err != nil {
 			return err
 		}
-		m.take(g, changes, last)
-		m.tellPosition(ctx, g, &told)
+		f.take(g, changes, last)
+		f.tellPosition(ctx, g, &told)
 		n := len(changes)
 		clear(changes)
 		room = changes // none where nothing happens: the memory of a storm is not kept
 		if wait = feedBlock; n >= busyBatch {
 			wait = 0 // for what has gathered meanwhile
 		}
-		if err := m.gatherMore(ctx, n); err != nil {
+		if err := gatherMore(ctx, n); err != nil {
 			return err
 		}
 	}
@@ -80,7 +114,7 @@ func (m *Manager) drainFeed(ctx context.Context, g *group) error {
 
 // gatherMore waits a little after something was done, unless there is a full
 // batch more to be done.
-func (m *Manager) gatherMore(ctx context.Context, done int) error {
+func gatherMore(ctx context.Context, done int) error {
 	switch {
 	case done == 0 || done >= fullBatch:
 		return ctx.Err()
@@ -92,11 +126,11 @@ func (m *Manager) gatherMore(ctx context.Context, done int) error {
 
 // gapFound notes that the group's feed no longer has what was read last: changes were
 // lost before they were read, or the database is another one.
-func (m *Manager) gapFound(g *group) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (f *feedFollower) gapFound(g *group) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	g.gaps++
-	m.log.Error("change feed has lost what was not read yet, everything is compared instead",
+	f.log.Error("change feed has lost what was not read yet, everything is compared instead",
 		"group", g.Name, "alarm", "sessiond_feed_gaps_total")
 }
 
@@ -115,41 +149,35 @@ type positionTold struct {
 
 // tellPosition tells how far the group's feed was read, now and then. What fails is
 // told the next time: until then the feed keeps more than it must.
-func (m *Manager) tellPosition(ctx context.Context, g *group, told *positionTold) {
-	entry, since := m.positionOf(g), time.Since(told.at)
+func (f *feedFollower) tellPosition(ctx context.Context, g *group, told *positionTold) {
+	entry, since := f.positionOf(g), time.Since(told.at)
 	if since < tellEvery || entry == told.entry && since < tellAlive {
 		return
 	}
 	told.at = time.Now()
-	if m.store.TellPosition(ctx, g.Name, m.node, entry) == nil {
+	if f.store.TellPosition(ctx, g.Name, f.node, entry) == nil {
 		told.entry = entry
 	}
 }
 
-func (m *Manager) positionOf(g *group) string {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return g.position
-}
-
 // noteSync keeps for readiness why a group could not be taken up.
-func (m *Manager) noteSync(g *group, err error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (f *feedFollower) noteSync(g *group, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	g.failure = err
 	return err
 }
 
 // take applies changes in the order in which the database took them.
-func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.groups[g.Name] != g {
+func (f *feedFollower) take(g *group, changes []subscriber.Change, last string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.groups[g.Name] != g {
 		return // forgotten meanwhile
 	}
-	now := m.now()
+	now := f.now()
 	for i := range changes {
-		m.life.Apply(&changes[i], now)
+		f.life.Apply(&changes[i], now)
 	}
 	if last != g.position {
 		g.position = last
@@ -158,9 +186,9 @@ func (m *Manager) take(g *group, changes []subscriber.Change, last string) {
 }
 
 // unfollowed says that the group's feed is not read on until it is taken up anew.
-func (m *Manager) unfollowed(g *group) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (f *feedFollower) unfollowed(g *group) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	g.followed = false
 	g.tellMovedLocked()
 }
@@ -169,4 +197,44 @@ func (m *Manager) unfollowed(g *group) {
 func (g *group) tellMovedLocked() {
 	close(g.moved)
 	g.moved = make(chan struct{})
+}
+
+// takenWithin bounds how long a change made here is waited for to come back
+// through the feed.
+const takenWithin = 2 * time.Second
+
+// await waits, for a bounded time, until the group's feed was taken up to id.
+func (f *feedFollower) await(ctx context.Context, g *group, id string) {
+	ctx, cancel := context.WithTimeout(ctx, takenWithin)
+	defer cancel()
+	f.caughtUp(ctx, g, id, false)
+}
+
+// caughtUp waits until the group's feed was taken up to id, and reports whether it
+// was before ctx ended. Who must not wait for the feed to be taken up anew gives up
+// when it is not followed.
+func (f *feedFollower) caughtUp(ctx context.Context, g *group, id string, followed bool) bool {
+	for {
+		f.mu.RLock()
+		there, lost, moved := subscriber.CompareVersions(g.position, id) >= 0, followed && !g.followed, g.moved
+		f.mu.RUnlock()
+		if there || lost {
+			return there
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-moved:
+		}
+	}
+}
+
+// awaitTails waits, for a bounded time, until all feeds were taken to their
+// present ends.
+func (f *feedFollower) awaitTails(ctx context.Context) {
+	for _, g := range f.syncedGroups() {
+		if tail, err := f.store.Tail(ctx, g.Name); err == nil {
+			f.await(ctx, g, tail)
+		}
+	}
 }

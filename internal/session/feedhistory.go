@@ -12,14 +12,14 @@ import (
 
 // readRecent reads who came and went in a group so recently that a grace time may
 // still run. A record that came last and is not there was removed by other hands.
-func (m *Manager) readRecent(ctx context.Context, g *group) error {
-	m.mu.RLock()
+func (r *reconciler) readRecent(ctx context.Context, g *group) error {
+	r.mu.RLock()
 	config := g.Config
-	m.mu.RUnlock()
+	r.mu.RUnlock()
 	if config.Grace == 0 {
 		return nil
 	}
-	changes, err := m.store.Recent(ctx, g.Name, m.now().Add(-config.Grace))
+	changes, err := r.store.Recent(ctx, g.Name, r.now().Add(-config.Grace))
 	if err != nil {
 		return err
 	}
@@ -33,15 +33,15 @@ func (m *Manager) readRecent(ctx context.Context, g *group) error {
 			came = append(came, inside)
 		}
 	}
-	gone, err := m.store.Gone(ctx, g.Name, came)
+	gone, err := r.store.Gone(ctx, g.Name, came)
 	if err != nil {
 		return err
 	}
 	for _, inside := range gone {
 		delete(recent, inside)
 	}
-	m.mu.Lock()
+	r.mu.Lock()
 	g.Recent = recent
-	m.mu.Unlock()
+	r.mu.Unlock()
 	return nil
 }

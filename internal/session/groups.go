@@ -4,32 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
+	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// SetGroups takes a changed configuration without touching a session: new
+// set takes a changed configuration without touching a session: new
 // groups and prefixes are served, those taken out keep what they have and give
 // no more. It refuses to move an inside address that is in use to another
 // group: its record and its block would stay behind.
-func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) error {
-	m.awaitAdopted(ctx)
-	m.regrouping.Lock()
-	defer m.regrouping.Unlock()
-	if err := m.mayRegroup(); err != nil {
+func (sg *servedGroups) set(ctx context.Context, configs []lsn.GroupConfig) error {
+	sg.awaitAdopted(ctx)
+	sg.regrouping.Lock()
+	defer sg.regrouping.Unlock()
+	if err := sg.mayRegroup(); err != nil {
 		return err
 	}
-	plans, taken, err := m.planNew(ctx, configs)
+	plans, taken, err := sg.planNew(ctx, configs)
 	if err == nil {
-		err = m.regroup(ctx, configs, plans)
+		err = sg.regroup(ctx, configs, plans)
 	}
 	if err != nil {
-		return errors.Join(err, m.leaveAll(ctx, taken))
+		return errors.Join(err, sg.leases.leaveAll(ctx, taken))
 	}
 	return nil
 }
@@ -38,23 +40,23 @@ func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) erro
 const adoptWithin = 5 * time.Second
 
 // awaitAdopted waits, for a bounded time, until a reload may change what is served.
-func (m *Manager) awaitAdopted(ctx context.Context) {
+func (sg *servedGroups) awaitAdopted(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, adoptWithin)
 	defer cancel()
-	for m.mayRegroup() != nil && clock.Sleep(ctx, 10*time.Millisecond) == nil {
+	for sg.mayRegroup() != nil && clock.Sleep(ctx, 10*time.Millisecond) == nil {
 	}
 }
 
 // mayRegroup: what is served can change once all bindings are known, and while it
 // is ours.
-func (m *Manager) mayRegroup() error {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.deposed != nil {
-		return m.deposed
+func (sg *servedGroups) mayRegroup() error {
+	if err := sg.leases.taken(); err != nil {
+		return err
 	}
-	known := m.prepared
-	for _, g := range m.groups {
+	sg.mu.RLock()
+	defer sg.mu.RUnlock()
+	known := sg.prepared
+	for _, g := range sg.groups {
 		known = known && g.adopted
 	}
 	if !known {
@@ -65,25 +67,25 @@ func (m *Manager) mayRegroup() error {
 
 // planNew takes the leases of groups that are not served yet, as a start does, and
 // plans them. It also returns the groups whose leases were taken.
-func (m *Manager) planNew(ctx context.Context, configs []lsn.GroupConfig) (plans []plan, taken []string, err error) {
-	m.mu.RLock()
+func (sg *servedGroups) planNew(ctx context.Context, configs []lsn.GroupConfig) (plans []plan, taken []string, err error) {
+	sg.mu.RLock()
 	var fresh []lsn.GroupConfig
 	for _, c := range configs {
-		if m.groups[c.Name] == nil {
+		if sg.groups[c.Name] == nil {
 			fresh = append(fresh, c)
 		}
 	}
-	m.mu.RUnlock()
+	sg.mu.RUnlock()
 	for _, c := range fresh {
-		if err := m.owner.Take(ctx, c.Name); err != nil {
+		if err := sg.leases.Take(ctx, c.Name); err != nil {
 			return nil, taken, err
 		}
 		taken = append(taken, c.Name)
-		stored, err := m.store.Served(ctx, []string{c.Name})
+		stored, err := sg.store.Served(ctx, []string{c.Name})
 		if err != nil {
 			return nil, taken, err
 		}
-		p, err := m.planConfigured(ctx, c, configs, servedAs(stored, c.Name))
+		p, err := sg.planConfigured(ctx, c, configs, servedAs(stored, c.Name))
 		if err != nil {
 			return nil, taken, err
 		}
@@ -102,60 +104,64 @@ func servedAs(stored []subscriberdb.Served, group string) *subscriberdb.Served {
 	return nil
 }
 
-func (m *Manager) leaveAll(ctx context.Context, names []string) error {
-	var errs []error
-	for _, name := range names {
-		errs = append(errs, m.owner.Leave(ctx, name))
-	}
-	return errors.Join(errs...)
-}
-
 // regroup changes engine and kernel, and has new groups followed.
-func (m *Manager) regroup(ctx context.Context, configs []lsn.GroupConfig, plans []plan) error {
-	m.mu.Lock()
-	before := m.configs
-	if err := m.staysLocked(configs); err != nil {
-		m.mu.Unlock()
+func (sg *servedGroups) regroup(ctx context.Context, configs []lsn.GroupConfig, plans []plan) error {
+	sg.mu.Lock()
+	before := sg.configs
+	if err := sg.staysLocked(configs); err != nil {
+		sg.mu.Unlock()
 		return err
 	}
 	full := withDrains(configs, plans)
-	if err := m.engine.Reconfigure(full); err != nil {
-		m.mu.Unlock()
+	if err := sg.life.Engine().Reconfigure(full); err != nil {
+		sg.mu.Unlock()
 		return err
 	}
-	inside, outside := m.prefixesLocked(full)
-	m.mu.Unlock()
-	err := m.kernel.SetPrefixes(ctx, inside, outside)
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	inside, outside := sg.prefixesLocked(full)
+	sg.mu.Unlock()
+	err := sg.kernel.SetPrefixes(ctx, inside, outside)
+	sg.mu.Lock()
+	defer sg.mu.Unlock()
 	if err != nil {
-		return errors.Join(err, m.engine.Reconfigure(before))
+		return errors.Join(err, sg.life.Engine().Reconfigure(before))
 	}
-	m.configs, m.inside, m.outside = configs, inside, outside
-	for _, g := range m.groups {
+	sg.configs, sg.inside, sg.outside = configs, inside, outside
+	for _, g := range sg.groups {
 		g.stored = nil // what the store adds to it may have changed too
 	}
-	defer signal(m.timers) // a grown pool serves who waits
+	defer signal(sg.timers.wake) // a grown pool serves who waits
 	for _, c := range configs {
-		if g := m.groups[c.Name]; g != nil {
+		if g := sg.groups[c.Name]; g != nil {
 			g.Config = c
 			continue
 		}
-		m.addGroupLocked(c, m.guards[c.Name])
+		sg.addGroupLocked(c, sg.guards[c.Name])
 	}
-	m.serveLocked(configs)
+	sg.serveLocked(configs)
 	for i := range plans {
-		m.serveLocallyLocked(&plans[i])
-		m.followLocked(m.groups[plans[i].config.Name])
+		sg.serveLocallyLocked(&plans[i])
+		sg.follow(sg.groups[plans[i].config.Name])
 	}
 	return nil
 }
 
-// Groups returns the configuration in force.
-func (m *Manager) Groups() []lsn.GroupConfig {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.configs
+// setGuards changes the limits of the named groups.
+func (sg *servedGroups) setGuards(limits map[string]guard.Limits) {
+	sg.mu.Lock()
+	defer sg.mu.Unlock()
+	sg.guards = maps.Clone(limits)
+	for name, l := range limits {
+		if g := sg.groups[name]; g != nil {
+			g.Guard.SetLimits(l)
+		}
+	}
+}
+
+// configured returns the configuration in force.
+func (sg *servedGroups) configured() []lsn.GroupConfig {
+	sg.mu.RLock()
+	defer sg.mu.RUnlock()
+	return sg.configs
 }
 
 // withDrains returns the configuration with what drains of its new groups.
@@ -172,8 +178,8 @@ func withDrains(configs []lsn.GroupConfig, plans []plan) []lsn.GroupConfig {
 }
 
 // staysLocked checks that no address in use would go to another group.
-func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
-	for inside, s := range m.life.Slots().All() {
+func (sg *servedGroups) staysLocked(configs []lsn.GroupConfig) error {
+	for inside, s := range sg.life.Slots().All() {
 		for _, c := range configs {
 			if c.Name != s.Group() && coveredBy(c.Inside, netip.PrefixFrom(inside, 32)) {
 				return fmt.Errorf("group %s: inside address %s is in use in group %s, end its session first: %w",
@@ -187,25 +193,25 @@ func (m *Manager) staysLocked(configs []lsn.GroupConfig) error {
 // serveLocked says which group an inside address is looked for in. Prefixes that
 // were taken out stay with their group, so that the sessions there can end, unless
 // a group has them now.
-func (m *Manager) serveLocked(configs []lsn.GroupConfig) {
-	for _, g := range m.groups {
+func (sg *servedGroups) serveLocked(configs []lsn.GroupConfig) {
+	for _, g := range sg.groups {
 		g.Inside = slices.DeleteFunc(g.Inside, func(p netip.Prefix) bool {
 			return slices.ContainsFunc(configs, func(c lsn.GroupConfig) bool { return coveredBy(c.Inside, p) })
 		})
 	}
 	for _, c := range configs {
-		g := m.groups[c.Name]
+		g := sg.groups[c.Name]
 		g.Inside = append(g.Inside, c.Inside...)
 	}
 }
 
-// Inside returns the inside prefixes of every group that is served, those taken
+// insidePrefixes returns the inside prefixes of every group that is served, those taken
 // out of the configuration included.
-func (m *Manager) Inside() map[string][]netip.Prefix {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	prefixes := make(map[string][]netip.Prefix, len(m.groups))
-	for name, g := range m.groups {
+func (sg *servedGroups) insidePrefixes() map[string][]netip.Prefix {
+	sg.mu.RLock()
+	defer sg.mu.RUnlock()
+	prefixes := make(map[string][]netip.Prefix, len(sg.groups))
+	for name, g := range sg.groups {
 		prefixes[name] = slices.Clone(g.Inside)
 	}
 	return prefixes
@@ -214,9 +220,9 @@ func (m *Manager) Inside() map[string][]netip.Prefix {
 // prefixesLocked returns the prefixes of the new groups and of those in force:
 // what stands in a pool that was taken out goes on until it ends, so the kernel
 // keeps all of them until the next start.
-func (m *Manager) prefixesLocked(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
-	inside, outside = slices.Clone(m.inside), slices.Clone(m.outside)
-	for _, g := range m.groups {
+func (sg *servedGroups) prefixesLocked(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
+	inside, outside = slices.Clone(sg.inside), slices.Clone(sg.outside)
+	for _, g := range sg.groups {
 		configs = append(slices.Clip(configs), g.Config)
 	}
 	for _, c := range configs {

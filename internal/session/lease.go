@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/ownership"
@@ -30,9 +32,19 @@ func (alone) Renew(context.Context) error         { return nil }
 func (alone) Holds(string) bool                   { return true }
 func (alone) Leave(context.Context, string) error { return nil }
 
-// runOwnership keeps the groups. That the database cannot be asked says nothing
+// groupLeases keeps the groups that this daemon serves, and knows when another one has
+// taken one of them.
+type groupLeases struct {
+	Ownership
+	log *slog.Logger
+
+	mu   sync.Mutex
+	lost error // another daemon has taken a group; nil while none has
+}
+
+// run keeps the groups. That the database cannot be asked says nothing
 // of whose they are, and who else notices says so.
-func (m *Manager) runOwnership(ctx context.Context) error {
+func (l *groupLeases) run(ctx context.Context) error {
 	tick := time.NewTicker(ownership.RenewEvery)
 	defer tick.Stop()
 	for {
@@ -41,23 +53,23 @@ func (m *Manager) runOwnership(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if err := m.owner.Renew(ctx); errors.Is(err, ownership.ErrOwned) {
+		if err := l.Renew(ctx); errors.Is(err, ownership.ErrOwned) {
 			return err
 		}
 	}
 }
 
-// owned is asked before anything is written into the database that belongs
+// check is asked before anything is written into the database that belongs
 // to a group's NAT: after a pause of this process, or of the database, another
 // daemon may have the group.
-func (m *Manager) owned(ctx context.Context, group string) error {
-	if m.owner.Holds(group) {
+func (l *groupLeases) check(ctx context.Context, group string) error {
+	if l.Holds(group) {
 		return nil
 	}
-	if err := m.owner.Renew(ctx); err != nil {
+	if err := l.Renew(ctx); err != nil {
 		return err
 	}
-	if !m.owner.Holds(group) {
+	if !l.Holds(group) {
 		return fmt.Errorf("group %s: its lease is not ours at present", group)
 	}
 	return nil
@@ -67,13 +79,26 @@ func (m *Manager) owned(ctx context.Context, group string) error {
 // nothing any more, neither in the kernel nor in the database, and say so. What the
 // kernel holds goes on working (I9), accounting goes on being recorded. Only a
 // person can tell which of the two should serve, so only a new start ends this.
-func (m *Manager) standAside(ctx context.Context, why error) {
-	m.mu.Lock()
-	m.deposed = why
-	m.mu.Unlock()
-	m.log.Error("another sessiond has taken a group; this one changes nothing any more until it is started again, NAT stays in place", "err", why)
+func (l *groupLeases) standAside(ctx context.Context, why error) {
+	l.mu.Lock()
+	l.lost = why
+	l.mu.Unlock()
+	l.log.Error("another sessiond has taken a group; this one changes nothing any more until it is started again, NAT stays in place", "err", why)
 	<-ctx.Done()
 }
 
-// OwnsNAT reports whether the group's lease is ours.
-func (m *Manager) OwnsNAT(group string) bool { return m.owner.Holds(group) }
+// taken says that another daemon has taken a group; nil while none has.
+func (l *groupLeases) taken() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost
+}
+
+// leaveAll gives groups up.
+func (l *groupLeases) leaveAll(ctx context.Context, names []string) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, l.Leave(ctx, name))
+	}
+	return errors.Join(errs...)
+}

@@ -95,7 +95,7 @@ func (w *listWorld) tell(group string, changes ...subscriber.Change) {
 			w.online[r.Key] = r
 		}
 	}
-	w.take(w.groups[group], changes, id)
+	w.follower.take(w.groups[group], changes, id)
 }
 
 // change draws a change of an address.
@@ -129,11 +129,11 @@ func (w *listWorld) step(spread int) {
 	switch w.r.IntN(20) {
 	case 0:
 		w.clock = w.clock.Add(40 * time.Second)
-		w.tick()
+		w.timers.tick()
 		w.settle(w.t)
 	case 1:
-		w.settings.Removal = []inspect.RemovalMode{inspect.RemovalOn, inspect.RemovalOff, inspect.RemovalObserve}[w.r.IntN(3)]
-		w.Manager.life.SetRemoval(w.settings.Removal)
+		w.Manager.settings.inForce.Removal = []inspect.RemovalMode{inspect.RemovalOn, inspect.RemovalOff, inspect.RemovalObserve}[w.r.IntN(3)]
+		w.Manager.life.SetRemoval(w.Manager.settings.inForce.Removal)
 	}
 }
 
@@ -223,7 +223,7 @@ func (w *listWorld) checkBindings() {
 	}
 	var want, got []inspect.BindingKey
 	for _, group := range listGroups {
-		w.engine.Bindings(group, func(b nat.Binding) bool {
+		w.Manager.life.Engine().Bindings(group, func(b nat.Binding) bool {
 			if f.Match(&b) {
 				want = append(want, inspect.KeyOf(&b))
 			}
@@ -267,7 +267,7 @@ func (w *listWorld) wantRemovals(f inspect.RemovalFilter) []inspect.RemovalKey {
 			add(s.Removal(inspect.RemovalGrace))
 		}
 	}
-	for _, r := range w.observed.ring {
+	for _, r := range w.reports.observed.ring {
 		add(r)
 	}
 	return slices.SortedFunc(maps.Keys(found), inspect.RemovalKey.Compare)
@@ -346,7 +346,7 @@ func TestListsRandomWalk(t *testing.T) {
 			w.settle(t)
 		}
 		w.checkSubscribers()
-		if groups, nases, clients := w.Manager.life.Online().Groups("", ""), w.Manager.life.Online().ByNAS(), w.clients.counts; len(groups)+len(nases)+len(clients) > 0 {
+		if groups, nases, clients := w.Manager.life.Online().Groups("", ""), w.Manager.life.Online().ByNAS(), w.reports.clients.counts; len(groups)+len(nases)+len(clients) > 0 {
 			t.Fatalf("of nobody, the groups %v, the NASes %v and the clients %v are left", groups, nases, clients)
 		}
 	}
@@ -416,7 +416,7 @@ func TestListsAreBounded(t *testing.T) {
 		}
 		if i == n-1 {
 			r.NAS = "few"
-			l.observed.add(inspect.Removal{Kind: inspect.RemovalObserved, Record: r, Reason: subscriber.ReasonStop})
+			l.reports.observed.add(inspect.Removal{Kind: inspect.RemovalObserved, Record: r, Reason: subscriber.ReasonStop})
 		}
 		packed := r.Pack()
 		l.Manager.life.Stand(&packed, l.now())
@@ -428,7 +428,7 @@ func TestListsAreBounded(t *testing.T) {
 	l.round(t, beyond, fewBindings+1, l.start)
 	l.Manager.life.SetRemoval(inspect.RemovalOff)
 	l.round(t, beyond, fewBindings+1, l.stop)
-	if _, err := l.engine.Drain("default", l.key(n-1).Inside, l.now()); err != nil {
+	if _, err := l.Manager.life.Engine().Drain("default", l.key(n-1).Inside, l.now()); err != nil {
 		t.Fatal(err)
 	}
 	subscribers := pageSizes(t, func(after subscriber.Key) ([]inspect.Subscriber, subscriber.Key, error) {

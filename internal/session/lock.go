@@ -13,10 +13,10 @@ type wakingLock struct {
 }
 
 // give puts work into a queue while the lock is held.
-func give[T any](m *Manager, q *queue[T], item T) {
+func give[T any](l *wakingLock, q *queue[T], item T) {
 	q.add(item)
-	if !slices.Contains(m.mu.wakes, q.wake) {
-		m.mu.wakes = append(m.mu.wakes, q.wake)
+	if !slices.Contains(l.wakes, q.wake) {
+		l.wakes = append(l.wakes, q.wake)
 	}
 }
 

@@ -15,7 +15,7 @@ func (v *Backend) NASes(ctx context.Context, f inspect.NASFilter, after inspect.
 	if err != nil {
 		return nil, err
 	}
-	known, err := v.m.store.NASes(ctx)
+	known, err := v.store.NASes(ctx)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -49,7 +49,7 @@ func (v *Backend) onlineByNAS() (map[inspect.NASKey]int, error) {
 
 // OnlineOf returns how many subscribers a client has online, or the clients of a realm by its
 // name. It waits for nobody.
-func (m *Manager) OnlineOf(client string) int { return m.clients.of(client) }
+func (m *Manager) OnlineOf(client string) int { return m.reports.clients.of(client) }
 
 func nasView(n *subscriberdb.NAS) inspect.NAS {
 	v := inspect.NAS{

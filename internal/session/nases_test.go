@@ -133,7 +133,7 @@ func BenchmarkNASes(b *testing.B) {
 	for _, subscribers := range []int{10_000, 100_000} {
 		b.Run(fmt.Sprint(subscribers), func(b *testing.B) {
 			l := newLife(b)
-			l.store, l.settled = noNASes{}, true
+			l.Backend.store, l.settled = noNASes{}, true
 			inside := netip.MustParseAddr("100.64.0.1")
 			for i := range subscribers {
 				r := subscriber.Record{

@@ -29,7 +29,7 @@ type comparison struct {
 // again, put beside what the engine says, and mended. So a pass takes no memory for
 // what agrees, may take its time, and what changes meanwhile is in nobody's way.
 type pass struct {
-	m     *Manager
+	*reconciler
 	group *group
 	how   comparison
 	anew  bool // the feed is taken up anew behind this look: what it said before may not have been heard
@@ -44,8 +44,8 @@ type pass struct {
 	lost    int                   // records that a suspect database got back
 }
 
-func (m *Manager) newPass(g *group, how comparison) *pass {
-	return &pass{m: m, group: g, how: how, gone: map[netip.Addr]uint64{}}
+func (r *reconciler) newPass(g *group, how comparison) *pass {
+	return &pass{reconciler: r, group: g, how: how, gone: map[netip.Addr]uint64{}}
 }
 
 // everything compares all there is of the group, who is online first: what others do
@@ -98,9 +98,9 @@ func (d *doubts) none() bool { return len(d.inside)+len(d.places) == 0 }
 
 // records looks at who is online in the database.
 func (p *pass) records(ctx context.Context) error {
-	versions := p.m.store.Versions
+	versions := p.store.Versions
 	if p.how.pace == nil {
-		versions = p.m.store.VersionsInOrder
+		versions = p.store.VersionsInOrder
 	}
 	return versions(ctx, p.group.Name, func(standing []subscriberdb.Standing) error {
 		d := doubts{inside: p.unknownOf(standing)}
@@ -117,11 +117,11 @@ func (p *pass) sees(inside netip.Addr) {
 
 // unknownOf returns where records stand that are not as their slots have them.
 func (p *pass) unknownOf(standing []subscriberdb.Standing) []netip.Addr {
-	p.m.mu.RLock()
-	defer p.m.mu.RUnlock()
+	p.mu.RLock()
+	defer p.mu.RUnlock()
 	var unknown []netip.Addr
 	for _, r := range standing {
-		s := p.m.life.Slot(r.Inside)
+		s := p.life.Slot(r.Inside)
 		if s == nil || !s.Online() || s.Group() != p.group.Name || r.Version == "" || s.Packed().Version() != subscriber.ParseVersion(r.Version) {
 			unknown = append(unknown, r.Inside)
 		} else {
@@ -139,7 +139,7 @@ func (p *pass) slots(ctx context.Context, records, elements bool) error {
 		d := doubts{online: !elements}
 		online, from = p.slotsFrom(from, online[:0], &d, elements)
 		if records && len(online) > 0 {
-			gone, err := p.m.store.Gone(ctx, p.group.Name, online)
+			gone, err := p.store.Gone(ctx, p.group.Name, online)
 			if err != nil {
 				return err
 			}
@@ -156,11 +156,10 @@ func (p *pass) slots(ctx context.Context, records, elements bool) error {
 // of the group is online whose record was not seen, notes where the kernel holds something
 // else, if that is asked, and returns where to go on.
 func (p *pass) slotsFrom(from netip.Addr, online []netip.Addr, d *doubts, elements bool) ([]netip.Addr, netip.Addr) {
-	m := p.m
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+	p.mu.RLock()
+	defer p.mu.RUnlock()
 	looked := 0
-	for inside, s := range m.life.Slots().From(from) {
+	for inside, s := range p.life.Slots().From(from) {
 		if looked++; looked > stretchSize {
 			return online, inside
 		}
@@ -170,7 +169,7 @@ func (p *pass) slotsFrom(from netip.Addr, online []netip.Addr, d *doubts, elemen
 		if _, seen := p.seen.At(inside); s.Online() && !seen {
 			online = append(online, inside)
 		}
-		if elements && m.oddRLocked(s) {
+		if elements && p.oddRLocked(s) {
 			d.inside = append(d.inside, inside)
 		}
 	}
@@ -179,14 +178,14 @@ func (p *pass) slotsFrom(from netip.Addr, online []netip.Addr, d *doubts, elemen
 
 // oddRLocked reports whether the kernel may not hold what it should of a slot at rest,
 // or the slot has no block for no reason.
-func (m *Manager) oddRLocked(s *lifecycle.Slot) bool {
+func (p *pass) oddRLocked(s *lifecycle.Slot) bool {
 	if s.Busy() || s.Stray() {
 		return false
 	}
 	if s.Phase() == lifecycle.Idle {
-		return s.Online() && !m.engine.IsPending(s.Group(), s.Inside())
+		return s.Online() && !p.life.Engine().IsPending(s.Group(), s.Inside())
 	}
-	e, ok := m.kernel.EntryAt(s.Inside())
+	e, ok := p.kernel.EntryAt(s.Inside())
 	return !ok && s.Expected().Gate != nat.GateClosed || ok && e != s.Expected()
 }
 
@@ -194,10 +193,10 @@ func (m *Manager) oddRLocked(s *lifecycle.Slot) bool {
 func (p *pass) bindings(ctx context.Context) error {
 	var list []nat.Binding
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
-		list, from = p.m.bindingsFrom(p.group.Name, from, list[:0])
+		list, from = p.bindingsFrom(p.group.Name, from, list[:0])
 		d := doubts{}
 		var err error
-		if d.places, err = p.m.notStoredSo(ctx, p.group.Name, list); err != nil {
+		if d.places, err = p.notStoredSo(ctx, list); err != nil {
 			return err
 		}
 		if err := p.compareAndRest(ctx, &d); err != nil {
@@ -207,20 +206,20 @@ func (p *pass) bindings(ctx context.Context) error {
 	return nil
 }
 
-func (m *Manager) bindingsFrom(group string, from netip.Addr, list []nat.Binding) ([]nat.Binding, netip.Addr) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	next := m.engine.BindingsFrom(group, from, stretchSize, func(b nat.Binding) { list = append(list, b) })
+func (r *reconciler) bindingsFrom(group string, from netip.Addr, list []nat.Binding) ([]nat.Binding, netip.Addr) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	next := r.life.Engine().BindingsFrom(group, from, stretchSize, func(b nat.Binding) { list = append(list, b) })
 	return list, next
 }
 
 // notStoredSo returns those of the bindings that are not stored to the letter.
-func (m *Manager) notStoredSo(ctx context.Context, group string, list []nat.Binding) (differ []nat.Place, err error) {
+func (p *pass) notStoredSo(ctx context.Context, list []nat.Binding) (differ []nat.Place, err error) {
 	places := make([]nat.Place, len(list))
 	for i := range list {
 		places[i] = list[i].Place()
 	}
-	rows, err := m.rowsAt(ctx, group, places)
+	rows, err := p.rowsAt(ctx, places)
 	if err != nil {
 		return nil, err
 	}
@@ -232,26 +231,26 @@ func (m *Manager) notStoredSo(ctx context.Context, group string, list []nat.Bind
 	return differ, nil
 }
 
-func (m *Manager) rowsAt(ctx context.Context, group string, places []nat.Place) ([]subscriberdb.BindingRow, error) {
+func (p *pass) rowsAt(ctx context.Context, places []nat.Place) ([]subscriberdb.BindingRow, error) {
 	if len(places) == 0 {
 		return nil, nil
 	}
-	return m.store.BindingRowsAt(ctx, group, places)
+	return p.store.BindingRowsAt(ctx, p.group.Name, places)
 }
 
 // rows looks for stored bindings that are not in force.
 func (p *pass) rows(ctx context.Context) error {
-	return p.m.store.BindingRows(ctx, p.group.Name, func(rows []subscriberdb.BindingRow) error {
-		d := doubts{places: p.m.notInForce(p.group, rows)}
+	return p.store.BindingRows(ctx, p.group.Name, func(rows []subscriberdb.BindingRow) error {
+		d := doubts{places: p.notInForce(rows)}
 		return p.compareAndRest(ctx, &d)
 	})
 }
 
-func (m *Manager) notInForce(g *group, rows []subscriberdb.BindingRow) (stale []nat.Place) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+func (p *pass) notInForce(rows []subscriberdb.BindingRow) (stale []nat.Place) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
 	for i := range rows {
-		if _, ok := m.bindingAtRLocked(g, rows[i].Place); !ok {
+		if _, ok := p.bindingAtRLocked(rows[i].Place); !ok {
 			stale = append(stale, rows[i].Place)
 		}
 	}
@@ -259,9 +258,9 @@ func (m *Manager) notInForce(g *group, rows []subscriberdb.BindingRow) (stale []
 }
 
 // bindingAtRLocked returns the group's binding whose block begins there.
-func (m *Manager) bindingAtRLocked(g *group, at nat.Place) (nat.Binding, bool) {
-	b, ok := m.engine.AtOutside(at.Outside, at.First)
-	return b, ok && b.Group == g.Name && b.First == at.First
+func (p *pass) bindingAtRLocked(at nat.Place) (nat.Binding, bool) {
+	b, ok := p.life.Engine().AtOutside(at.Outside, at.First)
+	return b, ok && b.Group == p.group.Name && b.First == at.First
 }
 
 // elements looks for what the kernel holds and should not; where it should hold
@@ -269,10 +268,10 @@ func (m *Manager) bindingAtRLocked(g *group, at nat.Place) (nat.Binding, bool) {
 func (p *pass) elements(ctx context.Context) error {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nat.Entry
-		entries, from = p.m.kernel.EntriesFrom(ctx, from, stretchSize)
+		entries, from = p.kernel.EntriesFrom(ctx, from, stretchSize)
 		var d doubts
 		var nobodys []netip.Addr
-		d.inside, nobodys = p.m.unexpected(p.group, entries)
+		d.inside, nobodys = p.unexpected(entries)
 		if err := p.closeNobodys(ctx, nobodys); err != nil {
 			return err
 		}
@@ -285,14 +284,14 @@ func (p *pass) elements(ctx context.Context) error {
 
 // unexpected returns where the kernel holds something although the group's slots say
 // that it should not, and the addresses that are in no group.
-func (m *Manager) unexpected(g *group, entries []nat.Entry) (odd, nobodys []netip.Addr) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+func (p *pass) unexpected(entries []nat.Entry) (odd, nobodys []netip.Addr) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
 	for i := range entries {
 		e := &entries[i]
-		switch m.life.ServerOf(e.Inside) {
-		case g.Group:
-			if s := m.life.Slot(e.Inside); s == nil || !s.Busy() && !s.Stray() && s.Expected().Gate == nat.GateClosed {
+		switch p.life.ServerOf(e.Inside) {
+		case p.group.Group:
+			if s := p.life.Slot(e.Inside); s == nil || !s.Busy() && !s.Stray() && s.Expected().Gate == nat.GateClosed {
 				odd = append(odd, e.Inside)
 			}
 		case nil:
@@ -308,15 +307,15 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 		return nil
 	}
 	if !p.how.dryRun {
-		if err := p.m.owned(ctx, p.group.Name); err != nil {
+		if err := p.leases.check(ctx, p.group.Name); err != nil {
 			return err
 		}
 		if !p.alone { // a group that a reload adds may take them over
-			p.m.reconciling.Lock()
-			defer p.m.reconciling.Unlock()
-			inside = p.m.stillNobodys(inside)
+			p.reconciling.Lock()
+			defer p.reconciling.Unlock()
+			inside = p.stillNobodys(inside)
 		}
-		if err := p.m.removeOrphanElements(ctx, inside); err != nil {
+		if err := p.removeOrphanElements(ctx, inside); err != nil {
 			return err
 		}
 	}
@@ -325,17 +324,17 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 			Kind: inspect.DriftElementOrphaned, Inside: a, What: "kernel elements of an address in no group; removed", Mended: !p.how.dryRun,
 		})
 		if !p.how.dryRun && !p.anew {
-			p.m.observer.Drift(string(inspect.DriftElementOrphaned))
+			p.observer.Drift(string(inspect.DriftElementOrphaned))
 		}
 	}
 	return nil
 }
 
 // stillNobodys returns those of the addresses that are in no group.
-func (m *Manager) stillNobodys(inside []netip.Addr) []netip.Addr {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return slices.DeleteFunc(inside, func(a netip.Addr) bool { return m.life.ServerOf(a) != nil })
+func (p *pass) stillNobodys(inside []netip.Addr) []netip.Addr {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return slices.DeleteFunc(inside, func(a netip.Addr) bool { return p.life.ServerOf(a) != nil })
 }
 
 // compareAndRest ends a stretch.
@@ -352,51 +351,51 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 	if d.none() {
 		return nil
 	}
-	m, g := p.m, p.group
+	g := p.group
 	if !p.alone {
-		m.reconciling.Lock()
-		defer m.reconciling.Unlock()
+		p.reconciling.Lock()
+		defer p.reconciling.Unlock()
 	}
-	if m.forgotten(g) {
+	if p.forgotten(g) {
 		return nil
 	}
 	if !p.how.dryRun {
-		if err := m.owned(ctx, g.Name); err != nil {
+		if err := p.leases.check(ctx, g.Name); err != nil {
 			return err
 		}
 	}
-	m.watchTouches(g, true)
-	defer m.watchTouches(g, false)
+	p.watchTouches(g, true)
+	defer p.watchTouches(g, false)
 	v, err := p.views(ctx, d)
 	if err != nil {
 		return err
 	}
-	taken := m.positionOf(g) // before the tail, which goes on
-	tail, err := m.store.Tail(ctx, g.Name)
+	taken := p.positionOf(g) // before the tail, which goes on
+	tail, err := p.store.Tail(ctx, g.Name)
 	if err != nil {
 		return err
 	}
 	if !p.alone {
-		if trusted, err := m.trusted(ctx, g, taken, tail); err != nil || !trusted {
+		if trusted, err := p.trusted(ctx, taken, tail); err != nil || !trusted {
 			return err
 		}
 	}
-	r := repair{dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone, behind: m.behind(ctx, g, tail)}
-	m.showSlots(&v, g, d)
+	r := repair{reconciler: p.reconciler, dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone, behind: p.behind(ctx, g, tail)}
+	p.showSlots(&v, d)
 	return p.mend(ctx, &r, drift.Diff(&v))
 }
 
 // trusted reports whether the group's database is still the one that it was when the
 // pass began, which may be long ago: its feed was taken up to an entry, and now ends
 // with the tail. If not, it is looked at as a whole soon.
-func (m *Manager) trusted(ctx context.Context, g *group, taken, tail string) (bool, error) {
-	marker, ok, err := m.store.Marker(ctx, g.Name)
+func (p *pass) trusted(ctx context.Context, taken, tail string) (bool, error) {
+	marker, ok, err := p.store.Marker(ctx, p.group.Name)
 	if err != nil {
 		return false, err
 	}
-	ok = ok && marker.Epoch == m.epochOf(g) && subscriber.CompareVersions(tail, taken) >= 0
+	ok = ok && marker.Epoch == p.epochOf(p.group) && subscriber.CompareVersions(tail, taken) >= 0
 	if !ok {
-		m.reconcileSoon()
+		p.soon()
 	}
 	return ok, nil
 }
@@ -413,14 +412,14 @@ func (p *pass) views(ctx context.Context, d *doubts) (drift.Views, error) {
 	records := d.records
 	if !d.known && len(d.inside) > 0 {
 		var err error
-		if records, err = p.m.store.RecordsAt(ctx, p.group.Name, d.inside); err != nil {
+		if records, err = p.store.RecordsAt(ctx, p.group.Name, d.inside); err != nil {
 			return v, err
 		}
 	}
 	for i := range records {
 		v.Database.Records[records[i].Inside] = records[i].Pack()
 	}
-	rows, err := p.m.rowsAt(ctx, p.group.Name, d.places)
+	rows, err := p.rowsAt(ctx, d.places)
 	if err != nil {
 		return v, err
 	}
@@ -437,16 +436,16 @@ func (p *pass) views(ctx context.Context, d *doubts) (drift.Views, error) {
 
 // showSlots puts what engine and kernel say of what is in doubt into the views. What
 // changes from here on is remembered as touched, and left for the next time.
-func (m *Manager) showSlots(v *drift.Views, g *group, d *doubts) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+func (p *pass) showSlots(v *drift.Views, d *doubts) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
 	for _, inside := range d.inside {
-		s := m.life.Slot(inside)
-		if s != nil && s.Group() == g.Name {
-			v.Engine.Slots[inside] = m.slotViewRLocked(s)
+		s := p.life.Slot(inside)
+		if s != nil && s.Group() == p.group.Name {
+			v.Engine.Slots[inside] = p.slotViewRLocked(s)
 		}
-		switch e, ok := m.kernel.EntryAt(inside); {
-		case m.life.ServerOf(inside) != g.Group:
+		switch e, ok := p.kernel.EntryAt(inside); {
+		case p.life.ServerOf(inside) != p.group.Group:
 		case d.online && s != nil: // the kernel is as it should be, as far as this look goes
 			v.Kernel.Elements[inside] = s.Expected()
 		case d.online:
@@ -455,7 +454,7 @@ func (m *Manager) showSlots(v *drift.Views, g *group, d *doubts) {
 		}
 	}
 	for _, at := range d.places {
-		if b, ok := m.bindingAtRLocked(g, at); ok {
+		if b, ok := p.bindingAtRLocked(at); ok {
 			v.Engine.Bindings[b.Place()] = b
 		}
 	}
@@ -463,22 +462,21 @@ func (m *Manager) showSlots(v *drift.Views, g *group, d *doubts) {
 
 // mend carries the operations out, those about records first.
 func (p *pass) mend(ctx context.Context, r *repair, operations []drift.Operation) error {
-	m := p.m
 	n := 0
 	for n < len(operations) && operations[n].AboutRecord() {
 		n++
 	}
-	m.mend(r, operations[:n])
-	m.mend(r, operations[n:])
+	r.mend(operations[:n])
+	r.mend(operations[n:])
 	p.drifts = append(p.drifts, r.drifts...)
 	p.orphans = append(p.orphans, r.orphans...)
 	if len(r.lost) > 0 {
-		if err := m.store.Restore(ctx, r.lost); err != nil {
+		if err := p.store.Restore(ctx, r.lost); err != nil {
 			return err
 		}
 		p.lost += len(r.lost)
 	}
-	return m.killAll(ctx, r.misplaced)
+	return p.killAll(ctx, r.misplaced)
 }
 
 // end keeps which tenures were found without a record, so that each is counted once.
@@ -486,7 +484,7 @@ func (p *pass) end() {
 	if p.how.dryRun {
 		return
 	}
-	p.m.mu.Lock()
-	defer p.m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.group.gone = p.gone
 }

@@ -188,7 +188,7 @@ func (w *world) blocks() map[netip.Addr]nat.Block {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	blocks := map[netip.Addr]nat.Block{}
-	w.engine.Bindings(w.group.Name, func(b nat.Binding) bool { blocks[b.Inside] = b.Block; return true })
+	w.life.Engine().Bindings(w.group.Name, func(b nat.Binding) bool { blocks[b.Inside] = b.Block; return true })
 	return blocks
 }
 

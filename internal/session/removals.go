@@ -109,7 +109,7 @@ func (v *Backend) graceRLocked(p *removalPage) {
 			return inspect.Removal{}, false
 		}
 		r := s.Removal(inspect.RemovalGrace)
-		r.DueAt, r.Sessions = s.GraceUntil(), v.m.kernel.SessionCount(s.Inside())
+		r.DueAt, r.Sessions = s.GraceUntil(), v.kernel.SessionCount(s.Inside())
 		return r, true
 	})
 }
@@ -126,7 +126,7 @@ func (v *Backend) heldRemovalsRLocked(p *removalPage) {
 			return inspect.Removal{}, false
 		}
 		r := inspect.Removal{
-			Kind: inspect.RemovalHeld, Record: s.Packed().Record(), Reason: why, Sessions: v.m.kernel.SessionCount(s.Inside()),
+			Kind: inspect.RemovalHeld, Record: s.Packed().Record(), Reason: why, Sessions: v.kernel.SessionCount(s.Inside()),
 		}
 		if r.Record.Version != "" { // it was last written to be held
 			r.Since = subscriber.VersionTime(r.Record.Version)
@@ -176,12 +176,12 @@ func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) 
 	if err != nil {
 		return 0, err
 	}
-	ended, err := v.m.store.ConfirmRemovals(ctx, keys)
+	ended, err := v.store.ConfirmRemovals(ctx, keys)
 	v.decided(ended)
 	if err != nil {
 		return len(ended), unavailable(err)
 	}
-	v.m.awaitTails(ctx)
+	v.m.follower.awaitTails(ctx)
 	return len(ended), nil
 }
 
@@ -192,12 +192,12 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 	if err != nil {
 		return 0, err
 	}
-	kept, err := v.m.store.RefuseRemovals(ctx, keys)
+	kept, err := v.store.RefuseRemovals(ctx, keys)
 	v.decided(kept)
 	if err != nil {
 		return len(kept), unavailable(err)
 	}
-	v.m.awaitTails(ctx)
+	v.m.follower.awaitTails(ctx)
 	v.m.mu.RLock()
 	defer v.m.mu.RUnlock()
 	for i := range kept {
@@ -205,7 +205,7 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 		reason := r.RemovalHeld
 		r.RemovalHeld = subscriber.ReasonNone
 		packed := r.Pack()
-		effects{v.m}.Emit(lifecycle.Transition{
+		v.m.reports.emitLocked(&lifecycle.Transition{
 			Kind: inspect.EventRemovalRefused, At: v.m.now(), Reason: reason, Record: &packed, Slot: v.m.life.Slot(r.Inside),
 		})
 	}
@@ -220,16 +220,6 @@ func (v *Backend) decided(records []subscriber.Record) {
 	for i := range records {
 		if g := v.m.groups[records[i].Group]; g != nil {
 			g.Guard.Decided(records[i].RemovalHeld)
-		}
-	}
-}
-
-// awaitTails waits, for a bounded time, until all feeds were taken to their
-// present ends.
-func (m *Manager) awaitTails(ctx context.Context) {
-	for _, g := range m.syncedGroups() {
-		if tail, err := m.store.Tail(ctx, g.Name); err == nil {
-			m.await(ctx, g, tail)
 		}
 	}
 }

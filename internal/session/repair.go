@@ -16,6 +16,7 @@ import (
 // repair is one comparison's mending, and what it leaves to be done without the
 // lock.
 type repair struct {
+	*reconciler
 	dryRun bool
 	group  *group
 	anew   bool // the feed is taken up anew behind this look
@@ -31,12 +32,12 @@ type repair struct {
 // mend carries the operations out, letting others have the lock now and then.
 // Those about addresses that are being worked on, or changed since they were looked
 // at, are left for the next time.
-func (m *Manager) mend(r *repair, operations []drift.Operation) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i := range walk.All(&m.mu, slices.All(operations)) {
-		if o := &operations[i]; !m.outdatedLocked(r, o) {
-			m.carryOutLocked(r, o)
+func (r *repair) mend(operations []drift.Operation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range walk.All(&r.mu, slices.All(operations)) {
+		if o := &operations[i]; !r.outdatedLocked(o) {
+			r.carryOutLocked(o)
 		}
 	}
 }
@@ -45,7 +46,7 @@ func (m *Manager) mend(r *repair, operations []drift.Operation) {
 // the feed will tell. When the feed is taken up anew nothing but this look tells of
 // ends that it told before: who is online is settled then although an executor works
 // for the slot.
-func (m *Manager) outdatedLocked(r *repair, o *drift.Operation) bool {
+func (r *repair) outdatedLocked(o *drift.Operation) bool {
 	if o.AboutRecord() {
 		switch {
 		case r.anew:
@@ -54,30 +55,30 @@ func (m *Manager) outdatedLocked(r *repair, o *drift.Operation) bool {
 			return true
 		}
 	}
-	return m.movingLocked(r.group, o.Inside) || o.Block.First != 0 && m.life.Writes().Of(o.Block) > 0
+	return r.movingLocked(o.Inside) || o.Block.First != 0 && r.life.Writes().Of(o.Block) > 0
 }
 
-func (m *Manager) movingLocked(g *group, inside netip.Addr) bool {
-	if s := m.life.Slot(inside); s != nil && s.Busy() {
+func (r *repair) movingLocked(inside netip.Addr) bool {
+	if s := r.life.Slot(inside); s != nil && s.Busy() {
 		return true
 	}
-	return g.Touched(inside)
+	return r.group.Touched(inside)
 }
 
-func (m *Manager) carryOutLocked(r *repair, o *drift.Operation) {
+func (r *repair) carryOutLocked(o *drift.Operation) {
 	if o.Kind == drift.Newer {
 		if !r.dryRun {
 			packed := o.Record.Pack()
-			m.life.Refresh(&packed, m.now())
+			r.life.Refresh(&packed, r.now())
 		}
 		return
 	}
 	d := inspect.Drift{Kind: o.Kind, Group: r.group.Name, Inside: o.Inside, What: o.What(), Mended: !r.dryRun}
 	if !r.dryRun {
-		drifted := m.isDriftLocked(r, o)
-		m.mendLocked(r, o)
-		if drifted && !(o.Kind == inspect.DriftRecordUnbound && m.blocklessLocked(o.Inside)) {
-			m.observer.Drift(string(o.Kind))
+		drifted := r.isDriftLocked(o)
+		r.mendLocked(o)
+		if drifted && !(o.Kind == inspect.DriftRecordUnbound && r.blocklessLocked(o.Inside)) {
+			r.observer.Drift(string(o.Kind))
 		}
 	}
 	r.drifts = append(r.drifts, d)
@@ -85,8 +86,8 @@ func (m *Manager) carryOutLocked(r *repair, o *drift.Operation) {
 
 // blocklessLocked reports whether the address could not be given a block either: its
 // group has none that is free, or gives no more.
-func (m *Manager) blocklessLocked(inside netip.Addr) bool {
-	s := m.life.Slot(inside)
+func (r *repair) blocklessLocked(inside netip.Addr) bool {
+	s := r.life.Slot(inside)
 	return s != nil && s.Phase() == lifecycle.Idle
 }
 
@@ -95,7 +96,7 @@ func (m *Manager) blocklessLocked(inside netip.Addr) bool {
 // a database that lost data has an alarm of its own; a feed that is taken up anew did
 // not tell who came and went; a record that ran out is found so where the database's
 // notice was lost. A record that is gone is counted once, however long its end takes.
-func (m *Manager) isDriftLocked(r *repair, o *drift.Operation) bool {
+func (r *repair) isDriftLocked(o *drift.Operation) bool {
 	g := r.group
 	if !g.synced || g.suspect {
 		return false
@@ -106,42 +107,42 @@ func (m *Manager) isDriftLocked(r *repair, o *drift.Operation) bool {
 	if r.anew || g.Unconfirmed() > 0 {
 		return false
 	}
-	s := m.life.Slot(o.Inside)
+	s := r.life.Slot(o.Inside)
 	if o.Kind != inspect.DriftBindingOrphaned || s == nil {
 		return true
 	}
 	told := g.gone[o.Inside] == s.Tenure() || r.gone[o.Inside] == s.Tenure()
 	r.gone[o.Inside] = s.Tenure()
-	return !told && lifecycle.GoneReason(s, m.now()) != subscriber.ReasonExpired
+	return !told && lifecycle.GoneReason(s, r.now()) != subscriber.ReasonExpired
 }
 
 // mendLocked does one operation.
-func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
-	s := m.life.Slot(o.Inside)
+func (r *repair) mendLocked(o *drift.Operation) {
+	s := r.life.Slot(o.Inside)
 	switch o.Kind {
 	case inspect.DriftRecordUnseen:
 		if r.group.suspect && s != nil && s.Online() && follows(s, o.Record) {
-			m.orphanLocked(r, s) // what the database has comes from the past
+			r.orphanLocked(s) // what the database has comes from the past
 			return
 		}
 		packed := o.Record.Pack()
-		m.life.Stand(&packed, m.now())
+		r.life.Stand(&packed, r.now())
 	case inspect.DriftBindingOrphaned:
-		m.orphanLocked(r, s)
+		r.orphanLocked(s)
 	case inspect.DriftRecordUnbound:
 		if s != nil {
-			m.life.Step(s, m.now())
+			r.life.Step(s, r.now())
 		}
 	case inspect.DriftElementMissing, inspect.DriftElementDiffers:
 		if s != nil {
-			m.life.Repairs().Reprogram(s)
+			r.life.Repairs().Reprogram(s)
 		}
 	case inspect.DriftElementOrphaned:
-		m.life.Repairs().RemoveStray(r.group.Name, o.Element, m.now())
+		r.life.Repairs().RemoveStray(r.group.Name, o.Element, r.now())
 	case inspect.DriftBindingUnsaved:
-		m.life.Repairs().StoreAgain(o.Block)
+		r.life.Repairs().StoreAgain(o.Block)
 	case inspect.DriftBindingStale:
-		m.life.Repairs().Unstore(nat.Binding{Group: r.group.Name, Block: o.Block, Holder: nat.Holder{Inside: o.Inside}})
+		r.life.Repairs().Unstore(nat.Binding{Group: r.group.Name, Block: o.Block, Holder: nat.Holder{Inside: o.Inside}})
 	case inspect.DriftSessionOrphaned, inspect.DriftSessionOutOfBlock:
 		r.misplaced = append(r.misplaced, o.Session.Ref.(nftnat.Session))
 	}
@@ -149,16 +150,16 @@ func (m *Manager) mendLocked(r *repair, o *drift.Operation) {
 
 // orphanLocked sees to it that a record that is not there ends its subscriber, if
 // the guard lets it, or is written back where the database lost it.
-func (m *Manager) orphanLocked(r *repair, s *lifecycle.Slot) {
+func (r *repair) orphanLocked(s *lifecycle.Slot) {
 	switch {
 	case s == nil || !s.Online():
 	case r.group.suspect:
-		m.life.Repairs().Doubt(s)
+		r.life.Repairs().Doubt(s)
 		r.lost = append(r.lost, s.Record())
 	case r.anew: // more may be told of it than the feed that follows tells
 		r.orphans = append(r.orphans, s.Inside())
 	default:
-		m.missing.push(absentKey{s.Key(), lifecycle.GoneReason(s, m.now())})
+		r.absent.push(s.Key(), lifecycle.GoneReason(s, r.now()))
 	}
 }
 

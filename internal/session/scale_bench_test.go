@@ -24,12 +24,12 @@ func BenchmarkStart(b *testing.B) {
 func BenchmarkLooks(b *testing.B) {
 	atScale(b, func(b *testing.B, w *world) {
 		w.measure(b, "presence", func() {
-			if _, err := w.lookAtPresence(b.Context(), nil, (*pass).presence); err != nil {
+			if _, err := w.reconciler.lookAtPresence(b.Context(), nil, (*pass).presence); err != nil {
 				b.Fatal(err)
 			}
 		})
 		w.measure(b, "everything", func() {
-			if drifts, err := w.reconcileAll(b.Context(), comparison{}); err != nil || len(drifts) > 0 {
+			if drifts, err := w.reconciler.reconcileAll(b.Context(), comparison{}); err != nil || len(drifts) > 0 {
 				b.Fatal(len(drifts), err)
 			}
 		})

@@ -31,7 +31,7 @@ func (v *Backend) TerminateSessions(ctx context.Context, f inspect.SessionFilter
 		return 0, err
 	}
 	for i, s := range doomed {
-		if err := v.m.kernel.KillSession(ctx, s); err != nil {
+		if err := v.kernel.KillSession(ctx, s); err != nil {
 			return i, err
 		}
 	}
@@ -47,9 +47,9 @@ func (v *Backend) eachSession(ctx context.Context, f inspect.SessionFilter, yiel
 		return yield(s, v)
 	}
 	if f.Inside.IsValid() {
-		return v.m.kernel.SessionsOf(ctx, f.Inside, match)
+		return v.kernel.SessionsOf(ctx, f.Inside, match)
 	}
-	return v.m.kernel.Sessions(ctx, match)
+	return v.kernel.Sessions(ctx, match)
 }
 
 func (v *Backend) groupName(inside netip.Addr) string {

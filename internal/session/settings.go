@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // The database keeps the live settings as text that a person can read and set:
@@ -60,24 +62,55 @@ func parseSetting(s *inspect.Settings, name, value string) error {
 	return nil
 }
 
-// loadSettings stores the first values where the database has none, and applies
+// settingsStore keeps the live settings as text.
+type settingsStore interface {
+	Settings(ctx context.Context) (map[string]string, error)
+	InitSettings(ctx context.Context, first map[string]string) error
+}
+
+// timeoutKernel has the idle timeouts of sessions.
+type timeoutKernel interface {
+	SetTimeouts(ctx context.Context, t nat.Timeouts) error
+}
+
+// liveSettings keeps the settings in force as the database has them.
+type liveSettings struct {
+	*sharedState
+	store  settingsStore
+	kernel timeoutKernel
+
+	applying   sync.Mutex // one change at a time; taken before mu
+	applied    bool       // the kernel has the settings; guarded by applying
+	unreadable bool       // it was said that the database's cannot be read; guarded by applying
+
+	inForce inspect.Settings // guarded by mu
+}
+
+// current returns the settings in force.
+func (l *liveSettings) current() inspect.Settings {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.inForce
+}
+
+// load stores the first values where the database has none, and applies
 // those it has.
-func (m *Manager) loadSettings(ctx context.Context) error {
-	_, err := m.changeSettings(ctx, func(now inspect.Settings) (inspect.Settings, error) {
-		text, err := m.store.Settings(ctx)
+func (l *liveSettings) load(ctx context.Context) error {
+	_, err := l.change(ctx, func(now inspect.Settings) (inspect.Settings, error) {
+		text, err := l.store.Settings(ctx)
 		if err != nil {
 			return now, err
 		}
 		if missing := missingSettings(text); len(missing) > 0 {
-			if err := m.store.InitSettings(ctx, formatSettings(now, missing)); err != nil {
+			if err := l.store.InitSettings(ctx, formatSettings(now, missing)); err != nil {
 				return now, err
 			}
 		}
 		wanted, bad := parseSettings(now, text)
-		if bad != nil && !m.badSettings {
-			m.log.Warn("settings in the database cannot be read, ignored", "err", bad)
+		if bad != nil && !l.unreadable {
+			l.log.Warn("settings in the database cannot be read, ignored", "err", bad)
 		}
-		m.badSettings = bad != nil
+		l.unreadable = bad != nil
 		return wanted, nil
 	})
 	return err
@@ -93,54 +126,55 @@ func missingSettings(text map[string]string) []string {
 	return names
 }
 
-// changeSettings puts in force what decide makes of the present settings.
+// change puts in force what decide makes of the present settings.
 // Changes take turns with all that decide does in the database: settings read
 // before a change must not be put in force after it. Switching removal on cuts
 // what drains.
-func (m *Manager) changeSettings(ctx context.Context, decide func(now inspect.Settings) (inspect.Settings, error)) (inspect.Settings, error) {
-	m.applying.Lock()
-	defer m.applying.Unlock()
-	m.mu.RLock()
-	before := m.settings
-	m.mu.RUnlock()
+func (l *liveSettings) change(ctx context.Context, decide func(now inspect.Settings) (inspect.Settings, error)) (inspect.Settings, error) {
+	l.applying.Lock()
+	defer l.applying.Unlock()
+	before := l.current()
 	s, err := decide(before)
-	if err != nil || before == s && m.applied {
+	if err != nil || before == s && l.applied {
 		return s, err
 	}
-	if before.IdleTimeouts != s.IdleTimeouts || !m.applied {
-		if err := m.kernel.SetTimeouts(ctx, s.IdleTimeouts); err != nil {
+	if before.IdleTimeouts != s.IdleTimeouts || !l.applied {
+		if err := l.kernel.SetTimeouts(ctx, s.IdleTimeouts); err != nil {
 			return s, err
 		}
 	}
-	m.applied = true
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.settings = s
+	l.applied = true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.inForce = s
 	if before.Removal != s.Removal {
-		m.log.Info("setting changed", "subscriber_session_removal", s.Removal.String())
-		m.life.SetRemoval(s.Removal)
-		now := m.now()
-		for inside := range m.life.Drains().Addresses() {
-			m.life.Step(m.life.Slot(inside), now)
+		l.log.Info("setting changed", "subscriber_session_removal", s.Removal.String())
+		l.life.SetRemoval(s.Removal)
+		now := l.now()
+		for inside := range l.life.Drains().Addresses() {
+			l.life.Step(l.life.Slot(inside), now)
 		}
 	}
 	return s, nil
 }
 
+// storeAll stores the settings in force where the database has none.
+func (l *liveSettings) storeAll(ctx context.Context) error {
+	return l.store.InitSettings(ctx, formatSettings(l.current(), inspect.SettingNames()))
+}
+
 // Settings returns the live settings.
 func (v *Backend) Settings(context.Context) (inspect.Settings, error) {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	return v.m.settings, nil
+	return v.m.settings.current(), nil
 }
 
 // UpdateSettings stores and applies the named settings.
 func (v *Backend) UpdateSettings(ctx context.Context, s inspect.Settings, names []string) (inspect.Settings, error) {
-	return v.m.changeSettings(ctx, func(wanted inspect.Settings) (inspect.Settings, error) {
+	return v.m.settings.change(ctx, func(wanted inspect.Settings) (inspect.Settings, error) {
 		if err := wanted.Merge(s, names); err != nil {
 			return wanted, err
 		}
-		if err := v.m.store.SetSettings(ctx, formatSettings(wanted, names)); err != nil {
+		if err := v.store.SetSettings(ctx, formatSettings(wanted, names)); err != nil {
 			return wanted, unavailable(err)
 		}
 		return wanted, nil

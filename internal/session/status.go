@@ -22,12 +22,12 @@ func (v *Backend) Status(context.Context) (inspect.Status, error) {
 	s := inspect.Status{
 		Node:            v.m.node,
 		NotReady:        v.m.notReadyLocked(),
-		DatabaseUp:      v.m.databaseFailureRLocked() == nil,
+		DatabaseUp:      v.m.health.failure() == nil,
 		DatabaseSuspect: v.m.suspicionLocked(),
-		Settings:        v.m.settings,
-		Sessions:        v.m.kernel.SessionTotal(),
-		ReconciledAt:    v.m.reconciled,
-		Drifts:          v.m.drifts,
+		Settings:        v.m.settings.inForce,
+		Sessions:        v.kernel.SessionTotal(),
+		ReconciledAt:    v.m.reconciler.reconciled,
+		Drifts:          v.m.reconciler.found,
 	}
 	for _, g := range v.m.groups {
 		s.Groups = append(s.Groups, v.groupStatusLocked(g))
@@ -47,10 +47,10 @@ func (m *Manager) NotReady() error {
 }
 
 func (m *Manager) notReadyLocked() string {
-	if m.deposed != nil {
-		return m.deposed.Error()
+	if err := m.leases.taken(); err != nil {
+		return err.Error()
 	}
-	if err := m.databaseFailureRLocked(); err != nil {
+	if err := m.health.failure(); err != nil {
 		return fmt.Sprintf("redis: %v", err)
 	}
 	if m.settled {
@@ -91,18 +91,18 @@ func (m *Manager) suspicionLocked() string {
 }
 
 func (v *Backend) groupStatusLocked(g *group) inspect.GroupStatus {
-	quarantined, until := v.m.engine.Quarantined(g.Name)
+	quarantined, until := v.m.life.Engine().Quarantined(g.Name)
 	return inspect.GroupStatus{
 		Name:        g.Name,
 		Subscribers: g.Online(),
-		Pending:     v.m.engine.Pending(g.Name),
+		Pending:     v.m.life.Engine().Pending(g.Name),
 		FeedLag:     g.lagLocked(v.m.now()),
 		FeedGaps:    g.gaps,
-		FeedFill:    v.m.store.FeedFill(g.Name),
+		FeedFill:    v.store.FeedFill(g.Name),
 		Active:      g.In(lifecycle.Saved) + g.In(lifecycle.Open) + g.In(lifecycle.Returned),
 		Draining:    g.In(lifecycle.Draining),
 		Cut:         g.In(lifecycle.Cut),
-		Held:        v.m.engine.Held(g.Name),
+		Held:        v.m.life.Engine().Held(g.Name),
 
 		RemovalsHeld: maps.Clone(g.Held()),
 
@@ -115,7 +115,7 @@ func (v *Backend) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, 
 	if v.m.NotReady() != nil {
 		return nil, fmt.Errorf("%w: %w", inspect.ErrNotReady, v.m.NotReady())
 	}
-	drifts, err := v.m.reconcileAll(ctx, comparison{dryRun: dryRun, audit: true})
+	drifts, err := v.m.reconciler.reconcileAll(ctx, comparison{dryRun: dryRun, audit: true})
 	if err != nil {
 		return drifts, fmt.Errorf("%w: %w", inspect.ErrUnavailable, err)
 	}

@@ -7,31 +7,36 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
+// bindingStore takes bindings, and what is to be removed of them.
+type bindingStore interface {
+	SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error
+}
+
 // runSaves writes bindings to the database, many in one round trip.
-func (m *Manager) runSaves(ctx context.Context) error {
+func (x *executors) runSaves(ctx context.Context) error {
 	byGroup := map[string]*writes{}
 	for batch := []lifecycle.Write(nil); ; {
 		var err error
-		if batch, err = m.saves.take(ctx, batch); err != nil {
+		if batch, err = x.saves.take(ctx, batch); err != nil {
 			return err
 		}
-		m.coalesce(batch, byGroup)
+		x.coalesce(batch, byGroup)
 		for name, w := range byGroup {
 			if w.none() {
 				continue
 			}
-			err := m.retryStore(ctx, "store bindings", func(ctx context.Context) error {
-				if err := m.owned(ctx, name); err != nil {
+			err := x.health.retry(ctx, "store bindings", func(ctx context.Context) error {
+				if err := x.leases.check(ctx, name); err != nil {
 					return err
 				}
-				return m.store.SaveBindings(ctx, name, w.put, w.remove)
+				return x.store.SaveBindings(ctx, name, w.put, w.remove)
 			})
 			if err != nil {
 				return err
 			}
 		}
-		m.saved(batch)
-		if err := m.gatherMore(ctx, len(batch)); err != nil {
+		x.saved(batch)
+		if err := gatherMore(ctx, len(batch)); err != nil {
 			return err
 		}
 	}
@@ -64,11 +69,11 @@ func (w *writes) add(s *lifecycle.Write) {
 
 // coalesce keeps the last write of each block, by group, in place of those of the
 // batch before.
-func (m *Manager) coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
+func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
 	for _, w := range byGroup {
 		w.reset()
 	}
-	last := m.repeated(batch)
+	last := x.repeated(batch)
 	for i := range batch {
 		s := &batch[i]
 		if n, ok := last[s.Binding.Block]; ok && n != i {
@@ -85,12 +90,12 @@ func (m *Manager) coalesce(batch []lifecycle.Write, byGroup map[string]*writes) 
 
 // repeated returns the last write in the batch of each block that more than one write
 // is under way of.
-func (m *Manager) repeated(batch []lifecycle.Write) map[nat.Block]int {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+func (x *executors) repeated(batch []lifecycle.Write) map[nat.Block]int {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
 	var last map[nat.Block]int
 	for i := range batch {
-		if block := batch[i].Binding.Block; m.life.Writes().Of(block) > 1 {
+		if block := batch[i].Binding.Block; x.life.Writes().Of(block) > 1 {
 			if last == nil {
 				last = map[nat.Block]int{}
 			}
@@ -100,12 +105,12 @@ func (m *Manager) repeated(batch []lifecycle.Write) map[nat.Block]int {
 	return last
 }
 
-func (m *Manager) saved(batch []lifecycle.Write) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.now()
+func (x *executors) saved(batch []lifecycle.Write) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	now := x.now()
 	for i := range batch {
-		m.life.Stored(&batch[i], now)
+		x.life.Stored(&batch[i], now)
 	}
-	m.settleLocked()
+	x.settleLocked()
 }

@@ -10,25 +10,9 @@ import (
 
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
-
-// takenWithin bounds how long a change made here is waited for to come back
-// through the feed.
-const takenWithin = 2 * time.Second
-
-// viewLocked joins the slot's record with its binding.
-func (m *Manager) viewLocked(s *lifecycle.Slot) inspect.Subscriber {
-	v := inspect.Subscriber{Record: s.Record()}
-	if b, ok := m.engine.Live(s.Group(), s.Inside()); ok && !s.Awaited() {
-		v.Binding = &inspect.Binding{Binding: b, Sessions: m.kernel.SessionCount(s.Inside())}
-	} else {
-		v.Pending = m.engine.IsPending(s.Group(), s.Inside())
-	}
-	return v
-}
 
 // Subscriber returns one online subscriber.
 func (v *Backend) Subscriber(_ context.Context, key subscriber.Key) (inspect.Subscriber, error) {
@@ -45,7 +29,7 @@ func (v *Backend) Subscriber(_ context.Context, key subscriber.Key) (inspect.Sub
 	if s == nil || !s.Online() || s.Group() != g.Name {
 		return inspect.Subscriber{}, fmt.Errorf("subscriber %s: %w", key.Inside, inspect.ErrNotFound)
 	}
-	return v.m.viewLocked(s), nil
+	return v.m.reports.viewLocked(s), nil
 }
 
 // Followed yields those of some addresses of a group whose records are known to stand,
@@ -86,7 +70,7 @@ func (v *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 		case matches && len(page) == limit:
 			return page, page[limit-1].Key, nil
 		case matches:
-			page = append(page, v.m.viewLocked(s))
+			page = append(page, v.m.reports.viewLocked(s))
 		}
 		if looks++; looks == looksPerCall {
 			return page, key, nil
@@ -104,12 +88,12 @@ func (v *Backend) Put(ctx context.Context, r subscriber.Record) (subscriber.Reco
 		return subscriber.Record{}, err
 	}
 	r.Group = g.Name
-	r, err = v.m.store.Put(ctx, r)
+	r, err = v.store.Put(ctx, r)
 	if err != nil {
 		return r, unavailable(err)
 	}
-	v.m.await(ctx, g, r.Version)
-	v.m.awaitRest(ctx, r.Inside)
+	v.m.follower.await(ctx, g, r.Version)
+	v.awaitRest(ctx, r.Inside)
 	return r, nil
 }
 
@@ -120,11 +104,11 @@ func (v *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]sub
 	if err != nil {
 		return nil, err
 	}
-	deleted, err := v.m.store.Delete(ctx, keys, subscriber.ReasonAdmin)
+	deleted, err := v.store.Delete(ctx, keys, subscriber.ReasonAdmin)
 	if err != nil {
 		return deleted, unavailable(err)
 	}
-	v.m.awaitTails(ctx)
+	v.m.follower.awaitTails(ctx)
 	return deleted, nil
 }
 
@@ -146,45 +130,19 @@ func (v *Backend) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error)
 
 // Watch returns the events of matching subscribers from now on.
 func (v *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error] {
-	return v.m.events.Watch(ctx, f)
-}
-
-// await waits, for a bounded time, until the group's feed was taken up to id.
-func (m *Manager) await(ctx context.Context, g *group, id string) {
-	ctx, cancel := context.WithTimeout(ctx, takenWithin)
-	defer cancel()
-	m.caughtUp(ctx, g, id, false)
-}
-
-// caughtUp waits until the group's feed was taken up to id, and reports whether it
-// was before ctx ended. Who must not wait for the feed to be taken up anew gives up
-// when it is not followed.
-func (m *Manager) caughtUp(ctx context.Context, g *group, id string, followed bool) bool {
-	for {
-		m.mu.RLock()
-		there, lost, moved := subscriber.CompareVersions(g.position, id) >= 0, followed && !g.followed, g.moved
-		m.mu.RUnlock()
-		if there || lost {
-			return there
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-moved:
-		}
-	}
+	return v.m.reports.events.Watch(ctx, f)
 }
 
 // awaitRest waits, for a bounded time, until no executor works for the address:
 // its gate is open then, or it waits in line for a block.
-func (m *Manager) awaitRest(ctx context.Context, inside netip.Addr) {
+func (v *Backend) awaitRest(ctx context.Context, inside netip.Addr) {
 	ctx, cancel := context.WithTimeout(ctx, takenWithin)
 	defer cancel()
 	for {
-		m.mu.RLock()
-		s := m.life.Slot(inside)
+		v.m.mu.RLock()
+		s := v.m.life.Slot(inside)
 		rests := s == nil || !s.Busy()
-		m.mu.RUnlock()
+		v.m.mu.RUnlock()
 		if rests || clock.Sleep(ctx, time.Millisecond) != nil {
 			return
 		}

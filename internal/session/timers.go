@@ -11,29 +11,34 @@ import (
 // other, as the holds of a busy time are.
 const timersEvery = 10 * time.Millisecond
 
-// runTimers has the life cycle end holds and grace times, and look up records that should
+// lifeTimers has the life cycle end holds and grace times, and look up records that should
 // have expired.
-func (m *Manager) runTimers(ctx context.Context) error {
+type lifeTimers struct {
+	*sharedState
+	wake chan struct{} // says that something is due earlier than it was
+}
+
+func (t *lifeTimers) run(ctx context.Context) error {
 	for {
-		if err := m.waitTimers(ctx); err != nil {
+		if err := t.wait(ctx); err != nil {
 			return err
 		}
-		m.tick()
+		t.tick()
 		if err := clock.Sleep(ctx, timersEvery); err != nil {
 			return err
 		}
 	}
 }
 
-func (m *Manager) tick() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.life.Tick(m.now())
+func (t *lifeTimers) tick() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.life.Tick(t.now())
 }
 
-// waitTimers waits for the next hold, grace time or expiry to be due, or for news of one.
-func (m *Manager) waitTimers(ctx context.Context) error {
-	wait := m.untilDue()
+// wait waits for the next hold, grace time or expiry to be due, or for news of one.
+func (t *lifeTimers) wait(ctx context.Context) error {
+	wait := t.untilDue()
 	if wait <= 0 {
 		return ctx.Err()
 	}
@@ -43,14 +48,14 @@ func (m *Manager) waitTimers(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timer.C:
-	case <-m.timers:
+	case <-t.wake:
 	}
 	return nil
 }
 
-func (m *Manager) untilDue() time.Duration {
-	m.mu.Lock() // the engine drops holds that are void
-	defer m.mu.Unlock()
-	now := m.now()
-	return m.life.NextDue(now).Sub(now)
+func (t *lifeTimers) untilDue() time.Duration {
+	t.mu.Lock() // the engine drops holds that are void
+	defer t.mu.Unlock()
+	now := t.now()
+	return t.life.NextDue(now).Sub(now)
 }

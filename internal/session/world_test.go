@@ -288,7 +288,7 @@ func (w *world) check() {
 	}
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	if err := w.engine.Check(); err != nil {
+	if err := w.life.Engine().Check(); err != nil {
 		w.t.Error(err)
 	}
 	online, lost, held := 0, 0, 0
@@ -304,7 +304,7 @@ func (w *world) check() {
 			}
 		}
 	}
-	w.engine.Bindings(w.group.Name, func(b nat.Binding) bool { states[b.State]++; return true })
+	w.life.Engine().Bindings(w.group.Name, func(b nat.Binding) bool { states[b.State]++; return true })
 	status := w.groupStatusLocked(w.groups[w.group.Name])
 	if got := map[nat.State]int{
 		nat.Active: status.Active, nat.Draining: status.Draining, nat.Cut: status.Cut, nat.Held: status.Held,

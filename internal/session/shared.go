@@ -1,0 +1,132 @@
+package session
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/guard"
+	"github.com/sessiond/sessiond/internal/lifecycle"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
+)
+
+// sharedState is what the parts of a Manager work on: the life cycle and the groups, and
+// the lock around both.
+type sharedState struct {
+	log *slog.Logger
+	now func() time.Time
+
+	reconciling sync.Mutex // one comparison at a time; taken before mu
+
+	mu      wakingLock
+	life    *lifecycle.Machine
+	groups  map[string]*group
+	settled bool          // every group was reconciled for the first time
+	ready   chan struct{} // closed then
+}
+
+// group is the state of one LSN group.
+type group struct {
+	*lifecycle.Group
+	position  string      // last feed entry taken; "" before the first sync
+	epoch     string      // epoch marker of the database this group trusts
+	suspect   bool        // the database lost its marker or went back in time
+	adopted   bool        // kernel and stored bindings were taken over
+	attempted bool        // that was begun
+	begin     int         // which look the paced pass begins with: the one that failed in the last
+	synced    bool        // reconciled at least once
+	failure   error       // why it could not be taken up, the last time
+	early     []absentKey // noticed before that
+	moved     chan struct{}
+	followed  bool                  // the feed is being read on from position
+	unread    unread                // how far that was behind when it was looked at last
+	gaps      int                   // times the feed had lost what was not read
+	shortage  poolShortage          // what was said of an exhausted pool
+	gone      map[netip.Addr]uint64 // tenures that the newest comparison found without a record
+	cancel    context.CancelFunc    // ends the following of the feed
+	stored    *subscriberdb.Served  // what the database says it is served as, if that is known
+}
+
+// addGroupLocked has a group served; in New nobody else has the Manager yet.
+func (s *sharedState) addGroupLocked(c lsn.GroupConfig, limits guard.Limits) *group {
+	g := &group{Group: lifecycle.NewGroup(c, limits), moved: make(chan struct{})}
+	s.groups[c.Name] = g
+	s.life.Groups().Add(g.Group)
+	return g
+}
+
+// restored reports whether the daemon has been ready.
+func (s *sharedState) restored() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.settled
+}
+
+// groupOfRLocked returns the group that an inside address is looked for in, nil for none.
+func (s *sharedState) groupOfRLocked(inside netip.Addr) *group {
+	if g := s.life.Groups().Of(inside); g != nil {
+		return s.groups[g.Name]
+	}
+	return nil
+}
+
+// settleLocked closes Ready once all groups are synced and no slot is busy.
+func (s *sharedState) settleLocked() {
+	if s.settled || s.life.Busy() > 0 {
+		return
+	}
+	for _, g := range s.groups {
+		if !g.synced {
+			return
+		}
+	}
+	s.settled = true
+	close(s.ready)
+	s.log.Info("restored and reconciled", "subscribers", s.life.Slots().Len())
+}
+
+// allGroups returns the groups that are served.
+func (s *sharedState) allGroups() []*group {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Collect(maps.Values(s.groups))
+}
+
+// syncedGroups returns the groups that were reconciled once.
+func (s *sharedState) syncedGroups() []*group {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var groups []*group
+	for _, g := range s.groups {
+		if g.synced {
+			groups = append(groups, g)
+		}
+	}
+	return groups
+}
+
+// forgotten reports whether the group is served no more since it was listed.
+func (s *sharedState) forgotten(g *group) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.groups[g.Name] != g
+}
+
+// positionOf returns the last entry of the group's feed that was taken.
+func (s *sharedState) positionOf(g *group) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return g.position
+}
+
+// epochOf returns the epoch marker of the database that the group trusts.
+func (s *sharedState) epochOf(g *group) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return g.epoch
+}
