@@ -295,7 +295,9 @@ func TestStandsAside_I9(t *testing.T) {
 	w.awaitState(alice, nat.Active)
 	before := w.entry(alice)
 	o.lost.Store(true)
-	w.until("it to be told", func() bool { return errors.Is(w.Manager.served.mayRegroup(), ownership.ErrOwned) && w.NotReady() != nil })
+	w.until("it to be told", func() bool {
+		return errors.Is(w.Manager.served.mayRegroup(), ownership.ErrOwned) && w.NotReady() != nil
+	})
 	w.send(subscriber.EventStop, alice, "a", "1")
 	if err := w.SetGroups(context.Background(), []lsn.GroupConfig{testGroup, awayGroup()}); !errors.Is(err, ownership.ErrOwned) {
 		t.Errorf("reload: %v", err)

@@ -1,0 +1,78 @@
+package docs
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// typeSize is the number of something in a type: its methods or its fields.
+type typeSize struct{ name, of string }
+
+// A type that has more lacks a noun.
+var mostOf = map[string]int{"methods": 60, "fields": 25}
+
+// largerTypes have more all the same, and may only get smaller.
+var largerTypes = map[typeSize]int{
+	{"nftnat.Kernel", "fields"}:          29,
+	{"nftnat.Kernel", "methods"}:         97,
+	{"radiusacct.attributes", "fields"}:  29,
+	{"sessionctl.app", "methods"}:        93,
+	{"subscriber.Event", "fields"}:       33,
+	{"subscriber.classifier", "methods"}: 70,
+	{"subscriberdb.DB", "fields"}:        35,
+	{"subscriberdb.DB", "methods"}:       153,
+}
+
+// TestTypesAreSmall: no type of the programs has more methods or fields than it may.
+func TestTypesAreSmall(t *testing.T) {
+	sizes := map[typeSize]int{}
+	for _, dir := range []string{"internal", "cmd"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			if err == nil {
+				countTypes(file, filepath.Base(filepath.Dir(path))+".", sizes)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for size, n := range sizes {
+		if known := largerTypes[size]; known == 0 && n > mostOf[size.of] || known > 0 && known != n {
+			t.Errorf("%s has %d %s, want %d at most (largerTypes says %d)", size.name, n, size.of, mostOf[size.of], known)
+		}
+	}
+}
+
+// countTypes adds the methods and the fields of the types in a file.
+func countTypes(file *ast.File, prefix string, sizes map[typeSize]int) {
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncDecl:
+			if n.Recv != nil {
+				receiver := n.Recv.List[0].Type
+				if star, ok := receiver.(*ast.StarExpr); ok {
+					receiver = star.X
+				}
+				if generic, ok := receiver.(*ast.IndexExpr); ok {
+					receiver = generic.X
+				}
+				sizes[typeSize{prefix + receiver.(*ast.Ident).Name, "methods"}]++
+			}
+		case *ast.TypeSpec:
+			if s, ok := n.Type.(*ast.StructType); ok {
+				sizes[typeSize{prefix + n.Name.Name, "fields"}] += s.Fields.NumFields()
+			}
+		}
+		return true
+	})
+}
