@@ -1,8 +1,8 @@
 package session
 
 import (
-	"github.com/sessiond/sessiond/internal/drift"
 	"github.com/sessiond/sessiond/internal/lifecycle"
+	"github.com/sessiond/sessiond/internal/reconcile/drift"
 )
 
 func (rc *reconciler) slotViewRLocked(s *lifecycle.Slot) drift.Slot {
