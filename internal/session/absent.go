@@ -34,8 +34,8 @@ type absences struct {
 	missing *queue[absentKey]
 }
 
-// push has a record looked up that seems to be gone for a reason.
-func (a *absences) push(k subscriber.Key, why subscriber.Reason) { a.missing.push(absentKey{k, why}) }
+// Push has a record looked up that seems to be gone for a reason.
+func (a *absences) Push(k subscriber.Key, why subscriber.Reason) { a.missing.push(absentKey{k, why}) }
 
 // tasks are what works until its context ends.
 func (a *absences) tasks() []func(context.Context) error {
@@ -46,7 +46,7 @@ func (a *absences) tasks() []func(context.Context) error {
 // are lossy; they only make things faster.
 func (a *absences) runVanished(ctx context.Context) error {
 	return a.health.retry(ctx, "listen for deleted keys", func(ctx context.Context) error {
-		return a.store.WatchRemovals(ctx, a.push)
+		return a.store.WatchRemovals(ctx, a.Push)
 	})
 }
 
@@ -75,7 +75,7 @@ func (a *absences) takenUp(batch []absentKey) []absentKey {
 	defer a.mu.Unlock()
 	return slices.DeleteFunc(batch, func(x absentKey) bool {
 		g := a.groups[x.key.Group]
-		if g == nil || g.synced {
+		if g == nil || g.Synced() {
 			return false
 		}
 		g.early = append(g.early, x)

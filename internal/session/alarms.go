@@ -68,7 +68,7 @@ func (a *alarmWatch) lookAhead(ctx context.Context, g *group) {
 // taken since the last look tells how far the engine was behind then.
 func (g *group) lagLocked(now time.Time) time.Duration {
 	u := &g.unread
-	if u.entry == "" || subscriber.CompareVersions(g.position, u.entry) >= 0 {
+	if u.entry == "" || subscriber.CompareVersions(g.Position, u.entry) >= 0 {
 		return u.age
 	}
 	return u.age + max(0, now.Sub(u.seen))

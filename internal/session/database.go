@@ -109,9 +109,9 @@ func (h *databaseHealth) note(answer *error, err error) {
 	}
 }
 
-// severity is how bad it is that something failed for want of the database: if that
+// Severity is how bad it is that something failed for want of the database: if that
 // cannot be used, it was said already.
-func (h *databaseHealth) severity(ctx context.Context) slog.Level {
+func (h *databaseHealth) Severity(ctx context.Context) slog.Level {
 	if h.failure() != nil || h.probe(ctx) != nil {
 		return slog.LevelDebug
 	}
@@ -120,5 +120,5 @@ func (h *databaseHealth) severity(ctx context.Context) slog.Level {
 
 // retry is [retry] for what needs the database.
 func (h *databaseHealth) retry(ctx context.Context, what string, try func(context.Context) error) error {
-	return retryLogged(ctx, h.log, what, try, h.severity)
+	return retryLogged(ctx, h.log, what, try, h.Severity)
 }

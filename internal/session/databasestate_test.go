@@ -2,14 +2,9 @@ package session
 
 import (
 	"context"
-	"net/netip"
-	"slices"
 	"testing"
 
-	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/reconcile/drift"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -75,19 +70,5 @@ func TestRowSeenTwice_NAT40(t *testing.T) {
 		if drifts, err := w.Reconcile(t.Context(), true); err != nil || len(drifts) > 0 {
 			t.Errorf("%s: drifts %+v, %v", name, drifts, err)
 		}
-	}
-}
-
-// TestStaleRowOfBlockInUse_NAT40: a row that was found to be nobody's is not removed
-// once another subscriber has got the block.
-func TestStaleRowOfBlockInUse_NAT40(t *testing.T) {
-	w := newWorld(t, testGroup)
-	w.send(subscriber.EventStart, alice, "a", "1")
-	block := w.awaitState(alice, nat.Active).Block
-	w.halt()
-	r := repair{reconciler: w.reconciler, group: w.groups[w.group.Name], gone: map[netip.Addr]uint64{}}
-	r.mendLocked(&drift.Operation{Kind: inspect.DriftBindingStale, Inside: bob, Block: block})
-	if slices.ContainsFunc(slices.Concat(w.executors.saves.parts...), func(w lifecycle.Write) bool { return w.Remove }) {
-		t.Error("the row of the binding in force is removed")
 	}
 }

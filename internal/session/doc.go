@@ -20,12 +20,6 @@
 //	reports.go     readers of what happens: metrics, log, watchers
 //	absent.go      records that are gone by other hands
 //	guards.go      and the guards that are asked about them
-//	reconcile.go   the reconciler: when what is compared
-//	sync.go        a group is taken up, at the start or behind a gap in its feed
-//	pass.go        one comparison; repair.go: what it repairs; pace.go: its pace
-//	adopt.go       what a start finds in kernel and database
-//	audit.go       the conntrack table compared with the bindings
-//	suspect.go     a database that lost what is known to exist
 //	watchdog.go    settings and markers, looked at now and then
 //	database.go    whether the database takes accounting; retry.go
 //	settings.go    the settings in force
@@ -36,6 +30,8 @@
 //	alarms.go      what alarms rest on
 //	backend.go     what callers of gRPC ask, in subscribers.go, bindings.go, removals.go,
 //	               sessions.go, nases.go, status.go; lists.go
+//
+// Package reconcile compares database, life cycle and kernel, under the same lock.
 //
 // Lock order: servedGroups.regrouping, sharedState.reconciling, liveSettings.applying,
 // sharedState.mu, then the leaf locks of queues, timers, watchers, leases and the database's

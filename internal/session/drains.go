@@ -406,17 +406,24 @@ func aggregate(addresses []netip.Addr) []netip.Prefix {
 	return list
 }
 
-// retireLocked ends what a group may give of its drained prefixes, now that its
+// RetireLocked ends what a group may give of its drained prefixes, now that its
 // bindings are in the engine: from here on the engine keeps of them what is used.
-func (sg *servedGroups) retireLocked(g *group) error {
-	if _, ok := sg.unadopted[g.Name]; !ok {
+func (sg *servedGroups) RetireLocked(name string) error {
+	if _, ok := sg.unadopted[name]; !ok {
 		return nil
 	}
-	if err := sg.life.Engine().Reconfigure(sg.asServedLocked(g.Name)); err != nil {
+	if err := sg.life.Engine().Reconfigure(sg.asServedLocked(name)); err != nil {
 		return err
 	}
-	delete(sg.unadopted, g.Name)
+	delete(sg.unadopted, name)
 	return nil
+}
+
+// RebuiltLocked forgets what the database had of a group: it is lost with the rest.
+func (sg *servedGroups) RebuiltLocked(name string) {
+	if g := sg.groups[name]; g != nil {
+		g.stored = nil
+	}
 }
 
 // asServedLocked returns the configuration with what is not yet adopted, but for

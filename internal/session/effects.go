@@ -35,7 +35,7 @@ func (e effects) Reap(w lifecycle.Work) { give(e.lock, e.work.reaps, w) }
 func (e effects) AskIdle(d *lifecycle.Drain) { give(e.lock, e.idle.asks, d) }
 
 // LookUp implements lifecycle.Effects.
-func (e effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.absences.push(k, why) }
+func (e effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.absences.Push(k, why) }
 
 // WakeTimers implements lifecycle.Effects.
 func (e effects) WakeTimers() { signal(e.timers.wake) }

@@ -10,12 +10,10 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-const (
-	// reapTime is how long cut addresses gather under load. Their packets have
-	// stopped; each proof costs a visit to all processors and several exchanges with
-	// the kernel, for however many addresses.
-	reapTime = 12 * time.Millisecond
-)
+// reapTime is how long cut addresses gather under load. Their packets have
+// stopped; each proof costs a visit to all processors and several exchanges with
+// the kernel, for however many addresses.
+const reapTime = 12 * time.Millisecond
 
 // executorKernel is what executors have the kernel do.
 type executorKernel interface {

@@ -15,7 +15,6 @@ import (
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
-	"github.com/sessiond/sessiond/internal/reconcile/drift"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -279,50 +278,5 @@ func TestLateSettings(t *testing.T) {
 	w.awaitState(alice, nat.Draining)
 	if got, _ := w.Settings(context.Background()); got.Removal != inspect.RemovalOff {
 		t.Error("an old read undid the change")
-	}
-}
-
-// TestOnePieceOfWork: two drifts of one address set its slot in motion once.
-func TestOnePieceOfWork(t *testing.T) {
-	w := newWorld(t, testGroup)
-	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, nat.Active)
-	w.mu.Lock()
-	next := w.life.Slot(alice).Record()
-	next.UserName, next.AcctSessionID = "z", "2"
-	entry := nat.Entry{Inside: alice, Gate: nat.GateOpen}
-	r := repair{reconciler: w.reconciler, group: w.groups["default"], gone: map[netip.Addr]uint64{}}
-	for _, d := range []drift.Operation{
-		{Kind: inspect.DriftRecordUnseen, Inside: alice, Record: &next},
-		{Kind: inspect.DriftElementMissing, Inside: alice},
-		{Kind: inspect.DriftElementOrphaned, Inside: alice, Element: entry},
-	} {
-		r.mendLocked(&d)
-	}
-	if w.life.Busy() != 1 || w.life.Slot(alice).Stray() {
-		t.Errorf("%d pieces of work, stray %t; want 1 and false", w.life.Busy(), w.life.Slot(alice).Stray())
-	}
-	w.mu.Unlock()
-}
-
-// TestEndSeenWhileBusy: when the feed is taken up anew, a record that is gone
-// is seen to be gone although an executor works for its slot: what the feed said
-// of it before is not told again.
-func TestEndSeenWhileBusy(t *testing.T) {
-	w := newWorld(t, testGroup)
-	w.send(subscriber.EventStart, alice, "a", "1")
-	w.awaitState(alice, nat.Active)
-	w.halt()
-	w.mu.Lock()
-	w.life.Repairs().Reprogram(w.life.Slot(alice)) // no executor is there any more
-	w.mu.Unlock()
-	r := repair{reconciler: w.reconciler, dryRun: true, group: w.groups["default"], anew: true, gone: map[netip.Addr]uint64{}}
-	var views drift.Views
-	views.Engine.Slots = map[netip.Addr]drift.Slot{}
-	views.Kernel.Elements = map[netip.Addr]nat.Entry{}
-	w.reconciler.newPass(r.group, comparison{}).showSlots(&views, &doubts{inside: []netip.Addr{alice}, online: true})
-	r.mend(drift.Diff(&views))
-	if len(r.drifts) != 1 || r.drifts[0].Kind != inspect.DriftBindingOrphaned {
-		t.Errorf("found %v, want %s", r.drifts, inspect.DriftBindingOrphaned)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
+	"github.com/sessiond/sessiond/internal/reconcile"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -40,7 +41,7 @@ type feedFollower struct {
 	health     *databaseHealth
 	absences   *absences
 	served     *servedGroups
-	reconciler *reconciler
+	reconciler *reconcile.Reconciler
 }
 
 // follow keeps one group in step with its change feed. A gap in the feed, or a
@@ -69,7 +70,7 @@ func (f *feedFollower) follow(ctx context.Context, g *group) error {
 		case errors.Is(err, subscriberdb.ErrFeedGap):
 			f.gapFound(g)
 		default:
-			f.log.Log(ctx, f.health.severity(ctx), "change feed interrupted", "group", g.Name, "err", err)
+			f.log.Log(ctx, f.health.Severity(ctx), "change feed interrupted", "group", g.Name, "err", err)
 		}
 	}
 }
@@ -79,14 +80,24 @@ func (f *feedFollower) sync(ctx context.Context, g *group) error {
 	if err := f.health.probe(ctx); err != nil {
 		return err // whatever could be read of it, nothing could be mended
 	}
-	return f.reconciler.takeUp(ctx, g)
+	return f.reconciler.TakeUp(ctx, g.Group)
 }
 
-// takenUpLocked notes that the group was taken up: its feed is read on from here.
-func (f *feedFollower) takenUpLocked(g *group) {
-	f.absences.missing.push(g.early...)
-	g.early, g.followed = nil, true
-	f.settleLocked()
+// TakenUpLocked implements reconcile.Feed.
+func (f *feedFollower) TakenUpLocked(name string) {
+	if g := f.groups[name]; g != nil {
+		f.absences.missing.push(g.early...)
+		g.early, g.followed = nil, true
+		f.settleLocked()
+	}
+}
+
+// CaughtUp implements reconcile.Feed.
+func (f *feedFollower) CaughtUp(ctx context.Context, name, entry string) bool {
+	f.mu.RLock()
+	g := f.groups[name]
+	f.mu.RUnlock()
+	return g != nil && f.caughtUp(ctx, g, entry, true)
 }
 
 // drainFeed takes changes until the feed fails.
@@ -179,8 +190,8 @@ func (f *feedFollower) take(g *group, changes []subscriber.Change, last string) 
 	for i := range changes {
 		f.life.Apply(&changes[i], now)
 	}
-	if last != g.position {
-		g.position = last
+	if last != g.Position {
+		g.Position = last
 		g.tellMovedLocked()
 	}
 }
@@ -216,7 +227,7 @@ func (f *feedFollower) await(ctx context.Context, g *group, id string) {
 func (f *feedFollower) caughtUp(ctx context.Context, g *group, id string, followed bool) bool {
 	for {
 		f.mu.RLock()
-		there, lost, moved := subscriber.CompareVersions(g.position, id) >= 0, followed && !g.followed, g.moved
+		there, lost, moved := subscriber.CompareVersions(g.Position, id) >= 0, followed && !g.followed, g.moved
 		f.mu.RUnlock()
 		if there || lost {
 			return there

@@ -57,7 +57,7 @@ func (sg *servedGroups) mayRegroup() error {
 	defer sg.mu.RUnlock()
 	known := sg.prepared
 	for _, g := range sg.groups {
-		known = known && g.adopted
+		known = known && g.Adopted()
 	}
 	if !known {
 		return errors.New("the bindings of all groups are not known yet, reload again when sessiond is ready")

@@ -110,10 +110,10 @@ func (a *absences) unlessSuspect(err error) error {
 	return err
 }
 
-// settleOrphans ends slots whose records are not there when their feed is taken up
+// Settle ends slots whose records are not there when their feed is taken up
 // anew, or has the records written back that a guard holds. It comes before any
 // gate is touched.
-func (a *absences) settleOrphans(ctx context.Context, group string, orphans []netip.Addr) error {
+func (a *absences) Settle(ctx context.Context, group string, orphans []netip.Addr) error {
 	if len(orphans) == 0 {
 		return nil
 	}
@@ -159,7 +159,7 @@ func (a *absences) endPast(gone []subscriberdb.Absence) {
 // end may be told already, in the part of the feed that is not read, or that is lost.
 func (a *absences) endGoneLocked(x *subscriberdb.Absence) {
 	if !x.Told && !x.Past {
-		a.push(x.Record.Key, x.Reason) // looked at again: the session of a held one may have ended
+		a.Push(x.Record.Key, x.Reason) // looked at again: the session of a held one may have ended
 	}
 	s := a.life.Slot(x.Record.Inside)
 	if s != nil && s.Online() && !s.Held() {

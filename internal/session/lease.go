@@ -59,10 +59,10 @@ func (l *groupLeases) run(ctx context.Context) error {
 	}
 }
 
-// check is asked before anything is written into the database that belongs
+// Check is asked before anything is written into the database that belongs
 // to a group's NAT: after a pause of this process, or of the database, another
 // daemon may have the group.
-func (l *groupLeases) check(ctx context.Context, group string) error {
+func (l *groupLeases) Check(ctx context.Context, group string) error {
 	if l.Holds(group) {
 		return nil
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/ownership"
+	"github.com/sessiond/sessiond/internal/reconcile"
 )
 
 // Options say what a Manager is made of. All fields are required but those
@@ -58,7 +59,7 @@ type Manager struct {
 	alarms     *alarmWatch
 	served     *servedGroups
 	follower   *feedFollower
-	reconciler *reconciler
+	reconciler *reconcile.Reconciler
 
 	tasks    *errgroup.Group
 	tasksCtx context.Context
@@ -90,20 +91,18 @@ func New(o Options) (*Manager, error) {
 	m.compose(&o)
 	s.life = lifecycle.New(engine, effects{s.log, &s.mu, m.executors, m.idle, m.timers, m.absences, m.reports}, o.Kernel.SessionCount)
 	s.life.SetRemoval(o.Settings.Removal)
+	m.reconciler = m.newReconciler(&o)
+	m.follower.reconciler = m.reconciler
 	for _, c := range o.Groups {
 		s.addGroupLocked(c, o.Guards[c.Name])
 	}
 	return m, nil
 }
 
-// compose makes the parts, and has them know each other.
+// compose makes the parts, all but the Reconciler.
 func (m *Manager) compose(o *Options) {
 	s := m.sharedState
-	m.reconciler = &reconciler{
-		sharedState: s, store: o.Store, kernel: o.Kernel, observer: o.Observer, node: o.Node, every: o.ReconcileEvery,
-		nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
-	}
-	m.health = &databaseHealth{store: o.Store, log: o.Logger, now: o.Now, back: m.reconciler.soon, probeErr: errNotAsked}
+	m.health = &databaseHealth{store: o.Store, log: o.Logger, now: o.Now, back: m.compareSoon, probeErr: errNotAsked}
 	m.leases = &groupLeases{Ownership: o.Owner, log: o.Logger}
 	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases)
 	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: newQueue[*lifecycle.Drain](takeMost)}
@@ -113,22 +112,32 @@ func (m *Manager) compose(o *Options) {
 		events: inspect.NewBroadcaster(watchBacklog, watchRest), clients: clientCounts{counts: map[string]int{}},
 	}
 	m.absences = &absences{
-		sharedState: s, store: o.Store, health: m.health, compareSoon: m.reconciler.soon, missing: newQueue[absentKey](math.MaxInt),
+		sharedState: s, store: o.Store, health: m.health, compareSoon: m.compareSoon, missing: newQueue[absentKey](math.MaxInt),
 	}
 	m.settings = &liveSettings{sharedState: s, store: o.Store, kernel: o.Kernel, inForce: o.Settings}
-	m.watchdog = &watchdog{sharedState: s, store: o.Store, health: m.health, settings: m.settings, compareSoon: m.reconciler.soon}
+	m.watchdog = &watchdog{sharedState: s, store: o.Store, health: m.health, settings: m.settings, compareSoon: m.compareSoon}
 	m.alarms = &alarmWatch{sharedState: s, store: o.Store}
 	m.served = &servedGroups{
 		sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, configs: o.Groups, guards: o.Guards,
 	}
 	m.follower = &feedFollower{
-		sharedState: s, store: o.Store, node: o.Node, start: o.Kernel.Ready(),
-		health: m.health, absences: m.absences, served: m.served, reconciler: m.reconciler,
+		sharedState: s, store: o.Store, node: o.Node, start: o.Kernel.Ready(), health: m.health, absences: m.absences, served: m.served,
 	}
-	r := m.reconciler
-	r.health, r.leases, r.settings, r.absent, r.served, r.follower = m.health, m.leases, m.settings, m.absences, m.served, m.follower
 }
+
+// newReconciler makes the Reconciler, which needs most other parts.
+func (m *Manager) newReconciler(o *Options) *reconcile.Reconciler {
+	s := m.sharedState
+	return reconcile.New(reconcile.Options{
+		Lock: &s.mu, Turn: &s.reconciling, Life: s.life, Groups: s.comparedRLocked, Store: o.Store, Kernel: o.Kernel,
+		Feed: m.follower, Absences: m.absences, Settings: m.settings, Served: m.served, Leases: m.leases, Health: m.health,
+		Observer: o.Observer, Logger: o.Logger, Node: o.Node, Every: o.ReconcileEvery, Now: o.Now,
+	})
+}
+
+// compareSoon asks for a comparison without waiting for it.
+func (m *Manager) compareSoon() { m.reconciler.Soon() }
 
 // Ready is closed once everything was restored and reconciled.
 func (m *Manager) Ready() <-chan struct{} { return m.ready }
@@ -138,9 +147,8 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 // been ready already: then it stands aside.
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
-	for _, task := range slices.Concat(m.executors.tasks(), m.absences.tasks(), []func(context.Context) error{
-		m.idle.run, m.idle.runAsks, m.timers.run, m.health.run, m.watchdog.run, m.reconciler.runReconcile, m.reconciler.runPresence,
-		m.alarms.run, m.leases.run, m.served.run,
+	for _, task := range slices.Concat(m.executors.tasks(), m.absences.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
+		m.idle.run, m.idle.runAsks, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.leases.run, m.served.run,
 	}) {
 		tasks.Go(func() error { return task(ctx) })
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/reconcile"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -62,12 +63,12 @@ func (w *world) saveRows(put []nat.Binding, remove ...nat.Place) {
 // whatever differs is told of once, by a look at everything, wherever it is, and
 // mended; and of what agrees nothing is.
 func TestEveryStretchIsCompared_NAT40(t *testing.T) {
-	const n, each = 5*stretchSize + 17, 25
+	const n, each = 5*reconcile.StretchSize + 17, 25
 	w := newMultitude(t, n)
 	w.client.ConfigSet(t.Context(), "notify-keyspace-events", "")
 	w.reconcile(t)
 	r := rand.New(rand.NewPCG(5, 6))
-	victims := append([]int{0, stretchSize - 1, stretchSize, n - 1}, r.Perm(n)...)
+	victims := append([]int{0, reconcile.StretchSize - 1, reconcile.StretchSize, n - 1}, r.Perm(n)...)
 	want := map[string]string{}
 	for kind, mess := range messes {
 		for range each {
@@ -107,9 +108,9 @@ func TestEveryStretchIsCompared_NAT40(t *testing.T) {
 // that is gone and an element that is not as it should be are found within the time in
 // which presence is looked at, also while a look at everything takes its time.
 func TestPresenceIsLookedAt_DEL09(t *testing.T) {
-	w := newMultitude(t, 2*stretchSize, func(w *world) { w.every = 200 * time.Millisecond })
+	w := newMultitude(t, 2*reconcile.StretchSize, func(w *world) { w.every = 200 * time.Millisecond })
 	w.client.ConfigSet(t.Context(), "notify-keyspace-events", "")
-	gone, closed := crowded(stretchSize), crowded(3)
+	gone, closed := crowded(reconcile.StretchSize), crowded(3)
 	w.client.Del(t.Context(), "sessiond:{default}:sub:"+gone.String())
 	w.unprogram(closed)
 	w.nothingLeft(gone)
@@ -128,7 +129,7 @@ func TestPresenceIsLookedAt_DEL09(t *testing.T) {
 // TestAdoptionIsTakenUpAgain_I7: a start that fails in the middle of what it adopts, at
 // whatever read, goes on where it was, and everybody keeps what they had.
 func TestAdoptionIsTakenUpAgain_I7(t *testing.T) {
-	const n = stretchSize + 100
+	const n = reconcile.StretchSize + 100
 	w := newMultitude(t, n)
 	before := w.blocks()
 	for reads := int64(1); ; reads += 1 + reads/4 {
@@ -151,7 +152,7 @@ func TestAdoptionIsTakenUpAgain_I7(t *testing.T) {
 // TestStandingRecordsAreReadOnce: of records that a start, or a look at everything, has
 // seen to stand it does not ask again whether they do; of others it does.
 func TestStandingRecordsAreReadOnce(t *testing.T) {
-	const n = 2*stretchSize + 17
+	const n = 2*reconcile.StretchSize + 17
 	w := newMultitude(t, n)
 	w.halt()
 	store := &countingGone{}
@@ -162,7 +163,7 @@ func TestStandingRecordsAreReadOnce(t *testing.T) {
 	if asked := store.asked.Load(); asked != 0 {
 		t.Errorf("asked of %d records that were read", asked)
 	}
-	gone := crowded(stretchSize)
+	gone := crowded(reconcile.StretchSize)
 	w.client.Del(t.Context(), "sessiond:{default}:sub:"+gone.String())
 	if drifts, err := w.Reconcile(t.Context(), true); err != nil || len(drifts) != 1 || drifts[0].Inside != gone {
 		t.Errorf("found %v, %v", drifts, err)

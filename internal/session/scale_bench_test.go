@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/reconcile"
 )
 
 // BenchmarkStart is how long a start takes that finds so many subscribers in database
@@ -24,12 +26,12 @@ func BenchmarkStart(b *testing.B) {
 func BenchmarkLooks(b *testing.B) {
 	atScale(b, func(b *testing.B, w *world) {
 		w.measure(b, "presence", func() {
-			if _, err := w.reconciler.lookAtPresence(b.Context(), nil, (*pass).presence); err != nil {
+			if _, err := w.reconciler.Compare(b.Context(), reconcile.Comparison{Part: reconcile.Presence}); err != nil {
 				b.Fatal(err)
 			}
 		})
 		w.measure(b, "everything", func() {
-			if drifts, err := w.reconciler.reconcileAll(b.Context(), comparison{}); err != nil || len(drifts) > 0 {
+			if drifts, err := w.reconciler.Compare(b.Context(), reconcile.Comparison{}); err != nil || len(drifts) > 0 {
 				b.Fatal(len(drifts), err)
 			}
 		})

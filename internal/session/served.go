@@ -60,7 +60,7 @@ func (sg *servedGroups) keep(ctx context.Context, g *group, fully bool) error {
 	case stands:
 		return nil
 	}
-	if err := sg.leases.check(ctx, g.Name); err != nil {
+	if err := sg.leases.Check(ctx, g.Name); err != nil {
 		return err
 	}
 	if err := sg.store.SaveServed(ctx, now); err != nil {

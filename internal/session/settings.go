@@ -93,9 +93,9 @@ func (l *liveSettings) current() inspect.Settings {
 	return l.inForce
 }
 
-// load stores the first values where the database has none, and applies
+// Load stores the first values where the database has none, and applies
 // those it has.
-func (l *liveSettings) load(ctx context.Context) error {
+func (l *liveSettings) Load(ctx context.Context) error {
 	_, err := l.change(ctx, func(now inspect.Settings) (inspect.Settings, error) {
 		text, err := l.store.Settings(ctx)
 		if err != nil {
@@ -158,8 +158,8 @@ func (l *liveSettings) change(ctx context.Context, decide func(now inspect.Setti
 	return s, nil
 }
 
-// storeAll stores the settings in force where the database has none.
-func (l *liveSettings) storeAll(ctx context.Context) error {
+// StoreAll stores the settings in force where the database has none.
+func (l *liveSettings) StoreAll(ctx context.Context) error {
 	return l.store.InitSettings(ctx, formatSettings(l.current(), inspect.SettingNames()))
 }
 

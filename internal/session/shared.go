@@ -3,15 +3,14 @@ package session
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/reconcile"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
@@ -32,31 +31,23 @@ type sharedState struct {
 
 // group is the state of one LSN group.
 type group struct {
-	*lifecycle.Group
-	position  string      // last feed entry taken; "" before the first sync
-	epoch     string      // epoch marker of the database this group trusts
-	suspect   bool        // the database lost its marker or went back in time
-	adopted   bool        // kernel and stored bindings were taken over
-	attempted bool        // that was begun
-	begin     int         // which look the paced pass begins with: the one that failed in the last
-	synced    bool        // reconciled at least once
-	failure   error       // why it could not be taken up, the last time
-	early     []absentKey // noticed before that
-	moved     chan struct{}
-	followed  bool                  // the feed is being read on from position
-	unread    unread                // how far that was behind when it was looked at last
-	gaps      int                   // times the feed had lost what was not read
-	shortage  poolShortage          // what was said of an exhausted pool
-	gone      map[netip.Addr]uint64 // tenures that the newest comparison found without a record
-	cancel    context.CancelFunc    // ends the following of the feed
-	stored    *subscriberdb.Served  // what the database says it is served as, if that is known
+	*reconcile.Group
+	failure  error       // why it could not be taken up, the last time
+	early    []absentKey // noticed before that
+	moved    chan struct{}
+	followed bool                 // the feed is being read on from its position
+	unread   unread               // how far that was behind when it was looked at last
+	gaps     int                  // times the feed had lost what was not read
+	shortage poolShortage         // what was said of an exhausted pool
+	cancel   context.CancelFunc   // ends the following of the feed
+	stored   *subscriberdb.Served // what the database says it is served as, if that is known
 }
 
 // addGroupLocked has a group served; in New nobody else has the Manager yet.
 func (s *sharedState) addGroupLocked(c lsn.GroupConfig, limits guard.Limits) *group {
-	g := &group{Group: lifecycle.NewGroup(c, limits), moved: make(chan struct{})}
+	g := &group{Group: reconcile.NewGroup(c, limits), moved: make(chan struct{})}
 	s.groups[c.Name] = g
-	s.life.Groups().Add(g.Group)
+	s.life.Groups().Add(g.Group.Group)
 	return g
 }
 
@@ -81,7 +72,7 @@ func (s *sharedState) settleLocked() {
 		return
 	}
 	for _, g := range s.groups {
-		if !g.synced {
+		if !g.Synced() {
 			return
 		}
 	}
@@ -90,11 +81,13 @@ func (s *sharedState) settleLocked() {
 	s.log.Info("restored and reconciled", "subscribers", s.life.Slots().Len())
 }
 
-// allGroups returns the groups that are served.
-func (s *sharedState) allGroups() []*group {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return slices.Collect(maps.Values(s.groups))
+// comparedRLocked returns the groups that are served, for comparisons.
+func (s *sharedState) comparedRLocked() []*reconcile.Group {
+	groups := make([]*reconcile.Group, 0, len(s.groups))
+	for _, g := range s.groups {
+		groups = append(groups, g.Group)
+	}
+	return groups
 }
 
 // syncedGroups returns the groups that were reconciled once.
@@ -103,30 +96,23 @@ func (s *sharedState) syncedGroups() []*group {
 	defer s.mu.RUnlock()
 	var groups []*group
 	for _, g := range s.groups {
-		if g.synced {
+		if g.Synced() {
 			groups = append(groups, g)
 		}
 	}
 	return groups
 }
 
-// forgotten reports whether the group is served no more since it was listed.
-func (s *sharedState) forgotten(g *group) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.groups[g.Name] != g
-}
-
 // positionOf returns the last entry of the group's feed that was taken.
 func (s *sharedState) positionOf(g *group) string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return g.position
+	return g.Position
 }
 
 // epochOf returns the epoch marker of the database that the group trusts.
 func (s *sharedState) epochOf(g *group) string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return g.epoch
+	return g.Epoch()
 }

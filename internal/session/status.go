@@ -12,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
+	"github.com/sessiond/sessiond/internal/reconcile"
 )
 
 // Status returns the life cycle at a glance; who serves it adds version and
@@ -26,9 +27,8 @@ func (v *Backend) Status(context.Context) (inspect.Status, error) {
 		DatabaseSuspect: v.m.suspicionLocked(),
 		Settings:        v.m.settings.inForce,
 		Sessions:        v.kernel.SessionTotal(),
-		ReconciledAt:    v.m.reconciler.reconciled,
-		Drifts:          v.m.reconciler.found,
 	}
+	s.ReconciledAt, s.Drifts = v.m.reconciler.LastLocked()
 	for _, g := range v.m.groups {
 		s.Groups = append(s.Groups, v.groupStatusLocked(g))
 	}
@@ -80,7 +80,7 @@ func (m *Manager) suspicionLocked() string {
 	var causes []string
 	for _, g := range m.groups {
 		switch {
-		case g.suspect:
+		case g.Suspect():
 			causes = append(causes, fmt.Sprintf("group %s: the database lost its epoch marker or went back in time", g.Name))
 		case g.Unconfirmed() > 0:
 			causes = append(causes, fmt.Sprintf("group %s: %d records were written back and no BNG has confirmed them yet", g.Name, g.Unconfirmed()))
@@ -115,7 +115,7 @@ func (v *Backend) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, 
 	if v.m.NotReady() != nil {
 		return nil, fmt.Errorf("%w: %w", inspect.ErrNotReady, v.m.NotReady())
 	}
-	drifts, err := v.m.reconciler.reconcileAll(ctx, comparison{dryRun: dryRun, audit: true})
+	drifts, err := v.m.reconciler.Compare(ctx, reconcile.Comparison{DryRun: dryRun, Audit: true})
 	if err != nil {
 		return drifts, fmt.Errorf("%w: %w", inspect.ErrUnavailable, err)
 	}

@@ -26,7 +26,7 @@ func (x *executors) runSaves(ctx context.Context) error {
 				continue
 			}
 			err := x.health.retry(ctx, "store bindings", func(ctx context.Context) error {
-				if err := x.leases.check(ctx, name); err != nil {
+				if err := x.leases.Check(ctx, name); err != nil {
 					return err
 				}
 				return x.store.SaveBindings(ctx, name, w.put, w.remove)

@@ -61,7 +61,7 @@ func (w *watchdog) look(ctx context.Context) error {
 			return nil // the settings may be lost too
 		}
 	}
-	return w.settings.load(ctx)
+	return w.settings.Load(ctx)
 }
 
 // markerOf reads a marker, from a database that does not hang.

@@ -138,7 +138,6 @@ func (d *differ) bindings() {
 	}
 }
 
-// session adds what is wrong with one conntrack entry.
 // closed reports whether the kernel lets nothing of the address pass.
 func closed(e *nat.Entry) bool { return e.Gate == nat.GateClosed }
 
@@ -150,6 +149,7 @@ func alike(a, b *nat.Binding) bool {
 	return a.Inside == b.Inside && a.Last == b.Last && (a.State == nat.Held) == (b.State == nat.Held) && a.UserName == b.UserName
 }
 
+// session adds what is wrong with one conntrack entry.
 func (d *differ) session(s Session) {
 	inside := s.Inside.Addr()
 	slot := d.v.Engine.Slots[inside]

@@ -1,4 +1,4 @@
-package session
+package reconcile
 
 import (
 	"net/netip"
@@ -16,9 +16,9 @@ import (
 // repair is one comparison's mending, and what it leaves to be done without the
 // lock.
 type repair struct {
-	*reconciler
+	*Reconciler
 	dryRun bool
-	group  *group
+	group  *Group
 	anew   bool // the feed is taken up anew behind this look
 	behind bool // the feed was not taken as far as this look saw
 
@@ -35,7 +35,7 @@ type repair struct {
 func (r *repair) mend(operations []drift.Operation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := range walk.All(&r.mu, slices.All(operations)) {
+	for i := range walk.All(r.mu, slices.All(operations)) {
 		if o := &operations[i]; !r.outdatedLocked(o) {
 			r.carryOutLocked(o)
 		}
@@ -159,7 +159,7 @@ func (r *repair) orphanLocked(s *lifecycle.Slot) {
 	case r.anew: // more may be told of it than the feed that follows tells
 		r.orphans = append(r.orphans, s.Inside())
 	default:
-		r.absent.push(s.Key(), lifecycle.GoneReason(s, r.now()))
+		r.absent.Push(s.Key(), lifecycle.GoneReason(s, r.now()))
 	}
 }
 

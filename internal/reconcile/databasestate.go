@@ -1,4 +1,4 @@
-package session
+package reconcile
 
 import (
 	"context"
@@ -17,7 +17,7 @@ type databaseState struct {
 }
 
 // lookAt reads what tells whether a group's database can be trusted.
-func (r *reconciler) lookAt(ctx context.Context, g *group) (*databaseState, error) {
+func (r *Reconciler) lookAt(ctx context.Context, g *Group) (*databaseState, error) {
 	l := &databaseState{since: r.positionOf(g)}
 	var err error
 	if l.marker, l.marked, err = r.store.Marker(ctx, g.Name); err != nil {
@@ -35,7 +35,7 @@ func (r *reconciler) lookAt(ctx context.Context, g *group) (*databaseState, erro
 }
 
 // remains reports whether anything of a group is stored or programmed.
-func (r *reconciler) remains(ctx context.Context, g *group) (bool, error) {
+func (r *Reconciler) remains(ctx context.Context, g *Group) (bool, error) {
 	rows := 0
 	err := r.store.BindingRows(ctx, g.Name, func(some []subscriberdb.BindingRow) error {
 		rows += len(some)

@@ -1,4 +1,4 @@
-package session
+package reconcile
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 // readRecent reads who came and went in a group so recently that a grace time may
 // still run. A record that came last and is not there was removed by other hands.
-func (r *reconciler) readRecent(ctx context.Context, g *group) error {
+func (r *Reconciler) readRecent(ctx context.Context, g *Group) error {
 	r.mu.RLock()
 	config := g.Config
 	r.mu.RUnlock()

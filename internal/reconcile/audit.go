@@ -1,4 +1,4 @@
-package session
+package reconcile
 
 import (
 	"context"
@@ -22,7 +22,7 @@ var errEnough = errors.New("enough")
 // addresses that have no binding, or that use a port outside their subscriber's block
 // (NAT-40).
 func (p *pass) sessions(ctx context.Context) error {
-	if !p.how.audit {
+	if !p.how.Audit {
 		return nil
 	}
 	g := p.group
@@ -43,7 +43,7 @@ func (p *pass) sessions(ctx context.Context) error {
 			return nil
 		})
 	}
-	r := repair{reconciler: p.reconciler, dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone}
+	r := repair{Reconciler: p.Reconciler, dryRun: p.how.DryRun, group: g, anew: p.anew, gone: p.gone}
 	known := len(p.drifts)
 	if err := p.mend(ctx, &r, drift.Diff(&v)); err != nil {
 		return err

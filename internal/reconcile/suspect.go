@@ -1,11 +1,10 @@
-package session
+package reconcile
 
 import (
 	"context"
 	"crypto/rand"
 	"net/netip"
 
-	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -17,7 +16,7 @@ import (
 
 // suspectLocked reports whether the observed database has lost what this group
 // knows to exist. An unmarked database that nothing is known of is a new one.
-func (r *reconciler) suspectLocked(g *group, o *databaseState) bool {
+func (r *Reconciler) suspectLocked(g *Group, o *databaseState) bool {
 	switch {
 	case g.suspect:
 		return true
@@ -33,7 +32,7 @@ func (r *reconciler) suspectLocked(g *group, o *databaseState) bool {
 }
 
 // alarmLocked says, once, that the database is suspect.
-func (r *reconciler) alarmLocked(g *group) {
+func (r *Reconciler) alarmLocked(g *Group) {
 	if g.suspect {
 		return
 	}
@@ -45,7 +44,7 @@ func (r *reconciler) alarmLocked(g *group) {
 
 // complete writes the bindings into a suspect database, which has got back the lost
 // records by then, and marks it as complete. A new database is just marked.
-func (r *reconciler) complete(ctx context.Context, g *group, o *databaseState, suspect bool, lost int) error {
+func (r *Reconciler) complete(ctx context.Context, g *Group, o *databaseState, suspect bool, lost int) error {
 	if suspect {
 		if err := r.storeAll(ctx, g); err != nil {
 			return err
@@ -68,31 +67,27 @@ func (r *reconciler) complete(ctx context.Context, g *group, o *databaseState, s
 }
 
 // storeAll writes all bindings of the group and the live settings.
-func (r *reconciler) storeAll(ctx context.Context, g *group) error {
+func (r *Reconciler) storeAll(ctx context.Context, g *Group) error {
 	var list []nat.Binding
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		list, from = r.bindingsFrom(g.Name, from, list[:0])
-		var w writes
-		for i := range list {
-			w.add(&lifecycle.Write{Binding: list[i]})
-		}
-		if err := r.store.SaveBindings(ctx, g.Name, w.put, nil); err != nil {
+		if err := r.store.SaveBindings(ctx, g.Name, list, nil); err != nil {
 			return err
 		}
 	}
-	return r.settings.storeAll(ctx)
+	return r.settings.StoreAll(ctx)
 }
 
-func (r *reconciler) trust(g *group, epoch string, rebuilt bool, lost int) {
+func (r *Reconciler) trust(g *Group, epoch string, rebuilt bool, lost int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g.epoch, g.suspect = epoch, false
 	if rebuilt {
-		g.stored = nil // lost with the rest
+		r.served.RebuiltLocked(g.Name)
 		r.log.Warn("database rebuilt; records written back stay in doubt until their BNG or an expiry confirms them",
 			"group", g.Name, "records", lost)
 		// Sessions that were stopped before the loss was noticed were not written
 		// back. Only a look at the trusted database ends them.
-		r.soon()
+		r.Soon()
 	}
 }

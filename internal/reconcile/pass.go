@@ -1,4 +1,4 @@
-package session
+package reconcile
 
 import (
 	"context"
@@ -14,24 +14,35 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// stretchSize is how many addresses or blocks are looked at at once.
-const stretchSize = 512
+// StretchSize is how many addresses or blocks are looked at at once.
+const StretchSize = 512
 
-// comparison says how a reconcile is done.
-type comparison struct {
-	dryRun bool   // mend nothing
-	audit  bool   // walk the conntrack table too
+// Comparison says how database, engine and kernel are compared.
+type Comparison struct {
+	DryRun bool   // mend nothing
+	Audit  bool   // walk the conntrack table too
+	Part   Part   // default Everything
 	pace   *pacer // nil: as fast as it goes
 }
+
+// Part is how much a comparison looks at.
+type Part uint8
+
+// The parts of a comparison.
+const (
+	Everything        Part = iota
+	Presence               // whether records stand, and the kernel holds what it should
+	PresenceAndStrays      // also what others may have put into the kernel
+)
 
 // A pass is one comparison of a group, stretch by stretch. The first sight of a stretch
 // costs little, and finds where something may differ: only of that everything is read
 // again, put beside what the engine says, and mended. So a pass takes no memory for
 // what agrees, may take its time, and what changes meanwhile is in nobody's way.
 type pass struct {
-	*reconciler
-	group *group
-	how   comparison
+	*Reconciler
+	group *Group
+	how   Comparison
 	anew  bool // the feed is taken up anew behind this look: what it said before may not have been heard
 	alone bool // reconciling is held for the whole of it
 
@@ -44,8 +55,19 @@ type pass struct {
 	lost    int                   // records that a suspect database got back
 }
 
-func (r *reconciler) newPass(g *group, how comparison) *pass {
-	return &pass{reconciler: r, group: g, how: how, gone: map[netip.Addr]uint64{}}
+func (r *Reconciler) newPass(g *Group, how Comparison) *pass {
+	return &pass{Reconciler: r, group: g, how: how, gone: map[netip.Addr]uint64{}}
+}
+
+// look looks at the part that is wanted.
+func (p *pass) look(ctx context.Context) error {
+	switch p.how.Part {
+	case Presence:
+		return p.presence(ctx)
+	case PresenceAndStrays:
+		return p.inOrder(ctx, p.presence, p.elements)
+	}
+	return p.everything(ctx)
 }
 
 // everything compares all there is of the group, who is online first: what others do
@@ -62,11 +84,6 @@ func (p *pass) everything(ctx context.Context) error {
 		p.group.begin = (p.group.begin + 1) % len(looks)
 	}
 	return nil
-}
-
-// presenceAndStrays looks also for what others may have put into the kernel.
-func (p *pass) presenceAndStrays(ctx context.Context) error {
-	return p.inOrder(ctx, p.presence, p.elements)
 }
 
 // inOrder looks at one thing after the other.
@@ -160,7 +177,7 @@ func (p *pass) slotsFrom(from netip.Addr, online []netip.Addr, d *doubts, elemen
 	defer p.mu.RUnlock()
 	looked := 0
 	for inside, s := range p.life.Slots().From(from) {
-		if looked++; looked > stretchSize {
+		if looked++; looked > StretchSize {
 			return online, inside
 		}
 		if s.Group() != p.group.Name {
@@ -206,10 +223,10 @@ func (p *pass) bindings(ctx context.Context) error {
 	return nil
 }
 
-func (r *reconciler) bindingsFrom(group string, from netip.Addr, list []nat.Binding) ([]nat.Binding, netip.Addr) {
+func (r *Reconciler) bindingsFrom(group string, from netip.Addr, list []nat.Binding) ([]nat.Binding, netip.Addr) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	next := r.life.Engine().BindingsFrom(group, from, stretchSize, func(b nat.Binding) { list = append(list, b) })
+	next := r.life.Engine().BindingsFrom(group, from, StretchSize, func(b nat.Binding) { list = append(list, b) })
 	return list, next
 }
 
@@ -268,7 +285,7 @@ func (p *pass) bindingAtRLocked(at nat.Place) (nat.Binding, bool) {
 func (p *pass) elements(ctx context.Context) error {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nat.Entry
-		entries, from = p.kernel.EntriesFrom(ctx, from, stretchSize)
+		entries, from = p.kernel.EntriesFrom(ctx, from, StretchSize)
 		var d doubts
 		var nobodys []netip.Addr
 		d.inside, nobodys = p.unexpected(entries)
@@ -306,8 +323,8 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 	if len(inside) == 0 {
 		return nil
 	}
-	if !p.how.dryRun {
-		if err := p.leases.check(ctx, p.group.Name); err != nil {
+	if !p.how.DryRun {
+		if err := p.leases.Check(ctx, p.group.Name); err != nil {
 			return err
 		}
 		if !p.alone { // a group that a reload adds may take them over
@@ -321,9 +338,9 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 	}
 	for _, a := range inside {
 		p.drifts = append(p.drifts, inspect.Drift{
-			Kind: inspect.DriftElementOrphaned, Inside: a, What: "kernel elements of an address in no group; removed", Mended: !p.how.dryRun,
+			Kind: inspect.DriftElementOrphaned, Inside: a, What: "kernel elements of an address in no group; removed", Mended: !p.how.DryRun,
 		})
-		if !p.how.dryRun && !p.anew {
+		if !p.how.DryRun && !p.anew {
 			p.observer.Drift(string(inspect.DriftElementOrphaned))
 		}
 	}
@@ -359,8 +376,8 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 	if p.forgotten(g) {
 		return nil
 	}
-	if !p.how.dryRun {
-		if err := p.leases.check(ctx, g.Name); err != nil {
+	if !p.how.DryRun {
+		if err := p.leases.Check(ctx, g.Name); err != nil {
 			return err
 		}
 	}
@@ -380,7 +397,7 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 			return err
 		}
 	}
-	r := repair{reconciler: p.reconciler, dryRun: p.how.dryRun, group: g, anew: p.anew, gone: p.gone, behind: p.behind(ctx, g, tail)}
+	r := repair{Reconciler: p.Reconciler, dryRun: p.how.DryRun, group: g, anew: p.anew, gone: p.gone, behind: p.behind(ctx, g, tail)}
 	p.showSlots(&v, d)
 	return p.mend(ctx, &r, drift.Diff(&v))
 }
@@ -393,9 +410,11 @@ func (p *pass) trusted(ctx context.Context, taken, tail string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	ok = ok && marker.Epoch == p.epochOf(p.group) && subscriber.CompareVersions(tail, taken) >= 0
+	p.mu.RLock()
+	ok = ok && marker.Epoch == p.group.epoch && subscriber.CompareVersions(tail, taken) >= 0
+	p.mu.RUnlock()
 	if !ok {
-		p.soon()
+		p.Soon()
 	}
 	return ok, nil
 }
@@ -460,6 +479,17 @@ func (p *pass) showSlots(v *drift.Views, d *doubts) {
 	}
 }
 
+// slotViewRLocked is what the engine knows of a slot.
+func (p *pass) slotViewRLocked(s *lifecycle.Slot) drift.Slot {
+	r := s.Record()
+	return drift.Slot{
+		Online: s.Online(), Identity: drift.IdentityOf(&r), Version: r.Version,
+		Pending: s.Phase() == lifecycle.Idle && s.Online() && p.life.Engine().IsPending(s.Group(), s.Inside()),
+		Bound:   s.Phase() != lifecycle.Idle, Stray: s.Stray(),
+		Element: s.Expected(), Block: s.Block(),
+	}
+}
+
 // mend carries the operations out, those about records first.
 func (p *pass) mend(ctx context.Context, r *repair, operations []drift.Operation) error {
 	n := 0
@@ -481,7 +511,7 @@ func (p *pass) mend(ctx context.Context, r *repair, operations []drift.Operation
 
 // end keeps which tenures were found without a record, so that each is counted once.
 func (p *pass) end() {
-	if p.how.dryRun {
+	if p.how.DryRun {
 		return
 	}
 	p.mu.Lock()

@@ -1,15 +1,15 @@
-package session
+package reconcile
 
 import "context"
 
-// takeUp takes over a group at the start, or again after a gap in its feed, and
+// TakeUp takes over a group at the start, or again after a gap in its feed, and
 // sets where to go on reading. A database that had to be rebuilt is looked at once
 // more: sessions that ended in it meanwhile were not written back, and no feed
 // tells of them.
-func (r *reconciler) takeUp(ctx context.Context, g *group) error {
+func (r *Reconciler) TakeUp(ctx context.Context, g *Group) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
-	if err := r.settings.load(ctx); err != nil {
+	if err := r.settings.Load(ctx); err != nil {
 		return err
 	}
 	for rebuilt := true; rebuilt; {
@@ -22,14 +22,14 @@ func (r *reconciler) takeUp(ctx context.Context, g *group) error {
 	defer r.mu.Unlock()
 	r.stepGroupLocked(g)
 	g.Recent, g.synced, r.reconciled = nil, true, r.now()
-	r.follower.takenUpLocked(g)
+	r.feed.TakenUpLocked(g.Name)
 	return nil
 }
 
-// resync is one look of sync. It reports whether the database was suspect and
+// resync is one look of TakeUp. It reports whether the database was suspect and
 // has been rebuilt.
-func (r *reconciler) resync(ctx context.Context, g *group) (rebuilt bool, err error) {
-	if err := r.leases.check(ctx, g.Name); err != nil {
+func (r *Reconciler) resync(ctx context.Context, g *Group) (rebuilt bool, err error) {
+	if err := r.leases.Check(ctx, g.Name); err != nil {
 		return false, err
 	}
 	l, err := r.lookAt(ctx, g)
@@ -47,13 +47,13 @@ func (r *reconciler) resync(ctx context.Context, g *group) (rebuilt bool, err er
 		return false, err
 	}
 	suspect := r.checkSuspect(g, l)
-	p := r.newPass(g, comparison{})
+	p := r.newPass(g, Comparison{})
 	p.anew, p.alone = true, true
 	if err := p.resync(ctx, suspect, lost); err != nil {
 		return suspect, err
 	}
 	r.mu.Lock()
-	g.position = l.tail
+	g.Position = l.tail
 	r.mu.Unlock()
 	p.end()
 	return suspect, r.complete(ctx, g, l, suspect, p.lost)
@@ -68,7 +68,7 @@ func (p *pass) resync(ctx context.Context, suspect, lost bool) error {
 	return p.inOrder(ctx, newAdoption(p, suspect, lost).looks()...)
 }
 
-func (r *reconciler) adopted(g *group) bool {
+func (r *Reconciler) adopted(g *Group) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return g.adopted
@@ -76,19 +76,22 @@ func (r *reconciler) adopted(g *group) bool {
 
 // settleOrphans settles who is gone: those whose end was found, and not read.
 func (p *pass) settleOrphans(ctx context.Context) error {
-	return p.absent.settleOrphans(ctx, p.group.Name, p.orphans)
+	return p.absent.Settle(ctx, p.group.Name, p.orphans)
 }
 
 // lostAll reports whether the kernel was programmed from a database that was not
 // there any more at the start: it had bindings, in force or in hold, and this one
 // knows none. Asked once, before a group gets a new marker: one group without its
 // marker among others is a new group.
-func (r *reconciler) lostAll(ctx context.Context) (bool, error) {
+func (r *Reconciler) lostAll(ctx context.Context) (bool, error) {
 	if r.searched {
 		return r.databaseLost, nil
 	}
 	lost := r.kernel.Programmed()
-	for _, g := range r.allGroups() {
+	r.mu.RLock()
+	groups := r.groups()
+	r.mu.RUnlock()
+	for _, g := range groups {
 		_, marked, err := r.store.Marker(ctx, g.Name)
 		if err != nil {
 			return false, err

@@ -1,4 +1,4 @@
-package session
+package reconcile
 
 import (
 	"context"
@@ -70,15 +70,15 @@ func (a *adoption) bindings(ctx context.Context) error {
 	if (a.suspect || a.lost) && a.stored == 0 {
 		p.quarantineLocked(g)
 	}
-	return p.served.retireLocked(g) // before anybody gets a block
+	return p.served.RetireLocked(g.Name) // before anybody gets a block
 }
 
 // holdsMore reports whether the kernel holds anything of the group that no slot accounts
 // for.
-func (r *reconciler) holdsMore(ctx context.Context, g *group) bool {
+func (r *Reconciler) holdsMore(ctx context.Context, g *Group) bool {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nat.Entry
-		entries, from = r.kernel.EntriesFrom(ctx, from, stretchSize)
+		entries, from = r.kernel.EntriesFrom(ctx, from, StretchSize)
 		if lone, _, _ := r.unadoptedOf(g, entries); len(lone) > 0 {
 			return true
 		}
@@ -172,7 +172,7 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 	}
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nat.Entry
-		entries, from = p.kernel.EntriesFrom(ctx, from, stretchSize)
+		entries, from = p.kernel.EntriesFrom(ctx, from, StretchSize)
 		lone, inside, nobodys := p.unadoptedOf(g, entries)
 		if err := a.p.closeNobodys(ctx, nobodys); err != nil {
 			return err
@@ -193,7 +193,7 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 
 // unadoptedOf returns those of the entries that are of the group and have no slot yet,
 // with their addresses, and the addresses that are in no group.
-func (r *reconciler) unadoptedOf(g *group, entries []nat.Entry) (lone []nat.Entry, inside, nobodys []netip.Addr) {
+func (r *Reconciler) unadoptedOf(g *Group, entries []nat.Entry) (lone []nat.Entry, inside, nobodys []netip.Addr) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for i := range entries {
@@ -223,7 +223,7 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 	defer p.mu.Unlock()
 	for _, rows := range [][]nat.Binding{a.waiting, a.held} {
 		slices.SortFunc(rows, func(x, y nat.Binding) int { return x.Inside.Compare(y.Inside) })
-		for i := range walk.All(&p.mu, slices.All(rows)) {
+		for i := range walk.All(p.mu, slices.All(rows)) {
 			p.life.Adopt(g.Group).Stored(rows[i], records[rows[i].Inside], p.now())
 			a.differ = append(a.differ, rows[i].Place())
 		}
@@ -244,7 +244,7 @@ func (a *adoption) records(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, s := range walk.All(&p.mu, p.life.Slots().All()) {
+	for _, s := range walk.All(p.mu, p.life.Slots().All()) {
 		if s.Group() == g.Name && s.Unclaimed() {
 			p.life.Adopt(g.Group).Claim(s, nil, a.suspect, p.now())
 		}
@@ -277,7 +277,7 @@ func (a *adoption) claim(records []subscriber.Record) doubts {
 // differing compares the bindings that may not be stored as they are.
 func (a *adoption) differing(ctx context.Context) error {
 	for len(a.differ) > 0 {
-		some := a.differ[:min(stretchSize, len(a.differ))]
+		some := a.differ[:min(StretchSize, len(a.differ))]
 		a.differ = a.differ[len(some):]
 		if err := a.p.compare(ctx, &doubts{places: some}); err != nil {
 			return err
@@ -289,7 +289,7 @@ func (a *adoption) differing(ctx context.Context) error {
 // quarantineLocked keeps all free blocks of a group from everybody for a hold: the
 // kernel was programmed, and which blocks were in quarantine went with the database
 // (NAT-30).
-func (r *reconciler) quarantineLocked(g *group) {
+func (r *Reconciler) quarantineLocked(g *Group) {
 	r.life.Adopt(g.Group).Quarantine(r.now())
 	blocks, until := r.life.Engine().Quarantined(g.Name)
 	r.log.Warn("free blocks wait for a hold: the kernel was programmed, and the database knows none of its bindings; new subscribers wait for a block meanwhile",
