@@ -36,7 +36,8 @@ type Backend struct {
 	m      *Manager
 	store  backendStore
 	kernel backendKernel
+	node   string
 }
 
 // Backend returns the Manager's Backend.
-func (m *Manager) Backend() *Backend { return &Backend{m, m.store, m.kernel} }
+func (m *Manager) Backend() *Backend { return m.backend }

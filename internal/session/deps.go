@@ -20,7 +20,7 @@ type Store interface {
 // Kernel is the NAT below, as the parts of a Manager need it: *nftnat.Kernel, or its
 // in-memory twin.
 type Kernel interface {
-	Ready() <-chan struct{} // closed once its sessions are known
+	readyKernel
 	executorKernel
 	idleKernel
 	timeoutKernel

@@ -32,12 +32,17 @@ type feedStore interface {
 	TellPosition(ctx context.Context, group, reader, entry string) error
 }
 
+// readyKernel tells when its sessions are known.
+type readyKernel interface {
+	Ready() <-chan struct{} // closed then
+}
+
 // feedFollower takes the changes of all groups in the order of their feeds.
 type feedFollower struct {
 	*sharedState
 	store      feedStore
 	node       string
-	start      <-chan struct{} // closed once the kernel's sessions are known
+	kernel     readyKernel
 	health     *databaseHealth
 	absences   *absences
 	served     *servedGroups
@@ -50,7 +55,7 @@ func (f *feedFollower) follow(ctx context.Context, g *group) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-f.start:
+	case <-f.kernel.Ready():
 	}
 	for {
 		err := f.health.retry(ctx, "read group "+g.Name+" from the database", func(ctx context.Context) error {

@@ -43,10 +43,6 @@ type Options struct {
 // cycle, the groups and the lock around both, and has a part for each purpose.
 type Manager struct {
 	*sharedState
-	node   string
-	store  Store
-	kernel Kernel
-
 	health     *databaseHealth
 	leases     *groupLeases
 	executors  *executors
@@ -60,6 +56,7 @@ type Manager struct {
 	served     *servedGroups
 	follower   *feedFollower
 	reconciler *reconcile.Reconciler
+	backend    *Backend
 
 	tasks    *errgroup.Group
 	tasksCtx context.Context
@@ -87,7 +84,7 @@ func New(o Options) (*Manager, error) {
 		o.Now = time.Now
 	}
 	s := &sharedState{log: o.Logger, now: o.Now, groups: map[string]*group{}, ready: make(chan struct{})}
-	m := &Manager{sharedState: s, node: o.Node, store: o.Store, kernel: o.Kernel}
+	m := &Manager{sharedState: s}
 	m.compose(&o)
 	s.life = lifecycle.New(engine, effects{s.log, &s.mu, m.executors, m.idle, m.timers, m.absences, m.reports}, o.Kernel.SessionCount)
 	s.life.SetRemoval(o.Settings.Removal)
@@ -121,8 +118,9 @@ func (m *Manager) compose(o *Options) {
 		sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, configs: o.Groups, guards: o.Guards,
 	}
+	m.backend = &Backend{m: m, store: o.Store, kernel: o.Kernel, node: o.Node}
 	m.follower = &feedFollower{
-		sharedState: s, store: o.Store, node: o.Node, start: o.Kernel.Ready(), health: m.health, absences: m.absences, served: m.served,
+		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, absences: m.absences, served: m.served,
 	}
 }
 

@@ -21,7 +21,7 @@ func (v *Backend) Status(context.Context) (inspect.Status, error) {
 	v.m.mu.RLock()
 	defer v.m.mu.RUnlock()
 	s := inspect.Status{
-		Node:            v.m.node,
+		Node:            v.node,
 		NotReady:        v.m.notReadyLocked(),
 		DatabaseUp:      v.m.health.failure() == nil,
 		DatabaseSuspect: v.m.suspicionLocked(),
