@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/queue"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -31,11 +32,11 @@ type absences struct {
 	health      *databaseHealth
 	compareSoon func() // is called when the database does not know itself to be complete
 
-	missing *queue[absentKey]
+	missing *queue.Queue[absentKey]
 }
 
 // Push has a record looked up that seems to be gone for a reason.
-func (a *absences) Push(k subscriber.Key, why subscriber.Reason) { a.missing.push(absentKey{k, why}) }
+func (a *absences) Push(k subscriber.Key, why subscriber.Reason) { a.missing.Push(absentKey{k, why}) }
 
 // tasks are what works until its context ends.
 func (a *absences) tasks() []func(context.Context) error {
@@ -54,7 +55,7 @@ func (a *absences) runVanished(ctx context.Context) error {
 // deletion takes the same way whoever made it.
 func (a *absences) runMissing(ctx context.Context) error {
 	for {
-		batch, err := a.missing.take(ctx, nil)
+		batch, err := a.missing.Take(ctx, nil)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -98,23 +99,25 @@ func (l *life) round(b testing.TB, first, n int, change func(i int, c *subscribe
 
 func (l *life) settle(b testing.TB) {
 	ctx := b.Context()
+	now, cancel := context.WithCancel(ctx) // who takes with it does not wait
+	cancel()
 	for range 3 { // no change needs more turns
-		if batch := l.executors.saves.swap(l.batch[:0]); len(batch) > 0 {
+		if batch, _ := l.executors.saves.Take(now, l.batch[:0]); len(batch) > 0 {
 			l.batch = batch
 			l.executors.coalesce(l.batch, l.writes)
 			l.executors.saved(l.batch)
 		}
-		if batch := l.executors.opens.swap(l.done[:0]); len(batch) > 0 {
+		if batch, _ := l.executors.opens.Take(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch
 			_ = l.executors.kernel.Apply(ctx, l.executors.wanted(l.done, nil))
 			l.executors.openDone(l.done)
 		}
-		if batch := l.executors.cuts.swap(l.done[:0]); len(batch) > 0 {
+		if batch, _ := l.executors.cuts.Take(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch
 			_ = l.executors.kernel.Apply(ctx, l.executors.wanted(l.done, nil))
 			l.executors.cutDone(l.done)
 		}
-		if batch := l.executors.reaps.swap(l.done[:0]); len(batch) > 0 {
+		if batch, _ := l.executors.reaps.Take(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch
 			inside := make([]netip.Addr, len(l.done))
 			for i, w := range l.done {

@@ -12,7 +12,7 @@
 //	manager.go     the Manager: its parts, and the tasks that they run
 //	shared.go      what all parts work on; lock.go: the lock around it
 //	feed.go        the follower of the groups' change feeds
-//	effects.go     what lifecycle asks for, into queues (queue.go)
+//	effects.go     what lifecycle asks for, into queues
 //	executors.go   work in the kernel: cuts, openings, reaps
 //	store.go       work in the database: writes of bindings
 //	timers.go      holds, grace times and expiries

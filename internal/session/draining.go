@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/lifecycle"
+	"github.com/sessiond/sessiond/internal/queue"
 )
 
 // idleKernel tells which addresses have no session left.
@@ -20,7 +21,7 @@ type idleKernel interface {
 type idleWatch struct {
 	*sharedState
 	kernel idleKernel
-	asks   *queue[*lifecycle.Drain] // about which the kernel is to be asked
+	asks   *queue.Queue[*lifecycle.Drain] // about which the kernel is to be asked
 }
 
 // run takes notices that an address has no session left.
@@ -67,7 +68,7 @@ func (w *idleWatch) stepAllDraining() {
 func (w *idleWatch) runAsks(ctx context.Context) error {
 	for batch := []*lifecycle.Drain(nil); ; {
 		var err error
-		if batch, err = w.asks.take(ctx, batch); err != nil {
+		if batch, err = w.asks.Take(ctx, batch); err != nil {
 			return err
 		}
 		inside := make([]netip.Addr, len(batch))

@@ -8,12 +8,17 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/queue"
 )
 
 // reapTime is how long cut addresses gather under load. Their packets have
 // stopped; each proof costs a visit to all processors and several exchanges with
 // the kernel, for however many addresses.
 const reapTime = 12 * time.Millisecond
+
+// takeMost bounds what an executor works on at once: a start gives it a million pieces
+// of work, for each of which it needs room, and whose end it reports under the lock.
+const takeMost = 16_384
 
 // executorKernel is what executors have the kernel do.
 type executorKernel interface {
@@ -30,18 +35,18 @@ type executors struct {
 	health *databaseHealth
 	leases *groupLeases
 
-	saves     *queue[lifecycle.Write]
-	opens     *queue[lifecycle.Work]
-	cuts      *queue[lifecycle.Work]
-	reaps     *queue[lifecycle.Work]
-	lingering *queue[lifecycle.Work] // of reaps: the entries keep coming back
+	saves     *queue.Queue[lifecycle.Write]
+	opens     *queue.Queue[lifecycle.Work]
+	cuts      *queue.Queue[lifecycle.Work]
+	reaps     *queue.Queue[lifecycle.Work]
+	lingering *queue.Queue[lifecycle.Work] // of reaps: the entries keep coming back
 }
 
 func newExecutors(s *sharedState, kernel executorKernel, store bindingStore, h *databaseHealth, l *groupLeases) *executors {
 	return &executors{
 		sharedState: s, kernel: kernel, store: store, health: h, leases: l,
-		saves: newQueue[lifecycle.Write](keepMost), opens: newQueue[lifecycle.Work](takeMost), cuts: newQueue[lifecycle.Work](takeMost),
-		reaps: newQueue[lifecycle.Work](takeMost), lingering: newQueue[lifecycle.Work](takeMost),
+		saves: queue.New[lifecycle.Write](keepMost), opens: queue.New[lifecycle.Work](takeMost), cuts: queue.New[lifecycle.Work](takeMost),
+		reaps: queue.New[lifecycle.Work](takeMost), lingering: queue.New[lifecycle.Work](takeMost),
 	}
 }
 
@@ -61,12 +66,12 @@ func (x *executors) runOpens(ctx context.Context) error {
 	return x.runApply(ctx, x.opens, x.openDone)
 }
 
-func (x *executors) runApply(ctx context.Context, q *queue[lifecycle.Work], done func([]lifecycle.Work)) error {
+func (x *executors) runApply(ctx context.Context, q *queue.Queue[lifecycle.Work], done func([]lifecycle.Work)) error {
 	var batch []lifecycle.Work
 	var entries []nat.Entry
 	for {
 		var err error
-		if batch, err = q.take(ctx, batch); err != nil {
+		if batch, err = q.Take(ctx, batch); err != nil {
 			return err
 		}
 		err = retry(ctx, x.log, "program the kernel", func(ctx context.Context) error {
@@ -118,10 +123,10 @@ func (x *executors) runLingering(ctx context.Context) error {
 	return x.reapAll(ctx, x.lingering, retryMost)
 }
 
-func (x *executors) reapAll(ctx context.Context, q *queue[lifecycle.Work], after time.Duration) error {
+func (x *executors) reapAll(ctx context.Context, q *queue.Queue[lifecycle.Work], after time.Duration) error {
 	for batch := []lifecycle.Work(nil); ; {
 		var err error
-		if batch, err = q.take(ctx, batch); err != nil {
+		if batch, err = q.Take(ctx, batch); err != nil {
 			return err
 		}
 		if err := clock.Sleep(ctx, after); err != nil {
@@ -140,7 +145,7 @@ func (x *executors) reapAll(ctx context.Context, q *queue[lifecycle.Work], after
 		if err != nil {
 			return err
 		}
-		x.lingering.push(x.reaped(batch, receipts)...)
+		x.lingering.Push(x.reaped(batch, receipts)...)
 		if len(batch) >= busyBatch {
 			if err := clock.Sleep(ctx, reapTime); err != nil {
 				return err

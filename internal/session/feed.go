@@ -91,7 +91,7 @@ func (f *feedFollower) sync(ctx context.Context, g *group) error {
 // TakenUpLocked implements reconcile.Feed.
 func (f *feedFollower) TakenUpLocked(name string) {
 	if g := f.groups[name]; g != nil {
-		f.absences.missing.push(g.early...)
+		f.absences.missing.Push(g.early...)
 		g.early, g.followed = nil, true
 		f.settleLocked()
 	}

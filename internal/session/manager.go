@@ -18,6 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/ownership"
+	"github.com/sessiond/sessiond/internal/queue"
 	"github.com/sessiond/sessiond/internal/reconcile"
 )
 
@@ -102,14 +103,14 @@ func (m *Manager) compose(o *Options) {
 	m.health = &databaseHealth{store: o.Store, log: o.Logger, now: o.Now, back: m.compareSoon, probeErr: errNotAsked}
 	m.leases = &groupLeases{Ownership: o.Owner, log: o.Logger}
 	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases)
-	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: newQueue[*lifecycle.Drain](takeMost)}
+	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](takeMost)}
 	m.timers = &lifeTimers{sharedState: s, wake: make(chan struct{}, 1)}
 	m.reports = &reports{
 		sharedState: s, kernel: o.Kernel, observer: o.Observer,
 		events: inspect.NewBroadcaster(watchBacklog, watchRest), clients: clientCounts{counts: map[string]int{}},
 	}
 	m.absences = &absences{
-		sharedState: s, store: o.Store, health: m.health, compareSoon: m.compareSoon, missing: newQueue[absentKey](math.MaxInt),
+		sharedState: s, store: o.Store, health: m.health, compareSoon: m.compareSoon, missing: queue.New[absentKey](math.MaxInt),
 	}
 	m.settings = &liveSettings{sharedState: s, store: o.Store, kernel: o.Kernel, inForce: o.Settings}
 	m.watchdog = &watchdog{sharedState: s, store: o.Store, health: m.health, settings: m.settings, compareSoon: m.compareSoon}

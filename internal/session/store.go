@@ -17,7 +17,7 @@ func (x *executors) runSaves(ctx context.Context) error {
 	byGroup := map[string]*writes{}
 	for batch := []lifecycle.Write(nil); ; {
 		var err error
-		if batch, err = x.saves.take(ctx, batch); err != nil {
+		if batch, err = x.saves.Take(ctx, batch); err != nil {
 			return err
 		}
 		x.coalesce(batch, byGroup)
@@ -41,6 +41,9 @@ func (x *executors) runSaves(ctx context.Context) error {
 		}
 	}
 }
+
+// keepMost is how many writes are taken at once, and room is kept for while there are fewer.
+const keepMost = 4096
 
 // writes are those to the stored bindings of a group.
 type writes struct {

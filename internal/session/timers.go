@@ -59,3 +59,11 @@ func (t *lifeTimers) untilDue() time.Duration {
 	now := t.now()
 	return t.life.NextDue(now).Sub(now)
 }
+
+// signal says something to who may not be listening yet, once.
+func signal(wake chan struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}

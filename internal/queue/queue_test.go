@@ -1,4 +1,4 @@
-package session
+package queue
 
 import (
 	"math/rand/v2"
@@ -10,19 +10,19 @@ import (
 func TestQueueKeepsOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for range 100 {
-		q := newQueue[int](1 + r.IntN(9))
+		q := New[int](1 + r.IntN(9))
 		var batch []int
 		pushed, taken := 0, 0
 		for range 200 {
 			for range r.IntN(12) {
 				pushed++
-				q.push(pushed)
+				q.Push(pushed)
 			}
 			if pushed == taken {
 				continue
 			}
 			var err error
-			if batch, err = q.take(t.Context(), batch); err != nil {
+			if batch, err = q.Take(t.Context(), batch); err != nil {
 				t.Fatal(err)
 			}
 			if len(batch) > q.most {

@@ -1,14 +1,13 @@
-package session
+// Package queue hands work to one worker, which takes all that is waiting at once.
+package queue
 
 import (
 	"context"
 	"sync"
 )
 
-// A queue hands work from the life cycle to one executor, which takes what is waiting
-// at once. push never blocks. Whoever holds the Manager's lock gives instead, and the
-// executor is woken with the lock free and everything there.
-type queue[T any] struct {
+// A Queue has the items that wait for one worker. It may be used concurrently.
+type Queue[T any] struct {
 	mu    sync.Mutex
 	parts [][]T // what waits, in order; all but the last have as much as is taken at once
 	spare []T   // room for the next part
@@ -16,24 +15,31 @@ type queue[T any] struct {
 	most  int // taken at once
 }
 
-// takeMost bounds what an executor works on at once: a start gives it a million pieces
-// of work, for each of which it needs room, and whose end it reports under the lock.
-const takeMost = 16_384
-
-func newQueue[T any](most int) *queue[T] {
-	return &queue[T]{wake: make(chan struct{}, 1), most: most}
+// New returns an empty queue, of which at most so many items are taken at once.
+func New[T any](most int) *Queue[T] {
+	return &Queue[T]{wake: make(chan struct{}, 1), most: most}
 }
 
-func (q *queue[T]) push(items ...T) {
+// Push adds items and wakes the worker. It never blocks.
+func (q *Queue[T]) Push(items ...T) {
 	if len(items) == 0 {
 		return
 	}
-	q.add(items...)
-	signal(q.wake)
+	q.Add(items...)
+	q.Wake()
 }
 
-// add is push that wakes nobody.
-func (q *queue[T]) add(items ...T) {
+// Wake wakes the worker.
+func (q *Queue[T]) Wake() {
+	select {
+	case q.wake <- struct{}{}:
+	default: // it is to wake already
+	}
+}
+
+// Add is Push that does not wake the worker: for who holds a lock that the worker needs, and
+// wakes it behind that.
+func (q *Queue[T]) Add(items ...T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, item := range items {
@@ -48,7 +54,7 @@ func (q *queue[T]) add(items ...T) {
 
 // roomLocked is room for a part: all that it may need where another is full already, as
 // more is to be expected then.
-func (q *queue[T]) roomLocked(behind bool) []T {
+func (q *Queue[T]) roomLocked(behind bool) []T {
 	room := q.spare
 	q.spare = nil
 	if behind && cap(room) < q.most {
@@ -57,19 +63,12 @@ func (q *queue[T]) roomLocked(behind bool) []T {
 	return room
 }
 
-func signal(wake chan struct{}) {
-	select {
-	case wake <- struct{}{}:
-	default:
-	}
-}
+// spareMost is how many items a queue keeps room for while nothing waits.
+const spareMost = 4096
 
-// keepMost is how many items a queue keeps room for while nothing waits.
-const keepMost = 4096
-
-// take waits until there is something and returns it, as far as it may be taken at
-// once. The batch before, which its executor is done with, gives its room to what comes.
-func (q *queue[T]) take(ctx context.Context, before []T) ([]T, error) {
+// Take waits until there is something and returns it, as far as it may be taken at
+// once. The batch before, which the worker is done with, gives its room to what comes.
+func (q *Queue[T]) Take(ctx context.Context, before []T) ([]T, error) {
 	clear(before)
 	for {
 		if items := q.swap(before[:0]); len(items) > 0 {
@@ -85,14 +84,14 @@ func (q *queue[T]) take(ctx context.Context, before []T) ([]T, error) {
 }
 
 // swap takes what is waiting, if anything is, and leaves room for what comes.
-func (q *queue[T]) swap(room []T) (items []T) {
+func (q *Queue[T]) swap(room []T) (items []T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if cap(room) > cap(q.spare) {
 		q.spare = room
 	}
 	if len(q.parts) == 0 {
-		if cap(q.spare) > keepMost {
+		if cap(q.spare) > spareMost {
 			q.spare = nil
 		}
 		return nil
