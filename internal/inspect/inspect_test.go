@@ -86,12 +86,12 @@ func TestBindingFilter(t *testing.T) {
 
 func TestSessionFilter(t *testing.T) {
 	t.Parallel()
-	s := Session{
-		Group: "g", Protocol: 6,
-		Inside:  netip.MustParseAddrPort("100.64.0.1:4000"),
-		Outside: netip.MustParseAddrPort("198.51.100.1:1024"),
-		Remote:  netip.MustParseAddrPort("203.0.113.5:443"),
-	}
+	s := Session{Group: "g", Session: nat.Session{
+		Protocol: 6,
+		Inside:   netip.MustParseAddrPort("100.64.0.1:4000"),
+		Outside:  netip.MustParseAddrPort("198.51.100.1:1024"),
+		Remote:   netip.MustParseAddrPort("203.0.113.5:443"),
+	}}
 	for f, want := range map[SessionFilter]bool{
 		{}:                        true,
 		{Group: "g", Protocol: 6}: true,

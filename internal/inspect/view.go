@@ -3,7 +3,6 @@ package inspect
 import (
 	"cmp"
 	"net/netip"
-	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -56,14 +55,6 @@ func CompareKeys(a, b subscriber.Key) int {
 // Session is one conntrack entry of a subscriber. For ICMP echo the inside and
 // outside ports hold the query identifier and the remote port is 0.
 type Session struct {
-	Group     string
-	Protocol  uint8 // IANA number: 1 ICMP, 6 TCP, 17 UDP
-	Inside    netip.AddrPort
-	Outside   netip.AddrPort
-	Remote    netip.AddrPort
-	State     string        // TCP state as conntrack prints it ("ESTABLISHED"), else "ASSURED", "REPLIED" or "UNREPLIED"
-	ExpiresIn time.Duration // until it idles out if nothing more passes
-	Packets   uint64        // both directions; 0 when the kernel does not count
-	Bytes     uint64        // both directions; 0 when the kernel does not count
-	Direction nat.Direction
+	Group string
+	nat.Session
 }

@@ -2,7 +2,6 @@ package nftnat
 
 import (
 	"net/netip"
-	"time"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -14,17 +13,8 @@ import (
 // outside ports hold the query identifier and the remote port is 0 (RFC 5508
 // section 3.1).
 type Session struct {
-	Protocol  uint8 // IANA number: 1 ICMP, 6 TCP, 17 UDP
-	Inside    netip.AddrPort
-	Outside   netip.AddrPort // same as Inside when the session is not translated
-	Remote    netip.AddrPort
-	State     string        // TCP state as conntrack prints it ("ESTABLISHED"), else "ASSURED", "REPLIED" or "UNREPLIED"
-	ExpiresIn time.Duration // until it idles out if nothing more passes
-	Packets   uint64        // both directions; 0 when the kernel does not count
-	Bytes     uint64        // both directions; 0 when the kernel does not count
-	Direction nat.Direction
-
-	entry conntrack.Entry // what KillSession deletes
+	nat.Session
+	entry conntrack.Entry // that KillSession deletes
 }
 
 // sessionsOf is what a conntrack entry is to the subscribers in it: none, one,
@@ -45,11 +35,10 @@ func sessionsOf(e conntrack.Entry, inside []netip.Prefix) []Session {
 }
 
 func newSession(e conntrack.Entry, d nat.Direction) Session {
-	return Session{
+	return Session{nat.Session{
 		Protocol: e.Orig.Protocol, Direction: d,
 		State: stateOf(e), ExpiresIn: e.Timeout, Packets: e.Packets, Bytes: e.Bytes,
-		entry: e,
-	}
+	}, e}
 }
 
 // ends reads the tuple whose source is the subscriber and the opposite one. A

@@ -36,7 +36,7 @@ func (p *pass) sessions(ctx context.Context) error {
 	v := drift.Views{Engine: drift.Engine{Slots: map[netip.Addr]drift.Slot{}}}
 	v.Kernel.Sessions = func(yield func(drift.Session) bool) {
 		failed = p.kernel.Sessions(ctx, func(s nftnat.Session) error {
-			found := drift.Session{Inside: s.Inside, Outside: s.Outside, Ref: s}
+			found := drift.Session{Session: s.Session, Ref: s}
 			if p.doubtful(&v, found) && !yield(found) {
 				return errEnough
 			}

@@ -127,20 +127,20 @@ func binding(inside, outside string, first nat.Port, state nat.State, user, sess
 
 func flows() []inspect.Session {
 	return []inspect.Session{
-		{
-			Group: "default", Protocol: 6, State: "ESTABLISHED", Direction: nat.Outbound,
+		{Group: "default", Session: nat.Session{
+			Protocol: 6, State: "ESTABLISHED", Direction: nat.Outbound,
 			Inside:  netip.MustParseAddrPort("100.64.0.7:40000"),
 			Outside: netip.MustParseAddrPort("198.51.100.1:1100"),
 			Remote:  netip.MustParseAddrPort("203.0.113.5:443"),
 			Packets: 120, Bytes: 98_304, ExpiresIn: 2 * time.Hour,
-		},
-		{
-			Group: "default", Protocol: 1, State: "REPLIED", Direction: nat.Outbound,
+		}},
+		{Group: "default", Session: nat.Session{
+			Protocol: 1, State: "REPLIED", Direction: nat.Outbound,
 			Inside:  netip.MustParseAddrPort("100.64.0.7:77"),
 			Outside: netip.MustParseAddrPort("198.51.100.1:1101"),
 			Remote:  netip.MustParseAddrPort("203.0.113.6:0"),
 			Packets: 2, Bytes: 168, ExpiresIn: 58 * time.Second,
-		},
+		}},
 	}
 }
 

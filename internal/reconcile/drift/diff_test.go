@@ -81,9 +81,9 @@ func (w *world) online(r subscriber.Record, b nat.Block) {
 }
 
 func session(inside netip.Addr, b nat.Block, port nat.Port) Session {
-	return Session{
+	return Session{Session: nat.Session{
 		Inside: netip.AddrPortFrom(inside, 40000), Outside: netip.AddrPortFrom(b.Outside, uint16(port)),
-	}
+	}}
 }
 
 func TestDiff_NAT40(t *testing.T) {
@@ -173,7 +173,7 @@ func TestDiff_NAT40(t *testing.T) {
 		}, ""},
 		"session with the CGN itself": {func(w *world) {
 			at := netip.AddrPortFrom(address(2), 40000)
-			w.sessions[Session{Inside: at, Outside: at}] = struct{}{}
+			w.sessions[Session{Session: nat.Session{Inside: at, Outside: at}}] = struct{}{}
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

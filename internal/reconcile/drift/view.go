@@ -69,7 +69,6 @@ func (i *Identity) sameAs(packed subscriber.Packed) bool {
 
 // Session is one conntrack entry of an inside address.
 type Session struct {
-	Inside  netip.AddrPort
-	Outside netip.AddrPort // same as Inside when it is not translated
-	Ref     any            // its giver's own
+	nat.Session
+	Ref any // of the giver
 }

@@ -1,0 +1,20 @@
+package nat
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Session is the view of one conntrack entry from a subscriber in it. An entry between two
+// subscribers is two Sessions.
+type Session struct {
+	Protocol  uint8 // IANA number: 1 ICMP, 6 TCP, 17 UDP
+	Inside    netip.AddrPort
+	Outside   netip.AddrPort // same as Inside when the session is not translated
+	Remote    netip.AddrPort
+	State     string        // TCP state as conntrack prints it ("ESTABLISHED"), else "ASSURED", "REPLIED" or "UNREPLIED"
+	ExpiresIn time.Duration // until it idles out if no more packets pass
+	Packets   uint64        // both directions; 0 when the kernel does not count
+	Bytes     uint64        // both directions; 0 when the kernel does not count
+	Direction Direction
+}
