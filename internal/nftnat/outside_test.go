@@ -421,46 +421,49 @@ func TestFlowsOfBefore(t *testing.T) {
 			runKernel(t, k)
 			for _, port := range []uint16{5000, 5001, 5003} {
 				// It keeps sending, as real ones do, so that an entry would never idle out.
-				seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, port), w.echo.Addr())
-				if err != nil || !inBlock(blockOf(alice, nat.GateOpen, 0), seen) {
-					t.Errorf("the flow of port %d is seen from %v: %v", port, seen, err)
-				}
+				eventually(t, func() error {
+					seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, port), w.echo.Addr())
+					if err == nil && !inBlock(blockOf(alice, nat.GateOpen, 0), seen) {
+						err = fmt.Errorf("the flow of port %d is seen from %v", port, seen)
+					}
+					return err
+				})
 			}
-			wantFlows(t, w, "sport=5002 dport=5353")
+			eventually(t, func() error { return w.hasFlows(t, "sport=5002 dport=5353") })
 		})
 	}
 }
 
-// beginUntranslated begins flows of alice, and waits until conntrack holds them.
+// beginUntranslated begins flows of alice, and sends until conntrack holds them.
 func (w wireTest) beginUntranslated(t *testing.T) {
 	t.Helper()
-	w.send(t, netip.AddrPortFrom(alice, 5000))
-	w.send(t, netip.AddrPortFrom(alice, 5003))
-	for host, p := range map[*netlab.Namespace]netlab.Packet{
-		w.Internet:   {Source: w.echo.Addr(), Destination: netip.AddrPortFrom(alice, 5001)},
-		w.Subscriber: {Source: netip.AddrPortFrom(alice, 5002), Destination: netip.AddrPortFrom(w.Remotes[0], 5353)},
-	} {
-		p.Protocol = netlab.UDP
-		if err := host.Send(p); err != nil {
-			t.Fatal(err)
-		}
-	}
-	wantFlows(t, w, "src=100.64.0.10 dst=203.0.113.10 sport=5000", "src=203.0.113.10 dst=100.64.0.10 sport=7000 dport=5001",
-		"dst=203.0.113.1 sport=7000 dport=5003", "sport=5002 dport=5353")
-}
-
-// wantFlows waits until conntrack holds an entry of each kind.
-func wantFlows(t *testing.T, w wireTest, kinds ...string) {
-	t.Helper()
 	eventually(t, func() error {
-		entries, err := w.CGN.Conntrack(testContext(t), alice)
-		for _, kind := range kinds {
-			if err == nil && !slices.ContainsFunc(entries, func(e string) bool { return strings.Contains(e, kind) }) {
-				err = fmt.Errorf("no entry %q among %q", kind, entries)
+		w.send(t, netip.AddrPortFrom(alice, 5000))
+		w.send(t, netip.AddrPortFrom(alice, 5003))
+		for host, p := range map[*netlab.Namespace]netlab.Packet{
+			w.Internet:   {Source: w.echo.Addr(), Destination: netip.AddrPortFrom(alice, 5001)},
+			w.Subscriber: {Source: netip.AddrPortFrom(alice, 5002), Destination: netip.AddrPortFrom(w.Remotes[0], 5353)},
+		} {
+			p.Protocol = netlab.UDP
+			if err := host.Send(p); err != nil {
+				t.Fatal(err)
 			}
 		}
-		return err
+		return w.hasFlows(t, "src=100.64.0.10 dst=203.0.113.10 sport=5000", "src=203.0.113.10 dst=100.64.0.10 sport=7000 dport=5001",
+			"dst=203.0.113.1 sport=7000 dport=5003", "sport=5002 dport=5353")
 	})
+}
+
+// hasFlows returns an error unless conntrack holds an entry of alice of each kind.
+func (w wireTest) hasFlows(t *testing.T, kinds ...string) error {
+	t.Helper()
+	entries, err := w.CGN.Conntrack(testContext(t), alice)
+	for _, kind := range kinds {
+		if err == nil && !slices.ContainsFunc(entries, func(e string) bool { return strings.Contains(e, kind) }) {
+			err = fmt.Errorf("no entry %q among %q", kind, entries)
+		}
+	}
+	return err
 }
 
 // TestDialledInterfaces has an inside interface that is listed by the beginning of its
