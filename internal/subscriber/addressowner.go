@@ -1,18 +1,18 @@
 package subscriber
 
-// AddressOwner is who holds the event's address. It is looked at when a session
-// wants an address.
+// AddressOwner says which session holds the event's address, from the view of
+// the session that wants it.
 type AddressOwner uint8
 
-// The holdings.
+// The address owners.
 const (
-	HoldingFree      AddressOwner = iota // nobody
+	HoldingFree      AddressOwner = iota // no session
 	HoldingOwn                           // the session itself
 	HoldingAdoptable                     // a record that waits for its session
 	HoldingLink                          // another link of the session's multilink
 	HoldingOlder                         // another session, which began no later
 	HoldingNewer                         // another session, which began later
-	HoldingForeign                       // a session that another client reports
+	HoldingForeign                       // a session that another RADIUS client reports
 	holdings
 )
 
@@ -35,16 +35,18 @@ func (s *classifier) hold() AddressOwner {
 	return HoldingOlder
 }
 
-// foreign reports whether the holder is none of the event's client, and so is not taken
-// over from. Whether it is gone its own client tells, by Stop, a restart of the NAS or
-// silence; a removal that a guard holds is such a word.
+// foreign reports whether another RADIUS client reports the holder, so that
+// this event cannot take its address. Only its own client can end the holder:
+// by a Stop, a restart of the NAS or silence. A removal that a guard suspends
+// counts as ended.
 func (s *classifier) foreign(holder *Record) bool {
 	return s.view.HolderApart && holder.RemovalHeld == ReasonNone
 }
 
-// replayed reports whether the event may be an old one of a session that ended: it says
-// that another began under the same identifier, and nothing shows that but when it came.
-// Nobody who is online is put out for that. A Start is another one if its packet is.
+// replayed reports whether the event may be an old packet of a session that
+// ended. It claims that another session began under the same identifier, and
+// its arrival is the only evidence. That is too little to evict an online
+// subscriber. A Start counts as another one if its packet differs.
 func (s *classifier) replayed() bool {
 	if s.session.Phase != Closed || s.standing != StandingLater {
 		return false
@@ -57,7 +59,7 @@ func (s *classifier) replayed() bool {
 func (s *classifier) beganBefore(holder *Record) bool {
 	began := s.start
 	if s.ev.NASOnly() != holder.NASOnly() && s.ev.Kind == EventStart && s.ev.At.Before(began) {
-		began = s.ev.At // that its own NAS restarted tells nothing of this one
+		began = s.ev.At // a restart of its own NAS says nothing about the holder's
 	}
 	switch {
 	case holder.StartedAt.Sub(began) < wholeSecond && !s.heardSince(holder):
@@ -65,7 +67,7 @@ func (s *classifier) beganBefore(holder *Record) bool {
 	case s.onlineSince(holder):
 		return false
 	case s.session.Doubtful && s.standing == StandingLapsed && !holder.UpdatedAt.After(holder.StartedAt):
-		return false // that one came as doubtfully, and nothing was heard of it since
+		return false // the holder came as doubtfully, and no event of it has come since
 	case s.inOrder(holder):
 		s.doubtful = true
 		return false
@@ -73,32 +75,34 @@ func (s *classifier) beganBefore(holder *Record) bool {
 	return true
 }
 
-// heardSince reports whether a Start came so late that the holder was heard of, at the
-// address, after it: that one may have moved there, and began long before.
+// heardSince reports whether the holder had an event at this address after the
+// time of this Start, which arrived late. The holder may have moved here, and
+// have begun long before.
 func (s *classifier) heardSince(holder *Record) bool {
 	return s.ev.Kind == EventStart && holder.UpdatedAt.After(s.ev.At.Add(reordering))
 }
 
-// onlineSince reports whether an Interim is of a session that nothing was known of, and
-// tells that it is online after all that was heard of the holder, which began about
-// when it did: the count may begin somewhat before the Start, and says no more than that.
+// onlineSince reports whether an Interim of an unknown session shows it online
+// after the last event of the holder, where both began at about the same time.
+// Acct-Session-Time may count from somewhat before the Start, so it cannot
+// order the two more exactly.
 func (s *classifier) onlineSince(holder *Record) bool {
 	return s.reckoned(s.standing) && !holder.StartedAt.After(s.start.Add(sessionTimeSlack)) &&
 		s.newer(holder.UpdatedAt.Add(jitter))
 }
 
-// inOrder reports whether a Start came after that of the holder, from the same NAS
-// and without a delay that would tell otherwise, but far behind by the NAS's clock.
-// The later arrival gets the address: as the other one's session it would use the
-// other one's ports. If that was wrong, the other one's next Interim mends it.
+// inOrder reports whether a Start came after that of the holder, from the same
+// NAS and without a delay that contradicts, but is far behind by the NAS's
+// clock. The later arrival gets the address: otherwise its subscriber would use
+// the holder's ports. If that was wrong, the holder's next Interim corrects it.
 func (s *classifier) inOrder(holder *Record) bool {
 	return s.ev.Kind == EventStart && s.ev.NASOnly() == holder.NASOnly() &&
 		!s.ev.Latest.Before(holder.StartedAt) && s.ev.farBehind()
 }
 
 // adoptable reports whether the record has no accounting session of its own and
-// may be the event's: written back from a binding, put by hand for this user, or
-// left by a session that now tells of more addresses or fewer.
+// may be the event's: written back from a binding, put by hand for this user,
+// or left by a session that now reports more or fewer addresses.
 func (s *classifier) adoptable(r *Record) bool {
 	switch {
 	case s.foreign(r), s.outlived(r):
@@ -111,22 +115,23 @@ func (s *classifier) adoptable(r *Record) bool {
 	return r.SessionID == SessionID{} && r.UserName != "" && r.UserName == s.ev.UserName
 }
 
-// outlived reports whether a record that was written back is of a session before
-// the event's: one that starts later than the address was known to be held finds
-// somebody else there, even if nobody can tell whom (SES-07).
+// outlived reports whether a record that was written back is of a session
+// before the event's. A session that starts after the address was known to be
+// held finds another session there, even if that session's identity is lost
+// (SES-07).
 func (s *classifier) outlived(r *Record) bool {
 	if s.ev.Kind != EventStart || !r.Unconfirmed || r.AcctSessionID == s.ev.AcctSessionID {
 		return false
 	}
 	if s.ev.MultiSessionID != "" {
-		return false // may be one more link of the session that is there
+		return false // may be another link of the session at this address
 	}
 	return s.ev.At.After(VersionTime(r.Version).Add(jitter))
 }
 
-// stoppable reports whether a record written back from a binding is the one
-// that a Stop of a session forgotten by the database means. A Stop ends only its
-// own session (SES-04), so the address alone proves nothing.
+// stoppable reports whether a Stop, of a session that the database has
+// forgotten, means this record, which was written back from a binding. A Stop
+// ends only its own session (SES-04), so the address alone proves nothing.
 func (s *classifier) stoppable(r *Record) bool {
 	if !r.Unconfirmed || s.ev.At.Before(r.StartedAt) || !s.adoptable(r) {
 		return false
@@ -137,7 +142,8 @@ func (s *classifier) stoppable(r *Record) bool {
 	return r.UserName != "" && r.UserName == s.ev.UserName
 }
 
-// anonymous reports whether nothing at all tells whose record it is.
+// anonymous reports whether the record has nothing that identifies its session
+// or subscriber.
 func (r *Record) anonymous() bool {
 	return r.SessionID == SessionID{} && r.UserName == "" && r.CallingStationID == ""
 }

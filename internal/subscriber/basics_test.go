@@ -30,8 +30,8 @@ func TestCompareVersions(t *testing.T) {
 	}
 }
 
-// TestTablesAreComplete: every standing that can be ignored has a verdict, and
-// every scope has a row for every standing.
+// TestTablesAreComplete checks that every relation that can be ignored has a
+// verdict, and that every scope has a row for every relation.
 func TestTablesAreComplete(t *testing.T) {
 	for scope, rows := range sessionRules {
 		for standing, row := range rows {

@@ -1,8 +1,8 @@
 package subscriber
 
-// DecidePut says what a record put by hand does to the one that stands at its
-// address. The same subscriber keeps its session and its counters; anyone else
-// is taken over from.
+// DecidePut decides the effect of a record put by hand on the record at its
+// address. The same subscriber keeps its session and its counters; another
+// subscriber loses the address.
 func DecidePut(holder *Record, r Record) Decision {
 	if holder == nil {
 		return Decision{Verdict: Opened, Put: &r, Created: true}
@@ -15,7 +15,7 @@ func DecidePut(holder *Record, r Record) Decision {
 	return Decision{Verdict: TookOver, Delete: []Ending{end}, Put: &r, Created: true}
 }
 
-// inherit fills what the new record leaves open from the one that stands.
+// inherit fills the empty fields of the new record from the present one.
 func inherit(holder *Record, r Record) Record {
 	if r.SessionID == (SessionID{}) {
 		r.SessionID, r.MultiSessionID, r.Links = holder.SessionID, holder.MultiSessionID, holder.Links

@@ -2,8 +2,8 @@ package subscriber
 
 import "time"
 
-// Began returns when the event's session began, as far as the event tells: at a
-// Start, or Acct-Session-Time before (SES-03).
+// Began returns the start of the event's session, as far as the event tells:
+// the time of a Start, or else Acct-Session-Time before the event (SES-03).
 func (ev *Event) Began() time.Time {
 	if ev.Kind == EventStart || ev.SessionTime < 0 {
 		return ev.At
@@ -11,21 +11,21 @@ func (ev *Event) Began() time.Time {
 	return ev.At.Add(-ev.SessionTime)
 }
 
-// classifier is one event in its surroundings, classified.
+// classifier is one event with its view, and its classification.
 type classifier struct {
-	room     *Room // of the decision
+	room     *Room // memory of the decision
 	view     View
 	ev       Event
-	session  SessionState // of the view, made good where the record knows more
+	session  SessionState // of the view, completed from the record
 	own      *Record      // the session's record; nil for none
-	floor    time.Time    // the session did not begin before; zero for no bound
+	floor    time.Time    // earliest possible start of the session; zero for no bound
 	standing Relation
-	start    time.Time // of the session that the event is about
+	start    time.Time // of the event's session
 	holding  AddressOwner
 	doubtful bool // the session takes the address in the order of arrival, against the NAS's clock
 }
 
-// classify sees how the event stands in its surroundings.
+// classify fills in the relation, the start and the address owner.
 func (s *classifier) classify() {
 	s.ev.arrange()
 	s.own = s.findOwn()
@@ -40,8 +40,8 @@ func (s *classifier) classify() {
 	}
 }
 
-// shownStart is the start that goes into the session's record: as the NAS tells it,
-// where nothing is known of its clock. Nothing is decided by that.
+// shownStart is the start for the session's record: as the NAS tells it, if
+// nothing is known of its clock. No decision uses it.
 func (s *classifier) shownStart() time.Time {
 	switch {
 	case s.ev.Kind == EventStart && s.start.Equal(s.ev.At) && s.ev.Claimed.After(s.view.Restart.At):
@@ -52,8 +52,8 @@ func (s *classifier) shownStart() time.Time {
 	return s.start
 }
 
-// findOwn finds the record of the event's session. The record is what counts:
-// where the session's own state is lost, it is read off the record.
+// findOwn finds the record of the event's session. The record takes precedence:
+// if the session's state is lost, it is derived from the record.
 func (s *classifier) findOwn() *Record {
 	holder := s.view.Holder
 	if holder != nil && (holder.belongsTo(s.ev.SessionID) || s.ev.Kind == EventStop && s.stoppable(holder)) {
@@ -71,7 +71,8 @@ func (s *classifier) findOwn() *Record {
 	return nil
 }
 
-// startFor is when the event's session began, given how it stands to the known one.
+// startFor is the start of the event's session, given its relation to the known
+// one.
 func (s *classifier) startFor(standing Relation) time.Time {
 	switch standing {
 	case StandingSame:

@@ -2,24 +2,24 @@ package subscriber
 
 import "time"
 
-// Decision is what one event does in one group. The writes belong together: all
-// of them happen or none, deletions before the record that is put.
+// Decision is the effect of one event in one group. The writes belong together:
+// all of them happen or none, deletions before the record that is put.
 type Decision struct {
 	Verdict Verdict
 	Delete  []Ending      // records that end
 	Put     *Record       // the record to write; its Version and ExpiresAt are the database's
 	Created bool          // Put is announced as Created, not Updated
-	Session *SessionState // what to remember of the event's session
+	Session *SessionState // state to remember of the event's session
 	Restart *Restart      // restart of the event's NAS to remember; its ID is the database's
 }
 
-// Ending is a record that is deleted, with the last that was heard of it.
+// Ending is a record that is deleted, as it was last known.
 type Ending struct {
 	Record Record
 	Reason Reason
-	Cause  uint32 // Acct-Terminate-Cause of a Stop (RFC 2866 section 5.10); 0 when not told
-	// Tombstone is what to remember of the record's session, where that is not
-	// the event's own. Stamp and Digest are those that were known of it: the database's.
+	Cause  uint32 // Acct-Terminate-Cause of a Stop (RFC 2866 section 5.10); 0 when absent
+	// Tombstone is the state to remember of the record's session, if that is not
+	// the event's session. The database fills in its known Stamp and Digest.
 	Tombstone *SessionState
 }
 
@@ -28,11 +28,11 @@ func (d *Decision) Writes() bool {
 	return len(d.Delete) > 0 || d.Put != nil || d.Session != nil || d.Restart != nil
 }
 
-// Decide says what an accounting event does to what the database holds. It is
-// pure, and deciding an event twice is harmless.
+// Decide returns the effect of an accounting event on the data in the view. It
+// is pure, and deciding an event twice is harmless.
 func Decide(v View, ev Event) Decision { return (*Room)(nil).Decide(v, ev) }
 
-// Decide decides as the function of that name does, in this room.
+// Decide is the function Decide with the memory of this room.
 func (r *Room) Decide(v View, ev Event) Decision {
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		return decideRestart(v.Restart, ev)
@@ -72,8 +72,9 @@ func (s *classifier) follow(step Step) Decision {
 	return Decision{Verdict: NotHere}
 }
 
-// outOfBounds reports whether the event tells of an address that its client may not
-// report. What is online there already, from before the client was bound, goes on and ends.
+// outOfBounds reports whether the client may not report the event's address. A
+// session that was online there before the client was bound goes on, and may
+// end.
 func (s *classifier) outOfBounds(step Step) bool {
 	switch {
 	case !s.ev.ForeignInside || step == StepNothing:
@@ -86,11 +87,12 @@ func (s *classifier) outOfBounds(step Step) bool {
 	return step != StepClose
 }
 
-// decideRestart takes a restart that is newer than the known one. Within the
-// jitter of event times, or with the same stamp, it is the same one sent again
-// (SES-15): the NAS may have set its clock since, so that the stamp reads otherwise.
-// A clock without a battery shows the same after every start, and tells nothing. The same
-// octets are the same packet, however late it comes: a replay (SES-15).
+// decideRestart accepts a restart that is newer than the known one. A restart
+// within the jitter of event times, or with the same stamp, is the same one
+// sent again (SES-15): its stamp may read differently if the NAS has set its
+// clock since. A clock without a battery shows the same time after every start,
+// so it tells nothing. The same octets are the same packet, however late: a
+// replay (SES-15).
 func decideRestart(known Restart, ev Event) Decision {
 	if ev.arrange(); ev.Astray() != 0 {
 		ev.Stamp = time.Time{}
@@ -129,7 +131,8 @@ func (s *classifier) refresh() Decision {
 // placed reports whether the event gives the session an address in this group.
 func (s *classifier) placed() bool { return s.view.Scope == Here && s.ev.Inside.IsValid() }
 
-// take gives the session the event's address, if its holder lets go.
+// take gives the session the event's address, if the rule for its owner grants
+// that.
 func (s *classifier) take(r Record) Decision {
 	rule := addressRules[s.holding]
 	if !rule.grant {
@@ -138,7 +141,7 @@ func (s *classifier) take(r Record) Decision {
 	d := Decision{Verdict: rule.verdict, Put: s.room.record(r), Created: rule.announce, Session: s.open()}
 	if s.own != nil {
 		s.end(&d)
-		d.Created = rule.announce || s.own == s.view.Holder // else a record stands there
+		d.Created = rule.announce || s.own == s.view.Holder // else a record is there already
 		d.Verdict = s.replaced()
 	}
 	if rule.evict {
@@ -148,7 +151,7 @@ func (s *classifier) take(r Record) Decision {
 	return d
 }
 
-// delete adds a record to those that are deleted.
+// delete adds a record to the deletions.
 func (s *classifier) delete(d *Decision, e Ending) {
 	if d.Delete == nil {
 		d.Delete = s.room.list()
@@ -156,7 +159,7 @@ func (s *classifier) delete(d *Decision, e Ending) {
 	d.Delete = append(d.Delete, e)
 }
 
-// replaced is the verdict of a session that gets an address and had one.
+// replaced is the verdict of a session that had an address and gets another.
 func (s *classifier) replaced() Verdict {
 	if s.standing == StandingSame {
 		return Moved
@@ -172,7 +175,8 @@ func (s *classifier) end(d *Decision) {
 	}
 }
 
-// evicted ends the holder's session when the one that takes its address began.
+// evicted ends the holder's session at the start of the session that takes its
+// address.
 func (s *classifier) evicted() Ending {
 	e := NewEnding(*s.view.Holder, ReasonSuperseded, s.start)
 	if e.Tombstone != nil {

@@ -34,8 +34,7 @@ func up(d time.Duration) func(*Event) { return func(ev *Event) { ev.SessionTime 
 
 func undelayed(ev *Event) { ev.Latest, ev.Delay, ev.Told = ev.At, -1, false }
 
-// late makes the event one that came so long after it happened, by the known clock
-// of its NAS.
+// late delays the event's arrival by a time, by the known clock of its NAS.
 func late(by time.Duration) func(*Event) {
 	return func(ev *Event) {
 		ev.Latest, ev.Told = ev.At, true
@@ -77,7 +76,8 @@ func restartAt(after time.Duration, id string) func(*View) {
 	return func(v *View) { v.Restart = Restart{At: at(after), ID: id} }
 }
 
-// after has an earlier session of the same identifier begin at a time.
+// after puts an earlier session of the same identifier, begun at a time, into
+// the view.
 func after(before time.Duration) func(*View) {
 	return func(v *View) { v.Session.Before = at(before) }
 }
@@ -92,21 +92,21 @@ func began(start time.Duration) func(*View) {
 	}
 }
 
-// foundByInterim has the session be known by an Interim only.
+// foundByInterim makes the session known from an Interim only.
 func foundByInterim(v *View) { v.Session.Exact, v.Session.Stamp = false, time.Time{} }
 
 func held(r *Record) View           { return View{Group: "g", Holder: r} }
 func known(s SessionState) View     { return View{Group: "g", Session: s} }
 func unconfirmed(r *Record) *Record { r.Unconfirmed = true; return r }
 
-// movedTo is the view of an event that names another address than home.
+// movedTo is the view of an event with another address than home.
 func movedTo(holder *Record) func(*View) {
 	return func(v *View) { v.Current, v.Holder = v.Holder, holder }
 }
 
 func atAway(r *Record) *Record { r.Inside = away; return r }
 
-// writtenBack is a record at home of nobody knows whom, as of t0.
+// writtenBack is a record at home of an unknown subscriber, as of t0.
 func writtenBack() *Record {
 	return &Record{Key: Key{"g", home}, Unconfirmed: true, Version: Version{millis: uint64(t0.UnixMilli())}.String()}
 }
@@ -262,8 +262,8 @@ func TestInterimReckonsStart_SES03(t *testing.T) {
 	}
 }
 
-// TestOlderEventKeepsNewerCounters_I4: a late Interim refreshes, and takes
-// nothing back.
+// TestOlderEventKeepsNewerCounters_I4 checks that a late Interim refreshes the
+// record, and lowers no counter.
 func TestOlderEventKeepsNewerCounters_I4(t *testing.T) {
 	v := online()
 	v.Holder.InputOctets = 100
@@ -273,8 +273,8 @@ func TestOlderEventKeepsNewerCounters_I4(t *testing.T) {
 	}
 }
 
-// TestRewrittenUserName: a NAS that changes the User-Name of a running session
-// does not cost the subscriber its NAT sessions.
+// TestRewrittenUserName checks that a NAS that changes the User-Name of a
+// running session does not end the subscriber's NAT sessions.
 func TestRewrittenUserName(t *testing.T) {
 	d := Decide(online(), makeEvent(EventInterim, time.Hour, up(time.Hour), asBob))
 	if d.Verdict != Refreshed || d.Put.UserName != "alice" {

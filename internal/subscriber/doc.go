@@ -1,4 +1,4 @@
 // Package subscriber is the domain: the record of one online subscriber, the
-// accounting events that change it, and the pure rules that decide what an
-// event does.
+// accounting events that change it, and the pure rules that decide the effect
+// of an event.
 package subscriber

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A turn is an event and what it must come to.
+// A turn is an event and its expected verdict.
 type turn struct {
 	event Event
 	want  Verdict
 }
 
-// play applies the turns to an empty database, and compares who is online in the end:
-// the Acct-Session-Id by address.
+// play applies the turns to an empty database, and compares the sessions online
+// at the end, as Acct-Session-Id by address.
 func play(t *testing.T, turns []turn, online map[netip.Addr]string) {
 	t.Helper()
 	w := newWorld()
@@ -40,9 +40,10 @@ func as(id SessionID, user string) func(*Event) {
 
 func at1(inside netip.Addr) func(*Event) { return func(ev *Event) { ev.Inside = inside } }
 
-// TestSetBack_SES07: a NAS's clock was set back, the Stop of the one at the address is
-// lost, and the next one gets the address. Who lost it wrongly gets it back with an
-// Interim, if nothing was heard of the other.
+// TestSetBack_SES07: a NAS's clock was set back, the Stop of the session at the
+// address is lost, and the next session gets the address. If that was wrong,
+// the first session gets the address back with an Interim, unless the other one
+// sent an event since.
 func TestSetBack_SES07(t *testing.T) {
 	bob := as(you, "bob")
 	before := []turn{
@@ -61,9 +62,9 @@ func TestSetBack_SES07(t *testing.T) {
 	), map[netip.Addr]string{home: "a"})
 }
 
-// TestSupersededComesBack: a session whose address another one took is back with its
-// Interim once the address is free, and not before (SES-14), and not by one that was
-// sent before it lost the address.
+// TestSupersededComesBack_SES14: a session that lost its address to another
+// comes back with its Interim once the address is free; not before (SES-14),
+// and not by an Interim that was sent before the loss.
 func TestSupersededComesBack_SES14(t *testing.T) {
 	bob := as(you, "bob")
 	play(t, []turn{
@@ -76,8 +77,8 @@ func TestSupersededComesBack_SES14(t *testing.T) {
 	}, map[netip.Addr]string{home: "a"})
 }
 
-// TestSharedIdentifier_SES01: pppd gives one Acct-Session-Id to all sessions that
-// begin in the same second.
+// TestSharedIdentifier_SES01: pppd gives one Acct-Session-Id to all sessions
+// that begin in the same second.
 func TestSharedIdentifier_SES01(t *testing.T) {
 	bob, nobody := as(me, "bob"), as(me, "")
 	there := at1(away)
@@ -101,8 +102,9 @@ func TestSharedIdentifier_SES01(t *testing.T) {
 	}, map[netip.Addr]string{away: "a"})
 }
 
-// TestSharedIdentifierForgotten_SES10: the session that had the identifier first is over
-// and forgotten. What comes late of the other one, once that is over too, stays out.
+// TestSharedIdentifierForgotten_SES10: the session that had the identifier
+// first is over and forgotten. A late event of the second one, after its end,
+// does not bring it back.
 func TestSharedIdentifierForgotten_SES10(t *testing.T) {
 	bob, there := as(me, "bob"), at1(away)
 	w := newWorld()
@@ -129,8 +131,8 @@ func TestSharedIdentifierForgotten_SES10(t *testing.T) {
 	}
 }
 
-// TestHeardThroughTwoClients_SES02: one session is heard of through two proxies
-// without a realm; another NAS of the same name is another one.
+// TestHeardThroughTwoClients_SES02: two proxies without a realm report one
+// session; another NAS of the same name has another session.
 func TestHeardThroughTwoClients_SES02(t *testing.T) {
 	second := me
 	second.Client = "bng2"
@@ -154,8 +156,9 @@ func TestHeardThroughTwoClients_SES02(t *testing.T) {
 	}, map[netip.Addr]string{home: "a"})
 }
 
-// TestServices_SES21 has a service accounted beside the session: known by a mark of
-// its vendor, or by the Acct-Multi-Session-Id that is the session's Acct-Session-Id.
+// TestServices_SES21 sends accounting of a service beside the session: known by
+// a mark of its vendor, or by an Acct-Multi-Session-Id that equals the
+// session's Acct-Session-Id.
 func TestServices_SES21(t *testing.T) {
 	marked := func(ev *Event) { ev.SessionID.AcctSessionID, ev.Service = "s", true }
 	within := func(ev *Event) { ev.SessionID.AcctSessionID, ev.MultiSessionID = "s", "a" }
@@ -186,8 +189,9 @@ func TestServices_SES21(t *testing.T) {
 	}
 }
 
-// TestServiceAfterItsSession_SES21: what comes late of a service that has ended brings
-// nobody online, though nothing but its session could tell that it is of a service.
+// TestServiceAfterItsSession_SES21: a late event of a service that has ended
+// opens no session, although only the session could show that it is of a
+// service.
 func TestServiceAfterItsSession_SES21(t *testing.T) {
 	within := func(ev *Event) { ev.SessionID.AcctSessionID, ev.MultiSessionID = "s", "a" }
 	play(t, []turn{
@@ -200,9 +204,9 @@ func TestServiceAfterItsSession_SES21(t *testing.T) {
 	}, nil)
 }
 
-// TestServiceFirst_SES21: a service that is heard of before its session keeps the
-// address for it. Its own session state stays open and means nothing: whatever comes
-// of it is known to be of a service.
+// TestServiceFirst_SES21: a service that is reported before its session keeps
+// the address for it. The service's own session state stays open without
+// effect: its events are known as those of a service.
 func TestServiceFirst_SES21(t *testing.T) {
 	within := func(ev *Event) { ev.SessionID.AcctSessionID, ev.MultiSessionID = "s", "a" }
 	w := newWorld()
@@ -221,7 +225,8 @@ func TestServiceFirst_SES21(t *testing.T) {
 	}
 }
 
-// TestRestartPolicies_SES15 has an Accounting-On come to what its client's policy says.
+// TestRestartPolicies_SES15 checks the verdict of an Accounting-On under each
+// policy of its client.
 func TestRestartPolicies_SES15(t *testing.T) {
 	policy := func(p RestartPolicy) func(*Event) { return func(ev *Event) { ev.Restarts = p } }
 	tests := []struct {
@@ -241,8 +246,9 @@ func TestRestartPolicies_SES15(t *testing.T) {
 	}
 }
 
-// TestStopBeforeItsStart_SES12: the arrival of a Stop at a daemon whose clock is behind
-// that of the one that took the Start proves nothing; a counted delay does.
+// TestStopBeforeItsStart_SES12: the arrival of a Stop proves nothing if the
+// receiving daemon's clock is behind that of the daemon that took the Start; a
+// counted delay does.
 func TestStopBeforeItsStart_SES12(t *testing.T) {
 	for delay, want := range map[time.Duration]Verdict{-1: Stopped, 0: Stopped, 5 * time.Minute: Stale} {
 		var c Clock
@@ -255,8 +261,8 @@ func TestStopBeforeItsStart_SES12(t *testing.T) {
 	}
 }
 
-// TestFirstStampIsShown: where nothing is known of a clock, what it stamps is shown as
-// the start, and decides nothing.
+// TestFirstStampIsShown: the stamp of an unknown clock is shown as the start,
+// and decides nothing.
 func TestFirstStampIsShown_SES13(t *testing.T) {
 	var c Clock
 	ev := makeEvent(EventStart, 0, as(you, "bob"))

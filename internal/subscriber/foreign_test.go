@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// TestForeignHolder_SES16: no event of another client ends or changes the holder's record,
-// whatever the two have in common, unless the holder's removal waits for a decision.
+// TestForeignHolder_SES16: no event of another client ends or changes the
+// holder's record, even if their attributes are equal, unless the holder's
+// removal waits for a decision.
 func TestForeignHolder_SES16(t *testing.T) {
 	holder := *rec(me, "alice", 0, time.Minute)
 	holder.MultiSessionID = "m"
@@ -37,8 +38,9 @@ func TestForeignHolder_SES16(t *testing.T) {
 	}
 }
 
-// TestBoundClient_SES16: an event about an address that its client may not report opens and
-// moves nothing, and is not remembered. What is online there already goes on, and ends.
+// TestBoundClient_SES16: an event about an address that its client may not
+// report opens and moves nothing, and is not remembered. A session that is
+// online there already goes on, and ends.
 func TestBoundClient_SES16(t *testing.T) {
 	out := func(ev *Event) { ev.ForeignInside = true }
 	for name, tt := range map[string]struct {

@@ -8,12 +8,13 @@ import (
 	"time"
 )
 
-// TestLateCopiesHarmNobody_I4 has packets come again after up to hours, from NASes with
-// steady clocks or with a counted delay. The NASes restart, use their identifiers again,
-// lose Starts and Stops, and move sessions. Whoever is online and known stays so, but
-// for two histories that nobody can decide (docs/accounting-rules.md), a late Start at
-// an address that went to another session of the same NAS, and a late Accounting-On; the
-// next Interim mends them. In the end everybody is online who truly is.
+// TestLateCopiesHarmNobody_I4 delivers packets again after up to hours, from
+// NASes with steady clocks or with a counted delay. The NASes restart, use
+// their identifiers again, lose Starts and Stops, and move sessions. A session
+// that is online and known stays so, except for two undecidable histories
+// (docs/accounting-rules.md): a late Start at an address that went to another
+// session of the same NAS, and a late Accounting-On. The next Interim corrects
+// those. At the end the database shows exactly the sessions that are online.
 func TestLateCopiesHarmNobody_I4(t *testing.T) {
 	late, doubtful := 0, 0
 	for seed := range uint64(250) {
@@ -31,7 +32,7 @@ func TestLateCopiesHarmNobody_I4(t *testing.T) {
 	t.Logf("%d of %d late packets cost a session its address until its next Interim", doubtful, late)
 }
 
-// country is what truly happens on three NASes.
+// country holds the true state of three NASes and their sessions.
 type country struct {
 	seed    uint64
 	rng     *rand.Rand
@@ -42,10 +43,10 @@ type country struct {
 	users   int
 	next    [3]int           // the NAS's next identifier
 	ahead   [3]time.Duration // of the NAS's clock
-	stamped [3]bool          // the NAS stamps what it sends, else it counts delays
+	stamped [3]bool          // the NAS stamps its packets, else it counts delays
 }
 
-// subscription is a session as it truly is.
+// subscription is the true state of a session.
 type subscription struct {
 	nas      int
 	id, user string
@@ -66,7 +67,7 @@ func newCountry(t *testing.T, seed uint64) *country {
 	return c
 }
 
-// keepClocks has a prompt packet of each NAS come, of a session that nobody minds.
+// keepClocks sends a prompt packet of each NAS, of a session without effect.
 func (c *country) keepClocks(t *testing.T) {
 	for i := range c.stamped {
 		c.now = c.now.Add(time.Second)
@@ -88,14 +89,14 @@ func (c *country) packet(kind EventKind, s *subscription) Event {
 	return ev
 }
 
-// send has a packet come promptly.
+// send delivers a packet promptly.
 func (c *country) send(t *testing.T, kind EventKind, s *subscription) {
 	ev := c.packet(kind, s)
 	c.sent = append(c.sent, ev)
 	c.net.tell(t, ev)
 }
 
-// happen is the next thing that truly happens.
+// happen makes the next true change.
 func (c *country) happen(t *testing.T) {
 	c.now = c.now.Add(time.Duration(5+c.rng.IntN(600)) * time.Second)
 	inside := networkAddresses[c.rng.IntN(len(networkAddresses))]
@@ -103,7 +104,7 @@ func (c *country) happen(t *testing.T) {
 	switch dice := c.rng.IntN(10); {
 	case dice == 0:
 		c.restart(t, c.rng.IntN(3))
-	case s == nil || dice == 1: // the Stop of the one before was lost
+	case s == nil || dice == 1: // the Stop of the previous session was lost
 		c.begin(t, inside)
 	case dice < 7:
 		c.send(t, EventInterim, s)
@@ -128,7 +129,7 @@ func (c *country) restart(t *testing.T, nas int) {
 	c.now = c.now.Add(time.Duration(20+c.rng.IntN(100)) * time.Second)
 }
 
-// begin has a session begin, of a new user or of the one who is often at the address.
+// begin starts a session, of a new user or of the usual one at the address.
 func (c *country) begin(t *testing.T, inside netip.Addr) {
 	nas := c.rng.IntN(3)
 	s := &subscription{nas: nas, id: fmt.Sprint(c.next[nas]), user: fmt.Sprint("u", c.users), inside: inside, began: c.now}
@@ -147,7 +148,7 @@ func (c *country) begin(t *testing.T, inside netip.Addr) {
 	}
 }
 
-// move has a session go to an address where no record is.
+// move moves a session to an address without a record.
 func (c *country) move(t *testing.T, s *subscription) {
 	to := networkAddresses[c.rng.IntN(len(networkAddresses))]
 	if _, held := c.record(to); held || c.online[to] != nil {
@@ -169,8 +170,8 @@ func (c *country) has(s *subscription) bool {
 	return ok && r.AcctSessionID == s.id && r.UserName == s.user && r.NAS == fmt.Sprint("nas", s.nas)
 }
 
-// repeat has some earlier packet come again. It returns how many sessions lost their
-// address by that, until their next Interim.
+// repeat delivers an earlier packet again. It returns the number of sessions
+// that lost their address by that, until their next Interim.
 func (c *country) repeat(t *testing.T) (away int) {
 	if len(c.sent) == 0 {
 		return 0
@@ -205,8 +206,9 @@ func (c *country) repeat(t *testing.T) (away int) {
 	return away
 }
 
-// reportAll has whoever is online report itself twice, and be online then. One that
-// moved may have come upon a record that a late Start has made since.
+// reportAll sends two Interims of every online session, and checks that it is
+// online then. One that moved may have met a record that a late Start has made
+// since.
 func (c *country) reportAll(t *testing.T) {
 	for range 2 {
 		for _, inside := range networkAddresses {

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// TestNoSessionStaysAway_SES07: whatever was told before, by whatever clocks, a session
-// that is online and reported has its address after its second Interim at the latest,
-// and after each restart of its NAS that is none, deletion or expiry again. Its NAS may
-// have used its identifier before.
+// TestNoSessionStaysAway_SES07: after any events, by any clocks, an online
+// session that is reported has its address after its second Interim at the
+// latest. The same holds after each false restart of its NAS, deletion or
+// expiry. Its NAS may have used its identifier before.
 func TestNoSessionStaysAway_SES07(t *testing.T) {
 	later := 0
 	for seed := range uint64(5_000) {
@@ -43,13 +43,13 @@ func TestNoSessionStaysAway_SES07(t *testing.T) {
 	t.Logf("%d of 5000 sessions had to wait for their second Interim", later)
 }
 
-// fog is a database after events that may mean anything.
+// fog is a database after random, often contradictory events.
 type fog struct {
 	rng    *rand.Rand
 	w      *world
 	now    time.Time
 	clocks map[SessionID]*Clock        // as learned, by NAS
-	truly  map[SessionID]time.Duration // by how much each NAS's clock is ahead
+	truly  map[SessionID]time.Duration // offset of each NAS's clock, true
 }
 
 func newFog(rng *rand.Rand) *fog {
@@ -64,8 +64,8 @@ func (f *fog) nas() SessionID {
 	return id
 }
 
-// wander tells events of few sessions on few addresses, with stamps and delays that may
-// be wrong by hours, and sets clocks back and forth.
+// wander sends events of few sessions on few addresses, with stamps and delays
+// that may be wrong by hours, and sets clocks back and forth.
 func (f *fog) wander(t *testing.T, n int) {
 	for range n {
 		f.now = f.now.Add(time.Duration(f.rng.IntN(900)) * time.Second)
@@ -85,7 +85,8 @@ func (f *fog) wander(t *testing.T, n int) {
 	}
 }
 
-// befall has now and then a NAS restart, or a record deleted by hand or expired.
+// befall restarts a NAS at random, or deletes a record by hand or lets it
+// expire.
 func (f *fog) befall(t *testing.T) {
 	switch f.rng.IntN(8) {
 	case 0:
@@ -115,7 +116,7 @@ type reported struct {
 	user   string
 	inside netip.Addr
 	began  time.Time
-	early  time.Duration // Acct-Session-Time counts from so much before the Start
+	early  time.Duration // Acct-Session-Time counts from this long before the Start
 	stamps bool
 	fog    *fog
 }

@@ -6,8 +6,9 @@ import "slices"
 // share an Acct-Multi-Session-Id and the address (SES-20). The record ends with
 // the last of them.
 
-// maxLinks bounds the links and services of one record: each event of any tells all of
-// them in the change feed. Those beyond find their record, and do not keep it.
+// maxLinks bounds the links and services of one record, because each event of
+// any of them repeats all in the change feed. Those beyond the bound find their
+// record, and do not keep it.
 const maxLinks = 32
 
 // belongsTo reports whether the record is the session's.

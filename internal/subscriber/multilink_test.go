@@ -14,7 +14,7 @@ func ofLink(id SessionID) func(*Event) {
 }
 
 // TestMultilink_SES20 walks a bundle of two links: it is one record, which ends
-// with the last link, whichever that is.
+// with the last link, in either order.
 func TestMultilink_SES20(t *testing.T) {
 	for _, last := range []SessionID{me, you} {
 		first := you
@@ -50,8 +50,8 @@ func TestMultilink_SES20(t *testing.T) {
 	}
 }
 
-// TestOtherBundle_SES20: another NAS's bundle takes the address over, but not one behind
-// another client.
+// TestOtherBundle_SES20: another NAS's bundle takes the address over, but not
+// one of another client.
 func TestOtherBundle_SES20(t *testing.T) {
 	for id, want := range map[SessionID]Verdict{
 		{Client: "bng1", NAS: "nas2", AcctSessionID: "b"}: TookOver,
@@ -99,8 +99,8 @@ func TestIPv6IsKept_ACCT29(t *testing.T) {
 	}
 }
 
-// TestLeftBeforeTakeover: a session that another's Start found on its old address
-// is not over if it was heard of elsewhere after it was last heard of there.
+// TestLeftBeforeTakeover: a session whose old address another's Start took is
+// not over if its last event there was older than one at its new address.
 func TestLeftBeforeTakeover_SES09(t *testing.T) {
 	w := newWorld()
 	w.apply(t, makeEvent(EventStart, 0))
@@ -116,8 +116,8 @@ func TestLeftBeforeTakeover_SES09(t *testing.T) {
 	}
 }
 
-// TestLeg_ACCT28: a session that turns out to have more addresses keeps what it
-// has on the first.
+// TestLeg_ACCT28: a session that turns out to have more addresses keeps its
+// record on the first.
 func TestLeg_ACCT28(t *testing.T) {
 	ev := makeEvent(EventInterim, time.Hour)
 	ev.Leg = home
@@ -128,8 +128,8 @@ func TestLeg_ACCT28(t *testing.T) {
 	}
 }
 
-// TestRestoredMultilink_SES20: a record that was written back of a multilink becomes
-// the next session's, whole, if that is none of its links.
+// TestRestoredMultilink_SES20: a record of a multilink that was written back
+// goes to the next session, whole, if that is none of its links.
 func TestRestoredMultilink_SES20(t *testing.T) {
 	lost := unconfirmed(rec(you, "alice", 0, 0))
 	lost.MultiSessionID, lost.Links = "m", []string{"b", "c"}
@@ -146,8 +146,9 @@ func TestRestoredMultilink_SES20(t *testing.T) {
 	}
 }
 
-// TestMultilinkWithoutItsFirstLink_SES20: the record goes on to go by the first link's
-// identifier. When it ends, nothing is said of whoever has that by then.
+// TestMultilinkWithoutItsFirstLink_SES20: the record keeps the first link's
+// identifier. Its end leaves no tombstone under that identifier, which may be
+// another session's by then.
 func TestMultilinkWithoutItsFirstLink_SES20(t *testing.T) {
 	r := rec(me, "alice", 0, 0)
 	r.MultiSessionID, r.Links = "m", []string{"b"}
@@ -160,8 +161,8 @@ func TestMultilinkWithoutItsFirstLink_SES20(t *testing.T) {
 	}
 }
 
-// TestMoveOntoItsRecord: a session that moves to where a record waits for it updates
-// that one: nobody is told that a record was created where one stands.
+// TestMoveOntoItsRecord: a session that moves to an address where a record
+// waits for it updates that record, so that no Created is announced.
 func TestMoveOntoItsRecord_SES09(t *testing.T) {
 	waits := rec(SessionID{}, "alice", 0, 0)
 	waits.Inside = away

@@ -2,56 +2,56 @@ package subscriber
 
 import "time"
 
-// How a Clock learns.
+// The constants by which a Clock learns.
 const (
-	// clockWindow is how long the smallest lateness that was seen counts. A clock
-	// that was set back is known again after two of them at most.
+	// clockWindow is how long the smallest lateness counts. The offset of a clock
+	// that was set back is known again after two windows at most.
 	clockWindow = 5 * time.Minute
-	// sameOffset is how near to each other readings of one clock are: whole
-	// seconds, and some for the way.
+	// sameOffset is the largest difference between readings of one clock: whole
+	// seconds, and some for the network.
 	sameOffset = 3 * time.Second
-	// A clock was set back where two readings in a row agree that are so far apart.
-	// The events of a queue that is played back do not: their lateness shrinks.
+	// A clock counts as set back when two readings that are this far apart in time
+	// agree. Readings from a queue that is played back do not agree: their lateness
+	// shrinks.
 	stepSpan = 10 * time.Second
 )
 
-// Clock is what is known of a NAS's clock: how far it is ahead of ours. The NAS's
-// Event-Timestamps are read by it, so that a clock that is hours off puts events
-// in order as well as a right one. It learns from prompt events, and takes the
-// least late ones for prompt. The zero Clock knows nothing. It belongs to one
-// goroutine.
+// Clock is the learned offset of a NAS's clock from ours. It corrects the NAS's
+// Event-Timestamps, so that a clock that is hours off orders events as well as
+// a right one. It learns from prompt events, and takes the least late ones for
+// prompt. The zero Clock knows nothing. It is not safe for concurrent use.
 type Clock struct {
 	offset time.Duration // of the NAS's clock, less ours
 	known  bool
 	unsure bool // the NAS has restarted since, and may have set its clock
 
-	since           time.Time     // when the window of current began
-	before, current time.Duration // the largest reading of the window before and of this one
+	since           time.Time     // start of the window of current
+	before, current time.Duration // the largest readings of the previous window and of this one
 
 	step reading // a smaller offset that may be the new one
 }
 
-// reading is a run of readings that agree.
+// reading is a run of consecutive readings that agree.
 type reading struct {
 	offset time.Duration // the largest
 	first  time.Time     // arrival of the first
 	count  int
 }
 
-// NewClock returns a clock whose offset is known from before.
+// NewClock returns a clock with a known offset, as read at a time.
 func NewClock(offset time.Duration, at time.Time) Clock {
 	return Clock{offset: offset, known: true, since: at, before: offset, current: offset}
 }
 
-// Offset returns how far the NAS's clock is ahead of ours, to the second or so, and
-// whether that is known.
+// Offset returns how far the NAS's clock is ahead of ours, to about a second,
+// and whether that is known.
 func (c *Clock) Offset() (ahead time.Duration, known bool) { return c.offset, c.known }
 
-// Place finds out when an event happened, by our clock: At, Latest and Told. It
-// happened no later than it came, less the delay that it tells. A delay was counted,
-// by the NAS or a relay, and needs no clock. Where none was, and the NAS's clock is
-// known and says that the event was earlier, it was. An event whose At is known
-// already, for it has no Arrival, is left alone.
+// Place fills in the time of an event by our clock: At, Latest and Told. The
+// event happened no later than its arrival less its delay; the NAS or a relay
+// counted that delay, which needs no clock. Without a delay, the NAS's clock
+// may tell an earlier time, if its offset is known. An event without an Arrival
+// has its At already and stays as it is.
 func (c *Clock) Place(ev *Event) {
 	if ev.Arrival.IsZero() {
 		ev.arrange()
@@ -69,7 +69,7 @@ func (c *Clock) Place(ev *Event) {
 		c.doubt(ev)
 		return
 	case ev.Delay > 0:
-		c.read(ev) // a delay may be counted wrong, so nothing is learned of it
+		c.read(ev) // a delay may be counted wrong, so the clock does not learn from it
 		return
 	}
 	if !c.known && ev.Delay < 0 && ev.Stamp.Before(ev.Latest) {
@@ -80,9 +80,9 @@ func (c *Clock) Place(ev *Event) {
 	c.read(ev)
 }
 
-// doubt takes a stamp that is too far off to be heeded, but behind a clock that is known,
-// for that of an old packet: a replay. A clock that was set back so far is not known any
-// more once two stamps in a row agree on it.
+// doubt handles a stamp that is too far off to be used. If it is behind a known
+// clock, the packet counts as old: a replay. If two stamps in a row agree, the
+// clock was set back that far and is no longer known.
 func (c *Clock) doubt(ev *Event) {
 	ahead := ev.Stamp.Sub(ev.Latest)
 	if !c.known || c.unsure || ev.Stamp.IsZero() || ahead > 0 || c.offset-ahead > longAgo {
@@ -95,9 +95,10 @@ func (c *Clock) doubt(ev *Event) {
 	ev.At, ev.Told = ev.Stamp.Add(-c.offset), true
 }
 
-// read has the clock say when the event happened, if it is known. Beside a counted
-// delay it says so only where both agree: that is in whole seconds that began, and the
-// times of one NAS then differ as its stamps do.
+// read sets At from the stamp, if the clock is known and the stamp says
+// earlier. Beside a counted delay it does so only if both agree within the
+// jitter: delays are counted in whole seconds begun, and stamps order the
+// events of one NAS better.
 func (c *Clock) read(ev *Event) {
 	at := ev.Stamp.Add(-c.offset)
 	if c.known && at.Before(ev.At) && (ev.Delay <= 0 || ev.At.Sub(at) <= jitter) {
@@ -105,9 +106,9 @@ func (c *Clock) read(ev *Event) {
 	}
 }
 
-// restart places a restart of the NAS, from which nothing is learned: a NAS boots
-// with any time, and sets its clock a while later. So the offset is doubtful then, and
-// a clock that is far behind counts for nothing.
+// restart places a restart of the NAS. The clock does not learn from it,
+// because a NAS boots with any time and sets its clock a while later. So the
+// offset is unsure from here on, and a stamp far behind is ignored.
 func (c *Clock) restart(ev *Event, usable bool) {
 	if usable {
 		c.read(ev)
@@ -118,10 +119,10 @@ func (c *Clock) restart(ev *Event, usable bool) {
 	c.unsure = c.known
 }
 
-// learn takes a reading. An event cannot come before it happened, so a larger
-// offset than the known one is believed at once; a smaller one may be an event
-// that is late. After a restart one that is somewhat smaller is believed too, and of
-// one that is much smaller it is still open what it is.
+// learn takes a reading. An event cannot arrive before it happened, so a larger
+// offset than the known one is believed at once; a smaller one may come from a
+// late event. After a restart a somewhat smaller one is believed too; a much
+// smaller one stays undecided.
 func (c *Clock) learn(ahead time.Duration, arrival time.Time) {
 	if !c.known || c.unsure && ahead >= c.offset-reordering {
 		*c = NewClock(ahead, arrival)
@@ -141,7 +142,7 @@ func (c *Clock) turn(arrival time.Time) {
 	c.before, c.current, c.since = c.current, -2*maxDelay, arrival
 }
 
-// look looks for a clock that was set back.
+// look detects a clock that was set back.
 func (c *Clock) look(ahead time.Duration, arrival time.Time) {
 	if ahead >= c.offset-sameOffset {
 		c.step = reading{}
@@ -152,8 +153,8 @@ func (c *Clock) look(ahead time.Duration, arrival time.Time) {
 	}
 }
 
-// agrees notes a reading that may be of a clock that was set back, and reports whether one
-// before it says the same.
+// agrees notes a reading of a clock that may have been set back, and reports
+// whether an earlier reading agrees with it.
 func (c *Clock) agrees(ahead time.Duration, arrival time.Time) bool {
 	if c.step.count == 0 || (ahead-c.step.offset).Abs() > sameOffset {
 		c.step = reading{offset: ahead, first: arrival}

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// come is an event that came so long after t0, with what it tells of its time.
+// come is an event that arrives at a time after t0, with its own stamp and
+// delay.
 func come(after time.Duration, stamp time.Time, delay time.Duration) Event {
 	return Event{Kind: EventInterim, Arrival: at(after), Stamp: stamp, Delay: delay}
 }
@@ -52,8 +53,8 @@ func TestPlace_SES13(t *testing.T) {
 	}
 }
 
-// TestClockLearns_SES13 has a clock read events that come every so often, ahead by
-// what the table says, and looks where the clock ends.
+// TestClockLearns_SES13 feeds a clock events at intervals, ahead by the table's
+// values, and checks the final offset.
 func TestClockLearns_SES13(t *testing.T) {
 	const hour = time.Hour
 	repeat := func(n int, ahead time.Duration) (list []time.Duration) {
@@ -98,9 +99,9 @@ func TestClockLearns_SES13(t *testing.T) {
 	}
 }
 
-// TestRestartedClockIsDoubtful_SES15: from the stamp of a restart nothing is learned, and
-// what the NAS stamps behind it, somewhat behind the known offset, is its new clock. What
-// is far behind is rather late, until a second stamp agrees.
+// TestRestartedClockIsDoubtful_SES15: the stamp of a restart teaches nothing,
+// and the next stamp, somewhat behind the known offset, is the new clock. A
+// stamp far behind is taken for late, until a second one agrees.
 func TestRestartedClockIsDoubtful_SES15(t *testing.T) {
 	for ahead, want := range map[time.Duration]time.Duration{
 		0: 0, -45 * time.Second: 0, 3 * time.Minute: 0, -3 * time.Minute: -3 * time.Minute, -2 * time.Hour: -2 * time.Hour,
@@ -140,7 +141,8 @@ func TestPlaceOfRestarts_SES15(t *testing.T) {
 	}
 }
 
-// TestAstray_SES13: a stamp is told of where it is too far off for its NAS's clock.
+// TestAstray_SES13: a stamp is reported if it is too far off for its NAS's
+// clock.
 func TestAstray_SES13(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, tt := range []struct{ ahead, want time.Duration }{

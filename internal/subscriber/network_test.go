@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// network is a database of several groups in memory: an event is decided in each, as
-// the store does it.
+// network is a database of several groups in memory. Each event is decided in
+// every group, as in the store.
 type network struct {
 	groups []*world // the last one is the reserved group
 	clocks map[SessionID]*Clock
@@ -17,7 +17,7 @@ type network struct {
 	trace  []string
 }
 
-// Of the first two groups, and of none.
+// networkAddresses are of the first two groups, and of none.
 var networkAddresses = []netip.Addr{
 	netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"),
 	netip.MustParseAddr("100.70.0.1"), netip.MustParseAddr("100.70.0.2"), netip.MustParseAddr("203.0.113.1"),
@@ -43,7 +43,7 @@ func groupOf(a netip.Addr) int {
 	return -1
 }
 
-// tell has the event take effect in every group, and returns what it came to there.
+// tell applies the event in every group, and returns the verdicts.
 func (n *network) tell(t *testing.T, ev Event) (verdicts [3]Verdict) {
 	t.Helper()
 	nas := ev.NASOnly()
@@ -103,8 +103,9 @@ func (n *network) step(t *testing.T, g int, scope Scope, ev Event) Verdict {
 	return d.Verdict
 }
 
-// changesOthers says what the decision does to a session that another client reports, ""
-// for nothing. What was found to be the event's own session is known by then.
+// changesOthers describes the decision's effect on a session that another
+// client reports, "" for none. Identify has settled before which session is the
+// event's own.
 func (d *Decision) changesOthers(v View) string {
 	if !v.HolderApart || v.Holder.RemovalHeld != ReasonNone {
 		return ""
@@ -143,8 +144,8 @@ func (n *network) fail(t *testing.T, seed uint64, format string, args ...any) {
 	t.Fatalf("seed %d: "+format, append([]any{seed}, args...)...)
 }
 
-// check: a record has its session, open where the record is, and no session has two
-// records in a group.
+// check verifies that a record has its session, open at the record's address,
+// and that no session has two records in a group.
 func (n *network) check(t *testing.T, seed uint64) {
 	t.Helper()
 	for g, w := range n.groups[:reservedGroup] {
@@ -164,10 +165,10 @@ func (n *network) check(t *testing.T, seed uint64) {
 	}
 }
 
-// TestWildNetwork has anything happen: through two clients, with services, multilinks,
-// sessions of two addresses or none, restarts of all policies, and records that others
-// write, delete, hold or restore. No record comes to be of a session that is elsewhere
-// or over.
+// TestWildNetwork applies random events: through two clients, with services,
+// multilinks, sessions of two addresses or none, restarts of all policies, and
+// records that others write, delete, hold or restore. No record arises of a
+// session that is elsewhere or over.
 func TestWildNetwork(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 99))
@@ -221,7 +222,7 @@ func wildPacket(rng *rand.Rand, now time.Time) Event {
 	return ev
 }
 
-// wildWrite is what others than accounting do to a record.
+// wildWrite changes a record otherwise than by accounting.
 func (n *network) wildWrite(rng *rand.Rand, now time.Time) {
 	g := rng.IntN(reservedGroup)
 	w, inside := n.groups[g], networkAddresses[2*g+rng.IntN(2)]
@@ -247,7 +248,7 @@ func (n *network) wildWrite(rng *rand.Rand, now time.Time) {
 			r.RemovalHeld = ReasonNASRestart
 			w.write(r, now)
 		}
-	case 3: // the database was lost, and one binding tells of its record
+	case 3: // the database was lost, and one binding gives back its record
 		w.records, w.sessions = map[netip.Addr]Record{}, map[SessionID]SessionState{}
 		if !stands {
 			r = Record{Key: Key{fmt.Sprint("g", g), inside}, UserName: []string{"", "bob"}[rng.IntN(2)]}

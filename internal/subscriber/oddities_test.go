@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// packet is one of alice's session at home, as it comes so long after t0. It tells
-// nothing of its time but what is added.
+// packet is an event of alice's session at home that arrives at a time after
+// t0. It has no time of its own unless a change adds one.
 func packet(kind EventKind, after time.Duration, change ...func(*Event)) Event {
 	ev := Event{Kind: kind, SessionID: me, UserName: "alice", Inside: home, Arrival: at(after), Delay: -1, SessionTime: -1}
 	for _, f := range change {
@@ -39,8 +39,8 @@ func nasRestarts(after time.Duration, change ...func(*Event)) Event {
 	return ev
 }
 
-// TestOddities has what operators of BNGs report, as packets: what each comes to, and
-// who is online in the end.
+// TestOddities replays reports of BNG operators, as packets: the verdict of
+// each, and the sessions online at the end.
 func TestOddities(t *testing.T) {
 	const (
 		s, m, h = time.Second, time.Minute, time.Hour

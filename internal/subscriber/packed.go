@@ -8,15 +8,15 @@ import (
 	"unique"
 )
 
-// Packed is a Record in a third of its room, for those who keep many: what many
-// records share is kept once, and the rest of their texts in one piece. It never
-// changes. The zero Packed is the zero Record.
+// Packed is a Record in a third of its memory, for callers that keep many.
+// Values that many records share are kept once, and the other texts in one
+// string. It is immutable but for Refresh. The zero Packed is the zero Record.
 type Packed struct {
 	origin  unique.Handle[origin]
-	text    string // of the Identity the prefix, then User-Name, Calling-Station-Id, Acct-Session-Id and Class
-	name    uint16 // where in text the User-Name ends
-	calling uint16 // and the Calling-Station-Id
-	session uint16 // and the Acct-Session-Id
+	text    string // prefix of the Identity, User-Name, Calling-Station-Id, Acct-Session-Id, Class
+	name    uint16 // end of the User-Name in text
+	calling uint16 // end of the Calling-Station-Id
+	session uint16 // end of the Acct-Session-Id
 	flags   packedFlags
 	held    Reason
 	inside  [4]byte
@@ -29,18 +29,18 @@ type Packed struct {
 	rare    *rareFields
 }
 
-// origin is what all records of one NAS share.
+// origin holds the fields that all records of one NAS share.
 type origin struct {
 	group, client, nas string
 	address            netip.Addr
 }
 
-// rareFields are what few records have.
+// rareFields holds the fields that few records have.
 type rareFields struct {
-	inside              netip.Addr // where it is not IPv4
+	inside              netip.Addr // if it is not IPv4
 	leg                 netip.Addr
-	version             string // where it is not what a feed makes
-	name, calling, id   string // where they are too long for Packed.text
+	version             string // if it is not in the form of a feed identifier
+	name, calling, id   string // if they are too long for Packed.text
 	class               string
 	framedIPv6Addresses []netip.Addr
 	framedIPv6Prefixes  []netip.Prefix
@@ -55,17 +55,18 @@ type packedFlags uint8
 const (
 	packedInside4 packedFlags = 1 << iota
 	packedUnconfirmed
-	packedVersion // version tells it to the letter
+	packedVersion // version gives the exact text of the Version
 	packedLong    // the texts are in rare
 )
 
-// Pack returns the record in little room.
+// Pack returns the record in its packed form.
 func (r *Record) Pack() Packed {
 	var p Packer
 	return p.Pack(r)
 }
 
-// rare returns what Packed has no other room for, nil for nothing.
+// rare returns the fields that have no place in Packed itself, nil if all are
+// empty.
 func (r *Record) rare(flags packedFlags) *rareFields {
 	if flags&(packedInside4|packedVersion|packedLong) == packedInside4|packedVersion && r.plain() {
 		return nil
@@ -94,7 +95,7 @@ func (r *Record) rare(flags packedFlags) *rareFields {
 	return &f
 }
 
-// plain reports whether the record has nothing of what few records have.
+// plain reports whether none of the rare fields is set.
 func (r *Record) plain() bool {
 	return !r.Leg.IsValid() && r.FramedIPv6Addresses == nil && r.FramedIPv6Prefixes == nil &&
 		r.DelegatedPrefixes == nil && r.MultiSessionID == "" && r.Links == nil && r.MoreClasses == nil
@@ -106,8 +107,8 @@ func (f *rareFields) isZero() bool {
 		f.multiSessionID == "" && f.links == nil && f.moreClasses == nil
 }
 
-// Record returns the record. Times are in UTC; those outside the years 1678 to
-// 2261 come back as the nearest that lies within.
+// Record returns the record. Times are in UTC; times outside the years 1678 to
+// 2261 are cut to the nearest within.
 func (p *Packed) Record() Record {
 	r := Record{
 		StartedAt: p.started.time(), UpdatedAt: p.updated.time(), ExpiresAt: p.expires.time(),
@@ -145,13 +146,12 @@ func (f *rareFields) unpack(r *Record, flags packedFlags) {
 	r.MoreClasses = slices.Clip(f.moreClasses)
 }
 
-// Refresh makes the record what it is after a Partial change, given what that tells;
-// nothing has to be unpacked for it.
+// Refresh applies a Partial change to the record, without unpacking it.
 func (p *Packed) Refresh(c *Packed) {
 	p.updated, p.expires = c.updated, c.expires
 	p.input, p.output = c.input, c.output
 	p.version = c.version
-	p.flags |= packedVersion // what a feed makes
+	p.flags |= packedVersion // a feed writes versions in this form only
 }
 
 // Unversioned returns the record without its Version.
@@ -172,8 +172,8 @@ func (p *Packed) Group() string {
 	return p.origin.Value().group
 }
 
-// Reporter returns the client and the NAS that the record's session is known by; ""
-// for a record made by hand.
+// Reporter returns the client and the NAS of the record's session; "" for a
+// record made by hand.
 func (p *Packed) Reporter() (client, nas string) {
 	if p.origin == (unique.Handle[origin]{}) {
 		return "", ""
@@ -203,7 +203,7 @@ func (p *Packed) AcctSessionID() string {
 	return id
 }
 
-// Identity is that of the record.
+// Identity is Record.Identity.
 func (p *Packed) Identity() string {
 	switch {
 	case p.flags&packedLong != 0:
@@ -215,7 +215,7 @@ func (p *Packed) Identity() string {
 	return p.text[:p.calling]
 }
 
-// SameSession is that of the records.
+// SameSession is Record.SameSession.
 func (p *Packed) SameSession(o *Packed) bool {
 	return agree(p.AcctSessionID(), o.AcctSessionID()) && agree(p.UserName(), o.UserName()) &&
 		(p.origin == o.origin || p.sameNAS(o))
@@ -223,7 +223,7 @@ func (p *Packed) SameSession(o *Packed) bool {
 
 func (p *Packed) sameNAS(o *Packed) bool {
 	if p.origin == (unique.Handle[origin]{}) || o.origin == (unique.Handle[origin]{}) {
-		return true // what is not known cannot differ
+		return true // unknown values agree with any
 	}
 	a, b := p.origin.Value(), o.origin.Value()
 	return agree(a.client, b.client) && agree(a.nas, b.nas)
@@ -240,26 +240,28 @@ func (p *Packed) Inside() netip.Addr {
 	return netip.Addr{}
 }
 
-// ExpiresAt returns when the database forgets the record; zero for never.
+// ExpiresAt returns when the record's TTL runs out; zero for never.
 func (p *Packed) ExpiresAt() time.Time { return p.expires.time() }
 
 // Unconfirmed reports whether no BNG has confirmed the record since it was
 // written back.
 func (p *Packed) Unconfirmed() bool { return p.flags&packedUnconfirmed != 0 }
 
-// RemovalHeld returns why the record's removal is held, ReasonNone if it is not.
+// RemovalHeld returns the reason of a suspended removal, ReasonNone if there is
+// none.
 func (p *Packed) RemovalHeld() Reason { return p.held }
 
-// Version returns the record's version; the zero one where that is no identifier.
+// Version returns the record's version; the zero Version if the text is no feed
+// identifier.
 func (p *Packed) Version() Version { return p.version }
 
-// instant is a time in nanoseconds since 1970; the least is the zero time.
+// instant is a time in nanoseconds since 1970; 0 is the zero time.
 type instant int64
 
 const noInstant instant = 0
 
-// instantOf keeps 0 for the zero time, which records have often, and leaves out
-// the one nanosecond whose place it takes.
+// instantOf keeps 0 for the zero time, which many records have. The one
+// nanosecond at 1970 itself is moved to the next.
 func instantOf(t time.Time) instant {
 	const farthest = math.MaxInt64 / int64(time.Second)
 	switch sec := t.Unix(); {

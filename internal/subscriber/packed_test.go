@@ -10,7 +10,7 @@ import (
 	"unsafe"
 )
 
-// TestPack: whatever is packed comes back as it was.
+// TestPack checks that a packed record unpacks to the same record.
 func TestPack(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20_000 {
@@ -31,7 +31,8 @@ func TestPack(t *testing.T) {
 	}
 }
 
-// TestPacker: what is packed behind others is as if it were packed alone.
+// TestPacker checks that a record packed after others equals the record packed
+// alone.
 func TestPacker(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	var k Packer
@@ -43,9 +44,8 @@ func TestPacker(t *testing.T) {
 	}
 }
 
-// TestPackedSameSession: packed records are of one session where the records are.
-// TestPackedOwnsItsTexts: whoever keeps a packed record keeps no more than that, of
-// the text that the record was read from.
+// TestPackedOwnsItsTexts checks that a packed record keeps none of the text
+// from which the record was read, beyond its own.
 func TestPackedOwnsItsTexts(t *testing.T) {
 	read := strings.Repeat("x", 64)
 	from := uintptr(unsafe.Pointer(unsafe.StringData(read)))
@@ -64,6 +64,8 @@ func TestPackedOwnsItsTexts(t *testing.T) {
 	}
 }
 
+// TestPackedSameSession checks that SameSession of packed records agrees with that of the
+// records.
 func TestPackedSameSession(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
 	for range 20_000 {
@@ -75,7 +77,8 @@ func TestPackedSameSession(t *testing.T) {
 	}
 }
 
-// TestPackRefresh: a refresh changes what a Partial change tells, and nothing else.
+// TestPackRefresh: a refresh changes the fields of a Partial change, and no
+// others.
 func TestPackRefresh(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 5_000 {
@@ -92,7 +95,7 @@ func TestPackRefresh(t *testing.T) {
 	}
 }
 
-// TestPackUnversioned: nothing but the version goes.
+// TestPackUnversioned: only the version is removed.
 func TestPackUnversioned(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	for range 5_000 {
@@ -120,7 +123,7 @@ func TestPackFarTimes(t *testing.T) {
 	}
 }
 
-// TestPackedSize: the room that a subscriber takes is mostly this.
+// TestPackedSize: most of a subscriber's memory is its packed record.
 func TestPackedSize(t *testing.T) {
 	if packed, record := unsafe.Sizeof(Packed{}), unsafe.Sizeof(Record{}); 3*packed > record {
 		t.Errorf("%d octets of %d", packed, record)

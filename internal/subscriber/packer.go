@@ -6,17 +6,17 @@ import (
 	"unique"
 )
 
-// A Packer packs records one after the other. What is as in the one before, as the
-// NAS and the version mostly are, is not looked up again.
+// Packer packs records in sequence. A value equal to that of the previous
+// record, as the NAS and the version mostly are, is not looked up again.
 type Packer struct {
 	origin  origin
-	handle  unique.Handle[origin] // of origin, if that is not zero
+	handle  unique.Handle[origin] // of origin, if that is not the zero one
 	id      string
 	version Version // of id
-	exact   bool    // and it tells id to the letter
+	exact   bool    // version gives the exact text of id
 }
 
-// Pack is as that of the record.
+// Pack is Record.Pack.
 func (k *Packer) Pack(r *Record) Packed {
 	p := Packed{
 		started: instantOf(r.StartedAt), updated: instantOf(r.UpdatedAt), expires: instantOf(r.ExpiresAt),
@@ -39,7 +39,7 @@ func (k *Packer) Pack(r *Record) Packed {
 	switch {
 	case session > math.MaxUint16:
 		p.flags |= packedLong
-	case calling == 0: // a sum of one would keep what that is part of
+	case calling == 0: // a concatenation with one non-empty part would keep that part's whole backing string
 		p.session = uint16(session)
 		p.text = strings.Clone(r.AcctSessionID + r.Class)
 	default:
@@ -57,7 +57,7 @@ func (k *Packer) originOf(r *Record) unique.Handle[origin] {
 	case k.origin:
 	default:
 		k.handle = unique.Make(o)
-		k.origin = k.handle.Value() // whose texts are nobody else's
+		k.origin = k.handle.Value() // copied strings, which no caller shares
 	}
 	return k.handle
 }

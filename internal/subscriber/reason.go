@@ -21,8 +21,8 @@ func Reasons() []Reason {
 	return all
 }
 
-// String returns the name that stands in the change feed, in events and in
-// metrics; empty for ReasonNone.
+// String returns the name used in the change feed, in events and in metrics;
+// empty for ReasonNone.
 func (r Reason) String() string {
 	if int(r) >= len(reasonNames) {
 		return fmt.Sprintf("Reason(%d)", uint8(r))
@@ -41,9 +41,9 @@ func ParseReason(s string) (Reason, error) {
 }
 
 // lapses reports whether a session that ended for this reason may still be
-// online: nobody who knows said that this one ended, so a newer Interim brings it
-// back. Some NASes send Accounting-On although their sessions go on. ReasonNone
-// is a session that moved to another group.
+// online: its NAS did not say that it ended, so a newer Interim brings it back.
+// Some NASes send Accounting-On although their sessions go on. ReasonNone is a
+// session that moved to another group.
 func (r Reason) lapses() bool {
 	switch r {
 	case ReasonStop, ReasonSuperseded:

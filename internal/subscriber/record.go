@@ -7,8 +7,8 @@ import (
 )
 
 // Key names one subscriber record: an inside address within a group. Inside
-// addresses of different groups may overlap only if their groups say so; the
-// pair is unique.
+// addresses of different groups may overlap only if their configuration allows
+// it; the pair is unique.
 type Key struct {
 	Group  string
 	Inside netip.Addr
@@ -16,50 +16,51 @@ type Key struct {
 
 // SessionID identifies one accounting session. Acct-Session-Id is unique only
 // within a NAS (RFC 2866 section 5.5), and a NAS name only within the RADIUS
-// client that speaks for it, so all three make the identity.
+// client that reports it, so all three make the identity.
 type SessionID struct {
 	Client        string // configured name of the RADIUS client, or of its realm; "" for records put by hand
 	NAS           string // by default NAS-Identifier, else NAS-IP(v6)-Address, else the packet's source
 	AcctSessionID string // raw octets of Acct-Session-Id
 
-	// Leg tells apart what one session has at once on several addresses; zero
-	// for a session with one address.
+	// Leg is the address of one of several that a session has at once; zero for a
+	// session with one address.
 	Leg netip.Addr
 }
 
 // NASOnly is the identity without its session.
 func (id SessionID) NASOnly() SessionID { return SessionID{Client: id.Client, NAS: id.NAS} }
 
-// besideLeg reports whether both are of one accounting session.
+// besideLeg reports whether both identities are of one accounting session.
 func (id SessionID) besideLeg(other SessionID) bool {
 	id.Leg, other.Leg = netip.Addr{}, netip.Addr{}
 	return id == other
 }
 
-// Record is what the database knows of one online subscriber.
+// Record is the data in the database about one online subscriber.
 type Record struct {
 	Key
 	SessionID
 	UserName         string     // raw octets of User-Name; "" when the NAS sent none
 	CallingStationID string     // raw octets of Calling-Station-Id
 	Class            string     // raw octets of the first Class (RFC 2865 section 5.25); "" when the NAS sent none
-	MoreClasses      []string   // those of the others, in the NAS's order
+	MoreClasses      []string   // the other Class attributes, in the NAS's order
 	NASAddress       netip.Addr // NAS-IP-Address or NAS-IPv6-Address; zero when absent
 	StartedAt        time.Time  // event time at which the session began
 	UpdatedAt        time.Time  // event time of the newest event taken into the record
-	ExpiresAt        time.Time  // when the database forgets the record; zero means never
+	ExpiresAt        time.Time  // when the record's TTL runs out; zero for never
 	InputOctets      uint64     // from the subscriber (RFC 2866 5.3, with 2869 5.1 gigawords)
 	OutputOctets     uint64     // to the subscriber (RFC 2866 5.4, with 2869 5.2 gigawords)
 
-	// What the session has of IPv6, told and not translated (ACCT-29).
+	// The session's IPv6 addresses and prefixes, for information; they are not
+	// translated (ACCT-29).
 	FramedIPv6Addresses []netip.Addr
 	FramedIPv6Prefixes  []netip.Prefix
 	DelegatedPrefixes   []netip.Prefix
 
 	// MultiSessionID is the Acct-Multi-Session-Id of a multilink, and Links the
-	// Acct-Session-Ids of its links that are online, in the order in which they
-	// came (SES-20). The SessionID stays that of the link that came first; the
-	// octets are those of the link last heard of.
+	// Acct-Session-Ids of its online links, in the order of their arrival (SES-20).
+	// The SessionID stays that of the first link; the octets are those of the
+	// newest event of any link.
 	MultiSessionID string
 	Links          []string
 
@@ -67,21 +68,21 @@ type Record struct {
 	// the database lost it; the next accounting event clears it.
 	Unconfirmed bool
 
-	// RemovalHeld is why the record was to end, where a guard keeps it for a
-	// person to decide; ReasonNone for most. Such a record does not expire. The
-	// next accounting event of its session clears it.
+	// RemovalHeld is the reason of a removal that a guard has suspended, so that a
+	// person decides; ReasonNone for most records. Such a record does not expire.
+	// The next accounting event of its session clears it.
 	RemovalHeld Reason
 
 	// Version is the identifier of the change-feed entry that last wrote this
-	// record ("milliseconds-sequence"). It is the compare-and-set token, and
-	// tells where in the feed the record stands. Empty for no record.
+	// record ("milliseconds-sequence"). It is the compare-and-set token, and the
+	// record's position in the feed. Empty for no record.
 	Version string
 }
 
 // SameSession reports whether both records may describe the same accounting
-// session of the same user: a change between such records never costs the
-// subscriber its NAT sessions. What either side does not know cannot differ, so
-// a record rebuilt from a binding, or put by hand, agrees with the session that
+// session of the same user: a change between such records never ends the
+// subscriber's NAT sessions. An empty field agrees with any value, so a record
+// that was rebuilt from a binding, or put by hand, agrees with the session that
 // its BNG reports later.
 func (r *Record) SameSession(o *Record) bool {
 	return agree(r.Client, o.Client) && agree(r.NAS, o.NAS) &&
@@ -94,8 +95,8 @@ func (r *Record) Follows(o *Record) bool {
 	return !r.SameSession(o) && !o.StartedAt.IsZero() && o.StartedAt.Before(r.StartedAt)
 }
 
-// RefreshedOnly reports whether the next record differs from this one in no
-// more than a Partial change tells.
+// RefreshedOnly reports whether the next record differs from this one only in
+// the fields of a Partial change.
 func (r *Record) RefreshedOnly(next *Record) bool {
 	return r.Key == next.Key && r.SessionID == next.SessionID &&
 		r.UserName == next.UserName && r.CallingStationID == next.CallingStationID &&
@@ -110,17 +111,18 @@ func (r *Record) RefreshedOnly(next *Record) bool {
 
 func agree(a, b string) bool { return a == "" || b == "" || a == b }
 
-// SameSubscriber reports whether both records belong to one subscriber, who
-// may then keep or get back its own port block. Without a User-Name on both
-// sides the Calling-Station-Id decides; with neither they are strangers.
+// SameSubscriber reports whether both records belong to one subscriber, which
+// may then keep its port block or get it back. Without a User-Name on both
+// sides the Calling-Station-Id decides; without either they are different
+// subscribers.
 func (r *Record) SameSubscriber(o *Record) bool {
 	id := r.Identity()
 	return id != "" && id == o.Identity()
 }
 
-// Identity is the name under which a subscriber is recognised when it comes
-// back: User-Name, else Calling-Station-Id, each under a prefix of its own;
-// empty when the NAS sent neither.
+// Identity is the name by which a subscriber is recognised when it comes back:
+// User-Name, else Calling-Station-Id, each under a prefix of its own; empty
+// when the NAS sent neither.
 func (r *Record) Identity() string {
 	if r.UserName != "" {
 		return r.identityPrefix() + r.UserName

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// NewEnding ends a record at a given event time and remembers its session: not that of
-// a link that had ended before, whose identifier may be another session's by now.
+// NewEnding ends a record at a given event time and remembers its session. If
+// the record's SessionID is that of a link that has ended, it remembers none:
+// that identifier may be another session's by now.
 func NewEnding(r Record, why Reason, at time.Time) Ending {
 	e := Ending{Record: r, Reason: why}
 	if r.SessionID != (SessionID{}) && r.belongsTo(r.SessionID) {
@@ -18,14 +19,14 @@ func NewEnding(r Record, why Reason, at time.Time) Ending {
 	return e
 }
 
-// OpenState is what to remember of the session of a record that was written
-// otherwise than by its own accounting.
+// OpenState is the state to remember of the session of a record that was not
+// written by the session's own accounting.
 func OpenState(r *Record) SessionState {
 	return SessionState{Phase: Open, Inside: r.Inside, Start: r.StartedAt, UserName: r.UserName}
 }
 
-// record is the event's session at the event's address, as a new record. It
-// keeps what the event leaves unsaid and the session's old record knows.
+// record is the event's session at the event's address, as a new record. Fields
+// that the event leaves empty come from the session's old record.
 func (s *classifier) record() Record {
 	ev := &s.ev
 	r := Record{SessionID: ev.SessionID}
@@ -51,7 +52,7 @@ func (s *classifier) record() Record {
 	return r
 }
 
-// merged is the session's own record with the event taken in. An older event
+// merged is the session's own record with the event applied. An older event
 // fills gaps only (I4).
 func (s *classifier) merged() Record {
 	r := *s.own
@@ -72,8 +73,9 @@ func (s *classifier) merged() Record {
 // heardAt is the event time that goes into the record.
 func (s *classifier) heardAt() time.Time { return later(s.occurred(), s.start) }
 
-// learn takes over what the event says. The first User-Name stays: a NAS that
-// rewrites it in the middle of a session does not make another subscriber.
+// learn copies the event's values into the record. The first User-Name stays: a
+// NAS that rewrites it in the middle of a session does not make another
+// subscriber.
 func (r *Record) learn(ev *Event) {
 	if ev.Service {
 		r.linkService(ev)
@@ -94,8 +96,8 @@ func (r *Record) learn(ev *Event) {
 	}
 }
 
-// learnClass takes over all Class attributes or none: they are one answer of the
-// server that authenticated the session (RFC 2865 section 5.25).
+// learnClass copies all Class attributes or none, because together they are one
+// answer of the server that authenticated the session (RFC 2865 section 5.25).
 func (r *Record) learnClass(ev *Event) {
 	if ev.Class != "" {
 		r.Class, r.MoreClasses = ev.Class, ev.MoreClasses
@@ -133,7 +135,8 @@ func (s *classifier) open() *SessionState {
 	return s.room.state(state)
 }
 
-// whereabouts is the address at which the session now is, in this group.
+// whereabouts is the present address of the session in this group; zero for
+// none.
 func (s *classifier) whereabouts() netip.Addr {
 	switch {
 	case s.placed():

@@ -4,42 +4,42 @@ import "time"
 
 // Tolerances of event times.
 const (
-	// Event times are told in whole seconds (ACCT-16), so that they may come out
-	// this much off.
+	// Event times come in whole seconds (ACCT-16), so they may be off by this much.
 	jitter = 2 * time.Second
-	// Stamps and delays are told in whole seconds that have begun.
+	// Stamps and delays come in whole seconds begun.
 	wholeSecond = time.Second
-	// Stamps of a Start so near to each other are of the same Start; no NAS ends a
-	// session and reuses its identifier within it.
+	// Stamps of a Start that are this close are of the same Start; no NAS ends a
+	// session and reuses its identifier within this time.
 	sameStart = 5 * time.Second
 	// Acct-Session-Time is counted from some moment near the Start (SES-12), and
-	// a Start may itself have come late without a word of that.
+	// the Start itself may have come late without telling so.
 	sessionTimeSlack = 60 * time.Second
-	// Networks and retransmissions put events in another order by no more than
-	// this. A stamp that is more behind is of a clock that was set back, or was
-	// kept by a relay.
+	// Networks and retransmissions reorder events by no more than this. A stamp
+	// that is further behind comes from a clock that was set back, or from a relay
+	// that kept the packet.
 	reordering = 60 * time.Second
-	// What tells no time of its own is repeated, and so late, for so long.
+	// A packet without a time of its own is repeated, and so may be late, for this
+	// long.
 	repetition = 5 * time.Minute
 )
 
-// Relation is how an event stands to what is known of its session. It is the
-// row of the table of rules.
+// Relation is the relation of an event to the known session: the row of the
+// table of rules.
 type Relation uint8
 
-// The standings.
+// The relations.
 const (
-	StandingUnknown Relation = iota // nothing is known of the session
+	StandingUnknown Relation = iota // the session is not known
 	StandingSame                    // online, and the event is about it
 	StandingEarlier                 // online, and the event is older than that
 	StandingLater                   // the event begins a new session under a known identifier
 	StandingEnded                   // the event is about a session that is over
-	StandingLapsed                  // ended without the NAS's word; the event knows better
+	StandingLapsed                  // ended without the NAS's word; the event shows it online
 	StandingBefore                  // the session began before its NAS restarted
 	standings
 )
 
-// stand classifies the event; the first of the few conditions that holds.
+// stand classifies the event; the first condition that holds decides.
 func (s *classifier) stand() Relation {
 	standing := s.againstSession()
 	switch {
@@ -76,9 +76,9 @@ func (s *classifier) againstSession() Relation {
 	return StandingUnknown
 }
 
-// A Start of a session that is online is the Start sent again, unless another
-// user, another address or the NAS's own later stamp tells that the NAS began
-// anew (SES-12).
+// startAgainstOpen: a Start of a session that is online is the Start sent
+// again, unless another user, another address or the NAS's own later stamp
+// shows that the session began anew (SES-12).
 func (s *classifier) startAgainstOpen() Relation {
 	known := &s.session
 	switch {
@@ -96,9 +96,9 @@ func (s *classifier) startAgainstOpen() Relation {
 	return StandingSame
 }
 
-// stampedLater reports whether the Start happened later than the known one, by the
-// clock of the NAS that stamped both. Where the known one has no stamp, the event
-// time has to tell, less exactly; an arrival alone does not.
+// stampedLater reports whether the Start happened later than the known one, by
+// the clock of the NAS that stamped both. If the known one has no stamp, the
+// event time decides, less exactly; an arrival alone does not.
 func (s *classifier) stampedLater() bool {
 	switch known := &s.session; {
 	case s.ev.Stamp.IsZero():
@@ -110,13 +110,14 @@ func (s *classifier) stampedLater() bool {
 	}
 }
 
-// stampedAlike reports whether the Start is the known one again: it tells the address
-// that the session had then.
+// stampedAlike reports whether the Start has the known one's stamp, so that it
+// is the same one again, with the address of that time.
 func (s *classifier) stampedAlike() bool {
 	return !s.ev.Stamp.IsZero() && s.ev.Stamp.Equal(s.session.Stamp)
 }
 
-// samePacket reports whether the Start, which has no stamp, is the known one to the octet.
+// samePacket reports whether the Start, which has no stamp, has the octets of
+// the known one.
 func (s *classifier) samePacket() bool {
 	return s.ev.Stamp.IsZero() && s.ev.Digest != 0 && s.ev.Digest == s.session.Digest
 }
@@ -139,9 +140,10 @@ func (s *classifier) interimAgainstOpen() Relation {
 	return StandingSame
 }
 
-// A Stop ends the session that is online under its identifier, unless it is that
-// of an earlier one (SES-12). Its arrival alone is never before the start: two
-// daemons, or one whose clock was set, may tell that otherwise.
+// stopAgainstOpen: a Stop ends the session that is online under its identifier,
+// unless it is the Stop of an earlier one (SES-12). Its arrival alone is never
+// before the start, because two daemons' clocks, or one clock that was set, may
+// differ.
 func (s *classifier) stopAgainstOpen() Relation {
 	if s.ofEarlier() || s.ev.delayed() && s.ev.Latest.Before(s.session.Start.Add(-sessionTimeSlack)) {
 		return StandingEarlier
@@ -149,10 +151,11 @@ func (s *classifier) stopAgainstOpen() Relation {
 	return StandingSame
 }
 
-// ofEarlier reports whether an Interim or Stop is of the session before under the
-// same identifier, where there was one: by the start that Acct-Session-Time tells,
-// or else by its time. Where there was none, no odd time makes it another's: the
-// identifier and the order of arrival count for more, but for a Stop of another user.
+// ofEarlier reports whether an Interim or Stop is of the previous session under
+// the same identifier, if there was one: by the start that Acct-Session-Time
+// tells, or else by its time. If there was none, an odd time does not make the
+// event another session's: identifier and order of arrival count for more,
+// except for a Stop of another user.
 func (s *classifier) ofEarlier() bool {
 	known := &s.session
 	if known.Before.IsZero() {
@@ -162,13 +165,13 @@ func (s *classifier) ofEarlier() bool {
 		return s.ev.At.Before(known.Start.Add(-jitter))
 	}
 	if s.ev.Kind == EventInterim && known.Before.Add(s.ev.SessionTime).After(known.Start.Add(sessionTimeSlack)) {
-		return false // that one has outlived the start of this one: both are one, or that one is online
+		return false // the previous session lasted beyond this start: both are one, or the previous one is online
 	}
 	return s.nearerBefore()
 }
 
-// nearerBefore reports whether the event's session began, by Acct-Session-Time, when
-// the session before under the same identifier did, rather than the known one.
+// nearerBefore reports whether the start by Acct-Session-Time is nearer to that
+// of the previous session under the same identifier than to the known one.
 func (s *classifier) nearerBefore() bool {
 	known := &s.session
 	if known.Before.IsZero() || !s.counted() {
@@ -178,8 +181,8 @@ func (s *classifier) nearerBefore() bool {
 	return began.Sub(known.Before).Abs() < began.Sub(known.Start).Abs()
 }
 
-// A Start that equals the one of the ended session is a replay, and an older
-// one came too late (SES-11).
+// startAgainstClosed: a Start that equals that of the ended session is a
+// replay, and an older one came too late (SES-11).
 func (s *classifier) startAgainstClosed() Relation {
 	known := &s.session
 	switch {
@@ -210,15 +213,15 @@ func (s *classifier) replays() bool {
 	return s.ev.Stamp.Sub(known.Stamp).Abs() <= jitter
 }
 
-// repeatsBefore reports whether the Start is that of the session before under the same
-// identifier again: it happened when that one began.
+// repeatsBefore reports whether the Start is that of the previous session under
+// the same identifier again: both times are equal within sameStart.
 func (s *classifier) repeatsBefore() bool {
 	before := s.session.Before
 	return !before.IsZero() && s.ev.At.Sub(before).Abs() <= sameStart
 }
 
-// repeats reports whether a Start that tells no time of its own comes so soon after
-// the known one that it is rather that one, repeated unchanged.
+// repeats reports whether a Start without a time of its own comes so soon after
+// the known one that it is probably a repetition.
 func (s *classifier) repeats() bool {
 	return s.ev.Stamp.IsZero() && s.ev.Delay <= 0 && s.ev.At.Sub(s.session.Start).Abs() <= repetition
 }
@@ -236,9 +239,9 @@ func (s *classifier) interimAgainstClosed() Relation {
 	return StandingEnded
 }
 
-// outlasts reports whether the Interim shows that its session is online although
-// it was taken for ended: by somebody who did not know, or because another took
-// its address. Nobody is put out for it: see hold.
+// outlasts reports whether the Interim shows that its session is online
+// although it counts as ended: ended without its NAS's word, or because another
+// session took its address. An online session is not evicted for it: see hold.
 func (s *classifier) outlasts() bool {
 	known := &s.session
 	switch {
@@ -253,12 +256,12 @@ func (s *classifier) outlasts() bool {
 	case known.Doubtful:
 		return s.newer(known.End)
 	case s.moved():
-		return s.newer(known.lastHeard()) // another took the address that it had left
+		return s.newer(known.lastHeard()) // another session took the address that this one had left
 	}
 	return s.view.Scope == Here && s.view.Holder == nil && s.newer(known.End)
 }
 
-// lastHeard is when something was heard last of a session that ended.
+// lastHeard is the time of the last event of a session that ended.
 func (s *SessionState) lastHeard() time.Time {
 	if s.Heard.IsZero() {
 		return s.End
@@ -277,14 +280,14 @@ func (s *classifier) stopAgainstClosed() Relation {
 }
 
 // beforeRestart reports whether the session of a Start or Interim began before
-// its NAS restarted, and did not outlive that.
+// its NAS restarted, and ended with that.
 func (s *classifier) beforeRestart(standing Relation) bool {
 	restart := s.view.Restart
 	switch {
 	case restart.At.IsZero():
 		return false
 	case s.ev.Kind == EventInterim && s.newer(restart.At.Add(jitter)):
-		return false // the NAS reports it, so it did
+		return false // the NAS reports it, so it survived
 	case standing == StandingSame && s.own != nil:
 		return restart.Ends(s.own)
 	case s.ev.Kind == EventStart:
@@ -296,9 +299,9 @@ func (s *classifier) beforeRestart(standing Relation) bool {
 	return s.startFor(standing).Before(restart.At)
 }
 
-// startedBefore reports whether a Start came from before the restart. What comes
-// after an Accounting-On in order counts as after it, whatever a clock says that
-// is still to be set.
+// startedBefore reports whether a Start is from before the restart. A Start
+// that arrives after an Accounting-On counts as after it if its clock is far
+// behind, because that clock may still have to be set.
 func (s *classifier) startedBefore(restart Restart) bool {
 	if !s.ev.At.Before(restart.At) {
 		return false
@@ -307,9 +310,9 @@ func (s *classifier) startedBefore(restart Restart) bool {
 	return s.ev.Latest.Before(restart.At) || !s.ev.farBehind()
 }
 
-// sinceRestart reports whether the Start came after a restart of the NAS that the
-// known session came before: identifiers begin anew with a NAS, and addresses may
-// stay.
+// sinceRestart reports whether the known session is from before a restart of
+// the NAS and the Start from after it: a NAS begins its identifiers anew with a
+// restart, and addresses may stay.
 func (s *classifier) sinceRestart() bool {
 	restart, known := s.view.Restart, &s.session
 	if !known.Start.Before(restart.At) || s.own != nil && !restart.Ends(s.own) {
@@ -318,28 +321,28 @@ func (s *classifier) sinceRestart() bool {
 	return !s.stampedAlike() && !s.startedBefore(restart)
 }
 
-// undated reports whether nothing but the arrival of its packet tells when the event
-// happened: one that is sent again to the octet, delay and all, tells the same. A NAS that
-// has restarted since begins its identifiers anew.
+// undated reports whether only the packet's arrival tells the time of the
+// event: the same octets sent again, with the same delay, tell the same. A NAS
+// that has restarted since begins its identifiers anew.
 func (s *classifier) undated() bool {
 	return s.ev.Digest != 0 && s.ev.Stamp.IsZero() && !s.sinceRestart()
 }
 
-// withinEnded reports whether the Interim's count is one that the session which ended
-// had, so that nothing tells it from one of that session.
+// withinEnded reports whether the ended session had the Interim's
+// Acct-Session-Time too, so that the Interim may be one of that session.
 func (s *classifier) withinEnded() bool {
 	return s.undated() && s.counted() && !s.session.Reason.lapses() &&
 		!s.session.Start.Add(s.ev.SessionTime).After(s.session.End.Add(sessionTimeSlack))
 }
 
 // reckoned reports whether the session's start is known from an Interim only.
-// Jitter may put it just before the restart after which the session began; it
-// then counts as begun with the restart.
+// Jitter may put it just before the restart after which the session began; then
+// it counts as begun with the restart.
 func (s *classifier) reckoned(standing Relation) bool {
 	return s.ev.Kind == EventInterim && (standing == StandingUnknown || standing == StandingLater)
 }
 
-// moved reports whether the event tells another address than the known one.
+// moved reports whether the event has another address than the known one.
 func (s *classifier) moved() bool {
 	if s.view.Scope == Elsewhere {
 		return true
@@ -357,8 +360,8 @@ func (s *classifier) lastHeard() time.Time {
 	return s.session.Start
 }
 
-// counted reports whether the event tells how long its session lasts. Zero is no
-// count: an Interim or Stop comes after the Start, and some clients never count.
+// counted reports whether the event has a usable Acct-Session-Time. Zero is
+// none: an Interim or Stop comes after the Start, and some clients never count.
 func (s *classifier) counted() bool { return s.ev.SessionTime > 0 }
 
 // beganAfter reports whether Acct-Session-Time proves that the event's session
@@ -367,23 +370,23 @@ func (s *classifier) beganAfter(t time.Time) bool {
 	return s.counted() && s.ev.Began().After(t.Add(sessionTimeSlack))
 }
 
-// beganAnew reports whether Acct-Session-Time tells that the Interim's session began
-// when the one that is known had ended. A Stop and the next Start under the same
-// identifier may be seconds apart, so that an Interim which is late itself, by as
-// long as that session lasted, looks alike.
+// beganAnew reports whether the Interim's session began, by Acct-Session-Time,
+// after the known one had ended. A Stop and the next Start under the same
+// identifier may be seconds apart. So an Interim that is late by as much as
+// that session lasted looks the same.
 func (s *classifier) beganAnew() bool {
 	known := &s.session
 	return s.beganAfter(known.Start) && s.ev.Began().After(known.End.Add(-jitter))
 }
 
-// beganWith reports whether Acct-Session-Time tells that the event's session is the
-// known one: both began at the same time.
+// beganWith reports whether the event's session began, by Acct-Session-Time,
+// when the known one did, so that both are one.
 func (s *classifier) beganWith() bool {
 	return s.counted() && s.ev.Began().Sub(s.session.Start).Abs() <= sessionTimeSlack
 }
 
-// lasted is until when the event's session lasts, by the known start and the count;
-// zero where that would be over only after the event has come.
+// lasted is the end of Acct-Session-Time counted from the known start; zero if
+// that lies after the arrival.
 func (s *classifier) lasted() time.Time {
 	until := s.session.Start.Add(s.ev.SessionTime)
 	if until.After(s.ev.Latest.Add(sessionTimeSlack)) {
@@ -392,10 +395,10 @@ func (s *classifier) lasted() time.Time {
 	return until
 }
 
-// occurred is when the event happened, as far as its own times tell. Those of its
-// session are the better ones: the known Start and Acct-Session-Time need no
-// clock. Those of another user's are none. A count that would be over only after the event has come is wrong; one
-// that was over long before, where nothing else tells of a delay, is of a wrong start.
+// occurred is the event's time, as far as its own values tell. The known Start
+// and Acct-Session-Time are the best source, because they need no clock; those
+// of another user do not count. A sum after the event's arrival is wrong. A sum
+// long before it, without any other sign of a delay, comes from a wrong start.
 func (s *classifier) occurred() time.Time {
 	known := &s.session
 	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() || s.otherUser() {
@@ -414,8 +417,8 @@ func (s *classifier) occurred() time.Time {
 	return later(s.ev.At, told)
 }
 
-// newer reports whether the event happened after t. What it tells of its time may
-// be in conflict; then either is enough.
+// newer reports whether the event happened after t. If the event's times
+// conflict, the later one counts.
 func (s *classifier) newer(t time.Time) bool { return s.occurred().After(t) }
 
 func laterUnless(older bool) Relation {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// TestReplays_SES10: of a NAS that sends no Event-Timestamp, whatever packet comes again,
-// whenever, to the octet, nobody else loses his address for it; and a Start brings no
-// session back that has ended.
+// TestReplays_SES10: any packet of a NAS without Event-Timestamps, repeated to
+// the octet at any time, costs no other session its address; and a Start does
+// not bring back a session that has ended.
 func TestReplays_SES10(t *testing.T) {
 	for seed := range uint64(1500) {
 		rng := rand.New(rand.NewPCG(seed, 7))
@@ -38,14 +38,16 @@ func TestReplays_SES10(t *testing.T) {
 	}
 }
 
-// replayable is an event as its packet tells it, without a time, when it comes.
+// replayable is an event as its packet gives it on arrival, without a time of
+// its own.
 func replayable(ev Event, number int, arrival time.Time) Event {
 	ev.Digest, ev.Stamp, ev.At, ev.Arrival, ev.Delay = uint64(number+1), time.Time{}, time.Time{}, arrival, -1
 	new(Clock).Place(&ev)
 	return ev
 }
 
-// TestRestartPackets_SES15: the packets of the last restarts are known, and no others.
+// TestRestartPackets_SES15: the packets of the last restarts are recognised,
+// and no others.
 func TestRestartPackets_SES15(t *testing.T) {
 	var known Restart
 	on := func(digest uint64, after time.Duration) Verdict {
@@ -78,9 +80,9 @@ func TestRestartPackets_SES15(t *testing.T) {
 	}
 }
 
-// TestLongAgo_SES11: what is known to be older than the end of a session is remembered
-// begins none, however far a known clock says it is; a clock that lost its time is not
-// known any more.
+// TestLongAgo_SES11: an event that is older than the memory of session ends
+// opens no session, however far back a known clock puts it; a clock that lost
+// its time becomes unknown.
 func TestLongAgo_SES11(t *testing.T) {
 	day := 24 * time.Hour
 	for name, tt := range map[string]struct {

@@ -1,16 +1,15 @@
 package subscriber
 
-// Room is memory that a decision points into. Who decides often and keeps no
-// decision for long may decide in the same room again, which spares the memory of
-// another decision and takes that of the one before. A nil Room makes new memory
-// for each, as much as that needs.
+// Room is reusable memory for a Decision. A caller that decides often passes
+// the same Room; the next decision then overwrites the previous one. A nil Room
+// allocates for each decision.
 type Room struct {
 	put     Record
 	endings [1]Ending
 	session SessionState
 }
 
-// record gives a record its place.
+// record stores a record and returns its address.
 func (r *Room) record(value Record) *Record {
 	if r == nil {
 		kept := value // not value itself, which would then never be on the stack
@@ -20,7 +19,7 @@ func (r *Room) record(value Record) *Record {
 	return &r.put
 }
 
-// state gives a state its place.
+// state stores a session state and returns its address.
 func (r *Room) state(value SessionState) *SessionState {
 	if r == nil {
 		kept := value
@@ -30,7 +29,7 @@ func (r *Room) state(value SessionState) *SessionState {
 	return &r.session
 }
 
-// list is where endings begin.
+// list returns an empty list for deletions.
 func (r *Room) list() []Ending {
 	if r == nil {
 		return nil

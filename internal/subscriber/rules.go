@@ -1,27 +1,27 @@
 package subscriber
 
-// Step is what a session does about an event: the cell of the table of rules.
+// Step is the effect of an event on a session: a cell of the table of rules.
 type Step uint8
 
 // The steps.
 const (
-	StepNothing Step = iota // no effect, nothing to tell
-	StepIgnore              // no effect, because of the standing
+	StepNothing Step = iota // no effect, no verdict to report
+	StepIgnore              // no effect, because of the relation
 	StepBegin               // a session begins; an earlier one under its identifier ends
 	StepRefresh             // the session goes on: refreshed, moved, or placed again
 	StepClose               // the session ends, its record is deleted
-	StepNote                // the end is remembered, so that what comes late stays out
+	StepNote                // the end is remembered, so that late events do not open the session
 	StepLeave               // the session goes on in another group, or at an address of none
 )
 
-// A row says what a Start, an Interim-Update and a Stop do.
+// A row holds the steps of a Start, an Interim-Update and a Stop.
 type row [3]Step
 
 //go:generate go test . -run RulesDocument -update
 
-// sessionRules is the table that runs: for each scope and standing, the step of
+// sessionRules is the table that runs: for each scope and relation, the step of
 // each kind of event. Accounting-On and -Off do not look at sessions: they
-// leave a mark (Restart) behind which the older sessions are swept.
+// record a Restart, and a sweep ends the older sessions.
 var sessionRules = [...][standings]row{
 	Here: { //           Start        Interim      Stop
 		StandingUnknown: {StepBegin, StepBegin, StepNote},      // SES-03, SES-04, SES-11
@@ -61,14 +61,14 @@ var sessionRules = [...][standings]row{
 	},
 }
 
-// ignored names the verdict of StepIgnore for each standing.
+// ignored holds the verdict of StepIgnore for each relation.
 var ignored = [standings]Verdict{
 	StandingEarlier: Stale,
 	StandingEnded:   Ended,
 	StandingBefore:  Outdated,
 }
 
-// addressRule is what a session that wants an address gets.
+// addressRule is the answer to a session that wants an address.
 type addressRule struct {
 	grant    bool    // the session gets the address
 	evict    bool    // the holder's session ends first, SUPERSEDED (SES-07)

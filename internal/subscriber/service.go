@@ -1,13 +1,15 @@
 package subscriber
 
-// A BNG may account services, queues, policers or hosts beside the session (SES-21):
-// with the session's address and User-Name and an Acct-Session-Id of their own.
-// Such a service begins and ends while its subscriber is online, so it must not
-// touch the session. Vendors mark it in ways of their own (Event.Service); a mark
-// without a vendor is an Acct-Multi-Session-Id that is the Acct-Session-Id of the
-// session that holds the address.
+// A BNG may account services, queues, policers or hosts beside the session
+// (SES-21): with the session's address and User-Name and an Acct-Session-Id of
+// their own. Such a service begins and ends while its subscriber is online, so
+// it must not touch the session. Vendors mark it in ways of their own
+// (Event.Service). Without a vendor's mark, it is known by an
+// Acct-Multi-Session-Id that equals the Acct-Session-Id of the session at the
+// address.
 
-// ignoresService reports whether the event is of a service, and no more than that.
+// ignoresService reports whether the event is of a service that does not keep
+// its subscriber online.
 func (s *classifier) ignoresService() bool {
 	if !s.ev.Service && !s.ev.within(s.view.Holder) {
 		return false
@@ -16,9 +18,9 @@ func (s *classifier) ignoresService() bool {
 	return !s.ev.CountServices || !s.ev.countsFor(s.view.Holder)
 }
 
-// ignoreService leaves the session alone. What comes late of a service, after its
-// session, is taken for a session's own where no vendor marks it; so the end of the
-// service is remembered.
+// ignoreService leaves the session alone. Without a vendor's mark, a late event
+// of a service would be taken for a session's own once the session is over; so
+// the end of the service is remembered.
 func (s *classifier) ignoreService(marked bool) Decision {
 	d := Decision{Verdict: ServiceIgnored}
 	if !marked && s.ev.Kind == EventStop {
@@ -28,8 +30,9 @@ func (s *classifier) ignoreService(marked bool) Decision {
 	return d
 }
 
-// within reports whether the event is of a service within the record's session. The
-// links of a multilink may go by the identifier of the first of them; they share it.
+// within reports whether the event is of a service within the record's session.
+// Links of a multilink may share the identifier of the first link as
+// Acct-Multi-Session-Id; they are no services.
 func (ev *Event) within(r *Record) bool {
 	return r != nil && ev.MultiSessionID != "" && ev.MultiSessionID == r.AcctSessionID &&
 		ev.MultiSessionID != r.MultiSessionID && ev.AcctSessionID != r.AcctSessionID &&
@@ -50,8 +53,8 @@ func (r *Record) linkService(ev *Event) {
 	r.addLink(ev.AcctSessionID)
 }
 
-// servesIn reports whether the record is of a service that was heard of before its
-// session, which is the event's.
+// servesIn reports whether the record is of a service of the event's session
+// that was reported before the session itself.
 func (r *Record) servesIn(ev *Event) bool {
 	return r.MultiSessionID != "" && r.MultiSessionID == ev.AcctSessionID && r.AcctSessionID != ev.AcctSessionID &&
 		r.MultiSessionID != ev.MultiSessionID && len(r.Links) <= 1 && r.NASOnly() == ev.NASOnly()

@@ -2,12 +2,12 @@ package subscriber
 
 import "fmt"
 
-// Verdict says what an accounting event came to.
+// Verdict is the outcome of an accounting event.
 type Verdict uint8
 
 // The verdicts.
 const (
-	NotHere         Verdict = iota // the group knows nothing of the session, and need not
+	NotHere         Verdict = iota // the group does not know the session, and need not
 	Opened                         // a record was created
 	Refreshed                      // the session's record was refreshed
 	Adopted                        // a record without a session of its own became this session's
@@ -17,8 +17,8 @@ const (
 	TookOver                       // a record was created, another session's on that address ended
 	Stopped                        // the session's record was deleted
 	Noted                          // remembered, without a record in this group
-	Left                           // the session is online in another group, or at an address of none, now
-	Stale                          // ignored: older than what is known
+	Left                           // the session is now online in another group, or at an address of none
+	Stale                          // ignored: older than the known state
 	Ended                          // ignored: the session is over
 	Outdated                       // ignored: began before its NAS restarted
 	Held                           // ignored: a newer session holds the address
@@ -45,9 +45,9 @@ var verdictNames = [...]string{
 // Known reports whether there is such a verdict.
 func (v Verdict) Known() bool { return int(v) < len(verdictNames) }
 
-// Refused reports whether the event changed nothing because of what it said: a
-// replay, a box whose clock or identifiers are wrong, or a client that speaks of what is
-// not its own.
+// Refused reports whether the event changed nothing because of its content: a
+// replay, a NAS whose clock or identifiers are wrong, or a client that reports
+// sessions which are not its own.
 func (v Verdict) Refused() bool {
 	switch v {
 	case Stale, Ended, Outdated, Held, ForeignNAS, NASConflict, ForeignAddress, ForeignHolder, ClientFull:
@@ -56,7 +56,7 @@ func (v Verdict) Refused() bool {
 	return false
 }
 
-// Verdicts returns all that are told of: NotHere is not.
+// Verdicts returns all verdicts that are reported: all but NotHere.
 func Verdicts() []Verdict {
 	all := make([]Verdict, 0, len(verdictNames)-1)
 	for v := NotHere + 1; v.Known(); v++ {

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// Version is a feed identifier that has been read; the zero Version is none.
+// Version is a parsed feed identifier; the zero Version is none.
 type Version struct{ millis, seq uint64 }
 
-// ParseVersion reads a feed identifier. What is none becomes the zero Version.
+// ParseVersion parses a feed identifier. A text that is none gives the zero
+// Version.
 func ParseVersion(id string) Version {
 	before, after, _ := strings.Cut(id, "-")
 	millis, err := strconv.ParseUint(before, 10, 64)
@@ -38,8 +39,9 @@ func (v Version) Compare(o Version) int {
 func (v Version) Time() time.Time { return time.UnixMilli(int64(v.millis)) }
 
 // CompareVersions orders two feed identifiers ("milliseconds-sequence") as the
-// feed does, and returns -1, 0 or +1. What is no identifier sorts first.
+// feed does, and returns -1, 0 or +1. A text that is no identifier sorts first.
 func CompareVersions(a, b string) int { return ParseVersion(a).Compare(ParseVersion(b)) }
 
-// VersionTime is ParseVersion(id).Time(). What is no identifier counts as 1970.
+// VersionTime is ParseVersion(id).Time(): 1970 for a text that is no
+// identifier.
 func VersionTime(id string) time.Time { return ParseVersion(id).Time() }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// world is a database in memory, and nothing else: it applies decisions and
-// checks after each that they fit what stands.
+// world is a database in memory: it applies decisions and checks after each
+// that they fit its state.
 type world struct {
 	records  map[netip.Addr]Record
 	sessions map[SessionID]SessionState
@@ -23,7 +23,7 @@ func newWorld() *world {
 	return &world{records: map[netip.Addr]Record{}, sessions: map[SessionID]SessionState{}, restarts: map[SessionID]Restart{}}
 }
 
-// view is what the database holds around the event, under the identity by which it
+// view is the data around the event, under the identity by which the database
 // knows the event's session.
 func (w *world) view(ev Event) (View, Event) {
 	v := w.viewOf(ev)
@@ -61,7 +61,7 @@ func (w *world) apply(t *testing.T, ev Event) Decision {
 	return d
 }
 
-// carryOut writes what was decided.
+// carryOut applies a decision's writes.
 func (w *world) carryOut(t *testing.T, ev Event, d Decision) {
 	t.Helper()
 	for _, e := range d.Delete {
@@ -102,7 +102,7 @@ func (w *world) end(r Record, why Reason, at time.Time) {
 	}
 }
 
-// sweep ends what the restarts left behind.
+// sweep ends the sessions that the restarts ended.
 func (w *world) sweep() {
 	for _, r := range w.records {
 		if restart := w.restarts[r.NASOnly()]; restart.Ends(&r) {
@@ -111,8 +111,8 @@ func (w *world) sweep() {
 	}
 }
 
-// check: every record has its open session, and every session that is open at an
-// address its record.
+// check verifies that every record has its open session, and every session that
+// is open at an address its record.
 func (w *world) check(t *testing.T) {
 	t.Helper()
 	for inside, r := range w.records {
@@ -131,9 +131,9 @@ func (w *world) check(t *testing.T) {
 	}
 }
 
-// history is what truly happened: subscribers come and go on few addresses,
-// each session with an identifier of its own. It returns the events in true
-// order, and who is online at the end.
+// history is a true history: subscribers come and go on few addresses, each
+// session with an identifier of its own. It returns the events in true order,
+// and the sessions online at the end.
 func history(rng *rand.Rand, addresses, steps int) ([]Event, map[netip.Addr]SessionID) {
 	online := map[netip.Addr]SessionID{}
 	began := map[netip.Addr]time.Time{}
@@ -160,7 +160,7 @@ func history(rng *rand.Rand, addresses, steps int) ([]Event, map[netip.Addr]Sess
 	return events, online
 }
 
-// deliver shuffles the events and doubles some: each arrives, none in its place.
+// deliver shuffles the events and doubles some.
 func deliver(rng *rand.Rand, events []Event) []Event {
 	var late []Event
 	for _, ev := range events {
@@ -173,8 +173,8 @@ func deliver(rng *rand.Rand, events []Event) []Event {
 	return late
 }
 
-// TestRandomHistories_I4: whatever the order in which events arrive, and however
-// often, those are online in the end who truly are.
+// TestRandomHistories_I4: in any order of arrival, and with any repetitions,
+// the database shows exactly the online sessions at the end.
 func TestRandomHistories_I4(t *testing.T) {
 	for seed := range uint64(3000) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -200,7 +200,7 @@ func compare(t *testing.T, seed uint64, w *world, truth map[netip.Addr]SessionID
 	}
 }
 
-// TestDecideTwice_ACCT15: an event that is applied again changes no more than the
+// TestDecideTwice_ACCT15: an event that is applied again changes only the
 // record's version.
 func TestDecideTwice_ACCT15(t *testing.T) {
 	for seed := range uint64(500) {
@@ -216,7 +216,7 @@ func TestDecideTwice_ACCT15(t *testing.T) {
 	}
 }
 
-// TestWildEvents: no event, however odd, breaks what the records promise.
+// TestWildEvents: no event, however odd, breaks the invariants of the records.
 func TestWildEvents(t *testing.T) {
 	for seed := range uint64(2000) {
 		rng := rand.New(rand.NewPCG(seed, 3))
