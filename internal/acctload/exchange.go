@@ -6,8 +6,7 @@ import (
 	"layeh.com/radius"
 )
 
-// An exchange is one identifier of a socket and the request that has it, or had
-// it last.
+// An exchange is one identifier of a socket with its present or last request.
 type exchange struct {
 	buffer     []byte // room for a request and the secret
 	request    []byte // in buffer
@@ -20,20 +19,22 @@ type exchange struct {
 	timeout       time.Duration // of the present transmission
 	transmissions int
 
-	// The authenticator of the request before, whose second reply may still come.
+	// The authenticator of the previous request, because a second reply to it may
+	// still come.
 	previous    [16]byte
 	hasPrevious bool
 }
 
-// authenticator is the Request Authenticator, a reply is signed over it.
+// authenticator is the Request Authenticator, over which the reply is signed.
 func (x *exchange) authenticator() []byte { return x.request[authenticatorAt:headerLength] }
 
-// A window is the identifiers of one socket. The one that has been free for
-// longest goes first, so that late replies meet no new request if possible.
+// A window holds the identifiers of one socket. The identifier that has been
+// free for longest is used next, so that a late reply rarely meets a new
+// request.
 type window struct {
 	exchanges   [identifiers]exchange
-	free        [identifiers]byte // a ring of those not waiting
-	first       int               // of the ring
+	free        [identifiers]byte // a ring of identifiers that are not waiting
+	first       int               // start of the ring
 	outstanding int
 }
 
@@ -61,26 +62,26 @@ func (w *window) take() (byte, *exchange) {
 	return id, x
 }
 
-// release frees an identifier that waits.
+// release frees a waiting identifier.
 func (w *window) release(id byte) {
 	w.outstanding--
 	w.free[(w.first+identifiers-1-w.outstanding)%identifiers] = id
 	w.exchanges[id].waiting = false
 }
 
-// A finding says what a datagram from the server is.
+// A finding is the classification of a datagram from the server.
 type finding uint8
 
 const (
-	genuine   finding = iota // the reply that is waited for
+	genuine   finding = iota // the reply to the present request
 	late                     // a reply to a request that was answered or given up
 	malformed                // no RADIUS packet
 	wrongCode                // no Accounting-Response
-	forged                   // the Response Authenticator is wrong, or answers nothing that was asked
+	forged                   // the Response Authenticator is wrong, or matches no request
 )
 
-// judge finds out what a datagram is. It should have room for the secret, and is
-// written to.
+// judge classifies a datagram. The datagram should have capacity for the
+// secret, and is overwritten.
 func (w *window) judge(datagram, secret []byte) (finding, *exchange) {
 	if len(datagram) < headerLength {
 		return malformed, nil

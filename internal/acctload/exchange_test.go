@@ -20,7 +20,7 @@ func sound(request []byte) []byte {
 	return b
 }
 
-// asked occupies an identifier with a request.
+// asked takes an identifier for a request.
 func asked(w *window, tmpl *template, session uint64) (byte, []byte) {
 	id, x := w.take()
 	x.request = tmpl.fill(x.buffer, id, &event{kind: KindStart, session: session})

@@ -8,8 +8,8 @@ import (
 // floodSlice is the least time between two bursts of a flood.
 const floodSlice = time.Millisecond
 
-// flood sends requests at the pace, from a time on, and takes no notice of what
-// becomes of them: that is measured elsewhere, on a client that behaves.
+// flood sends requests at the pace, from a time on, and ignores replies. Its
+// effect is measured elsewhere, on a client that behaves.
 func (l *lane) flood(ctx context.Context, i int, from time.Duration) error {
 	l.tally.began = from + l.options.Warmup
 	l.tally.ends = l.tally.began + l.options.Duration

@@ -38,15 +38,15 @@ func (h *Histogram) Add(other *Histogram) {
 	h.max = max(h.max, other.max)
 }
 
-// Count returns how many durations were recorded.
+// Count returns the number of recorded durations.
 func (h *Histogram) Count() uint64 { return h.count }
 
 // Max returns the longest duration, exactly; 0 when there is none.
 func (h *Histogram) Max() time.Duration { return h.max }
 
-// Quantile returns the duration that a share q, 0 to 1, of all do not exceed: at
-// most 1.6 % above the true value, and never below it. It is 0 when nothing was
-// recorded.
+// Quantile returns the duration that a share q, 0 to 1, of all durations do not
+// exceed: at most 1.6 % above the true value, and never below it. It is 0 when
+// nothing was recorded.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	want := uint64(q * float64(h.count))
 	if float64(want) < q*float64(h.count) {

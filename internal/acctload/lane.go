@@ -13,11 +13,11 @@ import (
 // ErrSilent is returned when the server answers nothing at all.
 var ErrSilent = errors.New("acctload: the server does not answer: is it there, does it know this client, is the secret right?")
 
-// lookUp bounds the time in which a lane notices that it shall stop.
+// lookUp bounds the time until a lane notices that its context has ended.
 const lookUp = 50 * time.Millisecond
 
-// preparing is how many requests of a socket are outstanding before what is
-// measured begins.
+// preparing is the number of outstanding requests of a socket before the
+// measurement begins.
 const preparing = 64
 
 // A lane is one socket with its identifiers and subscribers. Lanes share
@@ -30,15 +30,15 @@ type lane struct {
 	population *population
 	templates  [kinds]*template
 	tally      tally
-	reply      []byte // with room for the secret
+	reply      []byte // with capacity for the secret
 
 	random *rand.Rand
 	script script
 	pace   pace
-	stop   time.Duration // nothing is due from here on
+	stop   time.Duration // no request is due from here on
 	over   bool          // the script has ended
 
-	expiry time.Duration // no transmission times out before
+	expiry time.Duration // no transmission times out before this
 }
 
 func newLane(o *Options, i int, run uint32, epoch time.Time, s *socket) *lane {
@@ -66,7 +66,7 @@ func newLane(o *Options, i int, run uint32, epoch time.Time, s *socket) *lane {
 
 func (l *lane) now() time.Duration { return time.Since(l.epoch) }
 
-// prepare brings as many subscribers online as the scenario begins with.
+// prepare brings the scenario's initial subscribers online.
 func (l *lane) prepare(ctx context.Context) error {
 	scenario, online := scriptOf(l.options, l.population, l.random)
 	l.script = &rounds{population: l.population, kind: KindStart, count: online, once: true}
@@ -83,14 +83,14 @@ func (l *lane) measure(ctx context.Context, i int, from time.Duration) error {
 	l.pace, l.stop = paceOf(l.options, i, from, l.random), l.tally.ends
 	err := l.run(ctx)
 	l.countUnsent()
-	if l.over { // before its time
+	if l.over { // before the duration is over
 		l.tally.ends = max(l.tally.began, min(l.tally.ends, l.now()))
 	}
 	return err
 }
 
-// run sends and receives until nothing is due any more and nothing outstanding.
-// A context that ends stops the sending, and the waiting for what is outstanding.
+// run sends and receives until no request is due or outstanding. When the
+// context ends it stops at once.
 func (l *lane) run(ctx context.Context) error {
 	for {
 		now := l.now()
@@ -114,7 +114,7 @@ func (l *lane) run(ctx context.Context) error {
 	}
 }
 
-// fill begins the requests that are due and returns when there is more to do.
+// fill begins the requests that are due and returns when the next one is due.
 func (l *lane) fill(now time.Duration) time.Duration {
 	for !l.over && !l.window.full() {
 		due := l.pace.due(now, l.window.outstanding)
@@ -169,14 +169,14 @@ func (l *lane) receive(now, until time.Duration) error {
 	}
 	now = l.now()
 	for i := range datagrams {
-		// A copy, for the next datagram may follow at once in the same buffer.
+		// A copy, because the next datagram may follow at once in the same buffer.
 		l.reply = append(l.reply[:0], datagrams[i].Octets...)
 		l.take(l.reply, now)
 	}
 	return nil
 }
 
-// take deals with one datagram of the server.
+// take handles one datagram of the server.
 func (l *lane) take(datagram []byte, now time.Duration) {
 	f, x := l.window.judge(datagram, l.options.Secret)
 	if f != genuine {
@@ -188,7 +188,7 @@ func (l *lane) take(datagram []byte, now time.Duration) {
 	l.population.settle(x.kind, x.subscriber, true)
 }
 
-// expire retransmits, or gives up, what has waited too long.
+// expire retransmits requests whose timeout has passed, or gives them up.
 func (l *lane) expire(now time.Duration) {
 	if now < l.expiry {
 		return
@@ -208,7 +208,8 @@ func (l *lane) expire(now time.Duration) {
 	}
 }
 
-// retransmit sends the same octets again, so that the server can tell.
+// retransmit sends the same octets again, so that the server can detect the
+// duplicate.
 func (l *lane) retransmit(x *exchange, now time.Duration) {
 	x.transmissions++
 	x.timeout = time.Duration(float64(x.timeout) * l.options.Backoff)
@@ -226,7 +227,8 @@ func (l *lane) giveUp(id byte, x *exchange) {
 // silent reports whether requests were lost and none was ever answered.
 func (l *lane) silent() bool { return l.tally.givenUp > 0 && l.tally.Replies == 0 }
 
-// countUnsent counts what became due in an open loop and never found room.
+// countUnsent counts the requests of an open loop that became due and found no
+// free identifier or subscriber.
 func (l *lane) countUnsent() {
 	open, ok := l.pace.(*openLoop)
 	if !ok || l.over {

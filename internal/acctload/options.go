@@ -7,29 +7,30 @@ import (
 	"time"
 )
 
-// identifiers is how many requests one socket can have outstanding: a request
-// is told from others by its source port and one octet (RFC 2865 section 3).
+// identifiers is the largest number of outstanding requests of one socket:
+// source port and one octet distinguish a request from others (RFC 2865 section
+// 3).
 const identifiers = 256
 
 // maxAttributes bounds Options.Attributes in octets; with all others a request
 // then fits into 4096 (RFC 2865 section 3).
 const maxAttributes = 3500
 
-// maxSockets bounds what a mistyped number can open.
+// maxSockets bounds the damage of a mistyped number.
 const maxSockets = 1024
 
-// An Attribute is added to every request as it is.
+// An Attribute is added unchanged to every request.
 type Attribute struct {
 	Type  uint8
 	Value []byte // 1 to 253 octets
 }
 
-// Options says what to send, where to, and how fast. Either Concurrency or Rate
-// is set.
+// Options are the requests to send, their server, and their pace. Either
+// Concurrency or Rate is set.
 type Options struct {
-	// Server is where requests go. Required.
+	// Server is the destination. Required.
 	Server netip.AddrPort
-	// Source is the address to send from. Optional.
+	// Source is the source address. Optional.
 	Source netip.Addr
 	// Secret is shared with the server. Required.
 	Secret []byte
@@ -42,9 +43,9 @@ type Options struct {
 	// MessageAuthenticator adds one (RFC 3579 section 3.2) to every request.
 	MessageAuthenticator bool
 
-	// Scenario is what happens. Required.
+	// Scenario is the sequence of requests. Required.
 	Scenario Scenario
-	// Inside is where the subscribers' addresses lie. Required, IPv4.
+	// Inside is the prefix of the subscribers' addresses. Required, IPv4.
 	Inside netip.Prefix
 	// Subscribers is their number; the default is 20,000.
 	Subscribers int
@@ -54,11 +55,11 @@ type Options struct {
 	// NASRestart; the default is 10 seconds.
 	RestartEvery time.Duration
 
-	// Concurrency is the number of requests that are kept outstanding: closed
-	// loop, the server sets the pace.
+	// Concurrency is the number of requests that are kept outstanding: a closed
+	// loop, in which the server sets the pace.
 	Concurrency int
-	// Rate is the number of requests per second that become due whatever the
-	// server does: open loop. Latencies count from when a request was due.
+	// Rate is the number of requests per second that become due, independently of
+	// the server: an open loop. Latencies count from the due time.
 	Rate float64
 	// Even spaces the requests of an open loop evenly; otherwise their
 	// distances are exponential (a Poisson process), as with many independent
@@ -68,16 +69,16 @@ type Options struct {
 	// default suits Concurrency or Rate.
 	Sockets int
 
-	// Warmup comes before what is measured. Optional.
+	// Warmup precedes the measurement. Optional.
 	Warmup time.Duration
-	// Duration is the time that is measured; the default is 10 seconds.
+	// Duration of the measurement; the default is 10 seconds.
 	Duration time.Duration
 
 	// Timeout is the time to wait for a reply before the next transmission; the
 	// default is 3 seconds.
 	Timeout time.Duration
-	// Transmissions is how often a request is sent at most, always the same
-	// octets; the default is 3. After the last one's timeout it is lost.
+	// Transmissions is the largest number of transmissions of a request, always the
+	// same octets; the default is 3. After the last one's timeout it is lost.
 	Transmissions int
 	// Backoff multiplies the timeout with each transmission; the default is 1.
 	Backoff float64
@@ -86,8 +87,8 @@ type Options struct {
 	Seed uint64
 }
 
-// Validate puts defaults where nothing is set and checks everything. The error
-// names the option at fault.
+// Validate fills in defaults and checks all options. The error names the option
+// at fault.
 func (o *Options) Validate() error {
 	o.setDefaults()
 	for _, check := range []func() error{o.checkRequests, o.checkSubscribers, o.checkPace} {
@@ -115,8 +116,8 @@ func setDefault[T comparable](v *T, value T) {
 	}
 }
 
-// sockets is few, for batches are large then; for an open loop enough to bear
-// 100 ms of silence from the server.
+// sockets returns a default number of sockets: few, because batches are larger
+// then; in an open loop enough identifiers for 100 ms without a reply.
 func (o *Options) sockets() int {
 	if o.Scenario == Flood {
 		return 1

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// A pace says when the next request is due. It belongs to one goroutine.
+// A pace tells when the next request is due. It is not safe for concurrent use.
 type pace interface {
-	// due returns since when the next request is due, which may be still to come.
+	// due returns the due time of the next request, which may lie in the past.
 	due(now time.Duration, outstanding int) time.Duration
-	// took is called when the request that was due is under way.
+	// took is called when the due request was sent.
 	took()
 }
 
-// never is a time that does not come.
+// never is a time beyond every run.
 const never = time.Duration(math.MaxInt64)
 
 // closedLoop keeps a number of requests outstanding.
@@ -29,7 +29,7 @@ func (c closedLoop) due(now time.Duration, outstanding int) time.Duration {
 
 func (closedLoop) took() {}
 
-// openLoop keeps to a timetable, whatever becomes of the requests.
+// openLoop keeps to a timetable, independently of the replies.
 type openLoop struct {
 	next   time.Duration
 	mean   float64 // distance in nanoseconds
@@ -47,8 +47,8 @@ func (o *openLoop) took() {
 	o.next += time.Duration(distance)
 }
 
-// paceOf makes lane i's share of the pace, from a time on. Many Poisson
-// processes together are one; even timetables interlock.
+// paceOf returns lane i's share of the pace, from a time on. Several Poisson
+// processes together are one; even timetables interleave.
 func paceOf(o *Options, i int, from time.Duration, random *rand.Rand) pace {
 	if o.Concurrency > 0 {
 		return closedLoop{concurrencyOf(o.Concurrency, i, o.Sockets)}

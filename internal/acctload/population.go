@@ -1,32 +1,33 @@
 package acctload
 
-// A subscriber of one lane. Its number and address follow from its place.
+// A subscriber of one lane. Its number and address follow from its index.
 type subscriber struct {
-	session uint64 // the latest one's Acct-Session-Id
+	session uint64 // Acct-Session-Id of the latest session
 	since   uint32 // start of that session, seconds since 1970
 	updates uint32 // requests of that session after the Start
 	online  bool   // as far as the server has answered
 	busy    bool   // one of its requests is outstanding
 }
 
-// A population is the subscribers of one lane, with sessions that no other lane
-// and no other run shares.
+// A population holds the subscribers of one lane, with session identifiers
+// unique among lanes and runs.
 type population struct {
 	subscribers []subscriber
 	number      uint32 // of the first subscriber
 	address     uint32 // of the first subscriber
-	session     uint64 // the next one's identifier
+	session     uint64 // the next session's identifier
 	step        uint64 // from one session to the next
 }
 
-// shareOf is the part of all subscribers that lane i of n has: first and count.
+// shareOf returns lane i's part of all subscribers among n lanes: first and
+// count.
 func shareOf(subscribers, i, n int) (first, count int) {
 	first = subscribers * i / n
 	return first, subscribers*(i+1)/n - first
 }
 
-// newPopulation makes the share of lane i. Run tells the sessions of one run
-// from those of others.
+// newPopulation returns the share of lane i. The run number makes session
+// identifiers unique among runs.
 func newPopulation(o *Options, i int, run uint32) *population {
 	first, count := shareOf(o.Subscribers, i, o.Sockets)
 	return &population{
@@ -44,8 +45,8 @@ func (p *population) newSession() uint64 {
 	return id
 }
 
-// event is what a request of this kind says of subscriber i at a time in
-// seconds since 1970. A Start is that of a new session.
+// event returns the content of a request about subscriber i at a time, in
+// seconds since 1970. A Start begins a new session.
 func (p *population) event(kind Kind, i int, at uint32) event {
 	if i < 0 {
 		return event{kind: kind, session: p.newSession(), at: at}
@@ -63,8 +64,8 @@ func (p *population) event(kind Kind, i int, at uint32) event {
 	}
 }
 
-// settle notes the end of a request of subscriber i: answered, or lost, when
-// nobody knows whether the server took it.
+// settle notes the end of a request of subscriber i: answered, or lost, in
+// which case the server may or may not have received it.
 func (p *population) settle(kind Kind, i int, answered bool) {
 	if i < 0 {
 		return

@@ -14,21 +14,21 @@ import (
 
 var secret = []byte("testing123")
 
-// seen is one sound request, as it came to the responder.
+// seen is one valid request, as the responder received it.
 type seen struct {
 	kind    rfc2866.AcctStatusType
 	session string
 	user    string
 	nas     string
 	address string
-	again   bool // octets that came before
+	again   bool // the same octets came before
 }
 
-// A responder answers requests as its behaviour says, and checks all of them.
+// A responder checks all requests, and answers them by its behaviour.
 type responder struct {
 	t    *testing.T
 	conn *net.UDPConn
-	// behave returns what to send back. Reply is a sound answer.
+	// behave returns the datagrams to send back. Reply is a valid answer.
 	behave func(r seen, reply []byte) [][]byte
 
 	mu    sync.Mutex
@@ -101,7 +101,7 @@ func (r *responder) answer(request []byte) [][]byte {
 	return r.behave(s, reply)
 }
 
-// requests returns what came so far.
+// requests returns the requests received so far.
 func (r *responder) requests() []seen {
 	r.mu.Lock()
 	defer r.mu.Unlock()

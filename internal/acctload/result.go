@@ -2,47 +2,48 @@ package acctload
 
 import "time"
 
-// BadReplies counts datagrams from the server that are no sound reply, by cause.
+// BadReplies counts invalid replies, by cause.
 type BadReplies struct {
 	Malformed     uint64 // no RADIUS packet
 	Code          uint64 // no Accounting-Response
-	Authenticator uint64 // Response Authenticator wrong, or to nothing that was asked
+	Authenticator uint64 // Response Authenticator wrong, or matching no request
 }
 
-// Total is all of them.
+// Total is the sum of all causes.
 func (b BadReplies) Total() uint64 { return b.Malformed + b.Code + b.Authenticator }
 
-// A Result is what a run measured. Requests count when they became due after
-// the warm-up and within the duration; bad and late replies count always.
+// A Result holds the measurements of a run. Requests count if they became due
+// after the warm-up and within the duration; bad and late replies count always.
 type Result struct {
-	Duration        time.Duration // that was measured
+	Duration        time.Duration // of the measurement
 	Requests        uint64        // sent at least once
 	Answered        uint64        // of these
 	Lost            uint64        // of these: unanswered after the last transmission
-	Unsent          uint64        // due, but all identifiers or subscribers were taken until the end; open loop only
+	Unsent          uint64        // due, but without a free identifier or subscriber until the end; open loop only
 	Retransmissions uint64        // transmissions after a request's first
-	Late            uint64        // sound replies to requests already answered or lost
-	Refused         uint64        // ICMP errors: nobody listens
-	Replies         uint64        // sound ones in all: before and after what is measured, too
+	Late            uint64        // valid replies to requests already answered or lost
+	Refused         uint64        // ICMP errors: the port is closed
+	Replies         uint64        // valid ones in all, also before and after the measurement
 	Bad             BadReplies
-	Rate            float64 // sound replies per second, while it was measured
+	Rate            float64 // valid replies per second of the measurement
 
-	Latency Histogram           // of the answered: from due to answered
+	Latency Histogram           // of the answered: from due to reply
 	Kinds   map[Kind]*Histogram // the same by kind of request
 }
 
-// Clean reports whether every request was sent and answered, and nothing bad came.
+// Clean reports whether every request was sent and answered, and no bad reply
+// came.
 func (r *Result) Clean() bool {
 	return r.Answered > 0 && r.Lost == 0 && r.Unsent == 0 && r.Bad.Total() == 0
 }
 
-// A tally is what one lane counts while it runs.
+// A tally holds the counts of one lane while it runs.
 type tally struct {
 	Result
-	replies uint64 // sound ones that came while it was measured
-	givenUp uint64 // requests, whenever they were due
+	replies uint64 // valid ones during the measurement
+	givenUp uint64 // requests, with any due time
 	kinds   [kinds]*Histogram
-	began   time.Duration // of what is measured
+	began   time.Duration // start of the measurement
 	ends    time.Duration
 }
 

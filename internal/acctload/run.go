@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Run carries out a scenario and returns what it measured. It takes the time to
-// bring subscribers online, if the scenario begins with any, then warm-up and
-// duration, and then waits for what is outstanding. When ctx ends before, it
-// returns the context's error; when the server answers nothing, ErrSilent.
+// Run executes a scenario and returns its measurements. It first brings the
+// scenario's initial subscribers online, then takes the warm-up and the
+// duration, and then waits for outstanding requests. If ctx ends first, it
+// returns the context's error; if the server answers nothing, ErrSilent.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func closeAll(sockets []*socket) error {
 	return errors.Join(errs...)
 }
 
-// runLanes has every lane prepare, and then all begin at the same moment.
+// runLanes prepares every lane, and then starts all at the same moment.
 func runLanes(ctx context.Context, o *Options, sockets []*socket) (*Result, error) {
 	var (
 		epoch = time.Now()
@@ -69,7 +69,7 @@ func runLanes(ctx context.Context, o *Options, sockets []*socket) (*Result, erro
 	return merge(tallies), nil
 }
 
-// perform carries out the scenario of one lane.
+// perform executes the scenario of one lane.
 func (l *lane) perform(ctx context.Context, i int, line *startLine) error {
 	if l.options.Scenario != Flood {
 		if err := l.prepare(ctx); err != nil {
@@ -100,7 +100,7 @@ func newStartLine(lanes int, epoch time.Time) *startLine {
 	return &startLine{epoch: epoch, open: make(chan struct{}), missing: lanes}
 }
 
-// await returns the common begin once everybody waits for it.
+// await returns the common start time once all lanes have called it.
 func (s *startLine) await(ctx context.Context) (time.Duration, error) {
 	s.mu.Lock()
 	if s.missing--; s.missing == 0 {

@@ -21,7 +21,7 @@ const (
 	on      = rfc2866.AcctStatusType_Value_AccountingOn
 )
 
-// options of a short closed loop that no machine is too slow for.
+// options of a short closed loop, which even a slow machine completes.
 func options(r *responder, scenario acctload.Scenario) acctload.Options {
 	return acctload.Options{
 		Server: r.address(), Secret: secret, NAS: "bng", Scenario: scenario,
@@ -40,8 +40,8 @@ func run(t *testing.T, o acctload.Options) *acctload.Result {
 	return result
 }
 
-// TestScenarios replays what came and checks that each session was alive at
-// each of its requests, and is where it belongs.
+// TestScenarios replays the received requests and checks that each belongs to a
+// session online at its address.
 func TestScenarios(t *testing.T) {
 	for scenario := range kindsOf {
 		t.Run(string(scenario), func(t *testing.T) {
@@ -74,7 +74,7 @@ var kindsOf = map[acctload.Scenario][]rfc2866.AcctStatusType{
 	acctload.NASRestart: {start, on},
 }
 
-// TestFlood sends to a server that answers nothing, and to one that is not there.
+// TestFlood sends to a server that answers nothing, and to a closed port.
 func TestFlood(t *testing.T) {
 	for _, there := range []bool{true, false} {
 		r := respond(t, func(seen, []byte) [][]byte { return nil })
@@ -145,14 +145,15 @@ func TestOpenLoopKeepsItsRate(t *testing.T) {
 	}
 }
 
-// TestStallShowsInOpenLoop stops the server once: every request that became due
-// meanwhile must show it, though most were not sent before it went on.
+// TestStallShowsInOpenLoop stops the server once: the latency of every request
+// that became due meanwhile must show it, although most were sent only
+// afterwards.
 func TestStallShowsInOpenLoop(t *testing.T) {
 	const stall = 300 * time.Millisecond
 	requests := 0
 	r := respond(t, func(_ seen, reply []byte) [][]byte {
 		if requests++; requests == 200 {
-			<-time.After(stall) // what is tested is a server that is late
+			<-time.After(stall) // the subject of the test is a late server
 		}
 		return [][]byte{reply}
 	})
@@ -194,7 +195,7 @@ func TestLossIsReported(t *testing.T) {
 		return [][]byte{reply}
 	})
 	o := options(r, acctload.Start)
-	o.Timeout, o.Transmissions = 200*time.Millisecond, 2 // a machine may be busy elsewhere as long
+	o.Timeout, o.Transmissions = 200*time.Millisecond, 2 // longer than pauses of a busy machine
 	result := run(t, o)
 	if result.Clean() || result.Lost == 0 || result.Answered+result.Lost != result.Requests {
 		t.Errorf("result is %+v", result)
@@ -232,7 +233,7 @@ func TestSilentServer(t *testing.T) {
 	if _, err := acctload.Run(context.Background(), closed); !errors.Is(err, acctload.ErrSilent) {
 		t.Errorf("err is %v, want ErrSilent", err)
 	}
-	closed.Server = netip.MustParseAddrPort("127.0.0.1:9") // nobody listens
+	closed.Server = netip.MustParseAddrPort("127.0.0.1:9") // a closed port
 	if _, err := acctload.Run(context.Background(), closed); !errors.Is(err, acctload.ErrSilent) {
 		t.Errorf("err is %v, want ErrSilent", err)
 	}

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// A Scenario says what happens to the subscribers during a run.
+// A Scenario is the course of the subscribers' sessions during a run.
 type Scenario string
 
 const (
-	// Start opens one new session after the other, subscriber by subscriber;
-	// the next round takes over the addresses.
+	// Start opens new sessions, subscriber by subscriber; the next round takes over
+	// the addresses.
 	Start Scenario = "start"
 	// Interim updates open sessions in turn.
 	Interim Scenario = "interim"
@@ -19,13 +19,13 @@ const (
 	// Mix lets subscribers come and go at random: each session is one Start, a
 	// random number of Interims and one Stop.
 	Mix Scenario = "mix"
-	// NASRestart sends an Accounting-On again and again, each followed by a
-	// Start of every subscriber and then by Interims. Every socket is a NAS of
-	// its own, since only one that is online knows what it has lost.
+	// NASRestart repeats an Accounting-On, a Start of every subscriber and
+	// Interims. Every socket is a NAS of its own, because the subscribers of a NAS
+	// are in one lane.
 	NASRestart Scenario = "nas-restart"
-	// Flood sends Starts at a rate and takes no notice of replies. With a wrong
-	// secret or an unknown source it is an attack, else a storm. What it does to
-	// others is measured by another run beside it.
+	// Flood sends Starts at a rate and ignores replies. With a wrong secret or an
+	// unknown source it is an attack, else a storm. Another run beside it measures
+	// the effect on others.
 	Flood Scenario = "flood"
 )
 

@@ -5,32 +5,32 @@ import (
 	"time"
 )
 
-// A turn is what a script knows when it is asked what to send.
+// A turn holds the inputs of a script's next step.
 type turn struct {
 	now         time.Duration
 	outstanding int
 }
 
-// An answer of a script.
+// An answer of a script to a turn.
 type answer uint8
 
 const (
 	proceed answer = iota
-	wait           // nothing can be sent before a request that is outstanding settles
-	over           // nothing is left to send
+	wait           // no request can be sent before an outstanding one settles
+	over           // no request is left to send
 )
 
-// nobody stands for a subscriber in requests of the NAS itself.
+// nobody replaces the subscriber in requests of the NAS itself.
 const nobody = -1
 
-// A script is the scenario of one lane: it names the next request, by kind and
-// subscriber. It belongs to one goroutine.
+// A script is the scenario of one lane: it returns the next request, by kind
+// and subscriber. It is not safe for concurrent use.
 type script interface {
 	next(turn) (kind Kind, subscriber int, a answer)
 }
 
-// scriptOf makes the script of a scenario, and how many subscribers must be
-// online when it begins.
+// scriptOf returns the script of a scenario, and the number of subscribers that
+// must be online when it begins.
 func scriptOf(o *Options, p *population, random *rand.Rand) (s script, online int) {
 	everybody := len(p.subscribers)
 	switch o.Scenario {
@@ -43,17 +43,17 @@ func scriptOf(o *Options, p *population, random *rand.Rand) (s script, online in
 	case NASRestart:
 		return newRestarts(o.RestartEvery, p), everybody
 	}
-	// In the long run this share is online: a session takes one turn to begin,
+	// The share that is online in the long run: a session takes one turn to begin,
 	// one for each Interim and one to end, and is online before all but the first.
 	share := (o.Interims + 1) / (o.Interims + 2)
 	return &mix{population: p, random: random, interims: o.Interims}, int(share * float64(everybody))
 }
 
-// rounds sends one kind for subscriber after subscriber.
+// rounds sends one kind of request for each subscriber in turn.
 type rounds struct {
 	population *population
 	kind       Kind
-	count      int  // of the population, from its first on
+	count      int  // of subscribers, from the first on
 	once       bool // one round only
 	cursor     int
 }
@@ -73,12 +73,13 @@ func (r *rounds) next(turn) (Kind, int, answer) {
 	return r.kind, i, proceed
 }
 
-// mix takes a subscriber at random: offline, it starts; online, it goes on or
-// stops, with chances that give sessions a geometric life.
+// mix takes a subscriber at random. An offline one starts a session; an online
+// one goes on or stops, with chances that make the number of Interims
+// geometric.
 type mix struct {
 	population *population
 	random     *rand.Rand
-	interims   float64 // mean number of a session
+	interims   float64 // mean number in a session
 }
 
 func (m *mix) next(turn) (Kind, int, answer) {
@@ -105,8 +106,9 @@ func (m *mix) kind(s *subscriber) Kind {
 	return KindInterim
 }
 
-// restarts lets the NAS of a lane reboot: an Accounting-On with nothing else
-// under way, a Start of everybody, and Interims until it is time again.
+// restarts simulates reboots of the lane's NAS: an Accounting-On with no other
+// request outstanding, a Start of every subscriber, and Interims until the next
+// reboot.
 type restarts struct {
 	every  time.Duration
 	last   time.Duration
@@ -136,7 +138,8 @@ func (r *restarts) restart(t turn) (Kind, int, answer) {
 	return KindAccountingOn, nobody, proceed
 }
 
-// awaitAnswer holds the Starts back until the server knows of the restart.
+// awaitAnswer delays the Starts until the server has answered the
+// Accounting-On.
 func (r *restarts) awaitAnswer(t turn) (Kind, int, answer) {
 	if t.outstanding > 0 {
 		return 0, 0, wait

@@ -64,8 +64,8 @@ func TestRounds(t *testing.T) {
 	}
 }
 
-// TestMixIsSteady: from its beginning as many sessions end as begin, and each
-// has the wanted number of Interims.
+// TestMixIsSteady: from the beginning as many sessions end as begin, and the
+// mean number of Interims is the wanted one.
 func TestMixIsSteady(t *testing.T) {
 	p := someone(1000)
 	random := rand.New(rand.NewPCG(1, 1))

@@ -13,7 +13,7 @@ import (
 	"layeh.com/radius/rfc2869"
 )
 
-// Where things stand in a packet (RFC 2865 section 3).
+// Offsets in a packet (RFC 2865 section 3).
 const (
 	authenticatorAt = 4
 	headerLength    = 20
@@ -21,7 +21,7 @@ const (
 
 var zeroAuthenticator [md5.Size]byte
 
-// An event is what one request says.
+// An event is the content of one request.
 type event struct {
 	kind    Kind
 	session uint64 // Acct-Session-Id, as 16 hexadecimal digits
@@ -32,14 +32,14 @@ type event struct {
 	octets  uint32 // both ways
 }
 
-// A template is a request that only lacks what its event says: values of fixed
-// length, patched in place. The secret follows the packet in the same buffer,
-// so that one MD5 over the whole gives the Request Authenticator.
+// A template is a request without the values of its event. These have fixed
+// lengths and are patched in place. The secret follows the packet in the same
+// buffer, so that one MD5 over all gives the Request Authenticator.
 type template struct {
 	octets []byte // packet and secret
 	length int    // of the packet
 	secret []byte
-	mac    hash.Hash // for the Message-Authenticator; nil without
+	mac    hash.Hash // for the Message-Authenticator; nil for none
 
 	session, user, station, inside, at, lasted, in, out, message int // offsets of values
 }
@@ -50,8 +50,8 @@ const (
 	sessionDigits = 16
 )
 
-// newTemplate builds the request of a kind for a NAS. Which attributes are in it
-// depends on the kind only.
+// newTemplate builds the request of a kind for a NAS. Its attributes depend on
+// the kind only.
 func newTemplate(o *Options, nas string, kind Kind) *template {
 	t := &template{secret: o.Secret}
 	t.octets = make([]byte, headerLength, radius.MaxPacketLength+len(o.Secret))
@@ -79,7 +79,7 @@ func newTemplate(o *Options, nas string, kind Kind) *template {
 	return t
 }
 
-// subscriber adds what is said of a subscriber.
+// subscriber adds the attributes of a subscriber.
 func (t *template) subscriber(kind Kind) {
 	t.user = t.add(rfc2865.UserName_Type, []byte(userPrefix+"0000000000")) + len(userPrefix)
 	t.station = t.add(rfc2865.CallingStationID_Type, []byte("02-00-00-00-00-00"))
@@ -95,7 +95,7 @@ func (t *template) subscriber(kind Kind) {
 	}
 }
 
-// add appends an attribute and returns where its value stands.
+// add appends an attribute and returns the offset of its value.
 func (t *template) add(kind radius.Type, value []byte) int {
 	t.octets = append(t.octets, byte(kind), byte(2+len(value)))
 	t.octets = append(t.octets, value...)
@@ -106,8 +106,8 @@ func (t *template) number(kind radius.Type, n uint32) int {
 	return t.add(kind, binary.BigEndian.AppendUint32(nil, n))
 }
 
-// fill writes the request for an event into buf, signed, and returns it with
-// the room of buf kept. Buf must have room for the template.
+// fill writes the signed request for an event into buf, and returns it with
+// buf's capacity. Buf must have capacity for the template.
 func (t *template) fill(buf []byte, identifier byte, ev *event) []byte {
 	whole := append(buf[:0], t.octets...)
 	whole[1] = identifier

@@ -13,7 +13,7 @@ import (
 
 var secret = []byte("testing123")
 
-// TestRequestsSayWhatTheyShould reads requests with layeh.com/radius.
+// TestRequestsSayWhatTheyShould parses requests with layeh.com/radius.
 func TestRequestsSayWhatTheyShould(t *testing.T) {
 	o := &Options{
 		Secret: secret, NASAddress: netip.MustParseAddr("192.0.2.1"),

@@ -18,13 +18,14 @@ func newVerifier(packet, secret []byte) verifier {
 	}
 }
 
-// answers reports whether the reply is to the request with this authenticator.
+// answers reports whether the reply answers the request with this
+// authenticator.
 func (v *verifier) answers(authenticator []byte) bool {
 	copy(v.whole[authenticatorAt:headerLength], authenticator)
 	return md5.Sum(v.whole) == v.sent
 }
 
-// wellFormed reports whether attributes fill b to the octet.
+// wellFormed reports whether b consists of whole attributes.
 func wellFormed(b []byte) bool {
 	for len(b) > 0 {
 		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
