@@ -8,27 +8,28 @@ import (
 	"slices"
 )
 
-// An Index lists IPv4 addresses, in their order, under many keys. Its zero value is
-// empty. An address under a key takes 8 to 16 octets, mostly 12 (BenchmarkIndex), and
-// no more where it is alone under its key. A key is mostly a hash, so what is listed
-// under it may belong to another one of the same hash.
+// An Index lists IPv4 addresses, in order, under many keys. Its zero value is
+// empty. An address takes 8 to 16 octets, mostly 12 (BenchmarkIndex), also if
+// it is alone under its key. A key is mostly a hash, so a key may also list
+// addresses of another value with the same hash.
 //
-// An Index needs a lock of its users' own.
+// An Index is not safe for concurrent use.
 type Index struct {
-	firsts  []uint64   // of each run
-	runs    [][]uint64 // keys before addresses; all are in order, and none is empty
+	firsts  []uint64   // the first entry of each run
+	runs    [][]uint64 // entries of key and address, in order; no run is empty
 	len     int
 	changes int
 }
 
-// runSize is the most entries of a run. A change moves half of them, 1 KiB, and a split
-// of one the list of all, 250 KB for a million entries.
+// runSize is the largest number of entries in a run. A change moves half of
+// them, 1 KiB; a split moves the list of all runs, 250 KB for a million
+// entries.
 const runSize = 256
 
-// Len returns how many addresses are listed, under whatever key.
+// Len returns the number of listed addresses, under all keys.
 func (x *Index) Len() int { return x.len }
 
-// Add lists an address, which must be IPv4, under a key.
+// Add lists an address under a key. It panics if the address is not IPv4.
 func (x *Index) Add(key uint32, a netip.Addr) {
 	if !a.Is4() {
 		panic("addrtable: " + a.String() + " is not an IPv4 address")
@@ -50,7 +51,7 @@ func (x *Index) Add(key uint32, a netip.Addr) {
 	x.firsts[r] = x.runs[r][0]
 }
 
-// Remove takes an address from the list under a key, if it is there.
+// Remove removes an address from the list under a key, if it is there.
 func (x *Index) Remove(key uint32, a netip.Addr) {
 	if !a.Is4() || len(x.runs) == 0 {
 		return
@@ -72,9 +73,10 @@ func (x *Index) Remove(key uint32, a netip.Addr) {
 	x.firsts[r] = x.runs[r][0]
 }
 
-// From yields the addresses under a key, in their order, from first on, which is
-// included; the zero address is before all. The index may change meanwhile: what stays
-// listed is yielded once, and what comes or goes once or not at all.
+// From yields the addresses under a key, in order, from first on, inclusive;
+// the zero address is before all. The index may change during the iteration: an
+// address that stays listed is yielded once, one that is added or removed once
+// or not at all.
 func (x *Index) From(key uint32, first netip.Addr) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		if first.Is6() || len(x.runs) == 0 {
@@ -106,7 +108,8 @@ func (x *Index) From(key uint32, first netip.Addr) iter.Seq[netip.Addr] {
 	}
 }
 
-// find returns where an entry is, or would be: the run, and the place in it.
+// find returns the position of an entry, present or not: the run, and the index
+// in it.
 func (x *Index) find(entry uint64) (run, i int, there bool) {
 	run = search(x.firsts, entry, 0, 1<<64-1)
 	if run == len(x.firsts) || x.firsts[run] > entry {
@@ -121,10 +124,10 @@ func (x *Index) find(entry uint64) (run, i int, there bool) {
 	return run, i, i < len(entries) && entries[i] == entry
 }
 
-// search returns the first place whose entry is not smaller. It begins where the
-// entry would be if all were spread evenly between two bounds, as hashes are: a run
-// lies in memory that the processor does not have, and halving it would touch five
-// places of that.
+// search returns the index of the first entry that is not smaller. It begins at
+// the place of the entry if all were spread evenly between two bounds, as
+// hashes are: a binary search over a run outside the processor's cache would
+// touch five cache lines.
 func search(entries []uint64, entry, low, end uint64) int {
 	n := len(entries)
 	at := n - 1
@@ -160,8 +163,9 @@ func search(entries []uint64, entry, low, end uint64) int {
 	return lower + i
 }
 
-// split makes two runs of a full one, and returns where its i-th entry is then. Behind
-// the end nothing is moved, so that what comes in order leaves full runs.
+// split makes two runs of a full one, and returns the new position of its i-th
+// entry. A split at the end moves no entry, so that adding in order leaves full
+// runs.
 func (x *Index) split(r, i int) (run, at int) {
 	if i == runSize {
 		x.insertRun(r+1, nil)
@@ -175,8 +179,8 @@ func (x *Index) split(r, i int) (run, at int) {
 	return r, i
 }
 
-// join puts a run and a neighbour into one, if that leaves room, and returns where the
-// run is then.
+// join merges a run with a neighbour, if both together leave space, and returns
+// the run's new index.
 func (x *Index) join(r int) int {
 	for _, left := range []int{r - 1, r} {
 		if left < 0 || left+1 == len(x.runs) || len(x.runs[left])+len(x.runs[left+1]) > runSize*3/4 {

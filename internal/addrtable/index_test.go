@@ -19,8 +19,8 @@ type listed struct {
 
 type listedModel map[listed]bool
 
-// TestIndexRandomWalk compares an index with a set, and changes it while it is walked
-// through: all that stays listed is told once and in order.
+// TestIndexRandomWalk compares an index with a set, and changes it during
+// iterations: an address that stays listed is yielded once and in order.
 func TestIndexRandomWalk(t *testing.T) {
 	for seed := range uint64(6) {
 		r := rand.New(rand.NewPCG(seed, 2))
@@ -96,8 +96,8 @@ func (m listedModel) from(f listed) (want []netip.Addr) {
 	return want
 }
 
-// BenchmarkIndex is the cost and the memory of a million addresses that come in no
-// order, by the number of keys.
+// BenchmarkIndex measures time and memory of a million addresses, added in
+// random order, by the number of keys.
 func BenchmarkIndex(b *testing.B) {
 	const n = 1_000_000
 	for _, keys := range []uint32{1, 1000, n} {

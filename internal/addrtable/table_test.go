@@ -13,8 +13,8 @@ import (
 	"github.com/sessiond/sessiond/internal/addrtable"
 )
 
-// TestRandomWalk compares a table with a map, among addresses that are crowded in
-// places, alone in others, and at both ends of all.
+// TestRandomWalk compares a table with a map, with addresses dense in places,
+// alone in others, and at both ends.
 func TestRandomWalk(t *testing.T) {
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -34,7 +34,7 @@ func TestRandomWalk(t *testing.T) {
 				table.Put(a, step)
 				model[a] = step
 			} else {
-				if len(model) > 0 && r.IntN(2) == 0 { // one that is there
+				if len(model) > 0 && r.IntN(2) == 0 { // a present address
 					all := slices.SortedFunc(maps.Keys(model), netip.Addr.Compare)
 					a = all[r.IntN(len(all))]
 				}
@@ -79,8 +79,8 @@ func told(items iter.Seq2[netip.Addr, int]) (all []string) {
 	return all
 }
 
-// TestChangesDuringWalk changes the table while it is walked through: all that stands
-// throughout is told once and in order, and what is told stood then.
+// TestChangesDuringWalk changes the table during an iteration: an address that
+// stays is yielded once and in order, and every yielded address was present.
 func TestChangesDuringWalk(t *testing.T) {
 	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -138,7 +138,7 @@ func TestNotIPv4(t *testing.T) {
 	table.Put(netip.MustParseAddr("::1"), 1)
 }
 
-// TestPlace changes a T where it stands.
+// TestPlace changes a T in place.
 func TestPlace(t *testing.T) {
 	var table addrtable.Table[int]
 	a := netip.MustParseAddr("10.0.0.1")
@@ -150,8 +150,7 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// BenchmarkAt is a look-up of a random address, and BenchmarkPutRemove one that goes and
-// comes.
+// BenchmarkAt measures a look-up of a random address.
 func BenchmarkAt(b *testing.B) {
 	eachCrowd(b, func(b *testing.B, table *addrtable.Table[[2]uint64], addrs []netip.Addr) {
 		for i := 0; b.Loop(); i++ {
@@ -162,6 +161,7 @@ func BenchmarkAt(b *testing.B) {
 	})
 }
 
+// BenchmarkPutRemove measures removing an address and adding it again.
 func BenchmarkPutRemove(b *testing.B) {
 	eachCrowd(b, func(b *testing.B, table *addrtable.Table[[2]uint64], addrs []netip.Addr) {
 		for i := 0; b.Loop(); i++ {
@@ -171,7 +171,8 @@ func BenchmarkPutRemove(b *testing.B) {
 	})
 }
 
-// eachCrowd runs a benchmark with tables of many addresses, given in no order.
+// eachCrowd runs a benchmark with tables of many addresses, given in random
+// order.
 func eachCrowd(b *testing.B, run func(*testing.B, *addrtable.Table[[2]uint64], []netip.Addr)) {
 	for _, n := range []int{100_000, 1_000_000} {
 		for _, step := range []uint32{1, 37} {
@@ -188,7 +189,7 @@ func eachCrowd(b *testing.B, run func(*testing.B, *addrtable.Table[[2]uint64], [
 	}
 }
 
-// BenchmarkMemory reports the octets that an address costs beside its T of 16.
+// BenchmarkMemory reports the octets of an address beside its T of 16.
 func BenchmarkMemory(b *testing.B) {
 	for name, step := range map[string]uint32{"dense": 1, "one-in-16": 16, "one-per-24": 256} {
 		b.Run(name, func(b *testing.B) {
