@@ -1,5 +1,5 @@
-// Package quota counts what peers have of one thing, such as connections: up to limits for
-// each of them and for all, or, where none has a limit, in shares of what is free.
+// Package quota counts things of one kind by peer, such as connections: up to limits for
+// each peer and for all or, without limits, in shares of the free ones.
 package quota
 
 import (
@@ -8,13 +8,13 @@ import (
 	"sync"
 )
 
-// Why there is no room for one more.
+// Reasons of a refusal.
 const (
-	Limit     = "limit"      // there are too many
-	PeerLimit = "peer_limit" // its peer has too many
+	Limit     = "limit"      // the total is at its limit
+	PeerLimit = "peer_limit" // the peer is at its limit
 )
 
-// Quota counts. Its methods may be called concurrently.
+// Quota holds the counts. Its methods may be called concurrently.
 type Quota struct {
 	most    int
 	perPeer int
@@ -24,13 +24,13 @@ type Quota struct {
 	peers map[string]int
 }
 
-// New returns a quota that has room for so many in all, and so many of each peer.
+// New returns a quota with a limit for all, and one for each peer.
 func New(most, perPeer int) *Quota {
 	return &Quota{most: most, perPeer: perPeer, peers: map[string]int{}}
 }
 
-// Enter counts one more of the peer and returns "", or why there is no room for it.
-// Each that was counted has one Leave.
+// Enter counts one more for the peer and returns "", or the reason of a
+// refusal. Each Enter that succeeds needs one Leave.
 func (q *Quota) Enter(peer string) (refused string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -45,7 +45,7 @@ func (q *Quota) Enter(peer string) (refused string) {
 	return ""
 }
 
-// Leave counts one of the peer out.
+// Leave counts one less for the peer.
 func (q *Quota) Leave(peer string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -55,10 +55,10 @@ func (q *Quota) Leave(peer string) {
 	}
 }
 
-// ipv6Peer is the prefix that one site has of IPv6 at least.
+// ipv6Peer is the length of the smallest IPv6 prefix of one site.
 const ipv6Peer = 64
 
-// PeerOf names whom a TCP connection is counted to: an address, of IPv6 a /64.
+// PeerOf returns the peer of a TCP connection: its address, of IPv6 the /64.
 func PeerOf(a *net.TCPAddr) string {
 	address := a.AddrPort().Addr().Unmap().WithZone("")
 	if address.Is6() {
