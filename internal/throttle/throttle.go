@@ -1,4 +1,4 @@
-// Package throttle thins out log lines that others can provoke.
+// Package throttle bounds the rate of log lines that other systems can provoke.
 package throttle
 
 import (
@@ -10,7 +10,7 @@ import (
 // DefaultInterval is the time between two lines of one kind.
 const DefaultInterval = 10 * time.Second
 
-// A Throttle thins out the lines of one kind. The zero value is ready.
+// A Throttle bounds the rate of lines of one kind. The zero value is ready.
 type Throttle struct {
 	Interval time.Duration // between two lines; optional, DefaultInterval
 
@@ -19,8 +19,8 @@ type Throttle struct {
 	suppressed int
 }
 
-// Allow reports whether a line may be written now, and how many were not since
-// the last one.
+// Allow reports whether a line may be written now, and how many were suppressed
+// since the last one.
 func (t *Throttle) Allow(now time.Time) (suppressed int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -7,7 +7,8 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// TestOneLineInAnInterval_I10: the others are counted, and told with the next one.
+// TestOneLineInAnInterval_I10: the other lines are counted, and the next line
+// gives their number.
 func TestOneLineInAnInterval_I10(t *testing.T) {
 	t.Parallel()
 	for _, interval := range []time.Duration{0, time.Minute} {
