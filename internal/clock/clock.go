@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Sleep returns after d, at once where that is not positive, or with the error of the
-// context when that ends before.
+// Sleep returns after d, or at once if d is not positive. If the context ends
+// first, it returns the context's error.
 func Sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()
