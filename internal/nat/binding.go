@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Holder says whom a binding belongs to.
+// Holder identifies the subscriber and session of a binding.
 type Holder struct {
 	Inside        netip.Addr
-	Identity      string // who gets its own held block back; "" never matches
+	Identity      string // by which a subscriber gets its own held block back; "" never matches
 	UserName      string // raw octets
 	AcctSessionID string // raw octets
 }
@@ -23,15 +23,15 @@ type Binding struct {
 	AllocatedAt time.Time
 	ReleasedAt  time.Time // when the record ended; zero while Active
 	HoldUntil   time.Time // set when Held
-	GraceUntil  time.Time // Draining: until when its subscriber may have it back; zero for not
-	Receipt     *Receipt  // of its teardown so far, from Cut on; never changed, but replaced
+	GraceUntil  time.Time // Draining: end of the time in which the subscriber may have it back; zero for none
+	Receipt     *Receipt  // of its teardown so far, from Cut on; immutable, replaced by a new one
 }
 
 // State is the stage of a binding's life.
 type State uint8
 
-// A binding goes Active -> Cut -> Held, or Active -> Draining -> Cut -> Held;
-// a Draining one may become Active again. After Held it is gone.
+// A binding goes Active -> Cut -> Held, or Active -> Draining -> Cut -> Held; a
+// Draining one may become Active again. After Held it is deleted.
 const (
 	Active State = iota + 1
 	Draining
@@ -49,5 +49,6 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
-// Live reports whether a binding of this state may have traces in the kernel.
+// Live reports whether the kernel may hold something of a binding in this
+// state.
 func (s State) Live() bool { return s == Active || s == Draining || s == Cut }

@@ -11,16 +11,16 @@ type Block struct {
 	First, Last Port // inclusive
 }
 
-// Contains reports whether a port of an outside address is one of the block's.
+// Contains reports whether the block has this port of the outside address.
 func (b Block) Contains(outside netip.Addr, p Port) bool {
 	return outside == b.Outside && b.First <= p && p <= b.Last
 }
 
-// Place returns where the block begins.
+// Place returns the block's place.
 func (b Block) Place() Place { return Place{b.Outside, b.First} }
 
-// Place names a block among all: no two bindings share the first port of an outside address
-// (I1).
+// Place is where a block begins. It is unique: no two bindings share the first
+// port of an outside address (I1).
 type Place struct {
 	Outside netip.Addr
 	First   Port

@@ -10,8 +10,8 @@ type Gate uint8
 
 // The zero Gate is closed: no element, so the default drop applies.
 const (
-	GateClosed   Gate = iota // nothing passes, no map element names the address
-	GateOpen                 // everything passes, new flows are translated into the block
+	GateClosed   Gate = iota // no packet passes, no map element names the address
+	GateOpen                 // all packets pass, new flows are translated into the block
 	GateDraining             // existing sessions pass, no new session begins
 )
 
@@ -22,8 +22,8 @@ type Entry struct {
 	Block  // unset when the gate is closed
 }
 
-// Elements counts the map elements that hold the entry: one of the gate map, one of
-// the block map.
+// Elements returns the number of map elements of the entry: one of the gate
+// map, one of the block map.
 func (e Entry) Elements() int {
 	if e.Gate == GateClosed {
 		return 0
@@ -31,13 +31,13 @@ func (e Entry) Elements() int {
 	return 2
 }
 
-// Direction says who sent the first packet of a session.
+// Direction tells which side sent the first packet of a session.
 type Direction uint8
 
 // The directions of a session.
 const (
 	Outbound Direction = iota + 1 // the subscriber sent the first packet
-	Inbound                       // a remote host did
+	Inbound                       // a remote host sent the first packet
 )
 
 // Timeouts are the idle timeouts of conntrack entries, in whole seconds.

@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// Proof says how it was found that no conntrack entry of an inside address is left.
+// Proof is the way in which the absence of conntrack entries of an inside
+// address was proved.
 type Proof uint8
 
-// The proofs; the zero one is none.
+// The proofs; the zero value is none.
 const (
 	NotProved  Proof = iota
 	ProofIndex       // the index of conntrack entries, complete at that time, had none
@@ -25,7 +26,7 @@ func (p Proof) String() string {
 	return ""
 }
 
-// ParseProof is the reverse of String; a name that is not known is no proof.
+// ParseProof is the reverse of String; an unknown name gives NotProved.
 func ParseProof(name string) Proof {
 	for p, known := range proofNames {
 		if known == name {
@@ -35,7 +36,7 @@ func ParseProof(name string) Proof {
 	return NotProved
 }
 
-// Receipt tells a teardown. The zero times are of steps not done yet.
+// Receipt is the record of a teardown. A zero time means a step not done yet.
 type Receipt struct {
 	CutAt      time.Time // the gate had closed and no map element was left
 	ReapedAt   time.Time // it was proved that no conntrack entry is left
@@ -45,7 +46,7 @@ type Receipt struct {
 	Proof      Proof
 }
 
-// Reaped is the proof that nothing of a cut inside address is left.
+// Reaped is the proof that a cut inside address has no conntrack entries left.
 type Reaped struct {
 	Inside  netip.Addr
 	Deleted int // conntrack entries deleted
