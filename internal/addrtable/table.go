@@ -1,4 +1,4 @@
-// Package addrtable keeps something for each of many IPv4 addresses, in their order.
+// Package addrtable stores a value for each of many IPv4 addresses, in order.
 package addrtable
 
 import (
@@ -8,32 +8,33 @@ import (
 	"net/netip"
 )
 
-// A Table has at most one T for each IPv4 address. Its zero value is empty. A look-up
-// descends one step an octet; the steps of dense prefixes stay in the processor's
-// caches, and only the T itself comes from memory: it takes 0.4 to 0.9 of the time of a
-// map of pages (BenchmarkAt). An address takes room for its T, and 1 octet in a dense
-// prefix or 140 where it is alone in its /24 (BenchmarkMemory).
+// A Table has at most one T for each IPv4 address. Its zero value is empty. A
+// look-up takes one step an octet; the steps of dense prefixes stay in the
+// processor's caches, and only the T itself comes from memory. It takes 0.4 to
+// 0.9 of the time of a map of pages (BenchmarkAt). Beside its T, an address
+// takes 1 octet in a dense prefix, or 140 if it is alone in its /24
+// (BenchmarkMemory).
 //
-// A Table needs a lock of its users' own.
+// A Table is not safe for concurrent use.
 type Table[T any] struct {
 	root  tier[tier[tier[leaf[T]]]]
 	len   int
-	shape int // counts the leaves that came and went
+	shape int // number of leaves added and removed
 }
 
-// tier leads on to what lies behind each value of an octet.
+// tier holds the next tier, or the leaf, of each value of an octet.
 type tier[N any] struct {
-	used int // of next
+	used int // number of non-nil pointers in next
 	next [1 << 8]*N
 }
 
-// leaf has the addresses of a /24, as runs of 64.
+// leaf holds the addresses of a /24, as runs of 64.
 type leaf[T any] struct {
 	used [4]uint64 // a bit for each address that has a T
-	runs [4][]T    // these, in order
+	runs [4][]T    // the Ts, in order
 }
 
-// Len returns how many addresses have a T.
+// Len returns the number of addresses that have a T.
 func (t *Table[T]) Len() int { return t.len }
 
 // At returns the T of an address. An address that is not IPv4 has none.
@@ -45,8 +46,8 @@ func (t *Table[T]) At(a netip.Addr) (T, bool) {
 	return none, false
 }
 
-// Place returns where the T of an address stands, nil for none. It stands there until
-// the next Put of another address or the next Remove.
+// Place returns a pointer to the T of an address, nil for none. It is valid
+// until the next Put of another address or the next Remove.
 func (t *Table[T]) Place(a netip.Addr) *T {
 	if !a.Is4() {
 		return nil
@@ -72,7 +73,7 @@ func (t *Table[T]) leaf(o [4]byte) *leaf[T] {
 	return nil
 }
 
-// Put makes v the T of an address, which must be IPv4.
+// Put sets the T of an address. It panics if the address is not IPv4.
 func (t *Table[T]) Put(a netip.Addr, v T) {
 	if !a.Is4() {
 		panic("addrtable: " + a.String() + " is not an IPv4 address")
@@ -88,7 +89,7 @@ func (t *Table[T]) Put(a netip.Addr, v T) {
 	if l.used[run]&bit == 0 {
 		l.used[run] |= bit
 		t.len++
-		r := append(l.runs[run], v) // grows by doubling, so that a full run has no room to spare
+		r := append(l.runs[run], v) // grows by doubling, so that a full run has no spare capacity
 		copy(r[i+1:], r[i:])
 		l.runs[run] = r
 	}
@@ -103,7 +104,7 @@ func made[N any](t *tier[N], octet byte) *N {
 	return t.next[octet]
 }
 
-// Remove forgets the T of an address, if it has one.
+// Remove deletes the T of an address, if it has one.
 func (t *Table[T]) Remove(a netip.Addr) {
 	if t.Place(a) == nil {
 		return
@@ -120,8 +121,8 @@ func (t *Table[T]) Remove(a netip.Addr) {
 	}
 }
 
-// without removes the i-th of a run, and gives room back when three quarters of it are
-// empty.
+// without removes the i-th T of a run, and shrinks the run when three quarters
+// of it are empty.
 func without[T any](run []T, i int) []T {
 	n := len(run) - 1
 	if n == 0 {
@@ -147,16 +148,18 @@ func (t *Table[T]) removeLeaf(o [4]byte) {
 	}
 }
 
-// remove forgets what an octet leads to, and reports whether that was all.
+// remove deletes the pointer of an octet, and reports whether the tier is empty
+// now.
 func (t *tier[N]) remove(octet byte) bool {
 	t.next[octet] = nil
 	t.used--
 	return t.used == 0
 }
 
-// From yields, in the order of the addresses, each that has a T from first on, which
-// is included; the zero address is before all. The table may change meanwhile: what
-// stands throughout is yielded once, and what comes or goes once or not at all.
+// From yields the addresses that have a T, in order, from first on, inclusive;
+// the zero address is before all. The table may change during the iteration: an
+// address that stays is yielded once, one that is added or removed once or not
+// at all.
 func (t *Table[T]) From(first netip.Addr) iter.Seq2[netip.Addr, T] {
 	return func(yield func(netip.Addr, T) bool) {
 		next := uint64(0)
@@ -179,12 +182,12 @@ func (t *Table[T]) From(first netip.Addr) iter.Seq2[netip.Addr, T] {
 	}
 }
 
-// stopped is no address, nor the one behind the last.
+// stopped is neither an address nor the number after the last address.
 const stopped = 1<<32 + 1
 
-// through yields what a leaf has from an address of it on, and returns the address to
-// go on from: the one behind the leaf, or behind the last that was yielded before
-// leaves came or went.
+// through yields the addresses of a leaf from one on, and returns the address
+// to go on from: the one after the leaf, or, if leaves were added or removed,
+// the one after the last address yielded.
 func (t *Table[T]) through(l *leaf[T], at uint32, yield func(netip.Addr, T) bool) uint64 {
 	net, shape := uint64(at)&^0xff, t.shape
 	for host := uint(at & 0xff); host < 1<<8; {
@@ -207,8 +210,8 @@ func (t *Table[T]) through(l *leaf[T], at uint32, yield func(netip.Addr, T) bool
 	return net + 1<<8
 }
 
-// seek returns the first leaf that covers next or what is behind it, and the first
-// address of it that is not before next; nil where there is none.
+// seek returns the first leaf with addresses from next on, and the first such
+// address of it; nil if there is none.
 func (t *Table[T]) seek(next uint64) (*leaf[T], uint32) {
 	for next < 1<<32 {
 		y, behind := t.root.seek(next, 24)
@@ -229,9 +232,9 @@ func (t *Table[T]) seek(next uint64) (*leaf[T], uint32) {
 	return nil, 0
 }
 
-// seek returns the first that the octet of next above shift bits, or a larger one,
-// leads to, and the first address there that is not before next; without any, the
-// address behind all that the tier covers.
+// seek returns the first pointer at or after next's octet above shift bits, and
+// the first address there that is not before next. Without one, it returns nil
+// and the address after all of the tier's.
 func (t *tier[N]) seek(next uint64, shift uint) (*N, uint64) {
 	covered := next >> shift >> 8
 	for octet := next >> shift & 0xff; octet < 1<<8; octet++ {
