@@ -20,8 +20,8 @@ const (
 	// random number of Interims and one Stop.
 	Mix Scenario = "mix"
 	// NASRestart repeats an Accounting-On, a Start of every subscriber and
-	// Interims. Every socket is a NAS of its own, because the subscribers of a NAS
-	// are in one lane.
+	// Interims. Every socket is a NAS of its own, so that one lane holds all
+	// subscribers that a restart ends.
 	NASRestart Scenario = "nas-restart"
 	// Flood sends Starts at a rate and ignores replies. With a wrong secret or an
 	// unknown source it is an attack, else a storm. Another run beside it measures
