@@ -21,20 +21,20 @@ const (
 	outputJSON = "json"
 )
 
-// defaultPort is that of RADIUS accounting (RFC 2866 section 3).
+// defaultPort is the port of RADIUS accounting (RFC 2866 section 3).
 const defaultPort = "1813"
 
 // defaultConcurrency is one full socket.
 const defaultConcurrency = 256
 
-// command is what the command line says.
+// command holds the content of the command line.
 type command struct {
 	options acctload.Options
 	output  string
 	strict  bool
 	version bool
 
-	server     string // as it was written
+	server     string // as written
 	secret     string
 	secretFile string
 	inside     string
@@ -50,24 +50,24 @@ latencies, retransmissions, losses and bad replies.
 Usage:
   acctload HOST[:PORT] --secret SECRET [flags]
 
-With --concurrency the loop is closed: so many requests are outstanding, and the
-server sets the pace. With --rate it is open: requests become due whatever the
-server does, and latencies count from then on, so that a server that stalls
-cannot hide it.
+With --concurrency the loop is closed: that many requests are kept outstanding,
+and the server sets the pace. With --rate it is open: requests become due
+independently of the server, and latencies count from the due time, so that they
+show it when the server stalls.
 
 Scenarios:
   start        new sessions, subscriber by subscriber, round after round
-  interim      updates of sessions that are open
-  stop         ends of sessions that are open; the run ends with the last one
-  mix          sessions of random lives: a Start, Interims, a Stop (default)
-  nas-restart  Accounting-On, a Start of everybody, Interims, and again; each
-               socket is a NAS of its own
-  flood        Starts at --rate, whatever comes back; only sending is counted.
-               With a wrong secret or from an unknown --source it is an attack:
-               another acctload beside it measures what that does to others
+  interim      updates of open sessions
+  stop         ends of open sessions; the run ends with the last one
+  mix          sessions of random length: a Start, Interims, a Stop (default)
+  nas-restart  Accounting-On, a Start of every subscriber, Interims, and again;
+               each socket is a NAS of its own
+  flood        Starts at --rate; replies are ignored, only sending is counted.
+               With a wrong secret or from an unknown --source it is an attack;
+               another acctload beside it measures the effect on other clients
 
-Exit codes: 0 done, 1 failed, or with --strict not every request was answered
-well, 2 wrong usage.
+Exit codes: 0 done, 1 failed, or with --strict: a request was not answered or a
+reply was bad, 2 wrong usage.
 
 Flags:
 `
@@ -96,31 +96,31 @@ func parse(args []string, stdout io.Writer) (*command, error) {
 
 func (c *command) loadFlags(flags *pflag.FlagSet) {
 	o := &c.options
-	flags.Var(&o.Scenario, "scenario", "what happens to the subscribers")
+	flags.Var(&o.Scenario, "scenario", "course of the subscribers' sessions: start, interim, stop, mix, nas-restart or flood")
 	flags.IntVar(&o.Concurrency, "concurrency", 0, fmt.Sprintf("closed loop: keep `N` requests outstanding (default %d)", defaultConcurrency))
 	flags.Float64Var(&o.Rate, "rate", 0, "open loop: `N` requests per second")
 	flags.BoolVar(&o.Even, "even", false, "space the requests of an open loop evenly, not as a Poisson process")
 	flags.DurationVar(&o.Duration, "duration", 10*time.Second, "measure for this `time`")
-	flags.DurationVar(&o.Warmup, "warmup", time.Second, "send this `time` longer, before what is measured")
+	flags.DurationVar(&o.Warmup, "warmup", time.Second, "send for this `time` before the measurement")
 	flags.IntVar(&o.Subscribers, "subscribers", 20_000, "`number` of subscribers")
 	flags.StringVar(&c.inside, "inside", "100.64.0.0/10", "`prefix` of the subscribers' addresses")
 	flags.Float64Var(&o.Interims, "interims", 1, "mean `number` of Interims of a session in mix")
 	flags.DurationVar(&o.RestartEvery, "restart-every", 10*time.Second, "least `time` between restarts of a NAS in nas-restart")
-	flags.Uint64Var(&o.Seed, "seed", 1, "`number` that random choices follow from")
+	flags.Uint64Var(&o.Seed, "seed", 1, "seed `number` of the random choices")
 }
 
 func (c *command) requestFlags(flags *pflag.FlagSet) {
 	o := &c.options
 	flags.StringVar(&c.secret, "secret", "", "shared `secret`")
-	flags.StringVar(&c.secretFile, "secret-file", "", "`file` with the shared secret; a newline at its end does not count")
+	flags.StringVar(&c.secretFile, "secret-file", "", "`file` with the shared secret; a newline at its end is ignored")
 	flags.StringVar(&o.NAS, "nas", "acctload", "NAS-Identifier `text`")
 	flags.StringVar(&c.nasAddress, "nas-address", "", "NAS-IP-Address `address`")
 	flags.StringArrayVar(&c.attributes, "attribute", nil, "add an attribute to all requests, `NUMBER=TEXT` or NUMBER=0xHEX; may be repeated")
 	flags.BoolVar(&o.MessageAuthenticator, "message-authenticator", false, "add a Message-Authenticator to all requests")
 	flags.StringVar(&c.source, "source", "", "`address` to send from")
-	flags.IntVar(&o.Sockets, "sockets", 0, "`number` of source ports, each for 256 requests at a time (default: as the load needs)")
+	flags.IntVar(&o.Sockets, "sockets", 0, "`number` of source ports, each with up to 256 outstanding requests (default: by the load)")
 	flags.DurationVar(&o.Timeout, "timeout", 3*time.Second, "retransmit after this `time`")
-	flags.IntVar(&o.Transmissions, "transmissions", 3, "send a request `N` times at most, then it is lost")
+	flags.IntVar(&o.Transmissions, "transmissions", 3, "send a request at most `N` times, then count it as lost")
 	flags.Float64Var(&o.Backoff, "backoff", 1, "multiply the timeout by this `factor` with each transmission")
 }
 
@@ -130,7 +130,7 @@ func (c *command) otherFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
 }
 
-// complete makes options of what was written.
+// complete fills in the options from the flags' texts.
 func (c *command) complete() (err error) {
 	if c.output != outputText && c.output != outputJSON {
 		return fmt.Errorf("--output must be text or json, not %q", c.output)

@@ -20,7 +20,7 @@ var version = "unknown"
 // Exit codes, promised to scripts.
 const (
 	exitDone   = 0
-	exitFailed = 1 // it could not run, or with --strict: not every request was answered well
+	exitFailed = 1 // it could not run, or with --strict: a request was not answered, or a reply was bad
 	exitUsage  = 2
 )
 
@@ -31,7 +31,7 @@ func main() {
 	os.Exit(code)
 }
 
-// run is main with everything it touches as arguments. It returns the exit code.
+// run is main with its surroundings as arguments. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c, err := parse(args, stdout)
 	switch {

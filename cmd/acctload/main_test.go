@@ -17,8 +17,8 @@ import (
 
 const secret = "testing123"
 
-// server answers accounting until the test ends; with another secret than the
-// client's, it answers badly.
+// server answers accounting until the test ends. With an answer secret other
+// than the client's, it adds bad replies.
 func server(t *testing.T, answer string) string {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))

@@ -10,13 +10,13 @@ import (
 	"github.com/sessiond/sessiond/internal/acctload"
 )
 
-// A report is a result for people and scripts. Its JSON names are promised.
+// A report is a result for people and scripts. Its JSON names are stable.
 type report struct {
 	Server          string             `json:"server"`
 	Scenario        acctload.Scenario  `json:"scenario"`
 	Concurrency     int                `json:"concurrency,omitempty"`
 	OfferedRate     float64            `json:"offered_rate,omitempty"` // requests per second
-	Seconds         float64            `json:"seconds"`                // that were measured
+	Seconds         float64            `json:"seconds"`                // of the measurement
 	Rate            float64            `json:"rate"`                   // replies per second
 	Requests        uint64             `json:"requests"`
 	Answered        uint64             `json:"answered"`
@@ -25,7 +25,7 @@ type report struct {
 	Retransmissions uint64             `json:"retransmissions"`
 	Late            uint64             `json:"late"`
 	Refused         uint64             `json:"refused"`
-	Replies         uint64             `json:"replies"` // with those before and after what was measured
+	Replies         uint64             `json:"replies"` // also those before and after the measurement
 	Bad             bad                `json:"bad"`
 	Latency         latency            `json:"latency_ms"`
 	Kinds           map[string]latency `json:"kinds"`
