@@ -8,16 +8,16 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// What a file has at most. The parser of YAML takes a time that grows with the
-// square of the depth, of the keys of a mapping and of the number of tags, so that
-// a file of a few hundred thousand octets could keep it busy for minutes.
+// Upper bounds of a file. The time of the YAML parser grows with the square of
+// the depth, of the keys of a mapping and of the number of tags, so that a file
+// of a few hundred thousand octets could occupy it for minutes.
 const (
 	maxSize  = 512 << 10 // octets; some thousand RADIUS clients
-	maxDepth = 32        // of mappings and lists in each other
+	maxDepth = 32        // of nested mappings and lists
 	maxKeys  = 1000      // of one mapping
 )
 
-// readFile reads no more of a file than can be refused.
+// readFile reads at most one octet more than the largest file.
 func readFile(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -30,16 +30,16 @@ func readFile(file string) ([]byte, error) {
 // bounds measures a file before it is parsed.
 type bounds struct {
 	open []collection // block mappings and lists around the token, outermost first
-	flow int          // depth of those in brackets and braces
+	flow int          // depth of collections in brackets and braces
 }
 
-// collection is a block mapping or list, known by the column it begins in.
+// collection is a block mapping or list, identified by its first column.
 type collection struct {
 	column, keys int
 }
 
-// checkBounds reports the first thing that is too much, and whether there is
-// none.
+// checkBounds reports the first bound that is exceeded, and returns whether
+// none is.
 func (r *report) checkBounds(tokens token.Tokens) bool {
 	var b bounds
 	for _, t := range tokens {
@@ -51,7 +51,7 @@ func (r *report) checkBounds(tokens token.Tokens) bool {
 	return true
 }
 
-// take returns what is wrong once the token is counted, or "".
+// take counts the token and returns the problem it makes, or "".
 func (b *bounds) take(t *token.Token) string {
 	switch t.Type {
 	case token.SequenceStartType, token.MappingStartType:
@@ -76,7 +76,8 @@ func (b *bounds) take(t *token.Token) string {
 	return ""
 }
 
-// enter returns the block collection in the column. Those further in have ended.
+// enter returns the block collection at the column, and closes those further
+// in.
 func (b *bounds) enter(column int) *collection {
 	for len(b.open) > 0 && b.open[len(b.open)-1].column > column {
 		b.open = b.open[:len(b.open)-1]

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestBounds: files that would keep the parser busy for minutes are refused at
-// once, and it is said why.
+// TestBounds: files that would occupy the parser for minutes are refused at
+// once, with the reason.
 func TestBounds(t *testing.T) {
 	const deep, keys = ":1: is nested more than 32 deep", "more than 1000 keys"
 	for _, tt := range []struct{ name, unit, want string }{
@@ -38,7 +38,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestBoundsIndented: a file of ever deeper keys.
+// TestBoundsIndented refuses a file of ever deeper keys.
 func TestBoundsIndented(t *testing.T) {
 	var b strings.Builder
 	for i := range 100 {
@@ -50,7 +50,7 @@ func TestBoundsIndented(t *testing.T) {
 	}
 }
 
-// TestTooLarge: a file without an end, such as a device, is not read to it.
+// TestTooLarge: an endless file, such as a device, is not read to its end.
 func TestTooLarge(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "large.yaml")
 	if err := os.WriteFile(file, []byte(strings.Repeat("#", maxSize+1)), 0o600); err != nil {
@@ -63,8 +63,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestManyClients: what a large network needs is within the bounds, its lists
-// indented or not.
+// TestManyClients: a configuration for a large network is within the bounds,
+// with its lists indented or not.
 func TestManyClients(t *testing.T) {
 	for _, indent := range []string{"    ", "  "} {
 		var b strings.Builder

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// Config is a whole, validated configuration. Every value is set: defaults are
-// filled in.
+// Config is a whole, validated configuration with all defaults filled in.
 type Config struct {
 	Node     string
 	Redis    Redis
@@ -21,18 +20,18 @@ type Config struct {
 	Log      Log
 }
 
-// Redis says where the database is.
+// Redis is the connection to the database.
 type Redis struct {
 	URLs     []string // redis://, rediss:// or unix://; empty when Embedded
 	Mode     string   // "", "sentinel" or "cluster"
-	Embedded bool     // in-process, forgotten at exit
+	Embedded bool     // in-process, lost at exit
 }
 
 // RADIUS is the accounting listener.
 type RADIUS struct {
 	Listen       []string // host:port
 	StatusServer bool     // answer Status-Server
-	InferRealms  bool     // clients without a realm that report one session report one NAS
+	InferRealms  bool     // clients without a realm that report the same session report the same NAS
 	RadSec       RadSec
 	Clients      []RADIUSClient
 }
@@ -46,40 +45,41 @@ type RadSec struct {
 	MaxConnectionsPerClient int
 }
 
-// RADIUSClient is one BNG, or a proxy in front of some. Several of one name are one
-// client, whose sources have secrets of their own.
+// RADIUSClient is one BNG, or a proxy in front of some. Several with one name
+// are one client with several sources, each with its own secret.
 type RADIUSClient struct {
 	Name                        string
-	Prefixes                    []netip.Prefix // none for a client of RadSec alone
+	Prefixes                    []netip.Prefix // none for a client with RadSec only
 	Secret                      []byte         // from secret or secret_file, never empty with Prefixes
-	PreviousSecret              []byte         // accepted too; empty for none
+	PreviousSecret              []byte         // accepted as well; empty for none
 	Certificate                 Certificate
 	RequireMessageAuthenticator bool
-	AcknowledgeIncomplete       bool // answer and ignore what lacks mandatory attributes
+	AcknowledgeIncomplete       bool // answer and ignore requests without mandatory attributes
 	StatusServer                bool // answer Status-Server
 
 	Realm        string            // of the clients that report the same NASes; "" for none
-	NASIdentity  string            // "identifier", "address" or "both": what tells a NAS apart
+	NASIdentity  string            // "identifier", "address" or "both": the attributes that identify a NAS
 	Restarts     string            // "believe", "ignore" or "confirm": Accounting-On and -Off
 	Services     string            // "ignore" or "count": accounting within a session
-	ServiceMarks []VendorAttribute // of accounting within a session, besides those known of vendors
+	ServiceMarks []VendorAttribute // of accounting within a session, beside the known vendors' marks
 
-	// Inside and Groups bound the addresses whose subscribers the client may report:
-	// IPv4 prefixes, and names of groups whose inside prefixes count too. Without either, all.
+	// Inside and Groups bound the addresses that the client may report: IPv4
+	// prefixes, and names of groups whose inside prefixes are added. If both are
+	// empty, it may report all.
 	Inside []netip.Prefix
 	Groups []string
 
-	// MaxSubscribers is how many the client, with those of its realm, may have online; 0 for
-	// no limit.
+	// MaxSubscribers bounds the online subscribers of the client and of the others
+	// in its realm; 0 for no limit.
 	MaxSubscribers int
 
-	// RecordTTL is that of the client's sessions in whatever group, 0: they never
-	// expire; nil leaves it to the group.
+	// RecordTTL applies to the client's sessions in every group. 0: they never
+	// expire; nil: the group's value applies.
 	RecordTTL *time.Duration
 }
 
-// Certificate tells by what a RadSec client is recognised; the zero value is a
-// client without RadSec.
+// Certificate identifies a RadSec client; the zero value is a client without
+// RadSec.
 type Certificate struct {
 	SAN         string            // a DNS name, IP address or URI
 	Fingerprint [sha256.Size]byte // of the certificate; zero for none
@@ -91,17 +91,17 @@ type GRPC struct {
 	Socket      string // path of a unix socket beside Listen; "" for none
 	SocketGroup string // name or number; "" for the daemon's own
 	TLS         TLS
-	LocalRole   string // of callers over loopback TCP: "viewer" or "admin"; "" by their user
+	LocalRole   string // of callers over loopback TCP: "viewer" or "admin"; "": by their user
 
-	Insecure        bool // plain text off loopback is wanted
-	InsecureClients bool // TLS without client certificates off loopback is wanted
+	Insecure        bool // plain text on a listener off loopback is intended
+	InsecureClients bool // TLS without client certificates off loopback is intended
 
-	// What callers may take, at each listener; a peer is an address, or a local user.
+	// Limits of callers at each listener; a peer is an address, or a local user.
 	MaxConnections        int
 	MaxConnectionsPerPeer int
 	MaxStreams            int
 	MaxStreamsPerPeer     int
-	StallTimeout          time.Duration // after which a reader that takes nothing is ended
+	StallTimeout          time.Duration // time until a stream is ended whose reader takes nothing
 }
 
 // TLS names the files of a TLS listener; CertFile is empty without TLS.
@@ -114,7 +114,7 @@ type HTTP struct {
 	Listen string // host:port
 }
 
-// NAT says where and with what sessiond translates.
+// NAT is the kernel side: backend, namespace, table and interfaces.
 type NAT struct {
 	Backend           string // "nftables" or "memory"
 	NetNS             string // "" for the daemon's own
@@ -122,12 +122,13 @@ type NAT struct {
 	InsideInterfaces  []string
 	OutsideInterfaces []string
 
-	OutsideToOthers             string // "drop" or "accept": flows from outside to what is neither inside nor outside
+	OutsideToOthers             string // "drop" or "accept": flows from outside to addresses neither inside nor outside
 	MaxSessionsPerSubscriber    int    // 0 for no bound
 	MaxUngatedSessionsPerSecond int    // 0 for no bound
 }
 
-// Settings are the first values of what is kept in Redis and changed at run time.
+// Settings are the initial values of the settings that Redis keeps and
+// operators change at run time.
 type Settings struct {
 	SubscriberSessionRemoval string // "on", "off" or "observe"
 	TCPEstablished           time.Duration
@@ -150,17 +151,17 @@ type Group struct {
 	Guard     Guard
 }
 
-// Guard bounds what a wave of removals may take from a group before it is
-// confirmed. Shares are of the group's subscribers, 0 to 1; 1 bounds nothing.
+// Guard bounds the removals of a wave in a group before the wave is confirmed.
+// Shares are of the group's subscribers, 0 to 1; 1 means no bound.
 type Guard struct {
-	Minimum    int // so many pass in any case
+	Minimum    int // this many removals pass in any case
 	Removed    float64
 	Expired    float64
 	NASRestart float64
-	Window     time.Duration // what counts as one wave
+	Window     time.Duration // time between removals within which they are one wave
 }
 
-// Log says what is logged to standard error, and how.
+// Log is the level and format of the log on standard error.
 type Log struct {
 	Level  slog.Level
 	Format string // "text" or "json"

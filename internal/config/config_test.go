@@ -15,7 +15,7 @@ import (
 
 const example = "../../sessiond.example.yaml"
 
-// minimal has the keys that are required, and nothing else.
+// minimal has the required keys only.
 const minimal = `
 radius:
   clients:
@@ -40,8 +40,8 @@ func mustParse(t *testing.T, text string) (Config, []string) {
 	return c, warnings
 }
 
-// TestReferenceHasTheDefaults: what the reference says is what a file without
-// these keys means.
+// TestReferenceHasTheDefaults: the values in the reference equal those of a
+// file without these keys.
 func TestReferenceHasTheDefaults(t *testing.T) {
 	got, warnings, err := Load(example)
 	if err != nil || warnings != nil {
@@ -54,8 +54,8 @@ func TestReferenceHasTheDefaults(t *testing.T) {
 	}
 }
 
-// TestReferenceHasEveryKey: what the loader knows, by its own account, stands
-// in the reference.
+// TestReferenceHasEveryKey: the reference has every key that the loader lists
+// as known.
 func TestReferenceHasEveryKey(t *testing.T) {
 	text, err := os.ReadFile(example)
 	if err != nil {
@@ -80,8 +80,8 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	}
 }
 
-// TestReferenceMarksDefaults: a value marked as default is one: the file means
-// the same without its line.
+// TestReferenceMarksDefaults: a value marked as default is the default:
+// removing its line changes nothing.
 func TestReferenceMarksDefaults(t *testing.T) {
 	data, err := os.ReadFile(example)
 	if err != nil {
@@ -109,10 +109,10 @@ func TestReferenceMarksDefaults(t *testing.T) {
 	}
 }
 
-// fingerprint as openssl prints one.
+// fingerprint is in the form that openssl prints.
 var fingerprint = strings.Repeat("AB:", 31) + "AB"
 
-// twoRealms are clients of which two each agree.
+// twoRealms are two realms of two clients each.
 const twoRealms = `    - {name: p1, realm: a, prefix: 10.0.0.1/32, secret: a, nas_identity: both, record_ttl: 1h}
     - {name: p2, realm: a, prefix: 10.0.0.2/32, secret: b, nas_identity: both, record_ttl: 1h, acknowledge_incomplete: true}
     - {name: p3, realm: b, prefix: 10.0.0.3/32, secret: c, restarts: ignore, services: count, service_marks: [26-1-1]}
@@ -232,7 +232,8 @@ settings:
 	}
 }
 
-// TestWarnsOfOpenControl: who lets everybody in on purpose is told what that means.
+// TestWarnsOfOpenControl: a listener that is open on purpose causes a warning
+// of the risk.
 func TestWarnsOfOpenControl(t *testing.T) {
 	for _, how := range []string{"insecure", "insecure_clients"} {
 		text := "grpc: {listen: ':7900', " + how + ": true}\n"
@@ -251,8 +252,8 @@ func TestWarnsOfOpenControl(t *testing.T) {
 	}
 }
 
-// TestWarnsOfInferredRealms: where a client could speak for another one's NAS, and nobody
-// said whether that is meant, it is told.
+// TestWarnsOfInferredRealms: a warning appears if a client could report another
+// one's NAS, and infer_realms is not set.
 func TestWarnsOfInferredRealms(t *testing.T) {
 	const first = "- {name: bng1, prefix: 192.0.2.0/24, secret: testing123"
 	for name, tt := range map[string]struct{ one, two, key, warned string }{
@@ -276,8 +277,8 @@ func TestWarnsOfInferredRealms(t *testing.T) {
 	}
 }
 
-// TestWarnsOfReadableSecrets: a file of secrets that everybody can read is named, and
-// one that is nobody else's is not.
+// TestWarnsOfReadableSecrets: a file with secrets that every user can read
+// causes a warning, a private one does not.
 func TestWarnsOfReadableSecrets(t *testing.T) {
 	for name, tt := range map[string]struct {
 		old, text string
@@ -301,7 +302,7 @@ func TestWarnsOfReadableSecrets(t *testing.T) {
 				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), mode); err != nil {
 					t.Fatal(err)
 				}
-				if err := os.Chmod(filepath.Join(dir, file), mode); err != nil { // whatever the umask
+				if err := os.Chmod(filepath.Join(dir, file), mode); err != nil { // independent of the umask
 					t.Fatal(err)
 				}
 			}

@@ -1,3 +1,3 @@
 // Package config turns a YAML file into a validated, typed configuration, or
-// says everything that is wrong with it, by file, line and key.
+// reports all errors in it, by file, line and key.
 package config

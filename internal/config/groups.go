@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// lowestPort ends the well-known ports, which NAT must not map others' to
-// (RFC 4787 REQ-7, section 4.2.2).
+// lowestPort is the first port after the well-known ports, to which NAT must
+// not map other ports (RFC 4787 REQ-7, section 4.2.2).
 const lowestPort = 1024
 
 // maxGroupBlocks bounds the memory of a group, 12 bytes a block.

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Where gRPC listens by default. A daemon with another address has no DefaultSocket: two
-// of one machine would quarrel over it. It may be impossible to make.
+// The default listeners of gRPC. A daemon with another Listen has no
+// DefaultSocket by default, because two daemons on one machine would conflict
+// over it. A DefaultSocket that cannot be created is no error.
 const (
 	DefaultSocket = "/run/sessiond/grpc.sock"
 	defaultListen = "127.0.0.1:7900"
@@ -39,7 +40,8 @@ func (l *loader) grpc(v value) {
 	}
 }
 
-// checkReach reports a listener that others can reach and nobody need show who he is.
+// checkReach reports a listener that other machines can reach without
+// authentication.
 func (v value) checkReach(c *GRPC) {
 	switch {
 	case c.TLS.CertFile == "" && !c.Insecure:

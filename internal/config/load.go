@@ -13,9 +13,9 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// Load reads a configuration file. The error is an Errors when the file was
-// read but is not valid. Warnings are for the operator; the configuration is
-// good all the same. Beside the file only those that it names are read.
+// Load reads a configuration file and the files that it names. The error is an
+// Errors if the file was read but is not valid. Warnings are for the operator;
+// the configuration is valid despite them.
 func Load(file string) (c Config, warnings []string, err error) {
 	data, err := readFile(file)
 	if err != nil {
@@ -24,8 +24,9 @@ func Load(file string) (c Config, warnings []string, err error) {
 	return Parse(file, data)
 }
 
-// Exposed returns a warning for each file of secrets, the configuration among them,
-// that every user of this machine can read. It has none for a file that is not valid.
+// Exposed returns a warning for each file with secrets, including the
+// configuration itself, that every user of this machine can read. It returns
+// none for an invalid file.
 func Exposed(file string) []string {
 	data, err := readFile(file)
 	if err != nil {
@@ -41,8 +42,8 @@ func Exposed(file string) []string {
 	return texts(r.exposed)
 }
 
-// Parse is Load of a file's content. The file's name is for messages, and its
-// directory is where the relative paths in it begin.
+// Parse is Load for the content of a file. The file's name appears in messages,
+// and its directory is the base of relative paths in it.
 func Parse(file string, data []byte) (c Config, warnings []string, err error) {
 	r := &report{file: file}
 	c, err = r.parse(data)
@@ -101,10 +102,10 @@ type loader struct {
 	config Config
 
 	inside, outside []claim // prefixes of all groups so far
-	bounds          []value // names of groups, in the bounds of clients
+	bounds          []value // names of groups in the clients' bounds
 }
 
-// defaults returns the configuration of a file that says nothing.
+// defaults returns the configuration of an empty file.
 func defaults() Config {
 	node, err := os.Hostname()
 	if err != nil {

@@ -30,7 +30,8 @@ func (l *loader) nat(v value) {
 	l.requireInterfaces(v, keys)
 }
 
-// flowRateLimit keeps nftables' arithmetic exact: it counts in shares of a nanosecond.
+// flowRateLimit keeps nftables' arithmetic exact, which divides a nanosecond by
+// the rate.
 const flowRateLimit = 1_000_000
 
 // flowRate reads a number of flows a second, 0 for no bound.
@@ -44,7 +45,8 @@ func (v value) flowRate(to *int) {
 	*to = n
 }
 
-// requireInterfaces reports when the kernel would not know what is inside and what outside.
+// requireInterfaces reports missing inside or outside interfaces of the
+// nftables backend.
 func (l *loader) requireInterfaces(v value, keys map[string]bool) {
 	if l.config.NAT.Backend == backendNftables {
 		v.require(keys, "inside_interfaces", "outside_interfaces")
@@ -63,8 +65,9 @@ func (v value) namespace(to *string) {
 	}
 }
 
-// interfaces reads names of interfaces that are not in the other list. Where dialled
-// interfaces come and go, a list may have the beginning of their names and "*" after it.
+// interfaces reads names of interfaces that are not in the other list. For
+// dialled interfaces, which come and go, a list may have a prefix of their
+// names followed by "*".
 func (v value) interfaces(other []string, dialled bool) []string {
 	var names []string
 	seen := slices.Clone(other)
@@ -91,15 +94,16 @@ func (v value) interfaces(other []string, dialled bool) []string {
 	return names
 }
 
-// wildcard reports whether a name would stand for several interfaces with iptables (+),
-// nft (*), systemd (?, [) or as the kernel numbers them (%d), or is that of a group of them
-// (@). Each would be taken as the name of one interface, which nobody has.
+// wildcard reports whether a name would mean several interfaces in iptables
+// (+), nft (*), systemd (?, [) or kernel numbering (%d), or is the name of an
+// interface group (@). Here each would be taken for the name of one interface,
+// which does not exist.
 func wildcard(s string) bool {
 	return strings.HasPrefix(s, "@") || strings.HasSuffix(s, "+") || strings.ContainsAny(s, "*?[]%")
 }
 
-// sameInterface reports whether two names, or beginnings of names, may be those of one
-// interface.
+// sameInterface reports whether two names, or prefixes of names, may match the
+// same interface.
 func sameInterface(a, b string) bool {
 	beginA, patternA := strings.CutSuffix(a, "*")
 	beginB, patternB := strings.CutSuffix(b, "*")

@@ -2,7 +2,7 @@ package config
 
 import "net/netip"
 
-// claim is a prefix that a group has, and where it says so.
+// claim is a prefix in the file, with its position.
 type claim struct {
 	value
 	prefix netip.Prefix

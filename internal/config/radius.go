@@ -113,7 +113,7 @@ func (l *loader) clientGroups(v value, c *RADIUSClient) {
 	}
 }
 
-// checkClientGroups checks that the groups that bound clients are there.
+// checkClientGroups checks that the groups in clients' bounds exist.
 func (l *loader) checkClientGroups() {
 	for _, v := range l.bounds {
 		name, _ := v.scalar()
@@ -123,7 +123,7 @@ func (l *loader) checkClientGroups() {
 	}
 }
 
-// source reads a prefix that the client's datagrams come from.
+// source reads a source prefix of the client's datagrams.
 func (c *listedClient) source(v value) {
 	if p, ok := v.prefix(); ok {
 		c.client.Prefixes = append(c.client.Prefixes, p)
@@ -131,7 +131,8 @@ func (c *listedClient) source(v value) {
 	}
 }
 
-// checkSecrets: datagrams need one secret, and may have a previous one.
+// checkSecrets checks that a client with datagrams has one secret, and at most
+// one previous one.
 func (v value) checkSecrets(keys map[string]bool) {
 	secret := keys["secret"] || keys["secret_file"]
 	previous := keys["previous_secret"] || keys["previous_secret_file"]
@@ -150,7 +151,8 @@ func (v value) checkSecrets(keys map[string]bool) {
 	}
 }
 
-// secret refuses the empty secret, with which everybody could speak for the client (RFC 2865 section 3).
+// secret refuses the empty secret, with which any sender could pass for the
+// client (RFC 2865 section 3).
 func (v value) secret(to *[]byte) {
 	if s, ok := v.scalar(); ok {
 		v.report.secrets = true

@@ -21,7 +21,7 @@ func (l *loader) radsec(v value) {
 	v.checkTLS(c.TLS)
 }
 
-// certificate reads by what a RadSec client is recognised.
+// certificate reads the identification of a RadSec client.
 func (v value) certificate(to *Certificate) {
 	v.mapping(fields{
 		"san": func(v value) {
@@ -33,7 +33,7 @@ func (v value) certificate(to *Certificate) {
 	})
 }
 
-// fingerprint reads what openssl x509 -fingerprint -sha256 prints, with or
+// fingerprint reads the output of openssl x509 -fingerprint -sha256, with or
 // without the colons.
 func (v value) fingerprint(to *[sha256.Size]byte) {
 	s, ok := v.scalar()
@@ -48,7 +48,8 @@ func (v value) fingerprint(to *[sha256.Size]byte) {
 	*to = [sha256.Size]byte(b)
 }
 
-// checkCertificates demands of RadSec what its clients need.
+// checkCertificates reports RadSec files that are missing for the clients'
+// certificates.
 func (l *loader) checkCertificates(v value) {
 	files := l.config.RADIUS.RadSec.TLS
 	for _, c := range l.config.RADIUS.Clients {

@@ -13,7 +13,7 @@ type VendorAttribute struct {
 	Type   uint8
 }
 
-// listedClient is an element of radius.clients, and where it stands.
+// listedClient is an element of radius.clients, with its position.
 type listedClient struct {
 	value
 	client  RADIUSClient
@@ -26,8 +26,8 @@ type setting struct {
 	value any
 }
 
-// ofRealm are the settings in which the clients of one realm agree: whichever of them
-// a session is heard through, it is the same session.
+// ofRealm returns the settings that must agree in all clients of one realm,
+// because any of them may report a given session.
 func (c *RADIUSClient) ofRealm() []setting {
 	return []setting{
 		{"nas_identity", c.NASIdentity}, {"restarts", c.Restarts}, {"services", c.Services},
@@ -35,8 +35,8 @@ func (c *RADIUSClient) ofRealm() []setting {
 	}
 }
 
-// ofName are the settings in which the elements of one name agree: all but where the
-// client's packets come from, and how they are authenticated.
+// ofName returns the settings that must agree in all elements of one name: all
+// except sources and authentication.
 func (c *RADIUSClient) ofName() []setting {
 	return append(c.ofRealm(),
 		setting{"realm", c.Realm}, setting{"inside", c.Inside}, setting{"groups", c.Groups},
@@ -71,7 +71,7 @@ func checkClients(all []listedClient) {
 	checkSources(all)
 }
 
-// agree reports settings that differ from those of an element before.
+// agree reports settings that differ from those of an earlier element.
 func (c *listedClient) agree(first *listedClient, want, have []setting, because string) {
 	for i, w := range want {
 		if !reflect.DeepEqual(w.value, have[i].value) {
@@ -80,7 +80,8 @@ func (c *listedClient) agree(first *listedClient, want, have []setting, because 
 	}
 }
 
-// checkSources: a packet and a connection must have one client.
+// checkSources checks that each packet and connection belongs to one client
+// only.
 func checkSources(all []listedClient) {
 	prefixes, certificates := map[string]claim{}, map[Certificate]bool{}
 	for _, c := range all {
@@ -98,7 +99,7 @@ func checkSources(all []listedClient) {
 	}
 }
 
-// vendorAttribute is the notation of the vendors' references.
+// vendorAttribute is the notation of vendors' reference manuals.
 var vendorAttribute = regexp.MustCompile(`^26-([0-9]{1,10})-([0-9]{1,3})$`)
 
 // serviceMarks reads a list of attributes such as 26-2352-190.
@@ -125,8 +126,9 @@ func (v value) serviceMarks() []VendorAttribute {
 	return marks
 }
 
-// inferrable returns the first two clients that would be taken for proxies of one NAS if
-// they told of the same session: neither has a realm, nor do both have bounds.
+// inferrable returns the first two clients that would be taken for proxies of
+// one NAS if they reported the same session: neither has a realm, and at most
+// one has bounds.
 func inferrable(clients []RADIUSClient) (a, b string, ok bool) {
 	bounded := func(c *RADIUSClient) bool { return len(c.Inside)+len(c.Groups) > 0 }
 	for i := range clients {

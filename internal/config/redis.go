@@ -24,7 +24,7 @@ func (l *loader) redis(v value) {
 	if urls != nil {
 		c.URLs = nil
 	}
-	for _, u := range urls { // now that the mode is known
+	for _, u := range urls { // the mode is known only now
 		l.redisURL(u)
 	}
 	switch {
@@ -45,7 +45,7 @@ func (l *loader) redisURL(v value) {
 		return
 	}
 	if err := parseRedisURL(s, l.config.Redis.Mode); err != nil {
-		var cause *url.Error // whose text has the url, with its password
+		var cause *url.Error // its text contains the url, with the password
 		if errors.As(err, &cause) {
 			err = cause.Err
 		}

@@ -11,7 +11,8 @@ import (
 // removalOn is the mode in which the end of a record removes sessions.
 const removalOn = "on"
 
-// removalMode reads the toggle, which had two positions before it had three.
+// removalMode reads the toggle. It also accepts true and false, its values
+// before "observe" was added.
 func (v value) removalMode(to *string) {
 	s, ok := v.scalar()
 	switch {
@@ -25,10 +26,10 @@ func (v value) removalMode(to *string) {
 	}
 }
 
-// Removal is what the end of a record grants a group's subscribers.
+// Removal is the grace time of a group's subscribers after the end of a record.
 type Removal struct {
 	Grace       time.Duration // 0: none
-	GraceCauses []uint32      // Acct-Terminate-Causes that grant it
+	GraceCauses []uint32      // Acct-Terminate-Causes with grace time
 }
 
 // causes are the Acct-Terminate-Causes of RFC 2866 section 5.10.
@@ -39,7 +40,7 @@ var causes = map[string]uint32{
 	"Service-Unavailable": 15, "Callback": 16, "User-Error": 17, "Host-Request": 18,
 }
 
-// lostLine are the causes for which nobody wanted the session to end.
+// lostLine returns the causes of sessions that neither side ended on purpose.
 func lostLine() []uint32 {
 	return []uint32{
 		causes["Lost-Carrier"], causes["Lost-Service"], causes["Port-Error"], causes["NAS-Error"], causes["NAS-Reboot"],

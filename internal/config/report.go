@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// Problem is one thing that is wrong with a configuration.
+// Problem is one error in a configuration.
 type Problem struct {
 	File string
 	Line int    // from 1
 	Key  string // path of the key, such as groups[0].hold; empty for the file as a whole
-	Text string // what is wrong, and what to do
+	Text string // the error, and advice
 }
 
 // String returns "FILE:LINE: KEY: TEXT".
@@ -23,7 +23,7 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s:%d: %s: %s", p.File, p.Line, p.Key, p.Text)
 }
 
-// Errors is everything that is wrong with a configuration, by line.
+// Errors holds all errors in a configuration, by line.
 type Errors []Problem
 
 // Error returns one line for each problem.
@@ -39,8 +39,8 @@ func (e Errors) Error() string {
 type report struct {
 	file     string
 	problems []Problem
-	secrets  bool      // stand in the file
-	exposed  []Problem // files of secrets that others can read
+	secrets  bool      // the file itself contains secrets
+	exposed  []Problem // files with secrets that every user can read
 	doubts   []Problem
 }
 

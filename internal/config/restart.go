@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// readAtStart are the keys that are read at the start alone. Those that are not here
-// and not in readOnce are taken by a reload: radius.clients and groups.
+// readAtStart holds the keys that are read at the start only. A reload applies
+// the keys that are neither here nor in readOnce: radius.clients and groups.
 var readAtStart = map[string]func(*Config) any{
 	"node":                          func(c *Config) any { return c.Node },
 	"redis.url":                     func(c *Config) any { return []any{c.Redis.URLs, c.Redis.Embedded} },
@@ -52,8 +52,8 @@ var readAtStart = map[string]func(*Config) any{
 	"nat.outside_to_others":               func(c *Config) any { return c.NAT.OutsideToOthers },
 }
 
-// readOnce are the first values of what Redis keeps: a restart does not take them
-// either, once the database has settings.
+// readOnce holds the initial values of settings that Redis keeps. Once the
+// database has settings, not even a restart applies them.
 var readOnce = map[string]func(*Config) any{
 	"settings.subscriber_session_removal":    func(c *Config) any { return c.Settings.SubscriberSessionRemoval },
 	"settings.idle_timeouts.tcp_established": func(c *Config) any { return c.Settings.TCPEstablished },
@@ -62,12 +62,12 @@ var readOnce = map[string]func(*Config) any{
 	"settings.idle_timeouts.icmp":            func(c *Config) any { return c.Settings.ICMP },
 }
 
-// NeedRestart returns the keys, sorted, in which another configuration differs and
-// that only a restart takes.
+// NeedRestart returns the keys, sorted, that differ in the other configuration
+// and need a restart.
 func (c *Config) NeedRestart(other *Config) []string { return c.differing(other, readAtStart) }
 
-// FirstValues returns the keys, sorted, in which another configuration differs and
-// that are the first values of live settings.
+// FirstValues returns the keys, sorted, that differ in the other configuration
+// and are initial values of live settings.
 func (c *Config) FirstValues(other *Config) []string { return c.differing(other, readOnce) }
 
 func (c *Config) differing(other *Config, keys map[string]func(*Config) any) []string {

@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// reloaded are the parts of a Config that a reload takes.
+// reloaded are the parts of a Config that a reload applies.
 var reloaded = []string{"RADIUS.Clients", "Groups"}
 
-// TestEveryKeyIsReloadedOrNamed: whatever changes in a configuration is either taken
-// by a reload, or named by the one key that an operator changed.
+// TestEveryKeyIsReloadedOrNamed: every change of a configuration is either
+// applied by a reload, or named by the one key that changed.
 func TestEveryKeyIsReloadedOrNamed(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
@@ -36,7 +36,7 @@ func TestEveryKeyIsReloadedOrNamed(t *testing.T) {
 	}
 }
 
-// TestNamedKeysExist: a key that is named stands in the reference configuration.
+// TestNamedKeysExist: every named key is in the reference configuration.
 func TestNamedKeysExist(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../sessiond.example.yaml")

@@ -110,7 +110,7 @@ func (v value) level(to *slog.Level) {
 	var s string
 	v.oneOf(&s, "debug", "info", "warn", "error")
 	if s != "" {
-		_ = to.UnmarshalText([]byte(s)) // each of them is a level
+		_ = to.UnmarshalText([]byte(s)) // each allowed text is a level
 	}
 }
 
@@ -135,14 +135,15 @@ func (v value) duration(to *time.Duration, least time.Duration) bool {
 	return false
 }
 
-// minimum warns of a timer below what an RFC asks for.
+// minimum warns of a timer below the minimum of an RFC.
 func (v value) minimum(d, least time.Duration, rfc string) {
 	if d < least {
 		v.warnf("%v is below the %v of %s", d, least, rfc)
 	}
 }
 
-// prefix reads an address prefix without host bits; an address alone is one of its full length.
+// prefix reads an address prefix without host bits; an address alone is a
+// prefix of full length.
 func (v value) prefix() (netip.Prefix, bool) {
 	s, ok := v.scalar()
 	if !ok {
@@ -188,7 +189,7 @@ func (v value) listen(to *string) bool {
 	return true
 }
 
-// privateFile is file for what nobody else may know.
+// privateFile is file with a check that other users cannot read it.
 func (v value) privateFile(dir string, to *string) []byte {
 	data := v.file(dir, to)
 	if data != nil {
@@ -197,7 +198,8 @@ func (v value) privateFile(dir string, to *string) []byte {
 	return data
 }
 
-// noteReadable notes a file of secrets that every user of the machine can read.
+// noteReadable notes a file with secrets that every user of the machine can
+// read.
 func (v value) noteReadable(file string) {
 	info, err := os.Stat(file)
 	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&othersRead != 0 {
@@ -206,11 +208,11 @@ func (v value) noteReadable(file string) {
 	}
 }
 
-// othersRead is the permission of everybody else to read a file.
+// othersRead is the permission bit of other users to read a file.
 const othersRead = 0o004
 
-// file reads the path of a file, and the file, to know that it can be. It
-// returns nil after a problem, and for no path.
+// file reads the path of a file, and the file itself, to check that it is
+// readable. It returns nil after a problem, and for no path.
 func (v value) file(dir string, to *string) []byte {
 	s, ok := v.scalar()
 	if !ok || s == "" {

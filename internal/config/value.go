@@ -9,7 +9,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// value is one YAML value, and where it stands.
+// value is one YAML value, with its position.
 type value struct {
 	report *report
 	key    string // path from the root
@@ -17,17 +17,17 @@ type value struct {
 	node   ast.Node // nil for an empty document
 }
 
-// errorf reports what is wrong with the value.
+// errorf reports an error in the value.
 func (v value) errorf(format string, args ...any) {
 	v.report.add(v.line, v.key, fmt.Sprintf(format, args...))
 }
 
-// warnf reports what the operator should know.
+// warnf reports a warning for the operator.
 func (v value) warnf(format string, args ...any) {
 	v.report.doubts = append(v.report.doubts, Problem{v.report.file, v.line, v.key, fmt.Sprintf(format, args...)})
 }
 
-// child returns the place of a key that is not there, for reports.
+// child returns the position of an absent key, for reports.
 func (v value) child(key string) value {
 	path := key
 	if v.key != "" {
@@ -36,11 +36,11 @@ func (v value) child(key string) value {
 	return value{report: v.report, key: path, line: v.line}
 }
 
-// fields says what to do with each key of a mapping.
+// fields holds a reader for each key of a mapping.
 type fields map[string]func(value)
 
-// mapping reads a mapping and returns which of its keys are there. Keys that
-// are unknown or there twice are reported.
+// mapping reads a mapping and returns the set of its keys. It reports unknown
+// and repeated keys.
 func (v value) mapping(known fields) map[string]bool {
 	seen := map[string]bool{}
 	if v.node == nil {
@@ -72,7 +72,7 @@ func (v value) mapping(known fields) map[string]bool {
 	return seen
 }
 
-// require reports the keys that a mapping lacks.
+// require reports missing keys of a mapping.
 func (v value) require(seen map[string]bool, keys ...string) {
 	for _, k := range keys {
 		if !seen[k] {
@@ -85,7 +85,7 @@ func keysOf(known fields) string {
 	return strings.Join(slices.Sorted(maps.Keys(known)), ", ")
 }
 
-// sequence returns the elements of a list of at least one.
+// sequence returns the elements of a list, and reports an empty one.
 func (v value) sequence() []value {
 	s, ok := v.node.(*ast.SequenceNode)
 	if !ok {
@@ -103,7 +103,7 @@ func (v value) sequence() []value {
 			continue
 		}
 		if m, ok := n.(ast.MapNode); ok {
-			if it := m.MapRange(); it.Next() { // not the colon after its first key
+			if it := m.MapRange(); it.Next() { // the position of its first key, not that of the colon after it
 				e.line = it.Key().GetToken().Position.Line
 			}
 		}
@@ -118,7 +118,7 @@ func (v value) empty() bool {
 	return ok && len(s.Values) == 0
 }
 
-// scalar returns the text of a value that is neither list nor mapping, as it is written.
+// scalar returns the text of a single value as written.
 func (v value) scalar() (string, bool) {
 	switch n := v.node.(type) {
 	case *ast.StringNode:
