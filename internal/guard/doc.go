@@ -1,4 +1,4 @@
-// Package guard bounds how many subscribers of a group one wave of removals may
-// take before a person has confirmed that it is meant. It is pure: the time is an
-// argument, and what is held is for its caller to keep.
+// Package guard bounds the number of a group's subscribers that one wave of
+// removals may take before a person has confirmed it. It is pure: the time is
+// an argument, and the caller keeps the suspended removals.
 package guard

@@ -6,22 +6,23 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// A Guard watches the removals of one group. Its methods must not be called
+// A Guard bounds the removals of one group. Its methods must not be called
 // concurrently.
 type Guard struct {
 	limits Limits
 	waves  map[subscriber.Reason]*wave
 }
 
-// A wave is removals for one reason that follow each other: a token bucket. Its
-// size is a share of those who were online when it was last full. Once it has
-// run dry nothing passes any more, or a slow wave would take everybody bit by
-// bit: it is over when none came for a whole window, or a person has decided.
+// A wave is a series of removals for one reason: a token bucket. Its size is a
+// share of the subscribers online when it was last full. Once it has run dry no
+// removal passes any more, or a slow wave would take all subscribers bit by
+// bit. It ends after a whole window without removals, or when a person has
+// decided.
 type wave struct {
 	size  int
 	left  float64
 	seen  time.Time // newest removal
-	spent bool      // something was held
+	spent bool      // a removal was held
 }
 
 // New returns a guard with these limits.
@@ -32,15 +33,15 @@ func New(l Limits) *Guard {
 // SetLimits changes the limits. Waves under way keep theirs.
 func (g *Guard) SetLimits(l Limits) { g.limits = l }
 
-// Answer says what a guard lets pass.
+// Answer is a guard's answer to requested removals.
 type Answer struct {
 	Passed int
-	Limit  int  // of the wave; set where something is held
-	First  bool // the first time in this wave that something is held
+	Limit  int  // of the wave; set if a removal is held
+	First  bool // the first held removal of this wave
 }
 
-// Take asks for n removals of a group with so many subscribers online, those n
-// among them. As many pass as the wave has left.
+// Take asks for n removals; online counts the group's subscribers, including
+// these n. As many pass as the wave has left.
 func (g *Guard) Take(why subscriber.Reason, n, online int, now time.Time) Answer {
 	w := g.wave(why, online, now)
 	if w == nil {
@@ -61,10 +62,10 @@ func (g *Guard) TakeWhole(why subscriber.Reason, n, online int, now time.Time) A
 	return w.take(n, n)
 }
 
-// Decided ends a wave: a person has confirmed or refused it.
+// Decided ends a wave because a person has confirmed or refused it.
 func (g *Guard) Decided(why subscriber.Reason) { delete(g.waves, why) }
 
-// wave returns the wave as it stands now, nil for what is not bounded.
+// wave returns the present wave of a reason, nil for an unbounded one.
 func (g *Guard) wave(why subscriber.Reason, online int, now time.Time) *wave {
 	share, bounded := g.limits.share(why)
 	if !bounded {
@@ -80,10 +81,10 @@ func (g *Guard) wave(why subscriber.Reason, online int, now time.Time) *wave {
 	return w
 }
 
-// goesOn gives the wave back what time has earned it, and reports whether it is
-// not over yet.
+// goesOn refills the bucket for the time since the last removal, and reports
+// whether the wave still goes on.
 func (w *wave) goesOn(now time.Time, window time.Duration) bool {
-	passed := max(now.Sub(w.seen), 0) // clocks are set back
+	passed := max(now.Sub(w.seen), 0) // a clock may be set back
 	if passed >= window {
 		return false
 	}

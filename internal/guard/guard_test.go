@@ -19,7 +19,7 @@ var (
 	some = Limits{Minimum: 10, Removed: 0.10, Expired: 0.30, NASRestart: 1, Window: time.Minute}
 )
 
-// ask is one question to a guard, and what it should answer.
+// ask is one request to a guard, with the expected answer.
 type ask struct {
 	after  time.Duration // since t0
 	why    subscriber.Reason
@@ -143,9 +143,9 @@ func TestSetLimits(t *testing.T) {
 	}
 }
 
-// TestRandomWalk_DEL13: whatever comes, within one window no more passes than
-// twice the largest limit, a bucket and what comes back meanwhile; nothing passes
-// between a hold and the end of its wave; each wave tells of its first hold once.
+// TestRandomWalk_DEL13: within one window no more passes than twice the largest
+// limit: a bucket and its refill. Nothing passes between a hold and the end of
+// its wave; each wave reports its first hold once.
 func TestRandomWalk_DEL13(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {

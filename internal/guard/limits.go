@@ -6,21 +6,21 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Limits say what a wave of removals may take. The zero value bounds nothing.
+// Limits bound the removals of a wave. The zero value means no bound.
 type Limits struct {
-	Minimum int // so many removals of a wave pass in any case
+	Minimum int // this many removals of a wave pass in any case
 
-	// Shares of the group's subscribers, 0 to 1. 1 bounds nothing, 0 leaves the
-	// Minimum.
+	// Shares of the group's subscribers, 0 to 1. 1 means no bound; with 0 only the
+	// Minimum passes.
 	Removed    float64 // records missing from the database
-	Expired    float64 // records that ran out
+	Expired    float64 // records whose TTL ran out
 	NASRestart float64 // sessions that Accounting-On or -Off ends
 
-	Window time.Duration // time in which a wave's limit comes back; 0: nothing is bounded
+	Window time.Duration // time in which a wave's limit comes back; 0: no bounds
 }
 
-// share returns the share for a reason, and false for what is never bounded:
-// the word of the NAS about one session, and that of a person.
+// share returns the share for a reason, and false for a reason that is never
+// bounded: a NAS's report about one session, or a person's decision.
 func (l *Limits) share(why subscriber.Reason) (float64, bool) {
 	if l.Window <= 0 {
 		return 0, false
@@ -45,7 +45,7 @@ func (l *Limits) Bounds(why subscriber.Reason) bool {
 	return bounded
 }
 
-// of is how many of so many subscribers a wave may take.
+// of returns the number of subscribers that a wave may take.
 func (l *Limits) of(share float64, online int) int {
 	const rounding = 1e-9 // 0.1 has no exact binary form
 	return max(l.Minimum, int(share*float64(online)+rounding))
