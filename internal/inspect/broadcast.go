@@ -9,41 +9,43 @@ import (
 )
 
 // Broadcaster hands events to any number of watchers without ever waiting for
-// one: a watcher that fell further behind than it may is ended with ErrLagging.
+// one: a watcher that falls behind its limit is ended with ErrLagging.
 type Broadcaster struct {
 	limit  int           // octets that a watcher may be behind
-	rest   time.Duration // of a watcher, after it took what there was
-	active atomic.Int32  // spares publishers the lock while nobody watches
+	rest   time.Duration // pause of a watcher after it took its waiting events
+	active atomic.Int32  // spares publishers the lock while there is no watcher
 
 	mu       sync.Mutex
 	watchers []*watcher
 	closed   bool
 }
 
-// watcher is one who watches. All but filter is under the broadcaster's lock.
+// watcher is one watch. All but filter is under the broadcaster's lock.
 type watcher struct {
 	filter  SubscriberFilter
 	waiting []*Notice     // not taken yet
-	octets  int           // of these, and of those that were taken last
-	taken   int           // octets of those
-	news    chan struct{} // room for one; closed when the watch is over
-	place   int           // in watchers, -1 when it is over
+	octets  int           // of these, and of the events taken last
+	taken   int           // octets of the events taken last
+	news    chan struct{} // has room for one; closed when the watch is over
+	place   int           // index in watchers, -1 when it is over
 	lagged  bool
 }
 
-// NewBroadcaster returns a broadcaster that lets each watcher fall behind by at
-// most limit octets. All share the memory of an event, but one that is far behind
-// may be the last to need it. A watcher that took few events rests before it takes
-// the next, so that its wake-ups are bounded while much happens; 0 is no rest.
+// NewBroadcaster returns a broadcaster whose watchers may fall behind by at
+// most limit octets each. All share the memory of an event, but a watcher far
+// behind may be the last to need it. A watcher that took few events pauses for
+// rest before it takes the next, which bounds its wake-ups while many events
+// come; 0 means no pause.
 func NewBroadcaster(limit int, rest time.Duration) *Broadcaster {
 	return &Broadcaster{limit: limit, rest: rest}
 }
 
-// Watched reports whether anybody watches, so that publishers can spare
-// themselves the making of events.
+// Watched reports whether there is a watcher. If not, publishers need not make
+// events.
 func (b *Broadcaster) Watched() bool { return b.active.Load() > 0 }
 
-// Publish hands the event to all watchers that want it. It never blocks.
+// Publish hands the event to all watchers whose filter it passes. It never
+// blocks.
 func (b *Broadcaster) Publish(e Event) {
 	if !b.Watched() {
 		return
@@ -51,7 +53,7 @@ func (b *Broadcaster) Publish(e Event) {
 	n, octets := &Notice{Event: e}, e.octets()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i := len(b.watchers) - 1; i >= 0; i-- { // from behind, as it may shrink
+	for i := len(b.watchers) - 1; i >= 0; i-- { // backwards, because it may shrink
 		w := b.watchers[i]
 		if !w.filter.Match(&n.Subscriber.Record) {
 			continue
@@ -73,9 +75,9 @@ func (b *Broadcaster) Publish(e Event) {
 }
 
 // Watch returns the events published from now on. The sequence ends without an
-// error when ctx does or the broadcaster is closed, and with ErrLagging when its
-// reader was too slow. It can be ranged over once; a watch begun lasts until its
-// range ends or ctx does.
+// error when ctx ends or the broadcaster is closed, and with ErrLagging when
+// its reader was too slow. It can be ranged over once; the watch lasts until
+// the range or ctx ends.
 func (b *Broadcaster) Watch(ctx context.Context, f SubscriberFilter) iter.Seq2[*Notice, error] {
 	w := &watcher{filter: f, news: make(chan struct{}, 1)}
 	b.add(w)
@@ -104,8 +106,8 @@ func (b *Broadcaster) Watch(ctx context.Context, f SubscriberFilter) iter.Seq2[*
 	}
 }
 
-// fewNotices is how many a watcher takes at once before its wake-ups cost less than
-// what it does with them.
+// fewNotices is the number of events taken at once from which on a wake-up
+// costs less than handling the events.
 const fewNotices = 64
 
 func (b *Broadcaster) pause(ctx context.Context) {
@@ -120,7 +122,7 @@ func (b *Broadcaster) pause(ctx context.Context) {
 	}
 }
 
-// take returns what waits for the watcher, and whether nothing will follow.
+// take returns the watcher's waiting events, and whether the watch is over.
 func (b *Broadcaster) take(w *watcher) (notices []*Notice, over bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -130,7 +132,7 @@ func (b *Broadcaster) take(w *watcher) (notices []*Notice, over bool) {
 	return notices, w.place < 0
 }
 
-// Close ends all watches, present and to come.
+// Close ends all present and future watches.
 func (b *Broadcaster) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -158,7 +160,7 @@ func (b *Broadcaster) drop(w *watcher) {
 	b.dropLocked(w)
 }
 
-// dropLocked takes the watcher out; the last one gets its place.
+// dropLocked removes the watcher; the last one moves to its index.
 func (b *Broadcaster) dropLocked(w *watcher) {
 	if w.place < 0 {
 		return

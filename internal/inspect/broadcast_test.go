@@ -77,7 +77,8 @@ func TestLaggingWatcherIsEnded(t *testing.T) {
 	}
 }
 
-// Who takes its time with a few large events is as far behind as with many small ones.
+// TestWatcherLagsByOctets: a few large waiting events count as much as many
+// small ones.
 func TestWatcherLagsByOctets(t *testing.T) {
 	t.Parallel()
 	b := NewBroadcaster(10*noticeOctets, 0)
@@ -94,8 +95,8 @@ func TestWatcherLagsByOctets(t *testing.T) {
 	}
 }
 
-// A watcher that rests gets all that came meanwhile, and the rest does not hold up
-// its end.
+// TestWatcherRests: a watcher that pauses gets all events that came meanwhile,
+// and the pause does not delay its end.
 func TestWatcherRests(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -120,7 +121,7 @@ func TestWatcherRests(t *testing.T) {
 	})
 }
 
-// What an event is encoded to is made once, however many ask.
+// TestNoticeIsEncodedOnce: an event is encoded once for all watchers.
 func TestNoticeIsEncodedOnce(t *testing.T) {
 	t.Parallel()
 	n := &Notice{Event: event(7)}
@@ -194,7 +195,7 @@ func TestBroadcastConcurrently(t *testing.T) {
 			}
 		})
 	}
-	// Watchers of the tail wait for one more event each.
+	// The remaining watchers wait for one more event each.
 	stop := make(chan struct{})
 	var feeder sync.WaitGroup
 	feeder.Go(func() {

@@ -1,4 +1,4 @@
-// Package inspect holds what a NOC can see of a running sessiond and ask of it:
+// Package inspect holds the NOC's view of a running sessiond and its requests:
 // views that join a subscriber's record with its binding, filters, events,
 // settings, status and drift. It is pure; the life cycle fills these types and
 // the gRPC services show them.

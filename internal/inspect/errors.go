@@ -2,8 +2,8 @@ package inspect
 
 import "errors"
 
-// What a request can fail for. Implementations wrap these with context; the
-// gRPC services map each to one code.
+// Errors of requests. Implementations wrap these with context; the gRPC
+// services map each to one code.
 var (
 	ErrNotFound    = errors.New("not found")                                 // no such subscriber, binding or NAS
 	ErrNotCovered  = errors.New("no history is kept of that time")           // LookupOutside before the present state began

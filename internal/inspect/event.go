@@ -10,43 +10,44 @@ import (
 // EventKind is one step in the life of a subscriber or its binding.
 type EventKind uint8
 
-// The events, those of every life in the order in which a subscriber sees them.
+// The events; those of every life in the order in which they happen to a
+// subscriber.
 const (
 	EventCreated  EventKind = iota + 1 // the record came into being
 	EventUpdated                       // the record has newer data
-	EventDeleted                       // the record ended; Reason says why
-	EventBound                         // a block was given and the gate is open
+	EventDeleted                       // the record ended for Reason
+	EventBound                         // a block was allocated and the gate is open
 	EventPending                       // the pool is exhausted; the subscriber waits for a block
 	EventDraining                      // the record ended with the removal toggle off: sessions may idle out
 	EventCut                           // the gate is closed and no map element is left
 	EventReaped                        // no conntrack entry is left; the block is held
-	EventReleased                      // the hold is over; anybody may get the block
+	EventReleased                      // the hold is over; any subscriber may get the block
 	EventGrace                         // the record ended, and the sessions wait for its subscriber to come back
 	EventObserved                      // the record ended in mode RemovalObserve: RemovalOn would have removed the sessions
 
-	// Numbered apart, as they have no place in that order.
-	EventRemovalHeld    EventKind = 12 // a guard holds the removal back; Reason says which
+	// These are numbered apart, because they have no place in that order.
+	EventRemovalHeld    EventKind = 12 // a guard suspends the removal for Reason
 	EventRemovalRefused EventKind = 13 // a held removal was refused: the subscriber stays
 )
 
-// Event tells what happened to one subscriber.
+// Event is one event of one subscriber.
 type Event struct {
 	At            time.Time
 	Kind          EventKind
-	Reason        subscriber.Reason // set for Deleted, and for what follows from it while known
+	Reason        subscriber.Reason // set for Deleted, and for the events that follow from it while known
 	Subscriber    Subscriber        // after the event; for those after Deleted the last known record
 	SessionsEnded int               // for Reaped: conntrack entries deleted
 }
 
-// noticeOctets is what a notice takes besides its texts, encoded once: the structs
-// of event, record and binding, and the fields of its message.
+// noticeOctets is the memory of a notice besides its texts, encoded once: the
+// structs of event, record and binding, and the fields of its message.
 const noticeOctets = 1200
 
-// textOctets is how often a text stands in memory: as it is, and encoded, where an
-// octet that cannot be printed becomes three.
+// textOctets is the memory of a text per octet: the text itself, and its
+// encoded form, in which an unprintable octet takes three.
 const textOctets = 4
 
-// octets is about what the event takes in memory, together with its encoded form.
+// octets estimates the memory of the event, together with its encoded form.
 func (e *Event) octets() int {
 	r := &e.Subscriber.Record
 	texts := len(r.UserName) + len(r.NAS) + len(r.AcctSessionID) + len(r.CallingStationID) + len(r.Class)
@@ -57,7 +58,7 @@ func (e *Event) octets() int {
 	return noticeOctets + textOctets*texts + 80*addresses
 }
 
-// Notice is one event as all who watch share it. It is not to be changed.
+// Notice is one event that all watchers share. It is immutable.
 type Notice struct {
 	Event
 	once    sync.Once
@@ -65,8 +66,8 @@ type Notice struct {
 	failed  error
 }
 
-// Encoded returns what encode makes of the event. It is made at the first call, and
-// the same for all.
+// Encoded returns the event's encoded form. The first call makes it, with
+// encode; all later calls return the same.
 func (n *Notice) Encoded(encode func(*Event) ([]byte, error)) ([]byte, error) {
 	n.once.Do(func() { n.encoded, n.failed = encode(&n.Event) })
 	return n.encoded, n.failed

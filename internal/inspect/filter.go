@@ -7,7 +7,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// SubscriberFilter picks subscribers; zero fields match everything.
+// SubscriberFilter selects subscribers; zero fields match all.
 type SubscriberFilter struct {
 	Group    string
 	NAS      string       // raw octets, exact
@@ -35,7 +35,7 @@ func (f *SubscriberFilter) MatchPacked(r *subscriber.Packed) bool {
 		within(f.Inside, r.Inside())
 }
 
-// BindingFilter picks bindings; zero fields match everything.
+// BindingFilter selects bindings; zero fields match all.
 type BindingFilter struct {
 	Group   string
 	Inside  netip.Prefix
@@ -51,8 +51,8 @@ func (f *BindingFilter) Match(b *nat.Binding) bool {
 		within(f.Outside, b.Outside)
 }
 
-// SessionFilter picks sessions; zero fields match everything. A port of 0
-// matches every port.
+// SessionFilter selects sessions; zero fields match all. A port of 0 matches
+// every port.
 type SessionFilter struct {
 	Group       string
 	Protocol    uint8 // IANA number

@@ -134,7 +134,7 @@ func TestSettingsMerge(t *testing.T) {
 	}
 }
 
-// TestDriftKindsAreAll: a kind that is added to the constants is in the list too.
+// TestDriftKindsAreAll: DriftKinds lists every constant of the type.
 func TestDriftKindsAreAll(t *testing.T) {
 	source, err := os.ReadFile("status.go")
 	if err != nil {

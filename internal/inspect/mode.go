@@ -2,20 +2,21 @@ package inspect
 
 import "fmt"
 
-// RemovalMode is what the end of a record does to the subscriber's sessions.
+// RemovalMode is the effect of the end of a record on the subscriber's
+// sessions.
 type RemovalMode uint8
 
-// The modes; the zero one is the harmless one.
+// The modes; the zero value is the harmless one.
 const (
 	RemovalOff     RemovalMode = iota // they go on until they idle out; no new one begins
 	RemovalOn                         // they are removed at once
-	RemovalObserve                    // as RemovalOff; and what RemovalOn would remove is counted and listed
+	RemovalObserve                    // as RemovalOff, and the removals of RemovalOn are counted and listed
 )
 
 var modeNames = [...]string{RemovalOff: "off", RemovalOn: "on", RemovalObserve: "observe"}
 
-// String returns the mode as it stands in the configuration, in the database and
-// on the command line.
+// String returns the mode's name in the configuration, in the database and on
+// the command line.
 func (m RemovalMode) String() string {
 	if int(m) >= len(modeNames) {
 		return fmt.Sprintf("RemovalMode(%d)", uint8(m))
@@ -23,8 +24,8 @@ func (m RemovalMode) String() string {
 	return modeNames[m]
 }
 
-// ParseRemovalMode is the reverse of RemovalMode.String. It also takes what a
-// toggle of two positions is called.
+// ParseRemovalMode is the reverse of RemovalMode.String. It also accepts the
+// values of a Boolean toggle.
 func ParseRemovalMode(s string) (RemovalMode, error) {
 	switch s {
 	case "on", "true", "1":

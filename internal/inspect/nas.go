@@ -16,25 +16,25 @@ func (k NASKey) Compare(o NASKey) int {
 	return cmp.Or(cmp.Compare(k.Client, o.Client), cmp.Compare(k.Name, o.Name))
 }
 
-// NAS is one access router, as its accounting shows it.
+// NAS is one access router, as known from its accounting.
 type NAS struct {
 	NASKey
 	Subscribers int       // online
-	LastHeard   time.Time // zero where nothing was heard of it for long
+	LastHeard   time.Time // zero if it has sent nothing for long
 	Clock       NASClock
 	LastRestart time.Time         // zero for none
 	Refused     map[string]uint64 // events that changed nothing, by verdict
-	SameAs      NASKey            // the NAS that it was found to be; the zero key: it is itself
+	SameAs      NASKey            // the NAS that this one is another name of; zero for none
 }
 
-// NASClock is what is known of a NAS's clock.
+// NASClock is the learned clock of a NAS.
 type NASClock struct {
-	Offset   time.Duration // how far it is ahead of ours
+	Offset   time.Duration // of the NAS's clock, ahead of ours
 	Known    bool
-	Unheeded bool // Offset is that of the last stamp, which is too far off to be heeded
+	Unheeded bool // Offset is that of the last stamp, which is too far off to be used
 }
 
-// NASFilter picks NASes; zero fields match everything.
+// NASFilter selects NASes; zero fields match all.
 type NASFilter struct {
 	Client string
 	Name   string // raw octets, exact

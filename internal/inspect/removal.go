@@ -8,14 +8,14 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// RemovalKind is what a removal waits for.
+// RemovalKind is the state of a removal that was not carried out.
 type RemovalKind uint8
 
 // The kinds of removals that are not, or not yet, carried out.
 const (
 	RemovalHeld     RemovalKind = iota + 1 // a guard holds it until it is confirmed or refused
 	RemovalGrace                           // its grace time is not over
-	RemovalObserved                        // it was only observed
+	RemovalObserved                        // the mode was RemovalObserve
 )
 
 // Removal is one subscriber whose NAT sessions were not removed, or not yet.
@@ -23,16 +23,16 @@ type Removal struct {
 	Kind     RemovalKind
 	Record   subscriber.Record
 	Reason   subscriber.Reason
-	Since    time.Time // when the record ended, or the removal was first held
-	DueAt    time.Time // when the grace time is over; zero for other kinds
-	Sessions int       // conntrack entries it has now, or had then where only observed
+	Since    time.Time // end of the record, or first suspension of the removal
+	DueAt    time.Time // end of the grace time; zero for other kinds
+	Sessions int       // its present conntrack entries, or for RemovalObserved those at that time
 }
 
 // RemovalKey orders removals. The zero key comes before every other.
 type RemovalKey struct {
 	subscriber.Key
 	Kind  RemovalKind
-	Since time.Time // tells apart what was observed of one address
+	Since time.Time // distinguishes the observed removals of one address
 }
 
 // Key returns the key of the removal.
@@ -43,7 +43,7 @@ func (k RemovalKey) Compare(o RemovalKey) int {
 	return cmp.Or(CompareKeys(k.Key, o.Key), cmp.Compare(k.Kind, o.Kind), k.Since.Compare(o.Since))
 }
 
-// RemovalFilter picks removals; zero fields match everything.
+// RemovalFilter selects removals; zero fields match all.
 type RemovalFilter struct {
 	Group  string
 	NAS    string // raw octets, exact

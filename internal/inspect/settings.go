@@ -7,7 +7,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// Settings can be changed while the daemon runs; the database keeps them.
+// Settings can be changed at run time; the database keeps them.
 type Settings struct {
 	Removal      RemovalMode // the toggle subscriber_session_removal
 	IdleTimeouts nat.Timeouts
@@ -44,7 +44,7 @@ func (s *Settings) Merge(o Settings, names []string) error {
 	return nil
 }
 
-// TimeoutField returns the timeout with that setting's name, nil if there is none.
+// TimeoutField returns the timeout of a setting by name, nil if there is none.
 func TimeoutField(t *nat.Timeouts, name string) *time.Duration {
 	switch name {
 	case SettingTCPEstablished:

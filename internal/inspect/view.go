@@ -8,17 +8,17 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Subscriber is one online subscriber: the record and what NAT gave it.
+// Subscriber is one online subscriber: its record and its binding.
 type Subscriber struct {
 	subscriber.Record
 	Binding *Binding // the live binding; nil while there is none
 	Pending bool     // online, but the pool had no free block yet
 }
 
-// Binding is one binding with what the kernel and the teardown say of it.
+// Binding is one binding with its number of sessions.
 type Binding struct {
 	nat.Binding
-	Sessions int // conntrack entries the subscriber has now; 0 once Held
+	Sessions int // present conntrack entries of the subscriber; 0 once Held
 }
 
 // BindingKey names one binding and orders bindings. An inside address has at
