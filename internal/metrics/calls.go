@@ -2,8 +2,8 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Calls counts connections and streams of the control plane. Its methods may be called
-// concurrently.
+// Calls holds the metrics of the control plane's connections and streams. Its
+// methods may be called concurrently.
 type Calls struct {
 	connections *prometheus.GaugeVec
 	closed      *prometheus.CounterVec
@@ -65,10 +65,10 @@ func (c *Calls) expect(e *Expected) {
 	}
 }
 
-// ConnectionOpened counts one connection in.
+// ConnectionOpened counts a new connection.
 func (c *Calls) ConnectionOpened() { c.connections.WithLabelValues().Inc() }
 
-// ConnectionClosed counts one connection out.
+// ConnectionClosed counts the end of a connection.
 func (c *Calls) ConnectionClosed(cause string) {
 	c.connections.WithLabelValues().Dec()
 	c.closed.WithLabelValues(cause).Inc()
@@ -77,10 +77,10 @@ func (c *Calls) ConnectionClosed(cause string) {
 // ConnectionRefused counts one connection that was not served.
 func (c *Calls) ConnectionRefused(cause string) { c.turnedAway.WithLabelValues(cause).Inc() }
 
-// StreamOpened counts one stream in.
+// StreamOpened counts a new stream.
 func (c *Calls) StreamOpened(method string) { c.streams.WithLabelValues(method).Inc() }
 
-// StreamEnded counts one stream out.
+// StreamEnded counts the end of a stream.
 func (c *Calls) StreamEnded(method, end string) {
 	c.streams.WithLabelValues(method).Dec()
 	c.ended.WithLabelValues(method, end).Inc()

@@ -1,6 +1,5 @@
-// Package metrics has every metric of sessiond, by name, in one file.
+// Package metrics defines every metric of sessiond, by name, in one file.
 //
-// Counters and histograms are fed as things happen; what is a state is read
-// from a Source when somebody scrapes. Labels are bounded: none names a
-// subscriber.
+// Counters and histograms are updated by events; states are read from a Source
+// at each scrape. Labels are bounded: none names a subscriber.
 package metrics

@@ -17,7 +17,7 @@ import (
 // seconds.
 var seconds = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
-// Metrics is what sessiond counts. Its methods may be called concurrently.
+// Metrics holds sessiond's metrics. Its methods may be called concurrently.
 type Metrics struct {
 	registry *prometheus.Registry
 
@@ -141,35 +141,35 @@ func New(version string) *Metrics {
 	return m
 }
 
-// Expected is what is known beforehand of the values that labels take.
+// Expected lists the label values that are known in advance.
 type Expected struct {
-	Groups   []string  // whose accounting is taken
-	Clients  []string  // that are configured
-	Outcomes []Outcome // what can become of a client's requests
+	Groups   []string  // the configured groups
+	Clients  []string  // the configured clients
+	Outcomes []Outcome // possible outcomes of a client's requests
 
 	RadSec   []string // clients that may connect by RadSec
-	Closings []string // why their connections end
-	Limit    string   // why connections of known clients are refused
+	Closings []string // causes of the end of their connections
+	Limit    string   // cause of a refused connection of a known client
 
-	Strangers []Outcome // what can become of requests of no client
-	Refusals  []string  // why connections of no client are refused; empty without RadSec
-	Bounds    []string  // what clients get no more than their share of
-	Garbage   []string  // kinds of what cannot be used in the database
+	Strangers []Outcome // possible outcomes of requests of unknown clients
+	Refusals  []string  // causes of refused connections of unknown clients; empty without RadSec
+	Bounds    []string  // resources of which a client has a bounded share
+	Garbage   []string  // kinds of garbage in the database
 
-	Streams      []string // methods of gRPC that are streams
-	StreamEnds   []string // how they end
-	CallRefusals []string // why gRPC connections and streams are refused
-	CallClosings []string // why gRPC connections end
+	Streams      []string // streaming methods of gRPC
+	StreamEnds   []string // reasons of their end
+	CallRefusals []string // causes of refused gRPC connections and streams
+	CallClosings []string // causes of the end of gRPC connections
 }
 
-// Outcome is what became of a request of some kind.
+// Outcome is a kind of request with its result.
 type Outcome struct {
 	Kind, Result string
 }
 
-// Expect brings the counters of what is known beforehand into being, at 0 if they
-// are new: of a series that begins at 1 an alarm on its increase misses the first
-// event. What counts already goes on.
+// Expect creates the counters of the expected label values, at 0 if they are
+// new. If a series began at 1, an alarm on its increase would miss the first
+// event. Existing counters keep their values.
 func (m *Metrics) Expect(e Expected) {
 	for _, kind := range inspect.DriftKinds() {
 		m.drift.WithLabelValues(string(kind))
@@ -208,12 +208,12 @@ func (m *Metrics) Expect(e Expected) {
 	m.calls.expect(&e)
 }
 
-// Calls returns what counts the control plane's connections and streams.
+// Calls returns the metrics of the control plane's connections and streams.
 func (m *Metrics) Calls() *Calls { return m.calls }
 
 // Labels that name no configured group or client.
 const (
-	everyGroup = ""  // an event came to the same in all groups
+	everyGroup = ""  // the verdict is the same in all groups
 	noGroup    = "_" // sessions without an address of any group
 	nobody     = ""  // no configured client
 )
@@ -258,10 +258,10 @@ func (m *Metrics) Request(client, kind, result string, took time.Duration) {
 	}
 }
 
-// ConnectionOpened counts one RadSec connection in.
+// ConnectionOpened counts a new RadSec connection.
 func (m *Metrics) ConnectionOpened(client string) { m.radsecOpen.WithLabelValues(client).Inc() }
 
-// ConnectionClosed counts one RadSec connection out.
+// ConnectionClosed counts the end of a RadSec connection.
 func (m *Metrics) ConnectionClosed(client, cause string) {
 	m.radsecOpen.WithLabelValues(client).Dec()
 	m.radsecClosed.WithLabelValues(client, cause).Inc()
@@ -287,16 +287,18 @@ func (m *Metrics) Observed(group string, why subscriber.Reason, sessions int) {
 // StopToCut observes the time from a record's deletion to the closed gate.
 func (m *Metrics) StopToCut(d time.Duration) { m.stopToCut.Observe(max(0, d.Seconds())) }
 
-// StopToReaped observes the time from a record's deletion to nothing left.
+// StopToReaped observes the time from a record's deletion to the proof that no
+// conntrack entry is left.
 func (m *Metrics) StopToReaped(d time.Duration) { m.stopToReaped.Observe(max(0, d.Seconds())) }
 
-// Reloaded notes that the configuration was read, and whether it was taken.
+// Reloaded notes that the configuration was read, and whether it was accepted.
 func (m *Metrics) Reloaded(taken bool, at time.Time) {
 	m.reloadGood.Set(float64(number(taken)))
 	m.reloadTime.Set(float64(at.UnixMilli()) / 1000)
 }
 
-// Looked notes how long a look at all groups took, its rests included.
+// Looked notes the duration of a comparison of all groups, including its
+// pauses.
 func (m *Metrics) Looked(look inspect.Look, took time.Duration) {
 	m.looked.WithLabelValues(string(look)).Set(took.Seconds())
 }
@@ -304,26 +306,28 @@ func (m *Metrics) Looked(look inspect.Look, took time.Duration) {
 // Drift counts one difference.
 func (m *Metrics) Drift(kind string) { m.drift.WithLabelValues(kind).Inc() }
 
-// Verdict counts what one accounting event came to.
+// Verdict counts the verdict of one accounting event.
 func (m *Metrics) Verdict(group string, v subscriber.Verdict) {
 	m.verdicts.WithLabelValues(group, v.String()).Inc()
 }
 
-// Refused counts one accounting event that changed nothing because of what it said.
+// Refused counts one accounting event that changed nothing because of its
+// content.
 func (m *Metrics) Refused(client string, v subscriber.Verdict) {
 	m.refused.WithLabelValues(client, v.String()).Inc()
 }
 
-// Garbage counts one time that something in the database could not be used.
+// Garbage counts one unusable value in the database.
 func (m *Metrics) Garbage(group, kind string) { m.garbage.WithLabelValues(group, kind).Inc() }
 
-// BoundReached counts one event that found no room.
+// BoundReached counts one event beyond a client's share.
 func (m *Metrics) BoundReached(client, bound string) { m.bounds.WithLabelValues(client, bound).Inc() }
 
-// NASConflict counts one event that shows that a NAS name is that of several NASes.
+// NASConflict counts one event that shows that several NASes have the same
+// name.
 func (m *Metrics) NASConflict(client string) { m.nasConflicts.WithLabelValues(client).Inc() }
 
-// Source is what states are read from.
+// Source provides the states.
 type Source interface {
 	Snapshot() Snapshot
 }
@@ -332,36 +336,36 @@ type Source interface {
 type Snapshot struct {
 	Ready           bool
 	RedisUp         bool
-	Notified        bool // Redis tells of records that others remove
+	Notified        bool // Redis reports records that others remove
 	DatabaseSuspect bool
 	Sessions        int // conntrack entries of all subscribers
 	Index           Index
-	Barrier         bool // on every outside interface that there is
+	Barrier         bool // in place on every existing outside interface
 	Fill            Fill
-	Strays          uint64 // flows of subscribers that others translated
+	Strays          uint64 // flows of subscribers that rules of other tables translated
 	RADIUS          RADIUS
 	Groups          []Group
 }
 
-// Index counts what happened to the index of conntrack entries.
+// Index holds the counts of the conntrack index.
 type Index struct {
 	Overruns uint64 // times the kernel dropped events
-	Missed   uint64 // entries that no event had told
+	Missed   uint64 // entries that no event had reported
 	Stale    uint64 // entries that had ended without an event
 	Passes   uint64 // walks through the whole table
 }
 
-// Fill is how full the conntrack table is.
+// Fill is the fill level of the conntrack table.
 type Fill struct {
 	Entries, Limit int // of all addresses in the namespace
-	Full           int // subscribers that have as many sessions as one may have
+	Full           int // subscribers at their limit of sessions
 }
 
-// RADIUS counts what was lost beside the requests that are counted by result.
+// RADIUS counts losses that the counters of requests by result do not contain.
 type RADIUS struct {
 	Datagrams uint64 // dropped by the kernel
-	Replies   uint64 // not taken by the kernel
-	Accepts   uint64 // RadSec connections that the system did not give
+	Replies   uint64 // refused by the kernel
+	Accepts   uint64 // RadSec connections that could not be accepted
 }
 
 // Group is the state of one group.
@@ -369,13 +373,13 @@ type Group struct {
 	Name        string
 	Subscribers int
 	Pending     int
-	FeedLag     time.Duration  // age of the oldest feed entry that was not taken yet
-	FeedGaps    int            // times the feed had lost what was not taken yet
-	FeedFill    float64        // share in use of what the feed may grow to
+	FeedLag     time.Duration  // age of the oldest feed entry that is not applied yet
+	FeedGaps    int            // times that the feed lost entries before they were applied
+	FeedFill    float64        // used share of the feed's maximum length
 	Bindings    map[string]int // by state: active, draining, cut, held
 	Blocks      map[string]int // by state: used, held, free
 
-	RemovalsHeld map[subscriber.Reason]int // by why a guard holds them
+	RemovalsHeld map[subscriber.Reason]int // by reason
 
 	Owner bool // this daemon has the lease of the group's NAT
 }
@@ -408,8 +412,8 @@ var (
 	suspect     = desc("database_suspect", "1 while the database is not known to be complete, else 0; nobody is removed for being absent from it.")
 )
 
-// heldReasons are those that a guard may hold removals for: always there, so that
-// an alarm can rest on them.
+// heldReasons are the reasons for which a guard may suspend removals. Their
+// series always exist, so that an alarm can rely on them.
 var heldReasons = []subscriber.Reason{
 	subscriber.ReasonRemovedInDatabase, subscriber.ReasonExpired, subscriber.ReasonNASRestart,
 }

@@ -18,7 +18,7 @@ type fixed Snapshot
 
 func (f fixed) Snapshot() Snapshot { return Snapshot(f) }
 
-// used returns metrics of which every one has a value.
+// used returns metrics with a value each.
 func used() *Metrics {
 	m := New("v1")
 	m.Watch(fixed{
@@ -70,7 +70,7 @@ func scrape(t *testing.T, m *Metrics) string {
 	return w.Body.String()
 }
 
-// TestContract: the names that dashboards rely on.
+// TestContract checks the names and labels on which dashboards rely.
 func TestContract(t *testing.T) {
 	got := scrape(t, used())
 	for _, line := range []string{
@@ -116,7 +116,7 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// TestEveryMetricIsDocumented: docs/metrics.md names them all.
+// TestEveryMetricIsDocumented: docs/metrics.md names every metric.
 func TestEveryMetricIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
@@ -133,8 +133,8 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	}
 }
 
-// TestExpectedAtZero: what an alarm on an increase needs is there before the first
-// event, and goes on counting when more is expected.
+// TestExpectedAtZero: expected series exist before the first event, and keep
+// their counts when more are expected.
 func TestExpectedAtZero(t *testing.T) {
 	m := New("v1")
 	e := Expected{
