@@ -16,77 +16,77 @@ import (
 )
 
 const (
-	// Lease is how long a group stays with a daemon that gives no sign of life: after
-	// so long another node may serve it.
+	// Lease is the duration of a lease without renewal; after it another node may
+	// serve the group.
 	Lease = 10 * time.Second
-	// RenewEvery is how often the sign of life is due.
+	// RenewEvery is the interval of renewals.
 	RenewEvery = time.Second
-	// lookEvery is how often a lease of somebody else is looked at.
+	// lookEvery is the interval of looks at another owner's lease.
 	lookEvery = 500 * time.Millisecond
-	// askWithin bounds one question to the database.
+	// askWithin bounds one request to the database.
 	askWithin = 2 * time.Second
 )
 
-// ErrOwned: another daemon serves the group, and gives signs of life.
+// ErrOwned: another daemon serves the group and renews its lease.
 var ErrOwned = errors.New("another sessiond serves it")
 
-// Store is where the leases are. *subscriberdb.DB is one.
+// Store keeps the leases. *subscriberdb.DB implements it.
 type Store interface {
-	// Owner returns who has a group's lease, "" for nobody, and how long it lasts yet;
-	// negative: for ever.
+	// Owner returns the owner of a group's lease, "" for none, and its remaining
+	// time; negative: no end.
 	Owner(ctx context.Context, group string) (line string, left time.Duration, err error)
-	// SetOwner makes now the owner for ttl if the owner is was, and reports whether it
-	// was. "" is nobody.
+	// SetOwner replaces the owner was by now, for ttl, and reports whether was
+	// still was the owner. "" means no owner.
 	SetOwner(ctx context.Context, group, was, now string, ttl time.Duration) (bool, error)
 }
 
-// Options say what a Claimant is made of. All fields are required but those
-// marked optional.
+// Options are the parameters of New. All fields are required but those marked
+// optional.
 type Options struct {
 	Store     Store
 	Node      string // name of this daemon's machine, for people
-	Namespace string // optional: the network namespace that it works in, as in nat.netns
+	Namespace string // optional: the network namespace of the daemon, as in nat.netns
 	Logger    *slog.Logger
 }
 
-// A Claimant takes and keeps the leases of the groups that one daemon serves. Its
-// methods may be called concurrently.
+// A Claimant takes and renews the leases of the groups that one daemon serves.
+// Its methods may be called concurrently.
 type Claimant struct {
 	store     Store
 	namespace string
 	log       *slog.Logger
 	self      owner
-	line      string // self as it stands in the database
-	sign      *name  // shows, in the namespace, that this process is alive
+	line      string // self in the database's form
+	sign      *name  // a name in the namespace that exists as long as this process
 
-	asking sync.Mutex // one at a time asks the database; taken before mu
+	asking sync.Mutex // serialises requests to the database; locked before mu
 
 	mu     sync.Mutex
-	until  map[string]time.Time // of each group taken, when its lease is over at the earliest
-	doubts map[string]look      // of groups taken, a lease that somebody else was seen to have
+	until  map[string]time.Time // of each group taken: earliest end of the lease
+	doubts map[string]look      // of groups taken: the lease of another owner, if one was seen
 }
 
-// owner is who has a lease.
+// owner identifies the owner of a lease.
 type owner struct {
 	Node     string    `json:"node"`
-	Instance string    `json:"instance"` // another one for each start
+	Instance string    `json:"instance"` // different for each start
 	Place    string    `json:"place,omitempty"`
 	Since    time.Time `json:"since"`
 }
 
-// look is what was seen of a lease.
+// look is a lease at one moment.
 type look struct {
 	line string
 	left time.Duration
 }
 
-// aliveSince reports whether the lease was renewed since an earlier look: left to
-// itself it only gets shorter.
+// aliveSince reports whether the lease was renewed since an earlier look:
+// without renewal its remaining time only shrinks.
 func (l look) aliveSince(before look) bool {
 	return l.line == before.line && l.left > before.left
 }
 
-// New returns a Claimant, which shows from now on that this process is alive.
+// New returns a Claimant, and makes this process's name in the namespace.
 func New(o Options) (*Claimant, error) {
 	switch {
 	case o.Store == nil, o.Logger == nil:
@@ -111,9 +111,9 @@ func New(o Options) (*Claimant, error) {
 
 func signOf(instance string) string { return "sessiond/instance/" + instance }
 
-// Take takes the lease of a group. One that somebody else has is waited for until
-// it runs out, or until its owner gives a sign of life: ErrOwned. A lease of a
-// process that is known to be dead is taken at once.
+// Take takes the lease of a group. If another owner has it, Take waits until it
+// runs out, or returns ErrOwned once it is renewed. The lease of a process that
+// is known to be dead is taken at once.
 func (c *Claimant) Take(ctx context.Context, group string) error {
 	for before := (look{}); ; {
 		taken, seen, err := c.try(ctx, group)
@@ -136,7 +136,7 @@ func (c *Claimant) Take(ctx context.Context, group string) error {
 
 func refusal(group string, seen look) error {
 	var o owner
-	_ = json.Unmarshal([]byte(seen.line), &o) // somebody else may have written it
+	_ = json.Unmarshal([]byte(seen.line), &o) // it may be text written by hand
 	who := fmt.Sprintf("node %q (instance %s, since %s)", o.Node, o.Instance, o.Since.Format(time.RFC3339))
 	if o.Node == "" {
 		who = fmt.Sprintf("%q", seen.line)
@@ -148,8 +148,8 @@ func refusal(group string, seen look) error {
 	return fmt.Errorf("group %s: %w: %s; %s. Stop that one: a group's NAT is on one node. Then start this one; %v after the other's death it may serve the group", group, ErrOwned, who, until, Lease)
 }
 
-// try takes the lease if nobody has it, or nobody alive, or we. Else it returns
-// who has it.
+// try takes the lease if it is free, ours, or of a dead process. Otherwise it
+// returns the present lease.
 func (c *Claimant) try(ctx context.Context, group string) (taken bool, seen look, err error) {
 	c.asking.Lock()
 	defer c.asking.Unlock()
@@ -173,7 +173,7 @@ func (c *Claimant) tryAsking(ctx context.Context, group string) (taken bool, see
 	}
 }
 
-// set makes us the owner if the owner is was.
+// set replaces the owner was by this daemon.
 func (c *Claimant) set(ctx context.Context, group, was string) (bool, error) {
 	began := time.Now()
 	ok, err := c.store.SetOwner(ctx, group, was, c.line, Lease)
@@ -187,9 +187,9 @@ func (c *Claimant) set(ctx context.Context, group, was string) (bool, error) {
 	return true, nil
 }
 
-// dead reports whether the owner is known to be dead: it worked in the namespace
-// that we work in, and shows no sign of life there. The place is that of one boot
-// of one machine, so the sign is looked for where it would be.
+// dead reports whether the owner is known to be dead: its network namespace is
+// ours, and its name is free there. The place identifies one boot of one
+// machine, so the name would be found if the owner lived.
 func (c *Claimant) dead(line string) bool {
 	var o owner
 	if json.Unmarshal([]byte(line), &o) != nil || o.Instance == "" || o.Place == "" || o.Place != c.self.Place {
@@ -199,10 +199,10 @@ func (c *Claimant) dead(line string) bool {
 	return err == nil && taken == nil
 }
 
-// Renew gives the sign of life for all groups taken, and takes those again whose
-// lease nobody has any more, as after a loss of the database. ErrOwned says that
-// somebody else took a group and is alive: this daemon must change nothing more.
-// Any other error says nothing of who owns what.
+// Renew renews the leases of all groups taken, and takes those again that have
+// no owner any more, as after a loss of the database. ErrOwned means that a
+// live daemon took a group: this daemon must change nothing more. Any other
+// error says nothing about ownership.
 func (c *Claimant) Renew(ctx context.Context) error {
 	var errs []error
 	for _, group := range c.groups() {
@@ -248,7 +248,7 @@ func (c *Claimant) renew(ctx context.Context, group string) error {
 	return nil
 }
 
-// Holds reports whether the group's lease is ours beyond doubt.
+// Holds reports whether the group's lease is certainly ours.
 func (c *Claimant) Holds(group string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -280,5 +280,6 @@ func (c *Claimant) LeaveAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Close ends the sign of life. Leases that were not given up run out.
+// Close gives up this process's name in the namespace. Leases that were not
+// given up run out.
 func (c *Claimant) Close() error { return c.sign.close() }

@@ -1,3 +1,4 @@
-// Package ownership says which daemon serves what: names in a network namespace
-// that die with their process, and a lease in the database for each group.
+// Package ownership decides which daemon serves a group or table: with names in
+// a network namespace that end with their process, and a lease in the database
+// for each group.
 package ownership

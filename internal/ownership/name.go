@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A name is an abstract unix socket: it belongs to a network namespace, one process
-// at a time has it, and the kernel takes it back in the moment the process ends,
-// however it ends (unix(7)). Nobody answers at it.
+// A name is an abstract unix socket. It belongs to a network namespace, only
+// one process at a time can have it, and the kernel frees it as soon as that
+// process ends, in any way (unix(7)). Connections to it are never accepted.
 type name struct{ fd int }
 
-// A takenError says who has a name.
+// A takenError identifies the process that has a name.
 type takenError struct {
-	pid uint32 // 0: a process that this one cannot see, such as another container's
+	pid uint32 // 0: a process that this one cannot see, such as one in another container
 	uid uint32
 }
 
@@ -35,8 +35,8 @@ func takeName(namespace, text string) (*name, error) {
 	return n, err
 }
 
-// waiting bounds how many asked who has the name and were not answered. Beyond
-// that they learn only that somebody has it.
+// waiting bounds the connections that wait at the name. Further askers learn
+// only that it is taken, not by which process.
 const waiting = 128
 
 func bindName(text string) (*name, error) {
@@ -57,7 +57,7 @@ func bindName(text string) (*name, error) {
 	if taken, err := askName(text); taken != nil || err != nil {
 		return nil, errors.Join(errOf(taken), err)
 	}
-	return nil, &takenError{} // it was given up in between; who asks again gets it
+	return nil, &takenError{} // it was given up in between; the next attempt gets it
 }
 
 func errOf(e *takenError) error {
@@ -67,7 +67,7 @@ func errOf(e *takenError) error {
 	return e
 }
 
-// whoHas returns who has a name in a namespace, nil for nobody.
+// whoHas returns the process that has a name in a namespace, nil for none.
 func whoHas(namespace, text string) (taken *takenError, err error) {
 	err = within(namespace, func() (err error) {
 		taken, err = askName(text)
@@ -86,7 +86,7 @@ func askName(text string) (*takenError, error) {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return nil, nil
 	case errors.Is(err, unix.EAGAIN):
-		return &takenError{}, nil // more have asked than it waits for
+		return &takenError{}, nil // the queue of connections is full
 	case err != nil:
 		return nil, fmt.Errorf("ask who has the name @%s: %w", text, err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
-// within calls do on a thread that is in the namespace. A socket that do opens
-// belongs to it ever after.
+// within calls do on a thread in the namespace. Sockets opened by do stay in
+// that namespace.
 func within(name string, do func() error) error {
 	ns, err := netns.Open(name)
 	if err != nil {
@@ -23,7 +23,7 @@ func within(name string, do func() error) error {
 	return forbidden(ns.Do(do))
 }
 
-// forbidden says what is missing where the kernel only says no.
+// forbidden adds the missing privilege to the kernel's error.
 func forbidden(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%w: run it as root, or give it CAP_SYS_ADMIN for this, and CAP_NET_ADMIN to program the kernel", err)
@@ -31,8 +31,8 @@ func forbidden(err error) error {
 	return err
 }
 
-// place identifies a namespace among all namespaces of all machines, until the
-// machine boots anew. It is empty where that cannot be told.
+// place identifies a namespace among those of all machines, until its machine
+// reboots. It is empty if that is unknown.
 func place(name string) string {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

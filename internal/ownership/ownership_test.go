@@ -21,8 +21,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// holder is the environment variable that makes the test binary a process which
-// holds a table, given as NAMESPACE/TABLE, until it is killed.
+// holder is the environment variable that makes the test binary lock a table,
+// given as NAMESPACE/TABLE, until it is killed.
 const holder = "SESSIOND_TEST_HOLD"
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// startHolder starts a process that holds a table.
+// startHolder starts a process that locks a table.
 func startHolder(t *testing.T, namespace, table string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -60,8 +60,8 @@ func startHolder(t *testing.T, namespace, table string) *exec.Cmd {
 
 func tableName() string { return fmt.Sprintf("test_%d_%d", os.Getpid(), time.Now().UnixNano()) }
 
-// TestTableHasOneProcess: a table that another process has is refused, with the
-// name of the process; it is free the moment that one is killed.
+// TestTableHasOneProcess: a table locked by another process is refused, with
+// the id of that process; it is free as soon as the process is killed.
 func TestTableHasOneProcess_I7(t *testing.T) {
 	t.Parallel()
 	table := tableName()
@@ -88,7 +88,7 @@ func TestTableHasOneProcess_I7(t *testing.T) {
 		}
 		won <- err
 	}()
-	if err := other.Process.Kill(); err != nil { // waited for by the cleanup only
+	if err := other.Process.Kill(); err != nil { // the cleanup waits for it
 		t.Fatal(err)
 	}
 	if err := <-won; err != nil {
@@ -96,7 +96,8 @@ func TestTableHasOneProcess_I7(t *testing.T) {
 	}
 }
 
-// TestManyAskers: who has a name is told even after more asked than are waited for.
+// TestManyAskers: the name is found taken even when its queue of connections is
+// full.
 func TestManyAskers(t *testing.T) {
 	t.Parallel()
 	table := tableName()
@@ -112,8 +113,8 @@ func TestManyAskers(t *testing.T) {
 	}
 }
 
-// TestNamespaces: a table of the same name in another namespace is another table,
-// and a namespace is the same by whatever name.
+// TestNamespaces: tables of the same name in two namespaces are different, and
+// a namespace is the same under its name and its path.
 func TestNamespaces(t *testing.T) {
 	testenv.Require(t, testenv.Root|testenv.Nft)
 	t.Parallel()
@@ -143,7 +144,7 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// world is a Redis with claimants on it.
+// world is a Redis for claimants.
 type world struct {
 	t      *testing.T
 	server *testenv.RedisServer
@@ -165,7 +166,7 @@ func newWorld(t *testing.T) *world {
 	return &world{t, server, db}
 }
 
-// claimant returns one, as of another machine if elsewhere.
+// claimant returns a claimant, as of another machine if elsewhere.
 func (w *world) claimant(node string, elsewhere bool) *Claimant {
 	w.t.Helper()
 	c, err := New(Options{Store: w.db, Node: node, Logger: slog.New(slog.DiscardHandler)})
@@ -199,7 +200,7 @@ func (w *world) cli(args ...string) {
 	}
 }
 
-// keep renews as a daemon does, until the test ends or stop is called.
+// keep renews the leases like a daemon, until the test ends or stop is called.
 func keep(t *testing.T, c *Claimant) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var task sync.WaitGroup
@@ -213,8 +214,8 @@ func keep(t *testing.T, c *Claimant) (stop func()) {
 	return stop
 }
 
-// TestOtherNode: a group that another node serves is refused, with who and until
-// when; once given up it is taken at once.
+// TestOtherNode: a group that another node serves is refused, with its owner
+// and the end of its lease; once given up it is taken at once.
 func TestOtherNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -241,8 +242,8 @@ func TestOtherNode(t *testing.T) {
 	}
 }
 
-// TestDeadNode: the group of a node that gives no sign of life is taken once its
-// lease has run out, and not before.
+// TestDeadNode: the group of a node that does not renew its lease is taken once
+// the lease has run out, and not before.
 func TestDeadNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -255,8 +256,8 @@ func TestDeadNode(t *testing.T) {
 	}
 }
 
-// TestDeadProcess: the group of a process that is known to be dead, because it was
-// in this namespace and is no more, is taken at once.
+// TestDeadProcess: the group of a process that is known to be dead, because it
+// was in this namespace, is taken at once.
 func TestDeadProcess_I7(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -270,7 +271,7 @@ func TestDeadProcess_I7(t *testing.T) {
 	}
 }
 
-// TestEmptied: who served a group when Redis was emptied takes it again.
+// TestEmptied: the owner of a group takes it again after Redis was emptied.
 func TestEmptied_I6(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -287,7 +288,8 @@ func TestEmptied_I6(t *testing.T) {
 	}
 }
 
-// TestRedisAway: without Redis a lease is in doubt after its time, but not lost.
+// TestRedisAway: without Redis a lease is in doubt after its time, but not
+// lost.
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -313,9 +315,9 @@ func TestRedisAway(t *testing.T) {
 	}
 }
 
-// TestTakenOver: a lease that somebody else is seen to have is doubted, and lost
-// once that one shows that it is alive; one that does not show it, as after an old
-// backup, runs out, and is taken again.
+// TestTakenOver: a lease that shows another owner is in doubt, and lost once
+// that owner renews it. A lease that is not renewed, as after an old backup,
+// runs out, and is taken again.
 func TestTakenOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -347,7 +349,7 @@ func TestTakenOver(t *testing.T) {
 	}
 }
 
-// TestNoEnd: a lease without an end, which somebody has set by hand, is heeded.
+// TestNoEnd: a lease without an end, set by hand, is respected.
 func TestNoEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -358,7 +360,7 @@ func TestNoEnd(t *testing.T) {
 	}
 }
 
-// TestLeftForGood: what was given up is not taken again by a sign of life.
+// TestLeftForGood: Renew does not take a group again that was given up.
 func TestLeftForGood(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

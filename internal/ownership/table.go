@@ -13,12 +13,12 @@ import (
 // namespace. It ends with Close, or with the process.
 type Table struct{ name *name }
 
-// handover is how long LockTable waits for a daemon that is about to end: one that
-// was told to stop flushes first, one that was killed frees its memory first.
+// handover bounds LockTable's wait for a daemon that is about to end: after a
+// stop it flushes first, after a kill it frees its memory first.
 const handover = 5 * time.Second
 
-// LockTable locks a table, before anything of it is looked at or touched. It fails
-// when another process has it and keeps it.
+// LockTable locks a table, before any part of it is read or changed. It fails
+// if another process keeps the lock.
 func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 	ctx, cancel := context.WithTimeout(ctx, handover)
 	defer cancel()
