@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Address is a peer's address as the kernel has it, so that an answer goes
-// back without conversion. Addresses can be compared; the zero value is the peer
-// of a connected socket.
+// An Address is a peer's address in the kernel's form, so that an answer needs
+// no conversion. Addresses can be compared; the zero value is the peer of a
+// connected socket.
 type Address struct {
 	raw    [unix.SizeofSockaddrInet6]byte
-	length uint8 // of raw that is used
+	length uint8 // used octets of raw
 }
 
-// AddrPort is the address in Go's terms, not mapped into IPv6; the zero AddrPort
-// when there is none. An IPv6 zone is the name of the interface.
+// AddrPort returns the address, not mapped into IPv6; the zero AddrPort for the
+// zero Address. An IPv6 zone is the name of the interface.
 func (a *Address) AddrPort() netip.AddrPort {
 	port := binary.BigEndian.Uint16(a.raw[2:])
 	switch a.length {
@@ -35,10 +35,10 @@ func (a *Address) AddrPort() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// zones remembers the names of interfaces, for the kernel is slow to tell.
+// zones caches the names of interfaces, because asking the kernel is slow.
 var zones sync.Map // uint32 to string
 
-// zone is the name of an interface, or its number when it has none any more.
+// zone is the name of an interface, or its number if it no longer exists.
 func zone(scope uint32) string {
 	if known, ok := zones.Load(scope); ok {
 		return known.(string)

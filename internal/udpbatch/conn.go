@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Datagram is one that was received, or is to be sent.
+// A Datagram is a received datagram, or one to send.
 type Datagram struct {
 	Octets  []byte
 	Peer    Address
@@ -20,24 +20,25 @@ type Datagram struct {
 // A Conn is a UDP socket that Readers and Writers share.
 type Conn struct {
 	raw      syscall.RawConn
-	segments atomic.Bool // the kernel cuts what is sent into segments
+	segments atomic.Bool // the kernel cuts a message into segments
 }
 
-// New returns a Conn for a socket, which stays its owner's.
+// New returns a Conn for a socket, which the caller still owns.
 func New(c *net.UDPConn) (*Conn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	conn := &Conn{raw: raw}
-	// Linux 4.18 cuts segments. 0 leaves it to the single message.
+	// Linux 4.18 cuts segments. 0 is no size for the socket: each message gives its
+	// own.
 	conn.segments.Store(conn.set(unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil)
 	return conn, nil
 }
 
-// Coalesce asks the kernel to hand over datagrams of one peer and size that came
-// together as one, which Readers take apart. Their buffers should hold 64 KiB
-// then. It needs Linux 5.0.
+// Coalesce asks the kernel to join datagrams of one peer and size that arrive
+// together; Readers split them again. Readers' buffers should then hold 64 KiB.
+// It needs Linux 5.0.
 func (c *Conn) Coalesce() error {
 	if err := c.set(unix.SOL_UDP, unix.UDP_GRO, 1); err != nil {
 		return fmt.Errorf("coalesce datagrams: %w", err)
@@ -45,8 +46,9 @@ func (c *Conn) Coalesce() error {
 	return nil
 }
 
-// Drops returns how many datagrams the kernel has dropped at the socket, mostly
-// because its receive buffer was full. It wraps. It needs Linux 4.12.
+// Drops returns the number of datagrams that the kernel has dropped at the
+// socket, mostly because its receive buffer was full. It wraps. It needs Linux
+// 4.12.
 func (c *Conn) Drops() (uint32, error) {
 	var info [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(info))
@@ -64,11 +66,12 @@ func (c *Conn) Drops() (uint32, error) {
 	return info[unix.SK_MEMINFO_DROPS], nil
 }
 
-// AllowFragments lets datagrams arrive where a link on the way is narrower than ours
-// and cannot tell so, because ICMP is filtered. Over IPv4 they leave without DF, for
-// routers to fragment (RFC 791 section 3.2). Over IPv6 only the sender fragments, and
-// Linux only what its own link does not take: these fragments are of a size that every
-// link takes (RFC 8200 section 5). The rest needs Packet Too Big (RFC 8201).
+// AllowFragments lets datagrams arrive over a path with a smaller MTU than
+// ours, even if ICMP is filtered. Over IPv4 they are sent without DF, so that
+// routers may fragment them (RFC 791 section 3.2). Over IPv6 only the sender
+// fragments, and Linux only datagrams above its link's MTU. Their fragments
+// then get the minimum MTU of IPv6 (RFC 8200 section 5). Smaller datagrams
+// still need Packet Too Big (RFC 8201).
 func (c *Conn) AllowFragments() error {
 	family, err := c.get(unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
@@ -113,9 +116,9 @@ type call struct {
 	errno    syscall.Errno
 }
 
-// run makes the call and reports whether it is over: it is not when the socket
-// was not ready. The call never waits, so the scheduler is not told of it: that
-// would cost more than it saves, and keep its monitor awake.
+// run makes the call and reports whether it is over: false if the socket was
+// not ready. The call never blocks, so it bypasses the Go scheduler, which
+// would cost more than it saves and keep the monitor thread awake.
 func (c *call) run(fd uintptr) bool {
 	for {
 		n, _, errno := syscall.RawSyscall6(c.number, fd, uintptr(unsafe.Pointer(&c.messages[0])),

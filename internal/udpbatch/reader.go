@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// segmentControl is room for the size of segments.
+// segmentControl is the space of the control message with the segment size.
 var segmentControl = unix.CmsgSpace(4)
 
-// A Reader receives datagrams. It belongs to one goroutine.
+// A Reader receives datagrams. It is not safe for concurrent use.
 type Reader struct {
 	conn      *Conn
 	call      call
@@ -20,11 +20,11 @@ type Reader struct {
 	controls  [][]byte
 	peers     []Address
 	datagrams []Datagram
-	used      int // of messages by the last Read
+	used      int // messages that the last Read filled
 }
 
-// NewReader makes a Reader of up to n datagrams at once, of the given size, with
-// so many octets of control messages. What is longer is cut off.
+// NewReader returns a Reader of up to n messages at once, of size octets each,
+// with control octets of control messages. Longer datagrams are cut off.
 func (c *Conn) NewReader(n, size, control int) *Reader {
 	r := &Reader{
 		conn:     c,
@@ -49,8 +49,8 @@ func (c *Conn) NewReader(n, size, control int) *Reader {
 	return r
 }
 
-// Read waits for datagrams and returns those that are there. They are the
-// Reader's again with the next Read.
+// Read waits for datagrams and returns those that have arrived. They are valid
+// until the next Read.
 func (r *Reader) Read() ([]Datagram, error) {
 	for i := range r.messages[:r.used] {
 		h := &r.messages[i].Hdr
@@ -86,8 +86,8 @@ func (r *Reader) take(i int) {
 	r.datagrams = append(r.datagrams, d)
 }
 
-// cutSegment takes the size of segments off control messages, where the kernel
-// puts it first; 0 when it is not there.
+// cutSegment removes the segment size from control messages, where the kernel
+// puts it first; 0 if there is none.
 func cutSegment(control []byte) ([]byte, int) {
 	if len(control) < unix.SizeofCmsghdr {
 		return control, 0

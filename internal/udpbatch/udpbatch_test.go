@@ -37,7 +37,7 @@ func listen(t testing.TB, network, address string) (*net.UDPConn, *Conn) {
 	return u, c
 }
 
-// addressTo makes an Address as the kernel would report it to a socket of the
+// addressTo returns an Address as the kernel would report it to a socket of the
 // given family.
 func addressTo(to netip.AddrPort, inet6 bool) (a Address) {
 	binary.BigEndian.PutUint16(a.raw[2:], to.Port())
@@ -78,8 +78,8 @@ func collect(t *testing.T, u *net.UDPConn, c *Conn, n int) []string {
 	return got
 }
 
-// stray reports datagrams beyond those that were waited for. What was sent over
-// loopback is there already.
+// stray reports datagrams beyond the expected ones. Over loopback, all sent
+// datagrams have arrived by now.
 func stray(t *testing.T, u *net.UDPConn) {
 	t.Helper()
 	u.SetReadDeadline(time.Now().Add(-time.Second))
@@ -88,7 +88,7 @@ func stray(t *testing.T, u *net.UDPConn) {
 	}
 }
 
-// mixture is datagrams of few sizes, all of them different.
+// mixture returns different datagrams of few sizes.
 func mixture(r *rand.Rand, n int) [][]byte {
 	sizes := []int{20, 20, 20, 20, 58, 273, maxSegment, maxSegment + 1, 4096}
 	all := make([][]byte, n)
@@ -164,7 +164,7 @@ func exchangeAll(t *testing.T, sender *Conn, inet6 bool, network, address string
 	}
 }
 
-// TestTrains looks at what goes together.
+// TestTrains checks which datagrams go together.
 func TestTrains(t *testing.T) {
 	_, c := listen(t, "udp4", "127.0.0.1:0")
 	w := c.NewWriter(256)
@@ -187,8 +187,8 @@ func TestTrains(t *testing.T) {
 	}
 }
 
-// TestRefusedSegments has a socket without checksums, of which the kernel cuts
-// nothing, but says so only when it is to send.
+// TestRefusedSegments uses a socket without checksums, for which the kernel
+// refuses to cut segments, but only when sending.
 func TestRefusedSegments(t *testing.T) {
 	_, sender := listen(t, "udp4", "127.0.0.1:0")
 	if err := sender.set(unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
@@ -200,7 +200,7 @@ func TestRefusedSegments(t *testing.T) {
 	}
 }
 
-// TestErrorsAreTold sends one datagram to nobody among others.
+// TestErrorsAreTold sends one datagram to port 0 among others.
 func TestErrorsAreTold(t *testing.T) {
 	_, sender := listen(t, "udp4", "127.0.0.1:0")
 	u, receiver := listen(t, "udp4", "127.0.0.1:0")
@@ -220,8 +220,8 @@ func TestErrorsAreTold(t *testing.T) {
 	}
 }
 
-// TestControl lets control messages through beside segments: the source address
-// is the one that was asked for, and comes with each datagram.
+// TestControl passes control messages beside segments: the source address is
+// the requested one, and comes with each datagram.
 func TestControl(t *testing.T) {
 	for _, inet6 := range []bool{false, true} {
 		network, any, local := "udp4", "0.0.0.0:0", netip.MustParseAddr("127.0.0.3")
@@ -260,8 +260,8 @@ func TestControl(t *testing.T) {
 	}
 }
 
-// askDestination turns packet information on, and returns the message that makes
-// an address the source.
+// askDestination turns packet information on, and returns the control message
+// that sets the source address.
 func askDestination(t *testing.T, u *net.UDPConn, inet6 bool, source netip.Addr) []byte {
 	t.Helper()
 	var err error

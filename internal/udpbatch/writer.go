@@ -9,43 +9,43 @@ import (
 )
 
 const (
-	// maxSegments bounds the datagrams of one message: what all kernels take.
+	// maxSegments bounds the datagrams of one message: the limit of all kernels.
 	maxSegments = 64
-	// maxSegment bounds a datagram that goes with others, in octets: what passes
-	// every IPv6 link unfragmented (RFC 8200 section 5). The kernel cuts
+	// maxSegment bounds a datagram that goes with others, in octets. Every IPv6
+	// link carries this size unfragmented (RFC 8200 section 5); the kernel cuts
 	// segments only if it need not fragment them.
 	maxSegment = minMTU6 - 40 - 8
-	// minMTU6 is what every IPv6 link takes, in octets (RFC 8200 section 5).
+	// minMTU6 is the minimum MTU of IPv6, in octets (RFC 8200 section 5).
 	minMTU6 = 1280
-	// maxTrain bounds the octets of one message: what fits into an IPv4 datagram,
-	// which it is until it is cut.
+	// maxTrain bounds the octets of one message: it must fit into an IPv4 datagram
+	// before it is cut.
 	maxTrain = 65_535 - 20 - 8
-	// searched bounds the messages among which a datagram looks for others of
-	// its kind.
+	// searched bounds the number of trains that are searched for one that a
+	// datagram can join.
 	searched = 8
-	// maxControl is room for the control messages of a message with segments.
+	// maxControl is the space for the control messages of a message with segments.
 	maxControl = 64
 )
 
-// A Writer collects datagrams and sends them together. Those of one peer, size
-// and control message go in one message that the kernel cuts, if it can. The
-// order between datagrams is not kept. It belongs to one goroutine.
+// A Writer collects datagrams and sends them together. Datagrams of one peer,
+// size and control message go in one message that the kernel cuts, if it can.
+// The order of datagrams is not kept. It is not safe for concurrent use.
 type Writer struct {
 	conn     *Conn
 	call     call
 	run      func(fd uintptr) bool // call.run
 	queue    []Datagram
-	next     []int // in queue, of the same message; the first of all for the last
+	next     []int // index in queue of the train's next datagram; unused for its last
 	trains   []train
 	messages []unix.Mmsghdr
 	iovecs   []unix.Iovec
 	controls [][maxControl]byte
 }
 
-// A train is the datagrams of one message.
-type train struct{ first, last, count int } // in queue
+// A train holds the datagrams of one message.
+type train struct{ first, last, count int } // indexes in queue
 
-// NewWriter makes a Writer that holds up to n datagrams.
+// NewWriter returns a Writer that holds up to n datagrams.
 func (c *Conn) NewWriter(n int) *Writer {
 	w := &Writer{
 		conn:     c,
@@ -61,14 +61,14 @@ func (c *Conn) NewWriter(n int) *Writer {
 	return w
 }
 
-// Full reports whether Flush must come before the next Add.
+// Full reports whether Add needs a Flush first.
 func (w *Writer) Full() bool { return len(w.queue) == cap(w.queue) }
 
 // Add queues a datagram, which must not change before Flush.
 func (w *Writer) Add(d Datagram) { w.queue = append(w.queue, d) }
 
-// Flush sends what is queued. Each error is told, and the function says whether
-// to try again; otherwise the message at fault is given up.
+// Flush sends the queue. It calls failed with each error: if that returns true,
+// it tries again; otherwise the message is given up.
 func (w *Writer) Flush(failed func(error) (again bool)) {
 	for len(w.queue) > 0 {
 		w.arrange()
@@ -78,7 +78,7 @@ func (w *Writer) Flush(failed func(error) (again bool)) {
 	}
 }
 
-// arrange joins datagrams of one kind into trains.
+// arrange joins datagrams of equal peer, size and control into trains.
 func (w *Writer) arrange() {
 	w.trains = w.trains[:0]
 	segments := w.conn.segments.Load()
@@ -93,7 +93,7 @@ func (w *Writer) arrange() {
 	}
 }
 
-// trainOf finds the train that a datagram can go with; nil when there is none.
+// trainOf returns the train that a datagram can join, nil for none.
 func (w *Writer) trainOf(i int) *train {
 	d := &w.queue[i]
 	if len(d.Octets) > maxSegment || len(d.Octets) == 0 || len(d.Control)+segmentControl > maxControl {
@@ -110,7 +110,7 @@ func (w *Writer) trainOf(i int) *train {
 	return nil
 }
 
-// address makes a message of each train.
+// address makes a message from each train.
 func (w *Writer) address() {
 	iovecs, cut := w.iovecs, 0
 	for i := range w.trains {
@@ -155,8 +155,8 @@ func appendSegment(control []byte, size int) []byte {
 	return control
 }
 
-// send sends messages until all are gone, or the kernel turns out not to cut
-// segments. It returns how many trains are done with.
+// send sends messages until all are sent, or the kernel turns out not to cut
+// segments. It returns the number of trains that are done.
 func (w *Writer) send(failed func(error) bool) (done int) {
 	for done < len(w.trains) {
 		w.call.messages = w.messages[done:len(w.trains)]
@@ -178,13 +178,13 @@ func (w *Writer) send(failed func(error) bool) (done int) {
 	return done
 }
 
-// uncut reports whether the kernel, or the device on the way, may have refused
-// the segments and not the datagrams.
+// uncut reports whether the kernel, or the device, may have refused the
+// segmentation and not the datagrams.
 func uncut(err error) bool {
 	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE)
 }
 
-// keep leaves the datagrams of trains in the queue.
+// keep leaves only the datagrams of these trains in the queue.
 func (w *Writer) keep(trains []train) {
 	var left []Datagram
 	for _, t := range trains {
