@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // registers the codec that this one begins with
+	_ "google.golang.org/grpc/encoding/proto" // registers the codec that this one extends
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
@@ -14,23 +14,24 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 )
 
-// encodedMessage is a message that was encoded before. It can be sent on any number
-// of streams at once, which share its octets.
+// encodedMessage is a message in encoded form. It can be sent on any number of
+// streams at once, which share its octets.
 type encodedMessage []byte
 
-// messageCodec is the codec "proto", and takes an encodedMessage as it is.
-// grpc.PreparedMsg would not do: one of more than 1 kB goes back to a pool with the
-// first stream that sent it (grpc 1.85).
+// messageCodec is the codec "proto", extended for encodedMessage.
+// grpc.PreparedMsg is not suitable: a message above 1 kB returns to a pool
+// after the first stream has sent it (grpc 1.85).
 type messageCodec struct{ encoding.CodecV2 }
 
 func newCodec() messageCodec { return messageCodec{encoding.GetCodecV2("proto")} }
 
-// decodedRequest is a request to decode, and why it could not be.
+// decodedRequest is a request to decode, with the error of decoding it.
 //
-// A request that cannot be decoded, such as one whose text is not UTF-8, is its caller's
-// fault. gRPC answers INTERNAL before anybody can say so. A decodedRequest always counts as
-// decoded, and whoever handed it to gRPC looks at its fault. The fault belongs to the call:
-// a table of faults would keep those for which nobody asks, with their requests.
+// A request that cannot be decoded, such as one with text that is not UTF-8, is
+// the caller's fault. gRPC would answer INTERNAL before our code runs. So
+// decoding a decodedRequest always succeeds, and the code that handed it to
+// gRPC checks its fault. The fault is in the request itself: a separate table
+// would keep faults, with their requests, that are never checked.
 type decodedRequest struct {
 	message any
 	fault   error // optional
@@ -48,8 +49,8 @@ func (c messageCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// serviceRegistrar registers services on whose calls a request that cannot be decoded is
-// answered as its caller's fault. Streams see to that in RecvMsg.
+// serviceRegistrar registers services so that a request that cannot be decoded
+// is answered with InvalidArgument. For streams, RecvMsg does the same.
 type serviceRegistrar struct{ *grpc.Server }
 
 // RegisterService implements grpc.ServiceRegistrar.
@@ -62,8 +63,8 @@ func (r serviceRegistrar) RegisterService(desc *grpc.ServiceDesc, service any) {
 	r.Server.RegisterService(&own, service)
 }
 
-// answerFaults lets the interceptor see a call whose request cannot be decoded, and
-// answers it in place of the service.
+// answerFaults passes a call with an undecodable request through the
+// interceptor, and answers it in place of the service.
 func answerFaults(method grpc.MethodHandler) grpc.MethodHandler {
 	return func(service any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 		var request decodedRequest
@@ -87,7 +88,7 @@ func (c messageCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(v)
 }
 
-// encodeEvent returns the message that tells watchers of the event.
+// encodeEvent returns the encoded message with the event, for watchers.
 func encodeEvent(e *inspect.Event) ([]byte, error) {
 	return proto.Marshal(&pb.WatchSubscribersResponse{Event: toEvent(e)})
 }

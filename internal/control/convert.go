@@ -15,9 +15,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// All conversions between domain and proto messages stand in this file, those of
-// single fields in fields.go. Functions named to... make a message, those named
-// from... read one and check it.
+// All conversions between domain and proto messages are in this file, except
+// those of single fields, which are in fields.go. Functions named to... make a
+// message; functions named from... read and check one.
 
 var (
 	bindingStates = map[nat.State]pb.BindingState{
@@ -335,7 +335,7 @@ func fromSubscriber(m *pb.Subscriber) (subscriber.Record, error) {
 	return r, err
 }
 
-// subscriberQuery is what the requests that pick subscribers have in common.
+// subscriberQuery is the common part of requests that select subscribers.
 type subscriberQuery interface {
 	GetGroup() string
 	GetNas() string
@@ -406,8 +406,9 @@ func fromSessionFilter(m *pb.SessionFilter) (inspect.SessionFilter, error) {
 	return f, nil
 }
 
-// fromRemovalMode reads the toggle, of which a mask may name either form. Where it
-// names both they must agree, or somebody's change of one would be lost.
+// fromRemovalMode reads the toggle, of which a mask may name either form. If
+// the mask names both, they must agree; otherwise a change of one would be
+// lost.
 func fromRemovalMode(m *pb.Settings, mask *fieldmaskpb.FieldMask) (inspect.RemovalMode, error) {
 	either := inspect.RemovalOff
 	if m.GetSubscriberSessionRemoval() {
@@ -431,7 +432,7 @@ func fromRemovalMode(m *pb.Settings, mask *fieldmaskpb.FieldMask) (inspect.Remov
 	return either, invalid("settings."+removalModePath, "unknown mode %d", given)
 }
 
-// fromSettings reads the settings that the mask names; the others stay zero.
+// fromSettings reads the settings named in the mask; the others stay zero.
 func fromSettings(m *pb.Settings, names []string, mask *fieldmaskpb.FieldMask) (inspect.Settings, error) {
 	var s inspect.Settings
 	if slices.Contains(names, inspect.SettingRemoval) {

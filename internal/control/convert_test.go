@@ -14,7 +14,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// Every value of the proto enums must have exactly one domain value.
+// TestEnumsAreComplete: every value of the proto enums has exactly one domain
+// value.
 func TestEnumsAreComplete(t *testing.T) {
 	t.Parallel()
 	whole(t, "BindingState", bindingStates, pb.BindingState_name)
@@ -115,8 +116,8 @@ func TestSettingNames(t *testing.T) {
 	}
 }
 
-// TestRemovalMode: either form of the toggle does, and where both are named they
-// must agree.
+// TestRemovalMode: either form of the toggle is accepted; if both are named
+// they must agree.
 func TestRemovalMode(t *testing.T) {
 	t.Parallel()
 	const (
@@ -143,7 +144,7 @@ func TestRemovalMode(t *testing.T) {
 		{[]string{"subscriber_session_removal", "removal_mode"}, true, on, inspect.RemovalOn, false},
 		{[]string{"subscriber_session_removal", "removal_mode"}, false, on, 0, true},
 		{[]string{"subscriber_session_removal", "removal_mode"}, true, off, 0, true},
-		{[]string{"*"}, true, none, inspect.RemovalOn, false}, // who does not know the third position
+		{[]string{"*"}, true, none, inspect.RemovalOn, false}, // a client without the third value
 		{[]string{"*"}, false, none, inspect.RemovalOff, false},
 	} {
 		m := &pb.Settings{SubscriberSessionRemoval: tt.toggle, RemovalMode: tt.mode}

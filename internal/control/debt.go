@@ -9,19 +9,20 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// debt is what a connection's peer asked for and has not taken. gRPC keeps the reply to
-// a call until its peer lets it be sent, and tells nobody; but it is seen in the frames:
-// a call that is over for its handler, and whose end was not sent.
+// debt tracks replies that a connection's peer asked for and has not taken.
+// gRPC keeps the reply to a call until its peer accepts it, and reports
+// nothing. The frames show it: the call has left its handler, and its end was
+// not sent.
 type debt struct {
 	connection *connection
-	limit      time.Duration // how long a peer may owe without taking anything
+	limit      time.Duration // longest time in which a peer may owe without taking anything
 
 	mu       sync.Mutex
-	asked    map[uint32]struct{} // calls that came, and whose end was not sent
-	newest   uint32              // number of the newest of them
-	handled  int                 // calls that are with their handlers
-	progress time.Time           // when the end of one was sent last, or nothing was owed
-	look     *time.Timer         // at what is owed; nil while nothing is
+	asked    map[uint32]struct{} // received calls whose end was not sent
+	newest   uint32              // stream number of the newest
+	handled  int                 // calls in their handlers
+	progress time.Time           // time of the last end of a call sent, or of the begin of the debt
+	look     *time.Timer         // runs while there is a debt, else nil
 	over     bool                // the connection has ended
 }
 
@@ -29,7 +30,7 @@ func newDebt(c *connection, limit time.Duration) *debt {
 	return &debt{connection: c, limit: limit, asked: map[uint32]struct{}{}, progress: time.Now()}
 }
 
-// begin and end tell of a call's handler.
+// begin and end mark the begin and end of a call's handler.
 func (d *debt) begin() { d.count(1) }
 func (d *debt) end()   { d.count(-1) }
 
@@ -40,7 +41,7 @@ func (d *debt) count(n int) {
 	d.noteLocked()
 }
 
-// came takes in a frame of the peer.
+// came processes the head of a received frame.
 func (d *debt) came(f frameHead) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -56,7 +57,7 @@ func (d *debt) came(f frameHead) {
 	d.noteLocked()
 }
 
-// went takes in a frame to the peer.
+// went processes the head of a sent frame.
 func (d *debt) went(f frameHead) {
 	if f.kind != http2.FrameRSTStream && (f.kind != http2.FrameHeaders || !f.flags.Has(http2.FlagHeadersEndStream)) {
 		return
@@ -81,7 +82,8 @@ func (d *debt) noteLocked() {
 	}
 }
 
-// collect ends the connection of a peer that took nothing for too long, or looks again.
+// collect ends the connection if its peer took nothing for too long, or else
+// restarts the timer.
 func (d *debt) collect() {
 	d.mu.Lock()
 	if d.look == nil {
@@ -97,7 +99,7 @@ func (d *debt) collect() {
 	d.connection.abandon()
 }
 
-// forget ends the looking, with the connection.
+// forget stops the timer when the connection ends.
 func (d *debt) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -105,7 +107,7 @@ func (d *debt) forget() {
 	d.noteLocked()
 }
 
-// frameHead is the beginning of a frame (RFC 9113 section 4.1).
+// frameHead is the header of an HTTP/2 frame (RFC 9113 section 4.1).
 type frameHead struct {
 	kind   http2.FrameType
 	flags  http2.Flags
@@ -147,7 +149,8 @@ func (s *frameScanner) scan(p []byte, found func(frameHead)) {
 	}
 }
 
-// framed is a connection as gRPC sees it, whose frames are seen.
+// framed is gRPC's view of a connection; it passes the heads of frames to the
+// debt.
 type framed struct {
 	net.Conn
 	debt      *debt

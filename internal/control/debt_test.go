@@ -8,8 +8,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// FuzzFrameScanner: however the octets are cut, the same heads are found, and they are
-// those that were written.
+// FuzzFrameScanner: in any division of the octets, the scanner finds exactly
+// the heads that were written.
 func FuzzFrameScanner(f *testing.F) {
 	f.Add([]byte("some data"), uint8(3), uint32(7))
 	f.Add(bytes.Repeat([]byte{0}, 300), uint8(1), uint32(1<<31-1))

@@ -17,8 +17,9 @@ import (
 	"github.com/sessiond/sessiond/internal/control/controltest"
 )
 
-// TestUndecodableRequestIsTheCallersFault: text that is not UTF-8, which a careless
-// program takes from RADIUS, is an invalid argument and no failure of the daemon.
+// TestUndecodableRequestIsTheCallersFault: text that is not UTF-8, which a
+// program may copy from RADIUS, is an invalid argument and not an internal
+// error.
 func TestUndecodableRequestIsTheCallersFault(t *testing.T) {
 	t.Parallel()
 	conn := dial(t, controltest.Serve(t, controltest.Scene(), nil).Address)
@@ -40,8 +41,9 @@ func TestUndecodableRequestIsTheCallersFault(t *testing.T) {
 	}
 }
 
-// TestUndecodableRequestIsNotKept_I10: nothing of it stays in memory, however its stream ends.
-// A second message ends it before anybody takes the first.
+// TestUndecodableRequestIsNotKept_I10: such a request leaves nothing in memory
+// after any end of its stream. A second message ends the stream before the
+// first is read.
 func TestUndecodableRequestIsNotKept_I10(t *testing.T) {
 	conn := dial(t, controltest.Serve(t, controltest.Scene(), nil).Address)
 	filter, err := proto.Marshal(&pb.WatchSubscribersRequest{UserName: strings.Repeat("u", 200_000)})
@@ -77,7 +79,7 @@ func TestUndecodableRequestIsNotKept_I10(t *testing.T) {
 	}
 }
 
-// rawCodec sends octets as they are.
+// rawCodec sends octets unchanged.
 type rawCodec struct{}
 
 func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {

@@ -1,3 +1,3 @@
-// Package control serves the gRPC API through which a NOC sees and steers
+// Package control serves the gRPC API with which a NOC monitors and controls
 // sessiond.
 package control

@@ -12,7 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// door is a listener that admits no more connections than it may.
+// door is a listener with limits on its connections and streams.
 type door struct {
 	net.Listener
 	server      *Server
@@ -21,7 +21,7 @@ type door struct {
 	secured     bool // by TLS
 	certified   bool // callers show certificates
 	role        LocalRole
-	advice      string // for who may only read
+	advice      string // for callers that may only read
 	refusals    throttle.Throttle
 }
 
@@ -57,8 +57,8 @@ func (d *door) Accept() (net.Conn, error) {
 	}
 }
 
-// turnAway closes a connection that is not served, and says why where that can be
-// said in few octets: HTTP/2 has a frame for it.
+// turnAway closes a connection that is not served. It sends the reason first if
+// the connection is plain: HTTP/2 has a small frame for it.
 func (d *door) turnAway(raw net.Conn, peer string, refused *limitError) {
 	d.server.observer.ConnectionRefused(refused.cause)
 	if suppressed, ok := d.refusals.Allow(d.server.now()); ok {
@@ -73,28 +73,28 @@ func (d *door) turnAway(raw net.Conn, peer string, refused *limitError) {
 	_ = raw.Close()
 }
 
-// connection is one that was admitted. It ends when its peer takes nothing off the
-// wire for as long as a stream may stall.
+// connection is an admitted connection. It ends if its peer takes nothing for
+// the stall timeout of a stream.
 type connection struct {
 	net.Conn
 	door *door
-	peer string // whom limits count
+	peer string // as the limits count it
 
-	viewer *viewerError // what to tell one who may only read
+	viewer *viewerError // error for changes, if the caller may only read
 	debt   *debt
 
 	mu     sync.Mutex
 	closed bool
-	cause  string // why it ends, where the server ends it
+	cause  string // of its end, if the server ends it
 }
 
-// Why a connection ended.
+// Causes of the end of a connection.
 const (
 	ConnectionStalled = "stalled" // its peer took nothing
-	ConnectionEnded   = "ended"   // by its peer, its handshake, or the end of the daemon
+	ConnectionEnded   = "ended"   // by its peer, a failed handshake, or the end of the daemon
 )
 
-// ConnectionCauses returns why connections end.
+// ConnectionCauses returns all causes of the end of a connection.
 func ConnectionCauses() []string { return []string{ConnectionStalled, ConnectionEnded} }
 
 // Write implements net.Conn.
@@ -109,7 +109,7 @@ func (c *connection) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// abandon closes a connection whose peer does not take what it asked for.
+// abandon closes a connection whose peer does not take its replies.
 func (c *connection) abandon() {
 	c.mu.Lock()
 	c.cause = ConnectionStalled
@@ -137,15 +137,16 @@ func (c *connection) Close() error {
 	return err
 }
 
-// leaveStream counts a stream out. Of one that stalled gRPC keeps what was not taken, up
-// to 64 KiB, until its reader takes it or the connection goes, as debt sees to.
+// leaveStream counts a stream out. After a stall gRPC keeps up to 64 KiB of
+// untaken data until the reader takes it or the connection ends; debt sees to
+// that end.
 func (c *connection) leaveStream() { c.door.streams.Leave(c.peer) }
 
-// RemoteAddr returns an address that leads back to the connection: gRPC hands it on
-// to the calls, and nothing else of the connection.
+// RemoteAddr returns an address that contains the connection, because gRPC
+// passes only this address to the calls.
 func (c *connection) RemoteAddr() net.Addr { return caller{c.Conn.RemoteAddr(), c} }
 
-// caller is the address of a peer, and the connection by which it calls.
+// caller is the address of a peer, with its connection.
 type caller struct {
 	net.Addr
 	connection *connection

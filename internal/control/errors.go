@@ -18,8 +18,7 @@ import (
 // errorDomain is the domain of every google.rpc.ErrorInfo.
 const errorDomain = "sessiond"
 
-// retryAfter is what clients are told to wait when the cause is expected to
-// pass by itself.
+// retryAfter is the delay that clients are told if the cause is temporary.
 const retryAfter = time.Second
 
 // errStopping ends the streams when the daemon stops.
@@ -28,8 +27,8 @@ var errStopping = errors.New("the daemon is stopping")
 // errStalled ends a stream whose reader takes nothing.
 var errStalled = errors.New("nothing of this stream was taken for longer than grpc.stall_timeout; read faster, or ask for less by a filter")
 
-// codings says which code and ErrorInfo reason each domain error gets; the first
-// that matches wins.
+// codings assigns a code and an ErrorInfo reason to each domain error; the
+// first match counts.
 var codings = []struct {
 	err    error
 	code   codes.Code
@@ -49,7 +48,7 @@ var codings = []struct {
 	{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},
 }
 
-// fieldError says what is wrong with one field of a request.
+// fieldError is an error in one field of a request.
 type fieldError struct {
 	field   string // path with proto names, "filter.inside"
 	problem string
@@ -57,12 +56,12 @@ type fieldError struct {
 
 func (e *fieldError) Error() string { return e.field + ": " + e.problem }
 
-// invalid returns the error for a field that cannot be taken.
+// invalid returns the error of an invalid field.
 func invalid(field, format string, args ...any) error {
 	return &fieldError{field: field, problem: fmt.Sprintf(format, args...)}
 }
 
-// resourceError says which resource an error is about.
+// resourceError is an error with the resource that it is about.
 type resourceError struct {
 	kind, name string
 	err        error
@@ -71,7 +70,7 @@ type resourceError struct {
 func (e *resourceError) Error() string { return e.kind + " " + e.name + ": " + e.err.Error() }
 func (e *resourceError) Unwrap() error { return e.err }
 
-// about adds to an error which resource it is about; nil stays nil.
+// about adds a resource to an error; nil stays nil.
 func about(kind, name string, err error) error {
 	if err == nil {
 		return nil
@@ -79,7 +78,7 @@ func about(kind, name string, err error) error {
 	return &resourceError{kind: kind, name: name, err: err}
 }
 
-// toStatus turns an error of a handler into the status that goes to the client.
+// toStatus converts a handler's error into the status for the client.
 func toStatus(err error) error {
 	if err == nil {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// maxAttribute is the most octets a RADIUS attribute of type string can hold
-// (RFC 2865 section 5).
+// maxAttribute is the largest length of a RADIUS attribute of type string, in
+// octets (RFC 2865 section 5).
 const maxAttribute = 253
 
 // fromTimeout reads an idle timeout: whole seconds that fit the kernel's 32 bit

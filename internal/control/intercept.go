@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// unary turns the handlers' errors into statuses and logs the calls.
+// unary converts handlers' errors into statuses, and logs the calls.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	began := s.now()
 	if c, known := callerIn(ctx); known {
@@ -31,8 +31,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return res, err
 }
 
-// stream does the same for streams, and ends them when the server stops, or when
-// their reader takes nothing.
+// stream does the same for streams, and ends them when the server stops, or
+// when their reader takes nothing.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	began := s.now()
 	method := path.Base(info.FullMethod)
@@ -68,7 +68,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	return err
 }
 
-// refuseStream counts a stream that is one too many.
+// refuseStream counts and logs a stream beyond a limit.
 func (s *Server) refuseStream(ctx context.Context, method string, refused *limitError) error {
 	s.observer.StreamRefused(method, refused.cause)
 	if suppressed, ok := s.refusals.Allow(s.now()); ok {
@@ -78,11 +78,11 @@ func (s *Server) refuseStream(ctx context.Context, method string, refused *limit
 	return toStatus(refused)
 }
 
-// maxLogged is how many octets of a request are logged.
+// maxLogged bounds the logged octets of a request.
 const maxLogged = 2 << 10
 
-// log records who changed what; calls that only read are for debugging. Of changes
-// that failed, which anybody can ask for, it records some.
+// log records changes with their peer; calls that only read are logged at debug
+// level. Failed changes, which any caller can cause, are throttled.
 func (s *Server) log(ctx context.Context, method string, req any, err error, took time.Duration) {
 	level, attrs := slog.LevelDebug, []slog.Attr{
 		slog.String("method", method),

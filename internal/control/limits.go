@@ -9,20 +9,20 @@ import (
 	"github.com/sessiond/sessiond/internal/quota"
 )
 
-// Limits bound what callers can take of the daemon. A peer is who has an address (an
-// IPv6 peer a /64) or, on this machine, an address and a user. Zero fields have the
-// defaults of DefaultLimits. The numbers are those of each listener: whoever fills
-// one leaves the others as they were.
+// Limits bound a caller's use of the daemon. A peer is an address (of IPv6 a
+// /64), or a user of this machine on a unix socket. Zero fields take the values
+// of DefaultLimits. Each listener counts for itself: if one is full, the others
+// still serve.
 type Limits struct {
 	Connections        int           // at least 1
 	ConnectionsPerPeer int           // at least 1
 	Streams            int           // at least 1
 	StreamsPerPeer     int           // at least 1
-	StallTimeout       time.Duration // how long a reader of a stream may take nothing
+	StallTimeout       time.Duration // longest time in which a stream's reader may take nothing
 }
 
-// DefaultLimits are enough for a NOC with some dashboards, and cost no more than some
-// tens of MB if all of them stall.
+// DefaultLimits suit a NOC with some dashboards, and bound the memory to some
+// tens of MB if all streams stall.
 func DefaultLimits() Limits {
 	return Limits{Connections: 256, ConnectionsPerPeer: 32, Streams: 128, StreamsPerPeer: 32, StallTimeout: 30 * time.Second}
 }
@@ -45,10 +45,10 @@ func (l Limits) check() error {
 	return nil
 }
 
-// RefusalCauses returns why connections and streams are refused.
+// RefusalCauses returns all causes of refused connections and streams.
 func RefusalCauses() []string { return []string{quota.Limit, quota.PeerLimit} }
 
-// limitError says which limit is reached, and what to do.
+// limitError names the limit that is reached, with advice.
 type limitError struct {
 	cause string // one of RefusalCauses
 	text  string
@@ -56,10 +56,10 @@ type limitError struct {
 
 func (e *limitError) Error() string { return e.text }
 
-// tally is a quota that says which key of the configuration it is.
+// tally is a quota with the name of its configuration keys.
 type tally struct {
 	*quota.Quota
-	what    string // is counted, in the plural; the keys are grpc.max_WHAT and so on
+	what    string // the counted things, plural; the keys are grpc.max_WHAT and so on
 	most    int
 	perPeer int
 }
@@ -68,8 +68,8 @@ func newTally(what string, most, perPeer int) *tally {
 	return &tally{quota.New(most, perPeer), what, most, perPeer}
 }
 
-// enter counts one more of the peer, or returns which limit it would pass. Each
-// enter without an error has one Leave.
+// enter counts one more for the peer, or returns the limit that it would
+// exceed. Each enter that succeeds needs one Leave.
 func (t *tally) enter(peer string) *limitError {
 	switch cause := t.Enter(peer); cause {
 	case "":

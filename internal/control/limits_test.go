@@ -25,7 +25,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 )
 
-// ledger is an Observer that remembers what it was told.
+// ledger is an Observer that counts its calls.
 type ledger struct {
 	mu     sync.Mutex
 	counts map[string]int
@@ -49,7 +49,7 @@ func (l *ledger) StreamOpened(method string)         { l.note(method, "opened") 
 func (l *ledger) StreamEnded(method, end string)     { l.note(method, end) }
 func (l *ledger) StreamRefused(method, cause string) { l.note(method, "refused", cause) }
 
-// await waits until something was told so often.
+// await waits until a call was counted this often.
 func (l *ledger) await(t *testing.T, what string, times int) {
 	t.Helper()
 	timeout := time.After(20 * time.Second)
@@ -68,7 +68,7 @@ func (l *ledger) await(t *testing.T, what string, times int) {
 	}
 }
 
-// dialFrom connects from an address of this machine.
+// dialFrom connects from a given address of this machine.
 func dialFrom(t *testing.T, source, address string) *grpc.ClientConn {
 	t.Helper()
 	return dial(t, address, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -78,7 +78,7 @@ func dialFrom(t *testing.T, source, address string) *grpc.ClientConn {
 		}))
 }
 
-// watch opens a watch and waits until it is served, or refused.
+// watch opens a watch and waits until it is served or refused.
 func watch(ctx context.Context, conn *grpc.ClientConn) (pb.SubscriberService_WatchSubscribersClient, error) {
 	stream, err := pb.NewSubscriberServiceClient(conn).WatchSubscribers(ctx, &pb.WatchSubscribersRequest{})
 	if err != nil {
@@ -87,7 +87,7 @@ func watch(ctx context.Context, conn *grpc.ClientConn) (pb.SubscriberService_Wat
 	if md, err := stream.Header(); err != nil || md != nil {
 		return stream, err
 	}
-	_, err = stream.Recv() // refused before it had a header
+	_, err = stream.Recv() // refused before its header
 	return nil, err
 }
 
@@ -95,8 +95,9 @@ func limited(l control.Limits, o control.Observer) func(*control.Options) {
 	return func(options *control.Options) { options.Limits, options.Observer = l, o }
 }
 
-// TestStreamsOfAPeerAreBounded_I10: who has all the streams it may have is told what to do,
-// and nobody else is refused for it. What ends makes room.
+// TestStreamsOfAPeerAreBounded_I10: a peer beyond its limit gets an error with
+// advice, and no other peer is affected. A stream that ends makes room for
+// another.
 func TestStreamsOfAPeerAreBounded_I10(t *testing.T) {
 	t.Parallel()
 	told := newLedger()
@@ -132,7 +133,7 @@ func TestStreamsOfAPeerAreBounded_I10(t *testing.T) {
 	told.await(t, "WatchSubscribers refused limit", 1)
 }
 
-// TestConnectionsOfAPeerAreBounded_I10: as with streams.
+// TestConnectionsOfAPeerAreBounded_I10 does the same for connections.
 func TestConnectionsOfAPeerAreBounded_I10(t *testing.T) {
 	t.Parallel()
 	told := newLedger()
@@ -161,9 +162,9 @@ func TestConnectionsOfAPeerAreBounded_I10(t *testing.T) {
 	}
 }
 
-// TestStalledStreamIsEnded_I10: a reader that takes nothing loses its stream, with a reason
-// that it can still read, and may go on; if it does not even take that, it loses its
-// connection.
+// TestStalledStreamIsEnded_I10: a reader that takes nothing loses its stream,
+// with a reason that it can still read. If it does not take the reason either,
+// it loses its connection.
 func TestStalledStreamIsEnded_I10(t *testing.T) {
 	t.Parallel()
 	for method, stall := range map[string]func(*testing.T, *controltest.Backend, *grpc.ClientConn) (end func() error){
@@ -211,8 +212,9 @@ func TestStalledStreamIsEnded_I10(t *testing.T) {
 	}
 }
 
-// TestReplyThatIsNotTaken_I10: who asks and lets no reply come loses the connection; who
-// takes its replies keeps it, however many, and so does who waits between its calls.
+// TestReplyThatIsNotTaken_I10: a client that accepts no reply loses its
+// connection. A client that takes its replies, however many, keeps it, and so
+// does one that waits between calls.
 func TestReplyThatIsNotTaken_I10(t *testing.T) {
 	t.Parallel()
 	told := newLedger()
@@ -259,7 +261,7 @@ func TestReplyThatIsNotTaken_I10(t *testing.T) {
 	}
 }
 
-// silentListener gives connections whose peer takes nothing off the wire.
+// silentListener returns connections whose peer takes nothing from the network.
 type silentListener struct{ net.Listener }
 
 func (l silentListener) Accept() (net.Conn, error) {
@@ -270,8 +272,8 @@ func (l silentListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// TestConnectionThatTakesNothingIsEnded_I10: one whose peer reads nothing is closed by
-// its write deadline.
+// TestConnectionThatTakesNothingIsEnded_I10: a connection whose peer reads
+// nothing is closed by its write deadline.
 func TestConnectionThatTakesNothingIsEnded_I10(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -306,7 +308,7 @@ func TestConnectionThatTakesNothingIsEnded_I10(t *testing.T) {
 	told.await(t, "closed stalled", 1)
 }
 
-// deafConn reads nothing once it is deaf.
+// deafConn reads nothing once deaf is closed.
 type deafConn struct {
 	net.Conn
 	deaf   chan struct{}

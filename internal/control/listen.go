@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketMode lets the owner and the group of the daemon use its unix socket.
+// socketMode admits the owner and the group of the unix socket.
 const socketMode = 0o660
 
-// unixPrefix begins the addresses of unix sockets.
+// unixPrefix is the prefix of unix socket addresses.
 const unixPrefix = "unix:"
 
-// listen opens "host:port" or "unix:PATH". The group may open the socket; empty is
-// the daemon's own.
+// listen opens "host:port" or "unix:PATH". The group may connect to the socket;
+// empty is the daemon's own group.
 func listen(address, group string) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(address, unixPrefix)
 	if !isUnix {
@@ -41,7 +41,8 @@ func listen(address, group string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
-	// The mode is set before there is a file: nobody gets in between.
+	// The mode is set before the file exists, so that no other user can connect in
+	// between.
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var failed error
 		err := c.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), socketMode) })
@@ -51,7 +52,7 @@ func listen(address, group string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, socketMode); err != nil { // the umask may have taken from it
+	if err := os.Chmod(path, socketMode); err != nil { // the umask may have removed bits
 		return nil, errors.Join(err, l.Close())
 	}
 	if gid >= 0 {
@@ -77,13 +78,14 @@ func groupID(group string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// lockWait bounds how long a start waits for another one on the same socket, which takes
-// milliseconds.
+// lockWait bounds a start's wait for another start on the same socket, which
+// takes milliseconds.
 const lockWait = 2 * time.Second
 
-// lockSocket keeps two daemons that start from removing each other's new socket. The lock
-// is on a file of its own beside the socket, which nobody else can open: whoever may read
-// the folder could lock that, and hold up every start.
+// lockSocket prevents two starting daemons from removing each other's new
+// socket. The lock is on a file of its own beside the socket, which other users
+// cannot open. A lock on the folder would not do: any user who may read it
+// could take that lock and block every start.
 func lockSocket(socket string) (unlock func(), err error) {
 	path := socket + ".lock"
 	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockWait / 200) {
@@ -100,12 +102,12 @@ func lockSocket(socket string) (unlock func(), err error) {
 	}
 }
 
-// errLocked is why a lock has to be tried again.
+// errLocked: the lock must be tried again.
 var errLocked = errors.New("another daemon is opening the socket")
 
-// tryLock opens and locks a file, which it makes if there is none.
+// tryLock opens and locks a file, and creates it if necessary.
 func tryLock(path string) (*os.File, error) {
-	// O_NONBLOCK is for a fifo, whose opening may wait.
+	// O_NONBLOCK keeps the opening of a fifo from blocking.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock file of the socket: %w; remove it if it is there, and let sessiond write its folder", err)
@@ -116,8 +118,8 @@ func tryLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// lockOwn locks a file that nobody else can open, and that still has its name: the one who
-// held the lock before removes it.
+// lockOwn locks a file if no other user can open it and it still has its name,
+// because the previous holder of the lock removes it.
 func lockOwn(f *os.File, path string) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -141,8 +143,8 @@ func lockOwn(f *os.File, path string) error {
 	return err
 }
 
-// removeStale removes the socket that a killed daemon left behind, and nothing
-// else: no other kind of file, and no socket on which somebody still answers.
+// removeStale removes the socket that a killed daemon left behind. It refuses
+// any other kind of file, and a socket with a listener.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

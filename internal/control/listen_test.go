@@ -16,7 +16,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// hold takes the lock of a file, or folder, for the rest of the test.
+// hold locks a file or folder for the rest of the test.
 func hold(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -29,7 +29,7 @@ func hold(t *testing.T, path string) {
 	}
 }
 
-// start makes a server on the socket and ends it. It fails a start that waits for 15 s.
+// start makes a server on the socket and ends it. It fails if that takes 15 s.
 func start(t *testing.T, socket string) error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -51,8 +51,8 @@ func start(t *testing.T, socket string) error {
 	}
 }
 
-// TestLockedFolder_I10: whoever may read the folder of the socket can lock it, and must not
-// hold up the start.
+// TestLockedFolder_I10: a user who may read the socket's folder can lock it,
+// which must not delay the start.
 func TestLockedFolder_I10(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -65,9 +65,9 @@ func TestLockedFolder_I10(t *testing.T) {
 	}
 }
 
-// TestLockOfTheSocketIsOurs: a lock file that others made, or may open, is refused at once,
-// with what to do, and is left as it was. One that another daemon holds is waited for, and
-// not for ever.
+// TestLockOfTheSocketIsOurs: a lock file that another user made, or may open,
+// is refused at once, with advice, and stays unchanged. The start waits a
+// bounded time for one that another daemon holds.
 func TestLockOfTheSocketIsOurs(t *testing.T) {
 	testenv.Require(t, testenv.Root) // to give a file away
 	t.Parallel()
@@ -110,7 +110,7 @@ func TestLockOfTheSocketIsOurs(t *testing.T) {
 	})
 }
 
-// TestLockIsLeftByAKilledDaemon: the next one uses the file, and removes it.
+// TestLockIsLeftByAKilledDaemon: the next daemon uses the file, and removes it.
 func TestLockIsLeftByAKilledDaemon(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "s")

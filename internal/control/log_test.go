@@ -12,7 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control/controltest"
 )
 
-// sharedBuffer takes a log, and gives it once.
+// sharedBuffer collects a log for several goroutines.
 type sharedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -36,9 +36,9 @@ func (s *sharedBuffer) lines(with string) int {
 	return n
 }
 
-// TestRefusedCallersFillNoLog: changes and streams that are refused, which anybody can ask
-// for, make a line now and then; a change that is made has its own, however long the
-// request was.
+// TestRefusedCallersFillNoLog: lines about refused changes and streams, which
+// any caller can cause, are throttled. Each change that is made has its own
+// line, of bounded length.
 func TestRefusedCallersFillNoLog(t *testing.T) {
 	t.Parallel()
 	var log sharedBuffer

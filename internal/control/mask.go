@@ -14,12 +14,12 @@ const (
 	maskField = "update_mask"
 	maskAll   = "*"
 
-	// removalModePath is the other form of inspect.SettingRemoval.
+	// removalModePath is the path of the other form of inspect.SettingRemoval.
 	removalModePath = "removal_mode"
 )
 
-// settingNames expands the mask of UpdateSettings to names of settings. A path
-// of a message stands for all settings below it.
+// settingNames expands the mask of UpdateSettings to names of settings. The
+// path of a message means all settings in it.
 func settingNames(mask *fieldmaskpb.FieldMask) ([]string, error) {
 	if len(mask.GetPaths()) == 0 {
 		return nil, invalid(maskField, "name the settings to change, or %q for all", maskAll)
@@ -50,7 +50,7 @@ func settingsBelow(path string) []string {
 	return names
 }
 
-// modes says which forms of the toggle a mask names.
+// modes are the forms of the toggle that a mask names.
 type modes struct{ toggle, mode bool }
 
 func modesNamed(mask *fieldmaskpb.FieldMask) modes {

@@ -120,7 +120,7 @@ func TestGetNas(t *testing.T) {
 		tell string
 	}{
 		{&pb.GetNasRequest{Name: "bng2.example"}, "core/bng2.example", codes.OK, ""},
-		{&pb.GetNasRequest{Name: "bng1.example"}, "bng1/bng1.example", codes.OK, ""}, // that of proxy2 is the same
+		{&pb.GetNasRequest{Name: "bng1.example"}, "bng1/bng1.example", codes.OK, ""}, // the one of proxy2 is the same
 		{&pb.GetNasRequest{Name: "bng1.example", Client: "proxy2"}, "proxy2/bng1.example", codes.OK, ""},
 		{&pb.GetNasRequest{Name: "MikroTik", Client: "site1"}, "site1/MikroTik", codes.OK, ""},
 		{&pb.GetNasRequest{Name: shown}, "core/" + shown, codes.OK, ""},

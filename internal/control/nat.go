@@ -10,7 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// clockSkew is how far ahead of the daemon's clock a client's "now" may be.
+// clockSkew is the largest lead of a client's clock for which a lookup's "now"
+// is accepted.
 const clockSkew = time.Minute
 
 type natService struct {
@@ -69,7 +70,7 @@ func (s *natService) LookupOutside(ctx context.Context, req *pb.LookupOutsideReq
 	return &pb.LookupOutsideResponse{Binding: toBinding(&binding)}, nil
 }
 
-// lookupTime returns the time asked about, zero for now.
+// lookupTime returns the requested time, zero for now.
 func (s *natService) lookupTime(req *pb.LookupOutsideRequest) (time.Time, error) {
 	at, err := fromTimestamp("at", req.GetAt())
 	if err != nil {

@@ -1,21 +1,21 @@
 package control
 
-// Observer is told of connections and streams, to count them. Its methods may be
-// called concurrently. Methods are short names such as "WatchSubscribers".
+// Observer counts connections and streams. Its methods may be called
+// concurrently. Method arguments are short names such as "WatchSubscribers".
 type Observer interface {
 	ConnectionOpened()
-	// ConnectionClosed is told of one of ConnectionCauses.
+	// ConnectionClosed: cause is one of ConnectionCauses.
 	ConnectionClosed(cause string)
-	// ConnectionRefused is told of one of RefusalCauses.
+	// ConnectionRefused: cause is one of RefusalCauses.
 	ConnectionRefused(cause string)
 	StreamOpened(method string)
-	// StreamEnded is told of one of StreamEnds.
+	// StreamEnded: end is one of StreamEnds.
 	StreamEnded(method, end string)
-	// StreamRefused is told of one of RefusalCauses.
+	// StreamRefused: cause is one of RefusalCauses.
 	StreamRefused(method, cause string)
 }
 
-// unobserved is for servers that nobody observes.
+// unobserved is the Observer of servers without one.
 type unobserved struct{}
 
 func (unobserved) ConnectionOpened()            {}

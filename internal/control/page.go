@@ -32,18 +32,19 @@ func pageSize(asked int32) (int, error) {
 	}
 }
 
-// A page token is the key of the page's last item behind a checksum, so that a
-// mangled token, or one of another list or filter, is noticed. It needs no state.
+// A page token is the key of the page's last item after a checksum, which
+// detects a damaged token and a token of another list or filter. The server
+// keeps no state for it.
 
-// newToken makes the token behind the item with that key. The scope is the list
-// and its filter.
+// newToken makes the token for the page after the item with that key. The scope
+// is the list and its filter.
 func newToken(scope string, key ...string) string {
 	body := strings.Join(key, "\x00")
 	sum := binary.BigEndian.AppendUint32(nil, checksum(scope, body))
 	return base64.RawURLEncoding.EncodeToString(append(sum, body...))
 }
 
-// parseToken returns the n parts of the key in a token of newToken.
+// parseToken returns the n parts of the key in a token from newToken.
 func parseToken(token, scope string, n int) ([]string, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) < 4 || base64.RawURLEncoding.EncodeToString(raw) != token {

@@ -11,7 +11,7 @@ import (
 	"github.com/sessiond/sessiond/internal/quota"
 )
 
-// peerOf names whom limits count a connection to.
+// peerOf returns the peer to which the limits count a connection.
 func peerOf(c net.Conn) string {
 	switch a := c.RemoteAddr().(type) {
 	case *net.TCPAddr:
@@ -43,7 +43,7 @@ func userOf(c net.Conn) (uint32, bool) {
 	return who.Uid, true
 }
 
-// callerIn returns who calls.
+// callerIn returns the caller of a call.
 func callerIn(ctx context.Context) (caller, bool) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {

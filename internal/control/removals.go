@@ -67,8 +67,8 @@ func (s *removalService) RefuseRemovals(ctx context.Context, req *pb.RefuseRemov
 	return &pb.RefuseRemovalsResponse{Refused: count(n)}, nil
 }
 
-// decisionFilter reads the filter of a decision, which must not be about all by
-// mistake.
+// decisionFilter reads the filter of a decision. It refuses an empty one, so
+// that no decision covers all removals by mistake.
 func decisionFilter(m *pb.RemovalFilter) (inspect.RemovalFilter, error) {
 	f, err := fromRemovalFilter(m)
 	if err == nil && f == (inspect.RemovalFilter{}) {

@@ -75,7 +75,7 @@ func TestRemovalPages(t *testing.T) {
 	}
 }
 
-// TestDecisionsNameWhom: a decision about everybody must be meant.
+// TestDecisionsNameWhom: a decision about all removals must say so.
 func TestDecisionsNameWhom(t *testing.T) {
 	t.Parallel()
 	c := serve(t, controltest.Scene())

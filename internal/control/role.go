@@ -11,15 +11,15 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-// LocalRole says what callers over TCP within this machine may do, where they show no
-// certificate: any user of the machine can call there.
+// LocalRole decides the rights of callers over loopback TCP without
+// certificates, where any user of the machine can call.
 type LocalRole string
 
 // The roles of local callers.
 const (
-	LocalByUser LocalRole = ""       // root and the user of the daemon may do all, others read
-	LocalViewer LocalRole = "viewer" // all of them may read alone
-	LocalAdmin  LocalRole = "admin"  // all of them may do all
+	LocalByUser LocalRole = ""       // root and the daemon's user may change, others read
+	LocalViewer LocalRole = "viewer" // all may only read
+	LocalAdmin  LocalRole = "admin"  // all may change
 )
 
 func (r LocalRole) check() error {
@@ -29,15 +29,16 @@ func (r LocalRole) check() error {
 	return nil
 }
 
-// viewerError refuses a change to who may only read.
+// viewerError refuses a change by a caller that may only read.
 type viewerError struct{ who, how string }
 
 func (e *viewerError) Error() string {
 	return e.who + " may only read here; " + e.how
 }
 
-// restrict returns what to tell a caller who may only read; nil for one who may
-// change things. Who listens for other machines trusts everybody, or their certificates.
+// restrict returns the error for a caller that may only read; nil for one that
+// may change. A listener for other machines trusts all callers, or their
+// certificates.
 func (d *door) restrict(c net.Conn) *viewerError {
 	address, tcp := d.Addr().(*net.TCPAddr)
 	if !tcp || !address.IP.IsLoopback() || d.certified || d.role == LocalAdmin {
@@ -56,7 +57,8 @@ func (d *door) restrict(c net.Conn) *viewerError {
 	return &viewerError{fmt.Sprintf("user %d", user), d.advice}
 }
 
-// reading are the methods that change nothing. A method that is not here is a change.
+// reading lists the methods that change nothing. Any other method counts as a
+// change.
 var reading = []string{
 	"GetSubscriber", "ListSubscribers", "WatchSubscribers", "ListBindings", "LookupOutside", "ListPools",
 	"ListSessions", "CountSessions", "GetSettings", "GetStatus", "ListRemovals", "GetNas", "ListNases",
@@ -71,7 +73,7 @@ func Changes(method string, req any) bool {
 	return !slices.Contains(reading, path.Base(method))
 }
 
-// permit refuses changes to who may not make them.
+// permit refuses changes by callers that may only read.
 func permit(ctx context.Context, method string, req any) error {
 	c, known := callerIn(ctx)
 	if !known || c.connection.viewer == nil || !Changes(method, req) {

@@ -25,8 +25,8 @@ import (
 
 const nobody = 65534
 
-// dialAs connects as another user: sockets belong to the user of the thread that makes
-// them.
+// dialAs connects as another user: a socket belongs to the user of the thread
+// that makes it.
 func dialAs(t *testing.T, user int, address string, creds credentials.TransportCredentials) *grpc.ClientConn {
 	t.Helper()
 	return dial(t, address, grpc.WithTransportCredentials(creds),
@@ -59,8 +59,8 @@ func dialAs(t *testing.T, user int, address string, creds credentials.TransportC
 		}))
 }
 
-// everyChange calls each method that changes something, in a way that a server that
-// lets it through takes or finds fault with.
+// everyChange calls each method that changes something, with arguments that a
+// server either accepts or rejects as invalid.
 func everyChange(ctx context.Context, conn *grpc.ClientConn) map[string]error {
 	subscribers, removals := pb.NewSubscriberServiceClient(conn), pb.NewRemovalServiceClient(conn)
 	controls, sessions := pb.NewControlServiceClient(conn), pb.NewSessionServiceClient(conn)
@@ -86,8 +86,9 @@ func everyRead(ctx context.Context, conn *grpc.ClientConn) map[string]error {
 	return errs
 }
 
-// TestWhoMayChange: over TCP of this machine only root and the daemon's user, or who
-// the configuration says; over the unix socket whoever may open it.
+// TestWhoMayChange: over loopback TCP, root and the daemon's user may change,
+// or the callers that the configuration admits; over the unix socket, every
+// user who may open it.
 func TestWhoMayChange(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	t.Parallel()
@@ -148,8 +149,8 @@ func TestWhoMayChange(t *testing.T) {
 	}
 }
 
-// TestEveryMethodIsReadOrChange: a method of the API that is new is a change until it is
-// said to be none.
+// TestEveryMethodIsReadOrChange: a new method of the API counts as a change
+// until it is listed as reading.
 func TestEveryMethodIsReadOrChange(t *testing.T) {
 	t.Parallel()
 	var changes []string
@@ -175,8 +176,8 @@ func TestEveryMethodIsReadOrChange(t *testing.T) {
 	}
 }
 
-// TestSocketBesideAddress: both serve, the socket without TLS, and each has limits of
-// its own.
+// TestSocketBesideAddress: both serve, the socket without TLS, and each has its
+// own limits.
 func TestSocketBesideAddress(t *testing.T) {
 	t.Parallel()
 	certs := controltest.MakeCerts(t)

@@ -19,26 +19,26 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// graceOnStop is how long calls in progress may take when the server stops.
+// graceOnStop bounds the time of calls in progress when the server stops.
 const graceOnStop = 5 * time.Second
 
-// Watches can be silent for hours: keepalives find the peers that are gone, and
-// let clients send some of their own.
+// Watches can be silent for hours: keepalives detect dead peers. Clients may
+// send their own.
 const (
 	keepaliveTime    = time.Minute
 	keepaliveTimeout = 20 * time.Second
 	keepaliveMinimum = 10 * time.Second
 )
 
-// What a connection costs at most. Requests are small; gRPC's own bounds are 4 MiB for
+// Bounds of one connection. Requests are small; gRPC's own bounds are 4 MiB for
 // one and 16 MiB for its headers.
 const (
-	idleConnection     = 15 * time.Minute // without a call; clients dial again by themselves
+	idleConnection     = 15 * time.Minute // without a call; clients reconnect by themselves
 	handshakeTimeout   = 10 * time.Second
-	callsPerConnection = 32        // at once, besides streams: so that one too many is told why
+	callsPerConnection = 32        // at once, beyond the streams: so that a refused one gets its reason
 	maxRequest         = 256 << 10 // octets
 	maxHeaders         = 16 << 10  // octets
-	readBuffer         = 4 << 10   // octets; each connection keeps one
+	readBuffer         = 4 << 10   // per connection
 )
 
 // Options configure a Server.
@@ -47,13 +47,13 @@ type Options struct {
 	Listener net.Listener // used instead of Listen; closed by the server
 	TLS      TLS          // optional
 
-	// Socket is the path of a unix socket beside Listen, without TLS: whoever may
-	// open it may do all. Optional.
+	// Socket is the path of a unix socket beside Listen, without TLS. Any user who
+	// may open it may do everything. Optional.
 	Socket string
 	// SocketGroup is the group, by name or number, that may open unix sockets; the
-	// daemon's own by default.
+	// default is the daemon's own.
 	SocketGroup string
-	// LocalRole is for TCP within this machine; see there.
+	// LocalRole applies to loopback TCP; see the type.
 	LocalRole LocalRole
 
 	Limits   Limits   // optional
@@ -92,7 +92,7 @@ func (o *Options) check() error {
 	return errors.Join(o.Limits.check(), o.LocalRole.check())
 }
 
-// ErrSocket is why New fails when it cannot open Socket.
+// ErrSocket is the error of New if it cannot open Socket.
 var ErrSocket = errors.New("listen on the unix socket")
 
 // Server serves the gRPC API.
@@ -111,7 +111,7 @@ type Server struct {
 	stop     context.CancelFunc
 }
 
-// New opens the listener, so that Addr is known; Run answers on it. Health is
+// New opens the listeners, so that Addr is known; Run serves them. Health is
 // NOT_SERVING until SetReady.
 func New(o Options) (*Server, error) {
 	if err := o.check(); err != nil {
@@ -155,7 +155,7 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// openDoors opens what is listened on: Listen, or Listener in its place, and Socket.
+// openDoors opens Listen, or uses Listener in its place, and opens Socket.
 func (s *Server) openDoors(o *Options) (err error) {
 	l := o.Listener
 	if l == nil {
@@ -190,7 +190,7 @@ func (s *Server) register(o *Options) {
 // Addr is the address of Listen.
 func (s *Server) Addr() net.Addr { return s.doors[0].Addr() }
 
-// Addrs are all addresses listened on; that of Listen is the first.
+// Addrs returns all listening addresses, that of Listen first.
 func (s *Server) Addrs() []net.Addr {
 	var all []net.Addr
 	for _, d := range s.doors {
@@ -199,8 +199,8 @@ func (s *Server) Addrs() []net.Addr {
 	return all
 }
 
-// SetReady sets what the health service says, for the server ("") and for each
-// service of sessiond.v1.
+// SetReady sets the state of the health service, for the server ("") and for
+// each service of sessiond.v1.
 func (s *Server) SetReady(ready bool) {
 	state := healthpb.HealthCheckResponse_NOT_SERVING
 	if ready {
@@ -219,8 +219,8 @@ func (s *Server) SetReady(ready bool) {
 	}
 }
 
-// Run answers until ctx ends, then lets calls in progress finish for a few
-// seconds. Watchers are told that the daemon stops.
+// Run serves until ctx ends, then lets calls in progress finish for a few
+// seconds. Watchers get an error that the daemon stops.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.stop()
 	served := make(chan error, len(s.doors))

@@ -95,7 +95,7 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// leaveStaleSocket makes a socket file as a killed daemon leaves it.
+// leaveStaleSocket makes a socket file like that of a killed daemon.
 func leaveStaleSocket(t *testing.T, path string) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

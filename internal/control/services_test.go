@@ -28,7 +28,7 @@ var (
 	_ control.NASes       = (*controltest.Backend)(nil)
 )
 
-// options are valid but for what a test changes.
+// options are valid options, which a test may change.
 func options(listen string) control.Options {
 	b := controltest.Scene()
 	return control.Options{
@@ -56,7 +56,7 @@ func serve(t *testing.T, b *controltest.Backend) clients {
 	}
 }
 
-// Every method must hand on what the backend fails with.
+// TestBackendErrorsReachTheClient: every method passes on the backend's error.
 func TestBackendErrorsReachTheClient(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What sock_diag(7) wants and gives: struct inet_diag_req_v2 and inet_diag_msg.
+// Sizes and codes of sock_diag(7): struct inet_diag_req_v2 and inet_diag_msg.
 const (
 	sockDiagByFamily = 20
 	diagRequestSize  = 56
@@ -19,8 +19,9 @@ const (
 	tcpEstablished   = 1
 )
 
-// callingUser returns the user who holds the other end of a TCP connection within
-// this machine. An end that is being closed is nobody's: the kernel says 0 of it.
+// callingUser returns the user of the other end of a TCP connection within this
+// machine. It is an error if that end is closing, because the kernel then
+// reports user 0.
 func callingUser(c net.Conn) (uint32, error) {
 	local, isTCP := c.LocalAddr().(*net.TCPAddr)
 	remote, isToo := c.RemoteAddr().(*net.TCPAddr)
@@ -49,8 +50,8 @@ func callingUser(c net.Conn) (uint32, error) {
 	return binary.NativeEndian.Uint32(answer[64:]), nil
 }
 
-// diagRequest asks for the one socket that is bound to the first and connected to the
-// second.
+// diagRequest returns a request for the one socket that is bound to the first
+// address and connected to the second.
 func diagRequest(bound, connected netip.AddrPort) []byte {
 	from, to := bound.Addr().Unmap().WithZone(""), connected.Addr().Unmap().WithZone("")
 	b := make([]byte, diagRequestSize)

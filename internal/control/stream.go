@@ -13,7 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 )
 
-// StreamMethods returns the short names of the methods that are streams.
+// StreamMethods returns the short names of all streaming methods.
 func StreamMethods() []string {
 	var names []string
 	for _, service := range []*grpc.ServiceDesc{
@@ -27,9 +27,9 @@ func StreamMethods() []string {
 	return names
 }
 
-// How a stream ended.
+// Ends of a stream.
 const (
-	StreamDone     = "done"     // all was told
+	StreamDone     = "done"     // all was sent
 	StreamCanceled = "canceled" // by its reader, or with its connection
 	StreamLagged   = "lagged"   // its reader was too far behind
 	StreamStalled  = "stalled"  // its reader took nothing
@@ -37,7 +37,7 @@ const (
 	StreamFailed   = "failed"
 )
 
-// StreamEnds returns how streams end.
+// StreamEnds returns all ends of a stream.
 func StreamEnds() []string {
 	return []string{StreamDone, StreamCanceled, StreamLagged, StreamStalled, StreamStopping, StreamFailed}
 }
@@ -56,8 +56,8 @@ func streamEnd(err error) string {
 	return StreamFailed
 }
 
-// served is a stream whose context ends with the server, and when its reader takes
-// nothing for too long.
+// served is a stream whose context ends with the server, or when its reader
+// takes nothing for too long.
 type served struct {
 	grpc.ServerStream
 	ctx    context.Context
@@ -96,9 +96,9 @@ func (s *served) RecvMsg(m any) error {
 // stalled reports whether the reader took nothing for too long.
 func (s *served) stalled() bool { return errors.Is(context.Cause(s.ctx), errStalled) }
 
-// serve runs the handler until it returns, or no longer needs to: one that waits for
-// a reader who takes nothing goes on waiting until gRPC knows that the stream ended,
-// which is when this returns.
+// serve runs the handler and returns when it does, or when the stream has
+// stalled. A handler that waits for a stalled reader waits until gRPC knows
+// that the stream has ended, and gRPC knows it when serve returns.
 func (s *served) serve(handle func() error, start func(func())) error {
 	done := make(chan error, 1)
 	start(func() { done <- handle() })

@@ -71,7 +71,7 @@ func (s *subscriberService) PutSubscriber(ctx context.Context, req *pb.PutSubscr
 		return nil, about("subscriber", record.Inside.String(), err)
 	}
 	sub, err := s.port.Subscriber(ctx, stored.Key)
-	if errors.Is(err, inspect.ErrNotFound) { // deleted since, or not seen yet
+	if errors.Is(err, inspect.ErrNotFound) { // deleted since, or not visible yet
 		sub, err = inspect.Subscriber{Record: stored}, nil
 	}
 	if err != nil {
@@ -80,7 +80,7 @@ func (s *subscriberService) PutSubscriber(ctx context.Context, req *pb.PutSubscr
 	return &pb.PutSubscriberResponse{Subscriber: toSubscriber(&sub)}, nil
 }
 
-// recordToPut returns the whole record that the request asks for.
+// recordToPut returns the whole record to store for the request.
 func (s *subscriberService) recordToPut(ctx context.Context, req *pb.PutSubscriberRequest) (subscriber.Record, error) {
 	record, err := fromSubscriber(req.GetSubscriber())
 	if err != nil {

@@ -191,8 +191,8 @@ func TestWatchSubscribers(t *testing.T) {
 	}
 }
 
-// A watcher that does not read must not hold up the publisher, and must learn
-// that it missed something.
+// TestSlowWatcherIsEnded: a watcher that does not read does not block the
+// publisher, and gets an error about the lost events.
 func TestSlowWatcherIsEnded(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()

@@ -8,9 +8,9 @@ import (
 
 const upperHex = "0123456789ABCDEF"
 
-// toText writes raw RADIUS octets as text that is valid UTF-8 and safe on a
-// terminal and in a log: what is not printable becomes %HH, and a "%" that two
-// hexadecimal digits follow becomes %25. toOctets reverses it.
+// toText writes raw RADIUS octets as valid UTF-8 that is safe on a terminal and
+// in a log: unprintable octets become %HH, and a "%" before two hexadecimal
+// digits becomes %25. toOctets is the reverse.
 func toText(octets string) string {
 	if plain(octets) {
 		return octets
@@ -28,7 +28,7 @@ func toText(octets string) string {
 	return b.String()
 }
 
-// toTexts writes each of several.
+// toTexts applies toText to each element.
 func toTexts(octets []string) []string {
 	var list []string
 	for _, o := range octets {
@@ -37,7 +37,7 @@ func toTexts(octets []string) []string {
 	return list
 }
 
-// toOctets reads text as toText writes it.
+// toOctets is the reverse of toText.
 func toOctets(text string) string {
 	if !strings.Contains(text, "%") {
 		return text
@@ -55,7 +55,8 @@ func toOctets(text string) string {
 	return b.String()
 }
 
-// simple reports whether the text is of printable ASCII without "%", as most is.
+// simple reports whether the text is printable ASCII without "%", which is the
+// common case.
 func simple(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '%' {
@@ -77,8 +78,8 @@ func plain(s string) bool {
 	return true
 }
 
-// verbatim reports whether a decoded rune may stand for itself. A decoding error
-// has the size 1, a genuine U+FFFD the size 3.
+// verbatim reports whether a decoded rune needs no escape. A decoding error has
+// the size 1, a genuine U+FFFD the size 3.
 func verbatim(r rune, size int) bool {
 	return unicode.IsPrint(r) && (r != utf8.RuneError || size > 1)
 }

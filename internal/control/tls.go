@@ -46,8 +46,8 @@ func (t TLS) credentials() (credentials.TransportCredentials, error) {
 	return credentials.NewTLS(config), nil
 }
 
-// doorCredentials secure the connections of the doors that are to be, and leave the
-// others as they are.
+// doorCredentials secures the connections of doors with TLS, and leaves the
+// others plain.
 type doorCredentials struct {
 	credentials.TransportCredentials
 }

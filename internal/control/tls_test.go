@@ -18,7 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control/controltest"
 )
 
-// trusting is a client that shows no certificate.
+// trusting is a client configuration without a certificate.
 func trusting(t *testing.T, certs controltest.Certs) *tls.Config {
 	t.Helper()
 	pem, err := os.ReadFile(certs.CA)
@@ -30,7 +30,7 @@ func trusting(t *testing.T, certs controltest.Certs) *tls.Config {
 	return config
 }
 
-// clientTLS is a client that shows its certificate.
+// clientTLS is a client configuration with a certificate.
 func clientTLS(t *testing.T, certs controltest.Certs) credentials.TransportCredentials {
 	t.Helper()
 	config := trusting(t, certs)

@@ -17,8 +17,8 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 )
 
-// heedless is a client's codec that decodes nothing, so that what is measured is the
-// server, and gRPC on both sides.
+// heedless is a client codec that decodes nothing, so that the benchmark
+// measures the server, and gRPC on both sides.
 type heedless struct{ encoding.CodecV2 }
 
 func (heedless) Unmarshal(mem.BufferSlice, any) error { return nil }

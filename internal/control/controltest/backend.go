@@ -14,8 +14,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Backend implements all ports of package control on plain slices, which a test
-// fills before it serves them. With Err set, every method fails with it.
+// Backend implements all backends of package control with plain slices, which a
+// test fills before it serves them. With Err set, every method returns it.
 type Backend struct {
 	*inspect.Broadcaster
 
@@ -29,10 +29,10 @@ type Backend struct {
 	Differs []inspect.Drift
 	Waiting []inspect.Removal
 	Routers []inspect.NAS
-	Inside  netip.Prefix // what group "default" has; Put elsewhere is ErrNoGroup
+	Inside  netip.Prefix // inside prefix of group "default"; Put elsewhere is ErrNoGroup
 	Err     error
-	Pages   int // how many pages of anything were asked for
-	Looks   int // how many items a page looks at; 0: all
+	Pages   int // number of requested pages
+	Looks   int // number of items that a page examines; 0: all
 }
 
 // Subscriber implements control.Subscribers.
@@ -60,8 +60,8 @@ func (b *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 		func(s *inspect.Subscriber) bool { return f.Match(&s.Record) }, after, limit)
 }
 
-// page returns up to limit of the items that match, behind after, and the key to go
-// on behind. It looks at no more than b.Looks.
+// page returns up to limit of the items that match, after the key after, and
+// the key to continue after. It examines at most b.Looks items.
 func page[T, K any](b *Backend, items []T, keyOf func(*T) K, compare func(a, b K) int, match func(*T) bool, after K, limit int) (found []T, next K, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// Certs are PEM files: a CA, and for a server on loopback and a client each a
-// certificate by it with its key.
+// Certs are PEM files: a CA, and a certificate of it with key for a server on
+// loopback and for a client.
 type Certs struct {
 	CA, Server, ServerKey, Client, ClientKey string
 }
 
-// MakeCerts makes new ones in a directory of the test's.
+// MakeCerts makes new Certs in a directory of the test.
 func MakeCerts(t testing.TB) Certs {
 	t.Helper()
 	dir := t.TempDir()
@@ -46,7 +46,7 @@ func writePair(t testing.TB, certFile, keyFile string, serial int64, ca *x509.Ce
 	writePEM(t, keyFile, "PRIVATE KEY", der)
 }
 
-// certificate makes one issued by the CA; without one it makes a CA.
+// certificate makes a certificate issued by the CA; without one it makes a CA.
 func certificate(t testing.TB, serial int64, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -55,7 +55,7 @@ func certificate(t testing.TB, serial int64, ca *x509.Certificate, caKey *ecdsa.
 	}
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(serial),
-		Subject:               pkix.Name{CommonName: fmt.Sprint("sessiond test ", serial)}, // the CA's is its own: OpenSSL minds
+		Subject:               pkix.Name{CommonName: fmt.Sprint("sessiond test ", serial)}, // different from the CA's, as OpenSSL requires
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(time.Hour),
 		BasicConstraintsValid: true,

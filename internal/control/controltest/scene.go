@@ -10,10 +10,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Now is the time at which the scene plays.
+// Now is the time of the scene.
 var Now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// Scene returns a backend with a little of everything: alice online by RADIUS
+// Scene returns a backend with some data of each kind: alice online by RADIUS
 // with sessions, bob waiting for a block, and carol's block held.
 func Scene() *Backend {
 	alice := binding("100.64.0.7", "198.51.100.1", 1024, nat.Active, "alice", "0A01")
@@ -63,9 +63,9 @@ func waits() []inspect.Removal {
 	return list
 }
 
-// routers are a NAS in order, one heard of through two clients, one whose clock is
-// hours behind, one that never set its clock, one that was not heard of, and two
-// that were never given a name.
+// routers returns a normal NAS, one reported through two clients, one whose
+// clock is hours behind, one that never set its clock, one without recent
+// packets, and two with a factory name.
 func routers() []inspect.NAS {
 	router := func(client, name string, subscribers int) inspect.NAS {
 		return inspect.NAS{

@@ -19,7 +19,7 @@ type Server struct {
 }
 
 // Serve serves the backend on a free loopback port, at the time of the scene,
-// until the test ends. Change may set further options; nil is fine.
+// until the test ends. Change may set further options; it may be nil.
 func Serve(t testing.TB, b *Backend, change func(*control.Options)) *Server {
 	t.Helper()
 	o := control.Options{
@@ -47,7 +47,7 @@ func (s *Server) Stop(t testing.TB) {
 	if err := <-s.stopped; err != nil {
 		t.Errorf("server: %v", err)
 	}
-	s.stopped <- nil // a later Stop finds it stopped, too
+	s.stopped <- nil // for a later Stop
 }
 
 func address(s *control.Server) string {
