@@ -10,7 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 )
 
-// maxClientsNamed bounds the clients that an error names.
+// maxClientsNamed bounds the number of clients in an error.
 const maxClientsNamed = 8
 
 type nasService struct {
@@ -52,7 +52,7 @@ func (s *nasService) GetNas(ctx context.Context, req *pb.GetNasRequest) (*pb.Get
 	if err != nil {
 		return nil, about("nas", req.GetName(), err)
 	}
-	if len(list) > 1 { // names of one NAS are no choice
+	if len(list) > 1 { // other names of one NAS are not ambiguous
 		list = slices.DeleteFunc(list, func(n inspect.NAS) bool { return n.SameAs != inspect.NASKey{} })
 	}
 	switch len(list) {

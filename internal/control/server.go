@@ -38,7 +38,7 @@ const (
 	callsPerConnection = 32        // at once, beyond the streams: so that a refused one gets its reason
 	maxRequest         = 256 << 10 // octets
 	maxHeaders         = 16 << 10  // octets
-	readBuffer         = 4 << 10   // per connection
+	readBuffer         = 4 << 10   // octets, of each connection
 )
 
 // Options configure a Server.
