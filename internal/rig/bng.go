@@ -13,14 +13,14 @@ import (
 // NAS is the name of the rig's BNG.
 const NAS = "bng-1"
 
-// A Session is one subscriber session as its BNG reports it.
+// A Session is one subscriber session in the BNG's reports.
 type Session struct {
 	ID     string
 	User   string
 	Inside netip.Addr
 }
 
-// Report has the BNG send one accounting request for the session, with the
+// Report makes the BNG send one accounting request for the session, with the
 // present as event time, and waits for the answer.
 func (r *Rig) Report(ctx context.Context, status rfc2866.AcctStatusType, s Session) error {
 	return r.Send(ctx, acctclient.Request{
@@ -29,18 +29,19 @@ func (r *Rig) Report(ctx context.Context, status rfc2866.AcctStatusType, s Sessi
 	})
 }
 
-// Send has the BNG send a request and waits for the answer.
+// Send makes the BNG send a request and waits for the answer.
 func (r *Rig) Send(ctx context.Context, request acctclient.Request) error {
 	return SendTo(ctx, r.Daemon.RADIUS, "", request)
 }
 
-// SendFrom has a BNG or proxy with a source address of its own send a request.
+// SendFrom makes a BNG or proxy with another source address send a request.
 func (r *Rig) SendFrom(ctx context.Context, source string, request acctclient.Request) error {
 	return SendTo(ctx, r.Daemon.RADIUS, source+":0", request)
 }
 
-// SendTo sends a request to a server, "HOST:PORT", from "IP:PORT", and waits for the
-// answer. The socket is a new one: what was sent before is not known for the same.
+// SendTo sends a request to a server, "HOST:PORT", from "IP:PORT", and waits
+// for the answer. The socket is new, so the server takes no request for a
+// repetition of an earlier one.
 func SendTo(ctx context.Context, server, local string, request acctclient.Request) error {
 	c, err := acctclient.Dial(ctx, server, local, acctclient.Options{Secret: []byte(Secret)})
 	if err != nil {
@@ -50,7 +51,7 @@ func SendTo(ctx context.Context, server, local string, request acctclient.Reques
 	return c.Account(ctx, request)
 }
 
-// Status has the BNG send a Status-Server and waits for the answer.
+// Status makes the BNG send a Status-Server and waits for the answer.
 func (r *Rig) Status(ctx context.Context) error {
 	c, err := acctclient.Dial(ctx, r.Daemon.RADIUS, "", acctclient.Options{Secret: []byte(Secret)})
 	if err != nil {

@@ -14,8 +14,8 @@ type Programs struct {
 	dir string
 }
 
-// Build builds the programs from the sources of the module that the process runs
-// in, as tests do. The caller must Remove them.
+// Build builds the programs from the module of the working directory, as tests
+// do. The caller must Remove them.
 func Build() (*Programs, error) {
 	dir, err := os.MkdirTemp("", "sessiond-programs-")
 	if err != nil {
@@ -31,8 +31,8 @@ func Build() (*Programs, error) {
 	return &Programs{filepath.Join(dir, "sessiond"), filepath.Join(dir, "sessionctl"), dir}, nil
 }
 
-// Main builds the programs, runs a package's tests, which find them in into, and
-// removes them. It returns the exit code.
+// Main builds the programs into into, runs a package's tests, and removes the
+// programs. It returns the exit code.
 func Main(tests interface{ Run() int }, into **Programs) int {
 	programs, err := Build()
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 
 // Daemon is the sessiond program.
 type Daemon struct {
-	RADIUS string // address it answers accounting at, since the last Start
+	RADIUS string // its accounting address, since the last Start
 	HTTP   string // address of /metrics, /healthz, /readyz
 
 	Args []string // more arguments, from the next start on
@@ -60,7 +60,7 @@ func (d *Daemon) begin() (err error) {
 	return err
 }
 
-// Refuse starts a sessiond that is expected to end by itself, and returns its exit
+// Refuse starts a sessiond that should end by itself, and returns its exit
 // code.
 func (d *Daemon) Refuse(ctx context.Context) (int, error) {
 	if err := d.begin(); err != nil {
@@ -92,7 +92,7 @@ func (d *Daemon) AwaitReady(ctx context.Context) (err error) {
 	return err
 }
 
-// listening reads from the log where a service listens.
+// listening reads a service's address from the log.
 func (d *Daemon) listening(ctx context.Context, service string) (string, error) {
 	var entry struct{ Msg, Service, Address string }
 	_, err := d.out.await(ctx, d.run.exited, func(line []byte) bool {
@@ -105,8 +105,8 @@ func (d *Daemon) listening(ctx context.Context, service string) (string, error) 
 	return entry.Address, nil
 }
 
-// Listening returns the addresses at which sessiond takes accounting, in the order
-// of its configuration.
+// Listening returns sessiond's accounting addresses, in the order of its
+// configuration.
 func (d *Daemon) Listening() []string {
 	var addresses []string
 	for line := range strings.Lines(d.Log()) {
@@ -127,15 +127,15 @@ func (d *Daemon) Stop() (int, error) {
 	return d.run.cmd.ProcessState.ExitCode(), err
 }
 
-// Pause stops sessiond from running, connections and sockets as they are, until
-// Resume or Kill.
+// Pause stops sessiond's execution, with its connections and sockets open,
+// until Resume or Kill.
 func (d *Daemon) Pause() error { return d.run.cmd.Process.Signal(syscall.SIGSTOP) }
 
-// Resume lets a paused sessiond run on.
+// Resume continues a paused sessiond.
 func (d *Daemon) Resume() error { return d.run.cmd.Process.Signal(syscall.SIGCONT) }
 
-// AwaitLines waits until sessiond has printed so many lines, is ready or has
-// ended, whichever comes first.
+// AwaitLines waits until sessiond has printed this many lines, is ready, or has
+// ended.
 func (d *Daemon) AwaitLines(ctx context.Context, lines int) error {
 	seen := 0
 	_, err := d.out.await(ctx, d.run.exited, func(line []byte) bool {
@@ -148,10 +148,11 @@ func (d *Daemon) AwaitLines(ctx context.Context, lines int) error {
 	return err
 }
 
-// Hangup has sessiond reload its configuration.
+// Hangup makes sessiond reload its configuration.
 func (d *Daemon) Hangup() error { return d.run.cmd.Process.Signal(syscall.SIGHUP) }
 
-// Reload changes the configuration and has sessiond take it, or refuse it.
+// Reload changes the configuration, makes sessiond reload it, and reports
+// whether sessiond accepted it.
 func (d *Daemon) Reload(ctx context.Context, change func(config string) string) (taken bool, err error) {
 	if err := d.Edit(change); err != nil {
 		return false, err
@@ -178,10 +179,10 @@ func (d *Daemon) Edit(change func(config string) string) error {
 	return os.WriteFile(d.config, []byte(change(string(text))), 0o600)
 }
 
-// Log returns what sessiond has printed since its start.
+// Log returns sessiond's output since its start.
 func (d *Daemon) Log() string { return d.out.String() }
 
-// Get asks the HTTP side.
+// Get sends a GET request to the HTTP listener.
 func (d *Daemon) Get(ctx context.Context, path string) (code int, body string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.HTTP+path, nil)
 	if err != nil {
@@ -210,7 +211,7 @@ func (d *Daemon) Metric(ctx context.Context, series string) (string, error) {
 	return "", fmt.Errorf("no series %s", series)
 }
 
-// Dial makes a connection to sessiond's gRPC. The caller must close it.
+// Dial returns a connection to sessiond's gRPC. The caller must close it.
 func (d *Daemon) Dial() (*grpc.ClientConn, error) {
 	return grpc.NewClient(d.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
@@ -232,14 +233,14 @@ func (d *Daemon) Serving(ctx context.Context) (bool, error) {
 // PID is the process id of the sessiond that was started last.
 func (d *Daemon) PID() int { return d.run.cmd.Process.Pid }
 
-// Ctl runs sessionctl and returns what it printed.
+// Ctl runs sessionctl and returns its output.
 func (d *Daemon) Ctl(ctx context.Context, args ...string) (string, error) {
 	var out bytes.Buffer
 	err := d.CtlTo(ctx, &out, args...)
 	return out.String(), err
 }
 
-// CtlTo runs sessionctl and has it print to out.
+// CtlTo runs sessionctl with its output to out.
 func (d *Daemon) CtlTo(ctx context.Context, out io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, d.sessionctl, append([]string{"--addr", d.grpc}, args...)...)
 	var stderr bytes.Buffer
@@ -250,5 +251,5 @@ func (d *Daemon) CtlTo(ctx context.Context, out io.Writer, args ...string) error
 	return nil
 }
 
-// errNotYet ends a wait that ran out of time.
+// errNotYet is the error of a wait that timed out.
 var errNotYet = errors.New("waited in vain for")

@@ -1,4 +1,4 @@
 // Package rig runs a whole sessiond, the real program with a real Redis and a
-// BNG, in a lab of network namespaces, and looks at it from outside. System
-// tests and the demo stand on it.
+// BNG, in a lab of network namespaces, and observes it from outside. System
+// tests and the demo use it.
 package rig

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// pollEvery is how often until looks. What is waited for is seen from outside,
-// where nothing announces it.
+// pollEvery is the interval at which until checks its condition. The conditions
+// are observed from outside, without notifications.
 const pollEvery = 5 * time.Millisecond
 
 // until waits until the condition holds or ctx ends.
@@ -83,16 +83,16 @@ func (r *Rig) AwaitState(ctx context.Context, inside netip.Addr, state string) (
 	return found, err
 }
 
-// A Trace is what the kernel holds of one inside address.
+// A Trace is the kernel state of one inside address.
 type Trace struct {
 	Conntrack []string // entries with the address in either tuple
 	Elements  []string // names of maps and sets with an element that names it
 }
 
-// Empty reports whether nothing is held.
+// Empty reports whether the kernel holds nothing.
 func (t *Trace) Empty() bool { return len(t.Conntrack) == 0 && len(t.Elements) == 0 }
 
-// Trace looks with conntrack and nft for what the kernel holds of an address.
+// Trace reads the kernel state of an address with conntrack and nft.
 func (r *Rig) Trace(ctx context.Context, inside netip.Addr) (Trace, error) {
 	var t Trace
 	var err error
@@ -121,8 +121,8 @@ func (r *Rig) AwaitNothing(ctx context.Context, inside netip.Addr) error {
 	return nil
 }
 
-// naming lists the sets and maps of `nft -j list ruleset` that have an element
-// with exactly that address.
+// naming returns the sets and maps of `nft -j list ruleset` that have an
+// element with exactly that address.
 func naming(ruleset []byte, inside netip.Addr) ([]string, error) {
 	type set struct {
 		Name string            `json:"name"`

@@ -19,7 +19,7 @@ type process struct {
 }
 
 func startProcess(cmd *exec.Cmd) (*process, error) {
-	// Whatever becomes of the rig's process, its programs end with it.
+	// The program ends with the rig's process, in any way that ends.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p := &process{cmd: cmd, exited: make(chan struct{})}
 	started := make(chan error)
@@ -37,7 +37,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 }
 
 // lockedStart starts the command from a thread that lives as long as the
-// command runs: the death signal of a child is bound to its parent thread.
+// command, because a child's death signal depends on its parent thread.
 func lockedStart(cmd *exec.Cmd, started chan<- error) error {
 	runtime.LockOSThread()
 	err := cmd.Start()
@@ -59,7 +59,7 @@ func (p *process) end(s syscall.Signal) error {
 	}
 }
 
-// output keeps what a process prints, and lets others wait for a line of it.
+// output keeps a process's output, and lets callers wait for a line of it.
 type output struct {
 	mu    sync.Mutex
 	lines [][]byte
@@ -87,7 +87,7 @@ func (o *output) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// await returns the first line, beginning at from, that matches.
+// await returns the first line that matches, and waits for it if necessary.
 func (o *output) await(ctx context.Context, ended <-chan struct{}, match func([]byte) bool) ([]byte, error) {
 	for next := 0; ; {
 		o.mu.Lock()
@@ -108,7 +108,7 @@ func (o *output) await(ctx context.Context, ended <-chan struct{}, match func([]
 	}
 }
 
-// String returns all that was printed.
+// String returns the whole output.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -9,14 +9,14 @@ import (
 )
 
 // A Program is a program beside the rig, such as a RADIUS proxy. It ends with
-// the process that started it, whatever becomes of that.
+// the process that started it, in any way that ends.
 type Program struct {
 	name string
 	out  *output
 	run  *process
 }
 
-// Run starts a program and keeps what it prints.
+// Run starts a program and keeps its output.
 func Run(cmd *exec.Cmd) (*Program, error) {
 	p := &Program{name: cmd.Path, out: newOutput()}
 	cmd.Stdout, cmd.Stderr = p.out, p.out
@@ -27,7 +27,7 @@ func Run(cmd *exec.Cmd) (*Program, error) {
 	return p, nil
 }
 
-// AwaitLine waits for a line of the program's output that has the text in it.
+// AwaitLine waits for a line of the program's output that contains the text.
 func (p *Program) AwaitLine(ctx context.Context, text string) error {
 	_, err := p.out.await(ctx, p.run.exited, func(line []byte) bool { return strings.Contains(string(line), text) })
 	if err != nil {
@@ -36,7 +36,7 @@ func (p *Program) AwaitLine(ctx context.Context, text string) error {
 	return nil
 }
 
-// Log returns what the program has printed.
+// Log returns the program's output so far.
 func (p *Program) Log() string { return p.out.String() }
 
 // PID is the program's process id.

@@ -57,25 +57,25 @@ func (r *Redis) Start(ctx context.Context) (err error) {
 // PID is the process id of the redis-server that was started last.
 func (r *Redis) PID() int { return r.run.cmd.Process.Pid }
 
-// Kill ends Redis as a crash would.
+// Kill ends Redis like a crash.
 func (r *Redis) Kill() error { return r.run.end(syscall.SIGKILL) }
 
-// Stop ends Redis as its administrator would.
+// Stop ends Redis like its administrator.
 func (r *Redis) Stop() error { return r.run.end(syscall.SIGTERM) }
 
-// Hang makes Redis stop answering without closing a connection, until Resume or
+// Hang stops Redis's answers without closing a connection, until Resume or
 // Kill.
 func (r *Redis) Hang() error { return r.run.cmd.Process.Signal(syscall.SIGSTOP) }
 
-// Resume lets a Redis that hangs answer again, what was asked meanwhile too.
+// Resume lets Redis answer again, including the requests of the meantime.
 func (r *Redis) Resume() error { return r.run.cmd.Process.Signal(syscall.SIGCONT) }
 
-// Copy copies what Redis has stored. The directory must not exist.
+// Copy copies Redis's stored data. The directory must not exist.
 func (r *Redis) Copy(dir string) error {
 	return os.CopyFS(dir, os.DirFS(filepath.Join(r.dir, "appendonlydir")))
 }
 
-// PutBack replaces what a killed Redis had stored by a copy.
+// PutBack replaces the stored data of a killed Redis with a copy.
 func (r *Redis) PutBack(dir string) error {
 	if err := r.Empty(); err != nil {
 		return err
@@ -83,10 +83,10 @@ func (r *Redis) PutBack(dir string) error {
 	return os.CopyFS(filepath.Join(r.dir, "appendonlydir"), os.DirFS(dir))
 }
 
-// Empty removes what a killed Redis had stored.
+// Empty removes the stored data of a killed Redis.
 func (r *Redis) Empty() error { return os.RemoveAll(r.dir) }
 
-// CLI runs redis-cli and returns what it printed.
+// CLI runs redis-cli and returns its output.
 func (r *Redis) CLI(ctx context.Context, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, "redis-cli", append([]string{"-s", r.Socket}, args...)...).CombinedOutput()
 	if err != nil {

@@ -17,33 +17,33 @@ import (
 // Secret is the shared secret of the rig's BNG.
 const Secret = "testing123"
 
-// Options say what a rig is made of.
+// Options are the parts of a rig.
 type Options struct {
 	Sessiond   string // required: path of the sessiond program
 	Sessionctl string // required: path of the sessionctl program
 	Lab        netlab.Options
 	Memory     bool          // no lab and no kernel: NAT is sessiond's in-memory backend
-	Listen     string        // where sessiond takes accounting; default "127.0.0.1:0"
-	ListenAlso []string      // where it takes accounting besides
-	RadSec     string        // radius.radsec, what stands between its braces; default none
-	Clients    []string      // more radius.clients, in the same way
+	Listen     string        // accounting address; default "127.0.0.1:0"
+	ListenAlso []string      // further accounting addresses
+	RadSec     string        // text between the braces of radius.radsec; default none
+	Clients    []string      // texts between the braces of more radius.clients
 	Inside     string        // inside prefix of group default; default "100.64.0.0/10"
-	Groups     []string      // more groups, in the same way
+	Groups     []string      // texts between the braces of more groups
 	BlockSize  int           // default 512
 	PortRange  string        // default "1024-65535"
 	Hold       time.Duration // default 2 s
 	RecordTTL  time.Duration // default 45 min
-	Guard      string        // groups.guard, what stands between its braces; default sessiond's own
+	Guard      string        // text between the braces of groups[].guard; default sessiond's own
 	UDPTimeout time.Duration // default 300 s
 	RemovalOff bool          // start with the removal toggle off
-	Removal    string        // groups[].removal, what stands between its braces; default none
+	Removal    string        // text between the braces of groups[].removal; default none
 	RedisArgs  []string      // more arguments for redis-server
 	RedisURL   string        // redis.url; default the rig's own Redis
 	LogLevel   string        // default "debug"
 }
 
-// A Rig is a running sessiond with all that is around it. Its parts can be
-// killed and started again.
+// A Rig is a running sessiond with its surroundings. Its parts can be killed
+// and started again.
 type Rig struct {
 	Lab    *netlab.Lab
 	Redis  *Redis
@@ -54,8 +54,8 @@ type Rig struct {
 	neighbours []*Daemon
 }
 
-// Start brings up a lab, a Redis and a sessiond that is ready. The caller must
-// Close the rig.
+// Start starts a lab, a Redis and a sessiond, and waits until sessiond is
+// ready. The caller must Close the rig.
 func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 	r := &Rig{options: o.withDefaults()}
 	defer func() {
@@ -83,8 +83,8 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 	return r, r.Daemon.Start(ctx)
 }
 
-// Neighbour makes one more daemon on the same Redis, with sockets of its own, and
-// does not start it. Its configuration is the first one's, changed.
+// Neighbour makes another daemon on the same Redis, with its own sockets, and
+// does not start it. Its configuration is the first one's, after change.
 func (r *Rig) Neighbour(change func(config string) string) (*Daemon, error) {
 	name := filepath.Join(r.Dir, fmt.Sprint("neighbour-", len(r.neighbours)))
 	socket := "unix:" + name + ".sock"
@@ -97,7 +97,7 @@ func (r *Rig) Neighbour(change func(config string) string) (*Daemon, error) {
 	return d, nil
 }
 
-// Close ends everything and leaves nothing behind.
+// Close ends all parts and removes all files.
 func (r *Rig) Close() error {
 	var errs []error
 	for _, d := range r.neighbours {
@@ -139,7 +139,7 @@ func setDefault[T comparable](field *T, value T) {
 
 func (r *Rig) grpcAddr() string { return "unix:" + filepath.Join(r.Dir, "grpc.sock") }
 
-// list makes lines of a YAML list of maps that are written without their braces.
+// list makes a YAML list from maps written without their braces.
 func list(indent string, maps []string) string {
 	var lines strings.Builder
 	for _, m := range maps {
@@ -148,7 +148,7 @@ func list(indent string, maps []string) string {
 	return lines.String()
 }
 
-// quoted makes the items of a YAML list of strings.
+// quoted makes the items of a YAML list from strings.
 func quoted(items []string) string {
 	words := make([]string, len(items))
 	for i, item := range items {
@@ -168,8 +168,8 @@ func (r *Rig) nat() string {
 }
 
 // config is the daemon's configuration. Sockets are in the daemon's own
-// namespace, on ports the kernel chooses unless the options say otherwise; NAT
-// is in the lab's.
+// namespace, on ports that the kernel chooses unless the options say otherwise;
+// NAT is in the lab's.
 func (r *Rig) config() []byte {
 	pool := "198.51.100.0/28"
 	if len(r.options.Lab.Pool) > 0 {
