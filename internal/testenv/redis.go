@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A RedisServer is a real Redis of a test's own, listening on a unix socket.
+// A RedisServer is a real Redis for one test, which listens on a unix socket.
 type RedisServer struct {
 	Socket string // unix socket path
 	URL    string // for redis.ParseURL
@@ -24,8 +24,8 @@ type RedisServer struct {
 	out  bytes.Buffer
 }
 
-// StartRedis starts a redis-server that is stopped when the test ends. Extra
-// arguments go to redis-server, such as "--appendonly", "yes".
+// StartRedis starts a redis-server until the test ends. The arguments go to
+// redis-server, such as "--appendonly", "yes".
 func StartRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
 	Require(t, Redis)
@@ -67,7 +67,7 @@ func (s *RedisServer) Kill() {
 	s.cmd = nil
 }
 
-// CLI runs redis-cli and returns what it printed.
+// CLI runs redis-cli and returns its output.
 func (s *RedisServer) CLI(ctx context.Context, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, "redis-cli", append([]string{"-s", s.Socket}, args...)...).CombinedOutput()
 	if err != nil {
@@ -76,11 +76,11 @@ func (s *RedisServer) CLI(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Hang makes the server stop answering without closing a connection, until Resume or
+// Hang stops the server's answers without closing a connection, until Resume or
 // Kill.
 func (s *RedisServer) Hang(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
 
-// Resume lets a server that hangs answer again, what was asked meanwhile too.
+// Resume lets the server answer again, including the requests of the meantime.
 func (s *RedisServer) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
 
 func (s *RedisServer) signal(t testing.TB, what syscall.Signal) {
@@ -90,8 +90,8 @@ func (s *RedisServer) signal(t testing.TB, what syscall.Signal) {
 	}
 }
 
-// Printed reports whether the server, which must have been killed, has printed the
-// text since it was first started.
+// Printed reports whether the server has printed the text since its first
+// start. The server must have been killed.
 func (s *RedisServer) Printed(text string) bool { return bytes.Contains(s.out.Bytes(), []byte(text)) }
 
 func (s *RedisServer) answers() bool {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A Relay is one TCP address that leads to one server or another, as a balancer or a
-// virtual address does. Connections stay with the server that they were made to.
+// A Relay is one TCP address in front of changing servers, like a balancer or a
+// virtual address. A connection stays with its first server.
 type Relay struct {
 	Addr string
 
@@ -18,7 +18,7 @@ type Relay struct {
 	tasks  sync.WaitGroup
 }
 
-// StartRelay starts a relay to a server's unix socket. It ends with the test.
+// StartRelay starts a relay to a server's unix socket, until the test ends.
 func StartRelay(t testing.TB, socket string) *Relay {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -35,7 +35,7 @@ func StartRelay(t testing.TB, socket string) *Relay {
 	return r
 }
 
-// Lead has connections that are made from now on lead to another server.
+// Lead directs new connections to another server.
 func (r *Relay) Lead(socket string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,7 +62,8 @@ func (r *Relay) accept(l net.Listener) {
 	}
 }
 
-// carry carries octets one way, and ends the connection with either side.
+// carry copies octets one way, and closes both connections at the end of
+// either.
 func carry(to, from net.Conn) {
 	_, _ = io.Copy(to, from)
 	_ = to.Close()

@@ -1,4 +1,5 @@
-// Package testenv says what a test needs of its machine, and starts it.
+// Package testenv checks the machine for the needs of tests, and starts servers
+// for them.
 package testenv
 
 import (
@@ -11,10 +12,10 @@ import (
 	"time"
 )
 
-// A Need is something that not every machine has.
+// A Need is a requirement that not every machine meets.
 type Need uint
 
-// What tests may need.
+// The needs of tests.
 const (
 	Root        Need = 1 << iota // root, for namespaces and netfilter
 	Redis                        // the redis-server command
@@ -29,7 +30,7 @@ const (
 	Iptables                     // the iptables-nft command
 )
 
-// A thing is a command, or a file by its absolute path and what it comes from.
+// A thing is a command, or a file by its absolute path, with its origin.
 type thing struct {
 	need Need
 	name string
@@ -50,8 +51,8 @@ var things = []thing{
 	{Iptables, "iptables-nft", ""},
 }
 
-// Require skips the test where the machine lacks what it needs, and fails it
-// when CI is set: there a skip would hide a test that never runs.
+// Require skips the test if the machine lacks one of the needs. With CI set it
+// fails the test instead, because a skip would hide a test that never runs.
 func Require(t testing.TB, needs Need) {
 	t.Helper()
 	missing := lacking(needs)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestSetupInstallsWhatTestsNeed: what Require asks for is what `make test` installs or
-// loads.
+// TestSetupInstallsWhatTestsNeed: `make test` installs or loads all that
+// Require asks for.
 func TestSetupInstallsWhatTestsNeed(t *testing.T) {
 	installed, loaded := setup(t)
 	for _, thing := range things {
@@ -51,7 +51,7 @@ func setup(t *testing.T) (installed map[string]string, loaded []string) {
 	return installed, list("modules")
 }
 
-// TestWhatIsLackingIsNamed names what a machine without it lacks, and where it comes from.
+// TestWhatIsLackingIsNamed: the missing things are named, with their origin.
 func TestWhatIsLackingIsNamed(t *testing.T) {
 	before := things
 	t.Cleanup(func() { things = before })
