@@ -14,12 +14,12 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// A Client gives orders to one host, from within its network namespace.
+// A Client sends orders to one host, from within its network namespace.
 type Client struct {
 	http *http.Client
 }
 
-// NewClient returns a client for the host whose namespace it is.
+// NewClient returns a client for the host in the namespace.
 func NewClient(ns *netlab.Namespace) *Client {
 	dial := func(ctx context.Context, _, address string) (net.Conn, error) {
 		remote, err := netip.ParseAddrPort(address)
@@ -31,17 +31,18 @@ func NewClient(ns *netlab.Namespace) *Client {
 	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
-// Close drops idle connections.
+// Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Ask makes a subscriber ask an echo server from where it is seen.
+// Ask makes a subscriber ask an echo server for its address as seen there.
 func (c *Client) Ask(ctx context.Context, p Probe) (netip.AddrPort, error) {
 	var a Answer
 	err := c.order(ctx, "POST", "/ask", p, &a)
 	return a.Seen, err
 }
 
-// Ping makes a subscriber ping, and returns the payload that was answered.
+// Ping makes a subscriber ping, and returns the payload of the answered
+// request.
 func (c *Client) Ping(ctx context.Context, p Probe) (string, error) {
 	var a Pong
 	err := c.order(ctx, "POST", "/ping", p, &a)
@@ -74,19 +75,20 @@ func (c *Client) End(ctx context.Context, flow int) error {
 	return c.order(ctx, "DELETE", fmt.Sprintf("/flows/%d", flow), nil, nil)
 }
 
-// Seen returns everyone an internet host has seen.
+// Seen returns all clients that an internet host has seen.
 func (c *Client) Seen(ctx context.Context) (Seen, error) {
 	var s Seen
 	err := c.order(ctx, "GET", "/seen", nil, &s)
 	return s, err
 }
 
-// SendDatagram makes an internet host send a datagram unasked.
+// SendDatagram makes an internet host send an unsolicited datagram.
 func (c *Client) SendDatagram(ctx context.Context, d Datagram) error {
 	return c.order(ctx, "POST", "/datagrams", d, nil)
 }
 
-// Account makes a BNG report something, and returns once it was acknowledged.
+// Account makes a BNG send an accounting request, and returns after the
+// acknowledgment.
 func (c *Client) Account(ctx context.Context, a Account) (Reported, error) {
 	var r Reported
 	err := c.order(ctx, "POST", "/accounting", a, &r)

@@ -1,3 +1,3 @@
-// Package labapi is the language in which the hosts of the container tests
-// are told what to do: JSON over HTTP.
+// Package labapi is the protocol between the container tests and their hosts:
+// orders in JSON over HTTP.
 package labapi

@@ -6,30 +6,30 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// Address is where a host takes orders: on its own loopback, for whoever can
-// enter its network namespace.
+// Address is where a host takes orders: its own loopback, which only programs
+// in its network namespace can reach.
 const Address = "127.0.0.1:8080"
 
 // A Probe is an order to a subscriber to reach a host of the internet.
 type Probe struct {
 	Network      string         `json:"network"` // "tcp4", "udp4"; not for pings and flows
 	From         netip.AddrPort `json:"from"`    // port 0: any; for pings the echo id
-	To           netip.AddrPort `json:"to"`      // for pings the port means nothing
+	To           netip.AddrPort `json:"to"`      // for pings the port is ignored
 	Milliseconds int            `json:"milliseconds"`
 }
 
-// An Answer tells from where the other side saw the subscriber.
+// An Answer is the subscriber's address as seen by the other side.
 type Answer struct {
 	Seen netip.AddrPort `json:"seen"`
 }
 
-// A Pong tells the payload of the ping that was answered.
+// A Pong is the payload of the answered ping.
 type Pong struct {
 	Payload string `json:"payload"`
 }
 
 // A Flow is one end of a long-lived TCP flow. Ends are numbered from 1 in the
-// order they began at their host.
+// order in which they began at their host.
 type Flow struct {
 	ID       int            `json:"id"`
 	Local    netip.AddrPort `json:"local"`
@@ -37,25 +37,25 @@ type Flow struct {
 	Received uint64         `json:"received"` // highest number that arrived
 }
 
-// Sent tells the number that was sent on a flow.
+// Sent is the number that was sent on a flow.
 type Sent struct {
 	Number uint64 `json:"number"`
 }
 
-// Seen is everyone who reached an internet host.
+// Seen holds all clients that reached an internet host.
 type Seen struct {
 	Echo  []netlab.Sighting    `json:"echo"`
 	Pings []netlab.EchoRequest `json:"pings"`
 }
 
-// A Datagram is what an internet host is told to send unasked.
+// A Datagram is an unsolicited datagram for an internet host to send.
 type Datagram struct {
 	From    netip.AddrPort `json:"from"`
 	To      netip.AddrPort `json:"to"`
 	Payload string         `json:"payload"`
 }
 
-// An Account is an order to a BNG to report something by RADIUS accounting.
+// An Account is an order to a BNG to send an accounting request.
 type Account struct {
 	Status         string     `json:"status"` // start, interim, stop, on, off
 	User           string     `json:"user"`
@@ -66,7 +66,7 @@ type Account struct {
 	NAS            string     `json:"nas"` // instead of the BNG's own name
 }
 
-// Reported tells how long the acknowledgment took.
+// Reported is the time until the acknowledgment.
 type Reported struct {
 	Milliseconds float64 `json:"milliseconds"`
 }
