@@ -12,10 +12,11 @@ import (
 	"time"
 )
 
-// retryInterval is how long a lost datagram or echo request is waited for.
+// retryInterval is the wait for a datagram or an echo reply before a retry.
 const retryInterval = 200 * time.Millisecond
 
-// AskTCP connects to an Echo server and returns from where it was seen.
+// AskTCP connects to an Echo server and returns this side's address as seen
+// there.
 func (n *Namespace) AskTCP(ctx context.Context, local, echo netip.AddrPort) (netip.AddrPort, error) {
 	conn, err := n.Dial(ctx, "tcp4", local, echo)
 	if err != nil {
@@ -30,8 +31,8 @@ func (n *Namespace) AskTCP(ctx context.Context, local, echo netip.AddrPort) (net
 	return netip.ParseAddrPort(strings.TrimSpace(line))
 }
 
-// AskUDP sends a datagram to an Echo server, again and again until ctx is
-// done, and returns from where it was seen.
+// AskUDP sends datagrams to an Echo server until one is answered or ctx is
+// done, and returns this side's address as seen there.
 func (n *Namespace) AskUDP(ctx context.Context, local, echo netip.AddrPort) (netip.AddrPort, error) {
 	conn, err := n.Dial(ctx, "udp4", local, echo)
 	if err != nil {
@@ -71,7 +72,7 @@ func readUntil(conn net.Conn, buf []byte, deadline time.Time) (int, error) {
 	return conn.Read(buf)
 }
 
-// pause waits before another try.
+// pause waits before a retry.
 func pause(ctx context.Context) error {
 	select {
 	case <-time.After(retryInterval):

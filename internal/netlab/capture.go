@@ -16,7 +16,7 @@ import (
 )
 
 // captureBuffer is the receive buffer of a capture, enough for the bursts of a
-// test. Dropped tells when it was not.
+// test. If it was too small, Dropped reports so.
 const captureBuffer = 16 << 20
 
 // A Capture keeps every IPv4 packet that crosses an interface, both ways.
@@ -51,8 +51,8 @@ func openCapture(iface string) (*socket.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Bound only below: a socket of protocol 0 gets nothing before that, so
-	// nothing of other interfaces.
+	// The socket is bound only below: with protocol 0 it receives nothing before
+	// that, and so nothing of other interfaces.
 	conn, err := socket.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, 0, "capture", nil)
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (c *Capture) add(p Packet) {
 	c.changed = make(chan struct{})
 }
 
-// Packets returns what was captured since the start or the last Clear.
+// Packets returns the packets captured since the start or the last Clear.
 func (c *Capture) Packets() []Packet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,14 +110,14 @@ func (c *Capture) Matching(match func(Packet) bool) []Packet {
 	return slices.DeleteFunc(c.Packets(), func(p Packet) bool { return !match(p) })
 }
 
-// Clear forgets what was captured so far.
+// Clear drops the packets captured so far.
 func (c *Capture) Clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.packets = nil
 }
 
-// Await returns the first packet that matches, waiting for it if need be.
+// Await returns the first packet that matches, and waits for it if necessary.
 func (c *Capture) Await(ctx context.Context, match func(Packet) bool) (Packet, error) {
 	for next := 0; ; {
 		packets, changed := c.since(next)
@@ -139,9 +139,9 @@ func (c *Capture) since(next int) ([]Packet, <-chan struct{}) {
 	return slices.Clone(c.packets[min(next, len(c.packets)):]), c.changed
 }
 
-// Settle waits until the capture has seen a datagram that is sent now from a
-// namespace to an address across the captured interface: what crossed before
-// is captured then, and its absence means something.
+// Settle sends a datagram from a namespace to an address across the captured
+// interface, and waits until it is captured. Then all earlier packets are
+// captured too, so that their absence proves something.
 func (c *Capture) Settle(ctx context.Context, from *Namespace, to netip.Addr) error {
 	const discard = 9 // RFC 863
 	conn, err := from.Dial(ctx, "udp4", netip.AddrPort{}, netip.AddrPortFrom(to, discard))
@@ -157,8 +157,8 @@ func (c *Capture) Settle(ctx context.Context, from *Namespace, to netip.Addr) er
 	return err
 }
 
-// Dropped returns how many packets the kernel could not deliver since the
-// start: other than 0, a missing packet proves nothing.
+// Dropped returns the number of packets that the kernel could not deliver since
+// the start. If it is not 0, a missing packet proves nothing.
 func (c *Capture) Dropped() (uint32, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -181,7 +181,7 @@ func (c *Capture) Dropped() (uint32, error) {
 	return c.dropped, nil
 }
 
-// Close ends the capture; what was captured stays to be looked at.
+// Close ends the capture; the captured packets remain available.
 func (c *Capture) Close() error {
 	err := c.conn.Close()
 	<-c.done

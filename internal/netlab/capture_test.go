@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestCaptureShowsALeak_I3 shows that the check which the leak tests rest on
-// sees a leak when there is one, and none when there is none.
+// TestCaptureShowsALeak_I3 checks the method of the leak tests: it reports a
+// leak if there is one, and none otherwise.
 func TestCaptureShowsALeak_I3(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -28,8 +28,8 @@ func TestCaptureShowsALeak_I3(t *testing.T) {
 	}
 }
 
-// sendAndCapture sends a datagram of alice's to the internet and reports
-// whether her address was seen there.
+// sendAndCapture sends a datagram of alice to the internet and reports whether
+// her address was seen there.
 func sendAndCapture(t *testing.T, l *Lab) (leaked bool) {
 	t.Helper()
 	ctx := testContext(t)

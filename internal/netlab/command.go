@@ -15,7 +15,7 @@ func (n *Namespace) Start(cmd *exec.Cmd) error {
 }
 
 // Output runs a command in the namespace and returns its standard output. The
-// error carries what the command wrote to standard error.
+// error contains its standard error.
 func (n *Namespace) Output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	var stdout, stderr bytes.Buffer
@@ -31,9 +31,9 @@ func (n *Namespace) Output(ctx context.Context, name string, args ...string) ([]
 	return stdout.Bytes(), nil
 }
 
-// Conntrack lists the connection tracking entries that have the address in
-// either direction's tuple, as the conntrack command prints them. The invalid
-// address stands for all entries.
+// Conntrack returns the connection tracking entries that have the address in
+// either direction's tuple, as printed by the conntrack command. The invalid
+// address means all entries.
 func (n *Namespace) Conntrack(ctx context.Context, addr netip.Addr) ([]string, error) {
 	out, err := n.Output(ctx, "conntrack", "-L", "-o", "extended")
 	if err != nil {
@@ -62,13 +62,13 @@ func mentions(line string, addr netip.Addr) bool {
 	return false
 }
 
-// NftList returns what `nft list ruleset` prints in the namespace.
+// NftList returns the output of `nft list ruleset` in the namespace.
 func (n *Namespace) NftList(ctx context.Context) (string, error) {
 	out, err := n.Output(ctx, "nft", "list", "ruleset")
 	return string(out), err
 }
 
-// NftJSON returns what `nft -j list ruleset` prints in the namespace.
+// NftJSON returns the output of `nft -j list ruleset` in the namespace.
 func (n *Namespace) NftJSON(ctx context.Context) ([]byte, error) {
 	return n.Output(ctx, "nft", "-j", "list", "ruleset")
 }

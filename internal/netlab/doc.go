@@ -1,3 +1,3 @@
-// Package netlab builds a subscriber, a CGN and an internet host out of network
-// namespaces on the real kernel, and looks at them from outside.
+// Package netlab builds a subscriber, a CGN and an internet host from network
+// namespaces on the real kernel, and observes them from outside.
 package netlab

@@ -17,9 +17,9 @@ type Sighting struct {
 	Source  netip.AddrPort `json:"source"`
 }
 
-// An Echo is a TCP and a UDP server on one address and port that tells each
-// client from where it was seen: a line with address and port at the start of
-// a TCP connection or of each datagram, then what the client sent.
+// An Echo is a TCP and a UDP server on one address and port. It tells each
+// client its address and port as seen here, in a line at the start of a TCP
+// connection or of each datagram, and then echoes the client's octets.
 type Echo struct {
 	listener net.Listener
 	packets  *net.UDPConn
@@ -43,8 +43,8 @@ func (l *Lab) StartEcho(addr netip.AddrPort) (*Echo, error) {
 }
 
 // StartEcho starts an echo server in the namespace. The address must not be
-// unspecified, or replies could leave from another one than was asked. The
-// caller must Close the server.
+// unspecified, or replies could have another source than the requested address.
+// The caller must Close the server.
 func (n *Namespace) StartEcho(addr netip.AddrPort) (*Echo, error) {
 	ln, err := n.Listen(context.Background(), addr)
 	if err != nil {
@@ -63,8 +63,8 @@ func (n *Namespace) StartEcho(addr netip.AddrPort) (*Echo, error) {
 // Addr returns the server's address, the same for TCP and UDP.
 func (e *Echo) Addr() netip.AddrPort { return addrPort(e.listener.Addr()) }
 
-// Seen returns the clients seen so far, in order, a TCP connection or a
-// datagram each.
+// Seen returns the clients seen so far, in order: one for each TCP connection
+// or datagram.
 func (e *Echo) Seen() []Sighting {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -98,7 +98,7 @@ func (e *Echo) serveTCP() {
 	}
 }
 
-// admit remembers a connection for Close; false after Close.
+// admit registers a connection for Close; false after Close.
 func (e *Echo) admit(conn net.Conn) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// writeTimeout bounds a write into a send buffer that a cut flow has filled.
+// writeTimeout bounds a write into the full send buffer of a cut flow.
 const writeTimeout = time.Second
 
 // An End is one side of a long-lived TCP flow. The sides send each other the
-// numbers 1, 2, 3, ... in eight bytes each, so that it can be told which bytes
-// passed. Its methods may be called concurrently.
+// numbers 1, 2, 3, ... in eight bytes each, which shows which bytes passed. Its
+// methods may be called concurrently.
 type End struct {
 	conn net.Conn
 	done chan struct{} // closed when the reader has ended
@@ -39,12 +39,12 @@ func NewEnd(conn net.Conn) *End {
 // Local returns the address of this side.
 func (e *End) Local() netip.AddrPort { return addrPort(e.conn.LocalAddr()) }
 
-// Remote returns the address of the other side as this side sees it: behind a
-// CGN, the outside address and port.
+// Remote returns the address of the other side as seen here: behind a CGN, the
+// outside address and port.
 func (e *End) Remote() netip.AddrPort { return addrPort(e.conn.RemoteAddr()) }
 
-// Send sends the next number, returning it. That the kernel took it says
-// nothing of its arrival.
+// Send sends the next number and returns it. Success does not mean that it
+// arrives.
 func (e *End) Send() (uint64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -88,8 +88,8 @@ func (e *End) state() (uint64, <-chan struct{}, error) {
 	return e.received, e.changed, e.err
 }
 
-// Close resets the connection, so that nothing of it lingers, and waits for
-// the reader.
+// Close resets the connection, so that no state lingers, and waits for the
+// reader.
 func (e *End) Close() error {
 	if tcp, ok := e.conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
@@ -113,7 +113,7 @@ func (e *End) read() {
 	}
 }
 
-// got takes in what the reader read, and says whether to go on.
+// got processes a result of the reader, and reports whether to go on.
 func (e *End) got(number uint64, err error) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A Flow is a long-lived TCP flow through the CGN, with both ends in hand.
+// A Flow is a long-lived TCP flow through the CGN, with both its ends.
 type Flow struct {
 	Inside  *End // at the subscriber
 	Outside *End // at the internet host
@@ -48,7 +48,7 @@ func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 	return ln.Accept()
 }
 
-// Source returns the address and port from which the internet sees the flow.
+// Source returns the flow's address and port as seen from the internet.
 func (f *Flow) Source() netip.AddrPort { return f.Outside.Remote() }
 
 // Out sends a number towards the internet and waits for its arrival.
@@ -65,9 +65,9 @@ func pass(ctx context.Context, from, to *End) error {
 	return to.Await(ctx, n)
 }
 
-// Probe sends a number each way at once and tells which of them arrived within
-// the given time. It returns early when both have. Numbers of earlier probes
-// that TCP delivers late do not count as the new ones.
+// Probe sends a number each way at once and reports which of them arrived
+// within the given time. It returns early when both have. Late numbers of
+// earlier probes do not count.
 func (f *Flow) Probe(within time.Duration) (out, in bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()

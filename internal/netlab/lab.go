@@ -28,7 +28,7 @@ var (
 	OutsideGateway = netip.MustParsePrefix("203.0.113.1/24") // RFC 5737
 )
 
-// Options say who lives in a lab. The zero value is good for most tests.
+// Options are the addresses of a lab. The zero value suits most tests.
 type Options struct {
 	// Subscribers are the inside addresses of the subscriber host, within
 	// 100.64.0.0/10. Default: 100.64.0.10 and 100.64.0.11.
@@ -53,8 +53,8 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// A Lab is three namespaces in a row: subscriber, CGN, internet. The CGN
-// forwards, and that is all: translation is up to who is tested in it.
+// A Lab is three namespaces in a row: subscriber, CGN, internet. The CGN only
+// forwards; the program under test translates.
 type Lab struct {
 	Subscriber *Namespace
 	CGN        *Namespace
@@ -65,7 +65,7 @@ type Lab struct {
 	owned []io.Closer // closed by Close, the newest first
 }
 
-// New builds a lab with names of its own, so that labs may stand side by side.
+// New builds a lab with unique names, so that several labs can exist at once.
 // It needs root and the ip command. The caller must Close it.
 func New(opts Options) (*Lab, error) {
 	opts.setDefaults()
@@ -119,8 +119,8 @@ func (l *Lab) addNamespace(name string) (*Namespace, error) {
 	return ns, ns.Do(quiet)
 }
 
-// AddHost connects a further host to the CGN, by a link of its own, which has the CGN's
-// interface of the given name and address. The host's default route leads to the CGN.
+// AddHost connects a further host to the CGN by its own link, at whose CGN end
+// is the interface gateway. The host's default route leads to the CGN.
 func (l *Lab) AddHost(name string, host netip.Prefix, gateway Interface) (*Namespace, error) {
 	ns, err := l.addNamespace(strings.TrimSuffix(l.CGN.name, "cgn") + name)
 	if err != nil {
@@ -134,8 +134,8 @@ func (l *Lab) AddHost(name string, host netip.Prefix, gateway Interface) (*Names
 	return ns, ns.AddRoute(Route{Destination: everywhere, Gateway: gateway.Addresses[0].Addr()})
 }
 
-// quiet keeps the kernel of a fresh namespace from sending anything by itself,
-// and from dropping packets for their source address alone.
+// quiet keeps the kernel of a new namespace from sending packets by itself, and
+// from dropping packets only because of their source address.
 func quiet() error {
 	for path, value := range map[string]string{
 		"/proc/sys/net/ipv6/conf/all/disable_ipv6":     "1",
@@ -151,14 +151,14 @@ func quiet() error {
 	return nil
 }
 
-// Own makes the lab close c when it is closed, before what it owned earlier.
+// Own makes Close of the lab close c too, before things owned earlier.
 func (l *Lab) Own(c io.Closer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.owned = append(l.owned, c)
 }
 
-// Close takes the lab down with all it owns. Closing again does nothing.
+// Close removes the lab and all that it owns. A second Close does nothing.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	owned := l.owned

@@ -20,8 +20,8 @@ var (
 	public = netip.MustParseAddr("198.51.100.1")
 )
 
-// translation stands in for a CGN: a block of public each for alice and bob,
-// nothing for anyone else.
+// translation replaces a CGN: one block of public ports each for alice and bob,
+// and none for others.
 const translation = `
 table ip lab {
 	chain forward {
@@ -136,7 +136,7 @@ func TestFlowTellsEachDirection(t *testing.T) {
 	}
 	probe(true, true, 10*time.Second)
 
-	// The number sent out arrives even where its acknowledgment does not.
+	// The number sent out arrives even if its acknowledgment does not.
 	nft(t, l.CGN, `table ip cut { chain f { type filter hook forward priority -5; iifname i0 drop; }; }`)
 	probe(true, false, 300*time.Millisecond)
 

@@ -21,7 +21,7 @@ type Route struct {
 	Gateway     netip.Addr
 }
 
-// AddSubscriber gives the subscriber host one more inside address.
+// AddSubscriber adds an inside address to the subscriber host.
 func (l *Lab) AddSubscriber(inside netip.Addr) error {
 	return l.Subscriber.Configure(Interface{
 		Name:      subscriberInterface,
@@ -63,8 +63,8 @@ func withBits(addrs []netip.Addr, bits int) []netip.Prefix {
 	return prefixes
 }
 
-// connect joins two namespaces by a pair of interfaces. Both ends are born in
-// their namespaces, so that labs built at the same time cannot collide.
+// connect joins two namespaces by a pair of interfaces. Both ends are created
+// in their namespaces, so that labs built at the same time cannot collide.
 func connect(a *Namespace, ia Interface, b *Namespace, ib Interface) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = ia.Name
@@ -79,8 +79,8 @@ func connect(a *Namespace, ia Interface, b *Namespace, ib Interface) error {
 	return b.Configure(ib)
 }
 
-// Configure gives an interface its addresses and brings it and the loopback up.
-// Addresses it has already are no error.
+// Configure adds an interface's addresses and brings it and the loopback up.
+// Addresses that it already has are no error.
 func (n *Namespace) Configure(i Interface) error {
 	return n.Do(func() error {
 		if err := bringUp("lo"); err != nil {
@@ -110,7 +110,7 @@ func bringUp(name string) error {
 	return nil
 }
 
-// AddRoute adds a route or replaces the one to the same destination.
+// AddRoute adds a route, or replaces the route to the same destination.
 func (n *Namespace) AddRoute(r Route) error {
 	return n.Do(func() error {
 		err := netlink.RouteReplace(&netlink.Route{Dst: ipNet(r.Destination), Gw: r.Gateway.AsSlice()})

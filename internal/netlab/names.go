@@ -13,7 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
-// namespaceDir is where iproute2 keeps named network namespaces.
+// namespaceDir is the directory of iproute2's named network namespaces.
 const namespaceDir = netns.Dir
 
 // prefix marks the namespaces of this package: sd-<pid>-<n>-<role>.
@@ -25,8 +25,8 @@ func newLabName() string {
 	return fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), labs.Add(1))
 }
 
-// Sweep removes the namespaces of labs whose process is dead, left behind by a
-// kill. New calls it, so that leftovers never pile up.
+// Sweep removes the namespaces of labs whose process was killed. New calls it,
+// so that leftovers never pile up.
 func Sweep() error {
 	entries, err := os.ReadDir(namespaceDir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -62,14 +62,14 @@ func isDead(pid int) bool {
 	return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// addNamespace leaves the mounts below /run/netns to iproute2, which shares
-// them with other mount namespaces and locks against others doing the same.
+// addNamespace uses iproute2 for the mounts below /run/netns, because it shares
+// them with other mount namespaces and locks them against concurrent changes.
 func addNamespace(name string) error {
 	return ipNetns("add", name)
 }
 
-// deleteNamespace deletes a namespace; one that another sweep deleted first is
-// no error.
+// deleteNamespace deletes a namespace. It is no error if another sweep has
+// deleted it already.
 func deleteNamespace(name string) error {
 	err := ipNetns("delete", name)
 	if _, gone := os.Lstat(namespaceDir + "/" + name); errors.Is(gone, os.ErrNotExist) {

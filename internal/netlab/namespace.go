@@ -7,15 +7,15 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// A Namespace is a network namespace that code and commands can be run in.
-// Its methods may be called concurrently, but not during or after Close.
+// A Namespace is a network namespace in which code and commands can run. Its
+// methods may be called concurrently, but not during or after Close.
 type Namespace struct {
 	name   string
 	handle netns.NsHandle // closed for the caller's own namespace
 }
 
-// Current returns the namespace the caller is in already. Nothing needs to be
-// entered then, so that it works without CAP_SYS_ADMIN.
+// Current returns the caller's own namespace. It need not be entered, so it
+// works without CAP_SYS_ADMIN.
 func Current() *Namespace {
 	return &Namespace{handle: netns.None()}
 }
@@ -29,7 +29,7 @@ func Named(name string) (*Namespace, error) {
 	return &Namespace{name: name, handle: handle}, nil
 }
 
-// OfProcess opens the namespace that a process is in, such as a container's.
+// OfProcess opens the namespace of a process, such as a container's.
 func OfProcess(pid int) (*Namespace, error) {
 	handle, err := netns.GetFromPid(pid)
 	if err != nil {
@@ -46,8 +46,8 @@ func (n *Namespace) Name() string { return n.name }
 func (n *Namespace) Path() string { return namespaceDir + "/" + n.name }
 
 // Do runs fn in the namespace, on the calling goroutine. Sockets opened and
-// processes started by fn belong to the namespace for good; goroutines started
-// by fn do not run in it.
+// processes started by fn stay in the namespace; goroutines started by fn do
+// not run in it.
 func (n *Namespace) Do(fn func() error) error {
 	if !n.handle.IsOpen() {
 		return fn()
@@ -83,7 +83,7 @@ func (n *Namespace) enter() (leave func(), err error) {
 	}, nil
 }
 
-// Close forgets the namespace; a named one stays.
+// Close releases the namespace; a named one continues to exist.
 func (n *Namespace) Close() error {
 	if !n.handle.IsOpen() {
 		return nil

@@ -13,13 +13,13 @@ const (
 	UDP  uint8 = 17
 )
 
-// A Packet is what a Capture saw of one IPv4 packet.
+// A Packet is one captured IPv4 packet.
 type Packet struct {
 	At       time.Time
 	Outgoing bool // sent by the namespace, not received
 	Protocol uint8
-	// DF forbids routers to fragment the packet; Fragment is one of several that it was
-	// sent in (RFC 791 section 3.1).
+	// DF forbids routers to fragment the packet; Fragment marks a fragment (RFC 791
+	// section 3.1).
 	DF, Fragment bool
 	// Source and Destination have the ports of TCP and UDP. An ICMP echo has
 	// its id in place of both, as conntrack does; others have 0.
@@ -27,14 +27,14 @@ type Packet struct {
 	Flags               TCPFlags
 	// Quoted is the packet that an ICMP error quotes (RFC 792), if it is one.
 	Quoted *Packet
-	// Payload is what follows the transport header, as much as was captured.
+	// Payload is the content after the transport header, as far as it was captured.
 	Payload []byte
 }
 
 // TCPFlags are the low eight control bits of a TCP header (RFC 9293 3.1).
 type TCPFlags uint8
 
-// The control bits that tests look for.
+// The control bits that tests use.
 const (
 	FIN TCPFlags = 1 << iota
 	SYN
@@ -44,8 +44,8 @@ const (
 )
 
 // Mentions reports whether the address is anywhere in the packet's headers, or
-// in those of the packet it quotes: what must not be seen outside of an inside
-// address.
+// in those of the packet that it quotes. Outside, no packet may mention an
+// inside address.
 func (p Packet) Mentions(addr netip.Addr) bool {
 	if p.Source.Addr() == addr || p.Destination.Addr() == addr {
 		return true
@@ -53,8 +53,8 @@ func (p Packet) Mentions(addr netip.Addr) bool {
 	return p.Quoted != nil && p.Quoted.Mentions(addr)
 }
 
-// ParsePacket parses an IPv4 packet, which may be cut short after its headers.
-// It returns false for anything else.
+// ParsePacket parses an IPv4 packet, which may be truncated after its headers.
+// It returns false for any other input.
 func ParsePacket(b []byte) (Packet, bool) { return parsePacket(b, true) }
 
 func parsePacket(b []byte, quotes bool) (Packet, bool) {
@@ -98,7 +98,8 @@ func (p *Packet) parseTransport(b []byte, quotes bool) {
 	}
 }
 
-// parseTCP parses what follows the ports, which an ICMP error need not quote.
+// parseTCP parses the header after the ports, which an ICMP error need not
+// quote.
 func (p *Packet) parseTCP(b []byte) {
 	if len(b) < 20 {
 		return

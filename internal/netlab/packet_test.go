@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Packets in hexadecimal: an IPv4 header from 100.64.0.10 to 203.0.113.10,
-// with the protocol left open, and what may follow it.
+// Packets in hexadecimal: an IPv4 header from 100.64.0.10 to 203.0.113.10 with
+// the protocol left open, and possible contents.
 const (
 	fromAlice = "4500 0054 0001 0000 40 %s 0000 6440000a cb00710a"
 	udpHeader = "1388 0035 000c 0000"

@@ -18,16 +18,16 @@ import (
 // icmpProtocol is ICMP's number among the IP protocols.
 const icmpProtocol = 1
 
-// An EchoRequest is a ping as its target sees it.
+// An EchoRequest is a ping as seen by its target.
 type EchoRequest struct {
 	Source  netip.Addr `json:"source"`
 	ID      uint16     `json:"id"`
 	Payload string     `json:"payload"`
 }
 
-// Ping sends echo requests with the id from a local address of the namespace,
-// again and again until one is answered or ctx is done. It returns the payload
-// it sent, by which the target can tell them.
+// Ping sends echo requests with the id from a local address of the namespace
+// until one is answered or ctx is done. It returns the payload of the requests,
+// by which the target can identify them.
 func (n *Namespace) Ping(ctx context.Context, from, to netip.Addr, id uint16) (payload string, err error) {
 	conn, err := n.listenICMP(from)
 	if err != nil {
@@ -153,7 +153,7 @@ func (w *PingWatch) Close() error {
 }
 
 // Ping pings the first remote from a subscriber's address and returns the echo
-// request as it was seen there.
+// request as seen there.
 func (l *Lab) Ping(ctx context.Context, from netip.Addr, id uint16) (EchoRequest, error) {
 	w, err := l.Internet.WatchPings(l.Remotes[0])
 	if err != nil {
@@ -167,8 +167,8 @@ func (l *Lab) Ping(ctx context.Context, from netip.Addr, id uint16) (EchoRequest
 	return w.await(ctx, payload)
 }
 
-// await returns the first request with the payload. Its reply may have come
-// back before the watch has read it.
+// await returns the first request with the payload. Its reply may arrive before
+// the watch has read it.
 func (w *PingWatch) await(ctx context.Context, payload string) (EchoRequest, error) {
 	for {
 		for _, r := range w.Seen() {

@@ -10,10 +10,11 @@ import (
 // GRE is the number of generic routing encapsulation (RFC 2784).
 const GRE uint8 = 47
 
-// Send sends a packet that need not be true: with any source, of any protocol, outside
-// of any flow. Ports and flags are taken from p; an ICMP packet is an echo request whose
-// id is the source port, or the error "port unreachable" about what it quotes. It goes where the namespace routes its destination, from
-// whichever interface. It needs CAP_NET_RAW.
+// Send sends an arbitrary packet: of any source and protocol, outside of any
+// flow. Ports and flags come from p. An ICMP packet is an echo request with the
+// source port as id, or, with Quoted, the error "port unreachable". The
+// namespace's route to the destination determines the interface. It needs
+// CAP_NET_RAW.
 func (n *Namespace) Send(p Packet) error {
 	to := p.Destination.Addr()
 	err := n.Do(func() error {
@@ -30,8 +31,8 @@ func (n *Namespace) Send(p Packet) error {
 	return nil
 }
 
-// bytes is the packet with its IPv4 header (RFC 791 section 3.1), in which the kernel
-// fills in length, identification and checksum.
+// bytes returns the packet with its IPv4 header (RFC 791 section 3.1), without
+// the fields that the kernel fills in: length, identification and checksum.
 func (p Packet) bytes() []byte {
 	const noOptions, hops = 0x45, 64
 	src, dst := p.Source.Addr().As4(), p.Destination.Addr().As4()
@@ -40,7 +41,7 @@ func (p Packet) bytes() []byte {
 	return append(b, p.transport()...)
 }
 
-// whole is the packet with what the kernel fills in elsewhere.
+// whole returns the packet with length and checksum filled in, for a quotation.
 func (p Packet) whole() []byte {
 	b := p.bytes()
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
@@ -80,7 +81,8 @@ func (p Packet) ports() []byte {
 	return binary.BigEndian.AppendUint16(b, p.Destination.Port())
 }
 
-// checksum is that of a TCP segment (RFC 9293 section 3.1), the pseudo header included.
+// checksum is the checksum of a TCP segment (RFC 9293 section 3.1), including
+// the pseudo header.
 func (p Packet) checksum(segment []byte) uint16 {
 	src, dst := p.Source.Addr().As4(), p.Destination.Addr().As4()
 	b := append(append([]byte{}, src[:]...), dst[:]...)

@@ -7,9 +7,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// RenameInterface gives the name to the interface that has the address: where
-// a container engine named it, its address is all that is known of it. Its
-// routes stay. It returns false when no interface has the address (yet).
+// RenameInterface renames the interface with the given address, because a
+// container engine chooses names that cannot be known beforehand. Its routes
+// stay. It returns false if no interface has the address yet.
 func (n *Namespace) RenameInterface(addr netip.Addr, name string) (found bool, err error) {
 	err = n.Do(func() error {
 		link, err := linkByAddress(addr)
@@ -38,8 +38,8 @@ func linkByAddress(addr netip.Addr) (netlink.Link, error) {
 	return nil, nil
 }
 
-// rename takes the link down for the moment, as kernels before 6.2 demand, and
-// puts back the routes that are lost by that.
+// rename takes the link down for a moment, as kernels before 6.2 require, and
+// restores the routes that this deletes.
 func rename(link netlink.Link, name string) error {
 	old := link.Attrs().Name
 	routes, err := netlink.RouteList(link, netlink.FAMILY_V4)

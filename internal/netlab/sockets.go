@@ -6,12 +6,12 @@ import (
 	"net/netip"
 )
 
-// noKeepAlive makes idle TCP flows silent, so that they idle out.
+// noKeepAlive keeps idle TCP flows silent, so that they idle out.
 const noKeepAlive = -1
 
 // Dial connects from a local address of the namespace to a remote one. Network
-// is "tcp4" or "udp4"; local port 0 lets the kernel choose, and so does the
-// zero local address.
+// is "tcp4" or "udp4". For local port 0 or a zero local address the kernel
+// chooses.
 func (n *Namespace) Dial(ctx context.Context, network string, local, remote netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{LocalAddr: socketAddr(network, local), KeepAlive: noKeepAlive}
 	var conn net.Conn
@@ -25,7 +25,7 @@ func (n *Namespace) Dial(ctx context.Context, network string, local, remote neti
 // Listen listens for TCP connections in the namespace.
 func (n *Namespace) Listen(ctx context.Context, local netip.AddrPort) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAlive: noKeepAlive}
-	lc.SetMultipathTCP(false) // plain TCP is what the CGN is to see
+	lc.SetMultipathTCP(false) // the CGN should see plain TCP
 	var ln net.Listener
 	err := n.Do(func() (err error) {
 		ln, err = lc.Listen(ctx, "tcp4", local.String())
@@ -34,8 +34,8 @@ func (n *Namespace) Listen(ctx context.Context, local netip.AddrPort) (net.Liste
 	return ln, err
 }
 
-// ListenUDP opens a UDP socket in the namespace that takes from and sends to
-// anyone: the third party of endpoint-independence tests.
+// ListenUDP opens a UDP socket in the namespace that exchanges datagrams with
+// any peer: the third party of endpoint-independence tests.
 func (n *Namespace) ListenUDP(local netip.AddrPort) (*net.UDPConn, error) {
 	var conn *net.UDPConn
 	err := n.Do(func() (err error) {
