@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	s.chapter("A lab of network namespaces: subscriber -- CGN -- internet; sessiond, Redis and a BNG beside it")
 	r, err := rig.Start(ctx, rig.Options{
 		Sessiond: *sessiond, Sessionctl: *sessionctl, Hold: holdTime,
-		// One public address: the neighbour shares it.
+		// One public address, which alice and the neighbour share.
 		Lab: netlab.Options{Pool: []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32")}},
 	})
 	if err != nil {

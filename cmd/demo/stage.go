@@ -11,10 +11,10 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// patience is how long something is tried that must not come about.
+// patience is the duration of an attempt that must fail.
 const patience = 700 * time.Millisecond
 
-// A stage is a rig on which steps are shown.
+// A stage is a rig with the output of the demo.
 type stage struct {
 	*rig.Rig
 	*show
@@ -29,7 +29,7 @@ func (s *stage) start(ctx context.Context, who rig.Session) error {
 	return nil
 }
 
-// closed checks on the wire that nothing of the subscriber gets out.
+// closed checks on the network that no packet of the subscriber gets out.
 func (s *stage) closed(ctx context.Context, who rig.Session) error {
 	capture, err := s.Lab.CGN.Capture(netlab.OutsideInterface)
 	if err != nil {
@@ -54,7 +54,8 @@ func (s *stage) closed(ctx context.Context, who rig.Session) error {
 	return nil
 }
 
-// traffic checks that all protocols come from the subscriber's address and ports.
+// traffic checks that packets of all protocols come from the subscriber's
+// outside address and ports.
 func (s *stage) traffic(ctx context.Context, who rig.Session) error {
 	b, err := s.AwaitState(ctx, who.Inside, "ACTIVE")
 	if err != nil {
@@ -114,7 +115,7 @@ func (s *stage) dead(f *netlab.Flow, who rig.Session) error {
 	return nil
 }
 
-// showKernel prints what the kernel holds of a subscriber.
+// showKernel prints the kernel state of a subscriber.
 func (s *stage) showKernel(ctx context.Context, who rig.Session) error {
 	t, err := s.Trace(ctx, who.Inside)
 	if err != nil {
@@ -129,7 +130,8 @@ func (s *stage) showKernel(ctx context.Context, who rig.Session) error {
 	return nil
 }
 
-// nothingLeft checks with conntrack and nft that the kernel forgot a subscriber.
+// nothingLeft checks with conntrack and nft that the kernel has no state of a
+// subscriber.
 func (s *stage) nothingLeft(ctx context.Context, who rig.Session, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

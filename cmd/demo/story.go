@@ -17,7 +17,7 @@ var (
 	bob   = rig.Session{ID: "bob-1", User: "bob", Inside: netip.MustParseAddr("100.64.0.11")}
 )
 
-// play is the whole story: it fails at the first step that does not hold.
+// play runs all parts and fails at the first step that fails.
 func play(ctx context.Context, s *stage) error {
 	bobs, err := before(ctx, s)
 	if err != nil {
@@ -35,8 +35,8 @@ func play(ctx context.Context, s *stage) error {
 	return drained(ctx, s, bobs)
 }
 
-// before brings bob, the neighbour, online and shows that alice, who is not,
-// reaches nothing.
+// before brings bob, the neighbour, online and shows that alice, who is
+// offline, reaches nothing.
 func before(ctx context.Context, s *stage) (*netlab.Flow, error) {
 	s.chapter("Before the Start: nothing of a subscriber who is not online gets out")
 	s.does("alice (%s) pings the internet without being online", alice.Inside)
@@ -50,13 +50,14 @@ func before(ctx context.Context, s *stage) (*netlab.Flow, error) {
 	return s.open(ctx, bob)
 }
 
-// An ending is one way in which a subscriber record comes to its end.
+// An ending is one way to end a subscriber record.
 type ending struct {
 	what string
 	do   func(ctx context.Context) error
 }
 
-// removed is the main job: online, traffic, the end, nothing left.
+// removed shows the main job: online, traffic, the end of the record, no state
+// left.
 func removed(ctx context.Context, s *stage, end ending, bobs *netlab.Flow) error {
 	s.chapter(end.what + ": her NAT sessions are removed and her port block is freed")
 	s.does("The BNG sends Accounting-Start for alice")
@@ -91,7 +92,7 @@ func removed(ctx context.Context, s *stage, end ending, bobs *netlab.Flow) error
 	return s.heldThenFree(ctx, alice)
 }
 
-// drained is the same with the removal toggle off.
+// drained shows the same with the removal toggle off.
 func drained(ctx context.Context, s *stage, bobs *netlab.Flow) error {
 	s.chapter("With the toggle off: the flow lives on, nothing new opens, the block comes free when the last session ends")
 	s.does("sessionctl settings set subscriber_session_removal=off")
