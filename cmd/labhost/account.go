@@ -19,7 +19,7 @@ var statuses = map[string]rfc2866.AcctStatusType{
 	"off":     rfc2866.AcctStatusType_Value_AccountingOff,
 }
 
-// requestOf turns an order to the BNG of that name into a request.
+// requestOf converts an order to the BNG with that name into a request.
 func requestOf(a labapi.Account, nas string) (acctclient.Request, error) {
 	status, ok := statuses[a.Status]
 	if !ok {

@@ -11,7 +11,8 @@ import (
 	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
 )
 
-// bng is an access router that reports its subscribers' coming and going.
+// bng is an access router that reports the begin and end of its subscribers'
+// sessions.
 type bng struct {
 	network network
 	control string
@@ -44,7 +45,7 @@ func newBNG() *cobra.Command {
 	return cmd
 }
 
-// newReport makes the command that sends one request and exits.
+// newReport returns the command that sends one request and exits.
 func newReport(h *bng, status string) *cobra.Command {
 	a := labapi.Account{Status: status}
 	cmd := &cobra.Command{
@@ -74,8 +75,8 @@ func (h *bng) run(ctx context.Context) error {
 	return serve(ctx, h.control, mux)
 }
 
-// report sends one request from a socket of its own, as a BNG that restarts
-// between any two would.
+// report sends one request from a new socket, like a BNG that restarts between
+// any two.
 func (h *bng) report(ctx context.Context, _ *http.Request, a labapi.Account) (labapi.Reported, error) {
 	request, err := requestOf(a, h.nas)
 	if err != nil {

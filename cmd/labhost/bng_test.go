@@ -14,8 +14,8 @@ import (
 
 const testSecret = "test secret"
 
-// startAnswerer acknowledges the accounting requests to the returned address,
-// and hands them out.
+// startAnswerer acknowledges accounting requests at the returned address, and
+// passes them to got.
 func startAnswerer(t *testing.T) (address string, got <-chan *radius.Packet) {
 	t.Helper()
 	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// longest bounds an order whose sender does not say how long it may take.
+// longest bounds an order without a time limit of its own.
 const longest = 30 * time.Second
 
 // serve serves orders until ctx is done.
@@ -36,8 +36,8 @@ func serve(ctx context.Context, address string, mux *http.ServeMux) error {
 	return tasks.Wait()
 }
 
-// order makes an HTTP handler of a function that decodes its request from
-// JSON (or takes none) and returns what to encode. An error is answered as
+// order makes an HTTP handler from a function. The handler decodes the request
+// from JSON, if there is one, and encodes the result. An error becomes status
 // 422 with its text: the order was understood but could not be carried out.
 func order[Req, Resp any](do func(context.Context, *http.Request, Req) (Resp, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

@@ -12,7 +12,7 @@ import (
 )
 
 // flows are the ends of long-lived TCP flows at this host, numbered from 1 in
-// the order they began.
+// the order in which they began.
 type flows struct {
 	mu   sync.Mutex
 	ends []*netlab.End
@@ -29,7 +29,7 @@ func stateOf(id int, end *netlab.End) labapi.Flow {
 	return labapi.Flow{ID: id, Local: end.Local(), Remote: end.Remote(), Received: end.Received()}
 }
 
-// handle adds the orders that both kinds of hosts take.
+// handle adds the orders common to both kinds of hosts.
 func (f *flows) handle(mux *http.ServeMux) {
 	mux.Handle("GET /flows", order(f.list))
 	mux.Handle("POST /flows/{id}/send", order(f.send))

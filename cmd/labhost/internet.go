@@ -14,7 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// internet is a host that tells who it saw.
+// internet is a host that reports the clients that it saw.
 type internet struct {
 	network network
 	control string
@@ -122,7 +122,8 @@ func (h *internet) seen(context.Context, *http.Request, none) (labapi.Seen, erro
 	return s, nil
 }
 
-// send plays the third party that sends to an outside address unasked.
+// send sends an unsolicited datagram to an outside address, as a third party
+// would.
 func (h *internet) send(_ context.Context, _ *http.Request, d labapi.Datagram) (none, error) {
 	conn, err := netlab.Current().ListenUDP(d.From)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// asLabhost makes the test binary be labhost, so that the hosts of a test can
-// be processes of their own in namespaces of their own.
+// asLabhost makes the test binary run as labhost, so that the hosts of a test
+// are separate processes in separate namespaces.
 const asLabhost = "LABHOST_RUN"
 
 func TestMain(m *testing.M) {
@@ -113,8 +113,8 @@ func TestSubscriberMeetsInternet(t *testing.T) {
 	}
 }
 
-// waitForPing returns what the host saw once that has the ping: the host captures
-// beside the kernel that answers, and may be slower.
+// waitForPing returns the host's sightings once they include the ping. The host
+// captures pings beside the kernel, which may answer first.
 func waitForPing(ctx context.Context, t *testing.T, host *labapi.Client, ping netlab.EchoRequest) labapi.Seen {
 	t.Helper()
 	for {

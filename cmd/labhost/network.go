@@ -14,9 +14,9 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// network is what a container engine leaves to be set up from within.
+// network holds the settings that a container engine leaves to its containers.
 type network struct {
-	addresses []string // address/length, to be added beside one of the same prefix
+	addresses []string // address/length, added beside an address of the same prefix
 	routes    []string // destination=gateway
 	names     []string // address=interface name
 }
@@ -41,7 +41,7 @@ func newRoute() *cobra.Command {
 	return cmd
 }
 
-// setUp does what the flags say to the namespace of the process.
+// setUp applies the flags to the namespace of the process.
 func (n *network) setUp(ctx context.Context) error {
 	here := netlab.Current()
 	for _, step := range []struct {
@@ -57,8 +57,8 @@ func (n *network) setUp(ctx context.Context) error {
 	return nil
 }
 
-// rename waits for the address: container engines attach one network after
-// another.
+// rename waits for the address, because container engines attach one network
+// after another.
 func rename(ctx context.Context, ns *netlab.Namespace, arg string) error {
 	address, name, _ := strings.Cut(arg, "=")
 	addr, err := netip.ParseAddr(address)
@@ -90,7 +90,7 @@ func addAddress(_ context.Context, ns *netlab.Namespace, arg string) error {
 	return ns.Configure(netlab.Interface{Name: name, Addresses: []netip.Prefix{prefix}})
 }
 
-// interfaceOf returns the name of the interface that has an address of the
+// interfaceOf returns the name of the interface that has an address in the
 // prefix.
 func interfaceOf(prefix netip.Prefix) (string, error) {
 	interfaces, err := net.Interfaces()
