@@ -27,7 +27,7 @@ func newBNG() *cobra.Command {
 	var h bng
 	cmd := &cobra.Command{
 		Use:   "bng",
-		Short: "Be a BNG: send RADIUS accounting when told to",
+		Short: "Play a BNG: send RADIUS accounting on orders",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return h.run(cmd.Context()) },
 	}
@@ -35,9 +35,9 @@ func newBNG() *cobra.Command {
 	fs := cmd.PersistentFlags()
 	fs.StringVar(&h.server, "server", "127.0.0.1:1813", "send accounting to `HOST:PORT`")
 	fs.StringVar(&h.secret, "secret", "", "shared `SECRET`")
-	fs.StringVar(&h.nas, "nas", "bng1", "call yourself `NAS-IDENTIFIER`")
-	fs.DurationVar(&h.timeout, "timeout", 3*time.Second, "wait as long for a reply before the next transmission")
-	fs.IntVar(&h.tries, "tries", 3, "send a request as often at most")
+	fs.StringVar(&h.nas, "nas", "bng1", "send this `NAS-IDENTIFIER`")
+	fs.DurationVar(&h.timeout, "timeout", 3*time.Second, "retransmit after this `time` without a reply")
+	fs.IntVar(&h.tries, "tries", 3, "send a request at most `N` times")
 	cmd.Flags().StringVar(&h.control, "control", labapi.Address, "take orders over HTTP on `ADDRESS:PORT`")
 	for _, status := range []string{"start", "interim", "stop", "on", "off"} {
 		cmd.AddCommand(newReport(&h, status))
@@ -50,7 +50,7 @@ func newReport(h *bng, status string) *cobra.Command {
 	a := labapi.Account{Status: status}
 	cmd := &cobra.Command{
 		Use:   status,
-		Short: "Send one Accounting-Request of this kind, exit 0 when it was acknowledged",
+		Short: "Send one Accounting-Request of this kind, exit 0 after its acknowledgment",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := h.report(cmd.Context(), nil, a)

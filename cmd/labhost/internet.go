@@ -30,7 +30,7 @@ func newInternet() *cobra.Command {
 	var h internet
 	cmd := &cobra.Command{
 		Use:   "internet",
-		Short: "Be an internet host: echo servers that tell the source they saw",
+		Short: "Play an internet host: echo servers that report the source they see",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return h.run(cmd.Context()) },
 	}

@@ -23,7 +23,7 @@ func newSubscriber() *cobra.Command {
 	var h subscriber
 	cmd := &cobra.Command{
 		Use:   "subscriber",
-		Short: "Be a subscriber's host: open flows through the CGN when told to",
+		Short: "Play a subscriber's host: open flows through the CGN on orders",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return h.run(cmd.Context()) },
 	}
