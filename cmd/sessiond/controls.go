@@ -9,7 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/session"
 )
 
-// controls adds to the life cycle's status what only the program knows.
+// controls adds to the life cycle's status the values that only the program
+// has.
 type controls struct {
 	*session.Backend
 	nat     backend
@@ -17,15 +18,15 @@ type controls struct {
 	started time.Time
 }
 
-// Status returns the daemon at a glance.
+// Status returns a summary of the daemon's state.
 func (c controls) Status(ctx context.Context) (inspect.Status, error) {
 	s, err := c.Backend.Status(ctx)
 	s.Version, s.StartedAt, s.Foreign = version, c.started, c.foreign(ctx)
 	return s, err
 }
 
-// foreign tells which flows others translated, and looks at the chains of all tables only
-// where there are any.
+// foreign returns the flows that rules of other tables translated. Only if
+// there are any, it reads the chains of all tables.
 func (c controls) foreign(ctx context.Context) inspect.ForeignTranslations {
 	strays := c.nat.Strays()
 	if strays.Count == 0 {

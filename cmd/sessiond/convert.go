@@ -23,7 +23,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// This file turns the configuration into what each package asks for.
+// This file converts the configuration into the options of each package.
 
 func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 	configs := make([]lsn.GroupConfig, len(groups))
@@ -49,9 +49,9 @@ func databaseGroups(c config.Config) []subscriberdb.Group {
 	return stored
 }
 
-// clientTTL returns the record_ttl of the clients that have one, and of their realms:
-// a session has the name of its realm. One that began before its client was put into
-// the realm has the client's.
+// clientTTL returns the record_ttl of the clients that have one, and of their
+// realms, because a session carries the name of its realm. A session from
+// before its client joined the realm carries the client's name.
 func clientTTL(clients []config.RADIUSClient) map[string]time.Duration {
 	own := map[string]time.Duration{}
 	for _, c := range clients {
@@ -92,7 +92,7 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 	return nftnat.Options{
 		NetNS: c.NAT.NetNS, Table: c.NAT.Table,
 		InsideInterfaces: c.NAT.InsideInterfaces, OutsideInterfaces: c.NAT.OutsideInterfaces,
-		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis tells what else is served
+		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis has the other prefixes still served
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept",
 		MaxSessions:     c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
 		Timeouts: firstSettings(c.Settings).IdleTimeouts, Logger: log,
@@ -107,7 +107,7 @@ func grpcLimits(c config.GRPC) control.Limits {
 }
 
 func firstSettings(c config.Settings) inspect.Settings {
-	removal, _ := inspect.ParseRemovalMode(c.SubscriberSessionRemoval) // the configuration has no other words
+	removal, _ := inspect.ParseRemovalMode(c.SubscriberSessionRemoval) // the configuration was validated
 	return inspect.Settings{
 		Removal: removal,
 		IdleTimeouts: nat.Timeouts{
@@ -125,12 +125,12 @@ var (
 	}
 )
 
-// bounds returns the inside addresses that a client is bound to, nil for all.
+// bounds returns the inside addresses that a client may report, nil for all.
 func bounds(c config.RADIUSClient, groups []config.Group) []netip.Prefix {
 	if len(c.Inside)+len(c.Groups) == 0 {
 		return nil
 	}
-	bounds := append([]netip.Prefix{}, c.Inside...) // not nil, though the groups may be empty
+	bounds := append([]netip.Prefix{}, c.Inside...) // not nil, although the groups may be empty
 	for _, g := range groups {
 		if slices.Contains(c.Groups, g.Name) {
 			bounds = append(bounds, g.Inside...)
@@ -139,7 +139,7 @@ func bounds(c config.RADIUSClient, groups []config.Group) []netip.Prefix {
 	return bounds
 }
 
-// databaseClients returns under which name the sessions of each client are known.
+// databaseClients returns the realm of each client, "" for none.
 func databaseClients(clients []config.RADIUSClient) subscriberdb.Realms {
 	realms := make(subscriberdb.Realms, len(clients))
 	for _, c := range clients {
@@ -148,7 +148,7 @@ func databaseClients(clients []config.RADIUSClient) subscriberdb.Realms {
 	return realms
 }
 
-// places returns how many subscribers each client may have that has a limit.
+// places returns the limit of online subscribers of each client that has one.
 func places(clients []config.RADIUSClient) map[string]int {
 	limits := map[string]int{}
 	for _, c := range clients {
@@ -183,7 +183,7 @@ func radiusClients(configured config.Config) []radiusacct.Client {
 		}
 		for _, client.Prefix = range c.Prefixes {
 			converted = append(converted, client)
-			client.Certificate = radsec.Certificate{} // the first has it
+			client.Certificate = radsec.Certificate{} // only the first entry has it
 		}
 	}
 	return converted
@@ -197,7 +197,7 @@ func outcomes(all []radiusacct.Outcome) []metrics.Outcome {
 	return converted
 }
 
-// radsecOptions returns nil without RadSec.
+// radsecOptions converts the RadSec options, nil without RadSec.
 func radsecOptions(c config.RadSec) *radsec.Options {
 	if c.TLS.CertFile == "" {
 		return nil

@@ -14,8 +14,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// TestRadiusClients: each source of a client has an entry, the certificate is in one of
-// them, and every word of the configuration has a meaning.
+// TestRadiusClients: each source of a client has an entry, one of them has the
+// certificate, and every word of the configuration is converted.
 func TestRadiusClients(t *testing.T) {
 	one, two := netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("198.51.100.9/32")
 	certificate := radsec.Certificate{SAN: "p1.example"}
@@ -48,8 +48,8 @@ func TestRadiusClients(t *testing.T) {
 	server.Close()
 }
 
-// TestOutsideToOthers: networks that are neither inside nor outside are closed to hosts
-// outside unless the configuration opens them.
+// TestOutsideToOthers: networks that are neither inside nor outside are closed
+// to outside hosts unless the configuration opens them.
 func TestOutsideToOthers(t *testing.T) {
 	for word, want := range map[string]bool{"drop": false, "accept": true} {
 		c := config.Config{NAT: config.NAT{OutsideToOthers: word}}
@@ -59,7 +59,8 @@ func TestOutsideToOthers(t *testing.T) {
 	}
 }
 
-// TestDatabaseClients_SES16: a client is known by its name and by that of its realm.
+// TestDatabaseClients_SES16: a client is known by its name and by that of its
+// realm.
 func TestDatabaseClients_SES16(t *testing.T) {
 	got := databaseClients([]config.RADIUSClient{{Name: "p1", Realm: "core"}, {Name: "p2", Realm: "core"}, {Name: "bng"}, {Name: "bng"}})
 	if want := (subscriberdb.Realms{"p1": "core", "p2": "core", "bng": ""}); !reflect.DeepEqual(got, want) {
@@ -67,8 +68,8 @@ func TestDatabaseClients_SES16(t *testing.T) {
 	}
 }
 
-// TestClientTTL_SES18: a session is looked up under the name of its realm, and one from
-// before under its client's.
+// TestClientTTL_SES18: the TTL is found under the name of a session's realm,
+// and for an older session under its client's name.
 func TestClientTTL_SES18(t *testing.T) {
 	hour, never := time.Hour, time.Duration(0)
 	got := clientTTL([]config.RADIUSClient{

@@ -25,10 +25,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// flushWithin bounds how long a stop waits for work that is under way.
+// flushWithin bounds a stop's wait for work in progress.
 const flushWithin = 3 * time.Second
 
-// backend is the NAT below: nftables, or its in-memory twin.
+// backend is the NAT: nftables, or its in-memory twin.
 type backend interface {
 	session.Kernel
 	io.Closer
@@ -51,17 +51,17 @@ type service struct {
 	web     *web
 	metrics *metrics.Metrics
 	closers []io.Closer
-	discard bool // end what the configuration lacks
+	discard bool // end the subscribers of groups, prefixes and blocks that are not configured
 
 	startNAT func(context.Context) error // programs the kernel
-	database []io.Closer                 // connections to it
+	database []io.Closer                 // connections to the database
 	claim    *ownership.Claimant
 }
 
-// newDaemon opens everything that can fail for reasons the operator must mend:
-// sockets, certificates, the kernel. Redis may be away. The barrier stands before anything
-// is waited for; of all else in the kernel nothing is touched before it is sure that there
-// is nothing else to refuse the start.
+// newDaemon opens everything whose failure the operator must correct: sockets,
+// certificates, the kernel. Redis may be away. The barrier is raised before any
+// wait. The rest of the kernel is programmed last, when nothing else can refuse
+// the start.
 func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Logger) (_ *service, err error) {
 	s := &service{log: log, config: c, discard: discard, metrics: metrics.New(version)}
 	defer func() {
@@ -92,7 +92,7 @@ func (s *service) openDatabase(context.Context) error {
 	return err
 }
 
-// openNAT opens what the NAT needs, without touching the kernel.
+// openNAT opens the NAT backend, without touching the kernel.
 func (s *service) openNAT(context.Context) error {
 	if s.config.NAT.Backend == backendMemory {
 		s.log.Warn("nat.backend is memory: nothing is translated")
@@ -160,10 +160,10 @@ func (s *service) openControl(context.Context) (err error) {
 		Logger: s.log, Limits: grpcLimits(s.config.GRPC), Observer: s.metrics.Calls(),
 	}
 	if g.Socket == config.DefaultSocket {
-		_ = os.Mkdir(filepath.Dir(g.Socket), 0o755) // it may be there, or impossible
+		_ = os.Mkdir(filepath.Dir(g.Socket), 0o755) // it may exist, or be impossible
 	}
 	s.control, err = control.New(options)
-	if errors.Is(err, control.ErrSocket) && g.Socket == config.DefaultSocket { // the address has to do, as in a container that may write nothing
+	if errors.Is(err, control.ErrSocket) && g.Socket == config.DefaultSocket { // the address alone suffices, as in a container without a writable file system
 		s.log.Warn("no unix socket beside gRPC's address; let sessiond write its folder, or set grpc.socket", "err", err)
 		options.Socket = ""
 		s.control, err = control.New(options)
@@ -205,8 +205,8 @@ func (s *service) closeDatabase() {
 	s.database = nil
 }
 
-// closeAll closes what was opened last first: the lock of the table goes after all
-// that works on the table.
+// closeAll closes in reverse order, so that the lock of the table is released
+// after all that works on the table.
 func (s *service) closeAll(closers []io.Closer) {
 	for _, c := range slices.Backward(closers) {
 		if err := c.Close(); err != nil {
@@ -220,7 +220,8 @@ func (s *service) sweepRestarts(ctx context.Context) error {
 }
 
 // run serves until ctx ends. The front, which answers BNGs and the NOC, stops
-// first; what it let in is worked off by the back; NAT stays as it is.
+// first; the back finishes the work that the front accepted; NAT stays in
+// place.
 func (s *service) run(ctx context.Context, reload func(context.Context) (config.Config, error)) error {
 	defer s.close()
 	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
@@ -247,12 +248,12 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	s.flush()
 	stopBack()
-	s.closeDatabase() // a Redis that hangs must not hold up the end
+	s.closeDatabase() // a Redis that hangs must not delay the end
 	return errors.Join(back.Wait(), frontErr)
 }
 
-// answerWhenReady answers accounting once everything was restored: an ack is a
-// promise that the engine can keep.
+// answerWhenReady answers accounting once all state is restored, because an
+// acknowledgment promises that the engine handles the event.
 func (s *service) answerWhenReady(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -264,14 +265,14 @@ func (s *service) answerWhenReady(ctx context.Context) error {
 	return s.radius.Run(ctx)
 }
 
-// doubtDatabase tells once of settings of Redis that endanger records.
+// doubtDatabase logs once the settings of Redis that endanger records.
 func (s *service) doubtDatabase(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 		return
 	case <-s.manager.Ready():
 	}
-	if s.config.Redis.Embedded { // which was said at the start
+	if s.config.Redis.Embedded { // logged at the start already
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushWithin)
@@ -299,7 +300,7 @@ func (s *service) tellReadiness(ctx context.Context) error {
 	}
 }
 
-// flush lets work that is under way come to rest, and writes what is written behind.
+// flush waits for work in progress, and writes delayed writes.
 func (s *service) flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
 	defer cancel()

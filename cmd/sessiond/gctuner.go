@@ -9,44 +9,46 @@ import (
 	"time"
 )
 
-// How much garbage may lie around before it is collected, besides what is in use.
+// Bounds of the garbage that accumulates before a collection, beside the live
+// heap.
 //
-// Go's own rule, as much as is in use, suits neither end: a daemon of few
-// subscribers collects many times a second under load, and one of many keeps
-// twice its memory when nothing happens. So it goes by work: what is made in
-// garbageTime, within bounds. Under load a collection, which costs in proportion
-// to what is in use and has the slowest answers wait for it, then comes about every
-// other second; at rest the memory of a morning's reconnects goes back to the
-// system. Of very many subscribers a collection takes a second and more: so the time,
-// and what lies around at rest, grow with what is in use, or a start with a million of
-// them would spend two thirds of its processor time on collections.
+// Go's own rule, garbage up to the size of the live heap, suits neither end:
+// with few subscribers the daemon collects many times a second under load, and
+// with many it keeps twice its memory when idle. So the allowance follows the
+// rate of allocation: the garbage of garbageTime, within bounds. A collection
+// costs in proportion to the live heap, and the slowest answers wait for it.
+// Under load it then comes about every other second; when idle, the memory of a
+// morning's reconnects returns to the system. With very many subscribers a
+// collection takes a second and more. So the time, and the allowance when idle,
+// grow with the live heap; otherwise a start with a million subscribers would
+// spend two thirds of its processor time on collections.
 const (
 	garbageTime  = 2 * time.Second
-	garbagePace  = 75 << 20    // octets in use for which there is another second
-	garbageLook  = time.Second // how often the work is measured
-	garbageLeast = 32 << 20    // octets; at rest
-	garbageShare = 2           // or this part of what is in use, at rest
-	garbageMost  = 128 << 20   // octets; or as much as is in use
+	garbagePace  = 75 << 20    // octets of live heap that add a second
+	garbageLook  = time.Second // interval of measuring the rate
+	garbageLeast = 32 << 20    // octets; when idle
+	garbageShare = 2           // or this part of the live heap, when idle
+	garbageMost  = 128 << 20   // octets; or the size of the live heap
 )
 
-// garbagePercent is the setting of the collector for a heap of live octets, to
-// which rate octets a second are added.
+// garbagePercent is the collector's percentage for a heap of live octets at an
+// allocation rate in octets per second.
 func garbagePercent(live, rate uint64) int {
 	span := max(garbageTime, time.Duration(live)*time.Second/garbagePace)
 	allowed := uint64(float64(rate) * span.Seconds())
 	allowed = max(garbageLeast, live/garbageShare, min(allowed, max(garbageMost, live)))
-	return int(allowed * 100 / max(live, 4<<20)) // 4 MiB count as in use in any case
+	return int(allowed * 100 / max(live, 4<<20)) // 4 MiB count as live in any case
 }
 
-// A gcTuner keeps the collector's setting in step with what it says of the
-// heap.
+// A gcTuner adjusts the collector's percentage to the heap's measured size and
+// rate.
 type gcTuner struct {
 	ready     <-chan struct{} // closed at the end of the start
 	collected chan struct{}   // after a collection
 	samples   []metrics.Sample
 	at        time.Time
-	made      uint64 // octets, until at
-	rate      uint64 // octets a second, before at
+	made      uint64 // octets allocated until at
+	rate      uint64 // octets per second, before at
 	percent   int    // in force
 }
 
@@ -62,7 +64,7 @@ func newGCTuner(ready <-chan struct{}) *gcTuner {
 	return g
 }
 
-// run works until ctx ends. It leaves everything to an operator who sets GOGC or
+// run adjusts until ctx ends. It does nothing if the operator has set GOGC or
 // GOMEMLIMIT.
 func (g *gcTuner) run(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
@@ -78,18 +80,19 @@ func (g *gcTuner) run(ctx context.Context) error {
 			return nil
 		case now := <-tick.C:
 			g.measure(now)
-		case <-g.collected: // what is in use may have changed a lot
+		case <-g.collected: // the live heap may have changed much
 			g.listen()
 		case <-g.ready:
-			// What the start had to keep, as much as is in use, would lie around for minutes.
+			// The garbage of the start, as large as the live heap, would otherwise stay for
+			// minutes.
 			g.ready = nil
 			debug.FreeOSMemory()
 		}
 	}
 }
 
-// listen has the next collection tell of itself, by way of an object that it
-// will find unused.
+// listen makes the next collection send on collected, by a cleanup of an
+// unreachable object.
 func (g *gcTuner) listen() {
 	runtime.AddCleanup(new([64]byte), func(collected chan<- struct{}) {
 		select {
@@ -99,7 +102,7 @@ func (g *gcTuner) listen() {
 	}, g.collected)
 }
 
-// measure finds out how fast garbage is made.
+// measure measures the rate of allocation.
 func (g *gcTuner) measure(now time.Time) {
 	metrics.Read(g.samples)
 	made, seconds := g.samples[1].Value.Uint64(), now.Sub(g.at).Seconds()
@@ -109,8 +112,8 @@ func (g *gcTuner) measure(now time.Time) {
 	g.made, g.at = made, now
 }
 
-// set changes the setting, which stops the program for some microseconds, if it
-// is off by a tenth.
+// set changes the percentage if it is off by a tenth. A change stops the
+// program for some microseconds.
 func (g *gcTuner) set() {
 	metrics.Read(g.samples)
 	percent := garbagePercent(g.samples[0].Value.Uint64(), g.rate)

@@ -32,7 +32,7 @@ func TestGarbagePercent(t *testing.T) {
 	}
 }
 
-// collectorPercent tells the setting without changing it.
+// collectorPercent returns the percentage without changing it.
 func collectorPercent() int {
 	percent := debug.SetGCPercent(100)
 	debug.SetGCPercent(percent)
@@ -56,7 +56,8 @@ func TestGarbageManFollowsTheHeap(t *testing.T) {
 	runtime.KeepAlive(ballast)
 }
 
-// TestGarbageOfAStartGoes: it is collected once, when the start is over.
+// TestGarbageOfAStartGoes: the garbage of the start is collected once, when the
+// start is over.
 func TestGarbageOfAStartGoes(t *testing.T) {
 	t.Setenv("GOGC", "")
 	defer debug.SetGCPercent(debug.SetGCPercent(100))

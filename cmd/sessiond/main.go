@@ -28,7 +28,7 @@ const (
 
 func main() {
 	limitProcessors()
-	signal.Ignore(syscall.SIGPIPE) // who reads the log may end before the program does
+	signal.Ignore(syscall.SIGPIPE) // the reader of the log may end before the program does
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hangups := make(chan os.Signal, 1)
@@ -36,14 +36,14 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], hangups, os.Stdout, os.Stderr))
 }
 
-// run is the whole program.
+// run is main with its surroundings as arguments. It returns the exit code.
 func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("sessiond", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	file := flags.String("config", "", "configuration `FILE` (required; see sessiond.example.yaml)")
-	check := flags.Bool("check", false, "validate the configuration and exit, touching neither Redis nor the kernel")
-	barrier := flags.Bool("barrier", false, "put up the barrier of nat.outside_interfaces, so that no packet with an inside source leaves before sessiond runs, and exit, touching neither Redis nor anything else in the kernel")
-	discard := flags.Bool("discard-unconfigured", false, "end the customers of groups, prefixes and blocks that Redis knows and the configuration lacks, in place of serving them to their end")
+	check := flags.Bool("check", false, "validate the configuration and exit, without touching Redis or the kernel")
+	barrier := flags.Bool("barrier", false, "raise the barrier on nat.outside_interfaces, so that no packet with an inside source leaves before sessiond runs, and exit without touching Redis or the rest of the kernel")
+	discard := flags.Bool("discard-unconfigured", false, "end the subscribers of groups, prefixes and blocks that are in Redis and not in the configuration, instead of serving them to their end")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -62,10 +62,11 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 	return start(ctx, *file, orders{*check, *barrier, *discard}, hangups, stdout, stderr)
 }
 
-// orders are what the command line asks for.
+// orders are the command line's flags for a start.
 type orders struct{ check, barrier, discard bool }
 
-// start loads the configuration and serves, unless it is asked for less.
+// start loads the configuration and serves, or only checks it or raises the
+// barrier.
 func start(ctx context.Context, file string, o orders, hangups <-chan os.Signal, stdout, stderr io.Writer) int {
 	c, warnings, err := config.Load(file)
 	if err != nil {
@@ -118,8 +119,9 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// reloads turns hangups into configurations that were read. The error is that of
-// the context when it ends, and otherwise says why the file is not good.
+// reloads returns a function that waits for a hangup and reads the
+// configuration. Its error is the context's, or the reason why the file is
+// invalid.
 func reloads(hangups <-chan os.Signal, file string, log *slog.Logger) func(context.Context) (config.Config, error) {
 	return func(ctx context.Context) (config.Config, error) {
 		select {

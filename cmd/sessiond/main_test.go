@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// asProgram in the environment makes the test binary the program itself.
+// asProgram in the environment makes the test binary run as the program.
 const asProgram = "SESSIOND_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestOutlivesTheReaderOfItsLog: the program goes on, and ends in order, when who reads
-// its log is gone.
+// TestOutlivesTheReaderOfItsLog: the program continues, and ends in order,
+// after the reader of its log has ended.
 func TestOutlivesTheReaderOfItsLog(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sessiond.yaml")
 	if err := os.WriteFile(file, []byte(`redis: {url: embedded}
@@ -59,7 +59,7 @@ groups: [{name: default, inside: [100.64.0.0/24], outside: [198.51.100.0/30]}]
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := program.Process.Signal(syscall.SIGTERM); err != nil { // it says that it stops
+	if err := program.Process.Signal(syscall.SIGTERM); err != nil { // it logs the stop
 		t.Fatal(err)
 	}
 	if err := program.Wait(); err != nil {

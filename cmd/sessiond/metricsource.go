@@ -9,7 +9,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// source is where the metrics read states from.
+// source provides the states for the metrics.
 type source struct {
 	manager *session.Manager
 	nat     backend

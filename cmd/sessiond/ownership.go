@@ -11,14 +11,15 @@ import (
 	"github.com/sessiond/sessiond/internal/ownership"
 )
 
-// backendMemory is nat.backend without a kernel.
+// backendMemory is the value of nat.backend without a kernel.
 const backendMemory = "memory"
 
-// leaveWithin bounds how long a start that failed takes to give its groups up.
+// leaveWithin bounds the time in which a failed start gives up its groups.
 const leaveWithin = 500 * time.Millisecond
 
-// lockTable makes sure, before anything of the kernel is touched, that no other daemon
-// programs the table. Then it puts up the barrier: what comes next may have to wait.
+// lockTable ensures, before the kernel is touched, that no other daemon
+// programs the table. Then it raises the barrier, because the next steps may
+// have to wait.
 func (s *service) lockTable(ctx context.Context) error {
 	if s.config.NAT.Backend == backendMemory {
 		return nil
@@ -34,8 +35,8 @@ func (s *service) lockTable(ctx context.Context) error {
 	return nil
 }
 
-// claimGroups makes sure, as far as Redis can be asked, that no other daemon serves the
-// groups. Without Redis that is asked as soon as it is there.
+// claimGroups ensures that no other daemon serves the groups. Without Redis,
+// the life cycle does so as soon as Redis is there.
 func (s *service) claimGroups(ctx context.Context) error {
 	namespace := ""
 	if s.config.NAT.Backend != backendMemory {
@@ -59,7 +60,8 @@ func (s *service) claimGroups(ctx context.Context) error {
 	return nil
 }
 
-// leave gives the groups up, so that another node, or the next start, need not wait.
+// leave gives up the groups, so that another node, or the next start, need not
+// wait.
 func (s *service) leave(ctx context.Context) {
 	if s.claim == nil {
 		return
@@ -69,8 +71,8 @@ func (s *service) leave(ctx context.Context) {
 	}
 }
 
-// servedBy identifies this daemon among all that use the same Redis, after a restart
-// too: by what is configured.
+// servedBy identifies this daemon among all that use the same Redis. It depends
+// on the configuration only, so a restart does not change it.
 func servedBy(c config.Config) string {
 	if c.NAT.Backend == backendMemory {
 		return c.Node + " memory"

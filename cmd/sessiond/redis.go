@@ -12,7 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// dialRedis returns a client for the configured database. Nothing is sent yet.
+// dialRedis returns a client for the configured database, without connecting
+// yet.
 func dialRedis(c config.Redis, groups int, log *slog.Logger) (redis.UniversalClient, []io.Closer, error) {
 	redis.SetLogger(clientLog{log})
 	if !c.Embedded {
@@ -30,9 +31,9 @@ func dialRedis(c config.Redis, groups int, log *slog.Logger) (redis.UniversalCli
 	return e.Client, []io.Closer{e}, nil
 }
 
-// clientLog takes what the client library says of its connections into our log, at
-// debug: it says it many times a second, and whoever uses the client tells of what
-// fails.
+// clientLog writes the client library's messages about connections into our
+// log, at debug level: there are many a second, and the client's users report
+// failures themselves.
 type clientLog struct{ log *slog.Logger }
 
 func (l clientLog) Printf(ctx context.Context, format string, args ...any) {

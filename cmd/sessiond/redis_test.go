@@ -9,7 +9,7 @@ import (
 	"github.com/sessiond/sessiond/internal/config"
 )
 
-// TestClientLog: every line of the log is in the configured format, also where the
+// TestClientLog: every line of the log is in the configured format, also if the
 // client library cannot reach Redis.
 func TestClientLog(t *testing.T) {
 	for level, heard := range map[slog.Level]bool{slog.LevelInfo: false, slog.LevelDebug: true} {

@@ -15,9 +15,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// reloadOn applies reloaded configurations: RADIUS clients and groups. The rest
-// needs a restart, which loses no session either. One that is not good, or that is
-// refused, leaves everything as it is.
+// reloadOn applies reloaded configurations: RADIUS clients and groups. Other
+// keys need a restart, which loses no session either. An invalid or refused
+// configuration changes nothing.
 func (s *service) reloadOn(ctx context.Context, next func(context.Context) (config.Config, error)) error {
 	for {
 		c, err := next(ctx)
@@ -39,8 +39,8 @@ func (s *service) reloadOn(ctx context.Context, next func(context.Context) (conf
 	}
 }
 
-// nameUntaken says which keys of a reloaded configuration are not in force: at each
-// reload anew, until they are.
+// nameUntaken logs the keys of a reloaded configuration that are not in force,
+// at each reload again.
 func (s *service) nameUntaken(c *config.Config) {
 	if keys := s.config.NeedRestart(c); len(keys) > 0 {
 		s.log.Warn("changed keys are read at the start only; restart sessiond, which costs no session", "keys", keys)
@@ -50,8 +50,9 @@ func (s *service) nameUntaken(c *config.Config) {
 	}
 }
 
-// reload takes groups before clients: the groups may be refused, in which case
-// nothing must have changed. What is refused behind them puts them back.
+// reload changes groups before clients, because the groups may be refused, and
+// then nothing must have changed. If a later step is refused, the groups are
+// restored.
 func (s *service) reload(ctx context.Context, c config.Config) error {
 	before := s.manager.Groups()
 	if err := s.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {
@@ -74,8 +75,8 @@ func (s *service) reload(ctx context.Context, c config.Config) error {
 	return nil
 }
 
-// expected is what can be counted, of the configured clients and all groups that are
-// served.
+// expected returns the label values of the configured clients and of all groups
+// that are served.
 func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
 	e := metrics.Expected{
 		Outcomes: outcomes(radiusacct.Outcomes()), Strangers: outcomes(radiusacct.StrangerOutcomes()),
@@ -105,10 +106,10 @@ func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
 	return e
 }
 
-// served adds to the groups of a configuration those that were taken out of it and
-// are still served, and gives each the inside prefixes that it serves: what is
-// online there could not end otherwise. How long clients' records live is the same
-// in all.
+// served adds to the configured groups those that were removed and are still
+// served, and sets each group's inside prefixes to those that it serves.
+// Otherwise sessions there could not end. The TTLs of clients are the same in
+// all groups.
 func served(now, before []subscriberdb.Group, ttl map[string]time.Duration, inside map[string][]netip.Prefix) []subscriberdb.Group {
 	for _, old := range before {
 		_, still := inside[old.Name]

@@ -44,8 +44,8 @@ func newWeb(l net.Listener, metrics http.Handler, notReady func() error, log *sl
 	}
 }
 
-// What callers may take of the daemon. A scrape of a million subscribers is answered in
-// a second.
+// Limits of callers. The answer to a scrape with a million subscribers takes a
+// second.
 const (
 	webConnections        = 128
 	webConnectionsPerPeer = 32
@@ -56,7 +56,7 @@ const (
 	webHeaders            = 16 << 10        // octets
 )
 
-// webListener closes connections that are too many.
+// webListener closes connections beyond the limits.
 type webListener struct {
 	net.Listener
 	quota *quota.Quota
@@ -80,7 +80,7 @@ func (l *webListener) Accept() (net.Conn, error) {
 	}
 }
 
-// webConn leaves its room to others when it ends.
+// webConn leaves the quota when it ends.
 type webConn struct {
 	net.Conn
 	leave func()
@@ -92,7 +92,8 @@ func (c *webConn) Close() error {
 	return c.Conn.Close()
 }
 
-// thinWriter takes what the library says of callers' mistakes into our log, some of it.
+// thinWriter writes the library's messages about callers' mistakes into our
+// log, at a bounded rate.
 type thinWriter struct {
 	log  *slog.Logger
 	thin throttle.Throttle

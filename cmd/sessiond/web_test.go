@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestIdleCallersOfMetricsAreBounded_I10: who opens connections and asks nothing has so many
-// of them and no more, and another one is answered.
+// TestIdleCallersOfMetricsAreBounded_I10: a peer with idle connections is
+// bounded in their number, and another peer is served.
 func TestIdleCallersOfMetricsAreBounded_I10(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -57,7 +57,7 @@ func connectFrom(t *testing.T, source, address string) net.Conn {
 	return c
 }
 
-// answered asks once, and leaves the connection open.
+// answered sends one request, and leaves the connection open.
 func answered(c net.Conn) bool {
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return false
