@@ -111,7 +111,7 @@ func (a *app) checkFlags() error {
 	return nil
 }
 
-// group returns a command that only has commands below it.
+// group returns a command that has only subcommands.
 func group(use, short string, below ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use:   use,

@@ -73,7 +73,7 @@ func protocolName(p pb.Protocol) string {
 	return strconv.Itoa(int(p))
 }
 
-// subscriberFlags are the flags that pick subscribers.
+// subscriberFlags are the flags that select subscribers.
 type subscriberFlags struct{ group, nas, user, inside string }
 
 func (f *subscriberFlags) register(flags *pflag.FlagSet) {

@@ -183,8 +183,8 @@ func (a *app) showBinding(b *pb.Binding) error {
 	})
 }
 
-// proof writes when nothing was left of a binding, what was removed and how that
-// is known; none while it is not.
+// proof describes the proof of a binding's removal: its time, the removed
+// elements and sessions, and its method; none before the proof.
 func (a *app) proof(r *pb.Receipt) string {
 	if r.GetReapedAt() == nil {
 		return none

@@ -20,22 +20,22 @@ import (
 
 const (
 	defaultAddress  = "127.0.0.1:7900"
-	defaultSocket   = "/run/sessiond/grpc.sock" // in its place, where it can be opened
+	defaultSocket   = "/run/sessiond/grpc.sock" // preferred, if it can be opened
 	addressVariable = "SESSIONCTL_ADDR"
 	defaultTimeout  = 30 * time.Second
 	connectTimeout  = 5 * time.Second // at most; --timeout may be shorter
 
-	// maxMessage is above the largest page the daemon can send, a thousand
-	// subscribers with names of 253 octets that all need escaping.
+	// maxMessage is above the largest page of the daemon: a thousand subscribers
+	// with names of 253 octets that all need escaping.
 	maxMessage = 32 << 20
 
-	keepaliveTime = 30 * time.Second // finds a dead daemon while watching
+	keepaliveTime = 30 * time.Second // detects a dead daemon while watching
 )
 
-// tlsFiles are the files given on the command line. All empty is no TLS.
+// tlsFiles are the files given on the command line. All empty means no TLS.
 type tlsFiles struct{ ca, cert, key string }
 
-// systemCAs as --tls-ca means the certificates that the system trusts.
+// systemCAs as --tls-ca means the system's trusted certificates.
 const systemCAs = "system"
 
 func (t tlsFiles) credentials() (credentials.TransportCredentials, error) {
@@ -89,7 +89,8 @@ func (a *app) connect() (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// reachable returns the address of a daemon on this machine that nobody named.
+// reachable returns the default address of a daemon on this machine: its unix
+// socket if that can be opened, else TCP.
 func reachable(socket string) string {
 	c, err := net.DialTimeout("unix", socket, connectTimeout)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestReachable: the unix socket of a daemon that answers comes before its TCP address;
-// one that a dead daemon left does not.
+// TestReachable: the unix socket of a running daemon is preferred to its TCP
+// address; the socket of a dead one is not.
 func TestReachable(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")

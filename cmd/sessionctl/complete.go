@@ -11,7 +11,7 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-// completionTimeout keeps the shell from hanging on a daemon that is away.
+// completionTimeout bounds the shell's wait for a daemon that is away.
 const completionTimeout = 2 * time.Second
 
 // complete makes a flag complete to the given words, and never to file names.
@@ -19,14 +19,15 @@ func complete(c *cobra.Command, flag string, words ...string) {
 	register(c, flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// register panics where a command names a flag it does not have.
+// register registers a flag's completion. It panics if the command does not
+// have the flag.
 func register(c *cobra.Command, flag string, f cobra.CompletionFunc) {
 	if err := c.RegisterFlagCompletionFunc(flag, f); err != nil {
 		panic("sessionctl: " + err.Error())
 	}
 }
 
-// completePicks completes those of the filter flags that the command has.
+// completePicks adds completions to the filter flags that the command has.
 func (a *app) completePicks(c *cobra.Command) {
 	a.completeGroups(c)
 	for _, flag := range []string{"user", "outside"} {
@@ -99,8 +100,8 @@ func (a *app) completeInside(c *cobra.Command, given []string, typed string) ([]
 	return words, directive
 }
 
-// typedPrefix is the prefix that the whole numbers typed so far stand for:
-// "100.64.3" and "100.64." are 100.64.0.0/16.
+// typedPrefix is the prefix of the complete numbers typed so far: for
+// "100.64.3" and "100.64." it is 100.64.0.0/16.
 func typedPrefix(typed string) string {
 	parts := strings.Split(typed, ".")
 	whole := parts[:len(parts)-1]

@@ -15,8 +15,8 @@ var (
 	errNobodyAsks = errors.New("this command asks before it acts, and stdin is no terminal; add --yes")
 )
 
-// confirm asks on stderr whether to go on, unless that was answered by --yes.
-// Without a terminal nobody can answer, so that is a refusal.
+// confirm asks on stderr whether to go on, unless --yes is given. Without a
+// terminal it refuses.
 func (a *app) confirm(yes bool, question func() (string, error)) error {
 	if yes {
 		return nil
@@ -43,7 +43,7 @@ func (a *app) confirm(yes bool, question func() (string, error)) error {
 	return errDeclined
 }
 
-// isTerminal may take /dev/null for a terminal; reading from it then gives the
+// isTerminal may take /dev/null for a terminal; reading from it then ends in a
 // refusal.
 func isTerminal(r io.Reader) bool {
 	f, ok := r.(*os.File)

@@ -10,16 +10,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Exit codes, promised to scripts.
+// Exit codes, stable for scripts.
 const (
 	exitDone        = 0
 	exitRefused     = 1 // refused, or not found
 	exitUsage       = 2
 	exitUnreachable = 3
-	exitNotReady    = 4 // of status alone
+	exitNotReady    = 4 // of status only
 )
 
-// notReadyError is the daemon's own word that it does not answer accounting.
+// notReadyError is the daemon's report that it does not answer accounting.
 type notReadyError struct{ why string }
 
 func (e notReadyError) Error() string {
@@ -43,7 +43,7 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// hints say what to do next, by the reason in the daemon's ErrorInfo.
+// hints give advice by the reason in the daemon's ErrorInfo.
 var hints = map[string]string{
 	"INVALID_FIELD":  "see --help for what is allowed",
 	"NOT_FOUND":      "`sessionctl subscriber list` and `sessionctl binding list` show what there is",
@@ -112,8 +112,8 @@ func (a *app) explain(err error) (code int, message, hint string) {
 	return code, s.Message(), hint
 }
 
-// resourceOf returns the type of the resource that the error is about; empty where
-// the daemon does not tell.
+// resourceOf returns the type of the error's resource; empty if the daemon gave
+// none.
 func resourceOf(s *status.Status) string {
 	for _, d := range s.Details() {
 		if info, ok := d.(*errdetails.ResourceInfo); ok {
@@ -123,7 +123,7 @@ func resourceOf(s *status.Status) string {
 	return ""
 }
 
-// reasonOf returns the reason the daemon gave; empty when the error did not come
+// reasonOf returns the reason from the daemon; empty if the error did not come
 // from it.
 func reasonOf(s *status.Status) string {
 	for _, d := range s.Details() {

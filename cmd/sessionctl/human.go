@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// none stands in tables for what is not there.
+// none marks an absent value in tables.
 const none = "-"
 
 // span writes a duration with its two largest units: "45s", "2h4m", "3d7h".
@@ -50,7 +50,7 @@ func octets(n uint64) string {
 	return fmt.Sprintf("%.1f %s", value, units[unit])
 }
 
-// age writes how long ago a time is; none for an absent one.
+// age writes the time since t; none for an absent one.
 func (a *app) age(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return none
@@ -58,7 +58,7 @@ func (a *app) age(t *timestamppb.Timestamp) string {
 	return span(a.now().Sub(t.AsTime()))
 }
 
-// until writes how far ahead a time is; none for an absent one.
+// until writes the time until t; none for an absent one.
 func (a *app) until(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return none
@@ -66,7 +66,7 @@ func (a *app) until(t *timestamppb.Timestamp) string {
 	return span(t.AsTime().Sub(a.now()))
 }
 
-// moment writes a time in full, with how long ago it is or when it will be.
+// moment writes a time in full, with the time since or until it.
 func (a *app) moment(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return none

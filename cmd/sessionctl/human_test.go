@@ -66,8 +66,8 @@ func TestProtocol(t *testing.T) {
 	}
 }
 
-// A table must not hold endless output in memory, nor lose its alignment when a
-// wider row comes late.
+// TestTableStreams: a table does not keep endless output in memory, and stays
+// aligned when a wider row comes late.
 func TestTableStreams(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -14,15 +14,15 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-// TestJSONIsThatOfProtojson: every message is written to the octet as protojson writes
-// it, whatever is in its fields.
+// TestJSONIsThatOfProtojson: every message, with any content, is written to the
+// octet as protojson writes it.
 func TestJSONIsThatOfProtojson(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	a := newApp(nil, io.Discard, io.Discard)
 	for _, kind := range []struct {
 		message proto.Message
-		slow    bool // few are listed
+		slow    bool // rarely listed
 	}{
 		{message: &pb.Subscriber{}}, {message: &pb.Binding{}}, {message: &pb.Session{}}, {message: &pb.Removal{}},
 		{message: &pb.SubscriberEvent{}}, {message: &pb.Pool{}}, {message: &pb.Drift{}}, {message: &pb.Status{}},
@@ -43,8 +43,8 @@ func TestJSONIsThatOfProtojson(t *testing.T) {
 	}
 }
 
-// fill sets most fields of a message to values of all kinds, and their messages as deep
-// as said.
+// fill sets most fields of a message to values of all kinds, and those of its
+// messages down to the depth.
 func fill(r *rand.Rand, m protoreflect.Message, depth int) {
 	switch m := m.Interface().(type) {
 	case *timestamppb.Timestamp:
@@ -105,7 +105,8 @@ func scalar(r *rand.Rand, f protoreflect.FieldDescriptor) protoreflect.Value {
 	return protoreflect.ValueOfString(text(r))
 }
 
-// text draws a text of ordinary and of awkward pieces; one of them is no UTF-8.
+// text returns a text of ordinary and of awkward pieces; one of them is not
+// UTF-8.
 func text(r *rand.Rand) string {
 	pieces := []string{
 		"alice@isp.example", "<a href='x'>&", `"`, `\`, "\b\f\n\r\t", "\x00\x01\x0f\x10\x1f\x7f", "ü€", "\u2028\ufffd", "😀", "\xff",

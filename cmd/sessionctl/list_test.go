@@ -38,8 +38,8 @@ func TestListsPageThroughEverything(t *testing.T) {
 	}
 }
 
-// TestListsGoOnBehindEmptyPages: a page without items is not the last one while it has
-// a token.
+// TestListsGoOnBehindEmptyPages: a page without items is not the last one if it
+// has a token.
 func TestListsGoOnBehindEmptyPages(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()
@@ -64,8 +64,8 @@ func TestListsGoOnBehindEmptyPages(t *testing.T) {
 	}
 }
 
-// TestListsEndWithTheirReader: who reads no more ends the list, and nothing goes on
-// behind it.
+// TestListsEndWithTheirReader: when show fails, the list ends, with no fetch
+// left running.
 func TestListsEndWithTheirReader(t *testing.T) {
 	t.Parallel()
 	broken, fetches, over := errors.New("broken pipe"), 0, 0
@@ -105,7 +105,7 @@ func TestErrorsHint(t *testing.T) {
 	}
 }
 
-// A daemon that takes the connection and then says nothing.
+// TestNoAnswerIsUnreachable: a daemon accepts the connection and sends nothing.
 func TestNoAnswerIsUnreachable(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")

@@ -14,8 +14,8 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-// clockInOrder is how far a NAS's clock may be off to be called right: stamps are
-// whole seconds, and packets take their time.
+// clockInOrder is the largest clock error that counts as right: stamps are
+// whole seconds, and packets take time.
 const clockInOrder = 5 * time.Second
 
 func (a *app) nasCommand() *cobra.Command {
@@ -70,7 +70,7 @@ func (a *app) nasRow(n *pb.Nas) []string {
 	}
 }
 
-// clock says how a NAS's clock goes, in the words of a person.
+// clock describes the state of a NAS's clock.
 func clock(n *pb.Nas) string {
 	if n.GetClockOffset() == nil {
 		return none
@@ -154,7 +154,7 @@ func (a *app) showNAS(n *pb.Nas) error {
 	})
 }
 
-// completeNASFlags completes the flags of the commands about NASes.
+// completeNASFlags adds completions to the flags of commands about NASes.
 func (a *app) completeNASFlags(c *cobra.Command) {
 	register(c, "client", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 		return a.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetClient(), "" })
@@ -178,7 +178,8 @@ func (a *app) completeNAS(c *cobra.Command, given []string, typed string) ([]str
 	return a.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetName(), n.GetClient() })
 }
 
-// nasWords returns, once each, a word of each of the first NASes that begins as typed.
+// nasWords returns one word of each of the first NASes, without repetitions, if
+// it begins as typed.
 func (a *app) nasWords(ctx context.Context, typed string, of func(*pb.Nas) (word, about string)) ([]string, cobra.ShellCompDirective) {
 	const directive = cobra.ShellCompDirectiveNoFileComp
 	client, err := a.nases()

@@ -22,9 +22,9 @@ type list[M proto.Message] struct {
 	app    *app
 	table  *table
 	row    func(M) []string
-	nobody string // told on stderr when there is nothing to show in a table
+	nobody string // printed on stderr for an empty table
 	count  int
-	room   []byte // for lines
+	room   []byte // reused for lines
 }
 
 func newList[M proto.Message](a *app, header []string, row func(M) []string) *list[M] {
@@ -39,7 +39,7 @@ func (l *list[M]) add(m M) error {
 	return l.table.add(l.row(m))
 }
 
-// addAll is add for many, which are printed together.
+// addAll is add for several items, which are printed together.
 func (l *list[M]) addAll(items []M) error {
 	l.count += len(items)
 	if l.app.output == outputJSON {
@@ -88,7 +88,7 @@ func (a *app) json(m proto.Message) error {
 	return err
 }
 
-// fields prints a name and a value a line, aligned.
+// fields prints a name and a value per line, aligned.
 func (a *app) fields(pairs [][2]string) error {
 	width := 0
 	for _, p := range pairs {
@@ -102,8 +102,8 @@ func (a *app) fields(pairs [][2]string) error {
 	return nil
 }
 
-// sample is how many rows a table looks at before it fixes its columns, so that
-// endless output needs no endless memory.
+// sample is the number of rows that determine a table's columns. It bounds the
+// memory for endless output.
 const sample = 1000
 
 // table prints rows in aligned columns.
@@ -131,7 +131,7 @@ func (t *table) add(row []string) error {
 	return t.flushKnown()
 }
 
-// gather adds a row that need not be printed yet.
+// gather adds a row that may be printed later.
 func (t *table) gather(row []string) error {
 	t.rows = append(t.rows, row)
 	if len(t.rows) < sample {
@@ -140,7 +140,7 @@ func (t *table) gather(row []string) error {
 	return t.flush()
 }
 
-// flushKnown prints what was gathered, once the columns are fixed.
+// flushKnown prints the gathered rows, once the columns are fixed.
 func (t *table) flushKnown() error {
 	if t.widths == nil {
 		return nil

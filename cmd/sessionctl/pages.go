@@ -2,9 +2,10 @@ package main
 
 import "context"
 
-// eachPage gives every page of a list to show, from the first to the one that has no
-// token for another. A page may have few items or none, and others may still follow.
-// The next one is fetched while one is shown; ctx of fetch ends when it is of no use.
+// eachPage calls show for every page of a list, up to the page without a token
+// for a next one. A page may be short or empty although others follow. The next
+// page is fetched while one is shown; fetch's ctx ends when its result is no
+// longer needed.
 func eachPage[P any](ctx context.Context, fetch func(ctx context.Context, token string) (page P, next string, err error), show func(P) error) error {
 	type fetched struct {
 		page P
@@ -22,7 +23,7 @@ func eachPage[P any](ctx context.Context, fetch func(ctx context.Context, token 
 		return done
 	}
 	pending := begin("")
-	defer func() { // nothing goes on behind the list
+	defer func() { // no fetch outlives the list
 		cancel()
 		if pending != nil {
 			<-pending

@@ -55,7 +55,7 @@ func poolRow(p *pb.Pool) []string {
 	}
 }
 
-// yesIf is how a table says yes, and no.
+// yesIf returns a table's word for true, none for false.
 func yesIf(b bool) string {
 	if b {
 		return "yes"

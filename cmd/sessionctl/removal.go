@@ -19,10 +19,10 @@ func (a *app) removalCommand() *cobra.Command {
 	return c
 }
 
-// removalFlags are the flags that pick removals.
+// removalFlags are the flags that select removals.
 type removalFlags struct{ group, nas, inside, reason string }
 
-// reasonNames are those that a removal may wait for.
+// reasonNames are the possible reasons of a pending removal.
 var reasonNames = []string{"expired", "removed_in_database", "nas_restart", "stop", "admin", "superseded"}
 
 func (f *removalFlags) register(a *app, c *cobra.Command) {
@@ -54,7 +54,7 @@ func (f *removalFlags) filter() (*pb.RemovalFilter, error) {
 	return filter, nil
 }
 
-// decision is the filter of a decision, which says whom it is about.
+// decision is the filter of a decision, which must not be empty.
 func (f *removalFlags) decision() (*pb.RemovalFilter, error) {
 	filter, err := f.filter()
 	if err == nil && *f == (removalFlags{}) {

@@ -21,7 +21,7 @@ func (a *app) sessionCommand() *cobra.Command {
 	return c
 }
 
-// sessionFlags are the flags that pick sessions.
+// sessionFlags are the flags that select sessions.
 type sessionFlags struct{ group, inside, outside, remote, protocol string }
 
 func (f *sessionFlags) register(a *app, c *cobra.Command) {
@@ -118,7 +118,7 @@ func addressPort(addr string, port uint32) string {
 	return addr + ":" + number(port)
 }
 
-// beginner tells who sent the first packet.
+// beginner returns the side that sent the first packet.
 func beginner(d pb.Direction) string {
 	switch d {
 	case pb.Direction_DIRECTION_OUTBOUND:
@@ -221,7 +221,7 @@ func (a *app) killSessions(ctx context.Context, filter *pb.SessionFilter) error 
 	return a.answer(res, "ended "+plural(res.GetTerminated(), "session"))
 }
 
-// answer prints one message as JSON, or the line that says it.
+// answer prints one message as JSON, or the line as text.
 func (a *app) answer(m proto.Message, line string) error {
 	if a.output == outputJSON {
 		return a.json(m)

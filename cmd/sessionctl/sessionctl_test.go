@@ -21,14 +21,14 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// result is what one run of the command gave.
+// result is the outcome of one run of the command.
 type result struct {
 	code           int
 	stdout, stderr string
 }
 
 // ctl runs the command against a server, at the time of the scene. Answer is
-// what a person types; "" stands for no terminal.
+// typed at the terminal; "" means no terminal.
 func ctl(t *testing.T, address, answer string, arguments ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -41,7 +41,7 @@ func ctl(t *testing.T, address, answer string, arguments ...string) result {
 	return result{code, stdout.String(), stderr.String()}
 }
 
-// Each golden file holds the command's output in the form of testdata/*.golden.
+// TestGolden: each golden file holds the output of one command line.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	for name, line := range map[string]string{
@@ -149,7 +149,7 @@ func TestExitCodes(t *testing.T) {
 		"subscriber list --user nobody":              exitDone,
 		"subscriber get 100.64.0.99":                 exitRefused,
 		"subscriber delete 100.64.0.7":               exitRefused, // no terminal to ask on
-		"subscriber delete -y --user x":              exitRefused, // nobody
+		"subscriber delete -y --user x":              exitRefused, // no such subscriber
 		"session kill --inside 100.64.0.7":           exitRefused, // no terminal to ask on
 		"binding lookup 198.51.100.1:9":              exitRefused,
 		"subscriber put 10.0.0.1 --user u":           exitRefused, // no group
@@ -169,7 +169,7 @@ func TestExitCodes(t *testing.T) {
 		"nas list --nas nobody":                      exitDone,
 		"nas get nobody":                             exitRefused,
 		"nas get bng1.example --client core":         exitRefused,
-		"nas get MikroTik":                           exitUsage, // of several clients
+		"nas get MikroTik":                           exitUsage, // several clients have one
 		"nas get":                                    exitUsage,
 		"nas get a b":                                exitUsage,
 		"nas":                                        exitUsage,
@@ -187,7 +187,7 @@ func TestExitCodes(t *testing.T) {
 		"binding lookup 198.51.100.0/24:5":                        exitUsage,
 		"binding lookup 198.51.100.1:65536":                       exitUsage,
 		"binding lookup 198.51.100.1:9 --at noon":                 exitUsage,
-		"binding lookup 198.51.100.1:9 --at 2100-01-01T00:00:00Z": exitUsage, // told by the daemon
+		"binding lookup 198.51.100.1:9 --at 2100-01-01T00:00:00Z": exitUsage, // refused by the daemon
 		"binding list --state odd":                                exitUsage,
 		"session kill -y":                                         exitUsage,
 		"session list --protocol odd":                             exitUsage,
@@ -218,8 +218,8 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// TestStatusWhileNotReady: the status is printed all the same, in whatever form, and
-// the exit code is one that no other outcome has.
+// TestStatusWhileNotReady: the status is printed all the same, in every format,
+// and the exit code is unique to this case.
 func TestStatusWhileNotReady(t *testing.T) {
 	t.Parallel()
 	backend := controltest.Scene()
@@ -239,8 +239,8 @@ func TestStatusWhileNotReady(t *testing.T) {
 	}
 }
 
-// TestStatusNamesForeignTranslations: whose rules took subscribers' flows is in the status,
-// also when these are gone.
+// TestStatusNamesForeignTranslations: the status names the rules that
+// translated subscribers' flows, and the flows even after the rules are gone.
 func TestStatusNamesForeignTranslations(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -320,7 +320,8 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// The golden help tells the default address, which must not be the tester's own.
+// The golden help contains the default address, which the tester's environment
+// must not change.
 func TestMain(m *testing.M) {
 	_ = os.Unsetenv(addressVariable)
 	os.Exit(m.Run())

@@ -14,10 +14,10 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-// A setting is one live setting as it is written on the command line.
+// A setting is one live setting in its command-line form.
 type setting struct {
 	name string
-	path string // in field masks; empty: its name
+	path string // in field masks; empty: the name
 	set  func(s *pb.Settings, value string) error
 	get  func(s *pb.Settings) string
 }
@@ -55,7 +55,8 @@ func timeoutSetting(name string, field func(*pb.IdleTimeouts) **durationpb.Durat
 	}
 }
 
-// timeoutText writes a timeout as it can be set, with large ones explained.
+// timeoutText writes a timeout in the form for setting it, with an explanation
+// of large ones.
 func timeoutText(d time.Duration) string {
 	text := fmt.Sprintf("%ds", int64(d/time.Second))
 	if d < time.Minute {
@@ -79,7 +80,7 @@ func setRemoval(s *pb.Settings, value string) error {
 	return nil
 }
 
-// removalText writes the toggle as it can be set.
+// removalText writes the toggle in the form for setting it.
 func removalText(s *pb.Settings) string {
 	return strings.ToLower(strings.TrimPrefix(s.GetRemovalMode().String(), "REMOVAL_MODE_"))
 }

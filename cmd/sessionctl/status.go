@@ -74,7 +74,8 @@ func (a *app) showStatus(s *pb.Status) error {
 	return nil
 }
 
-// showForeign says whose rules translate subscribers' flows in our place.
+// showForeign prints the rules of other tables that translate subscribers'
+// flows.
 func (a *app) showForeign(f *pb.ForeignTranslations) {
 	if f == nil {
 		return
@@ -89,7 +90,7 @@ func (a *app) showForeign(f *pb.ForeignTranslations) {
 	}
 }
 
-// showQuarantine says why free blocks are given to nobody.
+// showQuarantine prints why free blocks are not allocated.
 func (a *app) showQuarantine(g *pb.GroupStatus) {
 	if g.GetQuarantinedBlocks() == 0 {
 		return

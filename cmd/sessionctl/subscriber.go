@@ -11,7 +11,7 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-// pageSize is what lists ask for at a time; the most the daemon gives.
+// pageSize is the page size of lists: the daemon's maximum.
 const pageSize = 1000
 
 func (a *app) subscriberCommand() *cobra.Command {
@@ -45,7 +45,7 @@ func (a *app) subscriberList() *cobra.Command {
 	return c
 }
 
-// eachSubscriber pages through all subscribers that the flags pick.
+// eachSubscriber pages through all subscribers that the flags select.
 func (a *app) eachSubscriber(ctx context.Context, pick subscriberFlags, show func([]*pb.Subscriber) error) error {
 	client, err := a.subscribers()
 	if err != nil {
@@ -150,12 +150,13 @@ func nasText(s *pb.Subscriber) string {
 	return s.GetNas() + " (" + s.GetNasAddress() + ")"
 }
 
-// class is every Class of the session.
+// class returns all Class attributes of the session.
 func class(s *pb.Subscriber) string {
 	return strings.Join(append([]string{s.GetClass()}, s.GetMoreClasses()...), ", ")
 }
 
-// ipv6 is what the session has of IPv6, which is not translated.
+// ipv6 returns the session's IPv6 addresses and prefixes, which are not
+// translated.
 func ipv6(s *pb.Subscriber) string {
 	all := append(slices.Clone(s.GetFramedIpv6Addresses()), s.GetFramedIpv6Prefixes()...)
 	for _, p := range s.GetDelegatedPrefixes() {
@@ -164,7 +165,7 @@ func ipv6(s *pb.Subscriber) string {
 	return strings.Join(all, ", ")
 }
 
-// state is one word for how NAT treats the subscriber.
+// state is one word for the subscriber's NAT state.
 func state(s *pb.Subscriber) string {
 	switch {
 	case s.GetPending():

@@ -38,8 +38,8 @@ func (a *app) subscriberDelete() *cobra.Command {
 	return c
 }
 
-// narrow takes the address argument of delete into the flags, and refuses to
-// delete without any limit.
+// narrow adds the address argument of delete to the flags, and refuses an
+// unlimited deletion.
 func (f *subscriberFlags) narrow(given []string) error {
 	if len(given) == 1 {
 		inside, err := address(given[0])
@@ -111,7 +111,7 @@ func (a *app) showDeleted(res *pb.DeleteSubscribersResponse) error {
 	return more(a.stdout, int(res.GetDeleted())-len(res.GetSubscribers()))
 }
 
-// more tells how many items an answer left out.
+// more prints the number of items that an answer left out.
 func more(w io.Writer, n int) error {
 	if n <= 0 {
 		return nil

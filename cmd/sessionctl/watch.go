@@ -25,7 +25,7 @@ func (a *app) watchCommand() *cobra.Command {
 			}
 			err := a.watch(c.Context(), pick)
 			if c.Context().Err() != nil {
-				return nil // interrupted, which is how a watch ends
+				return nil // interrupted, the normal end of a watch
 			}
 			return err
 		},
@@ -35,7 +35,7 @@ func (a *app) watchCommand() *cobra.Command {
 	return c
 }
 
-// Widths that most events fit in, as the events to come are not known.
+// watchWidths fit most events, because future events are not known.
 var watchWidths = []int{20, 8, 11, 8, 15, 16, 15, 11}
 
 func (a *app) watch(ctx context.Context, pick subscriberFlags) error {
@@ -89,7 +89,8 @@ func reasonText(r pb.Reason) string {
 	return strings.TrimPrefix(r.String(), "REASON_")
 }
 
-// sessionsText tells how many sessions an event ended, or else there are.
+// sessionsText returns the number of sessions that an event ended, or else of
+// present ones.
 func sessionsText(e *pb.SubscriberEvent) string {
 	if e.GetKind() == pb.EventKind_EVENT_KIND_REAPED {
 		return number(e.GetSessionsEnded()) + " ended"
