@@ -9,16 +9,15 @@ import (
 	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
-// Requests in one datagram. What comes back for each is charged to the socket's
-// receive buffer: under 1 KiB for an error, nearly 5 KiB for an entry.
+// Requests in one datagram. The answer to each is charged to the socket's receive buffer:
+// under 1 KiB for an error, nearly 5 KiB for an entry.
 const (
 	deletesPerBatch = 512
 	probesPerBatch  = 256
 )
 
-// delete asks for the deletion of targets, deletesPerBatch at most. It returns
-// those that were deleted, those that were gone before, and the last other
-// answer.
+// delete deletes targets, deletesPerBatch at most. It returns the deleted entries, the
+// entries that were gone before, and the last other error code of the kernel.
 func (c *conn) delete(targets []entryRef) (deleted, gone []entryRef, refused unix.Errno, err error) {
 	codes, err := c.batch(typeDelete, targets, func(int, *flow) {})
 	if err != nil {
@@ -37,8 +36,8 @@ func (c *conn) delete(targets []entryRef) (deleted, gone []entryRef, refused uni
 	return deleted, gone, refused, nil
 }
 
-// probe asks for all targets and returns those the kernel no longer has. The
-// kernel drops entries whose time is over when it is asked for them.
+// probe asks for all targets and returns those that the kernel no longer has. The request
+// also makes the kernel drop an entry that has timed out.
 func (c *conn) probe(targets []entryRef) (gone []entryRef, err error) {
 	for len(targets) > 0 {
 		part := targets[:min(len(targets), probesPerBatch)]
@@ -59,8 +58,8 @@ func (c *conn) probe(targets []entryRef) (gone []entryRef, err error) {
 	return gone, nil
 }
 
-// get asks for targets and calls fn with those the kernel has. An error of fn
-// ends it.
+// get asks for targets and calls fn with those that the kernel has. It returns the first
+// error of fn.
 func (c *conn) get(targets []entryRef, fn func(*flow) error) error {
 	for len(targets) > 0 {
 		part := targets[:min(len(targets), probesPerBatch)]
@@ -78,9 +77,9 @@ func (c *conn) get(targets []entryRef, fn func(*flow) error) error {
 	return nil
 }
 
-// batch sends one request for each target in one datagram and returns a code
-// for each. Only the last one asks to be acknowledged: errors come unasked, so
-// what is not refused by then was done.
+// batch sends one request for each target in one datagram and returns a code for each. The
+// kernel answers in order and reports errors without being asked, so only the last request
+// asks for an acknowledgement: requests without an error by then succeeded.
 func (c *conn) batch(kind uint16, targets []entryRef, found func(int, *flow)) ([]unix.Errno, error) {
 	base := c.seq + 1
 	c.out = c.out[:0]

@@ -17,7 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// crowd is n entries, a hundred for each subscriber from inside(1) on.
+// crowd returns n entries, a hundred for each subscriber from inside(1) on.
 func crowd(n int) []conntrack.Entry {
 	var entries []conntrack.Entry
 	for i := range n / 100 {
@@ -29,16 +29,16 @@ func crowd(n int) []conntrack.Entry {
 
 var sizes = []int{10_000, 100_000, 500_000}
 
-// roomy is a lab with a table of many entries.
+// roomy returns a lab with a table of size entries.
 func roomy(b *testing.B, size int) *lab {
 	testenv.Require(b, testenv.Root|testenv.Conntrack)
 	conntracktest.Room(b, 2*size)
 	return newLab(b, crowd(size)...)
 }
 
-// BenchmarkDeleteOne ends one subscriber with 100 sessions, and reports how
-// many times longer `conntrack -D -s` takes for the same in the same table: the
-// best of three against our median.
+// BenchmarkDeleteOne deletes the 100 sessions of one subscriber, and reports how many times
+// longer `conntrack -D -s` takes for the same in the same table: its best of three against
+// our median.
 func BenchmarkDeleteOne(b *testing.B) {
 	for _, size := range sizes {
 		for _, way := range []string{"flush", "proven"} {
@@ -77,7 +77,7 @@ func erase(b *testing.B, table *conntrack.Table, way string, addr netip.Addr) {
 	}
 }
 
-// peerDelete is the best of three runs, less what starting a process costs.
+// peerDelete returns the best of three runs of conntrack(8), less the start of a process.
 func peerDelete(b *testing.B, l *lab, victim []conntrack.Entry) time.Duration {
 	best := time.Hour
 	for range 3 {
@@ -97,7 +97,7 @@ func timed(b *testing.B, command ...string) time.Duration {
 	return time.Since(began)
 }
 
-// BenchmarkTablePass is the proof of zero: one dump, filtered as it comes.
+// BenchmarkTablePass measures one pass: one dump, filtered as it comes.
 func BenchmarkTablePass(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(fmt.Sprintf("entries=%d", size), func(b *testing.B) {
@@ -111,9 +111,8 @@ func BenchmarkTablePass(b *testing.B) {
 	}
 }
 
-// BenchmarkArrivals begins sessions as fast as the kernel makes them, and says
-// whether the index kept up: events lost, and how long after the last one it knew
-// all.
+// BenchmarkArrivals begins sessions as fast as the kernel makes them, and reports the
+// events lost, and the time from the last session until the index knew all.
 func BenchmarkArrivals(b *testing.B) {
 	const size = 200_000
 	testenv.Require(b, testenv.Root|testenv.Conntrack)
@@ -142,8 +141,8 @@ func BenchmarkArrivals(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkSessionLife is the CPU time that one session costs the daemon for the
-// index: fetching, parsing and applying its NEW and its DESTROY event.
+// BenchmarkSessionLife measures the daemon's CPU time for one session in the index: to
+// read, parse and apply its NEW and its DESTROY event.
 func BenchmarkSessionLife(b *testing.B) {
 	testenv.Require(b, testenv.Root|testenv.Conntrack)
 	const batch = 50_000
@@ -168,7 +167,7 @@ func BenchmarkSessionLife(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// cpu is the CPU time that fn takes on its thread.
+// cpu returns the CPU time that fn takes on its thread.
 func cpu(b *testing.B, fn func()) time.Duration {
 	b.Helper()
 	runtime.LockOSThread()
@@ -191,8 +190,8 @@ func drain(b *testing.B, table *conntrack.Table, want int) {
 	}
 }
 
-// BenchmarkDeleteMany ends half of the subscribers of a table in one call, as
-// the restart of a BNG does, proof included, and counts that the others kept all.
+// BenchmarkDeleteMany deletes the sessions of half of a table's subscribers in one call, as
+// after the restart of a BNG, with proof, and checks that the others kept all of theirs.
 func BenchmarkDeleteMany(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(fmt.Sprintf("entries=%d", size), func(b *testing.B) {
@@ -220,8 +219,8 @@ func BenchmarkDeleteMany(b *testing.B) {
 	}
 }
 
-// wantHalf checks the outcomes, and asks the kernel for what is left of victims
-// and of the others.
+// wantHalf checks the outcomes, and asks the kernel for the remaining entries of the
+// victims and of the others.
 func (l *lab) wantHalf(b *testing.B, got map[netip.Addr]conntrack.Outcome, size int) {
 	b.Helper()
 	for addr, o := range got {

@@ -2,8 +2,8 @@ package conntrack
 
 import "net/netip"
 
-// lost says that events may be missing: no count is to be trusted until a
-// rebuild that begins afterwards is through.
+// lost records that events may be missing. The index is incomplete until a rebuild that
+// begins afterwards has finished.
 func (x *index) lost() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -15,19 +15,18 @@ func (x *index) lostLocked() {
 	x.losses++
 }
 
-// isComplete reports whether the index has every entry of inside addresses that
-// the kernel has told of so far, as far as the listener has read. It may have
-// more: entries from before the listener end without an event when the sysctl
-// nf_conntrack_events is 2. That is on the safe side, since a count of zero is
-// what proves something: a delete asks the kernel for each of them by tuple, and
-// ENOENT is an answer too.
+// isComplete reports whether the index has every entry of inside addresses that the kernel
+// has reported so far, as far as the listener has read. It may have more: entries from
+// before the listener end without an event when the sysctl nf_conntrack_events is 2. That
+// is safe, because only a count of zero proves something: a delete asks the kernel for each
+// of them by tuple, and takes ENOENT for an answer too.
 func (x *index) isComplete() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.complete
 }
 
-// covers reports whether the index is made for all of the addresses.
+// covers reports whether all addresses lie in the indexed prefixes.
 func (x *index) covers(addrs asked) bool {
 	x.mu.Lock()
 	inside := x.inside
@@ -40,11 +39,11 @@ func (x *index) covers(addrs asked) bool {
 	return true
 }
 
-// lookStep is how many addresses are looked up while the lock is held once.
+// lookStep is the number of addresses looked up under one hold of the lock.
 const lookStep = 512
 
-// empty returns those of the addresses that have no entry; ok is false when the
-// index cannot tell.
+// empty returns those of the addresses that have no entry. ok is false when the index is
+// incomplete.
 func (x *index) empty(addrs asked) (none []uint32, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -72,7 +71,7 @@ func (x *index) plain(addrs asked) (only []uint32) {
 		if x.plainLocked(addr) {
 			only = append(only, addr)
 		}
-		x.mu.Unlock() // one may have many
+		x.mu.Unlock() // let others have the lock: one address may have many entries
 		x.mu.Lock()
 	}
 	return only
@@ -91,7 +90,7 @@ func (x *index) plainLocked(addr uint32) bool {
 	return true
 }
 
-// left are the counts of the addresses.
+// left returns the number of entries of each address.
 func (x *index) left(addrs asked) map[netip.Addr]int {
 	counts := make(map[netip.Addr]int, len(addrs))
 	for addr := range addrs {

@@ -60,8 +60,8 @@ func newConn(nl *netlink.Conn, receiveBuffer int) (*conn, error) {
 	return &conn{nl: nl, raw: raw}, nil
 }
 
-// enlarge halves the size until the kernel takes it. Privileged sockets get
-// what they ask for; others get net.core.rmem_max without an error.
+// enlarge halves the size until the kernel takes it. Privileged sockets get the size that
+// they ask for; others get net.core.rmem_max without an error.
 func enlarge(nl *netlink.Conn, size int) error {
 	for {
 		err := nl.SetReadBuffer(size)
@@ -74,8 +74,8 @@ func enlarge(nl *netlink.Conn, size int) error {
 
 func (c *conn) close() error { return c.nl.Close() }
 
-// cancelWith makes reads fail once ctx is done, until stop is called; stop
-// tells whether the socket may be used again.
+// cancelWith makes reads fail once ctx is done, until stop is called. stop reports whether
+// the socket may be used again.
 func (c *conn) cancelWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = c.nl.SetReadDeadline(time.Unix(1, 0)) })
 }

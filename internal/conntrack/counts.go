@@ -2,7 +2,7 @@ package conntrack
 
 import "net/netip"
 
-// deleteCounts counts entries by the addresses asked for.
+// deleteCounts counts deleted entries by address, for the addresses of one request.
 type deleteCounts struct {
 	asked   asked
 	deleted map[uint32]int
@@ -23,7 +23,7 @@ func (t deleteCounts) add(targets []entryRef) {
 	}
 }
 
-// count counts without adding.
+// count returns the entries in targets by address, and adds nothing to t.
 func (t deleteCounts) count(targets []entryRef) map[netip.Addr]int {
 	other := deleteCounts{t.asked, make(map[uint32]int)}
 	other.add(targets)
@@ -34,7 +34,7 @@ func (t deleteCounts) count(targets []entryRef) map[netip.Addr]int {
 	return left
 }
 
-// result has every address asked for, with 0 where nothing was deleted.
+// result returns a count for every requested address, 0 where nothing was deleted.
 func (t deleteCounts) result() map[netip.Addr]int {
 	result := make(map[netip.Addr]int, len(t.asked))
 	for addr := range t.asked {

@@ -6,19 +6,19 @@ import (
 	"slices"
 )
 
-// crowds are the addresses that have more entries of one kind than a bound. An address that came above
-// it is one until it has an eighth less, so that it does not go in and out with each entry.
+// crowds are the addresses with more entries of one kind than the bound. An address leaves
+// the set once it is an eighth below the bound, so that it does not flap with each entry.
 type crowds struct {
-	bound uint32 // 0 for none
+	bound uint32 // 0: no bound
 	full  map[uint32]struct{}
-	wake  chan struct{} // holds a token when an address came or went
+	wake  chan struct{} // holds a token when the set has changed
 }
 
 func newCrowds(bound int, wake chan struct{}) crowds {
 	return crowds{bound: uint32(bound), full: make(map[uint32]struct{}), wake: wake}
 }
 
-// grew takes the count of an address that has one more entry.
+// grew takes the new count of an address after an entry was added.
 func (c *crowds) grew(addr, count uint32) {
 	if c.bound == 0 || count <= c.bound {
 		return
@@ -29,7 +29,7 @@ func (c *crowds) grew(addr, count uint32) {
 	}
 }
 
-// shrank takes the count of an address that has one less.
+// shrank takes the new count of an address after an entry was removed.
 func (c *crowds) shrank(addr, count uint32) {
 	if len(c.full) == 0 || count > c.bound-c.bound/8 {
 		return
@@ -47,13 +47,14 @@ func (c *crowds) poke() {
 	}
 }
 
-// Crowds tells that an address came above Options.Bound, or is far enough below it again.
-// One telling may be of many: look at Crowded. It needs Run.
+// Crowds signals that an address came above Options.Bound, or is far enough below it again.
+// One signal may stand for many changes: read Crowded. It needs Run.
 func (t *Table) Crowds() <-chan struct{} { return t.index.opened.wake }
 
-// Crowded lists the addresses that began more entries than Options.Bound, and those that
-// others reached with more through destination translations, or did, and are not an eighth
-// below it yet, in their order. Who sends to one cannot so keep it from what it begins.
+// Crowded lists, in order, the addresses above Options.Bound: by entries that the address
+// began, and by entries that others began to it through destination translations. An
+// address stays listed until it is an eighth below the bound. The kinds are counted apart,
+// so that packets from outside cannot keep a subscriber from beginning entries.
 func (t *Table) Crowded() (began, reached []netip.Addr) {
 	t.index.mu.Lock()
 	defer t.index.mu.Unlock()

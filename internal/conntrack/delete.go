@@ -8,27 +8,25 @@ import (
 	"net/netip"
 )
 
-// Delete ends every entry that has one of the addresses in either tuple, and
-// proves it. The caller must have cut the addresses off before, or new entries
-// come as old ones go.
+// Delete deletes every entry that has one of the addresses in either tuple, and proves that
+// none is left. The caller must have cut the addresses off before, or new entries come as
+// old ones go.
 //
-// It deletes what the index knows, waits until what was under way at the cut has
-// come through, and looks again: into the index if that is complete, else by
-// passes through the whole table. An address is proved by the first look that
-// finds none; those whose entries keep coming back are named by a *LeftError
-// after a few looks and hold up nobody else. The outcomes are right with any
-// error.
+// It deletes the known entries, waits until the packets in flight at the cut are through,
+// and looks again: into the index if that is complete, else by passes through the whole
+// table. An address is proved by the first look that finds none. Addresses whose entries
+// keep coming back after a few looks are named by a *RemainingError and do not delay the
+// others. The outcomes are right with any error.
 //
-// What is left after those looks began after the first one deleted all from before.
-// If nothing of it is translated but to Options.Own, it is between the address and the
-// machine itself, such as the address's own packets to it, also those that a rule redirects
-// there, which pass no gate and take no port: that is no session of who was cut off, and no
-// hindrance.
+// Entries found after the first look began after it, because that look deleted all from
+// before. If they are all portless, they are between the address and the machine itself
+// (Options.Own). Examples are the address's own packets to it, and packets that a rule
+// redirects to it. Such packets pass no gate and take no port, so these entries do not
+// prevent the proof.
 //
-// By tuple a delete takes 4.3 us, whatever the table's size; a pass takes 2.5 us
-// for each entry in the table, and then deletes what it found by tuple as well.
-// So a pass never pays for itself while the index is complete, not even if half
-// of the table is to go.
+// A delete by tuple takes 4.3 us whatever the table's size. A pass takes 2.5 us for each
+// entry in the table, and then deletes by tuple as well. So a pass never pays for itself
+// while the index is complete, not even if half of the table has to be deleted.
 func (t *Table) Delete(ctx context.Context, inside []netip.Addr) (map[netip.Addr]Outcome, error) {
 	e, err := newEnding(inside)
 	if err != nil {
@@ -50,9 +48,9 @@ func (t *Table) Delete(ctx context.Context, inside []netip.Addr) (map[netip.Addr
 	return e.result(), err
 }
 
-// Flush deletes the entries of the addresses that the index knows, at the cost
-// of those entries alone: the table's size does not matter. It proves nothing.
-// It returns how many were deleted for each address.
+// Flush deletes the entries of the addresses that the index knows, at the cost of those
+// entries alone: the table's size does not matter. It proves nothing. It returns the number
+// of deleted entries of each address.
 func (t *Table) Flush(ctx context.Context, inside []netip.Addr) (map[netip.Addr]int, error) {
 	e, err := newEnding(inside)
 	if err != nil {
@@ -62,8 +60,8 @@ func (t *Table) Flush(ctx context.Context, inside []netip.Addr) (map[netip.Addr]
 	return e.tally.result(), err
 }
 
-// flush deletes the entries of the pending addresses that are known now: what comes
-// meanwhile may come faster than it can be deleted.
+// flush deletes the known entries of the pending addresses once. It does not repeat,
+// because new entries may come faster than it deletes.
 func (t *Table) flush(ctx context.Context, e *deletion) error {
 	return t.pool.with(ctx, func(c *conn) error {
 		var targets []entryRef
@@ -81,8 +79,8 @@ func (t *Table) flush(ctx context.Context, e *deletion) error {
 	})
 }
 
-// DeleteEntry deletes one entry as a dump has shown it. An entry that is gone,
-// or replaced by another on the same tuple, is no error.
+// DeleteEntry deletes one entry that a dump has shown. It is no error if the entry is gone
+// or replaced by another on the same tuple.
 func (t *Table) DeleteEntry(ctx context.Context, entry Entry) error {
 	var f flow
 	if !f.fromEntry(entry) {
@@ -100,9 +98,9 @@ func (t *Table) DeleteEntry(ctx context.Context, entry Entry) error {
 	})
 }
 
-// deleteTargets deletes, counts and forgets. That
-// the kernel refuses some (EBUSY: offloaded) is no error: whether they matter is
-// for the proof to say.
+// deleteTargets deletes entries, counts them and removes them from the index. A refusal by
+// the kernel (EBUSY: offloaded) is no error here: the proof finds the entries that are
+// left.
 func (t *Table) deleteTargets(c *conn, targets []entryRef, e *deletion) error {
 	for len(targets) > 0 {
 		part := targets[:min(len(targets), deletesPerBatch)]

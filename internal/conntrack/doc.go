@@ -2,28 +2,28 @@
 // connection tracking entries of inside addresses, from an index fed by events.
 //
 // A [Table] keeps the index and proves by it that a delete left nothing. Where the index
-// cannot tell, passes through the kernel's table prove it.
+// is incomplete, passes through the kernel's table prove it.
 //
-// It stands beside github.com/ti-mo/conntrack v0.6.0, which deletes one entry a system
-// call, returns the whole table as one slice, and hands over events one by one, with no
-// word on those that the kernel dropped: a removal that is proved needs batches, and the
-// end of what was told (marker.go).
+// It stands beside github.com/ti-mo/conntrack v0.6.0. That deletes one entry a system call,
+// returns the whole table as one slice, and hands over events one by one. It does not
+// report events that the kernel dropped. A proved removal needs batches, and a marker of
+// the last event that the kernel has queued (marker.go).
 //
 // Reading order:
 //
-//	table.go         the Table: what it is made of, and its tasks
+//	table.go         the Table: its parts and its tasks
 //	flow.go          an entry, as callers see it
 //	index.go         entries by inside address; lookup.go finds them by tuple
-//	listener.go      events into the index; receiver.go reads them, marker.go knows which came
+//	listener.go      events into the index; receiver.go reads them, marker.go proves them read
 //	completeness.go  whether the index has every entry
 //	rebuild.go       the index anew from a dump, beside events; rebuildloop.go says when
 //	inside.go        which addresses are inside; own.go: the machine's own
 //	delete.go        deletes with proof: proveindex.go by the index, provetable.go by passes
-//	inflight.go      waits for packets that were under way; tour.go: a thread on each processor
-//	entryref.go      an entry to be deleted; counts.go and outcome.go add up what became of it
-//	probe.go         entries that the kernel is asked for; idle.go: addresses that lost their last
+//	inflight.go      waits for packets in flight; tour.go: a thread on each processor
+//	entryref.go      an entry to be deleted; counts.go and outcome.go add up the results
+//	probe.go         asks the kernel for known entries; idle.go: addresses that lost their last
 //	crowds.go        addresses with too many entries; strays.go: flows that others translated
-//	conn.go          a request socket, of which pool.go keeps some; batch.go, dump.go, fill.go ask
+//	conn.go          a request socket; pool.go keeps idle ones; batch.go, dump.go, fill.go ask
 //	wire.go          numbers of ctnetlink; parse.go reads, encode.go writes
-//	sysctl.go        whether the kernel tells and counts
+//	sysctl.go        whether the kernel sends events and counts packets
 package conntrack

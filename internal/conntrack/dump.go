@@ -8,8 +8,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
-// dump asks for every IPv4 entry and calls fn with those of each datagram. The
-// slice is reused.
+// dump asks for every IPv4 entry and calls fn with those of each datagram. The slice is
+// reused, so fn must not keep it.
 func (c *conn) dump(fn func([]flow) error) error {
 	c.seq++
 	c.out = appendRequest(c.out[:0], typeGet, unix.NLM_F_DUMP, c.seq)

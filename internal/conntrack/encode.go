@@ -16,9 +16,9 @@ func appendRequest(dst []byte, kind, flags uint16, seq uint32) []byte {
 	return nlmsg.End(beginRequest(dst, kind, flags, seq), len(dst))
 }
 
-// appendByTuple appends a request about the entry of k. The zone of the original
-// direction finds it whether the entry has a zone in one direction or in both.
-// With the identifier a delete never hits a successor on the same tuple.
+// appendByTuple appends a request about the entry of k. The zone of the original direction
+// finds it whether the entry has a zone in one direction or in both. With the identifier, a
+// delete never hits a successor on the same tuple.
 func appendByTuple(dst []byte, kind, flags uint16, seq uint32, k key, id uint32) []byte {
 	start := len(dst)
 	dst = beginRequest(dst, kind, flags, seq)

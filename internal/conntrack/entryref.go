@@ -1,11 +1,11 @@
 package conntrack
 
-// entryRef is an entry about to be deleted or asked for.
+// entryRef names an entry that is about to be deleted or asked for.
 type entryRef struct {
 	key    key
 	id     uint32
-	serial uint16 // of the index's record at that time; 0 with indexed false
-	known  bool   // it stood in the index
+	serial uint16 // of the index's record at that time; 0 if it was not known
+	known  bool   // the entry was in the index
 	owners insideAddrs
 	plain  bool // see portless
 }
@@ -25,8 +25,8 @@ func (x *index) collect(to []entryRef, addr uint32, most int) []entryRef {
 	return to
 }
 
-// targetLocked describes the entry of a record. It gathers the owners too: a
-// hairpin entry counts for both.
+// targetLocked returns the reference of a record's entry, with all its owners: a hairpin
+// entry counts for both.
 func (x *index) targetLocked(slot uint32) entryRef {
 	r := x.records.At(slot)
 	t := entryRef{key: r.key, id: r.id, serial: r.serial, known: true, plain: r.kind&recordPlain != 0}
@@ -40,7 +40,7 @@ func (x *index) targetLocked(slot uint32) entryRef {
 	return t
 }
 
-// target describes an entry that a dump has shown.
+// target returns the reference of an entry that a dump has shown.
 func (x *index) target(f *flow, o insideAddrs) entryRef {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -53,8 +53,8 @@ func (x *index) target(f *flow, o insideAddrs) entryRef {
 	return t
 }
 
-// learn takes in entries that a pass has shown and that no event told of: from then on
-// they can be asked for by tuple. One that ended meanwhile is found to be gone then.
+// learn adds entries that a pass has shown and no event has reported, so that they can be
+// asked for by tuple. If one has ended meanwhile, that request finds it gone.
 func (x *index) learn(found []entryRef) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -66,15 +66,14 @@ func (x *index) learn(found []entryRef) {
 				f.reply.src, f.reply.dst = t.key.dst, t.key.src
 			}
 			x.insertLocked(&f, t.owners)
-			// A rebuild that runs has not seen it, nor what else of it is inside.
+			// A rebuild under way has not seen it, nor its other inside addresses.
 			x.records.At(x.lookup.find(t.key, &x.records)).gen--
 		}
 	}
 }
 
-// forget drops entries the kernel no longer has, without waiting for their
-// events: entries made while nobody listened have none. An incarnation that
-// came after the target was taken stays.
+// forget removes entries that the kernel no longer has, without waiting for their events:
+// entries that began before the listener have none. A later entry on the same tuple stays.
 func (x *index) forget(gone []entryRef) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

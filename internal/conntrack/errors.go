@@ -5,11 +5,11 @@ import (
 	"net/netip"
 )
 
-// RemainingError says that entries were still there after the last try to delete
-// them: something keeps making new ones.
+// RemainingError reports entries that were still there after the last try to delete them,
+// because new ones kept coming.
 type RemainingError struct {
 	Left map[netip.Addr]int // entries by inside address
-	Err  error              // what the kernel refused last, if it did
+	Err  error              // the kernel's last refusal, or nil
 }
 
 func (e *RemainingError) Error() string {

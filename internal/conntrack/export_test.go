@@ -42,16 +42,16 @@ func (t *Table) Prove(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]O
 	return e.result(), err
 }
 
-// Mark sends a marker; nobody waits for it.
+// Mark sends a marker without waiting for it.
 func (t *Table) Mark() error { return t.listener.receiver.mark(1) }
 
-// Complete reports whether the index can prove something.
+// Complete reports whether the index is complete.
 func (t *Table) Complete() bool { return t.index.isComplete() }
 
 // Join subscribes to events without running the table.
 func (t *Table) Join() error { return t.listener.receiver.join() }
 
-// Drain applies the events that wait and returns how many there were.
+// Drain applies the waiting events and returns their number.
 func (t *Table) Drain() (int, error) {
 	total := 0
 	batch := make([]event, 0, eventsPerRead)
@@ -66,7 +66,7 @@ func (t *Table) Drain() (int, error) {
 	}
 }
 
-// ParseDatagram reads a datagram as events, a dump and answers would be read.
+// ParseDatagram parses a datagram as events, as a dump and as answers.
 func ParseDatagram(b []byte) {
 	_, _, _ = parseDump(nil, b, 1)
 	_, _ = answers(b, 1, make([]unix.Errno, 2), func(int, *flow) {})

@@ -16,9 +16,9 @@ const (
 	attrGlobalMaxEntries = 2 // CTA_STATS_GLOBAL_MAX_ENTRIES
 )
 
-// Fill is how many entries the namespace has, of whatever address, and how many it may
-// have (sysctl nf_conntrack_max): at the limit the kernel drops what would begin another.
-// The limit is 0 where the kernel does not tell it (before Linux 4.18).
+// Fill returns the number of entries in the namespace, of any address, and its limit
+// (sysctl nf_conntrack_max): at the limit the kernel drops packets that would begin an
+// entry. limit is 0 where the kernel does not report it (before Linux 4.18).
 func (t *Table) Fill(ctx context.Context) (entries, limit int, err error) {
 	err = t.pool.with(ctx, func(c *conn) error {
 		c.seq++

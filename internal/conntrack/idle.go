@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// idleQueue holds the addresses whose count fell to zero until somebody takes
-// them. An address stands in it once, so it stays bounded without a reader.
+// idleQueue holds the addresses whose count fell to zero until a reader takes them. Each
+// address is in it once, so it stays bounded without a reader.
 type idleQueue struct {
 	waiting map[uint32]struct{}
 	order   []uint32
@@ -33,8 +33,8 @@ func (q *idleQueue) poke() {
 	}
 }
 
-// popIdle takes the next address that has no entries; none while events may be
-// missing.
+// popIdle takes the next address that has no entries. It returns none while the index is
+// incomplete.
 func (x *index) popIdle() (uint32, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -50,7 +50,7 @@ func (x *index) popIdle() (uint32, bool) {
 	return 0, false
 }
 
-// serveIdle hands idle addresses to whoever reads to.
+// serveIdle sends idle addresses to the channel.
 func (x *index) serveIdle(ctx context.Context, to chan<- netip.Addr) error {
 	for {
 		select {

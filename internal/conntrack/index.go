@@ -9,17 +9,17 @@ import (
 	"github.com/sessiond/sessiond/internal/arena"
 )
 
-// flowRecord is one entry under one of its owners, 40 bytes. The first record of an
-// entry stands in the lookup; those of further owners hang from it by twin.
+// flowRecord is one entry under one of its owners, 40 bytes. The lookup holds the first
+// record of an entry; those of further owners are chained from it by twin.
 type flowRecord struct {
 	key        key
 	id         uint32
 	owner      uint32 // slot in index.owners
 	next, prev uint32 // the owner's other records; next also chains free ones
 	twin       uint32 // the same entry's record under its next owner
-	serial     uint16 // tells incarnations of one key apart
-	gen        uint8  // of the rebuild that last saw it
-	kind       uint8  // and bits of what it is to its owner
+	serial     uint16 // differs between successive entries with one key
+	gen        uint8  // number of the rebuild that last saw it
+	kind       uint8  // kind of record, and bits about the entry and this owner
 }
 
 // Kinds of record.
@@ -28,15 +28,15 @@ const (
 	recordFirst
 	recordTwin
 
-	recordPlain   uint8 = 1 << 7 // its entry is portless
-	recordOpened  uint8 = 1 << 6 // the owner began it
-	recordReached uint8 = 1 << 5 // somebody else began it, through a destination translation
+	recordPlain   uint8 = 1 << 7 // the entry is portless
+	recordOpened  uint8 = 1 << 6 // the owner began the entry
+	recordReached uint8 = 1 << 5 // another host began it, through a destination translation
 	recordBits          = recordPlain | recordOpened | recordReached
 )
 
 func (r *flowRecord) is(kind uint8) bool { return r.kind&^recordBits == kind }
 
-// bits are those of an entry under one of its owners.
+// bits returns the bits of an entry's record under one owner.
 func (x *index) bits(f *flow, owner uint32) uint8 {
 	switch plain := x.portless(f); {
 	case plain && f.orig.src == owner:
@@ -56,21 +56,21 @@ type owner struct {
 	addr    uint32
 	head    uint32 // first record, or the next free owner
 	count   uint32
-	opened  uint32 // of them with recordOpened
-	reached uint32 // of them with recordReached
+	opened  uint32 // number of its entries with recordOpened
+	reached uint32 // number of its entries with recordReached
 }
 
-// identity is an incarnation of an entry as events name it.
+// identity tells one entry from a later one with the same key, as events do.
 type identity struct {
 	key key
 	id  uint32
 }
 
-// pageBits makes a page 4096 records, or owners.
+// pageBits makes pages of 4096 records, or owners.
 const pageBits = 12
 
-// index knows which entries belong to which inside address. Its lock is held
-// for short steps and never while the kernel is asked.
+// index maps inside addresses to their entries. Its lock is held for short steps and never
+// during a request to the kernel.
 type index struct {
 	mu      sync.Mutex
 	inside  addrSet
@@ -89,7 +89,7 @@ type index struct {
 	reached crowds
 	strays  strays
 
-	complete bool   // it has every entry that the kernel has told of, see lost
+	complete bool   // it has every entry that the kernel has reported, see lost
 	losses   uint64 // times lost was called
 }
 
@@ -105,7 +105,7 @@ func newIndex(inside addrSet) *index {
 	}
 }
 
-// createdLocked takes a NEW event. The entry it names is the newest on its key.
+// createdLocked applies a NEW event. Its entry replaces any known one with the same key.
 func (x *index) createdLocked(f *flow) {
 	o := f.owners(x.inside)
 	if o.n == 0 {
@@ -119,8 +119,8 @@ func (x *index) createdLocked(f *flow) {
 	x.insertLocked(f, o)
 }
 
-// destroyedLocked takes a DESTROY event. One whose identifier is not that of
-// the known entry is about an earlier incarnation.
+// destroyedLocked applies a DESTROY event. An event with another identifier than the known
+// entry's is about an earlier entry.
 func (x *index) destroyedLocked(f *flow) {
 	if x.rebuild.running && f.owners(x.inside).n > 0 {
 		x.rebuild.died(identity{f.orig, f.id})
@@ -243,7 +243,7 @@ func (x *index) dropOwnerLocked(slot uint32) {
 	x.spare = slot
 }
 
-// count is the number of entries that have addr in either tuple.
+// count returns the number of entries that have addr in either tuple.
 func (x *index) count(addr uint32) int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -258,14 +258,14 @@ func (x *index) countLocked(addr uint32) int {
 	return int(x.owners.At(slot).count)
 }
 
-// addresses are those that have any, in no order.
+// addresses returns the addresses that have entries, in no order.
 func (x *index) addresses() []uint32 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return slices.AppendSeq(make([]uint32, 0, len(x.byAddr)), maps.Keys(x.byAddr))
 }
 
-// totals are the number of entries and that of the addresses that have any.
+// totals returns the number of entries and of addresses that have entries.
 func (x *index) totals() (flows, addresses int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

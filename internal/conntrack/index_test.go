@@ -70,15 +70,15 @@ func (x *index) checkRecords(want int) error {
 	return nil
 }
 
-// walker is a kernel in small: what it holds, and what it has told but the index
-// has not read yet.
+// walker is a small model of the kernel: its entries, and the events that the index has not
+// read yet.
 type walker struct {
 	rand   *rand.Rand
 	index  *index
 	kernel map[key]flow
 	queue  []event
-	dump   []flow // what the dump has shown and the index has not read yet
-	rest   []key  // what the dump has still to show
+	dump   []flow // entries of the dump that the index has not read yet
+	rest   []key  // entries that the dump will still show
 	nextID uint32
 }
 
@@ -126,8 +126,8 @@ func (w *walker) readEvents(n int) {
 	w.queue = w.queue[n:]
 }
 
-// deleteOne is what the table does for DeleteEntry, taken apart by events and by
-// successors on the same tuple.
+// deleteOne does the steps of DeleteEntry, with events and successors on the same tuple in
+// between.
 func (w *walker) deleteOne() {
 	for addr := range w.index.byAddr {
 		targets := w.index.collect(nil, addr, 1000)
@@ -150,7 +150,7 @@ func (w *walker) deleteOne() {
 	}
 }
 
-// finishRebuild lets the index ask the kernel for what the dump did not show.
+// finishRebuild lets the index ask the kernel for entries that the dump did not show.
 func (w *walker) finishRebuild() {
 	_ = w.index.finishRebuild(func(unseen []entryRef) (gone []entryRef, err error) {
 		for _, t := range unseen {
@@ -170,7 +170,7 @@ func (w *walker) stepDump() {
 			w.rest = append(w.rest, k)
 		}
 	case len(w.rest) > 0:
-		// The dump of an audit may miss what stands.
+		// The dump of an audit may miss existing entries.
 		missed := w.index.rebuild.untold != nil && w.rand.IntN(5) == 0
 		if f, ok := w.kernel[w.rest[0]]; ok && !missed {
 			w.dump = append(w.dump, f)
@@ -185,9 +185,8 @@ func (w *walker) stepDump() {
 	}
 }
 
-// The index must equal the kernel whenever everything told was read, whatever
-// the order in which events, dumps and deletes came, and losses too once a
-// rebuild began after them.
+// The index must equal the kernel whenever all events were read, in whatever order events,
+// dumps and deletes came; after losses too, once a rebuild has begun after them.
 func TestIndexRandomWalk(t *testing.T) {
 	for seed := range uint64(60) {
 		w := &walker{
@@ -206,8 +205,8 @@ func TestIndexRandomWalk(t *testing.T) {
 	}
 }
 
-// checkComplete verifies what proofs stand on: a complete index has all that the
-// kernel has and that no event waiting to be read tells of.
+// checkComplete verifies the base of all proofs: a complete index has all entries of the
+// kernel, except those of events that have not been read.
 func (w *walker) checkComplete() error {
 	if n := w.index.rebuild.drift.missed; n != 0 {
 		return fmt.Errorf("%d entries are said to have had no event", n)
@@ -259,7 +258,7 @@ func (w *walker) settle(t *testing.T, seed uint64) {
 	for w.index.rebuild.running {
 		w.stepDump()
 	}
-	if !w.index.complete { // the first build, or a loss that a rebuild had begun before
+	if !w.index.complete { // the first build, or a rebuild that had begun before a loss
 		w.finishDump()
 	}
 	w.readEvents(len(w.queue))
@@ -285,8 +284,8 @@ func (w *walker) settle(t *testing.T, seed uint64) {
 	}
 }
 
-// BenchmarkIndex is the pure part of a session's life, with the memory it takes
-// while it lives.
+// BenchmarkIndex measures a session's begin and end in the index alone, and the memory that
+// it takes while it lives.
 func BenchmarkIndex(b *testing.B) {
 	for _, n := range []int{100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("sessions=%d", n), func(b *testing.B) {
@@ -311,7 +310,7 @@ func BenchmarkIndex(b *testing.B) {
 	}
 }
 
-// session is the i-th of many, a hundred for each subscriber.
+// session returns the i-th of many sessions, a hundred for each subscriber.
 func session(i int) *flow {
 	return &flow{
 		orig:  key{src: firstInside + uint32(i/100), dst: 203<<24 + uint32(i)*7919, sport: uint16(i), dport: 443, proto: 6},

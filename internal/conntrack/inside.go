@@ -54,10 +54,10 @@ func (s spans) contains(addr uint32) bool {
 	return low < len(s) && s[low].first <= addr
 }
 
-// addrSet is what an entry's addresses are compared with.
+// addrSet is a set of addresses, such as the inside prefixes.
 type addrSet interface{ contains(addr uint32) bool }
 
-// asked is the set of addresses a caller asks about.
+// asked is the set of addresses of one request.
 type asked map[uint32]struct{}
 
 func (a asked) contains(addr uint32) bool {
@@ -77,11 +77,11 @@ func newAsked(addrs []netip.Addr) (asked, error) {
 	return set, nil
 }
 
-// maxOwners is how many addresses an entry has: source and destination, twice.
+// maxOwners is the number of addresses in an entry: source and destination, twice.
 const maxOwners = 4
 
-// insideAddrs are the distinct addresses of one entry that lie in a set: one of a
-// plain session, two of a hairpin one.
+// insideAddrs are the distinct addresses of one entry that lie in a set: usually one, two
+// for a hairpin entry.
 type insideAddrs struct {
 	addrs [maxOwners]uint32
 	n     uint8
@@ -106,5 +106,5 @@ func (o *insideAddrs) add(addr uint32, in addrSet) {
 
 func (o *insideAddrs) list() []uint32 { return o.addrs[:o.n] }
 
-// anyIn reports whether one of them lies in a set.
+// anyIn reports whether one of the addresses lies in a set.
 func (o *insideAddrs) anyIn(set addrSet) bool { return slices.ContainsFunc(o.list(), set.contains) }

@@ -19,7 +19,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// With room for a few events only, the kernel drops most of them.
+// The buffer holds a few events only, so the kernel drops most of them.
 func TestIndexEqualsKernelAfterLostEvents(t *testing.T) {
 	l := newLabWith(t, conntrack.WithEventBuffer(conntrack.Options{}, 4096))
 	random := rand.New(rand.NewPCG(1, 2))
@@ -196,7 +196,7 @@ func TestDumpEqualsConntrackTool(t *testing.T) {
 	}
 }
 
-// Without an index a pass proves, and serves all who wait for one.
+// Without an index a pass proves, and serves all calls that wait for one.
 func TestManyDeletesShareTablePasses_DEL12(t *testing.T) {
 	testenv.Require(t, testenv.Root|testenv.Conntrack)
 	name, path := conntracktest.Namespace(t)
@@ -254,8 +254,8 @@ func TestDeleteOfManyAddresses_DEL12(t *testing.T) {
 	}
 }
 
-// The address is not cut off, so new entries come as old ones go. That a pass
-// finds none in between happens by chance, then the next delete must not.
+// The address is not cut off, so new entries come as old ones go. A pass may by chance find
+// none in between; then the test deletes again.
 func TestDeleteGivesUpWithWhatIsLeft(t *testing.T) {
 	l := newLab(t)
 	stop := l.keepComing(t)

@@ -17,7 +17,7 @@ type listener struct {
 	index    *index
 	stale    chan struct{} // holds a token when the index must be rebuilt
 	markers  *markers
-	passed   []uint32 // markers in the batch under way
+	passed   []uint32 // markers in the batch being read
 
 	events   atomic.Uint64 // entries begun and ended
 	overruns atomic.Uint64 // times the kernel dropped events
@@ -29,9 +29,8 @@ type event struct {
 	ended bool
 }
 
-// listen runs until ctx is done. After lost events it first empties the socket:
-// until then the kernel drops new ones without saying so again, and a rebuild
-// would miss them.
+// listen runs until ctx is done. After lost events it first empties the socket: until then
+// the kernel drops new events without another error, and a rebuild would miss them.
 func (l *listener) listen(ctx context.Context) error {
 	stop := l.receiver.cancelWith(ctx)
 	defer stop()
@@ -63,7 +62,7 @@ func (l *listener) listen(ctx context.Context) error {
 	}
 }
 
-// garbled says that something was not understood and may have been an event.
+// garbled records a message that could not be parsed: it may have been an event.
 func (l *listener) garbled() {
 	l.index.lost()
 	l.askRebuild()
@@ -76,8 +75,8 @@ func (l *listener) askRebuild() {
 	}
 }
 
-// parse appends the events of the first n datagrams. What cannot be parsed
-// counts as lost.
+// parse appends the events of the first n datagrams. It counts a message that cannot be
+// parsed as a lost event.
 func (l *listener) parse(to []event, n int) []event {
 	for i := range n {
 		b := l.receiver.datagrams.At(i)

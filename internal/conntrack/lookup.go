@@ -6,16 +6,16 @@ import (
 	"github.com/sessiond/sessiond/internal/arena"
 )
 
-// lookup finds the slot of a key: open addressing with linear probing in many
-// small segments, so that growing one never stalls the event loop for long.
+// lookup finds the slot of a key: open addressing with linear probing in many small
+// segments, so that growing one never delays the event loop for long.
 type lookup struct {
 	seed     maphash.Seed
 	segments [256]segment
 }
 
-// segment holds record slots at the place of their hash; 0 is an empty place.
+// segment holds record slots at the positions of their hashes; 0 is an empty position.
 type segment struct {
-	places []uint32 // a power of two of them
+	places []uint32 // length is a power of two
 	used   int
 }
 
@@ -41,7 +41,7 @@ func (l *lookup) find(k key, records *arena.Arena[flowRecord]) uint32 {
 	}
 }
 
-// insert adds a slot whose key is not there yet.
+// insert adds a slot whose key is not present.
 func (l *lookup) insert(slot uint32, records *arena.Arena[flowRecord]) {
 	hash := l.hash(records.At(slot).key)
 	s := l.segment(hash)
@@ -71,8 +71,7 @@ func (l *lookup) grow(s *segment, records *arena.Arena[flowRecord]) {
 	}
 }
 
-// remove takes a slot out and closes the gap, so that no marker of removed
-// places is needed.
+// remove takes a slot out and closes the gap, so no tombstones are needed.
 func (l *lookup) remove(slot uint32, records *arena.Arena[flowRecord]) {
 	hash := l.hash(records.At(slot).key)
 	s := l.segment(hash)

@@ -11,16 +11,15 @@ import (
 	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
-// markers are messages that the event socket sends to itself. The kernel puts a
-// marker behind all events it has told by then, in the one queue of the socket,
-// and refuses it while it drops events for want of room. So when a marker has
-// been read, so has everything from before it, or the loss has been noticed:
-// an overrun is reported at the first read after it.
+// markers are messages that the event socket sends to itself. The kernel queues a marker
+// behind all events it has sent by then, in the socket's one queue, and refuses it while it
+// drops events for want of buffer. So once a marker has been read, all earlier events have
+// been read too, or the loss is known: the first read after an overrun reports it.
 type markers struct {
 	mu      sync.Mutex
 	last    uint32
 	waiting map[uint32]chan struct{}
-	stopped chan struct{} // closed when nobody reads any more
+	stopped chan struct{} // closed when the listener has ended
 }
 
 var errBehind = errors.New("conntrack events cannot be caught up with")
@@ -44,7 +43,7 @@ func (m *markers) drop(seq uint32) {
 	delete(m.waiting, seq)
 }
 
-// reach says that all from before the markers was applied.
+// reach wakes the waiters for markers: all events before them have been applied.
 func (m *markers) reach(seqs []uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -56,9 +55,8 @@ func (m *markers) reach(seqs []uint32) {
 	}
 }
 
-// catchUp returns when every event that the kernel had told when it was called
-// has been applied to the index. It returns errBehind when that is not to be
-// had.
+// catchUp returns once every event that the kernel had sent at the call has been applied to
+// the index. It returns errBehind when that cannot be known.
 func (l *listener) catchUp(ctx context.Context) error {
 	seq, reached := l.markers.add()
 	defer l.markers.drop(seq)
@@ -75,7 +73,7 @@ func (l *listener) catchUp(ctx context.Context) error {
 	}
 }
 
-// mark sends a marker: an empty message, which no event is.
+// mark sends a marker: an empty message, unlike any event.
 func (r *receiver) mark(seq uint32) error {
 	b := nlmsg.End(nlmsg.Begin(nil, unix.NLMSG_NOOP, 0, seq), 0)
 	to := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: r.nl.PID()}

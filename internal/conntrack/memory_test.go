@@ -14,8 +14,8 @@ import (
 	"github.com/sessiond/sessiond/internal/conntrack"
 )
 
-// indexOf makes the test binary a process that indexes the namespace named, and
-// says by how much that made it grow.
+// indexOf names the environment variable that makes the test binary index the namespace in
+// its value, and print the growth of its memory.
 const indexOf = "SESSIOND_TEST_INDEX_OF"
 
 func TestMain(m *testing.M) {
@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// growth prints the resident memory that an index takes, garbage of building it
-// included, and its entries.
+// growth prints the resident memory that an index takes, with the garbage of building it,
+// and its number of entries.
 func growth(name string, to io.Writer) error {
 	table, err := conntrack.Open(conntrack.Options{NetNS: name, Inside: []netip.Prefix{insideNet}})
 	if err != nil {
@@ -52,7 +52,7 @@ func growth(name string, to io.Writer) error {
 	return err
 }
 
-// resident is VmRSS in octets.
+// resident returns VmRSS in octets.
 func resident() (int, error) {
 	status, err := os.Open("/proc/self/status")
 	if err != nil {
@@ -69,8 +69,8 @@ func resident() (int, error) {
 	return 0, fmt.Errorf("no VmRSS")
 }
 
-// BenchmarkMemory is the memory a process of its own grows by for the index of
-// half a million sessions.
+// BenchmarkMemory measures the memory that the index of half a million sessions takes, in a
+// process of its own.
 func BenchmarkMemory(b *testing.B) {
 	const size = 500_000
 	l := roomy(b, size)

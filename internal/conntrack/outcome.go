@@ -7,19 +7,19 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// Outcome is what a delete came to for one address.
+// Outcome is the result of a delete for one address.
 type Outcome struct {
-	Deleted int       // entries deleted; one of two addresses counts for both
+	Deleted int       // entries deleted; one with two of the addresses counts for both
 	Proof   nat.Proof // NotProved when entries were left
-	At      time.Time // when none was left; zero when entries were
+	At      time.Time // when the proof found none left; zero without a proof
 }
 
-// deletion is a delete under way.
+// deletion is the state of one Delete.
 type deletion struct {
 	tally   deleteCounts
-	pending asked // of the addresses, those without a proof
+	pending asked // addresses without a proof
 	proved  map[uint32]Outcome
-	refused error // what the kernel refused last, if it did
+	refused error // the kernel's last refusal, or nil
 }
 
 func newEnding(addrs []netip.Addr) (*deletion, error) {

@@ -1,8 +1,8 @@
 package conntrack
 
-// learnOwn takes in the machine's own addresses, for entries that begin from now on. Those
-// that are not known only make a proof wait: where links come and go the kernel cannot always
-// list them, and what was known stays.
+// learnOwn updates the machine's own addresses, for entries that begin from now on. An
+// unknown one only delays a proof. While links come and go the kernel cannot always list
+// them; then the known ones are kept.
 func (t *Table) learnOwn() {
 	if t.own == nil {
 		return
@@ -23,6 +23,6 @@ func (t *Table) learnOwn() {
 	t.index.own = own
 }
 
-// portless reports whether an entry takes no port of a block: it is untranslated, or was sent
-// on to the machine itself, as by a rule that redirects to a captive portal.
+// portless reports whether an entry takes no port of a block: it is untranslated, or a rule
+// redirected it to the machine itself, as to a captive portal.
 func (x *index) portless(f *flow) bool { return f.plain() || x.own.contains(f.reply.src) }

@@ -10,8 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
-// key is what the kernel finds an IPv4 entry by: the tuple of its original
-// direction and the zone of that direction. Sixteen bytes without padding.
+// key identifies an IPv4 entry in the kernel: the tuple and the zone of its original
+// direction. Sixteen bytes without padding.
 type key struct {
 	src, dst     uint32
 	sport, dport uint16 // ICMP: identifier; type and code
@@ -27,7 +27,7 @@ type flow struct {
 	timeout        uint32 // seconds
 	packets, bytes uint64
 	tcpState       uint8
-	tuples         uint8 // which of the two were there
+	tuples         uint8 // bits of the tuples parsed, see bothTuples
 }
 
 const bothTuples = 3
@@ -59,7 +59,7 @@ func (f *flow) parse(payload []byte) (bool, error) {
 	return true, nil
 }
 
-// attr takes one top-level attribute; those it does not know pass.
+// attr takes one top-level attribute; it skips those that it does not know.
 func (f *flow) attr(kind uint16, value []byte) bool {
 	switch kind {
 	case attrTupleOrig:
@@ -84,7 +84,7 @@ func (f *flow) attr(kind uint16, value []byte) bool {
 	return true
 }
 
-// protoInfo takes the TCP state; other protocols' details are of no use here.
+// protoInfo takes the TCP state; details of other protocols are not used.
 func (f *flow) protoInfo(b []byte) bool {
 	tcp, ok := find(b, attrInfoTCP)
 	if !ok || tcp == nil {
@@ -245,7 +245,7 @@ func addUint64(b []byte, to *uint64) bool {
 	return true
 }
 
-// entry is the flow in the words of the package's callers.
+// entry converts the flow to the exported type.
 func (f *flow) entry() Entry {
 	return Entry{
 		Orig: f.orig.tupleValue(), Reply: f.reply.tupleValue(),
@@ -266,7 +266,7 @@ func toAddr(a uint32) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
 }
 
-// fromAddr is false for an address that is not IPv4.
+// fromAddr returns false for an address that is not IPv4.
 func fromAddr(a netip.Addr) (uint32, bool) {
 	a = a.Unmap()
 	if !a.Is4() {
@@ -276,7 +276,7 @@ func fromAddr(a netip.Addr) (uint32, bool) {
 	return binary.BigEndian.Uint32(b[:]), true
 }
 
-// fromEntry is false when e is not IPv4. Of the reply only the addresses matter.
+// fromEntry returns false when e is not IPv4. It takes only the original tuple.
 func (f *flow) fromEntry(e Entry) bool {
 	*f = flow{id: e.ID}
 	f.orig = key{sport: e.Orig.SrcPort, dport: e.Orig.DstPort, zone: e.Zone, proto: uint16(e.Orig.Protocol)}

@@ -73,8 +73,8 @@ func TestParseAllocatesNothing(t *testing.T) {
 	}
 }
 
-// FuzzParse holds that no bytes panic, and that what parses comes back the same
-// through an encoder that shares nothing with the parser.
+// FuzzParse checks that no bytes panic, and that parsed entries come back the same through
+// an encoder that shares nothing with the parser.
 func FuzzParse(f *testing.F) {
 	for _, e := range entries() {
 		payload, err := conntracktest.Payload(e)
@@ -102,7 +102,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzFrames holds that no datagram panics, whatever lengths it claims.
+// FuzzFrames checks that no datagram panics, whichever lengths it claims.
 func FuzzFrames(f *testing.F) {
 	payload, err := conntracktest.Payload(entries()["tcp"])
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
-// keptConns is how many idle request sockets a pool keeps open.
+// keptConns is the number of idle request sockets that a pool keeps open.
 const keptConns = 4
 
 var errClosed = errors.New("conntrack table is closed")
@@ -21,8 +21,8 @@ type pool struct {
 	closed bool
 }
 
-// with runs fn on a socket of its own. A socket on which fn failed is closed:
-// the rest of an answer may still be in it.
+// with runs fn on a socket of its own. A socket on which fn failed is closed, because the
+// rest of an answer may still be queued in it.
 func (p *pool) with(ctx context.Context, fn func(*conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// Idlers returns those of the addresses that have no entry. It is for addresses that
-// wait for their last one. It asks the kernel for the known entries and forgets those
-// that are gone; the kernel also drops entries that have timed out, which it would
-// otherwise do, and tell, up to a minute later. The cost is that of their entries alone
-// while the index is complete. Else whoever has no known entry is looked for in the
-// table, and by a call that comes too soon after such a look is taken to have some.
+// Idlers returns those of the addresses that have no entry. It serves callers that wait for
+// an address's last entry to end. It asks the kernel for the known entries and forgets
+// those that are gone. The request also makes the kernel drop timed-out entries, which it
+// would otherwise do up to a minute later. While the index is complete, the cost is that of
+// these entries alone. Otherwise a pass through the table looks for entries of the
+// remaining addresses; a call too soon after such a pass returns none.
 func (t *Table) Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) {
 	set, err := newAsked(inside)
 	if err != nil {
@@ -42,7 +42,7 @@ func (t *Table) Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, 
 }
 
 // Probe asks the kernel for the known entries of the addresses and forgets those that are
-// gone, so that Count tells of none that ended unannounced.
+// gone, so that Count does not include entries that ended without an event.
 func (t *Table) Probe(ctx context.Context, inside []netip.Addr) error {
 	set, err := newAsked(inside)
 	if err != nil {
@@ -64,8 +64,8 @@ func (t *Table) probeKnown(ctx context.Context, set asked) error {
 	})
 }
 
-// idlers returns those of the addresses that have no entry, by the index if that can
-// tell, else by a pass through the table.
+// idlers returns those of the addresses that have no entry, by the index if it is complete,
+// else by a pass through the table.
 func (t *Table) idlers(ctx context.Context, set asked) (none []uint32, err error) {
 	err = t.syncIndex(ctx, set)
 	if err == nil {
@@ -92,8 +92,8 @@ func (t *Table) idlers(ctx context.Context, set asked) (none []uint32, err error
 	return slices.Collect(maps.Keys(set)), nil
 }
 
-// patience spaces passes that nothing urgent waits for: they take idleShare of the time
-// at most, and begin no sooner than idleGap after the last.
+// patience limits passes that are not urgent: they take at most idleShare of the time, and
+// begin at least idleGap after the last.
 type patience struct {
 	mu      sync.Mutex
 	running bool
@@ -125,9 +125,9 @@ func (p *patience) end() {
 	p.running, p.resume = false, time.Now().Add(max(idleGap, time.Duration(float64(took)*(1/idleShare-1))))
 }
 
-// Entries calls fn, once each, with the entries that have one of the addresses in
-// either tuple, from the kernel: at the cost of those alone when the index is complete,
-// else at that of a dump. An error of fn ends it and is returned.
+// Entries calls fn, once each, with the entries that have one of the addresses in either
+// tuple, from the kernel: at the cost of those alone when the index is complete, else at
+// that of a dump. It returns the first error of fn.
 func (t *Table) Entries(ctx context.Context, inside []netip.Addr, fn func(Entry) error) error {
 	set, err := newAsked(inside)
 	if err != nil {
@@ -143,8 +143,8 @@ func (t *Table) Entries(ctx context.Context, inside []netip.Addr, fn func(Entry)
 	})
 }
 
-// known returns the entries of addresses as far as the kernel has told, or
-// errUnproved when the index cannot tell.
+// known returns the known entries of addresses, or errUnproved when the index may lack
+// some.
 func (t *Table) known(ctx context.Context, addrs asked) (found []entryRef, err error) {
 	if err := t.syncIndex(ctx, addrs); err != nil {
 		return nil, err
@@ -155,7 +155,7 @@ func (t *Table) known(ctx context.Context, addrs asked) (found []entryRef, err e
 	return found, nil
 }
 
-// once leaves out what was found under another of its addresses already.
+// once leaves out entries that were found under another of their addresses already.
 func once(found []entryRef) []entryRef {
 	seen := map[key]struct{}{}
 	return slices.DeleteFunc(found, func(x entryRef) bool {

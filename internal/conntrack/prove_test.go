@@ -31,7 +31,7 @@ func (l *lab) mustProve(t *testing.T, addr netip.Addr, deleted int) conntrack.Ou
 	return o
 }
 
-// sessions are n entries of inside(i), by an outside address that nobody else has.
+// sessions returns n entries of inside(i), with an outside address of its own.
 func sessions(i, n int) []conntrack.Entry {
 	return conntracktest.Many(inside(i), netip.AddrFrom4([4]byte{192, 88, byte(i >> 8), byte(i)}), n)
 }
@@ -43,7 +43,7 @@ func (l *lab) wantProof(t *testing.T, addr netip.Addr, deleted int, want nat.Pro
 	}
 }
 
-// From before the listener: some stand, some have ended without a word.
+// Of the entries from before the listener some stand, some have ended without an event.
 func TestIndexProvesEntriesFromBefore_I5(t *testing.T) {
 	l := newLab(t, crowd(300)...)
 	l.wantProof(t, inside(1), 100, nat.ProofIndex)
@@ -69,8 +69,8 @@ func TestIndexProvesWhatIsStillUnread_I5(t *testing.T) {
 	}
 }
 
-// noise begins and ends entries of others all the time, so that events are lost
-// in every phase of a delete when there is room for few.
+// noise begins and ends entries of other addresses all the time, so that with a small
+// buffer events are lost in every phase of a delete.
 func (l *lab) noise(t *testing.T) (stop func()) {
 	var done atomic.Bool
 	var task sync.WaitGroup
@@ -106,7 +106,7 @@ func TestProofSurvivesLostEvents_I5(t *testing.T) {
 	l.wantProof(t, inside(99), 1, nat.ProofIndex)
 }
 
-// The kernel does not tell what begins, as an operator may wish.
+// The kernel sends no events, as an operator may configure it.
 func TestIndexProvesNothingWithoutEvents_I5(t *testing.T) {
 	l := newLabWith(t, conntrack.Options{Audit: time.Hour})
 	l.inject(t, sessions(1, 4)...)
@@ -115,7 +115,7 @@ func TestIndexProvesNothingWithoutEvents_I5(t *testing.T) {
 	l.wantProof(t, inside(2), 5, nat.ProofTable)
 	l.wantProof(t, inside(1), 4, nat.ProofTable)
 	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
-	l.wantProof(t, inside(3), 0, nat.ProofTable) // what began meanwhile is unknown
+	l.wantProof(t, inside(3), 0, nat.ProofTable) // entries that began meanwhile are unknown
 	l.table.Rebuild()
 	eventually(t, func() error {
 		if !l.table.Complete() {
@@ -126,7 +126,7 @@ func TestIndexProvesNothingWithoutEvents_I5(t *testing.T) {
 	l.wantProof(t, inside(3), 0, nat.ProofIndex)
 }
 
-// Events were off between two proofs, which only an audit can find out.
+// Events were off between two proofs; only an audit finds that out.
 func TestAuditFindsEntriesWithoutEvents_I5(t *testing.T) {
 	l := newLabWith(t, conntrack.Options{Audit: time.Hour})
 	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
@@ -149,8 +149,8 @@ func TestIndexProvesNothingOutside(t *testing.T) {
 	l.wantProof(t, netip.MustParseAddr("192.0.2.1"), 1, nat.ProofTable)
 }
 
-// Entries of one address keep coming; the others do not wait for that. That none
-// comes in time happens by chance, on a busy machine in many rounds.
+// Entries of one address keep coming; the other addresses do not wait for it. By chance
+// none may come in time, on a busy machine in many rounds.
 func TestStubbornAddressHoldsNobodyUp_I5(t *testing.T) {
 	l := newLab(t)
 	defer l.keepComing(t)()
@@ -175,7 +175,7 @@ func TestStubbornAddressHoldsNobodyUp_I5(t *testing.T) {
 	}
 }
 
-// A full queue takes no marker, so that a loss cannot hide behind one.
+// The kernel refuses a marker while the queue is full, so that none hides a loss.
 func TestMarkerIsRefusedWhileEventsAreLost(t *testing.T) {
 	testenv.Require(t, testenv.Root|testenv.Conntrack)
 	name, path := conntracktest.Namespace(t)

@@ -8,15 +8,15 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// indexLooks is how often the index is looked at, with deletes in between. The
-// first look already comes after everything from before the cut.
+// indexLooks is the number of looks into the index, with deletes in between. The first look
+// already comes after every event from before the cut.
 const indexLooks = 3
 
-// errUnproved says that the index cannot tell.
+// errUnproved reports that the index is incomplete and proves nothing.
 var errUnproved = errors.New("the conntrack index is not complete")
 
-// proveByIndex looks into the index until the pending addresses have no entry
-// there. It returns errUnproved when the index cannot tell, or ceased to.
+// proveByIndex checks the index until the pending addresses have no entry there. It
+// returns errUnproved when the index is or becomes incomplete.
 func (t *Table) proveByIndex(ctx context.Context, e *deletion) error {
 	for look := 1; ; look++ {
 		if err := t.syncIndex(ctx, e.pending); err != nil {
@@ -42,8 +42,8 @@ func (t *Table) proveByIndex(ctx context.Context, e *deletion) error {
 	}
 }
 
-// syncIndex brings the index up to now: every entry of the addresses that has
-// begun so far stands in it. It returns errUnproved when that is not to be had.
+// syncIndex brings the index up to now: it has every entry of the addresses that has begun
+// so far. It returns errUnproved when that cannot be known.
 func (t *Table) syncIndex(ctx context.Context, addrs asked) error {
 	if !t.index.isComplete() || !t.index.covers(addrs) || !t.heedEvents() {
 		return errUnproved

@@ -12,15 +12,15 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// tablePasses is how many passes look for entries, with deletes in between. A
-// second one is due to entries that the index did not know; what comes back
-// after that is left.
+// tablePasses is the number of passes, with deletes in between. The second is for entries
+// that the index did not know; entries found after it keep coming, and are reported as
+// left.
 const tablePasses = 3
 
-// proveByTable passes through the whole table, once for all pending addresses,
-// and deletes what it finds, until a pass finds nothing. Passes are shared with
-// other calls and spaced, so that the cost stays bounded however many calls there
-// are: a call may wait for the length of two passes before its own begins.
+// proveByTable passes through the whole table, once for all pending addresses, and deletes
+// the entries it finds, until a pass finds none. Calls share passes, which are spaced, so
+// that the cost stays bounded however many calls there are: a call may wait for the length
+// of two passes before its own begins.
 func (t *Table) proveByTable(ctx context.Context, e *deletion) error {
 	for pass := 1; ; pass++ {
 		left, err := t.prover.find(ctx, t, e.pending)
@@ -48,7 +48,7 @@ func (t *Table) proveByTable(ctx context.Context, e *deletion) error {
 	}
 }
 
-// translated returns the entries that are.
+// translated returns the entries that are not portless.
 func translated(found []entryRef) []entryRef {
 	return slices.DeleteFunc(slices.Clone(found), func(t entryRef) bool { return t.plain })
 }
@@ -63,7 +63,7 @@ func without(addrs asked, counts map[netip.Addr]int) (none []uint32) {
 	return none
 }
 
-// pass is one walk through the table for all who joined before it began.
+// pass is one walk through the table, for all calls that joined before it began.
 type pass struct {
 	want  asked
 	found []entryRef
@@ -71,13 +71,12 @@ type pass struct {
 	done  chan struct{}
 }
 
-// prover runs table passes, one at a time. Callers that come while one runs
-// share the next.
+// prover runs table passes, one at a time. Calls that come during a pass share the next.
 type prover struct {
-	turn   chan struct{} // a token: whose pass runs
+	turn   chan struct{} // holds a token; the call that takes it runs a pass
 	mu     sync.Mutex
 	next   *pass
-	resume time.Time // the next pass may begin
+	resume time.Time // earliest time of the next pass
 	passes counter
 }
 
@@ -106,7 +105,7 @@ func (p *prover) find(ctx context.Context, t *Table, want asked) ([]entryRef, er
 		case leads || !isContextError(joined.err):
 			return nil, joined.err
 		}
-		// The leader was called off; its followers still want an answer.
+		// The leading call was cancelled; its followers still need an answer.
 	}
 }
 
@@ -123,8 +122,7 @@ func (p *prover) join(want asked) (joined *pass, leads bool) {
 	return p.next, leads
 }
 
-// lead waits for its turn and runs the pass. Whoever joined until it began is
-// served by it.
+// lead waits for its turn and runs the pass, for all calls that joined before it began.
 func (p *prover) lead(ctx context.Context, t *Table, mine *pass) {
 	defer close(mine.done)
 	err := p.wait(ctx)
@@ -144,8 +142,8 @@ func (p *prover) lead(ctx context.Context, t *Table, mine *pass) {
 	p.turn <- struct{}{}
 }
 
-// wait returns with the turn taken, unless ctx ended first. A pass begins no
-// sooner after the last one than that took, so passes take half a core at most.
+// wait returns with the turn taken, unless ctx ended first. The pause between passes is at
+// least as long as the last one took, so passes take half a core at most.
 func (p *prover) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -179,10 +177,10 @@ func belonging(found []entryRef, want asked) []entryRef {
 	return mine
 }
 
-// walk passes through the table once. A kernel-side filter (CTA_FILTER) would
-// need a walk for each address and each of the four places it can stand in; for
-// a single address that took 1.6 times as long as a dump at 10,000 entries and
-// 0.7 to 0.9 times at 100,000 and more, so there is only the dump.
+// walk passes through the table once. A kernel-side filter (CTA_FILTER) would need a walk
+// for each address and each of its four positions. For a single address that took 1.6 times
+// as long as a dump at 10,000 entries and 0.7 to 0.9 times at 100,000 and more, so there is
+// only the dump.
 func (t *Table) walk(ctx context.Context, want asked) (found []entryRef, err error) {
 	err = t.pool.with(ctx, func(c *conn) error {
 		return c.dump(func(flows []flow) error {

@@ -3,11 +3,11 @@ package conntrack
 // rebuild is the state of a rebuild from a dump. Dump and events come over two
 // sockets in no common order, so three rules keep the index right:
 //
-//   - an entry whose end was seen while the dump ran is not taken from the dump
-//     again: if it began once more, an event has told or will;
-//   - what an event said while the dump ran is newer than what the dump says;
+//   - an entry whose end was seen during the dump is not taken from the dump
+//     again: if it began once more, an event has reported it or will;
+//   - an event read during the dump is newer than the dump's entry;
 //   - an entry that neither the dump nor an event showed is asked for by tuple:
-//     a dump may miss entries that stand, when the kernel's table is resized.
+//     a dump may miss existing entries when the kernel resizes its table.
 type rebuild struct {
 	running bool
 	gen     uint8
@@ -17,20 +17,20 @@ type rebuild struct {
 	drift   drift
 }
 
-// drift is what rebuilds of a complete index found to be wrong with it.
+// drift counts the errors that rebuilds found in a complete index.
 type drift struct {
 	missed uint64 // entries that it lacked although all events had been read
 	stale  uint64 // entries that it had and the kernel had not
 }
 
-// died takes what events and deletes tell while a rebuild runs.
+// died records the end of an entry, from an event or a delete, during a rebuild.
 func (r *rebuild) died(i identity) {
 	if r.running {
 		r.dead[i] = struct{}{}
 	}
 }
 
-// beginRebuild must come before the dump is asked for.
+// beginRebuild must be called before the dump is requested.
 func (x *index) beginRebuild() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -43,7 +43,7 @@ func (x *index) beginRebuild() {
 	}
 }
 
-// listed takes entries of the dump.
+// listed applies entries of the dump.
 func (x *index) listed(flows []flow) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -75,10 +75,9 @@ func (x *index) listedLocked(f *flow) {
 	x.insertLocked(f, o)
 }
 
-// finishRebuild comes after the events of what the dump showed were read. It asks
-// the kernel, by way of probe, for what the rebuild did not see, and makes the
-// index complete unless events were lost meanwhile, or had been lost before
-// without a word.
+// finishRebuild must be called after the events of the dumped entries were read. It asks
+// the kernel by probe for the entries that the rebuild did not see. The index is complete
+// then, unless events were lost meanwhile or the dump showed entries that had no event.
 func (x *index) finishRebuild(probe func([]entryRef) (gone []entryRef, err error)) error {
 	for chunk := 0; ; chunk++ {
 		unseen, more := x.unseen(chunk)
@@ -102,7 +101,7 @@ func (x *index) finishRebuild(probe func([]entryRef) (gone []entryRef, err error
 	return nil
 }
 
-// forgetStale forgets what the kernel turned out not to have.
+// forgetStale removes entries that the kernel does not have, and counts them as drift.
 func (x *index) forgetStale(gone []entryRef) {
 	x.forget(gone)
 	x.mu.Lock()
@@ -112,7 +111,7 @@ func (x *index) forgetStale(gone []entryRef) {
 	}
 }
 
-// abandonRebuild is for one that failed half-way.
+// abandonRebuild ends a rebuild that failed.
 func (x *index) abandonRebuild() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -124,12 +123,11 @@ func (x *index) endRebuildLocked() {
 	x.rebuild.dead, x.rebuild.untold = nil, nil
 }
 
-// unseenAtOnce is how many records are looked at without giving the index up.
+// unseenAtOnce is the number of records checked under one hold of the lock.
 const unseenAtOnce = 4096
 
-// unseen returns the entries of one chunk of the records that the rebuild has not
-// seen, and drops those of addresses that are no longer inside. It is false
-// after the last chunk.
+// unseen returns the entries in one chunk of the records that the rebuild has not seen, and
+// removes those whose addresses are no longer inside. more is false after the last chunk.
 func (x *index) unseen(chunk int) (unseen []entryRef, more bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -153,7 +151,7 @@ func (x *index) unseen(chunk int) (unseen []entryRef, more bool) {
 	return unseen, true
 }
 
-// setInside takes effect on what comes next; a rebuild applies it to the rest.
+// setInside applies to entries from now on; the next rebuild applies it to the others.
 func (x *index) setInside(inside addrSet) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

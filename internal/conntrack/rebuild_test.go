@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// script runs words on an index of one key: new1 and end1 are events about the
-// entry with identifier 1, list1 is it in the dump, take remembers the known
-// entry for a delete and gone says the kernel no longer has it; begin and finish
-// are those of a rebuild.
+// script runs commands on an index of one key. new1 and end1 are events about the entry
+// with identifier 1, list1 shows it in the dump. take remembers the known entry for a
+// delete, and gone means that the kernel no longer has it. begin and finish are those of a
+// rebuild.
 func script(t *testing.T, words string) (id uint32) {
 	t.Helper()
 	x := newIndex(testSpans(t))
@@ -46,8 +46,8 @@ func script(t *testing.T, words string) (id uint32) {
 	return 0
 }
 
-// An audit of a complete index tells what was wrong with it, and trusts it no
-// longer once it lacked something: until another finds nothing.
+// An audit of a complete index counts its errors. An index that lacked an entry is
+// incomplete until another audit finds none missing.
 func TestAuditTellsDrift(t *testing.T) {
 	all := func(unseen []entryRef) ([]entryRef, error) { return unseen, nil }
 	none := func([]entryRef) ([]entryRef, error) { return nil, nil }

@@ -11,11 +11,11 @@ import (
 // rebuildRetry is the pause after a rebuild that failed.
 const rebuildRetry = time.Second
 
-// keepIndex builds the index and keeps rebuilding it. Only the first build must
-// succeed: later the kernel has answered before, so it is asked again.
+// keepIndex builds the index and keeps rebuilding it. Only a failure of the first build is
+// returned: later failures are logged and retried, because the kernel has answered before.
 func (t *Table) keepIndex(ctx context.Context) error {
-	// An entry that began before anybody listened tells nothing later: the dump
-	// must not come before it stands.
+	// A packet in flight may have begun an entry before the subscription, without an event.
+	// The dump must not come before that entry is in the table.
 	if err := Settle(ctx); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (t *Table) keepIndex(ctx context.Context) error {
 	}
 }
 
-// rebuildIndex compares the index with a dump and mends it.
+// rebuildIndex compares the index with a dump and repairs it.
 func (t *Table) rebuildIndex(ctx context.Context) error {
 	t.learnOwn()
 	t.index.beginRebuild()
@@ -82,8 +82,8 @@ func (t *Table) rebuildIndex(ctx context.Context) error {
 	return t.pool.with(ctx, func(c *conn) error { return t.index.finishRebuild(c.probe) })
 }
 
-// heedEvents gives the index up, until the next audit, while the kernel does not
-// tell what begins.
+// heedEvents makes the index incomplete until the next rebuild while the kernel does not
+// send all events, and reports whether it does.
 func (t *Table) heedEvents() (told bool) {
 	if told = !t.quiet.Load() && t.sysctls.told(); !told {
 		t.index.lost()
@@ -91,8 +91,8 @@ func (t *Table) heedEvents() (told bool) {
 	return told
 }
 
-// waitEventsApplied returns when the events of everything that a dump has shown were read,
-// or lost.
+// waitEventsApplied returns once the events of all dumped entries have been applied, or
+// lost.
 func (t *Table) waitEventsApplied(ctx context.Context) error {
 	if err := Settle(ctx); err != nil {
 		return err

@@ -14,17 +14,17 @@ import (
 )
 
 const (
-	// eventBuffer is the receive buffer asked for: about a second of 100,000
-	// new sessions/s. It is a bound; memory is used as events wait.
+	// eventBuffer is the requested receive buffer: about a second of 100,000 new
+	// sessions/s. It is a bound; memory is used only by waiting events.
 	eventBuffer = 128 << 20
-	// eventsPerRead is how many events one system call fetches, and for how many
-	// the index is locked once.
+	// eventsPerRead is the number of events in one system call, applied under one hold of
+	// the index's lock.
 	eventsPerRead = 128
 	// eventSize is more than any event of an IPv4 entry takes (about 300 octets).
 	eventSize = 2048
 )
 
-// receiver fetches many events with one system call.
+// receiver reads many events with one system call.
 type receiver struct {
 	nl        *netlink.Conn
 	raw       syscall.RawConn
@@ -39,7 +39,7 @@ func newReceiver(space netns.Namespace, buffer int) (*receiver, error) {
 	return &receiver{nl: c.nl, raw: c.raw, datagrams: nlmsg.NewDatagrams(eventsPerRead, eventSize)}, nil
 }
 
-// join subscribes to what begins and what ends an entry.
+// join subscribes to the events of new and ended entries.
 func (r *receiver) join() error {
 	for _, group := range []uint32{groupNew, groupDestroy} {
 		if err := r.nl.JoinGroup(group); err != nil {
@@ -60,9 +60,9 @@ func (r *receiver) cancelWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = r.nl.SetReadDeadline(time.Unix(1, 0)) })
 }
 
-// receive fetches up to eventsPerRead datagrams. With wait it waits for the
-// first one, without it returns 0 when there is none. ENOBUFS says that the
-// kernel dropped events, and that it goes on dropping until nothing is queued.
+// receive reads up to eventsPerRead datagrams. With wait it waits for the first one,
+// without it returns 0 when there is none. ENOBUFS means that the kernel dropped events,
+// and drops more until the queue is empty.
 func (r *receiver) receive(wait bool) (int, error) {
 	var n int
 	var code unix.Errno

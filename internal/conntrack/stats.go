@@ -7,8 +7,8 @@ type counter = atomic.Uint64
 // Stats are gauges, and counters since Open.
 type Stats struct {
 	Flows     int    // entries indexed
-	Addresses int    // inside addresses that have any
-	Events    uint64 // entries seen to begin or to end, of any address
+	Addresses int    // inside addresses that have entries
+	Events    uint64 // begins and ends of entries, of any address
 	Overruns  uint64 // times the kernel dropped events for want of buffer
 	Rebuilds  uint64 // rebuilds of the index from a dump, the first included
 	Missed    uint64 // entries that a complete index lacked, found by an audit

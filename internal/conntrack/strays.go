@@ -6,21 +6,21 @@ import (
 )
 
 // A Stray is a flow that an inside address began and that left with a source that is
-// neither its own nor in Options.Outside: somebody else translated it.
+// neither its own nor in Options.Outside: a rule of another table translated it.
 type Stray struct {
 	Inside, Outside netip.Addr // its source before and after
-	At              time.Time  // when it was told
+	At              time.Time  // when its event was read
 }
 
-// strays counts such flows and keeps the newest.
+// strays counts stray flows and keeps the newest.
 type strays struct {
 	outside spans
 	count   uint64
 	newest  Stray
-	wake    chan struct{} // holds a token when there was one
+	wake    chan struct{} // holds a token after a stray
 }
 
-// lookLocked takes an entry that began.
+// lookLocked checks an entry that began.
 func (x *index) lookLocked(f *flow) {
 	s := &x.strays
 	if len(s.outside) == 0 || f.reply.dst == f.orig.src || s.outside.contains(f.reply.dst) ||
@@ -35,18 +35,19 @@ func (x *index) lookLocked(f *flow) {
 	}
 }
 
-// Strays tells that flows left with a foreign source since it told last. It needs Run.
+// Strays signals that flows have left with a foreign source since the last signal. It needs
+// Run.
 func (t *Table) Strays() <-chan struct{} { return t.index.strays.wake }
 
-// Strayed is the newest of such flows, and how many there were since Open.
+// Strayed returns the newest stray flow and the number of them since Open.
 func (t *Table) Strayed() (newest Stray, count uint64) {
 	t.index.mu.Lock()
 	defer t.index.mu.Unlock()
 	return t.index.strays.newest, t.index.strays.count
 }
 
-// SetOutside replaces Options.Outside for flows that begin from now on. Prefixes that are
-// not IPv4 are refused, and all stays as it is.
+// SetOutside replaces Options.Outside for flows that begin from now on. A prefix that is
+// not IPv4 is an error and changes nothing.
 func (t *Table) SetOutside(prefixes []netip.Prefix) error {
 	outside, err := newSpans(prefixes)
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
-// sysctls are files below /proc/sys that stay those of one namespace. They are
-// opened when first read: the modules behind them may come late.
+// sysctls are files below /proc/sys. An open file stays that of the namespace it was opened
+// in. They are opened at Run, because the kernel modules behind them may be loaded late.
 type sysctls struct {
-	events  *os.File // nf_conntrack_events: 0 is off, 1 on, 2 on while somebody listens
+	events  *os.File // nf_conntrack_events: 0 is off, 1 on, 2 on while a listener exists
 	buckets *os.File // nf_conntrack_buckets
 }
 
@@ -40,18 +40,18 @@ func (s sysctls) close() {
 	}
 }
 
-// counted reports whether the kernel counts packets and octets of what begins now.
+// counted reports whether the kernel counts packets and octets of new entries.
 func counted(n netns.Namespace) bool {
 	on := false
 	_ = n.Do(func() error {
 		v, err := os.ReadFile(sysctlDir + "nf_conntrack_acct")
-		on = err != nil || !bytes.Equal(bytes.TrimSpace(v), []byte("0")) // one that cannot be read is not known to be off
+		on = err != nil || !bytes.Equal(bytes.TrimSpace(v), []byte("0")) // a file that cannot be read is not known to be off
 		return nil
 	})
 	return on
 }
 
-// told reports whether the kernel tells what begins and ends.
+// told reports whether the kernel sends events.
 func (s sysctls) told() bool {
 	v := read(s.events)
 	return len(v) > 0 && !bytes.Equal(v, []byte("0"))

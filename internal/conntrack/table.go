@@ -16,7 +16,7 @@ import (
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
-// DefaultAudit is how often the index is compared with the kernel by default.
+// DefaultAudit is the default interval between comparisons of index and kernel.
 const DefaultAudit = 10 * time.Minute
 
 // Options configure a Table.
@@ -26,24 +26,23 @@ type Options struct {
 	// Inside are the IPv4 prefixes whose entries are indexed. Required for the
 	// index; deletes and dumps work for any address.
 	Inside []netip.Prefix
-	// Outside are the addresses that flows of inside addresses leave with, see Strays;
-	// none: any.
+	// Outside are the addresses with which flows of inside addresses leave, see Strays.
+	// Without any, no flow is a stray.
 	Outside []netip.Prefix
-	// Audit is how often the index is rebuilt from a dump although no event was
-	// lost; 0 is DefaultAudit. Entries that began while nobody listened end
-	// without an event when the sysctl nf_conntrack_events is 2 (the default
-	// since Linux 5.19; 1 makes them tell), and only an audit or Idlers finds
-	// that out.
+	// Audit is the interval between rebuilds of the index from a dump without a lost event;
+	// 0 is DefaultAudit. Entries that began before the listener end without an event when
+	// the sysctl nf_conntrack_events is 2 (the default since Linux 5.19; 1 makes the kernel
+	// send one), and only an audit or Idlers finds out.
 	Audit time.Duration
-	// Bound is how many entries of a kind an address has before Crowded lists it; 0 for no
-	// bound.
+	// Bound is the number of entries of a kind above which Crowded lists an address; 0 for
+	// no bound.
 	Bound int
-	// Own are the machine's own addresses at the time, see Delete; nil: it has none.
+	// Own returns the machine's present own addresses, see Delete. nil: it has none.
 	Own func() (map[netip.Addr]bool, error)
-	// Logger is where lost events are told; default discards.
+	// Logger takes reports of lost events; the default discards.
 	Logger *slog.Logger
 
-	eventBuffer int // tests make it small; 0 is eventBuffer
+	eventBuffer int // for tests; 0 is the constant eventBuffer
 }
 
 // Table is the connection tracking table of one network namespace, with an
@@ -51,7 +50,7 @@ type Options struct {
 // goroutines at once.
 type Table struct {
 	pool     pool
-	sysctls  sysctls     // since Run
+	sysctls  sysctls     // opened by Run
 	quiet    atomic.Bool // see SetQuiet
 	patience patience
 	index    *index
@@ -65,8 +64,8 @@ type Table struct {
 	rebuilds counter
 }
 
-// Open opens sockets in the namespace. The kernel need not track connections
-// there yet. The index stays empty until Run.
+// Open opens sockets in the namespace, which need not track connections yet. The index
+// stays empty until Run.
 func Open(o Options) (*Table, error) {
 	o = o.withDefaults()
 	inside, err := newSpans(o.Inside)
@@ -124,9 +123,9 @@ func (t *Table) Close() error {
 	return errors.Join(t.listener.receiver.close(), t.pool.close())
 }
 
-// Run keeps the index: it subscribes to events, then builds the index from a
-// dump, and rebuilds it after lost events and for the audit. It returns nil once
-// ctx is done and an error when the kernel refuses. It is called once.
+// Run keeps the index: it subscribes to events, builds the index from a dump, and rebuilds
+// it after lost events and for the audit. It returns nil once ctx is done and an error when
+// the kernel refuses. It is called once.
 func (t *Table) Run(ctx context.Context) error {
 	if err := t.listener.receiver.join(); err != nil {
 		return fmt.Errorf("subscribe to conntrack events: %w", err)
@@ -145,15 +144,15 @@ func (t *Table) Run(ctx context.Context) error {
 	return nil
 }
 
-// readSysctls opens the files once a request has made the kernel load the modules
-// that have them. Without them nobody knows whether the kernel tells all, and
-// nothing is proved by the index.
+// readSysctls opens the sysctl files. Its request makes the kernel load the modules that
+// have them. Without the files it is unknown whether the kernel sends all events, and the
+// index proves nothing.
 func (t *Table) readSysctls(ctx context.Context) error {
 	err := t.pool.with(ctx, func(c *conn) error {
 		_, err := c.probe(make([]entryRef, 1))
 		return err
 	})
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // nobody answers for conntrack
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // no subsystem handles the request
 		return fmt.Errorf("ask for a conntrack entry: %w: the kernel module nf_conntrack_netlink is missing: load it (modprobe nf_conntrack_netlink), at each boot by a line in /etc/modules-load.d/sessiond.conf", err)
 	}
 	if err != nil {
@@ -168,15 +167,13 @@ func (t *Table) readSysctls(ctx context.Context) error {
 // Ready is closed once the index has been built.
 func (t *Table) Ready() <-chan struct{} { return t.ready }
 
-// Idle tells inside addresses whose count fell to zero. It is a hint: look at
-// Count before acting on it. An address that never had an entry is not told.
-// Notifications wait, each address once, until they are read, and while events
-// may be missing.
+// Idle sends inside addresses whose count fell to zero. It is a hint: check Count before
+// acting on it. An address that never had an entry is not sent. Notifications wait, once
+// for each address, until they are read, and while the index is incomplete.
 func (t *Table) Idle() <-chan netip.Addr { return t.idle }
 
-// SetInside replaces the inside prefixes. Counts of addresses in new ones are
-// complete only after the rebuild that this starts. Prefixes that are not IPv4
-// are left out.
+// SetInside replaces the inside prefixes and starts a rebuild. Counts of addresses in new
+// prefixes are complete only after it. Prefixes that are not IPv4 are left out.
 func (t *Table) SetInside(prefixes []netip.Prefix) {
 	inside, err := newSpans(prefixes)
 	if err != nil {
@@ -187,8 +184,8 @@ func (t *Table) SetInside(prefixes []netip.Prefix) {
 	t.listener.askRebuild()
 }
 
-// SetQuiet says whether rules make the kernel leave out events of entries that begin.
-// The index proves nothing while they do, nor afterwards until it has been rebuilt.
+// SetQuiet says whether nft rules suppress the events of new entries. The index proves
+// nothing while they do, nor afterwards until it has been rebuilt.
 func (t *Table) SetQuiet(quiet bool) {
 	if t.quiet.Swap(quiet) == quiet {
 		return
@@ -197,7 +194,7 @@ func (t *Table) SetQuiet(quiet bool) {
 	t.listener.askRebuild()
 }
 
-// Count is the number of entries that have inside in either tuple.
+// Count returns the number of entries that have inside in either tuple.
 func (t *Table) Count(inside netip.Addr) int {
 	addr, ok := fromAddr(inside)
 	if !ok {
@@ -206,7 +203,7 @@ func (t *Table) Count(inside netip.Addr) int {
 	return t.index.count(addr)
 }
 
-// Addresses lists the inside addresses that have an entry, in their order.
+// Addresses lists the inside addresses that have an entry, in order.
 func (t *Table) Addresses() []netip.Addr {
 	numbers := t.index.addresses()
 	slices.Sort(numbers)
@@ -217,14 +214,14 @@ func (t *Table) Addresses() []netip.Addr {
 	return list
 }
 
-// Total is the number of entries that have any inside address.
+// Total returns the number of entries that have any inside address.
 func (t *Table) Total() int {
 	flows, _ := t.index.totals()
 	return flows
 }
 
-// Dump calls fn with every IPv4 entry of the namespace, from the kernel. An
-// error of fn ends it and is returned.
+// Dump calls fn with every IPv4 entry of the namespace, from the kernel. It returns the
+// first error of fn.
 func (t *Table) Dump(ctx context.Context, fn func(Entry) error) error {
 	return t.pool.with(ctx, func(c *conn) error {
 		return c.dump(func(flows []flow) error {
@@ -239,5 +236,5 @@ func (t *Table) Dump(ctx context.Context, fn func(Entry) error) error {
 }
 
 // Counted reports whether the kernel counts packets and octets of entries
-// (net.netfilter.nf_conntrack_acct): else those of an Entry are 0.
+// (net.netfilter.nf_conntrack_acct). Without it those of an Entry are 0.
 func (t *Table) Counted() bool { return counted(t.pool.space) }

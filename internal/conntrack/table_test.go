@@ -22,14 +22,14 @@ var (
 	remote    = netip.MustParseAddr("203.0.113.1")
 )
 
-// lab is a namespace of its own with a table that runs.
+// lab is a namespace of its own with a running table.
 type lab struct {
 	name, path string
 	table      *conntrack.Table
 }
 
-// newLab has entries from before the table runs. Those end without an event,
-// which the kernel would tell if anybody else on the machine listened.
+// newLab makes a lab with entries from before the table runs. They end without an event,
+// unless another listener exists on the machine.
 func newLab(t testing.TB, prepare ...conntrack.Entry) *lab {
 	t.Helper()
 	return newLabWith(t, conntrack.Options{}, prepare...)
@@ -80,7 +80,7 @@ func (l *lab) inject(t testing.TB, entries ...conntrack.Entry) {
 	conntracktest.Inject(t, l.path, entries)
 }
 
-// keepComing has entries of one address come all the time, until stop.
+// keepComing makes new entries of one address all the time, until stop.
 func (l *lab) keepComing(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
@@ -95,7 +95,7 @@ func (l *lab) keepComing(t *testing.T) (stop func()) {
 	}
 }
 
-// listed is what conntrack(8) shows of entries that name addr.
+// listed returns the number of entries with addr in the output of conntrack(8).
 func (l *lab) listed(t testing.TB, addr netip.Addr) int {
 	t.Helper()
 	n := 0
@@ -120,7 +120,7 @@ func (l *lab) waitCount(t testing.TB, addr netip.Addr, n int) {
 	})
 }
 
-// eventually waits up to ten seconds until check is satisfied.
+// eventually waits up to ten seconds until check returns nil.
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
@@ -168,7 +168,7 @@ func TestIndexBuiltFromWhatStandsAndFromEvents(t *testing.T) {
 			}
 			conntracktest.In(t, l.name, "conntrack", "-F")
 			if before > 0 {
-				l.table.Rebuild() // entries older than the listener end silently
+				l.table.Rebuild() // entries older than the listener end without an event
 			}
 			l.waitCount(t, a, 0)
 			l.waitCount(t, b, 0)
@@ -209,7 +209,7 @@ func TestDeleteOfTwoHairpinPeersCountsForBoth(t *testing.T) {
 	}
 }
 
-// The address stands where NAT puts none: as destination, without reply source.
+// NAT never puts the address there: as a destination, and without a reply source.
 func TestDeleteFindsEverySide(t *testing.T) {
 	a := inside(1)
 	odd := conntracktest.Outbound(at(remote, 1), at(outside, 2), at(a, 3))

@@ -11,14 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tourMost is how many processors a tour takes in. The more there are, the more
-// likely it is that one keeps it waiting.
+// tourMost is the most processors that a tour visits. The more there are, the more likely
+// one of them delays it.
 const tourMost = 16
 
-// tour runs on one online processor after the other, and reports whether it came
-// to all. A task is not let onto a processor in the middle of a soft interrupt.
-// That is not so on a PREEMPT_RT kernel; and processors may be out of reach
-// (cpuset).
+// tour runs a thread on each online processor in turn, and reports whether it reached all.
+// The scheduler does not place a thread on a processor within a soft interrupt, except on a
+// PREEMPT_RT kernel, where tour returns false. Processors may be out of reach (cpuset).
 func tour() bool {
 	if preemptsSoftInterrupts() {
 		return false
@@ -41,8 +40,8 @@ var preemptsSoftInterrupts = sync.OnceValue(func() bool {
 	return err == nil && strings.TrimSpace(string(rt)) != "0"
 })
 
-// visit moves its thread. One that cannot be given back its processors and its rank
-// ends with the goroutine.
+// visit moves its thread to each processor. A thread whose affinity or scheduling policy
+// cannot be restored ends with the goroutine.
 func visit(cpus []int) bool {
 	runtime.LockOSThread()
 	var own unix.CPUSet
@@ -51,8 +50,8 @@ func visit(cpus []int) bool {
 		runtime.UnlockOSThread()
 		return false
 	}
-	// On a busy processor it would wait for its turn, some 3 ms. Where the rank is
-	// refused (CAP_SYS_NICE) that is so.
+	// On a busy processor the thread would wait some 3 ms for its turn. It does so where
+	// the kernel refuses the policy (CAP_SYS_NICE).
 	raised := unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}, 0) == nil
 	all := true
 	for _, cpu := range cpus {
@@ -70,8 +69,8 @@ func visit(cpus []int) bool {
 	return all
 }
 
-// runOn moves the thread. Unlike unix.SchedSetaffinity it lets others have Go's
-// scheduler while it waits.
+// runOn moves the thread. Unlike unix.SchedSetaffinity it does not release Go's scheduler
+// slot while it waits.
 func runOn(cpus *unix.CPUSet) bool {
 	_, _, errno := unix.Syscall(unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(*cpus), uintptr(unsafe.Pointer(cpus)))
 	return errno == 0

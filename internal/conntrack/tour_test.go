@@ -24,7 +24,7 @@ func TestParseCPUs(t *testing.T) {
 	}
 }
 
-// A tour leaves every thread as free as it was, and fails where it may not go.
+// A tour restores the affinity and policy of every thread, and fails where it may not run.
 func TestTour(t *testing.T) {
 	var before unix.CPUSet
 	rank, err := unix.SchedGetAttr(0, 0)

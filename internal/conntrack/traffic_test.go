@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// wire joins a subscriber (100.64.0.1) and an internet host (203.0.113.1) by a
-// router that does not track connections yet. It returns their names.
+// wire connects a subscriber (100.64.0.1) and an internet host (203.0.113.1) by a router
+// that does not track connections yet. It returns their names.
 func wire(t *testing.T) (subscriber, router, internet string) {
 	subscriber, _ = conntracktest.Namespace(t)
 	router, _ = conntracktest.Namespace(t)
@@ -89,8 +89,8 @@ func TestRealTraffic_DEL01_DEL02(t *testing.T) {
 	}
 }
 
-// Sessions that begin while nobody listens end silently, unless the sysctl says
-// otherwise: then a daemon started later hears their end.
+// Sessions that begin without a listener end without an event, unless the sysctl is 1: then
+// a daemon that starts later receives their end.
 func TestSysctlMakesUnwatchedSessionsTellTheirEnd(t *testing.T) {
 	testenv.Require(t, testenv.Root|testenv.Conntrack|testenv.Nft)
 	subscriber, router, internet := wire(t)

@@ -1,3 +1,3 @@
-// Package conntracktest fills connection tracking tables for tests, with an
-// encoder and a reader that share nothing with the package under test.
+// Package conntracktest fills connection tracking tables for tests. Its encoder and reader
+// share nothing with the package under test.
 package conntracktest

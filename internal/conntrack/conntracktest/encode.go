@@ -19,8 +19,7 @@ const (
 	Confirmed = 1 << 3
 )
 
-// Payload is the body of the ctnetlink message that shows e, the nfgenmsg
-// header included.
+// Payload encodes e as the body of a ctnetlink message, the nfgenmsg header included.
 func Payload(e conntrack.Entry) ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	ae.ByteOrder = binary.BigEndian
@@ -86,22 +85,22 @@ func tcpInfo(state uint8) func(*netlink.AttributeEncoder) error {
 	}
 }
 
-// Outbound is a UDP entry that inside opened to remote, seen as outside there.
+// Outbound returns a UDP entry that inside opened to remote, translated to outside.
 func Outbound(inside, outside, remote netip.AddrPort) conntrack.Entry {
 	return entry(
 		udp(inside, remote),
 		udp(remote, outside))
 }
 
-// Inbound is one that remote opened to outside and that was sent on to inside.
+// Inbound returns a UDP entry that remote opened to outside, translated to inside.
 func Inbound(inside, outside, remote netip.AddrPort) conntrack.Entry {
 	return entry(
 		udp(remote, outside),
 		udp(inside, remote))
 }
 
-// Hairpin is one from inside a, seen as outsideA, to inside b by its outside
-// address.
+// Hairpin returns a UDP entry from inside a, translated to outsideA, to inside b by its
+// outside address.
 func Hairpin(a, outsideA, b, outsideB netip.AddrPort) conntrack.Entry {
 	return entry(
 		udp(a, outsideB),
@@ -121,7 +120,7 @@ func udp(src, dst netip.AddrPort) conntrack.Tuple {
 	}
 }
 
-// Many are n outbound entries of inside, each to another remote port.
+// Many returns n outbound entries of inside, each to another remote port.
 func Many(inside, outside netip.Addr, n int) []conntrack.Entry {
 	remote := netip.MustParseAddr("203.0.113.1")
 	entries := make([]conntrack.Entry, n)
@@ -135,7 +134,7 @@ func Many(inside, outside netip.Addr, n int) []conntrack.Entry {
 	return entries
 }
 
-// String is a short form for failures.
+// String formats an entry for messages of failed tests.
 func String(e conntrack.Entry) string {
 	return fmt.Sprintf("%v:%d > %v:%d / %v:%d > %v:%d zone %d", e.Orig.Src, e.Orig.SrcPort, e.Orig.Dst, e.Orig.DstPort,
 		e.Reply.Src, e.Reply.SrcPort, e.Reply.Dst, e.Reply.DstPort, e.Zone)

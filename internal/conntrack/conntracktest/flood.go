@@ -15,17 +15,16 @@ import (
 	"github.com/sessiond/sessiond/internal/conntrack"
 )
 
-// A Flood fills a connection tracking table with entries of addresses that are
-// nobody's, in 10.0.0.0/8.
+// A Flood fills a connection tracking table with entries of unused addresses in 10.0.0.0/8.
 type Flood struct {
 	conn  *netlink.Conn
 	proto []byte // payload of entry 0
-	src   []int  // where in it the address stands
-	port  []int  // where in it the port stands
+	src   []int  // offsets of the address in proto
+	port  []int  // offsets of the port in proto
 	made  int
 }
 
-// floodAddress and floodPort are those of entry 0.
+// floodAddress and floodPort are the source of entry 0.
 var floodAddress = [4]byte{10, 0, 0, 0}
 
 const floodPort, portsPerAddress = 10_001, 50_000
@@ -69,8 +68,8 @@ func positions(in, of []byte) []int {
 	return at
 }
 
-// Rise adds up to n entries, which do not give way to others in a full table. It
-// reports whether the table was full before.
+// Rise adds up to n entries. They are assured, so a full table does not evict them. It
+// reports whether the table was full before n were added.
 func (f *Flood) Rise(n int) (full bool, err error) {
 	for range (n + requestsPerBatch - 1) / requestsPerBatch {
 		switch err := f.send(newEntry, netlink.Create|netlink.Excl, f.made); {
@@ -85,7 +84,7 @@ func (f *Flood) Rise(n int) (full bool, err error) {
 	return false, nil
 }
 
-// Ebb deletes all entries that were added.
+// Ebb deletes all entries that Rise added.
 func (f *Flood) Ebb() error {
 	for from := 0; from < f.made; from += requestsPerBatch {
 		if err := f.send(deleteEntry, 0, from); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -96,9 +95,9 @@ func (f *Flood) Ebb() error {
 	return nil
 }
 
-// send requests something of a batch of entries. All are tried, whatever
-// becomes of one; the first error is returned. What fails is told unasked, and
-// behind it comes the acknowledgement of a message that means nothing.
+// send makes one request for each entry of a batch, and returns the first error. The kernel
+// reports errors without being asked. A no-op message at the end asks for the
+// acknowledgement, so that its answer ends the batch.
 func (f *Flood) send(kind netlink.HeaderType, flags netlink.HeaderFlags, from int) error {
 	messages := make([]netlink.Message, requestsPerBatch, requestsPerBatch+1)
 	for i := range messages {
@@ -138,5 +137,5 @@ func (f *Flood) payload(i int) []byte {
 	return b
 }
 
-// Close ends the flood; what was added and not deleted stays.
+// Close closes the socket; entries that were added and not deleted stay.
 func (f *Flood) Close() error { return f.conn.Close() }

@@ -11,18 +11,17 @@ import (
 	"github.com/sessiond/sessiond/internal/conntrack"
 )
 
-// requestsPerBatch is how many entries go into one datagram.
+// requestsPerBatch is the number of entries in one datagram.
 const requestsPerBatch = 200
 
-// Kinds of request, of NFNL_SUBSYS_CTNETLINK.
+// Request types of NFNL_SUBSYS_CTNETLINK.
 const (
 	newEntry    = 1 << 8   // IPCTNL_MSG_CT_NEW
 	deleteEntry = 1<<8 | 2 // IPCTNL_MSG_CT_DELETE
 )
 
-// Inject creates entries in a namespace given by path, some 100,000 a second.
-// One that stands already, or that collides with another's reply, fails the
-// test.
+// Inject creates entries in a namespace given by path, some 100,000 a second. An entry that
+// exists already, or that collides with another's reply, fails the test.
 func Inject(t testing.TB, path string, entries []conntrack.Entry) {
 	t.Helper()
 	each(t, path, netlink.Header{
@@ -31,8 +30,8 @@ func Inject(t testing.TB, path string, entries []conntrack.Entry) {
 	}, entries)
 }
 
-// Prepare is Inject in two steps: all is encoded before the function returned is
-// called, once, and creates the entries at the kernel's pace.
+// Prepare is Inject in two steps: it encodes all entries, and send, called once, creates
+// them at the kernel's pace.
 func Prepare(t testing.TB, path string, entries []conntrack.Entry) (send func()) {
 	t.Helper()
 	c := dial(t, path)
@@ -73,7 +72,7 @@ func datagram(t testing.TB, entries []conntrack.Entry) (d []byte) {
 	return d
 }
 
-// Remove deletes entries that stand, by their original tuples.
+// Remove deletes existing entries, by their original tuples.
 func Remove(t testing.TB, path string, entries []conntrack.Entry) {
 	t.Helper()
 	each(t, path, netlink.Header{

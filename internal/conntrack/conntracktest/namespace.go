@@ -10,8 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
-// Namespace makes a network namespace with a unique name that lives as long as
-// the test. It returns its name and its path.
+// Namespace makes a network namespace with a unique name for the length of the test. It
+// returns its name and its path.
 func Namespace(t testing.TB) (name, path string) {
 	t.Helper()
 	name = "sdct-" + strings.ToLower(rand.Text()[:10])
@@ -20,13 +20,13 @@ func Namespace(t testing.TB) (name, path string) {
 	return name, netns.Path(name)
 }
 
-// In runs a command in a namespace and returns what it prints.
+// In runs a command in a namespace and returns its output.
 func In(t testing.TB, name string, command ...string) string {
 	t.Helper()
 	return Command(t, append([]string{"ip", "netns", "exec", name}, command...)...)
 }
 
-// Command runs a command that must succeed and returns what it prints.
+// Command runs a command that must succeed and returns its output.
 func Command(t testing.TB, command ...string) string {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)

@@ -10,7 +10,7 @@ import (
 // tableLimit bounds the entries of each network namespace of the machine.
 const tableLimit = "/proc/sys/net/netfilter/nf_conntrack_max"
 
-// Room lets every namespace have n entries until the test ends.
+// Room lets every namespace have at least n entries until the test ends.
 func Room(t testing.TB, n int) {
 	t.Helper()
 	before, err := os.ReadFile(tableLimit)
@@ -21,7 +21,7 @@ func Room(t testing.TB, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if limit == 0 || limit >= n { // 0 is none
+	if limit == 0 || limit >= n { // 0: no limit
 		return
 	}
 	set := func(value string) {
