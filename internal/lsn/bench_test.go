@@ -14,8 +14,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// crowd is an engine with n live bindings and room for at least as many more
-// as said, and no more than it takes for a pool of one prefix.
+// crowd returns an engine with n live bindings and room for at least as many others as
+// given by more, in the smallest pool of one prefix that has it.
 func crowd(tb testing.TB, n, more int, hold time.Duration) (*Engine, []nat.Holder) {
 	tb.Helper()
 	addresses := (n + more + 30) / 31 // 31 blocks each
@@ -37,8 +37,8 @@ func crowd(tb testing.TB, n, more int, hold time.Duration) (*Engine, []nat.Holde
 	return e, holders
 }
 
-// cycle ends the binding of a subscriber and lets it, or another one at the
-// address, have a block again.
+// cycle ends a subscriber's binding and allocates again, for the same subscriber or another
+// one at the address.
 func cycle(e *Engine, h nat.Holder, now time.Time, buf []nat.Binding) error {
 	if _, err := e.Cut("default", h.Inside, now); err != nil {
 		return err
@@ -51,12 +51,11 @@ func cycle(e *Engine, h nat.Holder, now time.Time, buf []nat.Binding) error {
 	return err
 }
 
-// BenchmarkAllocateRelease measures the whole life of a binding: Allocate, Cut,
-// Hold and, after others have come and gone for as long as the hold lasts,
-// Advance. The addresses are random, so that the caches have little of what
-// belongs to them, and every block was given before. held bindings are in
-// quarantine all the time: few is the usual state, as many as are live is what
-// a whole population that logs in again leaves behind.
+// BenchmarkAllocateRelease measures the whole life of a binding: Allocate, Cut, Hold and,
+// after as many others as the hold lasts, Advance. The addresses are random, so that little
+// of their data is in the caches, and every block was given before. held bindings are in
+// quarantine all the time: usually few; as many as are live after all subscribers have
+// logged in again.
 func BenchmarkAllocateRelease(b *testing.B) {
 	for _, size := range []struct{ live, held int }{
 		{1_000, 1_000}, {100_000, 100_000}, {1_000_000, 10_000}, {1_000_000, 1_000_000},
@@ -67,13 +66,12 @@ func BenchmarkAllocateRelease(b *testing.B) {
 	}
 }
 
-// BenchmarkReclaim is the same with everybody getting the own block back.
+// BenchmarkReclaim measures the same with every subscriber getting its own block back.
 func BenchmarkReclaim(b *testing.B) {
 	b.Run("live=1000000", func(b *testing.B) { benchmarkCycle(b, 1_000_000, 10_000, "u:same") })
 }
 
-// benchmarkCycle runs cycles in a steady state: step by step one binding begins
-// to be held and one ends.
+// benchmarkCycle runs cycles in a steady state: in each step one hold begins and one ends.
 func benchmarkCycle(b *testing.B, live, held int, identity string) {
 	const step = time.Millisecond
 	e, _ := crowd(b, live, held+1, time.Duration(held)*step)
@@ -96,10 +94,10 @@ func benchmarkCycle(b *testing.B, live, held int, identity string) {
 	for b.Loop() {
 		one()
 	}
-	b.ReportMetric(float64(cpuTime(b)-began)/float64(b.N), "cpu-ns/op") // tells more on a busy machine
+	b.ReportMetric(float64(cpuTime(b)-began)/float64(b.N), "cpu-ns/op") // more exact on a busy machine
 }
 
-// cpuTime is the time that the process has computed.
+// cpuTime returns the CPU time of the process.
 func cpuTime(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -108,8 +106,8 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkRestore measures start-up, per binding: every other one is held, and
-// they come in no order.
+// BenchmarkRestore measures start-up, per binding: every second one is held, and their
+// order is random.
 func BenchmarkRestore(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
 		b.Run(fmt.Sprintf("bindings=%d", n), func(b *testing.B) { benchmarkRestore(b, n) })
@@ -141,12 +139,12 @@ func benchmarkRestore(b *testing.B, n int) {
 	b.ReportMetric(float64(cpuTime(b)-began)/float64(b.N)/float64(n), "cpu-ns/binding")
 }
 
-// second is the error of a call whose binding is of no interest.
+// second returns the error of a call whose binding is not needed.
 func second(_ nat.Binding, err error) error { return err }
 
-// BenchmarkHoldAll ends every binding, as the restart of a NAS does: what each costs in
-// time and in memory that is asked for, and the longest of them, which holds up all
-// others meanwhile.
+// BenchmarkHoldAll ends every binding, as the restart of a NAS does. It measures the time
+// and allocated memory of each, and the longest one, because it delays all others
+// meanwhile.
 func BenchmarkHoldAll(b *testing.B) {
 	for _, n := range []int{100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -173,7 +171,7 @@ func BenchmarkHoldAll(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory reports the bytes that one binding costs.
+// BenchmarkMemory reports the octets of memory per binding.
 func BenchmarkMemory(b *testing.B) {
 	const n = 1_000_000
 	var before, after runtime.MemStats
@@ -197,7 +195,7 @@ func BenchmarkMemory(b *testing.B) {
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "B/binding")
 }
 
-// TestSteadyStateDoesNotAllocate holds the promise of the benchmark.
+// TestSteadyStateDoesNotAllocate checks that the benchmark's cycle allocates nothing.
 func TestSteadyStateDoesNotAllocate(t *testing.T) {
 	e, holders := crowd(t, 10_000, 10_000, time.Minute)
 	now, buf, i := time.Unix(0, 0), make([]nat.Binding, 0, 64), 0

@@ -7,10 +7,9 @@ import (
 	"slices"
 )
 
-// Check verifies every invariant of the engine and returns an error for each
-// that is broken: one owner per block (I1), no free block that is leased or in
-// a hold (I5), counts, queues and indexes that agree. It walks everything; it
-// is for tests and diagnosis.
+// Check verifies every invariant of the engine and returns an error for each broken one:
+// one owner per block (I1), no free block that is leased or in a hold (I5), consistent
+// counts, queues and indexes. It walks everything; it is for tests and diagnosis.
 func (e *Engine) Check() error {
 	var c checker
 	for i, g := range e.groups {
@@ -29,18 +28,18 @@ func (e *Engine) Check() error {
 	return errors.Join(c.errs...)
 }
 
-// checker gathers what is wrong with one group after the other.
+// checker gathers the errors of one group after the other.
 type checker struct {
 	group *group
 	uses  []cellUse // by cell of the group
 	errs  []error
 }
 
-// cellUse is the one thing that a block is to its group.
+// cellUse is the present use of a cell in its group.
 type cellUse uint8
 
 const (
-	unused cellUse = iota // fresh, or of a retired segment and nobody's
+	unused cellUse = iota // fresh, or of a retired segment and without an owner
 	isFree
 	isQuarantined
 	isLive
@@ -54,7 +53,7 @@ func (c *checker) fail(format string, args ...any) {
 	c.errs = append(c.errs, fmt.Errorf(format, args...))
 }
 
-// cells finds the use of every cell, and checks that it has but one.
+// cells finds the use of every cell, and checks that it has only one.
 func (c *checker) cells() {
 	g := c.group
 	c.uses = make([]cellUse, len(g.owners))
@@ -79,7 +78,7 @@ func (c *checker) cells() {
 	}
 }
 
-// use notes a use of a cell that was given before.
+// use records the use of a cell that was given before.
 func (c *checker) use(cell uint32, use cellUse) {
 	if c.uses[cell] != unused {
 		c.fail("cell %d has uses %d and %d", cell, c.uses[cell], use)
@@ -90,7 +89,7 @@ func (c *checker) use(cell uint32, use cellUse) {
 	c.uses[cell] = use
 }
 
-// lease checks a lease, and notes the use that it makes of its cell.
+// lease checks a lease, and records the use of its cell.
 func (c *checker) lease(l *lease, inside uint32, use cellUse) {
 	c.use(l.cell, use)
 	if l.state.Live() != (use == isLive) {
@@ -156,7 +155,7 @@ func (c *checker) counts(s *poolPrefix) {
 	}
 }
 
-// order checks that no fresh cell was passed over, so that none is lost.
+// order checks that no fresh cell was skipped, and so lost.
 func (c *checker) order(s *poolPrefix) {
 	g := c.group
 	for n := uint32(0); n < s.fresh; n++ {
@@ -226,7 +225,7 @@ func (c *checker) chain(inside uint32, first heldRef) int {
 	return n
 }
 
-// line checks those who wait.
+// line checks the queue of waiting holders.
 func (c *checker) line() {
 	g, n := c.group, 0
 	for w := g.waiting.front(); w != none && n <= g.waiting.len; w = g.waiting.waiters[w].next {

@@ -1,29 +1,29 @@
 package lsn
 
-// client is what a group knows of one inside address. An address has a live
-// lease or waits, never both; held leases may be there besides.
+// client is a group's data about one inside address. An address has a live lease or waits,
+// never both; it may have held leases besides.
 //
-// The live lease is in it, not referred to, so that one access to memory finds
-// both: what a step of a binding's life costs in a large pool is such accesses.
+// The live lease is embedded, not referred to, so that one memory access reads both: in a
+// large pool, such accesses are the cost of each step in a binding's life.
 type client struct {
 	lease
 	held   heldRef // newest of its held leases, which are chained by heldLease.older
-	waiter uint32  // its place in line
+	waiter uint32  // its index in the wait queue
 }
 
 // live reports whether the client has a live lease.
 func (c *client) live() bool { return c.state != 0 }
 
-// clientIndex finds clients by the bits of their inside address. Subscribers
-// come from few, dense prefixes: the processor's caches have what leads to a
-// client, and only the client itself comes from memory. Nothing is taken down
-// again, so that subscribers who come and go cost no allocations.
+// clientIndex finds clients by the bits of their inside address. Subscribers come from few,
+// dense prefixes: the upper levels stay in the processor's caches, and only the client
+// itself comes from memory. Nothing is removed, so that subscribers who come and go cost no
+// allocations.
 type clientIndex [1 << 8]*[1 << 8]*[1 << 8]*clientPage
 
 // clientPage covers the addresses of a /24.
 type clientPage [1 << 8]client
 
-// find returns the client of an address, or nil when none was ever near.
+// find returns the client of an address, or nil when its page does not exist.
 func (x *clientIndex) find(inside uint32) *client {
 	if y := x[inside>>24]; y != nil {
 		if z := y[inside>>16&0xff]; z != nil {
@@ -35,7 +35,7 @@ func (x *clientIndex) find(inside uint32) *client {
 	return nil
 }
 
-// at returns the client of an address, which it makes if need be.
+// at returns the client of an address, and creates its page if necessary.
 func (x *clientIndex) at(inside uint32) *client {
 	if c := x.find(inside); c != nil {
 		return c
@@ -44,7 +44,7 @@ func (x *clientIndex) at(inside uint32) *client {
 	return &page[inside&0xff]
 }
 
-// made returns what p leads to, and makes it where there is nothing.
+// made returns *p, and allocates it if it is nil.
 func made[T any](p **T) *T {
 	if *p == nil {
 		*p = new(T)
@@ -63,7 +63,7 @@ func (x *clientIndex) all(yield func(uint32, *client) bool) {
 	}
 }
 
-// pages yields every page behind its first address.
+// pages yields every page with its first address.
 func (x *clientIndex) pages(yield func(uint32, *clientPage) bool) {
 	for net := uint32(0); ; net += 1 << 16 {
 		if y := x[net>>24]; y != nil && y[net>>16&0xff] != nil {

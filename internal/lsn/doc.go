@@ -3,15 +3,15 @@
 //
 // Reading order:
 //
-//	engine.go       the Engine: what may be asked of it
-//	types.go        configuration of a group, and what it comes to; validate.go checks it
-//	group.go        one group: whom its blocks belong to, and who gets which
+//	engine.go       the Engine and its methods
+//	types.go        configuration of a group, and counts of its blocks; validate.go checks it
+//	group.go        one group: the owner of each block, and the choice of the next block
 //	shape.go        how pools are cut into blocks, which are numbered as cells
 //	route.go        from an outside address to its pool
 //	clients.go      from an inside address to its subscriber
-//	lease.go        a block that somebody has; receipt.go and grace.go: what is noted of its end
+//	lease.go        a block in use; receipt.go and grace.go: data about its end
 //	held.go         leases in quarantine; holds.go orders their ends
-//	waitqueue.go    who waits for a block
+//	waitqueue.go    the holders that wait for a block
 //	release.go      blocks that become free; the quarantine of a whole pool
 //	restore.go      bindings from before a start
 //	reconfigure.go  other prefixes, blocks and limits, beside those in use

@@ -11,11 +11,11 @@ import (
 	"github.com/sessiond/sessiond/internal/prefixtable"
 )
 
-// Engine hands out port blocks and remembers whose they are. It is not safe
-// for concurrent use: its owner holds a lock around every call.
+// Engine allocates port blocks and remembers their holders. It is not safe for concurrent
+// use: its owner holds a lock around every call.
 //
-// Every time that it compares comes from its callers. A clock that steps back
-// only makes holds last longer; none ends before its HoldUntil.
+// Callers pass in every time that it compares. A clock that steps back only makes holds
+// last longer; none ends before its HoldUntil.
 type Engine struct {
 	groups []*group                 // sorted by name
 	routes prefixtable.Table[route] // by outside address
@@ -31,13 +31,13 @@ func New(configs []GroupConfig) (*Engine, error) {
 	return e, nil
 }
 
-// Allocate gives h a block of the group and makes its binding Active. A
-// subscriber whose last block is still held gets that one back; everybody else
-// gets the block that has been free for longest, behind those who wait already.
+// Allocate gives h a block of the group and makes its binding Active. A subscriber whose
+// last block is still held gets that block back; any other gets the block that has been
+// free for longest, after the holders that wait already.
 //
-// ErrExhausted means that h now waits in line (its place is kept when it asks
-// again) and that Advance will report it among the served. ErrBusy means that
-// the inside address has a live binding, whose Hold must come first.
+// ErrExhausted means that h now waits (it keeps its place when it asks again) and that
+// Advance will report it among the served. ErrBusy means that the inside address has a live
+// binding, which must be held first.
 func (e *Engine) Allocate(group string, h nat.Holder, now time.Time) (b nat.Binding, err error) {
 	g, err := e.offering(group)
 	if err != nil {
@@ -65,21 +65,21 @@ func (e *Engine) Resume(group string, inside netip.Addr) (nat.Binding, error) {
 	return e.transition(group, inside, nat.Active, time.Time{})
 }
 
-// Cut makes an Active or Draining binding Cut: its gate is closed, its kernel
-// state is being reaped.
+// Cut makes an Active or Draining binding Cut: its gate is closed, and its kernel state is
+// being reaped.
 func (e *Engine) Cut(group string, inside netip.Addr, now time.Time) (nat.Binding, error) {
 	return e.transition(group, inside, nat.Cut, now)
 }
 
-// Hold makes a Cut binding Held: nothing in the kernel uses its block any more.
-// The block stays kept from other subscribers until now plus the group's hold.
+// Hold makes a Cut binding Held: nothing in the kernel uses its block any more. Other
+// subscribers cannot get the block until now plus the group's hold.
 func (e *Engine) Hold(group string, inside netip.Addr, now time.Time) (nat.Binding, error) {
 	return e.transition(group, inside, nat.Held, now)
 }
 
-// SetHolder replaces what is known of the holder of the live binding at
-// h.Inside, such as one adopted from the kernel before its record was read. Of
-// an address that waits for a block it does so too, and returns ErrNoBinding.
+// SetHolder replaces the holder's data in the live binding at h.Inside, such as one adopted
+// from the kernel before its record was read. If the address waits for a block instead, it
+// updates the waiting holder, and returns ErrNoBinding.
 func (e *Engine) SetHolder(group string, h nat.Holder) (b nat.Binding, err error) {
 	g, c := e.client(group, h.Inside)
 	switch {
@@ -93,15 +93,14 @@ func (e *Engine) SetHolder(group string, h nat.Holder) (b nat.Binding, err error
 	return nat.Binding{}, fmt.Errorf("set holder of %v in group %s: %w", h.Inside, group, ErrNoBinding)
 }
 
-// Forget takes the inside address out of the line of those who wait for a
-// block, and reports whether it stood there.
+// Forget removes the inside address from the wait queue, and reports whether it was there.
 func (e *Engine) Forget(group string, inside netip.Addr) bool {
 	g := e.group(group)
 	return g != nil && g.forget(inside)
 }
 
-// Advance ends the holds that are over and serves those who wait. It appends
-// the ended bindings to freed and the new ones to served, and returns both.
+// Advance ends the holds that are over and serves waiting holders. It appends the ended
+// bindings to freed and the new ones to served, and returns both.
 func (e *Engine) Advance(now time.Time, freed, served []nat.Binding) ([]nat.Binding, []nat.Binding) {
 	for _, g := range e.groups {
 		freed = g.endHolds(now, freed)
@@ -110,9 +109,8 @@ func (e *Engine) Advance(now time.Time, freed, served []nat.Binding) ([]nat.Bind
 	return freed, served
 }
 
-// Next returns the time at which Advance has work next; a time in the past
-// means at once. It returns false when nothing is held or waits for a block
-// that could be given.
+// Next returns the time at which Advance has work next; a time in the past means now. It
+// returns false when there is no hold, and no holder waits while a block is free.
 func (e *Engine) Next() (time.Time, bool) {
 	var next time.Time
 	found := false
@@ -124,9 +122,9 @@ func (e *Engine) Next() (time.Time, bool) {
 	return next, found
 }
 
-// Quarantine holds every block of the group that is free now for the group's
-// hold: with the database lost, any of them may have been somebody's a moment
-// ago. These holds have no binding; Usage counts them as held.
+// Quarantine holds every free block of the group for the group's hold: after a loss of the
+// database, any of them may have been in use a moment ago. These holds have no binding;
+// Usage counts them as held.
 func (e *Engine) Quarantine(group string, now time.Time) {
 	if g := e.group(group); g != nil {
 		g.quarantine(now)
@@ -143,8 +141,8 @@ func (e *Engine) Live(group string, inside netip.Addr) (b nat.Binding, ok bool) 
 	return b, true
 }
 
-// Share has the live binding of a client, if there is one, keep its holder's texts where
-// those of h are, as far as they are the same: who knows the holder, too, pays for one.
+// Share makes the live binding at h.Inside use the strings of h where they are equal to its
+// own, so that the binding and the caller's holder share their memory.
 func (e *Engine) Share(group string, h nat.Holder) {
 	_, c := e.client(group, h.Inside)
 	if c == nil || !c.live() {
@@ -159,8 +157,8 @@ func (e *Engine) Share(group string, h nat.Holder) {
 	}
 }
 
-// AtOutside returns the binding, of whatever state, whose block contains the
-// outside address and port.
+// AtOutside returns the binding, of any state, whose block contains the outside address and
+// port.
 func (e *Engine) AtOutside(outside netip.Addr, port nat.Port) (b nat.Binding, ok bool) {
 	r, ok := e.routes.Lookup(outside)
 	if !ok {
@@ -199,7 +197,7 @@ func (e *Engine) Bindings(group string, yield func(nat.Binding) bool) {
 	}
 }
 
-// Pending returns how many holders of the group wait for a block.
+// Pending returns the number of the group's holders that wait for a block.
 func (e *Engine) Pending(group string) int {
 	if g := e.group(group); g != nil {
 		return g.waiting.len
@@ -223,7 +221,7 @@ func (e *Engine) group(name string) *group {
 	return e.groups[i]
 }
 
-// offering returns a group that still gives blocks.
+// offering returns a configured group, which gives blocks.
 func (e *Engine) offering(name string) (*group, error) {
 	g := e.group(name)
 	if g == nil || g.retired {
@@ -232,7 +230,7 @@ func (e *Engine) offering(name string) (*group, error) {
 	return g, nil
 }
 
-// client returns what a group knows of an inside address, or nil.
+// client returns a group and its data about an inside address, or nil.
 func (e *Engine) client(name string, inside netip.Addr) (*group, *client) {
 	g := e.group(name)
 	if g == nil {

@@ -17,9 +17,8 @@ func (c *GroupConfig) GraceFor(cause uint32) time.Duration {
 	return c.Grace
 }
 
-// SetGrace says until when the subscriber of a Draining binding may have it back
-// as it stands; the zero time takes that away. ErrTransition says that the binding
-// is not Draining.
+// SetGrace sets the time until which the subscriber of a Draining binding may have it back
+// unchanged; the zero time removes it. ErrTransition: the binding is not Draining.
 func (e *Engine) SetGrace(group string, inside netip.Addr, until time.Time) (nat.Binding, error) {
 	return e.note(group, inside, nat.Draining, func(l *lease) { l.after = &teardownInfo{grace: until} })
 }

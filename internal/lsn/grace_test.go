@@ -20,7 +20,8 @@ func TestGraceFor(t *testing.T) {
 	}
 }
 
-// TestRestoreKeepsGraceAndReceipt_I7: what the database kept comes back with the binding.
+// TestRestoreKeepsGraceAndReceipt_I7: a restored binding has its stored grace time and
+// receipt.
 func TestRestoreKeepsGraceAndReceipt_I7(t *testing.T) {
 	e, err := New([]GroupConfig{walkConfig()})
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// maxReclaim is how many of the newest held bindings of an inside address are
-// searched for the subscriber's own; it keeps Allocate's cost constant where
-// an address changes hands quickly.
+// maxReclaim is the number of an inside address's newest held bindings that are searched
+// for the subscriber's own. It keeps Allocate's cost constant where an address changes
+// hands quickly.
 const maxReclaim = 16
 
 // group is the state of one LSN group.
@@ -29,17 +29,17 @@ type group struct {
 	// The segment and the block number to be given for the first time next.
 	turn, level uint32
 
-	// While embargoed, fresh and quarantined cells are given to nobody.
+	// During an embargo no subscriber gets a fresh or quarantined cell.
 	embargoed    bool
 	embargoUntil time.Time
-	quarantined  []uint32 // what was in free
+	quarantined  []uint32 // the former content of free
 
 	clients *clientIndex // with the live leases
 	kept    arena.Arena[heldLease]
 	spare   uint32
 	held    int // of kept, those that are not spare
 	holds   holdQueue
-	turns   uint64 // holds so far
+	turns   uint64 // number of holds so far
 	waiting waitQueue
 }
 
@@ -56,7 +56,7 @@ func (g *group) covers(inside netip.Addr) bool {
 	return false
 }
 
-// client returns what is known of the inside address, or nil.
+// client returns the data about the inside address, or nil.
 func (g *group) client(inside netip.Addr) *client {
 	if !inside.Is4() {
 		return nil
@@ -95,7 +95,7 @@ func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
 	return nil, ErrExhausted
 }
 
-// bind gives a cell that is nobody's to h, whom the group knows as c.
+// bind gives a free cell to h, whose client is c.
 func (g *group) bind(c *client, free uint32, h nat.Holder, now time.Time) *lease {
 	c.lease = lease{cell: free, state: nat.Active, allocated: stampOf(now)}
 	c.setHolder(h)
@@ -104,7 +104,7 @@ func (g *group) bind(c *client, free uint32, h nat.Holder, now time.Time) *lease
 	return &c.lease
 }
 
-// ownHeld returns the newest held lease that the subscriber may have back.
+// ownHeld returns the subscriber's own newest held lease, or none.
 func (g *group) ownHeld(c *client, identity string) uint32 {
 	if identity == "" {
 		return none
@@ -120,7 +120,7 @@ func (g *group) ownHeld(c *client, identity string) uint32 {
 	return none
 }
 
-// takeFree takes the block to be given next out of the free ones, or none.
+// takeFree removes the next block from the free ones and returns it, or none.
 func (g *group) takeFree() uint32 {
 	if !g.embargoed {
 		if c := g.takeFresh(); c != none {
@@ -135,8 +135,8 @@ func (g *group) takeFree() uint32 {
 	return c
 }
 
-// takeFresh takes the next block that was never given: the segments take
-// turns, each with one block of each of its addresses.
+// takeFresh takes the next block that was never given. The segments take turns, each with
+// one block of each of its addresses.
 func (g *group) takeFresh() uint32 {
 	for ; g.level < g.shape.count; g.level++ {
 		for ; g.turn < uint32(len(g.segments)); g.turn++ {
@@ -174,7 +174,7 @@ func (g *group) hasFree() bool {
 	return false
 }
 
-// forget takes an inside address out of the line.
+// forget removes an inside address from the wait queue.
 func (g *group) forget(inside netip.Addr) bool {
 	c := g.client(inside)
 	if c == nil || c.waiter == none {
@@ -191,7 +191,7 @@ func (g *group) unwait(c *client) {
 	}
 }
 
-// serve gives the free blocks to those who wait, first come, first served.
+// serve gives the free blocks to waiting holders, first come, first served.
 func (g *group) serve(now time.Time, served []nat.Binding) []nat.Binding {
 	for g.waiting.len > 0 {
 		free := g.takeFree()

@@ -6,39 +6,39 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// heldLease is a lease whose block is kept from others; the zero one is spare.
-// Holds end mostly in the order in which they began and their places are used
-// again in that order: a walk through memory that the processor foresees.
+// heldLease is a lease in its hold; the zero one is spare. Holds end mostly in the order in
+// which they began, and their places are reused in that order. So the processor can
+// prefetch them.
 type heldLease struct {
 	lease
 	inside uint32
 	turn   uint64 // number of its hold, unique in the group, from 1 on
-	until  stamp  // the hold queue has the time that counts
+	until  stamp  // as a stamp; the hold queue has the exact time
 
-	// The next older held lease of the inside address. The spare ones are
-	// linked by its place.
+	// The next older held lease of the inside address. In a spare one, its place links the
+	// next spare one.
 	older heldRef
 }
 
-// heldPageBits makes a page of held leases 16 KiB. In a slice they would be copied dozens
-// of times where a NAS with a million subscribers restarts, each time under the engine's
-// owner's lock and with both copies in memory.
+// heldPageBits makes a page of held leases 16 KiB. A slice would be copied dozens of times
+// when a NAS with a million subscribers restarts: each time under the lock of the engine's
+// owner, and with both copies in memory.
 const heldPageBits = 7
 
-// heldRef refers to a held lease, for as long as this is held: then its place
-// is spare, or of a later turn. So nobody has to be told when a hold ends.
+// heldRef refers to a held lease while its hold lasts. Afterwards the place is spare, or
+// has a later turn, so the end of a hold need not update its references.
 type heldRef struct {
 	turn  uint64
 	place uint32
 }
 
-// refers reports whether what x refers to is still held. Most references are to
-// leases that ended long ago, which the turn tells without a look at them.
+// refers reports whether x still refers to a held lease. Places are reused, so the turn
+// must match. A turn older than the oldest hold in the queue needs no look at the lease.
 func (g *group) refers(x heldRef) bool {
 	return x.turn != 0 && x.turn >= g.holds.oldest() && g.kept.At(x.place).turn == x.turn
 }
 
-// hold keeps the block of a lease, which is no longer live, from others.
+// hold begins the hold of a lease that is no longer live.
 func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
 	l.state = nat.Held
 	g.turns++
@@ -75,7 +75,7 @@ func (g *group) newHeld() uint32 {
 	return i
 }
 
-// void reports whether the lease of a hold has moved on.
+// void reports whether a hold's lease is no longer in that hold.
 func (g *group) void(h hold) bool { return g.kept.At(h.place).turn != h.turn }
 
 // chain makes a lease the newest held one of its inside address.
@@ -88,8 +88,8 @@ func (g *group) chain(x heldRef) {
 	c.held = x
 }
 
-// unchain takes a lease out of the held ones of its inside address. Where it is
-// the last of them, as mostly, the reference to it is left to become void.
+// unchain removes a lease from the held ones of its inside address. Usually it is the last
+// of them; then the reference to it stays and is void.
 func (g *group) unchain(i uint32) {
 	l := g.kept.At(i)
 	if !g.refers(l.older) {

@@ -8,23 +8,22 @@ import (
 	"github.com/sessiond/sessiond/internal/fifo"
 )
 
-// hold is the end of one quarantine. It is void once its lease has moved on,
-// which lease.turn tells; taking it out of the queue then would cost more than
-// finding it void when its time comes.
+// hold is the end of one quarantine. It is void once its lease has another turn. A void
+// hold stays in the queue until its time, because removing it earlier would cost more.
 type hold struct {
 	until time.Time
 	heldRef
 }
 
-// before says which of two holds ends first; of equal ones that which began first.
+// before reports whether h ends before o; of equal ends the earlier begin is first.
 func (h *hold) before(o *hold) bool {
 	c := h.until.Compare(o.until)
 	return c < 0 || c == 0 && h.turn < o.turn
 }
 
-// holdQueue orders holds by their end. Holds mostly begin in the order of their
-// ends and then cost constant time. A clock that steps, a changed hold time and
-// a start from stored bindings bring them in any order: those go to a heap.
+// holdQueue orders holds by their end. Holds mostly begin in the order of their ends and
+// then cost constant time. After a step of the clock, a change of the hold time, or a start
+// from stored bindings they come in any order: those go to a heap.
 type holdQueue struct {
 	inOrder fifo.Queue[hold]
 	late    holdHeap
@@ -51,7 +50,7 @@ func (q *holdQueue) front() *hold {
 	return q.inOrder.Front()
 }
 
-// oldest returns a turn that no hold in the queue is older than.
+// oldest returns a lower bound of the turns in the queue.
 func (q *holdQueue) oldest() uint64 {
 	switch {
 	case len(q.late) > 0:
@@ -87,7 +86,7 @@ func (q *holdQueue) sweep(void func(hold) bool) {
 // arity is the number of children of a heap's node.
 const arity = 4
 
-// holdHeap has the hold that ends first at index 0.
+// holdHeap is a heap by end: the hold at index 0 ends first.
 type holdHeap []hold
 
 func (q *holdHeap) push(h hold) {

@@ -7,10 +7,10 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// BindingsFrom yields the bindings of the group, held ones included, of one
-// inside address after the other, from an address on (its zero value: from the
-// first), until it has looked at n addresses. It returns the address to go on
-// from, or the zero one when that was all. Between two calls the engine may change.
+// BindingsFrom yields the bindings of the group, held ones included, address by address
+// from an inside address on (zero value: from the first), until it has visited n addresses.
+// It returns the next address, or the zero one at the end. Between two calls the engine may
+// change.
 func (e *Engine) BindingsFrom(group string, from netip.Addr, n int, yield func(nat.Binding)) netip.Addr {
 	g := e.group(group)
 	if g == nil {
@@ -37,7 +37,7 @@ func (e *Engine) BindingsFrom(group string, from netip.Addr, n int, yield func(n
 	return netip.Addr{}
 }
 
-// Held returns how many bindings of the group are Held.
+// Held returns the number of the group's Held bindings.
 func (e *Engine) Held(group string) int {
 	if g := e.group(group); g != nil {
 		return g.held
@@ -45,9 +45,8 @@ func (e *Engine) Held(group string) int {
 	return 0
 }
 
-// HeldFew yields the held bindings of the group in no order, and reports whether these
-// are few: where there are more than n of them, nothing is yielded. It costs them
-// alone.
+// HeldFew yields the held bindings of the group in no order, at the cost of these alone. If
+// there are more than n, it yields none and returns false.
 func (e *Engine) HeldFew(group string, n int, yield func(nat.Binding)) bool {
 	g := e.group(group)
 	if g == nil {
@@ -77,9 +76,8 @@ func (q *holdQueue) all(yield func(hold) bool) {
 	}
 }
 
-// OutsideFew yields the bindings of the group whose outside address is in a prefix, in
-// no order, and reports whether it was few blocks to look at: where the group has more
-// than n there, nothing is yielded.
+// OutsideFew yields the bindings of the group whose outside address is in a prefix, in no
+// order. If the group has more than n blocks there, it yields none and returns false.
 func (e *Engine) OutsideFew(group string, outside netip.Prefix, n int, yield func(nat.Binding)) bool {
 	g := e.group(group)
 	if g == nil || !outside.Addr().Is4() {

@@ -7,7 +7,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// lease is a block in somebody's hands; the zero one is nobody's.
+// lease is a block in use; the zero one has no block.
 type lease struct {
 	cell                    uint32
 	state                   nat.State
@@ -16,18 +16,18 @@ type lease struct {
 	after                   *teardownInfo // nil for none
 }
 
-// teardownInfo is what is told of a lease whose record ended, and of few at a time:
-// see Binding.GraceUntil and Binding.Receipt. It is replaced, never changed.
+// teardownInfo is data about a lease whose record ended, which few have at a time: see
+// Binding.GraceUntil and Binding.Receipt. It is replaced, never changed.
 type teardownInfo struct {
 	grace   time.Time
 	receipt *nat.Receipt
 }
 
-// stamp is a time in two thirds less memory, nanoseconds since 1970; 0 is the
-// zero time. Before the year 1678 and after 2261 it is cut off.
+// stamp is a time in a third of the memory: nanoseconds since 1970; 0 is the zero time. It
+// is cut off before the year 1678 and after 2261.
 type stamp int64
 
-// The seconds that a stamp can tell, with whatever nanoseconds.
+// The seconds that a stamp can hold, with any nanoseconds.
 const (
 	firstSecond = math.MinInt64/int64(time.Second) + 1
 	lastSecond  = math.MaxInt64/int64(time.Second) - 1
@@ -56,7 +56,7 @@ func (l *lease) setHolder(h nat.Holder) {
 	l.identity, l.user, l.session = h.Identity, h.UserName, h.AcctSessionID
 }
 
-// enter moves a live lease to a live state that its own leads to.
+// enter moves a live lease to another live state, which must be a legal successor.
 func (l *lease) enter(to nat.State, now time.Time) {
 	l.state, l.after = to, nil
 	switch {
@@ -67,8 +67,8 @@ func (l *lease) enter(to nat.State, now time.Time) {
 	}
 }
 
-// describe says in b what the outside knows of the lease of an inside address.
-// A Binding is too large to be copied from function to function.
+// describe fills b with the binding of the lease of an inside address. A Binding is too
+// large to be copied from function to function.
 func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 	b.Group = g.config.Name
 	b.Block = g.segmentOf(l.cell).block(&g.shape, l.cell)
@@ -96,7 +96,7 @@ func (g *group) leases(yield func(*lease) bool) {
 	}
 }
 
-// owner describes the binding that a cell belongs to, or reports that there is none.
+// owner describes the binding that uses a cell, or returns false.
 func (g *group) owner(cell uint32, b *nat.Binding) bool {
 	inside := g.owners[cell]
 	if inside == fresh {

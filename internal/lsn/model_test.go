@@ -8,15 +8,14 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// model is the engine without any cleverness: one group, plain slices, every
-// answer found by looking at everything.
+// model is a simple engine: one group, plain slices, every answer found by a full search.
 type model struct {
 	config   GroupConfig
 	fresh    []nat.Block // never given, in the order in which they will be
 	free     []nat.Block // given before, longest free first
-	locked   []nat.Block // what was in free when the quarantine began
+	locked   []nat.Block // the content of free when the quarantine began
 	embargo  time.Time
-	bindings []nat.Binding // in the order in which they became what they are
+	bindings []nat.Binding // in the order of their last changes of state
 	line     []nat.Holder
 }
 

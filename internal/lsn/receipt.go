@@ -7,20 +7,20 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// SetReceipt keeps a receipt with a Cut binding, and what it becomes. ErrTransition
-// says that the binding is not Cut.
+// SetReceipt stores a receipt with a Cut binding; it stays when the binding becomes Held.
+// ErrTransition: the binding is not Cut.
 func (e *Engine) SetReceipt(group string, inside netip.Addr, r nat.Receipt) (nat.Binding, error) {
 	return e.note(group, inside, nat.Cut, func(l *lease) {
 		after := &struct {
 			teardownInfo
 			receipt nat.Receipt
-		}{receipt: r} // in one piece, for there are many
+		}{receipt: r} // in one allocation, because there are many
 		after.teardownInfo.receipt = &after.receipt
 		l.after = &after.teardownInfo
 	})
 }
 
-// note writes something beside the state of a live binding that is in the given one.
+// note changes data of a live binding that is in the given state, but not the state.
 func (e *Engine) note(group string, inside netip.Addr, in nat.State, write func(*lease)) (b nat.Binding, err error) {
 	g, c := e.client(group, inside)
 	if c == nil || !c.live() {

@@ -11,11 +11,10 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// Reconfigure makes the engine serve these groups. Groups and outside prefixes
-// that are gone keep the bindings they have and give no new ones; those who
-// wait in a group, or at an inside address, that is gone are forgotten. A hold
-// that runs keeps its end. Port range and block size of a group may change, and
-// a part of an outside prefix may go to another group, only while no binding
+// Reconfigure replaces the groups. Removed groups and outside prefixes keep their bindings
+// and give no new ones; holders that wait in a removed group or at a removed inside address
+// are forgotten. Current holds keep their ends. Port range and block size of a group may
+// change, and a part of an outside prefix may go to another group, only while no binding
 // uses them: else ErrInUse. After an error nothing has changed.
 func (e *Engine) Reconfigure(configs []GroupConfig) error {
 	if err := validateAll(configs); err != nil {
@@ -37,7 +36,7 @@ func (e *Engine) Reconfigure(configs []GroupConfig) error {
 	return nil
 }
 
-// plan is what one group is to become.
+// plan is the planned state of one group.
 type plan struct {
 	old      *group // nil for a new group
 	config   GroupConfig
@@ -45,7 +44,7 @@ type plan struct {
 	leftover []netip.Prefix // no longer configured, but blocks in them have holders
 }
 
-// plan says what becomes of every configured group and every group with bindings.
+// plan returns a plan for every configured group and every group with bindings.
 func (e *Engine) plan(configs []GroupConfig) ([]plan, error) {
 	var plans []plan
 	kept := make(map[*group]bool)
@@ -73,8 +72,8 @@ func (g *group) inUse() bool {
 	return slices.ContainsFunc(g.segments, func(s poolPrefix) bool { return s.used+s.held > 0 })
 }
 
-// leftover returns the parts of the group's segments that are not in the
-// outside prefixes to come, but have holders.
+// leftover returns the parts of the group's segments that are not in the new outside
+// prefixes, but have holders.
 func (g *group) leftover(outside []netip.Prefix) []netip.Prefix {
 	if g == nil {
 		return nil
@@ -96,7 +95,7 @@ func (g *group) leftover(outside []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(gone, func(p netip.Prefix) bool { return !used[p] })
 }
 
-// disjoint checks that no outside address would belong to two segments.
+// disjoint checks that no outside address would be in two segments.
 func disjoint(plans []plan) error {
 	type claim struct {
 		prefix   netip.Prefix
@@ -165,8 +164,8 @@ func (g *group) lay(outside, leftover []netip.Prefix) {
 	g.owners = make([]uint32, base)
 }
 
-// rebuild lays the group out anew and moves leases and free blocks over. Where
-// the blocks' shape changes there are no leases, and free blocks begin afresh.
+// rebuild lays the group out again and moves leases and free blocks to it. If the layout of
+// blocks changes, there are no leases, and all blocks become fresh.
 func (p *plan) rebuild() *group {
 	old := p.old
 	g := *old
@@ -193,7 +192,7 @@ func (p *plan) rebuild() *group {
 	return &g
 }
 
-// moveLease moves a lease to the cell that its block has now.
+// moveLease moves a lease to the present cell of its block.
 func (g *group) moveLease(l *lease, old *group) {
 	b := old.segmentOf(l.cell).block(&old.shape, l.cell)
 	c, ok := g.cellOf(b)
@@ -209,7 +208,8 @@ func (g *group) moveLease(l *lease, old *group) {
 	}
 }
 
-// moveFree returns the cell that a free block has now, if it is still configured.
+// moveFree returns the present cell of a free block, or false if it is no longer
+// configured.
 func (g *group) moveFree(o uint32, old *group) (uint32, bool) {
 	c, ok := g.cellOf(old.segmentOf(o).block(&old.shape, o))
 	if !ok || g.segmentOf(c).retired {
@@ -219,7 +219,7 @@ func (g *group) moveFree(o uint32, old *group) (uint32, bool) {
 	return c, true
 }
 
-// forgetUncovered forgets those in line whose inside address is no longer the group's.
+// forgetUncovered forgets waiting holders whose inside address is no longer the group's.
 func (g *group) forgetUncovered() {
 	for w := g.waiting.front(); w != none; {
 		next := g.waiting.waiters[w].next

@@ -30,7 +30,7 @@ func (g *group) endHolds(now time.Time, freed []nat.Binding) []nat.Binding {
 	return freed
 }
 
-// nextHold returns the hold that ends first, or nil, and drops void ones before it.
+// nextHold returns the hold that ends first, or nil, and removes void ones before it.
 func (g *group) nextHold() *hold {
 	h := g.holds.front()
 	for ; h != nil && g.void(*h); h = g.holds.front() {
@@ -49,7 +49,7 @@ func (g *group) end(i uint32) {
 	}
 }
 
-// next returns when endHolds or serve has work.
+// next returns the time at which endHolds or serve has work.
 func (g *group) next() (time.Time, bool) {
 	if g.waiting.len > 0 && g.hasFree() {
 		return time.Time{}, true
@@ -63,7 +63,7 @@ func (g *group) next() (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// quarantine keeps all blocks that are free now from everybody for the group's hold.
+// quarantine holds all blocks that are free now for the group's hold.
 func (g *group) quarantine(now time.Time) {
 	until := now.Add(g.config.Hold)
 	if !g.embargoed || until.After(g.embargoUntil) {

@@ -7,13 +7,13 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// Restore enters a binding that was stored, or found in the kernel, before the
-// engine began. It never gives a block to two owners: ErrConflict says that the
-// block, or the inside address of a live binding, has another one already, and
-// changes nothing. Restoring the same binding again is no error. ErrNotInPool
-// says that it is no block of the group as it is configured now.
+// Restore enters a binding that was stored, or found in the kernel, before the engine
+// began. It never gives a block to two owners. ErrConflict: the block, or the inside
+// address of a live binding, has another one already; nothing has changed. ErrNotInPool: it
+// is no block of the group's present configuration. Restoring the same binding again is no
+// error.
 //
-// A live binding takes its inside address out of the line of those who wait.
+// A live binding removes its inside address from the wait queue.
 func (e *Engine) Restore(b nat.Binding) error {
 	g, err := e.offering(b.Group)
 	if err != nil {
@@ -66,8 +66,8 @@ func (g *group) cellOf(b nat.Block) (uint32, bool) {
 	return none, false
 }
 
-// takeCell takes a cell that is nobody's out of the free or the quarantined
-// ones, in which only those are that were given since the engine began.
+// takeCell takes an unused cell out of the free or the quarantined ones. They contain only
+// cells that were given since the engine began.
 func (g *group) takeCell(c uint32) {
 	if g.owners[c] == fresh {
 		return
@@ -80,7 +80,7 @@ func (g *group) takeCell(c uint32) {
 	g.quarantined = slices.DeleteFunc(g.quarantined, taken)
 }
 
-// adopt makes a cell that is nobody's belong to the binding.
+// adopt gives an unused cell to the binding.
 func (g *group) adopt(client *client, c uint32, b nat.Binding) {
 	l := lease{
 		cell: c, state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt),

@@ -16,13 +16,13 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the expected output of the scenarios in testdata")
 
-// TestScenarios runs the stories of testdata. A file is prose, then blocks of
+// TestScenarios runs the scenarios of testdata. A file is prose, then blocks of
 // commands and their output:
 //
 //	> command
 //	output
 //
-// Times are seconds since the story began. -update rewrites the output.
+// Times are seconds since the scenario began. -update rewrites the output.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -47,7 +47,7 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// replay returns the text with the output of its commands as it is now.
+// replay returns the text with the present output of its commands.
 func replay(t *testing.T, text string) string {
 	s := &story{}
 	var out strings.Builder
@@ -75,7 +75,7 @@ type story struct {
 
 var storyBegin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// run carries out one command and returns its output, the invariants checked.
+// run executes one command, checks the invariants and returns the output.
 func (s *story) run(t *testing.T, words []string) string {
 	t.Helper()
 	out := s.command(words)
@@ -128,7 +128,7 @@ func (s *story) command(words []string) string {
 	return s.subscriber(words[0], args[0], netip.MustParseAddr(args[1]), args[2:])
 }
 
-// subscriber carries out a command of the form: WORD GROUP INSIDE ...
+// subscriber executes a command of the form: WORD GROUP INSIDE ...
 func (s *story) subscriber(word, group string, inside netip.Addr, args []string) string {
 	var b nat.Binding
 	var err error
@@ -143,7 +143,7 @@ func (s *story) subscriber(word, group string, inside netip.Addr, args []string)
 		b, err = s.engine.Cut(group, inside, s.now)
 	case "hold":
 		b, err = s.engine.Hold(group, inside, s.now)
-	case "grace": // SECONDS, or - to take it away
+	case "grace": // SECONDS, or - to remove it
 		var until time.Time
 		if args[0] != "-" {
 			until = storyBegin.Add(time.Duration(number10(args[0])) * time.Second)

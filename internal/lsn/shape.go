@@ -7,20 +7,20 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// none is the reference to no held lease, waiter or cell: number 0 of each
-// slice is not one of them, so that the zero value of an index means absence.
+// none is the index of no held lease, waiter or cell: element 0 of each slice is unused, so
+// that the zero value of an index means absence.
 const none = 0
 
 // firstCell is the number of a group's first block.
 const firstCell = none + 1
 
-// fresh is what a group remembers of a block that was never given: the inside
-// address 0.0.0.0, which is nobody's (RFC 6890). Of others it remembers who
-// had it last, and asks that client whether it still has.
+// fresh is the owner of a block that was never given: the inside address 0.0.0.0, which no
+// subscriber has (RFC 6890). Of other blocks a group remembers the last owner, whose client
+// tells whether it still has the block.
 const fresh = 0
 
-// blockLayout is how the ports of every outside address of a group are cut into
-// blocks: aligned to their size, and only whole ones within the port range.
+// blockLayout is the division of each outside address's ports into blocks, aligned to their
+// size, and only whole ones within the port range.
 type blockLayout struct {
 	size  uint32 // ports per block
 	first uint32 // number of the first block; block n begins at port n*size
@@ -46,7 +46,7 @@ type poolPrefix struct {
 	low     uint32 // first address
 	size    uint32 // addresses
 	base    uint32 // first cell
-	fresh   uint32 // how many cells, in the order of cellInOrder, were looked at to be given first
+	fresh   uint32 // number of cells, in the order of cellInOrder, that takeFresh has considered
 
 	used, held int // leased cells, by state of their binding
 	idle       int // cells in the free list
@@ -87,7 +87,7 @@ func (s *poolPrefix) block(sh *blockLayout, cell uint32) nat.Block {
 	}
 }
 
-// number is the IPv4 address as an integer.
+// number returns the IPv4 address as an integer.
 func number(a netip.Addr) uint32 {
 	b := a.As4()
 	return binary.BigEndian.Uint32(b[:])

@@ -10,8 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// TestShare: a binding says the same of its holder as before, in the memory of another
-// where that says the same.
+// TestShare: Share changes no value of a binding's holder, and makes equal strings share
+// their memory.
 func TestShare(t *testing.T) {
 	e, err := New([]GroupConfig{{
 		Name: "g", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/24")},
@@ -27,7 +27,7 @@ func TestShare(t *testing.T) {
 	}
 	other := nat.Holder{Inside: h.Inside, Identity: strings.Clone(h.Identity), UserName: "bob", AcctSessionID: strings.Clone(h.AcctSessionID)}
 	e.Share("g", other)
-	e.Share("g", nat.Holder{Inside: netip.MustParseAddr("100.64.0.2")}) // nobody's
+	e.Share("g", nat.Holder{Inside: netip.MustParseAddr("100.64.0.2")}) // an address without a binding
 	b, ok := e.Live("g", h.Inside)
 	if !ok || b.Holder != h {
 		t.Fatalf("%+v, %t; want %+v", b.Holder, ok, h)

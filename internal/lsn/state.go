@@ -2,7 +2,7 @@ package lsn
 
 import "github.com/sessiond/sessiond/internal/nat"
 
-// legal reports whether a binding's life leads from one state to another.
+// legal reports whether a binding may go from one state to another.
 func legal(from, to nat.State) bool {
 	switch to {
 	case nat.Active:

@@ -24,7 +24,8 @@ func (e *Engine) Usage() []Usage {
 	return all
 }
 
-// Quarantined returns how many blocks of the group Quarantine holds, and until when.
+// Quarantined returns the number of the group's blocks that Quarantine holds, and their
+// end.
 func (e *Engine) Quarantined(group string) (blocks int, until time.Time) {
 	g := e.group(group)
 	if g == nil || !g.embargoed {
@@ -37,8 +38,8 @@ func (e *Engine) Quarantined(group string) (blocks int, until time.Time) {
 	return blocks, g.embargoUntil
 }
 
-// heldAndFree counts the segment's blocks that nobody uses: those in a hold or
-// in quarantine, and those to be given.
+// heldAndFree counts the segment's unused blocks: those in a hold or in quarantine, and the
+// free ones.
 func (g *group) heldAndFree(s *poolPrefix) (held, free int) {
 	rest := int(s.cells(&g.shape)) - s.used - s.held
 	switch {

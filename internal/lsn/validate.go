@@ -6,14 +6,14 @@ import (
 	"net/netip"
 )
 
-// lowestPort is the first port outside of the well-known range, which a NAT
-// must not map others' ports to (RFC 4787 REQ-7, section 4.2.2).
+// lowestPort is the first port outside of the well-known range, to which a NAT must not map
+// other ports (RFC 4787 REQ-7, section 4.2.2).
 const lowestPort = 1024
 
 // maxBlocks bounds a group, 4 bytes a block.
 const maxBlocks = 1 << 27
 
-// validate reports the first thing wrong with the group in itself.
+// validate reports the first error in the group by itself.
 func (c *GroupConfig) validate() error {
 	switch {
 	case c.Name == "":

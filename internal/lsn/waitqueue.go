@@ -2,19 +2,19 @@ package lsn
 
 import "github.com/sessiond/sessiond/internal/nat"
 
-// waiter is one holder in line for a block.
+// waiter is one holder in the queue for a block.
 type waiter struct {
 	inside                  uint32
 	identity, user, session string
-	prev, next              uint32 // neighbours in line; next links the spare ones
+	prev, next              uint32 // neighbours in the queue; next links the spare ones
 }
 
 func (w *waiter) holder() nat.Holder {
 	return nat.Holder{Inside: address(w.inside), Identity: w.identity, UserName: w.user, AcctSessionID: w.session}
 }
 
-// waitQueue is the first-in first-out queue of those who wait for a block, with
-// removal from anywhere. Its first element is the head of a circular list.
+// waitQueue is a first-in first-out queue of the holders that wait for a block, with
+// removal from anywhere. waiters[0] is the head of a circular list.
 type waitQueue struct {
 	waiters []waiter
 	spare   uint32
@@ -23,7 +23,7 @@ type waitQueue struct {
 
 func newLine() waitQueue { return waitQueue{waiters: make([]waiter, 1)} }
 
-// push puts h at the back and returns its place.
+// push puts h at the back and returns its index.
 func (l *waitQueue) push(h nat.Holder) uint32 {
 	w := l.spare
 	if w == none {
@@ -40,13 +40,13 @@ func (l *waitQueue) push(h nat.Holder) uint32 {
 	return w
 }
 
-// update replaces what is known of the holder at a place.
+// update replaces the holder's data at an index.
 func (l *waitQueue) update(w uint32, h nat.Holder) {
 	x := &l.waiters[w]
 	x.identity, x.user, x.session = h.Identity, h.UserName, h.AcctSessionID
 }
 
-// remove takes a place out of the line.
+// remove takes an index out of the queue.
 func (l *waitQueue) remove(w uint32) {
 	x := l.waiters[w]
 	l.waiters[x.prev].next = x.next
@@ -56,5 +56,5 @@ func (l *waitQueue) remove(w uint32) {
 	l.len--
 }
 
-// front returns the first place in line, or none.
+// front returns the first index in the queue, or none.
 func (l *waitQueue) front() uint32 { return l.waiters[0].next }

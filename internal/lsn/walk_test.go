@@ -184,7 +184,7 @@ func (w *walk) sameError(got, want error) {
 	}
 }
 
-// compare looks at everything that the engine tells, and into it.
+// compare checks all results of the engine, and its invariants.
 func (w *walk) compare() {
 	w.Helper()
 	if err := w.engine.Check(); err != nil {
