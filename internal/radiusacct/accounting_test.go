@@ -59,8 +59,8 @@ func TestStartAnswered_ACCT01(t *testing.T) {
 	}
 }
 
-// TestSilent_ACCT walks the requests that must not be answered, and the counter
-// that each must leave behind.
+// TestSilent_ACCT sends the requests that must not be answered, and checks the counter of
+// each.
 func TestSilent_ACCT(t *testing.T) {
 	zeroed := func(b []byte) []byte { clear(b[4:20]); return b }
 	start := func(more ...[]byte) []byte { return startRequest(1, "s", more...) }
@@ -130,7 +130,7 @@ func TestSilent_ACCT(t *testing.T) {
 	}
 }
 
-// startLab lets tables shadow start.
+// startLab is start, under a name that test tables do not shadow.
 var startLab = start
 
 func codes(codes ...radius.Code) (requests [][]byte) {
@@ -145,7 +145,7 @@ func withLength(b []byte, n int) []byte {
 	return resign(b, secret)
 }
 
-// filled is a sound Start of exactly size octets.
+// filled returns a valid Start of exactly size octets.
 func filled(size int) []byte {
 	b := startRequest(1, "s")
 	for size-len(b) > 257 {
@@ -158,7 +158,7 @@ func filled(size int) []byte {
 	return withLength(b, size)
 }
 
-// withMessageAuth appends correct Message-Authenticators, each blind to the rest.
+// withMessageAuth appends correct Message-Authenticators, each computed without the others.
 func withMessageAuth(request []byte, n int) []byte {
 	p, err := radius.Parse(request, []byte(secret))
 	if err != nil {
@@ -183,12 +183,12 @@ func TestAnyFlippedBitIsNoticed_ACCT03(t *testing.T) {
 		b[bit/8] ^= 1 << (bit % 8)
 		n.send(b)
 		if bit%64 == 0 {
-			n.silent() // keeps the socket's buffer short
+			n.silent() // keeps the socket's queue short
 		}
 	}
 	n.silent()
 	l.observer.wait(t, "a/unread/bad_authenticator", (len(sound)-20)*8)
-	// The forgeries shared identifier and port with this one, and left no trace.
+	// The forgeries shared identifier and port with this one, and changed nothing.
 	n.ask(sound, secret)
 	if got := len(l.recorder.recorded()); got != 1 {
 		t.Errorf("%d events, want 1", got)
@@ -417,7 +417,7 @@ func TestReusedIdentifier_ACCT14(t *testing.T) {
 		first := startRequest(1, "s")
 		n.ask(first, secret)
 		n.ask(accounting(1, rfc2866.AcctStatusType_Value_Stop, "s"), secret)
-		n.ask(first, secret) // purged, so processed again
+		n.ask(first, secret) // removed from the cache, so processed again
 		if got := len(l.recorder.recorded()); got != 3 {
 			t.Errorf("%d events, want 3", got)
 		}
@@ -430,7 +430,7 @@ func TestReusedIdentifier_ACCT14(t *testing.T) {
 		l.recorder.entered(t)
 		second := accounting(1, rfc2866.AcctStatusType_Value_Stop, "s")
 		n.send(second)
-		n.silent() // the second was read by now
+		n.silent() // by now the second was read
 		resume()
 		if reply, _ := n.receive(); !acctclient.Verify(reply, second, []byte(secret)) {
 			t.Error("the newer request was not the one answered")
@@ -526,8 +526,8 @@ func TestOtherStatusTypes_ACCT27(t *testing.T) {
 	l.observer.wait(t, "a/other/no_record", len(other))
 }
 
-// TestForbiddenAttributes_ACCT27: what RFC 2866 section 5.13 keeps out of
-// accounting is ignored, and nothing of it comes back.
+// TestForbiddenAttributes_ACCT27: attributes that RFC 2866 section 5.13 forbids in
+// accounting are ignored, and none of them is in the reply.
 func TestForbiddenAttributes_ACCT27(t *testing.T) {
 	l := start(t)
 	n := newNAS(t, "127.0.0.2", l.addr)
@@ -575,7 +575,7 @@ func TestBurst_ACCT26(t *testing.T) {
 	}
 }
 
-// silentOr takes replies until the answer to a probe of its own.
+// silentOr passes replies to take until its own probe is answered.
 func (n *nas) silentOr(take func([]byte)) {
 	n.t.Helper()
 	probe := statusServer(0xee, secret)
@@ -619,8 +619,8 @@ func TestReload_ACCT30(t *testing.T) {
 	l.observer.wait(t, radiusacct.ResultUnknownClient, 1)
 }
 
-// TestSecretOverlap_ACCT30 changes the secret of a client whose NASes follow one
-// by one, and ends the overlap.
+// TestSecretOverlap_ACCT30 changes the secret of a client whose NASes change it one by one,
+// and then removes the old secret.
 func TestSecretOverlap_ACCT30(t *testing.T) {
 	l := start(t)
 	early, late := newNAS(t, "127.0.0.2", l.addr), newNAS(t, "127.0.0.3", l.addr)
@@ -644,7 +644,7 @@ func TestSecretOverlap_ACCT30(t *testing.T) {
 	if err := l.SetClients([]radiusacct.Client{renewed}); err != nil {
 		t.Fatal(err)
 	}
-	resume() // what was taken under the old secret is answered under it
+	resume() // a request under the old secret is answered under it
 	if reply, _ := late.receive(); !acctclient.Verify(reply, pending, []byte(secret)) {
 		t.Error("bad reply to the request in progress")
 	}
@@ -653,8 +653,7 @@ func TestSecretOverlap_ACCT30(t *testing.T) {
 	early.ask(resign(startRequest(2, "s7"), "renewed"), "renewed")
 }
 
-// TestIPv6Transport_ACCT30 takes clients of both families, on sockets of one
-// and of both.
+// TestIPv6Transport_ACCT30 has clients of both families, on sockets of one and of both.
 func TestIPv6Transport_ACCT30(t *testing.T) {
 	for _, listen := range []string{"[::1]:0", "[::]:0", ":0"} {
 		t.Run(listen, func(t *testing.T) {
@@ -675,7 +674,7 @@ func TestIPv6Transport_ACCT30(t *testing.T) {
 	}
 }
 
-// TestShutdownFinishes_I2 stops the server while a request is with the database.
+// TestShutdownFinishes_I2 stops the server during a Record call.
 func TestShutdownFinishes_I2(t *testing.T) {
 	l := start(t)
 	n := newNAS(t, "127.0.0.2", l.addr)
@@ -698,13 +697,13 @@ func TestShutdownGivesUp(t *testing.T) {
 	defer l.recorder.stall()()
 	n.send(startRequest(1, "s"))
 	l.recorder.entered(t)
-	l.stop() // returns though the database never answers
+	l.stop() // returns although the database never answers
 	if got := l.observer.count(radiusacct.ResultStoreFailed); got != 1 {
 		t.Errorf("store_failed counted %d, want 1", got)
 	}
 }
 
-// shortRecorder says nothing about its events.
+// shortRecorder returns no errors at all.
 type shortRecorder struct{}
 
 func (shortRecorder) Record(context.Context, []subscriber.Event) []error { return nil }

@@ -13,7 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// taker records nothing and refuses nothing.
+// taker accepts all events and records none.
 type taker struct{ batches, events atomic.Uint64 }
 
 func (r *taker) Record(_ context.Context, events []subscriber.Event) []error {
@@ -22,8 +22,8 @@ func (r *taker) Record(_ context.Context, events []subscriber.Event) []error {
 	return make([]error, len(events))
 }
 
-// BenchmarkLoopback is all stages over loopback with 256 requests under way,
-// client included, and a Recorder that costs nothing.
+// BenchmarkLoopback measures all stages over loopback with 256 requests in progress, the
+// client included, and a Recorder without cost.
 func BenchmarkLoopback(b *testing.B) {
 	recorder := &taker{}
 	client := serveLoopback(b, recorder)

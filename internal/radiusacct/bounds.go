@@ -9,16 +9,16 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// An addressRange is inside addresses in a row, both ends included.
+// An addressRange is a range of inside addresses, both ends included.
 type addressRange struct{ first, last uint32 }
 
-// insideBounds are the inside addresses whose subscribers a client may report, as ranges
-// in order that neither meet nor touch; nil for all. It never changes. Every packet of a
-// bound client is looked up, which takes some nanoseconds for hundreds of prefixes
+// insideBounds are the inside addresses whose subscribers a client may report, as sorted
+// ranges with gaps between them; nil for all. It never changes. Every packet of a bound
+// client is looked up, which takes some nanoseconds for hundreds of prefixes
 // (BenchmarkBounds).
 type insideBounds []addressRange
 
-// newInsideBounds returns the bounds that IPv4 prefixes make; nil for nil.
+// newInsideBounds returns the bounds of IPv4 prefixes; nil for nil.
 func newInsideBounds(prefixes []netip.Prefix) insideBounds {
 	if prefixes == nil {
 		return nil
@@ -45,7 +45,7 @@ func number(a netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(octets[:])
 }
 
-// mark marks those of a request's events that tell of an address out of bounds.
+// mark marks those of a request's events whose inside address is out of bounds.
 func (b insideBounds) mark(first *subscriber.Event, more []subscriber.Event) {
 	if b == nil {
 		return
@@ -56,7 +56,8 @@ func (b insideBounds) mark(first *subscriber.Event, more []subscriber.Event) {
 	}
 }
 
-// allow reports whether the client may report the address. No address is nobody's.
+// allow reports whether the client may report the address. An event without an address is
+// allowed.
 func (b insideBounds) allow(a netip.Addr) bool {
 	if !a.IsValid() {
 		return true

@@ -10,8 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestBounds: an address is within bounds if it is within any of the prefixes, however
-// they lie to each other.
+// TestBounds: an address is within bounds if it is within any of the prefixes, also if
+// these overlap or touch.
 func TestBounds(t *testing.T) {
 	for _, tt := range []struct {
 		prefixes       []string
@@ -46,8 +46,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestBoundsAgainstPrefixes: random prefixes and addresses near their ends come to what
-// looking at each prefix comes to.
+// TestBoundsAgainstPrefixes compares the bounds of random prefixes with a check of each
+// prefix, for addresses near their ends.
 func TestBoundsAgainstPrefixes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 500 {
@@ -67,8 +67,8 @@ func TestBoundsAgainstPrefixes(t *testing.T) {
 	}
 }
 
-// TestBoundsMarkEachAddress: of a session with several addresses those are marked that
-// are out of bounds.
+// TestBoundsMarkEachAddress: of a session with several addresses, only those out of bounds
+// are marked.
 func TestBoundsMarkEachAddress(t *testing.T) {
 	inside := func(a string) subscriber.Event { return subscriber.Event{Inside: netip.MustParseAddr(a)} }
 	first, more := inside("100.64.0.1"), []subscriber.Event{inside("100.65.0.1"), inside("100.64.0.2")}

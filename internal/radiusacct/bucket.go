@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// A bucket limits how often something happens: it fills at a rate, up to what
-// comes in one second. The zero value is full.
+// A bucket is a token bucket. It fills at a rate, up to the tokens of one second. The zero
+// value is full.
 type bucket struct {
 	mu      sync.Mutex
 	missing float64 // tokens
 	at      time.Time
 }
 
-// take takes a token, or reports that there is none. The rate is in tokens a
-// second and at least 1.
+// take takes a token, or returns false if there is none. The rate is in tokens a second and
+// at least 1.
 func (b *bucket) take(now time.Time, rate int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

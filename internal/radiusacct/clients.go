@@ -14,9 +14,9 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// A Client is a RADIUS client (a BNG, or a proxy before several) that may send
-// accounting. It is known by the source address of its datagrams alone, and on a
-// RadSec connection by its certificate alone.
+// A Client is a RADIUS client (a BNG, or a proxy before several) that may send accounting.
+// A datagram's client is found by its source address alone, a RadSec connection's by its
+// certificate alone.
 type Client struct {
 	// Name is the label in events, metrics and logs. Several prefixes may share
 	// a name: they are then one client. Required.
@@ -24,16 +24,17 @@ type Client struct {
 	// Prefix holds the source addresses of datagrams; the longest prefix wins.
 	// Required unless there is a Certificate.
 	Prefix netip.Prefix
-	// Secret is shared with the client. Required with Prefix. RadSec has a
-	// secret of its own, the same for everybody.
+	// Secret is shared with the client. Required with Prefix. RadSec has a fixed secret of
+	// its own (RFC 6614 section 2.3).
 	Secret []byte
-	// PreviousSecret is accepted too, while the NASes behind the client are
-	// being given a new one.
+	// PreviousSecret is accepted too, for the time in which the NASes behind the client get
+	// a new one.
 	PreviousSecret []byte
-	// Certificate identifies the client on RadSec connections. The zero value
-	// lets it have none.
+	// Certificate identifies the client on RadSec connections. With the zero value it
+	// cannot connect.
 	Certificate radsec.Certificate
-	// RequireMessageAuthenticator leaves accounting without it unanswered.
+	// RequireMessageAuthenticator leaves accounting without Message-Authenticator
+	// unanswered.
 	RequireMessageAuthenticator bool
 	// AcknowledgeIncomplete answers, and ignores, requests without
 	// Acct-Status-Type or Acct-Session-Id, for NASes that would repeat them forever.
@@ -41,27 +42,27 @@ type Client struct {
 	// IgnoreStatusServer leaves the client's Status-Server unanswered.
 	IgnoreStatusServer bool
 
-	// Inside holds the inside addresses, IPv4, whose subscribers the client may report:
-	// what it tells of others is marked so. nil: all.
+	// Inside holds the inside addresses, IPv4, whose subscribers the client may report.
+	// Events about others are marked ForeignInside. nil: all.
 	Inside []netip.Prefix
 
-	// Realm names the NASes that the client speaks for, where several clients speak
-	// for the same ones: two proxies before one BNG. What one of them reports, the
-	// others may go on with. Empty: the client's NASes are its own.
+	// Realm names the NASes of several clients that report the same ones: two proxies
+	// before one BNG. A session that one of them reports may continue through the others.
+	// Empty: the client's NASes are its own.
 	Realm string
 	// NASIdentity tells one NAS from another within the client, or its realm.
 	NASIdentity wire.NASIdentity
-	// Restarts says what Accounting-On and -Off of its NASes mean.
+	// Restarts is the policy for Accounting-On and -Off of its NASes.
 	Restarts subscriber.RestartPolicy
-	// CountServices lets a service within a session keep its subscriber online,
+	// CountServices makes a service within a session keep its subscriber online,
 	// as a link of a multilink does; else services are ignored.
 	CountServices bool
-	// ServiceMarks are attributes that mark the accounting of a service, besides
-	// those that are known of their vendors.
+	// ServiceMarks are attributes that mark the accounting of a service, besides the known
+	// ones of the vendors.
 	ServiceMarks []wire.VendorAttribute
 }
 
-// realmName is the name under which the client's NASes are known.
+// realmName returns the name under which the client's NASes are known.
 func (c *Client) realmName() string {
 	if c.Realm != "" {
 		return c.Realm
@@ -94,7 +95,7 @@ type client struct {
 	realm  *realm
 }
 
-// secret returns the secret that authenticates p, nil when none does.
+// secret returns the secret that authenticates p, or nil.
 func (c *client) secret(s *wire.Signer, p wire.Packet) []byte {
 	if s.Authentic(p, c.Secret) {
 		return c.Secret
@@ -105,7 +106,7 @@ func (c *client) secret(s *wire.Signer, p wire.Packet) []byte {
 	return nil
 }
 
-// messageSecret returns the secret under which the Message-Authenticator holds.
+// messageSecret returns the secret that authenticates p's Message-Authenticator, or nil.
 func (c *client) messageSecret(p wire.Packet, a *wire.Attributes) []byte {
 	if wire.MessageAuthentic(p, a, c.Secret) {
 		return c.Secret
@@ -116,7 +117,7 @@ func (c *client) messageSecret(p wire.Packet, a *wire.Attributes) []byte {
 	return nil
 }
 
-// A clientState is what the server keeps for a client name. It outlives reloads.
+// A clientState is the server's state of a client name. It outlives reloads.
 type clientState struct {
 	name       string
 	duplicates *replyCache
@@ -124,15 +125,14 @@ type clientState struct {
 	complaints throttle.Throttle
 }
 
-// A realm is what the server keeps for the clients that speak for the same NASes;
-// most clients have one of their own. What they send waits in one line: a session
-// may be heard through several of them, and its events keep their order. It
-// outlives reloads.
+// A realm is the server's state of the clients that report the same NASes; most clients
+// have one of their own. Their requests wait in common queues, because a session may be
+// reported through several of them and its events keep their order. It outlives reloads.
 type realm struct {
 	name    string
-	lanes   []clientQueue // one in each queue, under its lock
-	waiting atomic.Int64  // requests in the lanes
-	stormed atomic.Int64  // when there was a storm last, in nanoseconds since 1970
+	lanes   []clientQueue // one in each queue, guarded by its lock
+	waiting atomic.Int64  // number of requests in lanes
+	stormed atomic.Int64  // time of the last storm, in nanoseconds since 1970
 }
 
 func newRealm(name string, queues int) *realm {
@@ -152,7 +152,7 @@ type clientTable struct {
 	realms       map[string]*realm
 }
 
-// newClientTable builds a table; peerOf and realmOf make or find the state of a name.
+// newClientTable builds a table. peerOf and realmOf find or make the state of a name.
 func newClientTable(clients []Client, peerOf func(name string) *clientState, realmOf func(name string) *realm) (*clientTable, error) {
 	t := &clientTable{
 		peers:  make(map[string]*clientState),
@@ -201,7 +201,7 @@ func (t *clientTable) addPrefix(c *client) error {
 	return nil
 }
 
-// lookup returns the client of a source address, nil when there is none.
+// lookup returns the client of a source address, or nil.
 func (t *clientTable) lookup(source netip.Addr) *client {
 	c, _ := t.prefixes.Lookup(source)
 	return c

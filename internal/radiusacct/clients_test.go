@@ -79,8 +79,8 @@ func TestClientsSharingAName(t *testing.T) {
 	}
 }
 
-// TestRealmIsShared: clients of one realm share its lines and no caches; others have
-// one of their own.
+// TestRealmIsShared: clients of one realm share its queues but no caches; other clients
+// have a realm of their own.
 func TestRealmIsShared(t *testing.T) {
 	prefix := netip.MustParsePrefix
 	table, err := newClientTable([]Client{

@@ -3,32 +3,31 @@ package radiusacct
 import "time"
 
 const (
-	// sustainedRate is the requests a second from which on a receiver lets them
-	// gather: they come more than one in the time that it takes to be woken, to wake
-	// a worker, and to go to Redis and back with what little there is.
+	// sustainedRate is the number of requests a second from which on a receiver coalesces.
+	// Then more than one request comes in the time that a single one takes to wake the
+	// receiver and a worker and to go to Redis and back.
 	sustainedRate = 8000
-	// rateTime is how long a rate is measured.
+	// rateTime is the time over which the rate is measured.
 	rateTime = 10 * time.Millisecond
-	// gatherTime is how long requests gather: little beside the time that one takes
-	// under such a load anyway.
+	// gatherTime is the time that requests gather: little compared to the latency of a
+	// request under such a load.
 	gatherTime = time.Millisecond
 )
 
-// A coalescer says whether to let requests gather before the next are read, as
-// network cards do with interrupts: what comes alone is served at once; under load
-// one reading, one trip to Redis and one sending serve many. Only a client that was
-// alone for companyTime waits, and for nothing but its own requests: what others
-// send, sound or not, delays no good client. The zero value is ready.
+// A coalescer decides whether to let requests gather before the next read, like the
+// interrupt moderation of network cards. A single request is served at once; under load one
+// read, one round trip to Redis and one send serve many. It pauses only if one client alone
+// has sent sound requests for companyTime, so that no client's traffic delays another
+// client. The zero value is ready.
 type coalescer struct {
-	since     time.Time    // of the present measurement
+	since     time.Time    // begin of the present measurement
 	count     int          // requests since then
-	sustained bool         // by the measurement before
-	peer      *clientState // whose requests come
-	company   time.Time    // when it was last not alone
+	sustained bool         // result of the measurement before
+	peer      *clientState // client of the last datagram
+	company   time.Time    // last time with another client, or a datagram that was not sound
 }
 
-// note takes a datagram into account: whose it is, nil for nobody's, and whether it
-// is a sound request.
+// note records a datagram: its client, nil for none, and whether it is a sound request.
 func (m *coalescer) note(p *clientState, sound bool, now time.Time) {
 	if p != m.peer || !sound {
 		m.peer, m.company = p, now
@@ -36,7 +35,7 @@ func (m *coalescer) note(p *clientState, sound bool, now time.Time) {
 	m.count++
 }
 
-// pause is how long to wait after n datagrams were read.
+// pause returns the time to wait after a read of n datagrams.
 func (m *coalescer) pause(n int, now time.Time) time.Duration {
 	if past := now.Sub(m.since); past >= rateTime {
 		m.sustained = float64(m.count) >= sustainedRate*past.Seconds()

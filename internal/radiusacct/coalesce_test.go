@@ -9,7 +9,7 @@ func TestModeration(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	one, other := &clientState{}, &clientState{}
 	var m coalescer
-	// read lets so many datagrams come, some every millisecond, and returns the last pause.
+	// read notes n datagrams every millisecond, several times, and returns the last pause.
 	read := func(p *clientState, sound bool, times, n int) (pause time.Duration) {
 		for range times {
 			now = now.Add(time.Millisecond)

@@ -9,23 +9,24 @@ import (
 )
 
 // connectionCache bounds the duplicate cache of a connection, in octets. There are 256
-// identifiers, so it is full only of the longest Proxy-States.
+// identifiers, so only very long Proxy-States fill it.
 const connectionCache = 1 << 20
 
-// A conversation serves the packets of one RadSec connection: the way of a datagram, with
-// a duplicate cache of its own. Replies of workers go to its stream past it.
+// A conversation serves the packets of one RadSec connection through the same handler as
+// datagrams, with a duplicate cache of its own. Workers send their replies to its stream
+// directly.
 type conversation struct {
 	*handler
 	stream     *radsec.Stream
 	duplicates *replyCache
-	table      *clientTable // where client is from
+	table      *clientTable // the table in which client was found
 	client     *client
 }
 
-// connections is a Server as radsec sees it.
+// connections implements the interface that radsec needs of a Server.
 type connections struct{ *Server }
 
-// Identify returns the name of the client that has an identity now.
+// Identify returns the name of the client that now has an identity.
 func (s connections) Identify(who radsec.Identity) string {
 	if c, ok := s.clients.Load().certificates.Identify(who); ok {
 		return c.peer.name
@@ -33,17 +34,17 @@ func (s connections) Identify(who radsec.Identity) string {
 	return ""
 }
 
-// Converse returns what serves the packets of a connection.
+// Converse returns a conversation, which serves the packets of a connection.
 func (s connections) Converse(stream *radsec.Stream) radsec.Conversation {
 	c := &conversation{stream: stream, duplicates: newDuplicates(connectionCache, s.now())}
 	c.handler = newIntake(s.Server, c)
 	return c
 }
 
-// Now is the clock.
+// Now returns the time.
 func (s connections) Now() time.Time { return s.now() }
 
-// Client returns the name of the client as configured now.
+// Client returns the present configured name of the client.
 func (c *conversation) Client() string {
 	if table := c.server.clients.Load(); table != c.table {
 		c.table = table
@@ -66,7 +67,7 @@ func (c *conversation) Serve(p wire.Packet) (fatal bool) {
 	return err != nil && err.fatal
 }
 
-// Refuse counts octets that are no packet.
+// Refuse counts octets that are not a packet.
 func (c *conversation) Refuse(m *wire.Malformed) {
 	c.server.refused(c.incoming(nil), TypeUnread, faultOf(m))
 }
@@ -83,7 +84,7 @@ func (c *conversation) incoming(p wire.Packet) *incoming {
 	}
 }
 
-// add hands over a reply that is ready at once.
+// add sends a reply that needs no worker.
 func (c *conversation) add(_ *replyPath, reply []byte) { c.stream.Send(reply) }
 
 // Opened counts a connection.
@@ -95,7 +96,7 @@ func (s connections) Closed(client string, source netip.AddrPort, cause string) 
 	s.options.Logger.Debug("RadSec connection closed", "client", client, "source", source, "cause", cause)
 }
 
-// Refused counts a connection that is not served.
+// Refused counts a connection that was refused.
 func (s connections) Refused(client string, source netip.AddrPort, cause string, err error) {
 	s.options.Observer.ConnectionRefused(client, cause)
 	if suppressed, ok := s.refusals.Allow(s.now()); ok {
@@ -104,7 +105,7 @@ func (s connections) Refused(client string, source netip.AddrPort, cause string,
 	}
 }
 
-// AcceptFailed notes that the system gave no connection.
+// AcceptFailed counts a failure of accept(2).
 func (s connections) AcceptFailed(err error) {
 	s.losses.accepts.Add(1)
 	if suppressed, ok := s.accepts.Allow(s.now()); ok {

@@ -8,27 +8,27 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// controlLength is room for the packet information of either family.
+// controlLength has room for the packet information of either family.
 var controlLength = max(len(ipv4.NewControlMessage(ipv4.FlagDst)), len(ipv6.NewControlMessage(ipv6.FlagDst)))
 
-// maxDestinations bounds the destinations remembered; a host has few addresses.
+// maxDestinations bounds the remembered destinations; a host has few addresses.
 const maxDestinations = 1024
 
-// A destination is one of the host's addresses that requests are sent to.
+// A destination is one of the host's addresses to which requests are sent.
 type destination struct {
 	addr [16]byte // IPv4 mapped into IPv6
 	oob  []byte   // control message that makes addr the source of a reply
 }
 
-// destinations parses control messages. The same few come with every datagram,
-// so each is parsed once. It belongs to one goroutine.
+// destinations parses control messages. The same few come with every datagram, so each is
+// parsed once. It is used by one goroutine.
 type destinations struct {
 	ipv6  bool // socket family
 	known map[string]*destination
 }
 
-// of returns the destination that a received control message names. Without
-// one the destination is empty, and the kernel chooses the reply's source.
+// of returns the destination in a received control message. Without a message the
+// destination is empty, and the kernel chooses the reply's source.
 func (d *destinations) of(oob []byte) *destination {
 	if known := d.known[string(oob)]; known != nil {
 		return known
@@ -57,7 +57,7 @@ func parseDestination4(oob []byte) *destination {
 	return destination4(addr)
 }
 
-// parseDestination6 also meets IPv4: a socket of both families reports it in
+// parseDestination6 also handles IPv4: a socket of both families reports an IPv4 address in
 // mapped form, and takes the packet information of IPv4 for the reply.
 func parseDestination6(oob []byte) *destination {
 	var cm ipv6.ControlMessage
@@ -78,7 +78,7 @@ func parseDestination6(oob []byte) *destination {
 	return &destination{addr: addr.As16(), oob: bytes.Clone(reply.Marshal())}
 }
 
-// destination4 names no interface: the route back may differ from the way in.
+// destination4 sets no interface, because the route back may differ from the way in.
 func destination4(addr netip.Addr) *destination {
 	reply := ipv4.ControlMessage{Src: addr.AsSlice()}
 	return &destination{addr: addr.As16(), oob: bytes.Clone(reply.Marshal())}

@@ -14,7 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// everywhere lets everybody be client "a", through the given addresses.
+// everywhere makes every source client "a", on the given addresses.
 func everywhere(listen ...string) func(*radiusacct.Options) {
 	return func(o *radiusacct.Options) {
 		o.Listen = listen
@@ -24,9 +24,8 @@ func everywhere(listen ...string) func(*radiusacct.Options) {
 	}
 }
 
-// askEach sends a request to each address; ask itself demands that the reply
-// comes from where it was sent. Every address is asked twice, so that cached
-// replies prove themselves too.
+// askEach sends a request to each address; ask checks that the reply comes from there.
+// Every address is asked twice, to check cached replies too.
 func askEach(t *testing.T, port uint16, from string, addrs ...string) {
 	t.Helper()
 	for i, addr := range addrs {
@@ -60,8 +59,8 @@ func TestReplyFromAskedAddress_ACCT02(t *testing.T) {
 	})
 }
 
-// TestReplyFromAskedAddressIPv6_ACCT02 needs a host with several IPv6 addresses
-// of one kind, so it makes one.
+// TestReplyFromAskedAddressIPv6_ACCT02 makes a host with several IPv6 addresses of one
+// kind.
 func TestReplyFromAskedAddressIPv6_ACCT02(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	inNamespace(t, func() {
@@ -86,8 +85,8 @@ func ip(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// awaitLocal waits until the kernel delivers an IPv6 address to the host itself:
-// it enters the route some time after it took the address.
+// awaitLocal waits until the kernel delivers an IPv6 address to the host itself: it enters
+// the route some time after the address was added.
 func awaitLocal(t *testing.T, addr string) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -100,8 +99,8 @@ func awaitLocal(t *testing.T, addr string) {
 	}
 }
 
-// inNamespace runs f on a thread in a network namespace of its own, which ends
-// with the sockets opened there.
+// inNamespace runs f on a thread in a network namespace of its own, which ends with the
+// sockets opened there.
 func inNamespace(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan error)

@@ -4,30 +4,30 @@
 //
 // A request passes four stages. A receiver per socket reads a batch of
 // datagrams and finds the client by the source address; a stream per RadSec
-// connection (RFC 6614), whose client is known by its certificate, cuts packets
-// out of what it reads. From there all go one way: a handler authenticates and
+// connection (RFC 6614), whose client is known by its certificate, splits the
+// octets it reads into packets. The further stages are common: a handler authenticates and
 // decodes the packet and looks it up in the duplicate cache, of the client or of
 // its connection. New requests wait in one of a few queues, chosen by their session
 // so that the events of a session keep their order. Each queue has two workers: one
-// takes what little the calm clients have, the other the storms, which make way for
-// the first (see queue and fairness). A worker hands all that it took to the
-// [Recorder] in one call and answers what the Recorder took. Nothing starts a goroutine
+// takes the few requests of calm clients, the other the storms, which are slowed down
+// while there are calm clients (see queue and fairness). A worker passes its batch to the
+// [Recorder] in one call and answers the recorded requests. Nothing starts a goroutine
 // per packet, and everything that grows is bounded per client.
 //
-// What does not fit is dropped when it came as a datagram, which its sender will
-// repeat, and unread when its client has too much waiting already; on a connection, where
-// nobody repeats, reading waits instead.
+// A datagram without room in its queue is dropped, because its sender will repeat it; if its
+// client has too much waiting already, it is dropped before it is parsed. A sender on a
+// connection does not repeat, so reading waits instead.
 //
-// Octets are read and written by package wire, connections served by package radsec.
+// Package wire reads and writes packets, package radsec serves connections.
 // Reading order:
 //
 //	server.go        the Server: sockets, clients, tasks; options.go
-//	clients.go       who may send, by address and by certificate; bounds.go: about whom
+//	clients.go       the permitted senders, by address and certificate; bounds.go: their subscribers
 //	receiver.go      datagrams of a socket (socket.go, destination.go); coalesce.go: batches
 //	conversation.go  packets of a connection
-//	handler.go       the way of a packet to its queue; request.go; status.go: Status-Server
+//	handler.go       from a packet to its queue; request.go; status.go: Status-Server
 //	replycache.go    duplicates; bucket.go: the rate of Status-Server
-//	queue.go         requests that wait; fairness.go: storms make way
+//	queue.go         requests that wait; fairness.go: calm clients before storms
 //	worker.go        batches to the Recorder; replies.go: replies to sockets
-//	result.go        what became of a request; outcomes.go, report.go, losses.go
+//	result.go        the results of requests; outcomes.go, report.go, losses.go
 package radiusacct

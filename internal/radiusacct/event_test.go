@@ -21,13 +21,13 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// eventOf sends one request and returns the event that was recorded for it.
+// eventOf sends one request and returns its recorded event.
 func eventOf(t *testing.T, attributes ...[]byte) subscriber.Event {
 	t.Helper()
 	return eventBy(t, func(*radiusacct.Client) {}, attributes...)
 }
 
-// eventBy does that through a client that is configured otherwise.
+// eventBy is eventOf with a change to the client's configuration.
 func eventBy(t *testing.T, change func(*radiusacct.Client), attributes ...[]byte) subscriber.Event {
 	t.Helper()
 	l := start(t, func(o *radiusacct.Options) { change(&o.Clients[0]) })
@@ -167,7 +167,7 @@ func TestImplausibleClock_SES13(t *testing.T) {
 	}
 }
 
-// eventsOf sends one request and returns the events that were recorded for it.
+// eventsOf sends one request and returns its recorded events.
 func eventsOf(t *testing.T, attributes ...[]byte) []subscriber.Event {
 	t.Helper()
 	l := start(t)
@@ -213,7 +213,7 @@ func TestSeveralAddresses_ACCT28(t *testing.T) {
 	}
 }
 
-// TestSeveralAddressesAreOneRequest_I2: the answer waits for all of them.
+// TestSeveralAddressesAreOneRequest_I2: the reply waits for the events of all addresses.
 func TestSeveralAddressesAreOneRequest_I2(t *testing.T) {
 	l := start(t, func(o *radiusacct.Options) { o.Recorder = secondFails{} })
 	n := newNAS(t, "127.0.0.2", l.addr)
@@ -306,7 +306,7 @@ func TestServices_SES21(t *testing.T) {
 		name    string
 		vsa     []byte
 		service bool
-		parent  string // where the session is "0A5C:7" in the multisession "0A5D"
+		parent  string // parent of the session "0A5C:7" in the multisession "0A5D"
 	}{
 		{"none", nil, false, ""},
 		{"Juniper", vsa(4874, attribute(83, []byte("video"))), true, "0A5C"},
@@ -340,8 +340,8 @@ func TestServices_SES21(t *testing.T) {
 	}
 }
 
-// TestServicesByConfiguration_SES21: what is no mark of its own is one where the
-// client's operator says so, for that client and attribute alone.
+// TestServicesByConfiguration_SES21: an attribute that marks no service by itself is a mark
+// where the configuration says so, for that client and attribute alone.
 func TestServicesByConfiguration_SES21(t *testing.T) {
 	marked := func(c *radiusacct.Client) {
 		c.ServiceMarks = []wire.VendorAttribute{{Vendor: 2011, Type: 185}, {Vendor: 2352, Type: 190}}
@@ -368,8 +368,7 @@ func TestServicesByConfiguration_SES21(t *testing.T) {
 	}
 }
 
-// TestClass: every Class is kept, in its order and to the octet (RFC 2865 section
-// 5.25).
+// TestClass: every Class is kept, in order and octet for octet (RFC 2865 section 5.25).
 func TestClass(t *testing.T) {
 	long := strings.Repeat("\xff", 253)
 	class := func(value string) []byte { return attribute(rfc2865.Class_Type, []byte(value)) }
@@ -396,8 +395,8 @@ func TestClass(t *testing.T) {
 	}
 }
 
-// TestRealm_SES02: a NAS heard through two proxies of one realm is one NAS, and the
-// event tells through which it came.
+// TestRealm_SES02: a NAS heard through two proxies of one realm is one NAS, and the event
+// names the proxy through which it came.
 func TestRealm_SES02(t *testing.T) {
 	l := start(t, func(o *radiusacct.Options) {
 		for i := range o.Clients {
@@ -418,8 +417,8 @@ func TestRealm_SES02(t *testing.T) {
 	}
 }
 
-// TestRealmKeepsOrder: events of one session stand in one queue, through whichever
-// proxy they come.
+// TestRealmKeepsOrder: events of one session are in one queue, through whichever proxy they
+// come.
 func TestRealmKeepsOrder(t *testing.T) {
 	l := start(t, func(o *radiusacct.Options) {
 		o.Workers = 8
@@ -431,7 +430,7 @@ func TestRealmKeepsOrder(t *testing.T) {
 	resume := l.recorder.stall()
 	defer resume()
 	a.send(startRequest(1, "s"))
-	l.recorder.entered(t) // with the Recorder: what follows in its queue waits for it
+	l.recorder.entered(t) // it is being recorded, so the following ones wait in its queue
 	b.send(resign(accounting(1, rfc2866.AcctStatusType_Value_Stop, "s"), "secret-of-b"))
 	a.send(startRequest(2, "s", number(rfc2866.AcctDelayTime_Type, 1)))
 	a.silent()
@@ -447,8 +446,8 @@ func TestRealmKeepsOrder(t *testing.T) {
 	}
 }
 
-// TestNoRecord_ACCT10: what was answered and not recorded is counted as RFC 4671
-// says, also if only the Recorder knows.
+// TestNoRecord_ACCT10: an answered request without a record is counted as RFC 4671 says,
+// also if only the Recorder finds that there is nothing to record.
 func TestNoRecord_ACCT10(t *testing.T) {
 	l := start(t, func(o *radiusacct.Options) { o.Recorder = pickyRecorder{} })
 	n := newNAS(t, "127.0.0.2", l.addr)
@@ -460,8 +459,8 @@ func TestNoRecord_ACCT10(t *testing.T) {
 	}
 }
 
-// pickyRecorder finds nothing to record in sessions that are known, and in the first
-// address of those that are half known.
+// pickyRecorder finds nothing to record in known sessions, and in the first address of
+// half-known ones.
 type pickyRecorder struct{}
 
 func (pickyRecorder) Record(_ context.Context, events []subscriber.Event) []error {

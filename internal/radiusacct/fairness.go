@@ -7,23 +7,23 @@ import (
 )
 
 const (
-	// companyTime is how long a calm client is remembered, and how long a client
-	// must have been without a storm to be calm.
+	// companyTime is the time for which a calm client is remembered, and the time without a
+	// storm after which a client is calm.
 	companyTime = time.Second
-	// narrowBatch is the requests of a storm that are recorded at once while there
-	// are calm clients: what they may have to wait for.
+	// narrowBatch is the number of a storm's requests that are recorded at once while there
+	// are calm clients, which may have to wait for them.
 	narrowBatch = 2
-	// longestPause bounds how long a storm pauses for calm clients at a time.
+	// longestPause bounds each pause of a storm for calm clients.
 	longestPause = 10 * time.Millisecond
 )
 
-// A fairness knows which calm clients there are at present, so that storms can make
-// way. The zero value is ready.
+// A fairness remembers the two latest calm clients, so that storms are slowed down only
+// while another client is calm. The zero value is ready.
 type fairness struct {
-	narrow sync.Mutex // held while a storm has its turn beside calm clients
+	narrow sync.Mutex // held during a storm's turn beside calm clients
 
 	mu            sync.Mutex
-	latest, other quietClient // of different clients
+	latest, other quietClient // of different realms
 }
 
 type quietClient struct {
@@ -31,8 +31,8 @@ type quietClient struct {
 	at    time.Time
 }
 
-// yieldToQuiet serves part of a storm beside calm clients: of all storms one at a time,
-// and then none for as long as that took, so that neither the Recorder nor the
+// yieldToQuiet serves part of a storm while there are calm clients. It serves one storm at
+// a time and then pauses for as long as that took, so that neither the Recorder nor the
 // processors are ever busy with storms alone.
 func (c *fairness) yieldToQuiet(ctx context.Context, serve func()) {
 	c.narrow.Lock()
@@ -47,11 +47,11 @@ func (c *fairness) yieldToQuiet(ctx context.Context, serve func()) {
 	}
 }
 
-// storm tells that a client has a storm. It is not calm as soon as it pauses for
-// breath, or else large clients would hold each other back.
+// storm records that a client has a storm. The client is calm again only after companyTime,
+// or large clients would slow each other down in each pause of a storm.
 func (r *realm) storm(now time.Time) { r.stormed.Store(now.UnixNano()) }
 
-// note tells that a client has little waiting.
+// note records a client with few requests, if it is calm.
 func (c *fairness) note(r *realm, now time.Time) {
 	if now.UnixNano()-r.stormed.Load() < int64(companyTime) {
 		return
@@ -64,7 +64,7 @@ func (c *fairness) note(r *realm, now time.Time) {
 	c.latest = quietClient{r, now}
 }
 
-// hasOther reports whether anybody but this client has been calm lately.
+// hasOther reports whether another client has been calm within companyTime.
 func (c *fairness) hasOther(r *realm, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

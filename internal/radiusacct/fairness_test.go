@@ -35,12 +35,12 @@ func TestCompanyIsRemembered(t *testing.T) {
 	}
 }
 
-// TestStormsMakeWay has storms that would work without a break.
+// TestStormsMakeWay_ACCT26 has storms that would otherwise work without a pause.
 func TestStormsMakeWay_ACCT26(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c fairness
 		began := time.Now()
-		work := func() { time.Sleep(2 * time.Millisecond) } // the bubble's time
+		work := func() { time.Sleep(2 * time.Millisecond) } // the synctest bubble's time
 		for range 10 {
 			c.yieldToQuiet(context.Background(), work)
 		}

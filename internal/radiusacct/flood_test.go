@@ -16,8 +16,8 @@ import (
 	"github.com/sessiond/sessiond/internal/radiusacct"
 )
 
-// TestFloodKeepsToItself lets client "a" overflow its cache and its queue while
-// client "b" has a cached reply and a request waiting.
+// TestFloodKeepsToItself_ACCT26_I10 lets client "a" overflow its cache and its queue while
+// client "b" has a cached reply and a waiting request.
 func TestFloodKeepsToItself_ACCT26_I10(t *testing.T) {
 	l := start(t, func(o *radiusacct.Options) {
 		o.Workers, o.QueueLength, o.BatchSize, o.CacheBytes = 1, 8, 4, 16<<10
@@ -49,8 +49,8 @@ func TestFloodKeepsToItself_ACCT26_I10(t *testing.T) {
 	}
 }
 
-// badRequests are what a flood may consist of: of strangers, without the secret,
-// and broken.
+// badRequests returns the packets of floods: from unknown sources, without the secret, and
+// malformed.
 func badRequests() map[string][]byte {
 	return map[string][]byte{
 		"unknown code":       packet(1, 1, secret),
@@ -71,8 +71,8 @@ func manyAddresses() []byte {
 	return all
 }
 
-// TestFloodLeavesNoMemory sends what is refused from ever new ports, and looks
-// at the heap.
+// TestFloodLeavesNoMemory_ACCT26_I10 sends refused packets from ever new ports, and
+// measures the heap.
 func TestFloodLeavesNoMemory_ACCT26_I10(t *testing.T) {
 	l := start(t)
 	b := newNAS(t, "127.0.0.9", l.addr)
@@ -108,13 +108,13 @@ func TestFloodLeavesNoMemory_ACCT26_I10(t *testing.T) {
 
 func heap() uint64 {
 	runtime.GC()
-	runtime.GC() // what finalizers let go
+	runtime.GC() // frees objects with finalizers
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
 
-// TestRadSecFloodLeavesNoMemory opens and breaks connections.
+// TestRadSecFloodLeavesNoMemory_RSEC03 opens and breaks connections.
 func TestRadSecFloodLeavesNoMemory_RSEC03(t *testing.T) {
 	l := startRadSec(t)
 	good := l.connect(t, "b.example")
@@ -130,7 +130,7 @@ func TestRadSecFloodLeavesNoMemory_RSEC03(t *testing.T) {
 				conn.Close()
 				refused++
 			}
-			if conn, err := l.dial(certified); err == nil { // a client that errs
+			if conn, err := l.dial(certified); err == nil { // a client whose packet is invalid
 				conn.Write(startRequest(1, "s"))
 				io.Copy(io.Discard, conn)
 				conn.Close()
@@ -151,11 +151,10 @@ func TestRadSecFloodLeavesNoMemory_RSEC03(t *testing.T) {
 	}
 }
 
-// BenchmarkFlood measures how long a good client waits for answers while a flood
-// goes on, and how long while the same flood goes to a socket that nobody reads:
-// what the flood's generator takes of the machine is in both. "x-elsewhere" is the
-// ratio of the medians, "p99-x-elsewhere" that of the 99th percentiles.
-// scripts/bench-flood.sh does the same with whole daemons.
+// BenchmarkFlood measures the time to the reply of a good client during a flood, and during
+// the same flood to a socket without a reader: both include the cost of the flood's
+// generator. "x-elsewhere" is the ratio of the medians, "p99-x-elsewhere" that of the 99th
+// percentiles. scripts/bench-flood.sh does the same with whole daemons.
 func BenchmarkFlood(b *testing.B) {
 	const rate = 20_000 // packets a second
 	floods := badRequests()
@@ -188,8 +187,7 @@ func benchmarkFlood(b *testing.B, name string, request []byte, rate int) {
 	b.ReportMetric(float64(sent)/b.Elapsed().Seconds(), "flood/s")
 }
 
-// waits asks n times, one after the other, and returns the times to the
-// answers, sorted.
+// waits sends requests one after the other and returns the sorted times to their replies.
 func waits(n *nas, times int) []time.Duration {
 	all := make([]time.Duration, 0, times)
 	for i := range times {
@@ -207,8 +205,8 @@ func ratio(a, b []time.Duration, percent int) float64 {
 	return at(a) / at(b)
 }
 
-// startFlood sends at a rate until the function it returns is called, which
-// returns how many it sent. Without a request it sends sound ones, each new.
+// startFlood sends at a rate until stop is called, which returns the number of packets
+// sent. Without a request it sends sound ones, each new.
 func startFlood(b *testing.B, n *nas, request []byte, rate int) (stop func() int) {
 	done := make(chan struct{})
 	var sending sync.WaitGroup
@@ -238,7 +236,7 @@ func startFlood(b *testing.B, n *nas, request []byte, rate int) (stop func() int
 	}
 }
 
-// numbered is a sound Start that differs from all others.
+// numbered returns a valid Start that differs from all others.
 func numbered(i int) []byte {
 	return startRequest(byte(i), string(binary.BigEndian.AppendUint64(nil, uint64(i))))
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestRepliesPassNarrowLinks_ACCT11 has a NAS behind a link of 1492 octets, as PPPoE
-// has, where ICMP is filtered: a reply that is a little too long for it must not wait
-// for somebody to say so.
+// TestRepliesPassNarrowLinks_ACCT11 has a NAS behind a link of 1492 octets, as with PPPoE,
+// on which ICMP is filtered: a reply that is a little too long must not depend on path MTU
+// discovery.
 func TestRepliesPassNarrowLinks_ACCT11(t *testing.T) {
 	testenv.Require(t, testenv.Root|testenv.Nft)
 	lab, err := netlab.New(netlab.Options{})
@@ -75,7 +75,7 @@ func TestRepliesPassNarrowLinks_ACCT11(t *testing.T) {
 	})
 }
 
-// narrow gives the link to the NAS 1492 octets, lets nobody tell so, and adds IPv6.
+// narrow sets the NAS's link to 1492 octets, filters ICMP about it, and adds IPv6.
 func narrow(t *testing.T, lab *netlab.Lab) {
 	t.Helper()
 	run := func(ns *netlab.Namespace, command ...string) {
@@ -113,13 +113,14 @@ func withIPv6(iface string) error {
 	return os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0o644)
 }
 
-// labNAS is a NAS at the subscriber's place, and a server at the internet host.
+// labNAS returns a NAS in the subscriber's namespace, and runs a server at the internet
+// host.
 func labNAS(t *testing.T, place *netlab.Lab, listen, network string, at netip.Addr) *nas {
 	t.Helper()
 	o := radiusacct.Options{Recorder: &recorder{}}
 	everywhere(listen)(&o)
 	var server *radiusacct.Server
-	err := place.Internet.Do(func() (err error) { // whose sockets they are then
+	err := place.Internet.Do(func() (err error) { // so that its sockets are in that namespace
 		server, err = radiusacct.New(o)
 		return err
 	})
@@ -140,8 +141,8 @@ func labNAS(t *testing.T, place *netlab.Lab, listen, network string, at netip.Ad
 	return &nas{t: t, conn: conn, to: netip.AddrPortFrom(at, l.Addrs()[0].Port())}
 }
 
-// withProxyStates is a Start whose reply has a certain size, without the headers of UDP
-// and IP.
+// withProxyStates returns a Start whose reply has a certain size, without the headers of
+// UDP and IP.
 func withProxyStates(id byte, size int) []byte {
 	var states [][]byte
 	for rest := size - 20; rest > 0; {

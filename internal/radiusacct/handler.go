@@ -10,27 +10,25 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// An incoming is a packet with what is known of it from outside its octets.
+// An incoming is a packet with the data about it from outside its octets.
 type incoming struct {
 	octets     []byte
 	client     *client
 	duplicates *replyCache // of the client, or of its connection
 	source     netip.AddrPort
-	local      [16]byte // address that was asked
+	local      [16]byte // destination address of the datagram
 	way        replyPath
 	arrival    time.Time
-	patient    bool // wait for room in the queue: who sends on a stream does not repeat
+	patient    bool // wait for room in the queue, because a sender on a stream does not repeat
 }
 
-// A replier takes replies that are ready to be sent. They must not change
-// until they are.
+// A replier takes replies to be sent. They must not change until they are sent.
 type replier interface {
 	add(w *replyPath, reply []byte)
 }
 
-// A handler serves packets, however they came, to the point where they are
-// refused, answered or queued for the workers. Whatever the transport, this is
-// the way of a packet. It belongs to one goroutine.
+// A handler processes packets of either transport until they are refused, answered or
+// queued for the workers. It is used by one goroutine.
 type handler struct {
 	server     *Server
 	replies    replier
@@ -45,8 +43,8 @@ func newIntake(s *Server, replies replier) *handler {
 	return &handler{server: s, replies: replies, signer: wire.NewSigner(), pending: make([][]*request, len(s.queues))}
 }
 
-// flush hands the requests of the impatient to the workers, many at once: it
-// costs less, and so do the large batches that the workers then make of them.
+// flush passes the pending requests to the queues, many at once: this costs less itself,
+// and gives the workers large batches, which cost less too.
 func (n *handler) flush() {
 	for i, requests := range n.pending {
 		if len(requests) == 0 {
@@ -60,14 +58,13 @@ func (n *handler) flush() {
 	}
 }
 
-// forget uses the room of replies again; they have been sent.
+// forget empties the buffer of replies, which have been sent.
 func (n *handler) forget() { n.buffer = n.buffer[:0] }
 
-// keep appends a reply to those that are kept until forget.
+// keep returns the reply in the buffer from an index on, which stays until forget.
 func (n *handler) keep(from int) []byte { return n.buffer[from:len(n.buffer):len(n.buffer)] }
 
-// serve tells by the packet code what to do. The kind it returns is as much as
-// is known of the request.
+// serve processes a packet by its code. The returned kind is the most specific one known.
 func (n *handler) serve(in *incoming) (kind string, err *fault) {
 	p, malformed := wire.Parse(in.octets)
 	if malformed != nil {
@@ -82,8 +79,8 @@ func (n *handler) serve(in *incoming) (kind string, err *fault) {
 	return TypeUnread, errUnknownCode
 }
 
-// accounting authenticates before it looks any further: nothing that the
-// secret does not cover reaches a parser, the cache or the log in detail.
+// accounting authenticates first: only authenticated octets reach a parser, the cache, or
+// the log in detail.
 func (n *handler) accounting(in *incoming, p wire.Packet) (string, *fault) {
 	secret := in.client.secret(n.signer, p)
 	if secret == nil {
@@ -116,8 +113,8 @@ func (n *handler) checkMessage(c *client, p wire.Packet, secret []byte) *fault {
 	return nil
 }
 
-// accept takes a sound request past the duplicate cache into a queue. An event
-// of 0 has nothing to record.
+// accept looks a sound request up in the duplicate cache and queues a new one. An event of
+// 0 has nothing to record.
 func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind, kind string, secret []byte) *fault {
 	length, from := n.attributes.ReplyLen(), len(n.buffer)
 	x, seen, buffer := in.duplicates.begin(in.key(p), p.Authenticator(), length, in.arrival, n.buffer)
@@ -150,7 +147,7 @@ func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind
 	return nil
 }
 
-// key is what a retransmission would have in common with a packet.
+// key returns the key that a packet shares with its retransmissions.
 func (in *incoming) key(p wire.Packet) exchangeKey {
 	return exchangeKey{
 		source: in.way.to, local: in.local,
@@ -158,8 +155,8 @@ func (in *incoming) key(p wire.Packet) exchangeKey {
 	}
 }
 
-// enqueue hands a request to the queue of its session: at once if its sender is
-// patient, or else with the next flush.
+// enqueue passes a request to the queue of its session: at once if patient, which waits for
+// room, or else with the next flush.
 func (n *handler) enqueue(r *request, patient bool) {
 	i := n.server.queueOf(r.event.SessionID)
 	switch {
@@ -170,7 +167,7 @@ func (n *handler) enqueue(r *request, patient bool) {
 	}
 }
 
-// acknowledge answers a request that leaves no record.
+// acknowledge answers a request that has nothing to record.
 func (n *handler) acknowledge(in *incoming, p wire.Packet, x exchange, kind string, secret []byte) {
 	from := len(n.buffer)
 	n.buffer = wire.AppendReply(n.buffer, p, n.attributes.ReplyLen())
@@ -181,13 +178,13 @@ func (n *handler) acknowledge(in *incoming, p wire.Packet, x exchange, kind stri
 	}
 }
 
-// reply sends what was kept from here on.
+// reply sends the reply in the buffer from an index on.
 func (n *handler) reply(in *incoming, kind, result string, from int) {
 	n.replies.add(&in.way, n.keep(from))
 	n.server.answered(in.client.peer, kind, result, in.arrival, n.server.now())
 }
 
-// typeOf is the label of an event kind.
+// typeOf returns the label of an event kind.
 func typeOf(kind subscriber.EventKind) string {
 	switch kind {
 	case subscriber.EventStart:

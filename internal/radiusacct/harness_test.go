@@ -26,14 +26,14 @@ const (
 	patience = 5 * time.Second
 )
 
-// recorder is a database in memory that can be stalled and broken.
+// recorder is a Recorder in memory that can be made to stall and fail.
 type recorder struct {
 	mu     sync.Mutex
 	events []subscriber.Event
 	calls  int
 	err    error
-	gate   chan struct{} // when set, Record waits until it is closed
-	inside chan struct{} // takes a token for each Record call begun while gate is set
+	gate   chan struct{} // if set, Record waits until it is closed
+	inside chan struct{} // gets a token for each Record call begun while gate is set
 }
 
 func (r *recorder) Record(ctx context.Context, events []subscriber.Event) []error {
@@ -71,7 +71,7 @@ func (r *recorder) fail(err error) {
 	r.err = err
 }
 
-// stall lets Record wait until the function it returns is called.
+// stall makes Record wait until resume is called.
 func (r *recorder) stall() (resume func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -107,7 +107,7 @@ type observer struct {
 	counts map[string]int
 	change chan struct{}
 
-	surprises []string // counted, and not foretold
+	surprises []string // counted, although not in Outcomes
 }
 
 func newObserver() *observer {
@@ -132,7 +132,7 @@ func (o *observer) ConnectionRefused(client, cause string) {
 	o.note("refused/"+client+"/"+cause, refusalForetold(client, cause))
 }
 
-// foretoldLocked keeps what is counted although no series at 0 foretells it.
+// foretoldLocked keeps the name of a count that is not in Outcomes.
 func (o *observer) foretoldLocked(foretold bool, name string) {
 	if !foretold {
 		o.surprises = append(o.surprises, name)
@@ -191,7 +191,7 @@ func (c *clock) advance(d time.Duration) {
 	c.shift += d
 }
 
-// lab is a server that runs, with its surroundings.
+// lab is a running server with its surroundings.
 type lab struct {
 	*radiusacct.Server
 	addr     netip.AddrPort
@@ -229,7 +229,7 @@ func start(t testing.TB, adjust ...func(*radiusacct.Options)) *lab {
 		t.Fatal(err)
 	}
 	l.addr = l.Addrs()[0]
-	t.Cleanup(func() { // once the server has stopped
+	t.Cleanup(func() { // after the server has stopped
 		for _, name := range l.observer.surprises {
 			t.Errorf("%s is counted, and there is no series at 0 of it", name)
 		}
@@ -251,7 +251,7 @@ func (l *lab) run(t testing.TB) {
 	t.Cleanup(l.stop)
 }
 
-// nas is a bare UDP socket that sends what it is told.
+// nas is a bare UDP socket of a NAS.
 type nas struct {
 	t    testing.TB
 	conn *net.UDPConn
@@ -275,7 +275,7 @@ func (n *nas) send(b []byte) {
 	}
 }
 
-// receive returns the next datagram and where it came from.
+// receive returns the next datagram and its source.
 func (n *nas) receive() ([]byte, netip.AddrPort) {
 	n.t.Helper()
 	buf := make([]byte, 8192)
@@ -287,7 +287,7 @@ func (n *nas) receive() ([]byte, netip.AddrPort) {
 	return buf[:size], netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 }
 
-// ask sends a request and demands a reply that is authentic under the secret.
+// ask sends a request and checks that the reply is authentic under the secret.
 func (n *nas) ask(request []byte, secret string) []byte {
 	n.t.Helper()
 	n.send(request)
@@ -301,7 +301,7 @@ func (n *nas) ask(request []byte, secret string) []byte {
 	return reply
 }
 
-// silent demands that nothing was answered: what is sent now is answered first.
+// silent checks that nothing is answered before a probe that it sends now.
 func (n *nas) silent() {
 	n.t.Helper()
 	probe := statusServer(0xee, secret)
@@ -321,7 +321,7 @@ func number(kind radius.Type, n uint32) []byte {
 	return attribute(kind, radius.NewInteger(n))
 }
 
-// packet builds and signs a packet from raw attributes; nothing is checked.
+// packet builds and signs a packet from raw attributes, without checks.
 func packet(code radius.Code, id byte, secret string, attributes ...[]byte) []byte {
 	b := append([]byte{byte(code), id, 0, 0}, make([]byte, 16)...)
 	b = append(b, bytes.Join(attributes, nil)...)
@@ -329,7 +329,7 @@ func packet(code radius.Code, id byte, secret string, attributes ...[]byte) []by
 	return resign(b, secret)
 }
 
-// resign puts the Request Authenticator of RFC 2866 into a packet.
+// resign sets the Request Authenticator of RFC 2866 in a packet.
 func resign(b []byte, secret string) []byte {
 	clear(b[4:20])
 	sum := md5.Sum(append(bytes.Clone(b), secret...))
@@ -337,7 +337,7 @@ func resign(b []byte, secret string) []byte {
 	return b
 }
 
-// accounting is a signed Accounting-Request of a session; more is appended.
+// accounting returns a signed Accounting-Request of a session; more is appended.
 func accounting(id byte, status rfc2866.AcctStatusType, session string, more ...[]byte) []byte {
 	attributes := [][]byte{
 		number(rfc2866.AcctStatusType_Type, uint32(status)),

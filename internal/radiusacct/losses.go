@@ -5,11 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// Losses counts what was lost beside the requests that an Observer is told of.
+// Losses counts losses that an Observer does not see.
 type Losses struct {
-	Datagrams uint64 // the kernel dropped them at a socket: it was full, and nobody has seen them
-	Replies   uint64 // the kernel did not take them; a retransmission finds them in the cache
-	Accepts   uint64 // RadSec connections that the system did not give, for want of files and the like
+	Datagrams uint64 // the kernel dropped them unread, because the socket's buffer was full
+	Replies   uint64 // the kernel refused to send them; a retransmission finds them in the cache
+	Accepts   uint64 // accept(2) failed, for want of file descriptors for example
 }
 
 type losses struct {
@@ -17,18 +17,18 @@ type losses struct {
 
 	mu        sync.Mutex
 	datagrams uint64
-	seen      []uint32 // drops of each socket, as the kernel counted them last
+	seen      []uint32 // last drop counter of each socket
 }
 
-// Losses returns what was lost so far.
+// Losses returns the losses since New.
 func (s *Server) Losses() Losses {
 	return Losses{
 		Datagrams: s.losses.dropped(s.sockets), Replies: s.losses.replies.Load(), Accepts: s.losses.accepts.Load(),
 	}
 }
 
-// dropped sums up what the kernel has dropped. Its counters have 32 bits and wrap. A
-// socket that does not tell, as a closed one, adds nothing.
+// dropped sums up the datagrams that the kernel has dropped. Its counters have 32 bits and
+// wrap. A socket whose counter cannot be read, such as a closed one, adds nothing.
 func (l *losses) dropped(sockets []*socket) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

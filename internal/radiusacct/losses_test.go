@@ -7,8 +7,8 @@ import (
 	"github.com/sessiond/sessiond/internal/radiusacct"
 )
 
-// TestKernelDropsAreCounted: what the kernel drops before anybody sees it is counted,
-// and goes on being counted once the socket is closed.
+// TestKernelDropsAreCounted: datagrams that the kernel drops unread are counted, and the
+// count stays once the socket is closed.
 func TestKernelDropsAreCounted(t *testing.T) {
 	s, err := radiusacct.New(radiusacct.Options{Listen: []string{"127.0.0.1:0"}, Recorder: &recorder{}})
 	if err != nil {
@@ -19,7 +19,7 @@ func TestKernelDropsAreCounted(t *testing.T) {
 		t.Errorf("lost at the start: %+v", got)
 	}
 	sender := newNAS(t, "127.0.0.1", s.Addrs()[0])
-	large := make([]byte, 60_000) // nobody reads: the socket is soon full
+	large := make([]byte, 60_000) // there is no reader: the socket is soon full
 	deadline := time.Now().Add(patience)
 	for s.Losses().Datagrams == 0 {
 		if time.Now().After(deadline) {

@@ -11,14 +11,12 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// A Recorder makes events durable, in order. It returns one error for each
-// event: nil promises that the event survives a crash, and only then is the
-// request answered. After an error the request stays unanswered and its
-// retransmission is recorded anew, so events must be idempotent. Record is
-// called from several goroutines, never at once for events of one session, and
-// must return soon after ctx ends. It must not keep the slice.
-// [subscriber.ErrNoRecord] promises that there is nothing of the event to survive; the
-// request is answered.
+// A Recorder makes events durable, in order. It returns one error for each event: nil
+// promises that the event survives a crash, and only then is the request answered. After an
+// error the request stays unanswered and its retransmission is recorded again, so events
+// must be idempotent. [subscriber.ErrNoRecord] means that the event leaves nothing to keep;
+// the request is answered. Record is called from several goroutines, never at once for
+// events of one session. It must return soon after ctx ends, and must not keep the slice.
 type Recorder interface {
 	Record(ctx context.Context, events []subscriber.Event) []error
 }
@@ -26,10 +24,10 @@ type Recorder interface {
 // An Observer counts requests and connections. Calls come from several
 // goroutines and must not block.
 type Observer interface {
-	// Request is called once for each datagram, when its fate is known. Client
-	// is the configured name, empty when there is none; kind is one of the Type
-	// constants and result one of the Result constants. Took is the time from
-	// receipt to reply, 0 without a reply.
+	// Request is called once for each request, when its result is known. Client is the
+	// configured name, empty when there is none; kind is one of the Type constants and
+	// result one of the Result constants. Took is the time from receipt to reply, 0 without
+	// a reply.
 	Request(client, kind, result string, took time.Duration)
 	// ConnectionOpened is called for each RadSec connection whose client is known.
 	ConnectionOpened(client string)
@@ -46,15 +44,15 @@ type Options struct {
 	// Listen holds UDP addresses, "IP:PORT" or ":PORT" (all addresses of both
 	// families). "[::]:PORT" takes IPv6 only. Port 0 picks a free one. Required.
 	Listen []string
-	// Clients that may send. None is valid: everybody is then unknown.
+	// Clients are the permitted senders. None is valid: every sender is then unknown.
 	Clients []Client
 	// Recorder takes the events. Required.
 	Recorder Recorder
-	// RadSec takes accounting over TLS too. Optional.
+	// RadSec adds accounting over TLS. Optional.
 	RadSec *radsec.Options
-	// Healthy tells why accounting cannot be recorded at present, nil when it
-	// can; Status-Server is unanswered meanwhile. It is called for each of them,
-	// from several goroutines, and must not block. The default is always healthy.
+	// Healthy returns why accounting cannot be recorded now, nil when it can. Meanwhile
+	// Status-Server stays unanswered. It is called for each Status-Server, from several
+	// goroutines, and must not block. The default is always healthy.
 	Healthy func() error
 	// IgnoreStatusServer leaves the Status-Server of all clients unanswered.
 	IgnoreStatusServer bool
@@ -63,17 +61,17 @@ type Options struct {
 	// Logger is optional; the default discards.
 	Logger *slog.Logger
 
-	// Workers is the number of pairs of workers, one for storms and one for all
-	// else; each has one Record call under way at most. The default is GOMAXPROCS,
-	// at least 2: more make smaller batches, which cost more.
+	// Workers is the number of pairs of workers, one for storms and one for calm clients.
+	// Each worker has at most one Record call at a time. The default is GOMAXPROCS, at
+	// least 2: more workers make smaller batches, which cost more.
 	Workers int
 	// BatchSize bounds the events of one Record call; the default is 256.
 	BatchSize int
-	// QueueLength bounds the requests of one client, or of one realm of clients, that
-	// wait for one pair of workers; what exceeds it is dropped. The default is 4096.
+	// QueueLength bounds the requests of one client, or of one realm of clients, that wait
+	// for one pair of workers; further ones are dropped. The default is 4096.
 	QueueLength int
-	// StatusRate bounds the Status-Server of one client that are answered in a
-	// second; the default is 20.
+	// StatusRate bounds the Status-Server of one client that are answered in a second; the
+	// default is 20.
 	StatusRate int
 	// CacheBytes bounds the duplicate cache of one client, in octets; the
 	// default is 32 MiB, about 150,000 replies.
@@ -125,7 +123,7 @@ func setDefault[T comparable](v *T, value T) {
 	}
 }
 
-// nopObserver observes nothing.
+// nopObserver is the default Observer.
 type nopObserver struct{}
 
 func (nopObserver) Request(string, string, string, time.Duration) {}

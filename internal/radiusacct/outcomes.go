@@ -1,13 +1,14 @@
 package radiusacct
 
-// An Outcome is a pair of labels that [Observer.Request] is called with.
+// An Outcome is a pair of labels of [Observer.Request].
 type Outcome struct {
 	Kind   string // one of the Type constants
 	Result string // one of the Result constants
 }
 
-// Outcomes returns what can become of the requests of a client: no other pair is
-// ever counted. A counter that is there at 0 misses no first event.
+// Outcomes returns all possible pairs for the requests of a client; no other pair is ever
+// counted. A counter that exists from the start, with 0, shows its first event as an
+// increase.
 func Outcomes() []Outcome {
 	var all []Outcome
 	add := func(kinds []string, results ...string) {
@@ -26,5 +27,5 @@ func Outcomes() []Outcome {
 	return all
 }
 
-// StrangerOutcomes returns what can become of datagrams of nobody's.
+// StrangerOutcomes returns all possible pairs for datagrams from unknown sources.
 func StrangerOutcomes() []Outcome { return []Outcome{{TypeUnread, ResultUnknownClient}} }

@@ -7,8 +7,8 @@ import (
 	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 )
 
-// foretold reports whether a pair of labels is among those that are there at 0: the
-// observer of every test asks it of all that is counted.
+// foretold reports whether a pair of labels is in Outcomes. The observer of every test
+// checks all its counts.
 func foretold(client, kind, result string) bool {
 	pair := radiusacct.Outcome{Kind: kind, Result: result}
 	if client == "" {

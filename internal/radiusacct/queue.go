@@ -6,30 +6,31 @@ import (
 	"github.com/sessiond/sessiond/internal/fifo"
 )
 
-// stormLength is how many requests of one client may wait for a queue's workers
-// until that is a storm.
+// stormLength is the number of waiting requests of one client in one queue above which they
+// are a storm.
 const stormLength = 32
 
-// A clientQueue is what waits of one client, or of a realm of them, in one queue.
+// A clientQueue holds the waiting requests of one client, or of a realm of them, in one
+// queue.
 type clientQueue struct {
 	realm   *realm
 	waiting fifo.Queue[*request]
-	taken   bool // some of it is in a batch: the rest waits, for the order's sake
+	taken   bool // a batch has some of its requests: the others wait, to keep the order
 }
 
-// A queue is what waits for two workers. One takes what little the calm clients
-// have, at once; the other takes the storms, which go through in large batches, and
-// so a storm costs its client time and nobody else. Storms take turns, request by
-// request. The requests of one client, or of one realm of clients, keep their order.
+// A queue holds the requests that wait for two workers. One worker takes the few requests
+// of calm clients at once; the other takes storms, in large batches. So a storm delays only
+// its own client. Storms take turns, request by request. The requests of one client, or of
+// one realm of clients, keep their order.
 type queue struct {
 	laneLimit int
 
 	mu      sync.Mutex
-	news    sync.Cond // for workers
-	room    sync.Cond // a clientQueue is no longer full, or patience ended
+	news    sync.Cond // wakes workers
+	room    sync.Cond // a clientQueue is no longer full, or hurry was called
 	calm    fifo.Queue[*clientQueue]
 	storms  fifo.Queue[*clientQueue]
-	out     int // lanes that are taken
+	out     int // number of clientQueues that are taken
 	hurried bool
 	closed  bool
 }
@@ -40,8 +41,8 @@ func newQueue(laneLimit int) *queue {
 	return q
 }
 
-// put appends a request to a clientQueue of this queue. It waits until the clientQueue has room,
-// and reports that it has none after hurry.
+// put appends a request to a clientQueue of this queue. It waits until there is room; after
+// hurry it returns false instead.
 func (q *queue) put(l *clientQueue, r *request) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -55,8 +56,8 @@ func (q *queue) put(l *clientQueue, r *request) bool {
 	return true
 }
 
-// putAll appends requests to the lanes of this queue that are theirs, and returns
-// those for which there is no room. Nobody waits.
+// putAll appends requests to their clientQueues of this queue, without waiting, and returns
+// those for which there is no room.
 func (q *queue) putAll(requests []*request, number int) (refused []*request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -78,7 +79,7 @@ func (q *queue) appendLocked(l *clientQueue, r *request) {
 	}
 }
 
-// lineUpLocked lets a clientQueue where something waits have its turn.
+// lineUpLocked appends a clientQueue that has requests to the calm ones or to the storms.
 func (q *queue) lineUpLocked(l *clientQueue) {
 	if l.waiting.Len() > stormLength {
 		q.storms.Push(l)
@@ -88,22 +89,21 @@ func (q *queue) lineUpLocked(l *clientQueue) {
 	q.news.Broadcast()
 }
 
-// A batch is what a worker has taken from its queue.
+// A batch is the requests that a worker has taken from its queue.
 type batch struct {
 	requests []*request
 	lanes    []*clientQueue
 }
 
-// takeCalm waits until calm clients have requests and takes them into an empty
-// batch, up to its capacity. It reports false when the queue is closed and all is
-// done.
+// takeCalm waits until calm clients have requests and moves them into an empty batch, up to
+// its capacity. It returns false when the queue is closed and empty.
 func (q *queue) takeCalm(b *batch) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.awaitLocked(&q.calm) {
 		for q.calm.Len() > 0 && len(b.requests) < cap(b.requests) {
 			l := q.calm.Pop()
-			if l.waiting.Len() > stormLength { // it grew while it waited
+			if l.waiting.Len() > stormLength { // it grew meanwhile
 				q.lineUpLocked(l)
 				continue
 			}
@@ -118,9 +118,8 @@ func (q *queue) takeCalm(b *batch) bool {
 	return false
 }
 
-// takeStorms waits until there are storms and takes of each in turn into an empty
-// batch, up to its capacity. It reports false when the queue is closed and all is
-// done.
+// takeStorms waits until there are storms and moves requests of each in turn into an empty
+// batch, up to its capacity. It returns false when the queue is closed and empty.
 func (q *queue) takeStorms(b *batch) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -133,7 +132,7 @@ func (q *queue) takeStorms(b *batch) bool {
 			q.storms.Push(l)
 		}
 	}
-	for n := q.storms.Len(); n > 0; n-- { // those of the batch have their turn later
+	for n := q.storms.Len(); n > 0; n-- { // done lines up again those of the batch
 		if l := q.storms.Pop(); !l.taken {
 			q.storms.Push(l)
 		}
@@ -141,7 +140,7 @@ func (q *queue) takeStorms(b *batch) bool {
 	return true
 }
 
-// awaitLocked waits until there is something in line, or nothing will be.
+// awaitLocked waits until line has an element. It returns false when it never will.
 func (q *queue) awaitLocked(line *fifo.Queue[*clientQueue]) bool {
 	for line.Len() == 0 {
 		if q.closed && q.calm.Len() == 0 && q.storms.Len() == 0 && q.out == 0 {
@@ -152,7 +151,7 @@ func (q *queue) awaitLocked(line *fifo.Queue[*clientQueue]) bool {
 	return true
 }
 
-// moveLocked takes the first request of a clientQueue into the batch.
+// moveLocked moves the first request of a clientQueue into the batch.
 func (q *queue) moveLocked(b *batch, l *clientQueue) {
 	if !l.taken {
 		l.taken = true
@@ -166,7 +165,7 @@ func (q *queue) moveLocked(b *batch, l *clientQueue) {
 	l.realm.waiting.Add(-1)
 }
 
-// done ends a batch and empties it. What waits in its lanes has its turn.
+// done ends a batch, empties it, and lines up its clientQueues that have more requests.
 func (q *queue) done(b *batch) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -183,7 +182,7 @@ func (q *queue) done(b *batch) {
 	b.requests, b.lanes = b.requests[:0], b.lanes[:0]
 }
 
-// hurry ends the waiting of put.
+// hurry makes put return without waiting.
 func (q *queue) hurry() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -191,7 +190,7 @@ func (q *queue) hurry() {
 	q.room.Broadcast()
 }
 
-// close lets the workers end once all is done.
+// close lets the workers end once the queue is empty.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

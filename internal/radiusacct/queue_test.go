@@ -12,7 +12,7 @@ func eventNumber(i int) subscriber.Event { return subscriber.Event{InputOctets: 
 
 func room(n int) *batch { return &batch{requests: make([]*request, 0, n)} }
 
-// newLanes makes a client with one clientQueue.
+// newLanes makes a realm with one clientQueue.
 func newLanes(name string) *realm {
 	p := &realm{name: name, lanes: make([]clientQueue, 1)}
 	p.lanes[0].realm = p
@@ -34,7 +34,7 @@ func names(b *batch) (all []string) {
 	return all
 }
 
-// TestCalmClientsPassStorms has a calm client behind two storms.
+// TestCalmClientsPassStorms_ACCT26 has a calm client behind two storms.
 func TestCalmClientsPassStorms_ACCT26(t *testing.T) {
 	q := newQueue(1000)
 	one, two, calm := newLanes("one"), newLanes("two"), newLanes("calm")
@@ -50,7 +50,7 @@ func TestCalmClientsPassStorms_ACCT26(t *testing.T) {
 	if got := names(storms); !slices.Equal(got, []string{"one", "two", "one", "two"}) {
 		t.Errorf("storms are %v, want turns", got)
 	}
-	// While the storms' batch is under way, the calm client comes again.
+	// During the storms' batch the calm client sends again.
 	q.done(first)
 	fill(q, calm, 1)
 	if q.takeCalm(first); len(first.requests) != 1 {
@@ -58,7 +58,7 @@ func TestCalmClientsPassStorms_ACCT26(t *testing.T) {
 	}
 }
 
-// TestStormEnds has a client whose storm is over by and by.
+// TestStormEnds has a client whose storm is served bit by bit.
 func TestStormEnds(t *testing.T) {
 	q := newQueue(1000)
 	p := newLanes("p")
@@ -108,7 +108,7 @@ func TestQueueKeepsOrder(t *testing.T) {
 			}
 		})
 	}
-	var mu sync.Mutex // of next; a batch is checked while it is under way
+	var mu sync.Mutex // guards next; a batch is checked before done
 	work := func(take func(*batch) bool) {
 		for b := room(64); take(b); q.done(b) {
 			mu.Lock()

@@ -24,7 +24,7 @@ import (
 
 const radsecSecret = "radsec"
 
-// tlsNAS is a RadSec client that sends what it is told.
+// tlsNAS is a RadSec client that sends given octets.
 type tlsNAS struct {
 	t    testing.TB
 	conn *tls.Conn
@@ -49,7 +49,7 @@ func (n *tlsNAS) read() ([]byte, error) {
 	return reply, err
 }
 
-// answered demands the reply to a request.
+// answered checks the reply to a request.
 func (n *tlsNAS) answered(request []byte) []byte {
 	n.t.Helper()
 	reply, err := n.read()
@@ -68,13 +68,13 @@ func (n *tlsNAS) ask(request []byte) []byte {
 	return n.answered(request)
 }
 
-// silent demands that the connection stands and that nothing was answered.
+// silent checks that the connection is open and that nothing was answered.
 func (n *tlsNAS) silent() {
 	n.t.Helper()
 	n.ask(statusServer(0xee, radsecSecret))
 }
 
-// closed demands that the server ends the connection.
+// closed checks that the server ends the connection.
 func (n *tlsNAS) closed() {
 	n.t.Helper()
 	switch reply, err := n.read(); {
@@ -90,7 +90,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// secure signs a request as RadSec has it.
+// secure signs a request with the secret of RadSec.
 func secure(request []byte) []byte { return resign(request, radsecSecret) }
 
 func TestRadSecClientByCertificate_RSEC01(t *testing.T) {
@@ -152,7 +152,7 @@ func TestRadSecRefused_RSEC01_RSEC02(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			before := l.observer.count("refused//" + c.cause)
 			conn, err := l.dial(c.config)
-			if err == nil { // in TLS 1.3 the client learns it with the first read
+			if err == nil { // in TLS 1.3 the client learns of it by its first read
 				defer conn.Close()
 				(&tlsNAS{t: t, conn: conn}).closed()
 			}
@@ -189,7 +189,7 @@ func TestRadSecFraming_RSEC01(t *testing.T) {
 		for _, r := range requests {
 			waiting[r[1]] = r
 		}
-		for range requests { // in whatever order
+		for range requests { // in any order
 			reply, err := n.read()
 			if err != nil {
 				t.Fatal(err)
@@ -293,7 +293,7 @@ func TestRadSecIdle_RSEC03(t *testing.T) {
 		n := l.connect(t, "a.example")
 		pace := time.NewTicker(5 * time.Millisecond)
 		defer pace.Stop()
-		for _, octet := range secure(filled(4096)) { // until the server has enough of it
+		for _, octet := range secure(filled(4096)) { // until the server closes the connection
 			if _, err := n.conn.Write([]byte{octet}); err != nil || l.observer.count("closed/a/idle") == 2 {
 				break
 			}
@@ -326,9 +326,9 @@ func TestRadSecLimits_RSEC03_I10(t *testing.T) {
 	l.connect(t, "a.example").silent()
 }
 
-// TestRadSecStrangersKeepNobodyOut has many sources, of networks of their own, hold
-// connections without a certificate, and open one more for each that is closed: every client
-// gets all connections that it may have, and strangers have no more than their share.
+// TestRadSecStrangersKeepNobodyOut_RSEC03_I10 has many sources, in networks of their own,
+// that hold connections without a certificate and replace each one that is closed. Every
+// client still gets all connections that it may have, and strangers only their share.
 func TestRadSecStrangersKeepNobodyOut_RSEC03_I10(t *testing.T) {
 	const most, perClient, sources = 64, 4, 60
 	l := startRadSec(t, func(o *radiusacct.Options) {
@@ -353,12 +353,12 @@ func TestRadSecStrangersKeepNobodyOut_RSEC03_I10(t *testing.T) {
 			knock(i)
 		}
 	}
-	l.connect(t, "a.example").closed() // it has its share
+	l.connect(t, "a.example").closed() // it has its share already
 	l.observer.wait(t, "refused/a/limit", 1)
 }
 
-// TestRadSecHandshakeEnds: who shows no certificate in time is gone, however steadily
-// octets come.
+// TestRadSecHandshakeEnds_RSEC03: a peer without a certificate in time is disconnected,
+// however steadily it sends octets.
 func TestRadSecHandshakeEnds_RSEC03(t *testing.T) {
 	l := startRadSec(t, func(o *radiusacct.Options) { o.RadSec.HandshakeTimeout = 200 * time.Millisecond })
 	for _, trickle := range []bool{false, true} {
@@ -392,7 +392,7 @@ func TestRadSecHandshakeEnds_RSEC03(t *testing.T) {
 	l.observer.wait(t, "refused//handshake", 2)
 }
 
-// TestRadSecMuteCostNothing: files are read for who says something, not for who connects.
+// TestRadSecMuteCostNothing_RSEC03: files are read only once a peer sends something.
 func TestRadSecMuteCostNothing_RSEC03(t *testing.T) {
 	l := startRadSec(t)
 	if err := os.Remove(l.certFile); err != nil {
@@ -417,7 +417,7 @@ func TestRadSecMuteCostNothing_RSEC03(t *testing.T) {
 	l.observer.wait(t, "refused//handshake", 4)
 }
 
-// TestRadSecHandshakes lets one source open connections and say nothing.
+// TestRadSecHandshakes_RSEC03 lets one source open connections and send nothing.
 func TestRadSecHandshakes_RSEC03(t *testing.T) {
 	l := startRadSec(t)
 	var mute []net.Conn
@@ -444,7 +444,7 @@ func TestRadSecHandshakes_RSEC03(t *testing.T) {
 	l.connect(t, "a.example").silent()
 }
 
-// TestRadSecStalled has a client that asks without ever taking an answer.
+// TestRadSecStalled_RSEC03 has a client that sends requests and never reads a reply.
 func TestRadSecStalled_RSEC03(t *testing.T) {
 	l := startRadSec(t)
 	n := l.connect(t, "a.example")
@@ -477,7 +477,7 @@ func TestRadSecDuplicates_RSEC04(t *testing.T) {
 		t.Errorf("%d events, want 1", got)
 	}
 	l.observer.wait(t, "a/start/duplicate", 1)
-	n.ask(secure(startRequest(1, "other"))) // the identifier again, for another request
+	n.ask(secure(startRequest(1, "other"))) // the same identifier for another request
 
 	n.conn.Close()
 	l.observer.wait(t, "closed/a/peer", 1)
@@ -501,7 +501,7 @@ func TestRadSecDuplicateInProgress_RSEC04(t *testing.T) {
 	n.silent()
 }
 
-// TestRadSecIsPatient sends more than may wait: who sends on a stream does not
+// TestRadSecIsPatient_RSEC03 sends more than may wait: a sender on a stream does not
 // repeat, so nothing is dropped and the client is slowed down instead.
 func TestRadSecIsPatient_RSEC03(t *testing.T) {
 	l := startRadSec(t, func(o *radiusacct.Options) { o.Workers, o.QueueLength, o.BatchSize = 1, 4, 2 })
@@ -535,7 +535,7 @@ func TestRadSecCertificatesReloaded_RSEC01(t *testing.T) {
 	}
 	l.ca = renewed
 	l.connect(t, "a.example").silent()
-	before.silent() // it was good when the connection began
+	before.silent() // its certificate was valid when the connection began
 
 	writeFile(t, l.certFile, []byte("half written"))
 	if conn, err := l.dial(l.config(l.ca.issue("a.example"))); err == nil {
@@ -564,7 +564,7 @@ func TestRadSecClientsReloaded_ACCT30(t *testing.T) {
 	}
 }
 
-// TestRadSecShutdownFinishes stops the server while a request is with the database.
+// TestRadSecShutdownFinishes_I2 stops the server during a Record call.
 func TestRadSecShutdownFinishes_I2(t *testing.T) {
 	l := startRadSec(t)
 	n, idle := l.connect(t, "a.example"), l.connect(t, "b.example")
@@ -598,7 +598,7 @@ func TestRadSecShutdownGivesUp(t *testing.T) {
 		n.send(secure(startRequest(byte(id), "s")))
 	}
 	l.recorder.entered(t)
-	l.stop() // returns though the database never answers
+	l.stop() // returns although the database never answers
 }
 
 // TestRadSecOnly has clients without an address or secret of their own.

@@ -18,9 +18,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// startRadsecproxy runs a radsecproxy that takes accounting by datagrams, under
-// the secret "hop", and passes it on to the lab as a.example. It returns where
-// it listens.
+// startRadsecproxy runs a radsecproxy that takes accounting by datagrams, under the secret
+// "hop", and sends it to the lab as a.example. It returns its address.
 func startRadsecproxy(t *testing.T, l *radsecLab) string {
 	t.Helper()
 	testenv.Require(t, testenv.Radsecproxy)
@@ -79,7 +78,7 @@ func freeUDPPort(t *testing.T) string {
 	return conn.LocalAddr().String()
 }
 
-// TestRadsecproxy speaks with the one implementation of RadSec that everybody runs.
+// TestRadsecproxy_RSEC01_RSEC03 tests against the usual implementation of RadSec.
 func TestRadsecproxy_RSEC01_RSEC03(t *testing.T) {
 	l := startRadSec(t)
 	proxy := startRadsecproxy(t, l)

@@ -13,12 +13,12 @@ import (
 const (
 	// receiveBatch is the number of datagrams read in one system call.
 	receiveBatch = 64
-	// datagramLength exceeds the longest packet, so that a Length beyond the
-	// datagram is told from one that was cut off here.
+	// datagramLength exceeds the longest packet. So a packet whose Length exceeds its
+	// datagram differs from a datagram that was truncated here.
 	datagramLength = radius.MaxPacketLength + 64
 )
 
-// A receiver takes in what comes to one UDP socket.
+// A receiver reads the datagrams of one UDP socket.
 type receiver struct {
 	*handler
 	socket       *socket
@@ -26,7 +26,7 @@ type receiver struct {
 	outbox       *replyBatch
 	destinations destinations
 	moderation   coalescer
-	incoming     incoming // the datagram in hand
+	incoming     incoming // the datagram being handled
 }
 
 func newReceiver(s *Server, sock *socket) *receiver {
@@ -40,7 +40,7 @@ func newReceiver(s *Server, sock *socket) *receiver {
 	}
 }
 
-// run reads until the socket fails, which a deadline in the past brings about.
+// run reads until the socket fails, which interrupt causes by a deadline in the past.
 func (r *receiver) run() error {
 	for {
 		datagrams, err := r.reader.Read()
@@ -58,7 +58,7 @@ func (r *receiver) run() error {
 	}
 }
 
-// receive handles one datagram to the point where it is refused, answered or queued.
+// receive handles one datagram until it is refused, answered or queued.
 func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 	source := d.Peer.AddrPort()
 	c := r.server.clients.Load().lookup(source.Addr())

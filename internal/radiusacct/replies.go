@@ -2,8 +2,7 @@ package radiusacct
 
 import "github.com/sessiond/sessiond/internal/udpbatch"
 
-// A replyBatch collects replies that leave through one socket. It belongs to one
-// goroutine.
+// A replyBatch collects replies that leave through one socket. It is used by one goroutine.
 type replyBatch struct {
 	writer *udpbatch.Writer
 	failed func(error) bool
@@ -11,8 +10,7 @@ type replyBatch struct {
 
 func newOutbox(s *Server, conn *udpbatch.Conn, size int) *replyBatch {
 	return &replyBatch{writer: conn.NewWriter(size), failed: func(err error) bool {
-		// A reply that cannot be sent is given up: its retransmission finds it in
-		// the cache.
+		// A failed reply is not sent again: a retransmission finds it in the cache.
 		s.replyFailed(err)
 		return false
 	}}
@@ -26,10 +24,10 @@ func (o *replyBatch) add(w *replyPath, reply []byte) {
 	o.writer.Add(udpbatch.Datagram{Octets: reply, Peer: w.to, Control: w.oob})
 }
 
-// flush sends what is queued.
+// flush sends the queued replies.
 func (o *replyBatch) flush() { o.writer.Flush(o.failed) }
 
-// A replySender sends replies whichever way they go. It belongs to one goroutine.
+// A replySender sends replies to sockets and streams. It is used by one goroutine.
 type replySender struct{ outboxes []*replyBatch } // by socket
 
 func newMailer(s *Server) replySender {
@@ -40,7 +38,7 @@ func newMailer(s *Server) replySender {
 	return m
 }
 
-// add queues a reply for its socket, or gives it to its stream.
+// add queues a reply for its socket, or passes it to its stream.
 func (m replySender) add(w *replyPath, reply []byte) {
 	if w.stream != nil {
 		w.stream.Send(reply)

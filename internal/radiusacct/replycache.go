@@ -9,29 +9,28 @@ import (
 	"github.com/sessiond/sessiond/internal/udpbatch"
 )
 
-// cacheLifetime is how long a reply is kept for retransmissions: RFC 5080
-// section 2.2.2 wants 5 to 30 seconds.
+// cacheLifetime is the time that a reply is kept for retransmissions: RFC 5080 section
+// 2.2.2 wants 5 to 30 seconds.
 const cacheLifetime = 15 * time.Second
 
-// exchangeOverhead is what an exchange without Proxy-State costs in memory, its
-// place in the map included.
+// exchangeOverhead is the memory of an exchange without Proxy-State, in octets, its place
+// in the map included.
 const exchangeOverhead = 224
 
-// An exchangeKey is what a retransmission has in common with its original,
-// apart from the Request Authenticator.
+// An exchangeKey is the data that a retransmission shares with its original, besides the
+// Request Authenticator.
 type exchangeKey struct {
 	source     udpbatch.Address
-	local      [16]byte // address that was asked
+	local      [16]byte // destination address of the request
 	socket     uint16
 	identifier byte
 }
 
-// An entry is a request in the duplicate cache and, once it is known, the reply
-// to it.
+// An entry is a request in the duplicate cache, with its reply once there is one.
 type entry struct {
 	key           exchangeKey
 	authenticator [16]byte
-	reply         [wire.HeaderLen]byte // one without Proxy-State
+	reply         [wire.HeaderLen]byte // if it has no Proxy-State
 	length        uint16               // of the reply
 	replied       bool
 	older, newer  uint32 // among the replied; of a free entry, newer is the next free one
@@ -39,25 +38,24 @@ type entry struct {
 	expires       time.Duration // since the cache was born
 }
 
-// entryPageBits is for pages of entries that are small, since every client has its own.
+// entryPageBits makes pages of entries small, since every client has its own.
 const entryPageBits = 6
 
-// nowhere is the number of no entry.
+// nowhere is the index of no entry.
 const nowhere = 0
 
-// An exchange names a request in the cache that it was entered into.
+// An exchange identifies a request in the cache: the entry's index and serial number.
 type exchange struct {
 	place  uint32
 	serial uint64
 }
 
-// replyCache is the duplicate cache of one client. Replies are forgotten when
-// they expire, or oldest first when the limit is reached: a client that floods
-// pushes out replies of its own, never those of another.
+// replyCache is the duplicate cache of one client. Replies are removed when they expire, or
+// oldest first when the limit is reached: a flood removes only replies of the client that
+// sends it.
 //
-// Nothing that is kept of a usual request holds a pointer: with hundreds of
-// thousands of replies, the garbage collector would spend more time here than
-// on all the rest.
+// The data of a usual request holds no pointer: with hundreds of thousands of replies, the
+// garbage collector would spend more time here than on all the rest.
 type replyCache struct {
 	limit int // octets
 	born  time.Time
@@ -65,21 +63,21 @@ type replyCache struct {
 	mu             sync.Mutex
 	places         map[exchangeKey]uint32
 	entries        arena.Arena[entry]
-	free           uint32            // first of the entries given back
+	free           uint32            // first free entry
 	long           map[uint32][]byte // replies with Proxy-State
 	size           int               // octets
 	serial         uint64            // of the latest
 	oldest, newest uint32            // among the replied
 }
 
-// cacheResult is what the cache knows of a request.
+// cacheResult is the result of a lookup in the cache.
 type cacheResult uint8
 
 const (
-	fresh      cacheResult = iota // never seen: the exchange was entered
-	inProgress                    // being worked on
-	answered                      // there is a reply
-	full                          // no room, for all that could go is in progress
+	fresh      cacheResult = iota // unknown: the exchange was entered
+	inProgress                    // request without a reply yet
+	answered                      // request with a reply
+	full                          // no room, because all other requests are in progress
 )
 
 func newDuplicates(limit int, now time.Time) *replyCache {
@@ -88,7 +86,7 @@ func newDuplicates(limit int, now time.Time) *replyCache {
 	return d
 }
 
-// resetLocked lets go of all room.
+// resetLocked empties the cache and releases its memory.
 func (d *replyCache) resetLocked() {
 	d.places = make(map[exchangeKey]uint32)
 	d.long = make(map[uint32][]byte)
@@ -96,10 +94,10 @@ func (d *replyCache) resetLocked() {
 	d.oldest, d.newest = nowhere, nowhere
 }
 
-// begin looks a request up and enters it when it is new, with room for a reply
-// of so many octets. The same key under another authenticator is a new request
-// too, and the old one is forgotten even while in progress: its sender no longer
-// waits for it. A reply that is known is appended to buffer.
+// begin looks a request up and enters it when it is new, with room for a reply of the given
+// length in octets. The same key with another authenticator is a new request too, and the
+// old one is removed even while in progress: its sender no longer waits for it. A known
+// reply is appended to buffer.
 func (d *replyCache) begin(key exchangeKey, authenticator [16]byte, length int, now time.Time, buffer []byte) (exchange, cacheResult, []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -128,7 +126,7 @@ func (d *replyCache) begin(key exchangeKey, authenticator [16]byte, length int, 
 	return exchange{p, d.serial}, fresh, buffer
 }
 
-// addEntryLocked returns the number of an entry, which may have been another one's.
+// addEntryLocked returns the index of an unused entry.
 func (d *replyCache) addEntryLocked() uint32 {
 	p := d.free
 	if p == nowhere {
@@ -145,8 +143,8 @@ func (d *replyCache) appendReplyLocked(buffer []byte, p uint32) []byte {
 	return append(buffer, d.entries.At(p).reply[:]...)
 }
 
-// complete keeps the reply for retransmissions. It reports false when the
-// exchange was replaced meanwhile, so that its reply is no longer wanted.
+// complete keeps the reply for retransmissions. It returns false when the exchange was
+// replaced meanwhile, so that its reply is no longer wanted.
 func (d *replyCache) complete(x exchange, reply []byte, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -185,12 +183,12 @@ func (d *replyCache) completeLocked(x exchange, reply []byte, now time.Time) boo
 	return true
 }
 
-// currentLocked reports whether an exchange is still there.
+// currentLocked reports whether an exchange is still in the cache.
 func (d *replyCache) currentLocked(x exchange) bool {
 	return x.place != nowhere && int(x.place) <= d.entries.Len() && d.entries.At(x.place).serial == x.serial
 }
 
-// abandon forgets a request in progress, so that its retransmission is new.
+// abandon removes a request in progress, so that its retransmission is new.
 func (d *replyCache) abandon(x exchange) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -199,8 +197,7 @@ func (d *replyCache) abandon(x exchange) {
 	}
 }
 
-// expire forgets the replies that are too old, and gives room back when nothing
-// is left.
+// expire removes the expired replies, and releases the memory when nothing is left.
 func (d *replyCache) expire(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -244,7 +241,7 @@ func (d *replyCache) unlinkLocked(e *entry) {
 	}
 }
 
-// costOf is what an exchange with a reply of some length costs, in octets.
+// costOf returns the memory of an exchange with a reply of some length, in octets.
 func costOf(length int) int {
 	if length > wire.HeaderLen {
 		return exchangeOverhead + length

@@ -10,7 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 )
 
-// modelEntry is an exchange as a simple map knows it.
+// modelEntry is an exchange in a simple map.
 type modelEntry struct {
 	authenticator byte
 	reply         []byte // nil while in progress
@@ -18,7 +18,7 @@ type modelEntry struct {
 	x             exchange
 }
 
-// TestDuplicatesWalk compares the cache with a plain map over random steps, far
+// TestDuplicatesWalk_ACCT12 compares the cache with a plain map over random steps, far
 // below its limit.
 func TestDuplicatesWalk_ACCT12(t *testing.T) {
 	for seed := range uint64(50) {
@@ -160,7 +160,7 @@ func TestDuplicatesBounded_ACCT26(t *testing.T) {
 	checkDuplicates(t, d)
 }
 
-// TestDuplicatesCost holds what an exchange costs against what it is said to.
+// TestDuplicatesCost_ACCT26 compares the memory of an exchange with costOf.
 func TestDuplicatesCost_ACCT26(t *testing.T) {
 	const n = 100_000
 	now := time.Unix(1_700_000_000, 0)

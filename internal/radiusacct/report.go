@@ -5,20 +5,19 @@ import (
 	"time"
 )
 
-// answered counts a request whose reply is on its way.
+// answered counts a request whose reply is being sent.
 func (s *Server) answered(p *clientState, kind, result string, arrival, now time.Time) {
 	s.options.Observer.Request(p.name, kind, result, now.Sub(arrival))
 }
 
-// overloaded counts a request for which its queue has no room. It is as if it
-// never came.
+// overloaded counts and forgets a request for which its queue has no room.
 func (s *Server) overloaded(r *request) {
 	r.duplicates.abandon(r.exchange)
 	s.options.Observer.Request(r.peer.name, r.kind, ResultDropped, 0)
 	r.recycle()
 }
 
-// unknownClient counts a datagram from nowhere.
+// unknownClient counts a datagram from an unknown source.
 func (s *Server) unknownClient(source netip.AddrPort, now time.Time) {
 	s.options.Observer.Request("", TypeUnread, ResultUnknownClient, 0)
 	if suppressed, ok := s.strangers.Allow(now); ok {
@@ -39,7 +38,7 @@ func (s *Server) refused(in *incoming, kind string, f *fault) {
 	}
 }
 
-// notRecorded counts a request that the Recorder did not take.
+// notRecorded counts a request that the Recorder refused.
 func (s *Server) notRecorded(r *request, err error) {
 	s.options.Observer.Request(r.peer.name, r.kind, ResultStoreFailed, 0)
 	if suppressed, ok := s.failures.Allow(s.now()); ok {
@@ -48,7 +47,7 @@ func (s *Server) notRecorded(r *request, err error) {
 	}
 }
 
-// replyFailed notes a reply that the kernel did not take.
+// replyFailed counts a reply that the kernel refused.
 func (s *Server) replyFailed(err error) {
 	s.losses.replies.Add(1)
 	if suppressed, ok := s.sendFails.Allow(s.now()); ok {

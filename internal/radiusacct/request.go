@@ -10,13 +10,13 @@ import (
 	"github.com/sessiond/sessiond/internal/udpbatch"
 )
 
-// A request waits for the Recorder, or is with it.
+// A request waits for the Recorder, or is being recorded.
 type request struct {
 	event      subscriber.Event
-	more       []subscriber.Event // of the session's further addresses
+	more       []subscriber.Event // events of the session's further addresses
 	peer       *clientState
 	realm      *realm
-	secret     []byte // the one that authenticated it
+	secret     []byte // the secret that authenticated it
 	duplicates *replyCache
 	exchange   exchange
 	way        replyPath
@@ -25,22 +25,21 @@ type request struct {
 
 	authenticator [16]byte
 	reply         wire.Packet          // signed once the events are recorded
-	short         [wire.HeaderLen]byte // room for a reply without attributes
+	short         [wire.HeaderLen]byte // buffer of a reply without attributes
 	wanted        bool                 // the sender still waits for the reply
 	noRecord      bool                 // nothing of its events was recorded
 }
 
-// requests are used again: with each comes room that would otherwise be garbage
-// some milliseconds later.
+// requests pools requests, whose memory would otherwise be garbage some milliseconds later.
 var requests = sync.Pool{New: func() any { return new(request) }}
 
-// recycle gives a request back, which nobody may have any more.
+// recycle returns a request to the pool; no reference to it may remain.
 func (r *request) recycle() {
 	*r = request{}
 	requests.Put(r)
 }
 
-// A replyPath leads back to where a request came from: a stream, or a socket.
+// A replyPath is the way of the reply: a stream, or a socket and an address.
 type replyPath struct {
 	stream *radsec.Stream // nil for datagrams
 	socket int            // index among the server's sockets

@@ -2,23 +2,23 @@ package radiusacct
 
 import "github.com/sessiond/sessiond/internal/radiusacct/wire"
 
-// What became of a request, as handed to [Observer.Request]. Each stands for
-// one counter of RFC 4671 section 7; ok, no_record and duplicate are answered.
+// Results of a request, for [Observer.Request]. Each corresponds to one counter of RFC 4671
+// section 7; ok, no_record and duplicate are answered.
 const (
 	ResultOK               = "ok"                // recorded and answered (Responses)
-	ResultNoRecord         = "no_record"         // answered and not recorded: nothing in it is to be (NoRecords)
+	ResultNoRecord         = "no_record"         // answered and not recorded: it has nothing to record (NoRecords)
 	ResultDuplicate        = "duplicate"         // answered from the cache (DupRequests and Responses)
 	ResultInProgress       = "in_progress"       // duplicate of a request that is being recorded (DupRequests)
 	ResultUnknownClient    = "unknown_client"    // source address belongs to no client (InvalidRequests)
 	ResultBadAuthenticator = "bad_authenticator" // Request or Message-Authenticator wrong or missing (BadAuthenticators)
 	ResultMalformed        = "malformed"         // lengths wrong, or a mandatory attribute missing (MalformedRequests)
-	ResultUnknownType      = "unknown_type"      // packet code is no business of this port (UnknownTypes)
+	ResultUnknownType      = "unknown_type"      // packet code is not served on this port (UnknownTypes)
 	ResultDropped          = "dropped"           // queue or cache full, or replaced by its sender (PacketsDropped)
 	ResultStoreFailed      = "store_failed"      // the Recorder refused; the NAS will retransmit (PacketsDropped)
 )
 
-// Kinds of request, as handed to [Observer.Request]. Requests that are refused
-// before their attributes are read are TypeUnread.
+// Kinds of request, for [Observer.Request]. TypeUnread is a request that was refused before
+// its attributes were read.
 const (
 	TypeStart         = "start"
 	TypeInterim       = "interim"
@@ -26,7 +26,7 @@ const (
 	TypeAccountingOn  = "accounting_on"
 	TypeAccountingOff = "accounting_off"
 	TypeStatusServer  = "status_server"
-	TypeOther         = "other" // an Acct-Status-Type without effect on who is online, or none
+	TypeOther         = "other" // an Acct-Status-Type without effect on sessions, or none
 	TypeUnread        = "unread"
 )
 
@@ -34,14 +34,14 @@ const (
 type fault struct {
 	result string
 	reason string
-	// fatal faults leave no trust in what follows on the same connection (RFC
-	// 6613 section 2.6.4).
+	// A fatal fault makes the following octets of the connection unreliable (RFC 6613
+	// section 2.6.4).
 	fatal bool
 }
 
 func (f *fault) Error() string { return f.reason }
 
-// faultOf is for what wire cannot read.
+// faultOf returns the fault of a packet that wire cannot read.
 func faultOf(m *wire.Malformed) *fault { return &fault{ResultMalformed, m.Reason, m.Fatal} }
 
 var (
@@ -56,8 +56,8 @@ var (
 	errUnhealthy          = &fault{ResultStoreFailed, "Status-Server while accounting cannot be recorded", false}
 )
 
-// routine reports whether the fault is everyday business under load, which
-// deserves a counter but no line in the log.
+// routine reports whether the fault is usual under load, so that it is counted but not
+// logged.
 func (f *fault) routine() bool {
 	switch f.result {
 	case ResultInProgress, ResultDropped, ResultStoreFailed:

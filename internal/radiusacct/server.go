@@ -19,7 +19,7 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// sweepInterval is the time between visits to the caches of clients that fell silent.
+// sweepInterval is the time between removals of expired replies of silent clients.
 const sweepInterval = 5 * time.Second
 
 // A Server receives, records and answers accounting requests.
@@ -28,7 +28,7 @@ type Server struct {
 	sockets []*socket
 	radsec  *radsec.Server // nil without
 	queues  []*queue
-	seed    maphash.Seed // of the choice of a queue
+	seed    maphash.Seed // for the choice of a queue
 	company fairness
 
 	reload  sync.Mutex // held by SetClients
@@ -90,10 +90,10 @@ func (s *Server) RadSecAddrs() []netip.AddrPort {
 	return s.radsec.Addrs()
 }
 
-// SetClients replaces the clients. What is known of a client whose name stays,
-// such as replies to its latest requests, is kept, and requests in progress are
-// answered under the secret that authenticated them. Connections of certificates
-// that are nobody's any more end. On error nothing changes.
+// SetClients replaces the clients. The state of a client whose name stays, such as replies
+// to its latest requests, is kept, and requests in progress are answered under the secret
+// that authenticated them. Connections end whose certificates have no client any more. On
+// error nothing changes.
 func (s *Server) SetClients(clients []Client) error {
 	s.reload.Lock()
 	defer s.reload.Unlock()
@@ -119,9 +119,9 @@ func (s *Server) SetClients(clients []Client) error {
 	return nil
 }
 
-// Run serves until ctx ends, then stops reading, finishes what is in progress
-// within the grace period, closes the sockets and returns nil. It returns an
-// error when a socket fails. Run can be called once.
+// Run serves until ctx ends, then stops reading, finishes the requests in progress within
+// the grace period, closes the sockets and returns nil. It returns an error when a socket
+// fails. Run can be called once.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
 	recording, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -167,7 +167,7 @@ func (s *Server) receive(ctx context.Context) error {
 	return readers.Wait()
 }
 
-// sweep empties the caches of silent clients until ctx ends.
+// sweep removes expired replies of silent clients until ctx ends.
 func (s *Server) sweep(ctx context.Context) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
@@ -198,7 +198,7 @@ func (s *Server) interrupt() error {
 	return errors.Join(errs...)
 }
 
-// Close closes the sockets of a server that does not run. Closing twice is no error.
+// Close closes the sockets of a server that is not running. Closing twice is no error.
 func (s *Server) Close() error {
 	var errs []error
 	for _, sock := range s.sockets {
@@ -212,9 +212,8 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// overLimit reports, and counts, an Accounting-Request of a client of which so
-// much waits already that there would hardly be room: it is dropped before it
-// costs any more. A Status-Server gets its answer.
+// overLimit reports, and counts, an Accounting-Request of a client whose queues are nearly
+// full: it is dropped before it costs any more. A Status-Server is still answered.
 func (s *Server) overLimit(c *client, octets []byte) bool {
 	limit := int64(len(s.queues) * s.options.QueueLength)
 	if c.realm.waiting.Load() < limit-limit/8 || len(octets) == 0 || radius.Code(octets[0]) != radius.CodeAccountingRequest {
@@ -224,7 +223,7 @@ func (s *Server) overLimit(c *client, octets []byte) bool {
 	return true
 }
 
-// queueOf is the queue of a session: its events stay in order.
+// queueOf returns the queue of a session, always the same so that its events stay in order.
 func (s *Server) queueOf(id subscriber.SessionID) int {
 	return int(maphash.Comparable(s.seed, id) % uint64(len(s.queues)))
 }

@@ -15,12 +15,11 @@ import (
 	"github.com/sessiond/sessiond/internal/udpbatch"
 )
 
-// receiveBuffer is the wanted kernel buffer of a socket in octets: some tens of
-// thousands of requests, what a large BNG sends at once after a reboot.
+// receiveBuffer is the requested kernel buffer of a socket in octets: some tens of
+// thousands of requests, as a large BNG sends at once after a reboot.
 const receiveBuffer = 32 << 20
 
-// A socket is one bound UDP socket that tells of each datagram which of the
-// host's addresses was asked.
+// A socket is one bound UDP socket that reports the destination address of each datagram.
 type socket struct {
 	*net.UDPConn
 	batches *udpbatch.Conn
@@ -58,9 +57,8 @@ func listenTCP(listen string) (net.Listener, error) {
 	return net.Listen(network, listen)
 }
 
-// networkOf keeps IPv6 sockets to IPv6, so that "0.0.0.0:1813" and "[::]:1813"
-// can stand beside each other; only an empty host means both families of the
-// transport, "udp" or "tcp".
+// networkOf keeps IPv6 sockets to IPv6, so that "0.0.0.0:1813" and "[::]:1813" can exist
+// side by side; only an empty host means both families of the transport, "udp" or "tcp".
 func networkOf(transport, listen string) (string, error) {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -79,7 +77,7 @@ func networkOf(transport, listen string) (string, error) {
 	return transport + "6", nil
 }
 
-// askDestinations has the kernel tell with each datagram where it was sent to.
+// askDestinations makes the kernel report the destination address of each datagram.
 func askDestinations(c *net.UDPConn) (err error) {
 	if c.LocalAddr().(*net.UDPAddr).IP.To4() != nil {
 		err = ipv4.NewPacketConn(c).SetControlMessage(ipv4.FlagDst, true)
@@ -92,8 +90,8 @@ func askDestinations(c *net.UDPConn) (err error) {
 	return nil
 }
 
-// enlargeBuffer takes the buffer it wants by privilege, or else as much of it
-// as net.core.rmem_max grants.
+// enlargeBuffer sets the receive buffer by privilege, or else as much of it as
+// net.core.rmem_max grants.
 func enlargeBuffer(_, _ string, c syscall.RawConn) error {
 	var err error
 	ctlErr := c.Control(func(fd uintptr) {

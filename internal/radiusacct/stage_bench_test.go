@@ -16,13 +16,13 @@ import (
 	"github.com/sessiond/sessiond/internal/udpbatch"
 )
 
-// The stages of one request in their order, so that the next bottleneck shows
-// itself. One operation is one packet; scripts/bench.sh makes a table of them.
+// Benchmarks of the stages of one request, in order, so that the next bottleneck shows. One
+// operation is one packet; scripts/bench.sh makes a table of them.
 
-// stageBatch is how many packets go together where they do.
+// stageBatch is the number of packets in a batch.
 const stageBatch = 64
 
-// pair is a socket of the server and one that is connected to it, in batches.
+// pair returns a socket of the server and one connected to it, both in batches.
 func pair(b *testing.B) (server, peer *udpbatch.Conn) {
 	b.Helper()
 	sock, err := openSocket("127.0.0.1:0", 0)
@@ -44,7 +44,7 @@ func flushed(b *testing.B, w *udpbatch.Writer) {
 	w.Flush(func(err error) bool { b.Error(err); return false })
 }
 
-// BenchmarkStageReceive is the way out of the kernel.
+// BenchmarkStageReceive measures reading datagrams from the kernel.
 func BenchmarkStageReceive(b *testing.B) {
 	server, peer := pair(b)
 	reader, writer := server.NewReader(receiveBatch, datagramLength, controlLength), peer.NewWriter(stageBatch)
@@ -68,7 +68,7 @@ func BenchmarkStageReceive(b *testing.B) {
 	}
 }
 
-// BenchmarkStageDuplicates enters a request into the duplicate cache and keeps
+// BenchmarkStageDuplicates measures entering a request into the duplicate cache and keeping
 // its reply there.
 func BenchmarkStageDuplicates(b *testing.B) {
 	now := time.Now()
@@ -82,7 +82,7 @@ func BenchmarkStageDuplicates(b *testing.B) {
 	}
 }
 
-// stageEvent is the i-th of many events, one of each session in turn.
+// stageEvent returns the i-th of many events, each of another session.
 func stageEvent(kind subscriber.EventKind, i int, at time.Time) subscriber.Event {
 	return subscriber.Event{
 		Kind:      kind,
@@ -91,7 +91,7 @@ func stageEvent(kind subscriber.EventKind, i int, at time.Time) subscriber.Event
 	}
 }
 
-// BenchmarkStageDecide says what an Interim does to its record.
+// BenchmarkStageDecide measures the decision on an Interim.
 func BenchmarkStageDecide(b *testing.B) {
 	at := time.Unix(1_700_000_000, 0)
 	begun := subscriber.Decide(subscriber.View{Group: "default"}, stageEvent(subscriber.EventStart, 1, at))
@@ -105,8 +105,8 @@ func BenchmarkStageDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkStageStore makes events durable in a Redis, in batches: decisions
-// included, and the time that Redis takes.
+// BenchmarkStageStore measures making events durable in a Redis, in batches, with their
+// decisions and the time of Redis.
 func BenchmarkStageStore(b *testing.B) {
 	server := testenv.StartRedis(b, "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: server.Socket})
@@ -140,8 +140,8 @@ func BenchmarkStageStore(b *testing.B) {
 	}
 }
 
-// BenchmarkStageSend is the way of replies through the kernel to a peer on the
-// same host.
+// BenchmarkStageSend measures sending replies through the kernel to a peer on the same
+// host.
 func BenchmarkStageSend(b *testing.B) {
 	server, peer := pair(b)
 	if err := peer.Coalesce(); err != nil {
@@ -152,7 +152,7 @@ func BenchmarkStageSend(b *testing.B) {
 	hello := peer.NewWriter(1)
 	hello.Add(udpbatch.Datagram{Octets: []byte("hello")})
 	flushed(b, hello)
-	from, err := reader.Read() // whose address the replies go to
+	from, err := reader.Read() // for the peer's address, to which the replies go
 	if err != nil {
 		b.Fatal(err)
 	}

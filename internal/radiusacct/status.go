@@ -2,10 +2,9 @@ package radiusacct
 
 import "github.com/sessiond/sessiond/internal/radiusacct/wire"
 
-// statusServer answers a Status-Server (RFC 5997 section 4.2): yes, accounting
-// is recorded here. While it is not, silence sends the NAS to another server.
-// The answer has no effect and is never cached: asking again means a new
-// question.
+// statusServer answers a Status-Server (RFC 5997 section 4.2) if accounting can be
+// recorded. If not, it stays silent, so that the NAS uses another server. The answer
+// changes nothing and is never cached: each repetition is answered anew.
 func (n *handler) statusServer(in *incoming, p wire.Packet) *fault {
 	if n.server.options.IgnoreStatusServer || in.client.IgnoreStatusServer {
 		return errStatusOff
@@ -20,8 +19,7 @@ func (n *handler) statusServer(in *incoming, p wire.Packet) *fault {
 	if secret == nil {
 		return errMessageAuth
 	}
-	// Only what is authentic counts against the rate, or else a forger could
-	// silence the client.
+	// Only authentic requests count against the rate, or a forger could use it up.
 	peer := in.client.peer
 	if !peer.statuses.take(in.arrival, n.server.options.StatusRate) {
 		return errStatusRate

@@ -10,8 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/radiusacct"
 )
 
-// unanswered sends a Status-Server and demands silence, by an accounting
-// request that is answered first.
+// unanswered sends a Status-Server and checks that it is not answered before a later
+// accounting request.
 func unanswered(t *testing.T, n *nas, id byte) {
 	t.Helper()
 	n.send(statusServer(id, secret))
@@ -36,8 +36,8 @@ func TestStatusServerSwitchedOff_ACCT19(t *testing.T) {
 	})
 }
 
-// TestStatusServerRate_ACCT19 counts how many are answered in one second, and
-// that neither forgeries nor another client's use up the rate.
+// TestStatusServerRate_ACCT19 counts the Status-Server answered in one second, and checks
+// that neither forgeries nor those of another client use up the rate.
 func TestStatusServerRate_ACCT19(t *testing.T) {
 	frozen := time.Now()
 	var second atomic.Int64

@@ -73,7 +73,7 @@ func (a *authority) sign(template, parent *x509.Certificate, by *ecdsa.PrivateKe
 	return der, key
 }
 
-// issue returns a certificate for a DNS name and 127.0.0.1, changed as wanted.
+// issue returns a certificate for a DNS name and 127.0.0.1, with the given changes.
 func (a *authority) issue(name string, change ...func(*x509.Certificate)) tls.Certificate {
 	template := a.template(name)
 	template.DNSNames = []string{name}
@@ -89,7 +89,7 @@ func encodePEM(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// write puts a certificate and its key into files.
+// writeCertificate writes a certificate and its key into files.
 func writeCertificate(t testing.TB, cert tls.Certificate, certFile, keyFile string) {
 	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
@@ -107,8 +107,7 @@ func writeFile(t testing.TB, name string, data []byte) {
 	}
 }
 
-// radsecLab is a lab that listens for RadSec too. Client "a" is a.example,
-// "b" b.example.
+// radsecLab is a lab with RadSec. Client "a" is a.example, "b" b.example.
 type radsecLab struct {
 	*lab
 	ca                        *authority
@@ -139,7 +138,7 @@ func startRadSec(t testing.TB, adjust ...func(*radiusacct.Options)) *radsecLab {
 	return l
 }
 
-// config is a client's, with a certificate if there is one.
+// config returns a client's configuration, with a certificate if there is one.
 func (l *radsecLab) config(certs ...tls.Certificate) *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AddCert(l.ca.cert)

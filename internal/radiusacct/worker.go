@@ -10,15 +10,15 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// errUnanswered stands for the errors that a Recorder forgot to return.
+// errUnanswered replaces the errors that a Recorder failed to return.
 var errUnanswered = errors.New("the recorder did not say what became of the event")
 
-// A worker records what waits in its queue, and answers what was recorded.
+// A worker records the requests of its queue and answers the recorded ones.
 type worker struct {
 	server *Server
 	queue  *queue
 	batch  batch
-	done   []*request // of the batch: recorded
+	done   []*request // the recorded ones of the batch
 	events []subscriber.Event
 	signer *wire.Signer
 	mailer replySender
@@ -94,7 +94,7 @@ func (w *worker) serve(ctx context.Context, batch []*request) {
 	}
 }
 
-// outcome is nil if every event of the request was taken.
+// outcome returns nil if every event of the request was recorded or needed no record.
 func outcome(r *request, errs []error) error {
 	if len(errs) <= len(r.more) {
 		return errUnanswered
@@ -124,8 +124,8 @@ func (w *worker) answer(done []*request) {
 	w.mailer.flush()
 }
 
-// sameCache counts the requests at the beginning that share a duplicate cache,
-// whose lock is then taken once.
+// sameCache counts the requests at the beginning that share a duplicate cache, so that its
+// lock is taken once.
 func sameCache(requests []*request) int {
 	n := 1
 	for n < len(requests) && requests[n].duplicates == requests[0].duplicates {
@@ -134,8 +134,7 @@ func sameCache(requests []*request) int {
 	return n
 }
 
-// send sends a reply, unless the sender already put another request in the place
-// of this one.
+// send sends a reply, unless the sender has replaced the request by another one.
 func (w *worker) send(r *request, now time.Time) {
 	if !r.wanted {
 		w.server.options.Observer.Request(r.peer.name, r.kind, ResultDropped, 0)
@@ -149,7 +148,7 @@ func (w *worker) send(r *request, now time.Time) {
 	w.server.answered(r.peer, r.kind, result, r.arrival, now)
 }
 
-// release leaves a request unanswered and its retransmission welcome.
+// release leaves a request unanswered, so that its retransmission is recorded again.
 func (w *worker) release(r *request, err error) {
 	r.duplicates.abandon(r.exchange)
 	w.server.notRecorded(r, err)

@@ -19,10 +19,10 @@ var ErrNoReply = errors.New("acctclient: no reply")
 // ErrClosed is returned for requests of a closed client.
 var ErrClosed = errors.New("acctclient: closed")
 
-// identifiers is how many requests one socket can have under way.
+// identifiers is the number of requests that one socket can have in progress.
 const identifiers = 256
 
-// receiveBuffer holds a reply to each of them, of any length, in octets.
+// receiveBuffer has room for a reply of any length to each of them, in octets.
 const receiveBuffer = identifiers * 2 * radius.MaxPacketLength
 
 // Options configures a Client.
@@ -32,22 +32,22 @@ type Options struct {
 	// Timeout is the time to wait for a reply before the next transmission; the
 	// default is 3 seconds.
 	Timeout time.Duration
-	// Transmissions is how often a request is sent at most; the default is 3.
+	// Transmissions is the most times that a request is sent; the default is 3.
 	Transmissions int
 	// MessageAuthenticator adds one to accounting requests.
 	MessageAuthenticator bool
 }
 
-// A Client sends requests through one UDP socket. Its methods may be called
-// from several goroutines; up to 256 requests are under way at once, further
-// ones wait for a free identifier.
+// A Client sends requests through one UDP socket. Its methods may be called from several
+// goroutines; up to 256 requests are in progress at once, further ones wait for a free
+// identifier.
 type Client struct {
 	options Options
 	conn    net.Conn
-	free    chan byte // identifiers not under way
+	free    chan byte // unused identifiers
 	reading sync.WaitGroup
 	closed  chan struct{}
-	failure error // why reading ended, once closed is
+	failure error // the error that ended reading, once closed is closed
 
 	mu      sync.Mutex
 	waiting [identifiers]*call
@@ -56,16 +56,16 @@ type Client struct {
 	badReplies      atomic.Uint64
 }
 
-// A call is a request under way.
+// A call is a request in progress.
 type call struct {
 	request []byte
-	reply   chan []byte // takes one
+	reply   chan []byte // buffer of one
 }
 
-// Stats counts what a client saw.
+// Stats counts events of a client.
 type Stats struct {
 	Retransmissions uint64 // transmissions after the first
-	BadReplies      uint64 // datagrams that answered nothing under way, or failed verification
+	BadReplies      uint64 // datagrams that answered no request in progress, or failed verification
 }
 
 // Dial connects to a server, "HOST:PORT". Local, "IP:PORT" or "IP:0", selects
@@ -86,8 +86,8 @@ func Dial(ctx context.Context, server, local string, options Options) (*Client, 
 	return New(conn, options)
 }
 
-// New takes over a connected datagram socket, such as one made in another
-// network namespace, and closes it on error too.
+// New takes over a connected datagram socket, such as one made in another network
+// namespace. It closes it on error too.
 func New(conn net.Conn, options Options) (*Client, error) {
 	if len(options.Secret) == 0 {
 		return nil, errors.Join(errors.New("acctclient: secret is empty"), conn.Close())
@@ -99,7 +99,7 @@ func New(conn net.Conn, options Options) (*Client, error) {
 		options.Transmissions = 3
 	}
 	if buffered, ok := conn.(interface{ SetReadBuffer(int) error }); ok {
-		_ = buffered.SetReadBuffer(receiveBuffer) // what is missing costs retransmissions
+		_ = buffered.SetReadBuffer(receiveBuffer) // a smaller buffer only costs retransmissions
 	}
 	c := &Client{
 		options: options,
@@ -114,7 +114,7 @@ func New(conn net.Conn, options Options) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the client; requests under way fail with ErrClosed.
+// Close ends the client; requests in progress fail with ErrClosed.
 func (c *Client) Close() error {
 	err := c.conn.Close()
 	c.reading.Wait()
@@ -126,7 +126,7 @@ func (c *Client) Stats() Stats {
 	return Stats{Retransmissions: c.retransmissions.Load(), BadReplies: c.badReplies.Load()}
 }
 
-// Account sends an accounting request and returns once it was acknowledged.
+// Account sends an accounting request and returns once it is acknowledged.
 func (c *Client) Account(ctx context.Context, r Request) error {
 	p, err := r.Packet()
 	if err != nil {
@@ -136,7 +136,7 @@ func (c *Client) Account(ctx context.Context, r Request) error {
 	return err
 }
 
-// Status asks whether the server lives (Status-Server, RFC 5997).
+// Status sends a Status-Server (RFC 5997) and returns once it is answered.
 func (c *Client) Status(ctx context.Context) error {
 	_, err := c.Exchange(ctx, &radius.Packet{Code: radius.CodeStatusServer})
 	return err
@@ -179,7 +179,7 @@ func (c *Client) acquire(ctx context.Context) (byte, error) {
 	}
 }
 
-// transmit sends the request until it is answered.
+// transmit sends the request until it is answered or all transmissions are used.
 func (c *Client) transmit(ctx context.Context, id byte, request []byte) ([]byte, error) {
 	waiting := &call{request: request, reply: make(chan []byte, 1)}
 	c.expect(id, waiting)
@@ -188,8 +188,8 @@ func (c *Client) transmit(ctx context.Context, id byte, request []byte) ([]byte,
 	timer := time.NewTimer(c.options.Timeout)
 	defer timer.Stop()
 	for sent := 1; ; sent++ {
-		// An error of sending, such as a port that answered "unreachable" while
-		// the server restarts, is one more lost datagram.
+		// An error here, such as "connection refused" while the server restarts, counts as
+		// a lost datagram.
 		_, _ = c.conn.Write(request)
 		select {
 		case reply := <-waiting.reply:

@@ -21,7 +21,7 @@ import (
 
 var secret = []byte("testing123")
 
-// server answers each datagram with what reply returns, until the test ends.
+// server answers each datagram with the results of reply, until the test ends.
 func server(t *testing.T, reply func(request []byte) [][]byte) string {
 	t.Helper()
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
@@ -60,7 +60,7 @@ func dial(t *testing.T, addr string, o acctclient.Options) *acctclient.Client {
 	return c
 }
 
-// response answers a request as a sound server does, with layeh.com/radius.
+// response answers a request as a correct server does, with layeh.com/radius.
 func response(request, secret []byte) []byte {
 	p, err := radius.Parse(request, secret)
 	if err != nil {

@@ -1,4 +1,3 @@
-// Package acctclient is a RADIUS accounting client (RFC 2866): it builds and
-// signs requests, sends and retransmits them, and trusts no reply whose Response
-// Authenticator does not hold.
+// Package acctclient is a RADIUS accounting client (RFC 2866): it builds, signs, sends and
+// retransmits requests, and accepts only replies with a correct Response Authenticator.
 package acctclient

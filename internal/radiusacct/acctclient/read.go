@@ -10,7 +10,7 @@ import (
 	"layeh.com/radius"
 )
 
-// read hands replies to their calls until the socket is closed.
+// read delivers replies to their calls until the socket is closed.
 func (c *Client) read() {
 	defer close(c.closed)
 	buf := make([]byte, radius.MaxPacketLength)
@@ -23,7 +23,7 @@ func (c *Client) read() {
 			c.failure = ErrClosed
 			return
 		case errors.Is(err, syscall.ECONNREFUSED):
-			// The server is away; it may come back before the last transmission.
+			// The server is down; it may come back before the last transmission.
 		default:
 			c.failure = fmt.Errorf("acctclient: %w", err)
 			return
@@ -31,7 +31,7 @@ func (c *Client) read() {
 	}
 }
 
-// deliver gives a datagram to the call that it answers, if it truly does.
+// deliver passes a datagram to the call that it answers, if its authenticator is correct.
 func (c *Client) deliver(datagram []byte) {
 	if !c.answers(datagram) {
 		c.badReplies.Add(1)

@@ -12,8 +12,8 @@ import (
 	"layeh.com/radius/rfc3162"
 )
 
-// A Request says what happened to a subscriber, or to the NAS. Zero values are
-// left out of the packet unless their comment says otherwise.
+// A Request is the content of an accounting request. Zero values are left out of the packet
+// unless their comment says otherwise.
 type Request struct {
 	Status           rfc2866.AcctStatusType // always sent
 	SessionID        string                 // Acct-Session-Id
@@ -30,11 +30,11 @@ type Request struct {
 	InputOctets      uint64        // sent as octets and gigawords
 	OutputOctets     uint64
 	TerminateCause   rfc2866.AcctTerminateCause
-	Extra            radius.Attributes // appended as they are, in order
+	Extra            radius.Attributes // appended unchanged, in order
 }
 
-// Packet builds the request, still without identifier and authenticator. An
-// error names the attribute that does not fit.
+// Packet builds the request, without identifier and authenticator. An error names the
+// attribute whose value is too long.
 func (r *Request) Packet() (*radius.Packet, error) {
 	b := builder{packet: &radius.Packet{Code: radius.CodeAccountingRequest}}
 	b.number(rfc2866.AcctStatusType_Type, uint32(r.Status))
@@ -54,7 +54,7 @@ func (r *Request) Packet() (*radius.Packet, error) {
 	return b.packet, b.err
 }
 
-// A builder adds attributes until one does not fit.
+// A builder adds attributes and keeps the first error.
 type builder struct {
 	packet *radius.Packet
 	err    error

@@ -17,7 +17,7 @@ func Encode(p *radius.Packet, secret []byte, messageAuth bool) ([]byte, error) {
 	q := *p
 	q.Secret = secret
 	if q.Code == radius.CodeAccountingRequest {
-		q.Authenticator = [16]byte{} // what both sums are taken over
+		q.Authenticator = [16]byte{} // both hashes are computed over zeros here
 	}
 	if messageAuth || q.Code == radius.CodeStatusServer {
 		if err := addMessageAuth(&q); err != nil {
@@ -45,8 +45,8 @@ func addMessageAuth(p *radius.Packet) error {
 	return nil
 }
 
-// Verify reports whether reply is a whole Accounting-Response to request, under
-// the secret.
+// Verify reports whether reply is a complete Accounting-Response to request, under the
+// secret.
 func Verify(reply, request, secret []byte) bool {
 	p, err := radius.Parse(reply, secret)
 	if err != nil || p.Code != radius.CodeAccountingResponse || len(request) < 20 || p.Identifier != request[1] {

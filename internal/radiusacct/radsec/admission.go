@@ -8,23 +8,24 @@ import (
 	"sync"
 )
 
-// Bounds on connections that have not yet shown whose they are.
+// Bounds on connections whose client is not known yet.
 const (
 	maxHandshakes   = 8 // from one source: BNGs connect one by one
-	handshakesShare = 4 // as one in so many of the connections of clients
+	handshakesShare = 4 // bound on handshakes: the connections of clients, divided by this
 )
 
-// Why a connection is refused, as handed to [Service.Refused].
+// Causes of the refusal of a connection, for [Service.Refused].
 const (
 	RefusedHandshake = "handshake"      // TLS failed, or the certificate is not valid
 	RefusedUnknown   = "unknown_client" // the certificate is valid, but of no client
 	RefusedLimit     = "limit"          // too many connections
 )
 
-// RefusalCauses returns why a connection may be refused whose client is not known.
+// RefusalCauses returns all causes for which a connection of an unknown client may be
+// refused.
 func RefusalCauses() []string { return []string{RefusedHandshake, RefusedUnknown, RefusedLimit} }
 
-// A refusal is why a connection is not served.
+// A refusal is the reason why a connection is not served.
 type refusal struct {
 	cause string // one of the Refused constants
 	err   error
@@ -35,12 +36,12 @@ var (
 	overrun = &refusal{RefusedLimit, errors.New("too many connections that show no certificate")}
 )
 
-// An admission counts connections and bounds them: of clients in all and of each, and
-// apart from these in their handshake.
+// An admission counts and bounds connections: those of all clients, those of each client,
+// and separately those in their handshake.
 //
-// Who is in its handshake may be anybody. When there are too many, a newcomer takes the
-// place of the oldest of the network that has most: so a client that connects has time for
-// its handshake, unless strangers fill the whole share meanwhile.
+// A peer in its handshake may be anyone. If there are too many, a new one replaces the
+// oldest of the network that has the most. So a client has time for its handshake, unless
+// strangers fill the whole share meanwhile.
 type admission struct {
 	limit          int
 	clientLimit    int
@@ -49,7 +50,7 @@ type admission struct {
 	mu         sync.Mutex
 	total      int
 	clients    map[string]int
-	handshakes []*handshake         // in order of their coming
+	handshakes []*handshake         // in order of arrival
 	sources    map[netip.Prefix]int // of handshakes
 	networks   map[netip.Prefix]int // of handshakes
 }
@@ -59,7 +60,7 @@ type handshake struct {
 	source  netip.Prefix
 	network netip.Prefix
 	conn    io.Closer
-	overrun bool // a newcomer has its place
+	overrun bool // a newer handshake has taken its place
 }
 
 func newAdmission(limit, clientLimit int) *admission {
@@ -69,8 +70,8 @@ func newAdmission(limit, clientLimit int) *admission {
 	}
 }
 
-// enter admits a connection to its handshake, in the place of another if need be; nil when
-// its source has too many. It ends with leave, or goes on with admit.
+// enter admits a connection to its handshake, in the place of another if necessary. It
+// returns nil when the source has too many. Either leave or admit must follow.
 func (a *admission) enter(source netip.Addr, conn io.Closer) *handshake {
 	h := &handshake{source: prefixOf(source, 32, 64), network: prefixOf(source, 24, 48), conn: conn}
 	a.mu.Lock()
@@ -87,7 +88,7 @@ func (a *admission) enter(source netip.Addr, conn io.Closer) *handshake {
 	return h
 }
 
-// overrunLocked ends the oldest handshake of the network that has most.
+// overrunLocked ends the oldest handshake of the network that has the most.
 func (a *admission) overrunLocked() {
 	victim := a.handshakes[0]
 	for _, h := range a.handshakes[1:] {
@@ -107,7 +108,7 @@ func (a *admission) removeLocked(h *handshake) {
 	lessen(a.networks, h.network)
 }
 
-// leave ends a handshake that failed, and says why if others were the reason.
+// leave ends a failed handshake, and returns a refusal if another one had taken its place.
 func (a *admission) leave(h *handshake) *refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -118,8 +119,8 @@ func (a *admission) leave(h *handshake) *refusal {
 	return nil
 }
 
-// admit lets in a connection whose client is known, until release. One that is
-// refused has left.
+// admit ends a handshake and admits its connection to those of the client, until release. A
+// refused one needs no leave.
 func (a *admission) admit(h *handshake, client string) *refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -135,7 +136,7 @@ func (a *admission) admit(h *handshake, client string) *refusal {
 	return nil
 }
 
-// release ends a connection that was let in.
+// release ends an admitted connection.
 func (a *admission) release(client string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -149,7 +150,7 @@ func lessen[K comparable](counts map[K]int, key K) {
 	}
 }
 
-// prefixOf returns the network of an address that has so many bits in its family.
+// prefixOf returns the network of an address, with the given bits of its family.
 func prefixOf(a netip.Addr, bits4, bits6 int) netip.Prefix {
 	bits := bits4
 	if a.Is6() {

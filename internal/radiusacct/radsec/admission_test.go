@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// closeNote notes that it was closed.
+// closeNote records that it was closed.
 type closeNote bool
 
 func (c *closeNote) Close() error {
@@ -13,9 +13,9 @@ func (c *closeNote) Close() error {
 	return nil
 }
 
-// TestAdmissionSharesHandshakes: when handshakes have no room, those of the network that
-// has most make room, the oldest first; one alone in its network stays, and who was made
-// room of is refused, also when it knows its client by then.
+// TestAdmissionSharesHandshakes_RSEC03: when the handshakes are full, new ones replace
+// those of the network that has the most, the oldest first. One alone in its network stays.
+// A replaced one is refused, also when its client is known by then.
 func TestAdmissionSharesHandshakes_RSEC03(t *testing.T) {
 	t.Parallel()
 	a := newAdmission(64, 2) // 16 handshakes
@@ -53,8 +53,8 @@ func TestAdmissionSharesHandshakes_RSEC03(t *testing.T) {
 	}
 }
 
-// TestAdmissionOfOneSource: a source, of IPv6 a /64, has so many handshakes and no more;
-// what ends leaves no trace.
+// TestAdmissionOfOneSource_RSEC03: a source, of IPv6 a /64, has a limited number of
+// handshakes; an ended one leaves no state.
 func TestAdmissionOfOneSource_RSEC03(t *testing.T) {
 	t.Parallel()
 	a := newAdmission(1024, 16)

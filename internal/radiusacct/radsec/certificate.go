@@ -8,25 +8,26 @@ import (
 	"strings"
 )
 
-// A Certificate identifies a client (RFC 6614 section 2.3). With both fields, both must fit.
+// A Certificate identifies a client (RFC 6614 section 2.3). If both fields are set, both
+// must match.
 type Certificate struct {
-	// SAN is one of the subject alternative names of the client's certificate: a
-	// DNS name, an IP address or a URI. Alone, it is believed only in a
-	// certificate of the configured CAs.
+	// SAN is one of the subject alternative names of the client's certificate: a DNS name,
+	// an IP address or a URI. Without a Fingerprint the certificate must be of a configured
+	// CA.
 	SAN string
-	// Fingerprint is that of the certificate itself, which then need not be of
-	// a CA.
+	// Fingerprint is that of the certificate itself, which then need not be of a configured
+	// CA.
 	Fingerprint Fingerprint
 }
 
 // A Fingerprint is the SHA-256 of a certificate (DER). The zero value is none.
 type Fingerprint [sha256.Size]byte
 
-// A Table finds the T of a certificate. Its zero value is empty. It may be read
-// concurrently while nobody adds.
+// A Table maps certificates of clients to values of type T. Its zero value is empty.
+// Concurrent reads are safe while there is no Add.
 type Table[T any] struct {
 	fingerprints map[Fingerprint]*row[T]
-	names        map[string]*row[T] // of those without a fingerprint
+	names        map[string]*row[T] // rows without a fingerprint
 }
 
 type row[T any] struct {
@@ -35,7 +36,7 @@ type row[T any] struct {
 	value  T
 }
 
-// Add enters what belongs to the certificate of a client. It fails where another has it.
+// Add enters the value for a client's certificate. It fails if another client has it.
 func (t *Table[T]) Add(c Certificate, client string, value T) error {
 	if t.names == nil {
 		t.fingerprints, t.names = make(map[Fingerprint]*row[T]), make(map[string]*row[T])
@@ -54,7 +55,7 @@ func (t *Table[T]) Add(c Certificate, client string, value T) error {
 	return nil
 }
 
-// Identify returns what belongs to who has an identity, and whether there is any.
+// Identify returns the value for an identity, and whether there is one.
 func (t *Table[T]) Identify(i Identity) (value T, ok bool) {
 	names := namesOf(i.Cert)
 	if r := t.fingerprints[sha256.Sum256(i.Cert.Raw)]; r != nil && (r.san == "" || names[r.san]) {
@@ -67,7 +68,7 @@ func (t *Table[T]) Identify(i Identity) (value T, ok bool) {
 	for name := range names {
 		r := t.names[name]
 		if r != nil && found != nil && r.client != found.client {
-			return value, false // two clients in one certificate: neither
+			return value, false // one certificate matches two clients: neither
 		}
 		if r != nil {
 			found = r
@@ -79,7 +80,7 @@ func (t *Table[T]) Identify(i Identity) (value T, ok bool) {
 	return found.value, true
 }
 
-// canonicalName makes equal names look alike.
+// canonicalName returns the same text for equal names.
 func canonicalName(name string) string {
 	if addr, err := netip.ParseAddr(name); err == nil {
 		return addr.Unmap().String()

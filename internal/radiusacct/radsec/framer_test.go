@@ -30,8 +30,8 @@ func (c *chunks) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// FuzzFramer cuts a stream into packets and compares them with a walk over the
-// whole, however the stream comes in.
+// FuzzFramer splits a stream into packets, read in arbitrary pieces, and compares them with
+// those of the whole stream.
 func FuzzFramer(f *testing.F) {
 	packet := append([]byte{4, 1, 0, 150}, make([]byte, 146)...)
 	empty := append([]byte{4, 2, 0, 20}, make([]byte, 16)...)
@@ -74,7 +74,7 @@ func FuzzFramer(f *testing.F) {
 	})
 }
 
-// walkStream is the framer without pieces.
+// walkStream is the framer for a whole stream.
 func walkStream(b []byte) (packets [][]byte, fault bool) {
 	for len(b) >= 4 {
 		length := int(binary.BigEndian.Uint16(b[2:]))

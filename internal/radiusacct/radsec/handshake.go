@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Secret is the shared secret on all connections (RFC 6614 section 2.3): TLS has taken over
-// its work.
+// Secret is the shared secret on all connections (RFC 6614 section 2.3). TLS provides the
+// security.
 const Secret = "radsec"
 
 var (
@@ -22,8 +22,8 @@ var (
 	errUnknownCertificate = errors.New("the client's certificate is that of no configured client")
 )
 
-// load reads the files. TLS begins at 1.2 (RFC 9325). Sessions are not resumed,
-// so that each connection proves anew who it is.
+// load reads the files. The minimum is TLS 1.2 (RFC 9325). Sessions are not resumed, so
+// that each connection shows its certificate.
 func (o *Options) load() (*tls.Config, *x509.CertPool, error) {
 	cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
 	if err != nil {
@@ -32,7 +32,7 @@ func (o *Options) load() (*tls.Config, *x509.CertPool, error) {
 	config := &tls.Config{
 		MinVersion:             tls.VersionTLS12,
 		Certificates:           []tls.Certificate{cert},
-		ClientAuth:             tls.RequireAnyClientCert, // identify says which
+		ClientAuth:             tls.RequireAnyClientCert, // identify checks it
 		SessionTicketsDisabled: true,
 	}
 	if o.ClientCAFile == "" {
@@ -49,16 +49,16 @@ func (o *Options) load() (*tls.Config, *x509.CertPool, error) {
 	return config, config.ClientCAs, nil
 }
 
-// An Identity is what a client proved about itself.
+// An Identity is the certificate that a client has proved to own.
 type Identity struct {
 	Cert    *x509.Certificate
 	Trusted bool // issued by one of the client CAs
 }
 
-// handshake makes a connection that was accepted into the stream of a known client.
+// handshake makes an accepted connection the stream of a known client.
 func (r *Server) handshake(ctx context.Context, raw net.Conn, source netip.AddrPort) (*Stream, *refusal) {
 	var who Identity
-	greet := func(*tls.ClientHelloInfo) (*tls.Config, error) { // who says nothing costs no reading
+	greet := func(*tls.ClientHelloInfo) (*tls.Config, error) { // the files are read only once the peer has sent a ClientHello
 		config, roots, err := r.options.load()
 		if err != nil {
 			return nil, err
@@ -79,7 +79,7 @@ func (r *Server) handshake(ctx context.Context, raw net.Conn, source netip.AddrP
 		return nil, &refusal{RefusedHandshake, err}
 	}
 	s := newStream(r, conn, raw, source, who)
-	if s.client = s.conversation.Client(); s.client == "" { // reloaded meanwhile
+	if s.client = s.conversation.Client(); s.client == "" { // its client was removed meanwhile
 		return nil, &refusal{RefusedUnknown, errUnknownCertificate}
 	}
 	return s, nil

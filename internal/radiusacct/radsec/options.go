@@ -8,24 +8,24 @@ import (
 
 // Options configures a Server.
 type Options struct {
-	// Listen holds TCP addresses, as the listen function of Open takes them; the port for
-	// RadSec is 2083. Required.
+	// Listen holds TCP addresses, for the listen function of Open; the port for RadSec is
+	// 2083. Required.
 	Listen []string
 	// CertFile and KeyFile name the PEM files of the server's certificate chain
 	// and its key. They and ClientCAFile are read at each handshake, so that
 	// renewed ones need no restart. Required.
 	CertFile, KeyFile string
-	// ClientCAFile names a PEM file of the CAs whose certificates are believed.
-	// Optional where all clients are known by their fingerprints.
+	// ClientCAFile names a PEM file of the CAs of client certificates. Optional if all
+	// clients are identified by their fingerprints.
 	ClientCAFile string
-	// IdleTimeout ends connections on which nothing comes; the default is 5
-	// minutes. A watchdog is faster (RFC 3539: 30 seconds).
+	// IdleTimeout ends connections on which nothing is received; the default is 5 minutes.
+	// A watchdog is faster (RFC 3539: 30 seconds).
 	IdleTimeout time.Duration
 	// HandshakeTimeout bounds the time from accept to a known client; the default is
 	// 10 seconds.
 	HandshakeTimeout time.Duration
-	// MaxConnections bounds the connections of clients; the default is 1024. Those in
-	// their handshake, whose client is not known yet, have a quarter as many of their own.
+	// MaxConnections bounds the connections of clients; the default is 1024. A further
+	// quarter may be in their handshake, where the client is not known yet.
 	MaxConnections int
 	// MaxConnectionsPerClient bounds those of one client; the default is 16.
 	MaxConnectionsPerClient int

@@ -11,15 +11,15 @@ import (
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 )
 
-// acceptPause is the time without accepting after the system refused it, for
-// want of file descriptors mostly.
+// acceptPause is the pause after a failed accept(2), usually for want of file descriptors.
 const acceptPause = 50 * time.Millisecond
 
-// A Service is behind the connections. Its methods are called from several goroutines.
+// A Service identifies clients and serves packets. Its methods are called from several
+// goroutines.
 type Service interface {
-	// Identify returns the name of the client that has an identity now, "" for nobody.
+	// Identify returns the name of the client that now has an identity, "" for none.
 	Identify(Identity) string
-	// Converse returns what serves the packets of a connection.
+	// Converse returns a Conversation, which serves the packets of a connection.
 	Converse(*Stream) Conversation
 
 	// Opened is called for each connection whose client is known.
@@ -29,22 +29,22 @@ type Service interface {
 	// Refused is called for each other connection, with one of the Refused constants.
 	// Client is empty when there is none.
 	Refused(client string, source netip.AddrPort, cause string, err error)
-	// AcceptFailed is called when the system gave no connection.
+	// AcceptFailed is called when accept(2) failed.
 	AcceptFailed(err error)
 
-	// Now is the clock of certificates.
+	// Now returns the time for the validity of certificates.
 	Now() time.Time
 }
 
-// A Conversation is the service's side of one connection. One goroutine calls it.
+// A Conversation is the service's part of one connection. One goroutine calls it.
 type Conversation interface {
-	// Client returns the name of the client whose connection it is now, "" when it no
-	// longer is anybody's.
+	// Client returns the present name of the connection's client, "" when it is no longer
+	// configured.
 	Client() string
-	// Serve serves a packet, which is valid until it returns, and reports whether it
-	// leaves no trust in the next. Replies go to [Stream.Send], then or later.
+	// Serve serves a packet, which is valid until it returns, and reports whether the
+	// connection must end. Replies go to [Stream.Send], then or later.
 	Serve(p wire.Packet) (fatal bool)
-	// Refuse is told of octets that are no packet.
+	// Refuse is called for octets that are not a packet.
 	Refuse(*wire.Malformed)
 }
 
@@ -56,7 +56,7 @@ type Server struct {
 	admission *admission
 
 	connections sync.WaitGroup // goroutines of connections
-	reading     sync.WaitGroup // those of them that still read
+	reading     sync.WaitGroup // goroutines that still read
 	recorded    chan struct{}  // closed when no more replies will come
 
 	mu       sync.Mutex
@@ -99,7 +99,7 @@ func (r *Server) Addrs() []netip.AddrPort {
 	return addrs
 }
 
-// Run accepts until Interrupt, and returns when nobody reads any more.
+// Run accepts until Interrupt, and returns when all reading has ended.
 func (r *Server) Run(ctx context.Context) {
 	var accepting sync.WaitGroup
 	for _, l := range r.listeners {
@@ -127,7 +127,7 @@ func (r *Server) accept(ctx context.Context, l net.Listener) {
 	}
 }
 
-// take starts a connection, if there is room for it.
+// take starts the handshake of a connection, if there is room for it.
 func (r *Server) take(ctx context.Context, conn net.Conn) {
 	source := sourceOf(conn)
 	waiting := r.admission.enter(source.Addr(), conn)
@@ -145,7 +145,7 @@ func (r *Server) take(ctx context.Context, conn net.Conn) {
 	})
 }
 
-// serveConn reads a connection to its end. It returns nil for one that was refused.
+// serveConn reads a connection to its end. It returns nil for a refused one.
 func (r *Server) serveConn(ctx context.Context, conn net.Conn, source netip.AddrPort, waiting *handshake) *Stream {
 	defer r.reading.Done()
 	s, refusal := r.handshake(ctx, conn, source)
@@ -167,8 +167,8 @@ func (r *Server) serveConn(ctx context.Context, conn net.Conn, source netip.Addr
 	return s
 }
 
-// finish ends a connection. When the server stops, the replies to what was
-// read still go out.
+// finish ends a connection. When the server stops, replies to requests already read are
+// still sent.
 func (r *Server) finish(s *Stream) {
 	if s.cause == ClosedShutdown {
 		<-r.recorded
@@ -182,7 +182,7 @@ func (r *Server) finish(s *Stream) {
 	r.service.Closed(s.client, s.source, s.cause)
 }
 
-// enter makes a stream known to Interrupt and Revoke.
+// enter adds a stream to those that Interrupt and Revoke act on.
 func (r *Server) enter(s *Stream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -192,7 +192,7 @@ func (r *Server) enter(s *Stream) {
 	}
 }
 
-// Revoke ends the connections of clients that are no longer known.
+// Revoke ends the connections of clients that are no longer configured.
 func (r *Server) Revoke() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -215,8 +215,7 @@ func (r *Server) Interrupt() error {
 	return err
 }
 
-// Drain ends the connections, after the last reply was handed over, within the
-// given time.
+// Drain ends the connections within the given time. It is called after the last Send.
 func (r *Server) Drain(within time.Duration) {
 	close(r.recorded)
 	timeout := time.AfterFunc(within, r.abort)

@@ -19,52 +19,52 @@ import (
 const (
 	// packetTimeout bounds the time from the first octet of a packet to its last.
 	packetTimeout = 10 * time.Second
-	// writeTimeout bounds the time in which a client takes a batch of replies.
+	// writeTimeout bounds the time of writing a batch of replies.
 	writeTimeout = 10 * time.Second
-	// streamBacklog bounds the replies that a client has not taken, in octets:
-	// the longest to each identifier.
+	// streamBacklog bounds the unsent replies to a client, in octets: the longest reply to
+	// each identifier.
 	streamBacklog = 256 * radius.MaxPacketLength
 )
 
-// Why a connection ended, as handed to [Service.Closed].
+// Causes of the end of a connection, for [Service.Closed].
 const (
 	ClosedByPeer    = "peer"      // the client closed it
-	ClosedIdle      = "idle"      // nothing came, or a packet never ended
-	ClosedViolation = "violation" // a packet that leaves no trust in the next (RFC 6613 section 2.6.4)
-	ClosedStalled   = "stalled"   // the client does not take its replies
+	ClosedIdle      = "idle"      // nothing was received, or a packet never ended
+	ClosedViolation = "violation" // a packet after which the stream is unreliable (RFC 6613 section 2.6.4)
+	ClosedStalled   = "stalled"   // the client does not read its replies
 	ClosedRevoked   = "revoked"   // the client is no longer configured
 	ClosedFailed    = "failed"    // the network or TLS failed
 	ClosedShutdown  = "shutdown"
 )
 
-// ClosingCauses returns why a connection may end.
+// ClosingCauses returns all causes of the end of a connection.
 func ClosingCauses() []string {
 	return []string{
 		ClosedByPeer, ClosedIdle, ClosedViolation, ClosedStalled, ClosedRevoked, ClosedFailed, ClosedShutdown,
 	}
 }
 
-// A Stream is one connection whose client is known. One goroutine reads it, another
-// writes it; those who send replies wait for neither.
+// A Stream is one connection whose client is known. One goroutine reads it, another writes
+// it; Send waits for neither.
 type Stream struct {
 	server       *Server
 	conversation Conversation
 	conn         *tls.Conn
-	raw          net.Conn // beneath it: closing this never blocks
+	raw          net.Conn // the TCP connection: closing it never blocks
 	source       netip.AddrPort
 	identity     Identity
-	client       string // that it was admitted as
+	client       string // its name at admission
 	framer       framer
-	deadline     time.Time // for what is read now
+	deadline     time.Time // of the present read
 	stopping     atomic.Bool
 	cause        string         // one of the Closed constants, once reading ended
 	writing      sync.WaitGroup // the writer
 
 	mu      sync.Mutex
-	some    sync.Cond // there is something to write, or nothing will be
+	some    sync.Cond // signals that pending or ending has changed
 	pending []byte    // replies
-	spare   []byte    // room for the next pending
-	ending  bool      // nothing more is taken
+	spare   []byte    // buffer for the next pending
+	ending  bool      // Send ignores further replies
 	stalled bool
 }
 
@@ -75,13 +75,13 @@ func newStream(server *Server, conn *tls.Conn, raw net.Conn, source netip.AddrPo
 	return s
 }
 
-// Source returns the address that the connection comes from.
+// Source returns the peer's address.
 func (s *Stream) Source() netip.AddrPort { return s.source }
 
-// Identity returns what its client has proved about itself.
+// Identity returns the client's proved identity.
 func (s *Stream) Identity() Identity { return s.identity }
 
-// read serves packets until the connection ends, and returns why.
+// read serves packets until the connection ends, and returns the cause.
 func (s *Stream) read() string {
 	for {
 		p, malformed := s.framer.next()
@@ -101,8 +101,8 @@ func (s *Stream) read() string {
 	}
 }
 
-// fill reads some more, or returns why there is no more. A packet that has begun
-// must end in time, however steadily it trickles.
+// fill reads once, or returns the cause of the end. An incomplete packet must end within
+// packetTimeout, however steadily its octets come.
 func (s *Stream) fill() string {
 	now := time.Now()
 	switch {
@@ -114,16 +114,16 @@ func (s *Stream) fill() string {
 	if err := s.raw.SetReadDeadline(s.deadline); err != nil {
 		return s.causeOf(err)
 	}
-	// Who dismisses a stream tells so first and moves the deadline afterwards:
-	// one of the two is noticed.
+	// stop and Revoke change the state first and set the deadline afterwards. So either
+	// dismissed or the deadline ends the stream.
 	if cause := s.dismissed(); cause != "" {
 		return cause
 	}
 	return s.causeOf(s.framer.fill(s.conn))
 }
 
-// take serves one packet. A request without a good answer is ignored, as in a
-// datagram, except when it leaves no trust in the next.
+// take serves one packet. A request without a good answer is ignored, as in a datagram,
+// unless it makes the following octets unreliable.
 func (s *Stream) take(p wire.Packet) string {
 	switch {
 	case s.conversation.Client() == "":
@@ -134,7 +134,7 @@ func (s *Stream) take(p wire.Packet) string {
 	return ""
 }
 
-// dismissed returns why the server ends the connection, if it does.
+// dismissed returns the cause if the server ends the connection, else "".
 func (s *Stream) dismissed() string {
 	switch {
 	case s.stopping.Load():
@@ -145,7 +145,7 @@ func (s *Stream) dismissed() string {
 	return ""
 }
 
-// causeOf returns why reading failed; empty when it did not.
+// causeOf returns the cause of a read error; empty for nil.
 func (s *Stream) causeOf(err error) string {
 	if err == nil {
 		return ""
@@ -172,11 +172,10 @@ func (s *Stream) stop() {
 	s.wake()
 }
 
-// wake lets the reader notice that it is dismissed. To others it looks like the
-// end of their idle time.
+// wake interrupts the read, so that the reader checks dismissed.
 func (s *Stream) wake() { _ = s.raw.SetReadDeadline(time.Unix(1, 0)) }
 
-// Send hands a copy of a reply to the writer. It never waits: a client that does not take
+// Send passes a copy of a reply to the writer. It never waits: a client that does not read
 // its replies loses the connection. It may be called concurrently.
 func (s *Stream) Send(reply []byte) {
 	s.mu.Lock()
@@ -192,7 +191,7 @@ func (s *Stream) Send(reply []byte) {
 	s.some.Signal()
 }
 
-// failLocked gives the connection up, because replies cannot be written.
+// failLocked closes the connection, because replies cannot be written.
 func (s *Stream) failLocked(stalled bool) {
 	s.stalled = s.stalled || stalled
 	s.ending, s.pending = true, nil
@@ -200,7 +199,7 @@ func (s *Stream) failLocked(stalled bool) {
 	s.some.Signal()
 }
 
-// finish lets the writer end once all replies are written.
+// finish makes the writer end once all replies are written.
 func (s *Stream) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,7 +210,7 @@ func (s *Stream) finish() {
 // write writes replies, many at once under load, until finish.
 func (s *Stream) write() {
 	for batch := s.batch(); len(batch) > 0; batch = s.batch() {
-		_ = s.raw.SetWriteDeadline(time.Now().Add(writeTimeout)) // Write tells the same
+		_ = s.raw.SetWriteDeadline(time.Now().Add(writeTimeout)) // Write returns the same error
 		if _, err := s.conn.Write(batch); err != nil {
 			s.mu.Lock()
 			s.failLocked(errors.Is(err, os.ErrDeadlineExceeded))
@@ -219,10 +218,10 @@ func (s *Stream) write() {
 			return
 		}
 	}
-	_ = s.conn.Close() // tells the peer, who may be gone
+	_ = s.conn.Close() // close_notify fails if the peer is gone
 }
 
-// batch waits for replies and takes them all; none means that there will be none.
+// batch waits for replies and returns all of them; none after the last.
 func (s *Stream) batch() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,16 +7,15 @@ import (
 	"layeh.com/radius"
 )
 
-// Framed-IP-Address values that are no address: the user chooses one, the NAS
-// chooses one (RFC 2865 section 5.8).
+// Framed-IP-Address values that are no address: the user selects one, the NAS selects one
+// (RFC 2865 section 5.8).
 var (
 	userSelects = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	nasSelects  = netip.AddrFrom4([4]byte{255, 255, 255, 254})
 )
 
-// takeFramed notes one more address of the session. An address that went
-// unnoticed would stay online after its Stop, so a request with too many is
-// refused, not cut short.
+// takeFramed adds one more address of the session. An ignored address would stay online
+// after its Stop, so a request with too many is refused, not cut short.
 func (a *Attributes) takeFramed(addr netip.Addr) *Malformed {
 	if addr == userSelects || addr == nasSelects || addr.IsUnspecified() {
 		return nil
@@ -28,7 +27,7 @@ func (a *Attributes) takeFramed(addr netip.Addr) *Malformed {
 	return nil
 }
 
-// appendNew appends a value unless it is there already or the list is full.
+// appendNew appends a value unless it is in the list or the list is full.
 func appendNew[T comparable](list []T, value T) []T {
 	if len(list) == maxListed || slices.Contains(list, value) {
 		return list
@@ -36,14 +35,14 @@ func appendNew[T comparable](list []T, value T) []T {
 	return append(list, value)
 }
 
-// appendPrefix appends an IPv6 prefix, of which only the leading octets need be
-// there (RFC 3162 section 2.3). parse has checked the size and the length.
+// appendPrefix appends an IPv6 prefix, which need not have all trailing octets (RFC 3162
+// section 2.3). parse has checked the size and the length.
 func appendPrefix(list []netip.Prefix, value radius.Attribute) []netip.Prefix {
 	var octets [16]byte
 	copy(octets[:], value[2:])
 	p := netip.PrefixFrom(netip.AddrFrom16(octets), int(value[1])).Masked()
 	if p.Bits() == 0 {
-		return list // says nothing
+		return list // carries no information
 	}
 	return appendNew(list, p)
 }
@@ -60,7 +59,7 @@ func textsOf(values []radius.Attribute) []string {
 	return list
 }
 
-// kept is a list that outlives the packet; nil when it is empty.
+// kept returns a copy that outlives the packet; nil of an empty list.
 func kept[T any](list []T) []T {
 	if len(list) == 0 {
 		return nil

@@ -12,14 +12,13 @@ import (
 	"layeh.com/radius/rfc6911"
 )
 
-// maxListed bounds the values kept of an attribute that may occur several
-// times, so that no packet grows into much more memory than it has octets.
+// maxListed bounds the kept values of an attribute that may occur several times, so that no
+// packet grows into much more memory than it has octets.
 const maxListed = 16
 
-// Attributes is what one accounting request says, by attribute. The values
-// alias the packet and are nil when absent; of a repeated attribute the first
-// counts. radius.ParseAttributes would copy every attribute of the packet, and
-// most of them are never looked at.
+// Attributes is the content of one accounting request, by attribute. The values alias the
+// packet and are nil when absent; of a repeated attribute the first counts.
+// radius.ParseAttributes would copy every attribute of the packet, and most are never used.
 type Attributes struct {
 	userName         radius.Attribute
 	nasAddress       radius.Attribute
@@ -41,18 +40,18 @@ type Attributes struct {
 	class            radius.Attribute // the first that is not empty
 	messageAuth      radius.Attribute
 
-	// What may occur several times; the room is kept from packet to packet.
-	framed      []netip.Addr // Framed-IP-Address, without those that are no address
+	// Attributes that may occur several times; the slices are reused for the next packet.
+	framed      []netip.Addr // Framed-IP-Address, without values that are no address
 	framed6     []netip.Addr
 	prefixes6   []netip.Prefix
 	delegated   []netip.Prefix
 	moreClasses []radius.Attribute
 
-	service         bool             // a vendor's mark of accounting within a session
-	parentSessionID radius.Attribute // of the session around it, where the mark tells it
-	parentIn        parentPlace      // else where it is told, if at all
+	service         bool             // a vendor attribute marks accounting of a service within a session
+	parentSessionID radius.Attribute // of the session around the service, if the mark contains it
+	parentIn        parentPlace      // else where it is found
 
-	marks []VendorAttribute // of services, besides those that are known
+	marks []VendorAttribute // marks of services, besides the known ones
 
 	proxyStates int // octets of all Proxy-State attributes, headers included
 }
@@ -60,9 +59,9 @@ type Attributes struct {
 // A sizeRange bounds the octets of an attribute's value.
 type sizeRange struct{ min, max uint8 }
 
-// valueSizes holds the attributes whose value has a prescribed size; a request
-// with another size there is discarded whole (RFC 2866 section 5). Types that
-// are not listed may have any size.
+// valueSizes holds the attributes whose value has a prescribed size; a request with another
+// size there is discarded (RFC 2866 section 5). Types that are not listed may have any
+// size.
 var valueSizes = [256]sizeRange{
 	rfc2865.NASIPAddress_Type:         {4, 4},
 	rfc2865.FramedIPAddress_Type:      {4, 4},
@@ -83,8 +82,8 @@ var valueSizes = [256]sizeRange{
 	rfc6911.FramedIPv6Address_Type:    {16, 16},
 }
 
-// Parse walks the attributes of a packet once and checks them to the octet. Marks are
-// attributes that mark the accounting of a service, besides those that are known.
+// Parse reads the attributes of a packet once and checks every length. marks are attributes
+// that mark the accounting of a service, besides the known ones.
 func (a *Attributes) Parse(p Packet, marks []VendorAttribute) *Malformed {
 	return a.parse(p.attributes(), marks)
 }
@@ -139,8 +138,8 @@ func sizeFits(kind radius.Type, value radius.Attribute) bool {
 	return !isPrefix || value[1] <= 128
 }
 
-// singleton reports whether a second attribute of this type makes the request
-// ambiguous about what happened, or to whom.
+// singleton reports whether a second attribute of this type makes the event or its session
+// ambiguous.
 func singleton(kind radius.Type) bool {
 	switch kind {
 	case rfc2866.AcctStatusType_Type, rfc2866.AcctSessionID_Type, rfc2869.MessageAuthenticator_Type:
@@ -149,7 +148,7 @@ func singleton(kind radius.Type) bool {
 	return false
 }
 
-// takeOther takes the attributes whose value is not simply kept.
+// takeOther takes the attributes that need more than storing their value.
 func (a *Attributes) takeOther(kind radius.Type, value radius.Attribute) *Malformed {
 	switch kind {
 	case rfc2865.ProxyState_Type:
@@ -170,8 +169,7 @@ func (a *Attributes) takeOther(kind radius.Type, value radius.Attribute) *Malfor
 	return nil
 }
 
-// takeClass keeps each Class in its order; a session may have several (RFC 2865
-// section 5.25), which belong together.
+// takeClass keeps each Class in order; a session may have several (RFC 2865 section 5.25).
 func (a *Attributes) takeClass(value radius.Attribute) {
 	switch {
 	case len(value) == 0:
@@ -182,7 +180,7 @@ func (a *Attributes) takeClass(value radius.Attribute) {
 	}
 }
 
-// slot is where the value of an attribute is kept as it is, if it is one of those.
+// slot returns the field for an attribute that is stored unchanged, or nil.
 func (a *Attributes) slot(kind radius.Type) *radius.Attribute {
 	switch kind {
 	case rfc2865.UserName_Type:
@@ -231,7 +229,7 @@ func (a *Attributes) accountingSlot(kind radius.Type) *radius.Attribute {
 	return nil
 }
 
-// integer is the value of an attribute whose size parse has checked; 0 when absent.
+// integer returns the value of an attribute whose size parse has checked; 0 when absent.
 func integer(a radius.Attribute) uint32 {
 	n, err := radius.Integer(a)
 	if err != nil {
@@ -240,7 +238,7 @@ func integer(a radius.Attribute) uint32 {
 	return n
 }
 
-// address is the value of an address attribute; the zero Addr when absent.
+// address returns the value of an address attribute; the zero Addr when absent.
 func address(a radius.Attribute) netip.Addr {
 	addr, _ := netip.AddrFromSlice(a)
 	return addr

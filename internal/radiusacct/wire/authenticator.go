@@ -11,8 +11,8 @@ import (
 
 var zeros [md5.Size]byte
 
-// A Signer computes and checks authenticators. It keeps the hash state between
-// packets and belongs to one goroutine.
+// A Signer computes and checks authenticators. It keeps the hash state between packets and
+// is used by one goroutine.
 type Signer struct {
 	hash hash.Hash
 	sum  [md5.Size]byte
@@ -46,12 +46,11 @@ func (s *Signer) digest(p Packet, authenticator, secret []byte) []byte {
 }
 
 // MessageAuthentic reports whether the Message-Authenticator of p, whose attributes are a,
-// is the HMAC-MD5 of the packet with the value itself zeroed (RFC 3579 section
-// 3.2). In an Accounting-Request the Request Authenticator, which is computed
-// afterwards, counts as zero too; in a Status-Server it stands as sent (RFC 5997
-// section 3).
+// is the HMAC-MD5 of the packet with the value itself zeroed (RFC 3579 section 3.2). In an
+// Accounting-Request the Request Authenticator counts as zero too, because it is computed
+// afterwards; in a Status-Server it is included as sent (RFC 5997 section 3).
 func MessageAuthentic(p Packet, a *Attributes, secret []byte) bool {
-	value := a.messageAuth // in place in p
+	value := a.messageAuth // aliases p
 	sent := [md5.Size]byte(value)
 	clear(value)
 	defer func() { copy(value, sent[:]) }()

@@ -8,9 +8,9 @@ import (
 	"layeh.com/radius"
 )
 
-// The stages of one request that are in this package; the others stand in radiusacct.
+// Benchmarks of the stages of one request in this package; radiusacct has the others.
 
-// BenchmarkStageValidate authenticates a packet and checks it to the octet.
+// BenchmarkStageValidate measures authenticating a packet and parsing its attributes.
 func BenchmarkStageValidate(b *testing.B) {
 	octets, secret, s := sample(), []byte("secret"), NewSigner()
 	var a Attributes
@@ -23,7 +23,7 @@ func BenchmarkStageValidate(b *testing.B) {
 	}
 }
 
-// BenchmarkLayehValidate is BenchmarkStageValidate in layeh.com/radius.
+// BenchmarkLayehValidate measures the same with layeh.com/radius.
 func BenchmarkLayehValidate(b *testing.B) {
 	octets, secret := sample(), []byte("secret")
 	b.ReportAllocs()
@@ -37,7 +37,7 @@ func BenchmarkLayehValidate(b *testing.B) {
 	}
 }
 
-// BenchmarkStageDecode makes an event of the attributes.
+// BenchmarkStageDecode measures making an event of the attributes.
 func BenchmarkStageDecode(b *testing.B) {
 	var a Attributes
 	var d Decoder
@@ -55,7 +55,7 @@ func BenchmarkStageDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkStageSign makes a reply.
+// BenchmarkStageSign measures making a reply.
 func BenchmarkStageSign(b *testing.B) {
 	p, secret, s := Packet(sample()), []byte("secret"), NewSigner()
 	var room [HeaderLen]byte

@@ -2,8 +2,8 @@ package wire
 
 import "testing"
 
-// TestDigest: a packet that is sent again to the octet has the same digest, and one that
-// differs in anything another, be it the Identifier.
+// TestDigest: identical packets have the same digest, and packets that differ at all, if
+// only in the Identifier, have different ones.
 func TestDigest(t *testing.T) {
 	of := func(authenticator byte) Packet {
 		p := make(Packet, HeaderLen)

@@ -10,9 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Kind is what the request reports; 0 for a status type that changes
-// nobody's being online (tunnels, Failed, vendors' own), which is answered all
-// the same.
+// Kind returns the kind of event. It is 0 for a status type without effect on sessions
+// (tunnels, Failed, vendors' own), which is answered all the same.
 func (a *Attributes) Kind() (subscriber.EventKind, *Malformed) {
 	if a.statusType == nil {
 		return 0, errNoStatusType
@@ -32,8 +31,8 @@ func (a *Attributes) Kind() (subscriber.EventKind, *Malformed) {
 	return 0, nil
 }
 
-// ofSession demands the Acct-Session-Id without which an event of a session
-// says nothing. Accounting-On and -Off often lack it, and need none.
+// ofSession checks that an event of a session has an Acct-Session-Id. Accounting-On and
+// -Off often lack it, and need none.
 func (a *Attributes) ofSession(kind subscriber.EventKind) (subscriber.EventKind, *Malformed) {
 	if len(a.sessionID) == 0 {
 		return kind, errNoSessionID
@@ -41,7 +40,7 @@ func (a *Attributes) ofSession(kind subscriber.EventKind) (subscriber.EventKind,
 	return kind, nil
 }
 
-// A Sender says whose events they are, and how they are to be read.
+// A Sender is the configuration of the RADIUS client for decoding its events.
 type Sender struct {
 	Name          string // of the RADIUS client
 	Realm         string // of its NASes: its own name, or one shared with others
@@ -50,11 +49,11 @@ type Sender struct {
 	CountServices bool
 }
 
-// A Decoder turns attributes into events. It belongs to one goroutine.
+// A Decoder makes events of attributes. It is used by one goroutine.
 type Decoder struct{ scratch []byte }
 
-// Decode builds the events of a request that came from the given address: one,
-// and more of the same when the session has several addresses.
+// Decode builds the events of a request from the given source: one for each of the
+// session's addresses, equal in all else.
 func (d *Decoder) Decode(a *Attributes, kind subscriber.EventKind, sender *Sender, source netip.Addr, arrival time.Time) (subscriber.Event, []subscriber.Event) {
 	event := d.event(a, kind, sender, source, arrival)
 	if len(a.framed) < 2 || kind == subscriber.EventAccountingOn || kind == subscriber.EventAccountingOff {
@@ -70,8 +69,8 @@ func (d *Decoder) Decode(a *Attributes, kind subscriber.EventKind, sender *Sende
 	return event, more
 }
 
-// event builds the event of the first address. All its strings share one
-// allocation, for they live and die together.
+// event builds the event of the first address. All its strings share one allocation,
+// because they have the same lifetime.
 func (d *Decoder) event(a *Attributes, kind subscriber.EventKind, sender *Sender, source netip.Addr, arrival time.Time) subscriber.Event {
 	text, ends := d.scratch[:0], [6]int{}
 	for i, value := range [len(ends)]radius.Attribute{a.userName, a.callingStationID, a.class, a.multiSessionID, a.parent(), a.sessionID} {
@@ -112,8 +111,8 @@ func (d *Decoder) event(a *Attributes, kind subscriber.EventKind, sender *Sender
 	}
 }
 
-// nas is the address the NAS gives itself. A link-local one names no NAS: every
-// router may have the same (RFC 5080 section 2.7.1).
+// nas returns the NAS's address attribute. A link-local one identifies no NAS: every router
+// may have the same (RFC 5080 section 2.7.1).
 func (a *Attributes) nas() netip.Addr {
 	if addr := address(a.nasAddress); addr.IsValid() && !addr.IsUnspecified() {
 		return addr
@@ -125,7 +124,7 @@ func (a *Attributes) nas() netip.Addr {
 	return addr
 }
 
-// inside is the session's first address; the zero Addr when it has none.
+// inside returns the session's first address; the zero Addr when it has none.
 func (a *Attributes) inside() netip.Addr {
 	if len(a.framed) == 0 {
 		return netip.Addr{}
@@ -140,7 +139,7 @@ func (a *Attributes) stamp() time.Time {
 	return time.Unix(int64(integer(a.eventTimestamp)), 0)
 }
 
-// delayed is Acct-Delay-Time; negative when absent.
+// delayed returns Acct-Delay-Time; negative when absent.
 func (a *Attributes) delayed() time.Duration {
 	if a.delayTime == nil {
 		return -1
@@ -148,7 +147,7 @@ func (a *Attributes) delayed() time.Duration {
 	return seconds(integer(a.delayTime))
 }
 
-// lasted is Acct-Session-Time; negative when absent.
+// lasted returns Acct-Session-Time; negative when absent.
 func (a *Attributes) lasted() time.Duration {
 	if a.sessionTime == nil {
 		return -1

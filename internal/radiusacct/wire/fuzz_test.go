@@ -16,7 +16,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// sample is a packet as a BNG sends it, with the given attributes appended.
+// sample returns a packet like a BNG's, with the given attributes appended.
 func sample(more ...byte) []byte {
 	p := radius.New(radius.CodeAccountingRequest, []byte("secret"))
 	p.Identifier = 1
@@ -41,8 +41,8 @@ func sample(more ...byte) []byte {
 	return b
 }
 
-// FuzzPacket holds the parser against that of layeh.com/radius: what it takes is
-// a packet there too, and the reply carries the same Proxy-State attributes.
+// FuzzPacket compares the parser with that of layeh.com/radius: a packet that it accepts is
+// one there too, and the reply has the same Proxy-State attributes.
 func FuzzPacket(f *testing.F) {
 	f.Add(sample())
 	f.Add(sample(33, 2, 33, 5, 0, 1, 2, 26, 3, 0))
@@ -101,7 +101,7 @@ func checkReply(t *testing.T, reply Packet, request *radius.Packet) {
 	}
 }
 
-// FuzzEvent holds the event against what layeh.com/radius reads from the same
+// FuzzEvent compares the event with the values that layeh.com/radius reads from the same
 // attributes.
 func FuzzEvent(f *testing.F) {
 	f.Add(sample()[HeaderLen:])
@@ -161,7 +161,7 @@ func checkEvent(t *testing.T, ev subscriber.Event, p *radius.Packet) {
 	}
 }
 
-// checkClasses demands every Class that says something, in its order.
+// checkClasses checks that every Class that is not empty is kept, in order.
 func checkClasses(t *testing.T, ev subscriber.Event, attrs radius.Attributes) {
 	t.Helper()
 	var want []string
@@ -179,8 +179,7 @@ func checkClasses(t *testing.T, ev subscriber.Event, attrs radius.Attributes) {
 	}
 }
 
-// checkAddresses demands events that differ in their address alone, one for
-// each address.
+// checkAddresses checks that the events differ only in their address, one for each.
 func checkAddresses(t *testing.T, events []subscriber.Event) {
 	t.Helper()
 	seen := make(map[netip.Addr]bool)

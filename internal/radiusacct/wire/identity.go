@@ -2,22 +2,22 @@ package wire
 
 import "net/netip"
 
-// NASIdentity is what tells one NAS from another within a client, or within the
+// NASIdentity selects the attributes that identify a NAS within a client, or within the
 // realm of several.
 type NASIdentity uint8
 
-// The identities. Whatever is missing, the text is the same for each packet of a
-// NAS, and no two NASes that are told apart have the same.
+// The identities. Even if attributes are missing, the text is the same for each packet of a
+// NAS, and different for different NASes.
 const (
 	// NASIdentifier is NAS-Identifier, else the NAS's address, else the address
 	// that the packet came from (strongSwan's early Stop names none).
 	NASIdentifier NASIdentity = iota
 	// NASAddress is NAS-IP(v6)-Address, else the address that the packet came from.
 	NASAddress
-	// NASBoth is NAS-Identifier and NAS-IP(v6)-Address with an "@" between them,
-	// either of which may be missing ("MikroTik@", "@192.0.2.1"); without both the
-	// address that the packet came from stands for the second. An address has no
-	// "@", so the last one parts them whatever the identifier is.
+	// NASBoth is NAS-Identifier and NAS-IP(v6)-Address with an "@" between them, either of
+	// which may be missing ("MikroTik@", "@192.0.2.1"); without both, the address that the
+	// packet came from is the second. An address has no "@", so the last one is the
+	// separator.
 	NASBoth
 )
 

@@ -1,9 +1,9 @@
 package wire
 
-// A Malformed is why a packet cannot be read.
+// A Malformed is the reason why a packet cannot be read.
 type Malformed struct {
 	Reason string
-	// Fatal is for what leaves no trust in what follows on the same connection (RFC 6613
+	// Fatal is true if the following octets on the same connection are unreliable (RFC 6613
 	// section 2.6.4).
 	Fatal bool
 }

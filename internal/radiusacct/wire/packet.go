@@ -10,12 +10,12 @@ import (
 // 3) in octets.
 const HeaderLen = 20
 
-// A Packet is one RADIUS packet in place in its datagram, cut to its Length.
+// A Packet is one RADIUS packet, aliasing its datagram and cut to its Length.
 type Packet []byte
 
-// Parse cuts a datagram to the packet in it: what exceeds the Length field is padding
-// and belongs to nothing (RFC 2865 section 3). Lengths up to 4096 pass: RFC 2866 says
-// 4095, RFC 2865 says 4096, and peers use the latter.
+// Parse cuts a datagram to its packet: octets beyond the Length field are padding (RFC 2865
+// section 3). Lengths up to 4096 pass: RFC 2866 says 4095, RFC 2865 says 4096, and peers
+// use the latter.
 func Parse(datagram []byte) (Packet, *Malformed) {
 	if len(datagram) < HeaderLen {
 		return nil, errShortDatagram
@@ -27,9 +27,8 @@ func Parse(datagram []byte) (Packet, *Malformed) {
 	return datagram[:length:length], nil
 }
 
-// First returns the packet that a stream begins with, by its Length field (RFC 6613
-// section 2.6.4); nil where some of it is yet to come. After an error nobody knows where
-// the next packet begins.
+// First returns the first packet of a stream, by its Length field (RFC 6613 section 2.6.4);
+// nil if it is not complete. After an error the begin of the next packet is unknown.
 func First(stream []byte) (Packet, *Malformed) {
 	if len(stream) < 4 {
 		return nil, nil
@@ -44,7 +43,7 @@ func First(stream []byte) (Packet, *Malformed) {
 	return stream[:length:length], nil
 }
 
-// Code tells what kind of packet it is.
+// Code returns the type of the packet.
 func (p Packet) Code() radius.Code { return radius.Code(p[0]) }
 
 // Identifier matches requests and replies (RFC 2866 section 3).
@@ -53,8 +52,8 @@ func (p Packet) Identifier() byte { return p[1] }
 // Authenticator returns the Request or Response Authenticator.
 func (p Packet) Authenticator() [16]byte { return [16]byte(p[4:HeaderLen]) }
 
-// Digest tells the packet from every other one, but for those that are the same to the
-// octet: the Request Authenticator is a hash of the whole (RFC 2866 section 3).
+// Digest differs between packets, except between identical ones: the Request Authenticator
+// is a hash of the whole (RFC 2866 section 3).
 func (p Packet) Digest() uint64 { return binary.BigEndian.Uint64(p[4:HeaderLen]) }
 
 func (p Packet) attributes() []byte { return p[HeaderLen:] }

@@ -10,9 +10,9 @@ import (
 // ReplyLen returns the length of the reply to a request with these attributes.
 func (a *Attributes) ReplyLen() int { return HeaderLen + a.proxyStates }
 
-// AppendReply appends the Accounting-Response to p of a length, still without its
-// authenticator. It is [Attributes.ReplyLen] for every Proxy-State of the request in its order (RFC
-// 2866 section 2.1), and HeaderLen for none; a reply has nothing else.
+// AppendReply appends the Accounting-Response to p, without its authenticator. With the
+// length [Attributes.ReplyLen] it has every Proxy-State of the request in order (RFC 2866
+// section 2.1), with HeaderLen none; a reply has nothing else.
 func AppendReply(b []byte, p Packet, length int) Packet {
 	b = append(b, byte(radius.CodeAccountingResponse), p.Identifier())
 	b = binary.BigEndian.AppendUint16(b, uint16(length))

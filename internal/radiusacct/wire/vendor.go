@@ -8,21 +8,20 @@ import (
 	"layeh.com/radius"
 )
 
-// Vendors (IANA private enterprise numbers) that account services within a
-// subscriber's session under session identifiers of their own, and the attributes
-// that tell so. An attribute is a mark only where its vendor documents that the
-// accounting of the session itself has none: a session that
-// was taken for a service would be without NAT.
+// Vendors (IANA private enterprise numbers) that account services within a subscriber's
+// session under session identifiers of their own, and the attributes that mark this. An
+// attribute is a mark only if its vendor documents that the accounting of the session
+// itself has none: a session taken for a service would be without NAT.
 //
 // Huawei's HW-Service-Info (2011-185) and HW-Policy-Name (2011-95) are no marks: the
-// users' own accounting has them too, if "radius-attribute include edsg-service-name
-// accounting-request" is configured (NE40E Configuration Guide, EDSG). Of Ericsson's
-// Service-Name (2352-190) and of ZTE nothing is documented that would tell. Whoever
-// knows the configuration of such BNGs names the attribute: [Client.ServiceMarks].
+// accounting of the session itself has them too, if "radius-attribute include
+// edsg-service-name accounting-request" is configured (NE40E Configuration Guide, EDSG).
+// For Ericsson's Service-Name (2352-190) and for ZTE there is no such documentation.
+// Operators who know the configuration of such BNGs set ServiceMarks of radiusacct.Client.
 const (
 	vendorCisco          = 9
 	ciscoAVPair          = 1   // Cisco-AVPair
-	ciscoParentSessionID = 52  // Cisco-Parent-Session-Id, which says what the AV pair does
+	ciscoParentSessionID = 52  // Cisco-Parent-Session-Id, with the same meaning as the AV pair
 	ciscoServiceInfo     = 251 // Cisco-Service-Info
 
 	vendorERX         = 4874 // Juniper's BNGs
@@ -37,21 +36,21 @@ var (
 	// flow to its session (Intelligent Services Gateway Configuration Guide,
 	// "Configuring ISG Accounting").
 	ciscoParent = []byte("parent-session-id=")
-	// ciscoServiceName begins the Cisco-Service-Info with the name of a service,
-	// which stands in the accounting of connections to services and nowhere else
-	// (Service Selection Gateway, "RADIUS Accounting Records").
+	// ciscoServiceName begins the Cisco-Service-Info with the name of a service, which
+	// occurs only in the accounting of connections to services (Service Selection Gateway,
+	// "RADIUS Accounting Records").
 	ciscoServiceName = []byte("N")
 )
 
-// A VendorAttribute names an attribute within Vendor-Specific (RFC 2865 section
-// 5.26), as in 26-6527-151.
+// A VendorAttribute names an attribute within Vendor-Specific (RFC 2865 section 5.26), as
+// in 26-6527-151.
 type VendorAttribute struct {
 	Vendor uint32
 	Type   uint8
 }
 
-// parentPlace is where, besides its mark, the accounting of a service tells the
-// Acct-Session-Id of the session around it.
+// parentPlace is the place of the surrounding session's Acct-Session-Id in the accounting
+// of a service, besides its mark.
 type parentPlace uint8
 
 const (
@@ -60,8 +59,8 @@ const (
 	parentInSession                  // it is the Acct-Session-Id up to its last colon
 )
 
-// takeVendors reads a Vendor-Specific attribute (RFC 2865 section 5.26). What is
-// wrong within concerns the vendor alone: it is skipped, and the request is good.
+// takeVendors reads a Vendor-Specific attribute (RFC 2865 section 5.26). An error within it
+// concerns only the vendor: the rest is skipped, and the request is valid.
 func (a *Attributes) takeVendors(value radius.Attribute) {
 	if len(value) < 4 {
 		return
@@ -75,7 +74,7 @@ func (a *Attributes) takeVendors(value radius.Attribute) {
 	}
 }
 
-// marksServices reports whether attributes of a vendor are worth looking at.
+// marksServices reports whether a vendor has attributes that mark services.
 func (a *Attributes) marksServices(vendor uint32) bool {
 	switch vendor {
 	case vendorCisco, vendorERX, vendorNokia:
@@ -92,16 +91,16 @@ func (a *Attributes) takeVendor(vendor uint32, kind byte, value radius.Attribute
 	case vendorCisco:
 		a.takeCisco(kind, value)
 	case vendorERX:
-		// The Acct-Session-Id of a service is that of its session, a colon and a
-		// number (JunosE Broadband Access Configuration Guide, "Configuring RADIUS
-		// Accounting for Service Manager").
+		// The Acct-Session-Id of a service is that of its session, a colon and a number
+		// (JunosE Broadband Access Configuration Guide, "Configuring RADIUS Accounting for
+		// Service Manager").
 		if kind == erxServiceSession {
 			a.service, a.parentIn = true, parentInSession
 		}
 	case vendorNokia:
-		// It stands in all accounting of service instances, and the session is told
-		// as the Acct-Multi-Session-Id (7750 SR RADIUS Attributes Reference Guide,
-		// "Subscriber service accounting").
+		// It is in all accounting of service instances, with the session's identifier as
+		// Acct-Multi-Session-Id (7750 SR RADIUS Attributes Reference Guide, "Subscriber
+		// service accounting").
 		if kind == alcSubServActivate {
 			a.service, a.parentIn = true, parentInMultiSession
 		}
@@ -126,8 +125,8 @@ func (a *Attributes) takeCisco(kind byte, value radius.Attribute) {
 	}
 }
 
-// parent is the Acct-Session-Id of the session around a service; empty when it is
-// not told.
+// parent returns the Acct-Session-Id of the session around a service; empty when it is
+// unknown.
 func (a *Attributes) parent() radius.Attribute {
 	switch {
 	case a.parentSessionID != nil:
