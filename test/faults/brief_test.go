@@ -9,8 +9,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Group brief has a short record_ttl and nobody who sends Interims: who begins
-// there is over soon, by the expiry of its record (DEL-09).
+// Group brief has a short record_ttl, and its NAS sends no Interims: a session there ends
+// soon, by the expiry of its record (DEL-09).
 const (
 	briefTTL      = 5 * time.Second
 	briefLines    = 4
@@ -42,7 +42,7 @@ func newBriefs() []*brief {
 	return all
 }
 
-// planBriefs has some of them come online anew.
+// planBriefs starts new sessions for some of them.
 func (w *world) planBriefs() []op {
 	var ops []op
 	for _, b := range w.briefs {
@@ -54,8 +54,8 @@ func (w *world) planBriefs() []op {
 	return ops
 }
 
-// writtenBack is for a loss of the database: what expired may have come back, for
-// the time to live of a record.
+// writtenBack is called after a loss of the database: expired records may have been written
+// back, for the TTL of a record.
 func (w *world) writtenBack() {
 	for _, b := range w.briefs {
 		b.sent, b.answered = time.Time{}, time.Now()
@@ -78,11 +78,10 @@ func (w *world) lookBriefs(ctx context.Context, s *snapshot) error {
 	return err
 }
 
-// clocks is by how much the clocks of Redis and of this process may be apart.
+// clocks is the most by which the clocks of Redis and of this process may differ.
 const clocks = 200 * time.Millisecond
 
-// briefs: a record stands as long as it should, and the binding as long as the
-// record.
+// briefs: a record exists as long as it should, and the binding as long as the record.
 func (c *comparison) briefs() {
 	live := c.live()
 	for _, b := range c.world.briefs {

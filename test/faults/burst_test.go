@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	senders    = 6                      // operations under way at once
-	retransmit = 300 * time.Millisecond // as long a NAS waits for an answer
+	senders    = 6                      // operations at once
+	retransmit = 300 * time.Millisecond // a NAS's timeout for an answer
 )
 
-// A burst is the traffic of one round, under way. Every operation is tried until
-// it was answered, as a NAS does, across whatever fault there is.
+// A burst is the traffic of one round. Every operation is repeated until it is answered, as
+// a NAS does, despite any fault.
 type burst struct {
 	w       *world
 	tasks   sync.WaitGroup
@@ -31,7 +31,7 @@ type burst struct {
 	err error
 }
 
-// start begins to carry out operations.
+// start begins to execute operations.
 func (w *world) start(ctx context.Context, ops []op) *burst {
 	b := &burst{w: w, over: make(chan struct{})}
 	todo := make(chan op, len(ops))
@@ -70,7 +70,7 @@ func (b *burst) wait() error {
 	return b.err
 }
 
-// until waits until the condition holds or nothing more will come.
+// until waits until the condition holds or all operations have ended.
 func (b *burst) until(ctx context.Context, what string, holds func() bool) error {
 	return b.w.Until(ctx, what, func() (bool, error) {
 		select {
@@ -82,12 +82,12 @@ func (b *burst) until(ctx context.Context, what string, holds func() bool) error
 	})
 }
 
-// awaitStarted waits until so many operations have begun.
+// awaitStarted waits until n operations have begun.
 func (b *burst) awaitStarted(ctx context.Context, n int) error {
 	return b.until(ctx, "operations to begin", func() bool { return b.started.Load() >= int64(n) })
 }
 
-// awaitTries waits until so many more requests were sent.
+// awaitTries waits until n more requests were sent.
 func (b *burst) awaitTries(ctx context.Context, n int) error {
 	from := b.tries.Load()
 	return b.until(ctx, "requests to be sent", func() bool { return b.tries.Load() >= from+int64(n) })
@@ -118,7 +118,7 @@ func (b *burst) do(ctx context.Context, o op) error {
 	return nil
 }
 
-// insist tries until it works, each time not longer than a NAS would wait.
+// insist calls try until it succeeds, each time no longer than a NAS would wait.
 func (b *burst) insist(ctx context.Context, try func(context.Context) error) error {
 	var last error
 	err := b.w.Until(ctx, "an answer", func() (bool, error) {
@@ -134,8 +134,8 @@ func (b *burst) insist(ctx context.Context, try func(context.Context) error) err
 	return nil
 }
 
-// delete ends a record by gRPC. Tried again it may find nothing, for the answer
-// to the first may be what was lost.
+// delete ends a record by gRPC. A repetition may find no record, because only the answer to
+// the first request may have been lost.
 func (b *burst) delete(ctx context.Context, o op) error {
 	_, err := b.w.Daemon.Ctl(ctx, "subscriber", "delete", o.line.inside.String(), "--yes")
 	if err != nil && strings.Contains(err.Error(), "no such subscriber") {
@@ -144,7 +144,7 @@ func (b *burst) delete(ctx context.Context, o op) error {
 	return err
 }
 
-// account sends a request until it is answered, wherever sessiond listens then.
+// account sends a request until it is answered, to sessiond's present address.
 func (b *burst) account(ctx context.Context, t telling) error {
 	return b.insist(ctx, func(ctx context.Context) error {
 		address, _ := b.w.radius.Load().(string)

@@ -13,8 +13,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestNoCapability: without the capabilities it needs sessiond does not start,
-// and says which they are. Without Redis it would start, and wait.
+// TestNoCapability: without the required capabilities sessiond does not start, and names
+// them. With them it would start, and wait for Redis.
 func TestNoCapability(t *testing.T) {
 	testenv.Require(t, testenv.Root|testenv.Nft)
 	t.Parallel()

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// differences compares a snapshot with the model. What it returns may come
-// right while sessiond works; what must not be at any moment is for forbidden.
+// differences compares a snapshot with the model. sessiond may still resolve the returned
+// differences; forbidden returns those that may never exist.
 func (w *world) differences(s *snapshot) []string {
 	c := &comparison{world: w, s: s}
 	c.records()
@@ -28,7 +28,7 @@ func (w *world) differences(s *snapshot) []string {
 	return c.found
 }
 
-// besides compares what lookForeign saw.
+// besides compares the results of lookForeign.
 func (w *world) besides(s *snapshot) []string {
 	c := &comparison{world: w, s: s}
 	for _, prefix := range []netip.Prefix{outsidePrefix, briefOutside} {
@@ -42,7 +42,7 @@ func (w *world) besides(s *snapshot) []string {
 	return c.found
 }
 
-// forbidden is what no snapshot may show.
+// forbidden returns the differences that no snapshot may have.
 func (w *world) forbidden(s *snapshot) []string {
 	c := &comparison{world: w, s: s}
 	c.overlaps()
@@ -59,8 +59,8 @@ func (c *comparison) differ(format string, args ...any) {
 	c.found = append(c.found, fmt.Sprintf(format, args...))
 }
 
-// records: Redis has a record for each that is online, of its session, and no
-// other. So what was answered was not lost (I2), and what is old undid nothing (I4).
+// records: Redis has a record for each online line, of its session, and no other. So no
+// answered event was lost (I2), and no old event undid anything (I4).
 func (c *comparison) records() {
 	for _, l := range c.model.lines {
 		r, ok := c.s.records[l.inside]
@@ -75,8 +75,8 @@ func (c *comparison) records() {
 	}
 }
 
-// bindings: who is online has one binding that is ACTIVE, or none if there is no
-// free block; all others have at most blocks in hold, or drain.
+// bindings: an online line has one binding that is ACTIVE, or none if there is no free
+// block; all others have at most bindings that are held or draining.
 func (c *comparison) bindings() {
 	live := c.live()
 	waiting := 0
@@ -107,7 +107,7 @@ func (c *comparison) bindings() {
 	}
 }
 
-// live are the bindings that are not in hold, by inside address.
+// live returns the bindings that are not held, by inside address.
 func (c *comparison) live() map[netip.Addr]*binding {
 	live := map[netip.Addr]*binding{}
 	for i := range c.s.bindings {
@@ -123,7 +123,7 @@ func (c *comparison) live() map[netip.Addr]*binding {
 	return live
 }
 
-// overlaps: no two bindings share a port, those in hold included (I1).
+// overlaps: no two bindings share a port, held ones included (I1).
 func (c *comparison) overlaps() {
 	sorted := slices.Clone(c.s.bindings)
 	slices.SortFunc(sorted, func(a, b binding) int {
@@ -139,7 +139,7 @@ func (c *comparison) overlaps() {
 	}
 }
 
-// pools: every block is used, held or free, and as many as bindings say.
+// pools: every block is used, held or free, and the counts agree with the bindings.
 func (c *comparison) pools() {
 	used, held := 0, 0
 	for i := range c.s.bindings {
@@ -161,7 +161,7 @@ func (c *comparison) pools() {
 	}
 }
 
-// kernel: gate and block elements are there for exactly the live bindings.
+// kernel: there are gate and block elements for exactly the live bindings.
 func (c *comparison) kernel() {
 	gates, blocks := map[netip.Addr]string{}, map[netip.Addr]string{}
 	for inside, b := range c.live() {
@@ -206,8 +206,8 @@ func (c *comparison) stored() {
 	}
 }
 
-// sessions: every conntrack entry is of an address with a live binding, and in
-// its block (NAT-40); so nothing is left of who ended.
+// sessions: every conntrack entry is of an address with a live binding, and in its block
+// (NAT-40). So no entry is left of an ended subscriber.
 func (c *comparison) sessions() {
 	live := c.live()
 	for _, e := range c.s.entries {

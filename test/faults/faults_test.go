@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// area is what a fault breaks; a round has at most one fault of each.
+// area is the part that a fault affects; a round has at most one fault of each.
 type area string
 
 const (
@@ -20,23 +20,23 @@ const (
 	inPool   area = "pool"
 )
 
-// A fault is something that breaks, and how it is put right. Whichever faults
-// are broken together, each can be put right before the others.
+// A fault is something that breaks, and its repair. If several are combined, each can be
+// repaired before the others.
 type fault struct {
 	name string
 	area
 	weight int
 	inject func(context.Context, *world) error
-	lift   func(context.Context, *world) error // nil: it mends itself
+	lift   func(context.Context, *world) error // nil: no repair needed
 
-	down      bool // sessiond is not running meanwhile
-	loses     bool // the database loses what was done in this round, or all
+	down      bool // sessiond is not running during it
+	loses     bool // the database loses the changes of this round, or all data
 	returns   bool // the database goes back in time
-	disturbs  bool // live flows may be held up meanwhile
-	kernel    bool // the kernel forgets what only the database knows besides
-	crowds    bool // conntrack may evict what is not assured
-	endsFlows bool // live flows are over
-	reconcile bool // mended by a reconcile; one is asked for
+	disturbs  bool // live flows may stall during it
+	kernel    bool // the kernel loses state that otherwise only the database has
+	crowds    bool // conntrack may evict entries that are not assured
+	endsFlows bool // live flows end
+	reconcile bool // needs a reconcile, which the harness requests
 }
 
 var faults = []fault{
@@ -50,7 +50,8 @@ var faults = []fault{
 	{name: "redis SIGSTOP", area: inRedis, weight: 6, inject: hangRedis, lift: resumeRedis},
 	{name: "redis restarted empty", area: inRedis, weight: 3, loses: true, inject: emptyRedis, lift: startRedis},
 	{name: "redis FLUSHALL", area: inRedis, weight: 3, loses: true, inject: flushRedis},
-	// Bindings are not in the feed: where nothing else was lost, a reconcile finds it out.
+	// Bindings are not in the feed: if nothing else was lost, only a reconcile finds it
+	// out.
 	{name: "redis from the past", area: inRedis, weight: 3, loses: true, returns: true, reconcile: true, inject: revertRedis, lift: startRedis},
 	{name: "redis out of memory", area: inRedis, weight: 2, inject: redisDo("CONFIG", "SET", "maxmemory", "1"), lift: redisDo("CONFIG", "SET", "maxmemory", "0")},
 	{name: "redis read-only", area: inRedis, weight: 2, inject: redisDo("REPLICAOF", "127.0.0.1", "1"), lift: redisDo("REPLICAOF", "NO", "ONE")},
@@ -72,7 +73,7 @@ var faults = []fault{
 	{name: "more subscribers than blocks", area: inPool, weight: 3},
 }
 
-// drawFaults draws one to three faults that may come together.
+// drawFaults draws one to three faults that may be combined.
 func drawFaults(rng *rand.Rand, m *model) []fault {
 	total := 0
 	for _, f := range faults {
@@ -89,9 +90,9 @@ func drawFaults(rng *rand.Rand, m *model) []fault {
 	return drawn
 }
 
-// together reports whether faults leave anything from which all can be restored:
-// the database, or the kernel together with the running sessiond. The live
-// settings are in the database and in sessiond alone.
+// together reports whether the faults leave a source to restore everything from: the
+// database, or the kernel together with the running sessiond. Only the database and
+// sessiond have the live settings.
 func together(all []fault, m *model) bool {
 	areas := map[area]bool{}
 	var down, loses, kernel, enobufs, daemon bool
@@ -109,7 +110,7 @@ func together(all []fault, m *model) bool {
 	return !(down && kernel) && !(down && loses && !m.removal) && !(enobufs && (daemon || loses))
 }
 
-// redisDo is a command to Redis that others give.
+// redisDo returns a fault that is a command to Redis by another client.
 func redisDo(args ...any) func(context.Context, *world) error {
 	return func(ctx context.Context, w *world) error { return w.db.Do(ctx, args...).Err() }
 }
@@ -125,7 +126,7 @@ func stopDaemon(_ context.Context, w *world) error {
 	return err
 }
 
-// killStarting kills sessiond in the midst of its start, which is recovery.
+// killStarting kills sessiond during its start, in the recovery.
 func killStarting(ctx context.Context, w *world) error {
 	if err := w.Daemon.Kill(); err != nil {
 		return err
@@ -134,7 +135,7 @@ func killStarting(ctx context.Context, w *world) error {
 		if err := w.Daemon.Launch(ctx); err != nil {
 			return err
 		}
-		// A start that waits for Redis says no more.
+		// A start that waits for Redis logs no more lines.
 		once, cancel := context.WithTimeout(ctx, retransmit)
 		_ = w.Daemon.AwaitLines(once, 5+w.faultRNG.IntN(12))
 		cancel()
@@ -163,14 +164,14 @@ func flushRedis(ctx context.Context, w *world) error {
 	return err
 }
 
-// revertRedis takes Redis back to what it was at the beginning of the round.
+// revertRedis restores Redis as of the beginning of the round.
 func revertRedis(_ context.Context, w *world) error {
 	return errors.Join(w.Redis.Kill(), w.Redis.PutBack(w.past()))
 }
 
 func (w *world) past() string { return filepath.Join(w.Dir, "past") }
 
-// remember keeps what Redis has now for revertRedis.
+// remember saves the present data of Redis for revertRedis.
 func (w *world) remember() error {
 	return errors.Join(os.RemoveAll(w.past()), w.Redis.Copy(w.past()))
 }

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	wantFlows   = 10                     // live at a time, of each world
-	passesSoon  = 8 * time.Second        // TCP has to retransmit what a fault dropped
-	staysSilent = 400 * time.Millisecond // how long a dead flow is listened to
+	wantFlows   = 10                     // live at a time, in each world
+	passesSoon  = 8 * time.Second        // TCP has to retransmit the packets that a fault dropped
+	staysSilent = 400 * time.Millisecond // time in which a dead flow must be silent
 )
 
-// A flow is what one subscriber has going on: a TCP connection that stays, a
-// UDP socket's mapping, and an ICMP identifier.
+// A flow is the traffic of one subscriber: a TCP connection that stays, a UDP socket's
+// mapping, and an ICMP identifier.
 type flow struct {
 	line    *line
 	session *session
@@ -29,7 +29,7 @@ type flow struct {
 	entry   string // conntrack's id of the connection
 	udp     netip.AddrPort
 	udpSeen netip.AddrPort
-	over    bool // its session was seen to end; it may come back, the flow does not
+	over    bool // its session was seen to end; the session may come back, the flow does not
 }
 
 func (f *flow) String() string {
@@ -39,7 +39,7 @@ func (f *flow) String() string {
 // live reports whether the flow's session is still online.
 func (f *flow) live() bool { return !f.over && f.line.online == f.session }
 
-// openFlows gives some of those who have a block a flow, until there are enough.
+// openFlows opens flows of subscribers that have a block, until there are enough.
 func (w *world) openFlows(ctx context.Context, s *snapshot) error {
 	c := &comparison{world: w, s: s}
 	live := c.live()
@@ -80,7 +80,7 @@ func (w *world) openFlow(ctx context.Context, l *line, b binding) (*flow, error)
 	return f, err
 }
 
-// noteEntries takes down the identifiers of new flows' entries.
+// noteEntries records the identifiers of new flows' entries.
 func (w *world) noteEntries(ctx context.Context) error {
 	var s snapshot
 	if err := w.lookConntrack(ctx, &s); err != nil {
@@ -109,8 +109,8 @@ func (f *flow) owns(e *entry) bool {
 		strings.Contains(e.text, fmt.Sprintf(" sport=%d dport=%d ", local.Port(), remote.Port()))
 }
 
-// probeInnocent requires that all flows whose session is untouched pass, also
-// while sessiond or Redis is away (I9).
+// probeInnocent checks that all flows of untouched sessions pass, also while sessiond or
+// Redis is down (I9).
 func (w *world) probeInnocent(touched map[*line]bool) error {
 	var innocent []*flow
 	for _, f := range w.flows {
@@ -137,8 +137,8 @@ func (w *world) eachFlow(flows []*flow, do func(*flow) error) error {
 	return errors.Join(errs...)
 }
 
-// settleFlows checks all flows at rest: who is online goes on as before, with
-// the same conntrack entry and the same mapping; who ended is silent.
+// settleFlows checks all flows at rest: those of online subscribers have the same conntrack
+// entry and mapping as before; those of ended ones are silent.
 func (w *world) settleFlows(ctx context.Context, s *snapshot) error {
 	ids := map[string]bool{}
 	for _, e := range s.entries {
@@ -186,12 +186,12 @@ func (w *world) goesOn(ctx context.Context, f *flow, ids map[string]bool) error 
 		if !w.crowded {
 			return fmt.Errorf("%v: UDP is seen as %v, was %v", f, seen, f.udpSeen)
 		}
-		f.udpSeen = seen // a full table evicts what is not assured
+		f.udpSeen = seen // a full table evicts entries that are not assured
 	}
 	return nil
 }
 
-// closeEnded closes the flows of sessions that are over, but for those that drain.
+// closeEnded closes the flows of ended sessions, except draining ones.
 func (w *world) closeEnded(live map[netip.Addr]*binding) error {
 	var errs []error
 	w.flows = slices.DeleteFunc(w.flows, func(f *flow) bool {
@@ -204,8 +204,7 @@ func (w *world) closeEnded(live map[netip.Addr]*binding) error {
 	return errors.Join(errs...)
 }
 
-// dropFlows closes the flows of lines of which nothing is certain any more; nil
-// stands for all.
+// dropFlows closes the flows of lines whose state is uncertain; nil means all.
 func (w *world) dropFlows(of map[*line]bool) error {
 	var errs []error
 	w.flows = slices.DeleteFunc(w.flows, func(f *flow) bool {

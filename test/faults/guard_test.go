@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// guardMinimum is how many removals that nobody asked for pass at once; a wave is
-// short, so that the deletions of a round make none.
+// guardMinimum is the number of unrequested removals that pass at once. The window is
+// short, so that the deletions of a round are not a wave.
 const guardMinimum = 10
 
 const guardConfig = "minimum: 10, removed: 0%, window: 1s"
 
-// massDeletion deletes all records at once, with the database's marker in place
-// (DEL-13). Some go; the guard holds all others, whose flows must not notice, until
-// they are refused.
+// massDeletion deletes all records at once but keeps the database's marker (DEL-13). Some
+// removals pass; the guard holds all others, whose flows must continue, until they are
+// refused.
 func (w *world) massDeletion(ctx context.Context) error {
 	w.holds.setBehind(true)
 	defer w.holds.setBehind(false)
@@ -56,8 +56,7 @@ func (w *world) massDeletion(ctx context.Context) error {
 	return w.settle(ctx, nil)
 }
 
-// judged waits until each of the lines is held or has ended, and returns those that
-// ended.
+// judged waits until each of the lines is held or has ended, and returns those that ended.
 func (w *world) judged(ctx context.Context, lines []*line) (map[*line]bool, error) {
 	ended := map[*line]bool{}
 	err := w.Until(ctx, "the guard to judge", func() (bool, error) {

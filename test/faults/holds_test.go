@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// holds watches the bindings stored in Redis and takes down every block that
-// came to another subscriber before its hold was over (NAT-30).
+// holds watches the bindings stored in Redis and records every block that another
+// subscriber got before its hold was over (NAT-30).
 type holds struct {
 	w    *world
 	stop context.CancelFunc
@@ -17,12 +17,12 @@ type holds struct {
 	mu     sync.Mutex
 	last   map[string]lastHolder
 	blind  bool
-	behind bool // Redis may be: it hangs, or sessiond does
+	behind bool // Redis may be behind: it hangs, or sessiond does
 	broken []string
-	moves  int // blocks seen to change hands
+	moves  int // number of blocks that changed hands
 }
 
-// A lastHolder is who was last seen with a block.
+// A lastHolder is the last known holder of a block.
 type lastHolder struct {
 	storedBinding
 	seen time.Time
@@ -30,7 +30,7 @@ type lastHolder struct {
 
 const (
 	watchEvery = 40 * time.Millisecond
-	// clockGrain is by how much instants in Redis, which are rounded, may be off.
+	// clockGrain is the most by which rounded times in Redis may be off.
 	clockGrain = 20 * time.Millisecond
 )
 
@@ -55,7 +55,7 @@ func (h *holds) run(ctx context.Context) {
 		began := time.Now()
 		rows, err := h.w.lookStored(once)
 		cancel()
-		if err == nil { // else Redis is away
+		if err == nil { // else Redis is down
 			h.take(rows, began)
 		}
 	}
@@ -79,9 +79,9 @@ func (h *holds) take(rows map[string]storedBinding, at time.Time) {
 	}
 }
 
-// usedUntil is until when a block that stands in Redis as in use is known to have
-// been. While something is broken Redis may say so long after the block was released,
-// which sessiond remembers by itself meanwhile.
+// usedUntil returns the latest time at which a block that Redis shows as in use is known to
+// have been so. During a fault Redis may show that long after the block was released; until
+// then only sessiond knows.
 func (h *holds) usedUntil(before lastHolder, now storedBinding, looked time.Time) time.Time {
 	switch {
 	case !h.behind:
@@ -92,15 +92,15 @@ func (h *holds) usedUntil(before lastHolder, now storedBinding, looked time.Time
 	return now.Allocated
 }
 
-// setBehind tells that something is being broken, or works again.
+// setBehind tells that a fault begins, or is over.
 func (h *holds) setBehind(behind bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.behind = behind
 }
 
-// passed judges a block that has another holder than before. One that was last
-// seen in use was released later than that.
+// passed checks a block that has another holder than before. One that was last seen in use
+// was released later than that.
 func (h *holds) passed(block string, before lastHolder, now storedBinding) {
 	free := before.seen
 	if before.Held {
@@ -112,9 +112,9 @@ func (h *holds) passed(block string, before lastHolder, now storedBinding) {
 	}
 }
 
-// setBlind has the watch look away, and begin anew after it. A database that
-// went back in time shows what is no more. And where nobody but the kernel is left
-// to remember, bindings are nobody's until the next Start or Interim claims them.
+// setBlind stops the watch, and starts it anew afterwards. A database that went back in
+// time shows old bindings. And if only the kernel remembers, bindings have no holder until
+// the next Start or Interim.
 func (h *holds) setBlind(blind bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -122,7 +122,7 @@ func (h *holds) setBlind(blind bool) {
 	clear(h.last)
 }
 
-// violations returns what is to be complained of.
+// violations returns the violations found.
 func (h *holds) violations() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()

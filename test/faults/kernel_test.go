@@ -17,7 +17,7 @@ func (w *world) nft(ctx context.Context, command string) error {
 	return err
 }
 
-// deleteTable is what a restart of the distribution's nftables service does.
+// deleteTable has the effect of a restart of the distribution's nftables service.
 func deleteTable(ctx context.Context, w *world) error { return w.nft(ctx, "delete table ip sessiond") }
 
 func changeRules(ctx context.Context, w *world) error {
@@ -32,8 +32,8 @@ func changeRules(ctx context.Context, w *world) error {
 	return w.nft(ctx, changes[w.faultRNG.IntN(len(changes))])
 }
 
-// changeElements does to gate and block what no other party should. The element
-// meant may not be there, or there already; then the command does nothing.
+// changeElements changes gate and block like a misbehaving program. The chosen element may
+// be missing, or exist already; then the command does nothing.
 func changeElements(ctx context.Context, w *world) error {
 	if w.faultRNG.IntN(4) == 0 {
 		return errors.Join(w.nft(ctx, "flush map ip sessiond gate"), w.nft(ctx, "flush map ip sessiond block"))
@@ -53,8 +53,8 @@ func changeElements(ctx context.Context, w *world) error {
 	return nil
 }
 
-// ownTable puts a table in the place of ours that only its owner may change: all
-// that sessiond tries then fails with EPERM. It goes away with its owner.
+// ownTable replaces sessiond's table by one that only its owner may change: all changes by
+// sessiond then fail with EPERM. The table disappears with its owner.
 func ownTable(ctx context.Context, w *world) error {
 	cmd := exec.Command("nsenter", "--net="+w.Lab.CGN.Path(), "nft", "-i")
 	stdin, err := cmd.StdinPipe()
@@ -84,8 +84,8 @@ func deleteRoute(ctx context.Context, w *world) error {
 	return err
 }
 
-// injectEntries makes entries of addresses that are not online, and outside of
-// the block of those that are.
+// injectEntries makes entries of addresses that are not online, and outside of the block of
+// those that are.
 func injectEntries(ctx context.Context, w *world) error {
 	for i := range 5 {
 		l := w.model.lines[w.faultRNG.IntN(len(w.model.lines))]
@@ -105,13 +105,13 @@ func flushConntrack(ctx context.Context, w *world) error {
 	return err
 }
 
-// tableSize is more entries than the kernel admits by default.
+// tableSize exceeds the kernel's default limit of entries.
 const tableSize = 300_000
 
-// flooding lets one world at a time take the memory of a full table.
+// flooding bounds the memory of full tables: one world at a time has one.
 var flooding sync.Mutex
 
-// fillTable fills the conntrack table of the CGN: nothing new begins.
+// fillTable fills the conntrack table of the CGN, so that no new entry can begin.
 func fillTable(_ context.Context, w *world) error {
 	flooding.Lock()
 	flood, err := conntracktest.NewFlood(w.Lab.CGN.Path())
@@ -138,7 +138,7 @@ func drainTable(ctx context.Context, w *world) error {
 	}))
 }
 
-// ebb takes back a flood, if there is one.
+// ebb removes the entries of a flood, if there is one.
 func (w *world) ebb() error {
 	if w.flood == nil {
 		return nil
@@ -149,8 +149,7 @@ func (w *world) ebb() error {
 	return err
 }
 
-// overrunEvents has more events come than sessiond's socket holds, for it does
-// not run meanwhile.
+// overrunEvents stops sessiond and makes more events than its socket holds.
 func overrunEvents(ctx context.Context, w *world) error {
 	w.overrun = true
 	if err := w.Daemon.Pause(); err != nil {

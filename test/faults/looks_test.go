@@ -85,7 +85,8 @@ func parseRange(value json.RawMessage) (string, error) {
 	return b.block(), nil
 }
 
-// entryText finds the source, and where replies go, in a line of conntrack -L.
+// entryText finds the inside source, the destination of replies, and ports in a line of
+// conntrack -L.
 var entryText = regexp.MustCompile(`src=(\S+) dst=(\S+) .*? src=(\S+) dst=(\S+) .*?(?:dport|id)=(\d+).* id=(\d+)$`)
 
 func (w *world) lookConntrack(ctx context.Context, s *snapshot) error {

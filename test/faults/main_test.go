@@ -28,12 +28,12 @@ var programs *rig.Programs
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	redis.SetLogger(silent{}) // it tells of each fault at length
+	redis.SetLogger(silent{}) // it logs each fault at length
 	os.Exit(rig.Main(m, &programs))
 }
 
-// TestFaults_I1_I2_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_DEL13_NAT30_NAT40: random
-// traffic and random faults, and after each everything is as a simple model says.
+// TestFaults_I1_I2_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_DEL13_NAT30_NAT40 compares
+// the state after random traffic and random faults with a simple model.
 func TestFaults_I1_I2_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_DEL13_NAT30_NAT40(t *testing.T) {
 	testenv.Require(t, testenv.Root|testenv.Redis|testenv.Nft|testenv.Conntrack)
 	t.Parallel()
@@ -58,7 +58,7 @@ func TestFaults_I1_I2_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_DEL13_NAT30_N
 	})
 }
 
-// runWorld runs one world until so many faults were injected.
+// runWorld runs one world until the given number of faults was injected.
 func runWorld(t *testing.T, seed uint64, faults int, r *report) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
@@ -93,7 +93,7 @@ func runWorld(t *testing.T, seed uint64, faults int, r *report) {
 	t.Logf("seed %d: done, %d faults in all worlds", seed, r.total())
 }
 
-// quiet leaves out the calls of those who look.
+// quiet leaves out the log lines of the harness's own calls.
 func quiet(log string) string {
 	var kept []string
 	for line := range strings.Lines(log) {

@@ -11,34 +11,34 @@ import (
 type session struct {
 	id, user, nas string
 	start         time.Time // event time; set when it is first reported
-	heard         time.Time // event time of what was reported last
-	begun         *telling  // its Start; nil where that was lost
-	era           int       // of its NAS's clock, when it was heard last
+	heard         time.Time // event time of the newest report
+	begun         *telling  // its Start; nil if that was lost
+	era           int       // of its NAS's clock, at the newest report
 	shared        bool      // another session of the NAS has the same identifier
 	moved         bool      // from the address of its Start
-	uncertain     bool      // its start is, for its NAS's clock had just been set back
+	uncertain     bool      // its start is uncertain, because its NAS's clock had just been set back
 }
 
-// A line is one inside address, and who had it.
+// A line is one inside address, with its present and past sessions.
 type line struct {
 	inside netip.Addr
-	online *session   // by the events that were answered, in order of event time
-	lapsed *session   // the newest that ended without a word of its NAS: an Interim brings it back
-	ended  []*session // newest last, over for good: nothing brings them back
-	last   string     // NAS that told of the line last, as of a session that was, or may be, online there
+	online *session   // by the answered events, in order of event time
+	lapsed *session   // the newest that ended without a Stop: an Interim brings it back
+	ended  []*session // newest last, ended for good: no event brings them back
+	last   string     // NAS that last reported a session online, or possibly online, on the line
 }
 
-// rememberEnded is how many ended sessions of a line get late events.
+// rememberEnded is the number of a line's ended sessions that get late events.
 const rememberEnded = 3
 
-// model is who should be online. It knows nothing of how that comes about.
+// model is the expected set of online sessions, without any mechanism of sessiond.
 type model struct {
 	lines   []*line
 	nases   []*nas
 	removal bool // the toggle subscriber_session_removal
 
-	sessions  int            // given out so far
-	restarted map[string]int // the round of a NAS's newest restart
+	sessions  int            // number of sessions so far
+	restarted map[string]int // round of a NAS's newest restart
 }
 
 func newModel(inside []netip.Addr, rng *rand.Rand) *model {
@@ -67,10 +67,10 @@ func (m *model) count(holds func(*line) bool) int {
 func isOnline(l *line) bool  { return l.online != nil }
 func isOffline(l *line) bool { return l.online == nil }
 
-// owner is the user to whom a line belongs when nobody took it over.
+// owner returns the user who has the line when no other user has taken it over.
 func (l *line) owner() string { return "user-" + l.inside.String() }
 
-// begin puts a session online; one that is there is superseded.
+// begin puts a session online; the present one is superseded.
 func (l *line) begin(s *session) {
 	l.end()
 	if l.lapsed == s {
@@ -79,7 +79,7 @@ func (l *line) begin(s *session) {
 	l.online, l.last = s, s.nas
 }
 
-// end ends what is online for good: Stop, takeover.
+// end ends the online session for good: Stop, takeover.
 func (l *line) end() {
 	if l.online != nil {
 		l.bury(l.online)
@@ -87,7 +87,7 @@ func (l *line) end() {
 	}
 }
 
-// lapse ends what is online without a word of its NAS.
+// lapse ends the online session without a Stop.
 func (l *line) lapse() {
 	l.lapsed, l.online = l.online, nil
 }
@@ -97,14 +97,14 @@ func (l *line) bury(s *session) {
 	l.ended = l.ended[max(0, len(l.ended)-rememberEnded):]
 }
 
-// stopLapsed is the late Stop of the lapsed session: now its NAS has said it.
+// stopLapsed applies the late Stop of the lapsed session.
 func (l *line) stopLapsed() {
 	l.bury(l.lapsed)
 	l.lapsed = nil
 }
 
-// restart ends what a NAS has had online. If it was none, as some NASes send, the next
-// Interim brings that back.
+// restart ends the online sessions of a NAS. If the NAS did not restart, as some send, the
+// next Interim of each brings it back.
 func (m *model) restart(nas string) {
 	for _, l := range m.lines {
 		if l.online != nil && l.online.nas == nas {
@@ -113,7 +113,7 @@ func (m *model) restart(nas string) {
 	}
 }
 
-// forget is what the loss of the database does: what ended is not remembered.
+// forget applies the loss of the database: it no longer remembers ended sessions.
 func (m *model) forget() {
 	for _, l := range m.lines {
 		l.lapsed, l.ended = nil, nil

@@ -16,30 +16,30 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// A nas is a BNG with a clock of its own, as wrong as they are out there.
+// A nas is a BNG with a clock of its own, which is wrong like real ones.
 type nas struct {
 	name           string
-	sources        []string // addresses from which it is heard: of proxies, or of its own
-	stamps, delays bool     // what it tells: Event-Timestamp, Acct-Delay-Time
+	sources        []string // addresses from which it is heard: of proxies, or its own
+	stamps, delays bool     // attributes it sends: Event-Timestamp, Acct-Delay-Time
 
-	ahead time.Duration // its clock, less ours, when it was set
+	ahead time.Duration // its clock minus ours, when it was set
 	set   time.Time
 	drift float64 // seconds a second
-	era   int     // how often it was set
+	era   int     // number of times it was set
 
-	// unsettled is for how many rounds more its clock need not be known, for it was set
-	// back: what comes in order from it is to be told apart from what a relay kept.
+	// unsettled is the number of rounds for which its clock may be unknown after it was set
+	// back. sessiond needs time to tell a set clock from requests that a relay has delayed.
 	unsettled int
-	far       bool // by more than packets come in another order
-	met       bool // that all its sources are of one NAS may be known
+	far       bool // by more than requests are reordered
+	met       bool // sessiond may know that all its sources are one NAS
 }
 
 const (
-	// settles is how many rounds, of more than a second, a clock that was set back may
-	// stay unknown: it takes readings that agree, ten seconds apart, and some time until
-	// Redis has it.
+	// settles is the number of rounds, of more than a second each, for which a clock that
+	// was set back may stay unknown: sessiond needs readings that agree, ten seconds apart,
+	// and some time until Redis has it.
 	settles = 14
-	// reordered is by how much events may come in another order.
+	// reordered is the most by which events may be reordered.
 	reordered = time.Minute
 
 	firstProxy  = "127.0.1.1" // of the rig's own client
@@ -55,7 +55,7 @@ var clientConfig = []string{
 	"name: core2, realm: core, prefix: 127.0.5.0/24, secret: " + rig.Secret,
 }
 
-// newNASes are NASes of each kind, with clocks that are hours off, but for the first.
+// newNASes returns NASes of each kind, with clocks that are hours off, except the first.
 func newNASes(rng *rand.Rand) []*nas {
 	one, both := []string{firstProxy}, []string{firstProxy, secondProxy}
 	all := []*nas{
@@ -76,13 +76,13 @@ func newNASes(rng *rand.Rand) []*nas {
 	return all
 }
 
-// read is what the NAS's clock shows.
+// read returns the time of the NAS's clock.
 func (n *nas) read(t time.Time) time.Time {
 	return t.Add(n.ahead + time.Duration(float64(t.Sub(n.set))*n.drift))
 }
 
-// client is the client, or realm, that reports the NAS's sessions. One that is heard through
-// two clients without a realm takes no address over through the second.
+// client returns the client, or realm, that reports the NAS's sessions. A NAS that is heard
+// through two clients without a realm takes over no address through the second.
 func (n *nas) client() string {
 	if n.sources[0] == realmProxy1 {
 		return "core"
@@ -90,7 +90,7 @@ func (n *nas) client() string {
 	return "bng1"
 }
 
-// first is the first NAS behind the client of another one, or behind any for none.
+// first returns the first NAS behind the client of another one, or of all for no name.
 func (m *model) first(name string) *nas {
 	if name == "" {
 		return m.nases[0]
@@ -100,15 +100,15 @@ func (m *model) first(name string) *nas {
 	return m.nases[i]
 }
 
-// settled reports whether its clock may be known.
+// settled reports whether sessiond may know its clock.
 func (n *nas) settled() bool { return n.unsettled == 0 }
 
 func (m *model) settledNASes() []*nas {
 	return slices.DeleteFunc(slices.Clone(m.nases), func(n *nas) bool { return !n.settled() })
 }
 
-// setClocks sets clocks now and then: by NTP, by hand, or where summer time begins or ends.
-// What a daemon had not learned to the end, its next run begins to learn anew.
+// setClocks sets clocks now and then, as by NTP, by hand, or at the change of summer time.
+// A clock that a daemon had not completely learned is learned anew after its restart.
 func (m *model) setClocks(rng *rand.Rand, restarts bool) []string {
 	var done []string
 	for _, n := range m.nases[1:] {
@@ -142,8 +142,8 @@ func (m *model) nas(name string) *nas {
 	return m.nases[i]
 }
 
-// hearNASes has each NAS report something that concerns no line, at once: so its clock
-// is known where it can be.
+// hearNASes has each NAS send a report about no line, at once, so that its clock can be
+// learned.
 func (w *world) hearNASes(ctx context.Context) error {
 	for _, n := range w.model.nases {
 		for _, source := range n.sources {
@@ -161,8 +161,9 @@ func (w *world) hearNASes(ctx context.Context) error {
 	return nil
 }
 
-// meet has one session of each NAS heard through all its clients, and waits until it is
-// stored that they are one: before, what comes through the second is another NAS's.
+// meet has one session of each NAS heard through all its clients, and waits until Redis has
+// stored that they report one NAS. Before that, the second client's reports are of another
+// NAS.
 func (w *world) meet(ctx context.Context) error {
 	for _, n := range w.model.nases {
 		n.met = !slices.Contains(n.sources, secondProxy)
@@ -192,7 +193,7 @@ func (w *world) meet(ctx context.Context) error {
 	return nil
 }
 
-// forgetMeetings has each NAS be heard through its first client alone, until they meet again.
+// forgetMeetings has each NAS be heard through its first client alone, until the next meet.
 func (m *model) forgetMeetings() {
 	for _, n := range m.nases {
 		n.met = false
@@ -205,12 +206,12 @@ type telling struct {
 	source  string
 	request acctclient.Request
 	at      time.Time // of the event
-	stamp   time.Time // the Event-Timestamp, where it is not what the clock says of at
+	stamp   time.Time // the Event-Timestamp, if it is not the clock's time of at
 	era     int       // of the NAS's clock that stamped it
-	relayed bool      // something on the way counts Acct-Delay-Time
+	relayed bool      // a relay on the way counts Acct-Delay-Time
 }
 
-// now is the request as it is sent now.
+// now returns the request as sent now.
 func (t *telling) now() acctclient.Request {
 	r := t.request
 	if t.nas.stamps {
@@ -225,7 +226,7 @@ func (t *telling) now() acctclient.Request {
 	return r
 }
 
-// report is a request of the session at a line.
+// report returns a request of the session on a line.
 func (s *session) report(l *line, status rfc2866.AcctStatusType, at time.Time) acctclient.Request {
 	r := acctclient.Request{
 		Status: status, SessionID: s.id, UserName: s.user, NASIdentifier: s.nas, FramedAddress: l.inside,
@@ -242,7 +243,7 @@ const (
 	acctStop    = rfc2866.AcctStatusType_Value_Stop
 )
 
-// tellings are the requests of an operation, one after the other.
+// tellings returns the requests of an operation, in order.
 func (w *world) tellings(o op) []telling {
 	if o.kind == opRestart {
 		return []telling{w.restart(o)}
@@ -304,7 +305,7 @@ func (w *world) tellings(o op) []telling {
 	return []telling{t}
 }
 
-// source is an address from which the NAS is heard.
+// source returns an address from which the NAS is heard.
 func (n *nas) source(drawn int) string {
 	if !n.met {
 		return n.sources[0]
@@ -312,8 +313,8 @@ func (n *nas) source(drawn int) string {
 	return n.sources[drawn%len(n.sources)]
 }
 
-// again is the session's Start, sent again: unchanged, or with its delay counted up. It
-// tells nothing where it was lost, or where another's Start could look the same.
+// again returns the session's Start, sent again: unchanged, or with its delay counted up.
+// It returns none if the Start was lost, or if another session's Start could look the same.
 func (s *session) again(source int, relayed bool) []telling {
 	if s.begun == nil {
 		return nil
@@ -327,7 +328,7 @@ func (s *session) again(source int, relayed bool) []telling {
 	return []telling{t}
 }
 
-// serviceOf is the accounting of a service beside the session, with its address and an
+// serviceOf returns the accounting of a service within the session, with its address and an
 // identifier of its own.
 func serviceOf(s *session, tell func(rfc2866.AcctStatusType, time.Time) telling) []telling {
 	var all []telling
@@ -339,12 +340,12 @@ func serviceOf(s *session, tell func(rfc2866.AcctStatusType, time.Time) telling)
 	return all
 }
 
-// restart is an Accounting-On, by a clock that is yet to be set.
+// restart returns an Accounting-On, by a clock that is not set yet.
 func (w *world) restart(o op) telling {
 	n := w.model.nas(o.nas)
 	t := telling{nas: n, source: n.source(o.source), at: w.now, request: acctclient.Request{
 		Status: rfc2866.AcctStatusType_Value_AccountingOn, NASIdentifier: n.name,
-		SessionID: "restart-" + w.now.Format(time.RFC3339Nano), // or its packet would be that of the one before
+		SessionID: "restart-" + w.now.Format(time.RFC3339Nano), // else its packet would equal the one before
 	}}
 	if n.stamps {
 		t.stamp = n.read(w.now).Add(o.boot)

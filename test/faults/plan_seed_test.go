@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestSameSeedSameRounds: what a seed draws can be replayed.
+// TestSameSeedSameRounds: the same seed draws the same rounds, so that they can be
+// replayed.
 func TestSameSeedSameRounds(t *testing.T) {
 	history := func(seed uint64) []string {
 		w := newPlan(seed)

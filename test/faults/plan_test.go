@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// opKind is one thing that BNGs, the NOC or others do.
+// opKind is one kind of action of BNGs, the NOC or others.
 type opKind string
 
 const (
@@ -17,8 +17,8 @@ const (
 	opClock     opKind = "start-bad-clock"
 	opInterim   opKind = "interim"
 	opStop      opKind = "stop"
-	opTakeover  opKind = "takeover" // of another user behind the same client; the Stop was lost
-	opForeign   opKind = "foreign"  // another client tells of a session at the address
+	opTakeover  opKind = "takeover" // by another user behind the same client; the Stop was lost
+	opForeign   opKind = "foreign"  // another client reports a session at the address
 	opReconnect opKind = "reconnect"
 	opMove      opKind = "move" // the session gets another address
 	opLateStop  opKind = "late-stop"
@@ -29,29 +29,29 @@ const (
 	opDelete    opKind = "delete"
 	opDEL       opKind = "DEL"
 	opExpire    opKind = "expire"
-	opAgain     opKind = "start-again"       // of who is online, past the reply cache
-	opLateStart opKind = "start-after-end"   // the same, of a session that is over
+	opAgain     opKind = "start-again"       // of an online session, after the reply cache has expired
+	opLateStart opKind = "start-after-end"   // the same, of an ended session
 	opTwice     opKind = "interim-twice"     // unchanged, or with its delay counted up
-	opService   opKind = "service"           // accounted beside the session
-	opTwin      opKind = "start-shared-id"   // another session of the NAS has its identifier
+	opService   opKind = "service"           // accounted within the session
+	opTwin      opKind = "start-shared-id"   // another session of the NAS has the same identifier
 	opSetBack   opKind = "takeover-set-back" // by a NAS whose clock has just been set back
 	opRestart   opKind = "nas-restart"
 	opBrief     opKind = "start-short-ttl"
 )
 
-// An op is one thing to do. Its effect on the model is made when it is planned,
-// for all of a round touch different lines.
+// An op is one action. Its effect on the model is applied when it is planned, because all
+// ops of a round touch different lines.
 type op struct {
 	kind    opKind
 	line    *line
-	from    *line // opMove: the line it leaves
+	from    *line // opMove: its line before
 	session *session
 	nas     string        // opRestart
 	brief   *brief        // opBrief
 	future  bool          // opClock: the NAS's clock is in 2036, not in 1970
-	source  int           // of the NAS, where it is heard from several
-	relayed bool          // what comes late comes through a relay that counts its delay
-	boot    time.Duration // opRestart: by how much the clock is off until NTP has set it
+	source  int           // index of the NAS's source, where it has several
+	relayed bool          // late requests come through a relay that counts their delay
+	boot    time.Duration // opRestart: error of the clock until NTP has set it
 }
 
 func (o op) String() string {
@@ -64,7 +64,7 @@ func (o op) String() string {
 	return fmt.Sprintf("%s %s", o.kind, o.line.inside)
 }
 
-// weights is how often each kind is drawn.
+// weights are the relative frequencies of the kinds.
 var weights = []struct {
 	kind   opKind
 	weight int
@@ -80,13 +80,13 @@ type planner struct {
 	rng   *rand.Rand
 	model *model
 	round int
-	free  []*line // not touched in this round yet, in random order
-	nas   string  // restarts in this round
+	free  []*line // not yet touched in this round, in random order
+	nas   string  // the NAS that restarts in this round
 	calm  bool    // see model.plan
 }
 
-// plan draws up to n operations and makes their effect on the model. With
-// calm, none of them touches lines that are not its own.
+// plan draws up to n operations and applies their effects to the model. With calm, each
+// touches only its own line.
 func (m *model) plan(rng *rand.Rand, round, n int, calm bool) []op {
 	p := &planner{rng: rng, model: m, round: round, free: slices.Clone(m.lines), calm: calm}
 	rng.Shuffle(len(p.free), func(i, j int) { p.free[i], p.free[j] = p.free[j], p.free[i] })
@@ -103,8 +103,8 @@ func (m *model) plan(rng *rand.Rand, round, n int, calm bool) []op {
 	return ops
 }
 
-// restart plans the restart of a NAS that did not restart lately: within some
-// seconds it would be the same one sent again.
+// restart plans the restart of a NAS that did not restart lately: within some seconds it
+// would count as the same restart, sent again.
 func (p *planner) restart(ops []op, round int) []op {
 	nas := p.model.nases[p.rng.IntN(len(p.model.nases))].name
 	boot := boots[p.rng.IntN(len(boots))]
@@ -119,8 +119,8 @@ func (p *planner) restart(ops []op, round int) []op {
 	return append(ops, op{kind: opRestart, nas: nas, boot: boot, source: p.rng.IntN(2)})
 }
 
-// boots is how far off clocks are at boot. One that is behind by less than packets come
-// in another order makes the restart a bit older than it is.
+// boots are errors of clocks at boot. A clock that is behind by less than requests are
+// reordered makes the restart a bit older than it is.
 var boots = []time.Duration{0, 0, 30 * time.Second, 3 * time.Minute, 8 * time.Hour, -5 * time.Minute, -8 * time.Hour, -20_000 * time.Hour}
 
 func (p *planner) draw() (op, bool) {
@@ -148,7 +148,7 @@ func (p *planner) pick(fits func(*line) bool) *line {
 	return l
 }
 
-// fits says on what lines an operation of the kind makes sense.
+// fits returns the condition on a line for an operation of the kind.
 func (p *planner) fits(kind opKind) func(*line) bool {
 	switch kind {
 	case opStart, opLostStart, opClock, opTwin:
@@ -174,7 +174,7 @@ func (p *planner) fits(kind opKind) func(*line) bool {
 		return func(l *line) bool { return len(l.ended) > 0 || l.lapsed != nil }
 	case opLateInt:
 		return func(l *line) bool { return slices.ContainsFunc(l.ended, p.lateOf(l, kind)) }
-	case opAgain: // the Start of one that moved tells an address that is another line's
+	case opAgain: // the Start of a moved session names an address of another line
 		return func(l *line) bool { return l.online != nil && !l.online.moved }
 	case opLateStart:
 		return func(l *line) bool { return slices.ContainsFunc(l.ended, p.lateOf(l, kind)) }
@@ -186,8 +186,8 @@ func (p *planner) fits(kind opKind) func(*line) bool {
 	return isOnline
 }
 
-// revives reports whether an Interim brings the session back: one that comes some
-// seconds after a restart of its NAS.
+// revives reports whether an Interim brings the session back: it does some seconds after a
+// restart of its NAS.
 func (p *planner) revives(s *session) bool {
 	if s == nil || s.uncertain || !p.model.nas(s.nas).settled() {
 		return false
@@ -196,8 +196,8 @@ func (p *planner) revives(s *session) bool {
 	return !ok || p.round-last >= 4
 }
 
-// isCertain reports whether it is known when the session began and, where it was taken
-// over, when it ended: what comes late is put before or behind that.
+// isCertain reports whether sessiond knows the session's start and, after a takeover, its
+// end, so that it can order late events.
 func isCertain(s *session) bool { return !s.uncertain }
 
 func (p *planner) make(kind opKind) (op, bool) {
@@ -252,15 +252,15 @@ func (p *planner) make(kind opKind) (op, bool) {
 	return o, true
 }
 
-// afterRestart reports whether the NAS tells no time and has restarted: its identifiers may
-// have begun anew, and a Start of before looks like one of after.
+// afterRestart reports whether the NAS sends no time and has restarted: its identifiers may
+// be reused, so that an old Start looks like a new one.
 func (p *planner) afterRestart(s *session) bool {
 	n := p.model.nas(s.nas)
 	_, restarted := p.model.restarted[s.nas]
 	return restarted && !n.stamps && !n.delays
 }
 
-// twin has a session begin under the identifier of another one of the NAS.
+// twin begins a session under the identifier of another session of the NAS.
 func (p *planner) twin(o op) (op, bool) {
 	i := slices.IndexFunc(p.free, func(l *line) bool {
 		return l.online != nil && !l.online.moved && p.model.nas(l.online.nas).settled() && l.online.nas != p.nas
@@ -275,21 +275,21 @@ func (p *planner) twin(o op) (op, bool) {
 	return o, true
 }
 
-// move takes the session of one line to a free one.
+// move moves the session of one line to a free one.
 func (p *planner) move(o op) (op, bool) {
 	to := p.pick(isOffline)
 	if to == nil {
 		return op{}, false
 	}
-	o.line.online = nil // its session lives on, so there is nothing that could come late
+	o.line.online = nil // the session continues, so it has no late events
 	o.from, o.line = o.line, to
 	o.session.moved = true
 	to.begin(o.session)
 	return o, true
 }
 
-// late chooses a session of the line's past, and ends the lapsed one for good
-// if it is the one and its Stop comes.
+// late chooses a past session of the line. If that is the lapsed one and its Stop comes, it
+// ends it for good.
 func (p *planner) late(l *line, kind opKind) *session {
 	if kind == opLateStop && l.lapsed != nil && (len(l.ended) == 0 || p.rng.IntN(2) == 0) {
 		s := l.lapsed
@@ -301,9 +301,9 @@ func (p *planner) late(l *line, kind opKind) *session {
 	return ended[p.rng.IntN(len(ended))]
 }
 
-// lateOf says of which ended sessions of a line something may come late. Where the
-// database is lost at the same time, what comes may find the line free: it is behind the
-// client of whoever begins anew there.
+// lateOf returns the condition on a line's ended sessions for late events of the kind. If
+// the database is lost at the same time, a late event may find the line free: so its NAS
+// must be behind the client of the line's next session.
 func (p *planner) lateOf(l *line, kind opKind) func(*session) bool {
 	return func(s *session) bool {
 		return kind == opLateStop || isCertain(s) && !(kind == opLateStart && s.moved) &&
@@ -311,8 +311,8 @@ func (p *planner) lateOf(l *line, kind opKind) func(*session) bool {
 	}
 }
 
-// peers are the NASes, of those whose clock may be known, that are behind the same client
-// as another one, or behind another client.
+// peers returns the NASes with a settled clock that are, or are not, behind the same client
+// as another one.
 func (p *planner) peers(nas string, same bool) []string {
 	var peers []string
 	for _, n := range p.model.nases {
@@ -328,7 +328,7 @@ func (p *planner) peer(nas string, same bool) string {
 	return peers[p.rng.IntN(len(peers))]
 }
 
-// someNAS is a NAS whose clock may be known.
+// someNAS returns a NAS with a settled clock.
 func (p *planner) someNAS() string {
 	for {
 		if n := p.model.nases[p.rng.IntN(len(p.model.nases))]; n.name != p.nas && n.settled() {
@@ -337,8 +337,8 @@ func (p *planner) someNAS() string {
 	}
 }
 
-// anyNAS is also one whose clock has just been set back, if it did not restart lately: by
-// its clock what begins may have begun before that.
+// anyNAS returns a NAS, with its clock possibly just set back if it did not restart lately:
+// by such a clock a new session may have begun before the restart.
 func (p *planner) anyNAS() string {
 	for {
 		n := p.model.nases[p.rng.IntN(len(p.model.nases))]

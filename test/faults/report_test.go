@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A report counts what all worlds did.
+// A report counts the rounds, faults and operations of all worlds.
 type report struct {
 	mu     sync.Mutex
 	faults map[string]int
@@ -24,7 +24,7 @@ func newReport() *report {
 	return &report{faults: map[string]int{}, ops: map[string]int{}, settle: map[string]time.Duration{}}
 }
 
-// add counts one round, which needed so long from the last repair to rest.
+// add counts one round, with its time from the last repair to rest.
 func (r *report) add(faults []fault, ops []op, settled time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// roundWithin is for a machine that has much else to do: worlds take turns in
-// filling conntrack tables.
+// roundWithin is enough for a busy machine: worlds take turns in filling conntrack tables.
 const roundWithin = 3 * time.Minute
 
-// round draws operations and faults, has them happen together, puts the faults
-// right, and compares everything once it is at rest.
+// round draws operations and faults, executes them together, repairs the faults, and
+// compares everything once it is at rest.
 func (w *world) round(ctx context.Context, number int) (injected int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, roundWithin)
 	defer cancel()
@@ -39,7 +38,7 @@ func (w *world) round(ctx context.Context, number int) (injected int, err error)
 		w.holds.setBehind(true)
 		defer w.holds.setBehind(false)
 	}
-	if loses { // with the database goes that two clients tell of one NAS
+	if loses { // the database also loses that two clients report one NAS
 		w.model.forgetMeetings()
 	}
 	w.began = time.Now()
@@ -61,7 +60,7 @@ func (w *world) round(ctx context.Context, number int) (injected int, err error)
 	return len(broken), nil
 }
 
-// draw draws what a round does.
+// draw draws the faults and operations of a round.
 func (w *world) draw(number int) ([]fault, []op) {
 	broken := drawFaults(w.rng, w.model)
 	loses := has(broken, func(f fault) bool { return f.loses })
@@ -78,7 +77,7 @@ func (w *world) draw(number int) ([]fault, []op) {
 	return broken, ops
 }
 
-// note keeps a line for who has to find out what went wrong.
+// note adds a line to the history, for the analysis of failures.
 func (w *world) note(format string, args ...any) {
 	w.history = append(w.history, fmt.Sprintf(format, args...))
 }
@@ -103,8 +102,8 @@ func names(all []fault) string {
 	return strings.Join(words, " + ")
 }
 
-// happen carries out the operations and breaks things in their midst. How long
-// things stay broken goes by how often is tried in vain.
+// happen executes the operations and injects the faults among them. The number of failed
+// tries decides when a fault is repaired.
 func (w *world) happen(ctx context.Context, ops []op, broken []fault) error {
 	touched := touchedBy(ops)
 	b := w.start(ctx, ops)
@@ -138,7 +137,7 @@ func annotate(what string, err error) error {
 	return nil
 }
 
-// awaitDaemon waits for readiness, and tells the NASes where sessiond listens.
+// awaitDaemon waits for readiness, and stores sessiond's address for the NASes.
 func (w *world) awaitDaemon(ctx context.Context) error {
 	if err := w.Daemon.AwaitReady(ctx); err != nil {
 		return err
@@ -160,10 +159,10 @@ func touchedBy(ops []op) map[*line]bool {
 	return touched
 }
 
-// comeBack is what BNGs do after sessiond lost its memory: Interims of all that
-// is online. What of the round's operations was answered before the loss is
-// nobody's to know, so those subscribers begin anew. Nobody else may have lost
-// anything, before the first Interim and after it (I6).
+// comeBack sends the Interims of all online sessions, as BNGs do after sessiond lost its
+// memory. It is unknown which of the round's operations were answered before the loss, so
+// those subscribers begin new sessions. No other subscriber may have lost anything, before
+// the first Interim and after it (I6).
 func (w *world) comeBack(ctx context.Context, ops []op) error {
 	uncertain := touchedBy(ops)
 	if err := errors.Join(w.dropFlows(uncertain), w.probeInnocent(uncertain), w.tick(ctx)); err != nil {
@@ -175,7 +174,7 @@ func (w *world) comeBack(ctx context.Context, ops []op) error {
 	for _, l := range w.model.lines {
 		switch {
 		case uncertain[l]:
-			n := w.model.first(l.last) // what the database knows of may be back, and gives way to its own client alone
+			n := w.model.first(l.last) // the database's old session may be back, and gives way to its own client alone
 			l.begin(w.model.newSession(l.owner(), n.name))
 			l.online.uncertain = !n.settled()
 			l.ended = nil
@@ -190,7 +189,8 @@ func (w *world) comeBack(ctx context.Context, ops []op) error {
 	return w.meet(ctx)
 }
 
-// crowd has subscribers come online until so many are, but those spared.
+// crowd brings subscribers online until there are as many as wanted, except the spared
+// lines.
 func (m *model) crowd(want int, spared map[*line]bool) []op {
 	var ops []op
 	for _, l := range m.lines {

@@ -10,11 +10,11 @@ import (
 
 const (
 	restWithin    = 40 * time.Second
-	reconcileEach = 40 // looks
+	reconcileEach = 40 // snapshots
 )
 
-// settle waits until everything is as the model says, and then looks at the
-// flows and at who had what before.
+// settle waits until everything agrees with the model, and then checks the flows and that
+// blocks were kept.
 func (w *world) settle(ctx context.Context, broken []fault) error {
 	reconcile := has(broken, func(f fault) bool { return f.reconcile })
 	w.crowded = has(broken, func(f fault) bool { return f.crowds })
@@ -32,7 +32,7 @@ func (w *world) settle(ctx context.Context, broken []fault) error {
 	return w.openFlows(ctx, s)
 }
 
-// rest looks until nothing differs any more.
+// rest compares snapshots with the model until nothing differs.
 func (w *world) rest(ctx context.Context, reconcile bool) (*snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, restWithin)
 	defer cancel()
@@ -49,7 +49,7 @@ func (w *world) rest(ctx context.Context, reconcile bool) (*snapshot, error) {
 		w.report.looks.Add(1)
 		var err error
 		if s, err = w.look(ctx); err != nil {
-			if ctx.Err() == nil { // else what differed before is the reason
+			if ctx.Err() == nil { // else the differences before are the reason
 				last = []string{err.Error()}
 			}
 			return false, nil
@@ -72,7 +72,7 @@ func (w *world) rest(ctx context.Context, reconcile bool) (*snapshot, error) {
 	return s, nil
 }
 
-// keptBlocks requires that who stayed online has the block of before.
+// keptBlocks checks that subscribers who stayed online have the same block as before.
 func (w *world) keptBlocks(s *snapshot) error {
 	c := &comparison{world: w, s: s}
 	live := c.live()
@@ -92,7 +92,7 @@ func (w *world) keptBlocks(s *snapshot) error {
 	return errors.Join(errs...)
 }
 
-// end has all go offline and requires that nothing is left of anybody.
+// end ends all sessions and checks that nothing is left of them.
 func (w *world) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

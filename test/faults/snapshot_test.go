@@ -49,7 +49,7 @@ type pool struct {
 	Free   int    `json:"blocks_free"`
 }
 
-// status is what is used of `sessionctl -o json status`.
+// status is the used part of `sessionctl -o json status`.
 type status struct {
 	Ready   bool   `json:"ready"`
 	Why     string `json:"not_ready_reason"`
@@ -60,18 +60,19 @@ type status struct {
 	} `json:"groups"`
 }
 
-// A record is what Redis says of who is online.
+// A record is the data in Redis about an online subscriber.
 type record struct{ user, session, nas string }
 
-// An entry is a conntrack entry that has to do with an inside address.
+// An entry is a conntrack entry of an inside address.
 type entry struct {
 	inside netip.Addr
-	seen   netip.AddrPort // how the internet sees it; port or ICMP id
+	seen   netip.AddrPort // as the internet sees it; port or ICMP id
 	id     string
 	text   string
 }
 
-// A snapshot is all that can be seen from outside, read one after the other.
+// A snapshot is all state that is visible from outside. Its parts are read one after the
+// other.
 type snapshot struct {
 	records  map[netip.Addr]record
 	stored   map[string]storedBinding // by outside address and first port
@@ -79,13 +80,13 @@ type snapshot struct {
 	pools    []pool
 	status   status
 	gates    map[netip.Addr]string // verdicts
-	blocks   map[netip.Addr]string // as binding.block writes them
+	blocks   map[netip.Addr]string // as binding.block formats them
 	entries  []entry
 	foreign  string
 	routes   string
 
-	briefRecords map[netip.Addr]bool // of group brief: whether a record stands
-	briefFrom    time.Time           // when that was looked for
+	briefRecords map[netip.Addr]bool // of group brief: whether a record exists
+	briefFrom    time.Time           // time of that read
 }
 
 // storedBinding is a row of the bindings in Redis (docs/redis.md).
@@ -132,7 +133,7 @@ func (w *world) lookRedis(ctx context.Context, s *snapshot) error {
 			return err
 		}
 		v := rows[i].Val()
-		if v[0] == nil { // expired between the two looks
+		if v[0] == nil { // expired between the two reads
 			continue
 		}
 		s.records[inside] = record{fmt.Sprint(v[0]), fmt.Sprint(v[1]), fmt.Sprint(v[2])}
@@ -205,7 +206,7 @@ func decodeLines[T any](text string) ([]T, error) {
 	return all, nil
 }
 
-// lookForeign adds what is not sessiond's own.
+// lookForeign adds the state of others than sessiond.
 func (w *world) lookForeign(ctx context.Context, s *snapshot) error {
 	out, err := w.Lab.CGN.Output(ctx, "nft", "list", "table", "inet", "foreign")
 	if err != nil {

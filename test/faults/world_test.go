@@ -16,8 +16,8 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// Who shares what: with holds going on there are at times more subscribers than
-// blocks. There are fewer than a guard against mass removals begins with.
+// Sizes of the default group: with blocks in hold there are sometimes more subscribers than
+// free blocks. There are fewer than the minimum of a guard against mass removals.
 const (
 	subscribers = 60
 	blockSize   = 64
@@ -38,34 +38,34 @@ type world struct {
 	model   *model
 	report  *report
 	logf    func(format string, args ...any)
-	history []string // what was done, told when it goes wrong
+	history []string // printed if a check fails
 
-	rng      *rand.Rand // operations and faults; drawn alike for the same seed
+	rng      *rand.Rand // operations and faults; the same draws for the same seed
 	faultRNG *rand.Rand // details of faults
-	flowRNG  *rand.Rand // who has flows
+	flowRNG  *rand.Rand // choice of subscribers with flows
 
 	db      *redis.Client
 	echo    *netlab.Echo
-	radius  atomic.Value // string: where sessiond answers accounting
+	radius  atomic.Value // string: sessiond's RADIUS address
 	now     time.Time    // event time of the round
-	began   time.Time    // the round
-	rested  time.Time    // everything, in this round
+	began   time.Time    // start of the round
+	rested  time.Time    // time of rest in this round
 	flows   []*flow
-	blocks  map[*line]binding // at the end of the last round, of who was online
+	blocks  map[*line]binding // of online subscribers, at the end of the last round
 	holders map[*line]*session
 	foreign string
 	holds   *holds
 	briefs  []*brief
 
 	udpPorts atomic.Uint64
-	owner    *rig.Program // of the table, in place of sessiond
+	owner    *rig.Program // of the table, instead of sessiond
 	flood    *conntracktest.Flood
-	overrun  bool // sessiond does not run while the flood lasts
+	overrun  bool // sessiond is stopped during the flood
 	crowded  bool // the conntrack table was full in this round
 	left     int  // rounds until the toggle is on again
 }
 
-// newPlan makes a world of a model and random numbers, without a sessiond.
+// newPlan returns a world of a model and random numbers, without a sessiond.
 func newPlan(seed uint64) *world {
 	var inside []netip.Addr
 	for a := netip.MustParseAddr("100.64.1.1"); len(inside) < subscribers; a = a.Next() {
@@ -92,8 +92,8 @@ func newWorld(ctx context.Context, t *testing.T, seed uint64, r *report) (*world
 		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl,
 		Lab:       netlab.Options{Subscribers: inside, Pool: []netip.Prefix{outsidePrefix}},
 		BlockSize: blockSize, PortRange: portRange, Hold: hold,
-		// With everysec, a Redis that is killed while its disk is busy loses up to
-		// two seconds of what it has answered.
+		// With everysec, a Redis that is killed while its disk is busy loses up to two
+		// seconds of answered writes.
 		RedisArgs: []string{"--appendfsync", "always"},
 		Inside:    defaultInside.String(),
 		Guard:     guardConfig,
@@ -108,7 +108,7 @@ func newWorld(ctx context.Context, t *testing.T, seed uint64, r *report) (*world
 	return w, errors.Join(w.furnish(ctx))
 }
 
-// furnish adds what is not sessiond's: an echo server and a foreign table.
+// furnish adds parts besides sessiond: an echo server and a foreign table.
 func (w *world) furnish(ctx context.Context) (err error) {
 	if w.echo, err = w.Lab.StartEcho(netip.AddrPortFrom(w.Lab.Remotes[0], 0)); err != nil {
 		return err
@@ -125,7 +125,7 @@ func (w *world) furnish(ctx context.Context) (err error) {
 	return w.populate(ctx)
 }
 
-// populate has most subscribers come online before the first round.
+// populate brings most subscribers online before the first round.
 func (w *world) populate(ctx context.Context) error {
 	if err := w.tick(ctx); err != nil {
 		return err
@@ -150,8 +150,8 @@ func (w *world) close() error {
 	return errors.Join(w.ebb(), w.db.Close(), w.Rig.Close())
 }
 
-// tick begins a new second of event time, so that what happened before is older, also
-// by a clock that drifts within its seconds. Then all NASes are heard.
+// tick begins a new second of event time, so that earlier events are older, also by a clock
+// that drifts within its seconds. Then all NASes are heard.
 func (w *world) tick(ctx context.Context) error {
 	before := time.Now().Truncate(time.Second).Add(time.Second)
 	err := w.Until(ctx, "the next second", func() (bool, error) {
