@@ -22,10 +22,10 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestIPv6IsShown_ACCT29_SES23: what a BNG reports of IPv6, several of each, with
-// prefixes that are cut to the octets they need, stands in the record and is shown
-// by sessionctl; a session with IPv6 alone is answered, shown nowhere, and its Stop
-// leaves the subscriber's other session.
+// TestIPv6IsShown_ACCT29_SES23: the IPv6 addresses and prefixes that a BNG reports, several
+// of each, with shortened prefixes, are in the record and shown by sessionctl. A session
+// with IPv6 alone is answered and shown nowhere, and its Stop does not end the subscriber's
+// other session.
 func TestIPv6IsShown_ACCT29_SES23(t *testing.T) {
 	w := start(t, rig.Options{Memory: true})
 	request := acctclient.Request{
@@ -51,7 +51,7 @@ func TestIPv6IsShown_ACCT29_SES23(t *testing.T) {
 	w.must(w.Send(w.ctx, request))
 	w.showsIPv6()
 
-	w.must(w.Daemon.Kill()) // it is read back from the record
+	w.must(w.Daemon.Kill()) // so that it is read from the record
 	w.must(w.Daemon.Start(w.ctx))
 	w.showsIPv6()
 }
@@ -70,17 +70,16 @@ func (w *world) showsIPv6() {
 	}
 }
 
-// prefixAttribute writes a prefix as RFC 3162 section 2.3 has it, without the
-// octets behind its length.
+// prefixAttribute encodes a prefix as in RFC 3162 section 2.3, without the octets behind
+// its length.
 func prefixAttribute(text string) radius.Attribute {
 	p := netip.MustParsePrefix(text)
 	octets := p.Addr().AsSlice()[:(p.Bits()+7)/8]
 	return append(radius.Attribute{0, byte(p.Bits())}, octets...)
 }
 
-// TestClientRecordTTL_SES18: the records of a client with a record_ttl of its own
-// live for that, here for ever, also when a reload changes it; those of others for
-// their group's.
+// TestClientRecordTTL_SES18: the records of a client with a record_ttl of its own have that
+// TTL, here none, also when a reload changes it; those of others have their group's.
 func TestClientRecordTTL_SES18(t *testing.T) {
 	const quiet = "127.18.18.18"
 	w := start(t, rig.Options{Memory: true, RecordTTL: 2 * time.Hour, Clients: []string{
@@ -122,7 +121,7 @@ func (w *world) reportFrom(source string, status rfc2866.AcctStatusType) {
 	}))
 }
 
-// lives requires the record to expire after the time, or never for 0.
+// lives checks that the record's TTL is ttl, or none for 0.
 func (w *world) lives(inside netip.Addr, ttl time.Duration) {
 	w.t.Helper()
 	text, err := w.Redis.CLI(w.ctx, "TTL", recordKey(inside))
@@ -135,8 +134,8 @@ func (w *world) lives(inside netip.Addr, ttl time.Duration) {
 	}
 }
 
-// TestStatusWithoutRedis_ACCT19: while accounting cannot be recorded, Status-Server
-// stays unanswered, so that BNGs turn to another server.
+// TestStatusWithoutRedis_ACCT19: while accounting cannot be recorded, Status-Server stays
+// unanswered, so that BNGs use another server.
 func TestStatusWithoutRedis_ACCT19(t *testing.T) {
 	w := start(t, rig.Options{Memory: true})
 	c, err := acctclient.Dial(w.ctx, w.Daemon.RADIUS, "", acctclient.Options{
@@ -160,8 +159,8 @@ func TestStatusWithoutRedis_ACCT19(t *testing.T) {
 	w.must(c.Status(w.ctx))
 }
 
-// TestMoved_SES09: an Interim tells another address. What the old one had is gone,
-// the new one has a block, and packets pass from there. An address of no group has none.
+// TestMoved_SES09: an Interim reports another address. All state of the old one is gone,
+// the new one has a block, and its packets pass. An address of no group gets none.
 func TestMoved_SES09(t *testing.T) {
 	w := start(t, rig.Options{})
 	s := sessionOf(alice, "a-1")

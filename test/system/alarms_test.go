@@ -10,7 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// shows requires that a series comes to have the value.
+// shows waits until a series has the value.
 func (w *world) shows(series, want string) {
 	w.t.Helper()
 	var got string
@@ -24,9 +24,9 @@ func (w *world) shows(series, want string) {
 	}
 }
 
-// TestReloadTellsTheTruth: a reload names the keys that only a restart takes, and has the
-// counters of new clients and groups at 0; one that is refused changes nothing, and
-// metrics tell of both.
+// TestReloadTellsTheTruth: a reload names the keys that need a restart, and sets the
+// counters of new clients and groups to 0. A refused reload changes nothing. Metrics show
+// the result of both.
 func TestReloadTellsTheTruth(t *testing.T) {
 	const (
 		taken = "sessiond_config_last_reload_successful"
@@ -82,7 +82,7 @@ func TestReloadTellsTheTruth(t *testing.T) {
 			t.Errorf("a configuration that is %s was taken", what)
 		}
 		w.shows(taken, "0")
-		w.online(sessionOf(bob, "b-"+what[4:5])) // the old clients and groups are in force
+		w.online(sessionOf(bob, "b-"+what[4:5])) // the old clients and groups still apply
 		good, err = w.Daemon.Reload(w.ctx, func(string) string { return before })
 		w.must(err)
 		if !good {
@@ -102,7 +102,7 @@ func (w *world) number(series string) float64 {
 }
 
 // TestReadinessIsOneTruth: /readyz, the metric and the exit code of sessionctl status
-// say the same.
+// agree.
 func TestReadinessIsOneTruth(t *testing.T) {
 	w := start(t, rig.Options{Memory: true})
 	w.agree(true)

@@ -12,12 +12,12 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// replyTo finds the outside address, and port or ICMP id, of a conntrack entry:
-// where replies go.
+// replyTo finds the outside address, and port or ICMP id, of a conntrack entry: the
+// destination of replies.
 var replyTo = regexp.MustCompile(`src=\S+ dst=\S+.* src=\S+ dst=(\S+) .*?(?:dport|id)=(\d+)`)
 
-// TestEveryEntryIsInItsBlock_NAT40: no conntrack entry ever shows a port outside
-// its subscriber's block, under many flows of two who share an address.
+// TestEveryEntryIsInItsBlock_NAT40: no conntrack entry ever shows a port outside its
+// subscriber's block, with many flows of two subscribers on one outside address.
 func TestEveryEntryIsInItsBlock_NAT40(t *testing.T) {
 	w := start(t, rig.Options{BlockSize: 64, Lab: sharedAddress})
 	echo, err := w.Lab.StartEcho(netip.AddrPortFrom(w.Lab.Remotes[0], 0))
@@ -62,8 +62,8 @@ func replyAddr(t *testing.T, entry string) netip.AddrPort {
 	return a
 }
 
-// TestAuditEndsMisplacedSessions_NAT40: sessions that no binding accounts for
-// are found on request and ended; what is in its block stays.
+// TestAuditEndsMisplacedSessions_NAT40: an audit on request ends sessions that belong to no
+// binding; sessions within their block stay.
 func TestAuditEndsMisplacedSessions_NAT40(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
@@ -89,8 +89,8 @@ func TestAuditEndsMisplacedSessions_NAT40(t *testing.T) {
 	w.passes(f, "alice")
 }
 
-// inject makes a conntrack entry of a UDP flow that is translated to port 9999
-// of an outside address.
+// inject makes a conntrack entry of a UDP flow that is translated to port 9999 of an
+// outside address.
 func (w *world) inject(inside, remote netip.Addr, outside string) {
 	w.t.Helper()
 	args := fmt.Sprintf("-I -p udp -s %s -d %s --sport 5000 --dport 53 -r %s -q %s --reply-port-src 53 --reply-port-dst 9999 -t 120",
@@ -106,8 +106,8 @@ func (w *world) entriesOf(inside netip.Addr) int {
 	return len(entries)
 }
 
-// TestOthersTranslate: a masquerade rule that an operator adds later, at an earlier
-// priority, is told within seconds, and `sessionctl reconcile` and `status` name its table.
+// TestOthersTranslate_NAT40: if an operator adds a masquerade rule at an earlier priority,
+// it is reported within seconds, and `sessionctl reconcile` and `status` name its table.
 func TestOthersTranslate_NAT40(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))

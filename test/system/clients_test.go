@@ -16,10 +16,10 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestAnotherClientsSubscriber_SES16: what a RADIUS client says of sessions at the address
-// of another client's subscriber changes nothing for that one: not its record, its live
-// flow, its conntrack entries, nor what comes of its next events. It is counted, and shown
-// by sessionctl.
+// TestAnotherClientsSubscriber_SES16: the events of one RADIUS client for the address of
+// another client's subscriber change nothing for that subscriber: not its record, its live
+// flow, its conntrack entries, nor the effect of its next events. They are counted, and
+// shown by sessionctl.
 func TestAnotherClientsSubscriber_SES16(t *testing.T) {
 	w := start(t, rig.Options{Clients: []string{"name: other, prefix: 127.9.0.0/24, secret: " + rig.Secret}})
 	own := sessionOf(alice, "a-1")
@@ -71,13 +71,13 @@ func TestAnotherClientsSubscriber_SES16(t *testing.T) {
 
 	w.must(w.Offline(w.ctx, own))
 	w.gone(alice)
-	other(interimStatus, "x-7", 0, 10*time.Second) // the holder's own client said that it is gone
+	other(interimStatus, "x-7", 0, 10*time.Second) // the holder's own client has reported its end
 	if b, err := w.AwaitState(w.ctx, alice, "ACTIVE"); err != nil || b.UserName != "mallory" {
 		t.Errorf("after the holder's Stop the other client's session has %+v, %v", b, err)
 	}
 }
 
-// refusedOf requires what sessionctl shows of a NAS's refused events.
+// refusedOf checks the refused events of a NAS that sessionctl shows.
 func (w *world) refusedOf(nas, verdict string, want int) {
 	w.t.Helper()
 	var shown struct {
@@ -89,9 +89,9 @@ func (w *world) refusedOf(nas, verdict string, want int) {
 	}
 }
 
-// TestBoundClient_SES16: a client that is bound to prefixes or groups opens nothing
-// outside of them, also at addresses that nobody holds; what was online before it was
-// bound goes on and ends as usual.
+// TestBoundClient_SES16: a client that is bound to prefixes or groups begins nothing
+// outside of them, also at free addresses. Sessions from before it was bound go on and end
+// as usual.
 func TestBoundClient_SES16(t *testing.T) {
 	west, north := netip.MustParseAddr("100.96.0.1"), netip.MustParseAddr("100.96.0.2")
 	const secret = ", secret: " + rig.Secret
@@ -157,8 +157,9 @@ func TestBoundClient_SES16(t *testing.T) {
 	w.gone(alice)
 }
 
-// TestHolderWithoutClient_SES16: a holder whose client is no longer configured holds its
-// address against nobody; one whose client was renamed is protected under the new name.
+// TestHolderWithoutClient_SES16: a holder whose client is no longer configured keeps its
+// address from no other client; a holder of a renamed client is protected under the new
+// name.
 func TestHolderWithoutClient_SES16(t *testing.T) {
 	const secret = ", secret: " + rig.Secret
 	w := start(t, rig.Options{Memory: true, Clients: []string{
@@ -212,8 +213,8 @@ func TestHolderWithoutClient_SES16(t *testing.T) {
 	holder(bob, "z")
 }
 
-// TestPlacesOfAClient_I10: a client that begins sessions at whatever address there is gets no
-// more of the pool than its places, and another client's subscribers are served.
+// TestPlacesOfAClient_I10: a client that begins sessions at many addresses gets no more of
+// the pool than its max_subscribers, and other clients' subscribers are served.
 func TestPlacesOfAClient_I10(t *testing.T) {
 	w := start(t, rig.Options{
 		Memory: true,

@@ -12,7 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// The groups of these tests: east is taken out, or loses its prefixes.
+// The groups of these tests: east is removed, or loses prefixes.
 const (
 	groupDefault = "  - {name: default, inside: [100.64.0.0/11], outside: [198.51.100.0/29], hold: 2s}\n"
 	groupEast    = "  - {name: east, inside: [100.96.0.0/12, 100.112.0.0/12], outside: [198.51.100.16/32, 198.51.100.24/29], hold: 2s, block_size: 256}\n"
@@ -24,8 +24,8 @@ func withGroups(groups string) func(config string) string {
 	return func(config string) string { return config[:strings.Index(config, "groups:")] + "groups:\n" + groups }
 }
 
-// drainsWorld has alice in default, eve and mallory in east, each in one of its
-// inside and outside prefixes.
+// drainsWorld has alice in default, eve and mallory in east, each in one of its inside and
+// outside prefixes.
 func drainsWorld(t *testing.T) *world {
 	t.Helper()
 	w := start(t, rig.Options{Lab: netlab.Options{
@@ -41,7 +41,7 @@ func drainsWorld(t *testing.T) *world {
 	return w
 }
 
-// draining lists the outside prefixes that drain, as `sessionctl pool list` tells.
+// draining lists the outside prefixes that drain, from `sessionctl pool list`.
 func (w *world) draining() string {
 	w.t.Helper()
 	var list []string
@@ -66,8 +66,8 @@ func (w *world) awaitDraining(want string) {
 	})
 }
 
-// TestDrainedGroupSurvivesRestart: a group that a reload took out is served to its
-// end across kill -9 and restarts, and forgotten when it is empty.
+// TestDrainedGroupSurvivesRestart_I7: a group that a reload removed is served until it is
+// empty, across kill -9 and restarts, and then forgotten.
 func TestDrainedGroupSurvivesRestart_I7(t *testing.T) {
 	w := drainsWorld(t)
 	fa, fe, fm := w.flow(alice), w.flow(eve), w.flow(mallory)
@@ -82,7 +82,7 @@ func TestDrainedGroupSurvivesRestart_I7(t *testing.T) {
 			t.Fatalf("draining: %q", got)
 		}
 	}
-	w.flow(eve) // her block is hers, for new flows too
+	w.flow(eve) // she keeps her block, for new flows too
 	if table := w.ctl("pool", "list"); !strings.Contains(table, "DRAINING") || !strings.Contains(table, "yes") {
 		t.Errorf("pool list:\n%s", table)
 	}
@@ -109,9 +109,9 @@ func TestDrainedGroupSurvivesRestart_I7(t *testing.T) {
 	w.online(sessionOf(eve, "e-2"))
 }
 
-// TestDrainsWithoutReload: what is taken out of the configuration while sessiond is
-// down drains, too, and goes on while Redis is away at the start. Put back, it serves
-// everybody again.
+// TestDrainsWithoutReload_I7_I9: a group or prefix that is removed from the configuration
+// while sessiond is down drains too, also without Redis at the start. Put back, it serves
+// all subscribers again.
 func TestDrainsWithoutReload_I7_I9(t *testing.T) {
 	for _, c := range []struct{ name, groups, draining string }{
 		{"group", groupDefault, "east 198.51.100.16/32, east 198.51.100.24/29"},
@@ -152,8 +152,8 @@ func TestDrainsWithoutReload_I7_I9(t *testing.T) {
 	}
 }
 
-// TestDrainOfUpgrade: bindings of an earlier version, which did not write down what
-// it served, drain as well.
+// TestDrainOfUpgrade: bindings of an earlier version, which did not store the served
+// configuration, drain as well.
 func TestDrainOfUpgrade(t *testing.T) {
 	w := drainsWorld(t)
 	fe := w.flow(eve)
@@ -170,9 +170,9 @@ func TestDrainOfUpgrade(t *testing.T) {
 	w.awaitDraining("")
 }
 
-// TestDrainGivenAway: a start is refused where the configuration gives what
-// customers use to another group, or cuts it otherwise; NAT goes on. An explicit word
-// ends them.
+// TestDrainGivenAway_I1_I9: a start is refused if the configuration gives blocks in use to
+// another group, or divides them differently; NAT goes on. An explicit option ends the
+// bindings.
 func TestDrainGivenAway_I1_I9(t *testing.T) {
 	w := drainsWorld(t)
 	fa, fe := w.flow(alice), w.flow(eve)

@@ -15,10 +15,10 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestKill_I7_I8_I9_SES19: kill -9 with many subscribers online and live
-// flows. The flows go on while sessiond is down; after the restart the bindings
-// are the same, nothing was reaped, Stops work, records deleted meanwhile are
-// removed, and a foreign nft table stands untouched.
+// TestKill_I7_I8_I9_SES19: kill -9 with many subscribers online and live flows. The flows
+// go on while sessiond is down. After the restart the bindings are the same, nothing was
+// reaped, Stops work, records deleted meanwhile are removed, and a foreign nft table is
+// untouched.
 func TestKill_I7_I8_I9_SES19(t *testing.T) {
 	const subscribers = 100
 	var inside []netip.Addr
@@ -72,7 +72,7 @@ func (w *world) foreignTable() string {
 	return string(out)
 }
 
-// sameBindings compares the blocks of all addresses but those named.
+// sameBindings compares the blocks of all addresses except those named.
 func (w *world) sameBindings(before, after string, but ...netip.Addr) {
 	w.t.Helper()
 	old, now := blocksOf(before), blocksOf(after)
@@ -90,9 +90,9 @@ func (w *world) sameBindings(before, after string, but ...netip.Addr) {
 	}
 }
 
-// TestRedisDown_I2_I9_ACCT10: Redis killed: no replies, NAT goes on,
-// readiness says why. Redis back: the retransmission is answered and one session
-// exists.
+// TestRedisDown_I2_I9_ACCT10: with Redis killed there are no replies, NAT goes on, and
+// readiness names the reason. With Redis back, the retransmission is answered and one
+// session exists.
 func TestRedisDown_I2_I9_ACCT10(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
@@ -135,9 +135,9 @@ func (w *world) awaitReadyz(ctx context.Context) error {
 	})
 }
 
-// TestRedisEmpty_I6: Redis comes back empty. Nobody is disconnected, an
-// alarm says so until the database is whole again, and records are rebuilt from
-// the bindings and from Interims.
+// TestRedisEmpty_I6: Redis comes back empty. No subscriber is disconnected, an alarm lasts
+// until the database is complete again, and records are rebuilt from the bindings and from
+// Interims.
 func TestRedisEmpty_I6(t *testing.T) {
 	empties := map[string]func(*world){
 		"restarted empty": func(w *world) {

@@ -15,7 +15,7 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// What test/field shows of who is online is shown here of live flows.
+// test/field shows these cases by records; here live flows show them.
 
 const (
 	secondProxy  = "127.0.2.1"
@@ -23,7 +23,7 @@ const (
 	twoProxies   = "name: bng2, prefix: 127.0.2.0/24, secret: " + rig.Secret
 )
 
-// accounting is a request of a NAS whose clock is so much ahead of ours.
+// accounting returns a request of a NAS whose clock is ahead of ours.
 func accounting(status rfc2866.AcctStatusType, nas string, ahead time.Duration, s rig.Session) acctclient.Request {
 	return acctclient.Request{
 		Status: status, SessionID: s.ID, UserName: s.User, FramedAddress: s.Inside, NASIdentifier: nas,
@@ -31,8 +31,8 @@ func accounting(status rfc2866.AcctStatusType, nas string, ahead time.Duration, 
 	}
 }
 
-// flowEntries lists the conntrack entries of a flow, by what makes another entry of the
-// same ports another one.
+// flowEntries lists the conntrack entries of a flow by identifier, which differs in a later
+// entry on the same ports.
 func (w *world) flowEntries(f *netlab.Flow) []string {
 	w.t.Helper()
 	out, err := w.Lab.CGN.Output(w.ctx, "conntrack", "-L", "-o", "id")
@@ -48,7 +48,7 @@ func (w *world) flowEntries(f *netlab.Flow) []string {
 	return ids
 }
 
-// pass waits until all clocks have gone on by so much.
+// pass waits until all clocks have advanced by d.
 func (w *world) pass(d time.Duration) {
 	w.t.Helper()
 	end := time.Now().Add(d)
@@ -57,7 +57,7 @@ func (w *world) pass(d time.Duration) {
 
 // TestNewcomerThroughSkewedNAS_SES07: the Stop of u1 is lost, and its address goes to u2
 // through another NAS of the same client; the clock of one of them is hours off. The flows
-// of u1 are cut and nothing remains of them; u2 leaves from another block.
+// of u1 are cut and nothing remains of them; u2 gets another block.
 func TestNewcomerThroughSkewedNAS_SES07(t *testing.T) {
 	const start = rfc2866.AcctStatusType_Value_Start
 	for name, ahead := range map[string][2]time.Duration{
@@ -119,9 +119,9 @@ func (w *world) awaitUser(inside netip.Addr, user string) (found rig.Binding) {
 	return found
 }
 
-// TestNothingCut_SES02_SES21_ACCT15: a Start sent again, past the reply cache, to another
-// address or another daemon, an Interim through a second proxy, and a service beside the
-// session cost the subscriber no flow.
+// TestNothingCut_SES02_SES21_ACCT15 sends a Start again after the reply cache has expired,
+// to another address or another daemon, an Interim through a second proxy, and the
+// accounting of a service. None of these costs the subscriber a flow.
 func TestNothingCut_SES02_SES21_ACCT15(t *testing.T) {
 	w := start2(t)
 	s := rig.Session{ID: "144DFF00000A1156B71E44", User: "sub1", Inside: alice}
@@ -174,15 +174,16 @@ func TestNothingCut_SES02_SES21_ACCT15(t *testing.T) {
 	}
 }
 
-// again sends a request to another daemon on the same Redis and kernel.
+// again restarts the daemon, on the same Redis and kernel, and sends a request to it.
 func (w *world) again(r acctclient.Request) error {
 	w.must(w.Daemon.Kill())
 	w.must(w.Daemon.Start(w.ctx))
 	return w.SendFrom(w.ctx, "127.0.1.1", r)
 }
 
-// TestRestartThatIsNone_SES15: a NAS sends Accounting-On though its subscribers are online.
-// The next Interim brings the subscriber back, to its outside address and ports of before.
+// TestRestartThatIsNone_SES15: a NAS sends Accounting-On although its subscribers are
+// online. The next Interim brings the subscriber back, to its outside address and ports of
+// before.
 func TestRestartThatIsNone_SES15(t *testing.T) {
 	w := start2(t)
 	s := rig.Session{ID: "j1", User: "j1", Inside: alice}

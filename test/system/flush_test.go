@@ -13,8 +13,8 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestFlushedMaps: `nft flush map` of gate or block takes everybody's elements. They are
-// back within a second, however many there are, and those with flows go on.
+// TestFlushedMaps_I9: `nft flush map` of gate or block removes all elements. They are back
+// within a second, however many there are, and flows go on.
 func TestFlushedMaps_I9(t *testing.T) {
 	for _, others := range []int{0, 15_000} {
 		t.Run(fmt.Sprintf("beside %d", others), func(t *testing.T) {

@@ -13,10 +13,9 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestRedisFull_DEL01: a Redis that has no memory left takes no new subscriber, and
-// every way to end one still ends it: a Stop, sessionctl, a raw DEL, expiry; at once and
-// long after the lease would have run out. What ended stays ended once there is memory
-// again.
+// TestRedisFull_DEL01: a Redis without free memory takes no new subscriber, and every way
+// to end one still ends it: a Stop, sessionctl, a raw DEL, expiry; at once and long after
+// the lease would have expired. Ended sessions stay ended once there is memory again.
 func TestRedisFull_DEL01(t *testing.T) {
 	w := start(t, rig.Options{Memory: true, Hold: 5 * time.Second, Guard: "minimum: 100"})
 	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 1, byte(i)}) }

@@ -14,9 +14,9 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestGarbageInRedis: what somebody writes into Redis that sessiond would not is left out,
-// counted and named in the log, and holds up nobody else: not the end of the sessions of a
-// restarted NAS, not accounting, not a start.
+// TestGarbageInRedis: values in Redis that sessiond would not write are ignored, counted
+// and named in the log, and delay nothing else: not the end of the sessions of a restarted
+// NAS, not accounting, not a start.
 func TestGarbageInRedis(t *testing.T) {
 	carol := netip.MustParseAddr("100.64.0.12")
 	w := start(t, rig.Options{Memory: true})
@@ -99,9 +99,9 @@ func TestGarbageInRedis(t *testing.T) {
 	w.must(err)
 }
 
-// TestForgedStreamID: somebody adds an entry to the feed whose identifier is of the time to
-// come, or the highest that there is, behind which Redis takes none: accounting goes on,
-// everybody stays online, and identifiers tell the time again.
+// TestForgedStreamID: a foreign entry is added to the feed with an identifier in the
+// future, or the highest possible, after which Redis accepts none. Accounting goes on, all
+// subscribers stay online, and later identifiers are of the present time again.
 func TestForgedStreamID(t *testing.T) {
 	for name, id := range map[string]string{
 		"highest": "18446744073709551615-18446744073709551615", "of 2286": "9999999999999-0", "of tomorrow": fmt.Sprint(time.Now().Add(24 * time.Hour).UnixMilli()),
@@ -133,9 +133,9 @@ func forgedStreamID(t *testing.T, id string) {
 	}
 }
 
-// TestKeysOfAnotherType: where somebody makes one of sessiond's own keys a key of another
-// type, it is deleted, counted and named, and written again: nobody is cut off, settings
-// and bindings stay, and a start finds them.
+// TestKeysOfAnotherType: one of sessiond's own keys is replaced by a key of another type.
+// It is deleted, counted, named, and written again: no subscriber is cut off, settings and
+// bindings stay, and a start finds them.
 func TestKeysOfAnotherType(t *testing.T) {
 	w := start(t, rig.Options{Memory: true})
 	w.ctl("settings", "set", "subscriber_session_removal=observe")
@@ -168,8 +168,8 @@ func TestKeysOfAnotherType(t *testing.T) {
 	w.must(w.Report(w.ctx, stopStatus, sessionOf(alice, "a")))
 }
 
-// TestTextsOfOthers: a marker and a group's description that are no texts of ours prove
-// nothing, and are in nobody's way.
+// TestTextsOfOthers: a marker and a group's description that sessiond did not write prove
+// nothing, and do no harm.
 func TestTextsOfOthers(t *testing.T) {
 	w := start(t, rig.Options{Memory: true})
 	w.online(sessionOf(alice, "a"))

@@ -24,7 +24,7 @@ func (w *world) lost(s rig.Session) {
 	}))
 }
 
-// proof is what `binding list -o json` tells of the removal of a binding.
+// proof is the part of `binding list -o json` about the removal of a binding.
 type proof struct {
 	OutsideAddress netip.Addr `json:"outside_address"`
 
@@ -58,7 +58,7 @@ func (w *world) awaitState(inside netip.Addr, state string) rig.Binding {
 	return b
 }
 
-// listed requires that sessionctl lists one removal of the kind, of the address.
+// listed checks that sessionctl lists one removal of the kind, of the address.
 func (w *world) listed(kind string, inside netip.Addr) {
 	w.t.Helper()
 	var r struct {
@@ -72,9 +72,9 @@ func (w *world) listed(kind string, inside netip.Addr) {
 	}
 }
 
-// TestGrace: a line that is lost and back in time goes on with its live TCP flow
-// and its block, under a new session, also when sessiond dies meanwhile. Any other
-// end of it is at once.
+// TestGrace_SES08_I7: after a lost line that is back in time, the live TCP flow and the
+// block stay, under a new session, also when sessiond dies meanwhile. Any other end of the
+// session takes effect at once.
 func TestGrace_SES08_I7(t *testing.T) {
 	w := start(t, rig.Options{Removal: "grace: 60s, grace_causes: [Lost-Carrier]"})
 	block := w.online(sessionOf(alice, "a-1"))
@@ -106,7 +106,8 @@ func TestGrace_SES08_I7(t *testing.T) {
 	w.dead(f, "alice, gone")
 }
 
-// TestGraceStranger: another user on the address inherits nothing, at once.
+// TestGraceStranger_SES07: another user on the address gets nothing of the first's, at
+// once.
 func TestGraceStranger_SES07(t *testing.T) {
 	w := start(t, rig.Options{Removal: "grace: 60s"})
 	first := rig.Session{ID: "a-1", User: "first", Inside: alice}
@@ -124,7 +125,8 @@ func TestGraceStranger_SES07(t *testing.T) {
 	w.passes(w.flow(alice), "second")
 }
 
-// TestGraceOver: nobody came back: it is a removal like any other, with a receipt.
+// TestGraceOver_DEL01: after the grace time without a return there is an ordinary removal,
+// with a receipt.
 func TestGraceOver_DEL01(t *testing.T) {
 	w := start(t, rig.Options{Removal: "grace: 2s", Hold: time.Minute})
 	w.online(sessionOf(alice, "a-1"))
@@ -141,8 +143,8 @@ func TestGraceOver_DEL01(t *testing.T) {
 	w.awaitState(alice, "HELD")
 }
 
-// TestReceipt: what a removal came to stands with the held binding, also after a
-// restart.
+// TestReceipt_DEL01_I7: the receipt of a removal is kept with the held binding, also after
+// a restart.
 func TestReceipt_DEL01_I7(t *testing.T) {
 	w := start(t, rig.Options{Hold: time.Minute})
 	w.online(sessionOf(alice, "a-1"))
@@ -171,8 +173,8 @@ func TestReceipt_DEL01_I7(t *testing.T) {
 	}
 }
 
-// TestObserve: flows go on as with the toggle off, and what on would have removed
-// is counted. Switched on, what drains is cut.
+// TestObserve_DEL11_SES07: flows go on as with the toggle off, and the removals that "on"
+// would have made are counted. Switched on, draining bindings are cut.
 func TestObserve_DEL11_SES07(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.ctl("settings", "set", "subscriber_session_removal=observe")

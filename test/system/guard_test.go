@@ -58,8 +58,8 @@ func (c *crowd) held() []netip.Addr {
 	return held
 }
 
-// awaitHeld waits until so many removals are held for the reason and the alarm
-// says so, and requires the others of the crowd to be gone.
+// awaitHeld waits until n removals are held for the reason and the alarm shows them, and
+// checks that the others of the crowd are gone.
 func (c *crowd) awaitHeld(n int, reason string) []netip.Addr {
 	c.t.Helper()
 	series := fmt.Sprintf(`sessiond_removals_held{group="default",reason=%q}`, reason)
@@ -76,8 +76,8 @@ func (c *crowd) awaitHeld(n int, reason string) []netip.Addr {
 	return held
 }
 
-// goneBut requires nothing to be left of the crowd but those addresses, and their
-// flows to pass.
+// goneBut checks that nothing is left of the crowd except those addresses, and that their
+// flows pass.
 func (c *crowd) goneBut(kept []netip.Addr) {
 	c.t.Helper()
 	for _, a := range c.inside {
@@ -101,9 +101,9 @@ func (c *crowd) loseRecords() {
 
 const quarter = "minimum: 2, removed: 25%, expired: 25%, nas_restart: 25%, window: 1h"
 
-// TestMassDeletionIsHeld_DEL13: all records are deleted, the marker is not. A
-// quarter passes, the rest is held and served on, across kill -9; an Interim, a
-// Stop, a confirmation and a refusal end the wait, each in its way.
+// TestMassDeletionIsHeld_DEL13: all records are deleted, the marker is not. A quarter of
+// the removals passes, the rest is held and served on, across kill -9. An Interim, a Stop,
+// a confirmation and a refusal each end the hold in their way.
 func TestMassDeletionIsHeld_DEL13(t *testing.T) {
 	c := startCrowd(t, rig.Options{Guard: quarter})
 	c.loseRecords()
@@ -142,8 +142,8 @@ func TestMassDeletionIsHeld_DEL13(t *testing.T) {
 	}
 }
 
-// TestRedisAwayTooLong_DEL13: Redis is dead until every record has run out. Those
-// are gone with its return, but not their subscribers.
+// TestRedisAwayTooLong_DEL13: Redis is dead until every record has expired. When it
+// returns, the records are gone, but their subscribers are kept.
 func TestRedisAwayTooLong_DEL13(t *testing.T) {
 	const ttl = 10 * time.Second
 	c := startCrowd(t, rig.Options{Guard: quarter, RecordTTL: ttl})
@@ -156,15 +156,15 @@ func TestRedisAwayTooLong_DEL13(t *testing.T) {
 	c.must(c.Redis.Start(c.ctx))
 	held := c.awaitHeld(9, "expired")
 	c.goneBut(held)
-	for _, a := range held { // accounting is back, too
+	for _, a := range held { // accounting works again, too
 		c.must(c.Report(c.ctx, rfc2866.AcctStatusType_Value_InterimUpdate, c.session(a)))
 	}
 	c.awaitHeld(0, "expired")
 	c.goneBut(held)
 }
 
-// TestOldBackup_DEL13: while sessiond is down Redis is put back to before most of
-// the subscribers were online. At the start nothing is cut that the guard holds.
+// TestOldBackup_DEL13: while sessiond is down Redis is restored to a state before most of
+// the subscribers were online. At the start no subscriber is cut that the guard holds.
 func TestOldBackup_DEL13(t *testing.T) {
 	c := startCrowd(t, rig.Options{Guard: quarter})
 	c.must(c.Daemon.Kill())
@@ -182,8 +182,8 @@ func TestOldBackup_DEL13(t *testing.T) {
 	c.goneBut(held)
 }
 
-// TestNASRestartIsHeld_DEL13_SES16: an Accounting-On for everybody is held; once
-// refused, it never was.
+// TestNASRestartIsHeld_DEL13_SES16: an Accounting-Off that would end all is held; refusing
+// it undoes it.
 func TestNASRestartIsHeld_DEL13_SES16(t *testing.T) {
 	c := startCrowd(t, rig.Options{Guard: quarter})
 	c.must(c.Send(c.ctx, accountingOff(rig.NAS)))

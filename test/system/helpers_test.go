@@ -37,8 +37,7 @@ func (w *world) onlineBehind(nas string, s rig.Session) rig.Binding {
 	return b
 }
 
-// awaitFree waits until the address is in no binding any more, held ones
-// included.
+// awaitFree waits until the address is in no binding any more, held ones included.
 func (w *world) awaitFree(ctx context.Context, inside netip.Addr) error {
 	return w.Until(ctx, "the block of "+inside.String()+" to be free", func() (bool, error) {
 		bindings, err := w.Bindings(ctx, inside)
@@ -46,7 +45,7 @@ func (w *world) awaitFree(ctx context.Context, inside netip.Addr) error {
 	})
 }
 
-// cannotOpen requires that the address opens nothing new.
+// cannotOpen checks that the address cannot open a flow.
 func (w *world) cannotOpen(inside netip.Addr) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.ctx, 700*time.Millisecond)
@@ -56,7 +55,7 @@ func (w *world) cannotOpen(inside netip.Addr) {
 	}
 }
 
-// killSessions ends the sessions of an address in place of an idle timeout.
+// killSessions ends the sessions of an address like an idle timeout.
 func (w *world) killSessions(inside netip.Addr) {
 	w.t.Helper()
 	_, err := w.Lab.CGN.Output(w.ctx, "conntrack", "-D", "-s", inside.String())
@@ -75,7 +74,7 @@ func blocksOf(list string) map[string]string {
 	return blocks
 }
 
-// redis runs a command of redis-cli and returns its output without the space around it.
+// redis runs a command of redis-cli and returns its output without surrounding space.
 func (w *world) redis(args ...string) string {
 	w.t.Helper()
 	out, err := w.Redis.CLI(w.ctx, args...)

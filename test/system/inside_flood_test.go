@@ -21,7 +21,7 @@ import (
 )
 
 // floodFromInside sends datagrams to an address, each a flow of its own, until stop is
-// called. They come from the one source, or from as many as those that follow it.
+// called. They come from one source address, or from as many consecutive ones as given.
 func floodFromInside(ns *netlab.Namespace, target, source netip.Addr, sources uint32) (sent *atomic.Uint64, stop func(), err error) {
 	var fd int
 	err = ns.Do(func() (err error) {
@@ -55,10 +55,10 @@ func floodFromInside(ns *netlab.Namespace, target, source netip.Addr, sources ui
 	return sent, sync.OnceFunc(func() { done.Store(true); task.Wait(); _ = unix.Close(fd) }), nil
 }
 
-// TestFloodFromInside: packets of inside addresses to the machine itself, which pass no
-// gate, starve neither a Start of one of them nor the proof of its removal. Nor do those that
-// a captive portal's rule redirects there. What is left of the subscriber has no port of a
-// block, and is of after the cut.
+// TestFloodFromInside_DEL04_I5: packets of inside addresses to the machine itself, which
+// pass no gate, delay neither a Start of one of them nor the proof of its removal. Nor do
+// packets that a captive portal's rule redirects there. The subscriber's remaining entries
+// have no port of a block, and began after the cut.
 func TestFloodFromInside_DEL04_I5(t *testing.T) {
 	t.Run("to the machine", func(t *testing.T) { surviveFlood(t, netlab.InsideGateway.Addr()) })
 	t.Run("redirected", func(t *testing.T) {
@@ -108,9 +108,9 @@ func surviveFlood(t *testing.T, target netip.Addr, before ...string) {
 	}
 }
 
-// TestFloodWithoutGates_I5_I10: packets to the machine itself, from addresses none of which
-// has a gate, each a flow of its own, neither fill the conntrack table nor delay anybody's
-// Start or removal.
+// TestFloodWithoutGates_I5_I10: packets to the machine itself, from addresses without a
+// gate, each a flow of its own, neither fill the conntrack table nor delay a Start or a
+// removal.
 func TestFloodWithoutGates_I5_I10(t *testing.T) {
 	w := start(t, rig.Options{LogLevel: "info", Hold: time.Second})
 	sent, stop, err := floodFromInside(w.Lab.Subscriber, netlab.InsideGateway.Addr(), netip.MustParseAddr("100.80.0.0"), 1<<20)

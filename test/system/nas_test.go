@@ -13,9 +13,9 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestWrongClockIsFound_SES13: a NAS whose clock is hours behind, and whose events are
-// refused, is found by sessionctl and by the counter that tells of it, also after an
-// orderly stop of the daemon at once, and without Redis there is an error instead.
+// TestWrongClockIsFound_SES13: sessionctl and a counter show a NAS whose clock is hours
+// behind and whose events are refused, also right after an orderly stop of the daemon.
+// Without Redis sessionctl returns an error instead.
 func TestWrongClockIsFound_SES13(t *testing.T) {
 	w := start(t, rig.Options{Memory: true})
 	const nas = "behind / 1"
@@ -52,7 +52,7 @@ func TestWrongClockIsFound_SES13(t *testing.T) {
 	}
 }
 
-// showsNAS requires that sessionctl shows the NAS, 8 hours behind.
+// showsNAS checks that sessionctl shows the NAS, 8 hours behind.
 func (w *world) showsNAS(nas string, subscribers, refused int) {
 	w.t.Helper()
 	var shown struct {

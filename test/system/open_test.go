@@ -8,9 +8,9 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestOpenControlIsRefused: gRPC with TLS but without client certificates, where others
-// reach it, is refused by --check, at the start and at a reload, which leaves in force what
-// was, and each says what to do. Who writes that it is meant is let be.
+// TestOpenControlIsRefused: gRPC with TLS but without client certificates, on an address
+// that other hosts reach, is refused by --check, at the start and at a reload, which keeps
+// the old configuration; each message says how to change it. An explicit key permits it.
 func TestOpenControlIsRefused(t *testing.T) {
 	certs := controltest.MakeCerts(t)
 	w := start(t, rig.Options{Memory: true})

@@ -32,8 +32,8 @@ func (w *world) neighbour(replace ...string) *rig.Daemon {
 	return d
 }
 
-// elsewhere makes a second daemon for the same group in another namespace, as on
-// another node.
+// elsewhere makes a second daemon for the same group in another namespace, as on another
+// node.
 func (w *world) elsewhere() (*rig.Daemon, *netlab.Lab) {
 	w.t.Helper()
 	lab := w.lab()
@@ -53,7 +53,7 @@ func (w *world) lab() *netlab.Lab {
 	return lab
 }
 
-// refused requires that the daemon ends by itself, and says why.
+// refused checks that the daemon ends by itself, with the reasons in its log.
 func (w *world) refused(d *rig.Daemon, says ...string) {
 	w.t.Helper()
 	code, err := d.Refuse(w.ctx)
@@ -82,8 +82,8 @@ func ruleset(w *world, n *netlab.Namespace) string {
 	return string(out) + string(routes) + string(barrier)
 }
 
-// sysctls lists the settings of IPv4 and of conntrack that are a namespace's own; what it
-// cannot write there belongs to the machine, or counts.
+// sysctls lists the settings of IPv4 and of conntrack that belong to a namespace. Files
+// that it cannot write there belong to the machine, or are counters.
 func sysctls(w *world, n *netlab.Namespace) string {
 	w.t.Helper()
 	var all strings.Builder
@@ -105,9 +105,9 @@ func sysctls(w *world, n *netlab.Namespace) string {
 	return all.String()
 }
 
-// database lists the keys of Redis and what they hold, but the leases and probes, which say
-// who serves, or could write, at this moment: they lapse within 10 s, and a start needs
-// them before it can be refused for anything else. Times to live run down in any case.
+// database lists the keys of Redis and their values, except the leases and probes, which
+// show the daemon that serves, or could write, now: they expire within 10 s, and a start
+// needs them before it can be refused for another reason. TTLs are left out.
 func database(w *world) string {
 	w.t.Helper()
 	const list = `
@@ -122,13 +122,13 @@ func database(w *world) string {
 	return w.redis("EVAL", list, "0")
 }
 
-// everything is what a start that is refused must leave as it is.
+// everything returns all state that a refused start must leave unchanged.
 func everything(w *world) string {
 	w.t.Helper()
 	return ruleset(w, w.Lab.CGN) + sysctls(w, w.Lab.CGN) + database(w)
 }
 
-// differing returns the lines that one of two texts has more often than the other.
+// differing returns the lines that are in one of two texts more often than in the other.
 func differing(before, after string) string {
 	count := map[string]int{}
 	for line := range strings.Lines(before) {
@@ -148,14 +148,14 @@ func differing(before, after string) string {
 	return strings.Join(lines, "")
 }
 
-// TestSecondDaemonOnTheTable: a second daemon on the same table, with another
-// configuration and another Redis database, refuses to start and has touched
-// nothing; the moment that the first is killed a start succeeds.
+// TestSecondDaemonOnTheTable_I7_I8: a second daemon on the same table, with another
+// configuration and another Redis database, refuses to start and changes nothing; as soon
+// as the first is killed a start succeeds.
 func TestSecondDaemonOnTheTable_I7_I8(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
 	f := w.flow(alice)
-	w.must(w.Daemon.Pause()) // what changes now, another has changed
+	w.must(w.Daemon.Pause()) // any change from now on is by another
 	before := everything(w)
 	other := []string{"100.64.0.0/10", "100.64.0.0/11", "198.51.100.0/28", "192.0.2.0/28", "udp: 300s", "udp: 200s", "icmp: 60s", "icmp: 90s"}
 	for _, replace := range [][]string{other, append(other, `redis.sock"`, `redis.sock?db=1"`)} {
@@ -184,9 +184,9 @@ func TestSecondDaemonOnTheTable_I7_I8(t *testing.T) {
 	}
 }
 
-// TestFailedStartTouchesNothing: a start with another configuration that fails since one
-// of its addresses is in use leaves table, routes, barrier, settings of the kernel and the
-// database as the killed one had them.
+// TestFailedStartTouchesNothing_I8: a start with another configuration fails because one of
+// its addresses is in use. It leaves table, routes, barrier, kernel settings and the
+// database as the killed daemon had them.
 func TestFailedStartTouchesNothing_I8(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
@@ -213,8 +213,8 @@ func TestFailedStartTouchesNothing_I8(t *testing.T) {
 	w.passes(f, "alice")
 }
 
-// TestBarrierFirst: the barrier stands when Redis is first asked, before there is a table,
-// and stays when that start is ended.
+// TestBarrierFirst_I3: the barrier exists before the first request to Redis and before
+// there is a table, and stays when that start is ended.
 func TestBarrierFirst_I3(t *testing.T) {
 	w := start(t, rig.Options{Memory: true})
 	lab := w.lab()
@@ -244,8 +244,8 @@ func TestBarrierFirst_I3(t *testing.T) {
 	}
 }
 
-// TestBarrierAlone: `sessiond --barrier` needs no Redis, makes no table, and says which
-// interfaces are not there.
+// TestBarrierAlone_I3: `sessiond --barrier` needs no Redis, makes no table, and names
+// missing interfaces.
 func TestBarrierAlone_I3(t *testing.T) {
 	w := start(t, rig.Options{Memory: true})
 	lab := w.lab()
@@ -272,7 +272,7 @@ func TestBarrierAlone_I3(t *testing.T) {
 	}
 }
 
-// TestKillAndRestartAtOnce: a killed daemon's successor does not wait for its lease.
+// TestKillAndRestartAtOnce_I7: a killed daemon's successor does not wait for its lease.
 func TestKillAndRestartAtOnce_I7(t *testing.T) {
 	for _, memory := range []bool{false, true} {
 		t.Run(fmt.Sprint("memory=", memory), func(t *testing.T) {
@@ -293,9 +293,9 @@ func TestKillAndRestartAtOnce_I7(t *testing.T) {
 	}
 }
 
-// TestSecondDaemonOnTheGroup: a daemon in another namespace refuses to start while
-// the first serves the group, and touches nothing there. With the first dead it takes
-// over within the time that is documented; now the first is refused.
+// TestSecondDaemonOnTheGroup_I1_I7: a daemon in another namespace refuses to start while
+// the first serves the group, and changes nothing there. Once the first is dead it takes
+// over within the documented time, and then the first is refused.
 func TestSecondDaemonOnTheGroup_I1_I7(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
@@ -318,8 +318,8 @@ func TestSecondDaemonOnTheGroup_I1_I7(t *testing.T) {
 	w.passes(f, "alice, after the refusal")
 }
 
-// TestTakenOverAtRunTime: a daemon that was paused until another node took over
-// changes nothing any more when it goes on, says so, and leaves its NAT in place.
+// TestTakenOverAtRunTime_I1_I9: a daemon that was paused until another node took over
+// changes nothing when it continues, reports this, and leaves its NAT in place.
 func TestTakenOverAtRunTime_I1_I9(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
@@ -341,7 +341,7 @@ func TestTakenOverAtRunTime_I1_I9(t *testing.T) {
 		t.Errorf("sessiond_nat_owner of the second is %q, %v", owns, err)
 	}
 	before := ruleset(w, w.Lab.CGN)
-	w.must(w.Offline(w.ctx, sessionOf(alice, "a-1"))) // to the first: accounting goes on
+	w.must(w.Offline(w.ctx, sessionOf(alice, "a-1"))) // to the first daemon: accounting goes on
 	w.soon(10*time.Second, func(ctx context.Context) error {
 		return w.Until(ctx, "the second to end alice", func() (bool, error) {
 			out, err := second.Ctl(ctx, "-o", "json", "binding", "list", "--inside", alice.String())
@@ -360,8 +360,8 @@ func TestTakenOverAtRunTime_I1_I9(t *testing.T) {
 	}
 }
 
-// TestEmptiedRedisKeepsTheOwner: after FLUSHALL the owner is the owner again, and a
-// second daemon is refused as before.
+// TestEmptiedRedisKeepsTheOwner_I6: after FLUSHALL the owner stays the owner, and a second
+// daemon is refused as before.
 func TestEmptiedRedisKeepsTheOwner_I6(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))

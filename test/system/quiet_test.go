@@ -9,10 +9,10 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestQuietConntrack: what the kernel does not tell, because of a sysctl or of somebody
-// else's rule, is no proof that a session has ended. With removal off live sessions go
-// on until they end by themselves, and the block comes free then; with removal on
-// nothing of a session is left.
+// TestQuietConntrack_DEL11_I5: missing conntrack events, because of a sysctl or of another
+// table's rule, are no proof that a session has ended. With removal off live sessions go on
+// until they end by themselves, and the block is freed then; with removal on nothing of a
+// session is left.
 func TestQuietConntrack_DEL11_I5(t *testing.T) {
 	table := func(family, hook, rule string) []string {
 		return []string{"nft", "add table " + family + " quiet; add chain " + family + " quiet c { type filter hook " + hook +
@@ -21,7 +21,7 @@ func TestQuietConntrack_DEL11_I5(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		quiet []string
-		first bool // it stands when the daemon starts
+		first bool // the rule exists when the daemon starts
 	}{
 		{"sysctl", []string{"sysctl", "-qw", "net.netfilter.nf_conntrack_events=0"}, false},
 		{"sysctl from before", []string{"sysctl", "-qw", "net.netfilter.nf_conntrack_events=0"}, true},
@@ -51,7 +51,7 @@ func TestQuietConntrack_DEL11_I5(t *testing.T) {
 				_, err := w.AwaitState(ctx, alice, "DRAINING")
 				return err
 			})
-			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); { // three looks
+			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); { // three checks
 				w.passes(f, "alice, drained")
 			}
 			w.cannotOpen(alice)

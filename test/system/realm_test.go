@@ -36,12 +36,12 @@ func (w *world) sendFrom(p proxy, r acctclient.Request) {
 	w.must(c.Account(w.ctx, r))
 }
 
-// edge is a request of a NAS that proxies forward.
+// edge returns a request of a NAS that proxies forward.
 func edge(status rfc2866.AcctStatusType, id, user string, inside netip.Addr) acctclient.Request {
 	return acctclient.Request{Status: status, SessionID: id, UserName: user, FramedAddress: inside, NASIdentifier: "edge1"}
 }
 
-// counted requires a counter to have reached a value.
+// counted waits until a counter has reached a value.
 func (w *world) counted(series string, want int) {
 	w.t.Helper()
 	line := fmt.Sprintf("%s %d\n", series, want)
@@ -53,9 +53,9 @@ func (w *world) counted(series string, want int) {
 	})
 }
 
-// TestTwoProxies_SES02: one NAS heard through two clients of a realm, of which one has
-// two sources with secrets of their own, is one NAS: an Interim costs the subscriber
-// nothing, a Stop ends it, and so does a restart, through whichever proxy.
+// TestTwoProxies_SES02_SES15: one NAS heard through two clients of a realm, of which one
+// has two sources with secrets of their own, is one NAS: an Interim changes nothing for the
+// subscriber, and a Stop or a restart ends it, through whichever proxy.
 func TestTwoProxies_SES02_SES15(t *testing.T) {
 	first, second := proxy{"127.7.0.1", "one"}, proxy{"127.7.0.2", "two"}
 	third := proxy{"127.7.0.3", "three"}
@@ -86,16 +86,16 @@ func TestTwoProxies_SES02_SES15(t *testing.T) {
 	w.gone(bob)
 }
 
-// TestNoRealmIsInferred_SES16: with infer_realms off, a client that tells all of another
-// one's session, and then that its NAS restarted, ends nobody, though neither has a realm;
-// each of its events is counted.
+// TestNoRealmIsInferred_SES16: with infer_realms off, a client that reports all of another
+// client's session, and then a restart of its NAS, ends no session, though neither has a
+// realm; each of its events is counted.
 func TestNoRealmIsInferred_SES16(t *testing.T) {
 	w := start(t, rig.Options{Memory: true, Clients: []string{"name: other, prefix: 127.9.0.0/24, secret: " + rig.Secret}})
 	_, err := w.Daemon.Reload(w.ctx, func(config string) string {
 		return strings.Replace(config, "  radsec:", "  infer_realms: false\n  radsec:", 1)
 	})
 	w.must(err)
-	_, err = w.Daemon.Stop() // a reload does not take it
+	_, err = w.Daemon.Stop() // a reload does not apply the key
 	w.must(err)
 	w.must(w.Daemon.Start(w.ctx))
 	own, other := proxy{"127.0.0.1", rig.Secret}, proxy{"127.9.0.1", rig.Secret}
@@ -116,9 +116,9 @@ func TestNoRealmIsInferred_SES16(t *testing.T) {
 	}
 }
 
-// TestNASConflict_SES16: two NASes behind one source have the name from the factory.
-// Neither's restart ends anybody, and it is alarmed; told apart by address, each has its
-// own restarts.
+// TestNASConflict_SES16: two NASes behind one source have the factory's name. The restart
+// of either ends no session and raises an alarm; identified by address, each has its own
+// restarts.
 func TestNASConflict_SES16(t *testing.T) {
 	apart := proxy{"127.7.0.9", rig.Secret}
 	w := start(t, rig.Options{Memory: true, Clients: []string{
@@ -159,7 +159,7 @@ func TestNASConflict_SES16(t *testing.T) {
 	}
 }
 
-// TestClassIsShown_ACCT23: Class stands in the record to the octet, and is shown.
+// TestClassIsShown_ACCT23: Class is in the record, octet for octet, and is shown.
 func TestClassIsShown_ACCT23(t *testing.T) {
 	w := start(t, rig.Options{Memory: true})
 	r := edge(startStatus, "E1", "p1", alice)
@@ -179,8 +179,8 @@ func TestClassIsShown_ACCT23(t *testing.T) {
 	}
 }
 
-// TestNokiaService_SES21: a service of SR OS, which has all attributes of its session and
-// a session identifier of its own, begins and ends while the subscriber's flows go on.
+// TestNokiaService_SES21: a service of SR OS, with all attributes of its session and a
+// session identifier of its own, begins and ends while the subscriber's flows go on.
 func TestNokiaService_SES21(t *testing.T) {
 	w := start(t, rig.Options{})
 	multi := func(r acctclient.Request, id string, more ...*radius.AVP) acctclient.Request {

@@ -18,11 +18,11 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// tellsWithin is how long a BNG or a balancer may be told something wrong about whether
-// accounting can be recorded.
+// tellsWithin is the longest time for which a BNG or a load balancer may get a wrong answer
+// to whether accounting can be recorded.
 const tellsWithin = 2 * time.Second
 
-// outlets are those who tell whether accounting can be recorded, and what they say.
+// outlets are the ways to learn whether accounting can be recorded, with their answers.
 type outlets struct{ readyz, metric, health, radius bool }
 
 func (w *world) outlets(ctx context.Context) (o outlets, err error) {
@@ -47,7 +47,7 @@ func (w *world) outlets(ctx context.Context) (o outlets, err error) {
 	return o, nil
 }
 
-// tell requires that all outlets say soon whether accounting can be recorded.
+// tell checks that all outlets soon report whether accounting can be recorded.
 func (w *world) tell(what string, can bool) {
 	w.t.Helper()
 	want, began := outlets{can, can, can, can}, time.Now()
@@ -60,22 +60,22 @@ func (w *world) tell(what string, can bool) {
 	})
 	took := time.Since(began)
 	if !can {
-		took -= 200 * time.Millisecond // the silence that was waited for
+		took -= 200 * time.Millisecond // the silence that the probe waited for
 	}
 	if err != nil || took > tellsWithin {
 		w.t.Errorf("%s: %v after %v, the outlets say %+v", what, err, took, said)
 	}
 }
 
-// complaints counts the lines of the log that complain.
+// complaints counts the log lines at level WARN or ERROR.
 func (w *world) complaints() int {
 	log := w.Daemon.Log()
 	return strings.Count(log, `"level":"WARN"`) + strings.Count(log, `"level":"ERROR"`)
 }
 
-// TestRedisCannotRecord_ACCT10_ACCT19: a Redis that is full, a replica, cannot store,
-// hangs or is dead takes no accounting. Readiness, metric, gRPC health and Status-Server
-// say so, so that BNGs and balancers turn to another server, and say when it is over.
+// TestRedisCannotRecord_ACCT10_ACCT19: a Redis that is full, a replica, cannot store, hangs
+// or is dead takes no accounting. Readiness, metric, gRPC health and Status-Server report
+// it, so that BNGs and load balancers use another server, and report its end.
 func TestRedisCannotRecord_ACCT10_ACCT19(t *testing.T) {
 	dump := func(w *world) string {
 		dir := strings.Fields(w.redis("CONFIG", "GET", "dir"))
@@ -138,7 +138,7 @@ func TestRedisCannotRecord_ACCT10_ACCT19(t *testing.T) {
 			if said, over := strings.Count(log, "database cannot be used"), strings.Count(log, "database can be used again"); said != 1 || over != 1 {
 				t.Errorf("the log says %d times that the database cannot be used, and %d times that it can again", said, over)
 			}
-			// That line, and one of the requests that were not recorded.
+			// That line, and one about requests that were not recorded.
 			if n := w.complaints() - before; n > 2 {
 				t.Errorf("%d lines of the log complain:\n%s", n, log)
 			}
@@ -146,9 +146,9 @@ func TestRedisCannotRecord_ACCT10_ACCT19(t *testing.T) {
 	}
 }
 
-// TestRedisMoves_ACCT10: behind one address the master becomes a replica, which
-// connections stay with, and the address then leads to the new master. Accounting goes
-// on within two seconds of that.
+// TestRedisMoves_ACCT10: the master behind an address becomes a replica, to which
+// connections stay open, and the address then leads to the new master. Accounting goes on
+// within two seconds of that.
 func TestRedisMoves_ACCT10(t *testing.T) {
 	testenv.Require(t, testenv.Redis)
 	oldPort, newPort := freePort(t), freePort(t)
@@ -192,7 +192,7 @@ func TestRedisMoves_ACCT10(t *testing.T) {
 		_, err := w.AwaitState(ctx, alice, "HELD")
 		return err
 	})
-	cli(next, "DEL", recordKey(bob)) // is told by the new master
+	cli(next, "DEL", recordKey(bob)) // the new master reports it
 	w.soon(5*time.Second, func(ctx context.Context) error {
 		_, err := w.AwaitState(ctx, bob, "HELD")
 		return err
@@ -214,8 +214,8 @@ func freePort(t *testing.T) string {
 }
 
 // TestStartBeforeRedis_NAT30: a sessiond that was started before its Redis, and even
-// restarted before it, gives blocks as soon as Redis is there. Where its table was in
-// use, free blocks wait for a hold, and status and log say why.
+// restarted before it, allocates blocks as soon as Redis is there. If its table was in use,
+// free blocks wait for a hold, and status and log give the reason.
 func TestStartBeforeRedis_NAT30(t *testing.T) {
 	restart := func(w *world) {
 		w.must(w.Daemon.Kill())

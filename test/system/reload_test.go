@@ -11,9 +11,8 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestGroupTakenOutByReload: what is online in a group that a reload takes out
-// goes on, and ends like any other; and a reload that would give an address in
-// use to another group is refused.
+// TestGroupTakenOutByReload: sessions in a group that a reload removes go on, and end like
+// any other. A reload that would give an address in use to another group is refused.
 func TestGroupTakenOutByReload(t *testing.T) {
 	const (
 		def  = "  - {name: default, inside: [100.64.0.0/11], outside: [198.51.100.0/28], hold: 2s}\n"
@@ -60,14 +59,14 @@ func (w *world) reload(groups string, want bool) {
 	}
 }
 
-// TestStopsWhileRedisHangs_I9: SIGTERM ends sessiond soon, with success, though
-// Redis keeps its connections open and answers nothing; NAT stays in place.
+// TestStopsWhileRedisHangs_I9: SIGTERM ends sessiond soon, with success, although Redis
+// keeps its connections open and answers nothing; NAT stays in place.
 func TestStopsWhileRedisHangs_I9(t *testing.T) {
 	w := start(t, rig.Options{})
 	w.online(sessionOf(alice, "a-1"))
 	f := w.flow(alice)
 	w.must(w.Redis.Hang())
-	w.soon(20*time.Second, func(ctx context.Context) error { // reads are under way now that do not come back
+	w.soon(20*time.Second, func(ctx context.Context) error { // now there are reads that never return
 		return w.Until(ctx, "sessiond to notice", func() (bool, error) {
 			code, _, err := w.Daemon.Get(ctx, "/readyz")
 			return code != 200, err

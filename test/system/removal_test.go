@@ -14,13 +14,12 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// sharedAddress has one public address, so that neighbours share it.
+// sharedAddress has one outside address, so that neighbours share it.
 var sharedAddress = netlab.Options{Pool: []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32")}}
 
-// TestRemoval is the main job on every path that ends a record: the live flow
-// dies in both directions and does not come back, nothing of the address is
-// left in conntrack or nftables, and the neighbour on the same outside address
-// loses nothing.
+// TestRemoval tests every way in which a record ends. The live flow dies in both directions
+// and does not come back, and nothing of the address is left in conntrack or nftables. The
+// neighbour on the same outside address loses nothing.
 func TestRemoval(t *testing.T) {
 	ends := map[string]func(*world, rig.Session){
 		"Stop_DEL01_DEL02_DEL03": func(w *world, s rig.Session) {
@@ -65,7 +64,7 @@ func TestRemoval(t *testing.T) {
 			w.gone(alice)
 			w.dead(fa, "alice")
 			w.passes(fb, "bob") // DEL-07
-			w.gone(alice)       // the probe's segments brought nothing back (DEL-04)
+			w.gone(alice)       // the probe's segments created nothing anew (DEL-04)
 			w.soon(5*time.Second, func(ctx context.Context) error {
 				_, err := w.AwaitState(ctx, alice, "HELD")
 				return err
@@ -75,8 +74,8 @@ func TestRemoval(t *testing.T) {
 	}
 }
 
-// TestTraffic_NAT02_NAT21: all protocols of a subscriber come from its one
-// outside address and its own ports.
+// TestTraffic_NAT02_NAT21: all protocols of a subscriber come from its one outside address
+// and its own ports.
 func TestTraffic_NAT02_NAT21(t *testing.T) {
 	w := start(t, rig.Options{})
 	block := w.online(sessionOf(alice, "a-1"))
@@ -99,9 +98,9 @@ func TestTraffic_NAT02_NAT21(t *testing.T) {
 	}
 }
 
-// TestNothingLeaks_DEL05_DEL06_NAT26_I3: before Start and after Stop nothing
-// of the address reaches the internet side, translated or not, whatever the
-// protocol; and a flow begun before Start is translated after it.
+// TestNothingLeaks_DEL05_DEL06_NAT26_I3: before Start and after Stop no packet of the
+// address reaches the internet side, translated or not, of any protocol; and a flow begun
+// before Start is translated after it.
 func TestNothingLeaks_DEL05_DEL06_NAT26_I3(t *testing.T) {
 	w := start(t, rig.Options{})
 	capture, err := w.Lab.CGN.Capture(netlab.OutsideInterface)
@@ -128,8 +127,7 @@ func TestNothingLeaks_DEL05_DEL06_NAT26_I3(t *testing.T) {
 	w.nothingOf(capture, alice)
 }
 
-// unanswered requires that a datagram and a ping of a closed address get no
-// answer.
+// unanswered checks that a datagram and a ping of a closed address get no answer.
 func (w *world) unanswered(from, echo netip.AddrPort) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.ctx, 300*time.Millisecond)
@@ -144,7 +142,7 @@ func (w *world) unanswered(from, echo netip.AddrPort) {
 	}
 }
 
-// nothingOf requires that nothing but the gateway's own traffic was captured.
+// nothingOf checks that only the gateway's own traffic was captured.
 func (w *world) nothingOf(c *netlab.Capture, inside netip.Addr) {
 	w.t.Helper()
 	w.must(c.Settle(w.ctx, w.Lab.CGN, w.Lab.Remotes[0]))
@@ -155,8 +153,8 @@ func (w *world) nothingOf(c *netlab.Capture, inside netip.Addr) {
 	}
 }
 
-// TestTakeover_SES06_SES07_I4: a new session on the same address, whose Stop was lost,
-// inherits nothing, and a late Stop of the old one does not hurt it (SES-06).
+// TestTakeover_SES06_SES07_I4: a new session on the same address, after a lost Stop, gets
+// nothing of the old one's, and a late Stop of the old one does not harm it (SES-06).
 func TestTakeover_SES06_SES07_I4(t *testing.T) {
 	w := start(t, rig.Options{})
 	old := rig.Session{ID: "old", User: "first", Inside: alice}
@@ -193,8 +191,8 @@ func TestTakeover_SES06_SES07_I4(t *testing.T) {
 	}
 }
 
-// TestToggleOff_DEL11: the flow lives on, nothing new opens, and the block comes
-// free when the last session idles out. The toggle survives a restart.
+// TestToggleOff_DEL11: the flow goes on, no new one opens, and the block is freed when the
+// last session times out. The toggle survives a restart.
 func TestToggleOff_DEL11(t *testing.T) {
 	w := start(t, rig.Options{UDPTimeout: 2 * time.Second, Hold: time.Second})
 	w.ctl("settings", "set", "subscriber_session_removal=off")
@@ -219,7 +217,7 @@ func TestToggleOff_DEL11(t *testing.T) {
 	w.soon(10*time.Second, func(ctx context.Context) error { return w.awaitFree(ctx, alice) })
 }
 
-// TestToggleOn_CutsDraining: switched on, what drains is cut at once.
+// TestToggleOn_CutsDraining: switched on, draining bindings are cut at once.
 func TestToggleOn_CutsDraining(t *testing.T) {
 	w := start(t, rig.Options{RemovalOff: true})
 	a := sessionOf(alice, "a-1")
@@ -233,8 +231,8 @@ func TestToggleOn_CutsDraining(t *testing.T) {
 	w.dead(f, "alice")
 }
 
-// TestPoolExhausted_NAT32_NAT37: a Start without a free block is answered; the
-// subscriber waits, and is served when a block comes free.
+// TestPoolExhausted_NAT32_NAT37: a Start without a free block is answered; the subscriber
+// waits, and is served when a block is freed.
 func TestPoolExhausted_NAT32_NAT37(t *testing.T) {
 	w := start(t, rig.Options{
 		BlockSize: 512, PortRange: "1024-1535", Hold: time.Second, Lab: sharedAddress,
@@ -256,9 +254,9 @@ func TestPoolExhausted_NAT32_NAT37(t *testing.T) {
 	w.passes(w.flow(bob), "bob")
 }
 
-// TestDrainWithoutEvents_DEL11: with removal off, a live session of a subscriber that ends
-// is drained and not cut where the kernel does not tell of sessions: for all, or for some
-// by a rule of the operator's. The block comes free when it has ended.
+// TestDrainWithoutEvents_DEL11: with removal off, a live session of an ended subscriber is
+// drained and not cut if the kernel sends no conntrack events: for all sessions, or for
+// some because of an operator's rule. The block is freed when the session has ended.
 func TestDrainWithoutEvents_DEL11(t *testing.T) {
 	for name, untold := range map[string][]string{
 		"events off": {"sysctl", "-qw", "net.netfilter.nf_conntrack_events=0"},
@@ -276,7 +274,7 @@ func TestDrainWithoutEvents_DEL11(t *testing.T) {
 				_, err := w.AwaitState(ctx, alice, "DRAINING")
 				return err
 			})
-			// Bob drains with nothing open: when he is gone, a look was taken.
+			// Bob drains with nothing open: when he is gone, the sessions were checked.
 			b := sessionOf(bob, "b-1")
 			w.online(b)
 			w.must(w.Offline(w.ctx, b))
@@ -290,7 +288,8 @@ func TestDrainWithoutEvents_DEL11(t *testing.T) {
 }
 
 // TestFloodOfTheMachine_I5: a host that sends to the machine's own address all the time,
-// from port after port, before its Start and after its Stop, is served and removed like any.
+// from port after port, before its Start and after its Stop, is served and removed like any
+// other.
 func TestFloodOfTheMachine_I5(t *testing.T) {
 	w := start(t, rig.Options{Hold: time.Second})
 	conn, err := w.Lab.Subscriber.ListenUDP(netip.AddrPortFrom(alice, 6000))

@@ -19,8 +19,8 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// subscribersVariable sets how many subscribers a restarted NAS has, where the
-// usual number is too small.
+// subscribersVariable sets the number of subscribers of the restarted NAS, where the usual
+// number is too small.
 const (
 	subscribersVariable = "SESSIOND_SUBSCRIBERS"
 	usualSubscribers    = 20_000
@@ -39,9 +39,9 @@ func numberOfSubscribers(t *testing.T) int {
 	return n
 }
 
-// TestManyRestarted_SES17: the Accounting-Off of a NAS with very many sessions is
-// answered within a second; they end behind it, and those that begin meanwhile,
-// behind the same NAS and on some of the same addresses, are not harmed.
+// TestManyRestarted_SES17: the Accounting-Off of a NAS with very many sessions is answered
+// within a second. They end after it, and sessions that begin meanwhile, behind the same
+// NAS and on some of the same addresses, are not harmed.
 func TestManyRestarted_SES17(t *testing.T) {
 	w := start(t, rig.Options{Memory: true, BlockSize: 64, Hold: time.Second,
 		Lab: netlab.Options{Pool: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}})
@@ -77,7 +77,7 @@ func TestManyRestarted_SES17(t *testing.T) {
 	t.Logf("%d subscribers, Accounting-Off answered after %v, all gone after %v", subscribers, took, time.Since(began))
 }
 
-// load is load from the rig's BNG.
+// load runs a load scenario from the rig's BNG.
 func (w *world) load(scenario acctload.Scenario, inside netip.Prefix, subscribers int, change func(*acctload.Options)) acctload.Options {
 	o := acctload.Options{
 		Server: netip.MustParseAddrPort(w.Daemon.RADIUS), Secret: []byte(rig.Secret), NAS: rig.NAS,
@@ -87,7 +87,7 @@ func (w *world) load(scenario acctload.Scenario, inside netip.Prefix, subscriber
 	return o
 }
 
-// countsOnline waits until so many are online in Redis.
+// countsOnline waits until the given number is online in Redis.
 func (w *world) countsOnline(want int) {
 	w.t.Helper()
 	w.soon(60*time.Second, func(ctx context.Context) error {
@@ -98,9 +98,9 @@ func (w *world) countsOnline(want int) {
 	})
 }
 
-// TestTranslatedSoon_SES24: under 1000 Starts a second a subscriber that sends all
-// the time is translated within a second of the answer to its Start, 99 times of
-// 100. What it sent before was dropped; it sends again after 200 ms, which is in the time.
+// TestTranslatedSoon_SES24: under 1000 Starts a second a subscriber that sends all the time
+// is translated within a second of the answer to its Start, 99 times of 100. Its packets
+// before were dropped; it sends again after 200 ms, which is included in the time.
 func TestTranslatedSoon_SES24(t *testing.T) {
 	const samples, atOnce = 100, 8
 	var inside []netip.Addr
@@ -139,8 +139,8 @@ func TestTranslatedSoon_SES24(t *testing.T) {
 	t.Logf("median %v, 99 %% %v, at %.0f Starts/s", took[samples/2], took[samples*99/100-1], answered)
 }
 
-// startsEverySecond keeps Starts coming until the function it returns is called,
-// which returns the rate at which they were answered.
+// startsEverySecond sends Starts at a rate until stop is called, which returns the rate of
+// answers.
 func (w *world) startsEverySecond(rate float64) (stop func() float64) {
 	inside := netip.MustParsePrefix("100.96.0.0/11")
 	done := make(chan struct{})
@@ -171,8 +171,8 @@ func (w *world) startsEverySecond(rate float64) (stop func() float64) {
 	}
 }
 
-// untilTranslated has a subscriber send before its Start, and returns the time
-// from the answer to that until a packet of it came back.
+// untilTranslated has a subscriber send before its Start, and returns the time from the
+// answer to the Start until the answer to one of its packets.
 func (w *world) untilTranslated(inside netip.Addr, echo netip.AddrPort) time.Duration {
 	type answer struct {
 		at  time.Time

@@ -1,5 +1,5 @@
-// Package system tests the whole of sessiond: the real program, Redis and
-// kernel, real packets, and every assertion made from outside the daemon.
+// Package system tests the whole of sessiond: the real program, Redis and kernel, real
+// packets, and every assertion made from outside the daemon.
 package system
 
 import (
@@ -72,7 +72,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// soon runs what must come true within the time.
+// soon runs a check that must succeed within the time.
 func (w *world) soon(within time.Duration, check func(ctx context.Context) error) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.ctx, within)
@@ -96,7 +96,7 @@ func (w *world) flow(from netip.Addr) *netlab.Flow {
 	return f
 }
 
-// passes requires the flow to carry bytes both ways.
+// passes checks that the flow carries bytes both ways.
 func (w *world) passes(f *netlab.Flow, who string) {
 	w.t.Helper()
 	if out, in := f.Probe(5 * time.Second); !out || !in {
@@ -104,7 +104,7 @@ func (w *world) passes(f *netlab.Flow, who string) {
 	}
 }
 
-// dead requires the flow to carry nothing either way.
+// dead checks that the flow carries nothing either way.
 func (w *world) dead(f *netlab.Flow, who string) {
 	w.t.Helper()
 	if out, in := f.Probe(600 * time.Millisecond); out || in {
@@ -112,7 +112,7 @@ func (w *world) dead(f *netlab.Flow, who string) {
 	}
 }
 
-// gone requires that within a second nothing is left of the address.
+// gone checks that within a second nothing is left of the address.
 func (w *world) gone(inside netip.Addr) {
 	w.t.Helper()
 	w.soon(time.Second, func(ctx context.Context) error { return w.AwaitNothing(ctx, inside) })

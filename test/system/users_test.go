@@ -14,9 +14,9 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestAnotherUserMayNotEndSubscribers: a user of the machine who is neither root nor
-// the one that sessiond runs as sees all over loopback TCP, and ends nobody; in the
-// group of the unix socket it may.
+// TestAnotherUserMayNotEndSubscribers: a user of the machine other than root and sessiond's
+// own may read over loopback TCP, but not end subscribers; a member of the unix socket's
+// group may.
 func TestAnotherUserMayNotEndSubscribers(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	w := start(t, rig.Options{Memory: true})
@@ -60,7 +60,7 @@ func TestAnotherUserMayNotEndSubscribers(t *testing.T) {
 	w.must(err)
 }
 
-// address is where a service of the daemon listens, the first where there are several.
+// address returns the listening address of a service of the daemon, the first of several.
 func (w *world) address(service string) string {
 	w.t.Helper()
 	for line := range strings.Lines(w.Daemon.Log()) {
@@ -75,11 +75,11 @@ func (w *world) address(service string) string {
 
 type user struct{ uid, gid uint32 }
 
-// ctlAs runs sessionctl as a user, and returns all that it printed.
+// ctlAs runs sessionctl as a user, and returns its whole output.
 func (w *world) ctlAs(u user, args ...string) (string, error) {
 	w.t.Helper()
 	program := filepath.Join(w.Dir, "sessionctl")
-	if _, err := os.Stat(program); err != nil { // where others may not run it
+	if _, err := os.Stat(program); err != nil { // in a place where other users may run it
 		data, err := os.ReadFile(programs.Sessionctl)
 		w.must(err)
 		w.must(os.WriteFile(program, data, 0o755))

@@ -24,8 +24,8 @@ import (
 )
 
 // TestStalledWatchersCostLittle_I10: a program that opens 1,000 watches and reads none of
-// them is told that these are too many, and what it has costs the daemon some tens of
-// MB while accounting goes on. Then it loses them.
+// them gets an error that these are too many. Those that it has cost the daemon some tens
+// of MB while accounting goes on, and are then ended.
 func TestStalledWatchersCostLittle_I10(t *testing.T) {
 	const (
 		watches     = 1000
@@ -72,7 +72,8 @@ func TestStalledWatchersCostLittle_I10(t *testing.T) {
 	}
 	w.soon(20*time.Second, func(ctx context.Context) error {
 		return w.Until(ctx, "the watches to be ended", func() (bool, error) {
-			// Too long, by too much, or with the connection: whichever comes first.
+			// For being behind too long, by too much, or with the connection: whichever
+			// comes first.
 			_, body, err := w.Daemon.Get(ctx, "/metrics")
 			ended := 0
 			for line := range strings.Lines(body) {
@@ -100,7 +101,7 @@ func TestStalledWatchersCostLittle_I10(t *testing.T) {
 	})
 }
 
-// openWatch opens a watch of which nothing is read but that it is served.
+// openWatch opens a watch and reads only that it is served.
 func openWatch(ctx context.Context, conn *grpc.ClientConn) error {
 	stream, err := pb.NewSubscriberServiceClient(conn).WatchSubscribers(ctx, &pb.WatchSubscribersRequest{})
 	if err != nil {
@@ -116,8 +117,8 @@ func openWatch(ctx context.Context, conn *grpc.ClientConn) error {
 	return err
 }
 
-// accountFor brings subscribers online and offline, sixteen at a time, and returns how
-// long each request took, the fastest first.
+// accountFor brings subscribers online and offline, sixteen at a time, and returns the
+// sorted times of the requests.
 func (w *world) accountFor(subscribers int) []time.Duration {
 	w.t.Helper()
 	const lanes = 16
@@ -153,7 +154,7 @@ func (w *world) accountFor(subscribers int) []time.Duration {
 	return all
 }
 
-// peakMemory is what the daemon had resident at most, in octets.
+// peakMemory returns the daemon's peak resident memory, in octets.
 func (w *world) peakMemory() int {
 	w.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.Daemon.PID()))
