@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// linear is how much a cost may grow where the number of subscribers grows by one: 12
+// linear is the permitted growth of a cost per growth of the number of subscribers: 12
 // times from 100,000 to 1,000,000.
 const linear = 1.2
 
@@ -18,16 +18,16 @@ type row struct {
 	text string
 	unit string
 
-	linear bool              // it may grow by linear with the number
-	limit  func(int) float64 // the most it may be for so many; nil where there is none
-	none   bool              // anything but 0 is wrong
+	linear bool              // the factor linear bounds its growth with the number
+	limit  func(int) float64 // limit for a number of subscribers; nil for none
+	none   bool              // any value but 0 is an error
 }
 
 func constant(limit float64) func(int) float64 { return func(int) float64 { return limit } }
 
 func each(limit float64) func(int) float64 { return func(n int) float64 { return float64(n) * limit } }
 
-// Resident octets a subscriber: at rest, and at most while something is done.
+// Limits of resident octets a subscriber: at rest, and at the peak of a phase.
 const (
 	mostAtRest = 1200
 	mostAtPeak = 1.5 * mostAtRest
@@ -80,8 +80,8 @@ var rows = []row{
 	{cost: "off, peak", text: "peak of Accounting-Off", unit: "B/sub.", limit: constant(mostAtPeak)},
 }
 
-// tableOf puts sizes beside each other. Growth is that from the first to the last, limits
-// are those of the last; a share above 1 misses the limit.
+// tableOf prints sizes side by side. Growth is that from the first to the last, limits are
+// those of the last; a share above 1 misses the limit.
 func tableOf(results []*result) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-34s", "subscribers")
@@ -118,7 +118,8 @@ func (row *row) print(b *strings.Builder, results []*result) {
 	fmt.Fprintf(b, " %-7s%8s%8s%10s%8s\n", row.unit, growth, ofGrowth, limit, ofLimit)
 }
 
-// growth is from the first size to the last, and its share of what it may be.
+// growth returns the growth from the first size to the last, and its share of the permitted
+// one.
 func (row *row) growth(results []*result) (times, share string) {
 	first, last := results[0], results[len(results)-1]
 	from, to := first.costs[row.cost], last.costs[row.cost]
@@ -131,7 +132,7 @@ func (row *row) growth(results []*result) (times, share string) {
 	return fmt.Sprintf("%.1fx", to/from), share
 }
 
-// share is the limit, and the share of it that is taken.
+// share returns the limit, and the share of it that is used.
 func (row *row) share(r *result) (limit, share string) {
 	value, ok := r.costs[row.cost]
 	switch {
@@ -152,7 +153,7 @@ func figure(costs map[string]float64, name string) string {
 	return "failed"
 }
 
-// digits are three, or all in front of the point.
+// digits formats three digits, or all digits before the point.
 func digits(value float64) string {
 	if value == 0 || value >= 100 {
 		return fmt.Sprintf("%.0f", value)

@@ -17,12 +17,11 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// setCount is NFTA_SET_COUNT, which golang.org/x/sys 0.49 does not name: how many
-// elements a set has. Linux 6.18 tells it; older kernels do not.
+// setCount is NFTA_SET_COUNT, the number of a set's elements, which golang.org/x/sys 0.49
+// lacks. Linux 6.18 reports it; older kernels do not.
 const setCount = 20
 
-// elements counts the elements of all sets and maps in the CGN's namespace, in whatever
-// tables they are.
+// elements counts the elements of all sets and maps in the CGN's namespace, in any table.
 func (w *world) elements() (int, error) { return elementsIn(w.Lab.CGN) }
 
 func elementsIn(ns *netlab.Namespace) (int, error) {
@@ -42,8 +41,8 @@ func withNetfilter(ns *netlab.Namespace, fn func(*netlink.Conn) (int, error)) (n
 	return fn(c)
 }
 
-// countElements adds up what the kernel says of each set. Where it does not say, or with
-// walk, it lists the elements: a long way, on which they may change.
+// countElements adds up the kernel's counts of the sets. If the kernel reports none, or
+// with walk, it lists the elements, which takes long, so that they may change meanwhile.
 func countElements(c *netlink.Conn, walk bool) (n int, err error) {
 	sets, err := dumpTables(c, unix.NFT_MSG_GETSET, nil)
 	if err != nil {
@@ -64,8 +63,8 @@ func countElements(c *netlink.Conn, walk bool) (n int, err error) {
 	return n, nil
 }
 
-// walkSet counts the elements of one set by listing them. The end of an interval is
-// none, as it is none in NFTA_SET_COUNT.
+// walkSet counts the elements of one set by listing them. It does not count ends of
+// intervals, as NFTA_SET_COUNT does not.
 func walkSet(c *netlink.Conn, set map[uint16][]byte) (n int, err error) {
 	name, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: set[unix.NFTA_SET_TABLE]},
@@ -96,7 +95,7 @@ func walkSet(c *netlink.Conn, set map[uint16][]byte) (n int, err error) {
 	return n, nil
 }
 
-// dumpTables asks for all objects of a kind in tables of family ip, and returns their
+// dumpTables requests all objects of a kind in tables of family ip, and returns their
 // attributes.
 func dumpTables(c *netlink.Conn, command netlink.HeaderType, body []byte) ([]map[uint16][]byte, error) {
 	answers, err := c.Execute(netlink.Message{
@@ -133,14 +132,14 @@ func (w *world) awaitElements(ctx context.Context, want int) error {
 	})
 }
 
-// deleteTable takes away what a reboot would.
+// deleteTable deletes sessiond's table, as a reboot does.
 func (w *world) deleteTable(ctx context.Context) error {
 	_, err := w.Lab.CGN.Output(ctx, "nft", "delete", "table", "ip", "sessiond")
 	return err
 }
 
-// The peer is nft, which loads two maps of the same shape from a file, in a namespace of
-// its own.
+// The peer is nft, which loads two maps of the same kind from a file, in a namespace of its
+// own.
 type peer struct {
 	lab  *netlab.Lab
 	file string
@@ -174,7 +173,7 @@ func (p *peer) write() error {
 	return out.Flush()
 }
 
-// eachBlock gives n inside addresses blocks of 64 ports.
+// eachBlock yields n inside addresses with blocks of 64 ports.
 func eachBlock(n int, yield func(inside, outside netip.Addr, first int)) {
 	in, out, port := inside.Addr(), netip.MustParseAddr("198.18.0.0"), 1024
 	for range n {
@@ -186,7 +185,7 @@ func eachBlock(n int, yield func(inside, outside netip.Addr, first int)) {
 	}
 }
 
-// load has nft load the file, and checks that it did.
+// load makes nft load the file, and checks the number of elements.
 func (p *peer) load(ctx context.Context) error {
 	if _, err := p.lab.CGN.Output(ctx, "nft", "-f", p.file); err != nil {
 		return err
@@ -200,7 +199,7 @@ func (p *peer) load(ctx context.Context) error {
 
 func (p *peer) close() error { return p.lab.Close() }
 
-// TestElementsAreCounted loads a peer and counts in both ways.
+// TestElementsAreCounted loads a peer and compares both ways to count.
 func TestElementsAreCounted(t *testing.T) {
 	testenv.Require(t, needs)
 	const n = 3000 // more than one message lists

@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What Redis notes: commands and events that take longer, in milliseconds.
+// noteworthy is the threshold above which Redis records commands and events, in milliseconds.
 const noteworthy = 5
 
-// A pause is the longest time that Redis answered nothing, as a client of its own felt
-// it, and what Redis says that took long meanwhile.
+// A pause is the longest time in which Redis answered nothing, measured by a client of its
+// own, with Redis's record of slow commands and events in that time.
 type pause struct {
-	longest time.Duration // 0 where nobody asked
-	command string        // the slowest, with its time; "" for none above noteworthy
+	longest time.Duration // 0 without a measurement
+	command string        // the slowest, with its time; "" for none above the threshold
 	events  string        // of the latency monitor, with their times
 }
 
@@ -40,14 +40,14 @@ func (p pause) String() string {
 	return strings.Join(parts, "; ")
 }
 
-// A prober asks Redis for a PONG each millisecond, on a connection of its own.
+// A prober sends Redis a PING each millisecond, on a connection of its own.
 type prober struct {
 	fd   int
 	stop chan struct{}
 	task sync.WaitGroup
 
 	mu      sync.Mutex
-	silent  bool // it asks nothing for a while
+	silent  bool // it sends no PING for a while
 	longest time.Duration
 	err     error
 }
@@ -67,8 +67,8 @@ func newProber(socket string) (*prober, error) {
 }
 
 func (p *prober) run() {
-	// The thread ends with its goroutine. It goes before all others, so that what it
-	// measures is Redis and not its own wait for a processor.
+	// The thread ends with its goroutine. It has priority over all others, so that it
+	// measures Redis and not its own wait for a processor.
 	runtime.LockOSThread()
 	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
 	every := time.NewTicker(time.Millisecond)
@@ -102,7 +102,7 @@ func (p *prober) isSilent() bool {
 	return p.silent
 }
 
-// beSilent has the prober ask nothing, or go on.
+// beSilent stops or resumes the PINGs.
 func (p *prober) beSilent(silent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -128,7 +128,7 @@ func (p *prober) ping() (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-// take returns the longest pause since it was called last.
+// take returns the longest pause since the last call.
 func (p *prober) take() (time.Duration, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,7 +143,7 @@ func (p *prober) close() error {
 	return unix.Close(p.fd)
 }
 
-// beginPause has Redis forget what took long, and note it from now on.
+// beginPause clears Redis's records of slow commands and events, and starts recording.
 func beginPause(ctx context.Context, client *redis.Client, p *prober) error {
 	for _, setting := range [][2]string{
 		{"slowlog-log-slower-than", fmt.Sprint(noteworthy * 1000)}, {"slowlog-max-len", "1024"},
@@ -162,7 +162,7 @@ func beginPause(ctx context.Context, client *redis.Client, p *prober) error {
 	return err
 }
 
-// endPause reads what took long since beginPause.
+// endPause reads Redis's records since beginPause.
 func endPause(ctx context.Context, client *redis.Client, p *prober) (pause, error) {
 	slow, err := client.SlowLogGet(ctx, 1024).Result()
 	if err != nil {
@@ -176,7 +176,7 @@ func endPause(ctx context.Context, client *redis.Client, p *prober) (pause, erro
 	return pause{longest: longest, command: slowest(slow), events: describeEvents(events)}, err
 }
 
-// slowest names the command that took longest.
+// slowest names the slowest command.
 func slowest(log []redis.SlowLog) string {
 	if len(log) == 0 {
 		return ""
@@ -189,8 +189,8 @@ func slowest(log []redis.SlowLog) string {
 	return fmt.Sprintf("%.1f ms %s", worst.Duration.Seconds()*1000, strings.Join(words, " "))
 }
 
-// describeEvents names events but those of commands, which slowest has: an event is its
-// name, when it was last, its time then, and its longest time (LATENCY LATEST).
+// describeEvents names events except those of commands, which slowest has: an event is its
+// name, the time of the last one, its duration, and the longest duration (LATENCY LATEST).
 func describeEvents(events []any) string {
 	var texts []string
 	for _, e := range events {

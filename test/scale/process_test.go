@@ -12,8 +12,8 @@ import (
 // tick is the unit of processor time in /proc, USER_HZ on every architecture.
 const tick = 10 * time.Millisecond
 
-// cpuTime is how long a process has run so far, in user and kernel mode (proc(5), stat):
-// 0 of one that has ended.
+// cpuTime returns the CPU time of a process in user and kernel mode (proc(5), stat): 0 if
+// it has ended.
 func cpuTime(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, os.ErrNotExist) {
@@ -22,9 +22,9 @@ func cpuTime(pid int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := strings.Cut(string(text), ") ") // the name may have anything in it
+	_, rest, _ := strings.Cut(string(text), ") ") // the name may contain anything
 	fields := strings.Fields(rest)
-	const user, kernel = 11, 12 // counted from behind the name
+	const user, kernel = 11, 12 // counted after the name
 	if len(fields) <= kernel {
 		return 0, fmt.Errorf("stat of %d: %q", pid, text)
 	}
@@ -39,8 +39,8 @@ func cpuTime(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
-// memory reads one size of a process, in octets: "VmRSS" is what is resident, "VmHWM"
-// the most that was since the start or resetPeak.
+// memory reads one size of a process, in octets: "VmRSS" is the resident memory, "VmHWM"
+// its peak since the start or resetPeak.
 func memory(pid int, what string) (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -55,8 +55,8 @@ func memory(pid int, what string) (float64, error) {
 	return 0, fmt.Errorf("status of %d has no %s", pid, what)
 }
 
-// resetPeak makes VmHWM what is resident now (proc(5), clear_refs). A process that has
-// ended has no peak.
+// resetPeak sets VmHWM to the present resident memory (proc(5), clear_refs). It does
+// nothing for a process that has ended.
 func resetPeak(pid int) error {
 	err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 	if errors.Is(err, os.ErrNotExist) {

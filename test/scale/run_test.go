@@ -14,16 +14,16 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-// A result is what one size cost. What a phase that failed should have told is not there.
+// A result is the costs of one size. It lacks the figures of failed phases.
 type result struct {
 	n      int
-	costs  map[string]float64 // by the names that rows have
+	costs  map[string]float64 // by the names of rows
 	pauses map[string]pause   // Redis's, by phase
 	failed []error
 }
 
-// The phases of a run, each with a time of its own. One fails by itself: the others are
-// measured all the same. What it costs goes by its name.
+// The phases of a run, each with a timeout of its own. After a failed one the others are
+// measured all the same. Costs have the names of their phases.
 var phases = []struct {
 	name string
 	do   func(r *runner, ctx context.Context, name string) error
@@ -40,16 +40,16 @@ var phases = []struct {
 	{"off", (*runner).off},
 }
 
-// A runner carries out the phases in one world.
+// A runner executes the phases in one world.
 type runner struct {
 	*world
 	*result
 	prober *prober
-	idle   time.Duration // how long the program is watched at rest
-	before blocks        // once everybody is online
+	idle   time.Duration // time for which the program is measured at rest
+	before blocks        // after all subscribers are online
 }
 
-// run measures one size, and tells of its progress.
+// run measures one size, and prints its progress.
 func run(ctx context.Context, n int, idle time.Duration, progress io.Writer) *result {
 	r := &runner{result: &result{n: n, costs: map[string]float64{}, pauses: map[string]pause{}}, idle: idle}
 	if err := r.begin(ctx); err != nil {
@@ -89,13 +89,13 @@ func (r *runner) begin(ctx context.Context) (err error) {
 
 func (r *runner) end() error { return errors.Join(r.prober.close(), r.world.close()) }
 
-// most is what a phase may take: several times what a price needs that grows with the
-// number, and not what one does that grows with its square.
+// most returns the timeout of a phase: several times the need of a cost that is linear in
+// the number, but less than that of a quadratic one.
 func (r *runner) most() time.Duration {
 	return time.Minute + 2*r.idle + time.Duration(r.result.n)*400*time.Microsecond
 }
 
-// fail notes why a phase has no figures. A daemon's whole log is no reason.
+// fail records why a phase has no figures, without a daemon's whole log.
 func (r *result) fail(name string, err error) error {
 	reason, _, _ := strings.Cut(err.Error(), "\n")
 	failure := fmt.Errorf("%d subscribers: %s: %s", r.n, name, reason)
@@ -103,7 +103,7 @@ func (r *result) fail(name string, err error) error {
 	return failure
 }
 
-// faults are the phases that failed, and figures that are wrong, however small.
+// faults returns the failed phases, and figures that must be 0 and are not.
 func (r *result) faults() []error {
 	faults := slices.Clone(r.failed)
 	for _, row := range rows {
@@ -114,9 +114,9 @@ func (r *result) faults() []error {
 	return faults
 }
 
-// measure notes the time of something and what sessiond and Redis ran in it, Redis's
-// longest pause, and the most memory that sessiond had: since it began, where it is
-// started there.
+// measure records the duration of a function, the CPU time of sessiond and Redis in it,
+// Redis's longest pause, and sessiond's peak memory: since the start of sessiond, if that
+// is within it.
 func (r *runner) measure(ctx context.Context, name string, do func(context.Context) error) error {
 	before, err := r.cpuTimes()
 	if err := errors.Join(err, resetPeak(r.Daemon.PID()), beginPause(ctx, r.redis, r.prober)); err != nil {
@@ -143,7 +143,7 @@ func (r *runner) measure(ctx context.Context, name string, do func(context.Conte
 	return err
 }
 
-// cpuTimes are those of sessiond and Redis.
+// cpuTimes returns the CPU times of sessiond and Redis.
 func (r *runner) cpuTimes() (times [2]time.Duration, err error) {
 	var errs [2]error
 	times[0], errs[0] = cpuTime(r.Daemon.PID())
@@ -162,13 +162,13 @@ func (r *runner) load(ctx context.Context, name string) (err error) {
 	return err
 }
 
-// rest watches a program that has nothing to do. What it was doing before has a quarter
-// of the time to come to its end. Of Redis's pauses only its own word is heard.
+// rest measures a program without work. Work from before has a quarter of the time to
+// finish. Of Redis's pauses it takes only Redis's own record.
 func (r *runner) rest(ctx context.Context, name string) error {
 	if err := r.wait(ctx, r.idle/4); err != nil {
 		return err
 	}
-	r.prober.beSilent(true) // its PINGs would be a good part of what Redis has to do
+	r.prober.beSilent(true) // its PINGs would be a good part of Redis's work
 	defer r.prober.beSilent(false)
 	if err := r.measure(ctx, name, func(ctx context.Context) error { return r.wait(ctx, r.idle) }); err != nil {
 		return err
@@ -197,7 +197,7 @@ func (r *runner) kill(ctx context.Context, name string) error {
 	return r.comeBack(ctx, name)
 }
 
-// reboot takes the table away with the daemon.
+// reboot kills the daemon and deletes its table.
 func (r *runner) reboot(ctx context.Context, name string) error {
 	if err := errors.Join(r.Daemon.Kill(), r.deleteTable(ctx)); err != nil {
 		return err
@@ -205,8 +205,8 @@ func (r *runner) reboot(ctx context.Context, name string) error {
 	return r.comeBack(ctx, name)
 }
 
-// comeBack starts the daemon, looks at the kernel in the moment that it is ready, and
-// then at who has which block.
+// comeBack starts the daemon, counts the kernel's elements as soon as it is ready, and then
+// compares the blocks.
 func (r *runner) comeBack(ctx context.Context, name string) error {
 	there := 0
 	if err := r.measure(ctx, name, func(ctx context.Context) (err error) {
@@ -224,7 +224,7 @@ func (r *runner) comeBack(ctx context.Context, name string) error {
 	return err
 }
 
-// reconcile compares everything, and finds nothing: what Redis has is in engine and kernel.
+// reconcile compares everything, and finds no difference: Redis, engine and kernel agree.
 func (r *runner) reconcile(ctx context.Context, name string) error {
 	var found lineCounter
 	err := r.measure(ctx, name, func(ctx context.Context) error {
@@ -253,8 +253,7 @@ func (c *lineCounter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// pages asks for the first page of lists, some times each, and for one subscriber of
-// whom the name is known.
+// pages requests the first page of each list several times, and one subscriber by name.
 func (r *runner) pages(ctx context.Context, name string) error {
 	conn, err := r.Daemon.Dial()
 	if err != nil {
@@ -300,7 +299,7 @@ func (r *runner) pages(ctx context.Context, name string) error {
 	return nil
 }
 
-// median is the usual time of something, in milliseconds.
+// median returns the median time of a call, in milliseconds.
 func median(ask func() error) (float64, error) {
 	var times [7]time.Duration
 	for i := range times {
@@ -314,7 +313,7 @@ func median(ask func() error) (float64, error) {
 	return times[len(times)/2].Seconds() * 1000, nil
 }
 
-// peer has nft load as many elements, beside the program at rest.
+// peer has nft load as many elements, while the program is at rest.
 func (r *runner) peer(ctx context.Context, name string) (err error) {
 	p, err := newPeer(r.Dir, r.result.n)
 	if err != nil {
@@ -348,7 +347,7 @@ func (r *runner) off(ctx context.Context, name string) error {
 	}
 	r.costs[name+", held"], r.costs[name+", left"] = held, float64(left)
 	bound, err := r.stored(ctx)
-	for tries := 5; err == nil && len(bound) > 0 && tries > 0; tries-- { // a write may be under way
+	for tries := 5; err == nil && len(bound) > 0 && tries > 0; tries-- { // a write may be in progress
 		bound, err = r.stored(ctx)
 	}
 	r.costs[name+", bound"] = float64(len(bound))

@@ -13,7 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// sizesVariable names the sizes, with spaces between; the smallest comes first.
+// sizesVariable names the sizes, separated by spaces; the smallest comes first.
 const (
 	sizesVariable = "SCALE"
 	usualSizes    = "100000 1000000"
@@ -24,13 +24,13 @@ const needs = testenv.Root | testenv.Redis | testenv.Nft | testenv.Conntrack
 var programs *rig.Programs
 
 func TestMain(m *testing.M) {
-	// The prober must not wait for a processor of Go's while load is generated.
+	// The prober must not wait for a P of Go's scheduler while load is generated.
 	runtime.GOMAXPROCS(max(8, runtime.GOMAXPROCS(0)))
 	os.Exit(rig.Main(m, &programs))
 }
 
-// BenchmarkScale prints what each size costs, and the growth from the smallest to the
-// largest. It fails where something went wrong; a limit that is missed is printed only.
+// BenchmarkScale prints the costs of each size, and the growth from the smallest to the
+// largest. It fails on errors; a missed limit is only printed.
 func BenchmarkScale(b *testing.B) {
 	testenv.Require(b, needs)
 	sizes, err := sizesOf(os.Getenv(sizesVariable))
@@ -52,7 +52,7 @@ func BenchmarkScale(b *testing.B) {
 	}
 }
 
-// TestSmall runs all that the benchmark does, with few subscribers.
+// TestSmall runs all phases of the benchmark, with few subscribers.
 func TestSmall(t *testing.T) {
 	testenv.Require(t, needs)
 	r := run(t.Context(), 2000, 100*time.Millisecond, t.Output())

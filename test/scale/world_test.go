@@ -27,10 +27,10 @@ const (
 
 var inside = netip.MustParsePrefix("100.80.0.0/12")
 
-// lookEvery is how often something is looked for that nothing announces.
+// lookEvery is the interval of polling.
 const lookEvery = 50 * time.Millisecond
 
-// A world is a rig with room for so many subscribers.
+// A world is a rig with room for n subscribers.
 type world struct {
 	*rig.Rig
 	n     int
@@ -42,7 +42,7 @@ type world struct {
 func start(ctx context.Context, n int) (*world, error) {
 	r, err := rig.Start(ctx, rig.Options{
 		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl, LogLevel: "info",
-		BlockSize: 64, Hold: time.Hour, RecordTTL: 24 * time.Hour, // nothing runs out meanwhile
+		BlockSize: 64, Hold: time.Hour, RecordTTL: 24 * time.Hour, // nothing expires during a run
 		Lab: netlab.Options{Pool: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/21")}},
 	})
 	if err != nil {
@@ -56,7 +56,7 @@ func (w *world) close() error {
 	return w.Rig.Close()
 }
 
-// learn finds out how many elements the kernel has for a subscriber: it brings one
+// learn finds the number of elements that the kernel has for a subscriber: it brings one
 // online, and off again.
 func (w *world) learn(ctx context.Context) (err error) {
 	if w.bare, err = w.elements(); err != nil {
@@ -79,8 +79,8 @@ func (w *world) learn(ctx context.Context) (err error) {
 	return w.awaitElements(ctx, w.bare)
 }
 
-// load brings everybody online by Starts, and waits until everybody is programmed. A
-// run of Interims begins with one Start of each, which is what is wanted of it.
+// load brings all subscribers online by Starts, and waits until all are programmed. A run
+// of acctload's Interims begins with one Start for each; these are used here.
 func (w *world) load(ctx context.Context) error {
 	server, err := netip.ParseAddrPort(w.Daemon.RADIUS)
 	if err != nil {
@@ -95,7 +95,7 @@ func (w *world) load(ctx context.Context) error {
 	return w.awaitElements(ctx, w.full)
 }
 
-// restartNAS ends everybody by an Accounting-Off, and waits until nothing is left.
+// restartNAS ends all by an Accounting-Off, and waits until nothing is left.
 func (w *world) restartNAS(ctx context.Context) error {
 	if err := w.Send(ctx, acctclient.Request{
 		Status: rfc2866.AcctStatusType_Value_AccountingOff, NASIdentifier: nasName, EventTime: time.Now(),
@@ -103,7 +103,7 @@ func (w *world) restartNAS(ctx context.Context) error {
 		return err
 	}
 	return w.await(ctx, "nothing to be left", func() (bool, error) {
-		// The kernel is asked first: it answers at no price.
+		// The kernel is asked first, because its answer costs little.
 		if n, err := w.elements(); n != w.bare || err != nil {
 			return false, err
 		}
@@ -164,7 +164,7 @@ func (w *world) await(ctx context.Context, what string, holds func() (bool, erro
 	}
 }
 
-// blocks tell by outside address and first port who has a block, and to which port.
+// blocks are the owners of blocks, with the last port, by outside address and first port.
 type blocks map[string]owner
 
 type owner struct {
@@ -173,7 +173,7 @@ type owner struct {
 	Held   bool
 }
 
-// stored reads from Redis who has which block. Blocks that are held have nobody.
+// stored reads the owners of blocks from Redis. Held blocks have none.
 func (w *world) stored(ctx context.Context) (blocks, error) {
 	b := blocks{}
 	keys := w.redis.ScanType(ctx, 0, "sessiond:{default}:bindings*", 1000, "hash").Iterator()
@@ -199,7 +199,7 @@ func (w *world) stored(ctx context.Context) (blocks, error) {
 	return b, keys.Err()
 }
 
-// differences counts the blocks that one has otherwise than the other, or not.
+// differences counts the blocks that differ between the two, or are in one only.
 func (b blocks) differences(other blocks) (n int) {
 	for field, o := range b {
 		if other[field] != o {
