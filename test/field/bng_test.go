@@ -16,37 +16,37 @@ import (
 type session struct {
 	id, user string
 	inside   netip.Addr
-	began    *time.Time // as long as its Start was not sent, the zero Time
+	began    *time.Time // begin; the zero Time until its Start is sent
 }
 
 func (s session) String() string { return s.user + "/" + s.id }
 
-// A bng is a NAS as it reports.
+// A bng is a NAS with its way of reporting.
 type bng struct {
 	name    string        // NAS-Identifier
-	source  string        // address from which it is heard
-	ahead   time.Duration // its clock, less ours
+	source  string        // address from which it sends
+	ahead   time.Duration // its clock minus ours
 	stamps  bool          // it sends Event-Timestamp
 	delays  bool          // it sends Acct-Delay-Time
 	address netip.Addr    // NAS-IP-Address; zero for none
 }
 
-// ahead1970 and ahead2036 are the clocks of boxes without a battery.
+// ahead1970 and ahead2036 are the clocks of devices without a battery.
 func ahead1970() time.Duration { return time.Until(time.Unix(600, 0)).Truncate(time.Second) }
 func ahead2036() time.Duration {
 	return time.Until(time.Date(2036, 2, 7, 0, 0, 0, 0, time.UTC)).Truncate(time.Second)
 }
 
-// A packet is one accounting request, as it is first sent and sent again.
+// A packet is one accounting request, for its first transmission and later ones.
 type packet struct {
 	bng     bng
 	request acctclient.Request
-	old     time.Duration // how long before it is first sent the event was
-	first   time.Time     // when the event was; zero before it is sent
-	began   *time.Time    // when its session was; nil for a restart
-	lasted  time.Duration // Acct-Session-Time; negative for what is true
-	counted bool          // Acct-Delay-Time goes on when it is sent again
-	again   *packet       // sent before, which this one is again by another way; nil for none
+	old     time.Duration // age of the event at the first transmission
+	first   time.Time     // time of the event; zero before the first transmission
+	began   *time.Time    // begin of its session; nil for a restart
+	lasted  time.Duration // Acct-Session-Time; negative for the true one
+	counted bool          // each transmission counts up Acct-Delay-Time
+	again   *packet       // earlier packet that this one repeats over another way; nil for none
 }
 
 func (b bng) report(status rfc2866.AcctStatusType, s session) *packet {
@@ -70,10 +70,10 @@ func (b bng) stop(s session) *packet {
 	return p
 }
 
-// restarts counts those of all NASes: the packets of two are never the same.
+// restarts counts the restarts of all NASes, so that no two packets are the same.
 var restarts atomic.Int64
 
-// on is the Accounting-On; a bng that has just booted may have another clock.
+// on returns the Accounting-On; a bng that has just booted may have another clock.
 func (b bng) on() *packet {
 	return &packet{bng: b, request: acctclient.Request{
 		Status: rfc2866.AcctStatusType_Value_AccountingOn, NASIdentifier: b.name, NASAddress: b.address,
@@ -87,56 +87,56 @@ func (b bng) off() *packet {
 	return p
 }
 
-// via is the NAS as it is heard from another address.
+// via returns the NAS with another source address.
 func (b bng) via(source string) bng {
 	b.source = source
 	return b
 }
 
-// clock is the NAS with its clock so much ahead of ours.
+// clock returns the NAS with a clock ahead of ours by a duration.
 func (b bng) clock(ahead time.Duration) bng {
 	b.ahead = ahead
 	return b
 }
 
-// lasting gives an Interim or Stop another Acct-Session-Time than the true one.
+// lasting sets another Acct-Session-Time in an Interim or Stop than the true one.
 func (p *packet) lasting(d time.Duration) *packet {
 	p.lasted = d
 	return p
 }
 
-// late makes the packet one that a lossy network or a relay kept for so long.
+// late delays the packet's first transmission, as a lossy network or a relay does.
 func (p *packet) late(by time.Duration) *packet {
 	p.old = by
 	return p
 }
 
-// within marks the packet as of a service within a session: with the vendor's mark,
-// or by Acct-Multi-Session-Id alone.
+// within marks the packet as of a service within a session: with the vendor's mark, or by
+// Acct-Multi-Session-Id alone.
 func (p *packet) within(s session, mark ...*radius.AVP) *packet {
 	p.request.MultiSessionID = s.id
 	p.request.Extra = mark
 	return p
 }
 
-// multi gives the packet an Acct-Multi-Session-Id.
+// multi sets the packet's Acct-Multi-Session-Id.
 func (p *packet) multi(id string) *packet {
 	p.request.MultiSessionID = id
 	return p
 }
 
-// through is the packet again, as it comes by another way.
+// through returns a repetition of the packet over another NAS address.
 func (p *packet) through(other bng) *packet {
 	return &packet{bng: other, again: p, counted: p.counted}
 }
 
-// counting is the packet with its Acct-Delay-Time counted up at each sending.
+// counting makes each transmission count up the packet's Acct-Delay-Time.
 func (p *packet) counting() *packet {
 	p.counted = true
 	return p
 }
 
-// now is the request as it is sent now. Its Event-Timestamp is that of the event.
+// now returns the request as sent now. Its Event-Timestamp is that of the event.
 func (p *packet) now() acctclient.Request {
 	now := time.Now()
 	if p.again != nil {
@@ -159,7 +159,7 @@ func (p *packet) now() acctclient.Request {
 	return r
 }
 
-// count has the session begin with its Start, and tells how long it lasts.
+// count sets the session's begin at its Start, and else its Acct-Session-Time.
 func (p *packet) count(r *acctclient.Request) {
 	switch {
 	case p.began == nil:
@@ -177,7 +177,7 @@ func vendorMark(vendor uint32, kind byte, value string) *radius.AVP {
 	return &radius.AVP{Type: 26, Attribute: append(octets, value...)}
 }
 
-// The marks that vendors put on the accounting of a service.
+// The vendors' marks of a service's accounting.
 func ciscoMark(s session) *radius.AVP { return vendorMark(9, 1, "parent-session-id="+s.id) }
 func juniperMark() *radius.AVP        { return vendorMark(4874, 83, "svc-boost") }
 func nokiaMark() *radius.AVP          { return vendorMark(6527, 151, "rate-limit") }

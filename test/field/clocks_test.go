@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// clocks are those of NASes that are out there.
+// clocks are clocks like those of real NASes.
 func clocks() map[string]time.Duration {
 	return map[string]time.Duration{
 		"right":          0,
@@ -19,7 +19,7 @@ func clocks() map[string]time.Duration {
 	}
 }
 
-// told are the ways in which a NAS tells the time.
+// told are the attributes by which a NAS reports the time.
 var told = []struct {
 	how            string
 	stamps, delays bool
@@ -30,12 +30,12 @@ var told = []struct {
 	{"no time at all", false, false},
 }
 
-// eachClock makes a scene of every clock and every way to tell it.
+// eachClock makes a scene of every clock and every way to report it.
 func (p *play) eachClock(kind string, script func(x *scene, nas bng) []step) {
 	for clock, ahead := range clocks() {
 		for _, t := range told {
 			if !t.stamps && ahead != 0 {
-				continue // a clock that is not told
+				continue // without Event-Timestamp the clock does not matter
 			}
 			p.scene(fmt.Sprintf("%s, clock %s, %s", kind, clock, t.how), func(x *scene) []step {
 				nas := x.bng("nas")
@@ -46,7 +46,8 @@ func (p *play) eachClock(kind string, script func(x *scene, nas bng) []step) {
 	}
 }
 
-// twoClocks makes a scene of a right clock and a wrong one, for what does not hang on it.
+// twoClocks makes a scene of a right clock and of a wrong one, for results that do not
+// depend on it.
 func (p *play) twoClocks(kind string, script func(x *scene, nas bng) []step) {
 	for _, ahead := range []time.Duration{0, -8 * time.Hour} {
 		p.scene(fmt.Sprintf("%s, clock %v ahead", kind, ahead), func(x *scene) []step {
@@ -55,9 +56,9 @@ func (p *play) twoClocks(kind string, script func(x *scene, nas bng) []step) {
 	}
 }
 
-// TestDeletedRecordComesBack_SES18_I4: whatever the clock of its NAS, a subscriber whose
-// record was deleted by hand or expired is back with the next Interim, and not by an
-// Interim that is older than that, where that can be known.
+// TestDeletedRecordComesBack_SES18_I4: a subscriber whose record was deleted by hand or
+// expired is back with the next Interim, whatever the clock of its NAS. An Interim that is
+// older than the deletion does not bring it back, if that can be known.
 func TestDeletedRecordComesBack_SES18_I4(t *testing.T) {
 	deletions := map[string]func(session) func(*world){
 		"DEL": func(s session) func(*world) {
@@ -90,7 +91,7 @@ func TestDeletedRecordComesBack_SES18_I4(t *testing.T) {
 				deed.after(4500 * time.Millisecond),
 			}
 			known := nas.stamps && nas.ahead.Abs() < 48*time.Hour
-			if delete != nil && (nas.delays || known) { // what expired was not known to be gone before
+			if delete != nil && (nas.delays || known) { // before, an expired record was not known to be gone
 				steps = append(steps, sent("the lost Interim again", lost.counting(), "ended").after(2500*time.Millisecond))
 			} else {
 				steps = append(steps, done("waits", func(*world) {}).after(2500*time.Millisecond))
@@ -107,8 +108,9 @@ func TestDeletedRecordComesBack_SES18_I4(t *testing.T) {
 	p.run()
 }
 
-// TestNewcomerGetsTheAddress_SES07_SES06: whoever comes to an address whose Stop was lost
-// gets it, whatever the clocks of the two NASes; nothing of the other one undoes that.
+// TestNewcomerGetsTheAddress_SES07_SES06: a new session at an address whose last Stop was
+// lost gets the address, whatever the clocks of the two NASes; no event of the old session
+// undoes that.
 func TestNewcomerGetsTheAddress_SES07_SES06(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -157,9 +159,9 @@ func TestNewcomerGetsTheAddress_SES07_SES06(t *testing.T) {
 	p.run()
 }
 
-// TestBootsWithAWrongClock_SES15: who dials in after an Accounting-On gets service,
-// whatever the clock of the On said before NTP has set it; also under an Acct-Session-Id
-// that was used before the boot.
+// TestBootsWithAWrongClock_SES15: a subscriber who logs in after an Accounting-On gets
+// service, whatever the clock in the On was before NTP set it; also under an
+// Acct-Session-Id that was used before the boot.
 func TestBootsWithAWrongClock_SES15(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -237,11 +239,11 @@ func TestBootsWithAWrongClock_SES15(t *testing.T) {
 }
 
 // TestClockIsSetBack_SES06_SES07: a clock that is set back during a session, by NTP or at
-// the end of summer time, changes nothing of what comes in order.
+// the end of summer time, changes nothing for events in order.
 func TestClockIsSetBack_SES06_SES07(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
-	steps := map[string][2]time.Duration{ // how far the clock is ahead, before and after
+	steps := map[string][2]time.Duration{ // error of the clock, before and after
 		"by 4 min":              {4 * time.Minute, 0},
 		"by 1 h":                {time.Hour, 0},
 		"by 1 h, from 4 h late": {-4 * time.Hour, -5 * time.Hour},
@@ -281,7 +283,7 @@ func TestClockIsSetBack_SES06_SES07(t *testing.T) {
 				}
 			})
 			if back := ahead[0] - ahead[1]; back > 0 && back < 48*time.Hour {
-				continue // a Start of long ago that comes only now looks the same
+				continue // an old Start that arrives only now looks the same
 			}
 			p.scene(kind+", the same identifier again", func(x *scene) []step {
 				before, after := nasOf(x)
@@ -317,7 +319,7 @@ func TestClockIsSetBack_SES06_SES07(t *testing.T) {
 	p.run()
 }
 
-// TestOddSessionTime: an Acct-Session-Time that cannot be does not outweigh the session's
+// TestOddSessionTime: an impossible Acct-Session-Time does not outweigh the session's
 // identifier, user, address and the order of arrival.
 func TestOddSessionTime(t *testing.T) {
 	w := start(t)

@@ -1,5 +1,4 @@
-// Package field tests situations from the field: what operators report of BNGs, RADIUS
-// proxies and their clocks, and every kind of it. Each is a whole sessiond with a real
-// Redis, told by real packets; NAT is in memory. What it means for live flows is shown
-// in test/system.
+// Package field tests situations that operators report of BNGs, RADIUS proxies and their
+// clocks, and their variants. Each runs on a whole sessiond with a real Redis and real
+// packets; NAT is in memory. Package test/system shows the effects on live flows.
 package field

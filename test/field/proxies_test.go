@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// newer is after how long an Interim is newer than an Accounting-On beyond doubt: event
-// times are off by 2 s, and session times are whole seconds.
+// newer is the time after which an Interim is certainly newer than an Accounting-On: event
+// times are off by up to 2 s, and session times are whole seconds.
 const newer = 4 * time.Second
 
-// TestSecondProxy_SES02: what one NAS reports through two proxies, clients of their own
-// without a realm, is one session; also after the first daemon is gone, and when an
-// Accounting-On comes through either.
+// TestSecondProxy_SES02_SES15: the reports of one NAS through two proxies, which are
+// clients of their own without a realm, are of one session; also after a restart of the
+// daemon, and when an Accounting-On comes through either.
 func TestSecondProxy_SES02_SES15(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -57,7 +57,7 @@ func TestSecondProxy_SES02_SES15(t *testing.T) {
 }
 
 // TestRealm_SES02_SES15: clients of one realm, and one client with several prefixes, report
-// the same NASes. All that comes through either is of them from the first packet on.
+// the same NASes, from the first packet on.
 func TestRealm_SES02_SES15(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -93,8 +93,8 @@ func TestRealm_SES02_SES15(t *testing.T) {
 	p.run()
 }
 
-// TestOneNameOfTwoNASes_SES16: two NASes behind clients of their own go by the name of the
-// factory. Their sessions, users and restarts are their own.
+// TestOneNameOfTwoNASes_SES16: two NASes behind clients of their own have the factory's
+// name. Their sessions, users and restarts are kept apart.
 func TestOneNameOfTwoNASes_SES16(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -124,10 +124,10 @@ func TestOneNameOfTwoNASes_SES16(t *testing.T) {
 	p.run()
 }
 
-// TestAddressOfAnotherClient_SES16: whatever a NAS behind another client tells of the
-// address of a session changes nothing of that one, also after the daemon is gone, and by
-// whatever clock; once it has ended, by Stop, restart of its NAS or expiry, the other gets
-// the address with its next Interim.
+// TestAddressOfAnotherClient_SES16: reports of a NAS behind another client about the
+// address of a session change nothing for that session, also after a restart of the daemon,
+// and with any clock. Once it has ended, by Stop, restart of its NAS or expiry, the other
+// session gets the address with its next Interim.
 func TestAddressOfAnotherClient_SES16(t *testing.T) {
 	w := start(t)
 	p := play{w: w}

@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// binding is the binding of a session that is online, the only one of its address: what
-// has ended and begun anew leaves another one in hold.
+// binding returns the binding of an online session, the only one of its address: a session
+// that ended and began again would leave another one in hold.
 func (w *world) binding(s session) rig.Binding {
 	w.t.Helper()
 	var found rig.Binding
@@ -28,7 +28,7 @@ func (w *world) binding(s session) rig.Binding {
 	return found
 }
 
-// since is when the binding of an address began.
+// since returns the time at which the binding of an address began.
 func (w *world) since(s session) string {
 	w.t.Helper()
 	var b struct {
@@ -38,8 +38,8 @@ func (w *world) since(s session) string {
 	return b.Since
 }
 
-// bindingKept makes deeds of noting a session's binding, and of requiring that it has the
-// same since the same time.
+// bindingKept returns two functions: noted records a session's binding, and kept checks
+// that it is still the same, since the same time.
 func bindingKept(s session) (noted, kept func(*world)) {
 	var before rig.Binding
 	var since string
@@ -53,9 +53,10 @@ func bindingKept(s session) (noted, kept func(*world)) {
 	return noted, kept
 }
 
-// TestStartSentAgain_SES02_ACCT15: a Start that is sent again past the reply cache, unchanged
-// or with its delay counted up, to another address of the server or to another daemon, is
-// the same session, and costs it nothing. After the Stop it brings nothing back.
+// TestStartSentAgain_SES02_ACCT15: a Start that is sent again after the reply cache has
+// expired is of the same session and changes nothing. It may be unchanged or have its delay
+// counted up, and go to another address of the server or to another daemon. After the Stop
+// it begins nothing.
 func TestStartSentAgain_SES02_ACCT15(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -90,7 +91,7 @@ func TestStartSentAgain_SES02_ACCT15(t *testing.T) {
 	p.run()
 }
 
-// longAgo makes of what Redis knows of ended sessions and restarts something of hours ago.
+// longAgo makes Redis's data about ended sessions and restarts older by a duration.
 func longAgo(by time.Duration) func(*world) {
 	return func(w *world) {
 		w.t.Helper()
@@ -113,9 +114,9 @@ func longAgo(by time.Duration) func(*world) {
 
 var redisTime = regexp.MustCompile(`20[0-9][0-9]-[0-9-]+T[0-9:.]+Z`)
 
-// TestReplayed_SES10_SES15: what a NAS without Event-Timestamp sent comes again hours later,
-// to the octet, from an attacker or a proxy that is stuck. It ends nobody, and brings nobody
-// back.
+// TestReplayed_SES10_SES15: packets of a NAS without Event-Timestamp come again hours
+// later, octet for octet, from an attacker or a stuck proxy. They end no session and begin
+// none.
 func TestReplayed_SES10_SES15(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -179,8 +180,8 @@ func TestReplayed_SES10_SES15(t *testing.T) {
 	p.run()
 }
 
-// TestStartAfterItsInterim_SES02_SES03: a Start that comes only after an Interim of its
-// session, for its first sending was lost, is of the same session.
+// TestStartAfterItsInterim_SES02_SES03: a Start that arrives after an Interim of its
+// session, because its first transmission was lost, is of the same session.
 func TestStartAfterItsInterim_SES02_SES03(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -201,7 +202,7 @@ func TestStartAfterItsInterim_SES02_SES03(t *testing.T) {
 }
 
 // TestStartSentAgainAfterMove_SES09_SES02: a Start that is sent again once its session has
-// another address tells the address of before. That stays free, or its next user's.
+// another address names the old address, which stays free, or its next user's.
 func TestStartSentAgainAfterMove_SES09_SES02(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -230,7 +231,7 @@ func TestStartSentAgainAfterMove_SES09_SES02(t *testing.T) {
 }
 
 // TestInterimSentAgain_ACCT15: an Interim or Stop that is sent again and again changes
-// nothing, whoever comes meanwhile.
+// nothing, whichever session began meanwhile.
 func TestInterimSentAgain_ACCT15(t *testing.T) {
 	w := start(t)
 	p := play{w: w}
@@ -262,7 +263,8 @@ func TestInterimSentAgain_ACCT15(t *testing.T) {
 }
 
 // TestSameIdentifierOfSeveral_SES12: pppd's radius plugin gives all sessions that begin in
-// one second the same Acct-Session-Id. Those of other users at other addresses are others.
+// one second the same Acct-Session-Id. Those of other users at other addresses are other
+// sessions.
 func TestSameIdentifierOfSeveral_SES12(t *testing.T) {
 	w := start(t)
 	p := play{w: w}

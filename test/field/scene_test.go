@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// A scene is one situation: NASes, subscribers and what happens. It has addresses and
-// NASes of its own, so that many play side by side in one world.
+// A scene is one situation: NASes, subscribers and steps. It has addresses and NASes of its
+// own, so that many scenes run side by side in one world.
 type scene struct {
 	name   string
 	number int
@@ -21,13 +21,13 @@ type scene struct {
 	steps  []step
 }
 
-// A step is one thing that happens, and how it must come out.
+// A step is one action and its expected result.
 type step struct {
 	what    string
-	pause   time.Duration       // that passes before
-	restart bool                // of the daemon, before; the same step in all scenes of a play
-	send    *packet             // or
-	to      func(*world) string // where it is sent; nil for where the daemon listens first
+	pause   time.Duration       // wait before the step
+	restart bool                // restart the daemon before; the same step in all scenes of a play
+	send    *packet             // packet to send, unless do is set
+	to      func(*world) string // destination; nil for the daemon's first address
 	do      func(*world)
 	verdict string // of the packet
 	online  []session
@@ -37,7 +37,7 @@ type step struct {
 type play struct {
 	w      *world
 	scenes []*scene
-	count  int // of all scenes there were
+	count  int // number of scenes so far
 }
 
 func (p *play) scene(name string, script func(x *scene) []step) {
@@ -56,46 +56,47 @@ func next24(a netip.Addr) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// bng is a NAS of the scene, with a right clock that it tells.
+// bng returns a NAS of the scene, with a right clock that it reports.
 func (x *scene) bng(name string) bng {
 	return bng{name: fmt.Sprintf("%s-%d", name, x.number), source: viaBNG1, stamps: true, delays: true}
 }
 
-// addr is the nth address of the scene.
+// addr returns the nth address of the scene.
 func (x *scene) addr(n byte) netip.Addr {
 	b := x.inside.Addr().As4()
 	b[3] = n
 	return netip.AddrFrom4(b)
 }
 
-// session is a session of the scene at its nth address.
+// session returns a session of the scene at its nth address.
 func (x *scene) session(user, id string, n byte) session {
 	return session{id: fmt.Sprintf("%s-%d", id, x.number), user: fmt.Sprintf("%s-%d", user, x.number), inside: x.addr(n), began: new(time.Time)}
 }
 
-// sent is a packet that comes to a verdict and leaves those sessions online.
+// sent returns a step that sends a packet with the expected verdict, after which the given
+// sessions are online.
 func sent(what string, p *packet, verdict string, online ...session) step {
 	return step{what: what, send: p, verdict: verdict, online: online}
 }
 
-// done is a deed that leaves those sessions online.
+// done returns a step that calls a function, after which the given sessions are online.
 func done(what string, do func(*world), online ...session) step {
 	return step{what: what, do: do, online: online}
 }
 
-// after has the step wait.
+// after adds a wait before the step.
 func (s step) after(pause time.Duration) step {
 	s.pause = pause
 	return s
 }
 
-// restarted has the daemon killed and started again before the step.
+// restarted makes the daemon be killed and started again before the step.
 func (s step) restarted() step {
 	s.restart = true
 	return s
 }
 
-// elsewhere has the packet sent to the second address at which the daemon listens.
+// elsewhere sends the packet to the second address of the daemon.
 func (s step) elsewhere() step {
 	s.to = func(w *world) string {
 		addresses := w.Daemon.Listening()
@@ -107,8 +108,8 @@ func (s step) elsewhere() step {
 	return s
 }
 
-// run plays all scenes, the nth step of each before the next of any: so they share
-// the time that has to pass. Behind each round all must be online who should be.
+// run plays all scenes, the nth step of each before the next of any, so that they share the
+// waits. After each round it checks the online sessions.
 func (p *play) run() {
 	p.w.t.Helper()
 	for n := 0; ; n++ {
@@ -155,8 +156,8 @@ func (x *scene) play(w *world, s *step) {
 	}
 }
 
-// check waits until in every scene those are online who should be after its nth step.
-// A scene in which they are not is over.
+// check waits until in every scene the expected sessions are online after its nth step. A
+// scene that fails is over.
 func (p *play) check(n int) {
 	p.w.t.Helper()
 	ctx, cancel := context.WithTimeout(p.w.ctx, within)

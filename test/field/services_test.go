@@ -7,10 +7,10 @@ import (
 	"layeh.com/radius"
 )
 
-// TestServiceBesideTheSession_SES21: a BNG accounts a service, a queue or a host beside the
-// session, with its address and an Acct-Session-Id of its own. That touches nobody, whether
-// a vendor's attribute marks it or the Acct-Multi-Session-Id alone, before the session's
-// Start, within the session and after it.
+// TestServiceBesideTheSession_SES21: a BNG accounts a service, a queue or a host within the
+// session, with its address and an Acct-Session-Id of its own. That changes no session,
+// with a vendor's mark or with the Acct-Multi-Session-Id alone, before the session's Start,
+// within the session and after it.
 func TestServiceBesideTheSession_SES21(t *testing.T) {
 	w := start(t)
 	p := play{w: w}

@@ -23,14 +23,14 @@ func TestMain(m *testing.M) {
 	os.Exit(rig.Main(m, &programs))
 }
 
-// The clients of every world, as the cases have them: bng1 is the rig's own.
+// Addresses of the clients of every world; bng1 is the rig's own.
 const (
 	viaBNG1  = "127.0.1.1"
 	viaBNG2  = "127.0.2.1"
 	viaBrief = "127.0.3.1" // its records expire after 4 seconds
-	viaCore1 = "127.0.4.1" // of one realm with the next
+	viaCore1 = "127.0.4.1" // in one realm with the next
 	viaCore2 = "127.0.5.1"
-	viaEdge1 = "127.0.6.1" // one client with the next
+	viaEdge1 = "127.0.6.1" // in one client with the next
 	viaEdge2 = "127.0.7.1"
 
 	secondClient = "name: bng2, prefix: 127.0.2.0/24, secret: " + rig.Secret
@@ -40,7 +40,7 @@ const (
 	briefClient  = "name: brief, prefix: 127.0.3.0/24, secret: " + rig.Secret + ", record_ttl: 4s"
 )
 
-// within is how long anything may take that is to come true.
+// within is the timeout of all conditions.
 const within = 20 * time.Second
 
 // world is a rig with its test.
@@ -50,7 +50,7 @@ type world struct {
 	ctx context.Context
 
 	verdicts map[string]int // counted by the running daemon
-	inside   netip.Prefix   // of the latest scene
+	inside   netip.Prefix   // addresses of the latest scene
 }
 
 func start(t *testing.T) *world {
@@ -79,7 +79,7 @@ func start(t *testing.T) *world {
 	return w
 }
 
-// logged is the end of what the daemon said, but for what it says on the way.
+// logged returns the end of the daemon's log, without debug lines and gRPC calls.
 func logged(d *rig.Daemon) string {
 	var kept strings.Builder
 	for line := range strings.Lines(d.Log()) {
@@ -111,8 +111,8 @@ func (w *world) redis(args ...string) string {
 	return out
 }
 
-// restart kills the daemon and starts another on the same Redis. It listens elsewhere,
-// and has no reply and no record in its memory.
+// restart kills the daemon and starts another on the same Redis. It listens on other ports,
+// and has no replies and no records in memory.
 func (w *world) restart() {
 	w.t.Helper()
 	w.must(w.Daemon.Kill())
@@ -120,7 +120,7 @@ func (w *world) restart() {
 	clear(w.verdicts)
 }
 
-// newVerdicts are the verdicts that were counted since the last call.
+// newVerdicts returns the verdicts counted since the last call.
 func (w *world) newVerdicts() []string {
 	w.t.Helper()
 	_, body, err := w.Daemon.Get(w.ctx, "/metrics")
@@ -145,7 +145,7 @@ func (w *world) newVerdicts() []string {
 	return grown
 }
 
-// online is who is online, by inside address, as "USER/ACCT-SESSION-ID".
+// online returns the online sessions, by inside address, as "USER/ACCT-SESSION-ID".
 func (w *world) online(ctx context.Context) (map[netip.Addr]string, error) {
 	out, err := w.Daemon.Ctl(ctx, "-o", "json", "subscriber", "list")
 	if err != nil {
@@ -166,14 +166,14 @@ func (w *world) online(ctx context.Context) (map[netip.Addr]string, error) {
 	return who, nil
 }
 
-// pass waits until all clocks have gone on by so much.
+// pass waits until all clocks have advanced by d.
 func (w *world) pass(d time.Duration) {
 	w.t.Helper()
 	end := time.Now().Add(d)
 	w.must(w.Until(w.ctx, "time to pass", func() (bool, error) { return !time.Now().Before(end), nil }))
 }
 
-// awaitSwept waits until what NAS restarts end has ended.
+// awaitSwept waits until the sessions that NAS restarts end have ended.
 func (w *world) awaitSwept(ctx context.Context) error {
 	return w.Until(ctx, "restarts to be carried out", func() (bool, error) {
 		left, err := w.Redis.CLI(ctx, "SCARD", "sessiond:{default}:restarts")
