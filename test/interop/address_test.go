@@ -6,19 +6,19 @@ import (
 	"net/netip"
 )
 
-// ownHost is a loopback address that no other test, of this or another
-// process, is likely to use: the foreign programs want to be told a port, and
-// a port of one's own address is not taken by others.
+// ownHost returns a loopback address that no other test, of this or another process, is
+// likely to use: the foreign programs need a fixed port, and other programs do not take the
+// ports of an address of one's own.
 func ownHost() netip.Addr {
 	host := [4]byte{127}
 	_, _ = rand.Read(host[1:])
-	host[1] = max(host[1], 1) // 127.0.0.0/16 is where others are
+	host[1] = max(host[1], 1) // 127.0.0.0/16 is used by others
 	host[3] = min(max(host[3], 1), 254)
 	return netip.AddrFrom4(host)
 }
 
-// freePort is a port of the test's host on which nobody listens, for UDP and
-// TCP. It is below the ports that the kernel gives to clients.
+// freePort returns a port of the test's host without a listener, for UDP and TCP. It is
+// below the ports that the kernel gives to clients.
 func (w *world) freePort() netip.AddrPort {
 	w.t.Helper()
 	var random [2]byte
@@ -46,5 +46,5 @@ func isFree(a netip.AddrPort) bool {
 	return tcp.Close() == nil
 }
 
-// at is a port of the test's host.
+// at returns a port of the test's host.
 func (w *world) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(w.host, port) }

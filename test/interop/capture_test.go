@@ -10,7 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// A capture is a file of the packets that went to and from sessiond.
+// A capture is a file of the packets to and from sessiond.
 type capture struct {
 	w    *world
 	port string
@@ -18,7 +18,7 @@ type capture struct {
 	by   *rig.Program
 }
 
-// capture starts to capture what goes to and from an address.
+// capture starts to capture the packets to and from an address.
 func (w *world) capture(at netip.AddrPort) *capture {
 	w.t.Helper()
 	c := &capture{w: w, port: fmt.Sprint(at.Port()), file: filepath.Join(w.t.TempDir(), "radius.pcap")}
@@ -27,7 +27,7 @@ func (w *world) capture(at netip.AddrPort) *capture {
 	return c
 }
 
-// end ends the capture when it has that many replies.
+// end ends the capture once it has that many replies.
 func (c *capture) end(replies int) {
 	c.w.t.Helper()
 	want := fmt.Sprintf("%d packet", replies)
@@ -38,7 +38,7 @@ func (c *capture) end(replies int) {
 	c.w.must(c.by.Stop())
 }
 
-// tshark dissects the capture, and prints fields of the packets that match.
+// tshark dissects the capture, and returns fields of the packets that match.
 func (c *capture) tshark(secret, filter string, fields ...string) []string {
 	c.w.t.Helper()
 	args := []string{
@@ -53,10 +53,10 @@ func (c *capture) tshark(secret, filter string, fields ...string) []string {
 	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' })
 }
 
-// judged ends the capture and has it judged: tshark finds every packet well
-// formed and the authenticator of every reply to an Accounting-Request right,
-// and radsniff finds the request of every reply. Tshark does not check the
-// replies to Status-Server; their clients do.
+// judged ends the capture and checks it with other programs: tshark finds every packet well
+// formed and the authenticator of every reply to an Accounting-Request right, and radsniff
+// finds the request of every reply. Tshark does not check the replies to Status-Server;
+// their clients do.
 func (c *capture) judged(toAccounting, toStatus int) {
 	c.w.t.Helper()
 	c.end(toAccounting + toStatus)
@@ -64,17 +64,17 @@ func (c *capture) judged(toAccounting, toStatus int) {
 	if authentic != toAccounting || faulty != 0 {
 		c.w.t.Errorf("tshark finds %d replies authentic and %d packets bad, want %d and none", authentic, faulty, toAccounting)
 	}
-	// It would have noticed: under another secret nothing is authentic.
+	// Proof that tshark checks: with another secret nothing is authentic.
 	if _, forged := c.authentic("another"); forged != toAccounting {
 		c.w.t.Errorf("tshark with a wrong secret finds %d replies forged, want all %d", forged, toAccounting)
 	}
 	c.sniffed(toAccounting + toStatus)
 }
 
-// authentic counts the replies whose authenticator tshark finds right, and the
-// packets that are malformed, no RADIUS or forged replies. It looks at replies,
-// as tshark judges a request only when its Identifier was used before: now and
-// then, with the random ones of a proxy.
+// authentic counts the replies whose authenticator tshark finds right, and the packets that
+// are malformed, not RADIUS, or forged replies. It counts replies only, because tshark
+// checks a request only when its Identifier was used before, which happens now and then
+// with the random ones of a proxy.
 func (c *capture) authentic(secret string) (right, faulty int) {
 	c.w.t.Helper()
 	const (

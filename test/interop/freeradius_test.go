@@ -12,20 +12,20 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// proxySecret is what NASes and the proxy in front of sessiond share.
+// proxySecret is shared by NASes and the proxy in front of sessiond.
 const proxySecret = "between-nas-and-proxy"
 
 // freeradius describes one FreeRADIUS process, for testdata/radiusd.conf.
 type freeradius struct {
-	Dir, Host         string         // where its files are, and its address
+	Dir, Host         string         // directory of its files, and its address
 	Server            netip.AddrPort // sessiond
 	Secret, NASSecret string         // shared with sessiond, and with NASes
 
-	Port    uint16 // where NASes send accounting; 0 for nowhere
+	Port    uint16 // port for the NASes' accounting; 0 for none
 	Spool   string // directory of the detail file
-	Write   bool   // what NASes send goes into the detail file, not to sessiond
-	Relay   bool   // what is in the detail file goes to sessiond
-	Checked bool   // sessiond is asked for its status when it does not answer
+	Write   bool   // the NASes' requests go to the detail file, not to sessiond
+	Relay   bool   // the requests in the detail file go to sessiond
+	Checked bool   // it sends Status-Server when sessiond does not answer
 }
 
 // freeradius starts a FreeRADIUS of the test's own in front of sessiond.
@@ -38,7 +38,7 @@ func (w *world) freeradius(f freeradius) *rig.Program {
 	return w.program("Ready to process requests", "freeradius", "-f", "-l", "stdout", "-d", f.Dir, "-n", "radiusd")
 }
 
-// viaProxy sends accounting requests to a proxy, and requires that each is answered.
+// viaProxy sends accounting requests to a proxy, and checks that each is answered.
 func (w *world) viaProxy(port uint16, requests ...string) {
 	w.t.Helper()
 	r := w.radclient(w.at(port), "acct", proxySecret, requests...)
@@ -47,9 +47,9 @@ func (w *world) viaProxy(port uint16, requests ...string) {
 	}
 }
 
-// TestFreeRADIUSProxy_ACCT11_SES16: FreeRADIUS adds its own Proxy-State behind
-// those of the proxies before it and gets them all back, and a restart of one
-// NAS behind it leaves the other's sessions alone.
+// TestFreeRADIUSProxy_ACCT11_SES16: FreeRADIUS adds its own Proxy-State after those of
+// earlier proxies and gets them all back, and a restart of one NAS behind it does not end
+// the sessions of another.
 func TestFreeRADIUSProxy_ACCT11_SES16(t *testing.T) {
 	w := start(t, testenv.Root|testenv.Radclient|testenv.Freeradius|testenv.Tshark)
 	proxy := w.freePort().Port()
@@ -85,8 +85,8 @@ func TestFreeRADIUSProxy_ACCT11_SES16(t *testing.T) {
 	}
 }
 
-// TestFreeRADIUSStatus_ACCT18: FreeRADIUS takes a sessiond that is gone for
-// dead, asks with Status-Server, and relies on it again when it answers.
+// TestFreeRADIUSStatus_ACCT18: FreeRADIUS marks a stopped sessiond as dead, sends
+// Status-Server, and uses it again once it answers.
 func TestFreeRADIUSStatus_ACCT18(t *testing.T) {
 	w := start(t, testenv.Root|testenv.Radclient|testenv.Freeradius)
 	proxy := w.freePort().Port()
@@ -110,9 +110,9 @@ func TestFreeRADIUSStatus_ACCT18(t *testing.T) {
 	w.wants(alice, map[string]string{"user_name": "alice"})
 }
 
-// TestFreeRADIUSRelay_ACCT16_SES13: what happened while sessiond was down
-// arrives late, through a detail file, with its own time: that of
-// Event-Timestamp, or else what FreeRADIUS reckons into Acct-Delay-Time.
+// TestFreeRADIUSRelay_ACCT16_SES13: events from while sessiond was down arrive late,
+// through a detail file, with their own time: that of Event-Timestamp, or else the one that
+// FreeRADIUS puts into Acct-Delay-Time.
 func TestFreeRADIUSRelay_ACCT16_SES13(t *testing.T) {
 	w := start(t, testenv.Root|testenv.Radclient|testenv.Freeradius|testenv.Tshark)
 	port := w.freePort().Port()
@@ -126,7 +126,7 @@ func TestFreeRADIUSRelay_ACCT16_SES13(t *testing.T) {
 		request("Start", "a-1", "alice", alice, "Acct-Delay-Time = 300"),
 		request("Start", "b-1", "bob", bob, fmt.Sprint("Event-Timestamp = ", stamped.Unix())),
 		request("Start", "c-1", "carol", carol))
-	w.await(f, "zombie") // it has tried, in vain
+	w.await(f, "zombie") // it has tried without success
 	w.must(w.Daemon.Start(w.ctx))
 	w.soon("the relay to deliver", func() bool { return w.records() == 3 })
 
@@ -140,10 +140,9 @@ func TestFreeRADIUSRelay_ACCT16_SES13(t *testing.T) {
 	}
 }
 
-// TestFreeRADIUSRelayBadClock_SES13: the NAS's clock is wrong, and FreeRADIUS
-// makes an absurd delay of that: half a century, or, below zero, 136 years. The
-// subscriber, who has an address whose last holder's Stop was lost, is online
-// all the same.
+// TestFreeRADIUSRelayBadClock_SES13: the NAS's clock is wrong, and FreeRADIUS computes an
+// absurd delay from it: half a century, or, below zero, 136 years. The subscriber, at an
+// address whose last holder's Stop was lost, is online all the same.
 func TestFreeRADIUSRelayBadClock_SES13(t *testing.T) {
 	clocks := map[string]time.Time{"1970": time.Unix(1000, 0), "a day ahead": time.Now().Add(24 * time.Hour)}
 	for name, clock := range clocks {
@@ -162,8 +161,8 @@ func TestFreeRADIUSRelayBadClock_SES13(t *testing.T) {
 	}
 }
 
-// TestFreeRADIUSRelayLateStop_SES06: a Stop that was held up in a detail file
-// arrives after the address has gone to another subscriber, and hurts nobody.
+// TestFreeRADIUSRelayLateStop_SES06: a Stop that was delayed in a detail file arrives after
+// the address has gone to another subscriber, and ends no session.
 func TestFreeRADIUSRelayLateStop_SES06(t *testing.T) {
 	w := start(t, testenv.Radclient|testenv.Freeradius)
 	spool := t.TempDir()
@@ -185,8 +184,8 @@ func TestFreeRADIUSRelayLateStop_SES06(t *testing.T) {
 	}
 }
 
-// TestFreeRADIUSRelayLateOn_SES15: an Accounting-On that was held up ends the
-// sessions from before the restart, and not those that have begun since.
+// TestFreeRADIUSRelayLateOn_SES15: a delayed Accounting-On ends the sessions from before
+// the restart, and not those that have begun since.
 func TestFreeRADIUSRelayLateOn_SES15(t *testing.T) {
 	w := start(t, testenv.Radclient|testenv.Freeradius)
 	spool := t.TempDir()
@@ -205,9 +204,9 @@ func TestFreeRADIUSRelayLateOn_SES15(t *testing.T) {
 	}
 }
 
-// TestFreeRADIUSRelayCopies_SES02_SES10: a relay delivers once more what sessiond
-// has had from the NAS itself. A session that goes on goes on as it was, and one
-// that is over stays over.
+// TestFreeRADIUSRelayCopies_SES02_SES10: a relay sends again the requests that the NAS
+// itself has sent to sessiond. An online session stays unchanged, and an ended one stays
+// ended.
 func TestFreeRADIUSRelayCopies_SES02_SES10(t *testing.T) {
 	w := start(t, testenv.Radclient|testenv.Freeradius)
 	spool := t.TempDir()

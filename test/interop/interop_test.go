@@ -1,6 +1,6 @@
-// Package interop tests sessiond against RADIUS software that nobody of this
-// project wrote: clients, proxies, a relay, an access server, and the analysers
-// that judge the replies. Every assertion is made from outside.
+// Package interop tests sessiond against RADIUS software of other projects: clients,
+// proxies, a relay, an access server, and the analysers that check the replies. Every
+// assertion is made from outside.
 package interop
 
 import (
@@ -33,14 +33,14 @@ var (
 	carol = netip.MustParseAddr("100.64.0.12")
 )
 
-// world is a sessiond without a kernel to translate in, on a loopback address
-// of the test's own, and what the test puts in front of it.
+// world is a sessiond without kernel NAT, on a loopback address of the test's own, with the
+// programs that the test runs in front of it.
 type world struct {
 	*rig.Rig
 	t      *testing.T
 	ctx    context.Context
 	host   netip.Addr     // every program of the test listens on and sends from it
-	server netip.AddrPort // where sessiond takes accounting, across restarts too
+	server netip.AddrPort // sessiond's RADIUS address, across restarts too
 }
 
 func start(t *testing.T, needs testenv.Need) *world {
@@ -48,7 +48,7 @@ func start(t *testing.T, needs testenv.Need) *world {
 	return startWith(t, needs, func(*world, *rig.Options) {})
 }
 
-// startWith has the test change sessiond's options, its host being known.
+// startWith lets the test change sessiond's options, when its host is known.
 func startWith(t *testing.T, needs testenv.Need, change func(*world, *rig.Options)) *world {
 	t.Helper()
 	testenv.Require(t, testenv.Redis|needs)
@@ -78,7 +78,7 @@ func startWith(t *testing.T, needs testenv.Need, change func(*world, *rig.Option
 	return w
 }
 
-// tail is the end of a log, as much as a failed test should show.
+// tail returns the end of a log, at most as much as a failed test should print.
 func tail(s string) string { return s[max(0, len(s)-8000):] }
 
 func (w *world) must(err error) {
@@ -96,8 +96,8 @@ func (w *world) soon(what string, holds func() bool) {
 	w.must(w.Until(ctx, what, func() (bool, error) { return holds(), nil }))
 }
 
-// record reads the subscriber record of an inside address with redis-cli; it
-// is empty where there is none.
+// record reads the subscriber record of an inside address with redis-cli; it is empty if
+// there is none.
 func (w *world) record(inside netip.Addr) map[string]string {
 	w.t.Helper()
 	out, err := w.Redis.CLI(w.ctx, "--json", "HGETALL", "sessiond:{default}:sub:"+inside.String())
@@ -107,7 +107,7 @@ func (w *world) record(inside netip.Addr) map[string]string {
 	return record
 }
 
-// records is how many subscribers are online.
+// records returns the number of online subscribers.
 func (w *world) records() int {
 	w.t.Helper()
 	out, err := w.Redis.CLI(w.ctx, "--raw", "EVAL", `return #redis.call("KEYS", "sessiond:{default}:sub:*")`, "0")
@@ -117,7 +117,7 @@ func (w *world) records() int {
 	return n
 }
 
-// wants requires fields of the record.
+// wants checks fields of the record.
 func (w *world) wants(inside netip.Addr, fields map[string]string) {
 	w.t.Helper()
 	record := w.record(inside)
@@ -128,7 +128,7 @@ func (w *world) wants(inside netip.Addr, fields map[string]string) {
 	}
 }
 
-// offline requires that the subscriber has no record.
+// offline checks that the subscriber has no record.
 func (w *world) offline(inside netip.Addr) {
 	w.t.Helper()
 	if record := w.record(inside); len(record) > 0 {
@@ -136,8 +136,8 @@ func (w *world) offline(inside netip.Addr) {
 	}
 }
 
-// began requires the time at which the session began, within the two seconds
-// that ACCT-16 allows.
+// began checks the time at which the session began, within the two seconds that ACCT-16
+// allows.
 func (w *world) began(inside netip.Addr, want time.Time) {
 	w.t.Helper()
 	record := w.record(inside)
@@ -161,21 +161,20 @@ func (w *world) block(inside netip.Addr) rig.Binding {
 	return b
 }
 
-// counted is the number of requests that sessiond has counted so.
+// counted returns the number of requests that sessiond has counted with these labels.
 func (w *world) counted(kind, result string) int {
 	w.t.Helper()
 	series := fmt.Sprintf(`sessiond_radius_requests_total{client="bng1",result=%q,type=%q}`, result, kind)
 	value, err := w.Daemon.Metric(w.ctx, series)
 	if err != nil {
-		return 0 // a counter shows once it counted
+		return 0 // a counter exists once it has counted
 	}
 	n, err := strconv.Atoi(value)
 	w.must(err)
 	return n
 }
 
-// output runs a program to its end, whatever its exit status, and returns what
-// it printed.
+// output runs a program to its end, whatever its exit status, and returns its output.
 func (w *world) output(cmd *exec.Cmd) string {
 	w.t.Helper()
 	out, err := cmd.CombinedOutput()

@@ -34,8 +34,8 @@ const (
 	userHash     = "$5$interop$lo9YV/7ot0ElmMLK0iho6knFi2lXwG1bifhkj4GXLw4"
 )
 
-// ocserv starts a VPN server in a network namespace of its own. Everything in
-// its process namespace ends with it.
+// ocserv starts a VPN server in a network namespace of its own. All processes in its
+// process namespace end with it.
 func (w *world) ocserv(o ocserv) *rig.Program {
 	w.t.Helper()
 	o.Dir = w.t.TempDir()
@@ -58,7 +58,7 @@ func (w *world) login(server *rig.Program, user string, certs controltest.Certs)
 	return w.program("Configured as", "nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", server.PID()), "sh", "-c", dial)
 }
 
-// pin is the digest of the public key by which openconnect knows the server.
+// pin returns the digest of the public key by which openconnect knows the server.
 func (w *world) pin(certFile string) string {
 	w.t.Helper()
 	text, err := os.ReadFile(certFile)
@@ -70,8 +70,8 @@ func (w *world) pin(certFile string) string {
 	return base64.StdEncoding.EncodeToString(digest[:])
 }
 
-// bridge opens a RADIUS port in the namespace of a program, and takes what comes
-// there to sessiond and the replies back, until the test ends.
+// bridge opens a RADIUS port in the namespace of a program, and forwards requests to
+// sessiond and the replies back, until the test ends.
 func (w *world) bridge(p *rig.Program, port netip.AddrPort) {
 	w.t.Helper()
 	namespace, err := netlab.OfProcess(p.PID())
@@ -84,7 +84,7 @@ func (w *world) bridge(p *rig.Program, port netip.AddrPort) {
 	w.t.Cleanup(func() { inner.Close(); carrying.Wait() })
 }
 
-// carry serves one request after the other: a NAS waits for its reply.
+// carry serves one request after the other, because a NAS waits for its reply.
 func (w *world) carry(inner *net.UDPConn) {
 	buf := make([]byte, 4096)
 	for {
@@ -114,8 +114,8 @@ func (w *world) ask(request []byte) ([]byte, error) {
 	return buf[:n], err
 }
 
-// TestOcserv_SES05: a real access server. Its Start has no Framed-IP-Address,
-// its Interim-Update has; the user logs out, and is offline.
+// TestOcserv_SES05 has a real access server. Its Start has no Framed-IP-Address, its
+// Interim-Update has; the user logs out, and is offline.
 func TestOcserv_SES05(t *testing.T) {
 	w := start(t, testenv.Root|testenv.Ocserv|testenv.Tshark)
 	certs := controltest.MakeCerts(t)

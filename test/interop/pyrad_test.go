@@ -11,16 +11,15 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// attributes is a request in pyrad's words.
+// attributes is a request with pyrad's attribute names.
 type attributes map[string]any
 
-// pyrad sends accounting requests with pyrad, and requires that it takes the
-// reply to each for a good one.
+// pyrad sends accounting requests with pyrad, and checks that it accepts the reply to each.
 func (w *world) pyrad(requests ...attributes) {
 	w.t.Helper()
 	list, err := json.Marshal(requests)
 	w.must(err)
-	// Debian's own Python, for which the package is.
+	// Debian's own Python, for which the package is built.
 	cmd := exec.CommandContext(w.ctx, "/usr/bin/python3", "testdata/account.py",
 		w.server.Addr().String(), fmt.Sprint(w.server.Port()), rig.Secret)
 	cmd.Stdin = strings.NewReader(string(list))
@@ -29,8 +28,8 @@ func (w *world) pyrad(requests ...attributes) {
 	}
 }
 
-// TestPyrad_ACCT01_ACCT21_SES15: a NAS of few words. Its Accounting-On has no
-// Acct-Session-Id.
+// TestPyrad_ACCT01_ACCT21_SES15 has a NAS that sends few attributes. Its Accounting-On has
+// no Acct-Session-Id.
 func TestPyrad_ACCT01_ACCT21_SES15(t *testing.T) {
 	w := start(t, testenv.Root|testenv.Pyrad|testenv.Tshark)
 	c := w.capture(w.server)

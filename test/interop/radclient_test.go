@@ -14,7 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// A result is what radclient, which verifies replies itself, saw.
+// A result is the counts of radclient, which verifies replies itself, and its output.
 type result struct {
 	accepted, lost int
 	log            string
@@ -40,7 +40,7 @@ func (w *world) radclientCommand(to netip.AddrPort, kind, secret string, request
 	return cmd
 }
 
-// summed reads the summary at the end of what radclient printed.
+// summed parses the summary at the end of radclient's output.
 func (w *world) summed(log string) result {
 	w.t.Helper()
 	found := summary.FindStringSubmatch(log)
@@ -53,7 +53,7 @@ func (w *world) summed(log string) result {
 	return r
 }
 
-// account sends accounting requests, and requires that each is answered.
+// account sends accounting requests, and checks that each is answered.
 func (w *world) account(to netip.AddrPort, requests ...string) result {
 	w.t.Helper()
 	r := w.radclient(to, "acct", rig.Secret, requests...)
@@ -63,12 +63,12 @@ func (w *world) account(to netip.AddrPort, requests ...string) result {
 	return r
 }
 
-// request is an accounting request of the rig's BNG in radclient's words.
+// request returns an accounting request of the rig's BNG in radclient's syntax.
 func request(status, session, user string, inside netip.Addr, more ...string) string {
 	return nasRequest(rig.NAS, status, session, user, inside, more...)
 }
 
-// nasRequest is a request of another NAS.
+// nasRequest returns a request of another NAS.
 func nasRequest(nas, status, session, user string, inside netip.Addr, more ...string) string {
 	attributes := append([]string{
 		"Acct-Status-Type = " + status,
@@ -80,13 +80,13 @@ func nasRequest(nas, status, session, user string, inside netip.Addr, more ...st
 	return strings.Join(attributes, ", ")
 }
 
-// restart is an Accounting-On or -Off, without session id as many NASes send it.
+// restart returns an Accounting-On or -Off, without session id as many NASes send it.
 func restart(nas, status string) string {
 	return fmt.Sprintf("Acct-Status-Type = %s, NAS-Identifier = %q", status, nas)
 }
 
-// TestRadclient_ACCT01_ACCT11_SES15: a session's life and a NAS's restart, each
-// request answered with its own Proxy-State only.
+// TestRadclient_ACCT01_ACCT11_SES15: a session's life and a NAS's restart, each request
+// answered with its own Proxy-State only.
 func TestRadclient_ACCT01_ACCT11_SES15(t *testing.T) {
 	w := start(t, testenv.Root|testenv.Radclient|testenv.Tshark)
 	c := w.capture(w.server)
@@ -120,8 +120,8 @@ func TestRadclient_ACCT01_ACCT11_SES15(t *testing.T) {
 	c.judged(7, 0)
 }
 
-// TestRadclientWrongSecret_ACCT03: silence, a count, and no effect; the right
-// secret is answered right after.
+// TestRadclientWrongSecret_ACCT03: a request with a wrong secret is counted, not answered,
+// and has no effect; the right secret is answered right after.
 func TestRadclientWrongSecret_ACCT03(t *testing.T) {
 	w := start(t, testenv.Radclient)
 	forged := request("Start", "a-1", "alice", alice)
@@ -137,11 +137,11 @@ func TestRadclientWrongSecret_ACCT03(t *testing.T) {
 	w.wants(alice, map[string]string{"user_name": "alice"})
 }
 
-// TestRadclientOnePort_ACCT14: a NAS with one source port uses every
-// Identifier again and again, within the time replies are kept.
+// TestRadclientOnePort_ACCT14: a NAS with one source port reuses every Identifier within
+// the time for which replies are kept.
 func TestRadclientOnePort_ACCT14(t *testing.T) {
 	w := start(t, testenv.Radclient)
-	const subscribers = 600 // more than twice the Identifiers there are
+	const subscribers = 600 // more than twice the number of Identifiers
 	requests := make([]string, subscribers)
 	inside := alice
 	for i := range requests {
@@ -157,14 +157,13 @@ func TestRadclientOnePort_ACCT14(t *testing.T) {
 	}
 }
 
-// fixedPort has radclient send from a port of the test's own.
+// fixedPort makes radclient send from a port of the test's own.
 func (w *world) fixedPort() string {
 	return fmt.Sprintf("Packet-Src-IP-Address = %v, Packet-Src-Port = 33333", w.host)
 }
 
-// TestRadclientRetransmission_ACCT10_ACCT13_SES02: while Redis is away nothing
-// is answered; the retransmission that comes when it is back is, and there is
-// one session.
+// TestRadclientRetransmission_ACCT10_ACCT13_SES02: while Redis is down nothing is answered;
+// the retransmission after its return is, and there is one session.
 func TestRadclientRetransmission_ACCT10_ACCT13_SES02(t *testing.T) {
 	w := start(t, testenv.Radclient)
 	w.must(w.Redis.Kill())
@@ -178,7 +177,7 @@ func TestRadclientRetransmission_ACCT10_ACCT13_SES02(t *testing.T) {
 		t.Errorf("%d Starts were answered without Redis", n)
 	}
 	w.must(w.Redis.Start(w.ctx))
-	_ = cmd.Wait() // the summary says it
+	_ = cmd.Wait() // the summary has the result
 	if r := w.summed(log.String()); r.accepted != 1 {
 		t.Errorf("the retransmission was not answered:\n%s", r.log)
 	}
@@ -189,8 +188,8 @@ func TestRadclientRetransmission_ACCT10_ACCT13_SES02(t *testing.T) {
 	}
 }
 
-// TestRadclientStatus_ACCT18: Status-Server is answered, without effect, only
-// if it has a Message-Authenticator under the right secret.
+// TestRadclientStatus_ACCT18: Status-Server is answered, without effect, only if it has a
+// Message-Authenticator under the right secret.
 func TestRadclientStatus_ACCT18(t *testing.T) {
 	w := start(t, testenv.Root|testenv.Radclient|testenv.Tshark)
 	c := w.capture(w.server)
@@ -208,8 +207,8 @@ func TestRadclientStatus_ACCT18(t *testing.T) {
 	}
 }
 
-// TestRadclientOctets_ACCT23: octets that are no text, or that mean something
-// to Redis, logs and keys, arrive as they were sent.
+// TestRadclientOctets_ACCT23: octets that are not text, or that have a meaning in Redis,
+// logs and keys, arrive unchanged.
 func TestRadclientOctets_ACCT23(t *testing.T) {
 	w := start(t, testenv.Radclient)
 	const odd = `Acct-Session-Id = "/\000}\r\n*", User-Name = "\377\"]'", NAS-Identifier = "bng 1/x"`

@@ -16,7 +16,7 @@ type radsecproxy struct {
 	Host              string
 	Secret, NASSecret string // shared with sessiond, and with NASes
 
-	Port   uint16             // where NASes send accounting
+	Port   uint16             // port for the NASes' accounting
 	Server netip.AddrPort     // sessiond
 	Certs  *controltest.Certs // of the TLS connection to sessiond; nil for UDP
 }
@@ -31,7 +31,7 @@ func (w *world) radsecproxy(ready string, p radsecproxy) *rig.Program {
 	return w.program(ready, "radsecproxy", "-f", "-c", conf)
 }
 
-// viaRadsecproxy takes alice through a session, and leaves bob online.
+// viaRadsecproxy begins and ends a session of alice, and leaves bob online.
 func (w *world) viaRadsecproxy(port uint16, client string) {
 	w.t.Helper()
 	from := "Packet-Src-IP-Address = " + w.host.String() // the only NAS it knows
@@ -45,8 +45,7 @@ func (w *world) viaRadsecproxy(port uint16, client string) {
 	w.wants(bob, map[string]string{"user_name": "bob"})
 }
 
-// TestRadsecproxy_ACCT01: radsecproxy signs every request anew, and verifies
-// every reply.
+// TestRadsecproxy_ACCT01: radsecproxy signs every request anew, and verifies every reply.
 func TestRadsecproxy_ACCT01(t *testing.T) {
 	w := start(t, testenv.Root|testenv.Radclient|testenv.Radsecproxy|testenv.Tshark)
 	port := w.freePort().Port()
@@ -56,8 +55,7 @@ func TestRadsecproxy_ACCT01(t *testing.T) {
 	c.judged(4, 0)
 }
 
-// TestRadsecproxyTLS_RSEC01: the same over TLS, with the client known by
-// its certificate.
+// TestRadsecproxyTLS_RSEC01: the same over TLS, with the client known by its certificate.
 func TestRadsecproxyTLS_RSEC01(t *testing.T) {
 	certs := controltest.MakeCerts(t)
 	var tls netip.AddrPort
