@@ -1,4 +1,3 @@
-// Package durability kills the real sessiond, and Redis with it, at random
-// moments under RADIUS load, and holds what Redis has against what the BNGs were
-// told.
+// Package durability kills the real sessiond, and Redis with it, at random moments under
+// RADIUS load, and compares the data in Redis with the replies to the BNGs.
 package durability

@@ -21,11 +21,11 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// killsVariable sets how often sessiond is killed, however long that takes.
+// killsVariable sets the number of kills of sessiond, without a limit of time.
 const killsVariable = "SESSIOND_KILLS"
 
-// Else there are usualKills, or as many as fit into usualTime where the machine is
-// busy, but fewestKills at least.
+// Without it there are usualKills, or as many as fit into usualTime on a busy machine, but
+// fewestKills at least.
 const (
 	usualKills  = 200
 	fewestKills = 50
@@ -33,11 +33,11 @@ const (
 	shortKills  = 10
 )
 
-// TestKillsUnderLoad_I2_I7_ACCT10 kills sessiond with SIGKILL at random moments
-// under load, every eighth time while it starts, and every fifth time Redis
-// (appendfsync always) with it. Whenever sessiond is dead, every subscriber's last
-// acknowledged event must be what Redis says: the Start is there, the Stop took
-// effect. An event that was not acknowledged may have come about or not.
+// TestKillsUnderLoad_I2_I7_ACCT10 kills sessiond with SIGKILL at random moments under load,
+// every eighth time during its start, and every fifth time Redis (appendfsync always) with
+// it. While sessiond is dead, Redis must agree with every subscriber's last acknowledged
+// event: the Start is there, the Stop took effect. An unacknowledged event may have taken
+// effect or not.
 func TestKillsUnderLoad_I2_I7_ACCT10(t *testing.T) {
 	testenv.Require(t, testenv.Redis)
 	w := start(t)
@@ -59,7 +59,7 @@ func TestKillsUnderLoad_I2_I7_ACCT10(t *testing.T) {
 	}
 	stop()
 	w.load.running.Wait()
-	w.kill(false) // clears up what was given up since the last one
+	w.kill(false) // resolves the events given up since the last kill
 	w.must(w.Daemon.Start(w.ctx))
 	w.compareWithView()
 	t.Logf("%d kills, %d events acknowledged, %d given up", kills, w.load.acked.Load(), w.load.givenUp.Load())
@@ -81,10 +81,10 @@ func numberOfKills(t *testing.T) (most, atLeast int) {
 	return usualKills, fewestKills
 }
 
-// ownName is the name of our connections to Redis.
+// ownName is the name of the test's connections to Redis.
 const ownName = "durability"
 
-// world is a sessiond without a kernel to translate in, its Redis, and BNGs.
+// world is a sessiond without kernel NAT, its Redis, and BNGs.
 type world struct {
 	*rig.Rig
 	t     *testing.T
@@ -122,12 +122,12 @@ func start(t *testing.T) *world {
 	return w
 }
 
-// ownHost is a loopback address that no other test is likely to use. The port on
-// it stays the same over restarts, as BNGs are used to.
+// ownHost returns a loopback address that no other test is likely to use. The port on it
+// stays the same over restarts, as BNGs expect.
 func ownHost() netip.Addr {
 	host := [4]byte{127}
 	_, _ = rand.Read(host[1:])
-	host[1] = max(host[1], 1) // 127.0.0.0/16 is where others are
+	host[1] = max(host[1], 1) // 127.0.0.0/16 is used by others
 	host[3] = min(max(host[3], 1), 254)
 	return netip.AddrFrom4(host)
 }
@@ -139,8 +139,8 @@ func (w *world) must(err error) {
 	}
 }
 
-// awaitLoad waits until so many more events were acknowledged. It looks every few
-// milliseconds, so that no event sets the moment of the kill.
+// awaitLoad waits until so many more events were acknowledged. It polls every few
+// milliseconds, so that no single event sets the moment of the kill.
 func (w *world) awaitLoad(events int64) {
 	w.t.Helper()
 	enough := w.load.acked.Load() + events
@@ -151,8 +151,7 @@ func (w *world) awaitLoad(events int64) {
 	}))
 }
 
-// kill ends sessiond, or Redis and sessiond together, compares, and has Redis
-// run again.
+// kill kills sessiond, or Redis and sessiond together, compares, and has Redis run again.
 func (w *world) kill(redisToo bool) {
 	w.t.Helper()
 	if redisToo {
@@ -165,7 +164,7 @@ func (w *world) kill(redisToo bool) {
 	w.load.compare(w.t, w.records())
 }
 
-// killWhileStarting kills a sessiond that reads its state back.
+// killWhileStarting kills a sessiond during its start.
 func (w *world) killWhileStarting() {
 	w.t.Helper()
 	w.must(w.Daemon.Launch(w.ctx))
@@ -173,9 +172,9 @@ func (w *world) killWhileStarting() {
 	w.load.compare(w.t, w.records())
 }
 
-// awaitLastWords waits until Redis has read all that a killed sessiond had sent,
-// and dropped its connections. Redis reads 16 KiB of a client at a time, so the
-// last transaction of the dead may well commit after a command of ours.
+// awaitLastWords waits until Redis has read all that a killed sessiond had sent, and closed
+// its connections. Redis reads 16 KiB of a client at a time, so the last transaction of a
+// dead client may commit after our commands.
 func (w *world) awaitLastWords() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.ctx, 20*time.Second)
@@ -208,8 +207,8 @@ func (w *world) records() []string {
 	return sessions
 }
 
-// compareWithView: what the NOC is shown in the end is what was acknowledged:
-// everybody who is online has a block, and nobody else.
+// compareWithView checks that sessionctl in the end shows the acknowledged state: every
+// online subscriber has a block, and no other.
 func (w *world) compareWithView() {
 	w.t.Helper()
 	want := w.load.onlineNow()
@@ -228,7 +227,7 @@ func (w *world) compareWithView() {
 	}
 }
 
-// shown is the sessions, by inside address, that sessionctl lists with a block.
+// shown returns the sessions, by inside address, that sessionctl lists with a block.
 func (w *world) shown(ctx context.Context) (map[string]string, error) {
 	out, err := w.Daemon.Ctl(ctx, "-o", "json", "subscriber", "list")
 	if err != nil {

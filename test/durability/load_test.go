@@ -16,7 +16,7 @@ import (
 
 const (
 	bngs          = 4
-	workers       = 8  // of a BNG, each with one request under way
+	workers       = 8  // of a BNG, each with one request at a time
 	perWorker     = 16 // subscribers
 	allOfThem     = bngs * workers * perWorker
 	firstInside   = "100.64.0.1"
@@ -25,8 +25,8 @@ const (
 	retransmit    = 20 * time.Millisecond
 )
 
-// load is BNGs with their subscribers. Two of the BNGs retransmit until a new
-// sessiond answers what the killed one did not; the others soon give up.
+// load is BNGs with their subscribers. Two of the BNGs retransmit until a new sessiond
+// answers the requests that the killed one left unanswered; the others soon give up.
 type load struct {
 	subscribers []*subscriber
 	clients     []*acctclient.Client
@@ -35,7 +35,7 @@ type load struct {
 	running     sync.WaitGroup
 
 	mu      sync.Mutex
-	cleared chan struct{} // closed, and replaced, when doubts were cleared up
+	cleared chan struct{} // closed, and replaced, when doubts were resolved
 }
 
 func newLoad(ctx context.Context, t *testing.T, server string) *load {
@@ -61,7 +61,7 @@ func newLoad(ctx context.Context, t *testing.T, server string) *load {
 	return l
 }
 
-// run has the BNGs report until ctx ends; what is under way then is settled.
+// run has the BNGs report until ctx ends; requests in progress are then settled.
 func (l *load) run(ctx context.Context) {
 	for i := range bngs * workers {
 		random := rand.New(rand.NewPCG(uint64(i), 21))
@@ -82,7 +82,7 @@ func (l *load) work(ctx context.Context, bng int, own []*subscriber, random *ran
 			}
 			continue
 		}
-		// An event that was begun is settled, so that it has one outcome.
+		// An event that has begun is settled, so that it has one outcome.
 		err := l.clients[bng].Account(context.WithoutCancel(ctx), request)
 		s.settle(err == nil)
 		if err == nil {
@@ -93,7 +93,7 @@ func (l *load) work(ctx context.Context, bng int, own []*subscriber, random *ran
 	}
 }
 
-// pick begins an event of one of the subscribers, if there is any without doubt.
+// pick begins an event of a subscriber without doubt, if there is one.
 func pick(own []*subscriber, random *rand.Rand, nas string) (*subscriber, acctclient.Request, bool) {
 	for _, i := range random.Perm(len(own)) {
 		if request, ok := own[i].next(random.IntN(10), nas); ok {
@@ -103,7 +103,7 @@ func pick(own []*subscriber, random *rand.Rand, nas string) (*subscriber, acctcl
 	return nil, acctclient.Request{}, false
 }
 
-// whenCleared returns what is closed once doubts were cleared up.
+// whenCleared returns a channel that is closed once doubts are resolved.
 func (l *load) whenCleared() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,7 +117,7 @@ func (l *load) clear() {
 	l.cleared = make(chan struct{})
 }
 
-// compare holds all subscribers against the sessions that Redis has of them.
+// compare compares all subscribers with their sessions in Redis.
 func (l *load) compare(t *testing.T, records []string) {
 	t.Helper()
 	for i, s := range l.subscribers {
@@ -128,7 +128,7 @@ func (l *load) compare(t *testing.T, records []string) {
 	l.clear()
 }
 
-// onlineNow is the sessions by inside address, as far as they are known.
+// onlineNow returns the known online sessions by inside address.
 func (l *load) onlineNow() map[string]string {
 	sessions := map[string]string{}
 	for _, s := range l.subscribers {

@@ -11,24 +11,23 @@ import (
 	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
 )
 
-// A subscriber as its BNG knows it. Sessions are named by their
-// Acct-Session-Id; "" is offline.
+// A subscriber as its BNG knows it. Sessions are named by their Acct-Session-Id; "" is
+// offline.
 type subscriber struct {
 	inside netip.Addr
 
 	mu      sync.Mutex
-	online  string    // by the last event that was acknowledged
+	online  string    // by the last acknowledged event
 	since   time.Time // of that session, or of the one that would begin
-	would   string    // what the event that is not acknowledged would make of online
-	doubt   bool      // there is such an event
+	would   string    // online after the unacknowledged event
+	doubt   bool      // there is an unacknowledged event
 	busy    bool      // and it is still being sent
 	counter int       // of sessions
 }
 
-// next begins an event: a Start of a new session, or an Interim or the Stop of
-// the one that is online. It returns false while it is not known which session
-// that is: an event that was given up may still lie in the socket of sessiond,
-// and come after what is sent now. The next kill clears that up.
+// next begins an event: a Start of a new session, or an Interim or the Stop of the online
+// one. It returns false while that session is unknown: an event that was given up may still
+// be in sessiond's socket, and take effect after a later one. The next kill resolves that.
 func (s *subscriber) next(choice int, nas string) (acctclient.Request, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,8 +65,8 @@ func (s *subscriber) settle(acknowledged bool) {
 	}
 }
 
-// compare holds the record, by its session, against what was acknowledged. With
-// sessiond dead it clears up what an event that was given up came to.
+// compare compares the record's session with the acknowledged one. With sessiond dead it
+// resolves whether an event that was given up took effect.
 func (s *subscriber) compare(record string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
