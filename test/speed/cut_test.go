@@ -16,12 +16,12 @@ import (
 	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
 )
 
-// silence is how long nothing must be heard until a flow counts as stopped.
+// silence is the time without a packet after which a flow counts as stopped.
 const silence = 100 * time.Millisecond
 
-// BenchmarkCut is how long after the deletion of its record the last packet of
-// a subscriber reaches the internet, by size of the conntrack table. The
-// deletion counts from when it is sent.
+// BenchmarkCut measures the time from the deletion of a subscriber's record until its last
+// packet reaches the internet, by size of the conntrack table. The deletion counts from
+// when it is sent.
 func BenchmarkCut(b *testing.B) {
 	for _, entries := range []int{0, 500_000} {
 		for _, way := range []string{"stop", "del"} {
@@ -38,7 +38,7 @@ func BenchmarkCut(b *testing.B) {
 	}
 }
 
-// fill makes conntrack entries of subscribers that are not looked at.
+// fill makes conntrack entries of other subscribers.
 func (w *world) fill(b *testing.B, entries int) {
 	makeRoom(b, entries)
 	remote := netip.MustParseAddr("203.0.113.20")
@@ -54,8 +54,8 @@ func (w *world) fill(b *testing.B, entries int) {
 	}
 }
 
-// makeRoom lets tables have so many entries and some more, until the benchmark
-// is over. All namespaces share the limit.
+// makeRoom lets tables have so many entries and some more, until the benchmark is over. All
+// namespaces share the limit.
 func makeRoom(b *testing.B, entries int) {
 	const limit = "/proc/sys/net/netfilter/nf_conntrack_max"
 	text, err := os.ReadFile(limit)
@@ -100,8 +100,8 @@ func (w *world) cuts(b *testing.B, way string) []time.Duration {
 	return delays
 }
 
-// cut brings a subscriber online, has it speak, ends it, and measures how long
-// it was heard.
+// cut brings a subscriber online, has it send, ends it, and measures the time until its
+// last packet.
 func (w *world) cut(ctx context.Context, i int, end func() error) (time.Duration, error) {
 	if _, err := w.Online(ctx, sessionOf(i)); err != nil {
 		return 0, err
@@ -124,7 +124,7 @@ func (w *world) cut(ctx context.Context, i int, end func() error) (time.Duration
 	return max(0, w.ears.of(i).last.Sub(began)), <-voice
 }
 
-// quiet waits until a subscriber has not been heard for a while.
+// quiet waits until a subscriber has not been heard for the time silence.
 func (w *world) quiet(ctx context.Context, i int) error {
 	return w.Until(ctx, "the flow to stop", func() (bool, error) {
 		return time.Since(w.ears.of(i).last) > silence, nil

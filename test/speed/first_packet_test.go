@@ -14,9 +14,8 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// BenchmarkFirstPacket_SES24 is how long after the answer to its Start a
-// subscriber's first packet reaches the internet, while 1,000 others a second
-// start too.
+// BenchmarkFirstPacket_SES24 measures the time from the answer to a subscriber's Start
+// until its first packet reaches the internet, while 1,000 others a second start too.
 func BenchmarkFirstPacket_SES24(b *testing.B) {
 	w := start(b)
 	var delays []time.Duration

@@ -18,7 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// What BenchmarkNASRestart ends, and what stands beside it: as many subscribers of
+// Sizes of BenchmarkNASRestart: the subscribers that it ends, and as many subscribers of
 // another NAS, with as many sessions.
 const (
 	restarted       = 2500
@@ -29,9 +29,9 @@ const (
 	sessionsOfAHalf = restarted * sessionsOfEach
 )
 
-// BenchmarkNASRestart is how long after an Accounting-Off the last of its 250,000
-// conntrack entries is gone, beside as many of another NAS's subscribers. Theirs
-// must all be there afterwards.
+// BenchmarkNASRestart measures the time from an Accounting-Off until the last of its
+// 250,000 conntrack entries is gone. As many of another NAS's subscribers must all be there
+// afterwards.
 func BenchmarkNASRestart(b *testing.B) {
 	w := start(b)
 	makeRoom(b, 2*sessionsOfAHalf)
@@ -53,7 +53,7 @@ func BenchmarkNASRestart(b *testing.B) {
 	b.ReportMetric(took.Seconds(), "s")
 }
 
-// behind is a subscriber of a NAS.
+// behind returns the i-th subscriber of a NAS.
 func behind(nas string, i int) netip.Addr {
 	third := byte(i >> 8)
 	if nas == bystandingNAS {
@@ -104,8 +104,8 @@ func (w *world) openSessions(b *testing.B) {
 	}
 }
 
-// restart reports the restart, and waits until the kernel has no more entries than
-// those of the other NAS.
+// restart reports the restart, and waits until the kernel has only the entries of the other
+// NAS.
 func (w *world) restart(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	if err := w.Send(ctx, acctclient.Request{
@@ -129,8 +129,8 @@ func (w *world) entries(ctx context.Context) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(out)))
 }
 
-// checkBystanders requires every entry of the other NAS's subscribers, and none of
-// the restarted one's.
+// checkBystanders checks that every entry of the other NAS's subscribers exists, and none
+// of the restarted one's.
 func (w *world) checkBystanders(ctx context.Context, b *testing.B) {
 	out, err := w.Lab.CGN.Output(ctx, "conntrack", "-L", "-o", "extended")
 	if err != nil {

@@ -11,18 +11,18 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// ears are a UDP socket on the internet host. Datagrams tell which subscriber
-// sent them.
+// ears are a UDP socket on the internet host. Datagrams contain the number of their
+// subscriber.
 type ears struct {
 	conn *net.UDPConn
 	task sync.WaitGroup
 
 	mu    sync.Mutex
 	heard [sampled]hearing
-	news  chan struct{} // closed and replaced when somebody is heard for the first time
+	news  chan struct{} // closed and replaced when a subscriber is heard for the first time
 }
 
-// hearing is when a subscriber was heard first, and last.
+// hearing is the time of a subscriber's first and last datagram.
 type hearing struct{ first, last time.Time }
 
 func listen(lab *netlab.Lab) (*ears, error) {
@@ -85,15 +85,14 @@ func (e *ears) await(ctx context.Context, i int) error {
 	}
 }
 
-// Close ends the listening.
+// Close closes the socket.
 func (e *ears) Close() error {
 	err := e.conn.Close()
 	e.task.Wait()
 	return err
 }
 
-// speak has a subscriber send to the internet, a datagram each time, until ctx
-// ends.
+// speak makes a subscriber send datagrams to the internet, at an interval, until ctx ends.
 func (w *world) speak(ctx context.Context, i int, every time.Duration) error {
 	conn, err := w.Lab.Subscriber.Dial(ctx, "udp4", netip.AddrPortFrom(subscriber(i), 0), w.ears.conn.LocalAddr().(*net.UDPAddr).AddrPort())
 	if err != nil {
@@ -104,7 +103,7 @@ func (w *world) speak(ctx context.Context, i int, every time.Duration) error {
 	defer tick.Stop()
 	datagram := binary.BigEndian.AppendUint32(nil, uint32(i))
 	for {
-		_, _ = conn.Write(datagram) // refused or dropped is what is looked at
+		_, _ = conn.Write(datagram) // whether it is refused or dropped is measured
 		select {
 		case <-ctx.Done():
 			return nil

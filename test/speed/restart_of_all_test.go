@@ -19,9 +19,9 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// BenchmarkNASRestartOfAll is how long after an Accounting-Off of everybody nothing is
-// left of them, and the guard must hold nobody: the whole program, Redis with an
-// append-only file, nftables.
+// BenchmarkNASRestartOfAll measures the time from an Accounting-Off of all subscribers
+// until nothing is left of them, without a removal held by the guard: the whole program,
+// Redis with an append-only file, nftables.
 func BenchmarkNASRestartOfAll(b *testing.B) {
 	for _, n := range []int{100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -79,8 +79,8 @@ func restartOfAll(b *testing.B, n int) time.Duration {
 	return took
 }
 
-// multitude brings so many subscribers of one NAS online, by the database: what their
-// Starts cost is measured elsewhere.
+// multitude brings n subscribers of one NAS online, by the database: other benchmarks
+// measure the cost of Starts.
 func (w *world) multitude(ctx context.Context, n int) error {
 	client, err := redisconn.Dial([]string{"unix://" + w.Redis.Socket}, redisconn.ModeStandalone, 0)
 	if err != nil {
@@ -115,12 +115,12 @@ func (w *world) multitude(ctx context.Context, n int) error {
 	return w.awaitCount(ctx, `sessiond_bindings{group="default",state="active"}`, n)
 }
 
-// lookEvery is how often awaitCount looks: to print all metrics costs the program some
-// milliseconds, and each of them would be measured.
+// lookEvery is awaitCount's interval: printing all metrics costs the program some
+// milliseconds, which would be measured too.
 const lookEvery = 100 * time.Millisecond
 
-// awaitCount waits until a metric is so high. That a gauge counts a binding says that
-// its gate is about to open: the restart that follows is behind it.
+// awaitCount waits until a metric has reached a value. The gauge counts a binding shortly
+// before its gate opens; the restart that follows comes after that.
 func (w *world) awaitCount(ctx context.Context, series string, n int) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()

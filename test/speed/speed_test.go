@@ -1,6 +1,6 @@
-// Package speed measures the whole of sessiond as subscribers feel it: real
-// program, Redis, kernel and packets, and clocks outside the daemon. It has
-// benchmarks only; `make bench` holds them against their limits.
+// Package speed measures the whole of sessiond from the subscribers' view: real program,
+// Redis, kernel and packets, and clocks outside the daemon. It has benchmarks only; `make
+// bench` compares them with their limits.
 package speed
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// sampled is how many subscribers a benchmark looks at closely.
+// sampled is the number of subscribers that a benchmark measures.
 const sampled = 200
 
 var programs *rig.Programs
@@ -26,8 +26,8 @@ func TestMain(m *testing.M) {
 	os.Exit(rig.Main(m, &programs))
 }
 
-// a world is a rig whose subscriber host has an address for each subscriber that
-// is looked at, and whose internet host notes when it hears of each.
+// world is a rig whose subscriber host has an address for each measured subscriber, and
+// whose internet host records when it hears of each.
 type world struct {
 	*rig.Rig
 	ears *ears
@@ -38,7 +38,7 @@ func start(b *testing.B) *world {
 	testenv.Require(b, testenv.Root|testenv.Redis|testenv.Nft|testenv.Conntrack)
 	o := rig.Options{
 		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl, BlockSize: 64,
-		Guard: "removed: 100%", // one after the other is what is wanted here
+		Guard: "removed: 100%", // the benchmark ends subscribers one after the other
 		Lab:   netlab.Options{Pool: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
 	}
 	for i := range sampled {
@@ -67,7 +67,7 @@ func sessionOf(i int) rig.Session {
 	return rig.Session{ID: fmt.Sprintf("speed-%d", i), User: fmt.Sprintf("user-%d", i), Inside: subscriber(i)}
 }
 
-// report prints what half and 99 in 100 of the samples stay below.
+// report reports the 50th and 99th percentiles of the samples.
 func report(b *testing.B, samples []time.Duration) {
 	slices.Sort(samples)
 	for _, p := range []int{50, 99} {
