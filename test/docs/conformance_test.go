@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// heldItems are the parts of the conformance checklist that are held, with the
+// heldItems are the parts of the conformance checklist that this test checks, with the
 // number of their items.
 var heldItems = map[string]int{"ACCT": 30, "SES": 24, "RSEC": 4}
 
@@ -20,8 +20,7 @@ var itemName = regexp.MustCompile(`(?:func Test\w*|"[^"\n]*)(?:ACCT|SES|RSEC)-?[
 
 var item = regexp.MustCompile(`(ACCT|SES|RSEC)-?([0-9]{2})`)
 
-// TestConformanceItemsAreNamed: of the parts that are held, each item stands in the
-// name of a test that holds it.
+// TestConformanceItemsAreNamed: each item of the checked parts is in the name of a test.
 func TestConformanceItemsAreNamed(t *testing.T) {
 	named := map[string]bool{}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -1,5 +1,5 @@
-// Package docs tests that the documentation is true: what it names exists, and
-// its examples work.
+// Package docs tests that the documentation is true: that all it names exists, and that its
+// examples work.
 package docs
 
 import (
@@ -30,8 +30,8 @@ var (
 	testName     = regexp.MustCompile("`([a-z]+)\\.((?:Test|Benchmark)[A-Za-z0-9_]+)`")
 )
 
-// TestInvariantsHaveTests: every invariant of ARCHITECTURE.md names tests, and
-// they exist in the package named.
+// TestInvariantsHaveTests: every invariant of ARCHITECTURE.md names tests, and they exist
+// in the named package.
 func TestInvariantsHaveTests(t *testing.T) {
 	rows := invariantRow.FindAllStringSubmatch(read(t, "ARCHITECTURE.md"), -1)
 	if len(rows) != 10 {
@@ -51,7 +51,7 @@ func TestInvariantsHaveTests(t *testing.T) {
 }
 
 // TestThreatsHaveTests: every threat of ARCHITECTURE.md names an invariant, or none, and
-// tests that exist in the package named.
+// tests that exist in the named package.
 func TestThreatsHaveTests(t *testing.T) {
 	text := read(t, "ARCHITECTURE.md")
 	_, section, _ := strings.Cut(text, "\n## Threats\n")
@@ -83,8 +83,8 @@ func TestThreatsHaveTests(t *testing.T) {
 	}
 }
 
-// TestDocumentsNameTests: the tests and benchmarks that documents name exist in the package
-// named.
+// TestDocumentsNameTests: the tests and benchmarks that documents name exist in the named
+// package.
 func TestDocumentsNameTests(t *testing.T) {
 	for _, name := range documents(t, "*.md", "docs/*.md", "docs/decisions/*.md") {
 		names := testName.FindAllStringSubmatch(read(t, name), -1)
@@ -125,11 +125,11 @@ var pure = []string{
 	"internal/subscriberdb/codec",
 }
 
-// numbers has the foreign packages that a pure one takes numbers of its protocol from.
+// numbers are the foreign packages whose protocol numbers a pure package uses.
 var numbers = map[string]string{"internal/radiusacct/wire": "layeh.com/radius"}
 
-// TestPurePackages: the packages that decide import the standard library and
-// each other, nothing else.
+// TestPurePackages: the packages that decide import only the standard library and each
+// other.
 func TestPurePackages(t *testing.T) {
 	const module = "github.com/sessiond/sessiond/"
 	for _, p := range pure {
@@ -156,7 +156,7 @@ func TestPurePackages(t *testing.T) {
 
 var makeCommand = regexp.MustCompile("(?m)(?:^    |`)make ([a-z0-9-]+)")
 
-// TestCommandsExist: the make targets that the documents name are there.
+// TestCommandsExist: the make targets that the documents name exist.
 func TestCommandsExist(t *testing.T) {
 	makefile := read(t, "Makefile")
 	for _, name := range []string{"README.md", "CONTRIBUTING.md"} {
@@ -170,7 +170,7 @@ func TestCommandsExist(t *testing.T) {
 
 var yamlBlock = regexp.MustCompile("(?s)```yaml\n(.*?)```")
 
-// TestExamplesLoad: the configurations that are shown can be loaded.
+// TestExamplesLoad: the shown configurations can be loaded.
 func TestExamplesLoad(t *testing.T) {
 	blocks := yamlBlock.FindAllStringSubmatch(read(t, "README.md"), -1)
 	if len(blocks) == 0 {
@@ -190,7 +190,8 @@ func TestExamplesLoad(t *testing.T) {
 	}
 }
 
-// documents are the names of all documents that match one of the patterns, from root on.
+// documents returns the names of all documents that match one of the patterns, relative to
+// root.
 func documents(t *testing.T, patterns ...string) []string {
 	t.Helper()
 	var names []string
@@ -220,8 +221,7 @@ var (
 	noAnchor  = regexp.MustCompile(`[^a-z0-9 _-]`)
 )
 
-// TestLinksLead: relative links, which go from the file they stand in, lead to a file and,
-// where they name one, to a heading of it.
+// TestLinksLead: relative links lead to a file and, if they name one, to a heading of it.
 func TestLinksLead(t *testing.T) {
 	for _, name := range documents(t, "*.md", "docs/*.md", "docs/decisions/*.md") {
 		text := codeBlock.ReplaceAllString(read(t, name), "")
@@ -239,7 +239,7 @@ func TestLinksLead(t *testing.T) {
 	}
 }
 
-// hasHeading reports whether a document has a heading of which a link makes anchor.
+// hasHeading reports whether a document has a heading with that anchor.
 func hasHeading(t *testing.T, name, anchor string) bool {
 	t.Helper()
 	for _, m := range heading.FindAllStringSubmatch(read(t, name), -1) {
@@ -255,8 +255,8 @@ var (
 	decisionTitle = regexp.MustCompile(`\A# ([0-9]{4}) (.+)\n`)
 )
 
-// TestDecisions: each decision has its number and title at its top, the parts that are asked
-// of it, in their order, and a line in the index; ARCHITECTURE.md leads to it.
+// TestDecisions: each decision has its number and title at its top, the required parts in
+// their order, and a line in the index; ARCHITECTURE.md leads to it.
 func TestDecisions(t *testing.T) {
 	const folder = "docs/decisions/"
 	index, architecture := read(t, folder+"README.md"), read(t, "ARCHITECTURE.md")
@@ -290,7 +290,8 @@ func TestDecisions(t *testing.T) {
 
 var declared = regexp.MustCompile("`([a-z]+)\\.([A-Z][A-Za-z0-9.]*)`")
 
-// TestGlossaryLeads: what docs/glossary.md says a package defines is declared there.
+// TestGlossaryLeads: the definitions that docs/glossary.md names are declared in their
+// packages.
 func TestGlossaryLeads(t *testing.T) {
 	names := declared.FindAllStringSubmatch(read(t, "docs/glossary.md"), -1)
 	if len(names) < 50 {
@@ -324,12 +325,12 @@ func TestGlossaryLeads(t *testing.T) {
 
 var pathName = regexp.MustCompile("`((?:api|cmd|deploy|docs|internal|scripts|test)/[A-Za-z0-9_./-]+)`")
 
-// TestDocumentsNamePaths: the folders and files that the documents for developers name are
-// there.
+// TestDocumentsNamePaths: the folders and files that the documents for developers name
+// exist.
 func TestDocumentsNamePaths(t *testing.T) {
 	for _, name := range documents(t, "*.md", "docs/*.md", "docs/decisions/*.md") {
 		if name == "CHANGELOG.md" {
-			continue // tells of the past
+			continue // it describes the past
 		}
 		for _, m := range pathName.FindAllStringSubmatch(read(t, name), -1) {
 			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
@@ -344,8 +345,8 @@ var (
 	accServRow  = regexp.MustCompile(`(?m)^\| (radiusAccServ\w+) \| (.*) \|$`)
 )
 
-// TestRADIUSCounters: docs/metrics.md says of each result of a packet what it is and
-// which counters of RFC 4671 it belongs to, and has all of these.
+// TestRADIUSCounters: docs/metrics.md describes each result of a packet with its counters
+// of RFC 4671, and has all of these.
 func TestRADIUSCounters(t *testing.T) {
 	doc := read(t, "docs/metrics.md")
 	counters := map[string]string{}
