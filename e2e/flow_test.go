@@ -45,7 +45,7 @@ func (s *stack) openFlow(t *testing.T, inside netip.Addr) *flow {
 	return f
 }
 
-// probe sends a number each way at once and tells which arrived in time.
+// probe sends a number each way at once and reports which arrived in time.
 func (f *flow) probe(within time.Duration) (out, in bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
@@ -85,8 +85,8 @@ func (f *flow) checkAlive(t *testing.T, whose string) {
 	}
 }
 
-// checkDead fails the test if the flow passes in any direction, for long
-// enough that TCP sends segments again.
+// checkDead fails the test if the flow passes in any direction, for long enough that TCP
+// retransmits.
 func (f *flow) checkDead(t *testing.T, whose string) {
 	t.Helper()
 	if out, in := f.probe(1500 * time.Millisecond); out || in {

@@ -15,7 +15,7 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// binding is what the tests read of a line of `sessionctl binding list -o json`.
+// binding is the part of a line of `sessionctl binding list -o json` that the tests read.
 type binding struct {
 	InsideAddress  netip.Addr `json:"inside_address"`
 	OutsideAddress netip.Addr `json:"outside_address"`
@@ -84,9 +84,8 @@ func (s *stack) awaitFree(t *testing.T, inside netip.Addr, within time.Duration)
 	})
 }
 
-// traces returns what is in the daemon's kernel of an inside address:
-// connection tracking entries that have it in either tuple, and nftables
-// elements that name it.
+// traces returns the state in the daemon's kernel of an inside address: conntrack entries
+// that have it in either tuple, and nftables elements that name it.
 func (s *stack) traces(t *testing.T, inside netip.Addr) []string {
 	t.Helper()
 	found, err := s.sessiond.ns.Conntrack(testContext(t), inside)
@@ -103,7 +102,7 @@ func (s *stack) traces(t *testing.T, inside netip.Addr) []string {
 	return found
 }
 
-// awaitNoTrace waits until nothing of the address is in the kernel.
+// awaitNoTrace waits until the kernel has no state of the address.
 func (s *stack) awaitNoTrace(t *testing.T, inside netip.Addr, within time.Duration) {
 	t.Helper()
 	eventually(t, within, func() error {
@@ -128,7 +127,7 @@ func (s *stack) redisCLI(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// capture starts to capture what reaches the internet host.
+// capture starts to capture the packets that reach the internet host.
 func (s *stack) capture(t *testing.T) *netlab.Capture {
 	t.Helper()
 	c, err := s.internet.ns.Capture("eth0")
@@ -139,8 +138,8 @@ func (s *stack) capture(t *testing.T) *netlab.Capture {
 	return c
 }
 
-// checkCaptured fails the test if a captured packet is of the kind that must
-// not be, once everything on its way has been captured.
+// checkCaptured fails the test if an unwanted packet was captured, once all packets in
+// flight have been.
 func (s *stack) checkCaptured(t *testing.T, c *netlab.Capture, what string, unwanted func(netlab.Packet) bool) {
 	t.Helper()
 	if err := c.Settle(testContext(t), s.sessiond.ns, s.remote); err != nil {
@@ -154,7 +153,7 @@ func (s *stack) checkCaptured(t *testing.T, c *netlab.Capture, what string, unwa
 	}
 }
 
-// countFlows returns how many flows the internet host has seen so far.
+// countFlows returns the number of flows that the internet host has seen so far.
 func (s *stack) countFlows(t *testing.T) int {
 	t.Helper()
 	all, err := s.internet.Flows(testContext(t))

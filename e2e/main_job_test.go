@@ -20,7 +20,7 @@ const (
 	idleOver    = 15 * time.Second // the configured idle times are 3 s and 5 s
 )
 
-// report makes the BNG report something of a subscriber's session.
+// report makes the BNG send an accounting request of a subscriber's session.
 func (s *stack) report(t *testing.T, status, user, session string, inside netip.Addr) {
 	t.Helper()
 	_, err := s.bng.Account(testContext(t), labapi.Account{Status: status, User: user, Session: session, Address: inside})
@@ -43,7 +43,7 @@ func (s *stack) online(t *testing.T, user, session string, inside netip.Addr) bi
 	return b
 }
 
-// ask asks the internet host from where a subscriber is seen.
+// ask asks the internet host for the address and port at which it sees a subscriber.
 func (s *stack) ask(t *testing.T, network string, inside netip.Addr, within time.Duration) (netip.AddrPort, error) {
 	t.Helper()
 	return s.subscriber.Ask(testContext(t), labapi.Probe{
@@ -78,8 +78,8 @@ func (s *stack) checkTranslated(t *testing.T, inside netip.Addr, b binding) {
 	}
 }
 
-// checkOffline fails the test if anything of a subscriber gets out, untranslated
-// or from the outside addresses and ports that were its own.
+// checkOffline fails the test if a packet of a subscriber gets out, untranslated or from
+// the outside addresses and ports that were its own.
 func (s *stack) checkOffline(t *testing.T, inside netip.Addr, own func(netip.AddrPort) bool) {
 	t.Helper()
 	c := s.capture(t)
@@ -104,8 +104,8 @@ func TestNothingLeavesBeforeStart_I3_DEL05(t *testing.T) {
 	}
 }
 
-// TestFlowBegunBeforeStart_DEL06 sends from one socket address before and after
-// the Start: what the kernel tracked before must not stick.
+// TestFlowBegunBeforeStart_DEL06 sends from one socket address before and after the Start:
+// an entry that the kernel tracked before must not stay.
 func TestFlowBegunBeforeStart_DEL06(t *testing.T) {
 	s := newStack(t)
 	p := labapi.Probe{Network: "udp4", From: netip.AddrPortFrom(s.alice, 40000), To: s.echo, Milliseconds: 500}
@@ -123,8 +123,7 @@ func TestFlowBegunBeforeStart_DEL06(t *testing.T) {
 	s.awaitFree(t, s.alice, holdOver)
 }
 
-// TestRemoval ends a subscriber in each way there is. All are one path: what
-// is left must be the same.
+// TestRemoval ends a subscriber in each possible way. The result must be the same.
 func TestRemoval(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -156,8 +155,7 @@ func TestRemoval(t *testing.T) {
 	}
 }
 
-// testRemoval brings two subscribers online, ends one of them, and looks at
-// what is left of both.
+// testRemoval brings two subscribers online, ends one of them, and checks both.
 func (s *stack) testRemoval(t *testing.T, session string, within time.Duration, end func()) {
 	capture := s.capture(t)
 	block := s.online(t, "alice", session, s.alice)
@@ -191,7 +189,7 @@ func (s *stack) testRemoval(t *testing.T, session string, within time.Duration, 
 	s.awaitFree(t, s.bob, within+holdOver)
 }
 
-// checkGone fails the test if something of alice lives or comes back.
+// checkGone fails the test if a flow or state of alice exists or comes back.
 func (s *stack) checkGone(t *testing.T, dying *flow, block binding) {
 	t.Helper()
 	dying.checkDead(t, "alice")

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestReloadSeesTheEditedFile: an editor writes a new file in the place of the old one,
-// and SIGHUP makes sessiond read that.
+// TestReloadSeesTheEditedFile: an editor replaces the file by a new one, and SIGHUP makes
+// sessiond read that.
 func TestReloadSeesTheEditedFile(t *testing.T) {
 	newStack(t)
 	id, err := container("sessiond")
@@ -31,7 +31,7 @@ func TestReloadSeesTheEditedFile(t *testing.T) {
 	reload(t, id, file, string(before), "reloaded radius_clients=1 ")
 }
 
-// reload edits the configuration and waits for the log to tell that it was taken.
+// reload edits the configuration and waits for the log to confirm it.
 func reload(t *testing.T, id, file, text, line string) {
 	t.Helper()
 	told := func() int {
@@ -59,8 +59,8 @@ func reload(t *testing.T, id, file, text, line string) {
 	})
 }
 
-// TestHealthIsReadiness: the container is unhealthy while sessiond lives and is not
-// ready, and healthy again when it is.
+// TestHealthIsReadiness: the container is unhealthy while sessiond runs and is not ready,
+// and healthy again when it is.
 func TestHealthIsReadiness(t *testing.T) {
 	newStack(t)
 	redis, err := container("redis")

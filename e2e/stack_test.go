@@ -17,21 +17,21 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// A host is a container seen from outside: its network namespace, and the
-// orders it takes.
+// A host is a container seen from outside: its network namespace, and a client of the
+// commands it takes.
 type host struct {
 	*labapi.Client
 	ns *netlab.Namespace
 }
 
-// A stack is what run.sh has started.
+// A stack is the set of containers that run.sh has started.
 type stack struct {
 	redis, sessiond, bng, subscriber, internet host
 
 	alice, bob netip.Addr     // inside addresses of the subscriber's host
 	remote     netip.Addr     // the internet host's
 	echo       netip.AddrPort // its echo servers
-	flows      netip.AddrPort // where it takes flows
+	flows      netip.AddrPort // address that takes flows
 	pool       netip.Prefix
 	blockSize  uint16
 	sessionctl string
@@ -118,8 +118,7 @@ func docker(args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// eventually tries until there is no error, and fails the test after the given
-// time.
+// eventually calls try until it returns nil, and fails the test after the given time.
 func eventually(t *testing.T, within time.Duration, try func() error) {
 	t.Helper()
 	deadline := time.After(within)
@@ -136,7 +135,7 @@ func eventually(t *testing.T, within time.Duration, try func() error) {
 	}
 }
 
-// testContext is good in cleanups too, other than that of the test.
+// testContext is valid in cleanups too, unlike that of the test.
 func testContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
