@@ -30,6 +30,7 @@ func FuzzSessionRef(f *testing.F) {
 func FuzzParseState(f *testing.F) {
 	f.Add("open 100.64.0.1 2026-03-01T10:00:00Z - alice")
 	f.Add("closed/MOVED - 2026-03-01T10:00:00Z 2026-03-01T11:00:00.5Z -")
+	f.Add("open - 0000-01-01T00:00:00+01:00 9999-12-31T23:59:59-01:00 a")
 	f.Fuzz(func(t *testing.T, line string) {
 		s, err := ParseState(line)
 		if err != nil || line == "" {
@@ -95,6 +96,7 @@ func FuzzOnlineEntry(f *testing.F) {
 // same.
 func FuzzRecordText(f *testing.F) {
 	f.Add("started_at=2026-03-01T10:00:00Z updated_at=2026-03-01T11:00:00Z input_octets=1 output_octets=2 user_name=a%20b nas=n client=c acct_session_id=1 leg=1 links=a%20b removal_held=EXPIRED version=5-0")
+	f.Add("started_at=0000-01-01T00:00:00+01:00 updated_at=9999-12-31T23:59:59-01:00")
 	f.Add("delegated_prefixes=2001:db8::/56%202001:db8:1::/56 framed_ipv6_addresses=2001:db8::1 nas_address=192.0.2.1 unconfirmed=1")
 	f.Fuzz(func(t *testing.T, text string) {
 		key := subscriber.Key{Group: "default", Inside: addr}

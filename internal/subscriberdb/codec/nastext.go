@@ -72,13 +72,13 @@ func ParseNASLine(line string) NASLine {
 	for word := range strings.SplitSeq(line, " ") {
 		switch name, value, _ := strings.Cut(word, "="); name {
 		case "heard":
-			n.LastHeard = parseNASTime(value)
+			n.LastHeard = parseTime(value)
 		case "offset":
 			n.Offset, n.Known = parseSeconds(value)
 		case "unheeded":
 			n.Unheeded, _ = parseSeconds(value)
 		case "restarted":
-			n.Restarted = parseNASTime(value)
+			n.Restarted = parseTime(value)
 		case "same_as":
 			if id, err := ParseNASRef(value); err == nil {
 				n.SameAs = NASOf(id)
@@ -95,13 +95,4 @@ func parseSeconds(value string) (time.Duration, bool) {
 		return 0, false
 	}
 	return time.Duration(seconds) * time.Second, true
-}
-
-// parseNASTime leaves out what could not be written again.
-func parseNASTime(value string) time.Time {
-	t := parseTime(value)
-	if year := t.Year(); year < 0 || year > 9999 {
-		return time.Time{}
-	}
-	return t
 }

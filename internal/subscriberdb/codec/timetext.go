@@ -29,7 +29,8 @@ func TimeArg(t *time.Time) any {
 	return t
 }
 
-// parseTime reads a time; what is none is the zero time.
+// parseTime reads a time; what is none is the zero time, and so is one that FormatTime could
+// not write: in UTC the year has four digits.
 func parseTime(s string) time.Time {
 	if s == "" || s == "-" {
 		return time.Time{} // an error would be dear
@@ -41,7 +42,10 @@ func parseTime(s string) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	return t.UTC()
+	if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // readStamp reads a time as appendTime writes it, and reports whether it is one.
