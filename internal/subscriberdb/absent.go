@@ -20,7 +20,7 @@ type Absence struct {
 	Past              bool // the feed told its end, so far back that it is there no more
 	Over              bool // its session is known to have ended, or its end is told
 
-	witnessed bool // Redis still has whose record stood there
+	hasEntry bool // Redis still has the online entry, which says whose record stood there
 }
 
 // absences are records that are not there, and what is remembered of them.
@@ -31,11 +31,11 @@ type absences struct {
 	tombstoneTTL time.Duration
 }
 
-// FindMissing returns those of the records that are not in Redis: with the reason that
-// AnnounceDeleted would give, for its meaning of why, or with the one that the feed tells, or
-// told once: then what is remembered of the session tells it. A
-// record is given as its reader knows it, up to its Version; what Redis remembers
-// of its session is added to it. It returns ErrSuspect when a marker is missing.
+// FindMissing returns the given records that Redis no longer has, each with why it ended: as
+// the feed says, or the state of its session where the feed told it too far back; else for the
+// given reason, of which ReasonNone means the same as to AnnounceDeleted. A record is given as
+// its reader knows it, up to its Version; what Redis still knows of its session is added. It
+// returns ErrSuspect when a group lost its marker.
 func (ab *absences) FindMissing(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]Absence, error) {
 	var missing []Absence
 	var doubtful []subscriber.Record // of whom nothing is remembered
@@ -43,14 +43,14 @@ func (ab *absences) FindMissing(ctx context.Context, known []subscriber.Record, 
 	for len(known) > 0 {
 		batch := known[:min(endBatch, len(known))]
 		known = known[len(batch):]
-		graves, err := ab.absent(ctx, batch, why)
+		absent, err := ab.absent(ctx, batch, why)
 		if err != nil {
 			return nil, fmt.Errorf("look for missing records: %w", err)
 		}
-		for i, g := range graves {
+		for i, g := range absent {
 			switch {
 			case g == nil:
-			case g.witness == "":
+			case g.entry == "":
 				doubtful = append(doubtful, batch[i])
 				doubts[batch[i].Key] = g.absence(batch[i])
 			default:
@@ -77,35 +77,35 @@ func (ab *absences) FindMissing(ctx context.Context, known []subscriber.Record, 
 
 // absent returns an absentRecord for each record that is not there, nil for the others.
 func (ab *absences) absent(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
-	graves, err := ab.graves(ctx, known, why)
+	absent, err := ab.gather(ctx, known, why)
 	if err != nil {
 		return nil, err
 	}
 	pipe := ab.client.Pipeline()
-	records, markers := make([]*redis.IntCmd, len(graves)), make([]*redis.IntCmd, len(graves))
-	for i, g := range graves {
+	records, markers := make([]*redis.IntCmd, len(absent)), make([]*redis.IntCmd, len(absent))
+	for i, g := range absent {
 		records[i] = pipe.Exists(ctx, codec.RecordKey(g.group.Name, g.record.Inside))
 		markers[i] = pipe.Exists(ctx, codec.MarkerKey(g.group.Name))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, err
 	}
-	for i := range graves {
+	for i := range absent {
 		if markers[i].Val() == 0 {
 			return nil, ErrSuspect
 		}
 		if records[i].Val() != 0 {
-			graves[i] = nil
+			absent[i] = nil
 		}
 	}
-	return graves, nil
+	return absent, nil
 }
 
 // absence is how the record of the absentRecord ended, as it was known and as far as
 // Redis knows better: another session may have had the address since.
 func (g *absentRecord) absence(known subscriber.Record) Absence {
 	r := known
-	if g.witness != "" {
+	if g.entry != "" {
 		switch same := r.SameSession(&g.record); {
 		case !same:
 			r = g.record
@@ -124,7 +124,7 @@ func (g *absentRecord) absence(known subscriber.Record) Absence {
 		Ending: subscriber.Ending{Record: r, Reason: g.reason},
 		Over:   err == nil && state.Phase == subscriber.Closed,
 	}
-	if a.witnessed = g.witness != ""; !a.witnessed && err == nil {
+	if a.hasEntry = g.entry != ""; !a.hasEntry && err == nil {
 		a.recall(&state)
 	}
 	return a
@@ -138,7 +138,7 @@ func (a *Absence) recall(state *subscriber.SessionState) {
 }
 
 // endedFor tells by what is remembered of a record's session why the record is gone:
-// whatever ends a record announces that, takes its witness away and says so of the
+// whatever ends a record announces that, takes its online entry away and says so of the
 // session, in one step. It returns ReasonNone where that is not known, as of what was
 // said of an earlier session under the same identifier.
 func endedFor(state *subscriber.SessionState, r *subscriber.Record) subscriber.Reason {
@@ -162,7 +162,7 @@ func (ab *absences) remember(ctx context.Context, missing []Absence) error {
 	byGroup := map[string]map[string][]*Absence{} // by group and Acct-Session-Id
 	for i := range missing {
 		a := &missing[i]
-		if a.Over || a.witnessed || a.Record.NAS != "" || a.Record.AcctSessionID == "" {
+		if a.Over || a.hasEntry || a.Record.NAS != "" || a.Record.AcctSessionID == "" {
 			continue
 		}
 		byID := byGroup[a.Record.Group]

@@ -18,34 +18,34 @@ import (
 // AnnounceDeleted announces the end of records that others removed from Redis, or that
 // expired there: each gets one Deleted change, whoever asks and how often. A
 // record that exists, and one whose end is announced already, is left alone.
-// With ReasonNone, for a caller who does not know, a record that may have come to
-// its time ended ReasonExpired, any other ReasonRemovedInDatabase. It returns ErrSuspect, and announces nothing more, when the marker is
-// missing.
+// ReasonNone means unknown: a record whose time may have run out is announced as
+// ReasonExpired, any other as ReasonRemovedInDatabase. It returns ErrSuspect, and announces
+// nothing more, when the marker is missing.
 func (ab *absences) AnnounceDeleted(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
 	for len(keys) > 0 {
 		batch := keys[:min(endBatch, len(keys))]
 		keys = keys[len(batch):]
-		if err := ab.buryBatch(ctx, batch, why); err != nil {
-			return fmt.Errorf("bury records: %w", err)
+		if err := ab.announceBatch(ctx, batch, why); err != nil {
+			return fmt.Errorf("announce deleted records: %w", err)
 		}
 	}
 	return nil
 }
 
-func (ab *absences) buryBatch(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
+func (ab *absences) announceBatch(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
 	known := make([]subscriber.Record, len(keys))
 	for i, key := range keys {
 		known[i].Key = key
 	}
-	graves, err := ab.graves(ctx, known, why)
+	absent, err := ab.gather(ctx, known, why)
 	if err != nil {
 		return err
 	}
-	if graves, err = ab.unannounced(ctx, graves); err != nil {
+	if absent, err = ab.unannounced(ctx, absent); err != nil {
 		return err
 	}
-	calls := make([]redis.Cmder, len(graves))
-	for i, g := range graves {
+	calls := make([]redis.Cmder, len(absent))
+	for i, g := range absent {
 		calls[i] = g.call(ctx, ab)
 	}
 	if err := ab.client.Exchange(ctx, calls); err != nil {
@@ -64,15 +64,15 @@ type absentRecord struct {
 	group   *Group
 	record  subscriber.Record
 	id      subscriber.SessionID // what its end is remembered under
-	witness string               // entry in the hash of online addresses; "" for none
+	entry   string               // entry in the hash of online addresses; "" for none
 	session string               // state line of the record's session; "" for none
 	reason  subscriber.Reason
 }
 
-// graves gathers what is remembered of the records. Of those that a witness tells of
+// gather gathers what is remembered of the records. Of those with an online entry
 // it goes by that, of the others by the session that the caller knows.
-func (ab *absences) graves(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
-	graves := make([]*absentRecord, len(known))
+func (ab *absences) gather(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
+	absent := make([]*absentRecord, len(known))
 	calls := make([]*redis.StringCmd, len(known))
 	pipe := ab.client.Pipeline()
 	for i := range known {
@@ -82,24 +82,24 @@ func (ab *absences) graves(ctx context.Context, known []subscriber.Record, why s
 		if err != nil {
 			return nil, err
 		}
-		graves[i] = &absentRecord{group: g, record: r, id: txn.RememberedAs(&r), reason: why}
+		absent[i] = &absentRecord{group: g, record: r, id: txn.RememberedAs(&r), reason: why}
 		calls[i] = pipe.HGet(ctx, codec.OnlineKey(g.Name), r.Inside.String())
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
 	}
-	for i, g := range graves {
+	for i, g := range absent {
 		g.identify(ab, calls[i].Val())
 	}
-	return graves, ab.addSessions(ctx, graves)
+	return absent, ab.addSessions(ctx, absent)
 }
 
-// identify takes over what the witness tells.
-func (g *absentRecord) identify(ab *absences, witness string) {
-	if g.witness = witness; witness == "" {
+// identify takes over what the online entry tells.
+func (g *absentRecord) identify(ab *absences, entry string) {
+	if g.entry = entry; entry == "" {
 		return
 	}
-	record, err := codec.ParseOnlineEntry(g.record.Key, witness)
+	record, err := codec.ParseOnlineEntry(g.record.Key, entry)
 	if err != nil {
 		ab.logger.Error("online entry cannot be read", "group", g.group.Name, "error", err)
 		return
@@ -108,10 +108,10 @@ func (g *absentRecord) identify(ab *absences, witness string) {
 }
 
 // addSessions adds what is remembered of the records' sessions.
-func (ab *absences) addSessions(ctx context.Context, graves []*absentRecord) error {
+func (ab *absences) addSessions(ctx context.Context, absent []*absentRecord) error {
 	pipe := ab.client.Pipeline()
-	lines, ttls := make([]*redis.StringCmd, len(graves)), make([]*redis.DurationCmd, len(graves))
-	for i, g := range graves {
+	lines, ttls := make([]*redis.StringCmd, len(absent)), make([]*redis.DurationCmd, len(absent))
+	for i, g := range absent {
 		key := codec.SessionKey(g.group.Name, g.id)
 		lines[i], ttls[i] = pipe.Get(ctx, key), pipe.PTTL(ctx, key)
 	}
@@ -119,7 +119,7 @@ func (ab *absences) addSessions(ctx context.Context, graves []*absentRecord) err
 	if err := redisconn.Failure(cmds, err); err != nil {
 		return err
 	}
-	for i, g := range graves {
+	for i, g := range absent {
 		if redisconn.IsWrongType(lines[i].Err()) {
 			ab.found(g.group.Name, codec.GarbageSession, codec.SessionKey(g.group.Name, g.id))
 		}
@@ -128,7 +128,7 @@ func (ab *absences) addSessions(ctx context.Context, graves []*absentRecord) err
 			continue
 		}
 		left := time.Duration(-1)
-		if g.witness != "" {
+		if g.entry != "" {
 			left = ttls[i].Val()
 		}
 		g.reason = ab.reckonReason(g, left)
@@ -155,21 +155,21 @@ func (ab *absences) reckonReason(g *absentRecord, left time.Duration) subscriber
 	return subscriber.ReasonExpired
 }
 
-// unannounced leaves out the graves without a witness whose end the feed tells
-// already: that is why there is no witness. Where the witness is lost some other
+// unannounced leaves out the records without an online entry whose end the feed tells
+// already: that is why there is no entry. Where the entry is lost some other
 // way, the end is still to be announced.
-func (ab *absences) unannounced(ctx context.Context, graves []*absentRecord) ([]*absentRecord, error) {
+func (ab *absences) unannounced(ctx context.Context, absent []*absentRecord) ([]*absentRecord, error) {
 	told := make(map[string]map[netip.Addr]subscriber.ChangeKind) // the last change, by group and address
 	var left []*absentRecord
-	for _, g := range graves {
+	for _, g := range absent {
 		group := g.group.Name
-		if g.witness == "" && told[group] == nil {
+		if g.entry == "" && told[group] == nil {
 			var err error
 			if told[group], err = ab.feed.lastChanges(ctx, group); err != nil {
 				return nil, err
 			}
 		}
-		if g.witness != "" || told[group][g.record.Inside] != subscriber.Deleted {
+		if g.entry != "" || told[group][g.record.Inside] != subscriber.Deleted {
 			left = append(left, g)
 		}
 	}
@@ -184,10 +184,10 @@ func (g *absentRecord) call(ctx context.Context, ab *absences) *redis.Cmd {
 	}
 	tombstone := g.tombstone(ab.now().UTC())
 	args := []any{
-		r.Inside.String(), g.witness, ab.feed.limit, g.session, tombstone, ab.tombstoneTTL.Milliseconds(),
+		r.Inside.String(), g.entry, ab.feed.limit, g.session, tombstone, ab.tombstoneTTL.Milliseconds(),
 		g.reason.String(), codec.RecordText(r),
 	}
-	return redisconn.NewCall(ctx, buryScript, keys, args...)
+	return redisconn.NewCall(ctx, announceScript, keys, args...)
 }
 
 // tombstone closes the session that was open at the address. An expired record
@@ -208,7 +208,7 @@ func (g *absentRecord) tombstone(now time.Time) string {
 	return codec.FormatState(&state)
 }
 
-// buryScript announces the end of a record that others removed.
+// announceScript announces the end of a record that others removed.
 //
 // KEYS
 //
@@ -222,11 +222,11 @@ func (g *absentRecord) tombstone(now time.Time) string {
 //
 // Returns 1 when it was announced; 0 when the record exists or its entry in the
 // hash of online addresses is another; -1 when the marker is missing.
-var buryScript = redis.NewScript(`
+var announceScript = redis.NewScript(`
 if redis.call('EXISTS', KEYS[2]) == 0 then return -1 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-local witness = redis.call('HGET', KEYS[3], ARGV[1]) or ''
-if witness ~= ARGV[2] then return 0 end
+local entry = redis.call('HGET', KEYS[3], ARGV[1]) or ''
+if entry ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[3], '') -- first, for a Redis that is full
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'kind', 'deleted',
   'inside', ARGV[1], 'reason', ARGV[7], 'record', ARGV[8])

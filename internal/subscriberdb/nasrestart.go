@@ -85,8 +85,8 @@ func (sw *restartSweeper) sweepGroup(ctx context.Context, g *Group, known Follow
 	if err != nil {
 		return fmt.Errorf("read restarts of group %q: %w", g.Name, err)
 	}
-	if err := sw.judgeRestarts(ctx, g, pending); err != nil {
-		return fmt.Errorf("judge restarts of group %q: %w", g.Name, err)
+	if err := sw.checkLimits(ctx, g, pending); err != nil {
+		return fmt.Errorf("check restarts of group %q: %w", g.Name, err)
 	}
 	if err := sw.endOlder(ctx, g, pending, known); err != nil {
 		return fmt.Errorf("sweep group %q: %w", g.Name, err)

@@ -20,8 +20,8 @@ import (
 // Timing of WatchRemovals.
 const (
 	retryPause   = time.Second          // after a connection was lost
-	patrolPause  = time.Second          // between walks where notifications may be missing
-	patrolShare  = 10                   // a walk is followed by a pause this many times as long
+	scanPause    = time.Second          // between walks where notifications may be missing
+	scanShare    = 10                   // a walk is followed by a pause this many times as long
 	gatherLimit  = 512                  // notifications that are looked at together
 	gatherTime   = time.Millisecond     // from the first of them on
 	ownPause     = 5 * time.Millisecond // after some that all told of what is announced

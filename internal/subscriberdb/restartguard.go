@@ -77,9 +77,9 @@ func (r *restartGuards) decided(records []subscriber.Record) {
 	}
 }
 
-// judgeRestarts says which of the restarts would end more sessions than the
+// checkLimits says which of the restarts would end more sessions than the
 // group's guard allows: those are held.
-func (sw *restartSweeper) judgeRestarts(ctx context.Context, g *Group, pending pendingRestarts) error {
+func (sw *restartSweeper) checkLimits(ctx context.Context, g *Group, pending pendingRestarts) error {
 	if !g.Guard.Bounds(subscriber.ReasonNASRestart) {
 		return nil
 	}

@@ -46,7 +46,7 @@ func (p *scanner) walkIfDue(ctx context.Context) error {
 		}
 	}
 	p.walked = true
-	p.due = time.Now().Add(max(patrolPause, patrolShare*time.Since(began)))
+	p.due = time.Now().Add(max(scanPause, scanShare*time.Since(began)))
 	return nil
 }
 
@@ -69,9 +69,9 @@ func (p *scanner) walk(ctx context.Context, group string) error {
 
 // check passes on those records that are gone and whose end nobody announced, and
 // reports whether there are any. Most were ended by a Stop, which leaves no
-// witness: that is asked first.
+// online entry: that is asked first.
 func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err error) {
-	batch, err = p.witnessed(ctx, batch)
+	batch, err = p.withEntry(ctx, batch)
 	if err != nil || len(batch) == 0 {
 		return false, err
 	}
@@ -92,9 +92,9 @@ func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err e
 	return found, nil
 }
 
-// witnessed returns those of the records whose end is not announced, as far as
+// withEntry returns those of the records whose end is not announced, as far as
 // the hashes of online addresses say. It sorts the batch by group.
-func (p *scanner) witnessed(ctx context.Context, batch []removal) ([]removal, error) {
+func (p *scanner) withEntry(ctx context.Context, batch []removal) ([]removal, error) {
 	slices.SortStableFunc(batch, func(a, b removal) int { return strings.Compare(a.key.Group, b.key.Group) })
 	args := argLists.Get().(*codec.ArgBuffer)
 	defer argLists.Put(args)

@@ -11,7 +11,7 @@ import (
 func scripts() []*redis.Script {
 	general, fast := txn.Scripts()
 	return append([]*redis.Script{
-		general, buryScript, sweptScript, takeBackScript, nasScript, countScript,
+		general, announceScript, sweptScript, takeBackScript, nasScript, countScript,
 		ownerScript, positionScript, trimScript, moveScript, aheadScript, renewScript, discardScript, discardTextScript,
 	}, fast...)
 }

@@ -410,7 +410,7 @@ func TestPassedRestartStaysPassed_DEL13(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := db.judgeRestarts(t.Context(), g, pending); err != nil { // and then Redis is away
+		if err := db.checkLimits(t.Context(), g, pending); err != nil { // and then Redis is away
 			t.Fatal(err)
 		}
 		sweep(t, db)

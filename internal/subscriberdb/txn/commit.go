@@ -106,7 +106,7 @@ func (c *commitList) delete(e *subscriber.Ending) {
 	r := &e.Record
 	c.args = append(c.args, "del", c.record(r), r.Inside.String(), e.Reason.String(), e.Cause, codec.RecordText(r))
 	if e.Tombstone != nil {
-		c.args = append(c.args, "bury")
+		c.args = append(c.args, "close")
 		c.state(codec.SessionKey(c.tx.Group.Name, r.SessionID), r.SessionID, e.Tombstone)
 	}
 }

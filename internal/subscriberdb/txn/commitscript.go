@@ -30,7 +30,7 @@ import "github.com/redis/go-redis/v9"
 //	  del  <record> <inside> <reason> <cause> <text>
 //	  put  <record> <inside> <kind> <ttl> <text> <entry> <n> <n fields and values>
 //	  set  <key> <value> <ttl>
-//	  bury <key> <value> <ttl>  as set, with the word that stood there for the session's Start
+//	  close <key> <value> <ttl> as set, with the word that stood there for the session's Start
 //	  mark <key> <value> <ttl> <pending> <nas>
 //
 // ttl is in milliseconds, 0 for none; text is the record as it stands in the
@@ -107,8 +107,8 @@ local function write()
     if ARGV[pos + 6] ~= '' then call('HSET', online, value, ARGV[pos + 6]) end
     pos = upto + 1
     return id
-  elseif what == 'set' or what == 'bury' then
-    if what == 'bury' then
+  elseif what == 'set' or what == 'close' then
+    if what == 'close' then
       local stood = get(key)
       value = value .. (string.match(stood, ' stamp=%S+') or string.match(stood, ' packet=%S+') or '')
     end
