@@ -17,6 +17,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // benchRedis is a Redis as it is run. It does not rewrite its append-only file:
@@ -29,7 +30,7 @@ var benchRedis = []string{"--appendonly", "yes", "--appendfsync", "everysec", "-
 // Interims. What an event costs is told apart: go-µs is processor time of this
 // process, redis-µs of Redis's main thread.
 func BenchmarkRecord(b *testing.B) {
-	client := realRedis(b, benchRedis...)
+	client := redistest.Start(b, benchRedis...)
 	for _, batch := range []int{1, 16, 128, 512} {
 		for _, kind := range []string{"start", "interim", "interim-cold", "stop", "life", "mix"} {
 			b.Run(fmt.Sprintf("%s/batch=%d", kind, batch), func(b *testing.B) {
@@ -103,7 +104,7 @@ func newBenchDB(b *testing.B, client redis.UniversalClient) *DB {
 // BenchmarkRecordTogether is what several workers do at once, with small batches
 // that are merged on their way.
 func BenchmarkRecordTogether(b *testing.B) {
-	client := realRedis(b, benchRedis...)
+	client := redistest.Start(b, benchRedis...)
 	for _, kind := range []string{"interim", "mix"} {
 		for _, workers := range []int{2, 8, 32} {
 			b.Run(fmt.Sprintf("%s/workers=%d/batch=32", kind, workers), func(b *testing.B) {
@@ -164,7 +165,7 @@ func recordN(b *testing.B, db *DB, kind subscriber.EventKind, first, n int, afte
 // script that updates a hash with a TTL and a stream, in pipelines of 512. The
 // distance of BenchmarkRecord to it is the price of the rules.
 func BenchmarkBareScript(b *testing.B) {
-	client := realRedis(b, benchRedis...)
+	client := redistest.Start(b, benchRedis...)
 	bare := redis.NewScript(`
 redis.call('HGET', KEYS[1], 'version')
 local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'record', ARGV[1])

@@ -3,6 +3,7 @@ package subscriberdb
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -10,13 +11,14 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // BenchmarkSaveBindings stores the bindings of teardowns, and those before; one
 // operation is one binding. Neighbours, as blocks are given out at first, share outside
 // addresses, and so a command; strangers do not.
 func BenchmarkSaveBindings(b *testing.B) {
-	client := realRedis(b, benchRedis...)
+	client := redistest.Start(b, benchRedis...)
 	for _, batch := range []int{16, 128, 512} {
 		for _, addresses := range []int{1, 8192} {
 			b.Run(fmt.Sprintf("batch=%d/addresses=%d", batch, addresses), func(b *testing.B) {
@@ -42,8 +44,9 @@ func benchBindings(n, addresses int) []nat.Binding {
 	at := time.Date(2026, 3, 1, 10, 0, 0, 123456789, time.UTC)
 	bindings := make([]nat.Binding, n)
 	for i := range bindings {
-		first := nat.Port(1024 + i%1024*32)
-		bindings[i] = nat.Binding{Group: "default", AllocatedAt: at, Block: nat.Block{Outside: outsideAt(i/1024*7 + random.IntN(addresses)), First: first, Last: first + 31}, Holder: nat.Holder{Inside: away, Identity: "u:subscriber@example.net", UserName: "subscriber@example.net", AcctSessionID: "0000000012345678"}}
+		n := i/1024*7 + random.IntN(addresses)
+		outside, first := netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}), nat.Port(1024+i%1024*32)
+		bindings[i] = nat.Binding{Group: "default", AllocatedAt: at, Block: nat.Block{Outside: outside, First: first, Last: first + 31}, Holder: nat.Holder{Inside: away, Identity: "u:subscriber@example.net", UserName: "subscriber@example.net", AcctSessionID: "0000000012345678"}}
 		if b := &bindings[i]; i%2 == 0 {
 			b.State, b.ReleasedAt, b.HoldUntil = nat.Held, at, at
 			b.Receipt = &nat.Receipt{Elements: 2, Proof: nat.ProofIndex, CutAt: at, ReapedAt: at, ReleasedAt: at}
@@ -55,7 +58,7 @@ func benchBindings(n, addresses int) []nat.Binding {
 // BenchmarkBindingRows reads stored bindings, as a start does ("read") and as a
 // comparison ("compare"), all ("walk") and by block ("at"); one operation is one binding.
 func BenchmarkBindingRows(b *testing.B) {
-	client := realRedis(b, benchRedis...)
+	client := redistest.Start(b, benchRedis...)
 	db := benchDB(b, client)
 	bindings := benchBindings(100_000, 4096)
 	if err := db.SaveBindings(b.Context(), "default", bindings, nil); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // TestAddressOfAnotherClient_SES16: whether an event of another client gets the address of
@@ -59,7 +60,7 @@ func TestAddressOfAnotherClient_SES16(t *testing.T) {
 		}, event: func(ev *subscriber.Event) { ev.NAS = "nas9" }, want: subscriber.ForeignHolder},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+			redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 				var seen verdicts
 				db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
 				record(t, db, start("a", addr, 0))
@@ -122,7 +123,7 @@ func fieldsOf(t *testing.T, db *DB) string {
 // of another client ends nothing of that one outside of its bounds; and an address of no
 // group is out of nobody's bounds.
 func TestBoundClientSpeaksForNobody_SES16(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
 		db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
 		record(t, db, start("a", addr, 0), through("bng2", interim("a", addr, time.Minute)))
@@ -144,7 +145,7 @@ func TestBoundClientSpeaksForNobody_SES16(t *testing.T) {
 // TestTwoNamesOfANAS_SES16: a NAS that was found to be heard of through two clients speaks
 // for what it reported through either.
 func TestTwoNamesOfANAS_SES16(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, through("bng2", start("b", next, 0)))
 		record(t, db, start("a", addr, time.Second), through("bng2", interim("a", addr, time.Minute)))

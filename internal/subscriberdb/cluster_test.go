@@ -15,6 +15,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -83,7 +84,7 @@ func TestProbeEveryMaster_ACCT10(t *testing.T) {
 		ports[i] = strconv.Itoa(freePort(t))
 		server := testenv.StartRedis(t, "--port", ports[i], "--bind", "127.0.0.1", "--cluster-enabled", "yes",
 			"--cluster-config-file", "nodes-"+ports[i]+".conf")
-		nodes[i] = dialTest(t, server.URL)
+		nodes[i] = redistest.Dial(t, server.URL)
 		if err := nodes[i].Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", slots[i][0], slots[i][1]).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +134,7 @@ func startCluster(t *testing.T) redis.UniversalClient {
 	t.Helper()
 	port := strconv.Itoa(freePort(t))
 	server := testenv.StartRedis(t, "--port", port, "--bind", "127.0.0.1", "--cluster-enabled", "yes")
-	node := dialTest(t, server.URL)
+	node := redistest.Dial(t, server.URL)
 	if err := node.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}

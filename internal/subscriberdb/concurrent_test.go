@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -21,7 +22,7 @@ func TestTwoInstances_SES02(t *testing.T) {
 	server := testenv.StartRedis(t)
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			dbs := [2]*DB{newDB(t, dialTest(t, server.URL)), newDB(t, dialTest(t, server.URL))}
+			dbs := [2]*DB{newDB(t, redistest.Dial(t, server.URL)), newDB(t, redistest.Dial(t, server.URL))}
 			if err := dbs[0].client.FlushAll(t.Context()).Err(); err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +180,7 @@ func compareMaps(t *testing.T, what string, got, want map[netip.Addr]string) {
 // daemons; the newest gets it.
 func TestOneAddressContested_SES07(t *testing.T) {
 	server := testenv.StartRedis(t)
-	dbs := [2]*DB{newDB(t, dialTest(t, server.URL)), newDB(t, dialTest(t, server.URL))}
+	dbs := [2]*DB{newDB(t, redistest.Dial(t, server.URL)), newDB(t, redistest.Dial(t, server.URL))}
 	const sessions = 12
 	var wg sync.WaitGroup
 	for i := range sessions {

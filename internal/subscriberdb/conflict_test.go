@@ -12,6 +12,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // TestNASAddresses: a name is that of several NASes once an address comes back under
@@ -105,7 +106,7 @@ func (c *counted) of(client string) int {
 // it is counted, and the log has one line for many. A realm is one place, whichever
 // client reports; another realm is another.
 func TestNASConflict_SES16(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
 		var signs counted
 		log := new(lines)
@@ -164,7 +165,7 @@ func countOf(seen []subscriber.Verdict, v subscriber.Verdict) (n int) {
 
 // TestNoRecord_ACCT10: an event of which nothing is written says so, and only there.
 func TestNoRecord_ACCT10(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		r := Recorder{DB: newDB(t, client)}
 		service := stop("s", addr, time.Minute)
 		service.Service = true
@@ -193,7 +194,7 @@ func TestClass_ACCT23(t *testing.T) {
 	for c := range 256 {
 		all = append(all, byte(c))
 	}
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		classes := []string{"gold", "", "-", "100%41 ", string(all[:253]), string(all[3:]), "\x00", "\xff\xfe"}
 		var events []subscriber.Event
@@ -238,7 +239,7 @@ func TestClass_ACCT23(t *testing.T) {
 // TestClassTakesTheShortWay: a Class that stays is no reason for the general script,
 // which would cost a BNG that sends it with everything half of its rate.
 func TestClassTakesTheShortWay(t *testing.T) {
-	db := newDB(t, realRedis(t))
+	db := newDB(t, redistest.Start(t))
 	classy := func(ev subscriber.Event) subscriber.Event {
 		ev.Class = "\x00gold"
 		return ev
@@ -264,7 +265,7 @@ func TestClassTakesTheShortWay(t *testing.T) {
 // TestStartKnowsReporters_SES16: a client that is the first after a start of the daemon to
 // report a session under another's NAS name does not have that client's restarts ignored.
 func TestStartKnowsReporters_SES16(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		record(t, newDB(t, client), start("a", addr, 0))
 		db := newDB(t, client)
 		if err := db.Records(t.Context(), "default", func([]subscriber.Record) error { return nil }); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/bindings"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
@@ -79,13 +80,19 @@ type DB struct {
 	*absences       // records that are not there
 	*removalWatcher // records that others remove
 	*restartSweeper // sessions that restarts of NASes end
-	*bindingStore   // bindings
+	*bindingStore   // bindings, see package bindings
 
 	txns    *txn.Engine
 	nases   *nasRegistry
 	reports *eventReports
 	observe func(group string, v subscriber.Verdict)
 }
+
+// bindingStore is embedded in a DB without a field that others see.
+type bindingStore = bindings.Store
+
+// BindingRow is a stored binding as it stands there.
+type BindingRow = bindings.Row
 
 // shared is what the parts of a DB have in common.
 type shared struct {
@@ -150,7 +157,7 @@ func assemble(o *Options) *DB {
 		suspensions:    &suspensions{common, reader, writer, guards},
 		removalWatcher: &removalWatcher{shared: common, reader: reader, probe: probe},
 		restartSweeper: &restartSweeper{common, nases, reader, writer, probe, guards, make(chan struct{}, 1)},
-		bindingStore:   &bindingStore{shared: common},
+		bindingStore:   bindings.New(common.client, logger),
 		txns:           txns, nases: nases, reports: reports, observe: o.Observe,
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
@@ -66,7 +67,7 @@ type side struct {
 }
 
 func newSide(t *testing.T, general bool) *side {
-	s := &side{client: dialTest(t, testenv.StartRedis(t).URL), sent: make(map[string]int), alone: general}
+	s := &side{client: redistest.Dial(t, testenv.StartRedis(t).URL), sent: make(map[string]int), alone: general}
 	s.client.AddHook(commandCounter{s.sent})
 	return s
 }

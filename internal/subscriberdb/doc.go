@@ -27,7 +27,7 @@
 //
 // Records.
 //
-//	read.go          by key and all (lookup.go, versions.go, rowsinorder.go, ahead.go)
+//	read.go          by key and all (lookup.go, versions.go)
 //	admin.go         put and deleted by hand (restore.go)
 //	suspended.go     removals that a guard holds back
 //	absent.go        records that are not there, and why
@@ -42,7 +42,6 @@
 //
 // All else.
 //
-//	bindingrows.go   bindings: read (rowsinorder.go), written (bindingwrites.go), moved (bindingmoves.go)
 //	settings.go      settings, and of each group marker.go, owner.go and served.go
 //	probe.go         whether Redis can be used (durability.go)
 //	keytypes.go      keys that others made another type of
@@ -50,5 +49,5 @@
 //
 //	scripts.go       the scripts that a server has to know
 //
-// Below are txn (transactions), codec (keys and text forms, pure) and redisconn (connections).
+// Below are txn (transactions), bindings, codec (keys and text forms, pure) and redisconn (connections).
 package subscriberdb

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -19,7 +20,7 @@ import (
 // its scripts meanwhile, too.
 func TestNoAckWithoutRedis_ACCT10(t *testing.T) {
 	server := testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
-	db := newDB(t, dialTest(t, server.URL+"?max_retries=-1"))
+	db := newDB(t, redistest.Dial(t, server.URL+"?max_retries=-1"))
 	record(t, db, start("a", addr, 0))
 	server.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -42,7 +43,7 @@ func TestNoAckWithoutRedis_ACCT10(t *testing.T) {
 
 // TestRefused_ACCT10: a Redis that cannot take writes is no Redis.
 func TestRefused_ACCT10(t *testing.T) {
-	client := realRedis(t, "--maxmemory", "1mb", "--maxmemory-policy", "noeviction")
+	client := redistest.Start(t, "--maxmemory", "1mb", "--maxmemory-policy", "noeviction")
 	db := newDB(t, client)
 	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
@@ -55,7 +56,7 @@ func TestRefused_ACCT10(t *testing.T) {
 // TestReadable shows the record as a person sees it with redis-cli (SES-18: its
 // TTL is the group's, and an Interim refreshes it).
 func TestReadable_SES18(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		ev := start("a", addr, 0)
 		ev.CallingStationID, ev.NASAddress = "00:11", netip.MustParseAddr("192.0.2.7")
@@ -85,7 +86,7 @@ func TestReadable_SES18(t *testing.T) {
 // feed, and after an announcement, and makes no key that means another session.
 func TestBinarySafe_ACCT23(t *testing.T) {
 	wild := []string{"\x00", "a/b", "a%2Fb", "}{", "\xff\xfe", "x y", "]\"'\r\n", "-", string(make([]byte, 253)), "é", "*?["}
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		setMarker(t, db, "default")
 		for i, w := range wild {
@@ -130,7 +131,7 @@ func setMarker(t testing.TB, db *DB, group string) {
 }
 
 func TestMarker_I6(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		if _, ok, err := db.Marker(t.Context(), "default"); ok || err != nil {
 			t.Fatalf("marker in an empty Redis: %v, %v", ok, err)
@@ -148,7 +149,7 @@ func TestMarker_I6(t *testing.T) {
 // TestSuspect_I6: after FLUSHALL nothing is announced as gone; accounting is
 // still taken, the feed tells of its gap, and records come back from Restore.
 func TestSuspect_I6(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		setMarker(t, db, "default")
 		record(t, db, start("a", addr, 0), start("b", next, 0))
@@ -183,7 +184,7 @@ func TestSuspect_I6(t *testing.T) {
 // TestRestoreYields: Restore brings back neither a session that ended meanwhile
 // nor one whose address is taken.
 func TestRestoreYields(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		lost := subscriber.Record{Key: key(addr), SessionID: start("a", addr, 0).SessionID, UserName: "user-a", StartedAt: t0}
 		record(t, db, stop("a", addr, time.Hour), start("b", next, 0))
@@ -212,7 +213,7 @@ func TestRestoreYields(t *testing.T) {
 // another address that was heard of before the database was rebuilt, is written back all the
 // same, and the two go on apart.
 func TestRestoreBesideTwin_I6(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		of := func(kind subscriber.EventKind, user string, inside netip.Addr, after time.Duration) subscriber.Event {
 			ev := event(kind, "one", inside, after)
 			ev.UserName = user

@@ -5,11 +5,12 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // BenchmarkFeed reads what a busy time left in the feed; one operation is one change.
 func BenchmarkFeed(b *testing.B) {
-	client := realRedis(b, benchRedis...)
+	client := redistest.Start(b, benchRedis...)
 	for _, limit := range []int{5, 100} {
 		b.Run(fmt.Sprintf("entries=%d", limit), func(b *testing.B) {
 			db := benchDB(b, client)

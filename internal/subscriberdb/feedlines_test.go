@@ -11,12 +11,13 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // TestRawOctets_ACCT23: whatever octets a Start brings, record, feed, state and
 // witness have them all.
 func TestRawOctets_ACCT23(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		odd := start("0/0/7 a%", addr, 0)
 		odd.UserName, odd.NAS, odd.CallingStationID = "-", "nas \n1", "\x00\xff="
@@ -65,7 +66,7 @@ func checkAlike(t *testing.T, told, stands subscriber.Record) {
 // TestBatchTellsOfEach: one call creates, refreshes and ends the records that it
 // can, and leaves the others to be decided again.
 func TestBatchTellsOfEach(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db, other := newDB(t, client), newDB(t, client)
 		want := map[netip.Addr]string{}
 		var starts, stops []subscriber.Event

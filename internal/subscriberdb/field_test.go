@@ -9,6 +9,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // through is the event as it arrives promptly through a client.
@@ -27,7 +28,7 @@ func lasting(ev subscriber.Event, d time.Duration) subscriber.Event {
 // TestSharedIdentifier_SES01: two sessions with one Acct-Session-Id are each known by
 // their address too, whether their daemon remembers them or has just started.
 func TestSharedIdentifier_SES01(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		bob := func(ev subscriber.Event) subscriber.Event {
 			ev.UserName, ev.Inside = "bob", next
 			return ev
@@ -52,7 +53,7 @@ func TestSharedIdentifier_SES01(t *testing.T) {
 // TestSharedIdentifierAcrossGroups_SES01: of sessions with one Acct-Session-Id, one is in
 // another group, and one at an address of none. What is told of one is none of the others'.
 func TestSharedIdentifierAcrossGroups_SES01(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		of := func(kind subscriber.EventKind, user string, inside netip.Addr, after time.Duration) subscriber.Event {
 			ev := lasting(event(kind, "a", inside, after), after)
 			ev.UserName = user
@@ -86,7 +87,7 @@ func TestSharedIdentifierAcrossGroups_SES01(t *testing.T) {
 // one realm. Its sessions are one, and its restart counts through either, also for
 // sessions that began through the other one, and for a daemon that has just started.
 func TestTwoClients_SES02_SES16(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		atTime := func(o *Options) { o.Now = func() time.Time { return t0.Add(time.Hour) } }
 		db := newDB(t, client, atTime)
 		record(t, db, through("bng1", start("a", addr, 0)), through("bng2", start("b", next, 0)))
@@ -122,7 +123,7 @@ func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
 		noneInferred:                   {"core": "", "bng2": ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+			redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 				evil := "bng2"
 				if realm := clients[evil]; realm != "" {
 					evil = realm
@@ -156,7 +157,7 @@ func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
 // TestConfirmedRestart_SES15: with restarts to be confirmed the sessions go on, marked,
 // for as long as a record lives; an Interim clears the mark.
 func TestConfirmedRestart_SES15(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)
 		on.Restarts = subscriber.RestartsConfirmed
@@ -183,7 +184,7 @@ func TestConfirmedRestart_SES15(t *testing.T) {
 // TestRestartThatWasNone_SES15: what an Accounting-On ended is back with its Interim;
 // one that was sent before does not bring it back, nor does any for what stopped.
 func TestRestartThatWasNone_SES15(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, start("a", addr, 0), start("b", next, 0), event(subscriber.EventAccountingOn, "", noAddr, time.Hour))
 		sweep(t, db)
@@ -206,7 +207,7 @@ func TestRestartThatWasNone_SES15(t *testing.T) {
 // has set its clock and sessions have begun, is the known one, also for a daemon that has
 // just started.
 func TestRestartSentAgain_SES15(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		for _, policy := range []subscriber.RestartPolicy{subscriber.RestartsBelieved, subscriber.RestartsConfirmed} {
 			client.FlushAll(t.Context())
 			on := through("bng1", event(subscriber.EventAccountingOn, "", noAddr, 0))
@@ -234,7 +235,7 @@ func TestRestartSentAgain_SES15(t *testing.T) {
 // TestTraceOfUsedIdentifier: after a restart of its NAS every session may have an
 // identifier that another one had. What is remembered of it is as quickly at hand.
 func TestTraceOfUsedIdentifier(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, start("a", addr, 0), start("a", addr, time.Hour))
 		line := client.Get(t.Context(), codec.SessionKey("default", start("a", addr, 0).SessionID)).Val()

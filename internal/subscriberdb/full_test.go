@@ -6,6 +6,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // TestEndsWhenFull_DEL01: a Redis that is full begins nothing and ends everything, and
@@ -14,7 +15,7 @@ import (
 // what is refused.
 func TestEndsWhenFull_DEL01(t *testing.T) {
 	t.Parallel()
-	client := realRedis(t)
+	client := redistest.Start(t)
 	warm := newDB(t, client)
 	setMarker(t, warm, "default")
 	address := func(i byte) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 2, i}) }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -28,7 +29,7 @@ func TestHistories_I4_SES02_SES11_SES15(t *testing.T) {
 	server := testenv.StartRedis(t)
 	group := []Group{{Name: "default", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}, RecordTTL: testTTL}}
 	grouped := func(o *Options) { o.Groups = group }
-	dbs := [2]*DB{newDB(t, dialTest(t, server.URL), grouped), newDB(t, dialTest(t, server.URL), grouped)}
+	dbs := [2]*DB{newDB(t, redistest.Dial(t, server.URL), grouped), newDB(t, redistest.Dial(t, server.URL), grouped)}
 	total := allHistories
 	if testing.Short() {
 		total = shortHistories

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // TestRecordStories tells what the feed says after a row of events, each in a
@@ -107,7 +108,7 @@ func TestRecordStories(t *testing.T) {
 	}
 	for _, story := range stories {
 		t.Run(strings.ReplaceAll(story.name, " ", "_"), func(t *testing.T) {
-			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+			redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 				for _, whole := range []bool{false, true} {
 					if err := client.FlushAll(t.Context()).Err(); err != nil {
 						t.Fatal(err)

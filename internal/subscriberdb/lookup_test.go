@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -28,7 +29,7 @@ func manyAddresses(n int) []netip.Addr {
 
 // TestGone: addresses where nothing stands are found among any number of others.
 func TestGone(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		all := manyAddresses(3*redisconn.PipelineLimit/2 + 1)
 		var events []subscriber.Event
@@ -59,7 +60,7 @@ func TestGone(t *testing.T) {
 
 // TestGoneExpires: to ask for a record that ran out ends it, as to read it does.
 func TestGoneExpires(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	db := newDB(t, client)
 	record(t, db, start("a", addr, 0), start("b", next, 0))
 	client.Do(t.Context(), "DEBUG", "SET-ACTIVE-EXPIRE", "0")
@@ -75,7 +76,7 @@ func TestGoneExpires(t *testing.T) {
 
 // TestBindingRowsAt: rows come in the order asked, with what is not stored among them.
 func TestBindingRowsAt(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		var put []nat.Binding
 		var blocks []nat.Place

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -77,7 +78,7 @@ func flush(t testing.TB, db *DB) {
 
 // TestNASes: the counts of several daemons add up, and of all else the newest counts.
 func TestNASes(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		one, two := newDB(t, client, at(t0)), newDB(t, client, at(t0))
 		record(t, one, prompt("n", -time.Hour, -8*time.Hour))
 		refuse(t, one, "n", 2)
@@ -113,7 +114,7 @@ func TestNASes(t *testing.T) {
 // TestClockSurvivesRestart_SES13: a daemon that starts knows the clocks of before, so
 // that what a relay kept is not taken for new.
 func TestClockSurvivesRestart_SES13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, at(t0))
 		record(t, db, prompt("n", 0, -8*time.Hour))
 		flush(t, db)
@@ -133,7 +134,7 @@ func TestClockSurvivesRestart_SES13(t *testing.T) {
 // TestNothingWrittenBeforeItIsRead: a daemon that hears of a NAS before it could read
 // what was known of it overwrites none of that.
 func TestNothingWrittenBeforeItIsRead(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, at(t0))
 		record(t, db, through("bng2", interim("a", addr, 0)))
 		db.nases.unite(NASName{Client: "bng1", Name: "n"}, NASName{Client: "bng2", Name: "nas1"})
@@ -153,7 +154,7 @@ func TestNothingWrittenBeforeItIsRead(t *testing.T) {
 // TestNASesForgotten: a NAS that was not heard of for a month is gone from the list,
 // and then from Redis and from memory.
 func TestNASesForgotten(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		now := t0
 		db := newDB(t, client, func(o *Options) { o.Now = func() time.Time { return now } })
 		refuse(t, db, "gone", 1)
@@ -192,7 +193,7 @@ func TestNASesForgotten(t *testing.T) {
 // TestNASNames_ACCT23: a NAS may have any name and breaks nothing.
 func TestNASNames_ACCT23(t *testing.T) {
 	names := []string{"a b", "a/b", "a\x00b", "a\nb", "a\xffb", "a%20b", "a=b", "ä", "%", " ", "/", "same_as=x/y", strings.Repeat("\xff", 253)}
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, at(t0))
 		for i, name := range names {
 			refuse(t, db, name, i+1)
@@ -220,7 +221,7 @@ func TestNASNames_ACCT23(t *testing.T) {
 
 // TestHandsOff: what persons write, or delete, does no harm.
 func TestHandsOff(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, at(t0))
 		refuse(t, db, "n", 1)
 		refuse(t, db, "m", 1)
@@ -274,7 +275,7 @@ func TestNASesWithoutRedis(t *testing.T) {
 
 // TestFlushWaitsNoLongerThanItsCaller: somebody else writes, to a Redis that hangs.
 func TestFlushWaitsNoLongerThanItsCaller(t *testing.T) {
-	db := newDB(t, realRedis(t))
+	db := newDB(t, redistest.Start(t))
 	db.nases.turn <- struct{}{}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -289,7 +290,7 @@ func TestFlushWaitsNoLongerThanItsCaller(t *testing.T) {
 // TestNASesBound_I10: Redis keeps so many NASes and no more; those that stand there go on
 // to be written.
 func TestNASesBound_I10(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	db := newDB(t, client, at(t0))
 	record(t, db, prompt("n", 0, 0))
 	flush(t, db)
@@ -326,7 +327,7 @@ func TestNASesBound_I10(t *testing.T) {
 
 // TestNASesTogether: daemons that record, write and list at once lose no count.
 func TestNASesTogether(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		const daemons, events = 3, 20
 		var tasks sync.WaitGroup
 		for range daemons {
@@ -354,7 +355,7 @@ func TestNASesTogether(t *testing.T) {
 // TestKeepNASes: what is heard of a NAS stands in Redis soon, and what is gone does
 // not stand there any longer.
 func TestKeepNASes(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		client.HSet(t.Context(), codec.NASesKey, "bng1/old", "heard=2020-01-01T00:00:00Z")
 		db := newDB(t, client, at(t0))
 		task(t, db.KeepNASes)
@@ -379,7 +380,7 @@ func TestNASesInCluster(t *testing.T) {
 
 // TestRefusedOnce: an event that every group refuses is one event.
 func TestRefusedOnce(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		told := map[string]int{}
 		db := newDB(t, client, at(t0), func(o *Options) {
 			o.Refused = func(client string, v subscriber.Verdict) { told[client+" "+v.String()]++ }

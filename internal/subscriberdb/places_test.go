@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
@@ -19,7 +20,7 @@ import (
 // session; once somebody has ended, an Interim begins who was refused. Other clients are not
 // concerned.
 func TestPlaces_I10(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
 		var log lines
 		db := newDB(t, client, func(o *Options) { o.Observe, o.Logger = seen.observe, log.logger() })
@@ -62,7 +63,7 @@ func TestPlaces_I10(t *testing.T) {
 // online than its bound: so places are a bound in octets. Links beyond those of a record are
 // remembered as ended sessions are, of which a client has its share.
 func TestOctetsOfASubscriber_I10(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	var counts counted
 	db := newDB(t, client, func(o *Options) {
 		o.Tombstones = 20

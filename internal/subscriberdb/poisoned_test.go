@@ -6,13 +6,14 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // TestPoisonedGroupIsTold: where nothing of a group can go on, as its feed or its hash of
 // online addresses is of another type, the probe says so, and what to do.
 func TestPoisonedGroupIsTold(t *testing.T) {
 	t.Parallel()
-	client := realRedis(t)
+	client := redistest.Start(t)
 	db := newDB(t, client)
 	for _, key := range []string{codec.FeedKey("default"), codec.OnlineKey("default")} {
 		if err := client.Set(t.Context(), key, "garbage", 0).Err(); err != nil {
@@ -31,7 +32,7 @@ func TestPoisonedGroupIsTold(t *testing.T) {
 // that others removed are not answered and change nothing, and are carried out later.
 func TestNoEndingIsLost_DEL01(t *testing.T) {
 	t.Parallel()
-	client := realRedis(t)
+	client := redistest.Start(t)
 	db := newDB(t, client)
 	if err := db.SetMarker(t.Context(), "default", Marker{}); err != nil {
 		t.Fatal(err)

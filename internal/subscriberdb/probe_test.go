@@ -17,6 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -110,7 +111,7 @@ func TestProbe_ACCT10(t *testing.T) {
 			s := scene{server: testenv.StartRedis(t, "--user", "admin", "on", "nopass", "+@all", "~*", "&*", "--user", "default", "on", "nopass", "+@all", "~*", "&*")}
 			s.admin = redis.NewClient(&redis.Options{Network: "unix", Addr: s.server.Socket, Username: "admin", Password: "any"})
 			t.Cleanup(func() { _ = s.admin.Close() })
-			db := newDB(t, dialTest(t, s.server.URL))
+			db := newDB(t, redistest.Dial(t, s.server.URL))
 			record(t, db, start("a", addr, 0))
 			probing(t, db, "")
 			tt.refuse(t, s)
@@ -130,7 +131,7 @@ func TestProbe_ACCT10(t *testing.T) {
 // TestProbeLeavesNothing: a probe writes one key a group, which expires, and tells
 // nobody of it.
 func TestProbeLeavesNothing(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, func(o *Options) { o.Node = "cgn 1" })
 		probing(t, db, "")
 		keys := db.client.Keys(t.Context(), "*").Val()
@@ -160,7 +161,7 @@ func startFailover(t *testing.T) *failover {
 	f := &failover{oldPort: port(t), newPort: port(t)}
 	f.old = testenv.StartRedis(t, "--port", f.oldPort, "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
 	f.new = testenv.StartRedis(t, "--port", f.newPort, "--bind", "127.0.0.1", "--replicaof", "127.0.0.1 "+f.oldPort)
-	f.oldCLI, f.newCLI = dialTest(t, f.old.URL), dialTest(t, f.new.URL)
+	f.oldCLI, f.newCLI = redistest.Dial(t, f.old.URL), redistest.Dial(t, f.new.URL)
 	f.relay = testenv.StartRelay(t, f.old.Socket)
 	testenv.Eventually(t, "replication", func() bool {
 		return strings.Contains(f.newCLI.Info(t.Context(), "replication").Val(), "master_link_status:up")
@@ -213,7 +214,7 @@ func TestFailoverBehindOneAddress_ACCT10(t *testing.T) {
 			t.Parallel()
 			f := startFailover(t)
 			_, relayPort, _ := net.SplitHostPort(f.relay.Addr)
-			db := newDB(t, dialTest(t, tt.url+relayPort))
+			db := newDB(t, redistest.Dial(t, tt.url+relayPort))
 			setMarker(t, db, "default")
 			undertaker(t, db)
 			var idle sync.WaitGroup // several connections
@@ -256,7 +257,7 @@ func TestFailoverBehindOneAddress_ACCT10(t *testing.T) {
 // and not with each event that it refuses.
 func TestReplicaIsTaughtOnce(t *testing.T) {
 	f := startFailover(t)
-	db := newDB(t, dialTest(t, f.new.URL+"?max_retries=-1"))
+	db := newDB(t, redistest.Dial(t, f.new.URL+"?max_retries=-1"))
 	for range 20 {
 		if err := db.Record(t.Context(), []subscriber.Event{start("a", addr, 0)})[0]; err == nil {
 			t.Fatal("a replica took accounting")
@@ -275,7 +276,7 @@ func TestReplicaIsTaughtOnce(t *testing.T) {
 // dialled again if it may lead elsewhere.
 func TestCommitsTellOfTrouble(t *testing.T) {
 	server := testenv.StartRedis(t)
-	db := newDB(t, dialTest(t, server.URL+"?max_retries=-1"))
+	db := newDB(t, redistest.Dial(t, server.URL+"?max_retries=-1"))
 	record(t, db, start("a", addr, 0))
 	select {
 	case <-db.Trouble():
@@ -301,7 +302,7 @@ func TestCommitsTellOfTrouble(t *testing.T) {
 // TestNotificationsCleared: another program clears the setting. It is set again, what
 // was removed meanwhile is found, and the log tells of it once.
 func TestNotificationsCleared_DEL09(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	var log lines
 	db := newDB(t, client, func(o *Options) { o.Logger = log.logger() })
 	setMarker(t, db, "default")
@@ -329,7 +330,7 @@ func TestNotificationsCleared_DEL09(t *testing.T) {
 // TestNotificationsForbidden: where sessiond may look at the setting and not change it,
 // the alarm sounds, and removed records are looked for.
 func TestNotificationsForbidden_DEL09(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	var log lines
 	db := newDB(t, client, func(o *Options) { o.Logger = log.logger() })
 	setMarker(t, db, "default")
@@ -368,7 +369,7 @@ func TestNotificationsForbidden_DEL09(t *testing.T) {
 func TestOutageIsToldByOthers(t *testing.T) {
 	server := testenv.StartRedis(t)
 	var log lines
-	db := newDB(t, dialTest(t, server.URL), func(o *Options) { o.Logger = log.logger() })
+	db := newDB(t, redistest.Dial(t, server.URL), func(o *Options) { o.Logger = log.logger() })
 	subscribed := func() bool { return len(db.client.PubSubChannels(t.Context(), "__keyevent*").Val()) > 0 }
 	undertaker(t, db)
 	task(t, sweeper(db))

@@ -51,7 +51,7 @@ func (rd *recordReader) Records(ctx context.Context, group string, yield func([]
 	if err != nil {
 		return err
 	}
-	return readAhead(ctx, func(ctx context.Context, emit func([]subscriber.Record) error) error {
+	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]subscriber.Record) error) error {
 		inside := make([]netip.Addr, 0, redisconn.ScanCount)
 		for some := range slices.Chunk(online, redisconn.ScanCount) {
 			inside = inside[:0]

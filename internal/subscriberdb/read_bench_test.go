@@ -7,12 +7,13 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // BenchmarkRecords reads what a start reads ("records") and what a comparison does; one
 // operation is one record.
 func BenchmarkRecords(b *testing.B) {
-	client := realRedis(b, benchRedis...)
+	client := redistest.Start(b, benchRedis...)
 	db := benchDB(b, client)
 	const n = 100_000
 	for first := 0; first < n; first += 500 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -58,7 +59,7 @@ func undertaker(t *testing.T, db *DB) {
 // TestVanished_DEL08_DEL09: a record that is removed with DEL, UNLINK, RENAME or
 // by its TTL ends in exactly one Deleted change, also with two daemons watching.
 func TestVanished_DEL08_DEL09(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		setMarker(t, db, "default")
 		var names []string
@@ -99,7 +100,7 @@ func checkBuried(t *testing.T, db *DB, id string, why subscriber.Reason) {
 // used, and of no other.
 func TestVanishedInNumberedDatabase_DEL08(t *testing.T) {
 	server := testenv.StartRedis(t)
-	db := newDB(t, dialTest(t, server.URL+"?db=3"))
+	db := newDB(t, redistest.Dial(t, server.URL+"?db=3"))
 	setMarker(t, db, "default")
 	record(t, db, start("a", addr, 0), start("b", next, 0))
 	undertaker(t, db)
@@ -114,7 +115,7 @@ func TestVanishedInNumberedDatabase_DEL08(t *testing.T) {
 // TestVanishedAmongStops_DEL08: what others remove is found among the notifications
 // that Stops make.
 func TestVanishedAmongStops_DEL08(t *testing.T) {
-	db := newDB(t, realRedis(t))
+	db := newDB(t, redistest.Start(t))
 	setMarker(t, db, "default")
 	starts := many(300)
 	record(t, db, starts...)
@@ -140,7 +141,7 @@ func TestVanishedAmongStops_DEL08(t *testing.T) {
 // the next connection.
 func TestMissedNotifications_DEL09(t *testing.T) {
 	server := testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
-	db := newDB(t, dialTest(t, server.URL))
+	db := newDB(t, redistest.Dial(t, server.URL))
 	setMarker(t, db, "default")
 	record(t, db, start("a", addr, 0), start("b", next, 0))
 	db.client.Del(t.Context(), codec.RecordKey("default", addr))
@@ -156,7 +157,7 @@ func TestMissedNotifications_DEL09(t *testing.T) {
 
 // TestNotificationFlags: what somebody else has turned on stays on.
 func TestNotificationFlags(t *testing.T) {
-	client := realRedis(t, "--notify-keyspace-events", "K$")
+	client := redistest.Start(t, "--notify-keyspace-events", "K$")
 	db := newDB(t, client)
 	n := serverNotifications{watcher: db.removalWatcher, server: client}
 	if n.check(t.Context()); !n.on {
@@ -175,7 +176,7 @@ func TestNotificationFlags(t *testing.T) {
 
 // TestConfigRefused: without notifications removed records are found all the same.
 func TestConfigRefused(t *testing.T) {
-	client := realRedis(t, "--rename-command", "CONFIG", "")
+	client := redistest.Start(t, "--rename-command", "CONFIG", "")
 	db := newDB(t, client)
 	setMarker(t, db, "default")
 	record(t, db, start("a", addr, 0))
@@ -193,7 +194,7 @@ func TestRefusalIsAnAnswer(t *testing.T) {
 		told   bool
 	}{
 		"away":    {away, false},
-		"refuses": {realRedis(t, "--rename-command", "CONFIG", ""), true},
+		"refuses": {redistest.Start(t, "--rename-command", "CONFIG", ""), true},
 	} {
 		var said bytes.Buffer
 		db := newDB(t, tt.client, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
@@ -210,7 +211,7 @@ func TestRefusalIsAnAnswer(t *testing.T) {
 // TestBuryLooks: Bury never announces the end of a record that stands, and makes
 // Redis expire one that is due. The reason is found out.
 func TestBuryLooks(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		short := []Group{{Name: "default", Inside: testGroups()[0].Inside, RecordTTL: 30 * time.Millisecond}}
 		now := func() time.Time { return t0.Add(90 * time.Second) }
 		db := newDB(t, client, func(o *Options) { o.Groups, o.Now = short, now })
@@ -244,7 +245,7 @@ func TestBuryLooks(t *testing.T) {
 // TestSweepRestarts_SES15 checks that a restart ends what is older, of this NAS
 // only, and that it is done after a crash of the daemon that recorded it.
 func TestSweepRestarts_SES15_SES16(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, many(40)...)
 		elder := start("other", addr, 0)
@@ -285,7 +286,7 @@ func many(n int) []subscriber.Event {
 // TestSweepIsTold_SES17: a restart is recorded at once however many sessions it
 // ends, and the daemon that records it sweeps without waiting.
 func TestSweepIsTold_SES17(t *testing.T) {
-	db := newDB(t, realRedis(t))
+	db := newDB(t, redistest.Start(t))
 	record(t, db, many(3*endBatch)...)
 	record(t, db, event(subscriber.EventAccountingOff, "", noAddr, time.Minute))
 	record(t, db, start("new", addr, time.Hour))
@@ -297,7 +298,7 @@ func TestSweepIsTold_SES17(t *testing.T) {
 // TestSweepByWhatIsFollowed_SES15: what a reader of the feed knows of a record spares to
 // read it; where that is no longer so, it ends nothing that the restart does not end.
 func TestSweepByWhatIsFollowed_SES15(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, many(40)...)
 		known := map[netip.Addr]subscriber.Packed{}
@@ -339,7 +340,7 @@ func TestSweepByWhatIsFollowed_SES15(t *testing.T) {
 }
 
 func TestDelete_DEL08(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, func(o *Options) { o.Now = func() time.Time { return t0.Add(time.Hour) } })
 		record(t, db, start("a", addr, 0), start("b", next, 0))
 		gone, err := db.Delete(t.Context(), []subscriber.Key{key(addr), key(away)}, subscriber.ReasonAdmin)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // told is how a NAS tells the time of its events.
@@ -44,7 +45,7 @@ func TestStartSentAgainLater_SES02_ACCT15(t *testing.T) {
 		{delays: true}, {delays: true, counts: true}, {},
 	} {
 		t.Run(fmt.Sprintf("%+v", n), func(t *testing.T) {
-			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+			redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 				var last subscriber.Verdict
 				observe := func(o *Options) { o.Observe = func(_ string, v subscriber.Verdict) { last = v } }
 				one, two := newDB(t, client, observe), newDB(t, client, observe)
@@ -89,7 +90,7 @@ func TestStartSentAgainLater_SES02_ACCT15(t *testing.T) {
 // one is known again, by its stamp, be that of a clock that shows 1970, or by its packet,
 // whenever it comes, and through whichever daemon.
 func TestStartOfWhoWasPutOut_SES06_SES10(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		for name, stamp := range map[string]time.Time{"none": {}, "1970": time.Unix(3600, 0), "right": t0} {
 			var seen verdicts
 			db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
@@ -134,7 +135,7 @@ func TestStartOfWhoARestartEnded_SES10(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+			redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 				now := t0
 				open := func() *DB { return newDB(t, client, func(o *Options) { o.Now = func() time.Time { return now } }) }
 				of := func(id string, digest uint64) subscriber.Event {

@@ -5,20 +5,19 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 func TestPut(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		ctx := t.Context()
 		byHand := subscriber.Record{Key: key(addr), UserName: "user-a"}
@@ -48,7 +47,7 @@ func TestPut(t *testing.T) {
 }
 
 func TestFeed(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		ctx := t.Context()
 		if list, last, err := db.Feed(ctx, "default", "0-0", 10, time.Millisecond, nil); len(list) != 0 || last != "0-0" || err != nil {
@@ -79,7 +78,7 @@ func TestFeed(t *testing.T) {
 // TestFeedTellsCause: the feed tells why a session stopped, whichever way the
 // Stop was committed.
 func TestFeedTellsCause(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		lost := func(id string, inside netip.Addr) subscriber.Event {
 			ev := stop(id, inside, time.Hour)
@@ -122,7 +121,7 @@ func causesOf(t *testing.T, db *DB, group string, since time.Time, want ...uint3
 
 // TestFeedGap: whoever is too far behind is told so, and nobody else.
 func TestFeedGap(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, func(o *Options) { o.FeedLength, o.FeedLimit = 200, 200 })
 		record(t, db, start("a", addr, 0))
 		first, _ := db.Tail(t.Context(), "default")
@@ -142,7 +141,7 @@ func TestFeedGap(t *testing.T) {
 }
 
 func TestRecords(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		want := map[netip.Addr]string{}
 		var events []subscriber.Event
@@ -166,7 +165,7 @@ func TestRecords(t *testing.T) {
 // TestWrittenByHand: a record somebody made with redis-cli HSET is read, and is
 // taken over like any other.
 func TestWrittenByHand(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		client.HSet(t.Context(), codec.RecordKey("default", addr), "user_name", "bob")
 		if r, err := db.Get(t.Context(), key(addr)); err != nil || r.UserName != "bob" {
@@ -177,38 +176,8 @@ func TestWrittenByHand(t *testing.T) {
 	})
 }
 
-func TestBindings(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
-		db := newDB(t, client)
-		outside := netip.MustParseAddr("198.51.100.1")
-		active := nat.Binding{Group: "default", State: nat.Active, AllocatedAt: t0, GraceUntil: t0.Add(time.Minute), Block: nat.Block{Outside: outside, First: 1024, Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: "u:a\xff", UserName: "a\xff", AcctSessionID: "s1"}}
-		held := nat.Binding{Group: "default", State: nat.Held, AllocatedAt: t0, ReleasedAt: t0.Add(time.Hour), HoldUntil: t0.Add(2 * time.Hour), Receipt: &nat.Receipt{CutAt: t0, ReapedAt: t0.Add(time.Second), ReleasedAt: t0.Add(2 * time.Second), Elements: 2, Deleted: 7, Proof: nat.ProofIndex}, Block: nat.Block{Outside: outside, First: 1536, Last: 2047}, Holder: nat.Holder{Inside: next, UserName: "bob"}}
-		gone := nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: 65024, Last: 65535}, Holder: nat.Holder{Inside: away}}
-		save := func(put []nat.Binding, remove []nat.Place) {
-			if err := db.SaveBindings(t.Context(), "default", put, remove); err != nil {
-				t.Fatal(err)
-			}
-		}
-		save([]nat.Binding{active, held, gone}, nil)
-		save(nil, []nat.Place{{Outside: outside, First: 65024}})
-		client.HSet(t.Context(), codec.BindingsKey("default", 1), "nonsense", "{}")
-		got := map[nat.Port]nat.Binding{}
-		err := db.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
-			for i := range rows {
-				if b, ok := rows[i].Binding(); ok {
-					got[b.First] = b
-				}
-			}
-			return nil
-		})
-		if want := map[nat.Port]nat.Binding{1024: active, 1536: held}; err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
-		}
-	})
-}
-
 func TestSettings(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		ctx := t.Context()
 		err := errors.Join(

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
@@ -69,7 +70,7 @@ func TestEndsInBatches_SES15(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onEach(t, func(t *testing.T, client redis.UniversalClient) {
+			redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 				db := newDB(t, client)
 				records := startCrowd(t, db, n)
 				tail, _ := db.Tail(t.Context(), "default")
@@ -117,7 +118,7 @@ func TestEndsInBatches_SES15(t *testing.T) {
 // TestEndIsDecidedAgain_I4: a record that changed after it was looked at is not ended
 // with its batch, but decided about anew; the others are.
 func TestEndIsDecidedAgain_I4(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		records := startCrowd(t, db, 3)
 		record(t, db, interim("s0", crowded(0), 2*time.Hour), interim("s1", crowded(1), time.Minute))
@@ -171,7 +172,7 @@ func unreadBehind(t *testing.T, db *DB, entry string) int {
 
 // TestFeedKeepsUnread: a feed is trimmed behind its slowest reader, and no more.
 func TestFeedKeepsUnread(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, short)
 		record(t, db, start("a", addr, 0))
 		slow, _ := db.Tail(t.Context(), "default")
@@ -218,7 +219,7 @@ func TestFeedKeepsUnread(t *testing.T) {
 // TestDeadReaderIsForgotten: a reader that is not heard of for longer than ended
 // sessions are remembered retains nothing.
 func TestDeadReaderIsForgotten(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, short)
 		record(t, db, start("a", addr, 0))
 		old, _ := db.Tail(t.Context(), "default")
@@ -248,7 +249,7 @@ func TestFeedHasABound_I10(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			client := realRedis(t)
+			client := redistest.Start(t)
 			db := newDB(t, client, bound)
 			record(t, db, start("a", addr, 0))
 			behind, _ := db.Tail(t.Context(), "default")
@@ -274,7 +275,7 @@ func TestFeedHasABound_I10(t *testing.T) {
 // full, and accounting does not.
 func TestProducersWait(t *testing.T) {
 	t.Parallel()
-	db := newDB(t, realRedis(t), func(o *Options) { o.FeedLength, o.FeedLimit = 10, 600 })
+	db := newDB(t, redistest.Start(t), func(o *Options) { o.FeedLength, o.FeedLimit = 10, 600 })
 	records := startCrowd(t, db, 600)
 	if err := db.TellPosition(t.Context(), "default", "behind", "1-0"); err != nil {
 		t.Fatal(err)
@@ -358,7 +359,7 @@ func TestPatienceEnds(t *testing.T) {
 // TestGapTellsWhy_DEL13: where the feed no longer tells of an end, what is remembered
 // of the session does. What others removed is not among it.
 func TestGapTellsWhy_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		if err := db.SetMarker(t.Context(), "default", Marker{Epoch: "e"}); err != nil {
 			t.Fatal(err)
@@ -408,7 +409,7 @@ func TestGapTellsWhy_DEL13(t *testing.T) {
 // TestGapAfterAbsence_DEL13: a daemon that was away knows sessions by its bindings
 // alone. Theirs are found, but not those of earlier sessions under the same identifier.
 func TestGapAfterAbsence_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		if err := db.SetMarker(t.Context(), "default", Marker{Epoch: "e"}); err != nil {
 			t.Fatal(err)
@@ -458,7 +459,7 @@ func TestEarlierSessionTellsNothing_DEL13(t *testing.T) {
 
 // TestTrimInSteps: however much there is to take off, no call takes off much.
 func TestTrimInSteps(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	db := newDB(t, client, func(o *Options) { o.FeedLength = 100 })
 	fill := redis.NewScript(`for i = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'kind', 'stopped') end`)
 	if err := fill.Run(t.Context(), client, []string{codec.FeedKey("default")}, 4*trimStep).Err(); err != nil && !errors.Is(err, redis.Nil) {

@@ -15,6 +15,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // BenchmarkScale is what many subscribers at once cost, each part as one operation: all
@@ -27,7 +28,7 @@ import (
 func BenchmarkScale(b *testing.B) {
 	for _, n := range []int{100_000, 300_000, 1_000_000} {
 		b.Run(fmt.Sprintf("subscribers=%d", n), func(b *testing.B) {
-			s := &scale{client: realRedis(b, benchRedis...), n: n}
+			s := &scale{client: redistest.Start(b, benchRedis...), n: n}
 			s.db = benchDB(b, s.client)
 			s.bindings = scaleBindings(n)
 			for _, part := range []struct {

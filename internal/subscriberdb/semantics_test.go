@@ -16,6 +16,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
@@ -34,7 +35,7 @@ func (v *verdicts) observe(_ string, what subscriber.Verdict) {
 // TestForeignNAS_SES16: an Accounting-On from a client that names another
 // client's NAS has no effect, and is counted; from its own client it has.
 func TestForeignNAS_SES16(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
 		db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
 		record(t, db, start("a", addr, 0))
@@ -61,7 +62,7 @@ func TestForeignNAS_SES16(t *testing.T) {
 // TestSessionIdentity_SES01: the same Acct-Session-Id of another NAS, or of a NAS of
 // that name of another client, is another session; another User-Name makes none.
 func TestSessionIdentity_SES01(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		ids := []subscriber.SessionID{
 			{Client: "bng1", NAS: "nas1", AcctSessionID: "a"},
@@ -97,7 +98,7 @@ func TestSessionIdentity_SES01(t *testing.T) {
 // line, as a value.
 func TestLogCannotBeForged_ACCT23(t *testing.T) {
 	var log bytes.Buffer
-	db := newDB(t, realRedis(t), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	db := newDB(t, redistest.Start(t), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	ev := start("a", addr, 0)
 	ev.NAS = "nas\nlevel=ERROR msg=forged\r\x1b[2J"
 	record(t, db, ev)
@@ -112,7 +113,7 @@ func TestLogCannotBeForged_ACCT23(t *testing.T) {
 // TestService_SES21: the Stop of a service, whatever its identifier, leaves the
 // subscriber online.
 func TestService_SES21(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, start("a", addr, 0))
 		for _, id := range []string{"a", "a:1"} {
@@ -127,7 +128,7 @@ func TestService_SES21(t *testing.T) {
 
 // TestMultilink_SES20: two links are one record, through two daemons.
 func TestMultilink_SES20(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		dbs := [2]*DB{newDB(t, client), newDB(t, client)}
 		bundled := func(ev subscriber.Event) subscriber.Event {
 			ev.MultiSessionID, ev.UserName = "m 1", "alice"
@@ -153,7 +154,7 @@ func TestMultilink_SES20(t *testing.T) {
 // TestSeveralAddresses_ACCT28: a session with two addresses has two records,
 // and its Stop ends both.
 func TestSeveralAddresses_ACCT28(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		both := func(kind subscriber.EventKind, after time.Duration) []subscriber.Event {
 			list := []subscriber.Event{event(kind, "a", addr, after), event(kind, "a", next, after)}
@@ -175,7 +176,7 @@ func TestSeveralAddresses_ACCT28(t *testing.T) {
 // TestIPv6_ACCT29: what a session has of IPv6 stands in the record and the feed;
 // an Interim that does not tell it leaves it there.
 func TestIPv6_ACCT29(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		ev := start("a", addr, 0)
 		ev.FramedIPv6Addresses = []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")}
@@ -200,7 +201,7 @@ func TestIPv6_ACCT29(t *testing.T) {
 
 // TestClientTTL_SES18: a client's own time to live comes before the group's.
 func TestClientTTL_SES18(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	db := newDB(t, client, func(o *Options) { o.Groups[0].ClientTTL = map[string]time.Duration{"bng2": 0, "bng3": time.Hour} })
 	for i, c := range []struct {
 		name string
@@ -222,7 +223,7 @@ func TestClientTTL_SES18(t *testing.T) {
 // TestStateOutlives_SES10: Interims that change nothing but counters keep the
 // session's state for as long as its record and a tombstone's time.
 func TestStateOutlives_SES10(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	db := newDB(t, client)
 	record(t, db, start("a", addr, 0))
 	name := codec.SessionKey("default", start("a", addr, 0).SessionID)
@@ -241,7 +242,7 @@ func TestStateOutlives_SES10(t *testing.T) {
 // those that never were, is bounded, which is told; the ends of another client's sessions
 // are remembered as long as ever.
 func TestEndedSessionsOfOneClient_I10(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var counts counted
 		var log lines
 		db := newDB(t, client, func(o *Options) {
@@ -285,7 +286,7 @@ func TestEndedSessionsOfOneClient_I10(t *testing.T) {
 // TestFeedEntriesAreBounded_I10: however long what a NAS tells of its sessions is, no entry of
 // the feed is longer than its bound; and as many links as a NAS likes are no way round it.
 func TestFeedEntriesAreBounded_I10(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	var counts counted
 	db := newDB(t, client, func(o *Options) {
 		o.Limited = func(client string, b Bound) { counts.count(client + " " + string(b)) }

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/guard"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 func servedExample() Served {
@@ -28,7 +29,7 @@ func servedExample() Served {
 // TestServed: what a group is served as is kept as it was, for people too, and is
 // found by who knows no group; what was cut off in between is no error.
 func TestServed_I7(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		want := servedExample()
 		db := newDB(t, client, func(o *Options) { o.Groups[0].Guard = want.Guard })
 		given := want
@@ -124,7 +125,7 @@ func idleClient(t *testing.T) redis.UniversalClient {
 
 // TestOwner: a lease is changed only by who saw who has it.
 func TestOwner(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		set := func(was, now string, want bool) {
 			t.Helper()

@@ -11,7 +11,6 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
-	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -31,38 +30,6 @@ func testGroups() []Group {
 		{Name: "default", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}, RecordTTL: testTTL},
 		{Name: "other", Inside: []netip.Prefix{netip.MustParsePrefix("100.70.0.0/16")}, RecordTTL: testTTL},
 	}
-}
-
-// onEach runs one test body against a real Redis and against the embedded one.
-func onEach(t *testing.T, body func(t *testing.T, client redis.UniversalClient)) {
-	t.Run("redis", func(t *testing.T) {
-		t.Parallel()
-		body(t, realRedis(t))
-	})
-	t.Run("embedded", func(t *testing.T) {
-		t.Parallel()
-		e, err := redisconn.OpenEmbedded()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = e.Close() })
-		body(t, e.Client)
-	})
-}
-
-func realRedis(t testing.TB, args ...string) redis.UniversalClient {
-	t.Helper()
-	return dialTest(t, testenv.StartRedis(t, args...).URL)
-}
-
-func dialTest(t testing.TB, url string) redis.UniversalClient {
-	t.Helper()
-	client, err := redisconn.Dial([]string{url}, "", 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Close() })
-	return client
 }
 
 func newDB(t testing.TB, client redis.UniversalClient, change ...func(*Options)) *DB {

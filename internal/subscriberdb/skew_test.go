@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -31,7 +32,7 @@ func TestSkewedHistories_SES02_SES06_SES13(t *testing.T) {
 	}
 	mended := 0
 	for first := 0; first < total; first += perRound {
-		dbs := [2]*DB{newDB(t, dialTest(t, server.URL), grouped), newDB(t, dialTest(t, server.URL), grouped)}
+		dbs := [2]*DB{newDB(t, redistest.Dial(t, server.URL), grouped), newDB(t, redistest.Dial(t, server.URL), grouped)}
 		if err := dbs[0].client.FlushAll(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}

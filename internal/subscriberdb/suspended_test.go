@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
@@ -52,7 +53,7 @@ func missing(t *testing.T, db *DB, records ...subscriber.Record) map[netip.Addr]
 // TestMissing_DEL13: what is missing is told from what stands and from what ended
 // as the feed says, also where nothing else is remembered.
 func TestMissing_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		third, fourth := netip.MustParseAddr("100.64.0.3"), netip.MustParseAddr("100.64.0.4")
 		record(t, db, start("a", addr, 0), start("b", next, 0), start("c", third, 0), start("d", fourth, 0))
@@ -95,7 +96,7 @@ func TestMissing_DEL13(t *testing.T) {
 
 // TestMissingFarBack_DEL13: an end is found however far back the feed tells it.
 func TestMissingFarBack_DEL13(t *testing.T) {
-	db := newDB(t, realRedis(t))
+	db := newDB(t, redistest.Start(t))
 	setMarker(t, db, "default")
 	record(t, db, start("a", addr, 0))
 	r := known(t, db, addr)
@@ -114,7 +115,7 @@ func held(inside netip.Addr, r subscriber.Record, why subscriber.Reason) []subsc
 // TestHold_DEL13: a held record stands, does not expire, is announced as an
 // update, and is an ordinary one again with the next Interim.
 func TestHold_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db, second := newDB(t, client), newDB(t, client)
 		setMarker(t, db, "default")
 		record(t, db, start("a", addr, 0))
@@ -158,7 +159,7 @@ func TestHold_DEL13(t *testing.T) {
 
 // TestHoldLeavesAlone_DEL13: what stands, ended or moved is not written back.
 func TestHoldLeavesAlone_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, start("a", addr, 0), start("b", next, 0))
 		a, b := known(t, db, addr), known(t, db, next)
@@ -191,7 +192,7 @@ func TestHoldLeavesAlone_DEL13(t *testing.T) {
 // TestHoldFromBinding_DEL13: what is known of a record from its binding alone is
 // written back for its BNG to take over.
 func TestHoldFromBinding_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		bound := subscriber.Record{UserName: "user-a", SessionID: subscriber.SessionID{AcctSessionID: "a"}}
 		if err := db.SuspendRemovals(t.Context(), held(addr, bound, subscriber.ReasonRemovedInDatabase)); err != nil {
@@ -210,7 +211,7 @@ func TestHoldFromBinding_DEL13(t *testing.T) {
 // TestMoveOntoHeld_DEL13: a session that comes from another address to that of a
 // held record is not held.
 func TestMoveOntoHeld_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, start("a", next, 0))
 		if err := db.SuspendRemovals(t.Context(), held(addr, subscriber.Record{}, subscriber.ReasonExpired)); err != nil {
@@ -225,7 +226,7 @@ func TestMoveOntoHeld_DEL13(t *testing.T) {
 
 // TestDecisions_DEL13: a decision is about what is held, and nothing else.
 func TestDecisions_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		record(t, db, start("a", addr, 0), start("b", next, 0))
 		both := []subscriber.Key{key(addr), key(next)}
@@ -292,7 +293,7 @@ func heldCount(t *testing.T, db *DB, why subscriber.Reason) (n, all int) {
 // allows is held as a whole, one that ends less is not; what began after it is
 // not touched.
 func TestRestartHeld_DEL13_SES16(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, guarded(guard.Limits{Minimum: 2, NASRestart: 0.5, Window: time.Hour}))
 		record(t, db, many(40)...)
 		small := start("small", next, 0)
@@ -344,7 +345,7 @@ func sweep(t *testing.T, db *DB) {
 // TestNewerRestartStays_DEL13: refusing what an earlier restart would have ended
 // does not take back a later one.
 func TestNewerRestartStays_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, guarded(guard.Limits{Window: time.Hour}))
 		record(t, db, many(3)...)
 		record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Hour))
@@ -367,7 +368,7 @@ func TestNewerRestartStays_DEL13(t *testing.T) {
 // TestInterruptedSweep_DEL13: a sweep that stopped halfway does not end the rest
 // for being few.
 func TestInterruptedSweep_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		limits := guard.Limits{Minimum: 2, Window: time.Hour}
 		db := newDB(t, client, guarded(limits))
 		record(t, db, many(5)...)
@@ -398,7 +399,7 @@ func TestInterruptedSweep_DEL13(t *testing.T) {
 // TestPassedRestartStaysPassed_DEL13: the guard is asked about a restart once, also
 // where the sweep has to begin anew.
 func TestPassedRestartStaysPassed_DEL13(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, guarded(guard.Limits{Minimum: 3, Window: time.Hour}))
 		record(t, db, many(3)...)
 		record(t, db, event(subscriber.EventAccountingOn, "", noAddr, time.Hour))
@@ -423,7 +424,7 @@ func TestPassedRestartStaysPassed_DEL13(t *testing.T) {
 // TestForeignNASAfterStart_SES16: who reports a NAS is learned from Interims, too;
 // the log has one line for many, the counter each.
 func TestForeignNASAfterStart_SES16(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		record(t, newDB(t, client), start("a", addr, 0))
 		var seen verdicts
 		log := new(lines)
@@ -486,7 +487,7 @@ func TestHoldInCluster_DEL13(t *testing.T) {
 // BenchmarkHold is a mass loss: what is missing is found, held, and refused. One
 // operation is one record.
 func BenchmarkHold(b *testing.B) {
-	client := realRedis(b, benchRedis...)
+	client := redistest.Start(b, benchRedis...)
 	db := benchDB(b, client)
 	setMarker(b, db, "default")
 	const n = 100_000

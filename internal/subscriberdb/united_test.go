@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // TestUnitedNASesFillNoLog_I10: a client that reports the sessions of many NASes of another
@@ -13,7 +14,7 @@ import (
 func TestUnitedNASesFillNoLog_I10(t *testing.T) {
 	t.Parallel()
 	var log lines
-	db := newDB(t, realRedis(t), func(o *Options) { o.Logger = log.logger() })
+	db := newDB(t, redistest.Start(t), func(o *Options) { o.Logger = log.logger() })
 	for i := range 20 {
 		inside := netip.AddrFrom4([4]byte{100, 64, 3, byte(i)})
 		e := start(fmt.Sprint("s", i), inside, 0)

@@ -7,13 +7,14 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
 // TestUnread: the oldest entry behind a place in the feed, and its age by Redis's own
 // clock: that of this machine may be another.
 func TestUnread(t *testing.T) {
 	t.Parallel()
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
 		ctx := t.Context()
 		if entry, age, err := db.Unread(ctx, "default", beginning); entry != "" || age != 0 || err != nil {

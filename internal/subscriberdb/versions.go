@@ -27,7 +27,7 @@ var argLists = sync.Pool{New: func() any { return new(codec.ArgBuffer) }}
 // Versions is Records for a reader who has most of them already: it yields which
 // records stand, and in which version.
 func (rd *recordReader) Versions(ctx context.Context, group string, yield func([]Standing) error) error {
-	return readAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
+	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
 		return rd.scanVersions(ctx, group, emit)
 	}, yield)
 }
@@ -47,7 +47,7 @@ func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield
 	if err != nil {
 		return err
 	}
-	return readAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
+	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
 		args := argLists.Get().(*codec.ArgBuffer)
 		defer argLists.Put(args)
 		keys := make([]subscriber.Key, 0, redisconn.ScanCount)

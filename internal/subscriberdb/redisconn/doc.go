@@ -8,6 +8,7 @@
 //	client.go     a Client: the servers of one database
 //	exchange.go   many commands in a round trip, scripts among them
 //	answers.go    errors: answers of Redis to one command, or the failure of an exchange
+//	ahead.go      a walk that reads ahead of its reader
 //	health.go     what probes and commits have found of the servers
 //	dial.go       clients for one server, sentinels and a Cluster
 //	redial.go     connections that can be given up

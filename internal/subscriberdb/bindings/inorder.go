@@ -1,4 +1,4 @@
-package subscriberdb
+package bindings
 
 import (
 	"bytes"
@@ -16,9 +16,9 @@ import (
 // beginning, for a start: what it makes of a million lies in memory in the order in which
 // it is walked from then on, by lists, comparisons and the collector of garbage. It keeps
 // all rows meanwhile, without a pointer in each. Those that cannot be read come first.
-func (s *bindingStore) BindingRowsInOrder(ctx context.Context, group string, yield func([]BindingRow) error) error {
+func (s *Store) BindingRowsInOrder(ctx context.Context, group string, yield func([]Row) error) error {
 	var kept rowStore
-	err := s.BindingRows(ctx, group, func(rows []BindingRow) error {
+	err := s.BindingRows(ctx, group, func(rows []Row) error {
 		for i := range rows {
 			kept.add(&rows[i])
 		}
@@ -27,7 +27,7 @@ func (s *bindingStore) BindingRowsInOrder(ctx context.Context, group string, yie
 	if err != nil {
 		return err
 	}
-	return kept.inOrder(&rowSource{s.logger, group}, func(rows []BindingRow) error {
+	return kept.inOrder(&rowSource{s.logger, group}, func(rows []Row) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -53,7 +53,7 @@ type rowPlace struct {
 
 const rowPiece = 1 << 20
 
-func (s *rowStore) add(r *BindingRow) {
+func (s *rowStore) add(r *Row) {
 	if n := len(r.field) + len(r.text); s.last.Len()+n > s.last.Cap() {
 		s.close()
 		s.last.Grow(max(rowPiece, n))
@@ -75,15 +75,15 @@ func (s *rowStore) close() {
 }
 
 // inOrder yields all rows in batches.
-func (s *rowStore) inOrder(of *rowSource, yield func([]BindingRow) error) error {
+func (s *rowStore) inOrder(of *rowSource, yield func([]Row) error) error {
 	s.close()
 	slices.SortFunc(s.places, func(a, b rowPlace) int { return bytes.Compare(a.inside[:], b.inside[:]) })
-	rows := make([]BindingRow, 0, redisconn.ScanCount)
+	rows := make([]Row, 0, redisconn.ScanCount)
 	for places := range slices.Chunk(s.places, redisconn.ScanCount) {
 		rows = rows[:0]
 		for _, p := range places {
 			texts := s.full[p.piece][p.from:][:p.field+p.text]
-			rows = append(rows, BindingRow{
+			rows = append(rows, Row{
 				Place: nat.Place{Outside: netip.AddrFrom16(p.outside).Unmap(), First: p.first},
 				of:    of, field: texts[:p.field], text: texts[p.field:],
 			})

@@ -1,4 +1,4 @@
-package subscriberdb
+package bindings
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func (m *movedGroups) set(group string, moved bool) {
 }
 
 // foundOldBindings has the next write move them: an old backup brings the key back.
-func (s *bindingStore) foundOldBindings(group string) { s.moved.set(group, false) }
+func (s *Store) foundOldBindings(group string) { s.moved.set(group, false) }
 
 // moveChunk bounds the bindings of one step of a move.
 const moveChunk = 256
@@ -67,7 +67,7 @@ return moved`)
 
 // moveBindings moves what stands in the key of before, a few in each step: whoever is
 // killed meanwhile goes on where it was. The key goes with its last binding.
-func (s *bindingStore) moveBindings(ctx context.Context, group string) error {
+func (s *Store) moveBindings(ctx context.Context, group string) error {
 	if s.moved.has(group) {
 		return nil
 	}
@@ -102,7 +102,7 @@ func (s *bindingStore) moveBindings(ctx context.Context, group string) error {
 
 // moveRows moves the bindings of the fields, which are names and values. What is no
 // binding goes to part 0, where a walk tells of it.
-func (s *bindingStore) moveRows(ctx context.Context, group string, fields []string) (int64, error) {
+func (s *Store) moveRows(ctx context.Context, group string, fields []string) (int64, error) {
 	keys := []string{codec.OldBindingsKey(group)}
 	var index [codec.BindingParts]int // of the part in keys, from 1
 	args := make([]any, 0, len(fields))
@@ -126,7 +126,7 @@ func (s *bindingStore) moveRows(ctx context.Context, group string, fields []stri
 
 // withoutOld leaves out the fields, names and values of a part, that stand in the key
 // of before as well.
-func (s *bindingStore) withoutOld(ctx context.Context, group string, fields []string) ([]string, error) {
+func (s *Store) withoutOld(ctx context.Context, group string, fields []string) ([]string, error) {
 	names := make([]string, 0, len(fields)/2)
 	for i := 0; i+1 < len(fields); i += 2 {
 		names = append(names, fields[i])

@@ -1,4 +1,4 @@
-package subscriberdb
+package redisconn
 
 import (
 	"context"
@@ -8,10 +8,10 @@ import (
 // errNoMore ends a walk whose reader has failed.
 var errNoMore = errors.New("nobody reads on")
 
-// readAhead hands what produce tells to use, one after the other, while the next is
+// ReadAhead hands what produce tells to use, one after the other, while the next is
 // read: Redis and the reader work at once. A reader that takes its time holds one batch
 // in memory, and nothing of Redis. It returns when both are done.
-func readAhead[T any](ctx context.Context, produce func(context.Context, func(T) error) error, use func(T) error) error {
+func ReadAhead[T any](ctx context.Context, produce func(context.Context, func(T) error) error, use func(T) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	batches, done := make(chan T), make(chan error, 1)

@@ -1,4 +1,4 @@
-package subscriberdb
+package bindings
 
 import (
 	"cmp"
@@ -14,8 +14,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// BindingRow is a stored binding as it stands there.
-type BindingRow struct {
+// Row is a stored binding as it stands there.
+type Row struct {
 	nat.Place
 
 	of          *rowSource
@@ -28,23 +28,32 @@ type rowSource struct {
 	group  string
 }
 
-// bindingStore is the bindings of all groups.
-type bindingStore struct {
-	*shared
-	moved movedGroups // whose bindings are where they belong
+// A Store is the bindings of all groups. Its methods may be called concurrently.
+type Store struct {
+	client *redisconn.Client
+	logger *slog.Logger
+	moved  movedGroups // whose bindings are where they belong
 }
+
+// New returns a Store. The client has to know the scripts of this package, see Scripts.
+func New(client *redisconn.Client, logger *slog.Logger) *Store {
+	return &Store{client: client, logger: logger}
+}
+
+// Scripts returns the scripts that a server has to know.
+func Scripts() []*redis.Script { return []*redis.Script{moveScript} }
 
 // BindingRows yields the stored bindings of a group in batches, unordered, for a
 // reader who knows what most of them are. One that is written meanwhile may be
 // missed or yielded twice. One that cannot be read is logged and left out: it must
 // not keep a daemon from starting. An error of yield ends the walk.
-func (s *bindingStore) BindingRows(ctx context.Context, group string, yield func([]BindingRow) error) error {
-	return readAhead(ctx, func(ctx context.Context, emit func([]BindingRow) error) error {
+func (s *Store) BindingRows(ctx context.Context, group string, yield func([]Row) error) error {
+	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]Row) error) error {
 		return s.scanBindings(ctx, group, emit)
 	}, yield)
 }
 
-func (s *bindingStore) scanBindings(ctx context.Context, group string, yield func([]BindingRow) error) error {
+func (s *Store) scanBindings(ctx context.Context, group string, yield func([]Row) error) error {
 	old := false // the key of before is there
 	err := s.client.ScanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
 		if !old {
@@ -78,7 +87,7 @@ func (s *bindingStore) scanBindings(ctx context.Context, group string, yield fun
 }
 
 // filledParts returns the parts that have bindings.
-func (s *bindingStore) filledParts(ctx context.Context, group string) ([]uint8, error) {
+func (s *Store) filledParts(ctx context.Context, group string) ([]uint8, error) {
 	calls := make([]redis.Cmder, codec.BindingParts)
 	for i := range calls {
 		calls[i] = redis.NewIntCmd(ctx, "hlen", codec.BindingsKey(group, uint8(i)))
@@ -95,11 +104,11 @@ func (s *bindingStore) filledParts(ctx context.Context, group string) ([]uint8, 
 	return parts, nil
 }
 
-func (s *bindingStore) yieldRows(group string, fields []string, yield func([]BindingRow) error) error {
+func (s *Store) yieldRows(group string, fields []string, yield func([]Row) error) error {
 	of := &rowSource{s.logger, group}
-	rows := make([]BindingRow, 0, len(fields)/2)
+	rows := make([]Row, 0, len(fields)/2)
 	for i := 0; i+1 < len(fields); i += 2 {
-		row := BindingRow{of: of, field: fields[i], text: fields[i+1]}
+		row := Row{of: of, field: fields[i], text: fields[i+1]}
 		var err error
 		if row.Place, err = codec.ParsePlace(row.field); err != nil {
 			row.unreadable(err)
@@ -115,15 +124,15 @@ func (s *bindingStore) yieldRows(group string, fields []string, yield func([]Bin
 
 // BindingRowsAt returns the stored bindings of some blocks of a group, in the order
 // asked; where none is stored the row is empty, and so not Stored.
-func (s *bindingStore) BindingRowsAt(ctx context.Context, group string, blocks []nat.Place) ([]BindingRow, error) {
+func (s *Store) BindingRowsAt(ctx context.Context, group string, blocks []nat.Place) ([]Row, error) {
 	of := &rowSource{s.logger, group}
-	rows := make([]BindingRow, len(blocks))
-	order := make([]*BindingRow, len(blocks))
+	rows := make([]Row, len(blocks))
+	order := make([]*Row, len(blocks))
 	for i, b := range blocks {
-		rows[i] = BindingRow{Place: b, of: of, field: codec.FormatPlace(b)}
+		rows[i] = Row{Place: b, of: of, field: codec.FormatPlace(b)}
 		order[i] = &rows[i]
 	}
-	slices.SortStableFunc(order, func(a, b *BindingRow) int {
+	slices.SortStableFunc(order, func(a, b *Row) int {
 		return cmp.Compare(codec.BindingPart(a.Outside), codec.BindingPart(b.Outside))
 	})
 	for chunk := range slices.Chunk(order, redisconn.PipelineLimit) {
@@ -142,10 +151,10 @@ func (s *bindingStore) BindingRowsAt(ctx context.Context, group string, blocks [
 // fillRows reads the rows, which are in the order of their parts, and reports whether
 // the key of before is there. That is asked, and read, before the parts: what goes from
 // there meanwhile is met in one of them.
-func (s *bindingStore) fillRows(ctx context.Context, group string, rows []*BindingRow, withOld bool) (old bool, err error) {
+func (s *Store) fillRows(ctx context.Context, group string, rows []*Row, withOld bool) (old bool, err error) {
 	exists := redis.NewIntCmd(ctx, "exists", codec.OldBindingsKey(group))
 	calls := []redis.Cmder{exists}
-	ask := func(key string, rows []*BindingRow) *redis.SliceCmd {
+	ask := func(key string, rows []*Row) *redis.SliceCmd {
 		args := append(make([]any, 0, 2+len(rows)), "hmget", key)
 		for _, r := range rows {
 			args = append(args, &r.field)
@@ -184,16 +193,16 @@ func (s *bindingStore) fillRows(ctx context.Context, group string, rows []*Bindi
 }
 
 // Stored reports whether there is a stored binding.
-func (r *BindingRow) Stored() bool { return r.text != "" }
+func (r *Row) Stored() bool { return r.text != "" }
 
 // Is reports whether the row is what the binding is stored as.
-func (r *BindingRow) Is(b *nat.Binding) bool {
+func (r *Row) Is(b *nat.Binding) bool {
 	var room [512]byte
 	return r.Place == b.Place() && r.text == string(codec.AppendBinding(room[:0], b))
 }
 
 // Binding reads the row; what cannot be read is logged.
-func (r *BindingRow) Binding() (nat.Binding, bool) {
+func (r *Row) Binding() (nat.Binding, bool) {
 	b, err := codec.ParseBinding(r.of.group, r.field, r.text)
 	if err != nil {
 		r.unreadable(err)
@@ -201,6 +210,6 @@ func (r *BindingRow) Binding() (nat.Binding, bool) {
 	return b, err == nil
 }
 
-func (r *BindingRow) unreadable(err error) {
+func (r *Row) unreadable(err error) {
 	r.of.logger.Error("stored binding cannot be read", "group", r.of.group, "error", err)
 }

@@ -1,22 +1,38 @@
-package subscriberdb
+package bindings
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
+
+var (
+	t0   = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	addr = netip.MustParseAddr("100.64.0.1")
+	next = netip.MustParseAddr("100.64.0.2")
+	away = netip.MustParseAddr("100.70.0.1")
+)
+
+func newStore(client redis.UniversalClient) *Store {
+	return New(redisconn.New(client, Scripts()...), slog.New(slog.DiscardHandler))
+}
 
 // outsideAt returns one of many outside addresses.
 func outsideAt(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}) }
@@ -27,10 +43,10 @@ func named(outside netip.Addr, first nat.Port, name string) nat.Binding {
 }
 
 // rowsOf returns the names of the stored bindings as a walk has them.
-func rowsOf(t testing.TB, db *DB) map[nat.Place]string {
+func rowsOf(t testing.TB, store *Store) map[nat.Place]string {
 	t.Helper()
 	names := map[nat.Place]string{}
-	err := db.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
+	err := store.BindingRows(t.Context(), "default", func(rows []Row) error {
 		for i := range rows {
 			b, ok := rows[i].Binding()
 			if _, twice := names[rows[i].Place]; twice || !ok || !rows[i].Stored() {
@@ -47,9 +63,9 @@ func rowsOf(t testing.TB, db *DB) map[nat.Place]string {
 }
 
 // rowsAt returns the names of the stored bindings as they are asked for.
-func rowsAt(t testing.TB, db *DB, blocks []nat.Place) map[nat.Place]string {
+func rowsAt(t testing.TB, store *Store, blocks []nat.Place) map[nat.Place]string {
 	t.Helper()
-	rows, err := db.BindingRowsAt(t.Context(), "default", blocks)
+	rows, err := store.BindingRowsAt(t.Context(), "default", blocks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,8 +81,8 @@ func rowsAt(t testing.TB, db *DB, blocks []nat.Place) map[nat.Place]string {
 // TestBindingsWalk: any writes, many and few, of blocks of many addresses, are as in a
 // simple map; some are made by an earlier version, into its one key.
 func TestBindingsWalk(t *testing.T) {
-	onEach(t, func(t *testing.T, client redis.UniversalClient) {
-		db := newDB(t, client)
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		store := newStore(client)
 		random := rand.New(rand.NewPCG(11, 12))
 		var blocks []nat.Place
 		for i := range 700 {
@@ -91,7 +107,7 @@ func TestBindingsWalk(t *testing.T) {
 				}
 			}
 			if round%10 == 3 { // another process is the next
-				db = newDB(t, client)
+				store = newStore(client)
 				for _, b := range put {
 					client.HSet(t.Context(), codec.OldBindingsKey("default"), codec.FormatPlace(b.Place()), codec.AppendBinding(nil, &b))
 				}
@@ -101,11 +117,11 @@ func TestBindingsWalk(t *testing.T) {
 					}
 				}
 				client.HSet(t.Context(), codec.OldBindingsKey("default"), "nonsense", "{}")
-			} else if err := db.SaveBindings(t.Context(), "default", put, remove); err != nil {
+			} else if err := store.SaveBindings(t.Context(), "default", put, remove); err != nil {
 				t.Fatal(err)
 			}
-			compareRows(t, "walk", rowsOf(t, db), want)
-			compareRows(t, "by block", rowsAt(t, db, blocks), want)
+			compareRows(t, "walk", rowsOf(t, store), want)
+			compareRows(t, "by block", rowsAt(t, store, blocks), want)
 		}
 		if n := client.Exists(t.Context(), codec.OldBindingsKey("default")).Val(); n != 0 {
 			t.Error("the key of before is left")
@@ -169,7 +185,7 @@ func (h *breakAfter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.P
 // and the next process goes on.
 func TestMoveBrokenOff_I7(t *testing.T) {
 	url := testenv.StartRedis(t).URL
-	server := dialTest(t, url)
+	server := redistest.Dial(t, url)
 	for after := range 9 {
 		server.FlushAll(t.Context())
 		want := oldBindings(t, server, 5*moveChunk+17)
@@ -181,11 +197,11 @@ func TestMoveBrokenOff_I7(t *testing.T) {
 			stale := named(blocks[0].Outside, blocks[0].First, "stale")
 			server.HSet(t.Context(), codec.BindingsKey("default", codec.BindingPart(stale.Outside)), codec.FormatPlace(blocks[0]), codec.AppendBinding(nil, &stale))
 		}
-		client := dialTest(t, url)
+		client := redistest.Dial(t, url)
 		client.AddHook(&breakAfter{left: after})
-		db := newDB(t, client)
+		store := newStore(client)
 		more := named(outsideAt(9000), 1024, "new")
-		err := db.SaveBindings(t.Context(), "default", []nat.Binding{more}, nil)
+		err := store.SaveBindings(t.Context(), "default", []nat.Binding{more}, nil)
 		if broken := errors.Is(err, errBroken); broken != (server.Exists(t.Context(), codec.OldBindingsKey("default")).Val() > 0) {
 			t.Fatalf("after %d moves: %v, and the key of before says otherwise", after, err)
 		}
@@ -193,16 +209,16 @@ func TestMoveBrokenOff_I7(t *testing.T) {
 			want[more.Place()] = "new"
 			blocks = append(blocks, more.Place())
 		}
-		compareRows(t, "walk", rowsOf(t, db), want)
-		compareRows(t, "by block", rowsAt(t, db, blocks), want)
+		compareRows(t, "walk", rowsOf(t, store), want)
+		compareRows(t, "by block", rowsAt(t, store, blocks), want)
 
-		db = newDB(t, server)
-		compareRows(t, "walk of the next", rowsOf(t, db), want)
-		if err := db.SaveBindings(t.Context(), "default", []nat.Binding{more}, nil); err != nil {
+		store = newStore(server)
+		compareRows(t, "walk of the next", rowsOf(t, store), want)
+		if err := store.SaveBindings(t.Context(), "default", []nat.Binding{more}, nil); err != nil {
 			t.Fatal(err)
 		}
 		want[more.Place()] = "new"
-		compareRows(t, "walk behind the move", rowsOf(t, db), want)
+		compareRows(t, "walk behind the move", rowsOf(t, store), want)
 		if n := server.Exists(t.Context(), codec.OldBindingsKey("default")).Val(); n != 0 {
 			t.Fatal("the key of before is left")
 		}
@@ -211,15 +227,15 @@ func TestMoveBrokenOff_I7(t *testing.T) {
 
 // TestReadsDuringMove: whoever reads while bindings are moved misses none.
 func TestReadsDuringMove(t *testing.T) {
-	client := realRedis(t)
+	client := redistest.Start(t)
 	want := oldBindings(t, client, 8000)
 	var blocks []nat.Place
 	for b := range want {
 		blocks = append(blocks, b)
 	}
-	db, reader := newDB(t, client), newDB(t, client)
+	store, reader := newStore(client), newStore(client)
 	moved := make(chan error, 1)
-	go func() { moved <- db.moveBindings(t.Context(), "default") }()
+	go func() { moved <- store.moveBindings(t.Context(), "default") }()
 	for rounds, done := 0, false; !done || rounds < 3; rounds++ {
 		select {
 		case err := <-moved:
@@ -229,7 +245,7 @@ func TestReadsDuringMove(t *testing.T) {
 		default:
 		}
 		seen := map[nat.Place]bool{}
-		err := reader.BindingRows(t.Context(), "default", func(rows []BindingRow) error {
+		err := reader.BindingRows(t.Context(), "default", func(rows []Row) error {
 			for i := range rows {
 				seen[rows[i].Place] = true
 			}
@@ -245,19 +261,19 @@ func TestReadsDuringMove(t *testing.T) {
 // TestOldBackup: an old backup, of a time with one key, is restored under a daemon that
 // had moved that; what is read of it is mended by what is written.
 func TestOldBackupOfBindings(t *testing.T) {
-	client := realRedis(t)
-	db := newDB(t, client)
+	client := redistest.Start(t)
+	store := newStore(client)
 	b := named(outsideAt(1), 1024, "now")
 	save := func() {
 		t.Helper()
-		if err := db.SaveBindings(t.Context(), "default", []nat.Binding{b}, nil); err != nil {
+		if err := store.SaveBindings(t.Context(), "default", []nat.Binding{b}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	block := b.Place()
 	for _, read := range []func() map[nat.Place]string{
-		func() map[nat.Place]string { return rowsOf(t, db) },
-		func() map[nat.Place]string { return rowsAt(t, db, []nat.Place{block}) },
+		func() map[nat.Place]string { return rowsOf(t, store) },
+		func() map[nat.Place]string { return rowsAt(t, store, []nat.Place{block}) },
 	} {
 		save()
 		client.FlushAll(t.Context())
@@ -274,16 +290,16 @@ func TestOldBackupOfBindings(t *testing.T) {
 
 // TestBindingParts: the bindings of a pool are spread evenly, and each write stays small.
 func TestBindingParts(t *testing.T) {
-	client := realRedis(t)
-	db := newDB(t, client)
+	client := redistest.Start(t)
+	store := newStore(client)
 	put := make([]nat.Binding, 0, 40_000)
 	for i := range cap(put) {
 		put = append(put, named(outsideAt(i/64), nat.Port(1024+i%64*512), "u"))
 	}
-	if err := db.SaveBindings(t.Context(), "default", put, nil); err != nil {
+	if err := store.SaveBindings(t.Context(), "default", put, nil); err != nil {
 		t.Fatal(err)
 	}
-	parts, err := db.filledParts(t.Context(), "default")
+	parts, err := store.filledParts(t.Context(), "default")
 	if err != nil || len(parts) != codec.BindingParts {
 		t.Fatalf("%d parts, %v", len(parts), err)
 	}
@@ -292,4 +308,35 @@ func TestBindingParts(t *testing.T) {
 			t.Errorf("%d bindings in part %d", n, p)
 		}
 	}
+}
+
+// TestBindings: what is written is read as it was, and what was removed, or is none, is not.
+func TestBindings(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		store := newStore(client)
+		outside := netip.MustParseAddr("198.51.100.1")
+		active := nat.Binding{Group: "default", State: nat.Active, AllocatedAt: t0, GraceUntil: t0.Add(time.Minute), Block: nat.Block{Outside: outside, First: 1024, Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: "u:a\xff", UserName: "a\xff", AcctSessionID: "s1"}}
+		held := nat.Binding{Group: "default", State: nat.Held, AllocatedAt: t0, ReleasedAt: t0.Add(time.Hour), HoldUntil: t0.Add(2 * time.Hour), Receipt: &nat.Receipt{CutAt: t0, ReapedAt: t0.Add(time.Second), ReleasedAt: t0.Add(2 * time.Second), Elements: 2, Deleted: 7, Proof: nat.ProofIndex}, Block: nat.Block{Outside: outside, First: 1536, Last: 2047}, Holder: nat.Holder{Inside: next, UserName: "bob"}}
+		gone := nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: 65024, Last: 65535}, Holder: nat.Holder{Inside: away}}
+		save := func(put []nat.Binding, remove []nat.Place) {
+			if err := store.SaveBindings(t.Context(), "default", put, remove); err != nil {
+				t.Fatal(err)
+			}
+		}
+		save([]nat.Binding{active, held, gone}, nil)
+		save(nil, []nat.Place{{Outside: outside, First: 65024}})
+		client.HSet(t.Context(), codec.BindingsKey("default", 1), "nonsense", "{}")
+		got := map[nat.Port]nat.Binding{}
+		err := store.BindingRows(t.Context(), "default", func(rows []Row) error {
+			for i := range rows {
+				if b, ok := rows[i].Binding(); ok {
+					got[b.First] = b
+				}
+			}
+			return nil
+		})
+		if want := map[nat.Port]nat.Binding{1024: active, 1536: held}; err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+		}
+	})
 }

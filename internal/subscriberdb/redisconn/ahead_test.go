@@ -1,4 +1,4 @@
-package subscriberdb
+package redisconn
 
 import (
 	"context"
@@ -37,7 +37,7 @@ func TestReadAhead(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // which finds who is left behind
 				var got []int
-				err := readAhead(t.Context(), c.produce, func(i int) error {
+				err := ReadAhead(t.Context(), c.produce, func(i int) error {
 					if got = append(got, i); i == c.until {
 						return enough
 					}
@@ -50,13 +50,13 @@ func TestReadAhead(t *testing.T) {
 		})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	err := readAhead(ctx, count(9, nil), func(int) error { cancel(); return nil })
+	err := ReadAhead(ctx, count(9, nil), func(int) error { cancel(); return nil })
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		read := 0
-		_ = readAhead(t.Context(), func(_ context.Context, emit func(int) error) error {
+		_ = ReadAhead(t.Context(), func(_ context.Context, emit func(int) error) error {
 			for ; read < 5; read++ {
 				if err := emit(read); err != nil {
 					return err

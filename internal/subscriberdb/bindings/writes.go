@@ -1,4 +1,4 @@
-package subscriberdb
+package bindings
 
 import (
 	"context"
@@ -19,7 +19,7 @@ const bindingChunk = 512
 // SaveBindings writes and removes bindings of a group. Up to 512 of them are one step,
 // more are several; each binding is as it was or as it is to be at any time. A binding
 // that is both written and removed is written.
-func (s *bindingStore) SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error {
+func (s *Store) SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error {
 	w := bindingWrites.Get().(*bindingWriter)
 	defer w.free()
 	w.collect(put, remove)
