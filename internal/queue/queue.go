@@ -37,8 +37,8 @@ func (q *Queue[T]) Wake() {
 	}
 }
 
-// Add is Push that does not wake the worker: for who holds a lock that the worker needs, and
-// wakes it behind that.
+// Add is Push that does not wake the worker: for a caller that holds a lock which the worker
+// needs, and wakes it afterwards.
 func (q *Queue[T]) Add(items ...T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

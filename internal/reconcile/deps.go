@@ -21,6 +21,12 @@ type Lock interface {
 	RUnlock()
 }
 
+// Groups has the groups that are served. Its methods are called with the lock held.
+type Groups interface {
+	AllRLocked() []*Group
+	NamedRLocked(name string) *Group // nil for none
+}
+
 // Feed follows the change feeds of the groups, which are named.
 type Feed interface {
 	// CaughtUp waits until the feed was taken up to an entry, and reports whether it was
@@ -28,15 +34,6 @@ type Feed interface {
 	CaughtUp(ctx context.Context, group, entry string) bool
 	// TakenUpLocked notes that the group was taken up: its feed goes on at its Position.
 	TakenUpLocked(group string)
-}
-
-// Absences settles what becomes of records that are gone.
-type Absences interface {
-	// Push has a record looked up that seems to be gone for a reason.
-	Push(k subscriber.Key, why subscriber.Reason)
-	// Settle ends slots of a group whose records are not there, or has the records written
-	// back that a guard holds.
-	Settle(ctx context.Context, group string, inside []netip.Addr) error
 }
 
 // Settings are the settings in force.
@@ -66,6 +63,8 @@ type Leases interface {
 type Health interface {
 	// Severity is how bad it is that something failed for want of the database.
 	Severity(ctx context.Context) slog.Level
+	// Retry calls try, which needs the database, until it succeeds or ctx ends.
+	Retry(ctx context.Context, what string, try func(context.Context) error) error
 }
 
 // Observer counts what a comparison finds, for metrics.
@@ -76,6 +75,7 @@ type Observer interface {
 
 // Store is the database as a comparison needs it.
 type Store interface {
+	absenceStore
 	recordStore
 	rowStore
 	databaseMarks

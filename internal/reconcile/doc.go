@@ -18,6 +18,7 @@
 //	recent.go        who came and went lately, for grace times
 //	databasestate.go whether a database is the one that is known
 //	suspect.go       a database that lost what is known to exist
+//	absent.go        records that are gone by other hands; guards.go: and who is asked
 //	audit.go         the conntrack table compared with the bindings
 //	group.go         what is kept of a group
 //	deps.go          what is needed of database, kernel and daemon

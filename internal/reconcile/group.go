@@ -18,6 +18,7 @@ type Group struct {
 	adopted   bool                  // kernel and stored bindings were taken over
 	attempted bool                  // that was begun
 	synced    bool                  // compared at least once
+	early     []absentKey           // noticed before that
 	begin     int                   // which look the paced pass begins with: the one that failed in the last; used by that pass alone
 	gone      map[netip.Addr]uint64 // tenures that the newest comparison found without a record
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,6 +13,8 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/queue"
+	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/walk"
 )
 
@@ -28,11 +31,10 @@ type Options struct {
 	Lock     Lock        // around Life and all groups
 	Turn     sync.Locker // one comparison at a time; taken before Lock
 	Life     *lifecycle.Machine
-	Groups   func() []*Group // those that are served; called with the lock held
+	Groups   Groups
 	Store    Store
 	Kernel   Kernel
 	Feed     Feed
-	Absences Absences
 	Settings Settings
 	Served   Served
 	Leases   Leases
@@ -49,11 +51,11 @@ type Reconciler struct {
 	mu          Lock
 	reconciling sync.Locker // one comparison at a time; taken before mu
 	life        *lifecycle.Machine
-	groups      func() []*Group
+	groups      Groups
 	store       Store
 	kernel      Kernel
 	feed        Feed
-	absent      Absences
+	absent      *absences
 	settings    Settings
 	served      Served
 	leases      Leases
@@ -76,18 +78,26 @@ type Reconciler struct {
 	found      int       // differences it found
 }
 
-// New returns a Reconciler. What its parts are is used by its methods only.
+// New returns a Reconciler; its Tasks make it work.
 func New(o Options) *Reconciler {
-	return &Reconciler{
+	r := &Reconciler{
 		mu: o.Lock, reconciling: o.Turn, life: o.Life, groups: o.Groups, store: o.Store, kernel: o.Kernel, feed: o.Feed,
-		absent: o.Absences, settings: o.Settings, served: o.Served, leases: o.Leases, health: o.Health, observer: o.Observer,
+		settings: o.Settings, served: o.Served, leases: o.Leases, health: o.Health, observer: o.Observer,
 		log: o.Logger, node: o.Node, every: o.Every, now: o.Now, nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 	}
+	r.absent = &absences{
+		mu: o.Lock, life: o.Life, groups: o.Groups, store: o.Store, health: o.Health, log: o.Logger, now: o.Now,
+		compareSoon: r.Soon, missing: queue.New[absentKey](math.MaxInt),
+	}
+	return r
 }
+
+// LookUp has a record looked up that seems to be gone for a reason.
+func (r *Reconciler) LookUp(k subscriber.Key, why subscriber.Reason) { r.absent.push(k, why) }
 
 // Tasks are what works until its context ends.
 func (r *Reconciler) Tasks() []func(context.Context) error {
-	return []func(context.Context) error{r.runReconcile, r.runPresence}
+	return []func(context.Context) error{r.runReconcile, r.runPresence, r.absent.runVanished, r.absent.runMissing}
 }
 
 // runReconcile compares everything now and then, at a bounded rate, and soon when
@@ -157,7 +167,7 @@ func (r *Reconciler) lookAtPresence(ctx context.Context, how Comparison) (all bo
 	_, err = r.Compare(ctx, how)
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return looked == len(r.groups()), err
+	return looked == len(r.groups.AllRLocked()), err
 }
 
 // Soon asks for a reconcile without waiting for it.
@@ -275,7 +285,7 @@ func (r *Reconciler) forgotten(g *Group) bool {
 func (r *Reconciler) syncedGroups() []*Group {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.DeleteFunc(r.groups(), func(g *Group) bool { return !g.synced })
+	return slices.DeleteFunc(r.groups.AllRLocked(), func(g *Group) bool { return !g.synced })
 }
 
 // positionOf returns the last entry of the group's feed that was taken.

@@ -159,7 +159,7 @@ func (r *repair) orphanLocked(s *lifecycle.Slot) {
 	case r.anew: // more may be told of it than the feed that follows tells
 		r.orphans = append(r.orphans, s.Inside())
 	default:
-		r.absent.Push(s.Key(), lifecycle.GoneReason(s, r.now()))
+		r.absent.push(s.Key(), lifecycle.GoneReason(s, r.now()))
 	}
 }
 

@@ -63,16 +63,16 @@ func aliceRecord(user, id string) *subscriber.Record {
 	}
 }
 
-func (s *scene) Store(w lifecycle.Write)                    { s.writes = append(s.writes, w) }
-func (s *scene) Program(w lifecycle.Work)                   { s.opens = append(s.opens, w) }
-func (*scene) Close(lifecycle.Work)                         {}
-func (*scene) Reap(lifecycle.Work)                          {}
-func (*scene) AskIdle(*lifecycle.Drain)                     {}
-func (*scene) LookUp(subscriber.Key, subscriber.Reason)     {}
-func (*scene) WakeTimers()                                  {}
-func (*scene) Online(string, int)                           {}
-func (*scene) Emit(lifecycle.Transition)                    {}
-func (*scene) Fault(what string, _ subscriber.Key, e error) { panic(what + ": " + e.Error()) }
+func (s *scene) Store(w lifecycle.Write)                        { s.writes = append(s.writes, w) }
+func (s *scene) Program(w lifecycle.Work)                       { s.opens = append(s.opens, w) }
+func (*scene) Close(lifecycle.Work)                             {}
+func (*scene) Reap(lifecycle.Work)                              {}
+func (*scene) AskIdle(*lifecycle.Drain)                         {}
+func (s *scene) LookUp(k subscriber.Key, why subscriber.Reason) { s.Reconciler.LookUp(k, why) }
+func (*scene) WakeTimers()                                      {}
+func (*scene) Online(string, int)                               {}
+func (*scene) Emit(lifecycle.Transition)                        {}
+func (*scene) Fault(what string, _ subscriber.Key, e error)     { panic(what + ": " + e.Error()) }
 
 // emptyKernel holds nothing of any address.
 type emptyKernel struct{ Kernel }

@@ -21,7 +21,8 @@ func (r *Reconciler) TakeUp(ctx context.Context, g *Group) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stepGroupLocked(g)
-	g.Recent, g.synced, r.reconciled = nil, true, r.now()
+	r.absent.missing.Push(g.early...)
+	g.early, g.Recent, g.synced, r.reconciled = nil, nil, true, r.now()
 	r.feed.TakenUpLocked(g.Name)
 	return nil
 }
@@ -76,7 +77,7 @@ func (r *Reconciler) adopted(g *Group) bool {
 
 // settleOrphans settles who is gone: those whose end was found, and not read.
 func (p *pass) settleOrphans(ctx context.Context) error {
-	return p.absent.Settle(ctx, p.group.Name, p.orphans)
+	return p.absent.settleOrphans(ctx, p.group.Name, p.orphans)
 }
 
 // lostAll reports whether the kernel was programmed from a database that was not
@@ -89,7 +90,7 @@ func (r *Reconciler) lostAll(ctx context.Context) (bool, error) {
 	}
 	lost := r.kernel.Programmed()
 	r.mu.RLock()
-	groups := r.groups()
+	groups := r.groups.AllRLocked()
 	r.mu.RUnlock()
 	for _, g := range groups {
 		_, marked, err := r.store.Marker(ctx, g.Name)

@@ -118,7 +118,7 @@ func (h *databaseHealth) Severity(ctx context.Context) slog.Level {
 	return slog.LevelWarn
 }
 
-// retry is [retry] for what needs the database.
-func (h *databaseHealth) retry(ctx context.Context, what string, try func(context.Context) error) error {
+// Retry is [retry] for what needs the database.
+func (h *databaseHealth) Retry(ctx context.Context, what string, try func(context.Context) error) error {
 	return retryLogged(ctx, h.log, what, try, h.Severity)
 }

@@ -7,7 +7,6 @@ import "github.com/sessiond/sessiond/internal/reconcile"
 type Store interface {
 	accountingProbe
 	bindingStore
-	absenceStore
 	feedStore
 	feedAge
 	settingsStore

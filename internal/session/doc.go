@@ -18,8 +18,6 @@
 //	timers.go      holds, grace times and expiries
 //	draining.go    the last session of a draining address
 //	reports.go     readers of what happens: metrics, log, watchers
-//	absent.go      records that are gone by other hands
-//	guards.go      and the guards that are asked about them
 //	watchdog.go    settings and markers, looked at now and then
 //	database.go    whether the database takes accounting; retry.go
 //	settings.go    the settings in force
@@ -31,7 +29,8 @@
 //	backend.go     what callers of gRPC ask, in subscribers.go, bindings.go, removals.go,
 //	               sessions.go, nases.go, status.go; lists.go
 //
-// Package reconcile compares database, life cycle and kernel, under the same lock.
+// Package reconcile compares database, life cycle and kernel, and settles what becomes of
+// records that are gone, under the same lock.
 //
 // Lock order: servedGroups.regrouping, sharedState.reconciling, liveSettings.applying,
 // sharedState.mu, then the leaf locks of queues, timers, watchers, leases and the database's

@@ -77,7 +77,7 @@ type plan struct {
 // start takes up what there is to serve, and then has every group followed.
 func (sg *servedGroups) start(ctx context.Context) error {
 	var refused error
-	err := sg.health.retry(ctx, "take up what is served from the database", func(ctx context.Context) error {
+	err := sg.health.Retry(ctx, "take up what is served from the database", func(ctx context.Context) error {
 		err := sg.takeUpServed(ctx)
 		if errors.Is(err, errRefused) || errors.Is(err, ownership.ErrOwned) {
 			refused = err

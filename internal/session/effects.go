@@ -10,13 +10,13 @@ import (
 // effects hands what the life cycle asks for to the executors, and what it tells to all
 // that report it. Its methods are called with the Manager's lock held.
 type effects struct {
-	log      *slog.Logger
-	lock     *wakingLock
-	work     *executors
-	idle     *idleWatch
-	timers   *lifeTimers
-	absences *absences
-	reports  *reports
+	log     *slog.Logger
+	lock    *wakingLock
+	work    *executors
+	idle    *idleWatch
+	timers  *lifeTimers
+	lookUp  func(subscriber.Key, subscriber.Reason)
+	reports *reports
 }
 
 // Store implements lifecycle.Effects.
@@ -35,7 +35,7 @@ func (e effects) Reap(w lifecycle.Work) { give(e.lock, e.work.reaps, w) }
 func (e effects) AskIdle(d *lifecycle.Drain) { give(e.lock, e.idle.asks, d) }
 
 // LookUp implements lifecycle.Effects.
-func (e effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.absences.Push(k, why) }
+func (e effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.lookUp(k, why) }
 
 // WakeTimers implements lifecycle.Effects.
 func (e effects) WakeTimers() { signal(e.timers.wake) }

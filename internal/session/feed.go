@@ -44,7 +44,6 @@ type feedFollower struct {
 	node       string
 	kernel     readyKernel
 	health     *databaseHealth
-	absences   *absences
 	served     *servedGroups
 	reconciler *reconcile.Reconciler
 }
@@ -58,7 +57,7 @@ func (f *feedFollower) follow(ctx context.Context, g *group) error {
 	case <-f.kernel.Ready():
 	}
 	for {
-		err := f.health.retry(ctx, "read group "+g.Name+" from the database", func(ctx context.Context) error {
+		err := f.health.Retry(ctx, "read group "+g.Name+" from the database", func(ctx context.Context) error {
 			if err := f.served.keep(ctx, g, false); err != nil || ctx.Err() != nil {
 				return f.noteSync(g, errors.Join(err, ctx.Err())) // what is served is stored before anything of it can be used
 			}
@@ -91,8 +90,7 @@ func (f *feedFollower) sync(ctx context.Context, g *group) error {
 // TakenUpLocked implements reconcile.Feed.
 func (f *feedFollower) TakenUpLocked(name string) {
 	if g := f.groups[name]; g != nil {
-		f.absences.missing.Push(g.early...)
-		g.early, g.followed = nil, true
+		g.followed = true
 		f.settleLocked()
 	}
 }

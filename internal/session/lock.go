@@ -7,8 +7,8 @@ import (
 	"github.com/sessiond/sessiond/internal/queue"
 )
 
-// wakingLock is the lock of the life cycle. Who leaves it wakes the executors that he
-// gave work: not before, or each would take the first piece and wait for the lock.
+// wakingLock is the lock of the life cycle. Unlock wakes the executors that were given work
+// under it: woken earlier, each would take the first piece and wait for the lock.
 type wakingLock struct {
 	sync.RWMutex
 	given []waker // queues that work was put into

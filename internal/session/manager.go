@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/sessiond/sessiond/internal/ownership"
 	"github.com/sessiond/sessiond/internal/queue"
 	"github.com/sessiond/sessiond/internal/reconcile"
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // Options say what a Manager is made of. All fields are required but those
@@ -50,7 +50,6 @@ type Manager struct {
 	idle       *idleWatch
 	timers     *lifeTimers
 	reports    *reports
-	absences   *absences
 	settings   *liveSettings
 	watchdog   *watchdog
 	alarms     *alarmWatch
@@ -87,7 +86,7 @@ func New(o Options) (*Manager, error) {
 	s := &sharedState{log: o.Logger, now: o.Now, groups: map[string]*group{}, ready: make(chan struct{})}
 	m := &Manager{sharedState: s}
 	m.compose(&o)
-	s.life = lifecycle.New(engine, effects{s.log, &s.mu, m.executors, m.idle, m.timers, m.absences, m.reports}, o.Kernel.SessionCount)
+	s.life = lifecycle.New(engine, effects{s.log, &s.mu, m.executors, m.idle, m.timers, m.lookUp, m.reports}, o.Kernel.SessionCount)
 	s.life.SetRemoval(o.Settings.Removal)
 	m.reconciler = m.newReconciler(&o)
 	m.follower.reconciler = m.reconciler
@@ -109,9 +108,6 @@ func (m *Manager) compose(o *Options) {
 		sharedState: s, kernel: o.Kernel, observer: o.Observer,
 		events: inspect.NewBroadcaster(watchBacklog, watchRest), clients: clientCounts{counts: map[string]int{}},
 	}
-	m.absences = &absences{
-		sharedState: s, store: o.Store, health: m.health, compareSoon: m.compareSoon, missing: queue.New[absentKey](math.MaxInt),
-	}
 	m.settings = &liveSettings{sharedState: s, store: o.Store, kernel: o.Kernel, inForce: o.Settings}
 	m.watchdog = &watchdog{sharedState: s, store: o.Store, health: m.health, settings: m.settings, compareSoon: m.compareSoon}
 	m.alarms = &alarmWatch{sharedState: s, store: o.Store}
@@ -121,7 +117,7 @@ func (m *Manager) compose(o *Options) {
 	}
 	m.backend = &Backend{m: m, store: o.Store, kernel: o.Kernel, node: o.Node}
 	m.follower = &feedFollower{
-		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, absences: m.absences, served: m.served,
+		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served,
 	}
 }
 
@@ -129,14 +125,17 @@ func (m *Manager) compose(o *Options) {
 func (m *Manager) newReconciler(o *Options) *reconcile.Reconciler {
 	s := m.sharedState
 	return reconcile.New(reconcile.Options{
-		Lock: &s.mu, Turn: &s.reconciling, Life: s.life, Groups: s.comparedRLocked, Store: o.Store, Kernel: o.Kernel,
-		Feed: m.follower, Absences: m.absences, Settings: m.settings, Served: m.served, Leases: m.leases, Health: m.health,
+		Lock: &s.mu, Turn: &s.reconciling, Life: s.life, Groups: s, Store: o.Store, Kernel: o.Kernel,
+		Feed: m.follower, Settings: m.settings, Served: m.served, Leases: m.leases, Health: m.health,
 		Observer: o.Observer, Logger: o.Logger, Node: o.Node, Every: o.ReconcileEvery, Now: o.Now,
 	})
 }
 
 // compareSoon asks for a comparison without waiting for it.
 func (m *Manager) compareSoon() { m.reconciler.Soon() }
+
+// lookUp has a record looked up that seems to be gone for a reason.
+func (m *Manager) lookUp(k subscriber.Key, why subscriber.Reason) { m.reconciler.LookUp(k, why) }
 
 // Ready is closed once everything was restored and reconciled.
 func (m *Manager) Ready() <-chan struct{} { return m.ready }
@@ -146,7 +145,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 // been ready already: then it stands aside.
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
-	for _, task := range slices.Concat(m.executors.tasks(), m.absences.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
+	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
 		m.idle.run, m.idle.runAsks, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.leases.run, m.served.run,
 	}) {
 		tasks.Go(func() error { return task(ctx) })

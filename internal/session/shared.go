@@ -32,8 +32,7 @@ type sharedState struct {
 // group is the state of one LSN group.
 type group struct {
 	*reconcile.Group
-	failure  error       // why it could not be taken up, the last time
-	early    []absentKey // noticed before that
+	failure  error // why it could not be taken up, the last time
 	moved    chan struct{}
 	followed bool                 // the feed is being read on from its position
 	unread   unread               // how far that was behind when it was looked at last
@@ -81,8 +80,16 @@ func (s *sharedState) settleLocked() {
 	s.log.Info("restored and reconciled", "subscribers", s.life.Slots().Len())
 }
 
-// comparedRLocked returns the groups that are served, for comparisons.
-func (s *sharedState) comparedRLocked() []*reconcile.Group {
+// NamedRLocked implements reconcile.Groups.
+func (s *sharedState) NamedRLocked(name string) *reconcile.Group {
+	if g := s.groups[name]; g != nil {
+		return g.Group
+	}
+	return nil
+}
+
+// AllRLocked implements reconcile.Groups.
+func (s *sharedState) AllRLocked() []*reconcile.Group {
 	groups := make([]*reconcile.Group, 0, len(s.groups))
 	for _, g := range s.groups {
 		groups = append(groups, g.Group)

@@ -25,7 +25,7 @@ func (x *executors) runSaves(ctx context.Context) error {
 			if w.none() {
 				continue
 			}
-			err := x.health.retry(ctx, "store bindings", func(ctx context.Context) error {
+			err := x.health.Retry(ctx, "store bindings", func(ctx context.Context) error {
 				if err := x.leases.Check(ctx, name); err != nil {
 					return err
 				}

@@ -60,7 +60,7 @@ func (t *lifeTimers) untilDue() time.Duration {
 	return t.life.NextDue(now).Sub(now)
 }
 
-// signal says something to who may not be listening yet, once.
+// signal wakes a task, or has it go on at once when it waits next.
 func signal(wake chan struct{}) {
 	select {
 	case wake <- struct{}{}:

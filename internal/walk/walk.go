@@ -32,7 +32,7 @@ func By[K, V any](every int, lock sync.Locker, items iter.Seq2[K, V]) iter.Seq2[
 	}
 }
 
-// Yield lets others have the lock.
+// Yield gives the lock up for a moment.
 func Yield(lock sync.Locker) {
 	lock.Unlock()
 	lock.Lock()

@@ -1,9 +1,12 @@
-package session
+package reconcile
 
 import (
 	"context"
+	"log/slog"
 	"slices"
+	"time"
 
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/queue"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -27,27 +30,26 @@ type absenceStore interface {
 // absences settle what becomes of records that are gone by other hands than sessiond's: whoever
 // notices one puts it here, and the guard of its group is asked.
 type absences struct {
-	*sharedState
+	mu          Lock
+	life        *lifecycle.Machine
+	groups      Groups
 	store       absenceStore
-	health      *databaseHealth
+	health      Health
+	log         *slog.Logger
+	now         func() time.Time
 	compareSoon func() // is called when the database does not know itself to be complete
 
 	missing *queue.Queue[absentKey]
 }
 
-// Push has a record looked up that seems to be gone for a reason.
-func (a *absences) Push(k subscriber.Key, why subscriber.Reason) { a.missing.Push(absentKey{k, why}) }
-
-// tasks are what works until its context ends.
-func (a *absences) tasks() []func(context.Context) error {
-	return []func(context.Context) error{a.runVanished, a.runMissing}
-}
+// push has a record looked up that seems to be gone for a reason.
+func (a *absences) push(k subscriber.Key, why subscriber.Reason) { a.missing.Push(absentKey{k, why}) }
 
 // runVanished listens for the database's notices of keys that went away. They
 // are lossy; they only make things faster.
 func (a *absences) runVanished(ctx context.Context) error {
-	return a.health.retry(ctx, "listen for deleted keys", func(ctx context.Context) error {
-		return a.store.WatchRemovals(ctx, a.Push)
+	return a.health.Retry(ctx, "listen for deleted keys", func(ctx context.Context) error {
+		return a.store.WatchRemovals(ctx, a.push)
 	})
 }
 
@@ -75,8 +77,8 @@ func (a *absences) takenUp(batch []absentKey) []absentKey {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.DeleteFunc(batch, func(x absentKey) bool {
-		g := a.groups[x.key.Group]
-		if g == nil || g.Synced() {
+		g := a.groups.NamedRLocked(x.key.Group)
+		if g == nil || g.synced {
 			return false
 		}
 		g.early = append(g.early, x)

@@ -1,4 +1,4 @@
-package session
+package reconcile
 
 import (
 	"context"
@@ -43,7 +43,7 @@ func (a *absences) knownRLocked(k subscriber.Key) subscriber.Record {
 func (a *absences) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, hold []subscriber.Ending) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i := range walk.All(&a.mu, slices.All(gone)) {
+	for i := range walk.All(a.mu, slices.All(gone)) {
 		switch x := &gone[i]; {
 		case x.Told, x.Past:
 		case x.Over || a.passesLocked(&x.Ending):
@@ -57,7 +57,7 @@ func (a *absences) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, ho
 
 // passesLocked reports whether the record may end, and tells of a limit that is exceeded.
 func (a *absences) passesLocked(e *subscriber.Ending) bool {
-	g := a.groups[e.Record.Group]
+	g := a.life.Groups().Named(e.Record.Group)
 	if g == nil {
 		return true // nobody is served
 	}
@@ -74,7 +74,7 @@ func (a *absences) passesLocked(e *subscriber.Ending) bool {
 // back that a guard holds.
 func (a *absences) settleMissing(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error {
 	var gone []subscriberdb.Absence
-	err := a.health.retry(ctx, "look at records that are gone", func(ctx context.Context) (err error) {
+	err := a.health.Retry(ctx, "look at records that are gone", func(ctx context.Context) (err error) {
 		gone, err = a.store.FindMissing(ctx, a.known(keys), reason)
 		return a.unlessSuspect(err)
 	})
@@ -83,7 +83,7 @@ func (a *absences) settleMissing(ctx context.Context, keys []subscriber.Key, rea
 	}
 	pass, hold := a.judge(gone)
 	a.endPast(gone)
-	return a.health.retry(ctx, "record a deletion by others", func(ctx context.Context) error {
+	return a.health.Retry(ctx, "record a deletion by others", func(ctx context.Context) error {
 		if err := a.store.SuspendRemovals(ctx, hold); err != nil {
 			return err
 		}
@@ -110,10 +110,10 @@ func (a *absences) unlessSuspect(err error) error {
 	return err
 }
 
-// Settle ends slots whose records are not there when their feed is taken up
+// settleOrphans ends slots whose records are not there when their feed is taken up
 // anew, or has the records written back that a guard holds. It comes before any
 // gate is touched.
-func (a *absences) Settle(ctx context.Context, group string, orphans []netip.Addr) error {
+func (a *absences) settleOrphans(ctx context.Context, group string, orphans []netip.Addr) error {
 	if len(orphans) == 0 {
 		return nil
 	}
@@ -131,7 +131,7 @@ func (a *absences) Settle(ctx context.Context, group string, orphans []netip.Add
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i := range walk.All(&a.mu, slices.All(gone)) {
+	for i := range walk.All(a.mu, slices.All(gone)) {
 		a.endGoneLocked(&gone[i])
 	}
 	return nil
@@ -159,7 +159,7 @@ func (a *absences) endPast(gone []subscriberdb.Absence) {
 // end may be told already, in the part of the feed that is not read, or that is lost.
 func (a *absences) endGoneLocked(x *subscriberdb.Absence) {
 	if !x.Told && !x.Past {
-		a.Push(x.Record.Key, x.Reason) // looked at again: the session of a held one may have ended
+		a.push(x.Record.Key, x.Reason) // looked at again: the session of a held one may have ended
 	}
 	s := a.life.Slot(x.Record.Inside)
 	if s != nil && s.Online() && !s.Held() {

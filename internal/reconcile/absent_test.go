@@ -1,4 +1,4 @@
-package session
+package reconcile
 
 import (
 	"context"
@@ -11,24 +11,23 @@ import (
 // TestExpiredAreAskedForOnce: while the database does not answer, the queue must
 // not grow with every look at the same expired record.
 func TestExpiredAreAskedForOnce(t *testing.T) {
-	w := newWorld(t, testGroup)
-	w.halt() // nobody takes from the queue
+	s := newScene(t)
 	now := time.Now()
-	r := subscriber.Record{Key: subscriber.Key{Group: testGroup.Name, Inside: alice}, ExpiresAt: now.Add(-time.Minute)}
+	r := subscriber.Record{Key: subscriber.Key{Group: s.group.Name, Inside: bob}, ExpiresAt: now.Add(-time.Minute)}
 	packed := r.Pack()
-	w.life.Stand(&packed, now)
+	s.life.Stand(&packed, now)
 	for range 10 {
 		now = now.Add(time.Second)
-		w.life.Tick(now)
+		s.life.Tick(now)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // what waits is taken, and no more is waited for
-	waiting, _ := w.absences.missing.Take(ctx, nil)
+	waiting, _ := s.absent.missing.Take(ctx, nil)
 	if n := len(waiting); n != 1 {
 		t.Fatalf("%d entries queued, want 1", n)
 	}
-	w.absences.lookAgain(waiting)
-	switch at := w.life.NextDue(now); {
+	s.absent.lookAgain(waiting)
+	switch at := s.life.NextDue(now); {
 	case at.Equal(now.Add(time.Minute)):
 		t.Error("once the database was asked, nothing looks at the record again")
 	case at.Sub(now) > 5*time.Second || time.Until(at) < time.Second:
