@@ -1,7 +1,6 @@
 package lsn
 
 import (
-	"iter"
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/nat"
@@ -110,36 +109,4 @@ func (e *Engine) OutsideFew(group string, outside netip.Prefix, n int, yield fun
 		}
 	}
 	return true
-}
-
-// from yields the clients of every page, by address, from one address on.
-func (x *clientIndex) from(first uint32) iter.Seq2[uint32, *client] {
-	return func(yield func(uint32, *client) bool) {
-		for next := uint64(first); next < 1<<32; {
-			inside := uint32(next)
-			page, covers := x.pageOf(inside)
-			if page == nil {
-				next = (next | covers) + 1
-				continue
-			}
-			if !yield(inside, &page[inside&0xff]) {
-				return
-			}
-			next++
-		}
-	}
-}
-
-// pageOf returns the page of an address, or nil with the host bits of the
-// largest prefix around the address that has no page.
-func (x *clientIndex) pageOf(inside uint32) (page *clientPage, hostBits uint64) {
-	y := x[inside>>24]
-	if y == nil {
-		return nil, 1<<24 - 1
-	}
-	z := y[inside>>16&0xff]
-	if z == nil {
-		return nil, 1<<16 - 1
-	}
-	return z[inside>>8&0xff], 1<<8 - 1
 }
