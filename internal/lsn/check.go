@@ -178,7 +178,7 @@ func (c *checker) holds() {
 		}
 	}
 	for i := range late {
-		if i > 0 && late[i].before(&late[(i-1)/arity]) {
+		if i > 0 && late[i].before(&late[(i-1)/2]) {
 			c.fail("late hold %d ends before the one above it", i)
 		}
 	}

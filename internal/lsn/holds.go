@@ -1,6 +1,7 @@
 package lsn
 
 import (
+	"container/heap"
 	"math"
 	"slices"
 	"time"
@@ -33,7 +34,7 @@ func (q *holdQueue) len() int { return q.inOrder.Len() + len(q.late) }
 
 func (q *holdQueue) push(h hold) {
 	if all := q.inOrder.All(); len(all) > 0 && h.before(&all[len(all)-1]) {
-		q.late.push(h)
+		heap.Push(&q.late, h)
 		return
 	}
 	q.inOrder.Push(h)
@@ -64,7 +65,7 @@ func (q *holdQueue) oldest() uint64 {
 // pop removes the hold that ends first.
 func (q *holdQueue) pop() {
 	if q.lateFirst() {
-		q.late.pop()
+		heap.Pop(&q.late)
 		return
 	}
 	q.inOrder.Pop()
@@ -78,52 +79,20 @@ func (q *holdQueue) lateFirst() bool {
 func (q *holdQueue) sweep(void func(hold) bool) {
 	q.inOrder.DeleteFunc(void)
 	q.late = slices.DeleteFunc(q.late, void)
-	for i := len(q.late)/arity + 1; i >= 0; i-- {
-		q.late.down(i)
-	}
+	heap.Init(&q.late)
 }
 
-// arity is the number of children of a heap's node.
-const arity = 4
-
-// holdHeap is a heap by end: the hold at index 0 ends first.
+// holdHeap is a heap by end (container/heap): the hold at index 0 ends first.
 type holdHeap []hold
 
-func (q *holdHeap) push(h hold) {
-	*q = append(*q, h)
-	q.up(len(*q) - 1)
-}
+func (q holdHeap) Len() int           { return len(q) }
+func (q holdHeap) Less(i, j int) bool { return q[i].before(&q[j]) }
+func (q holdHeap) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *holdHeap) Push(h any)        { *q = append(*q, h.(hold)) }
 
-func (q *holdHeap) pop() {
+func (q *holdHeap) Pop() any {
 	n := len(*q) - 1
-	(*q)[0] = (*q)[n]
+	h := (*q)[n]
 	*q = (*q)[:n]
-	q.down(0)
-}
-
-func (q holdHeap) up(i int) {
-	for i > 0 {
-		parent := (i - 1) / arity
-		if !q[i].before(&q[parent]) {
-			return
-		}
-		q[i], q[parent] = q[parent], q[i]
-		i = parent
-	}
-}
-
-func (q holdHeap) down(i int) {
-	for {
-		least := i
-		for c := i*arity + 1; c <= i*arity+arity && c < len(q); c++ {
-			if q[c].before(&q[least]) {
-				least = c
-			}
-		}
-		if least == i {
-			return
-		}
-		q[i], q[least] = q[least], q[i]
-		i = least
-	}
+	return h
 }
