@@ -199,6 +199,80 @@ func TestOutsideReachesNoThirdNetwork_NAT16(t *testing.T) {
 	}
 }
 
+// TestPoolIsNoSource_NAT16 has a neighbour on the outside, and a host of a third network, send
+// through the CGN from the outside address of a subscriber, and from each of its ports, to a
+// host that the subscriber talks to. Nothing passes or is remembered: the ports are free for
+// the subscriber's own flows to that host.
+func TestPoolIsNoSource_NAT16(t *testing.T) {
+	w, other, _ := withNeighbours(t)
+	e := blockOf(alice, nat.GateOpen, 0)
+	apply(t, w, e)
+	target := w.echo.Addr()
+	for _, args := range [][]string{ // what the internet host sends to itself goes by the CGN
+		{"rule", "add", "pref", "10", "lookup", "local"},
+		{"rule", "del", "pref", "0"},
+		{"rule", "add", "pref", "5", "iif", "lo", "to", target.Addr().String(), "lookup", "99"},
+		{"route", "add", "default", "via", netlab.OutsideGateway.Addr().String(), "table", "99"},
+	} {
+		if _, err := w.Internet.Output(testContext(t), "ip", args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for place, from := range map[string]*netlab.Namespace{"outside": w.Internet, "third": other} {
+		for port := e.First; port <= e.Last; port++ {
+			p := netlab.Packet{Protocol: netlab.UDP, Source: netip.AddrPortFrom(eip, uint16(port)), Destination: target, Payload: []byte("stranger")}
+			if err := from.Send(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.capture.Settle(testContext(t), w.CGN, target.Addr()); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := w.CGN.Conntrack(testContext(t), eip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(entries) > 0 {
+			t.Errorf("from %s: conntrack remembers %d, the first is %s", place, len(entries), entries[0])
+		}
+		if seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5000), target); err != nil || !inBlock(e, seen) {
+			t.Errorf("after packets from %s the subscriber is seen from %v: %v", place, seen, err)
+		}
+		run(t, w.Lab, "conntrack", "-F")
+	}
+	w.dropped(t, chainForward, "outside source")
+}
+
+// TestOutsideIsNoSubscriber_I10 has a neighbour on the outside send to the machine itself with
+// the inside address of a subscriber: nothing is remembered, which would count as a session of
+// the subscriber's, and keep it from opening its own.
+func TestOutsideIsNoSubscriber_I10(t *testing.T) {
+	w, _, _ := withNeighbours(t)
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	source := netip.AddrPortFrom(alice, 5000)
+	for _, to := range []netip.Prefix{netlab.OutsideGateway, netlab.InsideGateway} {
+		for kind, p := range strangers(source, netip.AddrPortFrom(to.Addr(), 7000)) {
+			if err := w.Internet.Send(p); err != nil {
+				t.Fatalf("%s to %v: %v", kind, to, err)
+			}
+		}
+	}
+	if err := w.capture.Settle(testContext(t), w.CGN, w.Remotes[0]); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := w.CGN.Conntrack(testContext(t), alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) > 0 {
+		t.Errorf("conntrack remembers %q", entries)
+	}
+	w.dropped(t, chainInput, "inside source, from outside")
+	if seen, err := w.Subscriber.AskUDP(testContext(t), source, w.echo.Addr()); err != nil {
+		t.Errorf("the subscriber is seen from %v: %v", seen, err)
+	}
+}
+
 // captureThird captures towards the third network, until the end of the test.
 func captureThird(t *testing.T, w wireTest) *netlab.Capture {
 	t.Helper()

@@ -14,6 +14,7 @@ const (
 	mapGate              = "gate"
 	mapBlock             = "block"
 	setInsidePrefixes    = "inside_prefixes"
+	setOutsidePrefixes   = "outside_prefixes"
 	setInsideInterfaces  = "inside_interfaces"
 	setOutsideInterfaces = "outside_interfaces"
 	setProtocols         = "protocols"
@@ -102,10 +103,12 @@ func newChains() []chain {
 //
 // What comes from elsewhere and belongs to no flow of a subscriber's, nor to a mapping, is
 // dropped here, before conntrack confirms it: confirmed, it would hold the tuple of a flow
-// of the subscriber's, which would then go untranslated. Other packets that have nothing to
-// do with subscribers pass, for the operator's own firewall, unless they would open a network
-// that is neither inside nor outside to hosts outside. No packet of a subscriber's comes to
-// those rules.
+// of the subscriber's, which would then go untranslated. So does what has an outside address
+// as its source already, which subscribers' packets get only behind these rules: sent from
+// each port of a block, it would leave the subscriber none towards that host. Other packets
+// that have nothing to do with subscribers pass, for the operator's own firewall, unless they
+// would open a network that is neither inside nor outside to hosts outside. No packet of a
+// subscriber's comes to those rules.
 //
 // A draining subscriber keeps what conntrack has confirmed. Its state would not
 // do: a flow that was never answered, such as one-way UDP, stays new.
@@ -119,6 +122,8 @@ func forwardRules(o Options) []rule {
 		[]rule{
 			{chainForward, "towards an interface that is not inside",
 				then(in(loadTarget, setInsidePrefixes), countedDrop()...)},
+			{chainForward, "outside source, not translated here",
+				then(in(loadSource, setOutsidePrefixes), countedDrop()...)},
 
 			{chainFromInside, "", []expr.Any{jump(chainUpstream)}},
 			{chainFromInside, "", then(in(loadOutputName, setOutsideInterfaces), leave())},
@@ -176,8 +181,9 @@ func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule 
 // knew before its gate opened is never translated, and must not leave (DEL-05).
 //
 // What a subscriber opens to the machine itself takes room in the conntrack table as well:
-// the chain of the input hook bounds that, and does nothing else. It sees the first packet
-// of a flow alone, before conntrack confirms the flow.
+// the chain of the input hook bounds that, and lets nobody outside open it with a
+// subscriber's address. It sees the first packet of a flow alone, before conntrack confirms
+// the flow.
 //
 // There is a rule for each protocol because nft, reading back what it listed,
 // takes ports in a map only after a match of one.
@@ -185,6 +191,8 @@ func natRules(inside []string) []rule {
 	toOutside := in(loadOutputName, setOutsideInterfaces)
 	fromInside := in(loadSource, setInsidePrefixes)
 	rules := slices.Concat([]rule{
+		{chainInput, "inside source, from outside",
+			then(slices.Concat(in(loadInputName, setOutsideInterfaces), fromInside), countedDrop()...)},
 		{chainInput, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
 	}, onInside(chainInput, loadInputName, inside, goTo(chainToMachine)), []rule{
 		{chainSrcnat, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},

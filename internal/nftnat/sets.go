@@ -63,6 +63,11 @@ func newSets(o Options) []set {
 			shape:    shape{flags: unix.NFT_SET_INTERVAL, keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
 			userdata: byteOrders(orderBig), members: elementsOf(spansOf(o.InsidePrefixes)),
 		},
+		{
+			name:     setOutsidePrefixes,
+			shape:    shape{flags: unix.NFT_SET_INTERVAL, keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
+			userdata: byteOrders(orderBig), members: elementsOf(spansOf(o.OutsidePrefixes)),
+		},
 		interfaceSet(setInsideInterfaces, o.InsideInterfaces),
 		interfaceSet(setOutsideInterfaces, o.OutsideInterfaces),
 		{
