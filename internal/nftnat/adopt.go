@@ -35,13 +35,21 @@ func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed 
 		return false, err
 	}
 	if !fresh {
-		if !b.Empty() {
-			k.logProgramming(standing, fresh)
-			if err := k.conn.Commit(ctx, &b); err != nil {
-				return false, err
-			}
+		if b.Empty() {
+			return false, k.known.identify(ctx)
 		}
-		return !b.Empty(), k.known.identify(ctx)
+		k.logProgramming(standing, fresh)
+		err := k.conn.Commit(ctx, &b)
+		if err == nil {
+			return true, k.known.identify(ctx)
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return false, err
+		}
+		// A map of others, or an element that they put into ours, leads to a chain of theirs.
+		if err := r.anew(&b); err != nil {
+			return false, err
+		}
 	}
 	if standing.exists && !k.known.exact() {
 		if err := k.known.salvage(ctx); err != nil {
@@ -51,7 +59,7 @@ func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed 
 	if k.unused = k.unused && k.known.len() == 0; k.unused {
 		r.addSet(unusedMark, &b)
 	}
-	k.logProgramming(standing, fresh)
+	k.logProgramming(standing, true)
 	if err := k.unheard(ctx, func() (int, error) { return k.fillAll(ctx, &b) }); err != nil {
 		return true, err
 	}
@@ -65,7 +73,7 @@ func (k *knownElements) salvage(ctx context.Context) error {
 	gates, blocks := make(map[address]nat.Gate), make(map[address]block)
 	err := errors.Join(
 		elements(ctx, k.conn, k.table, mapGate, func() { clear(gates) }, func(attrs []byte) {
-			if inside, g, ok := parseGate(attrs); ok {
+			if inside, g, ok := parseGate(attrs); ok && g != foreign {
 				gates[inside] = g
 			}
 		}),

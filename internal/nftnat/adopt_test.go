@@ -93,6 +93,58 @@ func TestTamperedTableIsPutRight(t *testing.T) {
 	}
 }
 
+// TestChainsOfOthersThatAreUsed has others add chains to the table that cannot be deleted,
+// since a map of theirs, or an element that they put into ours, leads there. The rule that
+// they added with it, which lets everybody pass, is gone at once all the same, and
+// subscribers keep what they have.
+func TestChainsOfOthersThatAreUsed_I3(t *testing.T) {
+	for name, script := range map[string]string{
+		"by a map of theirs": "add map ip sessiond theirs { type ipv4_addr : verdict; }; add element ip sessiond theirs { 192.0.2.1 : jump extra }",
+		"by an element":      "add element ip sessiond gate { 100.64.9.9 : jump extra }",
+	} {
+		t.Run(name, func(t *testing.T) {
+			lab := newLab(t)
+			k := startKernel(t, labOptions(lab))
+			apply(t, k, blockOf(alice, nat.GateOpen, 0))
+			want := withoutHandles(ruleHandles(t, lab))
+			run(t, lab, "nft", "add chain ip sessiond extra; add rule ip sessiond extra accept; insert rule ip sessiond forward accept; "+script)
+			eventually(t, func() error {
+				if got := withoutHandles(ruleHandles(t, lab)); got != want {
+					return fmt.Errorf("table is\n%s\nwant\n%s", got, want)
+				}
+				return nil
+			})
+			apply(t, k, blockOf(bob, nat.GateOpen, 1))
+			wantEntries(t, k, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
+		})
+	}
+}
+
+// TestVerdictOfOthersOpensNobody: an element of the gate with a verdict that is not ours is
+// not put back when the table is made anew.
+func TestVerdictOfOthersOpensNobody_I3(t *testing.T) {
+	lab := newLab(t)
+	k := startKernel(t, labOptions(lab))
+	apply(t, k, blockOf(alice, nat.GateOpen, 0))
+	run(t, lab, "nft", "add element ip sessiond gate { 100.64.9.9 : accept }")
+	eventually(t, func() error {
+		if g := k.known.at(address{100, 64, 9, 9}).gate; g != foreign {
+			return fmt.Errorf("the gate is taken for %v", g)
+		}
+		return nil
+	})
+	run(t, lab, "nft", "flush ruleset")
+	eventually(t, func() error {
+		switch gate := run(t, lab, "sh", "-c", "nft list map ip sessiond gate 2>&1 || true"); {
+		case strings.Contains(gate, "100.64.9.9"):
+			t.Fatalf("it is put back: %s", gate)
+		case !strings.Contains(gate, alice.String()+" : return"):
+			return fmt.Errorf("alice's is not put back: %s", gate)
+		}
+		return nil
+	})
+}
+
 // withoutHandles makes tables comparable: without handles, and with the chains,
 // which the kernel lists in the order they were made, sorted.
 func withoutHandles(s string) string {

@@ -34,11 +34,16 @@ type cell struct {
 // nobody be mistaken for open, and differs from Closed so that it is deleted.
 const foreign nat.Gate = 255
 
-func (c cell) entry(inside address) nat.Entry {
-	e := nat.Entry{Inside: inside.addr(), Gate: c.gate}
+// ours is the cell without a verdict that is not ours.
+func (c cell) ours() cell {
 	if c.gate == foreign {
-		e.Gate = nat.GateClosed
+		c.gate = nat.GateClosed
 	}
+	return c
+}
+
+func (c cell) entry(inside address) nat.Entry {
+	e := nat.Entry{Inside: inside.addr(), Gate: c.ours().gate}
 	if c.block != (block{}) {
 		e.Block = nat.Block{Outside: c.outside.addr(), First: nat.Port(c.first), Last: nat.Port(c.last)}
 	}
@@ -76,7 +81,9 @@ func parseGate(attrs []byte) (inside address, g nat.Gate, ok bool) {
 	case verdictCode(expr.VerdictReturn):
 		g = nat.GateOpen
 	case verdictCode(expr.VerdictGoto):
-		g = nat.GateDraining
+		if nlmsg.String(nlmsg.Attr(verdict, unix.NFTA_VERDICT_CHAIN)) == chainDraining {
+			g = nat.GateDraining
+		}
 	}
 	return address(key), g, true
 }

@@ -31,8 +31,7 @@ func (r *ruleset) plan(s *standing, b *wire.Batch) (fresh bool, err error) {
 	case !s.exists:
 		return true, r.create(b)
 	case !r.fits(s):
-		r.delTable(b)
-		return true, r.create(b)
+		return true, r.anew(b)
 	}
 	if s.dormant {
 		r.addTable(b)
@@ -59,6 +58,13 @@ func (r *ruleset) fits(s *standing) bool {
 		}
 	}
 	return true
+}
+
+// anew makes b delete the table, with all that others put into it, and make it.
+func (r *ruleset) anew(b *wire.Batch) error {
+	b.Reset()
+	r.delTable(b)
+	return r.create(b)
 }
 
 // create makes the whole table.

@@ -354,8 +354,8 @@ func (s *shadow) fillAt(list []netip.Addr) []change {
 	defer s.mu.RUnlock()
 	made := make([]change, 0, len(list))
 	for _, inside := range list {
-		if h, ok := s.cells.At(inside); ok && h.cell != (cell{}) {
-			made = append(made, change{inside: inside.As4(), to: h.cell})
+		if h, ok := s.cells.At(inside); ok && h.ours() != (cell{}) {
+			made = append(made, change{inside: inside.As4(), to: h.ours()})
 		}
 	}
 	return made
@@ -369,10 +369,10 @@ func (s *shadow) fillFrom(dst []change, from netip.Addr, who func(netip.Addr) bo
 	defer s.mu.RUnlock()
 	size := batchFrame
 	for inside, h := range s.cells.From(from) {
-		if h.cell == (cell{}) || !who(inside) {
+		if h.ours() == (cell{}) || !who(inside) {
 			continue
 		}
-		c := change{inside: inside.As4(), to: h.cell}
+		c := change{inside: inside.As4(), to: h.ours()}
 		if size += c.wireBytes(); size > limit && len(dst) > 0 {
 			return dst, inside
 		}
