@@ -187,16 +187,17 @@ func (c *Claimant) set(ctx context.Context, group, was string) (bool, error) {
 	return true, nil
 }
 
-// dead reports whether the owner is known to be dead: its network namespace is
-// ours, and its name is free there. The place identifies one boot of one
-// machine, so the name would be found if the owner lived.
+// dead reports whether the owner is known to be dead: it worked in the namespace
+// that we work in, and shows no sign of life there. The place is that of one boot
+// of one machine, so the sign is looked for where it would be. A stranger could take it only
+// once it was given back.
 func (c *Claimant) dead(line string) bool {
 	var o owner
 	if json.Unmarshal([]byte(line), &o) != nil || o.Instance == "" || o.Place == "" || o.Place != c.self.Place {
 		return false
 	}
 	taken, err := whoHas(c.namespace, signOf(o.Instance))
-	return err == nil && taken == nil
+	return err == nil && (taken == nil || taken.stranger())
 }
 
 // Renew renews the leases of all groups taken, and takes those again that have

@@ -3,14 +3,21 @@ package ownership
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// A name is an abstract unix socket. It belongs to a network namespace, only
-// one process at a time can have it, and the kernel frees it as soon as that
-// process ends, in any way (unix(7)). Connections to it are never accepted.
-type name struct{ fd int }
+// A name is an abstract unix socket: it belongs to a network namespace, one process
+// at a time has it, and the kernel takes it back in the moment the process ends,
+// however it ends (unix(7)). Nobody answers at it.
+type name struct {
+	text string
+	fd   int
+}
 
 // A takenError identifies the process that has a name.
 type takenError struct {
@@ -23,6 +30,51 @@ func (e *takenError) Error() string {
 		return "a process that cannot be seen from here, in another container perhaps"
 	}
 	return fmt.Sprintf("process %d of user %d", e.pid, e.uid)
+}
+
+// stranger reports whether no sessiond has the name: it is that of a user who is neither
+// root nor ours, in a process that may not program the kernel. Of a process that cannot be
+// seen nothing is known; the one who took the name and is gone left it to others.
+func (e *takenError) stranger() bool {
+	if e.pid == 0 || e.uid == 0 || int(e.uid) == os.Geteuid() {
+		return false
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.pid))
+	return err != nil || !administers(string(status), e.uid)
+}
+
+// administers reports whether the status of a process (proc_pid_status(5)) tells of a user
+// with CAP_NET_ADMIN. One who became somebody else, as by sudo, has that of another.
+func administers(status string, uid uint32) bool {
+	var users, capable bool
+	for line := range strings.Lines(status) {
+		field, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch field {
+		case "Uid": // real, effective, saved, of the file system
+			users = !slices.ContainsFunc(strings.Fields(value), func(u string) bool { return u != fmt.Sprint(uid) })
+		case "CapEff":
+			bits, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+			capable = err == nil && bits>>unix.CAP_NET_ADMIN&1 != 0
+		}
+	}
+	return users && capable
+}
+
+// namesWith lists the abstract names in the network namespace of the calling thread that
+// begin so.
+func namesWith(begin string) ([]string, error) {
+	sockets, err := os.ReadFile("/proc/thread-self/net/unix")
+	if err != nil {
+		return nil, fmt.Errorf("list the names of unix sockets: %w", err)
+	}
+	var names []string
+	for line := range strings.Lines(string(sockets)) {
+		if _, text, ok := strings.Cut(line, " @"+begin); ok {
+			names = append(names, begin+strings.TrimSuffix(text, "\n"))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil // who asked one and was not answered has its name too
 }
 
 // takeName takes a name in a namespace, or returns a *takenError.
@@ -48,7 +100,7 @@ func bindName(text string) (*name, error) {
 		err = unix.Listen(fd, waiting)
 	}
 	if err == nil {
-		return &name{fd}, nil
+		return &name{text, fd}, nil
 	}
 	_ = unix.Close(fd)
 	if !errors.Is(err, unix.EADDRINUSE) {

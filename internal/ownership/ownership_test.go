@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,28 +22,56 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// holder is the environment variable that makes the test binary lock a table,
-// given as NAMESPACE/TABLE, until it is killed.
-const holder = "SESSIOND_TEST_HOLD"
+// Environment variables that make the test binary a process which holds something until it
+// is killed: a table, given as NAMESPACE/TABLE, or a name, as nobody.
+const (
+	holder   = "SESSIOND_TEST_HOLD"
+	squatter = "SESSIOND_TEST_SQUAT"
+)
 
 func TestMain(m *testing.M) {
 	if what, ok := os.LookupEnv(holder); ok {
 		namespace, table, _ := strings.Cut(what, "/")
-		if _, err := LockTable(context.Background(), namespace, table); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
+		_, err := LockTable(context.Background(), namespace, table)
+		hold(err)
+	}
+	if text, ok := os.LookupEnv(squatter); ok {
+		const nobody = 65534
+		err := syscall.Setuid(nobody)
+		if err == nil {
+			_, err = bindName(text)
 		}
-		fmt.Println("holds")
-		select {}
+		hold(err)
 	}
 	os.Exit(m.Run())
 }
 
-// startHolder starts a process that locks a table.
+// hold says that something is held, and goes on holding it.
+func hold(err error) {
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("holds")
+	select {}
+}
+
+// startHolder starts a process that holds a table.
 func startHolder(t *testing.T, namespace, table string) *exec.Cmd {
 	t.Helper()
+	return startWith(t, holder+"="+namespace+"/"+table)
+}
+
+// startSquatter starts a process of a user who may nothing, which holds a name.
+func startSquatter(t *testing.T, text string) *exec.Cmd {
+	t.Helper()
+	return startWith(t, squatter+"="+text)
+}
+
+func startWith(t *testing.T, variable string) *exec.Cmd {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), holder+"="+namespace+"/"+table)
+	cmd.Env = append(os.Environ(), variable)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -96,8 +125,76 @@ func TestTableHasOneProcess_I7(t *testing.T) {
 	}
 }
 
-// TestManyAskers: the name is found taken even when its queue of connections is
-// full.
+// TestStrangersLockNothing: any user of the machine can take the name of a table, and of a
+// daemon that was killed. That keeps no daemon from the table, nor from its groups; and of
+// daemons one has the table, whatever strangers hold and give back.
+func TestStrangersLockNothing_I10(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	t.Parallel()
+	table := tableName()
+	name := "sessiond/table/" + table
+	strangers := []*exec.Cmd{startSquatter(t, name), startSquatter(t, name+"/more")}
+	lock, err := LockTable(t.Context(), "", table)
+	if err != nil {
+		t.Fatalf("a stranger has the name: %v", err)
+	}
+	other := exec.Command(os.Args[0])
+	other.Env = append(os.Environ(), holder+"=/"+table)
+	if out, err := other.Output(); err == nil || !strings.Contains(string(out), fmt.Sprintf("process %d ", os.Getpid())) {
+		t.Errorf("a second daemon, while strangers have the name: %s, %v", out, err)
+	}
+	for _, s := range strangers {
+		_, _ = s.Process.Kill(), s.Wait()
+	}
+	other = exec.Command(os.Args[0])
+	other.Env = append(os.Environ(), holder+"=/"+table)
+	if out, err := other.Output(); err == nil || !strings.Contains(string(out), fmt.Sprintf("process %d ", os.Getpid())) {
+		t.Errorf("a second daemon, once the stranger gave the name back: %s, %v", out, err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	startHolder(t, "", table)
+}
+
+// TestStrangerIsNoSignOfLife: who takes the name of an instance that was killed does not
+// keep its groups from the next one.
+func TestStrangerIsNoSignOfLife_I10(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	w := newWorld(t)
+	dead := w.claimant("cgn1", false)
+	w.must(dead.Take(t.Context(), "default"))
+	w.must(dead.Close())
+	startSquatter(t, signOf(dead.self.Instance))
+	began := time.Now()
+	w.must(w.claimant("cgn1", false).Take(t.Context(), "default"))
+	if took := time.Since(began); took > Lease/4 {
+		t.Errorf("the group of a dead instance is taken after %v", took)
+	}
+}
+
+// TestAdministers reads the status of processes.
+func TestAdministers(t *testing.T) {
+	const status = "Name:\tx\nUid:\t999\t%s\t999\t999\nCapEff:\t%s\n"
+	for what, c := range map[string]struct {
+		effective, capabilities string
+		want                    bool
+	}{
+		"the daemon as a user of its own": {"999", "0000000000003000", true},
+		"a user who may nothing":          {"999", "0000000000000000", false},
+		"a user who may send raw packets": {"999", "0000000000002000", false},
+		"a user who began sudo":           {"0", "000001ffffffffff", false},
+	} {
+		if got := administers(fmt.Sprintf(status, c.effective, c.capabilities), 999); got != c.want {
+			t.Errorf("%s: %t", what, got)
+		}
+	}
+	if administers("Uid:\t999\t999\t999\t999\n", 999) || administers("CapEff:\t0000000000003000\n", 999) || administers("", 999) {
+		t.Error("a status that lacks something tells of a daemon")
+	}
+}
+
+// TestManyAskers: who has a name is told even after more asked than are waited for.
 func TestManyAskers(t *testing.T) {
 	t.Parallel()
 	table := tableName()

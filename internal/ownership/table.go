@@ -2,8 +2,10 @@ package ownership
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
@@ -23,7 +25,7 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 	ctx, cancel := context.WithTimeout(ctx, handover)
 	defer cancel()
 	for {
-		n, err := takeName(namespace, "sessiond/table/"+table)
+		n, err := takeTable(namespace, "sessiond/table/"+table)
 		if err == nil {
 			return &Table{n}, nil
 		}
@@ -35,6 +37,44 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 			return nil, fmt.Errorf("table ip %s is programmed by another sessiond already, %w; stop that one, or give this one a network namespace (nat.netns) of its own", table, taken)
 		}
 	}
+}
+
+// takeTable takes the name of a table. Any user of the machine can take that first, and
+// would keep every daemon from the table: where a stranger has it, another name that
+// begins so, and that nobody could foresee, does as well. So all of those are looked at.
+func takeTable(namespace, text string) (n *name, err error) {
+	err = within(namespace, func() error {
+		taken := (*takenError)(nil)
+		if n, err = bindName(text); errors.As(err, &taken) && taken.stranger() {
+			n, err = bindName(text + "/" + rand.Text())
+		}
+		if err != nil {
+			return err
+		}
+		if err := othersWith(text, n.text); err != nil {
+			return errors.Join(err, n.close())
+		}
+		return nil
+	})
+	return n, err
+}
+
+// othersWith returns a *takenError for a daemon that has a name which is text or follows
+// it, but not own.
+func othersWith(text, own string) error {
+	names, err := namesWith(text)
+	if err != nil {
+		return err
+	}
+	for _, other := range names {
+		if other == own || other != text && !strings.HasPrefix(other, text+"/") {
+			continue
+		}
+		if taken, err := askName(other); err != nil || taken != nil && !taken.stranger() {
+			return errors.Join(errOf(taken), err)
+		}
+	}
+	return nil
 }
 
 // Close gives the table up.
