@@ -35,6 +35,7 @@ const (
 	tcEgress   = 0xfffffff3 // TC_H_CLSACT with TC_H_MIN_EGRESS
 	tcaKind    = 1
 	tcaOptions = 2
+	tcaChain   = 11
 
 	bpfOpsLen       = 4 // TCA_BPF_OPS_LEN
 	bpfOps          = 5 // TCA_BPF_OPS
@@ -161,10 +162,35 @@ func (b *barrier) restoreOn(name string) error {
 		return err
 	}
 	standing, err := b.standing(index)
-	if err != nil || slices.Equal(standing, b.program) {
+	if err != nil {
 		return err
 	}
-	return b.put(index)
+	if !slices.Equal(standing, b.program) {
+		if err := b.put(index); err != nil {
+			return err
+		}
+	}
+	return b.comesFirst(index)
+}
+
+// comesFirst returns an error if a filter of others comes before the barrier: what it lets
+// pass ("ok") the kernel asks no other filter about. Those of other chains come only by way of
+// one of the first.
+func (b *barrier) comesFirst(index uint32) error {
+	filters, err := b.ask(unix.RTM_GETTFILTER, netlink.Dump, tcMessage{index: index, parent: tcEgress})
+	if err != nil {
+		return fmt.Errorf("list filters: %w", err)
+	}
+	for _, f := range filters {
+		at, kind := parseTC(f)
+		preference := at.info >> 16
+		beside := preference == barrierPreference && at.handle != 0 && at.handle != barrierHandle // of one preference the newest is first
+		if (preference < barrierPreference || beside) && chainOf(f) == 0 {
+			return fmt.Errorf("a filter of others, %s of preference %d, comes before it, and what that one lets pass is not kept back: give it a preference above %d",
+				kind, preference, barrierPreference)
+		}
+	}
+	return nil
 }
 
 // put puts the program on an interface, in place of one of ours that stands there.

@@ -214,6 +214,41 @@ func TestBarrierBesideOthers_I8(t *testing.T) {
 	}
 }
 
+// TestFilterBeforeTheBarrier: what a filter of others lets pass at an earlier place does not
+// come to the barrier, which is said to stand no longer, until that filter is gone.
+func TestFilterBeforeTheBarrier(t *testing.T) {
+	lab := newLab(t)
+	var lines logLines
+	o := labOptions(lab)
+	o.Logger = lines.logger()
+	k := startKernel(t, o)
+	wantBarrier(t, lab, "i0")
+	stands := func(want bool) {
+		t.Helper()
+		eventually(t, func() error {
+			if k.Barrier() != want {
+				return fmt.Errorf("the barrier is said to stand: %t", !want)
+			}
+			return nil
+		})
+	}
+	stands(true)
+	run(t, lab, "tc", "filter", "add", "dev", "i0", "egress", "pref", "94", "bpf", "da", "bytecode", "1,6 0 0 0")
+	run(t, lab, "tc", "filter", "add", "dev", "i0", "ingress", "pref", "1", "bpf", "da", "bytecode", "1,6 0 0 0")
+	run(t, lab, "tc", "filter", "add", "dev", "i0", "egress", "chain", "7", "pref", "1", "bpf", "da", "bytecode", "1,6 0 0 0")
+	for _, place := range [][]string{{"pref", "1"}, {"pref", "93", "handle", "0x7"}} {
+		k.barrier.restore()
+		stands(true)
+		run(t, lab, "tc", append(append([]string{"filter", "add", "dev", "i0", "egress"}, place...), "bpf", "da", "bytecode", "1,6 0 0 0")...)
+		stands(false)
+		run(t, lab, "tc", append(append([]string{"filter", "del", "dev", "i0", "egress"}, place...), "bpf")...)
+		stands(true)
+	}
+	if said := strings.Count(lines.String(), "a filter of others, bpf of preference"); said != 2 {
+		t.Errorf("said %d times, want twice: %s", said, lines.String())
+	}
+}
+
 // TestRetiredInterfaceLosesItsBarrier also finds that a qdisc that is left empty goes.
 func TestRetiredInterfaceLosesItsBarrier(t *testing.T) {
 	lab := newLab(t)

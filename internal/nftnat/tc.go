@@ -42,6 +42,20 @@ func parseTC(m netlink.Message) (at tcMessage, kind string) {
 	return at, kind
 }
 
+// chainOf reads the chain of a filter.
+func chainOf(m netlink.Message) uint32 {
+	d, err := netlink.NewAttributeDecoder(m.Data[tcMessageLen:])
+	if err != nil {
+		return 0
+	}
+	for d.Next() {
+		if d.Type() == tcaChain {
+			return d.Uint32()
+		}
+	}
+	return 0
+}
+
 // programOf reads the program of a filter; nil if it is no BPF filter.
 func programOf(m netlink.Message) (program []byte) {
 	if _, kind := parseTC(m); kind != "bpf" {
