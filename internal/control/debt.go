@@ -13,6 +13,10 @@ import (
 // gRPC keeps the reply to a call until its peer accepts it, and reports
 // nothing. The frames show it: the call has left its handler, and its end was
 // not sent.
+//
+// gRPC keeps some state of a call that its peer takes back until it writes next, without a
+// bound: a million of them in 8 s took 650 MB. So a peer that takes back many calls is read
+// from more slowly.
 type debt struct {
 	connection *connection
 	limit      time.Duration // longest time in which a peer may owe without taking anything
@@ -24,10 +28,16 @@ type debt struct {
 	progress time.Time           // time of the last end of a call sent, or of the begin of the debt
 	look     *time.Timer         // runs while there is a debt, else nil
 	over     bool                // the connection has ended
+	paid     time.Time           // when calls that were taken back are no more than they may be
+	ended    chan struct{}       // closed when the connection ends
 }
 
+// Calls that the peer of a connection may take back before they are over: a second, and
+// at once.
+const resetsPerSecond, resetsAtOnce = 100, 100
+
 func newDebt(c *connection, limit time.Duration) *debt {
-	return &debt{connection: c, limit: limit, asked: map[uint32]struct{}{}, progress: time.Now()}
+	return &debt{connection: c, limit: limit, asked: map[uint32]struct{}{}, progress: time.Now(), ended: make(chan struct{})}
 }
 
 // begin and end mark the begin and end of a call's handler.
@@ -50,11 +60,37 @@ func (d *debt) came(f frameHead) {
 		d.newest = f.stream
 		d.asked[f.stream] = struct{}{}
 	case f.kind == http2.FrameRSTStream:
-		delete(d.asked, f.stream)
+		if _, owed := d.asked[f.stream]; owed {
+			delete(d.asked, f.stream)
+			d.takenBackLocked(time.Now())
+		}
 	default:
 		return
 	}
 	d.noteLocked()
+}
+
+func (d *debt) takenBackLocked(now time.Time) {
+	if earliest := now.Add(-resetsAtOnce * time.Second / resetsPerSecond); d.paid.Before(earliest) {
+		d.paid = earliest
+	}
+	d.paid = d.paid.Add(time.Second / resetsPerSecond)
+}
+
+// rest waits until the peer has taken back no more calls than it may, or the connection ends.
+func (d *debt) rest() {
+	d.mu.Lock()
+	wait := time.Until(d.paid)
+	d.mu.Unlock()
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-d.ended:
+	}
 }
 
 // went processes the head of a sent frame.
@@ -99,11 +135,12 @@ func (d *debt) collect() {
 	d.connection.abandon()
 }
 
-// forget stops the timer when the connection ends.
+// forget stops the timer and the waits when the connection ends. It is called once.
 func (d *debt) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.over = true
+	close(d.ended)
 	d.noteLocked()
 }
 
@@ -165,6 +202,7 @@ func newFramed(c net.Conn, d *debt) *framed {
 func (f *framed) Read(p []byte) (int, error) {
 	n, err := f.Conn.Read(p)
 	f.came.scan(p[:n], f.debt.came)
+	f.debt.rest()
 	return n, err
 }
 

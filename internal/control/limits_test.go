@@ -223,28 +223,10 @@ func TestReplyThatIsNotTaken_I10(t *testing.T) {
 	if _, err := patient.GetStatus(t.Context(), &pb.GetStatusRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := net.Dial("tcp", server.Address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = raw.Close() })
-	if _, err := io.WriteString(raw, http2.ClientPreface); err != nil {
-		t.Fatal(err)
-	}
-	var headers bytes.Buffer
-	encoder := hpack.NewEncoder(&headers)
-	for _, f := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", "/sessiond.v1.ControlService/GetStatus"}, {":authority", "x"},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
-	} {
-		if err := encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	frames := http2.NewFramer(raw, raw)
-	err = errors.Join(
+	frames, headers := rawCall(t, server.Address, "/sessiond.v1.ControlService/GetStatus")
+	err := errors.Join(
 		frames.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}),
-		frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers.Bytes(), EndHeaders: true}),
+		frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers, EndHeaders: true}),
 		frames.WriteData(1, true, make([]byte, 5)),
 	)
 	if err != nil {
@@ -258,6 +240,78 @@ func TestReplyThatIsNotTaken_I10(t *testing.T) {
 	defer told.mu.Unlock()
 	if told.counts["opened"] != 2 {
 		t.Errorf("who takes its replies had to dial again: %v", told.counts)
+	}
+}
+
+// rawCall connects, and returns what writes and reads frames, and the header block of a call.
+func rawCall(t *testing.T, address, method string) (*http2.Framer, []byte) {
+	t.Helper()
+	raw, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = raw.Close() })
+	if _, err := io.WriteString(raw, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	var headers bytes.Buffer
+	encoder := hpack.NewEncoder(&headers)
+	encoder.SetMaxDynamicTableSize(0) // or the block is good for one call
+	for _, f := range [][2]string{
+		{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "x"},
+		{"content-type", "application/grpc"}, {"te", "trailers"},
+	} {
+		if err := encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return http2.NewFramer(raw, raw), headers.Bytes()
+}
+
+// TestCallsTakenBackArePaced_I10: who opens calls and takes them back, for which gRPC would
+// keep more and more, is read from slowly; who takes back some is not.
+func TestCallsTakenBackArePaced_I10(t *testing.T) {
+	t.Parallel()
+	server := controltest.Serve(t, controltest.Scene(), limited(control.Limits{}, newLedger()))
+	frames, headers := rawCall(t, server.Address, "/sessiond.v1.SubscriberService/WatchSubscribers")
+	if err := frames.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	next := uint32(1)
+	takeBack := func(calls int) time.Duration {
+		t.Helper()
+		began := time.Now()
+		for range calls {
+			err := errors.Join(
+				frames.WriteHeaders(http2.HeadersFrameParam{StreamID: next, BlockFragment: headers, EndHeaders: true}),
+				frames.WriteRSTStream(next, http2.ErrCodeCancel),
+			)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next += 2
+		}
+		if err := frames.WritePing(false, [8]byte{}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			f, err := frames.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ping, ok := f.(*http2.PingFrame); ok && ping.IsAck() {
+				return time.Since(began)
+			}
+		}
+	}
+	if took := takeBack(50); took > time.Second {
+		t.Errorf("50 calls that are taken back keep the connection for %v", took)
+	}
+	if took := takeBack(350); took < 2*time.Second {
+		t.Errorf("350 calls that are taken back are read within %v", took)
+	}
+	if _, err := pb.NewControlServiceClient(dial(t, server.Address)).GetStatus(t.Context(), &pb.GetStatusRequest{}); err != nil {
+		t.Error(err)
 	}
 }
 
