@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/goccy/go-yaml/token"
+	"golang.org/x/sys/unix"
 )
 
 // Upper bounds of a file. The time of the YAML parser grows with the square of
@@ -17,14 +19,19 @@ const (
 	maxKeys  = 1000      // of one mapping
 )
 
-// readFile reads at most one octet more than the largest file.
-func readFile(file string) ([]byte, error) {
-	f, err := os.Open(file)
+// readWithin bounds the time of reading a fifo whose other end is silent.
+const readWithin = 2 * time.Second
+
+// readFile reads at most one octet more than the most that a file may have. It does not wait
+// for writers: a reload that waited would be the last one.
+func readFile(file string, most int64) ([]byte, error) {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxSize+1))
+	_ = f.SetReadDeadline(time.Now().Add(readWithin)) // only a fifo takes one
+	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
 // bounds measures a file before it is parsed.

@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestBounds: files that would occupy the parser for minutes are refused at
@@ -77,5 +80,39 @@ func TestManyClients(t *testing.T) {
 		if len(c.RADIUS.Clients) != 2000 {
 			t.Errorf("%d clients", len(c.RADIUS.Clients))
 		}
+	}
+}
+
+// TestFifoIsNotWaitedFor: a reload that read from a fifo, to which nobody writes, would be the
+// last one.
+func TestFifoIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	for name, silent := range map[string]bool{"without a writer": false, "with a silent one": true} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "fifo")
+			if err := unix.Mkfifo(file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if silent {
+				f, err := os.OpenFile(file, os.O_RDWR, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+			}
+			refused := make(chan error, 1)
+			go func() {
+				_, _, err := Load(file)
+				refused <- err
+			}()
+			select {
+			case err := <-refused:
+				if err == nil {
+					t.Error("it is taken")
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("it is waited for")
+			}
+		})
 	}
 }

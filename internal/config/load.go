@@ -17,7 +17,7 @@ import (
 // Errors if the file was read but is not valid. Warnings are for the operator;
 // the configuration is valid despite them.
 func Load(file string) (c Config, warnings []string, err error) {
-	data, err := readFile(file)
+	data, err := readFile(file, maxSize)
 	if err != nil {
 		return Config{}, nil, fmt.Errorf("configuration: %w", err)
 	}
@@ -28,7 +28,7 @@ func Load(file string) (c Config, warnings []string, err error) {
 // configuration itself, that every user of this machine can read. It returns
 // none for an invalid file.
 func Exposed(file string) []string {
-	data, err := readFile(file)
+	data, err := readFile(file, maxSize)
 	if err != nil {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -110,11 +111,15 @@ func sameInterface(a, b string) bool {
 	return a == b || patternA && strings.HasPrefix(beginB, beginA) || patternB && strings.HasPrefix(beginA, beginB)
 }
 
+// longestTimeout fits the kernel's 32 bit count of jiffies at its highest tick rate: of
+// a longer one the kernel would take what is left of it.
+const longestTimeout = math.MaxInt32 / 1000 * time.Second
+
 func (l *loader) settings(v value) {
 	c := &l.config.Settings
 	timer := func(to *time.Duration, least time.Duration, rfc string) func(value) {
 		return func(v value) {
-			if v.duration(to, time.Second) {
+			if v.duration(to, time.Second) && v.maximum(*to, longestTimeout) {
 				v.minimum(*to, least, rfc)
 			}
 		}

@@ -129,6 +129,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"interface with an alias", "[s0]", "['s0:1']", "\"s0:1\" is how other programs write it"},
 		{"third networks half open", "nat:", "nat:\n  outside_to_others: return", ":8: nat.outside_to_others: \"return\" is not known; write one of: drop, accept"},
 		{"negative sessions", "nat:", "nat:\n  max_sessions_per_subscriber: -1", ":8: nat.max_sessions_per_subscriber: -1 is too small; write at least 0"},
+		{"sessions beyond what is counted", "nat:", "nat:\n  max_sessions_per_subscriber: 4294967297", ":8: nat.max_sessions_per_subscriber: 4294967297 is too large; write at most 2147483647"},
 		{"too many sessions without a gate", "nat:", "nat:\n  max_ungated_sessions_per_second: 1000001", ":8: nat.max_ungated_sessions_per_second: 1000001 is too large; write at most 1000000, or 0 for no bound"},
 		{"any interface", "[s0]", "['*']", ":8: nat.inside_interfaces[0]: \"*\" is not an interface name"},
 		{"any outside interface", "[i0]", "['ppp*']", ":9: nat.outside_interfaces[0]: \"ppp*\" is not the name of one interface"},
@@ -138,6 +139,8 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"table", "[i0]", "[i0]\n  table: 'a b'", ":10: nat.table: \"a b\" is not a name here"},
 		{"netns", "[i0]", "[i0]\n  netns: a/b", ":10: nat.netns: \"a/b\" is neither"},
 
+		{"timeout beyond the kernel's", "", "settings: {idle_timeouts: {udp: 4294967296s}}\n", ":14: settings.idle_timeouts.udp: 1193046h28m16s is too long; write at most 596h31m23s"},
+		{"endless secret", "secret: testing123", "secret_file: /dev/zero", "radius.clients[0].secret_file: cannot read /dev/zero: it has more than 512 KiB"},
 		{"duration", "", "    hold: 120\n", ":14: groups[0].hold: \"120\" is not a duration; write a number with its unit"},
 		{"negative", "", "    hold: -1s\n", ":14: groups[0].hold: -1s is too short"},
 		{"fraction", "", "    record_ttl: 1500ms\n", ":14: groups[0].record_ttl: 1.5s is not in whole seconds"},

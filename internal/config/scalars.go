@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -76,6 +77,10 @@ func (v value) positive(to *int) {
 	}
 }
 
+// largestCount is the largest number of what is counted: the index of sessions counts in 32
+// bits.
+const largestCount = math.MaxInt32
+
 // natural reads a whole number of at least 0.
 func (v value) natural(to *int) {
 	var n int
@@ -83,6 +88,8 @@ func (v value) natural(to *int) {
 	case !v.integer(&n):
 	case n < 0:
 		v.errorf("%d is too small; write at least 0", n)
+	case n > largestCount:
+		v.errorf("%d is too large; write at most %d", n, largestCount)
 	default:
 		*to = n
 	}
@@ -133,6 +140,14 @@ func (v value) duration(to *time.Duration, least time.Duration) bool {
 		return true
 	}
 	return false
+}
+
+// maximum refuses a timer that is longer than most, and reports whether it is not.
+func (v value) maximum(d, most time.Duration) bool {
+	if d > most {
+		v.errorf("%v is too long; write at most %v", d, most)
+	}
+	return d <= most
 }
 
 // minimum warns of a timer below the minimum of an RFC.
@@ -222,7 +237,10 @@ func (v value) file(dir string, to *string) []byte {
 		s = filepath.Join(dir, s)
 	}
 	*to = s
-	data, err := os.ReadFile(s)
+	data, err := readFile(s, maxSize)
+	if err == nil && len(data) > maxSize {
+		err = fmt.Errorf("it has more than %d KiB", maxSize>>10)
+	}
 	if err != nil {
 		var cause *fs.PathError
 		if errors.As(err, &cause) {
