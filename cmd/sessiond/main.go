@@ -73,7 +73,11 @@ func start(ctx context.Context, file string, o orders, hangups <-chan os.Signal,
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	log := newLogger(c.Log, stderr)
+	out := newLogWriter(stderr, func(lines int) {
+		newLogger(c.Log, stderr).Warn("lines of the log are left out, as its reader took none for a while", "lines", lines)
+	})
+	defer out.close()
+	log := newLogger(c.Log, out)
 	for _, w := range append(warnings, config.Exposed(file)...) {
 		log.Warn("configuration", "warning", w)
 	}

@@ -2,12 +2,17 @@ package main
 
 import (
 	"bufio"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // asProgram in the environment makes the test binary run as the program.
@@ -23,6 +28,82 @@ func TestMain(m *testing.M) {
 // TestOutlivesTheReaderOfItsLog: the program continues, and ends in order,
 // after the reader of its log has ended.
 func TestOutlivesTheReaderOfItsLog(t *testing.T) {
+	program, log := startProgram(t)
+	read, _ := readUntil(log, "msg=ready")
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Process.Signal(syscall.SIGTERM); err != nil { // it says that it stops
+		t.Fatal(err)
+	}
+	if err := program.Wait(); err != nil {
+		t.Errorf("%v, behind the log\n%s", err, strings.Join(read, "\n"))
+	}
+}
+
+// TestReaderOfItsLogStalls: the program goes on, and ends in order, while who reads its log
+// takes nothing and does not end, as a service that hangs.
+func TestReaderOfItsLogStalls_I10(t *testing.T) {
+	program, log := startProgram(t)
+	defer log.Close()
+	if _, err := unix.FcntlInt(log.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {
+		t.Fatal(err)
+	}
+	read, _ := readUntil(log, "msg=ready")
+	address := ""
+	for _, line := range read {
+		if _, after, ok := strings.Cut(line, "service=http address="); ok {
+			address = after
+		}
+	}
+	reloaded := func() string {
+		t.Helper()
+		resp, err := http.Get("http://" + address + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+			if strings.HasPrefix(lines.Text(), "sessiond_config_last_reload_timestamp_seconds ") {
+				return lines.Text()
+			}
+		}
+		t.Fatal("no time of a reload")
+		return ""
+	}
+	for i := range 60 { // each says more than an eightieth of what the pipe takes
+		before := reloaded()
+		if err := program.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(10 * time.Second); reloaded() == before; {
+			if time.Now().After(deadline) {
+				t.Fatalf("it stands still at reload %d", i)
+			}
+		}
+	}
+	if err := program.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// readUntil reads lines of a log to one that has the text in it.
+func readUntil(log io.Reader, text string) (read []string, found bool) {
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		read = append(read, lines.Text())
+		if strings.Contains(lines.Text(), text) {
+			return read, true
+		}
+	}
+	return read, false
+}
+
+// startProgram starts the program without a kernel and a database, and returns its log.
+func startProgram(t *testing.T) (*exec.Cmd, *os.File) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "sessiond.yaml")
 	if err := os.WriteFile(file, []byte(`redis: {url: embedded}
 radius:
@@ -41,7 +122,6 @@ groups: [{name: default, inside: [100.64.0.0/24], outside: [198.51.100.0/30]}]
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
 	program.Stderr = stderr
 	if err := program.Start(); err != nil {
 		t.Fatal(err)
@@ -49,20 +129,5 @@ groups: [{name: default, inside: [100.64.0.0/24], outside: [198.51.100.0/30]}]
 	if err := stderr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	var read []string
-	for lines := bufio.NewScanner(log); lines.Scan(); {
-		read = append(read, lines.Text())
-		if strings.Contains(lines.Text(), "msg=ready") {
-			break
-		}
-	}
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := program.Process.Signal(syscall.SIGTERM); err != nil { // it logs the stop
-		t.Fatal(err)
-	}
-	if err := program.Wait(); err != nil {
-		t.Errorf("%v, behind the log\n%s", err, strings.Join(read, "\n"))
-	}
+	return program, log
 }
