@@ -30,7 +30,7 @@ type app struct {
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now}
+	a := &app{stdin: stdin, stdout: printed{stdout}, stderr: printed{stderr}, now: time.Now}
 	a.terminal = func() bool { return isTerminal(stdin) }
 	return a
 }
