@@ -83,7 +83,7 @@ func (s *classifier) heardSince(holder *Record) bool {
 }
 
 // onlineSince reports whether an Interim of an unknown session shows it online
-// after the last event of the holder, where both began at about the same time.
+// after the holder's last event, if both began at about the same time.
 // Acct-Session-Time may count from somewhat before the Start, so it cannot
 // order the two more exactly.
 func (s *classifier) onlineSince(holder *Record) bool {
@@ -92,9 +92,9 @@ func (s *classifier) onlineSince(holder *Record) bool {
 }
 
 // inOrder reports whether a Start came after that of the holder, from the same
-// NAS and without a delay that contradicts, but is far behind by the NAS's
-// clock. The later arrival gets the address: otherwise its subscriber would use
-// the holder's ports. If that was wrong, the holder's next Interim corrects it.
+// NAS and without a contrary delay, but is far behind by the NAS's clock. The
+// later arrival gets the address: otherwise its subscriber would use the
+// holder's ports. If that was wrong, the holder's next Interim corrects it.
 func (s *classifier) inOrder(holder *Record) bool {
 	return s.ev.Kind == EventStart && s.ev.NASOnly() == holder.NASOnly() &&
 		!s.ev.Latest.Before(holder.StartedAt) && s.ev.farBehind()

@@ -261,7 +261,7 @@ func TestStopBeforeItsStart_SES12(t *testing.T) {
 	}
 }
 
-// TestFirstStampIsShown: the stamp of an unknown clock is shown as the start,
+// TestFirstStampIsShown_SES13: the stamp of an unknown clock is shown as the start,
 // and decides nothing.
 func TestFirstStampIsShown_SES13(t *testing.T) {
 	var c Clock

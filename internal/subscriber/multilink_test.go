@@ -99,7 +99,7 @@ func TestIPv6IsKept_ACCT29(t *testing.T) {
 	}
 }
 
-// TestLeftBeforeTakeover: a session whose old address another's Start took is
+// TestLeftBeforeTakeover_SES09: a session whose old address another's Start took is
 // not over if its last event there was older than one at its new address.
 func TestLeftBeforeTakeover_SES09(t *testing.T) {
 	w := newWorld()
@@ -161,7 +161,7 @@ func TestMultilinkWithoutItsFirstLink_SES20(t *testing.T) {
 	}
 }
 
-// TestMoveOntoItsRecord: a session that moves to an address where a record
+// TestMoveOntoItsRecord_SES09: a session that moves to an address where a record
 // waits for it updates that record, so that no Created is announced.
 func TestMoveOntoItsRecord_SES09(t *testing.T) {
 	waits := rec(SessionID{}, "alice", 0, 0)

@@ -15,8 +15,8 @@ type Key struct {
 }
 
 // SessionID identifies one accounting session. Acct-Session-Id is unique only
-// within a NAS (RFC 2866 section 5.5), and a NAS name only within the RADIUS
-// client that reports it, so all three make the identity.
+// within a NAS (RFC 2866 section 5.5), and a NAS name only within its RADIUS
+// client. So all three make the identity.
 type SessionID struct {
 	Client        string // configured name of the RADIUS client, or of its realm; "" for records put by hand
 	NAS           string // by default NAS-Identifier, else NAS-IP(v6)-Address, else the packet's source
@@ -81,9 +81,9 @@ type Record struct {
 
 // SameSession reports whether both records may describe the same accounting
 // session of the same user: a change between such records never ends the
-// subscriber's NAT sessions. An empty field agrees with any value, so a record
-// that was rebuilt from a binding, or put by hand, agrees with the session that
-// its BNG reports later.
+// subscriber's NAT sessions. An empty field agrees with any value. So a record
+// rebuilt from a binding, or put by hand, agrees with the session that its BNG
+// reports later.
 func (r *Record) SameSession(o *Record) bool {
 	return agree(r.Client, o.Client) && agree(r.NAS, o.NAS) &&
 		agree(r.AcctSessionID, o.AcctSessionID) && agree(r.UserName, o.UserName)

@@ -77,8 +77,8 @@ func (s *classifier) againstSession() Relation {
 }
 
 // startAgainstOpen: a Start of a session that is online is the Start sent
-// again, unless another user, another address or the NAS's own later stamp
-// shows that the session began anew (SES-12).
+// again. A new session begins only if another user, another address or the
+// NAS's own later stamp shows it (SES-12).
 func (s *classifier) startAgainstOpen() Relation {
 	known := &s.session
 	switch {
@@ -301,7 +301,7 @@ func (s *classifier) beforeRestart(standing Relation) bool {
 
 // startedBefore reports whether a Start is from before the restart. A Start
 // that arrives after an Accounting-On counts as after it if its clock is far
-// behind, because that clock may still have to be set.
+// behind: that clock may still have to be set.
 func (s *classifier) startedBefore(restart Restart) bool {
 	if !s.ev.At.Before(restart.At) {
 		return false
