@@ -11,8 +11,8 @@ import (
 )
 
 // Upper bounds of a file. The time of the YAML parser grows with the square of
-// the depth, of the keys of a mapping and of the number of tags, so that a file
-// of a few hundred thousand octets could occupy it for minutes.
+// the depth, of the keys of a mapping and of the number of tags. A file of a
+// few hundred thousand octets could occupy it for minutes.
 const (
 	maxSize  = 512 << 10 // octets; some thousand RADIUS clients
 	maxDepth = 32        // of nested mappings and lists

@@ -96,9 +96,9 @@ func (v value) interfaces(other []string, dialled bool) []string {
 }
 
 // wildcard reports whether a name would mean several interfaces in iptables
-// (+), nft (*), systemd (?, [) or kernel numbering (%d), or is the name of an
-// interface group (@). Here each would be taken for the name of one interface,
-// which does not exist.
+// (+), nft (*), systemd (?, [) or kernel numbering (%d), or names an interface
+// group (@). Here each would be taken for the name of one interface, which does
+// not exist.
 func wildcard(s string) bool {
 	return strings.HasPrefix(s, "@") || strings.HasSuffix(s, "+") || strings.ContainsAny(s, "*?[]%")
 }
