@@ -118,8 +118,8 @@ func tryLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// lockOwn locks a file if no other user can open it and it still has its name,
-// because the previous holder of the lock removes it.
+// lockOwn locks a file if no other user can open it and it still has its name.
+// The previous holder of the lock removes the name.
 func lockOwn(f *os.File, path string) error {
 	info, err := f.Stat()
 	if err != nil {

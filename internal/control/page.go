@@ -32,9 +32,9 @@ func pageSize(asked int32) (int, error) {
 	}
 }
 
-// A page token is the key of the page's last item after a checksum, which
-// detects a damaged token and a token of another list or filter. The server
-// keeps no state for it.
+// A page token is the key of the page's last item after a checksum. The
+// checksum detects a damaged token, and a token of another list or filter. The
+// server keeps no state for it.
 
 // newToken makes the token for the page after the item with that key. The scope
 // is the list and its filter.

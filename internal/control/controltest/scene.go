@@ -64,8 +64,8 @@ func waits() []inspect.Removal {
 }
 
 // routers returns a normal NAS, one reported through two clients, one whose
-// clock is hours behind, one that never set its clock, one without recent
-// packets, and two with a factory name.
+// clock is hours behind, and one that never set its clock. Another one has no
+// recent packets, and two have a factory name.
 func routers() []inspect.NAS {
 	router := func(client, name string, subscribers int) inspect.NAS {
 		return inspect.NAS{
