@@ -89,7 +89,7 @@ func startWith(t *testing.T, variable string) *exec.Cmd {
 
 func tableName() string { return fmt.Sprintf("test_%d_%d", os.Getpid(), time.Now().UnixNano()) }
 
-// TestTableHasOneProcess: a table locked by another process is refused, with
+// TestTableHasOneProcess_I7: a table locked by another process is refused, with
 // the id of that process; it is free as soon as the process is killed.
 func TestTableHasOneProcess_I7(t *testing.T) {
 	t.Parallel()
@@ -353,7 +353,7 @@ func TestDeadNode(t *testing.T) {
 	}
 }
 
-// TestDeadProcess: the group of a process that is known to be dead, because it
+// TestDeadProcess_I7: the group of a process that is known to be dead, because it
 // was in this namespace, is taken at once.
 func TestDeadProcess_I7(t *testing.T) {
 	t.Parallel()
@@ -368,7 +368,7 @@ func TestDeadProcess_I7(t *testing.T) {
 	}
 }
 
-// TestEmptied: the owner of a group takes it again after Redis was emptied.
+// TestEmptied_I6: the owner of a group takes it again after Redis was emptied.
 func TestEmptied_I6(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
