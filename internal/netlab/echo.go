@@ -17,9 +17,9 @@ type Sighting struct {
 	Source  netip.AddrPort `json:"source"`
 }
 
-// An Echo is a TCP and a UDP server on one address and port. It tells each
-// client its address and port as seen here, in a line at the start of a TCP
-// connection or of each datagram, and then echoes the client's octets.
+// An Echo is a TCP and a UDP server on one address and port. It sends each
+// client its address and port as seen here, in a line before a TCP stream or
+// each datagram. Then it echoes the client's octets.
 type Echo struct {
 	listener net.Listener
 	packets  *net.UDPConn
