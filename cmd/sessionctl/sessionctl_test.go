@@ -320,8 +320,8 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// The golden help contains the default address, which the tester's environment
-// must not change.
+// TestMain unsets the address variable: the golden help contains the default
+// address.
 func TestMain(m *testing.M) {
 	_ = os.Unsetenv(addressVariable)
 	os.Exit(m.Run())

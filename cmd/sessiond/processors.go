@@ -5,8 +5,8 @@ import (
 	"runtime"
 )
 
-// limitProcessors limits Go code to half of the processors, and leaves the
-// others to Redis and the kernel, which do the other half of the work. With all
+// limitProcessors limits Go code to half of the processors. The others are for
+// Redis and the kernel, which do the other half of the work. With all
 // processors, the parts of the daemon mostly wake each other up: each request
 // passes through several goroutines, and a switch to another processor costs
 // more than the goroutine's own work. An operator's GOMAXPROCS takes
