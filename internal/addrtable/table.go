@@ -89,7 +89,11 @@ func (t *Table[T]) Put(a netip.Addr, v T) {
 	if l.used[run]&bit == 0 {
 		l.used[run] |= bit
 		t.len++
-		r := append(l.runs[run], v) // grows by doubling, so that a full run has no spare capacity
+		r := l.runs[run]
+		if len(r) == cap(r) { // append would leave spare capacity in a full run of large values
+			r = append(make([]T, 0, max(1, 2*len(r))), r...)
+		}
+		r = append(r, v)
 		copy(r[i+1:], r[i:])
 		l.runs[run] = r
 	}
