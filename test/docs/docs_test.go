@@ -154,6 +154,24 @@ func TestPurePackages(t *testing.T) {
 	}
 }
 
+// TestPackagesAreListed: ARCHITECTURE.md has a row for each package, or for the one whose
+// part it is.
+func TestPackagesAreListed(t *testing.T) {
+	text := read(t, "ARCHITECTURE.md")
+	cmd := exec.Command("go", "list", "-f", "{{.ImportPath}}", "./internal/...", "./cmd/...", "./test/...")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range strings.Fields(string(out)) {
+		name := strings.TrimPrefix(p, "github.com/sessiond/sessiond/")
+		if !strings.Contains(text, "`"+name+"`") {
+			t.Errorf("%s is not in its table", name)
+		}
+	}
+}
+
 var makeCommand = regexp.MustCompile("(?m)(?:^    |`)make ([a-z0-9-]+)")
 
 // TestCommandsExist: the make targets that the documents name exist.
