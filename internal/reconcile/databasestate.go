@@ -10,6 +10,7 @@ import (
 type databaseState struct {
 	marker  subscriberdb.Marker
 	marked  bool   // the database has its epoch marker
+	epoch   string // that the group trusted before anything was read
 	since   string // where the engine stood in the feed before anything was read
 	tail    string // end of the feed before the records are read
 	rewound bool   // the feed has lost where the engine stood, and not by trimming
@@ -18,7 +19,8 @@ type databaseState struct {
 
 // lookAt reads what tells whether a group's database can be trusted.
 func (r *Reconciler) lookAt(ctx context.Context, g *Group) (*databaseState, error) {
-	l := &databaseState{since: r.positionOf(g)}
+	l := &databaseState{}
+	l.since, l.epoch = r.trustOf(g)
 	var err error
 	if l.marker, l.marked, err = r.store.Marker(ctx, g.Name); err != nil {
 		return nil, err

@@ -295,6 +295,13 @@ func (r *Reconciler) positionOf(g *Group) string {
 	return g.Position
 }
 
+// trustOf returns positionOf, and the epoch of the database that the group trusts.
+func (r *Reconciler) trustOf(g *Group) (position, epoch string) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return g.Position, g.epoch
+}
+
 // removeOrphanElements closes the gates of addresses that no group has: their group was
 // taken out before this start, or somebody else put them there.
 func (r *Reconciler) removeOrphanElements(ctx context.Context, inside []netip.Addr) error {

@@ -24,6 +24,8 @@ func (r *Reconciler) suspectLocked(g *Group, o *databaseState) bool {
 		return o.remains
 	case !g.adopted:
 		return false
+	case o.epoch != g.epoch: // another comparison has made the database whole since
+		return false
 	case !o.marked || o.marker.Epoch != g.epoch:
 		return g.epoch != ""
 	}
