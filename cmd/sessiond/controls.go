@@ -34,7 +34,7 @@ func (c controls) foreign(ctx context.Context) inspect.ForeignTranslations {
 	}
 	chains, err := c.nat.Translators(ctx)
 	if err != nil {
-		c.log.Debug("chains of others are not known", "err", err)
+		c.log.Debug("chains of others are not known", "error", err)
 	}
 	newest := strays.Newest
 	return inspect.ForeignTranslations{Flows: int(strays.Count), At: newest.At, Inside: newest.Inside, SeenAs: newest.Outside, Chains: chains}

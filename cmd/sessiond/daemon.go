@@ -164,7 +164,7 @@ func (s *service) openControl(context.Context) (err error) {
 	}
 	s.control, err = control.New(options)
 	if errors.Is(err, control.ErrSocket) && g.Socket == config.DefaultSocket { // the address alone suffices, as in a container without a writable file system
-		s.log.Warn("no unix socket beside gRPC's address; let sessiond write its folder, or set grpc.socket", "err", err)
+		s.log.Warn("no unix socket beside gRPC's address; let sessiond write its folder, or set grpc.socket", "error", err)
 		options.Socket = ""
 		s.control, err = control.New(options)
 	}
@@ -210,7 +210,7 @@ func (s *service) closeDatabase() {
 func (s *service) closeAll(closers []io.Closer) {
 	for _, c := range slices.Backward(closers) {
 		if err := c.Close(); err != nil {
-			s.log.Warn("close", "err", err)
+			s.log.Warn("close", "error", err)
 		}
 	}
 }
@@ -279,7 +279,7 @@ func (s *service) doubtDatabase(ctx context.Context) {
 	defer cancel()
 	doubts, err := s.db.Doubts(ctx)
 	if err != nil {
-		s.log.Debug("settings of redis are not known", "err", err)
+		s.log.Debug("settings of redis are not known", "error", err)
 	}
 	for _, doubt := range doubts {
 		s.log.Warn("redis does not keep records safe", "doubt", doubt)
@@ -305,12 +305,12 @@ func (s *service) flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
 	defer cancel()
 	if err := s.manager.Quiet(ctx); err != nil {
-		s.log.Warn("stopped with work under way, the next start takes it up", "err", err)
+		s.log.Warn("stopped with work under way, the next start takes it up", "error", err)
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if err := s.db.FlushNASes(ctx); err != nil {
-		s.log.Warn("stopped without writing what was heard of NASes last, it is learned again", "err", err)
+		s.log.Warn("stopped without writing what was heard of NASes last, it is learned again", "error", err)
 	}
 	s.leave(ctx)
 }

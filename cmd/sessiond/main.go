@@ -91,11 +91,11 @@ func start(ctx context.Context, file string, o orders, hangups <-chan os.Signal,
 	log.Info("sessiond starts", "version", version, "node", c.Node)
 	d, err := newDaemon(ctx, c, o.discard, log)
 	if err != nil {
-		log.Error("cannot start", "err", err)
+		log.Error("cannot start", "error", err)
 		return exitFailed
 	}
 	if err := d.run(ctx, reloads(hangups, file, log)); err != nil {
-		log.Error("stopped", "err", err)
+		log.Error("stopped", "error", err)
 		return exitFailed
 	}
 	log.Info("stopped, NAT stays in place")

@@ -30,7 +30,7 @@ func (s *service) lockTable(ctx context.Context) error {
 	}
 	s.closers = append(s.closers, table)
 	if err := nftnat.RaiseBarrier(natOptions(s.config, s.log)); err != nil {
-		s.log.Info("the barrier cannot be put up yet", "err", err)
+		s.log.Info("the barrier cannot be put up yet", "error", err)
 	}
 	return nil
 }
@@ -53,7 +53,7 @@ func (s *service) claimGroups(ctx context.Context) error {
 		case errors.Is(err, ownership.ErrOwned), ctx.Err() != nil:
 			return err
 		case err != nil:
-			s.log.Info("whose the groups are cannot be asked yet", "err", err)
+			s.log.Info("whose the groups are cannot be asked yet", "error", err)
 			return nil
 		}
 	}
@@ -67,7 +67,7 @@ func (s *service) leave(ctx context.Context) {
 		return
 	}
 	if err := s.claim.LeaveAll(ctx); err != nil {
-		s.log.Info("the leases of the groups could not be given up, they run out", "within", ownership.Lease, "err", err)
+		s.log.Info("the leases of the groups could not be given up, they run out", "within", ownership.Lease, "error", err)
 	}
 }
 

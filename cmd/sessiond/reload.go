@@ -29,7 +29,7 @@ func (s *service) reloadOn(ctx context.Context, next func(context.Context) (conf
 		}
 		s.metrics.Reloaded(err == nil, time.Now())
 		if err != nil {
-			s.log.Error("reload refused, the configuration in force stays", "err", err,
+			s.log.Error("reload refused, the configuration in force stays", "error", err,
 				"alarm", "sessiond_config_last_reload_successful")
 			continue
 		}

@@ -102,7 +102,7 @@ type thinWriter struct {
 // Write implements io.Writer.
 func (w *thinWriter) Write(line []byte) (int, error) {
 	if suppressed, ok := w.thin.Allow(time.Now()); ok {
-		w.log.Warn("http", "err", strings.TrimSpace(string(line)), "suppressed", suppressed)
+		w.log.Warn("http", "error", strings.TrimSpace(string(line)), "suppressed", suppressed)
 	}
 	return len(line), nil
 }

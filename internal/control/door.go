@@ -62,7 +62,7 @@ func (d *door) Accept() (net.Conn, error) {
 func (d *door) turnAway(raw net.Conn, peer string, refused *limitError) {
 	d.server.observer.ConnectionRefused(refused.cause)
 	if suppressed, ok := d.refusals.Allow(d.server.now()); ok {
-		d.server.logger.Warn("gRPC connection refused", "peer", peer, "cause", refused.cause, "err", refused, "suppressed", suppressed)
+		d.server.logger.Warn("gRPC connection refused", "peer", peer, "cause", refused.cause, "error", refused, "suppressed", suppressed)
 	}
 	if !d.secured && raw.SetWriteDeadline(time.Now().Add(time.Second)) == nil {
 		frames := http2.NewFramer(raw, nil)

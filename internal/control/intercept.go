@@ -73,7 +73,7 @@ func (s *Server) refuseStream(ctx context.Context, method string, refused *limit
 	s.observer.StreamRefused(method, refused.cause)
 	if suppressed, ok := s.refusals.Allow(s.now()); ok {
 		s.logger.WarnContext(ctx, "gRPC stream refused", "method", method, "peer", peerName(ctx),
-			"cause", refused.cause, "err", refused, "suppressed", suppressed)
+			"cause", refused.cause, "error", refused, "suppressed", suppressed)
 	}
 	return toStatus(refused)
 }

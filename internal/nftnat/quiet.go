@@ -62,7 +62,7 @@ func (q *quietWatch) run(ctx context.Context) error {
 		if err := q.look(ctx); err != nil {
 			q.ask()
 			if failed, ok := thin.Allow(time.Now()); ok && ctx.Err() == nil {
-				q.log.Warn(unreadRules, "error", err, "failed_before", failed)
+				q.log.Warn(unreadRules, "error", err, "suppressed", failed)
 			}
 		}
 		select {

@@ -101,7 +101,7 @@ func (s connections) Refused(client string, source netip.AddrPort, cause string,
 	s.options.Observer.ConnectionRefused(client, cause)
 	if suppressed, ok := s.refusals.Allow(s.now()); ok {
 		s.options.Logger.Warn("RadSec connection refused", "client", client, "source", source,
-			"cause", cause, "err", err, "suppressed", suppressed)
+			"cause", cause, "error", err, "suppressed", suppressed)
 	}
 }
 
@@ -109,6 +109,6 @@ func (s connections) Refused(client string, source netip.AddrPort, cause string,
 func (s connections) AcceptFailed(err error) {
 	s.losses.accepts.Add(1)
 	if suppressed, ok := s.accepts.Allow(s.now()); ok {
-		s.options.Logger.Error("RadSec connections not accepted", "err", err, "suppressed", suppressed)
+		s.options.Logger.Error("RadSec connections not accepted", "error", err, "suppressed", suppressed)
 	}
 }

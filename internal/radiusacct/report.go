@@ -43,7 +43,7 @@ func (s *Server) notRecorded(r *request, err error) {
 	s.options.Observer.Request(r.peer.name, r.kind, ResultStoreFailed, 0)
 	if suppressed, ok := s.failures.Allow(s.now()); ok {
 		s.options.Logger.Error("accounting not recorded and left unanswered", "client", r.peer.name,
-			"err", err, "suppressed", suppressed)
+			"error", err, "suppressed", suppressed)
 	}
 }
 
@@ -51,6 +51,6 @@ func (s *Server) notRecorded(r *request, err error) {
 func (s *Server) replyFailed(err error) {
 	s.losses.replies.Add(1)
 	if suppressed, ok := s.sendFails.Allow(s.now()); ok {
-		s.options.Logger.Warn("reply not sent", "err", err, "suppressed", suppressed)
+		s.options.Logger.Warn("reply not sent", "error", err, "suppressed", suppressed)
 	}
 }

@@ -116,7 +116,7 @@ func (r *Reconciler) runReconcile(ctx context.Context) error {
 		pace.begin(false)
 		began := time.Now()
 		if _, err := r.Compare(ctx, Comparison{Audit: round%auditEvery == 0, pace: pace}); err != nil && ctx.Err() == nil {
-			r.log.Log(ctx, r.health.Severity(ctx), "reconcile failed, next try follows", "err", err)
+			r.log.Log(ctx, r.health.Severity(ctx), "reconcile failed, next try follows", "error", err)
 		} else {
 			round++ // an audit that failed is due again
 			r.observer.Looked(inspect.LookEverything, time.Since(began))
@@ -150,7 +150,7 @@ func (r *Reconciler) runPresence(ctx context.Context) error {
 			pace.begin(hurried)
 			began := time.Now()
 			if looked, err := r.lookAtPresence(ctx, Comparison{Part: part, pace: pace}); err != nil && ctx.Err() == nil {
-				r.log.Log(ctx, r.health.Severity(ctx), "reconcile failed, next try follows", "err", err)
+				r.log.Log(ctx, r.health.Severity(ctx), "reconcile failed, next try follows", "error", err)
 			} else if looked {
 				strays = false
 				r.observer.Looked(inspect.LookPresence, time.Since(began))

@@ -102,7 +102,7 @@ func (h *databaseHealth) note(answer *error, err error) {
 	h.mu.Unlock()
 	switch {
 	case now != nil && (before == nil || errors.Is(before, errNotAsked)):
-		h.log.Warn("database cannot be used, accounting is not answered until it can", "err", now, "alarm", "sessiond_redis_up")
+		h.log.Warn("database cannot be used, accounting is not answered until it can", "error", now, "alarm", "sessiond_redis_up")
 	case now == nil && before != nil && !errors.Is(before, errNotAsked):
 		h.log.Info("database can be used again", "after", h.now().Sub(since).Round(time.Millisecond).String())
 		h.back()

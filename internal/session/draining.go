@@ -77,7 +77,7 @@ func (w *idleWatch) runAsks(ctx context.Context) error {
 		}
 		empty, err := w.kernel.Idlers(ctx, inside)
 		if err != nil && ctx.Err() == nil {
-			w.log.Warn("look at draining addresses", "err", err)
+			w.log.Warn("look at draining addresses", "error", err)
 		}
 		w.asked(batch, empty)
 	}

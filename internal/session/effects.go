@@ -45,7 +45,7 @@ func (e effects) Online(client string, change int) { e.reports.clients.add(clien
 
 // Fault implements lifecycle.Effects.
 func (e effects) Fault(what string, key subscriber.Key, err error) {
-	e.log.Error(what, "group", key.Group, "inside", key.Inside, "err", err)
+	e.log.Error(what, "group", key.Group, "inside", key.Inside, "error", err)
 }
 
 // Emit implements lifecycle.Effects.

@@ -74,7 +74,7 @@ func (f *feedFollower) follow(ctx context.Context, g *group) error {
 		case errors.Is(err, subscriberdb.ErrFeedGap):
 			f.gapFound(g)
 		default:
-			f.log.Log(ctx, f.health.Severity(ctx), "change feed interrupted", "group", g.Name, "err", err)
+			f.log.Log(ctx, f.health.Severity(ctx), "change feed interrupted", "group", g.Name, "error", err)
 		}
 	}
 }

@@ -83,7 +83,7 @@ func (l *groupLeases) standAside(ctx context.Context, why error) {
 	l.mu.Lock()
 	l.lost = why
 	l.mu.Unlock()
-	l.log.Error("another sessiond has taken a group; this one changes nothing any more until it is started again, NAT stays in place", "err", why)
+	l.log.Error("another sessiond has taken a group; this one changes nothing any more until it is started again, NAT stays in place", "error", why)
 	<-ctx.Done()
 }
 

@@ -27,7 +27,7 @@ func retryLogged(ctx context.Context, log *slog.Logger, what string, try func(co
 		err := try(ctx)
 		if err == nil {
 			if wait > retryFirst {
-				log.Log(ctx, min(level, slog.LevelInfo), "works again", "what", what)
+				log.Log(ctx, min(level, slog.LevelInfo), "works again", "task", what)
 			}
 			return nil
 		}
@@ -36,7 +36,7 @@ func retryLogged(ctx context.Context, log *slog.Logger, what string, try func(co
 		}
 		if wait == retryFirst {
 			level = severity(ctx)
-			log.Log(ctx, level, "failed, retrying", "what", what, "err", err)
+			log.Log(ctx, level, "failed, retrying", "task", what, "error", err)
 		}
 		if err := clock.Sleep(ctx, wait); err != nil {
 			return err

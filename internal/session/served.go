@@ -35,7 +35,7 @@ func (sg *servedGroups) run(ctx context.Context) error {
 		}
 		for _, g := range sg.syncedGroups() {
 			if err := sg.keep(ctx, g, round%fullyEvery == 0); err != nil && ctx.Err() == nil {
-				sg.log.Debug("what is served is not in the database yet", "group", g.Name, "err", err)
+				sg.log.Debug("what is served is not in the database yet", "group", g.Name, "error", err)
 			}
 		}
 	}

@@ -108,7 +108,7 @@ func (l *liveSettings) Load(ctx context.Context) error {
 		}
 		wanted, bad := parseSettings(now, text)
 		if bad != nil && !l.unreadable {
-			l.log.Warn("settings in the database cannot be read, ignored", "err", bad)
+			l.log.Warn("settings in the database cannot be read, ignored", "error", bad)
 		}
 		l.unreadable = bad != nil
 		return wanted, nil

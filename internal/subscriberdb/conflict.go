@@ -94,7 +94,7 @@ func (r *eventReports) conflicts(ev *subscriber.Event) bool {
 		r.conflict(ev.Via)
 		if suppressed, ok := r.conflictLog.Allow(now); ok {
 			r.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
-				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "more_before", suppressed,
+				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "suppressed", suppressed,
 				"alarm", "sessiond_nas_conflicts_total")
 		}
 	}

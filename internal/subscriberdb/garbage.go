@@ -27,8 +27,8 @@ type garbageReports struct {
 func (r *garbageReports) found(group string, kind Garbage, where string) {
 	r.counted(group, kind)
 	if suppressed, ok := r.logs[kind].Allow(r.now()); ok {
-		r.logger.Error("unusable data in Redis is left out", "group", group, "kind", string(kind), "at", where,
-			"more_before", suppressed, "alarm", "sessiond_database_garbage_total")
+		r.logger.Error("unusable data in Redis is left out", "group", group, "kind", string(kind), "key", where,
+			"suppressed", suppressed, "alarm", "sessiond_database_garbage_total")
 	}
 }
 

@@ -11,6 +11,6 @@ var boundTexts = map[Bound]string{
 func (r *eventReports) limit(client string, b Bound) {
 	r.limited(client, b)
 	if suppressed, ok := r.limitLogs[b].Allow(r.now()); ok {
-		r.logger.Warn(boundTexts[b], "client", client, "more_before", suppressed, "alarm", "sessiond_accounting_bounds_reached_total")
+		r.logger.Warn(boundTexts[b], "client", client, "suppressed", suppressed, "alarm", "sessiond_accounting_bounds_reached_total")
 	}
 }

@@ -79,13 +79,13 @@ func (r *eventReports) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
 		line = append(line, "reported_by", owner)
 	}
 	r.logger.Warn(foreignEvents[v].what,
-		append(line, "more_before", suppressed, "see", foreignEvents[v].see, "alarm", "sessiond_accounting_refused_total")...)
+		append(line, "suppressed", suppressed, "see", foreignEvents[v].see, "alarm", "sessiond_accounting_refused_total")...)
 }
 
 // united tells that one NAS is heard of under two names, through two clients.
 func (r *eventReports) united(from, to NASName) {
 	if suppressed, ok := r.uniteLog.Allow(r.now()); ok {
 		r.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
-			"client", from.Client, "nas", from.Name, "first_client", to.Client, "more_before", suppressed)
+			"client", from.Client, "nas", from.Name, "first_client", to.Client, "suppressed", suppressed)
 	}
 }

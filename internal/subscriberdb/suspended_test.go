@@ -447,7 +447,7 @@ func TestForeignNASAfterStart_SES16(t *testing.T) {
 		if counted != 11 {
 			t.Errorf("%d were counted, want 11", counted)
 		}
-		if got := log.with("restart of a NAS that another client reports"); len(got) != 2 || got[1]["more_before"] != int64(9) {
+		if got := log.with("restart of a NAS that another client reports"); len(got) != 2 || got[1]["suppressed"] != int64(9) {
 			t.Errorf("the log has %v, want two lines, nine left out between them", got)
 		}
 	})
