@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/reconcile"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -33,10 +34,15 @@ type backendKernel interface {
 // lists, single views, deletions, settings, decisions about held removals. It has the methods
 // that package control needs, which tell the errors; all may be called concurrently.
 type Backend struct {
-	m      *Manager
-	store  backendStore
-	kernel backendKernel
-	node   string
+	shared     *sharedState
+	store      backendStore
+	kernel     backendKernel
+	node       string
+	readiness  *readiness
+	reports    *reports
+	settings   *liveSettings
+	follower   *feedFollower
+	reconciler *reconcile.Reconciler
 }
 
 // Backend returns the Manager's Backend.

@@ -93,7 +93,7 @@ func (l *life) round(b testing.TB, first, n int, change func(i int, c *subscribe
 		c.Record = l.packer.Pack(&r)
 		l.changes = append(l.changes, c)
 	}
-	l.follower.take(l.group, l.changes, id)
+	l.Manager.follower.take(l.group, l.changes, id)
 	l.settle(b)
 }
 

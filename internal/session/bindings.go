@@ -24,13 +24,13 @@ const fewBindings = 10_000
 // Bindings returns up to limit bindings behind after, held ones included, and the key
 // to go on behind, which is zero when there are no more.
 func (v *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) (views []inspect.Binding, next inspect.BindingKey, err error) {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	if err := v.m.restoredRLocked(); err != nil {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
 		return nil, next, err
 	}
 	p := bindingPage{filter: f, after: after, limit: limit}
-	for _, name := range lifecycle.NamesFrom(maps.Keys(v.m.groups), f.Group, after.Group) {
+	for _, name := range lifecycle.NamesFrom(maps.Keys(v.shared.groups), f.Group, after.Group) {
 		if v.gatherRLocked(name, &p); p.full() {
 			break
 		}
@@ -82,18 +82,18 @@ func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 		}
 	}
 	if v.fewRLocked(group, &p.filter, look) {
-		v.m.mu.RUnlock()
+		v.shared.mu.RUnlock()
 		p.addSorted(found)
-		v.m.mu.RLock()
+		v.shared.mu.RLock()
 		return
 	}
 	inside := p.filter.Inside
 	before := p.after.Inside.Prev() // its address may have more
 	for from := firstOf(inside, group, subscriber.Key{Group: p.after.Group, Inside: before}); ; {
-		from = v.m.life.Engine().BindingsFrom(group, from, walk.Every, look)
+		from = v.shared.life.Engine().BindingsFrom(group, from, walk.Every, look)
 		p.addSorted(found)
 		found = found[:0]
-		walk.Yield(v.m.mu.RLocker())
+		walk.Yield(v.shared.mu.RLocker())
 		p.looks += walk.Every
 		switch {
 		case !from.IsValid(), len(p.items) > p.limit:
@@ -114,27 +114,27 @@ func (v *Backend) fewRLocked(group string, f *inspect.BindingFilter, yield func(
 	if inside := f.Inside; inside.IsValid() && inside.Addr().Is4() && inside.Bits() > 32-9 {
 		return false // 512 addresses are one step of a walk
 	}
-	if f.Outside.IsValid() && v.m.life.Engine().OutsideFew(group, f.Outside, fewBindings, yield) {
+	if f.Outside.IsValid() && v.shared.life.Engine().OutsideFew(group, f.Outside, fewBindings, yield) {
 		return true
 	}
 	switch f.State {
 	case nat.Held:
-		return v.m.life.Engine().HeldFew(group, fewBindings, yield)
+		return v.shared.life.Engine().HeldFew(group, fewBindings, yield)
 	case nat.Draining:
 		return v.drainingFewRLocked(group, yield)
 	case nat.Cut:
-		g := v.m.groups[group]
+		g := v.shared.groups[group]
 		return g != nil && g.In(lifecycle.Cut) == 0
 	}
 	return false
 }
 
 func (v *Backend) drainingFewRLocked(group string, yield func(nat.Binding)) bool {
-	if v.m.life.Drains().Len() > fewBindings {
+	if v.shared.life.Drains().Len() > fewBindings {
 		return false
 	}
-	for inside := range v.m.life.Drains().Addresses() {
-		if b, ok := v.m.life.Engine().Live(group, inside); ok {
+	for inside := range v.shared.life.Drains().Addresses() {
+		if b, ok := v.shared.life.Engine().Live(group, inside); ok {
 			yield(b)
 		}
 	}
@@ -147,7 +147,7 @@ func (v *Backend) inForceLocked(b *nat.Binding) bool {
 	if b.State != nat.Active {
 		return true
 	}
-	s := v.m.life.Slot(b.Inside)
+	s := v.shared.life.Slot(b.Inside)
 	return s != nil && s.Phase() != lifecycle.Idle && !s.Awaited()
 }
 
@@ -162,13 +162,13 @@ func (v *Backend) bindingViewLocked(b nat.Binding) inspect.Binding {
 // LookupOutside returns whose a public port is now, or was at a time that the
 // present bindings cover.
 func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.Port, at time.Time) (inspect.Binding, error) {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	if err := v.m.restoredRLocked(); err != nil {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
 		return inspect.Binding{}, err
 	}
-	b, ok := v.m.life.Engine().AtOutside(outside, port)
-	if at.IsZero() || !at.Before(v.m.now()) {
+	b, ok := v.shared.life.Engine().AtOutside(outside, port)
+	if at.IsZero() || !at.Before(v.shared.now()) {
 		if !ok {
 			return inspect.Binding{}, fmt.Errorf("nobody holds the port now: %w", inspect.ErrNotFound)
 		}
@@ -182,7 +182,7 @@ func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.
 
 // Pools counts the blocks of every outside prefix.
 func (v *Backend) Pools(context.Context) ([]lsn.Usage, error) {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	return v.m.life.Engine().Usage(), nil
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	return v.shared.life.Engine().Usage(), nil
 }

@@ -17,6 +17,7 @@
 //	store.go       work in the database: writes of bindings
 //	timers.go      holds, grace times and expiries
 //	draining.go    the last session of a draining address
+//	readiness.go   whether all is served, and if not, why
 //	reports.go     readers of what happens: metrics, log, watchers
 //	watchdog.go    settings and markers, looked at now and then
 //	database.go    whether the database takes accounting; retry.go

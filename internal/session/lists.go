@@ -22,9 +22,9 @@ const viewsAtOnce = 64
 // who are online and may match the filter. It lets others have the lock now and then:
 // who is online throughout is yielded once.
 func (v *Backend) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
-	groups := v.m.life.Online().Groups(f.Group, after.Group)
+	groups := v.shared.life.Online().Groups(f.Group, after.Group)
 	return v.slotsRLocked(groups, f.Inside, after, func(group string, first netip.Addr) iter.Seq[netip.Addr] {
-		return v.m.life.Online().From(group, f, first)
+		return v.shared.life.Online().From(group, f, first)
 	})
 }
 
@@ -37,7 +37,7 @@ func (v *Backend) slotsRLocked(groups []string, inside netip.Prefix, after subsc
 				if inside.IsValid() && !inside.Contains(a) {
 					break // they come in order, and began in the prefix
 				}
-				s := v.m.life.Slot(a)
+				s := v.shared.life.Slot(a)
 				if s == nil || s.Group() != group {
 					continue // listed under the same hash, or gone
 				}
@@ -47,7 +47,7 @@ func (v *Backend) slotsRLocked(groups []string, inside netip.Prefix, after subsc
 			}
 		}
 	}
-	return walk.By(viewsAtOnce, v.m.mu.RLocker(), all)
+	return walk.By(viewsAtOnce, v.shared.mu.RLocker(), all)
 }
 
 // firstOf returns the first address of a group that a list behind a key can have, by

@@ -95,7 +95,7 @@ func (w *listWorld) tell(group string, changes ...subscriber.Change) {
 			w.online[r.Key] = r
 		}
 	}
-	w.follower.take(w.groups[group], changes, id)
+	w.Manager.follower.take(w.groups[group], changes, id)
 }
 
 // change draws a change of an address.
@@ -267,7 +267,7 @@ func (w *listWorld) wantRemovals(f inspect.RemovalFilter) []inspect.RemovalKey {
 			add(s.Removal(inspect.RemovalGrace))
 		}
 	}
-	for _, r := range w.reports.observed.ring {
+	for _, r := range w.Manager.reports.observed.ring {
 		add(r)
 	}
 	return slices.SortedFunc(maps.Keys(found), inspect.RemovalKey.Compare)
@@ -346,7 +346,7 @@ func TestListsRandomWalk(t *testing.T) {
 			w.settle(t)
 		}
 		w.checkSubscribers()
-		if groups, nases, clients := w.Manager.life.Online().Groups("", ""), w.Manager.life.Online().ByNAS(), w.reports.clients.counts; len(groups)+len(nases)+len(clients) > 0 {
+		if groups, nases, clients := w.Manager.life.Online().Groups("", ""), w.Manager.life.Online().ByNAS(), w.Manager.reports.clients.counts; len(groups)+len(nases)+len(clients) > 0 {
 			t.Fatalf("of nobody, the groups %v, the NASes %v and the clients %v are left", groups, nases, clients)
 		}
 	}
@@ -416,7 +416,7 @@ func TestListsAreBounded(t *testing.T) {
 		}
 		if i == n-1 {
 			r.NAS = "few"
-			l.reports.observed.add(inspect.Removal{Kind: inspect.RemovalObserved, Record: r, Reason: subscriber.ReasonStop})
+			l.Manager.reports.observed.add(inspect.Removal{Kind: inspect.RemovalObserved, Record: r, Reason: subscriber.ReasonStop})
 		}
 		packed := r.Pack()
 		l.Manager.life.Stand(&packed, l.now())

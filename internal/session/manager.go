@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
@@ -46,6 +47,7 @@ type Manager struct {
 	*sharedState
 	health     *databaseHealth
 	leases     *groupLeases
+	readiness  *readiness
 	executors  *executors
 	idle       *idleWatch
 	timers     *lifeTimers
@@ -90,6 +92,10 @@ func New(o Options) (*Manager, error) {
 	s.life.SetRemoval(o.Settings.Removal)
 	m.reconciler = m.newReconciler(&o)
 	m.follower.reconciler = m.reconciler
+	m.backend = &Backend{
+		shared: s, store: o.Store, kernel: o.Kernel, node: o.Node, readiness: m.readiness,
+		reports: m.reports, settings: m.settings, follower: m.follower, reconciler: m.reconciler,
+	}
 	for _, c := range o.Groups {
 		s.addGroupLocked(c, o.Guards[c.Name])
 	}
@@ -101,6 +107,7 @@ func (m *Manager) compose(o *Options) {
 	s := m.sharedState
 	m.health = &databaseHealth{store: o.Store, log: o.Logger, now: o.Now, back: m.compareSoon, probeErr: errNotAsked}
 	m.leases = &groupLeases{Ownership: o.Owner, log: o.Logger}
+	m.readiness = &readiness{sharedState: s, health: m.health, leases: m.leases}
 	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases)
 	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](takeMost)}
 	m.timers = &lifeTimers{sharedState: s, wake: make(chan struct{}, 1)}
@@ -115,7 +122,6 @@ func (m *Manager) compose(o *Options) {
 		sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, configs: o.Groups, guards: o.Guards,
 	}
-	m.backend = &Backend{m: m, store: o.Store, kernel: o.Kernel, node: o.Node}
 	m.follower = &feedFollower{
 		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served,
 	}
@@ -199,3 +205,21 @@ func (m *Manager) SetGuards(limits map[string]guard.Limits) { m.served.setGuards
 
 // OwnsNAT reports whether the group's lease is ours.
 func (m *Manager) OwnsNAT(group string) bool { return m.leases.Holds(group) }
+
+// NotReady says why the daemon is not ready, or nothing when it is.
+func (m *Manager) NotReady() error { return m.readiness.notReady() }
+
+// Quiet waits until no slot is being worked on and all bindings are stored.
+func (m *Manager) Quiet(ctx context.Context) error {
+	for {
+		m.mu.RLock()
+		busy := m.life.Busy() + m.life.Writes().Len()
+		m.mu.RUnlock()
+		if busy == 0 {
+			return nil
+		}
+		if err := clock.Sleep(ctx, 10*time.Millisecond); err != nil {
+			return fmt.Errorf("%d addresses and bindings are being worked on: %w", busy, err)
+		}
+	}
+}

@@ -39,12 +39,12 @@ func (v *Backend) NASes(ctx context.Context, f inspect.NASFilter, after inspect.
 // onlineByNAS returns how many are online of each NAS that reports any. Records made by
 // hand are of none.
 func (v *Backend) onlineByNAS() (map[inspect.NASKey]int, error) {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	if err := v.m.restoredRLocked(); err != nil {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
 		return nil, err
 	}
-	return maps.Clone(v.m.life.Online().ByNAS()), nil
+	return maps.Clone(v.shared.life.Online().ByNAS()), nil
 }
 
 // OnlineOf returns how many subscribers a client has online, or the clients of a realm by its

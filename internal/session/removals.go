@@ -22,9 +22,9 @@ func (v *Backend) Removals(_ context.Context, f inspect.RemovalFilter, after ins
 }
 
 func (v *Backend) gatherRemovals(p *removalPage) error {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	if err := v.m.restoredRLocked(); err != nil {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
 		return err
 	}
 	for _, source := range []func(*removalPage){v.heldRemovalsRLocked, v.graceRLocked, v.observedRLocked} {
@@ -102,8 +102,8 @@ func (v *Backend) graceRLocked(p *removalPage) {
 	if !p.wants(inspect.RemovalGrace) {
 		return
 	}
-	after, now := behindKey(p.after), v.m.now()
-	slots := v.slotsRLocked(v.m.life.Graces().Groups(p.filter.Group, after.Group), p.filter.Inside, after, v.m.life.Graces().From)
+	after, now := behindKey(p.after), v.shared.now()
+	slots := v.slotsRLocked(v.shared.life.Graces().Groups(p.filter.Group, after.Group), p.filter.Inside, after, v.shared.life.Graces().From)
 	p.from(slots, inspect.RemovalGrace, func(s *lifecycle.Slot) (inspect.Removal, bool) {
 		if s.Online() || s.Phase() != lifecycle.Draining || !s.InGrace(now) {
 			return inspect.Removal{}, false
@@ -137,7 +137,7 @@ func (v *Backend) heldRemovalsRLocked(p *removalPage) {
 
 // heldSlotsRLocked is onlineRLocked for those whose removal may be held.
 func (v *Backend) heldSlotsRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
-	return v.slotsRLocked(v.m.life.Online().Groups(f.Group, after.Group), f.Inside, after, v.m.life.Online().HeldFrom)
+	return v.slotsRLocked(v.shared.life.Online().Groups(f.Group, after.Group), f.Inside, after, v.shared.life.Online().HeldFrom)
 }
 
 // behindKey is the key of subscribers behind which all removals behind after are:
@@ -153,9 +153,9 @@ func behindKey(after inspect.RemovalKey) subscriber.Key {
 // heldKeys returns the keys of the matching subscribers whose removal is held, in
 // order.
 func (v *Backend) heldKeys(f inspect.RemovalFilter) ([]subscriber.Key, error) {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	if err := v.m.restoredRLocked(); err != nil {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
 		return nil, err
 	}
 	var keys []subscriber.Key
@@ -181,7 +181,7 @@ func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) 
 	if err != nil {
 		return len(ended), unavailable(err)
 	}
-	v.m.follower.awaitTails(ctx)
+	v.follower.awaitTails(ctx)
 	return len(ended), nil
 }
 
@@ -197,16 +197,16 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 	if err != nil {
 		return len(kept), unavailable(err)
 	}
-	v.m.follower.awaitTails(ctx)
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
+	v.follower.awaitTails(ctx)
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
 	for i := range kept {
 		r := kept[i]
 		reason := r.RemovalHeld
 		r.RemovalHeld = subscriber.ReasonNone
 		packed := r.Pack()
-		v.m.reports.emitLocked(&lifecycle.Transition{
-			Kind: inspect.EventRemovalRefused, At: v.m.now(), Reason: reason, Record: &packed, Slot: v.m.life.Slot(r.Inside),
+		v.reports.emitLocked(&lifecycle.Transition{
+			Kind: inspect.EventRemovalRefused, At: v.shared.now(), Reason: reason, Record: &packed, Slot: v.shared.life.Slot(r.Inside),
 		})
 	}
 	return len(kept), nil
@@ -215,10 +215,10 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 // decided tells the guards that a person has decided about removals that they
 // held, which ends the wave.
 func (v *Backend) decided(records []subscriber.Record) {
-	v.m.mu.Lock()
-	defer v.m.mu.Unlock()
+	v.shared.mu.Lock()
+	defer v.shared.mu.Unlock()
 	for i := range records {
-		if g := v.m.groups[records[i].Group]; g != nil {
+		if g := v.shared.groups[records[i].Group]; g != nil {
 			g.Guard.Decided(records[i].RemovalHeld)
 		}
 	}

@@ -26,12 +26,12 @@ func BenchmarkStart(b *testing.B) {
 func BenchmarkLooks(b *testing.B) {
 	atScale(b, func(b *testing.B, w *world) {
 		w.measure(b, "presence", func() {
-			if _, err := w.reconciler.Compare(b.Context(), reconcile.Comparison{Part: reconcile.Presence}); err != nil {
+			if _, err := w.Manager.reconciler.Compare(b.Context(), reconcile.Comparison{Part: reconcile.Presence}); err != nil {
 				b.Fatal(err)
 			}
 		})
 		w.measure(b, "everything", func() {
-			if drifts, err := w.reconciler.Compare(b.Context(), reconcile.Comparison{}); err != nil || len(drifts) > 0 {
+			if drifts, err := w.Manager.reconciler.Compare(b.Context(), reconcile.Comparison{}); err != nil || len(drifts) > 0 {
 				b.Fatal(len(drifts), err)
 			}
 		})

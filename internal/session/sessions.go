@@ -53,9 +53,9 @@ func (v *Backend) eachSession(ctx context.Context, f inspect.SessionFilter, yiel
 }
 
 func (v *Backend) groupName(inside netip.Addr) string {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	if g := v.m.groupOfRLocked(inside); g != nil {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if g := v.shared.groupOfRLocked(inside); g != nil {
 		return g.Name
 	}
 	return ""

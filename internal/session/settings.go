@@ -165,12 +165,12 @@ func (l *liveSettings) StoreAll(ctx context.Context) error {
 
 // Settings returns the live settings.
 func (v *Backend) Settings(context.Context) (inspect.Settings, error) {
-	return v.m.settings.current(), nil
+	return v.settings.current(), nil
 }
 
 // UpdateSettings stores and applies the named settings.
 func (v *Backend) UpdateSettings(ctx context.Context, s inspect.Settings, names []string) (inspect.Settings, error) {
-	return v.m.settings.change(ctx, func(wanted inspect.Settings) (inspect.Settings, error) {
+	return v.settings.change(ctx, func(wanted inspect.Settings) (inspect.Settings, error) {
 		if err := wanted.Merge(s, names); err != nil {
 			return wanted, err
 		}

@@ -16,20 +16,20 @@ import (
 
 // Subscriber returns one online subscriber.
 func (v *Backend) Subscriber(_ context.Context, key subscriber.Key) (inspect.Subscriber, error) {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	if err := v.m.restoredRLocked(); err != nil {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
 		return inspect.Subscriber{}, err
 	}
 	g, err := v.keyGroupLocked(key)
 	if err != nil {
 		return inspect.Subscriber{}, err
 	}
-	s := v.m.life.Slot(key.Inside)
+	s := v.shared.life.Slot(key.Inside)
 	if s == nil || !s.Online() || s.Group() != g.Name {
 		return inspect.Subscriber{}, fmt.Errorf("subscriber %s: %w", key.Inside, inspect.ErrNotFound)
 	}
-	return v.m.reports.viewLocked(s), nil
+	return v.reports.viewLocked(s), nil
 }
 
 // Followed yields those of some addresses of a group whose records are known to stand,
@@ -46,7 +46,7 @@ func (m *Manager) Followed(group string, inside []netip.Addr, yield func(i int, 
 }
 
 func (v *Backend) keyGroupLocked(key subscriber.Key) (*group, error) {
-	g := v.m.groupOfRLocked(key.Inside)
+	g := v.shared.groupOfRLocked(key.Inside)
 	if g == nil || key.Group != "" && key.Group != g.Name {
 		return nil, fmt.Errorf("%s: %w", key.Inside, inspect.ErrNoGroup)
 	}
@@ -56,9 +56,9 @@ func (v *Backend) keyGroupLocked(key subscriber.Key) (*group, error) {
 // Subscribers returns up to limit online subscribers behind after, and the key to go
 // on behind, which is zero when there are no more.
 func (v *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) (page []inspect.Subscriber, next subscriber.Key, err error) {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	if err := v.m.restoredRLocked(); err != nil {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
 		return nil, next, err
 	}
 	if after != (subscriber.Key{}) { // whoever goes on has had a full page
@@ -70,7 +70,7 @@ func (v *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 		case matches && len(page) == limit:
 			return page, page[limit-1].Key, nil
 		case matches:
-			page = append(page, v.m.reports.viewLocked(s))
+			page = append(page, v.reports.viewLocked(s))
 		}
 		if looks++; looks == looksPerCall {
 			return page, key, nil
@@ -81,9 +81,9 @@ func (v *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 
 // Put makes a record by hand, and returns once the engine has taken it.
 func (v *Backend) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
-	v.m.mu.RLock()
+	v.shared.mu.RLock()
 	g, err := v.keyGroupLocked(r.Key)
-	v.m.mu.RUnlock()
+	v.shared.mu.RUnlock()
 	if err != nil {
 		return subscriber.Record{}, err
 	}
@@ -92,7 +92,7 @@ func (v *Backend) Put(ctx context.Context, r subscriber.Record) (subscriber.Reco
 	if err != nil {
 		return r, unavailable(err)
 	}
-	v.m.follower.await(ctx, g, r.Version)
+	v.follower.await(ctx, g, r.Version)
 	v.awaitRest(ctx, r.Inside)
 	return r, nil
 }
@@ -108,15 +108,15 @@ func (v *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]sub
 	if err != nil {
 		return deleted, unavailable(err)
 	}
-	v.m.follower.awaitTails(ctx)
+	v.follower.awaitTails(ctx)
 	return deleted, nil
 }
 
 // matching returns the keys of matching online subscribers, in order.
 func (v *Backend) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error) {
-	v.m.mu.RLock()
-	defer v.m.mu.RUnlock()
-	if err := v.m.restoredRLocked(); err != nil {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
 		return nil, err
 	}
 	var keys []subscriber.Key
@@ -130,7 +130,7 @@ func (v *Backend) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error)
 
 // Watch returns the events of matching subscribers from now on.
 func (v *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error] {
-	return v.m.reports.events.Watch(ctx, f)
+	return v.reports.events.Watch(ctx, f)
 }
 
 // awaitRest waits, for a bounded time, until no executor works for the address:
@@ -139,10 +139,10 @@ func (v *Backend) awaitRest(ctx context.Context, inside netip.Addr) {
 	ctx, cancel := context.WithTimeout(ctx, takenWithin)
 	defer cancel()
 	for {
-		v.m.mu.RLock()
-		s := v.m.life.Slot(inside)
+		v.shared.mu.RLock()
+		s := v.shared.life.Slot(inside)
 		rests := s == nil || !s.Busy()
-		v.m.mu.RUnlock()
+		v.shared.mu.RUnlock()
 		if rests || clock.Sleep(ctx, time.Millisecond) != nil {
 			return
 		}

@@ -29,8 +29,8 @@ func (v *Backend) observedRLocked(p *removalPage) {
 	first := topN[*inspect.Removal]{limit: p.limit + 1, compare: func(a, b *inspect.Removal) int {
 		return a.Key().Compare(b.Key())
 	}}
-	for i := range v.m.reports.observed.ring {
-		if r := &v.m.reports.observed.ring[i]; p.filter.Match(r) && r.Key().Compare(p.after) > 0 {
+	for i := range v.reports.observed.ring {
+		if r := &v.reports.observed.ring[i]; p.filter.Match(r) && r.Key().Compare(p.after) > 0 {
 			first.add(r)
 		}
 	}
