@@ -21,7 +21,7 @@ func (db *DB) apart(group string, holder *subscriber.Record, id subscriber.Sessi
 		by = cmp.Or(ev.Via, id.Client)
 	}
 	spoken, same := false, false
-	for _, name := range db.nases.names(db.nases.original(codec.NASOf(holder.SessionID))) {
+	for _, name := range db.nases.Names(db.nases.Original(codec.NASOf(holder.SessionID))) {
 		realm, configured := db.realmOf(name.Client)
 		spoken, same = spoken || configured, same || configured && realm == by
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/bindings"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
@@ -83,13 +84,22 @@ type DB struct {
 	*bindingStore   // bindings, see package bindings
 
 	txns    *txn.Engine
-	nases   *nasRegistry
+	nases   *nases.Registry
 	reports *eventReports
 	observe func(group string, v subscriber.Verdict)
 }
 
-// bindingStore is embedded in a DB without a field that others see.
-type bindingStore = bindings.Store
+// Parts of a DB that are of other packages, for fields that others do not see.
+type (
+	nasStore     = nases.Store
+	bindingStore = bindings.Store
+)
+
+// NAS is what is known of one NAS, from the accounting that it sends.
+type NAS = nases.NAS
+
+// NASName names a NAS.
+type NASName = codec.NASName
 
 // BindingRow is a stored binding as it stands there.
 type BindingRow = bindings.Row
@@ -132,15 +142,14 @@ func assemble(o *Options) *DB {
 	}
 	reports := newEventReports(o, logger)
 	clients := &clientSet{namedRealms: o.NamedRealms}
-	nases := newNASRegistry()
-	nases.toldApart = clients.toldApart
+	known := nases.NewRegistry(clients.toldApart)
 	feedLimit := max(o.FeedLimit, o.FeedLength)
 	feed := &changeFeed{shared: common, length: o.FeedLength, limit: feedLimit, octets: o.FeedOctets}
 	txns := txn.New(txn.Options{
 		Client: common.client, FeedLimit: feedLimit,
 		TombstoneTTL: o.TombstoneTTL, Tombstones: o.Tombstones, TombstoneOctets: tombstoneOctets,
-		NASLife: nasForgotten, CacheSize: o.CacheSize, Now: o.Now,
-		KnowsNAS:  func(id subscriber.SessionID) bool { return nases.knows(codec.NASOf(id)) },
+		NASLife: nases.Life, CacheSize: o.CacheSize, Now: o.Now,
+		KnowsNAS:  func(id subscriber.SessionID) bool { return known.Knows(codec.NASOf(id)) },
 		Crowded:   func(client string) { reports.limit(client, BoundTombstones) },
 		Exhausted: feed.renewFeed,
 		Garbage:   common.found,
@@ -152,13 +161,13 @@ func assemble(o *Options) *DB {
 	guards := &restartGuards{}
 	return &DB{
 		shared: common, clientSet: clients, prober: probe, changeFeed: feed,
-		nasStore: &nasStore{common, nases}, valueStore: &valueStore{common}, keyTypes: &keyTypes{common},
+		nasStore: nases.NewStore(known, common.client, logger, o.Now), valueStore: &valueStore{common}, keyTypes: &keyTypes{common},
 		recordReader: reader, recordWriter: writer, absences: &absences{common, feed, txns, o.TombstoneTTL},
 		suspensions:    &suspensions{common, reader, writer, guards},
 		removalWatcher: &removalWatcher{shared: common, reader: reader, probe: probe},
-		restartSweeper: &restartSweeper{common, nases, reader, writer, probe, guards, make(chan struct{}, 1)},
+		restartSweeper: &restartSweeper{common, known, reader, writer, probe, guards, make(chan struct{}, 1)},
 		bindingStore:   bindings.New(common.client, logger),
-		txns:           txns, nases: nases, reports: reports, observe: o.Observe,
+		txns:           txns, nases: known, reports: reports, observe: o.Observe,
 	}
 }
 

@@ -14,14 +14,10 @@
 //	clients.go       RADIUS clients and their realms
 //	places.go        how many subscribers a client may have
 //	apart.go         may one client end another's session
-//	conflict.go      several NASes of one name
-//	nasreporters.go  who reports a NAS
 //	reports.go       events that are not heeded: counted, logged (limits.go, bounds.go)
 //
-// NASes.
+// Restarts of NASes (package nases knows them).
 //
-//	nases.go         clocks, names and counts of NASes
-//	nasstore.go      the same in Redis
 //	nasrestart.go    sessions that a restart ended
 //	restartguard.go  restarts that would end too many
 //
@@ -49,5 +45,5 @@
 //
 //	scripts.go       the scripts that a server has to know
 //
-// Below are txn (transactions), bindings, codec (keys and text forms, pure) and redisconn (connections).
+// Below are txn (transactions), nases, bindings, codec (keys and text forms, pure) and redisconn (connections).
 package subscriberdb

@@ -99,7 +99,7 @@ func TestTwoClients_SES02_SES16(t *testing.T) {
 			t.Fatal(err)
 		}
 		db = newDB(t, client, atTime)
-		if err := db.loadNASes(t.Context()); err != nil {
+		if err := db.FlushNASes(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		record(t, db, through("bng2", event(subscriber.EventAccountingOn, "", noAddr, time.Hour)))
@@ -132,7 +132,7 @@ func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
 					o.NamedRealms = name == noneInferred
 					o.Now = func() time.Time { return t0.Add(2 * time.Hour) }
 				})
-				db.nases.unite(NASName{Client: evil, Name: "nas1"}, NASName{Client: "core", Name: "nas1"}) // of before the realms
+				db.nases.Unite(NASName{Client: evil, Name: "nas1"}, NASName{Client: "core", Name: "nas1"}) // of before the realms
 				db.SetClients(clients)
 				record(t, db, through("core", start("a", addr, 0)), through("core", start("b", next, 0)))
 				for i, kind := range []subscriber.EventKind{subscriber.EventStart, subscriber.EventInterim, subscriber.EventStop} {

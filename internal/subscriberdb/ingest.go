@@ -67,7 +67,7 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	ev := &j.event
 	ev.Inside = ev.Inside.Unmap()
 	client := ev.Client
-	if !db.nases.place(ev) {
+	if !db.nases.Place(ev) {
 		db.reports.limit(cmp.Or(ev.Via, ev.Client), BoundNASes)
 	}
 	ev.At, ev.Latest = ev.At.UTC(), ev.Latest.UTC()
@@ -107,7 +107,7 @@ func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
 	if conflict {
 		return subscriber.NASConflict
 	}
-	if _, foreign := db.reports.reporters.foreign(ev.SessionID); foreign {
+	if _, foreign := db.reports.reporters.Foreign(ev.SessionID); foreign {
 		return subscriber.ForeignNAS
 	}
 	return subscriber.NotHere
@@ -165,7 +165,7 @@ func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subsc
 	ev := j.event
 	ev.SessionID = tx.Session
 	if id := subscriber.Identify(v, &ev); id != tx.Session {
-		if from, to := codec.NASOf(tx.Session), codec.NASOf(id); from != to && db.nases.unite(from, to) {
+		if from, to := codec.NASOf(tx.Session), codec.NASOf(id); from != to && db.nases.Unite(from, to) {
 			db.reports.united(from, to)
 		}
 		return subscriber.Decision{}, id
@@ -219,7 +219,7 @@ func (j *job) finish() error {
 	}
 	if j.home != nil {
 		if j.main.Save(db.txns, err == nil) || err == nil && !j.alone && j.main.Decision.Put != nil { // also after a start, when nothing is known
-			db.reports.reporters.reported(j.main.Session)
+			db.reports.reporters.Reported(j.main.Session)
 		}
 	}
 	if err == nil {
@@ -268,7 +268,7 @@ func (j *job) report(tx *txn.Txn) error {
 	if tx.Decision.Restart == nil {
 		return nil
 	}
-	db.nases.restart(tx.Session, tx.Decision.Restart.At)
+	db.nases.Restart(tx.Session, tx.Decision.Restart.At)
 	db.txns.SetRestart(tx.Group.Name, tx.Session, codec.FormatRestart(tx.Decision.Restart)+" "+tx.Decision.Restart.ID)
 	select {
 	case db.fresh <- struct{}{}:
@@ -285,7 +285,7 @@ func (db *DB) noteRefusal(ev *subscriber.Event, v subscriber.Verdict) {
 	}
 	db.reports.warnForeign(ev, v)
 	db.reports.refused(ev.Via, v)
-	db.nases.refuse(ev.SessionID, v)
+	db.nases.Refuse(ev.SessionID, v)
 }
 
 // addressOf is where the event says that its session is; zero for a restart,

@@ -1,206 +1,54 @@
 package subscriberdb
 
 import (
-	"fmt"
 	"maps"
-	"reflect"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-func keyOf(client string) NASName { return NASName{Client: client, Name: "nas1"} }
-
-// heardOf places an event of a NAS, prompt by its clock, which is so far ahead.
-func heardOf(r *nasRegistry, key NASName, at time.Time, ahead time.Duration) subscriber.Event {
-	ev := subscriber.Event{
-		Kind: subscriber.EventInterim, SessionID: key.Session(), Arrival: at, Stamp: at.Add(ahead), Delay: -1, SessionTime: -1,
-	}
-	r.place(&ev)
-	return ev
-}
-
-// TestUnite_SES16: whatever is found of whom, every name of a NAS leads to one, and
-// none in a circle.
-func TestUnite_SES16(t *testing.T) {
-	type pair struct{ name, known string }
-	for _, tt := range []struct {
-		found []pair
-		news  int
-		want  map[string]string // original by name
-	}{
-		{nil, 0, map[string]string{"a": "a"}},
-		{[]pair{{"b", "a"}}, 1, map[string]string{"a": "a", "b": "a"}},
-		{[]pair{{"b", "a"}, {"b", "a"}}, 1, map[string]string{"b": "a"}},
-		{[]pair{{"a", "a"}}, 0, map[string]string{"a": "a"}},
-		{[]pair{{"b", "a"}, {"a", "b"}}, 1, map[string]string{"a": "a", "b": "a"}},
-		{[]pair{{"b", "a"}, {"c", "b"}}, 2, map[string]string{"a": "a", "b": "a", "c": "a"}},
-		{[]pair{{"b", "a"}, {"a", "c"}}, 2, map[string]string{"a": "c", "b": "c", "c": "c"}},
-		{[]pair{{"b", "a"}, {"a", "c"}, {"c", "b"}}, 2, map[string]string{"a": "c", "b": "c", "c": "c"}},
-	} {
-		r := newNASRegistry()
-		news := 0
-		for _, p := range tt.found {
-			if r.unite(keyOf(p.name), keyOf(p.known)) {
-				news++
-			}
-		}
-		for name, want := range tt.want {
-			if got := r.original(keyOf(name)); got != keyOf(want) {
-				t.Errorf("%v: %s is %v, want %s", tt.found, name, got, want)
-			}
-			if ev := heardOf(r, keyOf(name), t0, 0); ev.Client != want {
-				t.Errorf("%v: an event of %s is placed at %s, want %s", tt.found, name, ev.Client, want)
-			}
-		}
-		if news != tt.news {
-			t.Errorf("%v: %d were news, want %d", tt.found, news, tt.news)
-		}
+// TestNASesInCluster: the keys of NASes, which are of no group, are read and written in a
+// Cluster too, and what is gone does not stand there any longer.
+func TestNASesInCluster(t *testing.T) {
+	client := startCluster(t)
+	client.HSet(t.Context(), codec.NASesKey, "bng1/old", "heard=2020-01-01T00:00:00Z")
+	db := newDB(t, client, at(t0))
+	task(t, db.KeepNASes)
+	testenv.Eventually(t, "the old one is gone", func() bool { return client.HLen(t.Context(), codec.NASesKey).Val() == 0 })
+	record(t, db, through("bng1", event(subscriber.EventAccountingOn, "", noAddr, time.Hour)), through("bng1", interim("a", addr, 0)))
+	list, err := db.NASes(t.Context())
+	if err != nil || len(list) != 1 || list[0].Refused["outdated"] != 1 || !list[0].Restarted.Equal(t0.Add(time.Hour)) {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 
-// TestHeardThroughAnother: a NAS that is heard of under another name only is not
-// forgotten.
-func TestHeardThroughAnother(t *testing.T) {
-	r := newNASRegistry()
-	heardOf(r, keyOf("a"), t0, 0)
-	r.unite(keyOf("b"), keyOf("a"))
-	heardOf(r, keyOf("b"), t0.Add(time.Hour), 0)
-	for _, name := range []string{"a", "b"} {
-		if got := r.byKey[keyOf(name)].heard; !got.Equal(t0.Add(time.Hour)) {
-			t.Errorf("%s was last heard of at %v", name, got)
+// TestRefusedOnce: an event that every group refuses is one event.
+func TestRefusedOnce(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		told := map[string]int{}
+		db := newDB(t, client, at(t0), func(o *Options) {
+			o.Refused = func(client string, v subscriber.Verdict) { told[client+" "+v.String()]++ }
+		})
+		record(t, db, through("bng1", event(subscriber.EventAccountingOn, "", noAddr, time.Hour)))
+		early := through("bng1", interim("a", addr, 0))
+		early.Via = "proxy"
+		record(t, db, early)
+		if want := map[string]int{"proxy outdated": 1}; !maps.Equal(told, want) {
+			t.Errorf("told %v, want %v", told, want)
 		}
-	}
-}
-
-// TestUnsaid: what could not be written is written the next time, once, with what came
-// meanwhile.
-func TestUnsaid(t *testing.T) {
-	r := newNASRegistry()
-	heardOf(r, keyOf("a"), t0, 0)
-	heardOf(r, keyOf("b"), t0, 0)
-	for range 3 {
-		r.refuse(keyOf("a").Session(), subscriber.Stale)
-	}
-	first := r.news(10)
-	r.refuse(keyOf("a").Session(), subscriber.Stale)
-	r.refuse(keyOf("a").Session(), subscriber.Held)
-	r.unsaid(first)
-	if n := r.pending(); n != 2 {
-		t.Fatalf("%d NASes are to be written, want 2", n)
-	}
-	counts := map[string]map[subscriber.Verdict]uint64{}
-	for r.pending() > 0 {
-		for _, n := range r.news(1) {
-			counts[n.entry.key.Client] = n.refused
+		list, err := db.NASes(t.Context())
+		if err != nil || len(list) != 1 || !maps.Equal(list[0].Refused, map[string]uint64{"outdated": 1}) {
+			t.Errorf("counted %+v, %v", list, err)
 		}
-	}
-	want := map[string]map[subscriber.Verdict]uint64{"a": {subscriber.Stale: 4, subscriber.Held: 1}, "b": nil}
-	if !reflect.DeepEqual(counts, want) {
-		t.Errorf("counts %v, want %v", counts, want)
-	}
-	if list := r.news(10); len(list) != 0 {
-		t.Errorf("written again: %+v", list)
-	}
-}
-
-// TestAdopt: of what another run knew the newer counts, and nobody's clock goes back
-// to the one before a restart.
-func TestAdopt(t *testing.T) {
-	const line = "heard=2026-03-01T10:00:00Z offset=-3600 restarted=2026-03-01T09:00:00Z same_as=b/nas1"
-	now := t0.Add(time.Hour)
-	adopted := func(prepare func(r *nasRegistry)) (*nasEntry, time.Duration, bool) {
-		r := newNASRegistry()
-		prepare(r)
-		r.adopt(keyOf("a"), line, now)
-		e := r.byKey[keyOf("a")]
-		offset, known := e.clock.Offset()
-		return e, offset, known
-	}
-	e, offset, known := adopted(func(*nasRegistry) {})
-	if !e.heard.Equal(t0) || !e.restarted.Equal(t0.Add(-time.Hour)) || e.sameAs != keyOf("b") || offset != -time.Hour || !known || e.changed {
-		t.Errorf("adopted %+v, offset %v", e, offset)
-	}
-	e, offset, _ = adopted(func(r *nasRegistry) {
-		heardOf(r, keyOf("a"), now, 0)
-		r.restart(keyOf("a").Session(), now)
-		heardOf(r, keyOf("a"), now, time.Minute)
-		r.unite(keyOf("a"), keyOf("c"))
 	})
-	if !e.heard.Equal(now) || !e.restarted.Equal(now) || e.sameAs != keyOf("c") || offset != time.Minute {
-		t.Errorf("over what is known, adopted %+v, offset %v", e, offset)
-	}
-	if _, _, known := adopted(func(r *nasRegistry) { r.restart(keyOf("a").Session(), now) }); known {
-		t.Error("the clock of before a restart was adopted")
-	}
-	if e, _, _ = adopted(func(r *nasRegistry) { r.unite(keyOf("b"), keyOf("a")) }); e.sameAs != (NASName{}) {
-		t.Errorf("two names that stand for each other: %v", e.sameAs)
-	}
 }
 
-// TestUnheeded: a clock at 1970 is told of, though nothing is learned from it.
-func TestUnheeded(t *testing.T) {
-	r := newNASRegistry()
-	const years = 56 * 365 * 24 * time.Hour
-	tell := func() codec.NASLine { return codec.ParseNASLine(r.byKey[keyOf("a")].textLocked()) }
-	heardOf(r, keyOf("a"), t0, -years)
-	if n := tell(); n.Unheeded != -years || n.Known {
-		t.Errorf("at 1970: %+v", n)
-	}
-	late := subscriber.Event{Kind: subscriber.EventInterim, SessionID: keyOf("a").Session(), Arrival: t0, Stamp: t0, Delay: time.Hour}
-	r.place(&late)
-	silent := subscriber.Event{Kind: subscriber.EventInterim, SessionID: keyOf("a").Session(), Arrival: t0, Delay: -1}
-	r.place(&silent)
-	if n := tell(); n.Unheeded != -years {
-		t.Errorf("after events that tell nothing of the clock: %+v", n)
-	}
-	heardOf(r, keyOf("a"), t0.Add(time.Minute), time.Second)
-	if n := tell(); n.Unheeded != 0 || !n.Known || n.Offset != time.Second {
-		t.Errorf("once it was set: %+v", n)
-	}
-}
-
-// TestTooManyNASes_I10: of more NASes than there is room for, events are placed all the
-// same, and nothing is kept; what was not heard of for long makes room.
-func TestTooManyNASes_I10(t *testing.T) {
-	r := newNASRegistry()
-	for i := range maxReporters {
-		heardOf(r, NASName{Client: "a", Name: fmt.Sprint(i)}, t0, 0)
-	}
-	for i := range 1000 { // they find room all the same
-		if other := (NASName{Client: "c", Name: fmt.Sprint(i)}); heardOf(r, other, t0, 0).Client != "c" || r.byKey[other] == nil {
-			t.Fatalf("NAS %d of another client is not known", i)
-		}
-	}
-	for i := range 1000 {
-		key := NASName{Client: "c", Name: fmt.Sprint(i)}
-		delete(r.byKey, key)
-		r.shares.Add("c", -1)
-	}
-	r.changed = r.changed[:maxReporters]
-	one := NASName{Client: "a", Name: "one more"}
-	ev := heardOf(r, one, t0.Add(time.Minute), -time.Hour)
-	if !ev.At.Equal(t0.Add(time.Minute)) || ev.Client != "a" {
-		t.Errorf("placed at %v of %v", ev.At, ev.SessionID)
-	}
-	r.refuse(one.Session(), subscriber.Stale)
-	r.restart(one.Session(), t0)
-	if r.unite(one, NASName{Client: "a", Name: "0"}) || r.original(one) != one || len(r.byKey) != maxReporters {
-		t.Errorf("%d NASes are known", len(r.byKey))
-	}
-	later := t0.Add(nasForgotten + time.Hour)
-	r.forget(later)
-	if len(r.byKey) != maxReporters {
-		t.Error("what is not written yet was forgotten")
-	}
-	r.news(maxReporters)
-	heardOf(r, NASName{Client: "a", Name: "7"}, later, 0)
-	r.news(1)
-	r.forget(later)
-	heardOf(r, one, later, 0)
-	if got := len(r.byKey); got != 2 || r.byKey[one] == nil {
-		t.Errorf("%d NASes are known: %v", got, maps.Keys(r.byKey))
-	}
+func at(now time.Time) func(*Options) {
+	return func(o *Options) { o.Now = func() time.Time { return now } }
 }

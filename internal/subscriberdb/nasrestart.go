@@ -15,6 +15,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
@@ -30,7 +31,7 @@ type Followed func(group string, inside []netip.Addr, yield func(i int, r *subsc
 // restartSweeper ends the sessions that restarts of NASes leave behind.
 type restartSweeper struct {
 	*shared
-	nases  *nasRegistry
+	nases  *nases.Registry
 	reader *recordReader
 	writer *recordWriter
 	probe  *prober
@@ -96,7 +97,7 @@ func (sw *restartSweeper) sweepGroup(ctx context.Context, g *Group, known Follow
 
 // pendingRestart is a restart whose older sessions are to be ended.
 type pendingRestart struct {
-	nases *nasRegistry
+	nases *nases.Registry
 	now   func() time.Time
 	nas   subscriber.SessionID
 	line  string
@@ -110,7 +111,7 @@ type pendingRestarts map[string]*pendingRestart
 
 // of returns the restart of a NAS, by its reference; nil for none. A NAS that is
 // heard of under two names restarts under both.
-func (p pendingRestarts) of(nases *nasRegistry, ref string) *pendingRestart {
+func (p pendingRestarts) of(known *nases.Registry, ref string) *pendingRestart {
 	if r := p[ref]; r != nil {
 		return r
 	}
@@ -118,7 +119,7 @@ func (p pendingRestarts) of(nases *nasRegistry, ref string) *pendingRestart {
 	if err != nil {
 		return nil
 	}
-	return p[codec.NASRef(nases.original(codec.NASOf(id)).Session())]
+	return p[codec.NASRef(known.Original(codec.NASOf(id)).Session())]
 }
 
 // readRestarts returns the restarts by the reference of their NAS.
@@ -275,7 +276,7 @@ func (p *pendingRestart) holds() bool { return p.held || p.since.Confirm }
 
 // means reports whether the restart ended the record's session.
 func (p *pendingRestart) means(r *subscriber.Record) bool {
-	same := p.nases.original(codec.NASOf(r.SessionID)) == p.nases.original(codec.NASOf(p.nas))
+	same := p.nases.Original(codec.NASOf(r.SessionID)) == p.nases.Original(codec.NASOf(p.nas))
 	return same && p.since.Ends(r)
 }
 

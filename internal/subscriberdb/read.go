@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
@@ -18,7 +19,7 @@ import (
 type recordReader struct {
 	*shared
 	clients   *clientSet
-	reporters *nasReporters
+	reporters *nases.Reporters
 }
 
 // Get returns the record of a key, or ErrNotFound.
@@ -99,7 +100,7 @@ func (rd *recordReader) noteReporters(records []subscriber.Record) {
 			continue
 		}
 		if _, configured := rd.clients.realmOf(id.Client); configured {
-			rd.reporters.reported(id)
+			rd.reporters.Reported(id)
 		}
 		last = id
 	}

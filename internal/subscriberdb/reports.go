@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -40,8 +41,8 @@ type eventReports struct {
 	conflictLog *throttle.Throttle
 	uniteLog    *throttle.Throttle
 
-	reporters nasReporters
-	addresses nasAddresses
+	reporters nases.Reporters
+	addresses nases.Addresses
 	logger    *slog.Logger
 	now       func() time.Time
 }
@@ -75,7 +76,7 @@ func (r *eventReports) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
 		return
 	}
 	line := []any{"client", cmp.Or(ev.Via, ev.Client), "nas", ev.NAS, "inside", ev.Inside}
-	if owner, foreign := r.reporters.foreign(ev.SessionID); foreign {
+	if owner, foreign := r.reporters.Foreign(ev.SessionID); foreign {
 		line = append(line, "reported_by", owner)
 	}
 	r.logger.Warn(foreignEvents[v].what,
@@ -88,4 +89,20 @@ func (r *eventReports) united(from, to NASName) {
 		r.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
 			"client", from.Client, "nas", from.Name, "first_client", to.Client, "suppressed", suppressed)
 	}
+}
+
+// conflicts reports whether several NASes have the name of the event's, and alarms if
+// the event shows it.
+func (r *eventReports) conflicts(ev *subscriber.Event) bool {
+	conflict, sign := r.addresses.Note(ev, r.now)
+	if sign {
+		now := r.now()
+		r.conflict(ev.Via)
+		if suppressed, ok := r.conflictLog.Allow(now); ok {
+			r.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
+				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "suppressed", suppressed,
+				"alarm", "sessiond_nas_conflicts_total")
+		}
+	}
+	return conflict
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/subscriberdb/bindings"
+	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
@@ -11,9 +12,9 @@ import (
 // want of it, write first something that is never refused: see package txn.
 func scripts() []*redis.Script {
 	general, fast := txn.Scripts()
-	fast = append(fast, bindings.Scripts()...)
+	fast = append(append(fast, bindings.Scripts()...), nases.Scripts()...)
 	return append([]*redis.Script{
-		general, announceScript, sweptScript, takeBackScript, nasScript, countScript,
+		general, announceScript, sweptScript, takeBackScript,
 		ownerScript, positionScript, trimScript, aheadScript, renewScript, discardScript, discardTextScript,
 	}, fast...)
 }

@@ -1,9 +1,10 @@
-package subscriberdb
+package nases
 
 import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,9 +21,9 @@ import (
 
 const (
 	nasFlush = 2 * time.Second // how often what changed is written
-	// nasForgotten is how long a NAS that is not heard of stands in the list.
-	nasForgotten = 30 * 24 * time.Hour
-	nasSweep     = time.Hour // how often those are looked for
+	// Life is how long a NAS that is not heard of is known, and stands in the list.
+	Life     = 30 * 24 * time.Hour
+	nasSweep = time.Hour // how often those are looked for
 	// nasBatch bounds the NASes of one script call, which keeps Redis from others.
 	nasBatch = 128
 	// nasMerges bounds how often a line is written anew because another daemon was
@@ -30,16 +31,26 @@ const (
 	nasMerges = 4
 )
 
-// nasStore keeps in Redis what is known of the NASes.
-type nasStore struct {
-	*shared
-	nases *nasRegistry
+// A Store keeps a Registry in Redis. Its methods may be called concurrently.
+type Store struct {
+	known  *Registry
+	client *redisconn.Client
+	logger *slog.Logger
+	now    func() time.Time
 }
+
+// NewStore returns a Store. The client has to know the scripts of this package, see Scripts.
+func NewStore(known *Registry, client *redisconn.Client, logger *slog.Logger, now func() time.Time) *Store {
+	return &Store{known, client, logger, now}
+}
+
+// Scripts returns the scripts that a server has to know.
+func Scripts() []*redis.Script { return []*redis.Script{nasScript, countScript} }
 
 // KeepNASes reads what was known of the NASes, writes what changes, and forgets
 // those that are gone, until the context ends. Errors are tried again: nothing else
 // waits for it.
-func (s *nasStore) KeepNASes(ctx context.Context) error {
+func (s *Store) KeepNASes(ctx context.Context) error {
 	ticker := time.NewTicker(nasFlush)
 	defer ticker.Stop()
 	var swept time.Time
@@ -64,8 +75,8 @@ func (s *nasStore) KeepNASes(ctx context.Context) error {
 // FlushNASes writes what is known of the NASes and was not written yet. What could
 // not be written is kept for the next time; of the counts, what Redis took without
 // an answer may count twice.
-func (s *nasStore) FlushNASes(ctx context.Context) error {
-	release, err := s.nases.takeTurn(ctx)
+func (s *Store) FlushNASes(ctx context.Context) error {
+	release, err := s.known.takeTurn(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,8 +84,8 @@ func (s *nasStore) FlushNASes(ctx context.Context) error {
 	if err := s.loadNASes(ctx); err != nil {
 		return err
 	}
-	for n := s.nases.pending(); n > 0; n -= nasBatch { // what changes meanwhile is for the next time
-		if err := s.writeNASes(ctx, s.nases.news(nasBatch)); err != nil {
+	for n := s.known.pending(); n > 0; n -= nasBatch { // what changes meanwhile is for the next time
+		if err := s.writeNASes(ctx, s.known.news(nasBatch)); err != nil {
 			return err
 		}
 	}
@@ -82,7 +93,7 @@ func (s *nasStore) FlushNASes(ctx context.Context) error {
 }
 
 // takeTurn waits until nobody else writes, or the context ends.
-func (r *nasRegistry) takeTurn(ctx context.Context) (release func(), err error) {
+func (r *Registry) takeTurn(ctx context.Context) (release func(), err error) {
 	select {
 	case r.turn <- struct{}{}:
 		return func() { <-r.turn }, nil
@@ -93,8 +104,8 @@ func (r *nasRegistry) takeTurn(ctx context.Context) (release func(), err error) 
 
 // loadNASes reads, once, what was known of the NASes: before anything is written, or
 // that would be lost.
-func (s *nasStore) loadNASes(ctx context.Context) error {
-	if s.nases.loaded {
+func (s *Store) loadNASes(ctx context.Context) error {
+	if s.known.loaded {
 		return nil
 	}
 	now := s.now()
@@ -102,20 +113,20 @@ func (s *nasStore) loadNASes(ctx context.Context) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			name, line, ok := codec.ParseNASRow(fields[i], fields[i+1])
 			if ok && !forgotten(&line, now) {
-				s.nases.adopt(name, fields[i+1], now)
+				s.known.adopt(name, fields[i+1], now)
 			}
 		}
 		return nil
 	})
-	s.nases.loaded = err == nil
+	s.known.loaded = err == nil
 	return err
 }
 
 // writeNASes writes lines first and then counts, which belong to a line.
-func (s *nasStore) writeNASes(ctx context.Context, news []nasNews) error {
+func (s *Store) writeNASes(ctx context.Context, news []nasNews) error {
 	written, err := s.writeNASLines(ctx, news)
 	if err != nil {
-		s.nases.unsaid(news)
+		s.known.unsaid(news)
 		return err
 	}
 	var counts []any
@@ -129,7 +140,7 @@ func (s *nasStore) writeNASes(ctx context.Context, news []nasNews) error {
 		return nil
 	}
 	if err := s.client.Exchange(ctx, []redis.Cmder{redisconn.NewCall(ctx, countScript, []string{codec.RefusedKey}, counts...)}); err != nil {
-		s.nases.unsaid(written)
+		s.known.unsaid(written)
 		return err
 	}
 	return nil
@@ -137,13 +148,13 @@ func (s *nasStore) writeNASes(ctx context.Context, news []nasNews) error {
 
 // writeNASLines returns the news whose lines stand in Redis now. Where another daemon
 // has changed a line, what both know is written.
-func (s *nasStore) writeNASLines(ctx context.Context, news []nasNews) (written []nasNews, err error) {
+func (s *Store) writeNASLines(ctx context.Context, news []nasNews) (written []nasNews, err error) {
 	left := slices.Clone(news)
 	for range nasMerges {
 		if len(left) == 0 {
 			return written, nil
 		}
-		args := []any{s.nases.shares.All()}
+		args := []any{s.known.shares.All()}
 		for i := range left {
 			args = append(args, left[i].ref(), left[i].was, left[i].line)
 		}
@@ -156,23 +167,23 @@ func (s *nasStore) writeNASLines(ctx context.Context, news []nasNews) (written [
 			n := left[i]
 			switch stands, other := answer.(string); {
 			case other:
-				s.nases.merged(&n, stands, s.now())
+				s.known.merged(&n, stands, s.now())
 				again = append(again, n)
 			case answer == int64(1):
-				s.nases.said(&n)
+				s.known.said(&n)
 				written = append(written, n)
 			default: // too many
-				s.nases.uncounted(&n)
+				s.known.uncounted(&n)
 			}
 		}
 		left = again
 	}
-	s.nases.unsaid(left)
+	s.known.unsaid(left)
 	return written, nil
 }
 
 // callNASes carries out the script that writes lines.
-func (s *nasStore) callNASes(ctx context.Context, args []any) ([]any, error) {
+func (s *Store) callNASes(ctx context.Context, args []any) ([]any, error) {
 	call := redisconn.NewCall(ctx, nasScript, []string{codec.NASesKey}, args...)
 	if err := s.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return nil, err
@@ -187,7 +198,7 @@ func (s *nasStore) callNASes(ctx context.Context, args []any) ([]any, error) {
 // NASes returns all NASes that sent accounting to any daemon within a month, in
 // order of their clients and names. What this daemon knows and has not written yet
 // is told too.
-func (s *nasStore) NASes(ctx context.Context) ([]NAS, error) {
+func (s *Store) NASes(ctx context.Context) ([]NAS, error) {
 	if err := s.FlushNASes(ctx); err != nil {
 		return nil, fmt.Errorf("write NASes: %w", err)
 	}
@@ -229,8 +240,8 @@ func (s *nasStore) NASes(ctx context.Context) ([]NAS, error) {
 
 // sweepNASes forgets the NASes that were not heard of for long, and counts without a
 // NAS.
-func (s *nasStore) sweepNASes(ctx context.Context) error {
-	release, err := s.nases.takeTurn(ctx)
+func (s *Store) sweepNASes(ctx context.Context) error {
+	release, err := s.known.takeTurn(ctx)
 	if err != nil {
 		return err
 	}
@@ -247,7 +258,7 @@ func (s *nasStore) sweepNASes(ctx context.Context) error {
 	}
 	now := s.now()
 	known := make(map[string]bool) // those that stay
-	old := []any{s.nases.shares.All()}
+	old := []any{s.known.shares.All()}
 	err = s.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			n := codec.ParseNASLine(fields[i+1])
@@ -265,7 +276,7 @@ func (s *nasStore) sweepNASes(ctx context.Context) error {
 			return err
 		}
 	}
-	s.nases.forget(now)
+	s.known.forget(now)
 	counts = slices.DeleteFunc(counts, func(field string) bool {
 		ref, _, _ := strings.Cut(field, " ")
 		return known[ref]
@@ -279,7 +290,7 @@ func (s *nasStore) sweepNASes(ctx context.Context) error {
 }
 
 // forgotten reports whether the NAS was not heard of for so long that it is gone.
-func forgotten(n *codec.NASLine, now time.Time) bool { return now.Sub(n.LastHeard) > nasForgotten }
+func forgotten(n *codec.NASLine, now time.Time) bool { return now.Sub(n.LastHeard) > Life }
 
 // nasScript writes what is known of NASes, each if its line still is what that rests
 // on: another daemon may know more.

@@ -1,4 +1,4 @@
-package subscriberdb
+package nases
 
 import (
 	"strings"
@@ -10,65 +10,67 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// NASName names a NAS.
-type NASName = codec.NASName
-
 // NAS is what is known of one NAS, from the accounting that it sends.
 type NAS struct {
-	NASName
+	codec.NASName
 	codec.NASLine
 	Refused map[string]uint64 // events that changed nothing, by verdict, since it was first heard of
 }
 
 // nasEntry is what this daemon knows of a NAS.
 type nasEntry struct {
-	key       NASName
+	key       codec.NASName
 	clock     subscriber.Clock
 	unheeded  time.Duration // see codec.NASLine
 	heard     time.Time
 	restarted time.Time
-	sameAs    NASName   // the zero key: it is itself
-	others    []NASName // whose sameAs was this one
+	sameAs    codec.NASName   // the zero key: it is itself
+	others    []codec.NASName // whose sameAs was this one
 	refused   map[subscriber.Verdict]uint64
 	stored    string // its line in Redis, as last seen; "" for none
-	changed   bool   // it stands in nasRegistry.changed
+	changed   bool   // it stands in Registry.changed
 }
 
-// nasRegistry is what is known of all NASes.
-type nasRegistry struct {
+// Registry is what is known of all NASes: by which names they go, what their clocks show,
+// what became of their events. Its methods may be called concurrently.
+type Registry struct {
 	mu      sync.Mutex
-	byKey   map[NASName]*nasEntry
+	byKey   map[codec.NASName]*nasEntry
 	shares  quota.Shares // of the clients
 	changed []*nasEntry  // what is to be written to Redis
 
-	// toldApart reports whether the configuration says of two clients that they do not
-	// report the same NASes, whatever was found before it said so; nil: of none.
 	toldApart func(a, b string) bool
 
 	turn   chan struct{} // holds one while somebody writes to Redis, or reads for the registry
 	loaded bool          // what stood in Redis at the start is known; guarded by turn
 }
 
-func newNASRegistry() *nasRegistry {
-	return &nasRegistry{byKey: make(map[NASName]*nasEntry), shares: quota.Shares{Alone: maxReporters}, turn: make(chan struct{}, 1)}
+// NewRegistry returns an empty Registry. toldApart reports whether the configuration says of
+// two clients that they do not report the same NASes, whatever was found before it said so;
+// nil: of none.
+func NewRegistry(toldApart func(a, b string) bool) *Registry {
+	return &Registry{
+		byKey: make(map[codec.NASName]*nasEntry), shares: quota.Shares{Alone: maxOfClient}, toldApart: toldApart,
+		turn: make(chan struct{}, 1),
+	}
 }
 
 // entryLocked returns the entry of a NAS, nil where its client has its share of them.
-func (r *nasRegistry) entryLocked(key NASName) *nasEntry {
+func (r *Registry) entryLocked(key codec.NASName) *nasEntry {
 	if e := r.byKey[key]; e != nil {
 		return e
 	}
 	if !r.shares.Room(key.Client) {
 		return nil
 	}
-	e := &nasEntry{key: NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}}
+	e := &nasEntry{key: codec.NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}}
 	r.byKey[e.key] = e
 	r.shares.Add(e.key.Client, 1)
 	return e
 }
 
 // changeLocked has the entry written.
-func (r *nasRegistry) changeLocked(e *nasEntry) {
+func (r *Registry) changeLocked(e *nasEntry) {
 	if !e.changed {
 		e.changed = true
 		r.changed = append(r.changed, e)
@@ -76,7 +78,7 @@ func (r *nasRegistry) changeLocked(e *nasEntry) {
 }
 
 // hearLocked notes that a NAS was heard of.
-func (r *nasRegistry) hearLocked(e *nasEntry, at time.Time) {
+func (r *Registry) hearLocked(e *nasEntry, at time.Time) {
 	if at.After(e.heard) {
 		e.heard = at
 		r.changeLocked(e)
@@ -85,7 +87,7 @@ func (r *nasRegistry) hearLocked(e *nasEntry, at time.Time) {
 
 // rootLocked follows a NAS to the name by which its sessions are known. There is no
 // circle, see uniteLocked.
-func (r *nasRegistry) rootLocked(key NASName) NASName {
+func (r *Registry) rootLocked(key codec.NASName) codec.NASName {
 	for e := r.byKey[key]; e != nil && r.heedsLocked(e); e = r.byKey[key] {
 		key = e.sameAs
 	}
@@ -94,14 +96,14 @@ func (r *nasRegistry) rootLocked(key NASName) NASName {
 
 // heedsLocked reports whether an entry is another name of a NAS, as far as its client may
 // report that one.
-func (r *nasRegistry) heedsLocked(e *nasEntry) bool {
-	return e.sameAs != (NASName{}) && (r.toldApart == nil || !r.toldApart(e.key.Client, e.sameAs.Client))
+func (r *Registry) heedsLocked(e *nasEntry) bool {
+	return e.sameAs != (codec.NASName{}) && (r.toldApart == nil || !r.toldApart(e.key.Client, e.sameAs.Client))
 }
 
-// place gives the event the name of its NAS by which its sessions are known, and
+// Place gives the event the name of its NAS by which its sessions are known, and
 // the time at which it happened.
 // It reports whether there is room for what is known of the NAS.
-func (r *nasRegistry) place(ev *subscriber.Event) (known bool) {
+func (r *Registry) Place(ev *subscriber.Event) (known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.entryLocked(codec.NASOf(ev.SessionID))
@@ -125,9 +127,9 @@ func (r *nasRegistry) place(ev *subscriber.Event) (known bool) {
 	return true
 }
 
-// unite notes that one NAS is heard of under two names, through two clients, and
+// Unite notes that one NAS is heard of under two names, through two clients, and
 // reports whether that is news.
-func (r *nasRegistry) unite(name, known NASName) bool {
+func (r *Registry) Unite(name, known codec.NASName) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.entryLocked(name)
@@ -140,26 +142,26 @@ func (r *nasRegistry) unite(name, known NASName) bool {
 
 // uniteLocked makes the entry another name of a NAS, and reports whether that
 // changed it. Two names never stand for each other.
-func (r *nasRegistry) uniteLocked(e *nasEntry, known NASName) bool {
+func (r *Registry) uniteLocked(e *nasEntry, known codec.NASName) bool {
 	root := r.rootLocked(known)
 	if root == e.key || root == r.rootLocked(e.key) {
 		return false
 	}
-	e.sameAs = NASName{Client: strings.Clone(root.Client), Name: strings.Clone(root.Name)}
+	e.sameAs = codec.NASName{Client: strings.Clone(root.Client), Name: strings.Clone(root.Name)}
 	if known := r.entryLocked(root); known != nil {
 		known.others = append(known.others, e.key)
 	}
 	return true
 }
 
-// names returns the name of a NAS and those that were found to be other names of it.
-func (r *nasRegistry) names(key NASName) []NASName {
+// Names returns the name of a NAS and those that were found to be other names of it.
+func (r *Registry) Names(key codec.NASName) []codec.NASName {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.appendNamesLocked(nil, key)
 }
 
-func (r *nasRegistry) appendNamesLocked(names []NASName, key NASName) []NASName {
+func (r *Registry) appendNamesLocked(names []codec.NASName, key codec.NASName) []codec.NASName {
 	names = append(names, key)
 	e := r.byKey[key]
 	if e == nil {
@@ -173,22 +175,22 @@ func (r *nasRegistry) appendNamesLocked(names []NASName, key NASName) []NASName 
 	return names
 }
 
-// original is the name by which the sessions of a NAS are known.
-func (r *nasRegistry) original(key NASName) NASName {
+// Original is the name by which the sessions of a NAS are known.
+func (r *Registry) Original(key codec.NASName) codec.NASName {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.rootLocked(key)
 }
 
-// knows reports whether there is an entry of a NAS.
-func (r *nasRegistry) knows(key NASName) bool {
+// Knows reports whether there is an entry of a NAS.
+func (r *Registry) Knows(key codec.NASName) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.byKey[key] != nil
 }
 
-// refuse counts an event that changed nothing.
-func (r *nasRegistry) refuse(id subscriber.SessionID, v subscriber.Verdict) {
+// Refuse counts an event that changed nothing.
+func (r *Registry) Refuse(id subscriber.SessionID, v subscriber.Verdict) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.entryLocked(codec.NASOf(id)); e != nil {
@@ -204,8 +206,8 @@ func (e *nasEntry) countLocked(v subscriber.Verdict, n uint64) {
 	e.refused[v] += n
 }
 
-// restart notes a restart that was recorded.
-func (r *nasRegistry) restart(id subscriber.SessionID, at time.Time) {
+// Restart notes a restart that was recorded.
+func (r *Registry) Restart(id subscriber.SessionID, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.entryLocked(codec.NASOf(id)); e != nil && at.After(e.restarted) {
@@ -216,7 +218,7 @@ func (r *nasRegistry) restart(id subscriber.SessionID, at time.Time) {
 
 // adopt takes over what Redis says of a NAS, from an earlier run or by another
 // daemon.
-func (r *nasRegistry) adopt(key NASName, line string, now time.Time) {
+func (r *Registry) adopt(key codec.NASName, line string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.entryLocked(key); e != nil {
@@ -224,7 +226,7 @@ func (r *nasRegistry) adopt(key NASName, line string, now time.Time) {
 	}
 }
 
-func (r *nasRegistry) adoptLocked(e *nasEntry, line string, now time.Time) {
+func (r *Registry) adoptLocked(e *nasEntry, line string, now time.Time) {
 	n := codec.ParseNASLine(line)
 	e.stored = line
 	if _, known := e.clock.Offset(); !known && n.Known && !e.restarted.After(n.LastHeard) { // a restart may set it anew
@@ -236,17 +238,17 @@ func (r *nasRegistry) adoptLocked(e *nasEntry, line string, now time.Time) {
 	if n.Restarted.After(e.restarted) {
 		e.restarted = n.Restarted
 	}
-	if n.SameAs != (NASName{}) && e.sameAs == (NASName{}) {
+	if n.SameAs != (codec.NASName{}) && e.sameAs == (codec.NASName{}) {
 		r.uniteLocked(e, n.SameAs)
 	}
 }
 
 // forget drops what was not heard of for long.
-func (r *nasRegistry) forget(now time.Time) {
+func (r *Registry) forget(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for key, e := range r.byKey {
-		if !e.changed && now.Sub(e.heard) > nasForgotten {
+		if !e.changed && now.Sub(e.heard) > Life {
 			delete(r.byKey, key)
 			r.shares.Add(key.Client, -1)
 		}
@@ -264,14 +266,14 @@ type nasNews struct {
 func (n *nasNews) ref() string { return codec.NASRef(n.entry.key.Session()) }
 
 // pending is how many NASes are to be written.
-func (r *nasRegistry) pending() int {
+func (r *Registry) pending() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.changed)
 }
 
 // news takes what is to be written of up to so many NASes.
-func (r *nasRegistry) news(limit int) []nasNews {
+func (r *Registry) news(limit int) []nasNews {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	limit = min(limit, len(r.changed))
@@ -287,7 +289,7 @@ func (r *nasRegistry) news(limit int) []nasNews {
 }
 
 // said notes that a line stands in Redis.
-func (r *nasRegistry) said(n *nasNews) {
+func (r *Registry) said(n *nasNews) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n.entry.stored = n.line
@@ -295,7 +297,7 @@ func (r *nasRegistry) said(n *nasNews) {
 
 // merged takes over the line that stands in place of the expected one, and makes
 // the news of both.
-func (r *nasRegistry) merged(n *nasNews, stands string, now time.Time) {
+func (r *Registry) merged(n *nasNews, stands string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.adoptLocked(n.entry, stands, now)
@@ -303,7 +305,7 @@ func (r *nasRegistry) merged(n *nasNews, stands string, now time.Time) {
 }
 
 // unsaid puts back what could not be written.
-func (r *nasRegistry) unsaid(list []nasNews) {
+func (r *Registry) unsaid(list []nasNews) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range list {
@@ -313,13 +315,13 @@ func (r *nasRegistry) unsaid(list []nasNews) {
 }
 
 // uncounted puts back counts that wait for the next change of their NAS.
-func (r *nasRegistry) uncounted(n *nasNews) {
+func (r *Registry) uncounted(n *nasNews) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.putBackLocked(n)
 }
 
-func (r *nasRegistry) putBackLocked(n *nasNews) {
+func (r *Registry) putBackLocked(n *nasNews) {
 	for v, count := range n.refused {
 		n.entry.countLocked(v, count)
 	}

@@ -1,4 +1,4 @@
-package subscriberdb
+package nases
 
 import (
 	"net/netip"
@@ -23,12 +23,12 @@ const (
 	maxNASAddresses = 8
 )
 
-// nasAddresses notices names that several NASes have: a factory default, mostly.
+// Addresses notices names that several NASes have: a factory default, mostly.
 // What tells is that addresses alternate. A NAS that is given another address does
 // not come back under the old one.
-type nasAddresses struct {
+type Addresses struct {
 	mu     sync.Mutex
-	names  map[NASName]*nasName
+	names  map[codec.NASName]*nasName
 	shares quota.Shares // of the clients; that of none is set with the first name
 }
 
@@ -38,9 +38,9 @@ type nasName struct {
 	conflict time.Time    // when one came back; zero for never
 }
 
-// note takes in where an event's NAS says that it is. It reports whether several NASes
+// Note takes in where an event's NAS says that it is. It reports whether several NASes
 // have its name, and whether this very event is one more sign of it.
-func (n *nasAddresses) note(ev *subscriber.Event, clock func() time.Time) (conflict, sign bool) {
+func (n *Addresses) Note(ev *subscriber.Event, clock func() time.Time) (conflict, sign bool) {
 	if !ev.NASAddress.IsValid() {
 		return false, false // a name without addresses cannot alternate
 	}
@@ -50,12 +50,12 @@ func (n *nasAddresses) note(ev *subscriber.Event, clock func() time.Time) (confl
 	name := n.names[key]
 	if name == nil {
 		if n.names == nil {
-			n.names, n.shares.Alone = make(map[NASName]*nasName), maxReporters
+			n.names, n.shares.Alone = make(map[codec.NASName]*nasName), maxOfClient
 		}
 		if !n.shares.Room(key.Client) {
 			return false, false
 		}
-		n.names[NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}] = &nasName{seen: []netip.Addr{ev.NASAddress}}
+		n.names[codec.NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}] = &nasName{seen: []netip.Addr{ev.NASAddress}}
 		n.shares.Add(key.Client, 1)
 		return false, false
 	}
@@ -83,20 +83,4 @@ func (n *nasName) heard(addr netip.Addr) (back bool) {
 	}
 	n.seen = append(n.seen, addr)
 	return i >= 0
-}
-
-// conflicts reports whether several NASes have the name of the event's, and alarms if
-// the event shows it.
-func (r *eventReports) conflicts(ev *subscriber.Event) bool {
-	conflict, sign := r.addresses.note(ev, r.now)
-	if sign {
-		now := r.now()
-		r.conflict(ev.Via)
-		if suppressed, ok := r.conflictLog.Allow(now); ok {
-			r.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
-				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "suppressed", suppressed,
-				"alarm", "sessiond_nas_conflicts_total")
-		}
-	}
-	return conflict
 }

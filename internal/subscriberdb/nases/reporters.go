@@ -1,4 +1,4 @@
-package subscriberdb
+package nases
 
 import (
 	"sync"
@@ -6,8 +6,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// nasReporters are the clients that report the sessions of NASes.
-type nasReporters struct {
+// Reporters are the clients that report the sessions of NASes. The zero value is empty; its
+// methods may be called concurrently.
+type Reporters struct {
 	mu    sync.Mutex
 	byNAS map[string]reporter
 }
@@ -18,17 +19,17 @@ type reporter struct {
 	several bool // others do too
 }
 
-// maxReporters bounds the NASes of one client that are known, where it is alone; see quota.Shares.
-const maxReporters = 65_536
+// maxOfClient bounds the NASes of one client that are known, where it is alone; see quota.Shares.
+const maxOfClient = 65_536
 
-// reported notes that a client reports sessions of a NAS.
-func (n *nasReporters) reported(id subscriber.SessionID) {
+// Reported notes that a client reports sessions of a NAS.
+func (n *Reporters) Reported(id subscriber.SessionID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch r, known := n.byNAS[id.NAS]; {
 	case known && r.client != id.Client:
 		n.byNAS[id.NAS] = reporter{r.client, true}
-	case !known && len(n.byNAS) < maxReporters:
+	case !known && len(n.byNAS) < maxOfClient:
 		if n.byNAS == nil {
 			n.byNAS = make(map[string]reporter)
 		}
@@ -36,9 +37,9 @@ func (n *nasReporters) reported(id subscriber.SessionID) {
 	}
 }
 
-// foreign returns the client that alone reports sessions of a NAS, if that is
+// Foreign returns the client that alone reports sessions of a NAS, if that is
 // another than the given one.
-func (n *nasReporters) foreign(id subscriber.SessionID) (client string, foreign bool) {
+func (n *Reporters) Foreign(id subscriber.SessionID) (client string, foreign bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r, known := n.byNAS[id.NAS]
