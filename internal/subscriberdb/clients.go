@@ -3,6 +3,9 @@ package subscriberdb
 import (
 	"cmp"
 	"sync/atomic"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Realms are the RADIUS clients that are configured, by name, with the realm of each, under
@@ -64,4 +67,50 @@ func (c *clientSet) toldApart(a, b string) bool {
 	first, ok := known.realms[a]
 	second, both := known.realms[b]
 	return ok && both && first != second && (c.namedRealms || known.named[first] || known.named[second])
+}
+
+// places are how many subscribers RADIUS clients may have online.
+type places struct {
+	limits map[string]int
+	online func(client string) int
+}
+
+// SetPlaces replaces how many subscribers each client may have online, by its name; one that
+// is not there as many as it likes. So a client's share of the pools and of Redis is bounded.
+// online tells how many a client has, or all clients of a realm by the realm's name. That may
+// be a moment old, and is called for every event of a client with a limit.
+func (c *clientSet) SetPlaces(limits map[string]int, online func(client string) int) {
+	c.places.Store(&places{limits, online})
+}
+
+// full reports whether the client of an event has as many subscribers as it may. known is the
+// name under which its sessions are known.
+func (c *clientSet) full(ev *subscriber.Event, known string) bool {
+	p := c.places.Load()
+	if p == nil {
+		return false
+	}
+	limit, limited := p.limits[cmp.Or(ev.Via, known)]
+	return limited && p.online(known) >= limit
+}
+
+// apart reports whether a record is held through another client than that of an event
+// that is known under the given identity: through one that is configured, and that does
+// not speak for the same NASes. A NAS that was found to be heard of through several
+// clients is that of each of them. A restart of the holder's NAS says that it is gone,
+// though it is not ended yet.
+func (db *DB) apart(group string, holder *subscriber.Record, id subscriber.SessionID, ev *subscriber.Event) bool {
+	if holder.Client == "" || holder.NASOnly() == id.NASOnly() {
+		return false
+	}
+	by, configured := db.realmOf(cmp.Or(ev.Via, id.Client))
+	if !configured { // it was taken out a moment ago
+		by = cmp.Or(ev.Via, id.Client)
+	}
+	spoken, same := false, false
+	for _, name := range db.nases.Names(db.nases.Original(codec.NASOf(holder.SessionID))) {
+		realm, configured := db.realmOf(name.Client)
+		spoken, same = spoken || configured, same || configured && realm == by
+	}
+	return spoken && !same && !codec.ParseRestart(db.txns.Restart(group, holder.SessionID)).Ends(holder)
 }

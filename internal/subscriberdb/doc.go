@@ -11,10 +11,8 @@
 //	ingest.go        Record: events to transactions, and what becomes of them
 //	schedule.go      waves
 //	groups.go        the group of an address
-//	clients.go       RADIUS clients and their realms
-//	places.go        how many subscribers a client may have
-//	apart.go         may one client end another's session
-//	reports.go       events that are not heeded: counted, logged (limits.go, bounds.go)
+//	clients.go       RADIUS clients: their realms, and what they may have
+//	reports.go       events that are not heeded: counted, logged
 //
 // Restarts of NASes (package nases knows them).
 //
@@ -32,18 +30,16 @@
 //
 // The feed.
 //
-//	feed.go          read on from an entry (recent.go, feedhistory.go)
+//	feed.go          read on from an entry (backwards: feedhistory.go)
 //	retention.go     kept for its readers, and trimmed
 //	feedrenewal.go   begun anew when its identifiers are used up
 //
 // All else.
 //
-//	settings.go      settings, and of each group marker.go, owner.go and served.go
+//	values.go        settings, and of each group its marker and owner (served.go)
 //	probe.go         whether Redis can be used (durability.go)
 //	keytypes.go      keys that others made another type of
 //	garbage.go       what cannot be used: counted, logged
-//
-//	scripts.go       the scripts that a server has to know
 //
 // Below are txn (transactions), nases, bindings, codec (keys and text forms, pure) and redisconn (connections).
 package subscriberdb

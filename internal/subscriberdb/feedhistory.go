@@ -2,10 +2,14 @@ package subscriberdb
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"strconv"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // announcedWithin is how many feed entries back the end of a record is looked
@@ -94,4 +98,26 @@ func oldestOf(versions map[netip.Addr]string) string {
 		}
 	}
 	return oldest.String()
+}
+
+// Recent returns which records came and went, of what a group's feed tells since a
+// time by Redis's clock: the Created and Deleted changes, the oldest first.
+func (f *changeFeed) Recent(ctx context.Context, group string, since time.Time) ([]subscriber.Change, error) {
+	recent := codec.NewFeedParser(group, 0, nil)
+	for start := strconv.FormatInt(max(0, since.UnixMilli()), 10); ; {
+		entries, err := f.client.XRangeN(ctx, codec.FeedKey(group), start, "+", redisconn.ScanCount).Result()
+		if err != nil {
+			return nil, fmt.Errorf("recent changes in feed %q: %w", group, err)
+		}
+		for i := range entries {
+			entry := feedEntry(&entries[i])
+			if !entry.Updates() {
+				recent.Parse(entry)
+			}
+			start = "(" + entry.ID
+		}
+		if len(entries) < redisconn.ScanCount {
+			return recent.Changes, nil
+		}
+	}
 }

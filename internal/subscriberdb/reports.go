@@ -106,3 +106,31 @@ func (r *eventReports) conflicts(ev *subscriber.Event) bool {
 	}
 	return conflict
 }
+
+// A Bound is something of which a client gets no more than its share.
+type Bound string
+
+// The bounds of what accounting may take of Redis and of memory.
+const (
+	BoundNASes      Bound = "nases"      // the table of NASes has no room for one more
+	BoundTombstones Bound = "tombstones" // an ended session, or one without an address, is remembered for minutes only
+	BoundLinks      Bound = "links"      // a session has no room for one more link or service
+)
+
+// Bounds returns all bounds.
+func Bounds() []Bound { return []Bound{BoundNASes, BoundTombstones, BoundLinks} }
+
+// boundTexts are what the log says where a client has its share.
+var boundTexts = map[Bound]string{
+	BoundNASes:      "a RADIUS client tells of more NASes than there is room for; no clock and no restart is remembered of those",
+	BoundTombstones: "a RADIUS client ends more sessions than can be remembered; the end of the rest is remembered for 5 minutes",
+	BoundLinks:      "a session has more links than are kept",
+}
+
+// limit counts and logs that a client has no room for more.
+func (r *eventReports) limit(client string, b Bound) {
+	r.limited(client, b)
+	if suppressed, ok := r.limitLogs[b].Allow(r.now()); ok {
+		r.logger.Warn(boundTexts[b], "client", client, "suppressed", suppressed, "alarm", "sessiond_accounting_bounds_reached_total")
+	}
+}
