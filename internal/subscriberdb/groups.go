@@ -25,7 +25,7 @@ type Group struct {
 
 	// Guard bounds how many sessions the restart of a NAS ends without being
 	// confirmed; the zero value does not. The other removals are guarded by who
-	// buries the records.
+	// announces them.
 	Guard guard.Limits
 
 	txns *txn.Group // the same, for transactions

@@ -22,7 +22,7 @@ type committer struct {
 	trip func(ctx context.Context, txns []*Txn)
 
 	mu      sync.Mutex
-	flying  int
+	running int
 	waiting []*submission
 }
 
@@ -37,11 +37,11 @@ func (c *committer) submit(ctx context.Context, txns []*Txn) {
 	if !c.begin() {
 		p := &submission{txns: txns, wake: make(chan []*submission, 1)}
 		if c.enqueue(p) {
-			load := <-p.wake
-			if load == nil {
+			group := <-p.wake
+			if group == nil {
 				return
 			}
-			c.commitAll(ctx, load)
+			c.commitAll(ctx, group)
 			return
 		}
 	}
@@ -53,10 +53,10 @@ func (c *committer) submit(ctx context.Context, txns []*Txn) {
 func (c *committer) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flying == MaxTrips {
+	if c.running == MaxTrips {
 		return false
 	}
-	c.flying++
+	c.running++
 	return true
 }
 
@@ -65,8 +65,8 @@ func (c *committer) begin() bool {
 func (c *committer) enqueue(p *submission) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flying < MaxTrips {
-		c.flying++
+	if c.running < MaxTrips {
+		c.running++
 		return false
 	}
 	c.waiting = append(c.waiting, p)
@@ -74,31 +74,31 @@ func (c *committer) enqueue(p *submission) bool {
 }
 
 // commitAll makes a trip for several callers.
-func (c *committer) commitAll(ctx context.Context, load []*submission) {
-	if len(load) == 1 {
-		c.trip(ctx, load[0].txns)
+func (c *committer) commitAll(ctx context.Context, group []*submission) {
+	if len(group) == 1 {
+		c.trip(ctx, group[0].txns)
 		c.end()
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tripTime)
 	defer cancel()
 	var all []*Txn
-	for _, p := range load {
+	for _, p := range group {
 		all = append(all, p.txns...)
 	}
 	c.trip(ctx, all)
 	c.end()
-	for _, p := range load[1:] {
+	for _, p := range group[1:] {
 		p.wake <- nil
 	}
 }
 
-// end lets the first of those who wait carry for the others.
+// end lets the first of those who wait commit for the others.
 func (c *committer) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.waiting) == 0 {
-		c.flying--
+		c.running--
 		return
 	}
 	n, size := 0, 0
@@ -106,7 +106,7 @@ func (c *committer) end() {
 		size += len(c.waiting[n].txns)
 		n++
 	}
-	load := c.waiting[:n:n]
+	group := c.waiting[:n:n]
 	c.waiting = c.waiting[n:]
-	load[0].wake <- load
+	group[0].wake <- group
 }

@@ -33,29 +33,29 @@ func newCachedSession(r *subscriber.Record, state *subscriber.SessionState) *cac
 	if state.Phase != subscriber.Open || state.Inside != r.Inside {
 		return nil
 	}
-	t := &cachedSession{record: r.Pack(), start: state.Start, digest: state.Digest, exact: state.Exact, userName: state.UserName}
-	if packed := t.record.UserName(); packed == state.UserName {
-		t.userName = packed // the same octets, kept once
+	c := &cachedSession{record: r.Pack(), start: state.Start, digest: state.Digest, exact: state.Exact, userName: state.UserName}
+	if packed := c.record.UserName(); packed == state.UserName {
+		c.userName = packed // the same octets, kept once
 	}
 	if !state.Stamp.IsZero() {
-		t.stamp = state.Stamp.Unix()
+		c.stamp = state.Stamp.Unix()
 	}
 	if !state.Before.IsZero() {
-		t.before = state.Before.UnixNano()
+		c.before = state.Before.UnixNano()
 	}
-	return t
+	return c
 }
 
 // state is what the database remembers of the session whose record this is.
-func (t *cachedSession) state(r *subscriber.Record) subscriber.SessionState {
+func (c *cachedSession) state(r *subscriber.Record) subscriber.SessionState {
 	state := subscriber.SessionState{
-		Phase: subscriber.Open, Inside: r.Inside, Start: t.start, Digest: t.digest, Exact: t.exact, UserName: t.userName,
+		Phase: subscriber.Open, Inside: r.Inside, Start: c.start, Digest: c.digest, Exact: c.exact, UserName: c.userName,
 	}
-	if t.stamp != 0 {
-		state.Stamp = time.Unix(t.stamp, 0).UTC()
+	if c.stamp != 0 {
+		state.Stamp = time.Unix(c.stamp, 0).UTC()
 	}
-	if t.before != 0 {
-		state.Before = time.Unix(0, t.before).UTC()
+	if c.before != 0 {
+		state.Before = time.Unix(0, c.before).UTC()
 	}
 	return state
 }
