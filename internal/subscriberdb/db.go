@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/removals"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
@@ -91,8 +92,9 @@ type DB struct {
 
 // Parts of a DB that are of other packages, for fields that others do not see.
 type (
-	nasStore     = nases.Store
-	bindingStore = bindings.Store
+	nasStore       = nases.Store
+	bindingStore   = bindings.Store
+	removalWatcher = removals.Watcher
 )
 
 // NAS is what is known of one NAS, from the accounting that it sends.
@@ -163,8 +165,10 @@ func assemble(o *Options) *DB {
 		shared: common, clientSet: clients, prober: probe, changeFeed: feed,
 		nasStore: nases.NewStore(known, common.client, logger, o.Now), valueStore: &valueStore{common}, keyTypes: &keyTypes{common},
 		recordReader: reader, recordWriter: writer, absences: &absences{common, feed, txns, o.TombstoneTTL},
-		suspensions:    &suspensions{common, reader, writer, guards},
-		removalWatcher: &removalWatcher{shared: common, reader: reader, probe: probe},
+		suspensions: &suspensions{common, reader, writer, guards},
+		removalWatcher: removals.New(removals.Options{
+			Client: common.client, Groups: common.names, Gone: reader.Gone, Severity: probe.severity, Logger: logger,
+		}),
 		restartSweeper: &restartSweeper{common, known, reader, writer, probe, guards, make(chan struct{}, 1)},
 		bindingStore:   bindings.New(common.client, logger),
 		txns:           txns, nases: known, reports: reports, observe: o.Observe,

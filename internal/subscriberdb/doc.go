@@ -21,12 +21,11 @@
 //
 // Records.
 //
-//	read.go          by key and all (lookup.go, versions.go)
+//	read.go          by key and all (in short: versions.go)
 //	admin.go         put and deleted by hand (restore.go)
 //	suspended.go     removals that a guard holds back
 //	absent.go        records that are not there, and why
 //	announce.go      their ends, announced
-//	removals.go      notices of records that others remove (notifications.go, scan.go)
 //
 // The feed.
 //
@@ -38,8 +37,8 @@
 //
 //	values.go        settings, and of each group its marker and owner (served.go)
 //	probe.go         whether Redis can be used (durability.go)
-//	keytypes.go      keys that others made another type of
-//	garbage.go       what cannot be used: counted, logged
+//	garbage.go       what cannot be used: counted, logged, deleted where it is in the way
 //
-// Below are txn (transactions), nases, bindings, codec (keys and text forms, pure) and redisconn (connections).
+// Below are txn (transactions), nases, removals (by others), bindings, codec (keys and
+// text forms, pure) and redisconn (connections).
 package subscriberdb

@@ -108,6 +108,16 @@ type groupSet struct {
 
 func (s *groupSet) inForce() *groupTable { return s.table.Load() }
 
+// names are those of the groups in force.
+func (s *groupSet) names() []string {
+	groups := s.inForce().groups
+	names := make([]string, len(groups))
+	for i := range groups {
+		names[i] = groups[i].Name
+	}
+	return names
+}
+
 // SetGroups replaces the groups. Records of a group that is gone stay where
 // they are. It returns an error, and changes nothing, if a group is not valid.
 func (s *groupSet) SetGroups(groups []Group) error {

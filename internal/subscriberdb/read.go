@@ -81,7 +81,7 @@ func (rd *recordReader) onlineAddresses(ctx context.Context, group string) ([][1
 	var online [][16]byte
 	var some []netip.Addr
 	err := rd.client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
-		some = appendOnline(some[:0], fields)
+		some = codec.AppendOnline(some[:0], fields)
 		for _, a := range some {
 			online = append(online, a.As16())
 		}
@@ -104,17 +104,6 @@ func (rd *recordReader) noteReporters(records []subscriber.Record) {
 		}
 		last = id
 	}
-}
-
-// appendOnline appends the addresses that entries of the hash of online addresses name.
-func appendOnline(inside []netip.Addr, fields []string) []netip.Addr {
-	inside = slices.Grow(inside, len(fields)/2)
-	for i := 0; i+1 < len(fields); i += 2 {
-		if a, err := netip.ParseAddr(fields[i]); err == nil {
-			inside = append(inside, a)
-		}
-	}
-	return inside
 }
 
 // read reads the records of the keys in one round trip, leaving out those that
@@ -175,4 +164,58 @@ func expiry(now time.Time, ttl time.Duration) time.Time {
 		return time.Time{}
 	}
 	return now.Add(ttl)
+}
+
+// Gone returns those of the addresses of a group where no record stands, in the order
+// asked. Where all stand it costs one command for each 512 addresses. A key that is no
+// hash counts as a record. To ask makes Redis expire what has run out. No command asks for
+// more than PipelineLimit, so none keeps Redis from others for long.
+func (rd *recordReader) Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error) {
+	if _, err := rd.group(group); err != nil {
+		return nil, err
+	}
+	var gone []netip.Addr
+	args := codec.TakeArgs()
+	defer args.Free()
+	for chunk := range slices.Chunk(inside, redisconn.PipelineLimit) {
+		there, err := rd.countStanding(ctx, group, chunk, args)
+		if err == nil && there < len(chunk) {
+			gone, err = rd.appendGone(ctx, gone, group, chunk)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for records of group %q: %w", group, err)
+		}
+	}
+	return gone, nil
+}
+
+// countStanding counts at how many of the addresses, of which there is one at least, a
+// record stands. The arguments of the command are made in room.
+func (rd *recordReader) countStanding(ctx context.Context, group string, inside []netip.Addr, room *codec.ArgBuffer) (int, error) {
+	room.Add("exists", codec.RecordKey(group, inside[0])) // a string, by which a Cluster finds the server
+	for _, a := range inside[1:] {
+		room.Text = codec.AppendRecordKey(room.Text, group, a)
+		room.Cut()
+	}
+	cmd := redis.NewIntCmd(ctx, room.List...)
+	err := rd.client.Process(ctx, cmd)
+	room.Reset()
+	return int(cmd.Val()), err
+}
+
+// appendGone asks for each address alone.
+func (rd *recordReader) appendGone(ctx context.Context, gone []netip.Addr, group string, inside []netip.Addr) ([]netip.Addr, error) {
+	calls := make([]redis.Cmder, len(inside))
+	for i, a := range inside {
+		calls[i] = redis.NewIntCmd(ctx, "exists", codec.RecordKey(group, a))
+	}
+	if err := redisconn.Pipeline(ctx, rd.client, calls); err != nil {
+		return nil, err
+	}
+	for i, a := range inside {
+		if calls[i].(*redis.IntCmd).Val() == 0 {
+			gone = append(gone, a)
+		}
+	}
+	return gone, nil
 }

@@ -1,13 +1,10 @@
 package subscriberdb
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -155,25 +152,6 @@ func TestMissedNotifications_DEL09(t *testing.T) {
 	testenv.Eventually(t, "found after reconnecting", func() bool { return len(changes(t, db, "default")) == 4 })
 }
 
-// TestNotificationFlags: what somebody else has turned on stays on.
-func TestNotificationFlags(t *testing.T) {
-	client := redistest.Start(t, "--notify-keyspace-events", "K$")
-	db := newDB(t, client)
-	n := serverNotifications{watcher: db.removalWatcher, server: client}
-	if n.check(t.Context()); !n.on {
-		t.Fatal("not enabled")
-	}
-	got := client.ConfigGet(t.Context(), "notify-keyspace-events").Val()["notify-keyspace-events"]
-	for _, flag := range "K$Egxe" {
-		if !slices.Contains([]rune(got), flag) {
-			t.Errorf("flags %q lack %c", got, flag)
-		}
-	}
-	if got := mergeFlags("AK", neededFlags); got != "AKE" {
-		t.Errorf("AK merged to %q", got)
-	}
-}
-
 // TestConfigRefused: without notifications removed records are found all the same.
 func TestConfigRefused(t *testing.T) {
 	client := redistest.Start(t, "--rename-command", "CONFIG", "")
@@ -183,29 +161,6 @@ func TestConfigRefused(t *testing.T) {
 	undertaker(t, db)
 	client.Del(t.Context(), codec.RecordKey("default", addr))
 	testenv.Eventually(t, "found", func() bool { return len(changes(t, db, "default")) == 2 })
-}
-
-// TestRefusalIsAnAnswer: only a server that answers has refused notifications.
-func TestRefusalIsAnAnswer(t *testing.T) {
-	away := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})
-	defer away.Close()
-	for name, tt := range map[string]struct {
-		client redis.UniversalClient
-		told   bool
-	}{
-		"away":    {away, false},
-		"refuses": {redistest.Start(t, "--rename-command", "CONFIG", ""), true},
-	} {
-		var said bytes.Buffer
-		db := newDB(t, tt.client, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
-		n := serverNotifications{watcher: db.removalWatcher, server: tt.client}
-		if n.check(t.Context()); n.on {
-			t.Errorf("%s: enabled", name)
-		}
-		if told := strings.Contains(said.String(), "does not let us"); told != tt.told {
-			t.Errorf("%s: said %q", name, said.String())
-		}
-	}
 }
 
 // TestBuryLooks: Bury never announces the end of a record that stands, and makes

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 
 	"github.com/redis/go-redis/v9"
 
@@ -20,9 +19,6 @@ type Standing struct {
 	Inside  netip.Addr
 	Version string
 }
-
-// argLists are those of commands that are over.
-var argLists = sync.Pool{New: func() any { return new(codec.ArgBuffer) }}
 
 // Versions is Records for a reader who has most of them already: it yields which
 // records stand, and in which version.
@@ -48,8 +44,8 @@ func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield
 		return err
 	}
 	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
-		args := argLists.Get().(*codec.ArgBuffer)
-		defer argLists.Put(args)
+		args := codec.TakeArgs()
+		defer args.Free()
 		keys := make([]subscriber.Key, 0, redisconn.ScanCount)
 		for some := range slices.Chunk(inOrder(recorded), redisconn.ScanCount) {
 			keys = keys[:0]
@@ -71,8 +67,8 @@ func inOrder(list [][16]byte) [][16]byte {
 }
 
 func (rd *recordReader) scanVersions(ctx context.Context, group string, yield func([]Standing) error) error {
-	args := argLists.Get().(*codec.ArgBuffer)
-	defer argLists.Put(args)
+	args := codec.TakeArgs()
+	defer args.Free()
 	return rd.scanRecordKeys(ctx, group, func(server redis.UniversalClient, names []string) error {
 		return yieldVersions(ctx, server, group, names, args, yield)
 	})

@@ -1,5 +1,7 @@
 package codec
 
+import "sync"
+
 // ArgBuffer is room for the arguments of a command. There are many long commands, so
 // the next takes the room of the one before: a list of strings took 1.65 µs and 751 octets
 // a binding, this takes 1.15 µs and 2 octets (888171a). A command may be sent until its
@@ -10,6 +12,18 @@ type ArgBuffer struct {
 
 	done   int // of Text, in arguments so far
 	slices []argSlice
+}
+
+// argBuffers are those of commands that are over.
+var argBuffers = sync.Pool{New: func() any { return new(ArgBuffer) }}
+
+// TakeArgs returns an empty buffer, to be given back with Free.
+func TakeArgs() *ArgBuffer { return argBuffers.Get().(*ArgBuffer) }
+
+// Free gives the buffer back. No command that refers to it may be sent any more.
+func (b *ArgBuffer) Free() {
+	b.Reset()
+	argBuffers.Put(b)
 }
 
 // argSlice is an argument within the text of a buffer. A pointer to it stands for it in

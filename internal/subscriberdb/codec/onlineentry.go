@@ -2,6 +2,8 @@ package codec
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,4 +64,16 @@ func NASOfOnlineEntry(text string) string {
 		return ""
 	}
 	return text[:len(client)+1+len(nas)]
+}
+
+// AppendOnline appends the addresses that entries of the hash of online addresses name; fields are
+// names and values in turn.
+func AppendOnline(inside []netip.Addr, fields []string) []netip.Addr {
+	inside = slices.Grow(inside, len(fields)/2)
+	for i := 0; i+1 < len(fields); i += 2 {
+		if a, err := netip.ParseAddr(fields[i]); err == nil {
+			inside = append(inside, a)
+		}
+	}
+	return inside
 }

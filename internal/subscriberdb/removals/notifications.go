@@ -1,4 +1,4 @@
-package subscriberdb
+package removals
 
 import (
 	"context"
@@ -23,7 +23,7 @@ const mendedPause = time.Minute
 
 // serverNotifications turns on the notifications of one server, and keeps them on.
 type serverNotifications struct {
-	watcher *removalWatcher
+	watcher *Watcher
 	server  redis.UniversalClient
 	round   int // of watching
 
@@ -50,7 +50,7 @@ func (n *serverNotifications) checkIfDue(ctx context.Context) bool {
 		n.silents++
 		return true
 	}
-	n.watcher.logger.Warn("notifications of removed records were turned off by another program, turned on again",
+	n.watcher.o.Logger.Warn("notifications of removed records were turned off by another program, turned on again",
 		"setting", notifySetting, "needed", neededFlags, "suppressed", n.silents)
 	n.told, n.silents = time.Now(), 0
 	return true
@@ -72,9 +72,9 @@ func (n *serverNotifications) check(ctx context.Context) (mended bool) {
 		return mended
 	}
 	if n.on {
-		n.watcher.logger.Info("redis tells of removed records again")
+		n.watcher.o.Logger.Info("redis tells of removed records again")
 	} else {
-		n.watcher.logger.Warn("redis does not let us turn on notifications: removed records are looked for instead",
+		n.watcher.o.Logger.Warn("redis does not let us turn on notifications: removed records are looked for instead",
 			"setting", notifySetting, "needed", neededFlags, "error", err, "alarm", "sessiond_redis_notifications")
 	}
 	return mended
@@ -155,7 +155,7 @@ func (s *serverNotices) note(address string, round int, on bool) (news bool) {
 
 // Notified reports whether all servers tell of removed keys, as far as is known. Where
 // one does not, WatchRemovals looks for them, and for expired ones.
-func (w *removalWatcher) Notified() bool {
+func (w *Watcher) Notified() bool {
 	s := &w.notices
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,4 +1,4 @@
-package subscriberdb
+package removals
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 // look at a record is also what makes Redis expire it. It cannot tell why a
 // record is gone; AnnounceDeleted can.
 type scanner struct {
-	watcher *removalWatcher
+	watcher *Watcher
 	gone    func(subscriber.Key, subscriber.Reason)
 	always  bool // walk again and again, because nobody notifies us
 	walked  bool
@@ -39,9 +39,8 @@ func (p *scanner) walkIfDue(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	groups := p.watcher.inForce()
-	for i := range groups.groups {
-		if err := p.walk(ctx, groups.groups[i].Name); err != nil {
+	for _, group := range p.watcher.o.Groups() {
+		if err := p.walk(ctx, group); err != nil {
 			return err
 		}
 	}
@@ -52,9 +51,9 @@ func (p *scanner) walkIfDue(ctx context.Context) error {
 
 func (p *scanner) walk(ctx context.Context, group string) error {
 	var inside []netip.Addr
-	return p.watcher.client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
-		inside = appendOnline(inside[:0], fields)
-		gone, err := p.watcher.reader.Gone(ctx, group, inside)
+	return p.watcher.o.Client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
+		inside = codec.AppendOnline(inside[:0], fields)
+		gone, err := p.watcher.o.Gone(ctx, group, inside)
 		if err != nil || len(gone) == 0 {
 			return err
 		}
@@ -75,7 +74,7 @@ func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err e
 	if err != nil || len(batch) == 0 {
 		return false, err
 	}
-	pipe := p.watcher.client.Pipeline()
+	pipe := p.watcher.o.Client.Pipeline()
 	records := make([]*redis.IntCmd, len(batch))
 	for i, r := range batch {
 		records[i] = pipe.Exists(ctx, codec.RecordKey(r.key.Group, r.key.Inside))
@@ -96,8 +95,8 @@ func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err e
 // the hashes of online addresses say. It sorts the batch by group.
 func (p *scanner) withEntry(ctx context.Context, batch []removal) ([]removal, error) {
 	slices.SortStableFunc(batch, func(a, b removal) int { return strings.Compare(a.key.Group, b.key.Group) })
-	args := argLists.Get().(*codec.ArgBuffer)
-	defer argLists.Put(args)
+	args := codec.TakeArgs()
+	defer args.Free()
 	left := batch[:0]
 	for rest := batch; len(rest) > 0; {
 		group, n := rest[0].key.Group, 0
@@ -107,7 +106,7 @@ func (p *scanner) withEntry(ctx context.Context, batch []removal) ([]removal, er
 			args.Cut()
 		}
 		cmd := redis.NewSliceCmd(ctx, args.List...)
-		err := p.watcher.client.Process(ctx, cmd)
+		err := p.watcher.o.Client.Process(ctx, cmd)
 		args.Reset()
 		if err != nil {
 			return nil, fmt.Errorf("check removed records: %w", err)

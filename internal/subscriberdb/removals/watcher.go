@@ -1,10 +1,12 @@
-package subscriberdb
+package removals
 
 import (
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -33,8 +35,8 @@ const (
 // leads to by now.
 var errServersBack = errors.New("servers can be used again")
 
-// removals are the keyspace events that end a key, and why.
-var removals = map[string]subscriber.Reason{
+// reasons are the keyspace events that end a key, and why.
+var reasons = map[string]subscriber.Reason{
 	"del":         subscriber.ReasonRemovedInDatabase, // also of UNLINK
 	"expired":     subscriber.ReasonExpired,
 	"evicted":     subscriber.ReasonRemovedInDatabase,
@@ -42,13 +44,23 @@ var removals = map[string]subscriber.Reason{
 	"move_from":   subscriber.ReasonRemovedInDatabase,
 }
 
-// removalWatcher notices records that others remove, or that expire.
-type removalWatcher struct {
-	*shared
-	reader  *recordReader
-	probe   *prober
+// Options configure a Watcher. All are required.
+type Options struct {
+	Client   *redisconn.Client
+	Groups   func() []string                                                                    // those in force
+	Gone     func(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error) // those of the addresses where no record stands
+	Severity func(ctx context.Context) slog.Level                                               // of a failure for want of Redis
+	Logger   *slog.Logger
+}
+
+// A Watcher notices records that others remove, or that expire.
+type Watcher struct {
+	o       Options
 	notices serverNotices
 }
+
+// New returns a Watcher.
+func New(o Options) *Watcher { return &Watcher{o: o} }
 
 // WatchRemovals calls gone for records that others removed or that expired, as soon
 // as Redis tells, until the context ends; to be handed to AnnounceDeleted. The reason is
@@ -57,7 +69,7 @@ type removalWatcher struct {
 // connection it looks for what it has missed, and where Redis does not let it
 // turn notifications on it looks all the time. gone is called from one goroutine
 // at a time for each server of a Cluster.
-func (w *removalWatcher) WatchRemovals(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
+func (w *Watcher) WatchRemovals(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
 	for said := false; ctx.Err() == nil; {
 		watching, err := w.watchServers(ctx, gone)
 		switch {
@@ -66,7 +78,7 @@ func (w *removalWatcher) WatchRemovals(ctx context.Context, gone func(subscriber
 			said = false
 		case watching || !said: // an outage is told of once
 			said = true
-			w.logger.Log(ctx, w.probe.severity(ctx), "notifications of removed records interrupted", "error", err)
+			w.o.Logger.Log(ctx, w.o.Severity(ctx), "notifications of removed records interrupted", "error", err)
 			fallthrough
 		default:
 			_ = clock.Sleep(ctx, retryPause)
@@ -77,12 +89,12 @@ func (w *removalWatcher) WatchRemovals(ctx context.Context, gone func(subscriber
 
 // watchServers watches all servers until one is lost, then lets go of the others, and
 // reports whether it watched any.
-func (w *removalWatcher) watchServers(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) (watching bool, err error) {
+func (w *Watcher) watchServers(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) (watching bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var back sync.WaitGroup
 	defer back.Wait()
 	defer cancel(nil)
-	usable := w.client.Usable()
+	usable := w.o.Client.Usable()
 	back.Go(func() {
 		select {
 		case <-usable:
@@ -93,7 +105,7 @@ func (w *removalWatcher) watchServers(ctx context.Context, gone func(subscriber.
 	round := w.notices.begin()
 	var once sync.Once
 	var first error
-	err = w.client.EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
+	err = w.o.Client.EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
 		err := w.watchServer(ctx, server, round, gone)
 		once.Do(func() { first = err })
 		cancel(err)
@@ -105,11 +117,11 @@ func (w *removalWatcher) watchServers(ctx context.Context, gone func(subscriber.
 	return w.notices.watched(round), cmp.Or(first, err)
 }
 
-func (w *removalWatcher) watchServer(ctx context.Context, server redis.UniversalClient, round int, gone func(subscriber.Key, subscriber.Reason)) error {
+func (w *Watcher) watchServer(ctx context.Context, server redis.UniversalClient, round int, gone func(subscriber.Key, subscriber.Reason)) error {
 	n := serverNotifications{watcher: w, server: server, round: round}
 	n.check(ctx)
-	events := make([]string, 0, len(removals))
-	for name := range removals {
+	events := make([]string, 0, len(reasons))
+	for name := range reasons {
 		events = append(events, fmt.Sprintf("__keyevent@%d__:%s", redisconn.Database(server), name))
 	}
 	sub := server.Subscribe(ctx, events...)
@@ -127,7 +139,7 @@ func (w *removalWatcher) watchServer(ctx context.Context, server redis.Universal
 
 // listen takes notifications as they come, and sends the scanner out when it is
 // due. Receiving in short turns keeps both in one goroutine.
-func (w *removalWatcher) listen(ctx context.Context, sub *redis.PubSub, p *scanner, n *serverNotifications) error {
+func (w *Watcher) listen(ctx context.Context, sub *redis.PubSub, p *scanner, n *serverNotifications) error {
 	l := listener{sub: sub, heard: time.Now()}
 	for ctx.Err() == nil {
 		if n.checkIfDue(ctx) {
@@ -220,6 +232,6 @@ func parseRemoval(m *redis.Message) (removal, bool) {
 		return removal{}, false
 	}
 	_, event, _ := strings.Cut(m.Channel, "__:")
-	reason, ok := removals[event]
+	reason, ok := reasons[event]
 	return removal{key, reason}, ok
 }
