@@ -66,8 +66,8 @@ type Options struct {
 }
 
 // DB is the store. Its methods may be called concurrently, and several DBs of
-// several daemons may share one Redis. Its parts are by theme; what they have in common is
-// shared.
+// several daemons may share one Redis. Besides its own and those of its parts here it has
+// the methods of a [nases.Store], a [removals.Watcher] and a [bindings.Store].
 type DB struct {
 	*shared
 	*clientSet      // RADIUS clients, and what they may have
