@@ -325,3 +325,83 @@ func BenchmarkReplies(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkXNetReplies is BenchmarkReplies by the batches of golang.org/x/net.
+func BenchmarkXNetReplies(b *testing.B) {
+	from, _ := listen(b, "udp4", "127.0.0.1:0")
+	u, _ := listen(b, "udp4", "127.0.0.1:0")
+	batches := ipv4.NewPacketConn(from)
+	messages := make([]ipv4.Message, 256)
+	for i := range messages {
+		messages[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 20)}, Addr: u.LocalAddr()}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		for rest := messages; len(rest) > 0; {
+			n, err := batches.WriteBatch(rest, 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			rest = rest[n:]
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/256, "ns/datagram")
+}
+
+// BenchmarkRequests reads batches whose senders are asked for; the time to send them is
+// in it. BenchmarkXNetRequests does so by the batches of golang.org/x/net.
+func BenchmarkRequests(b *testing.B) {
+	u, receiver := listen(b, "udp4", "127.0.0.1:0")
+	r := receiver.NewReader(64, 1<<12, 64)
+	benchmarkRequests(b, u, func() int {
+		all, err := r.Read()
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range all {
+			if !all[i].Peer.AddrPort().IsValid() {
+				b.Fatal("sent by nobody")
+			}
+		}
+		return len(all)
+	})
+}
+
+func BenchmarkXNetRequests(b *testing.B) {
+	u, _ := listen(b, "udp4", "127.0.0.1:0")
+	batches := ipv4.NewPacketConn(u)
+	messages := make([]ipv4.Message, 64)
+	for i := range messages {
+		messages[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 1<<12)}, OOB: make([]byte, 64)}
+	}
+	benchmarkRequests(b, u, func() int {
+		n, err := batches.ReadBatch(messages, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, m := range messages[:n] {
+			if !m.Addr.(*net.UDPAddr).AddrPort().IsValid() {
+				b.Fatal("sent by nobody")
+			}
+		}
+		return n
+	})
+}
+
+func benchmarkRequests(b *testing.B, at *net.UDPConn, read func() int) {
+	const batch = 64
+	_, sender := listen(b, "udp4", "127.0.0.1:0")
+	to := addressTo(at.LocalAddr().(*net.UDPAddr).AddrPort(), false)
+	w, octets := sender.NewWriter(batch), make([]byte, 150)
+	b.ReportAllocs()
+	for b.Loop() {
+		for range batch {
+			w.Add(Datagram{Octets: octets, Peer: to})
+		}
+		w.Flush(func(err error) bool { b.Error(err); return false })
+		for n := 0; n < batch; {
+			n += read()
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/batch, "ns/datagram")
+}
