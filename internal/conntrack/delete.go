@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/cpubarrier"
 )
 
 // Delete deletes every entry that has one of the addresses in either tuple, and proves that
@@ -38,7 +40,7 @@ func (t *Table) Delete(ctx context.Context, inside []netip.Addr) (map[netip.Addr
 	if err := t.flush(ctx, e); err != nil {
 		return e.result(), err
 	}
-	if err := Settle(ctx); err != nil {
+	if err := cpubarrier.Wait(ctx); err != nil {
 		return e.result(), err
 	}
 	if err = t.proveByIndex(ctx, e); !errors.Is(err, errUnproved) {

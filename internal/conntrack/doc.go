@@ -19,7 +19,6 @@
 //	rebuild.go       the index anew from a dump, beside events; rebuildloop.go says when
 //	inside.go        which addresses are inside; own.go: the machine's own
 //	delete.go        deletes with proof: proveindex.go by the index, provetable.go by passes
-//	inflight.go      waits for packets in flight; tour.go: a thread on each processor
 //	entryref.go      an entry to be deleted; counts.go and outcome.go add up the results
 //	probe.go         asks the kernel for known entries; idle.go: addresses that lost their last
 //	crowds.go        addresses with too many entries; strays.go: flows that others translated

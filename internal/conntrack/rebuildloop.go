@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/cpubarrier"
 )
 
 // rebuildRetry is the pause after a rebuild that failed.
@@ -16,7 +18,7 @@ const rebuildRetry = time.Second
 func (t *Table) keepIndex(ctx context.Context) error {
 	// A packet in flight may have begun an entry before the subscription, without an event.
 	// The dump must not come before that entry is in the table.
-	if err := Settle(ctx); err != nil {
+	if err := cpubarrier.Wait(ctx); err != nil {
 		return err
 	}
 	if err := t.rebuildIndex(ctx); err != nil {
@@ -94,7 +96,7 @@ func (t *Table) heedEvents() (told bool) {
 // waitEventsApplied returns once the events of all dumped entries have been applied, or
 // lost.
 func (t *Table) waitEventsApplied(ctx context.Context) error {
-	if err := Settle(ctx); err != nil {
+	if err := cpubarrier.Wait(ctx); err != nil {
 		return err
 	}
 	if err := t.listener.catchUp(ctx); err != nil && !errors.Is(err, errBehind) {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/cpubarrier"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,7 +40,7 @@ func (k *Kernel) askSweep() {
 // address of no pool, and returns how many there were. It walks the conntrack table, once
 // what was under way has come through.
 func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error) {
-	if err := conntrack.Settle(ctx); err != nil {
+	if err := cpubarrier.Wait(ctx); err != nil {
 		return 0, err
 	}
 	local, err := k.routes.localAddresses()

@@ -1,4 +1,4 @@
-package conntrack
+package cpubarrier
 
 import (
 	"os"
@@ -11,14 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tourMost is the most processors that a tour visits. The more there are, the more likely
-// one of them delays it.
-const tourMost = 16
+// mostCPUs is how many processors are visited at most. The more there are, the more
+// likely it is that one keeps the thread waiting.
+const mostCPUs = 16
 
-// tour runs a thread on each online processor in turn, and reports whether it reached all.
-// The scheduler does not place a thread on a processor within a soft interrupt, except on a
-// PREEMPT_RT kernel, where tour returns false. Processors may be out of reach (cpuset).
-func tour() bool {
+// runOnEveryCPU has a thread run on each online processor in turn. Soft interrupts are not
+// preempted, so afterwards every packet that was being processed when it was called is
+// through. It is false where that does not hold or was not done: on PREEMPT_RT, with more
+// than mostCPUs processors, or with some outside of our cpuset.
+func runOnEveryCPU() bool {
 	if preemptsSoftInterrupts() {
 		return false
 	}
@@ -27,7 +28,7 @@ func tour() bool {
 		return false
 	}
 	cpus, ok := parseCPUs(string(text))
-	if !ok || len(cpus) > tourMost {
+	if !ok || len(cpus) > mostCPUs {
 		return false
 	}
 	done := make(chan bool)

@@ -1,4 +1,4 @@
-package conntrack
+package cpubarrier
 
 import (
 	"errors"
@@ -24,15 +24,15 @@ func TestParseCPUs(t *testing.T) {
 	}
 }
 
-// A tour restores the affinity and policy of every thread, and fails where it may not run.
-func TestTour(t *testing.T) {
+// TestRunOnEveryCPU leaves every thread as free as it was, and fails where it may not go.
+func TestRunOnEveryCPU(t *testing.T) {
 	var before unix.CPUSet
 	rank, err := unix.SchedGetAttr(0, 0)
 	if err = errors.Join(err, unix.SchedGetaffinity(0, &before)); err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
-		tour()
+		runOnEveryCPU()
 	}
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -56,9 +56,9 @@ func TestTour(t *testing.T) {
 	}
 }
 
-func BenchmarkSettle(b *testing.B) {
+func BenchmarkWait(b *testing.B) {
 	for b.Loop() {
-		if err := Settle(b.Context()); err != nil {
+		if err := Wait(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}
