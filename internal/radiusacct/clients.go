@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"golang.org/x/time/rate"
+
 	"github.com/sessiond/sessiond/internal/prefixtable"
 	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
@@ -121,7 +123,7 @@ func (c *client) messageSecret(p wire.Packet, a *wire.Attributes) []byte {
 type clientState struct {
 	name       string
 	duplicates *replyCache
-	statuses   bucket // Status-Server that may be answered
+	statuses   *rate.Limiter // Status-Server that are answered
 	complaints throttle.Throttle
 }
 

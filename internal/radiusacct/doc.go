@@ -26,7 +26,7 @@
 //	receiver.go      datagrams of a socket (socket.go, destination.go); coalesce.go: batches
 //	conversation.go  packets of a connection
 //	handler.go       from a packet to its queue; request.go; status.go: Status-Server
-//	replycache.go    duplicates; bucket.go: the rate of Status-Server
+//	replycache.go    duplicates
 //	queue.go         requests that wait; fairness.go: calm clients before storms
 //	worker.go        batches to the Recorder; replies.go: replies to sockets
 //	result.go        the results of requests; outcomes.go, report.go, losses.go

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"layeh.com/radius"
 
 	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
@@ -102,7 +103,11 @@ func (s *Server) SetClients(clients []Client) error {
 		if old != nil && old.peers[name] != nil {
 			return old.peers[name]
 		}
-		return &clientState{name: name, duplicates: newDuplicates(s.options.CacheBytes, s.now())}
+		perSecond := s.options.StatusRate
+		return &clientState{
+			name: name, duplicates: newDuplicates(s.options.CacheBytes, s.now()),
+			statuses: rate.NewLimiter(rate.Limit(perSecond), perSecond),
+		}
 	}, func(name string) *realm {
 		if old != nil && old.realms[name] != nil {
 			return old.realms[name]

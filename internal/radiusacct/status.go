@@ -20,8 +20,7 @@ func (n *handler) statusServer(in *incoming, p wire.Packet) *fault {
 		return errMessageAuth
 	}
 	// Only authentic requests count against the rate, or a forger could use it up.
-	peer := in.client.peer
-	if !peer.statuses.take(in.arrival, n.server.options.StatusRate) {
+	if !in.client.peer.statuses.AllowN(in.arrival, 1) {
 		return errStatusRate
 	}
 	if n.server.options.Healthy() != nil {
