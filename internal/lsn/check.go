@@ -21,7 +21,7 @@ func (e *Engine) Check() error {
 		c.segments()
 		c.spare()
 		c.holds()
-		c.clients()
+		c.subscribers()
 		c.line()
 	}
 	c.routes(e)
@@ -63,7 +63,7 @@ func (c *checker) cells() {
 	for _, cell := range g.quarantined {
 		c.use(cell, isQuarantined)
 	}
-	for inside, x := range g.clients.all {
+	for inside, x := range g.subscribers.all {
 		if x.live() {
 			c.lease(&x.lease, inside, isLive)
 		}
@@ -196,10 +196,10 @@ func (c *checker) holds() {
 	}
 }
 
-// clients checks the index by inside address.
-func (c *checker) clients() {
+// subscribers checks the index by inside address.
+func (c *checker) subscribers() {
 	g, held := c.group, 0
-	for inside, x := range g.clients.all {
+	for inside, x := range g.subscribers.all {
 		if x.live() && x.waiter != none {
 			c.fail("%v is live and waits", address(inside))
 		}
@@ -230,7 +230,7 @@ func (c *checker) line() {
 	g, n := c.group, 0
 	for w := g.waiting.front(); w != none && n <= g.waiting.len; w = g.waiting.waiters[w].next {
 		n++
-		if inside := address(g.waiting.waiters[w].inside); g.clients.at(number(inside)).waiter != w {
+		if inside := address(g.waiting.waiters[w].inside); g.subscribers.at(number(inside)).waiter != w {
 			c.fail("place %d of %v is not indexed", w, inside)
 		}
 	}

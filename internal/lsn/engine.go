@@ -81,7 +81,7 @@ func (e *Engine) Hold(group string, inside netip.Addr, now time.Time) (nat.Bindi
 // from the kernel before its record was read. If the address waits for a block instead, it
 // updates the waiting holder, and returns ErrNoBinding.
 func (e *Engine) SetHolder(group string, h nat.Holder) (b nat.Binding, err error) {
-	g, c := e.client(group, h.Inside)
+	g, c := e.subscriber(group, h.Inside)
 	switch {
 	case c != nil && c.live():
 		c.setHolder(h)
@@ -133,7 +133,7 @@ func (e *Engine) Quarantine(group string, now time.Time) {
 
 // Live returns the Active, Draining or Cut binding of an inside address.
 func (e *Engine) Live(group string, inside netip.Addr) (b nat.Binding, ok bool) {
-	g, c := e.client(group, inside)
+	g, c := e.subscriber(group, inside)
 	if c == nil || !c.live() {
 		return nat.Binding{}, false
 	}
@@ -141,10 +141,10 @@ func (e *Engine) Live(group string, inside netip.Addr) (b nat.Binding, ok bool) 
 	return b, true
 }
 
-// Share makes the live binding at h.Inside use the strings of h where they are equal to its
-// own, so that the binding and the caller's holder share their memory.
+// Share has the live binding of a subscriber, if there is one, keep its holder's texts where
+// those of h are, as far as they are the same: who knows the holder, too, pays for one.
 func (e *Engine) Share(group string, h nat.Holder) {
-	_, c := e.client(group, h.Inside)
+	_, c := e.subscriber(group, h.Inside)
 	if c == nil || !c.live() {
 		return
 	}
@@ -181,7 +181,7 @@ func (e *Engine) Bindings(group string, yield func(nat.Binding) bool) {
 		return
 	}
 	var b nat.Binding
-	for inside, c := range g.clients.all {
+	for inside, c := range g.subscribers.all {
 		if c.live() {
 			if g.describe(inside, &c.lease, &b); !yield(b) {
 				return
@@ -207,7 +207,7 @@ func (e *Engine) Pending(group string) int {
 
 // IsPending reports whether the inside address waits for a block.
 func (e *Engine) IsPending(group string, inside netip.Addr) bool {
-	_, c := e.client(group, inside)
+	_, c := e.subscriber(group, inside)
 	return c != nil && c.waiter != none
 }
 
@@ -230,17 +230,17 @@ func (e *Engine) offering(name string) (*group, error) {
 	return g, nil
 }
 
-// client returns a group and its data about an inside address, or nil.
-func (e *Engine) client(name string, inside netip.Addr) (*group, *client) {
+// subscriber returns what a group knows of an inside address, or nil.
+func (e *Engine) subscriber(name string, inside netip.Addr) (*group, *subscriberState) {
 	g := e.group(name)
 	if g == nil {
 		return nil, nil
 	}
-	return g, g.client(inside)
+	return g, g.subscriber(inside)
 }
 
 func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now time.Time) (b nat.Binding, err error) {
-	g, c := e.client(group, inside)
+	g, c := e.subscriber(group, inside)
 	if c == nil || !c.live() {
 		return nat.Binding{}, fmt.Errorf("make %v in group %s %v: %w", inside, group, to, ErrNoBinding)
 	}

@@ -34,13 +34,13 @@ type group struct {
 	embargoUntil time.Time
 	quarantined  []uint32 // the former content of free
 
-	clients *clientIndex // with the live leases
-	kept    arena.Arena[heldLease]
-	spare   uint32
-	held    int // of kept, those that are not spare
-	holds   holdQueue
-	turns   uint64 // number of holds so far
-	waiting waitQueue
+	subscribers *subscriberIndex // with the live leases
+	kept        arena.Arena[heldLease]
+	spare       uint32
+	held        int // of kept, those that are not spare
+	holds       holdQueue
+	turns       uint64 // holds so far
+	waiting     waitQueue
 }
 
 // covers reports whether the address is in an inside prefix of the group.
@@ -56,12 +56,12 @@ func (g *group) covers(inside netip.Addr) bool {
 	return false
 }
 
-// client returns the data about the inside address, or nil.
-func (g *group) client(inside netip.Addr) *client {
+// subscriber returns what is known of the inside address, or nil.
+func (g *group) subscriber(inside netip.Addr) *subscriberState {
 	if !inside.Is4() {
 		return nil
 	}
-	return g.clients.find(number(inside))
+	return g.subscribers.find(number(inside))
 }
 
 // segmentOf returns the segment of a cell.
@@ -74,7 +74,7 @@ func (g *group) segmentOf(c uint32) *poolPrefix {
 }
 
 func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
-	c := g.clients.at(number(h.Inside))
+	c := g.subscribers.at(number(h.Inside))
 	if c.live() {
 		return nil, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, g.config.Name, ErrBusy)
 	}
@@ -95,8 +95,8 @@ func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
 	return nil, ErrExhausted
 }
 
-// bind gives a free cell to h, whose client is c.
-func (g *group) bind(c *client, free uint32, h nat.Holder, now time.Time) *lease {
+// bind gives a cell that is nobody's to h, whom the group knows as c.
+func (g *group) bind(c *subscriberState, free uint32, h nat.Holder, now time.Time) *lease {
 	c.lease = lease{cell: free, state: nat.Active, allocated: stampOf(now)}
 	c.setHolder(h)
 	g.owners[free] = number(h.Inside)
@@ -104,8 +104,8 @@ func (g *group) bind(c *client, free uint32, h nat.Holder, now time.Time) *lease
 	return &c.lease
 }
 
-// ownHeld returns the subscriber's own newest held lease, or none.
-func (g *group) ownHeld(c *client, identity string) uint32 {
+// ownHeld returns the newest held lease that the subscriber may have back.
+func (g *group) ownHeld(c *subscriberState, identity string) uint32 {
 	if identity == "" {
 		return none
 	}
@@ -176,7 +176,7 @@ func (g *group) hasFree() bool {
 
 // forget removes an inside address from the wait queue.
 func (g *group) forget(inside netip.Addr) bool {
-	c := g.client(inside)
+	c := g.subscriber(inside)
 	if c == nil || c.waiter == none {
 		return false
 	}
@@ -184,7 +184,7 @@ func (g *group) forget(inside netip.Addr) bool {
 	return true
 }
 
-func (g *group) unwait(c *client) {
+func (g *group) unwait(c *subscriberState) {
 	if c.waiter != none {
 		g.waiting.remove(c.waiter)
 		c.waiter = none
@@ -201,7 +201,7 @@ func (g *group) serve(now time.Time, served []nat.Binding) []nat.Binding {
 		w := g.waiting.front()
 		h := g.waiting.waiters[w].holder()
 		inside := number(h.Inside)
-		c := g.clients.at(inside)
+		c := g.subscribers.at(inside)
 		g.unwait(c)
 		g.bind(c, free, h, now)
 		served = append(served, nat.Binding{})

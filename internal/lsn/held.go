@@ -81,7 +81,7 @@ func (g *group) void(h hold) bool { return g.kept.At(h.place).turn != h.turn }
 // chain makes a lease the newest held one of its inside address.
 func (g *group) chain(x heldRef) {
 	l := g.kept.At(x.place)
-	c := g.clients.at(l.inside)
+	c := g.subscribers.at(l.inside)
 	if g.refers(c.held) {
 		l.older = c.held
 	}
@@ -95,7 +95,7 @@ func (g *group) unchain(i uint32) {
 	if !g.refers(l.older) {
 		return
 	}
-	x := &g.clients.at(l.inside).held
+	x := &g.subscribers.at(l.inside).held
 	for x.place != i {
 		x = &g.kept.At(x.place).older
 	}

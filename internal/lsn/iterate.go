@@ -20,7 +20,7 @@ func (e *Engine) BindingsFrom(group string, from netip.Addr, n int, yield func(n
 		first = number(from)
 	}
 	var b nat.Binding
-	for inside, c := range g.clients.from(first) {
+	for inside, c := range g.subscribers.from(first) {
 		if n--; n < 0 {
 			return address(inside)
 		}

@@ -84,7 +84,7 @@ func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 
 // leases yields every lease of the group, live ones first.
 func (g *group) leases(yield func(*lease) bool) {
-	for _, c := range g.clients.all {
+	for _, c := range g.subscribers.all {
 		if c.live() && !yield(&c.lease) {
 			return
 		}
@@ -102,7 +102,7 @@ func (g *group) owner(cell uint32, b *nat.Binding) bool {
 	if inside == fresh {
 		return false
 	}
-	c := g.clients.at(inside)
+	c := g.subscribers.at(inside)
 	if c.live() && c.cell == cell {
 		g.describe(inside, &c.lease, b)
 		return true

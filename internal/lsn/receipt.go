@@ -22,7 +22,7 @@ func (e *Engine) SetReceipt(group string, inside netip.Addr, r nat.Receipt) (nat
 
 // note changes data of a live binding that is in the given state, but not the state.
 func (e *Engine) note(group string, inside netip.Addr, in nat.State, write func(*lease)) (b nat.Binding, err error) {
-	g, c := e.client(group, inside)
+	g, c := e.subscriber(group, inside)
 	if c == nil || !c.live() {
 		return nat.Binding{}, fmt.Errorf("note of %v in group %s: %w", inside, group, ErrNoBinding)
 	}

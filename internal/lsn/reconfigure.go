@@ -147,7 +147,7 @@ func (g *group) sameLayout(p *plan) bool {
 }
 
 func newGroup(c GroupConfig) *group {
-	g := &group{config: c, shape: shapeOf(&c), clients: new(clientIndex), kept: arena.New[heldLease](heldPageBits), waiting: newLine()}
+	g := &group{config: c, shape: shapeOf(&c), subscribers: new(subscriberIndex), kept: arena.New[heldLease](heldPageBits), waiting: newLine()}
 	g.lay(c.Outside, nil)
 	return g
 }

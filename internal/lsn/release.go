@@ -7,8 +7,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// release makes the live lease of a client a held one.
-func (g *group) release(inside uint32, c *client, now time.Time) uint32 {
+// release makes the live lease of a subscriber a held one.
+func (g *group) release(inside uint32, c *subscriberState, now time.Time) uint32 {
 	g.segmentOf(c.cell).used--
 	i := g.hold(inside, c.lease, now.Add(g.config.Hold))
 	c.lease = lease{}

@@ -46,12 +46,12 @@ func (g *group) restore(b nat.Binding) error {
 	if g.segmentOf(c).retired {
 		return ErrNotInPool
 	}
-	client := g.clients.at(number(b.Inside))
-	if b.State.Live() && client.live() {
+	subscriber := g.subscribers.at(number(b.Inside))
+	if b.State.Live() && subscriber.live() {
 		return ErrConflict
 	}
 	g.takeCell(c)
-	g.adopt(client, c, b)
+	g.adopt(subscriber, c, b)
 	return nil
 }
 
@@ -80,8 +80,8 @@ func (g *group) takeCell(c uint32) {
 	g.quarantined = slices.DeleteFunc(g.quarantined, taken)
 }
 
-// adopt gives an unused cell to the binding.
-func (g *group) adopt(client *client, c uint32, b nat.Binding) {
+// adopt makes a cell that is nobody's belong to the binding.
+func (g *group) adopt(subscriber *subscriberState, c uint32, b nat.Binding) {
 	l := lease{
 		cell: c, state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt),
 	}
@@ -95,7 +95,7 @@ func (g *group) adopt(client *client, c uint32, b nat.Binding) {
 		g.hold(inside, l, b.HoldUntil)
 		return
 	}
-	g.unwait(client)
-	client.lease = l
+	g.unwait(subscriber)
+	subscriber.lease = l
 	g.segmentOf(c).used++
 }

@@ -14,9 +14,9 @@ const none = 0
 // firstCell is the number of a group's first block.
 const firstCell = none + 1
 
-// fresh is the owner of a block that was never given: the inside address 0.0.0.0, which no
-// subscriber has (RFC 6890). Of other blocks a group remembers the last owner, whose client
-// tells whether it still has the block.
+// fresh is what a group remembers of a block that was never given: the inside
+// address 0.0.0.0, which is nobody's (RFC 6890). Of others it remembers who
+// had it last, and asks that subscriber whether it still has.
 const fresh = 0
 
 // blockLayout is the division of each outside address's ports into blocks, aligned to their

@@ -1,0 +1,54 @@
+package lsn
+
+import (
+	"iter"
+
+	"github.com/sessiond/sessiond/internal/addrtable"
+)
+
+// subscriberState is what a group knows of one inside address. An address has a live
+// lease or waits, never both; held leases may be there besides.
+//
+// The live lease is in it, not referred to, so that one access to memory finds
+// both: what a step of a binding's life costs in a large pool is such accesses.
+type subscriberState struct {
+	lease
+	held   heldRef // newest of its held leases, which are chained by heldLease.older
+	waiter uint32  // its place in line
+}
+
+// live reports whether the subscriber has a live lease.
+func (c *subscriberState) live() bool { return c.state != 0 }
+
+// subscriberIndex finds subscribers by their inside address. None is taken out again, so that
+// subscribers who come and go cost no allocations. A subscriber stays where it is until
+// another address gets its first.
+type subscriberIndex struct {
+	table addrtable.Table[subscriberState]
+}
+
+// find returns the subscriber of an address, nil for none.
+func (x *subscriberIndex) find(inside uint32) *subscriberState { return x.table.Place(address(inside)) }
+
+// at returns the subscriber of an address, which it makes if need be.
+func (x *subscriberIndex) at(inside uint32) *subscriberState {
+	if c := x.find(inside); c != nil {
+		return c
+	}
+	x.table.Put(address(inside), subscriberState{})
+	return x.find(inside)
+}
+
+// all yields the subscribers, by address.
+func (x *subscriberIndex) all(yield func(uint32, *subscriberState) bool) { x.from(0)(yield) }
+
+// from yields the subscribers, by address, from one address on.
+func (x *subscriberIndex) from(first uint32) iter.Seq2[uint32, *subscriberState] {
+	return func(yield func(uint32, *subscriberState) bool) {
+		for a := range x.table.From(address(first)) {
+			if !yield(number(a), x.table.Place(a)) {
+				return
+			}
+		}
+	}
+}
