@@ -208,7 +208,7 @@ func TestIndexRandomWalk(t *testing.T) {
 // checkComplete verifies the base of all proofs: a complete index has all entries of the
 // kernel, except those of events that have not been read.
 func (w *walker) checkComplete() error {
-	if n := w.index.rebuild.drift.missed; n != 0 {
+	if n := w.index.rebuild.errors.missed; n != 0 {
 		return fmt.Errorf("%d entries are said to have had no event", n)
 	}
 	if !w.index.complete {

@@ -63,32 +63,33 @@ func without(addrs asked, counts map[netip.Addr]int) (none []uint32) {
 	return none
 }
 
-// pass is one walk through the table, for all calls that joined before it began.
-type pass struct {
+// tablePass is one walk through the table for all who joined before it began.
+type tablePass struct {
 	want  asked
 	found []entryRef
 	err   error
 	done  chan struct{}
 }
 
-// prover runs table passes, one at a time. Calls that come during a pass share the next.
-type prover struct {
-	turn   chan struct{} // holds a token; the call that takes it runs a pass
+// tableProver runs table passes, one at a time. Callers that come while one runs
+// share the next.
+type tableProver struct {
+	turn   chan struct{} // a token: whose pass runs
 	mu     sync.Mutex
-	next   *pass
-	resume time.Time // earliest time of the next pass
+	next   *tablePass
+	resume time.Time // the next pass may begin
 	passes counter
 }
 
-func newProver() *prover {
-	p := &prover{turn: make(chan struct{}, 1)}
+func newTableProver() *tableProver {
+	p := &tableProver{turn: make(chan struct{}, 1)}
 	p.turn <- struct{}{}
 	return p
 }
 
 // find returns the entries that have one of the addresses in either tuple, by a
 // pass that begins after the call.
-func (p *prover) find(ctx context.Context, t *Table, want asked) ([]entryRef, error) {
+func (p *tableProver) find(ctx context.Context, t *Table, want asked) ([]entryRef, error) {
 	for {
 		joined, leads := p.join(want)
 		if leads {
@@ -109,11 +110,11 @@ func (p *prover) find(ctx context.Context, t *Table, want asked) ([]entryRef, er
 	}
 }
 
-func (p *prover) join(want asked) (joined *pass, leads bool) {
+func (p *tableProver) join(want asked) (joined *tablePass, leads bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.next == nil {
-		p.next = &pass{want: make(asked, len(want)), done: make(chan struct{})}
+		p.next = &tablePass{want: make(asked, len(want)), done: make(chan struct{})}
 		leads = true
 	}
 	for addr := range want {
@@ -122,8 +123,9 @@ func (p *prover) join(want asked) (joined *pass, leads bool) {
 	return p.next, leads
 }
 
-// lead waits for its turn and runs the pass, for all calls that joined before it began.
-func (p *prover) lead(ctx context.Context, t *Table, mine *pass) {
+// lead waits for its turn and runs the pass. Whoever joined until it began is
+// served by it.
+func (p *tableProver) lead(ctx context.Context, t *Table, mine *tablePass) {
 	defer close(mine.done)
 	err := p.wait(ctx)
 	p.mu.Lock()
@@ -142,9 +144,9 @@ func (p *prover) lead(ctx context.Context, t *Table, mine *pass) {
 	p.turn <- struct{}{}
 }
 
-// wait returns with the turn taken, unless ctx ended first. The pause between passes is at
-// least as long as the last one took, so passes take half a core at most.
-func (p *prover) wait(ctx context.Context) error {
+// wait returns with the turn taken, unless ctx ended first. A pass begins no
+// sooner after the last one than that took, so passes take half a core at most.
+func (p *tableProver) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()

@@ -14,11 +14,11 @@ type rebuild struct {
 	dead    map[identity]struct{}
 	untold  map[identity]struct{} // shown by the dump alone; nil unless the index was complete before
 	losses  uint64                // of events, before it began
-	drift   drift
+	errors  indexErrors
 }
 
-// drift counts the errors that rebuilds found in a complete index.
-type drift struct {
+// indexErrors are what rebuilds of a complete index found to be wrong with it.
+type indexErrors struct {
 	missed uint64 // entries that it lacked although all events had been read
 	stale  uint64 // entries that it had and the kernel had not
 }
@@ -94,7 +94,7 @@ func (x *index) finishRebuild(probe func([]entryRef) (gone []entryRef, err error
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	missed := len(x.rebuild.untold)
-	x.rebuild.drift.missed += uint64(missed)
+	x.rebuild.errors.missed += uint64(missed)
 	x.complete = x.losses == x.rebuild.losses && missed == 0
 	x.idle.poke()
 	x.endRebuildLocked()
@@ -107,7 +107,7 @@ func (x *index) forgetStale(gone []entryRef) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.rebuild.untold != nil {
-		x.rebuild.drift.stale += uint64(len(gone))
+		x.rebuild.errors.stale += uint64(len(gone))
 	}
 }
 
@@ -159,8 +159,8 @@ func (x *index) setInside(inside addrSet) {
 	x.lostLocked()
 }
 
-func (x *index) drift() drift {
+func (x *index) errors() indexErrors {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.rebuild.drift
+	return x.rebuild.errors
 }

@@ -57,14 +57,14 @@ func TestAuditTellsDrift(t *testing.T) {
 		known, listed bool // before the audit; by its dump
 		told          bool // by an event, after the dump
 		probe         func([]entryRef) ([]entryRef, error)
-		want          drift
+		want          indexErrors
 		left          int
 	}{
-		{"all is well", true, true, false, none, drift{}, 1},
-		{"it lacked one", false, true, false, none, drift{missed: 1}, 1},
-		{"it lacked one whose event was under way", false, true, true, none, drift{}, 1},
-		{"it had one too many", true, false, false, all, drift{stale: 1}, 0},
-		{"the dump missed one", true, false, false, none, drift{}, 1},
+		{"all is well", true, true, false, none, indexErrors{}, 1},
+		{"it lacked one", false, true, false, none, indexErrors{missed: 1}, 1},
+		{"it lacked one whose event was under way", false, true, true, none, indexErrors{}, 1},
+		{"it had one too many", true, false, false, all, indexErrors{stale: 1}, 0},
+		{"the dump missed one", true, false, false, none, indexErrors{}, 1},
 	} {
 		t.Run(test.why, func(t *testing.T) {
 			x := newIndex(testSpans(t))
@@ -85,9 +85,9 @@ func TestAuditTellsDrift(t *testing.T) {
 			if err := x.finishRebuild(test.probe); err != nil {
 				t.Fatal(err)
 			}
-			if x.drift() != test.want || x.isComplete() != (test.want.missed == 0) || x.count(firstInside) != test.left {
-				t.Errorf("drift %+v, complete %t, %d entries; want %+v and %d",
-					x.drift(), x.isComplete(), x.count(firstInside), test.want, test.left)
+			if x.errors() != test.want || x.isComplete() != (test.want.missed == 0) || x.count(firstInside) != test.left {
+				t.Errorf("errors %+v, complete %t, %d entries; want %+v and %d",
+					x.errors(), x.isComplete(), x.count(firstInside), test.want, test.left)
 			}
 			x.beginRebuild()
 			x.listed([]flow{f}[:test.left])

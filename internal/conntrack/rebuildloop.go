@@ -35,7 +35,7 @@ func (t *Table) keepIndex(ctx context.Context) error {
 		case <-t.listener.stale:
 		case <-timer.C:
 		}
-		missed := t.index.drift().missed
+		missed := t.index.errors().missed
 		if n := t.listener.overruns.Load(); n != told {
 			t.log.Warn("conntrack: events were lost, the index is rebuilt", "overruns", n)
 			told = n
@@ -45,7 +45,7 @@ func (t *Table) keepIndex(ctx context.Context) error {
 			t.log.Error("conntrack: rebuild of the index failed", "error", err)
 			wait = rebuildRetry
 		}
-		if n := t.index.drift().missed - missed; n > 0 {
+		if n := t.index.errors().missed - missed; n > 0 {
 			t.log.Error("conntrack: entries began without an event; removals are proved by table passes until an audit finds none", "entries", n)
 		}
 		timer.Reset(wait)

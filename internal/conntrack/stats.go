@@ -19,14 +19,14 @@ type Stats struct {
 // Stats returns the present numbers.
 func (t *Table) Stats() Stats {
 	flows, addresses := t.index.totals()
-	drift := t.index.drift()
+	wrong := t.index.errors()
 	return Stats{
 		Flows: flows, Addresses: addresses,
 		Events:   t.listener.events.Load(),
 		Overruns: t.listener.overruns.Load(),
 		Rebuilds: t.rebuilds.Load(),
-		Missed:   drift.missed,
-		Stale:    drift.stale,
+		Missed:   wrong.missed,
+		Stale:    wrong.stale,
 		Passes:   t.prover.passes.Load(),
 	}
 }

@@ -55,7 +55,7 @@ type Table struct {
 	patience patience
 	index    *index
 	listener listener
-	prover   *prover
+	prover   *tableProver
 	own      func() (map[netip.Addr]bool, error)
 	audit    time.Duration
 	log      *slog.Logger
@@ -87,7 +87,7 @@ func Open(o Options) (*Table, error) {
 	t := &Table{
 		pool:   pool{space: space},
 		index:  newIndex(inside),
-		prover: newProver(),
+		prover: newTableProver(),
 		audit:  o.Audit,
 		own:    o.Own,
 		log:    o.Logger,
