@@ -26,8 +26,8 @@ func (x *index) isComplete() bool {
 	return x.complete
 }
 
-// covers reports whether all addresses lie in the indexed prefixes.
-func (x *index) covers(addrs asked) bool {
+// covers reports whether the index is made for all of the addresses.
+func (x *index) covers(addrs askedAddrs) bool {
 	x.mu.Lock()
 	inside := x.inside
 	x.mu.Unlock()
@@ -42,9 +42,9 @@ func (x *index) covers(addrs asked) bool {
 // lookStep is the number of addresses looked up under one hold of the lock.
 const lookStep = 512
 
-// empty returns those of the addresses that have no entry. ok is false when the index is
-// incomplete.
-func (x *index) empty(addrs asked) (none []uint32, ok bool) {
+// empty returns those of the addresses that have no entry; ok is false when the
+// index cannot tell.
+func (x *index) empty(addrs askedAddrs) (none []uint32, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	seen := 0
@@ -64,7 +64,7 @@ func (x *index) empty(addrs asked) (none []uint32, ok bool) {
 }
 
 // plain returns those of the addresses whose entries are all portless.
-func (x *index) plain(addrs asked) (only []uint32) {
+func (x *index) plain(addrs askedAddrs) (only []uint32) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for addr := range addrs {
@@ -90,8 +90,8 @@ func (x *index) plainLocked(addr uint32) bool {
 	return true
 }
 
-// left returns the number of entries of each address.
-func (x *index) left(addrs asked) map[netip.Addr]int {
+// left are the counts of the addresses.
+func (x *index) left(addrs askedAddrs) map[netip.Addr]int {
 	counts := make(map[netip.Addr]int, len(addrs))
 	for addr := range addrs {
 		counts[toAddr(addr)] = x.count(addr)

@@ -4,7 +4,7 @@ import "net/netip"
 
 // deleteCounts counts deleted entries by address, for the addresses of one request.
 type deleteCounts struct {
-	asked   asked
+	asked   askedAddrs
 	deleted map[uint32]int
 }
 

@@ -28,7 +28,7 @@ func (t *Table) Rebuild() { t.listener.askRebuild() }
 // Walk makes one table pass for an address.
 func (t *Table) Walk(ctx context.Context, addr netip.Addr) error {
 	v, _ := fromAddr(addr)
-	_, err := t.walk(ctx, asked{v: {}})
+	_, err := t.walk(ctx, askedAddrs{v: {}})
 	return err
 }
 

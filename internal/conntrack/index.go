@@ -74,7 +74,7 @@ const pageBits = 12
 type index struct {
 	mu      sync.Mutex
 	inside  addrSet
-	own     asked // the machine's own addresses, see learnOwn
+	own     askedAddrs // the machine's own addresses, see learnOwn
 	records arena.Arena[flowRecord]
 	free    uint32 // chain of free records
 	owners  arena.Arena[owner]

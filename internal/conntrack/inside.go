@@ -57,16 +57,16 @@ func (s spans) contains(addr uint32) bool {
 // addrSet is a set of addresses, such as the inside prefixes.
 type addrSet interface{ contains(addr uint32) bool }
 
-// asked is the set of addresses of one request.
-type asked map[uint32]struct{}
+// askedAddrs is the set of addresses a caller asks about.
+type askedAddrs map[uint32]struct{}
 
-func (a asked) contains(addr uint32) bool {
+func (a askedAddrs) contains(addr uint32) bool {
 	_, ok := a[addr]
 	return ok
 }
 
-func newAsked(addrs []netip.Addr) (asked, error) {
-	set := make(asked, len(addrs))
+func newAsked(addrs []netip.Addr) (askedAddrs, error) {
+	set := make(askedAddrs, len(addrs))
 	for _, a := range addrs {
 		v, ok := fromAddr(a)
 		if !ok {

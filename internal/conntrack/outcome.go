@@ -17,7 +17,7 @@ type Outcome struct {
 // deletion is the state of one Delete.
 type deletion struct {
 	tally   deleteCounts
-	pending asked // addresses without a proof
+	pending askedAddrs // of the addresses, those without a proof
 	proved  map[uint32]Outcome
 	refused error // the kernel's last refusal, or nil
 }

@@ -12,7 +12,7 @@ func (t *Table) learnOwn() {
 		t.log.Debug("conntrack: the machine's own addresses cannot be listed", "error", err)
 		return
 	}
-	own := make(asked, len(list))
+	own := make(askedAddrs, len(list))
 	for a := range list {
 		if addr, ok := fromAddr(a); ok {
 			own[addr] = struct{}{}

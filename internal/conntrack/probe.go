@@ -51,7 +51,7 @@ func (t *Table) Probe(ctx context.Context, inside []netip.Addr) error {
 	return t.probeKnown(ctx, set)
 }
 
-func (t *Table) probeKnown(ctx context.Context, set asked) error {
+func (t *Table) probeKnown(ctx context.Context, set askedAddrs) error {
 	return t.pool.with(ctx, func(c *conn) error {
 		for addr := range set {
 			gone, err := c.probe(t.index.collect(nil, addr, math.MaxInt))
@@ -64,9 +64,9 @@ func (t *Table) probeKnown(ctx context.Context, set asked) error {
 	})
 }
 
-// idlers returns those of the addresses that have no entry, by the index if it is complete,
-// else by a pass through the table.
-func (t *Table) idlers(ctx context.Context, set asked) (none []uint32, err error) {
+// idlers returns those of the addresses that have no entry, by the index if that can
+// tell, else by a pass through the table.
+func (t *Table) idlers(ctx context.Context, set askedAddrs) (none []uint32, err error) {
 	err = t.syncIndex(ctx, set)
 	if err == nil {
 		if none, ok := t.index.empty(set); ok {
@@ -143,9 +143,9 @@ func (t *Table) Entries(ctx context.Context, inside []netip.Addr, fn func(Entry)
 	})
 }
 
-// known returns the known entries of addresses, or errUnproved when the index may lack
-// some.
-func (t *Table) known(ctx context.Context, addrs asked) (found []entryRef, err error) {
+// known returns the entries of addresses as far as the kernel has told, or
+// errUnproved when the index cannot tell.
+func (t *Table) known(ctx context.Context, addrs askedAddrs) (found []entryRef, err error) {
 	if err := t.syncIndex(ctx, addrs); err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func once(found []entryRef) []entryRef {
 	})
 }
 
-func (t *Table) dumpOf(ctx context.Context, addrs asked, fn func(Entry) error) error {
+func (t *Table) dumpOf(ctx context.Context, addrs askedAddrs, fn func(Entry) error) error {
 	return t.pool.with(ctx, func(c *conn) error {
 		return c.dump(func(flows []flow) error {
 			for i := range flows {

@@ -54,7 +54,7 @@ func translated(found []entryRef) []entryRef {
 }
 
 // without returns the addresses that have no count.
-func without(addrs asked, counts map[netip.Addr]int) (none []uint32) {
+func without(addrs askedAddrs, counts map[netip.Addr]int) (none []uint32) {
 	for addr := range addrs {
 		if counts[toAddr(addr)] == 0 {
 			none = append(none, addr)
@@ -65,7 +65,7 @@ func without(addrs asked, counts map[netip.Addr]int) (none []uint32) {
 
 // tablePass is one walk through the table for all who joined before it began.
 type tablePass struct {
-	want  asked
+	want  askedAddrs
 	found []entryRef
 	err   error
 	done  chan struct{}
@@ -89,7 +89,7 @@ func newTableProver() *tableProver {
 
 // find returns the entries that have one of the addresses in either tuple, by a
 // pass that begins after the call.
-func (p *tableProver) find(ctx context.Context, t *Table, want asked) ([]entryRef, error) {
+func (p *tableProver) find(ctx context.Context, t *Table, want askedAddrs) ([]entryRef, error) {
 	for {
 		joined, leads := p.join(want)
 		if leads {
@@ -110,11 +110,11 @@ func (p *tableProver) find(ctx context.Context, t *Table, want asked) ([]entryRe
 	}
 }
 
-func (p *tableProver) join(want asked) (joined *tablePass, leads bool) {
+func (p *tableProver) join(want askedAddrs) (joined *tablePass, leads bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.next == nil {
-		p.next = &tablePass{want: make(asked, len(want)), done: make(chan struct{})}
+		p.next = &tablePass{want: make(askedAddrs, len(want)), done: make(chan struct{})}
 		leads = true
 	}
 	for addr := range want {
@@ -166,7 +166,7 @@ func isContextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-func belonging(found []entryRef, want asked) []entryRef {
+func belonging(found []entryRef, want askedAddrs) []entryRef {
 	var mine []entryRef
 	for i := range found {
 		for _, addr := range found[i].owners.list() {
@@ -179,11 +179,11 @@ func belonging(found []entryRef, want asked) []entryRef {
 	return mine
 }
 
-// walk passes through the table once. A kernel-side filter (CTA_FILTER) would need a walk
-// for each address and each of its four positions. For a single address that took 1.6 times
-// as long as a dump at 10,000 entries and 0.7 to 0.9 times at 100,000 and more, so there is
-// only the dump.
-func (t *Table) walk(ctx context.Context, want asked) (found []entryRef, err error) {
+// walk passes through the table once. A kernel-side filter (CTA_FILTER) would
+// need a walk for each address and each of the four places it can stand in; for
+// a single address that took 1.6 times as long as a dump at 10,000 entries and
+// 0.7 to 0.9 times at 100,000 and more, so there is only the dump.
+func (t *Table) walk(ctx context.Context, want askedAddrs) (found []entryRef, err error) {
 	err = t.pool.with(ctx, func(c *conn) error {
 		return c.dump(func(flows []flow) error {
 			found = t.pick(found, flows, want)
@@ -194,7 +194,7 @@ func (t *Table) walk(ctx context.Context, want asked) (found []entryRef, err err
 }
 
 // pick appends the entries that have one of the addresses.
-func (t *Table) pick(to []entryRef, flows []flow, want asked) []entryRef {
+func (t *Table) pick(to []entryRef, flows []flow, want askedAddrs) []entryRef {
 	for i := range flows {
 		if o := flows[i].owners(want); o.n > 0 {
 			to = append(to, t.index.target(&flows[i], o))
