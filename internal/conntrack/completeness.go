@@ -32,7 +32,7 @@ func (x *index) covers(addrs askedAddrs) bool {
 	inside := x.inside
 	x.mu.Unlock()
 	for addr := range addrs {
-		if !inside.contains(addr) {
+		if !inside.Contains(addr) {
 			return false
 		}
 	}

@@ -16,7 +16,7 @@ func newTally(addrs []netip.Addr) (deleteCounts, error) {
 func (t deleteCounts) add(targets []entryRef) {
 	for i := range targets {
 		for _, addr := range targets[i].owners.list() {
-			if t.asked.contains(addr) {
+			if t.asked.Contains(addr) {
 				t.deleted[addr]++
 			}
 		}

@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+
+	"github.com/sessiond/sessiond/internal/addrrange"
 )
 
-func testSpans(t testing.TB) spans {
-	s, err := newSpans([]netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")})
+func testSpans(t testing.TB) addrrange.Set {
+	s, err := rangesOf([]netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,66 +1,31 @@
 package conntrack
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/sessiond/sessiond/internal/addrrange"
 )
 
-// span is a range of IPv4 addresses, both ends included.
-type span struct{ first, last uint32 }
-
-// spans are ranges in order, none overlapping another.
-type spans []span
-
-// newSpans orders and joins prefixes.
-func newSpans(prefixes []netip.Prefix) (spans, error) {
-	var all spans
+// rangesOf returns the addresses of prefixes.
+func rangesOf(prefixes []netip.Prefix) (addrrange.Set, error) {
 	for _, p := range prefixes {
-		first, ok := fromAddr(p.Masked().Addr())
-		if !ok || !p.IsValid() {
+		if !p.IsValid() || !p.Addr().Is4() {
 			return nil, fmt.Errorf("inside prefix %v is not IPv4", p)
 		}
-		all = append(all, span{first, first | uint32(uint64(1)<<(32-p.Bits())-1)})
 	}
-	slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.first, b.first) })
-	return all.join(), nil
+	return addrrange.Of(prefixes), nil
 }
 
-// join unites ranges that overlap; s is in order.
-func (s spans) join() spans {
-	var out spans
-	for _, r := range s {
-		if n := len(out); n > 0 && r.first <= out[n-1].last {
-			out[n-1].last = max(out[n-1].last, r.last)
-			continue
-		}
-		out = append(out, r)
-	}
-	return out
-}
-
-// contains searches in O(log n).
-func (s spans) contains(addr uint32) bool {
-	low, high := 0, len(s)
-	for low < high {
-		mid := int(uint(low+high) >> 1)
-		if s[mid].last < addr {
-			low = mid + 1
-		} else {
-			high = mid
-		}
-	}
-	return low < len(s) && s[low].first <= addr
-}
-
-// addrSet is a set of addresses, such as the inside prefixes.
-type addrSet interface{ contains(addr uint32) bool }
+// addrSet is what an entry's addresses are compared with.
+type addrSet interface{ Contains(addr uint32) bool }
 
 // askedAddrs is the set of addresses a caller asks about.
 type askedAddrs map[uint32]struct{}
 
-func (a askedAddrs) contains(addr uint32) bool {
+// Contains reports whether an address is asked about.
+func (a askedAddrs) Contains(addr uint32) bool {
 	_, ok := a[addr]
 	return ok
 }
@@ -97,7 +62,7 @@ func (f *flow) owners(in addrSet) insideAddrs {
 }
 
 func (o *insideAddrs) add(addr uint32, in addrSet) {
-	if slices.Contains(o.list(), addr) || !in.contains(addr) {
+	if slices.Contains(o.list(), addr) || !in.Contains(addr) {
 		return
 	}
 	o.addrs[o.n] = addr
@@ -106,5 +71,5 @@ func (o *insideAddrs) add(addr uint32, in addrSet) {
 
 func (o *insideAddrs) list() []uint32 { return o.addrs[:o.n] }
 
-// anyIn reports whether one of the addresses lies in a set.
-func (o *insideAddrs) anyIn(set addrSet) bool { return slices.ContainsFunc(o.list(), set.contains) }
+// anyIn reports whether one of them lies in a set.
+func (o *insideAddrs) anyIn(set addrSet) bool { return slices.ContainsFunc(o.list(), set.Contains) }

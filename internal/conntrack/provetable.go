@@ -170,7 +170,7 @@ func belonging(found []entryRef, want askedAddrs) []entryRef {
 	var mine []entryRef
 	for i := range found {
 		for _, addr := range found[i].owners.list() {
-			if want.contains(addr) {
+			if want.Contains(addr) {
 				mine = append(mine, found[i])
 				break
 			}

@@ -3,6 +3,8 @@ package conntrack
 import (
 	"net/netip"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/addrrange"
 )
 
 // A Stray is a flow that an inside address began and that left with a source that is
@@ -14,7 +16,7 @@ type Stray struct {
 
 // strays counts stray flows and keeps the newest.
 type strays struct {
-	outside spans
+	outside addrrange.Set
 	count   uint64
 	newest  Stray
 	wake    chan struct{} // holds a token after a stray
@@ -23,8 +25,8 @@ type strays struct {
 // lookLocked checks an entry that began.
 func (x *index) lookLocked(f *flow) {
 	s := &x.strays
-	if len(s.outside) == 0 || f.reply.dst == f.orig.src || s.outside.contains(f.reply.dst) ||
-		!x.inside.contains(f.orig.src) || x.inside.contains(f.reply.src) {
+	if len(s.outside) == 0 || f.reply.dst == f.orig.src || s.outside.Contains(f.reply.dst) ||
+		!x.inside.Contains(f.orig.src) || x.inside.Contains(f.reply.src) {
 		return
 	}
 	s.count++
@@ -49,7 +51,7 @@ func (t *Table) Strayed() (newest Stray, count uint64) {
 // SetOutside replaces Options.Outside for flows that begin from now on. A prefix that is
 // not IPv4 is an error and changes nothing.
 func (t *Table) SetOutside(prefixes []netip.Prefix) error {
-	outside, err := newSpans(prefixes)
+	outside, err := rangesOf(prefixes)
 	if err != nil {
 		return err
 	}

@@ -68,11 +68,11 @@ type Table struct {
 // stays empty until Run.
 func Open(o Options) (*Table, error) {
 	o = o.withDefaults()
-	inside, err := newSpans(o.Inside)
+	inside, err := rangesOf(o.Inside)
 	if err != nil {
 		return nil, err
 	}
-	outside, err := newSpans(o.Outside)
+	outside, err := rangesOf(o.Outside)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (t *Table) Idle() <-chan netip.Addr { return t.idle }
 // SetInside replaces the inside prefixes and starts a rebuild. Counts of addresses in new
 // prefixes are complete only after it. Prefixes that are not IPv4 are left out.
 func (t *Table) SetInside(prefixes []netip.Prefix) {
-	inside, err := newSpans(prefixes)
+	inside, err := rangesOf(prefixes)
 	if err != nil {
 		t.log.Error("conntrack: inside prefixes refused", "error", err)
 		return

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
@@ -98,7 +99,7 @@ func RaiseBarrier(o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	if b.program, err = barrierProgram(spansOf(o.InsidePrefixes)); err != nil {
+	if b.program, err = barrierProgram(addrrange.Of(o.InsidePrefixes)); err != nil {
 		return err
 	}
 	var without []error
@@ -125,7 +126,7 @@ func (b *barrier) close() error { return errors.Join(b.conn.Close(), b.notices.C
 
 // set makes the barrier that of the prefixes, on every outside interface there is.
 func (b *barrier) set(prefixes []netip.Prefix) error {
-	program, err := barrierProgram(spansOf(prefixes))
+	program, err := barrierProgram(addrrange.Of(prefixes))
 	if err != nil {
 		return err
 	}
@@ -340,22 +341,22 @@ func (b *barrier) concerns(m netlink.Message) bool {
 
 const bpfInstruction = 8 // struct sock_filter
 
-// maxSpans keeps the program below the kernel's limit of 4096 instructions.
-const maxSpans = 1000
+// maxRanges keeps the program below the kernel's limit of 4096 instructions.
+const maxRanges = 1000
 
 // barrierProgram drops what is IPv4 and has a source in one of the ranges, which are in
 // order. The network header is found wherever the link's own ends.
-func barrierProgram(spans []span) ([]byte, error) {
+func barrierProgram(ranges addrrange.Set) ([]byte, error) {
 	const networkHeader = 1<<32 - 0x100000 // SKF_NET_OFF
-	if len(spans) > maxSpans {
-		return nil, fmt.Errorf("nftnat: %d separate ranges of inside prefixes, at most %d can be guarded", len(spans), maxSpans)
+	if len(ranges) > maxRanges {
+		return nil, fmt.Errorf("nftnat: %d separate ranges of inside prefixes, at most %d can be guarded", len(ranges), maxRanges)
 	}
 	code := append([]bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtProto},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipTrue: 1},
 		bpf.RetConstant{Val: actContinue},
 		bpf.RawInstruction{Op: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: networkHeader + 12},
-	}, dropWithin(spans)...)
+	}, dropWithin(ranges)...)
 	raw, err := bpf.Assemble(code)
 	if err != nil {
 		return nil, err
@@ -371,12 +372,12 @@ func barrierProgram(spans []span) ([]byte, error) {
 
 // dropWithin decides on the address that was loaded. The ranges are in order, so what is
 // below one is in none of the others.
-func dropWithin(spans []span) []bpf.Instruction {
+func dropWithin(ranges addrrange.Set) []bpf.Instruction {
 	var code []bpf.Instruction
-	for _, s := range spans {
+	for _, r := range ranges {
 		code = append(code,
-			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 3},
-			bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: s.first, SkipFalse: 1},
+			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: r.Last, SkipTrue: 3},
+			bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: r.First, SkipFalse: 1},
 			bpf.RetConstant{Val: actDrop},
 			bpf.RetConstant{Val: actContinue},
 		)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"golang.org/x/net/bpf"
@@ -34,12 +35,12 @@ func TestBarrierProgram(t *testing.T) {
 		for _, p := range tc.prefixes {
 			prefixes = append(prefixes, netip.MustParsePrefix(p))
 		}
-		vm, err := bpf.NewVM(append([]bpf.Instruction{bpf.LoadAbsolute{Off: 0, Size: 4}}, dropWithin(spansOf(prefixes))...))
+		vm, err := bpf.NewVM(append([]bpf.Instruction{bpf.LoadAbsolute{Off: 0, Size: 4}}, dropWithin(addrrange.Of(prefixes))...))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range append(spansOf(prefixes), span{0, 1<<32 - 1}, span{0x08080808, 0x08080808}) {
-			for _, at := range []uint32{s.first - 1, s.first, s.first + 1, s.last - 1, s.last, s.last + 1} {
+		for _, s := range append(addrrange.Of(prefixes), addrrange.Range{Last: 1<<32 - 1}, addrrange.Range{First: 0x08080808, Last: 0x08080808}) {
+			for _, at := range []uint32{s.First - 1, s.First, s.First + 1, s.Last - 1, s.Last, s.Last + 1} {
 				verdict, err := vm.Run(binary.BigEndian.AppendUint32(nil, at))
 				if err != nil {
 					t.Fatal(err)
@@ -51,9 +52,9 @@ func TestBarrierProgram(t *testing.T) {
 			}
 		}
 	}
-	many := make([]span, maxSpans+1)
-	if _, err := barrierProgram(many[:maxSpans]); err != nil {
-		t.Errorf("%d ranges: %v", maxSpans, err)
+	many := make(addrrange.Set, maxRanges+1)
+	if _, err := barrierProgram(many[:maxRanges]); err != nil {
+		t.Errorf("%d ranges: %v", maxRanges, err)
 	}
 	if _, err := barrierProgram(many); err == nil {
 		t.Error("a program that the kernel refuses was made")

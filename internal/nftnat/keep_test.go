@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -21,8 +22,8 @@ func TestPrefixesOf(t *testing.T) {
 			a := netip.AddrFrom4([4]byte{byte(random.IntN(2)) * 255, byte(random.IntN(2)) * 255, byte(random.Uint32()), byte(random.Uint32())})
 			want = append(want, netip.PrefixFrom(a, random.IntN(33)).Masked())
 		}
-		got := prefixesOf(elementsOf(spansOf(want)))
-		if !slices.Equal(spansOf(got), spansOf(want)) {
+		got := prefixesOf(elementsOf(addrrange.Of(want)))
+		if !slices.Equal(addrrange.Of(got), addrrange.Of(want)) {
 			t.Fatalf("%v read back as %v", want, got)
 		}
 		for i, p := range got {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netns"
@@ -175,7 +176,7 @@ func (k *Kernel) keepStanding(before *standing) error {
 		return err
 	}
 	inside := withAll(k.options.InsidePrefixes, prefixesOf(before.sets[setInsidePrefixes].members))
-	if slices.Equal(spansOf(inside), spansOf(k.options.InsidePrefixes)) {
+	if slices.Equal(addrrange.Of(inside), addrrange.Of(k.options.InsidePrefixes)) {
 		return nil
 	}
 	k.options.InsidePrefixes = inside
@@ -228,7 +229,7 @@ func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 	}
 	defer k.unlock()
 	o := k.options
-	same := slices.Equal(spansOf(inside), spansOf(o.InsidePrefixes))
+	same := slices.Equal(addrrange.Of(inside), addrrange.Of(o.InsidePrefixes))
 	o.InsidePrefixes, o.OutsidePrefixes = slices.Clone(inside), slices.Clone(outside)
 	if err := k.barrier.set(withAll(inside, k.options.InsidePrefixes)); err != nil {
 		return err

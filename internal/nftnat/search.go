@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
@@ -25,13 +26,13 @@ const (
 // search is the search for elements at addresses that nobody named.
 type search struct {
 	begun  bool
-	spans  []span    // still to be asked about
-	dump   bool      // what the kernel counts was not found in all of them: a dump is due
-	dumped time.Time // when the last such dump was
-	ended  time.Time // when the last search was
+	ranges addrrange.Set // still to be asked about
+	dump   bool          // what the kernel counts was not found in all of them: a dump is due
+	dumped time.Time     // when the last such dump was
+	ended  time.Time     // when the last search was
 }
 
-func (s *search) reset() { s.begun, s.spans, s.dump = false, nil, false }
+func (s *search) reset() { s.begun, s.ranges, s.dump = false, nil, false }
 
 // searchStep goes on with the search, which makes the shadow complete in the end, by up
 // to n addresses. It returns how many hold something. The search begins with a dump,
@@ -41,8 +42,8 @@ func (k *knownElements) searchStep(ctx context.Context, n int) (wrong int, err e
 		return 0, k.beginSearch(ctx)
 	}
 	var list []address
-	list, k.search.spans = k.shadow.unknownIn(k.search.spans, n)
-	if wrong, err = k.lookAgain(ctx, list); err != nil || len(k.search.spans) > 0 {
+	list, k.search.ranges = k.shadow.unknownIn(k.search.ranges, n)
+	if wrong, err = k.lookAgain(ctx, list); err != nil || len(k.search.ranges) > 0 {
 		return wrong, err
 	}
 	_, size, err := k.readIdentity(ctx)
@@ -57,7 +58,7 @@ func (k *knownElements) searchStep(ctx context.Context, n int) (wrong int, err e
 }
 
 func (k *knownElements) beginSearch(ctx context.Context) error {
-	k.search.begun, k.search.spans = true, spansOf(k.everInside)
+	k.search.begun, k.search.ranges = true, addrrange.Of(k.everInside)
 	_, size, err := k.readIdentity(ctx)
 	if err != nil || size.known && max(size.gate, size.blocks) > dumpLimit {
 		return err

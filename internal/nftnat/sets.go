@@ -11,6 +11,7 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
@@ -61,12 +62,12 @@ func newSets(o Options) []set {
 		{
 			name:     setInsidePrefixes,
 			shape:    shape{flags: unix.NFT_SET_INTERVAL, keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
-			userdata: byteOrders(orderBig), members: elementsOf(spansOf(o.InsidePrefixes)),
+			userdata: byteOrders(orderBig), members: elementsOf(addrrange.Of(o.InsidePrefixes)),
 		},
 		{
 			name:     setOutsidePrefixes,
 			shape:    shape{flags: unix.NFT_SET_INTERVAL, keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
-			userdata: byteOrders(orderBig), members: elementsOf(spansOf(o.OutsidePrefixes)),
+			userdata: byteOrders(orderBig), members: elementsOf(addrrange.Of(o.OutsidePrefixes)),
 		},
 		interfaceSet(setInsideInterfaces, o.InsideInterfaces),
 		interfaceSet(setOutsideInterfaces, o.OutsideInterfaces),

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/addrtable"
 	"github.com/sessiond/sessiond/internal/nat"
 )
@@ -125,14 +126,14 @@ func (s *shadow) sure(inside address) bool {
 
 // unknownIn lists up to n addresses in some ranges, of those that have no cell that is
 // sure, and returns what of the ranges is behind them.
-func (s *shadow) unknownIn(spans []span, n int) (list []address, rest []span) {
+func (s *shadow) unknownIn(ranges addrrange.Set, n int) (list []address, rest addrrange.Set) {
 	const walked = 100_000 // addresses a call passes at most
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for passed := 0; len(spans) > 0; spans = spans[1:] {
-		for at, last := uint64(spans[0].first), uint64(spans[0].last); at <= last; at++ {
+	for passed := 0; len(ranges) > 0; ranges = ranges[1:] {
+		for at, last := uint64(ranges[0].First), uint64(ranges[0].Last); at <= last; at++ {
 			if len(list) == n || passed == walked {
-				return list, append([]span{{uint32(at), uint32(last)}}, spans[1:]...)
+				return list, append(addrrange.Set{{First: uint32(at), Last: uint32(last)}}, ranges[1:]...)
 			}
 			passed++
 			var inside address

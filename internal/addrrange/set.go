@@ -1,0 +1,68 @@
+// Package addrrange has ranges of IPv4 addresses, as numbers.
+package addrrange
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"net/netip"
+	"slices"
+)
+
+// A Range is addresses in a row, both ends included.
+type Range struct{ First, Last uint32 }
+
+// A Set is ranges in order that neither overlap nor touch.
+type Set []Range
+
+// Of returns the addresses of prefixes, all of which must be IPv4.
+func Of(prefixes []netip.Prefix) Set {
+	all := make(Set, 0, len(prefixes))
+	for _, p := range prefixes {
+		base := p.Masked().Addr().As4()
+		first := binary.BigEndian.Uint32(base[:])
+		all = append(all, Range{first, first | math.MaxUint32>>p.Bits()})
+	}
+	slices.SortFunc(all, func(a, b Range) int { return cmp.Compare(a.First, b.First) })
+	joined := all[:0]
+	for _, r := range all {
+		if n := len(joined); n > 0 && uint64(r.First) <= uint64(joined[n-1].Last)+1 {
+			joined[n-1].Last = max(joined[n-1].Last, r.Last)
+			continue
+		}
+		joined = append(joined, r)
+	}
+	return joined
+}
+
+// Contains reports whether an address is in one of the ranges. It takes some nanoseconds
+// for hundreds of them (BenchmarkContains).
+func (s Set) Contains(addr uint32) bool {
+	low, high := 0, len(s)
+	for low < high {
+		if middle := int(uint(low+high) >> 1); s[middle].Last < addr {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	return low < len(s) && s[low].First <= addr
+}
+
+// AppendPrefixes appends the fewest prefixes that are the range together.
+func (r Range) AppendPrefixes(list []netip.Prefix) []netip.Prefix {
+	for first := uint64(r.First); first <= uint64(r.Last); {
+		size := first & -first // the largest that may begin here
+		if first == 0 {
+			size = 1 << 32
+		}
+		for size > uint64(r.Last)-first+1 {
+			size >>= 1
+		}
+		address := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(first))))
+		list = append(list, netip.PrefixFrom(address, 32-bits.TrailingZeros64(size)))
+		first += size
+	}
+	return list
+}
