@@ -55,34 +55,34 @@ func findMark(udata []byte) mark {
 	return mark{}
 }
 
-// standing is what of the table, its elements aside, is in the kernel.
-type standing struct {
+// actualRuleset is what of the table, its elements aside, is in the kernel.
+type actualRuleset struct {
 	exists   bool
 	dormant  bool // somebody switched the whole table off
-	chains   map[string]standingChain
-	rules    []standingRule // in the kernel's order
-	sets     map[string]standingSet
+	chains   map[string]actualChain
+	rules    []actualRule // in the kernel's order
+	sets     map[string]actualSet
 	policies map[string]uint64 // handles, which grow with age
 }
 
-type standingChain struct {
+type actualChain struct {
 	mark   mark
 	policy uint32 // policyAccept for chains without a hook, too
 }
 
-type standingRule struct {
+type actualRule struct {
 	chain string
 	mark  mark
 }
 
-type standingSet struct {
+type actualSet struct {
 	shape
 	members []member // in order of key; not read for gate, block and ungated
 }
 
-// readStanding reads the table. A table that is not there is no error.
-func readStanding(ctx context.Context, conn *wire.Conn, table string) (*standing, error) {
-	s := &standing{}
+// readActual reads the table. A table that is not there is no error.
+func readActual(ctx context.Context, conn *wire.Conn, table string) (*actualRuleset, error) {
+	s := &actualRuleset{}
 	err := conn.Get(ctx, wire.GetTable, func(dst []byte) []byte {
 		return nlmsg.AppendString(dst, unix.NFTA_TABLE_NAME, table)
 	}, func(attrs []byte) {
@@ -105,11 +105,11 @@ func readStanding(ctx context.Context, conn *wire.Conn, table string) (*standing
 	return s, nil
 }
 
-func (s *standing) readChains(ctx context.Context, conn *wire.Conn, table string) error {
+func (s *actualRuleset) readChains(ctx context.Context, conn *wire.Conn, table string) error {
 	return list(ctx, conn, wire.GetChain, table, unix.NFTA_CHAIN_TABLE, func() {
-		s.chains = make(map[string]standingChain)
+		s.chains = make(map[string]actualChain)
 	}, func(attrs []byte) {
-		c := standingChain{mark: findMark(nlmsg.Attr(attrs, wire.AttrChainUserdata)), policy: policyAccept}
+		c := actualChain{mark: findMark(nlmsg.Attr(attrs, wire.AttrChainUserdata)), policy: policyAccept}
 		if p := nlmsg.Attr(attrs, unix.NFTA_CHAIN_POLICY); p != nil {
 			c.policy = nlmsg.Uint32(p)
 		}
@@ -117,16 +117,16 @@ func (s *standing) readChains(ctx context.Context, conn *wire.Conn, table string
 	})
 }
 
-func (s *standing) readRules(ctx context.Context, conn *wire.Conn, table string) error {
+func (s *actualRuleset) readRules(ctx context.Context, conn *wire.Conn, table string) error {
 	return list(ctx, conn, wire.GetRule, table, unix.NFTA_RULE_TABLE, func() { s.rules = nil }, func(attrs []byte) {
-		s.rules = append(s.rules, standingRule{
+		s.rules = append(s.rules, actualRule{
 			chain: nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_RULE_CHAIN)),
 			mark:  findMark(nlmsg.Attr(attrs, unix.NFTA_RULE_USERDATA)),
 		})
 	})
 }
 
-func (s *standing) readPolicies(ctx context.Context, conn *wire.Conn, table string) error {
+func (s *actualRuleset) readPolicies(ctx context.Context, conn *wire.Conn, table string) error {
 	return list(ctx, conn, wire.GetObject, table, unix.NFTA_OBJ_TABLE, func() {
 		s.policies = make(map[string]uint64)
 	}, func(attrs []byte) {
@@ -138,11 +138,11 @@ func (s *standing) readPolicies(ctx context.Context, conn *wire.Conn, table stri
 	})
 }
 
-func (s *standing) readSets(ctx context.Context, conn *wire.Conn, table string) error {
+func (s *actualRuleset) readSets(ctx context.Context, conn *wire.Conn, table string) error {
 	err := list(ctx, conn, wire.GetSet, table, unix.NFTA_SET_TABLE, func() {
-		s.sets = make(map[string]standingSet)
+		s.sets = make(map[string]actualSet)
 	}, func(attrs []byte) {
-		s.sets[nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_SET_NAME))] = standingSet{shape: parseShape(attrs)}
+		s.sets[nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_SET_NAME))] = actualSet{shape: parseShape(attrs)}
 	})
 	if err != nil {
 		return err

@@ -15,21 +15,21 @@ import (
 // whether that changed anything. A table that is gone altogether, or has to be made
 // anew, gets the elements of the shadow, so that nobody is cut off for that.
 func (k *Kernel) converge(ctx context.Context) (changed bool, err error) {
-	standing, err := readStanding(ctx, k.conn, k.options.Table)
+	actual, err := readActual(ctx, k.conn, k.options.Table)
 	if err != nil {
 		return false, err
 	}
-	return k.convergeFrom(ctx, standing)
+	return k.convergeFrom(ctx, actual)
 }
 
 // convergeFrom is converge from what stands.
-func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed bool, err error) {
+func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (changed bool, err error) {
 	k.icmp.set(k.options.Timeouts.ICMP)
 	r := newRuleset(k.options)
 	var b wire.Batch
-	fresh, err := r.plan(standing, &b)
-	if standing.exists {
-		k.unused = standing.unused()
+	fresh, err := r.plan(actual, &b)
+	if actual.exists {
+		k.unused = actual.unused()
 	}
 	if err != nil {
 		return false, err
@@ -38,7 +38,7 @@ func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed 
 		if b.Empty() {
 			return false, k.known.identify(ctx)
 		}
-		k.logProgramming(standing, fresh)
+		k.logProgramming(actual, fresh)
 		err := k.conn.Commit(ctx, &b)
 		if err == nil {
 			return true, k.known.identify(ctx)
@@ -51,7 +51,7 @@ func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed 
 			return false, err
 		}
 	}
-	if standing.exists && !k.known.exact() {
+	if actual.exists && !k.known.exact() {
 		if err := k.known.salvage(ctx); err != nil {
 			return false, err
 		}
@@ -59,7 +59,7 @@ func (k *Kernel) convergeFrom(ctx context.Context, standing *standing) (changed 
 	if k.unused = k.unused && k.known.len() == 0; k.unused {
 		r.addSet(unusedMark, &b)
 	}
-	k.logProgramming(standing, true)
+	k.logProgramming(actual, true)
 	if err := k.unheard(ctx, func() (int, error) { return k.fillAll(ctx, &b) }); err != nil {
 		return true, err
 	}
@@ -96,9 +96,9 @@ func (k *knownElements) salvage(ctx context.Context) error {
 	return nil
 }
 
-func (k *Kernel) logProgramming(standing *standing, fresh bool) {
+func (k *Kernel) logProgramming(actual *actualRuleset, fresh bool) {
 	k.log.Info("programming the nftables table", "table", k.options.Table,
-		"found", standing.exists, "fresh", fresh, "addresses", k.known.len())
+		"found", actual.exists, "fresh", fresh, "addresses", k.known.len())
 }
 
 // identify notes which table stands. In one that others made nothing is known.

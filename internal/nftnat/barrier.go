@@ -116,7 +116,7 @@ func (b *barrier) raiseOn(name string) error {
 	if err != nil {
 		return err
 	}
-	if standing, err := b.standing(index); err != nil || standing != nil {
+	if installed, err := b.installed(index); err != nil || installed != nil {
 		return err
 	}
 	return b.put(index)
@@ -162,11 +162,11 @@ func (b *barrier) restoreOn(name string) error {
 	if err != nil {
 		return err
 	}
-	standing, err := b.standing(index)
+	installed, err := b.installed(index)
 	if err != nil {
 		return err
 	}
-	if !slices.Equal(standing, b.program) {
+	if !slices.Equal(installed, b.program) {
 		if err := b.put(index); err != nil {
 			return err
 		}
@@ -246,8 +246,8 @@ func (b *barrier) filter(index uint32) tcMessage {
 	return tcMessage{index: index, handle: barrierHandle, parent: tcEgress, info: barrierPreference<<16 | uint32(all)}
 }
 
-// standing reads the program on an interface, nil for none.
-func (b *barrier) standing(index uint32) ([]byte, error) {
+// installed reads the program on an interface, nil for none.
+func (b *barrier) installed(index uint32) ([]byte, error) {
 	replies, err := b.ask(unix.RTM_GETTFILTER, 0, b.filter(index))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil // no filter, or no qdisc
@@ -289,7 +289,7 @@ func (b *barrier) retire(keep ...string) error {
 }
 
 func (b *barrier) retireFrom(index uint32) error {
-	if program, err := b.standing(index); err != nil || program == nil {
+	if program, err := b.installed(index); err != nil || program == nil {
 		return err
 	}
 	if err := b.execute(unix.RTM_DELTFILTER, 0, b.filter(index), "bpf", nil); err != nil && !errors.Is(err, unix.ENOENT) {

@@ -123,7 +123,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	}
 	k.warnOfSurroundings()
 	k.quiet.start(ctx)
-	before, err := readStanding(ctx, k.conn, k.options.Table)
+	before, err := readActual(ctx, k.conn, k.options.Table)
 	if errors.Is(err, unix.EINVAL) { // nobody answers for nf_tables
 		return needs("nf_tables", fmt.Errorf("read nftables table %s: %w", k.options.Table, err))
 	}
@@ -132,7 +132,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	}
 	k.known.everInside = withAll(k.known.everInside, prefixesOf(before.sets[setInsidePrefixes].members))
 	k.unused = !before.exists
-	if err := k.keepStanding(before); err != nil {
+	if err := k.keepActualPrefixes(before); err != nil {
 		return err
 	}
 	if k.programmed, err = k.wasProgrammed(ctx, before); err != nil {
@@ -152,7 +152,7 @@ func (k *Kernel) start(ctx context.Context) error {
 }
 
 // wasProgrammed reports whether the table that stands has elements, or had any before.
-func (k *Kernel) wasProgrammed(ctx context.Context, before *standing) (bool, error) {
+func (k *Kernel) wasProgrammed(ctx context.Context, before *actualRuleset) (bool, error) {
 	if !before.exists || !before.unused() {
 		return before.exists, nil
 	}
@@ -160,10 +160,10 @@ func (k *Kernel) wasProgrammed(ctx context.Context, before *standing) (bool, err
 	return len(elements) > 0 || !whole, err
 }
 
-// keepStanding adds the prefixes that an earlier start left in the kernel, if they
+// keepActualPrefixes adds the prefixes that an earlier start left in the kernel, if they
 // are to be kept: who has sessions there must not lose them before it is known what
 // is served.
-func (k *Kernel) keepStanding(before *standing) error {
+func (k *Kernel) keepActualPrefixes(before *actualRuleset) error {
 	if !k.options.KeepPrefixes {
 		return nil
 	}

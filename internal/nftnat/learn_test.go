@@ -40,8 +40,8 @@ func newOthers(t testing.TB, lab *netlab.Lab) others {
 	return others{t, conn, lab}
 }
 
-// standing reads what is really there, by a dump.
-func (o others) standing() []nat.Entry {
+// actual reads what is really there, by a dump.
+func (o others) actual() []nat.Entry {
 	o.t.Helper()
 	k := &knownElements{conn: o.conn, table: testTable}
 	if err := k.salvage(testContext(o.t)); err != nil {
@@ -55,7 +55,7 @@ func (o others) standing() []nat.Entry {
 func (o others) change(entries ...nat.Entry) {
 	o.t.Helper()
 	before := new(shadow)
-	for _, e := range o.standing() {
+	for _, e := range o.actual() {
 		c := cell{gate: e.Gate}
 		if e.Outside.IsValid() {
 			c.block = block{e.Outside.As4(), uint16(e.First), uint16(e.Last)}
@@ -181,7 +181,7 @@ func TestLearnAfterRestart(t *testing.T) {
 				t.Errorf("%d entries are known, want the 99 that were named and stand", len(got))
 			}
 			wantEntries(t, k, entries[1:]...)
-			if got := newOthers(t, lab).standing(); !slices.Equal(got, entries[1:]) {
+			if got := newOthers(t, lab).actual(); !slices.Equal(got, entries[1:]) {
 				t.Errorf("%d entries stand, want %d", len(got), len(entries)-1)
 			}
 		})
@@ -418,7 +418,7 @@ func (w *walk) check() {
 	}
 	slices.SortFunc(want, func(a, b nat.Entry) int { return a.Inside.Compare(b.Inside) })
 	wantEntries(w.t, w.k, want...)
-	if got := w.others.standing(); !slices.Equal(got, want) {
+	if got := w.others.actual(); !slices.Equal(got, want) {
 		w.t.Fatalf("%d entries stand, want %d: %.300s, want %.300s", len(got), len(want), fmt.Sprint(got), fmt.Sprint(want))
 	}
 }

@@ -26,7 +26,7 @@ const policyAccept = 1
 // when they agree. Elements of gate and block stay where they are, unless the
 // table has to be made, or made anew because a map in it has the wrong shape:
 // then fresh says that the maps will be empty.
-func (r *ruleset) plan(s *standing, b *wire.Batch) (fresh bool, err error) {
+func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) {
 	switch {
 	case !s.exists:
 		return true, r.create(b)
@@ -46,7 +46,7 @@ func (r *ruleset) plan(s *standing, b *wire.Batch) (fresh bool, err error) {
 }
 
 // fits says whether every set and the chain that elements lead to can stay.
-func (r *ruleset) fits(s *standing) bool {
+func (r *ruleset) fits(s *actualRuleset) bool {
 	for _, want := range r.sets {
 		if have, ok := s.sets[want.name]; ok && have.shape != want.shape {
 			return false
@@ -83,7 +83,7 @@ func (r *ruleset) create(b *wire.Batch) error {
 }
 
 // planSets makes the sets that are missing, and fills those that differ anew.
-func (r *ruleset) planSets(s *standing, b *wire.Batch) {
+func (r *ruleset) planSets(s *actualRuleset, b *wire.Batch) {
 	for _, want := range r.sets {
 		have, ok := s.sets[want.name]
 		switch {
@@ -108,7 +108,7 @@ func sameMembers(have, want []member) bool {
 
 // planPolicies makes the wanted policies, and lets the oldest of the others go
 // when there are too many. Rules refer to none of those.
-func (r *ruleset) planPolicies(s *standing, b *wire.Batch) {
+func (r *ruleset) planPolicies(s *actualRuleset, b *wire.Batch) {
 	old := maps.Clone(s.policies)
 	for _, p := range r.policies {
 		if _, ok := old[p.name]; !ok {
@@ -125,7 +125,7 @@ func (r *ruleset) planPolicies(s *standing, b *wire.Batch) {
 
 // dropUnloadable deletes the policies of ICMP that an earlier version made, once no rule
 // refers to them. Their flows have the timeout of the namespace from then on.
-func (r *ruleset) dropUnloadable(s *standing, b *wire.Batch) {
+func (r *ruleset) dropUnloadable(s *actualRuleset, b *wire.Batch) {
 	for _, name := range slices.Sorted(maps.Keys(s.policies)) {
 		if isUnloadable(name) {
 			r.delPolicy(name, b)
@@ -142,7 +142,7 @@ func (r *ruleset) delPolicy(name string, b *wire.Batch) {
 }
 
 // planRules replaces all rules when one of them, or a chain, is not as wanted.
-func (r *ruleset) planRules(s *standing, b *wire.Batch) error {
+func (r *ruleset) planRules(s *actualRuleset, b *wire.Batch) error {
 	same, err := r.sameRules(s)
 	if err != nil || same && r.sameChains(s) {
 		return err
@@ -166,15 +166,15 @@ func (r *ruleset) planRules(s *standing, b *wire.Batch) error {
 	return r.addRules(b)
 }
 
-func (c chain) is(have standingChain) bool {
+func (c chain) is(have actualChain) bool {
 	return have.mark == c.mark() && have.policy == policyAccept
 }
 
-func (r *ruleset) keepsChain(name string, have standingChain) bool {
+func (r *ruleset) keepsChain(name string, have actualChain) bool {
 	return slices.ContainsFunc(r.chains, func(c chain) bool { return c.name == name && c.is(have) })
 }
 
-func (r *ruleset) sameChains(s *standing) bool {
+func (r *ruleset) sameChains(s *actualRuleset) bool {
 	for name, have := range s.chains {
 		if !r.keepsChain(name, have) {
 			return false
@@ -185,7 +185,7 @@ func (r *ruleset) sameChains(s *standing) bool {
 
 // sameRules compares chain by chain: the kernel lists chains in an order of
 // its own.
-func (r *ruleset) sameRules(s *standing) (bool, error) {
+func (r *ruleset) sameRules(s *actualRuleset) (bool, error) {
 	have, want := make(map[string][]mark), make(map[string][]mark)
 	for _, x := range s.rules {
 		have[x.chain] = append(have[x.chain], x.mark)

@@ -85,11 +85,11 @@ func (b *blackholes) add(p netip.Prefix) error {
 	if !errors.Is(err, unix.EEXIST) {
 		return wrap(err, "add blackhole route %v", p)
 	}
-	standing, err := b.list(blackhole(p), netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	routes, err := b.list(blackhole(p), netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return err
 	}
-	for _, r := range standing {
+	for _, r := range routes {
 		if r.Type != unix.RTN_BLACKHOLE {
 			b.log.Warn("outside prefix has a foreign route in place of a blackhole", "prefix", p, "route", r.String())
 		}

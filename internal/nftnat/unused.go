@@ -18,7 +18,7 @@ var unusedMark = set{
 }
 
 // unused reports whether the table carries the mark.
-func (s *standing) unused() bool {
+func (s *actualRuleset) unused() bool {
 	_, ok := s.sets[setUnused]
 	return ok
 }
