@@ -132,15 +132,15 @@ type clientState struct {
 // reported through several of them and its events keep their order. It outlives reloads.
 type realm struct {
 	name    string
-	lanes   []clientQueue // one in each queue, guarded by its lock
-	waiting atomic.Int64  // number of requests in lanes
-	stormed atomic.Int64  // time of the last storm, in nanoseconds since 1970
+	queues  []clientQueue // one in each queue of the server, under its lock
+	waiting atomic.Int64  // requests in the queues
+	stormed atomic.Int64  // when there was a storm last, in nanoseconds since 1970
 }
 
 func newRealm(name string, queues int) *realm {
-	r := &realm{name: name, lanes: make([]clientQueue, queues)}
-	for i := range r.lanes {
-		r.lanes[i].realm = r
+	r := &realm{name: name, queues: make([]clientQueue, queues)}
+	for i := range r.queues {
+		r.queues[i].realm = r
 	}
 	return r
 }

@@ -14,23 +14,23 @@ const (
 	gatherTime = time.Millisecond
 )
 
-// A coalescer decides whether to let requests gather before the next read, like the
-// interrupt moderation of network cards. A single request is served at once; under load one
-// read, one round trip to Redis and one send serve many. It pauses only if one client alone
-// has sent sound requests for companyTime, so that no client's traffic delays another
-// client. The zero value is ready.
+// A coalescer says whether to let requests gather before the next are read, as
+// network cards do with interrupts: what comes alone is served at once; under load
+// one reading, one trip to Redis and one sending serve many. Only a client that was
+// alone for quietTime waits, and for nothing but its own requests: what others
+// send, sound or not, delays no good client. The zero value is ready.
 type coalescer struct {
 	since     time.Time    // begin of the present measurement
 	count     int          // requests since then
-	sustained bool         // result of the measurement before
-	peer      *clientState // client of the last datagram
-	company   time.Time    // last time with another client, or a datagram that was not sound
+	sustained bool         // by the measurement before
+	peer      *clientState // whose requests come
+	shared    time.Time    // when it was last not alone
 }
 
 // note records a datagram: its client, nil for none, and whether it is a sound request.
 func (m *coalescer) note(p *clientState, sound bool, now time.Time) {
 	if p != m.peer || !sound {
-		m.peer, m.company = p, now
+		m.peer, m.shared = p, now
 	}
 	m.count++
 }
@@ -41,7 +41,7 @@ func (m *coalescer) pause(n int, now time.Time) time.Duration {
 		m.sustained = float64(m.count) >= sustainedRate*past.Seconds()
 		m.since, m.count = now, 0
 	}
-	if !m.sustained || n >= receiveBatch || now.Sub(m.company) < companyTime {
+	if !m.sustained || n >= receiveBatch || now.Sub(m.shared) < quietTime {
 		return 0
 	}
 	return gatherTime

@@ -36,8 +36,8 @@ func (s connections) Identify(who radsec.Identity) string {
 
 // Converse returns a conversation, which serves the packets of a connection.
 func (s connections) Converse(stream *radsec.Stream) radsec.Conversation {
-	c := &conversation{stream: stream, duplicates: newDuplicates(connectionCache, s.now())}
-	c.handler = newIntake(s.Server, c)
+	c := &conversation{stream: stream, duplicates: newReplyCache(connectionCache, s.now())}
+	c.handler = newHandler(s.Server, c)
 	return c
 }
 

@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	// companyTime is the time for which a calm client is remembered, and the time without a
-	// storm after which a client is calm.
-	companyTime = time.Second
-	// narrowBatch is the number of a storm's requests that are recorded at once while there
-	// are calm clients, which may have to wait for them.
+	// quietTime is how long a calm client is remembered, and how long a client
+	// must have been without a storm to be calm.
+	quietTime = time.Second
+	// narrowBatch is the requests of a storm that are recorded at once while there
+	// are calm clients: what they may have to wait for.
 	narrowBatch = 2
 	// longestPause bounds each pause of a storm for calm clients.
 	longestPause = 10 * time.Millisecond
@@ -53,7 +53,7 @@ func (r *realm) storm(now time.Time) { r.stormed.Store(now.UnixNano()) }
 
 // note records a client with few requests, if it is calm.
 func (c *fairness) note(r *realm, now time.Time) {
-	if now.UnixNano()-r.stormed.Load() < int64(companyTime) {
+	if now.UnixNano()-r.stormed.Load() < int64(quietTime) {
 		return
 	}
 	c.mu.Lock()
@@ -69,7 +69,7 @@ func (c *fairness) hasOther(r *realm, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, known := range [...]quietClient{c.latest, c.other} {
-		if known.realm != nil && known.realm != r && now.Sub(known.at) < companyTime {
+		if known.realm != nil && known.realm != r && now.Sub(known.at) < quietTime {
 			return true
 		}
 	}

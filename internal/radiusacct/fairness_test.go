@@ -16,11 +16,11 @@ func TestCompanyIsRemembered(t *testing.T) {
 	}
 	c.note(storm, now)
 	if c.hasOther(storm, now) {
-		t.Error("a client is company to itself")
+		t.Error("a client has itself beside it")
 	}
 	storm.storm(now)
 	another := &realm{}
-	another.storm(now.Add(-companyTime / 2))
+	another.storm(now.Add(-quietTime / 2))
 	c.note(another, now)
 	if c.hasOther(storm, now) {
 		t.Error("two storms hold each other back")
@@ -30,7 +30,7 @@ func TestCompanyIsRemembered(t *testing.T) {
 	if !c.hasOther(storm, now) || !c.hasOther(two, now) {
 		t.Error("a calm client was forgotten at once")
 	}
-	if c.hasOther(storm, now.Add(companyTime)) {
+	if c.hasOther(storm, now.Add(quietTime)) {
 		t.Error("a calm client that fell silent is still remembered")
 	}
 }

@@ -39,7 +39,7 @@ type handler struct {
 	buffer     []byte       // replies, until forget
 }
 
-func newIntake(s *Server, replies replier) *handler {
+func newHandler(s *Server, replies replier) *handler {
 	return &handler{server: s, replies: replies, signer: wire.NewSigner(), pending: make([][]*request, len(s.queues))}
 }
 
@@ -162,7 +162,7 @@ func (n *handler) enqueue(r *request, patient bool) {
 	switch {
 	case !patient:
 		n.pending[i] = append(n.pending[i], r)
-	case !n.server.queues[i].put(&r.realm.lanes[i], r):
+	case !n.server.queues[i].put(&r.realm.queues[i], r):
 		n.server.overloaded(r)
 	}
 }

@@ -23,31 +23,31 @@ type clientQueue struct {
 // its own client. Storms take turns, request by request. The requests of one client, or of
 // one realm of clients, keep their order.
 type queue struct {
-	laneLimit int
+	perClient int
 
-	mu      sync.Mutex
-	news    sync.Cond // wakes workers
-	room    sync.Cond // a clientQueue is no longer full, or hurry was called
-	calm    fifo.Queue[*clientQueue]
-	storms  fifo.Queue[*clientQueue]
-	out     int // number of clientQueues that are taken
-	hurried bool
-	closed  bool
+	mu        sync.Mutex
+	news      sync.Cond // for workers
+	room      sync.Cond // a clientQueue is no longer full, or patience ended
+	calm      fifo.Queue[*clientQueue]
+	storms    fifo.Queue[*clientQueue]
+	out       int // client queues that are taken
+	unblocked bool
+	closed    bool
 }
 
-func newQueue(laneLimit int) *queue {
-	q := &queue{laneLimit: laneLimit}
+func newQueue(perClient int) *queue {
+	q := &queue{perClient: perClient}
 	q.news.L, q.room.L = &q.mu, &q.mu
 	return q
 }
 
-// put appends a request to a clientQueue of this queue. It waits until there is room; after
-// hurry it returns false instead.
+// put appends a request to a clientQueue of this queue. It waits until the clientQueue has room,
+// and reports that it has none after unblockPutters.
 func (q *queue) put(l *clientQueue, r *request) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for l.waiting.Len() >= q.laneLimit {
-		if q.hurried {
+	for l.waiting.Len() >= q.perClient {
+		if q.unblocked {
 			return false
 		}
 		q.room.Wait()
@@ -56,13 +56,13 @@ func (q *queue) put(l *clientQueue, r *request) bool {
 	return true
 }
 
-// putAll appends requests to their clientQueues of this queue, without waiting, and returns
-// those for which there is no room.
+// putAll appends requests to the client queues that are theirs, and returns
+// those for which there is no room. Nobody waits.
 func (q *queue) putAll(requests []*request, number int) (refused []*request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, r := range requests {
-		if l := &r.realm.lanes[number]; l.waiting.Len() < q.laneLimit {
+		if l := &r.realm.queues[number]; l.waiting.Len() < q.perClient {
 			q.appendLocked(l, r)
 		} else {
 			refused = append(refused, r)
@@ -92,7 +92,7 @@ func (q *queue) lineUpLocked(l *clientQueue) {
 // A batch is the requests that a worker has taken from its queue.
 type batch struct {
 	requests []*request
-	lanes    []*clientQueue
+	queues   []*clientQueue
 }
 
 // takeCalm waits until calm clients have requests and moves them into an empty batch, up to
@@ -156,37 +156,37 @@ func (q *queue) moveLocked(b *batch, l *clientQueue) {
 	if !l.taken {
 		l.taken = true
 		q.out++
-		b.lanes = append(b.lanes, l)
+		b.queues = append(b.queues, l)
 	}
-	if l.waiting.Len() == q.laneLimit {
+	if l.waiting.Len() == q.perClient {
 		q.room.Broadcast()
 	}
 	b.requests = append(b.requests, l.waiting.Pop())
 	l.realm.waiting.Add(-1)
 }
 
-// done ends a batch, empties it, and lines up its clientQueues that have more requests.
+// done ends a batch and empties it. What waits in its client queues has its turn.
 func (q *queue) done(b *batch) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, l := range b.lanes {
+	for _, l := range b.queues {
 		l.taken = false
 		if l.waiting.Len() > 0 {
 			q.lineUpLocked(l)
 		}
 	}
-	if q.out -= len(b.lanes); q.closed {
+	if q.out -= len(b.queues); q.closed {
 		q.news.Broadcast()
 	}
 	clear(b.requests)
-	b.requests, b.lanes = b.requests[:0], b.lanes[:0]
+	b.requests, b.queues = b.requests[:0], b.queues[:0]
 }
 
-// hurry makes put return without waiting.
-func (q *queue) hurry() {
+// unblockPutters ends the waiting of put.
+func (q *queue) unblockPutters() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.hurried = true
+	q.unblocked = true
 	q.room.Broadcast()
 }
 

@@ -12,10 +12,10 @@ func eventNumber(i int) subscriber.Event { return subscriber.Event{InputOctets: 
 
 func room(n int) *batch { return &batch{requests: make([]*request, 0, n)} }
 
-// newLanes makes a realm with one clientQueue.
-func newLanes(name string) *realm {
-	p := &realm{name: name, lanes: make([]clientQueue, 1)}
-	p.lanes[0].realm = p
+// newRealmOfOne makes a client with one clientQueue.
+func newRealmOfOne(name string) *realm {
+	p := &realm{name: name, queues: make([]clientQueue, 1)}
+	p.queues[0].realm = p
 	return p
 }
 
@@ -37,7 +37,7 @@ func names(b *batch) (all []string) {
 // TestCalmClientsPassStorms_ACCT26 has a calm client behind two storms.
 func TestCalmClientsPassStorms_ACCT26(t *testing.T) {
 	q := newQueue(1000)
-	one, two, calm := newLanes("one"), newLanes("two"), newLanes("calm")
+	one, two, calm := newRealmOfOne("one"), newRealmOfOne("two"), newRealmOfOne("calm")
 	fill(q, one, 500)
 	fill(q, two, 100)
 	fill(q, calm, 2)
@@ -61,10 +61,10 @@ func TestCalmClientsPassStorms_ACCT26(t *testing.T) {
 // TestStormEnds has a client whose storm is served bit by bit.
 func TestStormEnds(t *testing.T) {
 	q := newQueue(1000)
-	p := newLanes("p")
+	p := newRealmOfOne("p")
 	fill(q, p, stormLength+5)
 	calm, storms := room(256), room(5)
-	fill(q, newLanes("other"), 1)
+	fill(q, newRealmOfOne("other"), 1)
 	q.takeCalm(calm) // and finds that the first clientQueue has grown
 	q.done(calm)
 	q.takeStorms(storms)
@@ -76,7 +76,7 @@ func TestStormEnds(t *testing.T) {
 
 func TestQueueBoundsEachClient(t *testing.T) {
 	q := newQueue(3)
-	one, other := newLanes("one"), newLanes("other")
+	one, other := newRealmOfOne("one"), newRealmOfOne("other")
 	var all []*request
 	for range 5 {
 		all = append(all, &request{realm: one})
@@ -100,11 +100,11 @@ func TestQueueKeepsOrder(t *testing.T) {
 	var sending, working sync.WaitGroup
 	next := make(map[*realm]uint64)
 	for range senders {
-		p := newLanes("sender")
+		p := newRealmOfOne("sender")
 		next[p] = 0
 		sending.Go(func() {
 			for i := range each {
-				q.put(&p.lanes[0], &request{realm: p, event: eventNumber(i)})
+				q.put(&p.queues[0], &request{realm: p, event: eventNumber(i)})
 			}
 		})
 	}

@@ -23,19 +23,19 @@ type receiver struct {
 	*handler
 	socket       *socket
 	reader       *udpbatch.Reader
-	outbox       *replyBatch
+	outgoing     *replyBatch
 	destinations destinations
-	moderation   coalescer
-	incoming     incoming // the datagram being handled
+	coalescer    coalescer
+	incoming     incoming // the datagram in hand
 }
 
 func newReceiver(s *Server, sock *socket) *receiver {
-	outbox := newOutbox(s, sock.batches, receiveBatch)
+	outgoing := newReplyBatch(s, sock.batches, receiveBatch)
 	return &receiver{
-		handler:      newIntake(s, outbox),
+		handler:      newHandler(s, outgoing),
 		socket:       sock,
 		reader:       sock.batches.NewReader(receiveBatch, datagramLength, controlLength),
-		outbox:       outbox,
+		outgoing:     outgoing,
 		destinations: destinations{ipv6: sock.LocalAddr().(*net.UDPAddr).IP.To4() == nil},
 	}
 }
@@ -52,9 +52,9 @@ func (r *receiver) run() error {
 			r.receive(&datagrams[i], now)
 		}
 		r.handler.flush()
-		r.outbox.flush()
+		r.outgoing.flush()
 		r.handler.forget()
-		time.Sleep(r.moderation.pause(len(datagrams), now))
+		time.Sleep(r.coalescer.pause(len(datagrams), now))
 	}
 }
 
@@ -63,7 +63,7 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 	source := d.Peer.AddrPort()
 	c := r.server.clients.Load().lookup(source.Addr())
 	if c == nil {
-		r.moderation.note(nil, false, now)
+		r.coalescer.note(nil, false, now)
 		r.server.unknownClient(source, now)
 		return
 	}
@@ -82,7 +82,7 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		arrival:    now,
 	}
 	kind, err := r.serve(in)
-	r.moderation.note(c.peer, err == nil, now)
+	r.coalescer.note(c.peer, err == nil, now)
 	if err != nil {
 		r.server.refused(in, kind, err)
 	}

@@ -8,7 +8,7 @@ type replyBatch struct {
 	failed func(error) bool
 }
 
-func newOutbox(s *Server, conn *udpbatch.Conn, size int) *replyBatch {
+func newReplyBatch(s *Server, conn *udpbatch.Conn, size int) *replyBatch {
 	return &replyBatch{writer: conn.NewWriter(size), failed: func(err error) bool {
 		// A failed reply is not sent again: a retransmission finds it in the cache.
 		s.replyFailed(err)
@@ -27,13 +27,13 @@ func (o *replyBatch) add(w *replyPath, reply []byte) {
 // flush sends the queued replies.
 func (o *replyBatch) flush() { o.writer.Flush(o.failed) }
 
-// A replySender sends replies to sockets and streams. It is used by one goroutine.
-type replySender struct{ outboxes []*replyBatch } // by socket
+// A replySender sends replies whichever way they go. It belongs to one goroutine.
+type replySender struct{ batches []*replyBatch } // by socket
 
-func newMailer(s *Server) replySender {
+func newReplySender(s *Server) replySender {
 	var m replySender
 	for _, sock := range s.sockets {
-		m.outboxes = append(m.outboxes, newOutbox(s, sock.batches, s.options.BatchSize))
+		m.batches = append(m.batches, newReplyBatch(s, sock.batches, s.options.BatchSize))
 	}
 	return m
 }
@@ -44,11 +44,11 @@ func (m replySender) add(w *replyPath, reply []byte) {
 		w.stream.Send(reply)
 		return
 	}
-	m.outboxes[w.socket].add(w, reply)
+	m.batches[w.socket].add(w, reply)
 }
 
 func (m replySender) flush() {
-	for _, o := range m.outboxes {
+	for _, o := range m.batches {
 		o.flush()
 	}
 }

@@ -41,8 +41,8 @@ type entry struct {
 // entryPageBits makes pages of entries small, since every client has its own.
 const entryPageBits = 6
 
-// nowhere is the index of no entry.
-const nowhere = 0
+// noEntry is the number of no entry.
+const noEntry = 0
 
 // An exchange identifies a request in the cache: the entry's index and serial number.
 type exchange struct {
@@ -80,7 +80,7 @@ const (
 	full                          // no room, because all other requests are in progress
 )
 
-func newDuplicates(limit int, now time.Time) *replyCache {
+func newReplyCache(limit int, now time.Time) *replyCache {
 	d := &replyCache{limit: limit, born: now}
 	d.resetLocked()
 	return d
@@ -90,8 +90,8 @@ func newDuplicates(limit int, now time.Time) *replyCache {
 func (d *replyCache) resetLocked() {
 	d.places = make(map[exchangeKey]uint32)
 	d.long = make(map[uint32][]byte)
-	d.entries, d.free = arena.New[entry](entryPageBits), nowhere
-	d.oldest, d.newest = nowhere, nowhere
+	d.entries, d.free = arena.New[entry](entryPageBits), noEntry
+	d.oldest, d.newest = noEntry, noEntry
 }
 
 // begin looks a request up and enters it when it is new, with room for a reply of the given
@@ -113,7 +113,7 @@ func (d *replyCache) begin(key exchangeKey, authenticator [16]byte, length int, 
 		}
 	}
 	for d.size+costOf(length) > d.limit {
-		if d.oldest == nowhere {
+		if d.oldest == noEntry {
 			return exchange{}, full, buffer
 		}
 		d.removeLocked(d.oldest)
@@ -129,7 +129,7 @@ func (d *replyCache) begin(key exchangeKey, authenticator [16]byte, length int, 
 // addEntryLocked returns the index of an unused entry.
 func (d *replyCache) addEntryLocked() uint32 {
 	p := d.free
-	if p == nowhere {
+	if p == noEntry {
 		return d.entries.Add()
 	}
 	d.free = d.entries.At(p).newer
@@ -173,8 +173,8 @@ func (d *replyCache) completeLocked(x exchange, reply []byte, now time.Time) boo
 	}
 	e.replied = true
 	e.expires = now.Sub(d.born) + cacheLifetime
-	e.older, e.newer = d.newest, nowhere
-	if d.newest == nowhere {
+	e.older, e.newer = d.newest, noEntry
+	if d.newest == noEntry {
 		d.oldest = x.place
 	} else {
 		d.entries.At(d.newest).newer = x.place
@@ -185,7 +185,7 @@ func (d *replyCache) completeLocked(x exchange, reply []byte, now time.Time) boo
 
 // currentLocked reports whether an exchange is still in the cache.
 func (d *replyCache) currentLocked(x exchange) bool {
-	return x.place != nowhere && int(x.place) <= d.entries.Len() && d.entries.At(x.place).serial == x.serial
+	return x.place != noEntry && int(x.place) <= d.entries.Len() && d.entries.At(x.place).serial == x.serial
 }
 
 // abandon removes a request in progress, so that its retransmission is new.
@@ -209,7 +209,7 @@ func (d *replyCache) expire(now time.Time) {
 
 func (d *replyCache) expireLocked(now time.Time) {
 	age := now.Sub(d.born)
-	for d.oldest != nowhere && age >= d.entries.At(d.oldest).expires {
+	for d.oldest != noEntry && age >= d.entries.At(d.oldest).expires {
 		d.removeLocked(d.oldest)
 	}
 }
@@ -229,12 +229,12 @@ func (d *replyCache) removeLocked(p uint32) {
 }
 
 func (d *replyCache) unlinkLocked(e *entry) {
-	if e.older == nowhere {
+	if e.older == noEntry {
 		d.oldest = e.newer
 	} else {
 		d.entries.At(e.older).newer = e.newer
 	}
-	if e.newer == nowhere {
+	if e.newer == noEntry {
 		d.newest = e.older
 	} else {
 		d.entries.At(e.newer).older = e.older

@@ -28,7 +28,7 @@ func TestDuplicatesWalk_ACCT12(t *testing.T) {
 
 func walkDuplicates(t *testing.T, r *rand.Rand) {
 	now := time.Unix(1_700_000_000, 0)
-	d := newDuplicates(1<<20, now)
+	d := newReplyCache(1<<20, now)
 	model := make(map[exchangeKey]*modelEntry)
 	var gone []exchange
 	forget := func(key exchangeKey) { gone = append(gone, model[key].x); delete(model, key) }
@@ -99,13 +99,13 @@ func checkDuplicates(t *testing.T, d *replyCache) {
 		}
 	}
 	listed := 0
-	last := uint32(nowhere)
-	for p := d.oldest; p != nowhere; p = d.entries.At(p).newer {
+	last := uint32(noEntry)
+	for p := d.oldest; p != noEntry; p = d.entries.At(p).newer {
 		e := d.entries.At(p)
 		if e.older != last || d.places[e.key] != p || !e.replied {
 			t.Fatal("list of replies is broken")
 		}
-		if last != nowhere && e.expires < d.entries.At(last).expires {
+		if last != noEntry && e.expires < d.entries.At(last).expires {
 			t.Fatal("replies out of order")
 		}
 		last = p
@@ -116,7 +116,7 @@ func checkDuplicates(t *testing.T, d *replyCache) {
 			d.size, size, d.limit, listed, replied, long, len(d.long))
 	}
 	free := 0
-	for p := d.free; p != nowhere; p = d.entries.At(p).newer {
+	for p := d.free; p != noEntry; p = d.entries.At(p).newer {
 		free++
 	}
 	if d.entries.Len()-free != len(d.places) {
@@ -127,7 +127,7 @@ func checkDuplicates(t *testing.T, d *replyCache) {
 func TestDuplicatesBounded_ACCT26(t *testing.T) {
 	const room = 10
 	now := time.Unix(1_700_000_000, 0)
-	d := newDuplicates(room*exchangeOverhead, now)
+	d := newReplyCache(room*exchangeOverhead, now)
 	reply := make([]byte, wire.HeaderLen)
 	enter := func(i int) (exchange, cacheResult) {
 		x, seen, _ := d.begin(exchangeKey{socket: uint16(i)}, [16]byte{}, wire.HeaderLen, now, nil)
@@ -165,7 +165,7 @@ func TestDuplicatesCost_ACCT26(t *testing.T) {
 	const n = 100_000
 	now := time.Unix(1_700_000_000, 0)
 	before := allocated()
-	d := newDuplicates(1<<30, now)
+	d := newReplyCache(1<<30, now)
 	for i := range n {
 		key := exchangeKey{identifier: byte(i), socket: uint16(i >> 8)}
 		x, _, _ := d.begin(key, [16]byte{}, wire.HeaderLen, now, nil)

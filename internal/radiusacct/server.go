@@ -25,12 +25,12 @@ const sweepInterval = 5 * time.Second
 
 // A Server receives, records and answers accounting requests.
 type Server struct {
-	options Options
-	sockets []*socket
-	radsec  *radsec.Server // nil without
-	queues  []*queue
-	seed    maphash.Seed // for the choice of a queue
-	company fairness
+	options  Options
+	sockets  []*socket
+	radsec   *radsec.Server // nil without
+	queues   []*queue
+	seed     maphash.Seed // of the choice of a queue
+	fairness fairness
 
 	reload  sync.Mutex // held by SetClients
 	clients atomic.Pointer[clientTable]
@@ -105,7 +105,7 @@ func (s *Server) SetClients(clients []Client) error {
 		}
 		perSecond := s.options.StatusRate
 		return &clientState{
-			name: name, duplicates: newDuplicates(s.options.CacheBytes, s.now()),
+			name: name, duplicates: newReplyCache(s.options.CacheBytes, s.now()),
 			statuses: rate.NewLimiter(rate.Limit(perSecond), perSecond),
 		}
 	}, func(name string) *realm {
@@ -195,7 +195,7 @@ func (s *Server) interrupt() error {
 		errs = append(errs, sock.SetReadDeadline(time.Unix(1, 0)))
 	}
 	for _, q := range s.queues {
-		q.hurry()
+		q.unblockPutters()
 	}
 	if s.radsec != nil {
 		errs = append(errs, s.radsec.Interrupt())

@@ -72,7 +72,7 @@ func BenchmarkStageReceive(b *testing.B) {
 // its reply there.
 func BenchmarkStageDuplicates(b *testing.B) {
 	now := time.Now()
-	d := newDuplicates(32<<20, now)
+	d := newReplyCache(32<<20, now)
 	reply := make([]byte, wire.HeaderLen)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

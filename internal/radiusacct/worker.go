@@ -15,24 +15,24 @@ var errUnanswered = errors.New("the recorder did not say what became of the even
 
 // A worker records the requests of its queue and answers the recorded ones.
 type worker struct {
-	server *Server
-	queue  *queue
-	batch  batch
-	done   []*request // the recorded ones of the batch
-	events []subscriber.Event
-	signer *wire.Signer
-	mailer replySender
+	server  *Server
+	queue   *queue
+	batch   batch
+	done    []*request // of the batch: recorded
+	events  []subscriber.Event
+	signer  *wire.Signer
+	replies replySender
 }
 
 func newWorker(s *Server, q *queue) *worker {
 	return &worker{
-		server: s,
-		queue:  q,
-		batch:  batch{requests: make([]*request, 0, s.options.BatchSize)},
-		done:   make([]*request, 0, s.options.BatchSize),
-		events: make([]subscriber.Event, 0, s.options.BatchSize),
-		signer: wire.NewSigner(),
-		mailer: newMailer(s),
+		server:  s,
+		queue:   q,
+		batch:   batch{requests: make([]*request, 0, s.options.BatchSize)},
+		done:    make([]*request, 0, s.options.BatchSize),
+		events:  make([]subscriber.Event, 0, s.options.BatchSize),
+		signer:  wire.NewSigner(),
+		replies: newReplySender(s),
 	}
 }
 
@@ -40,8 +40,8 @@ func newWorker(s *Server, q *queue) *worker {
 func (w *worker) runCalm(ctx context.Context) {
 	for w.queue.takeCalm(&w.batch) {
 		now := w.server.now()
-		for _, l := range w.batch.lanes {
-			w.server.company.note(l.realm, now)
+		for _, l := range w.batch.queues {
+			w.server.fairness.note(l.realm, now)
 		}
 		w.serve(ctx, w.batch.requests)
 		w.queue.done(&w.batch)
@@ -52,14 +52,14 @@ func (w *worker) runCalm(ctx context.Context) {
 func (w *worker) runStorms(ctx context.Context) {
 	for w.queue.takeStorms(&w.batch) {
 		now := w.server.now()
-		for _, l := range w.batch.lanes {
+		for _, l := range w.batch.queues {
 			l.realm.storm(now)
 		}
 		for rest := w.batch.requests; len(rest) > 0; {
 			n := len(rest)
-			if w.server.company.hasOther(rest[0].realm, w.server.now()) {
+			if w.server.fairness.hasOther(rest[0].realm, w.server.now()) {
 				n = min(n, narrowBatch)
-				w.server.company.yieldToQuiet(ctx, func() { w.serve(ctx, rest[:n]) })
+				w.server.fairness.yieldToQuiet(ctx, func() { w.serve(ctx, rest[:n]) })
 			} else {
 				w.serve(ctx, rest)
 			}
@@ -121,7 +121,7 @@ func (w *worker) answer(done []*request) {
 			w.send(r, now)
 		}
 	}
-	w.mailer.flush()
+	w.replies.flush()
 }
 
 // sameCache counts the requests at the beginning that share a duplicate cache, so that its
@@ -140,7 +140,7 @@ func (w *worker) send(r *request, now time.Time) {
 		w.server.options.Observer.Request(r.peer.name, r.kind, ResultDropped, 0)
 		return
 	}
-	w.mailer.add(&r.way, r.reply)
+	w.replies.add(&r.way, r.reply)
 	result := ResultOK
 	if r.noRecord {
 		result = ResultNoRecord
