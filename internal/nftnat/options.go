@@ -22,7 +22,7 @@ type Options struct {
 	Timeouts          nat.Timeouts   // required: whole seconds
 	MaxSessions       int            // of one inside address; 0 for no bound
 	OutsideToOthers   bool           // outside hosts may begin flows to networks that are neither inside nor outside
-	MaxUngated        int            // new flows a second to the machine itself, of all inside addresses without an open gate; 0 for no bound
+	MaxUngated        int            // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger   // required
 
 	full crowded // have more than MaxSessions

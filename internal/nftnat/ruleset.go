@@ -70,7 +70,7 @@ func newRuleset(o Options) *ruleset {
 		sets:     newSets(o),
 		policies: policies,
 		chains:   newChains(),
-		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), timeoutRules(policies)),
+		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), outsideRules(o), timeoutRules(policies)),
 	}
 }
 
@@ -181,9 +181,9 @@ func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule 
 // knew before its gate opened is never translated, and must not leave (DEL-05).
 //
 // What a subscriber opens to the machine itself takes room in the conntrack table as well:
-// the chain of the input hook bounds that, and lets nobody outside open it with a
-// subscriber's address. It sees the first packet of a flow alone, before conntrack confirms
-// the flow.
+// the chain of the input hook bounds that, and what hosts outside open, who may not do so
+// with a subscriber's address. It sees the first packet of a flow alone, before conntrack
+// confirms the flow.
 //
 // There is a rule for each protocol because nft, reading back what it listed,
 // takes ports in a map only after a match of one.

@@ -46,6 +46,18 @@ func ungatedRules(o Options) []rule {
 	}
 }
 
+// outsideRules bound the flows a second that hosts outside begin to the machine itself, all of
+// them together: their sources can be made up, too. They stand behind the rules that drop
+// those anyway.
+func outsideRules(o Options) []rule {
+	if o.MaxUngated == 0 {
+		return nil
+	}
+	all := uint64(o.MaxUngated)
+	return []rule{{chainInput, "too many new sessions from outside",
+		then(append(in(loadInputName, setOutsideInterfaces), above(all, all)), countedDrop()...)}}
+}
+
 // above matches packets beyond a rate a second.
 func above(rate, burst uint64) expr.Any {
 	return &expr.Limit{Type: expr.LimitTypePkts, Rate: rate, Unit: expr.LimitTimeSecond, Burst: uint32(burst), Over: true}

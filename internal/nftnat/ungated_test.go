@@ -80,6 +80,46 @@ func TestUngatedSessionsAreBounded_I10(t *testing.T) {
 	}
 }
 
+// TestOutsideSessionsAreBounded_I10 floods the machine itself from made-up sources outside.
+// They get no more conntrack entries than their bound; inside addresses without a gate, and
+// hosts of other networks, get theirs meanwhile.
+func TestOutsideSessionsAreBounded_I10(t *testing.T) {
+	w := neighbourhood(t)
+	o := labOptions(w.Lab)
+	o.MaxUngated = 50
+	w.Kernel = startKernel(t, o)
+	w, other, _ := w.withThird(t)
+	u := ungatedTest{wireTest: w}
+	flood := func(from *netlab.Namespace, source netip.Addr, flows int) {
+		t.Helper()
+		for port := range flows {
+			err := from.Send(netlab.Packet{
+				Protocol: netlab.UDP, Source: netip.AddrPortFrom(source, uint16(1+port)), Destination: netip.AddrPortFrom(netlab.OutsideGateway.Addr(), 7000),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if from == w.Internet {
+				source = source.Next()
+			}
+		}
+	}
+	flood(w.Internet, netip.MustParseAddr("192.0.2.1"), 250)
+	flood(w.Internet, netip.MustParseAddr("192.0.3.1"), 250)
+	w.dropped(t, chainInput, "too many new sessions from outside")
+	if got := u.entries(t, "192.0."); got < 50 || got > 400 {
+		t.Errorf("500 hosts outside got %d entries, the bound is 50 at once and 50 a second", got)
+	}
+	u.send(t, alice, 8)
+	if got := u.entries(t, alice.String()); got != 8 {
+		t.Errorf("an inside address has %d entries beside a flood from outside, want 8", got)
+	}
+	flood(other, third.host.Addr(), 200)
+	if got := u.entries(t, third.host.Addr().String()); got != 200 {
+		t.Errorf("a host of a third network has %d entries, want 200", got)
+	}
+}
+
 // TestUngatedUnbounded: whoever wants no bound has none.
 func TestUngatedUnbounded(t *testing.T) {
 	lab := newLab(t)
