@@ -62,11 +62,7 @@ func takeTable(namespace, text string) (n *name, err error) {
 // othersWith returns a *takenError for a daemon that has a name which is text or follows
 // it, but not own.
 func othersWith(text, own string) error {
-	names, err := namesWith(text)
-	if err != nil {
-		return err
-	}
-	for _, other := range names {
+	for _, other := range namesWith(text) {
 		if other == own || other != text && !strings.HasPrefix(other, text+"/") {
 			continue
 		}
