@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mark is a fingerprint of a chain or rule, kept in its user-data so that a
-// later start sees whether it is the wanted one: what the kernel gives back of
-// a rule is not what was sent. Whoever replaces a rule by hand drops the mark.
+// mark is a fingerprint of a chain or rule in its user-data. A later start compares it with
+// that of the wanted one: the kernel does not give back a rule as it was sent. Replacing a
+// rule by hand drops its mark.
 type mark [8]byte
 
 // markType is a user-data type that nft does not use and passes over.

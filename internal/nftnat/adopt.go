@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// converge makes the table as wanted, elements of gate and block aside, and says
-// whether that changed anything. A table that is gone altogether, or has to be made
-// anew, gets the elements of the shadow, so that nobody is cut off for that.
+// converge makes the table as wanted, except the elements of gate and block, and reports
+// whether it changed anything. A table that is missing, or has to be made anew, gets the
+// elements of the shadow, so that no subscriber is cut off.
 func (k *Kernel) converge(ctx context.Context) (changed bool, err error) {
 	actual, err := readActual(ctx, k.conn, k.options.Table)
 	if err != nil {
@@ -46,7 +46,8 @@ func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (chang
 		if !errors.Is(err, unix.EBUSY) {
 			return false, err
 		}
-		// A map of others, or an element that they put into ours, leads to a chain of theirs.
+		// A map of others, or an element that they put into ours, leads to a chain of theirs,
+		// which therefore cannot be deleted.
 		if err := r.anew(&b); err != nil {
 			return false, err
 		}
@@ -67,8 +68,8 @@ func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (chang
 	return true, err
 }
 
-// salvage reads all elements of a table that has to be made anew, as one of another
-// version of sessiond. Maps that are not there, or hold something else, have none.
+// salvage reads all elements of a table that has to be made anew, such as one of another
+// version of sessiond. A missing map, or one with other contents, yields none.
 func (k *knownElements) salvage(ctx context.Context) error {
 	gates, blocks := make(map[address]nat.Gate), make(map[address]block)
 	err := errors.Join(
@@ -101,7 +102,8 @@ func (k *Kernel) logProgramming(actual *actualRuleset, fresh bool) {
 		"found", actual.exists, "fresh", fresh, "addresses", k.known.len())
 }
 
-// identify notes which table stands. In one that others made nothing is known.
+// identify notes the identity of the present table. Nothing is known of a table that others
+// made.
 func (k *knownElements) identify(ctx context.Context) error {
 	id, _, err := k.readIdentity(ctx)
 	if err != nil || id == k.identity {
@@ -114,8 +116,8 @@ func (k *knownElements) identify(ctx context.Context) error {
 	return nil
 }
 
-// liveBatch is how many octets of elements come in the first transactions of a table
-// that is made anew: some 2,000 addresses, or 20 ms.
+// liveBatch is the size of the first transactions of a table that is made anew, in octets of
+// elements: some 2,000 addresses, or 20 ms.
 const liveBatch = 300 << 10
 
 // fillAll commits b, which makes the table, and programs the whole shadow. It returns the
@@ -129,12 +131,12 @@ func (k *Kernel) fillAll(ctx context.Context, b *wire.Batch) (transactions int, 
 	return transactions, nil
 }
 
-// lostMaps says which of the maps have no elements.
+// lostMaps names the maps that have no elements.
 type lostMaps struct{ gate, block bool }
 
-// putBack commits b and programs what the shadow says of maps that have no elements. A
-// small one comes in the same transaction. Otherwise those who have flows come first, in
-// small transactions, for their packets are being dropped.
+// putBack commits b and programs the shadow's elements of the lost maps. A small shadow comes
+// in the same transaction. Otherwise addresses with flows come first, in small transactions,
+// for their packets are being dropped.
 func (k *Kernel) putBack(ctx context.Context, b *wire.Batch, lost lostMaps) (transactions int, err error) {
 	var live []netip.Addr
 	if k.known.len()*wholeBytes >= liveBatch {
@@ -158,7 +160,7 @@ func (k *Kernel) putBack(ctx context.Context, b *wire.Batch, lost lostMaps) (tra
 	return transactions, nil
 }
 
-// of leaves to changes that make cells what the maps have lost of them.
+// of reduces changes that make whole cells to the elements of the lost maps.
 func (l lostMaps) of(made []change) []change {
 	for i := range made {
 		if !l.gate {
@@ -171,8 +173,8 @@ func (l lostMaps) of(made []change) []change {
 	return made
 }
 
-// refill puts the elements back of maps that others flushed, as a table that is gone is
-// put back: everybody is out meanwhile. What it does not know of stays in doubt.
+// refill puts back the elements of maps that others flushed, in the manner of a deleted table:
+// meanwhile all subscribers are offline. Unknown addresses stay in doubt.
 func (k *Kernel) refill(ctx context.Context) error {
 	gates, blocks := k.known.sizes()
 	var lost lostMaps
@@ -196,7 +198,7 @@ func (k *Kernel) refill(ctx context.Context) error {
 	return k.unheard(ctx, func() (int, error) { return k.putBack(ctx, new(wire.Batch), lost) })
 }
 
-// fillWith commits b with some elements more, and empties it.
+// fillWith commits b with some more elements, and empties it.
 func (k *Kernel) fillWith(ctx context.Context, b *wire.Batch, made []change) (transactions int, err error) {
 	program(b, k.options.Table, made)
 	if b.Empty() {
@@ -209,8 +211,8 @@ func (k *Kernel) fillWith(ctx context.Context, b *wire.Batch, made []change) (tr
 	return 1, nil
 }
 
-// butFor returns whether an address is not in a list, which is in order, as those are
-// that it is asked about.
+// butFor returns a function that reports whether an address is missing from list. Both the
+// list and the calls must be in order of address.
 func butFor(list []netip.Addr) func(netip.Addr) bool {
 	return func(inside netip.Addr) bool {
 		for len(list) > 0 && list[0].Less(inside) {
@@ -220,8 +222,8 @@ func butFor(list []netip.Addr) func(netip.Addr) bool {
 	}
 }
 
-// notFilled says, unless nothing was done, that the table stands with some of its
-// elements: which ones the verification finds out.
+// notFilled puts the elements in doubt, unless nothing was done: the table has some of them,
+// and the verification finds out which.
 func (k *Kernel) notFilled(transactions int, err error) error {
 	if transactions > 0 {
 		k.known.doubt("the elements could not be put back: " + err.Error())
@@ -229,9 +231,8 @@ func (k *Kernel) notFilled(transactions int, err error) error {
 	return err
 }
 
-// gone says that an operation failed because what it is about is not there.
+// gone reports whether an operation failed because its object does not exist.
 func gone(err error) bool { return errors.Is(err, unix.ENOENT) }
 
-// drifted says that an operation failed because the table is not what the
-// shadow says.
+// drifted reports whether an operation failed because the table differs from the shadow.
 func drifted(err error) bool { return gone(err) || errors.Is(err, unix.EEXIST) }

@@ -30,8 +30,8 @@ func addForeignTable(t *testing.T, lab *netlab.Lab) (list func() string) {
 	return func() string { return run(t, lab, "nft", "-a", "list", "table", "inet", "foreign") }
 }
 
-// ruleHandles is the table as nft lists it, with what tells whether anything
-// was made anew, and without what packets change.
+// ruleHandles returns nft's listing of the table, with the handles, which show whether
+// anything was made anew, and without the counters, which packets change.
 func ruleHandles(t *testing.T, lab *netlab.Lab) string {
 	t.Helper()
 	return regexp.MustCompile(`packets \d+ bytes \d+`).
@@ -58,8 +58,7 @@ func TestStandingTableIsAdopted_SES19_I7_I9(t *testing.T) {
 	wantEntries(t, second, blockOf(bob, nat.GateOpen, 1))
 }
 
-// TestTamperedTableIsPutRight damages a table in every way it can be damaged,
-// and opens it.
+// TestTamperedTableIsPutRight damages a table in every possible way, and opens it.
 func TestTamperedTableIsPutRight(t *testing.T) {
 	lab := newLab(t)
 	o := labOptions(lab)
@@ -93,10 +92,10 @@ func TestTamperedTableIsPutRight(t *testing.T) {
 	}
 }
 
-// TestChainsOfOthersThatAreUsed has others add chains to the table that cannot be deleted,
-// since a map of theirs, or an element that they put into ours, leads there. The rule that
-// they added with it, which lets everybody pass, is gone at once all the same, and
-// subscribers keep what they have.
+// TestChainsOfOthersThatAreUsed_I3 has others add chains to the table that cannot be deleted,
+// since a map of theirs, or an element that they put into ours, leads there. The rule added
+// with it, which lets all packets pass, is gone at once all the same, and subscribers keep
+// their elements.
 func TestChainsOfOthersThatAreUsed_I3(t *testing.T) {
 	for name, script := range map[string]string{
 		"by a map of theirs": "add map ip sessiond theirs { type ipv4_addr : verdict; }; add element ip sessiond theirs { 192.0.2.1 : jump extra }",
@@ -120,8 +119,8 @@ func TestChainsOfOthersThatAreUsed_I3(t *testing.T) {
 	}
 }
 
-// TestVerdictOfOthersOpensNobody: an element of the gate with a verdict that is not ours is
-// not put back when the table is made anew.
+// TestVerdictOfOthersOpensNobody_I3: an element of the gate with a foreign verdict is not put
+// back when the table is made anew.
 func TestVerdictOfOthersOpensNobody_I3(t *testing.T) {
 	lab := newLab(t)
 	k := startKernel(t, labOptions(lab))
@@ -304,7 +303,7 @@ func TestForeignChangesOfElements(t *testing.T) {
 			k := openKernel(t, labOptions(lab))
 			apply(t, k, blockOf(alice, nat.GateOpen, 0))
 			run(t, lab, "nft", tc.script)
-			apply(t, k, blockOf(alice, nat.GateDraining, 3)) // without having been told
+			apply(t, k, blockOf(alice, nat.GateDraining, 3)) // without a notice of the deletion
 			apply(t, k, blockOf(netip.MustParseAddr("100.64.0.9"), nat.GateOpen, 4))
 			wantEntries(t, k, blockOf(netip.MustParseAddr("100.64.0.9"), nat.GateOpen, 4), blockOf(alice, nat.GateDraining, 3))
 
@@ -368,7 +367,7 @@ func TestOptionsNameTheBadField(t *testing.T) {
 		}
 		_, err := NewMemory(o)
 		switch field {
-		case "Table", "OutsideInterfaces", "Logger": // the twin has no use for them
+		case "Table", "OutsideInterfaces", "Logger": // the twin does not use them
 			if err != nil {
 				t.Errorf("%s: error of the twin is %v", field, err)
 			}
@@ -385,8 +384,8 @@ func TestOptionsNameTheBadField(t *testing.T) {
 	}
 }
 
-// TestFlowsGoOn_I9 has a flow in use while sessiond ends, starts again, and
-// replaces its rules.
+// TestFlowsGoOn_I9 has a flow in use while sessiond ends, starts again, and replaces its
+// rules.
 func TestFlowsGoOn_I9(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
@@ -418,7 +417,7 @@ func TestFlowsGoOn_I9(t *testing.T) {
 	check("after the rules were replaced")
 }
 
-// TestOneTransaction counts transactions by the generation of nftables.
+// TestOneTransaction_DEL12 counts transactions by the generation of nftables.
 func TestOneTransaction_DEL12(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
@@ -475,8 +474,8 @@ func TestApplyFromManySides(t *testing.T) {
 	wantEntries(t, k, want...)
 }
 
-// TestProgrammed: a start tells a table that was never programmed, by whatever start,
-// from one that was, and is empty by now: its ports may be in quarantine.
+// TestProgrammed_NAT30: a start distinguishes a table that no start ever programmed from one
+// that was programmed, and is empty by now: its ports may be in quarantine.
 func TestProgrammed_NAT30(t *testing.T) {
 	lab := newLab(t)
 	opened := func() *Kernel { return openKernel(t, labOptions(lab)) }
@@ -523,7 +522,8 @@ func TestProgrammed_NAT30(t *testing.T) {
 	}
 }
 
-// TestElementsBehindTheMark: elements that others put beside the mark were in use.
+// TestElementsBehindTheMark_NAT30: a table with the mark and elements of others counts as
+// programmed.
 func TestElementsBehindTheMark_NAT30(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
@@ -538,7 +538,7 @@ func TestElementsBehindTheMark_NAT30(t *testing.T) {
 	wantEntries(t, k, blockOf(alice, nat.GateOpen, 0))
 }
 
-// TestMarkDeleted: who deletes the mark holds up nothing.
+// TestMarkDeleted: deleting the mark by hand makes no later call fail.
 func TestMarkDeleted(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))

@@ -11,15 +11,14 @@ import (
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 )
 
-// Apply sets each inside address to the given state; of several entries for one
-// address the last counts. What stands already is not touched, so it may be
-// repeated. Each address changes at one instant, gate and block together. Cuts
-// come before everything else and in one transaction, unless there are more
-// than some 200,000 of them.
+// Apply sets each inside address to the given state; of several entries for one address the
+// last counts. Elements that are as wanted are not touched, so it may be repeated. Each
+// address changes at one instant, gate and block together. Cuts come before everything else
+// and in one transaction, unless there are more than some 200,000 of them.
 //
-// If the kernel turns out not to hold what was programmed, because others
-// changed or deleted the table, it is put right and Apply tried once more. An
-// error means that each address has either its old or its new state.
+// If the kernel's elements turn out to differ from the known ones, because others changed or
+// deleted the table, Apply puts the table right and tries once more. An error means that each
+// address has either its old or its new state.
 func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 	if err := check(entries); err != nil {
 		return err
@@ -50,7 +49,7 @@ func (k *knownElements) suspectEntries(entries []nat.Entry) {
 	}
 }
 
-// programAll takes the maps from what stands to what is wanted.
+// programAll takes the maps from their present elements to the wanted ones.
 func (k *Kernel) programAll(ctx context.Context, entries []nat.Entry) error {
 	if err := k.hear(ctx); err != nil {
 		return err
@@ -69,7 +68,7 @@ func (k *Kernel) programAll(ctx context.Context, entries []nat.Entry) error {
 	return k.unheard(ctx, func() (int, error) { return k.programChanges(ctx, changes) })
 }
 
-// learnEntries looks at the addresses of which it is not known what they hold.
+// learnEntries looks up the addresses whose elements are not known.
 func (k *knownElements) learnEntries(ctx context.Context, entries []nat.Entry) error {
 	if k.shadow.exact() {
 		return nil
@@ -86,7 +85,7 @@ func (k *knownElements) learnEntries(ctx context.Context, entries []nat.Entry) e
 	return nil
 }
 
-// programChanges makes the changes and returns in how many transactions.
+// programChanges makes the changes and returns the number of transactions.
 func (k *Kernel) programChanges(ctx context.Context, changes []change) (transactions int, err error) {
 	var b wire.Batch
 	if k.unused {

@@ -20,8 +20,8 @@ import (
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
-// Where the barrier's filter stands on an interface: `tc filter show dev DEV egress`
-// lists it as bpf of preference 93 and handle 0x93. Nobody else is known to use them.
+// Place of the barrier's filter on an interface: `tc filter show dev DEV egress` lists it as
+// bpf of preference 93 and handle 0x93. No other program is known to use them.
 const (
 	barrierPreference = 93
 	barrierHandle     = 0x93
@@ -41,16 +41,16 @@ const (
 	bpfOpsLen       = 4 // TCA_BPF_OPS_LEN
 	bpfOps          = 5 // TCA_BPF_OPS
 	bpfFlags        = 8 // TCA_BPF_FLAGS
-	bpfDirectAction = 1 // TCA_BPF_FLAG_ACT_DIRECT: what the program returns is what is done
+	bpfDirectAction = 1 // TCA_BPF_FLAG_ACT_DIRECT: the program's result is the action
 
 	actDrop     = 2              // TC_ACT_SHOT
 	actContinue = math.MaxUint32 // TC_ACT_UNSPEC: the next filter decides
 )
 
-// barrier lets no packet with an inside source leave by an outside interface, whatever
-// happens to the table: a filter behind all of nftables, which no nftables command
-// touches. It is a classic BPF program, which needs CAP_NET_ADMIN and no more, and the
-// kernel's cls_bpf and sch_ingress.
+// barrier lets no packet with an inside source leave by an outside interface, even without the
+// table: it is a filter behind all of nftables, which no nftables command touches. It is a
+// classic BPF program, which needs only CAP_NET_ADMIN, and the kernel's cls_bpf and
+// sch_ingress.
 type barrier struct {
 	conn       *netlink.Conn
 	notices    *netlink.Conn
@@ -58,8 +58,8 @@ type barrier struct {
 	log        *slog.Logger
 
 	program []byte           // wanted
-	told    map[string]error // what was logged of an interface
-	stands  atomic.Bool      // on every outside interface that there is
+	told    map[string]error // the error last logged, by interface
+	stands  atomic.Bool      // on every existing outside interface
 }
 
 func openBarrier(ns netns.Namespace, interfaces []string, log *slog.Logger) (*barrier, error) {
@@ -80,11 +80,10 @@ func openBarrier(ns netns.Namespace, interfaces []string, log *slog.Logger) (*ba
 	return b, nil
 }
 
-// RaiseBarrier puts up the barrier that Kernel keeps, on each outside interface that has
-// none, and changes nothing else in the kernel: packets with an inside source do not leave
-// before there is a table, nor while Redis is waited for. A barrier that stands may be one
-// of more prefixes than the options have, and stays. The error names the interfaces that
-// are without one.
+// RaiseBarrier puts up the barrier of a Kernel on each outside interface that has none, and
+// changes nothing else in the kernel: packets with an inside source do not leave before the
+// table is made, nor while sessiond waits for Redis. A present barrier may cover more prefixes
+// than the options have, and stays. The error names the interfaces without a barrier.
 func RaiseBarrier(o Options) (err error) {
 	if err := o.validate(); err != nil {
 		return err
@@ -124,7 +123,7 @@ func (b *barrier) raiseOn(name string) error {
 
 func (b *barrier) close() error { return errors.Join(b.conn.Close(), b.notices.Close()) }
 
-// set makes the barrier that of the prefixes, on every outside interface there is.
+// set makes the barrier cover the prefixes, on every existing outside interface.
 func (b *barrier) set(prefixes []netip.Prefix) error {
 	program, err := barrierProgram(addrrange.Of(prefixes))
 	if err != nil {
@@ -135,9 +134,9 @@ func (b *barrier) set(prefixes []netip.Prefix) error {
 	return nil
 }
 
-// restore puts the barrier back where it is missing or another: on an interface that
-// came later, or where others deleted it. What cannot be done is logged once: NAT goes on,
-// and the table lets nothing through either.
+// restore puts the barrier back where it is missing or differs: on an interface that came
+// later, or where others deleted it. A failure is logged once: NAT goes on, and the table lets
+// nothing through either.
 func (b *barrier) restore() {
 	stands := true
 	for _, name := range b.interfaces {
@@ -174,9 +173,9 @@ func (b *barrier) restoreOn(name string) error {
 	return b.comesFirst(index)
 }
 
-// comesFirst returns an error if a filter of others comes before the barrier: what it lets
-// pass ("ok") the kernel asks no other filter about. Those of other chains come only by way of
-// one of the first.
+// comesFirst returns an error if a filter of others comes before the barrier: the kernel asks
+// no further filter about a packet that one lets pass ("ok"). Filters of other chains are
+// reached only through one of chain 0.
 func (b *barrier) comesFirst(index uint32) error {
 	filters, err := b.ask(unix.RTM_GETTFILTER, netlink.Dump, tcMessage{index: index, parent: tcEgress})
 	if err != nil {
@@ -214,9 +213,9 @@ func (b *barrier) put(index uint32) error {
 	return nil
 }
 
-// placeOn makes the qdisc that filters of the egress are put on. It has one place with
-// the older qdisc ingress, and takes the filters for the egress as if they were for the
-// ingress if that is there.
+// placeOn makes the qdisc clsact, which holds the filters of the egress. It shares its place
+// with the older qdisc ingress, which, if present, would take the filters for the egress as
+// filters for the ingress.
 func (b *barrier) placeOn(index uint32) error {
 	at := tcMessage{index: index, handle: tcHandle, parent: tcClsact}
 	err := b.execute(unix.RTM_NEWQDISC, netlink.Create|netlink.Excl, at, "clsact", nil)
@@ -263,8 +262,8 @@ func (b *barrier) installed(index uint32) ([]byte, error) {
 	return nil, nil
 }
 
-// retire takes the barrier away from all interfaces but those named, which an earlier
-// start may have served, and the qdisc with it if nothing else is in it.
+// retire removes the barrier from all interfaces except those named, since an earlier start
+// may have served others, and the qdisc too if it is empty then.
 func (b *barrier) retire(keep ...string) error {
 	qdiscs, err := b.ask(unix.RTM_GETQDISC, netlink.Dump, tcMessage{})
 	if err != nil {
@@ -318,7 +317,7 @@ func (b *barrier) watch(ctx context.Context, restore func() error) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, unix.ENOBUFS): // some were lost: look
+		case errors.Is(err, unix.ENOBUFS): // some were lost: restore all the same
 		case err != nil:
 			return fmt.Errorf("receive link notices: %w", err)
 		case !slices.ContainsFunc(messages, b.concerns):

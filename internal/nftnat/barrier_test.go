@@ -61,8 +61,8 @@ func TestBarrierProgram(t *testing.T) {
 	}
 }
 
-// TestBarrier_I3 takes the table away, or its effect, in each way that there is, and lets
-// nobody put it right: the Kernel is closed, as that of a process that died.
+// TestBarrier_I3 removes the table, or its effect, in each possible way, and nothing puts it
+// right: the Kernel is closed, as that of a dead process.
 func TestBarrier_I3(t *testing.T) {
 	for name, script := range map[string]string{
 		"ruleset flushed": "flush ruleset",
@@ -90,7 +90,7 @@ func TestBarrier_I3(t *testing.T) {
 			})
 			w.wantNoLeak(t, alice)
 
-			// Without it there is a leak to see.
+			// Without it a leak must show.
 			run(t, w.Lab, "tc", "qdisc", "del", "dev", netlab.OutsideInterface, "clsact")
 			if _, err := w.capture.Await(testContext(t), func(p netlab.Packet) bool { return p.Mentions(alice) }); err != nil {
 				t.Error(err)
@@ -100,7 +100,7 @@ func TestBarrier_I3(t *testing.T) {
 	}
 }
 
-// TestRaiseBarrier has the barrier alone, before there is any table.
+// TestRaiseBarrier_I3 has the barrier alone, before there is any table.
 func TestRaiseBarrier_I3(t *testing.T) {
 	lab := newLab(t)
 	w := wireTest{Lab: lab, capture: captureInternet(t, lab)}
@@ -185,7 +185,7 @@ func TestBarrierComesBack_I3(t *testing.T) {
 	})
 }
 
-// TestBarrierBesideOthers_I8 keeps the filters of others, and takes nothing but its own.
+// TestBarrierBesideOthers_I8: the filters of others stay, and only our own is taken away.
 func TestBarrierBesideOthers_I8(t *testing.T) {
 	lab := newLab(t)
 	run(t, lab, "tc", "qdisc", "add", "dev", "i0", "clsact")
@@ -215,8 +215,8 @@ func TestBarrierBesideOthers_I8(t *testing.T) {
 	}
 }
 
-// TestFilterBeforeTheBarrier: what a filter of others lets pass at an earlier place does not
-// come to the barrier, which is said to stand no longer, until that filter is gone.
+// TestFilterBeforeTheBarrier: a packet that an earlier filter of others lets pass does not
+// reach the barrier. Barrier reports false until that filter is gone.
 func TestFilterBeforeTheBarrier(t *testing.T) {
 	lab := newLab(t)
 	var lines logLines
@@ -250,7 +250,7 @@ func TestFilterBeforeTheBarrier(t *testing.T) {
 	}
 }
 
-// TestRetiredInterfaceLosesItsBarrier also finds that a qdisc that is left empty goes.
+// TestRetiredInterfaceLosesItsBarrier also checks that a qdisc left empty is deleted.
 func TestRetiredInterfaceLosesItsBarrier(t *testing.T) {
 	lab := newLab(t)
 	run(t, lab, "ip", "link", "add", "old0", "type", "veth", "peer", "name", "old1")
@@ -267,7 +267,8 @@ func TestRetiredInterfaceLosesItsBarrier(t *testing.T) {
 	}
 }
 
-// An interface whose place is taken is served all the same, and said.
+// TestBarrierImpossible: an interface whose place is taken is served all the same, and the log
+// says so.
 func TestBarrierImpossible(t *testing.T) {
 	lab := newLab(t)
 	run(t, lab, "tc", "qdisc", "add", "dev", "i0", "ingress")
@@ -305,9 +306,8 @@ func flushes(t *testing.T) int {
 	return n
 }
 
-// TestFlushes_I3_I9 takes the table away under traffic, in every way: no packet with an
-// inside source is seen outside, established flows go on, and so do those that begin
-// meanwhile.
+// TestFlushes_I3_I9 removes the table under traffic, in every way: no packet with an inside
+// source appears outside, established flows go on, and so do flows that begin meanwhile.
 func TestFlushes_I3_I9(t *testing.T) {
 	const others = `flush ruleset
 		table inet filter { chain forward { type filter hook forward priority 0; ct state invalid counter; }; }
@@ -353,7 +353,7 @@ func TestFlushes_I3_I9(t *testing.T) {
 	}
 }
 
-// beat is a UDP flow that is asked every millisecond and answered by the echo.
+// beat is a UDP flow that sends every millisecond, and gets answers from the echo.
 type beat struct {
 	conn net.Conn
 	task sync.WaitGroup
@@ -410,7 +410,7 @@ func (b *beat) listen() {
 // next waits for an answer to come.
 func (b *beat) next(t testing.TB) {
 	t.Helper()
-	for range 3 { // what was sent before may still be on its way
+	for range 3 { // answers to earlier datagrams may still be on their way
 		b.mu.Lock()
 		heard := b.heard
 		b.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// benchBatch is how many addresses one call programs.
+// benchBatch is the number of addresses that one call programs.
 const benchBatch = 1000
 
 func benchEntries(gate nat.Gate) []nat.Entry {

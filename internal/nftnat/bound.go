@@ -10,15 +10,15 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// boundInterval is how often the sessions of subscribers at the bound are asked for: some
-// may have ended unannounced.
+// boundInterval is the time between two probes of the subscribers at the bound: some of their
+// sessions may have ended without an event.
 const boundInterval = 10 * time.Second
 
-// keepBound closes those who have more sessions than Options.MaxSessions to new ones of the
-// kind, see crowded, and opens them when they have an eighth less. The index counts, and the kernel looks at a set
-// for the first packet of a flow. That nftables counts by source itself (ct count) would be
-// exact, but walks the subscriber's entries for each new flow: with 1,000, 10,000 and 50,000
-// of them a flow took 1.3, 2.3 and 38 times as long (BenchmarkNewFlows).
+// keepBound closes subscribers with more sessions than Options.MaxSessions to new ones of the
+// kind, see crowded, and opens them when they have an eighth less. The index counts, and the
+// kernel looks at a set for the first packet of a flow. Counting by source in nftables (ct
+// count) would be exact, but walks the subscriber's entries for each new flow: with 1,000,
+// 10,000 and 50,000 of them a flow took 1.3, 2.3 and 38 times as long (BenchmarkNewFlows).
 func (k *Kernel) keepBound(ctx context.Context) error {
 	told := fullTold{log: k.log}
 	tick := time.NewTicker(boundInterval)
@@ -38,9 +38,9 @@ func (k *Kernel) keepBound(ctx context.Context) error {
 	}
 }
 
-// crowded are the subscribers at the bound, in order: with the sessions that they began, and
-// with those that others began through mappings. Each is closed to its own kind alone, so
-// that nobody outside can keep a subscriber from opening sessions.
+// crowded lists the subscribers at the bound, in order: by the sessions that they began, and
+// by the sessions that others began through mappings. Each is closed to its own kind alone, so
+// that outside hosts cannot keep a subscriber from opening sessions.
 type crowded struct{ began, reached []netip.Addr }
 
 func (k *Kernel) crowded() (c crowded) {
@@ -52,15 +52,15 @@ func (c crowded) equal(d crowded) bool {
 	return slices.Equal(c.began, d.began) && slices.Equal(c.reached, d.reached)
 }
 
-// fullTold tells who came to the bound, and thins the lines out: a worm takes whole cities
-// to it.
+// fullTold logs subscribers that came to the bound, and throttles the lines: a worm takes
+// whole cities to it.
 type fullTold struct {
 	log            *slog.Logger
 	limit          int
 	began, reached throttle.Throttle
 }
 
-// closeFull makes the sets those of the subscribers at the bound.
+// closeFull programs the sets of the subscribers at the bound.
 func (k *Kernel) closeFull(ctx context.Context, told *fullTold) error {
 	full := k.crowded()
 	if err := k.lock(ctx); err != nil {
@@ -84,7 +84,8 @@ func (k *Kernel) closeFull(ctx context.Context, told *fullTold) error {
 	return nil
 }
 
-// tell tells of one who came to the bound, and how many others did since it told last.
+// tell logs one subscriber that came to the bound, and the number of others since its last
+// line.
 func (f *fullTold) tell(thin *throttle.Throttle, now, before []netip.Addr, what string) {
 	for _, inside := range now {
 		if _, stands := slices.BinarySearchFunc(before, inside, netip.Addr.Compare); stands {

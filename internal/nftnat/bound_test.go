@@ -15,8 +15,8 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// TestSessionsAreBounded_I10 has one subscriber open more sessions than it may. It gets no
-// more; what it has goes on, and so does its neighbour. With fewer it opens new ones.
+// TestSessionsAreBounded_I10 has one subscriber open more sessions than the limit. It gets no
+// more; its present ones go on, and so do its neighbour's. With fewer it opens new ones.
 func TestSessionsAreBounded_I10(t *testing.T) {
 	lab := newLab(t)
 	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
@@ -148,8 +148,8 @@ func TestFloodThroughMappingIsBounded(t *testing.T) {
 	}
 }
 
-// TestManyAtTheBoundAreToldBriefly: thousands who come to the bound at once are one line, and
-// who comes later tells how many had none.
+// TestManyAtTheBoundAreToldBriefly: thousands of subscribers that come to the bound at once
+// are one line, and the next line tells the number of those without one.
 func TestManyAtTheBoundAreToldBriefly(t *testing.T) {
 	var told logLines
 	full := &fullTold{log: slog.New(slog.NewTextHandler(&told, nil))}
@@ -173,7 +173,7 @@ func TestManyAtTheBoundAreToldBriefly(t *testing.T) {
 }
 
 // TestSessionsToTheMachineAreBounded_I10 floods the machine itself: that fills the conntrack
-// table as well as sessions to the internet do.
+// table just as sessions to the internet do.
 func TestSessionsToTheMachineAreBounded_I10(t *testing.T) {
 	lab := newLab(t)
 	o := labOptions(lab)
@@ -206,7 +206,7 @@ func TestSessionsToTheMachineAreBounded_I10(t *testing.T) {
 	w.wantConntrack(t, bob, 10)
 }
 
-// TestFillIsTold fills the conntrack table up to its limit, as the kernel is told it.
+// TestFillIsTold fills the conntrack table up to its limit, and checks Fill and the log.
 func TestFillIsTold(t *testing.T) {
 	lab := newLab(t)
 	k := startKernel(t, labOptions(lab))
@@ -231,7 +231,7 @@ func TestFillIsTold(t *testing.T) {
 	}
 }
 
-// TestFillAlarms tells of each share once, and when all is well again.
+// TestFillAlarms: each share is logged once, and so is the return below it.
 func TestFillAlarms(t *testing.T) {
 	var told logLines
 	w := &fillWatch{log: slog.New(slog.NewTextHandler(&told, nil))}

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// contract is what Kernel and Memory have in common.
+// contract is the common interface of Kernel and Memory.
 type contract interface {
 	Run(ctx context.Context) error
 	Ready() <-chan struct{}
@@ -45,15 +45,15 @@ var (
 	_ contract = (*Memory)(nil)
 )
 
-// A twin is one of them with traffic through it.
+// A twin is a Kernel or a Memory with traffic through it.
 type twin struct {
 	contract
 	ask    func(inside netip.AddrPort) (seen netip.AddrPort, err error) // a datagram out and one back
-	remote netip.AddrPort                                               // whom ask asks
-	tamper func(entries ...nat.Entry)                                   // changes elements as others do
+	remote netip.AddrPort                                               // the host that ask sends to
+	tamper func(entries ...nat.Entry)                                   // changes elements in the manner of other programs
 }
 
-const twinPatience = 300 * time.Millisecond // for what must not come
+const twinPatience = 300 * time.Millisecond // the wait for events that must not come
 
 func kernelTwin(t *testing.T) twin {
 	lab := newLab(t)
@@ -251,7 +251,7 @@ func idle(t *testing.T, n twin) {
 	}
 }
 
-// drainIdle takes what earlier parts left in the channel.
+// drainIdle discards the addresses that earlier parts left in the channel.
 func drainIdle(n twin) {
 	for {
 		select {
@@ -276,7 +276,7 @@ func refused(t *testing.T, n twin) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	wantEntries(t, n, blockOf(bob, nat.GateOpen, 1)) // nothing of a refused call is done
+	wantEntries(t, n, blockOf(bob, nat.GateOpen, 1)) // a refused call changes nothing
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := n.Apply(ended, []nat.Entry{blockOf(alice, nat.GateOpen, 0)}); !errors.Is(err, context.Canceled) {
@@ -410,7 +410,7 @@ func wantSessions(t *testing.T, n contract, inside netip.Addr, want int) {
 	})
 }
 
-// eventually polls until check has nothing to object to.
+// eventually polls until check returns no error.
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -4,23 +4,23 @@
 //
 // Reading order:
 //
-//	kernel.go        the Kernel: start, run, reconfigure, remove; options.go
+//	kernel.go        the Kernel: start, run, reconfigure, remove; options.go: its Options
 //	apply.go         entries into the maps; program.go, element.go: as transactions
-//	shadow.go        what the maps hold, as far as is known, and what is to change
-//	known.go         how that is learned and verified: learn.go, lookup.go, search.go, verify.go
-//	hear.go          what others changed; watch.go: the tasks that put it right
-//	adopt.go         the table as wanted, from whatever stands; fills maps that were lost
+//	shadow.go        the known elements of the maps, and the changes to make
+//	known.go         learning and verifying them: learn.go, lookup.go, search.go, verify.go
+//	hear.go          the changes that others made; watch.go: the tasks that undo them
+//	adopt.go         from the present table to the wanted one; fills maps that were lost
 //	ruleset.go       the table as data: match.go, sets.go, timeouts.go, prefixes.go
-//	plan.go          from what stands (actual.go) to what is wanted; unused.go: the mark
+//	plan.go          the operations between both (actual.go reads the present one); unused.go: the mark
 //	barrier.go       BPF behind nftables; tc.go: its netlink
 //	routes.go        blackhole routes
 //	icmptimeout.go   ICMP's idle timeout
-//	sessiontable.go  sessions: lists, counts, reaping with proof; session.go: what one is
+//	sessiontable.go  sessions: lists, counts, reaping with proof; session.go: one session
 //	sweep.go         sessions that began while nothing translated
-//	bound.go         subscribers with too many sessions; ungated.go: who is not online
+//	bound.go         subscribers with too many sessions; ungated.go: addresses without a gate
 //	fill.go          how full the conntrack table is
 //	quiet.go         rules that make conntrack leave events out
-//	others.go        others that translate subscribers' flows
+//	others.go        other tables that translate subscribers' flows
 //	modules.go       kernel modules that are missing; forwarding.go, surroundings.go
 //	memory.go        the twin; memory_traffic.go: its simulated traffic
 package nftnat

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// address is an IPv4 address as the kernel keeps it.
+// address is an IPv4 address in the kernel's form.
 type address [4]byte
 
 func (a address) addr() netip.Addr { return netip.AddrFrom4(a) }
 
-// number is in the order of addresses.
+// number returns a number in the order of addresses.
 func (a address) number() uint32 { return binary.BigEndian.Uint32(a[:]) }
 
 // block is a value of the block map. The zero block is none.
@@ -24,17 +24,17 @@ type block struct {
 	first, last uint16
 }
 
-// cell is all that the two maps hold of one inside address.
+// cell is the value of one inside address in both maps.
 type cell struct {
 	gate nat.Gate
 	block
 }
 
-// foreign is the gate of an element with a verdict that is not ours. It lets
-// nobody be mistaken for open, and differs from Closed so that it is deleted.
+// foreign is the gate of an element with a verdict that is not ours. It never counts as open,
+// and differs from GateClosed so that it is deleted.
 const foreign nat.Gate = 255
 
-// ours is the cell without a verdict that is not ours.
+// ours returns the cell with a foreign verdict taken for a closed gate.
 func (c cell) ours() cell {
 	if c.gate == foreign {
 		c.gate = nat.GateClosed
@@ -69,7 +69,7 @@ func appendGate(dst []byte, inside address, g nat.Gate) []byte {
 
 func verdictCode(k expr.VerdictKind) uint32 { return uint32(int32(k)) }
 
-// parseGate reads an element of the gate.
+// parseGate reads an element of the gate map.
 func parseGate(attrs []byte) (inside address, g nat.Gate, ok bool) {
 	key := parseKey(attrs)
 	if len(key) != addressLen {

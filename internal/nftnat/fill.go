@@ -8,13 +8,14 @@ import (
 	"github.com/sessiond/sessiond/internal/conntrack"
 )
 
-// Fill is how full the conntrack table of the namespace is, and who is kept from filling it.
+// Fill is the fill of the namespace's conntrack table, and the number of subscribers that are
+// kept from filling it.
 type Fill struct {
 	Entries, Limit int // of all addresses; a limit of 0 is unknown
-	Full           int // subscribers that open no new sessions, since they have too many
+	Full           int // subscribers that open no new sessions, because they have too many
 }
 
-// Fill tells how full things are. It needs Run.
+// Fill returns the fill that Run reads once a second.
 func (k *Kernel) Fill() Fill {
 	f := Fill{Full: len(k.crowded().began)}
 	if last := k.fill.last.Load(); last != nil {
@@ -23,17 +24,17 @@ func (k *Kernel) Fill() Fill {
 	return f
 }
 
-// Shares of its limit at which the conntrack table is told to fill, in percent, and below
-// which it is well again.
+// Shares of the conntrack table's limit, in percent: above the first two it is logged as
+// filling, below the last as well again.
 const fillWarning, fillAlarm, fillWell = 80, 95, 75
 
-// fillWatch reads how full the conntrack table is, and says so when that matters: at its
-// limit the kernel drops new flows of everybody, and tells nobody but its own log.
+// fillWatch reads the fill of the conntrack table, and logs it near the limit: at the limit
+// the kernel drops new flows of all subscribers, and reports that only in its own log.
 type fillWatch struct {
 	flows *conntrack.Table
 	log   *slog.Logger
 	last  atomic.Pointer[Fill] // without Full
-	told  int                  // the share that was logged last
+	told  int                  // the share last logged
 }
 
 func (w *fillWatch) look(ctx context.Context) error {
@@ -46,7 +47,7 @@ func (w *fillWatch) look(ctx context.Context) error {
 	return nil
 }
 
-// tell logs each share once on the way up, and when all is well again.
+// tell logs each share once on the way up, and once when the table is well again.
 func (w *fillWatch) tell(ctx context.Context, entries, limit int) {
 	if limit == 0 {
 		return

@@ -9,8 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// TestFillFindsEverybodyOnce: of a table that is made anew everybody is programmed once,
-// whoever is among those with flows, and however small the transactions are.
+// TestFillFindsEverybodyOnce: when a table is made anew each address is programmed once, with
+// any of them having flows, and in transactions of any size.
 func TestFillFindsEverybodyOnce(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
 	for range 200 {

@@ -8,9 +8,9 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// TestFloodOfTheMachineHoldsUpNoRemoval_I5 removes a subscriber who goes on sending to the
+// TestFloodOfTheMachineHoldsUpNoRemoval_I5 removes a subscriber that goes on sending to the
 // machine's own address, from port after port: that passes no gate, and its entries keep
-// coming back. Those through the NAT are gone, which is what the receipt says.
+// coming back. The receipt is about the entries through the NAT, and those are gone.
 func TestFloodOfTheMachineHoldsUpNoRemoval_I5(t *testing.T) {
 	for name, events := range map[string]string{"by the index": "2", "by the table": "0"} {
 		t.Run(name, func(t *testing.T) {
@@ -37,7 +37,7 @@ func TestFloodOfTheMachineHoldsUpNoRemoval_I5(t *testing.T) {
 	}
 }
 
-// sessionsOf are the sessions of an address, from the kernel.
+// sessionsOf reads the sessions of an address from the kernel.
 func (w wireTest) sessionsOf(t *testing.T, inside netip.Addr) map[Session]bool {
 	t.Helper()
 	list := map[Session]bool{}

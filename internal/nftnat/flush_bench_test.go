@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkFlush flushes nftables under one live flow among many idle subscribers. It
-// tells how long the flow is silent, and how long it takes until every element is back.
+// BenchmarkFlush flushes nftables under one live flow among many idle subscribers. It measures
+// the silence of the flow, and the time until every element is back.
 func BenchmarkFlush(b *testing.B) {
 	for _, size := range []int{1000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) { benchmarkFlush(b, size) })
@@ -46,7 +46,7 @@ func benchmarkFlush(b *testing.B, size int) {
 	b.ReportMetric(slices.Max(back).Seconds(), "all-back-s")
 }
 
-// BenchmarkForward is what a datagram costs from a subscriber to the internet with the
+// BenchmarkForward measures the cost of a datagram from a subscriber to the internet with the
 // barrier and without it: nanoseconds of processor, and their ratio.
 func BenchmarkForward(b *testing.B) {
 	const datagrams = 20_000
@@ -79,8 +79,8 @@ func BenchmarkForward(b *testing.B) {
 	b.ReportMetric(float64(with)/float64(without), "ratio")
 }
 
-// BenchmarkWays is what a datagram of an established flow costs each way, in nanoseconds of
-// processor.
+// BenchmarkWays measures the cost of a datagram of an established flow each way, in
+// nanoseconds of processor.
 func BenchmarkWays(b *testing.B) {
 	const datagrams = 20_000
 	lab := newLab(b)
@@ -124,7 +124,7 @@ func BenchmarkWays(b *testing.B) {
 	b.ReportMetric(float64(spentIn)/sent, "ns/in")
 }
 
-// processorTime is what the process used, in nanoseconds.
+// processorTime returns the processor time that the process has used, in nanoseconds.
 func processorTime(b *testing.B) int64 {
 	b.Helper()
 	var u unix.Rusage

@@ -10,21 +10,20 @@ import (
 )
 
 const (
-	// lookChunk is how many addresses are looked up while nobody else may program: some
-	// 8 ms.
+	// lookChunk is the number of addresses looked up while the turn is held: some 8 ms.
 	lookChunk = 1000
 
-	// heardChanges is how many addresses may change in a transaction of ours that the
-	// notices are on for. Their price is the kernel's, see wire.Listener.
+	// heardChanges is the number of addresses that one transaction of ours may change with
+	// notices on. Notices cost the kernel memory and time, see wire.Listener.
 	heardChanges = 32
 )
 
-// news is what a drain of the notices told about the table.
+// news is the content of the notices drained at once, about the table.
 type news struct {
-	table   bool      // something but elements of gate and block changed
+	table   bool      // something except elements of gate and block changed
 	quiet   string    // the table of a new rule that masks conntrack events
-	gone    bool      // rules went
-	touched []address // whose elements changed
+	gone    bool      // rules were deleted
+	touched []address // addresses whose elements changed
 }
 
 func (n *news) take(table string, x wire.Notice) {
@@ -54,9 +53,9 @@ func (n *news) take(table string, x wire.Notice) {
 	}
 }
 
-// hear takes in what others changed since it was last called, and puts the table right.
-// It costs one system call when that is nothing. What was committed before it was
-// called is in the shadow afterwards; of many changed elements, that they are not sure.
+// hear takes in the changes of others since its last call, and puts the table right. It costs
+// one system call when there are none. Afterwards the shadow has every change committed before
+// the call; of many changed elements it has only that they are unsure.
 func (k *Kernel) hear(ctx context.Context) error {
 	var n news
 	lost, err := k.notices.Drain(func(x wire.Notice) { n.take(k.options.Table, x) })
@@ -83,7 +82,7 @@ func (k *Kernel) hear(ctx context.Context) error {
 	if len(n.touched) == 0 {
 		return nil
 	}
-	defer k.known.tell() // once it is known what they hold
+	defer k.known.tell() // once their elements are known
 	if len(n.touched) > lookChunk {
 		return nil // Learn, or the verification, looks at them
 	}
@@ -91,7 +90,7 @@ func (k *Kernel) hear(ctx context.Context) error {
 	return err
 }
 
-// lookAgain is look, at a table that others may be making anew.
+// lookAgain is look for a table that others may be making anew.
 func (k *knownElements) lookAgain(ctx context.Context, list []address) (wrong int, err error) {
 	const attempts = 3
 	for range attempts {
@@ -105,7 +104,7 @@ func (k *knownElements) lookAgain(ctx context.Context, list []address) (wrong in
 	return 0, err
 }
 
-// settle makes the table as wanted after others touched it. If it fails, it is due
+// settle makes the table as wanted after others touched it. If it fails, the next hear tries
 // again.
 func (k *Kernel) settle(ctx context.Context) error {
 	k.known.unsettled = true
@@ -121,7 +120,7 @@ func (k *Kernel) settle(ctx context.Context) error {
 	return nil
 }
 
-// doubt makes everything unsure: others may have changed any element.
+// doubt makes all cells unsure: others may have changed any element.
 func (k *knownElements) doubt(why string) {
 	k.log.Warn("elements of the nftables table are looked at again", "table", k.table, "reason", why)
 	k.shadow.suspectAll()
@@ -130,7 +129,7 @@ func (k *knownElements) doubt(why string) {
 	k.tell()
 }
 
-// tell says that the shadow changed by others' hands.
+// tell signals that others changed the shadow's elements.
 func (k *knownElements) tell() {
 	select {
 	case k.changed <- struct{}{}:
@@ -138,14 +137,14 @@ func (k *knownElements) tell() {
 	}
 }
 
-// Changed tells that others changed elements, or may have: EntryAt, EntriesFrom and
-// Learn say what stands. It is told once for many changes. Without Run it is told only
-// when another method meets them.
+// Changed signals that others changed elements, or may have: EntryAt, EntriesFrom and Learn
+// return the present ones. One signal stands for many changes. Without Run the signal comes
+// only when another method meets the changes.
 func (k *Kernel) Changed() <-chan struct{} { return k.known.changed }
 
-// unheard runs do, which makes large transactions and returns how many, without
-// notices. Whether others made one meanwhile is known by the generation, which every
-// transaction of the namespace counts up.
+// unheard runs do, which makes large transactions and returns their number, without notices.
+// Transactions of others meanwhile show in the generation, which every transaction of the
+// namespace counts up.
 func (k *Kernel) unheard(ctx context.Context, do func() (transactions int, err error)) error {
 	before, err := k.readGeneration(ctx)
 	if err != nil {

@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// icmpTimeout is the idle timeout of ICMP in a namespace, which the kernel has for all that
-// is ICMP there (sysctl net.netfilter.nf_conntrack_icmp_timeout). The table could have one
-// for the subscribers alone, but nft cannot load such an object, though it saves it: a
-// saved ruleset would be refused as a whole, the operator's own tables with it. Netlink
-// needs no writable /proc/sys.
+// icmpTimeout is the namespace's idle timeout of all ICMP (sysctl
+// net.netfilter.nf_conntrack_icmp_timeout). The table could have an object for the subscribers
+// alone, but nft cannot load such an object, though it saves it: it would refuse a saved
+// ruleset as a whole, including the operator's own tables. Netlink needs no writable
+// /proc/sys.
 type icmpTimeout struct {
 	conn *netlink.Conn
 	log  *slog.Logger
-	told string // what was logged of a failure
+	told string // the failure last logged
 }
 
 // Messages and attributes of linux/netfilter/nfnetlink_cttimeout.h.
@@ -43,8 +43,8 @@ func openICMPTimeout(ns netns.Namespace, log *slog.Logger) (*icmpTimeout, error)
 
 func (i *icmpTimeout) close() error { return i.conn.Close() }
 
-// set makes the timeout that of d, in whole seconds. Where it cannot be, that is logged
-// once: NAT goes on with the namespace's own.
+// set sets the timeout to d, in whole seconds. A failure is logged once: NAT goes on with the
+// namespace's own timeout.
 func (i *icmpTimeout) set(d time.Duration) {
 	err := i.try(d)
 	switch {
@@ -57,8 +57,8 @@ func (i *icmpTimeout) set(d time.Duration) {
 	}
 }
 
-// try sets the timeout without a look at the present one: the kernel's answer to that
-// question is marked as the first of several, the last of which never comes.
+// try sets the timeout without reading the present one: the kernel marks its answer to that
+// request as the first of several, and never sends the last.
 func (i *icmpTimeout) try(d time.Duration) error {
 	body := []byte{unix.AF_INET, unix.NFNETLINK_V0, 0, 0} // struct nfgenmsg
 	body = nlmsg.AppendAttr(body, timeoutL3Protocol, binary.BigEndian.AppendUint16(nil, unix.AF_INET))

@@ -34,8 +34,8 @@ func TestPrefixesOf(t *testing.T) {
 	}
 }
 
-// TestKeepsPrefixes: a start that is to keep the prefixes of the one before leaves
-// them, and their routes, until it is told otherwise; and flows go on, index and all.
+// TestKeepsPrefixes_I9: a start with KeepPrefixes leaves the earlier start's prefixes, and
+// their routes, until SetPrefixes; and flows go on, with their index.
 func TestKeepsPrefixes_I9(t *testing.T) {
 	lab := newLab(t)
 	old := labOptions(lab)

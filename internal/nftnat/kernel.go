@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kernel is the NAT in the Linux kernel. Its methods may be called
-// concurrently. Those that program it take turns, as they do in the kernel;
-// those that read sessions wait for nobody.
+// Kernel is the NAT in the Linux kernel. Its methods may be called concurrently. Those that
+// program the kernel take turns, as they do in the kernel; those that read sessions do not
+// wait.
 //
 // It needs Linux 5.10 for user-data of chains, CAP_NET_ADMIN in the namespace,
 // and CONFIG_NF_CONNTRACK_TIMEOUT.
@@ -34,15 +34,15 @@ type Kernel struct {
 	icmp    *icmpTimeout
 	SessionTable
 	known knownElements
-	sweep chan struct{} // told that the table was put right
+	sweep chan struct{} // signalled when the table was put right
 	quiet quietWatch
 	fill  fillWatch
 
-	// turn holds one token; whoever has it may use what follows, and change what is known.
-	// Exported methods and check take it, all others expect their caller to have it.
+	// turn holds one token. Its holder may use the fields below, and change known. Exported
+	// methods and check take it; all other methods expect their caller to hold it.
 	turn chan struct{}
 
-	options Options // what the ruleset is made of
+	options Options // of the present ruleset
 	removed bool
 	unused  bool // the table carries the mark of one that was never programmed
 
@@ -51,8 +51,8 @@ type Kernel struct {
 	learning atomic.Bool // Learn was called since the last second of the verification
 }
 
-// DialKernel opens what is needed to program the kernel, and changes nothing in it: a
-// program that cannot start for another reason leaves the table as it is. Start comes next,
+// DialKernel opens all sockets that programming the kernel needs, and changes nothing in it: a
+// program that cannot start for another reason leaves the table as it is. Call Start next,
 // before any other method.
 func DialKernel(o Options) (*Kernel, error) {
 	if err := o.validate(); err != nil {
@@ -73,12 +73,12 @@ func DialKernel(o Options) (*Kernel, error) {
 	return k, nil
 }
 
-// Start makes the table, or adopts the one that stands: its elements stay, and its rules
-// are replaced only if they differ from the wanted ones, in one transaction. It makes the
+// Start makes the table, or adopts the present one: its elements stay, and its rules are
+// replaced only if they differ from the wanted ones, in one transaction. It makes the
 // blackhole routes and the barrier. It reads no elements: Learn and LearnRest do.
 func (k *Kernel) Start(ctx context.Context) error { return forbidden(unloaded(k.start(ctx))) }
 
-// forbidden says what is missing where the kernel only says no.
+// forbidden names the missing capability where the kernel says only EPERM.
 func forbidden(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("not allowed to program the kernel (%w): run it as root, or give it CAP_NET_ADMIN, and CAP_SYS_ADMIN too if it is to work in another network namespace", err)
@@ -146,7 +146,7 @@ func (k *Kernel) start(ctx context.Context) error {
 		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
 	}
 	if changed {
-		k.askSweep() // nothing translated until now, or by other rules
+		k.askSweep() // nothing translated until now, or other rules did
 	}
 	return k.routes.set(k.options.OutsidePrefixes)
 }
@@ -189,9 +189,9 @@ func (k *Kernel) keepActualPrefixes(before *actualRuleset) error {
 // before: ports were in use, and may be in quarantine.
 func (k *Kernel) Programmed() bool { return k.programmed }
 
-// Run follows the conntrack events and puts the table right when others change
-// its rules or delete it. It returns when ctx ends, with its error, when the
-// events cannot be followed, or when the network namespace was made anew by its name.
+// Run follows the conntrack events and puts the table right when others change its rules or
+// delete it. It returns when ctx ends, with its error; when the events cannot be followed; or
+// when the network namespace was replaced by another of its name.
 func (k *Kernel) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.flows.Run(ctx) })
@@ -214,9 +214,9 @@ func (k *Kernel) SetTimeouts(ctx context.Context, t nat.Timeouts) error {
 	return k.configure(ctx, o)
 }
 
-// SetPrefixes changes the inside and outside prefixes. Elements are not
-// touched: who gives up an inside prefix closes its gates first, and an outside
-// prefix that is to lose its blackhole route should have no block in use.
+// SetPrefixes changes the inside and outside prefixes. It leaves elements alone: close the
+// gates of an inside prefix before giving it up, and use no block of an outside prefix that is
+// to lose its blackhole route.
 func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error {
 	if len(inside) == 0 {
 		return errors.New("nftnat: no inside prefixes")
@@ -244,13 +244,14 @@ func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 	if err := k.flows.SetOutside(outside); err != nil {
 		return err
 	}
-	if !same { // the index of sessions is made anew by this
+	if !same { // this builds the index of sessions anew
 		k.flows.SetInside(inside)
 	}
 	return k.routes.set(outside)
 }
 
-// configure makes the table as o wants it. On error all stays as it was.
+// configure makes the table as o wants it. On error the table and the options stay as they
+// were.
 func (k *Kernel) configure(ctx context.Context, o Options) error {
 	before := k.options
 	k.options = o
@@ -261,8 +262,8 @@ func (k *Kernel) configure(ctx context.Context, o Options) error {
 	return nil
 }
 
-// Close ends the connections to the kernel. All that was programmed stays and
-// goes on working (I9).
+// Close ends the connections to the kernel. Everything programmed stays and goes on working
+// (I9).
 func (k *Kernel) Close() error {
 	var errs []error
 	if k.flows != nil {
@@ -303,7 +304,7 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	return errors.Join(k.barrier.retire(), k.routes.set(nil))
 }
 
-// lock waits for the turn to program the kernel; give ends it.
+// lock waits for the turn to program the kernel; unlock ends it.
 func (k *Kernel) lock(ctx context.Context) error {
 	select {
 	case <-k.turn:
@@ -315,6 +316,6 @@ func (k *Kernel) lock(ctx context.Context) error {
 
 func (k *Kernel) unlock() { k.turn <- struct{}{} }
 
-// Barrier reports whether packets with an inside source are kept back on every outside
-// interface that there is, whatever happens to the table.
+// Barrier reports whether packets with an inside source are kept back on every existing
+// outside interface, even without the table.
 func (k *Kernel) Barrier() bool { return k.barrier.stands.Load() }

@@ -134,7 +134,7 @@ func run(t testing.TB, lab *netlab.Lab, name string, args ...string) string {
 	return string(out)
 }
 
-// logLines collects what a Kernel logs.
+// logLines collects the log lines of a Kernel.
 type logLines struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

@@ -10,10 +10,10 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// Learn makes sure that EntryAt and EntriesFrom say of each of the addresses what stands
-// in the kernel, and puts back a table that others deleted or changed. It costs some
-// 8 us for each address of which that is not known, and next to nothing for the others.
-// Elements that others left behind may be incomplete: see Entry.
+// Learn makes sure that EntryAt and EntriesFrom return the kernel's elements of the addresses,
+// and puts back a table that others deleted or changed. It costs some 8 us for each address
+// that is not known, and next to nothing for the others. Elements that others left behind may
+// be incomplete: see EntryAt.
 func (k *Kernel) Learn(ctx context.Context, inside []netip.Addr) error {
 	k.learning.Store(true)
 	var list []address
@@ -41,12 +41,11 @@ func (k *Kernel) Learn(ctx context.Context, inside []netip.Addr) error {
 	return nil
 }
 
-// LearnRest makes sure that EntriesFrom lists whatever stands in the kernel, at whatever
-// addresses. Where the kernel counts elements and there are no others than are known,
-// that is one request. Otherwise it costs some 8 us for each address of the inside
-// prefixes, those included that stand in the kernel's table; with less than 20,000
-// elements it takes 50 ms. A kernel that does not count is not asked about addresses
-// outside of these prefixes, when there are more elements than that.
+// LearnRest makes sure that EntriesFrom lists all of the kernel's elements, at any address.
+// Where the kernel counts elements and the count agrees, that is one request. Otherwise it
+// costs some 8 us for each address of the inside prefixes, present and former; with less than
+// 20,000 elements it takes 50 ms. With more elements, a kernel that does not count is not
+// asked about addresses outside of these prefixes.
 func (k *Kernel) LearnRest(ctx context.Context) error {
 	for {
 		done := false
@@ -70,7 +69,7 @@ func (k *Kernel) LearnRest(ctx context.Context) error {
 	}
 }
 
-// inTurn runs do, after what others changed was heard.
+// inTurn runs do in the turn, after taking in the changes of others.
 func (k *Kernel) inTurn(ctx context.Context, do func() error) error {
 	if err := k.lock(ctx); err != nil {
 		return err
@@ -85,7 +84,7 @@ func (k *Kernel) inTurn(ctx context.Context, do func() error) error {
 	return do()
 }
 
-// count makes the shadow complete if it is by the kernel's own count.
+// count makes the shadow complete if the kernel's own count agrees with it.
 func (k *knownElements) count(ctx context.Context) error {
 	if k.shadow.exact() {
 		return nil
@@ -103,9 +102,9 @@ func (k *knownElements) completed() {
 	k.search.ended = time.Now()
 }
 
-// completeStep looks at up to n addresses on the way to an exact shadow: at those that
-// are not sure, then for others. It returns how many held something else than was
-// known, and whether the shadow is exact.
+// completeStep looks up to n addresses on the way to an exact shadow: first unsure ones, then
+// unknown ones. It returns the number whose elements differed from the known ones, and whether
+// the shadow is exact.
 func (k *knownElements) completeStep(ctx context.Context, n int) (wrong int, done bool, err error) {
 	if k.shadow.exact() {
 		return 0, true, nil
@@ -124,22 +123,22 @@ func (k *knownElements) completeStep(ctx context.Context, n int) (wrong int, don
 	return wrong, err == nil && k.shadow.exact(), err
 }
 
-// Known reports whether EntriesFrom lists whatever stands in the kernel, as far as nobody
-// changed it since.
+// Known reports whether EntriesFrom lists all of the kernel's elements, unless others changed
+// them unnoticed.
 func (k *Kernel) Known() bool { return k.known.exact() }
 
-// EntryAt returns what stands at an address, as far as Learn learned it, or others told.
-// It asks nobody. An entry that others left behind may be incomplete: a block without a
-// gate is Closed, and a gate without a block has no Outside. Apply of a Closed entry
-// takes away what there is.
+// EntryAt returns the known entry of an address: as Learn read it, or a notice of others said.
+// It sends no request. An entry that others left behind may be incomplete: a block without a
+// gate is GateClosed, and a gate without a block has no Outside. Apply of a closed entry
+// deletes both elements.
 func (k *Kernel) EntryAt(inside netip.Addr) (nat.Entry, bool) { return k.known.entryAt(inside) }
 
-// EntriesFrom lists up to n entries, as EntryAt says them, in order of inside address,
-// from an address on, which the zero address is before. It costs no more than what it
-// lists. next is where to go on, the zero address at the end.
+// EntriesFrom lists up to n known entries, see EntryAt, in order of inside address, beginning
+// with from, or with the first if from is the zero address. It costs no more than the entries
+// it lists. next is the next address to begin with, the zero address at the end.
 func (k *Kernel) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries []nat.Entry, next netip.Addr) {
 	return k.known.entriesFrom(from, n)
 }
 
-// Elements is how many addresses are known to hold something.
+// Elements returns the number of addresses with known elements.
 func (k *Kernel) Elements() int { return k.known.len() }

@@ -51,7 +51,7 @@ func (o others) actual() []nat.Entry {
 	return entries
 }
 
-// change sets addresses to other states than they have.
+// change sets addresses to states that differ from their present ones.
 func (o others) change(entries ...nat.Entry) {
 	o.t.Helper()
 	before := new(shadow)
@@ -81,7 +81,7 @@ func (o others) nft(script string) {
 	run(o.t, o.lab, "nft", script)
 }
 
-// crowd is n open addresses of a prefix.
+// crowd returns n open addresses of a prefix.
 func crowd(prefix byte, n int) []nat.Entry {
 	entries := make([]nat.Entry, n)
 	for i := range entries {
@@ -98,7 +98,7 @@ func insideOf(entries []nat.Entry) []netip.Addr {
 	return list
 }
 
-// wantChanged waits until others' changes are told.
+// wantChanged waits until Changed signals others' changes.
 func wantChanged(t *testing.T, n contract) {
 	t.Helper()
 	select {
@@ -108,7 +108,7 @@ func wantChanged(t *testing.T, n contract) {
 	}
 }
 
-// othersChange is a part of TestContract: what others change is told, and known.
+// othersChange is a part of TestContract: changes of others are signalled, and known.
 func othersChange(t *testing.T, n twin) {
 	apply(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	wantEntries(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
@@ -154,7 +154,7 @@ func pages(t *testing.T, n twin) {
 	wantEntries(t, n)
 }
 
-// TestLearnAfterRestart has more elements standing than a dump is made of.
+// TestLearnAfterRestart has more elements in the kernel than a limited dump reads.
 func TestLearnAfterRestart(t *testing.T) {
 	for _, countless := range []bool{false, true} {
 		t.Run(fmt.Sprintf("countless %t", countless), func(t *testing.T) {
@@ -172,7 +172,7 @@ func TestLearnAfterRestart(t *testing.T) {
 			if k.Elements() != 0 {
 				t.Errorf("%d elements are known before anything was learned", k.Elements())
 			}
-			// What Apply does not know it looks at.
+			// Apply looks up addresses that it does not know.
 			apply(t, k, nat.Entry{Inside: entries[0].Inside}, entries[1], nat.Entry{Inside: entries[0].Inside.Prev()})
 			if err := k.Learn(testContext(t), insideOf(entries[:100])); err != nil {
 				t.Fatal(err)
@@ -188,7 +188,7 @@ func TestLearnAfterRestart(t *testing.T) {
 	}
 }
 
-// TestStrangersOutsideOfThePrefixes: only the kernel's count tells of them.
+// TestStrangersOutsideOfThePrefixes: only the kernel's count reveals them.
 func TestStrangersOutsideOfThePrefixes(t *testing.T) {
 	lab := newLab(t)
 	o := labOptions(lab)
@@ -206,7 +206,7 @@ func TestStrangersOutsideOfThePrefixes(t *testing.T) {
 	wantEntries(t, k, entries...)
 }
 
-// TestSilentChangesAreFound changes elements without notices: a kernel with a bug.
+// TestSilentChangesAreFound changes elements without notices, like a kernel with a bug.
 func TestSilentChangesAreFound(t *testing.T) {
 	for name, tc := range map[string]struct {
 		changed []nat.Entry
@@ -226,8 +226,8 @@ func TestSilentChangesAreFound(t *testing.T) {
 	}
 }
 
-// TestNoVerificationBesideAStart: the verification leaves a start alone that looks at
-// everything, and goes on when that is over.
+// TestNoVerificationBesideAStart: the verification does nothing while a start learns all
+// elements, and goes on afterwards.
 func TestNoVerificationBesideAStart(t *testing.T) {
 	lab := newLab(t)
 	o := labOptions(lab)
@@ -280,7 +280,8 @@ func silentChange(t *testing.T, countless bool, changed []nat.Entry, want func([
 	wantEntries(t, k, want(entries)...)
 }
 
-// TestOthersDuringALargeTransaction: what happens while nobody listens is looked for.
+// TestOthersDuringALargeTransaction: changes made while no notices are received are searched
+// for.
 func TestOthersDuringALargeTransaction(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
@@ -304,8 +305,8 @@ func TestOthersDuringALargeTransaction(t *testing.T) {
 	wantEntries(t, k, blockOf(alice, nat.GateDraining, 2), blockOf(bob, nat.GateOpen, 3))
 }
 
-// TestVanishedTableCutsNobody: in a table that is gone no key is found, which must not
-// be taken for elements that are gone.
+// TestVanishedTableCutsNobody: in a deleted table no key is found, which must not be taken for
+// deleted elements.
 func TestVanishedTableCutsNobody(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
@@ -317,8 +318,8 @@ func TestVanishedTableCutsNobody(t *testing.T) {
 	wantEntries(t, k, blockOf(alice, nat.GateOpen, 0))
 }
 
-// TestRestoredTable has the table deleted and made from a saved listing in one
-// transaction: its elements are what stands then.
+// TestRestoredTable has the table deleted and made from a saved listing in one transaction:
+// afterwards its elements are those of the listing.
 func TestRestoredTable(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))
@@ -335,7 +336,7 @@ func TestRestoredTable(t *testing.T) {
 }
 
 // TestWalkWithOthers changes elements from two sides at random, makes tables of others,
-// deletes ours, and restarts; what is known must be what stands.
+// deletes ours, and restarts; the known elements must be those in the kernel.
 func TestWalkWithOthers(t *testing.T) {
 	for _, countless := range []bool{false, true} {
 		t.Run(fmt.Sprintf("countless %t", countless), func(t *testing.T) {
@@ -423,8 +424,8 @@ func (w *walk) check() {
 	}
 }
 
-// BenchmarkLearn learns what stands after a restart, and lists it, against nft loading
-// as many elements; and then searches for what nobody named.
+// BenchmarkLearn learns and lists all elements after a restart, beside nft loading as many
+// elements; and then searches at unnamed addresses.
 func BenchmarkLearn(b *testing.B) {
 	for _, size := range []int{100_000, 1_000_000} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) { benchmarkLearn(b, size) })
@@ -470,7 +471,7 @@ func benchmarkLearn(b *testing.B, size int) {
 	}
 }
 
-// loadByNft returns how many seconds nft needs for the elements of as many addresses.
+// loadByNft returns the seconds that nft takes to load the elements of as many addresses.
 func loadByNft(b *testing.B, lab *netlab.Lab, entries []nat.Entry) float64 {
 	b.Helper()
 	var gates, blocks strings.Builder

@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// identity tells the maps of the table from others that have their names: a table that
-// is deleted and made anew has another.
+// identity holds the kernel's handles of the table and its maps. A table that is deleted and
+// made anew under the same name has another identity.
 type identity struct{ table, gate, block uint64 }
 
-// sizes is how many elements the maps hold.
+// sizes are the numbers of elements in the maps.
 type sizes struct {
-	known        bool // the kernel tells
+	known        bool // the kernel counts elements
 	gate, blocks int
 }
 
-// readIdentity reads which maps stand and how many elements they hold. Of a table that
-// is not there, or lacks a map, the identity is zero.
+// readIdentity reads the identity and the sizes of the maps. The identity of a missing table,
+// or of one that lacks a map, is zero.
 func (k *knownElements) readIdentity(ctx context.Context) (identity, sizes, error) {
 	var id identity
 	err := k.conn.Get(ctx, wire.GetTable, func(dst []byte) []byte {
@@ -53,9 +53,9 @@ func (k *knownElements) readIdentity(ctx context.Context) (identity, sizes, erro
 // errOtherTable says that the table is not the one that was converged.
 var errOtherTable = errors.New("nftnat: the table was made anew by others")
 
-// look reads what stands at some addresses and records it. It returns how many of them
-// were known to hold something else. If it fails nothing is recorded: keys are missing
-// in a table that is gone, too, and nobody must be cut off for that.
+// look reads the elements of some addresses and records them. It returns the number that
+// differed from the known ones. If it fails nothing is recorded: in a deleted table keys are
+// missing too, and no subscriber must be cut off for that.
 func (k *knownElements) look(ctx context.Context, list []address) (wrong int, err error) {
 	cells := make([]cell, len(list))
 	key := func(dst []byte, i int) []byte { return appendKey(dst, list[i][:]) }

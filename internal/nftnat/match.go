@@ -36,20 +36,20 @@ func notIn(load expr.Any, set string) []expr.Any {
 	return []expr.Any{load, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set, Invert: true}}
 }
 
-// anySuffix at the end of an interface's name stands for whatever follows.
+// anySuffix at the end of an interface's name matches any ending.
 const anySuffix = "*"
 
-// nameBegins matches a packet whose loaded interface name begins so. One of full length
-// would have to end there.
+// nameBegins matches a packet whose loaded interface name begins with begin: a comparison of
+// full length would match whole names only.
 func nameBegins(load expr.Any, begin string) []expr.Any {
 	return []expr.Any{
 		load, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte(begin)},
 	}
 }
 
-// isReply matches a packet that goes against the direction in which its conntrack entry
-// began, and the ICMP errors about such as went along. One without an entry, or that
-// nobody tracks, is none.
+// isReply matches a packet against the direction in which its conntrack entry began, and the
+// ICMP errors about packets of the other direction. A packet without an entry, or an untracked
+// one, is none.
 func isReply() []expr.Any {
 	const directionReply = 1 // IP_CT_DIR_REPLY
 	return []expr.Any{
@@ -84,17 +84,17 @@ func statusHas(bits uint32) []expr.Any {
 	}
 }
 
-// verdictOf does what a verdict map says of the loaded property, and goes on
-// with the next rule where the map says nothing.
+// verdictOf applies the verdict that a map has for the loaded property, and goes on with the
+// next rule where the map has none.
 func verdictOf(load expr.Any, verdicts string) []expr.Any {
 	return []expr.Any{load, &expr.Lookup{
 		SourceRegister: unix.NFT_REG_1, SetName: verdicts, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true,
 	}}
 }
 
-// translateBy translates the source into the addresses and ports a map holds,
-// and goes on with the next rule where it holds none. The value takes four
-// 32-bit registers: address, port, last address, last port.
+// translateBy translates the source into the addresses and ports that a map has for it, and
+// goes on with the next rule where the map has none. The value takes four 32-bit registers:
+// address, port, last address, last port.
 func translateBy(blocks string) []expr.Any {
 	return []expr.Any{
 		loadSource,
@@ -117,7 +117,7 @@ func goTo(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictGoto, 
 func jump(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain} }
 func leave() expr.Any            { return &expr.Verdict{Kind: expr.VerdictReturn} }
 
-// countedDrop is what operators look at when packets are missing.
+// countedDrop drops a packet, and counts it for the operator.
 func countedDrop() []expr.Any {
 	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
 }

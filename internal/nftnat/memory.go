@@ -27,11 +27,11 @@ type Memory struct {
 	ready   chan struct{}
 	running sync.Once
 	idle    chan netip.Addr
-	ended   map[netip.Addr]bool // idle addresses not yet told
-	wake    chan struct{}       // says that ended got one
+	ended   map[netip.Addr]bool // idle addresses not yet sent
+	wake    chan struct{}       // signalled when ended got one
 	changed chan struct{}
 
-	programmed bool // it had elements
+	programmed bool // it has or had elements
 }
 
 // NewMemory returns a Memory without elements or sessions. It needs neither
@@ -52,7 +52,7 @@ func NewMemory(o Options) (*Memory, error) {
 	}, nil
 }
 
-// Run tells idle addresses until ctx ends.
+// Run sends idle addresses until ctx ends.
 func (m *Memory) Run(ctx context.Context) error {
 	m.running.Do(func() { close(m.ready) })
 	for {
@@ -107,7 +107,7 @@ func (m *Memory) Elements() int { return m.cells.len() }
 // Changed is as that of Kernel.
 func (m *Memory) Changed() <-chan struct{} { return m.changed }
 
-// Tamper changes elements as others than sessiond would, for tests.
+// Tamper changes elements in the manner of other programs, for tests.
 func (m *Memory) Tamper(entries ...nat.Entry) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -123,7 +123,7 @@ func (m *Memory) Tamper(entries ...nat.Entry) error {
 	return nil
 }
 
-// Programmed is as that of Kernel, for those who open it again.
+// Programmed is as that of Kernel: true also after a new start has taken the Memory over.
 func (m *Memory) Programmed() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -291,5 +291,5 @@ func (m *Memory) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 	return ctx.Err()
 }
 
-// Close does nothing: there is nothing that could stay behind.
+// Close does nothing: the twin has no resources to release.
 func (m *Memory) Close() error { return nil }

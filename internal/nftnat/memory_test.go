@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMemoryTraffic is about what only the twin has: simulated traffic.
+// TestMemoryTraffic tests the simulated traffic, which only the twin has.
 func TestMemoryTraffic(t *testing.T) {
 	m, err := NewMemory(labOptions(&netlab.Lab{CGN: netlab.Current()}))
 	if err != nil {

@@ -106,11 +106,10 @@ func (m *Memory) beginLocked(t conntrack.Tuple, outside netip.AddrPort) conntrac
 	return e
 }
 
-// names says whether an entry has the address in either tuple, as the source of
-// a direction.
+// names reports whether an entry has the address as the source of either tuple.
 func names(e conntrack.Entry, a netip.Addr) bool { return e.Orig.Src == a || e.Reply.Src == a }
 
-// endLocked ends a session, and notes the subscribers in it that have no other.
+// endLocked ends a session, and notes the subscribers whose last session it was.
 func (m *Memory) endLocked(t conntrack.Tuple) {
 	e := m.flows[t]
 	delete(m.flows, t)

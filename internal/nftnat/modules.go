@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lacks reports whether the kernel refused something since it does not know what was asked
-// for: a module is missing, and could not be loaded on demand.
+// lacks reports whether the kernel refused an unknown kind of object: a module is missing, and
+// could not be loaded on demand.
 func lacks(err error) bool {
 	for _, errno := range []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT} {
 		if errors.Is(err, errno) {
@@ -20,13 +20,13 @@ func lacks(err error) bool {
 	return false
 }
 
-// needs says which module is missing, and what loads it.
+// needs names the missing module, and the command that loads it.
 func needs(module string, err error) error {
 	return fmt.Errorf("the kernel module %s is missing: load it (modprobe %s), at each boot by a line in /etc/modules-load.d/sessiond.conf, or install the kernel that has it: %w",
 		module, module, err)
 }
 
-// unanswered names the module without which the kernel has no sockets to netfilter.
+// unanswered names the module that gives the kernel its netfilter sockets.
 func unanswered(err error) error {
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return needs("nfnetlink", err)
@@ -34,7 +34,7 @@ func unanswered(err error) error {
 	return err
 }
 
-// unloaded names the module that an operation on a new table failed for.
+// unloaded names the module whose absence made an operation on a new table fail.
 func unloaded(err error) error {
 	var refused *wire.Error
 	if !errors.As(err, &refused) || !lacks(err) {

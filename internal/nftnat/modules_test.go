@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNoSocketsToNetfilter: the first thing that a start opens needs a module, too.
+// TestNoSocketsToNetfilter: a start's first socket already needs a module.
 func TestNoSocketsToNetfilter(t *testing.T) {
 	err := unanswered(fmt.Errorf("open nf_tables socket: %w", unix.EPROTONOSUPPORT))
 	if !strings.Contains(err.Error(), "modprobe nfnetlink") || !errors.Is(err, unix.EPROTONOSUPPORT) {

@@ -23,8 +23,8 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// A city is subscribers with a hundred sessions each, the first half of whom a
-// mass teardown ends.
+// A city is a number of subscribers with a hundred sessions each; a mass teardown ends the
+// first half of them.
 type city struct {
 	addrs   []netip.Addr
 	entries []conntrack.Entry
@@ -51,8 +51,8 @@ func (c city) gates(g nat.Gate) []nat.Entry {
 	return entries
 }
 
-// pings are the round trips of a neighbour's echo requests to a host in the
-// internet, one at a time and at most one per millisecond.
+// pings are the round trips of a neighbour's echo requests to a host in the internet, one at a
+// time and at most one per millisecond.
 type pings struct {
 	took []time.Duration
 	lost int
@@ -60,10 +60,10 @@ type pings struct {
 
 const pingPatience = 250 * time.Millisecond
 
-// pingTo makes the test binary a process that pings the address named until its
-// input ends, and then prints how long each took in nanoseconds, 0 for lost. A
-// process of its own does not wait for goroutines of the test, nor, with the
-// highest priority, for a processor: what it sees is the packet path.
+// pingTo makes the test binary a process that pings the address named until its input ends,
+// and then prints the time that each took in nanoseconds, 0 for lost. A process of its own
+// does not wait for goroutines of the test, nor, with the highest priority, for a processor:
+// it measures the packet path only.
 const pingTo = "SESSIOND_TEST_PING_TO"
 
 func TestMain(m *testing.M) {
@@ -102,7 +102,7 @@ func ping(to string) error {
 	return nil
 }
 
-// pingOnce returns 0 when no reply came.
+// pingOnce returns 0 without a reply.
 func pingOnce(conn net.Conn, seq uint16) (time.Duration, error) {
 	request := []byte{8, 0, 0, 0, 0x12, 0x34, byte(seq >> 8), byte(seq)}
 	sum := uint32(0x0800) + 0x1234 + uint32(seq)
@@ -172,9 +172,9 @@ func (p *pings) add(more pings) {
 	p.lost += more.lost
 }
 
-// BenchmarkMassTeardown cuts and reaps half of the subscribers of a table at once
-// and says what a neighbour notices: its round trips to a host in the internet
-// and back, and those it lost, before and meanwhile.
+// BenchmarkMassTeardown cuts and reaps half of the subscribers of a table at once and measures
+// the effect on a neighbour: the round trips to a host in the internet, and the lost ones,
+// before and meanwhile.
 func BenchmarkMassTeardown(b *testing.B) {
 	for _, size := range []int{100_000, 500_000} {
 		b.Run(fmt.Sprintf("entries=%d", size), func(b *testing.B) { massTeardown(b, size) })
@@ -186,7 +186,7 @@ func massTeardown(b *testing.B, size int) {
 	conntracktest.Room(b, 2*size)
 	k := startKernel(b, labOptions(lab))
 	c := newCity(size)
-	apply(b, k, append(c.gates(nat.GateOpen), blockOf(alice, nat.GateOpen, 100))...) // whose address the pings have
+	apply(b, k, append(c.gates(nat.GateOpen), blockOf(alice, nat.GateOpen, 100))...) // the source of the pings
 	conntracktest.Inject(b, lab.CGN.Path(), c.entries[size/2:])
 	var before, meanwhile pings
 	var spent time.Duration
@@ -225,9 +225,9 @@ func report(b *testing.B, when string, p pings) {
 	b.ReportMetric(100*float64(p.lost)/float64(p.lost+len(p.took)), "%lost-"+when)
 }
 
-// BenchmarkCut closes one gate after the other beside a table of many entries,
-// and says when the packets of the slowest in a hundred have stopped: the gate
-// is closed when Apply returns.
+// BenchmarkCut closes one gate after the other beside a table of many entries, and measures
+// when the packets of the slowest in a hundred have stopped: the gate is closed when Apply
+// returns.
 func BenchmarkCut(b *testing.B) {
 	for _, size := range []int{0, 500_000} {
 		b.Run(fmt.Sprintf("entries=%d", size), func(b *testing.B) {

@@ -9,7 +9,7 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// BenchmarkNewFlows is what the first datagram of a flow costs one subscriber who has many
+// BenchmarkNewFlows measures the cost of a flow's first datagram for one subscriber with many
 // flows already, in nanoseconds of processor: with the set of full subscribers, and with
 // nftables' own count of entries by source in place of it, which walks the subscriber's
 // entries.

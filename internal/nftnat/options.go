@@ -10,7 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// Options say where the NAT stands and what it starts with.
+// Options name the place and the initial settings of the NAT.
 type Options struct {
 	NetNS             string         // a name under /run/netns, a path, or "" for the process's own namespace
 	Table             string         // required: name of the owned nftables table, family ip
@@ -25,7 +25,7 @@ type Options struct {
 	MaxUngated        int            // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger   // required
 
-	full crowded // have more than MaxSessions
+	full crowded // subscribers with more than MaxSessions
 }
 
 func (o Options) validate() error {
@@ -42,7 +42,7 @@ func (o Options) validate() error {
 	return o.validateMemory()
 }
 
-// validateMemory checks what is needed without a kernel too.
+// validateMemory checks the options that Memory needs, too.
 func (o Options) validateMemory() error {
 	if len(o.InsidePrefixes) == 0 {
 		return errors.New("nftnat: Options.InsidePrefixes is empty")

@@ -10,12 +10,12 @@ import (
 	"github.com/sessiond/sessiond/internal/conntrack"
 )
 
-// strayEvery is how often it is told, at most, that others translate subscribers' flows.
+// strayEvery is the least time between two log lines about translation by others.
 const strayEvery = time.Minute
 
-// tellStrays says when flows of subscribers are translated by others: the first chain of
-// type nat that has a word on a new flow decides, and one at an earlier priority than ours
-// takes everybody's.
+// tellStrays logs that others translate flows of subscribers: the first chain of type nat with
+// a matching rule decides on a new flow, and a chain at an earlier priority than ours takes
+// the flows of all subscribers.
 func (k *Kernel) tellStrays(ctx context.Context) error {
 	var told time.Time
 	for {
@@ -41,18 +41,18 @@ func (k *Kernel) tellStrays(ctx context.Context) error {
 
 // Strays are flows of subscribers that others translated.
 type Strays struct {
-	Count  uint64          // of those that began so far
+	Count  uint64          // since the start
 	Newest conntrack.Stray // the zero value without any
 }
 
-// Strays tells of the flows of subscribers that others translated.
+// Strays counts the flows of subscribers that others translated.
 func (k *Kernel) Strays() Strays {
 	newest, count := k.flows.Strayed()
 	return Strays{Count: count, Newest: newest}
 }
 
-// Translators lists the chains of others that may translate what leaves, by order of their
-// priority, as "table FAMILY NAME, chain NAME, priority N". Those of iptables-legacy are not
+// Translators lists the chains of others that may translate outgoing packets, in order of
+// priority, as "table FAMILY NAME, chain NAME, priority N". Chains of iptables-legacy are not
 // among them.
 func (k *Kernel) Translators(context.Context) ([]string, error) {
 	conn, err := nftables.New(nftables.WithNetNSFd(k.ns.FD()))

@@ -13,13 +13,13 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// third is what is behind an interface of the CGN that is neither inside nor outside.
+// third is a network behind an interface of the CGN that is neither inside nor outside.
 var third = struct{ gateway, host netip.Prefix }{
 	netip.MustParsePrefix("192.168.99.1/24"), netip.MustParsePrefix("192.168.99.9/24"),
 }
 
-// neighbourhood is a lab in which the internet host routes the inside prefix, and that of
-// a third network, to the CGN. Nobody translates.
+// neighbourhood is a lab in which the internet host routes the inside prefix, and that of a
+// third network, to the CGN. No rules translate.
 func neighbourhood(t *testing.T) wireTest {
 	t.Helper()
 	w := wireTest{Lab: newLab(t)}
@@ -76,7 +76,7 @@ func isStranger(p netlab.Packet) bool {
 
 // TestOutsideReachesNobody_NAT16 sends to a subscriber whose gate is open, by its inside
 // address, from a neighbour that routes the inside prefix to the CGN, and from a third
-// network. Nothing arrives, nothing is remembered, and the subscriber's own flow between
+// network. Nothing arrives, conntrack remembers nothing, and the subscriber's own flow between
 // the same ends works.
 func TestOutsideReachesNobody_NAT16(t *testing.T) {
 	w, other, atAlice := withNeighbours(t)
@@ -112,7 +112,7 @@ func TestOutsideReachesNobody_NAT16(t *testing.T) {
 	}
 }
 
-// wantNoEntryBetween checks that conntrack holds nothing of two ends.
+// wantNoEntryBetween checks that conntrack has no entry between two ends.
 func (w wireTest) wantNoEntryBetween(t *testing.T, inside, stranger netip.AddrPort) {
 	t.Helper()
 	entries, err := w.CGN.Conntrack(testContext(t), inside.Addr())
@@ -126,9 +126,9 @@ func (w wireTest) wantNoEntryBetween(t *testing.T, inside, stranger netip.AddrPo
 	}
 }
 
-// TestNobodyElseIsTranslated_I3 sends with the source of a subscriber whose gate is open,
-// from outside and from a third network, to each other and to a neighbour of that
-// subscriber: nothing leaves, and nothing is remembered.
+// TestNobodyElseIsTranslated_I3 sends with the source of a subscriber whose gate is open, from
+// outside and from a third network, to each other and to a neighbour of that subscriber:
+// nothing leaves, and conntrack remembers nothing.
 func TestNobodyElseIsTranslated_I3(t *testing.T) {
 	w, other, atAlice := withNeighbours(t)
 	atThird := captureThird(t, w)
@@ -167,9 +167,9 @@ func TestNobodyElseIsTranslated_I3(t *testing.T) {
 	}
 }
 
-// TestOutsideReachesNoThirdNetwork_NAT16 sends from a neighbour on the outside, which routes
-// a third network of the CGN's to it, to a host there. Nothing arrives, nothing is
-// remembered, and the host's own flows between the same ends work.
+// TestOutsideReachesNoThirdNetwork_NAT16 sends from a neighbour on the outside, which routes a
+// third network of the CGN's to it, to a host there. Nothing arrives, conntrack remembers
+// nothing, and the host's own flows between the same ends work.
 func TestOutsideReachesNoThirdNetwork_NAT16(t *testing.T) {
 	w, other, _ := withNeighbours(t)
 	atThird := captureThird(t, w)
@@ -208,7 +208,7 @@ func TestPoolIsNoSource_NAT16(t *testing.T) {
 	e := blockOf(alice, nat.GateOpen, 0)
 	apply(t, w, e)
 	target := w.echo.Addr()
-	for _, args := range [][]string{ // what the internet host sends to itself goes by the CGN
+	for _, args := range [][]string{ // the internet host's packets to itself go by the CGN
 		{"rule", "add", "pref", "10", "lookup", "local"},
 		{"rule", "del", "pref", "0"},
 		{"rule", "add", "pref", "5", "iif", "lo", "to", target.Addr().String(), "lookup", "99"},
@@ -244,8 +244,8 @@ func TestPoolIsNoSource_NAT16(t *testing.T) {
 }
 
 // TestOutsideIsNoSubscriber_I10 has a neighbour on the outside send to the machine itself with
-// the inside address of a subscriber: nothing is remembered, which would count as a session of
-// the subscriber's, and keep it from opening its own.
+// the inside address of a subscriber: conntrack remembers nothing, for an entry would count as
+// a session of the subscriber's, and keep it from opening its own.
 func TestOutsideIsNoSubscriber_I10(t *testing.T) {
 	w, _, _ := withNeighbours(t)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))
@@ -284,8 +284,8 @@ func captureThird(t *testing.T, w wireTest) *netlab.Capture {
 	return c
 }
 
-// TestThirdNetworkGetsWhatItIsOwed has what still passes from outside: the ICMP errors of
-// the third network's own flows, and what the operator maps to a host there.
+// TestThirdNetworkGetsWhatItIsOwed has the packets that still pass from outside: the ICMP
+// errors of the third network's own flows, and flows that the operator maps to a host there.
 func TestThirdNetworkGetsWhatItIsOwed(t *testing.T) {
 	w, other, _ := withNeighbours(t)
 	atThird := captureThird(t, w)
@@ -319,8 +319,8 @@ func TestThirdNetworkGetsWhatItIsOwed(t *testing.T) {
 	}
 }
 
-// TestThirdNetworkThatIsPublic has a CGN that is told to let outside hosts reach third
-// networks. They reach no subscriber.
+// TestThirdNetworkThatIsPublic lets outside hosts reach third networks by option. They reach
+// no subscriber.
 func TestThirdNetworkThatIsPublic(t *testing.T) {
 	w := neighbourhood(t)
 	o := labOptions(w.Lab)
@@ -350,15 +350,15 @@ func TestThirdNetworkThatIsPublic(t *testing.T) {
 	}
 }
 
-// TestRepliesAndErrorsComeIn has what an open flow is owed: its replies, and the
-// ICMP errors of routers on its way.
+// TestRepliesAndErrorsComeIn: an open flow gets its replies, and the ICMP errors of routers on
+// its way.
 func TestRepliesAndErrorsComeIn(t *testing.T) {
 	w, _, atAlice := withNeighbours(t)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	if out, in := w.flow(t, alice).Probe(5 * time.Second); !out || !in {
 		t.Errorf("the flow passes out %t, in %t", out, in)
 	}
-	closed := netip.AddrPortFrom(w.Remotes[1], 9) // nobody listens: the host says so
+	closed := netip.AddrPortFrom(w.Remotes[1], 9) // a port without a listener: the host says so
 	conn, err := w.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 5001), closed)
 	if err != nil {
 		t.Fatal(err)
@@ -376,9 +376,9 @@ func TestRepliesAndErrorsComeIn(t *testing.T) {
 }
 
 // TestErrorThatQuotesANeighbour_NAT16 has a stranger outside send ICMP errors that quote a
-// flow of bob's. One to the outside address that he shares with alice comes to him, who is
-// to know of it, and to her in no case; any other comes to nobody. No flow ends, and none
-// changes its mapping.
+// flow of bob's. An error to the outside address that he shares with alice comes to him, and
+// never to her; an error to any other address comes to nobody. No flow ends, and none changes
+// its mapping.
 func TestErrorThatQuotesANeighbour_NAT16(t *testing.T) {
 	w, _, atAlice := withNeighbours(t)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
@@ -400,7 +400,7 @@ func TestErrorThatQuotesANeighbour_NAT16(t *testing.T) {
 	for name, c := range map[string]struct {
 		to     netip.Addr // of the error
 		quoted netlab.Packet
-		owner  netip.Addr // who is to get it
+		owner  netip.Addr // the subscriber that gets it
 	}{
 		"udp":                             {to: eip, quoted: udp(seen[bob]), owner: bob},
 		"tcp":                             {to: eip, quoted: tcp, owner: bob},
@@ -444,8 +444,8 @@ func TestErrorThatQuotesANeighbour_NAT16(t *testing.T) {
 	}
 }
 
-// TestGateFacesInside keeps what is for a subscriber from an interface that is not
-// inside, such as the default route when the route to its access router is gone.
+// TestGateFacesInside keeps packets to a subscriber from an interface that is not inside, such
+// as the default route when the route to the subscriber's access router is gone.
 func TestGateFacesInside(t *testing.T) {
 	w, other, _ := withNeighbours(t)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))
@@ -468,10 +468,10 @@ func TestGateFacesInside(t *testing.T) {
 	}
 }
 
-// TestFlowsOfBefore has a subscriber's flows that began, either way, while nothing
-// translated and somebody else made conntrack confirm them: before there was a table, and
-// after others deleted it. They end once it is made, and then work. What was redirected to
-// the machine itself stays.
+// TestFlowsOfBefore has a subscriber's flows that began, either way, while nothing translated
+// and another table made conntrack confirm them: before the table was made, and after others
+// deleted it. They end once it is made, and then work. A flow redirected to the machine itself
+// stays.
 func TestFlowsOfBefore(t *testing.T) {
 	for name, deleted := range map[string]bool{"before the first start": false, "while the table was away": true} {
 		t.Run(name, func(t *testing.T) {

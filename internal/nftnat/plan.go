@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxPolicies bounds the timeout objects. Old ones are kept because flows that
-// began under them still use them; the kernel defaults would take their place.
+// maxPolicies bounds the timeout objects. Old ones are kept because flows that began under
+// them still use them; without them those flows would get the kernel's defaults.
 const maxPolicies = 48
 
-// policyAccept is NF_ACCEPT, the policy of base chains: what is no business of
-// the subscribers passes.
+// policyAccept is NF_ACCEPT, the policy of base chains: packets of others than subscribers
+// pass.
 const policyAccept = 1
 
 // plan adds to b what takes the table from what stands to what r says; nothing
@@ -60,7 +60,7 @@ func (r *ruleset) fits(s *actualRuleset) bool {
 	return true
 }
 
-// anew makes b delete the table, with all that others put into it, and make it.
+// anew makes b delete the table, including additions of others, and make it.
 func (r *ruleset) anew(b *wire.Batch) error {
 	b.Reset()
 	r.delTable(b)

@@ -5,9 +5,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 )
 
-// program adds changes of the gate and block maps to b. Removals come first;
-// what replaces an element is removal and addition, which the kernel makes
-// visible at one instant.
+// program adds changes of the gate and block maps to b. Removals come first; an element is
+// replaced by its removal and its addition, which the kernel makes visible at one instant.
 func program(b *wire.Batch, table string, changes []change) {
 	gates := filter(changes, func(c change) bool { return c.from.gate != c.to.gate })
 	blocks := filter(changes, func(c change) bool { return c.from.block != c.to.block })
@@ -27,8 +26,7 @@ func program(b *wire.Batch, table string, changes []change) {
 		func(dst []byte, i int) []byte { return appendGate(dst, opened[i].inside, opened[i].to.gate) })
 }
 
-// filter returns the changes to keep: the list itself where that is all of it, as it is
-// mostly.
+// filter returns the changes to keep: the list itself if it keeps all, the usual case.
 func filter(changes []change, keep func(change) bool) []change {
 	n := 0
 	for _, c := range changes {
@@ -51,7 +49,7 @@ func filter(changes []change, keep func(change) bool) []change {
 	return kept
 }
 
-// wireBytes is the most a change takes in a batch.
+// wireBytes is the largest size of a change in a batch.
 func (c change) wireBytes() int {
 	if c.to == (cell{}) {
 		return 2 * removalBytes
@@ -59,7 +57,7 @@ func (c change) wireBytes() int {
 	return wholeBytes
 }
 
-// removalBytes is what the removal of an element takes, wholeBytes the replacement of
+// removalBytes is the size of one element's removal, wholeBytes that of the replacement of
 // both elements of an address.
 const (
 	removalBytes = 20

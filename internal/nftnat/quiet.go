@@ -15,24 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eventsNeeded are the bits of what must be told for the index of sessions to be
-// complete: the kernel's IPCT_NEW and IPCT_RELATED, which say that an entry began.
+// eventsNeeded are the bits of the events that a complete index of sessions needs: the
+// kernel's IPCT_NEW and IPCT_RELATED, which say that an entry began.
 const eventsNeeded = 1<<0 | 1<<1
 
-// quietPause is the time between two readings of all rules, at least.
+// quietPause is the least time between two readings of all rules.
 const quietPause = time.Second
 
-// quietWatch looks for rules, whosever they are, that make conntrack leave out events that
-// the index of sessions lives from. While there is one, the index proves nothing.
+// quietWatch looks for rules of any table that make conntrack leave out events that the index
+// of sessions needs. While there is one, the index proves nothing.
 //
-// A rule that is added tells that itself. So all rules are read only when rules went while
-// one masked, and when it is not known what others did; and nobody who programs waits for
-// it, since there may be tens of thousands that change all the time.
+// The notice of an added rule says whether it masks events. So all rules are read only when
+// rules were deleted while one masked, or when changes of others are unknown. Programming does
+// not wait for it, since there may be tens of thousands of rules that change all the time.
 type quietWatch struct {
 	ns    netns.Namespace
 	flows *conntrack.Table
 	log   *slog.Logger
-	due   chan struct{} // told that all rules are to be read
+	due   chan struct{} // signalled when all rules are to be read
 
 	mu    sync.Mutex
 	table string // of the rule that masks; "" for none
@@ -83,8 +83,8 @@ func (q *quietWatch) ask() {
 	}
 }
 
-// hear takes what notices told: the table of a new rule that masks events, whether rules
-// went, and whether others may have done anything else.
+// hear takes the news from notices: the table of a new rule that masks events, whether rules
+// were deleted, and whether others may have made any other change.
 func (q *quietWatch) hear(table string, went, anything bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -96,7 +96,7 @@ func (q *quietWatch) hear(table string, went, anything bool) {
 	}
 }
 
-// look reads all rules. That none was found is believed unless another look became
+// look reads all rules. If it finds none that masks, that counts only if no other look became
 // due meanwhile: a rule may have been added since.
 func (q *quietWatch) look(ctx context.Context) error {
 	table, err := q.read(ctx)
@@ -112,8 +112,8 @@ func (q *quietWatch) look(ctx context.Context) error {
 }
 
 // read returns the table of a rule that masks events: `ct event set` of nftables, or the
-// target CT of iptables-nft with --ctevents. It is "" for none. It has a connection of its
-// own, since those of one take turns.
+// target CT of iptables-nft with --ctevents; "" for none. It has a connection of its own,
+// since requests on one connection take turns.
 func (q *quietWatch) read(ctx context.Context) (table string, err error) {
 	conn, err := wire.Dial(q.ns.FD())
 	if err != nil {
@@ -128,7 +128,7 @@ func (q *quietWatch) read(ctx context.Context) (table string, err error) {
 	return table, err
 }
 
-// set takes the table whose rule leaves events out; "" for none.
+// set records the table with a rule that masks events; "" for none.
 func (q *quietWatch) set(table string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -175,8 +175,8 @@ func masksEvents(rule []byte) bool {
 	return false
 }
 
-// xtMasksEvents reads struct xt_ct_target_info: two numbers of 16 bits, and then the
-// events, which are 0 where the rule is not about them.
+// xtMasksEvents reads struct xt_ct_target_info: two numbers of 16 bits, and then the events,
+// which are 0 if the rule sets none.
 func xtMasksEvents(info []byte) bool {
 	const at = 4
 	if len(info) < at+4 {

@@ -15,7 +15,7 @@ import (
 
 // TestRulesOfOthersHoldUpNobody: while others change a large ruleset faster than it can be
 // read, the gates are programmed and a deleted table comes back at once. A rule that masks
-// conntrack events is told of all the same, and that it is gone once there is quiet.
+// conntrack events is logged all the same, and so is its removal once the changes stop.
 func TestRulesOfOthersHoldUpNobody(t *testing.T) {
 	lab := newLab(t)
 	var told logLines

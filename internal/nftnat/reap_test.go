@@ -41,9 +41,8 @@ func floodPorts(conn *net.UDPConn, to netip.Addr, first, ports int) (stop func()
 	return sync.OnceFunc(func() { done.Store(true); task.Wait(); _ = conn.Close() })
 }
 
-// TestCutUnderFlood_DEL04_I5 floods the gate from both sides while it closes: the
-// packets that were past it just then must not leave a session behind the
-// receipt.
+// TestCutUnderFlood_DEL04_I5 floods the gate from both sides while it closes: packets that
+// were just past it must not leave a session behind the receipt.
 func TestCutUnderFlood_DEL04_I5(t *testing.T) {
 	w := newWireTest(t)
 	run(t, w.Lab, "nft", `table ip inbound {

@@ -14,13 +14,13 @@ import (
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
-// RouteProtocol marks the routes that are ours (rtm_protocol; `ip route list
-// proto 93`). Nobody else is known to use the number.
+// RouteProtocol marks our routes (rtm_protocol; `ip route list proto 93`). No other program is
+// known to use the number.
 const RouteProtocol = 93
 
-// blackholes are the routes that swallow what the outside pools get unasked:
-// no answer, neither RST nor unreachable (RFC 5382 REQ-4, and no port scan
-// learns which blocks are in use).
+// blackholes are the routes that swallow unasked packets to the outside pools: they get no
+// answer, neither RST nor unreachable (RFC 5382 REQ-4), so that no port scan learns which
+// blocks are in use.
 type blackholes struct {
 	handle *netlink.Handle
 	log    *slog.Logger
@@ -40,8 +40,8 @@ func openBlackholes(ns netns.Namespace, log *slog.Logger) (*blackholes, error) {
 
 func (b *blackholes) close() { b.handle.Close() }
 
-// set makes the routes of the prefixes, then removes all others that are ours.
-// A prefix that somebody else routes keeps that route.
+// set makes the routes of the prefixes, then removes all others of ours. A prefix that another
+// program routes keeps that route.
 func (b *blackholes) set(prefixes []netip.Prefix) error {
 	want := make(map[netip.Prefix]bool, len(prefixes))
 	for _, p := range prefixes {
@@ -65,7 +65,7 @@ func (b *blackholes) set(prefixes []netip.Prefix) error {
 	return nil
 }
 
-// ours returns where the routes lead that are ours.
+// ours returns the destinations of our routes.
 func (b *blackholes) ours() ([]netip.Prefix, error) {
 	routes, err := b.list(&netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
@@ -97,8 +97,8 @@ func (b *blackholes) add(p netip.Prefix) error {
 	return nil
 }
 
-// restore makes those routes of the prefixes anew that somebody deleted. It
-// costs one attempt for each prefix, however many other routes there are.
+// restore makes missing routes of the prefixes anew. It costs one attempt for each prefix,
+// however many other routes there are.
 func (b *blackholes) restore(prefixes []netip.Prefix) error {
 	for _, p := range prefixes {
 		switch err := b.handle.RouteAdd(blackhole(p.Masked())); {
@@ -111,9 +111,9 @@ func (b *blackholes) restore(prefixes []netip.Prefix) error {
 	return nil
 }
 
-// list dumps the routes that match. On a busy router others change routes
-// meanwhile; what the dump has then is good enough after some attempts, for a
-// route of ours is not among those that come and go.
+// list dumps the routes that match. On a busy router others change routes meanwhile. After
+// some attempts an interrupted dump is good enough, because our routes are not among those
+// that come and go.
 func (b *blackholes) list(like *netlink.Route, filter uint64) ([]netlink.Route, error) {
 	const attempts = 5
 	var routes []netlink.Route
@@ -127,8 +127,8 @@ func (b *blackholes) list(like *netlink.Route, filter uint64) ([]netlink.Route, 
 	return routes, nil
 }
 
-// remove deletes our route to p. The kernel compares type and protocol, so
-// nobody else's is hit.
+// remove deletes our route to p. The kernel compares type and protocol, so it hits no route of
+// others.
 func (b *blackholes) remove(p netip.Prefix) error {
 	err := b.handle.RouteDel(blackhole(p))
 	if errors.Is(err, unix.ESRCH) {

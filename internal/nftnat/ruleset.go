@@ -54,7 +54,7 @@ type rule struct {
 	exprs   []expr.Any
 }
 
-// ruleset is everything in the table but the elements of gate and block.
+// ruleset is the whole table except the elements of gate and block.
 type ruleset struct {
 	table    string
 	sets     []set
@@ -96,22 +96,22 @@ func newChains() []chain {
 	}
 }
 
-// forwardRules let nothing pass without an open gate (I3), which looks both ways: it
-// leads from an inside interface out, and back to an inside interface. A packet of an
-// established flow costs four look-ups. An open gate returns and does not accept: what
-// goes from inside to inside has two gates to pass.
+// forwardRules let nothing pass without an open gate (I3). A gate leads both ways: from an
+// inside interface out, and back to an inside interface. A packet of an established flow costs
+// four look-ups. An open gate returns and does not accept: a packet from inside to inside has
+// two gates to pass.
 //
-// What comes from elsewhere and belongs to no flow of a subscriber's, nor to a mapping, is
-// dropped here, before conntrack confirms it: confirmed, it would hold the tuple of a flow
-// of the subscriber's, which would then go untranslated. So does what has an outside address
-// as its source already, which subscribers' packets get only behind these rules: sent from
-// each port of a block, it would leave the subscriber none towards that host. Other packets
-// that have nothing to do with subscribers pass, for the operator's own firewall, unless they
-// would open a network that is neither inside nor outside to hosts outside. No packet of a
-// subscriber's comes to those rules.
+// A packet from elsewhere that belongs to no flow of a subscriber, nor to a mapping, is
+// dropped here, before conntrack confirms it: confirmed, it would hold the tuple of a
+// subscriber's flow, which would then go untranslated. A packet that has an outside address as
+// its source already is dropped too, since subscribers' packets get theirs only behind these
+// rules: sent from each port of a block, such packets would leave the subscriber no port
+// towards that host. Other packets that have nothing to do with subscribers pass, for the
+// operator's own firewall, unless they would open a network that is neither inside nor outside
+// to hosts outside. No subscriber's packet reaches those rules.
 //
-// A draining subscriber keeps what conntrack has confirmed. Its state would not
-// do: a flow that was never answered, such as one-way UDP, stays new.
+// A draining subscriber keeps the flows that conntrack has confirmed. The state of a flow
+// would not do: one that was never answered, such as one-way UDP, stays new.
 func forwardRules(o Options) []rule {
 	inside := o.InsideInterfaces
 	rules := slices.Concat(
@@ -162,7 +162,7 @@ func forwardRules(o Options) []rule {
 	}...)
 }
 
-// onInside are the rules of a chain for what has an inside interface on one side: one
+// onInside returns the rules of a chain for packets with an inside interface on one side: one
 // for all interfaces that are named in full, and one for each beginning of a name.
 func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule {
 	rules := []rule{{chain, "", then(in(load, setInsideInterfaces), do)}}
@@ -174,19 +174,19 @@ func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule 
 	return rules
 }
 
-// natRules choose the outside address of new flows; a chain of type nat sees
-// no others. An inside packet is known by its source, or by its interface when
-// its prefix was retired: the chain of the forward hook has dropped those that have the one
-// without the other, and the machine's own have no interface. The guard sees every packet: a flow that conntrack
-// knew before its gate opened is never translated, and must not leave (DEL-05).
+// natRules choose the outside address of new flows; a chain of type nat sees no others. An
+// inside packet is recognised by its source, or by its interface when its prefix was retired:
+// the chain of the forward hook has dropped packets that have one without the other, and the
+// machine's own have no interface. The guard sees every packet: a flow that conntrack knew
+// before its gate opened is never translated, and must not leave (DEL-05).
 //
 // What a subscriber opens to the machine itself takes room in the conntrack table as well:
 // the chain of the input hook bounds that, and what hosts outside open, who may not do so
 // with a subscriber's address. It sees the first packet of a flow alone, before conntrack
 // confirms the flow.
 //
-// There is a rule for each protocol because nft, reading back what it listed,
-// takes ports in a map only after a match of one.
+// There is a rule for each protocol because nft, reading back its own listing, takes ports in
+// a map only after a match of a protocol.
 func natRules(inside []string) []rule {
 	toOutside := in(loadOutputName, setOutsideInterfaces)
 	fromInside := in(loadSource, setInsidePrefixes)

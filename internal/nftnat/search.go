@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// dumpLimit is how many elements of a map are dumped while nobody may program. That
-	// costs some 30 ms, and four times as much for twice as many: the kernel walks a set
+	// dumpLimit is the number of elements of a map that are dumped while the turn is held.
+	// That costs some 30 ms, and four times as much for twice as many: the kernel walks a set
 	// from its beginning for every 32 KiB of a dump.
 	dumpLimit = 20_000
 
@@ -23,7 +23,7 @@ const (
 	dumpInterval = 10 * time.Minute
 )
 
-// search is the search for elements at addresses that nobody named.
+// search is the state of the search for elements at unnamed addresses.
 type search struct {
 	begun  bool
 	ranges addrrange.Set // still to be asked about
@@ -34,9 +34,9 @@ type search struct {
 
 func (s *search) reset() { s.begun, s.ranges, s.dump = false, nil, false }
 
-// searchStep goes on with the search, which makes the shadow complete in the end, by up
-// to n addresses. It returns how many hold something. The search begins with a dump,
-// and that is all where the maps are small.
+// searchStep goes on with the search by up to n addresses; the end of the search makes the
+// shadow complete. It returns the number of addresses with elements. The search begins with a
+// dump, and ends with it where the maps are small.
 func (k *knownElements) searchStep(ctx context.Context, n int) (wrong int, err error) {
 	if !k.search.begun {
 		return 0, k.beginSearch(ctx)
@@ -77,7 +77,8 @@ func (k *knownElements) beginSearch(ctx context.Context) error {
 	return nil
 }
 
-// meet completes the shadow by what a dump found, which is looked at next.
+// meet completes the shadow by the addresses that a dump found; their elements are looked up
+// next.
 func (k *knownElements) meet(strangers []address) {
 	for _, inside := range strangers {
 		k.shadow.suspect(inside)
@@ -98,24 +99,24 @@ func (k *Kernel) dumpDue(ctx context.Context) (bool, error) {
 	return due, err
 }
 
-// searchByDump ends a search by a dump of whatever size. Others program meanwhile: what
-// they change is known, and all else the dump finds.
+// searchByDump ends a search by a dump of any size. Programming goes on meanwhile: its changes
+// are known, and the dump finds all other elements.
 func (k *Kernel) searchByDump(ctx context.Context) error {
 	strangers, _, err := k.known.dump(ctx, 0)
 	if err != nil {
 		return err
 	}
 	return k.inTurn(ctx, func() error {
-		if k.known.search.dump { // otherwise everything is in doubt again
+		if k.known.search.dump { // otherwise all cells are in doubt again
 			k.known.meet(strangers)
 		}
 		return nil
 	})
 }
 
-// dump lists the addresses of elements whose state is not known. It gives up behind so
-// many elements of a map, unless limit is 0; whole says that it saw all of both maps,
-// as they were at one time.
+// dump lists the addresses whose elements are not known. It gives up after limit elements of a
+// map, unless limit is 0; whole says that it read all of both maps, each as it was at one
+// time.
 func (k *knownElements) dump(ctx context.Context, limit int) (strangers []address, whole bool, err error) {
 	whole = true
 	for _, set := range []string{mapGate, mapBlock} {
@@ -154,10 +155,10 @@ func (k *knownElements) dumpMap(ctx context.Context, set string, limit int) (str
 	return strangers, whole, err
 }
 
-// dumpWhile yields what a dump of a map answers until yield returns false, and returns
-// whether it came whole.
+// dumpWhile yields the answers of a dump of a map until yield returns false, and returns
+// whether the dump came whole.
 func (k *knownElements) dumpWhile(ctx context.Context, set string, yield func(attrs []byte) bool) (whole bool, err error) {
-	conn, err := wire.Dial(k.ns.FD()) // the rest of a dump that is given up stays in it
+	conn, err := wire.Dial(k.ns.FD()) // the rest of an abandoned dump stays in it
 	if err != nil {
 		return false, err
 	}
@@ -168,8 +169,8 @@ func (k *knownElements) dumpWhile(ctx context.Context, set string, yield func(at
 	}, yield)
 }
 
-// keepInside notes which prefixes are inside, for reading sessions, and, for the search,
-// which ever were.
+// keepInside notes the inside prefixes, for reading sessions, and adds them to the former
+// ones, for the search.
 func (k *Kernel) keepInside(prefixes []netip.Prefix) {
 	prefixes = slices.Clone(prefixes)
 	k.inside.Store(&prefixes)

@@ -14,11 +14,10 @@ import (
 // section 3.1).
 type Session struct {
 	nat.Session
-	entry conntrack.Entry // that KillSession deletes
+	entry conntrack.Entry // deleted by KillSession
 }
 
-// sessionsOf is what a conntrack entry is to the subscribers in it: none, one,
-// or two.
+// sessionsOf returns the sessions of subscribers in a conntrack entry: none, one, or two.
 func sessionsOf(e conntrack.Entry, inside []netip.Prefix) []Session {
 	var sessions []Session
 	if contains(inside, e.Orig.Src) {
@@ -41,8 +40,8 @@ func newSession(e conntrack.Entry, d nat.Direction) Session {
 	}, e}
 }
 
-// ends reads the tuple whose source is the subscriber and the opposite one. A
-// query identifier is the source port of either.
+// ends reads the tuple whose source is the subscriber, and the opposite one. The query
+// identifier of ICMP is the source port of both.
 func ends(from, to conntrack.Tuple) (inside, outside, remote netip.AddrPort) {
 	outsidePort, remotePort := to.DstPort, from.DstPort
 	if from.Protocol == unix.IPPROTO_ICMP {

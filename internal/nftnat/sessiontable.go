@@ -13,21 +13,20 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// SessionTable is the sessions of subscribers, in the kernel's conntrack table. Its methods
-// may be called concurrently, and wait for nobody who programs.
+// SessionTable reads and deletes the sessions of subscribers in the kernel's conntrack table.
+// Its methods may be called concurrently, and do not wait for programming.
 type SessionTable struct {
 	flows  *conntrack.Table
 	inside atomic.Pointer[[]netip.Prefix]
 	log    *slog.Logger
 }
 
-// Reap deletes every conntrack entry that has one of the addresses in either
-// tuple, and returns when it is proved that none is left. Cut first: an open gate
-// lets new ones begin. Packets that were past the gate at the cut are waited for,
-// some 10 ms for the whole call.
+// Reap deletes every conntrack entry that has one of the addresses in either tuple, and
+// returns when it is proved that none is left. Cut first: an open gate lets new ones begin.
+// Reap waits for packets that were past the gate at the cut, some 10 ms for the whole call.
 //
-// An address whose entries kept coming back, such as those of its own packets to
-// this machine, which pass no gate, gets no receipt: Reap it again.
+// An address whose entries keep coming back gets no receipt: Reap it again. Such are the
+// entries of its packets to this machine, which pass no gate.
 func (t *SessionTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	outcomes, err := t.flows.Delete(ctx, inside)
 	var back *conntrack.RemainingError
@@ -53,8 +52,7 @@ func proofOf(p nat.Proof) nat.Proof {
 	return nat.ProofTable
 }
 
-// Sessions yields the sessions of all subscribers as they stand in the kernel,
-// until yield returns an error.
+// Sessions yields the kernel's sessions of all subscribers, until yield returns an error.
 func (t *SessionTable) Sessions(ctx context.Context, yield func(Session) error) error {
 	inside := *t.inside.Load()
 	return t.flows.Dump(ctx, func(e conntrack.Entry) error {
@@ -62,12 +60,12 @@ func (t *SessionTable) Sessions(ctx context.Context, yield func(Session) error) 
 	})
 }
 
-// fewBits is the length of the largest prefix whose addresses are asked for one by one:
-// 256 of them take less time than a dump of 1,000 entries.
+// fewBits is the length of the largest prefix whose addresses are requested one by one: 256 of
+// them take less time than a dump of 1,000 entries.
 const fewBits = 24
 
-// SessionsOf is Sessions for the inside addresses of a prefix: of a /24 or less at the
-// cost of their own sessions. One that is not IPv4 has none.
+// SessionsOf is Sessions for the inside addresses of a prefix; for a /24 or less it costs only
+// their own sessions. A prefix that is not IPv4 has none.
 func (t *SessionTable) SessionsOf(ctx context.Context, inside netip.Prefix, yield func(Session) error) error {
 	if !inside.IsValid() || !inside.Addr().Is4() {
 		return ctx.Err()
@@ -109,44 +107,44 @@ func yieldSessions(e conntrack.Entry, inside []netip.Prefix, yield func(Session)
 	return nil
 }
 
-// SessionCount is how many conntrack entries an inside address has. It costs
-// one look into the index.
+// SessionCount returns the number of conntrack entries of an inside address. It costs one look
+// into the index.
 func (t *SessionTable) SessionCount(inside netip.Addr) int { return t.flows.Count(inside) }
 
-// SessionTotal is how many conntrack entries all inside addresses have.
+// SessionTotal returns the number of conntrack entries of all inside addresses.
 func (t *SessionTable) SessionTotal() int { return t.flows.Total() }
 
-// IndexStats says how well the index of sessions follows the kernel.
+// IndexStats returns counts of the index's deviations from the kernel.
 func (t *SessionTable) IndexStats() IndexStats {
 	s := t.flows.Stats()
 	return IndexStats{Overruns: s.Overruns, Missed: s.Missed, Stale: s.Stale, Passes: s.Passes}
 }
 
-// Idlers returns those of a few addresses that have no session, by the kernel's word:
-// zero in SessionCount is a hint, which may come from what was not told. It ends
-// sessions that have timed out: the kernel may do so, and tell, only a minute later, and
-// it never tells of sessions that began while nobody listened. Who is not returned
-// may have none either; ask again in a second.
+// Idlers returns those of a few addresses that have no session in the kernel: a SessionCount
+// of zero is a hint, since events may be missing. It ends sessions that have timed out: the
+// kernel may do so, and send the event, only a minute later, and it sends none for sessions
+// that began without a listener. An address that is not returned may have no session either;
+// ask again in a second.
 func (t *SessionTable) Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) {
 	return t.flows.Idlers(ctx, inside)
 }
 
-// Idle tells each inside address whose last session just ended. It needs Run.
+// Idle sends each inside address whose last session just ended. It needs Run.
 func (t *SessionTable) Idle() <-chan netip.Addr { return t.flows.Idle() }
 
 // Ready is closed when the index of sessions was built. It needs Run.
 func (t *SessionTable) Ready() <-chan struct{} { return t.flows.Ready() }
 
-// KillSession deletes the conntrack entry of a session that Sessions yielded.
-// That it ended meanwhile is no error.
+// KillSession deletes the conntrack entry of a session that Sessions yielded. It is no error
+// if the session has ended meanwhile.
 func (t *SessionTable) KillSession(ctx context.Context, s Session) error {
 	return t.flows.DeleteEntry(ctx, s.entry)
 }
 
-// IndexStats count, since the start, what happened to the index of sessions.
+// IndexStats count, since the start, deviations of the index of sessions.
 type IndexStats struct {
 	Overruns uint64 // times the kernel dropped events for want of buffer
-	Missed   uint64 // entries that an audit found and that no event had told
+	Missed   uint64 // entries that an audit found and no event announced
 	Stale    uint64 // entries that an audit found to have ended without an event
 	Passes   uint64 // walks through the whole table, because the index could not prove
 }

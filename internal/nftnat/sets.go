@@ -30,7 +30,7 @@ const orderNone, orderHost, orderBig = 0, 1, 2
 // verdictType is NFT_DATA_VERDICT: the type of a map's values.
 const verdictType = 0xffffff00
 
-// shape is what of a set cannot be changed without deleting it.
+// shape is the part of a set that cannot be changed without deleting it.
 type shape struct {
 	flags    uint32
 	keyType  uint32 // nft's number of the type, for printing
@@ -39,14 +39,14 @@ type shape struct {
 	dataLen  uint32
 }
 
-// A set or map of the table. The members of gate and block are not listed, and those of
-// ungated are made by packets.
+// A set or map of the table. The members of gate and block are not listed, and packets make
+// those of ungated.
 type set struct {
 	name string
 	shape
 	userdata []byte        // tells nft how to print
 	timeout  time.Duration // of elements that the packets make; 0 for none
-	size     uint32        // how many elements there may be; 0 for no limit
+	size     uint32        // largest number of elements; 0 for no limit
 	members  []member
 }
 
@@ -111,7 +111,7 @@ func interfaceSet(name string, interfaces []string) set {
 	}
 	for _, i := range interfaces {
 		if strings.HasSuffix(i, anySuffix) {
-			continue // nft cannot print a set that holds such; it has a rule of its own
+			continue // nft cannot print a set that holds such a name; it has a rule of its own
 		}
 		key := make([]byte, interfaceLen)
 		copy(key, i)
@@ -138,7 +138,7 @@ func addressMembers(list []netip.Addr) []member {
 	return members
 }
 
-// byteOrders is the user-data that says how keys, and values if any, are stored.
+// byteOrders is the user-data with the byte orders of keys and, of a map, values.
 func byteOrders(orders ...uint32) []byte {
 	var b []byte
 	for i, o := range orders {
@@ -147,13 +147,13 @@ func byteOrders(orders ...uint32) []byte {
 	return b
 }
 
-// intervalData adds that the values are ranges; nft cannot print them otherwise.
+// intervalData adds that the values are ranges; without it nft cannot print them.
 func intervalData(b []byte) []byte {
 	return userdata.AppendUint32(b, userdata.NFTNL_UDATA_SET_DATA_INTERVAL, 1)
 }
 
-// appendSet appends what NFT_MSG_NEWSET says of the set. The kernel wants an
-// identifier, which nothing refers to.
+// appendSet appends the attributes of NFT_MSG_NEWSET. The kernel wants an identifier, though
+// nothing refers to it.
 func (s set) appendSet(dst []byte, table string) []byte {
 	dst = appendSetName(dst, table, s.name)
 	dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_FLAGS, s.flags)
@@ -181,8 +181,8 @@ func appendSetName(dst []byte, table, name string) []byte {
 	return nlmsg.AppendString(dst, unix.NFTA_SET_NAME, name)
 }
 
-// parseShape reads the attributes of a set as the kernel tells them. How long it
-// makes a verdict is its own affair.
+// parseShape reads the attributes of a set from the kernel. It ignores the length that the
+// kernel gives a verdict.
 func parseShape(attrs []byte) shape {
 	s := shape{
 		flags:    nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_FLAGS)),

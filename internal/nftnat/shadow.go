@@ -12,11 +12,11 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// shadow is what the gate and block maps are known to hold. Only who has the turn to
+// shadow holds the known elements of the gate and block maps. Only the holder of the turn to
 // program changes it; it may be read at any time.
 //
-// An address without a cell holds nothing, if the shadow is complete, and is unknown
-// otherwise. A cell that is not sure is what stood there when it was last looked at.
+// An address without a cell has no elements if the shadow is complete, and is unknown
+// otherwise. A cell that is not sure is the state at the last look-up.
 type shadow struct {
 	mu       sync.RWMutex
 	cells    addrtable.Table[held]
@@ -26,13 +26,13 @@ type shadow struct {
 	complete bool
 }
 
-// held is 12 octets, for there is one for each subscriber.
+// held is 12 octets long, for there is one for each subscriber.
 type held struct {
 	cell
 	sure bool
 }
 
-// at returns what an address holds, as far as is known.
+// at returns the known cell of an address.
 func (s *shadow) at(inside address) cell {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -51,8 +51,8 @@ func (s *shadow) entryAt(inside netip.Addr) (nat.Entry, bool) {
 	return h.entry(inside.As4()), true
 }
 
-// entriesFrom lists up to n entries from an address on, and returns where to go on: the
-// zero address at the end.
+// entriesFrom lists up to n entries from an address on, and returns the address to go on with:
+// the zero address at the end.
 func (s *shadow) entriesFrom(from netip.Addr, n int) (entries []nat.Entry, next netip.Addr) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -69,36 +69,36 @@ func (s *shadow) entriesFrom(from netip.Addr, n int) (entries []nat.Entry, next 
 	return entries, netip.Addr{}
 }
 
-// len is how many addresses have a cell.
+// len returns the number of addresses with a cell.
 func (s *shadow) len() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.cells.Len()
 }
 
-// sizes is how many elements of each map the cells have.
+// sizes returns the numbers of elements of each map in the cells.
 func (s *shadow) sizes() (gates, blocks int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.gates, s.blocks
 }
 
-// doubts is how many cells are not sure.
+// doubts returns the number of cells that are not sure.
 func (s *shadow) doubts() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.unsure
 }
 
-// exact reports whether the shadow is what stands, everywhere.
+// exact reports whether the shadow has all elements of the kernel, and knows each for sure.
 func (s *shadow) exact() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.complete && s.unsure == 0
 }
 
-// unsureOf appends to dst those of the addresses of which it is not known what they
-// hold. One that is not IPv4 holds nothing.
+// unsureOf appends to dst those of the addresses whose elements are not known. An address that
+// is not IPv4 has none.
 func (s *shadow) unsureOf(dst []address, list []netip.Addr) []address {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -116,7 +116,7 @@ func (s *shadow) unsureOf(dst []address, list []netip.Addr) []address {
 	return dst
 }
 
-// sure reports whether it is known what an address holds.
+// sure reports whether the elements of an address are known.
 func (s *shadow) sure(inside address) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -146,11 +146,10 @@ func (s *shadow) unknownIn(ranges addrrange.Set, n int) (list []address, rest ad
 	return list, nil
 }
 
-// nextCells lists up to n addresses with a cell from an address on, only those that are
-// not sure unless all are wanted, and returns where to go on: the zero address at the
-// end.
+// nextCells lists up to n addresses with a cell, from an address on: only unsure ones, unless
+// all is set. It returns the address to go on with, the zero address at the end.
 func (s *shadow) nextCells(from netip.Addr, n int, all bool) (list []address, next netip.Addr) {
-	const walked = 100_000 // cells a call passes at most
+	const walked = 100_000 // the most cells that one call passes
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	passed := 0
@@ -165,7 +164,7 @@ func (s *shadow) nextCells(from netip.Addr, n int, all bool) (list []address, ne
 	return list, netip.Addr{}
 }
 
-// set records what is sure to stand at an address.
+// set records the elements that an address has for sure.
 func (s *shadow) set(inside address, c cell) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -218,7 +217,7 @@ func (s *shadow) suspect(inside address) {
 	}
 }
 
-// suspectAll makes everything unsure.
+// suspectAll makes all cells unsure.
 func (s *shadow) suspectAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -235,14 +234,14 @@ func (s *shadow) setComplete(complete bool) {
 	s.complete = complete
 }
 
-// reset makes the shadow that of empty maps, or of unknown ones.
+// reset makes the shadow empty: complete for empty maps, not complete for unknown ones.
 func (s *shadow) reset(complete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cells, s.gates, s.blocks, s.unsure, s.complete = addrtable.Table[held]{}, 0, 0, 0, complete
 }
 
-// agrees reports whether maps of so many elements hold nothing but what is known.
+// agrees reports whether maps of these sizes hold only known elements.
 func (s *shadow) agrees(gates, blocks int) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -255,9 +254,9 @@ type change struct {
 	from, to cell
 }
 
-// diff lists what has to change so that each inside address is as the entries say; of
-// several for one address the last counts. Cuts come first, and each part is in order
-// of inside address.
+// diff lists the changes that make each inside address as the entries say; of several entries
+// for one address the last counts. Cuts come first, and each part is in order of inside
+// address.
 func (s *shadow) diff(entries []nat.Entry) ([]change, error) {
 	changes, err := wanted(entries)
 	if err != nil {
@@ -294,7 +293,7 @@ func (s *shadow) apply(changes []change) {
 // wanted checks entries and turns them into changes, one for each address, in order.
 func wanted(entries []nat.Entry) ([]change, error) {
 	changes := make([]change, len(entries))
-	inOrder := true // each address behind the one before, as it is most of the time
+	inOrder := true // each address behind the one before: the usual case
 	for i := range entries {
 		c, err := cellOf(&entries[i])
 		if err != nil {
@@ -306,8 +305,8 @@ func wanted(entries []nat.Entry) ([]change, error) {
 	if inOrder {
 		return changes, nil
 	}
-	// Numbers of address and place are sorted instead of changes: that is stable, and of 300
-	// changes takes 9 us instead of 58.
+	// Numbers of address and place are sorted instead of changes: that is stable, and takes 9
+	// us instead of 58 for 300 changes.
 	places := make([]uint64, len(changes))
 	for i := range changes {
 		places[i] = uint64(changes[i].inside.number())<<32 | uint64(i)
@@ -332,7 +331,7 @@ func check(entries []nat.Entry) error {
 	return nil
 }
 
-// cellOf checks an entry, and returns its element.
+// cellOf checks an entry, and returns its cell.
 func cellOf(e *nat.Entry) (cell, error) {
 	switch {
 	case !e.Inside.Is4():
@@ -349,7 +348,7 @@ func cellOf(e *nat.Entry) (cell, error) {
 	return cell{e.Gate, block{e.Outside.As4(), uint16(e.First), uint16(e.Last)}}, nil
 }
 
-// fillAt lists the changes that make the cells of some addresses out of nothing.
+// fillAt lists the changes that make the cells of some addresses in empty maps.
 func (s *shadow) fillAt(list []netip.Addr) []change {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -362,9 +361,9 @@ func (s *shadow) fillAt(list []netip.Addr) []change {
 	return made
 }
 
-// fillFrom appends to dst the changes that make cells out of nothing, those of the
-// addresses that are wanted, in order from an address on and as many as fit a limit of
-// bytes. It returns where to go on: the zero address at the end.
+// fillFrom appends to dst the changes that make cells in empty maps, of the addresses for
+// which who returns true: in order from an address on, and as many as fit a limit of bytes. It
+// returns the address to go on with, the zero address at the end.
 func (s *shadow) fillFrom(dst []change, from netip.Addr, who func(netip.Addr) bool, limit int) ([]change, netip.Addr) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -382,7 +381,7 @@ func (s *shadow) fillFrom(dst []change, from netip.Addr, who func(netip.Addr) bo
 	return dst, netip.Addr{}
 }
 
-// settled records that the cells are all that stands.
+// settled records that the cells are all elements of the kernel, and sure.
 func (s *shadow) settled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

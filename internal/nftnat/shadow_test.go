@@ -84,7 +84,7 @@ func TestNoElementBehindTheLastAddress(t *testing.T) {
 	}
 }
 
-// FuzzElements checks that what was appended is read back, and that parsers
+// FuzzElements checks that appended elements are read back, and that parsers
 // take any bytes.
 func FuzzElements(f *testing.F) {
 	f.Add([]byte{}, uint32(0x64400001), uint32(0xc6336401), uint16(1024), uint16(1535), true)

@@ -8,8 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// warnOfSurroundings tells of what is not as the operator may think it is. All works
-// without it, or will once it is mended.
+// warnOfSurroundings logs missing interfaces and settings. NAT works without them, or will
+// once they are there.
 func (k *Kernel) warnOfSurroundings() {
 	for _, name := range slices.Concat(k.options.InsideInterfaces, k.options.OutsideInterfaces) {
 		if missing, err := k.routes.lacksLink(name); err == nil && missing {
@@ -22,8 +22,8 @@ func (k *Kernel) warnOfSurroundings() {
 	}
 }
 
-// lacksLink reports whether there is no interface of a name, or, for the beginning of a name,
-// none that begins so.
+// lacksLink reports whether no interface has the name or, for the beginning of a name, whether
+// the name of none begins with it.
 func (b *blackholes) lacksLink(name string) (bool, error) {
 	begin, ok := strings.CutSuffix(name, anySuffix)
 	if !ok {

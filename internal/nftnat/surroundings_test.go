@@ -9,9 +9,9 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// TestWarnsOfSurroundings: an interface that does not exist is named at the start, and
-// so is accounting of conntrack that is off; what is in order is not. The beginning of a name
-// stands for any interface whose name begins so.
+// TestWarnsOfSurroundings: a start names an interface that does not exist, and conntrack
+// accounting that is off, and nothing that is in order. The beginning of a name stands for any
+// interface whose name begins so.
 func TestWarnsOfSurroundings(t *testing.T) {
 	t.Parallel()
 	lab := newLab(t)

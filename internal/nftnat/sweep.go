@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sweepWhenDue deletes, each time the table was put right, the conntrack entries that
-// began while nothing translated. Where others use conntrack too, it confirms such a
-// flow as it is, and the flow would be dropped for as long as its ends try.
+// sweepWhenDue deletes, each time the table was put right, the conntrack entries that began
+// while nothing translated. Where others use conntrack too, it confirms such a flow
+// untranslated, and the flow would be dropped for as long as its ends try.
 func (k *Kernel) sweepWhenDue(ctx context.Context) error {
 	for {
 		select {
@@ -35,10 +35,10 @@ func (k *Kernel) askSweep() {
 	}
 }
 
-// sweepUntranslated deletes the entries of flows between inside and outside of which the
-// inside address is not translated, whoever began them, or was translated by others into an
-// address of no pool, and returns how many there were. It walks the conntrack table, once
-// what was under way has come through.
+// sweepUntranslated deletes the entries of flows between inside and outside, begun from either
+// side, whose inside address is not translated, or was translated by others into an address of
+// no pool. It returns their number. It waits until packets in flight are through, then walks
+// the conntrack table.
 func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error) {
 	if err := cpubarrier.Wait(ctx); err != nil {
 		return 0, err
@@ -50,7 +50,7 @@ func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error)
 	if err := k.lock(ctx); err != nil {
 		return 0, err
 	}
-	outside := k.options.OutsidePrefixes // is replaced as a whole
+	outside := k.options.OutsidePrefixes // only replaced as a whole
 	k.unlock()
 	inside := *k.inside.Load()
 	var found []conntrack.Entry
@@ -70,9 +70,9 @@ func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error)
 	return deleted, err
 }
 
-// untranslated reports whether an entry is of a subscriber's flow that the table lets
-// nobody begin, and keeps the subscriber from beginning that flow anew. An entry whose
-// other end is the machine itself, as of a redirected one, is none.
+// untranslated reports whether an entry belongs to a subscriber's flow that the table would
+// not let begin, and that keeps the subscriber from beginning it anew. An entry whose other
+// end is the machine itself, such as that of a redirected flow, is none.
 func untranslated(e conntrack.Entry, inside, outside []netip.Prefix, local map[netip.Addr]bool) bool {
 	incoming := contains(inside, e.Orig.Dst) && e.Reply.Src == e.Orig.Dst
 	switch {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcMessage is struct tcmsg: what a message of traffic control is about.
+// tcMessage is struct tcmsg: the object of a message of traffic control.
 type tcMessage struct{ index, handle, parent, info uint32 }
 
 const tcMessageLen = 20
@@ -22,7 +22,7 @@ func (m tcMessage) append(dst []byte) []byte {
 	return dst
 }
 
-// parseTC reads what a message is about, and the kind of qdisc or filter.
+// parseTC reads the object of a message, and the kind of qdisc or filter.
 func parseTC(m netlink.Message) (at tcMessage, kind string) {
 	if len(m.Data) < tcMessageLen {
 		return tcMessage{}, ""
@@ -81,7 +81,7 @@ func programOf(m netlink.Message) (program []byte) {
 	return program
 }
 
-// execute sends a message that changes something and waits for the kernel's verdict.
+// execute sends a message that changes something and waits for the kernel's acknowledgement.
 func (b *barrier) execute(typ netlink.HeaderType, flags netlink.HeaderFlags, at tcMessage, kind string, options func(*netlink.AttributeEncoder) error) error {
 	e := netlink.NewAttributeEncoder()
 	e.String(tcaKind, kind)

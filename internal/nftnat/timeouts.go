@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A policy is a conntrack timeout object. Its name tells its values: objects
-// cannot be changed, and flows keep the one they began with.
+// A policy is a conntrack timeout object. Its name contains its values: objects cannot be
+// changed, and flows keep the one they began with.
 //
-// There is none of ICMP, see icmpTimeout.
+// ICMP has none, see icmpTimeout.
 type policy struct {
 	name     string
 	protocol uint8
@@ -54,7 +54,7 @@ func newPolicy(kind string, protocol uint8, values []time.Duration, naming ...ti
 	return p
 }
 
-// appendObject appends what NFT_MSG_NEWOBJ says of the policy.
+// appendObject appends the attributes of NFT_MSG_NEWOBJ.
 func (p policy) appendObject(dst []byte, table string) []byte {
 	dst = appendObjectName(dst, table, p.name)
 	data := len(dst)

@@ -12,9 +12,9 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// TestTimeouts_NAT05_NAT17_NAT18_NAT19_NAT22 takes one flow of each protocol
-// through its states and looks with conntrack at when it would expire. Defaults
-// of the kernel are 30, 120, 432000, 60, 30 and 10 seconds.
+// TestTimeouts_NAT05_NAT17_NAT18_NAT19_NAT22 takes one flow of each protocol through its
+// states and reads from conntrack when it would expire. Defaults of the kernel are 30, 120,
+// 432000, 60, 30 and 10 seconds.
 func TestTimeouts_NAT05_NAT17_NAT18_NAT19_NAT22(t *testing.T) {
 	w := newWireTest(t)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))
@@ -62,7 +62,7 @@ func TestTimeouts_NAT05_NAT17_NAT18_NAT19_NAT22(t *testing.T) {
 	if _, err := w.Subscriber.AskTCP(ctx, netip.AddrPortFrom(alice, 5003), w.echo.Addr()); err != nil {
 		t.Fatal(err)
 	}
-	w.wantExpiry(t, "tcp 5003", testTimeouts.TCPTransitory) // whichever way it is closing
+	w.wantExpiry(t, "tcp 5003", testTimeouts.TCPTransitory) // closing in either way
 }
 
 // TestTimeoutsOfLaterFlows changes the timeouts while flows stand.
@@ -138,8 +138,8 @@ func TestOldPoliciesAreBounded(t *testing.T) {
 	}
 }
 
-// wantExpiry waits for the conntrack entry with the words, the first of which
-// is its protocol, and for its time left to be just below what is wanted.
+// wantExpiry waits for the conntrack entry with the words, the first of which is its protocol,
+// and for its time left to be just below want.
 func (w wireTest) wantExpiry(t *testing.T, words string, want time.Duration) {
 	t.Helper()
 	protocol, rest, _ := strings.Cut(words, " ")

@@ -19,7 +19,7 @@ type wireTest struct {
 	*netlab.Lab
 	*Kernel
 	echo    *netlab.Echo
-	capture *netlab.Capture // what the internet sees
+	capture *netlab.Capture // on the link to the internet
 }
 
 func newWireTest(t *testing.T) wireTest {
@@ -90,8 +90,8 @@ func (w wireTest) send(t *testing.T, inside netip.AddrPort) {
 	}
 }
 
-// dropped waits until the counter of the drop with the comment, in a chain,
-// counted some packet: what was sent has arrived at the CGN and went no further.
+// dropped waits until the counter of the drop with the comment, in a chain, is not zero: the
+// packet has arrived at the CGN and went no further.
 func (w wireTest) dropped(t *testing.T, chain, comment string) {
 	t.Helper()
 	eventually(t, func() error {
@@ -146,7 +146,7 @@ func TestPacketsBeforeStart_DEL05_DEL06_I3(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the packet of before has not left: %v", err)
 	}
-	w.Kernel = openKernel(t, labOptions(lab)) // one that runs would end the flow
+	w.Kernel = openKernel(t, labOptions(lab)) // a running one would end the flow
 	w.capture.Clear()
 	t.Run("gate closed", func(t *testing.T) {
 		w.send(t, from)
@@ -269,8 +269,8 @@ func TestInboundSessionIsReapedAndCounted_DEL02(t *testing.T) {
 	w.wantConntrack(t, alice, 0)
 }
 
-// TestDrainingKeepsWhatStands_DEL11 has a flow that was never answered, too: it
-// is new to conntrack for all its life.
+// TestDrainingKeepsWhatStands_DEL11 also has a flow without any answer: it is new to conntrack
+// for all its life.
 func TestDrainingKeepsWhatStands_DEL11(t *testing.T) {
 	w := newWireTest(t)
 	e := blockOf(alice, nat.GateOpen, 0)
@@ -354,8 +354,8 @@ func sendRaw(t *testing.T, w wireTest, protocol int) {
 	}
 }
 
-// TestUnsolicitedPacketsGetNoAnswer_NAT16 knocks at the pool: at a port in a
-// block and at one of nobody's.
+// TestUnsolicitedPacketsGetNoAnswer_NAT16 probes the pool: at a port in a block, and at a port
+// of no block.
 func TestUnsolicitedPacketsGetNoAnswer_NAT16(t *testing.T) {
 	w := newWireTest(t)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))

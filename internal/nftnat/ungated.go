@@ -8,25 +8,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What one inside address without an open gate may begin to the machine itself is the
-// ungatedShare-th part of what all of them may, and as much at once as in ungatedBurst
-// seconds. So one that floods is met before it takes what others need.
+// Limits of one inside address without an open gate, for new flows to the machine itself: the
+// ungatedShare-th part of the rate of all such addresses together, and as many at once as in
+// ungatedBurst seconds. So a flood from one address is dropped before it takes the share of
+// others.
 const (
 	ungatedShare = 50
 	ungatedBurst = 10
 )
 
-// ungatedKept is how long an address is counted after its last new flow, and ungatedMost of
-// how many addresses at a time: 10 MB. More of them share what is left.
+// ungatedKept is the time for which an address is counted after its last new flow, and
+// ungatedMost the number of addresses counted at a time: 10 MB. Beyond it, addresses share the
+// rate of all.
 const (
 	ungatedKept = 10 * time.Second
 	ungatedMost = 1 << 16
 )
 
 // ungatedRules bound the flows a second that inside addresses without an open gate begin to
-// the machine itself: they pass no gate, and whoever can make up sources would fill the
-// conntrack table, and its events the buffer of whoever proves removals. Who is online is not
-// counted. A draining subscriber is, since its gate lets in nothing new.
+// the machine itself: these pass no gate, and a sender with made-up sources would fill the
+// conntrack table, and with its events the buffer of the index that proves removals. Online
+// subscribers are not counted. A draining one is, since its gate lets in nothing new.
 func ungatedRules(o Options) []rule {
 	if o.MaxUngated == 0 {
 		return nil
@@ -63,7 +65,7 @@ func above(rate, burst uint64) expr.Any {
 	return &expr.Limit{Type: expr.LimitTypePkts, Rate: rate, Unit: expr.LimitTimeSecond, Burst: uint32(burst), Over: true}
 }
 
-// ungatedSet is what the kernel counts addresses in. Its elements are the kernel's own.
+// ungatedSet is the set in which the kernel counts addresses. The kernel makes its elements.
 var ungatedSet = set{
 	name: setUngated,
 	shape: shape{

@@ -39,7 +39,7 @@ func (u *ungatedTest) entries(t *testing.T, source string) int {
 
 // TestUngatedSessionsAreBounded_I10 floods the machine itself from addresses without an open
 // gate. One of them, and all of them together, get no more conntrack entries than their
-// bounds; meanwhile others of them get theirs, and whoever is online is not counted.
+// bounds; meanwhile other addresses get theirs, and online subscribers are not counted.
 func TestUngatedSessionsAreBounded_I10(t *testing.T) {
 	lab := newLab(t)
 	o := labOptions(lab)
@@ -134,8 +134,8 @@ func TestUngatedUnbounded(t *testing.T) {
 	}
 }
 
-// TestUngatedCountsAreNobodysChange: what the kernel counts is not taken for others' doing,
-// by a later start neither; and nft loads what it saved of it.
+// TestUngatedCountsAreNobodysChange: the kernel's counts are not taken for changes of others,
+// nor by a later start; and nft loads the listing that it saved of them.
 func TestUngatedCountsAreNobodysChange(t *testing.T) {
 	lab := newLab(t)
 	var told logLines

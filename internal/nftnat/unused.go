@@ -5,10 +5,10 @@ import (
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 )
 
-// A table that was made and never programmed carries an empty set, the mark. A later
-// start tells by it that no port was in use, nor is in quarantine, whatever the database
-// knows. The mark goes with the first elements, and never returns; a table of an
-// earlier version has none.
+// A table that was made and never programmed carries an empty set, the mark. It tells a later
+// start that no port was in use, nor is in quarantine, even if the database has no memory. The
+// mark goes with the first elements, and never returns; a table of an earlier version has
+// none.
 
 // unusedMark is the mark: a set that no rule refers to.
 var unusedMark = set{

@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// The verification looks at each element again though nobody told of a change: a kernel
-// or a sessiond may have a bug. In a second it looks at as many addresses as it takes to
-// be through in verifyRound, but at most at verifyMost, which is 1 % of a core: a
-// million take 17 minutes. What is in doubt, and addresses that nobody named, it looks at
-// ten times as fast: at a million elements after 100 s at most, at a /10 in 7 minutes.
+// The verification looks up each element again even without a notice of a change: a kernel or
+// a sessiond may have a bug. In a second it looks up as many addresses as a whole round in
+// verifyRound needs, but at most verifyMost, which is 1 % of a core: a million take 17
+// minutes. Cells in doubt and unnamed addresses are looked up ten times as fast: at a million
+// elements after 100 s at most, at a /10 in 7 minutes.
 const (
 	verifyRound = time.Minute
 	verifyMost  = lookChunk
 	doubtMost   = 10 * lookChunk
 
-	// searchInterval is how often a kernel that does not count elements is asked for all
-	// addresses of the inside prefixes. Maps that are small enough for a dump are
-	// dumped after every round.
+	// searchInterval is the time between two searches through all addresses of the inside
+	// prefixes, on a kernel that does not count elements. Maps that are small enough for a
+	// dump are dumped after every round.
 	searchInterval = time.Hour
 )
 
-// verify is one second's part of the verification. It is left out while a start looks at
-// everything: that would wait for it.
+// verify is one second's part of the verification. It does nothing while a start learns all
+// elements, which would have to wait for it.
 func (k *Kernel) verify(ctx context.Context) error {
 	if k.learning.Swap(false) {
 		return nil
@@ -49,8 +49,8 @@ func (k *Kernel) verify(ctx context.Context) error {
 	return err
 }
 
-// verifyStep looks at the next elements of a shadow that should be exact, and whether
-// the kernel counts as many.
+// verifyStep looks up the next elements of a shadow that should be exact, and compares the
+// kernel's counts.
 func (k *knownElements) verifyStep(ctx context.Context) (wrong int, err error) {
 	share := min(verifyMost, 1+k.shadow.len()/int(verifyRound/watchInterval))
 	list, next := k.shadow.nextCells(k.verified, share, true)
@@ -68,7 +68,7 @@ func (k *knownElements) verifyStep(ctx context.Context) (wrong int, err error) {
 	}
 	if !size.known {
 		if !next.IsValid() && (k.shadow.len() <= dumpLimit || time.Since(k.search.ended) >= searchInterval) {
-			k.shadow.setComplete(false) // nothing else tells of strangers
+			k.shadow.setComplete(false) // nothing else announces strangers
 			k.search.reset()
 		}
 		return wrong, nil
@@ -77,7 +77,7 @@ func (k *knownElements) verifyStep(ctx context.Context) (wrong int, err error) {
 		k.miscounted = 0
 		return wrong, nil
 	}
-	if k.miscounted++; k.miscounted > 1 { // at first others' commit may be under way
+	if k.miscounted++; k.miscounted > 1 { // at first a commit of others may be under way
 		k.miscounted = 0
 		k.doubt("the kernel counts other numbers of elements")
 	}

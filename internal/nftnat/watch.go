@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// watchInterval bounds how long a route that others deleted stays away, and how long
-	// it takes to try again what failed.
+	// watchInterval bounds the time until a deleted route is made anew, and until a failed
+	// operation is tried again.
 	watchInterval = time.Second
 
-	// settleInterval is how often the table is read whatever the notices say.
+	// settleInterval is the time between two readings of the table without a notice.
 	settleInterval = 30 * time.Second
 )
 
-// watch looks after the table and the routes until ctx ends.
+// watch keeps the table and the routes as wanted until ctx ends.
 func (k *Kernel) watch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.listen(ctx) })
@@ -35,8 +35,8 @@ func (k *Kernel) watch(ctx context.Context) error {
 	return g.Wait()
 }
 
-// listen puts the table right as soon as others touch it. `nft flush ruleset` is what a
-// restart of the distribution's nftables service does.
+// listen puts the table right as soon as others touch it, such as by `nft flush ruleset` in a
+// restart of the distribution's nftables service.
 func (k *Kernel) listen(ctx context.Context) error {
 	for {
 		if err := k.notices.Wait(ctx); err != nil {
@@ -82,8 +82,8 @@ func (k *Kernel) report(ctx context.Context, err error) {
 	}
 }
 
-// check makes routes anew that are gone, and puts the table right if that failed before,
-// or whatever is known of it.
+// check makes missing routes anew, and puts the table right if that failed before, or in any
+// case if whatever is set.
 func (k *Kernel) check(ctx context.Context, whatever bool) error {
 	if err := k.lock(ctx); err != nil {
 		return err

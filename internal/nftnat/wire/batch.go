@@ -11,7 +11,7 @@ const family = unix.NFPROTO_IPV4 // of every table here: "ip"
 // Command is an nf_tables message type, NFT_MSG_*.
 type Command uint8
 
-// The commands that batches and dumps are made of.
+// The commands of batches and dumps.
 const (
 	NewTable    Command = unix.NFT_MSG_NEWTABLE
 	GetTable    Command = unix.NFT_MSG_GETTABLE
@@ -53,7 +53,7 @@ type Batch struct {
 	messages []message
 }
 
-// Empty says whether there is nothing to commit.
+// Empty reports whether there is nothing to commit.
 func (b *Batch) Empty() bool { return len(b.messages) == 0 }
 
 // Size is the number of bytes the batch takes on the wire, its frame included.

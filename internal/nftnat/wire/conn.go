@@ -23,7 +23,7 @@ const (
 	dumpAttempts  = 20
 )
 
-// ErrInterrupted says that others kept changing what was being dumped.
+// ErrInterrupted says that others changed the list during every attempt to dump it.
 var ErrInterrupted = errors.New("dump was interrupted by changes each time")
 
 // Conn is a socket to nf_tables of one network namespace. Its methods may be
@@ -134,8 +134,8 @@ func (c *Conn) verdictLocked(b *Batch, first uint32) error {
 	return errors.Join(errs...)
 }
 
-// Get sends one request that is no batch and yields the attributes of each
-// answer. The bytes are valid only until yield returns.
+// Get sends one request outside of a batch and yields the attributes of each answer. The bytes
+// are valid only until yield returns.
 func (c *Conn) Get(ctx context.Context, cmd Command, body func(dst []byte) []byte, yield func(attrs []byte)) error {
 	return c.request(ctx, cmd, unix.NLM_F_ACK, body, all(yield))
 }
@@ -190,7 +190,7 @@ func (c *Conn) request(ctx context.Context, cmd Command, flags uint16, body func
 	return c.answersLocked(yield)
 }
 
-// all yields everything.
+// all is yield for a caller that wants every answer.
 func all(yield func([]byte)) func([]byte) bool {
 	return func(attrs []byte) bool {
 		yield(attrs)
@@ -198,9 +198,8 @@ func all(yield func([]byte)) func([]byte) bool {
 	}
 }
 
-// answersLocked reads the answers to the last request up to their end, or until yield
-// returns false. It reads on, and yields on, after an interruption, so that nothing stays
-// in the socket.
+// answersLocked reads the answers to the last request up to their end, or until yield returns
+// false. After an interruption it reads and yields on, so that nothing stays in the socket.
 func (c *Conn) answersLocked(yield func([]byte) bool) error {
 	var result error
 	for done := false; !done; {

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Error is the kernel's refusal of one operation. Errors.Is sees its Errno.
+// Error is the kernel's refusal of one operation. errors.Is matches its Errno.
 type Error struct {
 	Op     Op
 	Errno  unix.Errno

@@ -17,25 +17,25 @@ import (
 	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
-// noticeBuffer is room for the notices of some 30,000 elements that others change.
+// noticeBuffer has room for the notices of some 30,000 elements that others change.
 const noticeBuffer = 16 << 20
 
-// A Notice is one change that somebody else's transaction made.
+// A Notice is one change of a transaction of others.
 type Notice struct {
 	Command Command
 	Family  uint8
 	Attrs   []byte // valid only until the next one
 }
 
-// Table is the name of the table it is about. Every command's first attribute is
-// that, but for a new generation's.
+// Table returns the name of the notice's table. It is the first attribute of every command
+// except that of a new generation.
 func (n Notice) Table() string { return nlmsg.String(nlmsg.Attr(n.Attrs, unix.NFTA_TABLE_NAME)) }
 
-// A Listener hears of the transactions of others. The kernel queues the notices of a
-// transaction before it returns to who made it, and drops those of one connection for
-// this one.
+// A Listener receives the notices of others' transactions. The kernel queues the notices of a
+// transaction before the committing call returns, and drops those of one connection for this
+// Listener.
 //
-// While anybody listens, a transaction costs the kernel some 8 kB of memory for each
+// While any socket listens, a transaction costs the kernel some 8 kB of memory for each
 // element until it is committed, and twice the time: see Deafen.
 type Listener struct {
 	nl   *netlink.Conn
@@ -45,7 +45,7 @@ type Listener struct {
 }
 
 // Listen opens a Listener in the namespace that netns is a descriptor of; 0 means the
-// process's own. It does not hear what own commits.
+// process's own. It does not receive the notices of own's commits.
 func Listen(netns int, own *Conn) (*Listener, error) {
 	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
 	if err != nil {
@@ -75,8 +75,8 @@ func (l *Listener) setUp(own uint32) (err error) {
 	return l.Hear()
 }
 
-// notBy lets pass what others sent: all messages of a datagram are of one transaction,
-// and nlmsghdr has its sender's port in the host's byte order.
+// notBy lets notices of others pass: all messages of a datagram are of one transaction, and
+// nlmsghdr has its sender's port in the host's byte order.
 func notBy(port uint32) []bpf.Instruction {
 	var probe [2]byte
 	binary.NativeEndian.PutUint16(probe[:], 1)
@@ -94,11 +94,11 @@ func notBy(port uint32) []bpf.Instruction {
 // Hear begins to listen, as after Listen.
 func (l *Listener) Hear() error { return l.nl.JoinGroup(unix.NFNLGRP_NFTABLES) }
 
-// Deafen stops listening until Hear: for a large transaction of one's own. What others
-// do meanwhile is not told, nor that it is not.
+// Deafen stops listening until Hear: for a large transaction of the caller's own. Changes of
+// others meanwhile are not announced, and the gap is not either.
 func (l *Listener) Deafen() error { return l.nl.LeaveGroup(unix.NFNLGRP_NFTABLES) }
 
-// Drain yields the notices that are there, and reports whether some were lost.
+// Drain yields the queued notices, and reports whether some were lost.
 func (l *Listener) Drain(yield func(Notice)) (lost bool, err error) {
 	for {
 		n, err := l.receive(0)
@@ -139,7 +139,7 @@ func (l *Listener) Wait(ctx context.Context) error {
 	err := l.raw.Read(func(fd uintptr) bool {
 		var one [1]byte
 		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if errors.Is(err, unix.ENOBUFS) { // told once
+		if errors.Is(err, unix.ENOBUFS) { // the kernel reports it once
 			l.lost.Store(true)
 		}
 		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)

@@ -17,21 +17,21 @@ const (
 	answerBytes  = 4 << 10 // of the receive buffer that one answer takes at most, the kernel's overhead included
 	answerRoom   = 1 << 10 // an element of ours with the longest table name
 	answersRead  = 128     // datagrams a system call
-	maxDeaf      = 10      // sends in a row that got no answer
+	maxDeaf      = 10      // sends in a row without an answer
 )
 
 // ErrNoAnswer says that the receive buffer is too small for any answer.
 var ErrNoAnswer = errors.New("nf_tables answers get lost")
 
-// Lookup asks a set for n elements by their keys, and yields what stands: the number
-// of the key and the attributes of its element, which are valid only until yield
-// returns. A key that is not in the set, or whose set is not there, is passed over. It
-// costs some 3 us a key, whether it is there or not, however large the set.
+// Lookup asks a set for n elements by their keys, and yields each present one: the number of
+// the key and the attributes of the element, which are valid only until yield returns. A key
+// that is not in the set, or whose set does not exist, is passed over. A key costs some 3 us,
+// present or not, in a set of any size.
 //
-// key appends the i-th key as an element's attributes. Every key is a message of its
-// own, many in one send: of one with several the kernel answers none behind the first
-// that is missing. Every answer is a datagram that the kernel puts into the receive
-// buffer or drops, so what was not answered is asked again, fewer at once.
+// key appends the i-th key as an element's attributes. Every key is a message of its own, many
+// in one send: of one with several keys the kernel answers none behind the first that is
+// missing. Every answer is a datagram that the kernel puts into the receive buffer or drops,
+// so unanswered keys are asked again, fewer at once.
 func (c *Conn) Lookup(ctx context.Context, table, set string, n int, key func(dst []byte, i int) []byte, yield func(i int, attrs []byte)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -68,10 +68,10 @@ func appendQuestion(dst []byte, table, set string, i int, key func([]byte, int) 
 	return nlmsg.EndNested(nlmsg.EndNested(dst, start), list)
 }
 
-// question is what a Lookup still has to ask.
+// question is the state of one Lookup.
 type question struct {
 	n    int
-	next int   // the first that was never asked
+	next int   // the first key not asked yet
 	lost []int // asked, and not answered
 
 	body  func(dst []byte, i int) []byte
@@ -93,7 +93,7 @@ func (q *question) take(max int) []int {
 	return q.asked
 }
 
-// askLocked asks some keys and returns how many got an answer.
+// askLocked asks for some keys and returns the number of answers.
 func (c *Conn) askLocked(q *question) (answered int, err error) {
 	q.buf = q.buf[:0]
 	first := c.sequence + 1
@@ -111,7 +111,7 @@ func (c *Conn) askLocked(q *question) (answered int, err error) {
 		n, errno := c.receiveAllLocked()
 		switch {
 		case errors.Is(errno, unix.ENOBUFS):
-			continue // some answers were dropped; those that were not come next
+			continue // the kernel dropped some answers; their keys come next
 		case errors.Is(errno, unix.EAGAIN):
 			c.adaptLocked(q, answered)
 			return answered, nil
@@ -128,7 +128,7 @@ func (c *Conn) askLocked(q *question) (answered int, err error) {
 	}
 }
 
-// adaptLocked notes what got no answer, and asks fewer at once if there was any.
+// adaptLocked notes the keys without an answer, and asks for fewer at once if there are any.
 func (c *Conn) adaptLocked(q *question, answered int) {
 	if answered == len(q.asked) {
 		return
@@ -141,7 +141,7 @@ func (c *Conn) adaptLocked(q *question, answered int) {
 	}
 }
 
-// answers takes the answers in a datagram. The first one to a question counts.
+// answers reads the answers in a datagram. Only the first answer to a key counts.
 func (q *question) answers(datagram []byte, first uint32) (taken int, err error) {
 	for m := range nlmsg.Messages(datagram) {
 		at := int(int32(m.Seq - first))
@@ -167,8 +167,8 @@ func (q *question) answers(datagram []byte, first uint32) (taken int, err error)
 	return taken, nil
 }
 
-// receiveAllLocked takes datagrams that are there, and waits for none: the kernel
-// answers before the send returns.
+// receiveAllLocked receives the queued datagrams and does not wait: the kernel answers before
+// the send returns.
 func (c *Conn) receiveAllLocked() (n int, err error) {
 	var errno unix.Errno
 	if err := c.raw.Control(func(fd uintptr) { n, errno = c.answers.Receive(fd) }); err != nil {
