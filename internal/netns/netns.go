@@ -12,17 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is where ip-netns(8) keeps named namespaces.
+// Dir is the directory in which ip-netns(8) keeps named namespaces.
 const Dir = "/run/netns"
 
-// ErrReplaced says that the name of a namespace is that of another one by now.
+// ErrReplaced says that another namespace has the name by now.
 var ErrReplaced = errors.New("was deleted and made anew")
 
 // current is the namespace of the calling thread.
 const current = "/proc/thread-self/ns/net"
 
-// Path returns the file of a namespace: of the process's own for "", of one in Dir for a
-// name, and what has a slash is a path already.
+// Path returns the file of a namespace: the process's own for "", one in Dir for a name, and
+// the text itself if it has a slash.
 func Path(name string) string {
 	switch {
 	case name == "":
@@ -66,9 +66,9 @@ func (n Namespace) Close() error {
 	return n.file.Close()
 }
 
-// Check returns an error if the namespace has lost its name: ErrReplaced where another
-// one has it. Others may delete a namespace and make another one by its name. It stays as
-// long as it is open here, and nobody else can reach it.
+// Check returns an error if the namespace has lost its name: ErrReplaced if another one has
+// it, since others may delete a namespace and make another one of its name. The open namespace
+// exists as long as it is open here, and other processes cannot reach it.
 func (n Namespace) Check() error {
 	if n.file == nil {
 		return nil
@@ -87,9 +87,9 @@ func (n Namespace) Check() error {
 	return nil
 }
 
-// Do calls fn on a thread that is in the namespace meanwhile, and returns its error. What
-// fn opens, such as sockets and files below /proc/sys, belongs to the namespace ever
-// after. To enter one other than the process's own needs CAP_SYS_ADMIN.
+// Do calls fn on a thread inside the namespace, and returns its error. Sockets that fn opens,
+// and files below /proc/sys, belong to the namespace from then on. Entering a namespace other
+// than the process's own needs CAP_SYS_ADMIN.
 func (n Namespace) Do(fn func() error) error {
 	if n.file == nil {
 		return fn()
@@ -99,7 +99,8 @@ func (n Namespace) Do(fn func() error) error {
 	return <-result
 }
 
-// visit is Do on a goroutine of its own. A thread that cannot return ends with it.
+// visit is Do on a goroutine of its own. A thread that cannot return to its namespace ends
+// with the goroutine.
 func (n Namespace) visit(fn func() error) error {
 	runtime.LockOSThread()
 	home, err := os.Open(current)

@@ -46,7 +46,7 @@ func TestNoSuchNamespace(t *testing.T) {
 	}
 }
 
-// TestDo: what is opened within stays in the namespace, and no thread does.
+// TestDo: fn runs inside the namespace, and no thread stays there.
 func TestDo(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	name, path := conntracktest.Namespace(t)
@@ -87,7 +87,7 @@ func TestDo(t *testing.T) {
 	}
 }
 
-// TestCheck deletes a namespace, and makes another one by its name.
+// TestCheck deletes a namespace, and makes another one of its name.
 func TestCheck(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	name, _ := conntracktest.Namespace(t)
