@@ -14,8 +14,8 @@ const (
 	maxAttr    = math.MaxUint16 // an attribute's length is 16 bits wide
 )
 
-// NextAttr splits the first attribute off b. Its type comes without flags. It is false
-// where there is none, or where its length is not possible.
+// NextAttr splits the first attribute off b. Its type comes without flags. ok is false if
+// there is none, or if its length is impossible.
 func NextAttr(b []byte) (typ uint16, value, rest []byte, ok bool) {
 	if len(b) < attrHeader {
 		return 0, nil, nil, false
@@ -28,8 +28,8 @@ func NextAttr(b []byte) (typ uint16, value, rest []byte, ok bool) {
 	return typ, b[attrHeader:size], b[min(aligned(size), len(b)):], true
 }
 
-// Attrs yields type, without flags, and value of each attribute in b. It ends at the first
-// one that does not fit.
+// Attrs yields type, without flags, and value of each attribute in b, up to the first one that
+// does not fit.
 func Attrs(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for {
@@ -105,7 +105,7 @@ func AppendUint32(dst []byte, typ uint16, v uint32) []byte {
 	return binary.BigEndian.AppendUint32(appendHeader(dst, typ, 4), v)
 }
 
-// BeginNested appends the header of an attribute that holds others. EndNested, given the
+// BeginNested appends the header of an attribute that contains others. EndNested, given the
 // length that dst had before, completes it.
 func BeginNested(dst []byte, typ uint16) []byte {
 	return appendHeader(dst, typ|unix.NLA_F_NESTED, 0)
@@ -133,5 +133,5 @@ func pad(b []byte) []byte {
 	return b
 }
 
-// aligned rounds up to where the next message or attribute begins.
+// aligned rounds up to the offset of the next message or attribute.
 func aligned(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }

@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrTruncated says that a datagram was longer than the room for it.
+// ErrTruncated says that a datagram was longer than the buffer for it.
 var ErrTruncated = errors.New("netlink datagram is cut short")
 
-// Send hands one datagram to the kernel, which carries out the requests in it before it
-// returns.
+// Send sends one datagram to the kernel, which carries out its requests before it returns.
 func Send(raw syscall.RawConn, b []byte) error {
 	var err error
 	if werr := raw.Write(func(fd uintptr) bool {
@@ -45,7 +44,7 @@ func Receive(raw syscall.RawConn, into []byte) (int, error) {
 	return n, nil
 }
 
-// Datagrams is room for the datagrams that one system call receives.
+// Datagrams is a buffer for the datagrams that one system call receives.
 type Datagrams struct {
 	headers []unix.Mmsghdr
 	vectors []unix.Iovec
@@ -53,7 +52,7 @@ type Datagrams struct {
 	size    int
 }
 
-// NewDatagrams returns room for n datagrams of size octets at most.
+// NewDatagrams returns a buffer for n datagrams of size octets at most.
 func NewDatagrams(n, size int) *Datagrams {
 	d := &Datagrams{
 		headers: make([]unix.Mmsghdr, n), vectors: make([]unix.Iovec, n), room: make([]byte, n*size), size: size,
@@ -67,9 +66,9 @@ func NewDatagrams(n, size int) *Datagrams {
 	return d
 }
 
-// Receive fetches the datagrams that wait at a socket, as many as there is room for, and
-// returns their number. It waits for none: unix.EAGAIN says that there is none.
-// unix.ENOBUFS says that the kernel dropped some, and comes before those that wait.
+// Receive receives the datagrams queued at a socket, as many as fit, and returns their number.
+// It does not wait: unix.EAGAIN means an empty queue. unix.ENOBUFS means that the kernel
+// dropped some, and comes before the queued ones.
 func (d *Datagrams) Receive(fd uintptr) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&d.headers[0])),
@@ -84,8 +83,8 @@ func (d *Datagrams) Receive(fd uintptr) (int, unix.Errno) {
 	}
 }
 
-// At returns the i-th datagram of the last Receive, until the next one; nil for one that
-// was cut short.
+// At returns the i-th datagram of the last Receive, until the next one; nil for a datagram
+// that was cut short.
 func (d *Datagrams) At(i int) []byte {
 	if d.headers[i].Hdr.Flags&unix.MSG_TRUNC != 0 {
 		return nil

@@ -40,8 +40,8 @@ func TestAttributesAreReadBack(t *testing.T) {
 	}
 }
 
-// FuzzAttrs checks that any bytes are taken, and that what is read of them and
-// written again is read the same.
+// FuzzAttrs checks that any bytes are accepted, and that attributes read, written and read
+// again are the same.
 func FuzzAttrs(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{8, 0, 1, 128, 4, 0, 1, 0})
@@ -99,7 +99,7 @@ func TestAttributeThatIsTooLong(t *testing.T) {
 	nlmsg.EndNested(nlmsg.AppendAttr(nlmsg.BeginNested(nil, 1), 2, make([]byte, 1<<16)), 0)
 }
 
-// refusal is how the kernel refuses the message numbered 8, in its own words.
+// refusal is the kernel's refusal of the message numbered 8, with a text.
 func refusal() []byte {
 	b := nlmsg.Begin(nil, unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS, 8)
 	b = binary.NativeEndian.AppendUint32(b, uint32(1<<32-int64(unix.ENOENT)))
@@ -133,8 +133,8 @@ func TestMessagesAreReadBack(t *testing.T) {
 	}
 }
 
-// FuzzMessages checks that any bytes are taken, and that what is read of them and written
-// again is read the same.
+// FuzzMessages checks that any bytes are accepted, and that messages read, written and read
+// again are the same.
 func FuzzMessages(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(refusal())
