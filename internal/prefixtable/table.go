@@ -1,4 +1,4 @@
-// Package prefixtable finds the longest prefix that holds an address.
+// Package prefixtable finds the longest prefix that contains an address.
 package prefixtable
 
 import (
@@ -6,20 +6,20 @@ import (
 	"slices"
 )
 
-// A Table has a T for each of some prefixes of IPv4 and IPv6. Its zero value is empty.
+// A Table maps prefixes of IPv4 and IPv6 to values. Its zero value is empty.
 //
-// A look-up is one map access for each prefix length in use, mostly one or two of them:
-// 25 ns each (BenchmarkLookup). Where there are dozens of lengths a trie, such as
-// github.com/gaissmai/bart, is faster.
+// A look-up is one map access for each prefix length in use, usually one or two of them: 25 ns
+// each (BenchmarkLookup). With dozens of lengths a trie, such as github.com/gaissmai/bart, is
+// faster.
 //
-// A Table may be read concurrently while nobody puts.
+// A Table may be read concurrently, but not during a Put.
 type Table[T any] struct {
 	lengths []int // in use, longest first
 	values  map[netip.Prefix]T
 }
 
-// Put makes v the T of a prefix, whose bits behind its length do not count. An IPv4-mapped
-// IPv6 prefix is the IPv4 one. An invalid prefix is put nowhere.
+// Put sets the value of a prefix; its bits behind its length do not count. An IPv4-mapped IPv6
+// prefix is the IPv4 one. An invalid prefix is ignored.
 func (t *Table[T]) Put(p netip.Prefix, v T) {
 	if p = canonical(p); !p.IsValid() {
 		return
@@ -33,14 +33,14 @@ func (t *Table[T]) Put(p netip.Prefix, v T) {
 	}
 }
 
-// At returns the T of a prefix, and whether it has one.
+// At returns the value of a prefix, and whether it has one.
 func (t *Table[T]) At(p netip.Prefix) (T, bool) {
 	v, ok := t.values[canonical(p)]
 	return v, ok
 }
 
-// Lookup returns the T of the longest prefix that holds an address, and whether there is
-// one. An IPv4-mapped IPv6 address is the IPv4 one.
+// Lookup returns the value of the longest prefix that contains an address, and whether there
+// is one. An IPv4-mapped IPv6 address is the IPv4 one.
 func (t *Table[T]) Lookup(a netip.Addr) (T, bool) {
 	a = a.Unmap()
 	for _, bits := range t.lengths {

@@ -76,8 +76,8 @@ func TestMappedAddresses(t *testing.T) {
 	}
 }
 
-// BenchmarkLookup is a look-up by the number of prefix lengths in use, in the shortest of
-// them.
+// BenchmarkLookup measures a look-up by the number of prefix lengths in use, in the shortest
+// of them.
 func BenchmarkLookup(b *testing.B) {
 	for _, lengths := range []int{1, 2, 4, 8} {
 		b.Run(fmt.Sprint("lengths=", lengths), func(b *testing.B) {
