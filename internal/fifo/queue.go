@@ -3,13 +3,13 @@ package fifo
 
 import "slices"
 
-// A Queue allocates only to get longer than it ever was. Its zero value is empty.
+// A Queue allocates only when it becomes longer than ever before. Its zero value is empty.
 type Queue[T any] struct {
 	items []T // from items[head] on
 	head  int
 }
 
-// From returns a queue of items, which it takes over.
+// From returns a queue of items, and owns the slice from then on.
 func From[T any](items []T) Queue[T] { return Queue[T]{items: items} }
 
 // Len returns the number of items.
@@ -20,7 +20,7 @@ func (q *Queue[T]) All() []T { return q.items[q.head:] }
 
 // Push puts an item at the end.
 func (q *Queue[T]) Push(x T) {
-	if q.head > len(q.items)/2 { // more dead than alive: move to the front instead of growing
+	if q.head > len(q.items)/2 { // mostly removed items: move to the front instead of growing
 		q.settle()
 	}
 	q.items = append(q.items, x)
@@ -40,12 +40,12 @@ func (q *Queue[T]) Front() *T { return &q.items[q.head] }
 func (q *Queue[T]) Pop() T {
 	var zero T
 	x := q.items[q.head]
-	q.items[q.head] = zero // lets go of what it points to
+	q.items[q.head] = zero // releases its pointers to the garbage collector
 	q.head++
 	return x
 }
 
-// DeleteFunc removes the items for which del is true.
+// DeleteFunc removes the items for which del returns true.
 func (q *Queue[T]) DeleteFunc(del func(T) bool) {
 	q.settle()
 	q.items = slices.DeleteFunc(q.items, del)
