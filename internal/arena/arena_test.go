@@ -41,7 +41,7 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
-// BenchmarkAt is the access to values in a row.
+// BenchmarkAt measures the access to values in a row.
 func BenchmarkAt(b *testing.B) {
 	a := arena.New[[5]uint64](12)
 	for range 1 << 16 {
