@@ -187,10 +187,9 @@ func (c *Claimant) set(ctx context.Context, group, was string) (bool, error) {
 	return true, nil
 }
 
-// dead reports whether the owner is known to be dead: it worked in the namespace
-// that we work in, and shows no sign of life there. The place is that of one boot
-// of one machine, so the sign is looked for where it would be. A stranger could take it only
-// once it was given back.
+// dead reports whether the owner is known to be dead: it had the namespace of this daemon, and
+// no process has its name there. The place identifies one boot of one machine, so the name
+// would be in this namespace. A stranger can take it only after the owner's end.
 func (c *Claimant) dead(line string) bool {
 	var o owner
 	if json.Unmarshal([]byte(line), &o) != nil || o.Instance == "" || o.Place == "" || o.Place != c.self.Place {

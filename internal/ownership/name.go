@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A name is an abstract unix socket: it belongs to a network namespace, one process
-// at a time has it, and the kernel takes it back in the moment the process ends,
-// however it ends (unix(7)). Nobody answers at it.
+// A name is an abstract unix socket: it belongs to a network namespace, one process at a time
+// has it, and the kernel frees it at the moment the process ends, for any reason (unix(7)).
+// The process accepts no connection at it.
 type name struct {
 	text string
 	fd   int
@@ -21,7 +21,7 @@ type name struct {
 
 // A takenError identifies the process that has a name.
 type takenError struct {
-	pid uint32 // 0: a process that this one cannot see, such as one in another container
+	pid uint32 // 0: a process invisible to this one, such as one in another container
 	uid uint32
 }
 
@@ -32,9 +32,9 @@ func (e *takenError) Error() string {
 	return fmt.Sprintf("process %d of user %d", e.pid, e.uid)
 }
 
-// stranger reports whether no sessiond has the name: it is that of a user who is neither
-// root nor ours, in a process that may not program the kernel. Of a process that cannot be
-// seen nothing is known; the one who took the name and is gone left it to others.
+// stranger reports whether the process with the name is no sessiond: its user is neither root
+// nor ours, and it may not program the kernel. Of an invisible process that is unknown; a
+// process that has ended has freed the name.
 func (e *takenError) stranger() bool {
 	if e.pid == 0 || e.uid == 0 || int(e.uid) == os.Geteuid() {
 		return false
@@ -43,8 +43,9 @@ func (e *takenError) stranger() bool {
 	return err != nil || !administers(string(status), e.uid)
 }
 
-// administers reports whether the status of a process (proc_pid_status(5)) tells of a user
-// with CAP_NET_ADMIN. One who became somebody else, as by sudo, has that of another.
+// administers reports whether the status of a process (proc_pid_status(5)) shows
+// CAP_NET_ADMIN, and uid as its only user: a process that changed its user, as by sudo, has
+// other rights than uid.
 func administers(status string, uid uint32) bool {
 	var users, capable bool
 	for line := range strings.Lines(status) {
@@ -86,8 +87,8 @@ func takeName(namespace, text string) (*name, error) {
 	return n, err
 }
 
-// waiting bounds the connections that wait at the name. Further askers learn
-// only that it is taken, not by which process.
+// waiting bounds the queue of connections at the name. Later askers learn only that it is
+// taken, not by which process.
 const waiting = 128
 
 func bindName(text string) (*name, error) {
@@ -108,7 +109,7 @@ func bindName(text string) (*name, error) {
 	if taken, err := askName(text); taken != nil || err != nil {
 		return nil, errors.Join(errOf(taken), err)
 	}
-	return nil, &takenError{} // it was given up in between; the next attempt gets it
+	return nil, &takenError{} // its owner gave it up in between; the next attempt gets it
 }
 
 func errOf(e *takenError) error {
@@ -118,7 +119,7 @@ func errOf(e *takenError) error {
 	return e
 }
 
-// whoHas returns the process that has a name in a namespace, nil for none.
+// whoHas returns the process with a name in a namespace, nil for none.
 func whoHas(namespace, text string) (taken *takenError, err error) {
 	err = within(namespace, func() (err error) {
 		taken, err = askName(text)

@@ -22,8 +22,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// Environment variables that make the test binary a process which holds something until it
-// is killed: a table, given as NAMESPACE/TABLE, or a name, as nobody.
+// Environment variables that make the test binary a process that holds something until it is
+// killed: a table, given as NAMESPACE/TABLE, or a name, as the user nobody.
 const (
 	holder   = "SESSIOND_TEST_HOLD"
 	squatter = "SESSIOND_TEST_SQUAT"
@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// hold says that something is held, and goes on holding it.
+// hold reports success, and keeps the process running.
 func hold(err error) {
 	if err != nil {
 		fmt.Println(err)
@@ -62,7 +62,7 @@ func startHolder(t *testing.T, namespace, table string) *exec.Cmd {
 	return startWith(t, holder+"="+namespace+"/"+table)
 }
 
-// startSquatter starts a process of a user who may nothing, which holds a name.
+// startSquatter starts a process of a user without privileges, which holds a name.
 func startSquatter(t *testing.T, text string) *exec.Cmd {
 	t.Helper()
 	return startWith(t, squatter+"="+text)
@@ -125,9 +125,9 @@ func TestTableHasOneProcess_I7(t *testing.T) {
 	}
 }
 
-// TestStrangersLockNothing: any user of the machine can take the name of a table, and of a
-// daemon that was killed. That keeps no daemon from the table, nor from its groups; and of
-// daemons one has the table, whatever strangers hold and give back.
+// TestStrangersLockNothing_I10: any user of the machine can take the name of a table, and of a
+// killed daemon. That keeps no daemon from the table, nor from its groups; and only one daemon
+// has the table, though strangers take and free names.
 func TestStrangersLockNothing_I10(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	t.Parallel()
@@ -157,8 +157,8 @@ func TestStrangersLockNothing_I10(t *testing.T) {
 	startHolder(t, "", table)
 }
 
-// TestStrangerIsNoSignOfLife: who takes the name of an instance that was killed does not
-// keep its groups from the next one.
+// TestStrangerIsNoSignOfLife_I10: a stranger that takes the name of a killed instance does not
+// keep the next daemon from its groups.
 func TestStrangerIsNoSignOfLife_I10(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	w := newWorld(t)
@@ -194,7 +194,7 @@ func TestAdministers(t *testing.T) {
 	}
 }
 
-// TestManyAskers: who has a name is told even after more asked than are waited for.
+// TestManyAskers: the owner of a name is found even with a full queue of connections.
 func TestManyAskers(t *testing.T) {
 	t.Parallel()
 	table := tableName()

@@ -19,8 +19,8 @@ type Table struct{ name *name }
 // stop it flushes first, after a kill it frees its memory first.
 const handover = 5 * time.Second
 
-// LockTable locks a table, before any part of it is read or changed. It fails
-// if another process keeps the lock.
+// LockTable locks a table, before any part of it is read or changed. It fails if another
+// process has the lock for longer than handover.
 func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 	ctx, cancel := context.WithTimeout(ctx, handover)
 	defer cancel()
@@ -39,9 +39,10 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 	}
 }
 
-// takeTable takes the name of a table. Any user of the machine can take that first, and
-// would keep every daemon from the table: where a stranger has it, another name that
-// begins so, and that nobody could foresee, does as well. So all of those are looked at.
+// takeTable takes the name of a table. Any user of the machine can take that name first, and
+// would keep every daemon from the table. So where a stranger has it, takeTable takes another
+// name with the same beginning and a random end, which nobody can foresee; and it looks for
+// daemons under all names with that beginning.
 func takeTable(namespace, text string) (n *name, err error) {
 	err = within(namespace, func() error {
 		taken := (*takenError)(nil)
@@ -59,8 +60,8 @@ func takeTable(namespace, text string) (n *name, err error) {
 	return n, err
 }
 
-// othersWith returns a *takenError for a daemon that has a name which is text or follows
-// it, but not own.
+// othersWith returns a *takenError for a daemon whose name is text, or begins with text and a
+// slash; own does not count.
 func othersWith(text, own string) error {
 	for _, other := range namesWith(text) {
 		if other == own || other != text && !strings.HasPrefix(other, text+"/") {
