@@ -22,15 +22,16 @@ const (
 // readWithin bounds the time of reading a fifo whose other end is silent.
 const readWithin = 2 * time.Second
 
-// readFile reads at most one octet more than the most that a file may have. It does not wait
-// for writers: a reload that waited would be the last one.
+// readFile reads at most one octet more than most, so that a caller can tell a file that is
+// too long. It does not wait for the writer of a fifo: a reload that waited would block all
+// later ones.
 func readFile(file string, most int64) ([]byte, error) {
 	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	_ = f.SetReadDeadline(time.Now().Add(readWithin)) // only a fifo takes one
+	_ = f.SetReadDeadline(time.Now().Add(readWithin)) // only a fifo supports deadlines
 	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
@@ -45,8 +46,7 @@ type collection struct {
 	column, keys int
 }
 
-// checkBounds reports the first bound that is exceeded, and returns whether
-// none is.
+// checkBounds reports the first bound that is exceeded, and returns whether all are kept.
 func (r *report) checkBounds(tokens token.Tokens) bool {
 	var b bounds
 	for _, t := range tokens {
@@ -83,8 +83,7 @@ func (b *bounds) take(t *token.Token) string {
 	return ""
 }
 
-// enter returns the block collection at the column, and closes those further
-// in.
+// enter returns the block collection at the column, and closes those further in.
 func (b *bounds) enter(column int) *collection {
 	for len(b.open) > 0 && b.open[len(b.open)-1].column > column {
 		b.open = b.open[:len(b.open)-1]

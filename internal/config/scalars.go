@@ -77,8 +77,7 @@ func (v value) positive(to *int) {
 	}
 }
 
-// largestCount is the largest number of what is counted: the index of sessions counts in 32
-// bits.
+// largestCount is the largest configurable count: the index of sessions counts in 32 bits.
 const largestCount = math.MaxInt32
 
 // natural reads a whole number of at least 0.
@@ -142,7 +141,7 @@ func (v value) duration(to *time.Duration, least time.Duration) bool {
 	return false
 }
 
-// maximum refuses a timer that is longer than most, and reports whether it is not.
+// maximum refuses a timer longer than most, and reports whether d is within it.
 func (v value) maximum(d, most time.Duration) bool {
 	if d > most {
 		v.errorf("%v is too long; write at most %v", d, most)
