@@ -9,14 +9,13 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// debt tracks replies that a connection's peer asked for and has not taken.
-// gRPC keeps the reply to a call until its peer accepts it, and reports
-// nothing. The frames show it: the call has left its handler, and its end was
-// not sent.
+// debt tracks replies that a connection's peer asked for and has not taken. gRPC keeps the
+// reply to a call until its peer accepts it, and reports nothing. The frames show it: the
+// handler of the call has returned, and the end of the call was not sent.
 //
-// gRPC keeps some state of a call that its peer takes back until it writes next, without a
-// bound: a million of them in 8 s took 650 MB. So a peer that takes back many calls is read
-// from more slowly.
+// gRPC keeps some state of a call that its peer resets until its next write, without a bound:
+// a million such calls in 8 s took 650 MB. So debt slows down reading from a peer that resets
+// many calls.
 type debt struct {
 	connection *connection
 	limit      time.Duration // longest time in which a peer may owe without taking anything
@@ -28,12 +27,11 @@ type debt struct {
 	progress time.Time           // time of the last end of a call sent, or of the begin of the debt
 	look     *time.Timer         // runs while there is a debt, else nil
 	over     bool                // the connection has ended
-	paid     time.Time           // when calls that were taken back are no more than they may be
+	paid     time.Time           // earliest time at which the peer's resets are within their rate
 	ended    chan struct{}       // closed when the connection ends
 }
 
-// Calls that the peer of a connection may take back before they are over: a second, and
-// at once.
+// Calls that the peer of a connection may reset before their end: in a second, and at once.
 const resetsPerSecond, resetsAtOnce = 100, 100
 
 func newDebt(c *connection, limit time.Duration) *debt {
@@ -77,7 +75,7 @@ func (d *debt) takenBackLocked(now time.Time) {
 	d.paid = d.paid.Add(time.Second / resetsPerSecond)
 }
 
-// rest waits until the peer has taken back no more calls than it may, or the connection ends.
+// rest waits until the peer's resets are within their rate, or the connection ends.
 func (d *debt) rest() {
 	d.mu.Lock()
 	wait := time.Until(d.paid)
