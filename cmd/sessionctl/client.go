@@ -63,7 +63,7 @@ func (t tlsFiles) credentials() (credentials.TransportCredentials, error) {
 	return credentials.NewTLS(config), nil
 }
 
-// connect opens the connection at first use. It does not wait for the daemon.
+// connect opens the connection on first use. It does not wait for the daemon.
 func (a *app) connect() (*grpc.ClientConn, error) {
 	if a.conn != nil {
 		return a.conn, nil

@@ -33,7 +33,7 @@ func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
-// args wraps a check of positional arguments so that it counts as usage.
+// args wraps a check of positional arguments so that its error counts as usage.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, given []string) error {
 		if err := check(c, given); err != nil {

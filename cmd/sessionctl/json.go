@@ -59,7 +59,7 @@ type jsonField struct {
 	plan   *jsonPlan // of a message
 }
 
-// planOf returns the plan of a type, and makes it at first use.
+// planOf returns the plan of a type, and makes it on first use.
 func (a *app) planOf(d protoreflect.MessageDescriptor) *jsonPlan {
 	if p := a.plans[d.FullName()]; p != nil {
 		return p

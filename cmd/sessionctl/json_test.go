@@ -14,8 +14,8 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-// TestJSONIsThatOfProtojson: every message, with any content, is written to the
-// octet as protojson writes it.
+// TestJSONIsThatOfProtojson: the output for every message, with any content, equals
+// protojson's octet for octet.
 func TestJSONIsThatOfProtojson(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -105,8 +105,7 @@ func scalar(r *rand.Rand, f protoreflect.FieldDescriptor) protoreflect.Value {
 	return protoreflect.ValueOfString(text(r))
 }
 
-// text returns a text of ordinary and of awkward pieces; one of them is not
-// UTF-8.
+// text returns a text of ordinary and of awkward pieces; one of the pieces is not UTF-8.
 func text(r *rand.Rand) string {
 	pieces := []string{
 		"alice@isp.example", "<a href='x'>&", `"`, `\`, "\b\f\n\r\t", "\x00\x01\x0f\x10\x1f\x7f", "ü€", "\u2028\ufffd", "😀", "\xff",

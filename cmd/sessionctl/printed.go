@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// printed is where all output goes. What could act on a terminal is printed as %HH, as
+// printed receives all output. It prints octets that could act on a terminal as %HH, the way
 // sessiond writes names: while sessiond is down, any user of its machine can answer at its
-// address, with whatever text.
+// address, with any text.
 type printed struct{ to io.Writer }
 
 // Write implements io.Writer, for whole lines.
@@ -35,7 +35,8 @@ func (p printed) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// harmless reports whether the text is of printable ASCII, in lines and columns, as most is.
+// harmless reports whether the text has only printable ASCII, tabs and newlines: the usual
+// case.
 func harmless(text []byte) bool {
 	for _, c := range text {
 		if (c < ' ' || c > '~') && c != '\n' && c != '\t' {

@@ -27,8 +27,8 @@ type result struct {
 	stdout, stderr string
 }
 
-// ctl runs the command against a server, at the time of the scene. Answer is
-// typed at the terminal; "" means no terminal.
+// ctl runs the command against a server, at the time of the scene. answer is typed at the
+// terminal; "" means no terminal.
 func ctl(t *testing.T, address, answer string, arguments ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -169,7 +169,7 @@ func TestExitCodes(t *testing.T) {
 		"nas list --nas nobody":                      exitDone,
 		"nas get nobody":                             exitRefused,
 		"nas get bng1.example --client core":         exitRefused,
-		"nas get MikroTik":                           exitUsage, // several clients have one
+		"nas get MikroTik":                           exitUsage, // several clients have such a NAS
 		"nas get":                                    exitUsage,
 		"nas get a b":                                exitUsage,
 		"nas":                                        exitUsage,
