@@ -7,28 +7,28 @@ import (
 )
 
 const (
-	// logPatience is how long who has something to say waits until it is written.
+	// logPatience is the longest wait of a caller for its line to be written.
 	logPatience = 50 * time.Millisecond
-	// logRoom is how many octets of lines wait for a reader that takes none.
+	// logRoom is the most octets of lines kept for a reader that takes none.
 	logRoom = 1 << 20
 )
 
-// logWriter writes the lines of the log from a goroutine of its own. Who reads the log may
-// stop without ending, as a pager or a service that hangs, and who has something to say has
-// locks in hand. So nobody waits for such a reader for longer than logPatience, and while one
-// is behind nobody waits at all; lines beyond logRoom are left out, and counted.
+// logWriter writes the lines of the log from a goroutine of its own. The reader of the log,
+// such as a pager or a hanging service, may stop reading without ending, and callers hold
+// locks while they log. So a caller waits for such a reader at most logPatience, and not at
+// all while the reader is behind; lines beyond logRoom are left out, and counted.
 type logWriter struct {
 	to     io.Writer
-	omit   func(lines int) // says, to the same reader, how many lines were left out
+	omit   func(lines int) // logs, to the same reader, the number of lines left out
 	wake   chan struct{}   // holds a token when there are lines
 	ending chan struct{}   // closed by close
-	ended  chan struct{}   // closed once all is written then
+	ended  chan struct{}   // closed once all lines are written after that
 
 	mu      sync.Mutex
-	lines   []byte        // that wait to be written
+	lines   []byte        // lines to be written
 	written chan struct{} // closed when they are
 	omitted int
-	behind  bool // the reader is: nobody waits
+	behind  bool // the reader is slow: callers do not wait
 }
 
 func newLogWriter(to io.Writer, omit func(lines int)) *logWriter {
@@ -60,7 +60,7 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// within waits until a channel is closed, and reports whether it was in time.
+// within waits until a channel is closed, and reports whether that was in time.
 func within(patience time.Duration, done <-chan struct{}) bool {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -89,7 +89,7 @@ func (w *logWriter) run() {
 	}
 }
 
-// writeSome writes what waits, and reports whether there was anything.
+// writeSome writes the queued lines, and reports whether there were any.
 func (w *logWriter) writeSome() bool {
 	w.mu.Lock()
 	lines, written, omitted := w.lines, w.written, w.omitted
@@ -100,7 +100,7 @@ func (w *logWriter) writeSome() bool {
 	}
 	w.lines, w.written, w.omitted = nil, make(chan struct{}), 0
 	w.mu.Unlock()
-	_, _ = w.to.Write(lines) // there is nowhere to say that it failed
+	_, _ = w.to.Write(lines) // a failure cannot be logged
 	if omitted > 0 {
 		w.omit(omitted)
 	}
@@ -108,8 +108,8 @@ func (w *logWriter) writeSome() bool {
 	return true
 }
 
-// close waits, for a second at most, until all is written. It is called once, and nothing
-// is said after it.
+// close waits, for a second at most, until all lines are written. It is called once, and no
+// line is written after it.
 func (w *logWriter) close() {
 	close(w.ending)
 	within(time.Second, w.ended)
