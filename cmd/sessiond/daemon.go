@@ -12,7 +12,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sessiond/sessiond/internal/config"
@@ -39,8 +39,8 @@ type backend interface {
 	Strays() nftnat.Strays
 }
 
-// service holds the parts of a running sessiond.
-type service struct {
+// daemon holds the parts of a running sessiond.
+type daemon struct {
 	log     *slog.Logger
 	config  config.Config
 	db      *subscriberdb.DB
@@ -62,180 +62,180 @@ type service struct {
 // certificates, the kernel. Redis may be away. The barrier is raised before any
 // wait. The rest of the kernel is programmed last, when nothing else can refuse
 // the start.
-func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Logger) (_ *service, err error) {
-	s := &service{log: log, config: c, discard: discard, metrics: metrics.New(version)}
+func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{log: log, config: c, discard: discard, metrics: metrics.New(version)}
 	defer func() {
 		if err != nil {
-			s.close()
+			d.close()
 		}
 	}()
 	for _, open := range []func(context.Context) error{
-		s.openDatabase, s.lockTable, s.claimGroups, s.openNAT, s.openManager, s.openRADIUS, s.openControl, s.openWeb, s.programNAT,
+		d.openDatabase, d.lockTable, d.claimGroups, d.openNAT, d.openManager, d.openRADIUS, d.openControl, d.openWeb, d.programNAT,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
 	}
-	s.metrics.Watch(source{s.manager, s.nat, s.radius, s.db})
-	s.metrics.Expect(s.expected(c.RADIUS.Clients))
-	s.metrics.Reloaded(true, time.Now())
-	return s, nil
+	d.metrics.Watch(source{d.manager, d.nat, d.radius, d.db})
+	d.metrics.Expect(d.expected(c.RADIUS.Clients))
+	d.metrics.Reloaded(true, time.Now())
+	return d, nil
 }
 
-func (s *service) openDatabase(context.Context) error {
-	client, closers, err := dialRedis(s.config.Redis, len(s.config.Groups), s.log)
-	s.database = closers
+func (d *daemon) openDatabase(context.Context) error {
+	client, closers, err := dialRedis(d.config.Redis, len(d.config.Groups), d.log)
+	d.database = closers
 	if err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
-	s.db, err = subscriberdb.New(databaseOptions(s.config, client, s.metrics, s.log))
+	d.db, err = subscriberdb.New(databaseOptions(d.config, client, d.metrics, d.log))
 	return err
 }
 
 // openNAT opens the NAT backend, without touching the kernel.
-func (s *service) openNAT(context.Context) error {
-	if s.config.NAT.Backend == backendMemory {
-		s.log.Warn("nat.backend is memory: nothing is translated")
-		memory, err := nftnat.NewMemory(natOptions(s.config, s.log))
+func (d *daemon) openNAT(context.Context) error {
+	if d.config.NAT.Backend == backendMemory {
+		d.log.Warn("nat.backend is memory: nothing is translated")
+		memory, err := nftnat.NewMemory(natOptions(d.config, d.log))
 		if err != nil {
 			return fmt.Errorf("nat: %w", err)
 		}
-		s.nat, s.startNAT = memory, func(context.Context) error { return nil }
+		d.nat, d.startNAT = memory, func(context.Context) error { return nil }
 	} else {
-		kernel, err := nftnat.DialKernel(natOptions(s.config, s.log))
+		kernel, err := nftnat.DialKernel(natOptions(d.config, d.log))
 		if err != nil {
 			return fmt.Errorf("nat: %w", err)
 		}
-		s.nat, s.startNAT = kernel, kernel.Start
+		d.nat, d.startNAT = kernel, kernel.Start
 	}
-	s.closers = append(s.closers, s.nat)
+	d.closers = append(d.closers, d.nat)
 	return nil
 }
 
-func (s *service) programNAT(ctx context.Context) error {
-	if err := s.startNAT(ctx); err != nil {
+func (d *daemon) programNAT(ctx context.Context) error {
+	if err := d.startNAT(ctx); err != nil {
 		return fmt.Errorf("nat: %w", err)
 	}
 	return nil
 }
 
-func (s *service) openManager(context.Context) (err error) {
-	s.manager, err = session.New(session.Options{
-		Store: s.db, Kernel: s.nat, Groups: lsnGroups(s.config.Groups), Node: s.config.Node,
-		Owner: s.claim, By: servedBy(s.config), Discard: s.discard,
-		Settings: firstSettings(s.config.Settings), Guards: guards(s.config.Groups), Observer: s.metrics, Logger: s.log,
+func (d *daemon) openManager(context.Context) (err error) {
+	d.manager, err = session.New(session.Options{
+		Store: d.db, Kernel: d.nat, Groups: lsnGroups(d.config.Groups), Node: d.config.Node,
+		Owner: d.claim, By: servedBy(d.config), Discard: d.discard,
+		Settings: firstSettings(d.config.Settings), Guards: guards(d.config.Groups), Observer: d.metrics, Logger: d.log,
 	})
 	if err == nil {
-		s.db.SetPlaces(places(s.config.RADIUS.Clients), s.manager.OnlineOf)
+		d.db.SetPlaces(places(d.config.RADIUS.Clients), d.manager.OnlineOf)
 	}
 	return err
 }
 
-func (s *service) openRADIUS(context.Context) (err error) {
-	s.radius, err = radiusacct.New(radiusacct.Options{
-		Listen: s.config.RADIUS.Listen, Clients: radiusClients(s.config),
-		RadSec: radsecOptions(s.config.RADIUS.RadSec), IgnoreStatusServer: !s.config.RADIUS.StatusServer,
-		Recorder: subscriberdb.Recorder{DB: s.db}, Healthy: s.manager.NotReady, Observer: s.metrics, Logger: s.log,
+func (d *daemon) openRADIUS(context.Context) (err error) {
+	d.radius, err = radiusacct.New(radiusacct.Options{
+		Listen: d.config.RADIUS.Listen, Clients: radiusClients(d.config),
+		RadSec: radsecOptions(d.config.RADIUS.RadSec), IgnoreStatusServer: !d.config.RADIUS.StatusServer,
+		Recorder: subscriberdb.Recorder{DB: d.db}, Healthy: d.manager.NotReady, Observer: d.metrics, Logger: d.log,
 	})
 	if err != nil {
 		return fmt.Errorf("radius: %w", err)
 	}
-	s.closers = append(s.closers, s.radius)
-	for _, a := range s.radius.Addrs() {
-		s.logListening("radius", a.String())
+	d.closers = append(d.closers, d.radius)
+	for _, a := range d.radius.Addrs() {
+		d.logListening("radius", a.String())
 	}
-	for _, a := range s.radius.RadSecAddrs() {
-		s.logListening("radsec", a.String())
+	for _, a := range d.radius.RadSecAddrs() {
+		d.logListening("radsec", a.String())
 	}
 	return nil
 }
 
-func (s *service) openControl(context.Context) (err error) {
-	g, served := s.config.GRPC, s.manager.Backend()
+func (d *daemon) openControl(context.Context) (err error) {
+	g, served := d.config.GRPC, d.manager.Backend()
 	options := control.Options{
 		Listen: g.Listen, TLS: control.TLS(g.TLS), LocalRole: control.LocalRole(g.LocalRole),
 		Socket: g.Socket, SocketGroup: g.SocketGroup,
 		Subscribers: served, Nat: served, Sessions: served,
-		Controls: controls{Backend: served, nat: s.nat, log: s.log, started: time.Now()}, Removals: served, NASes: served,
-		Logger: s.log, Limits: grpcLimits(s.config.GRPC), Observer: s.metrics.Calls(),
+		Controls: controls{Backend: served, nat: d.nat, log: d.log, started: time.Now()}, Removals: served, NASes: served,
+		Logger: d.log, Limits: grpcLimits(d.config.GRPC), Observer: d.metrics.Calls(),
 	}
 	if g.Socket == config.DefaultSocket {
 		_ = os.Mkdir(filepath.Dir(g.Socket), 0o755) // it may exist, or be impossible
 	}
-	s.control, err = control.New(options)
+	d.control, err = control.New(options)
 	if errors.Is(err, control.ErrSocket) && g.Socket == config.DefaultSocket { // the address alone suffices, as in a container without a writable file system
-		s.log.Warn("no unix socket beside gRPC's address; let sessiond write its folder, or set grpc.socket", "error", err)
+		d.log.Warn("no unix socket beside gRPC's address; let sessiond write its folder, or set grpc.socket", "error", err)
 		options.Socket = ""
-		s.control, err = control.New(options)
+		d.control, err = control.New(options)
 	}
 	if err != nil {
 		return fmt.Errorf("grpc: %w", err)
 	}
-	for _, a := range s.control.Addrs() {
-		s.logListening("grpc", a.String())
+	for _, a := range d.control.Addrs() {
+		d.logListening("grpc", a.String())
 	}
 	return nil
 }
 
-func (s *service) openWeb(context.Context) error {
-	l, err := net.Listen("tcp", s.config.HTTP.Listen)
+func (d *daemon) openWeb(context.Context) error {
+	l, err := net.Listen("tcp", d.config.HTTP.Listen)
 	if err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	s.web = newWeb(l, s.metrics.Handler(), s.manager.NotReady, s.log)
-	s.logListening("http", l.Addr().String())
+	d.web = newWeb(l, d.metrics.Handler(), d.manager.NotReady, d.log)
+	d.logListening("http", l.Addr().String())
 	return nil
 }
 
-func (s *service) logListening(name, address string) {
-	s.log.Info("listening", "service", name, "address", address)
+func (d *daemon) logListening(name, address string) {
+	d.log.Info("listening", "service", name, "address", address)
 }
 
-func (s *service) close() {
+func (d *daemon) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
 	defer cancel()
-	s.leave(ctx)
-	s.closeDatabase()
-	s.closeAll(s.closers)
+	d.leave(ctx)
+	d.closeDatabase()
+	d.closeAll(d.closers)
 }
 
 // closeDatabase closes the connections to the database.
-func (s *service) closeDatabase() {
-	s.closeAll(s.database)
-	s.database = nil
+func (d *daemon) closeDatabase() {
+	d.closeAll(d.database)
+	d.database = nil
 }
 
 // closeAll closes in reverse order, so that the lock of the table is released
 // after all that works on the table.
-func (s *service) closeAll(closers []io.Closer) {
+func (d *daemon) closeAll(closers []io.Closer) {
 	for _, c := range slices.Backward(closers) {
 		if err := c.Close(); err != nil {
-			s.log.Warn("close", "error", err)
+			d.log.Warn("close", "error", err)
 		}
 	}
 }
 
-func (s *service) sweepRestarts(ctx context.Context) error {
-	return s.db.SweepRestarts(ctx, s.manager.Followed)
+func (d *daemon) sweepRestarts(ctx context.Context) error {
+	return d.db.SweepRestarts(ctx, d.manager.Followed)
 }
 
 // run serves until ctx ends. The front, which answers BNGs and the NOC, stops
 // first; the back finishes the work that the front accepted; NAT stays in
 // place.
-func (s *service) run(ctx context.Context, reload func(context.Context) (config.Config, error)) error {
-	defer s.close()
+func (d *daemon) run(ctx context.Context, reload func(context.Context) (config.Config, error)) error {
+	defer d.close()
 	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	back, backCtx := errgroup.WithContext(background)
-	for _, task := range []func(context.Context) error{s.nat.Run, s.sweepRestarts, s.db.TrimFeeds, s.db.KeepKeyTypes, s.db.KeepNASes, s.manager.Run, s.web.run, newGCTuner(s.manager.Ready()).run} {
+	for _, task := range []func(context.Context) error{d.nat.Run, d.sweepRestarts, d.db.TrimFeeds, d.db.KeepKeyTypes, d.db.KeepNASes, d.manager.Run, d.web.run, newGCTuner(d.manager.Ready()).run} {
 		back.Go(func() error { return uncanceled(task(backCtx)) })
 	}
 	front, frontCtx := errgroup.WithContext(ctx)
-	front.Go(func() error { return s.control.Run(frontCtx) })
-	front.Go(func() error { return s.answerWhenReady(frontCtx) })
-	front.Go(func() error { return s.tellReadiness(frontCtx) })
-	front.Go(func() error { s.doubtDatabase(frontCtx); return nil })
-	front.Go(func() error { return uncanceled(s.reloadOn(frontCtx, reload)) })
+	front.Go(func() error { return d.control.Run(frontCtx) })
+	front.Go(func() error { return d.answerWhenReady(frontCtx) })
+	front.Go(func() error { return d.tellReadiness(frontCtx) })
+	front.Go(func() error { d.doubtDatabase(frontCtx); return nil })
+	front.Go(func() error { return uncanceled(d.reloadOn(frontCtx, reload)) })
 	front.Go(func() error { // a failed back ends the front
 		select {
 		case <-frontCtx.Done():
@@ -245,53 +245,53 @@ func (s *service) run(ctx context.Context, reload func(context.Context) (config.
 		}
 	})
 	frontErr := front.Wait()
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-	s.flush()
+	_, _ = systemd.SdNotify(false, systemd.SdNotifyStopping)
+	d.flush()
 	stopBack()
-	s.closeDatabase() // a Redis that hangs must not delay the end
+	d.closeDatabase() // a Redis that hangs must not delay the end
 	return errors.Join(back.Wait(), frontErr)
 }
 
 // answerWhenReady answers accounting once all state is restored, because an
 // acknowledgment promises that the engine handles the event.
-func (s *service) answerWhenReady(ctx context.Context) error {
+func (d *daemon) answerWhenReady(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-s.manager.Ready():
+	case <-d.manager.Ready():
 	}
-	s.log.Info("ready")
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
-	return s.radius.Run(ctx)
+	d.log.Info("ready")
+	_, _ = systemd.SdNotify(false, systemd.SdNotifyReady)
+	return d.radius.Run(ctx)
 }
 
 // doubtDatabase logs once the settings of Redis that endanger records.
-func (s *service) doubtDatabase(ctx context.Context) {
+func (d *daemon) doubtDatabase(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 		return
-	case <-s.manager.Ready():
+	case <-d.manager.Ready():
 	}
-	if s.config.Redis.Embedded { // logged at the start already
+	if d.config.Redis.Embedded { // logged at the start already
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushWithin)
 	defer cancel()
-	doubts, err := s.db.Doubts(ctx)
+	doubts, err := d.db.Doubts(ctx)
 	if err != nil {
-		s.log.Debug("settings of redis are not known", "error", err)
+		d.log.Debug("settings of redis are not known", "error", err)
 	}
 	for _, doubt := range doubts {
-		s.log.Warn("redis does not keep records safe", "doubt", doubt)
+		d.log.Warn("redis does not keep records safe", "doubt", doubt)
 	}
 }
 
 // tellReadiness keeps gRPC health in step with readiness.
-func (s *service) tellReadiness(ctx context.Context) error {
+func (d *daemon) tellReadiness(ctx context.Context) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		s.control.SetReady(s.manager.NotReady() == nil)
+		d.control.SetReady(d.manager.NotReady() == nil)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -301,18 +301,18 @@ func (s *service) tellReadiness(ctx context.Context) error {
 }
 
 // flush waits for work in progress, and writes delayed writes.
-func (s *service) flush() {
+func (d *daemon) flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
 	defer cancel()
-	if err := s.manager.Quiet(ctx); err != nil {
-		s.log.Warn("stopped with work under way, the next start takes it up", "error", err)
+	if err := d.manager.Quiet(ctx); err != nil {
+		d.log.Warn("stopped with work under way, the next start takes it up", "error", err)
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := s.db.FlushNASes(ctx); err != nil {
-		s.log.Warn("stopped without writing what was heard of NASes last, it is learned again", "error", err)
+	if err := d.db.FlushNASes(ctx); err != nil {
+		d.log.Warn("stopped without writing what was heard of NASes last, it is learned again", "error", err)
 	}
-	s.leave(ctx)
+	d.leave(ctx)
 }
 
 func uncanceled(err error) error {

@@ -39,7 +39,7 @@ func collectorPercent() int {
 	return percent
 }
 
-func TestGarbageManFollowsTheHeap(t *testing.T) {
+func TestGCTunerFollowsTheHeap(t *testing.T) {
 	t.Setenv("GOGC", "")
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	g := newGCTuner(nil)
@@ -84,7 +84,7 @@ func TestGarbageOfAStartGoes(t *testing.T) {
 	}
 }
 
-func TestGarbageManLeavesItToTheOperator(t *testing.T) {
+func TestGCTunerLeavesItToTheOperator(t *testing.T) {
 	t.Setenv("GOGC", "300")
 	before := collectorPercent()
 	if err := newGCTuner(nil).run(context.Background()); err != nil || collectorPercent() != before {

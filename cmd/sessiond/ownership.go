@@ -20,40 +20,40 @@ const leaveWithin = 500 * time.Millisecond
 // lockTable ensures, before the kernel is touched, that no other daemon
 // programs the table. Then it raises the barrier, because the next steps may
 // have to wait.
-func (s *service) lockTable(ctx context.Context) error {
-	if s.config.NAT.Backend == backendMemory {
+func (d *daemon) lockTable(ctx context.Context) error {
+	if d.config.NAT.Backend == backendMemory {
 		return nil
 	}
-	table, err := ownership.LockTable(ctx, s.config.NAT.NetNS, s.config.NAT.Table)
+	table, err := ownership.LockTable(ctx, d.config.NAT.NetNS, d.config.NAT.Table)
 	if err != nil {
 		return fmt.Errorf("nat: %w", err)
 	}
-	s.closers = append(s.closers, table)
-	if err := nftnat.RaiseBarrier(natOptions(s.config, s.log)); err != nil {
-		s.log.Info("the barrier cannot be put up yet", "error", err)
+	d.closers = append(d.closers, table)
+	if err := nftnat.RaiseBarrier(natOptions(d.config, d.log)); err != nil {
+		d.log.Info("the barrier cannot be put up yet", "error", err)
 	}
 	return nil
 }
 
 // claimGroups ensures that no other daemon serves the groups. Without Redis,
 // the life cycle does so as soon as Redis is there.
-func (s *service) claimGroups(ctx context.Context) error {
+func (d *daemon) claimGroups(ctx context.Context) error {
 	namespace := ""
-	if s.config.NAT.Backend != backendMemory {
-		namespace = s.config.NAT.NetNS
+	if d.config.NAT.Backend != backendMemory {
+		namespace = d.config.NAT.NetNS
 	}
-	claim, err := ownership.New(ownership.Options{Store: s.db, Node: s.config.Node, Namespace: namespace, Logger: s.log})
+	claim, err := ownership.New(ownership.Options{Store: d.db, Node: d.config.Node, Namespace: namespace, Logger: d.log})
 	if err != nil {
 		return err
 	}
-	s.claim = claim
-	s.closers = append(s.closers, claim)
-	for _, g := range s.config.Groups {
+	d.claim = claim
+	d.closers = append(d.closers, claim)
+	for _, g := range d.config.Groups {
 		switch err := claim.Take(ctx, g.Name); {
 		case errors.Is(err, ownership.ErrOwned), ctx.Err() != nil:
 			return err
 		case err != nil:
-			s.log.Info("whose the groups are cannot be asked yet", "error", err)
+			d.log.Info("whose the groups are cannot be asked yet", "error", err)
 			return nil
 		}
 	}
@@ -62,12 +62,12 @@ func (s *service) claimGroups(ctx context.Context) error {
 
 // leave gives up the groups, so that another node, or the next start, need not
 // wait.
-func (s *service) leave(ctx context.Context) {
-	if s.claim == nil {
+func (d *daemon) leave(ctx context.Context) {
+	if d.claim == nil {
 		return
 	}
-	if err := s.claim.LeaveAll(ctx); err != nil {
-		s.log.Info("the leases of the groups could not be given up, they run out", "within", ownership.Lease, "error", err)
+	if err := d.claim.LeaveAll(ctx); err != nil {
+		d.log.Info("the leases of the groups could not be given up, they run out", "within", ownership.Lease, "error", err)
 	}
 }
 

@@ -18,66 +18,66 @@ import (
 // reloadOn applies reloaded configurations: RADIUS clients and groups. Other
 // keys need a restart, which loses no session either. An invalid or refused
 // configuration changes nothing.
-func (s *service) reloadOn(ctx context.Context, next func(context.Context) (config.Config, error)) error {
+func (d *daemon) reloadOn(ctx context.Context, next func(context.Context) (config.Config, error)) error {
 	for {
 		c, err := next(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err == nil {
-			err = s.reload(ctx, c)
+			err = d.reload(ctx, c)
 		}
-		s.metrics.Reloaded(err == nil, time.Now())
+		d.metrics.Reloaded(err == nil, time.Now())
 		if err != nil {
-			s.log.Error("reload refused, the configuration in force stays", "error", err,
+			d.log.Error("reload refused, the configuration in force stays", "error", err,
 				"alarm", "sessiond_config_last_reload_successful")
 			continue
 		}
-		s.metrics.Expect(s.expected(c.RADIUS.Clients))
-		s.log.Info("reloaded", "radius_clients", len(c.RADIUS.Clients), "groups", len(c.Groups))
-		s.nameUntaken(&c)
+		d.metrics.Expect(d.expected(c.RADIUS.Clients))
+		d.log.Info("reloaded", "radius_clients", len(c.RADIUS.Clients), "groups", len(c.Groups))
+		d.nameUntaken(&c)
 	}
 }
 
 // nameUntaken logs the keys of a reloaded configuration that are not in force,
 // at each reload again.
-func (s *service) nameUntaken(c *config.Config) {
-	if keys := s.config.NeedRestart(c); len(keys) > 0 {
-		s.log.Warn("changed keys are read at the start only; restart sessiond, which costs no session", "keys", keys)
+func (d *daemon) nameUntaken(c *config.Config) {
+	if keys := d.config.NeedRestart(c); len(keys) > 0 {
+		d.log.Warn("changed keys are read at the start only; restart sessiond, which costs no session", "keys", keys)
 	}
-	if keys := s.config.FirstValues(c); len(keys) > 0 {
-		s.log.Warn("changed keys are first values only; sessionctl settings set changes the live ones", "keys", keys)
+	if keys := d.config.FirstValues(c); len(keys) > 0 {
+		d.log.Warn("changed keys are first values only; sessionctl settings set changes the live ones", "keys", keys)
 	}
 }
 
 // reload changes groups before clients, because the groups may be refused, and
 // then nothing must have changed. If a later step is refused, the groups are
 // restored.
-func (s *service) reload(ctx context.Context, c config.Config) error {
-	before := s.manager.Groups()
-	if err := s.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {
+func (d *daemon) reload(ctx context.Context, c config.Config) error {
+	before := d.manager.Groups()
+	if err := d.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {
 		return err
 	}
 	var stored []subscriberdb.Group
-	err := s.db.ChangeGroups(func(now []subscriberdb.Group) []subscriberdb.Group {
+	err := d.db.ChangeGroups(func(now []subscriberdb.Group) []subscriberdb.Group {
 		stored = now
-		return served(databaseGroups(c), now, clientTTL(c.RADIUS.Clients), s.manager.Inside())
+		return served(databaseGroups(c), now, clientTTL(c.RADIUS.Clients), d.manager.Inside())
 	})
 	if err != nil {
-		return errors.Join(err, s.manager.SetGroups(ctx, before))
+		return errors.Join(err, d.manager.SetGroups(ctx, before))
 	}
-	if err := s.radius.SetClients(radiusClients(c)); err != nil {
-		return errors.Join(err, s.db.SetGroups(stored), s.manager.SetGroups(ctx, before))
+	if err := d.radius.SetClients(radiusClients(c)); err != nil {
+		return errors.Join(err, d.db.SetGroups(stored), d.manager.SetGroups(ctx, before))
 	}
-	s.db.SetClients(databaseClients(c.RADIUS.Clients))
-	s.db.SetPlaces(places(c.RADIUS.Clients), s.manager.OnlineOf)
-	s.manager.SetGuards(guards(c.Groups))
+	d.db.SetClients(databaseClients(c.RADIUS.Clients))
+	d.db.SetPlaces(places(c.RADIUS.Clients), d.manager.OnlineOf)
+	d.manager.SetGuards(guards(c.Groups))
 	return nil
 }
 
 // expected returns the label values of the configured clients and of all groups
 // that are served.
-func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
+func (d *daemon) expected(clients []config.RADIUSClient) metrics.Expected {
 	e := metrics.Expected{
 		Outcomes: outcomes(radiusacct.Outcomes()), Strangers: outcomes(radiusacct.StrangerOutcomes()),
 		Closings: radsec.ClosingCauses(), Limit: radsec.RefusedLimit,
@@ -90,10 +90,10 @@ func (s *service) expected(clients []config.RADIUSClient) metrics.Expected {
 	for _, b := range subscriberdb.Bounds() {
 		e.Bounds = append(e.Bounds, string(b))
 	}
-	for _, g := range s.db.Groups() {
+	for _, g := range d.db.Groups() {
 		e.Groups = append(e.Groups, g.Name)
 	}
-	overTLS := s.config.RADIUS.RadSec.TLS.CertFile != ""
+	overTLS := d.config.RADIUS.RadSec.TLS.CertFile != ""
 	if overTLS {
 		e.Refusals = radsec.RefusalCauses()
 	}
