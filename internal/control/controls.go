@@ -11,11 +11,11 @@ const maxDriftsShown = 10_000
 
 type controlService struct {
 	pb.UnimplementedControlServiceServer
-	port Controls
+	backend Controls
 }
 
 func (s *controlService) GetSettings(ctx context.Context, _ *pb.GetSettingsRequest) (*pb.GetSettingsResponse, error) {
-	settings, err := s.port.Settings(ctx)
+	settings, err := s.backend.Settings(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func (s *controlService) UpdateSettings(ctx context.Context, req *pb.UpdateSetti
 	if err != nil {
 		return nil, err
 	}
-	settings, err := s.port.UpdateSettings(ctx, change, names)
+	settings, err := s.backend.UpdateSettings(ctx, change, names)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (s *controlService) UpdateSettings(ctx context.Context, req *pb.UpdateSetti
 }
 
 func (s *controlService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
-	st, err := s.port.Status(ctx)
+	st, err := s.backend.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (s *controlService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) 
 }
 
 func (s *controlService) Reconcile(ctx context.Context, req *pb.ReconcileRequest) (*pb.ReconcileResponse, error) {
-	drifts, err := s.port.Reconcile(ctx, req.GetDryRun())
+	drifts, err := s.backend.Reconcile(ctx, req.GetDryRun())
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ const maxClientsNamed = 8
 
 type nasService struct {
 	pb.UnimplementedNasServiceServer
-	port NASes
+	backend NASes
 }
 
 func (s *nasService) ListNases(ctx context.Context, req *pb.ListNasesRequest) (*pb.ListNasesResponse, error) {
@@ -28,7 +28,7 @@ func (s *nasService) ListNases(ctx context.Context, req *pb.ListNasesRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.port.NASes(ctx, filter, after, size+1)
+	list, err := s.backend.NASes(ctx, filter, after, size+1)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (s *nasService) GetNas(ctx context.Context, req *pb.GetNasRequest) (*pb.Get
 	if filter.Name == "" {
 		return nil, invalid("name", "is required")
 	}
-	list, err := s.port.NASes(ctx, filter, inspect.NASKey{}, maxPageSize)
+	list, err := s.backend.NASes(ctx, filter, inspect.NASKey{}, maxPageSize)
 	if err != nil {
 		return nil, about("nas", req.GetName(), err)
 	}

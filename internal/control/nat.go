@@ -16,8 +16,8 @@ const clockSkew = time.Minute
 
 type natService struct {
 	pb.UnimplementedNatServiceServer
-	port Nat
-	now  func() time.Time
+	backend Nat
+	now     func() time.Time
 }
 
 func (s *natService) ListBindings(ctx context.Context, req *pb.ListBindingsRequest) (*pb.ListBindingsResponse, error) {
@@ -33,7 +33,7 @@ func (s *natService) ListBindings(ctx context.Context, req *pb.ListBindingsReque
 	if err != nil {
 		return nil, err
 	}
-	bindings, next, err := s.port.Bindings(ctx, filter, after, size)
+	bindings, next, err := s.backend.Bindings(ctx, filter, after, size)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (s *natService) LookupOutside(ctx context.Context, req *pb.LookupOutsideReq
 	if err != nil {
 		return nil, err
 	}
-	binding, err := s.port.LookupOutside(ctx, outside, nat.Port(port), at)
+	binding, err := s.backend.LookupOutside(ctx, outside, nat.Port(port), at)
 	if err != nil {
 		return nil, about("port", netip.AddrPortFrom(outside, port).String(), err)
 	}
@@ -87,7 +87,7 @@ func (s *natService) lookupTime(req *pb.LookupOutsideRequest) (time.Time, error)
 }
 
 func (s *natService) ListPools(ctx context.Context, req *pb.ListPoolsRequest) (*pb.ListPoolsResponse, error) {
-	pools, err := s.port.Pools(ctx)
+	pools, err := s.backend.Pools(ctx)
 	if err != nil {
 		return nil, err
 	}

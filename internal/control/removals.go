@@ -10,7 +10,7 @@ import (
 
 type removalService struct {
 	pb.UnimplementedRemovalServiceServer
-	port Removals
+	backend Removals
 }
 
 func (s *removalService) ListRemovals(ctx context.Context, req *pb.ListRemovalsRequest) (*pb.ListRemovalsResponse, error) {
@@ -29,7 +29,7 @@ func (s *removalService) ListRemovals(ctx context.Context, req *pb.ListRemovalsR
 	if err != nil {
 		return nil, err
 	}
-	removals, next, err := s.port.Removals(ctx, filter, after, size)
+	removals, next, err := s.backend.Removals(ctx, filter, after, size)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (s *removalService) ConfirmRemovals(ctx context.Context, req *pb.ConfirmRem
 	if err != nil {
 		return nil, err
 	}
-	n, err := s.port.ConfirmRemovals(ctx, filter)
+	n, err := s.backend.ConfirmRemovals(ctx, filter)
 	if err != nil {
 		return nil, fmt.Errorf("after %d removals: %w", n, err)
 	}
@@ -60,7 +60,7 @@ func (s *removalService) RefuseRemovals(ctx context.Context, req *pb.RefuseRemov
 	if err != nil {
 		return nil, err
 	}
-	n, err := s.port.RefuseRemovals(ctx, filter)
+	n, err := s.backend.RefuseRemovals(ctx, filter)
 	if err != nil {
 		return nil, fmt.Errorf("after %d removals: %w", n, err)
 	}

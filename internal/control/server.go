@@ -177,12 +177,12 @@ func (s *Server) openDoors(o *Options) (err error) {
 
 func (s *Server) register(o *Options) {
 	services := serviceRegistrar{s.grpc}
-	pb.RegisterSubscriberServiceServer(services, &subscriberService{port: o.Subscribers, now: s.now})
-	pb.RegisterNatServiceServer(services, &natService{port: o.Nat, now: s.now})
-	pb.RegisterSessionServiceServer(services, &sessionService{port: o.Sessions})
-	pb.RegisterControlServiceServer(services, &controlService{port: o.Controls})
-	pb.RegisterRemovalServiceServer(services, &removalService{port: o.Removals})
-	pb.RegisterNasServiceServer(services, &nasService{port: o.NASes})
+	pb.RegisterSubscriberServiceServer(services, &subscriberService{backend: o.Subscribers, now: s.now})
+	pb.RegisterNatServiceServer(services, &natService{backend: o.Nat, now: s.now})
+	pb.RegisterSessionServiceServer(services, &sessionService{backend: o.Sessions})
+	pb.RegisterControlServiceServer(services, &controlService{backend: o.Controls})
+	pb.RegisterRemovalServiceServer(services, &removalService{backend: o.Removals})
+	pb.RegisterNasServiceServer(services, &nasService{backend: o.NASes})
 	healthpb.RegisterHealthServer(services, s.health)
 	reflection.Register(services)
 }

@@ -13,7 +13,7 @@ const sessionsPerMessage = 128
 
 type sessionService struct {
 	pb.UnimplementedSessionServiceServer
-	port Sessions
+	backend Sessions
 }
 
 func (s *sessionService) ListSessions(req *pb.ListSessionsRequest, stream pb.SessionService_ListSessionsServer) error {
@@ -30,7 +30,7 @@ func (s *sessionService) ListSessions(req *pb.ListSessionsRequest, stream pb.Ses
 		batch = nil // gRPC may still hold the message
 		return err
 	}
-	err = s.port.Sessions(stream.Context(), filter, func(session inspect.Session) error {
+	err = s.backend.Sessions(stream.Context(), filter, func(session inspect.Session) error {
 		batch = append(batch, toSession(&session))
 		if len(batch) < sessionsPerMessage {
 			return nil
@@ -48,7 +48,7 @@ func (s *sessionService) CountSessions(ctx context.Context, req *pb.CountSession
 	if err != nil {
 		return nil, err
 	}
-	n, err := s.port.CountSessions(ctx, filter)
+	n, err := s.backend.CountSessions(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (s *sessionService) TerminateSessions(ctx context.Context, req *pb.Terminat
 	if filter == (inspect.SessionFilter{}) {
 		return nil, invalid("filter", "is required; inside \"0.0.0.0/0\" stands for all sessions")
 	}
-	n, err := s.port.TerminateSessions(ctx, filter)
+	n, err := s.backend.TerminateSessions(ctx, filter)
 	if err != nil {
 		return nil, err
 	}

@@ -18,8 +18,8 @@ const maxDeletedShown = 1000
 
 type subscriberService struct {
 	pb.UnimplementedSubscriberServiceServer
-	port Subscribers
-	now  func() time.Time
+	backend Subscribers
+	now     func() time.Time
 }
 
 func (s *subscriberService) GetSubscriber(ctx context.Context, req *pb.GetSubscriberRequest) (*pb.GetSubscriberResponse, error) {
@@ -27,7 +27,7 @@ func (s *subscriberService) GetSubscriber(ctx context.Context, req *pb.GetSubscr
 	if err != nil {
 		return nil, err
 	}
-	sub, err := s.port.Subscriber(ctx, subscriber.Key{Group: req.GetGroup(), Inside: inside})
+	sub, err := s.backend.Subscriber(ctx, subscriber.Key{Group: req.GetGroup(), Inside: inside})
 	if err != nil {
 		return nil, about("subscriber", inside.String(), err)
 	}
@@ -47,7 +47,7 @@ func (s *subscriberService) ListSubscribers(ctx context.Context, req *pb.ListSub
 	if err != nil {
 		return nil, err
 	}
-	subs, next, err := s.port.Subscribers(ctx, filter, after, size)
+	subs, next, err := s.backend.Subscribers(ctx, filter, after, size)
 	if err != nil {
 		return nil, err
 	}
@@ -66,11 +66,11 @@ func (s *subscriberService) PutSubscriber(ctx context.Context, req *pb.PutSubscr
 	if err != nil {
 		return nil, err
 	}
-	stored, err := s.port.Put(ctx, record)
+	stored, err := s.backend.Put(ctx, record)
 	if err != nil {
 		return nil, about("subscriber", record.Inside.String(), err)
 	}
-	sub, err := s.port.Subscriber(ctx, stored.Key)
+	sub, err := s.backend.Subscriber(ctx, stored.Key)
 	if errors.Is(err, inspect.ErrNotFound) { // deleted since, or not visible yet
 		sub, err = inspect.Subscriber{Record: stored}, nil
 	}
@@ -102,7 +102,7 @@ func (s *subscriberService) recordToPut(ctx context.Context, req *pb.PutSubscrib
 
 // merged returns the present record, if any, with the fields in the mask changed.
 func (s *subscriberService) merged(ctx context.Context, change subscriber.Record, req *pb.PutSubscriberRequest) (subscriber.Record, error) {
-	present, err := s.port.Subscriber(ctx, change.Key)
+	present, err := s.backend.Subscriber(ctx, change.Key)
 	if errors.Is(err, inspect.ErrNotFound) {
 		present, err = inspect.Subscriber{Record: subscriber.Record{Key: change.Key}}, nil
 	}
@@ -120,7 +120,7 @@ func (s *subscriberService) DeleteSubscribers(ctx context.Context, req *pb.Delet
 	if !filter.Inside.IsValid() && filter.NAS == "" && filter.UserName == "" {
 		return nil, invalid("inside", "is required, or nas or user_name")
 	}
-	deleted, err := s.port.Delete(ctx, filter)
+	deleted, err := s.backend.Delete(ctx, filter)
 	if err != nil {
 		return nil, fmt.Errorf("after %d deletions: %w", len(deleted), err)
 	}
@@ -137,7 +137,7 @@ func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, st
 		return err
 	}
 	ctx := stream.Context()
-	notices := s.port.Watch(ctx, filter)
+	notices := s.backend.Watch(ctx, filter)
 	if err := stream.SendHeader(metadata.MD{}); err != nil {
 		return err
 	}
