@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// stalling is a reader of a log that takes nothing until it is told to.
+// stalling is a reader of a log that takes nothing until goOn is closed.
 type stalling struct {
 	goOn chan struct{}
 
@@ -30,9 +30,8 @@ func (s *stalling) String() string {
 	return s.text.String()
 }
 
-// TestLogOfAReaderThatStalls: who has something to say goes on, memory is bounded, and once
-// the reader takes lines again it gets what there was room for, in order, and how many there
-// was none for.
+// TestLogOfAReaderThatStalls_I10: callers go on, memory is bounded, and a reader that takes
+// lines again gets the kept ones, in order, and the number of those left out.
 func TestLogOfAReaderThatStalls_I10(t *testing.T) {
 	t.Parallel()
 	reader := &stalling{goOn: make(chan struct{})}

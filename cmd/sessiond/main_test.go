@@ -41,8 +41,8 @@ func TestOutlivesTheReaderOfItsLog(t *testing.T) {
 	}
 }
 
-// TestReaderOfItsLogStalls: the program goes on, and ends in order, while who reads its log
-// takes nothing and does not end, as a service that hangs.
+// TestReaderOfItsLogStalls_I10: the program goes on, and ends in order, while the reader of
+// its log takes nothing and does not end, like a service that hangs.
 func TestReaderOfItsLogStalls_I10(t *testing.T) {
 	program, log := startProgram(t)
 	defer log.Close()
@@ -71,7 +71,7 @@ func TestReaderOfItsLogStalls_I10(t *testing.T) {
 		t.Fatal("no time of a reload")
 		return ""
 	}
-	for i := range 60 { // each says more than an eightieth of what the pipe takes
+	for i := range 60 { // each logs more than an eightieth of the pipe's capacity
 		before := reloaded()
 		if err := program.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
