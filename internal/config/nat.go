@@ -111,8 +111,8 @@ func sameInterface(a, b string) bool {
 	return a == b || patternA && strings.HasPrefix(beginB, beginA) || patternB && strings.HasPrefix(beginA, beginB)
 }
 
-// longestTimeout fits the kernel's 32 bit count of jiffies at its highest tick rate: of
-// a longer one the kernel would take what is left of it.
+// longestTimeout fits the kernel's 32 bit count of jiffies at its highest tick rate: the
+// kernel cuts a longer one to 32 bits.
 const longestTimeout = math.MaxInt32 / 1000 * time.Second
 
 func (l *loader) settings(v value) {
