@@ -243,7 +243,7 @@ func TestReplyThatIsNotTaken_I10(t *testing.T) {
 	}
 }
 
-// rawCall connects, and returns what writes and reads frames, and the header block of a call.
+// rawCall connects, and returns a reader and writer of frames, and the header block of a call.
 func rawCall(t *testing.T, address, method string) (*http2.Framer, []byte) {
 	t.Helper()
 	raw, err := net.Dial("tcp", address)
@@ -268,8 +268,8 @@ func rawCall(t *testing.T, address, method string) (*http2.Framer, []byte) {
 	return http2.NewFramer(raw, raw), headers.Bytes()
 }
 
-// TestCallsTakenBackArePaced_I10: who opens calls and takes them back, for which gRPC would
-// keep more and more, is read from slowly; who takes back some is not.
+// TestCallsTakenBackArePaced_I10: a peer that resets calls without end, for which gRPC would
+// keep more and more memory, is read from slowly; a peer that resets some is not.
 func TestCallsTakenBackArePaced_I10(t *testing.T) {
 	t.Parallel()
 	server := controltest.Serve(t, controltest.Scene(), limited(control.Limits{}, newLedger()))
