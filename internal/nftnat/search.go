@@ -35,7 +35,7 @@ type search struct {
 func (s *search) reset() { s.begun, s.ranges, s.dump = false, nil, false }
 
 // searchStep goes on with the search by up to n addresses; the end of the search makes the
-// shadow complete. It returns the number of addresses with elements. The search begins with a
+// shadow complete. It returns the number whose elements differed. The search begins with a
 // dump, and ends with it where the maps are small.
 func (k *knownElements) searchStep(ctx context.Context, n int) (wrong int, err error) {
 	if !k.search.begun {
