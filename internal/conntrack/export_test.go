@@ -70,12 +70,13 @@ func (t *Table) Drain() (int, error) {
 func ParseDatagram(b []byte) {
 	_, _, _ = parseDump(nil, b, 1)
 	_, _ = answers(b, 1, make([]unix.Errno, 2), func(int, *flow) {})
+	l := &listener{index: newIndex(askedAddrs{}), stale: make(chan struct{}, 1)}
 	for {
 		m, rest, ok := nlmsg.Next(b)
 		if !ok {
 			return
 		}
-		(&listener{stale: make(chan struct{}, 1)}).event(nil, m)
+		l.event(nil, m)
 		b = rest
 	}
 }
