@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
@@ -84,7 +83,7 @@ func (t *SessionTable) SessionsOf(ctx context.Context, inside netip.Prefix, yiel
 	}
 	var addrs []netip.Addr
 	for a := inside.Masked().Addr(); inside.Contains(a); a = a.Next() {
-		if inAny(all, a) {
+		if contains(all, a) {
 			addrs = append(addrs, a)
 		}
 	}
@@ -92,10 +91,6 @@ func (t *SessionTable) SessionsOf(ctx context.Context, inside netip.Prefix, yiel
 		return ctx.Err()
 	}
 	return t.flows.Entries(ctx, addrs, each)
-}
-
-func inAny(prefixes []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 func yieldSessions(e conntrack.Entry, inside []netip.Prefix, yield func(Session) error) error {

@@ -40,20 +40,29 @@ type Attributes struct {
 	class            radius.Attribute // the first that is not empty
 	messageAuth      radius.Attribute
 
-	// Attributes that may occur several times; the slices are reused for the next packet.
-	framed      []netip.Addr // Framed-IP-Address, without values that are no address
+	lists   // of what may occur several times
+	service // what tells that it is of a service within a session
+
+	proxyStates int // octets of all Proxy-State attributes, headers included
+}
+
+// lists has the values of attributes that may occur several times. Their room is kept
+// from packet to packet.
+type lists struct {
+	framed      []netip.Addr // Framed-IP-Address, without those that are no address
 	framed6     []netip.Addr
 	prefixes6   []netip.Prefix
 	delegated   []netip.Prefix
 	moreClasses []radius.Attribute
+}
 
-	service         bool             // a vendor attribute marks accounting of a service within a session
-	parentSessionID radius.Attribute // of the session around the service, if the mark contains it
-	parentIn        parentPlace      // else where it is found
+// service tells of accounting within a session.
+type service struct {
+	isService       bool             // by a vendor's mark
+	parentSessionID radius.Attribute // of the session around it, where the mark tells it
+	parentIn        parentPlace      // else where it is told, if at all
 
-	marks []VendorAttribute // marks of services, besides the known ones
-
-	proxyStates int // octets of all Proxy-State attributes, headers included
+	marks []VendorAttribute // besides those that are known
 }
 
 // A sizeRange bounds the octets of an attribute's value.
@@ -93,9 +102,12 @@ func (a *Attributes) HasMessageAuthenticator() bool { return a.messageAuth != ni
 
 func (a *Attributes) parse(b []byte, marks []VendorAttribute) *Malformed {
 	*a = Attributes{
-		framed: a.framed[:0], framed6: a.framed6[:0],
-		prefixes6: a.prefixes6[:0], delegated: a.delegated[:0],
-		moreClasses: a.moreClasses[:0], marks: marks,
+		lists: lists{
+			framed: a.framed[:0], framed6: a.framed6[:0],
+			prefixes6: a.prefixes6[:0], delegated: a.delegated[:0],
+			moreClasses: a.moreClasses[:0],
+		},
+		service: service{marks: marks},
 	}
 	for len(b) > 0 {
 		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {

@@ -94,7 +94,7 @@ func (d *Decoder) event(a *Attributes, kind subscriber.EventKind, sender *Sender
 		LinkCount:        integer(a.linkCount),
 		Restarts:         sender.Restarts,
 		CountServices:    sender.CountServices,
-		Service:          a.service,
+		Service:          a.isService,
 		NASAddress:       a.nas(),
 		Inside:           a.inside(),
 		Arrival:          arrival,

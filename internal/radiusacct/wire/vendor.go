@@ -95,18 +95,18 @@ func (a *Attributes) takeVendor(vendor uint32, kind byte, value radius.Attribute
 		// (JunosE Broadband Access Configuration Guide, "Configuring RADIUS Accounting for
 		// Service Manager").
 		if kind == erxServiceSession {
-			a.service, a.parentIn = true, parentInSession
+			a.isService, a.parentIn = true, parentInSession
 		}
 	case vendorNokia:
 		// It is in all accounting of service instances, with the session's identifier as
 		// Acct-Multi-Session-Id (7750 SR RADIUS Attributes Reference Guide, "Subscriber
 		// service accounting").
 		if kind == alcSubServActivate {
-			a.service, a.parentIn = true, parentInMultiSession
+			a.isService, a.parentIn = true, parentInMultiSession
 		}
 	}
 	if slices.Contains(a.marks, VendorAttribute{vendor, kind}) {
-		a.service = true
+		a.isService = true
 	}
 }
 
@@ -114,13 +114,13 @@ func (a *Attributes) takeCisco(kind byte, value radius.Attribute) {
 	switch kind {
 	case ciscoAVPair:
 		if parent, ok := bytes.CutPrefix(value, ciscoParent); ok {
-			a.service, a.parentSessionID = true, parent
+			a.isService, a.parentSessionID = true, parent
 		}
 	case ciscoParentSessionID:
-		a.service, a.parentSessionID = true, value
+		a.isService, a.parentSessionID = true, value
 	case ciscoServiceInfo:
 		if name, ok := bytes.CutPrefix(value, ciscoServiceName); ok && len(name) > 0 {
-			a.service = true
+			a.isService = true
 		}
 	}
 }
