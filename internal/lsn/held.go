@@ -32,8 +32,8 @@ type heldRef struct {
 	place uint32
 }
 
-// refers reports whether x still refers to a held lease. Places are reused, so the turn
-// must match. A turn older than the oldest hold in the queue needs no look at the lease.
+// refers reports whether x still names a held lease. Places are reused, so the turn must
+// match; one older than that of the oldest running hold needs no look at the lease.
 func (g *group) refers(x heldRef) bool {
 	return x.turn != 0 && x.turn >= g.holds.oldest() && g.kept.At(x.place).turn == x.turn
 }

@@ -8,7 +8,7 @@ import (
 
 const (
 	// quietTime is how long a calm client is remembered, and how long a client
-	// must have been without a storm to be calm.
+	// must have been without a storm to be calm again.
 	quietTime = time.Second
 	// narrowBatch is the requests of a storm that are recorded at once while there
 	// are calm clients: what they may have to wait for.
@@ -17,8 +17,8 @@ const (
 	longestPause = 10 * time.Millisecond
 )
 
-// A fairness remembers the two latest calm clients, so that storms are slowed down only
-// while another client is calm. The zero value is ready.
+// A fairness remembers which clients were calm during the last second, so that storms are
+// slowed only while somebody would wait for them. The zero value is ready.
 type fairness struct {
 	narrow sync.Mutex // held during a storm's turn beside calm clients
 
@@ -47,8 +47,8 @@ func (c *fairness) yieldToQuiet(ctx context.Context, serve func()) {
 	}
 }
 
-// storm records that a client has a storm. The client is calm again only after companyTime,
-// or large clients would slow each other down in each pause of a storm.
+// storm tells that a client has a storm. It is not calm for a second after its queue
+// drained, or two large clients would keep slowing each other.
 func (r *realm) storm(now time.Time) { r.stormed.Store(now.UnixNano()) }
 
 // note records a client with few requests, if it is calm.
