@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/sessiond/sessiond/internal/kmodule"
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
@@ -152,8 +153,8 @@ func (t *Table) readSysctls(ctx context.Context) error {
 		_, err := c.probe(make([]entryRef, 1))
 		return err
 	})
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // no subsystem handles the request
-		return fmt.Errorf("ask for a conntrack entry: %w: the kernel module nf_conntrack_netlink is missing: load it (modprobe nf_conntrack_netlink), at each boot by a line in /etc/modules-load.d/sessiond.conf", err)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // nobody answers for conntrack
+		return kmodule.Missing("nf_conntrack_netlink", fmt.Errorf("ask for a conntrack entry: %w", err))
 	}
 	if err != nil {
 		return fmt.Errorf("ask for a conntrack entry: %w", err)

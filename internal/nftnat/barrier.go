@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/addrrange"
+	"github.com/sessiond/sessiond/internal/kmodule"
 	"github.com/sessiond/sessiond/internal/netns"
 )
 
@@ -204,8 +205,8 @@ func (b *barrier) put(index uint32) error {
 		e.Uint32(bpfFlags, bpfDirectAction)
 		return nil
 	})
-	if lacks(err) {
-		return needs("cls_bpf", fmt.Errorf("add filter to qdisc clsact: %w", err))
+	if kmodule.Lacks(err) {
+		return kmodule.Missing("cls_bpf", fmt.Errorf("add filter to qdisc clsact: %w", err))
 	}
 	if err != nil {
 		return fmt.Errorf("add filter to qdisc clsact: %w", err)
@@ -222,8 +223,8 @@ func (b *barrier) placeOn(index uint32) error {
 	if err == nil {
 		return nil
 	}
-	if lacks(err) {
-		return needs("sch_ingress", fmt.Errorf("add qdisc clsact: %w", err))
+	if kmodule.Lacks(err) {
+		return kmodule.Missing("sch_ingress", fmt.Errorf("add qdisc clsact: %w", err))
 	}
 	if !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add qdisc clsact: %w", err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/kmodule"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
@@ -125,7 +126,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	k.quiet.start(ctx)
 	before, err := readActual(ctx, k.conn, k.options.Table)
 	if errors.Is(err, unix.EINVAL) { // nobody answers for nf_tables
-		return needs("nf_tables", fmt.Errorf("read nftables table %s: %w", k.options.Table, err))
+		return kmodule.Missing("nf_tables", fmt.Errorf("read nftables table %s: %w", k.options.Table, err))
 	}
 	if err != nil {
 		return err

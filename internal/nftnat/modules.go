@@ -2,34 +2,17 @@ package nftnat
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/kmodule"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
 )
 
-// lacks reports whether the kernel refused an unknown kind of object: a module is missing, and
-// could not be loaded on demand.
-func lacks(err error) bool {
-	for _, errno := range []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
-}
-
-// needs names the missing module, and the command that loads it.
-func needs(module string, err error) error {
-	return fmt.Errorf("the kernel module %s is missing: load it (modprobe %s), at each boot by a line in /etc/modules-load.d/sessiond.conf, or install the kernel that has it: %w",
-		module, module, err)
-}
-
-// unanswered names the module that gives the kernel its netfilter sockets.
+// unanswered names the module without which the kernel has no sockets to netfilter.
 func unanswered(err error) error {
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		return needs("nfnetlink", err)
+		return kmodule.Missing("nfnetlink", err)
 	}
 	return err
 }
@@ -37,11 +20,11 @@ func unanswered(err error) error {
 // unloaded names the module whose absence made an operation on a new table fail.
 func unloaded(err error) error {
 	var refused *wire.Error
-	if !errors.As(err, &refused) || !lacks(err) {
+	if !errors.As(err, &refused) || !kmodule.Lacks(err) {
 		return err
 	}
 	if module := moduleOf(refused.Op); module != "" {
-		return needs(module, err)
+		return kmodule.Missing(module, err)
 	}
 	return err
 }
