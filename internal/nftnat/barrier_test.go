@@ -2,7 +2,6 @@ package nftnat
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,53 +15,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
-	"golang.org/x/net/bpf"
 )
 
-// TestBarrierProgram runs the decision on addresses at the edges of ranges.
-func TestBarrierProgram(t *testing.T) {
-	for _, tc := range []struct{ prefixes []string }{
-		{nil},
-		{[]string{"100.64.0.0/10"}},
-		{[]string{"10.0.0.0/8", "100.64.0.0/16", "100.66.0.0/16", "192.168.1.7/32"}},
-		{[]string{"0.0.0.0/1", "255.255.255.255/32"}},
-		{[]string{"0.0.0.0/0"}},
-	} {
-		var prefixes []netip.Prefix
-		for _, p := range tc.prefixes {
-			prefixes = append(prefixes, netip.MustParsePrefix(p))
-		}
-		vm, err := bpf.NewVM(append([]bpf.Instruction{bpf.LoadAbsolute{Off: 0, Size: 4}}, dropWithin(addrrange.Of(prefixes))...))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, s := range append(addrrange.Of(prefixes), addrrange.Range{Last: 1<<32 - 1}, addrrange.Range{First: 0x08080808, Last: 0x08080808}) {
-			for _, at := range []uint32{s.First - 1, s.First, s.First + 1, s.Last - 1, s.Last, s.Last + 1} {
-				verdict, err := vm.Run(binary.BigEndian.AppendUint32(nil, at))
-				if err != nil {
-					t.Fatal(err)
-				}
-				inside := contains(prefixes, addressOf(at).addr())
-				if dropped := uint32(verdict) == actDrop; dropped != inside {
-					t.Errorf("%v: %v is dropped: %t", tc.prefixes, addressOf(at).addr(), dropped)
-				}
-			}
-		}
-	}
-	many := make(addrrange.Set, maxRanges+1)
-	if _, err := barrierProgram(many[:maxRanges]); err != nil {
-		t.Errorf("%d ranges: %v", maxRanges, err)
-	}
-	if _, err := barrierProgram(many); err == nil {
-		t.Error("a program that the kernel refuses was made")
-	}
-}
-
-// TestBarrier_I3 removes the table, or its effect, in each possible way, and nothing puts it
-// right: the Kernel is closed, as that of a dead process.
+// TestBarrier_I3 takes the table away, or its effect, in each way that there is, and lets
+// nobody put it right: the Kernel is closed, as that of a process that died.
 func TestBarrier_I3(t *testing.T) {
 	for name, script := range map[string]string{
 		"ruleset flushed": "flush ruleset",
@@ -238,7 +196,7 @@ func TestFilterBeforeTheBarrier(t *testing.T) {
 	run(t, lab, "tc", "filter", "add", "dev", "i0", "ingress", "pref", "1", "bpf", "da", "bytecode", "1,6 0 0 0")
 	run(t, lab, "tc", "filter", "add", "dev", "i0", "egress", "chain", "7", "pref", "1", "bpf", "da", "bytecode", "1,6 0 0 0")
 	for _, place := range [][]string{{"pref", "1"}, {"pref", "93", "handle", "0x7"}} {
-		k.barrier.restore()
+		k.barrier.Restore()
 		stands(true)
 		run(t, lab, "tc", append(append([]string{"filter", "add", "dev", "i0", "egress"}, place...), "bpf", "da", "bytecode", "1,6 0 0 0")...)
 		stands(false)
@@ -276,7 +234,7 @@ func TestBarrierImpossible(t *testing.T) {
 	o := labOptions(lab)
 	o.Logger = slog.New(slog.NewTextHandler(&lines, nil))
 	k := openKernel(t, o)
-	k.barrier.restore()
+	k.barrier.Restore()
 	if got := strings.Count(lines.String(), "has no barrier"); got != 1 {
 		t.Errorf("said %d times, want once: %s", got, lines.String())
 	}
@@ -285,7 +243,7 @@ func TestBarrierImpossible(t *testing.T) {
 	}
 	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	run(t, lab, "tc", "qdisc", "del", "dev", "i0", "ingress")
-	k.barrier.restore()
+	k.barrier.Restore()
 	wantBarrier(t, lab, "i0")
 	if !k.Barrier() {
 		t.Error("the barrier is said not to stand")

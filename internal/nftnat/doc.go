@@ -2,7 +2,7 @@
 // gate and the block of every subscriber, the blackhole routes of the outside
 // pools, and an in-memory twin with the same contract.
 //
-// Reading order:
+// Package wire speaks to nf_tables, package barrier stands behind it. Reading order:
 //
 //	kernel.go        the Kernel: start, run, reconfigure, remove; options.go: its Options
 //	apply.go         entries into the maps; program.go, element.go: as transactions
@@ -11,8 +11,7 @@
 //	hear.go          the changes that others made; watch.go: the tasks that undo them
 //	adopt.go         from the present table to the wanted one; fills maps that were lost
 //	ruleset.go       the table as data: match.go, sets.go, timeouts.go, prefixes.go
-//	plan.go          the operations between both (actual.go reads the present one); unused.go: the mark
-//	barrier.go       BPF behind nftables; tc.go: its netlink
+//	plan.go          from what stands (actual.go) to what is wanted; unused.go: the mark
 //	routes.go        blackhole routes
 //	icmptimeout.go   ICMP's idle timeout
 //	sessiontable.go  sessions: lists, counts, reaping with proof; session.go: one session

@@ -71,7 +71,7 @@ func BenchmarkForward(b *testing.B) {
 		with += burst()
 		run(b, lab, "tc", "qdisc", "del", "dev", netlab.OutsideInterface, "clsact")
 		without += burst()
-		k.barrier.restore()
+		k.barrier.Restore()
 	}
 	sent := float64(b.N) * datagrams
 	b.ReportMetric(float64(with)/sent, "ns/with")

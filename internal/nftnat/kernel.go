@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/kmodule"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netns"
+	"github.com/sessiond/sessiond/internal/nftnat/barrier"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ type Kernel struct {
 	conn    *wire.Conn
 	notices *wire.Listener
 	routes  *blackholes
-	barrier *barrier
+	barrier *barrier.Barrier
 	icmp    *icmpTimeout
 	SessionTable
 	known knownElements
@@ -101,7 +102,7 @@ func (k *Kernel) dial() (err error) {
 	if k.routes, err = openBlackholes(k.ns, k.log); err != nil {
 		return err
 	}
-	if k.barrier, err = openBarrier(k.ns, k.options.OutsideInterfaces, k.log); err != nil {
+	if k.barrier, err = barrier.Open(k.ns, k.options.OutsideInterfaces, k.log); err != nil {
 		return err
 	}
 	if k.icmp, err = openICMPTimeout(k.ns, k.log); err != nil {
@@ -139,7 +140,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	if k.programmed, err = k.wasProgrammed(ctx, before); err != nil {
 		return err
 	}
-	if err := errors.Join(k.barrier.set(k.options.InsidePrefixes), k.barrier.retire(k.options.OutsideInterfaces...)); err != nil {
+	if err := errors.Join(k.barrier.Set(k.options.InsidePrefixes), k.barrier.Retire(k.options.OutsideInterfaces...)); err != nil {
 		return err
 	}
 	changed, err := k.convergeFrom(ctx, before)
@@ -232,13 +233,13 @@ func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 	o := k.options
 	same := slices.Equal(addrrange.Of(inside), addrrange.Of(o.InsidePrefixes))
 	o.InsidePrefixes, o.OutsidePrefixes = slices.Clone(inside), slices.Clone(outside)
-	if err := k.barrier.set(withAll(inside, k.options.InsidePrefixes)); err != nil {
+	if err := k.barrier.Set(withAll(inside, k.options.InsidePrefixes)); err != nil {
 		return err
 	}
 	if err := k.configure(ctx, o); err != nil {
 		return err
 	}
-	if err := k.barrier.set(inside); err != nil {
+	if err := k.barrier.Set(inside); err != nil {
 		return err
 	}
 	k.keepInside(inside)
@@ -274,7 +275,7 @@ func (k *Kernel) Close() error {
 		k.routes.close()
 	}
 	if k.barrier != nil {
-		errs = append(errs, k.barrier.close())
+		errs = append(errs, k.barrier.Close())
 	}
 	if k.icmp != nil {
 		errs = append(errs, k.icmp.close())
@@ -302,7 +303,7 @@ func (k *Kernel) Remove(ctx context.Context) error {
 		return err
 	}
 	k.known.reset(true)
-	return errors.Join(k.barrier.retire(), k.routes.set(nil))
+	return errors.Join(k.barrier.Retire(), k.routes.set(nil))
 }
 
 // lock waits for the turn to program the kernel; unlock ends it.
@@ -317,6 +318,22 @@ func (k *Kernel) lock(ctx context.Context) error {
 
 func (k *Kernel) unlock() { k.turn <- struct{}{} }
 
-// Barrier reports whether packets with an inside source are kept back on every existing
-// outside interface, even without the table.
-func (k *Kernel) Barrier() bool { return k.barrier.stands.Load() }
+// RaiseBarrier puts up the barrier that Kernel keeps, on each outside interface that has
+// none, and changes nothing else in the kernel: packets with an inside source do not leave
+// before there is a table, nor while Redis is waited for. A barrier that stands may be one
+// of more prefixes than the options have, and stays. The error names the interfaces that
+// are without one.
+func RaiseBarrier(o Options) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	ns, err := netns.Open(o.NetNS)
+	if err != nil {
+		return err
+	}
+	return forbidden(errors.Join(barrier.Raise(ns, o.OutsideInterfaces, o.InsidePrefixes, o.Logger), ns.Close()))
+}
+
+// Barrier reports whether packets with an inside source are kept back on every outside
+// interface that there is, whatever happens to the table.
+func (k *Kernel) Barrier() bool { return k.barrier.Stands() }

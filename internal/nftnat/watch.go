@@ -30,7 +30,7 @@ func (k *Kernel) watch(ctx context.Context) error {
 	g.Go(func() error { return k.keepBound(ctx) })
 	g.Go(func() error { return k.tellStrays(ctx) })
 	g.Go(func() error {
-		return k.barrier.watch(ctx, func() error { return k.restoreBarrier(ctx) })
+		return k.barrier.Watch(ctx, func() error { return k.restoreBarrier(ctx) })
 	})
 	return g.Wait()
 }
@@ -95,7 +95,7 @@ func (k *Kernel) check(ctx context.Context, whatever bool) error {
 	if err := k.routes.restore(k.options.OutsidePrefixes); err != nil {
 		return err
 	}
-	k.barrier.restore()
+	k.barrier.Restore()
 	k.known.unsettled = k.known.unsettled || whatever
 	return k.hear(ctx)
 }
@@ -106,7 +106,7 @@ func (k *Kernel) restoreBarrier(ctx context.Context) error {
 	}
 	defer k.unlock()
 	if !k.removed {
-		k.barrier.restore()
+		k.barrier.Restore()
 	}
 	return nil
 }

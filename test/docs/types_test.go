@@ -22,7 +22,6 @@ var largerTypes = map[typeSize]int{
 	{"sessionctl.app", "methods"}:        93,
 	{"subscriber.Event", "fields"}:       33,
 	{"subscriber.classifier", "methods"}: 70,
-	{"wire.Attributes", "fields"}:        29,
 }
 
 // TestTypesAreSmall: no type of the programs has more methods or fields than it may.

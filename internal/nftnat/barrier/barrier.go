@@ -1,4 +1,6 @@
-package nftnat
+// Package barrier keeps packets with an inside source from leaving by an outside interface,
+// whatever happens to nftables.
+package barrier
 
 import (
 	"context"
@@ -24,8 +26,8 @@ import (
 // Place of the barrier's filter on an interface: `tc filter show dev DEV egress` lists it as
 // bpf of preference 93 and handle 0x93. No other program is known to use them.
 const (
-	barrierPreference = 93
-	barrierHandle     = 0x93
+	preference = 93
+	handle     = 0x93
 )
 
 // Numbers of linux/pkt_sched.h, linux/pkt_cls.h and linux/rtnetlink.h that
@@ -48,11 +50,11 @@ const (
 	actContinue = math.MaxUint32 // TC_ACT_UNSPEC: the next filter decides
 )
 
-// barrier lets no packet with an inside source leave by an outside interface, even without the
-// table: it is a filter behind all of nftables, which no nftables command touches. It is a
-// classic BPF program, which needs only CAP_NET_ADMIN, and the kernel's cls_bpf and
-// sch_ingress.
-type barrier struct {
+// A Barrier is a filter behind all of nftables, which no nftables command touches. It is a
+// classic BPF program at the egress of each outside interface, which needs CAP_NET_ADMIN
+// and no more, and the kernel's cls_bpf and sch_ingress. One goroutine uses it at a time,
+// but for Watch and Stands.
+type Barrier struct {
 	conn       *netlink.Conn
 	notices    *netlink.Conn
 	interfaces []string
@@ -63,8 +65,9 @@ type barrier struct {
 	stands  atomic.Bool      // on every existing outside interface
 }
 
-func openBarrier(ns netns.Namespace, interfaces []string, log *slog.Logger) (*barrier, error) {
-	b := &barrier{interfaces: interfaces, log: log, told: map[string]error{}}
+// Open opens what is needed, and changes nothing.
+func Open(ns netns.Namespace, interfaces []string, log *slog.Logger) (*Barrier, error) {
+	b := &Barrier{interfaces: interfaces, log: log, told: map[string]error{}}
 	config := &netlink.Config{NetNS: ns.FD()}
 	var err error
 	if b.conn, err = netlink.Dial(unix.NETLINK_ROUTE, config); err != nil {
@@ -75,35 +78,26 @@ func openBarrier(ns netns.Namespace, interfaces []string, log *slog.Logger) (*ba
 	}
 	for _, group := range []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_TC} {
 		if err := b.notices.JoinGroup(group); err != nil {
-			return nil, errors.Join(fmt.Errorf("listen for link notices: %w", err), b.close())
+			return nil, errors.Join(fmt.Errorf("listen for link notices: %w", err), b.Close())
 		}
 	}
 	return b, nil
 }
 
-// RaiseBarrier puts up the barrier of a Kernel on each outside interface that has none, and
-// changes nothing else in the kernel: packets with an inside source do not leave before the
-// table is made, nor while sessiond waits for Redis. A present barrier may cover more prefixes
-// than the options have, and stays. The error names the interfaces without a barrier.
-func RaiseBarrier(o Options) (err error) {
-	if err := o.validate(); err != nil {
-		return err
-	}
-	ns, err := netns.Open(o.NetNS)
+// Raise puts up the barrier of prefixes on each interface that has none, and changes
+// nothing else in the kernel. A barrier that stands may be one of more prefixes, and stays.
+// The error names the interfaces that are without one.
+func Raise(ns netns.Namespace, interfaces []string, prefixes []netip.Prefix, log *slog.Logger) (err error) {
+	b, err := Open(ns, interfaces, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = forbidden(errors.Join(err, ns.Close())) }()
-	b, err := openBarrier(ns, o.OutsideInterfaces, o.Logger)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	if b.program, err = barrierProgram(addrrange.Of(o.InsidePrefixes)); err != nil {
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if b.program, err = compile(addrrange.Of(prefixes)); err != nil {
 		return err
 	}
 	var without []error
-	for _, name := range o.OutsideInterfaces {
+	for _, name := range interfaces {
 		if err := b.raiseOn(name); err != nil {
 			without = append(without, fmt.Errorf("no barrier on interface %s: %w", name, err))
 		}
@@ -111,7 +105,7 @@ func RaiseBarrier(o Options) (err error) {
 	return errors.Join(without...)
 }
 
-func (b *barrier) raiseOn(name string) error {
+func (b *Barrier) raiseOn(name string) error {
 	index, err := b.index(name)
 	if err != nil {
 		return err
@@ -122,23 +116,27 @@ func (b *barrier) raiseOn(name string) error {
 	return b.put(index)
 }
 
-func (b *barrier) close() error { return errors.Join(b.conn.Close(), b.notices.Close()) }
+// Close ends the connections to the kernel. The barrier stays (I9).
+func (b *Barrier) Close() error { return errors.Join(b.conn.Close(), b.notices.Close()) }
 
-// set makes the barrier cover the prefixes, on every existing outside interface.
-func (b *barrier) set(prefixes []netip.Prefix) error {
-	program, err := barrierProgram(addrrange.Of(prefixes))
+// Stands reports whether there is a barrier on every outside interface that there is.
+func (b *Barrier) Stands() bool { return b.stands.Load() }
+
+// Set makes the barrier that of the prefixes, on every outside interface there is.
+func (b *Barrier) Set(prefixes []netip.Prefix) error {
+	program, err := compile(addrrange.Of(prefixes))
 	if err != nil {
 		return err
 	}
 	b.program = program
-	b.restore()
+	b.Restore()
 	return nil
 }
 
-// restore puts the barrier back where it is missing or differs: on an interface that came
-// later, or where others deleted it. A failure is logged once: NAT goes on, and the table lets
-// nothing through either.
-func (b *barrier) restore() {
+// Restore puts the barrier back where it is missing or another: on an interface that
+// came later, or where others deleted it. What cannot be done is logged once: NAT goes on,
+// and the table lets nothing through either.
+func (b *Barrier) Restore() {
 	stands := true
 	for _, name := range b.interfaces {
 		err := b.restoreOn(name)
@@ -157,7 +155,7 @@ func (b *barrier) restore() {
 
 var errNoInterface = errors.New("no such interface")
 
-func (b *barrier) restoreOn(name string) error {
+func (b *Barrier) restoreOn(name string) error {
 	index, err := b.index(name)
 	if err != nil {
 		return err
@@ -177,25 +175,25 @@ func (b *barrier) restoreOn(name string) error {
 // comesFirst returns an error if a filter of others comes before the barrier: the kernel asks
 // no further filter about a packet that one lets pass ("ok"). Filters of other chains are
 // reached only through one of chain 0.
-func (b *barrier) comesFirst(index uint32) error {
+func (b *Barrier) comesFirst(index uint32) error {
 	filters, err := b.ask(unix.RTM_GETTFILTER, netlink.Dump, tcMessage{index: index, parent: tcEgress})
 	if err != nil {
 		return fmt.Errorf("list filters: %w", err)
 	}
 	for _, f := range filters {
 		at, kind := parseTC(f)
-		preference := at.info >> 16
-		beside := preference == barrierPreference && at.handle != 0 && at.handle != barrierHandle // of one preference the newest is first
-		if (preference < barrierPreference || beside) && chainOf(f) == 0 {
+		rank := at.info >> 16
+		beside := rank == preference && at.handle != 0 && at.handle != handle // of one preference the newest is first
+		if (rank < preference || beside) && chainOf(f) == 0 {
 			return fmt.Errorf("a filter of others, %s of preference %d, comes before it, and what that one lets pass is not kept back: give it a preference above %d",
-				kind, preference, barrierPreference)
+				kind, rank, preference)
 		}
 	}
 	return nil
 }
 
 // put puts the program on an interface, in place of one of ours that stands there.
-func (b *barrier) put(index uint32) error {
+func (b *Barrier) put(index uint32) error {
 	if err := b.placeOn(index); err != nil {
 		return err
 	}
@@ -214,10 +212,10 @@ func (b *barrier) put(index uint32) error {
 	return nil
 }
 
-// placeOn makes the qdisc clsact, which holds the filters of the egress. It shares its place
-// with the older qdisc ingress, which, if present, would take the filters for the egress as
-// filters for the ingress.
-func (b *barrier) placeOn(index uint32) error {
+// placeOn makes the qdisc that filters of the egress are put on. It has one place with
+// the older qdisc ingress, and takes the filters for the egress as if they were for the
+// ingress if that is there.
+func (b *Barrier) placeOn(index uint32) error {
 	at := tcMessage{index: index, handle: tcHandle, parent: tcClsact}
 	err := b.execute(unix.RTM_NEWQDISC, netlink.Create|netlink.Excl, at, "clsact", nil)
 	if err == nil {
@@ -241,13 +239,13 @@ func (b *barrier) placeOn(index uint32) error {
 	return nil
 }
 
-func (b *barrier) filter(index uint32) tcMessage {
+func (b *Barrier) filter(index uint32) tcMessage {
 	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
-	return tcMessage{index: index, handle: barrierHandle, parent: tcEgress, info: barrierPreference<<16 | uint32(all)}
+	return tcMessage{index: index, handle: handle, parent: tcEgress, info: preference<<16 | uint32(all)}
 }
 
 // installed reads the program on an interface, nil for none.
-func (b *barrier) installed(index uint32) ([]byte, error) {
+func (b *Barrier) installed(index uint32) ([]byte, error) {
 	replies, err := b.ask(unix.RTM_GETTFILTER, 0, b.filter(index))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil // no filter, or no qdisc
@@ -263,9 +261,9 @@ func (b *barrier) installed(index uint32) ([]byte, error) {
 	return nil, nil
 }
 
-// retire removes the barrier from all interfaces except those named, since an earlier start
-// may have served others, and the qdisc too if it is empty then.
-func (b *barrier) retire(keep ...string) error {
+// Retire takes the barrier away from all interfaces but those named, which an earlier
+// start may have served, and the qdisc with it if nothing else is in it.
+func (b *Barrier) Retire(keep ...string) error {
 	qdiscs, err := b.ask(unix.RTM_GETQDISC, netlink.Dump, tcMessage{})
 	if err != nil {
 		return fmt.Errorf("list qdiscs: %w", err)
@@ -288,7 +286,7 @@ func (b *barrier) retire(keep ...string) error {
 	return nil
 }
 
-func (b *barrier) retireFrom(index uint32) error {
+func (b *Barrier) retireFrom(index uint32) error {
 	if program, err := b.installed(index); err != nil || program == nil {
 		return err
 	}
@@ -308,9 +306,9 @@ func (b *barrier) retireFrom(index uint32) error {
 	return err
 }
 
-// watch calls restore as soon as an outside interface comes or is renamed, or others
+// Watch calls restore as soon as an outside interface comes or is renamed, or others
 // change a filter. It returns when ctx ends.
-func (b *barrier) watch(ctx context.Context, restore func() error) error {
+func (b *Barrier) Watch(ctx context.Context, restore func() error) error {
 	stop := context.AfterFunc(ctx, func() { _ = b.notices.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
@@ -331,7 +329,7 @@ func (b *barrier) watch(ctx context.Context, restore func() error) error {
 }
 
 // concerns reports whether a notice may be about the barrier.
-func (b *barrier) concerns(m netlink.Message) bool {
+func (b *Barrier) concerns(m netlink.Message) bool {
 	if m.Header.Type != unix.RTM_NEWLINK {
 		return m.Header.Type != unix.RTM_DELLINK
 	}
@@ -344,12 +342,12 @@ const bpfInstruction = 8 // struct sock_filter
 // maxRanges keeps the program below the kernel's limit of 4096 instructions.
 const maxRanges = 1000
 
-// barrierProgram drops what is IPv4 and has a source in one of the ranges, which are in
+// compile makes a program that drops what is IPv4 and has a source in one of the ranges, which are in
 // order. The network header is found wherever the link's own ends.
-func barrierProgram(ranges addrrange.Set) ([]byte, error) {
+func compile(ranges addrrange.Set) ([]byte, error) {
 	const networkHeader = 1<<32 - 0x100000 // SKF_NET_OFF
 	if len(ranges) > maxRanges {
-		return nil, fmt.Errorf("nftnat: %d separate ranges of inside prefixes, at most %d can be guarded", len(ranges), maxRanges)
+		return nil, fmt.Errorf("barrier: %d separate ranges of inside prefixes, at most %d can be guarded", len(ranges), maxRanges)
 	}
 	code := append([]bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtProto},

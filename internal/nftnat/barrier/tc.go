@@ -1,4 +1,4 @@
-package nftnat
+package barrier
 
 import (
 	"encoding/binary"
@@ -81,8 +81,8 @@ func programOf(m netlink.Message) (program []byte) {
 	return program
 }
 
-// execute sends a message that changes something and waits for the kernel's acknowledgement.
-func (b *barrier) execute(typ netlink.HeaderType, flags netlink.HeaderFlags, at tcMessage, kind string, options func(*netlink.AttributeEncoder) error) error {
+// execute sends a message that changes something and waits for the kernel's verdict.
+func (b *Barrier) execute(typ netlink.HeaderType, flags netlink.HeaderFlags, at tcMessage, kind string, options func(*netlink.AttributeEncoder) error) error {
 	e := netlink.NewAttributeEncoder()
 	e.String(tcaKind, kind)
 	if options != nil {
@@ -100,7 +100,7 @@ func (b *barrier) execute(typ netlink.HeaderType, flags netlink.HeaderFlags, at 
 }
 
 // ask sends a message that changes nothing and returns the answers.
-func (b *barrier) ask(typ netlink.HeaderType, flags netlink.HeaderFlags, at tcMessage) ([]netlink.Message, error) {
+func (b *Barrier) ask(typ netlink.HeaderType, flags netlink.HeaderFlags, at tcMessage) ([]netlink.Message, error) {
 	return b.conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: typ, Flags: netlink.Request | flags},
 		Data:   at.append(nil),
@@ -108,7 +108,7 @@ func (b *barrier) ask(typ netlink.HeaderType, flags netlink.HeaderFlags, at tcMe
 }
 
 // index finds an interface by its name.
-func (b *barrier) index(name string) (uint32, error) {
+func (b *Barrier) index(name string) (uint32, error) {
 	e := netlink.NewAttributeEncoder()
 	e.String(unix.IFLA_IFNAME, name)
 	attributes, err := e.Encode()
