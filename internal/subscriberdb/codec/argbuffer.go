@@ -60,7 +60,7 @@ func (b *ArgBuffer) AddWord(raw *string) (escaped bool) {
 // keepText is how much text is kept for the next command.
 const keepText = 1 << 20
 
-// Reset empties the list, and lets go of what it refers to.
+// Reset empties the list, and drops all references in it.
 func (b *ArgBuffer) Reset() {
 	if cap(b.Text) > keepText {
 		*b = ArgBuffer{}

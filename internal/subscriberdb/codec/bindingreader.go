@@ -10,7 +10,7 @@ import (
 )
 
 // valueReader reads JSON to the letter as AppendBinding writes it, with octets that
-// stand for themselves; what differs in anything is left to encoding/json, which takes
+// stand for themselves; any other text is left to encoding/json, which takes
 // ten times as long. A start reads a million (BenchmarkBindingRows: 16 to 4 µs each).
 type valueReader struct {
 	text string // the rest

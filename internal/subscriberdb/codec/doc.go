@@ -1,8 +1,7 @@
 // Package codec has the keys and the text forms of everything that stands in Redis
-// (docs/redis.md). It is pure: it does no I/O, reads no clock and writes no log. What it
-// reads may have been written by other versions, or by people: it never panics, and what it
-// cannot read it leaves out or refuses with an error. Each form that is parsed has a fuzz
-// target.
+// (docs/redis.md). It is pure: it does no I/O, reads no clock and writes no log. Its
+// input may come from other versions, or from people: no input makes it panic, and unreadable
+// parts are left out or refused with an error. Each form that is parsed has a fuzz target.
 //
 // Reading order:
 //

@@ -58,7 +58,7 @@ func unescape(word string) (string, error) {
 	return string(raw), nil
 }
 
-// escapedLen is the length of what Escape makes of raw octets.
+// escapedLen is the length of raw octets once they are escaped.
 func escapedLen(raw string) int {
 	n := len(raw)
 	for i := 0; i < len(raw); i++ {

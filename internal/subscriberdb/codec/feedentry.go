@@ -59,8 +59,8 @@ func NewFeedParser(group string, changes int, room []subscriber.Change) *FeedPar
 	return &FeedParser{group: group, Changes: slices.Grow(room[:0], changes)}
 }
 
-// Parse adds what an entry tells; one that is no change of a record adds nothing. It
-// reports whether the entry is one that sessiond writes.
+// Parse adds the changes of an entry; a restart of a NAS adds none. It reports whether the
+// entry is one that sessiond writes.
 func (p *FeedParser) Parse(e FeedEntry) (usable bool) {
 	if lines, ok := e.Fields["list"].(string); ok {
 		return p.parseLines(e, lines)

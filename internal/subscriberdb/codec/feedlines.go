@@ -16,15 +16,15 @@ import (
 //	stopped    <inside> <Acct-Terminate-Cause> <updated_at> <input_octets> <output_octets>
 //
 // The field reason of a stopped entry says why, where it was not an Acct-Stop; a daemon
-// of before that field takes it for one. A reader has the rest of a record from what it
-// was told before.
+// of before that field takes it for one. A reader has the rest of a record from earlier
+// entries.
 const (
 	kindBegan     = "began"
 	kindRefreshed = "refreshed"
 	kindStopped   = "stopped"
 )
 
-// AppendEnd appends what the feed tells of an end, besides the address.
+// AppendEnd appends the line of a stopped record without its address.
 func AppendEnd(text []byte, e *subscriber.Ending) []byte {
 	text = append(strconv.AppendUint(text, uint64(e.Cause), 10), ' ')
 	text = append(appendTimeOrDash(text, e.Record.UpdatedAt), ' ')
@@ -56,7 +56,7 @@ func (p *FeedParser) parseLines(e FeedEntry, lines string) (usable bool) {
 	return usable
 }
 
-// parseLine reads the line of one record: what changed, and the record.
+// parseLine reads the line of one record: its change, and the record.
 func parseLine(c *subscriber.Change, group, kind, line string) (r subscriber.Record, ok bool) {
 	address, rest, _ := strings.Cut(line, " ")
 	inside, err := netip.ParseAddr(address)

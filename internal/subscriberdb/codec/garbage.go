@@ -1,7 +1,7 @@
 package codec
 
-// Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
-// is left out, counted and named in the log, and holds up nothing else.
+// Garbage is data in Redis that sessiond does not write, by its place. It is left out,
+// counted and named in the log, and holds up nothing else.
 type Garbage string
 
 // The kinds of garbage.

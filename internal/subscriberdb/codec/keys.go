@@ -129,6 +129,6 @@ func ProbeKey(group, node string) string { return groupKey(group, "probe:"+Escap
 // OwnerKey is the string with the lease of the daemon that serves the group's NAT.
 func OwnerKey(group string) string { return groupKey(group, "owner") }
 
-// ServedKey is the string that says what the group's NAT is served as, with what drains
-// of it.
+// ServedKey is the string with the prefixes and settings by which the group's NAT is served,
+// drained ones included.
 func ServedKey(group string) string { return groupKey(group, "served") }

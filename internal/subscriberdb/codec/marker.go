@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Marker proves that what stands in a group is all that sessiond wrote. A Redis
-// that lost its data, or is the wrong one, lost the marker too (I6).
+// Marker proves that a group's data are complete. A Redis that lost its data, or is the
+// wrong one, lost the marker too (I6).
 type Marker struct {
 	Epoch     string    `json:"epoch"` // of its own for each time the group was begun
 	CreatedAt time.Time `json:"created_at"`

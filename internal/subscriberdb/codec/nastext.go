@@ -22,7 +22,7 @@ func (n NASName) Session() subscriber.SessionID {
 	return subscriber.SessionID{Client: n.Client, NAS: n.Name}
 }
 
-// NASLine is what is known of one NAS, as far as it is kept in Redis:
+// NASLine is the part of the knowledge of one NAS that is kept in Redis:
 //
 //	heard=<time> offset=<seconds> unheeded=<seconds> restarted=<time> same_as=<client>/<nas>
 type NASLine struct {
@@ -56,8 +56,8 @@ func appendSeconds(text []byte, d time.Duration) []byte {
 	return strconv.AppendInt(text, int64(d/time.Second), 10)
 }
 
-// ParseNASRow reads a field of NASesKey and its value. What a person wrote otherwise than
-// sessiond would is none of ours.
+// ParseNASRow reads a field of NASesKey and its value. A field that sessiond would write
+// otherwise is not ours.
 func ParseNASRow(ref, line string) (NASName, NASLine, bool) {
 	id, err := ParseNASRef(ref)
 	if err != nil || NASRef(id) != ref {
@@ -66,7 +66,7 @@ func ParseNASRow(ref, line string) (NASName, NASLine, bool) {
 	return NASOf(id), ParseNASLine(line), true
 }
 
-// ParseNASLine reads a line. What cannot be read is left zero.
+// ParseNASLine reads a line. Unreadable values are left zero.
 func ParseNASLine(line string) NASLine {
 	var n NASLine
 	for word := range strings.SplitSeq(line, " ") {

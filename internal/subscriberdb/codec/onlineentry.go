@@ -11,8 +11,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// FormatOnlineEntry is what the hash of online addresses says of a record: its session
-// and its user, each as one word, and when the record expired as it was first written, in
+// FormatOnlineEntry writes the value of a record in the hash of online addresses: its session
+// and its user, each as one word, and the expiry of the record as it was first written, in
 // milliseconds since 1970, 0 for never. The entry outlives a record that others removed,
 // and tells whose it was.
 func FormatOnlineEntry(r *subscriber.Record) string {

@@ -13,8 +13,8 @@ import (
 const Unversioned = "-"
 
 // AppendFields appends the fields of a record hash, name and value, except its
-// version, which the script knows. What an Interim changes comes first, where
-// Redis finds it first. Empty fields are left out unless the record is written
+// version, which the script knows. The fields that an Interim changes come first, where
+// Redis finds them first. Empty fields are left out unless the record is written
 // over another.
 func AppendFields(args []any, r *subscriber.Record, over bool) []any {
 	args = append(args, "updated_at", TimeArg(&r.UpdatedAt),
@@ -109,7 +109,7 @@ func appendWord(text []byte, name, value string) []byte {
 	return append(append(text, name...), Escape(value)...)
 }
 
-// ParseRecordText reads what RecordText wrote.
+// ParseRecordText is the reverse of RecordText.
 func ParseRecordText(key subscriber.Key, text string) subscriber.Record {
 	r := subscriber.Record{Key: key}
 	for word := range strings.SplitSeq(text, " ") {
@@ -122,8 +122,8 @@ func ParseRecordText(key subscriber.Key, text string) subscriber.Record {
 	return r
 }
 
-// ParseRecord reads a record hash. People may write into it: what cannot be
-// read is left zero.
+// ParseRecord reads a record hash. People may write into it: unreadable values are left
+// zero.
 func ParseRecord(key subscriber.Key, fields map[string]string) subscriber.Record {
 	r := subscriber.Record{Key: key}
 	for name, value := range fields {
@@ -217,8 +217,8 @@ func setRareField(r *subscriber.Record, name, value string) {
 	}
 }
 
-// fillRecord puts in what is left out where it is plain: a record that was never
-// updated says so only by when it began.
+// fillRecord sets the fields that are not written where others imply them: a record that was
+// never updated has no update time.
 func fillRecord(r *subscriber.Record) {
 	if r.UpdatedAt.IsZero() {
 		r.UpdatedAt = r.StartedAt
@@ -228,7 +228,7 @@ func fillRecord(r *subscriber.Record) {
 	}
 }
 
-// parseRefreshed reads what a feed entry tells of one refreshed record: event
+// parseRefreshed reads the line of one refreshed record without its address: event
 // time, octets in and out.
 func parseRefreshed(key subscriber.Key, text string) (subscriber.Record, bool) {
 	r := subscriber.Record{Key: key}

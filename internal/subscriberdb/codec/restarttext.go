@@ -8,7 +8,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// What may precede the time of a restart: that it ends sessions only if their NAS goes
+// Words before the time of a restart: that it ends sessions only if their NAS goes
 // on not to report them, its Event-Timestamp in seconds since 1970, and the digests of its
 // packet and of those before it.
 const (

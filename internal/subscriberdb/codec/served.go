@@ -8,11 +8,11 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 )
 
-// Served is what the NAT of a group is served as: a later start whose configuration
-// lacks a part of it knows from it what there is to serve to its end.
+// Served is how the NAT of a group is served: a later start whose configuration lacks a part
+// of it knows by it which parts to serve to their end.
 type Served struct {
 	Group string
-	By    string // who serves it: node, namespace and table
+	By    string // the daemon that serves it: node, namespace and table
 
 	Inside, Outside     []netip.Prefix // drained ones included
 	Draining            []netip.Prefix // of these, those no longer configured

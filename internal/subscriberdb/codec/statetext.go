@@ -10,8 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// The session states as one line each, which is also what compare-and-set
-// compares:
+// The session states as one line each, which compare-and-set compares as a whole:
 //
 //	open   <inside or -> <start> - <user>           began with an Acct-Start
 //	found  <inside or -> <start> - <user>           first heard of by an Interim
@@ -115,8 +114,8 @@ func ParseState(line string) (subscriber.SessionState, error) {
 	return s, err
 }
 
-// setStateExtra takes over one of the words that few sessions need. What a later
-// version writes besides is none of ours.
+// setStateExtra takes over one of the words that few sessions need. Words of later versions
+// are ignored.
 func setStateExtra(s *subscriber.SessionState, word string) {
 	switch name, value, _ := strings.Cut(word, "="); name {
 	case "stamp":
@@ -167,11 +166,11 @@ func escapeDash(word string) string {
 	return word
 }
 
-// stateOverhead is what Redis needs for the state of a session besides the words of its
+// stateOverhead is the memory of Redis for the state of a session besides the words of its
 // NAS: about, in octets.
 const stateOverhead = 220
 
-// StateOctets is what the state of a session takes of Redis, about.
+// StateOctets is the memory of Redis for the state of a session, about.
 func StateOctets(group string, id subscriber.SessionID, user string) int {
 	return stateOverhead + len(group) + escapedLen(id.Client) + escapedLen(id.NAS) + escapedLen(id.AcctSessionID) + escapedLen(user)
 }

@@ -29,8 +29,8 @@ func TimeArg(t *time.Time) any {
 	return t
 }
 
-// parseTime reads a time; what is none is the zero time, and so is one that FormatTime could
-// not write: in UTC the year has four digits.
+// parseTime reads a time; the zero time for any other text, and for a time that FormatTime
+// could not write: in UTC the year has four digits.
 func parseTime(s string) time.Time {
 	if s == "" || s == "-" {
 		return time.Time{} // an error would be dear

@@ -8,7 +8,7 @@ import (
 // errNoMore ends a walk whose reader has failed.
 var errNoMore = errors.New("nobody reads on")
 
-// ReadAhead hands what produce tells to use, one after the other, while the next is
+// ReadAhead hands the batches of produce to use, one after the other, while the next is
 // read: Redis and the reader work at once. A reader that takes its time holds one batch
 // in memory, and nothing of Redis. It returns when both are done.
 func ReadAhead[T any](ctx context.Context, produce func(context.Context, func(T) error) error, use func(T) error) error {

@@ -20,7 +20,7 @@ type Client struct {
 	health  *health
 }
 
-// New returns a Client of what Dial returned, or of another client: then connections are
+// New returns a Client of a client that Dial returned, or of another: its connections are
 // never given up. The scripts are those that its servers have to know.
 func New(client redis.UniversalClient, scripts ...*redis.Script) *Client {
 	dialled, ok := client.(dialledClient)

@@ -20,8 +20,8 @@ const (
 // feeds. They are made as needed; the client's default goes by the processors.
 const connections = 64
 
-// dialAttempts is how often a connection is dialled in a row. Who uses it tries again,
-// and learns sooner that a server is away.
+// dialAttempts is how often a connection is dialled in a row. Callers try again, and learn
+// sooner that a server is away.
 const dialAttempts = 1
 
 // Dial returns a client for the given urls: redis://, rediss:// (TLS) or

@@ -44,7 +44,7 @@ func secureDialer(timeout time.Duration, secure *tls.Config) dialer {
 // A directConn reads and writes its socket without telling Go's scheduler. As the
 // socket never blocks, there is nothing that others could use the time for, but
 // each announced call makes the scheduler's monitor look every 20 us whether it
-// lasts: together much of what an exchange with Redis costs. Waiting, deadlines
+// lasts: together much of the price of an exchange with Redis. Waiting, deadlines
 // and Close are those of the connection below.
 type directConn struct {
 	net.Conn
@@ -148,8 +148,8 @@ func (t *transfer) call(fd uintptr) bool {
 	}
 }
 
-// An idleCheck is what the client checks connections by, with a read that must
-// find nothing. It looks itself first, and only lets the client see for itself if
+// An idleCheck is a connection as the client checks it, with a read that must find
+// nothing. It looks itself first, and only lets the client see for itself if
 // there is anything to see.
 type idleCheck struct{ syscall.RawConn }
 

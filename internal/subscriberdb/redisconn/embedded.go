@@ -10,7 +10,7 @@ import (
 
 // Embedded is a Redis inside this process, for trying out: it keeps nothing
 // when the process ends. It sends no keyspace notifications; subscriberdb looks for
-// expired and removed records instead, which is also what makes them expire.
+// expired and removed records instead, and so makes them expire.
 type Embedded struct {
 	Client redis.UniversalClient
 

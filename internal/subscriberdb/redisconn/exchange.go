@@ -9,8 +9,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// PipelineLimit bounds the commands of one round trip: what they are answered
-// with must be done before the client's read timeout.
+// PipelineLimit bounds the commands of one round trip: all must be answered before the
+// client's read timeout.
 const PipelineLimit = 512
 
 // NewCall makes the call of a script.
@@ -112,7 +112,8 @@ func (c *Client) loadScripts(ctx context.Context) []redis.Cmder {
 // yet, for its hash.
 var errNotLoaded = errors.New("script is not loaded yet")
 
-// scriptLoads collects what a script sends to be loaded: only the script knows its text.
+// scriptLoads collects the commands by which scripts load themselves: only they know their
+// texts.
 type scriptLoads struct {
 	redis.Scripter // nothing but ScriptLoad is called
 	cmds           []redis.Cmder

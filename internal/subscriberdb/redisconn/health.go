@@ -14,7 +14,7 @@ const (
 	waitPause   = 5 * time.Second
 )
 
-// health is what probes and commits have found of the servers.
+// health is the state of the servers, as probes and commits have found it.
 type health struct {
 	trouble chan struct{} // holds one
 
@@ -28,7 +28,7 @@ func newHealth() *health {
 	return &health{trouble: make(chan struct{}, 1), back: make(chan struct{})}
 }
 
-// Probed notes what a probe came to. Once servers can be used again, connections that
+// Probed notes the result of a probe. Once servers can be used again, connections that
 // were made meanwhile may still lead to those before.
 func (c *Client) Probed(err error) {
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// errGivenUp is what the client finds when it checks a connection that was given up.
+// errGivenUp is the error of the client's check of a connection that was given up.
 var errGivenUp = errors.New("redis: connection given up, its address may lead elsewhere by now")
 
 // A dialledClient is a client whose connections can be given up.
@@ -24,7 +24,7 @@ type dialledClient struct {
 // redials counts how often connections were given up. A virtual address, a balancer or
 // a name may lead to another server by now; connections stay with the one they were
 // made to. The client checks a connection before it uses it again, and then finds that
-// it was given up: what is under way on it comes to its end.
+// it was given up: commands under way on it come to their end.
 type redials struct{ count atomic.Uint64 }
 
 // giveUp has all connections that there are dialled again before they are used again.
@@ -52,7 +52,7 @@ type agingConn struct {
 	net.Conn
 	check   syscall.RawConn // by which the client checks the connection itself; nil with TLS
 	redials *redials
-	born    uint64 // what redials said when it was dialled
+	born    uint64 // the count of redials when it was dialled
 }
 
 func newAgingConn(c net.Conn, r *redials, born uint64) (net.Conn, error) {
@@ -79,7 +79,7 @@ func (*ageCheck) Control(func(fd uintptr)) error { return errors.ErrUnsupported 
 // Write implements syscall.RawConn; the client only reads.
 func (*ageCheck) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }
 
-// Read fails where the connection was given up. What is below TLS tells nothing.
+// Read fails where the connection was given up. Below TLS nothing can be checked.
 func (c *ageCheck) Read(look func(fd uintptr) bool) error {
 	switch {
 	case c.redials.count.Load() != c.born:

@@ -23,7 +23,7 @@ type batch struct {
 	reason subscriber.Reason // of the records that are removed
 	frees  bool              // of a commit: each transaction does
 	txns   []*Txn
-	octets int    // of what the feed tells of them, at most
+	octets int    // of their lines in the feed, at most
 	bases  []*Txn // one for each restart that any of them rests on
 	args   codec.ArgBuffer
 	cmd    *redis.Cmd
@@ -34,13 +34,12 @@ func (b *batch) add(tx *Txn, octets int) {
 	b.octets += octets
 }
 
-// FeedEntryOctets bounds what one call writes into the feed: a line of 64 records with the
-// longest attributes would be 229 kB, which is as long as a reader, and Redis, would be
-// kept by one entry.
+// FeedEntryOctets bounds the feed entry of one call: the lines of 64 records with the
+// longest attributes would be 229 kB, and would keep a reader, and Redis, for as long.
 const FeedEntryOctets = 64 << 10
 
-// feedOctets is what the feed tells of the transaction, at most. Of what has no free text it is
-// nothing worth counting.
+// feedOctets is the length of the transaction's line in the feed, at most. Lines without
+// free text are too short to count.
 func (tx *Txn) feedOctets() int {
 	r := tx.Decision.Put
 	if tx.op != opCreate || r == nil {
@@ -113,7 +112,7 @@ func (b *batch) take(failed error) error {
 	return err
 }
 
-// takeTogether takes one feed entry for all, and who was refused.
+// takeTogether takes one feed entry for all, and the numbers of the refused ones.
 func (b *batch) takeTogether(answers []any) {
 	id, _ := answers[0].(string)
 	for _, tx := range b.txns {

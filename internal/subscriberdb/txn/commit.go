@@ -42,7 +42,7 @@ func (c *commitList) add(tx *Txn) {
 	c.args[at] = len(c.args) - at - 1
 }
 
-// conditions writes what the decision rests on, and reports whether the
+// conditions writes the read set, and reports whether the
 // session's state is written with its condition.
 func (c *commitList) conditions() (claimed bool) {
 	tx := c.tx

@@ -2,14 +2,14 @@ package txn
 
 import "github.com/redis/go-redis/v9"
 
-// A Redis that has no memory left (maxmemory with noeviction) refuses what could take
-// some, and a script at the first command of that kind, unless it wrote before: it cannot
+// A Redis that has no memory left (maxmemory with noeviction) refuses commands that could
+// take some, and a script at the first command of that kind, unless it wrote before: it cannot
 // be stopped half-way (scriptVerifyOOM in script.c). So a script that frees memory, or
 // must not fail for want of it, writes something first that is never refused: it deletes.
 // The flag allow-oom would say so, but needs a header that the embedded database cannot
 // read.
 
-// commitScript applies decisions, each if what it was decided on still stands.
+// commitScript applies decisions, each if its read set still holds.
 // There is no rule in it: it compares, and carries out lists of writes.
 //
 // KEYS

@@ -12,7 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// ErrConflict: somebody else kept changing what a transaction was to change.
+// ErrConflict: somebody else kept changing the data of a transaction.
 var ErrConflict = errors.New("record kept changing under the update")
 
 // maxAttempts bounds how often a transaction is decided again because somebody else
@@ -25,15 +25,15 @@ type Options struct {
 	FeedLimit       int64             // entries that a feed may grow to
 	TombstoneTTL    time.Duration     // how long an ended session is remembered
 	Tombstones      int               // ended sessions of one client that is alone, remembered for so long
-	TombstoneOctets int               // what these may take of Redis
+	TombstoneOctets int               // memory of Redis that these may take
 	NASLife         time.Duration     // how long a NAS that is not heard of is known
 	CacheSize       int               // sessions whose last state is kept to save a read
 	Now             func() time.Time
 
-	KnowsNAS  func(id subscriber.SessionID) bool                // there is room for what is known of the session's NAS
+	KnowsNAS  func(id subscriber.SessionID) bool                // the session's NAS is among those that are known
 	Crowded   func(client string)                               // a session is remembered for minutes only, for want of room
 	Exhausted func(ctx context.Context, g *Group)               // the group's feed takes no entry any more
-	Garbage   func(group string, kind codec.Garbage, at string) // what stands in Redis and cannot be used
+	Garbage   func(group string, kind codec.Garbage, at string) // data in Redis cannot be used
 }
 
 // An Engine runs transactions. Its methods may be called concurrently.

@@ -45,7 +45,7 @@ func (tx *Txn) stops() bool {
 }
 
 // removes reports whether the decision is no more than the end of the record at the
-// transaction's address: what a NAS restart, or a person, ends.
+// transaction's address: a NAS restart, or a person, ends it.
 func (tx *Txn) removes() bool {
 	d := &tx.Decision
 	return !tx.remembers() && tx.holder != nil && tx.holder.Version != codec.Unversioned &&
@@ -137,7 +137,7 @@ func (b *batch) writeStop(e *Engine) {
 	}
 }
 
-// lastState is what is remembered of the session that the transaction ends.
+// lastState is the state that stays of the session that the transaction ends.
 func (tx *Txn) lastState(e *Engine) *subscriber.SessionState {
 	if tx.op != opRemove {
 		return tx.Decision.Session
@@ -161,8 +161,8 @@ func (tx *Txn) subject() subscriber.SessionID {
 	return tx.Session
 }
 
-// RememberedAs is what the end of a record is remembered under: its session, or of
-// a record that was put by hand its address.
+// RememberedAs is the identity under which the end of a record is remembered: its session,
+// or of a record that was put by hand its address.
 func RememberedAs(r *subscriber.Record) subscriber.SessionID {
 	if r.SessionID == (subscriber.SessionID{}) {
 		return subscriber.SessionID{Leg: r.Inside}

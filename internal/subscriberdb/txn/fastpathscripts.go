@@ -2,8 +2,8 @@ package txn
 
 import "github.com/redis/go-redis/v9"
 
-// The scripts of this file do, for many sessions at once, what commitScript could
-// do too: all of what is usual. Each writes one feed entry that tells of all of
+// The scripts of this file do the usual part of commitScript's work, for many sessions at
+// once. Each writes one feed entry that tells of all of
 // its sessions, a line each. A call names no session and no address twice.
 //
 // Each returns the identifier of the feed entry ("" for none), then the numbers of
@@ -21,7 +21,7 @@ import "github.com/redis/go-redis/v9"
 // record's key, 6 when the records expire as an online entry has it, 7 "1" where words
 // but class are escaped, 8 number of words of a session, then each restart ("" for none), then
 // for each session as words: user_name, nas, client, acct_session_id,
-// calling_station_id, nas_address, started_at, what the state line ends with
+// calling_station_id, nas_address, started_at, the end of the state line
 // (" stamp=..." or nothing) and, where there are 9, class.
 var createScript = redis.NewScript(`
 local call, args, n = redis.call, ARGV, tonumber(ARGV[2])
@@ -80,8 +80,8 @@ answer[1] = entry
 return answer
 `)
 
-// refreshScript takes in what an Interim-Update changes of records that stand:
-// most of what there is to do.
+// refreshScript writes the fields that an Interim-Update changes into records that stand:
+// most of all commits.
 //
 // KEYS: 1 the group's feed, then the restarts of the NASes, then the records.
 //
@@ -126,9 +126,9 @@ return answer
 //
 // ARGV: 1 most entries of the feed, 2 ttl of the states in milliseconds, 3 where the
 // address begins in a record's key, 4 the reason, "" for a Stop, then for each
-// session: version of the record, the state that stays, and what the feed tells of
-// the end. A state that stays for a reason keeps what tells the Start of its session
-// from others (" stamp=..." or " packet=...").
+// session: version of the record, the state that stays, and the line of the
+// end in the feed. A state that stays for a reason keeps the word that tells the Start of its
+// session from others (" stamp=..." or " packet=...").
 var stopScript = redis.NewScript(`
 local call, args = redis.call, ARGV
 local kept, digits = args[2], tonumber(args[3])

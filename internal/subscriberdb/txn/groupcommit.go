@@ -16,7 +16,7 @@ const (
 )
 
 // committer carries the transactions of all callers to Redis: group commit. While trips
-// are under way what comes in waits, and then goes in one trip. It has no
+// are under way new transactions wait, and then go in one trip. It has no
 // goroutine of its own; one of the callers commits for the others.
 type committer struct {
 	trip func(ctx context.Context, txns []*Txn)
@@ -29,7 +29,7 @@ type committer struct {
 // submission is the transactions of one caller.
 type submission struct {
 	txns []*Txn
-	wake chan []*submission // what to commit, this one first; nil when this one was
+	wake chan []*submission // those to commit, this one first; nil when this one was
 }
 
 // submit returns when the transactions have been to Redis and hold its answers.

@@ -7,7 +7,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// readSet is what a transaction takes Redis to hold.
+// readSet is the data in Redis that a decision rests on, as the transaction knows them.
 type readSet struct {
 	loaded bool // there is something to decide on
 	// versionCoversState: every script that changes the state of this open session also
@@ -25,8 +25,7 @@ type readSet struct {
 	sessionKey, restartKey, recordKey string // "" until they are needed
 }
 
-// follow guesses that what the last commit of the session left behind still
-// stands. It reports whether the session is then open at the given address.
+// follow guesses that the session still is as its last commit left it. It reports whether the session is then open at the given address.
 func (rs *readSet) follow(c *cachedSession, r *subscriber.Record, inside netip.Addr) bool {
 	rs.loaded, rs.versionCoversState, rs.session = true, true, c.state(r)
 	if r.Inside != inside {
@@ -37,7 +36,7 @@ func (rs *readSet) follow(c *cachedSession, r *subscriber.Record, inside netip.A
 	return true
 }
 
-// fromReads makes the guess from what was read, the records before the session's
+// fromReads makes the guess from the answers of Redis, the records before the session's
 // state, unless the session turns out to be at an address that is still to be read.
 func (rs *readSet) fromReads(id subscriber.SessionID, inside netip.Addr) (err error) {
 	if rs.session, err = codec.ParseState(rs.line); err != nil {

@@ -15,7 +15,7 @@ import (
 
 // roundTrip is one pipeline for many transactions: their reads, and one script call for
 // each group and kind of commit. The room of one that is over is used again: there are many,
-// and what they take would soon be garbage.
+// and their memory would soon be garbage.
 type roundTrip struct {
 	e       *Engine
 	cmds    []redis.Cmder
@@ -37,7 +37,7 @@ var trips = sync.Pool{New: func() any { return new(roundTrip) }}
 // of a flood for ever.
 const tripRoom = 512
 
-// execute does what the transactions want of Redis, and leaves the answers in them.
+// execute carries out the operations of the transactions, and leaves the answers in them.
 func (e *Engine) execute(ctx context.Context, txns []*Txn) {
 	t := trips.Get().(*roundTrip)
 	defer t.free()
@@ -89,7 +89,7 @@ func (t *roundTrip) free() {
 	trips.Put(t)
 }
 
-// read reads what the decision rests on, the records first: see
+// read reads the read set, the records first: see
 // readSet.versionCoversState. The restart of the NAS is read only after a conflict: the cache
 // knows it, and the commit compares.
 func (t *roundTrip) read(ctx context.Context, tx *Txn) {

@@ -14,10 +14,10 @@ type cacheKey struct {
 	id    subscriber.SessionID
 }
 
-// cachedSession is what a commit left behind of a session that is online: a guess for
-// its next event. A wrong guess costs more round trips, nothing else. It is never
+// cachedSession is a session that is online as a commit left it: the guess for its next
+// event. A wrong guess costs more round trips, nothing else. It is never
 // changed once it is in the cache. There may be one of every subscriber, so
-// what can be told from something else is not in it.
+// nothing is in it that other fields tell.
 type cachedSession struct {
 	record   subscriber.Packed // the session's record
 	start    time.Time         // of the session, as its state says
@@ -46,7 +46,7 @@ func newCachedSession(r *subscriber.Record, state *subscriber.SessionState) *cac
 	return c
 }
 
-// state is what the database remembers of the session whose record this is.
+// state is the state in Redis of the session whose record this is.
 func (c *cachedSession) state(r *subscriber.Record) subscriber.SessionState {
 	state := subscriber.SessionState{
 		Phase: subscriber.Open, Inside: r.Inside, Start: c.start, Digest: c.digest, Exact: c.exact, UserName: c.userName,
@@ -60,8 +60,8 @@ func (c *cachedSession) state(r *subscriber.Record) subscriber.SessionState {
 	return state
 }
 
-// cache keeps what the last commits wrote. It holds two generations: when the
-// young one is full it becomes the old one, and what is used moves back. Sessions
+// cache keeps sessions as the last commits left them. It holds two generations: when the
+// young one is full it becomes the old one, and sessions that are used move back. Sessions
 // go by their hash; of two that share one, the later is kept.
 type cache struct {
 	mu         sync.Mutex
@@ -81,7 +81,7 @@ func newCache(size int) *cache {
 	}
 }
 
-// get returns what is known of a session, nil for nothing, and unpacks its record
+// get returns a session, nil for an unknown one, and unpacks its record
 // into the given one.
 func (c *cache) get(id cacheKey, into *subscriber.Record) *cachedSession {
 	t := c.find(maphash.Comparable(c.seed, id))

@@ -13,7 +13,7 @@ const CrowdedTTL = 5 * time.Minute
 
 // tombstoneBudget bounds how many ended sessions are remembered, in number and octets besides
 // time: while a client has its share of those that live for the full time, new ones of it
-// live for crowdedTTL. It counts what this daemon wrote.
+// live for CrowdedTTL. It counts those that this daemon wrote.
 type tombstoneBudget struct {
 	full time.Duration // time to live
 
@@ -23,7 +23,7 @@ type tombstoneBudget struct {
 	before, current map[string]load // by client, written in the half of full before since, and after
 }
 
-// load is a number of tombstones, and what they take of Redis.
+// load is a number of tombstones, and the memory of Redis that they take.
 type load struct{ entries, octets int }
 
 func newTombstones(full time.Duration, limit, octets int) tombstoneBudget {

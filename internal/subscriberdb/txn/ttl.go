@@ -35,7 +35,7 @@ func (e *Engine) restartTTL(id subscriber.SessionID) time.Duration {
 }
 
 // OpenTTL lets the state of an open session outlive its record by the time of a
-// tombstone, so that what comes after the record has expired is still put in
+// tombstone, so that events after the expiry of the record are still put in
 // order. Not every Interim writes it again, so it gets some more. 0 is for ever.
 func (e *Engine) OpenTTL(record time.Duration) time.Duration {
 	if record == 0 {

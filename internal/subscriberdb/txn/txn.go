@@ -9,32 +9,32 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// operation is what a transaction wants of Redis next.
+// operation is the next use that a transaction makes of Redis.
 type operation uint8
 
 const (
 	opNone    operation = iota // nothing: it is done, or has failed
-	opRead                     // to read what the decision rests on
-	opCommit                   // to write the decision, if what it rests on still stands
+	opRead                     // read the read set
+	opCommit                   // write the decision, if the read set still holds
 	opCreate                   // the same, in short, for a new session
-	opRefresh                  // the same, in short, for what an Interim changes of a record
+	opRefresh                  // the same, in short, for the changes of an Interim
 	opStop                     // the same, in short, for a Stop
 	opRemove                   // the same, in short, for a record that ends without an event of its own
 )
 
-// Txn is one decision and its atomic commit, in one group. It starts from a
-// guess of what Redis holds, from the cache or read. The commit compares; where
-// the guess is wrong nothing is written, and the transaction reads and decides again.
+// Txn is one decision and its atomic commit, in one group. It starts from a read set that is
+// guessed from the cache, or read. The commit compares it; where it does not hold nothing is
+// written, and the transaction reads and decides again.
 type Txn struct {
 	Group   *Group
-	Scope   subscriber.Scope     // what the decision is told of the group's part in the event
+	Scope   subscriber.Scope     // the group's part in the event, for the decision
 	Session subscriber.SessionID // session that is decided about; zero for none
 	Inside  netip.Addr           // address that is decided about; zero for none
 	Via     string               // RADIUS client that it is counted to; "" for that of the session
 	Decider Decider
 
-	Decision subscriber.Decision // once it ran: what was decided, and is committed
-	Err      error               // once it ran: why it failed
+	Decision subscriber.Decision // once it ran: the decision, which is committed
+	Err      error               // once it ran: the reason of its failure
 
 	readSet
 	usesRestart bool              // the decision looks at the restart of the session's NAS
@@ -49,9 +49,9 @@ type Txn struct {
 	refused      bool                     // the guess does not hold
 }
 
-// A Decider decides about a transaction by what Redis holds. It returns under which identity
-// the session is known: where that is another one than the transaction's, the transaction
-// goes on with what Redis holds of that session, and decides again.
+// A Decider decides about a transaction by the data in Redis. It also returns the identity
+// under which the session is known: where that is not the transaction's own, the transaction
+// reads that session instead, and decides again.
 type Decider interface {
 	Decide(tx *Txn, v subscriber.View) (subscriber.Decision, subscriber.SessionID)
 }
@@ -70,8 +70,8 @@ func (tx *Txn) UseRestart(e *Engine) {
 	tx.restart = e.cache.restart(tx.Group.Name, tx.Session)
 }
 
-// Load guesses what Redis holds from what the last commit of the session left behind. unknown
-// says that a session of which nothing is left is taken for one that nobody knows. It reports
+// Load guesses the read set from the session's last commit. unknown says that a session that
+// is not in the cache is taken for one that nobody knows. It reports
 // whether the session is known to be open at the transaction's address.
 func (tx *Txn) Load(e *Engine, unknown bool) bool {
 	if c := e.cache.get(cacheKey{tx.Group.Name, tx.Session}, &tx.cached); c != nil {
@@ -81,15 +81,15 @@ func (tx *Txn) Load(e *Engine, unknown bool) bool {
 	return false
 }
 
-// Guess takes the record for what Redis holds at the transaction's address.
+// Guess takes this record to stand at the transaction's address.
 func (tx *Txn) Guess(r *subscriber.Record) {
 	tx.cached = *r
 	tx.readSet = readSet{loaded: true, holder: &tx.cached}
 }
 
 // Save keeps where the transaction left a session that is open in its group and, as the
-// caller knows of every group, nowhere else; what is not so any more, or not known
-// completely, is forgotten. It reports whether it kept a session that may be new.
+// caller knows of every group, nowhere else; any other session, and one that is
+// not known completely, is forgotten. It reports whether it kept a session that may be new.
 func (tx *Txn) Save(e *Engine, complete bool) bool {
 	key := cacheKey{tx.Group.Name, tx.Session}
 	d := &tx.Decision
@@ -117,7 +117,7 @@ func (tx *Txn) FoundNoLink() bool {
 	return put != nil && tx.Decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, tx.Session.AcctSessionID)
 }
 
-// prepare decides, and says what is to be done about it.
+// prepare decides, and sets the operation that carries the decision out.
 func (tx *Txn) prepare(e *Engine) {
 	if !tx.loaded {
 		tx.op = opRead
@@ -148,7 +148,7 @@ func (tx *Txn) prepare(e *Engine) {
 	}
 }
 
-// rename goes on with the session of another identity: what was read is not of it.
+// rename goes on with the session of another identity, of which nothing was read.
 func (tx *Txn) rename(e *Engine, id subscriber.SessionID) {
 	tx.Session, tx.conflicted, tx.op = id, true, opRead
 	tx.readSet = readSet{recordKey: tx.recordKey}
@@ -166,7 +166,7 @@ func (tx *Txn) certain() bool {
 	return tx.line == "" && (tx.Scope == subscriber.Elsewhere || tx.Scope == subscriber.NoAddress)
 }
 
-// conclude takes what Redis answered, and reports whether the transaction is done.
+// conclude takes the answers of Redis, and reports whether the transaction is done.
 func (tx *Txn) conclude(e *Engine) bool {
 	switch {
 	case tx.Err != nil:
