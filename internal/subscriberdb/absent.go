@@ -23,7 +23,7 @@ type Absence struct {
 	hasEntry bool // Redis still has the online entry, which says whose record stood there
 }
 
-// absences are records that are not there, and what is remembered of them.
+// absences finds records that are not there, and the traces of their sessions.
 type absences struct {
 	*shared
 	feed         *changeFeed
@@ -38,7 +38,7 @@ type absences struct {
 // returns ErrSuspect when a group lost its marker.
 func (ab *absences) FindMissing(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]Absence, error) {
 	var missing []Absence
-	var doubtful []subscriber.Record // of whom nothing is remembered
+	var doubtful []subscriber.Record // without an online entry
 	doubts := map[subscriber.Key]Absence{}
 	for len(known) > 0 {
 		batch := known[:min(endBatch, len(known))]
@@ -130,17 +130,17 @@ func (g *absentRecord) absence(known subscriber.Record) Absence {
 	return a
 }
 
-// recall takes over what the state of the record's session tells of its end.
+// recall takes over the end that the state of the record's session tells.
 func (a *Absence) recall(state *subscriber.SessionState) {
 	if why := endedFor(state, &a.Record); why != subscriber.ReasonNone {
 		a.Reason, a.Past, a.Over = why, true, true
 	}
 }
 
-// endedFor tells by what is remembered of a record's session why the record is gone:
+// endedFor tells by the state of a record's session why the record is gone:
 // whatever ends a record announces that, takes its online entry away and says so of the
-// session, in one step. It returns ReasonNone where that is not known, as of what was
-// said of an earlier session under the same identifier.
+// session, in one step. It returns ReasonNone where that is not known, as by the
+// state of an earlier session under the same identifier.
 func endedFor(state *subscriber.SessionState, r *subscriber.Record) subscriber.Reason {
 	switch {
 	case beside(state, r):

@@ -104,7 +104,7 @@ func (w *recordWriter) endAll(ctx context.Context, txns []*txn.Txn) ([]subscribe
 	return ended, err
 }
 
-// endingsOf yields what the transactions that were performed have ended.
+// endingsOf yields the records that the transactions have ended.
 func endingsOf(txns []*txn.Txn) iter.Seq[*subscriber.Ending] {
 	return func(yield func(*subscriber.Ending) bool) {
 		for _, tx := range txns {

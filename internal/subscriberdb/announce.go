@@ -63,13 +63,13 @@ func (ab *absences) announceBatch(ctx context.Context, keys []subscriber.Key, wh
 type absentRecord struct {
 	group   *Group
 	record  subscriber.Record
-	id      subscriber.SessionID // what its end is remembered under
+	id      subscriber.SessionID // the identity under which its end is remembered
 	entry   string               // entry in the hash of online addresses; "" for none
 	session string               // state line of the record's session; "" for none
 	reason  subscriber.Reason
 }
 
-// gather gathers what is remembered of the records. Of those with an online entry
+// gather gathers the traces of the records. Of those with an online entry
 // it goes by that, of the others by the session that the caller knows.
 func (ab *absences) gather(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
 	absent := make([]*absentRecord, len(known))
@@ -94,7 +94,7 @@ func (ab *absences) gather(ctx context.Context, known []subscriber.Record, why s
 	return absent, ab.addSessions(ctx, absent)
 }
 
-// identify takes over what the online entry tells.
+// identify takes over the record that the online entry tells of.
 func (g *absentRecord) identify(ab *absences, entry string) {
 	if g.entry = entry; entry == "" {
 		return
@@ -107,7 +107,7 @@ func (g *absentRecord) identify(ab *absences, entry string) {
 	g.record, g.id = record, record.SessionID
 }
 
-// addSessions adds what is remembered of the records' sessions.
+// addSessions adds the states of the records' sessions.
 func (ab *absences) addSessions(ctx context.Context, absent []*absentRecord) error {
 	pipe := ab.client.Pipeline()
 	lines, ttls := make([]*redis.StringCmd, len(absent)), make([]*redis.DurationCmd, len(absent))
@@ -141,7 +141,7 @@ func (ab *absences) addSessions(ctx context.Context, absent []*absentRecord) err
 const clockSkew = time.Second
 
 // reckonReason tells a record that may have expired from one that cannot have.
-// What is left of the time of its session's state tells when that was last
+// The rest of the time to live of its session's state tells when that was last
 // written; the record lived for its time at least since then.
 func (ab *absences) reckonReason(g *absentRecord, left time.Duration) subscriber.Reason {
 	earliest, record := g.record.ExpiresAt, g.group.txns.TTL(g.record.Client)

@@ -18,7 +18,7 @@ type knownClients struct {
 	named  map[string]bool // realms that the configuration names
 }
 
-// clientSet is the RADIUS clients that are configured, and what they may have.
+// clientSet is the RADIUS clients that are configured, and their limits.
 type clientSet struct {
 	known       atomic.Pointer[knownClients] // see SetClients; nil for none
 	places      atomic.Pointer[places]       // see SetPlaces; nil for no limits

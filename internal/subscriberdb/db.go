@@ -18,7 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// What callers decide on.
+// Errors that callers decide on.
 var (
 	ErrNoGroup  = errors.New("no such group")
 	ErrNotFound = errors.New("no such record")
@@ -28,7 +28,7 @@ var (
 	// ErrSuspect: the marker is missing, so what is absent may be lost rather
 	// than deleted (I6).
 	ErrSuspect = errors.New("database has lost its marker")
-	// ErrConflict: somebody else kept changing what was to be changed.
+	// ErrConflict: somebody else kept changing the same record.
 	ErrConflict = txn.ErrConflict
 )
 
@@ -53,14 +53,14 @@ type Options struct {
 	TombstoneTTL time.Duration                             // how long an ended session is remembered; default 24 h
 	Tombstones   int                                       // ended sessions of one client remembered for so long; more are forgotten after 5 min; default 1 000 000
 	FeedLength   int64                                     // entries kept in each feed, about, that everybody has read; default 30 000
-	FeedLimit    int64                                     // entries that a feed may grow to for who has not read them; default 500 000
+	FeedLimit    int64                                     // entries that a feed may grow to for readers that are behind; default 500 000
 	FeedOctets   int64                                     // octets that it may grow to, about; default 256 MiB
 	CacheSize    int                                       // sessions whose last state is kept to save a read; default 131 072
-	Observe      func(group string, v subscriber.Verdict)  // optional: what each event came to, group "" where that is the same in all; called concurrently
-	Refused      func(client string, v subscriber.Verdict) // optional: events that changed nothing because of what they said, by RADIUS client; called concurrently
+	Observe      func(group string, v subscriber.Verdict)  // optional: the verdict on each event, group "" where that is the same in all; called concurrently
+	Refused      func(client string, v subscriber.Verdict) // optional: events that changed nothing for their contents, by RADIUS client; called concurrently
 	Conflict     func(client string)                       // optional: a NAS name that several NASes have was heard through the client; called concurrently
-	Garbage      func(group string, kind Garbage)          // optional: what stands in Redis and cannot be used, each time it is met; called concurrently
-	Limited      func(client string, b Bound)              // optional: what a RADIUS client told found no room; called concurrently
+	Garbage      func(group string, kind Garbage)          // optional: unusable data in Redis, each time it is met; called concurrently
+	Limited      func(client string, b Bound)              // optional: no room for more of a RADIUS client; called concurrently
 	Logger       *slog.Logger                              // default: discard
 	Now          func() time.Time                          // default: time.Now
 }
@@ -70,12 +70,12 @@ type Options struct {
 // the methods of a [nases.Store], a [removals.Watcher] and a [bindings.Store].
 type DB struct {
 	*shared
-	*clientSet      // RADIUS clients, and what they may have
-	*nasStore       // what is known of NASes
+	*clientSet      // RADIUS clients and their limits
+	*nasStore       // NASes
 	*valueStore     // settings, and the single values of groups
 	*keyTypes       // the types of our keys
 	*prober         // whether Redis can be used
-	*changeFeed     // what changed
+	*changeFeed     // changes of records
 	*recordReader   // records
 	*recordWriter   // records that no event is about
 	*suspensions    // removals that a guard holds back
@@ -97,7 +97,7 @@ type (
 	removalWatcher = removals.Watcher
 )
 
-// NAS is what is known of one NAS, from the accounting that it sends.
+// NAS is one NAS as its accounting shows it.
 type NAS = nases.NAS
 
 // NASName names a NAS.
@@ -106,7 +106,7 @@ type NASName = codec.NASName
 // BindingRow is a stored binding as it stands there.
 type BindingRow = bindings.Row
 
-// shared is what the parts of a DB have in common.
+// shared are the common means of the parts of a DB.
 type shared struct {
 	*groupSet
 	*garbageReports

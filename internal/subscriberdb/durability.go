@@ -14,8 +14,8 @@ import (
 // wantedPolicy of maxmemory-policy keeps every record until somebody ends it.
 const wantedPolicy = "noeviction"
 
-// Doubts returns in what the settings of Redis endanger records: each a line for the
-// operator. Nothing is asked of what Redis does not let us ask.
+// Doubts returns the dangers to records in the settings of Redis: each a line for the
+// operator. Settings that Redis does not let us read are left out.
 func (p *prober) Doubts(ctx context.Context) ([]string, error) {
 	var mu sync.Mutex
 	var doubts []string

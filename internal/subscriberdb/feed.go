@@ -20,9 +20,9 @@ const beginning = "0-0"
 type changeFeed struct {
 	*shared
 	probe  *prober
-	length int64 // entries that are kept for whoever looks back
-	limit  int64 // entries that are kept for who has not read them
-	octets int64 // what these may take
+	length int64 // entries that are kept for readers that look back
+	limit  int64 // entries that are kept for readers that are behind
+	octets int64 // memory of Redis that these may take
 	states feedStates
 }
 
@@ -130,7 +130,7 @@ func (f *changeFeed) readBehind(ctx context.Context, group, after string, max in
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("read feed %q: %w", group, err)
 	}
-	// The entry is looked for after the read: what was there then was there before.
+	// The entry is looked for after the read: if it is there now it was there before.
 	if err := f.checkFeed(ctx, group, after); err != nil || len(streams) == 0 {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func (f *changeFeed) endsTold(ctx context.Context, records []subscriber.Record) 
 }
 
 // searchEnds looks for the last change of each address, and takes it out of the
-// versions once it is found. What is older than all of these tells of none of their ends.
+// versions once it is found. Older entries tell of none of their ends.
 func (f *changeFeed) searchEnds(ctx context.Context, group string, versions map[netip.Addr]string, told map[subscriber.Key]subscriber.Reason) error {
 	oldest := oldestOf(versions)
 	for end := "+"; len(versions) > 0; {

@@ -28,8 +28,8 @@ end
 return 0
 `)
 
-// renewFeed deletes a feed that takes no entry any more. Who reads it finds that what was
-// read last is gone, and compares everything; versions go on above those of before, for
+// renewFeed deletes a feed that takes no entry any more. Its readers find that the entry that
+// they read last is gone, and compare everything; versions go on above those of before, for
 // Redis makes them of its clock.
 func (f *changeFeed) renewFeed(ctx context.Context, g *txn.Group) {
 	f.found(g.Name, codec.GarbageFeed, g.Feed)

@@ -14,14 +14,14 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Garbage is what somebody wrote into Redis that sessiond would not, by where it stands. It
-// is left out, counted and named in the log, and holds up nothing else.
+// Garbage is data in Redis that sessiond does not write, by its place. It is left out,
+// counted and named in the log, and holds up nothing else.
 type Garbage = codec.Garbage
 
 // GarbageKinds returns all kinds of garbage.
 func GarbageKinds() []Garbage { return codec.GarbageKinds() }
 
-// garbageReports counts and names what cannot be used.
+// garbageReports counts and names unusable data.
 type garbageReports struct {
 	counted func(group string, kind Garbage)
 	logs    throttles[Garbage]
@@ -50,8 +50,8 @@ const keyTypesEvery = time.Second
 type keyTypes struct{ *shared }
 
 // KeepKeyTypes deletes those of sessiond's own keys that somebody has made another type of, until
-// the context ends: what stood there is lost, and no command of ours can use what stands
-// there now. Who wrote the key writes it again, as after its loss. Errors are tried again.
+// the context ends: the data that stood there are lost, and no command of ours can use those of
+// now. Their writer writes them again, as after a loss. Errors are tried again.
 func (k *keyTypes) KeepKeyTypes(ctx context.Context) error {
 	ticker := time.NewTicker(keyTypesEvery)
 	defer ticker.Stop()
@@ -130,7 +130,7 @@ func (s *shared) discardText(ctx context.Context, group, key string, text []byte
 
 // discardTextScript deletes a string.
 //
-// KEYS: 1 the key. ARGV: 1 what stands there. Returns 1 when it was deleted.
+// KEYS: 1 the key. ARGV: 1 its text. Returns 1 when it was deleted.
 var discardTextScript = redis.NewScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('UNLINK', KEYS[1])

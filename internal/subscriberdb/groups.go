@@ -124,7 +124,7 @@ func (s *groupSet) SetGroups(groups []Group) error {
 	return s.ChangeGroups(func([]Group) []Group { return groups })
 }
 
-// ChangeGroups makes of the groups in force what change makes of them. As SetGroups
+// ChangeGroups replaces the groups in force by what change returns for them. As SetGroups
 // it changes nothing if a group is not valid.
 func (s *groupSet) ChangeGroups(change func(now []Group) []Group) error {
 	s.changing.Lock()

@@ -155,7 +155,7 @@ func (j *job) enter(tx *txn.Txn, g *Group, scope subscriber.Scope) {
 	}
 }
 
-// Decide implements txn.Decider: about the event, by what Redis holds in one group.
+// Decide implements txn.Decider: about the event, in one group.
 func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subscriber.SessionID) {
 	db := j.db
 	if h := v.Holder; h != nil && (h.NAS != tx.Session.NAS || h.Client != tx.Session.Client) {
@@ -252,7 +252,7 @@ func (j *job) recorded() bool {
 		slices.ContainsFunc(j.rest, func(tx *txn.Txn) bool { return tx.Decision.Writes() })
 }
 
-// report tells the observer what a transaction came to, and SweepRestarts if there
+// report tells the observer the verdict of a transaction, and SweepRestarts if there
 // is work for it.
 func (j *job) report(tx *txn.Txn) error {
 	db := j.db

@@ -40,7 +40,7 @@ type restartSweeper struct {
 }
 
 // SweepRestarts ends the sessions that NAS restarts left behind (SES-15..17),
-// those found at start and each new one, until the context ends. What was not
+// those found at start and each new one, until the context ends. A restart that was not
 // swept stays on record in Redis. Errors are logged and tried again.
 //
 // A record that known tells of is not read before it is ended; the version decides
@@ -72,8 +72,8 @@ func (sw *restartSweeper) sweepAll(ctx context.Context, known Followed) error {
 	return errors.Join(errs...)
 }
 
-// sweepGroup ends what all pending restarts of a group leave behind, in one walk
-// over who is online, however many NASes restarted.
+// sweepGroup ends the sessions that all pending restarts of a group leave behind, in one
+// walk over the online addresses, however many NASes restarted.
 func (sw *restartSweeper) sweepGroup(ctx context.Context, g *Group, known Followed) error {
 	refs, err := sw.client.SMembers(ctx, codec.RestartsKey(g.Name)).Result()
 	if err != nil {
@@ -146,7 +146,7 @@ func (sw *restartSweeper) readRestarts(ctx context.Context, g *Group, refs []str
 
 // endOlder finds in the hash of online addresses, which is written in one step with the
 // records, whose sessions restarts ended, and ends them by inside address: in the order in
-// which whoever follows the feed has them in memory.
+// which followers of the feed have them in memory.
 func (sw *restartSweeper) endOlder(ctx context.Context, g *Group, pending pendingRestarts, known Followed) error {
 	left, err := sw.leftBehind(ctx, g, pending)
 	if err != nil {
@@ -182,7 +182,7 @@ type leftover struct {
 	restart *pendingRestart
 }
 
-// leftBehind returns what restarts left behind, in order.
+// leftBehind returns the addresses of sessions that restarts left behind, in order.
 func (sw *restartSweeper) leftBehind(ctx context.Context, g *Group, pending pendingRestarts) ([]leftover, error) {
 	var left []leftover
 	err := sw.client.ScanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
@@ -198,7 +198,7 @@ func (sw *restartSweeper) leftBehind(ctx context.Context, g *Group, pending pend
 	return slices.CompactFunc(left, func(a, b leftover) bool { return a.inside == b.inside }), err // a walk may yield one twice
 }
 
-// restartSweep ends what restarts ended in a group.
+// restartSweep ends the sessions of restarted NASes in a group.
 type restartSweep struct {
 	sweeper *restartSweeper
 	group   *Group
@@ -239,8 +239,8 @@ func (s *restartSweep) end(ctx context.Context, some []leftover) {
 	})
 }
 
-// guess takes those records that a reader of the feed knows, and that end by what it
-// knows, for what Redis has. The others are looked at.
+// guess has transactions take the records of a reader of the feed, where these end by what
+// it knows, for those in Redis. The others are read.
 func (s *restartSweep) guess(room *sweepRoom) {
 	if s.known == nil {
 		return

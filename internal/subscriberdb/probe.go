@@ -17,7 +17,7 @@ import (
 // Timing of Probe.
 const (
 	probeTime = time.Second      // a server that takes longer cannot be used
-	probeTTL  = 10 * time.Second // of what a probe writes
+	probeTTL  = 10 * time.Second // of the key that a probe writes
 )
 
 // prober finds out whether Redis can be used.
@@ -66,7 +66,7 @@ func (p *prober) probeGroups(ctx context.Context) error {
 
 // probeSingly asks as everything but accounting does: the client has other connections
 // for single commands than for many at once, and dials those no sooner than a second
-// after it failed. Who is told that Redis can be used must find it so.
+// after it failed. A caller that is told that Redis can be used must find it so.
 func (p *prober) probeSingly(ctx context.Context) error {
 	if err := p.client.Get(ctx, codec.ProbeKey(codec.Reserved, p.node)).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("read from redis: %w", err)
@@ -87,7 +87,7 @@ func (p *prober) Trouble() <-chan struct{} { return p.client.Trouble() }
 func IsFull(err error) bool { return redisconn.IsFull(err) }
 
 // severity is how bad it is that something failed for want of Redis: that it cannot be
-// used is told by who probes it.
+// used is told by the task that probes it.
 func (p *prober) severity(ctx context.Context) slog.Level {
 	if p.client.Failing() || p.Probe(ctx) != nil {
 		return slog.LevelDebug

@@ -38,7 +38,7 @@ func (rd *recordReader) Get(ctx context.Context, key subscriber.Key) (subscriber
 	return records[0], nil
 }
 
-// Records yields the records of all who are online in a group in batches, by inside
+// Records yields all records of a group in batches, by inside
 // address, as the hash of online addresses names them: it is written in one step with
 // each record, and to walk over it costs Redis a quarter of a walk over all keys. A record
 // without an entry there, as somebody may make by hand, is left to Versions. One that is
@@ -91,7 +91,7 @@ func (rd *recordReader) onlineAddresses(ctx context.Context, group string) ([][1
 }
 
 // noteReporters notes which clients report the sessions of records that stand, so that a
-// start knows whose NASes are whose before anybody says so (SES-16).
+// start knows which client's NASes are which before any event (SES-16).
 func (rd *recordReader) noteReporters(records []subscriber.Record) {
 	var last subscriber.SessionID
 	for i := range records {

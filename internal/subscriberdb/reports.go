@@ -13,7 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// repeatInterval is the time between two lines of the log about what events tell again and
+// repeatInterval is the time between two lines of the log about things that events tell again and
 // again: each is counted, and a client that goes on must not fill the log.
 const repeatInterval = time.Minute
 
@@ -30,7 +30,7 @@ func newThrottles[K comparable](kinds iter.Seq[K]) throttles[K] {
 	return logs
 }
 
-// eventReports counts and logs what events tell that cannot be heeded, or not be kept.
+// eventReports counts and logs events that cannot be heeded, or not be kept.
 type eventReports struct {
 	refused  func(client string, v subscriber.Verdict)
 	conflict func(client string)
@@ -57,7 +57,7 @@ func newEventReports(o *Options, logger *slog.Logger) *eventReports {
 }
 
 // foreignEvents are the events of which a client tells that are not of its own NASes and
-// addresses (SES-16), or beyond its share, by verdict: what the log says of them, and what to look at.
+// addresses (SES-16), or beyond its share, by verdict: the line of the log, and where to look.
 var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
 	subscriber.ForeignNAS:     {"restart of a NAS that another client reports ignored", "sessionctl nas list"},
 	subscriber.ForeignAddress: {"accounting of an address that its RADIUS client may not report ignored", "inside and groups of the client"},
@@ -110,7 +110,7 @@ func (r *eventReports) conflicts(ev *subscriber.Event) bool {
 // A Bound is something of which a client gets no more than its share.
 type Bound string
 
-// The bounds of what accounting may take of Redis and of memory.
+// The bounds on the use of Redis and of memory by accounting.
 const (
 	BoundNASes      Bound = "nases"      // the table of NASes has no room for one more
 	BoundTombstones Bound = "tombstones" // an ended session, or one without an address, is remembered for minutes only
@@ -120,7 +120,7 @@ const (
 // Bounds returns all bounds.
 func Bounds() []Bound { return []Bound{BoundNASes, BoundTombstones, BoundLinks} }
 
-// boundTexts are what the log says where a client has its share.
+// boundTexts are the lines of the log where a client has its share.
 var boundTexts = map[Bound]string{
 	BoundNASes:      "a RADIUS client tells of more NASes than there is room for; no clock and no restart is remembered of those",
 	BoundTombstones: "a RADIUS client ends more sessions than can be remembered; the end of the rest is remembered for 5 minutes",

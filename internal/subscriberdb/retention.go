@@ -13,8 +13,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// A feed keeps what its readers have not read. Each reader tells in the group's hash of
-// readers how far it is, and TrimFeeds takes off what is behind all of them. Only
+// A feed keeps the entries that its readers have not read. Each reader tells in the group's
+// hash of readers how far it is, and TrimFeeds takes off the entries behind all of them. Only
 // where a reader is so far behind that the feed would outgrow its bound is the oldest
 // taken all the same: then that reader finds a gap, and compares everything.
 
@@ -48,11 +48,11 @@ func (f *changeFeed) tellPosition(ctx context.Context, group, reader, entry, how
 	return nil
 }
 
-// FeedFill is how much of what a group's feed may grow to is in use, as far as
+// FeedFill is the share of its bound that a group's feed fills, as far as
 // TrimFeeds has seen: from 1 on, changes are lost that nobody has read.
 func (f *changeFeed) FeedFill(group string) float64 { return f.states.of(group).fill }
 
-// feedState is what a feed looked like when it was trimmed last.
+// feedState is the state of a feed when it was trimmed last.
 type feedState struct {
 	fill float64       // share of its bound
 	lag  time.Duration // how far the slowest reader is behind that is awake
@@ -103,8 +103,8 @@ func (f *feedStates) wakeLocked() {
 	}
 }
 
-// crowded returns what to wait for before the group's feed is looked at again, if it
-// fills and one who reads it is behind; nil if there is room.
+// crowded returns a channel that is closed with the next look at the group's feed, if it
+// fills and a reader is behind; nil if there is room.
 func (f *feedStates) crowded(group string) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,7 +117,7 @@ func (f *feedStates) crowded(group string) <-chan struct{} {
 	return f.next
 }
 
-// Who ends many at once waits, while the feed is filled to producersWait and a reader is
+// A producer that ends many at once waits, while the feed is filled to producersWait and a reader is
 // behind by readerBehind, for readerPatience with each batch: a reader that hangs must
 // not keep sessions from being ended for ever.
 const (
@@ -126,8 +126,8 @@ const (
 	readerPatience = 10 * time.Second
 )
 
-// awaitReaders returns once there is room in the group's feed for what the caller
-// has to tell, or patience is over. Accounting never waits here.
+// awaitReaders returns once there is room in the group's feed for the entries of the
+// caller, or patience is over. Accounting never waits here.
 func (f *changeFeed) awaitReaders(ctx context.Context, group string) {
 	ctx, cancel := context.WithTimeout(ctx, readerPatience)
 	defer cancel()
@@ -232,7 +232,7 @@ local at = string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000))
 return redis.call(ARGV[1], KEYS[1], ARGV[2], ARGV[3] .. ' ' .. at)
 `)
 
-// trimScript takes off a feed what all of its readers have read, but for the newest
+// trimScript takes off a feed the entries that all readers have read, but for the newest
 // entries. Readers that were not heard of for long are forgotten; where there are
 // none, nothing is kept for them. A feed that has outgrown its bound all the same
 // loses its oldest entries. One call takes off so many that Redis does not pause for it.

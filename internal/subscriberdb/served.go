@@ -12,12 +12,12 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Served is what the NAT of a group is served as: a later start whose configuration
-// lacks a part of it knows from it what there is to serve to its end. SaveServed sets its
+// Served is how the NAT of a group is served: a later start whose configuration lacks a part
+// of it knows by it which parts to serve to their end. SaveServed sets its
 // RecordTTL and Guard.
 type Served = codec.Served
 
-// Served returns what groups are served as: those named, and all others that
+// Served returns how groups are served: those named, and all others that
 // anybody serves or has to serve to the end. A named one that cannot be read is left out:
 // its caller knows the configuration, and the bindings tell what drains besides. Another is
 // an error, for its customers would be cut.
@@ -54,8 +54,8 @@ func (v *valueStore) Served(ctx context.Context, named []string) ([]Served, erro
 	return all, nil
 }
 
-// SaveServed writes what a group is served as. The group is listed first: whoever
-// looks for groups finds it as soon as there is anything to find.
+// SaveServed writes how a group is served. The group is listed first: a search for groups
+// finds it as soon as there is anything to find.
 func (v *valueStore) SaveServed(ctx context.Context, s Served) error {
 	g, err := v.group(s.Group)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// valueStore is the live settings, and of each group its marker, its owner and what it is
-// served as.
+// valueStore is the live settings, and of each group its marker, its owner and how it is
+// served.
 type valueStore struct{ *shared }
 
 // Settings returns the live settings, empty if none were ever written.
@@ -48,8 +48,8 @@ func (v *valueStore) SetSettings(ctx context.Context, settings map[string]string
 	return nil
 }
 
-// Marker proves that what stands in a group is all that sessiond wrote. A Redis
-// that lost its data, or is the wrong one, lost the marker too (I6).
+// Marker proves that a group's data are complete. A Redis that lost its data, or is the
+// wrong one, lost the marker too (I6).
 type Marker = codec.Marker
 
 // Marker returns the marker of a group, and false if there is none.
@@ -81,7 +81,7 @@ func (v *valueStore) SetMarker(ctx context.Context, group string, m Marker) erro
 	return nil
 }
 
-// noKey is what PTTL says of a key that is not there.
+// noKey is the answer of PTTL for a key that is not there.
 const noKey = time.Duration(-2)
 
 // Owner returns who has the lease of a group's NAT, "" for nobody, and how long it
@@ -109,7 +109,7 @@ func (v *valueStore) SetOwner(ctx context.Context, group, was, now string, ttl t
 	return done == 1, err
 }
 
-// ownerScript changes who has a lease, if it is whom the caller saw.
+// ownerScript changes the owner of a lease, if it is the one that the caller saw.
 //
 // KEYS: 1 owner. ARGV: 1 the owner seen, "" for none, 2 the new one, "" for none,
 // 3 its time to live in milliseconds. Returns 1 when it is done, 0 when there is

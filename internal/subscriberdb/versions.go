@@ -28,8 +28,8 @@ func (rd *recordReader) Versions(ctx context.Context, group string, yield func([
 	}, yield)
 }
 
-// VersionsInOrder is Versions by inside address, of what stood there at the beginning: for
-// a reader who has what it compares in that order, and does not rest meanwhile.
+// VersionsInOrder is Versions by inside address, of the records at the beginning: for a
+// reader that has its own records in that order, and does not rest meanwhile.
 func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield func([]Standing) error) error {
 	var recorded [][16]byte // as netip.Addr.As16 has them: without a pointer in each
 	err := rd.scanRecordKeys(ctx, group, func(_ redis.UniversalClient, names []string) error {
@@ -60,7 +60,7 @@ func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield
 	}, yield)
 }
 
-// inOrder sorts addresses, and leaves out what a walk yielded twice.
+// inOrder sorts addresses, and leaves out those that a walk yielded twice.
 func inOrder(list [][16]byte) [][16]byte {
 	slices.SortFunc(list, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
 	return slices.Compact(list)

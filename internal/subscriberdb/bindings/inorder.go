@@ -13,7 +13,7 @@ import (
 )
 
 // BindingRowsInOrder is BindingRows, by inside address and of all as they stood at the
-// beginning, for a start: what it makes of a million lies in memory in the order in which
+// beginning, for a start: its data of a million lie in memory in the order in which
 // it is walked from then on, by lists, comparisons and the collector of garbage. It keeps
 // all rows meanwhile, without a pointer in each. Those that cannot be read come first.
 func (s *Store) BindingRowsInOrder(ctx context.Context, group string, yield func([]Row) error) error {

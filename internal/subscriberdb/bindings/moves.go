@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Earlier versions kept all bindings of a group in one hash, oldBindingsKey. Who writes
-// bindings first moves what is there to where it belongs; who only reads has both. A
+// Earlier versions kept all bindings of a group in one hash, codec.OldBindingsKey. A
+// writer first moves all that is there to where it belongs; a reader reads both. A
 // binding in the key of before is newer than one of its block elsewhere: it was written
 // by a version that knows no other place, after one that does had moved all.
 
@@ -65,8 +65,8 @@ for i = 1, #ARGV, 2 do
 end
 return moved`)
 
-// moveBindings moves what stands in the key of before, a few in each step: whoever is
-// killed meanwhile goes on where it was. The key goes with its last binding.
+// moveBindings moves the bindings in the key of before, a few in each step: a daemon that
+// is killed meanwhile goes on where it was. The key goes with its last binding.
 func (s *Store) moveBindings(ctx context.Context, group string) error {
 	if s.moved.has(group) {
 		return nil

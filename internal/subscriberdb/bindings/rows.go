@@ -22,7 +22,7 @@ type Row struct {
 	field, text string
 }
 
-// rowSource is whose rows they are.
+// rowSource is the group of rows, and the log for unreadable ones.
 type rowSource struct {
 	logger *slog.Logger
 	group  string
@@ -32,7 +32,7 @@ type rowSource struct {
 type Store struct {
 	client *redisconn.Client
 	logger *slog.Logger
-	moved  movedGroups // whose bindings are where they belong
+	moved  movedGroups // groups without bindings in the key of before
 }
 
 // New returns a Store. The client has to know the scripts of this package, see Scripts.
@@ -195,13 +195,13 @@ func (s *Store) fillRows(ctx context.Context, group string, rows []*Row, withOld
 // Stored reports whether there is a stored binding.
 func (r *Row) Stored() bool { return r.text != "" }
 
-// Is reports whether the row is what the binding is stored as.
+// Is reports whether the row is the binding, as it would be stored.
 func (r *Row) Is(b *nat.Binding) bool {
 	var room [512]byte
 	return r.Place == b.Place() && r.text == string(codec.AppendBinding(room[:0], b))
 }
 
-// Binding reads the row; what cannot be read is logged.
+// Binding reads the row; an unreadable one is logged.
 func (r *Row) Binding() (nat.Binding, bool) {
 	b, err := codec.ParseBinding(r.of.group, r.field, r.text)
 	if err != nil {

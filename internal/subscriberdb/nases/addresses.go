@@ -24,7 +24,7 @@ const (
 )
 
 // Addresses notices names that several NASes have: a factory default, mostly.
-// What tells is that addresses alternate. A NAS that is given another address does
+// Addresses that alternate tell so. A NAS that is given another address does
 // not come back under the old one.
 type Addresses struct {
 	mu     sync.Mutex
@@ -32,7 +32,7 @@ type Addresses struct {
 	shares quota.Shares // of the clients; that of none is set with the first name
 }
 
-// nasName is what is known of one name.
+// nasName is one name and its addresses.
 type nasName struct {
 	seen     []netip.Addr // different ones, the latest last
 	conflict time.Time    // when one came back; zero for never

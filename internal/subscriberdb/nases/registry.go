@@ -10,14 +10,14 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// NAS is what is known of one NAS, from the accounting that it sends.
+// NAS is one NAS as its accounting shows it.
 type NAS struct {
 	codec.NASName
 	codec.NASLine
 	Refused map[string]uint64 // events that changed nothing, by verdict, since it was first heard of
 }
 
-// nasEntry is what this daemon knows of a NAS.
+// nasEntry is a NAS as this daemon knows it.
 type nasEntry struct {
 	key       codec.NASName
 	clock     subscriber.Clock
@@ -31,18 +31,17 @@ type nasEntry struct {
 	changed   bool   // it stands in Registry.changed
 }
 
-// Registry is what is known of all NASes: by which names they go, what their clocks show,
-// what became of their events. Its methods may be called concurrently.
+// Registry knows all NASes: their names, their clocks, and the fate of their events. Its methods may be called concurrently.
 type Registry struct {
 	mu      sync.Mutex
 	byKey   map[codec.NASName]*nasEntry
 	shares  quota.Shares // of the clients
-	changed []*nasEntry  // what is to be written to Redis
+	changed []*nasEntry  // those to be written to Redis
 
 	toldApart func(a, b string) bool
 
 	turn   chan struct{} // holds one while somebody writes to Redis, or reads for the registry
-	loaded bool          // what stood in Redis at the start is known; guarded by turn
+	loaded bool          // the lines in Redis at the start are known; guarded by turn
 }
 
 // NewRegistry returns an empty Registry. toldApart reports whether the configuration says of
@@ -102,7 +101,7 @@ func (r *Registry) heedsLocked(e *nasEntry) bool {
 
 // Place gives the event the name of its NAS by which its sessions are known, and
 // the time at which it happened.
-// It reports whether there is room for what is known of the NAS.
+// It reports whether there is room for the NAS in the registry.
 func (r *Registry) Place(ev *subscriber.Event) (known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -216,7 +215,7 @@ func (r *Registry) Restart(id subscriber.SessionID, at time.Time) {
 	}
 }
 
-// adopt takes over what Redis says of a NAS, from an earlier run or by another
+// adopt takes over the line of a NAS in Redis, from an earlier run or by another
 // daemon.
 func (r *Registry) adopt(key codec.NASName, line string, now time.Time) {
 	r.mu.Lock()
@@ -243,7 +242,7 @@ func (r *Registry) adoptLocked(e *nasEntry, line string, now time.Time) {
 	}
 }
 
-// forget drops what was not heard of for long.
+// forget drops NASes that were not heard of for long.
 func (r *Registry) forget(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -255,7 +254,7 @@ func (r *Registry) forget(now time.Time) {
 	}
 }
 
-// nasNews is what is to be written of one NAS.
+// nasNews is the unwritten part of one NAS.
 type nasNews struct {
 	entry   *nasEntry
 	was     string // the line that should stand
@@ -272,7 +271,7 @@ func (r *Registry) pending() int {
 	return len(r.changed)
 }
 
-// news takes what is to be written of up to so many NASes.
+// news takes the unwritten parts of up to so many NASes.
 func (r *Registry) news(limit int) []nasNews {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -304,7 +303,7 @@ func (r *Registry) merged(n *nasNews, stands string, now time.Time) {
 	n.was, n.line = stands, n.entry.textLocked()
 }
 
-// unsaid puts back what could not be written.
+// unsaid puts news back that could not be written.
 func (r *Registry) unsaid(list []nasNews) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,7 +13,7 @@ type Reporters struct {
 	byNAS map[string]reporter
 }
 
-// reporter is who reports the sessions of a NAS.
+// reporter is a client that reports the sessions of a NAS.
 type reporter struct {
 	client  string
 	several bool // others do too

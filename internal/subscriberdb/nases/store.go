@@ -16,11 +16,11 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// What is known of the NASes is kept in Redis (codec.NASesKey, codec.RefusedKey), so that a
-// daemon that starts knows their clocks, and a person sees what all daemons know.
+// NASes are kept in Redis (codec.NASesKey, codec.RefusedKey), so that a daemon that starts
+// knows their clocks, and a person sees the knowledge of all daemons.
 
 const (
-	nasFlush = 2 * time.Second // how often what changed is written
+	nasFlush = 2 * time.Second // how often changes are written
 	// Life is how long a NAS that is not heard of is known, and stands in the list.
 	Life     = 30 * 24 * time.Hour
 	nasSweep = time.Hour // how often those are looked for
@@ -47,7 +47,7 @@ func NewStore(known *Registry, client *redisconn.Client, logger *slog.Logger, no
 // Scripts returns the scripts that a server has to know.
 func Scripts() []*redis.Script { return []*redis.Script{nasScript, countScript} }
 
-// KeepNASes reads what was known of the NASes, writes what changes, and forgets
+// KeepNASes reads the NASes that were known, writes changes, and forgets
 // those that are gone, until the context ends. Errors are tried again: nothing else
 // waits for it.
 func (s *Store) KeepNASes(ctx context.Context) error {
@@ -72,8 +72,8 @@ func (s *Store) KeepNASes(ctx context.Context) error {
 	}
 }
 
-// FlushNASes writes what is known of the NASes and was not written yet. What could
-// not be written is kept for the next time; of the counts, what Redis took without
+// FlushNASes writes all changes that were not written yet. Those that could not be
+// written are kept for the next time; of the counts, those that Redis took without
 // an answer may count twice.
 func (s *Store) FlushNASes(ctx context.Context) error {
 	release, err := s.known.takeTurn(ctx)
@@ -84,7 +84,7 @@ func (s *Store) FlushNASes(ctx context.Context) error {
 	if err := s.loadNASes(ctx); err != nil {
 		return err
 	}
-	for n := s.known.pending(); n > 0; n -= nasBatch { // what changes meanwhile is for the next time
+	for n := s.known.pending(); n > 0; n -= nasBatch { // changes of meanwhile are for the next time
 		if err := s.writeNASes(ctx, s.known.news(nasBatch)); err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (r *Registry) takeTurn(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// loadNASes reads, once, what was known of the NASes: before anything is written, or
+// loadNASes reads, once, the NASes that were known: before anything is written, or
 // that would be lost.
 func (s *Store) loadNASes(ctx context.Context) error {
 	if s.known.loaded {
@@ -147,7 +147,7 @@ func (s *Store) writeNASes(ctx context.Context, news []nasNews) error {
 }
 
 // writeNASLines returns the news whose lines stand in Redis now. Where another daemon
-// has changed a line, what both know is written.
+// has changed a line, the knowledge of both is written.
 func (s *Store) writeNASLines(ctx context.Context, news []nasNews) (written []nasNews, err error) {
 	left := slices.Clone(news)
 	for range nasMerges {
@@ -292,8 +292,8 @@ func (s *Store) sweepNASes(ctx context.Context) error {
 // forgotten reports whether the NAS was not heard of for so long that it is gone.
 func forgotten(n *codec.NASLine, now time.Time) bool { return now.Sub(n.LastHeard) > Life }
 
-// nasScript writes what is known of NASes, each if its line still is what that rests
-// on: another daemon may know more.
+// nasScript writes the lines of NASes, each if the line that it rests on still stands
+// there: another daemon may know more.
 //
 // KEYS: 1 the hash of NASes. ARGV: the most that it may hold, then for each NAS its
 // field, the line that should stand ("" for none), and the new one ("" to delete).

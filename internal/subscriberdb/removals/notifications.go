@@ -57,8 +57,8 @@ func (n *serverNotifications) checkIfDue(ctx context.Context) bool {
 }
 
 // check turns on the notifications we need and keeps those that are on. It reports
-// whether any was off. A server that does not answer has not refused: who uses it next
-// tells that it is away.
+// whether any was off. A server that does not answer has not refused: its next
+// user tells that it is away.
 func (n *serverNotifications) check(ctx context.Context) (mended bool) {
 	bounded, cancel := context.WithTimeout(ctx, settingPause) // a server that hangs must not keep us from another
 	defer cancel()
@@ -80,7 +80,7 @@ func (n *serverNotifications) check(ctx context.Context) (mended bool) {
 	return mended
 }
 
-// enableNotifications turns on what is missing, and reports whether anything was.
+// enableNotifications turns on missing flags, and reports whether any was missing.
 func enableNotifications(ctx context.Context, server redis.UniversalClient) (missing bool, err error) {
 	values, err := server.ConfigGet(ctx, notifySetting).Result()
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 )
 
 // scanner walks the hashes of online addresses for records that are gone. To
-// look at a record is also what makes Redis expire it. It cannot tell why a
+// look at a record makes Redis expire it, too. It cannot tell why a
 // record is gone; AnnounceDeleted can.
 type scanner struct {
 	watcher *Watcher

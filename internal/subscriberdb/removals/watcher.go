@@ -26,7 +26,7 @@ const (
 	scanShare    = 10                   // a walk is followed by a pause this many times as long
 	gatherLimit  = 512                  // notifications that are looked at together
 	gatherTime   = time.Millisecond     // from the first of them on
-	ownPause     = 5 * time.Millisecond // after some that all told of what is announced
+	ownPause     = 5 * time.Millisecond // after some that all told of announced removals
 	receiveAlive = 5 * time.Second
 	settingPause = time.Second // between looks at whether Redis still notifies
 )
@@ -66,7 +66,7 @@ func New(o Options) *Watcher { return &Watcher{o: o} }
 // as Redis tells, until the context ends; to be handed to AnnounceDeleted. The reason is
 // ReasonNone where Redis did not tell. Deletions that
 // are announced already are not among them. Notifications are lossy: after each
-// connection it looks for what it has missed, and where Redis does not let it
+// connection it looks for missed removals, and where Redis does not let it
 // turn notifications on it looks all the time. gone is called from one goroutine
 // at a time for each server of a Cluster.
 func (w *Watcher) WatchRemovals(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
