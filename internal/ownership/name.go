@@ -23,6 +23,7 @@ type name struct {
 type takenError struct {
 	pid uint32 // 0: a process invisible to this one, such as one in another container
 	uid uint32
+	mum bool // it does not take askers, or no more of them: the kernel told whose it is
 }
 
 func (e *takenError) Error() string {
@@ -36,7 +37,12 @@ func (e *takenError) Error() string {
 // nor ours, and it may not program the kernel. Of an invisible process that is unknown; a
 // process that has ended has freed the name.
 func (e *takenError) stranger() bool {
-	if e.pid == 0 || e.uid == 0 || int(e.uid) == os.Geteuid() {
+	switch {
+	case e.uid == 0 || int(e.uid) == os.Geteuid():
+		return false
+	case e.mum:
+		return true
+	case e.pid == 0:
 		return false
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.pid))
@@ -109,7 +115,10 @@ func bindName(text string) (*name, error) {
 	if taken, err := askName(text); taken != nil || err != nil {
 		return nil, errors.Join(errOf(taken), err)
 	}
-	return nil, &takenError{} // its owner gave it up in between; the next attempt gets it
+	if uid, err := userOf(text); err == nil { // it was taken, and waits for nobody
+		return nil, &takenError{uid: uid, mum: true}
+	}
+	return nil, &takenError{} // it was given up in between; who asks again gets it
 }
 
 func errOf(e *takenError) error {
@@ -138,7 +147,8 @@ func askName(text string) (*takenError, error) {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return nil, nil
 	case errors.Is(err, unix.EAGAIN):
-		return &takenError{}, nil // the queue of connections is full
+		uid, err := userOf(text)
+		return &takenError{uid: uid, mum: err == nil}, nil
 	case err != nil:
 		return nil, fmt.Errorf("ask who has the name @%s: %w", text, err)
 	}
@@ -146,7 +156,7 @@ func askName(text string) (*takenError, error) {
 	if err != nil {
 		return &takenError{}, nil
 	}
-	return &takenError{uint32(peer.Pid), peer.Uid}, nil
+	return &takenError{pid: uint32(peer.Pid), uid: peer.Uid}, nil
 }
 
 func openSocket() (int, error) {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -22,8 +24,9 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// Environment variables that make the test binary a process that holds something until it is
-// killed: a table, given as NAMESPACE/TABLE, or a name, as the user nobody.
+// Environment variables that make the test binary a process which holds something until it
+// is killed: a table, given as NAMESPACE/TABLE, or a name, as nobody. A name stands behind
+// "full " for who has asked itself until it takes no more, behind "deaf " for who takes none.
 const (
 	holder   = "SESSIOND_TEST_HOLD"
 	squatter = "SESSIOND_TEST_SQUAT"
@@ -35,18 +38,45 @@ func TestMain(m *testing.M) {
 		_, err := LockTable(context.Background(), namespace, table)
 		hold(err)
 	}
-	if text, ok := os.LookupEnv(squatter); ok {
-		const nobody = 65534
-		err := syscall.Setuid(nobody)
-		if err == nil {
-			_, err = bindName(text)
-		}
-		hold(err)
+	if what, ok := os.LookupEnv(squatter); ok {
+		hold(squat(what))
 	}
 	os.Exit(m.Run())
 }
 
-// hold reports success, and keeps the process running.
+// squat takes a name as nobody.
+func squat(what string) error {
+	const nobody = 65534
+	if err := syscall.Setuid(nobody); err != nil {
+		return err
+	}
+	how, text, said := strings.Cut(what, " ")
+	if !said {
+		text = what
+	}
+	if how == "deaf" {
+		fd, err := openSocket()
+		if err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrUnix{Name: "@" + text})
+	}
+	if _, err := bindName(text); err != nil || how != "full" {
+		return err
+	}
+	for range 2 * waiting {
+		fd, err := openSocket()
+		if err != nil {
+			return err
+		}
+		if unix.Connect(fd, &unix.SockaddrUnix{Name: "@" + text}) != nil {
+			return nil
+		}
+	}
+	return errors.New("it takes all who ask")
+}
+
+// hold says that something is held, and goes on holding it.
 func hold(err error) {
 	if err != nil {
 		fmt.Println(err)
@@ -62,7 +92,7 @@ func startHolder(t *testing.T, namespace, table string) *exec.Cmd {
 	return startWith(t, holder+"="+namespace+"/"+table)
 }
 
-// startSquatter starts a process of a user without privileges, which holds a name.
+// startSquatter starts a process of a user who may nothing, which holds a name; see squatter.
 func startSquatter(t *testing.T, text string) *exec.Cmd {
 	t.Helper()
 	return startWith(t, squatter+"="+text)
@@ -125,36 +155,73 @@ func TestTableHasOneProcess_I7(t *testing.T) {
 	}
 }
 
-// TestStrangersLockNothing_I10: any user of the machine can take the name of a table, and of a
-// killed daemon. That keeps no daemon from the table, nor from its groups; and only one daemon
-// has the table, though strangers take and free names.
+// TestStrangersLockNothing: any user of the machine can take the name of a table, whether it
+// is asked then or not. That keeps no daemon from the table; and of daemons one has the table,
+// whatever strangers hold and give back.
 func TestStrangersLockNothing_I10(t *testing.T) {
 	testenv.Require(t, testenv.Root)
-	t.Parallel()
-	table := tableName()
-	name := "sessiond/table/" + table
-	strangers := []*exec.Cmd{startSquatter(t, name), startSquatter(t, name+"/more")}
-	lock, err := LockTable(t.Context(), "", table)
-	if err != nil {
-		t.Fatalf("a stranger has the name: %v", err)
+	for _, how := range []string{"", "full ", "deaf "} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			table := tableName()
+			name := "sessiond/table/" + table
+			strangers := []*exec.Cmd{startSquatter(t, how+name), startSquatter(t, how+name+"/more")}
+			lock, err := LockTable(t.Context(), "", table)
+			if err != nil {
+				t.Fatalf("a stranger has the name: %v", err)
+			}
+			refused(t, table, "while strangers have the name")
+			for _, s := range strangers {
+				_, _ = s.Process.Kill(), s.Wait()
+			}
+			refused(t, table, "once the strangers gave the name back")
+			if err := lock.Close(); err != nil {
+				t.Fatal(err)
+			}
+			startHolder(t, "", table)
+		})
 	}
+}
+
+// refused requires that another process does not get a table that this one has.
+func refused(t *testing.T, table, when string) {
+	t.Helper()
 	other := exec.Command(os.Args[0])
 	other.Env = append(os.Environ(), holder+"=/"+table)
 	if out, err := other.Output(); err == nil || !strings.Contains(string(out), fmt.Sprintf("process %d ", os.Getpid())) {
-		t.Errorf("a second daemon, while strangers have the name: %s, %v", out, err)
+		t.Errorf("a second daemon, %s: %s, %v", when, out, err)
 	}
-	for _, s := range strangers {
-		_, _ = s.Process.Kill(), s.Wait()
+}
+
+// TestOneOfManyBesideAStranger: of several daemons that start at once while a stranger has
+// the table's name, one gets the table.
+func TestOneOfManyBesideAStranger_I7(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	t.Parallel()
+	table := tableName()
+	startSquatter(t, "sessiond/table/"+table)
+	const many = 4
+	locks := make(chan *Table, many)
+	var starts sync.WaitGroup
+	for range many {
+		starts.Go(func() {
+			if lock, err := LockTable(t.Context(), "", table); err == nil {
+				locks <- lock
+			}
+		})
 	}
-	other = exec.Command(os.Args[0])
-	other.Env = append(os.Environ(), holder+"=/"+table)
-	if out, err := other.Output(); err == nil || !strings.Contains(string(out), fmt.Sprintf("process %d ", os.Getpid())) {
-		t.Errorf("a second daemon, once the stranger gave the name back: %s, %v", out, err)
+	starts.Wait()
+	close(locks)
+	got := 0
+	for lock := range locks {
+		got++
+		if err := lock.Close(); err != nil {
+			t.Error(err)
+		}
 	}
-	if err := lock.Close(); err != nil {
-		t.Fatal(err)
+	if got != 1 {
+		t.Errorf("%d of %d got the table", got, many)
 	}
-	startHolder(t, "", table)
 }
 
 // TestStrangerIsNoSignOfLife_I10: a stranger that takes the name of a killed instance does not
@@ -165,7 +232,7 @@ func TestStrangerIsNoSignOfLife_I10(t *testing.T) {
 	dead := w.claimant("cgn1", false)
 	w.must(dead.Take(t.Context(), "default"))
 	w.must(dead.Close())
-	startSquatter(t, signOf(dead.self.Instance))
+	startSquatter(t, "full "+signOf(dead.self.Instance))
 	began := time.Now()
 	w.must(w.claimant("cgn1", false).Take(t.Context(), "default"))
 	if took := time.Since(began); took > Lease/4 {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"strings"
 	"time"
 
@@ -33,7 +34,8 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 		if !errors.As(err, &taken) {
 			return nil, fmt.Errorf("lock table ip %s: %w", table, err)
 		}
-		if clock.Sleep(ctx, lookEvery/5) != nil {
+		// Of several that see each other's names, and give their own back, one comes alone.
+		if clock.Sleep(ctx, lookEvery/10+mathrand.N(lookEvery/5)) != nil {
 			return nil, fmt.Errorf("table ip %s is programmed by another sessiond already, %w; stop that one, or give this one a network namespace (nat.netns) of its own", table, taken)
 		}
 	}

@@ -1,0 +1,69 @@
+package ownership
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// What sock_diag(7) wants and gives of unix sockets: struct unix_diag_req, unix_diag_msg and
+// its attributes, of linux/unix_diag.h.
+const (
+	diagByFamily    = 20   // SOCK_DIAG_BY_FAMILY
+	diagBound       = 7    // TCP_CLOSE: neither listening nor connected
+	diagListening   = 10   // TCP_LISTEN
+	diagShowName    = 0x01 // UDIAG_SHOW_NAME
+	diagShowUser    = 0x40 // UDIAG_SHOW_UID
+	diagName        = 0    // UNIX_DIAG_NAME
+	diagUser        = 7    // UNIX_DIAG_UID
+	diagRequestSize = 24
+	diagAnswerSize  = 16
+)
+
+// userOf returns the user who made the socket that has an abstract name, in the network
+// namespace of the calling thread. Those of who was asked by it have the name too, and are
+// left out: they are connected.
+func userOf(text string) (uint32, error) {
+	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	request := make([]byte, diagRequestSize)
+	request[0] = unix.AF_UNIX
+	binary.NativeEndian.PutUint32(request[4:], 1<<diagBound|1<<diagListening)
+	binary.NativeEndian.PutUint32(request[12:], diagShowName|diagShowUser)
+	answers, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: diagByFamily, Flags: netlink.Request | netlink.Dump},
+		Data:   request,
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, a := range answers {
+		if len(a.Data) < diagAnswerSize {
+			continue
+		}
+		d, err := netlink.NewAttributeDecoder(a.Data[diagAnswerSize:])
+		if err != nil {
+			continue
+		}
+		var name string
+		var user uint32
+		told := false
+		for d.Next() {
+			switch d.Type() {
+			case diagName:
+				name = string(d.Bytes())
+			case diagUser:
+				user, told = d.Uint32(), true
+			}
+		}
+		if told && name == "\x00"+text {
+			return user, nil
+		}
+	}
+	return 0, errors.New("sock_diag tells of nobody")
+}
