@@ -83,6 +83,8 @@ func (v value) listenOrUnix(to *string) {
 		v.listen(to)
 	case path == "":
 		v.errorf("unix: lacks the path of the socket")
+	case len(path) > maxSocketPath:
+		v.errorf("%s is longer than the %d octets that the path of a socket may have", path, maxSocketPath)
 	default:
 		*to = s
 	}

@@ -112,6 +112,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"no time to stall", "", "grpc: {stall_timeout: 0s}\n", ":14: grpc.stall_timeout: 0s is too short"},
 		{"grpc everywhere", "", "grpc: {listen: ':7900'}\n", "can be reached from elsewhere"},
 		{"grpc unix", "", "grpc: {listen: 'unix:'}\n", ":14: grpc.listen: unix: lacks the path"},
+		{"grpc unix too long", "", "grpc: {listen: 'unix:/" + strings.Repeat("x", 107) + "'}\n", "longer than the 107 octets"},
 		{"half tls", "", "grpc: {tls: {cert_file: empty}}\n", ":14: grpc.tls: has one of cert_file and key_file"},
 		{"ca alone", "", "grpc: {tls: {client_ca_file: empty}}\n", ":14: grpc.tls: has client_ca_file without"},
 		{"unreadable tls", "", "grpc: {tls: {cert_file: no, key_file: empty}}\n", ":14: grpc.tls.cert_file: cannot read"},
