@@ -196,7 +196,9 @@ func TestFilterBeforeTheBarrier(t *testing.T) {
 	run(t, lab, "tc", "filter", "add", "dev", "i0", "ingress", "pref", "1", "bpf", "da", "bytecode", "1,6 0 0 0")
 	run(t, lab, "tc", "filter", "add", "dev", "i0", "egress", "chain", "7", "pref", "1", "bpf", "da", "bytecode", "1,6 0 0 0")
 	for _, place := range [][]string{{"pref", "1"}, {"pref", "93", "handle", "0x7"}} {
-		k.barrier.Restore()
+		if err := k.restoreBarrier(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
 		stands(true)
 		run(t, lab, "tc", append(append([]string{"filter", "add", "dev", "i0", "egress"}, place...), "bpf", "da", "bytecode", "1,6 0 0 0")...)
 		stands(false)
