@@ -26,7 +26,7 @@ func (x *index) isComplete() bool {
 	return x.complete
 }
 
-// covers reports whether the index is made for all of the addresses.
+// covers reports whether all addresses lie in the indexed prefixes.
 func (x *index) covers(addrs askedAddrs) bool {
 	x.mu.Lock()
 	inside := x.inside
@@ -42,8 +42,8 @@ func (x *index) covers(addrs askedAddrs) bool {
 // lookStep is the number of addresses looked up under one hold of the lock.
 const lookStep = 512
 
-// empty returns those of the addresses that have no entry; ok is false when the
-// index cannot tell.
+// empty returns those of the addresses that have no entry. ok is false when the index is
+// incomplete.
 func (x *index) empty(addrs askedAddrs) (none []uint32, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -90,7 +90,7 @@ func (x *index) plainLocked(addr uint32) bool {
 	return true
 }
 
-// left are the counts of the addresses.
+// left returns the number of entries of each address.
 func (x *index) left(addrs askedAddrs) map[netip.Addr]int {
 	counts := make(map[netip.Addr]int, len(addrs))
 	for addr := range addrs {

@@ -18,7 +18,7 @@ func rangesOf(prefixes []netip.Prefix) (addrrange.Set, error) {
 	return addrrange.Of(prefixes), nil
 }
 
-// addrSet is what an entry's addresses are compared with.
+// addrSet is a set of addresses, such as the inside prefixes.
 type addrSet interface{ Contains(addr uint32) bool }
 
 // askedAddrs is the set of addresses a caller asks about.
@@ -71,5 +71,5 @@ func (o *insideAddrs) add(addr uint32, in addrSet) {
 
 func (o *insideAddrs) list() []uint32 { return o.addrs[:o.n] }
 
-// anyIn reports whether one of them lies in a set.
+// anyIn reports whether one of the addresses lies in a set.
 func (o *insideAddrs) anyIn(set addrSet) bool { return slices.ContainsFunc(o.list(), set.Contains) }

@@ -23,6 +23,6 @@ func (t *Table) learnOwn() {
 	t.index.own = own
 }
 
-// portless reports whether an entry takes no port of a block: it is untranslated, or was sent
-// on to the machine itself, as by a rule that redirects to a captive portal.
+// portless reports whether an entry takes no port of a block: it is untranslated, or a rule
+// redirected it to the machine itself, as to a captive portal.
 func (x *index) portless(f *flow) bool { return f.plain() || x.own.Contains(f.reply.src) }

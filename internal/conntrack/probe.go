@@ -64,8 +64,8 @@ func (t *Table) probeKnown(ctx context.Context, set askedAddrs) error {
 	})
 }
 
-// idlers returns those of the addresses that have no entry, by the index if that can
-// tell, else by a pass through the table.
+// idlers returns those of the addresses that have no entry, by the index if it is complete,
+// else by a pass through the table.
 func (t *Table) idlers(ctx context.Context, set askedAddrs) (none []uint32, err error) {
 	err = t.syncIndex(ctx, set)
 	if err == nil {
@@ -143,8 +143,8 @@ func (t *Table) Entries(ctx context.Context, inside []netip.Addr, fn func(Entry)
 	})
 }
 
-// known returns the entries of addresses as far as the kernel has told, or
-// errUnproved when the index cannot tell.
+// known returns the known entries of addresses, or errUnproved when the index may lack
+// some.
 func (t *Table) known(ctx context.Context, addrs askedAddrs) (found []entryRef, err error) {
 	if err := t.syncIndex(ctx, addrs); err != nil {
 		return nil, err

@@ -42,8 +42,8 @@ func (t *Table) proveByIndex(ctx context.Context, e *deletion) error {
 	}
 }
 
-// syncIndex brings the index up to now: every entry of the addresses that has
-// begun so far stands in it. It returns errUnproved when that is not to be had.
+// syncIndex brings the index up to now: it has every entry of the addresses that has begun
+// so far. It returns errUnproved when that cannot be known.
 func (t *Table) syncIndex(ctx context.Context, addrs askedAddrs) error {
 	if !t.index.isComplete() || !t.index.covers(addrs) || !t.heedEvents() {
 		return errUnproved

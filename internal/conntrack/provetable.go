@@ -74,10 +74,10 @@ type tablePass struct {
 // tableProver runs table passes, one at a time. Callers that come while one runs
 // share the next.
 type tableProver struct {
-	turn   chan struct{} // a token: whose pass runs
+	turn   chan struct{} // holds a token; the call that takes it runs a pass
 	mu     sync.Mutex
 	next   *tablePass
-	resume time.Time // the next pass may begin
+	resume time.Time // earliest time of the next pass
 	passes counter
 }
 
@@ -123,8 +123,7 @@ func (p *tableProver) join(want askedAddrs) (joined *tablePass, leads bool) {
 	return p.next, leads
 }
 
-// lead waits for its turn and runs the pass. Whoever joined until it began is
-// served by it.
+// lead waits for its turn and runs the pass, for all calls that joined before it began.
 func (p *tableProver) lead(ctx context.Context, t *Table, mine *tablePass) {
 	defer close(mine.done)
 	err := p.wait(ctx)
@@ -144,8 +143,8 @@ func (p *tableProver) lead(ctx context.Context, t *Table, mine *tablePass) {
 	p.turn <- struct{}{}
 }
 
-// wait returns with the turn taken, unless ctx ended first. A pass begins no
-// sooner after the last one than that took, so passes take half a core at most.
+// wait returns with the turn taken, unless ctx ended first. The pause between passes is at
+// least as long as the last one took, so passes take half a core at most.
 func (p *tableProver) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -179,10 +178,10 @@ func belonging(found []entryRef, want askedAddrs) []entryRef {
 	return mine
 }
 
-// walk passes through the table once. A kernel-side filter (CTA_FILTER) would
-// need a walk for each address and each of the four places it can stand in; for
-// a single address that took 1.6 times as long as a dump at 10,000 entries and
-// 0.7 to 0.9 times at 100,000 and more, so there is only the dump.
+// walk passes through the table once. A kernel-side filter (CTA_FILTER) would need a walk
+// for each address and each of its four positions. For a single address that took 1.6 times
+// as long as a dump at 10,000 entries and 0.7 to 0.9 times at 100,000 and more, so there is
+// only the dump.
 func (t *Table) walk(ctx context.Context, want askedAddrs) (found []entryRef, err error) {
 	err = t.pool.with(ctx, func(c *conn) error {
 		return c.dump(func(flows []flow) error {

@@ -153,7 +153,7 @@ func (t *Table) readSysctls(ctx context.Context) error {
 		_, err := c.probe(make([]entryRef, 1))
 		return err
 	})
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // nobody answers for conntrack
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // no subsystem handles the request
 		return kmodule.Missing("nf_conntrack_netlink", fmt.Errorf("ask for a conntrack entry: %w", err))
 	}
 	if err != nil {

@@ -9,7 +9,7 @@
 //	shape.go        how pools are cut into blocks, which are numbered as cells
 //	route.go        from an outside address to its pool
 //	subscribers.go  from an inside address to its subscriber
-//	lease.go        a block that somebody has; receipt.go and grace.go: what is noted of its end
+//	lease.go        a block in use; receipt.go and grace.go: data about its end
 //	held.go         leases in quarantine; holds.go orders their ends
 //	waitqueue.go    the holders that wait for a block
 //	release.go      blocks that become free; the quarantine of a whole pool

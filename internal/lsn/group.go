@@ -95,7 +95,7 @@ func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
 	return nil, ErrExhausted
 }
 
-// bind gives a cell that is nobody's to h, whom the group knows as c.
+// bind gives a free cell to h, whose subscriber is c.
 func (g *group) bind(c *subscriberState, free uint32, h nat.Holder, now time.Time) *lease {
 	c.lease = lease{cell: free, state: nat.Active, allocated: stampOf(now)}
 	c.setHolder(h)
@@ -104,7 +104,7 @@ func (g *group) bind(c *subscriberState, free uint32, h nat.Holder, now time.Tim
 	return &c.lease
 }
 
-// ownHeld returns the newest held lease that the subscriber may have back.
+// ownHeld returns the subscriber's own newest held lease, or none.
 func (g *group) ownHeld(c *subscriberState, identity string) uint32 {
 	if identity == "" {
 		return none

@@ -80,7 +80,7 @@ func (g *group) takeCell(c uint32) {
 	g.quarantined = slices.DeleteFunc(g.quarantined, taken)
 }
 
-// adopt makes a cell that is nobody's belong to the binding.
+// adopt gives an unused cell to the binding.
 func (g *group) adopt(subscriber *subscriberState, c uint32, b nat.Binding) {
 	l := lease{
 		cell: c, state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt),

@@ -9,12 +9,12 @@ import (
 // subscriberState is what a group knows of one inside address. An address has a live
 // lease or waits, never both; held leases may be there besides.
 //
-// The live lease is in it, not referred to, so that one access to memory finds
-// both: what a step of a binding's life costs in a large pool is such accesses.
+// The live lease is embedded, not referred to, so that one memory access reads both: in a
+// large pool, such accesses are the cost of each step in a binding's life.
 type subscriberState struct {
 	lease
 	held   heldRef // newest of its held leases, which are chained by heldLease.older
-	waiter uint32  // its place in line
+	waiter uint32  // its index in the wait queue
 }
 
 // live reports whether the subscriber has a live lease.

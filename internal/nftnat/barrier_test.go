@@ -19,8 +19,8 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// TestBarrier_I3 takes the table away, or its effect, in each way that there is, and lets
-// nobody put it right: the Kernel is closed, as that of a process that died.
+// TestBarrier_I3 removes the table, or its effect, in each possible way, and nothing puts it
+// right: the Kernel is closed, as that of a dead process.
 func TestBarrier_I3(t *testing.T) {
 	for name, script := range map[string]string{
 		"ruleset flushed": "flush ruleset",

@@ -11,7 +11,7 @@
 //	hear.go          the changes that others made; watch.go: the tasks that undo them
 //	adopt.go         from the present table to the wanted one; fills maps that were lost
 //	ruleset.go       the table as data: match.go, sets.go, timeouts.go, prefixes.go
-//	plan.go          from what stands (actual.go) to what is wanted; unused.go: the mark
+//	plan.go          the operations between both (actual.go reads the present one); unused.go: the mark
 //	routes.go        blackhole routes
 //	icmptimeout.go   ICMP's idle timeout
 //	sessiontable.go  sessions: lists, counts, reaping with proof; session.go: one session

@@ -334,6 +334,6 @@ func RaiseBarrier(o Options) error {
 	return forbidden(errors.Join(barrier.Raise(ns, o.OutsideInterfaces, o.InsidePrefixes, o.Logger), ns.Close()))
 }
 
-// Barrier reports whether packets with an inside source are kept back on every outside
-// interface that there is, whatever happens to the table.
+// Barrier reports whether packets with an inside source are kept back on every existing
+// outside interface, even without the table.
 func (k *Kernel) Barrier() bool { return k.barrier.Stands() }

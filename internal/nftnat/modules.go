@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unanswered names the module without which the kernel has no sockets to netfilter.
+// unanswered names the module that gives the kernel its netfilter sockets.
 func unanswered(err error) error {
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return kmodule.Missing("nfnetlink", err)

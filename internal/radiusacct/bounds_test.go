@@ -44,8 +44,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestBoundsMarkEachAddress: of a session with several addresses those are marked that
-// are out of bounds.
+// TestBoundsMarkEachAddress: of a session with several addresses, only those out of bounds
+// are marked.
 func TestBoundsMarkEachAddress(t *testing.T) {
 	inside := func(a string) subscriber.Event { return subscriber.Event{Inside: netip.MustParseAddr(a)} }
 	first, more := inside("100.64.0.1"), []subscriber.Event{inside("100.65.0.1"), inside("100.64.0.2")}

@@ -10,8 +10,8 @@ const (
 	// quietTime is how long a calm client is remembered, and how long a client
 	// must have been without a storm to be calm again.
 	quietTime = time.Second
-	// narrowBatch is the requests of a storm that are recorded at once while there
-	// are calm clients: what they may have to wait for.
+	// narrowBatch is the number of a storm's requests that are recorded at once while there
+	// are calm clients, which may have to wait for them.
 	narrowBatch = 2
 	// longestPause bounds each pause of a storm for calm clients.
 	longestPause = 10 * time.Millisecond

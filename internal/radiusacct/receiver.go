@@ -26,7 +26,7 @@ type receiver struct {
 	outgoing     *replyBatch
 	destinations destinations
 	coalescer    coalescer
-	incoming     incoming // the datagram in hand
+	incoming     incoming // the datagram being handled
 }
 
 func newReceiver(s *Server, sock *socket) *receiver {

@@ -27,7 +27,7 @@ func (o *replyBatch) add(w *replyPath, reply []byte) {
 // flush sends the queued replies.
 func (o *replyBatch) flush() { o.writer.Flush(o.failed) }
 
-// A replySender sends replies whichever way they go. It belongs to one goroutine.
+// A replySender sends replies to sockets and streams. It is used by one goroutine.
 type replySender struct{ batches []*replyBatch } // by socket
 
 func newReplySender(s *Server) replySender {

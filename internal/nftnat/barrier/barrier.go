@@ -212,9 +212,9 @@ func (b *Barrier) put(index uint32) error {
 	return nil
 }
 
-// placeOn makes the qdisc that filters of the egress are put on. It has one place with
-// the older qdisc ingress, and takes the filters for the egress as if they were for the
-// ingress if that is there.
+// placeOn makes the qdisc clsact, which holds the filters of the egress. It shares its place
+// with the older qdisc ingress, which, if present, would take the filters for the egress as
+// filters for the ingress.
 func (b *Barrier) placeOn(index uint32) error {
 	at := tcMessage{index: index, handle: tcHandle, parent: tcClsact}
 	err := b.execute(unix.RTM_NEWQDISC, netlink.Create|netlink.Excl, at, "clsact", nil)

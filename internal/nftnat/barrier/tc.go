@@ -81,7 +81,7 @@ func programOf(m netlink.Message) (program []byte) {
 	return program
 }
 
-// execute sends a message that changes something and waits for the kernel's verdict.
+// execute sends a message that changes something and waits for the kernel's acknowledgement.
 func (b *Barrier) execute(typ netlink.HeaderType, flags netlink.HeaderFlags, at tcMessage, kind string, options func(*netlink.AttributeEncoder) error) error {
 	e := netlink.NewAttributeEncoder()
 	e.String(tcaKind, kind)
