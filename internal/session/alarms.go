@@ -7,21 +7,23 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// alarmsEvery is how often what alarms rest on is looked at.
+// alarmsEvery is the interval at which the alarm conditions are checked.
 const alarmsEvery = time.Second
 
-// feedAge tells how old what was not read of a feed yet is.
+// feedAge tells the age of the oldest entry of a feed that was not read yet.
 type feedAge interface {
 	Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error)
 }
 
-// alarmWatch keeps what alarms rest on.
+// alarmWatch measures the state that alarms depend on: feed lag and exhausted
+// pools.
 type alarmWatch struct {
 	*sharedState
 	store feedAge
 }
 
-// run keeps what alarms rest on, and nothing else does.
+// run checks the alarm conditions every alarmsEvery. Its errors are only those
+// of ctx.
 func (a *alarmWatch) run(ctx context.Context) error {
 	tick := time.NewTicker(alarmsEvery)
 	defer tick.Stop()
@@ -36,7 +38,8 @@ func (a *alarmWatch) run(ctx context.Context) error {
 	}
 }
 
-// lookAheadAll is short of time where the database hangs: the next round comes.
+// lookAheadAll measures the lag of all feeds. It gives up after alarmsEvery if
+// the database hangs; the next round tries again.
 func (a *alarmWatch) lookAheadAll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, alarmsEvery)
 	defer cancel()
@@ -45,15 +48,17 @@ func (a *alarmWatch) lookAheadAll(ctx context.Context) {
 	}
 }
 
-// unread is the oldest entry of a feed that was not taken yet at the time of a look.
+// unread is the oldest entry of a feed that was not taken yet, as of the last
+// look.
 type unread struct {
 	entry string // "" for none
 	age   time.Duration
 	seen  time.Time
 }
 
-// lookAhead looks how far the engine is behind the group's feed. A database that
-// does not answer leaves what was seen last: redis_up tells of it.
+// lookAhead measures how far the engine is behind the group's feed. If the
+// database does not answer, the last measurement stays; sessiond_redis_up
+// reports that failure.
 func (a *alarmWatch) lookAhead(ctx context.Context, g *group) {
 	entry, age, err := a.store.Unread(ctx, g.Name, a.positionOf(g))
 	if err != nil {
@@ -64,8 +69,8 @@ func (a *alarmWatch) lookAhead(ctx context.Context, g *group) {
 	g.unread = unread{entry, age, a.now()}
 }
 
-// lagLocked is the age of the oldest entry that was not taken. One that has been
-// taken since the last look tells how far the engine was behind then.
+// lagLocked returns the age of the oldest entry that was not taken. If the
+// entry was taken since the last look, it returns the lag at that look.
 func (g *group) lagLocked(now time.Time) time.Duration {
 	u := &g.unread
 	if u.entry == "" || subscriber.CompareVersions(g.Position, u.entry) >= 0 {
@@ -74,18 +79,18 @@ func (g *group) lagLocked(now time.Time) time.Duration {
 	return u.age + max(0, now.Sub(u.seen))
 }
 
-// shortageEvery is how often an exhausted pool is told of.
+// shortageEvery is the interval between log lines about an exhausted pool.
 const shortageEvery = time.Minute
 
-// poolShortage is what was said of a group's exhausted pool.
+// poolShortage is the last log line about a group's exhausted pool.
 type poolShortage struct {
-	told  time.Time // when it was spoken of last
-	lasts bool      // so it was said then
+	told  time.Time // when it was logged
+	lasts bool      // the pool was exhausted then
 }
 
-// tellExhausted says of each group whose pool is exhausted how many wait, once a
-// minute, and that nobody does any more. One line for each subscriber would be as
-// many as there are customers without service, and more again with each Interim.
+// tellExhausted logs, once a minute for each group with an exhausted pool, the
+// number of subscribers that wait, and later that none waits any more. A line
+// for each subscriber would flood the log, and again with each Interim.
 func (a *alarmWatch) tellExhausted() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

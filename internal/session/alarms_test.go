@@ -17,7 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// counted returns the drift that was counted, by kind.
+// counted returns the counted drifts, by kind.
 func (c *counts) counted() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -28,8 +28,8 @@ func (c *counts) counted() map[string]int {
 	return all
 }
 
-// lateFeed is a store whose feed is read once in a while only, as by an engine with
-// too much to do.
+// lateFeed is a store whose feed is read only at intervals, as by an overloaded
+// engine.
 type lateFeed struct {
 	Store
 	every time.Duration
@@ -44,16 +44,16 @@ func (s *lateFeed) Feed(
 	return s.Store.Feed(ctx, group, after, limit, block, room)
 }
 
-// busyAddress is an inside address of the load.
+// busyAddress returns an inside address of the load.
 func busyAddress(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{100, 64, 1 + byte(i/200), byte(i % 200)})
 }
 
-// load has subscribers come, go, report, use their NAT and change hands, some
-// hundreds a second, until ctx ends.
+// load makes subscribers come, go, report, use their NAT and change hands, some
+// hundreds of times a second, until ctx ends.
 func (w *world) load(ctx context.Context, of, workers int) {
 	events := make([]subscriber.Event, 0, 16)
-	tick := time.NewTicker(20 * time.Millisecond) // a late feed must be late, and not fall behind for ever
+	tick := time.NewTicker(20 * time.Millisecond) // a late feed must be late, and not fall behind without bound
 	defer tick.Stop()
 	for round := 0; ; round++ {
 		select {
@@ -63,7 +63,7 @@ func (w *world) load(ctx context.Context, of, workers int) {
 		}
 		events = events[:0]
 		for i := of; len(events) < cap(events); i += workers {
-			n := round/3 + i%2 // every other address is one step ahead
+			n := round/3 + i%2 // every other address is one round ahead
 			ev := subscriber.Event{
 				Kind: subscriber.EventStart, Inside: busyAddress(i), UserName: fmt.Sprint("u", i%7*n), At: time.Now(), SessionTime: -1,
 				SessionID: subscriber.SessionID{Client: "bng1", NAS: "bng-1", AcctSessionID: fmt.Sprint(i, "-", n)},
@@ -73,7 +73,7 @@ func (w *world) load(ctx context.Context, of, workers int) {
 				ev.Kind = subscriber.EventInterim
 				_, _ = w.nat.Send(17, netip.AddrPortFrom(ev.Inside, 4000), remote) // dropped without a gate
 			case 2:
-				if i%5 > 0 { // the others are taken over
+				if i%5 > 0 { // the sessions of the others are taken over
 					ev.Kind = subscriber.EventStop
 				}
 			}
@@ -88,8 +88,8 @@ func (w *world) load(ctx context.Context, of, workers int) {
 	}
 }
 
-// TestNoDriftUnderLoad_NAT40: however far the engine is behind the feed, what it is
-// about to be told is no drift; and what is none stays none while everything moves.
+// TestNoDriftUnderLoad_NAT40: unread feed entries are no drift, however far the
+// engine lags, and a state without drift stays so under load.
 func TestNoDriftUnderLoad_NAT40(t *testing.T) {
 	for name, every := range map[string]time.Duration{"in step": 0, "late": 30 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestNoDriftUnderLoad_NAT40(t *testing.T) {
 			if counted := w.seen.counted(); len(counted) > 0 {
 				t.Errorf("counted %v", counted)
 			}
-			// A difference that nothing explains is counted all the same.
+			// A difference without a feed entry is still counted.
 			cancel()
 			loads.Wait()
 			w.send(subscriber.EventStart, alice, "a", "1")
@@ -133,7 +133,7 @@ func TestNoDriftUnderLoad_NAT40(t *testing.T) {
 	}
 }
 
-// unprogram removes by hand what the kernel has of the address.
+// unprogram deletes the address's elements from the kernel.
 func (w *world) unprogram(inside netip.Addr) {
 	w.t.Helper()
 	if err := w.nat.Apply(context.Background(), []nat.Entry{{Inside: inside}}); err != nil {
@@ -141,7 +141,8 @@ func (w *world) unprogram(inside netip.Addr) {
 	}
 }
 
-// reconcile waits for work to be done, so that all that is left to find is drift.
+// reconcile compares after all work is done, so that every remaining difference
+// is drift.
 func (w *world) reconcile(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -154,8 +155,8 @@ func (w *world) reconcile(t *testing.T) {
 	}
 }
 
-// TestDriftIsCountedOnce: what others change is counted, and once, although the
-// comparison is repeated before all of it is mended.
+// TestDriftIsCountedOnce: changes by others are counted, and once each,
+// although the comparison runs again before all are repaired.
 func TestDriftIsCountedOnce(t *testing.T) {
 	ctx := context.Background()
 	for kind, disturb := range map[inspect.DriftKind]func(*world){
@@ -166,7 +167,7 @@ func TestDriftIsCountedOnce(t *testing.T) {
 				t.Errorf("%d keys deleted", n)
 			}
 		},
-		inspect.DriftBindingOrphaned: func(w *world) { // and no notice tells of it
+		inspect.DriftBindingOrphaned: func(w *world) { // and no notice reports it
 			w.client.ConfigSet(ctx, "notify-keyspace-events", "")
 			if n := w.client.Del(ctx, "sessiond:{default}:sub:"+alice.String()).Val(); n != 1 {
 				t.Errorf("%d keys deleted", n)
@@ -199,8 +200,8 @@ func TestDriftIsCountedOnce(t *testing.T) {
 	}
 }
 
-// TestNoDriftAtTheStart: what a start restores, a database that lost its data gets
-// back, and a record leaves that ran out unnoticed, is no drift.
+// TestNoDriftAtTheStart: state that a start restores, records written back into
+// an emptied database, and a record that expired unnoticed are no drift.
 func TestNoDriftAtTheStart(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t, testGroup)
@@ -229,8 +230,8 @@ func TestNoDriftAtTheStart(t *testing.T) {
 	w.check()
 }
 
-// TestNoDriftWithoutBlocks: who comes online in a group that a reload took out has no
-// block, and that is no drift.
+// TestNoDriftWithoutBlocks: a subscriber that comes online in a group that a
+// reload removed gets no block, and that is no drift.
 func TestNoDriftWithoutBlocks(t *testing.T) {
 	w := newWorld(t, testGroup)
 	other := testGroup
@@ -259,8 +260,8 @@ func TestNoDriftWithoutBlocks(t *testing.T) {
 	}
 }
 
-// TestFeedLag: the lag is the age of the oldest entry that is not taken, grows while
-// that is so, and is none once all are.
+// TestFeedLag: the lag is the age of the oldest entry that is not taken. It
+// grows until the entry is taken, and is zero when all are.
 func TestFeedLag(t *testing.T) {
 	stalled := make(chan struct{})
 	release := sync.OnceFunc(func() { close(stalled) })
@@ -291,7 +292,7 @@ func TestFeedLag(t *testing.T) {
 	w.until("the lag to be over", func() bool { return lag() == 0 })
 }
 
-// stalledFeed is a store whose feed is not read until the channel is closed.
+// stalledFeed is a store whose feed blocks until the channel is closed.
 type stalledFeed struct {
 	Store
 	until chan struct{}
@@ -308,8 +309,8 @@ func (s *stalledFeed) Feed(
 	return s.Store.Feed(ctx, group, after, limit, block, room)
 }
 
-// TestExhaustedPoolIsToldOnce: who waits is told of in one line a minute for the whole
-// group, and so is the end.
+// TestExhaustedPoolIsToldOnce: waiting subscribers are logged in one line a
+// minute for the whole group, and so is their end.
 func TestExhaustedPoolIsToldOnce(t *testing.T) {
 	g := testGroup
 	g.Outside = []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32")}

@@ -10,7 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// backendStore is changed by what callers order.
+// backendStore carries out the changes that gRPC callers order, and lists
+// NASes.
 type backendStore interface {
 	Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error)
 	Delete(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) ([]subscriber.Record, error)
@@ -21,7 +22,7 @@ type backendStore interface {
 	FeedFill(group string) float64
 }
 
-// backendKernel tells of conntrack entries, and ends them.
+// backendKernel lists conntrack entries, and ends them.
 type backendKernel interface {
 	sessionCounter
 	SessionTotal() int
@@ -30,9 +31,10 @@ type backendKernel interface {
 	KillSession(ctx context.Context, s nftnat.Session) error
 }
 
-// A Backend answers what callers of gRPC ask of a Manager, and carries out what they order:
-// lists, single views, deletions, settings, decisions about held removals. It has the methods
-// that package control needs, which tell the errors; all may be called concurrently.
+// A Backend answers the gRPC queries about a Manager, and carries out the
+// orders of callers: lists, single views, deletions, settings, decisions about
+// held removals. It implements the interfaces of package control, which
+// document the errors. All methods may be called concurrently.
 type Backend struct {
 	shared     *sharedState
 	store      backendStore

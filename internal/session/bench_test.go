@@ -16,9 +16,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// BenchmarkLife is what the changes of subscribers' lives cost besides reading the
-// feed and writing bindings: a Start, an Interim and a Stop of each, all executors
-// included, over the kernel's twin. One operation is one change.
+// BenchmarkLife measures changes of subscribers without reading the feed and
+// writing bindings: a Start, an Interim and a Stop of each, with all executors,
+// on the kernel's in-memory twin. One operation is one change.
 func BenchmarkLife(b *testing.B) {
 	const subscribers, batch = 20_000, 96
 	l := newLife(b)
@@ -32,7 +32,7 @@ func BenchmarkLife(b *testing.B) {
 	}
 }
 
-// life drives a Manager by hand.
+// life is a Manager whose executors the test runs itself.
 type life struct {
 	*Manager
 	*Backend
@@ -52,7 +52,7 @@ func newLife(b testing.TB) *life {
 	})
 }
 
-// newLifeOf is newLife with groups, of which the first is driven.
+// newLifeOf is newLife with these groups; the test drives the first.
 func newLifeOf(b testing.TB, groups ...lsn.GroupConfig) *life {
 	var inside, outside []netip.Prefix
 	for _, g := range groups {
@@ -78,7 +78,8 @@ func newLifeOf(b testing.TB, groups ...lsn.GroupConfig) *life {
 	return &life{Manager: m, Backend: m.Backend(), group: m.groups[groups[0].Name], writes: map[string]*writes{}}
 }
 
-// round has n subscribers change, and carries out all that follows.
+// round applies a change for each of n subscribers, and runs the executors
+// until all is done.
 func (l *life) round(b testing.TB, first, n int, change func(i int, c *subscriber.Change) subscriber.Record) {
 	l.changes = l.changes[:0]
 	var id string
@@ -99,9 +100,9 @@ func (l *life) round(b testing.TB, first, n int, change func(i int, c *subscribe
 
 func (l *life) settle(b testing.TB) {
 	ctx := b.Context()
-	now, cancel := context.WithCancel(ctx) // who takes with it does not wait
+	now, cancel := context.WithCancel(ctx) // Take with it does not wait
 	cancel()
-	for range 3 { // no change needs more turns
+	for range 3 { // no change needs more rounds
 		if batch, _ := l.executors.saves.Take(now, l.batch[:0]); len(batch) > 0 {
 			l.batch = batch
 			l.executors.coalesce(l.batch, l.writes)

@@ -17,12 +17,13 @@ import (
 	"github.com/sessiond/sessiond/internal/walk"
 )
 
-// fewBindings is how many bindings are gathered and put in order for a page, 1 ms of
-// work under the lock. Of more, those that a filter picks are met often enough in a walk.
+// fewBindings is the largest number of bindings that is gathered and sorted for
+// one page: 1 ms of work under the lock. If a filter matches more, a walk meets
+// them often enough.
 const fewBindings = 10_000
 
-// Bindings returns up to limit bindings behind after, held ones included, and the key
-// to go on behind, which is zero when there are no more.
+// Bindings returns up to limit bindings after the key after, held ones
+// included, and the key to continue after, which is zero at the end.
 func (v *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) (views []inspect.Binding, next inspect.BindingKey, err error) {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
@@ -43,27 +44,27 @@ func (v *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after ins
 	return views, next, nil
 }
 
-// bindingPage gathers a page of bindings, in order.
+// bindingPage gathers one page of bindings, in order.
 type bindingPage struct {
 	filter inspect.BindingFilter
 	after  inspect.BindingKey
 	limit  int
-	looks  int // addresses looked at one after the other
+	looks  int // addresses examined by walks
 	items  []nat.Binding
-	end    inspect.BindingKey // up to which all was looked at; zero while that goes on
+	end    inspect.BindingKey // everything up to this key was examined; zero while gathering
 }
 
 func (p *bindingPage) full() bool {
 	return len(p.items) > p.limit || p.end != (inspect.BindingKey{})
 }
 
-// addSorted takes bindings that are all behind those that it has.
+// addSorted adds bindings that all sort after those already in the page.
 func (p *bindingPage) addSorted(more []nat.Binding) {
 	slices.SortFunc(more, func(a, b nat.Binding) int { return inspect.KeyOf(&a).Compare(inspect.KeyOf(&b)) })
 	p.items = append(p.items, more[:min(len(more), p.limit+1)]...)
 }
 
-// cut returns the page, and the key to go on behind.
+// cut returns the page, and the key to continue after.
 func (p *bindingPage) cut() ([]nat.Binding, inspect.BindingKey) {
 	if len(p.items) <= p.limit {
 		return p.items, p.end
@@ -72,8 +73,8 @@ func (p *bindingPage) cut() ([]nat.Binding, inspect.BindingKey) {
 	return page, inspect.KeyOf(&page[p.limit-1])
 }
 
-// gatherRLocked adds the group's bindings behind after to a page, until it is full or
-// enough was looked at.
+// gatherRLocked adds the group's bindings after p.after to the page, until it
+// is full or looksPerCall addresses were examined.
 func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 	var found []nat.Binding
 	look := func(b nat.Binding) {
@@ -88,7 +89,7 @@ func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 		return
 	}
 	inside := p.filter.Inside
-	before := p.after.Inside.Prev() // its address may have more
+	before := p.after.Inside.Prev() // its address may have more bindings
 	for from := firstOf(inside, group, subscriber.Key{Group: p.after.Group, Inside: before}); ; {
 		from = v.shared.life.Engine().BindingsFrom(group, from, walk.Every, look)
 		p.addSorted(found)
@@ -99,7 +100,7 @@ func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 		case !from.IsValid(), len(p.items) > p.limit:
 			return
 		case inside.IsValid() && !inside.Contains(from):
-			return // they come in order, and began in the prefix
+			return // addresses are in order, and began in the prefix
 		case p.looks >= looksPerCall:
 			last := netip.AddrFrom4([4]byte{255, 255, 255, 255})
 			p.end = inspect.BindingKey{Group: group, Inside: from.Prev(), Outside: last, First: math.MaxUint16}
@@ -108,8 +109,9 @@ func (v *Backend) gatherRLocked(group string, p *bindingPage) {
 	}
 }
 
-// fewRLocked yields, in no order, all of the group's bindings that may match the
-// filter, and reports whether there is a way to find these alone, few as they are.
+// fewRLocked yields, in no order, all of the group's bindings that may match
+// the filter, if an index finds these alone and they are few. Otherwise it
+// returns false.
 func (v *Backend) fewRLocked(group string, f *inspect.BindingFilter, yield func(nat.Binding)) bool {
 	if inside := f.Inside; inside.IsValid() && inside.Addr().Is4() && inside.Bits() > 32-9 {
 		return false // 512 addresses are one step of a walk
@@ -141,8 +143,8 @@ func (v *Backend) drainingFewRLocked(group string, yield func(nat.Binding)) bool
 	return true
 }
 
-// inForceLocked hides a binding that is allocated but not programmed yet: it is
-// not ACTIVE before packets can use it.
+// inForceLocked hides a binding that is allocated but not programmed yet: it
+// counts as ACTIVE only when packets can use it.
 func (v *Backend) inForceLocked(b *nat.Binding) bool {
 	if b.State != nat.Active {
 		return true
@@ -159,8 +161,8 @@ func (v *Backend) bindingViewLocked(b nat.Binding) inspect.Binding {
 	return view
 }
 
-// LookupOutside returns whose a public port is now, or was at a time that the
-// present bindings cover.
+// LookupOutside returns the binding that has an outside port now, or had it at
+// a time that the present bindings cover.
 func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.Port, at time.Time) (inspect.Binding, error) {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
@@ -180,7 +182,7 @@ func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.
 	return v.bindingViewLocked(b), nil
 }
 
-// Pools counts the blocks of every outside prefix.
+// Pools returns the block counts of every outside prefix.
 func (v *Backend) Pools(context.Context) ([]lsn.Usage, error) {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()

@@ -2,8 +2,8 @@ package session
 
 import "sync"
 
-// clientCounts counts the records that stand by the client that reports them. It has a lock
-// of its own, since accounting asks.
+// clientCounts counts the records in force by the RADIUS client that reports
+// them. It has a lock of its own, because accounting workers read it.
 type clientCounts struct {
 	mu     sync.RWMutex
 	counts map[string]int

@@ -5,7 +5,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
-// sessionView is what a NOC sees of a kernel session.
+// sessionView returns a kernel session as gRPC shows it.
 func sessionView(group string, s nftnat.Session) inspect.Session {
 	return inspect.Session{Group: group, Session: s.Session}
 }

@@ -23,11 +23,11 @@ var crowdGroup = lsn.GroupConfig{
 	FirstPort: 1024, LastPort: 65535, BlockSize: 64, Hold: time.Hour,
 }
 
-// usualGuard is what a group has that does not say otherwise.
+// usualGuard has a group's default limits.
 var usualGuard = guard.Limits{Minimum: 100, Removed: 0.10, Expired: 0.20, NASRestart: 1, Window: 15 * time.Minute}
 
-// newMultitude has so many subscribers of one NAS online, in a database with an
-// append-only file.
+// newMultitude returns a world with n subscribers of one NAS online, in a
+// database with an append-only file.
 func newMultitude(t testing.TB, n int, change ...func(*world)) *world {
 	w := newWorld(t, crowdGroup, append([]func(*world){func(w *world) {
 		w.guard, w.ttl = usualGuard, time.Hour
@@ -37,14 +37,14 @@ func newMultitude(t testing.TB, n int, change ...func(*world)) *world {
 	return w
 }
 
-// crowded is the address of the subscriber with a number.
+// crowded returns the address of subscriber i.
 func crowded(i int) netip.Addr {
 	var inside [4]byte
 	binary.BigEndian.PutUint32(inside[:], 100<<24|64<<16+uint32(i)+1)
 	return netip.AddrFrom4(inside)
 }
 
-// crowd brings so many subscribers of one NAS online.
+// crowd brings n subscribers of one NAS online.
 func (w *world) crowd(n int) {
 	w.t.Helper()
 	at := time.Now().Add(-time.Minute)
@@ -69,7 +69,7 @@ func (w *world) crowd(n int) {
 	w.within(minutes, "everybody to be online", func() bool { return w.opened() == n })
 }
 
-// endOfNAS reports that the NAS of the crowd has shut down.
+// endOfNAS records an Accounting-Off of the crowd's NAS.
 func (w *world) endOfNAS() {
 	w.t.Helper()
 	ev := subscriber.Event{
@@ -90,7 +90,7 @@ func (w *world) opened() int {
 	return w.groups[w.group.Name].In(lifecycle.Open)
 }
 
-// left counts what is left of subscribers: records, and what is not torn down.
+// left counts the records and the slots that are not torn down.
 func (w *world) left() int {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
@@ -98,8 +98,8 @@ func (w *world) left() int {
 	return s.Subscribers + s.Active + s.Draining + s.Cut + w.life.Writes().Len()
 }
 
-// onlyRestarted requires that so many were removed, all for the restart of their NAS,
-// and that the guards hold and held nothing.
+// onlyRestarted requires n removals, all for the restart of their NAS, and none
+// suspended by a guard at any time.
 func (w *world) onlyRestarted(n int) {
 	w.t.Helper()
 	w.seen.mu.Lock()
@@ -110,7 +110,7 @@ func (w *world) onlyRestarted(n int) {
 	w.nobodyHeld()
 }
 
-// nobodyHeld requires that the guards hold nothing, and never did.
+// nobodyHeld requires that the guards suspend no removal, and never did.
 func (w *world) nobodyHeld() {
 	w.t.Helper()
 	w.mu.RLock()
@@ -126,11 +126,11 @@ func (w *world) nobodyHeld() {
 	}
 }
 
-// awaitNothingLeft waits until no subscriber has anything left.
+// awaitNothingLeft waits until no record and no slot is left.
 func (w *world) awaitNothingLeft() {
 	w.t.Helper()
 	w.within(minutes, "nothing to be left", func() bool { return w.left() == 0 })
 }
 
-// minutes are enough for what a multitude does on a machine that has other work.
+// minutes is the time limit for a multitude, also on a busy machine.
 const minutes = 10 * time.Minute

@@ -10,37 +10,37 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 )
 
-// accountingProbe tells whether the database can take accounting.
+// accountingProbe reports whether the database can record accounting.
 type accountingProbe interface {
-	Probe(ctx context.Context) error // why accounting cannot be recorded, within about a second
-	Trouble() <-chan struct{}        // tells that a commit of accounting failed
+	Probe(ctx context.Context) error // an error if accounting cannot be recorded; takes about a second at most
+	Trouble() <-chan struct{}        // receives after a failed commit of accounting
 }
 
-// databaseHealth keeps whether accounting can be recorded. There is one answer, that of the
-// store's Probe: for readiness, redis_up, gRPC health and Status-Server.
+// databaseHealth keeps whether accounting can be recorded. The store's Probe
+// gives the one answer for readiness, redis_up, gRPC health and Status-Server.
 type databaseHealth struct {
 	store accountingProbe
 	log   *slog.Logger
 	now   func() time.Time
-	back  func() // is called when the database can be used again
+	back  func() // called when the database can be used again
 
 	mu           sync.Mutex
-	probeErr     error     // why accounting cannot be recorded now; nil when it can
-	lookErr      error     // why settings or markers cannot be read all the same
-	failingSince time.Time // when one of the two began
+	probeErr     error     // result of the last probe; nil if accounting can be recorded
+	lookErr      error     // settings or markers cannot be read although the probe succeeds
+	failingSince time.Time // since when either error is set
 }
 
-// Timing of probes.
+// Intervals of probes.
 const (
 	probeEvery = 500 * time.Millisecond
-	probeAgain = 250 * time.Millisecond // after one that failed
-	probeRest  = 100 * time.Millisecond // behind each, whatever commits say
+	probeAgain = 250 * time.Millisecond // after a failed one
+	probeRest  = 100 * time.Millisecond // minimum between two, also after failed commits
 )
 
-// errNotAsked is why the database cannot be used before it was asked.
+// errNotAsked is the state of the database before the first probe.
 var errNotAsked = errors.New("not asked yet")
 
-// run probes the database. A commit that fails has it done at once.
+// run probes the database periodically, and at once after a failed commit.
 func (h *databaseHealth) run(ctx context.Context) error {
 	for {
 		wait := probeEvery
@@ -72,10 +72,10 @@ func (h *databaseHealth) probe(ctx context.Context) error {
 	return err
 }
 
-// looked keeps why settings or markers cannot be read, nil if they can.
+// looked keeps the result of reading settings and markers.
 func (h *databaseHealth) looked(err error) { h.note(&h.lookErr, err) }
 
-// failure says why the database cannot be used now; nil when it can.
+// failure returns the reason that the database cannot be used; nil if it can.
 func (h *databaseHealth) failure() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -89,8 +89,9 @@ func (h *databaseHealth) failureLocked() error {
 	return h.lookErr
 }
 
-// note keeps an answer, and says, once for each change, whether the database can be used.
-// One that comes back may be another one, or have gone back in time: it is compared soon.
+// note keeps a result, and logs each change between usable and unusable. A
+// database that returns may be another one, or have gone back in time, so back
+// starts a comparison.
 func (h *databaseHealth) note(answer *error, err error) {
 	h.mu.Lock()
 	before := h.failureLocked()
@@ -109,8 +110,8 @@ func (h *databaseHealth) note(answer *error, err error) {
 	}
 }
 
-// Severity is how bad it is that something failed for want of the database: if that
-// cannot be used, it was said already.
+// Severity returns the log level for a failure that the database may have
+// caused: Debug if the database cannot be used, because that is logged already.
 func (h *databaseHealth) Severity(ctx context.Context) slog.Level {
 	if h.failure() != nil || h.probe(ctx) != nil {
 		return slog.LevelDebug
@@ -118,7 +119,7 @@ func (h *databaseHealth) Severity(ctx context.Context) slog.Level {
 	return slog.LevelWarn
 }
 
-// Retry is [retry] for what needs the database.
+// Retry is [retryLogged] for tasks that need the database.
 func (h *databaseHealth) Retry(ctx context.Context, what string, try func(context.Context) error) error {
 	return retryLogged(ctx, h.log, what, try, h.Severity)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// quickly waits as long as readiness may be wrong about the database.
+// quickly waits no longer than readiness may lag behind the database's state.
 func (w *world) quickly(what string, holds func() bool) {
 	w.t.Helper()
 	began := time.Now()
@@ -26,8 +26,8 @@ func (w *world) quickly(what string, holds func() bool) {
 	}
 }
 
-// TestNotReadyWithoutWrites_I2: a database that cannot record accounting makes the
-// daemon not ready, and is told of once; so is that it can again.
+// TestNotReadyWithoutWrites_I2: if the database cannot record accounting, the
+// daemon is not ready and logs it once. It also logs the recovery once.
 func TestNotReadyWithoutWrites_I2(t *testing.T) {
 	for name, tt := range map[string]struct {
 		says          string
@@ -61,7 +61,7 @@ func TestNotReadyWithoutWrites_I2(t *testing.T) {
 					t.Error("the database counts as up")
 				}
 				held, stop := context.WithTimeout(context.Background(), 3*time.Second)
-				for held.Err() == nil { // every look of others fails meanwhile
+				for held.Err() == nil { // every periodic look fails meanwhile
 					if err := w.NotReady(); err == nil {
 						t.Error("ready for a moment")
 					}
@@ -83,10 +83,11 @@ func TestNotReadyWithoutWrites_I2(t *testing.T) {
 	}
 }
 
-// failingStore is a database whose groups cannot be read.
+// failingStore is a database whose groups cannot be read until broken is
+// closed.
 type failingStore struct {
 	Store
-	broken chan struct{} // closed when they can
+	broken chan struct{} // closed when they can be read
 }
 
 func (s *failingStore) Tail(ctx context.Context, group string) (string, error) {
@@ -98,7 +99,8 @@ func (s *failingStore) Tail(ctx context.Context, group string) (string, error) {
 	}
 }
 
-// TestCauseOfNotRestored: what keeps a start from its end is told.
+// TestCauseOfNotRestored: readiness names the reason that a start does not
+// finish.
 func TestCauseOfNotRestored(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.halt()
@@ -122,8 +124,8 @@ func TestCauseOfNotRestored(t *testing.T) {
 	w.until("the daemon to be ready", func() bool { return m.NotReady() == nil })
 }
 
-// TestStartBeforeDatabase_NAT30: a start that finds an empty database beside a kernel
-// that was never programmed gives blocks at once.
+// TestStartBeforeDatabase_NAT30: a start with an empty database and a kernel
+// that was never programmed allocates blocks at once.
 func TestStartBeforeDatabase_NAT30(t *testing.T) {
 	g := testGroup
 	g.Hold = time.Hour
@@ -141,8 +143,9 @@ func TestStartBeforeDatabase_NAT30(t *testing.T) {
 	w.check()
 }
 
-// TestQuarantineIsTold_NAT30: with the kernel programmed before, what looks free may have
-// been somebody's a moment ago: it waits, and log and status say why.
+// TestQuarantineIsTold_NAT30: if the kernel was programmed before, a seemingly
+// free block may have been in use a moment ago. So it is quarantined, and log
+// and status give the reason.
 func TestQuarantineIsTold_NAT30(t *testing.T) {
 	g := testGroup
 	g.Hold = time.Second

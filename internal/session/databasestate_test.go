@@ -9,7 +9,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// rows returns the stored bindings as they stand now.
+// rows returns the stored bindings.
 func (w *world) rows() (all []subscriberdb.BindingRow) {
 	w.t.Helper()
 	err := w.db.BindingRows(context.Background(), w.group.Name, func(rows []subscriberdb.BindingRow) error {
@@ -22,8 +22,8 @@ func (w *world) rows() (all []subscriberdb.BindingRow) {
 	return all
 }
 
-// rowsTwice is a store whose walk over the bindings yields rows that stood there once,
-// too, as a walk may.
+// rowsTwice is a store whose walk over the bindings also yields former versions
+// of rows, as a Redis scan may.
 type rowsTwice struct {
 	Store
 	before []subscriberdb.BindingRow
@@ -39,8 +39,9 @@ func (s *rowsTwice) BindingRows(ctx context.Context, group string, yield func([]
 	return yield(s.before)
 }
 
-// TestRowSeenTwice_NAT40: a walk may yield a row twice, as it was and as it is. What is
-// stored counts: a binding that was another's is no difference.
+// TestRowSeenTwice_NAT40: a walk may yield a row twice, in its former and its
+// present version. Only the present version counts, so a former binding of
+// another holder is no difference.
 func TestRowSeenTwice_NAT40(t *testing.T) {
 	store := &rowsTwice{}
 	w := newWorld(t, testGroup, func(w *world) {

@@ -2,8 +2,8 @@ package session
 
 import "github.com/sessiond/sessiond/internal/reconcile"
 
-// Store is the database as the parts of a Manager need it; each names its share beside it.
-// *subscriberdb.DB is one.
+// Store is the database as a Manager needs it; each part declares its own share
+// next to its code. *subscriberdb.DB implements it.
 type Store interface {
 	accountingProbe
 	bindingStore
@@ -16,7 +16,7 @@ type Store interface {
 	backendStore
 }
 
-// Kernel is the NAT below, as the parts of a Manager need it: *nftnat.Kernel, or its
+// Kernel is the NAT in the kernel as a Manager needs it: *nftnat.Kernel, or its
 // in-memory twin.
 type Kernel interface {
 	readyKernel
@@ -28,7 +28,7 @@ type Kernel interface {
 	backendKernel
 }
 
-// Observer is told what happened, for metrics. Its methods must not block.
+// Observer counts events for metrics. Its methods must not block.
 type Observer interface {
 	removalObserver
 	reconcile.Observer

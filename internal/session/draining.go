@@ -11,23 +11,23 @@ import (
 	"github.com/sessiond/sessiond/internal/queue"
 )
 
-// idleKernel tells which addresses have no session left.
+// idleKernel reports addresses without sessions.
 type idleKernel interface {
 	Idle() <-chan netip.Addr
-	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) // of a few addresses, those that have no session for certain
+	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error) // returns the given addresses that certainly have no session; for few addresses
 }
 
-// idleWatch sees when the last session of a draining address ends.
+// idleWatch detects the end of the last session of a draining address.
 type idleWatch struct {
 	*sharedState
 	kernel idleKernel
-	asks   *queue.Queue[*lifecycle.Drain] // about which the kernel is to be asked
+	asks   *queue.Queue[*lifecycle.Drain] // addresses to ask the kernel about
 }
 
-// run takes notices that an address has no session left.
+// run receives notices that an address has no session left.
 func (w *idleWatch) run(ctx context.Context) error {
-	// The kernel's notice may be lost with its events, so all draining
-	// addresses are also looked at now and then.
+	// A notice may be lost with the kernel's events, so all draining addresses are
+	// also checked every second.
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -62,9 +62,9 @@ func (w *idleWatch) stepAllDraining() {
 	}
 }
 
-// runAsks asks the kernel about the draining addresses, all that are waiting in one go,
-// and lets go of those whose last session ended. A count of zero would not do: it is
-// what was told, and the kernel may have been made to tell less.
+// runAsks asks the kernel about all queued draining addresses at once, and ends
+// those without sessions. A session count of zero does not suffice: the index
+// is fed by events, which rules of others may mask.
 func (w *idleWatch) runAsks(ctx context.Context) error {
 	for batch := []*lifecycle.Drain(nil); ; {
 		var err error

@@ -17,19 +17,21 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// What the configuration no longer has, a group or a part of one, is served to its
-// end: after a reload by the engine that knows it, after a start from what stands in
-// the database. Before anything of any group is touched, takeUpServed finds out what
-// there is to serve beside the configuration, and refuses to start where both do not
+// A group, or a part of one, that the configuration no longer has is served
+// until it is empty: after a reload by the engine that knows it, after a start
+// from the state in the database. Before any group is touched, takeUpServed
+// determines which remains are served beside the configuration, and refuses the
+// start if the two contradict each other.
 // go together.
 
-// errRefused: what stands in the database and the configuration contradict each
-// other, and a person must say which of them counts.
+// errRefused: the database and the configuration contradict each other, and a
+// person must say which of them counts.
 var errRefused = errors.New("start refused")
 
 const refusalHint = "put it back into the configuration until it has drained (sessionctl pool list), or start once with --discard-unconfigured, which ends these customers"
 
-// servedStore keeps in the database what groups are served as.
+// servedStore keeps in the database the configuration that each group was last
+// served with.
 type servedStore interface {
 	Served(ctx context.Context, named []string) ([]subscriberdb.Served, error)
 	SaveServed(ctx context.Context, s subscriberdb.Served) error
@@ -39,12 +41,13 @@ type servedStore interface {
 	BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
 }
 
-// prefixKernel is told the prefixes whose packets are the kernel's business.
+// prefixKernel takes the prefixes whose packets the kernel translates.
 type prefixKernel interface {
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
 }
 
-// servedGroups keeps what is served: the configuration, and what drains beside it.
+// servedGroups keeps the groups that are served: the configuration, and the
+// draining remains of older ones.
 type servedGroups struct {
 	*sharedState
 	store   servedStore
@@ -52,29 +55,30 @@ type servedGroups struct {
 	health  *databaseHealth
 	leases  *groupLeases
 	timers  *lifeTimers
-	by      string       // this daemon among all, after a restart too
-	discard bool         // end what the configuration lacks
-	follow  func(*group) // has the feed of a new group followed; called with the lock held
+	by      string       // this daemon's name, which stays the same after a restart
+	discard bool         // end bindings that the configuration does not cover
+	follow  func(*group) // starts following the feed of a new group; called with the lock held
 
-	regrouping sync.Mutex // one change of what is served at a time; taken before reconciling
+	regrouping sync.Mutex // serializes changes of the served groups; taken before reconciling
 
 	// Guarded by mu.
-	configs         []lsn.GroupConfig          // what the engine serves
-	inside, outside []netip.Prefix             // served since the start, for reloads
-	unadopted       map[string]lsn.GroupConfig // groups with what drains of them, until their bindings are in the engine
-	prepared        bool                       // it is known what there is to serve
-	guards          map[string]guard.Limits    // of groups, by name
+	configs         []lsn.GroupConfig          // in the engine
+	inside, outside []netip.Prefix             // served since the start; reloads add to them
+	unadopted       map[string]lsn.GroupConfig // groups with their drains, until their bindings are in the engine
+	prepared        bool                       // start has determined the groups to serve
+	guards          map[string]guard.Limits    // by group name
 }
 
-// plan is what a group is served as when this daemon starts.
+// plan is the configuration that a group is served with when this daemon
+// starts.
 type plan struct {
-	config  lsn.GroupConfig // with what drains
-	inside  []netip.Prefix  // of these, what the configuration lacks
+	config  lsn.GroupConfig // including its drains
+	inside  []netip.Prefix  // those that the configuration lacks
 	retired *subscriberdb.Served
 	drains  bool
 }
 
-// start takes up what there is to serve, and then has every group followed.
+// start determines the groups to serve, and then follows the feed of each.
 func (sg *servedGroups) start(ctx context.Context) error {
 	var refused error
 	err := sg.health.Retry(ctx, "take up what is served from the database", func(ctx context.Context) error {
@@ -97,7 +101,8 @@ func (sg *servedGroups) start(ctx context.Context) error {
 	return nil
 }
 
-// noteStart keeps for readiness why the groups could not be taken up.
+// noteStart keeps, for readiness, the reason that the groups could not be taken
+// up.
 func (sg *servedGroups) noteStart(err error) error {
 	sg.mu.Lock()
 	defer sg.mu.Unlock()
@@ -107,8 +112,8 @@ func (sg *servedGroups) noteStart(err error) error {
 	return err
 }
 
-// takeUpServed takes the leases of the groups and makes engine, kernel and store
-// know all that is to be served. Done again after a failure it does the same.
+// takeUpServed takes the leases of the groups, and sets engine, kernel and
+// store to everything that is served. It can be repeated after a failure.
 func (sg *servedGroups) takeUpServed(ctx context.Context) error {
 	sg.regrouping.Lock()
 	defer sg.regrouping.Unlock()
@@ -150,7 +155,8 @@ func prefixesOf(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
 	return inside, outside
 }
 
-// moreGroups is what the store has to know beside the configuration.
+// moreGroups returns the groups and prefixes that the store has to serve beside
+// the configuration.
 func moreGroups(plans []plan) []subscriberdb.Group {
 	var more []subscriberdb.Group
 	for i := range plans {
@@ -167,7 +173,7 @@ func moreGroups(plans []plan) []subscriberdb.Group {
 	return more
 }
 
-// serveLocallyLocked makes the group of a plan, or adds to the one that there is.
+// serveLocallyLocked adds the group of a plan, or extends the present one.
 func (sg *servedGroups) serveLocallyLocked(p *plan) {
 	if !p.drains {
 		return
@@ -183,7 +189,7 @@ func (sg *servedGroups) serveLocallyLocked(p *plan) {
 		"group", name, "whole_group", p.retired != nil, "inside", p.inside, "outside", p.config.Outside)
 }
 
-// planAll says what every group is to be served as.
+// planAll plans every group.
 func (sg *servedGroups) planAll(ctx context.Context) ([]plan, error) {
 	sg.mu.RLock()
 	configs := sg.configs
@@ -224,15 +230,15 @@ func (sg *servedGroups) planAll(ctx context.Context) ([]plan, error) {
 	return plans, nil
 }
 
-// planConfigured plans a group that is configured. Its stored bindings are looked
-// at only if they may be of what the configuration lacks.
+// planConfigured plans a configured group. It reads the stored bindings only if
+// some may lie outside the configuration.
 func (sg *servedGroups) planConfigured(ctx context.Context, c lsn.GroupConfig, all []lsn.GroupConfig, s *subscriberdb.Served) (plan, error) {
 	p := plan{config: c}
 	if sg.discard || s != nil && servedBy(&c, s) {
 		return p, nil
 	}
 	if s == nil {
-		s = &subscriberdb.Served{} // served by a version that did not write it
+		s = &subscriberdb.Served{} // served by a version that stored no Served
 	}
 	rows, err := sg.rowsInUse(ctx, c.Name)
 	if err != nil {
@@ -247,8 +253,8 @@ func (sg *servedGroups) planConfigured(ctx context.Context, c lsn.GroupConfig, a
 	return p, p.extend(rows, s, all)
 }
 
-// planRetired plans a group that is not configured any more, and forgets one that
-// nobody uses.
+// planRetired plans a group that is no longer configured, and forgets it if no
+// binding is left.
 func (sg *servedGroups) planRetired(ctx context.Context, s *subscriberdb.Served, all []lsn.GroupConfig) (p plan, err error) {
 	if s.By != sg.by {
 		sg.log.Info("a group in the database is not this daemon's", "group", s.Group, "served_by", s.By)
@@ -275,7 +281,8 @@ func (sg *servedGroups) planRetired(ctx context.Context, s *subscriberdb.Served,
 	return p, p.extend(rows, s, all)
 }
 
-// servedBy reports whether the configuration has all that a group was served as.
+// servedBy reports whether the configuration covers everything that a group was
+// served with.
 func servedBy(c *lsn.GroupConfig, s *subscriberdb.Served) bool {
 	lacks := func(has []netip.Prefix) func(netip.Prefix) bool {
 		return func(p netip.Prefix) bool { return len(lsn.Subtract(p, has)) > 0 }
@@ -305,8 +312,9 @@ func fits(b *nat.Binding, c *lsn.GroupConfig) bool {
 }
 
 // extend adds to the plan the prefixes that bindings need and the configuration
-// lacks: as they were served before, or else as they are needed. What a binding has
-// must not be another group's now: a slot has one group, and a port one owner (I1).
+// lacks: the former prefixes if known, else ones around the addresses. An
+// address of a binding must not be in another group now: a slot has one group,
+// and a port one owner (I1).
 func (p *plan) extend(rows []nat.Binding, s *subscriberdb.Served, all []lsn.GroupConfig) error {
 	var inside, outside []netip.Addr
 	for i := range rows {
@@ -330,8 +338,8 @@ func (p *plan) extend(rows []nat.Binding, s *subscriberdb.Served, all []lsn.Grou
 	return nil
 }
 
-// contradicts is an error if another group is configured with an address of the
-// binding.
+// contradicts returns an error if another group is configured with an address
+// of the binding.
 func (p *plan) contradicts(b *nat.Binding, all []lsn.GroupConfig) error {
 	why := fmt.Sprintf("in use by %s (%s) in group %s", b.Inside, b.UserName, p.config.Name)
 	if b.State == nat.Held {
@@ -349,9 +357,10 @@ func (p *plan) contradicts(b *nat.Binding, all []lsn.GroupConfig) error {
 	return nil
 }
 
-// lacking returns the prefixes that cover the addresses as far as the configured
-// ones do not: the rest of those known from before, so that a person finds again
-// what the configuration said. It also returns the addresses in none of both.
+// lacking returns the prefixes that cover those addresses that the configured
+// ones do not. They are the rest of the known prefixes, so that operators
+// recognize their former configuration. It also returns the addresses in
+// neither.
 func lacking(addresses []netip.Addr, known, configured []netip.Prefix) (needed []netip.Prefix, lone []netip.Addr) {
 	rest := lessThan(known, configured)
 	used := make([]bool, len(rest))
@@ -373,9 +382,9 @@ func lacking(addresses []netip.Addr, known, configured []netip.Prefix) (needed [
 	return needed, lone
 }
 
-// neighbourhoods returns for inside addresses of which no prefix is known the /24
-// around each, without what is configured: the prefix that the configuration had was
-// hardly smaller, and no element of the kernel's set of prefixes names one address.
+// neighbourhoods returns, for inside addresses without a known prefix, the /24
+// around each, without the configured prefixes. The former prefix was hardly
+// smaller, and the kernel's prefix set has no elements of single addresses.
 func neighbourhoods(addresses []netip.Addr, configured []netip.Prefix) []netip.Prefix {
 	var around []netip.Prefix
 	for _, a := range addresses {
@@ -388,7 +397,7 @@ func neighbourhoods(addresses []netip.Addr, configured []netip.Prefix) []netip.P
 
 func contains(prefixes []netip.Prefix, a netip.Addr) bool { return holding(prefixes, a) >= 0 }
 
-// aggregate returns the fewest prefixes that are the addresses.
+// aggregate returns the fewest prefixes that cover exactly the addresses.
 func aggregate(addresses []netip.Addr) []netip.Prefix {
 	slices.SortFunc(addresses, netip.Addr.Compare)
 	var list []netip.Prefix
@@ -406,8 +415,8 @@ func aggregate(addresses []netip.Addr) []netip.Prefix {
 	return list
 }
 
-// RetireLocked ends what a group may give of its drained prefixes, now that its
-// bindings are in the engine: from here on the engine keeps of them what is used.
+// RetireLocked makes the engine free the unused rest of a group's drained
+// prefixes, now that its bindings are in the engine.
 func (sg *servedGroups) RetireLocked(name string) error {
 	if _, ok := sg.unadopted[name]; !ok {
 		return nil
@@ -419,15 +428,16 @@ func (sg *servedGroups) RetireLocked(name string) error {
 	return nil
 }
 
-// RebuiltLocked forgets what the database had of a group: it is lost with the rest.
+// RebuiltLocked forgets that the group's Served is stored, because the database
+// lost its data.
 func (sg *servedGroups) RebuiltLocked(name string) {
 	if g := sg.groups[name]; g != nil {
 		g.stored = nil
 	}
 }
 
-// asServedLocked returns the configuration with what is not yet adopted, but for
-// one group.
+// asServedLocked returns the configuration, with the drains of groups whose
+// bindings are not adopted yet, except one group.
 func (sg *servedGroups) asServedLocked(but string) []lsn.GroupConfig {
 	configs := slices.Clone(sg.configs)
 	for name, full := range sg.unadopted {

@@ -68,7 +68,7 @@ func TestAggregate(t *testing.T) {
 	}
 }
 
-// away is a group whose prefixes are none of testGroup's.
+// awayGroup returns a group whose prefixes are disjoint from testGroup's.
 func awayGroup() lsn.GroupConfig {
 	g := testGroup
 	g.Name, g.Inside, g.Outside = "away", prefixes("10.0.0.0/8"), prefixes("203.0.113.0/28")
@@ -91,15 +91,16 @@ func (w *world) must(err error) {
 	}
 }
 
-// TestRemainsOfDrains: what a kill left of a drain that was ending, or had not begun,
-// is no drain, and gone after the next start; another daemon's group is left alone.
+// TestRemainsOfDrains: after a kill, the remains of a drain that was ending, or
+// had not begun, are no drain, and are gone after the next start. Another
+// daemon's group stays untouched.
 func TestRemainsOfDrains_I7(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.halt()
 	ctx := context.Background()
 	db, err := subscriberdb.New(subscriberdb.Options{Client: w.client, Groups: []subscriberdb.Group{{Name: "empty"}, {Name: "others"}}})
 	w.must(err)
-	w.must(w.client.SAdd(ctx, "sessiond:groups", "ghost").Err()) // listed, and nothing said of it
+	w.must(w.client.SAdd(ctx, "sessiond:groups", "ghost").Err()) // listed, without a Served
 	served := subscriberdb.Served{
 		By: "test", Inside: prefixes("10.0.0.0/8"), Outside: prefixes("203.0.113.0/28"), FirstPort: 1024, LastPort: 65535, BlockSize: 512,
 	}
@@ -121,8 +122,9 @@ func TestRemainsOfDrains_I7(t *testing.T) {
 	}
 }
 
-// TestDrainedPrefixGivesNothing: after a start with another outside prefix who has a
-// block of the old one keeps it, also in its hold, and nobody else gets one there.
+// TestDrainedPrefixGivesNothing: after a start with another outside prefix, a
+// subscriber keeps its block of the old one, also during its hold. No other
+// subscriber gets a block there.
 func TestDrainedPrefixGivesNothing_I5_I7(t *testing.T) {
 	g := testGroup
 	g.Outside = prefixes("198.51.100.0/32")
@@ -151,7 +153,7 @@ func TestDrainedPrefixGivesNothing_I5_I7(t *testing.T) {
 	if _, ok := w.bindings(alice)[nat.Held]; !ok {
 		t.Errorf("the hold was forgotten: %+v", w.bindings(alice))
 	}
-	w.send(subscriber.EventStart, alice, "a", "3") // would get its own held block back, if the pool were configured
+	w.send(subscriber.EventStart, alice, "a", "3") // would get its own held block again if the pool were configured
 	if b := w.awaitState(alice, nat.Active); b.Outside != netip.MustParseAddr("203.0.113.0") {
 		t.Errorf("alice got a block of %v, which drains", b.Outside)
 	}
@@ -162,8 +164,9 @@ func TestDrainedPrefixGivesNothing_I5_I7(t *testing.T) {
 	w.check()
 }
 
-// TestRefusedStart: a hold keeps an outside address from another group, and a start
-// that would give it away is refused until the hold is over.
+// TestRefusedStart: a hold reserves an outside address for its group. A start
+// that would move the address to another group is refused until the hold is
+// over.
 func TestRefusedStart_I1_I5(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
@@ -195,8 +198,9 @@ func TestRefusedStart_I1_I5(t *testing.T) {
 	}
 }
 
-// TestReloadAddsServedGroup: a group that a reload adds may have been another node's,
-// with bindings in prefixes that it has no more: they drain as after a start.
+// TestReloadAddsServedGroup: a group that a reload adds may have been served by
+// another node, with bindings in prefixes that it no longer has. They drain as
+// after a start.
 func TestReloadAddsServedGroup_I7(t *testing.T) {
 	w := newWorld(t, testGroup)
 	ctx := context.Background()
@@ -240,7 +244,7 @@ func TestReloadOfAnothersGroup_I1(t *testing.T) {
 	}
 }
 
-// owner is an Ownership whose lease is in doubt, or lost, at the test's word.
+// owner is an Ownership whose lease the test can put in doubt, or revoke.
 type owner struct {
 	alone
 	doubt  atomic.Bool
@@ -264,8 +268,8 @@ func (o *owner) Renew(context.Context) error {
 	return nil
 }
 
-// TestNothingStoredWithoutLease: while the lease is in doubt no binding is stored,
-// and so none becomes active; afterwards all goes on.
+// TestNothingStoredWithoutLease: while the lease is in doubt no binding is
+// stored, so none becomes active. Afterwards everything proceeds.
 func TestNothingStoredWithoutLease_I1(t *testing.T) {
 	o := &owner{}
 	w := newWorld(t, testGroup, func(w *world) { w.owner = o })
@@ -286,8 +290,8 @@ func TestNothingStoredWithoutLease_I1(t *testing.T) {
 	w.awaitState(alice, nat.Active)
 }
 
-// TestStandsAside: a daemon whose group another has taken says so, and does nothing
-// more, neither for a Stop nor for a reload.
+// TestStandsAside: a daemon that lost its group to another logs it, and acts no
+// more, neither on a Stop nor on a reload.
 func TestStandsAside_I9(t *testing.T) {
 	o := &owner{}
 	w := newWorld(t, testGroup, func(w *world) { w.owner = o })

@@ -7,8 +7,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// effects hands what the life cycle asks for to the executors, and what it tells to all
-// that report it. Its methods are called with the Manager's lock held.
+// effects implements lifecycle.Effects: it queues requests for the executors,
+// and passes transitions to the reports. Its methods are called with the
+// Manager's lock held.
 type effects struct {
 	log     *slog.Logger
 	lock    *wakingLock

@@ -12,22 +12,22 @@ import (
 )
 
 // reapTime is how long cut addresses gather under load. Their packets have
-// stopped; each proof costs a visit to all processors and several exchanges with
-// the kernel, for however many addresses.
+// stopped already; each proof costs a visit to all processors and several
+// exchanges with the kernel, for any number of addresses.
 const reapTime = 12 * time.Millisecond
 
-// takeMost bounds what an executor works on at once: a start gives it a million pieces
-// of work, for each of which it needs room, and whose end it reports under the lock.
+// takeMost bounds the batch of an executor. A start queues a million pieces of
+// work; each needs memory, and is reported under the lock.
 const takeMost = 16_384
 
-// executorKernel is what executors have the kernel do.
+// executorKernel programs entries and deletes conntrack entries.
 type executorKernel interface {
 	Apply(ctx context.Context, entries []nat.Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error)
 }
 
-// executors carry out in database and kernel what the life cycle asks for, each kind of work
-// from a queue of its own, and report what it came to.
+// executors carry out the life cycle's effects in database and kernel, each
+// kind of work from a queue of its own, and report the results.
 type executors struct {
 	*sharedState
 	kernel executorKernel
@@ -39,7 +39,7 @@ type executors struct {
 	opens     *queue.Queue[lifecycle.Work]
 	cuts      *queue.Queue[lifecycle.Work]
 	reaps     *queue.Queue[lifecycle.Work]
-	lingering *queue.Queue[lifecycle.Work] // of reaps: the entries keep coming back
+	lingering *queue.Queue[lifecycle.Work] // reaps whose conntrack entries keep coming back
 }
 
 func newExecutors(s *sharedState, kernel executorKernel, store bindingStore, h *databaseHealth, l *groupLeases) *executors {
@@ -50,13 +50,13 @@ func newExecutors(s *sharedState, kernel executorKernel, store bindingStore, h *
 	}
 }
 
-// tasks are what works until its context ends.
+// tasks returns the executors' tasks; each runs until its context ends.
 func (x *executors) tasks() []func(context.Context) error {
 	return []func(context.Context) error{x.runSaves, x.runCuts, x.runOpens, x.runReaps, x.runLingering}
 }
 
-// runCuts closes and narrows gates, all that are waiting in one transaction.
-// Cuts have an executor of their own, so that they never queue behind openings.
+// runCuts closes and narrows gates, all queued ones in one transaction. Cuts
+// have an executor of their own, so that they never wait behind openings.
 func (x *executors) runCuts(ctx context.Context) error {
 	return x.runApply(ctx, x.cuts, x.cutDone)
 }
@@ -85,8 +85,8 @@ func (x *executors) runApply(ctx context.Context, q *queue.Queue[lifecycle.Work]
 	}
 }
 
-// wanted appends what the kernel should hold for each address of a batch, given the
-// phase the slot is on its way to.
+// wanted appends the entry that the kernel should hold for each address of a
+// batch, given the phase that the slot is going to.
 func (x *executors) wanted(batch []lifecycle.Work, entries []nat.Entry) []nat.Entry {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -100,7 +100,7 @@ func (x *executors) openDone(batch []lifecycle.Work) { x.done(batch, x.life.Prog
 
 func (x *executors) cutDone(batch []lifecycle.Work) { x.done(batch, x.life.Closed) }
 
-// done reports a batch that an executor is done with.
+// done reports a finished batch to the life cycle.
 func (x *executors) done(batch []lifecycle.Work, report func(*lifecycle.Slot, time.Time)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -111,14 +111,15 @@ func (x *executors) done(batch []lifecycle.Work, report func(*lifecycle.Slot, ti
 	x.settleLocked()
 }
 
-// runReaps deletes the conntrack entries of cut addresses, all that are waiting
-// in one go, and takes the kernel's word that none is left. Addresses whose
-// entries keep coming back must not hold up the others: runLingering has them.
+// runReaps deletes the conntrack entries of all queued cut addresses at once,
+// with the kernel's proof that none is left. Addresses whose entries keep
+// coming back must not delay others: they go to runLingering.
 func (x *executors) runReaps(ctx context.Context) error {
 	return x.reapAll(ctx, x.reaps, 0)
 }
 
-// runLingering tries again, now and then, to reap what runReaps could not.
+// runLingering retries, every retryMost, the reaps that runReaps could not
+// prove.
 func (x *executors) runLingering(ctx context.Context) error {
 	return x.reapAll(ctx, x.lingering, retryMost)
 }

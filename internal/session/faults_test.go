@@ -19,11 +19,11 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// faultyKernel is the twin with faults.
+// faultyKernel is the in-memory kernel with faults.
 type faultyKernel struct {
 	*nftnat.Memory
 	clings   atomic.Pointer[netip.Addr] // the entries of this address keep coming back
-	prefixes error                      // what SetPrefixes fails with
+	prefixes error                      // error of SetPrefixes
 }
 
 func (k *faultyKernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
@@ -44,8 +44,8 @@ func (k *faultyKernel) SetPrefixes(ctx context.Context, inside, outside []netip.
 	return k.Memory.SetPrefixes(ctx, inside, outside)
 }
 
-// TestClingingEntriesHoldUpNobody_I5: an address whose conntrack entries keep coming
-// back stays cut, and others are reaped meanwhile.
+// TestClingingEntriesHoldUpNobody_I5: an address whose conntrack entries keep
+// coming back stays cut. Others are reaped meanwhile.
 func TestClingingEntriesHoldUpNobody_I5(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.halt()
@@ -88,7 +88,7 @@ func TestRefusedGroups(t *testing.T) {
 }
 
 // TestDatabaseFromThePast_I6: the feed of an emptied database may begin with
-// identifiers below those of the lost one. What it tells counts all the same.
+// ids below those of the lost one. Its changes are applied all the same.
 func TestDatabaseFromThePast_I6(t *testing.T) {
 	w := newWorld(t, testGroup)
 	ctx := context.Background()
@@ -119,7 +119,7 @@ func TestDatabaseFromThePast_I6(t *testing.T) {
 	w.awaitState(alice, nat.Held)
 }
 
-// backup is all that the database has.
+// backup returns everything that the database contains.
 func (w *world) backup() map[string]string {
 	w.t.Helper()
 	keys, err := w.client.Keys(context.Background(), "sessiond:{default}:*").Result()
@@ -133,7 +133,7 @@ func (w *world) backup() map[string]string {
 	return dumps
 }
 
-// rewind takes the database back to a backup.
+// rewind restores a backup into the database.
 func (w *world) rewind(past map[string]string) {
 	w.t.Helper()
 	ctx := context.Background()
@@ -153,9 +153,9 @@ func (w *world) rewind(past map[string]string) {
 	}
 }
 
-// TestDatabaseRewound_I6: a database that went back in time, and took new events
-// before anybody looked: its feed ends later than what was read, and yet who is
-// missing from it was not deleted.
+// TestDatabaseRewound_I6: a database went back in time, and took new events
+// before a comparison. Its feed ends after the last position, and yet the
+// records missing from it were not deleted.
 func TestDatabaseRewound_I6(t *testing.T) {
 	w := newWorld(t, testGroup)
 	ctx := context.Background()
@@ -164,7 +164,7 @@ func TestDatabaseRewound_I6(t *testing.T) {
 	}
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.awaitState(alice, nat.Active)
-	w.reconciling.Lock() // nobody looks
+	w.reconciling.Lock() // no comparison meanwhile
 	past := w.backup()
 	w.send(subscriber.EventStart, bob, "b", "2")
 	w.awaitState(bob, nat.Active)
@@ -180,7 +180,7 @@ func TestDatabaseRewound_I6(t *testing.T) {
 }
 
 // TestDatabaseWithAnEarlierSession_I6: in a database that went back in time an
-// address is another session's, which was over since. Whose it is by now stays.
+// address belongs to a session that has ended since. The present session stays.
 func TestDatabaseWithAnEarlierSession_I6(t *testing.T) {
 	w := newWorld(t, testGroup)
 	ctx := context.Background()
@@ -205,15 +205,15 @@ func TestDatabaseWithAnEarlierSession_I6(t *testing.T) {
 	w.check()
 }
 
-// TestStopInTheEmptiedDatabase_I6: a session that comes back and ends in an
-// emptied database, before anybody noticed, is over.
+// TestStopInTheEmptiedDatabase_I6: a session that is reported again and stops
+// in an emptied database, before the loss was noticed, is over.
 func TestStopInTheEmptiedDatabase_I6(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.send(subscriber.EventStart, bob, "b", "2")
 	w.awaitState(alice, nat.Active)
 	w.awaitState(bob, nat.Active)
-	w.reconciling.Lock() // nobody notices
+	w.reconciling.Lock() // the loss stays unnoticed
 	if err := w.client.FlushAll(context.Background()).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -226,11 +226,11 @@ func TestStopInTheEmptiedDatabase_I6(t *testing.T) {
 	w.awaitState(alice, nat.Held)
 }
 
-// slowSettings holds a read of the settings back after it was answered.
+// slowSettings delays the result of a read of the settings.
 type slowSettings struct {
 	Store
 	armed   atomic.Bool
-	read    chan struct{} // the read was answered
+	read    chan struct{} // the read has its result
 	proceed chan struct{}
 }
 
@@ -244,7 +244,7 @@ func (s *slowSettings) Settings(ctx context.Context) (map[string]string, error) 
 }
 
 // TestLateSettings: settings that were read before a change do not undo it, not
-// even for a moment: switched on, the toggle cuts what drains.
+// even for a moment: switched on, the toggle cuts draining slots.
 func TestLateSettings(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.halt()

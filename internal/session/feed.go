@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	feedBatch = 50          // feed entries taken in one go; each tells of up to 64 changes
-	feedBlock = time.Second // how long one read waits for the next change
+	feedBatch = 50          // feed entries read at once; each has up to 64 changes
+	feedBlock = time.Second // maximum wait of one read for the next change
 
-	// gatherTime lets what follows close behind gather, so that under load one
-	// round trip carries more. What comes alone does not wait. busyTime does so
-	// behind busyBatch or more: the rounds themselves are dear then. Behind fullBatch
-	// there is more to be done than gathers.
+	// gatherTime is the pause after a small batch, so that the next round trip
+	// carries more changes. Nothing waits before the first batch. After busyBatch
+	// or more the pause is busyTime, because rounds are expensive then. After
+	// fullBatch there is no pause: more work is waiting than a pause would gather.
 	gatherTime = 2 * time.Millisecond
 	busyTime   = 4 * time.Millisecond
 	busyBatch  = 16
@@ -32,12 +32,12 @@ type feedStore interface {
 	TellPosition(ctx context.Context, group, reader, entry string) error
 }
 
-// readyKernel tells when its sessions are known.
+// readyKernel reports when the conntrack entries are known.
 type readyKernel interface {
-	Ready() <-chan struct{} // closed then
+	Ready() <-chan struct{} // closed when they are
 }
 
-// feedFollower takes the changes of all groups in the order of their feeds.
+// feedFollower applies the changes of all groups, in the order of their feeds.
 type feedFollower struct {
 	*sharedState
 	store      feedStore
@@ -48,8 +48,8 @@ type feedFollower struct {
 	reconciler *reconcile.Reconciler
 }
 
-// follow keeps one group in step with its change feed. A gap in the feed, or a
-// database that was away, costs a comparison in full.
+// follow keeps one group in step with its change feed. After a gap in the feed,
+// or an outage of the database, it compares everything.
 func (f *feedFollower) follow(ctx context.Context, g *group) error {
 	select {
 	case <-ctx.Done():
@@ -59,7 +59,7 @@ func (f *feedFollower) follow(ctx context.Context, g *group) error {
 	for {
 		err := f.health.Retry(ctx, "read group "+g.Name+" from the database", func(ctx context.Context) error {
 			if err := f.served.keep(ctx, g, false); err != nil || ctx.Err() != nil {
-				return f.noteSync(g, errors.Join(err, ctx.Err())) // what is served is stored before anything of it can be used
+				return f.noteSync(g, errors.Join(err, ctx.Err())) // Served is stored before any of it can be used
 			}
 			return f.noteSync(g, f.sync(ctx, g))
 		})
@@ -79,10 +79,10 @@ func (f *feedFollower) follow(ctx context.Context, g *group) error {
 	}
 }
 
-// sync takes a group up, and says where to go on reading its feed.
+// sync takes a group up, which sets the position to read its feed from.
 func (f *feedFollower) sync(ctx context.Context, g *group) error {
 	if err := f.health.probe(ctx); err != nil {
-		return err // whatever could be read of it, nothing could be mended
+		return err // nothing could be repaired, even if reads work
 	}
 	return f.reconciler.TakeUp(ctx, g.Group)
 }
@@ -103,7 +103,7 @@ func (f *feedFollower) CaughtUp(ctx context.Context, name, entry string) bool {
 	return g != nil && f.caughtUp(ctx, g, entry, true)
 }
 
-// drainFeed takes changes until the feed fails.
+// drainFeed applies changes until the feed fails.
 func (f *feedFollower) drainFeed(ctx context.Context, g *group) error {
 	var room []subscriber.Change
 	var told positionTold
@@ -116,9 +116,9 @@ func (f *feedFollower) drainFeed(ctx context.Context, g *group) error {
 		f.tellPosition(ctx, g, &told)
 		n := len(changes)
 		clear(changes)
-		room = changes // none where nothing happens: the memory of a storm is not kept
+		room = changes // nil when the feed is idle, so that a storm's memory is freed
 		if wait = feedBlock; n >= busyBatch {
-			wait = 0 // for what has gathered meanwhile
+			wait = 0 // reads the entries that have gathered meanwhile
 		}
 		if err := gatherMore(ctx, n); err != nil {
 			return err
@@ -126,8 +126,8 @@ func (f *feedFollower) drainFeed(ctx context.Context, g *group) error {
 	}
 }
 
-// gatherMore waits a little after something was done, unless there is a full
-// batch more to be done.
+// gatherMore pauses after a batch of the given size, so that more work gathers,
+// unless a full batch waits already.
 func gatherMore(ctx context.Context, done int) error {
 	switch {
 	case done == 0 || done >= fullBatch:
@@ -138,8 +138,8 @@ func gatherMore(ctx context.Context, done int) error {
 	return clock.Sleep(ctx, gatherTime)
 }
 
-// gapFound notes that the group's feed no longer has what was read last: changes were
-// lost before they were read, or the database is another one.
+// gapFound records that the group's feed has lost unread entries: they were
+// trimmed before they were read, or the database is another one.
 func (f *feedFollower) gapFound(g *group) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -148,21 +148,22 @@ func (f *feedFollower) gapFound(g *group) {
 		"group", g.Name, "alarm", "sessiond_feed_gaps_total")
 }
 
-// How often the database is told how far a feed was read, so that it keeps the rest:
-// where it goes on, and as a sign of life.
+// Intervals at which the position is written to the database, which keeps the
+// entries behind it: tellEvery while it moves, tellAlive as a sign of life.
 const (
 	tellEvery = time.Second
 	tellAlive = 5 * time.Second
 )
 
-// positionTold is what the database was told of a position, and when.
+// positionTold is the last position written to the database.
 type positionTold struct {
 	entry string
 	at    time.Time
 }
 
-// tellPosition tells how far the group's feed was read, now and then. What fails is
-// told the next time: until then the feed keeps more than it must.
+// tellPosition writes the group's position to the database at intervals. A
+// failed write is repeated at the next one; until then the feed keeps more than
+// necessary.
 func (f *feedFollower) tellPosition(ctx context.Context, g *group, told *positionTold) {
 	entry, since := f.positionOf(g), time.Since(told.at)
 	if since < tellEvery || entry == told.entry && since < tellAlive {
@@ -174,7 +175,7 @@ func (f *feedFollower) tellPosition(ctx context.Context, g *group, told *positio
 	}
 }
 
-// noteSync keeps for readiness why a group could not be taken up.
+// noteSync keeps, for readiness, the reason that a group could not be taken up.
 func (f *feedFollower) noteSync(g *group, err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -182,7 +183,7 @@ func (f *feedFollower) noteSync(g *group, err error) error {
 	return err
 }
 
-// take applies changes in the order in which the database took them.
+// take applies changes in feed order.
 func (f *feedFollower) take(g *group, changes []subscriber.Change, last string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -199,7 +200,8 @@ func (f *feedFollower) take(g *group, changes []subscriber.Change, last string) 
 	}
 }
 
-// unfollowed says that the group's feed is not read on until it is taken up anew.
+// unfollowed records that the group's feed is not read until it is taken up
+// again.
 func (f *feedFollower) unfollowed(g *group) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -207,14 +209,14 @@ func (f *feedFollower) unfollowed(g *group) {
 	g.tellMovedLocked()
 }
 
-// tellMovedLocked wakes who waits for the feed.
+// tellMovedLocked wakes the callers that wait for the position to change.
 func (g *group) tellMovedLocked() {
 	close(g.moved)
 	g.moved = make(chan struct{})
 }
 
-// takenWithin bounds how long a change made here is waited for to come back
-// through the feed.
+// takenWithin bounds the wait for a change made here to come back through the
+// feed.
 const takenWithin = 2 * time.Second
 
 // await waits, for a bounded time, until the group's feed was taken up to id.
@@ -224,9 +226,9 @@ func (f *feedFollower) await(ctx context.Context, g *group, id string) {
 	f.caughtUp(ctx, g, id, false)
 }
 
-// caughtUp waits until the group's feed was taken up to id, and reports whether it
-// was before ctx ended. Who must not wait for the feed to be taken up anew gives up
-// when it is not followed.
+// caughtUp waits until the group's feed was taken up to id, and reports whether
+// that happened before ctx ended. With followed set, it gives up when the feed
+// is not followed: the caller must not wait for it to be taken up again.
 func (f *feedFollower) caughtUp(ctx context.Context, g *group, id string, followed bool) bool {
 	for {
 		f.mu.RLock()

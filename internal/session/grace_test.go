@@ -23,7 +23,7 @@ const (
 	lostCarrier = 2
 )
 
-// graceGroup grants a grace time to lost lines.
+// graceGroup returns a group that grants a grace time after a lost carrier.
 func graceGroup(grace time.Duration) lsn.GroupConfig {
 	g := testGroup
 	g.Grace, g.GraceCauses = grace, []uint32{lostCarrier}
@@ -44,7 +44,8 @@ func (w *world) hangUp(inside netip.Addr, user, id string, cause uint32) {
 	}
 }
 
-// inGrace brings alice online with a live flow, and loses her line.
+// inGrace brings alice online with a live flow, and ends her session with a
+// lost carrier.
 func (w *world) inGrace() (nftnat.Session, inspect.Binding) {
 	w.t.Helper()
 	w.send(subscriber.EventStart, alice, "a", "1")
@@ -55,7 +56,7 @@ func (w *world) inGrace() (nftnat.Session, inspect.Binding) {
 	return f, w.awaitState(alice, nat.Draining)
 }
 
-// back requires that alice has her block and flow again, for session id.
+// back requires that alice has her former block and flow, in session id.
 func (w *world) back(f nftnat.Session, before inspect.Binding, id string) {
 	w.t.Helper()
 	now := w.awaitState(alice, nat.Active)
@@ -74,7 +75,7 @@ func (w *world) back(f nftnat.Session, before inspect.Binding, id string) {
 	w.check()
 }
 
-// stored is the live binding of an address as the database has it.
+// stored returns the live binding of an address in the database.
 func (w *world) stored(inside netip.Addr) nat.Binding {
 	w.t.Helper()
 	var found nat.Binding
@@ -92,8 +93,8 @@ func (w *world) stored(inside netip.Addr) nat.Binding {
 	return found
 }
 
-// TestGrace_SES08: a lost line that is back in time goes on with its live flows,
-// under whatever session id and toggle; nothing new begins meanwhile.
+// TestGrace_SES08: a subscriber that comes back within its grace time keeps its
+// live flows, with any session id and toggle. Meanwhile no new flow begins.
 func TestGrace_SES08(t *testing.T) {
 	for _, mode := range []inspect.RemovalMode{inspect.RemovalOn, inspect.RemovalOff, inspect.RemovalObserve} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -138,8 +139,8 @@ func (w *world) removalsOf(list func(*Backend, *removalPage)) []inspect.Removal 
 	return rs
 }
 
-// TestGraceStopAndStartAtOnce_SES08: the Start may be in the feed before the gate
-// was narrowed.
+// TestGraceStopAndStartAtOnce_SES08: the Start may arrive before the gate was
+// narrowed.
 func TestGraceStopAndStartAtOnce_SES08(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
 	w.send(subscriber.EventStart, alice, "a", "1")
@@ -153,7 +154,7 @@ func TestGraceStopAndStartAtOnce_SES08(t *testing.T) {
 	w.back(f, b, "9")
 }
 
-// TestGraceStranger_SES07: whoever else gets the address inherits nothing.
+// TestGraceStranger_SES07: another subscriber at the address inherits nothing.
 func TestGraceStranger_SES07(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
 	f, b := w.inGrace()
@@ -168,7 +169,8 @@ func TestGraceStranger_SES07(t *testing.T) {
 	w.check()
 }
 
-// TestGraceNameless: who sends no name cannot be recognised, and gets no grace.
+// TestGraceNameless: a subscriber without User-Name cannot be recognized, and
+// gets no grace time.
 func TestGraceNameless_SES07(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
 	w.send(subscriber.EventStart, alice, "", "1")
@@ -178,7 +180,7 @@ func TestGraceNameless_SES07(t *testing.T) {
 	w.nothingLeft(alice)
 }
 
-// TestGraceOver: then it is as if there had been none.
+// TestGraceOver: after the grace time the removal proceeds as without one.
 func TestGraceOver_DEL01_DEL11(t *testing.T) {
 	for _, mode := range []inspect.RemovalMode{inspect.RemovalOn, inspect.RemovalOff, inspect.RemovalObserve} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -208,7 +210,7 @@ func TestGraceOver_DEL01_DEL11(t *testing.T) {
 	}
 }
 
-// TestGraceOnlyForItsCauses: every other end is at once.
+// TestGraceOnlyForItsCauses: all other ends remove at once.
 func TestGraceOnlyForItsCauses_DEL01_DEL08(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
 	for id, end := range map[string]func(id string){
@@ -230,8 +232,8 @@ func TestGraceOnlyForItsCauses_DEL01_DEL08(t *testing.T) {
 	}
 }
 
-// TestGraceOtherAddress: what the subscriber gets elsewhere does not end its grace
-// time here.
+// TestGraceOtherAddress: a session of the subscriber at another address does
+// not end its grace time here.
 func TestGraceOtherAddress_SES09(t *testing.T) {
 	w := newWorld(t, graceGroup(400*time.Millisecond))
 	f, before := w.inGrace()
@@ -248,8 +250,8 @@ func TestGraceOtherAddress_SES09(t *testing.T) {
 	}
 }
 
-// TestToggleOnSparesGrace: switched on, the toggle cuts what drains, and not who
-// may still come back.
+// TestToggleOnSparesGrace: switched on, the toggle cuts draining slots, except
+// those in their grace time.
 func TestToggleOnSparesGrace_DEL11(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
 	w.mode(inspect.RemovalObserve)
@@ -265,15 +267,16 @@ func TestToggleOnSparesGrace_DEL11(t *testing.T) {
 	w.back(f, before, "2")
 }
 
-// TestGraceAcrossRestarts_I7: a grace time goes on, whatever the daemon was at
-// when it died, and whatever happened while it was away.
+// TestGraceAcrossRestarts_I7: a grace time survives a restart, at whatever
+// point the daemon died, and whatever happened while it was down.
 func TestGraceAcrossRestarts_I7(t *testing.T) {
 	t.Run("came back before", func(t *testing.T) {
 		w := newWorld(t, graceGroup(time.Minute))
 		f, before := w.inGrace()
 		w.halt()
 		w.boot()
-		// Of its end the feed tells to the millisecond, should it have died before the binding was stored.
+		// The feed gives its end to the millisecond, if the daemon died before the
+		// binding was stored.
 		if now := w.awaitState(alice, nat.Draining); now.GraceUntil.Sub(before.GraceUntil).Abs() > time.Second {
 			t.Errorf("grace until %v, was %v", now.GraceUntil, before.GraceUntil)
 		}
@@ -376,7 +379,7 @@ func TestGraceAcrossRestarts_I7(t *testing.T) {
 	})
 }
 
-// gate sets the kernel's gate of an address behind the daemon's back.
+// gate sets the kernel's gate of an address without the daemon.
 func (w *world) gate(inside netip.Addr, gate nat.Gate) {
 	w.t.Helper()
 	e := w.entry(inside)

@@ -15,10 +15,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// set takes a changed configuration without touching a session: new
-// groups and prefixes are served, those taken out keep what they have and give
-// no more. It refuses to move an inside address that is in use to another
-// group: its record and its block would stay behind.
+// set applies a changed configuration without touching a session: new groups
+// and prefixes are served, removed ones keep their bindings and allocate no
+// more. It refuses to move an inside address that is in use to another group,
+// because its record and its block would stay behind.
 func (sg *servedGroups) set(ctx context.Context, configs []lsn.GroupConfig) error {
 	sg.awaitAdopted(ctx)
 	sg.regrouping.Lock()
@@ -36,10 +36,10 @@ func (sg *servedGroups) set(ctx context.Context, configs []lsn.GroupConfig) erro
 	return nil
 }
 
-// adoptWithin bounds how long a reload waits for groups that an earlier one added.
+// adoptWithin bounds the wait of a reload for groups that an earlier one added.
 const adoptWithin = 5 * time.Second
 
-// awaitAdopted waits, for a bounded time, until a reload may change what is served.
+// awaitAdopted waits, for a bounded time, until mayRegroup allows a reload.
 func (sg *servedGroups) awaitAdopted(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, adoptWithin)
 	defer cancel()
@@ -47,8 +47,8 @@ func (sg *servedGroups) awaitAdopted(ctx context.Context) {
 	}
 }
 
-// mayRegroup: what is served can change once all bindings are known, and while it
-// is ours.
+// mayRegroup returns an error unless all bindings are known and no other daemon
+// has taken a group.
 func (sg *servedGroups) mayRegroup() error {
 	if err := sg.leases.taken(); err != nil {
 		return err
@@ -65,8 +65,8 @@ func (sg *servedGroups) mayRegroup() error {
 	return nil
 }
 
-// planNew takes the leases of groups that are not served yet, as a start does, and
-// plans them. It also returns the groups whose leases were taken.
+// planNew takes the leases of groups that are not served yet, as a start does,
+// and plans them. It also returns the groups whose leases it took.
 func (sg *servedGroups) planNew(ctx context.Context, configs []lsn.GroupConfig) (plans []plan, taken []string, err error) {
 	sg.mu.RLock()
 	var fresh []lsn.GroupConfig
@@ -94,7 +94,7 @@ func (sg *servedGroups) planNew(ctx context.Context, configs []lsn.GroupConfig) 
 	return plans, taken, nil
 }
 
-// servedAs returns what a group is served as, nil if that is not known.
+// servedAs returns the group's stored Served, nil if there is none.
 func servedAs(stored []subscriberdb.Served, group string) *subscriberdb.Served {
 	for i := range stored {
 		if stored[i].Group == group {
@@ -104,7 +104,7 @@ func servedAs(stored []subscriberdb.Served, group string) *subscriberdb.Served {
 	return nil
 }
 
-// regroup changes engine and kernel, and has new groups followed.
+// regroup changes engine and kernel, and follows the feeds of new groups.
 func (sg *servedGroups) regroup(ctx context.Context, configs []lsn.GroupConfig, plans []plan) error {
 	sg.mu.Lock()
 	before := sg.configs
@@ -127,9 +127,9 @@ func (sg *servedGroups) regroup(ctx context.Context, configs []lsn.GroupConfig, 
 	}
 	sg.configs, sg.inside, sg.outside = configs, inside, outside
 	for _, g := range sg.groups {
-		g.stored = nil // what the store adds to it may have changed too
+		g.stored = nil // the store's additions to it may have changed too
 	}
-	defer signal(sg.timers.wake) // a grown pool serves who waits
+	defer signal(sg.timers.wake) // a grown pool serves pending subscribers
 	for _, c := range configs {
 		if g := sg.groups[c.Name]; g != nil {
 			g.Config = c
@@ -164,7 +164,7 @@ func (sg *servedGroups) configured() []lsn.GroupConfig {
 	return sg.configs
 }
 
-// withDrains returns the configuration with what drains of its new groups.
+// withDrains returns the configuration, with the drains of its new groups.
 func withDrains(configs []lsn.GroupConfig, plans []plan) []lsn.GroupConfig {
 	full := slices.Clone(configs)
 	for i := range full {
@@ -177,7 +177,8 @@ func withDrains(configs []lsn.GroupConfig, plans []plan) []lsn.GroupConfig {
 	return full
 }
 
-// staysLocked checks that no address in use would go to another group.
+// staysLocked returns an error if an address in use would move to another
+// group.
 func (sg *servedGroups) staysLocked(configs []lsn.GroupConfig) error {
 	for inside, s := range sg.life.Slots().All() {
 		for _, c := range configs {
@@ -190,9 +191,9 @@ func (sg *servedGroups) staysLocked(configs []lsn.GroupConfig) error {
 	return nil
 }
 
-// serveLocked says which group an inside address is looked for in. Prefixes that
-// were taken out stay with their group, so that the sessions there can end, unless
-// a group has them now.
+// serveLocked sets the inside prefixes of each group. Removed prefixes stay
+// with their group, so that their sessions can end, unless another group has
+// them now.
 func (sg *servedGroups) serveLocked(configs []lsn.GroupConfig) {
 	for _, g := range sg.groups {
 		g.Inside = slices.DeleteFunc(g.Inside, func(p netip.Prefix) bool {
@@ -205,8 +206,8 @@ func (sg *servedGroups) serveLocked(configs []lsn.GroupConfig) {
 	}
 }
 
-// insidePrefixes returns the inside prefixes of every group that is served, those taken
-// out of the configuration included.
+// insidePrefixes returns the inside prefixes of every served group, including
+// those removed from the configuration.
 func (sg *servedGroups) insidePrefixes() map[string][]netip.Prefix {
 	sg.mu.RLock()
 	defer sg.mu.RUnlock()
@@ -217,9 +218,9 @@ func (sg *servedGroups) insidePrefixes() map[string][]netip.Prefix {
 	return prefixes
 }
 
-// prefixesLocked returns the prefixes of the new groups and of those in force:
-// what stands in a pool that was taken out goes on until it ends, so the kernel
-// keeps all of them until the next start.
+// prefixesLocked returns the prefixes of the new groups and of those in force.
+// Bindings of a removed pool go on until they end, so the kernel keeps all
+// prefixes until the next start.
 func (sg *servedGroups) prefixesLocked(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
 	inside, outside = slices.Clone(sg.inside), slices.Clone(sg.outside)
 	for _, g := range sg.groups {
@@ -232,7 +233,7 @@ func (sg *servedGroups) prefixesLocked(configs []lsn.GroupConfig) (inside, outsi
 	return inside, outside
 }
 
-// merge adds prefixes to a list of which none covers another.
+// merge adds prefixes to a list in which none covers another.
 func merge(list, more []netip.Prefix) []netip.Prefix {
 	for _, p := range more {
 		if coveredBy(list, p) {

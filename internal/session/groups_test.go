@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestAddressInUseStaysInItsGroup: a reload may take out a group whose
-// subscribers are online, but not give their addresses to another group.
+// TestAddressInUseStaysInItsGroup: a reload may remove a group with online
+// subscribers, but not move their addresses to another group.
 func TestAddressInUseStaysInItsGroup(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")

@@ -15,10 +15,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// crowd is how many subscribers the tests of guards have online.
+// crowd is the number of online subscribers in the tests of guards.
 const crowd = 20
 
-// quarter lets a quarter of the crowd pass.
+// quarter lets a quarter of the crowd be removed.
 var quarter = guard.Limits{Minimum: 2, Removed: 0.25, Expired: 0.25, NASRestart: 0.25, Window: time.Hour}
 
 func member(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 1, byte(i)}) }
@@ -28,7 +28,8 @@ func (w *world) member(kind subscriber.EventKind, i int) {
 	w.send(kind, member(i), fmt.Sprint("u", i), fmt.Sprint("s", i))
 }
 
-// newCrowd has the crowd online, each with a session, before a guard.
+// newCrowd returns a world with the crowd online, each with a session, and a
+// guard.
 func newCrowd(t *testing.T, change ...func(*world)) *world {
 	t.Helper()
 	w := newWorld(t, testGroup, append([]func(*world){func(w *world) { w.guard = quarter }}, change...)...)
@@ -44,7 +45,7 @@ func newCrowd(t *testing.T, change ...func(*world)) *world {
 
 func (w *world) recordKey(i int) string { return "sessiond:{default}:sub:" + member(i).String() }
 
-// loseRecords deletes the records of the whole crowd, and no more.
+// loseRecords deletes the records of the whole crowd, and nothing else.
 func (w *world) loseRecords() {
 	w.t.Helper()
 	var keys []string
@@ -65,7 +66,7 @@ func (w *world) removals(f inspect.RemovalFilter) []inspect.Removal {
 	return list
 }
 
-// awaitHeld waits for so many held removals, and returns the addresses.
+// awaitHeld waits for n suspended removals, and returns their addresses.
 func (w *world) awaitHeld(n int, why subscriber.Reason) []netip.Addr {
 	w.t.Helper()
 	w.until(fmt.Sprintf("%d removals to be held", n), func() bool { return len(w.removals(inspect.RemovalFilter{})) == n })
@@ -79,7 +80,7 @@ func (w *world) awaitHeld(n int, why subscriber.Reason) []netip.Addr {
 	return held
 }
 
-// served requires that each of the addresses has its gate open and its session.
+// served requires of each address an open gate and its session.
 func (w *world) served(addrs ...netip.Addr) {
 	w.t.Helper()
 	for _, a := range addrs {
@@ -102,7 +103,7 @@ func one(a netip.Addr) inspect.RemovalFilter {
 	return inspect.RemovalFilter{Inside: netip.PrefixFrom(a, 32)}
 }
 
-// awaitRemoved waits until so many of the crowd were removed for the reason.
+// awaitRemoved waits until n of the crowd were removed for the reason.
 func (w *world) awaitRemoved(n int, why subscriber.Reason) {
 	w.t.Helper()
 	w.until(fmt.Sprintf("%d removals for %v", n, why), func() bool { return w.seen.of(why) >= n })
@@ -111,7 +112,7 @@ func (w *world) awaitRemoved(n int, why subscriber.Reason) {
 	}
 }
 
-// awaitStored waits until all bindings are stored as they are.
+// awaitStored waits until all bindings are stored in their present state.
 func (w *world) awaitStored() {
 	w.t.Helper()
 	w.until("the bindings to be stored", func() bool {
@@ -122,8 +123,8 @@ func (w *world) awaitStored() {
 }
 
 // TestMassDeletion_DEL13: all records are deleted with the marker intact. A
-// quarter goes; the rest stands in the database again, and waits for a decision,
-// a Stop, an Interim, across a restart.
+// quarter is removed. The rest is written back, and waits for a decision, a
+// Stop or an Interim, also across a restart.
 func TestMassDeletion_DEL13(t *testing.T) {
 	w := newCrowd(t)
 	w.loseRecords()
@@ -137,7 +138,7 @@ func TestMassDeletion_DEL13(t *testing.T) {
 	}
 	w.check()
 
-	w.awaitStored() // or those that went would go once more
+	w.awaitStored() // or the removed ones would be removed again
 	w.halt()
 	w.boot()
 	if again := w.awaitHeld(len(held), subscriber.ReasonRemovedInDatabase); len(again) != len(held) {
@@ -183,7 +184,7 @@ func TestMassDeletion_DEL13(t *testing.T) {
 	w.check()
 }
 
-// TestDecisionEndsTheWave_DEL13: after a decision the guard measures anew.
+// TestDecisionEndsTheWave_DEL13: after a decision the guard counts from zero.
 func TestDecisionEndsTheWave_DEL13(t *testing.T) {
 	w := newCrowd(t)
 	events := w.Watch(t.Context(), inspect.SubscriberFilter{})
@@ -207,8 +208,8 @@ func TestDecisionEndsTheWave_DEL13(t *testing.T) {
 	w.check()
 }
 
-// TestOutageLongerThanRecords_DEL13: Redis is away until all records have run
-// out, and loses them with its return.
+// TestOutageLongerThanRecords_DEL13: Redis is down until all records have
+// expired, and loses them when it returns.
 func TestOutageLongerThanRecords_DEL13(t *testing.T) {
 	w := newCrowd(t, func(w *world) { w.ttl = 3 * time.Second })
 	ctx := context.Background()
@@ -221,9 +222,9 @@ func TestOutageLongerThanRecords_DEL13(t *testing.T) {
 	w.check()
 }
 
-// TestLossWhileDown_DEL13: records go while nobody looks: deleted, or with all
-// that is remembered of them as in an old backup; with the kernel's state, or
-// after a reboot. Nothing is cut before the guard has said so.
+// TestLossWhileDown_DEL13: records vanish while no daemon runs: deleted, or
+// together with their session states as in an old backup; with the kernel's
+// state, or after a reboot. Nothing is cut before the guard has decided.
 func TestLossWhileDown_DEL13(t *testing.T) {
 	for _, tt := range []struct {
 		name               string
@@ -251,7 +252,7 @@ func TestLossWhileDown_DEL13(t *testing.T) {
 				}
 			}
 			w.check()
-			for i := range crowd { // they go on as if nothing had been
+			for i := range crowd { // the sessions go on regardless
 				w.member(subscriber.EventInterim, i)
 			}
 			w.awaitHeld(0, subscriber.ReasonNone)
@@ -268,7 +269,7 @@ func TestLossWhileDown_DEL13(t *testing.T) {
 	}
 }
 
-// forget deletes what is remembered of the crowd besides the records.
+// forget deletes the crowd's session states, besides the records.
 func (w *world) forget() {
 	w.t.Helper()
 	ctx := context.Background()
@@ -300,8 +301,8 @@ func (w *world) reboot() {
 	}
 }
 
-// TestEndsWhileDown_DEL13: what NASes and persons said while nobody looked is not
-// held, however much it is, and not if nothing but the feed tells of it.
+// TestEndsWhileDown_DEL13: ends by NASes and by persons while no daemon ran are
+// not suspended, however many, even if only the feed tells of them.
 func TestEndsWhileDown_DEL13(t *testing.T) {
 	w := newCrowd(t)
 	w.halt()
@@ -316,8 +317,8 @@ func TestEndsWhileDown_DEL13(t *testing.T) {
 	w.check()
 }
 
-// TestNeverHeld_DEL13: Stops, takeovers and deletions by a person pass, however
-// many.
+// TestNeverHeld_DEL13: Stops, takeovers and deletions by a person are never
+// suspended, however many.
 func TestNeverHeld_DEL13(t *testing.T) {
 	for name, end := range map[string]func(w *world){
 		"stops": func(w *world) {
@@ -361,8 +362,9 @@ func (w *world) restartNAS() {
 	}
 }
 
-// TestNASRestartHeld_DEL13_SES16: an Accounting-On that would end everybody is
-// held as a whole. Refused, it never was; confirmed, it ends its sessions.
+// TestNASRestartHeld_DEL13_SES16: an Accounting-On that would end all sessions
+// is suspended as a whole. Refused, it has no effect; confirmed, it ends its
+// sessions.
 func TestNASRestartHeld_DEL13_SES16(t *testing.T) {
 	w := newCrowd(t)
 	w.restartNAS()
@@ -393,8 +395,8 @@ func TestNASRestartHeld_DEL13_SES16(t *testing.T) {
 	w.check()
 }
 
-// TestStopIsNotHeld_DEL13: a session that stopped after its record went is over,
-// though a guard would hold it.
+// TestStopIsNotHeld_DEL13: a session that stopped after its record vanished is
+// over, even if a guard would suspend the removal.
 func TestStopIsNotHeld_DEL13(t *testing.T) {
 	w := newCrowd(t)
 	w.halt()
@@ -416,7 +418,7 @@ func TestStopIsNotHeld_DEL13(t *testing.T) {
 	}
 }
 
-// TestLimitsChange_DEL13: a reload's limits are in force at once.
+// TestLimitsChange_DEL13: a reload's limits apply at once.
 func TestLimitsChange_DEL13(t *testing.T) {
 	w := newCrowd(t)
 	w.SetGuards(map[string]guard.Limits{"default": {}})

@@ -11,20 +11,20 @@ import (
 	"github.com/sessiond/sessiond/internal/ownership"
 )
 
-// Ownership is what makes this daemon the only one that serves a group's NAT.
-// *ownership.Claimant is one.
+// Ownership makes this daemon the only one that serves a group's NAT.
+// *ownership.Claimant implements it.
 type Ownership interface {
-	// Take takes a group. ownership.ErrOwned says that it is served by another daemon.
+	// Take takes a group. ownership.ErrOwned: another daemon serves it.
 	Take(ctx context.Context, group string) error
-	// Renew keeps the groups taken. ownership.ErrOwned says that one is lost for good.
+	// Renew keeps the groups taken. ownership.ErrOwned: one is lost for good.
 	Renew(ctx context.Context) error
-	// Holds reports whether the group is ours beyond doubt.
+	// Holds reports whether the group is certainly ours.
 	Holds(group string) bool
 	// Leave gives a group up.
 	Leave(ctx context.Context, group string) error
 }
 
-// alone is the Ownership of who has no neighbours.
+// alone is the Ownership of a daemon without neighbours.
 type alone struct{}
 
 func (alone) Take(context.Context, string) error  { return nil }
@@ -32,8 +32,8 @@ func (alone) Renew(context.Context) error         { return nil }
 func (alone) Holds(string) bool                   { return true }
 func (alone) Leave(context.Context, string) error { return nil }
 
-// groupLeases keeps the groups that this daemon serves, and knows when another one has
-// taken one of them.
+// groupLeases keeps the leases of the groups that this daemon serves, and
+// records when another daemon has taken one.
 type groupLeases struct {
 	Ownership
 	log *slog.Logger
@@ -42,8 +42,8 @@ type groupLeases struct {
 	lost error // another daemon has taken a group; nil while none has
 }
 
-// run keeps the groups. That the database cannot be asked says nothing
-// of whose they are, and who else notices says so.
+// run renews the leases. A failure to ask the database is ignored here: it says
+// nothing about the owner, and databaseHealth reports it.
 func (l *groupLeases) run(ctx context.Context) error {
 	tick := time.NewTicker(ownership.RenewEvery)
 	defer tick.Stop()
@@ -59,9 +59,9 @@ func (l *groupLeases) run(ctx context.Context) error {
 	}
 }
 
-// Check is asked before anything is written into the database that belongs
-// to a group's NAT: after a pause of this process, or of the database, another
-// daemon may have the group.
+// Check returns nil if the group's lease is ours. It is called before each
+// write to the database about a group's NAT: after a pause of this process, or
+// of the database, another daemon may have the group.
 func (l *groupLeases) Check(ctx context.Context, group string) error {
 	if l.Holds(group) {
 		return nil
@@ -75,10 +75,11 @@ func (l *groupLeases) Check(ctx context.Context, group string) error {
 	return nil
 }
 
-// standAside is what is left to do when another daemon has taken a group: change
-// nothing any more, neither in the kernel nor in the database, and say so. What the
-// kernel holds goes on working (I9), accounting goes on being recorded. Only a
-// person can tell which of the two should serve, so only a new start ends this.
+// standAside handles the loss of a group to another daemon: from then on this
+// daemon changes nothing, neither in the kernel nor in the database, and logs
+// that. NAT in the kernel goes on (I9), and so does the recording of
+// accounting. Only a person can decide which of the two should serve, so only a
+// restart ends this.
 func (l *groupLeases) standAside(ctx context.Context, why error) {
 	l.mu.Lock()
 	l.lost = why
@@ -87,14 +88,14 @@ func (l *groupLeases) standAside(ctx context.Context, why error) {
 	<-ctx.Done()
 }
 
-// taken says that another daemon has taken a group; nil while none has.
+// taken returns an error if another daemon has taken a group; nil otherwise.
 func (l *groupLeases) taken() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.lost
 }
 
-// leaveAll gives groups up.
+// leaveAll releases the leases of groups.
 func (l *groupLeases) leaveAll(ctx context.Context, names []string) error {
 	var errs []error
 	for _, name := range names {

@@ -10,17 +10,18 @@ import (
 	"github.com/sessiond/sessiond/internal/walk"
 )
 
-// looksPerCall bounds how much one call of a list looks at, where what picks has no
-// index of its own: 10 ms of work. Then the call ends with what it has found, and with
-// the key to go on behind.
+// looksPerCall bounds the items that one call of a list examines when no index
+// covers its filter: 10 ms of work. Then the call ends with the items found so
+// far, and with the key to continue after.
 const looksPerCall = 50_000
 
-// viewsAtOnce is how many views are made before others have the lock: 0.1 ms of work.
+// viewsAtOnce is the number of views made before the lock is yielded: 0.1 ms of
+// work.
 const viewsAtOnce = 64
 
-// onlineRLocked yields, by group and inside address, the slots behind a key of all
-// who are online and may match the filter. It lets others have the lock now and then:
-// who is online throughout is yielded once.
+// onlineRLocked yields, by group and inside address, the slots after a key that
+// may be online and match the filter. It yields the lock at intervals: a
+// subscriber that is online throughout is yielded once.
 func (v *Backend) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
 	groups := v.shared.life.Online().Groups(f.Group, after.Group)
 	return v.slotsRLocked(groups, f.Inside, after, func(group string, first netip.Addr) iter.Seq[netip.Addr] {
@@ -28,14 +29,14 @@ func (v *Backend) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Ke
 	})
 }
 
-// slotsRLocked is onlineRLocked for the addresses that index yields in their order, of
-// a group from the first on.
+// slotsRLocked is onlineRLocked for the addresses that index yields, in order,
+// from a group's first address on.
 func (v *Backend) slotsRLocked(groups []string, inside netip.Prefix, after subscriber.Key, index func(group string, first netip.Addr) iter.Seq[netip.Addr]) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
 	all := func(yield func(subscriber.Key, *lifecycle.Slot) bool) {
 		for _, group := range groups {
 			for a := range index(group, firstOf(inside, group, after)) {
 				if inside.IsValid() && !inside.Contains(a) {
-					break // they come in order, and began in the prefix
+					break // addresses are in order, and began in the prefix
 				}
 				s := v.shared.life.Slot(a)
 				if s == nil || s.Group() != group {
@@ -50,14 +51,15 @@ func (v *Backend) slotsRLocked(groups []string, inside netip.Prefix, after subsc
 	return walk.By(viewsAtOnce, v.shared.mu.RLocker(), all)
 }
 
-// firstOf returns the first address of a group that a list behind a key can have, by
-// the prefix that it is about, if any; the zero address is before all.
+// firstOf returns the first address of a group that a list can contain, given
+// the prefix of its filter, if any, and the key that it continues after. The
+// zero address sorts before all.
 func firstOf(inside netip.Prefix, group string, after subscriber.Key) netip.Addr {
 	first := inside.Masked().Addr()
 	if group == after.Group && after.Inside.IsValid() && !after.Inside.Less(first) {
 		first = after.Inside.Next()
 		if !first.IsValid() {
-			first = netip.IPv6Unspecified() // is next to the last of IPv4
+			first = netip.IPv6Unspecified() // follows the last of IPv4
 		}
 	}
 	return first

@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// newCrowdedLife has n subscribers online: a thousand a NAS, all with names of their
-// own, each with a binding.
+// newCrowdedLife returns a life with n subscribers online: a thousand of each
+// NAS, all with different names and a binding.
 func newCrowdedLife(b *testing.B, n int) *life {
 	l := newLifeOf(b, crowdGroup)
 	l.settled = true
@@ -27,9 +27,9 @@ func newCrowdedLife(b *testing.B, n int) *life {
 	return l
 }
 
-// BenchmarkLists is the daemon's cost of each kind of list, apart from gRPC, by the
-// number of subscribers online. "all" is per subscriber, in pages of 1000; the others
-// are one call.
+// BenchmarkLists measures each kind of list without gRPC, by the number of
+// online subscribers. "all" is per subscriber, in pages of 1000; the others are
+// one call.
 func BenchmarkLists(b *testing.B) {
 	for _, n := range []int{100_000, 1_000_000} {
 		l := newCrowdedLife(b, n)
@@ -97,8 +97,8 @@ func (l *life) benchBindings(b *testing.B, n int) {
 	})
 }
 
-// BenchmarkListDelaysACut is how long the lock is waited for, at most, by who has a
-// gate to close while lists of everybody run one after the other.
+// BenchmarkListDelaysACut measures the longest wait for the lock of a task that
+// closes a gate, while lists of all subscribers run one after the other.
 func BenchmarkListDelaysACut(b *testing.B) {
 	l := newCrowdedLife(b, 100_000)
 	ctx, stop := context.WithCancel(b.Context())

@@ -19,8 +19,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// listWorld is a Manager with three groups, whose inside prefixes lie between each
-// other's, and a model of who is online.
+// listWorld is a Manager with three groups whose inside prefixes interleave,
+// and a model of the online subscribers.
 type listWorld struct {
 	*life
 	t      testing.TB
@@ -52,7 +52,7 @@ func newListWorld(t testing.TB, seed uint64) *listWorld {
 	return w
 }
 
-// key draws an address of a group, now and then one that is not IPv4.
+// key draws an address of a group, occasionally one that is not IPv4.
 func (w *listWorld) key(group string, spread int) subscriber.Key {
 	if w.r.IntN(50) == 0 {
 		return subscriber.Key{Group: group, Inside: netip.AddrFrom16([16]byte{0x20, 1, 15: group[0]<<4 | byte(w.r.IntN(4))})}
@@ -65,7 +65,7 @@ func (w *listWorld) key(group string, spread int) subscriber.Key {
 
 func (w *listWorld) draw(words ...string) string { return words[w.r.IntN(len(words))] }
 
-// record draws a record; few names are shared by many.
+// record draws a record; many share few names.
 func (w *listWorld) record(key subscriber.Key) subscriber.Record {
 	r := subscriber.Record{
 		Key: key, UserName: w.draw("", "guest", "guest", fmt.Sprint("u", w.r.IntN(100))), CallingStationID: "02:00:00:00:00:01",
@@ -79,7 +79,7 @@ func (w *listWorld) record(key subscriber.Key) subscriber.Record {
 	return r
 }
 
-// tell has the engine take changes of one group.
+// tell applies changes of one group.
 func (w *listWorld) tell(group string, changes ...subscriber.Change) {
 	w.entry++
 	id := fmt.Sprintf("%d-0", 1_700_000_000_000+w.entry)
@@ -106,14 +106,14 @@ func (w *listWorld) change(key subscriber.Key) subscriber.Change {
 	switch n := w.r.IntN(8); {
 	case there && n < 3:
 		c.Kind, c.Reason, c.Cause, after = subscriber.Deleted, subscriber.ReasonStop, uint32(w.r.IntN(4)), before
-	case there && n < 6: // other facts of the same session
+	case there && n < 6: // changed attributes of the same session
 		c.Kind, after.SessionID = subscriber.Updated, before.SessionID
 	}
 	c.Record = after.Pack()
 	return c
 }
 
-// step makes some changes, and lets time pass.
+// step applies some changes, and advances the time.
 func (w *listWorld) step(spread int) {
 	group := listGroups[w.r.IntN(len(listGroups))]
 	var changes []subscriber.Change
@@ -159,7 +159,8 @@ func (w *listWorld) subscriberFilter() inspect.SubscriberFilter {
 	}
 }
 
-// subscribers lists all that match, a few a page, and calls between behind each.
+// subscribers lists all matches in small pages, and calls between after each
+// page.
 func (w *listWorld) subscribers(f inspect.SubscriberFilter, limit int, between func()) []subscriber.Key {
 	w.t.Helper()
 	var keys []subscriber.Key
@@ -249,7 +250,7 @@ func (w *listWorld) checkBindings() {
 	}
 }
 
-// wantRemovals looks at everything.
+// wantRemovals computes the expected removals from all slots.
 func (w *listWorld) wantRemovals(f inspect.RemovalFilter) []inspect.RemovalKey {
 	found := map[inspect.RemovalKey]bool{}
 	add := func(r inspect.Removal) {
@@ -321,8 +322,8 @@ func (w *listWorld) checkNASes() {
 	}
 }
 
-// TestListsRandomWalk: after random histories every list with every filter is what a
-// look at everything finds, in its order.
+// TestListsRandomWalk: after random histories every list, with every filter,
+// equals a look at everything, in the same order.
 func TestListsRandomWalk(t *testing.T) {
 	for seed := range uint64(3) {
 		w := newListWorld(t, seed)
@@ -335,7 +336,7 @@ func TestListsRandomWalk(t *testing.T) {
 			}
 			w.checkNASes()
 		}
-		for _, group := range listGroups { // until nobody is there
+		for _, group := range listGroups { // until none is online
 			var ends []subscriber.Change
 			for key, r := range w.online {
 				if key.Group == group {
@@ -352,8 +353,8 @@ func TestListsRandomWalk(t *testing.T) {
 	}
 }
 
-// TestListsDuringChanges: while half of the subscribers come and go, before each page
-// and beside it, the other half are told once each and in order.
+// TestListsDuringChanges: while half of the subscribers come and go, between
+// pages and concurrently, the other half are listed once each and in order.
 func TestListsDuringChanges(t *testing.T) {
 	w := newListWorld(t, 1)
 	stays := func(key subscriber.Key) bool { return key.Inside.As4()[3]%2 == 0 }
@@ -373,7 +374,7 @@ func TestListsDuringChanges(t *testing.T) {
 
 	var stopped atomic.Bool
 	var beside sync.WaitGroup
-	beside.Go(func() { // it alone touches the model and the executors
+	beside.Go(func() { // only this goroutine uses the model and the executors
 		for !stopped.Load() {
 			group := listGroups[w.r.IntN(len(listGroups))]
 			key := w.key(group, 64)
@@ -401,8 +402,8 @@ func TestListsDuringChanges(t *testing.T) {
 	}
 }
 
-// TestListsAreBounded: where many have to be looked at for few, a call gives a short
-// page and where to go on.
+// TestListsAreBounded: if many items have to be examined for few matches, a
+// call returns a short page and the key to continue after.
 func TestListsAreBounded(t *testing.T) {
 	l := newLifeOf(t, lsn.GroupConfig{
 		Name: "default", Inside: testGroup.Inside, Outside: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/23")},
@@ -424,7 +425,7 @@ func TestListsAreBounded(t *testing.T) {
 			l.settle(t)
 		}
 	}
-	const beyond = 1 << 17 // more drain than are gathered
+	const beyond = 1 << 17 // more draining slots than fewBindings
 	l.round(t, beyond, fewBindings+1, l.start)
 	l.Manager.life.SetRemoval(inspect.RemovalOff)
 	l.round(t, beyond, fewBindings+1, l.stop)

@@ -7,11 +7,12 @@ import (
 	"github.com/sessiond/sessiond/internal/queue"
 )
 
-// wakingLock is the lock of the life cycle. Unlock wakes the executors that were given work
-// under it: woken earlier, each would take the first piece and wait for the lock.
+// wakingLock is the lock of the life cycle. Unlock wakes the executors that got
+// work while the lock was held. Woken earlier, each would take the first piece
+// and block on this lock.
 type wakingLock struct {
 	sync.RWMutex
-	given []waker // queues that work was put into
+	given []waker // queues that got work
 }
 
 // waker is the queue of an executor.
@@ -25,7 +26,7 @@ func give[T any](l *wakingLock, q *queue.Queue[T], item T) {
 	}
 }
 
-// Unlock leaves the lock that was taken by Lock.
+// Unlock releases the lock, and wakes the executors that got work.
 func (l *wakingLock) Unlock() {
 	var room [8]waker
 	wakes := append(room[:0], l.given...)

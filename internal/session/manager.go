@@ -23,8 +23,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Options say what a Manager is made of. All fields are required but those
-// marked optional.
+// Options are the parts and settings of a Manager. All fields are required
+// except those marked optional.
 type Options struct {
 	Store          Store
 	Kernel         Kernel
@@ -34,15 +34,16 @@ type Options struct {
 	Observer       Observer
 	Logger         *slog.Logger
 	Guards         map[string]guard.Limits // optional: of groups, by name; default unlimited
-	Owner          Ownership               // optional; default: there is no other daemon
-	By             string                  // optional: this daemon among all, after a restart too; default Node
-	Discard        bool                    // optional: end what the configuration lacks, in place of serving it to its end
+	Owner          Ownership               // optional; default: no other daemon
+	By             string                  // optional: this daemon's name, the same after a restart; default Node
+	Discard        bool                    // optional: end bindings that the configuration does not cover, instead of draining them
 	ReconcileEvery time.Duration           // optional; default 30 s
 	Now            func() time.Time        // optional; default time.Now
 }
 
-// A Manager follows the database and makes port blocks and kernel agree. It owns the life
-// cycle, the groups and the lock around both, and has a part for each purpose.
+// A Manager follows the database and keeps port blocks and kernel in agreement
+// with it. It owns the life cycle, the groups and the lock around both, and has
+// a part for each purpose.
 type Manager struct {
 	*sharedState
 	health     *databaseHealth
@@ -64,7 +65,7 @@ type Manager struct {
 	tasksCtx context.Context
 }
 
-// New returns a Manager; Run makes it work.
+// New returns a Manager; Run starts its tasks.
 func New(o Options) (*Manager, error) {
 	switch {
 	case o.Store == nil, o.Kernel == nil, o.Observer == nil, o.Logger == nil:
@@ -102,7 +103,7 @@ func New(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// compose makes the parts, all but the Reconciler.
+// compose creates all parts except the Reconciler.
 func (m *Manager) compose(o *Options) {
 	s := m.sharedState
 	m.health = &databaseHealth{store: o.Store, log: o.Logger, now: o.Now, back: m.compareSoon, probeErr: errNotAsked}
@@ -127,7 +128,7 @@ func (m *Manager) compose(o *Options) {
 	}
 }
 
-// newReconciler makes the Reconciler, which needs most other parts.
+// newReconciler creates the Reconciler, which needs most other parts.
 func (m *Manager) newReconciler(o *Options) *reconcile.Reconciler {
 	s := m.sharedState
 	return reconcile.New(reconcile.Options{
@@ -137,18 +138,19 @@ func (m *Manager) newReconciler(o *Options) *reconcile.Reconciler {
 	})
 }
 
-// compareSoon asks for a comparison without waiting for it.
+// compareSoon requests a comparison, without waiting for it.
 func (m *Manager) compareSoon() { m.reconciler.Soon() }
 
-// lookUp has a record looked up that seems to be gone for a reason.
+// lookUp requests a look-up of a record that seems to be gone for the given
+// reason.
 func (m *Manager) lookUp(k subscriber.Key, why subscriber.Reason) { m.reconciler.LookUp(k, why) }
 
 // Ready is closed once everything was restored and reconciled.
 func (m *Manager) Ready() <-chan struct{} { return m.ready }
 
-// Run works until ctx ends, and leaves database and kernel as they stand (I9).
-// Where another daemon serves a group it returns ownership.ErrOwned, unless it has
-// been ready already: then it stands aside.
+// Run works until ctx ends, and leaves database and kernel as they are (I9). If
+// another daemon serves a group it returns ownership.ErrOwned, unless this one
+// has been ready already: then it stands aside.
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
@@ -181,14 +183,14 @@ func (m *Manager) followLocked(g *group) {
 		if err := m.follower.follow(ctx, g); ctx.Err() == nil || whole.Err() != nil {
 			return err
 		}
-		return nil // the group is forgotten
+		return nil // the group was forgotten
 	})
 }
 
-// SetGroups takes a changed configuration without touching a session: new
-// groups and prefixes are served, those taken out keep what they have and give
+// SetGroups applies a changed configuration without touching a session: new
+// groups and prefixes are served, removed ones keep their bindings and allocate
 // no more. It refuses to move an inside address that is in use to another
-// group: its record and its block would stay behind.
+// group, because its record and its block would stay behind.
 func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) error {
 	return m.served.set(ctx, configs)
 }
@@ -196,8 +198,8 @@ func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) erro
 // Groups returns the configuration in force.
 func (m *Manager) Groups() []lsn.GroupConfig { return m.served.configured() }
 
-// Inside returns the inside prefixes of every group that is served, those taken
-// out of the configuration included.
+// Inside returns the inside prefixes of every served group, including those
+// removed from the configuration.
 func (m *Manager) Inside() map[string][]netip.Prefix { return m.served.insidePrefixes() }
 
 // SetGuards changes the limits of the named groups.
@@ -206,10 +208,10 @@ func (m *Manager) SetGuards(limits map[string]guard.Limits) { m.served.setGuards
 // OwnsNAT reports whether the group's lease is ours.
 func (m *Manager) OwnsNAT(group string) bool { return m.leases.Holds(group) }
 
-// NotReady says why the daemon is not ready, or nothing when it is.
+// NotReady returns the reason that the daemon is not ready; nil if it is.
 func (m *Manager) NotReady() error { return m.readiness.notReady() }
 
-// Quiet waits until no slot is being worked on and all bindings are stored.
+// Quiet waits until no executor works for a slot and all bindings are stored.
 func (m *Manager) Quiet(ctx context.Context) error {
 	for {
 		m.mu.RLock()

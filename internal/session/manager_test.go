@@ -61,8 +61,8 @@ func TestExpiry_DEL09_SES18(t *testing.T) {
 	w.nothingLeft(alice)
 }
 
-// TestTakeover_SES07_SES08: the next session on an address inherits nothing; another
-// user gets another block, the same user its own back.
+// TestTakeover_SES07_SES08: the next session on an address inherits nothing.
+// Another user gets another block, the same user its own again.
 func TestTakeover_SES07_SES08(t *testing.T) {
 	for _, removal := range []bool{true, false} {
 		t.Run(fmt.Sprintf("removal=%t", removal), func(t *testing.T) {
@@ -128,7 +128,7 @@ func TestToggleOff_DEL11(t *testing.T) {
 		t.Errorf("a new session: %v, want dropped", err)
 	}
 	w.halt()
-	w.boot() // the toggle and the draining survive
+	w.boot() // the toggle and the draining slots survive
 	if got, _ := w.Settings(context.Background()); got.Removal != inspect.RemovalOff {
 		t.Error("the toggle did not survive the restart")
 	}
@@ -167,14 +167,14 @@ func TestPoolExhausted_NAT37(t *testing.T) {
 	if e := w.entry(bob); e.Gate != nat.GateClosed {
 		t.Errorf("a waiting subscriber's gate is %+v", e)
 	}
-	w.send(subscriber.EventInterim, bob, "b", "2") // keeps its one place in line
+	w.send(subscriber.EventInterim, bob, "b", "2") // keeps its one place in the queue
 	w.send(subscriber.EventStop, alice, "a", "1")
 	w.awaitState(bob, nat.Active)
 	w.check()
 }
 
-// TestRestart_I7_SES19: a Manager that ends at any time leaves nothing that
-// the next one does not take up: what stood stands, what ended meanwhile goes.
+// TestRestart_I7_SES19: a Manager that dies at any time leaves a state that the
+// next one takes over: present bindings stay, ended ones go.
 func TestRestart_I7_SES19(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
@@ -184,7 +184,7 @@ func TestRestart_I7_SES19(t *testing.T) {
 	w.flow(alice, 4000)
 	w.flow(bob, 4000)
 	w.halt()
-	w.send(subscriber.EventStop, bob, "b", "2") // acked by another instance, or just before the crash
+	w.send(subscriber.EventStop, bob, "b", "2") // acknowledged by another instance, or just before the crash
 	w.boot()
 	if after := w.bindings(alice)[nat.Active]; after.Block != before.Block || after.Sessions != 1 {
 		t.Errorf("alice had %+v, has %+v", before, after)
@@ -195,8 +195,8 @@ func TestRestart_I7_SES19(t *testing.T) {
 	w.check()
 }
 
-// TestDatabaseEmptied_I6: a database that lost everything disconnects nobody
-// and gets its data back.
+// TestDatabaseEmptied_I6: a database that lost everything disconnects no
+// subscriber, and gets its data back.
 func TestDatabaseEmptied_I6(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
@@ -234,7 +234,7 @@ func (w *world) suspicion() string {
 	return s.DatabaseSuspect
 }
 
-// TestDriftIsMended: what others change in the kernel comes back.
+// TestDriftIsMended: elements that others change in the kernel are restored.
 func TestDriftIsMended(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
@@ -265,14 +265,14 @@ func TestDriftIsMended(t *testing.T) {
 	w.check()
 }
 
-// TestRandomWalk_DEL10_I1_I5: thousands of random events, with restarts and
-// raw deletions between them, and Stops of which some grant a short grace time; at
-// rest, exactly those online by the simple model have an open gate, and no block is
-// lost.
+// TestRandomWalk_DEL10_I1_I5: thousands of random events, with restarts and raw
+// deletions between them, and Stops of which some grant a short grace time. At
+// rest, exactly the subscribers online in the simple model have an open gate,
+// and no block is lost.
 func TestRandomWalk_DEL10_I1_I5(t *testing.T) { walkAtRandom(t, guard.Limits{}) }
 
-// TestRandomWalkGuarded_DEL13: the same before a guard that holds most of the raw
-// deletions. Once they are confirmed, all is as if there were none.
+// TestRandomWalkGuarded_DEL13: the same with a guard that suspends most of the
+// raw deletions. Once they are confirmed, the result is as without the guard.
 func TestRandomWalkGuarded_DEL13(t *testing.T) {
 	walkAtRandom(t, guard.Limits{Minimum: 1, Removed: 0.05, Window: time.Hour})
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// NASes returns up to limit NASes behind after: those that the database knows, and
-// those of who is online.
+// NASes returns up to limit NASes after the key after: those that the database
+// knows, and those of online subscribers.
 func (v *Backend) NASes(ctx context.Context, f inspect.NASFilter, after inspect.NASKey, limit int) ([]inspect.NAS, error) {
 	online, err := v.onlineByNAS()
 	if err != nil {
@@ -36,8 +36,8 @@ func (v *Backend) NASes(ctx context.Context, f inspect.NASFilter, after inspect.
 	return page.kept, nil
 }
 
-// onlineByNAS returns how many are online of each NAS that reports any. Records made by
-// hand are of none.
+// onlineByNAS returns the number of online subscribers by NAS. Records made by
+// hand have none.
 func (v *Backend) onlineByNAS() (map[inspect.NASKey]int, error) {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
@@ -47,8 +47,8 @@ func (v *Backend) onlineByNAS() (map[inspect.NASKey]int, error) {
 	return maps.Clone(v.shared.life.Online().ByNAS()), nil
 }
 
-// OnlineOf returns how many subscribers a client has online, or the clients of a realm by its
-// name. It waits for nobody.
+// OnlineOf returns the number of online subscribers of a client, or of the
+// clients of a realm by its name. It does not wait for the Manager's lock.
 func (m *Manager) OnlineOf(client string) int { return m.reports.clients.of(client) }
 
 func nasView(n *subscriberdb.NAS) inspect.NAS {

@@ -14,8 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// report records an event of a NAS, as prompt as it can be by a clock that is so far
-// ahead.
+// report records a current event of a NAS whose clock is ahead by so much.
 func (w *world) report(kind subscriber.EventKind, client, nas, id string, inside netip.Addr, ahead time.Duration) {
 	w.t.Helper()
 	now := time.Now()
@@ -30,7 +29,7 @@ func (w *world) report(kind subscriber.EventKind, client, nas, id string, inside
 	}
 }
 
-// allNASes lists what matches, a few a page.
+// allNASes lists all matches, page items a page.
 func (w *world) allNASes(f inspect.NASFilter, page int) []inspect.NAS {
 	w.t.Helper()
 	var all []inspect.NAS
@@ -46,8 +45,8 @@ func (w *world) allNASes(f inspect.NASFilter, page int) []inspect.NAS {
 	}
 }
 
-// TestNASes: each NAS is listed with how many of its subscribers are online, and with
-// what the database knows of it, also by a daemon that has just started.
+// TestNASes: each NAS is listed with the number of its online subscribers and
+// the database's data about it, also by a daemon that has just started.
 func TestNASes(t *testing.T) {
 	w := newWorld(t, testGroup)
 	inside := netip.MustParseAddr("100.64.0.1")
@@ -71,7 +70,7 @@ func TestNASes(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.report(subscriber.EventStop, "bng1", "a", "0", first, 0)
-	w.report(subscriber.EventInterim, "bng1", "a", "0", first, 0) // of a session that is over
+	w.report(subscriber.EventInterim, "bng1", "a", "0", first, 0) // of an ended session
 	want := map[inspect.NASKey]inspect.NAS{
 		{Client: "bng1", Name: "a"}:      {Subscribers: 1, Clock: inspect.NASClock{Known: true}, Refused: map[string]uint64{"ended": 1}},
 		{Client: "bng1", Name: "b"}:      {Subscribers: 1, Clock: inspect.NASClock{Offset: -8 * time.Hour, Known: true}},
@@ -118,7 +117,8 @@ func TestNASes(t *testing.T) {
 	}
 }
 
-// TestNASesWithoutRedis: who asks while Redis is away is told so.
+// TestNASesWithoutRedis: while Redis is down the list fails with an error that
+// says so.
 func TestNASesWithoutRedis(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.server.Kill()
@@ -127,8 +127,8 @@ func TestNASesWithoutRedis(t *testing.T) {
 	}
 }
 
-// BenchmarkNASes is what a list of 16 NASes costs with so many subscribers online,
-// apart from what Redis does.
+// BenchmarkNASes measures a list of 16 NASes with so many subscribers online,
+// without the time of Redis.
 func BenchmarkNASes(b *testing.B) {
 	for _, subscribers := range []int{10_000, 100_000} {
 		b.Run(fmt.Sprint(subscribers), func(b *testing.B) {

@@ -17,8 +17,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// mess changes one thing behind the daemon's back, about a subscriber of the crowd, and
-// says as what kind of drift it is to be found.
+// messes has, by kind of drift, a change outside the daemon about one
+// subscriber of the crowd that is to be found as that kind.
 var messes = map[inspect.DriftKind]func(*world, int){
 	inspect.DriftBindingOrphaned: func(w *world, i int) {
 		w.client.Del(w.t.Context(), "sessiond:{default}:sub:"+crowded(i).String())
@@ -59,9 +59,9 @@ func (w *world) saveRows(put []nat.Binding, remove ...nat.Place) {
 	}
 }
 
-// TestEveryStretchIsCompared_NAT40: of more subscribers than are looked at at once,
-// whatever differs is told of once, by a look at everything, wherever it is, and
-// mended; and of what agrees nothing is.
+// TestEveryStretchIsCompared_NAT40: of more subscribers than fit one stretch, a
+// look at everything reports each difference once, wherever it is, and repairs
+// it. It reports nothing about the others.
 func TestEveryStretchIsCompared_NAT40(t *testing.T) {
 	const n, each = 5*reconcile.StretchSize + 17, 25
 	w := newMultitude(t, n)
@@ -104,9 +104,9 @@ func TestEveryStretchIsCompared_NAT40(t *testing.T) {
 	w.check()
 }
 
-// TestPresenceIsLookedAt_DEL09: without notices, and without anybody asking, a record
-// that is gone and an element that is not as it should be are found within the time in
-// which presence is looked at, also while a look at everything takes its time.
+// TestPresenceIsLookedAt_DEL09: without notices and requests, a missing record
+// and a wrong element are found within the interval of looks at presence, also
+// while a look at everything runs.
 func TestPresenceIsLookedAt_DEL09(t *testing.T) {
 	w := newMultitude(t, 2*reconcile.StretchSize, func(w *world) { w.every = 200 * time.Millisecond })
 	w.client.ConfigSet(t.Context(), "notify-keyspace-events", "")
@@ -126,8 +126,8 @@ func TestPresenceIsLookedAt_DEL09(t *testing.T) {
 	})
 }
 
-// TestAdoptionIsTakenUpAgain_I7: a start that fails in the middle of what it adopts, at
-// whatever read, goes on where it was, and everybody keeps what they had.
+// TestAdoptionIsTakenUpAgain_I7: a start that fails in the middle of adoption,
+// at any read, continues from there, and all subscribers keep their blocks.
 func TestAdoptionIsTakenUpAgain_I7(t *testing.T) {
 	const n = reconcile.StretchSize + 100
 	w := newMultitude(t, n)
@@ -139,7 +139,7 @@ func TestAdoptionIsTakenUpAgain_I7(t *testing.T) {
 		w.store = func(db *subscriberdb.DB) Store { store.Store = db; return store }
 		w.boot()
 		if store.left.Swap(0) > 0 {
-			return // a start has no more reads than that
+			return // a start has no more reads
 		}
 		w.until("everybody to be served", func() bool { return w.opened() == n })
 		if after := w.blocks(); !maps.Equal(before, after) {
@@ -149,8 +149,8 @@ func TestAdoptionIsTakenUpAgain_I7(t *testing.T) {
 	}
 }
 
-// TestStandingRecordsAreReadOnce: of records that a start, or a look at everything, has
-// seen to stand it does not ask again whether they do; of others it does.
+// TestStandingRecordsAreReadOnce: a start or a look at everything does not ask
+// again about records that it has seen to stand; it asks about the others.
 func TestStandingRecordsAreReadOnce(t *testing.T) {
 	const n = 2*reconcile.StretchSize + 17
 	w := newMultitude(t, n)
@@ -173,7 +173,7 @@ func TestStandingRecordsAreReadOnce(t *testing.T) {
 	}
 }
 
-// countingGone counts the records of which it is asked whether they stand.
+// countingGone counts the records about which Gone is asked.
 type countingGone struct {
 	Store
 	asked atomic.Int64
@@ -184,7 +184,7 @@ func (s *countingGone) Gone(ctx context.Context, group string, inside []netip.Ad
 	return s.Store.Gone(ctx, group, inside)
 }
 
-// blocks returns the blocks of all that are served.
+// blocks returns the blocks of all served subscribers.
 func (w *world) blocks() map[netip.Addr]nat.Block {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
@@ -193,7 +193,7 @@ func (w *world) blocks() map[netip.Addr]nat.Block {
 	return blocks
 }
 
-// failingOnce is a store of whose reads, or their parts, one fails.
+// failingOnce is a store of whose reads one fails, as a whole or in part.
 type failingOnce struct {
 	Store
 	left atomic.Int64 // reads until it fails

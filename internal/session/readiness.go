@@ -9,14 +9,14 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 )
 
-// readiness says whether the daemon is ready, and if not, why.
+// readiness determines whether the daemon is ready, and the reason if not.
 type readiness struct {
 	*sharedState
 	health *databaseHealth
 	leases *groupLeases
 }
 
-// notReady says why the daemon is not ready, or nothing when it is.
+// notReady returns the reason that the daemon is not ready; nil if it is.
 func (r *readiness) notReady() error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -45,9 +45,9 @@ func (r *readiness) causeRLocked() string {
 	return restoring
 }
 
-// restoredRLocked is an error until everything was restored for the first time.
-// Until then nobody seems to be online and no port to be in use, and to say so
-// would be a wrong answer.
+// restoredRLocked returns an error until everything was restored for the first
+// time. Before that, an answer would show subscribers as offline and ports as
+// free.
 func (r *readiness) restoredRLocked() error {
 	if r.settled {
 		return nil
@@ -55,7 +55,8 @@ func (r *readiness) restoredRLocked() error {
 	return fmt.Errorf("%w: %s", inspect.ErrNotReady, r.causeRLocked())
 }
 
-// suspicionRLocked says why absence in the database is not believed.
+// suspicionRLocked returns why absence in the database proves nothing; "" if it
+// does.
 func (r *readiness) suspicionRLocked() string {
 	var causes []string
 	for _, g := range r.groups {

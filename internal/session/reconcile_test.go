@@ -9,8 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// TestNobodysElementIsRemoved: an open gate of an address in no group is told of
-// once, and goes.
+// TestNobodysElementIsRemoved: an open gate of an address in no group is
+// reported once, and deleted.
 func TestNobodysElementIsRemoved(t *testing.T) {
 	w := newWorld(t, testGroup)
 	stranger := netip.MustParseAddr("10.9.9.9")
@@ -30,8 +30,8 @@ func TestNobodysElementIsRemoved(t *testing.T) {
 	}
 }
 
-// TestReadyMeansReady: whoever saw Ready is not told that the database was not
-// asked yet.
+// TestReadyMeansReady: after Ready was closed, NotReady does not return
+// errNotAsked.
 func TestReadyMeansReady(t *testing.T) {
 	w := newWorld(t, testGroup)
 	for range 20 {

@@ -10,8 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Removals returns up to limit removals behind after that are not, or not yet,
-// carried out, and the key to go on behind, which is zero when there are no more.
+// Removals returns up to limit pending or observed removals after the key
+// after, and the key to continue after, which is zero at the end.
 func (v *Backend) Removals(_ context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) ([]inspect.Removal, inspect.RemovalKey, error) {
 	p := removalPage{filter: f, after: after, limit: limit}
 	if err := v.gatherRemovals(&p); err != nil {
@@ -33,27 +33,27 @@ func (v *Backend) gatherRemovals(p *removalPage) error {
 	return nil
 }
 
-// removalPage gathers a page of removals from all that keep some. Each source yields
-// in order, and may end before it has told all.
+// removalPage gathers a page of removals from several sources. Each source
+// yields in order, and may stop before its end.
 type removalPage struct {
 	filter inspect.RemovalFilter
 	after  inspect.RemovalKey
 	limit  int
 	items  []inspect.Removal
-	end    inspect.RemovalKey // up to which all sources have told all; zero for to the end
+	end    inspect.RemovalKey // all sources are complete up to here; zero: to their ends
 }
 
-// wants reports whether removals of that kind are asked for.
+// wants reports whether the filter admits removals of that kind.
 func (p *removalPage) wants(kind inspect.RemovalKind) bool {
 	return p.filter.Kind == 0 || p.filter.Kind == kind
 }
 
-// whoOf is the part of the filter that is about the subscribers.
+// whoOf returns the part of the filter that concerns subscribers.
 func whoOf(f *inspect.RemovalFilter) *inspect.SubscriberFilter {
 	return &inspect.SubscriberFilter{Group: f.Group, NAS: f.NAS, Inside: f.Inside}
 }
 
-// add takes a removal, if it is one of the page.
+// add adds a removal if it belongs to the page, and reports whether it does.
 func (p *removalPage) add(r inspect.Removal) bool {
 	if !p.filter.Match(&r) || r.Key().Compare(p.after) <= 0 {
 		return false
@@ -62,8 +62,8 @@ func (p *removalPage) add(r inspect.Removal) bool {
 	return true
 }
 
-// from has a source yield what it has of slots, until it has one more than the page
-// can have, or has looked at enough.
+// from adds the removals of a source's slots, until there is one more than fits
+// the page, or looksPerCall slots were examined.
 func (p *removalPage) from(slots iter.Seq2[subscriber.Key, *lifecycle.Slot], kind inspect.RemovalKind, removal func(*lifecycle.Slot) (inspect.Removal, bool)) {
 	looks, added := 0, 0
 	for key, s := range slots {
@@ -77,14 +77,14 @@ func (p *removalPage) from(slots iter.Seq2[subscriber.Key, *lifecycle.Slot], kin
 	}
 }
 
-// endAt notes that a source has told all up to a key, and not what is behind.
+// endAt records that a source stopped after a key.
 func (p *removalPage) endAt(key inspect.RemovalKey) {
 	if p.end == (inspect.RemovalKey{}) || key.Compare(p.end) < 0 {
 		p.end = key
 	}
 }
 
-// cut returns the page, and the key to go on behind.
+// cut returns the page, and the key to continue after.
 func (p *removalPage) cut() ([]inspect.Removal, inspect.RemovalKey) {
 	slices.SortFunc(p.items, func(a, b inspect.Removal) int { return a.Key().Compare(b.Key()) })
 	if p.end != (inspect.RemovalKey{}) {
@@ -97,7 +97,7 @@ func (p *removalPage) cut() ([]inspect.Removal, inspect.RemovalKey) {
 	return p.items, p.end
 }
 
-// graceRLocked adds the removals that wait for a grace time to be over.
+// graceRLocked adds the removals that wait for the end of a grace time.
 func (v *Backend) graceRLocked(p *removalPage) {
 	if !p.wants(inspect.RemovalGrace) {
 		return
@@ -114,7 +114,7 @@ func (v *Backend) graceRLocked(p *removalPage) {
 	})
 }
 
-// heldRemovalsRLocked adds what the guards hold.
+// heldRemovalsRLocked adds the removals that guards suspend.
 func (v *Backend) heldRemovalsRLocked(p *removalPage) {
 	if !p.wants(inspect.RemovalHeld) {
 		return
@@ -128,20 +128,21 @@ func (v *Backend) heldRemovalsRLocked(p *removalPage) {
 		r := inspect.Removal{
 			Kind: inspect.RemovalHeld, Record: s.Packed().Record(), Reason: why, Sessions: v.kernel.SessionCount(s.Inside()),
 		}
-		if r.Record.Version != "" { // it was last written to be held
+		if r.Record.Version != "" { // it was last written when the removal was suspended
 			r.Since = subscriber.VersionTime(r.Record.Version)
 		}
 		return r, true
 	})
 }
 
-// heldSlotsRLocked is onlineRLocked for those whose removal may be held.
+// heldSlotsRLocked is onlineRLocked for slots whose removal may be suspended.
 func (v *Backend) heldSlotsRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
 	return v.slotsRLocked(v.shared.life.Online().Groups(f.Group, after.Group), f.Inside, after, v.shared.life.Online().HeldFrom)
 }
 
-// behindKey is the key of subscribers behind which all removals behind after are:
-// there may be more than one of an address.
+// behindKey returns a subscriber key such that all removals after the given one
+// belong to later subscribers. An address may have several removals, so the key
+// is before its address.
 func behindKey(after inspect.RemovalKey) subscriber.Key {
 	before := after.Inside.Prev()
 	if !before.IsValid() {
@@ -150,8 +151,8 @@ func behindKey(after inspect.RemovalKey) subscriber.Key {
 	return subscriber.Key{Group: after.Group, Inside: before}
 }
 
-// heldKeys returns the keys of the matching subscribers whose removal is held, in
-// order.
+// heldKeys returns, in order, the keys of matching subscribers whose removal is
+// suspended.
 func (v *Backend) heldKeys(f inspect.RemovalFilter) ([]subscriber.Key, error) {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
@@ -169,8 +170,8 @@ func (v *Backend) heldKeys(f inspect.RemovalFilter) ([]subscriber.Key, error) {
 	return keys, nil
 }
 
-// ConfirmRemovals ends the matching subscribers whose removal is held, and returns
-// how many, once the engine has taken it.
+// ConfirmRemovals executes the suspended removals that match, and returns their
+// number once the engine has applied them.
 func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
 	keys, err := v.heldKeys(f)
 	if err != nil {
@@ -185,8 +186,8 @@ func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) 
 	return len(ended), nil
 }
 
-// RefuseRemovals lets the matching subscribers stay whose removal is held, and
-// returns how many, once the engine has taken it.
+// RefuseRemovals drops the suspended removals that match, and returns their
+// number once the engine has applied that.
 func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
 	keys, err := v.heldKeys(f)
 	if err != nil {
@@ -212,8 +213,8 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 	return len(kept), nil
 }
 
-// decided tells the guards that a person has decided about removals that they
-// held, which ends the wave.
+// decided reports to the guards that a person has decided about suspended
+// removals, which ends the wave.
 func (v *Backend) decided(records []subscriber.Record) {
 	v.shared.mu.Lock()
 	defer v.shared.mu.Unlock()

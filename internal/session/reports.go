@@ -11,8 +11,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// How far a watcher may fall behind, in octets: some 1,500 events. And how long it
-// rests after a few, which is how often a busy engine wakes it at most.
+// Limits of a watcher: its backlog in octets, some 1,500 events, and the
+// minimum time between two wake-ups while the engine is busy.
 const (
 	watchBacklog = 2 << 20
 	watchRest    = 10 * time.Millisecond
@@ -26,23 +26,23 @@ type sessionCounter interface {
 // removalObserver counts removals, for metrics.
 type removalObserver interface {
 	Removed(group string, reason subscriber.Reason)
-	Observed(group string, reason subscriber.Reason, sessions int) // would have been removed
+	Observed(group string, reason subscriber.Reason, sessions int) // removals that RemovalOn would have carried out
 	StopToCut(time.Duration)                                       // record deleted to gate closed
 	StopToReaped(time.Duration)                                    // record deleted to nothing left
 }
 
-// reports are all that read the one stream of transitions: metrics, log, the list of
-// observed removals, and watchers.
+// reports are the readers of the stream of transitions: metrics, log, the list
+// of observed removals, and watchers.
 type reports struct {
 	*sharedState
 	kernel   sessionCounter
 	observer removalObserver
 	events   *inspect.Broadcaster
-	clients  clientCounts // of the records that stand
+	clients  clientCounts // of the records in force
 	observed wouldRemove  // removals that RemovalOn would have carried out
 }
 
-// emitLocked tells all of a transition.
+// emitLocked passes a transition to all readers.
 func (r *reports) emitLocked(t *lifecycle.Transition) {
 	r.measureLocked(t)
 	if r.events.Watched() {
@@ -52,7 +52,7 @@ func (r *reports) emitLocked(t *lifecycle.Transition) {
 	}
 }
 
-// measureLocked counts a transition, and keeps a removal that was only observed.
+// measureLocked counts a transition, and keeps an observed removal.
 func (r *reports) measureLocked(t *lifecycle.Transition) {
 	switch t.Kind {
 	case inspect.EventCut:
@@ -75,11 +75,12 @@ func (r *reports) measureLocked(t *lifecycle.Transition) {
 	}
 }
 
-// eventLocked is what watchers are told of a transition; ok is false for nothing.
+// eventLocked returns the event that watchers get for a transition; ok is false
+// for none.
 func (r *reports) eventLocked(t *lifecycle.Transition) (e inspect.Event, ok bool) {
 	e = inspect.Event{At: t.At, Kind: t.Kind, Reason: t.Reason}
 	switch {
-	case t.Record != nil: // of the record itself
+	case t.Record != nil: // about the record itself
 		if t.Slot != nil {
 			e.Subscriber = r.viewLocked(t.Slot)
 		} else {
@@ -95,7 +96,7 @@ func (r *reports) eventLocked(t *lifecycle.Transition) (e inspect.Event, ok bool
 		}
 		e.Reason, e.SessionsEnded = reason, t.Deleted
 		e.Subscriber = inspect.Subscriber{Record: record.Record(), Binding: &inspect.Binding{Binding: *t.Binding}}
-	default: // of the subscriber whose binding is being torn down, while there is one
+	default: // about the subscriber whose binding is being torn down, if there is one
 		e.Subscriber = r.viewLocked(t.Slot)
 		if record, reason, _, ended := t.Slot.Ended(); ended {
 			e.Reason, e.Subscriber.Record = reason, record.Record()
@@ -104,7 +105,7 @@ func (r *reports) eventLocked(t *lifecycle.Transition) (e inspect.Event, ok bool
 	return e, true
 }
 
-// viewLocked joins the slot's record with its binding.
+// viewLocked returns the slot's record with its binding.
 func (r *reports) viewLocked(s *lifecycle.Slot) inspect.Subscriber {
 	v := inspect.Subscriber{Record: s.Record()}
 	if b, ok := r.life.Engine().Live(s.Group(), s.Inside()); ok && !s.Awaited() {

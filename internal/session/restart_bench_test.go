@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// BenchmarkNASRestart is how long an Accounting-Off of everybody takes until nothing
-// is left: Redis with an append-only file, the feed, the engine and all executors,
-// over the kernel's twin. No removal may be held. What processors did for it, Redis's
-// and ours, tells more than the time on a machine that has other work.
+// BenchmarkNASRestart measures the time from an Accounting-Off of all
+// subscribers until nothing is left: Redis with an append-only file, the feed,
+// the engine and all executors, on the kernel's in-memory twin. No removal may
+// be suspended. The processor times of Redis and of this process tell more than
+// the elapsed time on a busy machine.
 func BenchmarkNASRestart(b *testing.B) {
 	for _, n := range []int{10_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -29,7 +30,7 @@ func BenchmarkNASRestart(b *testing.B) {
 	}
 }
 
-// cost is time that passed, and that processors spent.
+// cost is elapsed time, and processor time.
 type cost struct{ took, redis, own time.Duration }
 
 func restartOfAll(b *testing.B, n int) cost {
@@ -45,7 +46,8 @@ func restartOfAll(b *testing.B, n int) cost {
 	return cost{took, after.redis - before.redis, after.own - before.own}
 }
 
-// spent is what Redis's main thread and this process have spent so far.
+// spent returns the processor time of Redis's main thread and of this process
+// so far.
 func (w *world) spent(b *testing.B) (c cost) {
 	for line := range strings.Lines(w.client.Info(b.Context(), "cpu").Val()) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
@@ -65,8 +67,8 @@ func (w *world) spent(b *testing.B) (c cost) {
 	return c
 }
 
-// BenchmarkNASRestartUnread does what the tests of a follower that is away, stalled or
-// killed do, with as many subscribers as an operator has.
+// BenchmarkNASRestartUnread runs the tests of a follower that is away, stalled
+// or killed with as many subscribers as an operator has.
 func BenchmarkNASRestartUnread(b *testing.B) {
 	for name, body := range unreadRestarts {
 		b.Run(name, func(b *testing.B) {

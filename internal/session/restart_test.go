@@ -10,9 +10,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// unreadRestarts are restarts of a NAS with n subscribers that the follower of their
-// feed does not read as they happen. However that is, all end because of the restart,
-// and the guard has nothing to do with it.
+// unreadRestarts are restarts of a NAS with n subscribers during which the
+// follower does not read their feed. In each case all removals have the restart
+// as reason, and the guard suspends none.
 var unreadRestarts = map[string]func(t testing.TB, n int){
 	"away":                 restartWhileAway,
 	"away beyond bound":    restartBeyondBound,
@@ -31,7 +31,8 @@ func TestNASRestartUnread_SES16_DEL13(t *testing.T) {
 	}
 }
 
-// sweepAlone has another daemon record and carry out the restart while this one is away.
+// sweepAlone makes another daemon record and execute the restart while this one is
+// away.
 func (w *world) sweepAlone() {
 	w.t.Helper()
 	db, err := subscriberdb.New(subscriberdb.Options{
@@ -49,7 +50,7 @@ func (w *world) sweepAlone() {
 	})
 }
 
-// while runs a task while something is waited for.
+// while runs a task until wait returns.
 func (w *world) while(task func(context.Context) error, wait func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -59,7 +60,8 @@ func (w *world) while(task func(context.Context) error, wait func()) {
 	wait()
 }
 
-// awaitSwept waits until the database has nobody online, and no restart to sweep.
+// awaitSwept waits until the database has no online subscriber, and no restart
+// to sweep.
 func (w *world) awaitSwept() {
 	w.t.Helper()
 	ctx := context.Background()
@@ -68,7 +70,7 @@ func (w *world) awaitSwept() {
 	})
 }
 
-// feedGaps is how often the follower found its feed cut.
+// feedGaps returns how often the follower found a gap in its feed.
 func (w *world) feedGaps() int {
 	w.t.Helper()
 	s, err := w.Status(context.Background())
@@ -78,8 +80,8 @@ func (w *world) feedGaps() int {
 	return s.Groups[0].FeedGaps
 }
 
-// restartWhileAway: the daemon is down meanwhile, and the feed far longer than is kept
-// of what is read.
+// restartWhileAway: the daemon is down meanwhile, and the feed is far longer
+// than is kept of entries already read.
 func restartWhileAway(t testing.TB, n int) {
 	w := newMultitude(t, n)
 	w.awaitTold()
@@ -94,8 +96,8 @@ func restartWhileAway(t testing.TB, n int) {
 	w.onlyRestarted(n)
 }
 
-// restartBeyondBound: of the feed nothing is left that it tells of when the daemon comes
-// back. All that it knows of the sessions is in the bindings.
+// restartBeyondBound: when the daemon comes back, the feed has lost all that it
+// told of the restart. Only the bindings still know the sessions.
 func restartBeyondBound(t testing.TB, n int) {
 	w := newMultitude(t, n)
 	w.halt()
@@ -106,7 +108,8 @@ func restartBeyondBound(t testing.TB, n int) {
 	w.onlyRestarted(n)
 }
 
-// restartWhileStalled: the follower hangs meanwhile, and finds all behind its position.
+// restartWhileStalled: the follower stalls meanwhile, and then finds all
+// entries after its position.
 func restartWhileStalled(t testing.TB, n int) {
 	w := newMultitude(t, n)
 	w.awaitTold()
@@ -124,7 +127,8 @@ func restartWhileStalled(t testing.TB, n int) {
 	}
 }
 
-// restartStalledBeyondBound: the follower hangs until the feed has lost most of it.
+// restartStalledBeyondBound: the follower stalls until the feed has lost most
+// entries.
 func restartStalledBeyondBound(t testing.TB, n int) {
 	w := newMultitude(t, n)
 	w.halt()
@@ -141,7 +145,7 @@ func restartStalledBeyondBound(t testing.TB, n int) {
 	}
 }
 
-// stall has the feed not read from the next boot on, until the function is called.
+// stall blocks the feed from the next boot on, until release is called.
 func (w *world) stall() (release func()) {
 	stalled := make(chan struct{})
 	release = sync.OnceFunc(func() { close(stalled) })
@@ -150,7 +154,7 @@ func (w *world) stall() (release func()) {
 	return release
 }
 
-// killBetween: the daemon dies in the middle of it, and another goes on.
+// killBetween: the daemon dies in the middle, and another one continues.
 func killBetween(t testing.TB, n int) {
 	w := newMultitude(t, n)
 	w.endOfNAS()
@@ -172,7 +176,7 @@ func killBetween(t testing.TB, n int) {
 	w.nobodyHeld()
 }
 
-// awaitTold waits until the database knows how far the feed was read.
+// awaitTold waits until the database knows the position of the follower.
 func (w *world) awaitTold() {
 	w.t.Helper()
 	ctx := context.Background()

@@ -13,9 +13,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestNothingToldBeforeRestored_DEL08: who asks a Manager that has not restored
-// its state yet is told so, and not that nobody is online: an operator's delete
-// would seem done.
+// TestNothingToldBeforeRestored_DEL08: a Manager that has not restored its
+// state yet answers with an error, and not with an empty list: an operator's
+// delete would seem done.
 func TestNothingToldBeforeRestored_DEL08(t *testing.T) {
 	w := newWorld(t, testGroup)
 	manager, err := New(Options{

@@ -13,13 +13,13 @@ const (
 	retryMost  = time.Second
 )
 
-// retry calls try until it succeeds or ctx ends, waiting longer each time. It
-// logs the first failure and the recovery.
+// retry calls try until it succeeds or ctx ends, with growing pauses from
+// retryFirst to retryMost. It logs the first failure and the recovery.
 func retry(ctx context.Context, log *slog.Logger, what string, try func(context.Context) error) error {
 	return retryLogged(ctx, log, what, try, func(context.Context) slog.Level { return slog.LevelError })
 }
 
-// retryLogged is retry whose lines are of the level that is asked for after the first
+// retryLogged is retry with a log level that severity returns after the first
 // failure.
 func retryLogged(ctx context.Context, log *slog.Logger, what string, try func(context.Context) error, severity func(context.Context) slog.Level) error {
 	var level slog.Level

@@ -9,10 +9,10 @@ import (
 	"github.com/sessiond/sessiond/internal/reconcile"
 )
 
-// BenchmarkStart is how long a start takes that finds so many subscribers in database
-// and kernel, and BenchmarkLooks what looks for differences cost afterwards: Redis with
-// an append-only file, over the kernel's twin. What processors did for it, Redis's and
-// ours, tells more than the time on a machine that has other work.
+// BenchmarkStart measures a start that finds so many subscribers in database
+// and kernel: Redis with an append-only file, on the kernel's in-memory twin.
+// The processor times of Redis and of this process tell more than the elapsed
+// time on a busy machine.
 func BenchmarkStart(b *testing.B) {
 	atScale(b, func(b *testing.B, w *world) {
 		w.halt()
@@ -22,7 +22,7 @@ func BenchmarkStart(b *testing.B) {
 	})
 }
 
-// BenchmarkLooks is what the looks for differences cost where there are none.
+// BenchmarkLooks measures the looks for differences where there are none.
 func BenchmarkLooks(b *testing.B) {
 	atScale(b, func(b *testing.B, w *world) {
 		w.measure(b, "presence", func() {
@@ -50,7 +50,7 @@ func atScale(b *testing.B, body func(*testing.B, *world)) {
 	}
 }
 
-// measure reports what passed while do did something, and what processors spent.
+// measure reports the elapsed time and the processor time of do.
 func (w *world) measure(b *testing.B, what string, do func()) {
 	before, began := w.spent(b), time.Now()
 	do()
@@ -60,7 +60,7 @@ func (w *world) measure(b *testing.B, what string, do func()) {
 	b.ReportMetric((after.own - before.own).Seconds(), what+"-own-cpu-s")
 }
 
-// heap reports what is live, for each subscriber, the twin's part included.
+// heap reports the live memory for each subscriber, including the twin's.
 func (w *world) heap(b *testing.B, what string) {
 	runtime.GC()
 	var m runtime.MemStats

@@ -14,16 +14,17 @@ import (
 )
 
 const (
-	// serveEvery is how often what is served is compared with what stands of it in
-	// the database.
+	// serveEvery is the interval at which the served configuration is compared
+	// with the one stored in the database.
 	serveEvery = time.Second
-	// fullyEvery is how many such looks pass until drained inside prefixes are looked
-	// at, for which all slots are walked over, and the key is written in any case.
+	// fullyEvery is the number of such rounds between full ones. A full round
+	// walks over all slots to find drained inside prefixes without subscribers,
+	// and writes the key in any case.
 	fullyEvery = 10
 )
 
-// run keeps in the database what is served and what drains, and forgets
-// drains that are over.
+// run stores the served configuration with its drains, and forgets drains that
+// are over.
 func (sg *servedGroups) run(ctx context.Context) error {
 	tick := time.NewTicker(serveEvery)
 	defer tick.Stop()
@@ -41,9 +42,9 @@ func (sg *servedGroups) run(ctx context.Context) error {
 	}
 }
 
-// keep writes what a group is served as if that changed, and with a full look
-// also if it did not: somebody may have lost it. A group that is not configured and has
-// no binding left is forgotten.
+// keep stores the group's Served if it changed. A full look stores it also
+// without a change, because others may have deleted it. A group that is not
+// configured and has no binding left is forgotten.
 func (sg *servedGroups) keep(ctx context.Context, g *group, fully bool) error {
 	sg.regrouping.Lock()
 	defer sg.regrouping.Unlock()
@@ -72,8 +73,8 @@ func (sg *servedGroups) keep(ctx context.Context, g *group, fully bool) error {
 	return nil
 }
 
-// servedRLocked returns what a group is served as, and whether that is nothing any
-// more.
+// servedRLocked returns the group's present Served, and whether the group is
+// over: not configured, and without outside prefixes.
 func (sg *servedGroups) servedRLocked(g *group) (s subscriberdb.Served, over bool) {
 	c, configured := sg.configuredRLocked(g.Name)
 	if !configured {
@@ -107,7 +108,7 @@ func (sg *servedGroups) configuredRLocked(name string) (lsn.GroupConfig, bool) {
 	return lsn.GroupConfig{}, false
 }
 
-// lessThan returns the parts of prefixes that the configured ones do not have.
+// lessThan returns the parts of prefixes that the configured ones do not cover.
 func lessThan(prefixes, configured []netip.Prefix) []netip.Prefix {
 	var rest []netip.Prefix
 	for _, p := range prefixes {
@@ -116,9 +117,9 @@ func lessThan(prefixes, configured []netip.Prefix) []netip.Prefix {
 	return rest
 }
 
-// lookAtDrainedInside forgets those drained inside prefixes of a configured group
-// that nobody is online or has a binding in. The addresses stay with the group in
-// the store and the kernel until the next start.
+// lookAtDrainedInside forgets the drained inside prefixes of a configured group
+// in which there is no online subscriber and no binding. The addresses stay
+// with the group in the store and the kernel until the next start.
 func (sg *servedGroups) lookAtDrainedInside(g *group) {
 	sg.mu.RLock()
 	c, configured := sg.configuredRLocked(g.Name)
@@ -145,14 +146,15 @@ func (sg *servedGroups) lookAtDrainedInside(g *group) {
 	}
 }
 
-// holding returns which of the prefixes has the address, or -1.
+// holding returns the index of the prefix that contains the address, or -1.
 func holding(prefixes []netip.Prefix, a netip.Addr) int {
 	return slices.IndexFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// forgetGroup ends the service of a group that is not configured and has no binding
-// left: first in the database, so that no start serves it, and then here. Another
-// node may have it from then on. Who is still online in it has no NAT, and gets none.
+// forgetGroup ends the service of a group that is not configured and has no
+// binding left: first in the database, so that no start serves it, and then
+// here. After that another node may serve it. Its online subscribers have no
+// NAT, and get none.
 func (sg *servedGroups) forgetGroup(ctx context.Context, g *group) error {
 	sg.reconciling.Lock()
 	defer sg.reconciling.Unlock()
@@ -177,7 +179,8 @@ func (sg *servedGroups) forgetGroup(ctx context.Context, g *group) error {
 	return sg.leases.Leave(ctx, g.Name)
 }
 
-// restsRLocked reports whether nothing is under way in a group without bindings.
+// restsRLocked reports whether no work is under way in a group without
+// bindings.
 func (sg *servedGroups) restsRLocked(g *group) bool {
 	for _, s := range sg.life.Slots().All() {
 		if s.Group() == g.Name && (s.Busy() || s.Phase() != lifecycle.Idle) {

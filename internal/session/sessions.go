@@ -8,7 +8,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
-// Sessions hands every matching conntrack entry to yield.
+// Sessions calls yield with every matching conntrack entry.
 func (v *Backend) Sessions(ctx context.Context, f inspect.SessionFilter, yield func(inspect.Session) error) error {
 	return v.eachSession(ctx, f, func(_ nftnat.Session, v inspect.Session) error { return yield(v) })
 }

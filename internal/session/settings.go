@@ -12,7 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// The database keeps the live settings as text that a person can read and set:
+// The database keeps the live settings as text for people to read and set:
 // "on", "off" or "observe" for the toggle, Go durations for the timeouts.
 
 func formatSettings(s inspect.Settings, names []string) map[string]string {
@@ -27,8 +27,9 @@ func formatSettings(s inspect.Settings, names []string) map[string]string {
 	return text
 }
 
-// parseSettings lays the database's settings over those in force. What cannot
-// be read stays as it is and is reported.
+// parseSettings returns the settings in force with those of the database put
+// over them. A setting that cannot be parsed stays as it is, and is in the
+// error.
 func parseSettings(now inspect.Settings, text map[string]string) (inspect.Settings, error) {
 	var bad []error
 	for name, value := range text {
@@ -68,20 +69,20 @@ type settingsStore interface {
 	InitSettings(ctx context.Context, first map[string]string) error
 }
 
-// timeoutKernel has the idle timeouts of sessions.
+// timeoutKernel sets the idle timeouts of sessions.
 type timeoutKernel interface {
 	SetTimeouts(ctx context.Context, t nat.Timeouts) error
 }
 
-// liveSettings keeps the settings in force as the database has them.
+// liveSettings keeps the settings in force equal to those in the database.
 type liveSettings struct {
 	*sharedState
 	store  settingsStore
 	kernel timeoutKernel
 
-	applying   sync.Mutex // one change at a time; taken before mu
+	applying   sync.Mutex // serializes changes; taken before mu
 	applied    bool       // the kernel has the settings; guarded by applying
-	unreadable bool       // it was said that the database's cannot be read; guarded by applying
+	unreadable bool       // it was logged that the database's settings cannot be parsed; guarded by applying
 
 	inForce inspect.Settings // guarded by mu
 }
@@ -93,8 +94,8 @@ func (l *liveSettings) current() inspect.Settings {
 	return l.inForce
 }
 
-// Load stores the first values where the database has none, and applies
-// those it has.
+// Load stores the present values of settings that the database lacks, and
+// applies those that it has.
 func (l *liveSettings) Load(ctx context.Context) error {
 	_, err := l.change(ctx, func(now inspect.Settings) (inspect.Settings, error) {
 		text, err := l.store.Settings(ctx)
@@ -126,10 +127,9 @@ func missingSettings(text map[string]string) []string {
 	return names
 }
 
-// change puts in force what decide makes of the present settings.
-// Changes take turns with all that decide does in the database: settings read
-// before a change must not be put in force after it. Switching removal on cuts
-// what drains.
+// change puts the settings that decide returns in force. Changes are serialized
+// together with decide's database access: settings read before a change must
+// not be put in force after it. Switching removal on cuts the draining slots.
 func (l *liveSettings) change(ctx context.Context, decide func(now inspect.Settings) (inspect.Settings, error)) (inspect.Settings, error) {
 	l.applying.Lock()
 	defer l.applying.Unlock()
@@ -158,7 +158,7 @@ func (l *liveSettings) change(ctx context.Context, decide func(now inspect.Setti
 	return s, nil
 }
 
-// StoreAll stores the settings in force where the database has none.
+// StoreAll stores the settings in force that the database lacks.
 func (l *liveSettings) StoreAll(ctx context.Context) error {
 	return l.store.InitSettings(ctx, formatSettings(l.current(), inspect.SettingNames()))
 }

@@ -14,35 +14,36 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// sharedState is what the parts of a Manager work on: the life cycle and the groups, and
-// the lock around both.
+// sharedState is the state that the parts of a Manager share: the life cycle
+// and the groups, and the lock around both.
 type sharedState struct {
 	log *slog.Logger
 	now func() time.Time
 
-	reconciling sync.Mutex // one comparison at a time; taken before mu
+	reconciling sync.Mutex // serializes comparisons; taken before mu
 
 	mu      wakingLock
 	life    *lifecycle.Machine
 	groups  map[string]*group
-	settled bool          // every group was reconciled for the first time
-	ready   chan struct{} // closed then
+	settled bool          // every group was reconciled once
+	ready   chan struct{} // closed when settled
 }
 
 // group is the state of one LSN group.
 type group struct {
 	*reconcile.Group
-	failure  error // why it could not be taken up, the last time
+	failure  error // of the last attempt to take it up
 	moved    chan struct{}
 	followed bool                 // the feed is being read on from its position
-	unread   unread               // how far that was behind when it was looked at last
-	gaps     int                  // times the feed had lost what was not read
-	shortage poolShortage         // what was said of an exhausted pool
+	unread   unread               // how far the position was behind at the last look
+	gaps     int                  // times the feed had lost unread entries
+	shortage poolShortage         // the last log line about an exhausted pool
 	cancel   context.CancelFunc   // ends the following of the feed
-	stored   *subscriberdb.Served // what the database says it is served as, if that is known
+	stored   *subscriberdb.Served // the Served in the database, if known
 }
 
-// addGroupLocked has a group served; in New nobody else has the Manager yet.
+// addGroupLocked adds a group to serve. New calls it without the lock, because
+// no one else has the Manager yet.
 func (s *sharedState) addGroupLocked(c lsn.GroupConfig, limits guard.Limits) *group {
 	g := &group{Group: reconcile.NewGroup(c, limits), moved: make(chan struct{})}
 	s.groups[c.Name] = g
@@ -57,7 +58,8 @@ func (s *sharedState) restored() bool {
 	return s.settled
 }
 
-// groupOfRLocked returns the group that an inside address is looked for in, nil for none.
+// groupOfRLocked returns the group whose prefixes contain an inside address,
+// nil for none.
 func (s *sharedState) groupOfRLocked(inside netip.Addr) *group {
 	if g := s.life.Groups().Of(inside); g != nil {
 		return s.groups[g.Name]

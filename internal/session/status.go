@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/reconcile"
 )
 
-// Status returns the life cycle at a glance; who serves it adds version and
-// start time.
+// Status returns a summary of the life cycle; the caller adds version and start
+// time.
 func (v *Backend) Status(context.Context) (inspect.Status, error) {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()

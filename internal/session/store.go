@@ -7,7 +7,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// bindingStore takes bindings, and what is to be removed of them.
+// bindingStore writes and removes stored bindings.
 type bindingStore interface {
 	SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error
 }
@@ -42,10 +42,11 @@ func (x *executors) runSaves(ctx context.Context) error {
 	}
 }
 
-// keepMost is how many writes are taken at once, and room is kept for while there are fewer.
+// keepMost is the largest batch of writes, and the capacity that is kept for
+// smaller ones.
 const keepMost = 4096
 
-// writes are those to the stored bindings of a group.
+// writes are the writes to the stored bindings of one group.
 type writes struct {
 	put    []nat.Binding
 	remove []nat.Place
@@ -53,7 +54,8 @@ type writes struct {
 
 func (w *writes) none() bool { return len(w.put)+len(w.remove) == 0 }
 
-// reset makes room for other writes: as much as there was, while it is used.
+// reset empties the writes, and keeps their memory unless it is far larger than
+// was used.
 func (w *writes) reset() {
 	if cap(w.put) > max(keepMost, 4*len(w.put)) {
 		*w = writes{}
@@ -70,8 +72,8 @@ func (w *writes) add(s *lifecycle.Write) {
 	w.put = append(w.put, s.Binding)
 }
 
-// coalesce keeps the last write of each block, by group, in place of those of the
-// batch before.
+// coalesce replaces the writes of the previous batch, by group, by the last
+// write of each block in this one.
 func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
 	for _, w := range byGroup {
 		w.reset()
@@ -91,8 +93,8 @@ func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes
 	}
 }
 
-// repeated returns the last write in the batch of each block that more than one write
-// is under way of.
+// repeated returns, for each block with more than one write under way, the
+// index of its last write in the batch.
 func (x *executors) repeated(batch []lifecycle.Write) map[nat.Block]int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

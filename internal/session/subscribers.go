@@ -32,8 +32,8 @@ func (v *Backend) Subscriber(_ context.Context, key subscriber.Key) (inspect.Sub
 	return v.reports.viewLocked(s), nil
 }
 
-// Followed yields those of some addresses of a group whose records are known to stand,
-// each by its index, as the feed has told of them so far: a [subscriberdb.Followed].
+// Followed yields, with their indexes, the given addresses of a group whose
+// records are in force as far as the feed was taken: a [subscriberdb.Followed].
 // yield must not block, and must not call the Manager.
 func (m *Manager) Followed(group string, inside []netip.Addr, yield func(i int, r *subscriber.Packed)) {
 	m.mu.RLock()
@@ -53,15 +53,15 @@ func (v *Backend) keyGroupLocked(key subscriber.Key) (*group, error) {
 	return g, nil
 }
 
-// Subscribers returns up to limit online subscribers behind after, and the key to go
-// on behind, which is zero when there are no more.
+// Subscribers returns up to limit online subscribers after the key after, and
+// the key to continue after, which is zero at the end.
 func (v *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) (page []inspect.Subscriber, next subscriber.Key, err error) {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
 	if err := v.readiness.restoredRLocked(); err != nil {
 		return nil, next, err
 	}
-	if after != (subscriber.Key{}) { // whoever goes on has had a full page
+	if after != (subscriber.Key{}) { // earlier pages were full
 		page = make([]inspect.Subscriber, 0, limit)
 	}
 	looks := 0
@@ -79,7 +79,8 @@ func (v *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 	return page, next, nil
 }
 
-// Put makes a record by hand, and returns once the engine has taken it.
+// Put creates or replaces a record by hand, and returns once the engine has
+// applied it.
 func (v *Backend) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
 	v.shared.mu.RLock()
 	g, err := v.keyGroupLocked(r.Key)
@@ -97,7 +98,7 @@ func (v *Backend) Put(ctx context.Context, r subscriber.Record) (subscriber.Reco
 	return r, nil
 }
 
-// Delete deletes the records that match, and returns once the engine has taken
+// Delete deletes the matching records, and returns once the engine has applied
 // the deletions.
 func (v *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error) {
 	keys, err := v.matching(f)
@@ -134,7 +135,7 @@ func (v *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Se
 }
 
 // awaitRest waits, for a bounded time, until no executor works for the address:
-// its gate is open then, or it waits in line for a block.
+// its gate is open then, or it waits for a block.
 func (v *Backend) awaitRest(ctx context.Context, inside netip.Addr) {
 	ctx, cancel := context.WithTimeout(ctx, takenWithin)
 	defer cancel()
@@ -149,7 +150,8 @@ func (v *Backend) awaitRest(ctx context.Context, inside netip.Addr) {
 	}
 }
 
-// unavailable marks a failure of the database for those who ask from outside.
+// unavailable wraps a failure of the database in an error of package inspect,
+// for gRPC callers.
 func unavailable(err error) error {
 	switch {
 	case errors.Is(err, subscriberdb.ErrNoGroup):

@@ -11,8 +11,8 @@ import (
 )
 
 // TestStopBeforeLossIsNoticed_I6: the database is emptied, and a Stop comes
-// before anybody has noticed. That session must end all the same, long before
-// the next reconcile is due.
+// before the loss is noticed. That session must still end, long before the next
+// reconcile is due.
 func TestStopBeforeLossIsNoticed_I6(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.send(subscriber.EventStart, alice, "a", "1")
@@ -31,9 +31,9 @@ func TestStopBeforeLossIsNoticed_I6(t *testing.T) {
 	}
 }
 
-// TestHoldOutlivesDatabase_NAT30: nobody is online, a block is in its hold, and
-// sessiond and the database's contents go together. The block must not be given
-// to another subscriber before its hold is over.
+// TestHoldOutlivesDatabase_NAT30: no subscriber is online, a block is in its
+// hold, and sessiond and the database's data go together. No other subscriber
+// may get the block before its hold is over.
 func TestHoldOutlivesDatabase_NAT30(t *testing.T) {
 	g := testGroup
 	g.Outside = []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32")}

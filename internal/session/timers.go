@@ -7,15 +7,15 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 )
 
-// timersEvery is how often the timers are looked at when many are due one after the
-// other, as the holds of a busy time are.
+// timersEvery is the minimum time between two looks at the timers, because
+// under load many holds end one after the other.
 const timersEvery = 10 * time.Millisecond
 
-// lifeTimers has the life cycle end holds and grace times, and look up records that should
-// have expired.
+// lifeTimers ends holds and grace times, and looks up records that should have
+// expired.
 type lifeTimers struct {
 	*sharedState
-	wake chan struct{} // says that something is due earlier than it was
+	wake chan struct{} // receives when a timer is due earlier than before
 }
 
 func (t *lifeTimers) run(ctx context.Context) error {
@@ -36,7 +36,7 @@ func (t *lifeTimers) tick() {
 	t.life.Tick(t.now())
 }
 
-// wait waits for the next hold, grace time or expiry to be due, or for news of one.
+// wait waits until the next hold, grace time or expiry is due, or until wake.
 func (t *lifeTimers) wait(ctx context.Context) error {
 	wait := t.untilDue()
 	if wait <= 0 {
@@ -54,13 +54,13 @@ func (t *lifeTimers) wait(ctx context.Context) error {
 }
 
 func (t *lifeTimers) untilDue() time.Duration {
-	t.mu.Lock() // the engine drops holds that are void
+	t.mu.Lock() // the engine drops void holds
 	defer t.mu.Unlock()
 	now := t.now()
 	return t.life.NextDue(now).Sub(now)
 }
 
-// signal wakes a task, or has it go on at once when it waits next.
+// signal wakes a task, or makes its next wait return at once.
 func signal(wake chan struct{}) {
 	select {
 	case wake <- struct{}{}:

@@ -2,8 +2,8 @@ package session
 
 import "slices"
 
-// topN keeps, in order, the first few of all that is added; of equals the
-// last one.
+// topN keeps the smallest limit items of all that are added, in order; of equal
+// items the last.
 type topN[T any] struct {
 	limit   int
 	compare func(a, b T) int

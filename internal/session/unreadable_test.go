@@ -11,7 +11,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// logBook keeps what is logged.
+// logBook keeps the log.
 type logBook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -23,15 +23,15 @@ func (l *logBook) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// count returns how often something was logged.
+// count returns the number of occurrences of a text in the log.
 func (l *logBook) count(what string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Count(l.text.String(), what)
 }
 
-// TestUnreadableMarker_I6: garbage in place of the marker ends nobody. It counts as a
-// marker that is lost: the log tells it once, and a new one is written.
+// TestUnreadableMarker_I6: garbage in place of the marker ends no subscriber.
+// It counts as a lost marker: it is logged once, and a new marker is written.
 func TestUnreadableMarker_I6(t *testing.T) {
 	var book logBook
 	w := newWorld(t, testGroup, func(w *world) { w.logs = &book })

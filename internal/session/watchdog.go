@@ -7,15 +7,16 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// watchEvery is how often the settings and the markers are looked at.
+// watchEvery is the interval at which settings and markers are read.
 const watchEvery = time.Second
 
-// markerStore has the epoch markers of the groups.
+// markerStore reads the epoch markers of the groups.
 type markerStore interface {
 	Marker(ctx context.Context, group string) (subscriberdb.Marker, bool, error)
 }
 
-// watchdog notices settings changed by others and a database that lost its marker.
+// watchdog detects settings that others changed, and a database that lost its
+// marker.
 type watchdog struct {
 	*sharedState
 	store       markerStore
@@ -24,9 +25,9 @@ type watchdog struct {
 	compareSoon func()
 }
 
-// run looks at settings and markers now and then.
-// What it cannot read while the database takes writes, twice in a row, keeps the daemon
-// from being ready: nobody else complains of that.
+// run reads settings and markers every watchEvery. If they cannot be read twice
+// in a row although the database takes writes, the daemon is not ready: no
+// other check reports that.
 func (w *watchdog) run(ctx context.Context) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -64,7 +65,7 @@ func (w *watchdog) look(ctx context.Context) error {
 	return w.settings.Load(ctx)
 }
 
-// markerOf reads a marker, from a database that does not hang.
+// markerOf reads a marker, within watchEvery.
 func (w *watchdog) markerOf(ctx context.Context, g *group) (subscriberdb.Marker, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, watchEvery)
 	defer cancel()

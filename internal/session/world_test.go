@@ -25,7 +25,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// world is a Manager over a real Redis and the kernel's twin.
+// world is a Manager with a real Redis and the kernel's in-memory twin.
 type world struct {
 	*Manager
 	*Backend
@@ -51,7 +51,7 @@ type world struct {
 	stop func()
 
 	log  *slog.Logger
-	logs io.Writer // gets what is logged, too; nil for nobody
+	logs io.Writer // gets a copy of the log; nil for none
 }
 
 // counts is an Observer.
@@ -127,7 +127,7 @@ func newWorld(t testing.TB, g lsn.GroupConfig, change ...func(*world)) *world {
 	return w
 }
 
-// boot starts a Manager on what stands in Redis and in the twin.
+// boot starts a Manager on the present state of Redis and the twin.
 func (w *world) boot() {
 	w.t.Helper()
 	var err error
@@ -179,7 +179,7 @@ func (w *world) boot() {
 	}
 }
 
-// halt ends the Manager, as a crash would: nothing is told to anybody.
+// halt ends the Manager like a crash: it announces nothing.
 func (w *world) halt() {
 	if w.stop != nil {
 		w.stop()
@@ -192,7 +192,7 @@ func (w *world) until(what string, holds func() bool) {
 	w.within(10*time.Second, what, holds)
 }
 
-// within waits until something holds, for as long as that may take.
+// within waits up to d until a condition holds.
 func (w *world) within(d time.Duration, what string, holds func() bool) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), d)
@@ -246,7 +246,7 @@ func (w *world) awaitState(inside netip.Addr, state nat.State) inspect.Binding {
 	return found
 }
 
-// entry is what the kernel's twin holds of the address.
+// entry returns the twin's entry of the address.
 func (w *world) entry(inside netip.Addr) nat.Entry {
 	w.t.Helper()
 	if e, ok := w.nat.EntryAt(inside); ok {
@@ -257,7 +257,7 @@ func (w *world) entry(inside netip.Addr) nat.Entry {
 
 var remote = netip.MustParseAddrPort("203.0.113.10:443")
 
-// flow opens a session of the address.
+// flow opens a session from the address.
 func (w *world) flow(inside netip.Addr, port uint16) nftnat.Session {
 	w.t.Helper()
 	s, err := w.nat.Send(unix.IPPROTO_UDP, netip.AddrPortFrom(inside, port), remote)
@@ -275,7 +275,7 @@ func (w *world) nothingLeft(inside netip.Addr) {
 }
 
 // check compares engine and twin: every open gate belongs to a live binding,
-// and the engine's own invariants hold.
+// and the engine's invariants hold.
 func (w *world) check() {
 	w.t.Helper()
 	w.until("the daemon to be ready", func() bool { return w.NotReady() == nil })

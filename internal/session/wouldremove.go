@@ -2,13 +2,13 @@ package session
 
 import "github.com/sessiond/sessiond/internal/inspect"
 
-// observedMost is how many observed removals are kept.
+// observedMost is the number of observed removals that are kept.
 const observedMost = 10_000
 
 // wouldRemove keeps the newest removals that RemovalOn would have carried out.
 type wouldRemove struct {
 	ring []inspect.Removal
-	next int // where the oldest is, once the ring is full
+	next int // the oldest, once the ring is full
 }
 
 func (o *wouldRemove) add(r inspect.Removal) {
@@ -20,8 +20,7 @@ func (o *wouldRemove) add(r inspect.Removal) {
 	o.next = (o.next + 1) % observedMost
 }
 
-// observedRLocked adds the observed removals that are kept. An address may be among
-// them more than once.
+// observedRLocked adds the observed removals. An address may have several.
 func (v *Backend) observedRLocked(p *removalPage) {
 	if !p.wants(inspect.RemovalObserved) {
 		return

@@ -8,8 +8,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestObserve_DEL11: all goes on as with the toggle off, and what on would have
-// removed is counted and listed. An address that changes hands is cut all the same.
+// TestObserve_DEL11: everything happens as with the toggle off, and the
+// removals that on would have made are counted and listed. An address that
+// changes hands is still cut.
 func TestObserve_DEL11_SES07(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.mode(inspect.RemovalObserve)
