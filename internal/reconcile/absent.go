@@ -12,14 +12,14 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// absentKey is a record that seems to be gone by other hands than sessiond's.
+// absentKey is the key of a record that others seem to have removed.
 type absentKey struct {
 	key    subscriber.Key
 	reason subscriber.Reason
 }
 
-// absenceStore tells which records are gone, has their end announced, and takes back those
-// whose removal a guard holds.
+// absenceStore finds missing records, announces their end, and writes back
+// those whose removal a guard suspends.
 type absenceStore interface {
 	WatchRemovals(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error
 	FindMissing(ctx context.Context, known []subscriber.Record, reason subscriber.Reason) ([]subscriberdb.Absence, error)
@@ -27,8 +27,8 @@ type absenceStore interface {
 	SuspendRemovals(ctx context.Context, endings []subscriber.Ending) error
 }
 
-// absences settle what becomes of records that are gone by other hands than sessiond's: whoever
-// notices one puts it here, and the guard of its group is asked.
+// absences decide about records that others have removed. Every part that finds
+// such a record queues it here, and the guard of its group is asked.
 type absences struct {
 	mu          Lock
 	life        *lifecycle.Machine
@@ -37,24 +37,25 @@ type absences struct {
 	health      Health
 	log         *slog.Logger
 	now         func() time.Time
-	compareSoon func() // is called when the database does not know itself to be complete
+	compareSoon func() // called when the database is suspect
 
 	missing *queue.Queue[absentKey]
 }
 
-// push has a record looked up that seems to be gone for a reason.
+// push queues a record for a look-up, with the reason for which it seems to be
+// gone.
 func (a *absences) push(k subscriber.Key, why subscriber.Reason) { a.missing.Push(absentKey{k, why}) }
 
-// runVanished listens for the database's notices of keys that went away. They
-// are lossy; they only make things faster.
+// runVanished listens for the database's notices of removed keys. Notices can
+// be lost; they only make the detection faster.
 func (a *absences) runVanished(ctx context.Context) error {
 	return a.health.Retry(ctx, "listen for deleted keys", func(ctx context.Context) error {
 		return a.store.WatchRemovals(ctx, a.push)
 	})
 }
 
-// runMissing has the change feed told of records that are gone, so that a
-// deletion takes the same way whoever made it.
+// runMissing announces the end of missing records in the change feed, so that
+// every deletion takes the same path.
 func (a *absences) runMissing(ctx context.Context) error {
 	for {
 		batch, err := a.missing.Take(ctx, nil)
@@ -71,8 +72,9 @@ func (a *absences) runMissing(ctx context.Context) error {
 	}
 }
 
-// takenUp returns those of the batch whose group was taken up. Of the others it is
-// not known yet whom they serve, which is what the guard asks: they wait.
+// takenUp returns the keys whose group was taken up. The others wait: until
+// then it is unknown which subscribers they serve, and the guard depends on
+// that.
 func (a *absences) takenUp(batch []absentKey) []absentKey {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -86,9 +88,9 @@ func (a *absences) takenUp(batch []absentKey) []absentKey {
 	})
 }
 
-// lookAgain sets the timers of those records that the database keeps although
-// their time is over. It does so only now that the database was asked, so that a
-// database that is away does not make the queue grow.
+// lookAgain sets the timers of records that the database keeps although they
+// should have expired. It runs only after the database was asked, so that an
+// outage does not make the queue grow.
 func (a *absences) lookAgain(batch []absentKey) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -98,7 +100,7 @@ func (a *absences) lookAgain(batch []absentKey) {
 	}
 }
 
-// byReason sorts what is missing, each key once.
+// byReason groups the missing keys by reason, each key once.
 func byReason(batch []absentKey) map[subscriber.Reason][]subscriber.Key {
 	keys := map[subscriber.Reason][]subscriber.Key{}
 	seen := make(map[subscriber.Key]struct{}, len(batch))

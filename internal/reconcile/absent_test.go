@@ -8,8 +8,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestExpiredAreAskedForOnce: while the database does not answer, the queue must
-// not grow with every look at the same expired record.
+// TestExpiredAreAskedForOnce: while the database does not answer, repeated
+// looks at an expired record must not make the queue grow.
 func TestExpiredAreAskedForOnce(t *testing.T) {
 	s := newScene(t)
 	now := time.Now()
@@ -21,7 +21,7 @@ func TestExpiredAreAskedForOnce(t *testing.T) {
 		s.life.Tick(now)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // what waits is taken, and no more is waited for
+	cancel() // Take returns the queued keys, and does not wait
 	waiting, _ := s.absent.missing.Take(ctx, nil)
 	if n := len(waiting); n != 1 {
 		t.Fatalf("%d entries queued, want 1", n)

@@ -11,22 +11,23 @@ import (
 	"github.com/sessiond/sessiond/internal/walk"
 )
 
-// An adoption takes over, at the start, what stands in the kernel and in the stored
-// bindings of a group. What both agree on comes first, then what only the kernel has
-// (live flows use it), then what only the database has; a block never gets a second
-// owner (I1). Done again after a failure it goes on.
+// An adoption takes over, at the start, the kernel's state and the stored
+// bindings of a group. Bindings on which both agree come first, then those of
+// the kernel alone (live flows use them), then those of the database alone. A
+// block never gets a second owner (I1). After a failure it can be repeated, and
+// continues.
 type adoption struct {
 	p       *pass
 	suspect bool
 	lost    bool // the kernel was programmed before, and no group has its marker
 
-	free    bool          // the kernel holds nothing that no slot accounts for
-	stored  int           // bindings that the database has
-	waiting []nat.Binding // live ones that the kernel does not hold so
+	free    bool          // every kernel entry of the group has a slot
+	stored  int           // number of bindings in the database
+	waiting []nat.Binding // live bindings that the kernel holds differently, or not at all
 	held    []nat.Binding
-	differ  []nat.Place // of bindings that may not be stored as they are
+	differ  []nat.Place // bindings whose stored form may be outdated
 
-	live   []nat.Binding // room for agreeing
+	live   []nat.Binding // buffers of agreeing
 	from   []*subscriberdb.BindingRow
 	inside []netip.Addr
 }
@@ -35,8 +36,8 @@ func newAdoption(p *pass, suspect, lost bool) *adoption {
 	return &adoption{p: p, suspect: suspect, lost: lost}
 }
 
-// looks are what an adoption is done by, in order. What an attempt before it noted as
-// stored otherwise is gone with that, so the next one compares all bindings.
+// looks returns the steps of an adoption, in order. A failed attempt loses its
+// list of outdated rows, so the next one compares all bindings.
 func (a *adoption) looks() []func(context.Context) error {
 	p := a.p
 	looks := []func(context.Context) error{a.bindings, a.records, p.absences, p.settleOrphans, p.gates}
@@ -49,7 +50,7 @@ func (a *adoption) looks() []func(context.Context) error {
 	return append(looks, a.differing, p.elements)
 }
 
-// bindings makes slots of what kernel and database hold.
+// bindings creates slots for the bindings of kernel and database.
 func (a *adoption) bindings(ctx context.Context) error {
 	p, g := a.p, a.p.group
 	a.free = p.kernel.Known() && !p.holdsMore(ctx, g)
@@ -70,11 +71,11 @@ func (a *adoption) bindings(ctx context.Context) error {
 	if (a.suspect || a.lost) && a.stored == 0 {
 		p.quarantineLocked(g)
 	}
-	return p.served.RetireLocked(g.Name) // before anybody gets a block
+	return p.served.RetireLocked(g.Name) // before any block is allocated
 }
 
-// holdsMore reports whether the kernel holds anything of the group that no slot accounts
-// for.
+// holdsMore reports whether the kernel holds an entry of the group that has no
+// slot.
 func (r *Reconciler) holdsMore(ctx context.Context, g *Group) bool {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nat.Entry
@@ -86,8 +87,8 @@ func (r *Reconciler) holdsMore(ctx context.Context, g *Group) bool {
 	return false
 }
 
-// agreeing adopts those of the rows that are in the kernel, too. Where the kernel holds
-// nothing else nobody is in the way of the others, either.
+// agreeing adopts the rows that equal the kernel's entries. If the kernel holds
+// no other entry, the remaining live rows cannot collide, and are adopted too.
 func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow) error {
 	p, g := a.p, a.p.group
 	live, from, inside := a.live[:0], a.from[:0], a.inside[:0]
@@ -128,15 +129,15 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 	return nil
 }
 
-// checkLocked notes a row that is not to the letter what the engine has of it.
+// checkLocked notes a row that differs from the engine's binding in any detail.
 func (a *adoption) checkLocked(row *subscriberdb.BindingRow) {
 	if b, ok := a.p.bindingAtRLocked(row.Place); !ok || !row.Is(&b) {
 		a.differ = append(a.differ, row.Place)
 	}
 }
 
-// recordsOf reads the records that matter for how the bindings are adopted: of those
-// that were on their way out.
+// recordsOf reads the records of draining bindings and those with a grace time;
+// only for these does adoption depend on the record.
 func (a *adoption) recordsOf(ctx context.Context, live []nat.Binding) (map[netip.Addr]*subscriber.Record, error) {
 	var inside []netip.Addr
 	for i := range live {
@@ -162,8 +163,8 @@ func (a *adoption) recordsAt(ctx context.Context, inside []netip.Addr) (map[neti
 	return at, nil
 }
 
-// kernelOnly adopts what the kernel holds and no row agrees with, and removes what is
-// in no group.
+// kernelOnly adopts kernel entries without an equal row, and removes those of
+// addresses in no group.
 func (a *adoption) kernelOnly(ctx context.Context) error {
 	p, g := a.p, a.p.group
 	rows := make(map[netip.Addr]nat.Binding, len(a.waiting))
@@ -191,8 +192,8 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 	return nil
 }
 
-// unadoptedOf returns those of the entries that are of the group and have no slot yet,
-// with their addresses, and the addresses that are in no group.
+// unadoptedOf returns the entries of the group that have no slot yet, with
+// their addresses, and the addresses that are in no group.
 func (r *Reconciler) unadoptedOf(g *Group, entries []nat.Entry) (lone []nat.Entry, inside, nobodys []netip.Addr) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -211,8 +212,8 @@ func (r *Reconciler) unadoptedOf(g *Group, entries []nat.Entry) (lone []nat.Entr
 	return lone, inside, nobodys
 }
 
-// databaseOnly adopts the rows that are left, live ones first, so that a held one never
-// keeps a live one out.
+// databaseOnly adopts the remaining rows, live ones first, so that a held one
+// never excludes a live one.
 func (a *adoption) databaseOnly(ctx context.Context) error {
 	p, g := a.p, a.p.group
 	records, err := a.recordsOf(ctx, a.waiting)
@@ -232,7 +233,8 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 	return nil
 }
 
-// records says of the adopted slots who is online in them, and takes up who has none.
+// records assigns the records to the adopted slots, and settles slots without
+// one.
 func (a *adoption) records(ctx context.Context) error {
 	p, g := a.p, a.p.group
 	err := p.store.Records(ctx, g.Name, func(records []subscriber.Record) error {
@@ -253,7 +255,8 @@ func (a *adoption) records(ctx context.Context) error {
 	return nil
 }
 
-// claim gives adopted slots the records that stand, and returns the others.
+// claim assigns present records to adopted slots, and returns the others as
+// doubts.
 func (a *adoption) claim(records []subscriber.Record) doubts {
 	p, g := a.p, a.p.group
 	d := doubts{known: true}
@@ -274,7 +277,7 @@ func (a *adoption) claim(records []subscriber.Record) doubts {
 	return d
 }
 
-// differing compares the bindings that may not be stored as they are.
+// differing compares the bindings whose stored form may be outdated.
 func (a *adoption) differing(ctx context.Context) error {
 	for len(a.differ) > 0 {
 		some := a.differ[:min(StretchSize, len(a.differ))]
@@ -286,9 +289,9 @@ func (a *adoption) differing(ctx context.Context) error {
 	return nil
 }
 
-// quarantineLocked keeps all free blocks of a group from everybody for a hold: the
-// kernel was programmed, and which blocks were in quarantine went with the database
-// (NAT-30).
+// quarantineLocked holds all free blocks of a group back for one hold time: the
+// kernel was programmed, and the lost database knew which blocks were in their
+// hold (NAT-30).
 func (r *Reconciler) quarantineLocked(g *Group) {
 	r.life.Adopt(g.Group).Quarantine(r.now())
 	blocks, until := r.life.Engine().Quarantined(g.Name)

@@ -11,16 +11,16 @@ import (
 	"github.com/sessiond/sessiond/internal/reconcile/drift"
 )
 
-// auditEvery is how many looks at everything pass between two audits, which walk the
-// whole conntrack table.
+// auditEvery is the number of full looks per audit, which walks the whole
+// conntrack table.
 const auditEvery = 20
 
-// errEnough ends a walk whose reader has seen enough.
+// errEnough ends a walk early.
 var errEnough = errors.New("enough")
 
-// sessions walks over the conntrack table, if that is wanted, for sessions of
-// addresses that have no binding, or that use a port outside their subscriber's block
-// (NAT-40).
+// sessions walks over the conntrack table, if the comparison includes an audit.
+// It looks for sessions of addresses without a binding, and for sessions with a
+// port outside their subscriber's block (NAT-40).
 func (p *pass) sessions(ctx context.Context) error {
 	if !p.how.Audit {
 		return nil
@@ -55,8 +55,8 @@ func (p *pass) sessions(ctx context.Context) error {
 	return failed
 }
 
-// nameTranslators adds to sessions that are outside their blocks who may have put them
-// there.
+// nameTranslators adds, to drifts about sessions outside their blocks, the
+// chains of others that may have translated them.
 func (p *pass) nameTranslators(ctx context.Context, drifts []inspect.Drift) {
 	var others string
 	for i := range drifts {
@@ -75,8 +75,8 @@ func (p *pass) nameTranslators(ctx context.Context, drifts []inspect.Drift) {
 	}
 }
 
-// doubtful reports whether a session is to be compared: one of the group that its
-// slot does not account for at first sight. The slot is in the views then.
+// doubtful reports whether to compare a session: one of the group that its slot
+// does not explain at first sight. It adds that slot to the views.
 func (p *pass) doubtful(v *drift.Views, found drift.Session) bool {
 	inside := found.Inside.Addr()
 	if _, known := v.Engine.Slots[inside]; known {
@@ -99,7 +99,7 @@ func (p *pass) doubtful(v *drift.Views, found drift.Session) bool {
 	return wrong
 }
 
-// killAll ends sessions that are in nobody's block.
+// killAll deletes sessions that are in no subscriber's block.
 func (p *pass) killAll(ctx context.Context, misplaced []nftnat.Session) error {
 	for _, s := range misplaced {
 		if err := p.kernel.KillSession(ctx, s); err != nil {

@@ -6,18 +6,19 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// databaseState is a group's database as a whole: whether it is the one that the engine knows.
+// databaseState tells whether a group's database is the one that the engine
+// knows.
 type databaseState struct {
 	marker  subscriberdb.Marker
 	marked  bool   // the database has its epoch marker
-	epoch   string // that the group trusted before anything was read
-	since   string // where the engine stood in the feed before anything was read
+	epoch   string // trusted by the group before anything was read
+	since   string // the engine's position in the feed before anything was read
 	tail    string // end of the feed before the records are read
-	rewound bool   // the feed has lost where the engine stood, and not by trimming
-	remains bool   // of a group not adopted yet: bindings or kernel elements are there without a marker
+	rewound bool   // the feed lost the engine's position, and not by trimming
+	remains bool   // the group is not adopted, and has bindings or kernel entries, but no marker
 }
 
-// lookAt reads what tells whether a group's database can be trusted.
+// lookAt reads the database state of a group.
 func (r *Reconciler) lookAt(ctx context.Context, g *Group) (*databaseState, error) {
 	l := &databaseState{}
 	l.since, l.epoch = r.trustOf(g)

@@ -1,25 +1,26 @@
-// Package reconcile makes database, engine and kernel agree: at the start, when a feed is
-// taken up behind a gap, and now and then while all works.
+// Package reconcile makes database, engine and kernel agree: at the start, when
+// a feed is taken up after a gap, and periodically in operation.
 //
-// A [Reconciler] compares one group after the other, stretch by stretch: a first sight finds
-// what may differ, that is read again, put into the views of package drift, and repaired as
-// its operations say. The lock around the life cycle is never held across I/O, so what changes
-// meanwhile is remembered, and left for the next time.
+// A [Reconciler] compares one group after the other, in stretches. A first look
+// finds possible differences. These are read again, put into the views of
+// package drift, and repaired by its operations. The lock around the life cycle
+// is never held across I/O, so addresses that change meanwhile are recorded,
+// and left for the next comparison.
 //
 // Reading order:
 //
-//	reconciler.go    the Reconciler: when what is compared
-//	pass.go          one comparison of a group: what may differ, and what does
-//	repair.go        operations carried out
+//	reconciler.go    the Reconciler: intervals and kinds of comparisons
+//	pass.go          one comparison of a group
+//	repair.go        execution of operations
 //	drift            the comparison itself: views in, operations out
-//	pace.go          the share of the time that a comparison may take
-//	takeup.go        a group is taken up, at the start or behind a gap in its feed
-//	adopt.go         what a start finds in kernel and database
-//	recent.go        who came and went lately, for grace times
-//	databasestate.go whether a database is the one that is known
-//	suspect.go       a database that lost what is known to exist
-//	absent.go        records that are gone by other hands; guards.go: and who is asked
+//	pace.go          the share of time that a comparison may take
+//	takeup.go        taking up a group, at the start or after a gap in its feed
+//	adopt.go         taking over the state of kernel and database at a start
+//	recent.go        recent changes of sessions, for grace times
+//	databasestate.go whether a database is the known one
+//	suspect.go       a database that lost known data
+//	absent.go        records that others removed; guards.go: the decision about them
 //	audit.go         the conntrack table compared with the bindings
-//	group.go         what is kept of a group
-//	deps.go          what is needed of database, kernel and daemon
+//	group.go         the state of a group
+//	deps.go          the required interfaces of database, kernel and daemon
 package reconcile

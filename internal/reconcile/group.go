@@ -8,27 +8,29 @@ import (
 	"github.com/sessiond/sessiond/internal/lsn"
 )
 
-// A Group is what a comparison knows of one group, guarded by the lock around the life cycle.
+// A Group is the state of comparisons of one group, guarded by the lock around
+// the life cycle.
 type Group struct {
 	*lifecycle.Group
 	Position string // last feed entry taken; "" before the first
 
-	epoch     string                // epoch marker of the database that is trusted
+	epoch     string                // epoch marker of the trusted database
 	suspect   bool                  // the database lost its marker or went back in time
 	adopted   bool                  // kernel and stored bindings were taken over
-	attempted bool                  // that was begun
+	attempted bool                  // adoption has begun
 	synced    bool                  // compared at least once
-	early     []absentKey           // noticed before that
-	begin     int                   // which look the paced pass begins with: the one that failed in the last; used by that pass alone
-	gone      map[netip.Addr]uint64 // tenures that the newest comparison found without a record
+	early     []absentKey           // absences found before the first comparison
+	begin     int                   // index of the first look of the paced pass: the one that failed last time; used by that pass alone
+	gone      map[netip.Addr]uint64 // tenures without a record in the newest comparison
 }
 
-// NewGroup returns a group with nobody in it.
+// NewGroup returns a group without subscribers.
 func NewGroup(c lsn.GroupConfig, limits guard.Limits) *Group {
 	return &Group{Group: lifecycle.NewGroup(c, limits)}
 }
 
-// Epoch returns the epoch marker of the database that is trusted; "" while none is.
+// Epoch returns the epoch marker of the trusted database; "" if none is
+// trusted.
 func (g *Group) Epoch() string { return g.epoch }
 
 // Suspect reports whether the database lost its marker or went back in time.

@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/walk"
 )
 
-// known returns the records of the keys as the slots know them, for the database
-// to tell which of them are gone.
+// known returns the records of the keys in the slots' versions, for the
+// database to tell which of them are gone.
 func (a *absences) known(keys []subscriber.Key) []subscriber.Record {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -30,7 +30,7 @@ func (a *absences) knownRLocked(k subscriber.Key) subscriber.Record {
 		return subscriber.Record{Key: k}
 	}
 	r := s.Record()
-	if r.Version == "" { // known from its binding alone, so nothing older is about it
+	if r.Version == "" { // known from its binding alone: no older event concerns it
 		if b, ok := a.life.Engine().Live(k.Group, k.Inside); ok {
 			r.Version = fmt.Sprintf("%d-0", b.AllocatedAt.UnixMilli())
 		}
@@ -38,8 +38,8 @@ func (a *absences) knownRLocked(k subscriber.Key) subscriber.Record {
 	return r
 }
 
-// judge asks the guards about records that are gone, and returns those whose end
-// is to be announced and those to be held.
+// judge asks the guards about missing records. It returns the keys whose end is
+// announced, and the endings that are suspended.
 func (a *absences) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, hold []subscriber.Ending) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -55,11 +55,11 @@ func (a *absences) judge(gone []subscriberdb.Absence) (pass []subscriber.Key, ho
 	return pass, hold
 }
 
-// passesLocked reports whether the record may end, and tells of a limit that is exceeded.
+// passesLocked reports whether the record may end, and logs an exceeded limit.
 func (a *absences) passesLocked(e *subscriber.Ending) bool {
 	g := a.life.Groups().Named(e.Record.Group)
 	if g == nil {
-		return true // nobody is served
+		return true // the group serves no subscriber
 	}
 	passes, alarm := g.Passes(a.life.Slot(e.Record.Inside), e.Reason, a.now())
 	if alarm != nil {
@@ -70,8 +70,8 @@ func (a *absences) passesLocked(e *subscriber.Ending) bool {
 	return passes
 }
 
-// settleMissing has the end of records announced that are gone, and those written
-// back that a guard holds.
+// settleMissing announces the end of missing records, and writes back those
+// whose removal a guard suspends.
 func (a *absences) settleMissing(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error {
 	var gone []subscriberdb.Absence
 	err := a.health.Retry(ctx, "look at records that are gone", func(ctx context.Context) (err error) {
@@ -87,7 +87,7 @@ func (a *absences) settleMissing(ctx context.Context, keys []subscriber.Key, rea
 		if err := a.store.SuspendRemovals(ctx, hold); err != nil {
 			return err
 		}
-		// Those whose session is known to have ended were not written back.
+		// Records whose session is known to have ended were not written back.
 		return a.unlessSuspect(a.store.AnnounceDeleted(ctx, append(keysOf(hold), pass...), reason))
 	})
 }
@@ -100,8 +100,8 @@ func keysOf(endings []subscriber.Ending) []subscriber.Key {
 	return keys
 }
 
-// unlessSuspect makes nothing of the error that the database does not know itself
-// to be complete: nothing is taken for deleted then (I6), and a reconcile follows.
+// unlessSuspect returns nil for ErrSuspect, because absence in a suspect
+// database is no deletion (I6), and starts a comparison.
 func (a *absences) unlessSuspect(err error) error {
 	if errors.Is(err, subscriberdb.ErrSuspect) {
 		a.compareSoon()
@@ -110,9 +110,9 @@ func (a *absences) unlessSuspect(err error) error {
 	return err
 }
 
-// settleOrphans ends slots whose records are not there when their feed is taken up
-// anew, or has the records written back that a guard holds. It comes before any
-// gate is touched.
+// settleOrphans ends slots whose records are missing when their feed is taken
+// up again, or writes back the records whose removal a guard suspends. It runs
+// before any gate is changed.
 func (a *absences) settleOrphans(ctx context.Context, group string, orphans []netip.Addr) error {
 	if len(orphans) == 0 {
 		return nil
@@ -137,8 +137,9 @@ func (a *absences) settleOrphans(ctx context.Context, group string, orphans []ne
 	return nil
 }
 
-// endPast ends the slots of records whose end no feed tells any more. A slot whose
-// record has another version by now was told of its address since.
+// endPast ends the slots of records whose end the feed no longer contains. A
+// slot whose record has another version by now has received later changes of
+// its address, and stays.
 func (a *absences) endPast(gone []subscriberdb.Absence) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -155,11 +156,12 @@ func (a *absences) endPast(gone []subscriberdb.Absence) {
 	}
 }
 
-// endGoneLocked ends the slot of a record that is gone, unless that is held. Its
-// end may be told already, in the part of the feed that is not read, or that is lost.
+// endGoneLocked ends the slot of a missing record, unless its removal is
+// suspended. The feed may have announced its end already, in an unread or lost
+// part.
 func (a *absences) endGoneLocked(x *subscriberdb.Absence) {
 	if !x.Told && !x.Past {
-		a.push(x.Record.Key, x.Reason) // looked at again: the session of a held one may have ended
+		a.push(x.Record.Key, x.Reason) // looked up again: a suspended one's session may have ended
 	}
 	s := a.life.Slot(x.Record.Inside)
 	if s != nil && s.Online() && !s.Held() {

@@ -5,24 +5,25 @@ import (
 	"time"
 )
 
-// A pacer keeps a comparison to a share of the time, whatever it has to look at. The
-// time that the database works for it counts, too. What was left unused for a while may
-// be spent at once, so that where there is little to look at, nothing waits.
+// A pacer limits a comparison to a share of the time, however much it compares.
+// The database's time for it counts too. Unused time accumulates up to a bound,
+// so that a short comparison never pauses.
 type pacer struct {
 	share float64         // of all time that work may take, above 0
-	most  time.Duration   // work that may be saved up
-	hurry <-chan struct{} // whoever sends has the rest of the pass done at once; may be nil
+	most  time.Duration   // unused work that may accumulate
+	hurry <-chan struct{} // a value makes the rest of the pass run without pauses; may be nil
 
 	credit  time.Duration
-	since   time.Time // up to when credit was counted
+	since   time.Time // credit is counted up to here
 	hurried bool
 }
 
 const (
-	// savedUp is the work that a pacer may at least save up.
+	// savedUp is the least work that a pacer may accumulate.
 	savedUp = 250 * time.Millisecond
 
-	// longestWork bounds what one stretch counts: a database that hung is no work.
+	// longestWork bounds the counted time of one stretch: a database that hangs
+	// does no work.
 	longestWork = 100 * time.Millisecond
 )
 
@@ -31,20 +32,20 @@ func newPacer(share float64, every time.Duration, hurry <-chan struct{}) *pacer 
 	return &pacer{share: share, most: most, hurry: hurry, credit: most, since: time.Now()}
 }
 
-// begin starts a pass; a hurried one does not rest.
+// begin starts a pass; a hurried one has no pauses.
 func (p *pacer) begin(hurried bool) {
 	p.rested(time.Now())
 	p.hurried = hurried
 }
 
-// rested counts the time since the last count as time without work.
+// rested counts the time since the last count as idle.
 func (p *pacer) rested(now time.Time) {
 	p.credit = min(p.most, p.credit+time.Duration(p.share*float64(now.Sub(p.since))))
 	p.since = now
 }
 
-// owed counts the time since the last count as work, and returns how long to rest
-// for it.
+// owed counts the time since the last count as work, and returns the pause that
+// is due.
 func (p *pacer) owed(now time.Time) time.Duration {
 	worked := min(now.Sub(p.since), longestWork)
 	p.since = now
@@ -56,7 +57,8 @@ func (p *pacer) owed(now time.Time) time.Duration {
 	return time.Duration(float64(-p.credit) / p.share)
 }
 
-// rest is called after each piece of work. A pass without a pacer does not rest.
+// rest pauses if due. It is called after each piece of work. A nil pacer never
+// pauses.
 func (p *pacer) rest(ctx context.Context) error {
 	if p == nil {
 		return ctx.Err()

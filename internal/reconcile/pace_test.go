@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestPacerKeepsItsShare: whatever a stretch takes, work stays within the share of all
-// time, but for what was saved up.
+// TestPacerKeepsItsShare: for stretches of any length, work stays within its
+// share of the time plus the accumulated credit.
 func TestPacerKeepsItsShare(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 50 {
@@ -33,8 +33,8 @@ func TestPacerKeepsItsShare(t *testing.T) {
 	}
 }
 
-// TestPacerLetsLittleWorkBe: what is within what was saved up does not wait, and a
-// database that hung for long costs the rest of one stretch.
+// TestPacerLetsLittleWorkBe: work within the accumulated credit does not pause,
+// and a database that hung for long costs the pause of one stretch.
 func TestPacerLetsLittleWorkBe(t *testing.T) {
 	p := newPacer(0.01, time.Second, nil)
 	now := p.since
@@ -49,7 +49,7 @@ func TestPacerLetsLittleWorkBe(t *testing.T) {
 	}
 }
 
-// TestHurriedPassDoesNotRest: who asks has the rest of the pass done at once.
+// TestHurriedPassDoesNotRest: a request makes the rest of the pass run at once.
 func TestHurriedPassDoesNotRest(t *testing.T) {
 	hurry := make(chan struct{}, 1)
 	p := newPacer(1e-9, time.Second, hurry)

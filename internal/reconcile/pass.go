@@ -14,52 +14,53 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// StretchSize is how many addresses or blocks are looked at at once.
+// StretchSize is the number of addresses or blocks that are compared at once.
 const StretchSize = 512
 
-// Comparison says how database, engine and kernel are compared.
+// Comparison selects the extent of a comparison of database, engine and kernel.
 type Comparison struct {
-	DryRun bool   // mend nothing
+	DryRun bool   // repair nothing
 	Audit  bool   // walk the conntrack table too
 	Part   Part   // default Everything
-	pace   *pacer // nil: as fast as it goes
+	pace   *pacer // nil: without pauses
 }
 
-// Part is how much a comparison looks at.
+// Part is the part of the state that a comparison covers.
 type Part uint8
 
 // The parts of a comparison.
 const (
 	Everything        Part = iota
-	Presence               // whether records stand, and the kernel holds what it should
-	PresenceAndStrays      // also what others may have put into the kernel
+	Presence               // whether records stand, and the kernel holds the expected entries
+	PresenceAndStrays      // also entries that others may have added to the kernel
 )
 
-// A pass is one comparison of a group, stretch by stretch. The first sight of a stretch
-// costs little, and finds where something may differ: only of that everything is read
-// again, put beside what the engine says, and mended. So a pass takes no memory for
-// what agrees, may take its time, and what changes meanwhile is in nobody's way.
+// A pass is one comparison of a group, in stretches. A cheap first look at a
+// stretch finds possible differences. Only these are read again, compared with
+// the engine, and repaired. So a pass needs no memory for equal state, may take
+// long, and does not delay concurrent changes.
 type pass struct {
 	*Reconciler
 	group *Group
 	how   Comparison
-	anew  bool // the feed is taken up anew behind this look: what it said before may not have been heard
-	alone bool // reconciling is held for the whole of it
+	anew  bool // the feed is taken up again after this look: its earlier entries may have been missed
+	alone bool // reconciling is held for the whole pass
 
-	// Where this pass saw the record that the slot has. One that takes its time asks again.
+	// The addresses where this pass saw the slot's record in the database. A paced
+	// pass asks again instead.
 	seen addrtable.Table[struct{}]
 
 	drifts  []inspect.Drift
 	gone    map[netip.Addr]uint64 // tenures without a record
-	orphans []netip.Addr          // found anew: subscribers whose record is not there
-	lost    int                   // records that a suspect database got back
+	orphans []netip.Addr          // anew: subscribers without a record
+	lost    int                   // records written back into a suspect database
 }
 
 func (r *Reconciler) newPass(g *Group, how Comparison) *pass {
 	return &pass{Reconciler: r, group: g, how: how, gone: map[netip.Addr]uint64{}}
 }
 
-// look looks at the part that is wanted.
+// look compares the selected part.
 func (p *pass) look(ctx context.Context) error {
 	switch p.how.Part {
 	case Presence:
@@ -70,14 +71,14 @@ func (p *pass) look(ctx context.Context) error {
 	return p.everything(ctx)
 }
 
-// everything compares all there is of the group, who is online first: what others do
-// rests on that.
+// everything compares all state of the group, the online subscribers first,
+// because the other comparisons depend on them.
 func (p *pass) everything(ctx context.Context) error {
 	looks := []func(context.Context) error{p.records, p.presence, p.bindings, p.rows, p.elements, p.sessions}
 	if p.how.pace == nil {
 		return p.inOrder(ctx, looks...)
 	}
-	for range looks { // a pass may take long: one that failed goes on where it did
+	for range looks { // a pass may take long, so after a failure it continues at the failed look
 		if err := looks[p.group.begin](ctx); err != nil {
 			return err
 		}
@@ -86,7 +87,7 @@ func (p *pass) everything(ctx context.Context) error {
 	return nil
 }
 
-// inOrder looks at one thing after the other.
+// inOrder runs the looks one after the other.
 func (p *pass) inOrder(ctx context.Context, looks ...func(context.Context) error) error {
 	for _, look := range looks {
 		if err := look(ctx); err != nil {
@@ -96,24 +97,25 @@ func (p *pass) inOrder(ctx context.Context, looks ...func(context.Context) error
 	return nil
 }
 
-// presence looks at every slot: whether its record stands, and whether the kernel
-// holds what it should. absences looks at the records alone, gates at the kernel.
+// presence checks every slot: whether its record stands, and whether the kernel
+// holds the expected entry. absences checks only the records, gates only the
+// kernel.
 func (p *pass) presence(ctx context.Context) error { return p.slots(ctx, true, true) }
 func (p *pass) absences(ctx context.Context) error { return p.slots(ctx, true, false) }
 func (p *pass) gates(ctx context.Context) error    { return p.slots(ctx, false, true) }
 
-// doubts are what may differ.
+// doubts are addresses and blocks that may differ.
 type doubts struct {
 	inside  []netip.Addr
-	places  []nat.Place         // where blocks begin
-	records []subscriber.Record // those that stand at the addresses, if that is known already
-	known   bool                // it is
-	online  bool                // who is online is in doubt, and nothing else
+	places  []nat.Place         // places of blocks
+	records []subscriber.Record // the records at the addresses, if known
+	known   bool                // records is complete
+	online  bool                // only the online state is in doubt
 }
 
 func (d *doubts) none() bool { return len(d.inside)+len(d.places) == 0 }
 
-// records looks at who is online in the database.
+// records compares the database's online subscribers with the slots.
 func (p *pass) records(ctx context.Context) error {
 	versions := p.store.Versions
 	if p.how.pace == nil {
@@ -125,14 +127,14 @@ func (p *pass) records(ctx context.Context) error {
 	})
 }
 
-// sees notes that the record stands which the slot of an address has.
+// sees notes that the database has the record of an address's slot.
 func (p *pass) sees(inside netip.Addr) {
 	if p.how.pace == nil && inside.Is4() {
 		p.seen.Put(inside, struct{}{})
 	}
 }
 
-// unknownOf returns where records stand that are not as their slots have them.
+// unknownOf returns the addresses whose records differ from their slots.
 func (p *pass) unknownOf(standing []subscriberdb.Standing) []netip.Addr {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -148,8 +150,9 @@ func (p *pass) unknownOf(standing []subscriberdb.Standing) []netip.Addr {
 	return unknown
 }
 
-// slots looks at every slot of the group, in order of address: whether its record is
-// gone, if this pass has not seen it, and whether the kernel holds what it should.
+// slots checks every slot of the group, in order of address: whether its record
+// is gone, if this pass has not seen it, and whether the kernel holds the
+// expected entry.
 func (p *pass) slots(ctx context.Context, records, elements bool) error {
 	var online []netip.Addr
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
@@ -169,9 +172,10 @@ func (p *pass) slots(ctx context.Context, records, elements bool) error {
 	return nil
 }
 
-// slotsFrom looks at a stretch of slots from an address on. It appends where somebody
-// of the group is online whose record was not seen, notes where the kernel holds something
-// else, if that is asked, and returns where to go on.
+// slotsFrom checks a stretch of slots from an address on. It appends the
+// group's online addresses whose record was not seen, adds to d the addresses
+// with an unexpected kernel entry, if asked, and returns the address to
+// continue from.
 func (p *pass) slotsFrom(from netip.Addr, online []netip.Addr, d *doubts, elements bool) ([]netip.Addr, netip.Addr) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -193,8 +197,8 @@ func (p *pass) slotsFrom(from netip.Addr, online []netip.Addr, d *doubts, elemen
 	return online, netip.Addr{}
 }
 
-// oddRLocked reports whether the kernel may not hold what it should of a slot at rest,
-// or the slot has no block for no reason.
+// oddRLocked reports whether the kernel may lack the expected entry of a slot
+// at rest, or an online slot without a block does not wait for one.
 func (p *pass) oddRLocked(s *lifecycle.Slot) bool {
 	if s.Busy() || s.Stray() {
 		return false
@@ -206,7 +210,7 @@ func (p *pass) oddRLocked(s *lifecycle.Slot) bool {
 	return !ok && s.Expected().Gate != nat.GateClosed || ok && e != s.Expected()
 }
 
-// bindings looks at how those in force are stored.
+// bindings checks the stored form of the bindings in force.
 func (p *pass) bindings(ctx context.Context) error {
 	var list []nat.Binding
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
@@ -230,7 +234,7 @@ func (r *Reconciler) bindingsFrom(group string, from netip.Addr, list []nat.Bind
 	return list, next
 }
 
-// notStoredSo returns those of the bindings that are not stored to the letter.
+// notStoredSo returns the bindings whose stored form differs in any detail.
 func (p *pass) notStoredSo(ctx context.Context, list []nat.Binding) (differ []nat.Place, err error) {
 	places := make([]nat.Place, len(list))
 	for i := range list {
@@ -255,7 +259,7 @@ func (p *pass) rowsAt(ctx context.Context, places []nat.Place) ([]subscriberdb.B
 	return p.store.BindingRowsAt(ctx, p.group.Name, places)
 }
 
-// rows looks for stored bindings that are not in force.
+// rows checks for stored bindings that are not in force.
 func (p *pass) rows(ctx context.Context) error {
 	return p.store.BindingRows(ctx, p.group.Name, func(rows []subscriberdb.BindingRow) error {
 		d := doubts{places: p.notInForce(rows)}
@@ -274,14 +278,14 @@ func (p *pass) notInForce(rows []subscriberdb.BindingRow) (stale []nat.Place) {
 	return stale
 }
 
-// bindingAtRLocked returns the group's binding whose block begins there.
+// bindingAtRLocked returns the group's binding whose block begins at a place.
 func (p *pass) bindingAtRLocked(at nat.Place) (nat.Binding, bool) {
 	b, ok := p.life.Engine().AtOutside(at.Outside, at.First)
 	return b, ok && b.Group == p.group.Name && b.First == at.First
 }
 
-// elements looks for what the kernel holds and should not; where it should hold
-// something else, slots has looked.
+// elements checks for kernel entries that should not exist. Entries that should
+// be different are found by slots.
 func (p *pass) elements(ctx context.Context) error {
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nat.Entry
@@ -299,8 +303,8 @@ func (p *pass) elements(ctx context.Context) error {
 	return nil
 }
 
-// unexpected returns where the kernel holds something although the group's slots say
-// that it should not, and the addresses that are in no group.
+// unexpected returns the addresses with a kernel entry although their slot is
+// closed or missing, and the addresses that are in no group.
 func (p *pass) unexpected(entries []nat.Entry) (odd, nobodys []netip.Addr) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -318,7 +322,8 @@ func (p *pass) unexpected(entries []nat.Entry) (odd, nobodys []netip.Addr) {
 	return odd, nobodys
 }
 
-// closeNobodys tells of kernel elements of addresses in no group, and removes them.
+// closeNobodys reports kernel entries of addresses in no group, and removes
+// them.
 func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 	if len(inside) == 0 {
 		return nil
@@ -327,7 +332,7 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 		if err := p.leases.Check(ctx, p.group.Name); err != nil {
 			return err
 		}
-		if !p.alone { // a group that a reload adds may take them over
+		if !p.alone { // a group that a reload adds may take the entries over
 			p.reconciling.Lock()
 			defer p.reconciling.Unlock()
 			inside = p.stillNobodys(inside)
@@ -347,14 +352,14 @@ func (p *pass) closeNobodys(ctx context.Context, inside []netip.Addr) error {
 	return nil
 }
 
-// stillNobodys returns those of the addresses that are in no group.
+// stillNobodys returns the addresses that are still in no group.
 func (p *pass) stillNobodys(inside []netip.Addr) []netip.Addr {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return slices.DeleteFunc(inside, func(a netip.Addr) bool { return p.life.ServerOf(a) != nil })
 }
 
-// compareAndRest ends a stretch.
+// compareAndRest compares the doubts of a stretch, and pauses if due.
 func (p *pass) compareAndRest(ctx context.Context, d *doubts) error {
 	if err := p.compare(ctx, d); err != nil {
 		return err
@@ -362,8 +367,8 @@ func (p *pass) compareAndRest(ctx context.Context, d *doubts) error {
 	return p.how.pace.rest(ctx)
 }
 
-// compare reads again what database and kernel hold of what is in doubt, puts it
-// beside what the engine says, and mends what differs.
+// compare reads database and kernel again for the doubts, compares them with
+// the engine, and repairs differences.
 func (p *pass) compare(ctx context.Context, d *doubts) error {
 	if d.none() {
 		return nil
@@ -387,7 +392,7 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 	if err != nil {
 		return err
 	}
-	taken := p.positionOf(g) // before the tail, which goes on
+	taken := p.positionOf(g) // before the tail, which advances
 	tail, err := p.store.Tail(ctx, g.Name)
 	if err != nil {
 		return err
@@ -402,9 +407,9 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 	return p.mend(ctx, &r, drift.Diff(&v))
 }
 
-// trusted reports whether the group's database is still the one that it was when the
-// pass began, which may be long ago: its feed was taken up to an entry, and now ends
-// with the tail. If not, it is looked at as a whole soon.
+// trusted reports whether the group's database is still the same as at the
+// beginning of the pass, which may be long ago. Its feed was taken up to an
+// entry, and now ends with the tail. If not, it requests a comparison.
 func (p *pass) trusted(ctx context.Context, taken, tail string) (bool, error) {
 	marker, ok, err := p.store.Marker(ctx, p.group.Name)
 	if err != nil {
@@ -419,7 +424,7 @@ func (p *pass) trusted(ctx context.Context, taken, tail string) (bool, error) {
 	return ok, nil
 }
 
-// views reads what the database holds of what is in doubt.
+// views reads the database's part of the doubts.
 func (p *pass) views(ctx context.Context, d *doubts) (drift.Views, error) {
 	v := drift.Views{
 		Database: drift.Database{
@@ -453,8 +458,9 @@ func (p *pass) views(ctx context.Context, d *doubts) (drift.Views, error) {
 	return v, nil
 }
 
-// showSlots puts what engine and kernel say of what is in doubt into the views. What
-// changes from here on is remembered as touched, and left for the next time.
+// showSlots adds the engine's and the kernel's state of the doubts to the
+// views. Addresses that change from here on are recorded as touched, and left
+// for the next pass.
 func (p *pass) showSlots(v *drift.Views, d *doubts) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -465,7 +471,7 @@ func (p *pass) showSlots(v *drift.Views, d *doubts) {
 		}
 		switch e, ok := p.kernel.EntryAt(inside); {
 		case p.life.ServerOf(inside) != p.group.Group:
-		case d.online && s != nil: // the kernel is as it should be, as far as this look goes
+		case d.online && s != nil: // this look does not compare the kernel
 			v.Kernel.Elements[inside] = s.Expected()
 		case d.online:
 		case ok:
@@ -479,7 +485,7 @@ func (p *pass) showSlots(v *drift.Views, d *doubts) {
 	}
 }
 
-// slotViewRLocked is what the engine knows of a slot.
+// slotViewRLocked returns the engine's view of a slot.
 func (p *pass) slotViewRLocked(s *lifecycle.Slot) drift.Slot {
 	r := s.Record()
 	return drift.Slot{
@@ -490,7 +496,7 @@ func (p *pass) slotViewRLocked(s *lifecycle.Slot) drift.Slot {
 	}
 }
 
-// mend carries the operations out, those about records first.
+// mend executes the operations, those about records first.
 func (p *pass) mend(ctx context.Context, r *repair, operations []drift.Operation) error {
 	n := 0
 	for n < len(operations) && operations[n].AboutRecord() {
@@ -509,7 +515,7 @@ func (p *pass) mend(ctx context.Context, r *repair, operations []drift.Operation
 	return p.killAll(ctx, r.misplaced)
 }
 
-// end keeps which tenures were found without a record, so that each is counted once.
+// end keeps the tenures without a record, so that each is counted once.
 func (p *pass) end() {
 	if p.how.DryRun {
 		return

@@ -7,11 +7,13 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Who finds a record gone, after a restart or a gap in the feed, did not read why.
-// Where that matters, for a grace time, the feed is asked.
+// After a restart or a gap in the feed, a missing record may have an end that
+// was not read. Where the reason matters, for a grace time, the recent feed is
+// read.
 
-// readRecent reads who came and went in a group so recently that a grace time may
-// still run. A record that came last and is not there was removed by other hands.
+// readRecent reads the changes of a group that are so recent that a grace time
+// may still run. An address whose last change is a creation, but that has no
+// record, is left out: others removed the record.
 func (r *Reconciler) readRecent(ctx context.Context, g *Group) error {
 	r.mu.RLock()
 	config := g.Config

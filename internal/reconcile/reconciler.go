@@ -18,18 +18,18 @@ import (
 	"github.com/sessiond/sessiond/internal/walk"
 )
 
-// What a reconcile may take, however many subscribers there are: a share of the time in
-// which it works, or has the database work for it. What there is more to look at takes
-// longer until it is found.
+// Limits of a reconcile, however many subscribers there are: shares of the time
+// in which it works, or the database works for it. With more subscribers,
+// differences are found later.
 const (
-	presenceShare   = 0.05 // of looking whether records stand, and elements are as they should be
-	everythingShare = 0.02 // of comparing everything
+	presenceShare   = 0.05 // looks at presence
+	everythingShare = 0.02 // comparisons of everything
 )
 
-// Options say what a Reconciler is made of. All are required.
+// Options are the parts of a Reconciler. All fields are required.
 type Options struct {
 	Lock     Lock        // around Life and all groups
-	Turn     sync.Locker // one comparison at a time; taken before Lock
+	Turn     sync.Locker // serializes comparisons; taken before Lock
 	Life     *lifecycle.Machine
 	Groups   Groups
 	Store    Store
@@ -46,10 +46,10 @@ type Options struct {
 	Now      func() time.Time
 }
 
-// A Reconciler compares database, engine and kernel, and repairs what differs.
+// A Reconciler compares database, engine and kernel, and repairs differences.
 type Reconciler struct {
 	mu          Lock
-	reconciling sync.Locker // one comparison at a time; taken before mu
+	reconciling sync.Locker // serializes comparisons; taken before mu
 	life        *lifecycle.Machine
 	groups      Groups
 	store       Store
@@ -66,19 +66,19 @@ type Reconciler struct {
 	every       time.Duration
 	now         func() time.Time
 
-	nudge chan struct{} // asks for a look at everything
-	hurry chan struct{} // asks for a look at who is online, at once
+	nudge chan struct{} // requests a look at everything
+	hurry chan struct{} // requests a look at presence, at once
 
 	// Guarded by reconciling.
-	searched     bool // databaseLost is known
-	databaseLost bool // what the kernel was programmed from is not in the database
+	searched     bool // databaseLost is determined
+	databaseLost bool // the kernel was programmed from data that the database no longer has
 
 	// Guarded by mu.
-	reconciled time.Time // end of the newest full reconcile
+	reconciled time.Time // end of the last full comparison
 	found      int       // differences it found
 }
 
-// New returns a Reconciler; its Tasks make it work.
+// New returns a Reconciler; its Tasks do the work.
 func New(o Options) *Reconciler {
 	r := &Reconciler{
 		mu: o.Lock, reconciling: o.Turn, life: o.Life, groups: o.Groups, store: o.Store, kernel: o.Kernel, feed: o.Feed,
@@ -92,16 +92,17 @@ func New(o Options) *Reconciler {
 	return r
 }
 
-// LookUp has a record looked up that seems to be gone for a reason.
+// LookUp requests a look-up of a record that seems to be gone for the given
+// reason.
 func (r *Reconciler) LookUp(k subscriber.Key, why subscriber.Reason) { r.absent.push(k, why) }
 
-// Tasks are what works until its context ends.
+// Tasks returns the tasks of the Reconciler; each runs until its context ends.
 func (r *Reconciler) Tasks() []func(context.Context) error {
 	return []func(context.Context) error{r.runReconcile, r.runPresence, r.absent.runVanished, r.absent.runMissing}
 }
 
-// runReconcile compares everything now and then, at a bounded rate, and soon when
-// somebody asks.
+// runReconcile compares everything periodically, at a bounded rate, and soon
+// after a request.
 func (r *Reconciler) runReconcile(ctx context.Context) error {
 	pace := newPacer(everythingShare, r.every, nil)
 	timer := time.NewTimer(r.every)
@@ -118,21 +119,21 @@ func (r *Reconciler) runReconcile(ctx context.Context) error {
 		if _, err := r.Compare(ctx, Comparison{Audit: round%auditEvery == 0, pace: pace}); err != nil && ctx.Err() == nil {
 			r.log.Log(ctx, r.health.Severity(ctx), "reconcile failed, next try follows", "error", err)
 		} else {
-			round++ // an audit that failed is due again
+			round++ // a failed audit is due again
 			r.observer.Looked(inspect.LookEverything, time.Since(began))
 		}
 		timer.Reset(r.every)
 	}
 }
 
-// runPresence looks now and then, and at once when somebody asks, whether a record is
-// gone that nobody told of, or the kernel holds something else: this must not take as
-// long as a look at everything may.
+// runPresence checks periodically, and at once after a request, for records
+// that vanished without a notice and for unexpected kernel entries. These must
+// be found faster than a look at everything takes.
 func (r *Reconciler) runPresence(ctx context.Context) error {
 	pace := newPacer(presenceShare, r.every, r.hurry)
 	tick := time.NewTicker(r.every)
 	defer tick.Stop()
-	for strays := false; ; { // others changed the kernel since the last look that succeeded
+	for strays := false; ; { // others changed the kernel since the last successful look
 		hurried, part := false, Presence
 		select {
 		case <-ctx.Done():
@@ -155,13 +156,13 @@ func (r *Reconciler) runPresence(ctx context.Context) error {
 				strays = false
 				r.observer.Looked(inspect.LookPresence, time.Since(began))
 			}
-			again = pace.hurried && !hurried // who asked did so while the look was under way
+			again = pace.hurried && !hurried // the request came during the look
 		}
 	}
 }
 
-// lookAtPresence looks at all groups that follow their feed, and reports whether those
-// were all there are.
+// lookAtPresence compares all groups that follow their feed, and reports
+// whether those were all groups.
 func (r *Reconciler) lookAtPresence(ctx context.Context, how Comparison) (all bool, err error) {
 	looked := len(r.syncedGroups())
 	_, err = r.Compare(ctx, how)
@@ -170,25 +171,27 @@ func (r *Reconciler) lookAtPresence(ctx context.Context, how Comparison) (all bo
 	return looked == len(r.groups.AllRLocked()), err
 }
 
-// Soon asks for a reconcile without waiting for it.
+// Soon requests a comparison, without waiting for it.
 func (r *Reconciler) Soon() {
 	for _, ask := range []chan struct{}{r.hurry, r.nudge} {
 		select {
 		case ask <- struct{}{}:
-		default: // it is asked for already
+		default: // already requested
 		}
 	}
 }
 
-// LastLocked returns when everything was compared last, and how many differences were found.
+// LastLocked returns the time of the last full comparison, and the number of
+// differences that it found.
 func (r *Reconciler) LastLocked() (at time.Time, differences int) { return r.reconciled, r.found }
 
-// Compare compares all groups that follow their feed already, and returns what differed. A
-// group that cannot be compared does not keep the others from it.
+// Compare compares all groups that follow their feed, and returns the
+// differences. A group that cannot be compared does not prevent the comparison
+// of the others.
 func (r *Reconciler) Compare(ctx context.Context, how Comparison) ([]inspect.Drift, error) {
 	var drifts []inspect.Drift
 	var errs []error
-	told := map[netip.Addr]bool{} // of addresses in no group: each group's look shows them
+	told := map[netip.Addr]bool{} // addresses in no group: each group's look finds them
 	for _, g := range r.syncedGroups() {
 		found, err := r.reconcile(ctx, g, how)
 		errs = append(errs, err)
@@ -213,9 +216,9 @@ func (r *Reconciler) Compare(ctx context.Context, how Comparison) ([]inspect.Dri
 	return drifts, nil
 }
 
-// reconcile compares one group's records, bindings and kernel elements, and mends what
-// differs unless it is a dry run. A database that is not trusted is compared in full, at
-// once, and made whole again.
+// reconcile compares one group's records, bindings and kernel entries, and
+// repairs differences unless it is a dry run. A suspect database is compared in
+// full, at once, and completed.
 func (r *Reconciler) reconcile(ctx context.Context, g *Group, how Comparison) ([]inspect.Drift, error) {
 	if r.forgotten(g) {
 		return nil, nil
@@ -262,26 +265,26 @@ func (r *Reconciler) reconcileDoubtful(ctx context.Context, g *Group, how Compar
 	return p.drifts, r.complete(ctx, g, l, suspect, p.lost)
 }
 
-// caughtUpWithin bounds how long a comparison waits for the feed.
+// caughtUpWithin bounds the wait of a comparison for the feed.
 const caughtUpWithin = 5 * time.Second
 
-// behind waits for the feed to be taken up to a tail that is behind all that was just
-// read: what it tells is no drift, for it touches the addresses that it is about. It
-// reports whether the feed was not taken so far in good time.
+// behind waits until the feed was taken up to a tail, which is after everything
+// that was just read. Changes up to there are no drift, because they touch
+// their addresses. It returns true if the feed was not taken so far in time.
 func (r *Reconciler) behind(ctx context.Context, g *Group, tail string) bool {
 	ctx, cancel := context.WithTimeout(ctx, caughtUpWithin)
 	defer cancel()
 	return !r.feed.CaughtUp(ctx, g.Name, tail)
 }
 
-// forgotten reports whether the group is served no more since it was listed.
+// forgotten reports whether the group is no longer served.
 func (r *Reconciler) forgotten(g *Group) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.life.Groups().Named(g.Name) != g.Group
 }
 
-// syncedGroups returns the groups that were compared once.
+// syncedGroups returns the groups that were compared at least once.
 func (r *Reconciler) syncedGroups() []*Group {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -302,8 +305,8 @@ func (r *Reconciler) trustOf(g *Group) (position, epoch string) {
 	return g.Position, g.epoch
 }
 
-// removeOrphanElements closes the gates of addresses that no group has: their group was
-// taken out before this start, or somebody else put them there.
+// removeOrphanElements closes the gates of addresses in no group: their group
+// was removed before this start, or others added the elements.
 func (r *Reconciler) removeOrphanElements(ctx context.Context, inside []netip.Addr) error {
 	if len(inside) == 0 {
 		return nil
@@ -320,7 +323,7 @@ func (r *Reconciler) removeOrphanElements(ctx context.Context, inside []netip.Ad
 	return err
 }
 
-// stepGroupLocked gives every slot of the group its next step.
+// stepGroupLocked steps every slot of the group.
 func (r *Reconciler) stepGroupLocked(g *Group) {
 	for _, s := range walk.All(r.mu, r.life.Slots().All()) {
 		if s.Group() == g.Name {
@@ -329,7 +332,7 @@ func (r *Reconciler) stepGroupLocked(g *Group) {
 	}
 }
 
-// checkSuspect sounds the alarm if the database has lost what is known to exist, and
+// checkSuspect raises the alarm if the database has lost known data, and
 // reports whether it is suspect.
 func (r *Reconciler) checkSuspect(g *Group, l *databaseState) bool {
 	r.mu.Lock()
@@ -340,8 +343,8 @@ func (r *Reconciler) checkSuspect(g *Group, l *databaseState) bool {
 	return g.suspect
 }
 
-// watchTouches remembers, while a comparison runs, the addresses that changed
-// under it: for them what it read is out of date.
+// watchTouches turns the recording of changed addresses on or off. During a
+// comparison, the data read about them is outdated.
 func (r *Reconciler) watchTouches(g *Group, on bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

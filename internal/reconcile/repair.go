@@ -13,25 +13,25 @@ import (
 	"github.com/sessiond/sessiond/internal/walk"
 )
 
-// repair is one comparison's mending, and what it leaves to be done without the
-// lock.
+// repair executes the operations of one comparison, and collects the work that
+// must be done without the lock.
 type repair struct {
 	*Reconciler
 	dryRun bool
 	group  *Group
-	anew   bool // the feed is taken up anew behind this look
-	behind bool // the feed was not taken as far as this look saw
+	anew   bool // the feed is taken up again after this look
+	behind bool // the feed was not taken as far as this look read
 
 	drifts    []inspect.Drift
-	gone      map[netip.Addr]uint64 // tenures that the pass found without a record
-	lost      []subscriber.Record   // that a suspect database has to get back
-	orphans   []netip.Addr          // found anew: subscribers whose record is not there
+	gone      map[netip.Addr]uint64 // tenures without a record in this pass
+	lost      []subscriber.Record   // records to write back into a suspect database
+	orphans   []netip.Addr          // anew: subscribers without a record
 	misplaced []nftnat.Session
 }
 
-// mend carries the operations out, letting others have the lock now and then.
-// Those about addresses that are being worked on, or changed since they were looked
-// at, are left for the next time.
+// mend executes the operations, and yields the lock at intervals. Operations
+// about addresses that are busy, or changed since they were read, are left for
+// the next comparison.
 func (r *repair) mend(operations []drift.Operation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -42,10 +42,10 @@ func (r *repair) mend(operations []drift.Operation) {
 	}
 }
 
-// outdatedLocked reports whether the operation rests on what is no more, or on what
-// the feed will tell. When the feed is taken up anew nothing but this look tells of
-// ends that it told before: who is online is settled then although an executor works
-// for the slot.
+// outdatedLocked reports whether to leave an operation for the next comparison:
+// its address has changed, or the feed will report the change. When the feed is
+// taken up again it will not repeat earlier changes, so operations about
+// records are executed even for busy slots.
 func (r *repair) outdatedLocked(o *drift.Operation) bool {
 	if o.AboutRecord() {
 		switch {
@@ -84,18 +84,19 @@ func (r *repair) carryOutLocked(o *drift.Operation) {
 	r.drifts = append(r.drifts, d)
 }
 
-// blocklessLocked reports whether the address could not be given a block either: its
-// group has none that is free, or gives no more.
+// blocklessLocked reports whether the address still has no block after a step:
+// its group has none free, or allocates no more.
 func (r *repair) blocklessLocked(inside netip.Addr) bool {
 	s := r.life.Slot(inside)
 	return s != nil && s.Phase() == lifecycle.Idle
 }
 
-// isDriftLocked reports whether a difference is to be counted as drift: one that
-// nothing of what sessiond does explains. A start restores what is not there yet, and
-// a database that lost data has an alarm of its own; a feed that is taken up anew did
-// not tell who came and went; a record that ran out is found so where the database's
-// notice was lost. A record that is gone is counted once, however long its end takes.
+// isDriftLocked reports whether a difference counts as drift: one that
+// sessiond's own work does not explain. A start restores missing state, and a
+// database that lost data has its own alarm. A feed that is taken up again did
+// not report all changes. An expired record is found here if the database's
+// notice was lost. A missing record is counted once, however long its end
+// takes.
 func (r *repair) isDriftLocked(o *drift.Operation) bool {
 	g := r.group
 	if !g.synced || g.suspect {
@@ -116,13 +117,13 @@ func (r *repair) isDriftLocked(o *drift.Operation) bool {
 	return !told && lifecycle.GoneReason(s, r.now()) != subscriber.ReasonExpired
 }
 
-// mendLocked does one operation.
+// mendLocked executes one operation.
 func (r *repair) mendLocked(o *drift.Operation) {
 	s := r.life.Slot(o.Inside)
 	switch o.Kind {
 	case inspect.DriftRecordUnseen:
 		if r.group.suspect && s != nil && s.Online() && follows(s, o.Record) {
-			r.orphanLocked(s) // what the database has comes from the past
+			r.orphanLocked(s) // the database's record is from the past
 			return
 		}
 		packed := o.Record.Pack()
@@ -148,22 +149,22 @@ func (r *repair) mendLocked(o *drift.Operation) {
 	}
 }
 
-// orphanLocked sees to it that a record that is not there ends its subscriber, if
-// the guard lets it, or is written back where the database lost it.
+// orphanLocked handles a missing record: it is written back if the database
+// lost it, and otherwise ends its subscriber if the guard allows.
 func (r *repair) orphanLocked(s *lifecycle.Slot) {
 	switch {
 	case s == nil || !s.Online():
 	case r.group.suspect:
 		r.life.Repairs().Doubt(s)
 		r.lost = append(r.lost, s.Record())
-	case r.anew: // more may be told of it than the feed that follows tells
+	case r.anew: // the feed read so far may not contain its end
 		r.orphans = append(r.orphans, s.Inside())
 	default:
 		r.absent.push(s.Key(), lifecycle.GoneReason(s, r.now()))
 	}
 }
 
-// follows reports whether the slot's record comes after another one.
+// follows reports whether the slot's record is later than another one.
 func follows(s *lifecycle.Slot, r *subscriber.Record) bool {
 	own := s.Record()
 	return own.Follows(r)

@@ -22,8 +22,8 @@ var (
 	bob   = netip.MustParseAddr("100.64.0.11")
 )
 
-// scene is a Reconciler over a life cycle in which alice is online, and executors that keep
-// what they are asked for.
+// scene is a Reconciler over a life cycle in which alice is online. Its effects
+// only record the requests.
 type scene struct {
 	*Reconciler
 	group  *Group
@@ -74,7 +74,7 @@ func (*scene) Online(string, int)                               {}
 func (*scene) Emit(lifecycle.Transition)                        {}
 func (*scene) Fault(what string, _ subscriber.Key, e error)     { panic(what + ": " + e.Error()) }
 
-// emptyKernel holds nothing of any address.
+// emptyKernel has no entries.
 type emptyKernel struct{ Kernel }
 
 func (emptyKernel) EntryAt(netip.Addr) (nat.Entry, bool) { return nat.Entry{}, false }
@@ -84,7 +84,8 @@ type noObserver struct{}
 func (noObserver) Drift(string)                       {}
 func (noObserver) Looked(inspect.Look, time.Duration) {}
 
-// TestOnePieceOfWork: two drifts of one address set its slot in motion once.
+// TestOnePieceOfWork: two drifts of one address produce one piece of work for
+// its slot.
 func TestOnePieceOfWork(t *testing.T) {
 	s := newScene(t)
 	next := aliceRecord("z", "2")
@@ -101,9 +102,9 @@ func TestOnePieceOfWork(t *testing.T) {
 	}
 }
 
-// TestEndSeenWhileBusy: when the feed is taken up anew, a record that is gone
-// is seen to be gone although an executor works for its slot: what the feed said
-// of it before is not told again.
+// TestEndSeenWhileBusy: when the feed is taken up again, a missing record is
+// noticed although its slot is busy, because the feed does not repeat earlier
+// entries.
 func TestEndSeenWhileBusy(t *testing.T) {
 	s := newScene(t)
 	if !s.life.Repairs().Reprogram(s.life.Slot(alice)) {
@@ -120,8 +121,8 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	}
 }
 
-// TestStaleRowOfBlockInUse_NAT40: a row that was found to be nobody's is not removed
-// once another subscriber has got the block.
+// TestStaleRowOfBlockInUse_NAT40: a row that was found stale is not removed
+// after another subscriber has got the block.
 func TestStaleRowOfBlockInUse_NAT40(t *testing.T) {
 	s := newScene(t)
 	r := repair{Reconciler: s.Reconciler, group: s.group, gone: map[netip.Addr]uint64{}}

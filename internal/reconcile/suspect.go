@@ -10,12 +10,13 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// A database is trusted to be complete while it carries the epoch marker that
-// was set when it was, and its feed has not gone back in time. One that is not
-// trusted is suspect: what is absent from it is written back, not removed (I6).
+// A database is trusted to be complete while it has the epoch marker that was
+// set when it was complete, and its feed has not gone back in time. Otherwise
+// it is suspect: records and bindings absent from it are written back, not
+// removed (I6).
 
-// suspectLocked reports whether the observed database has lost what this group
-// knows to exist. An unmarked database that nothing is known of is a new one.
+// suspectLocked reports whether the observed database has lost known data of
+// this group. An unmarked database without known data is a new one.
 func (r *Reconciler) suspectLocked(g *Group, o *databaseState) bool {
 	switch {
 	case g.suspect:
@@ -24,16 +25,17 @@ func (r *Reconciler) suspectLocked(g *Group, o *databaseState) bool {
 		return o.remains
 	case !g.adopted:
 		return false
-	case o.epoch != g.epoch: // another comparison has made the database whole since
+	case o.epoch != g.epoch: // another comparison has completed the database since
 		return false
 	case !o.marked || o.marker.Epoch != g.epoch:
 		return g.epoch != ""
 	}
-	// New entries may be behind the old end already, where the tail hides the loss.
+	// New entries may extend beyond the old end already, so that the tail hides
+	// the loss.
 	return o.rewound || subscriber.CompareVersions(o.tail, o.since) < 0
 }
 
-// alarmLocked says, once, that the database is suspect.
+// alarmLocked marks the database as suspect, and logs that once.
 func (r *Reconciler) alarmLocked(g *Group) {
 	if g.suspect {
 		return
@@ -44,8 +46,8 @@ func (r *Reconciler) alarmLocked(g *Group) {
 		"group", g.Name, "alarm", "sessiond_database_suspect")
 }
 
-// complete writes the bindings into a suspect database, which has got back the lost
-// records by then, and marks it as complete. A new database is just marked.
+// complete stores the bindings in a suspect database, whose lost records were
+// written back before, and marks it as complete. A new database is only marked.
 func (r *Reconciler) complete(ctx context.Context, g *Group, o *databaseState, suspect bool, lost int) error {
 	if suspect {
 		if err := r.storeAll(ctx, g); err != nil {
@@ -59,7 +61,7 @@ func (r *Reconciler) complete(ctx context.Context, g *Group, o *databaseState, s
 			return err
 		}
 		if stands, ok, err := r.store.Marker(ctx, g.Name); err != nil || !ok {
-			return err // gone again already: the next look finds it missing
+			return err // gone again: the next look finds it missing
 		} else {
 			marker = stands
 		}
@@ -88,8 +90,8 @@ func (r *Reconciler) trust(g *Group, epoch string, rebuilt bool, lost int) {
 		r.served.RebuiltLocked(g.Name)
 		r.log.Warn("database rebuilt; records written back stay in doubt until their BNG or an expiry confirms them",
 			"group", g.Name, "records", lost)
-		// Sessions that were stopped before the loss was noticed were not written
-		// back. Only a look at the trusted database ends them.
+		// Sessions that stopped before the loss was noticed were not written back.
+		// Only a comparison with the trusted database ends them.
 		r.Soon()
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// TestSuspicion_I6: a database is suspect if it lost the marker of the epoch that the group
-// trusted when it was read. A look from before another comparison made the database whole
-// proves nothing.
+// TestSuspicion_I6: a database is suspect if it lost the epoch marker that the
+// group trusted when it was read. A look from before another comparison
+// completed the database proves nothing.
 func TestSuspicion_I6(t *testing.T) {
 	t.Parallel()
 	marked := func(epoch string) databaseState {

@@ -3,9 +3,9 @@ package reconcile
 import "context"
 
 // TakeUp takes over a group at the start, or again after a gap in its feed, and
-// sets where to go on reading. A database that had to be rebuilt is looked at once
-// more: sessions that ended in it meanwhile were not written back, and no feed
-// tells of them.
+// sets the position to read on from. A rebuilt database is compared once more:
+// sessions that ended in it meanwhile were not written back, and no feed entry
+// reports their end.
 func (r *Reconciler) TakeUp(ctx context.Context, g *Group) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
@@ -27,8 +27,8 @@ func (r *Reconciler) TakeUp(ctx context.Context, g *Group) error {
 	return nil
 }
 
-// resync is one look of TakeUp. It reports whether the database was suspect and
-// has been rebuilt.
+// resync is one comparison of TakeUp. It reports whether the database was
+// suspect and has been rebuilt.
 func (r *Reconciler) resync(ctx context.Context, g *Group) (rebuilt bool, err error) {
 	if err := r.leases.Check(ctx, g.Name); err != nil {
 		return false, err
@@ -60,8 +60,8 @@ func (r *Reconciler) resync(ctx context.Context, g *Group) (rebuilt bool, err er
 	return suspect, r.complete(ctx, g, l, suspect, p.lost)
 }
 
-// resync compares everything, of a group that is new in the order in which it can be
-// adopted. Who is gone is settled before any gate is touched.
+// resync compares everything; a new group in the order of adoption. Ended
+// sessions are settled before any gate is changed.
 func (p *pass) resync(ctx context.Context, suspect, lost bool) error {
 	if p.adopted(p.group) {
 		return p.inOrder(ctx, p.records, p.absences, p.settleOrphans, p.gates, p.bindings, p.rows, p.elements)
@@ -75,15 +75,16 @@ func (r *Reconciler) adopted(g *Group) bool {
 	return g.adopted
 }
 
-// settleOrphans settles who is gone: those whose end was found, and not read.
+// settleOrphans settles subscribers whose end was found, but not read in the
+// feed.
 func (p *pass) settleOrphans(ctx context.Context) error {
 	return p.absent.settleOrphans(ctx, p.group.Name, p.orphans)
 }
 
-// lostAll reports whether the kernel was programmed from a database that was not
-// there any more at the start: it had bindings, in force or in hold, and this one
-// knows none. Asked once, before a group gets a new marker: one group without its
-// marker among others is a new group.
+// lostAll reports whether the database from which the kernel was programmed is
+// lost: the kernel had bindings, in force or in hold, and no group has its
+// marker. It is determined once, before a group gets a new marker, because one
+// unmarked group among others is a new group.
 func (r *Reconciler) lostAll(ctx context.Context) (bool, error) {
 	if r.searched {
 		return r.databaseLost, nil

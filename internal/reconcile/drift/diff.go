@@ -9,8 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Newer is the kind of an operation that is no drift: the record has newer data
-// of the same session.
+// Newer is the kind of an operation that is no drift: the database has newer
+// data of the same session.
 const Newer inspect.DriftKind = ""
 
 // Operation makes the views agree about one address or one block.
@@ -18,14 +18,14 @@ type Operation struct {
 	Kind    inspect.DriftKind
 	Inside  netip.Addr
 	Block   nat.Block          // BindingUnsaved, BindingStale
-	Element nat.Entry          // ElementOrphaned, ElementDiffers: what the kernel holds
-	Record  *subscriber.Record // RecordUnseen, Newer: what the database holds
+	Element nat.Entry          // ElementOrphaned, ElementDiffers: the kernel's entry
+	Record  *subscriber.Record // RecordUnseen, Newer: the database's record
 	Session Session            // SessionOrphaned, SessionOutOfBlock
 	what    func(*Operation) string
 }
 
-// AboutRecord reports whether the operation is about who is online. What others
-// do rests on that, so these come first.
+// AboutRecord reports whether the operation changes the online state of an
+// address. The other operations depend on that, so these come first.
 func (o *Operation) AboutRecord() bool {
 	switch o.Kind {
 	case Newer, inspect.DriftRecordUnseen, inspect.DriftRecordUnbound, inspect.DriftBindingOrphaned:
@@ -34,7 +34,7 @@ func (o *Operation) AboutRecord() bool {
 	return false
 }
 
-// What tells a person what was found, and what mends it.
+// What describes, for people, the difference and its repair.
 func (o *Operation) What() string {
 	if o.what == nil {
 		return ""
@@ -42,8 +42,8 @@ func (o *Operation) What() string {
 	return o.what(o)
 }
 
-// Diff returns the operations after which the views agree, those about records
-// first. Where they agree about an address there is none about it.
+// Diff returns the operations that make the views agree, those about records
+// first. There is none for an address about which the views agree.
 func Diff(v *Views) []Operation {
 	d := differ{v: v}
 	d.records()
@@ -67,13 +67,13 @@ func (d *differ) add(kind inspect.DriftKind, inside netip.Addr, o Operation, wha
 	d.found = append(d.found, o)
 }
 
-// addRecord is given the record by value: of the many that agree none is copied to
-// the heap.
+// addRecord takes the record by value, so that records without a difference are
+// not copied to the heap.
 func (d *differ) addRecord(kind inspect.DriftKind, r subscriber.Record, what func(*Operation) string) {
 	d.add(kind, r.Inside, Operation{Record: &r}, what)
 }
 
-// records compares who is online.
+// records compares the online subscribers.
 func (d *differ) records() {
 	for inside, packed := range d.v.Database.Records {
 		r := packed.Record()
@@ -101,15 +101,15 @@ func (d *differ) records() {
 	}
 }
 
-// elements compares the gates, and the blocks that flows are translated into.
+// elements compares the gates and blocks of addresses.
 func (d *differ) elements() {
 	for inside, e := range d.v.Kernel.Elements {
 		s, ok := d.v.Engine.Slots[inside]
 		switch {
 		case s.Stray || nothing(&e):
-		case !ok || closed(&s.Element): // a block without a gate, too
+		case !ok || closed(&s.Element): // also a block without a gate
 			d.add(inspect.DriftElementOrphaned, inside, Operation{Element: e}, elementOrphaned)
-		case closed(&e): // told of below
+		case closed(&e): // reported below
 		case s.Element != e:
 			d.add(inspect.DriftElementDiffers, inside, Operation{Element: e}, elementDiffers)
 		}
@@ -124,7 +124,7 @@ func (d *differ) elements() {
 	}
 }
 
-// bindings compares what is stored with what is in force.
+// bindings compares the stored bindings with those in force.
 func (d *differ) bindings() {
 	for at, b := range d.v.Engine.Bindings {
 		if row, ok := d.v.Database.Bindings[at]; !ok || !alike(&row, &b) {
@@ -138,18 +138,19 @@ func (d *differ) bindings() {
 	}
 }
 
-// closed reports whether the kernel lets nothing of the address pass.
+// closed reports whether the kernel drops all packets of the address.
 func closed(e *nat.Entry) bool { return e.Gate == nat.GateClosed }
 
-// nothing reports whether the kernel names the address nowhere.
+// nothing reports whether the kernel has no element of the address.
 func nothing(e *nat.Entry) bool { return closed(e) && !e.Outside.IsValid() }
 
-// alike reports whether database and engine agree on a binding, as far as they must.
+// alike reports whether database and engine agree on a binding in the fields
+// that matter.
 func alike(a, b *nat.Binding) bool {
 	return a.Inside == b.Inside && a.Last == b.Last && (a.State == nat.Held) == (b.State == nat.Held) && a.UserName == b.UserName
 }
 
-// session adds what is wrong with one conntrack entry.
+// session adds an operation if a conntrack entry is misplaced.
 func (d *differ) session(s Session) {
 	inside := s.Inside.Addr()
 	slot := d.v.Engine.Slots[inside]
@@ -158,10 +159,10 @@ func (d *differ) session(s Session) {
 	}
 }
 
-// Misplaced tells a session that its address's slot, the zero Slot for none, does
-// not account for: of an address without a block, or with a port outside it
-// (NAT-40). Sessions with the CGN itself are not translated, and none of our
-// business.
+// Misplaced returns the kind of drift of a session that its address's slot, the
+// zero Slot for none, does not explain: the address has no block, or the port
+// is outside it (NAT-40). Sessions with the CGN itself are not translated, so
+// they are ignored.
 func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
 	switch {
 	case s.Outside == s.Inside:
@@ -174,8 +175,8 @@ func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
 	return "", false
 }
 
-// What is found, for a person. Made only where somebody reads it: there may be as
-// many as subscribers.
+// Texts about differences, for people. They are composed only when read,
+// because there may be as many as subscribers.
 
 func recordUnseen(o *Operation) string {
 	return fmt.Sprintf("record %q has no slot; taken up", o.Record.UserName)
@@ -199,7 +200,8 @@ func elementDiffers(o *Operation) string {
 	return fmt.Sprintf("kernel has %s; programmed anew", elementText(&o.Element))
 }
 
-// elementText describes what the kernel holds of an address, which may lack its block.
+// elementText describes the kernel's entry of an address, which may lack its
+// block.
 func elementText(e *nat.Entry) string {
 	if !e.Outside.IsValid() {
 		return fmt.Sprintf("no block, gate %d", e.Gate)

@@ -23,7 +23,7 @@ func address(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{100, 64 + byte(i>>16), byte(i >> 8), byte(i)})
 }
 
-// blockOf is the block that the world's engine gives to address i.
+// blockOf returns the block that the world's engine gives to address i.
 func blockOf(i int) nat.Block {
 	first := nat.Port(1024 + i%64*blockSize)
 	return nat.Block{Outside: netip.AddrFrom4([4]byte{198, 51, byte(i >> 14), byte(i >> 6)}), First: first, Last: first + blockSize - 1}
@@ -41,7 +41,7 @@ func recordOf(i int) subscriber.Record {
 	}
 }
 
-// world is three views that a test can write to.
+// world is a set of views that a test can change.
 type world struct {
 	Views
 	sessions map[Session]struct{}
@@ -68,7 +68,7 @@ func (w *world) diff() []Operation {
 	return Diff(&w.Views)
 }
 
-// online makes all three agree that the subscriber is served.
+// online makes all three views agree that the subscriber is served.
 func (w *world) online(r subscriber.Record, b nat.Block) {
 	w.put(r)
 	w.Engine.Slots[r.Inside] = Slot{
@@ -96,7 +96,7 @@ func TestDiff_NAT40(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		disturb func(w *world)
-		want    string // "kind address" of each operation, sorted; of the others, that they touch nothing
+		want    string // "kind address" of each operation, sorted
 	}{
 		"all agree": {func(*world) {}, ""},
 
@@ -196,7 +196,7 @@ func TestDiff_NAT40(t *testing.T) {
 	}
 }
 
-// TestWhatTheKernelHas: an element of one map alone has no block to tell of.
+// TestWhatTheKernelHas: an entry of one map alone is described without a block.
 func TestWhatTheKernelHas(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
@@ -217,7 +217,8 @@ func TestWhatTheKernelHas(t *testing.T) {
 	}
 }
 
-// TestRecordsComeFirst: what is done to gates and blocks rests on who is online.
+// TestRecordsComeFirst: operations on gates and blocks depend on the online
+// subscribers.
 func TestRecordsComeFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld()

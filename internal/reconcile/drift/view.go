@@ -8,8 +8,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Views are three views of one group, each of about the same time. Whoever makes
-// them may leave out an address about which all three agree, from all of them, and a
+// Views are three views of one group, of about the same time. The caller may
+// leave out an address about which all three agree, from all of them, and a
 // binding that is stored as it is.
 type Views struct {
 	Database Database
@@ -17,37 +17,37 @@ type Views struct {
 	Kernel   Kernel
 }
 
-// Database is what Redis holds.
+// Database is the content of Redis.
 type Database struct {
 	Records  map[netip.Addr]subscriber.Packed
 	Bindings map[nat.Place]nat.Binding // stored
 }
 
-// Engine is what sessiond believes, of addresses at rest.
+// Engine is sessiond's state of addresses at rest.
 type Engine struct {
 	Slots    map[netip.Addr]Slot
 	Bindings map[nat.Place]nat.Binding // held ones included
 }
 
-// Kernel is what packets meet.
+// Kernel is the state that packets meet.
 type Kernel struct {
 	Elements map[netip.Addr]nat.Entry
 	Sessions iter.Seq[Session] // nil where conntrack is not audited
 }
 
-// Slot is what the engine knows of one inside address.
+// Slot is the engine's state of one inside address.
 type Slot struct {
 	Online   bool
-	Identity Identity  // of the record that stands, as the engine has it
+	Identity Identity  // of the record in force, as the engine has it
 	Version  string    // of that record
-	Pending  bool      // waits in line for a block
-	Bound    bool      // has a block, or something of one is left
-	Stray    bool      // what the kernel holds is nobody's, and on its way out
-	Element  nat.Entry // what the kernel is to hold
+	Pending  bool      // waits for a block
+	Bound    bool      // has a block, or its remains are being removed
+	Stray    bool      // the kernel's elements have no binding, and are being removed
+	Element  nat.Entry // the entry that the kernel should hold
 	Block    nat.Block
 }
 
-// Identity is whose record it is.
+// Identity identifies the session and subscriber of a record.
 type Identity struct {
 	subscriber.SessionID
 	UserName string
@@ -70,5 +70,5 @@ func (i *Identity) sameAs(packed subscriber.Packed) bool {
 // Session is one conntrack entry of an inside address.
 type Session struct {
 	nat.Session
-	Ref any // of the giver
+	Ref any // the caller's reference
 }

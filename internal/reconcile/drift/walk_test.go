@@ -10,7 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// apply does to the world what the life cycle makes of an operation, in the end.
+// apply makes the changes in the world that the life cycle finally makes for an
+// operation.
 func (w *world) apply(o *Operation) {
 	switch o.Kind {
 	case Newer:
@@ -46,7 +47,7 @@ func (w *world) apply(o *Operation) {
 	}
 }
 
-// teardown cuts and reaps the address; its live block is held from then on.
+// teardown cuts and reaps the address; its live block is held afterwards.
 func (w *world) teardown(inside netip.Addr) {
 	delete(w.Engine.Slots, inside)
 	delete(w.Kernel.Elements, inside)
@@ -63,8 +64,8 @@ func (w *world) teardown(inside netip.Addr) {
 	}
 }
 
-// teardownKernel removes elements that are nobody's, unless an operation before
-// has made them somebody's, and the sessions that used them.
+// teardownKernel removes elements without a binding and the sessions that used
+// them, unless an earlier operation has given them a binding.
 func (w *world) teardownKernel(inside netip.Addr, found nat.Entry) {
 	s := w.Engine.Slots[inside]
 	if w.Kernel.Elements[inside] != found || s.Element == found {
@@ -78,7 +79,7 @@ func (w *world) teardownKernel(inside netip.Addr, found nat.Entry) {
 	}
 }
 
-// freeBlock is a block that nobody has.
+// freeBlock returns an unused block.
 func (w *world) freeBlock(inside netip.Addr) nat.Block {
 	a := inside.As4()
 	for i := 1000 + int(a[2])<<8 + int(a[3]); ; i += 5000 {
@@ -88,8 +89,8 @@ func (w *world) freeBlock(inside netip.Addr) nat.Block {
 	}
 }
 
-// disturb changes one of the views about address i, and reports the addresses that
-// this is about.
+// disturb changes one of the views about address i, and returns the affected
+// addresses.
 func (w *world) disturb(rnd *rand.Rand, i, n int) []netip.Addr {
 	a, b := address(i), blockOf(i)
 	s, served := w.Engine.Slots[a]
@@ -123,7 +124,7 @@ func (w *world) disturb(rnd *rand.Rand, i, n int) []netip.Addr {
 		w.sessions[session(a, b, nat.Port(rnd.IntN(65536)))] = struct{}{}
 	case 10:
 		w.sessions[session(a, blockOf(rnd.IntN(n)), blockOf(i).First)] = struct{}{}
-	case 11: // the engine forgot, as after a start without stored bindings
+	case 11: // the engine lost it, as after a start without stored bindings
 		if served {
 			delete(w.Engine.Slots, a)
 			delete(w.Engine.Bindings, s.Block.Place())
@@ -139,8 +140,7 @@ func (w *world) disturb(rnd *rand.Rand, i, n int) []netip.Addr {
 	return []netip.Addr{a}
 }
 
-// disagreement looks for one in the plainest way, and returns "" when there is
-// none.
+// disagreement searches for a difference in the simplest way; "" means none.
 func (w *world) disagreement() string {
 	for a, packed := range w.Database.Records {
 		r := packed.Record()
@@ -173,8 +173,8 @@ func (w *world) disagreement() string {
 	return ""
 }
 
-// TestConvergence_NAT40: whatever the three views say, the operations make them
-// agree, and none is about an address that they agree about.
+// TestConvergence_NAT40: the operations make any three views agree, and none
+// concerns an address about which the views agree.
 func TestConvergence_NAT40(t *testing.T) {
 	t.Parallel()
 	const n = 40
