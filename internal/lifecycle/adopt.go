@@ -8,9 +8,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// An Adoption makes slots of what a start finds of a group in the kernel and in the stored
-// bindings, in this order: kernel and database agree, the kernel alone (live flows use it), the
-// database alone. Then each adopted slot is given its record. A block never gets a second
+// An Adoption creates slots, at a start, for the state of a group in the kernel
+// and the stored bindings. The order is: bindings on which kernel and database
+// agree, those of the kernel alone (live flows use them), those of the database
+// alone. Then each adopted slot gets its record. A block never gets a second
 // owner (I1).
 type Adoption struct {
 	m *Machine
@@ -20,8 +21,9 @@ type Adoption struct {
 // Adopt returns the Adoption of a group.
 func (m *Machine) Adopt(g *Group) Adoption { return Adoption{m, g} }
 
-// Entry makes a slot of the kernel's entry for one address. stored is the stored binding
-// of the same address, the zero Binding for none; record is the one that stands, nil for none.
+// Entry creates a slot for the kernel's entry of one address. stored is the
+// stored binding of the same address, the zero Binding for none; record is the
+// one in force, nil for none.
 func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Record, now time.Time) {
 	m, group := a.m, a.g.Name
 	m.now = now
@@ -52,15 +54,15 @@ func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Reco
 		s.stray = true
 	} else if !stored.GraceUntil.IsZero() {
 		s.over = &teardown{record: s.packed, reason: subscriber.ReasonStop, at: stored.ReleasedAt}
-		m.beginGrace(s, stored.GraceUntil) // one that is over by now ends in its turn
+		m.beginGrace(s, stored.GraceUntil) // one that is over already ends at the next Tick
 	}
 	m.enter(s, phase)
 	m.slots.put(e.Inside, s)
 }
 
-// adoptedPhase returns the phase that a kernel entry and its stored binding are in. A
-// narrowed gate whose binding is stored as that of the session that is online
-// was about to be opened again.
+// adoptedPhase returns the phase of a kernel entry with its stored binding. If
+// the gate is narrowed and the binding is stored for the session that is
+// online, the gate was about to be opened again.
 func (s *Slot) adoptedPhase(e nat.Entry, stored *nat.Binding, record *subscriber.Record) Phase {
 	if e.Gate != nat.GateDraining {
 		return Open
@@ -73,8 +75,8 @@ func (s *Slot) adoptedPhase(e nat.Entry, stored *nat.Binding, record *subscriber
 	return Draining
 }
 
-// Stored makes a slot of a stored binding that the kernel lacks. record is the one
-// that stands at its address, nil for none.
+// Stored creates a slot for a stored binding that the kernel lacks. record is
+// the one in force at its address, nil for none.
 func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time.Time) {
 	m, g := a.m, a.g
 	m.now = now
@@ -105,20 +107,20 @@ func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time
 	m.enter(s, Saved)
 	m.slots.put(stored.Inside, s)
 	if record == nil && !stored.GraceUntil.IsZero() {
-		s.end(subscriber.ReasonStop, now) // known to be over, and no session is left to come back to
+		s.end(subscriber.ReasonStop, now) // known to be over, and no session is left to resume
 		s.boundTenure = s.tenure
 	}
 }
 
-// Unclaimed reports whether it is still to be said whose an adopted slot is.
+// Unclaimed reports whether an adopted slot still waits for Claim.
 func (s *Slot) Unclaimed() bool {
 	return !s.online && s.phase != Idle && s.tenure == 0 && (s.over == nil || !s.over.graceUntil.IsZero())
 }
 
-// Claim says whose an adopted slot is: the record's, nil for none. Without a record it
-// counts as online: the comparison that follows ends it, or has its record written back,
-// which is unconfirmed in a suspect database; a draining one, and one with a grace time, is
-// known to be over.
+// Claim sets the record of an adopted slot, nil for none. A draining slot, and
+// one with a grace time, has ended already. Any other slot without a record
+// counts as online: the comparison that follows ends it, or writes its record
+// back, which is unconfirmed in a suspect database.
 func (a Adoption) Claim(s *Slot, record *subscriber.Record, suspect bool, now time.Time) {
 	m := a.m
 	m.now = now
@@ -154,10 +156,11 @@ func (a Adoption) Claim(s *Slot, record *subscriber.Record, suspect bool, now ti
 	}
 }
 
-// Quarantine keeps all free blocks of the group from everybody for a hold (NAT-30).
+// Quarantine holds all free blocks of the group back for one hold time
+// (NAT-30).
 func (a Adoption) Quarantine(now time.Time) { a.m.engine.Quarantine(a.g.Name, now) }
 
-// at adds to an error which block it is about.
+// at adds the block to an error.
 func at(b nat.Block, err error) error {
 	return fmt.Errorf("outside %s, ports from %d: %w", b.Outside, b.First, err)
 }

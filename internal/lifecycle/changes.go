@@ -7,23 +7,23 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Apply takes a change of a record, in the order of the feed. Here a deleted record becomes
-// a closing gate: the change ends the slot's tenure, and step does what next says.
+// Apply applies a change of a record, in the order of the feed. A deletion ends
+// the slot's tenure, and step closes the gate as next decides.
 func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 	m.now = now
 	s := m.slots.at(c.Record.Inside())
 	if s != nil && s.online && s.packed.Version().Compare(c.ID) >= 0 {
-		return // the snapshot that the slot was made from is newer
+		return // the slot's snapshot is newer
 	}
 	if c.Partial {
 		if s == nil || !s.online {
-			return // its record was deleted while the snapshot was taken; the feed goes on to say so
+			return // its record was deleted while the snapshot was taken; the feed will report that
 		}
 		if c.Kind == subscriber.Updated {
 			m.counters(s, &c.Record)
 			return
 		}
-		s.packed.Refresh(&c.Record) // the last counters, as the Stop told them
+		s.packed.Refresh(&c.Record) // the last counters, from the Stop
 	}
 	switch c.Kind {
 	case subscriber.Deleted:
@@ -42,7 +42,7 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 	m.step(s)
 }
 
-// End ends the slot of a record that is gone and that no change tells of.
+// End ends the slot of a missing record whose end no change reports.
 func (m *Machine) End(s *Slot, reason subscriber.Reason, now time.Time) {
 	m.now = now
 	m.end(s, reason, now)
@@ -58,15 +58,16 @@ func (m *Machine) end(s *Slot, reason subscriber.Reason, at time.Time) {
 	m.emitChange(inspect.EventDeleted, reason, &s.packed)
 }
 
-// Stand takes a record that stands into the slot of its address, as the database has it.
+// Stand puts a record in force, as read from the database, into the slot of its
+// address.
 func (m *Machine) Stand(r *subscriber.Packed, now time.Time) {
 	m.now = now
 	m.step(m.stand(m.slots.at(r.Inside()), r, now))
 }
 
-// stand takes a record that stands into the slot of its address, which it
-// makes if there is none. A record of another session than the one before ends that
-// one first, even if the feed did not say so.
+// stand puts a record in force into the slot of its address, and creates the
+// slot if there is none. If the slot has a record of another session, that one
+// ends first, even without a change in the feed.
 func (m *Machine) stand(s *Slot, r *subscriber.Packed, at time.Time) *Slot {
 	if s == nil {
 		s = &Slot{}
@@ -91,7 +92,7 @@ func (m *Machine) stand(s *Slot, r *subscriber.Packed, at time.Time) *Slot {
 	return s
 }
 
-// counters takes in an update that tells of counters and times alone, as nearly all do.
+// counters applies an update of counters and times alone, as nearly all are.
 func (m *Machine) counters(s *Slot, r *subscriber.Packed) {
 	s.packed.Refresh(r)
 	s.judged = unjudged
@@ -100,7 +101,8 @@ func (m *Machine) counters(s *Slot, r *subscriber.Packed) {
 	m.emitChange(inspect.EventUpdated, s.packed.RemovalHeld(), &s.packed)
 }
 
-// Refresh brings newer data of the same session into its slot; older data changes nothing.
+// Refresh puts newer data of the same session into its slot; older data changes
+// nothing.
 func (m *Machine) Refresh(r *subscriber.Packed, now time.Time) {
 	m.now = now
 	s := m.slots.at(r.Inside())
@@ -124,7 +126,8 @@ func (m *Machine) refresh(s *Slot, r *subscriber.Packed) {
 	}
 }
 
-// count counts a record among those that stand, or takes it out.
+// count adds a record to the counts and lists of records in force, or removes
+// it.
 func (m *Machine) count(r *subscriber.Packed, change int) {
 	if change > 0 {
 		m.online.add(r)

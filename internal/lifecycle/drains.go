@@ -6,18 +6,19 @@ import (
 	"net/netip"
 )
 
-// A Drain is one drain of an address: if the subscriber comes back and drains again, that
-// is another one.
+// A Drain is one drain of an address. If the subscriber comes back and drains
+// again, that is another Drain.
 type Drain struct {
 	Inside netip.Addr
-	asked  bool // the kernel is, or is about to be, asked
-	empty  bool // it said that no session is left
+	asked  bool // a question to the kernel is queued or under way
+	empty  bool // the kernel has no session left
 }
 
-// Answered notes that the kernel was asked whether sessions of the drain are left.
+// Answered records that the question to the kernel about the drain has an
+// answer.
 func (d *Drain) Answered() { d.asked = false }
 
-// A DrainIndex has the drains that are under way.
+// A DrainIndex has the drains under way.
 type DrainIndex struct{ at map[netip.Addr]*Drain }
 
 func newDrainIndex() DrainIndex { return DrainIndex{map[netip.Addr]*Drain{}} }
@@ -29,8 +30,8 @@ func (x *DrainIndex) end(inside netip.Addr) { delete(x.at, inside) }
 // of returns the drain of an address, nil for none.
 func (x *DrainIndex) of(inside netip.Addr) *Drain { return x.at[inside] }
 
-// Addresses yields the inside addresses that drain, in no order.
+// Addresses yields the draining inside addresses, in no order.
 func (x *DrainIndex) Addresses() iter.Seq[netip.Addr] { return maps.Keys(x.at) }
 
-// Len counts them.
+// Len returns the number of drains.
 func (x *DrainIndex) Len() int { return len(x.at) }

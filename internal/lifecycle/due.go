@@ -9,8 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// NextDue returns when [Machine.Tick] has something to do next, a minute from now at most.
-// Effects.WakeTimers tells when that becomes earlier.
+// NextDue returns the next time at which [Machine.Tick] has work, at most a
+// minute from now. Effects.WakeTimers reports when that becomes earlier.
 func (m *Machine) NextDue(now time.Time) time.Time {
 	m.holdsSeen = now.Add(time.Minute)
 	if hold, ok := m.engine.Next(); ok && hold.Before(m.holdsSeen) {
@@ -22,9 +22,9 @@ func (m *Machine) NextDue(now time.Time) time.Time {
 	return m.holdsSeen
 }
 
-// Tick carries out what the time has brought: it frees blocks whose quarantine is over,
-// serves subscribers that wait for one, ends grace times, and has records looked up that
-// should have expired.
+// Tick does the work that is due: it frees blocks whose hold is over, serves
+// subscribers that wait for a block, ends grace times, and requests look-ups of
+// records that should have expired.
 func (m *Machine) Tick(now time.Time) {
 	m.now = now
 	freed, served := m.engine.Advance(now, nil, nil)
@@ -42,7 +42,7 @@ func (m *Machine) Tick(now time.Time) {
 	}
 }
 
-// checkDue looks at an address of which something may be over.
+// checkDue checks the expiry and the grace time of an address.
 func (m *Machine) checkDue(inside netip.Addr) {
 	if lookedAt := m.slots.lookedAt(inside); lookedAt != nil {
 		*lookedAt = 0
@@ -56,8 +56,8 @@ func (m *Machine) checkDue(inside netip.Addr) {
 	}
 }
 
-// checkExpired has the record looked up if its time is over; the database's
-// clock decides, so one that still stands is looked at again.
+// checkExpired requests a look-up of the record if it should have expired. The
+// database's clock decides, so a record that still stands is looked up again.
 func (m *Machine) checkExpired(s *Slot) {
 	if !s.online || s.packed.ExpiresAt().IsZero() {
 		return
@@ -69,14 +69,15 @@ func (m *Machine) checkExpired(s *Slot) {
 	m.out.LookUp(s.Key(), subscriber.ReasonExpired) // StillThere sets the next timer
 }
 
-// relookAfter is how long a record that the database keeps, although its time is
-// over, is left before the next look. After a step of the clock that may be
-// everybody's; a notice of the database tells sooner.
+// relookAfter is the interval between look-ups of a record that the database
+// keeps although it should have expired. After a step of the clock that may
+// concern all records; a notice of the database is faster.
 const relookAfter = 4 * time.Second
 
-// StillThere sets the timer of an address whose record was looked up, and which the
-// database keeps although its time is over. It is called only after the database was asked, so that a
-// database that is away does not make the look-ups grow.
+// StillThere sets the timer of an address whose record was looked up, and which
+// the database keeps although it should have expired. It is called only after
+// the database was asked, so that an outage of the database does not multiply
+// the look-ups.
 func (m *Machine) StillThere(inside netip.Addr, now time.Time) {
 	s := m.slots.at(inside)
 	if s != nil && s.online && !s.packed.ExpiresAt().IsZero() && s.packed.ExpiresAt().Before(now) {
@@ -84,8 +85,8 @@ func (m *Machine) StillThere(inside netip.Addr, now time.Time) {
 	}
 }
 
-// expire has the slot's address looked at when its record should be gone,
-// which is mostly later than it is looked at anyway.
+// expire sets the timer of the slot's address for the expiry of its record.
+// Mostly an earlier one is set already, and suffices.
 func (m *Machine) expire(s *Slot) {
 	at, lookedAt := s.packed.ExpiresAt(), m.slots.lookedAt(s.Inside())
 	if at.IsZero() || lookedAt == nil || *lookedAt != 0 && *lookedAt <= at.UnixNano() {
@@ -97,14 +98,15 @@ func (m *Machine) expire(s *Slot) {
 	*lookedAt = at.UnixNano()
 }
 
-// lookAt has an address looked at when the time has come.
+// lookAt sets the timer of an address.
 func (m *Machine) lookAt(inside netip.Addr, at time.Time) {
 	if m.timers.look(inside, at) {
 		m.out.WakeTimers()
 	}
 }
 
-// HolderRecord makes a record of a binding's holder, for an address without one.
+// HolderRecord returns a record with the data of a binding's holder, for an
+// address without a record.
 func HolderRecord(group string, h nat.Holder) subscriber.Record {
 	return subscriber.Record{
 		Key:       subscriber.Key{Group: group, Inside: h.Inside},

@@ -11,13 +11,14 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// A line that is lost is often back in a moment, under a new Acct-Session-Id.
-// Where the group grants a grace time for the cause, the binding of such an end is
-// DRAINING meanwhile, and the same subscriber on the same inside address gets it
-// back with its live sessions.
+// After a lost carrier a subscriber is often back within moments, with a new
+// Acct-Session-Id. If the group grants a grace time for the cause, the binding
+// is DRAINING meanwhile, and the same subscriber on the same inside address
+// gets it back with its live sessions.
 
-// grantGrace begins the grace time of a slot that a Stop has just ended, if its group
-// grants one for the cause. A subscriber without an identity cannot be recognised, and gets none.
+// grantGrace begins the grace time of a slot that a Stop has just ended, if its
+// group grants one for the cause. A subscriber without an identity cannot be
+// recognized, and gets none.
 func (m *Machine) grantGrace(s *Slot, cause uint32) {
 	g := m.groups.Named(s.Group())
 	if g == nil || s.over == nil {
@@ -28,8 +29,7 @@ func (m *Machine) grantGrace(s *Slot, cause uint32) {
 	}
 }
 
-// markGrace notes with the binding until when its subscriber may come back;
-// zero for no longer.
+// markGrace sets the end of the binding's grace time; zero for none.
 func (m *Machine) markGrace(s *Slot, until time.Time) nat.Binding {
 	b, err := m.engine.SetGrace(s.Group(), s.Inside(), until)
 	if err != nil {
@@ -38,8 +38,8 @@ func (m *Machine) markGrace(s *Slot, until time.Time) nat.Binding {
 	return b
 }
 
-// resume gives the slot's binding to the session that its subscriber came
-// back with. As with a new binding, it is in the database before its gate opens.
+// resume gives the slot's binding to the new session of its subscriber. Like a
+// new binding, it is stored before its gate opens.
 func (m *Machine) resume(s *Slot) {
 	group, holder := s.Group(), holderOf(&s.packed)
 	if s.phase == Draining {
@@ -66,11 +66,11 @@ func (m *Machine) checkGrace(s *Slot) {
 	case s.over == nil || s.over.graceUntil.IsZero():
 	case m.now.Before(s.over.graceUntil):
 		m.lookAt(s.Inside(), s.over.graceUntil)
-	default: // nobody came back
+	default: // the subscriber did not come back
 		s.over.graceUntil = time.Time{}
 		if s.phase == Draining && !s.online && m.removal != inspect.RemovalOn {
 			m.store(Write{Binding: m.markGrace(s, time.Time{})})
-			if !s.busy { // else it is told once the gate is narrowed
+			if !s.busy { // else it is reported once the gate is narrowed
 				m.tellDrain(s)
 			}
 		}
@@ -78,8 +78,8 @@ func (m *Machine) checkGrace(s *Slot) {
 	}
 }
 
-// tellDrain tells that no new session begins at the slot's address, and why
-// the others go on.
+// tellDrain reports that no new session can begin at the slot's address, and
+// the reason that present ones continue.
 func (m *Machine) tellDrain(s *Slot) {
 	if s.InGrace(m.now) {
 		m.emit(inspect.EventGrace, s)
@@ -98,10 +98,11 @@ func (m *Machine) beginGrace(s *Slot, until time.Time) {
 	m.graces.add(s.Group(), s.Inside())
 }
 
-// A GraceIndex has, by group, the addresses with a grace time, for lists. It may have
-// some whose subscriber is back: they stay until the timers look at them.
+// A GraceIndex has, by group, the addresses with a grace time, for lists. It
+// may have addresses whose subscriber is back: they stay until their timer is
+// due.
 type GraceIndex struct {
-	groups map[string]*addrtable.Table[struct{}] // those that have any
+	groups map[string]*addrtable.Table[struct{}] // only groups that have any
 }
 
 func newGraceIndex() GraceIndex { return GraceIndex{map[string]*addrtable.Table[struct{}]{}} }
@@ -127,14 +128,14 @@ func (x *GraceIndex) remove(inside netip.Addr) {
 	}
 }
 
-// Groups returns, in order, the groups in which a grace time may run: those that a filter
-// lets pass ("" for all) and that do not come before first.
+// Groups returns, in order, the groups in which a grace time may run: those
+// that the filter admits ("" for all) and that do not sort before first.
 func (x *GraceIndex) Groups(filter, first string) []string {
 	return NamesFrom(maps.Keys(x.groups), filter, first)
 }
 
-// From yields the addresses of a group with a grace time from first on, which is
-// included, in order. Some may have a subscriber that is back.
+// From yields, in order, the addresses of a group with a grace time, from first
+// (inclusive) on. The subscriber of some may be back.
 func (x *GraceIndex) From(group string, first netip.Addr) iter.Seq[netip.Addr] {
 	return addressesOf(x.groups[group], first)
 }

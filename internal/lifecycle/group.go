@@ -8,39 +8,41 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// A Group is what the life cycle knows of one LSN group.
+// A Group is the life cycle's state of one LSN group.
 type Group struct {
 	Name   string
 	Config lsn.GroupConfig
 	Guard  *guard.Guard
-	Inside []netip.Prefix // whose addresses belong to the group; of several that match, the longest
+	Inside []netip.Prefix // its addresses belong to the group; of several matches, the longest
 
-	// Recent are the latest changes by inside address, while the feed is taken up anew; nil
-	// else. A grace time whose Stop was not read is found there.
+	// Recent are the latest changes by inside address while the feed is taken up
+	// again; nil otherwise. They show grace times whose Stop was not read.
 	Recent map[netip.Addr][]subscriber.Change
 
-	online      int // records that stand
-	unconfirmed int // of these, records written back that no BNG has confirmed yet
+	online      int // records in force
+	unconfirmed int // of these, records written back and not yet confirmed by a BNG
 	held        map[subscriber.Reason]int
 	phases      [Cut + 1]int            // slots with a binding
 	touched     map[netip.Addr]struct{} // addresses that changed during a comparison; nil outside
 }
 
-// NewGroup returns a group with nobody in it.
+// NewGroup returns a group without subscribers.
 func NewGroup(c lsn.GroupConfig, limits guard.Limits) *Group {
 	return &Group{Name: c.Name, Config: c, Inside: append([]netip.Prefix(nil), c.Inside...), Guard: guard.New(limits), held: map[subscriber.Reason]int{}}
 }
 
-// Online counts the records that stand.
+// Online returns the number of records in force.
 func (g *Group) Online() int { return g.online }
 
-// Unconfirmed counts the records that were written back, and that no BNG has confirmed yet.
+// Unconfirmed returns the number of records that were written back, and that no
+// BNG has confirmed yet.
 func (g *Group) Unconfirmed() int { return g.unconfirmed }
 
-// Held counts the subscribers whose removal a guard holds, by reason. It must not be changed.
+// Held returns the number of suspended removals, by reason. The caller must not
+// change the map.
 func (g *Group) Held() map[subscriber.Reason]int { return g.held }
 
-// In counts the slots with a binding in a phase.
+// In returns the number of slots with a binding in a phase.
 func (g *Group) In(p Phase) int { return g.phases[p] }
 
 // Touched reports whether the address changed since [GroupTable.WatchTouches].
@@ -49,21 +51,21 @@ func (g *Group) Touched(inside netip.Addr) bool {
 	return touched
 }
 
-// A GroupTable has the groups that are served, by name.
+// A GroupTable has the served groups, by name.
 type GroupTable struct {
 	named     map[string]*Group
-	comparing int // groups whose touched is kept
+	comparing int // groups that record touched addresses
 }
 
 func newGroupTable() GroupTable { return GroupTable{named: map[string]*Group{}} }
 
-// Add has a group served.
+// Add adds a group to serve.
 func (t *GroupTable) Add(g *Group) { t.named[g.Name] = g }
 
-// Named returns the group of a name, nil for none.
+// Named returns the group with a name, nil for none.
 func (t *GroupTable) Named(name string) *Group { return t.named[name] }
 
-// Of returns the group that an inside address is looked for in, nil for none.
+// Of returns the group whose prefixes contain an inside address, nil for none.
 func (t *GroupTable) Of(inside netip.Addr) *Group {
 	var found *Group
 	bits := -1
@@ -77,8 +79,8 @@ func (t *GroupTable) Of(inside netip.Addr) *Group {
 	return found
 }
 
-// WatchTouches has the addresses of a group remembered that change from now on, or
-// forgets them.
+// WatchTouches starts recording the addresses of a group that change, or stops
+// it.
 func (t *GroupTable) WatchTouches(g *Group, on bool) {
 	if g.touched != nil {
 		t.comparing--
@@ -90,7 +92,7 @@ func (t *GroupTable) WatchTouches(g *Group, on bool) {
 	}
 }
 
-// touch notes for a comparison that runs that an address of a group changed.
+// touch records for a running comparison that an address of a group changed.
 func (t *GroupTable) touch(group string, inside netip.Addr) {
 	if t.comparing == 0 {
 		return
@@ -100,7 +102,7 @@ func (t *GroupTable) touch(group string, inside netip.Addr) {
 	}
 }
 
-// ForgetGroup has the machine forget a group with all of its slots.
+// ForgetGroup removes a group with all of its slots.
 func (m *Machine) ForgetGroup(name string) {
 	var gone []*Slot
 	for _, s := range m.slots.All() {
@@ -117,8 +119,8 @@ func (m *Machine) ForgetGroup(name string) {
 	delete(m.groups.named, name)
 }
 
-// ServerOf returns the group that an address is served in, nil for none: it need not be
-// the one that its prefix is in since the last reload.
+// ServerOf returns the group that serves an address, nil for none. After a
+// reload it may differ from the group whose prefixes contain the address.
 func (m *Machine) ServerOf(inside netip.Addr) *Group {
 	if s := m.slots.at(inside); s != nil {
 		return m.groups.Named(s.Group())

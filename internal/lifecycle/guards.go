@@ -7,13 +7,13 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Records that are gone by other hands than sessiond's go through the guard of
-// their group before their end is announced: of a wave that takes too many it
-// lets a part pass, the others are written back to wait for a person (DEL-13).
-// A NAS's or a person's word about a session comes as a Deleted change, and never
-// gets here.
+// Records that others removed go through the guard of their group before their
+// end is announced. Of a wave that is too large it lets a part pass; the other
+// records are written back, and wait for a person (DEL-13). Ends by a NAS or a
+// person come as Deleted changes, and bypass the guard.
 
-// judgment is the guard's answer about a slot's record since that was last heard of.
+// judgment is the guard's answer about a slot's missing record, until the
+// record is updated.
 type judgment uint8
 
 const (
@@ -22,12 +22,13 @@ const (
 	held              // it is written back
 )
 
-// Passes reports whether the record of a slot, nil for none, may end, which is gone for a
-// reason. Each is asked about once, however many notice that it is gone; alarm is the guard's
-// answer where its limit is exceeded for the first time in this wave.
+// Passes reports whether the missing record of a slot, nil for none, may end
+// for the reason. The guard is asked once for each record, however often its
+// absence is noticed. alarm is the guard's answer if that exceeds its limit for
+// the first time in this wave.
 func (g *Group) Passes(s *Slot, why subscriber.Reason, now time.Time) (passes bool, alarm *guard.Answer) {
 	if s == nil || !s.online || s.Group() != g.Name {
-		return true, nil // nobody is served
+		return true, nil // no subscriber is served
 	}
 	if s.judged != unjudged {
 		return s.judged == passed, nil

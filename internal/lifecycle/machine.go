@@ -13,25 +13,25 @@ import (
 
 // A Machine is the life cycle of all groups of one daemon.
 //
-// Methods that change something take the time at which that happens. It may not go back by
-// more than a clock does that is set.
+// Methods that change state take the present time. It may go back only as far
+// as a clock that is set.
 type Machine struct {
 	out      Effects
 	engine   *lsn.Engine
-	sessions func(netip.Addr) int // conntrack entries of an address, as far as the kernel has told
+	sessions func(netip.Addr) int // conntrack entries of an address, by the kernel's events
 
 	groups    GroupTable
 	slots     SlotIndex
-	online    OnlineIndex // of the slots whose record stands
+	online    OnlineIndex // slots with a record in force
 	drains    DrainIndex
 	graces    GraceIndex
 	timers    timers
 	writes    PendingWrites
 	removal   inspect.RemovalMode
-	holdsSeen time.Time   // when the holds are looked at next
+	holdsSeen time.Time   // when the holds are checked next
 	busy      int         // slots that an executor works for
-	now       time.Time   // of the call under way
-	reaped    nat.Binding // of the transition under way: a pointer to it stays in here
+	now       time.Time   // time of the present call
+	reaped    nat.Binding // of the present transition; kept here so that a pointer to it allocates nothing
 }
 
 // New returns a Machine without groups. sessions counts the conntrack entries of an inside
@@ -56,30 +56,30 @@ func (m *Machine) Slot(inside netip.Addr) *Slot { return m.slots.at(inside) }
 // Slots returns the slots in the order of their addresses.
 func (m *Machine) Slots() *SlotIndex { return &m.slots }
 
-// Groups returns the groups that are served.
+// Groups returns the served groups.
 func (m *Machine) Groups() *GroupTable { return &m.groups }
 
-// Online returns who is online, in the order of lists.
+// Online returns the online addresses, in the order of lists.
 func (m *Machine) Online() *OnlineIndex { return &m.online }
 
-// Drains returns the drains that are under way.
+// Drains returns the drains under way.
 func (m *Machine) Drains() *DrainIndex { return &m.drains }
 
 // Graces returns the addresses with a grace time.
 func (m *Machine) Graces() *GraceIndex { return &m.graces }
 
-// Writes returns the writes to stored bindings that are under way.
+// Writes returns the writes to stored bindings under way.
 func (m *Machine) Writes() *PendingWrites { return &m.writes }
 
-// Busy counts the slots that an executor works for.
+// Busy returns the number of slots that an executor works for.
 func (m *Machine) Busy() int { return m.busy }
 
-// SetRemoval says what happens to the sessions of a subscriber that ended. Addresses that
-// drain are taken up by [Machine.Step].
+// SetRemoval sets the treatment of the sessions of ended subscribers. The
+// caller then steps the draining slots ([Machine.Step]).
 func (m *Machine) SetRemoval(mode inspect.RemovalMode) { m.removal = mode }
 
-// Step gives a slot its next step, if it needs one and no executor works for it already,
-// and forgets it when nothing of it is left.
+// Step starts the next step of a slot, if it needs one and no executor works
+// for it, and removes a slot of which nothing is left.
 func (m *Machine) Step(s *Slot, now time.Time) {
 	m.now = now
 	m.step(s)
@@ -152,21 +152,21 @@ func (m *Machine) rest(s *Slot) {
 	m.touch(s)
 }
 
-// touch notes for a comparison that runs that the slot's address changed.
+// touch records for a running comparison that the slot's address changed.
 func (m *Machine) touch(s *Slot) {
 	if m.groups.comparing > 0 {
 		m.groups.touch(s.Group(), s.Inside())
 	}
 }
 
-// store has a change of a binding stored.
+// store requests a write of a binding.
 func (m *Machine) store(w Write) {
 	m.writes.begin(w.Binding.Block)
 	m.out.Store(w)
 }
 
-// allocate takes a block for the slot. With the pool exhausted the
-// subscriber stays pending and is served when a block comes free (NAT-37).
+// allocate takes a block for the slot. If the pool is exhausted the subscriber
+// is pending, and is served when a block is freed (NAT-37).
 func (m *Machine) allocate(s *Slot) {
 	b, err := m.engine.Allocate(s.Group(), holderOf(&s.packed), m.now)
 	if err != nil {
@@ -175,7 +175,7 @@ func (m *Machine) allocate(s *Slot) {
 		}
 	}
 	switch {
-	case errors.Is(err, lsn.ErrExhausted): // a line for each group says so, for all who wait
+	case errors.Is(err, lsn.ErrExhausted): // logged once for each group, for all that wait
 		m.emit(inspect.EventPending, s)
 	case err != nil:
 		m.out.Fault("allocate block", s.Key(), err)
@@ -212,7 +212,7 @@ func (m *Machine) drain(s *Slot) {
 	m.out.Close(s.work())
 }
 
-// askIdle has the kernel asked whether the draining slot has any session left.
+// askIdle asks the kernel whether the draining slot has any session left.
 func (m *Machine) askIdle(s *Slot) {
 	if d := m.drains.of(s.Inside()); d != nil && !d.asked {
 		d.asked = true
@@ -233,12 +233,12 @@ func (m *Machine) close(s *Slot) {
 	m.out.Close(s.work())
 }
 
-// emit tells of a transition of the slot.
+// emit reports a transition of the slot.
 func (m *Machine) emit(kind inspect.EventKind, s *Slot) {
 	m.out.Emit(Transition{Kind: kind, At: m.now, Slot: s})
 }
 
-// emitChange tells of a change of the record itself.
+// emitChange reports a change of the record itself.
 func (m *Machine) emitChange(kind inspect.EventKind, reason subscriber.Reason, r *subscriber.Packed) {
 	t := Transition{Kind: kind, At: m.now, Record: r, Reason: reason}
 	if kind != inspect.EventDeleted {

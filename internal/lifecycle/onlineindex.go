@@ -12,24 +12,24 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// An OnlineIndex finds the inside addresses of the records that stand, by what lists
-// pick them by and in their order, so that a page costs its rows and no walk over all.
-// It takes 27 octets a subscriber, and about 0.5 us when a record comes into being or
-// ends (BenchmarkOnlineIndex).
+// An OnlineIndex finds the inside addresses of records in force by the filters
+// of lists, and in their order. So a page costs time for its rows, and no walk
+// over all. It takes 27 octets a subscriber, and about 0.5 us to add or remove
+// a record (BenchmarkOnlineIndex).
 type OnlineIndex struct {
 	seed   maphash.Seed
-	groups map[string]*groupOnline // those that have somebody
+	groups map[string]*groupOnline // those with online subscribers
 	users  addrtable.Index         // by hash of group and User-Name
 	nases  addrtable.Index         // by hash of group and NAS
 	counts map[inspect.NASKey]int  // records
 }
 
-// groupOnline is who is online in one group.
+// groupOnline are the online addresses of one group.
 type groupOnline struct {
-	salt  uint64 // of the hashes of names
+	salt  uint64 // for the hashes of names
 	all   addrtable.Table[struct{}]
-	held  addrtable.Table[struct{}] // of these, whose removal a guard holds
-	other map[netip.Addr]struct{}   // at addresses that are not IPv4, which no other index has
+	held  addrtable.Table[struct{}] // of these, those with a suspended removal
+	other map[netip.Addr]struct{}   // addresses that are not IPv4, which the other indexes omit
 }
 
 func (g *groupOnline) empty() bool { return g.all.Len()+len(g.other) == 0 }
@@ -40,7 +40,7 @@ func newOnlineIndex() OnlineIndex {
 	}
 }
 
-// add enters a record that stands.
+// add adds a record in force.
 func (x *OnlineIndex) add(r *subscriber.Packed) {
 	group, inside := r.Group(), r.Inside()
 	client, nas := r.Reporter()
@@ -68,7 +68,7 @@ func (x *OnlineIndex) add(r *subscriber.Packed) {
 	}
 }
 
-// remove takes out a record as it was added.
+// remove removes a record that was added with the same content.
 func (x *OnlineIndex) remove(r *subscriber.Packed) {
 	group, inside := r.Group(), r.Inside()
 	client, nas := r.Reporter()
@@ -91,13 +91,13 @@ func (x *OnlineIndex) remove(r *subscriber.Packed) {
 	x.users.Remove(x.hash(g, r.UserName()), inside)
 }
 
-// hash is that of a name in a group.
+// hash returns the hash of a name in a group.
 func (x *OnlineIndex) hash(g *groupOnline, name string) uint32 {
 	return uint32(maphash.String(x.seed, name) ^ g.salt)
 }
 
-// From yields the addresses from first on, which is included, of all who may match
-// the filter in a group, in their order. Who shares a hash with them is among them.
+// From yields, in order, the addresses of a group from first (inclusive) on
+// that may match the filter. Addresses with an equal hash are among them.
 func (x *OnlineIndex) From(group string, f *inspect.SubscriberFilter, first netip.Addr) iter.Seq[netip.Addr] {
 	g := x.groups[group]
 	switch {
@@ -111,7 +111,7 @@ func (x *OnlineIndex) From(group string, f *inspect.SubscriberFilter, first neti
 	return g.with(addressesOf(&g.all, first), first)
 }
 
-// HeldFrom is From for all whose removal may be held.
+// HeldFrom is From for subscribers whose removal may be suspended.
 func (x *OnlineIndex) HeldFrom(group string, first netip.Addr) iter.Seq[netip.Addr] {
 	g := x.groups[group]
 	if g == nil {
@@ -120,7 +120,7 @@ func (x *OnlineIndex) HeldFrom(group string, first netip.Addr) iter.Seq[netip.Ad
 	return g.with(addressesOf(&g.held, first), first)
 }
 
-// with yields IPv4 addresses, and then those that are not. The nil group has none.
+// with yields IPv4 addresses, and then the others. The nil group has none.
 func (g *groupOnline) with(ipv4 iter.Seq[netip.Addr], first netip.Addr) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		if g == nil {
@@ -153,19 +153,20 @@ func addressesOf(t *addrtable.Table[struct{}], first netip.Addr) iter.Seq[netip.
 	}
 }
 
-// Groups returns, in order, the groups that have somebody online: those that a filter
-// lets pass ("" for all) and that do not come before first.
+// Groups returns, in order, the groups with online subscribers: those that the
+// filter admits ("" for all) and that do not sort before first.
 func (x *OnlineIndex) Groups(filter, first string) []string {
 	return NamesFrom(maps.Keys(x.groups), filter, first)
 }
 
-// NamesFrom returns, in order, those of the names that a filter lets pass ("" for all) and
-// that do not come before first.
+// NamesFrom returns, in order, the names that a filter admits ("" for all) and
+// that do not sort before first.
 func NamesFrom(names iter.Seq[string], filter, first string) []string {
 	return slices.DeleteFunc(slices.Sorted(names), func(name string) bool {
 		return name < first || filter != "" && name != filter
 	})
 }
 
-// ByNAS returns how many records of each NAS stand. It must not be changed.
+// ByNAS returns the number of records in force of each NAS. The caller must not
+// change the map.
 func (x *OnlineIndex) ByNAS() map[inspect.NASKey]int { return x.counts }

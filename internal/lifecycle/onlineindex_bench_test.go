@@ -10,14 +10,14 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// nth is the inside address of a subscriber.
+// nth returns the inside address of subscriber i.
 func nth(i int) netip.Addr {
 	n := uint32(100<<24 | 64<<16 + i + 1)
 	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
-// BenchmarkOnlineIndex is what the index costs a record that comes and ends, and the
-// memory that it takes a subscriber.
+// BenchmarkOnlineIndex measures adding and removing a record, and the memory
+// for each subscriber.
 func BenchmarkOnlineIndex(b *testing.B) {
 	for _, n := range []int{100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

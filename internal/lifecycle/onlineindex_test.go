@@ -8,7 +8,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestOnlineIndexForgets: of records that ended nothing is left, not even names.
+// TestOnlineIndexForgets: removed records leave nothing behind, not even names.
 func TestOnlineIndexForgets(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	x := newOnlineIndex()

@@ -5,8 +5,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// recall gives an ending that was found, and not read, the grace time that
-// the feed tells of.
+// recall gives an end that was found without reading its change the grace time
+// that the recent feed shows.
 func (m *Machine) recall(s *Slot) {
 	g := m.groups.Named(s.Group())
 	if g == nil || s.over == nil || !s.over.graceUntil.IsZero() || g.Recent[s.Inside()] == nil {
@@ -27,14 +27,15 @@ func (m *Machine) recall(s *Slot) {
 	}
 	s.over.reason, s.over.at = last.Reason, at
 	m.beginGrace(s, until)
-	if s.phase == Draining { // it was not stored before the gate was narrowed
+	if s.phase == Draining { // the grace time was not stored before the gate was narrowed
 		m.store(Write{Binding: m.markGrace(s, until)})
 	}
 }
 
-// lastStop returns the newest Stop of the binding's subscriber, if the binding's own session
-// ended within these changes and nobody else's did since; else nil. A partial change names
-// no session: it ends the one created before it, or the binding's.
+// lastStop returns the newest Stop of the binding's subscriber, if the
+// binding's own session ended within these changes and no session of another
+// subscriber did since; else nil. A partial change names no session: it ends
+// the one created before it, or the binding's.
 func lastStop(b *nat.Binding, changes []subscriber.Change) *subscriber.Change {
 	var last *subscriber.Change
 	identity, session := b.Identity, b.AcctSessionID

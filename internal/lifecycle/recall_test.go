@@ -7,8 +7,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestLastStop: only a binding whose own session's end is told, with none but its
-// subscriber behind it, has a grace time to recall.
+// TestLastStop: only a binding has a grace time to recall whose own session
+// ended in these changes, followed by none but its subscriber.
 func TestLastStop_SES07(t *testing.T) {
 	end := func(user, id string, reason subscriber.Reason) subscriber.Change {
 		r := subscriber.Record{UserName: user, SessionID: subscriber.SessionID{AcctSessionID: id}}

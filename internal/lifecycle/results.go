@@ -88,7 +88,7 @@ func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 	}
 }
 
-// Emptied reports that the kernel has no session of the drain left, for certain.
+// Emptied reports that the kernel certainly has no session of the drain left.
 func (m *Machine) Emptied(d *Drain, now time.Time) {
 	m.now = now
 	if s := m.slots.at(d.Inside); s != nil && d == m.drains.of(d.Inside) {
@@ -100,12 +100,13 @@ func (m *Machine) Emptied(d *Drain, now time.Time) {
 // The receipt of a teardown is kept with the binding: while it is CUT in the
 // engine, from its hold on in the database too.
 
-// cutReceipt is the receipt of a slot whose gate has closed.
+// cutReceipt returns the receipt of a slot whose gate has closed.
 func cutReceipt(s *Slot, now time.Time) nat.Receipt {
 	return nat.Receipt{CutAt: now, Elements: s.over.elements}
 }
 
-// reapedReceipt is the receipt of a binding once no conntrack entry is left; its hold begins now.
+// reapedReceipt returns the receipt of a binding without conntrack entries; its
+// hold begins now.
 func reapedReceipt(b *nat.Binding, proof *nat.Reaped, now time.Time) nat.Receipt {
 	var r nat.Receipt
 	if b.Receipt != nil {

@@ -7,15 +7,15 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Repairs are what a comparison of database, engine and kernel may have a Machine do, beside
-// what a change of a record does.
+// Repairs are the changes that a comparison of database, engine and kernel may
+// make to a Machine, besides changes of records.
 type Repairs struct{ m *Machine }
 
 // Repairs returns the Machine's Repairs.
 func (m *Machine) Repairs() Repairs { return Repairs{m} }
 
-// Reprogram has the kernel's entry for a slot at rest programmed again. It reports whether
-// it did: a busy slot is programmed anyway.
+// Reprogram requests that the kernel's entry of a slot at rest be programmed
+// again. It reports whether it did: a busy slot is programmed anyway.
 func (r Repairs) Reprogram(s *Slot) bool {
 	if s.busy {
 		return false
@@ -25,15 +25,15 @@ func (r Repairs) Reprogram(s *Slot) bool {
 	return true
 }
 
-// StoreAgain has the binding of a block stored again, if it is in force.
+// StoreAgain requests another write of a block's binding, if it is in force.
 func (r Repairs) StoreAgain(block nat.Block) {
 	if b, ok := r.m.engine.AtOutside(block.Outside, block.First); ok && b.Block == block {
 		r.m.store(Write{Binding: b})
 	}
 }
 
-// Unstore has a stored binding of a group removed that is not in force, unless another
-// subscriber has got the block meanwhile.
+// Unstore requests the removal of a stored binding that is not in force, unless
+// another subscriber has got the block meanwhile.
 func (r Repairs) Unstore(stale nat.Binding) {
 	if b, ok := r.m.engine.AtOutside(stale.Outside, stale.First); ok && b.Group == stale.Group && b.First == stale.First {
 		return
@@ -41,8 +41,8 @@ func (r Repairs) Unstore(stale nat.Binding) {
 	r.m.store(Write{Binding: stale, Remove: true})
 }
 
-// RemoveStray has kernel elements removed that no binding accounts for, with the sessions
-// that used them.
+// RemoveStray requests the removal of kernel elements without a binding, with
+// the sessions that used them.
 func (r Repairs) RemoveStray(group string, e nat.Entry, now time.Time) {
 	r.m.now = now
 	s := r.m.slots.at(e.Inside)
@@ -50,7 +50,7 @@ func (r Repairs) RemoveStray(group string, e nat.Entry, now time.Time) {
 		s = newSlot(HolderRecord(group, nat.Holder{Inside: e.Inside}), nat.Block{})
 		r.m.slots.put(e.Inside, s)
 	}
-	if s.busy { // an operation before this one set it in motion: the next comparison looks again
+	if s.busy { // an earlier operation started it: the next comparison looks again
 		return
 	}
 	s.stray = true
@@ -58,8 +58,8 @@ func (r Repairs) RemoveStray(group string, e nat.Entry, now time.Time) {
 	r.m.step(s)
 }
 
-// Doubt counts a record that the database lost as one that no BNG has
-// confirmed, before it is written back: the alarm must not pause between.
+// Doubt marks a record that the database lost as unconfirmed before it is
+// written back, so that the alarm does not pause in between.
 func (r Repairs) Doubt(s *Slot) {
 	r.m.count(&s.packed, -1)
 	record := s.packed.Record()
@@ -68,8 +68,8 @@ func (r Repairs) Doubt(s *Slot) {
 	r.m.count(&s.packed, +1)
 }
 
-// Unversion forgets the versions of a group's records: they name entries of a feed that is
-// lost, and those of the new one may be lower.
+// Unversion clears the versions of a group's records: they name entries of a
+// lost feed, and those of the new feed may be lower.
 func (r Repairs) Unversion(group string) {
 	for _, s := range r.m.slots.All() {
 		if s.Group() == group {
@@ -78,7 +78,8 @@ func (r Repairs) Unversion(group string) {
 	}
 }
 
-// GoneReason guesses why a record is gone that nobody told of.
+// GoneReason returns the likely reason that a record is missing without a
+// change in the feed.
 func GoneReason(s *Slot, now time.Time) subscriber.Reason {
 	if at := s.packed.ExpiresAt(); !at.IsZero() && !at.After(now) {
 		return subscriber.ReasonExpired

@@ -22,9 +22,9 @@ import (
 
 var update = flag.Bool("update", false, "write the effects that the scenarios have into their files; read the difference")
 
-// TestScenarios plays the files of testdata. A line that is not indented is an input; the
-// indented lines behind it are its effects, in order, and all of them. testdata/README.md
-// explains the inputs.
+// TestScenarios plays the files of testdata. A line that is not indented is an
+// input; the indented lines after it are all of its effects, in order.
+// testdata/README.md explains the inputs.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -51,7 +51,7 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// firstDifference shows the first line that differs, with those before it.
+// firstDifference returns the first line that differs, with those before it.
 func firstDifference(got, want string) string {
 	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
 	i := 0
@@ -67,7 +67,7 @@ func firstDifference(got, want string) string {
 	return fmt.Sprintf("%s\n%s\nwant\n%s", strings.Join(g[max(0, i-5):i], "\n"), at(g), at(w))
 }
 
-// play returns the text with the effects that its inputs have.
+// play returns the text with the effects of its inputs.
 func play(t *testing.T, text string) string {
 	t.Helper()
 	p := newPlayer(t)
@@ -76,7 +76,7 @@ func play(t *testing.T, text string) string {
 		line = strings.TrimSuffix(line, "\n")
 		switch {
 		case strings.HasPrefix(line, "  "):
-			continue // an effect, told again below
+			continue // an effect, written again below
 		case line == "" || strings.HasPrefix(line, "#"):
 			fmt.Fprintln(&out, line)
 		default:
@@ -93,7 +93,7 @@ func play(t *testing.T, text string) string {
 	return out.String()
 }
 
-// player is a Machine, and executors that work when a scenario says so.
+// player is a Machine, with executors that work on command.
 type player struct {
 	t        *testing.T
 	m        *Machine
@@ -104,7 +104,7 @@ type player struct {
 	entry    int
 	sessions map[netip.Addr]int
 
-	opening map[*Slot]uint64 // by slot, the tenure whose gate is on its way to be opened
+	opening map[*Slot]uint64 // by slot, the tenure whose gate is being opened
 
 	told   []string
 	writes []Write
@@ -114,7 +114,7 @@ type player struct {
 	asks   []*Drain
 }
 
-// Two outside blocks: a pool is soon exhausted.
+// Two outside blocks, so that the pool is exhausted soon.
 var scenarioGroup = lsn.GroupConfig{
 	Name: "g", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")},
 	Outside: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32")}, FirstPort: 1024, LastPort: 3071, BlockSize: 1024,
@@ -148,7 +148,7 @@ func (p *player) tell(format string, args ...any) {
 	p.told = append(p.told, fmt.Sprintf(format, args...))
 }
 
-// input carries out one line: its time, a verb, and words.
+// input executes one line: its time, a verb, and words.
 func (p *player) input(line string) {
 	words := strings.Fields(line)
 	after, err := time.ParseDuration(words[0])
@@ -205,7 +205,7 @@ func (p *player) removal(args []string, _ map[string]string) {
 	}
 }
 
-// record is that of an address, a user and a session.
+// record returns a record of an address, a user and a session.
 func (p *player) record(args []string, named map[string]string) subscriber.Record {
 	r := subscriber.Record{
 		Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, UserName: args[1], StartedAt: p.now,
@@ -224,7 +224,7 @@ func (p *player) record(args []string, named map[string]string) subscriber.Recor
 	return r
 }
 
-// version is that of the next entry of the feed, or of the one that is named.
+// version returns that of the next entry of the feed, or of the named one.
 func (p *player) version(named map[string]string) string {
 	entry := named["entry"]
 	if entry == "" {
@@ -243,7 +243,7 @@ func (p *player) start(args []string, named map[string]string) {
 	p.apply(subscriber.Change{Kind: subscriber.Created}, p.record(args, named))
 }
 
-// interim is an update of counters alone, or of the whole record.
+// interim applies an update of counters alone, or of the whole record.
 func (p *player) interim(args []string, named map[string]string) {
 	if len(args) == 1 {
 		r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, InputOctets: 1, Version: p.version(named)}
@@ -290,7 +290,7 @@ func (p *player) reaped([]string, map[string]string) {
 	})
 }
 
-// done reports all that wait for an executor.
+// done reports all queued work of an executor.
 func (p *player) done(works *[]Work, report func(*Slot, time.Time)) {
 	batch := *works
 	*works = nil
@@ -299,7 +299,7 @@ func (p *player) done(works *[]Work, report func(*Slot, time.Time)) {
 	}
 }
 
-// executors has all executors work until nothing waits.
+// executors runs all executors until no work is queued.
 func (p *player) executors([]string, map[string]string) {
 	for len(p.writes)+len(p.opens)+len(p.closes)+len(p.reaps) > 0 {
 		p.stored(nil, nil)
@@ -313,7 +313,7 @@ func (p *player) setSessions(args []string, _ map[string]string) {
 	p.sessions[p.addr(args)] = p.number(args[1])
 }
 
-// asked reports to all drains that wait for it whether the kernel has sessions left.
+// asked reports to all asked drains whether the kernel has sessions left.
 func (p *player) asked([]string, map[string]string) {
 	asks := p.asks
 	p.asks = nil
@@ -333,7 +333,8 @@ func (p *player) guard(args []string, _ map[string]string) {
 	p.group.Guard.SetLimits(guard.Limits{Minimum: p.number(args[0]), Removed: 0.0001, Window: time.Hour})
 }
 
-// gone asks the guard about a record that others removed, and ends it if that passes.
+// gone asks the guard about a record that others removed, and ends it if it
+// passes.
 func (p *player) gone(args []string, _ map[string]string) {
 	s := p.m.Slot(p.addr(args))
 	passes, alarm := p.group.Passes(s, subscriber.ReasonRemovedInDatabase, p.now)
@@ -343,13 +344,13 @@ func (p *player) gone(args []string, _ map[string]string) {
 	}
 }
 
-// block is the first or second block of the only outside address.
+// block returns the first or second block of the only outside address.
 func (p *player) block(named map[string]string) nat.Block {
 	first := nat.Port(1024 * p.number(cmp.Or(named["block"], "1")))
 	return nat.Block{Outside: netip.MustParseAddr("198.51.100.1"), First: first, Last: first + 1023}
 }
 
-// stands is the record that is named, as the database has it.
+// stands returns the named record, as in the database.
 func (p *player) stands(args []string, named map[string]string) *subscriber.Record {
 	if named["user"] == "" {
 		return nil
@@ -395,7 +396,7 @@ func (p *player) stray(args []string, named map[string]string) {
 	p.m.Repairs().RemoveStray("g", nat.Entry{Inside: p.addr(args), Gate: nat.GateOpen, Block: nat.Block{Outside: b.Outside, First: nat.Port(b.First), Last: nat.Port(b.Last)}}, p.now)
 }
 
-// last is the last octet of an inside address, as scenarios write it.
+// last returns the last octet of an inside address, as scenarios write it.
 func last(inside netip.Addr) string { return fmt.Sprint(inside.As4()[3]) }
 
 func ports(b nat.Block) string { return fmt.Sprintf("ports %d-%d", b.First, b.Last) }
@@ -447,7 +448,7 @@ func (p *player) LookUp(k subscriber.Key, why subscriber.Reason) {
 // WakeTimers implements Effects.
 func (p *player) WakeTimers() { p.tell("wake the timers") }
 
-// eventNames are those of the API (EventKind).
+// eventNames are the names of the API (EventKind).
 var eventNames = map[inspect.EventKind]string{
 	inspect.EventCreated: "CREATED", inspect.EventUpdated: "UPDATED", inspect.EventDeleted: "DELETED",
 	inspect.EventBound: "BOUND", inspect.EventPending: "PENDING", inspect.EventDraining: "DRAINING",
@@ -476,7 +477,7 @@ func (p *player) Emit(t Transition) {
 	p.tell("%s", text)
 }
 
-// Online implements Effects. Who is online is told by transitions, too.
+// Online implements Effects. Transitions show the online state already.
 func (p *player) Online(string, int) {}
 
 // Fault implements Effects.

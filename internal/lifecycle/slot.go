@@ -9,26 +9,26 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// A Slot is all that is known of one inside address. It exists while a record
-// stands or anything of the address is left in the kernel.
+// A Slot is the state of one inside address. It exists while a record is in
+// force or the kernel has remains of the address.
 type Slot struct {
-	packed subscriber.Packed // the record that stands, or the last one that stood
+	packed subscriber.Packed // the record in force, or the last one
 	online bool
 	busy   bool     // an executor works for this slot
 	stray  bool     // kernel state found without a binding
-	judged judgment // of the guard, about the record that is gone by other hands
+	judged judgment // the guard's, about the missing record
 	phase  Phase
 
 	flushed bool // conntrack entries from before its Start are gone, DEL-06
 
 	over *teardown // of the binding whose tenure ended
 
-	// tenure counts the sessions that held the address. A binding belongs to
-	// the tenure it was made for, so a change of hands cannot go unseen even
-	// when the feed ends one session and begins the next in the same batch.
+	// tenure counts the sessions that held the address. A binding belongs to the
+	// tenure for which it was allocated, so a change of holders is noticed even if
+	// the feed ends one session and begins the next in the same batch.
 	tenure, boundTenure uint64
 
-	block nat.Block // that is, or is being, programmed; unset when idle
+	block nat.Block // programmed, or being programmed; unset when idle
 }
 
 func newSlot(r subscriber.Record, b nat.Block) *Slot { return &Slot{packed: r.Pack(), block: b} }
@@ -36,7 +36,7 @@ func newSlot(r subscriber.Record, b nat.Block) *Slot { return &Slot{packed: r.Pa
 // Record unpacks the record. One or two fields are cheaper to read from Packed.
 func (s *Slot) Record() subscriber.Record { return s.packed.Record() }
 
-// Packed returns the record that stands, or the last one that stood. It must not be changed.
+// Packed returns the record in force, or the last one. It must not be changed.
 func (s *Slot) Packed() *subscriber.Packed { return &s.packed }
 
 // Inside returns the inside address.
@@ -48,44 +48,45 @@ func (s *Slot) Group() string { return s.packed.Group() }
 // Key returns the key of the record.
 func (s *Slot) Key() subscriber.Key { return subscriber.Key{Group: s.Group(), Inside: s.Inside()} }
 
-// Online reports whether the record stands.
+// Online reports whether the record is in force.
 func (s *Slot) Online() bool { return s.online }
 
 // Busy reports whether an executor works for the slot.
 func (s *Slot) Busy() bool { return s.busy }
 
-// Stray reports whether the slot is kernel state that no binding accounts for.
+// Stray reports whether the slot is kernel state without a binding.
 func (s *Slot) Stray() bool { return s.stray }
 
-// Phase returns how far database and kernel have followed.
+// Phase returns the slot's phase.
 func (s *Slot) Phase() Phase { return s.phase }
 
-// Block returns the block that is, or is being, programmed; the zero Block when idle.
+// Block returns the block that is programmed, or being programmed; the zero
+// Block when idle.
 func (s *Slot) Block() nat.Block { return s.block }
 
-// Tenure numbers the sessions that held the address.
+// Tenure returns the number of sessions that have held the address.
 func (s *Slot) Tenure() uint64 { return s.tenure }
 
-// Held reports whether a guard holds the removal of the record that is gone.
+// Held reports whether a guard suspends the removal of the missing record.
 func (s *Slot) Held() bool { return s.judged == held }
 
 func (s *Slot) gone() bool { return !s.online && s.phase == Idle && !s.busy }
 
 func (s *Slot) work() Work { return Work{s, s.Inside()} }
 
-// A teardown remembers whose binding is being torn down, after the address may
-// have found its next holder.
+// A teardown keeps the holder of a binding that is being torn down, because the
+// address may have its next holder already.
 type teardown struct {
 	record subscriber.Packed
 	reason subscriber.Reason
 	at     time.Time
 
-	graceUntil time.Time // the subscriber may take its sessions up again until then; zero for not
-	elements   int       // map elements that its cut removes
+	graceUntil time.Time // the subscriber may resume its sessions until then; zero for no grace time
+	elements   int       // number of map elements that its cut removes
 }
 
-// Ended returns the record, the reason and the time of the end of the binding that is
-// being torn down; ok is false while none is.
+// Ended returns the record, the reason and the time of the end of the binding
+// that is being torn down; ok is false for none.
 func (s *Slot) Ended() (record *subscriber.Packed, reason subscriber.Reason, at time.Time, ok bool) {
 	if s.over == nil {
 		return nil, 0, time.Time{}, false
@@ -93,7 +94,7 @@ func (s *Slot) Ended() (record *subscriber.Packed, reason subscriber.Reason, at 
 	return &s.over.record, s.over.reason, s.over.at, true
 }
 
-// GraceUntil returns until when the subscriber may come back to its sessions; zero for not.
+// GraceUntil returns the end of the grace time; zero for none.
 func (s *Slot) GraceUntil() time.Time {
 	if s.over == nil {
 		return time.Time{}
@@ -112,13 +113,14 @@ func (s *Slot) Removal(kind inspect.RemovalKind) inspect.Removal {
 	return inspect.Removal{Kind: kind, Record: s.over.record.Record(), Reason: s.over.reason, Since: s.over.at}
 }
 
-// begin opens a new tenure for the record.
+// begin starts a new tenure for the record.
 func (s *Slot) begin(r *subscriber.Packed) {
 	s.packed, s.online, s.judged = *r, true, unjudged
 	s.tenure++
 }
 
-// end closes the tenure. The first end after a binding was made is the binding's own.
+// end ends the tenure. The first end after the allocation of a binding is the
+// binding's own.
 func (s *Slot) end(reason subscriber.Reason, at time.Time) {
 	s.online = false
 	if s.over == nil && s.phase != Idle {
@@ -126,11 +128,11 @@ func (s *Slot) end(reason subscriber.Reason, at time.Time) {
 	}
 }
 
-// Awaited reports whether the binding is allocated, and stored or about to be, and its
-// gate is not open yet.
+// Awaited reports whether the binding is allocated, and stored or being stored,
+// and its gate is not open yet.
 func (s *Slot) Awaited() bool { return s.phase == Saved || s.phase == Returned }
 
-// entry is the kernel's entry for the slot once gate stands.
+// entry returns the kernel's entry for the slot with a gate.
 func (s *Slot) entry(gate nat.Gate) nat.Entry {
 	if gate == nat.GateClosed {
 		return nat.Entry{Inside: s.Inside()}
@@ -138,7 +140,7 @@ func (s *Slot) entry(gate nat.Gate) nat.Entry {
 	return nat.Entry{Inside: s.Inside(), Gate: gate, Block: s.block}
 }
 
-// Expected is the entry that the kernel holds for a slot at rest.
+// Expected returns the entry that the kernel holds for a slot at rest.
 func (s *Slot) Expected() nat.Entry {
 	switch s.phase {
 	case Open:
@@ -149,8 +151,8 @@ func (s *Slot) Expected() nat.Entry {
 	return s.entry(nat.GateClosed)
 }
 
-// Wanted is the entry that an executor has to program, given the phase that the slot is
-// on its way to.
+// Wanted returns the entry that an executor has to program, given the phase
+// that the slot is going to.
 func (s *Slot) Wanted() nat.Entry {
 	if s.Awaited() {
 		return s.entry(nat.GateOpen)

@@ -8,7 +8,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestHolderOf: a binding is known by what the record tells of its subscriber.
+// TestHolderOf: a binding's holder has the identity of the record's subscriber.
 func TestHolderOf(t *testing.T) {
 	for _, user := range []string{"", "alice"} {
 		for _, station := range []string{"", "02-00"} {

@@ -9,17 +9,18 @@ import (
 	"github.com/sessiond/sessiond/internal/addrtable"
 )
 
-// A SlotIndex finds slots by their inside address, and lists them in its order.
+// A SlotIndex finds slots by inside address, and lists them in the order of
+// addresses.
 type SlotIndex struct {
 	table addrtable.Table[slotPlace]
-	other map[netip.Addr]*Slot // of addresses that are not IPv4, which a record's key may name
+	other map[netip.Addr]*Slot // addresses that are not IPv4, which a record's key may contain
 	len   int
 }
 
 type slotPlace struct {
 	slot *Slot
 
-	// When the timers look at the address, or sooner; nanoseconds since 1970, 0 for
+	// A time no later than the address's timer; nanoseconds since 1970, 0 for
 	// unknown.
 	lookedAt int64
 }
@@ -37,8 +38,8 @@ func (x *SlotIndex) at(inside netip.Addr) *Slot {
 	return x.other[inside]
 }
 
-// lookedAt returns where it stands when the timers look at an address, nil for
-// nowhere. It stands there until a slot comes or goes.
+// lookedAt returns a pointer to the address's lookedAt, nil for no slot. It is
+// valid until a slot is added or removed.
 func (x *SlotIndex) lookedAt(inside netip.Addr) *int64 {
 	if p := x.table.Place(inside); p != nil {
 		return &p.lookedAt
@@ -46,7 +47,7 @@ func (x *SlotIndex) lookedAt(inside netip.Addr) *int64 {
 	return nil
 }
 
-// put makes s the slot of an address.
+// put sets the slot of an address.
 func (x *SlotIndex) put(inside netip.Addr, s *Slot) {
 	if p := x.table.Place(inside); p != nil {
 		p.slot = s
@@ -60,7 +61,7 @@ func (x *SlotIndex) put(inside netip.Addr, s *Slot) {
 	x.len = x.table.Len() + len(x.other)
 }
 
-// remove forgets the slot of an address.
+// remove removes the slot of an address.
 func (x *SlotIndex) remove(inside netip.Addr) {
 	if inside.Is4() {
 		x.table.Remove(inside)
@@ -73,11 +74,12 @@ func (x *SlotIndex) remove(inside netip.Addr) {
 // All yields every slot, as From does.
 func (x *SlotIndex) All() iter.Seq2[netip.Addr, *Slot] { return x.From(netip.Addr{}) }
 
-// Len counts the slots.
+// Len returns the number of slots.
 func (x *SlotIndex) Len() int { return x.len }
 
-// From yields the slots of the addresses from first on, which is included, in their
-// order. Slots may come and go meanwhile: one that stands throughout is yielded once.
+// From yields the slots in the order of addresses, from first (inclusive) on.
+// Slots may be added and removed meanwhile: one that exists throughout is
+// yielded once.
 func (x *SlotIndex) From(first netip.Addr) iter.Seq2[netip.Addr, *Slot] {
 	return func(yield func(netip.Addr, *Slot) bool) {
 		for inside, p := range x.table.From(first) {

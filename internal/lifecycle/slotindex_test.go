@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestSlotIndex: it is a map.
+// TestSlotIndex compares it with a map.
 func TestSlotIndex(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	index, want := newSlotIndex(), map[netip.Addr]*Slot{}

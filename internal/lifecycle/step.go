@@ -1,12 +1,12 @@
 package lifecycle
 
-// Phase is how far the database and the kernel have followed one inside
-// address. Between two phases the slot is busy: an executor works for it.
+// Phase is how far database and kernel have followed one inside address.
+// Between two phases the slot is busy: an executor works for it.
 type Phase uint8
 
 // The phases of a slot.
 const (
-	Idle     Phase = iota // no binding, and the kernel names the address nowhere
+	Idle     Phase = iota // no binding, and no kernel element
 	Saved                 // a block is allocated and stored in the database
 	Open                  // gate open, block map programmed
 	Draining              // existing sessions pass, no new ones begin
@@ -14,21 +14,21 @@ const (
 	Cut                   // gate closed and map elements gone; conntrack entries may be left
 )
 
-// facts are what the next step of a slot depends on.
+// facts are the inputs for the next step of a slot.
 type facts struct {
 	phase    Phase
-	online   bool // a subscriber record stands
-	pending  bool // the subscriber waits in line for a block
-	own      bool // the binding was made for the session of that very record
-	stray    bool // the kernel state belongs to nobody
+	online   bool // a subscriber record is in force
+	pending  bool // the subscriber waits for a block
+	own      bool // the binding was allocated for the session of that record
+	stray    bool // the kernel state has no binding
 	removal  bool // the toggle subscriber_session_removal is on
-	grace    bool // the subscriber of the binding may yet come back to its sessions
-	same     bool // and the record that stands is of that subscriber
-	sessions int  // conntrack entries of the address, as far as the kernel has told
-	empty    bool // the kernel was asked while it drains, and has none
+	grace    bool // the grace time of the binding's subscriber runs
+	same     bool // and the record in force is of that subscriber
+	sessions int  // conntrack entries of the address, by the kernel's events
+	empty    bool // the kernel was asked during the drain, and has none
 }
 
-// action is what a slot needs next.
+// action is the next step of a slot.
 type action uint8
 
 const (
@@ -36,7 +36,7 @@ const (
 	allocate         // take a block and store the binding
 	flush            // delete conntrack entries that are older than the Start
 	program          // open the gate
-	drain            // let existing sessions end by themselves, or wait for their subscriber
+	drain            // let existing sessions end by themselves, or wait for the subscriber
 	askIdle          // ask the kernel whether any session is left
 	resume           // give the subscriber its binding and live sessions back
 	closeGate        // cut: one transaction, packets stop
@@ -44,9 +44,9 @@ const (
 )
 
 // next is the life cycle. A subscriber that ended is cut when removal is on,
-// and drained when it is off, or for a grace time in which it may come back. An
-// address whose session changed hands is always cut, whatever toggle and grace
-// time say: the next holder inherits nothing (SES-07).
+// and drained when it is off or during a grace time. An address whose session
+// changed hands is always cut, regardless of toggle and grace time: the next
+// holder inherits nothing (SES-07).
 func next(f facts) action {
 	switch f.phase {
 	case Idle:

@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-// TestNext is the life cycle as a table: every phase under every toggle.
+// TestNext is the life cycle as a table: every phase with every toggle.
 func TestNext(t *testing.T) {
 	const (
-		ended = iota // the record is gone
-		own          // a record stands, the binding is its own
-		other        // a record stands, the binding is another session's
+		ended = iota // there is no record
+		own          // a record is in force, and the binding is its own
+		other        // a record is in force, and the binding is another session's
 	)
 	tests := []struct {
 		phase    Phase
@@ -62,15 +62,15 @@ func TestNext(t *testing.T) {
 // TestNextInGrace_SES07_SES08 is the rest of the table: an end with a grace time.
 func TestNextInGrace_SES07_SES08(t *testing.T) {
 	const (
-		away     = iota // nobody stands at the address
-		back            // a record of the subscriber stands, of another session
-		stranger        // a record of somebody else stands
-		own             // the record that the binding was given to anew
+		away     = iota // no record at the address
+		back            // a record of the subscriber, of another session
+		stranger        // a record of another subscriber
+		own             // the record that has got the binding again
 	)
 	tests := []struct {
 		phase    Phase
 		who      int
-		grace    bool // runs
+		grace    bool // the grace time runs
 		removal  bool
 		sessions int
 		want     action
@@ -83,7 +83,7 @@ func TestNextInGrace_SES07_SES08(t *testing.T) {
 		{Open, away, false, true, 9, closeGate}, // over before the gate was narrowed
 
 		{Draining, away, true, true, 9, stay},
-		{Draining, away, true, true, 0, stay}, // idle is not gone
+		{Draining, away, true, true, 0, stay}, // an idle subscriber may return
 		{Draining, back, true, true, 9, resume},
 		{Draining, back, true, false, 9, resume},
 		{Draining, stranger, true, true, 9, closeGate}, // SES-07
@@ -112,7 +112,8 @@ func TestNextInGrace_SES07_SES08(t *testing.T) {
 	}
 }
 
-// TestStrayAlwaysClosed: kernel state without a binding goes, whatever else holds.
+// TestStrayAlwaysClosed: kernel state without a binding is removed in all
+// cases.
 func TestStrayAlwaysClosed(t *testing.T) {
 	for _, removal := range []bool{true, false} {
 		for _, online := range []bool{true, false} {

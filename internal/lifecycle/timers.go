@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// expiryGrace is added to a record's expiry before it is looked at, and is the
-// distance of further looks while the database, whose clock decides, keeps it.
+// expiryGrace is added to a record's expiry before it is looked up, because the
+// database's clock decides.
 const expiryGrace = 250 * time.Millisecond
 
-// timers tell when a record should have expired, or a grace time is over. An
-// Interim only moves the expiry further away, so it costs nothing here: the entry
-// comes up too early and is put back. An address has one entry, for what comes first.
+// timers have the times at which records should have expired, and grace times
+// end. An Interim only delays the expiry, so it costs nothing here: the entry
+// is due too early, and is put back. An address has one entry, for its earliest
+// time.
 type timers struct {
 	due   dueHeap
-	known map[[4]byte]int64 // when the valid entry of each address is due
+	known map[[4]byte]int64 // due time of the valid entry of each address
 }
 
 // due is an entry. There is one for every subscriber, so it is small.
@@ -27,18 +28,18 @@ type due struct {
 
 func newTimers() timers { return timers{known: map[[4]byte]int64{}} }
 
-// expire has the address looked at when its record should be gone, and reports whether
-// that is earlier than anything else is due.
+// expire sets the timer of the address for its record's expiry, and reports
+// whether it is due before all others.
 func (t *timers) expire(inside netip.Addr, expiry time.Time) (first bool) {
 	return !expiry.IsZero() && t.look(inside, expiry.Add(expiryGrace))
 }
 
-// Farthest is the latest time that an entry can tell, in the year 2262.
+// Farthest is the latest time that an entry can hold, in the year 2262.
 var Farthest = time.Unix(0, math.MaxInt64)
 
-// look has the address looked at when the time has come, and reports whether that is
-// earlier than anything else is due. A record at an address that is not IPv4, or that
-// lives for centuries, as a person may have written it, is not waited for.
+// look sets the timer of the address, and reports whether it is due before all
+// others. It ignores records at addresses that are not IPv4, and those that
+// live for centuries, as a person may have written them.
 func (t *timers) look(inside netip.Addr, at time.Time) (first bool) {
 	if !inside.Is4() || at.After(Farthest) {
 		return false
@@ -52,7 +53,7 @@ func (t *timers) look(inside netip.Addr, at time.Time) (first bool) {
 	return t.due[0] == entry
 }
 
-// pop returns the addresses that are due.
+// pop removes and returns the addresses that are due.
 func (t *timers) pop(now time.Time) []netip.Addr {
 	var addrs []netip.Addr
 	for len(t.due) > 0 && t.due[0].at <= now.UnixNano() {
@@ -65,7 +66,7 @@ func (t *timers) pop(now time.Time) []netip.Addr {
 	return addrs
 }
 
-// next is when the earliest address is due.
+// next returns the earliest due time.
 func (t *timers) next() (time.Time, bool) {
 	if len(t.due) == 0 {
 		return time.Time{}, false

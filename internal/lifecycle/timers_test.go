@@ -15,9 +15,9 @@ func TestTimersKeepOneEntryAnAddress(t *testing.T) {
 	timers := newTimers()
 	timers.expire(a, time.Time{}) // never expires
 	timers.expire(a, t0.Add(60*time.Second))
-	timers.expire(a, t0.Add(90*time.Second)) // an Interim: found out when the first comes up
+	timers.expire(a, t0.Add(90*time.Second)) // an Interim: noticed when the first entry is due
 	timers.expire(b, t0.Add(80*time.Second))
-	timers.expire(b, t0.Add(20*time.Second)) // earlier: must not wait for the first
+	timers.expire(b, t0.Add(20*time.Second)) // earlier: must not wait for the first entry
 
 	steps := []struct {
 		after time.Duration
@@ -38,8 +38,8 @@ func TestTimersKeepOneEntryAnAddress(t *testing.T) {
 	}
 }
 
-// TestTimersTakeWhatPeopleWrite: a key of a record may name an IPv6 address, and a
-// record's time may be over in centuries.
+// TestTimersTakeWhatPeopleWrite: the key of a record may contain an IPv6
+// address, and a record may expire in centuries.
 func TestTimersTakeWhatPeopleWrite(t *testing.T) {
 	timers := newTimers()
 	timers.expire(netip.MustParseAddr("2001:db8::1"), time.Unix(1000, 0))

@@ -11,9 +11,10 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// TestRandomWalk_I1_I5_DEL10: whatever comes in whatever order, no block has two owners, a
-// slot has one piece of work at a time, nothing contradicts the engine, and when everybody has
-// left and the holds are over nothing is left. The same history has the same effects.
+// TestRandomWalk_I1_I5_DEL10: for inputs in any order, no block has two owners,
+// a slot has one piece of work at a time, and nothing contradicts the engine.
+// When all subscribers have left and the holds are over, nothing remains. The
+// same history has the same effects.
 func TestRandomWalk_I1_I5_DEL10(t *testing.T) {
 	for seed := range uint64(20) {
 		first, second := walk(t, seed), walk(t, seed)
@@ -76,7 +77,7 @@ func walk(t *testing.T, seed uint64) []string {
 	for inside := 1; inside <= 5; inside++ {
 		do(after, "stop %d", inside)
 	}
-	for range 3 { // who waits for a block gets it, and leaves it
+	for range 3 { // pending subscribers get a block, and leave it
 		do(after, "executors")
 		after += 3 * time.Minute
 		do(after, "tick")
@@ -88,8 +89,8 @@ func walk(t *testing.T, seed uint64) []string {
 	return told
 }
 
-// mayOpen reports whether the gate of the slot may be on its way to be opened: of a slot that
-// changed hands meanwhile that is over soon.
+// mayOpen reports whether the gate of the slot may be being opened. For a slot
+// that changed hands meanwhile that ends soon.
 func (p *player) mayOpen(s *Slot, b *nat.Binding) bool {
 	if p.m.Slot(s.Inside()) != s || s.tenure != s.boundTenure {
 		return p.opening[s] == s.boundTenure
@@ -98,7 +99,7 @@ func (p *player) mayOpen(s *Slot, b *nat.Binding) bool {
 	return b.Identity == s.packed.Identity()
 }
 
-// check holds slots, work and counts against each other.
+// check compares slots, work and counts.
 func (p *player) check(seed uint64, line string) {
 	p.t.Helper()
 	out := map[*Slot]int{}

@@ -27,8 +27,8 @@ func (w *PendingWrites) Len() int { return len(w.blocks) }
 // Of counts the writes under way to the stored binding of a block.
 func (w *PendingWrites) Of(b nat.Block) int { return w.blocks[b] }
 
-// In reports whether a write is under way to a binding at an outside address that the
-// function picks.
+// In reports whether a write is under way to a binding at an outside address
+// that the function selects.
 func (w *PendingWrites) In(contains func(outside netip.Addr) bool) bool {
 	for b := range w.blocks {
 		if contains(b.Outside) {
