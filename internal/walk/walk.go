@@ -1,4 +1,5 @@
-// Package walk goes over items that a lock guards, and lets others have the lock now and then.
+// Package walk iterates over items that a lock guards, and yields the lock at
+// intervals.
 package walk
 
 import (
@@ -6,18 +7,19 @@ import (
 	"sync"
 )
 
-// Every is how many items a walk looks at before it lets others have the lock. At a
-// million subscribers a walk takes seconds, and a cut must not wait for it.
+// Every is the number of items that a walk visits before it yields the lock.
+// With a million subscribers a walk takes seconds, and a cut must not wait for
+// it.
 const Every = 512
 
-// All yields the items of an index, which its caller has locked, and lets others
-// have the lock now and then. They may change it: an item that comes or goes meanwhile
-// may be left out.
+// All yields the items of an index that the caller has locked, and yields the
+// lock at intervals. The index may change meanwhile: an item that is added or
+// removed may be left out.
 func All[K, V any](lock sync.Locker, items iter.Seq2[K, V]) iter.Seq2[K, V] {
 	return By(Every, lock, items)
 }
 
-// By is All for items of another cost.
+// By is All with another number of items between two yields of the lock.
 func By[K, V any](every int, lock sync.Locker, items iter.Seq2[K, V]) iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
 		seen := 0
@@ -32,7 +34,7 @@ func By[K, V any](every int, lock sync.Locker, items iter.Seq2[K, V]) iter.Seq2[
 	}
 }
 
-// Yield gives the lock up for a moment.
+// Yield releases the lock and takes it again, so that others can have it.
 func Yield(lock sync.Locker) {
 	lock.Unlock()
 	lock.Lock()

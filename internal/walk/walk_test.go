@@ -11,7 +11,8 @@ type lockCount struct{ unlocked, locked int }
 func (l *lockCount) Lock()   { l.locked++ }
 func (l *lockCount) Unlock() { l.unlocked++ }
 
-// TestWalkYields: a walk gives the lock up behind each few items, and takes it again.
+// TestWalkYields: a walk releases the lock after every Every items, and takes
+// it again.
 func TestWalkYields(t *testing.T) {
 	items := map[int]int{}
 	for i := range 3*Every + 1 {
