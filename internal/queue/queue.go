@@ -1,4 +1,4 @@
-// Package queue hands work to one worker, which takes all that is waiting at once.
+// Package queue hands work to one worker, which takes it in batches.
 package queue
 
 import (
@@ -6,16 +6,16 @@ import (
 	"sync"
 )
 
-// A Queue has the items that wait for one worker. It may be used concurrently.
+// A Queue has the items for one worker. It may be used concurrently.
 type Queue[T any] struct {
 	mu    sync.Mutex
-	parts [][]T // what waits, in order; all but the last have as much as is taken at once
-	spare []T   // room for the next part
+	parts [][]T // queued items, in order; each but the last has length most
+	spare []T   // memory for the next part
 	wake  chan struct{}
-	most  int // taken at once
+	most  int // items per batch
 }
 
-// New returns an empty queue, of which at most so many items are taken at once.
+// New returns an empty queue with batches of at most the given size.
 func New[T any](most int) *Queue[T] {
 	return &Queue[T]{wake: make(chan struct{}, 1), most: most}
 }
@@ -33,12 +33,12 @@ func (q *Queue[T]) Push(items ...T) {
 func (q *Queue[T]) Wake() {
 	select {
 	case q.wake <- struct{}{}:
-	default: // it is to wake already
+	default: // a wake-up is pending already
 	}
 }
 
-// Add is Push that does not wake the worker: for a caller that holds a lock which the worker
-// needs, and wakes it afterwards.
+// Add is Push without waking the worker: for a caller that holds a lock that
+// the worker needs, and wakes it afterwards.
 func (q *Queue[T]) Add(items ...T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -52,8 +52,8 @@ func (q *Queue[T]) Add(items ...T) {
 	}
 }
 
-// roomLocked is room for a part: all that it may need where another is full already, as
-// more is to be expected then.
+// roomLocked returns memory for a part: for a whole one if another part is full
+// already, because more items are likely then.
 func (q *Queue[T]) roomLocked(behind bool) []T {
 	room := q.spare
 	q.spare = nil
@@ -63,11 +63,11 @@ func (q *Queue[T]) roomLocked(behind bool) []T {
 	return room
 }
 
-// spareMost is how many items a queue keeps room for while nothing waits.
+// spareMost is the largest capacity, in items, that an empty queue keeps.
 const spareMost = 4096
 
-// Take waits until there is something and returns it, as far as it may be taken at
-// once. The batch before, which the worker is done with, gives its room to what comes.
+// Take waits for items, and returns the next batch. It reuses the memory of the
+// previous batch, before, which the worker no longer needs.
 func (q *Queue[T]) Take(ctx context.Context, before []T) ([]T, error) {
 	clear(before)
 	for {
@@ -83,7 +83,7 @@ func (q *Queue[T]) Take(ctx context.Context, before []T) ([]T, error) {
 	}
 }
 
-// swap takes what is waiting, if anything is, and leaves room for what comes.
+// swap returns the first part, if there is one, and keeps room for later items.
 func (q *Queue[T]) swap(room []T) (items []T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestQueueKeepsOrder: whatever is taken at once, everything is taken once, in the
-// order in which it came.
+// TestQueueKeepsOrder: with batches of any size, each item is taken once, in
+// the order of Push.
 func TestQueueKeepsOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for range 100 {
