@@ -11,14 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mostCPUs is how many processors are visited at most. The more there are, the more
-// likely it is that one keeps the thread waiting.
+// mostCPUs is the largest number of processors that are visited. The more there
+// are, the likelier one of them delays the thread.
 const mostCPUs = 16
 
-// runOnEveryCPU has a thread run on each online processor in turn. Soft interrupts are not
-// preempted, so afterwards every packet that was being processed when it was called is
-// through. It is false where that does not hold or was not done: on PREEMPT_RT, with more
-// than mostCPUs processors, or with some outside of our cpuset.
+// runOnEveryCPU runs a thread on each online processor in turn. Soft interrupts
+// are not preempted, so afterwards every packet that was being processed at the
+// call is finished. It returns false where that does not hold or was not done:
+// on PREEMPT_RT, with more than mostCPUs processors, or with some outside of
+// our cpuset.
 func runOnEveryCPU() bool {
 	if preemptsSoftInterrupts() {
 		return false
@@ -41,8 +42,8 @@ var preemptsSoftInterrupts = sync.OnceValue(func() bool {
 	return err == nil && strings.TrimSpace(string(rt)) != "0"
 })
 
-// visit moves its thread to each processor. A thread whose affinity or scheduling policy
-// cannot be restored ends with the goroutine.
+// visit moves its thread to each processor. If the affinity or scheduling
+// policy of the thread cannot be restored, the thread ends with the goroutine.
 func visit(cpus []int) bool {
 	runtime.LockOSThread()
 	var own unix.CPUSet
@@ -51,8 +52,8 @@ func visit(cpus []int) bool {
 		runtime.UnlockOSThread()
 		return false
 	}
-	// On a busy processor the thread would wait some 3 ms for its turn. It does so where
-	// the kernel refuses the policy (CAP_SYS_NICE).
+	// On a busy processor the thread would wait some 3 ms to be scheduled. It does
+	// wait if the kernel refuses the policy (CAP_SYS_NICE).
 	raised := unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}, 0) == nil
 	all := true
 	for _, cpu := range cpus {
@@ -70,8 +71,8 @@ func visit(cpus []int) bool {
 	return all
 }
 
-// runOn moves the thread. Unlike unix.SchedSetaffinity it does not release Go's scheduler
-// slot while it waits.
+// runOn moves the thread. Unlike unix.SchedSetaffinity it does not release Go's
+// scheduler slot while it waits.
 func runOn(cpus *unix.CPUSet) bool {
 	_, _, errno := unix.Syscall(unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(*cpus), uintptr(unsafe.Pointer(cpus)))
 	return errno == 0

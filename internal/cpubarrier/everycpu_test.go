@@ -24,7 +24,8 @@ func TestParseCPUs(t *testing.T) {
 	}
 }
 
-// TestRunOnEveryCPU leaves every thread as free as it was, and fails where it may not go.
+// TestRunOnEveryCPU: every thread keeps its affinity and policy, and visit
+// fails for processors that do not exist.
 func TestRunOnEveryCPU(t *testing.T) {
 	var before unix.CPUSet
 	rank, err := unix.SchedGetAttr(0, 0)
