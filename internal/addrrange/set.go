@@ -1,4 +1,4 @@
-// Package addrrange has ranges of IPv4 addresses, as numbers.
+// Package addrrange represents ranges of IPv4 addresses as numbers.
 package addrrange
 
 import (
@@ -10,10 +10,10 @@ import (
 	"slices"
 )
 
-// A Range is addresses in a row, both ends included.
+// A Range is a run of consecutive addresses, both ends included.
 type Range struct{ First, Last uint32 }
 
-// A Set is ranges in order that neither overlap nor touch.
+// A Set is a list of ranges in order that neither overlap nor touch.
 type Set []Range
 
 // Of returns the addresses of prefixes, all of which must be IPv4.
@@ -50,10 +50,10 @@ func (s Set) Contains(addr uint32) bool {
 	return low < len(s) && s[low].First <= addr
 }
 
-// AppendPrefixes appends the fewest prefixes that are the range together.
+// AppendPrefixes appends the fewest prefixes that cover exactly the range.
 func (r Range) AppendPrefixes(list []netip.Prefix) []netip.Prefix {
 	for first := uint64(r.First); first <= uint64(r.Last); {
-		size := first & -first // the largest that may begin here
+		size := first & -first // the largest that may begin at first
 		if first == 0 {
 			size = 1 << 32
 		}

@@ -37,8 +37,9 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// TestRandomPrefixes: addresses near the ends of prefixes are in their set if they are in
-// one of them, and the prefixes of the set's ranges are the fewest that come to the same.
+// TestRandomPrefixes: addresses near the ends of prefixes are in the set
+// exactly if a prefix contains them, and the prefixes of the set's ranges are
+// the fewest with the same addresses.
 func TestRandomPrefixes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 2000 {
@@ -52,7 +53,7 @@ func TestRandomPrefixes(t *testing.T) {
 		set := addrrange.Of(prefixes)
 		for _, a := range near {
 			if !a.Is4() {
-				continue // none before or behind the first or last of all
+				continue // before the first or after the last IPv4 address
 			}
 			b := a.As4()
 			want := slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
