@@ -141,8 +141,9 @@ func (e *Engine) Live(group string, inside netip.Addr) (b nat.Binding, ok bool) 
 	return b, true
 }
 
-// Share has the live binding of a subscriber, if there is one, keep its holder's texts where
-// those of h are, as far as they are the same: who knows the holder, too, pays for one.
+// Share makes the holder of a subscriber's live binding, if there is one, share
+// the memory of those strings that are equal in h: the caller keeps h, so each
+// string is stored once.
 func (e *Engine) Share(group string, h nat.Holder) {
 	_, c := e.subscriber(group, h.Inside)
 	if c == nil || !c.live() {
@@ -230,7 +231,7 @@ func (e *Engine) offering(name string) (*group, error) {
 	return g, nil
 }
 
-// subscriber returns what a group knows of an inside address, or nil.
+// subscriber returns the group's state of an inside address, or nil.
 func (e *Engine) subscriber(name string, inside netip.Addr) (*group, *subscriberState) {
 	g := e.group(name)
 	if g == nil {

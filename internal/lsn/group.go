@@ -56,7 +56,7 @@ func (g *group) covers(inside netip.Addr) bool {
 	return false
 }
 
-// subscriber returns what is known of the inside address, or nil.
+// subscriber returns the state of the inside address, or nil.
 func (g *group) subscriber(inside netip.Addr) *subscriberState {
 	if !inside.Is4() {
 		return nil

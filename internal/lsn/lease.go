@@ -16,8 +16,9 @@ type lease struct {
 	after                   *teardownInfo // nil for none
 }
 
-// teardownInfo is data about a lease whose record ended, which few have at a time: see
-// Binding.GraceUntil and Binding.Receipt. It is replaced, never changed.
+// teardownInfo is data about a lease whose record ended, which few leases have
+// at a time: see Binding.GraceUntil and Binding.Receipt. It is replaced, never
+// changed.
 type teardownInfo struct {
 	grace   time.Time
 	receipt *nat.Receipt

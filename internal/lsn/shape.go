@@ -14,9 +14,9 @@ const none = 0
 // firstCell is the number of a group's first block.
 const firstCell = none + 1
 
-// fresh is what a group remembers of a block that was never given: the inside
-// address 0.0.0.0, which is nobody's (RFC 6890). Of others it remembers who
-// had it last, and asks that subscriber whether it still has.
+// fresh marks a block that was never given: the inside address 0.0.0.0, which
+// no subscriber has (RFC 6890). For other blocks the group keeps the last
+// inside address, whose state tells whether it still has the block.
 const fresh = 0
 
 // blockLayout is the division of each outside address's ports into blocks, aligned to their

@@ -6,8 +6,8 @@ import (
 	"github.com/sessiond/sessiond/internal/addrtable"
 )
 
-// subscriberState is what a group knows of one inside address. An address has a live
-// lease or waits, never both; held leases may be there besides.
+// subscriberState is a group's state of one inside address. An address has a
+// live lease or waits, never both; it may have held leases besides.
 //
 // The live lease is embedded, not referred to, so that one memory access reads both: in a
 // large pool, such accesses are the cost of each step in a binding's life.
@@ -20,9 +20,9 @@ type subscriberState struct {
 // live reports whether the subscriber has a live lease.
 func (c *subscriberState) live() bool { return c.state != 0 }
 
-// subscriberIndex finds subscribers by their inside address. None is taken out again, so that
-// subscribers who come and go cost no allocations. A subscriber stays where it is until
-// another address gets its first.
+// subscriberIndex finds subscribers by inside address. It never removes one, so
+// that subscribers that come and go cost no allocations. A subscriber keeps its
+// place in memory until another address is added.
 type subscriberIndex struct {
 	table addrtable.Table[subscriberState]
 }
@@ -30,7 +30,7 @@ type subscriberIndex struct {
 // find returns the subscriber of an address, nil for none.
 func (x *subscriberIndex) find(inside uint32) *subscriberState { return x.table.Place(address(inside)) }
 
-// at returns the subscriber of an address, which it makes if need be.
+// at returns the subscriber of an address, and adds it if needed.
 func (x *subscriberIndex) at(inside uint32) *subscriberState {
 	if c := x.find(inside); c != nil {
 		return c
