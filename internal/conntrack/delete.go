@@ -26,9 +26,10 @@ import (
 // redirects to it. Such packets pass no gate and take no port, so these entries do not
 // prevent the proof.
 //
-// A delete by tuple takes 4.3 us whatever the table's size. A pass takes 2.5 us for each
-// entry in the table, and then deletes by tuple as well. So a pass never pays for itself
-// while the index is complete, not even if half of the table has to be deleted.
+// A delete by tuple takes 4.3 us for any size of the table. A pass takes 2.5 us
+// for each entry in the table, and then deletes by tuple as well. So a pass
+// never pays for itself while the index is complete, not even if half of the
+// table has to be deleted.
 func (t *Table) Delete(ctx context.Context, inside []netip.Addr) (map[netip.Addr]Outcome, error) {
 	e, err := newEnding(inside)
 	if err != nil {

@@ -187,8 +187,9 @@ func (w *walker) stepDump() {
 	}
 }
 
-// The index must equal the kernel whenever all events were read, in whatever order events,
-// dumps and deletes came; after losses too, once a rebuild has begun after them.
+// TestIndexRandomWalk: the index equals the kernel whenever all events were
+// read, for any order of events, dumps and deletes; after losses too, once a
+// rebuild has begun after them.
 func TestIndexRandomWalk(t *testing.T) {
 	for seed := range uint64(60) {
 		w := &walker{

@@ -21,7 +21,7 @@ func rangesOf(prefixes []netip.Prefix) (addrrange.Set, error) {
 // addrSet is a set of addresses, such as the inside prefixes.
 type addrSet interface{ Contains(addr uint32) bool }
 
-// askedAddrs is the set of addresses a caller asks about.
+// askedAddrs is the set of addresses that a caller asks about.
 type askedAddrs map[uint32]struct{}
 
 // Contains reports whether an address is asked about.

@@ -63,7 +63,8 @@ func without(addrs askedAddrs, counts map[netip.Addr]int) (none []uint32) {
 	return none
 }
 
-// tablePass is one walk through the table for all who joined before it began.
+// tablePass is one walk through the table for all calls that joined before it
+// began.
 type tablePass struct {
 	want  askedAddrs
 	found []entryRef

@@ -17,7 +17,7 @@ type rebuild struct {
 	errors  indexErrors
 }
 
-// indexErrors are what rebuilds of a complete index found to be wrong with it.
+// indexErrors are the errors that rebuilds of a complete index found in it.
 type indexErrors struct {
 	missed uint64 // entries that it lacked although all events had been read
 	stale  uint64 // entries that it had and the kernel had not
