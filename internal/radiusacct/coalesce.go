@@ -14,17 +14,18 @@ const (
 	gatherTime = time.Millisecond
 )
 
-// A coalescer says whether to let requests gather before the next are read, as
-// network cards do with interrupts: what comes alone is served at once; under load
-// one reading, one trip to Redis and one sending serve many. Only a client that was
-// alone for quietTime waits, and for nothing but its own requests: what others
-// send, sound or not, delays no good client. The zero value is ready.
+// A coalescer decides whether to let requests gather before the next read, as
+// network cards do with interrupts. A single request is served at once; under
+// load one read, one round trip to Redis and one send serve many requests. Only
+// a client that has been the only sender for quietTime waits, and only for its
+// own requests: datagrams of other senders, sound or not, delay no good client.
+// The zero value is ready.
 type coalescer struct {
 	since     time.Time    // begin of the present measurement
 	count     int          // requests since then
 	sustained bool         // by the measurement before
-	peer      *clientState // whose requests come
-	shared    time.Time    // when it was last not alone
+	peer      *clientState // client of the latest requests
+	shared    time.Time    // time of the latest change of client, or unsound datagram
 }
 
 // note records a datagram: its client, nil for none, and whether it is a sound request.

@@ -64,7 +64,7 @@ func (c *fairness) note(r *realm, now time.Time) {
 	c.latest = quietClient{r, now}
 }
 
-// hasOther reports whether another client has been calm within companyTime.
+// hasOther reports whether another client has been calm within quietTime.
 func (c *fairness) hasOther(r *realm, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -27,7 +27,7 @@ type queue struct {
 
 	mu        sync.Mutex
 	news      sync.Cond // for workers
-	room      sync.Cond // a clientQueue is no longer full, or patience ended
+	room      sync.Cond // a clientQueue is no longer full, or unblockPutters was called
 	calm      fifo.Queue[*clientQueue]
 	storms    fifo.Queue[*clientQueue]
 	out       int // client queues that are taken
@@ -56,8 +56,8 @@ func (q *queue) put(l *clientQueue, r *request) bool {
 	return true
 }
 
-// putAll appends requests to the client queues that are theirs, and returns
-// those for which there is no room. Nobody waits.
+// putAll appends requests to their client queues, and returns those without
+// room. It does not wait.
 func (q *queue) putAll(requests []*request, number int) (refused []*request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -165,7 +165,8 @@ func (q *queue) moveLocked(b *batch, l *clientQueue) {
 	l.realm.waiting.Add(-1)
 }
 
-// done ends a batch and empties it. What waits in its client queues has its turn.
+// done ends a batch and empties it. It lines up those of its client queues
+// again that have more requests.
 func (q *queue) done(b *batch) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

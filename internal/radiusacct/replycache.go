@@ -35,7 +35,7 @@ type entry struct {
 	replied       bool
 	older, newer  uint32 // among the replied; of a free entry, newer is the next free one
 	serial        uint64
-	expires       time.Duration // since the cache was born
+	expires       time.Duration // since the creation of the cache
 }
 
 // entryPageBits makes pages of entries small, since every client has its own.

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// shown is what a client shows of a certificate with DNS names.
+// shown returns the identity of a client with a certificate for DNS names.
 func shown(raw string, trusted bool, names ...string) Identity {
 	return Identity{Cert: &x509.Certificate{Raw: []byte(raw), DNSNames: names}, Trusted: trusted}
 }
