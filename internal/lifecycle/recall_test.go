@@ -7,7 +7,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestLastStop: only a binding has a grace time to recall whose own session
+// TestLastStop_SES07: only a binding has a grace time to recall whose own session
 // ended in these changes, followed by none but its subscriber.
 func TestLastStop_SES07(t *testing.T) {
 	end := func(user, id string, reason subscriber.Reason) subscriber.Change {

@@ -91,7 +91,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// TestRemainsOfDrains: after a kill, the remains of a drain that was ending, or
+// TestRemainsOfDrains_I7: after a kill, the remains of a drain that was ending, or
 // had not begun, are no drain, and are gone after the next start. Another
 // daemon's group stays untouched.
 func TestRemainsOfDrains_I7(t *testing.T) {
@@ -122,7 +122,7 @@ func TestRemainsOfDrains_I7(t *testing.T) {
 	}
 }
 
-// TestDrainedPrefixGivesNothing: after a start with another outside prefix, a
+// TestDrainedPrefixGivesNothing_I5_I7: after a start with another outside prefix, a
 // subscriber keeps its block of the old one, also during its hold. No other
 // subscriber gets a block there.
 func TestDrainedPrefixGivesNothing_I5_I7(t *testing.T) {
@@ -164,7 +164,7 @@ func TestDrainedPrefixGivesNothing_I5_I7(t *testing.T) {
 	w.check()
 }
 
-// TestRefusedStart: a hold reserves an outside address for its group. A start
+// TestRefusedStart_I1_I5: a hold reserves an outside address for its group. A start
 // that would move the address to another group is refused until the hold is
 // over.
 func TestRefusedStart_I1_I5(t *testing.T) {
@@ -198,7 +198,7 @@ func TestRefusedStart_I1_I5(t *testing.T) {
 	}
 }
 
-// TestReloadAddsServedGroup: a group that a reload adds may have been served by
+// TestReloadAddsServedGroup_I7: a group that a reload adds may have been served by
 // another node, with bindings in prefixes that it no longer has. They drain as
 // after a start.
 func TestReloadAddsServedGroup_I7(t *testing.T) {
@@ -231,7 +231,7 @@ func TestReloadAddsServedGroup_I7(t *testing.T) {
 	w.until("the group to be forgotten", func() bool { return w.exists("sessiond:{away}:served") == 0 && len(w.Inside()) == 1 })
 }
 
-// TestReloadOfAnothersGroup: a reload that adds a group which another daemon serves
+// TestReloadOfAnothersGroup_I1: a reload that adds a group which another daemon serves
 // is refused and changes nothing.
 func TestReloadOfAnothersGroup_I1(t *testing.T) {
 	o := &owner{others: "away"}
@@ -268,7 +268,7 @@ func (o *owner) Renew(context.Context) error {
 	return nil
 }
 
-// TestNothingStoredWithoutLease: while the lease is in doubt no binding is
+// TestNothingStoredWithoutLease_I1: while the lease is in doubt no binding is
 // stored, so none becomes active. Afterwards everything proceeds.
 func TestNothingStoredWithoutLease_I1(t *testing.T) {
 	o := &owner{}
@@ -290,7 +290,7 @@ func TestNothingStoredWithoutLease_I1(t *testing.T) {
 	w.awaitState(alice, nat.Active)
 }
 
-// TestStandsAside: a daemon that lost its group to another logs it, and acts no
+// TestStandsAside_I9: a daemon that lost its group to another logs it, and acts no
 // more, neither on a Stop nor on a reload.
 func TestStandsAside_I9(t *testing.T) {
 	o := &owner{}

@@ -169,7 +169,7 @@ func TestGraceStranger_SES07(t *testing.T) {
 	w.check()
 }
 
-// TestGraceNameless: a subscriber without User-Name cannot be recognized, and
+// TestGraceNameless_SES07: a subscriber without User-Name cannot be recognized, and
 // gets no grace time.
 func TestGraceNameless_SES07(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
@@ -180,7 +180,7 @@ func TestGraceNameless_SES07(t *testing.T) {
 	w.nothingLeft(alice)
 }
 
-// TestGraceOver: after the grace time the removal proceeds as without one.
+// TestGraceOver_DEL01_DEL11: after the grace time the removal proceeds as without one.
 func TestGraceOver_DEL01_DEL11(t *testing.T) {
 	for _, mode := range []inspect.RemovalMode{inspect.RemovalOn, inspect.RemovalOff, inspect.RemovalObserve} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -210,7 +210,7 @@ func TestGraceOver_DEL01_DEL11(t *testing.T) {
 	}
 }
 
-// TestGraceOnlyForItsCauses: all other ends remove at once.
+// TestGraceOnlyForItsCauses_DEL01_DEL08: all other ends remove at once.
 func TestGraceOnlyForItsCauses_DEL01_DEL08(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))
 	for id, end := range map[string]func(id string){
@@ -232,7 +232,7 @@ func TestGraceOnlyForItsCauses_DEL01_DEL08(t *testing.T) {
 	}
 }
 
-// TestGraceOtherAddress: a session of the subscriber at another address does
+// TestGraceOtherAddress_SES09: a session of the subscriber at another address does
 // not end its grace time here.
 func TestGraceOtherAddress_SES09(t *testing.T) {
 	w := newWorld(t, graceGroup(400*time.Millisecond))
@@ -250,7 +250,7 @@ func TestGraceOtherAddress_SES09(t *testing.T) {
 	}
 }
 
-// TestToggleOnSparesGrace: switched on, the toggle cuts draining slots, except
+// TestToggleOnSparesGrace_DEL11: switched on, the toggle cuts draining slots, except
 // those in their grace time.
 func TestToggleOnSparesGrace_DEL11(t *testing.T) {
 	w := newWorld(t, graceGroup(time.Minute))

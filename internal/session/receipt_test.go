@@ -16,7 +16,7 @@ func inUTC(r nat.Receipt) nat.Receipt {
 	return r
 }
 
-// TestReceipt_I7: a held binding has the receipt of its teardown, also after a
+// TestReceipt_DEL01_I7: a held binding has the receipt of its teardown, also after a
 // restart.
 func TestReceipt_DEL01_I7(t *testing.T) {
 	g := testGroup

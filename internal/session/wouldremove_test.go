@@ -8,7 +8,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// TestObserve_DEL11: everything happens as with the toggle off, and the
+// TestObserve_DEL11_SES07: everything happens as with the toggle off, and the
 // removals that on would have made are counted and listed. An address that
 // changes hands is still cut.
 func TestObserve_DEL11_SES07(t *testing.T) {

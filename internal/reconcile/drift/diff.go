@@ -17,10 +17,10 @@ const Newer inspect.DriftKind = ""
 type Operation struct {
 	Kind    inspect.DriftKind
 	Inside  netip.Addr
-	Block   nat.Block          // BindingUnsaved, BindingStale
-	Element nat.Entry          // ElementOrphaned, ElementDiffers: the kernel's entry
-	Record  *subscriber.Record // RecordUnseen, Newer: the database's record
-	Session Session            // SessionOrphaned, SessionOutOfBlock
+	Block   nat.Block          // DriftBindingUnsaved, DriftBindingStale
+	Element nat.Entry          // DriftElementOrphaned, DriftElementDiffers: the kernel's entry
+	Record  *subscriber.Record // DriftRecordUnseen, Newer: the database's record
+	Session Session            // DriftSessionOrphaned, DriftSessionOutOfBlock
 	what    func(*Operation) string
 }
 
