@@ -1,4 +1,4 @@
-// Package lifecycle decides what happens to subscribers' bindings. It is pure: it does no
+// Package lifecycle decides about subscribers' bindings. It is pure: it does no
 // I/O, reads no clock, takes no lock and writes no log. Changes of records, results of
 // executors and the time go in; effects come out, in order. So a history of events always
 // gives the same effects, and a test can write both down.

@@ -52,7 +52,7 @@ type pass struct {
 
 	drifts  []inspect.Drift
 	gone    map[netip.Addr]uint64 // tenures without a record
-	orphans []netip.Addr          // anew: subscribers without a record
+	orphans []netip.Addr          // subscribers without a record, if anew
 	lost    int                   // records written back into a suspect database
 }
 

@@ -25,7 +25,7 @@ type repair struct {
 	drifts    []inspect.Drift
 	gone      map[netip.Addr]uint64 // tenures without a record in this pass
 	lost      []subscriber.Record   // records to write back into a suspect database
-	orphans   []netip.Addr          // anew: subscribers without a record
+	orphans   []netip.Addr          // subscribers without a record, if anew
 	misplaced []nftnat.Session
 }
 

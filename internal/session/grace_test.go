@@ -267,8 +267,8 @@ func TestToggleOnSparesGrace_DEL11(t *testing.T) {
 	w.back(f, before, "2")
 }
 
-// TestGraceAcrossRestarts_I7: a grace time survives a restart, at whatever
-// point the daemon died, and whatever happened while it was down.
+// TestGraceAcrossRestarts_I7: a grace time survives a restart, for every point at
+// which the daemon may die, and for all events while it is down.
 func TestGraceAcrossRestarts_I7(t *testing.T) {
 	t.Run("came back before", func(t *testing.T) {
 		w := newWorld(t, graceGroup(time.Minute))

@@ -302,7 +302,7 @@ func (w *world) reboot() {
 }
 
 // TestEndsWhileDown_DEL13: ends by NASes and by persons while no daemon ran are
-// not suspended, however many, even if only the feed tells of them.
+// not suspended, however many, even if only the feed shows them.
 func TestEndsWhileDown_DEL13(t *testing.T) {
 	w := newCrowd(t)
 	w.halt()

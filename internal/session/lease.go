@@ -20,7 +20,7 @@ type Ownership interface {
 	Renew(ctx context.Context) error
 	// Holds reports whether the group is certainly ours.
 	Holds(group string) bool
-	// Leave gives a group up.
+	// Leave releases a group.
 	Leave(ctx context.Context, group string) error
 }
 

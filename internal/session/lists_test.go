@@ -446,7 +446,7 @@ func TestListsAreBounded(t *testing.T) {
 	}
 }
 
-// pageSizes returns how many items each page of a list has.
+// pageSizes returns the number of items on each page of a list.
 func pageSizes[T any, K comparable](t *testing.T, list func(after K) ([]T, K, error)) (sizes []int) {
 	t.Helper()
 	var after, none K

@@ -27,8 +27,8 @@ type sessionCounter interface {
 type removalObserver interface {
 	Removed(group string, reason subscriber.Reason)
 	Observed(group string, reason subscriber.Reason, sessions int) // removals that RemovalOn would have carried out
-	StopToCut(time.Duration)                                       // record deleted to gate closed
-	StopToReaped(time.Duration)                                    // record deleted to nothing left
+	StopToCut(time.Duration)                                       // from the deletion of the record to the closed gate
+	StopToReaped(time.Duration)                                    // from the deletion of the record to the proof that no entry is left
 }
 
 // reports are the readers of the stream of transitions: metrics, log, the list

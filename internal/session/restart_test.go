@@ -96,8 +96,8 @@ func restartWhileAway(t testing.TB, n int) {
 	w.onlyRestarted(n)
 }
 
-// restartBeyondBound: when the daemon comes back, the feed has lost all that it
-// told of the restart. Only the bindings still know the sessions.
+// restartBeyondBound: when the daemon comes back, the feed has lost all
+// changes of the restart. Only the bindings still show the sessions.
 func restartBeyondBound(t testing.TB, n int) {
 	w := newMultitude(t, n)
 	w.halt()

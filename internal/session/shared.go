@@ -34,11 +34,11 @@ type group struct {
 	*reconcile.Group
 	failure  error // of the last attempt to take it up
 	moved    chan struct{}
-	followed bool                 // the feed is being read on from its position
+	followed bool                 // the feed is being read, from its position on
 	unread   unread               // how far the position was behind at the last look
 	gaps     int                  // times the feed had lost unread entries
 	shortage poolShortage         // the last log line about an exhausted pool
-	cancel   context.CancelFunc   // ends the following of the feed
+	cancel   context.CancelFunc   // stops reading the feed
 	stored   *subscriberdb.Served // the Served in the database, if known
 }
 
