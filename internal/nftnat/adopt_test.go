@@ -92,10 +92,32 @@ func TestTamperedTableIsPutRight(t *testing.T) {
 	}
 }
 
-// TestChainsOfOthersThatAreUsed_I3 has others add chains to the table that cannot be deleted,
-// since a map of theirs, or an element that they put into ours, leads there. The rule added
-// with it, which lets all packets pass, is gone at once all the same, and subscribers keep
-// their elements.
+// TestManyPools: a start beside thousands of routes that stand looks at them once, not once
+// for each, and tells of the one that is somebody else's.
+func TestManyPools(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	var told logLines
+	o.Logger = told.logger()
+	for i := range 5000 {
+		o.OutsidePrefixes = append(o.OutsidePrefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 6), byte(i<<2) | 1}), 32))
+	}
+	run(t, lab, "ip", "route", "add", "unreachable", "198.18.0.1/32")
+	openKernel(t, o)
+	began := time.Now()
+	openKernel(t, o)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("a start beside its own 5,000 routes takes %v", took)
+	}
+	if got := strings.Count(told.String(), "foreign route in place of a blackhole"); got != 2 {
+		t.Errorf("a foreign route is told of %d times in two starts: %s", got, told.String())
+	}
+}
+
+// TestChainsOfOthersThatAreUsed has others add chains to the table that cannot be deleted,
+// since a map of theirs, or an element that they put into ours, leads there. The rule that
+// they added with it, which lets everybody pass, is gone at once all the same, and
+// subscribers keep what they have.
 func TestChainsOfOthersThatAreUsed_I3(t *testing.T) {
 	for name, script := range map[string]string{
 		"by a map of theirs": "add map ip sessiond theirs { type ipv4_addr : verdict; }; add element ip sessiond theirs { 192.0.2.1 : jump extra }",

@@ -43,13 +43,19 @@ func (b *blackholes) close() { b.handle.Close() }
 // set makes the routes of the prefixes, then removes all others of ours. A prefix that another
 // program routes keeps that route.
 func (b *blackholes) set(prefixes []netip.Prefix) error {
-	want := make(map[netip.Prefix]bool, len(prefixes))
+	want, standing := make(map[netip.Prefix]bool, len(prefixes)), map[netip.Prefix]bool{}
 	for _, p := range prefixes {
 		p = p.Masked()
 		want[p] = true
-		if err := b.add(p); err != nil {
-			return err
+		switch err := b.handle.RouteAdd(blackhole(p)); {
+		case errors.Is(err, unix.EEXIST):
+			standing[p] = true
+		case err != nil:
+			return wrap(err, "add blackhole route %v", p)
 		}
+	}
+	if err := b.warnOfForeign(standing); err != nil {
+		return err
 	}
 	ours, err := b.ours()
 	if err != nil {
@@ -80,21 +86,23 @@ func (b *blackholes) ours() ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-func (b *blackholes) add(p netip.Prefix) error {
-	err := b.handle.RouteAdd(blackhole(p))
-	if !errors.Is(err, unix.EEXIST) {
-		return wrap(err, "add blackhole route %v", p)
+// warnOfForeign tells of prefixes that have somebody else's route. It is one dump for all of
+// them, since a router may have a million other routes; an interrupted one is good enough.
+func (b *blackholes) warnOfForeign(standing map[netip.Prefix]bool) error {
+	if len(standing) == 0 {
+		return nil
 	}
-	routes, err := b.list(blackhole(p), netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return err
-	}
-	for _, r := range routes {
-		if r.Type != unix.RTN_BLACKHOLE {
+	like := &netlink.Route{Table: unix.RT_TABLE_MAIN}
+	err := b.handle.RouteListFilteredIter(unix.AF_INET, like, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+		if p, ok := prefixOf(r.Dst); ok && standing[p] && r.Type != unix.RTN_BLACKHOLE {
 			b.log.Warn("outside prefix has a foreign route in place of a blackhole", "prefix", p, "route", r.String())
 		}
+		return true
+	})
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil
 	}
-	return nil
+	return wrap(err, "list routes")
 }
 
 // restore makes missing routes of the prefixes anew. It costs one attempt for each prefix,
