@@ -16,7 +16,22 @@ const (
 	holdings
 )
 
-func (s *classifier) hold() AddressOwner {
+// addressClaim finds the owner of the address that a classified event wants.
+type addressClaim struct {
+	classifier
+	holding  AddressOwner
+	doubtful bool // the session takes the address in the order of arrival, against the NAS's clock
+}
+
+// claim fills in the owner, and the start of a session whose clock does not count.
+func (s *addressClaim) claim() {
+	s.holding = s.hold()
+	if s.doubtful {
+		s.start = s.ev.Latest
+	}
+}
+
+func (s *addressClaim) hold() AddressOwner {
 	holder := s.view.Holder
 	switch {
 	case holder == nil:
@@ -39,7 +54,7 @@ func (s *classifier) hold() AddressOwner {
 // this event cannot take its address. Only its own client can end the holder:
 // by a Stop, a restart of the NAS or silence. A removal that a guard suspends
 // counts as ended.
-func (s *classifier) foreign(holder *Record) bool {
+func (s *evidence) foreign(holder *Record) bool {
 	return s.view.HolderApart && holder.RemovalHeld == ReasonNone
 }
 
@@ -47,7 +62,7 @@ func (s *classifier) foreign(holder *Record) bool {
 // ended. It claims that another session began under the same identifier, and
 // its arrival is the only evidence. That is too little to evict an online
 // subscriber. A Start counts as another one if its packet differs.
-func (s *classifier) replayed() bool {
+func (s *addressClaim) replayed() bool {
 	if s.session.Phase != Closed || s.standing != StandingLater {
 		return false
 	}
@@ -56,7 +71,7 @@ func (s *classifier) replayed() bool {
 
 // beganBefore reports whether the event's session began before the one that holds
 // the address.
-func (s *classifier) beganBefore(holder *Record) bool {
+func (s *addressClaim) beganBefore(holder *Record) bool {
 	began := s.start
 	if s.ev.NASOnly() != holder.NASOnly() && s.ev.Kind == EventStart && s.ev.At.Before(began) {
 		began = s.ev.At // a restart of its own NAS says nothing about the holder's
@@ -78,7 +93,7 @@ func (s *classifier) beganBefore(holder *Record) bool {
 // heardSince reports whether the holder had an event at this address after the
 // time of this Start, which arrived late. The holder may have moved here, and
 // have begun long before.
-func (s *classifier) heardSince(holder *Record) bool {
+func (s *addressClaim) heardSince(holder *Record) bool {
 	return s.ev.Kind == EventStart && holder.UpdatedAt.After(s.ev.At.Add(reordering))
 }
 
@@ -86,7 +101,7 @@ func (s *classifier) heardSince(holder *Record) bool {
 // after the holder's last event, if both began at about the same time.
 // Acct-Session-Time may count from somewhat before the Start, so it cannot
 // order the two more exactly.
-func (s *classifier) onlineSince(holder *Record) bool {
+func (s *addressClaim) onlineSince(holder *Record) bool {
 	return s.reckoned(s.standing) && !holder.StartedAt.After(s.start.Add(sessionTimeSlack)) &&
 		s.newer(holder.UpdatedAt.Add(jitter))
 }
@@ -95,7 +110,7 @@ func (s *classifier) onlineSince(holder *Record) bool {
 // NAS and without a contrary delay, but is far behind by the NAS's clock. The
 // later arrival gets the address: otherwise its subscriber would use the
 // holder's ports. If that was wrong, the holder's next Interim corrects it.
-func (s *classifier) inOrder(holder *Record) bool {
+func (s *addressClaim) inOrder(holder *Record) bool {
 	return s.ev.Kind == EventStart && s.ev.NASOnly() == holder.NASOnly() &&
 		!s.ev.Latest.Before(holder.StartedAt) && s.ev.farBehind()
 }
@@ -103,7 +118,7 @@ func (s *classifier) inOrder(holder *Record) bool {
 // adoptable reports whether the record has no accounting session of its own and
 // may be the event's: written back from a binding, put by hand for this user,
 // or left by a session that now reports more or fewer addresses.
-func (s *classifier) adoptable(r *Record) bool {
+func (s *evidence) adoptable(r *Record) bool {
 	switch {
 	case s.foreign(r), s.outlived(r):
 		return false
@@ -119,7 +134,7 @@ func (s *classifier) adoptable(r *Record) bool {
 // before the event's. A session that starts after the address was known to be
 // held finds another session there, even if that session's identity is lost
 // (SES-07).
-func (s *classifier) outlived(r *Record) bool {
+func (s *evidence) outlived(r *Record) bool {
 	if s.ev.Kind != EventStart || !r.Unconfirmed || r.AcctSessionID == s.ev.AcctSessionID {
 		return false
 	}
@@ -132,7 +147,7 @@ func (s *classifier) outlived(r *Record) bool {
 // stoppable reports whether a Stop, of a session that the database has
 // forgotten, means this record, which was written back from a binding. A Stop
 // ends only its own session (SES-04), so the address alone proves nothing.
-func (s *classifier) stoppable(r *Record) bool {
+func (s *evidence) stoppable(r *Record) bool {
 	if !r.Unconfirmed || s.ev.At.Before(r.StartedAt) || !s.adoptable(r) {
 		return false
 	}

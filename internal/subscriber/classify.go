@@ -11,21 +11,24 @@ func (ev *Event) Began() time.Time {
 	return ev.At.Add(-ev.SessionTime)
 }
 
-// classifier is one event with its view, and its classification.
-type classifier struct {
-	room     *Room // memory of the decision
-	view     View
-	ev       Event
-	session  SessionState // of the view, completed from the record
-	own      *Record      // the session's record; nil for none
-	floor    time.Time    // earliest possible start of the session; zero for no bound
-	standing Relation
-	start    time.Time // of the event's session
-	holding  AddressOwner
-	doubtful bool // the session takes the address in the order of arrival, against the NAS's clock
+// evidence is one event beside the known session: what their times, packets and records
+// say of each other.
+type evidence struct {
+	view    View
+	ev      Event
+	session SessionState // of the view, completed from the record
+	own     *Record      // the session's record; nil for none
+	floor   time.Time    // earliest possible start of the session; zero for no bound
 }
 
-// classify fills in the relation, the start and the address owner.
+// classifier finds the relation of the event to the known session.
+type classifier struct {
+	evidence
+	standing Relation
+	start    time.Time // of the event's session
+}
+
+// classify fills in the relation and the start.
 func (s *classifier) classify() {
 	s.ev.arrange()
 	s.own = s.findOwn()
@@ -34,15 +37,11 @@ func (s *classifier) classify() {
 	if s.start.Before(s.floor) {
 		s.start = s.floor
 	}
-	s.holding = s.hold()
-	if s.doubtful {
-		s.start = s.ev.Latest
-	}
 }
 
 // shownStart is the start for the session's record: as the NAS tells it, if
 // nothing is known of its clock. No decision uses it.
-func (s *classifier) shownStart() time.Time {
+func (s *decider) shownStart() time.Time {
 	switch {
 	case s.ev.Kind == EventStart && s.start.Equal(s.ev.At) && s.ev.Claimed.After(s.view.Restart.At):
 		return s.ev.Claimed
@@ -54,7 +53,7 @@ func (s *classifier) shownStart() time.Time {
 
 // findOwn finds the record of the event's session. The record takes precedence:
 // if the session's state is lost, it is derived from the record.
-func (s *classifier) findOwn() *Record {
+func (s *evidence) findOwn() *Record {
 	holder := s.view.Holder
 	if holder != nil && (holder.belongsTo(s.ev.SessionID) || s.ev.Kind == EventStop && s.stoppable(holder)) {
 		if s.session.Phase == Unknown {

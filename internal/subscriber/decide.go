@@ -28,6 +28,12 @@ func (d *Decision) Writes() bool {
 	return len(d.Delete) > 0 || d.Put != nil || d.Session != nil || d.Restart != nil
 }
 
+// decider carries out the step of an event, and writes the records and states of it.
+type decider struct {
+	addressClaim
+	room *Room // memory of the decision
+}
+
 // Decide returns the effect of an accounting event on the data in the view. It
 // is pure, and deciding an event twice is harmless.
 func Decide(v View, ev Event) Decision { return (*Room)(nil).Decide(v, ev) }
@@ -37,11 +43,13 @@ func (r *Room) Decide(v View, ev Event) Decision {
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		return decideRestart(v.Restart, ev)
 	}
-	s := classifier{room: r, view: v, ev: ev, session: v.Session}
+	s := decider{room: r}
+	s.view, s.ev, s.session = v, ev, v.Session
 	if s.ignoresService() {
 		return s.ignoreService(ev.Service)
 	}
 	s.classify()
+	s.claim()
 	step := sessionRules[v.Scope][s.standing][ev.Kind-EventStart]
 	if s.outOfBounds(step) {
 		return Decision{Verdict: ForeignAddress}
@@ -54,7 +62,7 @@ func (r *Room) Decide(v View, ev Event) Decision {
 }
 
 // follow carries out a step.
-func (s *classifier) follow(step Step) Decision {
+func (s *decider) follow(step Step) Decision {
 	switch step {
 	case StepBegin:
 		return s.begin()
@@ -75,7 +83,7 @@ func (s *classifier) follow(step Step) Decision {
 // outOfBounds reports whether the client may not report the event's address. A
 // session that was online there before the client was bound goes on, and may
 // end.
-func (s *classifier) outOfBounds(step Step) bool {
+func (s *decider) outOfBounds(step Step) bool {
 	switch {
 	case !s.ev.ForeignInside || step == StepNothing:
 		return false
@@ -109,7 +117,7 @@ func decideRestart(known Restart, ev Event) Decision {
 	}}
 }
 
-func (s *classifier) begin() Decision {
+func (s *decider) begin() Decision {
 	if !s.placed() {
 		d := Decision{Verdict: Noted, Session: s.open()}
 		s.end(&d)
@@ -118,7 +126,7 @@ func (s *classifier) begin() Decision {
 	return s.take(s.record())
 }
 
-func (s *classifier) refresh() Decision {
+func (s *decider) refresh() Decision {
 	switch {
 	case s.own != nil && !s.moved():
 		return Decision{Verdict: Refreshed, Put: s.room.record(s.merged()), Session: s.open()}
@@ -129,11 +137,11 @@ func (s *classifier) refresh() Decision {
 }
 
 // placed reports whether the event gives the session an address in this group.
-func (s *classifier) placed() bool { return s.view.Scope == Here && s.ev.Inside.IsValid() }
+func (s *evidence) placed() bool { return s.view.Scope == Here && s.ev.Inside.IsValid() }
 
 // take gives the session the event's address, if the rule for its owner grants
 // that.
-func (s *classifier) take(r Record) Decision {
+func (s *decider) take(r Record) Decision {
 	rule := addressRules[s.holding]
 	if !rule.grant {
 		return Decision{Verdict: rule.verdict}
@@ -152,7 +160,7 @@ func (s *classifier) take(r Record) Decision {
 }
 
 // delete adds a record to the deletions.
-func (s *classifier) delete(d *Decision, e Ending) {
+func (s *decider) delete(d *Decision, e Ending) {
 	if d.Delete == nil {
 		d.Delete = s.room.list()
 	}
@@ -160,7 +168,7 @@ func (s *classifier) delete(d *Decision, e Ending) {
 }
 
 // replaced is the verdict of a session that had an address and gets another.
-func (s *classifier) replaced() Verdict {
+func (s *decider) replaced() Verdict {
 	if s.standing == StandingSame {
 		return Moved
 	}
@@ -169,7 +177,7 @@ func (s *classifier) replaced() Verdict {
 
 // end deletes the session's own record, because the session begins anew or is
 // at another address.
-func (s *classifier) end(d *Decision) {
+func (s *decider) end(d *Decision) {
 	if s.own != nil {
 		s.delete(d, Ending{Record: *s.own, Reason: ReasonSuperseded})
 	}
@@ -177,7 +185,7 @@ func (s *classifier) end(d *Decision) {
 
 // evicted ends the holder's session at the start of the session that takes its
 // address.
-func (s *classifier) evicted() Ending {
+func (s *decider) evicted() Ending {
 	e := NewEnding(*s.view.Holder, ReasonSuperseded, s.start)
 	if e.Tombstone != nil {
 		e.Tombstone.Doubtful = s.doubtful
@@ -185,7 +193,7 @@ func (s *classifier) evicted() Ending {
 	return e
 }
 
-func (s *classifier) close() Decision {
+func (s *decider) close() Decision {
 	d := s.note()
 	switch {
 	case s.own == nil:
@@ -198,11 +206,11 @@ func (s *classifier) close() Decision {
 	return d
 }
 
-func (s *classifier) note() Decision {
+func (s *decider) note() Decision {
 	return Decision{Verdict: Noted, Session: s.closed(ReasonStop)}
 }
 
-func (s *classifier) leave() Decision {
+func (s *decider) leave() Decision {
 	d := Decision{Verdict: Left, Session: s.closed(ReasonNone)}
 	s.end(&d)
 	return d

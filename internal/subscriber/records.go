@@ -27,7 +27,7 @@ func OpenState(r *Record) SessionState {
 
 // record is the event's session at the event's address, as a new record. Fields
 // that the event leaves empty come from the session's old record.
-func (s *classifier) record() Record {
+func (s *decider) record() Record {
 	ev := &s.ev
 	r := Record{SessionID: ev.SessionID}
 	if s.standing == StandingSame && s.own != nil {
@@ -54,7 +54,7 @@ func (s *classifier) record() Record {
 
 // merged is the session's own record with the event applied. An older event
 // fills gaps only (I4).
-func (s *classifier) merged() Record {
+func (s *decider) merged() Record {
 	r := *s.own
 	r.ExpiresAt, r.Unconfirmed, r.RemovalHeld = time.Time{}, false, ReasonNone
 	if len(r.Links) == 0 {
@@ -71,7 +71,7 @@ func (s *classifier) merged() Record {
 }
 
 // heardAt is the event time that goes into the record.
-func (s *classifier) heardAt() time.Time { return later(s.occurred(), s.start) }
+func (s *decider) heardAt() time.Time { return later(s.occurred(), s.start) }
 
 // learn copies the event's values into the record. The first User-Name stays: a
 // NAS that rewrites it in the middle of a session does not make another
@@ -117,7 +117,7 @@ func (r *Record) learnIPv6(ev *Event) {
 }
 
 // open is the state of the event's session, online.
-func (s *classifier) open() *SessionState {
+func (s *decider) open() *SessionState {
 	state := SessionState{Phase: Open, Start: s.start, Exact: s.ev.Kind == EventStart, UserName: s.ev.UserName}
 	if state.Exact {
 		state.Stamp, state.Digest = s.ev.Stamp, s.ev.startDigest()
@@ -137,7 +137,7 @@ func (s *classifier) open() *SessionState {
 
 // whereabouts is the present address of the session in this group; zero for
 // none.
-func (s *classifier) whereabouts() netip.Addr {
+func (s *decider) whereabouts() netip.Addr {
 	switch {
 	case s.placed():
 		return s.ev.Inside
@@ -148,7 +148,7 @@ func (s *classifier) whereabouts() netip.Addr {
 }
 
 // closed is the state of the event's session, over.
-func (s *classifier) closed(why Reason) *SessionState {
+func (s *decider) closed(why Reason) *SessionState {
 	state := SessionState{Phase: Closed, Reason: why, Start: s.start, Inside: s.ev.Inside, UserName: s.ev.UserName}
 	if s.standing == StandingSame || s.standing == StandingLapsed {
 		state.Exact, state.Stamp, state.Before = s.session.Exact, s.session.Stamp, s.session.Before

@@ -52,7 +52,7 @@ func (s *classifier) stand() Relation {
 }
 
 // begins reports whether a session may begin in this group.
-func (s *classifier) begins() bool { return s.view.Scope == Here || s.view.Scope == Recorded }
+func (s *evidence) begins() bool { return s.view.Scope == Here || s.view.Scope == Recorded }
 
 func (s *classifier) againstSession() Relation {
 	switch s.session.Phase {
@@ -99,7 +99,7 @@ func (s *classifier) startAgainstOpen() Relation {
 // stampedLater reports whether the Start happened later than the known one, by
 // the clock of the NAS that stamped both. If the known one has no stamp, the
 // event time decides, less exactly; an arrival alone does not.
-func (s *classifier) stampedLater() bool {
+func (s *evidence) stampedLater() bool {
 	switch known := &s.session; {
 	case s.ev.Stamp.IsZero():
 		return false
@@ -112,17 +112,17 @@ func (s *classifier) stampedLater() bool {
 
 // stampedAlike reports whether the Start has the known one's stamp, so that it
 // is the same one again, with the address of that time.
-func (s *classifier) stampedAlike() bool {
+func (s *evidence) stampedAlike() bool {
 	return !s.ev.Stamp.IsZero() && s.ev.Stamp.Equal(s.session.Stamp)
 }
 
 // samePacket reports whether the Start, which has no stamp, has the octets of
 // the known one.
-func (s *classifier) samePacket() bool {
+func (s *evidence) samePacket() bool {
 	return s.ev.Stamp.IsZero() && s.ev.Digest != 0 && s.ev.Digest == s.session.Digest
 }
 
-func (s *classifier) stampedEarlier() bool {
+func (s *evidence) stampedEarlier() bool {
 	known := s.session.Stamp
 	return !s.ev.Stamp.IsZero() && !known.IsZero() && s.ev.Stamp.Before(known.Add(-sameStart))
 }
@@ -156,7 +156,7 @@ func (s *classifier) stopAgainstOpen() Relation {
 // tells, or else by its time. If there was none, an odd time does not make the
 // event another session's: identifier and order of arrival count for more,
 // except for a Stop of another user.
-func (s *classifier) ofEarlier() bool {
+func (s *evidence) ofEarlier() bool {
 	known := &s.session
 	if known.Before.IsZero() {
 		return s.ev.Kind == EventStop && s.otherUser() && s.counted() && s.ev.Began().Before(known.Start.Add(-sessionTimeSlack))
@@ -172,7 +172,7 @@ func (s *classifier) ofEarlier() bool {
 
 // nearerBefore reports whether the start by Acct-Session-Time is nearer to that
 // of the previous session under the same identifier than to the known one.
-func (s *classifier) nearerBefore() bool {
+func (s *evidence) nearerBefore() bool {
 	known := &s.session
 	if known.Before.IsZero() || !s.counted() {
 		return false
@@ -201,7 +201,7 @@ func (s *classifier) startAgainstClosed() Relation {
 }
 
 // replays reports whether the Start is the known one again.
-func (s *classifier) replays() bool {
+func (s *evidence) replays() bool {
 	known := &s.session
 	apart := s.ev.At.Sub(known.Start).Abs()
 	switch {
@@ -215,14 +215,14 @@ func (s *classifier) replays() bool {
 
 // repeatsBefore reports whether the Start is that of the previous session under
 // the same identifier again: both times are equal within sameStart.
-func (s *classifier) repeatsBefore() bool {
+func (s *evidence) repeatsBefore() bool {
 	before := s.session.Before
 	return !before.IsZero() && s.ev.At.Sub(before).Abs() <= sameStart
 }
 
 // repeats reports whether a Start without a time of its own comes so soon after
 // the known one that it is probably a repetition.
-func (s *classifier) repeats() bool {
+func (s *evidence) repeats() bool {
 	return s.ev.Stamp.IsZero() && s.ev.Delay <= 0 && s.ev.At.Sub(s.session.Start).Abs() <= repetition
 }
 
@@ -302,7 +302,7 @@ func (s *classifier) beforeRestart(standing Relation) bool {
 // startedBefore reports whether a Start is from before the restart. A Start
 // that arrives after an Accounting-On counts as after it if its clock is far
 // behind: that clock may still have to be set.
-func (s *classifier) startedBefore(restart Restart) bool {
+func (s *evidence) startedBefore(restart Restart) bool {
 	if !s.ev.At.Before(restart.At) {
 		return false
 	}
@@ -313,7 +313,7 @@ func (s *classifier) startedBefore(restart Restart) bool {
 // sinceRestart reports whether the known session is from before a restart of
 // the NAS and the Start from after it: a NAS begins its identifiers anew with a
 // restart, and addresses may stay.
-func (s *classifier) sinceRestart() bool {
+func (s *evidence) sinceRestart() bool {
 	restart, known := s.view.Restart, &s.session
 	if !known.Start.Before(restart.At) || s.own != nil && !restart.Ends(s.own) {
 		return false
@@ -324,13 +324,13 @@ func (s *classifier) sinceRestart() bool {
 // undated reports whether only the packet's arrival tells the time of the
 // event: the same octets sent again, with the same delay, tell the same. A NAS
 // that has restarted since begins its identifiers anew.
-func (s *classifier) undated() bool {
+func (s *evidence) undated() bool {
 	return s.ev.Digest != 0 && s.ev.Stamp.IsZero() && !s.sinceRestart()
 }
 
 // withinEnded reports whether the ended session had the Interim's
 // Acct-Session-Time too, so that the Interim may be one of that session.
-func (s *classifier) withinEnded() bool {
+func (s *evidence) withinEnded() bool {
 	return s.undated() && s.counted() && !s.session.Reason.lapses() &&
 		!s.session.Start.Add(s.ev.SessionTime).After(s.session.End.Add(sessionTimeSlack))
 }
@@ -343,17 +343,17 @@ func (s *classifier) reckoned(standing Relation) bool {
 }
 
 // moved reports whether the event has another address than the known one.
-func (s *classifier) moved() bool {
+func (s *evidence) moved() bool {
 	if s.view.Scope == Elsewhere {
 		return true
 	}
 	return s.ev.Inside.IsValid() && s.session.Inside.IsValid() && s.ev.Inside != s.session.Inside
 }
 
-func (s *classifier) otherUser() bool { return s.session.otherUser(&s.ev) }
+func (s *evidence) otherUser() bool { return s.session.otherUser(&s.ev) }
 
 // lastHeard is the newest event time taken into the open session.
-func (s *classifier) lastHeard() time.Time {
+func (s *evidence) lastHeard() time.Time {
 	if s.own != nil {
 		return s.own.UpdatedAt
 	}
@@ -362,11 +362,11 @@ func (s *classifier) lastHeard() time.Time {
 
 // counted reports whether the event has a usable Acct-Session-Time. Zero is
 // none: an Interim or Stop comes after the Start, and some clients never count.
-func (s *classifier) counted() bool { return s.ev.SessionTime > 0 }
+func (s *evidence) counted() bool { return s.ev.SessionTime > 0 }
 
 // beganAfter reports whether Acct-Session-Time proves that the event's session
 // began after t.
-func (s *classifier) beganAfter(t time.Time) bool {
+func (s *evidence) beganAfter(t time.Time) bool {
 	return s.counted() && s.ev.Began().After(t.Add(sessionTimeSlack))
 }
 
@@ -374,20 +374,20 @@ func (s *classifier) beganAfter(t time.Time) bool {
 // after the known one had ended. A Stop and the next Start under the same
 // identifier may be seconds apart. So an Interim that is late by as much as
 // that session lasted looks the same.
-func (s *classifier) beganAnew() bool {
+func (s *evidence) beganAnew() bool {
 	known := &s.session
 	return s.beganAfter(known.Start) && s.ev.Began().After(known.End.Add(-jitter))
 }
 
 // beganWith reports whether the event's session began, by Acct-Session-Time,
 // when the known one did, so that both are one.
-func (s *classifier) beganWith() bool {
+func (s *evidence) beganWith() bool {
 	return s.counted() && s.ev.Began().Sub(s.session.Start).Abs() <= sessionTimeSlack
 }
 
 // lasted is the end of Acct-Session-Time counted from the known start; zero if
 // that lies after the arrival.
-func (s *classifier) lasted() time.Time {
+func (s *evidence) lasted() time.Time {
 	until := s.session.Start.Add(s.ev.SessionTime)
 	if until.After(s.ev.Latest.Add(sessionTimeSlack)) {
 		return time.Time{}
@@ -399,7 +399,7 @@ func (s *classifier) lasted() time.Time {
 // and Acct-Session-Time are the best source, because they need no clock; those
 // of another user do not count. A sum after the event's arrival is wrong. A sum
 // long before it, without any other sign of a delay, comes from a wrong start.
-func (s *classifier) occurred() time.Time {
+func (s *evidence) occurred() time.Time {
 	known := &s.session
 	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() || s.otherUser() {
 		return s.ev.At
@@ -419,7 +419,7 @@ func (s *classifier) occurred() time.Time {
 
 // newer reports whether the event happened after t. If the event's times
 // conflict, the later one counts.
-func (s *classifier) newer(t time.Time) bool { return s.occurred().After(t) }
+func (s *evidence) newer(t time.Time) bool { return s.occurred().After(t) }
 
 func laterUnless(older bool) Relation {
 	if older {

@@ -10,7 +10,7 @@ package subscriber
 
 // ignoresService reports whether the event is of a service that does not keep
 // its subscriber online.
-func (s *classifier) ignoresService() bool {
+func (s *decider) ignoresService() bool {
 	if !s.ev.Service && !s.ev.within(s.view.Holder) {
 		return false
 	}
@@ -21,7 +21,7 @@ func (s *classifier) ignoresService() bool {
 // ignoreService leaves the session alone. Without a vendor's mark, a late event
 // of a service would be taken for a session's own once the session is over; so
 // the end of the service is remembered.
-func (s *classifier) ignoreService(marked bool) Decision {
+func (s *decider) ignoreService(marked bool) Decision {
 	d := Decision{Verdict: ServiceIgnored}
 	if !marked && s.ev.Kind == EventStop {
 		s.start = s.ev.Began()
