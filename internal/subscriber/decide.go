@@ -136,9 +136,6 @@ func (s *decider) refresh() Decision {
 	return Decision{Verdict: Refreshed, Session: s.open()}
 }
 
-// placed reports whether the event gives the session an address in this group.
-func (s *evidence) placed() bool { return s.view.Scope == Here && s.ev.Inside.IsValid() }
-
 // take gives the session the event's address, if the rule for its owner grants
 // that.
 func (s *decider) take(r Record) Decision {

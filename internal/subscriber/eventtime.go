@@ -18,6 +18,15 @@ const remembered = 25 * time.Hour
 // clock that lost its time.
 const longAgo = 30 * 24 * time.Hour
 
+// Began returns the start of the event's session, as far as the event tells:
+// the time of a Start, or else Acct-Session-Time before the event (SES-03).
+func (ev *Event) Began() time.Time {
+	if ev.Kind == EventStart || ev.SessionTime < 0 {
+		return ev.At
+	}
+	return ev.At.Add(-ev.SessionTime)
+}
+
 // arrange fills in Latest and Told of an event whose time is known exactly.
 func (ev *Event) arrange() {
 	if ev.Latest.IsZero() {

@@ -70,6 +70,18 @@ func (s *decider) merged() Record {
 	return r
 }
 
+// shownStart is the start for the session's record: as the NAS tells it, if
+// nothing is known of its clock. No decision uses it.
+func (s *decider) shownStart() time.Time {
+	switch {
+	case s.ev.Kind == EventStart && s.start.Equal(s.ev.At) && s.ev.Claimed.After(s.view.Restart.At):
+		return s.ev.Claimed
+	case s.own != nil && s.standing == StandingSame && s.start.Equal(s.session.Start):
+		return s.own.StartedAt
+	}
+	return s.start
+}
+
 // heardAt is the event time that goes into the record.
 func (s *decider) heardAt() time.Time { return later(s.occurred(), s.start) }
 
