@@ -1,4 +1,29 @@
 // Package subscriber is the domain: the record of one online subscriber, the
 // accounting events that change it, and the pure rules that decide the effect
 // of an event.
+//
+// Reading order:
+//
+//	record.go       the record, its key and its session
+//	state.go        the memory of a session, and the view around one event
+//	event.go        the event
+//	eventtime.go    the time of an event by its own values
+//	nasclock.go     the learned clock of a NAS, which places events in time
+//	rules.go        the tables: step by scope and relation, answer by owner of the address
+//	decide.go       Decide, and the steps
+//	evidence.go     an event beside the known session, by times and packets
+//	relation.go     the relation that follows: the row of the table
+//	addressowner.go which session holds the address
+//	records.go      the records and states that a decision writes
+//	identify.go     sessions whose identifier is not unique
+//	multilink.go    links of one session
+//	service.go      accounting of services within a session
+//	byhand.go       records put by hand
+//	room.go         memory that decisions use again
+//	verdict.go      outcomes of events
+//	reason.go       reasons of removals
+//	change.go       entries of the change feed
+//	version.go      their identifiers
+//	packed.go       records in a third of their memory
+//	packer.go       packs records in sequence
 package subscriber
