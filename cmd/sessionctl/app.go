@@ -8,31 +8,26 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// app is one run of the command.
+// app is one run of the command: the parts that the commands of every noun use.
 type app struct {
-	stdin          io.Reader
-	stdout, stderr io.Writer
-	now            func() time.Time
-	terminal       func() bool // whether a person can answer on stdin
-
-	// Global flags.
-	address string
-	output  string
-	timeout time.Duration
-	tls     tlsFiles
-
-	conn  *grpc.ClientConn // opened by the first call
-	plans map[protoreflect.FullName]*jsonPlan
+	*connection
+	printer
+	completer
+	stdin    io.Reader
+	terminal func() bool // whether a person can answer on stdin
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
-	a := &app{stdin: stdin, stdout: printed{stdout}, stderr: printed{stderr}, now: time.Now}
-	a.terminal = func() bool { return isTerminal(stdin) }
-	return a
+	daemon := &connection{}
+	return &app{
+		connection: daemon,
+		printer:    printer{stdout: printed{stdout}, stderr: printed{stderr}, now: time.Now},
+		completer:  completer{daemon},
+		stdin:      stdin,
+		terminal:   func() bool { return isTerminal(stdin) },
+	}
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
@@ -41,11 +36,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	err := root.ExecuteContext(ctx)
-	if a.conn != nil {
-		err = errors.Join(err, a.conn.Close())
-	}
-	return a.report(err)
+	return a.report(errors.Join(root.ExecuteContext(ctx), a.close()))
 }
 
 const rootLong = `sessionctl shows and steers sessiond, which ties carrier-grade NAT to the life of
@@ -57,16 +48,16 @@ one JSON object.`
 
 func (a *app) root() *cobra.Command {
 	root := group("sessionctl", "See and steer sessiond",
-		a.subscriberCommand(),
-		a.bindingCommand(),
-		a.sessionCommand(),
-		a.poolCommand(),
-		a.settingsCommand(),
-		a.watchCommand(),
-		a.statusCommand(),
-		a.reconcileCommand(),
-		a.removalCommand(),
-		a.nasCommand(),
+		subscriberCommands{a}.command(),
+		bindingCommands{a}.command(),
+		sessionCommands{a}.command(),
+		poolCommands{a}.command(),
+		settingsCommands{a}.command(),
+		subscriberCommands{a}.watchCommand(),
+		daemonCommands{a}.statusCommand(),
+		daemonCommands{a}.reconcileCommand(),
+		removalCommands{a}.command(),
+		nasCommands{a}.command(),
 	)
 	root.Long = rootLong
 	root.Version = version

@@ -12,13 +12,16 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-func (a *app) bindingCommand() *cobra.Command {
-	c := group("binding", "Who has which public address and ports", a.bindingList(), a.bindingLookup())
+// bindingCommands are the commands that show bindings.
+type bindingCommands struct{ *app }
+
+func (a bindingCommands) command() *cobra.Command {
+	c := group("binding", "Who has which public address and ports", a.listCommand(), a.lookupCommand())
 	c.Aliases = []string{"bindings"}
 	return c
 }
 
-func (a *app) bindingList() *cobra.Command {
+func (a bindingCommands) listCommand() *cobra.Command {
 	req := &pb.ListBindingsRequest{PageSize: pageSize}
 	var stateName string
 	c := &cobra.Command{
@@ -37,7 +40,7 @@ func (a *app) bindingList() *cobra.Command {
 			if req.State, err = stateOf(stateName); err != nil {
 				return err
 			}
-			return a.listBindings(c.Context(), req)
+			return a.list(c.Context(), req)
 		},
 	}
 	flags := c.Flags()
@@ -50,12 +53,12 @@ func (a *app) bindingList() *cobra.Command {
 	return c
 }
 
-func (a *app) listBindings(ctx context.Context, req *pb.ListBindingsRequest) error {
+func (a bindingCommands) list(ctx context.Context, req *pb.ListBindingsRequest) error {
 	client, err := a.nat()
 	if err != nil {
 		return err
 	}
-	out := newList(a, bindingHeader, a.bindingRow)
+	out := newList(&a.printer, bindingHeader, a.row)
 	out.nobody = "no such binding"
 	err = eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Binding, string, error) {
 		ctx, cancel := a.bounded(ctx)
@@ -72,7 +75,7 @@ func (a *app) listBindings(ctx context.Context, req *pb.ListBindingsRequest) err
 
 var bindingHeader = []string{"GROUP", "INSIDE", "OUTSIDE", "PORTS", "STATE", "USER", "SESSIONS", "AGE", "RELEASED", "HELD FOR"}
 
-func (a *app) bindingRow(b *pb.Binding) []string {
+func (a bindingCommands) row(b *pb.Binding) []string {
 	return []string{
 		b.GetGroup(), b.GetInsideAddress(), b.GetOutsideAddress(), ports(b), bindingState(b),
 		or(b.GetUserName(), none), number(b.GetSessions()),
@@ -102,7 +105,7 @@ func stateOf(name string) (pb.BindingState, error) {
 	return pb.BindingState(n), nil
 }
 
-func (a *app) bindingLookup() *cobra.Command {
+func (a bindingCommands) lookupCommand() *cobra.Command {
 	var at string
 	c := &cobra.Command{
 		Use:   "lookup OUTSIDE:PORT",
@@ -147,7 +150,7 @@ func lookupRequest(target, at string) (*pb.LookupOutsideRequest, error) {
 	return req, nil
 }
 
-func (a *app) lookup(ctx context.Context, req *pb.LookupOutsideRequest) error {
+func (a bindingCommands) lookup(ctx context.Context, req *pb.LookupOutsideRequest) error {
 	client, err := a.nat()
 	if err != nil {
 		return err
@@ -158,10 +161,10 @@ func (a *app) lookup(ctx context.Context, req *pb.LookupOutsideRequest) error {
 	if err != nil {
 		return err
 	}
-	return a.showBinding(res.GetBinding())
+	return a.show(res.GetBinding())
 }
 
-func (a *app) showBinding(b *pb.Binding) error {
+func (a bindingCommands) show(b *pb.Binding) error {
 	if a.output == outputJSON {
 		return a.json(b)
 	}
@@ -185,7 +188,7 @@ func (a *app) showBinding(b *pb.Binding) error {
 
 // proof describes the proof of a binding's removal: its time, the removed
 // elements and sessions, and its method; none before the proof.
-func (a *app) proof(r *pb.Receipt) string {
+func (a bindingCommands) proof(r *pb.Receipt) string {
 	if r.GetReapedAt() == nil {
 		return none
 	}

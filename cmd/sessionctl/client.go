@@ -63,30 +63,46 @@ func (t tlsFiles) credentials() (credentials.TransportCredentials, error) {
 	return credentials.NewTLS(config), nil
 }
 
-// connect opens the connection on first use. It does not wait for the daemon.
-func (a *app) connect() (*grpc.ClientConn, error) {
-	if a.conn != nil {
-		return a.conn, nil
+// connection is the way to the daemon.
+type connection struct {
+	address string
+	timeout time.Duration // of one call
+	tls     tlsFiles
+	conn    *grpc.ClientConn // opened by the first call
+}
+
+// connect opens the connection at first use. It does not wait for the daemon.
+func (c *connection) connect() (*grpc.ClientConn, error) {
+	if c.conn != nil {
+		return c.conn, nil
 	}
-	creds, err := a.tls.credentials()
+	creds, err := c.tls.credentials()
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := net.SplitHostPort(a.address); err != nil && !strings.HasPrefix(a.address, "unix:") {
-		return nil, usagef("--addr: %q is neither host:port nor unix:PATH", a.address)
+	if _, _, err := net.SplitHostPort(c.address); err != nil && !strings.HasPrefix(c.address, "unix:") {
+		return nil, usagef("--addr: %q is neither host:port nor unix:PATH", c.address)
 	}
-	conn, err := grpc.NewClient(a.address,
+	conn, err := grpc.NewClient(c.address,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: connectTimeout}),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: min(a.timeout, connectTimeout)}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: min(c.timeout, connectTimeout)}),
 		grpc.WithNoProxy(),
 	)
 	if err != nil {
-		return nil, usagef("--addr %s: %w", a.address, err)
+		return nil, usagef("--addr %s: %w", c.address, err)
 	}
-	a.conn = conn
+	c.conn = conn
 	return conn, nil
+}
+
+// close closes the connection, if a call opened it.
+func (c *connection) close() error {
+	if c.conn == nil {
+		return nil
+	}
+	return c.conn.Close()
 }
 
 // reachable returns the default address of a daemon on this machine: its unix
@@ -101,36 +117,36 @@ func reachable(socket string) string {
 }
 
 // bounded limits one call to --timeout.
-func (a *app) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, a.timeout)
+func (c *connection) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, c.timeout)
 }
 
-func (a *app) subscribers() (pb.SubscriberServiceClient, error) {
-	conn, err := a.connect()
+func (c *connection) subscribers() (pb.SubscriberServiceClient, error) {
+	conn, err := c.connect()
 	return pb.NewSubscriberServiceClient(conn), err
 }
 
-func (a *app) nat() (pb.NatServiceClient, error) {
-	conn, err := a.connect()
+func (c *connection) nat() (pb.NatServiceClient, error) {
+	conn, err := c.connect()
 	return pb.NewNatServiceClient(conn), err
 }
 
-func (a *app) sessions() (pb.SessionServiceClient, error) {
-	conn, err := a.connect()
+func (c *connection) sessions() (pb.SessionServiceClient, error) {
+	conn, err := c.connect()
 	return pb.NewSessionServiceClient(conn), err
 }
 
-func (a *app) control() (pb.ControlServiceClient, error) {
-	conn, err := a.connect()
+func (c *connection) control() (pb.ControlServiceClient, error) {
+	conn, err := c.connect()
 	return pb.NewControlServiceClient(conn), err
 }
 
-func (a *app) removals() (pb.RemovalServiceClient, error) {
-	conn, err := a.connect()
+func (c *connection) removals() (pb.RemovalServiceClient, error) {
+	conn, err := c.connect()
 	return pb.NewRemovalServiceClient(conn), err
 }
 
-func (a *app) nases() (pb.NasServiceClient, error) {
-	conn, err := a.connect()
+func (c *connection) nases() (pb.NasServiceClient, error) {
+	conn, err := c.connect()
 	return pb.NewNasServiceClient(conn), err
 }

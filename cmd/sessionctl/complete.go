@@ -14,6 +14,9 @@ import (
 // completionTimeout bounds the shell's wait for a daemon that is away.
 const completionTimeout = 2 * time.Second
 
+// completer completes flags and arguments to names that the daemon knows.
+type completer struct{ *connection }
+
 // complete makes a flag complete to the given words, and never to file names.
 func complete(c *cobra.Command, flag string, words ...string) {
 	register(c, flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
@@ -28,34 +31,34 @@ func register(c *cobra.Command, flag string, f cobra.CompletionFunc) {
 }
 
 // completePicks adds completions to the filter flags that the command has.
-func (a *app) completePicks(c *cobra.Command) {
-	a.completeGroups(c)
+func (k completer) completePicks(c *cobra.Command) {
+	k.completeGroups(c)
 	for _, flag := range []string{"user", "outside"} {
 		if c.Flags().Lookup(flag) != nil {
 			complete(c, flag)
 		}
 	}
 	if c.Flags().Lookup("nas") != nil {
-		a.completeNASFlag(c)
+		k.completeNASFlag(c)
 	}
 	if c.Flags().Lookup("inside") != nil {
 		register(c, "inside", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-			return a.completeInside(c, nil, typed)
+			return k.completeInside(c, nil, typed)
 		})
 	}
 }
 
-func (a *app) completeGroups(c *cobra.Command) {
+func (k completer) completeGroups(c *cobra.Command) {
 	if c.Flags().Lookup("group") == nil {
 		return
 	}
 	register(c, "group", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-		return a.groupNames(c.Context(), typed), cobra.ShellCompDirectiveNoFileComp
+		return k.groupNames(c.Context(), typed), cobra.ShellCompDirectiveNoFileComp
 	})
 }
 
-func (a *app) groupNames(ctx context.Context, typed string) []string {
-	client, err := a.nat()
+func (k completer) groupNames(ctx context.Context, typed string) []string {
+	client, err := k.nat()
 	if err != nil {
 		return nil
 	}
@@ -76,12 +79,12 @@ func (a *app) groupNames(ctx context.Context, typed string) []string {
 }
 
 // completeInside completes an inside address, with the user as description.
-func (a *app) completeInside(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
+func (k completer) completeInside(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
 	const directive = cobra.ShellCompDirectiveNoFileComp
 	if len(given) > 0 {
 		return nil, directive
 	}
-	client, err := a.subscribers()
+	client, err := k.subscribers()
 	if err != nil {
 		return nil, directive
 	}

@@ -51,31 +51,31 @@ func octets(n uint64) string {
 }
 
 // age writes the time since t; none for an absent one.
-func (a *app) age(t *timestamppb.Timestamp) string {
+func (p *printer) age(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return none
 	}
-	return span(a.now().Sub(t.AsTime()))
+	return span(p.now().Sub(t.AsTime()))
 }
 
 // until writes the time until t; none for an absent one.
-func (a *app) until(t *timestamppb.Timestamp) string {
+func (p *printer) until(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return none
 	}
-	return span(t.AsTime().Sub(a.now()))
+	return span(t.AsTime().Sub(p.now()))
 }
 
 // moment writes a time in full, with the time since or until it.
-func (a *app) moment(t *timestamppb.Timestamp) string {
+func (p *printer) moment(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return none
 	}
 	text := t.AsTime().Format(time.RFC3339)
-	if distance := a.now().Sub(t.AsTime()); distance >= 0 {
+	if distance := p.now().Sub(t.AsTime()); distance >= 0 {
 		return text + " (" + span(distance) + " ago)"
 	}
-	return text + " (in " + a.until(t) + ")"
+	return text + " (in " + p.until(t) + ")"
 }
 
 func or(text, absent string) string {

@@ -18,13 +18,16 @@ import (
 // whole seconds, and packets take time.
 const clockInOrder = 5 * time.Second
 
-func (a *app) nasCommand() *cobra.Command {
-	c := group("nas", "The access routers (BNGs), their clocks and what they got refused", a.nasList(), a.nasGet())
+// nasCommands are the commands that show access routers.
+type nasCommands struct{ *app }
+
+func (a nasCommands) command() *cobra.Command {
+	c := group("nas", "The access routers (BNGs), their clocks and what they got refused", a.listCommand(), a.getCommand())
 	c.Aliases = []string{"nases"}
 	return c
 }
 
-func (a *app) nasList() *cobra.Command {
+func (a nasCommands) listCommand() *cobra.Command {
 	req := &pb.ListNasesRequest{PageSize: pageSize}
 	c := &cobra.Command{
 		Use:     "list",
@@ -32,9 +35,9 @@ func (a *app) nasList() *cobra.Command {
 		Example: "  sessionctl nas list\n  sessionctl nas list --client core -o json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			out := newList(a, nasHeader, a.nasRow)
+			out := newList(&a.printer, nasHeader, a.row)
 			out.nobody = "no such NAS is known"
-			if err := a.eachNAS(c.Context(), req, out.addAll); err != nil {
+			if err := a.each(c.Context(), req, out.addAll); err != nil {
 				return err
 			}
 			return out.end()
@@ -47,7 +50,7 @@ func (a *app) nasList() *cobra.Command {
 }
 
 // eachNAS pages through all NASes that match.
-func (a *app) eachNAS(ctx context.Context, req *pb.ListNasesRequest, show func([]*pb.Nas) error) error {
+func (a nasCommands) each(ctx context.Context, req *pb.ListNasesRequest, show func([]*pb.Nas) error) error {
 	client, err := a.nases()
 	if err != nil {
 		return err
@@ -63,7 +66,7 @@ func (a *app) eachNAS(ctx context.Context, req *pb.ListNasesRequest, show func([
 
 var nasHeader = []string{"CLIENT", "NAS", "SUBSCRIBERS", "CLOCK", "HEARD", "RESTARTED", "SAME AS", "REFUSED"}
 
-func (a *app) nasRow(n *pb.Nas) []string {
+func (a nasCommands) row(n *pb.Nas) []string {
 	return []string{
 		n.GetClient(), n.GetName(), number(n.GetSubscribers()), clock(n),
 		a.age(n.GetLastHeardAt()), a.age(n.GetLastRestartAt()), sameAs(n), refused(n),
@@ -108,7 +111,7 @@ func refused(n *pb.Nas) string {
 	return or(strings.Join(verdicts, ", "), none)
 }
 
-func (a *app) nasGet() *cobra.Command {
+func (a nasCommands) getCommand() *cobra.Command {
 	req := &pb.GetNasRequest{}
 	c := &cobra.Command{
 		Use:               "get NAME",
@@ -130,7 +133,7 @@ func (a *app) nasGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.showNAS(res.GetNas())
+			return a.show(res.GetNas())
 		},
 	}
 	c.Flags().StringVar(&req.Client, "client", "", "the RADIUS `client` or realm, where several have a NAS of that name")
@@ -138,7 +141,7 @@ func (a *app) nasGet() *cobra.Command {
 	return c
 }
 
-func (a *app) showNAS(n *pb.Nas) error {
+func (a nasCommands) show(n *pb.Nas) error {
 	if a.output == outputJSON {
 		return a.json(n)
 	}
@@ -155,34 +158,34 @@ func (a *app) showNAS(n *pb.Nas) error {
 }
 
 // completeNASFlags adds completions to the flags of commands about NASes.
-func (a *app) completeNASFlags(c *cobra.Command) {
+func (k completer) completeNASFlags(c *cobra.Command) {
 	register(c, "client", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-		return a.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetClient(), "" })
+		return k.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetClient(), "" })
 	})
 	if c.Flags().Lookup("nas") != nil {
-		a.completeNASFlag(c)
+		k.completeNASFlag(c)
 	}
 }
 
-func (a *app) completeNASFlag(c *cobra.Command) {
+func (k completer) completeNASFlag(c *cobra.Command) {
 	register(c, "nas", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-		return a.completeNAS(c, nil, typed)
+		return k.completeNAS(c, nil, typed)
 	})
 }
 
 // completeNAS completes the name of a NAS, with its client as description.
-func (a *app) completeNAS(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
+func (k completer) completeNAS(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(given) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return a.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetName(), n.GetClient() })
+	return k.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetName(), n.GetClient() })
 }
 
 // nasWords returns one word of each of the first NASes, without repetitions, if
 // it begins as typed.
-func (a *app) nasWords(ctx context.Context, typed string, of func(*pb.Nas) (word, about string)) ([]string, cobra.ShellCompDirective) {
+func (k completer) nasWords(ctx context.Context, typed string, of func(*pb.Nas) (word, about string)) ([]string, cobra.ShellCompDirective) {
 	const directive = cobra.ShellCompDirectiveNoFileComp
-	client, err := a.nases()
+	client, err := k.nases()
 	if err != nil {
 		return nil, directive
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -17,9 +18,17 @@ const (
 	outputJSON  = "json"
 )
 
+// printer prints answers of the daemon, as tables or as JSON.
+type printer struct {
+	stdout, stderr io.Writer
+	now            func() time.Time // for ages
+	output         string           // format
+	jsonEncoder
+}
+
 // list prints items of one kind, as a table or as JSON lines.
 type list[M proto.Message] struct {
-	app    *app
+	to     *printer
 	table  *table
 	row    func(M) []string
 	nobody string // printed on stderr for an empty table
@@ -27,14 +36,14 @@ type list[M proto.Message] struct {
 	room   []byte // reused for lines
 }
 
-func newList[M proto.Message](a *app, header []string, row func(M) []string) *list[M] {
-	return &list[M]{app: a, table: newTable(a.stdout, header), row: row}
+func newList[M proto.Message](to *printer, header []string, row func(M) []string) *list[M] {
+	return &list[M]{to: to, table: newTable(to.stdout, header), row: row}
 }
 
 func (l *list[M]) add(m M) error {
 	l.count++
-	if l.app.output == outputJSON {
-		return l.app.json(m)
+	if l.to.output == outputJSON {
+		return l.to.json(m)
 	}
 	return l.table.add(l.row(m))
 }
@@ -42,7 +51,7 @@ func (l *list[M]) add(m M) error {
 // addAll is add for several items, which are printed together.
 func (l *list[M]) addAll(items []M) error {
 	l.count += len(items)
-	if l.app.output == outputJSON {
+	if l.to.output == outputJSON {
 		return l.lines(items)
 	}
 	for _, m := range items {
@@ -58,44 +67,44 @@ func (l *list[M]) lines(items []M) error {
 	l.room = l.room[:0]
 	var err error
 	for _, m := range items {
-		if l.room, err = l.app.appendJSON(l.room, m); err != nil {
+		if l.room, err = l.to.appendJSON(l.room, m); err != nil {
 			break
 		}
 		l.room = append(l.room, '\n')
 	}
-	_, failed := l.app.stdout.Write(l.room)
+	_, failed := l.to.stdout.Write(l.room)
 	return errors.Join(err, failed)
 }
 
 func (l *list[M]) end() error {
-	if l.app.output == outputJSON {
+	if l.to.output == outputJSON {
 		return nil
 	}
 	if l.count == 0 && l.nobody != "" {
-		_, err := fmt.Fprintln(l.app.stderr, l.nobody)
+		_, err := fmt.Fprintln(l.to.stderr, l.nobody)
 		return err
 	}
 	return l.table.flush()
 }
 
 // json prints one message as one line.
-func (a *app) json(m proto.Message) error {
-	line, err := a.appendJSON(nil, m)
+func (p *printer) json(m proto.Message) error {
+	line, err := p.appendJSON(nil, m)
 	if err != nil {
 		return err
 	}
-	_, err = a.stdout.Write(append(line, '\n'))
+	_, err = p.stdout.Write(append(line, '\n'))
 	return err
 }
 
 // fields prints a name and a value per line, aligned.
-func (a *app) fields(pairs [][2]string) error {
+func (p *printer) fields(pairs [][2]string) error {
 	width := 0
-	for _, p := range pairs {
-		width = max(width, len(p[0]))
+	for _, f := range pairs {
+		width = max(width, len(f[0]))
 	}
-	for _, p := range pairs {
-		if _, err := fmt.Fprintf(a.stdout, "%-*s  %s\n", width, p[0], p[1]); err != nil {
+	for _, f := range pairs {
+		if _, err := fmt.Fprintf(p.stdout, "%-*s  %s\n", width, f[0], f[1]); err != nil {
 			return err
 		}
 	}

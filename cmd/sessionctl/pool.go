@@ -8,13 +8,16 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-func (a *app) poolCommand() *cobra.Command {
-	c := group("pool", "Public address pools", a.poolList())
+// poolCommands are the commands that show pools.
+type poolCommands struct{ *app }
+
+func (a poolCommands) command() *cobra.Command {
+	c := group("pool", "Public address pools", a.listCommand())
 	c.Aliases = []string{"pools"}
 	return c
 }
 
-func (a *app) poolList() *cobra.Command {
+func (a poolCommands) listCommand() *cobra.Command {
 	req := &pb.ListPoolsRequest{}
 	c := &cobra.Command{
 		Use:   "list",
@@ -31,7 +34,7 @@ func (a *app) poolList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := newList(a, poolHeader, poolRow)
+			out := newList(&a.printer, poolHeader, poolRow)
 			out.nobody = "no such pool"
 			if err := out.addAll(res.GetPools()); err != nil {
 				return err

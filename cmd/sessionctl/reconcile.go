@@ -8,7 +8,7 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-func (a *app) reconcileCommand() *cobra.Command {
+func (a daemonCommands) reconcileCommand() *cobra.Command {
 	req := &pb.ReconcileRequest{}
 	c := &cobra.Command{
 		Use:   "reconcile",
@@ -22,7 +22,7 @@ func (a *app) reconcileCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) reconcile(ctx context.Context, req *pb.ReconcileRequest) error {
+func (a daemonCommands) reconcile(ctx context.Context, req *pb.ReconcileRequest) error {
 	client, err := a.control()
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func (a *app) reconcile(ctx context.Context, req *pb.ReconcileRequest) error {
 	if err != nil {
 		return err
 	}
-	out := newList(a, []string{"KIND", "GROUP", "INSIDE", "MENDED", "WHAT"}, driftRow)
+	out := newList(&a.printer, []string{"KIND", "GROUP", "INSIDE", "MENDED", "WHAT"}, driftRow)
 	out.nobody = "no differences"
 	if err := out.addAll(res.GetDrifts()); err != nil {
 		return err

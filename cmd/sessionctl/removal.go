@@ -12,9 +12,12 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-func (a *app) removalCommand() *cobra.Command {
+// removalCommands are the commands that show removals that wait, and decide about those held back.
+type removalCommands struct{ *app }
+
+func (a removalCommands) command() *cobra.Command {
 	c := group("removal", "Removals that wait, and the decision about those held back",
-		a.removalList(), a.removalConfirm(), a.removalRefuse())
+		a.listCommand(), a.confirmCommand(), a.refuseCommand())
 	c.Aliases = []string{"removals"}
 	return c
 }
@@ -25,9 +28,9 @@ type removalFlags struct{ group, nas, inside, reason string }
 // reasonNames are the possible reasons of a pending removal.
 var reasonNames = []string{"expired", "removed_in_database", "nas_restart", "stop", "admin", "superseded"}
 
-func (f *removalFlags) register(a *app, c *cobra.Command) {
+func (f *removalFlags) register(k completer, c *cobra.Command) {
 	f.add(c.Flags())
-	a.completePicks(c)
+	k.completePicks(c)
 	complete(c, "reason", reasonNames...)
 }
 
@@ -63,7 +66,7 @@ func (f *removalFlags) decision() (*pb.RemovalFilter, error) {
 	return filter, err
 }
 
-func (a *app) removalList() *cobra.Command {
+func (a removalCommands) listCommand() *cobra.Command {
 	var pick removalFlags
 	var kindName string
 	c := &cobra.Command{
@@ -80,16 +83,16 @@ func (a *app) removalList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := newList(a, removalHeader, a.removalRow)
+			out := newList(&a.printer, removalHeader, a.row)
 			out.nobody = "no such removal waits"
-			if err := a.eachRemoval(c.Context(), filter, kind, out.addAll); err != nil {
+			if err := a.each(c.Context(), filter, kind, out.addAll); err != nil {
 				return err
 			}
 			return out.end()
 		},
 	}
 	c.Flags().StringVar(&kindName, "kind", "", "only this `kind`: held, grace or observed")
-	pick.register(a, c)
+	pick.register(a.completer, c)
 	complete(c, "kind", "held", "grace", "observed")
 	return c
 }
@@ -106,7 +109,7 @@ func removalKind(name string) (pb.RemovalKind, error) {
 }
 
 // eachRemoval pages through all removals that match.
-func (a *app) eachRemoval(ctx context.Context, f *pb.RemovalFilter, kind pb.RemovalKind, show func([]*pb.Removal) error) error {
+func (a removalCommands) each(ctx context.Context, f *pb.RemovalFilter, kind pb.RemovalKind, show func([]*pb.Removal) error) error {
 	client, err := a.removals()
 	if err != nil {
 		return err
@@ -123,7 +126,7 @@ func (a *app) eachRemoval(ctx context.Context, f *pb.RemovalFilter, kind pb.Remo
 
 var removalHeader = []string{"KIND", "GROUP", "INSIDE", "REASON", "USER", "NAS", "SESSIONS", "SINCE", "DUE IN"}
 
-func (a *app) removalRow(r *pb.Removal) []string {
+func (a removalCommands) row(r *pb.Removal) []string {
 	return []string{
 		strings.TrimPrefix(r.GetKind().String(), "REMOVAL_KIND_"), r.GetGroup(), r.GetInsideAddress(),
 		reasonText(r.GetReason()), or(r.GetUserName(), none), or(r.GetNas(), none), number(r.GetSessions()),
@@ -131,26 +134,26 @@ func (a *app) removalRow(r *pb.Removal) []string {
 	}
 }
 
-func (a *app) removalConfirm() *cobra.Command {
+func (a removalCommands) confirmCommand() *cobra.Command {
 	return a.decisionCommand(&cobra.Command{
 		Use:   "confirm {--group G | --nas N | --inside PREFIX | --reason R}",
 		Short: "Carry out held removals: ends the subscribers' NAT sessions and frees their ports",
 		Example: "  sessionctl removal confirm --reason expired\n" +
 			"  sessionctl removal confirm --inside 0.0.0.0/0 --yes",
-	}, "Carry out %s and end the NAT sessions?", a.confirmRemovals)
+	}, "Carry out %s and end the NAT sessions?", a.confirmHeld)
 }
 
-func (a *app) removalRefuse() *cobra.Command {
+func (a removalCommands) refuseCommand() *cobra.Command {
 	return a.decisionCommand(&cobra.Command{
 		Use:   "refuse {--group G | --nas N | --inside PREFIX | --reason R}",
 		Short: "Drop held removals: the subscribers stay online for another record_ttl",
 		Example: "  sessionctl removal refuse --nas bng1\n" +
 			"  sessionctl removal refuse --inside 0.0.0.0/0 --yes",
-	}, "Drop %s and keep the subscribers online?", a.refuseRemovals)
+	}, "Drop %s and keep the subscribers online?", a.refuseHeld)
 }
 
 // decisionCommand completes a command that decides about held removals.
-func (a *app) decisionCommand(c *cobra.Command, question string, decide func(context.Context, *pb.RemovalFilter) error) *cobra.Command {
+func (a removalCommands) decisionCommand(c *cobra.Command, question string, decide func(context.Context, *pb.RemovalFilter) error) *cobra.Command {
 	var pick removalFlags
 	var yes bool
 	c.Args = args(cobra.NoArgs)
@@ -166,13 +169,13 @@ func (a *app) decisionCommand(c *cobra.Command, question string, decide func(con
 		return decide(c.Context(), filter)
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	pick.register(a, c)
+	pick.register(a.completer, c)
 	return c
 }
 
-func (a *app) decisionQuestion(ctx context.Context, f *pb.RemovalFilter, question string) (string, error) {
+func (a removalCommands) decisionQuestion(ctx context.Context, f *pb.RemovalFilter, question string) (string, error) {
 	n := 0
-	err := a.eachRemoval(ctx, f, pb.RemovalKind_REMOVAL_KIND_HELD, func(page []*pb.Removal) error { n += len(page); return nil })
+	err := a.each(ctx, f, pb.RemovalKind_REMOVAL_KIND_HELD, func(page []*pb.Removal) error { n += len(page); return nil })
 	if err != nil {
 		return "", err
 	}
@@ -184,7 +187,7 @@ func (a *app) decisionQuestion(ctx context.Context, f *pb.RemovalFilter, questio
 
 var errNoneHeld = errors.New("no such removal is held; see `sessionctl removal list`")
 
-func (a *app) confirmRemovals(ctx context.Context, f *pb.RemovalFilter) error {
+func (a removalCommands) confirmHeld(ctx context.Context, f *pb.RemovalFilter) error {
 	client, err := a.removals()
 	if err != nil {
 		return err
@@ -205,7 +208,7 @@ func (a *app) confirmRemovals(ctx context.Context, f *pb.RemovalFilter) error {
 	return err
 }
 
-func (a *app) refuseRemovals(ctx context.Context, f *pb.RemovalFilter) error {
+func (a removalCommands) refuseHeld(ctx context.Context, f *pb.RemovalFilter) error {
 	client, err := a.removals()
 	if err != nil {
 		return err

@@ -14,9 +14,12 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-func (a *app) sessionCommand() *cobra.Command {
+// sessionCommands are the commands that show and end NAT sessions.
+type sessionCommands struct{ *app }
+
+func (a sessionCommands) command() *cobra.Command {
 	c := group("session", "NAT sessions: the kernel's conntrack entries of subscribers",
-		a.sessionList(), a.sessionCount(), a.sessionKill())
+		a.listCommand(), a.countCommand(), a.killCommand())
 	c.Aliases = []string{"sessions"}
 	return c
 }
@@ -24,14 +27,14 @@ func (a *app) sessionCommand() *cobra.Command {
 // sessionFlags are the flags that select sessions.
 type sessionFlags struct{ group, inside, outside, remote, protocol string }
 
-func (f *sessionFlags) register(a *app, c *cobra.Command) {
+func (f *sessionFlags) register(k completer, c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.group, "group", "", "only this `group`")
 	flags.StringVar(&f.inside, "inside", "", "only this inside `A[:P]`; A may be a prefix")
 	flags.StringVar(&f.outside, "outside", "", "only this outside `A[:P]`; A may be a prefix")
 	flags.StringVar(&f.remote, "remote", "", "only this remote `A[:P]`; A may be a prefix")
 	flags.StringVar(&f.protocol, "protocol", "", "only this `protocol`: tcp, udp, icmp or a number")
-	a.completePicks(c)
+	k.completePicks(c)
 	complete(c, "remote")
 	complete(c, "protocol", "tcp", "udp", "icmp")
 }
@@ -52,7 +55,7 @@ func (f *sessionFlags) filter() (*pb.SessionFilter, error) {
 	return m, err
 }
 
-func (a *app) sessionList() *cobra.Command {
+func (a sessionCommands) listCommand() *cobra.Command {
 	var pick sessionFlags
 	c := &cobra.Command{
 		Use:     "list",
@@ -64,14 +67,14 @@ func (a *app) sessionList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.listSessions(c.Context(), filter)
+			return a.list(c.Context(), filter)
 		},
 	}
-	pick.register(a, c)
+	pick.register(a.completer, c)
 	return c
 }
 
-func (a *app) listSessions(ctx context.Context, filter *pb.SessionFilter) error {
+func (a sessionCommands) list(ctx context.Context, filter *pb.SessionFilter) error {
 	client, err := a.sessions()
 	if err != nil {
 		return err
@@ -82,7 +85,7 @@ func (a *app) listSessions(ctx context.Context, filter *pb.SessionFilter) error 
 	if err != nil {
 		return err
 	}
-	out := newList(a, sessionHeader, sessionRow)
+	out := newList(&a.printer, sessionHeader, sessionRow)
 	out.nobody = "no such session"
 	for {
 		res, err := stream.Recv()
@@ -129,7 +132,7 @@ func beginner(d pb.Direction) string {
 	return strings.TrimPrefix(d.String(), "DIRECTION_")
 }
 
-func (a *app) sessionCount() *cobra.Command {
+func (a sessionCommands) countCommand() *cobra.Command {
 	var pick sessionFlags
 	c := &cobra.Command{
 		Use:   "count",
@@ -140,18 +143,18 @@ func (a *app) sessionCount() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			res, err := a.countSessions(c.Context(), filter)
+			res, err := a.count(c.Context(), filter)
 			if err != nil {
 				return err
 			}
 			return a.answer(res, number(res.GetCount()))
 		},
 	}
-	pick.register(a, c)
+	pick.register(a.completer, c)
 	return c
 }
 
-func (a *app) countSessions(ctx context.Context, filter *pb.SessionFilter) (*pb.CountSessionsResponse, error) {
+func (a sessionCommands) count(ctx context.Context, filter *pb.SessionFilter) (*pb.CountSessionsResponse, error) {
 	client, err := a.sessions()
 	if err != nil {
 		return nil, err
@@ -161,7 +164,7 @@ func (a *app) countSessions(ctx context.Context, filter *pb.SessionFilter) (*pb.
 	return client.CountSessions(ctx, &pb.CountSessionsRequest{Filter: filter})
 }
 
-func (a *app) sessionKill() *cobra.Command {
+func (a sessionCommands) killCommand() *cobra.Command {
 	var pick sessionFlags
 	var yes bool
 	c := &cobra.Command{
@@ -183,18 +186,18 @@ func (a *app) sessionKill() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.killSessions(c.Context(), filter)
+			return a.kill(c.Context(), filter)
 		},
 	}
-	pick.register(a, c)
+	pick.register(a.completer, c)
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return c
 }
 
 var errNoSession = errors.New("no such session; see `sessionctl session list`")
 
-func (a *app) killQuestion(ctx context.Context, filter *pb.SessionFilter) (string, error) {
-	res, err := a.countSessions(ctx, filter)
+func (a sessionCommands) killQuestion(ctx context.Context, filter *pb.SessionFilter) (string, error) {
+	res, err := a.count(ctx, filter)
 	if err != nil {
 		return "", err
 	}
@@ -204,7 +207,7 @@ func (a *app) killQuestion(ctx context.Context, filter *pb.SessionFilter) (strin
 	return "End " + plural(res.GetCount(), "NAT session") + "?", nil
 }
 
-func (a *app) killSessions(ctx context.Context, filter *pb.SessionFilter) error {
+func (a sessionCommands) kill(ctx context.Context, filter *pb.SessionFilter) error {
 	client, err := a.sessions()
 	if err != nil {
 		return err
@@ -222,11 +225,11 @@ func (a *app) killSessions(ctx context.Context, filter *pb.SessionFilter) error 
 }
 
 // answer prints one message as JSON, or the line as text.
-func (a *app) answer(m proto.Message, line string) error {
-	if a.output == outputJSON {
-		return a.json(m)
+func (p *printer) answer(m proto.Message, line string) error {
+	if p.output == outputJSON {
+		return p.json(m)
 	}
-	_, err := fmt.Fprintln(a.stdout, line)
+	_, err := fmt.Fprintln(p.stdout, line)
 	return err
 }
 

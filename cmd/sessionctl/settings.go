@@ -85,11 +85,14 @@ func removalText(s *pb.Settings) string {
 	return strings.ToLower(strings.TrimPrefix(s.GetRemovalMode().String(), "REMOVAL_MODE_"))
 }
 
-func (a *app) settingsCommand() *cobra.Command {
-	return group("settings", "Settings that change while the daemon runs", a.settingsGet(), a.settingsSet())
+// settingsCommands are the commands that show and change live settings.
+type settingsCommands struct{ *app }
+
+func (a settingsCommands) command() *cobra.Command {
+	return group("settings", "Settings that change while the daemon runs", a.getCommand(), a.setCommand())
 }
 
-func (a *app) settingsGet() *cobra.Command {
+func (a settingsCommands) getCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "get",
 		Short: "Show the live settings",
@@ -105,12 +108,12 @@ func (a *app) settingsGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.showSettings(res.GetSettings())
+			return a.show(res.GetSettings())
 		},
 	}
 }
 
-func (a *app) showSettings(s *pb.Settings) error {
+func (a settingsCommands) show(s *pb.Settings) error {
 	if a.output == outputJSON {
 		return a.json(s)
 	}
@@ -123,7 +126,7 @@ func (a *app) showSettings(s *pb.Settings) error {
 	return t.flush()
 }
 
-func (a *app) settingsSet() *cobra.Command {
+func (a settingsCommands) setCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "set NAME=VALUE...",
 		Short: "Change live settings",
@@ -148,7 +151,7 @@ func (a *app) settingsSet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.showSettings(res.GetSettings())
+			return a.show(res.GetSettings())
 		},
 	}
 }

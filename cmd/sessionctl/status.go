@@ -8,7 +8,10 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-func (a *app) statusCommand() *cobra.Command {
+// daemonCommands are the commands that show the daemon as a whole, and compare its parts.
+type daemonCommands struct{ *app }
+
+func (a daemonCommands) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the daemon at a glance",
@@ -40,7 +43,7 @@ as a health check.`,
 	}
 }
 
-func (a *app) showStatus(s *pb.Status) error {
+func (a daemonCommands) showStatus(s *pb.Status) error {
 	if a.output == outputJSON {
 		return a.json(s)
 	}
@@ -76,7 +79,7 @@ func (a *app) showStatus(s *pb.Status) error {
 
 // showForeign prints the rules of other tables that translate subscribers'
 // flows.
-func (a *app) showForeign(f *pb.ForeignTranslations) {
+func (a daemonCommands) showForeign(f *pb.ForeignTranslations) {
 	if f == nil {
 		return
 	}
@@ -91,7 +94,7 @@ func (a *app) showForeign(f *pb.ForeignTranslations) {
 }
 
 // showQuarantine prints why free blocks are not allocated.
-func (a *app) showQuarantine(g *pb.GroupStatus) {
+func (a daemonCommands) showQuarantine(g *pb.GroupStatus) {
 	if g.GetQuarantinedBlocks() == 0 {
 		return
 	}
@@ -123,7 +126,7 @@ func databaseText(s *pb.Status) string {
 	return "up"
 }
 
-func (a *app) reconcileText(s *pb.Status) string {
+func (a daemonCommands) reconcileText(s *pb.Status) string {
 	if s.GetReconciledAt() == nil {
 		return "none yet"
 	}

@@ -14,14 +14,17 @@ import (
 // pageSize is the page size of lists: the daemon's maximum.
 const pageSize = 1000
 
-func (a *app) subscriberCommand() *cobra.Command {
+// subscriberCommands are the commands that show, watch, delete and put subscribers.
+type subscriberCommands struct{ *app }
+
+func (a subscriberCommands) command() *cobra.Command {
 	c := group("subscriber", "Who is online",
-		a.subscriberList(), a.subscriberGet(), a.subscriberDelete(), a.subscriberPut())
+		a.listCommand(), a.getCommand(), a.deleteCommand(), a.putCommand())
 	c.Aliases = []string{"subscribers", "sub"}
 	return c
 }
 
-func (a *app) subscriberList() *cobra.Command {
+func (a subscriberCommands) listCommand() *cobra.Command {
 	var pick subscriberFlags
 	c := &cobra.Command{
 		Use:     "list",
@@ -32,9 +35,9 @@ func (a *app) subscriberList() *cobra.Command {
 			if err := prefix("--inside", pick.inside); err != nil {
 				return err
 			}
-			out := newList(a, subscriberHeader, a.subscriberRow)
+			out := newList(&a.printer, subscriberHeader, a.row)
 			out.nobody = "no such subscriber is online"
-			if err := a.eachSubscriber(c.Context(), pick, out.addAll); err != nil {
+			if err := a.each(c.Context(), pick, out.addAll); err != nil {
 				return err
 			}
 			return out.end()
@@ -46,7 +49,7 @@ func (a *app) subscriberList() *cobra.Command {
 }
 
 // eachSubscriber pages through all subscribers that the flags select.
-func (a *app) eachSubscriber(ctx context.Context, pick subscriberFlags, show func([]*pb.Subscriber) error) error {
+func (a subscriberCommands) each(ctx context.Context, pick subscriberFlags, show func([]*pb.Subscriber) error) error {
 	client, err := a.subscribers()
 	if err != nil {
 		return err
@@ -65,7 +68,7 @@ func (a *app) eachSubscriber(ctx context.Context, pick subscriberFlags, show fun
 
 var subscriberHeader = []string{"GROUP", "INSIDE", "USER", "NAS", "OUTSIDE", "PORTS", "STATE", "SESSIONS", "ONLINE", "SEEN", "IN", "OUT"}
 
-func (a *app) subscriberRow(s *pb.Subscriber) []string {
+func (a subscriberCommands) row(s *pb.Subscriber) []string {
 	b := s.GetBinding()
 	return []string{
 		s.GetGroup(), s.GetInsideAddress(), or(s.GetUserName(), none), or(s.GetNas(), none),
@@ -74,7 +77,7 @@ func (a *app) subscriberRow(s *pb.Subscriber) []string {
 	}
 }
 
-func (a *app) subscriberGet() *cobra.Command {
+func (a subscriberCommands) getCommand() *cobra.Command {
 	var group string
 	c := &cobra.Command{
 		Use:               "get ADDRESS",
@@ -82,11 +85,11 @@ func (a *app) subscriberGet() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeInside,
 		RunE: func(c *cobra.Command, given []string) error {
-			sub, err := a.oneSubscriber(c.Context(), given[0], group)
+			sub, err := a.one(c.Context(), given[0], group)
 			if err != nil {
 				return err
 			}
-			return a.showSubscriber(sub)
+			return a.show(sub)
 		},
 	}
 	c.Flags().StringVar(&group, "group", "", "the `group`, where groups share inside addresses")
@@ -94,7 +97,7 @@ func (a *app) subscriberGet() *cobra.Command {
 	return c
 }
 
-func (a *app) oneSubscriber(ctx context.Context, inside, group string) (*pb.Subscriber, error) {
+func (a subscriberCommands) one(ctx context.Context, inside, group string) (*pb.Subscriber, error) {
 	inside, err := address(inside)
 	if err != nil {
 		return nil, err
@@ -109,7 +112,7 @@ func (a *app) oneSubscriber(ctx context.Context, inside, group string) (*pb.Subs
 	return res.GetSubscriber(), err
 }
 
-func (a *app) showSubscriber(s *pb.Subscriber) error {
+func (a subscriberCommands) show(s *pb.Subscriber) error {
 	if a.output == outputJSON {
 		return a.json(s)
 	}
@@ -136,7 +139,7 @@ func (a *app) showSubscriber(s *pb.Subscriber) error {
 	})
 }
 
-func (a *app) expiry(t *timestamppb.Timestamp) string {
+func (a subscriberCommands) expiry(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return "never"
 	}

@@ -11,7 +11,7 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-func (a *app) subscriberDelete() *cobra.Command {
+func (a subscriberCommands) deleteCommand() *cobra.Command {
 	var pick subscriberFlags
 	var yes bool
 	c := &cobra.Command{
@@ -29,7 +29,7 @@ func (a *app) subscriberDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.deleteSubscribers(c.Context(), pick)
+			return a.delete(c.Context(), pick)
 		},
 	}
 	pick.register(c.Flags())
@@ -57,9 +57,9 @@ func (f *subscriberFlags) narrow(given []string) error {
 	return prefix("--inside", f.inside)
 }
 
-func (a *app) deleteQuestion(ctx context.Context, pick subscriberFlags) (string, error) {
+func (a subscriberCommands) deleteQuestion(ctx context.Context, pick subscriberFlags) (string, error) {
 	n, first := 0, (*pb.Subscriber)(nil)
-	err := a.eachSubscriber(ctx, pick, func(page []*pb.Subscriber) error {
+	err := a.each(ctx, pick, func(page []*pb.Subscriber) error {
 		if n == 0 && len(page) > 0 {
 			first = page[0]
 		}
@@ -80,7 +80,7 @@ func (a *app) deleteQuestion(ctx context.Context, pick subscriberFlags) (string,
 
 var errNobody = errors.New("no such subscriber is online; see `sessionctl subscriber list`")
 
-func (a *app) deleteSubscribers(ctx context.Context, pick subscriberFlags) error {
+func (a subscriberCommands) delete(ctx context.Context, pick subscriberFlags) error {
 	client, err := a.subscribers()
 	if err != nil {
 		return err
@@ -99,9 +99,9 @@ func (a *app) deleteSubscribers(ctx context.Context, pick subscriberFlags) error
 	return a.showDeleted(res)
 }
 
-func (a *app) showDeleted(res *pb.DeleteSubscribersResponse) error {
+func (a subscriberCommands) showDeleted(res *pb.DeleteSubscribersResponse) error {
 	if a.output == outputJSON {
-		return newList(a, subscriberHeader, a.subscriberRow).addAll(res.GetSubscribers())
+		return newList(&a.printer, subscriberHeader, a.row).addAll(res.GetSubscribers())
 	}
 	for _, s := range res.GetSubscribers() {
 		if _, err := fmt.Fprintf(a.stdout, "deleted %s (%s)\n", s.GetInsideAddress(), or(s.GetUserName(), "no user name")); err != nil {

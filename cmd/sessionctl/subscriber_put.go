@@ -10,7 +10,7 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-func (a *app) subscriberPut() *cobra.Command {
+func (a subscriberCommands) putCommand() *cobra.Command {
 	sub := &pb.Subscriber{}
 	var expiresIn time.Duration
 	c := &cobra.Command{
@@ -32,7 +32,7 @@ func (a *app) subscriberPut() *cobra.Command {
 			if expiresIn > 0 {
 				sub.ExpiresAt = timestamppb.New(a.now().Add(expiresIn))
 			}
-			return a.putSubscriber(c.Context(), sub)
+			return a.put(c.Context(), sub)
 		},
 	}
 	flags := c.Flags()
@@ -46,7 +46,7 @@ func (a *app) subscriberPut() *cobra.Command {
 	return c
 }
 
-func (a *app) putSubscriber(ctx context.Context, sub *pb.Subscriber) error {
+func (a subscriberCommands) put(ctx context.Context, sub *pb.Subscriber) error {
 	client, err := a.subscribers()
 	if err != nil {
 		return err
@@ -57,5 +57,5 @@ func (a *app) putSubscriber(ctx context.Context, sub *pb.Subscriber) error {
 	if err != nil {
 		return err
 	}
-	return a.showSubscriber(res.GetSubscriber())
+	return a.show(res.GetSubscriber())
 }

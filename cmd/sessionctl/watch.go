@@ -12,7 +12,7 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-func (a *app) watchCommand() *cobra.Command {
+func (a subscriberCommands) watchCommand() *cobra.Command {
 	var pick subscriberFlags
 	c := &cobra.Command{
 		Use:     "watch",
@@ -38,7 +38,7 @@ func (a *app) watchCommand() *cobra.Command {
 // watchWidths fit most events, because future events are not known.
 var watchWidths = []int{20, 8, 11, 8, 15, 16, 15, 11}
 
-func (a *app) watch(ctx context.Context, pick subscriberFlags) error {
+func (a subscriberCommands) watch(ctx context.Context, pick subscriberFlags) error {
 	client, err := a.subscribers()
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (a *app) watch(ctx context.Context, pick subscriberFlags) error {
 	if err != nil {
 		return err
 	}
-	out := newList(a, []string{"TIME", "EVENT", "REASON", "GROUP", "INSIDE", "USER", "OUTSIDE", "PORTS", "SESSIONS"}, eventRow)
+	out := newList(&a.printer, []string{"TIME", "EVENT", "REASON", "GROUP", "INSIDE", "USER", "OUTSIDE", "PORTS", "SESSIONS"}, eventRow)
 	if _, err := stream.Header(); err != nil {
 		return err
 	}
