@@ -103,6 +103,61 @@ func (k completer) completeInside(c *cobra.Command, given []string, typed string
 	return words, directive
 }
 
+// completeNASFlags adds completions to the flags of commands about NASes.
+func (k completer) completeNASFlags(c *cobra.Command) {
+	register(c, "client", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return k.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetClient(), "" })
+	})
+	if c.Flags().Lookup("nas") != nil {
+		k.completeNASFlag(c)
+	}
+}
+
+func (k completer) completeNASFlag(c *cobra.Command) {
+	register(c, "nas", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return k.completeNAS(c, nil, typed)
+	})
+}
+
+// completeNAS completes the name of a NAS, with its client as description.
+func (k completer) completeNAS(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return k.nasWords(c.Context(), typed, func(n *pb.Nas) (word, about string) { return n.GetName(), n.GetClient() })
+}
+
+// nasWords returns one word of each of the first NASes, without repetitions, if
+// it begins as typed.
+func (k completer) nasWords(ctx context.Context, typed string, of func(*pb.Nas) (word, about string)) ([]string, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp
+	client, err := k.nases()
+	if err != nil {
+		return nil, directive
+	}
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+	defer cancel()
+	res, err := client.ListNases(ctx, &pb.ListNasesRequest{PageSize: pageSize})
+	if err != nil {
+		return nil, directive
+	}
+	var words []string
+	seen := map[string]bool{}
+	for _, n := range res.GetNases() {
+		word, about := of(n)
+		if seen[word] || !strings.HasPrefix(word, typed) {
+			continue
+		}
+		seen[word] = true
+		if about != "" {
+			about = "\t" + about
+		}
+		words = append(words, word+about)
+	}
+	slices.Sort(words)
+	return words, directive
+}
+
 // typedPrefix is the prefix of the complete numbers typed so far: for
 // "100.64.3" and "100.64." it is 100.64.0.0/16.
 func typedPrefix(typed string) string {

@@ -97,6 +97,15 @@ func (p *printer) json(m proto.Message) error {
 	return err
 }
 
+// answer prints one message as JSON, or the line as text.
+func (p *printer) answer(m proto.Message, line string) error {
+	if p.output == outputJSON {
+		return p.json(m)
+	}
+	_, err := fmt.Fprintln(p.stdout, line)
+	return err
+}
+
 // fields prints a name and a value per line, aligned.
 func (p *printer) fields(pairs [][2]string) error {
 	width := 0

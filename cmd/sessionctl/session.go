@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -222,15 +221,6 @@ func (a sessionCommands) kill(ctx context.Context, filter *pb.SessionFilter) err
 		return errNoSession
 	}
 	return a.answer(res, "ended "+plural(res.GetTerminated(), "session"))
-}
-
-// answer prints one message as JSON, or the line as text.
-func (p *printer) answer(m proto.Message, line string) error {
-	if p.output == outputJSON {
-		return p.json(m)
-	}
-	_, err := fmt.Fprintln(p.stdout, line)
-	return err
 }
 
 func plural(n uint32, noun string) string {
