@@ -71,7 +71,7 @@ type connection struct {
 	conn    *grpc.ClientConn // opened by the first call
 }
 
-// connect opens the connection at first use. It does not wait for the daemon.
+// connect opens the connection on first use. It does not wait for the daemon.
 func (c *connection) connect() (*grpc.ClientConn, error) {
 	if c.conn != nil {
 		return c.conn, nil

@@ -64,7 +64,7 @@ type jsonField struct {
 	plan   *jsonPlan // of a message
 }
 
-// planOf returns the plan of a type, and makes it at first use.
+// planOf returns the plan of a type, and makes it on first use.
 func (e *jsonEncoder) planOf(d protoreflect.MessageDescriptor) *jsonPlan {
 	if p := e.plans[d.FullName()]; p != nil {
 		return p

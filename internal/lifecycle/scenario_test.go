@@ -246,7 +246,7 @@ func (p *player) start(args []string, named map[string]string) {
 // interim applies an update of counters alone, or of the whole record.
 func (p *player) interim(args []string, named map[string]string) {
 	if len(args) == 1 {
-		r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, InputOctets: 1, Version: p.version(named)}
+		r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, Counters: subscriber.Counters{InputOctets: 1}, Version: p.version(named)}
 		p.apply(subscriber.Change{Kind: subscriber.Updated, Partial: true}, r)
 		return
 	}

@@ -42,14 +42,13 @@ func TestStartAnswered_ACCT01(t *testing.T) {
 	want := subscriber.Event{
 		Kind:        subscriber.EventStart,
 		SessionID:   subscriber.SessionID{Client: "a", NAS: "bng1", AcctSessionID: "s1"},
-		Via:         "a",
+		Sender:      subscriber.Sender{Via: "a", Restarts: subscriber.RestartsBelieved},
 		UserName:    "alice",
 		Inside:      netip.MustParseAddr("100.64.0.7"),
 		Arrival:     arrival,
 		Digest:      got[0].Digest, // see TestDigest
 		Delay:       -1,
 		SessionTime: -1,
-		Restarts:    subscriber.RestartsBelieved,
 	}
 	if !reflect.DeepEqual(got[0], want) {
 		t.Errorf("event is %+v, want %+v", got[0], want)

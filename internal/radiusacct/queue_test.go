@@ -8,7 +8,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-func eventNumber(i int) subscriber.Event { return subscriber.Event{InputOctets: uint64(i)} }
+func eventNumber(i int) subscriber.Event {
+	return subscriber.Event{Counters: subscriber.Counters{InputOctets: uint64(i)}}
+}
 
 func room(n int) *batch { return &batch{requests: make([]*request, 0, n)} }
 

@@ -154,11 +154,11 @@ func (l *life) interim(i int, c *subscriber.Change) subscriber.Record {
 	at := time.UnixMilli(1_700_000_000_000)
 	c.Kind, c.Partial = subscriber.Updated, true
 	return subscriber.Record{
-		Key: l.key(i), UpdatedAt: at, ExpiresAt: at.Add(2 * time.Hour), InputOctets: 1, OutputOctets: 2,
+		Key: l.key(i), UpdatedAt: at, ExpiresAt: at.Add(2 * time.Hour), Counters: subscriber.Counters{InputOctets: 1, OutputOctets: 2},
 	}
 }
 
 func (l *life) stop(i int, c *subscriber.Change) subscriber.Record {
 	c.Kind, c.Partial, c.Reason, c.Cause = subscriber.Deleted, true, subscriber.ReasonStop, 1
-	return subscriber.Record{Key: l.key(i), InputOctets: 3, OutputOctets: 4}
+	return subscriber.Record{Key: l.key(i), Counters: subscriber.Counters{InputOctets: 3, OutputOctets: 4}}
 }

@@ -20,7 +20,7 @@ func (w *world) report(kind subscriber.EventKind, client, nas, id string, inside
 	now := time.Now()
 	ev := subscriber.Event{
 		Kind: kind, Inside: inside, UserName: "user-" + id, Arrival: now, Stamp: now.Add(ahead), Delay: -1, SessionTime: -1,
-		SessionID: subscriber.SessionID{Client: client, NAS: nas, AcctSessionID: id}, Via: client,
+		SessionID: subscriber.SessionID{Client: client, NAS: nas, AcctSessionID: id}, Sender: subscriber.Sender{Via: client},
 	}
 	for _, err := range w.db.Record(context.Background(), []subscriber.Event{ev}) {
 		if err != nil {

@@ -23,7 +23,7 @@ func inherit(holder *Record, r Record) Record {
 	r.UserName = firstOf(r.UserName, holder.UserName)
 	r.CallingStationID = firstOf(r.CallingStationID, holder.CallingStationID)
 	if r.Class == "" {
-		r.Class, r.MoreClasses = holder.Class, holder.MoreClasses
+		r.Classes = holder.Classes
 	}
 	if !r.NASAddress.IsValid() {
 		r.NASAddress = holder.NASAddress

@@ -22,48 +22,52 @@ const (
 type Event struct {
 	Kind EventKind
 	SessionID
-	Via              string // configured name of the RADIUS client that sent it; the Client of the SessionID may be its realm
+	Sender
 	UserName         string
 	CallingStationID string
-	Class            string        // raw octets of the first Class (RFC 2865 section 5.25); "" when absent
-	MoreClasses      []string      // the other Class attributes, in the NAS's order
-	NASAddress       netip.Addr    // zero when absent
-	Inside           netip.Addr    // Framed-IP-Address; zero when absent or not an address (ACCT-24)
-	ForeignInside    bool          // the client may not report subscribers at Inside
-	Full             bool          // the client has as many subscribers online as it may
-	Arrival          time.Time     // arrival of the packet, by our clock; zero where At is known
-	Stamp            time.Time     // Event-Timestamp, by the NAS's clock (RFC 2869 section 5.3); zero when absent
-	Delay            time.Duration // Acct-Delay-Time (RFC 2866 section 5.2); negative when absent
-	Digest           uint64        // of the packet: the same octets sent again have the same; 0 for none
-	At               time.Time     // time of the event by our clock, as far as known; see Clock.Place
-	Latest           time.Time     // upper bound of the event's time: Arrival less Delay; zero: At is exact
-	Claimed          time.Time     // time of the event by a clock whose offset is unknown; zero for none
-	Told             bool          // At rests on a time from the NAS, not on Arrival alone
-	SessionTime      time.Duration // Acct-Session-Time; negative when absent
-	InputOctets      uint64
-	OutputOctets     uint64
-	TerminateCause   uint32 // Acct-Terminate-Cause of a Stop; 0 when absent
+	Classes
+	NASAddress     netip.Addr    // zero when absent
+	Inside         netip.Addr    // Framed-IP-Address; zero when absent or not an address (ACCT-24)
+	Arrival        time.Time     // arrival of the packet, by our clock; zero where At is known
+	Stamp          time.Time     // Event-Timestamp, by the NAS's clock (RFC 2869 section 5.3); zero when absent
+	Delay          time.Duration // Acct-Delay-Time (RFC 2866 section 5.2); negative when absent
+	Digest         uint64        // of the packet: the same octets sent again have the same; 0 for none
+	At             time.Time     // time of the event by our clock, as far as known; see Clock.Place
+	Latest         time.Time     // upper bound of the event's time: Arrival less Delay; zero: At is exact
+	Claimed        time.Time     // time of the event by a clock whose offset is unknown; zero for none
+	Told           bool          // At rests on a time from the NAS, not on Arrival alone
+	TerminateCause uint32        // Acct-Terminate-Cause of a Stop; 0 when absent
+	SessionTime    time.Duration // Acct-Session-Time; negative when absent
+	Counters
+	IPv6
+	Multilink
+	ServiceMark
 
 	// Addresses holds all addresses of a session that was reported with more than
 	// one Framed-IP-Address, in the NAS's order; else it is nil. Such a report
 	// makes one event for each address, equal except for Inside. The session has
 	// all of them at once; none replaces another.
 	Addresses []netip.Addr
+}
 
-	// The session's IPv6 addresses and prefixes, for the record only: they are not
-	// translated.
-	FramedIPv6Addresses []netip.Addr   // Framed-IPv6-Address (RFC 6911)
-	FramedIPv6Prefixes  []netip.Prefix // Framed-IPv6-Prefix (RFC 3162), without host bits
-	DelegatedPrefixes   []netip.Prefix // Delegated-IPv6-Prefix (RFC 4818), without host bits
+// Sender is the RADIUS client that sent an event, with its settings and bounds.
+type Sender struct {
+	Via           string        // configured name of the client; the Client of the SessionID may be its realm
+	Restarts      RestartPolicy // for an Accounting-On or -Off
+	CountServices bool          // a service keeps its subscriber online, like a link of a multilink
+	ForeignInside bool          // the client may not report subscribers at the event's Inside
+	Full          bool          // the client has as many subscribers online as it may
+}
 
+// Multilink tells the multilink of a session (RFC 2866 sections 5.11 and 5.12).
+type Multilink struct {
 	MultiSessionID string // raw octets of Acct-Multi-Session-Id, which links of one multilink share; "" when absent
 	LinkCount      uint32 // Acct-Link-Count: links that the multilink has had so far; 0 when absent
+}
 
-	Restarts      RestartPolicy // of the client, for an Accounting-On or -Off
-	CountServices bool          // of the client: a service keeps its subscriber online, like a link of a multilink
-
-	// Service marks the accounting of one service or flow within a subscriber's
-	// session, which begins and ends while the subscriber is online.
+// ServiceMark marks the accounting of one service or flow within a subscriber's
+// session, which begins and ends while the subscriber is online.
+type ServiceMark struct {
 	Service         bool
 	ParentSessionID string // raw octets of the Acct-Session-Id of the session around a Service; "" when absent
 }

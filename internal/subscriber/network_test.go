@@ -181,7 +181,7 @@ func TestWildNetwork(t *testing.T) {
 			case 1:
 				n.tell(t, Event{
 					Kind: EventAccountingOn, SessionID: SessionID{Client: fmt.Sprint("bng", rng.IntN(2)), NAS: "nas0"},
-					Arrival: now, Delay: -1, SessionTime: -1, Restarts: RestartPolicy(rng.IntN(3)),
+					Arrival: now, Delay: -1, SessionTime: -1, Sender: Sender{Restarts: RestartPolicy(rng.IntN(3))},
 				})
 			default:
 				n.tell(t, wildPacket(rng, now))

@@ -112,7 +112,7 @@ func (f *rareFields) isZero() bool {
 func (p *Packed) Record() Record {
 	r := Record{
 		StartedAt: p.started.time(), UpdatedAt: p.updated.time(), ExpiresAt: p.expires.time(),
-		InputOctets: p.input, OutputOctets: p.output,
+		Counters:    Counters{InputOctets: p.input, OutputOctets: p.output},
 		Unconfirmed: p.flags&packedUnconfirmed != 0, RemovalHeld: p.held,
 	}
 	r.UserName, r.CallingStationID, r.AcctSessionID, r.Class = p.texts()

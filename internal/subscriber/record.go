@@ -40,22 +40,15 @@ func (id SessionID) besideLeg(other SessionID) bool {
 type Record struct {
 	Key
 	SessionID
-	UserName         string     // raw octets of User-Name; "" when the NAS sent none
-	CallingStationID string     // raw octets of Calling-Station-Id
-	Class            string     // raw octets of the first Class (RFC 2865 section 5.25); "" when the NAS sent none
-	MoreClasses      []string   // the other Class attributes, in the NAS's order
-	NASAddress       netip.Addr // NAS-IP-Address or NAS-IPv6-Address; zero when absent
-	StartedAt        time.Time  // event time at which the session began
-	UpdatedAt        time.Time  // event time of the newest event taken into the record
-	ExpiresAt        time.Time  // when the record's TTL runs out; zero for never
-	InputOctets      uint64     // from the subscriber (RFC 2866 5.3, with 2869 5.1 gigawords)
-	OutputOctets     uint64     // to the subscriber (RFC 2866 5.4, with 2869 5.2 gigawords)
-
-	// The session's IPv6 addresses and prefixes, for information; they are not
-	// translated (ACCT-29).
-	FramedIPv6Addresses []netip.Addr
-	FramedIPv6Prefixes  []netip.Prefix
-	DelegatedPrefixes   []netip.Prefix
+	UserName         string // raw octets of User-Name; "" when the NAS sent none
+	CallingStationID string // raw octets of Calling-Station-Id
+	Classes
+	NASAddress netip.Addr // NAS-IP-Address or NAS-IPv6-Address; zero when absent
+	StartedAt  time.Time  // event time at which the session began
+	UpdatedAt  time.Time  // event time of the newest event taken into the record
+	ExpiresAt  time.Time  // when the record's TTL runs out; zero for never
+	Counters
+	IPv6
 
 	// MultiSessionID is the Acct-Multi-Session-Id of a multilink, and Links the
 	// Acct-Session-Ids of its online links, in the order of their arrival (SES-20).
@@ -79,6 +72,37 @@ type Record struct {
 	Version string
 }
 
+// Classes are the Class attributes of a session (RFC 2865 section 5.25). Together they
+// are one answer of the server that authenticated it.
+type Classes struct {
+	Class       string   // raw octets of the first one; "" when absent
+	MoreClasses []string // raw octets of the others, in the NAS's order
+}
+
+func (c Classes) equal(o Classes) bool {
+	return c.Class == o.Class && slices.Equal(c.MoreClasses, o.MoreClasses)
+}
+
+// Counters are the octets of a session, as its NAS counts them.
+type Counters struct {
+	InputOctets  uint64 // from the subscriber (RFC 2866 section 5.3, with RFC 2869 section 5.1 gigawords)
+	OutputOctets uint64 // to the subscriber (RFC 2866 section 5.4, with RFC 2869 section 5.2 gigawords)
+}
+
+// IPv6 holds the IPv6 addresses and prefixes of a session, for information: they are not
+// translated (ACCT-29).
+type IPv6 struct {
+	FramedIPv6Addresses []netip.Addr   // Framed-IPv6-Address (RFC 6911)
+	FramedIPv6Prefixes  []netip.Prefix // Framed-IPv6-Prefix (RFC 3162), without host bits
+	DelegatedPrefixes   []netip.Prefix // Delegated-IPv6-Prefix (RFC 4818), without host bits
+}
+
+func (v IPv6) equal(o IPv6) bool {
+	return slices.Equal(v.FramedIPv6Addresses, o.FramedIPv6Addresses) &&
+		slices.Equal(v.FramedIPv6Prefixes, o.FramedIPv6Prefixes) &&
+		slices.Equal(v.DelegatedPrefixes, o.DelegatedPrefixes)
+}
+
 // SameSession reports whether both records may describe the same accounting
 // session of the same user: a change between such records never ends the
 // subscriber's NAT sessions. An empty field agrees with any value. So a record
@@ -100,13 +124,11 @@ func (r *Record) Follows(o *Record) bool {
 func (r *Record) RefreshedOnly(next *Record) bool {
 	return r.Key == next.Key && r.SessionID == next.SessionID &&
 		r.UserName == next.UserName && r.CallingStationID == next.CallingStationID &&
-		r.Class == next.Class && slices.Equal(r.MoreClasses, next.MoreClasses) &&
+		r.Classes.equal(next.Classes) &&
 		r.NASAddress == next.NASAddress && r.StartedAt == next.StartedAt && r.Unconfirmed == next.Unconfirmed &&
 		r.RemovalHeld == next.RemovalHeld &&
 		r.MultiSessionID == next.MultiSessionID && slices.Equal(r.Links, next.Links) &&
-		slices.Equal(r.FramedIPv6Addresses, next.FramedIPv6Addresses) &&
-		slices.Equal(r.FramedIPv6Prefixes, next.FramedIPv6Prefixes) &&
-		slices.Equal(r.DelegatedPrefixes, next.DelegatedPrefixes)
+		r.IPv6.equal(next.IPv6)
 }
 
 func agree(a, b string) bool { return a == "" || b == "" || a == b }

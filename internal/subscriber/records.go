@@ -95,36 +95,36 @@ func (r *Record) learn(ev *Event) {
 	}
 	r.UserName = firstOf(r.UserName, ev.UserName)
 	r.CallingStationID = firstOf(ev.CallingStationID, r.CallingStationID)
-	r.learnClass(ev)
+	if ev.Class != "" {
+		r.Classes = ev.Classes // all or none
+	}
 	if ev.NASAddress.IsValid() {
 		r.NASAddress = ev.NASAddress
 	}
-	r.learnIPv6(ev)
-	if ev.InputOctets != 0 {
-		r.InputOctets = ev.InputOctets
+	r.IPv6.learn(&ev.IPv6)
+	r.Counters.learn(ev.Counters)
+}
+
+// learn copies the counters that are reported.
+func (c *Counters) learn(o Counters) {
+	if o.InputOctets != 0 {
+		c.InputOctets = o.InputOctets
 	}
-	if ev.OutputOctets != 0 {
-		r.OutputOctets = ev.OutputOctets
+	if o.OutputOctets != 0 {
+		c.OutputOctets = o.OutputOctets
 	}
 }
 
-// learnClass copies all Class attributes or none, because together they are one
-// answer of the server that authenticated the session (RFC 2865 section 5.25).
-func (r *Record) learnClass(ev *Event) {
-	if ev.Class != "" {
-		r.Class, r.MoreClasses = ev.Class, ev.MoreClasses
+// learn copies the lists that are reported.
+func (v *IPv6) learn(o *IPv6) {
+	if len(o.FramedIPv6Addresses) > 0 {
+		v.FramedIPv6Addresses = o.FramedIPv6Addresses
 	}
-}
-
-func (r *Record) learnIPv6(ev *Event) {
-	if len(ev.FramedIPv6Addresses) > 0 {
-		r.FramedIPv6Addresses = ev.FramedIPv6Addresses
+	if len(o.FramedIPv6Prefixes) > 0 {
+		v.FramedIPv6Prefixes = o.FramedIPv6Prefixes
 	}
-	if len(ev.FramedIPv6Prefixes) > 0 {
-		r.FramedIPv6Prefixes = ev.FramedIPv6Prefixes
-	}
-	if len(ev.DelegatedPrefixes) > 0 {
-		r.DelegatedPrefixes = ev.DelegatedPrefixes
+	if len(o.DelegatedPrefixes) > 0 {
+		v.DelegatedPrefixes = o.DelegatedPrefixes
 	}
 }
 

@@ -93,17 +93,16 @@ func online(inside, user, session string, b *inspect.Binding) inspect.Subscriber
 			SessionID:        subscriber.SessionID{Client: "bng1", NAS: "bng1.example", AcctSessionID: session},
 			UserName:         user,
 			CallingStationID: "02:00:00:00:00:07",
-			Class:            "gold\x00",
-			MoreClasses:      []string{"v6"},
+			Classes:          subscriber.Classes{Class: "gold\x00", MoreClasses: []string{"v6"}},
 			NASAddress:       netip.MustParseAddr("192.0.2.1"),
 			StartedAt:        Now.Add(-26 * time.Hour),
 			UpdatedAt:        Now.Add(-5 * time.Minute),
 			ExpiresAt:        Now.Add(40 * time.Minute),
-			InputOctets:      5_000_000,
-			OutputOctets:     7_500_000_000,
-
-			FramedIPv6Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:0:7::/64")},
-			DelegatedPrefixes:  []netip.Prefix{netip.MustParsePrefix("2001:db8:700::/56"), netip.MustParsePrefix("2001:db8:800::/48")},
+			Counters:         subscriber.Counters{InputOctets: 5_000_000, OutputOctets: 7_500_000_000},
+			IPv6: subscriber.IPv6{
+				FramedIPv6Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:0:7::/64")},
+				DelegatedPrefixes:  []netip.Prefix{netip.MustParsePrefix("2001:db8:700::/56"), netip.MustParsePrefix("2001:db8:800::/48")},
+			},
 		},
 		Binding: b,
 	}

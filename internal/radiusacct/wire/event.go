@@ -84,30 +84,21 @@ func (d *Decoder) event(a *Attributes, kind subscriber.EventKind, sender *Sender
 	return subscriber.Event{
 		Kind:             kind,
 		SessionID:        subscriber.SessionID{Client: sender.Realm, NAS: all[ends[5]:], AcctSessionID: all[ends[4]:ends[5]]},
-		Via:              sender.Name,
+		Sender:           subscriber.Sender{Via: sender.Name, Restarts: sender.Restarts, CountServices: sender.CountServices},
 		UserName:         all[:ends[0]],
 		CallingStationID: all[ends[0]:ends[1]],
-		Class:            all[ends[1]:ends[2]],
-		MoreClasses:      textsOf(a.moreClasses),
-		MultiSessionID:   all[ends[2]:ends[3]],
-		ParentSessionID:  all[ends[3]:ends[4]],
-		LinkCount:        integer(a.linkCount),
-		Restarts:         sender.Restarts,
-		CountServices:    sender.CountServices,
-		Service:          a.isService,
+		Classes:          subscriber.Classes{Class: all[ends[1]:ends[2]], MoreClasses: textsOf(a.moreClasses)},
+		Multilink:        subscriber.Multilink{MultiSessionID: all[ends[2]:ends[3]], LinkCount: integer(a.linkCount)},
+		ServiceMark:      subscriber.ServiceMark{Service: a.isService, ParentSessionID: all[ends[3]:ends[4]]},
 		NASAddress:       a.nas(),
 		Inside:           a.inside(),
 		Arrival:          arrival,
 		Stamp:            a.stamp(),
 		Delay:            a.delayed(),
 		SessionTime:      a.lasted(),
-		InputOctets:      octets(a.inputGigawords, a.inputOctets),
-		OutputOctets:     octets(a.outputGigawords, a.outputOctets),
 		TerminateCause:   integer(a.terminateCause),
-
-		FramedIPv6Addresses: kept(a.framed6),
-		FramedIPv6Prefixes:  kept(a.prefixes6),
-		DelegatedPrefixes:   kept(a.delegated),
+		Counters:         a.counters(),
+		IPv6:             a.ipv6(),
 	}
 }
 
@@ -156,6 +147,21 @@ func (a *Attributes) lasted() time.Duration {
 }
 
 func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
+
+func (a *Attributes) counters() subscriber.Counters {
+	return subscriber.Counters{
+		InputOctets:  octets(a.inputGigawords, a.inputOctets),
+		OutputOctets: octets(a.outputGigawords, a.outputOctets),
+	}
+}
+
+func (a *Attributes) ipv6() subscriber.IPv6 {
+	return subscriber.IPv6{
+		FramedIPv6Addresses: kept(a.framed6),
+		FramedIPv6Prefixes:  kept(a.prefixes6),
+		DelegatedPrefixes:   kept(a.delegated),
+	}
+}
 
 // octets joins a counter with the number of times it wrapped (RFC 2869
 // sections 5.1 and 5.2).
