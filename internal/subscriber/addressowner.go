@@ -6,48 +6,48 @@ type AddressOwner uint8
 
 // The address owners.
 const (
-	HoldingFree      AddressOwner = iota // no session
-	HoldingOwn                           // the session itself
-	HoldingAdoptable                     // a record that waits for its session
-	HoldingLink                          // another link of the session's multilink
-	HoldingOlder                         // another session, which began no later
-	HoldingNewer                         // another session, which began later
-	HoldingForeign                       // a session that another RADIUS client reports
-	holdings
+	OwnerNone      AddressOwner = iota // no session
+	OwnerSelf                          // the session itself
+	OwnerAdoptable                     // a record that waits for its session
+	OwnerLink                          // another link of the session's multilink
+	OwnerOlder                         // another session, which began no later
+	OwnerNewer                         // another session, which began later
+	OwnerForeign                       // a session that another RADIUS client reports
+	owners
 )
 
 // addressClaim finds the owner of the address that a classified event wants.
 type addressClaim struct {
 	classifier
-	holding  AddressOwner
+	owner    AddressOwner
 	doubtful bool // the session takes the address in the order of arrival, against the NAS's clock
 }
 
 // claim fills in the owner, and the start of a session whose clock does not count.
 func (s *addressClaim) claim() {
-	s.holding = s.hold()
+	s.owner = s.findOwner()
 	if s.doubtful {
 		s.start = s.ev.Latest
 	}
 }
 
-func (s *addressClaim) hold() AddressOwner {
+func (s *addressClaim) findOwner() AddressOwner {
 	holder := s.view.Holder
 	switch {
 	case holder == nil:
-		return HoldingFree
+		return OwnerNone
 	case s.own == holder:
-		return HoldingOwn
+		return OwnerSelf
 	case s.foreign(holder):
-		return HoldingForeign
+		return OwnerForeign
 	case s.adoptable(holder):
-		return HoldingAdoptable
+		return OwnerAdoptable
 	case s.ev.Service, s.ev.joins(holder):
-		return HoldingLink
+		return OwnerLink
 	case s.replayed(), s.beganBefore(holder):
-		return HoldingNewer
+		return OwnerNewer
 	}
-	return HoldingOlder
+	return OwnerOlder
 }
 
 // foreign reports whether another RADIUS client reports the holder, so that
@@ -63,7 +63,7 @@ func (s *evidence) foreign(holder *Record) bool {
 // its arrival is the only evidence. That is too little to evict an online
 // subscriber. A Start counts as another one if its packet differs.
 func (s *addressClaim) replayed() bool {
-	if s.session.Phase != Closed || s.standing != StandingLater {
+	if s.session.Phase != Closed || s.relation != RelationLater {
 		return false
 	}
 	return s.samePacket() || s.undated() && (s.ev.Kind != EventStart || s.session.Digest == 0)
@@ -81,7 +81,7 @@ func (s *addressClaim) beganBefore(holder *Record) bool {
 		return false // of two in the same second the later arrival wins
 	case s.onlineSince(holder):
 		return false
-	case s.session.Doubtful && s.standing == StandingLapsed && !holder.UpdatedAt.After(holder.StartedAt):
+	case s.session.Doubtful && s.relation == RelationLapsed && !holder.UpdatedAt.After(holder.StartedAt):
 		return false // the holder came as doubtfully, and no event of it has come since
 	case s.inOrder(holder):
 		s.doubtful = true
@@ -102,7 +102,7 @@ func (s *addressClaim) heardSince(holder *Record) bool {
 // Acct-Session-Time may count from somewhat before the Start, so it cannot
 // order the two more exactly.
 func (s *addressClaim) onlineSince(holder *Record) bool {
-	return s.reckoned(s.standing) && !holder.StartedAt.After(s.start.Add(sessionTimeSlack)) &&
+	return s.reckoned(s.relation) && !holder.StartedAt.After(s.start.Add(sessionTimeSlack)) &&
 		s.newer(holder.UpdatedAt.Add(jitter))
 }
 

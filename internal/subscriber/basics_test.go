@@ -34,10 +34,10 @@ func TestCompareVersions(t *testing.T) {
 // verdict, and that every scope has a row for every relation.
 func TestTablesAreComplete(t *testing.T) {
 	for scope, rows := range sessionRules {
-		for standing, row := range rows {
+		for relation, row := range rows {
 			for kind, step := range row {
-				if step == StepIgnore && ignored[standing] == NotHere {
-					t.Errorf("scope %d, standing %d, kind %d is ignored without a verdict", scope, standing, kind)
+				if step == StepIgnore && ignored[relation] == NotHere {
+					t.Errorf("scope %d, standing %d, kind %d is ignored without a verdict", scope, relation, kind)
 				}
 			}
 		}

@@ -50,7 +50,7 @@ func (r *Room) Decide(v View, ev Event) Decision {
 	}
 	s.classify()
 	s.claim()
-	step := sessionRules[v.Scope][s.standing][ev.Kind-EventStart]
+	step := sessionRules[v.Scope][s.relation][ev.Kind-EventStart]
 	if s.outOfBounds(step) {
 		return Decision{Verdict: ForeignAddress}
 	}
@@ -75,7 +75,7 @@ func (s *decider) follow(step Step) Decision {
 	case StepLeave:
 		return s.leave()
 	case StepIgnore:
-		return Decision{Verdict: ignored[s.standing]}
+		return Decision{Verdict: ignored[s.relation]}
 	}
 	return Decision{Verdict: NotHere}
 }
@@ -123,7 +123,7 @@ func (s *decider) begin() Decision {
 		s.end(&d)
 		return d
 	}
-	return s.take(s.record())
+	return s.grantAddress(s.record())
 }
 
 func (s *decider) refresh() Decision {
@@ -131,15 +131,15 @@ func (s *decider) refresh() Decision {
 	case s.own != nil && !s.moved():
 		return Decision{Verdict: Refreshed, Put: s.room.record(s.merged()), Session: s.open()}
 	case s.placed():
-		return s.take(s.record())
+		return s.grantAddress(s.record())
 	}
 	return Decision{Verdict: Refreshed, Session: s.open()}
 }
 
-// take gives the session the event's address, if the rule for its owner grants
+// grantAddress gives the session the event's address, if the rule for its owner grants
 // that.
-func (s *decider) take(r Record) Decision {
-	rule := addressRules[s.holding]
+func (s *decider) grantAddress(r Record) Decision {
+	rule := addressRules[s.owner]
 	if !rule.grant {
 		return Decision{Verdict: rule.verdict}
 	}
@@ -166,7 +166,7 @@ func (s *decider) delete(d *Decision, e Ending) {
 
 // replaced is the verdict of a session that had an address and gets another.
 func (s *decider) replaced() Verdict {
-	if s.standing == StandingSame {
+	if s.relation == RelationSame {
 		return Moved
 	}
 	return TookOver

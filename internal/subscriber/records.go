@@ -30,20 +30,20 @@ func OpenState(r *Record) SessionState {
 func (s *decider) record() Record {
 	ev := &s.ev
 	r := Record{SessionID: ev.SessionID}
-	if s.standing == StandingSame && s.own != nil {
+	if s.relation == RelationSame && s.own != nil {
 		r = *s.own
-	} else if s.holding == HoldingAdoptable {
+	} else if s.owner == OwnerAdoptable {
 		r = *s.view.Holder
 		if r.servesIn(ev) || !r.belongsTo(ev.SessionID) && !ev.joins(&r) {
 			r.MultiSessionID, r.Links = "", nil
 		}
 		r.SessionID = ev.SessionID
-	} else if s.holding == HoldingLink {
+	} else if s.owner == OwnerLink {
 		r = *s.view.Holder
 	}
 	r.Key = Key{Group: s.view.Group, Inside: ev.Inside}
 	r.ExpiresAt, r.Unconfirmed, r.RemovalHeld = time.Time{}, false, ReasonNone
-	if s.holding != HoldingLink {
+	if s.owner != OwnerLink {
 		r.StartedAt = s.shownStart()
 	}
 	r.UpdatedAt = later(s.heardAt(), r.UpdatedAt)
@@ -76,7 +76,7 @@ func (s *decider) shownStart() time.Time {
 	switch {
 	case s.ev.Kind == EventStart && s.start.Equal(s.ev.At) && s.ev.Claimed.After(s.view.Restart.At):
 		return s.ev.Claimed
-	case s.own != nil && s.standing == StandingSame && s.start.Equal(s.session.Start):
+	case s.own != nil && s.relation == RelationSame && s.start.Equal(s.session.Start):
 		return s.own.StartedAt
 	}
 	return s.start
@@ -134,13 +134,13 @@ func (s *decider) open() *SessionState {
 	if state.Exact {
 		state.Stamp, state.Digest = s.ev.Stamp, s.ev.startDigest()
 	}
-	switch s.standing {
-	case StandingSame, StandingLapsed:
+	switch s.relation {
+	case RelationSame, RelationLapsed:
 		if s.session.Exact {
 			state.Exact, state.Stamp, state.Digest = true, s.session.Stamp, s.session.Digest
 		}
 		state.UserName, state.Before = firstOf(s.session.UserName, s.ev.UserName), s.session.Before
-	case StandingLater:
+	case RelationLater:
 		state.Before = s.session.Start
 	}
 	state.Inside = s.whereabouts()
@@ -153,7 +153,7 @@ func (s *decider) whereabouts() netip.Addr {
 	switch {
 	case s.placed():
 		return s.ev.Inside
-	case s.standing == StandingSame:
+	case s.relation == RelationSame:
 		return s.session.Inside
 	}
 	return netip.Addr{}
@@ -162,7 +162,7 @@ func (s *decider) whereabouts() netip.Addr {
 // closed is the state of the event's session, over.
 func (s *decider) closed(why Reason) *SessionState {
 	state := SessionState{Phase: Closed, Reason: why, Start: s.start, Inside: s.ev.Inside, UserName: s.ev.UserName}
-	if s.standing == StandingSame || s.standing == StandingLapsed {
+	if s.relation == RelationSame || s.relation == RelationLapsed {
 		state.Exact, state.Stamp, state.Before = s.session.Exact, s.session.Stamp, s.session.Before
 		state.Digest = s.session.Digest
 		state.Inside = s.session.Inside

@@ -8,20 +8,20 @@ type Relation uint8
 
 // The relations.
 const (
-	StandingUnknown Relation = iota // the session is not known
-	StandingSame                    // online, and the event is about it
-	StandingEarlier                 // online, and the event is older than that
-	StandingLater                   // the event begins a new session under a known identifier
-	StandingEnded                   // the event is about a session that is over
-	StandingLapsed                  // ended without the NAS's word; the event shows it online
-	StandingBefore                  // the session began before its NAS restarted
-	standings
+	RelationUnknown Relation = iota // the session is not known
+	RelationSame                    // online, and the event is about it
+	RelationEarlier                 // online, and the event is older than that
+	RelationLater                   // the event begins a new session under a known identifier
+	RelationEnded                   // the event is about a session that is over
+	RelationLapsed                  // ended without the NAS's word; the event shows it online
+	RelationBefore                  // the session began before its NAS restarted
+	relations
 )
 
 // classifier finds the relation of the event to the known session.
 type classifier struct {
 	evidence
-	standing Relation
+	relation Relation
 	start    time.Time // of the event's session
 }
 
@@ -29,8 +29,8 @@ type classifier struct {
 func (s *classifier) classify() {
 	s.ev.arrange()
 	s.own = s.findOwn()
-	s.standing = s.stand()
-	s.start = s.startFor(s.standing)
+	s.relation = s.stand()
+	s.start = s.startFor(s.relation)
 	if s.start.Before(s.floor) {
 		s.start = s.floor
 	}
@@ -38,14 +38,14 @@ func (s *classifier) classify() {
 
 // stand classifies the event; the first condition that holds decides.
 func (s *classifier) stand() Relation {
-	standing := s.againstSession()
+	relation := s.againstSession()
 	switch {
 	case s.ev.Kind == EventStop:
-		return standing
-	case s.beforeRestart(standing), standing == StandingUnknown && s.begins() && s.ev.forgotten():
-		return StandingBefore
+		return relation
+	case s.beforeRestart(relation), relation == RelationUnknown && s.begins() && s.ev.forgotten():
+		return RelationBefore
 	}
-	return standing
+	return relation
 }
 
 func (s *classifier) againstSession() Relation {
@@ -67,7 +67,7 @@ func (s *classifier) againstSession() Relation {
 		}
 		return s.stopAgainstClosed()
 	}
-	return StandingUnknown
+	return RelationUnknown
 }
 
 // startAgainstOpen: a Start of a session that is online is the Start sent
@@ -77,30 +77,30 @@ func (s *classifier) startAgainstOpen() Relation {
 	known := &s.session
 	switch {
 	case s.repeatsBefore():
-		return StandingEarlier
+		return RelationEarlier
 	case s.otherUser():
 		return laterUnless(s.ev.Latest.Before(known.Start))
 	case s.moved():
 		return laterUnless(s.stampedAlike() || s.samePacket() || s.repeats() || s.occurred().Before(s.lastHeard()))
 	case s.stampedLater(), s.sinceRestart():
-		return StandingLater
+		return RelationLater
 	case known.Exact && s.ev.Latest.Before(known.Start.Add(-sessionTimeSlack)), s.stampedEarlier():
-		return StandingEarlier
+		return RelationEarlier
 	}
-	return StandingSame
+	return RelationSame
 }
 
 func (s *classifier) interimAgainstOpen() Relation {
 	known := &s.session
 	switch {
 	case s.ofEarlier():
-		return StandingEarlier
+		return RelationEarlier
 	case s.otherUser() && (s.beganAfter(known.Start) || s.nearerBefore()):
-		return StandingLater
+		return RelationLater
 	case s.moved() && s.occurred().Before(s.lastHeard()):
-		return StandingEarlier
+		return RelationEarlier
 	}
-	return StandingSame
+	return RelationSame
 }
 
 // stopAgainstOpen: a Stop ends the session that is online under its identifier,
@@ -109,9 +109,9 @@ func (s *classifier) interimAgainstOpen() Relation {
 // differ.
 func (s *classifier) stopAgainstOpen() Relation {
 	if s.ofEarlier() || s.ev.delayed() && s.ev.Latest.Before(s.session.Start.Add(-sessionTimeSlack)) {
-		return StandingEarlier
+		return RelationEarlier
 	}
-	return StandingSame
+	return RelationSame
 }
 
 // startAgainstClosed: a Start that equals that of the ended session is a
@@ -120,13 +120,13 @@ func (s *classifier) startAgainstClosed() Relation {
 	known := &s.session
 	switch {
 	case s.repeatsBefore():
-		return StandingEnded
+		return RelationEnded
 	case s.otherUser():
 		return laterOrEnded(s.ev.Latest.After(known.Start))
 	case s.sinceRestart():
-		return StandingLater
+		return RelationLater
 	case s.replays():
-		return StandingEnded
+		return RelationEnded
 	case s.stampedLater() && !known.Stamp.IsZero():
 		return laterOrEnded(!s.ev.Latest.Before(known.End.Add(-jitter)))
 	}
@@ -137,13 +137,13 @@ func (s *classifier) interimAgainstClosed() Relation {
 	known := &s.session
 	switch {
 	case s.withinEnded() && !s.otherUser():
-		return StandingEnded
+		return RelationEnded
 	case s.beganAnew(), s.otherUser() && s.ev.At.After(known.End) && !s.beganWith():
-		return StandingLater
+		return RelationLater
 	case s.outlasts():
-		return StandingLapsed
+		return RelationLapsed
 	}
-	return StandingEnded
+	return RelationEnded
 }
 
 // outlasts reports whether the Interim shows that its session is online
@@ -179,43 +179,43 @@ func (s *SessionState) lastHeard() time.Time {
 func (s *classifier) stopAgainstClosed() Relation {
 	switch {
 	case s.beganAfter(s.session.End) && !s.undated():
-		return StandingLater
+		return RelationLater
 	case s.session.Reason.lapses():
-		return StandingLapsed
+		return RelationLapsed
 	}
-	return StandingEnded
+	return RelationEnded
 }
 
 // beforeRestart reports whether the session of a Start or Interim began before
 // its NAS restarted, and ended with that.
-func (s *classifier) beforeRestart(standing Relation) bool {
+func (s *classifier) beforeRestart(relation Relation) bool {
 	restart := s.view.Restart
 	switch {
 	case restart.At.IsZero():
 		return false
 	case s.ev.Kind == EventInterim && s.newer(restart.At.Add(jitter)):
 		return false // the NAS reports it, so it survived
-	case standing == StandingSame && s.own != nil:
+	case relation == RelationSame && s.own != nil:
 		return restart.Ends(s.own)
 	case s.ev.Kind == EventStart:
 		return s.startedBefore(restart)
-	case s.reckoned(standing) && !s.ev.Began().Before(restart.At.Add(-jitter)):
+	case s.reckoned(relation) && !s.ev.Began().Before(restart.At.Add(-jitter)):
 		s.floor = restart.At
 		return false
 	}
-	return s.startFor(standing).Before(restart.At)
+	return s.startFor(relation).Before(restart.At)
 }
 
 // startFor is the start of the event's session, given its relation to the known
 // one.
-func (s *classifier) startFor(standing Relation) time.Time {
-	switch standing {
-	case StandingSame:
+func (s *classifier) startFor(relation Relation) time.Time {
+	switch relation {
+	case RelationSame:
 		if s.ev.Kind == EventStart && !s.session.Exact && s.ev.At.Before(s.session.Start) {
 			return s.ev.At
 		}
 		return s.session.Start
-	case StandingLapsed:
+	case RelationLapsed:
 		return s.session.Start
 	}
 	return s.ev.Began()
@@ -224,20 +224,20 @@ func (s *classifier) startFor(standing Relation) time.Time {
 // reckoned reports whether the session's start is known from an Interim only.
 // Jitter may put it just before the restart after which the session began; then
 // it counts as begun with the restart.
-func (s *classifier) reckoned(standing Relation) bool {
-	return s.ev.Kind == EventInterim && (standing == StandingUnknown || standing == StandingLater)
+func (s *classifier) reckoned(relation Relation) bool {
+	return s.ev.Kind == EventInterim && (relation == RelationUnknown || relation == RelationLater)
 }
 
 func laterUnless(older bool) Relation {
 	if older {
-		return StandingEarlier
+		return RelationEarlier
 	}
-	return StandingLater
+	return RelationLater
 }
 
 func laterOrEnded(later bool) Relation {
 	if later {
-		return StandingLater
+		return RelationLater
 	}
-	return StandingEnded
+	return RelationEnded
 }

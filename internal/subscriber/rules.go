@@ -22,50 +22,50 @@ type row [3]Step
 // sessionRules is the table that runs: for each scope and relation, the step of
 // each kind of event. Accounting-On and -Off do not look at sessions: they
 // record a Restart, and a sweep ends the older sessions.
-var sessionRules = [...][standings]row{
+var sessionRules = [...][relations]row{
 	Here: { //           Start        Interim      Stop
-		StandingUnknown: {StepBegin, StepBegin, StepNote},      // SES-03, SES-04, SES-11
-		StandingSame:    {StepRefresh, StepRefresh, StepClose}, // SES-02, SES-05, SES-09
-		StandingEarlier: {StepIgnore, StepIgnore, StepIgnore},  // SES-06, SES-12, I4
-		StandingLater:   {StepBegin, StepBegin, StepNote},      // SES-12
-		StandingEnded:   {StepIgnore, StepIgnore, StepIgnore},  // SES-10, SES-11
-		StandingLapsed:  {StepBegin, StepBegin, StepNote},      // SES-18: the BNG says it is online
-		StandingBefore:  {StepIgnore, StepIgnore, StepIgnore},  // SES-15
+		RelationUnknown: {StepBegin, StepBegin, StepNote},      // SES-03, SES-04, SES-11
+		RelationSame:    {StepRefresh, StepRefresh, StepClose}, // SES-02, SES-05, SES-09
+		RelationEarlier: {StepIgnore, StepIgnore, StepIgnore},  // SES-06, SES-12, I4
+		RelationLater:   {StepBegin, StepBegin, StepNote},      // SES-12
+		RelationEnded:   {StepIgnore, StepIgnore, StepIgnore},  // SES-10, SES-11
+		RelationLapsed:  {StepBegin, StepBegin, StepNote},      // SES-18: the BNG says it is online
+		RelationBefore:  {StepIgnore, StepIgnore, StepIgnore},  // SES-15
 	},
 	NoAddress: {
-		StandingUnknown: {StepNothing, StepNothing, StepNote},
-		StandingSame:    {StepRefresh, StepRefresh, StepClose}, // SES-05
-		StandingEarlier: {StepIgnore, StepIgnore, StepIgnore},
-		StandingLater:   {StepBegin, StepBegin, StepNote},
-		StandingEnded:   {StepIgnore, StepIgnore, StepIgnore},
-		StandingLapsed:  {StepNothing, StepNothing, StepNote},
-		StandingBefore:  {StepIgnore, StepIgnore, StepIgnore},
+		RelationUnknown: {StepNothing, StepNothing, StepNote},
+		RelationSame:    {StepRefresh, StepRefresh, StepClose}, // SES-05
+		RelationEarlier: {StepIgnore, StepIgnore, StepIgnore},
+		RelationLater:   {StepBegin, StepBegin, StepNote},
+		RelationEnded:   {StepIgnore, StepIgnore, StepIgnore},
+		RelationLapsed:  {StepNothing, StepNothing, StepNote},
+		RelationBefore:  {StepIgnore, StepIgnore, StepIgnore},
 	},
 	Elsewhere: {
-		StandingUnknown: {StepNothing, StepNothing, StepNothing},
-		StandingSame:    {StepLeave, StepLeave, StepClose}, // SES-09 across groups
-		StandingEarlier: {StepIgnore, StepIgnore, StepIgnore},
-		StandingLater:   {StepLeave, StepLeave, StepClose},
-		StandingEnded:   {StepNothing, StepNothing, StepNothing},
-		StandingLapsed:  {StepNothing, StepNothing, StepNote},
-		StandingBefore:  {StepIgnore, StepIgnore, StepIgnore},
+		RelationUnknown: {StepNothing, StepNothing, StepNothing},
+		RelationSame:    {StepLeave, StepLeave, StepClose}, // SES-09 across groups
+		RelationEarlier: {StepIgnore, StepIgnore, StepIgnore},
+		RelationLater:   {StepLeave, StepLeave, StepClose},
+		RelationEnded:   {StepNothing, StepNothing, StepNothing},
+		RelationLapsed:  {StepNothing, StepNothing, StepNote},
+		RelationBefore:  {StepIgnore, StepIgnore, StepIgnore},
 	},
 	Recorded: { // as Here, without a record (ACCT-24, ACCT-25)
-		StandingUnknown: {StepBegin, StepBegin, StepNote},
-		StandingSame:    {StepRefresh, StepRefresh, StepClose},
-		StandingEarlier: {StepIgnore, StepIgnore, StepIgnore},
-		StandingLater:   {StepBegin, StepBegin, StepNote},
-		StandingEnded:   {StepIgnore, StepIgnore, StepIgnore},
-		StandingLapsed:  {StepBegin, StepBegin, StepNote},
-		StandingBefore:  {StepIgnore, StepIgnore, StepIgnore},
+		RelationUnknown: {StepBegin, StepBegin, StepNote},
+		RelationSame:    {StepRefresh, StepRefresh, StepClose},
+		RelationEarlier: {StepIgnore, StepIgnore, StepIgnore},
+		RelationLater:   {StepBegin, StepBegin, StepNote},
+		RelationEnded:   {StepIgnore, StepIgnore, StepIgnore},
+		RelationLapsed:  {StepBegin, StepBegin, StepNote},
+		RelationBefore:  {StepIgnore, StepIgnore, StepIgnore},
 	},
 }
 
 // ignored holds the verdict of StepIgnore for each relation.
-var ignored = [standings]Verdict{
-	StandingEarlier: Stale,
-	StandingEnded:   Ended,
-	StandingBefore:  Outdated,
+var ignored = [relations]Verdict{
+	RelationEarlier: Stale,
+	RelationEnded:   Ended,
+	RelationBefore:  Outdated,
 }
 
 // addressRule is the answer to a session that wants an address.
@@ -77,12 +77,12 @@ type addressRule struct {
 }
 
 // addressRules is the table for sessions that begin, move, or come back.
-var addressRules = [holdings]addressRule{
-	HoldingFree:      {grant: true, announce: true, verdict: Opened},
-	HoldingOwn:       {grant: true, verdict: Refreshed},
-	HoldingAdoptable: {grant: true, verdict: Adopted},
-	HoldingLink:      {grant: true, verdict: Linked}, // SES-20
-	HoldingOlder:     {grant: true, evict: true, announce: true, verdict: TookOver},
-	HoldingNewer:     {verdict: Held},          // SES-14
-	HoldingForeign:   {verdict: ForeignHolder}, // SES-16
+var addressRules = [owners]addressRule{
+	OwnerNone:      {grant: true, announce: true, verdict: Opened},
+	OwnerSelf:      {grant: true, verdict: Refreshed},
+	OwnerAdoptable: {grant: true, verdict: Adopted},
+	OwnerLink:      {grant: true, verdict: Linked}, // SES-20
+	OwnerOlder:     {grant: true, evict: true, announce: true, verdict: TookOver},
+	OwnerNewer:     {verdict: Held},          // SES-14
+	OwnerForeign:   {verdict: ForeignHolder}, // SES-16
 }

@@ -38,20 +38,20 @@ var scopeTitles = [...]struct{ title, text string }{
 	Recorded:  {"Sessions without CGN", "The reserved group `_` remembers the sessions whose address is of no group. There are no records in it, so nothing is translated."},
 }
 
-var standingTexts = [standings]struct{ name, text string }{
-	StandingUnknown: {"unknown", "Nothing is known of the session: it is new, or its end was so long ago that it is forgotten (24 h; 5 min where its client has more than a million that are remembered)."},
-	StandingSame: {"online", "The session is online, and the event is about it. A Start of the same user at the same address is the known one sent again, " +
+var standingTexts = [relations]struct{ name, text string }{
+	RelationUnknown: {"unknown", "Nothing is known of the session: it is new, or its end was so long ago that it is forgotten (24 h; 5 min where its client has more than a million that are remembered)."},
+	RelationSame: {"online", "The session is online, and the event is about it. A Start of the same user at the same address is the known one sent again, " +
 		"unless the NAS stamped it more than 5 s later or has restarted in between. A Stop or Interim is about the session that is online under its " +
 		"identifier, whatever odd time it tells, as long as no earlier session is known that had the same identifier."},
-	StandingEarlier: {"online, event is older", "The event is of an earlier session known to have had the same Acct-Session-Id: by its Acct-Session-Time it began nearer to that one's start, or it is that one's Start again. " +
+	RelationEarlier: {"online, event is older", "The event is of an earlier session known to have had the same Acct-Session-Id: by its Acct-Session-Time it began nearer to that one's start, or it is that one's Start again. " +
 		"Or it is of where this session was before: another address, and older than what was last heard. Or it is an older Start, or a Stop that was delayed by more than the session lasts."},
-	StandingLater: {"begins anew", "The Acct-Session-Id is used again: a Start that the NAS stamped clearly later than the known one, that came after a restart of the NAS and the known one before, or that is of another user or address; " +
+	RelationLater: {"begins anew", "The Acct-Session-Id is used again: a Start that the NAS stamped clearly later than the known one, that came after a restart of the NAS and the known one before, or that is of another user or address; " +
 		"an Interim or Stop whose Acct-Session-Time says that its session began after the known one ended; or an Interim of another user whose session is the earlier one of two by its Acct-Session-Time, and goes on."},
-	StandingEnded: {"ended", "The session is over, and remembered (a tombstone): after its Stop, a restart of its NAS, or when another session " +
+	RelationEnded: {"ended", "The session is over, and remembered (a tombstone): after its Stop, a restart of its NAS, or when another session " +
 		"took its address. The event is late, or sent again."},
-	StandingLapsed: {"ended without a word about it", "Its record expired, was deleted by gRPC or in the database, or was ended by an Accounting-On; or the session went to another group or to an address of none; or another " +
+	RelationLapsed: {"ended without a word about it", "Its record expired, was deleted by gRPC or in the database, or was ended by an Accounting-On; or the session went to another group or to an address of none; or another " +
 		"session took its address, and this one had left that, or that one is gone again, or had come in doubtful order; or it was stopped, and its Acct-Session-Time goes on for a minute and more beyond that. The event is newer than that end: the NAS says that the session is online."},
-	StandingBefore: {"began before its NAS restarted", "An Accounting-On or -Off of its NAS is newer than the start of the session, and than the event. In the same second the later arrival wins. " +
+	RelationBefore: {"began before its NAS restarted", "An Accounting-On or -Off of its NAS is newer than the start of the session, and than the event. In the same second the later arrival wins. " +
 		"A Stop is taken all the same. Or nothing is known of the session, and the event is [more than 25 h old](#replays)."},
 }
 
@@ -65,14 +65,14 @@ var stepTexts = [...]string{
 	StepLeave:   "**leaves**",
 }
 
-var holdingTexts = [holdings]string{
-	HoldingFree:      "nobody",
-	HoldingOwn:       "the session itself",
-	HoldingAdoptable: "a record that waits for its session: put by hand for this user, written back after the database lost it (but for a session that starts later), of the same session with other addresses, or of a service of this session that was heard of first",
-	HoldingLink:      "another link of the same multilink (Acct-Multi-Session-Id, client and NAS), or the session of a service that counts",
-	HoldingOlder:     "another session, which began no later (within a second the later arrival wins), or in doubtful order (see [set back](#a-clock-is-set-back))",
-	HoldingNewer:     "another session, which began a second or more later",
-	HoldingForeign:   "a session of [another RADIUS client](#two-clients-at-one-address), of another realm",
+var holdingTexts = [owners]string{
+	OwnerNone:      "nobody",
+	OwnerSelf:      "the session itself",
+	OwnerAdoptable: "a record that waits for its session: put by hand for this user, written back after the database lost it (but for a session that starts later), of the same session with other addresses, or of a service of this session that was heard of first",
+	OwnerLink:      "another link of the same multilink (Acct-Multi-Session-Id, client and NAS), or the session of a service that counts",
+	OwnerOlder:     "another session, which began no later (within a second the later arrival wins), or in doubtful order (see [set back](#a-clock-is-set-back))",
+	OwnerNewer:     "another session, which began a second or more later",
+	OwnerForeign:   "a session of [another RADIUS client](#two-clients-at-one-address), of another realm",
 }
 
 const rulesIntro = `# The effect of an accounting event
@@ -343,10 +343,10 @@ func rulesDocument() string {
 	for scope, rows := range sessionRules {
 		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n", scopeTitles[scope].title, scopeTitles[scope].text)
 		b.WriteString("| state of the session | Start | Interim | Stop |\n|---|---|---|---|\n")
-		for standing, r := range rows {
-			fmt.Fprintf(&b, "| %s |", standingTexts[standing].name)
+		for relation, r := range rows {
+			fmt.Fprintf(&b, "| %s |", standingTexts[relation].name)
 			for kind, step := range r {
-				fmt.Fprintf(&b, " %s |", cell(Relation(standing), EventStart+EventKind(kind), step))
+				fmt.Fprintf(&b, " %s |", cell(Relation(relation), EventStart+EventKind(kind), step))
 			}
 			b.WriteString("\n")
 		}
@@ -362,9 +362,9 @@ func rulesDocument() string {
 // impossible reports whether the event never finds the session in that standing.
 func impossible(s Relation, kind EventKind) bool {
 	switch s {
-	case StandingBefore:
+	case RelationBefore:
 		return kind == EventStop
-	case StandingLapsed:
+	case RelationLapsed:
 		return kind == EventStart
 	}
 	return false
