@@ -49,7 +49,7 @@ func (d *daemon) claimGroups(ctx context.Context) error {
 	d.claim = claim
 	d.closers = append(d.closers, claim)
 	for _, g := range d.config.Groups {
-		switch err := claim.Take(ctx, g.Name); {
+		switch err := claim.Claim(ctx, g.Name); {
 		case errors.Is(err, ownership.ErrOwned), ctx.Err() != nil:
 			return err
 		case err != nil:

@@ -49,8 +49,8 @@ func newWindow(room int) *window {
 
 func (w *window) full() bool { return w.outstanding == identifiers }
 
-// take occupies a free identifier; there must be one.
-func (w *window) take() (byte, *exchange) {
+// reserve occupies a free identifier; there must be one.
+func (w *window) reserve() (byte, *exchange) {
 	id := w.free[w.first%identifiers]
 	w.first++
 	w.outstanding++

@@ -22,7 +22,7 @@ func sound(request []byte) []byte {
 
 // asked takes an identifier for a request.
 func asked(w *window, tmpl *template, session uint64) (byte, []byte) {
-	id, x := w.take()
+	id, x := w.reserve()
 	x.request = tmpl.fill(x.buffer, id, &event{kind: KindStart, session: session})
 	return id, bytes.Clone(x.request)
 }
@@ -67,19 +67,19 @@ func TestWindowReusesOldestFirst(t *testing.T) {
 	w := newWindow(0)
 	var taken []byte
 	for range 200 {
-		id, _ := w.take()
+		id, _ := w.reserve()
 		taken = append(taken, id)
 	}
 	for _, id := range taken {
 		w.release(id)
 	}
 	for want := 200; want < 256; want++ {
-		if id, _ := w.take(); int(id) != want {
+		if id, _ := w.reserve(); int(id) != want {
 			t.Fatalf("took %d, want %d", id, want)
 		}
 	}
 	for _, want := range taken {
-		if id, _ := w.take(); id != want {
+		if id, _ := w.reserve(); id != want {
 			t.Fatalf("took %d, want %d", id, want)
 		}
 	}

@@ -136,7 +136,7 @@ func (l *lane) fill(now time.Duration) time.Duration {
 }
 
 func (l *lane) begin(kind Kind, subscriber int, due, now time.Duration) (id byte) {
-	id, x := l.window.take()
+	id, x := l.window.reserve()
 	at := uint32(l.epoch.Add(now).Unix())
 	ev := l.population.event(kind, subscriber, at)
 	x.request = l.templates[kind].fill(x.buffer, id, &ev)
@@ -171,13 +171,13 @@ func (l *lane) receive(now, until time.Duration) error {
 	for i := range datagrams {
 		// A copy, because the next datagram may follow at once in the same buffer.
 		l.reply = append(l.reply[:0], datagrams[i].Octets...)
-		l.take(l.reply, now)
+		l.handleReply(l.reply, now)
 	}
 	return nil
 }
 
-// take handles one datagram of the server.
-func (l *lane) take(datagram []byte, now time.Duration) {
+// handleReply handles one datagram of the server.
+func (l *lane) handleReply(datagram []byte, now time.Duration) {
 	f, x := l.window.judge(datagram, l.options.Secret)
 	if f != genuine {
 		l.tally.found(f)
@@ -203,7 +203,7 @@ func (l *lane) expire(now time.Duration) {
 		case x.transmissions < l.options.Transmissions:
 			l.retransmit(x, now)
 		default:
-			l.giveUp(byte(i), x)
+			l.abandon(byte(i), x)
 		}
 	}
 }
@@ -217,7 +217,7 @@ func (l *lane) retransmit(x *exchange, now time.Duration) {
 	l.tally.retransmitted(x)
 }
 
-func (l *lane) giveUp(id byte, x *exchange) {
+func (l *lane) abandon(id byte, x *exchange) {
 	l.window.release(id)
 	l.tally.lost(x)
 	l.tally.givenUp++

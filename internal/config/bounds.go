@@ -50,7 +50,7 @@ type collection struct {
 func (r *report) checkBounds(tokens token.Tokens) bool {
 	var b bounds
 	for _, t := range tokens {
-		if problem := b.take(t); problem != "" {
+		if problem := b.count(t); problem != "" {
 			r.add(t.Position.Line, "", problem)
 			return false
 		}
@@ -58,8 +58,8 @@ func (r *report) checkBounds(tokens token.Tokens) bool {
 	return true
 }
 
-// take counts the token and returns the problem it makes, or "".
-func (b *bounds) take(t *token.Token) string {
+// count adds the token and returns the problem it makes, or "".
+func (b *bounds) count(t *token.Token) string {
 	switch t.Type {
 	case token.SequenceStartType, token.MappingStartType:
 		b.flow++

@@ -156,7 +156,7 @@ func (v value) checkSecrets(keys map[string]bool) {
 func (v value) secret(to *[]byte) {
 	if s, ok := v.scalar(); ok {
 		v.report.secrets = true
-		v.takeSecret(s, to)
+		v.setSecret(s, to)
 	}
 }
 
@@ -166,11 +166,11 @@ func (v value) secretFile(dir string, to *[]byte) {
 	if path == "" {
 		v.errorf("is empty; write the path of a file that has the secret")
 	} else if data != nil {
-		v.takeSecret(strings.TrimRight(string(data), "\r\n"), to)
+		v.setSecret(strings.TrimRight(string(data), "\r\n"), to)
 	}
 }
 
-func (v value) takeSecret(s string, to *[]byte) {
+func (v value) setSecret(s string, to *[]byte) {
 	if s == "" {
 		v.errorf("the secret is empty; write the one that the client has")
 		return

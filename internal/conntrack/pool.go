@@ -45,14 +45,14 @@ func (p *pool) with(ctx context.Context, fn func(*conn) error) error {
 }
 
 func (p *pool) get() (*conn, error) {
-	if c, err := p.take(); c != nil || err != nil {
+	if c, err := p.idleConn(); c != nil || err != nil {
 		return c, err
 	}
 	return dial(p.space, commandBuffer)
 }
 
-// take returns an idle socket, nil when there is none.
-func (p *pool) take() (*conn, error) {
+// idleConn returns an idle socket, nil when there is none.
+func (p *pool) idleConn() (*conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

@@ -40,26 +40,26 @@ type Answer struct {
 	First  bool // the first held removal of this wave
 }
 
-// Take asks for n removals; online counts the group's subscribers, including
+// Ask asks for n removals; online counts the group's subscribers, including
 // these n. As many pass as the wave has left.
-func (g *Guard) Take(why subscriber.Reason, n, online int, now time.Time) Answer {
+func (g *Guard) Ask(why subscriber.Reason, n, online int, now time.Time) Answer {
 	w := g.wave(why, online, now)
 	if w == nil {
 		return Answer{Passed: n}
 	}
-	return w.take(n, min(n, int(w.left)))
+	return w.admit(n, min(n, int(w.left)))
 }
 
-// TakeWhole is Take for removals of one cause: all of them pass or none.
-func (g *Guard) TakeWhole(why subscriber.Reason, n, online int, now time.Time) Answer {
+// AskWhole is Take for removals of one cause: all of them pass or none.
+func (g *Guard) AskWhole(why subscriber.Reason, n, online int, now time.Time) Answer {
 	w := g.wave(why, online, now)
 	if w == nil {
 		return Answer{Passed: n}
 	}
 	if n > int(w.left) {
-		return w.take(n, 0)
+		return w.admit(n, 0)
 	}
-	return w.take(n, n)
+	return w.admit(n, n)
 }
 
 // Decided ends a wave because a person has confirmed or refused it.
@@ -95,7 +95,7 @@ func (w *wave) goesOn(now time.Time, window time.Duration) bool {
 	return w.left < float64(w.size)
 }
 
-func (w *wave) take(n, passed int) Answer {
+func (w *wave) admit(n, passed int) Answer {
 	w.left -= float64(passed)
 	if passed == n {
 		return Answer{Passed: n}

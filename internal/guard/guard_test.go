@@ -93,7 +93,7 @@ func TestTake_DEL13(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := New(tt.limits)
 			for i, a := range tt.asks {
-				if got := g.Take(a.why, a.n, a.online, t0.Add(a.after)); got != a.want {
+				if got := g.Ask(a.why, a.n, a.online, t0.Add(a.after)); got != a.want {
 					t.Errorf("ask %d: %+v, want %+v", i, got, a.want)
 				}
 			}
@@ -110,7 +110,7 @@ func TestTakeWhole_SES16(t *testing.T) {
 		{0, restart, 1, 700, Answer{Limit: 500}},
 		{time.Minute, restart, 350, 700, Answer{Passed: 350}},
 	} {
-		if got := g.TakeWhole(a.why, a.n, a.online, t0.Add(a.after)); got != a.want {
+		if got := g.AskWhole(a.why, a.n, a.online, t0.Add(a.after)); got != a.want {
 			t.Errorf("ask %d: %+v, want %+v", i, got, a.want)
 		}
 	}
@@ -119,13 +119,13 @@ func TestTakeWhole_SES16(t *testing.T) {
 func TestDecided_DEL13(t *testing.T) {
 	t.Parallel()
 	g := New(some)
-	g.Take(removed, 101, 1000, t0)
-	g.Take(expired, 301, 1000, t0)
+	g.Ask(removed, 101, 1000, t0)
+	g.Ask(expired, 301, 1000, t0)
 	g.Decided(removed)
-	if got := g.Take(removed, 90, 900, t0); got.Passed != 90 {
+	if got := g.Ask(removed, 90, 900, t0); got.Passed != 90 {
 		t.Errorf("after the decision %+v, want a new wave", got)
 	}
-	if got := g.Take(expired, 1, 900, t0); got.Passed != 0 {
+	if got := g.Ask(expired, 1, 900, t0); got.Passed != 0 {
 		t.Errorf("%+v, want the other reason's wave to go on", got)
 	}
 }
@@ -134,11 +134,11 @@ func TestSetLimits(t *testing.T) {
 	t.Parallel()
 	g := New(Limits{})
 	g.SetLimits(some)
-	if got := g.Take(removed, 11, 10, t0); got.Passed != 10 {
+	if got := g.Ask(removed, 11, 10, t0); got.Passed != 10 {
 		t.Errorf("%+v, want the new limits", got)
 	}
 	g.SetLimits(Limits{})
-	if got := g.Take(removed, 11, 10, t0); got.Passed != 11 {
+	if got := g.Ask(removed, 11, 10, t0); got.Passed != 11 {
 		t.Errorf("%+v, want no limits", got)
 	}
 }
@@ -171,7 +171,7 @@ func TestRandomWalk_DEL13(t *testing.T) {
 				holding = false
 			}
 			last = now
-			a := g.Take(removed, n, online, now)
+			a := g.Ask(removed, n, online, now)
 			switch {
 			case holding && (a.Passed > 0 || a.First):
 				t.Fatalf("seed %d: %+v while the wave is held", seed, a)

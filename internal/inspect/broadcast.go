@@ -87,7 +87,7 @@ func (b *Broadcaster) Watch(ctx context.Context, f SubscriberFilter) iter.Seq2[*
 		defer stop()
 		for {
 			<-w.news
-			notices, over := b.take(w)
+			notices, over := b.drain(w)
 			for _, n := range notices {
 				if ctx.Err() != nil || !yield(n, nil) {
 					return
@@ -122,8 +122,8 @@ func (b *Broadcaster) pause(ctx context.Context) {
 	}
 }
 
-// take returns the watcher's waiting events, and whether the watch is over.
-func (b *Broadcaster) take(w *watcher) (notices []*Notice, over bool) {
+// drain returns the watcher's waiting events, and whether the watch is over.
+func (b *Broadcaster) drain(w *watcher) (notices []*Notice, over bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	notices, w.waiting = w.waiting, nil

@@ -33,7 +33,7 @@ func (g *Group) Passes(s *Slot, why subscriber.Reason, now time.Time) (passes bo
 	if s.judged != unjudged {
 		return s.judged == passed, nil
 	}
-	answer := g.Guard.Take(why, 1, g.online, now)
+	answer := g.Guard.Ask(why, 1, g.online, now)
 	if answer.First {
 		alarm = &answer
 	}

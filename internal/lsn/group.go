@@ -87,7 +87,7 @@ func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
 		return nil, ErrExhausted
 	}
 	if g.waiting.len == 0 {
-		if free := g.takeFree(); free != none {
+		if free := g.nextFree(); free != none {
 			return g.bind(c, free, h, now), nil
 		}
 	}
@@ -120,10 +120,10 @@ func (g *group) ownHeld(c *subscriberState, identity string) uint32 {
 	return none
 }
 
-// takeFree removes the next block from the free ones and returns it, or none.
-func (g *group) takeFree() uint32 {
+// nextFree removes the next block from the free ones and returns it, or none.
+func (g *group) nextFree() uint32 {
 	if !g.embargoed {
-		if c := g.takeFresh(); c != none {
+		if c := g.nextFresh(); c != none {
 			return c
 		}
 	}
@@ -135,9 +135,9 @@ func (g *group) takeFree() uint32 {
 	return c
 }
 
-// takeFresh takes the next block that was never given. The segments take turns, each with
+// nextFresh takes the next block that was never given. The segments take turns, each with
 // one block of each of its addresses.
-func (g *group) takeFresh() uint32 {
+func (g *group) nextFresh() uint32 {
 	for ; g.level < g.shape.count; g.level++ {
 		for ; g.turn < uint32(len(g.segments)); g.turn++ {
 			if c := g.freshIn(&g.segments[g.turn]); c != none {
@@ -194,7 +194,7 @@ func (g *group) unwait(c *subscriberState) {
 // serve gives the free blocks to waiting holders, first come, first served.
 func (g *group) serve(now time.Time, served []nat.Binding) []nat.Binding {
 	for g.waiting.len > 0 {
-		free := g.takeFree()
+		free := g.nextFree()
 		if free == none {
 			break
 		}

@@ -50,7 +50,7 @@ func (g *group) restore(b nat.Binding) error {
 	if b.State.Live() && subscriber.live() {
 		return ErrConflict
 	}
-	g.takeCell(c)
+	g.claimCell(c)
 	g.adopt(subscriber, c, b)
 	return nil
 }
@@ -66,9 +66,9 @@ func (g *group) cellOf(b nat.Block) (uint32, bool) {
 	return none, false
 }
 
-// takeCell takes an unused cell out of the free or the quarantined ones. They contain only
+// claimCell takes an unused cell out of the free or the quarantined ones. They contain only
 // cells that were given since the engine began.
-func (g *group) takeCell(c uint32) {
+func (g *group) claimCell(c uint32) {
 	if g.owners[c] == fresh {
 		return
 	}

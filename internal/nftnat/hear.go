@@ -26,7 +26,7 @@ type news struct {
 	touched []address // addresses whose elements changed
 }
 
-func (n *news) take(table string, x wire.Notice) {
+func (n *news) note(table string, x wire.Notice) {
 	switch {
 	case x.Command == wire.DelRule:
 		n.gone = true
@@ -58,7 +58,7 @@ func (n *news) take(table string, x wire.Notice) {
 // the call; of many changed elements it has only that they are unsure.
 func (k *Kernel) hear(ctx context.Context) error {
 	var n news
-	lost, err := k.notices.Drain(func(x wire.Notice) { n.take(k.options.Table, x) })
+	lost, err := k.notices.Drain(func(x wire.Notice) { n.note(k.options.Table, x) })
 	if k.removed {
 		return err
 	}

@@ -99,7 +99,7 @@ func New(o Options) (*Claimant, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ownership: %w", err)
 	}
-	sign, err := takeName(o.Namespace, signOf(self.Instance))
+	sign, err := bindNameIn(o.Namespace, signOf(self.Instance))
 	if err != nil {
 		return nil, fmt.Errorf("ownership: %w", err)
 	}
@@ -111,10 +111,10 @@ func New(o Options) (*Claimant, error) {
 
 func signOf(instance string) string { return "sessiond/instance/" + instance }
 
-// Take takes the lease of a group. If another owner has it, Take waits until it
+// Claim takes the lease of a group. If another owner has it, Claim waits until it
 // runs out, or returns ErrOwned once it is renewed. The lease of a process that
 // is known to be dead is taken at once.
-func (c *Claimant) Take(ctx context.Context, group string) error {
+func (c *Claimant) Claim(ctx context.Context, group string) error {
 	for before := (look{}); ; {
 		taken, seen, err := c.try(ctx, group)
 		switch {

@@ -83,8 +83,8 @@ func namesWith(begin string) (names []string) {
 	return slices.Compact(names) // who asked one and was not answered has its name too
 }
 
-// takeName takes a name in a namespace, or returns a *takenError.
-func takeName(namespace, text string) (*name, error) {
+// bindNameIn takes a name in a namespace, or returns a *takenError.
+func bindNameIn(namespace, text string) (*name, error) {
 	var n *name
 	err := within(namespace, func() (err error) {
 		n, err = bindName(text)

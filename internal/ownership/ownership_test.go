@@ -230,11 +230,11 @@ func TestStrangerIsNoSignOfLife_I10(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	w := newWorld(t)
 	dead := w.claimant("cgn1", false)
-	w.must(dead.Take(t.Context(), "default"))
+	w.must(dead.Claim(t.Context(), "default"))
 	w.must(dead.Close())
 	startSquatter(t, "full "+signOf(dead.self.Instance))
 	began := time.Now()
-	w.must(w.claimant("cgn1", false).Take(t.Context(), "default"))
+	w.must(w.claimant("cgn1", false).Claim(t.Context(), "default"))
 	if took := time.Since(began); took > Lease/4 {
 		t.Errorf("the group of a dead instance is taken after %v", took)
 	}
@@ -384,10 +384,10 @@ func TestOtherNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first, second := w.claimant("cgn1", false), w.claimant("cgn2", true)
-	w.must(first.Take(t.Context(), "default"))
+	w.must(first.Claim(t.Context(), "default"))
 	keep(t, first)
 	began := time.Now()
-	err := second.Take(t.Context(), "default")
+	err := second.Claim(t.Context(), "default")
 	if !errors.Is(err, ErrOwned) || !strings.Contains(err.Error(), `node "cgn1"`) || !strings.Contains(err.Error(), "lasts until") {
 		t.Fatalf("the second node: %v", err)
 	}
@@ -397,10 +397,10 @@ func TestOtherNode(t *testing.T) {
 	if second.Holds("default") || !first.Holds("default") {
 		t.Error("the group changed hands")
 	}
-	w.must(second.Take(t.Context(), "other"))
+	w.must(second.Claim(t.Context(), "other"))
 	w.must(first.LeaveAll(t.Context()))
 	began = time.Now()
-	w.must(second.Take(t.Context(), "default"))
+	w.must(second.Claim(t.Context(), "default"))
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("a group that was given up was taken after %v", took)
 	}
@@ -412,9 +412,9 @@ func TestDeadNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	dead, heir := w.claimant("cgn1", true), w.claimant("cgn2", false)
-	w.must(dead.Take(t.Context(), "default"))
+	w.must(dead.Claim(t.Context(), "default"))
 	began := time.Now()
-	w.must(heir.Take(t.Context(), "default"))
+	w.must(heir.Claim(t.Context(), "default"))
 	if took := time.Since(began); took < Lease-time.Second || took > Lease+5*time.Second {
 		t.Errorf("taken after %v, the lease is %v", took, Lease)
 	}
@@ -426,10 +426,10 @@ func TestDeadProcess_I7(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	killed, next := w.claimant("cgn1", false), w.claimant("cgn1", false)
-	w.must(killed.Take(t.Context(), "default"))
+	w.must(killed.Claim(t.Context(), "default"))
 	w.must(killed.Close()) // as the kernel does when a process is killed
 	began := time.Now()
-	w.must(next.Take(t.Context(), "default"))
+	w.must(next.Claim(t.Context(), "default"))
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("taken after %v", took)
 	}
@@ -440,7 +440,7 @@ func TestEmptied_I6(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.claimant("cgn1", false)
-	w.must(c.Take(t.Context(), "default"))
+	w.must(c.Claim(t.Context(), "default"))
 	w.cli("FLUSHALL")
 	w.must(c.Renew(t.Context()))
 	line, left, err := w.db.Owner(t.Context(), "default")
@@ -458,7 +458,7 @@ func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.claimant("cgn1", false)
-	w.must(c.Take(t.Context(), "default"))
+	w.must(c.Claim(t.Context(), "default"))
 	w.server.Kill()
 	if err := c.Renew(t.Context()); err == nil || errors.Is(err, ErrOwned) {
 		t.Errorf("renewed without Redis: %v", err)
@@ -486,9 +486,9 @@ func TestTakenOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	paused, other := w.claimant("cgn1", false), w.claimant("cgn2", true)
-	w.must(paused.Take(t.Context(), "default"))
+	w.must(paused.Claim(t.Context(), "default"))
 	w.cli("DEL", "sessiond:{default}:owner") // as if the lease had run out
-	w.must(other.Take(t.Context(), "default"))
+	w.must(other.Claim(t.Context(), "default"))
 	w.must(paused.Renew(t.Context()))
 	if paused.Holds("default") {
 		t.Error("another's group is held")
@@ -518,7 +518,7 @@ func TestNoEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.cli("SET", "sessiond:{default}:owner", "maintenance, ask Joe")
-	err := w.claimant("cgn1", false).Take(t.Context(), "default")
+	err := w.claimant("cgn1", false).Claim(t.Context(), "default")
 	if !errors.Is(err, ErrOwned) || !strings.Contains(err.Error(), "ask Joe") || !strings.Contains(err.Error(), "no end") {
 		t.Errorf("%v", err)
 	}
@@ -529,7 +529,7 @@ func TestLeftForGood(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.claimant("cgn1", false)
-	w.must(c.Take(t.Context(), "default"))
+	w.must(c.Claim(t.Context(), "default"))
 	w.must(c.Leave(t.Context(), "default"))
 	w.must(c.Renew(t.Context()))
 	if line, _, err := w.db.Owner(t.Context(), "default"); err != nil || line != "" {

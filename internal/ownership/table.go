@@ -26,7 +26,7 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 	ctx, cancel := context.WithTimeout(ctx, handover)
 	defer cancel()
 	for {
-		n, err := takeTable(namespace, "sessiond/table/"+table)
+		n, err := lockTable(namespace, "sessiond/table/"+table)
 		if err == nil {
 			return &Table{n}, nil
 		}
@@ -41,11 +41,11 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 	}
 }
 
-// takeTable takes the name of a table. Any user of the machine can take that name first, and
+// lockTable takes the name of a table. Any user of the machine can take that name first, and
 // would keep every daemon from the table. So where a stranger has it, takeTable takes another
 // name with the same beginning and a random end, which nobody can foresee; and it looks for
 // daemons under all names with that beginning.
-func takeTable(namespace, text string) (n *name, err error) {
+func lockTable(namespace, text string) (n *name, err error) {
 	err = within(namespace, func() error {
 		taken := (*takenError)(nil)
 		if n, err = bindName(text); errors.As(err, &taken) && taken.stranger() {

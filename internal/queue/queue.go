@@ -66,9 +66,9 @@ func (q *Queue[T]) roomLocked(behind bool) []T {
 // spareMost is the largest capacity, in items, that an empty queue keeps.
 const spareMost = 4096
 
-// Take waits for items, and returns the next batch. It reuses the memory of the
+// Dequeue waits for items, and returns the next batch. It reuses the memory of the
 // previous batch, before, which the worker no longer needs.
-func (q *Queue[T]) Take(ctx context.Context, before []T) ([]T, error) {
+func (q *Queue[T]) Dequeue(ctx context.Context, before []T) ([]T, error) {
 	clear(before)
 	for {
 		if items := q.swap(before[:0]); len(items) > 0 {

@@ -22,7 +22,7 @@ func TestQueueKeepsOrder(t *testing.T) {
 				continue
 			}
 			var err error
-			if batch, err = q.Take(t.Context(), batch); err != nil {
+			if batch, err = q.Dequeue(t.Context(), batch); err != nil {
 				t.Fatal(err)
 			}
 			if len(batch) > q.most {

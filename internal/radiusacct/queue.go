@@ -95,9 +95,9 @@ type batch struct {
 	queues   []*clientQueue
 }
 
-// takeCalm waits until calm clients have requests and moves them into an empty batch, up to
+// dequeueCalm waits until calm clients have requests and moves them into an empty batch, up to
 // its capacity. It returns false when the queue is closed and empty.
-func (q *queue) takeCalm(b *batch) bool {
+func (q *queue) dequeueCalm(b *batch) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.awaitLocked(&q.calm) {
@@ -118,9 +118,9 @@ func (q *queue) takeCalm(b *batch) bool {
 	return false
 }
 
-// takeStorms waits until there are storms and moves requests of each in turn into an empty
+// dequeueStorms waits until there are storms and moves requests of each in turn into an empty
 // batch, up to its capacity. It returns false when the queue is closed and empty.
-func (q *queue) takeStorms(b *batch) bool {
+func (q *queue) dequeueStorms(b *batch) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.awaitLocked(&q.storms) {

@@ -44,8 +44,8 @@ func TestCalmClientsPassStorms_ACCT26(t *testing.T) {
 	fill(q, two, 100)
 	fill(q, calm, 2)
 	first, storms := room(256), room(4)
-	q.takeCalm(first)
-	q.takeStorms(storms)
+	q.dequeueCalm(first)
+	q.dequeueStorms(storms)
 	if got := names(first); !slices.Equal(got, []string{"calm", "calm"}) {
 		t.Errorf("first are %v, want the calm client's", got)
 	}
@@ -55,7 +55,7 @@ func TestCalmClientsPassStorms_ACCT26(t *testing.T) {
 	// During the storms' batch the calm client sends again.
 	q.done(first)
 	fill(q, calm, 1)
-	if q.takeCalm(first); len(first.requests) != 1 {
+	if q.dequeueCalm(first); len(first.requests) != 1 {
 		t.Errorf("%d requests, want the calm client's", len(first.requests))
 	}
 }
@@ -67,11 +67,11 @@ func TestStormEnds(t *testing.T) {
 	fill(q, p, stormLength+5)
 	calm, storms := room(256), room(5)
 	fill(q, newRealmOfOne("other"), 1)
-	q.takeCalm(calm) // and finds that the first clientQueue has grown
+	q.dequeueCalm(calm) // and finds that the first clientQueue has grown
 	q.done(calm)
-	q.takeStorms(storms)
+	q.dequeueStorms(storms)
 	q.done(storms)
-	if q.takeCalm(calm); len(calm.requests) != stormLength {
+	if q.dequeueCalm(calm); len(calm.requests) != stormLength {
 		t.Errorf("%d requests are left, want %d", len(calm.requests), stormLength)
 	}
 }
@@ -86,7 +86,7 @@ func TestQueueBoundsEachClient(t *testing.T) {
 	if refused := q.putAll(append(all, &request{realm: other}), 0); !slices.Equal(refused, all[3:]) {
 		t.Errorf("%d requests refused, want the last two of the client with five", len(refused))
 	}
-	q.takeCalm(room(1))
+	q.dequeueCalm(room(1))
 	if refused := q.putAll(all[3:], 0); len(refused) != 1 {
 		t.Errorf("%d requests refused, want one for there was room for one", len(refused))
 	}
@@ -123,8 +123,8 @@ func TestQueueKeepsOrder(t *testing.T) {
 			mu.Unlock()
 		}
 	}
-	working.Go(func() { work(q.takeCalm) })
-	working.Go(func() { work(q.takeStorms) })
+	working.Go(func() { work(q.dequeueCalm) })
+	working.Go(func() { work(q.dequeueStorms) })
 	sending.Wait()
 	q.close()
 	working.Wait()

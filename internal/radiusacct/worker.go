@@ -38,7 +38,7 @@ func newWorker(s *Server, q *queue) *worker {
 
 // runCalm serves calm clients until the queue is closed and empty.
 func (w *worker) runCalm(ctx context.Context) {
-	for w.queue.takeCalm(&w.batch) {
+	for w.queue.dequeueCalm(&w.batch) {
 		now := w.server.now()
 		for _, l := range w.batch.queues {
 			w.server.fairness.note(l.realm, now)
@@ -50,7 +50,7 @@ func (w *worker) runCalm(ctx context.Context) {
 
 // runStorms serves storms until the queue is closed and empty.
 func (w *worker) runStorms(ctx context.Context) {
-	for w.queue.takeStorms(&w.batch) {
+	for w.queue.dequeueStorms(&w.batch) {
 		now := w.server.now()
 		for _, l := range w.batch.queues {
 			l.realm.storm(now)

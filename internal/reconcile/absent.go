@@ -58,7 +58,7 @@ func (a *absences) runVanished(ctx context.Context) error {
 // every deletion takes the same path.
 func (a *absences) runMissing(ctx context.Context) error {
 	for {
-		batch, err := a.missing.Take(ctx, nil)
+		batch, err := a.missing.Dequeue(ctx, nil)
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func TestExpiredAreAskedForOnce(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // Take returns the queued keys, and does not wait
-	waiting, _ := s.absent.missing.Take(ctx, nil)
+	waiting, _ := s.absent.missing.Dequeue(ctx, nil)
 	if n := len(waiting); n != 1 {
 		t.Fatalf("%d entries queued, want 1", n)
 	}

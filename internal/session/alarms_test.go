@@ -324,7 +324,7 @@ func TestExhaustedPoolIsToldOnce(t *testing.T) {
 	w.now = func() time.Time { return clock }
 	waiting := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 9, byte(i)}) }
 	arrive := func(i int) {
-		w.Manager.follower.take(w.groups[g.Name], []subscriber.Change{{
+		w.Manager.follower.apply(w.groups[g.Name], []subscriber.Change{{
 			ID: subscriber.ParseVersion(fmt.Sprintf("%d-0", clock.UnixMilli()+int64(i))), Kind: subscriber.Created,
 			Record: (&subscriber.Record{
 				Key: subscriber.Key{Group: g.Name, Inside: waiting(i)}, UserName: fmt.Sprint("w", i),

@@ -94,7 +94,7 @@ func (l *life) round(b testing.TB, first, n int, change func(i int, c *subscribe
 		c.Record = l.packer.Pack(&r)
 		l.changes = append(l.changes, c)
 	}
-	l.Manager.follower.take(l.group, l.changes, id)
+	l.Manager.follower.apply(l.group, l.changes, id)
 	l.settle(b)
 }
 
@@ -103,22 +103,22 @@ func (l *life) settle(b testing.TB) {
 	now, cancel := context.WithCancel(ctx) // Take with it does not wait
 	cancel()
 	for range 3 { // no change needs more rounds
-		if batch, _ := l.executors.saves.Take(now, l.batch[:0]); len(batch) > 0 {
+		if batch, _ := l.executors.saves.Dequeue(now, l.batch[:0]); len(batch) > 0 {
 			l.batch = batch
 			l.executors.coalesce(l.batch, l.writes)
 			l.executors.saved(l.batch)
 		}
-		if batch, _ := l.executors.opens.Take(now, l.done[:0]); len(batch) > 0 {
+		if batch, _ := l.executors.opens.Dequeue(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch
 			_ = l.executors.kernel.Apply(ctx, l.executors.wanted(l.done, nil))
 			l.executors.openDone(l.done)
 		}
-		if batch, _ := l.executors.cuts.Take(now, l.done[:0]); len(batch) > 0 {
+		if batch, _ := l.executors.cuts.Dequeue(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch
 			_ = l.executors.kernel.Apply(ctx, l.executors.wanted(l.done, nil))
 			l.executors.cutDone(l.done)
 		}
-		if batch, _ := l.executors.reaps.Take(now, l.done[:0]); len(batch) > 0 {
+		if batch, _ := l.executors.reaps.Dequeue(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch
 			inside := make([]netip.Addr, len(l.done))
 			for i, w := range l.done {

@@ -121,7 +121,7 @@ func (w *world) nobodyHeld() {
 			w.t.Errorf("%d removals are held, for %s", n, why)
 		}
 	}
-	if a := g.Guard.Take(subscriber.ReasonRemovedInDatabase, w.guard.Minimum, 0, w.now()); a.Passed != w.guard.Minimum {
+	if a := g.Guard.Ask(subscriber.ReasonRemovedInDatabase, w.guard.Minimum, 0, w.now()); a.Passed != w.guard.Minimum {
 		w.t.Errorf("the guard counted removals by others: %+v of %d pass", a, w.guard.Minimum)
 	}
 }

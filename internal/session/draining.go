@@ -68,7 +68,7 @@ func (w *idleWatch) stepAllDraining() {
 func (w *idleWatch) runAsks(ctx context.Context) error {
 	for batch := []*lifecycle.Drain(nil); ; {
 		var err error
-		if batch, err = w.asks.Take(ctx, batch); err != nil {
+		if batch, err = w.asks.Dequeue(ctx, batch); err != nil {
 			return err
 		}
 		inside := make([]netip.Addr, len(batch))

@@ -82,7 +82,7 @@ type plan struct {
 func (sg *servedGroups) start(ctx context.Context) error {
 	var refused error
 	err := sg.health.Retry(ctx, "take up what is served from the database", func(ctx context.Context) error {
-		err := sg.takeUpServed(ctx)
+		err := sg.adoptServed(ctx)
 		if errors.Is(err, errRefused) || errors.Is(err, ownership.ErrOwned) {
 			refused = err
 			return nil
@@ -112,9 +112,9 @@ func (sg *servedGroups) noteStart(err error) error {
 	return err
 }
 
-// takeUpServed takes the leases of the groups, and sets engine, kernel and
+// adoptServed takes the leases of the groups, and sets engine, kernel and
 // store to everything that is served. It can be repeated after a failure.
-func (sg *servedGroups) takeUpServed(ctx context.Context) error {
+func (sg *servedGroups) adoptServed(ctx context.Context) error {
 	sg.regrouping.Lock()
 	defer sg.regrouping.Unlock()
 	plans, err := sg.planAll(ctx)
@@ -197,7 +197,7 @@ func (sg *servedGroups) planAll(ctx context.Context) ([]plan, error) {
 	names := make([]string, len(configs))
 	for i := range configs {
 		names[i] = configs[i].Name
-		if err := sg.leases.Take(ctx, names[i]); err != nil {
+		if err := sg.leases.Claim(ctx, names[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -270,7 +270,7 @@ func (sg *servedGroups) planRetired(ctx context.Context, s *subscriberdb.Served,
 		sg.log.Info("a group that is not configured is forgotten", "group", s.Group, "discarded", sg.discard)
 		return p, sg.store.ForgetServed(ctx, s.Group)
 	}
-	if err := sg.leases.Take(ctx, s.Group); err != nil {
+	if err := sg.leases.Claim(ctx, s.Group); err != nil {
 		return p, err
 	}
 	p.retired = s

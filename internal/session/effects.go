@@ -21,19 +21,19 @@ type effects struct {
 }
 
 // Store implements lifecycle.Effects.
-func (e effects) Store(w lifecycle.Write) { give(e.lock, e.work.saves, w) }
+func (e effects) Store(w lifecycle.Write) { enqueue(e.lock, e.work.saves, w) }
 
 // Program implements lifecycle.Effects.
-func (e effects) Program(w lifecycle.Work) { give(e.lock, e.work.opens, w) }
+func (e effects) Program(w lifecycle.Work) { enqueue(e.lock, e.work.opens, w) }
 
 // Close implements lifecycle.Effects.
-func (e effects) Close(w lifecycle.Work) { give(e.lock, e.work.cuts, w) }
+func (e effects) Close(w lifecycle.Work) { enqueue(e.lock, e.work.cuts, w) }
 
 // Reap implements lifecycle.Effects.
-func (e effects) Reap(w lifecycle.Work) { give(e.lock, e.work.reaps, w) }
+func (e effects) Reap(w lifecycle.Work) { enqueue(e.lock, e.work.reaps, w) }
 
 // AskIdle implements lifecycle.Effects.
-func (e effects) AskIdle(d *lifecycle.Drain) { give(e.lock, e.idle.asks, d) }
+func (e effects) AskIdle(d *lifecycle.Drain) { enqueue(e.lock, e.idle.asks, d) }
 
 // LookUp implements lifecycle.Effects.
 func (e effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.lookUp(k, why) }

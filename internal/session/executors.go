@@ -71,7 +71,7 @@ func (x *executors) runApply(ctx context.Context, q *queue.Queue[lifecycle.Work]
 	var entries []nat.Entry
 	for {
 		var err error
-		if batch, err = q.Take(ctx, batch); err != nil {
+		if batch, err = q.Dequeue(ctx, batch); err != nil {
 			return err
 		}
 		err = retry(ctx, x.log, "program the kernel", func(ctx context.Context) error {
@@ -127,7 +127,7 @@ func (x *executors) runLingering(ctx context.Context) error {
 func (x *executors) reapAll(ctx context.Context, q *queue.Queue[lifecycle.Work], after time.Duration) error {
 	for batch := []lifecycle.Work(nil); ; {
 		var err error
-		if batch, err = q.Take(ctx, batch); err != nil {
+		if batch, err = q.Dequeue(ctx, batch); err != nil {
 			return err
 		}
 		if err := clock.Sleep(ctx, after); err != nil {

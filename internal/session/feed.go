@@ -112,7 +112,7 @@ func (f *feedFollower) drainFeed(ctx context.Context, g *group) error {
 		if err != nil {
 			return err
 		}
-		f.take(g, changes, last)
+		f.apply(g, changes, last)
 		f.tellPosition(ctx, g, &told)
 		n := len(changes)
 		clear(changes)
@@ -183,8 +183,8 @@ func (f *feedFollower) noteSync(g *group, err error) error {
 	return err
 }
 
-// take applies changes in feed order.
-func (f *feedFollower) take(g *group, changes []subscriber.Change, last string) {
+// apply applies changes in feed order.
+func (f *feedFollower) apply(g *group, changes []subscriber.Change, last string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.groups[g.Name] != g {

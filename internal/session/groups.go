@@ -77,7 +77,7 @@ func (sg *servedGroups) planNew(ctx context.Context, configs []lsn.GroupConfig) 
 	}
 	sg.mu.RUnlock()
 	for _, c := range fresh {
-		if err := sg.leases.Take(ctx, c.Name); err != nil {
+		if err := sg.leases.Claim(ctx, c.Name); err != nil {
 			return nil, taken, err
 		}
 		taken = append(taken, c.Name)

@@ -413,7 +413,7 @@ func TestStopIsNotHeld_DEL13(t *testing.T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	g := w.groups["default"]
-	if a := g.Guard.Take(subscriber.ReasonRemovedInDatabase, quarter.Minimum, 0, w.now()); a.Passed != quarter.Minimum {
+	if a := g.Guard.Ask(subscriber.ReasonRemovedInDatabase, quarter.Minimum, 0, w.now()); a.Passed != quarter.Minimum {
 		t.Errorf("the guard counted them: %+v of %d pass", a, quarter.Minimum)
 	}
 }

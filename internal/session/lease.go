@@ -14,8 +14,8 @@ import (
 // Ownership makes this daemon the only one that serves a group's NAT.
 // *ownership.Claimant implements it.
 type Ownership interface {
-	// Take takes a group. ownership.ErrOwned: another daemon serves it.
-	Take(ctx context.Context, group string) error
+	// Claim takes a group. ownership.ErrOwned: another daemon serves it.
+	Claim(ctx context.Context, group string) error
 	// Renew keeps the groups taken. ownership.ErrOwned: one is lost for good.
 	Renew(ctx context.Context) error
 	// Holds reports whether the group is certainly ours.
@@ -27,7 +27,7 @@ type Ownership interface {
 // alone is the Ownership of a daemon without neighbours.
 type alone struct{}
 
-func (alone) Take(context.Context, string) error  { return nil }
+func (alone) Claim(context.Context, string) error { return nil }
 func (alone) Renew(context.Context) error         { return nil }
 func (alone) Holds(string) bool                   { return true }
 func (alone) Leave(context.Context, string) error { return nil }

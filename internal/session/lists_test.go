@@ -95,7 +95,7 @@ func (w *listWorld) tell(group string, changes ...subscriber.Change) {
 			w.online[r.Key] = r
 		}
 	}
-	w.Manager.follower.take(w.groups[group], changes, id)
+	w.Manager.follower.apply(w.groups[group], changes, id)
 }
 
 // change draws a change of an address.

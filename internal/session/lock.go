@@ -18,8 +18,8 @@ type wakingLock struct {
 // waker is the queue of an executor.
 type waker interface{ Wake() }
 
-// give puts work into a queue while the lock is held.
-func give[T any](l *wakingLock, q *queue.Queue[T], item T) {
+// enqueue puts work into a queue while the lock is held.
+func enqueue[T any](l *wakingLock, q *queue.Queue[T], item T) {
 	q.Add(item)
 	if !slices.Contains(l.given, waker(q)) {
 		l.given = append(l.given, q)

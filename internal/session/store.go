@@ -17,7 +17,7 @@ func (x *executors) runSaves(ctx context.Context) error {
 	byGroup := map[string]*writes{}
 	for batch := []lifecycle.Write(nil); ; {
 		var err error
-		if batch, err = x.saves.Take(ctx, batch); err != nil {
+		if batch, err = x.saves.Dequeue(ctx, batch); err != nil {
 			return err
 		}
 		x.coalesce(batch, byGroup)

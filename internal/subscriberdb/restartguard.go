@@ -63,7 +63,7 @@ func (r *restartGuards) take(g *Group, n, online int, now time.Time) guard.Answe
 		r.byGroup[g.Name] = guard.New(g.Guard)
 	}
 	r.byGroup[g.Name].SetLimits(g.Guard)
-	return r.byGroup[g.Name].TakeWhole(subscriber.ReasonNASRestart, n, online, now)
+	return r.byGroup[g.Name].AskWhole(subscriber.ReasonNASRestart, n, online, now)
 }
 
 // decided tells the guards that removals were confirmed or refused.

@@ -66,13 +66,13 @@ func (r *Reader) Read() ([]Datagram, error) {
 	r.used = n
 	r.datagrams = r.datagrams[:0]
 	for i := range r.messages[:n] {
-		r.take(i)
+		r.appendDatagrams(i)
 	}
 	return r.datagrams, err
 }
 
-// take appends the datagrams of one message.
-func (r *Reader) take(i int) {
+// appendDatagrams appends the datagrams of one message.
+func (r *Reader) appendDatagrams(i int) {
 	m := &r.messages[i]
 	r.peers[i].length = uint8(m.Hdr.Namelen)
 	d := Datagram{Octets: r.buffers[i][:m.Len], Peer: r.peers[i]}

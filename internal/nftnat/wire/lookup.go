@@ -81,8 +81,8 @@ type question struct {
 	buf   []byte // the send
 }
 
-// take chooses up to max keys to ask next.
-func (q *question) take(max int) []int {
+// nextKeys chooses up to max keys to ask next.
+func (q *question) nextKeys(max int) []int {
 	q.asked = q.asked[:0]
 	for ; len(q.lost) > 0 && len(q.asked) < max; q.lost = q.lost[1:] {
 		q.asked = append(q.asked, q.lost[0])
@@ -97,7 +97,7 @@ func (q *question) take(max int) []int {
 func (c *Conn) askLocked(q *question) (answered int, err error) {
 	q.buf = q.buf[:0]
 	first := c.sequence + 1
-	for _, i := range q.take(c.asked) {
+	for _, i := range q.nextKeys(c.asked) {
 		c.sequence++
 		start := len(q.buf)
 		q.buf = q.body(appendMessage(q.buf, messageType(GetElements), unix.NLM_F_REQUEST, 0), i)

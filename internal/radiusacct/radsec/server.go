@@ -114,7 +114,7 @@ func (r *Server) accept(ctx context.Context, l net.Listener) {
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
-			r.take(ctx, conn)
+			r.admitConn(ctx, conn)
 		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -127,8 +127,8 @@ func (r *Server) accept(ctx context.Context, l net.Listener) {
 	}
 }
 
-// take starts the handshake of a connection, if there is room for it.
-func (r *Server) take(ctx context.Context, conn net.Conn) {
+// admitConn starts the handshake of a connection, if there is room for it.
+func (r *Server) admitConn(ctx context.Context, conn net.Conn) {
 	source := sourceOf(conn)
 	waiting := r.admission.enter(source.Addr(), conn)
 	if waiting == nil {

@@ -94,7 +94,7 @@ func (s *Stream) read() string {
 				return cause
 			}
 		default:
-			if cause := s.take(p); cause != "" {
+			if cause := s.servePacket(p); cause != "" {
 				return cause
 			}
 		}
@@ -122,9 +122,9 @@ func (s *Stream) fill() string {
 	return s.causeOf(s.framer.fill(s.conn))
 }
 
-// take serves one packet. A request without a good answer is ignored, as in a datagram,
+// servePacket serves one packet. A request without a good answer is ignored, as in a datagram,
 // unless it makes the following octets unreliable.
-func (s *Stream) take(p wire.Packet) string {
+func (s *Stream) servePacket(p wire.Packet) string {
 	switch {
 	case s.conversation.Client() == "":
 		return ClosedRevoked

@@ -14,9 +14,9 @@ var (
 	nasSelects  = netip.AddrFrom4([4]byte{255, 255, 255, 254})
 )
 
-// takeFramed adds one more address of the session. An ignored address would stay online
+// addFramed adds one more address of the session. An ignored address would stay online
 // after its Stop, so a request with too many is refused, not cut short.
-func (a *Attributes) takeFramed(addr netip.Addr) *Malformed {
+func (a *Attributes) addFramed(addr netip.Addr) *Malformed {
 	if addr == userSelects || addr == nasSelects || addr.IsUnspecified() {
 		return nil
 	}

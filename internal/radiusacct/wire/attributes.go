@@ -114,7 +114,7 @@ func (a *Attributes) parse(b []byte, marks []VendorAttribute) *Malformed {
 			return errAttributeLength
 		}
 		length := int(b[1])
-		if err := a.take(radius.Type(b[0]), radius.Attribute(b[2:length:length])); err != nil {
+		if err := a.read(radius.Type(b[0]), radius.Attribute(b[2:length:length])); err != nil {
 			return err
 		}
 		b = b[length:]
@@ -122,14 +122,14 @@ func (a *Attributes) parse(b []byte, marks []VendorAttribute) *Malformed {
 	return nil
 }
 
-func (a *Attributes) take(kind radius.Type, value radius.Attribute) *Malformed {
+func (a *Attributes) read(kind radius.Type, value radius.Attribute) *Malformed {
 	if !sizeFits(kind, value) {
 		return errValueSize
 	}
 	slot := a.slot(kind)
 	switch {
 	case slot == nil:
-		return a.takeOther(kind, value)
+		return a.readOther(kind, value)
 	case *slot == nil:
 		*slot = value
 	case singleton(kind):
@@ -160,17 +160,17 @@ func singleton(kind radius.Type) bool {
 	return false
 }
 
-// takeOther takes the attributes that need more than storing their value.
-func (a *Attributes) takeOther(kind radius.Type, value radius.Attribute) *Malformed {
+// readOther takes the attributes that need more than storing their value.
+func (a *Attributes) readOther(kind radius.Type, value radius.Attribute) *Malformed {
 	switch kind {
 	case rfc2865.ProxyState_Type:
 		a.proxyStates += 2 + len(value)
 	case rfc2865.Class_Type:
-		a.takeClass(value)
+		a.addClass(value)
 	case rfc2865.VendorSpecific_Type:
-		a.takeVendors(value)
+		a.readVendors(value)
 	case rfc2865.FramedIPAddress_Type:
-		return a.takeFramed(address(value))
+		return a.addFramed(address(value))
 	case rfc6911.FramedIPv6Address_Type:
 		a.framed6 = appendNew(a.framed6, address(value))
 	case rfc3162.FramedIPv6Prefix_Type:
@@ -181,8 +181,8 @@ func (a *Attributes) takeOther(kind radius.Type, value radius.Attribute) *Malfor
 	return nil
 }
 
-// takeClass keeps each Class in order; a session may have several (RFC 2865 section 5.25).
-func (a *Attributes) takeClass(value radius.Attribute) {
+// addClass keeps each Class in order; a session may have several (RFC 2865 section 5.25).
+func (a *Attributes) addClass(value radius.Attribute) {
 	switch {
 	case len(value) == 0:
 	case a.class == nil:

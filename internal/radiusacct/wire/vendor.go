@@ -59,9 +59,9 @@ const (
 	parentInSession                  // it is the Acct-Session-Id up to its last colon
 )
 
-// takeVendors reads a Vendor-Specific attribute (RFC 2865 section 5.26). An error within it
+// readVendors reads a Vendor-Specific attribute (RFC 2865 section 5.26). An error within it
 // concerns only the vendor: the rest is skipped, and the request is valid.
-func (a *Attributes) takeVendors(value radius.Attribute) {
+func (a *Attributes) readVendors(value radius.Attribute) {
 	if len(value) < 4 {
 		return
 	}
@@ -70,7 +70,7 @@ func (a *Attributes) takeVendors(value radius.Attribute) {
 		return // others may lay out their attributes differently
 	}
 	for rest := value[4:]; len(rest) >= 2 && rest[1] >= 2 && int(rest[1]) <= len(rest); rest = rest[rest[1]:] {
-		a.takeVendor(vendor, rest[0], rest[2:rest[1]])
+		a.readVendor(vendor, rest[0], rest[2:rest[1]])
 	}
 }
 
@@ -83,13 +83,13 @@ func (a *Attributes) marksServices(vendor uint32) bool {
 	return slices.ContainsFunc(a.marks, func(m VendorAttribute) bool { return m.Vendor == vendor })
 }
 
-func (a *Attributes) takeVendor(vendor uint32, kind byte, value radius.Attribute) {
+func (a *Attributes) readVendor(vendor uint32, kind byte, value radius.Attribute) {
 	if len(value) == 0 {
 		return
 	}
 	switch vendor {
 	case vendorCisco:
-		a.takeCisco(kind, value)
+		a.readCisco(kind, value)
 	case vendorERX:
 		// The Acct-Session-Id of a service is that of its session, a colon and a number
 		// (JunosE Broadband Access Configuration Guide, "Configuring RADIUS Accounting for
@@ -110,7 +110,7 @@ func (a *Attributes) takeVendor(vendor uint32, kind byte, value radius.Attribute
 	}
 }
 
-func (a *Attributes) takeCisco(kind byte, value radius.Attribute) {
+func (a *Attributes) readCisco(kind byte, value radius.Attribute) {
 	switch kind {
 	case ciscoAVPair:
 		if parent, ok := bytes.CutPrefix(value, ciscoParent); ok {
