@@ -23,8 +23,7 @@ const (
 	repetition = 5 * time.Minute
 )
 
-// evidence is one event beside the known session: what their times, packets and records
-// say of each other.
+// evidence compares one event with the known session, by their times, packets and records.
 type evidence struct {
 	view    View
 	ev      Event
