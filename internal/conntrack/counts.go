@@ -8,7 +8,7 @@ type deleteCounts struct {
 	deleted map[uint32]int
 }
 
-func newTally(addrs []netip.Addr) (deleteCounts, error) {
+func newDeleteCounts(addrs []netip.Addr) (deleteCounts, error) {
 	set, err := newAsked(addrs)
 	return deleteCounts{set, make(map[uint32]int, len(set))}, err
 }

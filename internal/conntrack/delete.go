@@ -31,7 +31,7 @@ import (
 // never pays for itself while the index is complete, not even if half of the
 // table has to be deleted.
 func (t *Table) Delete(ctx context.Context, inside []netip.Addr) (map[netip.Addr]Outcome, error) {
-	e, err := newEnding(inside)
+	e, err := newDeletion(inside)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (t *Table) Delete(ctx context.Context, inside []netip.Addr) (map[netip.Addr
 // entries alone: the table's size does not matter. It proves nothing. It returns the number
 // of deleted entries of each address.
 func (t *Table) Flush(ctx context.Context, inside []netip.Addr) (map[netip.Addr]int, error) {
-	e, err := newEnding(inside)
+	e, err := newDeletion(inside)
 	if err != nil {
 		return nil, err
 	}

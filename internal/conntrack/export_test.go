@@ -34,7 +34,7 @@ func (t *Table) Walk(ctx context.Context, addr netip.Addr) error {
 
 // Prove proves by table passes alone.
 func (t *Table) Prove(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Outcome, error) {
-	e, err := newEnding(addrs)
+	e, err := newDeletion(addrs)
 	if err != nil {
 		return nil, err
 	}

@@ -22,8 +22,8 @@ type deletion struct {
 	refused error // the kernel's last refusal, or nil
 }
 
-func newEnding(addrs []netip.Addr) (*deletion, error) {
-	tally, err := newTally(addrs)
+func newDeletion(addrs []netip.Addr) (*deletion, error) {
+	tally, err := newDeleteCounts(addrs)
 	if err != nil {
 		return nil, err
 	}

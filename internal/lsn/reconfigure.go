@@ -147,7 +147,7 @@ func (g *group) sameLayout(p *plan) bool {
 }
 
 func newGroup(c GroupConfig) *group {
-	g := &group{config: c, shape: shapeOf(&c), subscribers: new(subscriberIndex), kept: arena.New[heldLease](heldPageBits), waiting: newLine()}
+	g := &group{config: c, shape: shapeOf(&c), subscribers: new(subscriberIndex), kept: arena.New[heldLease](heldPageBits), waiting: newWaitQueue()}
 	g.lay(c.Outside, nil)
 	return g
 }
@@ -157,7 +157,7 @@ func (g *group) lay(outside, leftover []netip.Prefix) {
 	g.segments = nil
 	base := uint32(firstCell)
 	for i, p := range slices.Concat(outside, leftover) {
-		s := newSegment(p, i >= len(outside), base)
+		s := newPoolPrefix(p, i >= len(outside), base)
 		g.segments = append(g.segments, s)
 		base += s.cells(&g.shape)
 	}

@@ -52,7 +52,7 @@ type poolPrefix struct {
 	idle       int // cells in the free list
 }
 
-func newSegment(p netip.Prefix, retired bool, base uint32) poolPrefix {
+func newPoolPrefix(p netip.Prefix, retired bool, base uint32) poolPrefix {
 	return poolPrefix{prefix: p, retired: retired, low: number(p.Addr()), size: 1 << (32 - p.Bits()), base: base}
 }
 

@@ -21,7 +21,7 @@ type waitQueue struct {
 	len     int
 }
 
-func newLine() waitQueue { return waitQueue{waiters: make([]waiter, 1)} }
+func newWaitQueue() waitQueue { return waitQueue{waiters: make([]waiter, 1)} }
 
 // push puts h at the back and returns its index.
 func (l *waitQueue) push(h nat.Holder) uint32 {

@@ -14,7 +14,7 @@
 //	repair.go        execution of operations
 //	drift            the comparison itself: views in, operations out
 //	pace.go          the share of time that a comparison may take
-//	takeup.go        taking up a group, at the start or after a gap in its feed
+//	resume.go        taking up a group, at the start or after a gap in its feed
 //	adopt.go         taking over the state of kernel and database at a start
 //	recent.go        recent changes of sessions, for grace times
 //	databasestate.go whether a database is the known one

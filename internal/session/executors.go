@@ -16,9 +16,9 @@ import (
 // exchanges with the kernel, for any number of addresses.
 const reapTime = 12 * time.Millisecond
 
-// takeMost bounds the batch of an executor. A start queues a million pieces of
+// batchMost bounds the batch of an executor. A start queues a million pieces of
 // work; each needs memory, and is reported under the lock.
-const takeMost = 16_384
+const batchMost = 16_384
 
 // executorKernel programs entries and deletes conntrack entries.
 type executorKernel interface {
@@ -45,8 +45,8 @@ type executors struct {
 func newExecutors(s *sharedState, kernel executorKernel, store bindingStore, h *databaseHealth, l *groupLeases) *executors {
 	return &executors{
 		sharedState: s, kernel: kernel, store: store, health: h, leases: l,
-		saves: queue.New[lifecycle.Write](keepMost), opens: queue.New[lifecycle.Work](takeMost), cuts: queue.New[lifecycle.Work](takeMost),
-		reaps: queue.New[lifecycle.Work](takeMost), lingering: queue.New[lifecycle.Work](takeMost),
+		saves: queue.New[lifecycle.Write](keepMost), opens: queue.New[lifecycle.Work](batchMost), cuts: queue.New[lifecycle.Work](batchMost),
+		reaps: queue.New[lifecycle.Work](batchMost), lingering: queue.New[lifecycle.Work](batchMost),
 	}
 }
 

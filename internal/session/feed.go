@@ -84,7 +84,7 @@ func (f *feedFollower) sync(ctx context.Context, g *group) error {
 	if err := f.health.probe(ctx); err != nil {
 		return err // nothing could be repaired, even if reads work
 	}
-	return f.reconciler.TakeUp(ctx, g.Group)
+	return f.reconciler.Resume(ctx, g.Group)
 }
 
 // TakenUpLocked implements reconcile.Feed.

@@ -110,7 +110,7 @@ func (m *Manager) compose(o *Options) {
 	m.leases = &groupLeases{Ownership: o.Owner, log: o.Logger}
 	m.readiness = &readiness{sharedState: s, health: m.health, leases: m.leases}
 	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases)
-	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](takeMost)}
+	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](batchMost)}
 	m.timers = &lifeTimers{sharedState: s, wake: make(chan struct{}, 1)}
 	m.reports = &reports{
 		sharedState: s, kernel: o.Kernel, observer: o.Observer,

@@ -61,10 +61,10 @@ type Stream struct {
 	writing      sync.WaitGroup // the writer
 
 	mu      sync.Mutex
-	some    sync.Cond // signals that pending or ending has changed
+	some    sync.Cond // signals that pending or closing has changed
 	pending []byte    // replies
 	spare   []byte    // buffer for the next pending
-	ending  bool      // Send ignores further replies
+	closing  bool      // Send ignores further replies
 	stalled bool
 }
 
@@ -180,7 +180,7 @@ func (s *Stream) wake() { _ = s.raw.SetReadDeadline(time.Unix(1, 0)) }
 func (s *Stream) Send(reply []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending {
+	if s.closing {
 		return
 	}
 	if len(s.pending)+len(reply) > streamBacklog {
@@ -194,7 +194,7 @@ func (s *Stream) Send(reply []byte) {
 // failLocked closes the connection, because replies cannot be written.
 func (s *Stream) failLocked(stalled bool) {
 	s.stalled = s.stalled || stalled
-	s.ending, s.pending = true, nil
+	s.closing, s.pending = true, nil
 	s.raw.Close()
 	s.some.Signal()
 }
@@ -203,7 +203,7 @@ func (s *Stream) failLocked(stalled bool) {
 func (s *Stream) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ending = true
+	s.closing = true
 	s.some.Signal()
 }
 
@@ -225,7 +225,7 @@ func (s *Stream) write() {
 func (s *Stream) batch() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.pending) == 0 && !s.ending {
+	for len(s.pending) == 0 && !s.closing {
 		s.some.Wait()
 	}
 	batch := s.pending

@@ -2,11 +2,11 @@ package reconcile
 
 import "context"
 
-// TakeUp takes over a group at the start, or again after a gap in its feed, and
+// Resume takes over a group at the start, or again after a gap in its feed, and
 // sets the position to read on from. A rebuilt database is compared once more:
 // sessions that ended in it meanwhile were not written back, and no feed entry
 // reports their end.
-func (r *Reconciler) TakeUp(ctx context.Context, g *Group) error {
+func (r *Reconciler) Resume(ctx context.Context, g *Group) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
 	if err := r.settings.Load(ctx); err != nil {
@@ -27,7 +27,7 @@ func (r *Reconciler) TakeUp(ctx context.Context, g *Group) error {
 	return nil
 }
 
-// resync is one comparison of TakeUp. It reports whether the database was
+// resync is one comparison of Resume. It reports whether the database was
 // suspect and has been rebuilt.
 func (r *Reconciler) resync(ctx context.Context, g *Group) (rebuilt bool, err error) {
 	if err := r.leases.Check(ctx, g.Name); err != nil {
