@@ -64,7 +64,7 @@ type Stream struct {
 	some    sync.Cond // signals that pending or closing has changed
 	pending []byte    // replies
 	spare   []byte    // buffer for the next pending
-	closing  bool      // Send ignores further replies
+	closing bool      // Send ignores further replies
 	stalled bool
 }
 
