@@ -3,6 +3,7 @@ package ownership
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -23,12 +24,45 @@ const (
 )
 
 // userOf returns the user who made the socket that has an abstract name, in the network
-// namespace of the calling thread. Those of who was asked by it have the name too, and are
-// left out: they are connected.
+// namespace of the calling thread.
 func userOf(text string) (uint32, error) {
-	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	users, err := usersOfNames()
 	if err != nil {
 		return 0, err
+	}
+	user, told := users[text]
+	if !told {
+		return 0, errors.New("sock_diag tells of nobody")
+	}
+	return user, nil
+}
+
+// strangersNames returns the abstract names whose users have no sessiond, as far as sock_diag
+// tells. A user may take very many: none of them has to be asked at.
+func strangersNames() map[string]bool {
+	users, err := usersOfNames()
+	if err != nil {
+		return nil
+	}
+	names, known := map[string]bool{}, map[uint32]bool{}
+	for name, uid := range users {
+		if _, ok := known[uid]; !ok {
+			known[uid] = (&takenError{uid: uid, mum: true}).stranger()
+		}
+		if known[uid] {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// usersOfNames returns the users who made the sockets that have abstract names, in the network
+// namespace of the calling thread. The sockets of those who were asked at a name have it too,
+// and are left out: they are connected.
+func usersOfNames() (map[string]uint32, error) {
+	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	if err != nil {
+		return nil, err
 	}
 	defer conn.Close()
 	request := make([]byte, diagRequestSize)
@@ -40,8 +74,9 @@ func userOf(text string) (uint32, error) {
 		Data:   request,
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	users := map[string]uint32{}
 	for _, a := range answers {
 		if len(a.Data) < diagAnswerSize {
 			continue
@@ -61,9 +96,9 @@ func userOf(text string) (uint32, error) {
 				user, told = d.Uint32(), true
 			}
 		}
-		if told && name == "\x00"+text {
-			return user, nil
+		if text, abstract := strings.CutPrefix(name, "\x00"); abstract && told {
+			users[text] = user
 		}
 	}
-	return 0, errors.New("sock_diag tells of nobody")
+	return users, nil
 }

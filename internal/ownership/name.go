@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,31 +39,12 @@ func (e *takenError) stranger() bool {
 	switch {
 	case e.uid == 0 || int(e.uid) == os.Geteuid():
 		return false
-	case e.mum:
-		return true
+	case e.mum: // any process of the user may be the one with the name
+		return !administrator(e.uid)
 	case e.pid == 0:
 		return false
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.pid))
-	return err != nil || !administers(string(status), e.uid)
-}
-
-// administers reports whether the status of a process (proc_pid_status(5)) shows
-// CAP_NET_ADMIN, and uid as its only user: a process that changed its user, as by sudo, has
-// other rights than uid.
-func administers(status string, uid uint32) bool {
-	var users, capable bool
-	for line := range strings.Lines(status) {
-		field, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		switch field {
-		case "Uid": // real, effective, saved, of the file system
-			users = !slices.ContainsFunc(strings.Fields(value), func(u string) bool { return u != fmt.Sprint(uid) })
-		case "CapEff":
-			bits, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-			capable = err == nil && bits>>unix.CAP_NET_ADMIN&1 != 0
-		}
-	}
-	return users && capable
+	return !administers(fmt.Sprint(e.pid), e.uid)
 }
 
 // namesWith lists the abstract names in the network namespace of the calling thread that

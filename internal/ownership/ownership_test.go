@@ -26,11 +26,14 @@ import (
 
 // Environment variables that make the test binary a process which holds something until it
 // is killed: a table, given as NAMESPACE/TABLE, or a name, as nobody. A name stands behind
-// "full " for who has asked itself until it takes no more, behind "deaf " for who takes none.
+// "full " for who has asked itself until it takes no more, behind "deaf " for who takes none,
+// behind "apart " for the administrator of a user namespace that a user has made.
 const (
 	holder   = "SESSIOND_TEST_HOLD"
 	squatter = "SESSIOND_TEST_SQUAT"
 )
+
+const nobody = 65534
 
 func TestMain(m *testing.M) {
 	if what, ok := os.LookupEnv(holder); ok {
@@ -46,13 +49,14 @@ func TestMain(m *testing.M) {
 
 // squat takes a name as nobody.
 func squat(what string) error {
-	const nobody = 65534
-	if err := syscall.Setuid(nobody); err != nil {
-		return err
-	}
 	how, text, said := strings.Cut(what, " ")
 	if !said {
 		text = what
+	}
+	if how != "apart" { // else it is one already
+		if err := syscall.Setuid(nobody); err != nil {
+			return err
+		}
 	}
 	if how == "deaf" {
 		fd, err := openSocket()
@@ -89,19 +93,32 @@ func hold(err error) {
 // startHolder starts a process that holds a table.
 func startHolder(t *testing.T, namespace, table string) *exec.Cmd {
 	t.Helper()
-	return startWith(t, holder+"="+namespace+"/"+table)
+	return startWith(t, holder+"="+namespace+"/"+table, nil)
 }
 
 // startSquatter starts a process of a user who may nothing, which holds a name; see squatter.
 func startSquatter(t *testing.T, text string) *exec.Cmd {
 	t.Helper()
-	return startWith(t, squatter+"="+text)
+	attr := &syscall.SysProcAttr{}
+	if strings.HasPrefix(text, "apart ") {
+		root := []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}}
+		attr = &syscall.SysProcAttr{
+			Cloneflags: syscall.CLONE_NEWUSER, UidMappings: root, GidMappings: root,
+			Credential: &syscall.Credential{NoSetGroups: true},
+		}
+	}
+	return startWith(t, squatter+"="+text, attr)
 }
 
-func startWith(t *testing.T, variable string) *exec.Cmd {
+func startWith(t *testing.T, variable string, attr *syscall.SysProcAttr) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), variable)
+	program, err := os.Open(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	cmd := exec.Command("/proc/self/fd/3") // other users cannot reach the program by its path
+	cmd.Env, cmd.SysProcAttr, cmd.ExtraFiles = append(os.Environ(), variable), attr, []*os.File{program}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +177,7 @@ func TestTableHasOneProcess_I7(t *testing.T) {
 // whatever strangers hold and give back.
 func TestStrangersLockNothing_I10(t *testing.T) {
 	testenv.Require(t, testenv.Root)
-	for _, how := range []string{"", "full ", "deaf "} {
+	for _, how := range []string{"", "full ", "deaf ", "apart "} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			table := tableName()
@@ -191,6 +208,37 @@ func refused(t *testing.T, table, when string) {
 	if out, err := other.Output(); err == nil || !strings.Contains(string(out), fmt.Sprintf("process %d ", os.Getpid())) {
 		t.Errorf("a second daemon, %s: %s, %v", when, out, err)
 	}
+}
+
+// TestFullQueueOfADaemon_I7: a daemon that runs as a user of its own keeps its table, from
+// root too, while a stranger fills the queue of its name.
+func TestFullQueueOfADaemon_I7(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	t.Parallel()
+	table := tableName()
+	startWith(t, holder+"=/"+table, &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
+	})
+	fill(t, "sessiond/table/"+table)
+	if lock, err := LockTable(t.Context(), "", table); err == nil {
+		t.Errorf("a second daemon has the table, %v", lock.Close())
+	}
+}
+
+// fill asks at a name until it takes no more, and goes on asking to the end of the test.
+func fill(t *testing.T, text string) {
+	t.Helper()
+	for range 2 * waiting {
+		fd, err := openSocket()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		if unix.Connect(fd, &unix.SockaddrUnix{Name: "@" + text}) != nil {
+			return
+		}
+	}
+	t.Fatal("it takes all who ask")
 }
 
 // TestOneOfManyBesideAStranger: of several daemons that start at once while a stranger has
@@ -240,8 +288,8 @@ func TestStrangerIsNoSignOfLife_I10(t *testing.T) {
 	}
 }
 
-// TestAdministers reads the status of processes.
-func TestAdministers(t *testing.T) {
+// TestShowsAdministrator reads the status of processes.
+func TestShowsAdministrator(t *testing.T) {
 	const status = "Name:\tx\nUid:\t999\t%s\t999\t999\nCapEff:\t%s\n"
 	for what, c := range map[string]struct {
 		effective, capabilities string
@@ -252,11 +300,11 @@ func TestAdministers(t *testing.T) {
 		"a user who may send raw packets": {"999", "0000000000002000", false},
 		"a user who began sudo":           {"0", "000001ffffffffff", false},
 	} {
-		if got := administers(fmt.Sprintf(status, c.effective, c.capabilities), 999); got != c.want {
+		if got := showsAdministrator(fmt.Sprintf(status, c.effective, c.capabilities), 999); got != c.want {
 			t.Errorf("%s: %t", what, got)
 		}
 	}
-	if administers("Uid:\t999\t999\t999\t999\n", 999) || administers("CapEff:\t0000000000003000\n", 999) || administers("", 999) {
+	if showsAdministrator("Uid:\t999\t999\t999\t999\n", 999) || showsAdministrator("CapEff:\t0000000000003000\n", 999) || showsAdministrator("", 999) {
 		t.Error("a status that lacks something tells of a daemon")
 	}
 }

@@ -65,8 +65,9 @@ func lockTable(namespace, text string) (n *name, err error) {
 // othersWith returns a *takenError for a daemon whose name is text, or begins with text and a
 // slash; own does not count.
 func othersWith(text, own string) error {
+	strangers := strangersNames()
 	for _, other := range namesWith(text) {
-		if other == own || other != text && !strings.HasPrefix(other, text+"/") {
+		if other == own || other != text && !strings.HasPrefix(other, text+"/") || strangers[other] {
 			continue
 		}
 		if taken, err := askName(other); err != nil || taken != nil && !taken.stranger() {
