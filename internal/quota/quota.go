@@ -1,5 +1,6 @@
-// Package quota counts things of one kind by peer, such as connections: up to limits for
-// each peer and for all or, without limits, in shares of the free ones.
+// Package quota bounds the number of things of one kind, such as connections, that each
+// peer has. Quota has fixed limits for each peer and for all peers; Shares gives each peer
+// a share of the free things.
 package quota
 
 import (
@@ -14,7 +15,8 @@ const (
 	PeerLimit = "peer_limit" // the peer is at its limit
 )
 
-// Quota holds the counts. Its methods may be called concurrently.
+// Quota counts the things of each peer against fixed limits. Its methods may be called
+// concurrently.
 type Quota struct {
 	most    int
 	perPeer int
@@ -24,13 +26,13 @@ type Quota struct {
 	peers map[string]int
 }
 
-// New returns a quota with a limit for all, and one for each peer.
+// New returns a quota of most things for all peers together, and of perPeer for each.
 func New(most, perPeer int) *Quota {
 	return &Quota{most: most, perPeer: perPeer, peers: map[string]int{}}
 }
 
-// Enter counts one more for the peer and returns "", or the reason of a
-// refusal. Each Enter that succeeds needs one Leave.
+// Enter counts one more thing of the peer and returns "", or the reason of a refusal. Each
+// Enter that succeeds needs one Leave.
 func (q *Quota) Enter(peer string) (refused string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -45,7 +47,7 @@ func (q *Quota) Enter(peer string) (refused string) {
 	return ""
 }
 
-// Leave counts one less for the peer.
+// Leave counts one thing of the peer less.
 func (q *Quota) Leave(peer string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -58,7 +60,8 @@ func (q *Quota) Leave(peer string) {
 // ipv6Peer is the length of the smallest IPv6 prefix of one site.
 const ipv6Peer = 64
 
-// PeerOf returns the peer of a TCP connection: its address, of IPv6 the /64.
+// PeerOf returns the peer of a TCP connection: its IPv4 address, or the /64 prefix of its
+// IPv6 address.
 func PeerOf(a *net.TCPAddr) string {
 	address := a.AddrPort().Addr().Unmap().WithZone("")
 	if address.Is6() {

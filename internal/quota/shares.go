@@ -2,33 +2,33 @@ package quota
 
 import "strings"
 
-// shareFactor says how much of what is free one peer may have: so many times what
-// nobody has. One that takes all that it can leaves room to every other, and those too
-// leave some; a peer alone gets shareFactor/(shareFactor+1) of all.
+// shareFactor bounds the share of one peer: at most shareFactor times the free rest. A peer
+// that takes its whole share still leaves room to the others. A peer that is alone gets
+// shareFactor/(shareFactor+1) of all.
 const shareFactor = 4
 
-// Shares bounds what peers have of something that all of them share, where none has a fixed
-// limit. It belongs to whoever guards that: its methods may not be called concurrently.
+// Shares bounds the use of a common resource by peers that have no fixed limits. The owner
+// of the resource has to lock: the methods must not be called concurrently.
 type Shares struct {
-	Alone int // what a peer may have beside nobody; it stays as it is
+	Alone int // share of a peer that is alone; it does not change
 
 	total int
 	own   map[string]int
 }
 
-// Room reports whether the peer may have more.
+// Room reports whether the peer may have more of the resource.
 func (s *Shares) Room(peer string) bool { return s.own[peer] < shareFactor*(s.All()-s.total) }
 
-// All is what there is for all peers together.
+// All returns the size of the resource.
 func (s *Shares) All() int { return s.Alone + s.Alone/shareFactor }
 
-// Total is what all peers have.
+// Total returns the part in use by all peers together.
 func (s *Shares) Total() int { return s.total }
 
-// Of is what the peer has.
+// Of returns the part in use by one peer.
 func (s *Shares) Of(peer string) int { return s.own[peer] }
 
-// Add notes that the peer has n more, or less where n is negative.
+// Add counts n more for the peer; fewer if n is negative.
 func (s *Shares) Add(peer string, n int) {
 	if s.own == nil {
 		s.own = make(map[string]int)
