@@ -13,17 +13,17 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// Absence is a record that is not there.
+// Absence describes a record that is not in Redis.
 type Absence struct {
-	subscriber.Ending      // why, and the record as far as it is known
-	Told              bool // the feed tells its end already
-	Past              bool // the feed told its end, so far back that it is there no more
-	Over              bool // its session is known to have ended, or its end is told
+	subscriber.Ending      // the reason, and the record as far as it is known
+	Told              bool // the feed already has a Deleted entry for it
+	Past              bool // the Deleted entry was trimmed from the feed
+	Over              bool // its session is known to have ended, or the feed has the end
 
-	hasEntry bool // Redis still has the online entry, which says whose record stood there
+	hasEntry bool // Redis still has the online entry, which names the session of the record
 }
 
-// absences finds records that are not there, and the traces of their sessions.
+// absences finds records that are not in Redis, and the traces of their sessions.
 type absences struct {
 	*shared
 	feed         *changeFeed
@@ -31,11 +31,11 @@ type absences struct {
 	tombstoneTTL time.Duration
 }
 
-// FindMissing returns the given records that Redis no longer has, each with why it ended: as
-// the feed says, or the state of its session where the feed told it too far back; else for the
-// given reason, of which ReasonNone means the same as to AnnounceDeleted. A record is given as
-// its reader knows it, up to its Version; what Redis still knows of its session is added. It
-// returns ErrSuspect when a group lost its marker.
+// FindMissing returns the given records that Redis no longer has, each with the reason of
+// its end: from the feed; else, where the feed was trimmed, from the state of its session;
+// else the given reason. ReasonNone has the same meaning as for AnnounceDeleted. Each
+// record is given as its reader knows it, up to its Version; FindMissing adds the data that
+// Redis still has of its session. It returns ErrSuspect when a group lost its marker.
 func (ab *absences) FindMissing(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]Absence, error) {
 	var missing []Absence
 	var doubtful []subscriber.Record // without an online entry
@@ -75,7 +75,7 @@ func (ab *absences) FindMissing(ctx context.Context, known []subscriber.Record, 
 	return missing, nil
 }
 
-// absent returns an absentRecord for each record that is not there, nil for the others.
+// absent returns an absentRecord for each record that is not in Redis, nil for the others.
 func (ab *absences) absent(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
 	absent, err := ab.gather(ctx, known, why)
 	if err != nil {
@@ -101,8 +101,8 @@ func (ab *absences) absent(ctx context.Context, known []subscriber.Record, why s
 	return absent, nil
 }
 
-// absence is how the record of the absentRecord ended, as it was known and as far as
-// Redis knows better: another session may have had the address since.
+// absence combines the record as its reader knows it with the newer data in Redis, if these
+// are of the same session: another session may have had the address since.
 func (g *absentRecord) absence(known subscriber.Record) Absence {
 	r := known
 	if g.entry != "" {
@@ -130,17 +130,17 @@ func (g *absentRecord) absence(known subscriber.Record) Absence {
 	return a
 }
 
-// recall takes over the end that the state of the record's session tells.
+// recall sets the reason of the end from the state of the record's session.
 func (a *Absence) recall(state *subscriber.SessionState) {
 	if why := endedFor(state, &a.Record); why != subscriber.ReasonNone {
 		a.Reason, a.Past, a.Over = why, true, true
 	}
 }
 
-// endedFor tells by the state of a record's session why the record is gone:
-// whatever ends a record announces that, takes its online entry away and says so of the
-// session, in one step. It returns ReasonNone where that is not known, as by the
-// state of an earlier session under the same identifier.
+// endedFor returns the reason for which a record is gone, from the state of its session.
+// Every script that ends a record announces the end, removes the online entry and updates
+// the session state in one step. ReasonNone: the state does not say, as where it is of an
+// earlier session under the same identifier.
 func endedFor(state *subscriber.SessionState, r *subscriber.Record) subscriber.Reason {
 	switch {
 	case beside(state, r):
@@ -155,9 +155,9 @@ func endedFor(state *subscriber.SessionState, r *subscriber.Record) subscriber.R
 	return state.Reason
 }
 
-// remember looks among all that is remembered of sessions for those absences that
-// nobody told of, and of whose session no more is known than its Acct-Session-Id and
-// its address, as a daemon knows them by its bindings after it was away.
+// remember searches all session states for the absences without a known end of which only
+// the Acct-Session-Id and the address are known. These are the absences that a daemon finds
+// by its bindings after it was down.
 func (ab *absences) remember(ctx context.Context, missing []Absence) error {
 	byGroup := map[string]map[string][]*Absence{} // by group and Acct-Session-Id
 	for i := range missing {
@@ -180,7 +180,7 @@ func (ab *absences) remember(ctx context.Context, missing []Absence) error {
 	return nil
 }
 
-// searchSessions walks over the session states of a group.
+// searchSessions scans the session states of a group for the Acct-Session-Ids.
 func (ab *absences) searchSessions(ctx context.Context, group string, byID map[string][]*Absence) error {
 	prefix := codec.SessionKeyPrefix(group)
 	return ab.client.ScanKeys(ctx, prefix+"*", "string", func(server redis.UniversalClient, names []string) error {
@@ -199,7 +199,8 @@ func (ab *absences) searchSessions(ctx context.Context, group string, byID map[s
 	})
 }
 
-// readStates tells absences what the states say that may be of their sessions.
+// readStates reads session states and sets the ends of the absences whose sessions they may
+// be.
 func readStates(ctx context.Context, server redis.UniversalClient, keys []string, of [][]*Absence) error {
 	lines, err := server.MGet(ctx, keys...).Result()
 	if err != nil {

@@ -13,18 +13,17 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// recordWriter writes and deletes records that no event is about.
+// recordWriter writes and deletes records without an accounting event.
 type recordWriter struct {
 	*shared
 	txns *txn.Engine
 	feed *changeFeed
 }
 
-// Put writes a record by hand: it creates the record at its address, updates
-// the same subscriber's, or takes the address over from another. StartedAt and
-// UpdatedAt default to now. A record without an accounting session does not
-// expire unless ExpiresAt says so. It returns the record as it now stands, or
-// ErrNoGroup.
+// Put writes a record for an operator: it creates the record at its address, updates the
+// same subscriber's, or takes the address over from another subscriber. StartedAt and
+// UpdatedAt default to now. A record without an accounting session does not expire unless
+// ExpiresAt is set. Put returns the record as stored, or ErrNoGroup.
 func (w *recordWriter) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
 	g, err := w.group(r.Group)
 	if err != nil {
@@ -35,7 +34,7 @@ func (w *recordWriter) Put(ctx context.Context, r subscriber.Record) (subscriber
 	if at := w.inForce().of(r.Inside); at == nil || at.Name != g.Name {
 		return r, fmt.Errorf("address %v is not of group %q: %w", r.Inside, g.Name, ErrNoGroup)
 	}
-	r.UpdatedAt, r.RemovalHeld = w.now().UTC(), subscriber.ReasonNone // a person vouches for it
+	r.UpdatedAt, r.RemovalHeld = w.now().UTC(), subscriber.ReasonNone // an operator confirms it by writing it
 	if r.StartedAt.IsZero() {
 		r.StartedAt = r.UpdatedAt
 	}
@@ -49,9 +48,9 @@ func (w *recordWriter) Put(ctx context.Context, r subscriber.Record) (subscriber
 	return *tx.Decision.Put, nil
 }
 
-// Delete deletes the records of the keys and remembers that their sessions
-// ended. It returns the records that it deleted; a key without a record is no
-// error. On error some may be deleted.
+// Delete deletes the records of the keys and writes the tombstones of their sessions. It
+// returns the records that it deleted; a key without a record is no error. On error some
+// may be deleted.
 func (w *recordWriter) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) ([]subscriber.Record, error) {
 	txns := make([]*txn.Txn, 0, len(keys))
 	for _, key := range keys {
@@ -65,7 +64,8 @@ func (w *recordWriter) Delete(ctx context.Context, keys []subscriber.Key, why su
 	return w.endAll(ctx, txns)
 }
 
-// endStep deletes the record at a key if it is one of those meant.
+// endTxn returns the transaction that deletes the record at a key if meant reports true for
+// it.
 func endTxn(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, why subscriber.Reason, at time.Time) txn.Txn {
 	decide := func(v subscriber.View) subscriber.Decision {
 		if v.Holder == nil || !meant(v.Holder) {
@@ -76,15 +76,15 @@ func endTxn(g *Group, key subscriber.Key, meant func(*subscriber.Record) bool, w
 	return txn.Txn{Group: g.txns, Inside: key.Inside.Unmap(), Decider: txn.DecideFunc(decide)}
 }
 
-// endBatch bounds the deletions of one pipeline, so that accounting gets its turn, and
-// so do readers of the feed that are behind.
+// endBatch bounds the deletions of one pipeline, so that accounting is not delayed and slow
+// readers of the feed can catch up.
 const endBatch = 512
 
-// endWorkers is how many batches are on their way: while Redis carries out one, the
-// records of the other are looked at.
+// endWorkers is the number of batches at once: the records of one are decided while Redis
+// executes another.
 const endWorkers = txn.MaxTrips
 
-// endAll performs the transactions, independent of each other, and returns the records that
+// endAll runs transactions that do not depend on each other, and returns the records that
 // they ended. On error some may have ended.
 func (w *recordWriter) endAll(ctx context.Context, txns []*txn.Txn) ([]subscriber.Record, error) {
 	workers, ctx := errgroup.WithContext(ctx)
@@ -120,8 +120,8 @@ func endingsOf(txns []*txn.Txn) iter.Seq[*subscriber.Ending] {
 	}
 }
 
-// endInTurn performs transactions of one group, once the readers of its feed are not too far
-// behind.
+// endInTurn runs transactions of one group, after waiting for readers of its feed that are
+// far behind.
 func (w *recordWriter) endInTurn(ctx context.Context, txns []*txn.Txn) error {
 	w.feed.awaitReaders(ctx, txns[0].Group.Name)
 	if ctx.Err() != nil { // a batch before this one failed
@@ -141,7 +141,7 @@ func failed(txns []*txn.Txn) error {
 	return nil
 }
 
-// performAll performs transactions in batches, and returns the first error.
+// performAll runs transactions in batches, and returns the first error.
 func (w *recordWriter) performAll(ctx context.Context, txns []*txn.Txn) error {
 	for len(txns) > 0 {
 		batch := txns[:min(endBatch, len(txns))]

@@ -15,12 +15,12 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// AnnounceDeleted announces the end of records that others removed from Redis, or that
-// expired there: each gets one Deleted change, whoever asks and how often. A
-// record that exists, and one whose end is announced already, is left alone.
-// ReasonNone means unknown: a record whose time may have run out is announced as
-// ReasonExpired, any other as ReasonRemovedInDatabase. It returns ErrSuspect, and announces
-// nothing more, when the marker is missing.
+// AnnounceDeleted announces the end of records that other programs removed from Redis, or
+// that expired there. Each gets one Deleted change, however often and by however many
+// daemons this is called. It skips a record that exists and one whose end is already
+// announced. ReasonNone means unknown: a record whose TTL may have run out is announced as
+// ReasonExpired, any other as ReasonRemovedInDatabase. AnnounceDeleted returns ErrSuspect,
+// and announces nothing more, when the marker is missing.
 func (ab *absences) AnnounceDeleted(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) error {
 	for len(keys) > 0 {
 		batch := keys[:min(endBatch, len(keys))]
@@ -59,18 +59,18 @@ func (ab *absences) announceBatch(ctx context.Context, keys []subscriber.Key, wh
 	return nil
 }
 
-// absentRecord is a record that is gone, as far as others remember it.
+// absentRecord is a record that is not in Redis, with its traces there.
 type absentRecord struct {
 	group   *Group
 	record  subscriber.Record
-	id      subscriber.SessionID // the identity under which its end is remembered
+	id      subscriber.SessionID // the identity of its tombstone
 	entry   string               // entry in the hash of online addresses; "" for none
 	session string               // state line of the record's session; "" for none
 	reason  subscriber.Reason
 }
 
-// gather gathers the traces of the records. Of those with an online entry
-// it goes by that, of the others by the session that the caller knows.
+// gather reads the traces of the records. A record with an online entry is taken from that
+// entry; of any other the session is the one that the caller knows.
 func (ab *absences) gather(ctx context.Context, known []subscriber.Record, why subscriber.Reason) ([]*absentRecord, error) {
 	absent := make([]*absentRecord, len(known))
 	calls := make([]*redis.StringCmd, len(known))
@@ -94,7 +94,7 @@ func (ab *absences) gather(ctx context.Context, known []subscriber.Record, why s
 	return absent, ab.addSessions(ctx, absent)
 }
 
-// identify takes over the record that the online entry tells of.
+// identify sets the record from its online entry.
 func (g *absentRecord) identify(ab *absences, entry string) {
 	if g.entry = entry; entry == "" {
 		return
@@ -107,7 +107,7 @@ func (g *absentRecord) identify(ab *absences, entry string) {
 	g.record, g.id = record, record.SessionID
 }
 
-// addSessions adds the states of the records' sessions.
+// addSessions reads the states of the records' sessions.
 func (ab *absences) addSessions(ctx context.Context, absent []*absentRecord) error {
 	pipe := ab.client.Pipeline()
 	lines, ttls := make([]*redis.StringCmd, len(absent)), make([]*redis.DurationCmd, len(absent))
@@ -136,13 +136,13 @@ func (ab *absences) addSessions(ctx context.Context, absent []*absentRecord) err
 	return nil
 }
 
-// clockSkew is how far Redis's clock and ours may be apart when we tell an
-// expired record from a removed one.
+// clockSkew is the assumed difference between Redis's clock and ours, for the decision
+// between expired and removed.
 const clockSkew = time.Second
 
-// reckonReason tells a record that may have expired from one that cannot have.
-// The rest of the time to live of its session's state tells when that was last
-// written; the record lived for its time at least since then.
+// reckonReason returns ReasonExpired for a record whose TTL may have run out, else
+// ReasonRemovedInDatabase. The remaining TTL of the session state shows when the state was
+// last written; the record lived for its own TTL since then, at least.
 func (ab *absences) reckonReason(g *absentRecord, left time.Duration) subscriber.Reason {
 	earliest, record := g.record.ExpiresAt, g.group.txns.TTL(g.record.Client)
 	if left >= 0 && record > 0 {
@@ -155,9 +155,9 @@ func (ab *absences) reckonReason(g *absentRecord, left time.Duration) subscriber
 	return subscriber.ReasonExpired
 }
 
-// unannounced leaves out the records without an online entry whose end the feed tells
-// already: that is why there is no entry. Where the entry is lost some other
-// way, the end is still to be announced.
+// unannounced leaves out the records without an online entry whose end is already in the
+// feed: the announcement removed the entry. Where the entry was lost in another way, the
+// end still has to be announced.
 func (ab *absences) unannounced(ctx context.Context, absent []*absentRecord) ([]*absentRecord, error) {
 	told := make(map[string]map[netip.Addr]subscriber.ChangeKind) // the last change, by group and address
 	var left []*absentRecord
@@ -190,8 +190,8 @@ func (g *absentRecord) call(ctx context.Context, ab *absences) *redis.Cmd {
 	return redisconn.NewCall(ctx, announceScript, keys, args...)
 }
 
-// tombstone closes the session that was open at the address. An expired record
-// was last heard of when its time began; an Interim since then knows better.
+// tombstone returns the tombstone of the session that was open at the address. An expired
+// record's last event was one TTL before; the state may have a later one, from an Interim.
 func (g *absentRecord) tombstone(now time.Time) string {
 	state, err := codec.ParseState(g.session)
 	if err != nil || state.Phase != subscriber.Open || state.Inside != g.record.Inside {

@@ -8,26 +8,26 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// Realms are the RADIUS clients that are configured, by name, with the realm of each, under
-// whose name its sessions are known; "" for none: they are known under its own name.
+// Realms maps the name of each configured RADIUS client to its realm. Sessions are stored
+// under the name of the realm, or under the client's own name where it has no realm ("").
 type Realms map[string]string
 
-// knownClients are the clients as they are looked at.
+// knownClients is Realms with the names of the realms added.
 type knownClients struct {
-	realms Realms          // by the name of a client, or of a realm; that of the client for none
-	named  map[string]bool // realms that the configuration names
+	realms Realms          // by name of a client or a realm; the client's own name where it has no realm
+	named  map[string]bool // names of the realms in the configuration
 }
 
-// clientSet is the RADIUS clients that are configured, and their limits.
+// clientSet holds the configured RADIUS clients and their limits.
 type clientSet struct {
 	known       atomic.Pointer[knownClients] // see SetClients; nil for none
 	places      atomic.Pointer[places]       // see SetPlaces; nil for no limits
-	namedRealms bool                         // two clients are of one realm by its name only
+	namedRealms bool                         // only the configuration puts two clients into one realm
 }
 
-// SetClients replaces the clients that are known to be configured. A record of any other
-// client, which nobody can refresh or stop any more, holds its address against nobody. nil,
-// as before the first call, takes every name for that of a client without a realm.
+// SetClients replaces the set of configured clients. A record of any other client cannot be
+// refreshed or stopped by its client any more, so another session may take its address.
+// nil, the initial state, takes every name for a client without a realm.
 func (c *clientSet) SetClients(clients Realms) {
 	if clients == nil {
 		c.known.Store(nil)
@@ -46,7 +46,8 @@ func (c *clientSet) SetClients(clients Realms) {
 	c.known.Store(&known)
 }
 
-// realmOf returns the realm of a client, or of a realm; none where it is not configured.
+// realmOf returns the realm of a client or of a realm's own name. configured is false where
+// the configuration has no such name.
 func (c *clientSet) realmOf(client string) (realm string, configured bool) {
 	known := c.known.Load()
 	if known == nil {
@@ -56,9 +57,8 @@ func (c *clientSet) realmOf(client string) (realm string, configured bool) {
 	return realm, configured
 }
 
-// toldApart reports whether the configuration says that two clients, or realms, do not
-// report the same NASes: one is of a realm that the other is not of, or none is to be
-// inferred.
+// toldApart reports whether, by the configuration, two clients or realms do not report the
+// same NASes: their realms differ and one of them is named, or realms must not be inferred.
 func (c *clientSet) toldApart(a, b string) bool {
 	known := c.known.Load()
 	if known == nil {
@@ -69,22 +69,23 @@ func (c *clientSet) toldApart(a, b string) bool {
 	return ok && both && first != second && (c.namedRealms || known.named[first] || known.named[second])
 }
 
-// places are how many subscribers RADIUS clients may have online.
+// places holds the limits of subscribers online for each RADIUS client.
 type places struct {
 	limits map[string]int
 	online func(client string) int
 }
 
-// SetPlaces replaces how many subscribers each client may have online, by its name; one that
-// is not there as many as it likes. So a client's share of the pools and of Redis is bounded.
-// online tells how many a client has, or all clients of a realm by the realm's name. That may
-// be a moment old, and is called for every event of a client with a limit.
+// SetPlaces replaces the limits of subscribers online, by the client's name; a client that
+// is not in limits has none. A limit bounds the client's share of the pools and of Redis.
+// online returns the number of subscribers online of a client or, by the name of a realm,
+// of all its clients. The number may be slightly old. online is called for every event of a
+// client with a limit.
 func (c *clientSet) SetPlaces(limits map[string]int, online func(client string) int) {
 	c.places.Store(&places{limits, online})
 }
 
-// full reports whether the client of an event has as many subscribers as it may. known is the
-// name under which its sessions are known.
+// full reports whether the client of an event has reached its limit of subscribers. known
+// is the name that its sessions are stored under.
 func (c *clientSet) full(ev *subscriber.Event, known string) bool {
 	p := c.places.Load()
 	if p == nil {
@@ -94,11 +95,10 @@ func (c *clientSet) full(ev *subscriber.Event, known string) bool {
 	return limited && p.online(known) >= limit
 }
 
-// apart reports whether a record is held through another client than that of an event
-// that is known under the given identity: through one that is configured, and that does
-// not speak for the same NASes. A NAS that was found to be heard of through several
-// clients is that of each of them. A restart of the holder's NAS says that it is gone,
-// though it is not ended yet.
+// apart reports whether the holder's record belongs to another client than the event, whose
+// session is stored under id: to a configured client that does not report the same NASes. A
+// NAS that several clients were found to report belongs to each of them. After a restart of
+// the holder's NAS the holder counts as gone, although its record has not ended yet.
 func (db *DB) apart(group string, holder *subscriber.Record, id subscriber.SessionID, ev *subscriber.Event) bool {
 	if holder.Client == "" || holder.NASOnly() == id.NASOnly() {
 		return false

@@ -18,17 +18,17 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// Errors that callers decide on.
+// Errors that callers check for.
 var (
 	ErrNoGroup  = errors.New("no such group")
 	ErrNotFound = errors.New("no such record")
-	// ErrFeedGap: the feed no longer holds what followed the given entry, or
-	// never had that entry: the reader must compare everything.
+	// ErrFeedGap: the feed no longer has the entries behind the given one, or never had
+	// that entry. The reader must compare everything.
 	ErrFeedGap = errors.New("change feed does not reach back that far")
-	// ErrSuspect: the marker is missing, so what is absent may be lost rather
-	// than deleted (I6).
+	// ErrSuspect: the marker is missing, so absent data may be lost rather than deleted
+	// (I6).
 	ErrSuspect = errors.New("database has lost its marker")
-	// ErrConflict: somebody else kept changing the same record.
+	// ErrConflict: other writers kept changing the same record.
 	ErrConflict = txn.ErrConflict
 )
 
@@ -47,40 +47,40 @@ const (
 type Options struct {
 	Client       redis.UniversalClient                     // required; see redisconn.Dial
 	Groups       []Group                                   // may be empty
-	Clients      Realms                                    // see DB.SetClients; nil takes every name for a client's
-	NamedRealms  bool                                      // two clients report the same NASes only where Clients gives them one realm
+	Clients      Realms                                    // see DB.SetClients; nil takes every name for a client without a realm
+	NamedRealms  bool                                      // two clients report the same NASes only where Clients puts them into one realm
 	Node         string                                    // name of this daemon, for logs
 	TombstoneTTL time.Duration                             // how long an ended session is remembered; default 24 h
-	Tombstones   int                                       // ended sessions of one client remembered for so long; more are forgotten after 5 min; default 1 000 000
-	FeedLength   int64                                     // entries kept in each feed, about, that everybody has read; default 30 000
-	FeedLimit    int64                                     // entries that a feed may grow to for readers that are behind; default 500 000
-	FeedOctets   int64                                     // octets that it may grow to, about; default 256 MiB
-	CacheSize    int                                       // sessions whose last state is kept to save a read; default 131 072
-	Observe      func(group string, v subscriber.Verdict)  // optional: the verdict on each event, group "" where that is the same in all; called concurrently
-	Refused      func(client string, v subscriber.Verdict) // optional: events that changed nothing for their contents, by RADIUS client; called concurrently
-	Conflict     func(client string)                       // optional: a NAS name that several NASes have was heard through the client; called concurrently
-	Garbage      func(group string, kind Garbage)          // optional: unusable data in Redis, each time it is met; called concurrently
-	Limited      func(client string, b Bound)              // optional: no room for more of a RADIUS client; called concurrently
+	Tombstones   int                                       // tombstones of one client with TombstoneTTL; further ones live 5 min; default 1 000 000
+	FeedLength   int64                                     // about the number of entries that each feed keeps although all readers have read them; default 30 000
+	FeedLimit    int64                                     // most entries of a feed whose readers are behind; default 500 000
+	FeedOctets   int64                                     // about the most octets of such a feed; default 256 MiB
+	CacheSize    int                                       // sessions in the cache, which saves reads; default 131 072
+	Observe      func(group string, v subscriber.Verdict)  // optional: gets the verdict on each event, with group "" where it is the same in all; called concurrently
+	Refused      func(client string, v subscriber.Verdict) // optional: gets each event that changed nothing because of its contents; called concurrently
+	Conflict     func(client string)                       // optional: called for an event with a name that several NASes use; called concurrently
+	Garbage      func(group string, kind Garbage)          // optional: called for unusable data in Redis, each time it is read; called concurrently
+	Limited      func(client string, b Bound)              // optional: called when a RADIUS client has used up its share; called concurrently
 	Logger       *slog.Logger                              // default: discard
 	Now          func() time.Time                          // default: time.Now
 }
 
-// DB is the store. Its methods may be called concurrently, and several DBs of
-// several daemons may share one Redis. Besides its own and those of its parts here it has
-// the methods of a [nases.Store], a [removals.Watcher] and a [bindings.Store].
+// DB is the store of subscriber records. Its methods may be called concurrently, and the
+// DBs of several daemons may share one Redis. Its methods are its own, those of its parts
+// here, and those of a [nases.Store], a [removals.Watcher] and a [bindings.Store].
 type DB struct {
 	*shared
 	*clientSet      // RADIUS clients and their limits
 	*nasStore       // NASes
 	*valueStore     // settings, and the single values of groups
-	*keyTypes       // the types of our keys
+	*keyTypes       // types of sessiond's keys
 	*prober         // whether Redis can be used
 	*changeFeed     // changes of records
 	*recordReader   // records
-	*recordWriter   // records that no event is about
-	*suspensions    // removals that a guard holds back
-	*absences       // records that are not there
-	*removalWatcher // records that others remove
+	*recordWriter   // records written without an event
+	*suspensions    // removals that a guard suspends
+	*absences       // records that are not in Redis
+	*removalWatcher // records that other programs remove
 	*restartSweeper // sessions that restarts of NASes end
 	*bindingStore   // bindings, see package bindings
 
@@ -90,23 +90,23 @@ type DB struct {
 	observe func(group string, v subscriber.Verdict)
 }
 
-// Parts of a DB that are of other packages, for fields that others do not see.
+// Parts of a DB from other packages. The aliases make the embedded fields unexported.
 type (
 	nasStore       = nases.Store
 	bindingStore   = bindings.Store
 	removalWatcher = removals.Watcher
 )
 
-// NAS is one NAS as its accounting shows it.
+// NAS describes one NAS from its accounting.
 type NAS = nases.NAS
 
 // NASName names a NAS.
 type NASName = codec.NASName
 
-// BindingRow is a stored binding as it stands there.
+// BindingRow is a binding as stored in Redis.
 type BindingRow = bindings.Row
 
-// shared are the common means of the parts of a DB.
+// shared holds the dependencies that all parts of a DB have in common.
 type shared struct {
 	*groupSet
 	*garbageReports
@@ -132,7 +132,7 @@ func New(o Options) (*DB, error) {
 	return db, nil
 }
 
-// assemble puts the parts together.
+// assemble creates the parts of a DB.
 func assemble(o *Options) *DB {
 	logger := o.Logger.With("node", o.Node)
 	common := &shared{
@@ -217,8 +217,9 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// scripts are all that a server has to know. Those that free memory, or must not fail for
-// want of it, write first something that is never refused: see package txn.
+// scripts returns all scripts that a server has to load. Those that free memory, or must
+// not fail when memory is short, begin with a command that is never refused: see package
+// txn.
 func scripts() []*redis.Script {
 	general, fast := txn.Scripts()
 	fast = append(append(fast, bindings.Scripts()...), nases.Scripts()...)

@@ -8,13 +8,13 @@
 // each other; each is one transaction (package txn) in each group that it
 // concerns.
 //
-//	ingest.go        Record: events to transactions, and what becomes of them
+//	ingest.go        Record: events to transactions, and their outcome
 //	schedule.go      waves
 //	groups.go        the group of an address
-//	clients.go       RADIUS clients: their realms, and what they may have
-//	reports.go       events that are not heeded: counted, logged
+//	clients.go       RADIUS clients: their realms and limits
+//	reports.go       events without effect: counted, logged
 //
-// Restarts of NASes (package nases knows them).
+// Restarts of NASes (stored by package nases).
 //
 //	nasrestart.go    sessions that a restart ended
 //	restartguard.go  restarts that would end too many
@@ -22,23 +22,23 @@
 // Records.
 //
 //	read.go          by key and all (in short: versions.go)
-//	admin.go         put and deleted by hand (restore.go)
-//	suspended.go     removals that a guard holds back
-//	absent.go        records that are not there, and why
-//	announce.go      their ends, announced
+//	admin.go         written and deleted without an event (restore.go)
+//	suspended.go     removals that a guard suspends
+//	absent.go        records that are not in Redis, and the reason
+//	announce.go      announcement of their ends
 //
 // The feed.
 //
 //	feed.go          read on from an entry (backwards: feedhistory.go)
 //	retention.go     kept for its readers, and trimmed
-//	feedrenewal.go   begun anew when its identifiers are used up
+//	feedrenewal.go   deleted when its identifiers are used up
 //
 // All else.
 //
 //	values.go        settings, and of each group its marker and owner (served.go)
 //	probe.go         whether Redis can be used (durability.go)
-//	garbage.go       what cannot be used: counted, logged, deleted where it is in the way
+//	garbage.go       unusable data: counted, logged, deleted where they block writes
 //
-// Below are txn (transactions), nases, removals (by others), bindings, codec (keys and
+// Subpackages: txn (transactions), nases, removals (by others), bindings, codec (keys and
 // text forms, pure) and redisconn (connections).
 package subscriberdb

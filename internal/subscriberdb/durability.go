@@ -11,11 +11,12 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// wantedPolicy of maxmemory-policy keeps every record until somebody ends it.
+// wantedPolicy is the maxmemory-policy with which Redis never evicts a record to free
+// memory.
 const wantedPolicy = "noeviction"
 
-// Doubts returns the dangers to records in the settings of Redis: each a line for the
-// operator. Settings that Redis does not let us read are left out.
+// Doubts returns the settings of Redis that endanger records, each as a line for the
+// operator. It skips settings that Redis does not let us read.
 func (p *prober) Doubts(ctx context.Context) ([]string, error) {
 	var mu sync.Mutex
 	var doubts []string

@@ -12,17 +12,17 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// beginning is the identifier before every entry.
+// beginning is the identifier that precedes every entry.
 const beginning = "0-0"
 
-// changeFeed is the feeds of all groups: they are read, positions in them are told, and
-// they are kept as short as their readers allow.
+// changeFeed reads the feeds of all groups, stores the positions of their readers, and
+// trims the feeds as far as these positions allow.
 type changeFeed struct {
 	*shared
 	probe  *prober
 	length int64 // entries that are kept for readers that look back
 	limit  int64 // entries that are kept for readers that are behind
-	octets int64 // memory of Redis that these may take
+	octets int64 // most memory of Redis for these
 	states feedStates
 }
 
@@ -38,8 +38,8 @@ func (f *changeFeed) Tail(ctx context.Context, group string) (string, error) {
 	return entries[0].ID, nil
 }
 
-// Unread returns the first entry behind the given one in a group's feed, and how
-// long it has stood there by Redis's own clock; "" and 0 for none.
+// Unread returns the first entry behind the given one in a group's feed, and its age by
+// Redis's clock; "" and 0 if there is none.
 func (f *changeFeed) Unread(ctx context.Context, group, after string) (entry string, age time.Duration, err error) {
 	pipe := f.client.Pipeline()
 	next := pipe.XRangeN(ctx, codec.FeedKey(group), "("+after, "+", 1)
@@ -54,9 +54,9 @@ func (f *changeFeed) Unread(ctx context.Context, group, after string) (entry str
 	return entry, max(0, now.Val().Sub(subscriber.ParseVersion(entry).Time())), nil
 }
 
-// RolledBack reports whether a group's feed has lost an entry that stood in it while
-// older ones are still there. Trimming takes the oldest first, so the database has
-// gone back in time, whatever was added to it since.
+// RolledBack reports whether a group's feed lost the given entry but still has older ones.
+// Trimming removes the oldest entries first, so the database has gone back in time, even if
+// entries were added since.
 func (f *changeFeed) RolledBack(ctx context.Context, group, entry string) (bool, error) {
 	newest, err := f.client.XRevRangeN(ctx, codec.FeedKey(group), entry, "-", 1).Result()
 	if err != nil {
@@ -65,14 +65,13 @@ func (f *changeFeed) RolledBack(ctx context.Context, group, entry string) (bool,
 	return len(newest) > 0 && newest[0].ID != entry, nil
 }
 
-// Feed returns the changes that the entries after a given one tell of, at most
-// max entries, and the identifier to go on from. One entry may tell of changes of
-// several records. If there are none it waits up to block (0: not at all), and then
-// returns none. It returns ErrFeedGap if the entry is no longer there, because
-// the feed was cut, emptied or rolled back: changes may be missing. The context
-// bounds it through its deadline; keep block short where it may be cancelled.
-// Where entries are likely to be there already, not waiting spares a round trip.
-// The changes are put into room, which may be nil, as far as it goes.
+// Feed returns the changes in the entries after a given one, at most max entries, and the
+// identifier to go on from. One entry may hold changes of several records. If there are
+// none it waits up to block (0: not at all), and then returns none. It returns ErrFeedGap
+// if the given entry is gone, because the feed was trimmed, emptied or rolled back: changes
+// may be missing. Of the context only the deadline takes effect while it waits; keep block
+// short where the context may be cancelled. Where entries are likely to exist already,
+// block 0 saves a round trip. The changes are appended to room, which may be nil.
 func (f *changeFeed) Feed(
 	ctx context.Context, group, after string, max int, block time.Duration, room []subscriber.Change,
 ) ([]subscriber.Change, string, error) {
@@ -106,8 +105,8 @@ func (f *changeFeed) Feed(
 	return p.Changes, entries[len(entries)-1].ID, nil
 }
 
-// readOn reads the given entry and those after it. If that is still there then
-// nothing after it was lost.
+// readOn reads the given entry and those after it. If the given entry still exists, no
+// later entry was lost.
 func (f *changeFeed) readOn(ctx context.Context, group, after string, max int, _ time.Duration) ([]redis.XMessage, error) {
 	entries, err := f.client.XRangeN(ctx, codec.FeedKey(group), after, "+", int64(max)+1).Result()
 	if err != nil {
@@ -119,7 +118,7 @@ func (f *changeFeed) readOn(ctx context.Context, group, after string, max int, _
 	return entries[1:], nil
 }
 
-// readBehind reads the entries after the given one, and waits for one.
+// readBehind reads the entries after the given one, and waits up to block for the first.
 func (f *changeFeed) readBehind(ctx context.Context, group, after string, max int, block time.Duration) ([]redis.XMessage, error) {
 	if block <= 0 {
 		block = -1 // do not wait
@@ -130,14 +129,14 @@ func (f *changeFeed) readBehind(ctx context.Context, group, after string, max in
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("read feed %q: %w", group, err)
 	}
-	// The entry is looked for after the read: if it is there now it was there before.
+	// The entry is checked after the read: if it exists now, it existed during the read.
 	if err := f.checkFeed(ctx, group, after); err != nil || len(streams) == 0 {
 		return nil, err
 	}
 	return streams[0].Messages, nil
 }
 
-// checkFeed makes sure that nothing after the given entry was lost.
+// checkFeed returns ErrFeedGap if entries behind the given one may be lost.
 func (f *changeFeed) checkFeed(ctx context.Context, group, after string) error {
 	if after == beginning {
 		return f.checkWhole(ctx, group)
@@ -156,7 +155,7 @@ func gapAfter(group, after string) error {
 	return fmt.Errorf("feed %q after %s: %w", group, after, ErrFeedGap)
 }
 
-// checkWhole makes sure that a feed has never been cut.
+// checkWhole returns ErrFeedGap if the feed has ever been trimmed.
 func (f *changeFeed) checkWhole(ctx context.Context, group string) error {
 	n, err := f.client.XLen(ctx, codec.FeedKey(group)).Result()
 	if err != nil {
@@ -168,7 +167,7 @@ func (f *changeFeed) checkWhole(ctx context.Context, group string) error {
 	return nil
 }
 
-// parseEntry reads the changes that one entry tells of.
+// parseEntry returns the changes of one entry.
 func parseEntry(group string, m *redis.XMessage) []subscriber.Change {
 	e := feedEntry(m)
 	p := codec.NewFeedParser(group, e.Changes(), nil)

@@ -12,11 +12,12 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// announcedWithin is how many feed entries back the end of a record is looked
-// for that nobody else remembers.
+// announcedWithin is the number of newest feed entries that are searched for the end of a
+// record without other traces.
 const announcedWithin = 1000
 
-// lastChanges returns the kind of the last change at each address, of the newest entries.
+// lastChanges returns the kind of the last change at each address within the newest
+// entries.
 func (f *changeFeed) lastChanges(ctx context.Context, group string) (map[netip.Addr]subscriber.ChangeKind, error) {
 	entries, err := f.client.XRevRangeN(ctx, codec.FeedKey(group), "+", "-", announcedWithin).Result()
 	if err != nil {
@@ -33,8 +34,8 @@ func (f *changeFeed) lastChanges(ctx context.Context, group string) (map[netip.A
 	return last, nil
 }
 
-// endsTold returns the ends of the records that the feed tells already, behind
-// their versions. It reads the feed backwards, as far as need be.
+// endsTold returns the reasons of the ends that the feed has for the records, behind their
+// versions. It reads the feed backwards, as far as necessary.
 func (f *changeFeed) endsTold(ctx context.Context, records []subscriber.Record) (map[subscriber.Key]subscriber.Reason, error) {
 	byGroup := map[string]map[netip.Addr]string{}
 	for i := range records {
@@ -53,8 +54,8 @@ func (f *changeFeed) endsTold(ctx context.Context, records []subscriber.Record) 
 	return told, nil
 }
 
-// searchEnds looks for the last change of each address, and takes it out of the
-// versions once it is found. Older entries tell of none of their ends.
+// searchEnds finds the last change of each address, and then deletes the address from
+// versions: older entries cannot hold the record's end.
 func (f *changeFeed) searchEnds(ctx context.Context, group string, versions map[netip.Addr]string, told map[subscriber.Key]subscriber.Reason) error {
 	oldest := oldestOf(versions)
 	for end := "+"; len(versions) > 0; {
@@ -83,8 +84,8 @@ func (f *changeFeed) searchEnds(ctx context.Context, group string, versions map[
 	return nil
 }
 
-// oldestOf returns the oldest version as the identifier of a feed entry; "-", which is
-// before all, where one is none.
+// oldestOf returns the oldest version as the identifier of a feed entry; "-", which
+// precedes all entries, if one of the versions is empty.
 func oldestOf(versions map[netip.Addr]string) string {
 	var oldest subscriber.Version
 	first := true
@@ -100,8 +101,8 @@ func oldestOf(versions map[netip.Addr]string) string {
 	return oldest.String()
 }
 
-// Recent returns which records came and went, of what a group's feed tells since a
-// time by Redis's clock: the Created and Deleted changes, the oldest first.
+// Recent returns the Created and Deleted changes in a group's feed since a time by Redis's
+// clock, the oldest first.
 func (f *changeFeed) Recent(ctx context.Context, group string, since time.Time) ([]subscriber.Change, error) {
 	recent := codec.NewFeedParser(group, 0, nil)
 	for start := strconv.FormatInt(max(0, since.UnixMilli()), 10); ; {

@@ -13,8 +13,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// renewScript deletes a feed whose last identifier is the highest that there is, and no
-// other: of several who found it so, one may be late.
+// renewScript deletes a feed if its last identifier is the highest possible one. The check
+// is in the script because several daemons may call it, and a late call must not delete the
+// new feed.
 //
 // KEYS: 1 the feed. Returns 1 when it was deleted.
 var renewScript = redis.NewScript(`
@@ -28,9 +29,9 @@ end
 return 0
 `)
 
-// renewFeed deletes a feed that takes no entry any more. Its readers find that the entry that
-// they read last is gone, and compare everything; versions go on above those of before, for
-// Redis makes them of its clock.
+// renewFeed deletes a feed that accepts no more entries. Its readers find that the entry
+// that they read last is gone, and compare everything. New versions are still higher than
+// the records' present ones, because Redis makes them from its clock.
 func (f *changeFeed) renewFeed(ctx context.Context, g *txn.Group) {
 	f.found(g.Name, codec.GarbageFeed, g.Feed)
 	if err := f.client.Exchange(ctx, []redis.Cmder{redisconn.NewCall(ctx, renewScript, []string{g.Feed})}); err != nil {
@@ -38,8 +39,8 @@ func (f *changeFeed) renewFeed(ctx context.Context, g *txn.Group) {
 	}
 }
 
-// aheadScript deletes a feed whose last entry has an identifier that Redis did not make of its
-// clock: those behind it would tell of times to come for ever.
+// aheadScript deletes a feed whose last identifier was not made from Redis's clock: all
+// later identifiers would be in the future too.
 //
 // KEYS: 1 the feed. ARGV: 1 how far its identifiers may be ahead of the clock, in
 // milliseconds. Returns 1 when it was deleted.
@@ -52,12 +53,13 @@ redis.call('UNLINK', KEYS[1])
 return 1
 `)
 
-// entryAhead is how far an identifier may be ahead of Redis's clock, which may have been set
-// back.
+// entryAhead is the tolerated lead of an identifier over Redis's clock, because that clock
+// may have been set back.
 const entryAhead = time.Hour
 
-// begunAnew deletes the feed if its identifiers have left Redis's clock, and reports whether
-// it did. Whether it looks at all our own clock says, which may be wrong.
+// begunAnew deletes the feed if its identifiers are too far ahead of Redis's clock, and
+// reports whether it did. Our own clock, which may be wrong, decides only whether to ask
+// Redis.
 func (f *changeFeed) begunAnew(ctx context.Context, g *txn.Group, last string) (bool, error) {
 	if !subscriber.VersionTime(last).After(f.now().Add(entryAhead)) {
 		return false, nil

@@ -14,8 +14,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Garbage is data in Redis that sessiond does not write, by its place. It is left out,
-// counted and named in the log, and holds up nothing else.
+// Garbage is a kind of unusable data in Redis, named by its place. Garbage is left out,
+// counted and logged, and blocks nothing else.
 type Garbage = codec.Garbage
 
 // GarbageKinds returns all kinds of garbage.
@@ -29,7 +29,7 @@ type garbageReports struct {
 	now     func() time.Time
 }
 
-// found counts and names garbage.
+// found counts and logs garbage.
 func (r *garbageReports) found(group string, kind Garbage, where string) {
 	r.counted(group, kind)
 	if suppressed, ok := r.logs[kind].Allow(r.now()); ok {
@@ -38,20 +38,21 @@ func (r *garbageReports) found(group string, kind Garbage, where string) {
 	}
 }
 
-// foundRecord counts the record at a key that is no hash.
+// foundRecord counts and logs a record key that is not a hash.
 func (r *garbageReports) foundRecord(key subscriber.Key) {
 	r.found(key.Group, codec.GarbageRecord, codec.RecordKey(key.Group, key.Inside))
 }
 
-// keyTypesEvery is how often the types of sessiond's own keys are looked at.
+// keyTypesEvery is the interval between checks of the types of sessiond's own keys.
 const keyTypesEvery = time.Second
 
-// keyTypes looks after the types of sessiond's own keys.
+// keyTypes checks the types of sessiond's own keys.
 type keyTypes struct{ *shared }
 
-// KeepKeyTypes deletes those of sessiond's own keys that somebody has made another type of, until
-// the context ends: the data that stood there are lost, and no command of ours can use those of
-// now. Their writer writes them again, as after a loss. Errors are tried again.
+// KeepKeyTypes deletes sessiond's own keys that another program replaced by a value of
+// another type, until the context ends. Their data are lost already, and no command of
+// sessiond works on the new value. The writers of the keys write them again, as after a
+// loss. Errors are retried.
 func (k *keyTypes) KeepKeyTypes(ctx context.Context) error {
 	ticker := time.NewTicker(keyTypesEvery)
 	defer ticker.Stop()
@@ -100,7 +101,7 @@ func (k *keyTypes) checkKeyTypesOf(ctx context.Context, group string, keys []cod
 		}
 		found = append(found, key.Name)
 	}
-	if len(found) > 0 { // each is named, as nobody finds it any more: once a second at most
+	if len(found) > 0 { // log each, because deletion leaves no trace; at most once a second
 		k.counted(group, codec.GarbageKey)
 		k.logger.Error("keys in Redis were of another type, and are deleted", "group", group, "keys", strings.Join(found, " "),
 			"alarm", "sessiond_database_garbage_total")
@@ -108,8 +109,9 @@ func (k *keyTypes) checkKeyTypesOf(ctx context.Context, group string, keys []cod
 	return nil
 }
 
-// discardScript deletes a key that is not of the type that it should be; of several who
-// found it so, one may be late.
+// discardScript deletes a key that has not the type that it should have. The check is in
+// the script because several daemons may call it, and a late call must not delete the new
+// key.
 //
 // KEYS: 1 the key. ARGV: 1 its type. Returns 1 when it was deleted.
 var discardScript = redis.NewScript(`
@@ -118,7 +120,7 @@ if kind == 'none' or kind == ARGV[1] then return 0 end
 return redis.call('UNLINK', KEYS[1])
 `)
 
-// discardText deletes a key whose text is none that sessiond writes, if it still has that.
+// discardText deletes a key whose text sessiond would not write, if it still has that text.
 func (s *shared) discardText(ctx context.Context, group, key string, text []byte) error {
 	s.found(group, codec.GarbageKey, key)
 	call := redisconn.NewCall(ctx, discardTextScript, []string{key}, text)
@@ -128,7 +130,7 @@ func (s *shared) discardText(ctx context.Context, group, key string, text []byte
 	return nil
 }
 
-// discardTextScript deletes a string.
+// discardTextScript deletes a string if it still has the text.
 //
 // KEYS: 1 the key. ARGV: 1 its text. Returns 1 when it was deleted.
 var discardTextScript = redis.NewScript(`

@@ -16,24 +16,24 @@ import (
 // Group is one LSN group as the store sees it.
 type Group struct {
 	Name      string         // letters, digits, ".", "_", "-"; not "_"
-	Inside    []netip.Prefix // subscribers' addresses; of no two groups overlapping
-	RecordTTL time.Duration  // records not refreshed for so long expire; 0 means never
+	Inside    []netip.Prefix // subscribers' addresses; those of two groups must not overlap
+	RecordTTL time.Duration  // records expire this long after their last refresh; 0 means never
 
-	// ClientTTL is the RecordTTL of sessions that the named RADIUS clients
-	// report, where it is another one than the group's (SES-18).
+	// ClientTTL holds the RecordTTL for sessions of the named RADIUS clients, where it
+	// differs from the group's (SES-18).
 	ClientTTL map[string]time.Duration
 
-	// Guard bounds how many sessions the restart of a NAS ends without being
-	// confirmed; the zero value does not. The other removals are guarded by who
-	// announces them.
+	// Guard bounds the number of sessions that the restart of a NAS ends without a
+	// confirmation; the zero value sets no bound. Removals for other reasons are guarded by
+	// the callers that announce them.
 	Guard guard.Limits
 
-	txns *txn.Group // the same, for transactions
+	txns *txn.Group // the group's data for transactions
 }
 
 // groupTable finds the group of an address.
 type groupTable struct {
-	groups   []Group // ordinary ones
+	groups   []Group // without the reserved group
 	routes   []route // longest prefix first
 	reserved Group
 }
@@ -100,7 +100,7 @@ func (t *groupTable) named(name string) (*Group, bool) {
 	return nil, false
 }
 
-// groupSet is the groups in force.
+// groupSet holds the groups in force.
 type groupSet struct {
 	table    atomic.Pointer[groupTable]
 	changing sync.Mutex // one change at a time
@@ -108,7 +108,7 @@ type groupSet struct {
 
 func (s *groupSet) inForce() *groupTable { return s.table.Load() }
 
-// names are those of the groups in force.
+// names returns the names of the groups in force.
 func (s *groupSet) names() []string {
 	groups := s.inForce().groups
 	names := make([]string, len(groups))
@@ -118,14 +118,14 @@ func (s *groupSet) names() []string {
 	return names
 }
 
-// SetGroups replaces the groups. Records of a group that is gone stay where
-// they are. It returns an error, and changes nothing, if a group is not valid.
+// SetGroups replaces the groups. It leaves the records of removed groups in Redis. It
+// returns an error, and changes nothing, if a group is not valid.
 func (s *groupSet) SetGroups(groups []Group) error {
 	return s.ChangeGroups(func([]Group) []Group { return groups })
 }
 
-// ChangeGroups replaces the groups in force by what change returns for them. As SetGroups
-// it changes nothing if a group is not valid.
+// ChangeGroups replaces the groups in force by the result of change. Like SetGroups it
+// changes nothing if a group is not valid.
 func (s *groupSet) ChangeGroups(change func(now []Group) []Group) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -137,7 +137,7 @@ func (s *groupSet) ChangeGroups(change func(now []Group) []Group) error {
 	return nil
 }
 
-// GroupOf returns the name of the group that an inside address belongs to.
+// GroupOf returns the name of the group of an inside address.
 func (s *groupSet) GroupOf(a netip.Addr) (string, bool) {
 	g := s.inForce().of(a.Unmap())
 	if g == nil {
@@ -163,7 +163,7 @@ func (s *groupSet) Groups() []Group {
 	return nil
 }
 
-// Serve adds groups, or inside prefixes to those that there are.
+// Serve adds groups, or adds inside prefixes to existing groups.
 func (s *groupSet) Serve(more []Group) error {
 	return s.ChangeGroups(func(groups []Group) []Group {
 		for _, g := range more {
@@ -183,7 +183,7 @@ func (s *groupSet) Serve(more []Group) error {
 	})
 }
 
-// Unserve takes a group out that was served to its end.
+// Unserve removes a drained group.
 func (s *groupSet) Unserve(group string) error {
 	return s.ChangeGroups(func(groups []Group) []Group {
 		return slices.DeleteFunc(groups, func(g Group) bool { return g.Name == group })

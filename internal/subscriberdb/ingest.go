@@ -12,24 +12,24 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// Record durably applies accounting events in the order given, many in one
-// round trip. It returns one error for each event: nil means that Redis has
-// taken it, in every group that it concerns. Applying an event again is
-// harmless, so an event that failed may be sent again.
+// Record durably applies accounting events in the order given, many in one round trip. It
+// returns one error for each event: nil means that Redis has stored it, in every group that
+// it concerns. Applying an event again is harmless, so an event that failed may be sent
+// again.
 func (db *DB) Record(ctx context.Context, events []subscriber.Event) []error {
 	return db.record(ctx, events, nil)
 }
 
-// Recorder is a DB that tells of which events there was nothing to record.
+// Recorder is a DB whose Record also reports the events that changed nothing.
 type Recorder struct{ DB *DB }
 
-// Record is as that of the DB, with [subscriber.ErrNoRecord] for each event that was
-// taken and of which nothing was written.
+// Record is DB.Record, but with [subscriber.ErrNoRecord] for each event that was accepted
+// and wrote nothing.
 func (r Recorder) Record(ctx context.Context, events []subscriber.Event) []error {
 	return r.DB.record(ctx, events, subscriber.ErrNoRecord)
 }
 
-// record records events, and returns an error of choice for those that wrote nothing.
+// record applies events, and returns unwritten for those that wrote nothing.
 func (db *DB) record(ctx context.Context, events []subscriber.Event, unwritten error) []error {
 	groups := db.inForce()
 	work := newWorkspace(len(events))
@@ -50,7 +50,7 @@ func (db *DB) record(ctx context.Context, events []subscriber.Event, unwritten e
 	return errs
 }
 
-// job is one event on its way through the groups that it concerns.
+// job is one event with its transactions in the groups that it concerns.
 type job struct {
 	db      *DB
 	event   subscriber.Event
@@ -58,7 +58,7 @@ type job struct {
 	home    *Group             // the event's own group; nil for an event without one
 	main    txn.Txn            // in home
 	room    subscriber.Room    // of main's decision
-	alone   bool               // main started from the cache, which also knows that the session is nowhere else
+	alone   bool               // main started from a cached session, which also says that no other group knows the session
 	rest    []*txn.Txn         // in the other groups
 }
 
@@ -80,9 +80,9 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	}
 	ev.Full = db.full(ev, client)
 	own := groups.of(ev.Inside)
-	ev.ForeignInside = ev.ForeignInside && own != nil // an address of no group is nobody's here
+	ev.ForeignInside = ev.ForeignInside && own != nil // the addresses of no group belong to no client
 	if ev.ForeignInside && ev.Client != client {
-		j.ignored = subscriber.ForeignAddress // nor does it speak for another client's sessions there
+		j.ignored = subscriber.ForeignAddress // nor may it end another client's sessions there
 		return
 	}
 	if j.home = own; own != nil {
@@ -91,11 +91,11 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	}
 }
 
-// ignores says why the event is to be ignored in every group, NotHere for no
-// reason. A service begins and ends within its subscriber's session (SES-21). The
-// restart of a NAS whose sessions another client reports ends none of them, as
-// every client's NASes are its own; it is a mistake or worse (SES-16). Of a name that
-// several NASes have nobody knows which of them restarted.
+// ignores returns the reason to ignore the event in every group, or NotHere. A service
+// begins and ends within its subscriber's session (SES-21). The restart of a NAS whose
+// sessions another client reports ends none of them, because each client has NASes of its
+// own: it is a mistake or an attack (SES-16). If several NASes use one name, it is unknown
+// which of them restarted.
 func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
 	conflict := db.reports.conflicts(ev)
 	if ev.Service && !ev.CountServices {
@@ -117,8 +117,8 @@ func isRestart(ev *subscriber.Event) bool {
 	return ev.Kind == subscriber.EventAccountingOn || ev.Kind == subscriber.EventAccountingOff
 }
 
-// others are the event's transactions outside its own group. The reserved group keeps
-// no records: a Start that has an address has nothing to end there.
+// others returns the event's transactions outside its own group. The reserved group has no
+// records, so a Start that has an address ends nothing there.
 func (j *job) others(groups *groupTable) []*txn.Txn {
 	scope, recorded := subscriber.Elsewhere, subscriber.Elsewhere
 	if j.home == nil {
@@ -142,8 +142,8 @@ func (j *job) others(groups *groupTable) []*txn.Txn {
 	return append(txns, tx)
 }
 
-// enter makes the transaction that the event is in one group. Outside its own group
-// the address of the event says nothing.
+// enter sets up the event's transaction in one group. Outside the event's own group its
+// address is not used.
 func (j *job) enter(tx *txn.Txn, g *Group, scope subscriber.Scope) {
 	ev := &j.event
 	tx.Group, tx.Scope, tx.Session, tx.Via, tx.Decider = g.txns, scope, ev.SessionID, ev.Via, j
@@ -155,7 +155,7 @@ func (j *job) enter(tx *txn.Txn, g *Group, scope subscriber.Scope) {
 	}
 }
 
-// Decide implements txn.Decider: about the event, in one group.
+// Decide implements txn.Decider for the event in one group.
 func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subscriber.SessionID) {
 	db := j.db
 	if h := v.Holder; h != nil && (h.NAS != tx.Session.NAS || h.Client != tx.Session.Client) {
@@ -171,15 +171,15 @@ func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subsc
 		return subscriber.Decision{}, id
 	}
 	ev.Inside = tx.Inside
-	var room *subscriber.Room // the transactions in other groups decide nothing most often
+	var room *subscriber.Room // the transactions in other groups rarely decide anything
 	if tx == &j.main {
 		room = &j.room
 	}
 	return room.Decide(v, ev), tx.Session
 }
 
-// performJobs carries out one wave. The other groups are asked in the same
-// round trip, unless the session is known to be in its own group only.
+// performJobs runs one wave of jobs. Transactions in other groups go in the same round
+// trip, and are left out if the session is known to be in its own group only.
 func (db *DB) performJobs(ctx context.Context, groups *groupTable, jobs []*job) {
 	txns := make([]*txn.Txn, 0, len(jobs))
 	for _, j := range jobs {
@@ -202,7 +202,7 @@ func (db *DB) performJobs(ctx context.Context, groups *groupTable, jobs []*job) 
 	db.txns.Run(ctx, late)
 }
 
-// finish reports the event's outcome and remembers where it left the session.
+// finish reports the event's outcome and saves the state of its session in the cache.
 func (j *job) finish() error {
 	db := j.db
 	if j.ignored != subscriber.NotHere {
@@ -218,7 +218,7 @@ func (j *job) finish() error {
 		err = errors.Join(err, j.report(tx))
 	}
 	if j.home != nil {
-		if j.main.Save(db.txns, err == nil) || err == nil && !j.alone && j.main.Decision.Put != nil { // also after a start, when nothing is known
+		if j.main.Save(db.txns, err == nil) || err == nil && !j.alone && j.main.Decision.Put != nil { // also after a start of the daemon, with an empty cache
 			db.reports.reporters.Reported(j.main.Session)
 		}
 	}
@@ -228,8 +228,8 @@ func (j *job) finish() error {
 	return err
 }
 
-// refusal says why the event changed nothing in any group; NotHere where it did, or
-// has nothing to tell.
+// refusal returns the reason for which the event changed nothing in any group; NotHere if
+// it changed something or was not refused.
 func (j *job) refusal() subscriber.Verdict {
 	if j.recorded() {
 		return subscriber.NotHere
@@ -246,14 +246,14 @@ func (j *job) refusal() subscriber.Verdict {
 	return verdict
 }
 
-// recorded reports whether anything of the event was written.
+// recorded reports whether any transaction of the event wrote something.
 func (j *job) recorded() bool {
 	return j.home != nil && j.main.Decision.Writes() ||
 		slices.ContainsFunc(j.rest, func(tx *txn.Txn) bool { return tx.Decision.Writes() })
 }
 
-// report tells the observer the verdict of a transaction, and SweepRestarts if there
-// is work for it.
+// report gives the verdict of a transaction to the observer, and wakes SweepRestarts if
+// there is work for it.
 func (j *job) report(tx *txn.Txn) error {
 	db := j.db
 	if tx.Err != nil {
@@ -277,8 +277,8 @@ func (j *job) report(tx *txn.Txn) error {
 	return nil
 }
 
-// noteRefusal counts an event that changed nothing, by client and by NAS, so that a
-// box whose clock or identifiers are wrong can be found.
+// noteRefusal counts an event that changed nothing, by client and by NAS, so that the
+// operator can find a NAS with a wrong clock or wrong identifiers.
 func (db *DB) noteRefusal(ev *subscriber.Event, v subscriber.Verdict) {
 	if !v.Refused() {
 		return
@@ -288,8 +288,8 @@ func (db *DB) noteRefusal(ev *subscriber.Event, v subscriber.Verdict) {
 	db.nases.Refuse(ev.SessionID, v)
 }
 
-// addressOf is where the event says that its session is; zero for a restart,
-// which is about many.
+// addressOf returns the session's address by the event; zero for a restart, which concerns
+// many sessions.
 func addressOf(ev *subscriber.Event) netip.Addr {
 	if isRestart(ev) {
 		return netip.Addr{}

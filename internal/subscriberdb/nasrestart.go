@@ -20,15 +20,15 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// sweepPause is how often SweepRestarts looks for restarts that another daemon
-// recorded; those of its own it is told of.
+// sweepPause is the interval at which SweepRestarts looks for restarts that other daemons
+// recorded. Restarts that this daemon records wake it.
 const sweepPause = 2 * time.Second
 
-// Followed tells of the addresses of a group whose records a reader of its feed knows:
-// the address's index and the record as that reader last heard of it.
+// Followed yields the records that a reader of a group's feed has in memory for some
+// addresses, each with the index of its address.
 type Followed func(group string, inside []netip.Addr, yield func(i int, r *subscriber.Packed))
 
-// restartSweeper ends the sessions that restarts of NASes leave behind.
+// restartSweeper ends the sessions that began before the restart of their NAS.
 type restartSweeper struct {
 	*shared
 	nases  *nases.Registry
@@ -36,15 +36,15 @@ type restartSweeper struct {
 	writer *recordWriter
 	probe  *prober
 	guards *restartGuards
-	fresh  chan struct{} // tells SweepRestarts of a new restart; holds one
+	fresh  chan struct{} // wakes SweepRestarts after a new restart; capacity one
 }
 
-// SweepRestarts ends the sessions that NAS restarts left behind (SES-15..17),
-// those found at start and each new one, until the context ends. A restart that was not
-// swept stays on record in Redis. Errors are logged and tried again.
+// SweepRestarts ends the sessions that NAS restarts left behind (SES-15..17), at start and
+// after each new restart, until the context ends. A restart stays listed in Redis until it
+// was swept. Errors are logged and retried.
 //
-// A record that known tells of is not read before it is ended; the version decides
-// whether it still is that one. known may be nil.
+// SweepRestarts does not read a record that known yields: the transaction compares its
+// version. known may be nil.
 func (sw *restartSweeper) SweepRestarts(ctx context.Context, known Followed) error {
 	ticker := time.NewTicker(sweepPause)
 	defer ticker.Stop()
@@ -72,8 +72,8 @@ func (sw *restartSweeper) sweepAll(ctx context.Context, known Followed) error {
 	return errors.Join(errs...)
 }
 
-// sweepGroup ends the sessions that all pending restarts of a group leave behind, in one
-// walk over the online addresses, however many NASes restarted.
+// sweepGroup ends the sessions that all pending restarts of a group leave behind. It scans
+// the online addresses once, for any number of restarts.
 func (sw *restartSweeper) sweepGroup(ctx context.Context, g *Group, known Followed) error {
 	refs, err := sw.client.SMembers(ctx, codec.RestartsKey(g.Name)).Result()
 	if err != nil {
@@ -95,7 +95,7 @@ func (sw *restartSweeper) sweepGroup(ctx context.Context, g *Group, known Follow
 	return sw.markSwept(ctx, g, pending)
 }
 
-// pendingRestart is a restart whose older sessions are to be ended.
+// pendingRestart is a restart whose older sessions have not all ended.
 type pendingRestart struct {
 	nases *nases.Registry
 	now   func() time.Time
@@ -103,14 +103,14 @@ type pendingRestart struct {
 	line  string
 	since subscriber.Restart
 	ended int
-	held  bool // its sessions are not ended before that is confirmed
+	held  bool // its sessions end only after a confirmation
 }
 
-// pendingRestarts are restarts by the reference of their NAS.
+// pendingRestarts holds restarts by the reference of their NAS.
 type pendingRestarts map[string]*pendingRestart
 
-// of returns the restart of a NAS, by its reference; nil for none. A NAS that is
-// heard of under two names restarts under both.
+// of returns the restart of a NAS, by its reference; nil for none. A NAS that is reported
+// under two names restarts under both.
 func (p pendingRestarts) of(known *nases.Registry, ref string) *pendingRestart {
 	if r := p[ref]; r != nil {
 		return r
@@ -144,9 +144,9 @@ func (sw *restartSweeper) readRestarts(ctx context.Context, g *Group, refs []str
 	return pending, nil
 }
 
-// endOlder finds in the hash of online addresses, which is written in one step with the
-// records, whose sessions restarts ended, and ends them by inside address: in the order in
-// which followers of the feed have them in memory.
+// endOlder finds the sessions that the restarts ended in the hash of online addresses,
+// which is written in one step with the records. It ends them in the order of inside
+// addresses, which is the order of the followers' memory.
 func (sw *restartSweeper) endOlder(ctx context.Context, g *Group, pending pendingRestarts, known Followed) error {
 	left, err := sw.leftBehind(ctx, g, pending)
 	if err != nil {
@@ -182,7 +182,8 @@ type leftover struct {
 	restart *pendingRestart
 }
 
-// leftBehind returns the addresses of sessions that restarts left behind, in order.
+// leftBehind returns the addresses of sessions that restarts left behind, in order of
+// address.
 func (sw *restartSweeper) leftBehind(ctx context.Context, g *Group, pending pendingRestarts) ([]leftover, error) {
 	var left []leftover
 	err := sw.client.ScanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
@@ -195,7 +196,7 @@ func (sw *restartSweeper) leftBehind(ctx context.Context, g *Group, pending pend
 		return nil
 	})
 	slices.SortFunc(left, func(a, b leftover) int { return bytes.Compare(a.inside[:], b.inside[:]) })
-	return slices.CompactFunc(left, func(a, b leftover) bool { return a.inside == b.inside }), err // a walk may yield one twice
+	return slices.CompactFunc(left, func(a, b leftover) bool { return a.inside == b.inside }), err // a scan may yield one twice
 }
 
 // restartSweep ends the sessions of restarted NASes in a group.
@@ -205,7 +206,7 @@ type restartSweep struct {
 	pending pendingRestarts
 	known   Followed
 	workers *errgroup.Group
-	rooms   chan *sweepRoom // used again: there are as many transactions as sessions end
+	rooms   chan *sweepRoom // reused, because each session that ends needs a transaction
 
 	mu sync.Mutex // guards ended of the restarts
 }
@@ -217,7 +218,7 @@ type sweepRoom struct {
 	restarts []*pendingRestart // one for each transaction
 }
 
-// end has some of those ended whose sessions a restart ended.
+// end runs transactions for some leftovers, and ends the sessions that a restart ended.
 func (s *restartSweep) end(ctx context.Context, some []leftover) {
 	room := <-s.rooms
 	clear(room.txns)
@@ -239,8 +240,8 @@ func (s *restartSweep) end(ctx context.Context, some []leftover) {
 	})
 }
 
-// guess has transactions take the records of a reader of the feed, where these end by what
-// it knows, for those in Redis. The others are read.
+// guess gives the transactions the records that a reader of the feed has in memory, where
+// these would end. The others are read from Redis.
 func (s *restartSweep) guess(room *sweepRoom) {
 	if s.known == nil {
 		return
@@ -262,8 +263,8 @@ func (s *restartSweep) count(txns []*txn.Txn) {
 	}
 }
 
-// endTxn ends the record at an address, if the restart ended its session, or
-// notes that its end is held.
+// endTxn returns the transaction that ends the record at an address if the restart ended
+// its session, or that suspends the removal.
 func (p *pendingRestart) endTxn(g *Group, inside netip.Addr) txn.Txn {
 	if p.holds() {
 		return txn.Txn{Group: g.txns, Inside: inside, Decider: txn.DecideFunc(func(v subscriber.View) subscriber.Decision { return p.hold(g, v) })}
@@ -271,7 +272,7 @@ func (p *pendingRestart) endTxn(g *Group, inside netip.Addr) txn.Txn {
 	return endTxn(g, subscriber.Key{Group: g.Name, Inside: inside}, p.means, subscriber.ReasonNASRestart, p.since.At)
 }
 
-// holds reports whether its sessions do not end before somebody has confirmed that.
+// holds reports whether the sessions end only after a confirmation.
 func (p *pendingRestart) holds() bool { return p.held || p.since.Confirm }
 
 // means reports whether the restart ended the record's session.
@@ -295,7 +296,7 @@ func (sw *restartSweeper) markSwept(ctx context.Context, g *Group, pending pendi
 	return nil
 }
 
-// sweptScript forgets that a NAS's restart is to be swept, unless it restarted
+// sweptScript removes a restart from the set of restarts to sweep, unless its NAS restarted
 // again.
 //
 // KEYS: 1 restart, 2 set of restarts to sweep. ARGV: 1 the restart that was

@@ -16,7 +16,7 @@ import (
 
 // Timing of Probe.
 const (
-	probeTime = time.Second      // a server that takes longer cannot be used
+	probeTime = time.Second      // a server that takes longer counts as unusable
 	probeTTL  = 10 * time.Second // of the key that a probe writes
 )
 
@@ -27,9 +27,9 @@ type prober struct {
 	node string // name of this daemon
 }
 
-// Probe makes sure that accounting can be recorded, or says why it cannot: it commits
-// as accounting does, in every group, and so on every server that has any of them. A
-// ping would be answered by a server that is full, or a replica.
+// Probe returns nil if accounting can be recorded, else the reason. It commits as
+// accounting does, in every group, and so on every server that holds one. A ping would
+// succeed on a server that is full, and on a replica.
 func (p *prober) Probe(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
@@ -48,7 +48,7 @@ func (p *prober) probeGroups(ctx context.Context) error {
 	cmds := make([]redis.Cmder, 0, 3*len(groups.groups)+1)
 	for i := range groups.groups {
 		g := &groups.groups[i]
-		// Nothing of the group goes on where one of these two is of another type.
+		// If one of these two keys has another type, every transaction of the group fails.
 		cmds = append(cmds, p.probeCall(ctx, g), redis.NewIntCmd(ctx, "xlen", g.txns.Feed), redis.NewIntCmd(ctx, "hlen", g.txns.Online))
 	}
 	cmds = append(cmds, p.probeCall(ctx, &groups.reserved))
@@ -64,9 +64,9 @@ func (p *prober) probeGroups(ctx context.Context) error {
 	return p.probeSingly(ctx)
 }
 
-// probeSingly asks as everything but accounting does: the client has other connections
-// for single commands than for many at once, and dials those no sooner than a second
-// after it failed. A caller that is told that Redis can be used must find it so.
+// probeSingly sends a single command as all code but accounting does. The client uses
+// separate connections for single commands, and redials those only a second after a
+// failure. After a successful Probe both kinds must work.
 func (p *prober) probeSingly(ctx context.Context) error {
 	if err := p.client.Get(ctx, codec.ProbeKey(codec.Reserved, p.node)).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("read from redis: %w", err)
@@ -74,20 +74,20 @@ func (p *prober) probeSingly(ctx context.Context) error {
 	return nil
 }
 
-// probeCall is a call of accounting's own script that writes an expiring key of this
-// daemon's, and nothing else.
+// probeCall returns a call of accounting's own script that writes an expiring key of this
+// daemon, and nothing else.
 func (p *prober) probeCall(ctx context.Context, g *Group) redis.Cmder {
 	return p.txns.WriteCall(ctx, g.txns, codec.ProbeKey(g.Name, p.node), codec.FormatTime(p.now()), probeTTL)
 }
 
-// Trouble tells that a commit failed since the last look, so that a probe is due.
+// Trouble receives after a commit failed, so that a probe is due.
 func (p *prober) Trouble() <-chan struct{} { return p.client.Trouble() }
 
 // IsFull reports whether Redis refused a write because it has no memory left.
 func IsFull(err error) bool { return redisconn.IsFull(err) }
 
-// severity is how bad it is that something failed for want of Redis: that it cannot be
-// used is told by the task that probes it.
+// severity returns the log level for a failure of Redis: low if Redis is unusable as a
+// whole, because the probing task reports that.
 func (p *prober) severity(ctx context.Context) slog.Level {
 	if p.client.Failing() || p.Probe(ctx) != nil {
 		return slog.LevelDebug

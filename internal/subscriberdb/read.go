@@ -38,12 +38,12 @@ func (rd *recordReader) Get(ctx context.Context, key subscriber.Key) (subscriber
 	return records[0], nil
 }
 
-// Records yields all records of a group in batches, by inside
-// address, as the hash of online addresses names them: it is written in one step with
-// each record, and to walk over it costs Redis a quarter of a walk over all keys. A record
-// without an entry there, as somebody may make by hand, is left to Versions. One that is
-// written meanwhile may be missed; the feed, read from where it stood before, tells what
-// happened to it. An error of yield ends the walk.
+// Records yields all records of a group in batches, in order of inside address. It takes
+// the addresses from the hash of online addresses, which is written in one step with each
+// record; a scan of the hash costs Redis a quarter of a scan of all keys. It does not yield
+// a record without an entry there, which another program may write; Versions does. It may
+// miss a record that is written meanwhile; the feed has that change, if it is read from its
+// position before the call. An error of yield ends the walk.
 func (rd *recordReader) Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error {
 	if _, err := rd.group(group); err != nil {
 		return err
@@ -75,8 +75,8 @@ func (rd *recordReader) Records(ctx context.Context, group string, yield func([]
 	}, yield)
 }
 
-// onlineAddresses returns the addresses of a group that have somebody online, in order
-// and as [netip.Addr.As16] has them: without a pointer in each.
+// onlineAddresses returns the addresses of a group that have an online entry, in order, and
+// in the form of [netip.Addr.As16], which has no pointers for the garbage collector.
 func (rd *recordReader) onlineAddresses(ctx context.Context, group string) ([][16]byte, error) {
 	var online [][16]byte
 	var some []netip.Addr
@@ -90,8 +90,8 @@ func (rd *recordReader) onlineAddresses(ctx context.Context, group string) ([][1
 	return inOrder(online), err
 }
 
-// noteReporters notes which clients report the sessions of records that stand, so that a
-// start knows which client's NASes are which before any event (SES-16).
+// noteReporters notes the clients that report the sessions of existing records, so that a
+// daemon that starts knows each client's NASes before the first event (SES-16).
 func (rd *recordReader) noteReporters(records []subscriber.Record) {
 	var last subscriber.SessionID
 	for i := range records {
@@ -106,8 +106,7 @@ func (rd *recordReader) noteReporters(records []subscriber.Record) {
 	}
 }
 
-// read reads the records of the keys in one round trip, leaving out those that
-// are not there.
+// read returns the records of the keys that exist, in one round trip.
 func (rd *recordReader) read(ctx context.Context, server redis.UniversalClient, keys []subscriber.Key) ([]subscriber.Record, error) {
 	if len(keys) == 0 {
 		return nil, nil
@@ -138,8 +137,8 @@ func (rd *recordReader) read(ctx context.Context, server redis.UniversalClient, 
 	return records, nil
 }
 
-// readSessions is read, of those fields only that tell of which session a record is: half
-// as dear, of Redis and of us.
+// readSessions is read for the fields that identify the session only: it takes half the
+// time of Redis and of sessiond.
 func (rd *recordReader) readSessions(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
 	calls := make([]redis.Cmder, len(keys))
 	for i, key := range keys {
@@ -166,10 +165,10 @@ func expiry(now time.Time, ttl time.Duration) time.Time {
 	return now.Add(ttl)
 }
 
-// Gone returns those of the addresses of a group where no record stands, in the order
-// asked. Where all stand it costs one command for each 512 addresses. A key that is no
-// hash counts as a record. To ask makes Redis expire what has run out. No command asks for
-// more than PipelineLimit, so none keeps Redis from others for long.
+// Gone returns the addresses of a group that have no record, in the order given. If all
+// have records it costs one command for each 512 addresses. A key that is no hash counts as
+// a record. The commands make Redis expire the records whose TTL has run out. No command
+// has more than PipelineLimit keys, so none blocks Redis for long.
 func (rd *recordReader) Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error) {
 	if _, err := rd.group(group); err != nil {
 		return nil, err
@@ -189,10 +188,10 @@ func (rd *recordReader) Gone(ctx context.Context, group string, inside []netip.A
 	return gone, nil
 }
 
-// countStanding counts at how many of the addresses, of which there is one at least, a
-// record stands. The arguments of the command are made in room.
+// countStanding returns the number of addresses that have a record; inside must not be
+// empty. It builds the arguments of the command in room.
 func (rd *recordReader) countStanding(ctx context.Context, group string, inside []netip.Addr, room *codec.ArgBuffer) (int, error) {
-	room.Add("exists", codec.RecordKey(group, inside[0])) // a string, by which a Cluster finds the server
+	room.Add("exists", codec.RecordKey(group, inside[0])) // a string, because the Cluster client finds the server by it
 	for _, a := range inside[1:] {
 		room.Text = codec.AppendRecordKey(room.Text, group, a)
 		room.Cut()
@@ -203,7 +202,8 @@ func (rd *recordReader) countStanding(ctx context.Context, group string, inside 
 	return int(cmd.Val()), err
 }
 
-// appendGone asks for each address alone.
+// appendGone checks each address with a command of its own, and appends those without a
+// record to gone.
 func (rd *recordReader) appendGone(ctx context.Context, gone []netip.Addr, group string, inside []netip.Addr) ([]netip.Addr, error) {
 	calls := make([]redis.Cmder, len(inside))
 	for i, a := range inside {

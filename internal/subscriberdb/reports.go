@@ -13,13 +13,13 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// repeatInterval is the time between two lines of the log about things that events tell again and
-// again: each is counted, and a client that goes on must not fill the log.
+// repeatInterval is the shortest time between two log lines of one kind about events. Each
+// event is counted, but a client that repeats one must not fill the log.
 const repeatInterval = time.Minute
 
 func newThrottle() *throttle.Throttle { return &throttle.Throttle{Interval: repeatInterval} }
 
-// throttles thin out the lines of several kinds, each by itself.
+// throttles holds a throttle for each kind of log line.
 type throttles[K comparable] map[K]*throttle.Throttle
 
 func newThrottles[K comparable](kinds iter.Seq[K]) throttles[K] {
@@ -30,7 +30,7 @@ func newThrottles[K comparable](kinds iter.Seq[K]) throttles[K] {
 	return logs
 }
 
-// eventReports counts and logs events that cannot be heeded, or not be kept.
+// eventReports counts and logs events that are ignored or cannot be stored.
 type eventReports struct {
 	refused  func(client string, v subscriber.Verdict)
 	conflict func(client string)
@@ -56,8 +56,8 @@ func newEventReports(o *Options, logger *slog.Logger) *eventReports {
 	}
 }
 
-// foreignEvents are the events of which a client tells that are not of its own NASes and
-// addresses (SES-16), or beyond its share, by verdict: the line of the log, and where to look.
+// foreignEvents holds, by verdict, the log line about an event that is not of the client's
+// own NASes and addresses (SES-16) or is beyond its limit, and where to look.
 var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
 	subscriber.ForeignNAS:     {"restart of a NAS that another client reports ignored", "sessionctl nas list"},
 	subscriber.ForeignAddress: {"accounting of an address that its RADIUS client may not report ignored", "inside and groups of the client"},
@@ -65,7 +65,7 @@ var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
 	subscriber.ForeignHolder:  {"accounting at the address of another RADIUS client's subscriber ignored", "realm of the clients"},
 }
 
-// warnForeign tells of a refused event, if it is one of those.
+// warnForeign logs a refused event if its verdict is in foreignEvents.
 func (r *eventReports) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
 	log := r.foreignLogs[v]
 	if log == nil {
@@ -83,7 +83,7 @@ func (r *eventReports) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
 		append(line, "suppressed", suppressed, "see", foreignEvents[v].see, "alarm", "sessiond_accounting_refused_total")...)
 }
 
-// united tells that one NAS is heard of under two names, through two clients.
+// united logs that one NAS is reported under two names, through two clients.
 func (r *eventReports) united(from, to NASName) {
 	if suppressed, ok := r.uniteLog.Allow(r.now()); ok {
 		r.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
@@ -91,8 +91,8 @@ func (r *eventReports) united(from, to NASName) {
 	}
 }
 
-// conflicts reports whether several NASes have the name of the event's, and alarms if
-// the event shows it.
+// conflicts reports whether several NASes use the NAS name of the event. It counts and logs
+// the conflict if the event shows it.
 func (r *eventReports) conflicts(ev *subscriber.Event) bool {
 	conflict, sign := r.addresses.Note(ev, r.now)
 	if sign {
@@ -107,7 +107,7 @@ func (r *eventReports) conflicts(ev *subscriber.Event) bool {
 	return conflict
 }
 
-// A Bound is something of which a client gets no more than its share.
+// A Bound is a resource of which each client gets a share only.
 type Bound string
 
 // The bounds on the use of Redis and of memory by accounting.
@@ -120,14 +120,14 @@ const (
 // Bounds returns all bounds.
 func Bounds() []Bound { return []Bound{BoundNASes, BoundTombstones, BoundLinks} }
 
-// boundTexts are the lines of the log where a client has its share.
+// boundTexts holds the log lines about clients that have used up their shares.
 var boundTexts = map[Bound]string{
 	BoundNASes:      "a RADIUS client tells of more NASes than there is room for; no clock and no restart is remembered of those",
 	BoundTombstones: "a RADIUS client ends more sessions than can be remembered; the end of the rest is remembered for 5 minutes",
 	BoundLinks:      "a session has more links than are kept",
 }
 
-// limit counts and logs that a client has no room for more.
+// limit counts and logs that a client has used up its share.
 func (r *eventReports) limit(client string, b Bound) {
 	r.limited(client, b)
 	if suppressed, ok := r.limitLogs[b].Allow(r.now()); ok {

@@ -12,14 +12,15 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// restartGuards are the guards of the groups against restarts that end too much.
+// restartGuards holds the guards of the groups against restarts that would end too many
+// sessions.
 type restartGuards struct {
 	mu      sync.Mutex
 	byGroup map[string]*guard.Guard
-	passed  map[groupNAS]string // restarts that may end their sessions, by NAS, until they have
+	passed  map[groupNAS]string // restarts that passed the guard and are not fully swept, by NAS
 }
 
-// groupNAS is a NAS in one group.
+// groupNAS identifies a NAS in one group.
 type groupNAS struct {
 	group string
 	nas   NASName
@@ -29,8 +30,8 @@ func groupNASOf(group string, id subscriber.SessionID) groupNAS {
 	return groupNAS{group, codec.NASOf(id)}
 }
 
-// pass notes that a restart may end its sessions: a sweep that is interrupted goes
-// on to end the rest.
+// pass stores that a restart passed the guard, so that a sweep that was interrupted may go
+// on.
 func (r *restartGuards) pass(nas groupNAS, line string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -52,7 +53,7 @@ func (r *restartGuards) swept(nas groupNAS) {
 	delete(r.passed, nas)
 }
 
-// take asks the group's guard for the end of n sessions, all or none.
+// take asks the group's guard for permission to end n sessions, all or none.
 func (r *restartGuards) take(g *Group, n, online int, now time.Time) guard.Answer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,7 +67,7 @@ func (r *restartGuards) take(g *Group, n, online int, now time.Time) guard.Answe
 	return r.byGroup[g.Name].AskWhole(subscriber.ReasonNASRestart, n, online, now)
 }
 
-// decided tells the guards that removals were confirmed or refused.
+// decided notes in the guards that removals were confirmed or refused.
 func (r *restartGuards) decided(records []subscriber.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,8 +78,8 @@ func (r *restartGuards) decided(records []subscriber.Record) {
 	}
 }
 
-// checkLimits says which of the restarts would end more sessions than the
-// group's guard allows: those are held.
+// checkLimits marks as held the restarts that would end more sessions than the group's
+// guard allows.
 func (sw *restartSweeper) checkLimits(ctx context.Context, g *Group, pending pendingRestarts) error {
 	if !g.Guard.Bounds(subscriber.ReasonNASRestart) {
 		return nil
@@ -108,8 +109,8 @@ func (sw *restartSweeper) checkLimits(ctx context.Context, g *Group, pending pen
 	return nil
 }
 
-// countOlder counts the sessions that each restart ends, those that are held
-// already among them: a sweep that was interrupted goes on to hold the rest.
+// countOlder returns the number of sessions that each restart ends. It includes removals
+// that are suspended already, because a sweep that was interrupted has to suspend the rest.
 func (sw *restartSweeper) countOlder(ctx context.Context, g *Group, pending pendingRestarts) (map[*pendingRestart]int, error) {
 	meant := map[*pendingRestart]int{}
 	err := sw.client.ScanHash(ctx, codec.OnlineKey(g.Name), func(fields []string) error {
@@ -135,9 +136,9 @@ func (sw *restartSweeper) countOlder(ctx context.Context, g *Group, pending pend
 	return meant, err
 }
 
-// hold is the decision about a record whose session the restart ended, while
-// that is held: until a person decides or the NAS reports the session, or, where
-// the client's restarts are to be confirmed, until the record expires.
+// hold decides about a record whose session the restart ended while the restart is held: it
+// suspends the removal until an operator decides or the NAS reports the session or, where
+// the client's restarts need a confirmation, until the record expires.
 func (p *pendingRestart) hold(g *Group, v subscriber.View) subscriber.Decision {
 	if v.Holder == nil || !p.means(v.Holder) || v.Holder.RemovalHeld == subscriber.ReasonNASRestart {
 		return subscriber.Decision{}

@@ -9,10 +9,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// Restore writes back records that the database lost, as Unconfirmed and only
-// where no record stands but one of an earlier session, which came back with an old
-// database. A session that is known to have ended stays away.
-// Restored records live for the group's RecordTTL, and are announced as Created.
+// Restore writes back records that the database lost, as Unconfirmed. It writes only where
+// there is no record, or one of an earlier session that came back with an old database, and
+// not if the session is known to have ended. Restored records live for the group's
+// RecordTTL, and are announced as Created.
 func (w *recordWriter) Restore(ctx context.Context, lost []subscriber.Record) error {
 	for len(lost) > 0 {
 		batch := lost[:min(endBatch, len(lost))]
@@ -35,9 +35,9 @@ func (w *recordWriter) Restore(ctx context.Context, lost []subscriber.Record) er
 	return nil
 }
 
-// beside reports whether a record is of another session than the one that is known under
-// its identifier: of another user at another address, as pppd makes them (see
-// subscriber.Identify). It is known by its address besides.
+// beside reports whether a record and the session state under its identifier are of
+// different sessions: of other users at other addresses, as pppd makes them (see
+// subscriber.Identify). Such a session is identified by its address too.
 func beside(state *subscriber.SessionState, r *subscriber.Record) bool {
 	return state.Phase == subscriber.Open && state.Inside.IsValid() && state.Inside != r.Inside.Unmap() &&
 		state.UserName != "" && r.UserName != "" && state.UserName != r.UserName

@@ -13,29 +13,30 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// A feed keeps the entries that its readers have not read. Each reader tells in the group's
-// hash of readers how far it is, and TrimFeeds takes off the entries behind all of them. Only
-// where a reader is so far behind that the feed would outgrow its bound is the oldest
-// taken all the same: then that reader finds a gap, and compares everything.
+// A feed keeps the entries that its readers have not read. Each reader stores its position
+// in the group's hash of readers, and TrimFeeds removes the entries behind all positions.
+// If a slow reader would make the feed exceed its bound, the oldest entries are removed
+// nevertheless: that reader then finds a gap, and compares everything.
 
 const (
-	// readerLife is how long the feed is kept for a reader that is not heard of: as
-	// long as ended sessions are remembered.
+	// readerLife is the time for which the feed is kept for a reader after its last report:
+	// the TTL of tombstones.
 	readerLife = 24 * time.Hour
-	// readerAwake is how recently a reader was heard of that may be waited for.
+	// readerAwake is the longest time since the last report of a reader for which producers
+	// wait.
 	readerAwake = 15 * time.Second
-	// trimPause is how often the feeds are trimmed.
+	// trimPause is the interval at which the feeds are trimmed.
 	trimPause = time.Second
 )
 
-// Join enters a reader of a group's feed that is not known yet, so that nothing behind
-// the given entry is taken off before it tells its position.
+// Join registers a new reader of a group's feed at the given entry, so that no later entry
+// is trimmed before the reader stores a position.
 func (f *changeFeed) Join(ctx context.Context, group, reader, entry string) error {
 	return f.tellPosition(ctx, group, reader, entry, "HSETNX")
 }
 
-// TellPosition tells that a reader of a group's feed has read it to the given entry. A
-// reader should tell once in a while also where there was nothing to read.
+// TellPosition stores that a reader of a group's feed has read it up to the given entry. A
+// reader should call it regularly also if there was nothing to read.
 func (f *changeFeed) TellPosition(ctx context.Context, group, reader, entry string) error {
 	return f.tellPosition(ctx, group, reader, entry, "HSET")
 }
@@ -48,21 +49,21 @@ func (f *changeFeed) tellPosition(ctx context.Context, group, reader, entry, how
 	return nil
 }
 
-// FeedFill is the share of its bound that a group's feed fills, as far as
-// TrimFeeds has seen: from 1 on, changes are lost that nobody has read.
+// FeedFill returns how full a group's feed was at the last trimming, as a fraction of its
+// bound: from 1 on, unread changes are lost.
 func (f *changeFeed) FeedFill(group string) float64 { return f.states.of(group).fill }
 
-// feedState is the state of a feed when it was trimmed last.
+// feedState describes a feed at its last trimming.
 type feedState struct {
 	fill float64       // share of its bound
-	lag  time.Duration // how far the slowest reader is behind that is awake
+	lag  time.Duration // delay of the slowest reader that is awake
 }
 
-// feedStates are those of the groups.
+// feedStates holds the states of all groups' feeds.
 type feedStates struct {
 	mu      sync.Mutex
 	byGroup map[string]feedState
-	next    chan struct{} // closed with the next look; nil while nobody waits
+	next    chan struct{} // closed after the next trimming; nil without waiters
 	watched bool          // TrimFeeds runs
 }
 
@@ -81,7 +82,7 @@ func (f *feedStates) set(group string, s feedState) {
 	f.byGroup[group] = s
 }
 
-// watch says whether somebody looks at the feeds.
+// watch sets whether TrimFeeds runs.
 func (f *feedStates) watch(on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,7 +90,7 @@ func (f *feedStates) watch(on bool) {
 	f.wakeLocked()
 }
 
-// looked wakes those who wait for the next look.
+// looked wakes the goroutines that wait for the next trimming.
 func (f *feedStates) looked() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,8 +104,8 @@ func (f *feedStates) wakeLocked() {
 	}
 }
 
-// crowded returns a channel that is closed with the next look at the group's feed, if it
-// fills and a reader is behind; nil if there is room.
+// crowded returns a channel that is closed after the next trimming if the group's feed is
+// filling and a reader is behind; nil if there is room.
 func (f *feedStates) crowded(group string) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,17 +118,17 @@ func (f *feedStates) crowded(group string) <-chan struct{} {
 	return f.next
 }
 
-// A producer that ends many at once waits, while the feed is filled to producersWait and a reader is
-// behind by readerBehind, for readerPatience with each batch: a reader that hangs must
-// not keep sessions from being ended for ever.
+// A producer that ends many sessions at once waits while the feed is filled to
+// producersWait and a reader is behind by readerBehind. It waits for at most readerPatience
+// with each batch: a reader that hangs must not keep sessions from being ended for ever.
 const (
 	producersWait  = 0.5
 	readerBehind   = 2 * time.Second
 	readerPatience = 10 * time.Second
 )
 
-// awaitReaders returns once there is room in the group's feed for the entries of the
-// caller, or patience is over. Accounting never waits here.
+// awaitReaders waits until there is room in the group's feed, or readerPatience has passed.
+// Accounting never waits here.
 func (f *changeFeed) awaitReaders(ctx context.Context, group string) {
 	ctx, cancel := context.WithTimeout(ctx, readerPatience)
 	defer cancel()
@@ -144,8 +145,8 @@ func (f *changeFeed) awaitReaders(ctx context.Context, group string) {
 	}
 }
 
-// TrimFeeds keeps the feeds of all groups as short as their readers allow, until the
-// context ends. Errors are logged, once in a row, and tried again.
+// TrimFeeds trims the feeds of all groups as far as their readers allow, until the context
+// ends. Errors are retried, and logged once in a row.
 func (f *changeFeed) TrimFeeds(ctx context.Context) error {
 	f.states.watch(true)
 	defer f.states.watch(false)
@@ -175,8 +176,8 @@ func (f *changeFeed) trimAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// trimStep bounds the entries that one call takes off, and trimSteps the calls in a row.
-// To free 10,000 entries that tell of 64 sessions each keeps Redis for 10 ms, and a
+// trimStep bounds the entries that one call removes, and trimSteps the calls in a row. To
+// free 10,000 entries with changes of 64 sessions each blocks Redis for 10 ms, and a
 // million subscribers make no more than 50,000 a second.
 const (
 	trimStep  = 2_500
@@ -201,8 +202,8 @@ func (f *changeFeed) trimFeed(ctx context.Context, g *Group) error {
 	return nil
 }
 
-// trimOnce takes off some entries, and reports how many of them were lost to the bound,
-// and whether there is more to take off.
+// trimOnce removes some entries. It returns the number of unread ones that it removed
+// because of the bound, and whether there are more entries to remove.
 func (f *changeFeed) trimOnce(ctx context.Context, g *Group) (lost int64, more bool, err error) {
 	call := redisconn.NewCall(ctx, trimScript, []string{g.txns.Feed, codec.ReadersKey(g.Name)},
 		f.length, f.octets, readerLife.Milliseconds(), readerAwake.Milliseconds(), trimStep)
@@ -221,7 +222,7 @@ func (f *changeFeed) trimOnce(ctx context.Context, g *Group) (lost int64, more b
 	return answer[3], answer[4] > 0, nil
 }
 
-// positionScript enters how far a reader has read, and when it said so.
+// positionScript stores the position of a reader, and the time.
 //
 // KEYS: 1 hash of readers. ARGV: 1 HSET, or HSETNX for a reader that is not known
 // yet, 2 the reader, 3 the last entry that it has read.
@@ -232,20 +233,20 @@ local at = string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000))
 return redis.call(ARGV[1], KEYS[1], ARGV[2], ARGV[3] .. ' ' .. at)
 `)
 
-// trimScript takes off a feed the entries that all readers have read, but for the newest
-// entries. Readers that were not heard of for long are forgotten; where there are
-// none, nothing is kept for them. A feed that has outgrown its bound all the same
-// loses its oldest entries. One call takes off so many that Redis does not pause for it.
+// trimScript removes the entries of a feed that all readers have read, except the newest.
+// It drops readers without a report for long; without readers, no unread entries are kept.
+// It also removes the oldest entries of a feed that exceeds its bound. One call removes few
+// enough entries not to block Redis.
 //
 // KEYS: 1 feed, 2 hash of readers. ARGV: 1 entries to keep in any case, 2 octets that
 // the feed may have, 3 how long a reader is remembered and 4 how recently one was
 // heard of that is awake, both in milliseconds, 5 entries that are taken off at most for
 // each reason.
 //
-// Returns the entries that are left; their octets, 0 where they are few, or where the
-// server does not tell; how many milliseconds the slowest reader that is awake is
-// behind the newest entry; how many entries were lost to the bound; and 1 where more
-// would have been taken off, else 0.
+// Returns the number of remaining entries; their octets, or 0 where they are few or the
+// server does not say; the delay in milliseconds of the slowest reader that is awake behind
+// the newest entry; the number of unread entries removed because of the bound; and 1 if
+// more should be removed, else 0.
 var trimScript = redis.NewScript(`
 local call, feed, readers = redis.call, KEYS[1], KEYS[2]
 local keep, most = tonumber(ARGV[1]), tonumber(ARGV[2])

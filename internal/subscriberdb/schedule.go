@@ -7,11 +7,11 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// scratch is where the jobs of one call of Record lie. It is used again, for it
-// is most of the memory that an event takes.
+// scratch holds the jobs of one call of Record. It is pooled, because the jobs are most of
+// the memory that an event takes.
 type scratch struct {
 	jobs      []job
-	sessions  map[subscriber.SessionID]int // the wave that may be next of each
+	sessions  map[subscriber.SessionID]int // the earliest wave for the session's next event
 	addresses map[netip.Addr]int
 }
 
@@ -19,11 +19,11 @@ var workspaces = sync.Pool{New: func() any {
 	return &scratch{sessions: make(map[subscriber.SessionID]int), addresses: make(map[netip.Addr]int)}
 }}
 
-// workspaceLimit is the number of jobs up to which a workspace is kept: nobody needs
-// the memory of a flood for ever.
+// workspaceLimit is the largest number of jobs with which a workspace is pooled, so that a
+// flood of events does not occupy its memory for ever.
 const workspaceLimit = 4096
 
-// newWorkspace returns a workspace with so many empty jobs.
+// newWorkspace returns a workspace with n empty jobs.
 func newWorkspace(n int) *scratch {
 	w := workspaces.Get().(*scratch)
 	if cap(w.jobs) < n {
@@ -33,7 +33,7 @@ func newWorkspace(n int) *scratch {
 	return w
 }
 
-// clear gives the workspace back. Nothing may hold on to its jobs.
+// clear returns the workspace to the pool. Its jobs must not be used afterwards.
 func (w *scratch) clear() {
 	if len(w.jobs) > workspaceLimit {
 		return
@@ -44,9 +44,9 @@ func (w *scratch) clear() {
 	workspaces.Put(w)
 }
 
-// waves splits the jobs so that those of one wave do not depend on each other,
-// and every job comes after the earlier ones that it depends on: events of one
-// session or one address, and everything before and after a restart.
+// waves splits the jobs so that those of one wave do not depend on each other, and every
+// job comes after the earlier ones that it depends on: those of the same session or
+// address, and restarts, which depend on all others.
 func (w *scratch) waves() [][]*job {
 	var list [][]*job
 	barrier := 0

@@ -12,15 +12,15 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Served is how the NAT of a group is served: a later start whose configuration lacks a part
-// of it knows by it which parts to serve to their end. SaveServed sets its
+// Served is the configuration that a group's NAT was last served with. A later start
+// compares it with its configuration to find the parts to drain. SaveServed sets its
 // RecordTTL and Guard.
 type Served = codec.Served
 
-// Served returns how groups are served: those named, and all others that
-// anybody serves or has to serve to the end. A named one that cannot be read is left out:
-// its caller knows the configuration, and the bindings tell what drains besides. Another is
-// an error, for its customers would be cut.
+// Served returns the configurations of the named groups, and of all other groups that are
+// being served or drained. It leaves out a named group whose value cannot be read: the
+// caller has its configuration, and the bindings show which parts drain. An unreadable
+// value of another group is an error, because its subscribers would be cut.
 func (v *valueStore) Served(ctx context.Context, named []string) ([]Served, error) {
 	groups, err := v.client.SMembers(ctx, codec.GroupsKey).Result()
 	if err != nil {
@@ -32,7 +32,7 @@ func (v *valueStore) Served(ctx context.Context, named []string) ([]Served, erro
 	for _, group := range slices.Compact(groups) {
 		text, err := v.client.Get(ctx, codec.ServedKey(group)).Bytes()
 		if errors.Is(err, redis.Nil) {
-			continue // a start, or an end, that did not come further
+			continue // a start, or an end, that was interrupted
 		}
 		if redisconn.UnlessWrongType(err) != nil {
 			return nil, fmt.Errorf("read %s: %w", codec.ServedKey(group), err)
@@ -54,8 +54,8 @@ func (v *valueStore) Served(ctx context.Context, named []string) ([]Served, erro
 	return all, nil
 }
 
-// SaveServed writes how a group is served. The group is listed first: a search for groups
-// finds it as soon as there is anything to find.
+// SaveServed writes the configuration of a group. The group is listed first, so that a
+// search for groups finds it as soon as there is anything to find.
 func (v *valueStore) SaveServed(ctx context.Context, s Served) error {
 	g, err := v.group(s.Group)
 	if err != nil {
@@ -75,7 +75,7 @@ func (v *valueStore) SaveServed(ctx context.Context, s Served) error {
 	return nil
 }
 
-// ForgetServed forgets a group that has been served to its end, in the reverse order.
+// ForgetServed removes a drained group, in the reverse order.
 func (v *valueStore) ForgetServed(ctx context.Context, group string) error {
 	if err := v.client.Del(ctx, codec.ServedKey(group)).Err(); err != nil {
 		return fmt.Errorf("forget %s: %w", codec.ServedKey(group), err)

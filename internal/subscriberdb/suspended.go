@@ -15,11 +15,11 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// A removal that a guard holds back is kept in the record itself: it names the
-// reason and does not expire, so that the hold outlives every daemon and each of
-// them sees it.
+// A removal that a guard suspends is stored in the record itself: the record names the
+// reason and does not expire. So the suspension outlives every daemon, and all of them see
+// it.
 
-// suspensions are the removals that a guard holds back.
+// suspensions suspends removals for the guards, and ends or restores the records.
 type suspensions struct {
 	*shared
 	reader *recordReader
@@ -27,10 +27,9 @@ type suspensions struct {
 	guards *restartGuards
 }
 
-// SuspendRemovals writes back records that are missing, so that they stand until their
-// removal is confirmed or refused, or their session is heard of again. A record
-// that stands again, and one whose session is known to have ended or to be
-// elsewhere, is left alone.
+// SuspendRemovals writes back records that are missing, to remain until their removal is
+// confirmed or refused, or an event of their session arrives. It skips a record that exists
+// again, and one whose session is known to have ended or to be elsewhere.
 func (su *suspensions) SuspendRemovals(ctx context.Context, endings []subscriber.Ending) error {
 	txns := make([]*txn.Txn, len(endings))
 	for i := range endings {
@@ -49,7 +48,7 @@ func (su *suspensions) SuspendRemovals(ctx context.Context, endings []subscriber
 func suspendTxn(g *Group, e subscriber.Ending) *txn.Txn {
 	r := e.Record
 	r.RemovalHeld, r.Version = e.Reason, ""
-	r.Unconfirmed = r.Unconfirmed || r.StartedAt.IsZero() // all that is known is from its binding
+	r.Unconfirmed = r.Unconfirmed || r.StartedAt.IsZero() // only its binding is known
 	r.StartedAt, r.UpdatedAt, r.ExpiresAt = r.StartedAt.UTC(), r.UpdatedAt.UTC(), time.Time{}
 	tx := &txn.Txn{Group: g.txns, Inside: r.Inside.Unmap()}
 	if r.NAS != "" && r.AcctSessionID != "" {
@@ -75,8 +74,8 @@ func suspendTxn(g *Group, e subscriber.Ending) *txn.Txn {
 	return tx
 }
 
-// ConfirmRemovals ends those records of the keys whose removal is held, each for
-// the reason that it is held for, and returns them. On error some may have ended.
+// ConfirmRemovals ends the records of the keys whose removal is suspended, each for its
+// stored reason, and returns them. On error some may have ended.
 func (su *suspensions) ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
 	txns := make([]*txn.Txn, len(keys))
 	for i, key := range keys {
@@ -101,9 +100,9 @@ func confirmTxn(g *Group, key subscriber.Key, at time.Time) *txn.Txn {
 	return &txn.Txn{Group: g.txns, Inside: key.Inside.Unmap(), Decider: txn.DecideFunc(decide)}
 }
 
-// RefuseRemovals has those records of the keys whose removal is held stand as if
-// they had just been heard of, and returns them as they were held. Restarts of
-// NASes that would have ended them are taken back.
+// RefuseRemovals cancels the suspended removals of the keys' records, as if an event had
+// just refreshed them, and returns the records as they were suspended. It also deletes the
+// NAS restarts that would end them again.
 func (su *suspensions) RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error) {
 	for rest := keys; len(rest) > 0; {
 		batch := rest[:min(endBatch, len(rest))]
@@ -149,8 +148,9 @@ func refuseRemoval(v subscriber.View) subscriber.Decision {
 	return subscriber.Decision{Put: &r}
 }
 
-// takeBackRestarts forgets the restarts that records of the keys are held for. A
-// restart that came after a record was held is another one, and stays.
+// takeBackRestarts deletes the restarts for which the removals of the keys' records are
+// suspended. It keeps a restart that came after a record was suspended: that is another
+// one.
 func (su *suspensions) takeBackRestarts(ctx context.Context, keys []subscriber.Key) error {
 	records, err := su.reader.read(ctx, su.client, keys)
 	if err != nil {
@@ -191,7 +191,7 @@ func (su *suspensions) takeBackRestart(ctx context.Context, nas groupNAS, held s
 	return nil
 }
 
-// takeBackScript forgets a NAS's restart, unless it restarted again.
+// takeBackScript deletes a NAS's restart, unless the NAS restarted again.
 //
 // KEYS and ARGV as of sweptScript. Returns 1 when it is done, 0 when there is
 // another restart.

@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// valueStore is the live settings, and of each group its marker, its owner and how it is
-// served.
+// valueStore reads and writes the live settings, and each group's marker, owner and served
+// configuration.
 type valueStore struct{ *shared }
 
 // Settings returns the live settings, empty if none were ever written.
@@ -25,7 +25,7 @@ func (v *valueStore) Settings(ctx context.Context) (map[string]string, error) {
 	return settings, nil
 }
 
-// InitSettings writes the settings that are not there yet.
+// InitSettings writes the settings that do not exist yet.
 func (v *valueStore) InitSettings(ctx context.Context, first map[string]string) error {
 	pipe := v.client.Pipeline()
 	for name, value := range first {
@@ -37,7 +37,7 @@ func (v *valueStore) InitSettings(ctx context.Context, first map[string]string) 
 	return nil
 }
 
-// SetSettings writes the given settings together and leaves the others.
+// SetSettings writes the given settings in one command and leaves the others.
 func (v *valueStore) SetSettings(ctx context.Context, settings map[string]string) error {
 	if len(settings) == 0 {
 		return nil
@@ -48,8 +48,8 @@ func (v *valueStore) SetSettings(ctx context.Context, settings map[string]string
 	return nil
 }
 
-// Marker proves that a group's data are complete. A Redis that lost its data, or is the
-// wrong one, lost the marker too (I6).
+// Marker proves that a group's data are complete. A Redis that lost its data, or another
+// Redis, has no marker or another one (I6).
 type Marker = codec.Marker
 
 // Marker returns the marker of a group, and false if there is none.
@@ -62,14 +62,14 @@ func (v *valueStore) Marker(ctx context.Context, group string) (Marker, bool, er
 		return Marker{}, false, fmt.Errorf("read marker of group %q: %w", group, err)
 	}
 	m, ok := codec.ParseMarker(text)
-	if !ok { // it proves nothing, and is in the way of the next
+	if !ok { // it proves nothing, and blocks a new one
 		return Marker{}, false, v.discardText(ctx, group, codec.MarkerKey(group), text)
 	}
 	return m, true, nil
 }
 
-// SetMarker sets the marker of a group that has none. A marker that stands is
-// left alone, whoever set it.
+// SetMarker sets the marker of a group that has none. It keeps an existing marker of any
+// daemon.
 func (v *valueStore) SetMarker(ctx context.Context, group string, m Marker) error {
 	text, err := codec.FormatMarker(m)
 	if err != nil {
@@ -81,11 +81,11 @@ func (v *valueStore) SetMarker(ctx context.Context, group string, m Marker) erro
 	return nil
 }
 
-// noKey is the answer of PTTL for a key that is not there.
+// noKey is the answer of PTTL for a missing key.
 const noKey = time.Duration(-2)
 
-// Owner returns who has the lease of a group's NAT, "" for nobody, and how long it
-// lasts yet; negative: for ever.
+// Owner returns the holder of the lease of a group's NAT, "" for none, and the remaining
+// time of the lease; negative: no end.
 func (v *valueStore) Owner(ctx context.Context, group string) (line string, left time.Duration, err error) {
 	pipe := v.client.Pipeline()
 	owner, ttl := pipe.Get(ctx, codec.OwnerKey(group)), pipe.PTTL(ctx, codec.OwnerKey(group))
@@ -93,13 +93,13 @@ func (v *valueStore) Owner(ctx context.Context, group string) (line string, left
 		return "", 0, fmt.Errorf("read owner of group %q: %w", group, err)
 	}
 	if ttl.Val() == noKey {
-		return "", 0, nil // it ran out between the two
+		return "", 0, nil // it expired between the two commands
 	}
 	return owner.Val(), ttl.Val(), nil
 }
 
-// SetOwner makes now the owner of a group's NAT for ttl, if the owner is was, and
-// reports whether it was. "" is nobody.
+// SetOwner makes now the owner of a group's NAT for ttl, if the present owner is was, and
+// reports whether it did. "" stands for no owner.
 func (v *valueStore) SetOwner(ctx context.Context, group, was, now string, ttl time.Duration) (bool, error) {
 	call := redisconn.NewCall(ctx, ownerScript, []string{codec.OwnerKey(group)}, was, now, ttl.Milliseconds())
 	if err := v.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
@@ -109,7 +109,7 @@ func (v *valueStore) SetOwner(ctx context.Context, group, was, now string, ttl t
 	return done == 1, err
 }
 
-// ownerScript changes the owner of a lease, if it is the one that the caller saw.
+// ownerScript changes the owner of a lease, if it still is the owner that the caller saw.
 //
 // KEYS: 1 owner. ARGV: 1 the owner seen, "" for none, 2 the new one, "" for none,
 // 3 its time to live in milliseconds. Returns 1 when it is done, 0 when there is

@@ -14,22 +14,23 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Standing is a record that stands, in short.
+// Standing is the address and version of an existing record.
 type Standing struct {
 	Inside  netip.Addr
 	Version string
 }
 
-// Versions is Records for a reader who has most of them already: it yields which
-// records stand, and in which version.
+// Versions yields the address and version of each record, for a reader that already has
+// most of the records.
 func (rd *recordReader) Versions(ctx context.Context, group string, yield func([]Standing) error) error {
 	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
 		return rd.scanVersions(ctx, group, emit)
 	}, yield)
 }
 
-// VersionsInOrder is Versions by inside address, of the records at the beginning: for a
-// reader that has its own records in that order, and does not rest meanwhile.
+// VersionsInOrder is Versions in order of inside address, of the records that exist at the
+// beginning: for a reader that has its own records in that order and does not pause
+// meanwhile.
 func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield func([]Standing) error) error {
 	var recorded [][16]byte // as netip.Addr.As16 has them: without a pointer in each
 	err := rd.scanRecordKeys(ctx, group, func(_ redis.UniversalClient, names []string) error {
@@ -60,7 +61,7 @@ func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield
 	}, yield)
 }
 
-// inOrder sorts addresses, and leaves out those that a walk yielded twice.
+// inOrder sorts addresses, and removes those that a scan yielded twice.
 func inOrder(list [][16]byte) [][16]byte {
 	slices.SortFunc(list, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
 	return slices.Compact(list)
@@ -74,8 +75,8 @@ func (rd *recordReader) scanVersions(ctx context.Context, group string, yield fu
 	})
 }
 
-// scanRecordKeys yields the names of a group's record keys in batches, unordered, with the
-// server that has them.
+// scanRecordKeys yields the names of a group's record keys in batches, in no order, with
+// the server that holds them.
 func (rd *recordReader) scanRecordKeys(ctx context.Context, group string, yield func(server redis.UniversalClient, names []string) error) error {
 	if _, err := rd.group(group); err != nil {
 		return err
@@ -94,8 +95,8 @@ func yieldVersions(ctx context.Context, server redis.UniversalClient, group stri
 	return yield(standing)
 }
 
-// versionsOf reads the versions of the records of some keys; other keys are left out.
-// The arguments of the commands are made in room.
+// versionsOf returns the versions of the records of some keys; it skips other keys. It
+// builds the arguments of the commands in room.
 func versionsOf(ctx context.Context, server redis.UniversalClient, names []string, room *codec.ArgBuffer) ([]Standing, error) {
 	standing, cmds := make([]Standing, 0, len(names)), make([]redis.Cmder, 0, len(names))
 	room.List = slices.Grow(room.List, 3*len(names)) // commands refer to it
@@ -120,8 +121,8 @@ func versionsOf(ctx context.Context, server redis.UniversalClient, names []strin
 	return standing, nil
 }
 
-// RecordsAt returns the records at some addresses of a group, in any order; where
-// none stands there is none.
+// RecordsAt returns the records at some addresses of a group, in any order. Addresses
+// without a record are left out.
 func (rd *recordReader) RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error) {
 	if _, err := rd.group(group); err != nil {
 		return nil, err
