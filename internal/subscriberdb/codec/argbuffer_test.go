@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// texts is what the client sends of a list.
+// texts returns the arguments of a list as the client sends them.
 func texts(t *testing.T, l *ArgBuffer) []string {
 	t.Helper()
 	var all []string
@@ -26,14 +26,14 @@ func texts(t *testing.T, l *ArgBuffer) []string {
 	return all
 }
 
-// TestArgListIsUsedAgain: arguments are what they were made of, however the room
-// grows and whatever was in it, and nothing of a list is left behind its reset.
+// TestArgListIsUsedAgain: the arguments have their values, also while the buffer grows and
+// after other uses of it, and nothing of a list is left after its reset.
 func TestArgListIsUsedAgain(t *testing.T) {
 	var l ArgBuffer
 	for round, n := range []int{1, 1000, 3, 200} {
 		want := []string{"evalsha", "7", ""}
 		l.Add("evalsha", 7)
-		l.Cut() // of no text
+		l.Cut() // without text
 		for i := range n {
 			text := fmt.Sprintf("argument %d of round %d", i, round)
 			l.Text = append(l.Text, text...)

@@ -10,7 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// bindingValue is the value of a binding's field: JSON for people, too.
+// bindingValue is the value of a binding's field: JSON, which operators can read too.
 type bindingValue struct {
 	Inside        netip.Addr    `json:"inside"`
 	Last          nat.Port      `json:"last"`
@@ -25,7 +25,7 @@ type bindingValue struct {
 	Receipt       *receiptValue `json:"receipt,omitempty"`
 }
 
-// receiptValue is the receipt in it.
+// receiptValue is the receipt within a bindingValue.
 type receiptValue struct {
 	Elements   int       `json:"elements_removed"`
 	Deleted    int       `json:"sessions_deleted"`
@@ -50,8 +50,8 @@ func (v *bindingValue) binding(group string, p nat.Place) nat.Binding {
 	return b
 }
 
-// storedState is the state of a stored binding: held, or in use, for how it is used the
-// kernel tells.
+// storedState returns the state of a stored binding: held or active. The finer states are
+// read from the kernel.
 func storedState(held bool) nat.State {
 	if held {
 		return nat.Held
@@ -59,7 +59,7 @@ func storedState(held bool) nat.State {
 	return nat.Active
 }
 
-// ParseBinding reads a field of a hash of bindings and its value.
+// ParseBinding parses a field of a hash of bindings and its value.
 func ParseBinding(group, field, text string) (nat.Binding, error) {
 	place, err := ParsePlace(field)
 	if err != nil {
@@ -76,9 +76,9 @@ func ParseBinding(group, field, text string) (nat.Binding, error) {
 	return v.binding(group, place), nil
 }
 
-// AppendBinding writes the value of the binding's field, as encoding/json would
-// write a bindingValue. Each change of a binding writes it, so it is dear enough to
-// do by hand.
+// AppendBinding appends the value of the binding's field in the form in which encoding/json
+// would write a bindingValue. It is written by hand because each change of a binding needs
+// it.
 func AppendBinding(text []byte, b *nat.Binding) []byte {
 	text = append(b.Inside.AppendTo(append(text, `{"inside":"`...)), `","last":`...)
 	text = strconv.AppendUint(text, uint64(b.Last), 10)
@@ -110,7 +110,7 @@ func appendReceipt(text []byte, r *nat.Receipt) []byte {
 	return append(text, '}')
 }
 
-// appendStamp writes a field with a time, none for the zero time.
+// appendStamp appends a field with a time, nothing for the zero time.
 func appendStamp(text []byte, name string, t time.Time) []byte {
 	if t.IsZero() {
 		return text

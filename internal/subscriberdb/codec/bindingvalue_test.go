@@ -11,8 +11,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// FuzzBindingValue: what is written by hand is what encoding/json would write,
-// and comes back as it was.
+// FuzzBindingValue: AppendBinding writes the same text as encoding/json, and it is parsed
+// to the same binding.
 func FuzzBindingValue(f *testing.F) {
 	f.Add("u:alice", "alice", "0/0/0/7_0000A1", true, int64(1_772_359_200_000_000_001))
 	f.Add("", "a\xff", "<&>\"\\\u2028", false, int64(0))
@@ -41,7 +41,7 @@ func FuzzBindingValue(f *testing.F) {
 	})
 }
 
-// FuzzReadBinding: what is read by hand is what encoding/json reads.
+// FuzzReadBinding: readBinding returns the same binding as encoding/json.
 func FuzzReadBinding(f *testing.F) {
 	for _, text := range []string{
 		`{"inside":"100.64.0.1","last":1535}`,
@@ -72,7 +72,7 @@ func FuzzReadBinding(f *testing.F) {
 	})
 }
 
-// FuzzReadStamp: a time that is read by hand is that of time.Parse.
+// FuzzReadStamp: readStamp returns the same time as time.Parse.
 func FuzzReadStamp(f *testing.F) {
 	f.Add("2026-02-28T23:59:59.000000001Z")
 	f.Add("2026-12-31T00:00:00Z")
@@ -88,8 +88,8 @@ func FuzzReadStamp(f *testing.F) {
 	})
 }
 
-// TestReadBindingKeepsNothing: a binding that is kept keeps no more than its own texts
-// of the row; rows as they are usual are read by hand.
+// TestReadBindingKeepsNothing: a binding keeps no memory but its own texts, and readBinding
+// can parse the usual rows.
 func TestReadBindingKeepsNothing(t *testing.T) {
 	for _, user := range []string{"alice@example.net", "", "b"} {
 		want := nat.Binding{State: nat.Held, AllocatedAt: t0.Add(1), ReleasedAt: t0, HoldUntil: t0.Add(time.Hour), Receipt: &nat.Receipt{Proof: nat.ProofTable, CutAt: t0}, Block: nat.Block{Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: "u:" + user, UserName: user, AcctSessionID: "0000A1"}}

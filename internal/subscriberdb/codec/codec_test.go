@@ -14,7 +14,7 @@ var (
 	addr = netip.MustParseAddr("100.64.0.1")
 )
 
-// FuzzSessionRef: whatever octets identify a session, its reference gives them back.
+// FuzzSessionRef: the reference of a session is parsed to the same session, for all octets.
 func FuzzSessionRef(f *testing.F) {
 	f.Add("bng1", "192.0.2.1", "0000A1")
 	f.Add("", "a/b%2F", "\x00\xff")
@@ -26,7 +26,8 @@ func FuzzSessionRef(f *testing.F) {
 	})
 }
 
-// FuzzParseState: a state line that is read is written so that it is read the same.
+// FuzzParseState: a parsed state line is written in a form that is parsed to the same
+// state.
 func FuzzParseState(f *testing.F) {
 	f.Add("open 100.64.0.1 2026-03-01T10:00:00Z - alice")
 	f.Add("closed/MOVED - 2026-03-01T10:00:00Z 2026-03-01T11:00:00.5Z -")
@@ -43,7 +44,7 @@ func FuzzParseState(f *testing.F) {
 	})
 }
 
-// FuzzRestart: the line of a restart that is read is written so that it is read the same.
+// FuzzRestart: a parsed restart is written in a form that is parsed to the same restart.
 func FuzzRestart(f *testing.F) {
 	f.Add("2026-03-01T10:00:00Z 5-0")
 	f.Add("confirm/stamp=1772359200/packets=a1,b2/2026-03-01T10:00:00.5Z 5-0")
@@ -55,7 +56,7 @@ func FuzzRestart(f *testing.F) {
 	})
 }
 
-// FuzzRecordKey: the key of a record that is read is that of the record.
+// FuzzRecordKey: a parsed record key is the key of that record.
 func FuzzRecordKey(f *testing.F) {
 	f.Add("sessiond:{default}:sub:100.64.0.1")
 	f.Add("sessiond:{a}:sub:{b}:sub:::ffff:100.64.0.1")
@@ -70,8 +71,8 @@ func FuzzRecordKey(f *testing.F) {
 	})
 }
 
-// FuzzOnlineEntry: an entry of the hash of online addresses that is read is written so that
-// it is read the same, and names the NAS that the session names.
+// FuzzOnlineEntry: a parsed online entry is written in a form that is parsed to the same
+// record, and has the NAS of the session.
 func FuzzOnlineEntry(f *testing.F) {
 	f.Add("bng1/nas%201/0000A1 alice 1772359200000")
 	f.Add("bng1/nas1/1/100.64.0.1 - 0")
@@ -92,8 +93,8 @@ func FuzzOnlineEntry(f *testing.F) {
 	})
 }
 
-// FuzzRecordText: a record that the feed tells in full is written so that it is read the
-// same.
+// FuzzRecordText: a record parsed from the feed is written in a form that is parsed to the
+// same record.
 func FuzzRecordText(f *testing.F) {
 	f.Add("started_at=2026-03-01T10:00:00Z updated_at=2026-03-01T11:00:00Z input_octets=1 output_octets=2 user_name=a%20b nas=n client=c acct_session_id=1 leg=1 links=a%20b removal_held=EXPIRED version=5-0")
 	f.Add("started_at=0000-01-01T00:00:00+01:00 updated_at=9999-12-31T23:59:59-01:00")
@@ -107,8 +108,8 @@ func FuzzRecordText(f *testing.F) {
 	})
 }
 
-// FuzzFeedEntry: no entry of a feed does harm, and what it tells are changes of the group's
-// records.
+// FuzzFeedEntry: no feed entry makes the parser panic, and all changes in it are of the
+// group's records.
 func FuzzFeedEntry(f *testing.F) {
 	f.Add("5-0", "deleted", "100.64.0.1", "60000", "EXPIRED", "2", "user_name=a", "")
 	f.Add("x", "began", "", "-1", "", "", "", "100.64.0.1 user_name=a\n\nx")
@@ -133,7 +134,8 @@ func FuzzFeedEntry(f *testing.F) {
 	})
 }
 
-// FuzzServed: what a group is served as is written so that it is read the same.
+// FuzzServed: a parsed served configuration is written in a form that is parsed to the same
+// one.
 func FuzzServed(f *testing.F) {
 	f.Add([]byte(`{"by":"n","inside":["100.64.0.0/24"],"outside":["198.51.100.0/30"],"first_port":1024,"last_port":65535,"block_size":512,"hold":"2m0s","record_ttl":"45m0s","guard":{"minimum":10,"removed":0.1,"expired":0,"nas_restart":0,"window":"1m0s"}}`))
 	f.Add([]byte(`{"guard":null,"hold":"1e9h"}`))
@@ -153,7 +155,7 @@ func FuzzServed(f *testing.F) {
 	})
 }
 
-// FuzzMarker: a marker that is read is written so that it is read the same.
+// FuzzMarker: a parsed marker is written in a form that is parsed to the same marker.
 func FuzzMarker(f *testing.F) {
 	f.Add([]byte(`{"epoch":"A","created_at":"2026-03-01T10:00:00Z","node":"n"}`))
 	f.Add([]byte(`{"epoch":""}`))
@@ -164,7 +166,7 @@ func FuzzMarker(f *testing.F) {
 		}
 		line, err := FormatMarker(m)
 		if err != nil {
-			return // a year that JSON has no text for
+			return // a year that JSON cannot express
 		}
 		again, ok := ParseMarker(line)
 		if !ok || again.Epoch != m.Epoch || again.Node != m.Node || !again.CreatedAt.Equal(m.CreatedAt) {

@@ -7,8 +7,8 @@ import (
 
 const hexDigits = "0123456789ABCDEF"
 
-// Escape writes raw octets (ACCT-23) as one readable word: letters, digits and
-// a few signs stand for themselves, everything else is %XX.
+// Escape returns raw octets (ACCT-23) as one readable word: letters, digits and a few other
+// characters are unchanged, all other octets become %XX.
 func Escape(raw string) string {
 	plain := true
 	for i := 0; i < len(raw) && plain; i++ {
@@ -34,7 +34,7 @@ func standsForItself(c byte) bool {
 		strings.IndexByte("._-@:+=", c) >= 0
 }
 
-// unescape is the reverse of Escape.
+// unescape parses the result of Escape.
 func unescape(word string) (string, error) {
 	if strings.IndexByte(word, '%') < 0 {
 		return word, nil
@@ -58,7 +58,7 @@ func unescape(word string) (string, error) {
 	return string(raw), nil
 }
 
-// escapedLen is the length of raw octets once they are escaped.
+// escapedLen returns the length of the result of Escape.
 func escapedLen(raw string) int {
 	n := len(raw)
 	for i := 0; i < len(raw); i++ {

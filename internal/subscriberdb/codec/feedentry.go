@@ -10,10 +10,11 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// kindRestart stands in the feed for its place in the order, and is no change of a record.
+// kindRestart is the kind of an entry that marks the position of a NAS restart in the order
+// of the feed. It holds no change of a record.
 const kindRestart = "nas_restart"
 
-// Names of the kinds of feed entries that tell of one record in full.
+// Names of the kinds of feed entries with one full record.
 var (
 	kindNames = [...]string{subscriber.Created: "created", subscriber.Updated: "updated", subscriber.Deleted: "deleted"}
 	kinds     = map[string]subscriber.ChangeKind{
@@ -21,11 +22,11 @@ var (
 	}
 )
 
-// KindName is the kind of a feed entry that tells of one record in full.
+// KindName returns the kind of a feed entry with one full record.
 func KindName(kind subscriber.ChangeKind) string { return kindNames[kind] }
 
-// FeedEntry is one entry of a group's feed: its identifier, and its fields as the client
-// gives them.
+// FeedEntry is one entry of a group's feed: its identifier, and its fields in the form of
+// the Redis client.
 type FeedEntry struct {
 	ID     string
 	Fields map[string]any
@@ -36,16 +37,16 @@ func (e FeedEntry) text(field string) string {
 	return s
 }
 
-// Changes is how many changes the entry tells of, at most.
+// Changes returns an upper bound of the number of changes in the entry.
 func (e FeedEntry) Changes() int { return 1 + strings.Count(e.text("list"), "\n") }
 
-// Updates reports whether the entry tells of records that go on, and of nothing else.
+// Updates reports whether all changes in the entry are updates.
 func (e FeedEntry) Updates() bool {
 	kind := e.text("kind")
 	return kind == kindRefreshed || kind == kindNames[subscriber.Updated]
 }
 
-// FeedParser makes changes of the entries of a group's feed.
+// FeedParser converts the entries of a group's feed to changes.
 type FeedParser struct {
 	Changes []subscriber.Change // of the entries so far
 
@@ -53,14 +54,14 @@ type FeedParser struct {
 	packer subscriber.Packer
 }
 
-// NewFeedParser returns a parser with room for so many changes, which are put into the
-// given room as far as it goes.
+// NewFeedParser returns a parser with capacity for the given number of changes. It uses the
+// memory of room as far as that suffices.
 func NewFeedParser(group string, changes int, room []subscriber.Change) *FeedParser {
 	return &FeedParser{group: group, Changes: slices.Grow(room[:0], changes)}
 }
 
-// Parse adds the changes of an entry; a restart of a NAS adds none. It reports whether the
-// entry is one that sessiond writes.
+// Parse adds the changes of an entry; a restart of a NAS adds none. It reports whether
+// sessiond could have written the entry.
 func (p *FeedParser) Parse(e FeedEntry) (usable bool) {
 	if lines, ok := e.Fields["list"].(string); ok {
 		return p.parseLines(e, lines)
@@ -82,8 +83,8 @@ func (p *FeedParser) Parse(e FeedEntry) (usable bool) {
 	return true
 }
 
-// entryExpiry is when a record expires that was written with the entry, by
-// Redis's clock.
+// entryExpiry returns the expiry, by Redis's clock, of a record that was written with the
+// entry.
 func entryExpiry(id subscriber.Version, ttl string) time.Time {
 	ms, err := strconv.ParseInt(ttl, 10, 64)
 	if err != nil || ms == 0 || id == (subscriber.Version{}) {

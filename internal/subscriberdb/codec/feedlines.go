@@ -8,23 +8,22 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Names of the kinds of feed entries that tell of several records in short, a
-// line each:
+// Names of the kinds of feed entries with several records in short form, a line each:
 //
 //	began      <inside> <the record's fields as words>
 //	refreshed  <inside> <updated_at> <input_octets> <output_octets>
 //	stopped    <inside> <Acct-Terminate-Cause> <updated_at> <input_octets> <output_octets>
 //
-// The field reason of a stopped entry says why, where it was not an Acct-Stop; a daemon
-// of before that field takes it for one. A reader has the rest of a record from earlier
-// entries.
+// The field reason of a stopped entry is the reason of the ends, absent for Acct-Stops;
+// earlier versions, which do not know the field, take them for Acct-Stops. A reader has the
+// other fields of a record from earlier entries.
 const (
 	kindBegan     = "began"
 	kindRefreshed = "refreshed"
 	kindStopped   = "stopped"
 )
 
-// AppendEnd appends the line of a stopped record without its address.
+// AppendEnd appends the line of a stopped record, without its address.
 func AppendEnd(text []byte, e *subscriber.Ending) []byte {
 	text = append(strconv.AppendUint(text, uint64(e.Cause), 10), ' ')
 	text = append(appendTimeOrDash(text, e.Record.UpdatedAt), ' ')
@@ -32,8 +31,8 @@ func AppendEnd(text []byte, e *subscriber.Ending) []byte {
 	return strconv.AppendUint(text, e.Record.OutputOctets, 10)
 }
 
-// parseLines reads an entry that tells of several records, and reports whether all its
-// lines can be read.
+// parseLines parses an entry with several records, and reports whether it could parse all
+// lines.
 func (p *FeedParser) parseLines(e FeedEntry, lines string) (usable bool) {
 	usable = true
 	kind, id := e.text("kind"), subscriber.ParseVersion(e.ID)
@@ -56,7 +55,7 @@ func (p *FeedParser) parseLines(e FeedEntry, lines string) (usable bool) {
 	return usable
 }
 
-// parseLine reads the line of one record: its change, and the record.
+// parseLine parses the line of one record: its change, and the record.
 func parseLine(c *subscriber.Change, group, kind, line string) (r subscriber.Record, ok bool) {
 	address, rest, _ := strings.Cut(line, " ")
 	inside, err := netip.ParseAddr(address)

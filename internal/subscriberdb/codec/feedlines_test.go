@@ -9,7 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// FuzzFeedLine: no line of a feed entry does harm, and one of a Stop comes back.
+// FuzzFeedLine: no line of a feed entry makes the parser panic, and a parsed Stop is
+// written as the same line.
 func FuzzFeedLine(f *testing.F) {
 	f.Add(kindStopped, "100.64.0.1 2 2026-03-01T10:00:00Z 7 9")
 	f.Add(kindBegan, "100.64.0.1 started_at=2026-03-01T10:00:00Z user_name=a%20b nas=n client=c acct_session_id=1")
@@ -27,8 +28,8 @@ func FuzzFeedLine(f *testing.F) {
 	})
 }
 
-// FuzzRefreshed: what the feed tells of a refreshed record is written so that it is read
-// the same.
+// FuzzRefreshed: a refreshed record parsed from the feed is written in a form that is
+// parsed to the same record.
 func FuzzRefreshed(f *testing.F) {
 	f.Add("2026-03-01T10:00:00Z 7 0")
 	key := subscriber.Key{Group: "default", Inside: addr}
@@ -44,8 +45,8 @@ func FuzzRefreshed(f *testing.F) {
 	})
 }
 
-// TestStoppedWithoutReason: an entry of before there were reasons in batches tells of
-// Stops, and a reader of before takes one with a reason for that.
+// TestStoppedWithoutReason: an entry from a version without reasons in batches holds Stops,
+// and a reader of such a version takes any entry for Stops.
 func TestStoppedWithoutReason(t *testing.T) {
 	line := addr.String() + " 0 " + FormatTime(t0) + " 1 2"
 	for reason, want := range map[string]subscriber.Reason{

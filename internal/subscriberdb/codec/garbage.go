@@ -1,7 +1,7 @@
 package codec
 
-// Garbage is data in Redis that sessiond does not write, by its place. It is left out,
-// counted and named in the log, and holds up nothing else.
+// Garbage is a kind of unusable data in Redis, named by its place. Garbage is left out,
+// counted and logged, and blocks nothing else.
 type Garbage string
 
 // The kinds of garbage.
@@ -10,7 +10,7 @@ const (
 	GarbageRecord  Garbage = "record"  // the key of a record is no hash
 	GarbageSession Garbage = "session" // the key of a session's state is no string
 	GarbageFeed    Garbage = "feed"    // an entry of the change feed, or its identifier
-	GarbageKey     Garbage = "key"     // another of sessiond's own keys: of another type, or no text of ours
+	GarbageKey     Garbage = "key"     // another of sessiond's own keys: of another type, or with an unreadable text
 )
 
 // GarbageKinds returns all kinds of garbage.

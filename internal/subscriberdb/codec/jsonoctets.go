@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// octets is raw octets from a NAS in JSON (ACCT-23): a string where that is
-// valid UTF-8, else {"base64": ...}, because JSON has no other bytes.
+// octets holds raw octets from a NAS for JSON (ACCT-23): a string if they are valid UTF-8,
+// else {"base64": ...}, because JSON strings cannot hold other bytes.
 type octets string
 
 type rawOctets struct {
@@ -37,8 +37,7 @@ func (o *octets) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// plainInJSON says which octets a string in JSON has as they are, of those that are
-// usual.
+// plainInJSON has the usual octets that a JSON string holds without escapes.
 var plainInJSON = func() (plain [256]bool) {
 	for c := range plain {
 		plain[c] = standsForItself(byte(c)) || c == '/' || c == ' '
@@ -46,7 +45,7 @@ var plainInJSON = func() (plain [256]bool) {
 	return plain
 }()
 
-// appendOctets writes a field with octets, none for no octets.
+// appendOctets appends a field with octets, nothing for no octets.
 func appendOctets(text []byte, name, raw string) []byte {
 	if raw == "" {
 		return text
@@ -54,7 +53,7 @@ func appendOctets(text []byte, name, raw string) []byte {
 	text = append(text, name...)
 	for i := range len(raw) {
 		if !plainInJSON[raw[i]] {
-			value, _ := json.Marshal(octets(raw)) // of a string: cannot fail
+			value, _ := json.Marshal(octets(raw)) // cannot fail for a string
 			return append(text, value...)
 		}
 	}

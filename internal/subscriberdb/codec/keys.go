@@ -12,46 +12,47 @@ import (
 // Reserved is the group of sessions whose address belongs to no group.
 const Reserved = "_"
 
-// A group name stands in a hash tag and in SCAN patterns, so it is plain.
+// A group name is part of a hash tag and of SCAN patterns, so it may have no special
+// characters.
 var groupName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // ValidGroupName reports whether a group may have the name: 1 to 64 letters, digits, ".",
 // "_" and "-", and not Reserved.
 func ValidGroupName(name string) bool { return groupName.MatchString(name) && name != Reserved }
 
-// The keys of no group.
+// The keys that belong to no group.
 const (
 	SettingsKey = "sessiond:settings"    // hash of the live settings
-	GroupsKey   = "sessiond:groups"      // set of the groups that anybody serves or has to serve to the end
-	NASesKey    = "sessiond:nas"         // hash by NASRef; values as ParseNASLine reads them
+	GroupsKey   = "sessiond:groups"      // set of the groups that are served or drained
+	NASesKey    = "sessiond:nas"         // hash by NASRef; values in the form of NASLine
 	RefusedKey  = "sessiond:nas:refused" // hash by NASRef and verdict ("<ref> <verdict>"): number of events
 )
 
-// groupKey is the key of something of one group. The braces make every key of a
-// group hash to one slot of a Redis Cluster.
+// groupKey returns a key of one group. The braces make every key of a group hash to one
+// slot of a Redis Cluster.
 func groupKey(group, rest string) string { return "sessiond:{" + group + "}:" + rest }
 
 func appendGroupKey(text []byte, group, rest string) []byte {
 	return append(append(append(append(text, "sessiond:{"...), group...), "}:"...), rest...)
 }
 
-// RecordKeyPrefix is the key of a record up to its address.
+// RecordKeyPrefix returns the key of a record without its address.
 func RecordKeyPrefix(group string) string { return groupKey(group, "sub:") }
 
-// RecordPattern matches the keys of all records of a group.
+// RecordPattern returns a pattern that matches the keys of all records of a group.
 func RecordPattern(group string) string { return RecordKeyPrefix(group) + "*" }
 
-// RecordKey is the hash of the record at an inside address.
+// RecordKey returns the key of the hash with the record at an inside address.
 func RecordKey(group string, inside netip.Addr) string {
 	return string(AppendRecordKey(make([]byte, 0, 128), group, inside))
 }
 
-// AppendRecordKey appends a RecordKey.
+// AppendRecordKey appends the result of RecordKey.
 func AppendRecordKey(text []byte, group string, inside netip.Addr) []byte {
 	return inside.AppendTo(appendGroupKey(text, group, "sub:"))
 }
 
-// RecordKeys returns the keys of records, all in one piece of memory.
+// RecordKeys returns the keys of records, in one allocation.
 func RecordKeys(keys []subscriber.Key) []string {
 	text, ends := make([]byte, 0, 48*len(keys)), make([]int, len(keys))
 	for i, key := range keys {
@@ -66,7 +67,7 @@ func RecordKeys(keys []subscriber.Key) []string {
 	return names
 }
 
-// ParseRecordKey is the reverse of RecordKey.
+// ParseRecordKey parses the result of RecordKey.
 func ParseRecordKey(key string) (subscriber.Key, bool) {
 	rest, ok := strings.CutPrefix(key, "sessiond:{")
 	if !ok {
@@ -80,55 +81,58 @@ func ParseRecordKey(key string) (subscriber.Key, bool) {
 	return subscriber.Key{Group: group, Inside: inside}, err == nil
 }
 
-// SessionKeyPrefix is the key of a session's state up to its reference.
+// SessionKeyPrefix returns the key of a session's state without its reference.
 func SessionKeyPrefix(group string) string { return groupKey(group, "sess:") }
 
-// SessionKey is the string with the state of one accounting session.
+// SessionKey returns the key of the string with the state of one accounting session.
 func SessionKey(group string, id subscriber.SessionID) string {
 	return string(AppendSessionKey(make([]byte, 0, 128), group, id))
 }
 
-// AppendSessionKey appends a SessionKey.
+// AppendSessionKey appends the result of SessionKey.
 func AppendSessionKey(text []byte, group string, id subscriber.SessionID) []byte {
 	return AppendSessionRef(appendGroupKey(text, group, "sess:"), id)
 }
 
-// RestartKey is the string with the newest restart of a NAS.
+// RestartKey returns the key of the string with the newest restart of a NAS.
 func RestartKey(group string, id subscriber.SessionID) string {
 	return groupKey(group, "nas:"+NASRef(id))
 }
 
-// RestartsKey is the set of NASes whose restart has not been swept yet.
+// RestartsKey returns the key of the set of NASes whose restart has not been swept yet.
 func RestartsKey(group string) string { return groupKey(group, "restarts") }
 
-// OnlineKey is the hash of all inside addresses that have, or last had, a record
-// whose end nobody has announced.
+// OnlineKey returns the key of the hash of all inside addresses that have a record, or had
+// one whose end was not announced yet.
 func OnlineKey(group string) string { return groupKey(group, "online") }
 
-// FeedKey is the stream with the changes of a group's records.
+// FeedKey returns the key of the stream with the changes of a group's records.
 func FeedKey(group string) string { return groupKey(group, "feed") }
 
-// ReadersKey is the hash of the readers of a group's feed.
+// ReadersKey returns the key of the hash of the readers of a group's feed.
 func ReadersKey(group string) string { return groupKey(group, "readers") }
 
-// MarkerKey is the string that proves that a group's data are whole.
+// MarkerKey returns the key of the string that proves that a group's data are complete.
 func MarkerKey(group string) string { return groupKey(group, "marker") }
 
-// BindingsKey is the hash of the bindings of one part of the outside addresses.
+// BindingsKey returns the key of the hash with the bindings of one part of the outside
+// addresses.
 func BindingsKey(group string, part uint8) string {
 	return string(strconv.AppendUint(appendGroupKey(make([]byte, 0, 128), group, "bindings:"), uint64(part), 10))
 }
 
-// OldBindingsKey is the hash of all bindings of a group, where earlier versions left
-// them.
+// OldBindingsKey returns the key of the hash in which earlier versions stored all bindings
+// of a group.
 func OldBindingsKey(group string) string { return groupKey(group, "bindings") }
 
-// ProbeKey is the string that a daemon writes to see whether it can.
+// ProbeKey returns the key of the string that a daemon writes to find out whether writes
+// succeed.
 func ProbeKey(group, node string) string { return groupKey(group, "probe:"+Escape(node)) }
 
-// OwnerKey is the string with the lease of the daemon that serves the group's NAT.
+// OwnerKey returns the key of the string with the lease of the daemon that serves the
+// group's NAT.
 func OwnerKey(group string) string { return groupKey(group, "owner") }
 
-// ServedKey is the string with the prefixes and settings by which the group's NAT is served,
-// drained ones included.
+// ServedKey returns the key of the string with the prefixes and settings of the group's
+// NAT, drained ones included.
 func ServedKey(group string) string { return groupKey(group, "served") }

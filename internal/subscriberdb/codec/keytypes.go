@@ -1,12 +1,12 @@
 package codec
 
-// TypedKey is a key that sessiond writes, and the type that it gives it, as the command
-// TYPE tells it.
+// TypedKey is a key that sessiond writes, and its type as named by the command TYPE.
 type TypedKey struct{ Name, Kind string }
 
-// OwnKeys are the keys of a group that sessiond makes anew by itself. Those of records and
-// sessions are looked at when they are read, and the feed and the hash of online addresses
-// by a probe: without them the group cannot go on.
+// OwnKeys returns the keys of a group that sessiond recreates by itself. It has no keys of
+// records and sessions, whose types are checked when they are read, and neither the feed
+// nor the hash of online addresses, which a probe checks: without those two the group
+// cannot be served.
 func OwnKeys(group string) []TypedKey {
 	keys := []TypedKey{
 		{ReadersKey(group), "hash"}, {RestartsKey(group), "set"}, {MarkerKey(group), "string"},
@@ -18,7 +18,7 @@ func OwnKeys(group string) []TypedKey {
 	return keys
 }
 
-// SharedKeys are those of no group.
+// SharedKeys returns the keys that belong to no group.
 func SharedKeys() []TypedKey {
 	return []TypedKey{{GroupsKey, "set"}, {SettingsKey, "hash"}, {NASesKey, "hash"}, {RefusedKey, "hash"}}
 }

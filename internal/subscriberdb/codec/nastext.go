@@ -8,33 +8,34 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// NASName names a NAS.
+// NASName identifies a NAS.
 type NASName struct {
 	Client string // its realm, or the name of its RADIUS client
 	Name   string // as in the NAS of a subscriber.SessionID
 }
 
-// NASOf names the NAS of a session.
+// NASOf returns the name of a session's NAS.
 func NASOf(id subscriber.SessionID) NASName { return NASName{id.Client, id.NAS} }
 
-// Session is the identity that the sessions of the NAS share: without an Acct-Session-Id.
+// Session returns the common part of the identities of the NAS's sessions: without an
+// Acct-Session-Id.
 func (n NASName) Session() subscriber.SessionID {
 	return subscriber.SessionID{Client: n.Client, NAS: n.Name}
 }
 
-// NASLine is the part of the knowledge of one NAS that is kept in Redis:
+// NASLine is the part of the data about one NAS that is stored in Redis:
 //
 //	heard=<time> offset=<seconds> unheeded=<seconds> restarted=<time> same_as=<client>/<nas>
 type NASLine struct {
-	LastHeard time.Time     // arrival of its last accounting
-	Offset    time.Duration // how far its clock is ahead of ours, to the second or so
+	LastHeard time.Time     // arrival of its last accounting packet
+	Offset    time.Duration // lead of its clock over ours, to about a second
 	Known     bool          // Offset is known
-	Unheeded  time.Duration // how far its last Event-Timestamp was ahead, where too far to be heeded; else 0
+	Unheeded  time.Duration // lead of its last Event-Timestamp if that was ignored as too far off; else 0
 	Restarted time.Time     // event time of its last Accounting-On or -Off; zero for none
-	SameAs    NASName       // the NAS that this one was found to be; the zero name: it is itself
+	SameAs    NASName       // the NAS that this is another name of; zero for none
 }
 
-// Format writes the line; see ParseNASLine.
+// Format returns the line; see ParseNASLine.
 func (n *NASLine) Format() string {
 	text := appendTime([]byte("heard="), n.LastHeard)
 	if n.Known {
@@ -56,8 +57,8 @@ func appendSeconds(text []byte, d time.Duration) []byte {
 	return strconv.AppendInt(text, int64(d/time.Second), 10)
 }
 
-// ParseNASRow reads a field of NASesKey and its value. A field that sessiond would write
-// otherwise is not ours.
+// ParseNASRow parses a field of NASesKey and its value. It refuses a field that sessiond
+// would write in another form.
 func ParseNASRow(ref, line string) (NASName, NASLine, bool) {
 	id, err := ParseNASRef(ref)
 	if err != nil || NASRef(id) != ref {
@@ -66,7 +67,7 @@ func ParseNASRow(ref, line string) (NASName, NASLine, bool) {
 	return NASOf(id), ParseNASLine(line), true
 }
 
-// ParseNASLine reads a line. Unreadable values are left zero.
+// ParseNASLine parses a line. Unreadable values are left zero.
 func ParseNASLine(line string) NASLine {
 	var n NASLine
 	for word := range strings.SplitSeq(line, " ") {
@@ -88,7 +89,7 @@ func ParseNASLine(line string) NASLine {
 	return n
 }
 
-// parseSeconds reads seconds that fit a Duration: clocks tell of 1970 to 2106.
+// parseSeconds parses seconds that fit a Duration: clocks show years from 1970 to 2106.
 func parseSeconds(value string) (time.Duration, bool) {
 	seconds, err := strconv.ParseInt(value, 10, 34)
 	if err != nil {

@@ -24,7 +24,7 @@ func TestNASLine(t *testing.T) {
 	}
 }
 
-// FuzzParseNAS: what was read is written so that it is read the same.
+// FuzzParseNAS: a parsed line is written in a form that is parsed to the same data.
 func FuzzParseNAS(f *testing.F) {
 	f.Add("heard=2026-03-01T10:00:00Z offset=-28800 restarted=2026-03-01T10:00:00.5Z same_as=a%20b/c")
 	f.Add("heard=9999-12-31T23:59:59-23:59 unheeded=-1767225600 same_as=/")

@@ -11,10 +11,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// FormatOnlineEntry writes the value of a record in the hash of online addresses: its session
-// and its user, each as one word, and the expiry of the record as it was first written, in
-// milliseconds since 1970, 0 for never. The entry outlives a record that others removed,
-// and tells whose it was.
+// FormatOnlineEntry returns the value of a record in the hash of online addresses: its
+// session and its user, each as one word, and the first expiry of the record, in
+// milliseconds since 1970, 0 for never. The entry remains if another program removes the
+// record, and names its session.
 func FormatOnlineEntry(r *subscriber.Record) string {
 	text := make([]byte, 0, 96)
 	text = append(AppendSessionRef(text, r.SessionID), ' ')
@@ -22,7 +22,7 @@ func FormatOnlineEntry(r *subscriber.Record) string {
 	return string(AppendExpiry(text, r.ExpiresAt))
 }
 
-// AppendExpiry appends the last word of an entry.
+// AppendExpiry appends the expiry, the last word of an entry.
 func AppendExpiry(text []byte, at time.Time) []byte {
 	if at.IsZero() {
 		return append(text, '0')
@@ -30,7 +30,7 @@ func AppendExpiry(text []byte, at time.Time) []byte {
 	return strconv.AppendInt(text, at.UnixMilli(), 10)
 }
 
-// ParseOnlineEntry returns the record as far as the entry tells it.
+// ParseOnlineEntry returns a record with the data of the entry.
 func ParseOnlineEntry(key subscriber.Key, text string) (subscriber.Record, error) {
 	r := subscriber.Record{Key: key}
 	words := strings.Split(text, " ")
@@ -66,7 +66,7 @@ func NASOfOnlineEntry(text string) string {
 	return text[:len(client)+1+len(nas)]
 }
 
-// AppendOnline appends the addresses that entries of the hash of online addresses name; fields are
+// AppendOnline appends the addresses in the hash of online addresses; fields holds its
 // names and values in turn.
 func AppendOnline(inside []netip.Addr, fields []string) []netip.Addr {
 	inside = slices.Grow(inside, len(fields)/2)

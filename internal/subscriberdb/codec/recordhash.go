@@ -8,14 +8,13 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Unversioned stands for the version of a record that somebody wrote by hand
-// without one.
+// Unversioned is the version of a record that another program wrote without one.
 const Unversioned = "-"
 
-// AppendFields appends the fields of a record hash, name and value, except its
-// version, which the script knows. The fields that an Interim changes come first, where
-// Redis finds them first. Empty fields are left out unless the record is written
-// over another.
+// AppendFields appends the fields of a record hash, name and value, except its version,
+// which the script makes. The fields that an Interim changes come first, because Redis
+// finds the first fields fastest. Empty fields are left out unless the record overwrites
+// another.
 func AppendFields(args []any, r *subscriber.Record, over bool) []any {
 	args = append(args, "updated_at", TimeArg(&r.UpdatedAt),
 		"input_octets", &r.InputOctets, "output_octets", &r.OutputOctets)
@@ -49,7 +48,7 @@ func AppendFields(args []any, r *subscriber.Record, over bool) []any {
 // field is one field of a record hash.
 type field struct{ name, value string }
 
-// rareFields are the fields that few records have a value of.
+// rareFields returns the fields that most records leave empty.
 func rareFields(r *subscriber.Record) [8]field {
 	leg := ""
 	if r.Leg.IsValid() {
@@ -67,15 +66,15 @@ func rareFields(r *subscriber.Record) [8]field {
 	}
 }
 
-// IsPlain reports whether the record has no value of a rare field.
+// IsPlain reports whether all rare fields of the record are empty.
 func IsPlain(r *subscriber.Record) bool {
 	return len(r.FramedIPv6Addresses) == 0 && len(r.FramedIPv6Prefixes) == 0 && len(r.DelegatedPrefixes) == 0 &&
 		r.MultiSessionID == "" && len(r.Links) == 0 && len(r.MoreClasses) == 0 && !r.Leg.IsValid() &&
 		r.RemovalHeld == subscriber.ReasonNone
 }
 
-// RecordText is a record as it stands in the feed: its fields as words, those
-// with a value. The version is that of the record before, if there was one.
+// RecordText returns a record in the form of the feed: its non-empty fields as words. The
+// version is that of the previous record, if there was one.
 func RecordText(r *subscriber.Record) string {
 	text := make([]byte, 0, 320)
 	text = appendTime(append(text, "started_at="...), r.StartedAt)
@@ -109,7 +108,7 @@ func appendWord(text []byte, name, value string) []byte {
 	return append(append(text, name...), Escape(value)...)
 }
 
-// ParseRecordText is the reverse of RecordText.
+// ParseRecordText parses the result of RecordText.
 func ParseRecordText(key subscriber.Key, text string) subscriber.Record {
 	r := subscriber.Record{Key: key}
 	for word := range strings.SplitSeq(text, " ") {
@@ -122,7 +121,7 @@ func ParseRecordText(key subscriber.Key, text string) subscriber.Record {
 	return r
 }
 
-// ParseRecord reads a record hash. People may write into it: unreadable values are left
+// ParseRecord parses a record hash. Operators may write into it: unreadable values are left
 // zero.
 func ParseRecord(key subscriber.Key, fields map[string]string) subscriber.Record {
 	r := subscriber.Record{Key: key}
@@ -133,11 +132,11 @@ func ParseRecord(key subscriber.Key, fields map[string]string) subscriber.Record
 	return r
 }
 
-// sessionFields are the fields that tell of which session a record is, and since when.
+// sessionFields holds the fields that identify a record's session, and its times.
 var sessionFields = [...]string{"client", "nas", "acct_session_id", "started_at", "updated_at", "version"}
 
-// AppendSessionFields appends the names of the fields that tell of which session a record
-// is, and since when.
+// AppendSessionFields appends the names of the fields that identify a record's session, and
+// its times.
 func AppendSessionFields(args []any) []any {
 	for i := range sessionFields {
 		args = append(args, &sessionFields[i])
@@ -145,7 +144,7 @@ func AppendSessionFields(args []any) []any {
 	return args
 }
 
-// ParseSessionFields reads the values of these fields, and reports whether there is a
+// ParseSessionFields parses the values of these fields, and reports whether there is a
 // record.
 func ParseSessionFields(key subscriber.Key, values []string) (subscriber.Record, bool) {
 	r := subscriber.Record{Key: key}
@@ -159,8 +158,7 @@ func ParseSessionFields(key subscriber.Key, values []string) (subscriber.Record,
 	return r, true
 }
 
-// setField takes over one field of a record; others than a record's are none of
-// ours.
+// setField sets one field of a record, and ignores unknown fields.
 func setField(r *subscriber.Record, name, value string) {
 	switch name {
 	case "started_at":
@@ -217,8 +215,8 @@ func setRareField(r *subscriber.Record, name, value string) {
 	}
 }
 
-// fillRecord sets the fields that are not written where others imply them: a record that was
-// never updated has no update time.
+// fillRecord sets the fields that the hash omits because others imply them: a record that
+// was never updated has no update time.
 func fillRecord(r *subscriber.Record) {
 	if r.UpdatedAt.IsZero() {
 		r.UpdatedAt = r.StartedAt
@@ -228,8 +226,8 @@ func fillRecord(r *subscriber.Record) {
 	}
 }
 
-// parseRefreshed reads the line of one refreshed record without its address: event
-// time, octets in and out.
+// parseRefreshed parses the line of one refreshed record without its address: event time,
+// octets in and out.
 func parseRefreshed(key subscriber.Key, text string) (subscriber.Record, bool) {
 	r := subscriber.Record{Key: key}
 	at, rest, _ := strings.Cut(text, " ")
@@ -244,7 +242,7 @@ func parseRefreshed(key subscriber.Key, text string) (subscriber.Record, bool) {
 	return r, errIn == nil && errOut == nil
 }
 
-// joinTexts writes addresses or prefixes as words.
+// joinTexts joins addresses or prefixes to a text of words.
 func joinTexts[T interface{ String() string }](list []T) string {
 	var text []byte
 	for i, x := range list {
@@ -256,7 +254,7 @@ func joinTexts[T interface{ String() string }](list []T) string {
 	return string(text)
 }
 
-// joinWords writes raw octets as words.
+// joinWords joins raw octets to a text of words.
 func joinWords(list []string) string {
 	words := make([]string, len(list))
 	for i, raw := range list {
@@ -265,7 +263,7 @@ func joinWords(list []string) string {
 	return strings.Join(words, " ")
 }
 
-// splitTexts reads words, leaving out those that cannot be read.
+// splitTexts parses words, and skips unreadable ones.
 func splitTexts[T any](text string, parse func(string) (T, error)) []T {
 	var list []T
 	for word := range strings.FieldsSeq(text) {
@@ -276,7 +274,7 @@ func splitTexts[T any](text string, parse func(string) (T, error)) []T {
 	return list
 }
 
-// FormatAddr writes an address, "" for none.
+// FormatAddr returns an address as text, "" for none.
 func FormatAddr(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""

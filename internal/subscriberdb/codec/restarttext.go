@@ -8,17 +8,17 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Words before the time of a restart: that it ends sessions only if their NAS goes
-// on not to report them, its Event-Timestamp in seconds since 1970, and the digests of its
-// packet and of those before it.
+// Words before the time of a restart: that the restart ends only sessions that their NAS
+// does not report any more, its Event-Timestamp in seconds since 1970, and the digests of
+// its packet and of earlier ones.
 const (
 	wordConfirm = "confirm/"
 	wordStamp   = "stamp="
 	wordPackets = "packets="
 )
 
-// FormatRestart writes a restart as the script stores it, which adds the feed
-// identifier.
+// FormatRestart returns a restart in its stored form, without the feed identifier, which
+// the script adds.
 func FormatRestart(r *subscriber.Restart) string {
 	text := make([]byte, 0, 64)
 	if r.Confirm {
@@ -33,7 +33,7 @@ func FormatRestart(r *subscriber.Restart) string {
 	return string(appendTime(text, r.At))
 }
 
-// ParseRestart reads "<time> <feed identifier>"; empty for none.
+// ParseRestart parses "<time> <feed identifier>"; empty for none.
 func ParseRestart(line string) subscriber.Restart {
 	at, id, _ := strings.Cut(line, " ")
 	at, confirm := strings.CutPrefix(at, wordConfirm)

@@ -8,14 +8,14 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 )
 
-// Served is how the NAT of a group is served: a later start whose configuration lacks a part
-// of it knows by it which parts to serve to their end.
+// Served is the configuration that a group's NAT was last served with. A later start
+// compares it with its configuration to find the parts to drain.
 type Served struct {
 	Group string
 	By    string // the daemon that serves it: node, namespace and table
 
 	Inside, Outside     []netip.Prefix // drained ones included
-	Draining            []netip.Prefix // of these, those no longer configured
+	Draining            []netip.Prefix // the prefixes of these that are no longer configured
 	FirstPort, LastPort uint16
 	BlockSize           int
 	Hold, Grace         time.Duration
@@ -25,7 +25,7 @@ type Served struct {
 	Guard     guard.Limits  // of the group
 }
 
-// servedValue is the value of the key: JSON for people, too.
+// servedValue is the value of the key: JSON, which operators can read too.
 type servedValue struct {
 	By          string         `json:"by"`
 	Inside      []netip.Prefix `json:"inside"`
@@ -49,7 +49,7 @@ type guardValue struct {
 	Window     timeSpan `json:"window"`
 }
 
-// timeSpan is a duration that is written as a person would, such as 2m0s.
+// timeSpan is a duration with a readable text, such as 2m0s.
 type timeSpan time.Duration
 
 // MarshalText implements encoding.TextMarshaler.
@@ -62,7 +62,7 @@ func (d *timeSpan) UnmarshalText(text []byte) error {
 	return err
 }
 
-// FormatServed writes the value of a group's ServedKey.
+// FormatServed returns the value of a group's ServedKey.
 func FormatServed(s *Served) ([]byte, error) {
 	return json.Marshal(servedValue{
 		By: s.By, Inside: s.Inside, Outside: s.Outside, Draining: s.Draining,
@@ -72,7 +72,7 @@ func FormatServed(s *Served) ([]byte, error) {
 	})
 }
 
-// ParseServed reads the value of a group's ServedKey.
+// ParseServed parses the value of a group's ServedKey.
 func ParseServed(group string, text []byte) (Served, error) {
 	var v servedValue
 	if err := json.Unmarshal(text, &v); err != nil {

@@ -9,8 +9,8 @@ import (
 )
 
 // AppendSessionRef appends a session's identity as one word:
-// <client>/<nas>/<Acct-Session-Id>, each escaped, and /<inside address> where one
-// identifier stands for several sessions.
+// <client>/<nas>/<Acct-Session-Id>, each escaped, and /<inside address> if several sessions
+// share the identifier.
 func AppendSessionRef(text []byte, id subscriber.SessionID) []byte {
 	text = append(append(text, Escape(id.Client)...), '/')
 	text = append(append(text, Escape(id.NAS)...), '/')
@@ -21,7 +21,7 @@ func AppendSessionRef(text []byte, id subscriber.SessionID) []byte {
 	return text
 }
 
-// ParseSessionRef is the reverse of AppendSessionRef.
+// ParseSessionRef parses the result of AppendSessionRef.
 func ParseSessionRef(ref string) (subscriber.SessionID, error) {
 	parts := strings.Split(ref, "/")
 	if len(parts) != 3 && len(parts) != 4 {
@@ -43,8 +43,8 @@ func ParseSessionRef(ref string) (subscriber.SessionID, error) {
 	return id, nil
 }
 
-// NASRef is the identity of a session's NAS as one word: <client>/<nas>, each escaped.
+// NASRef returns the identity of a session's NAS as one word: <client>/<nas>, each escaped.
 func NASRef(id subscriber.SessionID) string { return Escape(id.Client) + "/" + Escape(id.NAS) }
 
-// ParseNASRef is the reverse of NASRef; the session has no Acct-Session-Id.
+// ParseNASRef parses the result of NASRef; the session has no Acct-Session-Id.
 func ParseNASRef(ref string) (subscriber.SessionID, error) { return ParseSessionRef(ref + "/") }

@@ -16,22 +16,21 @@ import (
 //	found  <inside or -> <start> - <user>           first heard of by an Interim
 //	closed/<reason> <inside or -> <start> <end> <user>
 //
-// Users are escaped, absent words are "-". Behind these stand words that few
-// sessions need, each where there is something to say:
+// Users are escaped, absent words are "-". Optional words follow, which few sessions need:
 //
 //	stamp=<seconds since 1970>   Event-Timestamp of the Start, as the NAS sent it
 //	packet=<digest>              digest of the Start's packet, where it has no Event-Timestamp
 //	before=<time>                start of an earlier session under the identifier
-//	heard=<time>                 last that was heard of a session whose address another took
-//	doubtful                     by the NAS's clock that one came earlier
+//	heard=<time>                 last event of a session whose address another session took
+//	doubtful                     by the NAS's clock that other session began earlier
 const (
 	wordOpen   = "open"
 	wordFound  = "found"
 	wordClosed = "closed/"
-	wordMoved  = "MOVED" // reason of a session that went to another group
+	wordMoved  = "MOVED" // reason of a session that moved to another group
 )
 
-// FormatState writes a state line; see ParseState.
+// FormatState returns a state line; see ParseState.
 func FormatState(s *subscriber.SessionState) string {
 	return string(AppendState(make([]byte, 0, 96), s))
 }
@@ -60,7 +59,7 @@ func appendStateExtras(text []byte, s *subscriber.SessionState) []byte {
 	return text
 }
 
-// AppendStart appends the word by which a Start is known again, as it is in a state line.
+// AppendStart appends the word of a state line that identifies the Start.
 func AppendStart(text []byte, s *subscriber.SessionState) []byte {
 	switch {
 	case !s.Stamp.IsZero():
@@ -90,7 +89,7 @@ func stateWord(s *subscriber.SessionState) string {
 	return wordFound
 }
 
-// ParseState reads a state line; the empty line is an unknown session.
+// ParseState parses a state line; the empty line is an unknown session.
 func ParseState(line string) (subscriber.SessionState, error) {
 	if line == "" {
 		return subscriber.SessionState{}, nil
@@ -114,8 +113,7 @@ func ParseState(line string) (subscriber.SessionState, error) {
 	return s, err
 }
 
-// setStateExtra takes over one of the words that few sessions need. Words of later versions
-// are ignored.
+// setStateExtra sets the value of an optional word. Words of later versions are ignored.
 func setStateExtra(s *subscriber.SessionState, word string) {
 	switch name, value, _ := strings.Cut(word, "="); name {
 	case "stamp":
@@ -150,7 +148,7 @@ func parseStateWord(word string) (subscriber.SessionState, error) {
 	return subscriber.SessionState{Phase: subscriber.Closed, Reason: why}, err
 }
 
-// orDash writes an absent word. A user whose name is "-" is written escaped.
+// orDash returns a word, "-" for an empty one. A user whose name is "-" is escaped.
 func orDash(word string) string {
 	if word == "" {
 		return "-"
@@ -158,7 +156,7 @@ func orDash(word string) string {
 	return escapeDash(word)
 }
 
-// escapeDash keeps a word that is a dash from being taken for no word.
+// escapeDash escapes a word that is a dash, because a dash stands for no word.
 func escapeDash(word string) string {
 	if word == "-" {
 		return "%2D"
@@ -166,11 +164,12 @@ func escapeDash(word string) string {
 	return word
 }
 
-// stateOverhead is the memory of Redis for the state of a session besides the words of its
-// NAS: about, in octets.
+// stateOverhead is the memory of Redis for the state of a session without the texts from
+// its NAS: about, in octets.
 const stateOverhead = 220
 
-// StateOctets is the memory of Redis for the state of a session, about.
+// StateOctets returns the approximate memory of Redis for the state of a session, in
+// octets.
 func StateOctets(group string, id subscriber.SessionID, user string) int {
 	return stateOverhead + len(group) + escapedLen(id.Client) + escapedLen(id.NAS) + escapedLen(id.AcctSessionID) + escapedLen(user)
 }

@@ -2,8 +2,8 @@ package codec
 
 import "time"
 
-// FormatTime writes a time in UTC as RFC 3339 has it, to the nanosecond; "" for the zero
-// time.
+// FormatTime returns a time in UTC in the form of RFC 3339, to the nanosecond; "" for the
+// zero time.
 func FormatTime(t time.Time) string { return string(appendTime(nil, t)) }
 
 func appendTime(text []byte, t time.Time) []byte {
@@ -20,8 +20,8 @@ func appendTimeOrDash(text []byte, t time.Time) []byte {
 	return appendTime(text, t)
 }
 
-// TimeArg is a time in UTC as the argument of a command: the client formats it as
-// FormatTime does.
+// TimeArg returns a time in UTC as the argument of a command: the Redis client formats it
+// in the form of FormatTime.
 func TimeArg(t *time.Time) any {
 	if t.IsZero() {
 		return ""
@@ -29,11 +29,11 @@ func TimeArg(t *time.Time) any {
 	return t
 }
 
-// parseTime reads a time; the zero time for any other text, and for a time that FormatTime
-// could not write: in UTC the year has four digits.
+// parseTime parses a time; zero for any other text, and for a time that FormatTime could
+// not write: in UTC the year has four digits.
 func parseTime(s string) time.Time {
 	if s == "" || s == "-" {
-		return time.Time{} // an error would be dear
+		return time.Time{} // the error of time.Parse would cost an allocation
 	}
 	if t, ok := readStamp(s); ok {
 		return t
@@ -48,7 +48,7 @@ func parseTime(s string) time.Time {
 	return t
 }
 
-// readStamp reads a time as appendTime writes it, and reports whether it is one.
+// readStamp parses a time in the form of appendTime, and reports whether it is one.
 func readStamp(s string) (time.Time, bool) {
 	const form = "0000-00-00T00:00:00"
 	if len(s) <= len(form) || s[len(s)-1] != 'Z' {
@@ -66,10 +66,10 @@ func readStamp(s string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	t := time.Date(year, time.Month(month), day, hour, minute, second, nanos, time.UTC)
-	return t, t.Day() == day // or the month has no such day
+	return t, t.Day() == day // false if the month has no such day
 }
 
-// readFraction reads the nanoseconds, "" for none.
+// readFraction parses the nanoseconds, "" for none.
 func readFraction(s string) (int, bool) {
 	if s == "" {
 		return 0, true
