@@ -11,20 +11,20 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// BatchSize bounds the transactions of one script call: a call answers at once or not
-// at all, and keeps Redis from others meanwhile.
+// BatchSize bounds the transactions of one script call: Redis serves no other client during
+// a call, and a call succeeds or fails as a whole.
 const BatchSize = 64
 
-// batch is the transactions of one script call.
+// batch holds the transactions of one script call.
 type batch struct {
 	group  *Group
 	kind   operation
 	ttl    int64             // of the records that begin or are refreshed, or of the states of sessions that end
 	reason subscriber.Reason // of the records that are removed
-	frees  bool              // of a commit: each transaction does
+	frees  bool              // of a commit: all its transactions free memory
 	txns   []*Txn
-	octets int    // of their lines in the feed, at most
-	bases  []*Txn // one for each restart that any of them rests on
+	octets int    // upper bound of their lines in the feed
+	bases  []*Txn // one transaction for each restart that the batch's decisions depend on
 	args   codec.ArgBuffer
 	cmd    *redis.Cmd
 }
@@ -35,32 +35,32 @@ func (b *batch) add(tx *Txn, octets int) {
 }
 
 // FeedEntryOctets bounds the feed entry of one call: the lines of 64 records with the
-// longest attributes would be 229 kB, and would keep a reader, and Redis, for as long.
+// longest attributes would be 229 kB, and would block a reader, and Redis, for too long.
 const FeedEntryOctets = 64 << 10
 
-// feedOctets is the length of the transaction's line in the feed, at most. Lines without
-// free text are too short to count.
+// feedOctets returns an upper bound of the transaction's line in the feed, in octets. Lines
+// without free text are too short to count.
 func (tx *Txn) feedOctets() int {
 	r := tx.Decision.Put
 	if tx.op != opCreate || r == nil {
 		return 0
 	}
 	raw := len(r.UserName) + len(r.NAS) + len(r.Client) + len(r.AcctSessionID) + len(r.CallingStationID) + len(r.Class)
-	return beganOctets + 3*raw // each octet may be three, see codec.Escape
+	return beganOctets + 3*raw // an escaped octet takes three, see codec.Escape
 }
 
-// beganOctets is a line of a begun session without free text.
+// beganOctets is the length of the line of a new session without free text.
 const beganOctets = 160
 
-// frees reports whether the transaction ends records, or the restart of a NAS is to, and begins
-// none: that is carried out by a Redis that is full, too.
+// frees reports whether the transaction ends records, or stores the restart of a NAS that
+// is to end some, and creates none. A Redis without free memory executes it too.
 func (tx *Txn) frees() bool {
 	d := &tx.Decision
 	return d.Put == nil && (len(d.Delete) > 0 || d.Restart != nil)
 }
 
 // full reports whether the transaction must go into another call: all scripts but
-// commitScript compare before they write, so they must not meet a record or a
+// commitScript compare before they write, so a call of theirs must not have a record or a
 // session twice.
 func (b *batch) full(tx *Txn, octets int) bool {
 	if len(b.txns) == BatchSize || b.octets+octets > FeedEntryOctets {
@@ -77,7 +77,7 @@ func (b *batch) full(tx *Txn, octets int) bool {
 	return false
 }
 
-// write makes the arguments of the call.
+// write builds the arguments of the call.
 func (b *batch) write(e *Engine) {
 	switch b.kind {
 	case opCreate:
@@ -91,7 +91,7 @@ func (b *batch) write(e *Engine) {
 	}
 }
 
-// take hands the answers to the transactions. It returns why there are none.
+// take gives the answers to the transactions, or returns the error of the call.
 func (b *batch) take(failed error) error {
 	err := redisconn.Answered(b.cmd, failed)
 	answers, _ := b.cmd.Val().([]any)
@@ -112,7 +112,7 @@ func (b *batch) take(failed error) error {
 	return err
 }
 
-// takeTogether takes one feed entry for all, and the numbers of the refused ones.
+// takeTogether sets the feed entry of all transactions, and marks the refused ones.
 func (b *batch) takeTogether(answers []any) {
 	id, _ := answers[0].(string)
 	for _, tx := range b.txns {
@@ -136,8 +136,8 @@ func (b *batch) takeEach(answers []any) {
 	}
 }
 
-// isExhausted reports whether the feed takes no entry any more: somebody gave one the
-// highest identifier that there is, and Redis gives none below the last.
+// isExhausted reports whether the feed accepts no more entries: another program added one
+// with the highest possible identifier, and Redis adds none below the last.
 func isExhausted(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "exhausted the last possible ID")
 }

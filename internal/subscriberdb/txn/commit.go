@@ -14,7 +14,7 @@ type commitList struct {
 	keys []any
 	args []any
 	tx   *Txn
-	own  int // keys that belong to the transaction begin here
+	own  int // index of the transaction's first key
 }
 
 // commitArgs returns the call of commitScript for the transactions of a batch.
@@ -42,8 +42,8 @@ func (c *commitList) add(tx *Txn) {
 	c.args[at] = len(c.args) - at - 1
 }
 
-// conditions writes the read set, and reports whether the
-// session's state is written with its condition.
+// conditions appends the conditions of the read set, and reports whether the condition on
+// the session's state also writes it.
 func (c *commitList) conditions() (claimed bool) {
 	tx := c.tx
 	count := len(c.args)
@@ -74,7 +74,7 @@ func (c *commitList) conditions() (claimed bool) {
 	return claimed
 }
 
-// key returns the number under which the script knows a key.
+// key returns the number of a key in the script, and adds the key if it is new.
 func (c *commitList) key(name string) int {
 	for i := c.own; i < len(c.keys); i++ {
 		if c.keys[i] == name {
@@ -85,7 +85,7 @@ func (c *commitList) key(name string) int {
 	return len(c.keys) - 3
 }
 
-// write adds the decision's writes, deletions first.
+// write appends the decision's writes, deletions first.
 func (c *commitList) write(d *subscriber.Decision, claimed bool) {
 	for i := range d.Delete {
 		c.delete(&d.Delete[i])
@@ -111,7 +111,7 @@ func (c *commitList) delete(e *subscriber.Ending) {
 	}
 }
 
-// record returns the number of a record's key.
+// record returns the number of a record's key in the script.
 func (c *commitList) record(r *subscriber.Record) int {
 	if r.Inside == c.tx.Inside {
 		return c.key(c.tx.keyRecord())
@@ -119,8 +119,8 @@ func (c *commitList) record(r *subscriber.Record) int {
 	return c.key(codec.RecordKey(r.Group, r.Inside))
 }
 
-// put writes the record, and enters it into the hash of online addresses if it
-// is not there yet.
+// put appends the write of the record, and of its entry in the hash of online addresses if
+// there is none yet.
 func (c *commitList) put(d *subscriber.Decision) {
 	r, kind := d.Put, subscriber.Updated
 	if d.Created {
@@ -144,7 +144,7 @@ func (c *commitList) put(d *subscriber.Decision) {
 	c.args[from-1] = len(c.args) - from
 }
 
-// state writes the state of a session: key, line and time to live.
+// state appends the write of a session's state: key, line and time to live.
 func (c *commitList) state(key string, id subscriber.SessionID, state *subscriber.SessionState) {
 	var ttl time.Duration
 	if state.Phase == subscriber.Open && state.Inside.IsValid() && !c.tx.FoundNoLink() {

@@ -2,15 +2,15 @@ package txn
 
 import "github.com/redis/go-redis/v9"
 
-// A Redis that has no memory left (maxmemory with noeviction) refuses commands that could
-// take some, and a script at the first command of that kind, unless it wrote before: it cannot
-// be stopped half-way (scriptVerifyOOM in script.c). So a script that frees memory, or
-// must not fail for want of it, writes something first that is never refused: it deletes.
-// The flag allow-oom would say so, but needs a header that the embedded database cannot
-// read.
+// A Redis without free memory (maxmemory with noeviction) refuses commands that could take
+// some. It refuses a script at the first such command, unless the script wrote before,
+// because a script cannot be stopped half-way (scriptVerifyOOM in script.c). So a script
+// that frees memory, or must not fail for lack of it, begins with a write that is never
+// refused: a deletion. The flag allow-oom would have the same effect, but needs a header
+// that the embedded database cannot parse.
 
-// commitScript applies decisions, each if its read set still holds.
-// There is no rule in it: it compares, and carries out lists of writes.
+// commitScript applies decisions, each if its read set still holds. It contains no rules of
+// accounting: it compares, and executes lists of writes.
 //
 // KEYS
 //
@@ -33,12 +33,11 @@ import "github.com/redis/go-redis/v9"
 //	  close <key> <value> <ttl> as set, with the word that stood there for the session's Start
 //	  mark <key> <value> <ttl> <pending> <nas>
 //
-// ttl is in milliseconds, 0 for none; text is the record as it stands in the
-// feed; entry enters it into the hash of online addresses, "" for one that
-// stands there.
+// ttl is in milliseconds, 0 for none; text is the record in the form of the feed; entry is
+// its value in the hash of online addresses, "" if the hash has it already.
 //
-// Returns for each transaction the identifier of its last feed entry, "" if it wrote
-// none, or 0 when a condition did not hold and nothing was done.
+// Returns for each transaction the identifier of its last feed entry, "" if it wrote none,
+// or 0 if a condition did not hold and nothing was written.
 var commitScript = redis.NewScript(`
 local call, feed, online, length = redis.call, KEYS[1], KEYS[2], ARGV[1]
 local pos, strings, answers = 3, {}, {}

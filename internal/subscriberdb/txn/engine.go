@@ -12,28 +12,27 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// ErrConflict: somebody else kept changing the data of a transaction.
+// ErrConflict: other writers kept changing the data of a transaction.
 var ErrConflict = errors.New("record kept changing under the update")
 
-// maxAttempts bounds how often a transaction is decided again because somebody else
-// was faster.
+// maxAttempts bounds the decisions of a transaction after conflicts with other writers.
 const maxAttempts = 16
 
 // Options configure an Engine. All are required.
 type Options struct {
-	Client          *redisconn.Client // that knows the scripts of this package, see Scripts
-	FeedLimit       int64             // entries that a feed may grow to
-	TombstoneTTL    time.Duration     // how long an ended session is remembered
-	Tombstones      int               // ended sessions of one client that is alone, remembered for so long
-	TombstoneOctets int               // memory of Redis that these may take
-	NASLife         time.Duration     // how long a NAS that is not heard of is known
-	CacheSize       int               // sessions whose last state is kept to save a read
+	Client          *redisconn.Client // must have the scripts of this package, see Scripts
+	FeedLimit       int64             // most entries of a feed
+	TombstoneTTL    time.Duration     // time to live of tombstones
+	Tombstones      int               // most tombstones with TombstoneTTL of a client that is alone
+	TombstoneOctets int               // most memory of Redis for these, in octets
+	NASLife         time.Duration     // time for which a silent NAS is kept
+	CacheSize       int               // sessions in the cache, which saves reads
 	Now             func() time.Time
 
-	KnowsNAS  func(id subscriber.SessionID) bool                // the session's NAS is among those that are known
-	Crowded   func(client string)                               // a session is remembered for minutes only, for want of room
-	Exhausted func(ctx context.Context, g *Group)               // the group's feed takes no entry any more
-	Garbage   func(group string, kind codec.Garbage, at string) // data in Redis cannot be used
+	KnowsNAS  func(id subscriber.SessionID) bool                // reports whether the registry has the session's NAS
+	Crowded   func(client string)                               // called when a client has no room for a tombstone with the full time to live
+	Exhausted func(ctx context.Context, g *Group)               // called when the group's feed accepts no more entries
+	Garbage   func(group string, kind codec.Garbage, at string) // called for unusable data in Redis
 }
 
 // An Engine runs transactions. Its methods may be called concurrently.
@@ -54,18 +53,18 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Scripts returns the script that can commit every decision, and those that commit the usual
-// ones faster.
+// Scripts returns the script that can commit every decision, and those that commit the
+// common ones faster.
 func Scripts() (general *redis.Script, fast []*redis.Script) {
 	return commitScript, []*redis.Script{createScript, refreshScript, stopScript}
 }
 
-// UseGeneralScript has all commits go through the general script, so that both ways can be
-// compared. It is called before any transaction runs.
+// UseGeneralScript makes all commits use the general script, so that tests can compare both
+// ways. It is called before any transaction runs.
 func (e *Engine) UseGeneralScript() { e.generalOnly = true }
 
-// Run runs transactions, independent of each other, until each is done or has
-// failed; see Txn.Err. Those that must wait for another belong to another Run.
+// Run runs transactions that do not depend on each other until each has been committed or
+// has failed; see Txn.Err. A transaction that has to wait for another needs another Run.
 func (e *Engine) Run(ctx context.Context, txns []*Txn) {
 	for range maxAttempts {
 		out := make([]*Txn, 0, len(txns))
@@ -94,19 +93,18 @@ func (e *Engine) Run(ctx context.Context, txns []*Txn) {
 }
 
 // WriteCall returns a call of the general script that writes an expiring string into a
-// group, under no condition, as accounting would be written.
+// group, without conditions. It needs the same abilities of Redis as accounting.
 func (e *Engine) WriteCall(ctx context.Context, g *Group, key, value string, ttl time.Duration) redis.Cmder {
 	return redisconn.NewCall(ctx, commitScript, []string{g.Feed, g.Online, key},
 		e.o.FeedLimit, false, 5, 0, "set", 3, value, ttl.Milliseconds())
 }
 
-// Restart returns the restart line of a session's NAS in a group, as far as is known; "" for
-// none.
+// Restart returns the cached restart line of a session's NAS in a group; "" for none.
 func (e *Engine) Restart(group string, id subscriber.SessionID) string {
 	return e.cache.restart(group, id)
 }
 
-// SetRestart keeps the restart line of a session's NAS in a group; the empty line is none.
+// SetRestart caches the restart line of a session's NAS in a group; the empty line is none.
 func (e *Engine) SetRestart(group string, id subscriber.SessionID, line string) {
 	e.cache.setRestart(group, id, line)
 }

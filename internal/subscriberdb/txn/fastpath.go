@@ -8,9 +8,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// creates reports whether the decision is the Start of a session that nothing was
-// known of, and no more than createScript can write. Where that was guessed wrong once,
-// there may be a key that it would not write over.
+// creates reports whether createScript can write the decision: the Start of an unknown
+// session, without rare fields. After a conflict it returns false, because there may be a
+// key that the script would not overwrite.
 func (tx *Txn) creates() bool {
 	d, p := &tx.Decision, tx.Decision.Put
 	return p != nil && !tx.conflicted && d.Created && d.Session != nil && len(d.Delete) == 0 && d.Restart == nil &&
@@ -19,15 +19,15 @@ func (tx *Txn) creates() bool {
 		p.UpdatedAt == p.StartedAt && !p.StartedAt.IsZero() && p.InputOctets == 0 && p.OutputOctets == 0 && *d.Session == startedState(p, d.Session)
 }
 
-// startedState is the state of a session whose record an Acct-Start wrote.
+// startedState returns the state of a session whose record an Acct-Start wrote.
 func startedState(r *subscriber.Record, as *subscriber.SessionState) subscriber.SessionState {
 	state := subscriber.OpenState(r)
 	state.Exact, state.Stamp, state.Digest = true, as.Stamp, as.Digest
 	return state
 }
 
-// refreshes reports whether the decision changes no more than an Interim does,
-// of a record whose version covers the session's state.
+// refreshes reports whether the decision writes only the fields that an Interim changes, to
+// a record whose version covers the session's state.
 func (tx *Txn) refreshes(e *Engine) bool {
 	d, own := &tx.Decision, tx.holder
 	return tx.versionCoversState && own != nil && d.Put != nil && !d.Created && len(d.Delete) == 0 &&
@@ -35,8 +35,8 @@ func (tx *Txn) refreshes(e *Engine) bool {
 		tx.usesRestart && !e.stateNeedsRewrite(own, d.Put)
 }
 
-// stops reports whether the decision is the Stop of a session whose state the version of
-// its record covers.
+// stops reports whether the decision is the Stop of a session whose state is covered by the
+// version of its record.
 func (tx *Txn) stops() bool {
 	d := &tx.Decision
 	return tx.versionCoversState && tx.holder != nil && d.Put == nil && d.Session != nil && d.Restart == nil &&
@@ -44,8 +44,8 @@ func (tx *Txn) stops() bool {
 		d.Delete[0].Record.Inside == tx.Inside && !tx.usesRestart
 }
 
-// removes reports whether the decision is no more than the end of the record at the
-// transaction's address: a NAS restart, or a person, ends it.
+// removes reports whether the decision only ends the record at the transaction's address,
+// for a NAS restart or an operator.
 func (tx *Txn) removes() bool {
 	d := &tx.Decision
 	return !tx.remembers() && tx.holder != nil && tx.holder.Version != codec.Unversioned &&
@@ -53,7 +53,7 @@ func (tx *Txn) removes() bool {
 		len(d.Delete) == 1 && d.Delete[0].Cause == 0 && d.Delete[0].Record.Inside == tx.Inside
 }
 
-// writeCreate makes the call of createScript.
+// writeCreate builds the call of createScript.
 func (b *batch) writeCreate(e *Engine) {
 	a := &b.args
 	b.findBases()
@@ -83,22 +83,22 @@ func (b *batch) writeCreate(e *Engine) {
 		a.Text = codec.AppendStart(a.Text, tx.Decision.Session)
 		a.Cut()
 		if classes {
-			a.AddWord(&r.Class) // the script looks for itself
+			a.AddWord(&r.Class) // the script checks by itself whether it is escaped
 		}
 	}
 }
 
-// createWords are the words that createScript takes of each session; one more where any
-// of them has a Class.
+// createWords is the number of arguments that createScript takes for each session; one more
+// if any of them has a Class.
 const createWords = 8
 
 // putsClass reports whether the transaction's record has a Class.
 func (tx *Txn) putsClass() bool { return tx.Decision.Put.Class != "" }
 
-// addressAt is where the address begins in the key of a record, counted from 1.
+// addressAt returns the position of the address in the key of a record, counted from 1.
 func (b *batch) addressAt() int { return len(codec.RecordKeyPrefix(b.group.Name)) + 1 }
 
-// writeRefresh makes the call of refreshScript.
+// writeRefresh builds the call of refreshScript.
 func (b *batch) writeRefresh(e *Engine) {
 	a := &b.args
 	b.findBases()
@@ -118,7 +118,7 @@ func (b *batch) writeRefresh(e *Engine) {
 	}
 }
 
-// writeStop makes the call of stopScript.
+// writeStop builds the call of stopScript.
 func (b *batch) writeStop(e *Engine) {
 	a := &b.args
 	a.Add("evalsha", stopScript.Hash(), 2+2*len(b.txns), b.group.Feed, b.group.Online)
@@ -137,7 +137,7 @@ func (b *batch) writeStop(e *Engine) {
 	}
 }
 
-// lastState is the state that stays of the session that the transaction ends.
+// lastState returns the new state of the session that the transaction ends.
 func (tx *Txn) lastState(e *Engine) *subscriber.SessionState {
 	if tx.op != opRemove {
 		return tx.Decision.Session
@@ -153,7 +153,7 @@ func (tx *Txn) lastState(e *Engine) *subscriber.SessionState {
 	}
 }
 
-// subject is the session that the transaction is about.
+// subject returns the session that the transaction is about.
 func (tx *Txn) subject() subscriber.SessionID {
 	if tx.op == opRemove {
 		return RememberedAs(&tx.Decision.Delete[0].Record)
@@ -161,8 +161,8 @@ func (tx *Txn) subject() subscriber.SessionID {
 	return tx.Session
 }
 
-// RememberedAs is the identity under which the end of a record is remembered: its session,
-// or of a record that was put by hand its address.
+// RememberedAs returns the identity of a record's tombstone: its session or, for a record
+// without one that an operator wrote, its address.
 func RememberedAs(r *subscriber.Record) subscriber.SessionID {
 	if r.SessionID == (subscriber.SessionID{}) {
 		return subscriber.SessionID{Leg: r.Inside}
@@ -182,7 +182,7 @@ func (b *batch) addSessionsAndRecords() {
 	}
 }
 
-// findBases finds a transaction for each restart that the transactions rest on.
+// findBases finds one transaction for each restart that the decisions depend on.
 func (b *batch) findBases() {
 	for _, tx := range b.txns {
 		if !slices.ContainsFunc(b.bases, tx.sameRestart) {
@@ -191,7 +191,7 @@ func (b *batch) findBases() {
 	}
 }
 
-// addRestartKeys adds the keys of the restarts that the transactions rest on.
+// addRestartKeys adds the keys of the restarts that the decisions depend on.
 func (b *batch) addRestartKeys() {
 	for _, tx := range b.bases {
 		tx.keyRestart()
@@ -199,14 +199,15 @@ func (b *batch) addRestartKeys() {
 	}
 }
 
-// addRestarts adds those restarts, as they are known.
+// addRestarts adds the expected values of those restarts.
 func (b *batch) addRestarts() {
 	for _, tx := range b.bases {
 		b.args.List = append(b.args.List, &tx.restart)
 	}
 }
 
-// sameRestart reports whether both rest on the same line of the same NAS.
+// sameRestart reports whether both decisions depend on the same restart line of the same
+// NAS.
 func (tx *Txn) sameRestart(other *Txn) bool {
 	return tx.Session.NAS == other.Session.NAS && tx.Session.Client == other.Session.Client && tx.restart == other.restart
 }

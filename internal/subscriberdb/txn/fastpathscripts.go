@@ -2,16 +2,16 @@ package txn
 
 import "github.com/redis/go-redis/v9"
 
-// The scripts of this file do the usual part of commitScript's work, for many sessions at
-// once. Each writes one feed entry that tells of all of
-// its sessions, a line each. A call names no session and no address twice.
+// The scripts of this file do the common part of commitScript's work, for many sessions at
+// once. Each writes one feed entry with a line for each of its sessions. A call has no
+// session and no address twice.
 //
-// Each returns the identifier of the feed entry ("" for none), then the numbers of
-// the sessions for which something else stands than was decided on, and nothing
-// was done; the first of them 0 where that is so of all.
+// Each returns the identifier of the feed entry ("" for none), then the numbers of the
+// sessions that it refused because Redis has other data than the decision expected; a first
+// number of 0 refuses all sessions.
 
-// createScript creates the records of sessions that begin: each where neither the
-// session nor a record at its address is known.
+// createScript creates the records of new sessions, each if Redis has neither the session's
+// state nor a record at its address.
 //
 // KEYS: 1 the group's feed, 2 the hash of online addresses, then the restarts of
 // the NASes, then for each session its state and its record.
@@ -80,8 +80,8 @@ answer[1] = entry
 return answer
 `)
 
-// refreshScript writes the fields that an Interim-Update changes into records that stand:
-// most of all commits.
+// refreshScript writes the fields that an Interim-Update changes into existing records: the
+// most frequent commit.
 //
 // KEYS: 1 the group's feed, then the restarts of the NASes, then the records.
 //
@@ -117,9 +117,10 @@ answer[1] = entry
 return answer
 `)
 
-// stopScript deletes the records of sessions that stop, or are ended for one reason. It
-// begins with a deletion of nothing: so a Redis that is full lets it go on (see commitscript.go).
-// The feed comes before the records, which stay where it takes no entry.
+// stopScript deletes the records of sessions that stop, or that end for one common reason.
+// It begins with a deletion of nothing, so that a Redis without free memory executes it
+// (see commitscript.go). It writes the feed entry before it deletes the records, so that
+// they remain if the feed accepts no entry.
 //
 // KEYS: 1 the group's feed, 2 the hash of online addresses, then for each session
 // its state and its record.

@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// How much goes to Redis at once.
+// Bounds on the work for Redis at once.
 const (
-	MaxTrips  = 2    // trips under way; while one is answered the other is on its way
-	tripLimit = 4096 // transactions of one trip, if it carries those of several callers
-	// tripTime bounds a trip that carries several callers' transactions and so heeds
-	// none of their contexts.
+	MaxTrips  = 2    // trips at once; while the answers to one are processed Redis executes the other
+	tripLimit = 4096 // most transactions of a trip for several callers
+	// tripTime bounds a trip for several callers, which is not ended by any caller's
+	// context.
 	tripTime = 5 * time.Second
 )
 
-// committer carries the transactions of all callers to Redis: group commit. While trips
-// are under way new transactions wait, and then go in one trip. It has no
-// goroutine of its own; one of the callers commits for the others.
+// committer sends the transactions of all callers to Redis: group commit. While trips are
+// under way, new transactions wait, and then share one trip. It has no goroutine of its
+// own; one of the callers commits for the others.
 type committer struct {
 	trip func(ctx context.Context, txns []*Txn)
 
@@ -29,10 +29,10 @@ type committer struct {
 // submission is the transactions of one caller.
 type submission struct {
 	txns []*Txn
-	wake chan []*submission // those to commit, this one first; nil when this one was
+	wake chan []*submission // gets the submissions to commit, this one first; nil once another caller committed this one
 }
 
-// submit returns when the transactions have been to Redis and hold its answers.
+// submit sends the transactions to Redis, and returns when they have its answers.
 func (c *committer) submit(ctx context.Context, txns []*Txn) {
 	if !c.begin() {
 		p := &submission{txns: txns, wake: make(chan []*submission, 1)}
@@ -60,8 +60,8 @@ func (c *committer) begin() bool {
 	return true
 }
 
-// enqueue has the submission wait for the end of a trip. It reports false if all
-// trips have ended meanwhile, and a new one has begun for the caller.
+// enqueue adds the submission to those that wait for the end of a trip. It reports false if
+// fewer trips than allowed are under way by now, and has begun a new one for the caller.
 func (c *committer) enqueue(p *submission) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +73,7 @@ func (c *committer) enqueue(p *submission) bool {
 	return true
 }
 
-// commitAll makes a trip for several callers.
+// commitAll runs one trip for several callers.
 func (c *committer) commitAll(ctx context.Context, group []*submission) {
 	if len(group) == 1 {
 		c.trip(ctx, group[0].txns)
@@ -93,7 +93,7 @@ func (c *committer) commitAll(ctx context.Context, group []*submission) {
 	}
 }
 
-// end lets the first of those who wait commit for the others.
+// end ends a trip: the first waiting submission commits for the others.
 func (c *committer) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

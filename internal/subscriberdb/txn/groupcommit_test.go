@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 )
 
-// tripLog keeps the trips of a committer, each of which lasts until it is let go.
+// tripLog records the trips of a committer, each of which lasts until the test releases it.
 type tripLog struct {
 	mu    sync.Mutex
 	sizes []int
@@ -22,8 +22,8 @@ func (tr *tripLog) trip(ctx context.Context, txns []*Txn) {
 	<-tr.letGo
 }
 
-// submitters submit so many transactions each, one after the other, and return what counts
-// those that are done.
+// submitters starts one caller after the other with the given numbers of transactions, and
+// returns a wait group for them.
 func submitters(ctx context.Context, c *committer, sizes ...int) *sync.WaitGroup {
 	var done sync.WaitGroup
 	for _, n := range sizes {
@@ -33,8 +33,8 @@ func submitters(ctx context.Context, c *committer, sizes ...int) *sync.WaitGroup
 	return &done
 }
 
-// TestGroupCommit: beyond the trips that are under way, callers wait, and then share one; no
-// trip is longer than it may be, but for one caller's own.
+// TestGroupCommit: while the allowed trips are under way, callers wait, and then share one;
+// only a single caller's own transactions may exceed the limit of a trip.
 func TestGroupCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := tripLog{letGo: make(chan struct{})}
@@ -65,8 +65,8 @@ func TestGroupCommit(t *testing.T) {
 	})
 }
 
-// TestSharedTripHeedsNobody: a caller that gives up does not end the trip that others share
-// with it; its own it ends.
+// TestSharedTripHeedsNobody: a caller whose context ends does not end a shared trip, but
+// does end a trip of its own.
 func TestSharedTripHeedsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := tripLog{letGo: make(chan struct{})}

@@ -7,25 +7,26 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// readSet is the data in Redis that a decision rests on, as the transaction knows them.
+// readSet is the data in Redis that a decision depends on, as read or guessed.
 type readSet struct {
-	loaded bool // there is something to decide on
+	loaded bool // the read set is complete enough to decide
 	// versionCoversState: every script that changes the state of this open session also
-	// writes or deletes its record, which is known to stand, and was known no later than
-	// the state. So the commit compares the record's version alone.
+	// writes or deletes its record. The record is known to exist, from no later than the
+	// state. So the commit compares the record's version only.
 	versionCoversState bool
 
-	line    string // state line of the session as it was read; "" for none, and where the version covers it
+	line    string // state line of the session as read; "" for none, and if the version covers it
 	session subscriber.SessionState
 	restart string // restart line of the session's NAS
 	holder  *subscriber.Record
-	current *subscriber.Record // record at the address where the session is open, if another than the transaction's
-	asked   netip.Addr         // that address, as far as it was read
+	current *subscriber.Record // record at the address where the session is open, if that is not the transaction's
+	asked   netip.Addr         // that address, once it was read
 
 	sessionKey, restartKey, recordKey string // "" until they are needed
 }
 
-// follow guesses that the session still is as its last commit left it. It reports whether the session is then open at the given address.
+// follow guesses the read set from the session's last commit. It reports whether the
+// session is then open at the given address.
 func (rs *readSet) follow(c *cachedSession, r *subscriber.Record, inside netip.Addr) bool {
 	rs.loaded, rs.versionCoversState, rs.session = true, true, c.state(r)
 	if r.Inside != inside {
@@ -36,8 +37,9 @@ func (rs *readSet) follow(c *cachedSession, r *subscriber.Record, inside netip.A
 	return true
 }
 
-// fromReads makes the guess from the answers of Redis, the records before the session's
-// state, unless the session turns out to be at an address that is still to be read.
+// fromReads sets the read set from the answers of Redis, whose records were read before the
+// session's state. The read set stays incomplete if the session is at another address,
+// which has to be read too.
 func (rs *readSet) fromReads(id subscriber.SessionID, inside netip.Addr) (err error) {
 	if rs.session, err = codec.ParseState(rs.line); err != nil {
 		return err
@@ -52,8 +54,7 @@ func (rs *readSet) fromReads(id subscriber.SessionID, inside netip.Addr) (err er
 	return nil
 }
 
-// elsewhere is the address where the session is open, if that is not the given
-// one.
+// elsewhere returns the address where the session is open, if that is not the given one.
 func (rs *readSet) elsewhere(inside netip.Addr) netip.Addr {
 	if rs.session.Phase != subscriber.Open || rs.session.Inside == inside {
 		return netip.Addr{}
@@ -68,7 +69,7 @@ func (rs *readSet) view(group string, scope subscriber.Scope) subscriber.View {
 	}
 }
 
-// recordAt is the record at an address, as far as the guess goes.
+// recordAt returns the record at an address in the read set; nil for none.
 func (rs *readSet) recordAt(inside netip.Addr) *subscriber.Record {
 	if rs.holder != nil && rs.holder.Inside == inside {
 		return rs.holder
@@ -79,7 +80,7 @@ func (rs *readSet) recordAt(inside netip.Addr) *subscriber.Record {
 	return nil
 }
 
-// versionOf is the version of a record as commitScript knows it.
+// versionOf returns the version of a record in the form of commitScript.
 func versionOf(r *subscriber.Record) string {
 	if r == nil {
 		return ""

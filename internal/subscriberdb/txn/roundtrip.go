@@ -14,17 +14,16 @@ import (
 )
 
 // roundTrip is one pipeline for many transactions: their reads, and one script call for
-// each group and kind of commit. The room of one that is over is used again: there are many,
-// and their memory would soon be garbage.
+// each group and kind of commit. It is pooled to spare the garbage collector.
 type roundTrip struct {
 	e       *Engine
 	cmds    []redis.Cmder
 	reads   []*reads
-	batches []*batch // behind its length are those of an earlier trip
-	open    []*batch // those of batches that still take transactions
+	batches []*batch // batches of an earlier trip are kept between length and capacity
+	open    []*batch // the batches that still have room
 }
 
-// reads is the reads of one transaction.
+// reads holds the read commands of one transaction.
 type reads struct {
 	tx               *Txn
 	session, restart *redis.StringCmd
@@ -33,11 +32,12 @@ type reads struct {
 
 var trips = sync.Pool{New: func() any { return new(roundTrip) }}
 
-// tripRoom bounds the commands of a trip whose room is kept: nobody needs the memory
-// of a flood for ever.
+// tripRoom bounds the commands of a trip that is pooled, so that a flood of events does not
+// occupy its memory for ever.
 const tripRoom = 512
 
-// execute carries out the operations of the transactions, and leaves the answers in them.
+// execute runs the operations of the transactions in one round trip, and stores the answers
+// in them.
 func (e *Engine) execute(ctx context.Context, txns []*Txn) {
 	t := trips.Get().(*roundTrip)
 	defer t.free()
@@ -72,7 +72,7 @@ func (e *Engine) execute(ctx context.Context, txns []*Txn) {
 	}
 }
 
-// free gives the trip's room back.
+// free returns the trip to the pool.
 func (t *roundTrip) free() {
 	if len(t.cmds) > tripRoom {
 		return
@@ -89,9 +89,9 @@ func (t *roundTrip) free() {
 	trips.Put(t)
 }
 
-// read reads the read set, the records first: see
-// readSet.versionCoversState. The restart of the NAS is read only after a conflict: the cache
-// knows it, and the commit compares.
+// read adds the commands that read the read set, the records first: see
+// readSet.versionCoversState. The restart of the NAS is read only after a conflict: the
+// cache has it, and the commit compares.
 func (t *roundTrip) read(ctx context.Context, tx *Txn) {
 	l := &reads{tx: tx}
 	if tx.Inside.IsValid() {
@@ -113,7 +113,7 @@ func (t *roundTrip) read(ctx context.Context, tx *Txn) {
 	t.reads = append(t.reads, l)
 }
 
-// take hands the answers to the transaction.
+// take stores the answers in the transaction.
 func (l *reads) take(e *Engine, failed error) {
 	tx := l.tx
 	var err error
@@ -122,7 +122,7 @@ func (l *reads) take(e *Engine, failed error) {
 			return
 		}
 		*into = cmd.Val()
-		if redisconn.IsWrongType(cmd.Err()) { // as if there were none: a commit replaces it
+		if redisconn.IsWrongType(cmd.Err()) { // treated as absent: a commit replaces it
 			e.o.Garbage(tx.Group.Name, kind, key)
 			return
 		}
@@ -152,7 +152,7 @@ func (l *reads) take(e *Engine, failed error) {
 	tx.Err = err
 }
 
-// addToBatch puts a commit into a batch of its group.
+// addToBatch adds a commit to a batch of its group.
 func (t *roundTrip) addToBatch(tx *Txn) {
 	ttl := int64(0)
 	switch tx.op {

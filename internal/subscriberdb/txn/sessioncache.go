@@ -8,34 +8,34 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// cacheKey names a session in a group.
+// cacheKey identifies a session in a group.
 type cacheKey struct {
 	group string
 	id    subscriber.SessionID
 }
 
-// cachedSession is a session that is online as a commit left it: the guess for its next
-// event. A wrong guess costs more round trips, nothing else. It is never
-// changed once it is in the cache. There may be one of every subscriber, so
-// nothing is in it that other fields tell.
+// cachedSession is an online session as of its last commit: the guess for its next event. A
+// wrong guess only costs more round trips. It does not change once it is in the cache.
+// There may be one for each subscriber, so it has no field that can be computed from
+// others.
 type cachedSession struct {
 	record   subscriber.Packed // the session's record
-	start    time.Time         // of the session, as its state says
+	start    time.Time         // of the session, from its state
 	stamp    int64             // see subscriber.SessionState; in seconds since 1970, 0 for none
-	before   int64             // see there too; in nanoseconds since 1970, 0 for none
+	before   int64             // as stamp, but in nanoseconds
 	digest   uint64            // see there too
 	exact    bool              // see there too
-	userName string            // as its state says
+	userName string            // from its state
 }
 
-// newCachedSession returns nil for a session that is not open where its record is.
+// newCachedSession returns nil for a session that is not open at its record's address.
 func newCachedSession(r *subscriber.Record, state *subscriber.SessionState) *cachedSession {
 	if state.Phase != subscriber.Open || state.Inside != r.Inside {
 		return nil
 	}
 	c := &cachedSession{record: r.Pack(), start: state.Start, digest: state.Digest, exact: state.Exact, userName: state.UserName}
 	if packed := c.record.UserName(); packed == state.UserName {
-		c.userName = packed // the same octets, kept once
+		c.userName = packed // equal texts share memory
 	}
 	if !state.Stamp.IsZero() {
 		c.stamp = state.Stamp.Unix()
@@ -46,7 +46,7 @@ func newCachedSession(r *subscriber.Record, state *subscriber.SessionState) *cac
 	return c
 }
 
-// state is the state in Redis of the session whose record this is.
+// state returns the session's state in Redis; r is its record.
 func (c *cachedSession) state(r *subscriber.Record) subscriber.SessionState {
 	state := subscriber.SessionState{
 		Phase: subscriber.Open, Inside: r.Inside, Start: c.start, Digest: c.digest, Exact: c.exact, UserName: c.userName,
@@ -60,9 +60,9 @@ func (c *cachedSession) state(r *subscriber.Record) subscriber.SessionState {
 	return state
 }
 
-// cache keeps sessions as the last commits left them. It holds two generations: when the
-// young one is full it becomes the old one, and sessions that are used move back. Sessions
-// go by their hash; of two that share one, the later is kept.
+// cache holds sessions as of their last commits, in two generations: when the young one is
+// full it becomes the old one, and sessions in use move back. Sessions are found by their
+// hash; of two with the same hash the later is kept.
 type cache struct {
 	mu         sync.Mutex
 	seed       maphash.Seed
@@ -71,7 +71,7 @@ type cache struct {
 	restarts   map[cacheKey]string // restart lines by NAS, without a session; maxRestarts at most
 }
 
-// maxRestarts bounds the restarts that are known without a look: of all groups together.
+// maxRestarts bounds the cached restarts of all groups together.
 const maxRestarts = 131_072
 
 func newCache(size int) *cache {
@@ -81,8 +81,8 @@ func newCache(size int) *cache {
 	}
 }
 
-// get returns a session, nil for an unknown one, and unpacks its record
-// into the given one.
+// get returns a session, nil for one that is not cached, and unpacks its record into the
+// given one.
 func (c *cache) get(id cacheKey, into *subscriber.Record) *cachedSession {
 	t := c.find(maphash.Comparable(c.seed, id))
 	if t == nil {
@@ -108,7 +108,7 @@ func (c *cache) find(hash uint64) *cachedSession {
 	return t
 }
 
-// put keeps a session; nil forgets the session.
+// put stores a session; nil removes it.
 func (c *cache) put(id cacheKey, t *cachedSession) {
 	if t == nil {
 		c.forget(id)
@@ -139,14 +139,14 @@ func nasKey(group string, id subscriber.SessionID) cacheKey {
 	return cacheKey{group, id.NASOnly()}
 }
 
-// restart returns the restart line of a session's NAS, as far as is known.
+// restart returns the cached restart line of a session's NAS.
 func (c *cache) restart(group string, id subscriber.SessionID) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.restarts[nasKey(group, id)]
 }
 
-// setRestart keeps the restart line of a session's NAS; the empty line is none.
+// setRestart caches the restart line of a session's NAS; the empty line is none.
 func (c *cache) setRestart(group string, id subscriber.SessionID, line string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

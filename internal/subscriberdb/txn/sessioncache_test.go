@@ -9,8 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// TestCachedSession: what the cache gives back of a session is to the letter what its state
-// line says, also of one whose identifier another session had before.
+// TestCachedSession: the state from the cache is exactly that of the state line, also if an
+// earlier session had the same identifier.
 func TestCachedSession(t *testing.T) {
 	t0 := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	id := subscriber.SessionID{Client: "bng1", NAS: "nas1", AcctSessionID: "a"}

@@ -7,20 +7,20 @@ import (
 	"github.com/sessiond/sessiond/internal/quota"
 )
 
-// crowdedTTL is how long a session that ended is remembered when there are too
-// many: longer than retransmissions take.
+// CrowdedTTL is the time to live of a tombstone when there are too many: longer than
+// retransmissions take.
 const CrowdedTTL = 5 * time.Minute
 
-// tombstoneBudget bounds how many ended sessions are remembered, in number and octets besides
-// time: while a client has its share of those that live for the full time, new ones of it
-// live for CrowdedTTL. It counts those that this daemon wrote.
+// tombstoneBudget bounds the tombstones with the full time to live, in number and in
+// octets: while a client has used up its share, its new tombstones live for CrowdedTTL. It
+// counts the tombstones that this daemon wrote.
 type tombstoneBudget struct {
 	full time.Duration // time to live
 
 	mu              sync.Mutex
-	entries, octets quota.Shares    // of those that live for the full time
-	since           time.Time       // when current began
-	before, current map[string]load // by client, written in the half of full before since, and after
+	entries, octets quota.Shares    // of the tombstones with the full time to live
+	since           time.Time       // start of the current half of full
+	before, current map[string]load // by client, written in the half of full before since, and after since
 }
 
 // load is a number of tombstones, and the memory of Redis that they take.
@@ -30,8 +30,8 @@ func newTombstones(full time.Duration, limit, octets int) tombstoneBudget {
 	return tombstoneBudget{full: full, entries: quota.Shares{Alone: limit}, octets: quota.Shares{Alone: octets}, current: make(map[string]load)}
 }
 
-// ttl returns how long a tombstone that is to be written now for a client should live, and
-// whether that is for want of room.
+// ttl returns the time to live of a new tombstone of a client, and whether it is short
+// because the client has used up its share.
 func (t *tombstoneBudget) ttl(client string, now time.Time) (ttl time.Duration, crowded bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -42,7 +42,7 @@ func (t *tombstoneBudget) ttl(client string, now time.Time) (ttl time.Duration, 
 	return t.full, false
 }
 
-// wrote counts a tombstone of so many octets that is to live for the full time.
+// wrote counts a tombstone with the full time to live.
 func (t *tombstoneBudget) wrote(client string, octets int, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

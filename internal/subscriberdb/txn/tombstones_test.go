@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestTombstonesBounded_I10: beyond the limit ended sessions are remembered for a
-// short time only, until the earlier ones have gone.
+// TestTombstonesBounded_I10: beyond the limit tombstones live for a short time only, until
+// the earlier ones have expired.
 func TestTombstonesBounded_I10(t *testing.T) {
 	for name, octets := range map[string]int{"by number": 1, "by octets": 1000} {
 		tomb := newTombstones(24*time.Hour, 100, 100_000)
@@ -19,7 +19,7 @@ func TestTombstonesBounded_I10(t *testing.T) {
 			if i >= 100 {
 				want = CrowdedTTL
 			}
-			for range 3 { // to ask takes none
+			for range 3 { // ttl alone uses no share
 				if got, crowded := tomb.ttl("greedy", now); got != want || crowded != (i >= 100) {
 					t.Fatalf("%s, after %d: %v, want %v", name, i, got, want)
 				}

@@ -8,10 +8,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// recordTTL is how long the record lives without news: as long as it says, or
-// the time of its client or group; a record by hand has no accounting that would
-// refresh it, and one whose removal is held waits for a decision, unless it says
-// for how long.
+// recordTTL returns the time to live of a record: up to its ExpiresAt if that is set, else
+// that of its client or group. A record without accounting, which nothing would refresh,
+// and one whose removal is suspended do not expire by default.
 func (e *Engine) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 	switch {
 	case r.RemovalHeld != subscriber.ReasonNone && r.ExpiresAt.IsZero():
@@ -24,9 +23,9 @@ func (e *Engine) recordTTL(g *Group, r *subscriber.Record) time.Duration {
 	return g.TTL(r.Client)
 }
 
-// restartTTL is how long a restart is remembered: as long as the NAS, so that a packet of
-// it that comes again ends nothing. A client may invent NASes: one that there is no room for
-// is remembered for as long as its sessions take to be ended.
+// restartTTL returns the time to live of a restart: as long as the NAS is kept, so that a
+// repeated packet of it ends nothing. A client may invent NASes: the restart of one without
+// room in the registry lives for as long as ending its sessions takes.
 func (e *Engine) restartTTL(id subscriber.SessionID) time.Duration {
 	if e.o.KnowsNAS(id) {
 		return max(e.o.NASLife, e.o.TombstoneTTL)
@@ -34,9 +33,10 @@ func (e *Engine) restartTTL(id subscriber.SessionID) time.Duration {
 	return CrowdedTTL
 }
 
-// OpenTTL lets the state of an open session outlive its record by the time of a
-// tombstone, so that events after the expiry of the record are still put in
-// order. Not every Interim writes it again, so it gets some more. 0 is for ever.
+// OpenTTL returns the time to live of an open session's state, from that of its record. The
+// state outlives the record by the time of a tombstone, so that events after the expiry of
+// the record are still put in order, and by restateAfter, because not every Interim
+// rewrites it. 0 means that it does not expire.
 func (e *Engine) OpenTTL(record time.Duration) time.Duration {
 	if record == 0 {
 		return 0
@@ -51,12 +51,13 @@ func (e *Engine) stateNeedsRewrite(r, next *subscriber.Record) bool {
 	return r.UpdatedAt.Sub(r.StartedAt)/period != next.UpdatedAt.Sub(r.StartedAt)/period
 }
 
-// restateAfter is how long the state of an open session may stand unchanged
-// until an Interim writes it again.
+// restateAfter returns the longest time for which the state of an open session is not
+// rewritten.
 func (e *Engine) restateAfter() time.Duration { return e.o.TombstoneTTL / 2 }
 
-// closedTTL is how long the state of a session lives that has ended, has no address, or is one
-// link more than its record keeps: those a client may make as many of as it likes, so they are bounded.
+// closedTTL returns the time to live of the state of a session that has ended, has no
+// address, or is one link more than its record keeps. A client can create any number of
+// those, so they are bounded.
 func (e *Engine) closedTTL(tx *Txn, id subscriber.SessionID, state *subscriber.SessionState) time.Duration {
 	ttl, crowded := e.tombstones.ttl(id.Client, e.o.Now())
 	if crowded {
@@ -67,8 +68,8 @@ func (e *Engine) closedTTL(tx *Txn, id subscriber.SessionID, state *subscriber.S
 	return ttl
 }
 
-// expiryAfter is when Redis will forget a record that is written now and lives
-// for so many milliseconds, 0 for ever.
+// expiryAfter returns the expiry of a record that is written now, for its time to live in
+// milliseconds; 0 means never.
 func (e *Engine) expiryAfter(ttl int64) time.Time {
 	if ttl == 0 {
 		return time.Time{}
@@ -76,7 +77,7 @@ func (e *Engine) expiryAfter(ttl int64) time.Time {
 	return e.o.Now().Add(time.Duration(ttl) * time.Millisecond)
 }
 
-// tombstone is one that a transaction is to write.
+// tombstone is a tombstone that a transaction writes, for tombstoneBudget.
 type tombstone struct {
 	client string
 	octets int

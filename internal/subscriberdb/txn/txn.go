@@ -9,54 +9,54 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// operation is the next use that a transaction makes of Redis.
+// operation is the next operation of a transaction on Redis.
 type operation uint8
 
 const (
-	opNone    operation = iota // nothing: it is done, or has failed
+	opNone    operation = iota // none: it is committed, or has failed
 	opRead                     // read the read set
 	opCommit                   // write the decision, if the read set still holds
-	opCreate                   // the same, in short, for a new session
-	opRefresh                  // the same, in short, for the changes of an Interim
-	opStop                     // the same, in short, for a Stop
-	opRemove                   // the same, in short, for a record that ends without an event of its own
+	opCreate                   // opCommit by createScript
+	opRefresh                  // opCommit by refreshScript
+	opStop                     // opCommit by stopScript, for a Stop
+	opRemove                   // opCommit by stopScript, for a record that ends without an event
 )
 
-// Txn is one decision and its atomic commit, in one group. It starts from a read set that is
-// guessed from the cache, or read. The commit compares it; where it does not hold nothing is
-// written, and the transaction reads and decides again.
+// Txn is one decision and its atomic commit, in one group. It starts from a read set that
+// is guessed from the cache, or read. The commit compares the read set; if it does not hold
+// nothing is written, and the transaction reads and decides again.
 type Txn struct {
 	Group   *Group
 	Scope   subscriber.Scope     // the group's part in the event, for the decision
 	Session subscriber.SessionID // session that is decided about; zero for none
 	Inside  netip.Addr           // address that is decided about; zero for none
-	Via     string               // RADIUS client that it is counted to; "" for that of the session
+	Via     string               // RADIUS client that it is counted for; "" for the session's
 	Decider Decider
 
 	Decision subscriber.Decision // once it ran: the decision, which is committed
 	Err      error               // once it ran: the reason of its failure
 
 	readSet
-	usesRestart bool              // the decision looks at the restart of the session's NAS
-	cached      subscriber.Record // room for a record that the guess is made of
+	usesRestart bool              // the decision depends on the restart of the session's NAS
+	cached      subscriber.Record // memory for the record of the guess
 	conflicted  bool              // a guess was wrong
 
 	op           operation
-	last         *subscriber.SessionState // of the session that a stop or a removal ends
-	tombstones   []tombstone              // that it writes to live for the full time
-	oneTombstone [1]tombstone             // room for most
+	last         *subscriber.SessionState // state of the session that a stop or a removal ends
+	tombstones   []tombstone              // tombstones that it writes with the full time to live
+	oneTombstone [1]tombstone             // memory for tombstones, enough for most transactions
 	feedID       string                   // last feed entry of the commit
-	refused      bool                     // the guess does not hold
+	refused      bool                     // Redis has other data than the read set
 }
 
 // A Decider decides about a transaction by the data in Redis. It also returns the identity
-// under which the session is known: where that is not the transaction's own, the transaction
-// reads that session instead, and decides again.
+// of the session: if that is not the transaction's own, the transaction reads that session
+// instead, and decides again.
 type Decider interface {
 	Decide(tx *Txn, v subscriber.View) (subscriber.Decision, subscriber.SessionID)
 }
 
-// DecideFunc is a Decider that goes by nothing but the view.
+// DecideFunc is a Decider that needs only the view.
 type DecideFunc func(subscriber.View) subscriber.Decision
 
 // Decide implements Decider.
@@ -64,15 +64,15 @@ func (f DecideFunc) Decide(tx *Txn, v subscriber.View) (subscriber.Decision, sub
 	return f(v), tx.Session
 }
 
-// UseRestart has the decision rest on the newest restart of the session's NAS.
+// UseRestart makes the decision depend on the newest restart of the session's NAS.
 func (tx *Txn) UseRestart(e *Engine) {
 	tx.usesRestart = true
 	tx.restart = e.cache.restart(tx.Group.Name, tx.Session)
 }
 
-// Load guesses the read set from the session's last commit. unknown says that a session that
-// is not in the cache is taken for one that nobody knows. It reports
-// whether the session is known to be open at the transaction's address.
+// Load guesses the read set from the session's last commit. If unknown is set, a session
+// that is not in the cache is guessed to have no state. Load reports whether the session is
+// known to be open at the transaction's address.
 func (tx *Txn) Load(e *Engine, unknown bool) bool {
 	if c := e.cache.get(cacheKey{tx.Group.Name, tx.Session}, &tx.cached); c != nil {
 		return tx.follow(c, &tx.cached, tx.Inside)
@@ -81,15 +81,15 @@ func (tx *Txn) Load(e *Engine, unknown bool) bool {
 	return false
 }
 
-// Guess takes this record to stand at the transaction's address.
+// Guess sets the read set to the given record at the transaction's address.
 func (tx *Txn) Guess(r *subscriber.Record) {
 	tx.cached = *r
 	tx.readSet = readSet{loaded: true, holder: &tx.cached}
 }
 
-// Save keeps where the transaction left a session that is open in its group and, as the
-// caller knows of every group, nowhere else; any other session, and one that is
-// not known completely, is forgotten. It reports whether it kept a session that may be new.
+// Save caches the session if it is open in the transaction's group and, by the caller's
+// knowledge (complete), in no other. It removes any other session from the cache. It
+// reports whether it cached a session that may be new.
 func (tx *Txn) Save(e *Engine, complete bool) bool {
 	key := cacheKey{tx.Group.Name, tx.Session}
 	d := &tx.Decision
@@ -104,20 +104,22 @@ func (tx *Txn) Save(e *Engine, complete bool) bool {
 	return tx.op != opRefresh
 }
 
-// Conflicted reports whether a guess was wrong: somebody else changes the same.
+// Conflicted reports whether a guess was wrong, because another writer changed the same
+// data.
 func (tx *Txn) Conflicted() bool { return tx.conflicted }
 
-// Holder is the record at the transaction's address that the decision rests on, nil for none.
+// Holder returns the record at the transaction's address that the decision depends on, nil
+// for none.
 func (tx *Txn) Holder() *subscriber.Record { return tx.holder }
 
-// FoundNoLink reports whether the decision is about a link, or service, that its record has
-// no room for.
+// FoundNoLink reports whether the decision is about a link, or service, for which its
+// record has no room.
 func (tx *Txn) FoundNoLink() bool {
 	put := tx.Decision.Put
 	return put != nil && tx.Decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, tx.Session.AcctSessionID)
 }
 
-// prepare decides, and sets the operation that carries the decision out.
+// prepare decides, and sets the operation that commits the decision.
 func (tx *Txn) prepare(e *Engine) {
 	if !tx.loaded {
 		tx.op = opRead
@@ -148,7 +150,7 @@ func (tx *Txn) prepare(e *Engine) {
 	}
 }
 
-// rename goes on with the session of another identity, of which nothing was read.
+// rename replaces the session by another one, of which nothing has been read.
 func (tx *Txn) rename(e *Engine, id subscriber.SessionID) {
 	tx.Session, tx.conflicted, tx.op = id, true, opRead
 	tx.readSet = readSet{recordKey: tx.recordKey}
@@ -157,8 +159,8 @@ func (tx *Txn) rename(e *Engine, id subscriber.SessionID) {
 	}
 }
 
-// certain reports whether the decision rests on one key only, so that a plain
-// look at it is as good as a commit.
+// certain reports whether the decision depends on one key only, so that reading the key is
+// as good as a commit.
 func (tx *Txn) certain() bool {
 	if tx.Session == (subscriber.SessionID{}) {
 		return true
@@ -166,7 +168,7 @@ func (tx *Txn) certain() bool {
 	return tx.line == "" && (tx.Scope == subscriber.Elsewhere || tx.Scope == subscriber.NoAddress)
 }
 
-// conclude takes the answers of Redis, and reports whether the transaction is done.
+// conclude processes the answers of Redis, and reports whether the transaction is finished.
 func (tx *Txn) conclude(e *Engine) bool {
 	switch {
 	case tx.Err != nil:
@@ -200,7 +202,7 @@ func (tx *Txn) conclude(e *Engine) bool {
 
 func (tx *Txn) fail(err error) { tx.Err = fmt.Errorf("group %s: %w", tx.Group.Name, err) }
 
-// remembers reports whether the transaction has a session to remember.
+// remembers reports whether the transaction is about a session.
 func (tx *Txn) remembers() bool { return tx.Session != (subscriber.SessionID{}) }
 
 // keySession returns the key of the session's state, built once.
