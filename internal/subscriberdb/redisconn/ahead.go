@@ -5,12 +5,12 @@ import (
 	"errors"
 )
 
-// errNoMore ends a walk whose reader has failed.
+// errNoMore ends produce after use has failed.
 var errNoMore = errors.New("nobody reads on")
 
-// ReadAhead hands the batches of produce to use, one after the other, while the next is
-// read: Redis and the reader work at once. A reader that takes its time holds one batch
-// in memory, and nothing of Redis. It returns when both are done.
+// ReadAhead passes the batches of produce to use, one after the other, and reads the next
+// meanwhile, so that Redis and the reader work at once. While a slow reader works, one
+// batch waits in memory and no command in Redis. ReadAhead returns after both functions.
 func ReadAhead[T any](ctx context.Context, produce func(context.Context, func(T) error) error, use func(T) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

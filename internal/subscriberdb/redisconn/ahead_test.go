@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 )
 
-// TestReadAhead: one batch is read while the reader has another, in order, and whoever
-// ends the walk is who its error is of.
+// TestReadAhead: one batch is read while the reader works on another, the order is kept,
+// and the error of whichever side ends the walk is returned.
 func TestReadAhead(t *testing.T) {
 	enough, broken := errors.New("enough"), errors.New("broken")
 	count := func(n int, end error) func(context.Context, func(int) error) error {
@@ -25,7 +25,7 @@ func TestReadAhead(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		produce func(context.Context, func(int) error) error
-		until   int // the reader has enough there
+		until   int // the batch at which the reader stops
 		want    []int
 		err     error
 	}{
@@ -35,7 +35,7 @@ func TestReadAhead(t *testing.T) {
 		{"enough", count(9, broken), 1, []int{0, 1}, enough},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { // which finds who is left behind
+			synctest.Test(t, func(t *testing.T) { // which finds goroutines that are left
 				var got []int
 				err := ReadAhead(t.Context(), c.produce, func(i int) error {
 					if got = append(got, i); i == c.until {

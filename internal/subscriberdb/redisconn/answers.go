@@ -6,8 +6,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Answered returns the command's own error, or that of the whole exchange if
-// there was no answer to it; nothing there is no error.
+// Answered returns the command's own error, or that of the whole exchange if the command
+// got no answer. A missing key is no error.
 func Answered(cmd redis.Cmder, failed error) error {
 	switch err := cmd.Err(); {
 	case errors.Is(err, redis.Nil):
@@ -21,8 +21,8 @@ func Answered(cmd redis.Cmder, failed error) error {
 	return nil
 }
 
-// IsAnswer reports whether the error is an answer of Redis to one command, not
-// the failure of the exchange.
+// IsAnswer reports whether the error is an answer of Redis to one command, and not a
+// failure of the exchange.
 func IsAnswer(err error) bool {
 	var said redis.Error
 	return errors.As(err, &said)
@@ -31,10 +31,11 @@ func IsAnswer(err error) bool {
 // IsFull reports whether Redis refused a write because it has no memory left.
 func IsFull(err error) bool { return redis.HasErrorPrefix(err, "OOM") }
 
-// IsWrongType reports whether a key is of another type than the command is for.
+// IsWrongType reports whether the error says that the key has another type than the command
+// needs.
 func IsWrongType(err error) bool { return err != nil && redis.HasErrorPrefix(err, "WRONGTYPE") }
 
-// UnlessWrongType is the error of a command, but for that of a key of the wrong type.
+// UnlessWrongType returns the error of a command, nil if the key has the wrong type.
 func UnlessWrongType(err error) error {
 	if IsWrongType(err) {
 		return nil
@@ -42,11 +43,11 @@ func UnlessWrongType(err error) error {
 	return err
 }
 
-// Failure is the first error of an exchange, and of its commands, that is more than that a
-// key is not there or of the wrong type: the other commands were answered.
+// Failure returns the first error of an exchange and its commands, except for missing keys
+// and keys of the wrong type, which fail alone.
 func Failure(cmds []redis.Cmder, err error) error {
 	if err == nil {
-		return nil // none of them has one
+		return nil // then no command has an error
 	}
 	for _, c := range cmds {
 		if err := UnlessWrongType(c.Err()); err != nil && !errors.Is(err, redis.Nil) {
@@ -60,8 +61,9 @@ func Failure(cmds []redis.Cmder, err error) error {
 }
 
 // isAstray reports whether the address may lead to another server by now, which takes
-// writes: a replica answered, or one that starts, or nobody did. Others say themselves
-// that they take none at present: full, not able to store, configured not to.
+// writes: the answer came from a replica or a server that starts, or there was none. Other
+// servers answer that they cannot write at present: full, unable to save, configured not
+// to.
 func isAstray(err error) bool {
 	if !IsAnswer(err) || redis.IsReadOnlyError(err) {
 		return true

@@ -7,11 +7,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ScanCount is how many keys one SCAN or HSCAN looks at, and so about how many a yield
-// gets. Each key is looked up, 2 to 5 µs (subscriberdb.BenchmarkScale).
+// ScanCount is the number of keys that one SCAN or HSCAN examines, and so about the size of
+// a batch. Redis takes 2 to 5 µs for each key (subscriberdb.BenchmarkScale).
 const ScanCount = 500
 
-// A Client is the servers of one database, as they are used here.
+// A Client has the servers of one database, and the state of its connections to them.
 type Client struct {
 	redis.UniversalClient
 
@@ -20,8 +20,8 @@ type Client struct {
 	health  *health
 }
 
-// New returns a Client of a client that Dial returned, or of another: its connections are
-// never given up. The scripts are those that its servers have to know.
+// New returns a Client for a client from Dial, or for another one, whose connections are
+// then never redialled. The scripts are loaded into servers that do not have them.
 func New(client redis.UniversalClient, scripts ...*redis.Script) *Client {
 	dialled, ok := client.(dialledClient)
 	if !ok {
@@ -30,8 +30,8 @@ func New(client redis.UniversalClient, scripts ...*redis.Script) *Client {
 	return &Client{dialled.UniversalClient, scripts, dialled.redials, newHealth()}
 }
 
-// EachMaster runs f on every server that takes writes; of a Cluster there are
-// several, and they may be asked concurrently.
+// EachMaster runs f on every server that takes writes; for a Cluster these are several, and
+// f may be called concurrently.
 func (c *Client) EachMaster(ctx context.Context, f func(context.Context, redis.UniversalClient) error) error {
 	if cluster, ok := c.UniversalClient.(*redis.ClusterClient); ok {
 		return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return f(ctx, c) })
@@ -39,8 +39,8 @@ func (c *Client) EachMaster(ctx context.Context, f func(context.Context, redis.U
 	return f(ctx, c.UniversalClient)
 }
 
-// ServerOf returns a client of the server that holds the key, for commands that
-// ask a whole server.
+// ServerOf returns a client of the server that holds the key, for commands that concern a
+// whole server.
 func (c *Client) ServerOf(ctx context.Context, key string) (redis.UniversalClient, error) {
 	if cluster, ok := c.UniversalClient.(*redis.ClusterClient); ok {
 		return cluster.MasterForKey(ctx, key)
@@ -48,7 +48,7 @@ func (c *Client) ServerOf(ctx context.Context, key string) (redis.UniversalClien
 	return c.UniversalClient, nil
 }
 
-// Address names a server; "" for several.
+// Address returns the address of a server; "" for a client of several.
 func Address(server redis.UniversalClient) string {
 	if c, ok := server.(*redis.Client); ok {
 		return c.Options().Addr
@@ -56,8 +56,7 @@ func Address(server redis.UniversalClient) string {
 	return ""
 }
 
-// Database is the number of the database that the client uses; those of a
-// Cluster have but 0.
+// Database returns the number of the database that the client uses; a Cluster has only 0.
 func Database(server redis.UniversalClient) int {
 	if c, ok := server.(*redis.Client); ok {
 		return c.Options().DB
@@ -66,7 +65,7 @@ func Database(server redis.UniversalClient) int {
 }
 
 // ScanHash yields the fields of a hash in batches, each name followed by its value. An
-// error of yield ends the walk.
+// error of yield ends the scan.
 func (c *Client) ScanHash(ctx context.Context, key string, yield func([]string) error) error {
 	for cursor := uint64(0); ; {
 		fields, next, err := c.HScan(ctx, key, cursor, "", ScanCount).Result()
@@ -84,9 +83,9 @@ func (c *Client) ScanHash(ctx context.Context, key string, yield func([]string) 
 	}
 }
 
-// ScanKeys yields the names of keys of one type that match a pattern in batches, unordered,
-// with the server that has them: all are on that of the pattern's hash tag. An error of yield
-// ends the walk.
+// ScanKeys yields the names of the keys of one type that match a pattern, in batches, in no
+// order, with the server that holds them. All keys are on the server of the pattern's hash
+// tag. An error of yield ends the scan.
 func (c *Client) ScanKeys(
 	ctx context.Context, pattern, kind string, yield func(server redis.UniversalClient, names []string) error,
 ) error {

@@ -16,8 +16,8 @@ import (
 
 var appendScript = redis.NewScript(`return redis.call('APPEND', KEYS[1], ARGV[1])`)
 
-// TestScriptsAreTaught: a server that does not know a script, or has forgotten it, is taught
-// it, and each call is carried out once, in its place among the other commands.
+// TestScriptsAreTaught: a script is loaded into a server that does not have it, or lost it,
+// and each call is executed once, in its place among the other commands.
 func TestScriptsAreTaught(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		c := redisconn.New(client, appendScript)
@@ -47,8 +47,8 @@ func TestScriptsAreTaught(t *testing.T) {
 	})
 }
 
-// TestWrongTypeIsNoFailure: a command at a key of another type fails alone; what else fails
-// is told.
+// TestWrongTypeIsNoFailure: a command on a key of another type fails alone; any other
+// failure is returned.
 func TestWrongTypeIsNoFailure(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		c := redisconn.New(client)
@@ -67,8 +67,8 @@ func TestWrongTypeIsNoFailure(t *testing.T) {
 	})
 }
 
-// TestScans: a walk yields all fields of a hash, and all keys of one type, however many there
-// are; an error of yield ends it.
+// TestScans: a scan yields all fields of a hash, and all keys of one type, in any number;
+// an error of yield ends it.
 func TestScans(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		c := redisconn.New(client)
@@ -111,7 +111,7 @@ func TestScans(t *testing.T) {
 	})
 }
 
-// TestTogether: commands together are carried out in one step, one alone as it is.
+// TestTogether: several commands are executed in one step, a single one by itself.
 func TestTogether(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		c := redisconn.New(client)

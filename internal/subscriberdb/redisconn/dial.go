@@ -16,20 +16,19 @@ const (
 	ModeCluster    = "cluster"  // urls of some of the nodes
 )
 
-// connections is how many to a server there may be besides those that wait for
-// feeds. They are made as needed; the client's default goes by the processors.
+// connections is the most connections to a server besides those that wait for feeds. They
+// are opened as needed; the default of the client library depends on the number of CPUs.
 const connections = 64
 
-// dialAttempts is how often a connection is dialled in a row. Callers try again, and learn
-// sooner that a server is away.
+// dialAttempts is the number of attempts to open a connection. Callers retry, and find out
+// sooner that a server is down.
 const dialAttempts = 1
 
-// Dial returns a client for the given urls: redis://, rediss:// (TLS) or
-// unix://, as redis.ParseURL reads them. Of several urls the first tells user,
-// password, TLS and options. It does not connect yet; the client connects, and
-// connects again, by itself. Each feed that is followed waits on a connection of its
-// own: the number of them is added to those that there may be, unless the first url
-// says how many (pool_size).
+// Dial returns a client for the given urls: redis://, rediss:// (TLS) or unix://, in the
+// syntax of redis.ParseURL. Of several urls the first has the user, password, TLS and
+// options. Dial does not connect; the client connects and reconnects as needed. Each feed
+// that is followed waits on a connection of its own: feeds, their number, is added to the
+// limit of connections, unless the first url sets that (pool_size).
 func Dial(urls []string, mode string, feeds int) (redis.UniversalClient, error) {
 	if len(urls) == 0 {
 		return nil, errors.New("redis: no url")
@@ -104,7 +103,7 @@ func dialCluster(urls []string, pool int, r *redials) (redis.UniversalClient, er
 	return redis.NewClusterClient(o), nil
 }
 
-// withoutSecret keeps a url, which may hold a password, out of the error.
+// withoutSecret removes the url, which may contain a password, from the error.
 func withoutSecret(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {

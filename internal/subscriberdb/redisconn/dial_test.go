@@ -6,7 +6,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// TestDialRefuses: urls and modes that cannot be meant are refused, and nothing is sent yet.
+// TestDialRefuses: invalid urls and modes are refused before anything is sent.
 func TestDialRefuses(t *testing.T) {
 	bad := []struct {
 		urls []string
@@ -39,7 +39,7 @@ func TestDialRefuses(t *testing.T) {
 	}
 }
 
-// TestConnections: what waits for feeds takes no connection from the rest.
+// TestConnections: waiting for feeds takes no connection from other commands.
 func TestConnections(t *testing.T) {
 	for url, want := range map[string]int{"redis://127.0.0.1:1/0": connections + 7, "redis://127.0.0.1:1/0?pool_size=3": 3} {
 		c, err := Dial([]string{url}, ModeStandalone, 7)

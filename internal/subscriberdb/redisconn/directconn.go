@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dialTimeout is the client library's own.
+// dialTimeout is the default of the client library.
 const dialTimeout = 5 * time.Second
 
 // A dialer opens connections for the client.
@@ -34,18 +34,18 @@ func directDialer(timeout time.Duration) dialer {
 	}
 }
 
-// secureDialer dials connections with TLS. It heeds the context, as the client's own
-// does not: a server that hangs must not hold up a probe.
+// secureDialer dials connections with TLS. Unlike the client library's dialer it ends with
+// the context: a server that hangs must not delay a probe.
 func secureDialer(timeout time.Duration, secure *tls.Config) dialer {
 	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: cmp.Or(timeout, dialTimeout)}, Config: secure}
 	return d.DialContext
 }
 
-// A directConn reads and writes its socket without telling Go's scheduler. As the
-// socket never blocks, there is nothing that others could use the time for, but
-// each announced call makes the scheduler's monitor look every 20 us whether it
-// lasts: together much of the price of an exchange with Redis. Waiting, deadlines
-// and Close are those of the connection below.
+// A directConn reads and writes its socket without announcing the system calls to Go's
+// scheduler. The socket never blocks, so no other goroutine could use the time; but after
+// each announced call the scheduler's monitor checks every 20 us whether it still runs,
+// which is a large part of the cost of an exchange with Redis. Waiting, deadlines and Close
+// are those of the embedded connection.
 type directConn struct {
 	net.Conn
 	raw     syscall.RawConn
@@ -68,7 +68,7 @@ func newDirectConn(c net.Conn) (net.Conn, error) {
 	return d, nil
 }
 
-// SyscallConn lets the client check a connection before it uses it again.
+// SyscallConn lets the client check a connection before it reuses it.
 func (d *directConn) SyscallConn() (syscall.RawConn, error) { return idleCheck{d.raw}, nil }
 
 func (d *directConn) Read(p []byte) (int, error) {
@@ -101,7 +101,7 @@ func (d *directConn) Write(p []byte) (written int, err error) {
 	return written, nil
 }
 
-// failure is an error as the connection below would have told it.
+// failure returns an error in the form of the embedded connection.
 func (d *directConn) failure(operation string, errno syscall.Errno) error {
 	return &net.OpError{
 		Op: operation, Net: d.LocalAddr().Network(), Source: d.LocalAddr(), Addr: d.RemoteAddr(),
@@ -121,8 +121,8 @@ type transfer struct {
 	errno  syscall.Errno
 }
 
-// do transfers as many of the octets, at least one, as the socket takes or has.
-// err tells of the connection: a deadline, or its end.
+// do transfers as many of the octets as the socket accepts or has, at least one. err is an
+// error of the connection: a deadline, or its end.
 func (t *transfer) do(p []byte) (n int, errno syscall.Errno, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,8 +132,8 @@ func (t *transfer) do(p []byte) (n int, errno syscall.Errno, err error) {
 	return t.done, t.errno, err
 }
 
-// call makes the system call and reports whether it is over: it is not when the
-// socket was not ready.
+// call makes the system call and reports whether it is complete: it is not if the socket
+// was not ready.
 func (t *transfer) call(fd uintptr) bool {
 	for {
 		n, _, errno := syscall.RawSyscall(t.number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.octets))), uintptr(len(t.octets)))
@@ -148,9 +148,9 @@ func (t *transfer) call(fd uintptr) bool {
 	}
 }
 
-// An idleCheck is a connection as the client checks it, with a read that must find
-// nothing. It looks itself first, and only lets the client see for itself if
-// there is anything to see.
+// An idleCheck is used for the client's check of an idle connection: a read that must find
+// nothing. It first reads without announcement, and runs the client's read only if there is
+// something to read.
 type idleCheck struct{ syscall.RawConn }
 
 func (c idleCheck) Read(look func(fd uintptr) bool) error {

@@ -14,7 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// onEachNetwork runs a test with a connection of ours to a peer.
+// onEachNetwork runs a test for TCP and for Unix sockets.
 func onEachNetwork(t *testing.T, body func(t *testing.T, network string)) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) { body(t, network) })
@@ -47,8 +47,8 @@ func connect(t *testing.T, network string) (ours, peer net.Conn) {
 	return ours, peer
 }
 
-// TestDirectConn holds a connection to what is asked of every net.Conn: deadlines,
-// Close while others read and write, and concurrent use among it.
+// TestDirectConn checks the contract of net.Conn: deadlines, Close during reads and writes,
+// concurrent use, and more.
 func TestDirectConn(t *testing.T) {
 	onEachNetwork(t, func(t *testing.T, network string) {
 		nettest.TestConn(t, func() (ours, peer net.Conn, stop func(), err error) {
@@ -58,7 +58,7 @@ func TestDirectConn(t *testing.T) {
 	})
 }
 
-// TestDirectConnWritesAll writes more than the kernel takes at once.
+// TestDirectConnWritesAll: a write that the kernel cannot take at once is completed.
 func TestDirectConnWritesAll(t *testing.T) {
 	onEachNetwork(t, func(t *testing.T, network string) {
 		ours, peer := connect(t, network)
@@ -87,7 +87,7 @@ func TestDirectConnEnds(t *testing.T) {
 			t.Errorf("read %d, %v after the end", n, err)
 		}
 		var err error
-		for err == nil { // TCP takes the first
+		for err == nil { // TCP accepts the first write after the close
 			_, err = ours.Write(octet)
 		}
 		var failure *net.OpError
@@ -114,7 +114,7 @@ func TestDirectConnReset(t *testing.T) {
 	}
 }
 
-// TestIdleCheck: the client looks for itself only if there is anything to see.
+// TestIdleCheck: the client's own read runs only if there is something to read.
 func TestIdleCheck(t *testing.T) {
 	onEachNetwork(t, func(t *testing.T, network string) {
 		ours, peer := connect(t, network)
@@ -139,7 +139,7 @@ func TestIdleCheck(t *testing.T) {
 		write()
 		write()
 		octet := make([]byte, 1)
-		if _, err := ours.Read(octet); err != nil { // the second is there with the first, or soon
+		if _, err := ours.Read(octet); err != nil { // the second octet has arrived with the first, or arrives soon
 			t.Fatal(err)
 		}
 		testenv.Eventually(t, "the client looks at what nobody asked for", looks)

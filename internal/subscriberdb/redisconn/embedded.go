@@ -8,19 +8,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Embedded is a Redis inside this process, for trying out: it keeps nothing
-// when the process ends. It sends no keyspace notifications; subscriberdb looks for
-// expired and removed records instead, and so makes them expire.
+// Embedded is a Redis inside this process, for trials: its data end with the process. It
+// sends no keyspace notifications; instead subscriberdb scans for expired and removed
+// records, which also makes them expire.
 type Embedded struct {
 	Client redis.UniversalClient
 
 	server *miniredis.Miniredis
 }
 
-// embeddedTimeout is generous: scripts take their time in there.
+// embeddedTimeout is long because scripts are slow in the embedded server.
 const embeddedTimeout = 30 * time.Second
 
-// OpenEmbedded starts one on a loopback port, where redis-cli reaches it.
+// OpenEmbedded starts an embedded Redis on a loopback port, where redis-cli can connect.
 func OpenEmbedded() (*Embedded, error) {
 	server := miniredis.NewMiniRedis()
 	server.ClockTTL(true)
@@ -33,10 +33,10 @@ func OpenEmbedded() (*Embedded, error) {
 	return &Embedded{Client: client, server: server}, nil
 }
 
-// Addr returns host and port on which the embedded Redis listens.
+// Addr returns host and port of the embedded Redis.
 func (e *Embedded) Addr() string { return e.server.Addr() }
 
-// Close stops it and forgets everything.
+// Close stops the embedded Redis and drops its data.
 func (e *Embedded) Close() error {
 	defer e.server.Close()
 	return e.Client.Close()

@@ -9,11 +9,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// PipelineLimit bounds the commands of one round trip: all must be answered before the
+// PipelineLimit bounds the commands of one round trip: all must be answered within the
 // client's read timeout.
 const PipelineLimit = 512
 
-// NewCall makes the call of a script.
+// NewCall returns the call of a script.
 func NewCall(ctx context.Context, script *redis.Script, keys []string, args ...any) *redis.Cmd {
 	list := make([]any, 0, 3+len(keys)+len(args))
 	list = append(list, "evalsha", script.Hash(), len(keys))
@@ -29,9 +29,9 @@ func (c *Client) Call(ctx context.Context, script *redis.Script, keys []string, 
 	return call, c.Exchange(ctx, []redis.Cmder{call})
 }
 
-// Exchange sends the commands in order, many in one round trip, and returns the
-// first error. A server that does not know a script yet, or has forgotten it with
-// its memory, is taught it and asked again.
+// Exchange sends the commands in order, many in one round trip, and returns the first
+// error. If a server does not have a script, because it is new or lost its memory, Exchange
+// loads the scripts and repeats the call.
 func (c *Client) Exchange(ctx context.Context, cmds []redis.Cmder) error {
 	var first error
 	for chunk := range slices.Chunk(cmds, PipelineLimit) {
@@ -49,7 +49,7 @@ func (c *Client) exchangeChunk(ctx context.Context, cmds []redis.Cmder) error {
 		return err
 	}
 	cluster, ok := c.UniversalClient.(*redis.ClusterClient)
-	if !ok { // in one round trip: another connection may lead to another server
+	if !ok { // load and call in one round trip, because another connection may lead to another server
 		return Pipeline(ctx, c.UniversalClient, append(c.loadScripts(ctx), again...))
 	}
 	err = cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
@@ -65,8 +65,8 @@ func (c *Client) exchangeChunk(ctx context.Context, cmds []redis.Cmder) error {
 	return Pipeline(ctx, cluster, again)
 }
 
-// Pipeline sends the commands, at most PipelineLimit and none of them a script's call, in
-// one round trip.
+// Pipeline sends the commands, at most PipelineLimit and no calls of scripts, in one round
+// trip.
 func Pipeline(ctx context.Context, client redis.UniversalClient, cmds []redis.Cmder) error {
 	pipe := client.Pipeline()
 	_ = pipe.BatchProcess(ctx, cmds...) // queues
@@ -74,7 +74,7 @@ func Pipeline(ctx context.Context, client redis.UniversalClient, cmds []redis.Cm
 	return err
 }
 
-// Together carries out all of the commands in one step (MULTI).
+// Together executes all of the commands in one step (MULTI).
 func (c *Client) Together(ctx context.Context, cmds []redis.Cmder) error {
 	if len(cmds) == 1 {
 		return c.Process(ctx, cmds[0])
@@ -108,14 +108,14 @@ func (c *Client) loadScripts(ctx context.Context) []redis.Cmder {
 	return loads.cmds
 }
 
-// errNotLoaded keeps a script from taking the answer to its loading, which there is not
-// yet, for its hash.
+// errNotLoaded is the answer to a script's load until the command is sent: without an error
+// the script would take the empty answer for its hash.
 var errNotLoaded = errors.New("script is not loaded yet")
 
-// scriptLoads collects the commands by which scripts load themselves: only they know their
-// texts.
+// scriptLoads collects the load commands of scripts. A redis.Script does not give its text
+// away, only loads itself.
 type scriptLoads struct {
-	redis.Scripter // nothing but ScriptLoad is called
+	redis.Scripter // only ScriptLoad is called
 	cmds           []redis.Cmder
 }
 

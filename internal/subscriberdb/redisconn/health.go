@@ -7,29 +7,30 @@ import (
 	"time"
 )
 
-// Connections are given up so often while a server fails. One that says why it
-// takes no writes for a while is waited for, but its address may be moved, too.
+// Shortest times between redials while a server fails. A server that answers why it takes
+// no writes probably stays the right one, but its address may be moved too, so connections
+// to it are redialled less often.
 const (
 	redialPause = time.Second
 	waitPause   = 5 * time.Second
 )
 
-// health is the state of the servers, as probes and commits have found it.
+// health is the state of the servers, from probes and commits.
 type health struct {
-	trouble chan struct{} // holds one
+	trouble chan struct{} // capacity one
 
 	mu      sync.Mutex
 	failing bool
-	gaveUp  time.Time     // when connections were last given up
-	back    chan struct{} // closed when servers that failed can be used again
+	gaveUp  time.Time     // time of the last redial
+	back    chan struct{} // closed when failed servers are usable again
 }
 
 func newHealth() *health {
 	return &health{trouble: make(chan struct{}, 1), back: make(chan struct{})}
 }
 
-// Probed notes the result of a probe. Once servers can be used again, connections that
-// were made meanwhile may still lead to those before.
+// Probed notes the result of a probe. When servers become usable again, it has connections
+// redialled, because those made meanwhile may lead to the previous servers.
 func (c *Client) Probed(err error) {
 	if err != nil {
 		c.failed(err)
@@ -47,7 +48,7 @@ func (c *Client) Probed(err error) {
 	h.back = make(chan struct{})
 }
 
-// WriteFailed notes that a write failed, and has a probe made.
+// WriteFailed notes that a write failed, and requests a probe.
 func (c *Client) WriteFailed(err error) {
 	if errors.Is(err, context.Canceled) {
 		return // it says nothing of the server
@@ -61,11 +62,11 @@ func (c *Client) WriteFailed(err error) {
 	}
 }
 
-// Trouble tells that a write failed since the last look, so that a probe is due.
+// Trouble receives after a write failed, so that a probe is due.
 func (c *Client) Trouble() <-chan struct{} { return c.health.trouble }
 
-// failed gives connections up, if that was not done just now. One that fails for long
-// is not dialled all the time.
+// failed has connections redialled, unless that was done just now: a server that fails for
+// long is not redialled all the time.
 func (c *Client) failed(err error) {
 	h := c.health
 	h.mu.Lock()
@@ -81,14 +82,14 @@ func (c *Client) failed(err error) {
 	}
 }
 
-// Failing reports whether it is known that servers cannot be used.
+// Failing reports whether the servers are known to be unusable.
 func (c *Client) Failing() bool {
 	c.health.mu.Lock()
 	defer c.health.mu.Unlock()
 	return c.health.failing
 }
 
-// Usable returns a channel that is closed when servers that failed can be used again.
+// Usable returns a channel that is closed when failed servers are usable again.
 func (c *Client) Usable() <-chan struct{} {
 	c.health.mu.Lock()
 	defer c.health.mu.Unlock()

@@ -15,9 +15,8 @@ func (e redisError) Error() string { return string(e) }
 // RedisError implements redis.Error.
 func (redisError) RedisError() {}
 
-// TestFailuresInARow: failures that may have their cause in the wrong server give the
-// connections up, once for many in a row; an answer that says why does not. Each has a probe
-// made.
+// TestFailuresInARow: failures that a wrong server may cause have connections redialled,
+// once for many in a row; an answer with a reason does not. Each failure requests a probe.
 func TestFailuresInARow(t *testing.T) {
 	for _, tt := range []struct {
 		err    error
@@ -50,8 +49,8 @@ func TestFailuresInARow(t *testing.T) {
 	}
 }
 
-// TestUsableAgain: who waits for servers that failed is told of the first probe that finds
-// them usable, and connections of meanwhile are given up.
+// TestUsableAgain: the first successful probe after failures closes the channel of Usable,
+// and has connections made meanwhile redialled.
 func TestUsableAgain(t *testing.T) {
 	c := New(redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}))
 	defer c.Close()

@@ -12,26 +12,26 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// errGivenUp is the error of the client's check of a connection that was given up.
+// errGivenUp is the error of the client's check of a connection that has to be redialled.
 var errGivenUp = errors.New("redis: connection given up, its address may lead elsewhere by now")
 
-// A dialledClient is a client whose connections can be given up.
+// A dialledClient is a client whose connections can be redialled.
 type dialledClient struct {
 	redis.UniversalClient
 	redials *redials
 }
 
-// redials counts how often connections were given up. A virtual address, a balancer or
-// a name may lead to another server by now; connections stay with the one they were
-// made to. The client checks a connection before it uses it again, and then finds that
-// it was given up: commands under way on it come to their end.
+// redials counts the requests to redial all connections. A virtual address, a load balancer
+// or a name may lead to another server by now, but a connection stays with the server it
+// was made to. The client checks a connection before it reuses it, and the check fails if
+// the connection is older than the last request. Commands under way are completed.
 type redials struct{ count atomic.Uint64 }
 
-// giveUp has all connections that there are dialled again before they are used again.
+// giveUp requests that all present connections are redialled before they are reused.
 func (r *redials) giveUp() { r.count.Add(1) }
 
-// dialer dials connections that can be given up. Names are looked up each time.
-// Without TLS they are directConns.
+// dialer returns a dialer of connections that can be redialled. It resolves names each
+// time. Without TLS the connections are directConns.
 func (r *redials) dialer(timeout time.Duration, secure *tls.Config) dialer {
 	dial := directDialer(timeout)
 	if secure != nil {
@@ -47,12 +47,12 @@ func (r *redials) dialer(timeout time.Duration, secure *tls.Config) dialer {
 	}
 }
 
-// An agingConn is a connection that can be given up.
+// An agingConn is a connection that can be redialled.
 type agingConn struct {
 	net.Conn
-	check   syscall.RawConn // by which the client checks the connection itself; nil with TLS
+	check   syscall.RawConn // for the client's check of the connection itself; nil with TLS
 	redials *redials
-	born    uint64 // the count of redials when it was dialled
+	born    uint64 // redials.count when it was dialled
 }
 
 func newAgingConn(c net.Conn, r *redials, born uint64) (net.Conn, error) {
@@ -67,10 +67,10 @@ func newAgingConn(c net.Conn, r *redials, born uint64) (net.Conn, error) {
 	return a, nil
 }
 
-// SyscallConn lets the client check the connection before it uses it again.
+// SyscallConn lets the client check the connection before it reuses it.
 func (c *agingConn) SyscallConn() (syscall.RawConn, error) { return (*ageCheck)(c), nil }
 
-// An ageCheck is an agingConn as the client checks it.
+// An ageCheck is an agingConn during the client's check.
 type ageCheck agingConn
 
 // Control implements syscall.RawConn; the client only reads.
@@ -79,7 +79,8 @@ func (*ageCheck) Control(func(fd uintptr)) error { return errors.ErrUnsupported 
 // Write implements syscall.RawConn; the client only reads.
 func (*ageCheck) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }
 
-// Read fails where the connection was given up. Below TLS nothing can be checked.
+// Read fails if the connection has to be redialled. A connection with TLS is not checked
+// further.
 func (c *ageCheck) Read(look func(fd uintptr) bool) error {
 	switch {
 	case c.redials.count.Load() != c.born:

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestGivenUp: a connection that was given up fails the client's check, with TLS too; one
-// that was dialled since does not. Nothing else becomes of either.
+// TestGivenUp: a connection that has to be redialled fails the client's check, with TLS
+// too; a newer one does not. Neither is closed or changed otherwise.
 func TestGivenUp(t *testing.T) {
 	server := httptest.NewTLSServer(nil)
 	defer server.Close()
