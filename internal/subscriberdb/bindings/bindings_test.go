@@ -37,12 +37,12 @@ func newStore(client redis.UniversalClient) *Store {
 // outsideAt returns one of many outside addresses.
 func outsideAt(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}) }
 
-// named is a binding with a name, so that one can be told from another.
+// named returns a binding with a user name, to distinguish bindings of one block.
 func named(outside netip.Addr, first nat.Port, name string) nat.Binding {
 	return nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: first, Last: first + 511}, Holder: nat.Holder{Inside: addr, UserName: name}}
 }
 
-// rowsOf returns the names of the stored bindings as a walk has them.
+// rowsOf returns the names of the stored bindings, as read by a scan.
 func rowsOf(t testing.TB, store *Store) map[nat.Place]string {
 	t.Helper()
 	names := map[nat.Place]string{}
@@ -62,7 +62,7 @@ func rowsOf(t testing.TB, store *Store) map[nat.Place]string {
 	return names
 }
 
-// rowsAt returns the names of the stored bindings as they are asked for.
+// rowsAt returns the names of the stored bindings, as read by block.
 func rowsAt(t testing.TB, store *Store, blocks []nat.Place) map[nat.Place]string {
 	t.Helper()
 	rows, err := store.BindingRowsAt(t.Context(), "default", blocks)
@@ -78,8 +78,9 @@ func rowsAt(t testing.TB, store *Store, blocks []nat.Place) map[nat.Place]string
 	return names
 }
 
-// TestBindingsWalk: any writes, many and few, of blocks of many addresses, are as in a
-// simple map; some are made by an earlier version, into its one key.
+// TestBindingsWalk: after any writes, many and few, of blocks of many addresses, the stored
+// bindings are those of a simple map. Some writes are those of an earlier version, into its
+// single key.
 func TestBindingsWalk(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		store := newStore(client)
@@ -97,7 +98,7 @@ func TestBindingsWalk(t *testing.T) {
 			for _, i := range picked {
 				b := blocks[i]
 				fate := random.IntN(4)
-				if fate > 1 { // to be removed, or removed and written
+				if fate > 1 { // remove, or remove and write
 					remove = append(remove, b)
 					delete(want, b)
 				}
@@ -106,7 +107,7 @@ func TestBindingsWalk(t *testing.T) {
 					put = append(put, named(b.Outside, b.First, want[b]))
 				}
 			}
-			if round%10 == 3 { // another process is the next
+			if round%10 == 3 { // the next process takes over
 				store = newStore(client)
 				for _, b := range put {
 					client.HSet(t.Context(), codec.OldBindingsKey("default"), codec.FormatPlace(b.Place()), codec.AppendBinding(nil, &b))
@@ -155,7 +156,7 @@ func oldBindings(t testing.TB, client redis.UniversalClient, n int) map[nat.Plac
 	return want
 }
 
-// breakAfter lets so many moves of bindings through, and fails then.
+// breakAfter lets some moves of bindings succeed, and then fails.
 type breakAfter struct {
 	redis.Hook
 	mu   sync.Mutex
@@ -181,8 +182,8 @@ func (h *breakAfter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.P
 	}
 }
 
-// TestMoveBrokenOff: a move that ends anywhere loses nothing and shows nothing twice,
-// and the next process goes on.
+// TestMoveBrokenOff_I7: a move that is interrupted anywhere loses no binding and shows none
+// twice, and the next process continues it.
 func TestMoveBrokenOff_I7(t *testing.T) {
 	url := testenv.StartRedis(t).URL
 	server := redistest.Dial(t, url)
@@ -193,7 +194,7 @@ func TestMoveBrokenOff_I7(t *testing.T) {
 		for b := range want {
 			blocks = append(blocks, b)
 		}
-		if after > 0 { // written once before, and then an earlier version ran again
+		if after > 0 { // as if an earlier version ran again after the move
 			stale := named(blocks[0].Outside, blocks[0].First, "stale")
 			server.HSet(t.Context(), codec.BindingsKey("default", codec.BindingPart(stale.Outside)), codec.FormatPlace(blocks[0]), codec.AppendBinding(nil, &stale))
 		}
@@ -225,7 +226,7 @@ func TestMoveBrokenOff_I7(t *testing.T) {
 	}
 }
 
-// TestReadsDuringMove: whoever reads while bindings are moved misses none.
+// TestReadsDuringMove: a reader misses no binding while they are moved.
 func TestReadsDuringMove(t *testing.T) {
 	client := redistest.Start(t)
 	want := oldBindings(t, client, 8000)
@@ -258,8 +259,8 @@ func TestReadsDuringMove(t *testing.T) {
 	}
 }
 
-// TestOldBackup: an old backup, of a time with one key, is restored under a daemon that
-// had moved that; what is read of it is mended by what is written.
+// TestOldBackupOfBindings: a backup from a version with one key is restored while a daemon
+// runs that had moved the bindings; its next write replaces the old values.
 func TestOldBackupOfBindings(t *testing.T) {
 	client := redistest.Start(t)
 	store := newStore(client)
@@ -310,7 +311,8 @@ func TestBindingParts(t *testing.T) {
 	}
 }
 
-// TestBindings: what is written is read as it was, and what was removed, or is none, is not.
+// TestBindings: a stored binding is read unchanged; a removed one, and garbage, are not
+// read.
 func TestBindings(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		store := newStore(client)

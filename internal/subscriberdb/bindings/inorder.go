@@ -12,10 +12,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// BindingRowsInOrder is BindingRows, by inside address and of all as they stood at the
-// beginning, for a start: its data of a million lie in memory in the order in which
-// it is walked from then on, by lists, comparisons and the collector of garbage. It keeps
-// all rows meanwhile, without a pointer in each. Those that cannot be read come first.
+// BindingRowsInOrder is BindingRows in order of inside address, of the bindings that exist
+// at the beginning. A start uses it, so that the data of a million bindings lie in memory
+// in the order in which lists, comparisons and the garbage collector later walk over them.
+// It holds all rows meanwhile, without a pointer in each. Unreadable rows come first.
 func (s *Store) BindingRowsInOrder(ctx context.Context, group string, yield func([]Row) error) error {
 	var kept rowStore
 	err := s.BindingRows(ctx, group, func(rows []Row) error {
@@ -35,14 +35,14 @@ func (s *Store) BindingRowsInOrder(ctx context.Context, group string, yield func
 	})
 }
 
-// rowStore keeps the texts of many rows in few pieces of memory.
+// rowStore holds the texts of many rows in a few allocations.
 type rowStore struct {
 	full   []string
 	last   strings.Builder // the piece that is being filled
 	places []rowPlace
 }
 
-// rowPlace is where the texts of a row are.
+// rowPlace is the position of the texts of a row.
 type rowPlace struct {
 	inside      [16]byte // as netip.Addr.As16 has it
 	outside     [16]byte
@@ -66,7 +66,7 @@ func (s *rowStore) add(r *Row) {
 	s.last.WriteString(r.text)
 }
 
-// close ends a piece.
+// close completes a piece.
 func (s *rowStore) close() {
 	if s.last.Len() > 0 {
 		s.full = append(s.full, s.last.String())

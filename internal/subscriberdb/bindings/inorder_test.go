@@ -18,8 +18,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// TestBindingRowsInOrder: all rows come, to the letter, by inside address; one that cannot
-// be read is among them. Some are longer than a piece of the room that is kept for them.
+// TestBindingRowsInOrder: all rows come unchanged, in order of inside address, an
+// unreadable one among them. Some are longer than a piece of the row store.
 func TestBindingRowsInOrder(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		store := newStore(client)
@@ -63,7 +63,8 @@ func TestBindingRowsInOrder(t *testing.T) {
 	})
 }
 
-// TestRowsInOrderEnd: whoever takes no more, or is told to end, gets no more rows.
+// TestRowsInOrderEnd: after an error of yield, or the end of the context, no more rows
+// come.
 func TestRowsInOrderEnd(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		store := newStore(client)

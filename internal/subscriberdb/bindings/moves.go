@@ -12,12 +12,12 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Earlier versions kept all bindings of a group in one hash, codec.OldBindingsKey. A
-// writer first moves all that is there to where it belongs; a reader reads both. A
-// binding in the key of before is newer than one of its block elsewhere: it was written
-// by a version that knows no other place, after one that does had moved all.
+// Earlier versions stored all bindings of a group in one hash, the old key
+// (codec.OldBindingsKey). A writer first moves them to the parts; a reader reads both. A
+// binding in the old key is newer than one of its block in a part: an earlier version,
+// which has only the old key, wrote it after a later version had moved all.
 
-// movedGroups are the groups without the key of before, as far as it was seen.
+// movedGroups holds the groups whose old key was found to be gone.
 type movedGroups struct {
 	mu     sync.Mutex
 	groups map[string]bool
@@ -38,21 +38,22 @@ func (m *movedGroups) set(group string, moved bool) {
 	m.groups[group] = moved
 }
 
-// foundOldBindings has the next write move them: an old backup brings the key back.
+// foundOldBindings makes the next write move the bindings: restoring an old backup brings
+// the old key back.
 func (s *Store) foundOldBindings(group string) { s.moved.set(group, false) }
 
 // moveChunk bounds the bindings of one step of a move.
 const moveChunk = 256
 
-// moveScript moves bindings out of the key of before, where they still stand there.
+// moveScript moves bindings that still are in the old key.
 //
 //	KEYS
-//	1    the key of before
+//	1    the old key
 //	2... the parts
 //	ARGV
 //	     of each binding its field, and which of KEYS is its part
 //
-// It returns how many were moved.
+// It returns the number of bindings that it moved.
 var moveScript = redis.NewScript(`
 local call, old, moved = redis.call, KEYS[1], 0
 for i = 1, #ARGV, 2 do
@@ -65,8 +66,9 @@ for i = 1, #ARGV, 2 do
 end
 return moved`)
 
-// moveBindings moves the bindings in the key of before, a few in each step: a daemon that
-// is killed meanwhile goes on where it was. The key goes with its last binding.
+// moveBindings moves the bindings in the old key, a few in each step, so that a daemon
+// continues after one that was killed meanwhile. Redis deletes the old key with its last
+// field.
 func (s *Store) moveBindings(ctx context.Context, group string) error {
 	if s.moved.has(group) {
 		return nil
@@ -100,8 +102,8 @@ func (s *Store) moveBindings(ctx context.Context, group string) error {
 	return nil
 }
 
-// moveRows moves the bindings of the fields, which are names and values. What is no
-// binding goes to part 0, where a walk tells of it.
+// moveRows moves the bindings of the fields, which are names and values in turn. A field
+// that is no binding goes to part 0, where a scan reports it.
 func (s *Store) moveRows(ctx context.Context, group string, fields []string) (int64, error) {
 	keys := []string{codec.OldBindingsKey(group)}
 	var index [codec.BindingParts]int // of the part in keys, from 1
@@ -124,8 +126,8 @@ func (s *Store) moveRows(ctx context.Context, group string, fields []string) (in
 	return call.Int64()
 }
 
-// withoutOld leaves out the fields, names and values of a part, that stand in the key
-// of before as well.
+// withoutOld returns the fields, names and values of a part, without those that the old key
+// has too.
 func (s *Store) withoutOld(ctx context.Context, group string, fields []string) ([]string, error) {
 	names := make([]string, 0, len(fields)/2)
 	for i := 0; i+1 < len(fields); i += 2 {

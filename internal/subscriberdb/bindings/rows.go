@@ -14,7 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Row is a stored binding as it stands there.
+// Row is a binding as stored in Redis.
 type Row struct {
 	nat.Place
 
@@ -28,25 +28,26 @@ type rowSource struct {
 	group  string
 }
 
-// A Store is the bindings of all groups. Its methods may be called concurrently.
+// A Store reads and writes the bindings of all groups. Its methods may be called
+// concurrently.
 type Store struct {
 	client *redisconn.Client
 	logger *slog.Logger
-	moved  movedGroups // groups without bindings in the key of before
+	moved  movedGroups // groups without bindings in the old key
 }
 
-// New returns a Store. The client has to know the scripts of this package, see Scripts.
+// New returns a Store. The client must have the scripts of this package, see Scripts.
 func New(client *redisconn.Client, logger *slog.Logger) *Store {
 	return &Store{client: client, logger: logger}
 }
 
-// Scripts returns the scripts that a server has to know.
+// Scripts returns the scripts that a server has to load.
 func Scripts() []*redis.Script { return []*redis.Script{moveScript} }
 
-// BindingRows yields the stored bindings of a group in batches, unordered, for a
-// reader who knows what most of them are. One that is written meanwhile may be
-// missed or yielded twice. One that cannot be read is logged and left out: it must
-// not keep a daemon from starting. An error of yield ends the walk.
+// BindingRows yields the stored bindings of a group in batches, in no order, for a reader
+// that has most of them already. A binding that is written meanwhile may be missed or
+// yielded twice. An unreadable one is logged and left out: it must not prevent a daemon
+// from starting. An error of yield ends the scan.
 func (s *Store) BindingRows(ctx context.Context, group string, yield func([]Row) error) error {
 	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]Row) error) error {
 		return s.scanBindings(ctx, group, emit)
@@ -54,7 +55,7 @@ func (s *Store) BindingRows(ctx context.Context, group string, yield func([]Row)
 }
 
 func (s *Store) scanBindings(ctx context.Context, group string, yield func([]Row) error) error {
-	old := false // the key of before is there
+	old := false // whether the old key exists
 	err := s.client.ScanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
 		if !old {
 			old = true
@@ -65,7 +66,7 @@ func (s *Store) scanBindings(ctx context.Context, group string, yield func([]Row
 	if err != nil {
 		return err
 	}
-	parts, err := s.filledParts(ctx, group) // behind the key of before: what goes from there is met here
+	parts, err := s.filledParts(ctx, group) // after the old key: bindings moved meanwhile are found here
 	if err != nil {
 		return err
 	}
@@ -122,8 +123,8 @@ func (s *Store) yieldRows(group string, fields []string, yield func([]Row) error
 	return yield(rows)
 }
 
-// BindingRowsAt returns the stored bindings of some blocks of a group, in the order
-// asked; where none is stored the row is empty, and so not Stored.
+// BindingRowsAt returns the stored bindings of some blocks of a group, in the order given;
+// the row of a block without one is empty, and so not Stored.
 func (s *Store) BindingRowsAt(ctx context.Context, group string, blocks []nat.Place) ([]Row, error) {
 	of := &rowSource{s.logger, group}
 	rows := make([]Row, len(blocks))
@@ -148,9 +149,9 @@ func (s *Store) BindingRowsAt(ctx context.Context, group string, blocks []nat.Pl
 	return rows, nil
 }
 
-// fillRows reads the rows, which are in the order of their parts, and reports whether
-// the key of before is there. That is asked, and read, before the parts: what goes from
-// there meanwhile is met in one of them.
+// fillRows reads the rows, which are in the order of their parts, and reports whether the
+// old key exists. It reads the old key before the parts: bindings moved meanwhile are then
+// found in one of them.
 func (s *Store) fillRows(ctx context.Context, group string, rows []*Row, withOld bool) (old bool, err error) {
 	exists := redis.NewIntCmd(ctx, "exists", codec.OldBindingsKey(group))
 	calls := []redis.Cmder{exists}
@@ -178,7 +179,7 @@ func (s *Store) fillRows(ctx context.Context, group string, rows []*Row, withOld
 	if err := redisconn.Pipeline(ctx, s.client, calls); err != nil {
 		return false, err
 	}
-	for _, cmds := range [][]*redis.SliceCmd{now, before} { // as the key of before has it, where it does
+	for _, cmds := range [][]*redis.SliceCmd{now, before} { // the value in the old key is the newer one
 		left := rows
 		for _, cmd := range cmds {
 			for i, text := range cmd.Val() {
@@ -192,16 +193,16 @@ func (s *Store) fillRows(ctx context.Context, group string, rows []*Row, withOld
 	return exists.Val() > 0, nil
 }
 
-// Stored reports whether there is a stored binding.
+// Stored reports whether the block has a stored binding.
 func (r *Row) Stored() bool { return r.text != "" }
 
-// Is reports whether the row is the binding, as it would be stored.
+// Is reports whether the row is equal to the stored form of the binding.
 func (r *Row) Is(b *nat.Binding) bool {
 	var room [512]byte
 	return r.Place == b.Place() && r.text == string(codec.AppendBinding(room[:0], b))
 }
 
-// Binding reads the row; an unreadable one is logged.
+// Binding parses the row; an unreadable one is logged.
 func (r *Row) Binding() (nat.Binding, bool) {
 	b, err := codec.ParseBinding(r.of.group, r.field, r.text)
 	if err != nil {
