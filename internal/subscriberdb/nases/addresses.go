@@ -13,33 +13,32 @@ import (
 )
 
 const (
-	// conflictTime is how long a NAS name counts as that of several NASes after an
-	// address came back under it: longer than a quiet NAS may be silent.
+	// conflictTime is the time for which a NAS name counts as used by several NASes after
+	// an address was seen again: longer than a NAS with few subscribers may be silent.
 	conflictTime = 24 * time.Hour
-	// freshDelay is how late an event may have come that tells where its NAS is. One
-	// that waited in a spool tells where it was.
+	// freshDelay is the largest delay of an event whose NAS-IP-Address is used. An event
+	// from a relay's spool may have an earlier address.
 	freshDelay = time.Minute
-	// maxNASAddresses bounds the addresses known of a NAS name.
+	// maxNASAddresses bounds the addresses kept of a NAS name.
 	maxNASAddresses = 8
 )
 
-// Addresses notices names that several NASes have: a factory default, mostly.
-// Addresses that alternate tell so. A NAS that is given another address does
-// not come back under the old one.
+// Addresses detects names that several NASes use, mostly a factory default, by addresses
+// that alternate. A NAS whose address was changed does not use the old one again.
 type Addresses struct {
 	mu     sync.Mutex
 	names  map[codec.NASName]*nasName
-	shares quota.Shares // of the clients; that of none is set with the first name
+	shares quota.Shares // of the clients; Alone is set with the first name
 }
 
 // nasName is one name and its addresses.
 type nasName struct {
-	seen     []netip.Addr // different ones, the latest last
-	conflict time.Time    // when one came back; zero for never
+	seen     []netip.Addr // distinct addresses, the latest last
+	conflict time.Time    // when an earlier address was last seen again; zero for never
 }
 
-// Note takes in where an event's NAS says that it is. It reports whether several NASes
-// have its name, and whether this very event is one more sign of it.
+// Note takes the address of an event's NAS. It reports whether several NASes use the name,
+// and whether this event is a new sign of it.
 func (n *Addresses) Note(ev *subscriber.Event, clock func() time.Time) (conflict, sign bool) {
 	if !ev.NASAddress.IsValid() {
 		return false, false // a name without addresses cannot alternate
@@ -69,7 +68,7 @@ func (n *Addresses) Note(ev *subscriber.Event, clock func() time.Time) (conflict
 	return !name.conflict.IsZero() && now.Sub(name.conflict) < conflictTime, sign
 }
 
-// heard takes in the latest address, and reports whether it came back.
+// heard takes the latest address, and reports whether it is an earlier one again.
 func (n *nasName) heard(addr netip.Addr) (back bool) {
 	last := len(n.seen) - 1
 	if n.seen[last] == addr {

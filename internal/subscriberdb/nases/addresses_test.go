@@ -9,8 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// TestNASAddresses: a name is that of several NASes once an address comes back under
-// it, and no longer a day after the last time.
+// TestNASAddresses: a name counts as used by several NASes once an earlier address is seen
+// again, until a day after the last time.
 func TestNASAddresses(t *testing.T) {
 	type step struct {
 		address        string // last octet; "" for none
@@ -56,7 +56,7 @@ func TestNASAddresses(t *testing.T) {
 	}
 }
 
-// TestNASAddressesAreBounded: a client that invents names takes no more room.
+// TestNASAddressesAreBounded: a client that invents names gets a bounded number of entries.
 func TestNASAddressesAreBounded(t *testing.T) {
 	var n Addresses
 	ev := prompt("nas1", 0, 0)

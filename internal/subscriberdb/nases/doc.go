@@ -1,12 +1,12 @@
-// Package nases knows the NASes that RADIUS clients report: under which names they are heard
-// of, how far their clocks are off, who reports them, which names several of them have, and
-// how many of their events changed nothing. What a person, or the next start, should know of
-// that is kept in Redis, where all daemons add to it.
+// Package nases keeps data about the NASes that RADIUS clients report: their names, the
+// offsets of their clocks, their clients, names that several NASes use, and the number of
+// events that changed nothing. The part for operators and for the next start is stored in
+// Redis, where all daemons add to it.
 //
 // Reading order:
 //
-//	registry.go  what is known of each
-//	store.go     the same in Redis
+//	registry.go  the data about each NAS
+//	store.go     these data in Redis
 //	reporters.go which client reports a NAS
-//	addresses.go names that several NASes have, noticed by their addresses
+//	addresses.go names that several NASes use, detected by their addresses
 package nases

@@ -10,43 +10,44 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// NAS is one NAS as its accounting shows it.
+// NAS describes one NAS from its accounting.
 type NAS struct {
 	codec.NASName
 	codec.NASLine
-	Refused map[string]uint64 // events that changed nothing, by verdict, since it was first heard of
+	Refused map[string]uint64 // events that changed nothing since its first event, by verdict
 }
 
-// nasEntry is a NAS as this daemon knows it.
+// nasEntry is this daemon's data about a NAS.
 type nasEntry struct {
 	key       codec.NASName
 	clock     subscriber.Clock
 	unheeded  time.Duration // see codec.NASLine
 	heard     time.Time
 	restarted time.Time
-	sameAs    codec.NASName   // the zero key: it is itself
-	others    []codec.NASName // whose sameAs was this one
+	sameAs    codec.NASName   // the NAS that this is another name of; zero for none
+	others    []codec.NASName // NASes whose sameAs is, or was, this one
 	refused   map[subscriber.Verdict]uint64
-	stored    string // its line in Redis, as last seen; "" for none
-	changed   bool   // it stands in Registry.changed
+	stored    string // its line in Redis when last read or written; "" for none
+	changed   bool   // it is in Registry.changed
 }
 
-// Registry knows all NASes: their names, their clocks, and the fate of their events. Its methods may be called concurrently.
+// Registry holds the data about all NASes: their names, their clocks, and the outcome of
+// their events. Its methods may be called concurrently.
 type Registry struct {
 	mu      sync.Mutex
 	byKey   map[codec.NASName]*nasEntry
 	shares  quota.Shares // of the clients
-	changed []*nasEntry  // those to be written to Redis
+	changed []*nasEntry  // entries to be written to Redis
 
 	toldApart func(a, b string) bool
 
-	turn   chan struct{} // holds one while somebody writes to Redis, or reads for the registry
-	loaded bool          // the lines in Redis at the start are known; guarded by turn
+	turn   chan struct{} // a semaphore for writing to Redis, and for reading into the registry
+	loaded bool          // the lines in Redis have been read since the start; guarded by turn
 }
 
-// NewRegistry returns an empty Registry. toldApart reports whether the configuration says of
-// two clients that they do not report the same NASes, whatever was found before it said so;
-// nil: of none.
+// NewRegistry returns an empty Registry. toldApart reports whether, by the configuration,
+// two clients do not report the same NASes, also if earlier findings say otherwise; nil
+// means never.
 func NewRegistry(toldApart func(a, b string) bool) *Registry {
 	return &Registry{
 		byKey: make(map[codec.NASName]*nasEntry), shares: quota.Shares{Alone: maxOfClient}, toldApart: toldApart,
@@ -54,7 +55,8 @@ func NewRegistry(toldApart func(a, b string) bool) *Registry {
 	}
 }
 
-// entryLocked returns the entry of a NAS, nil where its client has its share of them.
+// entryLocked returns the entry of a NAS, nil if it has none and its client has used up its
+// share.
 func (r *Registry) entryLocked(key codec.NASName) *nasEntry {
 	if e := r.byKey[key]; e != nil {
 		return e
@@ -68,7 +70,7 @@ func (r *Registry) entryLocked(key codec.NASName) *nasEntry {
 	return e
 }
 
-// changeLocked has the entry written.
+// changeLocked marks the entry to be written.
 func (r *Registry) changeLocked(e *nasEntry) {
 	if !e.changed {
 		e.changed = true
@@ -76,7 +78,7 @@ func (r *Registry) changeLocked(e *nasEntry) {
 	}
 }
 
-// hearLocked notes that a NAS was heard of.
+// hearLocked notes an event of a NAS.
 func (r *Registry) hearLocked(e *nasEntry, at time.Time) {
 	if at.After(e.heard) {
 		e.heard = at
@@ -84,8 +86,8 @@ func (r *Registry) hearLocked(e *nasEntry, at time.Time) {
 	}
 }
 
-// rootLocked follows a NAS to the name by which its sessions are known. There is no
-// circle, see uniteLocked.
+// rootLocked follows the names of a NAS to the one that its sessions are stored under.
+// uniteLocked makes no cycles.
 func (r *Registry) rootLocked(key codec.NASName) codec.NASName {
 	for e := r.byKey[key]; e != nil && r.heedsLocked(e); e = r.byKey[key] {
 		key = e.sameAs
@@ -93,15 +95,14 @@ func (r *Registry) rootLocked(key codec.NASName) codec.NASName {
 	return key
 }
 
-// heedsLocked reports whether an entry is another name of a NAS, as far as its client may
-// report that one.
+// heedsLocked reports whether the entry counts as another name of a NAS: it was found to be
+// one, and the configuration does not set the two clients apart.
 func (r *Registry) heedsLocked(e *nasEntry) bool {
 	return e.sameAs != (codec.NASName{}) && (r.toldApart == nil || !r.toldApart(e.key.Client, e.sameAs.Client))
 }
 
-// Place gives the event the name of its NAS by which its sessions are known, and
-// the time at which it happened.
-// It reports whether there is room for the NAS in the registry.
+// Place sets the event's NAS to the name that its sessions are stored under, and the
+// event's time. It reports whether the registry has room for the NAS.
 func (r *Registry) Place(ev *subscriber.Event) (known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,8 +127,8 @@ func (r *Registry) Place(ev *subscriber.Event) (known bool) {
 	return true
 }
 
-// Unite notes that one NAS is heard of under two names, through two clients, and
-// reports whether that is news.
+// Unite notes that one NAS is reported under two names, through two clients, and reports
+// whether that is new.
 func (r *Registry) Unite(name, known codec.NASName) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,8 +140,8 @@ func (r *Registry) Unite(name, known codec.NASName) bool {
 	return true
 }
 
-// uniteLocked makes the entry another name of a NAS, and reports whether that
-// changed it. Two names never stand for each other.
+// uniteLocked makes the entry another name of a NAS, and reports whether that changed it.
+// Two names never refer to each other.
 func (r *Registry) uniteLocked(e *nasEntry, known codec.NASName) bool {
 	root := r.rootLocked(known)
 	if root == e.key || root == r.rootLocked(e.key) {
@@ -153,7 +154,7 @@ func (r *Registry) uniteLocked(e *nasEntry, known codec.NASName) bool {
 	return true
 }
 
-// Names returns the name of a NAS and those that were found to be other names of it.
+// Names returns the name of a NAS and its other names.
 func (r *Registry) Names(key codec.NASName) []codec.NASName {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -174,7 +175,7 @@ func (r *Registry) appendNamesLocked(names []codec.NASName, key codec.NASName) [
 	return names
 }
 
-// Original is the name by which the sessions of a NAS are known.
+// Original returns the name that the sessions of a NAS are stored under.
 func (r *Registry) Original(key codec.NASName) codec.NASName {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -205,7 +206,7 @@ func (e *nasEntry) countLocked(v subscriber.Verdict, n uint64) {
 	e.refused[v] += n
 }
 
-// Restart notes a restart that was recorded.
+// Restart notes a stored restart.
 func (r *Registry) Restart(id subscriber.SessionID, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -215,8 +216,8 @@ func (r *Registry) Restart(id subscriber.SessionID, at time.Time) {
 	}
 }
 
-// adopt takes over the line of a NAS in Redis, from an earlier run or by another
-// daemon.
+// adopt merges the line of a NAS in Redis, from an earlier run or another daemon, into its
+// entry.
 func (r *Registry) adopt(key codec.NASName, line string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -228,7 +229,7 @@ func (r *Registry) adopt(key codec.NASName, line string, now time.Time) {
 func (r *Registry) adoptLocked(e *nasEntry, line string, now time.Time) {
 	n := codec.ParseNASLine(line)
 	e.stored = line
-	if _, known := e.clock.Offset(); !known && n.Known && !e.restarted.After(n.LastHeard) { // a restart may set it anew
+	if _, known := e.clock.Offset(); !known && n.Known && !e.restarted.After(n.LastHeard) { // the NAS may set its clock at a restart
 		e.clock = subscriber.NewClock(n.Offset, now)
 	}
 	if n.LastHeard.After(e.heard) {
@@ -242,7 +243,7 @@ func (r *Registry) adoptLocked(e *nasEntry, line string, now time.Time) {
 	}
 }
 
-// forget drops NASes that were not heard of for long.
+// forget drops NASes that were silent for longer than Life.
 func (r *Registry) forget(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -254,24 +255,24 @@ func (r *Registry) forget(now time.Time) {
 	}
 }
 
-// nasNews is the unwritten part of one NAS.
+// nasNews is the part of one NAS's data that has to be written.
 type nasNews struct {
 	entry   *nasEntry
-	was     string // the line that should stand
+	was     string // the expected line in Redis
 	line    string
 	refused map[subscriber.Verdict]uint64
 }
 
 func (n *nasNews) ref() string { return codec.NASRef(n.entry.key.Session()) }
 
-// pending is how many NASes are to be written.
+// pending returns the number of NASes to write.
 func (r *Registry) pending() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.changed)
 }
 
-// news takes the unwritten parts of up to so many NASes.
+// news returns the unwritten data of at most limit NASes, and takes them off the list.
 func (r *Registry) news(limit int) []nasNews {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -287,15 +288,15 @@ func (r *Registry) news(limit int) []nasNews {
 	return list
 }
 
-// said notes that a line stands in Redis.
+// said notes that a line is in Redis.
 func (r *Registry) said(n *nasNews) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n.entry.stored = n.line
 }
 
-// merged takes over the line that stands in place of the expected one, and makes
-// the news of both.
+// merged merges the line found in Redis instead of the expected one, and sets the line to
+// write from both.
 func (r *Registry) merged(n *nasNews, stands string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -303,7 +304,7 @@ func (r *Registry) merged(n *nasNews, stands string, now time.Time) {
 	n.was, n.line = stands, n.entry.textLocked()
 }
 
-// unsaid puts news back that could not be written.
+// unsaid returns data to the list that could not be written.
 func (r *Registry) unsaid(list []nasNews) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -313,7 +314,7 @@ func (r *Registry) unsaid(list []nasNews) {
 	}
 }
 
-// uncounted puts back counts that wait for the next change of their NAS.
+// uncounted returns counts to their NAS, to be written with its next change.
 func (r *Registry) uncounted(n *nasNews) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -327,7 +328,7 @@ func (r *Registry) putBackLocked(n *nasNews) {
 	n.refused = nil
 }
 
-// textLocked is the entry as it stands in Redis.
+// textLocked returns the line of the entry for Redis.
 func (e *nasEntry) textLocked() string {
 	n := codec.NASLine{LastHeard: e.heard, Restarted: e.restarted, SameAs: e.sameAs, Unheeded: e.unheeded}
 	n.Offset, n.Known = e.clock.Offset()

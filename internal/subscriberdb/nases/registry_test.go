@@ -13,7 +13,8 @@ import (
 
 func keyOf(client string) codec.NASName { return codec.NASName{Client: client, Name: "nas1"} }
 
-// heardOf places an event of a NAS, prompt by its clock, which is so far ahead.
+// heardOf places an event of a NAS that arrives without delay; the NAS's clock is ahead by
+// the given time.
 func heardOf(r *Registry, key codec.NASName, at time.Time, ahead time.Duration) subscriber.Event {
 	ev := subscriber.Event{
 		Kind: subscriber.EventInterim, SessionID: key.Session(), Arrival: at, Stamp: at.Add(ahead), Delay: -1, SessionTime: -1,
@@ -22,8 +23,8 @@ func heardOf(r *Registry, key codec.NASName, at time.Time, ahead time.Duration) 
 	return ev
 }
 
-// TestUnite_SES16: whatever is found of whom, every name of a NAS leads to one, and
-// none in a circle.
+// TestUnite_SES16: every name of a NAS leads to one name, without cycles, in any order of
+// findings.
 func TestUnite_SES16(t *testing.T) {
 	type pair struct{ name, known string }
 	for _, tt := range []struct {
@@ -61,8 +62,7 @@ func TestUnite_SES16(t *testing.T) {
 	}
 }
 
-// TestHeardThroughAnother: a NAS that is heard of under another name only is not
-// forgotten.
+// TestHeardThroughAnother: a NAS that is reported under another name only is not dropped.
 func TestHeardThroughAnother(t *testing.T) {
 	r := NewRegistry(nil)
 	heardOf(r, keyOf("a"), t0, 0)
@@ -75,8 +75,8 @@ func TestHeardThroughAnother(t *testing.T) {
 	}
 }
 
-// TestUnsaid: what could not be written is written the next time, once, with what came
-// meanwhile.
+// TestUnsaid: data that could not be written are written the next time, once, with those
+// added meanwhile.
 func TestUnsaid(t *testing.T) {
 	r := NewRegistry(nil)
 	heardOf(r, keyOf("a"), t0, 0)
@@ -106,8 +106,8 @@ func TestUnsaid(t *testing.T) {
 	}
 }
 
-// TestAdopt: of what another run knew the newer counts, and nobody's clock goes back
-// to the one before a restart.
+// TestAdopt: of data from another run the newer ones are kept, and the clock offset from
+// before a restart of the NAS is not taken.
 func TestAdopt(t *testing.T) {
 	const line = "heard=2026-03-01T10:00:00Z offset=-3600 restarted=2026-03-01T09:00:00Z same_as=b/nas1"
 	now := t0.Add(time.Hour)
@@ -140,7 +140,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestUnheeded: a clock at 1970 is told of, though nothing is learned from it.
+// TestUnheeded: a clock at 1970 is listed, though no offset is learned from it.
 func TestUnheeded(t *testing.T) {
 	r := NewRegistry(nil)
 	const years = 56 * 365 * 24 * time.Hour
@@ -162,14 +162,14 @@ func TestUnheeded(t *testing.T) {
 	}
 }
 
-// TestTooManyNASes_I10: of more NASes than there is room for, events are placed all the
-// same, and nothing is kept; what was not heard of for long makes room.
+// TestTooManyNASes_I10: events of NASes beyond the limit are placed without entries; NASes
+// that were silent for long make room.
 func TestTooManyNASes_I10(t *testing.T) {
 	r := NewRegistry(nil)
 	for i := range maxOfClient {
 		heardOf(r, codec.NASName{Client: "a", Name: fmt.Sprint(i)}, t0, 0)
 	}
-	for i := range 1000 { // they find room all the same
+	for i := range 1000 { // other clients have room
 		if other := (codec.NASName{Client: "c", Name: fmt.Sprint(i)}); heardOf(r, other, t0, 0).Client != "c" || r.byKey[other] == nil {
 			t.Fatalf("NAS %d of another client is not known", i)
 		}

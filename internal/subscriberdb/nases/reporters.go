@@ -6,8 +6,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// Reporters are the clients that report the sessions of NASes. The zero value is empty; its
-// methods may be called concurrently.
+// Reporters holds, for each NAS, the client that reports its sessions. The zero value is
+// empty; its methods may be called concurrently.
 type Reporters struct {
 	mu    sync.Mutex
 	byNAS map[string]reporter
@@ -16,10 +16,10 @@ type Reporters struct {
 // reporter is a client that reports the sessions of a NAS.
 type reporter struct {
 	client  string
-	several bool // others do too
+	several bool // other clients report it too
 }
 
-// maxOfClient bounds the NASes of one client that are known, where it is alone; see quota.Shares.
+// maxOfClient bounds the NASes of a client that is alone; see quota.Shares.
 const maxOfClient = 65_536
 
 // Reported notes that a client reports sessions of a NAS.
@@ -37,8 +37,8 @@ func (n *Reporters) Reported(id subscriber.SessionID) {
 	}
 }
 
-// Foreign returns the client that alone reports sessions of a NAS, if that is
-// another than the given one.
+// Foreign returns the only client that reports sessions of a NAS, if that is not the given
+// one.
 func (n *Reporters) Foreign(id subscriber.SessionID) (client string, foreign bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

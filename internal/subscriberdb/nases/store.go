@@ -16,22 +16,23 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// NASes are kept in Redis (codec.NASesKey, codec.RefusedKey), so that a daemon that starts
-// knows their clocks, and a person sees the knowledge of all daemons.
+// NASes are stored in Redis (codec.NASesKey, codec.RefusedKey), so that a daemon has their
+// clocks after a start, and operators see the data of all daemons.
 
 const (
-	nasFlush = 2 * time.Second // how often changes are written
-	// Life is how long a NAS that is not heard of is known, and stands in the list.
+	nasFlush = 2 * time.Second // interval between writes
+	// Life is the time for which a silent NAS is kept and listed.
 	Life     = 30 * 24 * time.Hour
-	nasSweep = time.Hour // how often those are looked for
-	// nasBatch bounds the NASes of one script call, which keeps Redis from others.
+	nasSweep = time.Hour // interval between searches for such NASes
+	// nasBatch bounds the NASes of one script call, during which Redis serves no other
+	// client.
 	nasBatch = 128
-	// nasMerges bounds how often a line is written anew because another daemon was
-	// faster; it is tried again with the next flush.
+	// nasMerges bounds the attempts to write a line that another daemon changed meanwhile;
+	// the next flush tries again.
 	nasMerges = 4
 )
 
-// A Store keeps a Registry in Redis. Its methods may be called concurrently.
+// A Store stores a Registry in Redis. Its methods may be called concurrently.
 type Store struct {
 	known  *Registry
 	client *redisconn.Client
@@ -39,16 +40,16 @@ type Store struct {
 	now    func() time.Time
 }
 
-// NewStore returns a Store. The client has to know the scripts of this package, see Scripts.
+// NewStore returns a Store. The client must have the scripts of this package, see Scripts.
 func NewStore(known *Registry, client *redisconn.Client, logger *slog.Logger, now func() time.Time) *Store {
 	return &Store{known, client, logger, now}
 }
 
-// Scripts returns the scripts that a server has to know.
+// Scripts returns the scripts that a server has to load.
 func Scripts() []*redis.Script { return []*redis.Script{nasScript, countScript} }
 
-// KeepNASes reads the NASes that were known, writes changes, and forgets
-// those that are gone, until the context ends. Errors are tried again: nothing else
+// KeepNASes reads the stored NASes, then writes changes, and drops NASes that were silent
+// for long, until the context ends. Errors are retried at the next interval: nothing else
 // waits for it.
 func (s *Store) KeepNASes(ctx context.Context) error {
 	ticker := time.NewTicker(nasFlush)
@@ -72,9 +73,8 @@ func (s *Store) KeepNASes(ctx context.Context) error {
 	}
 }
 
-// FlushNASes writes all changes that were not written yet. Those that could not be
-// written are kept for the next time; of the counts, those that Redis took without
-// an answer may count twice.
+// FlushNASes writes all unwritten changes. Those that could not be written are kept for the
+// next time; counts that Redis added but did not answer may be added twice.
 func (s *Store) FlushNASes(ctx context.Context) error {
 	release, err := s.known.takeTurn(ctx)
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *Store) FlushNASes(ctx context.Context) error {
 	if err := s.loadNASes(ctx); err != nil {
 		return err
 	}
-	for n := s.known.pending(); n > 0; n -= nasBatch { // changes of meanwhile are for the next time
+	for n := s.known.pending(); n > 0; n -= nasBatch { // changes made meanwhile are for the next time
 		if err := s.writeNASes(ctx, s.known.news(nasBatch)); err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (s *Store) FlushNASes(ctx context.Context) error {
 	return nil
 }
 
-// takeTurn waits until nobody else writes, or the context ends.
+// takeTurn waits until no other goroutine writes, or the context ends.
 func (r *Registry) takeTurn(ctx context.Context) (release func(), err error) {
 	select {
 	case r.turn <- struct{}{}:
@@ -102,8 +102,8 @@ func (r *Registry) takeTurn(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// loadNASes reads, once, the NASes that were known: before anything is written, or
-// that would be lost.
+// loadNASes reads the stored NASes once, before the first write, which would overwrite
+// them.
 func (s *Store) loadNASes(ctx context.Context) error {
 	if s.known.loaded {
 		return nil
@@ -122,7 +122,7 @@ func (s *Store) loadNASes(ctx context.Context) error {
 	return err
 }
 
-// writeNASes writes lines first and then counts, which belong to a line.
+// writeNASes writes the lines and then the counts, because a count without a line is swept.
 func (s *Store) writeNASes(ctx context.Context, news []nasNews) error {
 	written, err := s.writeNASLines(ctx, news)
 	if err != nil {
@@ -146,8 +146,8 @@ func (s *Store) writeNASes(ctx context.Context, news []nasNews) error {
 	return nil
 }
 
-// writeNASLines returns the news whose lines stand in Redis now. Where another daemon
-// has changed a line, the knowledge of both is written.
+// writeNASLines writes lines, and returns the news whose lines are in Redis now. If another
+// daemon changed a line, it writes the data of both.
 func (s *Store) writeNASLines(ctx context.Context, news []nasNews) (written []nasNews, err error) {
 	left := slices.Clone(news)
 	for range nasMerges {
@@ -172,7 +172,7 @@ func (s *Store) writeNASLines(ctx context.Context, news []nasNews) (written []na
 			case answer == int64(1):
 				s.known.said(&n)
 				written = append(written, n)
-			default: // too many
+			default: // the hash is full
 				s.known.uncounted(&n)
 			}
 		}
@@ -182,7 +182,7 @@ func (s *Store) writeNASLines(ctx context.Context, news []nasNews) (written []na
 	return written, nil
 }
 
-// callNASes carries out the script that writes lines.
+// callNASes calls the script that writes lines.
 func (s *Store) callNASes(ctx context.Context, args []any) ([]any, error) {
 	call := redisconn.NewCall(ctx, nasScript, []string{codec.NASesKey}, args...)
 	if err := s.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
@@ -195,9 +195,8 @@ func (s *Store) callNASes(ctx context.Context, args []any) ([]any, error) {
 	return answers, err
 }
 
-// NASes returns all NASes that sent accounting to any daemon within a month, in
-// order of their clients and names. What this daemon knows and has not written yet
-// is told too.
+// NASes returns all NASes that sent accounting to any daemon within a month, in order of
+// their clients and names, with this daemon's unwritten data.
 func (s *Store) NASes(ctx context.Context) ([]NAS, error) {
 	if err := s.FlushNASes(ctx); err != nil {
 		return nil, fmt.Errorf("write NASes: %w", err)
@@ -238,15 +237,14 @@ func (s *Store) NASes(ctx context.Context) ([]NAS, error) {
 	return list, nil
 }
 
-// sweepNASes forgets the NASes that were not heard of for long, and counts without a
-// NAS.
+// sweepNASes drops the NASes that were silent for long, and counts without a NAS.
 func (s *Store) sweepNASes(ctx context.Context) error {
 	release, err := s.known.takeTurn(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	var counts []string // read before the lines, which are written before them
+	var counts []string // read before the lines, because they are written after them
 	err = s.client.ScanHash(ctx, codec.RefusedKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
 			counts = append(counts, fields[i])
@@ -257,7 +255,7 @@ func (s *Store) sweepNASes(ctx context.Context) error {
 		return err
 	}
 	now := s.now()
-	known := make(map[string]bool) // those that stay
+	known := make(map[string]bool) // NASes that are kept
 	old := []any{s.known.shares.All()}
 	err = s.client.ScanHash(ctx, codec.NASesKey, func(fields []string) error {
 		for i := 0; i+1 < len(fields); i += 2 {
@@ -289,16 +287,15 @@ func (s *Store) sweepNASes(ctx context.Context) error {
 	return nil
 }
 
-// forgotten reports whether the NAS was not heard of for so long that it is gone.
+// forgotten reports whether the NAS was silent for so long that it is dropped.
 func forgotten(n *codec.NASLine, now time.Time) bool { return now.Sub(n.LastHeard) > Life }
 
-// nasScript writes the lines of NASes, each if the line that it rests on still stands
-// there: another daemon may know more.
+// nasScript writes the lines of NASes, each if Redis still has the expected line: another
+// daemon may have added data.
 //
-// KEYS: 1 the hash of NASes. ARGV: the most that it may hold, then for each NAS its
-// field, the line that should stand ("" for none), and the new one ("" to delete).
-// Returns for each the line that stands instead, 1 when it is done, or 0 when there
-// are too many.
+// KEYS: 1 the hash of NASes. ARGV: the most that it may hold, then for each NAS its field,
+// the expected line ("" for none), and the new one ("" to delete). Returns for each the
+// line found instead, 1 when it is done, or 0 when there are too many.
 var nasScript = redis.NewScript(`
 local answers = {}
 for i = 2, #ARGV, 3 do
@@ -318,11 +315,9 @@ end
 return answers
 `)
 
-// countScript adds to counters, all or none. One that a person made something else of
-// begins anew.
+// countScript adds to counters, all or none. A counter that is not a number is set anew.
 //
-// KEYS: 1 the hash of counters. ARGV: for each its field, and how much to add.
-// Returns 1.
+// KEYS: 1 the hash of counters. ARGV: for each its field, and the number to add. Returns 1.
 var countScript = redis.NewScript(`
 for i = 1, #ARGV, 2 do
   local sum = redis.pcall('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])

@@ -24,13 +24,13 @@ var t0 = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 
 func at(now time.Time) func() time.Time { return func() time.Time { return now } }
 
-// newStore is what one daemon has.
+// newStore returns the store of one daemon.
 func newStore(client redis.UniversalClient, now func() time.Time) *Store {
 	return NewStore(NewRegistry(nil), redisconn.New(client, Scripts()...), slog.New(slog.DiscardHandler), now)
 }
 
-// prompt is an Interim of a NAS of bng1 that came after so long, by a clock that is so
-// far ahead.
+// prompt returns an Interim of a NAS of bng1 that arrives without delay at t0 plus after;
+// the NAS's clock is ahead by the given time.
 func prompt(nas string, after, ahead time.Duration) subscriber.Event {
 	arrival := t0.Add(after)
 	return subscriber.Event{
@@ -40,14 +40,14 @@ func prompt(nas string, after, ahead time.Duration) subscriber.Event {
 	}
 }
 
-// hear takes in events as a daemon does.
+// hear places events as a daemon does.
 func hear(s *Store, events ...subscriber.Event) {
 	for i := range events {
 		s.known.Place(&events[i])
 	}
 }
 
-// refuse hears so many events of a NAS that change nothing: of a session that is over.
+// refuse counts n events of a NAS that change nothing.
 func refuse(s *Store, nas string, n int) { refuseAt(s, nas, 0, n) }
 
 func refuseAt(s *Store, nas string, after time.Duration, n int) {
@@ -59,7 +59,7 @@ func refuseAt(s *Store, nas string, after time.Duration, n int) {
 	}
 }
 
-// nases returns what is known of the NASes of bng1, by name.
+// nases returns the listed NASes of bng1, by name.
 func nases(t testing.TB, store *Store) map[string]NAS {
 	t.Helper()
 	list, err := store.NASes(t.Context())
@@ -82,7 +82,7 @@ func flush(t testing.TB, store *Store) {
 	}
 }
 
-// TestNASes: the counts of several daemons add up, and of all else the newest counts.
+// TestNASes: the counts of several daemons add up; of all other data the newest are kept.
 func TestNASes(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		one, two := newStore(client, at(t0)), newStore(client, at(t0))
@@ -118,8 +118,8 @@ func TestNASes(t *testing.T) {
 	})
 }
 
-// TestClockSurvivesRestart_SES13: a daemon that starts knows the clocks of before, so
-// that what a relay kept is not taken for new.
+// TestClockSurvivesRestart_SES13: a daemon that starts has the clocks of before, so that it
+// does not take events from a relay's spool for new ones.
 func TestClockSurvivesRestart_SES13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		store := newStore(client, at(t0))
@@ -138,8 +138,8 @@ func TestClockSurvivesRestart_SES13(t *testing.T) {
 	})
 }
 
-// TestNothingWrittenBeforeItIsRead: a daemon that hears of a NAS before it could read
-// what was known of it overwrites none of that.
+// TestNothingWrittenBeforeItIsRead: a daemon that gets an event of a NAS before it could
+// read the stored data overwrites none of them.
 func TestNothingWrittenBeforeItIsRead(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		store := newStore(client, at(t0))
@@ -160,8 +160,8 @@ func TestNothingWrittenBeforeItIsRead(t *testing.T) {
 	})
 }
 
-// TestNASesForgotten: a NAS that was not heard of for a month is gone from the list,
-// and then from Redis and from memory.
+// TestNASesForgotten: a NAS that was silent for a month is removed from the list, and then
+// from Redis and from memory.
 func TestNASesForgotten(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		now := t0
@@ -199,7 +199,7 @@ func TestNASesForgotten(t *testing.T) {
 	})
 }
 
-// TestNASNames_ACCT23: a NAS may have any name and breaks nothing.
+// TestNASNames_ACCT23: a NAS may have any name.
 func TestNASNames_ACCT23(t *testing.T) {
 	names := []string{"a b", "a/b", "a\x00b", "a\nb", "a\xffb", "a%20b", "a=b", "ä", "%", " ", "/", "same_as=x/y", strings.Repeat("\xff", 253)}
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
@@ -228,7 +228,7 @@ func TestNASNames_ACCT23(t *testing.T) {
 	})
 }
 
-// TestHandsOff: what persons write, or delete, does no harm.
+// TestHandsOff: values that operators write or delete do no harm.
 func TestHandsOff(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		store := newStore(client, at(t0))
@@ -248,8 +248,8 @@ func TestHandsOff(t *testing.T) {
 	})
 }
 
-// TestNASesWithoutRedis: while Redis is away, or refuses to write, the list fails
-// and nothing is lost or counted twice.
+// TestNASesWithoutRedis: while Redis is down, or refuses writes, the list fails and nothing
+// is lost or counted twice.
 func TestNASesWithoutRedis(t *testing.T) {
 	server := testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	client := redistest.Dial(t, server.URL+"?max_retries=-1")
@@ -282,7 +282,8 @@ func TestNASesWithoutRedis(t *testing.T) {
 	}
 }
 
-// TestFlushWaitsNoLongerThanItsCaller: somebody else writes, to a Redis that hangs.
+// TestFlushWaitsNoLongerThanItsCaller: a flush ends with its context while another
+// goroutine writes to a Redis that hangs.
 func TestFlushWaitsNoLongerThanItsCaller(t *testing.T) {
 	store := newStore(redistest.Start(t), at(t0))
 	store.known.turn <- struct{}{}
@@ -296,8 +297,8 @@ func TestFlushWaitsNoLongerThanItsCaller(t *testing.T) {
 	}
 }
 
-// TestNASesBound_I10: Redis keeps so many NASes and no more; those that stand there go on
-// to be written.
+// TestNASesBound_I10: Redis keeps a bounded number of NASes; the lines of these are still
+// updated.
 func TestNASesBound_I10(t *testing.T) {
 	client := redistest.Start(t)
 	store := newStore(client, at(t0))
@@ -361,8 +362,8 @@ func TestNASesTogether(t *testing.T) {
 	})
 }
 
-// TestKeepNASes: what is heard of a NAS stands in Redis soon, and what is gone does
-// not stand there any longer.
+// TestKeepNASes: an event of a NAS is soon stored in Redis, and NASes that were silent for
+// long are removed.
 func TestKeepNASes(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		client.HSet(t.Context(), codec.NASesKey, "bng1/old", "heard=2020-01-01T00:00:00Z")
