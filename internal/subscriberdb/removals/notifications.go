@@ -11,30 +11,31 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// notifySetting is the setting of Redis that says of which keys it tells.
+// notifySetting is the setting of Redis that selects the keyspace notifications.
 const notifySetting = "notify-keyspace-events"
 
-// neededFlags of it: keyevent channels for generic commands, expiry and eviction.
+// neededFlags are the flags in it that the watcher needs: keyevent channels for generic
+// commands, expiry and eviction.
 const neededFlags = "Egxe"
 
-// mendedPause is the time between two lines of the log about a setting that another
-// program clears again and again.
+// mendedPause is the shortest time between two log lines about a setting that another
+// program clears repeatedly.
 const mendedPause = time.Minute
 
 // serverNotifications turns on the notifications of one server, and keeps them on.
 type serverNotifications struct {
 	watcher *Watcher
 	server  redis.UniversalClient
-	round   int // of watching
+	round   int // number of the attempt to watch all servers
 
-	on      bool // the server tells of removed keys
+	on      bool // the server sends the notifications
 	due     time.Time
-	told    time.Time // when the log last told that they were cleared
-	silents int       // times that it did not tell since
+	told    time.Time // time of the last log line about cleared notifications
+	silents int       // cleared notifications since then without a log line
 }
 
-// checkIfDue looks now and then whether the server still notifies. It reports whether
-// it did not for a while, and does again.
+// checkIfDue checks at intervals whether the server still notifies. It reports whether
+// notifications were off for a while and are on again.
 func (n *serverNotifications) checkIfDue(ctx context.Context) bool {
 	if time.Now().Before(n.due) {
 		return false
@@ -56,11 +57,11 @@ func (n *serverNotifications) checkIfDue(ctx context.Context) bool {
 	return true
 }
 
-// check turns on the notifications we need and keeps those that are on. It reports
-// whether any was off. A server that does not answer has not refused: its next
-// user tells that it is away.
+// check turns on the needed notifications and keeps the other flags. It reports whether any
+// was off. A server that does not answer has not refused: the next command to it reports
+// the failure.
 func (n *serverNotifications) check(ctx context.Context) (mended bool) {
-	bounded, cancel := context.WithTimeout(ctx, settingPause) // a server that hangs must not keep us from another
+	bounded, cancel := context.WithTimeout(ctx, settingPause) // a server that hangs must not delay the others
 	defer cancel()
 	mended, err := enableNotifications(bounded, n.server)
 	n.due = time.Now().Add(settingPause)
@@ -104,11 +105,11 @@ func mergeFlags(have, need string) string {
 	return have
 }
 
-// serverNotices keeps which servers do not tell of removed keys.
+// serverNotices holds, for each server, whether it notifies.
 type serverNotices struct {
 	mu      sync.Mutex
 	round   int
-	active  bool // a subscription of this round stands, or stood
+	active  bool // this round has, or had, a subscription
 	servers map[string]serverNotice
 }
 
@@ -117,7 +118,7 @@ type serverNotice struct {
 	on    bool
 }
 
-// begin begins another round of watching.
+// begin starts another round of watching.
 func (s *serverNotices) begin() (round int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,22 +127,22 @@ func (s *serverNotices) begin() (round int) {
 	return s.round
 }
 
-// watching notes that a subscription of the round stands.
+// watching notes that the round has a subscription.
 func (s *serverNotices) watching(round int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active = s.active || round == s.round
 }
 
-// watched reports whether a subscription of the round stood.
+// watched reports whether the round had a subscription.
 func (s *serverNotices) watched(round int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.active && round == s.round
 }
 
-// note keeps whether a server notifies. It reports whether that is news: that it does
-// is none of a server that was not known.
+// note stores whether a server notifies, and reports whether that is new. It is not new
+// that a server notifies that was not known.
 func (s *serverNotices) note(address string, round int, on bool) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,8 +154,8 @@ func (s *serverNotices) note(address string, round int, on bool) (news bool) {
 	return on != (before.on || !known)
 }
 
-// Notified reports whether all servers tell of removed keys, as far as is known. Where
-// one does not, WatchRemovals looks for them, and for expired ones.
+// Notified reports whether, as far as is known, all servers send notifications about
+// removed keys. If one does not, WatchRemovals scans for removed and expired records.
 func (w *Watcher) Notified() bool {
 	s := &w.notices
 	s.mu.Lock()

@@ -13,12 +13,12 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// newWatcher watches no group.
+// newWatcher returns a watcher of no group.
 func newWatcher(client redis.UniversalClient, logger *slog.Logger) *Watcher {
 	return New(Options{Client: redisconn.New(client), Groups: func() []string { return nil }, Logger: logger})
 }
 
-// TestNotificationFlags: what somebody else has turned on stays on.
+// TestNotificationFlags: flags that another program has set stay set.
 func TestNotificationFlags(t *testing.T) {
 	client := redistest.Start(t, "--notify-keyspace-events", "K$")
 	w := newWatcher(client, slog.New(slog.DiscardHandler))
@@ -37,7 +37,7 @@ func TestNotificationFlags(t *testing.T) {
 	}
 }
 
-// TestRefusalIsAnAnswer: only a server that answers has refused notifications.
+// TestRefusalIsAnAnswer: only a server that answers counts as refusing notifications.
 func TestRefusalIsAnAnswer(t *testing.T) {
 	away := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})
 	defer away.Close()

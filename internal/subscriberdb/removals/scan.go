@@ -14,19 +14,18 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// scanner walks the hashes of online addresses for records that are gone. To
-// look at a record makes Redis expire it, too. It cannot tell why a
-// record is gone; AnnounceDeleted can.
+// scanner scans the hashes of online addresses for records that are gone. Its look-ups also
+// make Redis expire records. It cannot find the reason of a removal; AnnounceDeleted does.
 type scanner struct {
 	watcher *Watcher
 	gone    func(subscriber.Key, subscriber.Reason)
-	always  bool // walk again and again, because nobody notifies us
+	always  bool // scan repeatedly, because the server does not notify
 	walked  bool
 	due     time.Time
 }
 
-// patience is how long to wait for a notification before looking at the scanner
-// and the context again.
+// patience returns the time to wait for a notification before the scanner and the context
+// are checked again.
 func (p *scanner) patience() time.Duration {
 	if !p.always {
 		return settingPause
@@ -66,9 +65,9 @@ func (p *scanner) walk(ctx context.Context, group string) error {
 	})
 }
 
-// check passes on those records that are gone and whose end nobody announced, and
-// reports whether there are any. Most were ended by a Stop, which leaves no
-// online entry: that is asked first.
+// check calls gone for the records that are gone without an announcement, and reports
+// whether there are any. Most records ended by a Stop, which removes the online entry: so
+// that is checked first.
 func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err error) {
 	batch, err = p.withEntry(ctx, batch)
 	if err != nil || len(batch) == 0 {
@@ -91,8 +90,8 @@ func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err e
 	return found, nil
 }
 
-// withEntry returns those of the records whose end is not announced, as far as
-// the hashes of online addresses say. It sorts the batch by group.
+// withEntry returns the records that still have an online entry, and so an end that is not
+// announced. It sorts the batch by group.
 func (p *scanner) withEntry(ctx context.Context, batch []removal) ([]removal, error) {
 	slices.SortStableFunc(batch, func(a, b removal) int { return strings.Compare(a.key.Group, b.key.Group) })
 	args := codec.TakeArgs()

@@ -22,22 +22,22 @@ import (
 // Timing of WatchRemovals.
 const (
 	retryPause   = time.Second          // after a connection was lost
-	scanPause    = time.Second          // between walks where notifications may be missing
-	scanShare    = 10                   // a walk is followed by a pause this many times as long
-	gatherLimit  = 512                  // notifications that are looked at together
-	gatherTime   = time.Millisecond     // from the first of them on
-	ownPause     = 5 * time.Millisecond // after some that all told of announced removals
+	scanPause    = time.Second          // between scans while notifications may be missing
+	scanShare    = 10                   // a scan is followed by a pause of this many times its duration
+	gatherLimit  = 512                  // most notifications that are checked together
+	gatherTime   = time.Millisecond     // the time for which they are gathered after the first
+	ownPause     = 5 * time.Millisecond // after a batch in which all removals were announced
 	receiveAlive = 5 * time.Second
-	settingPause = time.Second // between looks at whether Redis still notifies
+	settingPause = time.Second // between checks whether Redis still notifies
 )
 
-// errServersBack ends a subscription: its server may not be the one that its address
-// leads to by now.
+// errServersBack ends a subscription after failed servers became usable again, because its
+// server may not be the one that the address leads to now.
 var errServersBack = errors.New("servers can be used again")
 
-// reasons are the keyspace events that end a key, and why.
+// reasons maps the keyspace events that end a key to the reason.
 var reasons = map[string]subscriber.Reason{
-	"del":         subscriber.ReasonRemovedInDatabase, // also of UNLINK
+	"del":         subscriber.ReasonRemovedInDatabase, // also for UNLINK
 	"expired":     subscriber.ReasonExpired,
 	"evicted":     subscriber.ReasonRemovedInDatabase,
 	"rename_from": subscriber.ReasonRemovedInDatabase,
@@ -47,13 +47,13 @@ var reasons = map[string]subscriber.Reason{
 // Options configure a Watcher. All are required.
 type Options struct {
 	Client   *redisconn.Client
-	Groups   func() []string                                                                    // those in force
-	Gone     func(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error) // those of the addresses where no record stands
-	Severity func(ctx context.Context) slog.Level                                               // of a failure for want of Redis
+	Groups   func() []string                                                                    // the groups in force
+	Gone     func(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error) // returns the addresses without a record
+	Severity func(ctx context.Context) slog.Level                                               // log level of a failure of Redis
 	Logger   *slog.Logger
 }
 
-// A Watcher notices records that others remove, or that expire.
+// A Watcher detects records that other programs remove, or that expire.
 type Watcher struct {
 	o       Options
 	notices serverNotices
@@ -62,13 +62,12 @@ type Watcher struct {
 // New returns a Watcher.
 func New(o Options) *Watcher { return &Watcher{o: o} }
 
-// WatchRemovals calls gone for records that others removed or that expired, as soon
-// as Redis tells, until the context ends; to be handed to AnnounceDeleted. The reason is
-// ReasonNone where Redis did not tell. Deletions that
-// are announced already are not among them. Notifications are lossy: after each
-// connection it looks for missed removals, and where Redis does not let it
-// turn notifications on it looks all the time. gone is called from one goroutine
-// at a time for each server of a Cluster.
+// WatchRemovals calls gone for each record that another program removed or that expired, as
+// soon as Redis notifies, until the context ends; gone should call AnnounceDeleted. The
+// reason is ReasonNone if there was no notification. Removals that are announced already
+// are left out. Notifications can be lost: it scans for missed removals after each
+// connection, and all the time if Redis does not let it turn notifications on. gone is
+// called from one goroutine at a time for each server of a Cluster.
 func (w *Watcher) WatchRemovals(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
 	for said := false; ctx.Err() == nil; {
 		watching, err := w.watchServers(ctx, gone)
@@ -76,7 +75,7 @@ func (w *Watcher) WatchRemovals(ctx context.Context, gone func(subscriber.Key, s
 		case ctx.Err() != nil:
 		case errors.Is(err, errServersBack):
 			said = false
-		case watching || !said: // an outage is told of once
+		case watching || !said: // an outage is logged once
 			said = true
 			w.o.Logger.Log(ctx, w.o.Severity(ctx), "notifications of removed records interrupted", "error", err)
 			fallthrough
@@ -87,8 +86,8 @@ func (w *Watcher) WatchRemovals(ctx context.Context, gone func(subscriber.Key, s
 	return nil
 }
 
-// watchServers watches all servers until one is lost, then lets go of the others, and
-// reports whether it watched any.
+// watchServers watches all servers until one is lost, then ends the other subscriptions,
+// and reports whether it had any.
 func (w *Watcher) watchServers(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) (watching bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var back sync.WaitGroup
@@ -125,10 +124,10 @@ func (w *Watcher) watchServer(ctx context.Context, server redis.UniversalClient,
 		events = append(events, fmt.Sprintf("__keyevent@%d__:%s", redisconn.Database(server), name))
 	}
 	sub := server.Subscribe(ctx, events...)
-	stop := context.AfterFunc(ctx, func() { _ = sub.Close() }) // ends a Receive
+	stop := context.AfterFunc(ctx, func() { _ = sub.Close() }) // ends a blocked Receive
 	defer stop()
 	defer sub.Close()
-	for range events { // a confirmation each
+	for range events { // one confirmation for each event
 		if _, err := sub.Receive(ctx); err != nil {
 			return fmt.Errorf("subscribe: %w", err)
 		}
@@ -137,13 +136,13 @@ func (w *Watcher) watchServer(ctx context.Context, server redis.UniversalClient,
 	return w.listen(ctx, sub, &scanner{watcher: w, gone: gone}, &n)
 }
 
-// listen takes notifications as they come, and sends the scanner out when it is
-// due. Receiving in short turns keeps both in one goroutine.
+// listen processes notifications as they arrive, and runs the scanner when it is due. It
+// receives with short timeouts to do both in one goroutine.
 func (w *Watcher) listen(ctx context.Context, sub *redis.PubSub, p *scanner, n *serverNotifications) error {
 	l := listener{sub: sub, heard: time.Now()}
 	for ctx.Err() == nil {
 		if n.checkIfDue(ctx) {
-			p.walked = false // for what was not told meanwhile
+			p.walked = false // scan for removals that were not notified meanwhile
 		}
 		p.always = !n.on
 		if err := p.walkIfDue(ctx); err != nil {
@@ -157,8 +156,8 @@ func (w *Watcher) listen(ctx context.Context, sub *redis.PubSub, p *scanner, n *
 		if err != nil {
 			return err
 		}
-		// Each Stop makes a notification too. Under load they come all the time, and
-		// to be woken for each and to ask Redis about it costs more than to look at many.
+		// Each Stop causes a notification too. Under load they arrive all the time, and to
+		// wake up and ask Redis for each costs more than to check many at once.
 		if !found && len(batch) > 0 && len(batch) < gatherLimit/2 {
 			_ = clock.Sleep(ctx, ownPause)
 		}
@@ -166,7 +165,7 @@ func (w *Watcher) listen(ctx context.Context, sub *redis.PubSub, p *scanner, n *
 	return ctx.Err()
 }
 
-// listener is one subscription, and when it last gave a sign of life.
+// listener is one subscription, and the time of its last sign of life.
 type listener struct {
 	sub   *redis.PubSub
 	heard time.Time
@@ -178,9 +177,9 @@ type removal struct {
 	reason subscriber.Reason
 }
 
-// gather waits for a notification, and takes those that follow within gatherTime. A
-// connection that says nothing is asked for a sign of life, and given up when it
-// gives none: Redis may be gone without a word.
+// gather waits for a notification, and takes those that follow within gatherTime. On a
+// silent connection it sends a PING, and gives the connection up if that is not answered:
+// the connection may have broken without a notice.
 func (l *listener) gather(ctx context.Context, patience time.Duration) ([]removal, error) {
 	var batch []removal
 	var until time.Time
@@ -189,7 +188,7 @@ func (l *listener) gather(ctx context.Context, patience time.Duration) ([]remova
 		if timedOut(err) {
 			return batch, l.checkAlive(ctx)
 		}
-		if err != nil && !redisconn.IsAnswer(err) { // a PING is refused like a write, and answered so
+		if err != nil && !redisconn.IsAnswer(err) { // an error that Redis answers to the PING is a sign of life too
 			return batch, err
 		}
 		l.heard = time.Now()
@@ -224,8 +223,7 @@ func timedOut(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// parseRemoval reads a notification: the channel names the event, the payload
-// the key.
+// parseRemoval parses a notification: the channel has the event, the payload the key.
 func parseRemoval(m *redis.Message) (removal, bool) {
 	key, ok := codec.ParseRecordKey(m.Payload)
 	if !ok {
