@@ -1,5 +1,5 @@
-// Package redistest gives tests of the store a Redis to talk to, and the client that the
-// daemon would use.
+// Package redistest starts a Redis for tests of the store, with the client that the daemon
+// would use.
 package redistest
 
 import (
@@ -28,13 +28,14 @@ func OnEach(t *testing.T, body func(t *testing.T, client redis.UniversalClient))
 	})
 }
 
-// Start starts a Redis with these arguments, for the time of the test, and dials it.
+// Start starts a Redis with the given arguments for the duration of the test, and connects
+// to it.
 func Start(t testing.TB, args ...string) redis.UniversalClient {
 	t.Helper()
 	return Dial(t, testenv.StartRedis(t, args...).URL)
 }
 
-// Dial dials a Redis for the time of the test.
+// Dial connects to a Redis for the duration of the test.
 func Dial(t testing.TB, url string) redis.UniversalClient {
 	t.Helper()
 	client, err := redisconn.Dial([]string{url}, redisconn.ModeStandalone, 1)
