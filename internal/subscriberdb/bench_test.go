@@ -20,15 +20,14 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// benchRedis is a Redis as it is run. It does not rewrite its append-only file:
-// with so few records that would happen all the time.
+// benchRedis has the options of a Redis in production, but the append-only file is not
+// rewritten: with so few records that would happen all the time.
 var benchRedis = []string{"--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"}
 
-// BenchmarkRecord is group commit: events per second by size of the batch. One
-// operation is one event. "cold" has nothing in the cache, as after a restart;
-// "life" is a Start, an Interim and a Stop of each session, "mix" has two
-// Interims. What an event costs is told apart: go-µs is processor time of this
-// process, redis-µs of Redis's main thread.
+// BenchmarkRecord measures group commit: events per second by batch size. One operation is
+// one event. "cold" begins with an empty cache, as after a start; "life" is a Start, an
+// Interim and a Stop of each session, "mix" has two Interims. It reports the cost of an
+// event separately: go-µs is CPU time of this process, redis-µs of Redis's main thread.
 func BenchmarkRecord(b *testing.B) {
 	client := redistest.Start(b, benchRedis...)
 	for _, batch := range []int{1, 16, 128, 512} {
@@ -75,15 +74,15 @@ func benchmarkRecord(b *testing.B, client redis.UniversalClient, kind string, ba
 	used.report(b)
 }
 
-// recordLife records the next event in the lives of n subscribers, and then
-// those of others.
+// recordLife records the next event in the lives of n subscribers, and then those of n
+// others.
 func recordLife(b *testing.B, db *DB, life []subscriber.EventKind, round, n int) {
 	b.Helper()
 	phase := round % len(life)
 	recordN(b, db, life[phase], round/len(life)*n, n, time.Duration(phase)*time.Minute)
 }
 
-// benchDB has one group, with addresses for all sessions of a benchmark.
+// benchDB returns a DB with one group, with addresses for all sessions of a benchmark.
 func benchDB(b *testing.B, client redis.UniversalClient) *DB {
 	b.Helper()
 	if err := client.FlushAll(b.Context()).Err(); err != nil {
@@ -92,7 +91,7 @@ func benchDB(b *testing.B, client redis.UniversalClient) *DB {
 	return newBenchDB(b, client)
 }
 
-// newBenchDB is one more DB, which has nothing in its cache.
+// newBenchDB returns another DB, with an empty cache.
 func newBenchDB(b *testing.B, client redis.UniversalClient) *DB {
 	b.Helper()
 	return newDB(b, client, func(o *Options) {
@@ -101,8 +100,8 @@ func newBenchDB(b *testing.B, client redis.UniversalClient) *DB {
 	})
 }
 
-// BenchmarkRecordTogether is what several workers do at once, with small batches
-// that are merged on their way.
+// BenchmarkRecordTogether measures several workers at once, whose small batches share round
+// trips.
 func BenchmarkRecordTogether(b *testing.B) {
 	client := redistest.Start(b, benchRedis...)
 	for _, kind := range []string{"interim", "mix"} {
@@ -138,7 +137,7 @@ func benchmarkTogether(b *testing.B, client redis.UniversalClient, kind string, 
 	used.report(b)
 }
 
-// mixed is the life of a session in the mix.
+// mixed holds the events of a session in the mix.
 var mixed = [...]subscriber.EventKind{
 	subscriber.EventStart, subscriber.EventInterim, subscriber.EventInterim, subscriber.EventStop,
 }
@@ -161,9 +160,9 @@ func recordN(b *testing.B, db *DB, kind subscriber.EventKind, first, n int, afte
 	}
 }
 
-// BenchmarkBareScript is what Redis and the client do at best: the smallest
-// script that updates a hash with a TTL and a stream, in pipelines of 512. The
-// distance of BenchmarkRecord to it is the price of the rules.
+// BenchmarkBareScript measures the upper limit of Redis and the client: the smallest script
+// that updates a hash with a TTL and a stream, in pipelines of 512. The difference to
+// BenchmarkRecord is the cost of the rules.
 func BenchmarkBareScript(b *testing.B) {
 	client := redistest.Start(b, benchRedis...)
 	bare := redis.NewScript(`
@@ -216,7 +215,7 @@ func (m *meter) report(b *testing.B) {
 	b.ReportMetric(per(threadTime(m.pid)-m.redis), "redis-µs/event")
 }
 
-// ownTime is the processor time of this process; 0 if it cannot be told.
+// ownTime returns the CPU time of this process; 0 if it is not available.
 func ownTime() time.Duration {
 	var use syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
@@ -225,8 +224,7 @@ func ownTime() time.Duration {
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
-// threadTime is the time that a process's main thread was on a processor; 0 if
-// it cannot be told.
+// threadTime returns the CPU time of a process's main thread; 0 if it is not available.
 func threadTime(pid string) time.Duration {
 	text, err := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "schedstat"))
 	if err != nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// BenchmarkSaveBindings stores the bindings of teardowns, and those before; one
-// operation is one binding. Neighbours, as blocks are given out at first, share outside
-// addresses, and so a command; strangers do not.
+// BenchmarkSaveBindings stores the bindings of teardowns, and the previous ones; one
+// operation is one binding. With few outside addresses, as blocks are allocated at first,
+// bindings share commands; with many they do not.
 func BenchmarkSaveBindings(b *testing.B) {
 	client := redistest.Start(b, benchRedis...)
 	for _, batch := range []int{16, 128, 512} {
@@ -38,7 +38,7 @@ func BenchmarkSaveBindings(b *testing.B) {
 	}
 }
 
-// benchBindings are bindings as they are usual, every other one held.
+// benchBindings returns typical bindings, every other one held.
 func benchBindings(n, addresses int) []nat.Binding {
 	random := rand.New(rand.NewPCG(1, 2))
 	at := time.Date(2026, 3, 1, 10, 0, 0, 123456789, time.UTC)
@@ -107,7 +107,8 @@ func BenchmarkBindingRows(b *testing.B) {
 	}
 }
 
-// measure repeats what comes to so many operations.
+// measure repeats a round, which returns its number of operations, until b.N operations are
+// done.
 func measure(b *testing.B, client redis.UniversalClient, round func() int) {
 	used := startMeter(b, client)
 	b.ReportAllocs()

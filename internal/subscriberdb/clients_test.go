@@ -11,13 +11,13 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// TestAddressOfAnotherClient_SES16: whether an event of another client gets the address of
-// a session hangs on the clients that are configured, and on what is known of the holder.
-// Where it does not, nothing in Redis changes but what is counted.
+// TestAddressOfAnotherClient_SES16: the configured clients, and the data about the holder,
+// decide whether an event of another client gets the address of a session. If it does not,
+// nothing in Redis changes but counters.
 func TestAddressOfAnotherClient_SES16(t *testing.T) {
 	for name, tt := range map[string]struct {
 		clients Realms
-		before  func(t *testing.T, db *DB) // behind the Start of the holder
+		before  func(t *testing.T, db *DB) // after the Start of the holder
 		event   func(ev *subscriber.Event)
 		want    subscriber.Verdict
 	}{
@@ -95,14 +95,15 @@ func TestAddressOfAnotherClient_SES16(t *testing.T) {
 	}
 }
 
-// latest is what the latest event came to, where it is counted last.
+// latest returns the verdict on the latest event, if that is counted last.
 func latest(v *verdicts) subscriber.Verdict {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.seen[len(v.seen)-1]
 }
 
-// edited has somebody write a field of the holder's record.
+// edited returns a function that writes a field of the holder's record as an operator
+// would.
 func edited(name, value string) func(t *testing.T, db *DB) {
 	return func(t *testing.T, db *DB) {
 		t.Helper()
@@ -112,16 +113,16 @@ func edited(name, value string) func(t *testing.T, db *DB) {
 	}
 }
 
-// fieldsOf is the version of the holder's record and the state of its session.
+// fieldsOf returns the version of the holder's record and the state of its session.
 func fieldsOf(t *testing.T, db *DB) string {
 	t.Helper()
 	state, _ := db.client.Get(t.Context(), codec.SessionKey("default", start("a", addr, 0).SessionID)).Result()
 	return known(t, db, addr).Version + " " + state
 }
 
-// TestBoundClientSpeaksForNobody_SES16: a client that was found to be another name of a NAS
-// of another client ends nothing of that one outside of its bounds; and an address of no
-// group is out of nobody's bounds.
+// TestBoundClientSpeaksForNobody_SES16: a client whose NAS is another name of another
+// client's NAS ends no session of that client outside of its own bounds; an address of no
+// group is not out of bounds.
 func TestBoundClientSpeaksForNobody_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
@@ -142,8 +143,8 @@ func TestBoundClientSpeaksForNobody_SES16(t *testing.T) {
 	})
 }
 
-// TestTwoNamesOfANAS_SES16: a NAS that was found to be heard of through two clients speaks
-// for what it reported through either.
+// TestTwoNamesOfANAS_SES16: a NAS that is reported through two clients may end the sessions
+// that it reported through either.
 func TestTwoNamesOfANAS_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)

@@ -19,8 +19,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestCluster runs the whole store against a Redis Cluster (of one node, which
-// refuses what touches two slots all the same).
+// TestCluster runs the whole store against a Redis Cluster of one node, which refuses
+// commands with keys of two slots too.
 func TestCluster(t *testing.T) {
 	client := startCluster(t)
 	db := newDB(t, client)
@@ -74,8 +74,8 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// TestProbeEveryMaster: one master of a Cluster that takes no writes is enough to keep
-// accounting of its groups from being recorded.
+// TestProbeEveryMaster_ACCT10: a probe fails if one master of a Cluster takes no writes,
+// because accounting of its groups cannot be recorded.
 func TestProbeEveryMaster_ACCT10(t *testing.T) {
 	var nodes [2]redis.UniversalClient
 	var ports [2]string
@@ -89,7 +89,7 @@ func TestProbeEveryMaster_ACCT10(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join( // another epoch for one of them, or they would have to agree first
+	if err := errors.Join( // different epochs, or the nodes would have to agree on one first
 		nodes[1].Do(t.Context(), "CLUSTER", "SET-CONFIG-EPOCH", 2).Err(),
 		nodes[0].Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", ports[1]).Err(),
 	); err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestTwoInstances_SES02 sends the same shuffled and doubled history through two
-// daemons at once, and compares who is online, the feed replayed, and the
-// hash of online addresses, with the truth (I4).
+// TestTwoInstances_SES02 sends the same shuffled and doubled history through two daemons at
+// once, and compares the records, the replayed feed and the hash of online addresses with
+// the expected sessions (I4).
 func TestTwoInstances_SES02(t *testing.T) {
 	server := testenv.StartRedis(t)
 	for seed := range uint64(12) {
@@ -36,8 +36,8 @@ func TestTwoInstances_SES02(t *testing.T) {
 	}
 }
 
-// history is a true course of sessions on a few addresses, and who is online at
-// its end.
+// history returns a course of sessions on a few addresses, and the sessions online at its
+// end.
 func history(rng *rand.Rand, addresses, steps int) ([]subscriber.Event, map[netip.Addr]string) {
 	truth := map[netip.Addr]string{}
 	var events []subscriber.Event
@@ -72,7 +72,7 @@ func withSessionTimes(events []subscriber.Event) {
 	}
 }
 
-// deliver gives every event to one daemon or to both, in any order, in batches.
+// deliver sends every event to one daemon or to both, in any order, in batches.
 func deliver(t *testing.T, rng *rand.Rand, dbs [2]*DB, events []subscriber.Event) {
 	t.Helper()
 	var queues [2][]subscriber.Event
@@ -119,8 +119,8 @@ func compareOnline(t *testing.T, db *DB, truth map[netip.Addr]string) {
 	compareMaps(t, "online", seen, truth)
 }
 
-// compareReplay: whoever follows the feed knows what the records say, and is
-// never told of a new holder before the old one is gone.
+// compareReplay: a follower of the feed has the same sessions as the records, and never
+// gets a new holder before the end of the old one.
 func compareReplay(t *testing.T, db *DB, truth map[netip.Addr]string) {
 	t.Helper()
 	if differs := replay(t, db, truth); differs != "" {
@@ -128,8 +128,8 @@ func compareReplay(t *testing.T, db *DB, truth map[netip.Addr]string) {
 	}
 }
 
-// replay says how what the feed tells differs from the truth, or contradicts
-// itself.
+// replay returns the differences between the feed and the expected sessions, and
+// contradictions within the feed.
 func replay(t *testing.T, db *DB, truth map[netip.Addr]string) string {
 	t.Helper()
 	seen := map[netip.Addr]string{}
@@ -176,7 +176,7 @@ func compareMaps(t *testing.T, what string, got, want map[netip.Addr]string) {
 	}
 }
 
-// TestOneAddressContested: many sessions want one address at once, through two
+// TestOneAddressContested_SES07: many sessions request one address at once, through two
 // daemons; the newest gets it.
 func TestOneAddressContested_SES07(t *testing.T) {
 	server := testenv.StartRedis(t)
@@ -200,7 +200,7 @@ func TestOneAddressContested_SES07(t *testing.T) {
 	compareReplay(t, dbs[0], map[netip.Addr]string{addr: fmt.Sprint(sessions - 1)})
 }
 
-// difference tells some of the addresses at which two maps differ.
+// difference lists some of the addresses at which two maps differ.
 func difference(got, want map[netip.Addr]string) string {
 	var lines []string
 	for a, id := range want {

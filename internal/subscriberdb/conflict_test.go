@@ -14,7 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// counted counts what was told of each client.
+// counted counts calls by key.
 type counted struct {
 	mu    sync.Mutex
 	times map[string]int
@@ -35,9 +35,9 @@ func (c *counted) of(client string) int {
 	return c.times[client]
 }
 
-// TestNASConflict_SES16: the restart of a NAS whose name another has too ends nobody;
-// it is counted, and the log has one line for many. A realm is one place, whichever
-// client reports; another realm is another.
+// TestNASConflict_SES16: the restart of a NAS whose name another one uses too ends no
+// session; each is counted, and the log has one line for many. All clients of a realm
+// report the same NASes; another realm has NASes of its own.
 func TestNASConflict_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
@@ -71,7 +71,7 @@ func TestNASConflict_SES16(t *testing.T) {
 			t.Errorf("the log has %d lines, want 1", len(got))
 		}
 
-		// One more NAS of that name in another realm is alone there.
+		// A NAS of that name in another realm has no conflict.
 		alone := at(start("c", netip.MustParseAddr("100.64.0.3"), 0), "bng", "192.0.2.3")
 		alone.Client = "bng"
 		restart := at(on, "bng", "192.0.2.3")
@@ -96,7 +96,8 @@ func countOf(seen []subscriber.Verdict, v subscriber.Verdict) (n int) {
 	return n
 }
 
-// TestNoRecord_ACCT10: an event of which nothing is written says so, and only there.
+// TestNoRecord_ACCT10: Recorder returns ErrNoRecord for events that write nothing, and only
+// for these.
 func TestNoRecord_ACCT10(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		r := Recorder{DB: newDB(t, client)}
@@ -120,8 +121,8 @@ func TestNoRecord_ACCT10(t *testing.T) {
 	})
 }
 
-// TestClass_ACCT23: Class is stored to the octet, whatever wrote the record, and told by
-// the feed; several stand in their order. Sessions with and without go in one batch.
+// TestClass_ACCT23: Class is stored exactly, by every script, and is in the feed; several
+// values keep their order. Sessions with and without Class share a batch.
 func TestClass_ACCT23(t *testing.T) {
 	var all []byte
 	for c := range 256 {
@@ -163,14 +164,14 @@ func TestClass_ACCT23(t *testing.T) {
 		events[0].Class, events[5].MoreClasses = "silver", nil
 		record(t, db, events...)
 		check("after Interims")
-		quiet := interim("a", events[0].Inside, 2*time.Minute) // says nothing of it
+		quiet := interim("a", events[0].Inside, 2*time.Minute) // has no Class
 		record(t, db, quiet)
 		check("after an Interim without Class")
 	})
 }
 
-// TestClassTakesTheShortWay: a Class that stays is no reason for the general script,
-// which would cost a BNG that sends it with everything half of its rate.
+// TestClassTakesTheShortWay: an unchanged Class does not need the general script, which
+// would halve the rate of a BNG that sends Class in every packet.
 func TestClassTakesTheShortWay(t *testing.T) {
 	db := newDB(t, redistest.Start(t))
 	classy := func(ev subscriber.Event) subscriber.Event {
@@ -195,8 +196,8 @@ func TestClassTakesTheShortWay(t *testing.T) {
 	}
 }
 
-// TestStartKnowsReporters_SES16: a client that is the first after a start of the daemon to
-// report a session under another's NAS name does not have that client's restarts ignored.
+// TestStartKnowsReporters_SES16: after a start of the daemon, a client that first reports a
+// session under another client's NAS name does not make that client's restarts be ignored.
 func TestStartKnowsReporters_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		record(t, newDB(t, client), start("a", addr, 0))

@@ -16,9 +16,9 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestAckedIsDurable_I2 kills Redis (appendfsync always) with SIGKILL at random
-// moments under load, again and again: every acknowledged Start is there
-// afterwards, every acknowledged Stop took effect, and the feed tells the same.
+// TestAckedIsDurable_I2 kills Redis (appendfsync always) with SIGKILL at random moments
+// under load, again and again: afterwards every acknowledged Start exists, every
+// acknowledged Stop took effect, and the feed agrees.
 func TestAckedIsDurable_I2(t *testing.T) {
 	server := testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	kills := 40
@@ -26,7 +26,7 @@ func TestAckedIsDurable_I2(t *testing.T) {
 		kills = 4
 	}
 	rng := rand.New(rand.NewPCG(1, 13))
-	whole := func(o *Options) { o.FeedLength = 1_000_000 } // it is replayed from its beginning
+	whole := func(o *Options) { o.FeedLength = 1_000_000 } // the test replays it from its beginning
 	dbs := []*DB{newDB(t, impatient(t, server.URL), whole), newDB(t, impatient(t, server.URL), whole)}
 	var clients []*nas
 	for i := range 4 {
@@ -44,8 +44,8 @@ func TestAckedIsDurable_I2(t *testing.T) {
 			return
 		}
 	}
-	// Redis 7.0, when it was killed while it wrote a transaction that nobody was
-	// answered, may carry out the head of it at the start after the next.
+	// If Redis 7.0 is killed while it writes a transaction that it did not acknowledge, it
+	// may execute the beginning of it at the start after the next.
 	differs := replay(t, dbs[0], everyone(t, dbs[0]))
 	server.Kill()
 	if differs != "" && !server.Printed("Truncating the AOF") {
@@ -53,7 +53,7 @@ func TestAckedIsDurable_I2(t *testing.T) {
 	}
 }
 
-// impatient returns a client that tries once.
+// impatient returns a client that does not retry.
 func impatient(t *testing.T, url string) redis.UniversalClient {
 	t.Helper()
 	o, err := redis.ParseURL(url)
@@ -66,8 +66,8 @@ func impatient(t *testing.T, url string) redis.UniversalClient {
 	return client
 }
 
-// killUnderLoad runs the clients until a random number of events was
-// acknowledged, kills Redis, and waits for the clients to give up.
+// killUnderLoad runs the clients until a random number of events was acknowledged, kills
+// Redis, and waits for the clients to give up.
 func killUnderLoad(t *testing.T, rng *rand.Rand, server *testenv.RedisServer, clients []*nas) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -95,14 +95,14 @@ func killUnderLoad(t *testing.T, rng *rand.Rand, server *testenv.RedisServer, cl
 	wg.Wait()
 }
 
-// fate is what is known of the session on an address.
+// fate is the expected state of an address's session.
 type fate struct {
 	id      string
 	online  bool // by the last event that was acknowledged
 	unknown bool // an event since then was not acknowledged
 }
 
-// nas starts and stops sessions on addresses of its own.
+// nas starts and stops sessions on its own addresses.
 type nas struct {
 	db     *DB
 	number int
@@ -111,7 +111,7 @@ type nas struct {
 	events int
 }
 
-// batch records a batch, and reports whether Redis took any of it.
+// batch records a batch, and reports whether Redis acknowledged any of it.
 func (n *nas) batch(ctx context.Context, acked *atomic.Int64) bool {
 	events := make([]subscriber.Event, 0, 12)
 	for range cap(events) {

@@ -24,13 +24,13 @@ import (
 const (
 	alikeRounds      = 24
 	alikeShortRounds = 4
-	alikeCourses     = 80 // of one round
+	alikeCourses     = 80 // in one round
 )
 
-// TestFastScriptsEndAlike: the same random histories, once through the scripts for what is
-// usual and once through the general one alone, come to the same end: records and their times
-// to live, states of sessions, restarts, the hash of online addresses, and what the feeds
-// tell of each address. On each side two daemons take the events, so that guesses are wrong.
+// TestFastScriptsEndAlike: the same random histories, once through the scripts for common
+// events and once through the general one alone, have the same result: records and their
+// times to live, session states, restarts, the hash of online addresses, and the changes in
+// the feeds of each address. Each side has two daemons, so that guesses are wrong.
 func TestFastScriptsEndAlike(t *testing.T) {
 	fast, general := newSide(t, false), newSide(t, true)
 	rounds := alikeRounds
@@ -62,8 +62,8 @@ type side struct {
 	client redis.UniversalClient
 	dbs    [2]*DB
 	now    time.Time
-	sent   map[string]int // calls by the hash of their script, and commands by their names
-	alone  bool           // the general script is
+	sent   map[string]int // number of calls by script hash, and of commands by name
+	alone  bool           // only the general script is used
 }
 
 func newSide(t *testing.T, general bool) *side {
@@ -87,9 +87,9 @@ func (s *side) reset(t *testing.T) {
 	}
 }
 
-// play has the daemons of a side take histories of many NASes, each event once or more and
-// some late, and ends some records by hand. In one batch there is one event of each NAS at
-// most, so that the outcome does not hang on the order within it.
+// play sends histories of many NASes to the daemons of a side, each event once or more and
+// some late, and deletes some records by an operator. A batch has at most one event of each
+// NAS, so that the result does not depend on the order within it.
 func (s *side) play(t *testing.T, rng *rand.Rand) {
 	t.Helper()
 	s.reset(t)
@@ -135,7 +135,7 @@ func (s *side) play(t *testing.T, rng *rand.Rand) {
 	}
 }
 
-// crossing is the address of a number; the last of each history is in another group, so that
+// crossing returns the i-th address of a history; the last one is in another group, so that
 // sessions move between groups.
 func crossing(n, i int) netip.Addr {
 	n += i - n%perHistory
@@ -154,9 +154,9 @@ func groupedKey(inside netip.Addr) subscriber.Key {
 	return subscriber.Key{Group: group, Inside: inside}
 }
 
-// disordered repeats some events, swaps some, and gives them what real ones have besides.
-// It is the same in all events of a session: of what a Stop is the first to tell, the feed
-// tells nothing where the Stop is as usual.
+// disordered repeats some events, swaps some, and adds the attributes of real ones. The
+// attributes are the same in all events of a session, because the feed entry of a usual
+// Stop has no attributes that only the Stop has.
 func disordered(rng *rand.Rand, events []subscriber.Event) []subscriber.Event {
 	var list []subscriber.Event
 	for i, ev := range events {
@@ -193,7 +193,7 @@ func disordered(rng *rand.Rand, events []subscriber.Event) []subscriber.Event {
 	return list
 }
 
-// compareSides compares all that stands in the databases of both sides.
+// compareSides compares all data in the databases of both sides.
 func compareSides(t *testing.T, fast, general *side) {
 	t.Helper()
 	for _, group := range []string{"default", "other", codec.Reserved} {
@@ -206,8 +206,8 @@ func compareSides(t *testing.T, fast, general *side) {
 	}
 }
 
-// end is what stands in a group, by part and then by what it is of. Identifiers of feed
-// entries are left out, and times to live rounded: both are of the moment.
+// end returns the data of a group, by kind and then by key. It leaves out identifiers of
+// feed entries and rounds times to live, because both depend on the moment.
 func (s *side) end(t *testing.T, group string) map[string]map[string]string {
 	t.Helper()
 	ctx := t.Context()
@@ -238,7 +238,7 @@ func (s *side) end(t *testing.T, group string) map[string]map[string]string {
 	return end
 }
 
-// firstDifference tells of one thing in which two ends differ.
+// firstDifference returns the first difference between two results.
 func firstDifference(got, want map[string]string) string {
 	names := slices.Collect(maps.Keys(got))
 	names = slices.AppendSeq(names, maps.Keys(want))
@@ -251,7 +251,7 @@ func firstDifference(got, want map[string]string) string {
 	return "none"
 }
 
-// calls is how often the scripts were called.
+// calls returns the number of calls of the scripts.
 func (s *side) calls(scripts ...*redis.Script) (n int) {
 	for _, script := range scripts {
 		n += s.sent[script.Hash()]

@@ -8,8 +8,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestDoubtsOfRedis: settings with which Redis may lose records are told, each with what
-// to set, and those that keep them are not.
+// TestDoubtsOfRedis: settings with which Redis may lose records are reported, each with the
+// value to set, and safe settings are not.
 func TestDoubtsOfRedis(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -15,9 +15,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestNoAckWithoutRedis_ACCT10: with Redis dead every event gets an error; when
-// it is back a retransmission is taken, and one session exists. Redis has lost
-// its scripts meanwhile, too.
+// TestNoAckWithoutRedis_ACCT10: while Redis is down every event gets an error; when it is
+// up again, without its scripts, a retransmission is recorded, and one session exists.
 func TestNoAckWithoutRedis_ACCT10(t *testing.T) {
 	server := testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	db := newDB(t, redistest.Dial(t, server.URL+"?max_retries=-1"))
@@ -41,7 +40,7 @@ func TestNoAckWithoutRedis_ACCT10(t *testing.T) {
 	}
 }
 
-// TestRefused_ACCT10: a Redis that cannot take writes is no Redis.
+// TestRefused_ACCT10: an event is not acknowledged if Redis refuses writes.
 func TestRefused_ACCT10(t *testing.T) {
 	client := redistest.Start(t, "--maxmemory", "1mb", "--maxmemory-policy", "noeviction")
 	db := newDB(t, client)
@@ -53,8 +52,8 @@ func TestRefused_ACCT10(t *testing.T) {
 	}
 }
 
-// TestReadable shows the record as a person sees it with redis-cli (SES-18: its
-// TTL is the group's, and an Interim refreshes it).
+// TestReadable_SES18 shows the record in the form of redis-cli (SES-18: its TTL is the
+// group's, and an Interim refreshes it).
 func TestReadable_SES18(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -82,8 +81,8 @@ func TestReadable_SES18(t *testing.T) {
 	})
 }
 
-// TestBinarySafe_ACCT23: what a NAS sends comes back exactly, from the hash, the
-// feed, and after an announcement, and makes no key that means another session.
+// TestBinarySafe_ACCT23: octets from a NAS are read back exactly, from the hash, the feed,
+// and after an announcement, and no key is that of another session.
 func TestBinarySafe_ACCT23(t *testing.T) {
 	wild := []string{"\x00", "a/b", "a%2Fb", "}{", "\xff\xfe", "x y", "]\"'\r\n", "-", string(make([]byte, 253)), "é", "*?["}
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
@@ -146,8 +145,8 @@ func TestMarker_I6(t *testing.T) {
 	})
 }
 
-// TestSuspect_I6: after FLUSHALL nothing is announced as gone; accounting is
-// still taken, the feed tells of its gap, and records come back from Restore.
+// TestSuspect_I6: after FLUSHALL no end is announced; accounting is still recorded, the
+// feed reports its gap, and Restore writes the records back.
 func TestSuspect_I6(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -181,8 +180,8 @@ func TestSuspect_I6(t *testing.T) {
 	})
 }
 
-// TestRestoreYields: Restore brings back neither a session that ended meanwhile
-// nor one whose address is taken.
+// TestRestoreYields: Restore skips a session that ended meanwhile, and one whose address is
+// taken.
 func TestRestoreYields(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -209,9 +208,8 @@ func TestRestoreYields(t *testing.T) {
 	})
 }
 
-// TestRestoreBesideTwin_I6: a session whose identifier another one has, of another user at
-// another address that was heard of before the database was rebuilt, is written back all the
-// same, and the two go on apart.
+// TestRestoreBesideTwin_I6: a session is restored although another one, of another user at
+// another address, had an event under the same identifier before; both go on separately.
 func TestRestoreBesideTwin_I6(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		of := func(kind subscriber.EventKind, user string, inside netip.Addr, after time.Duration) subscriber.Event {

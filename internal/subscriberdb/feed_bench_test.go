@@ -8,7 +8,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// BenchmarkFeed reads what a busy time left in the feed; one operation is one change.
+// BenchmarkFeed reads the feed of a busy time; one operation is one change.
 func BenchmarkFeed(b *testing.B) {
 	client := redistest.Start(b, benchRedis...)
 	for _, limit := range []int{5, 100} {

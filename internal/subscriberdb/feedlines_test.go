@@ -14,8 +14,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// TestRawOctets_ACCT23: whatever octets a Start brings, record, feed, state and
-// witness have them all.
+// TestRawOctets_ACCT23: record, feed, session state and online entry have all octets of a
+// Start.
 func TestRawOctets_ACCT23(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -53,8 +53,8 @@ func TestRawOctets_ACCT23(t *testing.T) {
 	})
 }
 
-// checkAlike compares records but for their expiry, which the feed tells to the
-// millisecond.
+// checkAlike compares records except for their expiry, which is in milliseconds in the
+// feed.
 func checkAlike(t *testing.T, told, stands subscriber.Record) {
 	t.Helper()
 	told.ExpiresAt, stands.ExpiresAt = time.Time{}, time.Time{}
@@ -63,8 +63,8 @@ func checkAlike(t *testing.T, told, stands subscriber.Record) {
 	}
 }
 
-// TestBatchTellsOfEach: one call creates, refreshes and ends the records that it
-// can, and leaves the others to be decided again.
+// TestBatchTellsOfEach: one call creates, refreshes or ends each record that is as
+// expected, and refuses the others, which are decided again.
 func TestBatchTellsOfEach(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db, other := newDB(t, client), newDB(t, client)
@@ -86,7 +86,7 @@ func TestBatchTellsOfEach(t *testing.T) {
 		for i := range starts {
 			starts[i].Kind, starts[i].At = subscriber.EventInterim, t0.Add(2*time.Minute)
 		}
-		record(t, other, starts[:50]...) // the first DB's versions are old now
+		record(t, other, starts[:50]...) // now the versions in the first DB's cache are old
 		record(t, db, starts...)
 		record(t, other, stops...)
 		compareOnline(t, db, want)

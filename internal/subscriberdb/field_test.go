@@ -12,21 +12,21 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// through is the event as it arrives promptly through a client.
+// through returns the event as it arrives through a client without delay.
 func through(client string, ev subscriber.Event) subscriber.Event {
 	ev.Client, ev.Via = client, client
 	ev.Arrival, ev.At = ev.At, time.Time{}
 	return ev
 }
 
-// lasting is the event with the session time that goes with its own time.
+// lasting returns the event with an Acct-Session-Time.
 func lasting(ev subscriber.Event, d time.Duration) subscriber.Event {
 	ev.SessionTime = d
 	return ev
 }
 
-// TestSharedIdentifier_SES01: two sessions with one Acct-Session-Id are each known by
-// their address too, whether their daemon remembers them or has just started.
+// TestSharedIdentifier_SES01: two sessions with one Acct-Session-Id are distinguished by
+// their addresses too, by a daemon with and without a cache.
 func TestSharedIdentifier_SES01(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		bob := func(ev subscriber.Event) subscriber.Event {
@@ -50,8 +50,9 @@ func TestSharedIdentifier_SES01(t *testing.T) {
 	})
 }
 
-// TestSharedIdentifierAcrossGroups_SES01: of sessions with one Acct-Session-Id, one is in
-// another group, and one at an address of none. What is told of one is none of the others'.
+// TestSharedIdentifierAcrossGroups_SES01: of three sessions with one Acct-Session-Id, one
+// is in another group, and one at an address of no group. Events of one do not affect the
+// others.
 func TestSharedIdentifierAcrossGroups_SES01(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		of := func(kind subscriber.EventKind, user string, inside netip.Addr, after time.Duration) subscriber.Event {
@@ -83,9 +84,9 @@ func TestSharedIdentifierAcrossGroups_SES01(t *testing.T) {
 	})
 }
 
-// TestTwoClients_SES02_SES16: a NAS is heard of through two proxies that nobody named
-// one realm. Its sessions are one, and its restart counts through either, also for
-// sessions that began through the other one, and for a daemon that has just started.
+// TestTwoClients_SES02_SES16: a NAS is reported through two proxies that are not configured
+// as one realm. A session has one record, and a restart through either proxy ends the
+// sessions of both, also after a start of the daemon.
 func TestTwoClients_SES02_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		atTime := func(o *Options) { o.Now = func() time.Time { return t0.Add(time.Hour) } }
@@ -110,10 +111,10 @@ func TestTwoClients_SES02_SES16(t *testing.T) {
 	})
 }
 
-// TestAlikeThroughAnotherRealm_SES16: a client that knows all of another one's session, or
-// guessed it, ends nothing of it where a realm says whose the NASes are, or nothing is to be
-// inferred: not the session, and not all others by a restart, also if the two were taken for
-// one NAS before.
+// TestAlikeThroughAnotherRealm_SES16: a client that sends events with all attributes of
+// another client's session ends nothing of it if a realm says whose the NASes are, or
+// realms must not be inferred: neither the session nor, by a restart, all others; also if
+// the two NASes were taken for one before.
 func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
 	const noneInferred = "nobody has one, and none is inferred"
 	for name, clients := range map[string]Realms{
@@ -132,7 +133,7 @@ func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
 					o.NamedRealms = name == noneInferred
 					o.Now = func() time.Time { return t0.Add(2 * time.Hour) }
 				})
-				db.nases.Unite(NASName{Client: evil, Name: "nas1"}, NASName{Client: "core", Name: "nas1"}) // of before the realms
+				db.nases.Unite(NASName{Client: evil, Name: "nas1"}, NASName{Client: "core", Name: "nas1"}) // found before the realms were configured
 				db.SetClients(clients)
 				record(t, db, through("core", start("a", addr, 0)), through("core", start("b", next, 0)))
 				for i, kind := range []subscriber.EventKind{subscriber.EventStart, subscriber.EventInterim, subscriber.EventStop} {
@@ -154,8 +155,8 @@ func TestAlikeThroughAnotherRealm_SES16(t *testing.T) {
 	}
 }
 
-// TestConfirmedRestart_SES15: with restarts to be confirmed the sessions go on, marked,
-// for as long as a record lives; an Interim clears the mark.
+// TestConfirmedRestart_SES15: if restarts have to be confirmed the sessions go on, marked,
+// for the life of a record; an Interim clears the mark.
 func TestConfirmedRestart_SES15(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -181,8 +182,9 @@ func TestConfirmedRestart_SES15(t *testing.T) {
 	})
 }
 
-// TestRestartThatWasNone_SES15: what an Accounting-On ended is back with its Interim;
-// one that was sent before does not bring it back, nor does any for what stopped.
+// TestRestartThatWasNone_SES15: an Interim brings back a session that an Accounting-On
+// ended; an Interim from before the restart does not, and none brings back a stopped
+// session.
 func TestRestartThatWasNone_SES15(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -204,8 +206,8 @@ func TestRestartThatWasNone_SES15(t *testing.T) {
 }
 
 // TestRestartSentAgain_SES15: an Accounting-On that is repeated unchanged, after its NAS
-// has set its clock and sessions have begun, is the known one, also for a daemon that has
-// just started.
+// has set its clock and sessions have begun, is no new restart, also after a start of the
+// daemon.
 func TestRestartSentAgain_SES15(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		for _, policy := range []subscriber.RestartPolicy{subscriber.RestartsBelieved, subscriber.RestartsConfirmed} {
@@ -232,8 +234,8 @@ func TestRestartSentAgain_SES15(t *testing.T) {
 	})
 }
 
-// TestTraceOfUsedIdentifier: after a restart of its NAS every session may have an
-// identifier that another one had. What is remembered of it is as quickly at hand.
+// TestTraceOfUsedIdentifier: after a restart of a NAS every session may reuse an earlier
+// session's identifier; such a session is cached like any other.
 func TestTraceOfUsedIdentifier(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)

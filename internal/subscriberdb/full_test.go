@@ -9,10 +9,9 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// TestEndsWhenFull_DEL01: a Redis that is full begins nothing and ends everything, and
-// tells of it in the feed: for a daemon that knows the session and for one that has just
-// started, also where what is remembered of the session is lost; and in one call with
-// what is refused.
+// TestEndsWhenFull_DEL01: a Redis without free memory begins no session and ends every one,
+// with an entry in the feed: with and without the session in the daemon's cache, also if
+// the session state is lost, and in one call with refused events.
 func TestEndsWhenFull_DEL01(t *testing.T) {
 	t.Parallel()
 	client := redistest.Start(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// Size of TestHistories. The histories of one round share a Redis and a group,
-// each with addresses and a NAS of its own, so that batches mix them.
+// Size of TestHistories. The histories of one round share a Redis and a group, and batches
+// mix them; each has its own addresses and NAS.
 const (
 	allHistories   = 10_000
 	shortHistories = 500
@@ -22,9 +22,9 @@ const (
 	perHistory     = 4 // addresses
 )
 
-// TestHistories_I4 is the truth against the database: who is online by the
-// times of the events, and who is after every event came to one of two daemons
-// or to both, once or more often, in any order.
+// TestHistories_I4_SES02_SES11_SES15 compares the sessions online by the times of the
+// events with the database, after every event came to one of two daemons or to both, once
+// or more often, in any order.
 func TestHistories_I4_SES02_SES11_SES15(t *testing.T) {
 	server := testenv.StartRedis(t)
 	group := []Group{{Name: "default", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}, RecordTTL: testTTL}}
@@ -58,12 +58,12 @@ func TestHistories_I4_SES02_SES11_SES15(t *testing.T) {
 	}
 }
 
-// course is one true history of the subscribers of one NAS.
+// course is one history of the subscribers of one NAS.
 type course struct {
 	rng          *rand.Rand
 	number, slot int
 	now          time.Time
-	online       map[netip.Addr]string // who is, by address; of all courses
+	online       map[netip.Addr]string // sessions online by address; of all courses
 	began        map[string]time.Time
 	events       []subscriber.Event
 	sessions     int
@@ -99,8 +99,7 @@ func (c *course) address(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{100, 64, byte(n >> 8), byte(n)})
 }
 
-// start begins a session; now and then its Start is lost, and an Interim is the
-// first that is heard of it.
+// start begins a session; sometimes its Start is lost, and an Interim is its first event.
 func (c *course) start(inside netip.Addr) {
 	c.sessions++
 	id := fmt.Sprintf("h%d.%d", c.number, c.sessions)
@@ -114,7 +113,7 @@ func (c *course) start(inside netip.Addr) {
 	c.tell(kind, id, inside)
 }
 
-// move gives a session the history's spare address, if that is free (SES-09).
+// move changes the session's address to the history's spare one, if that is free (SES-09).
 func (c *course) move(id string, inside netip.Addr) {
 	spare := c.address(perHistory - 1)
 	if _, taken := c.online[spare]; taken {
@@ -151,8 +150,8 @@ func (c *course) event(kind subscriber.EventKind) subscriber.Event {
 	}
 }
 
-// deliverAll delivers each event one to three times, to either daemon, late by
-// any measure, in batches of all sizes.
+// deliverAll sends each event one to three times, to either daemon, with any delay, in
+// batches of all sizes.
 func deliverAll(t *testing.T, rng *rand.Rand, dbs [2]*DB, events []subscriber.Event) {
 	t.Helper()
 	var queues [2][]subscriber.Event

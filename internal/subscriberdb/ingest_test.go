@@ -12,8 +12,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// TestRecordStories tells what the feed says after a row of events, each in a
-// batch of its own and all in one batch: order within a batch is kept.
+// TestRecordStories checks the feed after a series of events, each in a batch of its own
+// and all in one batch: the order within a batch is kept.
 func TestRecordStories(t *testing.T) {
 	stories := []struct {
 		name   string

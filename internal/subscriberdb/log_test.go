@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// lines keeps what is logged.
+// lines holds the log lines.
 type lines struct {
 	mu   sync.Mutex
 	kept []slog.Record
@@ -15,7 +15,7 @@ type lines struct {
 
 func (l *lines) logger() *slog.Logger { return slog.New(keeper{l}) }
 
-// with returns the attributes of the lines whose message begins so.
+// with returns the attributes of the lines whose message has the given prefix.
 func (l *lines) with(message string) []map[string]any {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// manyAddresses are n addresses of the group default.
+// manyAddresses returns n addresses of the group default.
 func manyAddresses(n int) []netip.Addr {
 	list := make([]netip.Addr, n)
 	for i := range list {
@@ -27,7 +27,7 @@ func manyAddresses(n int) []netip.Addr {
 	return list
 }
 
-// TestGone: addresses where nothing stands are found among any number of others.
+// TestGone: addresses without a record are found among any number of others.
 func TestGone(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -45,7 +45,7 @@ func TestGone(t *testing.T) {
 		}
 		check(nil)
 		check(all)
-		check(append(slices.Clone(all), all[0])) // asked twice
+		check(append(slices.Clone(all), all[0])) // one address twice
 		gone := []netip.Addr{all[0], all[redisconn.PipelineLimit-1], all[redisconn.PipelineLimit], all[len(all)-1]}
 		for _, a := range gone {
 			client.Del(t.Context(), codec.RecordKey("default", a))
@@ -58,7 +58,7 @@ func TestGone(t *testing.T) {
 	})
 }
 
-// TestGoneExpires: to ask for a record that ran out ends it, as to read it does.
+// TestGoneExpires: Gone makes Redis expire a record whose TTL has run out, as a read does.
 func TestGoneExpires(t *testing.T) {
 	client := redistest.Start(t)
 	db := newDB(t, client)
@@ -74,7 +74,8 @@ func TestGoneExpires(t *testing.T) {
 	}
 }
 
-// TestBindingRowsAt: rows come in the order asked, with what is not stored among them.
+// TestBindingRowsAt: rows are returned in the order given, with empty ones for blocks
+// without a binding.
 func TestBindingRowsAt(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -113,7 +114,7 @@ func TestBindingRowsAt(t *testing.T) {
 	})
 }
 
-// TestLookupsWithoutRedis: what cannot be asked is not gone.
+// TestLookupsWithoutRedis_I6: records that cannot be looked up do not count as gone.
 func TestLookupsWithoutRedis_I6(t *testing.T) {
 	db := newDB(t, redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}))
 	ctx, asked := t.Context(), []netip.Addr{addr}

@@ -13,8 +13,8 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestNASesInCluster: the keys of NASes, which are of no group, are read and written in a
-// Cluster too, and what is gone does not stand there any longer.
+// TestNASesInCluster: the keys of NASes, which belong to no group, are read and written in
+// a Cluster too, and NASes that were silent for long are removed.
 func TestNASesInCluster(t *testing.T) {
 	client := startCluster(t)
 	client.HSet(t.Context(), codec.NASesKey, "bng1/old", "heard=2020-01-01T00:00:00Z")
@@ -28,7 +28,7 @@ func TestNASesInCluster(t *testing.T) {
 	}
 }
 
-// TestRefusedOnce: an event that every group refuses is one event.
+// TestRefusedOnce: an event that every group refuses is counted once.
 func TestRefusedOnce(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		told := map[string]int{}

@@ -15,10 +15,10 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// TestPlaces_I10: a client that has as many subscribers online as it may begins no more,
-// which is counted and told. Who is online goes on, and its address may pass to another
-// session; once somebody has ended, an Interim begins who was refused. Other clients are not
-// concerned.
+// TestPlaces_I10: a client at its limit of subscribers online begins no more sessions; each
+// refusal is counted, and logged. Its sessions go on, and their addresses may pass to other
+// sessions; once a session has ended, an Interim begins a refused one. Other clients are
+// not affected.
 func TestPlaces_I10(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
@@ -58,10 +58,10 @@ func TestPlaces_I10(t *testing.T) {
 	})
 }
 
-// TestOctetsOfASubscriber_I10: whatever a NAS tells of a subscriber, in the longest packets
-// that there are and with as many links as it likes, Redis keeps no more of it while it is
-// online than its bound: so places are a bound in octets. Links beyond those of a record are
-// remembered as ended sessions are, of which a client has its share.
+// TestOctetsOfASubscriber_I10: the memory of Redis for a subscriber that is online is
+// bounded, for the longest packets and any number of links, so that a limit of subscribers
+// is a bound in octets. Links beyond those of a record are stored like ended sessions, of
+// which a client has a share.
 func TestOctetsOfASubscriber_I10(t *testing.T) {
 	client := redistest.Start(t)
 	var counts counted
@@ -90,7 +90,7 @@ func TestOctetsOfASubscriber_I10(t *testing.T) {
 		}
 	}
 	t.Logf("%d octets", octets)
-	const bound = 130_000 // as sessiond.example.yaml says
+	const bound = 130_000 // the bound in sessiond.example.yaml
 	if octets > bound || octets < bound/2 {
 		t.Errorf("a subscriber takes %d octets of Redis, want at most %d", octets, bound)
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// TestPoisonedGroupIsTold: where nothing of a group can go on, as its feed or its hash of
-// online addresses is of another type, the probe says so, and what to do.
+// TestPoisonedGroupIsTold: if the feed or the hash of online addresses has another type,
+// every transaction of the group fails; the probe reports that, with the remedy.
 func TestPoisonedGroupIsTold(t *testing.T) {
 	t.Parallel()
 	client := redistest.Start(t)
@@ -28,8 +28,9 @@ func TestPoisonedGroupIsTold(t *testing.T) {
 	}
 }
 
-// TestNoEndingIsLost_DEL01: where the feed takes no entry, a Stop, a NAS restart and the end of a record
-// that others removed are not answered and change nothing, and are carried out later.
+// TestNoEndingIsLost_DEL01: while the feed accepts no entry, a Stop, a NAS restart and the
+// end of a record that another program removed are not acknowledged and change nothing;
+// they are carried out later.
 func TestNoEndingIsLost_DEL01(t *testing.T) {
 	t.Parallel()
 	client := redistest.Start(t)

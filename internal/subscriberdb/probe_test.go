@@ -21,11 +21,12 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// soon is how long a probe may be wrong about a server, machine and all.
+// soon is the longest time for which a probe may be wrong about a server, including the
+// slowness of the machine.
 const soon = 2 * time.Second
 
-// probing probes until it comes to what is wanted: an error that contains the text, or
-// none for "".
+// probing probes until the result is the wanted one: an error that contains the text, or no
+// error for "".
 func probing(t *testing.T, db *DB, want string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
@@ -42,12 +43,12 @@ func probing(t *testing.T, db *DB, want string) {
 	}
 }
 
-// TestProbe_ACCT10: a probe tells a server that refuses to write from one that can, and
-// so does accounting.
+// TestProbe_ACCT10: probes and accounting fail on a server that refuses writes, and succeed
+// on one that does not.
 func TestProbe_ACCT10(t *testing.T) {
 	type scene struct {
 		server *testenv.RedisServer
-		admin  redis.UniversalClient // another user's
+		admin  redis.UniversalClient // of another user
 	}
 	config := func(t *testing.T, s scene, name, value string) {
 		t.Helper()
@@ -128,8 +129,8 @@ func TestProbe_ACCT10(t *testing.T) {
 	}
 }
 
-// TestProbeLeavesNothing: a probe writes one key a group, which expires, and tells
-// nobody of it.
+// TestProbeLeavesNothing: a probe writes one key for each group, which expires, and no feed
+// entry.
 func TestProbeLeavesNothing(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, func(o *Options) { o.Node = "cgn 1" })
@@ -197,8 +198,8 @@ func (f *failover) promote(t *testing.T) {
 	}
 }
 
-// TestFailoverBehindOneAddress: connections stay with the old master, which answers
-// READONLY, or with one that hangs. They are dialled again, those that wait for
+// TestFailoverBehindOneAddress_ACCT10: after a failover connections still lead to the old
+// master, which answers READONLY, or hangs. They are redialled, those that wait for
 // notifications too.
 func TestFailoverBehindOneAddress_ACCT10(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -252,8 +253,8 @@ func TestFailoverBehindOneAddress_ACCT10(t *testing.T) {
 	}
 }
 
-// TestReplicaIsTaughtOnce: a replica that does not know the scripts is taught them once,
-// and not with each event that it refuses.
+// TestReplicaIsTaughtOnce: scripts are loaded into a replica once, and not with each event
+// that it refuses.
 func TestReplicaIsTaughtOnce(t *testing.T) {
 	f := startFailover(t)
 	db := newDB(t, redistest.Dial(t, f.new.URL+"?max_retries=-1"))
@@ -271,8 +272,8 @@ func TestReplicaIsTaughtOnce(t *testing.T) {
 	}
 }
 
-// TestCommitsTellOfTrouble: a commit that fails has a probe made, and the connection
-// dialled again if it may lead elsewhere.
+// TestCommitsTellOfTrouble: a failed commit requests a probe, and has the connection
+// redialled if it may lead elsewhere.
 func TestCommitsTellOfTrouble(t *testing.T) {
 	server := testenv.StartRedis(t)
 	db := newDB(t, redistest.Dial(t, server.URL+"?max_retries=-1"))
@@ -300,7 +301,8 @@ func TestCommitsTellOfTrouble(t *testing.T) {
 
 const notifySetting = "notify-keyspace-events"
 
-// notifies reports whether a server tells of keys that are deleted, expire or are evicted.
+// notifies reports whether a server notifies about keys that are deleted, expire or are
+// evicted.
 func notifies(t *testing.T, server redis.UniversalClient) bool {
 	t.Helper()
 	flags := server.ConfigGet(t.Context(), notifySetting).Val()[notifySetting]
@@ -313,8 +315,8 @@ func notifies(t *testing.T, server redis.UniversalClient) bool {
 	return strings.Contains(flags, "E")
 }
 
-// TestNotificationsCleared: another program clears the setting. It is set again, what
-// was removed meanwhile is found, and the log tells of it once.
+// TestNotificationsCleared_DEL09: another program clears the setting. It is set again,
+// records removed meanwhile are found, and the log has one line.
 func TestNotificationsCleared_DEL09(t *testing.T) {
 	client := redistest.Start(t)
 	var log lines
@@ -340,8 +342,8 @@ func TestNotificationsCleared_DEL09(t *testing.T) {
 	}
 }
 
-// TestNotificationsForbidden: where sessiond may look at the setting and not change it,
-// the alarm sounds, and removed records are looked for.
+// TestNotificationsForbidden_DEL09: if sessiond may read the setting and not change it, an
+// alarm is logged, and removed records are found by scans.
 func TestNotificationsForbidden_DEL09(t *testing.T) {
 	client := redistest.Start(t)
 	var log lines
@@ -377,8 +379,8 @@ func TestNotificationsForbidden_DEL09(t *testing.T) {
 	}
 }
 
-// TestOutageIsToldByOthers: while Redis is away, what needs it does not complain: who
-// probes it does. A connection that is lost for no such reason is told of.
+// TestOutageIsToldByOthers: while Redis is down, only the prober reports that, not the
+// tasks that need Redis. A connection that is lost for another reason is logged.
 func TestOutageIsToldByOthers(t *testing.T) {
 	server := testenv.StartRedis(t)
 	var log lines

@@ -10,7 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// BenchmarkRecords reads what a start reads ("records") and what a comparison does; one
+// BenchmarkRecords measures the reads of a start ("records") and those of a comparison; one
 // operation is one record.
 func BenchmarkRecords(b *testing.B) {
 	client := redistest.Start(b, benchRedis...)

@@ -16,8 +16,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// TestRecordsInOrder: a start, a comparison that does not rest and the end of who is left
-// behind by a restarted NAS go by inside address.
+// TestRecordsInOrder: a start, a comparison without pauses and the sweep after a NAS
+// restart process records in order of inside address.
 func TestRecordsInOrder(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)

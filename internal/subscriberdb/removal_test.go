@@ -17,7 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// sweeper is SweepRestarts of a DB that nobody follows.
+// sweeper returns SweepRestarts of a DB without followers of its feed.
 func sweeper(db *DB) func(context.Context) error {
 	return func(ctx context.Context) error { return db.SweepRestarts(ctx, nil) }
 }
@@ -41,7 +41,7 @@ func task(t *testing.T, run func(context.Context) error) {
 	})
 }
 
-// undertaker buries what Vanished tells.
+// undertaker announces the removals that WatchRemovals finds.
 func undertaker(t *testing.T, db *DB) {
 	t.Helper()
 	task(t, func(ctx context.Context) error {
@@ -53,8 +53,8 @@ func undertaker(t *testing.T, db *DB) {
 	})
 }
 
-// TestVanished_DEL08_DEL09: a record that is removed with DEL, UNLINK, RENAME or
-// by its TTL ends in exactly one Deleted change, also with two daemons watching.
+// TestVanished_DEL08_DEL09: a record that is removed with DEL, UNLINK, RENAME or by its TTL
+// gets exactly one Deleted change, also with two daemons watching.
 func TestVanished_DEL08_DEL09(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -93,15 +93,15 @@ func checkBuried(t *testing.T, db *DB, id string, why subscriber.Reason) {
 	}
 }
 
-// TestVanishedInNumberedDatabase_DEL08: notices are heard of the database that is
-// used, and of no other.
+// TestVanishedInNumberedDatabase_DEL08: the watcher gets notifications of its own database,
+// and of no other.
 func TestVanishedInNumberedDatabase_DEL08(t *testing.T) {
 	server := testenv.StartRedis(t)
 	db := newDB(t, redistest.Dial(t, server.URL+"?db=3"))
 	setMarker(t, db, "default")
 	record(t, db, start("a", addr, 0), start("b", next, 0))
 	undertaker(t, db)
-	for i, inside := range []netip.Addr{addr, next} { // the first may be found by the first walk
+	for i, inside := range []netip.Addr{addr, next} { // the first may be found by the first scan
 		if err := db.client.Del(t.Context(), codec.RecordKey("default", inside)).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -109,8 +109,8 @@ func TestVanishedInNumberedDatabase_DEL08(t *testing.T) {
 	}
 }
 
-// TestVanishedAmongStops_DEL08: what others remove is found among the notifications
-// that Stops make.
+// TestVanishedAmongStops_DEL08: records that another program removes are found among the
+// notifications that Stops cause.
 func TestVanishedAmongStops_DEL08(t *testing.T) {
 	db := newDB(t, redistest.Start(t))
 	setMarker(t, db, "default")
@@ -134,8 +134,8 @@ func TestVanishedAmongStops_DEL08(t *testing.T) {
 	}
 }
 
-// TestMissedNotifications_DEL09: what happened while nobody listened is found at
-// the next connection.
+// TestMissedNotifications_DEL09: records removed while there was no connection are found at
+// the next one.
 func TestMissedNotifications_DEL09(t *testing.T) {
 	server := testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	db := newDB(t, redistest.Dial(t, server.URL))
@@ -152,7 +152,7 @@ func TestMissedNotifications_DEL09(t *testing.T) {
 	testenv.Eventually(t, "found after reconnecting", func() bool { return len(changes(t, db, "default")) == 4 })
 }
 
-// TestConfigRefused: without notifications removed records are found all the same.
+// TestConfigRefused: without notifications removed records are found nevertheless.
 func TestConfigRefused(t *testing.T) {
 	client := redistest.Start(t, "--rename-command", "CONFIG", "")
 	db := newDB(t, client)
@@ -163,8 +163,8 @@ func TestConfigRefused(t *testing.T) {
 	testenv.Eventually(t, "found", func() bool { return len(changes(t, db, "default")) == 2 })
 }
 
-// TestBuryLooks: Bury never announces the end of a record that stands, and makes
-// Redis expire one that is due. The reason is found out.
+// TestBuryLooks: AnnounceDeleted never announces the end of a record that exists, makes
+// Redis expire one whose TTL has run out, and finds the reason.
 func TestBuryLooks(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		short := []Group{{Name: "default", Inside: testGroups()[0].Inside, RecordTTL: 30 * time.Millisecond}}
@@ -197,8 +197,8 @@ func TestBuryLooks(t *testing.T) {
 	})
 }
 
-// TestSweepRestarts_SES15 checks that a restart ends what is older, of this NAS
-// only, and that it is done after a crash of the daemon that recorded it.
+// TestSweepRestarts_SES15_SES16: a restart ends the older sessions of its NAS only, also
+// after a crash of the daemon that recorded it.
 func TestSweepRestarts_SES15_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -229,7 +229,7 @@ func TestSweepRestarts_SES15_SES16(t *testing.T) {
 	})
 }
 
-// many are Starts of n sessions, each on an address of its own.
+// many returns Starts of n sessions, each on an address of its own.
 func many(n int) []subscriber.Event {
 	events := make([]subscriber.Event, n)
 	for i := range events {
@@ -238,8 +238,8 @@ func many(n int) []subscriber.Event {
 	return events
 }
 
-// TestSweepIsTold_SES17: a restart is recorded at once however many sessions it
-// ends, and the daemon that records it sweeps without waiting.
+// TestSweepIsTold_SES17: a restart is recorded at once, for any number of sessions, and the
+// daemon that records it sweeps at once.
 func TestSweepIsTold_SES17(t *testing.T) {
 	db := newDB(t, redistest.Start(t))
 	record(t, db, many(3*endBatch)...)
@@ -250,8 +250,9 @@ func TestSweepIsTold_SES17(t *testing.T) {
 	compareReplay(t, db, map[netip.Addr]string{addr: "new"})
 }
 
-// TestSweepByWhatIsFollowed_SES15: what a reader of the feed knows of a record spares to
-// read it; where that is no longer so, it ends nothing that the restart does not end.
+// TestSweepByWhatIsFollowed_SES15: records that a reader of the feed has in memory are not
+// read; where they are out of date, the sweep ends no session that the restart does not
+// end.
 func TestSweepByWhatIsFollowed_SES15(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)

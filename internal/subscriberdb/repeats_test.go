@@ -12,14 +12,14 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// told is how a NAS tells the time of its events.
+// told describes the time attributes in a NAS's events.
 type told struct {
 	stamps, delays bool
-	ahead          time.Duration // its clock, less ours
-	counts         bool          // Acct-Delay-Time is counted up when an event is sent again
+	ahead          time.Duration // lead of its clock over ours
+	counts         bool          // Acct-Delay-Time increases when an event is sent again
 }
 
-// sent is the event, which happened at its time, as it arrives so much later.
+// sent returns the event, which happened at its At, as it arrives after the given time.
 func (n told) sent(ev subscriber.Event, later time.Duration) subscriber.Event {
 	happened := ev.At
 	ev.Arrival, ev.At, ev.Stamp, ev.Delay = happened.Add(later), time.Time{}, time.Time{}, -1
@@ -35,9 +35,9 @@ func (n told) sent(ev subscriber.Event, later time.Duration) subscriber.Event {
 	return ev
 }
 
-// TestStartSentAgainLater_SES02_ACCT15: a Start is sent again 40 s and minutes later, when no
-// reply cache knows it any more, to either of two daemons that both take accounting: it is
-// the same session and begins nothing. After the Stop it brings nothing back.
+// TestStartSentAgainLater_SES02_ACCT15: a Start is sent again 40 s and minutes later, when
+// no reply cache has it any more, to either of two daemons that both take accounting: it is
+// the same session and begins nothing. After the Stop it does not begin the session again.
 func TestStartSentAgainLater_SES02_ACCT15(t *testing.T) {
 	for _, n := range []told{
 		{stamps: true}, {stamps: true, ahead: -8 * time.Hour}, {stamps: true, ahead: 3 * time.Hour}, {stamps: true, ahead: -500_000 * time.Hour},
@@ -86,9 +86,9 @@ func TestStartSentAgainLater_SES02_ACCT15(t *testing.T) {
 	}
 }
 
-// TestStartOfWhoWasPutOut_SES06_SES10: the Start of a session that lost its address to another
-// one is known again, by its stamp, be that of a clock that shows 1970, or by its packet,
-// whenever it comes, and through whichever daemon.
+// TestStartOfWhoWasPutOut_SES06_SES10: a repeated Start of a session that lost its address
+// to another one is recognized by its stamp, even from a clock that shows 1970, or by its
+// packet, at any later time, and by any daemon.
 func TestStartOfWhoWasPutOut_SES06_SES10(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		for name, stamp := range map[string]time.Time{"none": {}, "1970": time.Unix(3600, 0), "right": t0} {
@@ -116,8 +116,8 @@ func TestStartOfWhoWasPutOut_SES06_SES10(t *testing.T) {
 	})
 }
 
-// TestStartOfWhoARestartEnded_SES10: a Start without a stamp whose session a restart of its
-// NAS, or a person, ended puts out nobody who is online since, when it comes again.
+// TestStartOfWhoARestartEnded_SES10: a repeated Start without a stamp, of a session that a
+// restart of its NAS or an operator ended, does not evict a session that began since.
 func TestStartOfWhoARestartEnded_SES10(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, db *DB){
 		"restart": func(t *testing.T, db *DB) {

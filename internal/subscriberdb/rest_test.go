@@ -75,8 +75,7 @@ func TestFeed(t *testing.T) {
 	})
 }
 
-// TestFeedTellsCause: the feed tells why a session stopped, whichever way the
-// Stop was committed.
+// TestFeedTellsCause: the feed has the terminate cause of a Stop from either script.
 func TestFeedTellsCause(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -87,7 +86,7 @@ func TestFeedTellsCause(t *testing.T) {
 		}
 		record(t, db, start("a", addr, 0), start("b", next, 0), start("c", away, 0))
 		record(t, db, lost("a", addr))
-		db = newDB(t, client) // which has nothing in its cache
+		db = newDB(t, client) // with an empty cache
 		record(t, db, lost("b", noAddr), stop("c", away, time.Hour))
 		causesOf(t, db, "default", time.Time{}, 0, 0, 2, 2) // the Starts too
 		causesOf(t, db, "default", time.Now().Add(time.Hour))
@@ -103,7 +102,7 @@ func TestFeedTellsCause(t *testing.T) {
 	})
 }
 
-// causesOf requires that Recent tells of these causes.
+// causesOf checks the terminate causes of the changes that Recent returns.
 func causesOf(t *testing.T, db *DB, group string, since time.Time, want ...uint32) {
 	t.Helper()
 	recent, err := db.Recent(t.Context(), group, since)
@@ -119,7 +118,7 @@ func causesOf(t *testing.T, db *DB, group string, since time.Time, want ...uint3
 	}
 }
 
-// TestFeedGap: whoever is too far behind is told so, and nobody else.
+// TestFeedGap: a reader that is too far behind gets ErrFeedGap, and no other reader does.
 func TestFeedGap(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, func(o *Options) { o.FeedLength, o.FeedLimit = 200, 200 })
@@ -162,8 +161,8 @@ func TestRecords(t *testing.T) {
 	})
 }
 
-// TestWrittenByHand: a record somebody made with redis-cli HSET is read, and is
-// taken over like any other.
+// TestWrittenByHand: a record written with redis-cli HSET is read, and taken over like any
+// other.
 func TestWrittenByHand(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)

@@ -21,7 +21,7 @@ import (
 
 func crowded(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, byte(1 + i>>8), byte(i)}) }
 
-// startCrowd brings so many sessions of one NAS online, and returns their records.
+// startCrowd brings n sessions of one NAS online, and returns their records.
 func startCrowd(t *testing.T, db *DB, n int) []subscriber.Record {
 	t.Helper()
 	events := make([]subscriber.Event, n)
@@ -36,7 +36,7 @@ func startCrowd(t *testing.T, db *DB, n int) []subscriber.Record {
 	return records
 }
 
-// entries returns the feed behind an entry.
+// entries returns the feed entries after a given one.
 func entries(t *testing.T, db *DB, after string) []redis.XMessage {
 	t.Helper()
 	list, err := db.client.XRange(t.Context(), codec.FeedKey("default"), "("+after, "+").Result()
@@ -46,8 +46,8 @@ func entries(t *testing.T, db *DB, after string) []redis.XMessage {
 	return list
 }
 
-// TestEndsInBatches_SES15: what a NAS restart, or a person, ends is told of in few feed
-// entries, and each record as it would be alone.
+// TestEndsInBatches_SES15: the ends by a NAS restart or an operator share few feed entries,
+// and each is as complete as an end alone.
 func TestEndsInBatches_SES15(t *testing.T) {
 	const n = 300
 	for name, tt := range map[string]struct {
@@ -115,8 +115,8 @@ func TestEndsInBatches_SES15(t *testing.T) {
 	}
 }
 
-// TestEndIsDecidedAgain_I4: a record that changed after it was looked at is not ended
-// with its batch, but decided about anew; the others are.
+// TestEndIsDecidedAgain_I4: a record that changed after it was read is not ended with its
+// batch, but decided again; the others are.
 func TestEndIsDecidedAgain_I4(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -144,7 +144,7 @@ func TestEndIsDecidedAgain_I4(t *testing.T) {
 	})
 }
 
-// short is a feed of which little is kept that everybody has read.
+// short configures a feed that keeps few entries that all readers have read.
 func short(o *Options) { o.FeedLength, o.FeedLimit = 100, 100_000 }
 
 func trim(t *testing.T, db *DB) {
@@ -194,7 +194,7 @@ func TestFeedKeepsUnread(t *testing.T) {
 		if n := unreadBehind(t, db, slow); n != 1000 {
 			t.Errorf("the slow reader finds %d changes of 1000", n)
 		}
-		if err := db.Join(t.Context(), "default", "slow", fast); err != nil { // it is known already
+		if err := db.Join(t.Context(), "default", "slow", fast); err != nil { // it has joined already
 			t.Fatal(err)
 		}
 		trim(t, db)
@@ -206,7 +206,7 @@ func TestFeedKeepsUnread(t *testing.T) {
 		if n := unreadBehind(t, db, fast); n != 50 {
 			t.Errorf("both find %d changes of 50", n)
 		}
-		// What is in one node of the stream goes together.
+		// Redis trims whole nodes of the stream.
 		if n := client.XLen(t.Context(), codec.FeedKey("default")).Val(); n > 100+200 {
 			t.Errorf("%d entries are kept that both have read", n-50)
 		}
@@ -216,8 +216,8 @@ func TestFeedKeepsUnread(t *testing.T) {
 	})
 }
 
-// TestDeadReaderIsForgotten: a reader that is not heard of for longer than ended
-// sessions are remembered retains nothing.
+// TestDeadReaderIsForgotten: no entries are kept for a reader without a report for longer
+// than the TTL of tombstones.
 func TestDeadReaderIsForgotten(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, short)
@@ -240,8 +240,8 @@ func TestDeadReaderIsForgotten(t *testing.T) {
 	})
 }
 
-// TestFeedHasABound_I10: for a reader that is too far behind the feed does not grow for
-// ever, by entries and by octets; it is told of the gap.
+// TestFeedHasABound_I10: a reader that is too far behind does not make the feed exceed its
+// bound, in entries and in octets; the reader gets ErrFeedGap.
 func TestFeedHasABound_I10(t *testing.T) {
 	for name, bound := range map[string]func(*Options){
 		"entries": func(o *Options) { o.FeedLength, o.FeedLimit = 100, 300 },
@@ -271,8 +271,8 @@ func TestFeedHasABound_I10(t *testing.T) {
 	}
 }
 
-// TestProducersWait: who ends many waits for a reader that is behind while the feed is
-// full, and accounting does not.
+// TestProducersWait: a producer that ends many sessions waits for a slow reader while the
+// feed is full, and accounting does not.
 func TestProducersWait(t *testing.T) {
 	t.Parallel()
 	db := newDB(t, redistest.Start(t), func(o *Options) { o.FeedLength, o.FeedLimit = 10, 600 })
@@ -324,8 +324,8 @@ func TestProducersWait(t *testing.T) {
 	}
 }
 
-// TestPatienceEnds: a reader that does not catch up is not waited for beyond
-// readerPatience, and nobody waits who is not told of the next look.
+// TestPatienceEnds: a producer waits no longer than readerPatience for a reader that does
+// not catch up, and not at all while no feeds are trimmed.
 func TestPatienceEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -356,8 +356,8 @@ func TestPatienceEnds(t *testing.T) {
 	})
 }
 
-// TestGapTellsWhy_DEL13: where the feed no longer tells of an end, what is remembered
-// of the session does. What others removed is not among it.
+// TestGapTellsWhy_DEL13: where the feed does not have an end any more, the session state
+// gives the reason, except for removals by other programs.
 func TestGapTellsWhy_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -379,8 +379,8 @@ func TestGapTellsWhy_DEL13(t *testing.T) {
 		deleteOne(records[1].Key)
 		deleteOne(hand.Key)
 		record(t, db, start("new", crowded(2), time.Hour), stop("new", crowded(2), 2*time.Hour))
-		record(t, db, start("s3", crowded(20), time.Hour)) // moved, within the group
-		record(t, db, start("s4", away, time.Hour))        // and to another one
+		record(t, db, start("s3", crowded(20), time.Hour)) // moves within the group
+		record(t, db, start("s4", away, time.Hour))        // moves to another group
 		remove(t, db, crowded(5))
 		record(t, db, event(subscriber.EventAccountingOff, "", noAddr, 30*time.Minute))
 		sweep(t, db)
@@ -406,8 +406,8 @@ func TestGapTellsWhy_DEL13(t *testing.T) {
 	})
 }
 
-// TestGapAfterAbsence_DEL13: a daemon that was away knows sessions by its bindings
-// alone. Theirs are found, but not those of earlier sessions under the same identifier.
+// TestGapAfterAbsence_DEL13: a daemon that was down has only its bindings. The ends of
+// their sessions are found, but not those of earlier sessions under the same identifier.
 func TestGapAfterAbsence_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -423,7 +423,7 @@ func TestGapAfterAbsence_DEL13(t *testing.T) {
 		for i, r := range records {
 			since := t0.Add(time.Minute)
 			if i == 1 {
-				since = t0.Add(2 * time.Hour) // when the one before had ended
+				since = t0.Add(2 * time.Hour) // after the end of the previous session
 			}
 			bound[i] = subscriber.Record{
 				Key: r.Key, SessionID: subscriber.SessionID{AcctSessionID: r.AcctSessionID},
@@ -442,7 +442,7 @@ func TestGapAfterAbsence_DEL13(t *testing.T) {
 	})
 }
 
-// TestEarlierSessionTellsNothing_DEL13: the end of a session says nothing of a later one
+// TestEarlierSessionTellsNothing_DEL13: the end of a session does not count for a later one
 // with the same identifier.
 func TestEarlierSessionTellsNothing_DEL13(t *testing.T) {
 	t.Parallel()
@@ -457,7 +457,7 @@ func TestEarlierSessionTellsNothing_DEL13(t *testing.T) {
 	}
 }
 
-// TestTrimInSteps: however much there is to take off, no call takes off much.
+// TestTrimInSteps: no call trims many entries, however many there are to trim.
 func TestTrimInSteps(t *testing.T) {
 	client := redistest.Start(t)
 	db := newDB(t, client, func(o *Options) { o.FeedLength = 100 })

@@ -18,13 +18,12 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// BenchmarkScale is what many subscribers at once cost, each part as one operation: all
-// of them begin and are reported ("begin"), their bindings are stored ("save"), a start
-// reads everything ("start"), a comparison goes over all by key ("compare"), their NAS
-// restarts ("restart"), and bindings are moved from where earlier versions keep them
-// ("move"). Told are the processor time of both sides, the longest that Redis was busy
-// with one command, by its own log, and the longest that it kept anybody waiting, as
-// somebody who asks every millisecond finds it on this machine.
+// BenchmarkScale measures operations with many subscribers, each part as one operation: all
+// begin and get Interims ("begin"), their bindings are stored ("save"), a start reads
+// everything ("start"), a comparison covers all by key ("compare"), their NAS restarts
+// ("restart"), and bindings are moved from the key of earlier versions ("move"). It reports
+// the CPU time of both sides, the longest single command by Redis's own log, and the
+// longest answer time for a client that asks every millisecond on this machine.
 func BenchmarkScale(b *testing.B) {
 	for _, n := range []int{100_000, 300_000, 1_000_000} {
 		b.Run(fmt.Sprintf("subscribers=%d", n), func(b *testing.B) {
@@ -69,7 +68,7 @@ func scaleAddr(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)})
 }
 
-// part does one part, and tells what it cost.
+// part runs one part, and reports its cost.
 func (s *scale) part(b *testing.B, do func(*testing.B)) {
 	ctx := b.Context()
 	s.client.ConfigSet(ctx, "slowlog-log-slower-than", "500")
@@ -105,7 +104,8 @@ func (s *scale) part(b *testing.B, do func(*testing.B)) {
 	b.Logf("%d commands over 0.5 ms, the slowest %.60q", len(slow), slowest.Args)
 }
 
-// commands tells in what Redis spent its time. What a script calls is told twice.
+// commands lists the commands in which Redis spent its time. Commands in scripts are
+// counted twice.
 func (s *scale) commands(ctx context.Context) []string {
 	var list []string
 	for line := range strings.Lines(s.client.Info(ctx, "commandstats").Val()) {
@@ -118,7 +118,7 @@ func (s *scale) commands(ctx context.Context) []string {
 	return list
 }
 
-// probe asks Redis every millisecond, and returns how long the longest answer took.
+// probe asks Redis every millisecond, and returns the longest answer time.
 func (s *scale) probe(ctx context.Context) time.Duration {
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
@@ -139,7 +139,7 @@ func (s *scale) begin(b *testing.B) {
 	before := heapInUse()
 	kinds := []subscriber.EventKind{subscriber.EventStart, subscriber.EventInterim}
 	if s.n > 100_000 {
-		kinds = kinds[:1] // it takes minutes
+		kinds = kinds[:1] // the benchmark takes minutes
 	}
 	for _, kind := range kinds {
 		for first := 0; first < s.n; first += 500 {
@@ -150,7 +150,7 @@ func (s *scale) begin(b *testing.B) {
 	b.ReportMetric((heapInUse()-before)/float64(s.n), "heap-B/subscriber")
 }
 
-// heapInUse is what is live, in octets.
+// heapInUse returns the live heap, in octets.
 func heapInUse() float64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -205,7 +205,7 @@ func (s *scale) compare(b *testing.B) {
 	}
 }
 
-// restart ends all sessions, with somebody who reads the feed and tells so.
+// restart ends all sessions while a reader follows the feed and stores its position.
 func (s *scale) restart(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
@@ -263,7 +263,7 @@ func (s *scale) move(b *testing.B) {
 	}
 }
 
-// sizes tells how large keys are.
+// sizes logs the memory of keys.
 func (s *scale) sizes(b *testing.B, keys ...string) {
 	for _, key := range keys {
 		b.Logf("%s: %d octets", key, s.client.MemoryUsage(b.Context(), key, 1000).Val())

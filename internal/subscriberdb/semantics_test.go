@@ -20,7 +20,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// verdicts collects what events came to.
+// verdicts collects the verdicts on events.
 type verdicts struct {
 	mu   sync.Mutex
 	seen []subscriber.Verdict
@@ -32,8 +32,8 @@ func (v *verdicts) observe(_ string, what subscriber.Verdict) {
 	v.seen = append(v.seen, what)
 }
 
-// TestForeignNAS_SES16: an Accounting-On from a client that names another
-// client's NAS has no effect, and is counted; from its own client it has.
+// TestForeignNAS_SES16: an Accounting-On from a client for another client's NAS has no
+// effect, and is counted; from its own client it has an effect.
 func TestForeignNAS_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
@@ -59,8 +59,9 @@ func TestForeignNAS_SES16(t *testing.T) {
 	})
 }
 
-// TestSessionIdentity_SES01: the same Acct-Session-Id of another NAS, or of a NAS of
-// that name of another client, is another session; another User-Name makes none.
+// TestSessionIdentity_SES01: the same Acct-Session-Id from another NAS, or from a NAS of
+// the same name of another client, is another session; with another User-Name it is the
+// same session.
 func TestSessionIdentity_SES01(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -94,8 +95,7 @@ func TestSessionIdentity_SES01(t *testing.T) {
 	})
 }
 
-// TestLogCannotBeForged_ACCT23: what a NAS calls itself stands in the log in one
-// line, as a value.
+// TestLogCannotBeForged_ACCT23: the name of a NAS is logged in one line, as a value.
 func TestLogCannotBeForged_ACCT23(t *testing.T) {
 	var log bytes.Buffer
 	db := newDB(t, redistest.Start(t), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
@@ -110,8 +110,8 @@ func TestLogCannotBeForged_ACCT23(t *testing.T) {
 	}
 }
 
-// TestService_SES21: the Stop of a service, whatever its identifier, leaves the
-// subscriber online.
+// TestService_SES21: the Stop of a service, under any identifier, leaves the subscriber
+// online.
 func TestService_SES21(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -173,8 +173,8 @@ func TestSeveralAddresses_ACCT28(t *testing.T) {
 	})
 }
 
-// TestIPv6_ACCT29: what a session has of IPv6 stands in the record and the feed;
-// an Interim that does not tell it leaves it there.
+// TestIPv6_ACCT29: the IPv6 addresses and prefixes of a session are in the record and the
+// feed; an Interim without them does not remove them.
 func TestIPv6_ACCT29(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -199,7 +199,7 @@ func TestIPv6_ACCT29(t *testing.T) {
 	})
 }
 
-// TestClientTTL_SES18: a client's own time to live comes before the group's.
+// TestClientTTL_SES18: a client's own time to live takes precedence over the group's.
 func TestClientTTL_SES18(t *testing.T) {
 	client := redistest.Start(t)
 	db := newDB(t, client, func(o *Options) { o.Groups[0].ClientTTL = map[string]time.Duration{"bng2": 0, "bng3": time.Hour} })
@@ -220,8 +220,8 @@ func TestClientTTL_SES18(t *testing.T) {
 	}
 }
 
-// TestStateOutlives_SES10: Interims that change nothing but counters keep the
-// session's state for as long as its record and a tombstone's time.
+// TestStateOutlives_SES10: Interims that only change counters keep the session's state for
+// the TTLs of its record and of a tombstone.
 func TestStateOutlives_SES10(t *testing.T) {
 	client := redistest.Start(t)
 	db := newDB(t, client)
@@ -238,9 +238,9 @@ func TestStateOutlives_SES10(t *testing.T) {
 	}
 }
 
-// TestEndedSessionsOfOneClient_I10: a client that makes sessions without an address, or ends
-// those that never were, is bounded, which is told; the ends of another client's sessions
-// are remembered as long as ever.
+// TestEndedSessionsOfOneClient_I10: a client that makes sessions without an address, or
+// ends sessions that never began, gets a bounded number of tombstones, and the bound is
+// reported; the tombstones of another client keep their full time to live.
 func TestEndedSessionsOfOneClient_I10(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var counts counted
@@ -283,8 +283,8 @@ func TestEndedSessionsOfOneClient_I10(t *testing.T) {
 	})
 }
 
-// TestFeedEntriesAreBounded_I10: however long what a NAS tells of its sessions is, no entry of
-// the feed is longer than its bound; and as many links as a NAS likes are no way round it.
+// TestFeedEntriesAreBounded_I10: no feed entry exceeds its bound, with attributes of any
+// length and any number of links.
 func TestFeedEntriesAreBounded_I10(t *testing.T) {
 	client := redistest.Start(t)
 	var counts counted

@@ -26,8 +26,8 @@ func servedExample() Served {
 	}
 }
 
-// TestServed: what a group is served as is kept as it was, for people too, and is
-// found by who knows no group; what was cut off in between is no error.
+// TestServed_I7: the configuration of a group is stored unchanged, in a readable form, and
+// is found without the group's name; an interrupted write is no error.
 func TestServed_I7(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		want := servedExample()
@@ -78,7 +78,7 @@ func TestServed_I7(t *testing.T) {
 	})
 }
 
-// TestServe: groups that drain are added to those configured, and taken out again.
+// TestServe: groups that drain are added to the configured ones, and removed again.
 func TestServe(t *testing.T) {
 	db := newDB(t, idleClient(t))
 	ttl := map[string]time.Duration{"bng1": time.Hour}
@@ -91,7 +91,7 @@ func TestServe(t *testing.T) {
 		{Name: "default", Inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 		{Name: "east", Inside: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12")}, RecordTTL: time.Minute},
 	}
-	for range 2 { // a start tries again after a failure
+	for range 2 { // a start retries after a failure
 		if err := db.Serve(more); err != nil {
 			t.Fatal(err)
 		}
@@ -116,14 +116,14 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// idleClient is a client that nothing is asked of.
+// idleClient returns a client that is never used.
 func idleClient(t *testing.T) redis.UniversalClient {
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
 	t.Cleanup(func() { _ = client.Close() })
 	return client
 }
 
-// TestOwner: a lease is changed only by who saw who has it.
+// TestOwner: a lease is changed only by a caller that has its present owner.
 func TestOwner(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)

@@ -45,7 +45,7 @@ func newDB(t testing.TB, client redis.UniversalClient, change ...func(*Options))
 	return db
 }
 
-// event builds an accounting event of session id at t0 plus after.
+// event returns an accounting event of session id at t0 plus after.
 func event(kind subscriber.EventKind, id string, inside netip.Addr, after time.Duration) subscriber.Event {
 	return subscriber.Event{
 		Kind:      kind,
@@ -95,13 +95,13 @@ func online(t testing.TB, db *DB, inside netip.Addr) string {
 	return r.AcctSessionID
 }
 
-// change is a change with all that is known of the record.
+// change is a change with the record as a reader of the feed has it.
 type change struct {
 	subscriber.Change
 	Record subscriber.Record
 }
 
-// changes reads a group's feed from its beginning, as one who keeps the records.
+// changes reads a group's feed from its beginning, as a reader that keeps the records.
 func changes(t testing.TB, db *DB, group string) []change {
 	t.Helper()
 	var list []subscriber.Change
@@ -130,7 +130,7 @@ func changes(t testing.TB, db *DB, group string) []change {
 	return told
 }
 
-// story is the feed as a person would tell it.
+// story returns the feed as readable lines.
 func story(list []change) []string {
 	var lines []string
 	for _, c := range list {
@@ -143,8 +143,8 @@ func story(list []change) []string {
 	return lines
 }
 
-// answers waits until Redis answers again: the client has a pool of connections for
-// pipelines, as probes are, and one for all else.
+// answers waits until Redis answers again: the client has one pool of connections for
+// pipelines, which probes use, and one for other commands.
 func answers(t testing.TB, dbs ...*DB) {
 	t.Helper()
 	testenv.Eventually(t, "Redis answers", func() bool {
@@ -157,8 +157,8 @@ func answers(t testing.TB, dbs ...*DB) {
 	})
 }
 
-// commandCounter counts the commands of pipelines by their names, and calls of scripts by
-// the hashes of these. It is for one goroutine.
+// commandCounter counts the commands of pipelines by name, and calls of scripts by script
+// hash. It is for one goroutine.
 type commandCounter struct{ sent map[string]int }
 
 func (c commandCounter) DialHook(next redis.DialHook) redis.DialHook { return next }

@@ -13,14 +13,14 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestSkewedHistories is the truth against the database where no clock is right:
-// each NAS has an offset of hours, a drift, and some a step in the middle; some tell
-// no delay, some no time at all. Events come to one of two daemons in the order of
-// their arrival: promptly, repeated unchanged or with a delay counted up, and kept
-// by a relay for hours.
+// TestSkewedHistories_SES02_SES06_SES13 compares expected sessions with the database where
+// no clock is right: each NAS has an offset of hours, a drift, and some a step in the
+// middle; some send no delay, some no time at all. Events come to one of two daemons in the
+// order of their arrival: without delay, repeated unchanged or with an increased delay, and
+// delayed by a relay for hours.
 //
-// Nobody is ever at an address that is another's, and after one more Interim of
-// each session all are online who truly are, and nobody else.
+// No session ever has another session's address, and after one more Interim of each session
+// exactly the expected sessions are online.
 func TestSkewedHistories_SES02_SES06_SES13(t *testing.T) {
 	server := testenv.StartRedis(t)
 	grouped := func(o *Options) {
@@ -44,8 +44,8 @@ func TestSkewedHistories_SES02_SES06_SES13(t *testing.T) {
 	t.Logf("%d sessions of %d histories were away until their next Interim", mended, total)
 }
 
-// skewedRound plays some histories, and returns how many sessions were away until
-// their next Interim.
+// skewedRound runs some histories, and returns the number of sessions that were offline
+// until their next Interim.
 func skewedRound(t *testing.T, dbs [2]*DB, first int) int {
 	rng := rand.New(rand.NewPCG(uint64(first), 13))
 	truth, stepped := map[netip.Addr]string{}, map[string]bool{}
@@ -67,7 +67,7 @@ func skewedRound(t *testing.T, dbs [2]*DB, first int) int {
 	return away
 }
 
-// lastInterims are one more Interim of each session that is online.
+// lastInterims returns one more Interim of each session that is online.
 func (c *course) lastInterims(w watch) []subscriber.Event {
 	sent := len(c.events)
 	c.now = c.now.Add(15 * time.Minute)
@@ -83,7 +83,7 @@ func (c *course) lastInterims(w watch) []subscriber.Event {
 	return last
 }
 
-// watch is the clock of a NAS, and what its packets tell of it.
+// watch is the clock of a NAS, and the time attributes in its packets.
 type watch struct {
 	offset  time.Duration
 	drift   float64
@@ -106,7 +106,7 @@ func newWatch(rng *rand.Rand, end time.Time) watch {
 	return w
 }
 
-// stamp is what the clock shows at a time; zero where it is not sent.
+// stamp returns the clock's reading at a time; zero if it is not sent.
 func (w *watch) stamp(at time.Time) time.Time {
 	if !w.stamps {
 		return time.Time{}
@@ -118,7 +118,7 @@ func (w *watch) stamp(at time.Time) time.Time {
 	return shown.Truncate(time.Second)
 }
 
-// prompt is the packet as it is sent first.
+// prompt returns the packet as it is sent first.
 func (w *watch) prompt(rng *rand.Rand, ev subscriber.Event) subscriber.Event {
 	ev.Arrival = ev.At.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
 	ev.Stamp, ev.Delay = w.stamp(ev.At), -1
@@ -132,8 +132,8 @@ func (w *watch) prompt(rng *rand.Rand, ev subscriber.Event) subscriber.Event {
 	return ev
 }
 
-// copies are the packets that tell of an event. The first one may be lost, but not
-// that of the NAS, by which its clock is known.
+// copies returns the packets with one event. The first one may be lost, but not the first
+// of the NAS, from which its clock is learned.
 func (w *watch) copies(rng *rand.Rand, ev subscriber.Event, first bool) []subscriber.Event {
 	packet := w.prompt(rng, ev)
 	list := []subscriber.Event{packet}
@@ -148,13 +148,13 @@ func (w *watch) copies(rng *rand.Rand, ev subscriber.Event, first bool) []subscr
 	switch dice := rng.IntN(12); {
 	case dice < 2: // repeated unchanged: its answer was lost
 		again(seconds(3, 60), packet.Delay)
-	case dice < 4: // repeated, the delay counted up
+	case dice < 4: // repeated, with an increased delay
 		after := seconds(3, 300)
 		again(after, after)
-	case dice < 6: // kept by a relay as well, that tells how long
+	case dice < 6: // delayed by a relay too, which sends the delay
 		after := seconds(300, 6*3600)
 		again(after, after)
-	case dice == 6 && !first: // kept by that relay only
+	case dice == 6 && !first: // delayed by that relay only
 		after := seconds(3, 9)
 		again(after, after)
 		list = list[1:]
@@ -162,8 +162,8 @@ func (w *watch) copies(rng *rand.Rand, ev subscriber.Event, first bool) []subscr
 	return list
 }
 
-// playSkewed has the daemons take the events in the order of their arrival, in
-// batches of all sizes.
+// playSkewed sends the events to the daemons in the order of their arrival, in batches of
+// all sizes.
 func playSkewed(t *testing.T, rng *rand.Rand, dbs [2]*DB, events []subscriber.Event) {
 	t.Helper()
 	slices.SortStableFunc(events, func(a, b subscriber.Event) int {
@@ -184,8 +184,8 @@ func playSkewed(t *testing.T, rng *rand.Rand, dbs [2]*DB, events []subscriber.Ev
 	}
 }
 
-// checkNobodyElse: no record names another session than the one that truly has the
-// address, or had it last. It returns how many sessions have no record.
+// checkNobodyElse: no record has another session than the address's expected one, or the
+// last one there. It returns the number of sessions without a record.
 func checkNobodyElse(t *testing.T, db *DB, truth map[netip.Addr]string, stepped map[string]bool) int {
 	t.Helper()
 	away := len(truth)

@@ -18,7 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
-// known returns the record at an address as a reader of the feed knows it.
+// known returns the record at an address as a reader of the feed has it.
 func known(t *testing.T, db *DB, inside netip.Addr) subscriber.Record {
 	t.Helper()
 	r, err := db.Get(t.Context(), key(inside))
@@ -50,8 +50,8 @@ func missing(t *testing.T, db *DB, records ...subscriber.Record) map[netip.Addr]
 	return found
 }
 
-// TestMissing_DEL13: what is missing is told from what stands and from what ended
-// as the feed says, also where nothing else is remembered.
+// TestMissing_DEL13: missing records are distinguished from existing ones and from those
+// that ended by the feed, also without other traces.
 func TestMissing_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -67,7 +67,7 @@ func TestMissing_DEL13(t *testing.T) {
 		}
 		setMarker(t, db, "default")
 		record(t, db, stop("c", third, time.Minute))
-		client.HDel(t.Context(), codec.OnlineKey("default"), fourth.String()) // nobody remembers it
+		client.HDel(t.Context(), codec.OnlineKey("default"), fourth.String()) // no trace of it is left
 		got := missing(t, db, all...)
 		if len(got) != 3 || got[next].Told || !got[third].Told || got[fourth].Told {
 			t.Fatalf("missing %+v", got)
@@ -75,17 +75,17 @@ func TestMissing_DEL13(t *testing.T) {
 		if got[next].Reason != subscriber.ReasonRemovedInDatabase || got[third].Reason != subscriber.ReasonStop {
 			t.Errorf("reasons %v, %v", got[next].Reason, got[third].Reason)
 		}
-		// Known from its binding alone: the rest is added.
+		// Only the binding is known: the other data are added.
 		partial := subscriber.Record{Key: key(next), SessionID: subscriber.SessionID{AcctSessionID: "b"}}
 		if r := missing(t, db, partial)[next].Record; r.NAS != "nas1" || r.UserName != "user-b" || !r.StartedAt.Equal(t0) {
 			t.Errorf("completed to %+v", r)
 		}
-		// Somebody else had the address since.
+		// Another session had the address since.
 		other := subscriber.Record{Key: key(next), UserName: "mallory"}
 		if r := missing(t, db, other)[next].Record; r.UserName != "user-b" {
 			t.Errorf("the session that went is %+v", r)
 		}
-		// An end that is older than what is known was that of an earlier session.
+		// An end older than the known version is that of an earlier session.
 		later := all[2]
 		later.Version = fmt.Sprintf("%d-0", time.Now().Add(time.Hour).UnixMilli())
 		if a := missing(t, db, later)[third]; a.Told {
@@ -94,7 +94,7 @@ func TestMissing_DEL13(t *testing.T) {
 	})
 }
 
-// TestMissingFarBack_DEL13: an end is found however far back the feed tells it.
+// TestMissingFarBack_DEL13: an end is found at any distance back in the feed.
 func TestMissingFarBack_DEL13(t *testing.T) {
 	db := newDB(t, redistest.Start(t))
 	setMarker(t, db, "default")
@@ -112,14 +112,14 @@ func held(inside netip.Addr, r subscriber.Record, why subscriber.Reason) []subsc
 	return []subscriber.Ending{{Record: r, Reason: why}}
 }
 
-// TestHold_DEL13: a held record stands, does not expire, is announced as an
-// update, and is an ordinary one again with the next Interim.
+// TestHold_DEL13: a record whose removal is suspended exists, does not expire, is announced
+// as an update, and is an ordinary one again after the next Interim.
 func TestHold_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db, second := newDB(t, client), newDB(t, client)
 		setMarker(t, db, "default")
 		record(t, db, start("a", addr, 0))
-		record(t, second, interim("a", addr, time.Minute)) // knows the session, too
+		record(t, second, interim("a", addr, time.Minute)) // puts the session into the second cache too
 		r := known(t, db, addr)
 		remove(t, db, addr)
 		if err := db.SuspendRemovals(t.Context(), held(addr, r, subscriber.ReasonExpired)); err != nil {
@@ -157,7 +157,8 @@ func TestHold_DEL13(t *testing.T) {
 	})
 }
 
-// TestHoldLeavesAlone_DEL13: what stands, ended or moved is not written back.
+// TestHoldLeavesAlone_DEL13: records that exist, and those whose sessions ended or moved,
+// are not written back.
 func TestHoldLeavesAlone_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -189,8 +190,8 @@ func TestHoldLeavesAlone_DEL13(t *testing.T) {
 	})
 }
 
-// TestHoldFromBinding_DEL13: what is known of a record from its binding alone is
-// written back for its BNG to take over.
+// TestHoldFromBinding_DEL13: a record of which only the binding is known is written back,
+// and its BNG takes it over.
 func TestHoldFromBinding_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -208,8 +209,8 @@ func TestHoldFromBinding_DEL13(t *testing.T) {
 	})
 }
 
-// TestMoveOntoHeld_DEL13: a session that comes from another address to that of a
-// held record is not held.
+// TestMoveOntoHeld_DEL13: the removal of a session that moves to the address of a suspended
+// removal is not suspended.
 func TestMoveOntoHeld_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -224,7 +225,7 @@ func TestMoveOntoHeld_DEL13(t *testing.T) {
 	})
 }
 
-// TestDecisions_DEL13: a decision is about what is held, and nothing else.
+// TestDecisions_DEL13: a decision changes only records whose removal is suspended.
 func TestDecisions_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client)
@@ -272,7 +273,7 @@ func guarded(l guard.Limits) func(*Options) {
 	return func(o *Options) { o.Groups[0].Guard = l }
 }
 
-// heldCount counts the records whose removal is held.
+// heldCount counts the records whose removal is suspended, and all records.
 func heldCount(t *testing.T, db *DB, why subscriber.Reason) (n, all int) {
 	t.Helper()
 	err := db.Records(t.Context(), "default", func(batch []subscriber.Record) error {
@@ -289,9 +290,9 @@ func heldCount(t *testing.T, db *DB, why subscriber.Reason) (n, all int) {
 	return n, all
 }
 
-// TestRestartHeld_DEL13_SES16: a restart that would end more than the guard
-// allows is held as a whole, one that ends less is not; what began after it is
-// not touched.
+// TestRestartHeld_DEL13_SES16: a restart that would end more sessions than the guard allows
+// is held as a whole, one that ends fewer is not; sessions that began later are not
+// affected.
 func TestRestartHeld_DEL13_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, guarded(guard.Limits{Minimum: 2, NASRestart: 0.5, Window: time.Hour}))
@@ -342,8 +343,8 @@ func sweep(t *testing.T, db *DB) {
 	}
 }
 
-// TestNewerRestartStays_DEL13: refusing what an earlier restart would have ended
-// does not take back a later one.
+// TestNewerRestartStays_DEL13: refusing the removals of an earlier restart does not delete
+// a later one.
 func TestNewerRestartStays_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, guarded(guard.Limits{Window: time.Hour}))
@@ -365,8 +366,8 @@ func TestNewerRestartStays_DEL13(t *testing.T) {
 	})
 }
 
-// TestInterruptedSweep_DEL13: a sweep that stopped halfway does not end the rest
-// for being few.
+// TestInterruptedSweep_DEL13: after an interrupted sweep the rest is not ended because it
+// is small.
 func TestInterruptedSweep_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		limits := guard.Limits{Minimum: 2, Window: time.Hour}
@@ -396,8 +397,8 @@ func TestInterruptedSweep_DEL13(t *testing.T) {
 	})
 }
 
-// TestPassedRestartStaysPassed_DEL13: the guard is asked about a restart once, also
-// where the sweep has to begin anew.
+// TestPassedRestartStaysPassed_DEL13: the guard is asked about a restart once, also if the
+// sweep starts again.
 func TestPassedRestartStaysPassed_DEL13(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, guarded(guard.Limits{Minimum: 3, Window: time.Hour}))
@@ -411,7 +412,7 @@ func TestPassedRestartStaysPassed_DEL13(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := db.checkLimits(t.Context(), g, pending); err != nil { // and then Redis is away
+		if err := db.checkLimits(t.Context(), g, pending); err != nil { // and then Redis fails
 			t.Fatal(err)
 		}
 		sweep(t, db)
@@ -421,8 +422,8 @@ func TestPassedRestartStaysPassed_DEL13(t *testing.T) {
 	})
 }
 
-// TestForeignNASAfterStart_SES16: who reports a NAS is learned from Interims, too;
-// the log has one line for many, the counter each.
+// TestForeignNASAfterStart_SES16: the client of a NAS is learned from Interims too; the log
+// has one line for many events, the counter has each.
 func TestForeignNASAfterStart_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		record(t, newDB(t, client), start("a", addr, 0))
@@ -453,7 +454,7 @@ func TestForeignNASAfterStart_SES16(t *testing.T) {
 	})
 }
 
-// TestHoldInCluster_DEL13: what is held touches one slot at a time.
+// TestHoldInCluster_DEL13: suspending removals uses one slot at a time.
 func TestHoldInCluster_DEL13(t *testing.T) {
 	client := startCluster(t)
 	db := newDB(t, client, guarded(guard.Limits{Window: time.Hour}))
@@ -484,8 +485,8 @@ func TestHoldInCluster_DEL13(t *testing.T) {
 	}
 }
 
-// BenchmarkHold is a mass loss: what is missing is found, held, and refused. One
-// operation is one record.
+// BenchmarkHold measures a mass loss: missing records are found, and their removals
+// suspended and refused. One operation is one record.
 func BenchmarkHold(b *testing.B) {
 	client := redistest.Start(b, benchRedis...)
 	db := benchDB(b, client)

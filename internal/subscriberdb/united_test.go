@@ -10,7 +10,7 @@ import (
 )
 
 // TestUnitedNASesFillNoLog_I10: a client that reports the sessions of many NASes of another
-// one makes one line, not one for each.
+// client causes one log line, not one for each.
 func TestUnitedNASesFillNoLog_I10(t *testing.T) {
 	t.Parallel()
 	var log lines

@@ -10,8 +10,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
-// TestUnread: the oldest entry behind a place in the feed, and its age by Redis's own
-// clock: that of this machine may be another.
+// TestUnread: Unread returns the oldest entry behind a position in the feed, and its age by
+// Redis's own clock, which may differ from this machine's.
 func TestUnread(t *testing.T) {
 	t.Parallel()
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
