@@ -2,8 +2,8 @@ package quota
 
 import "testing"
 
-// TestShares: who is alone gets its part, leaves room to another, and that one to a third;
-// what is given back is there for all.
+// TestShares: a peer that is alone gets its share, and leaves room to a second, and that
+// one to a third; what is returned is free for all.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	s := Shares{Alone: 100}
