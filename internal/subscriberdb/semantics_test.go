@@ -103,7 +103,7 @@ func TestLogCannotBeForged_ACCT23(t *testing.T) {
 	ev.NAS = "nas\nlevel=ERROR msg=forged\r\x1b[2J"
 	record(t, db, ev)
 	on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)
-	on.NAS, on.Client = ev.NAS, "bng2" // is logged
+	on.NAS, on.Client = ev.NAS, "bng2" // this is logged
 	record(t, db, on)
 	if text := log.String(); strings.Count(text, "\n") != 1 || strings.ContainsAny(text, "\r\x1b") || !strings.Contains(text, "bng2") {
 		t.Errorf("log: %q", text)
