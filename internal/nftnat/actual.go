@@ -55,10 +55,10 @@ func findMark(udata []byte) mark {
 	return mark{}
 }
 
-// actualRuleset is what of the table, its elements aside, is in the kernel.
+// actualRuleset is the table in the kernel, without its elements.
 type actualRuleset struct {
 	exists   bool
-	dormant  bool // somebody switched the whole table off
+	dormant  bool // another program disabled the whole table
 	chains   map[string]actualChain
 	rules    []actualRule // in the kernel's order
 	sets     map[string]actualSet

@@ -22,7 +22,7 @@ func (k *Kernel) converge(ctx context.Context) (changed bool, err error) {
 	return k.convergeFrom(ctx, actual)
 }
 
-// convergeFrom is converge from what stands.
+// convergeFrom is converge from the given state of the kernel.
 func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (changed bool, err error) {
 	k.icmp.set(k.options.Timeouts.ICMP)
 	r := newRuleset(k.options)
@@ -102,8 +102,8 @@ func (k *Kernel) logProgramming(actual *actualRuleset, fresh bool) {
 		"found", actual.exists, "fresh", fresh, "addresses", k.known.len())
 }
 
-// identify notes the identity of the present table. Nothing is known of a table that others
-// made.
+// identify records the identity of the present table. The elements of a table that another
+// program made are unknown.
 func (k *knownElements) identify(ctx context.Context) error {
 	id, _, err := k.readIdentity(ctx)
 	if err != nil || id == k.identity {

@@ -227,8 +227,8 @@ func TestRetiredInterfaceLosesItsBarrier(t *testing.T) {
 	}
 }
 
-// TestBarrierImpossible: an interface whose place is taken is served all the same, and the log
-// says so.
+// TestBarrierImpossible: an interface whose place for the barrier is taken is served
+// nevertheless, with a log line.
 func TestBarrierImpossible(t *testing.T) {
 	lab := newLab(t)
 	run(t, lab, "tc", "qdisc", "add", "dev", "i0", "ingress")

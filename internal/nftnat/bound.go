@@ -84,7 +84,7 @@ func (k *Kernel) closeFull(ctx context.Context, told *fullTold) error {
 	return nil
 }
 
-// tell logs one subscriber that came to the bound, and the number of others since its last
+// tell logs one subscriber that reached the bound, and the number of others since the last
 // line.
 func (f *fullTold) tell(thin *throttle.Throttle, now, before []netip.Addr, what string) {
 	for _, inside := range now {

@@ -148,8 +148,8 @@ func TestFloodThroughMappingIsBounded(t *testing.T) {
 	}
 }
 
-// TestManyAtTheBoundAreToldBriefly: thousands of subscribers that come to the bound at once
-// are one line, and the next line tells the number of those without one.
+// TestManyAtTheBoundAreToldBriefly: thousands of subscribers that reach the bound at once
+// cause one line, and the next line has the number of those without one.
 func TestManyAtTheBoundAreToldBriefly(t *testing.T) {
 	var told logLines
 	full := &fullTold{log: slog.New(slog.NewTextHandler(&told, nil))}

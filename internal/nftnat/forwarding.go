@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forwards says whether a namespace forwards IPv4 packets, which is
-// net.ipv4.ip_forward. It asks by netlink because files under /proc/sys show
-// the namespace of the thread that opens them.
+// forwards reports whether a namespace forwards IPv4 packets, which is net.ipv4.ip_forward.
+// It uses netlink because files under /proc/sys show the namespace of the thread that opens
+// them.
 func forwards(ns netns.Namespace) (bool, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: ns.FD()})
 	if err != nil {

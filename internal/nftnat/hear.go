@@ -53,9 +53,9 @@ func (n *news) note(table string, x wire.Notice) {
 	}
 }
 
-// hear takes in the changes of others since its last call, and puts the table right. It costs
-// one system call when there are none. Afterwards the shadow has every change committed before
-// the call; of many changed elements it has only that they are unsure.
+// hear processes the changes of others since its last call, and puts the table right. It
+// costs one system call when there are none. Afterwards the shadow has every change
+// committed before the call; if many elements changed it only marks them unsure.
 func (k *Kernel) hear(ctx context.Context) error {
 	var n news
 	lost, err := k.notices.Drain(func(x wire.Notice) { n.note(k.options.Table, x) })
@@ -90,7 +90,7 @@ func (k *Kernel) hear(ctx context.Context) error {
 	return err
 }
 
-// lookAgain is look for a table that others may be making anew.
+// lookAgain is look for a table that other programs may be replacing.
 func (k *knownElements) lookAgain(ctx context.Context, list []address) (wrong int, err error) {
 	const attempts = 3
 	for range attempts {

@@ -80,7 +80,8 @@ func DialKernel(o Options) (*Kernel, error) {
 // blackhole routes and the barrier. It reads no elements: Learn and LearnRest do.
 func (k *Kernel) Start(ctx context.Context) error { return forbidden(unloaded(k.start(ctx))) }
 
-// forbidden names the missing capability where the kernel says only EPERM.
+// forbidden returns an error with the missing capability where the kernel returns only
+// EPERM.
 func forbidden(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("not allowed to program the kernel (%w): run it as root, or give it CAP_NET_ADMIN, and CAP_SYS_ADMIN too if it is to work in another network namespace", err)
@@ -126,7 +127,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	k.warnOfSurroundings()
 	k.quiet.start(ctx)
 	before, err := readActual(ctx, k.conn, k.options.Table)
-	if errors.Is(err, unix.EINVAL) { // nobody answers for nf_tables
+	if errors.Is(err, unix.EINVAL) { // no kernel module serves nf_tables
 		return kmodule.Missing("nf_tables", fmt.Errorf("read nftables table %s: %w", k.options.Table, err))
 	}
 	if err != nil {
@@ -153,7 +154,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	return k.routes.set(k.options.OutsidePrefixes)
 }
 
-// wasProgrammed reports whether the table that stands has elements, or had any before.
+// wasProgrammed reports whether the present table has elements, or had any before.
 func (k *Kernel) wasProgrammed(ctx context.Context, before *actualRuleset) (bool, error) {
 	if !before.exists || !before.unused() {
 		return before.exists, nil
@@ -163,8 +164,8 @@ func (k *Kernel) wasProgrammed(ctx context.Context, before *actualRuleset) (bool
 }
 
 // keepActualPrefixes adds the prefixes that an earlier start left in the kernel, if they
-// are to be kept: who has sessions there must not lose them before it is known what
-// is served.
+// are to be kept: subscribers with sessions there must not lose them before it is known
+// which prefixes are served.
 func (k *Kernel) keepActualPrefixes(before *actualRuleset) error {
 	if !k.options.KeepPrefixes {
 		return nil
@@ -318,11 +319,11 @@ func (k *Kernel) lock(ctx context.Context) error {
 
 func (k *Kernel) unlock() { k.turn <- struct{}{} }
 
-// RaiseBarrier puts up the barrier that Kernel keeps, on each outside interface that has
+// RaiseBarrier installs the barrier that Kernel keeps, on each outside interface that has
 // none, and changes nothing else in the kernel: packets with an inside source do not leave
-// before there is a table, nor while Redis is waited for. A barrier that stands may be one
-// of more prefixes than the options have, and stays. The error names the interfaces that
-// are without one.
+// before there is a table, nor while sessiond waits for Redis. An existing barrier may
+// cover more prefixes than the options have, and is kept. The error names the interfaces
+// without a barrier.
 func RaiseBarrier(o Options) error {
 	if err := o.validate(); err != nil {
 		return err

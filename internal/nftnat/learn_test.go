@@ -40,7 +40,7 @@ func newOthers(t testing.TB, lab *netlab.Lab) others {
 	return others{t, conn, lab}
 }
 
-// actual reads what is really there, by a dump.
+// actual reads the kernel's elements by a dump.
 func (o others) actual() []nat.Entry {
 	o.t.Helper()
 	k := &knownElements{conn: o.conn, table: testTable}

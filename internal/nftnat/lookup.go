@@ -50,7 +50,7 @@ func (k *knownElements) readIdentity(ctx context.Context) (identity, sizes, erro
 	return id, n, nil
 }
 
-// errOtherTable says that the table is not the one that was converged.
+// errOtherTable: the table is not the one that was converged.
 var errOtherTable = errors.New("nftnat: the table was made anew by others")
 
 // look reads the elements of some addresses and records them. It returns the number that

@@ -84,7 +84,7 @@ func (m *Memory) nextIdle() (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Learn is as that of Kernel. The twin always knows what it holds.
+// Learn is like Kernel.Learn. The twin always has the present elements.
 func (m *Memory) Learn(ctx context.Context, _ []netip.Addr) error { return ctx.Err() }
 
 // LearnRest is as that of Kernel.

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrDropped says that a simulated packet did not pass.
+// ErrDropped: a simulated packet did not pass.
 var ErrDropped = errors.New("nftnat: packet dropped")
 
 // Send simulates a packet from a subscriber. It begins a session if there is

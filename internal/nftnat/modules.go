@@ -17,7 +17,8 @@ func unanswered(err error) error {
 	return err
 }
 
-// unloaded names the module whose absence made an operation on a new table fail.
+// unloaded returns an error with the module whose absence made an operation on a new table
+// fail.
 func unloaded(err error) error {
 	var refused *wire.Error
 	if !errors.As(err, &refused) || !kmodule.Lacks(err) {

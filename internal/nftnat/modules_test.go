@@ -21,8 +21,8 @@ func TestNoSocketsToNetfilter(t *testing.T) {
 	}
 }
 
-// TestMissingModulesAreNamed has the kernel refuse each part of the table as one that
-// lacks its module does. Every operation that a start makes is among them.
+// TestMissingModulesAreNamed: the kernel refuses each part of the table as one without its
+// module does. The parts include every operation of a start.
 func TestMissingModulesAreNamed(t *testing.T) {
 	for op, module := range map[wire.Op]string{
 		{Verb: "add table", Object: testTable}:              "nf_tables",

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestNamespaceMadeAnew deletes the namespace and makes another one of its name: Run returns
-// an error that says so, for only a new start can serve it.
+// TestNamespaceMadeAnew deletes the namespace and makes another one of its name: Run
+// returns an error with that reason, because only a new start can serve it.
 func TestNamespaceMadeAnew(t *testing.T) {
 	lab := newLab(t)
 	k := openKernel(t, labOptions(lab))

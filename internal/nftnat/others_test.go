@@ -12,9 +12,9 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
-// TestOthersTranslate has another table take subscribers' new flows, by a chain at an earlier
-// priority: the log tells that, with the chain's name. Redirected flows, and flows from inside
-// to inside, do not count.
+// TestOthersTranslate: another table translates subscribers' new flows, by a chain at an
+// earlier priority; the log has a line with the chain's name. Redirected flows, and flows
+// from inside to inside, do not count.
 func TestOthersTranslate(t *testing.T) {
 	lab := newLab(t)
 	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))

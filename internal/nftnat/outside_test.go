@@ -358,7 +358,7 @@ func TestRepliesAndErrorsComeIn(t *testing.T) {
 	if out, in := w.flow(t, alice).Probe(5 * time.Second); !out || !in {
 		t.Errorf("the flow passes out %t, in %t", out, in)
 	}
-	closed := netip.AddrPortFrom(w.Remotes[1], 9) // a port without a listener: the host says so
+	closed := netip.AddrPortFrom(w.Remotes[1], 9) // a port without a listener: the host answers with an ICMP error
 	conn, err := w.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 5001), closed)
 	if err != nil {
 		t.Fatal(err)
@@ -375,10 +375,10 @@ func TestRepliesAndErrorsComeIn(t *testing.T) {
 	}
 }
 
-// TestErrorThatQuotesANeighbour_NAT16 has a stranger outside send ICMP errors that quote a
-// flow of bob's. An error to the outside address that he shares with alice comes to him, and
-// never to her; an error to any other address comes to nobody. No flow ends, and none changes
-// its mapping.
+// TestErrorThatQuotesANeighbour_NAT16 sends ICMP errors from an unrelated host outside that
+// quote a flow of bob's. An error to the outside address that he shares with alice is
+// delivered to him, and never to her; an error to any other address is not delivered. No
+// flow ends, and none changes its mapping.
 func TestErrorThatQuotesANeighbour_NAT16(t *testing.T) {
 	w, _, atAlice := withNeighbours(t)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))

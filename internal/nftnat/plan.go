@@ -22,10 +22,10 @@ const maxPolicies = 48
 // pass.
 const policyAccept = 1
 
-// plan adds to b what takes the table from what stands to what r says; nothing
-// when they agree. Elements of gate and block stay where they are, unless the
-// table has to be made, or made anew because a map in it has the wrong shape:
-// then fresh says that the maps will be empty.
+// plan adds to b the operations that turn the present table s into r; none if they are
+// equal. The elements of gate and block are kept, unless the table is missing, or has to be
+// made again because a map in it has the wrong shape: then fresh reports that the maps will
+// be empty.
 func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) {
 	switch {
 	case !s.exists:
@@ -45,7 +45,7 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 	return false, nil
 }
 
-// fits says whether every set and the chain that elements lead to can stay.
+// fits reports whether every set, and the chain that elements lead to, can stay.
 func (r *ruleset) fits(s *actualRuleset) bool {
 	for _, want := range r.sets {
 		if have, ok := s.sets[want.name]; ok && have.shape != want.shape {
@@ -82,7 +82,7 @@ func (r *ruleset) create(b *wire.Batch) error {
 	return r.addRules(b)
 }
 
-// planSets makes the sets that are missing, and fills those that differ anew.
+// planSets creates the missing sets, and fills again those that differ.
 func (r *ruleset) planSets(s *actualRuleset, b *wire.Batch) {
 	for _, want := range r.sets {
 		have, ok := s.sets[want.name]
@@ -106,8 +106,8 @@ func sameMembers(have, want []member) bool {
 	})
 }
 
-// planPolicies makes the wanted policies, and lets the oldest of the others go
-// when there are too many. Rules refer to none of those.
+// planPolicies creates the wanted policies, and deletes the oldest of the others if there
+// are too many. No rule refers to those.
 func (r *ruleset) planPolicies(s *actualRuleset, b *wire.Batch) {
 	old := maps.Clone(s.policies)
 	for _, p := range r.policies {

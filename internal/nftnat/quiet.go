@@ -50,7 +50,7 @@ func (q *quietWatch) start(ctx context.Context) {
 	q.ask()
 }
 
-// run looks, each time it is due, whether a rule masks events.
+// run checks, each time it is due, whether a rule masks events.
 func (q *quietWatch) run(ctx context.Context) error {
 	var thin throttle.Throttle
 	for {
@@ -75,7 +75,7 @@ func (q *quietWatch) run(ctx context.Context) error {
 
 const unreadRules = "rules of nftables cannot be read; it is tried again whether one masks conntrack events"
 
-// ask makes a look at all rules due.
+// ask makes a check of all rules due.
 func (q *quietWatch) ask() {
 	select {
 	case q.due <- struct{}{}:
@@ -83,8 +83,8 @@ func (q *quietWatch) ask() {
 	}
 }
 
-// hear takes the news from notices: the table of a new rule that masks events, whether rules
-// were deleted, and whether others may have made any other change.
+// hear processes the findings in notices: the table of a new rule that masks events,
+// whether rules were deleted, and whether others may have made any other change.
 func (q *quietWatch) hear(table string, went, anything bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -96,8 +96,8 @@ func (q *quietWatch) hear(table string, went, anything bool) {
 	}
 }
 
-// look reads all rules. If it finds none that masks, that counts only if no other look became
-// due meanwhile: a rule may have been added since.
+// look reads all rules. A result without a masking rule counts only if no other check
+// became due meanwhile: a rule may have been added since.
 func (q *quietWatch) look(ctx context.Context) error {
 	table, err := q.read(ctx)
 	if err != nil {

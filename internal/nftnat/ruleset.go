@@ -47,7 +47,7 @@ type chain struct {
 	priority int32
 }
 
-// A rule of the table. Rules of one chain stand in the order of the list.
+// A rule of the table. The rules of one chain are in the order of the list.
 type rule struct {
 	chain   string
 	comment string
@@ -180,10 +180,10 @@ func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule 
 // machine's own have no interface. The guard sees every packet: a flow that conntrack knew
 // before its gate opened is never translated, and must not leave (DEL-05).
 //
-// What a subscriber opens to the machine itself takes room in the conntrack table as well:
-// the chain of the input hook bounds that, and what hosts outside open, who may not do so
-// with a subscriber's address. It sees the first packet of a flow alone, before conntrack
-// confirms the flow.
+// The flows of subscribers to the machine itself take room in the conntrack table too. The
+// chain of the input hook bounds them, and those of hosts outside, which must not have a
+// subscriber's source address. The chain sees only the first packet of a flow, before
+// conntrack confirms the flow.
 //
 // There is a rule for each protocol because nft, reading back its own listing, takes ports in
 // a map only after a match of a protocol.

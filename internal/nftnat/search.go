@@ -27,16 +27,16 @@ const (
 type search struct {
 	begun  bool
 	ranges addrrange.Set // still to be asked about
-	dump   bool          // what the kernel counts was not found in all of them: a dump is due
+	dump   bool          // the kernel counts elements that were not found in the ranges: a dump is due
 	dumped time.Time     // when the last such dump was
 	ended  time.Time     // when the last search was
 }
 
 func (s *search) reset() { s.begun, s.ranges, s.dump = false, nil, false }
 
-// searchStep goes on with the search by up to n addresses; the end of the search makes the
-// shadow complete. It returns the number whose elements differed. The search begins with a
-// dump, and ends with it where the maps are small.
+// searchStep continues the search by up to n addresses; the end of the search makes the
+// shadow complete. It returns the number of addresses whose elements differed. The search
+// begins with a dump, and ends with it where the maps are small.
 func (k *knownElements) searchStep(ctx context.Context, n int) (wrong int, err error) {
 	if !k.search.begun {
 		return 0, k.beginSearch(ctx)

@@ -124,8 +124,8 @@ func (s *shadow) sure(inside address) bool {
 	return ok && h.sure || !ok && s.complete
 }
 
-// unknownIn lists up to n addresses in some ranges, of those that have no cell that is
-// sure, and returns what of the ranges is behind them.
+// unknownIn lists up to n addresses in some ranges that have no sure cell, and returns the
+// rest of the ranges behind them.
 func (s *shadow) unknownIn(ranges addrrange.Set, n int) (list []address, rest addrrange.Set) {
 	const walked = 100_000 // addresses a call passes at most
 	s.mu.RLock()
@@ -361,9 +361,9 @@ func (s *shadow) fillAt(list []netip.Addr) []change {
 	return made
 }
 
-// fillFrom appends to dst the changes that make cells in empty maps, of the addresses for
-// which who returns true: in order from an address on, and as many as fit a limit of bytes. It
-// returns the address to go on with, the zero address at the end.
+// fillFrom appends to dst the changes that make cells in empty maps, for the addresses that
+// who accepts: in order from an address on, and as many as fit a limit of bytes. It returns
+// the address to go on with, the zero address at the end.
 func (s *shadow) fillFrom(dst []change, from netip.Addr, who func(netip.Addr) bool, limit int) ([]change, netip.Addr) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -9,9 +9,9 @@ import (
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
-// TestWarnsOfSurroundings: a start names an interface that does not exist, and conntrack
-// accounting that is off, and nothing that is in order. The beginning of a name stands for any
-// interface whose name begins so.
+// TestWarnsOfSurroundings: a start warns of an interface that does not exist, and of
+// conntrack accounting that is off, and of nothing that is in order. A prefix of interface
+// names matches any interface whose name begins with it.
 func TestWarnsOfSurroundings(t *testing.T) {
 	t.Parallel()
 	lab := newLab(t)

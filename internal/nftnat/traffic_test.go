@@ -407,8 +407,8 @@ func TestFullBlockDropsNewFlows_NAT32(t *testing.T) {
 	w.wantNoLeak(t, alice)
 }
 
-// TestInsideToInsideHasTwoGates sends from one subscriber to the other, who is
-// put behind the CGN's inside interface with a route, so that it is forwarded.
+// TestInsideToInsideHasTwoGates sends from one subscriber to another one, which is reached
+// by a route behind the CGN's inside interface, so that the packets are forwarded.
 func TestInsideToInsideHasTwoGates(t *testing.T) {
 	w := newWireTest(t)
 	run(t, w.Lab, "ip", "route", "add", "10.9.9.9/32", "dev", netlab.InsideInterface)

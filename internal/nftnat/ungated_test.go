@@ -123,7 +123,7 @@ func TestOutsideSessionsAreBounded_I10(t *testing.T) {
 	u.wantEntries(t, third.host.Addr(), 200)
 }
 
-// TestUngatedUnbounded: whoever wants no bound has none.
+// TestUngatedUnbounded: without the option there is no bound.
 func TestUngatedUnbounded(t *testing.T) {
 	lab := newLab(t)
 	k := startKernel(t, labOptions(lab))

@@ -82,8 +82,8 @@ func (k *Kernel) report(ctx context.Context, err error) {
 	}
 }
 
-// check makes missing routes anew, and puts the table right if that failed before, or in any
-// case if whatever is set.
+// check restores missing routes, and puts the table right if that failed before; if
+// whatever is set, in any case.
 func (k *Kernel) check(ctx context.Context, whatever bool) error {
 	if err := k.lock(ctx); err != nil {
 		return err

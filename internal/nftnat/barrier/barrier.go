@@ -1,5 +1,5 @@
 // Package barrier keeps packets with an inside source from leaving by an outside interface,
-// whatever happens to nftables.
+// also while nftables has no table.
 package barrier
 
 import (
@@ -65,7 +65,7 @@ type Barrier struct {
 	stands  atomic.Bool      // on every existing outside interface
 }
 
-// Open opens what is needed, and changes nothing.
+// Open opens the sockets of the barrier, and changes nothing in the kernel.
 func Open(ns netns.Namespace, interfaces []string, log *slog.Logger) (*Barrier, error) {
 	b := &Barrier{interfaces: interfaces, log: log, told: map[string]error{}}
 	config := &netlink.Config{NetNS: ns.FD()}
@@ -84,9 +84,9 @@ func Open(ns netns.Namespace, interfaces []string, log *slog.Logger) (*Barrier, 
 	return b, nil
 }
 
-// Raise puts up the barrier of prefixes on each interface that has none, and changes
-// nothing else in the kernel. A barrier that stands may be one of more prefixes, and stays.
-// The error names the interfaces that are without one.
+// Raise installs a barrier for the prefixes on each interface that has none, and changes
+// nothing else in the kernel. An existing barrier may cover more prefixes, and is kept. The
+// error names the interfaces without a barrier.
 func Raise(ns netns.Namespace, interfaces []string, prefixes []netip.Prefix, log *slog.Logger) (err error) {
 	b, err := Open(ns, interfaces, log)
 	if err != nil {
@@ -133,9 +133,9 @@ func (b *Barrier) Set(prefixes []netip.Prefix) error {
 	return nil
 }
 
-// Restore puts the barrier back where it is missing or another: on an interface that
-// came later, or where others deleted it. What cannot be done is logged once: NAT goes on,
-// and the table lets nothing through either.
+// Restore installs the barrier where it is missing or differs: on a new interface, or where
+// another program deleted it. A failure is logged once: NAT goes on, and the table drops
+// the packets too.
 func (b *Barrier) Restore() {
 	stands := true
 	for _, name := range b.interfaces {
@@ -192,7 +192,7 @@ func (b *Barrier) comesFirst(index uint32) error {
 	return nil
 }
 
-// put puts the program on an interface, in place of one of ours that stands there.
+// put installs the program on an interface, in place of an existing one of ours.
 func (b *Barrier) put(index uint32) error {
 	if err := b.placeOn(index); err != nil {
 		return err
@@ -261,8 +261,8 @@ func (b *Barrier) installed(index uint32) ([]byte, error) {
 	return nil, nil
 }
 
-// Retire takes the barrier away from all interfaces but those named, which an earlier
-// start may have served, and the qdisc with it if nothing else is in it.
+// Retire removes the barrier from all interfaces but those named, because an earlier start
+// may have served others, and removes the qdisc too if it has no other filter.
 func (b *Barrier) Retire(keep ...string) error {
 	qdiscs, err := b.ask(unix.RTM_GETQDISC, netlink.Dump, tcMessage{})
 	if err != nil {
@@ -342,8 +342,8 @@ const bpfInstruction = 8 // struct sock_filter
 // maxRanges keeps the program below the kernel's limit of 4096 instructions.
 const maxRanges = 1000
 
-// compile makes a program that drops what is IPv4 and has a source in one of the ranges, which are in
-// order. The network header is found wherever the link's own ends.
+// compile returns a program that drops IPv4 packets with a source in one of the ranges,
+// which are in order. It finds the network header behind a link header of any length.
 func compile(ranges addrrange.Set) ([]byte, error) {
 	const networkHeader = 1<<32 - 0x100000 // SKF_NET_OFF
 	if len(ranges) > maxRanges {
@@ -368,8 +368,8 @@ func compile(ranges addrrange.Set) ([]byte, error) {
 	return program, nil
 }
 
-// dropWithin decides on the address that was loaded. The ranges are in order, so what is
-// below one is in none of the others.
+// dropWithin returns the instructions that decide on the loaded address. The ranges are in
+// order, so an address below one of them is in none of the later ones.
 func dropWithin(ranges addrrange.Set) []bpf.Instruction {
 	var code []bpf.Instruction
 	for _, r := range ranges {

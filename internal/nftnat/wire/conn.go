@@ -23,7 +23,7 @@ const (
 	dumpAttempts  = 20
 )
 
-// ErrInterrupted says that others changed the list during every attempt to dump it.
+// ErrInterrupted: other programs changed the list during every attempt to dump it.
 var ErrInterrupted = errors.New("dump was interrupted by changes each time")
 
 // Conn is a socket to nf_tables of one network namespace. Its methods may be

@@ -100,7 +100,8 @@ func descriptor(t *testing.T, c *Conn) (fd int) {
 	return fd
 }
 
-// TestListener hears others, not its own connection, and knows when it lost something.
+// TestListener: a listener gets the notices of other connections, not of its own, and
+// reports lost ones.
 func TestListener(t *testing.T) {
 	lab, conn, l := dialLab(t)
 	drain := func() (told []string, lost bool) {

@@ -20,7 +20,7 @@ const (
 	maxDeaf      = 10      // sends in a row without an answer
 )
 
-// ErrNoAnswer says that the receive buffer is too small for any answer.
+// ErrNoAnswer: the receive buffer is too small for any answer.
 var ErrNoAnswer = errors.New("nf_tables answers get lost")
 
 // Lookup asks a set for n elements by their keys, and yields each present one: the number of
