@@ -86,8 +86,8 @@ type Store interface {
 // recordStore reads and restores records.
 type recordStore interface {
 	Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error
-	Versions(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error
-	VersionsInOrder(ctx context.Context, group string, yield func([]subscriberdb.Standing) error) error
+	Versions(ctx context.Context, group string, yield func([]subscriberdb.RecordVersion) error) error
+	VersionsInOrder(ctx context.Context, group string, yield func([]subscriberdb.RecordVersion) error) error
 	RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error)
 	Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error)
 	Restore(ctx context.Context, records []subscriber.Record) error

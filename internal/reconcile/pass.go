@@ -121,7 +121,7 @@ func (p *pass) records(ctx context.Context) error {
 	if p.how.pace == nil {
 		versions = p.store.VersionsInOrder
 	}
-	return versions(ctx, p.group.Name, func(standing []subscriberdb.Standing) error {
+	return versions(ctx, p.group.Name, func(standing []subscriberdb.RecordVersion) error {
 		d := doubts{inside: p.unknownOf(standing)}
 		return p.compareAndRest(ctx, &d)
 	})
@@ -135,7 +135,7 @@ func (p *pass) sees(inside netip.Addr) {
 }
 
 // unknownOf returns the addresses whose records differ from their slots.
-func (p *pass) unknownOf(standing []subscriberdb.Standing) []netip.Addr {
+func (p *pass) unknownOf(standing []subscriberdb.RecordVersion) []netip.Addr {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	var unknown []netip.Addr

@@ -62,9 +62,9 @@ func TestAddressOfAnotherClient_SES16(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 				var seen verdicts
-				db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+				db := newDB(t, client, func(o *Options) { o.OnVerdict = seen.observe })
 				record(t, db, start("a", addr, 0))
-				db = newDB(t, client, func(o *Options) { o.Observe, o.Clients = seen.observe, tt.clients })
+				db = newDB(t, client, func(o *Options) { o.OnVerdict, o.Clients = seen.observe, tt.clients })
 				if tt.before != nil {
 					tt.before(t, db)
 				}
@@ -126,7 +126,7 @@ func fieldsOf(t *testing.T, db *DB) string {
 func TestBoundClientSpeaksForNobody_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
-		db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+		db := newDB(t, client, func(o *Options) { o.OnVerdict = seen.observe })
 		record(t, db, start("a", addr, 0), through("bng2", interim("a", addr, time.Minute)))
 		end := through("bng2", stop("a", addr, 2*time.Minute))
 		end.ForeignInside = true

@@ -44,7 +44,7 @@ func TestNASConflict_SES16(t *testing.T) {
 		var signs counted
 		log := new(lines)
 		db := newDB(t, client, func(o *Options) {
-			o.Observe, o.Conflict, o.Logger = seen.observe, signs.count, log.logger()
+			o.OnVerdict, o.Conflict, o.Logger = seen.observe, signs.count, log.logger()
 			o.Now = func() time.Time { return t0.Add(time.Hour) }
 		})
 		at := func(ev subscriber.Event, via, address string) subscriber.Event {

@@ -56,7 +56,7 @@ type Options struct {
 	FeedLimit    int64                                     // most entries of a feed whose readers are behind; default 500 000
 	FeedOctets   int64                                     // about the most octets of such a feed; default 256 MiB
 	CacheSize    int                                       // sessions in the cache, which saves reads; default 131 072
-	Observe      func(group string, v subscriber.Verdict)  // optional: gets the verdict on each event, with group "" where it is the same in all; called concurrently
+	OnVerdict    func(group string, v subscriber.Verdict)  // optional: gets the verdict on each event, with group "" where it is the same in all; called concurrently
 	Refused      func(client string, v subscriber.Verdict) // optional: gets each event that changed nothing because of its contents; called concurrently
 	Conflict     func(client string)                       // optional: called for an event with a name that several NASes use; called concurrently
 	Garbage      func(group string, kind Garbage)          // optional: called for unusable data in Redis, each time it is read; called concurrently
@@ -84,10 +84,10 @@ type DB struct {
 	*restartSweeper // sessions that restarts of NASes end
 	*bindingStore   // bindings, see package bindings
 
-	txns    *txn.Engine
-	nases   *nases.Registry
-	reports *eventReports
-	observe func(group string, v subscriber.Verdict)
+	txns      *txn.Engine
+	nases     *nases.Registry
+	reports   *eventReports
+	onVerdict func(group string, v subscriber.Verdict)
 }
 
 // Parts of a DB from other packages. The aliases make the embedded fields unexported.
@@ -171,7 +171,7 @@ func assemble(o *Options) *DB {
 		}),
 		restartSweeper: &restartSweeper{common, known, reader, writer, probe, guards, make(chan struct{}, 1)},
 		bindingStore:   bindings.New(common.client, logger),
-		txns:           txns, nases: known, reports: reports, observe: o.Observe,
+		txns:           txns, nases: known, reports: reports, onVerdict: o.OnVerdict,
 	}
 }
 
@@ -194,8 +194,8 @@ func (o *Options) setDefaults() {
 	if o.CacheSize == 0 {
 		o.CacheSize = defaultCacheSize
 	}
-	if o.Observe == nil {
-		o.Observe = func(string, subscriber.Verdict) {}
+	if o.OnVerdict == nil {
+		o.OnVerdict = func(string, subscriber.Verdict) {}
 	}
 	if o.Refused == nil {
 		o.Refused = func(string, subscriber.Verdict) {}
@@ -224,7 +224,7 @@ func scripts() []*redis.Script {
 	general, fast := txn.Scripts()
 	fast = append(append(fast, bindings.Scripts()...), nases.Scripts()...)
 	return append([]*redis.Script{
-		general, announceScript, sweptScript, takeBackScript,
+		general, announceScript, sweptScript, forgetScript,
 		ownerScript, positionScript, trimScript, aheadScript, renewScript, discardScript, discardTextScript,
 	}, fast...)
 }

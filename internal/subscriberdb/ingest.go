@@ -206,7 +206,7 @@ func (db *DB) performJobs(ctx context.Context, groups *groupTable, jobs []*job) 
 func (j *job) finish() error {
 	db := j.db
 	if j.ignored != subscriber.NotHere {
-		db.observe("", j.ignored)
+		db.onVerdict("", j.ignored)
 		db.noteRefusal(&j.event, j.ignored)
 		return nil
 	}
@@ -260,7 +260,7 @@ func (j *job) report(tx *txn.Txn) error {
 		return tx.Err
 	}
 	if tx.Decision.Verdict != subscriber.NotHere {
-		db.observe(tx.Group.Name, tx.Decision.Verdict)
+		db.onVerdict(tx.Group.Name, tx.Decision.Verdict)
 	}
 	if tx.FoundNoLink() {
 		db.reports.limit(cmp.Or(tx.Via, tx.Session.Client), BoundLinks)

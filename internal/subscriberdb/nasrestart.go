@@ -267,7 +267,7 @@ func (s *restartSweep) count(txns []*txn.Txn) {
 // its session, or that suspends the removal.
 func (p *pendingRestart) endTxn(g *Group, inside netip.Addr) txn.Txn {
 	if p.holds() {
-		return txn.Txn{Group: g.txns, Inside: inside, Decider: txn.DecideFunc(func(v subscriber.View) subscriber.Decision { return p.hold(g, v) })}
+		return txn.Txn{Group: g.txns, Inside: inside, Decider: txn.DecideFunc(func(v subscriber.View) subscriber.Decision { return p.suspend(g, v) })}
 	}
 	return endTxn(g, subscriber.Key{Group: g.Name, Inside: inside}, p.means, subscriber.ReasonNASRestart, p.since.At)
 }

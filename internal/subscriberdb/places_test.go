@@ -23,7 +23,7 @@ func TestPlaces_I10(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
 		var log lines
-		db := newDB(t, client, func(o *Options) { o.Observe, o.Logger = seen.observe, log.logger() })
+		db := newDB(t, client, func(o *Options) { o.OnVerdict, o.Logger = seen.observe, log.logger() })
 		db.SetPlaces(map[string]int{"bng1": 3}, func(string) int {
 			list, err := client.HKeys(t.Context(), codec.OnlineKey("default")).Result()
 			if err != nil {

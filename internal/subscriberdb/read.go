@@ -174,10 +174,10 @@ func (rd *recordReader) Gone(ctx context.Context, group string, inside []netip.A
 		return nil, err
 	}
 	var gone []netip.Addr
-	args := codec.TakeArgs()
+	args := codec.NewArgs()
 	defer args.Free()
 	for chunk := range slices.Chunk(inside, redisconn.PipelineLimit) {
-		there, err := rd.countStanding(ctx, group, chunk, args)
+		there, err := rd.countOnline(ctx, group, chunk, args)
 		if err == nil && there < len(chunk) {
 			gone, err = rd.appendGone(ctx, gone, group, chunk)
 		}
@@ -188,9 +188,9 @@ func (rd *recordReader) Gone(ctx context.Context, group string, inside []netip.A
 	return gone, nil
 }
 
-// countStanding returns the number of addresses that have a record; inside must not be
+// countOnline returns the number of addresses that have a record; inside must not be
 // empty. It builds the arguments of the command in room.
-func (rd *recordReader) countStanding(ctx context.Context, group string, inside []netip.Addr, room *codec.ArgBuffer) (int, error) {
+func (rd *recordReader) countOnline(ctx context.Context, group string, inside []netip.Addr, room *codec.ArgBuffer) (int, error) {
 	room.Add("exists", codec.RecordKey(group, inside[0])) // a string, because the Cluster client finds the server by it
 	for _, a := range inside[1:] {
 		room.Text = codec.AppendRecordKey(room.Text, group, a)

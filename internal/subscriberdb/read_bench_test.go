@@ -32,7 +32,7 @@ func BenchmarkRecords(b *testing.B) {
 	b.Run("versions", func(b *testing.B) {
 		measure(b, client, func() int {
 			count := 0
-			err := db.Versions(b.Context(), "default", func(standing []Standing) error { count += len(standing); return nil })
+			err := db.Versions(b.Context(), "default", func(standing []RecordVersion) error { count += len(standing); return nil })
 			if err != nil || count < n {
 				b.Fatal(count, err)
 			}

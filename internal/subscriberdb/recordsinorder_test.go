@@ -43,7 +43,7 @@ func TestRecordsInOrder(t *testing.T) {
 		}))
 		byHand := netip.MustParseAddr("100.64.99.1")
 		client.HSet(t.Context(), codec.RecordKey("default", byHand), "version", "by hand")
-		check("versions", n+1, db.VersionsInOrder(t.Context(), "default", func(standing []Standing) error {
+		check("versions", n+1, db.VersionsInOrder(t.Context(), "default", func(standing []RecordVersion) error {
 			for _, s := range standing {
 				if (s.Version == "by hand") != (s.Inside == byHand) || s.Version == "" {
 					t.Errorf("version of %s is %q", s.Inside, s.Version)

@@ -47,7 +47,7 @@ func TestStartSentAgainLater_SES02_ACCT15(t *testing.T) {
 		t.Run(fmt.Sprintf("%+v", n), func(t *testing.T) {
 			redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 				var last subscriber.Verdict
-				observe := func(o *Options) { o.Observe = func(_ string, v subscriber.Verdict) { last = v } }
+				observe := func(o *Options) { o.OnVerdict = func(_ string, v subscriber.Verdict) { last = v } }
 				one, two := newDB(t, client, observe), newDB(t, client, observe)
 				tell := func(db *DB, ev subscriber.Event, later time.Duration, want subscriber.Verdict) {
 					t.Helper()
@@ -93,7 +93,7 @@ func TestStartOfWhoWasPutOut_SES06_SES10(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		for name, stamp := range map[string]time.Time{"none": {}, "1970": time.Unix(3600, 0), "right": t0} {
 			var seen verdicts
-			db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+			db := newDB(t, client, func(o *Options) { o.OnVerdict = seen.observe })
 			of := func(id string, digest uint64, stamp time.Time, after time.Duration) subscriber.Event {
 				ev := start(name+id, addr, after)
 				ev.Arrival, ev.At, ev.Stamp, ev.Delay, ev.Digest = ev.At, time.Time{}, stamp, -1, digest
@@ -103,7 +103,7 @@ func TestStartOfWhoWasPutOut_SES06_SES10(t *testing.T) {
 			if got := latest(&seen); got != subscriber.TookOver {
 				t.Fatalf("stamp %s: the next one %v", name, got)
 			}
-			db = newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+			db = newDB(t, client, func(o *Options) { o.OnVerdict = seen.observe })
 			record(t, db, of("a", 7, stamp, 4*time.Hour))
 			if got := latest(&seen); got != subscriber.Ended || online(t, db, addr) != name+"b" {
 				t.Errorf("stamp %s: again %v, online is %s", name, got, online(t, db, addr))

@@ -53,8 +53,8 @@ func (r *restartGuards) swept(nas groupNAS) {
 	delete(r.passed, nas)
 }
 
-// take asks the group's guard for permission to end n sessions, all or none.
-func (r *restartGuards) take(g *Group, n, online int, now time.Time) guard.Answer {
+// ask asks the group's guard for permission to end n sessions, all or none.
+func (r *restartGuards) ask(g *Group, n, online int, now time.Time) guard.Answer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.byGroup == nil {
@@ -97,7 +97,7 @@ func (sw *restartSweeper) checkLimits(ctx context.Context, g *Group, pending pen
 		if meant[p] == 0 || p.since.Confirm || sw.guards.hasPassed(nas, p.line) {
 			continue
 		}
-		answer := sw.guards.take(g, meant[p], int(online), sw.now())
+		answer := sw.guards.ask(g, meant[p], int(online), sw.now())
 		if p.held = answer.Passed < meant[p]; p.held {
 			sw.logger.Error("restart of a NAS would end too many sessions, held until it is confirmed or refused",
 				"group", g.Name, "client", p.nas.Client, "nas", p.nas.NAS, "sessions", meant[p], "limit", answer.Limit,
@@ -136,10 +136,10 @@ func (sw *restartSweeper) countOlder(ctx context.Context, g *Group, pending pend
 	return meant, err
 }
 
-// hold decides about a record whose session the restart ended while the restart is held: it
+// suspend decides about a record whose session the restart ended while the restart is held: it
 // suspends the removal until an operator decides or the NAS reports the session or, where
 // the client's restarts need a confirmation, until the record expires.
-func (p *pendingRestart) hold(g *Group, v subscriber.View) subscriber.Decision {
+func (p *pendingRestart) suspend(g *Group, v subscriber.View) subscriber.Decision {
 	if v.Holder == nil || !p.means(v.Holder) || v.Holder.RemovalHeld == subscriber.ReasonNASRestart {
 		return subscriber.Decision{}
 	}

@@ -37,7 +37,7 @@ func (v *verdicts) observe(_ string, what subscriber.Verdict) {
 func TestForeignNAS_SES16(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		var seen verdicts
-		db := newDB(t, client, func(o *Options) { o.Observe = seen.observe })
+		db := newDB(t, client, func(o *Options) { o.OnVerdict = seen.observe })
 		record(t, db, start("a", addr, 0))
 		on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)
 		on.Client = "bng2"

@@ -107,7 +107,7 @@ func (su *suspensions) RefuseRemovals(ctx context.Context, keys []subscriber.Key
 	for rest := keys; len(rest) > 0; {
 		batch := rest[:min(endBatch, len(rest))]
 		rest = rest[len(batch):]
-		if err := su.takeBackRestarts(ctx, batch); err != nil {
+		if err := su.forgetRestarts(ctx, batch); err != nil {
 			return nil, fmt.Errorf("take back restart: %w", err)
 		}
 	}
@@ -148,10 +148,10 @@ func refuseRemoval(v subscriber.View) subscriber.Decision {
 	return subscriber.Decision{Put: &r}
 }
 
-// takeBackRestarts deletes the restarts for which the removals of the keys' records are
+// forgetRestarts deletes the restarts for which the removals of the keys' records are
 // suspended. It keeps a restart that came after a record was suspended: that is another
 // one.
-func (su *suspensions) takeBackRestarts(ctx context.Context, keys []subscriber.Key) error {
+func (su *suspensions) forgetRestarts(ctx context.Context, keys []subscriber.Key) error {
 	records, err := su.reader.read(ctx, su.client, keys)
 	if err != nil {
 		return err
@@ -165,14 +165,14 @@ func (su *suspensions) takeBackRestarts(ctx context.Context, keys []subscriber.K
 		}
 	}
 	for nas, held := range newest {
-		if err := su.takeBackRestart(ctx, nas, held); err != nil {
+		if err := su.forgetRestart(ctx, nas, held); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (su *suspensions) takeBackRestart(ctx context.Context, nas groupNAS, held string) error {
+func (su *suspensions) forgetRestart(ctx context.Context, nas groupNAS, held string) error {
 	line, err := su.client.Get(ctx, codec.RestartKey(nas.group, nas.nas.Session())).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil
@@ -181,7 +181,7 @@ func (su *suspensions) takeBackRestart(ctx context.Context, nas groupNAS, held s
 		return err
 	}
 	keys := []string{codec.RestartKey(nas.group, nas.nas.Session()), codec.RestartsKey(nas.group)}
-	call := redisconn.NewCall(ctx, takeBackScript, keys, line, codec.NASRef(nas.nas.Session()))
+	call := redisconn.NewCall(ctx, forgetScript, keys, line, codec.NASRef(nas.nas.Session()))
 	if err := su.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return err
 	}
@@ -191,11 +191,11 @@ func (su *suspensions) takeBackRestart(ctx context.Context, nas groupNAS, held s
 	return nil
 }
 
-// takeBackScript deletes a NAS's restart, unless the NAS restarted again.
+// forgetScript deletes a NAS's restart, unless the NAS restarted again.
 //
 // KEYS and ARGV as of sweptScript. Returns 1 when it is done, 0 when there is
 // another restart.
-var takeBackScript = redis.NewScript(`
+var forgetScript = redis.NewScript(`
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('SREM', KEYS[2], ARGV[2])

@@ -431,7 +431,7 @@ func TestForeignNASAfterStart_SES16(t *testing.T) {
 		log := new(lines)
 		now := t0
 		db := newDB(t, client, func(o *Options) {
-			o.Observe, o.Logger, o.Now = seen.observe, log.logger(), func() time.Time { return now }
+			o.OnVerdict, o.Logger, o.Now = seen.observe, log.logger(), func() time.Time { return now }
 		})
 		record(t, db, interim("a", addr, time.Minute))
 		on := event(subscriber.EventAccountingOn, "", noAddr, time.Hour)

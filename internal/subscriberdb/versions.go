@@ -14,16 +14,16 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
-// Standing is the address and version of an existing record.
-type Standing struct {
+// RecordVersion is the address and version of an existing record.
+type RecordVersion struct {
 	Inside  netip.Addr
 	Version string
 }
 
 // Versions yields the address and version of each record, for a reader that already has
 // most of the records.
-func (rd *recordReader) Versions(ctx context.Context, group string, yield func([]Standing) error) error {
-	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
+func (rd *recordReader) Versions(ctx context.Context, group string, yield func([]RecordVersion) error) error {
+	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]RecordVersion) error) error {
 		return rd.scanVersions(ctx, group, emit)
 	}, yield)
 }
@@ -31,7 +31,7 @@ func (rd *recordReader) Versions(ctx context.Context, group string, yield func([
 // VersionsInOrder is Versions in order of inside address, of the records that exist at the
 // beginning: for a reader that has its own records in that order and does not pause
 // meanwhile.
-func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield func([]Standing) error) error {
+func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield func([]RecordVersion) error) error {
 	var recorded [][16]byte // as netip.Addr.As16 has them: without a pointer in each
 	err := rd.scanRecordKeys(ctx, group, func(_ redis.UniversalClient, names []string) error {
 		for _, name := range names {
@@ -44,8 +44,8 @@ func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield
 	if err != nil {
 		return err
 	}
-	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]Standing) error) error {
-		args := codec.TakeArgs()
+	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]RecordVersion) error) error {
+		args := codec.NewArgs()
 		defer args.Free()
 		keys := make([]subscriber.Key, 0, redisconn.ScanCount)
 		for some := range slices.Chunk(inOrder(recorded), redisconn.ScanCount) {
@@ -67,8 +67,8 @@ func inOrder(list [][16]byte) [][16]byte {
 	return slices.Compact(list)
 }
 
-func (rd *recordReader) scanVersions(ctx context.Context, group string, yield func([]Standing) error) error {
-	args := codec.TakeArgs()
+func (rd *recordReader) scanVersions(ctx context.Context, group string, yield func([]RecordVersion) error) error {
+	args := codec.NewArgs()
 	defer args.Free()
 	return rd.scanRecordKeys(ctx, group, func(server redis.UniversalClient, names []string) error {
 		return yieldVersions(ctx, server, group, names, args, yield)
@@ -84,7 +84,7 @@ func (rd *recordReader) scanRecordKeys(ctx context.Context, group string, yield 
 	return rd.client.ScanKeys(ctx, codec.RecordPattern(group), "hash", yield)
 }
 
-func yieldVersions(ctx context.Context, server redis.UniversalClient, group string, names []string, room *codec.ArgBuffer, yield func([]Standing) error) error {
+func yieldVersions(ctx context.Context, server redis.UniversalClient, group string, names []string, room *codec.ArgBuffer, yield func([]RecordVersion) error) error {
 	standing, err := versionsOf(ctx, server, names, room)
 	if err != nil {
 		return fmt.Errorf("read versions of group %q: %w", group, err)
@@ -97,14 +97,14 @@ func yieldVersions(ctx context.Context, server redis.UniversalClient, group stri
 
 // versionsOf returns the versions of the records of some keys; it skips other keys. It
 // builds the arguments of the commands in room.
-func versionsOf(ctx context.Context, server redis.UniversalClient, names []string, room *codec.ArgBuffer) ([]Standing, error) {
-	standing, cmds := make([]Standing, 0, len(names)), make([]redis.Cmder, 0, len(names))
+func versionsOf(ctx context.Context, server redis.UniversalClient, names []string, room *codec.ArgBuffer) ([]RecordVersion, error) {
+	standing, cmds := make([]RecordVersion, 0, len(names)), make([]redis.Cmder, 0, len(names))
 	room.List = slices.Grow(room.List, 3*len(names)) // commands refer to it
 	for i := range names {
 		if key, ok := codec.ParseRecordKey(names[i]); ok {
 			at := len(room.List)
 			room.Add("hget", &names[i], "version")
-			standing, cmds = append(standing, Standing{Inside: key.Inside}), append(cmds, redis.NewStringCmd(ctx, room.List[at:len(room.List):len(room.List)]...))
+			standing, cmds = append(standing, RecordVersion{Inside: key.Inside}), append(cmds, redis.NewStringCmd(ctx, room.List[at:len(room.List):len(room.List)]...))
 		}
 	}
 	if len(cmds) == 0 {

@@ -16,8 +16,8 @@ type ArgBuffer struct {
 // argBuffers pools the buffers that are not in use.
 var argBuffers = sync.Pool{New: func() any { return new(ArgBuffer) }}
 
-// TakeArgs returns an empty buffer, to be returned with Free.
-func TakeArgs() *ArgBuffer { return argBuffers.Get().(*ArgBuffer) }
+// NewArgs returns an empty buffer, to be returned with Free.
+func NewArgs() *ArgBuffer { return argBuffers.Get().(*ArgBuffer) }
 
 // Free returns the buffer to the pool. No command that refers to it may be sent any more.
 func (b *ArgBuffer) Free() {

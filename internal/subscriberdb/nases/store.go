@@ -76,7 +76,7 @@ func (s *Store) KeepNASes(ctx context.Context) error {
 // FlushNASes writes all unwritten changes. Those that could not be written are kept for the
 // next time; counts that Redis added but did not answer may be added twice.
 func (s *Store) FlushNASes(ctx context.Context) error {
-	release, err := s.known.takeTurn(ctx)
+	release, err := s.known.lockWrites(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,8 +92,8 @@ func (s *Store) FlushNASes(ctx context.Context) error {
 	return nil
 }
 
-// takeTurn waits until no other goroutine writes, or the context ends.
-func (r *Registry) takeTurn(ctx context.Context) (release func(), err error) {
+// lockWrites waits until no other goroutine writes, or the context ends.
+func (r *Registry) lockWrites(ctx context.Context) (release func(), err error) {
 	select {
 	case r.turn <- struct{}{}:
 		return func() { <-r.turn }, nil
@@ -239,7 +239,7 @@ func (s *Store) NASes(ctx context.Context) ([]NAS, error) {
 
 // sweepNASes drops the NASes that were silent for long, and counts without a NAS.
 func (s *Store) sweepNASes(ctx context.Context) error {
-	release, err := s.known.takeTurn(ctx)
+	release, err := s.known.lockWrites(ctx)
 	if err != nil {
 		return err
 	}

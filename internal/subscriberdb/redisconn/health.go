@@ -43,7 +43,7 @@ func (c *Client) Probed(err error) {
 		return
 	}
 	h.failing = false
-	c.redials.giveUp()
+	c.redials.abandonConns()
 	close(h.back)
 	h.back = make(chan struct{})
 }
@@ -78,7 +78,7 @@ func (c *Client) failed(err error) {
 	}
 	if now := time.Now(); now.Sub(h.gaveUp) >= pause {
 		h.gaveUp = now
-		c.redials.giveUp()
+		c.redials.abandonConns()
 	}
 }
 

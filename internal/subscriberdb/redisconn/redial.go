@@ -27,8 +27,8 @@ type dialledClient struct {
 // the connection is older than the last request. Commands under way are completed.
 type redials struct{ count atomic.Uint64 }
 
-// giveUp requests that all present connections are redialled before they are reused.
-func (r *redials) giveUp() { r.count.Add(1) }
+// abandonConns requests that all present connections are redialled before they are reused.
+func (r *redials) abandonConns() { r.count.Add(1) }
 
 // dialer returns a dialer of connections that can be redialled. It resolves names each
 // time. Without TLS the connections are directConns.

@@ -41,7 +41,7 @@ func TestGivenUp(t *testing.T) {
 		if err := check(before); err != nil {
 			t.Errorf("%s: a good connection: %v", name, err)
 		}
-		r.giveUp()
+		r.abandonConns()
 		if err := check(before); !errors.Is(err, errGivenUp) {
 			t.Errorf("%s: a connection that was given up: %v", name, err)
 		}

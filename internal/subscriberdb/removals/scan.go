@@ -94,7 +94,7 @@ func (p *scanner) check(ctx context.Context, batch []removal) (found bool, err e
 // announced. It sorts the batch by group.
 func (p *scanner) withEntry(ctx context.Context, batch []removal) ([]removal, error) {
 	slices.SortStableFunc(batch, func(a, b removal) int { return strings.Compare(a.key.Group, b.key.Group) })
-	args := codec.TakeArgs()
+	args := codec.NewArgs()
 	defer args.Free()
 	left := batch[:0]
 	for rest := batch; len(rest) > 0; {

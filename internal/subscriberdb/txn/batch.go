@@ -91,17 +91,17 @@ func (b *batch) write(e *Engine) {
 	}
 }
 
-// take gives the answers to the transactions, or returns the error of the call.
-func (b *batch) take(failed error) error {
+// deliver gives the answers to the transactions, or returns the error of the call.
+func (b *batch) deliver(failed error) error {
 	err := redisconn.Answered(b.cmd, failed)
 	answers, _ := b.cmd.Val().([]any)
 	switch {
 	case err != nil:
 	case b.kind != opCommit && len(answers) > 0:
-		b.takeTogether(answers)
+		b.deliverTogether(answers)
 		return nil
 	case b.kind == opCommit && len(answers) == len(b.txns):
-		b.takeEach(answers)
+		b.deliverEach(answers)
 		return nil
 	default:
 		err = fmt.Errorf("script answered %v", b.cmd.Val())
@@ -112,8 +112,8 @@ func (b *batch) take(failed error) error {
 	return err
 }
 
-// takeTogether sets the feed entry of all transactions, and marks the refused ones.
-func (b *batch) takeTogether(answers []any) {
+// deliverTogether sets the feed entry of all transactions, and marks the refused ones.
+func (b *batch) deliverTogether(answers []any) {
 	id, _ := answers[0].(string)
 	for _, tx := range b.txns {
 		tx.feedID = id
@@ -129,7 +129,7 @@ func (b *batch) takeTogether(answers []any) {
 	}
 }
 
-func (b *batch) takeEach(answers []any) {
+func (b *batch) deliverEach(answers []any) {
 	for i, tx := range b.txns {
 		id, done := answers[i].(string)
 		tx.feedID, tx.refused = id, !done

@@ -56,11 +56,11 @@ func (e *Engine) execute(ctx context.Context, txns []*Txn) {
 	}
 	err := e.o.Client.Exchange(ctx, t.cmds)
 	for _, l := range t.reads {
-		l.take(e, err)
+		l.deliver(e, err)
 	}
 	var failed error
 	for _, b := range t.batches {
-		if err := b.take(err); err != nil {
+		if err := b.deliver(err); err != nil {
 			failed = err
 			if isExhausted(err) {
 				e.o.Exhausted(ctx, b.group)
@@ -113,8 +113,8 @@ func (t *roundTrip) read(ctx context.Context, tx *Txn) {
 	t.reads = append(t.reads, l)
 }
 
-// take stores the answers in the transaction.
-func (l *reads) take(e *Engine, failed error) {
+// deliver stores the answers in the transaction.
+func (l *reads) deliver(e *Engine, failed error) {
 	tx := l.tx
 	var err error
 	read := func(cmd *redis.StringCmd, into *string, kind codec.Garbage, key string) {
