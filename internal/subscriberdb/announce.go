@@ -218,7 +218,7 @@ func (g *absentRecord) tombstone(now time.Time) string {
 //
 //	1 inside address, 2 its value in the hash of online addresses ("" for none),
 //	3 most entries of the feed, 4 session state now, 5 tombstone ("" for none),
-//	6 its ttl in milliseconds, 7 reason, 8 the record as it stands in the feed
+//	6 its ttl in milliseconds, 7 reason, 8 the record in the form of the feed
 //
 // Returns 1 when it was announced; 0 when the record exists or its entry in the
 // hash of online addresses is another; -1 when the marker is missing.

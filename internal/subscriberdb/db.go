@@ -50,7 +50,7 @@ type Options struct {
 	Clients      Realms                                    // see DB.SetClients; nil takes every name for a client without a realm
 	NamedRealms  bool                                      // two clients report the same NASes only where Clients puts them into one realm
 	Node         string                                    // name of this daemon, for logs
-	TombstoneTTL time.Duration                             // how long an ended session is remembered; default 24 h
+	TombstoneTTL time.Duration                             // time to live of tombstones; default 24 h
 	Tombstones   int                                       // tombstones of one client with TombstoneTTL; further ones live 5 min; default 1 000 000
 	FeedLength   int64                                     // about the number of entries that each feed keeps although all readers have read them; default 30 000
 	FeedLimit    int64                                     // most entries of a feed whose readers are behind; default 500 000

@@ -299,8 +299,8 @@ func (sw *restartSweeper) markSwept(ctx context.Context, g *Group, pending pendi
 // sweptScript removes a restart from the set of restarts to sweep, unless its NAS restarted
 // again.
 //
-// KEYS: 1 restart, 2 set of restarts to sweep. ARGV: 1 the restart that was
-// swept, 2 the NAS. Returns 1 when it is done, 0 when there is a newer restart.
+// KEYS: 1 restart, 2 set of restarts to sweep. ARGV: 1 the restart that was swept, 2 the
+// NAS. Returns 1 when it is done, 0 when there is a newer restart.
 var sweptScript = redis.NewScript(`
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SREM', KEYS[2], ARGV[2])

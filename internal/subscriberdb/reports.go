@@ -113,7 +113,7 @@ type Bound string
 // The bounds on the use of Redis and of memory by accounting.
 const (
 	BoundNASes      Bound = "nases"      // the table of NASes has no room for one more
-	BoundTombstones Bound = "tombstones" // an ended session, or one without an address, is remembered for minutes only
+	BoundTombstones Bound = "tombstones" // the state of an ended session, or of one without an address, lives for minutes only
 	BoundLinks      Bound = "links"      // a session has no room for one more link or service
 )
 

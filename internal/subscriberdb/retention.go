@@ -238,10 +238,9 @@ return redis.call(ARGV[1], KEYS[1], ARGV[2], ARGV[3] .. ' ' .. at)
 // It also removes the oldest entries of a feed that exceeds its bound. One call removes few
 // enough entries not to block Redis.
 //
-// KEYS: 1 feed, 2 hash of readers. ARGV: 1 entries to keep in any case, 2 octets that
-// the feed may have, 3 how long a reader is remembered and 4 how recently one was
-// heard of that is awake, both in milliseconds, 5 entries that are taken off at most for
-// each reason.
+// KEYS: 1 feed, 2 hash of readers. ARGV: 1 entries to keep in any case, 2 octets that the
+// feed may have, 3 for how long a reader without a report is kept and 4 counts as awake,
+// both in milliseconds, 5 most entries to remove for each reason.
 //
 // Returns the number of remaining entries; their octets, or 0 where they are few or the
 // server does not say; the delay in milliseconds of the slowest reader that is awake behind

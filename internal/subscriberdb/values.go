@@ -99,7 +99,7 @@ func (v *valueStore) Owner(ctx context.Context, group string) (line string, left
 }
 
 // SetOwner makes now the owner of a group's NAT for ttl, if the present owner is was, and
-// reports whether it did. "" stands for no owner.
+// reports whether it did. "" means no owner.
 func (v *valueStore) SetOwner(ctx context.Context, group, was, now string, ttl time.Duration) (bool, error) {
 	call := redisconn.NewCall(ctx, ownerScript, []string{codec.OwnerKey(group)}, was, now, ttl.Milliseconds())
 	if err := v.client.Exchange(ctx, []redis.Cmder{call}); err != nil {

@@ -13,7 +13,7 @@ import (
 // The session states as one line each, which compare-and-set compares as a whole:
 //
 //	open   <inside or -> <start> - <user>           began with an Acct-Start
-//	found  <inside or -> <start> - <user>           first heard of by an Interim
+//	found  <inside or -> <start> - <user>           its first event was an Interim
 //	closed/<reason> <inside or -> <start> <end> <user>
 //
 // Users are escaped, absent words are "-". Optional words follow, which few sessions need:
@@ -156,7 +156,7 @@ func orDash(word string) string {
 	return escapeDash(word)
 }
 
-// escapeDash escapes a word that is a dash, because a dash stands for no word.
+// escapeDash escapes a word that is a dash, because "-" means an absent word.
 func escapeDash(word string) string {
 	if word == "-" {
 		return "%2D"

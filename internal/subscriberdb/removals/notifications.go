@@ -94,7 +94,7 @@ func enableNotifications(ctx context.Context, server redis.UniversalClient) (mis
 	return true, server.ConfigSet(ctx, notifySetting, merged).Err()
 }
 
-// mergeFlags adds flags; "A" stands for all but a few.
+// mergeFlags adds flags; "A" is short for all flags but a few.
 func mergeFlags(have, need string) string {
 	for _, f := range need {
 		if strings.ContainsRune(have, f) || f != 'E' && strings.ContainsRune(have, 'A') {

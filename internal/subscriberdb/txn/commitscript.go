@@ -30,7 +30,7 @@ import "github.com/redis/go-redis/v9"
 //	  del  <record> <inside> <reason> <cause> <text>
 //	  put  <record> <inside> <kind> <ttl> <text> <entry> <n> <n fields and values>
 //	  set  <key> <value> <ttl>
-//	  close <key> <value> <ttl> as set, with the word that stood there for the session's Start
+//	  close <key> <value> <ttl> as set, with the old value's word for the session's Start
 //	  mark <key> <value> <ttl> <pending> <nas>
 //
 // ttl is in milliseconds, 0 for none; text is the record in the form of the feed; entry is

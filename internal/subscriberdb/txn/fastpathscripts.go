@@ -18,7 +18,7 @@ import "github.com/redis/go-redis/v9"
 //
 // ARGV: 1 most entries of the feed, 2 number of restarts, 3 ttl in milliseconds (0 for
 // none) of the records and 4 of the states, 5 where the address begins in a
-// record's key, 6 when the records expire as an online entry has it, 7 "1" where words
+// record's key, 6 expiry of the records in the form of an online entry, 7 "1" where words
 // but class are escaped, 8 number of words of a session, then each restart ("" for none), then
 // for each session as words: user_name, nas, client, acct_session_id,
 // calling_station_id, nas_address, started_at, the end of the state line
@@ -126,10 +126,10 @@ return answer
 // its state and its record.
 //
 // ARGV: 1 most entries of the feed, 2 ttl of the states in milliseconds, 3 where the
-// address begins in a record's key, 4 the reason, "" for a Stop, then for each
-// session: version of the record, the state that stays, and the line of the
-// end in the feed. A state that stays for a reason keeps the word that tells the Start of its
-// session from others (" stamp=..." or " packet=...").
+// address begins in a record's key, 4 the reason, "" for a Stop, then for each session:
+// version of the record, the new state, and the line of the end in the feed. If there is a
+// reason, the new state gets the old one's word for the session's Start (" stamp=..." or "
+// packet=...").
 var stopScript = redis.NewScript(`
 local call, args = redis.call, ARGV
 local kept, digits = args[2], tonumber(args[3])
