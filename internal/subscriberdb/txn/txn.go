@@ -87,9 +87,10 @@ func (tx *Txn) Guess(r *subscriber.Record) {
 	tx.readSet = readSet{loaded: true, holder: &tx.cached}
 }
 
-// Save caches the session if it is open in the transaction's group and, by the caller's
-// knowledge (complete), in no other. It removes any other session from the cache. It
-// reports whether it cached a session that may be new.
+// Save caches the session if it is open at the transaction's address and complete is set:
+// then the caller knows that no other group has the session. Otherwise it removes the
+// session from the cache, unless nothing was written. It reports whether it cached a
+// session that may be new.
 func (tx *Txn) Save(e *Engine, complete bool) bool {
 	key := cacheKey{tx.Group.Name, tx.Session}
 	d := &tx.Decision
