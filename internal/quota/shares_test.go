@@ -3,7 +3,7 @@ package quota
 import "testing"
 
 // TestShares: a peer that is alone gets its share, and leaves room to a second, and that
-// one to a third; what is returned is free for all.
+// one to a third; a returned share is free for all.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	s := Shares{Alone: 100}
