@@ -252,7 +252,7 @@ type owner struct {
 	others string // a group that another daemon has
 }
 
-func (o *owner) Take(_ context.Context, group string) error {
+func (o *owner) Claim(_ context.Context, group string) error {
 	if group == o.others {
 		return fmt.Errorf("group %s: %w", group, ownership.ErrOwned)
 	}
