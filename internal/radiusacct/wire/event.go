@@ -97,8 +97,15 @@ func (d *Decoder) event(a *Attributes, kind subscriber.EventKind, sender *Sender
 		Delay:            a.delayed(),
 		SessionTime:      a.lasted(),
 		TerminateCause:   integer(a.terminateCause),
-		Counters:         a.counters(),
-		IPv6:             a.ipv6(),
+		Counters: subscriber.Counters{
+			InputOctets:  octets(a.inputGigawords, a.inputOctets),
+			OutputOctets: octets(a.outputGigawords, a.outputOctets),
+		},
+		IPv6: subscriber.IPv6{
+			FramedIPv6Addresses: kept(a.framed6),
+			FramedIPv6Prefixes:  kept(a.prefixes6),
+			DelegatedPrefixes:   kept(a.delegated),
+		},
 	}
 }
 
@@ -147,21 +154,6 @@ func (a *Attributes) lasted() time.Duration {
 }
 
 func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
-
-func (a *Attributes) counters() subscriber.Counters {
-	return subscriber.Counters{
-		InputOctets:  octets(a.inputGigawords, a.inputOctets),
-		OutputOctets: octets(a.outputGigawords, a.outputOctets),
-	}
-}
-
-func (a *Attributes) ipv6() subscriber.IPv6 {
-	return subscriber.IPv6{
-		FramedIPv6Addresses: kept(a.framed6),
-		FramedIPv6Prefixes:  kept(a.prefixes6),
-		DelegatedPrefixes:   kept(a.delegated),
-	}
-}
 
 // octets joins a counter with the number of times it wrapped (RFC 2869
 // sections 5.1 and 5.2).
