@@ -37,8 +37,8 @@ func shapeOf(c *GroupConfig) blockLayout {
 	return blockLayout{size: size, first: first, count: end - first}
 }
 
-// poolPrefix is one outside prefix of a group and its cells: shape.count of them
-// for each address, in the order of addresses. Every address of the prefix is
+// poolPrefix is one outside prefix of a group and its cells, a segment of the group's
+// cells: shape.count of them for each address, in the order of addresses. Every address of the prefix is
 // usable, its first and last too: the prefix is a routed pool, not a link.
 type poolPrefix struct {
 	prefix  netip.Prefix
