@@ -23,7 +23,8 @@ const (
 	dumpInterval = 10 * time.Minute
 )
 
-// search is the state of the search for elements at unnamed addresses.
+// search is the state of the search for elements at unnamed addresses: those without a sure
+// cell, since nothing has asked for them by key.
 type search struct {
 	begun  bool
 	ranges addrrange.Set // still to be asked about
@@ -129,7 +130,7 @@ func (k *knownElements) dump(ctx context.Context, limit int) (strangers []addres
 	return strangers, whole, nil
 }
 
-// isEmpty reports whether a map of the table that was converged has no element.
+// isEmpty reports whether a map of the table that was last made as wanted has no element.
 func (k *knownElements) isEmpty(ctx context.Context, set string) (bool, error) {
 	whole, err := k.dumpWhile(ctx, set, func(attrs []byte) bool {
 		return len(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) == 0
