@@ -124,8 +124,8 @@ func (l *life) settle(b testing.TB) {
 			for i, w := range l.done {
 				inside[i] = w.Inside
 			}
-			receipts, _ := l.executors.kernel.Reap(ctx, inside)
-			l.executors.reaped(l.done, receipts)
+			proofs, _ := l.executors.kernel.Reap(ctx, inside)
+			l.executors.reaped(l.done, proofs)
 		}
 	}
 	if l.Manager.life.Busy()+l.Manager.life.Writes().Len() > 0 {

@@ -137,16 +137,16 @@ func (x *executors) reapAll(ctx context.Context, q *queue.Queue[lifecycle.Work],
 		for i, w := range batch {
 			inside[i] = w.Inside
 		}
-		var receipts []nat.Reaped
+		var proofs []nat.Reaped
 		err = retry(ctx, x.log, "delete conntrack entries", func(ctx context.Context) error {
 			var err error
-			receipts, err = x.kernel.Reap(ctx, inside)
+			proofs, err = x.kernel.Reap(ctx, inside)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		x.lingering.Push(x.reaped(batch, receipts)...)
+		x.lingering.Push(x.reaped(batch, proofs)...)
 		if len(batch) >= busyBatch {
 			if err := clock.Sleep(ctx, reapTime); err != nil {
 				return err
@@ -155,18 +155,18 @@ func (x *executors) reapAll(ctx context.Context, q *queue.Queue[lifecycle.Work],
 	}
 }
 
-// reaped ends the teardowns that have a receipt, and returns the others. The
-// receipts are in the order of the batch.
-func (x *executors) reaped(batch []lifecycle.Work, receipts []nat.Reaped) (unproved []lifecycle.Work) {
+// reaped ends the teardowns that are proved, and returns the others. The
+// proofs are in the order of the batch.
+func (x *executors) reaped(batch []lifecycle.Work, proofs []nat.Reaped) (unproved []lifecycle.Work) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, w := range batch {
-		if len(receipts) == 0 || receipts[0].Inside != w.Inside {
+		if len(proofs) == 0 || proofs[0].Inside != w.Inside {
 			unproved = append(unproved, w)
 			continue
 		}
-		x.life.Reaped(w.Slot, &receipts[0], x.now())
-		receipts = receipts[1:]
+		x.life.Reaped(w.Slot, &proofs[0], x.now())
+		proofs = proofs[1:]
 	}
 	x.settleLocked()
 	return unproved

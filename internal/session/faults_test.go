@@ -27,9 +27,9 @@ type faultyKernel struct {
 }
 
 func (k *faultyKernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
-	receipts, err := k.Memory.Reap(ctx, inside)
-	proved := receipts[:0]
-	for _, r := range receipts {
+	proofs, err := k.Memory.Reap(ctx, inside)
+	proved := proofs[:0]
+	for _, r := range proofs {
 		if clings := k.clings.Load(); clings == nil || r.Inside != *clings {
 			proved = append(proved, r)
 		}

@@ -66,7 +66,7 @@ func (f *feedFollower) follow(ctx context.Context, g *group) error {
 		if err != nil {
 			return err
 		}
-		err = f.drainFeed(ctx, g)
+		err = f.readFeed(ctx, g)
 		f.unfollowed(g)
 		switch {
 		case ctx.Err() != nil:
@@ -103,8 +103,8 @@ func (f *feedFollower) CaughtUp(ctx context.Context, name, entry string) bool {
 	return g != nil && f.caughtUp(ctx, g, entry, true)
 }
 
-// drainFeed applies changes until the feed fails.
-func (f *feedFollower) drainFeed(ctx context.Context, g *group) error {
+// readFeed applies changes until the feed fails.
+func (f *feedFollower) readFeed(ctx context.Context, g *group) error {
 	var room []subscriber.Change
 	var told positionTold
 	for wait := feedBlock; ; {

@@ -31,7 +31,7 @@ func TestTwoInstances_SES02(t *testing.T) {
 			deliver(t, rng, dbs, events)
 			compareOnline(t, dbs[0], truth)
 			compareReplay(t, dbs[0], truth)
-			compareWitnesses(t, dbs[0], truth)
+			compareOnlineEntries(t, dbs[0], truth)
 		})
 	}
 }
@@ -152,7 +152,7 @@ func replay(t *testing.T, db *DB, truth map[netip.Addr]string) string {
 	return ""
 }
 
-func compareWitnesses(t *testing.T, db *DB, truth map[netip.Addr]string) {
+func compareOnlineEntries(t *testing.T, db *DB, truth map[netip.Addr]string) {
 	t.Helper()
 	entries, err := db.client.HGetAll(t.Context(), codec.OnlineKey("default")).Result()
 	if err != nil {
@@ -166,7 +166,7 @@ func compareWitnesses(t *testing.T, db *DB, truth map[netip.Addr]string) {
 		}
 		seen[netip.MustParseAddr(inside)] = r.AcctSessionID
 	}
-	compareMaps(t, "witnesses", seen, truth)
+	compareMaps(t, "online entries", seen, truth)
 }
 
 func compareMaps(t *testing.T, what string, got, want map[netip.Addr]string) {

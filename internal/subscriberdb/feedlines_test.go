@@ -33,7 +33,7 @@ func TestRawOctets_ACCT23(t *testing.T) {
 			checkAlike(t, c.Record, r)
 			w, err := codec.ParseOnlineEntry(r.Key, client.HGet(t.Context(), codec.OnlineKey("default"), r.Inside.String()).Val())
 			if err != nil || w.SessionID != r.SessionID || w.UserName != r.UserName {
-				t.Errorf("witness %+v of %+v, %v", w, r, err)
+				t.Errorf("online entry %+v of %+v, %v", w, r, err)
 			}
 			state, err := codec.ParseState(client.Get(t.Context(), codec.SessionKey("default", r.SessionID)).Val())
 			want := subscriber.OpenState(&r)
@@ -100,7 +100,7 @@ func TestBatchTellsOfEach(t *testing.T) {
 			t.Errorf("by the feed %v are online, want %v", stands, want)
 		}
 		if n := client.HLen(t.Context(), codec.OnlineKey("default")).Val(); int(n) != len(want) {
-			t.Errorf("%d witnesses, want %d", n, len(want))
+			t.Errorf("%d online entries, want %d", n, len(want))
 		}
 	})
 }

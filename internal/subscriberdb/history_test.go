@@ -51,7 +51,7 @@ func TestHistories_I4_SES02_SES11_SES15(t *testing.T) {
 			t.Fatal(err)
 		}
 		compareOnline(t, dbs[0], truth)
-		compareWitnesses(t, dbs[0], truth)
+		compareOnlineEntries(t, dbs[0], truth)
 		if t.Failed() {
 			t.Fatalf("histories %d to %d", first, first+perRound-1)
 		}

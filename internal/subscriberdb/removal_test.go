@@ -163,28 +163,28 @@ func TestConfigRefused(t *testing.T) {
 	testenv.Eventually(t, "found", func() bool { return len(changes(t, db, "default")) == 2 })
 }
 
-// TestBuryLooks: AnnounceDeleted never announces the end of a record that exists, makes
+// TestAnnounceLooks: AnnounceDeleted never announces the end of a record that exists, makes
 // Redis expire one whose TTL has run out, and finds the reason.
-func TestBuryLooks(t *testing.T) {
+func TestAnnounceLooks(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		short := []Group{{Name: "default", Inside: testGroups()[0].Inside, RecordTTL: 30 * time.Millisecond}}
 		now := func() time.Time { return t0.Add(90 * time.Second) }
 		db := newDB(t, client, func(o *Options) { o.Groups, o.Now = short, now })
 		setMarker(t, db, "default")
 		record(t, db, start("a", addr, 0))
-		bury := func() {
+		announce := func() {
 			if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonNone); err != nil {
 				t.Fatal(err)
 			}
 		}
 		client.Persist(t.Context(), codec.RecordKey("default", addr))
-		bury()
+		announce()
 		if n := len(changes(t, db, "default")); n != 1 {
 			t.Fatalf("%d changes: a standing record was buried", n)
 		}
 		record(t, db, interim("a", addr, time.Minute))
-		testenv.Eventually(t, "expired", func() bool { bury(); return len(changes(t, db, "default")) == 3 })
-		bury()
+		testenv.Eventually(t, "expired", func() bool { announce(); return len(changes(t, db, "default")) == 3 })
+		announce()
 		list := changes(t, db, "default")
 		if len(list) != 3 || list[2].Reason != subscriber.ReasonExpired {
 			t.Errorf("feed %q", story(list))

@@ -100,7 +100,7 @@ func TestEndsInBatches_SES15(t *testing.T) {
 					}
 				}
 				if left := client.HLen(t.Context(), codec.OnlineKey("default")).Val(); ends != n || left != 0 {
-					t.Errorf("%d ends told, %d witnesses left", ends, left)
+					t.Errorf("%d ends told, %d online entries left", ends, left)
 				}
 				for i := range records {
 					r := &records[i]
