@@ -3,6 +3,8 @@ package acctload
 import (
 	"context"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 // floodSlice is the least time between two bursts of a flood.
@@ -46,10 +48,5 @@ func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()
 	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(max(d, floodSlice)):
-		return nil
-	}
+	return clock.Sleep(ctx, max(d, floodSlice))
 }

@@ -9,15 +9,24 @@ import (
 // Sleep returns after d, or at once if d is not positive. If the context ends
 // first, it returns the context's error.
 func Sleep(ctx context.Context, d time.Duration) error {
+	_, err := SleepOr(ctx, d, (<-chan struct{})(nil))
+	return err
+}
+
+// SleepOr is Sleep that also returns when it receives from wake, and then reports woken. A nil
+// wake never does.
+func SleepOr[T any](ctx context.Context, d time.Duration, wake <-chan T) (woken bool, err error) {
 	if d <= 0 {
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	case <-timer.C:
-		return nil
+		return false, nil
+	case <-wake:
+		return true, nil
 	}
 }

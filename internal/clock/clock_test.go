@@ -31,3 +31,18 @@ func TestSleep(t *testing.T) {
 		}
 	})
 }
+
+func TestSleepOr(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wake := make(chan int, 1)
+		began := time.Now()
+		if woken, err := SleepOr(t.Context(), time.Hour, wake); woken || err != nil || time.Since(began) != time.Hour {
+			t.Errorf("slept for %v: %t, %v", time.Since(began), woken, err)
+		}
+		time.AfterFunc(time.Minute, func() { wake <- 1 })
+		began = time.Now()
+		if woken, err := SleepOr(t.Context(), time.Hour, wake); !woken || err != nil || time.Since(began) != time.Minute {
+			t.Errorf("until a wake: slept for %v: %t, %v", time.Since(began), woken, err)
+		}
+	})
+}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 // retryInterval is the wait for a datagram or an echo reply before a retry.
@@ -43,7 +45,7 @@ func (n *Namespace) AskUDP(ctx context.Context, local, echo netip.AddrPort) (net
 	buf := make([]byte, 1<<16)
 	for ctx.Err() == nil {
 		if _, err := conn.Write([]byte("who am I?")); err != nil && ctx.Err() == nil {
-			if err := pause(ctx); err != nil { // an ICMP error, or no route yet
+			if err := clock.Sleep(ctx, retryInterval); err != nil { // an ICMP error, or no route yet
 				break
 			}
 			continue
@@ -53,7 +55,7 @@ func (n *Namespace) AskUDP(ctx context.Context, local, echo netip.AddrPort) (net
 			line, _, _ := strings.Cut(string(buf[:size]), "\n")
 			return netip.ParseAddrPort(line)
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) && pause(ctx) != nil {
+		if !errors.Is(err, os.ErrDeadlineExceeded) && clock.Sleep(ctx, retryInterval) != nil {
 			break
 		}
 	}
@@ -70,14 +72,4 @@ func onDone(ctx context.Context, conn net.Conn) (stop func()) {
 func readUntil(conn net.Conn, buf []byte, deadline time.Time) (int, error) {
 	_ = conn.SetReadDeadline(deadline)
 	return conn.Read(buf)
-}
-
-// pause waits before a retry.
-func pause(ctx context.Context) error {
-	select {
-	case <-time.After(retryInterval):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 // icmpProtocol is ICMP's number among the IP protocols.
@@ -176,7 +178,7 @@ func (w *PingWatch) await(ctx context.Context, payload string) (EchoRequest, err
 				return r, nil
 			}
 		}
-		if err := pause(ctx); err != nil {
+		if err := clock.Sleep(ctx, retryInterval); err != nil {
 			return EchoRequest{}, fmt.Errorf("answered ping was not seen: %w", err)
 		}
 	}

@@ -7,12 +7,14 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"github.com/sessiond/sessiond/internal/nlmsg"
 	"github.com/sessiond/sessiond/internal/throttle"
-	"golang.org/x/sys/unix"
 )
 
 // eventsNeeded are the bits of the events that a complete index of sessions needs: the
@@ -65,10 +67,8 @@ func (q *quietWatch) run(ctx context.Context) error {
 				q.log.Warn(unreadRules, "error", err, "suppressed", failed)
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(quietPause):
+		if err := clock.Sleep(ctx, quietPause); err != nil {
+			return err
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 const (
@@ -39,12 +41,7 @@ func (c *fairness) yieldToQuiet(ctx context.Context, serve func()) {
 	defer c.narrow.Unlock()
 	began := time.Now()
 	serve()
-	pause := time.NewTimer(min(time.Since(began), longestPause))
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-	case <-ctx.Done():
-	}
+	_ = clock.Sleep(ctx, min(time.Since(began), longestPause)) // ends early with ctx
 }
 
 // storm tells that a client has a storm. It is not calm for a second after its queue

@@ -3,6 +3,8 @@ package reconcile
 import (
 	"context"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 // A pacer limits a comparison to a share of the time, however much it compares.
@@ -67,15 +69,11 @@ func (p *pacer) rest(ctx context.Context) error {
 	if wait <= 0 {
 		return ctx.Err()
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-	case <-p.hurry:
-		p.hurried = true
+	woken, err := clock.SleepOr(ctx, wait, p.hurry)
+	if err != nil {
+		return err
 	}
+	p.hurried = p.hurried || woken
 	p.rested(time.Now())
 	return nil
 }

@@ -50,14 +50,8 @@ func (h *databaseHealth) run(ctx context.Context) error {
 		if err := clock.Sleep(ctx, probeRest); err != nil {
 			return err
 		}
-		rest := time.NewTimer(wait - probeRest)
-		select {
-		case <-ctx.Done():
-			rest.Stop()
-			return ctx.Err()
-		case <-h.store.Trouble():
-			rest.Stop()
-		case <-rest.C:
+		if _, err := clock.SleepOr(ctx, wait-probeRest, h.store.Trouble()); err != nil {
+			return err
 		}
 	}
 }

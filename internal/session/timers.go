@@ -38,19 +38,8 @@ func (t *lifeTimers) tick() {
 
 // wait waits until the next hold, grace time or expiry is due, or until wake.
 func (t *lifeTimers) wait(ctx context.Context) error {
-	wait := t.untilDue()
-	if wait <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-	case <-t.wake:
-	}
-	return nil
+	_, err := clock.SleepOr(ctx, t.untilDue(), t.wake)
+	return err
 }
 
 func (t *lifeTimers) untilDue() time.Duration {

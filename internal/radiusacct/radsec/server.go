@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 )
 
@@ -119,10 +120,7 @@ func (r *Server) accept(ctx context.Context, l net.Listener) {
 			return
 		default:
 			r.service.AcceptFailed(err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(acceptPause):
-			}
+			_ = clock.Sleep(ctx, acceptPause) // the listener is closed when ctx ends
 		}
 	}
 }
