@@ -20,7 +20,8 @@ import (
 // deleted the table, Apply puts the table right and tries once more. An error means that each
 // address has either its old or its new state.
 func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
-	if err := check(entries); err != nil {
+	list, err := wanted(entries)
+	if err != nil {
 		return err
 	}
 	if err := k.lock(ctx); err != nil {
@@ -30,12 +31,14 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 	if k.removed {
 		return errors.New("nftnat: the table was removed")
 	}
-	err := k.programAll(ctx, entries)
+	err = k.programAll(ctx, list)
 	if drifted(err) {
 		k.log.Warn("nftables table was changed by others, reading it again", "table", k.options.Table, "error", err)
-		k.known.suspectEntries(entries)
+		for _, c := range list {
+			k.known.suspect(c.inside)
+		}
 		k.known.unsettled = true
-		err = k.programAll(ctx, entries)
+		err = k.programAll(ctx, list)
 	}
 	if err != nil {
 		return fmt.Errorf("program nftables table %s: %w", k.options.Table, err)
@@ -43,23 +46,17 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 	return nil
 }
 
-func (k *knownElements) suspectEntries(entries []nat.Entry) {
-	for i := range entries {
-		k.shadow.suspect(entries[i].Inside.As4())
-	}
-}
-
 // programAll takes the maps from their present elements to the wanted ones.
-func (k *Kernel) programAll(ctx context.Context, entries []nat.Entry) error {
+func (k *Kernel) programAll(ctx context.Context, wanted []change) error {
 	if err := k.hear(ctx); err != nil {
 		return err
 	}
-	if err := k.known.learnEntries(ctx, entries); err != nil {
+	if err := k.known.learnCells(ctx, wanted); err != nil {
 		return err
 	}
-	changes, err := k.known.diff(entries)
-	if err != nil || len(changes) == 0 {
-		return err
+	changes := k.known.missing(wanted)
+	if len(changes) == 0 {
+		return nil
 	}
 	if len(changes) <= heardChanges {
 		_, err := k.programChanges(ctx, changes)
@@ -68,14 +65,14 @@ func (k *Kernel) programAll(ctx context.Context, entries []nat.Entry) error {
 	return k.unheard(ctx, func() (int, error) { return k.programChanges(ctx, changes) })
 }
 
-// learnEntries looks up the addresses whose elements are not known.
-func (k *knownElements) learnEntries(ctx context.Context, entries []nat.Entry) error {
+// learnCells looks up the addresses whose elements are not known.
+func (k *knownElements) learnCells(ctx context.Context, wanted []change) error {
 	if k.shadow.exact() {
 		return nil
 	}
-	inside := make([]netip.Addr, len(entries))
-	for i := range entries {
-		inside[i] = entries[i].Inside
+	inside := make([]netip.Addr, len(wanted))
+	for i, c := range wanted {
+		inside[i] = c.inside.addr()
 	}
 	for part := range slices.Chunk(k.shadow.unsureOf(nil, inside), lookChunk) {
 		if _, err := k.lookAgain(ctx, part); err != nil {

@@ -258,14 +258,19 @@ type change struct {
 // for one address the last counts. Cuts come first, and each part is in order of inside
 // address.
 func (s *shadow) diff(entries []nat.Entry) ([]change, error) {
-	changes, err := wanted(entries)
+	list, err := wanted(entries)
 	if err != nil {
 		return nil, err
 	}
+	return s.missing(list), nil
+}
+
+// missing lists those of the wanted changes that are not in force, from their present cells.
+func (s *shadow) missing(wanted []change) []change {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	kept, cuts := changes[:0], 0
-	for _, c := range changes {
+	kept, cuts := make([]change, 0, len(wanted)), 0
+	for _, c := range wanted {
 		h, _ := s.cells.At(c.inside.addr())
 		if c.from = h.cell; c.from != c.to {
 			kept = append(kept, c)
@@ -275,10 +280,10 @@ func (s *shadow) diff(entries []nat.Entry) ([]change, error) {
 		}
 	}
 	if cuts == 0 || cuts == len(kept) {
-		return kept, nil
+		return kept
 	}
 	cut := func(c change) bool { return c.to == (cell{}) }
-	return slices.Concat(filter(kept, cut), slices.DeleteFunc(kept, cut)), nil
+	return slices.Concat(filter(kept, cut), slices.DeleteFunc(kept, cut))
 }
 
 // apply records that the changes were made.
@@ -319,16 +324,6 @@ func wanted(entries []nat.Entry) ([]change, error) {
 		}
 	}
 	return sorted, nil
-}
-
-// check returns the first error of the entries.
-func check(entries []nat.Entry) error {
-	for i := range entries {
-		if _, err := cellOf(&entries[i]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // cellOf checks an entry, and returns its cell.
