@@ -10,7 +10,8 @@
 // Reading order:
 //
 //	reconciler.go    the Reconciler: intervals and kinds of comparisons
-//	pass.go          one comparison of a group
+//	pass.go          one comparison of a group: its first looks
+//	doubts.go        second look at possible differences
 //	repair.go        execution of operations
 //	drift            the comparison itself: views in, operations out
 //	pace.go          the share of time that a comparison may take
