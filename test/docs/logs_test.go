@@ -2,10 +2,7 @@ package docs
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"io/fs"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -29,26 +26,12 @@ func TestLogAttributes(t *testing.T) {
 	for _, m := range attributeRow.FindAllStringSubmatch(read(t, "docs/logging.md"), -1) {
 		listed[m[1]] = false
 	}
-	for _, dir := range []string{"internal", "cmd/sessiond"} {
-		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-				return err
+	for _, s := range sourcesIn(t, "internal", "cmd/sessiond") {
+		for name, at := range attributesIn(s.File) {
+			if _, ok := listed[name]; !ok || !snakeCase.MatchString(name) {
+				t.Errorf("%s: attribute %q is not in docs/logging.md: use one that is, or add it", s.position(at), name)
 			}
-			files := token.NewFileSet()
-			file, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
-			if err != nil {
-				return err
-			}
-			for name, at := range attributesIn(file) {
-				if _, ok := listed[name]; !ok || !snakeCase.MatchString(name) {
-					t.Errorf("%s: attribute %q is not in docs/logging.md: use one that is, or add it", files.Position(at), name)
-				}
-				listed[name] = true
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
+			listed[name] = true
 		}
 	}
 	for name, used := range listed {

@@ -2,11 +2,7 @@ package docs
 
 import (
 	"go/ast"
-	"go/parser"
-	"go/token"
 	"go/types"
-	"io/fs"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -20,20 +16,8 @@ var mostOf = map[string]int{"methods": 60, "fields": 25}
 // TestTypesAreSmall: no type of the programs has more methods or fields than it may.
 func TestTypesAreSmall(t *testing.T) {
 	sizes := map[typeSize]int{}
-	for _, dir := range []string{"internal", "cmd"} {
-		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-				return err
-			}
-			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-			if err == nil {
-				countTypes(file, filepath.Base(filepath.Dir(path))+".", sizes)
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, s := range sourcesIn(t, "internal", "cmd") {
+		countTypes(s.File, s.dir+".", sizes)
 	}
 	for size, n := range sizes {
 		if n > mostOf[size.of] {

@@ -2,10 +2,6 @@ package docs
 
 import (
 	"go/ast"
-	"go/parser"
-	"go/token"
-	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -48,31 +44,14 @@ var oneMeaning = map[string]meaning{
 // TestOneWordOneMeaning: types, functions, fields, constants and variables of the programs
 // use the words of oneMeaning in their packages only.
 func TestOneWordOneMeaning(t *testing.T) {
-	base := filepath.Join(root, "internal")
-	err := filepath.WalkDir(base, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		files := token.NewFileSet()
-		file, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		pkg, err := filepath.Rel(base, filepath.Dir(path))
-		if err != nil {
-			return err
-		}
-		for _, name := range namesIn(file) {
+	for _, s := range sourcesIn(t, "internal") {
+		for _, name := range namesIn(s.File) {
 			for _, word := range wordsOf(name.Name) {
-				if m, ok := oneMeaning[word]; ok && !m.in(pkg) {
-					t.Errorf("%s: %s: the word %q is for %s", files.Position(name.Pos()), name.Name, word, m)
+				if m, ok := oneMeaning[word]; ok && !m.in(strings.TrimPrefix(s.dir, "internal/")) {
+					t.Errorf("%s: %s: the word %q is for %s", s.position(name.Pos()), name.Name, word, m)
 				}
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
