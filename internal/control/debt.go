@@ -60,7 +60,7 @@ func (d *debt) came(f frameHead) {
 	case f.kind == http2.FrameRSTStream:
 		if _, owed := d.asked[f.stream]; owed {
 			delete(d.asked, f.stream)
-			d.takenBackLocked(time.Now())
+			d.resetLocked(time.Now())
 		}
 	default:
 		return
@@ -68,7 +68,8 @@ func (d *debt) came(f frameHead) {
 	d.noteLocked()
 }
 
-func (d *debt) takenBackLocked(now time.Time) {
+// resetLocked counts one reset against the rate.
+func (d *debt) resetLocked(now time.Time) {
 	if earliest := now.Add(-resetsAtOnce * time.Second / resetsPerSecond); d.paid.Before(earliest) {
 		d.paid = earliest
 	}

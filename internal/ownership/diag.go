@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What sock_diag(7) wants and gives of unix sockets: struct unix_diag_req, unix_diag_msg and
-// its attributes, of linux/unix_diag.h.
+// Requests and answers of sock_diag(7) about unix sockets: struct unix_diag_req, unix_diag_msg
+// and its attributes, of linux/unix_diag.h.
 const (
 	diagByFamily    = 20   // SOCK_DIAG_BY_FAMILY
 	diagBound       = 7    // TCP_CLOSE: neither listening nor connected
@@ -23,8 +23,8 @@ const (
 	diagAnswerSize  = 16
 )
 
-// userOf returns the user who made the socket that has an abstract name, in the network
-// namespace of the calling thread.
+// userOf returns the user that made the socket with an abstract name, in the network namespace
+// of the calling thread.
 func userOf(text string) (uint32, error) {
 	users, err := usersOfNames()
 	if err != nil {
@@ -32,13 +32,13 @@ func userOf(text string) (uint32, error) {
 	}
 	user, told := users[text]
 	if !told {
-		return 0, errors.New("sock_diag tells of nobody")
+		return 0, errors.New("sock_diag lists no such name")
 	}
 	return user, nil
 }
 
-// strangersNames returns the abstract names whose users have no sessiond, as far as sock_diag
-// tells. A user may take very many: none of them has to be asked at.
+// strangersNames returns the abstract names of users without a sessiond, as far as sock_diag
+// lists them. A user may take very many names, so none of these is connected to.
 func strangersNames() map[string]bool {
 	users, err := usersOfNames()
 	if err != nil {
@@ -56,9 +56,9 @@ func strangersNames() map[string]bool {
 	return names
 }
 
-// usersOfNames returns the users who made the sockets that have abstract names, in the network
-// namespace of the calling thread. The sockets of those who were asked at a name have it too,
-// and are left out: they are connected.
+// usersOfNames returns the users that made the sockets with abstract names, in the network
+// namespace of the calling thread. It omits connected sockets: the accepted end of a
+// connection to a name has that name, too.
 func usersOfNames() (map[string]uint32, error) {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {

@@ -22,7 +22,7 @@ type name struct {
 type takenError struct {
 	pid uint32 // 0: a process invisible to this one, such as one in another container
 	uid uint32
-	mum bool // it does not take askers, or no more of them: the kernel told whose it is
+	mum bool // it accepts no connection: only its user is known, from the kernel
 }
 
 func (e *takenError) Error() string {
@@ -33,8 +33,8 @@ func (e *takenError) Error() string {
 }
 
 // stranger reports whether the process with the name is no sessiond: its user is neither root
-// nor ours, and it may not program the kernel. Of an invisible process that is unknown; a
-// process that has ended has freed the name.
+// nor ours, and it may not program the kernel. An invisible process is no stranger, because
+// its rights are unknown; a process that has ended has freed the name.
 func (e *takenError) stranger() bool {
 	switch {
 	case e.uid == 0 || int(e.uid) == os.Geteuid():
@@ -48,7 +48,7 @@ func (e *takenError) stranger() bool {
 }
 
 // namesWith lists the abstract names in the network namespace of the calling thread that
-// begin so; none where /proc does not tell them.
+// begin so; none where /proc does not list them.
 func namesWith(begin string) (names []string) {
 	sockets, err := os.ReadFile("/proc/thread-self/net/unix")
 	if err != nil {
@@ -60,7 +60,7 @@ func namesWith(begin string) (names []string) {
 		}
 	}
 	slices.Sort(names)
-	return slices.Compact(names) // who asked one and was not answered has its name too
+	return slices.Compact(names) // an unanswered connection is listed under the name, too
 }
 
 // bindNameIn takes a name in a namespace, or returns a *takenError.
@@ -73,8 +73,8 @@ func bindNameIn(namespace, text string) (*name, error) {
 	return n, err
 }
 
-// waiting bounds the queue of connections at the name. Later askers learn only that it is
-// taken, not by which process.
+// waiting bounds the queue of connections at the name. Behind a full queue only the user of
+// the name is known, not the process.
 const waiting = 128
 
 func bindName(text string) (*name, error) {
@@ -95,10 +95,10 @@ func bindName(text string) (*name, error) {
 	if taken, err := askName(text); taken != nil || err != nil {
 		return nil, errors.Join(errOf(taken), err)
 	}
-	if uid, err := userOf(text); err == nil { // it was taken, and waits for nobody
+	if uid, err := userOf(text); err == nil { // the name is taken, and its socket does not listen
 		return nil, &takenError{uid: uid, mum: true}
 	}
-	return nil, &takenError{} // it was given up in between; who asks again gets it
+	return nil, &takenError{} // freed meanwhile: the next attempt gets it
 }
 
 func errOf(e *takenError) error {

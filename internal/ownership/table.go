@@ -34,7 +34,7 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 		if !errors.As(err, &taken) {
 			return nil, fmt.Errorf("lock table ip %s: %w", table, err)
 		}
-		// Of several that see each other's names, and give their own back, one comes alone.
+		// Daemons that see each other's names all free their own: a random pause lets one be alone.
 		if clock.Sleep(ctx, lookEvery/10+mathrand.N(lookEvery/5)) != nil {
 			return nil, fmt.Errorf("table ip %s is programmed by another sessiond already, %w; stop that one, or give this one a network namespace (nat.netns) of its own", table, taken)
 		}
@@ -42,8 +42,8 @@ func LockTable(ctx context.Context, namespace, table string) (*Table, error) {
 }
 
 // lockTable takes the name of a table. Any user of the machine can take that name first, and
-// would keep every daemon from the table. So where a stranger has it, takeTable takes another
-// name with the same beginning and a random end, which nobody can foresee; and it looks for
+// would keep every daemon from the table. So where a stranger has it, lockTable takes another
+// name with the same beginning and a random end, which cannot be foreseen; and it looks for
 // daemons under all names with that beginning.
 func lockTable(namespace, text string) (n *name, err error) {
 	err = within(namespace, func() error {
@@ -63,7 +63,7 @@ func lockTable(namespace, text string) (n *name, err error) {
 }
 
 // othersWith returns a *takenError for a daemon whose name is text, or begins with text and a
-// slash; own does not count.
+// slash, other than own.
 func othersWith(text, own string) error {
 	strangers := strangersNames()
 	for _, other := range namesWith(text) {
