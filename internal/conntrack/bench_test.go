@@ -126,7 +126,7 @@ func BenchmarkArrivals(b *testing.B) {
 		send()
 		making += time.Since(began)
 		made := time.Now()
-		eventually(b, func() error {
+		testenv.Succeeds(b, func() error {
 			if n := l.table.Total(); n != size {
 				return fmt.Errorf("%d entries", n)
 			}

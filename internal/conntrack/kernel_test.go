@@ -124,7 +124,7 @@ func TestIdlersEndsTimedOutEntries_DEL11(t *testing.T) {
 	short.Timeout = time.Second
 	l.inject(t, short)
 	l.waitCount(t, inside(1), 1)
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if _, err := l.table.Idlers(t.Context(), []netip.Addr{inside(1)}); err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +259,7 @@ func TestDeleteOfManyAddresses_DEL12(t *testing.T) {
 func TestDeleteGivesUpWithWhatIsLeft(t *testing.T) {
 	l := newLab(t)
 	stop := l.keepComing(t)
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		_, err := l.table.Delete(t.Context(), []netip.Addr{inside(1)})
 		var left *conntrack.RemainingError
 		if !errors.As(err, &left) || left.Left[inside(1)] == 0 {

@@ -96,7 +96,7 @@ func TestProofSurvivesLostEvents_I5(t *testing.T) {
 		t.Errorf("%+v, proofs %v: the test tests nothing", l.table.Stats(), by)
 	}
 	stop()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if !l.table.Complete() {
 			return errors.New("the index is not complete again")
 		}
@@ -117,7 +117,7 @@ func TestIndexProvesNothingWithoutEvents_I5(t *testing.T) {
 	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
 	l.wantProof(t, inside(3), 0, nat.ProofTable) // entries that began meanwhile are unknown
 	l.table.Rebuild()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if !l.table.Complete() {
 			return errors.New("the index is not complete again")
 		}
@@ -133,7 +133,7 @@ func TestAuditFindsEntriesWithoutEvents_I5(t *testing.T) {
 	l.inject(t, sessions(2, 5)...)
 	conntracktest.In(t, l.name, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
 	l.table.Rebuild()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if n := l.table.Stats().Missed; n != 5 {
 			return fmt.Errorf("%d entries are said to have been missed, want 5", n)
 		}

@@ -112,29 +112,12 @@ func (l *lab) listed(t testing.TB, addr netip.Addr) int {
 // waitCount waits until the index counts n entries of addr.
 func (l *lab) waitCount(t testing.TB, addr netip.Addr, n int) {
 	t.Helper()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if got := l.table.Count(addr); got != n {
 			return fmt.Errorf("Count(%v) = %d, want %d", addr, got, n)
 		}
 		return nil
 	})
-}
-
-// eventually waits up to ten seconds until check returns nil.
-func eventually(t testing.TB, check func() error) {
-	t.Helper()
-	deadline := time.After(10 * time.Second)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatal(err)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
 }
 
 func inside(n int) netip.Addr {

@@ -11,11 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 const foreignTable = `
@@ -129,7 +131,7 @@ func TestChainsOfOthersThatAreUsed_I3(t *testing.T) {
 			apply(t, k, blockOf(alice, nat.GateOpen, 0))
 			want := withoutHandles(ruleHandles(t, lab))
 			run(t, lab, "nft", "add chain ip sessiond extra; add rule ip sessiond extra accept; insert rule ip sessiond forward accept; "+script)
-			eventually(t, func() error {
+			testenv.Succeeds(t, func() error {
 				if got := withoutHandles(ruleHandles(t, lab)); got != want {
 					return fmt.Errorf("table is\n%s\nwant\n%s", got, want)
 				}
@@ -148,14 +150,14 @@ func TestVerdictOfOthersOpensNobody_I3(t *testing.T) {
 	k := startKernel(t, labOptions(lab))
 	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	run(t, lab, "nft", "add element ip sessiond gate { 100.64.9.9 : accept }")
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if g := k.known.at(address{100, 64, 9, 9}).gate; g != foreign {
 			return fmt.Errorf("the gate is taken for %v", g)
 		}
 		return nil
 	})
 	run(t, lab, "nft", "flush ruleset")
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		switch gate := run(t, lab, "sh", "-c", "nft list map ip sessiond gate 2>&1 || true"); {
 		case strings.Contains(gate, "100.64.9.9"):
 			t.Fatalf("it is put back: %s", gate)
@@ -271,7 +273,7 @@ func TestDeletedTableComesBack(t *testing.T) {
 	want := withoutHandles(ruleHandles(t, lab))
 	check := func(t *testing.T) {
 		t.Helper()
-		eventually(t, func() error {
+		testenv.Succeeds(t, func() error {
 			out, err := lab.CGN.NftList(testContext(t))
 			if err == nil && !strings.Contains(out, "table ip sessiond") {
 				err = errors.New("the table is gone")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestBarrier_I3 removes the table, or its effect, in each possible way, and nothing puts it
@@ -40,7 +41,7 @@ func TestBarrier_I3(t *testing.T) {
 			}
 			run(t, w.Lab, "nft", script)
 			run(t, w.Lab, "conntrack", "-D", "-s", alice.String()) // or the flow stays translated
-			eventually(t, func() error {
+			testenv.Succeeds(t, func() error {
 				if out := run(t, w.Lab, "tc", "-s", "qdisc", "show", "dev", netlab.OutsideInterface, "clsact"); strings.Contains(out, "dropped 0,") {
 					return fmt.Errorf("the barrier dropped nothing: %s", out)
 				}
@@ -76,7 +77,7 @@ func TestRaiseBarrier_I3(t *testing.T) {
 	if _, err := conn.Write([]byte("?")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if out := run(t, lab, "tc", "-s", "qdisc", "show", "dev", netlab.OutsideInterface, "clsact"); strings.Contains(out, "dropped 0,") {
 			return fmt.Errorf("the barrier dropped nothing: %s", out)
 		}
@@ -106,7 +107,7 @@ func barrierOn(t *testing.T, lab *netlab.Lab, dev string) string {
 
 func wantBarrier(t *testing.T, lab *netlab.Lab, dev string) {
 	t.Helper()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if out := barrierOn(t, lab, dev); !strings.Contains(out, "pref 93 bpf") || !strings.Contains(out, "handle 0x93") {
 			return fmt.Errorf("no barrier on %s: %q", dev, out)
 		}
@@ -135,7 +136,7 @@ func TestBarrierComesBack_I3(t *testing.T) {
 			wantBarrier(t, lab, "late0")
 		}
 	}
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if out := run(t, lab, "tc", "filter", "show", "dev", "i0", "egress"); strings.Contains(out, "1,6 0 0 0'") {
 			return fmt.Errorf("the program of others stands: %s", out)
 		}
@@ -184,7 +185,7 @@ func TestFilterBeforeTheBarrier(t *testing.T) {
 	wantBarrier(t, lab, "i0")
 	stands := func(want bool) {
 		t.Helper()
-		eventually(t, func() error {
+		testenv.Succeeds(t, func() error {
 			if k.Barrier() != want {
 				return fmt.Errorf("the barrier is said to stand: %t", !want)
 			}

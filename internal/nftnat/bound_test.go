@@ -12,6 +12,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/testenv"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -39,7 +40,7 @@ func TestSessionsAreBounded_I10(t *testing.T) {
 	}
 	full := func(want int) {
 		t.Helper()
-		eventually(t, func() error {
+		testenv.Succeeds(t, func() error {
 			elements := strings.Count(run(t, lab, "nft", "list", "set", "ip", testTable, setFull), alice.String())
 			if got := w.Fill().Full; got != want || elements != want {
 				return fmt.Errorf("%d subscribers are full, %d in the set, want %d", got, elements, want)
@@ -115,7 +116,7 @@ func TestFloodThroughMappingIsBounded(t *testing.T) {
 		}
 	}
 	flood(2*o.MaxSessions + 2)
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if !strings.Contains(run(t, lab, "nft", "list", "set", "ip", testTable, setFullMapped), alice.String()) {
 			return errors.New("the mapped sessions of the subscriber are not bounded")
 		}
@@ -137,7 +138,7 @@ func TestFloodThroughMappingIsBounded(t *testing.T) {
 		t.Errorf("%d subscribers are said to open no sessions", got)
 	}
 	run(t, lab, "conntrack", "-D", "-p", "udp", "--orig-port-dst", "4000")
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if strings.Contains(run(t, lab, "nft", "list", "set", "ip", testTable, setFullMapped), alice.String()) {
 			return errors.New("still closed")
 		}
@@ -193,7 +194,7 @@ func TestSessionsToTheMachineAreBounded_I10(t *testing.T) {
 		}
 	}
 	flood(alice, 1, o.MaxSessions+1)
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if !strings.Contains(run(t, lab, "nft", "list", "set", "ip", testTable, setFull), alice.String()) {
 			return fmt.Errorf("%v is not in the set of those at the bound", alice)
 		}
@@ -219,7 +220,7 @@ func TestFillIsTold(t *testing.T) {
 	if _, err := conn.Write([]byte("?")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if f := k.Fill(); f.Entries < 1 || f.Limit < 1000 {
 			return fmt.Errorf("the fill is %+v", f)
 		}

@@ -10,9 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
-	"golang.org/x/sys/unix"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // contract is the common interface of Kernel and Memory.
@@ -402,28 +404,10 @@ func wantReaped(t *testing.T, n contract, inside netip.Addr, deleted int) {
 // wantSessions waits for the count, which follows the kernel's events.
 func wantSessions(t *testing.T, n contract, inside netip.Addr, want int) {
 	t.Helper()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if got := n.SessionCount(inside); got != want {
 			return fmt.Errorf("%v has %d sessions, want %d", inside, got, want)
 		}
 		return nil
 	})
-}
-
-// eventually polls until check returns no error.
-func eventually(t testing.TB, check func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatal(err)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestPrefixesOf: the elements of a set of prefixes, read back, are the same
@@ -64,7 +65,7 @@ func TestKeepsPrefixes_I9(t *testing.T) {
 	if err != nil {
 		t.Fatalf("alice, whose prefix is kept: %v", err)
 	}
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if k.SessionCount(alice) == 0 {
 			return fmt.Errorf("the session of alice, seen as %v, is not in the index", flow.Source())
 		}

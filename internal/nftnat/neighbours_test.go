@@ -21,6 +21,7 @@ import (
 	"github.com/sessiond/sessiond/internal/conntrack/conntracktest"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // A city is a number of subscribers with a hundred sessions each; a mass teardown ends the
@@ -193,7 +194,7 @@ func massTeardown(b *testing.B, size int) {
 	for b.Loop() {
 		conntracktest.Inject(b, lab.CGN.Path(), c.entries[:size/2])
 		apply(b, k, c.gates(nat.GateOpen)...)
-		eventually(b, func() error {
+		testenv.Succeeds(b, func() error {
 			if n := k.SessionTotal(); n < size {
 				return fmt.Errorf("%d sessions", n)
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestOthersTranslate: another table translates subscribers' new flows, by a chain at an
@@ -50,7 +51,7 @@ func TestOthersTranslate(t *testing.T) {
 	if err != nil || seen.Addr() == eip {
 		t.Fatalf("the other table does not translate: %v, %v", seen, err)
 	}
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		log := told.String()
 		for _, want := range []string{"others translate", "inside=" + alice.String(), "seen_as=" + seen.Addr().String(), "table ip mgmt, chain post, priority 90"} {
 			if !strings.Contains(log, want) {

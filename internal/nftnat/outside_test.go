@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // third is a network behind an interface of the CGN that is neither inside nor outside.
@@ -495,7 +496,7 @@ func TestFlowsOfBefore(t *testing.T) {
 			runKernel(t, k)
 			for _, port := range []uint16{5000, 5001, 5003} {
 				// It keeps sending, as real ones do, so that an entry would never idle out.
-				eventually(t, func() error {
+				testenv.Succeeds(t, func() error {
 					seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, port), w.echo.Addr())
 					if err == nil && !inBlock(blockOf(alice, nat.GateOpen, 0), seen) {
 						err = fmt.Errorf("the flow of port %d is seen from %v", port, seen)
@@ -503,7 +504,7 @@ func TestFlowsOfBefore(t *testing.T) {
 					return err
 				})
 			}
-			eventually(t, func() error { return w.hasFlows(t, "sport=5002 dport=5353") })
+			testenv.Succeeds(t, func() error { return w.hasFlows(t, "sport=5002 dport=5353") })
 		})
 	}
 }
@@ -511,7 +512,7 @@ func TestFlowsOfBefore(t *testing.T) {
 // beginUntranslated begins flows of alice, and sends until conntrack holds them.
 func (w wireTest) beginUntranslated(t *testing.T) {
 	t.Helper()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		w.send(t, netip.AddrPortFrom(alice, 5000))
 		w.send(t, netip.AddrPortFrom(alice, 5003))
 		for host, p := range map[*netlab.Namespace]netlab.Packet{

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestRulesOfOthersHoldUpNobody: while others change a large ruleset faster than it can be
@@ -65,13 +66,13 @@ func TestRulesOfOthersHoldUpNobody(t *testing.T) {
 			return nil
 		}
 	}
-	eventually(t, said("put right"))
+	testenv.Succeeds(t, said("put right"))
 	run(t, lab, "nft", "table inet quiet { chain c { type filter hook prerouting priority -150; ct event set label; }; }")
-	eventually(t, said("table=quiet"))
+	testenv.Succeeds(t, said("table=quiet"))
 	cancel()
 	churn.Wait()
 	run(t, lab, "nft", "delete", "table", "inet", "quiet")
-	eventually(t, said("leave events out any more"))
+	testenv.Succeeds(t, said("leave events out any more"))
 	if strings.Contains(told.String(), "level=ERROR") {
 		t.Error(told.String())
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // flood sends datagrams from one address to port after port of another, each a
@@ -59,7 +60,7 @@ func TestCutUnderFlood_DEL04_I5(t *testing.T) {
 	by := make(map[nat.Proof]int)
 	for range 30 {
 		apply(t, w, wide)
-		eventually(t, func() error {
+		testenv.Succeeds(t, func() error {
 			if n := w.SessionCount(alice); n < 500 {
 				return fmt.Errorf("%d sessions", n)
 			}

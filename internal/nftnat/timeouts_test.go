@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestTimeouts_NAT05_NAT17_NAT18_NAT19_NAT22 takes one flow of each protocol through its
@@ -143,7 +144,7 @@ func TestOldPoliciesAreBounded(t *testing.T) {
 func (w wireTest) wantExpiry(t *testing.T, words string, want time.Duration) {
 	t.Helper()
 	protocol, rest, _ := strings.Cut(words, " ")
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		entries, err := w.CGN.Conntrack(testContext(t), alice)
 		if err != nil {
 			return err

@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
-	"golang.org/x/sys/unix"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // A wireTest is a running Kernel with both ends of its traffic in hand.
@@ -94,7 +96,7 @@ func (w wireTest) send(t *testing.T, inside netip.AddrPort) {
 // packet has arrived at the CGN and went no further.
 func (w wireTest) dropped(t *testing.T, chain, comment string) {
 	t.Helper()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		for line := range strings.Lines(run(t, w.Lab, "nft", "list", "chain", "ip", testTable, chain)) {
 			if strings.Contains(line, comment) && !strings.Contains(line, "packets 0") {
 				return nil
@@ -430,7 +432,7 @@ func TestInsideToInsideHasTwoGates(t *testing.T) {
 	w.wantConntrack(t, target.Addr(), 0)
 	apply(t, w, blockOf(target.Addr(), nat.GateOpen, 1))
 	send()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		entries, err := w.CGN.Conntrack(testContext(t), target.Addr())
 		if err == nil && len(entries) == 0 {
 			err = errors.New("the packet does not pass two open gates")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // ungatedTest floods the machine itself.
@@ -42,7 +43,7 @@ func (u *ungatedTest) entries(t *testing.T, source string) int {
 // sent may be on their way.
 func (u *ungatedTest) wantEntries(t *testing.T, source netip.Addr, want int) {
 	t.Helper()
-	eventually(t, func() error {
+	testenv.Succeeds(t, func() error {
 		if got := u.entries(t, source.String()); got != want {
 			return fmt.Errorf("%v has %d entries, want %d", source, got, want)
 		}

@@ -4,12 +4,15 @@ package testenv
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 // A Need is a requirement that not every machine meets.
@@ -96,13 +99,27 @@ func present(name string) bool {
 // Eventually waits up to 10 s for a condition, and fails the test where it never holds.
 func Eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	Succeeds(t, func() error {
+		if !holds() {
+			return fmt.Errorf("never came true: %s", what)
+		}
+		return nil
+	})
+}
+
+// Succeeds waits up to 10 s until check returns no error, and fails the test with its last
+// error. It may be called in a cleanup.
+func Succeeds(t testing.TB, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
 	defer cancel()
-	for !holds() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("never came true: %s", what)
-		case <-time.After(5 * time.Millisecond):
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if clock.Sleep(ctx, 5*time.Millisecond) != nil {
+			t.Fatal(err)
 		}
 	}
 }
