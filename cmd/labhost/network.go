@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
@@ -70,10 +71,8 @@ func rename(ctx context.Context, ns *netlab.Namespace, arg string) error {
 		if found || err != nil {
 			return err
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := clock.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }

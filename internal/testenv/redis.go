@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 // A RedisServer is a real Redis for one test, which listens on a unix socket.
@@ -49,10 +51,8 @@ func (s *RedisServer) Start(t testing.TB) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for !s.answers() {
-		select {
-		case <-ctx.Done():
+		if clock.Sleep(ctx, 5*time.Millisecond) != nil {
 			t.Fatalf("redis-server does not answer: %s", s.out.String())
-		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
