@@ -144,14 +144,14 @@ func TestFlowBetweenHosts(t *testing.T) {
 	if n, err := subscriber.Send(ctx, opened.ID); n != 1 || err != nil {
 		t.Fatalf("Send = %d, %v", n, err)
 	}
-	await(t, func() bool {
+	testenv.Eventually(t, "the flow is at the internet host", func() bool {
 		all, err := internet.Flows(ctx)
 		return err == nil && len(all) == 1 && all[0].Remote == opened.Local && all[0].Received == 1
 	})
 	if _, err := internet.Send(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	await(t, func() bool {
+	testenv.Eventually(t, "the answer is at the subscriber", func() bool {
 		all, err := subscriber.Flows(ctx)
 		return err == nil && all[0].Received == 1
 	})
@@ -200,17 +200,5 @@ func TestRouteNamesInterfaces(t *testing.T) {
 	}
 	if out, err := lab.Subscriber.Output(testContext(t), "ip", "link", "show", "eth7"); err != nil {
 		t.Errorf("no interface of the new name: %s %v", out, err)
-	}
-}
-
-func await(t *testing.T, holds func() bool) {
-	t.Helper()
-	ctx := testContext(t)
-	for !holds() {
-		select {
-		case <-ctx.Done():
-			t.Fatal("waited in vain")
-		case <-time.After(10 * time.Millisecond):
-		}
 	}
 }

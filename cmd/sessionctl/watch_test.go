@@ -6,11 +6,11 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // follow runs a watch and returns its first lines, then interrupts it.
@@ -27,7 +27,7 @@ func follow(t *testing.T, b *controltest.Backend, lines int, publish func(), arg
 		defer write.Close()
 		code <- a.run(ctx, append([]string{"watch", "--addr", server.Address}, arguments...))
 	}()
-	eventually(t, b.Watched)
+	testenv.Eventually(t, "a watch", b.Watched)
 	publish()
 	var got []string
 	var rest string
@@ -42,19 +42,6 @@ func follow(t *testing.T, b *controltest.Backend, lines int, publish func(), arg
 	}
 	interrupt()
 	return got, <-code
-}
-
-func eventually(t *testing.T, condition func() bool) {
-	t.Helper()
-	deadline, poll := time.After(10*time.Second), time.NewTicker(time.Millisecond)
-	defer poll.Stop()
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatal("it did not happen in time")
-		case <-poll.C:
-		}
-	}
 }
 
 func TestWatchTable(t *testing.T) {
@@ -86,7 +73,7 @@ func TestWatchEndsWithTheDaemon(t *testing.T) {
 	server := controltest.Serve(t, b, nil)
 	ended := make(chan result, 1)
 	go func() { ended <- ctl(t, server.Address, "", "watch") }()
-	eventually(t, b.Watched)
+	testenv.Eventually(t, "a watch", b.Watched)
 	server.Stop(t)
 	if r := <-ended; r.code != exitUnreachable || !strings.Contains(r.stderr, "stopping") {
 		t.Errorf("exit %d: %s", r.code, r.stderr)
