@@ -54,7 +54,7 @@ func (p *pass) compare(ctx context.Context, d *doubts) error {
 	if err != nil {
 		return err
 	}
-	taken := p.positionOf(g) // before the tail, which advances
+	taken, _ := p.trustOf(g) // before the tail, which advances
 	tail, err := p.store.Tail(ctx, g.Name)
 	if err != nil {
 		return err

@@ -291,14 +291,8 @@ func (r *Reconciler) syncedGroups() []*Group {
 	return slices.DeleteFunc(r.groups.AllRLocked(), func(g *Group) bool { return !g.synced })
 }
 
-// positionOf returns the last entry of the group's feed that was taken.
-func (r *Reconciler) positionOf(g *Group) string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return g.Position
-}
-
-// trustOf returns positionOf, and the epoch of the database that the group trusts.
+// trustOf returns the last entry of the group's feed that was taken, and the epoch of the
+// database that the group trusts.
 func (r *Reconciler) trustOf(g *Group) (position, epoch string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -40,7 +40,7 @@ func (v *Backend) TerminateSessions(ctx context.Context, f inspect.SessionFilter
 
 func (v *Backend) eachSession(ctx context.Context, f inspect.SessionFilter, yield func(nftnat.Session, inspect.Session) error) error {
 	match := func(s nftnat.Session) error {
-		v := sessionView(v.groupName(s.Inside.Addr()), s)
+		v := inspect.Session{Group: v.groupName(s.Inside.Addr()), Session: s.Session}
 		if !f.Match(&v) {
 			return nil
 		}
