@@ -36,7 +36,7 @@ func TestOrders(t *testing.T) {
 		t.Error("binding keys are not ordered by group, inside, outside, port")
 	}
 	b := nat.Binding{
-		Group: "a", Block: nat.Block{Outside: bindings[1].Outside, First: 2048}, Holder: nat.Holder{Inside: keys[1].Inside},
+		Group: "a", Blocks: nat.Blocks{Block: nat.Block{Outside: bindings[1].Outside, First: 2048}}, Holder: nat.Holder{Inside: keys[1].Inside},
 	}
 	if KeyOf(&b) != bindings[1] {
 		t.Errorf("KeyOf: %v", KeyOf(&b))
@@ -68,7 +68,7 @@ func TestBindingFilter(t *testing.T) {
 	t.Parallel()
 	b := nat.Binding{
 		Group: "g", State: nat.Held,
-		Block: nat.Block{Outside: addr("198.51.100.1")}, Holder: nat.Holder{Inside: addr("100.64.0.1")},
+		Blocks: nat.Blocks{Block: nat.Block{Outside: addr("198.51.100.1")}}, Holder: nat.Holder{Inside: addr("100.64.0.1")},
 	}
 	for f, want := range map[BindingFilter]bool{
 		{}:                            true,

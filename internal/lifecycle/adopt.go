@@ -31,7 +31,7 @@ func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Reco
 		return // a row may come twice
 	}
 	b := nat.Binding{
-		Group: group, Block: e.Block, State: nat.Active, AllocatedAt: now,
+		Group: group, Blocks: nat.Blocks{Block: e.Block}, State: nat.Active, AllocatedAt: now,
 		Holder: nat.Holder{Inside: e.Inside},
 	}
 	if stored.Block == b.Block {

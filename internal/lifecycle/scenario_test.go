@@ -365,7 +365,7 @@ func (p *player) binding(args []string, named map[string]string) (b nat.Binding)
 	}
 	r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, UserName: named["stored"]}
 	packed := r.Pack()
-	b = nat.Binding{Group: "g", Block: p.block(named), Holder: holderOf(&packed), State: nat.Active, AllocatedAt: p.began}
+	b = nat.Binding{Group: "g", Blocks: nat.Blocks{Block: p.block(named)}, Holder: holderOf(&packed), State: nat.Active, AllocatedAt: p.began}
 	b.AcctSessionID = named["of"]
 	if named["state"] == "held" {
 		b.State, b.ReleasedAt, b.HoldUntil = nat.Held, p.began, p.began.Add(time.Minute)

@@ -28,7 +28,7 @@ func TestRestoreKeepsGraceAndReceipt_I7(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := nat.Binding{
-		Group: "default", Block: nat.Block{Outside: walkConfig().Outside[0].Addr(), First: 2048, Last: 3071},
+		Group: "default", Blocks: nat.Blocks{Block: nat.Block{Outside: walkConfig().Outside[0].Addr(), First: 2048, Last: 3071}},
 		Holder: nat.Holder{Inside: walkConfig().Inside[0].Addr().Next()}, State: nat.Draining,
 		GraceUntil: time.Unix(60, 0).UTC(),
 	}

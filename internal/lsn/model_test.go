@@ -109,7 +109,7 @@ func (m *model) take() (nat.Block, bool) {
 }
 
 func (m *model) bind(b nat.Block, h nat.Holder, now time.Time) {
-	m.bindings = append(m.bindings, nat.Binding{Group: m.config.Name, Block: b, Holder: h, State: nat.Active, AllocatedAt: now})
+	m.bindings = append(m.bindings, nat.Binding{Group: m.config.Name, Blocks: nat.Blocks{Block: b}, Holder: h, State: nat.Active, AllocatedAt: now})
 }
 
 func (m *model) place(inside netip.Addr) int {

@@ -202,7 +202,7 @@ func storyGroup(args []string) GroupConfig {
 func storyBinding(group string, inside netip.Addr, args []string, now time.Time) nat.Binding {
 	b := nat.Binding{
 		Group:       group,
-		Block:       nat.Block{Outside: netip.MustParseAddr(args[0]), First: nat.Port(number10(args[1])), Last: nat.Port(number10(args[2]))},
+		Blocks:      nat.Blocks{Block: nat.Block{Outside: netip.MustParseAddr(args[0]), First: nat.Port(number10(args[1])), Last: nat.Port(number10(args[2]))}},
 		Holder:      nat.Holder{Inside: inside, Identity: strings.Join(args[4:], "")},
 		AllocatedAt: now,
 	}

@@ -134,7 +134,7 @@ func (w *walk) restore() {
 	first := nat.Port(1024 * (1 + w.IntN(6)))
 	b := nat.Binding{
 		Group:  "default",
-		Block:  nat.Block{Outside: netip.AddrFrom4([4]byte{198, 51, 100, byte(w.IntN(3))}), First: first, Last: first + 1023},
+		Blocks: nat.Blocks{Block: nat.Block{Outside: netip.AddrFrom4([4]byte{198, 51, 100, byte(w.IntN(3))}), First: first, Last: first + 1023}},
 		Holder: w.holder(), State: nat.State(1 + w.IntN(4)), AllocatedAt: w.now,
 	}
 	if b.State == nat.Held {

@@ -14,10 +14,10 @@ type Holder struct {
 	AcctSessionID string // raw octets
 }
 
-// Binding is the lease of one block to one holder.
+// Binding is the lease of blocks to one holder.
 type Binding struct {
 	Group string
-	Block
+	Blocks
 	Holder
 	State       State
 	AllocatedAt time.Time

@@ -25,3 +25,9 @@ type Place struct {
 	Outside netip.Addr
 	First   Port
 }
+
+// Blocks are the blocks of one binding. The first one gives the binding its
+// place.
+type Blocks struct {
+	Block
+}

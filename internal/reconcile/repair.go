@@ -143,7 +143,7 @@ func (r *repair) mendLocked(o *drift.Operation) {
 	case inspect.DriftBindingUnsaved:
 		r.life.Repairs().StoreAgain(o.Block)
 	case inspect.DriftBindingStale:
-		r.life.Repairs().Unstore(nat.Binding{Group: r.group.Name, Block: o.Block, Holder: nat.Holder{Inside: o.Inside}})
+		r.life.Repairs().Unstore(nat.Binding{Group: r.group.Name, Blocks: nat.Blocks{Block: o.Block}, Holder: nat.Holder{Inside: o.Inside}})
 	case inspect.DriftSessionOrphaned, inspect.DriftSessionOutOfBlock:
 		r.misplaced = append(r.misplaced, o.Session.Ref.(nftnat.Session))
 	}

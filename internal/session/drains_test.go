@@ -108,7 +108,7 @@ func TestRemainsOfDrains_I7(t *testing.T) {
 	w.must(db.SaveServed(ctx, served))
 	served.Group, served.By = "others", "another"
 	w.must(db.SaveServed(ctx, served))
-	over := nat.Binding{Group: "empty", State: nat.Held, HoldUntil: time.Now().Add(-time.Second), Block: nat.Block{Outside: netip.MustParseAddr("203.0.113.1"), First: 1024, Last: 1535}, Holder: nat.Holder{Inside: netip.MustParseAddr("10.0.0.1")}}
+	over := nat.Binding{Group: "empty", State: nat.Held, HoldUntil: time.Now().Add(-time.Second), Blocks: nat.Blocks{Block: nat.Block{Outside: netip.MustParseAddr("203.0.113.1"), First: 1024, Last: 1535}}, Holder: nat.Holder{Inside: netip.MustParseAddr("10.0.0.1")}}
 	w.must(db.SaveBindings(ctx, "empty", []nat.Binding{over}, nil))
 	w.boot()
 	if w.exists("sessiond:{empty}:served") != 0 {
@@ -188,7 +188,7 @@ func TestRefusedStart_I1_I5(t *testing.T) {
 	if err := refusal(); !errors.Is(err, errRefused) || !errors.Is(err, lsn.ErrInUse) || !strings.Contains(err.Error(), "in use by "+alice.String()) {
 		t.Errorf("alice's address was given away: %v", err)
 	}
-	held := nat.Binding{Group: "default", State: nat.Held, ReleasedAt: time.Now(), HoldUntil: time.Now().Add(time.Hour), Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535}, Holder: nat.Holder{Inside: alice}}
+	held := nat.Binding{Group: "default", State: nat.Held, ReleasedAt: time.Now(), HoldUntil: time.Now().Add(time.Hour), Blocks: nat.Blocks{Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.0"), First: 1024, Last: 1535}}, Holder: nat.Holder{Inside: alice}}
 	w.must(w.db.SaveBindings(context.Background(), "default", []nat.Binding{held}, nil))
 	if err := refusal(); !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "until the hold of") {
 		t.Errorf("an address in its hold was given away: %v", err)
@@ -208,7 +208,7 @@ func TestReloadAddsServedGroup_I7(t *testing.T) {
 	eve := netip.MustParseAddr("10.0.0.9")
 	w.must(w.db.Serve([]subscriberdb.Group{{Name: "away", Inside: away.Inside, RecordTTL: time.Minute}}))
 	w.send(subscriber.EventStart, eve, "e", "1")
-	stored := nat.Binding{Group: "away", AllocatedAt: time.Now(), Block: nat.Block{Outside: netip.MustParseAddr("192.0.2.7"), First: 2048, Last: 2559}, Holder: nat.Holder{Inside: eve, Identity: "u:e", UserName: "e", AcctSessionID: "1"}}
+	stored := nat.Binding{Group: "away", AllocatedAt: time.Now(), Blocks: nat.Blocks{Block: nat.Block{Outside: netip.MustParseAddr("192.0.2.7"), First: 2048, Last: 2559}}, Holder: nat.Holder{Inside: eve, Identity: "u:e", UserName: "e", AcctSessionID: "1"}}
 	w.must(w.db.SaveBindings(ctx, "away", []nat.Binding{stored}, nil))
 	if err := w.SetGroups(ctx, []lsn.GroupConfig{testGroup, away}); err != nil {
 		t.Fatal(err)

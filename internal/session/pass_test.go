@@ -38,7 +38,7 @@ var messes = map[inspect.DriftKind]func(*world, int){
 	},
 	inspect.DriftBindingStale: func(w *world, i int) {
 		row := nat.Binding{
-			Group: w.group.Name, Block: nat.Block{Outside: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), First: nat.Port(1024 + 512*(i>>8)), Last: nat.Port(1535 + 512*(i>>8))},
+			Group: w.group.Name, Blocks: nat.Blocks{Block: nat.Block{Outside: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), First: nat.Port(1024 + 512*(i>>8)), Last: nat.Port(1535 + 512*(i>>8))}},
 			Holder: nat.Holder{Inside: crowded(i)}, State: nat.Active, AllocatedAt: time.Now(),
 		}
 		w.saveRows([]nat.Binding{row})

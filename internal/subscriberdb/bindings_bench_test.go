@@ -46,7 +46,7 @@ func benchBindings(n, addresses int) []nat.Binding {
 	for i := range bindings {
 		n := i/1024*7 + random.IntN(addresses)
 		outside, first := netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}), nat.Port(1024+i%1024*32)
-		bindings[i] = nat.Binding{Group: "default", AllocatedAt: at, Block: nat.Block{Outside: outside, First: first, Last: first + 31}, Holder: nat.Holder{Inside: away, Identity: "u:subscriber@example.net", UserName: "subscriber@example.net", AcctSessionID: "0000000012345678"}}
+		bindings[i] = nat.Binding{Group: "default", AllocatedAt: at, Blocks: nat.Blocks{Block: nat.Block{Outside: outside, First: first, Last: first + 31}}, Holder: nat.Holder{Inside: away, Identity: "u:subscriber@example.net", UserName: "subscriber@example.net", AcctSessionID: "0000000012345678"}}
 		if b := &bindings[i]; i%2 == 0 {
 			b.State, b.ReleasedAt, b.HoldUntil = nat.Held, at, at
 			b.Receipt = &nat.Receipt{Elements: 2, Proof: nat.ProofIndex, CutAt: at, ReapedAt: at, ReleasedAt: at}

@@ -44,7 +44,7 @@ func TestCluster(t *testing.T) {
 	testenv.Eventually(t, "swept", func() bool { return client.SCard(t.Context(), codec.RestartsKey("default")).Val() == 0 })
 	compareOnline(t, db, map[netip.Addr]string{})
 	err := errors.Join(
-		db.SaveBindings(t.Context(), "default", []nat.Binding{{Block: nat.Block{Outside: away, First: 1024}, Holder: nat.Holder{Inside: addr}}}, []nat.Place{{Outside: away, First: 2048}}),
+		db.SaveBindings(t.Context(), "default", []nat.Binding{{Blocks: nat.Blocks{Block: nat.Block{Outside: away, First: 1024}}, Holder: nat.Holder{Inside: addr}}}, []nat.Place{{Outside: away, First: 2048}}),
 		db.InitSettings(t.Context(), map[string]string{"a": "1"}),
 		db.Restore(t.Context(), []subscriber.Record{{Key: key(addr), UserName: "alice"}}),
 	)
@@ -55,7 +55,7 @@ func TestCluster(t *testing.T) {
 		t.Errorf("gone: %v, %v", gone, err)
 	}
 	client.HSet(t.Context(), codec.OldBindingsKey("other"), "198.51.100.1:1024", "{}", "198.51.100.2:1024", "{}")
-	moved := db.SaveBindings(t.Context(), "other", []nat.Binding{{Block: nat.Block{Outside: away, First: 1024}, Holder: nat.Holder{Inside: away}}, {Block: nat.Block{Outside: addr, First: 2048}, Holder: nat.Holder{Inside: away}}}, nil)
+	moved := db.SaveBindings(t.Context(), "other", []nat.Binding{{Blocks: nat.Blocks{Block: nat.Block{Outside: away, First: 1024}}, Holder: nat.Holder{Inside: away}}, {Blocks: nat.Blocks{Block: nat.Block{Outside: addr, First: 2048}}, Holder: nat.Holder{Inside: away}}}, nil)
 	blocks := []nat.Place{{Outside: netip.MustParseAddr("198.51.100.1"), First: 1024}, {Outside: away, First: 1024}, {Outside: away, First: 2048}}
 	if rows, err := db.BindingRowsAt(t.Context(), "other", blocks); moved != nil || err != nil || !rows[0].Stored() || !rows[1].Stored() || rows[2].Stored() {
 		t.Errorf("rows %+v, %v, %v", rows, moved, err)

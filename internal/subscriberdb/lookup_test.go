@@ -83,7 +83,7 @@ func TestBindingRowsAt(t *testing.T) {
 		var blocks []nat.Place
 		for i := range redisconn.PipelineLimit + 7 {
 			outside := netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
-			b := nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: nat.Port(1024 + i/256*512), Last: 2047}, Holder: nat.Holder{Inside: addr, UserName: fmt.Sprint(i)}}
+			b := nat.Binding{Group: "default", Blocks: nat.Blocks{Block: nat.Block{Outside: outside, First: nat.Port(1024 + i/256*512), Last: 2047}}, Holder: nat.Holder{Inside: addr, UserName: fmt.Sprint(i)}}
 			blocks = append(blocks, b.Place())
 			if i%5 != 0 {
 				put = append(put, b)

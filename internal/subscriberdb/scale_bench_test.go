@@ -59,7 +59,7 @@ func scaleBindings(n int) []nat.Binding {
 	bindings := make([]nat.Binding, n)
 	for i := range bindings {
 		name := fmt.Sprintf("subscriber%d@example.net", i)
-		bindings[i] = nat.Binding{Group: "default", AllocatedAt: t0.Add(time.Duration(i)), Block: nat.Block{Outside: netip.AddrFrom4([4]byte{198, 0, byte(i / 126 >> 8), byte(i / 126)}), First: nat.Port(1024 + i%126*512), Last: nat.Port(1535 + i%126*512)}, Holder: nat.Holder{Inside: scaleAddr(i), Identity: "u:" + name, UserName: name, AcctSessionID: fmt.Sprintf("%08x", i)}}
+		bindings[i] = nat.Binding{Group: "default", AllocatedAt: t0.Add(time.Duration(i)), Blocks: nat.Blocks{Block: nat.Block{Outside: netip.AddrFrom4([4]byte{198, 0, byte(i / 126 >> 8), byte(i / 126)}), First: nat.Port(1024 + i%126*512), Last: nat.Port(1535 + i%126*512)}}, Holder: nat.Holder{Inside: scaleAddr(i), Identity: "u:" + name, UserName: name, AcctSessionID: fmt.Sprintf("%08x", i)}}
 	}
 	return bindings
 }

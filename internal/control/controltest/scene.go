@@ -117,7 +117,7 @@ func waiting(inside, user, session string) inspect.Subscriber {
 func binding(inside, outside string, first nat.Port, state nat.State, user, session string) inspect.Binding {
 	return inspect.Binding{Binding: nat.Binding{
 		Group:       "default",
-		Block:       nat.Block{Outside: netip.MustParseAddr(outside), First: first, Last: first + 511},
+		Blocks:      nat.Blocks{Block: nat.Block{Outside: netip.MustParseAddr(outside), First: first, Last: first + 511}},
 		Holder:      nat.Holder{Inside: netip.MustParseAddr(inside), UserName: user, AcctSessionID: session},
 		State:       state,
 		AllocatedAt: Now.Add(-26 * time.Hour),

@@ -74,7 +74,7 @@ func (w *world) online(r subscriber.Record, b nat.Block) {
 	w.Engine.Slots[r.Inside] = Slot{
 		Online: true, Identity: IdentityOf(&r), Version: r.Version, Bound: true, Block: b, Element: elementOf(gateOpen, b),
 	}
-	row := nat.Binding{Block: b, Holder: nat.Holder{Inside: r.Inside, UserName: r.UserName}}
+	row := nat.Binding{Blocks: nat.Blocks{Block: b}, Holder: nat.Holder{Inside: r.Inside, UserName: r.UserName}}
 	w.Engine.Bindings[b.Place()], w.Database.Bindings[b.Place()] = row, row
 	w.Kernel.Elements[r.Inside] = elementOf(gateOpen, b)
 	w.sessions[session(r.Inside, b, b.First+7)] = struct{}{}
@@ -153,7 +153,7 @@ func TestDiff_NAT40(t *testing.T) {
 
 		"binding not stored": {func(w *world) { delete(w.Database.Bindings, b.Place()) }, "binding_unsaved 100.64.0.1"},
 		"binding stored for another": {func(w *world) {
-			w.Database.Bindings[b.Place()] = nat.Binding{Block: b, Holder: nat.Holder{Inside: address(2)}}
+			w.Database.Bindings[b.Place()] = nat.Binding{Blocks: nat.Blocks{Block: b}, Holder: nat.Holder{Inside: address(2)}}
 		}, "binding_unsaved 100.64.0.1"},
 		"binding stored as held": {func(w *world) {
 			row := w.Database.Bindings[b.Place()]
@@ -161,7 +161,7 @@ func TestDiff_NAT40(t *testing.T) {
 			w.Database.Bindings[b.Place()] = row
 		}, "binding_unsaved 100.64.0.1"},
 		"stored binding not in force": {func(w *world) {
-			w.Database.Bindings[blockOf(2).Place()] = nat.Binding{Block: blockOf(2), Holder: nat.Holder{Inside: address(2)}}
+			w.Database.Bindings[blockOf(2).Place()] = nat.Binding{Blocks: nat.Blocks{Block: blockOf(2)}, Holder: nat.Holder{Inside: address(2)}}
 		}, "binding_stale 100.64.0.2"},
 
 		"session without a binding":  {func(w *world) { w.sessions[session(address(2), b, b.First)] = struct{}{} }, "session_orphaned 100.64.0.2"},

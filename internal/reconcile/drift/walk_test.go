@@ -115,11 +115,11 @@ func (w *world) disturb(rnd *rand.Rand, i, n int) []netip.Addr {
 		delete(w.Database.Bindings, b.Place())
 	case 7:
 		other := rnd.IntN(n)
-		w.Database.Bindings[b.Place()] = nat.Binding{Block: b, Holder: nat.Holder{Inside: address(other)}}
+		w.Database.Bindings[b.Place()] = nat.Binding{Blocks: nat.Blocks{Block: b}, Holder: nat.Holder{Inside: address(other)}}
 		return []netip.Addr{a, address(other)}
 	case 8:
 		stale := blockOf(9000 + i)
-		w.Database.Bindings[stale.Place()] = nat.Binding{Block: stale, Holder: nat.Holder{Inside: a}, State: []nat.State{nat.Active, nat.Held}[rnd.IntN(2)]}
+		w.Database.Bindings[stale.Place()] = nat.Binding{Blocks: nat.Blocks{Block: stale}, Holder: nat.Holder{Inside: a}, State: []nat.State{nat.Active, nat.Held}[rnd.IntN(2)]}
 	case 9:
 		w.sessions[session(a, b, nat.Port(rnd.IntN(65536)))] = struct{}{}
 	case 10:

@@ -39,7 +39,7 @@ func outsideAt(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(
 
 // named returns a binding with a user name, to distinguish bindings of one block.
 func named(outside netip.Addr, first nat.Port, name string) nat.Binding {
-	return nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: first, Last: first + 511}, Holder: nat.Holder{Inside: addr, UserName: name}}
+	return nat.Binding{Group: "default", Blocks: nat.Blocks{Block: nat.Block{Outside: outside, First: first, Last: first + 511}}, Holder: nat.Holder{Inside: addr, UserName: name}}
 }
 
 // rowsOf returns the names of the stored bindings, as read by a scan.
@@ -317,9 +317,9 @@ func TestBindings(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		store := newStore(client)
 		outside := netip.MustParseAddr("198.51.100.1")
-		active := nat.Binding{Group: "default", State: nat.Active, AllocatedAt: t0, GraceUntil: t0.Add(time.Minute), Block: nat.Block{Outside: outside, First: 1024, Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: "u:a\xff", UserName: "a\xff", AcctSessionID: "s1"}}
-		held := nat.Binding{Group: "default", State: nat.Held, AllocatedAt: t0, ReleasedAt: t0.Add(time.Hour), HoldUntil: t0.Add(2 * time.Hour), Receipt: &nat.Receipt{CutAt: t0, ReapedAt: t0.Add(time.Second), ReleasedAt: t0.Add(2 * time.Second), Elements: 2, Deleted: 7, Proof: nat.ProofIndex}, Block: nat.Block{Outside: outside, First: 1536, Last: 2047}, Holder: nat.Holder{Inside: next, UserName: "bob"}}
-		gone := nat.Binding{Group: "default", Block: nat.Block{Outside: outside, First: 65024, Last: 65535}, Holder: nat.Holder{Inside: away}}
+		active := nat.Binding{Group: "default", State: nat.Active, AllocatedAt: t0, GraceUntil: t0.Add(time.Minute), Blocks: nat.Blocks{Block: nat.Block{Outside: outside, First: 1024, Last: 1535}}, Holder: nat.Holder{Inside: addr, Identity: "u:a\xff", UserName: "a\xff", AcctSessionID: "s1"}}
+		held := nat.Binding{Group: "default", State: nat.Held, AllocatedAt: t0, ReleasedAt: t0.Add(time.Hour), HoldUntil: t0.Add(2 * time.Hour), Receipt: &nat.Receipt{CutAt: t0, ReapedAt: t0.Add(time.Second), ReleasedAt: t0.Add(2 * time.Second), Elements: 2, Deleted: 7, Proof: nat.ProofIndex}, Blocks: nat.Blocks{Block: nat.Block{Outside: outside, First: 1536, Last: 2047}}, Holder: nat.Holder{Inside: next, UserName: "bob"}}
+		gone := nat.Binding{Group: "default", Blocks: nat.Blocks{Block: nat.Block{Outside: outside, First: 65024, Last: 65535}}, Holder: nat.Holder{Inside: away}}
 		save := func(put []nat.Binding, remove []nat.Place) {
 			if err := store.SaveBindings(t.Context(), "default", put, remove); err != nil {
 				t.Fatal(err)

@@ -37,7 +37,7 @@ type receiptValue struct {
 
 func (v *bindingValue) binding(group string, p nat.Place) nat.Binding {
 	b := nat.Binding{
-		Group: group, Block: nat.Block{Outside: p.Outside, First: p.First, Last: v.Last}, State: storedState(v.Held),
+		Group: group, Blocks: nat.Blocks{Block: nat.Block{Outside: p.Outside, First: p.First, Last: v.Last}}, State: storedState(v.Held),
 		Holder:      nat.Holder{Inside: v.Inside, Identity: string(v.Identity), UserName: string(v.UserName), AcctSessionID: string(v.AcctSessionID)},
 		AllocatedAt: v.AllocatedAt, ReleasedAt: v.ReleasedAt, HoldUntil: v.HoldUntil, GraceUntil: v.GraceUntil,
 	}

@@ -17,7 +17,7 @@ func FuzzBindingValue(f *testing.F) {
 	f.Add("u:alice", "alice", "0/0/0/7_0000A1", true, int64(1_772_359_200_000_000_001))
 	f.Add("", "a\xff", "<&>\"\\\u2028", false, int64(0))
 	f.Fuzz(func(t *testing.T, identity, user, session string, held bool, ns int64) {
-		b := nat.Binding{Group: "default", State: storedState(held), AllocatedAt: t0.Add(time.Second), Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.1"), First: 1024, Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: identity, UserName: user, AcctSessionID: session}}
+		b := nat.Binding{Group: "default", State: storedState(held), AllocatedAt: t0.Add(time.Second), Blocks: nat.Blocks{Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.1"), First: 1024, Last: 1535}}, Holder: nat.Holder{Inside: addr, Identity: identity, UserName: user, AcctSessionID: session}}
 		if ns != 0 {
 			b.ReleasedAt, b.HoldUntil, b.GraceUntil = time.Unix(0, ns).UTC(), t0, t0.Add(time.Minute)
 			b.Receipt = &nat.Receipt{Elements: 2, Deleted: 7, Proof: nat.ProofIndex, CutAt: b.ReleasedAt, ReapedAt: t0}
@@ -92,7 +92,7 @@ func FuzzReadStamp(f *testing.F) {
 // can parse the usual rows.
 func TestReadBindingKeepsNothing(t *testing.T) {
 	for _, user := range []string{"alice@example.net", "", "b"} {
-		want := nat.Binding{State: nat.Held, AllocatedAt: t0.Add(1), ReleasedAt: t0, HoldUntil: t0.Add(time.Hour), Receipt: &nat.Receipt{Proof: nat.ProofTable, CutAt: t0}, Block: nat.Block{Last: 1535}, Holder: nat.Holder{Inside: addr, Identity: "u:" + user, UserName: user, AcctSessionID: "0000A1"}}
+		want := nat.Binding{State: nat.Held, AllocatedAt: t0.Add(1), ReleasedAt: t0, HoldUntil: t0.Add(time.Hour), Receipt: &nat.Receipt{Proof: nat.ProofTable, CutAt: t0}, Blocks: nat.Blocks{Block: nat.Block{Last: 1535}}, Holder: nat.Holder{Inside: addr, Identity: "u:" + user, UserName: user, AcctSessionID: "0000A1"}}
 		text := string(AppendBinding(nil, &want))
 		got, ok := readBinding(text)
 		if !ok || !reflect.DeepEqual(got, want) {
