@@ -10,18 +10,10 @@
 //
 // Reading order:
 //
-//	txn.go             a transaction, from its guess to its end
-//	engine.go          an Engine runs them
-//	group.go           the data of a group for transactions
-//	readset.go         the data that a decision depends on
-//	sessioncache.go    sessions as of their last commits
-//	groupcommit.go     callers share round trips
-//	roundtrip.go       a round trip: reads, and calls of scripts
-//	batch.go           the transactions of one call
-//	commit.go          the call of the general script
-//	commitscript.go    the general script: it compares, and executes lists of writes
-//	fastpath.go        the calls of the scripts for common events
-//	fastpathscripts.go these scripts
-//	ttl.go             times to live
-//	tombstones.go      bounds on the number of tombstones
+//	txn.go          a transaction: its read set, its decision, and its end
+//	engine.go       an Engine runs them: group commit, round trips, and their calls
+//	fastpath.go     the calls for common events, and their scripts
+//	commit.go       the call of the general script, which executes lists of writes
+//	sessioncache.go sessions as of their last commits
+//	ttl.go          times to live, and the bound on the number of tombstones
 package txn

@@ -3,6 +3,9 @@ package txn
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -90,6 +93,424 @@ func (e *Engine) Run(ctx context.Context, txns []*Txn) {
 	for _, tx := range txns {
 		tx.fail(ErrConflict)
 	}
+}
+
+// Bounds on the work for Redis at once.
+const (
+	MaxTrips  = 2    // trips at once; while the answers to one are processed Redis executes the other
+	tripLimit = 4096 // most transactions of a trip for several callers
+	// tripTime bounds a trip for several callers, which is not ended by any caller's
+	// context.
+	tripTime = 5 * time.Second
+)
+
+// committer sends the transactions of all callers to Redis: group commit. While trips are
+// under way, new transactions wait, and then share one trip. It has no goroutine of its
+// own; one of the callers commits for the others.
+type committer struct {
+	trip func(ctx context.Context, txns []*Txn)
+
+	mu      sync.Mutex
+	running int
+	waiting []*submission
+}
+
+// submission is the transactions of one caller.
+type submission struct {
+	txns []*Txn
+	wake chan []*submission // gets the submissions to commit, this one first; nil once another caller committed this one
+}
+
+// submit sends the transactions to Redis, and returns when they have its answers.
+func (c *committer) submit(ctx context.Context, txns []*Txn) {
+	if !c.begin() {
+		p := &submission{txns: txns, wake: make(chan []*submission, 1)}
+		if c.enqueue(p) {
+			group := <-p.wake
+			if group == nil {
+				return
+			}
+			c.commitAll(ctx, group)
+			return
+		}
+	}
+	c.trip(ctx, txns)
+	c.end()
+}
+
+// begin reports whether another trip may begin at once.
+func (c *committer) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running == MaxTrips {
+		return false
+	}
+	c.running++
+	return true
+}
+
+// enqueue adds the submission to those that wait for the end of a trip. It reports false if
+// fewer trips than allowed are under way by now, and has begun a new one for the caller.
+func (c *committer) enqueue(p *submission) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running < MaxTrips {
+		c.running++
+		return false
+	}
+	c.waiting = append(c.waiting, p)
+	return true
+}
+
+// commitAll runs one trip for several callers.
+func (c *committer) commitAll(ctx context.Context, group []*submission) {
+	if len(group) == 1 {
+		c.trip(ctx, group[0].txns)
+		c.end()
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tripTime)
+	defer cancel()
+	var all []*Txn
+	for _, p := range group {
+		all = append(all, p.txns...)
+	}
+	c.trip(ctx, all)
+	c.end()
+	for _, p := range group[1:] {
+		p.wake <- nil
+	}
+}
+
+// end ends a trip: the first waiting submission commits for the others.
+func (c *committer) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) == 0 {
+		c.running--
+		return
+	}
+	n, size := 0, 0
+	for n < len(c.waiting) && (n == 0 || size+len(c.waiting[n].txns) <= tripLimit) {
+		size += len(c.waiting[n].txns)
+		n++
+	}
+	group := c.waiting[:n:n]
+	c.waiting = c.waiting[n:]
+	group[0].wake <- group
+}
+
+// roundTrip is one pipeline for many transactions: their reads, and one script call for
+// each group and kind of commit. It is pooled to spare the garbage collector.
+type roundTrip struct {
+	e       *Engine
+	cmds    []redis.Cmder
+	reads   []*reads
+	batches []*batch // batches of an earlier trip are kept between length and capacity
+	open    []*batch // the batches that still have room
+}
+
+// reads holds the read commands of one transaction.
+type reads struct {
+	tx               *Txn
+	session, restart *redis.StringCmd
+	holder, current  *redis.MapStringStringCmd
+}
+
+var trips = sync.Pool{New: func() any { return new(roundTrip) }}
+
+// tripRoom bounds the commands of a trip that is pooled, so that a flood of events does not
+// occupy its memory for ever.
+const tripRoom = 512
+
+// execute runs the operations of the transactions in one round trip, and stores the answers
+// in them.
+func (e *Engine) execute(ctx context.Context, txns []*Txn) {
+	t := trips.Get().(*roundTrip)
+	defer t.free()
+	t.e = e
+	for _, tx := range txns {
+		if tx.op == opRead {
+			t.read(ctx, tx)
+		} else {
+			t.addToBatch(tx)
+		}
+	}
+	for _, b := range t.batches {
+		b.write(e)
+		b.cmd = redis.NewCmd(ctx, b.args.List...)
+		t.cmds = append(t.cmds, b.cmd)
+	}
+	err := e.o.Client.Exchange(ctx, t.cmds)
+	for _, l := range t.reads {
+		l.deliver(e, err)
+	}
+	var failed error
+	for _, b := range t.batches {
+		if err := b.deliver(err); err != nil {
+			failed = err
+			if isExhausted(err) {
+				e.o.Exhausted(ctx, b.group)
+			}
+		}
+	}
+	if failed != nil {
+		e.o.Client.WriteFailed(failed)
+	}
+}
+
+// addToBatch adds a commit to a batch of its group.
+func (t *roundTrip) addToBatch(tx *Txn) {
+	ttl := int64(0)
+	switch tx.op {
+	case opRefresh, opCreate:
+		ttl = t.e.recordTTL(tx.Group, tx.Decision.Put).Milliseconds()
+	case opStop, opRemove:
+		tx.last = tx.lastState(t.e)
+		ttl = t.e.closedTTL(tx, tx.subject(), tx.last).Milliseconds()
+	}
+	octets := tx.feedOctets()
+	reason := subscriber.ReasonNone
+	if tx.op == opRemove {
+		reason = tx.Decision.Delete[0].Reason
+	}
+	frees := tx.op == opCommit && tx.frees()
+	for i, b := range t.open {
+		if b.group != tx.Group || b.kind != tx.op || b.ttl != ttl || b.reason != reason || b.frees != frees {
+			continue
+		}
+		if b.full(tx, octets) {
+			t.open[i] = t.newBatch(tx, ttl, reason, frees)
+		}
+		t.open[i].add(tx, octets)
+		return
+	}
+	b := t.newBatch(tx, ttl, reason, frees)
+	b.add(tx, octets)
+	t.open = append(t.open, b)
+}
+
+func (t *roundTrip) newBatch(tx *Txn, ttl int64, reason subscriber.Reason, frees bool) *batch {
+	n := len(t.batches)
+	if n < cap(t.batches) && t.batches[:n+1][n] != nil {
+		t.batches = t.batches[:n+1]
+	} else {
+		t.batches = append(t.batches, new(batch))
+	}
+	b := t.batches[n]
+	b.group, b.kind, b.ttl, b.reason, b.frees, b.octets = tx.Group, tx.op, ttl, reason, frees, 0
+	return b
+}
+
+// BatchSize bounds the transactions of one script call: Redis serves no other client during
+// a call, and a call succeeds or fails as a whole.
+const BatchSize = 64
+
+// FeedEntryOctets bounds the feed entry of one call: the lines of 64 records with the
+// longest attributes would be 229 kB, and would block a reader, and Redis, for too long.
+const FeedEntryOctets = 64 << 10
+
+// batch holds the transactions of one script call.
+type batch struct {
+	group  *Group
+	kind   operation
+	ttl    int64             // of the records that begin or are refreshed, or of the states of sessions that end
+	reason subscriber.Reason // of the records that are removed
+	frees  bool              // of a commit: all its transactions free memory
+	txns   []*Txn
+	octets int    // upper bound of their lines in the feed
+	bases  []*Txn // one transaction for each restart that the batch's decisions depend on
+	args   codec.ArgBuffer
+	cmd    *redis.Cmd
+}
+
+func (b *batch) add(tx *Txn, octets int) {
+	b.txns = append(b.txns, tx)
+	b.octets += octets
+}
+
+// feedOctets returns an upper bound of the transaction's line in the feed, in octets. Lines
+// without free text are too short to count.
+func (tx *Txn) feedOctets() int {
+	r := tx.Decision.Put
+	if tx.op != opCreate || r == nil {
+		return 0
+	}
+	raw := len(r.UserName) + len(r.NAS) + len(r.Client) + len(r.AcctSessionID) + len(r.CallingStationID) + len(r.Class)
+	return beganOctets + 3*raw // an escaped octet takes three, see codec.Escape
+}
+
+// beganOctets is the length of the line of a new session without free text.
+const beganOctets = 160
+
+// frees reports whether the transaction ends records, or stores the restart of a NAS that
+// is to end some, and creates none. A Redis without free memory executes it too.
+func (tx *Txn) frees() bool {
+	d := &tx.Decision
+	return d.Put == nil && (len(d.Delete) > 0 || d.Restart != nil)
+}
+
+// full reports whether the transaction must go into another call: all scripts but
+// commitScript compare before they write, so a call of theirs must not have a record or a
+// session twice.
+func (b *batch) full(tx *Txn, octets int) bool {
+	if len(b.txns) == BatchSize || b.octets+octets > FeedEntryOctets {
+		return true
+	}
+	if b.kind == opCommit {
+		return false
+	}
+	for _, other := range b.txns {
+		if other.Inside == tx.Inside || tx.remembers() && other.Session.AcctSessionID == tx.Session.AcctSessionID && other.Session == tx.Session {
+			return true
+		}
+	}
+	return false
+}
+
+// write builds the arguments of the call.
+func (b *batch) write(e *Engine) {
+	switch b.kind {
+	case opCreate:
+		b.writeCreate(e)
+	case opRefresh:
+		b.writeRefresh(e)
+	case opStop, opRemove:
+		b.writeStop(e)
+	default:
+		b.args.Add(commitArgs(e, b)...)
+	}
+}
+
+// deliver gives the answers to the transactions, or returns the error of the call.
+func (b *batch) deliver(failed error) error {
+	err := redisconn.Answered(b.cmd, failed)
+	answers, _ := b.cmd.Val().([]any)
+	switch {
+	case err != nil:
+	case b.kind != opCommit && len(answers) > 0:
+		b.deliverTogether(answers)
+		return nil
+	case b.kind == opCommit && len(answers) == len(b.txns):
+		b.deliverEach(answers)
+		return nil
+	default:
+		err = fmt.Errorf("script answered %v", b.cmd.Val())
+	}
+	for _, tx := range b.txns {
+		tx.Err = err
+	}
+	return err
+}
+
+// deliverTogether sets the feed entry of all transactions, and marks the refused ones.
+func (b *batch) deliverTogether(answers []any) {
+	id, _ := answers[0].(string)
+	for _, tx := range b.txns {
+		tx.feedID = id
+	}
+	for _, refused := range answers[1:] {
+		if i, _ := refused.(int64); i > 0 && int(i) <= len(b.txns) {
+			b.txns[i-1].refused = true
+		} else {
+			for _, tx := range b.txns {
+				tx.refused = true
+			}
+		}
+	}
+}
+
+func (b *batch) deliverEach(answers []any) {
+	for i, tx := range b.txns {
+		id, done := answers[i].(string)
+		tx.feedID, tx.refused = id, !done
+	}
+}
+
+// isExhausted reports whether the feed accepts no more entries: another program added one
+// with the highest possible identifier, and Redis adds none below the last.
+func isExhausted(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "exhausted the last possible ID")
+}
+
+// read adds the commands that read the read set, the records first: see
+// readSet.versionCoversState. The restart of the NAS is read only after a conflict: the
+// cache has it, and the commit compares.
+func (t *roundTrip) read(ctx context.Context, tx *Txn) {
+	l := &reads{tx: tx}
+	if tx.Inside.IsValid() {
+		l.holder = redis.NewMapStringStringCmd(ctx, "hgetall", tx.keyRecord())
+		t.cmds = append(t.cmds, l.holder)
+	}
+	if tx.asked.IsValid() {
+		l.current = redis.NewMapStringStringCmd(ctx, "hgetall", codec.RecordKey(tx.Group.Name, tx.asked))
+		t.cmds = append(t.cmds, l.current)
+	}
+	if tx.remembers() {
+		l.session = redis.NewStringCmd(ctx, "get", tx.keySession())
+		t.cmds = append(t.cmds, l.session)
+	}
+	if tx.usesRestart && tx.conflicted {
+		l.restart = redis.NewStringCmd(ctx, "get", tx.keyRestart())
+		t.cmds = append(t.cmds, l.restart)
+	}
+	t.reads = append(t.reads, l)
+}
+
+// deliver stores the answers in the transaction.
+func (l *reads) deliver(e *Engine, failed error) {
+	tx := l.tx
+	var err error
+	read := func(cmd *redis.StringCmd, into *string, kind codec.Garbage, key string) {
+		if cmd == nil {
+			return
+		}
+		*into = cmd.Val()
+		if redisconn.IsWrongType(cmd.Err()) { // treated as absent: a commit replaces it
+			e.o.Garbage(tx.Group.Name, kind, key)
+			return
+		}
+		err = errors.Join(err, redisconn.Answered(cmd, failed))
+	}
+	readRecord := func(cmd *redis.MapStringStringCmd, key subscriber.Key) *subscriber.Record {
+		if cmd == nil {
+			return nil
+		}
+		if redisconn.IsWrongType(cmd.Err()) {
+			e.o.Garbage(key.Group, codec.GarbageRecord, codec.RecordKey(key.Group, key.Inside))
+			err = errors.Join(err, fmt.Errorf("key %s: %w", codec.RecordKey(key.Group, key.Inside), cmd.Err()))
+			return nil
+		}
+		err = errors.Join(err, redisconn.Answered(cmd, failed))
+		fields := cmd.Val()
+		if len(fields) == 0 {
+			return nil
+		}
+		r := codec.ParseRecord(key, fields)
+		return &r
+	}
+	read(l.session, &tx.line, codec.GarbageSession, tx.sessionKey)
+	read(l.restart, &tx.restart, codec.GarbageRestart, tx.restartKey)
+	tx.holder = readRecord(l.holder, subscriber.Key{Group: tx.Group.Name, Inside: tx.Inside})
+	tx.current = readRecord(l.current, subscriber.Key{Group: tx.Group.Name, Inside: tx.asked})
+	tx.Err = err
+}
+
+// free returns the trip to the pool.
+func (t *roundTrip) free() {
+	if len(t.cmds) > tripRoom {
+		return
+	}
+	for _, b := range t.batches {
+		b.args.Reset()
+		clear(b.txns)
+		clear(b.bases)
+		b.txns, b.bases, b.cmd = b.txns[:0], b.bases[:0], nil
+	}
+	clear(t.cmds)
+	clear(t.reads)
+	t.e, t.cmds, t.reads, t.batches, t.open = nil, t.cmds[:0], t.reads[:0], t.batches[:0], t.open[:0]
+	trips.Put(t)
 }
 
 // WriteCall returns a call of the general script that writes an expiring string into a

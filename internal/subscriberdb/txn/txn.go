@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
@@ -64,6 +65,48 @@ func (f DecideFunc) Decide(tx *Txn, v subscriber.View) (subscriber.Decision, sub
 	return f(v), tx.Session
 }
 
+// A Group holds the data of a group for transactions.
+type Group struct {
+	Name         string
+	Feed, Online string // keys in every call of the group
+
+	recordTTL time.Duration
+	clientTTL map[string]time.Duration
+}
+
+// NewGroup returns a group whose records expire recordTTL after their last refresh, those
+// of the RADIUS clients in clientTTL after that time; 0 means never.
+func NewGroup(name string, recordTTL time.Duration, clientTTL map[string]time.Duration) *Group {
+	return &Group{name, codec.FeedKey(name), codec.OnlineKey(name), recordTTL, clientTTL}
+}
+
+// TTL returns the time to live of a record of the client after its last refresh; 0 means
+// that it does not expire.
+func (g *Group) TTL(client string) time.Duration {
+	if ttl, ok := g.clientTTL[client]; ok {
+		return ttl
+	}
+	return g.recordTTL
+}
+
+// readSet is the data in Redis that a decision depends on, as read or guessed.
+type readSet struct {
+	loaded bool // the read set is complete enough to decide
+	// versionCoversState: every script that changes the state of this open session also
+	// writes or deletes its record. The record is known to exist, from no later than the
+	// state. So the commit compares the record's version only.
+	versionCoversState bool
+
+	line    string // state line of the session as read; "" for none, and if the version covers it
+	session subscriber.SessionState
+	restart string // restart line of the session's NAS
+	holder  *subscriber.Record
+	current *subscriber.Record // record at the address where the session is open, if that is not the transaction's
+	asked   netip.Addr         // that address, once it was read
+
+	sessionKey, restartKey, recordKey string // "" until they are needed
+}
+
 // UseRestart makes the decision depend on the newest restart of the session's NAS.
 func (tx *Txn) UseRestart(e *Engine) {
 	tx.usesRestart = true
@@ -81,43 +124,22 @@ func (tx *Txn) Load(e *Engine, unknown bool) bool {
 	return false
 }
 
+// follow guesses the read set from the session's last commit. It reports whether the
+// session is then open at the given address.
+func (rs *readSet) follow(c *cachedSession, r *subscriber.Record, inside netip.Addr) bool {
+	rs.loaded, rs.versionCoversState, rs.session = true, true, c.state(r)
+	if r.Inside != inside {
+		rs.current, rs.asked = r, r.Inside
+		return false
+	}
+	rs.holder = r
+	return true
+}
+
 // Guess sets the read set to the given record at the transaction's address.
 func (tx *Txn) Guess(r *subscriber.Record) {
 	tx.cached = *r
 	tx.readSet = readSet{loaded: true, holder: &tx.cached}
-}
-
-// Save caches the session if it is open at the transaction's address and complete is set:
-// then the caller knows that no other group has the session. Otherwise it removes the
-// session from the cache, unless nothing was written. It reports whether it cached a
-// session that may be new.
-func (tx *Txn) Save(e *Engine, complete bool) bool {
-	key := cacheKey{tx.Group.Name, tx.Session}
-	d := &tx.Decision
-	switch {
-	case complete && !tx.conflicted && !d.Writes():
-		return false
-	case !complete || d.Put == nil || d.Session == nil || d.Put.Inside != tx.Inside:
-		e.cache.forget(key)
-		return false
-	}
-	e.cache.put(key, newCachedSession(d.Put, d.Session))
-	return tx.op != opRefresh
-}
-
-// Conflicted reports whether a guess was wrong, because another writer changed the same
-// data.
-func (tx *Txn) Conflicted() bool { return tx.conflicted }
-
-// Holder returns the record at the transaction's address that the decision depends on, nil
-// for none.
-func (tx *Txn) Holder() *subscriber.Record { return tx.holder }
-
-// FoundNoLink reports whether the decision is about a link, or service, for which its
-// record has no room.
-func (tx *Txn) FoundNoLink() bool {
-	put := tx.Decision.Put
-	return put != nil && tx.Decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, tx.Session.AcctSessionID)
 }
 
 // prepare decides, and sets the operation that commits the decision.
@@ -148,6 +170,13 @@ func (tx *Txn) prepare(e *Engine) {
 		tx.op = opCommit
 	default:
 		tx.op = opNone
+	}
+}
+
+func (rs *readSet) view(group string, scope subscriber.Scope) subscriber.View {
+	return subscriber.View{
+		Group: group, Scope: scope, Session: rs.session,
+		Holder: rs.holder, Current: rs.current, Restart: codec.ParseRestart(rs.restart),
 	}
 }
 
@@ -201,7 +230,84 @@ func (tx *Txn) conclude(e *Engine) bool {
 	return true
 }
 
+// fromReads sets the read set from the answers of Redis, whose records were read before the
+// session's state. The read set stays incomplete if the session is at another address,
+// which has to be read too.
+func (rs *readSet) fromReads(id subscriber.SessionID, inside netip.Addr) (err error) {
+	if rs.session, err = codec.ParseState(rs.line); err != nil {
+		return err
+	}
+	elsewhere := rs.elsewhere(inside)
+	if rs.loaded = elsewhere == rs.asked; !rs.loaded {
+		rs.asked, rs.current = elsewhere, nil
+		rs.loaded = !elsewhere.IsValid()
+	}
+	own := rs.recordAt(rs.session.Inside)
+	rs.versionCoversState = rs.loaded && rs.session.Phase == subscriber.Open && own != nil && own.SessionID == id && own.Version != codec.Unversioned
+	return nil
+}
+
+// elsewhere returns the address where the session is open, if that is not the given one.
+func (rs *readSet) elsewhere(inside netip.Addr) netip.Addr {
+	if rs.session.Phase != subscriber.Open || rs.session.Inside == inside {
+		return netip.Addr{}
+	}
+	return rs.session.Inside
+}
+
+// recordAt returns the record at an address in the read set; nil for none.
+func (rs *readSet) recordAt(inside netip.Addr) *subscriber.Record {
+	if rs.holder != nil && rs.holder.Inside == inside {
+		return rs.holder
+	}
+	if rs.current != nil && rs.current.Inside == inside {
+		return rs.current
+	}
+	return nil
+}
+
+// versionOf returns the version of a record in the form of commitScript.
+func versionOf(r *subscriber.Record) string {
+	if r == nil {
+		return ""
+	}
+	return r.Version
+}
+
 func (tx *Txn) fail(err error) { tx.Err = fmt.Errorf("group %s: %w", tx.Group.Name, err) }
+
+// Save caches the session if it is open at the transaction's address and complete is set:
+// then the caller knows that no other group has the session. Otherwise it removes the
+// session from the cache, unless nothing was written. It reports whether it cached a
+// session that may be new.
+func (tx *Txn) Save(e *Engine, complete bool) bool {
+	key := cacheKey{tx.Group.Name, tx.Session}
+	d := &tx.Decision
+	switch {
+	case complete && !tx.conflicted && !d.Writes():
+		return false
+	case !complete || d.Put == nil || d.Session == nil || d.Put.Inside != tx.Inside:
+		e.cache.forget(key)
+		return false
+	}
+	e.cache.put(key, newCachedSession(d.Put, d.Session))
+	return tx.op != opRefresh
+}
+
+// Conflicted reports whether a guess was wrong, because another writer changed the same
+// data.
+func (tx *Txn) Conflicted() bool { return tx.conflicted }
+
+// Holder returns the record at the transaction's address that the decision depends on, nil
+// for none.
+func (tx *Txn) Holder() *subscriber.Record { return tx.holder }
+
+// FoundNoLink reports whether the decision is about a link, or service, for which its
+// record has no room.
+func (tx *Txn) FoundNoLink() bool {
+	put := tx.Decision.Put
+	return put != nil && tx.Decision.Verdict == subscriber.Linked && !slices.Contains(put.Links, tx.Session.AcctSessionID)
+}
 
 // remembers reports whether the transaction is about a session.
 func (tx *Txn) remembers() bool { return tx.Session != (subscriber.SessionID{}) }
