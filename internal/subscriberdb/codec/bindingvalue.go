@@ -5,10 +5,50 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sessiond/sessiond/internal/nat"
 )
+
+// BindingParts is the number of hashes for the bindings of a group; the last octet of the
+// outside address selects the hash. A million bindings are some 31,000 in each, 9 MB, for
+// any size of blocks. More hashes would be smaller, but a write needs a command for each
+// hash that it touches: 256 cost accounting some 4 % of its rate.
+const BindingParts = 32
+
+// BindingPart returns the part for the bindings of an outside address.
+func BindingPart(outside netip.Addr) uint8 {
+	octets := outside.As16()
+	return octets[15] % BindingParts
+}
+
+// FormatPlace returns the field of a binding in its hash: its outside address and first
+// port.
+func FormatPlace(p nat.Place) string { return string(AppendPlace(nil, p)) }
+
+// AppendPlace appends the result of FormatPlace.
+func AppendPlace(text []byte, p nat.Place) []byte {
+	return strconv.AppendUint(append(p.Outside.AppendTo(text), ':'), uint64(p.First), 10)
+}
+
+// ParsePlace parses the result of FormatPlace.
+func ParsePlace(field string) (nat.Place, error) {
+	i := strings.LastIndexByte(field, ':')
+	if i < 0 {
+		return nat.Place{}, fmt.Errorf("block %q: no port", field)
+	}
+	outside, err := netip.ParseAddr(field[:i])
+	if err != nil {
+		return nat.Place{}, fmt.Errorf("block %q: %w", field, err)
+	}
+	first, err := strconv.ParseUint(field[i+1:], 10, 16)
+	if err != nil {
+		return nat.Place{}, fmt.Errorf("block %q: %w", field, err)
+	}
+	return nat.Place{Outside: outside, First: nat.Port(first)}, nil
+}
 
 // bindingValue is the value of a binding's field: JSON, which operators can read too.
 type bindingValue struct {
@@ -116,4 +156,58 @@ func appendStamp(text []byte, name string, t time.Time) []byte {
 		return text
 	}
 	return append(appendTime(append(append(text, name...), '"'), t), '"')
+}
+
+// octets holds raw octets from a NAS for JSON (ACCT-23): a string if they are valid UTF-8,
+// else {"base64": ...}, because JSON strings cannot hold other bytes.
+type octets string
+
+type rawOctets struct {
+	Base64 []byte `json:"base64"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (o octets) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(o)) {
+		return json.Marshal(string(o))
+	}
+	return json.Marshal(rawOctets{[]byte(o)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (o *octets) UnmarshalJSON(text []byte) error {
+	var s string
+	if json.Unmarshal(text, &s) == nil {
+		*o = octets(s)
+		return nil
+	}
+	var raw rawOctets
+	if err := json.Unmarshal(text, &raw); err != nil {
+		return fmt.Errorf("octets: %w", err)
+	}
+	*o = octets(raw.Base64)
+	return nil
+}
+
+// plainInJSON has the usual octets that a JSON string holds without escapes.
+var plainInJSON = func() (plain [256]bool) {
+	for c := range plain {
+		plain[c] = standsForItself(byte(c)) || c == '/' || c == ' '
+	}
+	return plain
+}()
+
+// appendOctets appends a field with octets, nothing for no octets.
+func appendOctets(text []byte, name, raw string) []byte {
+	if raw == "" {
+		return text
+	}
+	text = append(text, name...)
+	for i := range len(raw) {
+		if !plainInJSON[raw[i]] {
+			value, _ := json.Marshal(octets(raw)) // cannot fail for a string
+			return append(text, value...)
+		}
+	}
+	return append(append(append(text, '"'), raw...), '"')
 }

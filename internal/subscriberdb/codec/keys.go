@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"fmt"
 	"net/netip"
 	"regexp"
 	"strconv"
@@ -136,3 +137,85 @@ func OwnerKey(group string) string { return groupKey(group, "owner") }
 // ServedKey returns the key of the string with the prefixes and settings of the group's
 // NAT, drained ones included.
 func ServedKey(group string) string { return groupKey(group, "served") }
+
+// AppendSessionRef appends a session's identity as one word:
+// <client>/<nas>/<Acct-Session-Id>, each escaped, and /<inside address> if several sessions
+// share the identifier.
+func AppendSessionRef(text []byte, id subscriber.SessionID) []byte {
+	text = append(append(text, Escape(id.Client)...), '/')
+	text = append(append(text, Escape(id.NAS)...), '/')
+	text = append(text, Escape(id.AcctSessionID)...)
+	if id.Leg.IsValid() {
+		text = append(append(text, '/'), Escape(id.Leg.String())...)
+	}
+	return text
+}
+
+// ParseSessionRef parses the result of AppendSessionRef.
+func ParseSessionRef(ref string) (subscriber.SessionID, error) {
+	parts := strings.Split(ref, "/")
+	if len(parts) != 3 && len(parts) != 4 {
+		return subscriber.SessionID{}, fmt.Errorf("session reference %q", ref)
+	}
+	for i := range parts {
+		var err error
+		if parts[i], err = unescape(parts[i]); err != nil {
+			return subscriber.SessionID{}, err
+		}
+	}
+	id := subscriber.SessionID{Client: parts[0], NAS: parts[1], AcctSessionID: parts[2]}
+	if len(parts) == 4 {
+		var err error
+		if id.Leg, err = netip.ParseAddr(parts[3]); err != nil {
+			return subscriber.SessionID{}, fmt.Errorf("session reference %q: %w", ref, err)
+		}
+	}
+	return id, nil
+}
+
+// NASRef returns the identity of a session's NAS as one word: <client>/<nas>, each escaped.
+func NASRef(id subscriber.SessionID) string { return Escape(id.Client) + "/" + Escape(id.NAS) }
+
+// ParseNASRef parses the result of NASRef; the session has no Acct-Session-Id.
+func ParseNASRef(ref string) (subscriber.SessionID, error) { return ParseSessionRef(ref + "/") }
+
+// TypedKey is a key that sessiond writes, and its type as named by the command TYPE.
+type TypedKey struct{ Name, Kind string }
+
+// OwnKeys returns the keys of a group that sessiond recreates by itself. It has no keys of
+// records and sessions, whose types are checked when they are read, and neither the feed
+// nor the hash of online addresses, which a probe checks: without those two the group
+// cannot be served.
+func OwnKeys(group string) []TypedKey {
+	keys := []TypedKey{
+		{ReadersKey(group), "hash"}, {RestartsKey(group), "set"}, {MarkerKey(group), "string"},
+		{OwnerKey(group), "string"}, {ServedKey(group), "string"}, {OldBindingsKey(group), "hash"},
+	}
+	for part := range BindingParts {
+		keys = append(keys, TypedKey{BindingsKey(group, uint8(part)), "hash"})
+	}
+	return keys
+}
+
+// SharedKeys returns the keys that belong to no group.
+func SharedKeys() []TypedKey {
+	return []TypedKey{{GroupsKey, "set"}, {SettingsKey, "hash"}, {NASesKey, "hash"}, {RefusedKey, "hash"}}
+}
+
+// Garbage is a kind of unusable data in Redis, named by its place. Garbage is left out,
+// counted and logged, and blocks nothing else.
+type Garbage string
+
+// The kinds of garbage.
+const (
+	GarbageRestart Garbage = "restart" // a member of the set of restarts, or the restart of a NAS
+	GarbageRecord  Garbage = "record"  // the key of a record is no hash
+	GarbageSession Garbage = "session" // the key of a session's state is no string
+	GarbageFeed    Garbage = "feed"    // an entry of the change feed, or its identifier
+	GarbageKey     Garbage = "key"     // another of sessiond's own keys: of another type, or with an unreadable text
+)
+
+// GarbageKinds returns all kinds of garbage.
+func GarbageKinds() []Garbage {
+	return []Garbage{GarbageRestart, GarbageRecord, GarbageSession, GarbageFeed, GarbageKey}
+}
