@@ -5,8 +5,6 @@
 //
 // Reading order:
 //
-//	rows.go    stored bindings: all, and some by their blocks
-//	inorder.go all, in the order of their inside addresses
-//	writes.go  writes and removals, many in one step
-//	moves.go   move of the bindings out of the single hash of earlier versions
+//	writes.go writes, many in one step; the move out of the single hash of earlier versions
+//	rows.go   stored bindings: all, in the order of inside addresses, and some by their blocks
 package bindings
