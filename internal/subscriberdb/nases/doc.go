@@ -5,8 +5,6 @@
 //
 // Reading order:
 //
-//	registry.go  the data about each NAS
-//	store.go     these data in Redis
-//	reporters.go which client reports a NAS
-//	addresses.go names that several NASes use, detected by their addresses
+//	registry.go the data about each NAS, names that several use, and which client reports it
+//	store.go    these data in Redis
 package nases

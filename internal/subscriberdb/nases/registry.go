@@ -1,6 +1,8 @@
 package nases
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -55,52 +57,6 @@ func NewRegistry(toldApart func(a, b string) bool) *Registry {
 	}
 }
 
-// entryLocked returns the entry of a NAS, nil if it has none and its client has used up its
-// share.
-func (r *Registry) entryLocked(key codec.NASName) *nasEntry {
-	if e := r.byKey[key]; e != nil {
-		return e
-	}
-	if !r.shares.Room(key.Client) {
-		return nil
-	}
-	e := &nasEntry{key: codec.NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}}
-	r.byKey[e.key] = e
-	r.shares.Add(e.key.Client, 1)
-	return e
-}
-
-// changeLocked marks the entry to be written.
-func (r *Registry) changeLocked(e *nasEntry) {
-	if !e.changed {
-		e.changed = true
-		r.changed = append(r.changed, e)
-	}
-}
-
-// hearLocked notes an event of a NAS.
-func (r *Registry) hearLocked(e *nasEntry, at time.Time) {
-	if at.After(e.heard) {
-		e.heard = at
-		r.changeLocked(e)
-	}
-}
-
-// rootLocked follows the names of a NAS to the one that its sessions are stored under.
-// uniteLocked makes no cycles.
-func (r *Registry) rootLocked(key codec.NASName) codec.NASName {
-	for e := r.byKey[key]; e != nil && r.heedsLocked(e); e = r.byKey[key] {
-		key = e.sameAs
-	}
-	return key
-}
-
-// heedsLocked reports whether the entry counts as another name of a NAS: it was found to be
-// one, and the configuration does not set the two clients apart.
-func (r *Registry) heedsLocked(e *nasEntry) bool {
-	return e.sameAs != (codec.NASName{}) && (r.toldApart == nil || !r.toldApart(e.key.Client, e.sameAs.Client))
-}
-
 // Place sets the event's NAS to the name that its sessions are stored under, and the
 // event's time. It reports whether the registry has room for the NAS.
 func (r *Registry) Place(ev *subscriber.Event) (known bool) {
@@ -125,6 +81,52 @@ func (r *Registry) Place(ev *subscriber.Event) (known bool) {
 		r.hearLocked(known, ev.Arrival)
 	}
 	return true
+}
+
+// entryLocked returns the entry of a NAS, nil if it has none and its client has used up its
+// share.
+func (r *Registry) entryLocked(key codec.NASName) *nasEntry {
+	if e := r.byKey[key]; e != nil {
+		return e
+	}
+	if !r.shares.Room(key.Client) {
+		return nil
+	}
+	e := &nasEntry{key: codec.NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}}
+	r.byKey[e.key] = e
+	r.shares.Add(e.key.Client, 1)
+	return e
+}
+
+// hearLocked notes an event of a NAS.
+func (r *Registry) hearLocked(e *nasEntry, at time.Time) {
+	if at.After(e.heard) {
+		e.heard = at
+		r.changeLocked(e)
+	}
+}
+
+// changeLocked marks the entry to be written.
+func (r *Registry) changeLocked(e *nasEntry) {
+	if !e.changed {
+		e.changed = true
+		r.changed = append(r.changed, e)
+	}
+}
+
+// heedsLocked reports whether the entry counts as another name of a NAS: it was found to be
+// one, and the configuration does not set the two clients apart.
+func (r *Registry) heedsLocked(e *nasEntry) bool {
+	return e.sameAs != (codec.NASName{}) && (r.toldApart == nil || !r.toldApart(e.key.Client, e.sameAs.Client))
+}
+
+// rootLocked follows the names of a NAS to the one that its sessions are stored under.
+// uniteLocked makes no cycles.
+func (r *Registry) rootLocked(key codec.NASName) codec.NASName {
+	for e := r.byKey[key]; e != nil && r.heedsLocked(e); e = r.byKey[key] {
+		key = e.sameAs
+	}
+	return key
 }
 
 // Unite notes that one NAS is reported under two names, through two clients, and reports
@@ -255,6 +257,8 @@ func (r *Registry) forget(now time.Time) {
 	}
 }
 
+// Data to be written to Redis.
+
 // nasNews is the part of one NAS's data that has to be written.
 type nasNews struct {
 	entry   *nasEntry
@@ -286,6 +290,13 @@ func (r *Registry) news(limit int) []nasNews {
 		r.changed = nil
 	}
 	return list
+}
+
+// textLocked returns the line of the entry for Redis.
+func (e *nasEntry) textLocked() string {
+	n := codec.NASLine{LastHeard: e.heard, Restarted: e.restarted, SameAs: e.sameAs, Unheeded: e.unheeded}
+	n.Offset, n.Known = e.clock.Offset()
+	return n.Format()
 }
 
 // said notes that a line is in Redis.
@@ -328,9 +339,118 @@ func (r *Registry) putBackLocked(n *nasNews) {
 	n.refused = nil
 }
 
-// textLocked returns the line of the entry for Redis.
-func (e *nasEntry) textLocked() string {
-	n := codec.NASLine{LastHeard: e.heard, Restarted: e.restarted, SameAs: e.sameAs, Unheeded: e.unheeded}
-	n.Offset, n.Known = e.clock.Offset()
-	return n.Format()
+// Names that several NASes use.
+
+const (
+	// conflictTime is the time for which a NAS name counts as used by several NASes after
+	// an address was seen again: longer than a NAS with few subscribers may be silent.
+	conflictTime = 24 * time.Hour
+	// freshDelay is the largest delay of an event whose NAS-IP-Address is used. An event
+	// from a relay's spool may have an earlier address.
+	freshDelay = time.Minute
+	// maxNASAddresses bounds the addresses kept of a NAS name.
+	maxNASAddresses = 8
+)
+
+// Addresses detects names that several NASes use, mostly a factory default, by addresses
+// that alternate. A NAS whose address was changed does not use the old one again.
+type Addresses struct {
+	mu     sync.Mutex
+	names  map[codec.NASName]*nasName
+	shares quota.Shares // of the clients; Alone is set with the first name
+}
+
+// nasName is one name and its addresses.
+type nasName struct {
+	seen     []netip.Addr // distinct addresses, the latest last
+	conflict time.Time    // when an earlier address was last seen again; zero for never
+}
+
+// Note takes the address of an event's NAS. It reports whether several NASes use the name,
+// and whether this event is a new sign of it.
+func (n *Addresses) Note(ev *subscriber.Event, clock func() time.Time) (conflict, sign bool) {
+	if !ev.NASAddress.IsValid() {
+		return false, false // a name without addresses cannot alternate
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	key := codec.NASOf(ev.SessionID)
+	name := n.names[key]
+	if name == nil {
+		if n.names == nil {
+			n.names, n.shares.Alone = make(map[codec.NASName]*nasName), maxOfClient
+		}
+		if !n.shares.Room(key.Client) {
+			return false, false
+		}
+		n.names[codec.NASName{Client: strings.Clone(key.Client), Name: strings.Clone(key.Name)}] = &nasName{seen: []netip.Addr{ev.NASAddress}}
+		n.shares.Add(key.Client, 1)
+		return false, false
+	}
+	if name.conflict.IsZero() && name.seen[len(name.seen)-1] == ev.NASAddress {
+		return false, false // the usual case, which needs no clock
+	}
+	now := clock()
+	if ev.Delay <= freshDelay && name.heard(ev.NASAddress) {
+		name.conflict, sign = now, true
+	}
+	return !name.conflict.IsZero() && now.Sub(name.conflict) < conflictTime, sign
+}
+
+// heard takes the latest address, and reports whether it is an earlier one again.
+func (n *nasName) heard(addr netip.Addr) (back bool) {
+	last := len(n.seen) - 1
+	if n.seen[last] == addr {
+		return false
+	}
+	i := slices.Index(n.seen, addr)
+	if i >= 0 {
+		n.seen = slices.Delete(n.seen, i, i+1)
+	} else if len(n.seen) == maxNASAddresses {
+		n.seen = slices.Delete(n.seen, 0, 1)
+	}
+	n.seen = append(n.seen, addr)
+	return i >= 0
+}
+
+// The clients that report a NAS.
+
+// Reporters holds, for each NAS, the client that reports its sessions. The zero value is
+// empty; its methods may be called concurrently.
+type Reporters struct {
+	mu    sync.Mutex
+	byNAS map[string]reporter
+}
+
+// reporter is a client that reports the sessions of a NAS.
+type reporter struct {
+	client  string
+	several bool // other clients report it too
+}
+
+// maxOfClient bounds the NASes of a client that is alone; see quota.Shares.
+const maxOfClient = 65_536
+
+// Reported notes that a client reports sessions of a NAS.
+func (n *Reporters) Reported(id subscriber.SessionID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch r, known := n.byNAS[id.NAS]; {
+	case known && r.client != id.Client:
+		n.byNAS[id.NAS] = reporter{r.client, true}
+	case !known && len(n.byNAS) < maxOfClient:
+		if n.byNAS == nil {
+			n.byNAS = make(map[string]reporter)
+		}
+		n.byNAS[id.NAS] = reporter{client: id.Client}
+	}
+}
+
+// Foreign returns the only client that reports sessions of a NAS, if that is not the given
+// one.
+func (n *Reporters) Foreign(id subscriber.SessionID) (client string, foreign bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r, known := n.byNAS[id.NAS]
+	return r.client, known && !r.several && r.client != id.Client
 }
