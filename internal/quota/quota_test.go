@@ -32,3 +32,34 @@ func TestPeerOf(t *testing.T) {
 		}
 	}
 }
+
+// TestShares: a peer that is alone gets its share, and leaves room to a second, and that
+// one to a third; a returned share is free for all.
+func TestShares(t *testing.T) {
+	t.Parallel()
+	s := Shares{Alone: 100}
+	fill := func(peer string) int {
+		for s.Room(peer) {
+			s.Add(peer, 1)
+		}
+		return s.Of(peer)
+	}
+	if s.All() != 125 {
+		t.Errorf("there are %d for all, want 125", s.All())
+	}
+	for _, tt := range []struct {
+		peer string
+		want int
+	}{{"a", 100}, {"b", 20}, {"c", 4}, {"a", 100}} {
+		if got := fill(tt.peer); got != tt.want {
+			t.Errorf("%s has %d, want %d", tt.peer, got, tt.want)
+		}
+	}
+	if s.Total() != 124 {
+		t.Errorf("all have %d, want 124", s.Total())
+	}
+	s.Add("a", -100)
+	if s.Of("a") != 0 || !s.Room("c") || fill("b") != 97 {
+		t.Errorf("a has %d, b %d, of what a gave back", s.Of("a"), s.Of("b"))
+	}
+}
