@@ -8,11 +8,8 @@
 // each other; each is one transaction (package txn) in each group that it
 // concerns.
 //
-//	ingest.go        Record: events to transactions, and their outcome
-//	schedule.go      waves
-//	groups.go        the group of an address
-//	clients.go       RADIUS clients: their realms and limits
-//	reports.go       events without effect: counted, logged
+//	ingest.go        Record: events to transactions in waves, their outcome, and reports
+//	groups.go        the group of an address; RADIUS clients: their realms and limits
 //
 // Restarts of NASes (stored by package nases).
 //
@@ -21,22 +18,21 @@
 //
 // Records.
 //
-//	read.go          by key and all (in short: versions.go)
-//	admin.go         written and deleted without an event (restore.go)
+//	read.go          by key and all, also in short
+//	admin.go         written and deleted without an event, or written back
 //	suspended.go     removals that a guard suspends
 //	absent.go        records that are not in Redis, and the reason
 //	announce.go      announcement of their ends
 //
 // The feed.
 //
-//	feed.go          read on from an entry (backwards: feedhistory.go)
+//	feed.go          read on from an entry, and back; begun anew when its identifiers are used up
 //	retention.go     kept for its readers, and trimmed
-//	feedrenewal.go   deleted when its identifiers are used up
 //
 // All else.
 //
-//	values.go        settings, and of each group its marker and owner (served.go)
-//	probe.go         whether Redis can be used (durability.go)
+//	values.go        settings, and of each group its marker, owner and served configuration
+//	probe.go         whether Redis can be used, and keeps its data
 //	garbage.go       unusable data: counted, logged, deleted where they block writes
 //
 // Subpackages: txn (transactions), nases, removals (by others), bindings, codec (keys and

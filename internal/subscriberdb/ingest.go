@@ -4,12 +4,19 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
+	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
+	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // Record durably applies accounting events in the order given, many in one round trip. It
@@ -48,6 +55,43 @@ func (db *DB) record(ctx context.Context, events []subscriber.Event, unwritten e
 		}
 	}
 	return errs
+}
+
+// scratch holds the jobs of one call of Record. It is pooled, because the jobs are most of
+// the memory that an event takes.
+type scratch struct {
+	jobs      []job
+	sessions  map[subscriber.SessionID]int // the earliest wave for the session's next event
+	addresses map[netip.Addr]int
+}
+
+var workspaces = sync.Pool{New: func() any {
+	return &scratch{sessions: make(map[subscriber.SessionID]int), addresses: make(map[netip.Addr]int)}
+}}
+
+// workspaceLimit is the largest number of jobs with which a workspace is pooled, so that a
+// flood of events does not occupy its memory for ever.
+const workspaceLimit = 4096
+
+// newWorkspace returns a workspace with n empty jobs.
+func newWorkspace(n int) *scratch {
+	w := workspaces.Get().(*scratch)
+	if cap(w.jobs) < n {
+		w.jobs = make([]job, n)
+	}
+	w.jobs = w.jobs[:n]
+	return w
+}
+
+// clear returns the workspace to the pool. Its jobs must not be used afterwards.
+func (w *scratch) clear() {
+	if len(w.jobs) > workspaceLimit {
+		return
+	}
+	clear(w.jobs)
+	clear(w.sessions)
+	clear(w.addresses)
+	workspaces.Put(w)
 }
 
 // job is one event with its transactions in the groups that it concerns.
@@ -117,6 +161,19 @@ func isRestart(ev *subscriber.Event) bool {
 	return ev.Kind == subscriber.EventAccountingOn || ev.Kind == subscriber.EventAccountingOff
 }
 
+// enter sets up the event's transaction in one group. Outside the event's own group its
+// address is not used.
+func (j *job) enter(tx *txn.Txn, g *Group, scope subscriber.Scope) {
+	ev := &j.event
+	tx.Group, tx.Scope, tx.Session, tx.Via, tx.Decider = g.txns, scope, ev.SessionID, ev.Via, j
+	if scope == subscriber.Here && !isRestart(ev) {
+		tx.Inside = ev.Inside
+	}
+	if ev.Kind != subscriber.EventStop && g.Name != codec.Reserved {
+		tx.UseRestart(j.db.txns)
+	}
+}
+
 // others returns the event's transactions outside its own group. The reserved group has no
 // records, so a Start that has an address ends nothing there.
 func (j *job) others(groups *groupTable) []*txn.Txn {
@@ -142,40 +199,39 @@ func (j *job) others(groups *groupTable) []*txn.Txn {
 	return append(txns, tx)
 }
 
-// enter sets up the event's transaction in one group. Outside the event's own group its
-// address is not used.
-func (j *job) enter(tx *txn.Txn, g *Group, scope subscriber.Scope) {
-	ev := &j.event
-	tx.Group, tx.Scope, tx.Session, tx.Via, tx.Decider = g.txns, scope, ev.SessionID, ev.Via, j
-	if scope == subscriber.Here && !isRestart(ev) {
-		tx.Inside = ev.Inside
+// waves splits the jobs so that those of one wave do not depend on each other, and every
+// job comes after the earlier ones that it depends on: those of the same session or
+// address, and restarts, which depend on all others.
+func (w *scratch) waves() [][]*job {
+	var list [][]*job
+	barrier := 0
+	for i := range w.jobs {
+		j := &w.jobs[i]
+		inside := addressOf(&j.event)
+		wave := max(barrier, w.sessions[j.event.SessionID], w.addresses[inside])
+		if isRestart(&j.event) {
+			wave = len(list)
+			barrier = wave + 1
+		}
+		w.sessions[j.event.SessionID] = wave + 1
+		if inside.IsValid() {
+			w.addresses[inside] = wave + 1
+		}
+		if wave == len(list) {
+			list = append(list, make([]*job, 0, len(w.jobs)-i))
+		}
+		list[wave] = append(list[wave], j)
 	}
-	if ev.Kind != subscriber.EventStop && g.Name != codec.Reserved {
-		tx.UseRestart(j.db.txns)
-	}
+	return list
 }
 
-// Decide implements txn.Decider for the event in one group.
-func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subscriber.SessionID) {
-	db := j.db
-	if h := v.Holder; h != nil && (h.NAS != tx.Session.NAS || h.Client != tx.Session.Client) {
-		v.HolderApart = db.apart(tx.Group.Name, h, tx.Session, &j.event)
-		v.HolderToldApart = db.toldApart(h.Client, tx.Session.Client)
+// addressOf returns the session's address by the event; zero for a restart, which concerns
+// many sessions.
+func addressOf(ev *subscriber.Event) netip.Addr {
+	if isRestart(ev) {
+		return netip.Addr{}
 	}
-	ev := j.event
-	ev.SessionID = tx.Session
-	if id := subscriber.Identify(v, &ev); id != tx.Session {
-		if from, to := codec.NASOf(tx.Session), codec.NASOf(id); from != to && db.nases.Unite(from, to) {
-			db.reports.united(from, to)
-		}
-		return subscriber.Decision{}, id
-	}
-	ev.Inside = tx.Inside
-	var room *subscriber.Room // the transactions in other groups rarely decide anything
-	if tx == &j.main {
-		room = &j.room
-	}
-	return room.Decide(v, ev), tx.Session
+	return ev.Inside
 }
 
 // performJobs runs one wave of jobs. Transactions in other groups go in the same round
@@ -200,6 +256,29 @@ func (db *DB) performJobs(ctx context.Context, groups *groupTable, jobs []*job) 
 		}
 	}
 	db.txns.Run(ctx, late)
+}
+
+// Decide implements txn.Decider for the event in one group.
+func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subscriber.SessionID) {
+	db := j.db
+	if h := v.Holder; h != nil && (h.NAS != tx.Session.NAS || h.Client != tx.Session.Client) {
+		v.HolderApart = db.apart(tx.Group.Name, h, tx.Session, &j.event)
+		v.HolderToldApart = db.toldApart(h.Client, tx.Session.Client)
+	}
+	ev := j.event
+	ev.SessionID = tx.Session
+	if id := subscriber.Identify(v, &ev); id != tx.Session {
+		if from, to := codec.NASOf(tx.Session), codec.NASOf(id); from != to && db.nases.Unite(from, to) {
+			db.reports.united(from, to)
+		}
+		return subscriber.Decision{}, id
+	}
+	ev.Inside = tx.Inside
+	var room *subscriber.Room // the transactions in other groups rarely decide anything
+	if tx == &j.main {
+		room = &j.room
+	}
+	return room.Decide(v, ev), tx.Session
 }
 
 // finish reports the event's outcome and saves the state of its session in the cache.
@@ -288,11 +367,126 @@ func (db *DB) noteRefusal(ev *subscriber.Event, v subscriber.Verdict) {
 	db.nases.Refuse(ev.SessionID, v)
 }
 
-// addressOf returns the session's address by the event; zero for a restart, which concerns
-// many sessions.
-func addressOf(ev *subscriber.Event) netip.Addr {
-	if isRestart(ev) {
-		return netip.Addr{}
+// Reports: events that are ignored or cannot be stored are counted, and logged now and then.
+
+// repeatInterval is the shortest time between two log lines of one kind about events. Each
+// event is counted, but a client that repeats one must not fill the log.
+const repeatInterval = time.Minute
+
+func newThrottle() *throttle.Throttle { return &throttle.Throttle{Interval: repeatInterval} }
+
+// throttles holds a throttle for each kind of log line.
+type throttles[K comparable] map[K]*throttle.Throttle
+
+func newThrottles[K comparable](kinds iter.Seq[K]) throttles[K] {
+	logs := make(throttles[K])
+	for kind := range kinds {
+		logs[kind] = newThrottle()
 	}
-	return ev.Inside
+	return logs
+}
+
+// eventReports counts and logs events that are ignored or cannot be stored.
+type eventReports struct {
+	refused  func(client string, v subscriber.Verdict)
+	conflict func(client string)
+	limited  func(client string, b Bound)
+
+	foreignLogs throttles[subscriber.Verdict]
+	limitLogs   throttles[Bound]
+	conflictLog *throttle.Throttle
+	uniteLog    *throttle.Throttle
+
+	reporters nases.Reporters
+	addresses nases.Addresses
+	logger    *slog.Logger
+	now       func() time.Time
+}
+
+func newEventReports(o *Options, logger *slog.Logger) *eventReports {
+	return &eventReports{
+		refused: o.Refused, conflict: o.Conflict, limited: o.Limited,
+		foreignLogs: newThrottles(maps.Keys(foreignEvents)), limitLogs: newThrottles(slices.Values(Bounds())),
+		conflictLog: newThrottle(), uniteLog: newThrottle(),
+		logger: logger, now: o.Now,
+	}
+}
+
+// foreignEvents holds, by verdict, the log line about an event that is not of the client's
+// own NASes and addresses (SES-16) or is beyond its limit, and where to look.
+var foreignEvents = map[subscriber.Verdict]struct{ what, see string }{
+	subscriber.ForeignNAS:     {"restart of a NAS that another client reports ignored", "sessionctl nas list"},
+	subscriber.ForeignAddress: {"accounting of an address that its RADIUS client may not report ignored", "inside and groups of the client"},
+	subscriber.ClientFull:     {"accounting of one subscriber more than its RADIUS client may have online ignored", "max_subscribers of the client"},
+	subscriber.ForeignHolder:  {"accounting at the address of another RADIUS client's subscriber ignored", "realm of the clients"},
+}
+
+// warnForeign logs a refused event if its verdict is in foreignEvents.
+func (r *eventReports) warnForeign(ev *subscriber.Event, v subscriber.Verdict) {
+	log := r.foreignLogs[v]
+	if log == nil {
+		return
+	}
+	suppressed, ok := log.Allow(r.now())
+	if !ok {
+		return
+	}
+	line := []any{"client", cmp.Or(ev.Via, ev.Client), "nas", ev.NAS, "inside", ev.Inside}
+	if owner, foreign := r.reporters.Foreign(ev.SessionID); foreign {
+		line = append(line, "reported_by", owner)
+	}
+	r.logger.Warn(foreignEvents[v].what,
+		append(line, "suppressed", suppressed, "see", foreignEvents[v].see, "alarm", "sessiond_accounting_refused_total")...)
+}
+
+// united logs that one NAS is reported under two names, through two clients.
+func (r *eventReports) united(from, to NASName) {
+	if suppressed, ok := r.uniteLog.Allow(r.now()); ok {
+		r.logger.Warn("one NAS is heard of through two clients, which are taken as one for it: give them one realm",
+			"client", from.Client, "nas", from.Name, "first_client", to.Client, "suppressed", suppressed)
+	}
+}
+
+// conflicts reports whether several NASes use the NAS name of the event. It counts and logs
+// the conflict if the event shows it.
+func (r *eventReports) conflicts(ev *subscriber.Event) bool {
+	conflict, sign := r.addresses.Note(ev, r.now)
+	if sign {
+		now := r.now()
+		r.conflict(ev.Via)
+		if suppressed, ok := r.conflictLog.Allow(now); ok {
+			r.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
+				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "suppressed", suppressed,
+				"alarm", "sessiond_nas_conflicts_total")
+		}
+	}
+	return conflict
+}
+
+// A Bound is a resource of which each client gets a share only.
+type Bound string
+
+// The bounds on the use of Redis and of memory by accounting.
+const (
+	BoundNASes      Bound = "nases"      // the table of NASes has no room for one more
+	BoundTombstones Bound = "tombstones" // the state of an ended session, or of one without an address, lives for minutes only
+	BoundLinks      Bound = "links"      // a session has no room for one more link or service
+)
+
+// Bounds returns all bounds.
+func Bounds() []Bound { return []Bound{BoundNASes, BoundTombstones, BoundLinks} }
+
+// boundTexts holds the log lines about clients that have used up their shares.
+var boundTexts = map[Bound]string{
+	BoundNASes:      "a RADIUS client tells of more NASes than there is room for; no clock and no restart is remembered of those",
+	BoundTombstones: "a RADIUS client ends more sessions than can be remembered; the end of the rest is remembered for 5 minutes",
+	BoundLinks:      "a session has more links than are kept",
+}
+
+// limit counts and logs that a client has used up its share.
+func (r *eventReports) limit(client string, b Bound) {
+	r.limited(client, b)
+	if suppressed, ok := r.limitLogs[b].Allow(r.now()); ok {
+		r.logger.Warn(boundTexts[b], "client", client, "suppressed", suppressed, "alarm", "sessiond_accounting_bounds_reached_total")
+	}
 }

@@ -227,7 +227,7 @@ func (f *changeFeed) trimOnce(ctx context.Context, g *Group) (lost int64, more b
 // KEYS: 1 hash of readers. ARGV: 1 HSET, or HSETNX for a reader that is not known
 // yet, 2 the reader, 3 the last entry that it has read.
 var positionScript = redis.NewScript(`
-redis.call('HDEL', KEYS[1], '') -- nothing, for a Redis that is full (see scripts.go): the feed is trimmed by this
+redis.call('HDEL', KEYS[1], '') -- nothing, for a Redis that is full (see txn/commit.go): the feed is trimmed by this
 local now = redis.call('TIME')
 local at = string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000))
 return redis.call(ARGV[1], KEYS[1], ARGV[2], ARGV[3] .. ' ' .. at)
