@@ -48,8 +48,9 @@ func (f *changeFeed) Feed(
 	if err != nil || len(entries) == 0 {
 		return nil, after, err
 	}
-	if g, ok := f.inForce().named(group); ok {
-		anew, err := f.begunAnew(ctx, g.txns, entries[len(entries)-1].ID)
+	last := entries[len(entries)-1].ID
+	if subscriber.VersionTime(last).After(f.now().Add(entryAhead)) { // our clock, which may be wrong, decides only whether to ask Redis
+		anew, err := f.begunAnew(ctx, group, last)
 		if anew {
 			err = gapAfter(group, after)
 		}
@@ -67,7 +68,7 @@ func (f *changeFeed) Feed(
 			f.found(group, codec.GarbageFeed, codec.FeedKey(group)+" "+entries[i].ID)
 		}
 	}
-	return p.Changes, entries[len(entries)-1].ID, nil
+	return p.Changes, last, nil
 }
 
 // readOn reads the given entry and those after it. If the given entry still exists, no
@@ -303,20 +304,20 @@ func (f *changeFeed) Recent(ctx context.Context, group string, since time.Time) 
 const entryAhead = time.Hour
 
 // begunAnew deletes the feed if its identifiers are too far ahead of Redis's clock, and
-// reports whether it did. Our own clock, which may be wrong, decides only whether to ask
-// Redis.
-func (f *changeFeed) begunAnew(ctx context.Context, g *txn.Group, last string) (bool, error) {
-	if !subscriber.VersionTime(last).After(f.now().Add(entryAhead)) {
-		return false, nil
+// reports whether it did.
+func (f *changeFeed) begunAnew(ctx context.Context, group, last string) (bool, error) {
+	g, err := f.group(group)
+	if err != nil {
+		return false, nil // it is not configured any more
 	}
-	call := redisconn.NewCall(ctx, aheadScript, []string{g.Feed}, entryAhead.Milliseconds())
+	call := redisconn.NewCall(ctx, aheadScript, []string{g.txns.Feed}, entryAhead.Milliseconds())
 	if err := f.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
-		return false, fmt.Errorf("check identifiers of feed %q: %w", g.Name, err)
+		return false, fmt.Errorf("check identifiers of feed %q: %w", group, err)
 	}
 	if call.Val() != int64(1) {
 		return false, nil
 	}
-	f.found(g.Name, codec.GarbageFeed, g.Feed+" "+last)
+	f.found(group, codec.GarbageFeed, g.txns.Feed+" "+last)
 	return true, nil
 }
 

@@ -24,23 +24,24 @@ import (
 // it concerns. Applying an event again is harmless, so an event that failed may be sent
 // again.
 func (db *DB) Record(ctx context.Context, events []subscriber.Event) []error {
-	return db.record(ctx, events, nil)
+	return Recorder{db, true}.Record(ctx, events)
 }
 
 // Recorder is a DB whose Record also reports the events that changed nothing.
-type Recorder struct{ DB *DB }
+type Recorder struct {
+	DB *DB
+
+	changesOnly bool // Record does not report them
+}
 
 // Record is DB.Record, but with [subscriber.ErrNoRecord] for each event that was accepted
 // and wrote nothing.
 func (r Recorder) Record(ctx context.Context, events []subscriber.Event) []error {
-	return r.DB.record(ctx, events, subscriber.ErrNoRecord)
-}
-
-// record applies events, and returns unwritten for those that wrote nothing.
-func (db *DB) record(ctx context.Context, events []subscriber.Event, unwritten error) []error {
+	db := r.DB
 	groups := db.inForce()
-	work := newWorkspace(len(events))
+	work := workspaces.Get().(*scratch)
 	defer work.clear()
+	work.jobs = slices.Grow(work.jobs, len(events))[:len(events)]
 	for i := range work.jobs {
 		work.jobs[i].begin(db, groups, &events[i])
 	}
@@ -49,10 +50,11 @@ func (db *DB) record(ctx context.Context, events []subscriber.Event, unwritten e
 	}
 	errs := make([]error, len(events))
 	for i := range work.jobs {
-		errs[i] = work.jobs[i].finish()
-		if errs[i] == nil && !work.jobs[i].recorded() {
-			errs[i] = unwritten
+		wrote, err := work.jobs[i].finish()
+		if err == nil && !wrote && !r.changesOnly {
+			err = subscriber.ErrNoRecord
 		}
+		errs[i] = err
 	}
 	return errs
 }
@@ -73,22 +75,13 @@ var workspaces = sync.Pool{New: func() any {
 // flood of events does not occupy its memory for ever.
 const workspaceLimit = 4096
 
-// newWorkspace returns a workspace with n empty jobs.
-func newWorkspace(n int) *scratch {
-	w := workspaces.Get().(*scratch)
-	if cap(w.jobs) < n {
-		w.jobs = make([]job, n)
-	}
-	w.jobs = w.jobs[:n]
-	return w
-}
-
 // clear returns the workspace to the pool. Its jobs must not be used afterwards.
 func (w *scratch) clear() {
 	if len(w.jobs) > workspaceLimit {
 		return
 	}
 	clear(w.jobs)
+	w.jobs = w.jobs[:0]
 	clear(w.sessions)
 	clear(w.addresses)
 	workspaces.Put(w)
@@ -141,7 +134,10 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 // own: it is a mistake or an attack (SES-16). If several NASes use one name, it is unknown
 // which of them restarted.
 func (db *DB) ignores(ev *subscriber.Event) subscriber.Verdict {
-	conflict := db.reports.conflicts(ev)
+	conflict, sign := db.reports.addresses.Note(ev, db.reports.now)
+	if sign {
+		db.reports.nasConflict(ev)
+	}
 	if ev.Service && !ev.CountServices {
 		return subscriber.ServiceIgnored
 	}
@@ -207,10 +203,12 @@ func (w *scratch) waves() [][]*job {
 	barrier := 0
 	for i := range w.jobs {
 		j := &w.jobs[i]
-		inside := addressOf(&j.event)
+		inside, restart := j.event.Inside, isRestart(&j.event)
+		if restart {
+			inside, barrier = netip.Addr{}, len(list)
+		}
 		wave := max(barrier, w.sessions[j.event.SessionID], w.addresses[inside])
-		if isRestart(&j.event) {
-			wave = len(list)
+		if restart {
 			barrier = wave + 1
 		}
 		w.sessions[j.event.SessionID] = wave + 1
@@ -223,15 +221,6 @@ func (w *scratch) waves() [][]*job {
 		list[wave] = append(list[wave], j)
 	}
 	return list
-}
-
-// addressOf returns the session's address by the event; zero for a restart, which concerns
-// many sessions.
-func addressOf(ev *subscriber.Event) netip.Addr {
-	if isRestart(ev) {
-		return netip.Addr{}
-	}
-	return ev.Inside
 }
 
 // performJobs runs one wave of jobs. Transactions in other groups go in the same round
@@ -250,7 +239,7 @@ func (db *DB) performJobs(ctx context.Context, groups *groupTable, jobs []*job) 
 	db.txns.Run(ctx, txns)
 	var late []*txn.Txn
 	for _, j := range jobs {
-		if j.alone && j.main.Conflicted() {
+		if j.alone && j.main.Conflicted {
 			j.rest = j.others(groups)
 			late = append(late, j.rest...)
 		}
@@ -281,54 +270,35 @@ func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subsc
 	return room.Decide(v, ev), tx.Session
 }
 
-// finish reports the event's outcome and saves the state of its session in the cache.
-func (j *job) finish() error {
-	db := j.db
+// finish reports the event's outcome, and whether a transaction wrote something. It saves
+// the state of its session in the cache. An event that was refused is counted, by client and
+// by NAS, so that the operator can find a NAS with a wrong clock or wrong identifiers.
+func (j *job) finish() (wrote bool, err error) {
+	db, ev, refused := j.db, &j.event, j.ignored
 	if j.ignored != subscriber.NotHere {
 		db.onVerdict("", j.ignored)
-		db.noteRefusal(&j.event, j.ignored)
-		return nil
-	}
-	var err error
-	if j.home != nil {
+	} else if j.home != nil {
+		refused, wrote = j.main.Decision.Verdict, j.main.Decision.Writes()
 		err = j.report(&j.main)
 	}
 	for _, tx := range j.rest {
 		err = errors.Join(err, j.report(tx))
+		wrote = wrote || tx.Decision.Writes()
+		if refused == subscriber.NotHere {
+			refused = tx.Decision.Verdict
+		}
 	}
 	if j.home != nil {
 		if j.main.Save(db.txns, err == nil) || err == nil && !j.alone && j.main.Decision.Put != nil { // also after a start of the daemon, with an empty cache
 			db.reports.reporters.Reported(j.main.Session)
 		}
 	}
-	if err == nil {
-		db.noteRefusal(&j.event, j.refusal())
+	if err == nil && !wrote && refused.Refused() {
+		db.reports.warnForeign(ev, refused)
+		db.reports.refused(ev.Via, refused)
+		db.nases.Refuse(ev.SessionID, refused)
 	}
-	return err
-}
-
-// refusal returns the reason for which the event changed nothing in any group; NotHere if
-// it changed something or was not refused.
-func (j *job) refusal() subscriber.Verdict {
-	if j.recorded() {
-		return subscriber.NotHere
-	}
-	verdict := subscriber.NotHere
-	if j.home != nil {
-		verdict = j.main.Decision.Verdict
-	}
-	for _, tx := range j.rest {
-		if verdict == subscriber.NotHere {
-			verdict = tx.Decision.Verdict
-		}
-	}
-	return verdict
-}
-
-// recorded reports whether any transaction of the event wrote something.
-func (j *job) recorded() bool {
-	return j.home != nil && j.main.Decision.Writes() ||
-		slices.ContainsFunc(j.rest, func(tx *txn.Txn) bool { return tx.Decision.Writes() })
+	return wrote, err
 }
 
 // report gives the verdict of a transaction to the observer, and wakes SweepRestarts if
@@ -354,17 +324,6 @@ func (j *job) report(tx *txn.Txn) error {
 	default:
 	}
 	return nil
-}
-
-// noteRefusal counts an event that changed nothing, by client and by NAS, so that the
-// operator can find a NAS with a wrong clock or wrong identifiers.
-func (db *DB) noteRefusal(ev *subscriber.Event, v subscriber.Verdict) {
-	if !v.Refused() {
-		return
-	}
-	db.reports.warnForeign(ev, v)
-	db.reports.refused(ev.Via, v)
-	db.nases.Refuse(ev.SessionID, v)
 }
 
 // Reports: events that are ignored or cannot be stored are counted, and logged now and then.
@@ -447,20 +406,14 @@ func (r *eventReports) united(from, to NASName) {
 	}
 }
 
-// conflicts reports whether several NASes use the NAS name of the event. It counts and logs
-// the conflict if the event shows it.
-func (r *eventReports) conflicts(ev *subscriber.Event) bool {
-	conflict, sign := r.addresses.Note(ev, r.now)
-	if sign {
-		now := r.now()
-		r.conflict(ev.Via)
-		if suppressed, ok := r.conflictLog.Allow(now); ok {
-			r.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
-				"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "suppressed", suppressed,
-				"alarm", "sessiond_nas_conflicts_total")
-		}
+// nasConflict counts and logs a sign that several NASes use the NAS name of the event.
+func (r *eventReports) nasConflict(ev *subscriber.Event) {
+	r.conflict(ev.Via)
+	if suppressed, ok := r.conflictLog.Allow(r.now()); ok {
+		r.logger.Warn("several NASes have one name; their restarts are ignored, see nas_identity of the client",
+			"client", ev.Via, "nas", ev.NAS, "nas_address", ev.NASAddress, "suppressed", suppressed,
+			"alarm", "sessiond_nas_conflicts_total")
 	}
-	return conflict
 }
 
 // A Bound is a resource of which each client gets a share only.

@@ -192,7 +192,7 @@ func (rd *recordReader) Gone(ctx context.Context, group string, inside []netip.A
 // countOnline returns the number of addresses that have a record; inside must not be
 // empty. It builds the arguments of the command in room.
 func (rd *recordReader) countOnline(ctx context.Context, group string, inside []netip.Addr, room *codec.ArgBuffer) (int, error) {
-	room.Add("exists", codec.RecordKey(group, inside[0])) // a string, because the Cluster client finds the server by it
+	room.List = append(room.List, "exists", codec.RecordKey(group, inside[0])) // a string, because the Cluster client finds the server by it
 	for _, a := range inside[1:] {
 		room.Text = codec.AppendRecordKey(room.Text, group, a)
 		room.Cut()
@@ -310,7 +310,7 @@ func versionsOf(ctx context.Context, server redis.UniversalClient, names []strin
 	for i := range names {
 		if key, ok := codec.ParseRecordKey(names[i]); ok {
 			at := len(room.List)
-			room.Add("hget", &names[i], "version")
+			room.List = append(room.List, "hget", &names[i], "version")
 			standing, cmds = append(standing, RecordVersion{Inside: key.Inside}), append(cmds, redis.NewStringCmd(ctx, room.List[at:len(room.List):len(room.List)]...))
 		}
 	}

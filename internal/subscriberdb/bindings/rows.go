@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 
@@ -36,7 +37,7 @@ type rowSource struct {
 type Store struct {
 	client *redisconn.Client
 	logger *slog.Logger
-	moved  movedGroups // groups without bindings in the old key
+	moved  sync.Map // by name, the groups whose old key was found to be gone
 }
 
 // New returns a Store. The client must have the scripts of this package, see Scripts.
@@ -62,7 +63,7 @@ func (s *Store) scanBindings(ctx context.Context, group string, yield func([]Row
 	err := s.client.ScanHash(ctx, codec.OldBindingsKey(group), func(fields []string) error {
 		if !old {
 			old = true
-			s.foundOldBindings(group)
+			s.moved.Delete(group) // the next write moves the bindings: an old backup was restored
 		}
 		return s.yieldRows(group, fields, yield)
 	})
@@ -142,7 +143,7 @@ func (s *Store) BindingRowsAt(ctx context.Context, group string, blocks []nat.Pl
 	for chunk := range slices.Chunk(order, redisconn.PipelineLimit) {
 		old, err := s.fillRows(ctx, group, chunk, false)
 		if err == nil && old {
-			s.foundOldBindings(group)
+			s.moved.Delete(group) // the next write moves the bindings: an old backup was restored
 			_, err = s.fillRows(ctx, group, chunk, true)
 		}
 		if err != nil {

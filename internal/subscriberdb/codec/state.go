@@ -37,15 +37,24 @@ func FormatState(s *subscriber.SessionState) string {
 
 // AppendState appends a state line.
 func AppendState(text []byte, s *subscriber.SessionState) []byte {
-	text = append(append(text, stateWord(s)...), ' ')
-	text = append(appendAddr(text, s.Inside), ' ')
-	text = append(appendTimeOrDash(text, s.Start), ' ')
-	text = append(appendTimeOrDash(text, s.End), ' ')
-	text = append(text, orDash(Escape(s.UserName))...)
-	return appendStateExtras(text, s)
-}
-
-func appendStateExtras(text []byte, s *subscriber.SessionState) []byte {
+	switch {
+	case s.Phase == subscriber.Closed && s.Reason == subscriber.ReasonNone:
+		text = append(text, wordClosed+wordMoved...)
+	case s.Phase == subscriber.Closed:
+		text = append(append(text, wordClosed...), s.Reason.String()...)
+	case s.Exact:
+		text = append(text, wordOpen...)
+	default:
+		text = append(text, wordFound...)
+	}
+	if s.Inside.IsValid() {
+		text = s.Inside.AppendTo(append(text, ' '))
+	} else {
+		text = append(text, " -"...)
+	}
+	text = appendTimeOrDash(append(text, ' '), s.Start)
+	text = appendTimeOrDash(append(text, ' '), s.End)
+	text = append(append(text, ' '), orDash(Escape(s.UserName))...)
 	text = AppendStart(text, s)
 	if !s.Before.IsZero() {
 		text = appendTime(append(text, " before="...), s.Before)
@@ -68,25 +77,6 @@ func AppendStart(text []byte, s *subscriber.SessionState) []byte {
 		return subscriber.AppendDigest(append(text, " packet="...), s.Digest)
 	}
 	return text
-}
-
-func appendAddr(text []byte, a netip.Addr) []byte {
-	if !a.IsValid() {
-		return append(text, '-')
-	}
-	return a.AppendTo(text)
-}
-
-func stateWord(s *subscriber.SessionState) string {
-	switch {
-	case s.Phase == subscriber.Closed && s.Reason == subscriber.ReasonNone:
-		return wordClosed + wordMoved
-	case s.Phase == subscriber.Closed:
-		return wordClosed + s.Reason.String()
-	case s.Exact:
-		return wordOpen
-	}
-	return wordFound
 }
 
 // ParseState parses a state line; the empty line is an unknown session.

@@ -71,17 +71,12 @@ func unescape(word string) (string, error) {
 	return string(raw), nil
 }
 
-// orDash returns a word, "-" for an empty one. A user whose name is "-" is escaped.
+// orDash returns a word, "-" for an empty one. A word that is a dash is escaped.
 func orDash(word string) string {
-	if word == "" {
+	switch word {
+	case "":
 		return "-"
-	}
-	return escapeDash(word)
-}
-
-// escapeDash escapes a word that is a dash, because "-" means an absent word.
-func escapeDash(word string) string {
-	if word == "-" {
+	case "-":
 		return "%2D"
 	}
 	return word
@@ -147,34 +142,25 @@ func readStamp(s string) (time.Time, bool) {
 		}
 	}
 	two := func(i int) int { return int(s[i]-'0')*10 + int(s[i+1]-'0') }
-	nanos, ok := readFraction(s[len(form) : len(s)-1])
+	fraction, nanos := s[len(form):len(s)-1], 0
+	if fraction != "" && (fraction[0] != '.' || len(fraction) == 1 || len(fraction) > 10) {
+		return time.Time{}, false
+	}
+	for i := 1; i < 10 && fraction != ""; i++ {
+		nanos *= 10
+		if i < len(fraction) {
+			if fraction[i] < '0' || fraction[i] > '9' {
+				return time.Time{}, false
+			}
+			nanos += int(fraction[i] - '0')
+		}
+	}
 	year, month, day, hour, minute, second := two(0)*100+two(2), two(5), two(8), two(11), two(14), two(17)
-	if !ok || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 59 {
+	if month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 59 {
 		return time.Time{}, false
 	}
 	t := time.Date(year, time.Month(month), day, hour, minute, second, nanos, time.UTC)
 	return t, t.Day() == day // false if the month has no such day
-}
-
-// readFraction parses the nanoseconds, "" for none.
-func readFraction(s string) (int, bool) {
-	if s == "" {
-		return 0, true
-	}
-	if len(s) == 1 || len(s) > 10 || s[0] != '.' {
-		return 0, false
-	}
-	nanos := 0
-	for i := 1; i < 10; i++ {
-		nanos *= 10
-		if i < len(s) {
-			if s[i] < '0' || s[i] > '9' {
-				return 0, false
-			}
-			nanos += int(s[i] - '0')
-		}
-	}
-	return nanos, true
 }
 
 // Arguments of commands.
@@ -212,9 +198,6 @@ type argSlice struct {
 // MarshalBinary implements encoding.BinaryMarshaler.
 func (s *argSlice) MarshalBinary() ([]byte, error) { return s.of.Text[s.from:s.to], nil }
 
-// Add appends arguments unchanged.
-func (b *ArgBuffer) Add(args ...any) { b.List = append(b.List, args...) }
-
 // Cut makes an argument of the text that was appended since the last one.
 func (b *ArgBuffer) Cut() {
 	b.slices = append(b.slices, argSlice{b, b.done, len(b.Text)})
@@ -229,7 +212,7 @@ func (b *ArgBuffer) AddWord(raw *string) (escaped bool) {
 		b.List = append(b.List, raw)
 		return false
 	}
-	b.List = append(b.List, escapeDash(word))
+	b.List = append(b.List, orDash(word))
 	return true
 }
 

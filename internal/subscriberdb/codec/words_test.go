@@ -32,7 +32,7 @@ func TestArgListIsUsedAgain(t *testing.T) {
 	var l ArgBuffer
 	for round, n := range []int{1, 1000, 3, 200} {
 		want := []string{"evalsha", "7", ""}
-		l.Add("evalsha", 7)
+		l.List = append(l.List, "evalsha", 7)
 		l.Cut() // without text
 		for i := range n {
 			text := fmt.Sprintf("argument %d of round %d", i, round)

@@ -177,12 +177,9 @@ func (c *Client) Together(ctx context.Context, cmds []redis.Cmder) error {
 	if len(cmds) == 1 {
 		return c.Process(ctx, cmds[0])
 	}
-	_, err := c.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, cmd := range cmds {
-			_ = pipe.Process(ctx, cmd) // queues
-		}
-		return nil
-	})
+	pipe := c.TxPipeline()
+	_ = pipe.BatchProcess(ctx, cmds...) // queues
+	_, err := pipe.Exec(ctx)
 	return err
 }
 

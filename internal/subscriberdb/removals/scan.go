@@ -99,7 +99,7 @@ func (p *scanner) withEntry(ctx context.Context, batch []removal) ([]removal, er
 	left := batch[:0]
 	for rest := batch; len(rest) > 0; {
 		group, n := rest[0].key.Group, 0
-		args.Add("hmget", codec.OnlineKey(group))
+		args.List = append(args.List, "hmget", codec.OnlineKey(group))
 		for ; n < len(rest) && rest[n].key.Group == group; n++ {
 			args.Text = rest[n].key.Inside.AppendTo(args.Text)
 			args.Cut()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -123,43 +124,20 @@ type submission struct {
 
 // submit sends the transactions to Redis, and returns when they have its answers.
 func (c *committer) submit(ctx context.Context, txns []*Txn) {
-	if !c.begin() {
-		p := &submission{txns: txns, wake: make(chan []*submission, 1)}
-		if c.enqueue(p) {
-			group := <-p.wake
-			if group == nil {
-				return
-			}
-			c.commitAll(ctx, group)
-			return
-		}
-	}
-	c.trip(ctx, txns)
-	c.end()
-}
-
-// begin reports whether another trip may begin at once.
-func (c *committer) begin() bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.running == MaxTrips {
-		return false
-	}
-	c.running++
-	return true
-}
-
-// enqueue adds the submission to those that wait for the end of a trip. It reports false if
-// fewer trips than allowed are under way by now, and has begun a new one for the caller.
-func (c *committer) enqueue(p *submission) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.running < MaxTrips {
 		c.running++
-		return false
+		c.mu.Unlock()
+		c.trip(ctx, txns)
+		c.end()
+		return
 	}
+	p := &submission{txns: txns, wake: make(chan []*submission, 1)}
 	c.waiting = append(c.waiting, p)
-	return true
+	c.mu.Unlock()
+	if group := <-p.wake; group != nil {
+		c.commitAll(ctx, group)
+	}
 }
 
 // commitAll runs one trip for several callers.
@@ -237,7 +215,16 @@ func (e *Engine) execute(ctx context.Context, txns []*Txn) {
 		}
 	}
 	for _, b := range t.batches {
-		b.write(e)
+		switch b.op {
+		case opCreate:
+			b.writeCreate(e)
+		case opRefresh:
+			b.writeRefresh(e)
+		case opStop, opRemove:
+			b.writeStop(e)
+		default:
+			b.args.List = append(b.args.List, commitArgs(e, b)...)
+		}
 		b.cmd = redis.NewCmd(ctx, b.args.List...)
 		t.cmds = append(t.cmds, b.cmd)
 	}
@@ -259,47 +246,40 @@ func (e *Engine) execute(ctx context.Context, txns []*Txn) {
 	}
 }
 
-// addToBatch adds a commit to a batch of its group.
+// addToBatch adds a commit to a batch of its kind.
 func (t *roundTrip) addToBatch(tx *Txn) {
-	ttl := int64(0)
+	kind, octets := batchKind{group: tx.Group, op: tx.op}, 0
 	switch tx.op {
-	case opRefresh, opCreate:
-		ttl = t.e.recordTTL(tx.Group, tx.Decision.Put).Milliseconds()
+	case opCreate:
+		kind.ttl = t.e.recordTTL(tx.Group, tx.Decision.Put).Milliseconds()
+		octets = beganOctets(tx.Decision.Put)
+	case opRefresh:
+		kind.ttl = t.e.recordTTL(tx.Group, tx.Decision.Put).Milliseconds()
 	case opStop, opRemove:
-		tx.last = tx.lastState(t.e)
-		ttl = t.e.closedTTL(tx, tx.subject(), tx.last).Milliseconds()
-	}
-	octets := tx.feedOctets()
-	reason := subscriber.ReasonNone
-	if tx.op == opRemove {
-		reason = tx.Decision.Delete[0].Reason
-	}
-	frees := tx.op == opCommit && tx.frees()
-	for i, b := range t.open {
-		if b.group != tx.Group || b.kind != tx.op || b.ttl != ttl || b.reason != reason || b.frees != frees {
-			continue
+		tx.last = tx.Decision.Session
+		if tx.op == opRemove {
+			tx.last, kind.reason = tx.removedState(t.e), tx.Decision.Delete[0].Reason
 		}
-		if b.full(tx, octets) {
-			t.open[i] = t.newBatch(tx, ttl, reason, frees)
+		kind.ttl = t.e.closedTTL(tx, tx.subject(), tx.last).Milliseconds()
+	case opCommit:
+		kind.frees = tx.frees()
+	}
+	open := slices.IndexFunc(t.open, func(b *batch) bool { return b.batchKind == kind })
+	if open < 0 || t.open[open].full(tx, octets) {
+		n := len(t.batches)
+		t.batches = slices.Grow(t.batches, 1)[:n+1]
+		if t.batches[n] == nil {
+			t.batches[n] = new(batch)
 		}
-		t.open[i].add(tx, octets)
-		return
+		t.batches[n].batchKind, t.batches[n].octets = kind, 0
+		if open < 0 {
+			open, t.open = len(t.open), append(t.open, nil)
+		}
+		t.open[open] = t.batches[n]
 	}
-	b := t.newBatch(tx, ttl, reason, frees)
-	b.add(tx, octets)
-	t.open = append(t.open, b)
-}
-
-func (t *roundTrip) newBatch(tx *Txn, ttl int64, reason subscriber.Reason, frees bool) *batch {
-	n := len(t.batches)
-	if n < cap(t.batches) && t.batches[:n+1][n] != nil {
-		t.batches = t.batches[:n+1]
-	} else {
-		t.batches = append(t.batches, new(batch))
-	}
-	b := t.batches[n]
-	b.group, b.kind, b.ttl, b.reason, b.frees, b.octets = tx.Group, tx.op, ttl, reason, frees, 0
-	return b
+	b := t.open[open]
+	b.txns = append(b.txns, tx)
+	b.octets += octets
 }
 
 // BatchSize bounds the transactions of one script call: Redis serves no other client during
@@ -312,11 +292,7 @@ const FeedEntryOctets = 64 << 10
 
 // batch holds the transactions of one script call.
 type batch struct {
-	group  *Group
-	kind   operation
-	ttl    int64             // of the records that begin or are refreshed, or of the states of sessions that end
-	reason subscriber.Reason // of the records that are removed
-	frees  bool              // of a commit: all its transactions free memory
+	batchKind
 	txns   []*Txn
 	octets int    // upper bound of their lines in the feed
 	bases  []*Txn // one transaction for each restart that the batch's decisions depend on
@@ -324,24 +300,21 @@ type batch struct {
 	cmd    *redis.Cmd
 }
 
-func (b *batch) add(tx *Txn, octets int) {
-	b.txns = append(b.txns, tx)
-	b.octets += octets
+// batchKind is the part that all transactions of a script call have in common.
+type batchKind struct {
+	group  *Group
+	op     operation
+	ttl    int64             // of the records that begin or are refreshed, or of the states of sessions that end; in milliseconds
+	reason subscriber.Reason // of the records that are removed
+	frees  bool              // of a commit: it frees memory
 }
 
-// feedOctets returns an upper bound of the transaction's line in the feed, in octets. Lines
-// without free text are too short to count.
-func (tx *Txn) feedOctets() int {
-	r := tx.Decision.Put
-	if tx.op != opCreate || r == nil {
-		return 0
-	}
+// beganOctets returns an upper bound of the line of a new session in the feed, in octets.
+// Lines without free text are too short to count.
+func beganOctets(r *subscriber.Record) int {
 	raw := len(r.UserName) + len(r.NAS) + len(r.Client) + len(r.AcctSessionID) + len(r.CallingStationID) + len(r.Class)
-	return beganOctets + 3*raw // an escaped octet takes three, see codec.Escape
+	return 160 + 3*raw // an escaped octet takes three, see codec.Escape
 }
-
-// beganOctets is the length of the line of a new session without free text.
-const beganOctets = 160
 
 // frees reports whether the transaction ends records, or stores the restart of a NAS that
 // is to end some, and creates none. A Redis without free memory executes it too.
@@ -357,7 +330,7 @@ func (b *batch) full(tx *Txn, octets int) bool {
 	if len(b.txns) == BatchSize || b.octets+octets > FeedEntryOctets {
 		return true
 	}
-	if b.kind == opCommit {
+	if b.op == opCommit {
 		return false
 	}
 	for _, other := range b.txns {
@@ -368,43 +341,28 @@ func (b *batch) full(tx *Txn, octets int) bool {
 	return false
 }
 
-// write builds the arguments of the call.
-func (b *batch) write(e *Engine) {
-	switch b.kind {
-	case opCreate:
-		b.writeCreate(e)
-	case opRefresh:
-		b.writeRefresh(e)
-	case opStop, opRemove:
-		b.writeStop(e)
-	default:
-		b.args.Add(commitArgs(e, b)...)
-	}
-}
-
-// deliver gives the answers to the transactions, or returns the error of the call.
+// deliver gives the answers to the transactions, or returns the error of the call. The
+// general script answers for each of them. The others answer with the feed entry of all, and
+// with the numbers of those that they refused, from 1; 0 refuses all.
 func (b *batch) deliver(failed error) error {
 	err := redisconn.Answered(b.cmd, failed)
 	answers, _ := b.cmd.Val().([]any)
-	switch {
-	case err != nil:
-	case b.kind != opCommit && len(answers) > 0:
-		b.deliverTogether(answers)
-		return nil
-	case b.kind == opCommit && len(answers) == len(b.txns):
-		b.deliverEach(answers)
-		return nil
-	default:
+	if err == nil && (len(answers) == 0 || b.op == opCommit && len(answers) != len(b.txns)) {
 		err = fmt.Errorf("script answered %v", b.cmd.Val())
 	}
-	for _, tx := range b.txns {
-		tx.Err = err
+	if err != nil {
+		for _, tx := range b.txns {
+			tx.Err = err
+		}
+		return err
 	}
-	return err
-}
-
-// deliverTogether sets the feed entry of all transactions, and marks the refused ones.
-func (b *batch) deliverTogether(answers []any) {
+	if b.op == opCommit {
+		for i, tx := range b.txns {
+			id, done := answers[i].(string)
+			tx.feedID, tx.refused = id, !done
+		}
+		return nil
+	}
 	id, _ := answers[0].(string)
 	for _, tx := range b.txns {
 		tx.feedID = id
@@ -412,19 +370,13 @@ func (b *batch) deliverTogether(answers []any) {
 	for _, refused := range answers[1:] {
 		if i, _ := refused.(int64); i > 0 && int(i) <= len(b.txns) {
 			b.txns[i-1].refused = true
-		} else {
-			for _, tx := range b.txns {
-				tx.refused = true
-			}
+			continue
+		}
+		for _, tx := range b.txns {
+			tx.refused = true
 		}
 	}
-}
-
-func (b *batch) deliverEach(answers []any) {
-	for i, tx := range b.txns {
-		id, done := answers[i].(string)
-		tx.feedID, tx.refused = id, !done
-	}
+	return nil
 }
 
 // isExhausted reports whether the feed accepts no more entries: another program added one
@@ -450,7 +402,7 @@ func (t *roundTrip) read(ctx context.Context, tx *Txn) {
 		l.session = redis.NewStringCmd(ctx, "get", tx.keySession())
 		t.cmds = append(t.cmds, l.session)
 	}
-	if tx.usesRestart && tx.conflicted {
+	if tx.usesRestart && tx.Conflicted {
 		l.restart = redis.NewStringCmd(ctx, "get", tx.keyRestart())
 		t.cmds = append(t.cmds, l.restart)
 	}

@@ -10,24 +10,40 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// refreshes reports whether the decision writes only the fields that an Interim changes, to
-// a record whose version covers the session's state.
-func (tx *Txn) refreshes(e *Engine) bool {
-	d, own := &tx.Decision, tx.holder
-	return tx.versionCoversState && own != nil && d.Put != nil && !d.Created && len(d.Delete) == 0 &&
-		d.Session != nil && *d.Session == tx.session && own.RefreshedOnly(d.Put) &&
-		tx.usesRestart && !e.stateNeedsRewrite(own, d.Put)
-}
-
-// creates reports whether createScript can write the decision: the Start of an unknown
-// session, without rare fields. After a conflict it returns false, because there may be a
-// key that the script would not overwrite.
-func (tx *Txn) creates() bool {
-	d, p := &tx.Decision, tx.Decision.Put
-	return p != nil && !tx.conflicted && d.Created && d.Session != nil && len(d.Delete) == 0 && d.Restart == nil &&
-		tx.remembers() && tx.session.Phase == subscriber.Unknown && tx.holder == nil && p.SessionID == tx.Session &&
-		tx.usesRestart && p.ExpiresAt.IsZero() && !p.Unconfirmed && codec.IsPlain(p) && p.Inside == tx.Inside &&
-		p.UpdatedAt == p.StartedAt && !p.StartedAt.IsZero() && p.InputOctets == 0 && p.OutputOctets == 0 && *d.Session == startedState(p, d.Session)
+// commitOperation returns the operation that commits the decision: the call of the script
+// for a common event if that can write it.
+func (tx *Txn) commitOperation(e *Engine) operation {
+	d, p, own := &tx.Decision, tx.Decision.Put, tx.holder
+	switch {
+	case e.generalOnly || d.Restart != nil:
+	case p == nil:
+		if own == nil || len(d.Delete) != 1 || d.Delete[0].Record.Inside != tx.Inside {
+			break
+		}
+		ended := &d.Delete[0]
+		if tx.versionCoversState && d.Session != nil && ended.Reason == subscriber.ReasonStop && ended.Tombstone == nil && !tx.usesRestart {
+			return opStop
+		}
+		// Only the record ends, for a NAS restart or an operator.
+		if !tx.remembers() && own.Version != codec.Unversioned && d.Session == nil && ended.Cause == 0 {
+			return opRemove
+		}
+	case len(d.Delete) > 0 || d.Session == nil || !tx.usesRestart:
+	case !d.Created:
+		// Only the fields that an Interim changes, of a record whose version covers the session's state.
+		if tx.versionCoversState && own != nil && *d.Session == tx.session && own.RefreshedOnly(p) && !e.stateNeedsRewrite(own, p) {
+			return opRefresh
+		}
+	case tx.Conflicted: // there may be a key that createScript would not overwrite
+	default:
+		// The Start of an unknown session, without rare fields.
+		if own == nil && tx.remembers() && tx.session.Phase == subscriber.Unknown && p.SessionID == tx.Session && p.Inside == tx.Inside &&
+			p.ExpiresAt.IsZero() && !p.Unconfirmed && codec.IsPlain(p) && p.UpdatedAt == p.StartedAt && !p.StartedAt.IsZero() &&
+			p.InputOctets == 0 && p.OutputOctets == 0 && *d.Session == startedState(p, d.Session) {
+			return opCreate
+		}
+	}
+	return opCommit
 }
 
 // startedState returns the state of a session whose record an Acct-Start wrote.
@@ -37,29 +53,8 @@ func startedState(r *subscriber.Record, as *subscriber.SessionState) subscriber.
 	return state
 }
 
-// stops reports whether the decision is the Stop of a session whose state is covered by the
-// version of its record.
-func (tx *Txn) stops() bool {
-	d := &tx.Decision
-	return tx.versionCoversState && tx.holder != nil && d.Put == nil && d.Session != nil && d.Restart == nil &&
-		len(d.Delete) == 1 && d.Delete[0].Tombstone == nil && d.Delete[0].Reason == subscriber.ReasonStop &&
-		d.Delete[0].Record.Inside == tx.Inside && !tx.usesRestart
-}
-
-// removes reports whether the decision only ends the record at the transaction's address,
-// for a NAS restart or an operator.
-func (tx *Txn) removes() bool {
-	d := &tx.Decision
-	return !tx.remembers() && tx.holder != nil && tx.holder.Version != codec.Unversioned &&
-		d.Put == nil && d.Session == nil && d.Restart == nil &&
-		len(d.Delete) == 1 && d.Delete[0].Cause == 0 && d.Delete[0].Record.Inside == tx.Inside
-}
-
-// lastState returns the new state of the session that the transaction ends.
-func (tx *Txn) lastState(e *Engine) *subscriber.SessionState {
-	if tx.op != opRemove {
-		return tx.Decision.Session
-	}
+// removedState returns the new state of the session of a record that opRemove ends.
+func (tx *Txn) removedState(e *Engine) *subscriber.SessionState {
 	ended := &tx.Decision.Delete[0]
 	if ended.Tombstone != nil {
 		return ended.Tombstone
@@ -92,16 +87,16 @@ func RememberedAs(r *subscriber.Record) subscriber.SessionID {
 func (b *batch) writeCreate(e *Engine) {
 	a := &b.args
 	b.findBases()
-	a.Add("evalsha", createScript.Hash(), 2+len(b.bases)+2*len(b.txns), b.group.Feed, b.group.Online)
+	a.List = append(a.List, "evalsha", createScript.Hash(), 2+len(b.bases)+2*len(b.txns), b.group.Feed, b.group.Online)
 	b.addRestartKeys()
 	b.addSessionsAndRecords()
 	expires := e.expiryAfter(b.ttl)
-	a.Add(e.o.FeedLimit, len(b.bases), b.ttl,
-		e.OpenTTL(time.Duration(b.ttl)*time.Millisecond).Milliseconds(), b.addressAt())
+	a.List = append(a.List, e.o.FeedLimit, len(b.bases), b.ttl,
+		e.OpenTTL(time.Duration(b.ttl)*time.Millisecond).Milliseconds(), b.group.addressAt)
 	a.Text = codec.AppendExpiry(a.Text, expires)
 	a.Cut()
 	escaped, classes := len(a.List), slices.ContainsFunc(b.txns, (*Txn).putsClass)
-	a.Add("", createWords)
+	a.List = append(a.List, "", createWords)
 	if classes {
 		a.List[escaped+1] = createWords + 1
 	}
@@ -134,13 +129,13 @@ func (tx *Txn) putsClass() bool { return tx.Decision.Put.Class != "" }
 func (b *batch) writeRefresh(e *Engine) {
 	a := &b.args
 	b.findBases()
-	a.Add("evalsha", refreshScript.Hash(), 1+len(b.bases)+len(b.txns), b.group.Feed)
+	a.List = append(a.List, "evalsha", refreshScript.Hash(), 1+len(b.bases)+len(b.txns), b.group.Feed)
 	b.addRestartKeys()
 	for _, tx := range b.txns {
 		a.Text = codec.AppendRecordKey(a.Text, b.group.Name, tx.Inside)
 		a.Cut()
 	}
-	a.Add(e.o.FeedLimit, len(b.bases), b.ttl, b.addressAt())
+	a.List = append(a.List, e.o.FeedLimit, len(b.bases), b.ttl, b.group.addressAt)
 	b.addRestarts()
 	expires := e.expiryAfter(b.ttl)
 	for _, tx := range b.txns {
@@ -153,13 +148,13 @@ func (b *batch) writeRefresh(e *Engine) {
 // writeStop builds the call of stopScript.
 func (b *batch) writeStop(e *Engine) {
 	a := &b.args
-	a.Add("evalsha", stopScript.Hash(), 2+2*len(b.txns), b.group.Feed, b.group.Online)
+	a.List = append(a.List, "evalsha", stopScript.Hash(), 2+2*len(b.txns), b.group.Feed, b.group.Online)
 	b.addSessionsAndRecords()
 	reason := ""
-	if b.kind == opRemove {
+	if b.op == opRemove {
 		reason = b.reason.String()
 	}
-	a.Add(e.o.FeedLimit, b.ttl, b.addressAt(), reason)
+	a.List = append(a.List, e.o.FeedLimit, b.ttl, b.group.addressAt, reason)
 	for _, tx := range b.txns {
 		a.List = append(a.List, &tx.holder.Version)
 		a.Text = codec.AppendState(a.Text, tx.last)
@@ -180,9 +175,6 @@ func (b *batch) addSessionsAndRecords() {
 		a.Cut()
 	}
 }
-
-// addressAt returns the position of the address in the key of a record, counted from 1.
-func (b *batch) addressAt() int { return len(codec.RecordKeyPrefix(b.group.Name)) + 1 }
 
 // findBases finds one transaction for each restart that the decisions depend on.
 func (b *batch) findBases() {

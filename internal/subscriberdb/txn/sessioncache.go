@@ -84,26 +84,21 @@ func newCache(size int) *cache {
 // get returns a session, nil for one that is not cached, and unpacks its record into the
 // given one.
 func (c *cache) get(id cacheKey, into *subscriber.Record) *cachedSession {
-	t := c.find(maphash.Comparable(c.seed, id))
+	hash := maphash.Comparable(c.seed, id)
+	c.mu.Lock()
+	t := c.young[hash]
+	if t == nil {
+		if t = c.old[hash]; t != nil {
+			c.putLocked(hash, t)
+		}
+	}
+	c.mu.Unlock()
 	if t == nil {
 		return nil
 	}
 	*into = t.record.Record()
 	if into.SessionID != id.id || into.Group != id.group {
 		return nil
-	}
-	return t
-}
-
-func (c *cache) find(hash uint64) *cachedSession {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if t, ok := c.young[hash]; ok {
-		return t
-	}
-	t, ok := c.old[hash]
-	if ok {
-		c.putLocked(hash, t)
 	}
 	return t
 }

@@ -37,10 +37,11 @@ type Txn struct {
 	Decision subscriber.Decision // once it ran: the decision, which is committed
 	Err      error               // once it ran: the reason of its failure
 
+	Conflicted bool // a guess was wrong, because another writer changed the same data
+
 	readSet
 	usesRestart bool              // the decision depends on the restart of the session's NAS
 	cached      subscriber.Record // memory for the record of the guess
-	conflicted  bool              // a guess was wrong
 
 	op           operation
 	last         *subscriber.SessionState // state of the session that a stop or a removal ends
@@ -70,6 +71,7 @@ type Group struct {
 	Name         string
 	Feed, Online string // keys in every call of the group
 
+	addressAt int // position of the address in the key of a record, counted from 1
 	recordTTL time.Duration
 	clientTTL map[string]time.Duration
 }
@@ -77,7 +79,7 @@ type Group struct {
 // NewGroup returns a group whose records expire recordTTL after their last refresh, those
 // of the RADIUS clients in clientTTL after that time; 0 means never.
 func NewGroup(name string, recordTTL time.Duration, clientTTL map[string]time.Duration) *Group {
-	return &Group{name, codec.FeedKey(name), codec.OnlineKey(name), recordTTL, clientTTL}
+	return &Group{name, codec.FeedKey(name), codec.OnlineKey(name), len(codec.RecordKeyPrefix(name)) + 1, recordTTL, clientTTL}
 }
 
 // TTL returns the time to live of a record of the client after its last refresh; 0 means
@@ -117,22 +119,18 @@ func (tx *Txn) UseRestart(e *Engine) {
 // that is not in the cache is guessed to have no state. Load reports whether the session is
 // known to be open at the transaction's address.
 func (tx *Txn) Load(e *Engine, unknown bool) bool {
-	if c := e.cache.get(cacheKey{tx.Group.Name, tx.Session}, &tx.cached); c != nil {
-		return tx.follow(c, &tx.cached, tx.Inside)
-	}
-	tx.loaded = unknown
-	return false
-}
-
-// follow guesses the read set from the session's last commit. It reports whether the
-// session is then open at the given address.
-func (rs *readSet) follow(c *cachedSession, r *subscriber.Record, inside netip.Addr) bool {
-	rs.loaded, rs.versionCoversState, rs.session = true, true, c.state(r)
-	if r.Inside != inside {
-		rs.current, rs.asked = r, r.Inside
+	r := &tx.cached
+	c := e.cache.get(cacheKey{tx.Group.Name, tx.Session}, r)
+	if c == nil {
+		tx.loaded = unknown
 		return false
 	}
-	rs.holder = r
+	tx.loaded, tx.versionCoversState, tx.session = true, true, c.state(r)
+	if r.Inside != tx.Inside {
+		tx.current, tx.asked = r, r.Inside
+		return false
+	}
+	tx.holder = r
 	return true
 }
 
@@ -149,40 +147,24 @@ func (tx *Txn) prepare(e *Engine) {
 		return
 	}
 	tx.tombstones = tx.oneTombstone[:0]
-	d, id := tx.Decider.Decide(tx, tx.view(tx.Group.Name, tx.Scope))
+	v := subscriber.View{Group: tx.Group.Name, Scope: tx.Scope, Session: tx.session, Holder: tx.holder, Current: tx.current}
+	if tx.restart != "" {
+		v.Restart = codec.ParseRestart(tx.restart)
+	}
+	d, id := tx.Decider.Decide(tx, v)
 	if id != tx.Session {
 		tx.rename(e, id)
 		return
 	}
-	tx.Decision = d
-	switch {
-	case e.generalOnly && (d.Writes() || !tx.certain()):
-		tx.op = opCommit
-	case tx.refreshes(e):
-		tx.op = opRefresh
-	case tx.creates():
-		tx.op = opCreate
-	case tx.stops():
-		tx.op = opStop
-	case tx.removes():
-		tx.op = opRemove
-	case d.Writes() || !tx.certain():
-		tx.op = opCommit
-	default:
-		tx.op = opNone
-	}
-}
-
-func (rs *readSet) view(group string, scope subscriber.Scope) subscriber.View {
-	return subscriber.View{
-		Group: group, Scope: scope, Session: rs.session,
-		Holder: rs.holder, Current: rs.current, Restart: codec.ParseRestart(rs.restart),
+	tx.Decision, tx.op = d, opNone
+	if d.Writes() || !tx.certain() {
+		tx.op = tx.commitOperation(e)
 	}
 }
 
 // rename replaces the session by another one, of which nothing has been read.
 func (tx *Txn) rename(e *Engine, id subscriber.SessionID) {
-	tx.Session, tx.conflicted, tx.op = id, true, opRead
+	tx.Session, tx.Conflicted, tx.op = id, true, opRead
 	tx.readSet = readSet{recordKey: tx.recordKey}
 	if tx.usesRestart {
 		tx.restart = e.cache.restart(tx.Group.Name, id)
@@ -214,7 +196,7 @@ func (tx *Txn) conclude(e *Engine) bool {
 		}
 		return false
 	case tx.refused:
-		tx.conflicted, tx.refused = true, false
+		tx.Conflicted, tx.refused = true, false
 		tx.readSet = readSet{sessionKey: tx.sessionKey, recordKey: tx.recordKey, restartKey: tx.restartKey, restart: tx.restart}
 		return false
 	}
@@ -284,7 +266,7 @@ func (tx *Txn) Save(e *Engine, complete bool) bool {
 	key := cacheKey{tx.Group.Name, tx.Session}
 	d := &tx.Decision
 	switch {
-	case complete && !tx.conflicted && !d.Writes():
+	case complete && !tx.Conflicted && !d.Writes():
 		return false
 	case !complete || d.Put == nil || d.Session == nil || d.Put.Inside != tx.Inside:
 		e.cache.forget(key)
@@ -293,10 +275,6 @@ func (tx *Txn) Save(e *Engine, complete bool) bool {
 	e.cache.put(key, newCachedSession(d.Put, d.Session))
 	return tx.op != opRefresh
 }
-
-// Conflicted reports whether a guess was wrong, because another writer changed the same
-// data.
-func (tx *Txn) Conflicted() bool { return tx.conflicted }
 
 // Holder returns the record at the transaction's address that the decision depends on, nil
 // for none.
