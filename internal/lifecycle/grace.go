@@ -1,14 +1,11 @@
 package lifecycle
 
 import (
-	"iter"
-	"maps"
-	"net/netip"
 	"time"
 
-	"github.com/sessiond/sessiond/internal/addrtable"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // After a lost carrier a subscriber is often back within moments, with a new
@@ -99,43 +96,54 @@ func (m *Machine) beginGrace(s *Slot, until time.Time) {
 }
 
 // A GraceIndex has, by group, the addresses with a grace time, for lists. It
-// may have addresses whose subscriber is back: they stay until their timer is
-// due.
-type GraceIndex struct {
-	groups map[string]*addrtable.Table[struct{}] // only groups that have any
-}
 
-func newGraceIndex() GraceIndex { return GraceIndex{map[string]*addrtable.Table[struct{}]{}} }
-
-func (x *GraceIndex) add(group string, inside netip.Addr) {
-	if !inside.Is4() {
+// recall gives an end that was found without reading its change the grace time
+// that the recent feed shows.
+func (m *Machine) recall(s *Slot) {
+	g := m.groups.Named(s.Group())
+	if g == nil || s.over == nil || !s.over.graceUntil.IsZero() || g.Recent[s.Inside()] == nil {
 		return
 	}
-	g := x.groups[group]
-	if g == nil {
-		g = new(addrtable.Table[struct{}])
-		x.groups[group] = g
+	b, ok := m.engine.Live(g.Name, s.Inside())
+	if !ok {
+		return
 	}
-	g.Put(inside, struct{}{})
+	last := lastStop(&b, g.Recent[s.Inside()])
+	if last == nil {
+		return
+	}
+	at := last.ID.Time()
+	until := at.Add(g.Config.GraceFor(last.Cause))
+	if !m.now.Before(until) {
+		return
+	}
+	s.over.reason, s.over.at = last.Reason, at
+	m.beginGrace(s, until)
+	if s.phase == Draining { // the grace time was not stored before the gate was narrowed
+		m.store(Write{Binding: m.markGrace(s, until)})
+	}
 }
 
-// remove takes out an address.
-func (x *GraceIndex) remove(inside netip.Addr) {
-	for group, g := range x.groups {
-		if g.Remove(inside); g.Len() == 0 {
-			delete(x.groups, group)
+// lastStop returns the newest Stop of the binding's subscriber, if the
+// binding's own session ended within these changes and no session of another
+// subscriber did since; else nil. A partial change names no session: it ends
+// the one created before it, or the binding's.
+func lastStop(b *nat.Binding, changes []subscriber.Change) *subscriber.Change {
+	var last *subscriber.Change
+	identity, session := b.Identity, b.AcctSessionID
+	for i := range changes {
+		c := &changes[i]
+		if !c.Partial {
+			identity, session = c.Record.Identity(), c.Record.AcctSessionID()
+		}
+		switch {
+		case c.Kind == subscriber.Created:
+		case last == nil && session != b.AcctSessionID:
+		case c.Reason != subscriber.ReasonStop, identity == "", identity != b.Identity:
+			return nil
+		default:
+			last = c
 		}
 	}
-}
-
-// Groups returns, in order, the groups in which a grace time may run: those
-// that the filter admits ("" for all) and that do not sort before first.
-func (x *GraceIndex) Groups(filter, first string) []string {
-	return NamesFrom(maps.Keys(x.groups), filter, first)
-}
-
-// From yields, in order, the addresses of a group with a grace time, from first
-// (inclusive) on. The subscriber of some may be back.
-func (x *GraceIndex) From(group string, first netip.Addr) iter.Seq[netip.Addr] {
-	return addressesOf(x.groups[group], first)
+	return last
 }

@@ -78,6 +78,245 @@ func (m *Machine) Busy() int { return m.busy }
 // caller then steps the draining slots ([Machine.Step]).
 func (m *Machine) SetRemoval(mode inspect.RemovalMode) { m.removal = mode }
 
+// Changes of records, in the order of the feed, and their counts.
+
+// Apply applies a change of a record, in the order of the feed. A deletion ends
+// the slot's tenure, and step closes the gate as next decides.
+func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
+	m.now = now
+	s := m.slots.at(c.Record.Inside())
+	if s != nil && s.online && s.packed.Version().Compare(c.ID) >= 0 {
+		return // the slot's snapshot is newer
+	}
+	if c.Partial {
+		if s == nil || !s.online {
+			return // its record was deleted while the snapshot was taken; the feed will report that
+		}
+		if c.Kind == subscriber.Updated {
+			m.counters(s, &c.Record)
+			return
+		}
+		s.packed.Refresh(&c.Record) // the last counters, from the Stop
+	}
+	switch c.Kind {
+	case subscriber.Deleted:
+		if s == nil || !s.online {
+			return
+		}
+		bound := s.over == nil
+		m.end(s, c.Reason, c.ID.Time())
+		if bound && c.Reason == subscriber.ReasonStop {
+			m.grantGrace(s, c.Cause)
+		}
+	case subscriber.Created, subscriber.Updated:
+		s = m.stand(s, &c.Record, c.ID.Time())
+	}
+	m.touch(s)
+	m.step(s)
+}
+
+// End ends the slot of a missing record whose end no change reports.
+func (m *Machine) End(s *Slot, reason subscriber.Reason, now time.Time) {
+	m.now = now
+	m.end(s, reason, now)
+	m.touch(s)
+	m.step(s)
+}
+
+func (m *Machine) end(s *Slot, reason subscriber.Reason, at time.Time) {
+	m.count(&s.packed, -1)
+	s.end(reason, at)
+	m.recall(s)
+	m.engine.Forget(s.Group(), s.Inside())
+	m.emitChange(inspect.EventDeleted, reason, &s.packed)
+}
+
+// Stand puts a record in force, as read from the database, into the slot of its
+// address.
+func (m *Machine) Stand(r *subscriber.Packed, now time.Time) {
+	m.now = now
+	m.step(m.stand(m.slots.at(r.Inside()), r, now))
+}
+
+// stand puts a record in force into the slot of its address, and creates the
+// slot if there is none. If the slot has a record of another session, that one
+// ends first, even without a change in the feed.
+func (m *Machine) stand(s *Slot, r *subscriber.Packed, at time.Time) *Slot {
+	if s == nil {
+		s = &Slot{}
+		m.slots.put(r.Inside(), s)
+	}
+	if s.online && !s.packed.SameSession(r) {
+		m.end(s, subscriber.ReasonSuperseded, at)
+	}
+	kind := inspect.EventUpdated
+	if s.online {
+		if r.RemovalHeld() != subscriber.ReasonNone && s.packed.RemovalHeld() == subscriber.ReasonNone {
+			kind = inspect.EventRemovalHeld
+		}
+		m.refresh(s, r)
+	} else {
+		kind = inspect.EventCreated
+		s.begin(r)
+		m.count(r, +1)
+	}
+	m.expire(s)
+	m.emitChange(kind, r.RemovalHeld(), r)
+	return s
+}
+
+// counters applies an update of counters and times alone, as nearly all are.
+func (m *Machine) counters(s *Slot, r *subscriber.Packed) {
+	s.packed.Refresh(r)
+	s.judged = unjudged
+	m.expire(s)
+	m.touch(s)
+	m.emitChange(inspect.EventUpdated, s.packed.RemovalHeld(), &s.packed)
+}
+
+// Refresh puts newer data of the same session into its slot; older data changes
+// nothing.
+func (m *Machine) Refresh(r *subscriber.Packed, now time.Time) {
+	m.now = now
+	s := m.slots.at(r.Inside())
+	if s == nil || !s.online || s.packed.Version().Compare(r.Version()) >= 0 {
+		return
+	}
+	m.refresh(s, r)
+	m.expire(s)
+}
+
+func (m *Machine) refresh(s *Slot, r *subscriber.Packed) {
+	m.count(&s.packed, -1)
+	m.count(r, +1)
+	before, holder := holderOf(&s.packed), holderOf(r)
+	s.packed, s.judged = *r, unjudged
+	if holder == before {
+		return
+	}
+	if b, err := m.engine.SetHolder(r.Group(), holder); err == nil {
+		m.store(Write{Binding: b})
+	}
+}
+
+// count adds a record to the counts and lists of records in force, or removes
+// it.
+func (m *Machine) count(r *subscriber.Packed, change int) {
+	if change > 0 {
+		m.online.add(r)
+	} else {
+		m.online.remove(r)
+	}
+	if client, _ := r.Reporter(); client != "" {
+		m.out.Online(client, change)
+	}
+	g := m.groups.Named(r.Group())
+	if g == nil {
+		return
+	}
+	g.online += change
+	if why := r.RemovalHeld(); why != subscriber.ReasonNone {
+		g.held[why] += change
+	}
+	if r.Unconfirmed() {
+		g.unconfirmed += change
+	}
+}
+
+// The next step of a slot, and the start of it.
+
+// Phase is how far database and kernel have followed one inside address.
+// Between two phases the slot is busy: an executor works for it.
+type Phase uint8
+
+// The phases of a slot.
+const (
+	Idle     Phase = iota // no binding, and no kernel element
+	Saved                 // a block is allocated and stored in the database
+	Open                  // gate open, block map programmed
+	Draining              // existing sessions pass, no new ones begin
+	Returned              // as Draining, for a subscriber that came back in time: its binding is being stored
+	Cut                   // gate closed and map elements gone; conntrack entries may be left
+)
+
+// facts are the inputs for the next step of a slot.
+type facts struct {
+	phase    Phase
+	online   bool // a subscriber record is in force
+	pending  bool // the subscriber waits for a block
+	own      bool // the binding was allocated for the session of that record
+	stray    bool // the kernel state has no binding
+	removal  bool // the toggle subscriber_session_removal is on
+	grace    bool // the grace time of the binding's subscriber runs
+	same     bool // and the record in force is of that subscriber
+	sessions int  // conntrack entries of the address, by the kernel's events
+	empty    bool // the kernel was asked during the drain, and has none
+}
+
+// action is the next step of a slot.
+type action uint8
+
+const (
+	stay      action = iota
+	allocate         // take a block and store the binding
+	flush            // delete conntrack entries that are older than the Start
+	program          // open the gate
+	drain            // let existing sessions end by themselves, or wait for the subscriber
+	askIdle          // ask the kernel whether any session is left
+	resume           // give the subscriber its binding and live sessions back
+	closeGate        // cut: one transaction, packets stop
+	reap             // delete the conntrack entries and prove that none is left
+)
+
+// next is the life cycle. A subscriber that ended is cut when removal is on,
+// and drained when it is off or during a grace time. An address whose session
+// changed hands is always cut, regardless of toggle and grace time: the next
+// holder inherits nothing (SES-07).
+func next(f facts) action {
+	switch f.phase {
+	case Idle:
+		if f.online && !f.pending {
+			return allocate
+		}
+	case Saved:
+		switch {
+		case !f.online || !f.own:
+			return closeGate
+		case f.sessions > 0:
+			return flush // DEL-06
+		default:
+			return program
+		}
+	case Open, Returned:
+		switch {
+		case f.stray:
+			return closeGate
+		case f.online && f.own && f.phase == Open:
+			return stay
+		case f.online && f.own:
+			return program
+		case f.same:
+			return resume
+		case !f.online && (f.grace || !f.removal):
+			return drain // DEL-11
+		default:
+			return closeGate
+		}
+	case Draining:
+		switch {
+		case f.same && !f.stray:
+			return resume
+		case f.online, f.stray, !f.grace && (f.removal || f.empty):
+			return closeGate
+		case !f.grace:
+			return askIdle
+		}
+	case Cut:
+		return reap
+	}
+	return stay
+}
+
 // Step starts the next step of a slot, if it needs one and no executor works
 // for it, and removes a slot of which nothing is left.
 func (m *Machine) Step(s *Slot, now time.Time) {
@@ -231,6 +470,124 @@ func (m *Machine) close(s *Slot) {
 	m.work(s)
 	m.enter(s, Cut)
 	m.out.Close(s.work())
+}
+
+// Results of executors.
+
+// Stored reports that a write to the stored bindings is done.
+func (m *Machine) Stored(w *Write, now time.Time) {
+	m.now = now
+	b := &w.Binding
+	m.writes.end(b.Block)
+	m.groups.touch(b.Group, b.Inside)
+	if w.Slot != nil {
+		m.rest(w.Slot)
+		m.step(w.Slot)
+	}
+}
+
+// Programmed reports that the gate of a slot is open, with its elements.
+func (m *Machine) Programmed(s *Slot, now time.Time) {
+	m.now = now
+	if s.Awaited() {
+		m.enter(s, Open)
+		m.emit(inspect.EventBound, s)
+	}
+	m.rest(s)
+	m.step(s)
+}
+
+// Closed reports that the gate of a slot is narrowed or closed.
+func (m *Machine) Closed(s *Slot, now time.Time) {
+	m.now = now
+	switch s.phase {
+	case Cut:
+		if !s.stray && s.over != nil {
+			m.keepReceipt(s, cutReceipt(s, m.now))
+		}
+		m.emit(inspect.EventCut, s)
+	case Draining:
+		m.tellDrain(s)
+	}
+	m.rest(s)
+	m.step(s)
+}
+
+// Reaped reports that no conntrack entry of a slot is left.
+func (m *Machine) Reaped(s *Slot, proof *nat.Reaped, now time.Time) {
+	m.now = now
+	switch s.phase {
+	case Cut:
+		if !s.stray {
+			b, _ := m.engine.Live(s.Group(), s.Inside())
+			m.keepReceipt(s, reapedReceipt(&b, proof, m.now))
+		}
+		m.release(s, proof)
+	case Saved:
+		s.flushed = true
+	}
+	m.rest(s)
+	m.step(s)
+}
+
+// release puts the block of a reaped slot into quarantine.
+func (m *Machine) release(s *Slot, proof *nat.Reaped) {
+	m.enter(s, Idle)
+	t := Transition{Kind: inspect.EventReaped, At: m.now, Slot: s, Deleted: proof.Deleted, Proved: proof.At}
+	if s.stray {
+		m.out.Emit(t)
+		s.stray, s.block = false, nat.Block{}
+		return
+	}
+	b, err := m.engine.Hold(s.Group(), s.Inside(), m.now)
+	if err != nil {
+		m.out.Fault("hold block", s.Key(), err)
+		m.out.Emit(t)
+		return
+	}
+	m.reaped = b
+	t.Binding = &m.reaped
+	m.out.Emit(t)
+	s.block, s.over = nat.Block{}, nil
+	m.store(Write{Binding: b})
+	if b.HoldUntil.Before(m.holdsSeen) {
+		m.out.WakeTimers()
+	}
+}
+
+// Emptied reports that the kernel certainly has no session of the drain left.
+func (m *Machine) Emptied(d *Drain, now time.Time) {
+	m.now = now
+	if s := m.slots.at(d.Inside); s != nil && d == m.drains.of(d.Inside) {
+		d.empty = true
+		m.step(s)
+	}
+}
+
+// The receipt of a teardown is kept with the binding: while it is CUT in the
+// engine, from its hold on in the database too.
+
+// cutReceipt returns the receipt of a slot whose gate has closed.
+func cutReceipt(s *Slot, now time.Time) nat.Receipt {
+	return nat.Receipt{CutAt: now, Elements: s.over.elements}
+}
+
+// reapedReceipt returns the receipt of a binding without conntrack entries; its
+// hold begins now.
+func reapedReceipt(b *nat.Binding, proof *nat.Reaped, now time.Time) nat.Receipt {
+	var r nat.Receipt
+	if b.Receipt != nil {
+		r = *b.Receipt
+	}
+	r.ReapedAt, r.ReleasedAt = proof.At, now
+	r.Deleted, r.Proof = proof.Deleted, proof.Proof
+	return r
+}
+
+func (m *Machine) keepReceipt(s *Slot, r nat.Receipt) {
+	if _, err := m.engine.SetReceipt(s.Group(), s.Inside(), r); err != nil {
+		m.out.Fault("keep receipt", s.Key(), err)
+	}
 }
 
 // emit reports a transition of the slot.

@@ -166,3 +166,13 @@ func holderOf(r *subscriber.Packed) nat.Holder {
 		UserName: r.UserName(), AcctSessionID: r.AcctSessionID(),
 	}
 }
+
+// HolderRecord returns a record with the data of a binding's holder, for an
+// address without a record.
+func HolderRecord(group string, h nat.Holder) subscriber.Record {
+	return subscriber.Record{
+		Key:       subscriber.Key{Group: group, Inside: h.Inside},
+		SessionID: subscriber.SessionID{AcctSessionID: h.AcctSessionID},
+		UserName:  h.UserName,
+	}
+}

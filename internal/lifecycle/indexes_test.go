@@ -2,11 +2,52 @@ package lifecycle
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
+
+// TestSlotIndex compares it with a map.
+func TestSlotIndex(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	index, want := newSlotIndex(), map[netip.Addr]*Slot{}
+	for range 20_000 {
+		inside := netip.AddrFrom4([4]byte{100, 64, byte(random.IntN(3)), byte(random.IntN(8) * 37)})
+		if random.IntN(10) == 0 {
+			inside = netip.AddrFrom16([16]byte{15: byte(random.IntN(4))})
+		}
+		switch random.IntN(3) {
+		case 0:
+			index.remove(inside)
+			delete(want, inside)
+		case 1:
+			s := &Slot{}
+			index.put(inside, s)
+			want[inside] = s
+		}
+		if got := index.at(inside); got != want[inside] {
+			t.Fatalf("at %v: %v, want %v", inside, got, want[inside])
+		}
+		if want[inside] != nil && inside.Is4() && index.lookedAt(inside) == nil {
+			t.Fatalf("nobody can look at %v", inside)
+		}
+		if index.len != len(want) {
+			t.Fatalf("%d slots, want %d", index.len, len(want))
+		}
+	}
+	if got := maps.Collect(index.All()); !maps.Equal(got, want) {
+		t.Errorf("all are %v, want %v", got, want)
+	}
+	for inside := range want {
+		index.remove(inside)
+	}
+	if index.table.Len()+len(index.other)+index.len != 0 {
+		t.Errorf("%d slots are left of none", index.len)
+	}
+}
 
 // TestOnlineIndexForgets: removed records leave nothing behind, not even names.
 func TestOnlineIndexForgets(t *testing.T) {
