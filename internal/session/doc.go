@@ -11,24 +11,20 @@
 // share. Each part has one purpose, and declares next to it the methods of
 // database and kernel that it needs:
 //
-//	manager.go     the Manager: its parts, and the tasks that they run
-//	shared.go      the state that all parts share; lock.go: the lock around it
+//	manager.go     the Manager: its parts, the tasks that they run, and the state that they share
 //	feed.go        the follower of the groups' change feeds
-//	effects.go     the effects of lifecycle, into queues
-//	executors.go   work in the kernel: cuts, openings, reaps
-//	store.go       work in the database: writes of bindings
-//	timers.go      holds, grace times and expiries
-//	draining.go    the last session of a draining address
-//	readiness.go   whether everything is served, and if not, why
-//	reports.go     readers of transitions: metrics, log, watchers
-//	watchdog.go    periodic reads of settings and markers
-//	database.go    whether the database takes accounting; retry.go
+//	effects.go     the effects of lifecycle, into queues; the lock that wakes their workers;
+//	               readers of transitions: metrics, log, watchers
+//	executors.go   work in the kernel (cuts, openings, reaps) and in the database (writes of
+//	               bindings), repeated until it succeeds
+//	timers.go      holds, grace times and expiries; the last session of a draining address
+//	database.go    whether the database takes accounting; periodic reads of settings and markers
 //	settings.go    the settings in force
 //	drains.go      the groups that a start serves, with draining remains of older configurations
-//	served.go      the served configuration, kept in the database
-//	groups.go      a changed configuration
+//	served.go      the served configuration, kept in the database, and changed by a reload
 //	lease.go       the leases that make this the only daemon of a group
 //	alarms.go      the state that alarms depend on
+//	status.go      whether everything is served, and if not, why
 //	backend.go     answers to gRPC callers, in subscribers.go, bindings.go, removals.go,
 //	               sessions.go, nases.go, status.go; lists.go
 //

@@ -2,11 +2,16 @@ package session
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
+	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -188,4 +193,241 @@ func (sg *servedGroups) restsRLocked(g *group) bool {
 		}
 	}
 	return !sg.life.Writes().In(func(outside netip.Addr) bool { return contains(g.Config.Outside, outside) })
+}
+
+// A changed configuration.
+
+// set applies a changed configuration without touching a session: new groups
+// and prefixes are served, removed ones keep their bindings and allocate no
+// more. It refuses to move an inside address that is in use to another group,
+// because its record and its block would stay behind.
+func (sg *servedGroups) set(ctx context.Context, configs []lsn.GroupConfig) error {
+	sg.awaitAdopted(ctx)
+	sg.regrouping.Lock()
+	defer sg.regrouping.Unlock()
+	if err := sg.mayRegroup(); err != nil {
+		return err
+	}
+	plans, taken, err := sg.planNew(ctx, configs)
+	if err == nil {
+		err = sg.regroup(ctx, configs, plans)
+	}
+	if err != nil {
+		return errors.Join(err, sg.leases.leaveAll(ctx, taken))
+	}
+	return nil
+}
+
+// adoptWithin bounds the wait of a reload for groups that an earlier one added.
+const adoptWithin = 5 * time.Second
+
+// awaitAdopted waits, for a bounded time, until mayRegroup allows a reload.
+func (sg *servedGroups) awaitAdopted(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, adoptWithin)
+	defer cancel()
+	for sg.mayRegroup() != nil && clock.Sleep(ctx, 10*time.Millisecond) == nil {
+	}
+}
+
+// mayRegroup returns an error unless all bindings are known and no other daemon
+// has taken a group.
+func (sg *servedGroups) mayRegroup() error {
+	if err := sg.leases.taken(); err != nil {
+		return err
+	}
+	sg.mu.RLock()
+	defer sg.mu.RUnlock()
+	known := sg.prepared
+	for _, g := range sg.groups {
+		known = known && g.Adopted()
+	}
+	if !known {
+		return errors.New("the bindings of all groups are not known yet, reload again when sessiond is ready")
+	}
+	return nil
+}
+
+// planNew takes the leases of groups that are not served yet, as a start does,
+// and plans them. It also returns the groups whose leases it took.
+func (sg *servedGroups) planNew(ctx context.Context, configs []lsn.GroupConfig) (plans []plan, taken []string, err error) {
+	sg.mu.RLock()
+	var fresh []lsn.GroupConfig
+	for _, c := range configs {
+		if sg.groups[c.Name] == nil {
+			fresh = append(fresh, c)
+		}
+	}
+	sg.mu.RUnlock()
+	for _, c := range fresh {
+		if err := sg.leases.Claim(ctx, c.Name); err != nil {
+			return nil, taken, err
+		}
+		taken = append(taken, c.Name)
+		stored, err := sg.store.Served(ctx, []string{c.Name})
+		if err != nil {
+			return nil, taken, err
+		}
+		p, err := sg.planConfigured(ctx, c, configs, servedAs(stored, c.Name))
+		if err != nil {
+			return nil, taken, err
+		}
+		plans = append(plans, p)
+	}
+	return plans, taken, nil
+}
+
+// servedAs returns the group's stored Served, nil if there is none.
+func servedAs(stored []subscriberdb.Served, group string) *subscriberdb.Served {
+	for i := range stored {
+		if stored[i].Group == group {
+			return &stored[i]
+		}
+	}
+	return nil
+}
+
+// regroup changes engine and kernel, and follows the feeds of new groups.
+func (sg *servedGroups) regroup(ctx context.Context, configs []lsn.GroupConfig, plans []plan) error {
+	sg.mu.Lock()
+	before := sg.configs
+	if err := sg.staysLocked(configs); err != nil {
+		sg.mu.Unlock()
+		return err
+	}
+	full := withDrains(configs, plans)
+	if err := sg.life.Engine().Reconfigure(full); err != nil {
+		sg.mu.Unlock()
+		return err
+	}
+	inside, outside := sg.prefixesLocked(full)
+	sg.mu.Unlock()
+	err := sg.kernel.SetPrefixes(ctx, inside, outside)
+	sg.mu.Lock()
+	defer sg.mu.Unlock()
+	if err != nil {
+		return errors.Join(err, sg.life.Engine().Reconfigure(before))
+	}
+	sg.configs, sg.inside, sg.outside = configs, inside, outside
+	for _, g := range sg.groups {
+		g.stored = nil // the store's additions to it may have changed too
+	}
+	defer signal(sg.timers.wake) // a grown pool serves pending subscribers
+	for _, c := range configs {
+		if g := sg.groups[c.Name]; g != nil {
+			g.Config = c
+			continue
+		}
+		sg.addGroupLocked(c, sg.guards[c.Name])
+	}
+	sg.serveLocked(configs)
+	for i := range plans {
+		sg.serveLocallyLocked(&plans[i])
+		sg.follow(sg.groups[plans[i].config.Name])
+	}
+	return nil
+}
+
+// setGuards changes the limits of the named groups.
+func (sg *servedGroups) setGuards(limits map[string]guard.Limits) {
+	sg.mu.Lock()
+	defer sg.mu.Unlock()
+	sg.guards = maps.Clone(limits)
+	for name, l := range limits {
+		if g := sg.groups[name]; g != nil {
+			g.Guard.SetLimits(l)
+		}
+	}
+}
+
+// configured returns the configuration in force.
+func (sg *servedGroups) configured() []lsn.GroupConfig {
+	sg.mu.RLock()
+	defer sg.mu.RUnlock()
+	return sg.configs
+}
+
+// withDrains returns the configuration, with the drains of its new groups.
+func withDrains(configs []lsn.GroupConfig, plans []plan) []lsn.GroupConfig {
+	full := slices.Clone(configs)
+	for i := range full {
+		for j := range plans {
+			if plans[j].config.Name == full[i].Name {
+				full[i] = plans[j].config
+			}
+		}
+	}
+	return full
+}
+
+// staysLocked returns an error if an address in use would move to another
+// group.
+func (sg *servedGroups) staysLocked(configs []lsn.GroupConfig) error {
+	for inside, s := range sg.life.Slots().All() {
+		for _, c := range configs {
+			if c.Name != s.Group() && coveredBy(c.Inside, netip.PrefixFrom(inside, 32)) {
+				return fmt.Errorf("group %s: inside address %s is in use in group %s, end its session first: %w",
+					c.Name, inside, s.Group(), lsn.ErrInUse)
+			}
+		}
+	}
+	return nil
+}
+
+// serveLocked sets the inside prefixes of each group. Removed prefixes stay
+// with their group, so that their sessions can end, unless another group has
+// them now.
+func (sg *servedGroups) serveLocked(configs []lsn.GroupConfig) {
+	for _, g := range sg.groups {
+		g.Inside = slices.DeleteFunc(g.Inside, func(p netip.Prefix) bool {
+			return slices.ContainsFunc(configs, func(c lsn.GroupConfig) bool { return coveredBy(c.Inside, p) })
+		})
+	}
+	for _, c := range configs {
+		g := sg.groups[c.Name]
+		g.Inside = append(g.Inside, c.Inside...)
+	}
+}
+
+// insidePrefixes returns the inside prefixes of every served group, including
+// those removed from the configuration.
+func (sg *servedGroups) insidePrefixes() map[string][]netip.Prefix {
+	sg.mu.RLock()
+	defer sg.mu.RUnlock()
+	prefixes := make(map[string][]netip.Prefix, len(sg.groups))
+	for name, g := range sg.groups {
+		prefixes[name] = slices.Clone(g.Inside)
+	}
+	return prefixes
+}
+
+// prefixesLocked returns the prefixes of the new groups and of those in force.
+// Bindings of a removed pool go on until they end, so the kernel keeps all
+// prefixes until the next start.
+func (sg *servedGroups) prefixesLocked(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
+	inside, outside = slices.Clone(sg.inside), slices.Clone(sg.outside)
+	for _, g := range sg.groups {
+		configs = append(slices.Clip(configs), g.Config)
+	}
+	for _, c := range configs {
+		inside = merge(inside, c.Inside)
+		outside = merge(outside, c.Outside)
+	}
+	return inside, outside
+}
+
+// merge adds prefixes to a list in which none covers another.
+func merge(list, more []netip.Prefix) []netip.Prefix {
+	for _, p := range more {
+		if coveredBy(list, p) {
+			continue
+		}
+		list = append(slices.DeleteFunc(list, func(q netip.Prefix) bool { return covers(p, q) }), p)
+	}
+	return list
+}
+
+func covers(p, q netip.Prefix) bool { return p.Bits() <= q.Bits() && p.Contains(q.Addr()) }
+
+func coveredBy(list []netip.Prefix, p netip.Prefix) bool {
+	return slices.ContainsFunc(list, func(q netip.Prefix) bool { return covers(q, p) })
 }
