@@ -19,10 +19,9 @@ import (
 
 // A group, or a part of one, that the configuration no longer has is served
 // until it is empty: after a reload by the engine that knows it, after a start
-// from the state in the database. Before any group is touched, takeUpServed
+// from the state in the database. Before any group is touched, adoptServed
 // determines which remains are served beside the configuration, and refuses the
 // start if the two contradict each other.
-// go together.
 
 // errRefused: the database and the configuration contradict each other, and a
 // person must say which of them counts.
