@@ -144,7 +144,7 @@ func (a Adoption) Claim(s *Slot, record *subscriber.Record, suspect bool, now ti
 		s.begin(&packed)
 		if own {
 			s.boundTenure = s.tenure
-			m.engine.Share(s.Group(), holderOf(&s.packed))
+			m.engine.Share(s.packed.Group(), holderOf(&s.packed))
 		} else {
 			s.over = &teardown{record: before, reason: subscriber.ReasonSuperseded, at: now}
 			m.recall(s)

@@ -17,7 +17,7 @@ import (
 // group grants one for the cause. A subscriber without an identity cannot be
 // recognized, and gets none.
 func (m *Machine) grantGrace(s *Slot, cause uint32) {
-	g := m.groups.Named(s.Group())
+	g := m.groups.named[s.packed.Group()]
 	if g == nil || s.over == nil {
 		return
 	}
@@ -28,7 +28,7 @@ func (m *Machine) grantGrace(s *Slot, cause uint32) {
 
 // markGrace sets the end of the binding's grace time; zero for none.
 func (m *Machine) markGrace(s *Slot, until time.Time) nat.Binding {
-	b, err := m.engine.SetGrace(s.Group(), s.Inside(), until)
+	b, err := m.engine.SetGrace(s.packed.Group(), s.packed.Inside(), until)
 	if err != nil {
 		m.out.Fault("mark grace time", s.Key(), err)
 	}
@@ -38,13 +38,13 @@ func (m *Machine) markGrace(s *Slot, until time.Time) nat.Binding {
 // resume gives the slot's binding to the new session of its subscriber. Like a
 // new binding, it is stored before its gate opens.
 func (m *Machine) resume(s *Slot) {
-	group, holder := s.Group(), holderOf(&s.packed)
+	group, holder := s.packed.Group(), holderOf(&s.packed)
 	if s.phase == Draining {
-		if _, err := m.engine.Resume(group, s.Inside()); err != nil {
+		if _, err := m.engine.Resume(group, s.packed.Inside()); err != nil {
 			m.out.Fault("resume binding", s.Key(), err)
 			return
 		}
-		m.drains.end(s.Inside())
+		delete(m.drains.at, s.packed.Inside())
 	}
 	b, err := m.engine.SetHolder(group, holder)
 	if err != nil {
@@ -62,7 +62,7 @@ func (m *Machine) checkGrace(s *Slot) {
 	switch {
 	case s.over == nil || s.over.graceUntil.IsZero():
 	case m.now.Before(s.over.graceUntil):
-		m.lookAt(s.Inside(), s.over.graceUntil)
+		m.lookAt(s.packed.Inside(), s.over.graceUntil)
 	default: // the subscriber did not come back
 		s.over.graceUntil = time.Time{}
 		if s.phase == Draining && !s.online && m.removal != inspect.RemovalOn {
@@ -91,8 +91,8 @@ func (m *Machine) tellDrain(s *Slot) {
 // beginGrace begins a grace time of the slot's ended tenure.
 func (m *Machine) beginGrace(s *Slot, until time.Time) {
 	s.over.graceUntil = until
-	m.lookAt(s.Inside(), until)
-	m.graces.add(s.Group(), s.Inside())
+	m.lookAt(s.packed.Inside(), until)
+	m.graces.add(s.packed.Group(), s.packed.Inside())
 }
 
 // A GraceIndex has, by group, the addresses with a grace time, for lists. It
@@ -100,15 +100,15 @@ func (m *Machine) beginGrace(s *Slot, until time.Time) {
 // recall gives an end that was found without reading its change the grace time
 // that the recent feed shows.
 func (m *Machine) recall(s *Slot) {
-	g := m.groups.Named(s.Group())
-	if g == nil || s.over == nil || !s.over.graceUntil.IsZero() || g.Recent[s.Inside()] == nil {
+	g := m.groups.named[s.packed.Group()]
+	if g == nil || s.over == nil || !s.over.graceUntil.IsZero() || g.Recent[s.packed.Inside()] == nil {
 		return
 	}
-	b, ok := m.engine.Live(g.Name, s.Inside())
+	b, ok := m.engine.Live(g.Name, s.packed.Inside())
 	if !ok {
 		return
 	}
-	last := lastStop(&b, g.Recent[s.Inside()])
+	last := lastStop(&b, g.Recent[s.packed.Inside()])
 	if last == nil {
 		return
 	}

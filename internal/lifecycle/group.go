@@ -107,7 +107,7 @@ func (t *GroupTable) touch(group string, inside netip.Addr) {
 func (m *Machine) ForgetGroup(name string) {
 	var gone []*Slot
 	for _, s := range m.slots.All() {
-		if s.Group() == name {
+		if s.packed.Group() == name {
 			gone = append(gone, s)
 		}
 	}
@@ -115,7 +115,7 @@ func (m *Machine) ForgetGroup(name string) {
 		if s.online {
 			m.count(&s.packed, -1)
 		}
-		m.slots.remove(s.Inside())
+		m.slots.remove(s.packed.Inside())
 	}
 	delete(m.groups.named, name)
 }
@@ -124,7 +124,7 @@ func (m *Machine) ForgetGroup(name string) {
 // reload it may differ from the group whose prefixes contain the address.
 func (m *Machine) ServerOf(inside netip.Addr) *Group {
 	if s := m.slots.at(inside); s != nil {
-		return m.groups.Named(s.Group())
+		return m.groups.named[s.packed.Group()]
 	}
 	return m.groups.Of(inside)
 }
@@ -149,7 +149,7 @@ const (
 // absence is noticed. alarm is the guard's answer if that exceeds its limit for
 // the first time in this wave.
 func (g *Group) Passes(s *Slot, why subscriber.Reason, now time.Time) (passes bool, alarm *guard.Answer) {
-	if s == nil || !s.online || s.Group() != g.Name {
+	if s == nil || !s.online || s.packed.Group() != g.Name {
 		return true, nil // no subscriber is served
 	}
 	if s.judged != unjudged {

@@ -119,8 +119,6 @@ type groupOnline struct {
 	other map[netip.Addr]struct{}   // addresses that are not IPv4, which the other indexes omit
 }
 
-func (g *groupOnline) empty() bool { return g.all.Len()+len(g.other) == 0 }
-
 func newOnlineIndex() OnlineIndex {
 	return OnlineIndex{
 		seed: maphash.MakeSeed(), groups: map[string]*groupOnline{}, counts: map[inspect.NASKey]int{},
@@ -171,7 +169,7 @@ func (x *OnlineIndex) remove(r *subscriber.Packed) {
 	g.all.Remove(inside)
 	g.held.Remove(inside)
 	delete(g.other, inside)
-	if g.empty() {
+	if g.all.Len()+len(g.other) == 0 {
 		delete(x.groups, group)
 	}
 	x.nases.Remove(x.hash(g, nas), inside)
@@ -277,8 +275,6 @@ func newDrainIndex() DrainIndex { return DrainIndex{map[netip.Addr]*Drain{}} }
 
 func (x *DrainIndex) begin(inside netip.Addr) { x.at[inside] = &Drain{Inside: inside} }
 
-func (x *DrainIndex) end(inside netip.Addr) { delete(x.at, inside) }
-
 // of returns the drain of an address, nil for none.
 func (x *DrainIndex) of(inside netip.Addr) *Drain { return x.at[inside] }
 
@@ -333,16 +329,6 @@ func (x *GraceIndex) From(group string, first netip.Addr) iter.Seq[netip.Addr] {
 type PendingWrites struct{ blocks map[nat.Block]int }
 
 func newPendingWrites() PendingWrites { return PendingWrites{map[nat.Block]int{}} }
-
-func (w *PendingWrites) begin(b nat.Block) { w.blocks[b]++ }
-
-func (w *PendingWrites) end(b nat.Block) {
-	if n := w.blocks[b]; n > 1 {
-		w.blocks[b] = n - 1
-	} else {
-		delete(w.blocks, b)
-	}
-}
 
 // Len counts the bindings with a write under way.
 func (w *PendingWrites) Len() int { return len(w.blocks) }

@@ -111,7 +111,7 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 	case subscriber.Created, subscriber.Updated:
 		s = m.stand(s, &c.Record, c.ID.Time())
 	}
-	m.touch(s)
+	m.groups.touch(s.packed.Group(), s.packed.Inside())
 	m.step(s)
 }
 
@@ -119,7 +119,7 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 func (m *Machine) End(s *Slot, reason subscriber.Reason, now time.Time) {
 	m.now = now
 	m.end(s, reason, now)
-	m.touch(s)
+	m.groups.touch(s.packed.Group(), s.packed.Inside())
 	m.step(s)
 }
 
@@ -127,7 +127,7 @@ func (m *Machine) end(s *Slot, reason subscriber.Reason, at time.Time) {
 	m.count(&s.packed, -1)
 	s.end(reason, at)
 	m.recall(s)
-	m.engine.Forget(s.Group(), s.Inside())
+	m.engine.Forget(s.packed.Group(), s.packed.Inside())
 	m.emitChange(inspect.EventDeleted, reason, &s.packed)
 }
 
@@ -170,7 +170,7 @@ func (m *Machine) counters(s *Slot, r *subscriber.Packed) {
 	s.packed.Refresh(r)
 	s.judged = unjudged
 	m.expire(s)
-	m.touch(s)
+	m.groups.touch(s.packed.Group(), s.packed.Inside())
 	m.emitChange(inspect.EventUpdated, s.packed.RemovalHeld(), &s.packed)
 }
 
@@ -210,7 +210,7 @@ func (m *Machine) count(r *subscriber.Packed, change int) {
 	if client, _ := r.Reporter(); client != "" {
 		m.out.Online(client, change)
 	}
-	g := m.groups.Named(r.Group())
+	g := m.groups.named[r.Group()]
 	if g == nil {
 		return
 	}
@@ -332,11 +332,9 @@ func (m *Machine) step(s *Slot) {
 	case allocate:
 		m.allocate(s)
 	case flush, reap:
-		m.work(s)
-		m.out.Reap(s.work())
+		m.out.Reap(m.work(s))
 	case program:
-		m.work(s)
-		m.out.Program(s.work())
+		m.out.Program(m.work(s))
 	case drain:
 		m.drain(s)
 	case askIdle:
@@ -346,9 +344,9 @@ func (m *Machine) step(s *Slot) {
 	case closeGate:
 		m.close(s)
 	}
-	if s.gone() {
-		m.engine.Forget(s.Group(), s.Inside())
-		m.slots.remove(s.Inside())
+	if !s.online && s.phase == Idle && !s.busy {
+		m.engine.Forget(s.packed.Group(), s.packed.Inside())
+		m.slots.remove(s.packed.Inside())
 	}
 }
 
@@ -362,54 +360,50 @@ func (m *Machine) facts(s *Slot) facts {
 		grace:   s.InGrace(m.now),
 	}
 	if f.grace && f.online {
-		b, ok := m.engine.Live(s.Group(), s.Inside())
+		b, ok := m.engine.Live(s.packed.Group(), s.packed.Inside())
 		f.same = ok && b.Identity != "" && b.Identity == s.packed.Identity()
 	}
 	switch s.phase {
 	case Idle:
-		f.pending = s.online && m.engine.IsPending(s.Group(), s.Inside())
+		f.pending = s.online && m.engine.IsPending(s.packed.Group(), s.packed.Inside())
 	case Saved:
 		if !s.flushed {
-			f.sessions = m.sessions(s.Inside())
+			f.sessions = m.sessions(s.packed.Inside())
 		}
 	case Draining:
-		d := m.drains.of(s.Inside())
+		d := m.drains.of(s.packed.Inside())
 		f.empty = d != nil && d.empty
 	}
 	return f
 }
 
-func (m *Machine) work(s *Slot) {
+// work marks a slot busy, and returns it for an executor.
+func (m *Machine) work(s *Slot) Work {
 	s.busy = true
 	m.busy++
+	return Work{s, s.packed.Inside()}
 }
 
-// rest ends an executor's work for the slot.
-func (m *Machine) rest(s *Slot) {
+// done ends an executor's work for the slot, and starts the next step.
+func (m *Machine) done(s *Slot) {
 	s.busy = false
 	m.busy--
-	m.touch(s)
-}
-
-// touch records for a running comparison that the slot's address changed.
-func (m *Machine) touch(s *Slot) {
-	if m.groups.comparing > 0 {
-		m.groups.touch(s.Group(), s.Inside())
-	}
+	m.groups.touch(s.packed.Group(), s.packed.Inside())
+	m.step(s)
 }
 
 // store requests a write of a binding.
 func (m *Machine) store(w Write) {
-	m.writes.begin(w.Binding.Block)
+	m.writes.blocks[w.Binding.Block]++
 	m.out.Store(w)
 }
 
 // allocate takes a block for the slot. If the pool is exhausted the subscriber
 // is pending, and is served when a block is freed (NAT-37).
 func (m *Machine) allocate(s *Slot) {
-	b, err := m.engine.Allocate(s.Group(), holderOf(&s.packed), m.now)
+	b, err := m.engine.Allocate(s.packed.Group(), holderOf(&s.packed), m.now)
 	if err != nil {
-		if live, ok := m.engine.Live(s.Group(), s.Inside()); ok { // served while it waited
+		if live, ok := m.engine.Live(s.packed.Group(), s.packed.Inside()); ok { // served while it waited
 			b, err = live, nil
 		}
 	}
@@ -428,7 +422,7 @@ func (m *Machine) allocate(s *Slot) {
 
 // enter takes a slot to its next phase. Strays have no binding to count.
 func (m *Machine) enter(s *Slot, p Phase) {
-	if g := m.groups.Named(s.Group()); g != nil && !s.stray {
+	if g := m.groups.named[s.packed.Group()]; g != nil && !s.stray {
 		g.phases[s.phase]--
 		g.phases[p]++
 	}
@@ -436,7 +430,7 @@ func (m *Machine) enter(s *Slot, p Phase) {
 }
 
 func (m *Machine) drain(s *Slot) {
-	b, err := m.engine.Drain(s.Group(), s.Inside(), s.over.at)
+	b, err := m.engine.Drain(s.packed.Group(), s.packed.Inside(), s.over.at)
 	if err != nil {
 		m.out.Fault("drain binding", s.Key(), err)
 		return
@@ -445,15 +439,14 @@ func (m *Machine) drain(s *Slot) {
 		b = m.markGrace(s, until)
 	}
 	m.store(Write{Binding: b})
-	m.work(s)
 	m.enter(s, Draining)
-	m.drains.begin(s.Inside())
-	m.out.Close(s.work())
+	m.drains.begin(s.packed.Inside())
+	m.out.Close(m.work(s))
 }
 
 // askIdle asks the kernel whether the draining slot has any session left.
 func (m *Machine) askIdle(s *Slot) {
-	if d := m.drains.of(s.Inside()); d != nil && !d.asked {
+	if d := m.drains.of(s.packed.Inside()); d != nil && !d.asked {
 		d.asked = true
 		m.out.AskIdle(d)
 	}
@@ -461,15 +454,14 @@ func (m *Machine) askIdle(s *Slot) {
 
 func (m *Machine) close(s *Slot) {
 	if !s.stray {
-		if _, err := m.engine.Cut(s.Group(), s.Inside(), s.over.at); err != nil {
+		if _, err := m.engine.Cut(s.packed.Group(), s.packed.Inside(), s.over.at); err != nil {
 			m.out.Fault("cut binding", s.Key(), err)
 		}
 		s.over.elements = s.Expected().Elements()
 	}
-	m.drains.end(s.Inside())
-	m.work(s)
+	delete(m.drains.at, s.packed.Inside())
 	m.enter(s, Cut)
-	m.out.Close(s.work())
+	m.out.Close(m.work(s))
 }
 
 // Results of executors.
@@ -478,11 +470,14 @@ func (m *Machine) close(s *Slot) {
 func (m *Machine) Stored(w *Write, now time.Time) {
 	m.now = now
 	b := &w.Binding
-	m.writes.end(b.Block)
+	if n := m.writes.blocks[b.Block]; n > 1 {
+		m.writes.blocks[b.Block] = n - 1
+	} else {
+		delete(m.writes.blocks, b.Block)
+	}
 	m.groups.touch(b.Group, b.Inside)
 	if w.Slot != nil {
-		m.rest(w.Slot)
-		m.step(w.Slot)
+		m.done(w.Slot)
 	}
 }
 
@@ -493,8 +488,7 @@ func (m *Machine) Programmed(s *Slot, now time.Time) {
 		m.enter(s, Open)
 		m.emit(inspect.EventBound, s)
 	}
-	m.rest(s)
-	m.step(s)
+	m.done(s)
 }
 
 // Closed reports that the gate of a slot is narrowed or closed.
@@ -503,14 +497,13 @@ func (m *Machine) Closed(s *Slot, now time.Time) {
 	switch s.phase {
 	case Cut:
 		if !s.stray && s.over != nil {
-			m.keepReceipt(s, cutReceipt(s, m.now))
+			m.keepReceipt(s, nat.Receipt{CutAt: m.now, Elements: s.over.elements})
 		}
 		m.emit(inspect.EventCut, s)
 	case Draining:
 		m.tellDrain(s)
 	}
-	m.rest(s)
-	m.step(s)
+	m.done(s)
 }
 
 // Reaped reports that no conntrack entry of a slot is left.
@@ -518,19 +511,15 @@ func (m *Machine) Reaped(s *Slot, proof *nat.Reaped, now time.Time) {
 	m.now = now
 	switch s.phase {
 	case Cut:
-		if !s.stray {
-			b, _ := m.engine.Live(s.Group(), s.Inside())
-			m.keepReceipt(s, reapedReceipt(&b, proof, m.now))
-		}
 		m.release(s, proof)
 	case Saved:
 		s.flushed = true
 	}
-	m.rest(s)
-	m.step(s)
+	m.done(s)
 }
 
-// release puts the block of a reaped slot into quarantine.
+// release puts the block of a reaped slot into quarantine, with the receipt of
+// its teardown.
 func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 	m.enter(s, Idle)
 	t := Transition{Kind: inspect.EventReaped, At: m.now, Slot: s, Deleted: proof.Deleted, Proved: proof.At}
@@ -539,7 +528,14 @@ func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 		s.stray, s.block = false, nat.Block{}
 		return
 	}
-	b, err := m.engine.Hold(s.Group(), s.Inside(), m.now)
+	var r nat.Receipt
+	if b, _ := m.engine.Live(s.packed.Group(), s.packed.Inside()); b.Receipt != nil {
+		r = *b.Receipt
+	}
+	r.ReapedAt, r.ReleasedAt = proof.At, m.now // the hold begins now
+	r.Deleted, r.Proof = proof.Deleted, proof.Proof
+	m.keepReceipt(s, r)
+	b, err := m.engine.Hold(s.packed.Group(), s.packed.Inside(), m.now)
 	if err != nil {
 		m.out.Fault("hold block", s.Key(), err)
 		m.out.Emit(t)
@@ -564,28 +560,10 @@ func (m *Machine) Emptied(d *Drain, now time.Time) {
 	}
 }
 
-// The receipt of a teardown is kept with the binding: while it is CUT in the
-// engine, from its hold on in the database too.
-
-// cutReceipt returns the receipt of a slot whose gate has closed.
-func cutReceipt(s *Slot, now time.Time) nat.Receipt {
-	return nat.Receipt{CutAt: now, Elements: s.over.elements}
-}
-
-// reapedReceipt returns the receipt of a binding without conntrack entries; its
-// hold begins now.
-func reapedReceipt(b *nat.Binding, proof *nat.Reaped, now time.Time) nat.Receipt {
-	var r nat.Receipt
-	if b.Receipt != nil {
-		r = *b.Receipt
-	}
-	r.ReapedAt, r.ReleasedAt = proof.At, now
-	r.Deleted, r.Proof = proof.Deleted, proof.Proof
-	return r
-}
-
+// keepReceipt stores the receipt of a teardown with its binding: while that is
+// CUT in the engine, from its hold on in the database too.
 func (m *Machine) keepReceipt(s *Slot, r nat.Receipt) {
-	if _, err := m.engine.SetReceipt(s.Group(), s.Inside(), r); err != nil {
+	if _, err := m.engine.SetReceipt(s.packed.Group(), s.packed.Inside(), r); err != nil {
 		m.out.Fault("keep receipt", s.Key(), err)
 	}
 }

@@ -20,8 +20,7 @@ func (r Repairs) Reprogram(s *Slot) bool {
 	if s.busy {
 		return false
 	}
-	r.m.work(s)
-	r.m.out.Program(s.work())
+	r.m.out.Program(r.m.work(s))
 	return true
 }
 
@@ -72,7 +71,7 @@ func (r Repairs) Doubt(s *Slot) {
 // lost feed, and those of the new feed may be lower.
 func (r Repairs) Unversion(group string) {
 	for _, s := range r.m.slots.All() {
-		if s.Group() == group {
+		if s.packed.Group() == group {
 			s.packed = s.packed.Unversioned()
 		}
 	}

@@ -46,7 +46,7 @@ func (s *Slot) Inside() netip.Addr { return s.packed.Inside() }
 func (s *Slot) Group() string { return s.packed.Group() }
 
 // Key returns the key of the record.
-func (s *Slot) Key() subscriber.Key { return subscriber.Key{Group: s.Group(), Inside: s.Inside()} }
+func (s *Slot) Key() subscriber.Key { return subscriber.Key{Group: s.packed.Group(), Inside: s.packed.Inside()} }
 
 // Online reports whether the record is in force.
 func (s *Slot) Online() bool { return s.online }
@@ -69,10 +69,6 @@ func (s *Slot) Tenure() uint64 { return s.tenure }
 
 // Held reports whether a guard suspends the removal of the missing record.
 func (s *Slot) Held() bool { return s.judged == held }
-
-func (s *Slot) gone() bool { return !s.online && s.phase == Idle && !s.busy }
-
-func (s *Slot) work() Work { return Work{s, s.Inside()} }
 
 // A teardown keeps the holder of a binding that is being torn down, because the
 // address may have its next holder already.
@@ -104,8 +100,7 @@ func (s *Slot) GraceUntil() time.Time {
 
 // InGrace reports whether a grace time of the slot runs at the time now.
 func (s *Slot) InGrace(now time.Time) bool {
-	until := s.GraceUntil()
-	return !until.IsZero() && now.Before(until)
+	return s.over != nil && now.Before(s.over.graceUntil)
 }
 
 // Removal describes the removal of the binding whose tenure is over.
@@ -132,32 +127,25 @@ func (s *Slot) end(reason subscriber.Reason, at time.Time) {
 // and its gate is not open yet.
 func (s *Slot) Awaited() bool { return s.phase == Saved || s.phase == Returned }
 
-// entry returns the kernel's entry for the slot with a gate.
-func (s *Slot) entry(gate nat.Gate) nat.Entry {
-	if gate == nat.GateClosed {
-		return nat.Entry{Inside: s.Inside()}
-	}
-	return nat.Entry{Inside: s.Inside(), Gate: gate, Block: s.block}
-}
-
-// Expected returns the entry that the kernel holds for a slot at rest.
-func (s *Slot) Expected() nat.Entry {
-	switch s.phase {
-	case Open:
-		return s.entry(nat.GateOpen)
-	case Draining, Returned:
-		return s.entry(nat.GateDraining)
-	}
-	return s.entry(nat.GateClosed)
-}
-
 // Wanted returns the entry that an executor has to program, given the phase
 // that the slot is going to.
 func (s *Slot) Wanted() nat.Entry {
 	if s.Awaited() {
-		return s.entry(nat.GateOpen)
+		return nat.Entry{Inside: s.packed.Inside(), Gate: nat.GateOpen, Block: s.block}
 	}
 	return s.Expected()
+}
+
+// Expected returns the entry that the kernel holds for a slot at rest.
+func (s *Slot) Expected() nat.Entry {
+	e := nat.Entry{Inside: s.packed.Inside()}
+	switch s.phase {
+	case Open:
+		e.Gate, e.Block = nat.GateOpen, s.block
+	case Draining, Returned:
+		e.Gate, e.Block = nat.GateDraining, s.block
+	}
+	return e
 }
 
 func holderOf(r *subscriber.Packed) nat.Holder {

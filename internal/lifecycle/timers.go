@@ -89,11 +89,11 @@ func (m *Machine) StillThere(inside netip.Addr, now time.Time) {
 // expire sets the timer of the slot's address for the expiry of its record.
 // Mostly an earlier one is set already, and suffices.
 func (m *Machine) expire(s *Slot) {
-	at, lookedAt := s.packed.ExpiresAt(), m.slots.lookedAt(s.Inside())
+	at, lookedAt := s.packed.ExpiresAt(), m.slots.lookedAt(s.packed.Inside())
 	if at.IsZero() || lookedAt == nil || *lookedAt != 0 && *lookedAt <= at.UnixNano() {
 		return
 	}
-	if m.timers.expire(s.Inside(), at) {
+	if m.timers.expire(s.packed.Inside(), at) {
 		m.out.WakeTimers()
 	}
 	*lookedAt = at.UnixNano()
