@@ -12,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -42,8 +43,14 @@ type life struct {
 	packer  subscriber.Packer
 	batch   []lifecycle.Write
 	done    []lifecycle.Work
+	entries []nat.Entry
 	writes  map[string]*writes
 }
+
+// lifeStore takes all bindings.
+type lifeStore struct{ Store }
+
+func (lifeStore) SaveBindings(context.Context, string, []nat.Binding, []nat.Place) error { return nil }
 
 func newLife(b testing.TB) *life {
 	return newLifeOf(b, lsn.GroupConfig{
@@ -69,7 +76,7 @@ func newLifeOf(b testing.TB, groups ...lsn.GroupConfig) *life {
 	settings := someSettings
 	settings.Removal = inspect.RemovalOn
 	m, err := New(Options{
-		Store: struct{ Store }{}, Kernel: kernel, Groups: groups, Node: "test", Settings: settings,
+		Store: lifeStore{}, Kernel: kernel, Groups: groups, Node: "test", Settings: settings,
 		Observer: &counts{removed: map[subscriber.Reason]int{}, seen: map[subscriber.Reason]int{}}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -100,23 +107,20 @@ func (l *life) round(b testing.TB, first, n int, change func(i int, c *subscribe
 
 func (l *life) settle(b testing.TB) {
 	ctx := b.Context()
-	now, cancel := context.WithCancel(ctx) // Take with it does not wait
+	now, cancel := context.WithCancel(ctx) // Dequeue with it does not wait
 	cancel()
 	for range 3 { // no change needs more rounds
 		if batch, _ := l.executors.saves.Dequeue(now, l.batch[:0]); len(batch) > 0 {
 			l.batch = batch
-			l.executors.coalesce(l.batch, l.writes)
-			l.executors.saved(l.batch)
+			_ = l.executors.save(ctx, l.batch, l.writes)
 		}
 		if batch, _ := l.executors.opens.Dequeue(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch
-			_ = l.executors.kernel.Apply(ctx, l.executors.wanted(l.done, nil))
-			l.executors.openDone(l.done)
+			l.entries, _ = l.executors.apply(ctx, l.done, l.entries, l.Manager.life.Programmed)
 		}
 		if batch, _ := l.executors.cuts.Dequeue(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch
-			_ = l.executors.kernel.Apply(ctx, l.executors.wanted(l.done, nil))
-			l.executors.cutDone(l.done)
+			l.entries, _ = l.executors.apply(ctx, l.done, l.entries, l.Manager.life.Closed)
 		}
 		if batch, _ := l.executors.reaps.Dequeue(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch

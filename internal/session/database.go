@@ -114,9 +114,9 @@ func (h *databaseHealth) Severity(ctx context.Context) slog.Level {
 	return slog.LevelWarn
 }
 
-// Retry is [retryLogged] for tasks that need the database.
+// Retry is [retry] for tasks that need the database.
 func (h *databaseHealth) Retry(ctx context.Context, what string, try func(context.Context) error) error {
-	return retryLogged(ctx, h.log, what, try, h.Severity)
+	return retry(ctx, h.log, what, h.Severity, try)
 }
 
 // watchEvery is the interval at which settings and markers are read.

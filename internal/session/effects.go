@@ -18,46 +18,38 @@ import (
 // and passes transitions to the reports. Its methods are called with the
 // Manager's lock held.
 type effects struct {
-	log     *slog.Logger
-	lock    *wakingLock
-	work    *executors
-	idle    *idleWatch
-	timers  *lifeTimers
-	lookUp  func(subscriber.Key, subscriber.Reason)
-	reports *reports
+	*reports // implement Emit and Online
+	work     *executors
+	idle     *idleWatch
+	timers   *lifeTimers
+	lookUp   func(subscriber.Key, subscriber.Reason)
 }
 
 // Store implements lifecycle.Effects.
-func (e effects) Store(w lifecycle.Write) { enqueue(e.lock, e.work.saves, w) }
+func (e *effects) Store(w lifecycle.Write) { enqueue(&e.mu, e.work.saves, w) }
 
 // Program implements lifecycle.Effects.
-func (e effects) Program(w lifecycle.Work) { enqueue(e.lock, e.work.opens, w) }
+func (e *effects) Program(w lifecycle.Work) { enqueue(&e.mu, e.work.opens, w) }
 
 // Close implements lifecycle.Effects.
-func (e effects) Close(w lifecycle.Work) { enqueue(e.lock, e.work.cuts, w) }
+func (e *effects) Close(w lifecycle.Work) { enqueue(&e.mu, e.work.cuts, w) }
 
 // Reap implements lifecycle.Effects.
-func (e effects) Reap(w lifecycle.Work) { enqueue(e.lock, e.work.reaps, w) }
+func (e *effects) Reap(w lifecycle.Work) { enqueue(&e.mu, e.work.reaps, w) }
 
 // AskIdle implements lifecycle.Effects.
-func (e effects) AskIdle(d *lifecycle.Drain) { enqueue(e.lock, e.idle.asks, d) }
+func (e *effects) AskIdle(d *lifecycle.Drain) { enqueue(&e.mu, e.idle.asks, d) }
 
 // LookUp implements lifecycle.Effects.
-func (e effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.lookUp(k, why) }
+func (e *effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.lookUp(k, why) }
 
 // WakeTimers implements lifecycle.Effects.
-func (e effects) WakeTimers() { signal(e.timers.wake) }
-
-// Online implements lifecycle.Effects.
-func (e effects) Online(client string, change int) { e.reports.clients.add(client, change) }
+func (e *effects) WakeTimers() { signal(e.timers.wake) }
 
 // Fault implements lifecycle.Effects.
-func (e effects) Fault(what string, key subscriber.Key, err error) {
+func (e *effects) Fault(what string, key subscriber.Key, err error) {
 	e.log.Error(what, "group", key.Group, "inside", key.Inside, "error", err)
 }
-
-// Emit implements lifecycle.Effects.
-func (e effects) Emit(t lifecycle.Transition) { e.reports.emitLocked(&t) }
 
 // wakingLock is the lock of the life cycle. Unlock wakes the executors that got
 // work while the lock was held. Woken earlier, each would take the first piece
@@ -120,18 +112,9 @@ type reports struct {
 	observed wouldRemove  // removals that RemovalOn would have carried out
 }
 
-// emitLocked passes a transition to all readers.
-func (r *reports) emitLocked(t *lifecycle.Transition) {
-	r.measureLocked(t)
-	if r.events.Watched() {
-		if event, ok := r.eventLocked(t); ok {
-			r.events.Publish(event)
-		}
-	}
-}
-
-// measureLocked counts a transition, and keeps an observed removal.
-func (r *reports) measureLocked(t *lifecycle.Transition) {
+// Emit implements lifecycle.Effects. It counts a transition, keeps an observed
+// removal, and tells watchers.
+func (r *reports) Emit(t lifecycle.Transition) {
 	switch t.Kind {
 	case inspect.EventCut:
 		if _, _, at, ended := t.Slot.Ended(); ended {
@@ -150,6 +133,11 @@ func (r *reports) measureLocked(t *lifecycle.Transition) {
 		would.Sessions = r.kernel.SessionCount(t.Slot.Inside())
 		r.observed.add(would)
 		r.observer.Observed(would.Record.Group, would.Reason, would.Sessions)
+	}
+	if r.events.Watched() {
+		if event, ok := r.eventLocked(&t); ok {
+			r.events.Publish(event)
+		}
 	}
 }
 
@@ -201,7 +189,9 @@ type clientCounts struct {
 	counts map[string]int
 }
 
-func (c *clientCounts) add(client string, change int) {
+// Online implements lifecycle.Effects.
+func (r *reports) Online(client string, change int) {
+	c := &r.clients
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.counts[client] += change; c.counts[client] == 0 {

@@ -59,15 +59,15 @@ func (x *executors) tasks() []func(context.Context) error {
 // runCuts closes and narrows gates, all queued ones in one transaction. Cuts
 // have an executor of their own, so that they never wait behind openings.
 func (x *executors) runCuts(ctx context.Context) error {
-	return x.runApply(ctx, x.cuts, x.cutDone)
+	return x.runApply(ctx, x.cuts, x.life.Closed)
 }
 
 // runOpens opens gates.
 func (x *executors) runOpens(ctx context.Context) error {
-	return x.runApply(ctx, x.opens, x.openDone)
+	return x.runApply(ctx, x.opens, x.life.Programmed)
 }
 
-func (x *executors) runApply(ctx context.Context, q *queue.Queue[lifecycle.Work], done func([]lifecycle.Work)) error {
+func (x *executors) runApply(ctx context.Context, q *queue.Queue[lifecycle.Work], report func(*lifecycle.Slot, time.Time)) error {
 	var batch []lifecycle.Work
 	var entries []nat.Entry
 	for {
@@ -75,34 +75,28 @@ func (x *executors) runApply(ctx context.Context, q *queue.Queue[lifecycle.Work]
 		if batch, err = q.Dequeue(ctx, batch); err != nil {
 			return err
 		}
-		err = retry(ctx, x.log, "program the kernel", func(ctx context.Context) error {
-			entries = x.wanted(batch, entries[:0])
-			return x.kernel.Apply(ctx, entries)
-		})
-		if err != nil {
+		if entries, err = x.apply(ctx, batch, entries, report); err != nil {
 			return err
 		}
-		done(batch)
 	}
 }
 
-// wanted appends the entry that the kernel should hold for each address of a
-// batch, given the phase that the slot is going to.
-func (x *executors) wanted(batch []lifecycle.Work, entries []nat.Entry) []nat.Entry {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	for _, w := range batch {
-		entries = append(entries, w.Slot.Wanted())
+// apply programs the entries that the kernel should hold for a batch of slots,
+// given the phases that they are going to, and reports that to the life cycle.
+// It reuses the memory of entries, and returns it.
+func (x *executors) apply(ctx context.Context, batch []lifecycle.Work, entries []nat.Entry, report func(*lifecycle.Slot, time.Time)) ([]nat.Entry, error) {
+	err := retry(ctx, x.log, "program the kernel", logErrors, func(ctx context.Context) error {
+		entries = entries[:0]
+		x.mu.RLock()
+		for _, w := range batch {
+			entries = append(entries, w.Slot.Wanted())
+		}
+		x.mu.RUnlock()
+		return x.kernel.Apply(ctx, entries)
+	})
+	if err != nil {
+		return entries, err
 	}
-	return entries
-}
-
-func (x *executors) openDone(batch []lifecycle.Work) { x.done(batch, x.life.Programmed) }
-
-func (x *executors) cutDone(batch []lifecycle.Work) { x.done(batch, x.life.Closed) }
-
-// done reports a finished batch to the life cycle.
-func (x *executors) done(batch []lifecycle.Work, report func(*lifecycle.Slot, time.Time)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	now := x.now()
@@ -110,6 +104,7 @@ func (x *executors) done(batch []lifecycle.Work, report func(*lifecycle.Slot, ti
 		report(w.Slot, now)
 	}
 	x.settleLocked()
+	return entries, nil
 }
 
 // runReaps deletes the conntrack entries of all queued cut addresses at once,
@@ -139,7 +134,7 @@ func (x *executors) reapAll(ctx context.Context, q *queue.Queue[lifecycle.Work],
 			inside[i] = w.Inside
 		}
 		var proofs []nat.Reaped
-		err = retry(ctx, x.log, "delete conntrack entries", func(ctx context.Context) error {
+		err = retry(ctx, x.log, "delete conntrack entries", logErrors, func(ctx context.Context) error {
 			var err error
 			proofs, err = x.kernel.Reap(ctx, inside)
 			return err
@@ -186,26 +181,41 @@ func (x *executors) runSaves(ctx context.Context) error {
 		if batch, err = x.saves.Dequeue(ctx, batch); err != nil {
 			return err
 		}
-		x.coalesce(batch, byGroup)
-		for name, w := range byGroup {
-			if w.none() {
-				continue
-			}
-			err := x.health.Retry(ctx, "store bindings", func(ctx context.Context) error {
-				if err := x.leases.Check(ctx, name); err != nil {
-					return err
-				}
-				return x.store.SaveBindings(ctx, name, w.put, w.remove)
-			})
-			if err != nil {
-				return err
-			}
+		if err := x.save(ctx, batch, byGroup); err != nil {
+			return err
 		}
-		x.saved(batch)
 		if err := gatherMore(ctx, len(batch)); err != nil {
 			return err
 		}
 	}
+}
+
+// save carries out a batch of writes, and reports them to the life cycle. It
+// reuses the memory of byGroup.
+func (x *executors) save(ctx context.Context, batch []lifecycle.Write, byGroup map[string]*writes) error {
+	x.coalesce(batch, byGroup)
+	for name, w := range byGroup {
+		if len(w.put)+len(w.remove) == 0 {
+			continue
+		}
+		err := x.health.Retry(ctx, "store bindings", func(ctx context.Context) error {
+			if err := x.leases.Check(ctx, name); err != nil {
+				return err
+			}
+			return x.store.SaveBindings(ctx, name, w.put, w.remove)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	now := x.now()
+	for i := range batch {
+		x.life.Stored(&batch[i], now)
+	}
+	x.settleLocked()
+	return nil
 }
 
 // keepMost is the largest batch of writes, and the capacity that is kept for
@@ -218,31 +228,15 @@ type writes struct {
 	remove []nat.Place
 }
 
-func (w *writes) none() bool { return len(w.put)+len(w.remove) == 0 }
-
-// reset empties the writes, and keeps their memory unless it is far larger than
-// was used.
-func (w *writes) reset() {
-	if cap(w.put) > max(keepMost, 4*len(w.put)) {
-		*w = writes{}
-	}
-	clear(w.put)
-	w.put, w.remove = w.put[:0], w.remove[:0]
-}
-
-func (w *writes) add(s *lifecycle.Write) {
-	if s.Remove {
-		w.remove = append(w.remove, s.Binding.Place())
-		return
-	}
-	w.put = append(w.put, s.Binding)
-}
-
 // coalesce replaces the writes of the previous batch, by group, by the last
 // write of each block in this one.
 func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
 	for _, w := range byGroup {
-		w.reset()
+		if cap(w.put) > max(keepMost, 4*len(w.put)) { // far more than was used
+			*w = writes{}
+		}
+		clear(w.put)
+		w.put, w.remove = w.put[:0], w.remove[:0]
 	}
 	last := x.repeated(batch)
 	for i := range batch {
@@ -255,7 +249,11 @@ func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes
 			w = &writes{}
 			byGroup[s.Binding.Group] = w
 		}
-		w.add(s)
+		if s.Remove {
+			w.remove = append(w.remove, s.Binding.Place())
+		} else {
+			w.put = append(w.put, s.Binding)
+		}
 	}
 }
 
@@ -276,30 +274,15 @@ func (x *executors) repeated(batch []lifecycle.Write) map[nat.Block]int {
 	return last
 }
 
-func (x *executors) saved(batch []lifecycle.Write) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	now := x.now()
-	for i := range batch {
-		x.life.Stored(&batch[i], now)
-	}
-	x.settleLocked()
-}
-
 const (
 	retryFirst = 50 * time.Millisecond
 	retryMost  = time.Second
 )
 
 // retry calls try until it succeeds or ctx ends, with growing pauses from
-// retryFirst to retryMost. It logs the first failure and the recovery.
-func retry(ctx context.Context, log *slog.Logger, what string, try func(context.Context) error) error {
-	return retryLogged(ctx, log, what, try, func(context.Context) slog.Level { return slog.LevelError })
-}
-
-// retryLogged is retry with a log level that severity returns after the first
-// failure.
-func retryLogged(ctx context.Context, log *slog.Logger, what string, try func(context.Context) error, severity func(context.Context) slog.Level) error {
+// retryFirst to retryMost. It logs the first failure, with the level that
+// severity returns after it, and the recovery.
+func retry(ctx context.Context, log *slog.Logger, what string, severity func(context.Context) slog.Level, try func(context.Context) error) error {
 	var level slog.Level
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		err := try(ctx)
@@ -321,3 +304,6 @@ func retryLogged(ctx context.Context, log *slog.Logger, what string, try func(co
 		}
 	}
 }
+
+// logErrors is the severity of a failure with no other explanation.
+func logErrors(context.Context) slog.Level { return slog.LevelError }

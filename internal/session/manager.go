@@ -123,7 +123,7 @@ func New(o Options) (*Manager, error) {
 	s := &sharedState{log: o.Logger, now: o.Now, groups: map[string]*group{}, ready: make(chan struct{})}
 	m := &Manager{sharedState: s}
 	m.compose(&o)
-	s.life = lifecycle.New(engine, effects{s.log, &s.mu, m.executors, m.idle, m.timers, m.lookUp, m.reports}, o.Kernel.SessionCount)
+	s.life = lifecycle.New(engine, &effects{m.reports, m.executors, m.idle, m.timers, m.lookUp}, o.Kernel.SessionCount)
 	s.life.SetRemoval(o.Settings.Removal)
 	m.reconciler = m.newReconciler(&o)
 	m.follower.reconciler = m.reconciler

@@ -206,7 +206,7 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 		reason := r.RemovalHeld
 		r.RemovalHeld = subscriber.ReasonNone
 		packed := r.Pack()
-		v.reports.emitLocked(&lifecycle.Transition{
+		v.reports.Emit(lifecycle.Transition{
 			Kind: inspect.EventRemovalRefused, At: v.shared.now(), Reason: reason, Record: &packed, Slot: v.shared.life.Slot(r.Inside),
 		})
 	}
