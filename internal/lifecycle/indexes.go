@@ -104,15 +104,25 @@ func (x *SlotIndex) From(first netip.Addr) iter.Seq2[netip.Addr, *Slot] {
 // over all. It takes 27 octets a subscriber, and about 0.5 us to add or remove
 // a record (BenchmarkOnlineIndex).
 type OnlineIndex struct {
-	seed   maphash.Seed
-	groups map[string]*groupOnline // those with online subscribers
-	users  addrtable.Index         // by hash of group and User-Name
-	nases  addrtable.Index         // by hash of group and NAS
-	counts map[inspect.NASKey]int  // records
+	seed    maphash.Seed
+	origins map[subscriber.Origin]*originOnline // those with online subscribers
+	groups  map[string]*groupOnline             // those with online subscribers
+	users   addrtable.Index                     // by hash of group and User-Name
+	nases   addrtable.Index                     // by hash of group and NAS
+}
+
+// originOnline counts the online records of one origin. The group and the hash
+// of the NAS are found with it in one look-up, for the price of a pointer's hash.
+type originOnline struct {
+	group   *groupOnline
+	nas     inspect.NASKey // its Client is "" for records made by hand
+	nasHash uint32
+	records int
 }
 
 // groupOnline are the online addresses of one group.
 type groupOnline struct {
+	name  string
 	salt  uint64 // for the hashes of names
 	all   addrtable.Table[struct{}]
 	held  addrtable.Table[struct{}] // of these, those with a suspended removal
@@ -121,22 +131,18 @@ type groupOnline struct {
 
 func newOnlineIndex() OnlineIndex {
 	return OnlineIndex{
-		seed: maphash.MakeSeed(), groups: map[string]*groupOnline{}, counts: map[inspect.NASKey]int{},
+		seed: maphash.MakeSeed(), origins: map[subscriber.Origin]*originOnline{}, groups: map[string]*groupOnline{},
 	}
 }
 
 // add adds a record in force.
 func (x *OnlineIndex) add(r *subscriber.Packed) {
-	group, inside := r.Group(), r.Inside()
-	client, nas := r.Reporter()
-	if client != "" {
-		x.counts[inspect.NASKey{Client: client, Name: nas}]++
+	o := x.origins[r.Origin()]
+	if o == nil {
+		o = x.addOrigin(r)
 	}
-	g := x.groups[group]
-	if g == nil {
-		g = &groupOnline{salt: maphash.String(x.seed, group), other: map[netip.Addr]struct{}{}}
-		x.groups[group] = g
-	}
+	o.records++
+	g, inside := o.group, r.Inside()
 	if !inside.Is4() {
 		g.other[inside] = struct{}{}
 		return
@@ -145,34 +151,45 @@ func (x *OnlineIndex) add(r *subscriber.Packed) {
 	if r.RemovalHeld() != subscriber.ReasonNone {
 		g.held.Put(inside, struct{}{})
 	}
-	if nas != "" {
-		x.nases.Add(x.hash(g, nas), inside)
+	if o.nas.Name != "" {
+		x.nases.Add(o.nasHash, inside)
 	}
 	if user := r.UserName(); user != "" {
 		x.users.Add(x.hash(g, user), inside)
 	}
 }
 
-// remove removes a record that was added with the same content.
-func (x *OnlineIndex) remove(r *subscriber.Packed) {
-	group, inside := r.Group(), r.Inside()
-	client, nas := r.Reporter()
-	if key := (inspect.NASKey{Client: client, Name: nas}); client != "" {
-		if x.counts[key]--; x.counts[key] == 0 {
-			delete(x.counts, key)
-		}
-	}
+// addOrigin adds the origin of a record, and its group if it is new.
+func (x *OnlineIndex) addOrigin(r *subscriber.Packed) *originOnline {
+	group := r.Group()
 	g := x.groups[group]
 	if g == nil {
+		g = &groupOnline{name: group, salt: maphash.String(x.seed, group), other: map[netip.Addr]struct{}{}}
+		x.groups[group] = g
+	}
+	client, nas := r.Reporter()
+	o := &originOnline{group: g, nas: inspect.NASKey{Client: client, Name: nas}, nasHash: x.hash(g, nas)}
+	x.origins[r.Origin()] = o
+	return o
+}
+
+// remove removes a record that was added with the same content.
+func (x *OnlineIndex) remove(r *subscriber.Packed) {
+	o := x.origins[r.Origin()]
+	if o == nil {
 		return
 	}
+	if o.records--; o.records == 0 {
+		delete(x.origins, r.Origin())
+	}
+	g, inside := o.group, r.Inside()
 	g.all.Remove(inside)
 	g.held.Remove(inside)
 	delete(g.other, inside)
 	if g.all.Len()+len(g.other) == 0 {
-		delete(x.groups, group)
+		delete(x.groups, g.name)
 	}
-	x.nases.Remove(x.hash(g, nas), inside)
+	x.nases.Remove(o.nasHash, inside)
 	x.users.Remove(x.hash(g, r.UserName()), inside)
 }
 
@@ -252,9 +269,17 @@ func NamesFrom(names iter.Seq[string], filter, first string) []string {
 	})
 }
 
-// ByNAS returns the number of records in force of each NAS. The caller must not
-// change the map.
-func (x *OnlineIndex) ByNAS() map[inspect.NASKey]int { return x.counts }
+// ByNAS returns the number of records in force of each NAS, without those made
+// by hand.
+func (x *OnlineIndex) ByNAS() map[inspect.NASKey]int {
+	counts := make(map[inspect.NASKey]int, len(x.origins))
+	for _, o := range x.origins {
+		if o.nas.Client != "" {
+			counts[o.nas] += o.records
+		}
+	}
+	return counts
+}
 
 // A Drain is one drain of an address. If the subscriber comes back and drains
 // again, that is another Drain.

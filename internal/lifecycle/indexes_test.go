@@ -63,13 +63,13 @@ func TestOnlineIndexForgets(t *testing.T) {
 		records = append(records, r.Pack())
 		x.add(&records[i])
 	}
-	if x.users.Len() == 0 || x.nases.Len() == 0 || len(x.groups) != 3 || len(x.counts) != 5 {
-		t.Fatalf("%d users, %d NASes, %d groups, %d counts", x.users.Len(), x.nases.Len(), len(x.groups), len(x.counts))
+	if x.users.Len() == 0 || x.nases.Len() == 0 || len(x.groups) != 3 || len(x.origins) != 15 || len(x.ByNAS()) != 5 {
+		t.Fatalf("%d users, %d NASes, %d groups, %d origins, counts %v", x.users.Len(), x.nases.Len(), len(x.groups), len(x.origins), x.ByNAS())
 	}
 	for _, i := range random.Perm(len(records)) {
 		x.remove(&records[i])
 	}
-	if n := len(x.groups) + len(x.counts) + x.users.Len() + x.nases.Len(); n > 0 {
-		t.Errorf("of nobody, %d groups, %d NASes, %d names and %d places are left", len(x.groups), len(x.counts), x.users.Len(), x.nases.Len())
+	if n := len(x.groups) + len(x.origins) + x.users.Len() + x.nases.Len(); n > 0 {
+		t.Errorf("of nobody, %d groups, %d origins, %d names and %d places are left", len(x.groups), len(x.origins), x.users.Len(), x.nases.Len())
 	}
 }

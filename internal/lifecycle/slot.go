@@ -46,7 +46,9 @@ func (s *Slot) Inside() netip.Addr { return s.packed.Inside() }
 func (s *Slot) Group() string { return s.packed.Group() }
 
 // Key returns the key of the record.
-func (s *Slot) Key() subscriber.Key { return subscriber.Key{Group: s.packed.Group(), Inside: s.packed.Inside()} }
+func (s *Slot) Key() subscriber.Key {
+	return subscriber.Key{Group: s.packed.Group(), Inside: s.packed.Inside()}
+}
 
 // Online reports whether the record is in force.
 func (s *Slot) Online() bool { return s.online }

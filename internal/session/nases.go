@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"maps"
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -44,7 +43,7 @@ func (v *Backend) onlineByNAS() (map[inspect.NASKey]int, error) {
 	if err := v.readiness.restoredRLocked(); err != nil {
 		return nil, err
 	}
-	return maps.Clone(v.shared.life.Online().ByNAS()), nil
+	return v.shared.life.Online().ByNAS(), nil
 }
 
 // OnlineOf returns the number of online subscribers of a client, or of the

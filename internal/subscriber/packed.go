@@ -182,6 +182,13 @@ func (p *Packed) Reporter() (client, nas string) {
 	return o.client, o.nas
 }
 
+// An Origin stands for the group, client, NAS and NAS address of a record, as a
+// map key: records that agree in all four have the same.
+type Origin struct{ of unique.Handle[origin] }
+
+// Origin returns the record's Origin.
+func (p *Packed) Origin() Origin { return Origin{p.origin} }
+
 // Key returns the record's key.
 func (p *Packed) Key() Key { return Key{Group: p.Group(), Inside: p.Inside()} }
 
