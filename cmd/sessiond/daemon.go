@@ -19,6 +19,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/ownership"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/session"
@@ -96,7 +97,8 @@ func (d *daemon) openDatabase(context.Context) error {
 func (d *daemon) openNAT(context.Context) error {
 	if d.config.NAT.Backend == backendMemory {
 		d.log.Warn("nat.backend is memory: nothing is translated")
-		memory, err := nftnat.NewMemory(natOptions(d.config, d.log))
+		o := natOptions(d.config, d.log)
+		memory, err := memnat.New(o.InsidePrefixes, o.Timeouts)
 		if err != nil {
 			return fmt.Errorf("nat: %w", err)
 		}

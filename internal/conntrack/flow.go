@@ -18,8 +18,16 @@ type Entry struct {
 	Orig, Reply    Tuple
 	Zone           uint16 // of the original direction; 0 is the default zone
 	ID             uint32 // kernel's identifier of the entry, so that a delete never hits a successor
-	Status         uint32 // IPS_* bits
+	Status         uint32 // StatusSeenReply and others
 	TCPState       uint8  // kernel enum tcp_conntrack; 0 when not TCP
 	Timeout        time.Duration
 	Packets, Bytes uint64 // both directions; 0 when nf_conntrack_acct is off
 }
+
+// Bits of an Entry's Status, the kernel's enum ip_conntrack_status.
+const (
+	StatusSeenReply             = 1 << 1
+	StatusAssured               = 1 << 2
+	StatusConfirmed             = 1 << 3 // the entry was there before this packet
+	StatusDestinationTranslated = 1 << 5 // IPS_DST_NAT
+)

@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -31,6 +32,24 @@ func (e Entry) Elements() int {
 	return 2
 }
 
+// Check returns an error if the kernel cannot have the entry: an address is not IPv4, the gate
+// is unknown, or a gate that is not closed has no block.
+func (e *Entry) Check() error {
+	switch {
+	case !e.Inside.Is4():
+		return fmt.Errorf("nat: inside address %v is not IPv4", e.Inside)
+	case e.Gate == GateClosed:
+		return nil
+	case e.Gate > GateDraining:
+		return fmt.Errorf("nat: gate %d of %v is unknown", e.Gate, e.Inside)
+	case !e.Outside.Is4():
+		return fmt.Errorf("nat: outside address %v of %v is not IPv4", e.Outside, e.Inside)
+	case e.First == 0 || e.Last < e.First:
+		return fmt.Errorf("nat: port block %d-%d of %v is empty", e.First, e.Last, e.Inside)
+	}
+	return nil
+}
+
 // Direction tells which side sent the first packet of a session.
 type Direction uint8
 
@@ -46,4 +65,20 @@ type Timeouts struct {
 	TCPTransitory  time.Duration // RFC 5382 REQ-5: at least 4 min
 	UDP            time.Duration // RFC 4787 REQ-5: at least 2 min
 	ICMP           time.Duration // RFC 5508 REQ-2: at least 60 s
+}
+
+// Check returns an error that names a timeout that is not in whole seconds, or less than one.
+func (t Timeouts) Check() error {
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"TCPEstablished", t.TCPEstablished}, {"TCPTransitory", t.TCPTransitory},
+		{"UDP", t.UDP}, {"ICMP", t.ICMP},
+	} {
+		if f.value < time.Second || f.value%time.Second != 0 {
+			return fmt.Errorf("nat: Timeouts.%s is %v, want whole seconds, at least one", f.name, f.value)
+		}
+	}
+	return nil
 }

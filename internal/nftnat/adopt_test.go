@@ -389,17 +389,6 @@ func TestOptionsNameTheBadField(t *testing.T) {
 		if _, err := dialAndStart(t.Context(), o); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: error is %v", field, err)
 		}
-		_, err := NewMemory(o)
-		switch field {
-		case "Table", "OutsideInterfaces", "Logger": // the twin does not use them
-			if err != nil {
-				t.Errorf("%s: error of the twin is %v", field, err)
-			}
-		default:
-			if err == nil || !strings.Contains(err.Error(), field) {
-				t.Errorf("%s: error of the twin is %v", field, err)
-			}
-		}
 	}
 	o := labOptions(&netlab.Lab{CGN: netlab.Current()})
 	o.NetNS = "no-such-namespace"

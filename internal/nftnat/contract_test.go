@@ -6,19 +6,17 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// contract is the common interface of Kernel and Memory.
-type contract interface {
+// Contract is the common interface of Kernel and memnat.NAT.
+type Contract interface {
 	Run(ctx context.Context) error
 	Ready() <-chan struct{}
 	Programmed() bool
@@ -42,22 +40,18 @@ type contract interface {
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
 }
 
-var (
-	_ contract = (*Kernel)(nil)
-	_ contract = (*Memory)(nil)
-)
-
-// A twin is a Kernel or a Memory with traffic through it.
-type twin struct {
-	contract
-	ask    func(inside netip.AddrPort) (seen netip.AddrPort, err error) // a datagram out and one back
-	remote netip.AddrPort                                               // the host that ask sends to
-	tamper func(entries ...nat.Entry)                                   // changes elements in the manner of other programs
+// A Twin is a Kernel or a memnat.NAT with traffic through it.
+type Twin struct {
+	Contract
+	Ask    func(inside netip.AddrPort) (seen netip.AddrPort, err error) // a datagram out and one back
+	Remote netip.AddrPort                                               // the host that Ask sends to
+	Tamper func(entries ...nat.Entry)                                   // changes elements in the manner of other programs
 }
 
 const twinPatience = 300 * time.Millisecond // the wait for events that must not come
 
-func kernelTwin(t *testing.T) twin {
+// KernelTwin is a Kernel in a lab.
+func KernelTwin(t *testing.T) Twin {
 	lab := newLab(t)
 	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
 	if err != nil {
@@ -68,73 +62,42 @@ func kernelTwin(t *testing.T) twin {
 		defer cancel()
 		return lab.Subscriber.AskUDP(ctx, inside, echo.Addr())
 	}
-	return twin{startKernel(t, labOptions(lab)), ask, echo.Addr(), newOthers(t, lab).change}
+	return Twin{startKernel(t, labOptions(lab)), ask, echo.Addr(), newOthers(t, lab).change}
 }
 
-func memoryTwin(t *testing.T) twin {
-	m, err := NewMemory(labOptions(&netlab.Lab{CGN: netlab.Current()}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var task sync.WaitGroup
-	task.Go(func() { _ = m.Run(ctx) })
-	t.Cleanup(func() { cancel(); task.Wait() })
-	<-m.Ready()
-	remote := netip.MustParseAddrPort("203.0.113.10:7000")
-	ask := func(inside netip.AddrPort) (netip.AddrPort, error) {
-		s, err := m.Send(unix.IPPROTO_UDP, inside, remote)
-		if err != nil {
-			return netip.AddrPort{}, err
+// Body runs the parts of the contract one after the other, until one fails.
+func (n Twin) Body(t *testing.T) {
+	for _, part := range []struct {
+		name string
+		body func(*testing.T, Twin)
+	}{
+		{"closed at first", closedAtFirst_I3},
+		{"open", open_NAT02},
+		{"sessions", sessions},
+		{"draining", draining_DEL11},
+		{"cut and reaped", cutAndReaped_DEL01_DEL02_DEL07},
+		{"idle", idle},
+		{"refused", refused},
+		{"repeated and in bulk", bulk},
+		{"reconfigured", reconfigured},
+		{"others change elements", othersChange},
+		{"pages", pages},
+	} {
+		if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {
+			return
 		}
-		return s.Outside, m.Receive(s)
-	}
-	tamper := func(entries ...nat.Entry) {
-		if err := m.Tamper(entries...); err != nil {
-			t.Error(err)
-		}
-	}
-	return twin{m, ask, remote, tamper}
-}
-
-// TestContract runs one body against the kernel and its twin.
-func TestContract(t *testing.T) {
-	for name, start := range map[string]func(*testing.T) twin{"Kernel": kernelTwin, "Memory": memoryTwin} {
-		t.Run(name, func(t *testing.T) {
-			n := start(t)
-			for _, part := range []struct {
-				name string
-				body func(*testing.T, twin)
-			}{
-				{"closed at first", closedAtFirst_I3},
-				{"open", open_NAT02},
-				{"sessions", sessions},
-				{"draining", draining_DEL11},
-				{"cut and reaped", cutAndReaped_DEL01_DEL02_DEL07},
-				{"idle", idle},
-				{"refused", refused},
-				{"repeated and in bulk", bulk},
-				{"reconfigured", reconfigured},
-				{"others change elements", othersChange},
-				{"pages", pages},
-			} {
-				if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {
-					return
-				}
-			}
-		})
 	}
 }
 
-func closedAtFirst_I3(t *testing.T, n twin) {
-	if seen, err := n.ask(netip.AddrPortFrom(alice, 5000)); err == nil {
+func closedAtFirst_I3(t *testing.T, n Twin) {
+	if seen, err := n.Ask(netip.AddrPortFrom(alice, 5000)); err == nil {
 		t.Errorf("a packet passed without a gate, seen from %v", seen)
 	}
 	wantEntries(t, n)
 	wantSessions(t, n, alice, 0)
 }
 
-func open_NAT02(t *testing.T, n twin) {
+func open_NAT02(t *testing.T, n Twin) {
 	apply(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	wantEntries(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	for i, inside := range []netip.Addr{alice, bob} {
@@ -148,7 +111,7 @@ func open_NAT02(t *testing.T, n twin) {
 	}
 }
 
-func sessions(t *testing.T, n twin) {
+func sessions(t *testing.T, n Twin) {
 	var killed Session
 	err := n.Sessions(testContext(t), func(s Session) error {
 		if s.Inside == netip.AddrPortFrom(bob, 5002) {
@@ -159,7 +122,7 @@ func sessions(t *testing.T, n twin) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if killed.Protocol != unix.IPPROTO_UDP || killed.Outside.Addr() != eip || killed.Remote != n.remote ||
+	if killed.Protocol != unix.IPPROTO_UDP || killed.Outside.Addr() != eip || killed.Remote != n.Remote ||
 		killed.Direction != nat.Outbound || killed.State != "REPLIED" || killed.ExpiresIn <= 0 {
 		t.Errorf("session is %+v", killed)
 	}
@@ -182,12 +145,12 @@ func sessions(t *testing.T, n twin) {
 
 // wantOwn checks that SessionsOf yields the sessions of one address, and of prefixes
 // around it, as Sessions does.
-func wantOwn(t *testing.T, n contract, inside netip.Addr, want int) {
+func wantOwn(t *testing.T, n Contract, inside netip.Addr, want int) {
 	t.Helper()
 	seen := make(map[Session]int)
 	count := func(s Session) error {
 		if s.Inside.Addr() == inside {
-			s.ExpiresIn, s.entry.Timeout = 0, 0 // go on while we look
+			s.ExpiresIn, s.Entry.Timeout = 0, 0 // go on while we look
 			seen[s]++
 		}
 		return nil
@@ -210,11 +173,11 @@ func wantOwn(t *testing.T, n contract, inside netip.Addr, want int) {
 	}
 }
 
-func draining_DEL11(t *testing.T, n twin) {
+func draining_DEL11(t *testing.T, n Twin) {
 	apply(t, n, blockOf(alice, nat.GateDraining, 0))
 	wantEntries(t, n, blockOf(alice, nat.GateDraining, 0), blockOf(bob, nat.GateOpen, 1))
 	mustAsk(t, n, netip.AddrPortFrom(alice, 5000))
-	if seen, err := n.ask(netip.AddrPortFrom(alice, 5009)); err == nil {
+	if seen, err := n.Ask(netip.AddrPortFrom(alice, 5009)); err == nil {
 		t.Errorf("a new session began while draining, seen from %v", seen)
 	}
 	mustAsk(t, n, netip.AddrPortFrom(bob, 5000))
@@ -222,10 +185,10 @@ func draining_DEL11(t *testing.T, n twin) {
 	mustAsk(t, n, netip.AddrPortFrom(alice, 5009))
 }
 
-func cutAndReaped_DEL01_DEL02_DEL07(t *testing.T, n twin) {
+func cutAndReaped_DEL01_DEL02_DEL07(t *testing.T, n Twin) {
 	apply(t, n, nat.Entry{Inside: alice})
 	wantEntries(t, n, blockOf(bob, nat.GateOpen, 1))
-	if seen, err := n.ask(netip.AddrPortFrom(alice, 5000)); err == nil {
+	if seen, err := n.Ask(netip.AddrPortFrom(alice, 5000)); err == nil {
 		t.Errorf("a packet passed a closed gate, seen from %v", seen)
 	}
 	wantReaped(t, n, alice, 4)
@@ -235,7 +198,7 @@ func cutAndReaped_DEL01_DEL02_DEL07(t *testing.T, n twin) {
 	mustAsk(t, n, netip.AddrPortFrom(bob, 5000))
 }
 
-func idle(t *testing.T, n twin) {
+func idle(t *testing.T, n Twin) {
 	drainIdle(n)
 	err := n.Sessions(testContext(t), func(s Session) error { return n.KillSession(testContext(t), s) })
 	if err != nil {
@@ -254,7 +217,7 @@ func idle(t *testing.T, n twin) {
 }
 
 // drainIdle discards the addresses that earlier parts left in the channel.
-func drainIdle(n twin) {
+func drainIdle(n Twin) {
 	for {
 		select {
 		case <-n.Idle():
@@ -264,7 +227,7 @@ func drainIdle(n twin) {
 	}
 }
 
-func refused(t *testing.T, n twin) {
+func refused(t *testing.T, n Twin) {
 	for name, e := range map[string]nat.Entry{
 		"IPv6 inside":   {Inside: netip.MustParseAddr("2001:db8::1")},
 		"no inside":     {Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 1535}},
@@ -286,7 +249,7 @@ func refused(t *testing.T, n twin) {
 	}
 }
 
-func bulk(t *testing.T, n twin) {
+func bulk(t *testing.T, n Twin) {
 	const size = 10_000
 	entries := make([]nat.Entry, size)
 	for i := range entries {
@@ -309,7 +272,7 @@ func bulk(t *testing.T, n twin) {
 	}
 }
 
-func reconfigured(t *testing.T, n twin) {
+func reconfigured(t *testing.T, n Twin) {
 	if err := n.SetTimeouts(testContext(t), nat.Timeouts{UDP: time.Second}); err == nil {
 		t.Error("timeouts of zero were accepted")
 	}
@@ -338,11 +301,11 @@ func reconfigured(t *testing.T, n twin) {
 	}
 }
 
-func mustAsk(t *testing.T, n twin, inside netip.AddrPort) netip.AddrPort {
+func mustAsk(t *testing.T, n Twin, inside netip.AddrPort) netip.AddrPort {
 	t.Helper()
 	var errs []error
 	for range 10 {
-		seen, err := n.ask(inside)
+		seen, err := n.Ask(inside)
 		if err == nil {
 			return seen
 		}
@@ -352,7 +315,7 @@ func mustAsk(t *testing.T, n twin, inside netip.AddrPort) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-func wantEntries(t *testing.T, n contract, want ...nat.Entry) {
+func wantEntries(t *testing.T, n Contract, want ...nat.Entry) {
 	t.Helper()
 	if err := n.LearnRest(testContext(t)); err != nil {
 		t.Fatal(err)
@@ -365,7 +328,7 @@ func wantEntries(t *testing.T, n contract, want ...nat.Entry) {
 
 // entriesOf lists all entries by pages of n, and checks that each is found by its
 // address.
-func entriesOf(t testing.TB, k contract, n int) (all []nat.Entry) {
+func entriesOf(t testing.TB, k Contract, n int) (all []nat.Entry) {
 	t.Helper()
 	for from := (netip.Addr{}); ; {
 		page, next := k.EntriesFrom(testContext(t), from, n)
@@ -389,7 +352,7 @@ func entriesOf(t testing.TB, k contract, n int) (all []nat.Entry) {
 	return all
 }
 
-func wantReaped(t *testing.T, n contract, inside netip.Addr, deleted int) {
+func wantReaped(t *testing.T, n Contract, inside netip.Addr, deleted int) {
 	t.Helper()
 	before := time.Now()
 	receipts, err := n.Reap(testContext(t), []netip.Addr{inside})
@@ -402,7 +365,7 @@ func wantReaped(t *testing.T, n contract, inside netip.Addr, deleted int) {
 }
 
 // wantSessions waits for the count, which follows the kernel's events.
-func wantSessions(t *testing.T, n contract, inside netip.Addr, want int) {
+func wantSessions(t *testing.T, n Contract, inside netip.Addr, want int) {
 	t.Helper()
 	testenv.Succeeds(t, func() error {
 		if got := n.SessionCount(inside); got != want {

@@ -1,8 +1,8 @@
-// Package nftnat is the kernel side of the NAT: one nftables table with the
-// gate and the block of every subscriber, the blackhole routes of the outside
-// pools, and an in-memory twin with the same contract.
+// Package nftnat is the kernel side of the NAT: one nftables table with the gate and the block
+// of every subscriber, and the blackhole routes of the outside pools.
 //
-// Package wire speaks to nf_tables, package barrier stands behind it. Reading order:
+// Package wire speaks to nf_tables, package barrier stands behind it, package memnat is an
+// in-memory twin with the same contract. Reading order:
 //
 //	kernel.go        the Kernel: start, run, reconfigure, remove; options.go: its Options
 //	apply.go         entries into the maps; program.go, element.go: as transactions
@@ -21,5 +21,4 @@
 //	quiet.go         rules that make conntrack leave events out
 //	others.go        other tables that translate subscribers' flows
 //	modules.go       kernel modules that are missing; forwarding.go, surroundings.go
-//	memory.go        the twin; memory_traffic.go: its simulated traffic
 package nftnat

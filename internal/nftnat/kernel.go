@@ -205,7 +205,7 @@ func (k *Kernel) Run(ctx context.Context) error {
 // SetTimeouts changes the idle timeouts of flows that begin afterwards, in one
 // transaction.
 func (k *Kernel) SetTimeouts(ctx context.Context, t nat.Timeouts) error {
-	if err := checkTimeouts(t); err != nil {
+	if err := t.Check(); err != nil {
 		return err
 	}
 	if err := k.lock(ctx); err != nil {
@@ -221,10 +221,7 @@ func (k *Kernel) SetTimeouts(ctx context.Context, t nat.Timeouts) error {
 // gates of an inside prefix before giving it up, and use no block of an outside prefix that is
 // to lose its blackhole route.
 func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error {
-	if len(inside) == 0 {
-		return errors.New("nftnat: no inside prefixes")
-	}
-	if err := validatePrefixes(inside, outside); err != nil {
+	if err := CheckPrefixes(inside, outside); err != nil {
 		return err
 	}
 	if err := k.lock(ctx); err != nil {

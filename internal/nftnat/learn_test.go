@@ -62,7 +62,7 @@ func (o others) change(entries ...nat.Entry) {
 		}
 		before.set(e.Inside.As4(), c)
 	}
-	changes, err := before.diff(entries)
+	changes, err := diff(before, entries)
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func insideOf(entries []nat.Entry) []netip.Addr {
 }
 
 // wantChanged waits until Changed signals others' changes.
-func wantChanged(t *testing.T, n contract) {
+func wantChanged(t *testing.T, n Contract) {
 	t.Helper()
 	select {
 	case <-n.Changed():
@@ -109,11 +109,11 @@ func wantChanged(t *testing.T, n contract) {
 }
 
 // othersChange is a part of TestContract: changes of others are signalled, and known.
-func othersChange(t *testing.T, n twin) {
+func othersChange(t *testing.T, n Twin) {
 	apply(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	wantEntries(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	stranger := netip.MustParseAddr("100.64.0.200")
-	n.tamper(nat.Entry{Inside: alice}, blockOf(bob, nat.GateDraining, 2), blockOf(stranger, nat.GateOpen, 3))
+	n.Tamper(nat.Entry{Inside: alice}, blockOf(bob, nat.GateDraining, 2), blockOf(stranger, nat.GateOpen, 3))
 	wantChanged(t, n)
 	if err := n.Learn(testContext(t), []netip.Addr{alice, bob}); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func othersChange(t *testing.T, n twin) {
 }
 
 // pages is a part of TestContract.
-func pages(t *testing.T, n twin) {
+func pages(t *testing.T, n Twin) {
 	entries := append(crowd(66, 300), crowd(70, 30)...)
 	apply(t, n, entries...)
 	for _, size := range []int{1, 7, 329, 330, 331} {

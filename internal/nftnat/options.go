@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"time"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/nat"
 )
@@ -39,21 +39,13 @@ func (o Options) validate() error {
 	case o.Logger == nil:
 		return errors.New("nftnat: Options.Logger is nil")
 	}
-	return o.validateMemory()
-}
-
-// validateMemory checks the options that Memory needs, too.
-func (o Options) validateMemory() error {
-	if len(o.InsidePrefixes) == 0 {
-		return errors.New("nftnat: Options.InsidePrefixes is empty")
-	}
 	if err := validateInterfaces(o.InsideInterfaces, o.OutsideInterfaces); err != nil {
 		return err
 	}
-	if err := validatePrefixes(o.InsidePrefixes, o.OutsidePrefixes); err != nil {
+	if err := CheckPrefixes(o.InsidePrefixes, o.OutsidePrefixes); err != nil {
 		return err
 	}
-	return checkTimeouts(o.Timeouts)
+	return o.Timeouts.Check()
 }
 
 // maxInterfaceName is IFNAMSIZ less the terminating zero.
@@ -75,27 +67,14 @@ func validateInterfaces(lists ...[]string) error {
 	return nil
 }
 
-func validatePrefixes(lists ...[]netip.Prefix) error {
-	for _, list := range lists {
-		for _, p := range list {
-			if !p.IsValid() || !p.Addr().Is4() {
-				return fmt.Errorf("nftnat: prefix %v is not IPv4", p)
-			}
-		}
+// CheckPrefixes returns an error if there is no inside prefix, or if a prefix is not IPv4.
+func CheckPrefixes(inside, outside []netip.Prefix) error {
+	if len(inside) == 0 {
+		return errors.New("nftnat: InsidePrefixes is empty")
 	}
-	return nil
-}
-
-func checkTimeouts(t nat.Timeouts) error {
-	for _, f := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"TCPEstablished", t.TCPEstablished}, {"TCPTransitory", t.TCPTransitory},
-		{"UDP", t.UDP}, {"ICMP", t.ICMP},
-	} {
-		if f.value < time.Second || f.value%time.Second != 0 {
-			return fmt.Errorf("nftnat: Timeouts.%s is %v, want whole seconds, at least one", f.name, f.value)
+	for _, p := range slices.Concat(inside, outside) {
+		if !p.IsValid() || !p.Addr().Is4() {
+			return fmt.Errorf("nftnat: prefix %v is not IPv4", p)
 		}
 	}
 	return nil

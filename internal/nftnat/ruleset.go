@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables/expr"
+	"github.com/sessiond/sessiond/internal/conntrack"
 	"golang.org/x/sys/unix"
 )
 
@@ -138,13 +139,13 @@ func forwardRules(o Options) []rule {
 			{chainUpstream, "no open gate", countedDrop()},
 
 			{chainToInside, "", then(isReply(), goTo(chainDownstream))},
-			{chainToInside, "", then(statusHas(statusDestinationTranslated), goTo(chainDownstream))},
+			{chainToInside, "", then(statusHas(conntrack.StatusDestinationTranslated), goTo(chainDownstream))},
 			{chainToInside, "neither a reply nor through a mapping", countedDrop()},
 
 			{chainDownstream, "", verdictOf(loadTarget, mapGate)},
 			{chainDownstream, "no open gate", countedDrop()},
 
-			{chainDraining, "", then(statusHas(statusConfirmed), leave())},
+			{chainDraining, "", then(statusHas(conntrack.StatusConfirmed), leave())},
 			{chainDraining, "", then(toMachine(), goTo(chainUngated))},
 			{chainDraining, "new session while draining", countedDrop()},
 		},
@@ -157,7 +158,7 @@ func forwardRules(o Options) []rule {
 
 		{chainFromOutside, "", then(in(loadOutputName, setOutsideInterfaces), leave())},
 		{chainFromOutside, "", then(isReply(), leave())},
-		{chainFromOutside, "", then(statusHas(statusDestinationTranslated), leave())},
+		{chainFromOutside, "", then(statusHas(conntrack.StatusDestinationTranslated), leave())},
 		{chainFromOutside, "towards an interface that is neither inside nor outside", countedDrop()},
 	}...)
 }
@@ -197,7 +198,7 @@ func natRules(inside []string) []rule {
 	}, onInside(chainInput, loadInputName, inside, goTo(chainToMachine)), []rule{
 		{chainSrcnat, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
 		{chainSrcnat, "too many sessions through mappings",
-			then(slices.Concat(in(loadTarget, setFullMapped), statusHas(statusDestinationTranslated)), countedDrop()...)},
+			then(slices.Concat(in(loadTarget, setFullMapped), statusHas(conntrack.StatusDestinationTranslated)), countedDrop()...)},
 		{chainSrcnat, "", then(in(loadTarget, setInsidePrefixes), jump(chainTimeouts))},
 		{chainSrcnat, "", then(slices.Concat(toOutside, fromInside), goTo(chainTranslate))},
 	})

@@ -14,11 +14,11 @@ import (
 // section 3.1).
 type Session struct {
 	nat.Session
-	entry conntrack.Entry // deleted by KillSession
+	Entry conntrack.Entry // deleted by KillSession
 }
 
-// sessionsOf returns the sessions of subscribers in a conntrack entry: none, one, or two.
-func sessionsOf(e conntrack.Entry, inside []netip.Prefix) []Session {
+// SessionsIn returns the sessions of subscribers in a conntrack entry: none, one, or two.
+func SessionsIn(e conntrack.Entry, inside []netip.Prefix) []Session {
 	var sessions []Session
 	if contains(inside, e.Orig.Src) {
 		s := newSession(e, nat.Outbound)
@@ -58,22 +58,13 @@ var tcpStates = [...]string{
 	"LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2",
 }
 
-// Bits of the kernel's enum ip_conntrack_status.
-const (
-	statusSeenReply = 1 << 1
-	statusAssured   = 1 << 2
-	statusConfirmed = 1 << 3 // the entry was there before this packet
-
-	statusDestinationTranslated = 1 << 5 // IPS_DST_NAT
-)
-
 func stateOf(e conntrack.Entry) string {
 	switch {
 	case e.Orig.Protocol == unix.IPPROTO_TCP && int(e.TCPState) < len(tcpStates):
 		return tcpStates[e.TCPState]
-	case e.Status&statusAssured != 0:
+	case e.Status&conntrack.StatusAssured != 0:
 		return "ASSURED"
-	case e.Status&statusSeenReply != 0:
+	case e.Status&conntrack.StatusSeenReply != 0:
 		return "REPLIED"
 	}
 	return "UNREPLIED"

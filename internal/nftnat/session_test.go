@@ -38,7 +38,7 @@ func TestSessionsOfAnEntry(t *testing.T) {
 			"inbound",
 			conntrack.Entry{
 				Orig:  tuple(unix.IPPROTO_UDP, "203.0.113.10:9", "198.51.100.1:1024"),
-				Reply: tuple(unix.IPPROTO_UDP, "100.64.0.10:5000", "203.0.113.10:9"), Status: statusSeenReply,
+				Reply: tuple(unix.IPPROTO_UDP, "100.64.0.10:5000", "203.0.113.10:9"), Status: conntrack.StatusSeenReply,
 			},
 			[]view{{nat.Inbound, "100.64.0.10:5000", "198.51.100.1:1024", "203.0.113.10:9", "REPLIED"}},
 		},
@@ -46,7 +46,7 @@ func TestSessionsOfAnEntry(t *testing.T) {
 			"hairpin",
 			conntrack.Entry{
 				Orig:  tuple(unix.IPPROTO_UDP, "100.64.0.10:5000", "198.51.100.1:2000"),
-				Reply: tuple(unix.IPPROTO_UDP, "100.64.0.11:6000", "198.51.100.1:1024"), Status: statusAssured | statusSeenReply,
+				Reply: tuple(unix.IPPROTO_UDP, "100.64.0.11:6000", "198.51.100.1:1024"), Status: conntrack.StatusAssured | conntrack.StatusSeenReply,
 			},
 			[]view{
 				{nat.Outbound, "100.64.0.10:5000", "198.51.100.1:1024", "198.51.100.1:2000", "ASSURED"},
@@ -71,7 +71,7 @@ func TestSessionsOfAnEntry(t *testing.T) {
 		},
 	} {
 		var got []view
-		for _, s := range sessionsOf(tc.entry, []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")}) {
+		for _, s := range SessionsIn(tc.entry, []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")}) {
 			got = append(got, view{s.Direction, s.Inside.String(), s.Outside.String(), s.Remote.String(), s.State})
 		}
 		if !slices.Equal(got, tc.want) {

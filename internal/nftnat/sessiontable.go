@@ -94,7 +94,7 @@ func (t *SessionTable) SessionsOf(ctx context.Context, inside netip.Prefix, yiel
 }
 
 func yieldSessions(e conntrack.Entry, inside []netip.Prefix, yield func(Session) error) error {
-	for _, s := range sessionsOf(e, inside) {
+	for _, s := range SessionsIn(e, inside) {
 		if err := yield(s); err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func (t *SessionTable) Ready() <-chan struct{} { return t.flows.Ready() }
 // KillSession deletes the conntrack entry of a session that Sessions yielded. It is no error
 // if the session has ended meanwhile.
 func (t *SessionTable) KillSession(ctx context.Context, s Session) error {
-	return t.flows.DeleteEntry(ctx, s.entry)
+	return t.flows.DeleteEntry(ctx, s.Entry)
 }
 
 // IndexStats count, since the start, deviations of the index of sessions.

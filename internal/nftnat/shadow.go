@@ -2,7 +2,6 @@ package nftnat
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -254,18 +253,8 @@ type change struct {
 	from, to cell
 }
 
-// diff lists the changes that make each inside address as the entries say; of several entries
-// for one address the last counts. Cuts come first, and each part is in order of inside
-// address.
-func (s *shadow) diff(entries []nat.Entry) ([]change, error) {
-	list, err := wanted(entries)
-	if err != nil {
-		return nil, err
-	}
-	return s.missing(list), nil
-}
-
-// missing lists those of the wanted changes that are not in force, from their present cells.
+// missing lists those of the wanted changes that are not in force, from their present cells:
+// cuts first, each part in the given order.
 func (s *shadow) missing(wanted []change) []change {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -328,17 +317,8 @@ func wanted(entries []nat.Entry) ([]change, error) {
 
 // cellOf checks an entry, and returns its cell.
 func cellOf(e *nat.Entry) (cell, error) {
-	switch {
-	case !e.Inside.Is4():
-		return cell{}, fmt.Errorf("nftnat: inside address %v is not IPv4", e.Inside)
-	case e.Gate == nat.GateClosed:
-		return cell{}, nil
-	case e.Gate > nat.GateDraining:
-		return cell{}, fmt.Errorf("nftnat: gate %d of %v is unknown", e.Gate, e.Inside)
-	case !e.Outside.Is4():
-		return cell{}, fmt.Errorf("nftnat: outside address %v of %v is not IPv4", e.Outside, e.Inside)
-	case e.First == 0 || e.Last < e.First:
-		return cell{}, fmt.Errorf("nftnat: port block %d-%d of %v is empty", e.First, e.Last, e.Inside)
+	if err := e.Check(); err != nil || e.Gate == nat.GateClosed {
+		return cell{}, err
 	}
 	return cell{e.Gate, block{e.Outside.As4(), uint16(e.First), uint16(e.Last)}}, nil
 }

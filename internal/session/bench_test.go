@@ -13,7 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -61,15 +61,11 @@ func newLife(b testing.TB) *life {
 
 // newLifeOf is newLife with these groups; the test drives the first.
 func newLifeOf(b testing.TB, groups ...lsn.GroupConfig) *life {
-	var inside, outside []netip.Prefix
+	var inside []netip.Prefix
 	for _, g := range groups {
-		inside, outside = append(inside, g.Inside...), append(outside, g.Outside...)
+		inside = append(inside, g.Inside...)
 	}
-	kernel, err := nftnat.NewMemory(nftnat.Options{
-		Table: "sessiond", InsideInterfaces: []string{"s0"}, OutsideInterfaces: []string{"i0"},
-		InsidePrefixes: inside, OutsidePrefixes: outside,
-		Timeouts: someSettings.IdleTimeouts, Logger: slog.New(slog.DiscardHandler),
-	})
+	kernel, err := memnat.New(inside, someSettings.IdleTimeouts)
 	if err != nil {
 		b.Fatal(err)
 	}

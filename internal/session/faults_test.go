@@ -14,20 +14,20 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // faultyKernel is the in-memory kernel with faults.
 type faultyKernel struct {
-	*nftnat.Memory
+	*memnat.NAT
 	clings   atomic.Pointer[netip.Addr] // the entries of this address keep coming back
 	prefixes error                      // error of SetPrefixes
 }
 
 func (k *faultyKernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
-	proofs, err := k.Memory.Reap(ctx, inside)
+	proofs, err := k.NAT.Reap(ctx, inside)
 	proved := proofs[:0]
 	for _, r := range proofs {
 		if clings := k.clings.Load(); clings == nil || r.Inside != *clings {
@@ -41,7 +41,7 @@ func (k *faultyKernel) SetPrefixes(ctx context.Context, inside, outside []netip.
 	if k.prefixes != nil {
 		return k.prefixes
 	}
-	return k.Memory.SetPrefixes(ctx, inside, outside)
+	return k.NAT.SetPrefixes(ctx, inside, outside)
 }
 
 // TestClingingEntriesHoldUpNobody_I5: an address whose conntrack entries keep
@@ -49,7 +49,7 @@ func (k *faultyKernel) SetPrefixes(ctx context.Context, inside, outside []netip.
 func TestClingingEntriesHoldUpNobody_I5(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.halt()
-	kernel := &faultyKernel{Memory: w.nat}
+	kernel := &faultyKernel{NAT: w.nat}
 	kernel.clings.Store(&alice)
 	w.kernel = kernel
 	w.boot()
@@ -72,7 +72,7 @@ func TestClingingEntriesHoldUpNobody_I5(t *testing.T) {
 func TestRefusedGroups(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.halt()
-	kernel := &faultyKernel{Memory: w.nat}
+	kernel := &faultyKernel{NAT: w.nat}
 	w.kernel = kernel
 	w.boot()
 	kernel.prefixes = errors.New("refused")

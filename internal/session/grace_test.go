@@ -13,6 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -107,7 +108,7 @@ func TestGrace_SES08(t *testing.T) {
 			if err := w.nat.Receive(f); err != nil {
 				t.Errorf("the flow does not pass: %v", err)
 			}
-			if _, err := w.nat.Send(unix.IPPROTO_UDP, netip.AddrPortFrom(alice, 4001), remote); !errors.Is(err, nftnat.ErrDropped) {
+			if _, err := w.nat.Send(unix.IPPROTO_UDP, netip.AddrPortFrom(alice, 4001), remote); !errors.Is(err, memnat.ErrDropped) {
 				t.Errorf("a new session: %v, want dropped", err)
 			}
 			if rs := w.removalsOf((*Backend).graceRLocked); len(rs) != 1 || rs[0].Kind != inspect.RemovalGrace ||

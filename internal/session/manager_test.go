@@ -14,7 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -124,7 +124,7 @@ func TestToggleOff_DEL11(t *testing.T) {
 	if err := w.nat.Receive(s); err != nil {
 		t.Errorf("the existing session does not pass: %v", err)
 	}
-	if _, err := w.nat.Send(unix.IPPROTO_UDP, netip.AddrPortFrom(alice, 4001), remote); !errors.Is(err, nftnat.ErrDropped) {
+	if _, err := w.nat.Send(unix.IPPROTO_UDP, netip.AddrPortFrom(alice, 4001), remote); !errors.Is(err, memnat.ErrDropped) {
 		t.Errorf("a new session: %v, want dropped", err)
 	}
 	w.halt()

@@ -19,6 +19,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
@@ -33,7 +34,7 @@ type world struct {
 	server *testenv.RedisServer
 	client redis.UniversalClient
 	db     *subscriberdb.DB
-	nat    *nftnat.Memory
+	nat    *memnat.NAT
 	seen   *counts
 	group  lsn.GroupConfig
 
@@ -111,11 +112,7 @@ func newWorld(t testing.TB, g lsn.GroupConfig, change ...func(*world)) *world {
 	}
 	t.Cleanup(func() { client.Close() })
 	w.client = client
-	w.nat, err = nftnat.NewMemory(nftnat.Options{
-		Table: "sessiond", InsideInterfaces: []string{"s0"}, OutsideInterfaces: []string{"i0"},
-		InsidePrefixes: g.Inside, OutsidePrefixes: g.Outside,
-		Timeouts: someSettings.IdleTimeouts, Logger: slog.New(slog.DiscardHandler),
-	})
+	w.nat, err = memnat.New(g.Inside, someSettings.IdleTimeouts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,235 @@
+// Package memnat is the in-memory twin of nftnat.Kernel: for tests, and for trying out
+// sessiond where there is no kernel to program. One contract test runs against both
+// (nftnat.TestContract). Its traffic is simulated, see traffic.go.
+package memnat
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/sessiond/sessiond/internal/addrtable"
+	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
+)
+
+// NAT is the twin of nftnat.Kernel that keeps everything in memory. Its methods may be called
+// concurrently.
+type NAT struct {
+	mu       sync.Mutex
+	inside   []netip.Prefix
+	timeouts nat.Timeouts
+	cells    addrtable.Table[cell]
+	flows    map[conntrack.Tuple]flow // by original tuple
+	lastID   uint32
+
+	ready   chan struct{}
+	running sync.Once
+	idle    chan netip.Addr
+	ended   map[netip.Addr]bool // idle addresses not yet sent
+	wake    chan struct{}       // signalled when ended got one
+	changed chan struct{}
+
+	programmed bool // it has or had elements
+}
+
+// cell is the state of one inside address that is not closed, in 10 octets: benchmarks have a
+// million of them.
+type cell struct {
+	gate        nat.Gate
+	outside     [4]byte
+	first, last nat.Port
+}
+
+func (c cell) entry(inside netip.Addr) nat.Entry {
+	return nat.Entry{Inside: inside, Gate: c.gate, Block: nat.Block{Outside: netip.AddrFrom4(c.outside), First: c.first, Last: c.last}}
+}
+
+// New returns a NAT without elements or sessions, for the subscribers of some IPv4 prefixes.
+func New(inside []netip.Prefix, timeouts nat.Timeouts) (*NAT, error) {
+	if err := nftnat.CheckPrefixes(inside, nil); err != nil {
+		return nil, err
+	}
+	if err := timeouts.Check(); err != nil {
+		return nil, err
+	}
+	return &NAT{
+		inside:   slices.Clone(inside),
+		timeouts: timeouts,
+		flows:    make(map[conntrack.Tuple]flow),
+		ready:    make(chan struct{}),
+		idle:     make(chan netip.Addr),
+		ended:    make(map[netip.Addr]bool),
+		wake:     make(chan struct{}, 1),
+		changed:  make(chan struct{}, 1),
+	}, nil
+}
+
+// Close does nothing: the twin has no resources to release.
+func (n *NAT) Close() error { return nil }
+
+// Run sends idle addresses until ctx ends.
+func (n *NAT) Run(ctx context.Context) error {
+	n.running.Do(func() { close(n.ready) })
+	for {
+		if a, ok := n.nextIdle(); ok {
+			select {
+			case n.idle <- a:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		select {
+		case <-n.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (n *NAT) nextIdle() (netip.Addr, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for a := range n.ended {
+		delete(n.ended, a)
+		if n.countLocked(a) == 0 {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// Ready is as that of nftnat.Kernel.
+func (n *NAT) Ready() <-chan struct{} { return n.ready }
+
+// Idle is as that of nftnat.Kernel.
+func (n *NAT) Idle() <-chan netip.Addr { return n.idle }
+
+// SetTimeouts is as that of nftnat.Kernel.
+func (n *NAT) SetTimeouts(ctx context.Context, t nat.Timeouts) error {
+	if err := t.Check(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.timeouts = t
+	return ctx.Err()
+}
+
+// SetPrefixes is as that of nftnat.Kernel.
+func (n *NAT) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error {
+	if err := nftnat.CheckPrefixes(inside, outside); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.inside = slices.Clone(inside)
+	return ctx.Err()
+}
+
+// Learn is as that of nftnat.Kernel. The twin always has the present elements.
+func (n *NAT) Learn(ctx context.Context, _ []netip.Addr) error { return ctx.Err() }
+
+// LearnRest is as that of nftnat.Kernel.
+func (n *NAT) LearnRest(ctx context.Context) error { return ctx.Err() }
+
+// Known is as that of nftnat.Kernel.
+func (n *NAT) Known() bool { return true }
+
+// Changed is as that of nftnat.Kernel.
+func (n *NAT) Changed() <-chan struct{} { return n.changed }
+
+// Programmed is as that of nftnat.Kernel: true also after a new start has taken the NAT over.
+func (n *NAT) Programmed() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.programmed
+}
+
+// EntryAt is as that of nftnat.Kernel.
+func (n *NAT) EntryAt(inside netip.Addr) (nat.Entry, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c, ok := n.cells.At(inside)
+	if !ok {
+		return nat.Entry{}, false
+	}
+	return c.entry(inside), true
+}
+
+// EntriesFrom is as that of nftnat.Kernel.
+func (n *NAT) EntriesFrom(_ context.Context, from netip.Addr, most int) (entries []nat.Entry, next netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for inside, c := range n.cells.From(from) {
+		if len(entries) == most {
+			return entries, inside
+		}
+		entries = append(entries, c.entry(inside))
+	}
+	return entries, netip.Addr{}
+}
+
+// Elements is as that of nftnat.Kernel.
+func (n *NAT) Elements() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cells.Len()
+}
+
+// Apply is as that of nftnat.Kernel.
+func (n *NAT) Apply(ctx context.Context, entries []nat.Entry) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := n.setLocked(entries); err != nil {
+		return err
+	}
+	n.programmed = n.programmed || n.cells.Len() > 0
+	return nil
+}
+
+// Tamper changes elements in the manner of other programs, for tests.
+func (n *NAT) Tamper(entries ...nat.Entry) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.setLocked(entries); err != nil {
+		return err
+	}
+	select {
+	case n.changed <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// setLocked sets the cells of all entries, or of none if one of them is impossible.
+func (n *NAT) setLocked(entries []nat.Entry) error {
+	for _, e := range entries {
+		if err := e.Check(); err != nil {
+			return err
+		}
+	}
+	for _, e := range entries {
+		if e.Gate == nat.GateClosed {
+			n.cells.Remove(e.Inside)
+		} else {
+			n.cells.Put(e.Inside, cell{e.Gate, e.Outside.As4(), e.First, e.Last})
+		}
+	}
+	return nil
+}
+
+// Barrier is as that of nftnat.Kernel: nothing leaves the twin.
+func (n *NAT) Barrier() bool { return true }
+
+// Strays is as that of nftnat.Kernel: there are none.
+func (n *NAT) Strays() nftnat.Strays { return nftnat.Strays{} }
+
+// Translators is as that of nftnat.Kernel: there are no others.
+func (n *NAT) Translators(context.Context) ([]string, error) { return nil, nil }

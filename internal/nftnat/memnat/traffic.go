@@ -1,0 +1,232 @@
+package memnat
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"golang.org/x/sys/unix"
+)
+
+// ErrDropped: a simulated packet did not pass.
+var ErrDropped = errors.New("memnat: packet dropped")
+
+// flow is a conntrack entry of simulated traffic.
+type flow struct {
+	conntrack.Entry
+	outside netip.AddrPort // the subscriber's, after translation
+}
+
+// names reports whether the flow has an address as the source of either tuple.
+func (f flow) names(a netip.Addr) bool { return f.Orig.Src == a || f.Reply.Src == a }
+
+// Numbers of TCP states, the kernel's enum tcp_conntrack.
+const tcpSynSent, tcpEstablished = 1, 3
+
+// Send simulates a packet from a subscriber. It begins a session if there is none and the gate
+// is open. For ICMP the subscriber's port is the query identifier and the remote port 0. It
+// returns ErrDropped when the gate refuses the packet, or when the block is used up.
+func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Session, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c, _ := n.cells.At(inside.Addr())
+	t := conntrack.Tuple{
+		Src: inside.Addr(), SrcPort: inside.Port(), Dst: remote.Addr(), DstPort: remote.Port(), Protocol: protocol,
+	}
+	f, known := n.flows[t]
+	switch {
+	case c.gate == nat.GateClosed, c.gate == nat.GateDraining && !known:
+		return nftnat.Session{}, fmt.Errorf("%w: gate of %v", ErrDropped, inside.Addr())
+	case !known:
+		port, ok := n.portLocked(t, c)
+		if !ok {
+			return nftnat.Session{}, fmt.Errorf("%w: block of %v is used up", ErrDropped, inside.Addr())
+		}
+		f = n.beginLocked(t, netip.AddrPortFrom(netip.AddrFrom4(c.outside), port))
+	}
+	f.Packets++
+	n.flows[t] = f
+	return nftnat.SessionsIn(f.Entry, []netip.Prefix{netip.PrefixFrom(inside.Addr(), 32)})[0], nil
+}
+
+// portLocked chooses the outside port: that of another session of the same inside port (RFC
+// 4787 REQ-1), else the first free one of the block.
+func (n *NAT) portLocked(t conntrack.Tuple, c cell) (uint16, bool) {
+	used := make(map[uint16]bool)
+	for _, f := range n.flows {
+		if f.Orig.Protocol != t.Protocol || f.outside.Addr() != netip.AddrFrom4(c.outside) {
+			continue
+		}
+		if f.Orig.Src == t.Src && f.Orig.SrcPort == t.SrcPort {
+			return f.outside.Port(), true
+		}
+		used[f.outside.Port()] = true
+	}
+	for port := int(c.first); port <= int(c.last); port++ {
+		if !used[uint16(port)] {
+			return uint16(port), true
+		}
+	}
+	return 0, false
+}
+
+func (n *NAT) beginLocked(t conntrack.Tuple, outside netip.AddrPort) flow {
+	n.lastID++
+	f := flow{conntrack.Entry{ID: n.lastID, Orig: t, Status: conntrack.StatusConfirmed, Timeout: n.timeouts.UDP}, outside}
+	f.Reply = conntrack.Tuple{
+		Src: t.Dst, SrcPort: t.DstPort, Dst: outside.Addr(), DstPort: outside.Port(), Protocol: t.Protocol,
+	}
+	switch t.Protocol {
+	case unix.IPPROTO_TCP:
+		f.TCPState, f.Timeout = tcpSynSent, n.timeouts.TCPTransitory
+	case unix.IPPROTO_ICMP:
+		f.Timeout = n.timeouts.ICMP
+		f.Reply.SrcPort, f.Reply.DstPort = outside.Port(), 0
+	}
+	return f
+}
+
+// Receive simulates a packet from a remote host in a session. It returns ErrDropped when the
+// session has ended or the gate is closed.
+func (n *NAT) Receive(s nftnat.Session) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f, ok := n.flows[s.Entry.Orig]
+	if c, _ := n.cells.At(s.Inside.Addr()); !ok || f.ID != s.Entry.ID || c.gate == nat.GateClosed {
+		return ErrDropped
+	}
+	f.Status |= conntrack.StatusSeenReply
+	if f.Orig.Protocol == unix.IPPROTO_TCP {
+		f.TCPState, f.Timeout = tcpEstablished, n.timeouts.TCPEstablished
+	}
+	f.Packets++
+	n.flows[s.Entry.Orig] = f
+	return nil
+}
+
+// Expire simulates that a session idles out.
+func (n *NAT) Expire(s nftnat.Session) { _ = n.KillSession(context.Background(), s) }
+
+// KillSession is as that of nftnat.Kernel.
+func (n *NAT) KillSession(ctx context.Context, s nftnat.Session) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if f, ok := n.flows[s.Entry.Orig]; ok && f.ID == s.Entry.ID {
+		n.endLocked(f)
+	}
+	return ctx.Err()
+}
+
+// endLocked ends a session, and notes the subscribers whose last session it was.
+func (n *NAT) endLocked(f flow) {
+	delete(n.flows, f.Orig)
+	for _, a := range []netip.Addr{f.Orig.Src, f.Reply.Src} {
+		if slices.ContainsFunc(n.inside, func(p netip.Prefix) bool { return p.Contains(a) }) && n.countLocked(a) == 0 {
+			n.ended[a] = true
+		}
+	}
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Reap is as that of nftnat.Kernel.
+func (n *NAT) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	receipts := make([]nat.Reaped, 0, len(inside))
+	for _, a := range inside {
+		deleted := 0
+		for _, f := range n.flows {
+			if f.names(a) {
+				n.endLocked(f)
+				deleted++
+			}
+		}
+		receipts = append(receipts, nat.Reaped{Inside: a, Deleted: deleted, Proof: nat.ProofIndex, At: time.Now()})
+	}
+	return receipts, nil
+}
+
+// Idlers is as that of nftnat.Kernel: the twin ends its sessions at once.
+func (n *NAT) Idlers(ctx context.Context, inside []netip.Addr) (none []netip.Addr, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, a := range inside {
+		if n.countLocked(a) == 0 {
+			none = append(none, a)
+		}
+	}
+	return none, ctx.Err()
+}
+
+// Sessions is as that of nftnat.Kernel; it yields in the order in which the sessions began.
+func (n *NAT) Sessions(ctx context.Context, yield func(nftnat.Session) error) error {
+	n.mu.Lock()
+	inside := n.inside
+	entries := make([]conntrack.Entry, 0, len(n.flows))
+	for _, f := range n.flows {
+		entries = append(entries, f.Entry)
+	}
+	n.mu.Unlock()
+	slices.SortFunc(entries, func(a, b conntrack.Entry) int { return cmp.Compare(a.ID, b.ID) })
+	for _, e := range entries {
+		for _, s := range nftnat.SessionsIn(e, inside) {
+			if err := yield(s); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// SessionsOf is as that of nftnat.Kernel.
+func (n *NAT) SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error {
+	return n.Sessions(ctx, func(s nftnat.Session) error {
+		if !inside.Contains(s.Inside.Addr()) {
+			return nil
+		}
+		return yield(s)
+	})
+}
+
+// SessionCount is as that of nftnat.Kernel.
+func (n *NAT) SessionCount(inside netip.Addr) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.countLocked(inside)
+}
+
+func (n *NAT) countLocked(inside netip.Addr) int {
+	count := 0
+	for _, f := range n.flows {
+		if f.names(inside) {
+			count++
+		}
+	}
+	return count
+}
+
+// SessionTotal is as that of nftnat.Kernel.
+func (n *NAT) SessionTotal() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.flows)
+}
+
+// Fill is as that of nftnat.Kernel: the twin has no limits.
+func (n *NAT) Fill() nftnat.Fill { return nftnat.Fill{Entries: n.SessionTotal()} }
+
+// IndexStats is as that of nftnat.Kernel: the twin needs no index.
+func (n *NAT) IndexStats() nftnat.IndexStats { return nftnat.IndexStats{} }
