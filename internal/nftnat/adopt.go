@@ -233,6 +233,3 @@ func (k *Kernel) notFilled(transactions int, err error) error {
 
 // gone reports whether an operation failed because its object does not exist.
 func gone(err error) bool { return errors.Is(err, unix.ENOENT) }
-
-// drifted reports whether an operation failed because the table differs from the shadow.
-func drifted(err error) bool { return gone(err) || errors.Is(err, unix.EEXIST) }

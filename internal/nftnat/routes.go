@@ -6,12 +6,13 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 
+	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/vishvananda/netlink"
 	vishnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-
-	"github.com/sessiond/sessiond/internal/netns"
 )
 
 // RouteProtocol marks our routes (rtm_protocol; `ip route list proto 93`). No other program is
@@ -168,4 +169,36 @@ func wrap(err error, format string, args ...any) error {
 		return nil
 	}
 	return fmt.Errorf(format+": %w", append(args, err)...)
+}
+
+// Addresses and interfaces, by the same socket.
+
+// localAddresses are the machine's own.
+func (b *blackholes) localAddresses() (map[netip.Addr]bool, error) {
+	list, err := b.handle.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return nil, wrap(err, "list addresses")
+	}
+	local := map[netip.Addr]bool{}
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			local[ip.Unmap()] = true
+		}
+	}
+	return local, nil
+}
+
+// lacksLink reports whether no interface has the name or, for the beginning of a name, whether
+// the name of none begins with it.
+func (b *blackholes) lacksLink(name string) (bool, error) {
+	begin, ok := strings.CutSuffix(name, anySuffix)
+	if !ok {
+		_, err := b.handle.LinkByName(name)
+		if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+			return true, nil
+		}
+		return false, err
+	}
+	links, err := b.handle.LinkList()
+	return !slices.ContainsFunc(links, func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, begin) }), err
 }

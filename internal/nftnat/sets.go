@@ -2,17 +2,20 @@ package nftnat
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
-	"golang.org/x/sys/unix"
-
 	"github.com/sessiond/sessiond/internal/addrrange"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"github.com/sessiond/sessiond/internal/nlmsg"
+	"golang.org/x/sys/unix"
 )
 
 // Lengths of keys and values in bytes. Each part of a concatenation takes whole
@@ -222,4 +225,191 @@ func appendKey(dst, key []byte) []byte {
 
 func parseKey(attrs []byte) []byte {
 	return nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)
+}
+
+// Sets of prefixes.
+
+// elementsOf writes ranges as the kernel wants them: the first address of each,
+// and the first one after it marked as an end. There is none after the last
+// address of all.
+func elementsOf(ranges addrrange.Set) []member {
+	var members []member
+	for _, r := range ranges {
+		members = append(members, member{key: binary.BigEndian.AppendUint32(nil, r.First)})
+		if r.Last != math.MaxUint32 {
+			members = append(members, member{key: binary.BigEndian.AppendUint32(nil, r.Last+1), end: true})
+		}
+	}
+	return members
+}
+
+// prefixesOf is the reverse of elementsOf: the members, in order of key, as the
+// fewest prefixes.
+func prefixesOf(members []member) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for i, m := range members {
+		if m.end || len(m.key) != addressLen {
+			continue
+		}
+		last := uint32(math.MaxUint32)
+		if i+1 < len(members) {
+			last = binary.BigEndian.Uint32(members[i+1].key) - 1
+		}
+		prefixes = addrrange.Range{First: binary.BigEndian.Uint32(m.key), Last: last}.AppendPrefixes(prefixes)
+	}
+	return prefixes
+}
+
+// withAll adds to a list those of more that are not in it.
+func withAll(list, more []netip.Prefix) []netip.Prefix {
+	list = slices.Clone(list)
+	for _, p := range more {
+		if !slices.Contains(list, p) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+func contains(prefixes []netip.Prefix, a netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// The maps gate and block.
+
+// address is an IPv4 address in the kernel's form.
+type address [4]byte
+
+func (a address) addr() netip.Addr { return netip.AddrFrom4(a) }
+
+// number returns a number in the order of addresses.
+func (a address) number() uint32 { return binary.BigEndian.Uint32(a[:]) }
+
+// block is a value of the block map. The zero block is none.
+type block struct {
+	outside     address
+	first, last uint16
+}
+
+// cell is the value of one inside address in both maps.
+type cell struct {
+	gate nat.Gate
+	block
+}
+
+// foreign is the gate of an element with a verdict that is not ours. It never counts as open,
+// and differs from GateClosed so that it is deleted.
+const foreign nat.Gate = 255
+
+// ours returns the cell with a foreign verdict taken for a closed gate.
+func (c cell) ours() cell {
+	if c.gate == foreign {
+		c.gate = nat.GateClosed
+	}
+	return c
+}
+
+func (c cell) entry(inside address) nat.Entry {
+	e := nat.Entry{Inside: inside.addr(), Gate: c.ours().gate}
+	if c.block != (block{}) {
+		e.Block = nat.Block{Outside: c.outside.addr(), First: nat.Port(c.first), Last: nat.Port(c.last)}
+	}
+	return e
+}
+
+// appendGate appends an element of the gate: open is return, draining leads to
+// the chain that refuses new sessions.
+func appendGate(dst []byte, inside address, g nat.Gate) []byte {
+	dst = appendKey(dst, inside[:])
+	data := len(dst)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
+	verdict := len(dst)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_DATA_VERDICT)
+	if g == nat.GateDraining {
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictGoto))
+		dst = nlmsg.AppendString(dst, unix.NFTA_VERDICT_CHAIN, chainDraining)
+	} else {
+		dst = nlmsg.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictReturn))
+	}
+	return nlmsg.EndNested(nlmsg.EndNested(dst, verdict), data)
+}
+
+func verdictCode(k expr.VerdictKind) uint32 { return uint32(int32(k)) }
+
+// parseGate reads an element of the gate map.
+func parseGate(attrs []byte) (inside address, g nat.Gate, ok bool) {
+	key := parseKey(attrs)
+	if len(key) != addressLen {
+		return address{}, nat.GateClosed, false
+	}
+	g = foreign
+	verdict := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VERDICT)
+	switch nlmsg.Uint32(nlmsg.Attr(verdict, unix.NFTA_VERDICT_CODE)) {
+	case verdictCode(expr.VerdictReturn):
+		g = nat.GateOpen
+	case verdictCode(expr.VerdictGoto):
+		if nlmsg.String(nlmsg.Attr(verdict, unix.NFTA_VERDICT_CHAIN)) == chainDraining {
+			g = nat.GateDraining
+		}
+	}
+	return address(key), g, true
+}
+
+// appendBlock appends an element of the block map: a range of concatenations,
+// ports padded to 32 bits.
+func appendBlock(dst []byte, inside address, b block) []byte {
+	dst = appendKey(dst, inside[:])
+	data := len(dst)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
+	var value [blockLen]byte
+	copy(value[0:], b.outside[:])
+	binary.BigEndian.PutUint16(value[4:], b.first)
+	copy(value[8:], b.outside[:])
+	binary.BigEndian.PutUint16(value[12:], b.last)
+	dst = nlmsg.AppendAttr(dst, unix.NFTA_DATA_VALUE, value[:])
+	return nlmsg.EndNested(dst, data)
+}
+
+func parseBlock(attrs []byte) (inside address, b block, ok bool) {
+	key := parseKey(attrs)
+	value := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
+	if len(key) != addressLen || len(value) != blockLen {
+		return address{}, block{}, false
+	}
+	b = block{
+		outside: address(value[:addressLen]),
+		first:   binary.BigEndian.Uint16(value[4:]),
+		last:    binary.BigEndian.Uint16(value[12:]),
+	}
+	return address(key), b, true
+}
+
+// A table that was made and never programmed carries an empty set, the mark. It tells a later
+// start that no port was in use, nor is in quarantine, even if the database has no memory. The
+// mark goes with the first elements, and never returns; a table of an earlier version has
+// none.
+
+// unusedMark is the mark: a set that no rule refers to.
+var unusedMark = set{
+	name:     setUnused,
+	shape:    shape{keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
+	userdata: byteOrders(orderBig),
+}
+
+// unused reports whether the table carries the mark.
+func (s *actualRuleset) unused() bool {
+	_, ok := s.sets[setUnused]
+	return ok
+}
+
+// dropUnused takes the mark away, in the transaction that programs the first elements.
+func dropUnused(b *wire.Batch, table string) {
+	b.Add(wire.DelSet, wire.Op{Verb: "delete set", Object: setUnused}, func(dst []byte) []byte {
+		return appendSetName(dst, table, setUnused)
+	})
 }
