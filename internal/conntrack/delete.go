@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/cpubarrier"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 // Delete deletes every entry that has one of the addresses in either tuple, and proves that
@@ -51,16 +53,39 @@ func (t *Table) Delete(ctx context.Context, inside []netip.Addr) (map[netip.Addr
 	return e.result(), err
 }
 
-// Flush deletes the entries of the addresses that the index knows, at the cost of those
-// entries alone: the table's size does not matter. It proves nothing. It returns the number
-// of deleted entries of each address.
-func (t *Table) Flush(ctx context.Context, inside []netip.Addr) (map[netip.Addr]int, error) {
-	e, err := newDeletion(inside)
+// Outcome is the result of a delete for one address.
+type Outcome struct {
+	Deleted int       // entries deleted; one with two of the addresses counts for both
+	Proof   nat.Proof // NotProved when entries were left
+	At      time.Time // when the proof found none left; zero without a proof
+}
+
+// deletion is the state of one Delete.
+type deletion struct {
+	tally   deleteCounts
+	pending askedAddrs // of the addresses, those without a proof
+	proved  map[uint32]Outcome
+	refused error // the kernel's last refusal, or nil
+}
+
+func newDeletion(addrs []netip.Addr) (*deletion, error) {
+	tally, err := newDeleteCounts(addrs)
 	if err != nil {
 		return nil, err
 	}
-	err = t.flush(ctx, e)
-	return e.tally.result(), err
+	pending, err := newAsked(addrs)
+	return &deletion{tally: tally, pending: pending, proved: make(map[uint32]Outcome)}, err
+}
+
+// deleteCounts counts deleted entries by address, for the addresses of one request.
+type deleteCounts struct {
+	asked   askedAddrs
+	deleted map[uint32]int
+}
+
+func newDeleteCounts(addrs []netip.Addr) (deleteCounts, error) {
+	set, err := newAsked(addrs)
+	return deleteCounts{set, make(map[uint32]int, len(set))}, err
 }
 
 // flush deletes the known entries of the pending addresses once. It does not repeat,
@@ -79,25 +104,6 @@ func (t *Table) flush(ctx context.Context, e *deletion) error {
 			targets = targets[:0]
 		}
 		return t.deleteTargets(c, targets, e)
-	})
-}
-
-// DeleteEntry deletes one entry that a dump has shown. It is no error if the entry is gone
-// or replaced by another on the same tuple.
-func (t *Table) DeleteEntry(ctx context.Context, entry Entry) error {
-	var f flow
-	if !f.fromEntry(entry) {
-		return fmt.Errorf("delete conntrack entry %v: not IPv4", entry.Orig)
-	}
-	targets := []entryRef{t.index.target(&f, insideAddrs{})}
-	return t.pool.with(ctx, func(c *conn) error {
-		deleted, gone, refused, err := c.delete(targets)
-		t.index.forget(deleted)
-		t.index.forget(gone)
-		if err == nil && refused != 0 {
-			err = refused
-		}
-		return err
 	})
 }
 
@@ -120,4 +126,169 @@ func (t *Table) deleteTargets(c *conn, targets []entryRef, e *deletion) error {
 		}
 	}
 	return nil
+}
+
+// The proof by the index.
+
+// indexLooks is the number of looks into the index, with deletes in between. The first look
+// already comes after every event from before the cut.
+const indexLooks = 3
+
+// errUnproved reports that the index is incomplete and proves nothing.
+var errUnproved = errors.New("the conntrack index is not complete")
+
+// proveByIndex checks the index until the pending addresses have no entry there. It
+// returns errUnproved when the index is or becomes incomplete.
+func (t *Table) proveByIndex(ctx context.Context, e *deletion) error {
+	for look := 1; ; look++ {
+		if err := t.syncIndex(ctx, e.pending); err != nil {
+			return err
+		}
+		none, ok := t.index.empty(e.pending)
+		e.prove(none, nat.ProofIndex)
+		if ok && look > 1 && e.refused == nil {
+			e.prove(t.index.plain(e.pending), nat.ProofIndex)
+		}
+		switch {
+		case len(e.pending) == 0:
+			return nil
+		case !ok:
+			return errUnproved
+		case look == indexLooks:
+			return &RemainingError{Left: t.index.left(e.pending), Err: e.refused}
+		}
+		t.learnOwn()
+		if err := t.flush(ctx, e); err != nil {
+			return err
+		}
+	}
+}
+
+// syncIndex brings the index up to now: it has every entry of the addresses that has begun
+// so far. It returns errUnproved when that cannot be known.
+func (t *Table) syncIndex(ctx context.Context, addrs askedAddrs) error {
+	if !t.index.isComplete() || !t.index.covers(addrs) || !t.heedEvents() {
+		return errUnproved
+	}
+	switch err := t.listener.catchUp(ctx); {
+	case errors.Is(err, errBehind):
+		return errUnproved
+	case err != nil:
+		return fmt.Errorf("catch up with conntrack events: %w", err)
+	}
+	if !t.index.isComplete() {
+		return errUnproved
+	}
+	return nil
+}
+
+// The result.
+
+// prove records a proof for pending addresses.
+func (e *deletion) prove(addrs []uint32, by nat.Proof) {
+	now := time.Now()
+	for _, addr := range addrs {
+		e.proved[addr] = Outcome{Proof: by, At: now}
+		delete(e.pending, addr)
+	}
+}
+
+func (e *deletion) result() map[netip.Addr]Outcome {
+	result := make(map[netip.Addr]Outcome, len(e.tally.asked))
+	for addr := range e.tally.asked {
+		o := e.proved[addr]
+		o.Deleted = e.tally.deleted[addr]
+		result[toAddr(addr)] = o
+	}
+	return result
+}
+
+func (t deleteCounts) add(targets []entryRef) {
+	for i := range targets {
+		for _, addr := range targets[i].owners.list() {
+			if t.asked.Contains(addr) {
+				t.deleted[addr]++
+			}
+		}
+	}
+}
+
+// count returns the entries in targets by address, and adds nothing to t.
+func (t deleteCounts) count(targets []entryRef) map[netip.Addr]int {
+	other := deleteCounts{t.asked, make(map[uint32]int)}
+	other.add(targets)
+	left := make(map[netip.Addr]int)
+	for addr, n := range other.deleted {
+		left[toAddr(addr)] = n
+	}
+	return left
+}
+
+// result returns a count for every requested address, 0 where nothing was deleted.
+func (t deleteCounts) result() map[netip.Addr]int {
+	result := make(map[netip.Addr]int, len(t.asked))
+	for addr := range t.asked {
+		result[toAddr(addr)] = t.deleted[addr]
+	}
+	return result
+}
+
+// RemainingError reports entries that were still there after the last try to delete them,
+// because new ones kept coming.
+type RemainingError struct {
+	Left map[netip.Addr]int // entries by inside address
+	Err  error              // the kernel's last refusal, or nil
+}
+
+func (e *RemainingError) Error() string {
+	entries := 0
+	example := netip.Addr{}
+	for addr, n := range e.Left {
+		entries += n
+		if !example.IsValid() || addr.Less(example) {
+			example = addr
+		}
+	}
+	text := fmt.Sprintf("%d conntrack entries of %d addresses are left, %d of them of %v",
+		entries, len(e.Left), e.Left[example], example)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap returns the kernel's error.
+func (e *RemainingError) Unwrap() error { return e.Err }
+
+// Deletes without a proof.
+
+// Flush deletes the entries of the addresses that the index knows, at the cost of those
+// entries alone: the table's size does not matter. It proves nothing. It returns the number
+// of deleted entries of each address.
+func (t *Table) Flush(ctx context.Context, inside []netip.Addr) (map[netip.Addr]int, error) {
+	e, err := newDeletion(inside)
+	if err != nil {
+		return nil, err
+	}
+	err = t.flush(ctx, e)
+	return e.tally.result(), err
+}
+
+// DeleteEntry deletes one entry that a dump has shown. It is no error if the entry is gone
+// or replaced by another on the same tuple.
+func (t *Table) DeleteEntry(ctx context.Context, entry Entry) error {
+	var f flow
+	if !f.fromEntry(entry) {
+		return fmt.Errorf("delete conntrack entry %v: not IPv4", entry.Orig)
+	}
+	targets := []entryRef{t.index.target(&f, insideAddrs{})}
+	return t.pool.with(ctx, func(c *conn) error {
+		deleted, gone, refused, err := c.delete(targets)
+		t.index.forget(deleted)
+		t.index.forget(gone)
+		if err == nil && refused != 0 {
+			err = refused
+		}
+		return err
+	})
 }

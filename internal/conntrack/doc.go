@@ -7,22 +7,18 @@
 // It stands beside github.com/ti-mo/conntrack v0.6.0. That deletes one entry a system call,
 // returns the whole table as one slice, and hands over events one by one. It does not
 // report events that the kernel dropped. A proved removal needs batches, and a marker of
-// the last event that the kernel has queued (marker.go).
+// the last event that the kernel has queued (listener.go).
 //
 // Reading order:
 //
-//	table.go         the Table: its parts and its tasks
-//	flow.go          an entry, as callers see it
-//	index.go         entries by inside address; lookup.go finds them by tuple
-//	listener.go      events into the index; receiver.go reads them, marker.go proves them read
-//	completeness.go  whether the index has every entry
-//	rebuild.go       the index anew from a dump, beside events; rebuildloop.go says when
-//	inside.go        which addresses are inside; own.go: the machine's own
-//	delete.go        deletes with proof: proveindex.go by the index, provetable.go by passes
-//	entryref.go      an entry to be deleted; counts.go and outcome.go add up the results
-//	probe.go         asks the kernel for known entries; idle.go: addresses that lost their last
-//	crowds.go        addresses with too many entries; strays.go: flows that others translated
-//	conn.go          a request socket; pool.go keeps idle ones; batch.go, dump.go, fill.go ask
-//	wire.go          numbers of ctnetlink; parse.go reads, encode.go writes
-//	sysctl.go        whether the kernel sends events and counts packets
+//	table.go       the Table: its parts, tasks and counts; whether the kernel sends events
+//	flow.go        an entry, as callers see it and inside; its inside addresses
+//	listener.go    events into the index: the socket, and markers that prove it read
+//	index.go       entries by inside address and by tuple; whether it has every entry
+//	rebuild.go     the index anew from a dump, beside events
+//	delete.go      deletes with proof by the index; provetable.go: by passes
+//	probe.go       asks the kernel for known entries
+//	signals.go     addresses that lost their last entry, or have too many; strays
+//	conn.go        request sockets; requests.go: batches, dumps, statistics
+//	wire.go        ctnetlink: its numbers, requests and answers
 package conntrack

@@ -1,8 +1,13 @@
 package conntrack
 
 import (
+	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/addrrange"
 )
 
 // Tuple is one direction of a conntrack entry. For ICMP the source port holds
@@ -31,3 +36,137 @@ const (
 	StatusConfirmed             = 1 << 3 // the entry was there before this packet
 	StatusDestinationTranslated = 1 << 5 // IPS_DST_NAT
 )
+
+// An entry inside this package.
+
+// key identifies an IPv4 entry in the kernel: the tuple and the zone of its original
+// direction. Sixteen bytes without padding.
+type key struct {
+	src, dst     uint32
+	sport, dport uint16 // ICMP: identifier; type and code
+	zone         uint16
+	proto        uint16
+}
+
+// flow is one parsed entry. Parsing into it allocates nothing.
+type flow struct {
+	orig, reply    key
+	id             uint32
+	status         uint32
+	timeout        uint32 // seconds
+	packets, bytes uint64
+	tcpState       uint8
+	tuples         uint8 // bits of the tuples parsed, see bothTuples
+}
+
+// plain reports whether neither address is translated.
+func (f *flow) plain() bool { return f.reply.src == f.orig.dst && f.reply.dst == f.orig.src }
+
+// entry converts the flow to the exported type.
+func (f *flow) entry() Entry {
+	return Entry{
+		Orig: f.orig.tupleValue(), Reply: f.reply.tupleValue(),
+		Zone: f.orig.zone, ID: f.id, Status: f.status, TCPState: f.tcpState,
+		Timeout: time.Duration(f.timeout) * time.Second,
+		Packets: f.packets, Bytes: f.bytes,
+	}
+}
+
+func (k *key) tupleValue() Tuple {
+	return Tuple{
+		Src: toAddr(k.src), Dst: toAddr(k.dst),
+		SrcPort: k.sport, DstPort: k.dport, Protocol: uint8(k.proto),
+	}
+}
+
+// fromEntry returns false when e is not IPv4. It takes only the original tuple.
+func (f *flow) fromEntry(e Entry) bool {
+	*f = flow{id: e.ID}
+	f.orig = key{sport: e.Orig.SrcPort, dport: e.Orig.DstPort, zone: e.Zone, proto: uint16(e.Orig.Protocol)}
+	var ok1, ok2 bool
+	f.orig.src, ok1 = fromAddr(e.Orig.Src)
+	f.orig.dst, ok2 = fromAddr(e.Orig.Dst)
+	return ok1 && ok2
+}
+
+// fromAddr returns false for an address that is not IPv4.
+func fromAddr(a netip.Addr) (uint32, bool) {
+	a = a.Unmap()
+	if !a.Is4() {
+		return 0, false
+	}
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:]), true
+}
+
+func toAddr(a uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
+}
+
+// Addresses.
+
+// rangesOf returns the addresses of prefixes.
+func rangesOf(prefixes []netip.Prefix) (addrrange.Set, error) {
+	for _, p := range prefixes {
+		if !p.IsValid() || !p.Addr().Is4() {
+			return nil, fmt.Errorf("inside prefix %v is not IPv4", p)
+		}
+	}
+	return addrrange.Of(prefixes), nil
+}
+
+// addrSet is a set of addresses, such as the inside prefixes.
+type addrSet interface{ Contains(addr uint32) bool }
+
+// askedAddrs is the set of addresses that a caller asks about.
+type askedAddrs map[uint32]struct{}
+
+// Contains reports whether an address is asked about.
+func (a askedAddrs) Contains(addr uint32) bool {
+	_, ok := a[addr]
+	return ok
+}
+
+func newAsked(addrs []netip.Addr) (askedAddrs, error) {
+	set := make(askedAddrs, len(addrs))
+	for _, a := range addrs {
+		v, ok := fromAddr(a)
+		if !ok {
+			return nil, fmt.Errorf("address %v is not IPv4", a)
+		}
+		set[v] = struct{}{}
+	}
+	return set, nil
+}
+
+// maxOwners is the number of addresses in an entry: source and destination, twice.
+const maxOwners = 4
+
+// insideAddrs are the distinct addresses of one entry that lie in a set: usually one, two
+// for a hairpin entry.
+type insideAddrs struct {
+	addrs [maxOwners]uint32
+	n     uint8
+}
+
+func (f *flow) owners(in addrSet) insideAddrs {
+	var o insideAddrs
+	o.add(f.orig.src, in)
+	o.add(f.reply.src, in)
+	o.add(f.orig.dst, in)
+	o.add(f.reply.dst, in)
+	return o
+}
+
+func (o *insideAddrs) add(addr uint32, in addrSet) {
+	if slices.Contains(o.list(), addr) || !in.Contains(addr) {
+		return
+	}
+	o.addrs[o.n] = addr
+	o.n++
+}
+
+func (o *insideAddrs) list() []uint32 { return o.addrs[:o.n] }
+
+// anyIn reports whether one of the addresses lies in a set.
+func (o *insideAddrs) anyIn(set addrSet) bool { return slices.ContainsFunc(o.list(), set.Contains) }

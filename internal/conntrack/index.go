@@ -3,6 +3,7 @@ package conntrack
 import (
 	"hash/maphash"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -50,6 +51,10 @@ func (x *index) bits(f *flow, owner uint32) uint8 {
 	}
 	return 0
 }
+
+// portless reports whether an entry takes no port of a block: it is untranslated, or a rule
+// redirected it to the machine itself, as to a captive portal.
+func (x *index) portless(f *flow) bool { return f.plain() || x.own.Contains(f.reply.src) }
 
 // owner is one address that has entries.
 type owner struct {
@@ -270,4 +275,308 @@ func (x *index) totals() (flows, addresses int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.flows, len(x.byAddr)
+}
+
+// learnOwn updates the machine's own addresses, for entries that begin from now on. An
+// unknown one only delays a proof. While links come and go the kernel cannot always list
+// them; then the known ones are kept.
+func (t *Table) learnOwn() {
+	if t.own == nil {
+		return
+	}
+	list, err := t.own()
+	if err != nil {
+		t.log.Debug("conntrack: the machine's own addresses cannot be listed", "error", err)
+		return
+	}
+	own := make(askedAddrs, len(list))
+	for a := range list {
+		if addr, ok := fromAddr(a); ok {
+			own[addr] = struct{}{}
+		}
+	}
+	t.index.mu.Lock()
+	defer t.index.mu.Unlock()
+	t.index.own = own
+}
+
+// Questions, and whether the index can answer them.
+
+// lost records that events may be missing. The index is incomplete until a rebuild that
+// begins afterwards has finished.
+func (x *index) lost() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.lostLocked()
+}
+
+func (x *index) lostLocked() {
+	x.complete = false
+	x.losses++
+}
+
+// isComplete reports whether the index has every entry of inside addresses that the kernel
+// has reported so far, as far as the listener has read. It may have more: entries from
+// before the listener end without an event when the sysctl nf_conntrack_events is 2. That
+// is safe, because only a count of zero proves something: a delete asks the kernel for each
+// of them by tuple, and takes ENOENT for an answer too.
+func (x *index) isComplete() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.complete
+}
+
+// covers reports whether all addresses lie in the indexed prefixes.
+func (x *index) covers(addrs askedAddrs) bool {
+	x.mu.Lock()
+	inside := x.inside
+	x.mu.Unlock()
+	for addr := range addrs {
+		if !inside.Contains(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+// lookStep is the number of addresses looked up under one hold of the lock.
+const lookStep = 512
+
+// empty returns those of the addresses that have no entry. ok is false when the index is
+// incomplete.
+func (x *index) empty(addrs askedAddrs) (none []uint32, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	seen := 0
+	for addr := range addrs {
+		if seen++; seen%lookStep == 0 {
+			x.mu.Unlock()
+			x.mu.Lock()
+		}
+		if !x.complete {
+			return nil, false
+		}
+		if x.countLocked(addr) == 0 {
+			none = append(none, addr)
+		}
+	}
+	return none, true
+}
+
+// plain returns those of the addresses whose entries are all portless.
+func (x *index) plain(addrs askedAddrs) (only []uint32) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for addr := range addrs {
+		if x.plainLocked(addr) {
+			only = append(only, addr)
+		}
+		x.mu.Unlock() // let others have the lock: one address may have many entries
+		x.mu.Lock()
+	}
+	return only
+}
+
+func (x *index) plainLocked(addr uint32) bool {
+	own, ok := x.byAddr[addr]
+	if !ok {
+		return true
+	}
+	for slot := x.owners.At(own).head; slot != 0; slot = x.records.At(slot).next {
+		if x.records.At(slot).kind&recordPlain == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// left returns the number of entries of each address.
+func (x *index) left(addrs askedAddrs) map[netip.Addr]int {
+	counts := make(map[netip.Addr]int, len(addrs))
+	for addr := range addrs {
+		counts[toAddr(addr)] = x.count(addr)
+	}
+	return counts
+}
+
+// Entries that are about to be deleted.
+
+// entryRef names an entry that is about to be deleted or asked for.
+type entryRef struct {
+	key    key
+	id     uint32
+	serial uint16 // of the index's record at that time; 0 if it was not known
+	known  bool   // the entry was in the index
+	owners insideAddrs
+	plain  bool // see portless
+}
+
+// collect appends the known entries of addr, up to most of them.
+func (x *index) collect(to []entryRef, addr uint32, most int) []entryRef {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	own, ok := x.byAddr[addr]
+	if !ok {
+		return to
+	}
+	for slot := x.owners.At(own).head; slot != 0 && most > 0; most-- {
+		to = append(to, x.targetLocked(slot))
+		slot = x.records.At(slot).next
+	}
+	return to
+}
+
+// targetLocked returns the reference of a record's entry, with all its owners: a hairpin
+// entry counts for both.
+func (x *index) targetLocked(slot uint32) entryRef {
+	r := x.records.At(slot)
+	t := entryRef{key: r.key, id: r.id, serial: r.serial, known: true, plain: r.kind&recordPlain != 0}
+	if r.is(recordTwin) {
+		slot = x.lookup.find(r.key, &x.records)
+	}
+	for ; slot != 0; slot = x.records.At(slot).twin {
+		t.owners.addrs[t.owners.n] = x.owners.At(x.records.At(slot).owner).addr
+		t.owners.n++
+	}
+	return t
+}
+
+// target returns the reference of an entry that a dump has shown.
+func (x *index) target(f *flow, o insideAddrs) entryRef {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t := entryRef{key: f.orig, id: f.id, owners: o, plain: x.portless(f)}
+	if slot := x.lookup.find(f.orig, &x.records); slot != 0 {
+		r := x.records.At(slot)
+		t.known = r.id == f.id
+		t.serial = r.serial
+	}
+	return t
+}
+
+// learn adds entries that a pass has shown and no event has reported, so that they can be
+// asked for by tuple. If one has ended meanwhile, that request finds it gone.
+func (x *index) learn(found []entryRef) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range found {
+		t := &found[i]
+		if x.lookup.find(t.key, &x.records) == 0 && t.owners.anyIn(x.inside) {
+			f := flow{orig: t.key, id: t.id}
+			if t.plain {
+				f.reply.src, f.reply.dst = t.key.dst, t.key.src
+			}
+			x.insertLocked(&f, t.owners)
+			// A rebuild under way has not seen it, nor its other inside addresses.
+			x.records.At(x.lookup.find(t.key, &x.records)).gen--
+		}
+	}
+}
+
+// forget removes entries that the kernel no longer has, without waiting for their events:
+// entries that began before the listener have none. A later entry on the same tuple stays.
+func (x *index) forget(gone []entryRef) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range gone {
+		x.forgetLocked(&gone[i])
+	}
+}
+
+func (x *index) forgetLocked(t *entryRef) {
+	slot := x.lookup.find(t.key, &x.records)
+	switch {
+	case slot == 0:
+		x.rebuild.died(identity{t.key, t.id})
+	case t.known && x.records.At(slot).serial == t.serial:
+		x.rebuild.died(identity{t.key, t.id})
+		x.removeLocked(slot)
+	}
+}
+
+// Records by key.
+
+// lookup finds the slot of a key: open addressing with linear probing in many small
+// segments, so that growing one never delays the event loop for long.
+type lookup struct {
+	seed     maphash.Seed
+	segments [256]segment
+}
+
+// segment holds record slots at the positions of their hashes; 0 is an empty position.
+type segment struct {
+	places []uint32 // length is a power of two
+	used   int
+}
+
+const firstPlaces = 8
+
+func (l *lookup) hash(k key) uint64 { return maphash.Comparable(l.seed, k) }
+
+func (l *lookup) segment(hash uint64) *segment { return &l.segments[hash>>56] }
+
+// find returns the slot of k, 0 if there is none.
+func (l *lookup) find(k key, records *arena.Arena[flowRecord]) uint32 {
+	hash := l.hash(k)
+	s := l.segment(hash)
+	if len(s.places) == 0 {
+		return 0
+	}
+	mask := uint64(len(s.places) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		slot := s.places[i]
+		if slot == 0 || records.At(slot).key == k {
+			return slot
+		}
+	}
+}
+
+// insert adds a slot whose key is not present.
+func (l *lookup) insert(slot uint32, records *arena.Arena[flowRecord]) {
+	hash := l.hash(records.At(slot).key)
+	s := l.segment(hash)
+	if 4*(s.used+1) > 3*len(s.places) {
+		l.grow(s, records)
+	}
+	s.put(hash, slot)
+	s.used++
+}
+
+func (s *segment) put(hash uint64, slot uint32) {
+	mask := uint64(len(s.places) - 1)
+	i := hash & mask
+	for s.places[i] != 0 {
+		i = (i + 1) & mask
+	}
+	s.places[i] = slot
+}
+
+func (l *lookup) grow(s *segment, records *arena.Arena[flowRecord]) {
+	old := s.places
+	s.places = make([]uint32, max(firstPlaces, 2*len(old)))
+	for _, slot := range old {
+		if slot != 0 {
+			s.put(l.hash(records.At(slot).key), slot)
+		}
+	}
+}
+
+// remove takes a slot out and closes the gap, so no tombstones are needed.
+func (l *lookup) remove(slot uint32, records *arena.Arena[flowRecord]) {
+	hash := l.hash(records.At(slot).key)
+	s := l.segment(hash)
+	mask := uint64(len(s.places) - 1)
+	i := hash & mask
+	for s.places[i] != slot {
+		i = (i + 1) & mask
+	}
+	s.used--
+	for next := (i + 1) & mask; s.places[next] != 0; next = (next + 1) & mask {
+		home := l.hash(records.At(s.places[next]).key) & mask
+		if (next-home)&mask >= (next-i)&mask {
+			s.places[i] = s.places[next]
+			i = next
+		}
+	}
+	s.places[i] = 0
 }

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/mdlayher/netlink"
+	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nlmsg"
+	"golang.org/x/sys/unix"
 )
 
 // listener feeds the index with events.
@@ -129,4 +134,154 @@ func (l *listener) apply(batch []event) {
 			l.index.createdLocked(&batch[i].flow)
 		}
 	}
+}
+
+// The socket.
+
+const (
+	// eventBuffer is the requested receive buffer: about a second of 100,000 new
+	// sessions/s. It is a bound; memory is used only by waiting events.
+	eventBuffer = 128 << 20
+	// eventsPerRead is the number of events in one system call, applied under one hold of
+	// the index's lock.
+	eventsPerRead = 128
+	// eventSize is more than any event of an IPv4 entry takes (about 300 octets).
+	eventSize = 2048
+)
+
+// receiver reads many events with one system call.
+type receiver struct {
+	nl        *netlink.Conn
+	raw       syscall.RawConn
+	datagrams *nlmsg.Datagrams
+}
+
+func newReceiver(space netns.Namespace, buffer int) (*receiver, error) {
+	c, err := dial(space, buffer)
+	if err != nil {
+		return nil, err
+	}
+	return &receiver{nl: c.nl, raw: c.raw, datagrams: nlmsg.NewDatagrams(eventsPerRead, eventSize)}, nil
+}
+
+// join subscribes to the events of new and ended entries.
+func (r *receiver) join() error {
+	for _, group := range []uint32{groupNew, groupDestroy} {
+		if err := r.nl.JoinGroup(group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *receiver) leave() {
+	for _, group := range []uint32{groupNew, groupDestroy} {
+		_ = r.nl.LeaveGroup(group)
+	}
+}
+
+// cancelWith makes receive fail once ctx is done, until stop is called.
+func (r *receiver) cancelWith(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = r.nl.SetReadDeadline(time.Unix(1, 0)) })
+}
+
+// receive reads up to eventsPerRead datagrams. With wait it waits for the first one,
+// without it returns 0 when there is none. ENOBUFS means that the kernel dropped events,
+// and drops more until the queue is empty.
+func (r *receiver) receive(wait bool) (int, error) {
+	var n int
+	var code unix.Errno
+	err := r.raw.Read(func(fd uintptr) bool {
+		n, code = r.datagrams.Receive(fd)
+		return code != unix.EAGAIN || !wait
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case code == unix.EAGAIN:
+		return 0, nil
+	case code != 0:
+		return 0, os.NewSyscallError("recvmmsg", code)
+	}
+	return n, nil
+}
+
+func (r *receiver) close() error { return r.nl.Close() }
+
+// Markers.
+
+// markers are messages that the event socket sends to itself. The kernel queues a marker
+// behind all events it has sent by then, in the socket's one queue, and refuses it while it
+// drops events for want of buffer. So once a marker has been read, all earlier events have
+// been read too, or the loss is known: the first read after an overrun reports it.
+type markers struct {
+	mu      sync.Mutex
+	last    uint32
+	waiting map[uint32]chan struct{}
+	stopped chan struct{} // closed when the listener has ended
+}
+
+var errBehind = errors.New("conntrack events cannot be caught up with")
+
+func newMarkers() *markers {
+	return &markers{waiting: make(map[uint32]chan struct{}), stopped: make(chan struct{})}
+}
+
+func (m *markers) add() (seq uint32, reached chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last++
+	reached = make(chan struct{})
+	m.waiting[m.last] = reached
+	return m.last, reached
+}
+
+func (m *markers) drop(seq uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.waiting, seq)
+}
+
+// reach wakes the waiters for markers: all events before them have been applied.
+func (m *markers) reach(seqs []uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, seq := range seqs {
+		if reached, ok := m.waiting[seq]; ok {
+			close(reached)
+			delete(m.waiting, seq)
+		}
+	}
+}
+
+// catchUp returns once every event that the kernel had sent at the call has been applied to
+// the index. It returns errBehind when that cannot be known.
+func (l *listener) catchUp(ctx context.Context) error {
+	seq, reached := l.markers.add()
+	defer l.markers.drop(seq)
+	if err := l.receiver.mark(seq); err != nil {
+		return errors.Join(errBehind, err)
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.markers.stopped:
+		return errBehind
+	case <-reached:
+		return nil
+	}
+}
+
+// mark sends a marker: an empty message, unlike any event.
+func (r *receiver) mark(seq uint32) error {
+	b := nlmsg.End(nlmsg.Begin(nil, unix.NLMSG_NOOP, 0, seq), 0)
+	to := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: r.nl.PID()}
+	var err error
+	if werr := r.raw.Write(func(fd uintptr) bool {
+		err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, to)
+		return err != unix.EINTR
+	}); werr != nil {
+		return werr
+	}
+	return os.NewSyscallError("sendto", err)
 }

@@ -1,12 +1,13 @@
 package conntrack
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sessiond/sessiond/internal/nlmsg"
+	"golang.org/x/sys/unix"
 )
 
 // Requests in one datagram. The answer to each is charged to the socket's receive buffer:
@@ -134,4 +135,134 @@ func answers(b []byte, base uint32, codes []unix.Errno, found func(int, *flow)) 
 		}
 	}
 	return done, nil
+}
+
+// dump asks for every IPv4 entry and calls fn with those of each datagram. The slice is
+// reused, so fn must not keep it.
+func (c *conn) dump(fn func([]flow) error) error {
+	c.seq++
+	c.out = appendRequest(c.out[:0], typeGet, unix.NLM_F_DUMP, c.seq)
+	if err := nlmsg.Send(c.raw, c.out); err != nil {
+		return err
+	}
+	var flows []flow
+	for {
+		b, err := c.receive()
+		if err != nil {
+			return err
+		}
+		flows = flows[:0]
+		flows, done, err := parseDump(flows, b, c.seq)
+		if err != nil {
+			return err
+		}
+		if len(flows) > 0 {
+			if err := fn(flows); err != nil {
+				return err
+			}
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// parseDump appends the entries in one datagram of the dump numbered seq.
+func parseDump(to []flow, b []byte, seq uint32) (flows []flow, done bool, err error) {
+	for len(b) > 0 {
+		m, rest, ok := nlmsg.Next(b)
+		if !ok {
+			return nil, false, errMalformed
+		}
+		b = rest
+		switch {
+		case m.Seq != seq:
+		case m.Type == unix.NLMSG_DONE || m.Type == unix.NLMSG_ERROR:
+			return to, true, dumpResult(m)
+		case m.Type == typeNew:
+			to = append(to, flow{})
+			ok, err := to[len(to)-1].parse(m.Payload)
+			if err != nil {
+				return nil, false, err
+			}
+			if !ok {
+				to = to[:len(to)-1]
+			}
+		}
+	}
+	return to, false, nil
+}
+
+func dumpResult(m nlmsg.Message) error {
+	code, err := errno(m)
+	if err != nil || code == 0 {
+		return err
+	}
+	return fmt.Errorf("dump conntrack: %w", code)
+}
+
+// Attributes of the answer to a request for statistics.
+const (
+	attrGlobalEntries    = 1 // CTA_STATS_GLOBAL_ENTRIES
+	attrGlobalMaxEntries = 2 // CTA_STATS_GLOBAL_MAX_ENTRIES
+)
+
+// Fill returns the number of entries in the namespace, of any address, and its limit
+// (sysctl nf_conntrack_max): at the limit the kernel drops packets that would begin an
+// entry. limit is 0 where the kernel does not report it (before Linux 4.18).
+func (t *Table) Fill(ctx context.Context) (entries, limit int, err error) {
+	err = t.pool.with(ctx, func(c *conn) error {
+		c.seq++
+		c.out = appendRequest(c.out[:0], typeStats, unix.NLM_F_ACK, c.seq)
+		if err := nlmsg.Send(c.raw, c.out); err != nil {
+			return err
+		}
+		for {
+			b, err := c.receive()
+			if err != nil {
+				return err
+			}
+			done, err := c.fill(b, &entries, &limit)
+			if done || err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("read how full the conntrack table is: %w", err)
+	}
+	return entries, limit, nil
+}
+
+// fill reads one datagram of the answer.
+func (c *conn) fill(b []byte, entries, limit *int) (done bool, err error) {
+	for len(b) > 0 {
+		m, rest, ok := nlmsg.Next(b)
+		if !ok {
+			return false, errMalformed
+		}
+		b = rest
+		switch {
+		case m.Seq != c.seq:
+		case m.Type == unix.NLMSG_ERROR:
+			code, err := errno(m)
+			if err == nil && code != 0 {
+				err = code
+			}
+			return true, err
+		case m.Type == typeStats && len(m.Payload) >= nlmsg.FamilyLen:
+			for typ, value := range nlmsg.Attrs(m.Payload[nlmsg.FamilyLen:]) {
+				if len(value) != 4 {
+					continue
+				}
+				switch typ {
+				case attrGlobalEntries:
+					*entries = int(binary.BigEndian.Uint32(value))
+				case attrGlobalMaxEntries:
+					*limit = int(binary.BigEndian.Uint32(value))
+				}
+			}
+		}
+	}
+	return false, nil
 }
