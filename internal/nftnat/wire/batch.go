@@ -1,9 +1,12 @@
 package wire
 
 import (
-	"golang.org/x/sys/unix"
+	"context"
+	"errors"
+	"fmt"
 
 	"github.com/sessiond/sessiond/internal/nlmsg"
+	"golang.org/x/sys/unix"
 )
 
 const family = unix.NFPROTO_IPV4 // of every table here: "ip"
@@ -96,21 +99,6 @@ func (b *Batch) Elements(cmd Command, op Op, table, set string, n int, element f
 	}
 }
 
-// seal numbers the messages from sequence on, asks for one acknowledgement, of
-// the last one, and closes the batch. The frame's begin gets sequence itself.
-func (b *Batch) seal(sequence uint32) []byte {
-	nlmsg.SetSeq(b.buf, sequence)
-	for i, m := range b.messages {
-		nlmsg.SetSeq(b.buf[m.offset:], sequence+1+uint32(i))
-	}
-	nlmsg.AddFlags(b.buf[b.messages[len(b.messages)-1].offset:], unix.NLM_F_ACK)
-	return appendMessage(b.buf, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, unix.NFNL_SUBSYS_NFTABLES)
-}
-
-func messageType(cmd Command) uint16 {
-	return unix.NFNL_SUBSYS_NFTABLES<<8 | uint16(cmd)
-}
-
 func flagsOf(cmd Command) uint16 {
 	switch cmd {
 	case NewRule:
@@ -119,6 +107,10 @@ func flagsOf(cmd Command) uint16 {
 		return unix.NLM_F_REQUEST | unix.NLM_F_CREATE
 	}
 	return unix.NLM_F_REQUEST
+}
+
+func messageType(cmd Command) uint16 {
+	return unix.NFNL_SUBSYS_NFTABLES<<8 | uint16(cmd)
 }
 
 // appendMessage appends a message without attributes. Only the frame of a
@@ -132,3 +124,88 @@ func appendMessage(dst []byte, typ, flags, resource uint16) []byte {
 	dst = nlmsg.AppendFamily(nlmsg.Begin(dst, typ, flags, 0), nfproto, resource)
 	return nlmsg.End(dst, start)
 }
+
+// The commit.
+
+// Limit is the largest Batch.Size that Commit takes, in bytes. It is less than
+// MaxBatch where the socket buffer could not be forced.
+func (c *Conn) Limit() int { return c.limit }
+
+// Commit sends a batch and returns when the kernel committed it, or refused it
+// whole: then the error is, or joins, an *Error for each operation at fault.
+// The kernel answers before the send returns, so ctx is looked at only before.
+func (c *Conn) Commit(ctx context.Context, b *Batch) error {
+	if b.Empty() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	first := c.sequence + 1
+	c.sequence += uint32(len(b.messages)) + 1
+	if err := nlmsg.Send(c.raw, b.seal(first)); err != nil {
+		return fmt.Errorf("send nf_tables batch of %d bytes: %w", b.Size(), err)
+	}
+	return c.verdictLocked(b, first)
+}
+
+// seal numbers the messages from sequence on, asks for one acknowledgement, of
+// the last one, and closes the batch. The frame's begin gets sequence itself.
+func (b *Batch) seal(sequence uint32) []byte {
+	nlmsg.SetSeq(b.buf, sequence)
+	for i, m := range b.messages {
+		nlmsg.SetSeq(b.buf[m.offset:], sequence+1+uint32(i))
+	}
+	nlmsg.AddFlags(b.buf[b.messages[len(b.messages)-1].offset:], unix.NLM_F_ACK)
+	return appendMessage(b.buf, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, unix.NFNL_SUBSYS_NFTABLES)
+}
+
+// verdictLocked reads until the acknowledgement of the last operation. A
+// refusal of the batch as such comes under the frame's own number: before that
+// acknowledgement when the commit failed, and alone when nothing was looked at.
+func (c *Conn) verdictLocked(b *Batch, first uint32) error {
+	var errs []error
+	for done := false; !done; {
+		n, err := nlmsg.Receive(c.raw, c.buf)
+		if err != nil {
+			return fmt.Errorf("receive nf_tables verdict: %w", err)
+		}
+		for m := range nlmsg.Messages(c.buf[:n]) {
+			i := int(int32(m.Seq - first))
+			if m.Type != unix.NLMSG_ERROR || i < 0 || i > len(b.messages) {
+				continue // of an earlier batch
+			}
+			op := Op{Verb: "commit"}
+			if i > 0 {
+				op = b.messages[i-1].op
+			}
+			if e, _ := m.Errno(); e != 0 {
+				errs = append(errs, &Error{Op: op, Errno: e, Detail: m.Detail()})
+			}
+			done = done || i == 0 || i == len(b.messages)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Error is the kernel's refusal of one operation. errors.Is matches its Errno.
+type Error struct {
+	Op     Op
+	Errno  unix.Errno
+	Detail string // the kernel's own words, if it had any
+}
+
+func (e *Error) Error() string {
+	s := e.Op.Verb
+	if e.Op.Object != "" {
+		s += " " + e.Op.Object
+	}
+	if e.Detail != "" {
+		return fmt.Sprintf("%s: %v (%s)", s, e.Errno, e.Detail)
+	}
+	return fmt.Sprintf("%s: %v", s, e.Errno)
+}
+
+func (e *Error) Unwrap() error { return e.Errno }

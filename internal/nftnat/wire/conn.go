@@ -8,9 +8,8 @@ import (
 	"syscall"
 
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/sessiond/sessiond/internal/nlmsg"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -79,60 +78,10 @@ func (c *Conn) setUp() error {
 	return err
 }
 
-// Limit is the largest Batch.Size that Commit takes, in bytes. It is less than
-// MaxBatch where the socket buffer could not be forced.
-func (c *Conn) Limit() int { return c.limit }
-
 // Close closes the socket.
 func (c *Conn) Close() error { return c.nl.Close() }
 
-// Commit sends a batch and returns when the kernel committed it, or refused it
-// whole: then the error is, or joins, an *Error for each operation at fault.
-// The kernel answers before the send returns, so ctx is looked at only before.
-func (c *Conn) Commit(ctx context.Context, b *Batch) error {
-	if b.Empty() {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	first := c.sequence + 1
-	c.sequence += uint32(len(b.messages)) + 1
-	if err := nlmsg.Send(c.raw, b.seal(first)); err != nil {
-		return fmt.Errorf("send nf_tables batch of %d bytes: %w", b.Size(), err)
-	}
-	return c.verdictLocked(b, first)
-}
-
-// verdictLocked reads until the acknowledgement of the last operation. A
-// refusal of the batch as such comes under the frame's own number: before that
-// acknowledgement when the commit failed, and alone when nothing was looked at.
-func (c *Conn) verdictLocked(b *Batch, first uint32) error {
-	var errs []error
-	for done := false; !done; {
-		n, err := nlmsg.Receive(c.raw, c.buf)
-		if err != nil {
-			return fmt.Errorf("receive nf_tables verdict: %w", err)
-		}
-		for m := range nlmsg.Messages(c.buf[:n]) {
-			i := int(int32(m.Seq - first))
-			if m.Type != unix.NLMSG_ERROR || i < 0 || i > len(b.messages) {
-				continue // of an earlier batch
-			}
-			op := Op{Verb: "commit"}
-			if i > 0 {
-				op = b.messages[i-1].op
-			}
-			if e, _ := m.Errno(); e != 0 {
-				errs = append(errs, &Error{Op: op, Errno: e, Detail: m.Detail()})
-			}
-			done = done || i == 0 || i == len(b.messages)
-		}
-	}
-	return errors.Join(errs...)
-}
+// Requests and dumps.
 
 // Get sends one request outside of a batch and yields the attributes of each answer. The bytes
 // are valid only until yield returns.
@@ -230,3 +179,13 @@ func (c *Conn) answersLocked(yield func([]byte) bool) error {
 	}
 	return result
 }
+
+// Attributes of linux/netfilter/nf_tables.h that golang.org/x/sys/unix lacks.
+const (
+	AttrTableUserdata = 6  // NFTA_TABLE_USERDATA
+	AttrChainUserdata = 12 // NFTA_CHAIN_USERDATA
+	AttrObjectHandle  = 6  // NFTA_OBJ_HANDLE
+	AttrTableHandle   = 4  // NFTA_TABLE_HANDLE
+	AttrSetHandle     = 16 // NFTA_SET_HANDLE
+	AttrSetCount      = 20 // NFTA_SET_COUNT, elements in the set; newer kernels only
+)
