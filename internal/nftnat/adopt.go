@@ -84,7 +84,7 @@ func (k *knownElements) salvage(ctx context.Context) error {
 			}
 		}),
 	)
-	if err != nil && !gone(err) {
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	k.shadow.reset(true)
@@ -230,6 +230,3 @@ func (k *Kernel) notFilled(transactions int, err error) error {
 	}
 	return err
 }
-
-// gone reports whether an operation failed because its object does not exist.
-func gone(err error) bool { return errors.Is(err, unix.ENOENT) }

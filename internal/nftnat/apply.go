@@ -33,7 +33,7 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 		return errors.New("nftnat: the table was removed")
 	}
 	err = k.programAll(ctx, list)
-	if drifted(err) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // the table differs from the shadow
 		k.log.Warn("nftables table was changed by others, reading it again", "table", k.options.Table, "error", err)
 		for _, c := range list {
 			k.known.suspect(c.inside)
@@ -58,11 +58,14 @@ func wanted(entries []nat.Entry) ([]change, error) {
 	changes := make([]change, len(entries))
 	inOrder := true // each address behind the one before: the usual case
 	for i := range entries {
-		c, err := cellOf(&entries[i])
-		if err != nil {
+		e := &entries[i]
+		if err := e.Check(); err != nil {
 			return nil, err
 		}
-		changes[i] = change{inside: entries[i].Inside.As4(), to: c}
+		changes[i].inside = e.Inside.As4()
+		if e.Gate != nat.GateClosed {
+			changes[i].to = cell{e.Gate, block{e.Outside.As4(), uint16(e.First), uint16(e.Last)}}
+		}
 		inOrder = inOrder && (i == 0 || changes[i-1].inside.number() < changes[i].inside.number())
 	}
 	if inOrder {
@@ -84,21 +87,22 @@ func wanted(entries []nat.Entry) ([]change, error) {
 	return sorted, nil
 }
 
-// cellOf checks an entry, and returns its cell.
-func cellOf(e *nat.Entry) (cell, error) {
-	if err := e.Check(); err != nil || e.Gate == nat.GateClosed {
-		return cell{}, err
-	}
-	return cell{e.Gate, block{e.Outside.As4(), uint16(e.First), uint16(e.Last)}}, nil
-}
-
-// programAll takes the maps from their present elements to the wanted ones.
+// programAll takes the maps from their present elements, which it looks up where they are not
+// known, to the wanted ones.
 func (k *Kernel) programAll(ctx context.Context, wanted []change) error {
 	if err := k.hear(ctx); err != nil {
 		return err
 	}
-	if err := k.known.learnCells(ctx, wanted); err != nil {
-		return err
+	if !k.known.exact() {
+		inside := make([]netip.Addr, len(wanted))
+		for i, c := range wanted {
+			inside[i] = c.inside.addr()
+		}
+		for part := range slices.Chunk(k.known.unsureOf(nil, inside), lookChunk) {
+			if _, err := k.known.lookAgain(ctx, part); err != nil {
+				return err
+			}
+		}
 	}
 	changes := k.known.missing(wanted)
 	if len(changes) == 0 {
@@ -109,23 +113,6 @@ func (k *Kernel) programAll(ctx context.Context, wanted []change) error {
 		return err
 	}
 	return k.unheard(ctx, func() (int, error) { return k.programChanges(ctx, changes) })
-}
-
-// learnCells looks up the addresses whose elements are not known.
-func (k *knownElements) learnCells(ctx context.Context, wanted []change) error {
-	if k.shadow.exact() {
-		return nil
-	}
-	inside := make([]netip.Addr, len(wanted))
-	for i, c := range wanted {
-		inside[i] = c.inside.addr()
-	}
-	for part := range slices.Chunk(k.shadow.unsureOf(nil, inside), lookChunk) {
-		if _, err := k.lookAgain(ctx, part); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // programChanges makes the changes and returns the number of transactions.
@@ -146,9 +133,6 @@ func (k *Kernel) programChanges(ctx context.Context, changes []change) (transact
 	}
 	return transactions, nil
 }
-
-// drifted reports whether an operation failed because the table differs from the shadow.
-func drifted(err error) bool { return gone(err) || errors.Is(err, unix.EEXIST) }
 
 // Changes as operations of a batch.
 

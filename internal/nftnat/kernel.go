@@ -297,7 +297,7 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	k.removed = true
 	var b wire.Batch
 	newRuleset(k.options).delTable(&b)
-	if err := k.conn.Commit(ctx, &b); err != nil && !gone(err) {
+	if err := k.conn.Commit(ctx, &b); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	k.known.reset(true)

@@ -39,17 +39,10 @@ func (t *SessionTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Rea
 	receipts := make([]nat.Reaped, 0, len(inside))
 	for _, a := range inside {
 		if o := outcomes[a]; o.Proof != nat.NotProved {
-			receipts = append(receipts, nat.Reaped{Inside: a, Deleted: o.Deleted, Proof: proofOf(o.Proof), At: o.At})
+			receipts = append(receipts, nat.Reaped{Inside: a, Deleted: o.Deleted, Proof: o.Proof, At: o.At})
 		}
 	}
 	return receipts, nil
-}
-
-func proofOf(p nat.Proof) nat.Proof {
-	if p == nat.ProofIndex {
-		return nat.ProofIndex
-	}
-	return nat.ProofTable
 }
 
 // Sessions yields the kernel's sessions of all subscribers, until yield returns an error.

@@ -70,8 +70,15 @@ func (b *Batch) Add(cmd Command, op Op, body func(dst []byte) []byte) {
 	if len(b.buf) == 0 {
 		b.buf = appendMessage(b.buf, unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, unix.NFNL_SUBSYS_NFTABLES)
 	}
+	flags := uint16(unix.NLM_F_REQUEST)
+	switch cmd {
+	case NewRule:
+		flags |= unix.NLM_F_CREATE | unix.NLM_F_APPEND
+	case NewTable, NewChain, NewSet, NewElements, NewObject:
+		flags |= unix.NLM_F_CREATE
+	}
 	start := len(b.buf)
-	b.buf = appendMessage(b.buf, messageType(cmd), flagsOf(cmd), 0)
+	b.buf = appendMessage(b.buf, messageType(cmd), flags, 0)
 	b.buf = nlmsg.End(body(b.buf), start)
 	b.messages = append(b.messages, message{start, op})
 }
@@ -97,16 +104,6 @@ func (b *Batch) Elements(cmd Command, op Op, table, set string, n int, element f
 			return nlmsg.EndNested(dst, list)
 		})
 	}
-}
-
-func flagsOf(cmd Command) uint16 {
-	switch cmd {
-	case NewRule:
-		return unix.NLM_F_REQUEST | unix.NLM_F_CREATE | unix.NLM_F_APPEND
-	case NewTable, NewChain, NewSet, NewElements, NewObject:
-		return unix.NLM_F_REQUEST | unix.NLM_F_CREATE
-	}
-	return unix.NLM_F_REQUEST
 }
 
 func messageType(cmd Command) uint16 {
@@ -135,7 +132,7 @@ func (c *Conn) Limit() int { return c.limit }
 // whole: then the error is, or joins, an *Error for each operation at fault.
 // The kernel answers before the send returns, so ctx is looked at only before.
 func (c *Conn) Commit(ctx context.Context, b *Batch) error {
-	if b.Empty() {
+	if len(b.messages) == 0 {
 		return nil
 	}
 	c.mu.Lock()
@@ -148,24 +145,9 @@ func (c *Conn) Commit(ctx context.Context, b *Batch) error {
 	if err := nlmsg.Send(c.raw, b.seal(first)); err != nil {
 		return fmt.Errorf("send nf_tables batch of %d bytes: %w", b.Size(), err)
 	}
-	return c.verdictLocked(b, first)
-}
-
-// seal numbers the messages from sequence on, asks for one acknowledgement, of
-// the last one, and closes the batch. The frame's begin gets sequence itself.
-func (b *Batch) seal(sequence uint32) []byte {
-	nlmsg.SetSeq(b.buf, sequence)
-	for i, m := range b.messages {
-		nlmsg.SetSeq(b.buf[m.offset:], sequence+1+uint32(i))
-	}
-	nlmsg.AddFlags(b.buf[b.messages[len(b.messages)-1].offset:], unix.NLM_F_ACK)
-	return appendMessage(b.buf, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, unix.NFNL_SUBSYS_NFTABLES)
-}
-
-// verdictLocked reads until the acknowledgement of the last operation. A
-// refusal of the batch as such comes under the frame's own number: before that
-// acknowledgement when the commit failed, and alone when nothing was looked at.
-func (c *Conn) verdictLocked(b *Batch, first uint32) error {
+	// Read until the acknowledgement of the last operation. A refusal of the batch as such comes
+	// under the frame's own number: before that acknowledgement when the commit failed, and alone
+	// when nothing was looked at.
 	var errs []error
 	for done := false; !done; {
 		n, err := nlmsg.Receive(c.raw, c.buf)
@@ -188,6 +170,17 @@ func (c *Conn) verdictLocked(b *Batch, first uint32) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// seal numbers the messages from sequence on, asks for one acknowledgement, of
+// the last one, and closes the batch. The frame's begin gets sequence itself.
+func (b *Batch) seal(sequence uint32) []byte {
+	nlmsg.SetSeq(b.buf, sequence)
+	for i, m := range b.messages {
+		nlmsg.SetSeq(b.buf[m.offset:], sequence+1+uint32(i))
+	}
+	nlmsg.AddFlags(b.buf[b.messages[len(b.messages)-1].offset:], unix.NLM_F_ACK)
+	return appendMessage(b.buf, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, unix.NFNL_SUBSYS_NFTABLES)
 }
 
 // Error is the kernel's refusal of one operation. errors.Is matches its Errno.
