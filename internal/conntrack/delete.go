@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -62,30 +62,18 @@ type Outcome struct {
 
 // deletion is the state of one Delete.
 type deletion struct {
-	tally   deleteCounts
-	pending askedAddrs // of the addresses, those without a proof
+	asked   askedAddrs
+	pending askedAddrs     // of the asked addresses, those without a proof
+	deleted map[uint32]int // entries, by asked address
 	proved  map[uint32]Outcome
 	refused error // the kernel's last refusal, or nil
 }
 
 func newDeletion(addrs []netip.Addr) (*deletion, error) {
-	tally, err := newDeleteCounts(addrs)
-	if err != nil {
-		return nil, err
-	}
-	pending, err := newAsked(addrs)
-	return &deletion{tally: tally, pending: pending, proved: make(map[uint32]Outcome)}, err
-}
-
-// deleteCounts counts deleted entries by address, for the addresses of one request.
-type deleteCounts struct {
-	asked   askedAddrs
-	deleted map[uint32]int
-}
-
-func newDeleteCounts(addrs []netip.Addr) (deleteCounts, error) {
-	set, err := newAsked(addrs)
-	return deleteCounts{set, make(map[uint32]int, len(set))}, err
+	asked, err := newAsked(addrs)
+	return &deletion{
+		asked: asked, pending: maps.Clone(asked), deleted: make(map[uint32]int, len(asked)), proved: make(map[uint32]Outcome),
+	}, err
 }
 
 // flush deletes the known entries of the pending addresses once. It does not repeat,
@@ -94,7 +82,7 @@ func (t *Table) flush(ctx context.Context, e *deletion) error {
 	return t.pool.with(ctx, func(c *conn) error {
 		var targets []entryRef
 		for addr := range e.pending {
-			targets = t.index.collect(targets, addr, math.MaxInt)
+			targets = t.index.collect(targets, addr)
 			if len(targets) < deletesPerBatch {
 				continue
 			}
@@ -120,7 +108,7 @@ func (t *Table) deleteTargets(c *conn, targets []entryRef, e *deletion) error {
 		}
 		t.index.forget(deleted)
 		t.index.forget(gone)
-		e.tally.add(deleted)
+		e.count(deleted, e.deleted)
 		if refused != 0 {
 			e.refused = refused
 		}
@@ -167,7 +155,7 @@ func (t *Table) proveByIndex(ctx context.Context, e *deletion) error {
 // syncIndex brings the index up to now: it has every entry of the addresses that has begun
 // so far. It returns errUnproved when that cannot be known.
 func (t *Table) syncIndex(ctx context.Context, addrs askedAddrs) error {
-	if !t.index.isComplete() || !t.index.covers(addrs) || !t.heedEvents() {
+	if !t.index.covers(addrs) || !t.heedEvents() {
 		return errUnproved
 	}
 	switch err := t.listener.catchUp(ctx); {
@@ -176,7 +164,7 @@ func (t *Table) syncIndex(ctx context.Context, addrs askedAddrs) error {
 	case err != nil:
 		return fmt.Errorf("catch up with conntrack events: %w", err)
 	}
-	if !t.index.isComplete() {
+	if !t.index.covers(addrs) { // events were lost meanwhile
 		return errUnproved
 	}
 	return nil
@@ -194,43 +182,24 @@ func (e *deletion) prove(addrs []uint32, by nat.Proof) {
 }
 
 func (e *deletion) result() map[netip.Addr]Outcome {
-	result := make(map[netip.Addr]Outcome, len(e.tally.asked))
-	for addr := range e.tally.asked {
+	result := make(map[netip.Addr]Outcome, len(e.asked))
+	for addr := range e.asked {
 		o := e.proved[addr]
-		o.Deleted = e.tally.deleted[addr]
+		o.Deleted = e.deleted[addr]
 		result[toAddr(addr)] = o
 	}
 	return result
 }
 
-func (t deleteCounts) add(targets []entryRef) {
-	for i := range targets {
-		for _, addr := range targets[i].owners.list() {
-			if t.asked.Contains(addr) {
-				t.deleted[addr]++
+// count adds entries to the counts of the asked addresses that they have.
+func (e *deletion) count(entries []entryRef, to map[uint32]int) {
+	for i := range entries {
+		for _, addr := range entries[i].owners.list() {
+			if e.asked.Contains(addr) {
+				to[addr]++
 			}
 		}
 	}
-}
-
-// count returns the entries in targets by address, and adds nothing to t.
-func (t deleteCounts) count(targets []entryRef) map[netip.Addr]int {
-	other := deleteCounts{t.asked, make(map[uint32]int)}
-	other.add(targets)
-	left := make(map[netip.Addr]int)
-	for addr, n := range other.deleted {
-		left[toAddr(addr)] = n
-	}
-	return left
-}
-
-// result returns a count for every requested address, 0 where nothing was deleted.
-func (t deleteCounts) result() map[netip.Addr]int {
-	result := make(map[netip.Addr]int, len(t.asked))
-	for addr := range t.asked {
-		result[toAddr(addr)] = t.deleted[addr]
-	}
-	return result
 }
 
 // RemainingError reports entries that were still there after the last try to delete them,
@@ -261,18 +230,6 @@ func (e *RemainingError) Error() string {
 func (e *RemainingError) Unwrap() error { return e.Err }
 
 // Deletes without a proof.
-
-// Flush deletes the entries of the addresses that the index knows, at the cost of those
-// entries alone: the table's size does not matter. It proves nothing. It returns the number
-// of deleted entries of each address.
-func (t *Table) Flush(ctx context.Context, inside []netip.Addr) (map[netip.Addr]int, error) {
-	e, err := newDeletion(inside)
-	if err != nil {
-		return nil, err
-	}
-	err = t.flush(ctx, e)
-	return e.tally.result(), err
-}
 
 // DeleteEntry deletes one entry that a dump has shown. It is no error if the entry is gone
 // or replaced by another on the same tuple.

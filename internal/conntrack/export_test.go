@@ -5,8 +5,6 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // ParsePayload parses one message's payload for tests.
@@ -32,6 +30,20 @@ func (t *Table) Walk(ctx context.Context, addr netip.Addr) error {
 	return err
 }
 
+// Flush deletes the entries of the addresses that the index knows, and proves nothing.
+func (t *Table) Flush(ctx context.Context, inside []netip.Addr) (deleted map[netip.Addr]int, err error) {
+	e, err := newDeletion(inside)
+	if err != nil {
+		return nil, err
+	}
+	err = t.flush(ctx, e)
+	deleted = make(map[netip.Addr]int)
+	for addr, o := range e.result() {
+		deleted[addr] = o.Deleted
+	}
+	return deleted, err
+}
+
 // Prove proves by table passes alone.
 func (t *Table) Prove(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Outcome, error) {
 	e, err := newDeletion(addrs)
@@ -46,7 +58,7 @@ func (t *Table) Prove(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]O
 func (t *Table) Mark() error { return t.listener.receiver.mark(1) }
 
 // Complete reports whether the index is complete.
-func (t *Table) Complete() bool { return t.index.isComplete() }
+func (t *Table) Complete() bool { return t.index.covers(nil) }
 
 // Join subscribes to events without running the table.
 func (t *Table) Join() error { return t.listener.receiver.join() }
@@ -60,7 +72,10 @@ func (t *Table) Drain() (int, error) {
 		if n == 0 || err != nil {
 			return total, err
 		}
-		batch = t.listener.parse(batch[:0], n)
+		batch = batch[:0]
+		for i := range n {
+			batch = t.listener.parse(batch, t.listener.receiver.datagrams.At(i))
+		}
 		t.listener.apply(batch)
 		total += len(batch)
 	}
@@ -71,12 +86,5 @@ func ParseDatagram(b []byte) {
 	_, _, _ = parseDump(nil, b, 1)
 	_, _ = answers(b, 1, make([]unix.Errno, 2), func(int, *flow) {})
 	l := &listener{index: newIndex(askedAddrs{}), stale: make(chan struct{}, 1)}
-	for {
-		m, rest, ok := nlmsg.Next(b)
-		if !ok {
-			return
-		}
-		l.event(nil, m)
-		b = rest
-	}
+	l.parse(nil, b)
 }

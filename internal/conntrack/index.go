@@ -315,22 +315,19 @@ func (x *index) lostLocked() {
 	x.losses++
 }
 
-// isComplete reports whether the index has every entry of inside addresses that the kernel
-// has reported so far, as far as the listener has read. It may have more: entries from
-// before the listener end without an event when the sysctl nf_conntrack_events is 2. That
-// is safe, because only a count of zero proves something: a delete asks the kernel for each
-// of them by tuple, and takes ENOENT for an answer too.
-func (x *index) isComplete() bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.complete
-}
-
-// covers reports whether all addresses lie in the indexed prefixes.
+// covers reports whether the index has every entry of the addresses that the kernel has
+// reported so far, as far as the listener has read: it is complete, and the addresses lie in
+// the indexed prefixes. It may have more: entries from before the listener end without an
+// event when the sysctl nf_conntrack_events is 2. That is safe, because only a count of zero
+// proves something: a delete asks the kernel for each of them by tuple, and takes ENOENT for
+// an answer too.
 func (x *index) covers(addrs askedAddrs) bool {
 	x.mu.Lock()
-	inside := x.inside
+	inside, complete := x.inside, x.complete
 	x.mu.Unlock()
+	if !complete {
+		return false
+	}
 	for addr := range addrs {
 		if !inside.Contains(addr) {
 			return false
@@ -411,15 +408,15 @@ type entryRef struct {
 	plain  bool // see portless
 }
 
-// collect appends the known entries of addr, up to most of them.
-func (x *index) collect(to []entryRef, addr uint32, most int) []entryRef {
+// collect appends the known entries of addr.
+func (x *index) collect(to []entryRef, addr uint32) []entryRef {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	own, ok := x.byAddr[addr]
 	if !ok {
 		return to
 	}
-	for slot := x.owners.At(own).head; slot != 0 && most > 0; most-- {
+	for slot := x.owners.At(own).head; slot != 0; {
 		to = append(to, x.targetLocked(slot))
 		slot = x.records.At(slot).next
 	}

@@ -132,7 +132,7 @@ func (w *walker) readEvents(n int) {
 // between.
 func (w *walker) deleteOne() {
 	for addr := range w.index.byAddr {
-		targets := w.index.collect(nil, addr, 1000)
+		targets := w.index.collect(nil, addr)
 		w.readEvents(w.rand.IntN(3))
 		for _, t := range targets {
 			f, ok := w.kernel[t.key]

@@ -56,7 +56,10 @@ func (l *listener) listen(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("receive conntrack events: %w", err)
 		}
-		batch = l.parse(batch[:0], n)
+		batch = batch[:0]
+		for i := range n {
+			batch = l.parse(batch, l.receiver.datagrams.At(i))
+		}
 		l.apply(batch)
 		l.markers.reach(l.passed)
 		l.passed = l.passed[:0]
@@ -80,42 +83,32 @@ func (l *listener) askRebuild() {
 	}
 }
 
-// parse appends the events of the first n datagrams. It counts a message that cannot be
-// parsed as a lost event.
-func (l *listener) parse(to []event, n int) []event {
-	for i := range n {
-		b := l.receiver.datagrams.At(i)
-		if b == nil {
-			l.garbled()
-		}
-		for len(b) > 0 {
-			m, rest, ok := nlmsg.Next(b)
-			if !ok {
-				l.garbled()
-				break
-			}
-			to, b = l.event(to, m), rest
-		}
-	}
-	return to
-}
-
-func (l *listener) event(to []event, m nlmsg.Message) []event {
-	switch m.Type {
-	case typeNew, typeDelete:
-	case unix.NLMSG_NOOP:
-		l.passed = append(l.passed, m.Seq)
-		return to
-	default:
-		return to
-	}
-	to = append(to, event{ended: m.Type == typeDelete})
-	ok, err := to[len(to)-1].flow.parse(m.Payload)
-	if err != nil {
+// parse appends the events in a datagram, which is nil if it was cut short. A message that
+// cannot be parsed counts as a lost event.
+func (l *listener) parse(to []event, b []byte) []event {
+	if b == nil {
 		l.garbled()
 	}
-	if !ok {
-		to = to[:len(to)-1]
+	for len(b) > 0 {
+		m, rest, ok := nlmsg.Next(b)
+		if !ok {
+			l.garbled()
+			break
+		}
+		b = rest
+		switch m.Type {
+		case unix.NLMSG_NOOP:
+			l.passed = append(l.passed, m.Seq)
+		case typeNew, typeDelete:
+			to = append(to, event{ended: m.Type == typeDelete})
+			ok, err := to[len(to)-1].flow.parse(m.Payload)
+			if err != nil {
+				l.garbled()
+			}
+			if !ok {
+				to = to[:len(to)-1]
+			}
+		}
 	}
 	return to
 }
@@ -227,21 +220,6 @@ func newMarkers() *markers {
 	return &markers{waiting: make(map[uint32]chan struct{}), stopped: make(chan struct{})}
 }
 
-func (m *markers) add() (seq uint32, reached chan struct{}) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.last++
-	reached = make(chan struct{})
-	m.waiting[m.last] = reached
-	return m.last, reached
-}
-
-func (m *markers) drop(seq uint32) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.waiting, seq)
-}
-
 // reach wakes the waiters for markers: all events before them have been applied.
 func (m *markers) reach(seqs []uint32) {
 	m.mu.Lock()
@@ -257,15 +235,24 @@ func (m *markers) reach(seqs []uint32) {
 // catchUp returns once every event that the kernel had sent at the call has been applied to
 // the index. It returns errBehind when that cannot be known.
 func (l *listener) catchUp(ctx context.Context) error {
-	seq, reached := l.markers.add()
-	defer l.markers.drop(seq)
+	m, reached := l.markers, make(chan struct{})
+	m.mu.Lock()
+	m.last++
+	seq := m.last
+	m.waiting[seq] = reached
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.waiting, seq)
+	}()
 	if err := l.receiver.mark(seq); err != nil {
 		return errors.Join(errBehind, err)
 	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-l.markers.stopped:
+	case <-m.stopped:
 		return errBehind
 	case <-reached:
 		return nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -54,7 +53,7 @@ func (t *Table) Probe(ctx context.Context, inside []netip.Addr) error {
 func (t *Table) probeKnown(ctx context.Context, set askedAddrs) error {
 	return t.pool.with(ctx, func(c *conn) error {
 		for addr := range set {
-			gone, err := c.probe(t.index.collect(nil, addr, math.MaxInt))
+			gone, err := c.probe(t.index.collect(nil, addr))
 			t.index.forget(gone)
 			if err != nil {
 				return fmt.Errorf("probe conntrack entries of %v: %w", toAddr(addr), err)
@@ -150,7 +149,7 @@ func (t *Table) known(ctx context.Context, addrs askedAddrs) (found []entryRef, 
 		return nil, err
 	}
 	for addr := range addrs {
-		found = t.index.collect(found, addr, math.MaxInt)
+		found = t.index.collect(found, addr)
 	}
 	return found, nil
 }

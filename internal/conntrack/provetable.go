@@ -27,16 +27,28 @@ func (t *Table) proveByTable(ctx context.Context, e *deletion) error {
 		if err != nil {
 			return fmt.Errorf("look for conntrack entries: %w", err)
 		}
-		counts := e.tally.count(left)
+		counted := left
 		if pass > 1 && e.refused == nil {
-			counts = e.tally.count(translated(left))
+			counted = slices.DeleteFunc(slices.Clone(left), func(t entryRef) bool { return t.plain })
 		}
-		e.prove(without(e.pending, counts), nat.ProofTable)
+		counts := make(map[uint32]int)
+		e.count(counted, counts)
+		var none []uint32
+		for addr := range e.pending {
+			if counts[addr] == 0 {
+				none = append(none, addr)
+			}
+		}
+		e.prove(none, nat.ProofTable)
 		switch {
 		case len(e.pending) == 0:
 			return nil
 		case pass == tablePasses:
-			return &RemainingError{Left: counts, Err: e.refused}
+			remaining := &RemainingError{Left: make(map[netip.Addr]int), Err: e.refused}
+			for addr, n := range counts {
+				remaining.Left[toAddr(addr)] = n
+			}
+			return remaining
 		}
 		t.learnOwn()
 		err = t.pool.with(ctx, func(c *conn) error {
@@ -46,21 +58,6 @@ func (t *Table) proveByTable(ctx context.Context, e *deletion) error {
 			return err
 		}
 	}
-}
-
-// translated returns the entries that are not portless.
-func translated(found []entryRef) []entryRef {
-	return slices.DeleteFunc(slices.Clone(found), func(t entryRef) bool { return t.plain })
-}
-
-// without returns the addresses that have no count.
-func without(addrs askedAddrs, counts map[netip.Addr]int) (none []uint32) {
-	for addr := range addrs {
-		if counts[toAddr(addr)] == 0 {
-			none = append(none, addr)
-		}
-	}
-	return none
 }
 
 // tablePass is one walk through the table for all calls that joined before it

@@ -88,7 +88,8 @@ func (t *Table) rebuildIndex(ctx context.Context) error {
 // heedEvents makes the index incomplete until the next rebuild while the kernel does not
 // send all events, and reports whether it does.
 func (t *Table) heedEvents() (told bool) {
-	if told = !t.quiet.Load() && t.sysctls.told(); !told {
+	events := read(t.sysctls.events)
+	if told = !t.quiet.Load() && len(events) > 0 && string(events) != "0"; !told {
 		t.index.lost()
 	}
 	return told

@@ -26,7 +26,7 @@ func script(t *testing.T, words string) (id uint32) {
 		case "seen":
 			taken = []entryRef{x.target(&f, f.owners(x.inside))}
 		case "take":
-			taken = x.collect(nil, firstInside, 10)
+			taken = x.collect(nil, firstInside)
 		case "gone":
 			x.forget(taken)
 		case "begin":
@@ -69,8 +69,8 @@ func TestAuditTellsDrift(t *testing.T) {
 		t.Run(test.why, func(t *testing.T) {
 			x := newIndex(testSpans(t))
 			x.beginRebuild()
-			if err := x.finishRebuild(none); err != nil || !x.isComplete() {
-				t.Fatalf("complete %t: %v", x.isComplete(), err)
+			if err := x.finishRebuild(none); err != nil || !x.covers(nil) {
+				t.Fatalf("complete %t: %v", x.covers(nil), err)
 			}
 			if test.known {
 				x.createdLocked(&f)
@@ -85,14 +85,14 @@ func TestAuditTellsDrift(t *testing.T) {
 			if err := x.finishRebuild(test.probe); err != nil {
 				t.Fatal(err)
 			}
-			if x.errors() != test.want || x.isComplete() != (test.want.missed == 0) || x.count(firstInside) != test.left {
+			if x.errors() != test.want || x.covers(nil) != (test.want.missed == 0) || x.count(firstInside) != test.left {
 				t.Errorf("errors %+v, complete %t, %d entries; want %+v and %d",
-					x.errors(), x.isComplete(), x.count(firstInside), test.want, test.left)
+					x.errors(), x.covers(nil), x.count(firstInside), test.want, test.left)
 			}
 			x.beginRebuild()
 			x.listed([]flow{f}[:test.left])
-			if err := x.finishRebuild(none); err != nil || !x.isComplete() {
-				t.Errorf("after the next: complete %t, %v", x.isComplete(), err)
+			if err := x.finishRebuild(none); err != nil || !x.covers(nil) {
+				t.Errorf("after the next: complete %t, %v", x.covers(nil), err)
 			}
 		})
 	}

@@ -285,12 +285,6 @@ func counted(n netns.Namespace) bool {
 	return on
 }
 
-// told reports whether the kernel sends events.
-func (s sysctls) told() bool {
-	v := read(s.events)
-	return len(v) > 0 && !bytes.Equal(v, []byte("0"))
-}
-
 // read returns a value, empty when there is none.
 func read(f *os.File) []byte {
 	if f == nil {
