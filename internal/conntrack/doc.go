@@ -11,11 +11,11 @@
 //
 // Reading order:
 //
-//	table.go       the Table: its parts, tasks and counts; whether the kernel sends events
+//	table.go       the Table: its parts, tasks and counts
 //	flow.go        an entry, as callers see it and inside; its inside addresses
 //	listener.go    events into the index: the socket, and markers that prove it read
 //	index.go       entries by inside address and by tuple; whether it has every entry
-//	rebuild.go     the index anew from a dump, beside events
+//	rebuild.go     the index anew from a dump, beside events; whether the kernel sends all
 //	delete.go      deletes with proof by the index; provetable.go: by passes
 //	probe.go       asks the kernel for known entries
 //	signals.go     addresses that lost their last entry, or have too many; strays

@@ -1,13 +1,11 @@
 package conntrack
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -240,60 +238,6 @@ func (t *Table) Dump(ctx context.Context, fn func(Entry) error) error {
 // Counted reports whether the kernel counts packets and octets of entries
 // (net.netfilter.nf_conntrack_acct). Without it those of an Entry are 0.
 func (t *Table) Counted() bool { return counted(t.pool.space) }
-
-// Sysctls.
-
-// sysctls are files below /proc/sys. An open file stays that of the namespace it was opened
-// in. They are opened at Run, because the kernel modules behind them may be loaded late.
-type sysctls struct {
-	events  *os.File // nf_conntrack_events: 0 is off, 1 on, 2 on while a listener exists
-	buckets *os.File // nf_conntrack_buckets
-}
-
-const sysctlDir = "/proc/sys/net/netfilter/"
-
-func openSysctls(n netns.Namespace) (s sysctls, err error) {
-	err = n.Do(func() error {
-		var events, buckets error
-		s.events, events = os.Open(sysctlDir + "nf_conntrack_events")
-		s.buckets, buckets = os.Open(sysctlDir + "nf_conntrack_buckets")
-		return errors.Join(events, buckets)
-	})
-	if err != nil {
-		s.close()
-		return sysctls{}, fmt.Errorf("open conntrack sysctls: %w", err)
-	}
-	return s, nil
-}
-
-func (s sysctls) close() {
-	for _, f := range []*os.File{s.events, s.buckets} {
-		if f != nil {
-			f.Close()
-		}
-	}
-}
-
-// counted reports whether the kernel counts packets and octets of new entries.
-func counted(n netns.Namespace) bool {
-	on := false
-	_ = n.Do(func() error {
-		v, err := os.ReadFile(sysctlDir + "nf_conntrack_acct")
-		on = err != nil || !bytes.Equal(bytes.TrimSpace(v), []byte("0")) // a file that cannot be read is not known to be off
-		return nil
-	})
-	return on
-}
-
-// read returns a value, empty when there is none.
-func read(f *os.File) []byte {
-	if f == nil {
-		return nil
-	}
-	var b [32]byte
-	n, _ := f.ReadAt(b[:], 0) // io.EOF always
-	return bytes.TrimSpace(b[:n])
-}
 
 // Counts.
 

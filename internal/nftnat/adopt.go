@@ -160,6 +160,39 @@ func (k *Kernel) putBack(ctx context.Context, b *wire.Batch, lost lostMaps) (tra
 	return transactions, nil
 }
 
+// fillAt lists the changes that make the cells of some addresses in empty maps.
+func (s *shadow) fillAt(list []netip.Addr) []change {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	made := make([]change, 0, len(list))
+	for _, inside := range list {
+		if h, ok := s.cells.At(inside); ok && h.ours() != (cell{}) {
+			made = append(made, change{inside: inside.As4(), to: h.ours()})
+		}
+	}
+	return made
+}
+
+// fillFrom appends to dst the changes that make cells in empty maps, for the addresses that
+// who accepts: in order from an address on, and as many as fit a limit of bytes. It returns
+// the address to go on with, the zero address at the end.
+func (s *shadow) fillFrom(dst []change, from netip.Addr, who func(netip.Addr) bool, limit int) ([]change, netip.Addr) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	size := batchFrame
+	for inside, h := range s.cells.From(from) {
+		if h.ours() == (cell{}) || !who(inside) {
+			continue
+		}
+		c := change{inside: inside.As4(), to: h.ours()}
+		if size += c.wireBytes(); size > limit && len(dst) > 0 {
+			return dst, inside
+		}
+		dst = append(dst, c)
+	}
+	return dst, netip.Addr{}
+}
+
 // of reduces changes that make whole cells to the elements of the lost maps.
 func (l lostMaps) of(made []change) []change {
 	for i := range made {

@@ -115,6 +115,28 @@ func (k *Kernel) programAll(ctx context.Context, wanted []change) error {
 	return k.unheard(ctx, func() (int, error) { return k.programChanges(ctx, changes) })
 }
 
+// missing lists those of the wanted changes that are not in force, from their present cells:
+// cuts first, each part in the given order.
+func (s *shadow) missing(wanted []change) []change {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	kept, cuts := make([]change, 0, len(wanted)), 0
+	for _, c := range wanted {
+		h, _ := s.cells.At(c.inside.addr())
+		if c.from = h.cell; c.from != c.to {
+			kept = append(kept, c)
+			if c.to == (cell{}) {
+				cuts++
+			}
+		}
+	}
+	if cuts == 0 || cuts == len(kept) {
+		return kept
+	}
+	cut := func(c change) bool { return c.to == (cell{}) }
+	return slices.Concat(filter(kept, cut), slices.DeleteFunc(kept, cut))
+}
+
 // programChanges makes the changes and returns the number of transactions.
 func (k *Kernel) programChanges(ctx context.Context, changes []change) (transactions int, err error) {
 	var b wire.Batch
@@ -132,6 +154,15 @@ func (k *Kernel) programChanges(ctx context.Context, changes []change) (transact
 		b.Reset()
 	}
 	return transactions, nil
+}
+
+// apply records that the changes were made.
+func (s *shadow) apply(changes []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range changes {
+		s.setLocked(c.inside, c.to)
+	}
 }
 
 // Changes as operations of a batch.

@@ -3,7 +3,6 @@ package nftnat
 import (
 	"encoding/binary"
 	"net/netip"
-	"slices"
 	"sync"
 
 	"github.com/sessiond/sessiond/internal/addrrange"
@@ -245,70 +244,6 @@ func (s *shadow) agrees(gates, blocks int) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.unsure == 0 && s.gates == gates && s.blocks == blocks
-}
-
-// missing lists those of the wanted changes that are not in force, from their present cells:
-// cuts first, each part in the given order.
-func (s *shadow) missing(wanted []change) []change {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	kept, cuts := make([]change, 0, len(wanted)), 0
-	for _, c := range wanted {
-		h, _ := s.cells.At(c.inside.addr())
-		if c.from = h.cell; c.from != c.to {
-			kept = append(kept, c)
-			if c.to == (cell{}) {
-				cuts++
-			}
-		}
-	}
-	if cuts == 0 || cuts == len(kept) {
-		return kept
-	}
-	cut := func(c change) bool { return c.to == (cell{}) }
-	return slices.Concat(filter(kept, cut), slices.DeleteFunc(kept, cut))
-}
-
-// apply records that the changes were made.
-func (s *shadow) apply(changes []change) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range changes {
-		s.setLocked(c.inside, c.to)
-	}
-}
-
-// fillAt lists the changes that make the cells of some addresses in empty maps.
-func (s *shadow) fillAt(list []netip.Addr) []change {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	made := make([]change, 0, len(list))
-	for _, inside := range list {
-		if h, ok := s.cells.At(inside); ok && h.ours() != (cell{}) {
-			made = append(made, change{inside: inside.As4(), to: h.ours()})
-		}
-	}
-	return made
-}
-
-// fillFrom appends to dst the changes that make cells in empty maps, for the addresses that
-// who accepts: in order from an address on, and as many as fit a limit of bytes. It returns
-// the address to go on with, the zero address at the end.
-func (s *shadow) fillFrom(dst []change, from netip.Addr, who func(netip.Addr) bool, limit int) ([]change, netip.Addr) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	size := batchFrame
-	for inside, h := range s.cells.From(from) {
-		if h.ours() == (cell{}) || !who(inside) {
-			continue
-		}
-		c := change{inside: inside.As4(), to: h.ours()}
-		if size += c.wireBytes(); size > limit && len(dst) > 0 {
-			return dst, inside
-		}
-		dst = append(dst, c)
-	}
-	return dst, netip.Addr{}
 }
 
 // settled records that the cells are all elements of the kernel, and sure.
