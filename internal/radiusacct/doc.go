@@ -22,12 +22,12 @@
 // Reading order:
 //
 //	server.go        the Server: sockets, clients, tasks; options.go
-//	clients.go       the permitted senders, by address and certificate; bounds.go: their subscribers
-//	receiver.go      datagrams of a socket (socket.go, destination.go); coalesce.go: batches
+//	clients.go       the permitted senders, by address and certificate, and their subscribers
+//	receiver.go      datagrams of a socket: where they were sent, and when to read the next
 //	conversation.go  packets of a connection
-//	handler.go       from a packet to its queue; request.go; status.go: Status-Server
+//	handler.go       from a packet to its queue; Status-Server
 //	replycache.go    duplicates
-//	queue.go         requests that wait; fairness.go: calm clients before storms
-//	worker.go        batches to the Recorder; replies.go: replies to sockets
-//	result.go        the results of requests; outcomes.go, report.go, losses.go
+//	queue.go         requests that wait, and fairness: calm clients before storms
+//	worker.go        batches to the Recorder, and replies to sockets
+//	result.go        the results of requests, how they are counted and logged
 package radiusacct

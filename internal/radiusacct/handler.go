@@ -2,13 +2,53 @@ package radiusacct
 
 import (
 	"net/netip"
+	"sync"
 	"time"
 
 	"layeh.com/radius"
 
+	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/udpbatch"
 )
+
+// A request waits for the Recorder, or is being recorded.
+type request struct {
+	event      subscriber.Event
+	more       []subscriber.Event // events of the session's further addresses
+	peer       *clientState
+	realm      *realm
+	secret     []byte // the secret that authenticated it
+	duplicates *replyCache
+	exchange   exchange
+	way        replyPath
+	kind       string // one of the Type constants
+	arrival    time.Time
+
+	authenticator [16]byte
+	reply         wire.Packet          // signed once the events are recorded
+	short         [wire.HeaderLen]byte // buffer of a reply without attributes
+	wanted        bool                 // the sender still waits for the reply
+	noRecord      bool                 // nothing of its events was recorded
+}
+
+// requests pools requests, whose memory would otherwise be garbage some milliseconds later.
+var requests = sync.Pool{New: func() any { return new(request) }}
+
+// recycle returns a request to the pool; no reference to it may remain.
+func (r *request) recycle() {
+	*r = request{}
+	requests.Put(r)
+}
+
+// A replyPath is the way of the reply: a stream, or a socket and an address.
+type replyPath struct {
+	stream *radsec.Stream // nil for datagrams
+	socket int            // index among the server's sockets
+	to     udpbatch.Address
+	oob    []byte // control message that selects the source address
+}
 
 // An incoming is a packet with the data about it from outside its octets.
 type incoming struct {
@@ -199,4 +239,35 @@ func typeOf(kind subscriber.EventKind) string {
 		return TypeAccountingOff
 	}
 	return TypeOther
+}
+
+// statusServer answers a Status-Server (RFC 5997 section 4.2) if accounting can be
+// recorded. If not, it stays silent, so that the NAS uses another server. The answer
+// changes nothing and is never cached: each repetition is answered anew.
+func (n *handler) statusServer(in *incoming, p wire.Packet) *fault {
+	if n.server.options.IgnoreStatusServer || in.client.IgnoreStatusServer {
+		return errStatusOff
+	}
+	if malformed := n.attributes.Parse(p, nil); malformed != nil {
+		return faultOf(malformed)
+	}
+	if !n.attributes.HasMessageAuthenticator() {
+		return errMessageAuthMissing
+	}
+	secret := in.client.messageSecret(p, &n.attributes)
+	if secret == nil {
+		return errMessageAuth
+	}
+	// Only authentic requests count against the rate, or a forger could use it up.
+	if !in.client.peer.statuses.AllowN(in.arrival, 1) {
+		return errStatusRate
+	}
+	if n.server.options.Healthy() != nil {
+		return errUnhealthy
+	}
+	from := len(n.buffer)
+	n.buffer = wire.AppendReply(n.buffer, p, wire.HeaderLen)
+	n.signer.Sign(n.keep(from), p.Authenticator(), secret)
+	n.reply(in, TypeStatusServer, ResultOK, from)
+	return nil
 }

@@ -1,10 +1,18 @@
 package radiusacct
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"syscall"
 	"time"
 
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 	"layeh.com/radius"
 
 	"github.com/sessiond/sessiond/internal/udpbatch"
@@ -86,4 +94,217 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 	if err != nil {
 		r.server.refused(in, kind, err)
 	}
+}
+
+// controlLength has room for the packet information of either family.
+var controlLength = max(len(ipv4.NewControlMessage(ipv4.FlagDst)), len(ipv6.NewControlMessage(ipv6.FlagDst)))
+
+// maxDestinations bounds the remembered destinations; a host has few addresses.
+const maxDestinations = 1024
+
+// A destination is one of the host's addresses to which requests are sent.
+type destination struct {
+	addr [16]byte // IPv4 mapped into IPv6
+	oob  []byte   // control message that makes addr the source of a reply
+}
+
+// destinations parses control messages. The same few come with every datagram, so each is
+// parsed once. It is used by one goroutine.
+type destinations struct {
+	ipv6  bool // socket family
+	known map[string]*destination
+}
+
+// of returns the destination in a received control message. Without a message the
+// destination is empty, and the kernel chooses the reply's source.
+func (d *destinations) of(oob []byte) *destination {
+	if known := d.known[string(oob)]; known != nil {
+		return known
+	}
+	if d.known == nil || len(d.known) >= maxDestinations {
+		d.known = make(map[string]*destination)
+	}
+	parse := parseDestination4
+	if d.ipv6 {
+		parse = parseDestination6
+	}
+	found := parse(oob)
+	d.known[string(oob)] = found
+	return found
+}
+
+func parseDestination4(oob []byte) *destination {
+	var cm ipv4.ControlMessage
+	if err := cm.Parse(oob); err != nil {
+		return &destination{}
+	}
+	addr, ok := netip.AddrFromSlice(cm.Dst)
+	if !ok {
+		return &destination{}
+	}
+	return destination4(addr)
+}
+
+// parseDestination6 also handles IPv4: a socket of both families reports an IPv4 address in
+// mapped form, and takes the packet information of IPv4 for the reply.
+func parseDestination6(oob []byte) *destination {
+	var cm ipv6.ControlMessage
+	if err := cm.Parse(oob); err != nil {
+		return &destination{}
+	}
+	addr, ok := netip.AddrFromSlice(cm.Dst)
+	if !ok {
+		return &destination{}
+	}
+	if addr.Is4In6() {
+		return destination4(addr.Unmap())
+	}
+	reply := ipv6.ControlMessage{Src: addr.AsSlice()}
+	if addr.IsLinkLocalUnicast() {
+		reply.IfIndex = cm.IfIndex // such an address is only valid on its link
+	}
+	return &destination{addr: addr.As16(), oob: bytes.Clone(reply.Marshal())}
+}
+
+// destination4 sets no interface, because the route back may differ from the way in.
+func destination4(addr netip.Addr) *destination {
+	reply := ipv4.ControlMessage{Src: addr.AsSlice()}
+	return &destination{addr: addr.As16(), oob: bytes.Clone(reply.Marshal())}
+}
+
+const (
+	// sustainedRate is the number of requests a second from which on a receiver coalesces.
+	// Then more than one request comes in the time that a single one takes to wake the
+	// receiver and a worker and to go to Redis and back.
+	sustainedRate = 8000
+	// rateTime is the time over which the rate is measured.
+	rateTime = 10 * time.Millisecond
+	// gatherTime is the time that requests gather: little compared to the latency of a
+	// request under such a load.
+	gatherTime = time.Millisecond
+)
+
+// A coalescer decides whether to let requests gather before the next read, as
+// network cards do with interrupts. A single request is served at once; under
+// load one read, one round trip to Redis and one send serve many requests. Only
+// a client that has been the only sender for quietTime waits, and only for its
+// own requests: datagrams of other senders, sound or not, delay no good client.
+// The zero value is ready.
+type coalescer struct {
+	since     time.Time    // begin of the present measurement
+	count     int          // requests since then
+	sustained bool         // by the measurement before
+	peer      *clientState // client of the latest requests
+	shared    time.Time    // time of the latest change of client, or unsound datagram
+}
+
+// note records a datagram: its client, nil for none, and whether it is a sound request.
+func (m *coalescer) note(p *clientState, sound bool, now time.Time) {
+	if p != m.peer || !sound {
+		m.peer, m.shared = p, now
+	}
+	m.count++
+}
+
+// pause returns the time to wait after a read of n datagrams.
+func (m *coalescer) pause(n int, now time.Time) time.Duration {
+	if past := now.Sub(m.since); past >= rateTime {
+		m.sustained = float64(m.count) >= sustainedRate*past.Seconds()
+		m.since, m.count = now, 0
+	}
+	if !m.sustained || n >= receiveBatch || now.Sub(m.shared) < quietTime {
+		return 0
+	}
+	return gatherTime
+}
+
+// receiveBuffer is the requested kernel buffer of a socket in octets: some tens of
+// thousands of requests, as a large BNG sends at once after a reboot.
+const receiveBuffer = 32 << 20
+
+// A socket is one bound UDP socket that reports the destination address of each datagram.
+type socket struct {
+	*net.UDPConn
+	batches *udpbatch.Conn
+	index   int
+}
+
+func openSocket(listen string, index int) (*socket, error) {
+	network, err := networkOf("udp", listen)
+	if err != nil {
+		return nil, err
+	}
+	lc := net.ListenConfig{Control: enlargeBuffer}
+	pc, err := lc.ListenPacket(context.Background(), network, listen)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{UDPConn: pc.(*net.UDPConn), index: index}
+	if err = askDestinations(s.UDPConn); err == nil {
+		s.batches, err = udpbatch.New(s.UDPConn)
+	}
+	if err == nil {
+		err = s.batches.AllowFragments()
+	}
+	if err != nil {
+		return nil, errors.Join(err, pc.Close())
+	}
+	return s, nil
+}
+
+func listenTCP(listen string) (net.Listener, error) {
+	network, err := networkOf("tcp", listen)
+	if err != nil {
+		return nil, err
+	}
+	return net.Listen(network, listen)
+}
+
+// networkOf keeps IPv6 sockets to IPv6, so that "0.0.0.0:1813" and "[::]:1813" can exist
+// side by side; only an empty host means both families of the transport, "udp" or "tcp".
+func networkOf(transport, listen string) (string, error) {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", err
+	}
+	if host == "" {
+		return transport, nil
+	}
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case err != nil:
+		return "", err
+	case addr.Is4():
+		return transport + "4", nil
+	}
+	return transport + "6", nil
+}
+
+// askDestinations makes the kernel report the destination address of each datagram.
+func askDestinations(c *net.UDPConn) (err error) {
+	if c.LocalAddr().(*net.UDPAddr).IP.To4() != nil {
+		err = ipv4.NewPacketConn(c).SetControlMessage(ipv4.FlagDst, true)
+	} else {
+		err = ipv6.NewPacketConn(c).SetControlMessage(ipv6.FlagDst, true)
+	}
+	if err != nil {
+		return fmt.Errorf("ask for destination addresses: %w", err)
+	}
+	return nil
+}
+
+// enlargeBuffer sets the receive buffer by privilege, or else as much of it as
+// net.core.rmem_max grants.
+func enlargeBuffer(_, _ string, c syscall.RawConn) error {
+	var err error
+	ctlErr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+		if err != nil {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+		}
+	})
+	if ctlErr != nil {
+		return ctlErr
+	}
+	return err
 }
