@@ -1,9 +1,11 @@
 package metrics
 
 import (
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,5 +176,60 @@ func TestExpectedAtZero(t *testing.T) {
 	}
 	if strings.Contains(got, `verdict="not_here"`) {
 		t.Error("a verdict is expected that is never counted")
+	}
+}
+
+// TestCountersOfManyAtOnce: nothing that several goroutines count at once is lost, and a
+// series appears with its first count.
+func TestCountersOfManyAtOnce(t *testing.T) {
+	m := New("v1")
+	var counting sync.WaitGroup
+	for range 4 {
+		counting.Go(func() {
+			for i := range 100 {
+				m.Request(fmt.Sprint("bng", i%10), "start", "ok", 0)
+				m.Request(fmt.Sprint("bng", i%10), "stop", "ok", 0)
+			}
+		})
+	}
+	counting.Wait()
+	got := scrape(t, m)
+	for i := range 10 {
+		for _, kind := range []string{"start", "stop"} {
+			line := fmt.Sprintf(`sessiond_radius_requests_total{client="bng%d",result="ok",type="%s"} 40`, i, kind)
+			if !strings.Contains(got, line+"\n") {
+				t.Errorf("missing: %s", line)
+			}
+		}
+	}
+	if n := strings.Count(got, "\nsessiond_radius_requests_total{"); n != 20 {
+		t.Errorf("%d series, want 20", n)
+	}
+}
+
+// BenchmarkVerdict measures counting the verdict of one accounting event.
+func BenchmarkVerdict(b *testing.B) {
+	m := New("v1")
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Verdict("default", subscriber.Refreshed)
+	}
+}
+
+// BenchmarkRequest measures counting one answered request.
+func BenchmarkRequest(b *testing.B) {
+	m := New("v1")
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Request("bng1", "interim", "ok", time.Millisecond)
+	}
+}
+
+// BenchmarkRemoved measures counting one binding that was torn down.
+func BenchmarkRemoved(b *testing.B) {
+	m := New("v1")
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Removed("default", subscriber.ReasonStop)
 	}
 }
