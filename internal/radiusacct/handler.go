@@ -177,7 +177,7 @@ func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind
 	req.duplicates, req.exchange = in.duplicates, x
 	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.Authenticator()
 	req.reply = wire.AppendReply(req.short[:0], p, n.attributes.ReplyLen())
-	req.event, req.more = n.decoder.Decode(&n.attributes, event, &in.client.sender, in.source.Addr(), in.arrival)
+	req.more = n.decoder.Decode(&req.event, &n.attributes, event, &in.client.sender, in.source.Addr(), in.arrival)
 	req.event.Digest = p.Digest()
 	for i := range req.more {
 		req.more[i].Digest = req.event.Digest

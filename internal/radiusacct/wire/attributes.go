@@ -95,13 +95,6 @@ var valueSizes = [256]sizeRange{
 // Parse reads the attributes of a packet once and checks every length. marks are attributes
 // that mark the accounting of a service, besides the known ones.
 func (a *Attributes) Parse(p Packet, marks []VendorAttribute) *Malformed {
-	return a.parse(p.attributes(), marks)
-}
-
-// HasMessageAuthenticator reports whether there is a Message-Authenticator.
-func (a *Attributes) HasMessageAuthenticator() bool { return a.messageAuth != nil }
-
-func (a *Attributes) parse(b []byte, marks []VendorAttribute) *Malformed {
 	*a = Attributes{
 		lists: lists{
 			framed: a.framed[:0], framed6: a.framed6[:0],
@@ -110,87 +103,29 @@ func (a *Attributes) parse(b []byte, marks []VendorAttribute) *Malformed {
 		},
 		service: service{marks: marks},
 	}
-	for len(b) > 0 {
-		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
+	for rest := p.attributes(); len(rest) > 0; {
+		if len(rest) < 2 || rest[1] < 2 || int(rest[1]) > len(rest) {
 			return errAttributeLength
 		}
-		length := int(b[1])
-		if err := a.read(radius.Type(b[0]), radius.Attribute(b[2:length:length])); err != nil {
-			return err
+		kind, length := radius.Type(rest[0]), int(rest[1])
+		value := radius.Attribute(rest[2:length:length])
+		rest = rest[length:]
+		if size := valueSizes[kind]; size.max != 0 && (len(value) < int(size.min) || len(value) > int(size.max)) {
+			return errValueSize
 		}
-		b = b[length:]
+		slot := a.slot(kind)
+		switch {
+		case slot == nil:
+			if err := a.readOther(kind, value); err != nil {
+				return err
+			}
+		case *slot == nil:
+			*slot = value
+		case singleton(kind):
+			return errRepeated
+		}
 	}
 	return nil
-}
-
-func (a *Attributes) read(kind radius.Type, value radius.Attribute) *Malformed {
-	if !sizeFits(kind, value) {
-		return errValueSize
-	}
-	slot := a.slot(kind)
-	switch {
-	case slot == nil:
-		return a.readOther(kind, value)
-	case *slot == nil:
-		*slot = value
-	case singleton(kind):
-		return errRepeated
-	}
-	return nil
-}
-
-func sizeFits(kind radius.Type, value radius.Attribute) bool {
-	size := valueSizes[kind]
-	if size.max == 0 {
-		return true
-	}
-	if len(value) < int(size.min) || len(value) > int(size.max) {
-		return false
-	}
-	isPrefix := kind == rfc3162.FramedIPv6Prefix_Type || kind == rfc4818.DelegatedIPv6Prefix_Type
-	return !isPrefix || value[1] <= 128
-}
-
-// singleton reports whether a second attribute of this type makes the event or its session
-// ambiguous.
-func singleton(kind radius.Type) bool {
-	switch kind {
-	case rfc2866.AcctStatusType_Type, rfc2866.AcctSessionID_Type, rfc2869.MessageAuthenticator_Type:
-		return true
-	}
-	return false
-}
-
-// readOther takes the attributes that need more than storing their value.
-func (a *Attributes) readOther(kind radius.Type, value radius.Attribute) *Malformed {
-	switch kind {
-	case rfc2865.ProxyState_Type:
-		a.proxyStates += 2 + len(value)
-	case rfc2865.Class_Type:
-		a.addClass(value)
-	case rfc2865.VendorSpecific_Type:
-		a.readVendors(value)
-	case rfc2865.FramedIPAddress_Type:
-		return a.addFramed(address(value))
-	case rfc6911.FramedIPv6Address_Type:
-		a.framed6 = appendNew(a.framed6, address(value))
-	case rfc3162.FramedIPv6Prefix_Type:
-		a.prefixes6 = appendPrefix(a.prefixes6, value)
-	case rfc4818.DelegatedIPv6Prefix_Type:
-		a.delegated = appendPrefix(a.delegated, value)
-	}
-	return nil
-}
-
-// addClass keeps each Class in order; a session may have several (RFC 2865 section 5.25).
-func (a *Attributes) addClass(value radius.Attribute) {
-	switch {
-	case len(value) == 0:
-	case a.class == nil:
-		a.class = value
-	case len(a.moreClasses) < maxListed-1:
-		a.moreClasses = append(a.moreClasses, value)
-	}
 }
 
 // slot returns the field for an attribute that is stored unchanged, or nil.
@@ -210,12 +145,6 @@ func (a *Attributes) slot(kind radius.Type) *radius.Attribute {
 		return &a.eventTimestamp
 	case rfc2869.MessageAuthenticator_Type:
 		return &a.messageAuth
-	}
-	return a.accountingSlot(kind)
-}
-
-func (a *Attributes) accountingSlot(kind radius.Type) *radius.Attribute {
-	switch kind {
 	case rfc2866.AcctStatusType_Type:
 		return &a.statusType
 	case rfc2866.AcctSessionID_Type:
@@ -242,19 +171,35 @@ func (a *Attributes) accountingSlot(kind radius.Type) *radius.Attribute {
 	return nil
 }
 
-// integer returns the value of an attribute whose size parse has checked; 0 when absent.
-func integer(a radius.Attribute) uint32 {
-	n, err := radius.Integer(a)
-	if err != nil {
-		return 0
+// singleton reports whether a second attribute of this type makes the event or its session
+// ambiguous.
+func singleton(kind radius.Type) bool {
+	switch kind {
+	case rfc2866.AcctStatusType_Type, rfc2866.AcctSessionID_Type, rfc2869.MessageAuthenticator_Type:
+		return true
 	}
-	return n
+	return false
 }
 
-// address returns the value of an address attribute; the zero Addr when absent.
-func address(a radius.Attribute) netip.Addr {
-	addr, _ := netip.AddrFromSlice(a)
-	return addr
+// readOther takes the attributes that need more than storing their value.
+func (a *Attributes) readOther(kind radius.Type, value radius.Attribute) *Malformed {
+	switch kind {
+	case rfc2865.ProxyState_Type:
+		a.proxyStates += 2 + len(value)
+	case rfc2865.Class_Type:
+		a.addClass(value)
+	case rfc2865.VendorSpecific_Type:
+		a.readVendors(value)
+	case rfc2865.FramedIPAddress_Type:
+		return a.addFramed(address(value))
+	case rfc6911.FramedIPv6Address_Type:
+		a.framed6 = appendNew(a.framed6, address(value))
+	case rfc3162.FramedIPv6Prefix_Type:
+		return addPrefix(&a.prefixes6, value)
+	case rfc4818.DelegatedIPv6Prefix_Type:
+		return addPrefix(&a.delegated, value)
+	}
+	return nil
 }
 
 // Framed-IP-Address values that are no address: the user selects one, the NAS selects one
@@ -277,6 +222,21 @@ func (a *Attributes) addFramed(addr netip.Addr) *Malformed {
 	return nil
 }
 
+// addPrefix adds an IPv6 prefix, which need not have all trailing octets (RFC 3162 section
+// 2.3). Parse has checked the size of the value.
+func addPrefix(list *[]netip.Prefix, value radius.Attribute) *Malformed {
+	if value[1] > 128 {
+		return errValueSize
+	}
+	var octets [16]byte
+	copy(octets[:], value[2:])
+	p := netip.PrefixFrom(netip.AddrFrom16(octets), int(value[1])).Masked()
+	if p.Bits() > 0 { // else it carries no information
+		*list = appendNew(*list, p)
+	}
+	return nil
+}
+
 // appendNew appends a value unless it is in the list or the list is full.
 func appendNew[T comparable](list []T, value T) []T {
 	if len(list) == maxListed || slices.Contains(list, value) {
@@ -285,16 +245,30 @@ func appendNew[T comparable](list []T, value T) []T {
 	return append(list, value)
 }
 
-// appendPrefix appends an IPv6 prefix, which need not have all trailing octets (RFC 3162
-// section 2.3). parse has checked the size and the length.
-func appendPrefix(list []netip.Prefix, value radius.Attribute) []netip.Prefix {
-	var octets [16]byte
-	copy(octets[:], value[2:])
-	p := netip.PrefixFrom(netip.AddrFrom16(octets), int(value[1])).Masked()
-	if p.Bits() == 0 {
-		return list // carries no information
+// addClass keeps each Class in order; a session may have several (RFC 2865 section 5.25).
+func (a *Attributes) addClass(value radius.Attribute) {
+	switch {
+	case len(value) == 0:
+	case a.class == nil:
+		a.class = value
+	case len(a.moreClasses) < maxListed-1:
+		a.moreClasses = append(a.moreClasses, value)
 	}
-	return appendNew(list, p)
+}
+
+// integer returns the value of an attribute whose size Parse has checked; 0 when absent.
+func integer(a radius.Attribute) uint32 {
+	n, err := radius.Integer(a)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// address returns the value of an address attribute; the zero Addr when absent.
+func address(a radius.Attribute) netip.Addr {
+	addr, _ := netip.AddrFromSlice(a)
+	return addr
 }
 
 // textsOf copies values that outlive the packet; nil for none.
@@ -316,3 +290,6 @@ func kept[T any](list []T) []T {
 	}
 	return slices.Clone(list)
 }
+
+// HasMessageAuthenticator reports whether there is a Message-Authenticator.
+func (a *Attributes) HasMessageAuthenticator() bool { return a.messageAuth != nil }

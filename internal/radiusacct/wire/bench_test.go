@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"layeh.com/radius"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // Benchmarks of the stages of one request in this package; radiusacct has the others.
@@ -49,7 +51,8 @@ func BenchmarkStageDecode(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		kind, _ := a.Kind()
-		if ev, _ := d.Decode(&a, kind, &bng, source, arrival); ev.AcctSessionID == "" {
+		var ev subscriber.Event
+		if d.Decode(&ev, &a, kind, &bng, source, arrival); ev.AcctSessionID == "" {
 			b.Fatal("lost")
 		}
 	}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 
@@ -16,24 +17,21 @@ func (a *Attributes) Kind() (subscriber.EventKind, *Malformed) {
 	if a.statusType == nil {
 		return 0, errNoStatusType
 	}
+	var kind subscriber.EventKind
 	switch rfc2866.AcctStatusType(integer(a.statusType)) {
 	case rfc2866.AcctStatusType_Value_Start:
-		return a.ofSession(subscriber.EventStart)
+		kind = subscriber.EventStart
 	case rfc2866.AcctStatusType_Value_InterimUpdate:
-		return a.ofSession(subscriber.EventInterim)
+		kind = subscriber.EventInterim
 	case rfc2866.AcctStatusType_Value_Stop:
-		return a.ofSession(subscriber.EventStop)
+		kind = subscriber.EventStop
 	case rfc2866.AcctStatusType_Value_AccountingOn:
-		return subscriber.EventAccountingOn, nil
+		return subscriber.EventAccountingOn, nil // often without an Acct-Session-Id, and needs none
 	case rfc2866.AcctStatusType_Value_AccountingOff:
 		return subscriber.EventAccountingOff, nil
+	default:
+		return 0, nil
 	}
-	return 0, nil
-}
-
-// ofSession checks that an event of a session has an Acct-Session-Id. Accounting-On and
-// -Off often lack it, and need none.
-func (a *Attributes) ofSession(kind subscriber.EventKind) (subscriber.EventKind, *Malformed) {
 	if len(a.sessionID) == 0 {
 		return kind, errNoSessionID
 	}
@@ -52,61 +50,68 @@ type Sender struct {
 // A Decoder makes events of attributes. It is used by one goroutine.
 type Decoder struct{ scratch []byte }
 
-// Decode builds the events of a request from the given source: one for each of the
-// session's addresses, equal in all else.
-func (d *Decoder) Decode(a *Attributes, kind subscriber.EventKind, sender *Sender, source netip.Addr, arrival time.Time) (subscriber.Event, []subscriber.Event) {
-	event := d.event(a, kind, sender, source, arrival)
-	if len(a.framed) < 2 || kind == subscriber.EventAccountingOn || kind == subscriber.EventAccountingOff {
-		return event, nil
-	}
-	event.Addresses = kept(a.framed)
-	var more []subscriber.Event
-	for _, inside := range event.Addresses[1:] {
-		another := event
-		another.Inside = inside
-		more = append(more, another)
-	}
-	return event, more
-}
-
-// event builds the event of the first address. All its strings share one allocation,
-// because they have the same lifetime.
-func (d *Decoder) event(a *Attributes, kind subscriber.EventKind, sender *Sender, source netip.Addr, arrival time.Time) subscriber.Event {
+// Decode makes a zero event the one of a request from the given source. It returns further
+// events if the session has several addresses: one for each, equal in all else. All strings
+// of an event share one allocation, because they have the same lifetime.
+func (d *Decoder) Decode(event *subscriber.Event, a *Attributes, kind subscriber.EventKind, sender *Sender, source netip.Addr, arrival time.Time) (more []subscriber.Event) {
 	text, ends := d.scratch[:0], [6]int{}
 	for i, value := range [len(ends)]radius.Attribute{a.userName, a.callingStationID, a.class, a.multiSessionID, a.parent(), a.sessionID} {
 		text = append(text, value...)
 		ends[i] = len(text)
 	}
-	text = a.appendNAS(text, sender.NASIdentity, source)
+	nas := a.nas()
+	text = a.appendNAS(text, sender.NASIdentity, nas, source)
 	d.scratch = text
 	all := string(text)
 
-	return subscriber.Event{
-		Kind:             kind,
-		SessionID:        subscriber.SessionID{Client: sender.Realm, NAS: all[ends[5]:], AcctSessionID: all[ends[4]:ends[5]]},
-		Sender:           subscriber.Sender{Via: sender.Name, Restarts: sender.Restarts, CountServices: sender.CountServices},
-		UserName:         all[:ends[0]],
-		CallingStationID: all[ends[0]:ends[1]],
-		Classes:          subscriber.Classes{Class: all[ends[1]:ends[2]], MoreClasses: textsOf(a.moreClasses)},
-		Multilink:        subscriber.Multilink{MultiSessionID: all[ends[2]:ends[3]], LinkCount: integer(a.linkCount)},
-		ServiceMark:      subscriber.ServiceMark{Service: a.isService, ParentSessionID: all[ends[3]:ends[4]]},
-		NASAddress:       a.nas(),
-		Inside:           a.inside(),
-		Arrival:          arrival,
-		Stamp:            a.stamp(),
-		Delay:            a.delayed(),
-		SessionTime:      a.lasted(),
-		TerminateCause:   integer(a.terminateCause),
-		Counters: subscriber.Counters{
-			InputOctets:  octets(a.inputGigawords, a.inputOctets),
-			OutputOctets: octets(a.outputGigawords, a.outputOctets),
-		},
-		IPv6: subscriber.IPv6{
-			FramedIPv6Addresses: kept(a.framed6),
-			FramedIPv6Prefixes:  kept(a.prefixes6),
-			DelegatedPrefixes:   kept(a.delegated),
-		},
+	event.Kind = kind
+	event.SessionID = subscriber.SessionID{Client: sender.Realm, NAS: all[ends[5]:], AcctSessionID: all[ends[4]:ends[5]]}
+	event.Via, event.Restarts, event.CountServices = sender.Name, sender.Restarts, sender.CountServices
+	event.UserName = all[:ends[0]]
+	event.CallingStationID = all[ends[0]:ends[1]]
+	event.Class, event.MoreClasses = all[ends[1]:ends[2]], textsOf(a.moreClasses)
+	event.MultiSessionID, event.LinkCount = all[ends[2]:ends[3]], integer(a.linkCount)
+	event.Service, event.ParentSessionID = a.isService, all[ends[3]:ends[4]]
+	event.NASAddress = nas
+	event.Arrival = arrival
+	if a.eventTimestamp != nil {
+		event.Stamp = time.Unix(int64(integer(a.eventTimestamp)), 0)
 	}
+	event.Delay, event.SessionTime = seconds(a.delayTime), seconds(a.sessionTime)
+	event.TerminateCause = integer(a.terminateCause)
+	event.InputOctets = octets(a.inputGigawords, a.inputOctets)
+	event.OutputOctets = octets(a.outputGigawords, a.outputOctets)
+	event.FramedIPv6Addresses = kept(a.framed6)
+	event.FramedIPv6Prefixes = kept(a.prefixes6)
+	event.DelegatedPrefixes = kept(a.delegated)
+	if len(a.framed) == 0 {
+		return nil
+	}
+	event.Inside = a.framed[0]
+	if len(a.framed) == 1 || kind == subscriber.EventAccountingOn || kind == subscriber.EventAccountingOff {
+		return nil
+	}
+	event.Addresses = kept(a.framed)
+	for _, inside := range event.Addresses[1:] {
+		another := *event
+		another.Inside = inside
+		more = append(more, another)
+	}
+	return more
+}
+
+// parent returns the Acct-Session-Id of the session around a service; empty when it is
+// unknown.
+func (a *Attributes) parent() radius.Attribute {
+	switch {
+	case a.parentSessionID != nil:
+		return a.parentSessionID
+	case a.parentIn == parentInMultiSession:
+		return a.multiSessionID
+	case a.parentIn == parentInSession:
+		return a.sessionID[:max(bytes.LastIndexByte(a.sessionID, ':'), 0)]
+	}
+	return nil
 }
 
 // nas returns the NAS's address attribute. A link-local one identifies no NAS: every router
@@ -122,38 +127,13 @@ func (a *Attributes) nas() netip.Addr {
 	return addr
 }
 
-// inside returns the session's first address; the zero Addr when it has none.
-func (a *Attributes) inside() netip.Addr {
-	if len(a.framed) == 0 {
-		return netip.Addr{}
-	}
-	return a.framed[0]
-}
-
-func (a *Attributes) stamp() time.Time {
-	if a.eventTimestamp == nil {
-		return time.Time{}
-	}
-	return time.Unix(int64(integer(a.eventTimestamp)), 0)
-}
-
-// delayed returns Acct-Delay-Time; negative when absent.
-func (a *Attributes) delayed() time.Duration {
-	if a.delayTime == nil {
+// seconds returns the time in an attribute; negative when absent.
+func seconds(a radius.Attribute) time.Duration {
+	if a == nil {
 		return -1
 	}
-	return seconds(integer(a.delayTime))
+	return time.Duration(integer(a)) * time.Second
 }
-
-// lasted returns Acct-Session-Time; negative when absent.
-func (a *Attributes) lasted() time.Duration {
-	if a.sessionTime == nil {
-		return -1
-	}
-	return seconds(integer(a.sessionTime))
-}
-
-func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
 
 // octets joins a counter with the number of times it wrapped (RFC 2869
 // sections 5.1 and 5.2).
@@ -183,9 +163,8 @@ const (
 // Valid reports whether it is one of the identities.
 func (i NASIdentity) Valid() bool { return i <= NASBoth }
 
-// appendNAS appends the identity of the NAS.
-func (a *Attributes) appendNAS(b []byte, identity NASIdentity, source netip.Addr) []byte {
-	addr := a.nas()
+// appendNAS appends the identity of the NAS, which has addr if that is valid.
+func (a *Attributes) appendNAS(b []byte, identity NASIdentity, addr, source netip.Addr) []byte {
 	switch {
 	case identity == NASBoth:
 		b = append(append(b, a.nasIdentifier...), '@')

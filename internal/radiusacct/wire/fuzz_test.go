@@ -118,7 +118,7 @@ func FuzzEvent(f *testing.F) {
 			return
 		}
 		var a Attributes
-		if a.parse(b, nil) != nil {
+		if a.Parse(append(make(Packet, HeaderLen), b...), nil) != nil {
 			return
 		}
 		kind, fault := a.Kind()
@@ -126,7 +126,8 @@ func FuzzEvent(f *testing.F) {
 			return
 		}
 		var d Decoder
-		ev, more := d.Decode(&a, kind, &Sender{Name: "client", Realm: "client"}, source, arrival)
+		var ev subscriber.Event
+		more := d.Decode(&ev, &a, kind, &Sender{Name: "client", Realm: "client"}, source, arrival)
 		attrs, err := radius.ParseAttributes(b)
 		if err != nil {
 			t.Fatal(err)

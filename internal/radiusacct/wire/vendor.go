@@ -124,17 +124,3 @@ func (a *Attributes) readCisco(kind byte, value radius.Attribute) {
 		}
 	}
 }
-
-// parent returns the Acct-Session-Id of the session around a service; empty when it is
-// unknown.
-func (a *Attributes) parent() radius.Attribute {
-	switch {
-	case a.parentSessionID != nil:
-		return a.parentSessionID
-	case a.parentIn == parentInMultiSession:
-		return a.multiSessionID
-	case a.parentIn == parentInSession:
-		return a.sessionID[:max(bytes.LastIndexByte(a.sessionID, ':'), 0)]
-	}
-	return nil
-}
