@@ -99,28 +99,6 @@ type client struct {
 	realm  *realm
 }
 
-// secret returns the secret that authenticates p, or nil.
-func (c *client) secret(s *wire.Signer, p wire.Packet) []byte {
-	if s.Authentic(p, c.Secret) {
-		return c.Secret
-	}
-	if len(c.PreviousSecret) > 0 && s.Authentic(p, c.PreviousSecret) {
-		return c.PreviousSecret
-	}
-	return nil
-}
-
-// messageSecret returns the secret that authenticates p's Message-Authenticator, or nil.
-func (c *client) messageSecret(p wire.Packet, a *wire.Attributes) []byte {
-	if wire.MessageAuthentic(p, a, c.Secret) {
-		return c.Secret
-	}
-	if len(c.PreviousSecret) > 0 && wire.MessageAuthentic(p, a, c.PreviousSecret) {
-		return c.PreviousSecret
-	}
-	return nil
-}
-
 // A clientState is the server's state of a client name. It outlives reloads.
 type clientState struct {
 	name       string
@@ -203,12 +181,6 @@ func (t *clientTable) addPrefix(c *client) error {
 	}
 	t.prefixes.Put(c.Prefix, c)
 	return nil
-}
-
-// lookup returns the client of a source address, or nil.
-func (t *clientTable) lookup(source netip.Addr) *client {
-	c, _ := t.prefixes.Lookup(source)
-	return c
 }
 
 // insideBounds are the inside addresses whose subscribers a client may report; nil for

@@ -30,7 +30,7 @@ func TestLongestPrefix_ACCT04(t *testing.T) {
 		}
 		for range 200 {
 			source := randomAddr(r)
-			got := table.lookup(source)
+			got := clientAt(table, source)
 			if want := longest(clients, source); want != nameOf(got) {
 				t.Fatalf("%v found %q, want %q", source, nameOf(got), want)
 			}
@@ -58,6 +58,12 @@ func longest(clients []Client, source netip.Addr) string {
 	return name
 }
 
+// clientAt returns the client of a source address, or nil.
+func clientAt(table *clientTable, source netip.Addr) *client {
+	c, _ := table.prefixes.Lookup(source)
+	return c
+}
+
 func nameOf(c *client) string {
 	if c == nil {
 		return ""
@@ -76,7 +82,7 @@ func TestClientsSharingAName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := table.lookup(netip.MustParseAddr("192.0.2.1")), table.lookup(netip.MustParseAddr("192.0.2.100"))
+	a, b := clientAt(table, netip.MustParseAddr("192.0.2.1")), clientAt(table, netip.MustParseAddr("192.0.2.100"))
 	if made != 1 || a == nil || b == nil || a.peer != b.peer {
 		t.Errorf("%d peers, %v and %v, want one shared", made, a, b)
 	}
@@ -94,7 +100,7 @@ func TestRealmIsShared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := func(a string) *client { return table.lookup(netip.MustParseAddr(a)) }
+	at := func(a string) *client { return clientAt(table, netip.MustParseAddr(a)) }
 	one, two, alone := at("192.0.2.1"), at("192.0.2.2"), at("192.0.2.3")
 	if one.realm != two.realm || one.peer == two.peer || alone.realm == one.realm || alone.realm.name != "bng" {
 		t.Errorf("realms %v, %v and %v", one.realm.name, two.realm.name, alone.realm.name)

@@ -60,7 +60,7 @@ func (c *conversation) Client() string {
 func (c *conversation) Serve(p wire.Packet) (fatal bool) {
 	in := c.incoming(p)
 	kind, err := c.serve(in)
-	c.forget() // the stream has copied the replies
+	c.buffer = c.buffer[:0] // the stream has copied the replies
 	if err != nil {
 		c.server.refused(in, kind, err)
 	}

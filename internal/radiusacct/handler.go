@@ -1,6 +1,7 @@
 package radiusacct
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
@@ -76,7 +77,7 @@ type handler struct {
 	decoder    wire.Decoder
 	attributes wire.Attributes
 	pending    [][]*request // by queue, until flush
-	buffer     []byte       // replies, until forget
+	buffer     []byte       // replies, until they are sent; its owner then empties it
 }
 
 func newHandler(s *Server, replies replier) *handler {
@@ -98,30 +99,21 @@ func (n *handler) flush() {
 	}
 }
 
-// forget empties the buffer of replies, which have been sent.
-func (n *handler) forget() { n.buffer = n.buffer[:0] }
-
-// keep returns the reply in the buffer from an index on, which stays until forget.
+// keep returns the reply in the buffer from an index on.
 func (n *handler) keep(from int) []byte { return n.buffer[from:len(n.buffer):len(n.buffer)] }
 
 // serve processes a packet by its code. The returned kind is the most specific one known.
 func (n *handler) serve(in *incoming) (kind string, err *fault) {
 	p, malformed := wire.Parse(in.octets)
-	if malformed != nil {
+	switch {
+	case malformed != nil:
 		return TypeUnread, faultOf(malformed)
-	}
-	switch p.Code() {
-	case radius.CodeAccountingRequest:
-		return n.accounting(in, p)
-	case radius.CodeStatusServer:
+	case p.Code() == radius.CodeStatusServer:
 		return TypeStatusServer, n.statusServer(in, p)
+	case p.Code() != radius.CodeAccountingRequest:
+		return TypeUnread, errUnknownCode
 	}
-	return TypeUnread, errUnknownCode
-}
-
-// accounting authenticates first: only authenticated octets reach a parser, the cache, or
-// the log in detail.
-func (n *handler) accounting(in *incoming, p wire.Packet) (string, *fault) {
+	// Only authenticated octets reach a parser, the cache, or the log in detail.
 	secret := in.client.secret(n.signer, p)
 	if secret == nil {
 		return TypeUnread, errAuthenticator
@@ -129,11 +121,14 @@ func (n *handler) accounting(in *incoming, p wire.Packet) (string, *fault) {
 	if malformed := n.attributes.Parse(p, in.client.ServiceMarks); malformed != nil {
 		return TypeUnread, faultOf(malformed)
 	}
-	if err := n.checkMessage(in.client, p, secret); err != nil {
-		return TypeUnread, err
+	switch there := n.attributes.HasMessageAuthenticator(); {
+	case !there && in.client.RequireMessageAuthenticator:
+		return TypeUnread, errMessageAuthMissing
+	case there && !wire.MessageAuthentic(p, &n.attributes, secret):
+		return TypeUnread, errMessageAuth
 	}
 	event, malformed := n.attributes.Kind()
-	kind := typeOf(event)
+	kind = typeOf[event]
 	if malformed != nil {
 		if !in.client.AcknowledgeIncomplete {
 			return kind, faultOf(malformed)
@@ -143,12 +138,13 @@ func (n *handler) accounting(in *incoming, p wire.Packet) (string, *fault) {
 	return kind, n.accept(in, p, event, kind, secret)
 }
 
-func (n *handler) checkMessage(c *client, p wire.Packet, secret []byte) *fault {
-	switch there := n.attributes.HasMessageAuthenticator(); {
-	case !there && c.RequireMessageAuthenticator:
-		return errMessageAuthMissing
-	case there && !wire.MessageAuthentic(p, &n.attributes, secret):
-		return errMessageAuth
+// secret returns the secret that authenticates p, or nil.
+func (c *client) secret(s *wire.Signer, p wire.Packet) []byte {
+	if s.Authentic(p, c.Secret) {
+		return c.Secret
+	}
+	if len(c.PreviousSecret) > 0 && s.Authentic(p, c.PreviousSecret) {
+		return c.PreviousSecret
 	}
 	return nil
 }
@@ -157,7 +153,10 @@ func (n *handler) checkMessage(c *client, p wire.Packet, secret []byte) *fault {
 // 0 has nothing to record.
 func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind, kind string, secret []byte) *fault {
 	length, from := n.attributes.ReplyLen(), len(n.buffer)
-	x, seen, buffer := in.duplicates.begin(in.key(p), p.Authenticator(), length, in.arrival, n.buffer)
+	key := exchangeKey{
+		source: in.way.to, local: in.local, identifier: p.Identifier(), socket: uint16(in.way.socket),
+	}
+	x, seen, buffer := in.duplicates.begin(key, p.Authenticator(), length, in.arrival, n.buffer)
 	n.buffer = buffer
 	switch seen {
 	case answered:
@@ -176,35 +175,24 @@ func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind
 	req.kind, req.secret, req.peer, req.realm = kind, secret, in.client.peer, in.client.realm
 	req.duplicates, req.exchange = in.duplicates, x
 	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.Authenticator()
-	req.reply = wire.AppendReply(req.short[:0], p, n.attributes.ReplyLen())
+	req.reply = wire.AppendReply(req.short[:0], p, length)
 	req.more = n.decoder.Decode(&req.event, &n.attributes, event, &in.client.sender, in.source.Addr(), in.arrival)
 	req.event.Digest = p.Digest()
 	for i := range req.more {
 		req.more[i].Digest = req.event.Digest
 	}
-	in.client.bounds.mark(&req.event, req.more)
-	n.enqueue(req, in.patient)
-	return nil
-}
-
-// key returns the key that a packet shares with its retransmissions.
-func (in *incoming) key(p wire.Packet) exchangeKey {
-	return exchangeKey{
-		source: in.way.to, local: in.local,
-		socket: uint16(in.way.socket), identifier: p.Identifier(),
+	if in.client.bounds != nil {
+		in.client.bounds.mark(&req.event, req.more)
 	}
-}
-
-// enqueue passes a request to the queue of its session: at once if patient, which waits for
-// room, or else with the next flush.
-func (n *handler) enqueue(r *request, patient bool) {
-	i := n.server.queueOf(r.event.SessionID)
+	// The events of a session keep their order: they are always in the same queue.
+	i := int(maphash.Comparable(n.server.seed, req.event.SessionID) % uint64(len(n.server.queues)))
 	switch {
-	case !patient:
-		n.pending[i] = append(n.pending[i], r)
-	case !n.server.queues[i].put(&r.realm.queues[i], r):
-		n.server.overloaded(r)
+	case !in.patient:
+		n.pending[i] = append(n.pending[i], req)
+	case !n.server.queues[i].put(&req.realm.queues[i], req):
+		n.server.overloaded(req)
 	}
+	return nil
 }
 
 // acknowledge answers a request that has nothing to record.
@@ -221,24 +209,16 @@ func (n *handler) acknowledge(in *incoming, p wire.Packet, x exchange, kind stri
 // reply sends the reply in the buffer from an index on.
 func (n *handler) reply(in *incoming, kind, result string, from int) {
 	n.replies.add(&in.way, n.keep(from))
-	n.server.answered(in.client.peer, kind, result, in.arrival, n.server.now())
+	n.server.options.Observer.Request(in.client.peer.name, kind, result, n.server.now().Sub(in.arrival))
 }
 
-// typeOf returns the label of an event kind.
-func typeOf(kind subscriber.EventKind) string {
-	switch kind {
-	case subscriber.EventStart:
-		return TypeStart
-	case subscriber.EventInterim:
-		return TypeInterim
-	case subscriber.EventStop:
-		return TypeStop
-	case subscriber.EventAccountingOn:
-		return TypeAccountingOn
-	case subscriber.EventAccountingOff:
-		return TypeAccountingOff
-	}
-	return TypeOther
+// typeOf has the labels of the kinds of event. Kind 0 has nothing to record.
+var typeOf = [...]string{
+	0:                            TypeOther,
+	subscriber.EventStart:        TypeStart,
+	subscriber.EventInterim:      TypeInterim,
+	subscriber.EventStop:         TypeStop,
+	subscriber.EventAccountingOn: TypeAccountingOn, subscriber.EventAccountingOff: TypeAccountingOff,
 }
 
 // statusServer answers a Status-Server (RFC 5997 section 4.2) if accounting can be
@@ -269,5 +249,16 @@ func (n *handler) statusServer(in *incoming, p wire.Packet) *fault {
 	n.buffer = wire.AppendReply(n.buffer, p, wire.HeaderLen)
 	n.signer.Sign(n.keep(from), p.Authenticator(), secret)
 	n.reply(in, TypeStatusServer, ResultOK, from)
+	return nil
+}
+
+// messageSecret returns the secret that authenticates p's Message-Authenticator, or nil.
+func (c *client) messageSecret(p wire.Packet, a *wire.Attributes) []byte {
+	if wire.MessageAuthentic(p, a, c.Secret) {
+		return c.Secret
+	}
+	if len(c.PreviousSecret) > 0 && wire.MessageAuthentic(p, a, c.PreviousSecret) {
+		return c.PreviousSecret
+	}
 	return nil
 }

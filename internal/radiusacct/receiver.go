@@ -61,7 +61,7 @@ func (r *receiver) run() error {
 		}
 		r.handler.flush()
 		r.outgoing.flush()
-		r.handler.forget()
+		r.buffer = r.buffer[:0]
 		time.Sleep(r.coalescer.pause(len(datagrams), now))
 	}
 }
@@ -69,13 +69,17 @@ func (r *receiver) run() error {
 // receive handles one datagram until it is refused, answered or queued.
 func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 	source := d.Peer.AddrPort()
-	c := r.server.clients.Load().lookup(source.Addr())
-	if c == nil {
+	c, known := r.server.clients.Load().prefixes.Lookup(source.Addr())
+	if !known {
 		r.coalescer.note(nil, false, now)
 		r.server.unknownClient(source, now)
 		return
 	}
-	if r.server.overLimit(c, d.Octets) {
+	// With its queues nearly full, an Accounting-Request is dropped before it costs any
+	// more. A Status-Server is still answered.
+	limit := int64(len(r.server.queues) * r.server.options.QueueLength)
+	if c.realm.waiting.Load() >= limit-limit/8 && len(d.Octets) > 0 && radius.Code(d.Octets[0]) == radius.CodeAccountingRequest {
+		r.server.options.Observer.Request(c.peer.name, TypeUnread, ResultDropped, 0)
 		return
 	}
 	local := r.destinations.of(d.Control)

@@ -119,21 +119,16 @@ func (d *replyCache) begin(key exchangeKey, authenticator [16]byte, length int, 
 		d.removeLocked(d.oldest)
 	}
 	d.serial++
-	p := d.addEntryLocked()
+	p := d.free
+	if p == noEntry {
+		p = d.entries.Add()
+	} else {
+		d.free = d.entries.At(p).newer
+	}
 	*d.entries.At(p) = entry{key: key, authenticator: authenticator, length: uint16(length), serial: d.serial}
 	d.places[key] = p
 	d.size += costOf(length)
 	return exchange{p, d.serial}, fresh, buffer
-}
-
-// addEntryLocked returns the index of an unused entry.
-func (d *replyCache) addEntryLocked() uint32 {
-	p := d.free
-	if p == noEntry {
-		return d.entries.Add()
-	}
-	d.free = d.entries.At(p).newer
-	return p
 }
 
 func (d *replyCache) appendReplyLocked(buffer []byte, p uint32) []byte {

@@ -103,11 +103,6 @@ func Outcomes() []Outcome {
 // StrangerOutcomes returns all possible pairs for datagrams from unknown sources.
 func StrangerOutcomes() []Outcome { return []Outcome{{TypeUnread, ResultUnknownClient}} }
 
-// answered counts a request whose reply is being sent.
-func (s *Server) answered(p *clientState, kind, result string, arrival, now time.Time) {
-	s.options.Observer.Request(p.name, kind, result, now.Sub(arrival))
-}
-
 // overloaded counts and forgets a request for which its queue has no room.
 func (s *Server) overloaded(r *request) {
 	r.duplicates.abandon(r.exchange)

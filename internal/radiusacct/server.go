@@ -13,10 +13,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
-	"layeh.com/radius"
 
 	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
-	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -215,22 +213,6 @@ func (s *Server) Close() error {
 		errs = append(errs, s.radsec.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// overLimit reports, and counts, an Accounting-Request of a client whose queues are nearly
-// full: it is dropped before it costs any more. A Status-Server is still answered.
-func (s *Server) overLimit(c *client, octets []byte) bool {
-	limit := int64(len(s.queues) * s.options.QueueLength)
-	if c.realm.waiting.Load() < limit-limit/8 || len(octets) == 0 || radius.Code(octets[0]) != radius.CodeAccountingRequest {
-		return false
-	}
-	s.options.Observer.Request(c.peer.name, TypeUnread, ResultDropped, 0)
-	return true
-}
-
-// queueOf returns the queue of a session, always the same so that its events stay in order.
-func (s *Server) queueOf(id subscriber.SessionID) int {
-	return int(maphash.Comparable(s.seed, id) % uint64(len(s.queues)))
 }
 
 func (s *Server) now() time.Time { return s.options.Now() }

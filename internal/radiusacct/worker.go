@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -115,38 +114,27 @@ func (w *worker) answer(done []*request) {
 		w.signer.Sign(r.reply, r.authenticator, r.secret)
 	}
 	now := w.server.now()
-	for n := 0; len(done) > 0; done = done[n:] {
-		n = sameCache(done)
+	for len(done) > 0 {
+		n := 1 // requests of one duplicate cache, whose lock is taken once
+		for n < len(done) && done[n].duplicates == done[0].duplicates {
+			n++
+		}
 		done[0].duplicates.completeAll(done[:n], now)
 		for _, r := range done[:n] {
-			w.send(r, now)
+			if !r.wanted { // its sender has replaced it by another one
+				w.server.options.Observer.Request(r.peer.name, r.kind, ResultDropped, 0)
+				continue
+			}
+			w.replies.add(&r.way, r.reply)
+			result := ResultOK
+			if r.noRecord {
+				result = ResultNoRecord
+			}
+			w.server.options.Observer.Request(r.peer.name, r.kind, result, now.Sub(r.arrival))
 		}
+		done = done[n:]
 	}
 	w.replies.flush()
-}
-
-// sameCache counts the requests at the beginning that share a duplicate cache, so that its
-// lock is taken once.
-func sameCache(requests []*request) int {
-	n := 1
-	for n < len(requests) && requests[n].duplicates == requests[0].duplicates {
-		n++
-	}
-	return n
-}
-
-// send sends a reply, unless the sender has replaced the request by another one.
-func (w *worker) send(r *request, now time.Time) {
-	if !r.wanted {
-		w.server.options.Observer.Request(r.peer.name, r.kind, ResultDropped, 0)
-		return
-	}
-	w.replies.add(&r.way, r.reply)
-	result := ResultOK
-	if r.noRecord {
-		result = ResultNoRecord
-	}
-	w.server.answered(r.peer, r.kind, result, r.arrival, now)
 }
 
 // release leaves a request unanswered, so that its retransmission is recorded again.
