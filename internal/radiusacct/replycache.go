@@ -18,12 +18,13 @@ const cacheLifetime = 15 * time.Second
 const exchangeOverhead = 224
 
 // An exchangeKey is the data that a retransmission shares with its original, besides the
-// Request Authenticator.
+// Request Authenticator. Without padding between its fields it is hashed and compared in one
+// piece.
 type exchangeKey struct {
 	source     udpbatch.Address
 	local      [16]byte // destination address of the request
-	socket     uint16
 	identifier byte
+	socket     uint16
 }
 
 // An entry is a request in the duplicate cache, with its reply once there is one.
