@@ -28,7 +28,7 @@ func (q *Queue[T]) Push(x T) {
 
 // settle moves the items to the front.
 func (q *Queue[T]) settle() {
-	n := copy(q.items, q.All())
+	n := copy(q.items, q.items[q.head:])
 	clear(q.items[n:])
 	q.items, q.head = q.items[:n], 0
 }

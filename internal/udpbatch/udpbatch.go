@@ -392,7 +392,9 @@ func (w *Writer) address() {
 		*h = unix.Msghdr{Iov: &iovecs[0]}
 		h.SetIovlen(t.count)
 		for j, at := 0, t.first; j < t.count; j, at = j+1, w.next[at] {
-			iovecs[j] = iovec(w.queue[at].Octets)
+			octets := w.queue[at].Octets
+			iovecs[j].Base = unsafe.SliceData(octets)
+			iovecs[j].SetLen(len(octets))
 		}
 		iovecs = iovecs[t.count:]
 		if d.Peer.length > 0 {
@@ -408,12 +410,6 @@ func (w *Writer) address() {
 			h.SetControllen(len(control))
 		}
 	}
-}
-
-func iovec(b []byte) (v unix.Iovec) {
-	v.Base = unsafe.SliceData(b)
-	v.SetLen(len(b))
-	return v
 }
 
 // appendSegment appends the control message that gives the size of segments.
