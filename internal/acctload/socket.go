@@ -58,7 +58,7 @@ func dial(ctx context.Context, server netip.AddrPort, source netip.Addr) (*socke
 	}
 	_ = batches.Coalesce() // without it the kernel joins no datagrams
 	s.reader = batches.NewReader(receiveBatch, messageLength, 0)
-	s.writer = batches.NewWriter(identifiers)
+	s.writer = batches.NewWriter(identifiers, s.failed)
 	return s, nil
 }
 
@@ -70,7 +70,7 @@ func (s *socket) send(request []byte) { s.writer.Add(udpbatch.Datagram{Octets: r
 // that the kernel refused for want of buffers count as lost on the way.
 func (s *socket) flush() (refused uint64, err error) {
 	s.refused, s.failure = 0, nil
-	s.writer.Flush(s.failed)
+	s.writer.Flush()
 	return s.refused, s.failure
 }
 

@@ -31,21 +31,26 @@ type receiver struct {
 	*handler
 	socket       *socket
 	reader       *udpbatch.Reader
-	outgoing     *replyBatch
+	writer       *udpbatch.Writer // of requests that need no worker
 	destinations destinations
 	coalescer    coalescer
 	incoming     incoming // the datagram being handled
 }
 
 func newReceiver(s *Server, sock *socket) *receiver {
-	outgoing := newReplyBatch(s, sock.batches, receiveBatch)
-	return &receiver{
-		handler:      newHandler(s, outgoing),
+	r := &receiver{
 		socket:       sock,
 		reader:       sock.batches.NewReader(receiveBatch, datagramLength, controlLength),
-		outgoing:     outgoing,
+		writer:       sock.batches.NewWriter(receiveBatch, s.replyFailed),
 		destinations: destinations{ipv6: sock.LocalAddr().(*net.UDPAddr).IP.To4() == nil},
 	}
+	r.handler = newHandler(s, r)
+	return r
+}
+
+// add queues a reply until all datagrams of a read are handled.
+func (r *receiver) add(w *replyPath, reply []byte) {
+	r.writer.Add(udpbatch.Datagram{Octets: reply, Peer: w.to, Control: w.oob})
 }
 
 // run reads until the socket fails, which interrupt causes by a deadline in the past.
@@ -60,7 +65,7 @@ func (r *receiver) run() error {
 			r.receive(&datagrams[i], now)
 		}
 		r.handler.flush()
-		r.outgoing.flush()
+		r.writer.Flush()
 		r.buffer = r.buffer[:0]
 		time.Sleep(r.coalescer.pause(len(datagrams), now))
 	}

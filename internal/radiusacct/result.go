@@ -140,12 +140,14 @@ func (s *Server) notRecorded(r *request, err error) {
 	}
 }
 
-// replyFailed counts a reply that the kernel refused.
-func (s *Server) replyFailed(err error) {
+// replyFailed counts a reply that the kernel refused. It is not sent again: a retransmission
+// finds it in the cache.
+func (s *Server) replyFailed(err error) (again bool) {
 	s.losses.replies.Add(1)
 	if suppressed, ok := s.sendFails.Allow(s.now()); ok {
 		s.options.Logger.Warn("reply not sent", "error", err, "suppressed", suppressed)
 	}
+	return false
 }
 
 // Losses counts losses that an Observer does not see.

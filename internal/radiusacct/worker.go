@@ -21,19 +21,22 @@ type worker struct {
 	done    []*request // of the batch: recorded
 	events  []subscriber.Event
 	signer  *wire.Signer
-	replies replySender
+	replies []*udpbatch.Writer // by socket
 }
 
 func newWorker(s *Server, q *queue) *worker {
-	return &worker{
-		server:  s,
-		queue:   q,
-		batch:   batch{requests: make([]*request, 0, s.options.BatchSize)},
-		done:    make([]*request, 0, s.options.BatchSize),
-		events:  make([]subscriber.Event, 0, s.options.BatchSize),
-		signer:  wire.NewSigner(),
-		replies: newReplySender(s),
+	w := &worker{
+		server: s,
+		queue:  q,
+		batch:  batch{requests: make([]*request, 0, s.options.BatchSize)},
+		done:   make([]*request, 0, s.options.BatchSize),
+		events: make([]subscriber.Event, 0, s.options.BatchSize),
+		signer: wire.NewSigner(),
 	}
+	for _, sock := range s.sockets {
+		w.replies = append(w.replies, sock.batches.NewWriter(s.options.BatchSize, s.replyFailed))
+	}
+	return w
 }
 
 // runCalm serves calm clients until the queue is closed and empty.
@@ -125,7 +128,11 @@ func (w *worker) answer(done []*request) {
 				w.server.options.Observer.Request(r.peer.name, r.kind, ResultDropped, 0)
 				continue
 			}
-			w.replies.add(&r.way, r.reply)
+			if r.way.stream != nil {
+				r.way.stream.Send(r.reply)
+			} else {
+				w.replies[r.way.socket].Add(udpbatch.Datagram{Octets: r.reply, Peer: r.way.to, Control: r.way.oob})
+			}
 			result := ResultOK
 			if r.noRecord {
 				result = ResultNoRecord
@@ -134,62 +141,13 @@ func (w *worker) answer(done []*request) {
 		}
 		done = done[n:]
 	}
-	w.replies.flush()
+	for _, socket := range w.replies {
+		socket.Flush()
+	}
 }
 
 // release leaves a request unanswered, so that its retransmission is recorded again.
 func (w *worker) release(r *request, err error) {
 	r.duplicates.abandon(r.exchange)
 	w.server.notRecorded(r, err)
-}
-
-// A replyBatch collects replies that leave through one socket. It is used by one goroutine.
-type replyBatch struct {
-	writer *udpbatch.Writer
-	failed func(error) bool
-}
-
-func newReplyBatch(s *Server, conn *udpbatch.Conn, size int) *replyBatch {
-	return &replyBatch{writer: conn.NewWriter(size), failed: func(err error) bool {
-		// A failed reply is not sent again: a retransmission finds it in the cache.
-		s.replyFailed(err)
-		return false
-	}}
-}
-
-// add queues a reply; it must not change before flush.
-func (o *replyBatch) add(w *replyPath, reply []byte) {
-	if o.writer.Full() {
-		o.flush()
-	}
-	o.writer.Add(udpbatch.Datagram{Octets: reply, Peer: w.to, Control: w.oob})
-}
-
-// flush sends the queued replies.
-func (o *replyBatch) flush() { o.writer.Flush(o.failed) }
-
-// A replySender sends replies to sockets and streams. It is used by one goroutine.
-type replySender struct{ batches []*replyBatch } // by socket
-
-func newReplySender(s *Server) replySender {
-	var m replySender
-	for _, sock := range s.sockets {
-		m.batches = append(m.batches, newReplyBatch(s, sock.batches, s.options.BatchSize))
-	}
-	return m
-}
-
-// add queues a reply for its socket, or passes it to its stream.
-func (m replySender) add(w *replyPath, reply []byte) {
-	if w.stream != nil {
-		w.stream.Send(reply)
-		return
-	}
-	m.batches[w.socket].add(w, reply)
-}
-
-func (m replySender) flush() {
-	for _, o := range m.batches {
-		o.flush()
-	}
 }

@@ -304,6 +304,7 @@ const (
 // The order of datagrams is not kept. It is not safe for concurrent use.
 type Writer struct {
 	conn     *Conn
+	failed   func(error) (again bool)
 	call     call
 	run      func(fd uintptr) bool // call.run
 	queue    []Datagram
@@ -317,10 +318,12 @@ type Writer struct {
 // A train holds the datagrams of one message.
 type train struct{ first, last, count int } // indexes in queue
 
-// NewWriter returns a Writer that holds up to n datagrams.
-func (c *Conn) NewWriter(n int) *Writer {
+// NewWriter returns a Writer that holds up to n datagrams. It calls failed with each error of
+// sending: if that returns true, it tries again; otherwise the message is given up.
+func (c *Conn) NewWriter(n int, failed func(error) (again bool)) *Writer {
 	w := &Writer{
 		conn:     c,
+		failed:   failed,
 		queue:    make([]Datagram, 0, n),
 		next:     make([]int, n),
 		trains:   make([]train, 0, n),
@@ -333,19 +336,20 @@ func (c *Conn) NewWriter(n int) *Writer {
 	return w
 }
 
-// Full reports whether Add needs a Flush first.
-func (w *Writer) Full() bool { return len(w.queue) == cap(w.queue) }
+// Add queues a datagram, which must not change before Flush. It sends a full queue first.
+func (w *Writer) Add(d Datagram) {
+	if len(w.queue) == cap(w.queue) {
+		w.Flush()
+	}
+	w.queue = append(w.queue, d)
+}
 
-// Add queues a datagram, which must not change before Flush.
-func (w *Writer) Add(d Datagram) { w.queue = append(w.queue, d) }
-
-// Flush sends the queue. It calls failed with each error: if that returns true,
-// it tries again; otherwise the message is given up.
-func (w *Writer) Flush(failed func(error) (again bool)) {
+// Flush sends the queue.
+func (w *Writer) Flush() {
 	for len(w.queue) > 0 {
 		w.arrange()
 		w.address()
-		sent := w.send(failed)
+		sent := w.send()
 		w.keep(w.trains[sent:])
 	}
 }
@@ -425,7 +429,7 @@ func appendSegment(control []byte, size int) []byte {
 
 // send sends messages until all are sent, or the kernel turns out not to cut
 // segments. It returns the number of trains that are done.
-func (w *Writer) send(failed func(error) bool) (done int) {
+func (w *Writer) send() (done int) {
 	for done < len(w.trains) {
 		w.call.messages = w.messages[done:len(w.trains)]
 		err := w.conn.raw.Write(w.run)
@@ -439,7 +443,7 @@ func (w *Writer) send(failed func(error) bool) (done int) {
 		case w.trains[done].count > 1 && uncut(err):
 			w.conn.segments.Store(false)
 			return done
-		case !failed(err):
+		case !w.failed(err):
 			done++
 		}
 	}

@@ -55,7 +55,7 @@ func addressTo(to netip.AddrPort, inet6 bool) (a Address) {
 }
 
 // never fails the test when a datagram cannot be sent.
-func never(t *testing.T) func(error) bool {
+func never(t testing.TB) func(error) bool {
 	return func(err error) bool { t.Errorf("not sent: %v", err); return false }
 }
 
@@ -128,7 +128,7 @@ func TestEachArrivesOnce(t *testing.T) {
 func exchangeAll(t *testing.T, sender *Conn, inet6 bool, network, address string, join bool) {
 	const receivers, each = 3, 200
 	random := rand.New(rand.NewPCG(1, 2))
-	w := sender.NewWriter(64)
+	w := sender.NewWriter(64, never(t))
 	var sockets [receivers]*net.UDPConn
 	var conns [receivers]*Conn
 	var sent [receivers][][]byte
@@ -143,14 +143,11 @@ func exchangeAll(t *testing.T, sender *Conn, inet6 bool, network, address string
 	}
 	for i := range each {
 		for j := range receivers {
-			if w.Full() {
-				w.Flush(never(t))
-			}
 			to := sockets[j].LocalAddr().(*net.UDPAddr).AddrPort()
 			w.Add(Datagram{Octets: sent[j][i], Peer: addressTo(to, inet6)})
 		}
 	}
-	w.Flush(never(t))
+	w.Flush()
 	for j := range receivers {
 		var want []string
 		for _, b := range sent[j] {
@@ -167,7 +164,7 @@ func exchangeAll(t *testing.T, sender *Conn, inet6 bool, network, address string
 // TestTrains checks which datagrams go together.
 func TestTrains(t *testing.T) {
 	_, c := listen(t, "udp4", "127.0.0.1:0")
-	w := c.NewWriter(256)
+	w := c.NewWriter(256, never(t))
 	a, b := addressTo(netip.MustParseAddrPort("127.0.0.1:1"), false), addressTo(netip.MustParseAddrPort("127.0.0.1:2"), false)
 	way := make([]byte, 32)
 	for range 70 {
@@ -206,12 +203,12 @@ func TestErrorsAreTold(t *testing.T) {
 	u, receiver := listen(t, "udp4", "127.0.0.1:0")
 	good := addressTo(u.LocalAddr().(*net.UDPAddr).AddrPort(), false)
 	bad := addressTo(netip.MustParseAddrPort("127.0.0.1:0"), false)
-	w := sender.NewWriter(8)
+	var told []error
+	w := sender.NewWriter(8, func(err error) bool { told = append(told, err); return false })
 	w.Add(Datagram{Octets: []byte("one"), Peer: good})
 	w.Add(Datagram{Octets: []byte("lost"), Peer: bad})
 	w.Add(Datagram{Octets: []byte("two"), Peer: good, Control: nil})
-	var told []error
-	w.Flush(func(err error) bool { told = append(told, err); return false })
+	w.Flush()
 	if len(told) != 1 || !errors.Is(told[0], unix.EINVAL) {
 		t.Errorf("told of %v, want EINVAL once", told)
 	}
@@ -235,11 +232,11 @@ func TestControl(t *testing.T) {
 		}
 		control := askDestination(t, u, inet6, local)
 		to := netip.AddrPortFrom(local, u.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-		w := sender.NewWriter(16)
+		w := sender.NewWriter(16, never(t))
 		for range 16 {
 			w.Add(Datagram{Octets: []byte("reply"), Peer: addressTo(to, inet6), Control: control})
 		}
-		w.Flush(never(t))
+		w.Flush()
 		u.SetReadDeadline(time.Now().Add(patience))
 		r := receiver.NewReader(4, 1<<16, 64)
 		for n := 0; n < 16; {
@@ -312,14 +309,14 @@ func BenchmarkReplies(b *testing.B) {
 			u, _ := listen(b, "udp4", "127.0.0.1:0")
 			sender.segments.Store(cut)
 			to := addressTo(u.LocalAddr().(*net.UDPAddr).AddrPort(), false)
-			w := sender.NewWriter(256)
+			w := sender.NewWriter(256, never(b))
 			octets := make([]byte, 20)
 			b.ReportAllocs()
 			for b.Loop() {
 				for range 256 {
 					w.Add(Datagram{Octets: octets, Peer: to})
 				}
-				w.Flush(func(err error) bool { b.Error(err); return false })
+				w.Flush()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/256, "ns/datagram")
 		})
@@ -392,13 +389,13 @@ func benchmarkRequests(b *testing.B, at *net.UDPConn, read func() int) {
 	const batch = 64
 	_, sender := listen(b, "udp4", "127.0.0.1:0")
 	to := addressTo(at.LocalAddr().(*net.UDPAddr).AddrPort(), false)
-	w, octets := sender.NewWriter(batch), make([]byte, 150)
+	w, octets := sender.NewWriter(batch, never(b)), make([]byte, 150)
 	b.ReportAllocs()
 	for b.Loop() {
 		for range batch {
 			w.Add(Datagram{Octets: octets, Peer: to})
 		}
-		w.Flush(func(err error) bool { b.Error(err); return false })
+		w.Flush()
 		for n := 0; n < batch; {
 			n += read()
 		}
