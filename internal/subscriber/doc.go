@@ -25,5 +25,4 @@
 //	change.go       entries of the change feed
 //	version.go      their identifiers
 //	packed.go       records in a third of their memory
-//	packer.go       packs records in sequence
 package subscriber
