@@ -11,13 +11,10 @@
 //	nasclock.go     the learned clock of a NAS, which places events in time
 //	rules.go        the tables: step by scope and relation, answer by owner of the address
 //	decide.go       Decide, and the steps
-//	evidence.go     an event beside the known session, by times and packets
-//	relation.go     the relation that follows: the row of the table
+//	relation.go     the relation of an event to the known session, by times and packets: the row of the table
 //	addressowner.go which session holds the address
 //	records.go      the records and states that a decision writes
-//	identify.go     sessions whose identifier is not unique
-//	multilink.go    links of one session
-//	service.go      accounting of services within a session
+//	identify.go     whose session it is: shared identifiers, links of a multilink, services
 //	byhand.go       records put by hand
 //	room.go         memory that decisions use again
 //	verdict.go      outcomes of events

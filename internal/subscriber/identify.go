@@ -1,9 +1,6 @@
 package subscriber
 
-// otherUser reports whether the event names another user than the known one.
-func (s *SessionState) otherUser(ev *Event) bool {
-	return ev.UserName != "" && s.UserName != "" && ev.UserName != s.UserName
-}
+import "slices"
 
 // Identify returns the identity under which the database knows the event's
 // session, if it differs from the event's own SessionID. The view is the view
@@ -43,4 +40,107 @@ func Identify(v View, ev *Event) SessionID {
 func (ev *Event) heardElsewhere(r *Record) bool {
 	return r.Client != ev.Client && !ev.ForeignInside && r.Client != "" && r.NAS == ev.NAS && r.AcctSessionID == ev.AcctSessionID &&
 		r.Leg == ev.Leg && ev.UserName != "" && ev.UserName == r.UserName && ev.NASAddress == r.NASAddress
+}
+
+// A multilink is one record with several accounting sessions, its links, which
+// share an Acct-Multi-Session-Id and the address (SES-20). The record ends with
+// the last of them.
+
+// maxLinks bounds the links and services of one record, because each event of
+// any of them repeats all in the change feed. Those beyond the bound find their
+// record, and do not keep it.
+const maxLinks = 32
+
+// belongsTo reports whether the record is the session's.
+func (r *Record) belongsTo(id SessionID) bool {
+	if len(r.Links) == 0 {
+		return r.SessionID == id
+	}
+	return r.NASOnly() == id.NASOnly() && slices.Contains(r.Links, id.AcctSessionID)
+}
+
+// joins reports whether the event is of another link of the record's multilink.
+func (ev *Event) joins(r *Record) bool {
+	return ev.MultiSessionID != "" && ev.MultiSessionID == r.MultiSessionID && ev.NASOnly() == r.NASOnly()
+}
+
+// link enters the event's session into its multilink, if it is one.
+func (r *Record) link(ev *Event) {
+	if ev.Service || ev.MultiSessionID == "" || r.MultiSessionID != "" && r.MultiSessionID != ev.MultiSessionID {
+		return
+	}
+	r.MultiSessionID = ev.MultiSessionID
+	r.addLink(ev.AcctSessionID)
+}
+
+func (r *Record) addLink(id string) {
+	if len(r.Links) < maxLinks && !slices.Contains(r.Links, id) {
+		r.Links = append(slices.Clone(r.Links), id)
+	}
+}
+
+// without is the record after one of several links has ended.
+func (r Record) without(link string) Record {
+	r.Links = slices.DeleteFunc(slices.Clone(r.Links), func(l string) bool { return l == link })
+	return r
+}
+
+// A BNG may account services, queues, policers or hosts beside the session
+// (SES-21): with the session's address and User-Name and an Acct-Session-Id of
+// their own. Such a service begins and ends while its subscriber is online, so
+// it must not touch the session. Vendors mark it in ways of their own
+// (Event.Service). Without a vendor's mark, it is known by an
+// Acct-Multi-Session-Id that equals the Acct-Session-Id of the session at the
+// address.
+
+// ignoresService reports whether the event is of a service that does not keep
+// its subscriber online.
+func (s *decider) ignoresService() bool {
+	if !s.ev.Service && !s.ev.within(s.view.Holder) {
+		return false
+	}
+	s.ev.Service = true
+	return !s.ev.CountServices || !s.ev.countsFor(s.view.Holder)
+}
+
+// ignoreService leaves the session alone. Without a vendor's mark, a late event
+// of a service would be taken for a session's own once the session is over; so
+// the end of the service is remembered.
+func (s *decider) ignoreService(marked bool) Decision {
+	d := Decision{Verdict: ServiceIgnored}
+	if !marked && s.ev.Kind == EventStop {
+		s.start = s.ev.Began()
+		d.Session = s.closed(ReasonStop)
+	}
+	return d
+}
+
+// within reports whether the event is of a service within the record's session.
+// Links of a multilink may share the identifier of the first link as
+// Acct-Multi-Session-Id; they are no services.
+func (ev *Event) within(r *Record) bool {
+	return r != nil && ev.MultiSessionID != "" && ev.MultiSessionID == r.AcctSessionID &&
+		ev.MultiSessionID != r.MultiSessionID && ev.AcctSessionID != r.AcctSessionID &&
+		ev.LinkCount <= 1 && ev.NASOnly() == r.NASOnly()
+}
+
+// countsFor reports whether the service is one of the record's session.
+func (ev *Event) countsFor(r *Record) bool {
+	return r != nil && ev.NASOnly() == r.NASOnly() && agree(ev.UserName, r.UserName) &&
+		agree(ev.ParentSessionID, r.AcctSessionID)
+}
+
+// linkService enters a service into the record of its session, as a link.
+func (r *Record) linkService(ev *Event) {
+	if len(r.Links) == 0 {
+		r.Links = []string{r.AcctSessionID}
+	}
+	r.addLink(ev.AcctSessionID)
+}
+
+// servesIn reports whether the record is of a service of the event's session
+// that was reported before the session itself.
+func (r *Record) servesIn(ev *Event) bool {
+	return r.MultiSessionID != "" && r.MultiSessionID == ev.AcctSessionID && r.AcctSessionID != ev.AcctSessionID &&
+		r.MultiSessionID != ev.MultiSessionID && len(r.Links) <= 1 && r.NASOnly() == ev.NASOnly()
 }

@@ -241,3 +241,267 @@ func laterOrEnded(later bool) Relation {
 	}
 	return RelationEnded
 }
+
+// The evidence for a relation: one event beside the known session.
+
+// Tolerances of event times.
+const (
+	// Event times come in whole seconds (ACCT-16), so they may be off by this much.
+	jitter = 2 * time.Second
+	// Stamps and delays come in whole seconds begun.
+	wholeSecond = time.Second
+	// Stamps of a Start that are this close are of the same Start; no NAS ends a
+	// session and reuses its identifier within this time.
+	sameStart = 5 * time.Second
+	// Acct-Session-Time is counted from some moment near the Start (SES-12), and
+	// the Start itself may have come late without telling so.
+	sessionTimeSlack = 60 * time.Second
+	// Networks and retransmissions reorder events by no more than this. A stamp
+	// that is further behind comes from a clock that was set back, or from a relay
+	// that kept the packet.
+	reordering = 60 * time.Second
+	// A packet without a time of its own is repeated, and so may be late, for this
+	// long.
+	repetition = 5 * time.Minute
+)
+
+// evidence compares one event with the known session, by their times, packets and records.
+type evidence struct {
+	view    View
+	ev      Event
+	session SessionState // of the view, completed from the record
+	own     *Record      // the session's record; nil for none
+	floor   time.Time    // earliest possible start of the session; zero for no bound
+}
+
+// findOwn finds the record of the event's session. The record takes precedence:
+// if the session's state is lost, it is derived from the record.
+func (s *evidence) findOwn() *Record {
+	holder := s.view.Holder
+	if holder != nil && (holder.belongsTo(s.ev.SessionID) || s.ev.Kind == EventStop && s.stoppable(holder)) {
+		if s.session.Phase == Unknown {
+			s.session = SessionState{Phase: Open, Inside: holder.Inside, Start: holder.StartedAt, UserName: holder.UserName}
+		}
+		if s.session.Phase == Open && s.session.Inside == holder.Inside {
+			return holder
+		}
+	}
+	current := s.view.Current
+	if current != nil && s.session.Phase == Open && current.belongsTo(s.ev.SessionID) {
+		return current
+	}
+	return nil
+}
+
+// begins reports whether a session may begin in this group.
+func (s *evidence) begins() bool { return s.view.Scope == Here || s.view.Scope == Recorded }
+
+// placed reports whether the event gives the session an address in this group.
+func (s *evidence) placed() bool { return s.view.Scope == Here && s.ev.Inside.IsValid() }
+
+// moved reports whether the event has another address than the known one.
+func (s *evidence) moved() bool {
+	if s.view.Scope == Elsewhere {
+		return true
+	}
+	return s.ev.Inside.IsValid() && s.session.Inside.IsValid() && s.ev.Inside != s.session.Inside
+}
+
+// otherUser reports whether the event names another user than the known one.
+func (s *SessionState) otherUser(ev *Event) bool {
+	return ev.UserName != "" && s.UserName != "" && ev.UserName != s.UserName
+}
+
+func (s *evidence) otherUser() bool { return s.session.otherUser(&s.ev) }
+
+// stampedLater reports whether the Start happened later than the known one, by
+// the clock of the NAS that stamped both. If the known one has no stamp, the
+// event time decides, less exactly; an arrival alone does not.
+func (s *evidence) stampedLater() bool {
+	switch known := &s.session; {
+	case s.ev.Stamp.IsZero():
+		return false
+	case known.Stamp.IsZero():
+		return s.ev.Told && s.ev.At.After(known.Start.Add(sessionTimeSlack))
+	default:
+		return s.ev.Stamp.Add(-max(s.ev.Delay, 0)).After(known.Stamp.Add(sameStart))
+	}
+}
+
+// stampedAlike reports whether the Start has the known one's stamp, so that it
+// is the same one again, with the address of that time.
+func (s *evidence) stampedAlike() bool {
+	return !s.ev.Stamp.IsZero() && s.ev.Stamp.Equal(s.session.Stamp)
+}
+
+func (s *evidence) stampedEarlier() bool {
+	known := s.session.Stamp
+	return !s.ev.Stamp.IsZero() && !known.IsZero() && s.ev.Stamp.Before(known.Add(-sameStart))
+}
+
+// samePacket reports whether the Start, which has no stamp, has the octets of
+// the known one.
+func (s *evidence) samePacket() bool {
+	return s.ev.Stamp.IsZero() && s.ev.Digest != 0 && s.ev.Digest == s.session.Digest
+}
+
+// repeats reports whether a Start without a time of its own comes so soon after
+// the known one that it is probably a repetition.
+func (s *evidence) repeats() bool {
+	return s.ev.Stamp.IsZero() && s.ev.Delay <= 0 && s.ev.At.Sub(s.session.Start).Abs() <= repetition
+}
+
+// repeatsBefore reports whether the Start is that of the previous session under
+// the same identifier again: both times are equal within sameStart.
+func (s *evidence) repeatsBefore() bool {
+	before := s.session.Before
+	return !before.IsZero() && s.ev.At.Sub(before).Abs() <= sameStart
+}
+
+// replays reports whether the Start is the known one again.
+func (s *evidence) replays() bool {
+	known := &s.session
+	apart := s.ev.At.Sub(known.Start).Abs()
+	switch {
+	case s.ev.Stamp.IsZero():
+		return apart <= jitter || s.repeats() || s.samePacket()
+	case known.Stamp.IsZero():
+		return apart <= jitter
+	}
+	return s.ev.Stamp.Sub(known.Stamp).Abs() <= jitter
+}
+
+// undated reports whether only the packet's arrival tells the time of the
+// event: the same octets sent again, with the same delay, tell the same. A NAS
+// that has restarted since begins its identifiers anew.
+func (s *evidence) undated() bool {
+	return s.ev.Digest != 0 && s.ev.Stamp.IsZero() && !s.sinceRestart()
+}
+
+// withinEnded reports whether the ended session had the Interim's
+// Acct-Session-Time too, so that the Interim may be one of that session.
+func (s *evidence) withinEnded() bool {
+	return s.undated() && s.counted() && !s.session.Reason.lapses() &&
+		!s.session.Start.Add(s.ev.SessionTime).After(s.session.End.Add(sessionTimeSlack))
+}
+
+// ofEarlier reports whether an Interim or Stop is of the previous session under
+// the same identifier, if there was one: by the start that Acct-Session-Time
+// tells, or else by its time. If there was none, an odd time does not make the
+// event another session's: identifier and order of arrival count for more,
+// except for a Stop of another user.
+func (s *evidence) ofEarlier() bool {
+	known := &s.session
+	if known.Before.IsZero() {
+		return s.ev.Kind == EventStop && s.otherUser() && s.counted() && s.ev.Began().Before(known.Start.Add(-sessionTimeSlack))
+	}
+	if !s.counted() {
+		return s.ev.At.Before(known.Start.Add(-jitter))
+	}
+	if s.ev.Kind == EventInterim && known.Before.Add(s.ev.SessionTime).After(known.Start.Add(sessionTimeSlack)) {
+		return false // the previous session lasted beyond this start: both are one, or the previous one is online
+	}
+	return s.nearerBefore()
+}
+
+// nearerBefore reports whether the start by Acct-Session-Time is nearer to that
+// of the previous session under the same identifier than to the known one.
+func (s *evidence) nearerBefore() bool {
+	known := &s.session
+	if known.Before.IsZero() || !s.counted() {
+		return false
+	}
+	began := s.ev.Began()
+	return began.Sub(known.Before).Abs() < began.Sub(known.Start).Abs()
+}
+
+// counted reports whether the event has a usable Acct-Session-Time. Zero is
+// none: an Interim or Stop comes after the Start, and some clients never count.
+func (s *evidence) counted() bool { return s.ev.SessionTime > 0 }
+
+// beganAfter reports whether Acct-Session-Time proves that the event's session
+// began after t.
+func (s *evidence) beganAfter(t time.Time) bool {
+	return s.counted() && s.ev.Began().After(t.Add(sessionTimeSlack))
+}
+
+// beganAnew reports whether the Interim's session began, by Acct-Session-Time,
+// after the known one had ended. A Stop and the next Start under the same
+// identifier may be seconds apart. So an Interim that is late by as much as
+// that session lasted looks the same.
+func (s *evidence) beganAnew() bool {
+	known := &s.session
+	return s.beganAfter(known.Start) && s.ev.Began().After(known.End.Add(-jitter))
+}
+
+// beganWith reports whether the event's session began, by Acct-Session-Time,
+// when the known one did, so that both are one.
+func (s *evidence) beganWith() bool {
+	return s.counted() && s.ev.Began().Sub(s.session.Start).Abs() <= sessionTimeSlack
+}
+
+// lasted is the end of Acct-Session-Time counted from the known start; zero if
+// that lies after the arrival.
+func (s *evidence) lasted() time.Time {
+	until := s.session.Start.Add(s.ev.SessionTime)
+	if until.After(s.ev.Latest.Add(sessionTimeSlack)) {
+		return time.Time{}
+	}
+	return until
+}
+
+// lastHeard is the newest event time taken into the open session.
+func (s *evidence) lastHeard() time.Time {
+	if s.own != nil {
+		return s.own.UpdatedAt
+	}
+	return s.session.Start
+}
+
+// occurred is the event's time, as far as its own values tell. The known Start
+// and Acct-Session-Time are the best source, because they need no clock; those
+// of another user do not count. A sum after the event's arrival is wrong. A sum
+// long before it, without any other sign of a delay, comes from a wrong start.
+func (s *evidence) occurred() time.Time {
+	known := &s.session
+	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() || s.otherUser() {
+		return s.ev.At
+	}
+	told := known.Start.Add(s.ev.SessionTime)
+	switch {
+	case told.After(s.ev.Latest.Add(sessionTimeSlack)):
+		return s.ev.At
+	case told.After(s.ev.Latest):
+		told = s.ev.Latest
+	}
+	if !s.ev.Told && s.ev.Latest.Sub(told) <= repetition {
+		return told
+	}
+	return later(s.ev.At, told)
+}
+
+// newer reports whether the event happened after t. If the event's times
+// conflict, the later one counts.
+func (s *evidence) newer(t time.Time) bool { return s.occurred().After(t) }
+
+// startedBefore reports whether a Start is from before the restart. A Start
+// that arrives after an Accounting-On counts as after it if its clock is far
+// behind: that clock may still have to be set.
+func (s *evidence) startedBefore(restart Restart) bool {
+	if !s.ev.At.Before(restart.At) {
+		return false
+	}
+	s.floor = restart.At
+	return s.ev.Latest.Before(restart.At) || !s.ev.farBehind()
+}
+
+// sinceRestart reports whether the known session is from before a restart of
+// the NAS and the Start from after it: a NAS begins its identifiers anew with a
+// restart, and addresses may stay.
+func (s *evidence) sinceRestart() bool {
+	restart, known := s.view.Restart, &s.session
+	if !known.Start.Before(restart.At) || s.own != nil && !restart.Ends(s.own) {
+		return false
+	}
+	return !s.stampedAlike() && !s.startedBefore(restart)
+}
