@@ -7,8 +7,7 @@
 //	record.go       the record, its key and its session
 //	state.go        the memory of a session, and the view around one event
 //	event.go        the event
-//	eventtime.go    the time of an event by its own values
-//	nasclock.go     the learned clock of a NAS, which places events in time
+//	eventtime.go    the time of an event: by its own values, and by the learned clock of its NAS
 //	rules.go        the tables: step by scope and relation, answer by owner of the address
 //	decide.go       Decide, and the steps
 //	relation.go     the relation of an event to the known session, by times and packets: the row of the table
