@@ -6,7 +6,7 @@
 //
 //	record.go       the record, its key and its session
 //	state.go        the memory of a session, and the view around one event
-//	event.go        the event
+//	event.go        the event, and its verdicts
 //	eventtime.go    the time of an event: by its own values, and by the learned clock of its NAS
 //	rules.go        the tables: step by scope and relation, answer by owner of the address
 //	decide.go       Decide, and the steps
@@ -16,9 +16,6 @@
 //	identify.go     whose session it is: shared identifiers, links of a multilink, services
 //	byhand.go       records put by hand
 //	room.go         memory that decisions use again
-//	verdict.go      outcomes of events
-//	reason.go       reasons of removals
-//	change.go       entries of the change feed
-//	version.go      their identifiers
+//	change.go       entries of the change feed: kinds, reasons, identifiers
 //	packed.go       records in a third of their memory
 package subscriber
