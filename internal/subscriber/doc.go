@@ -9,12 +9,10 @@
 //	event.go        the event, and its verdicts
 //	eventtime.go    the time of an event: by its own values, and by the learned clock of its NAS
 //	rules.go        the tables: step by scope and relation, answer by owner of the address
-//	decide.go       Decide, and the steps
+//	decide.go       Decide, the steps, and the records and states that they write; records put by hand
 //	relation.go     the relation of an event to the known session, by times and packets: the row of the table
 //	addressowner.go which session holds the address
-//	records.go      the records and states that a decision writes
 //	identify.go     whose session it is: shared identifiers, links of a multilink, services
-//	byhand.go       records put by hand
 //	room.go         memory that decisions use again
 //	change.go       entries of the change feed: kinds, reasons, identifiers
 //	packed.go       records in a third of their memory
