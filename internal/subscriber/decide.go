@@ -32,21 +32,15 @@ func (d *Decision) Writes() bool {
 }
 
 // decider carries out the step of an event, and writes the records and states of it.
-type decider struct {
-	addressClaim
-	room *Room // memory of the decision
-}
+type decider struct{ addressClaim }
 
 // Decide returns the effect of an accounting event on the data in the view. It
 // is pure, and deciding an event twice is harmless.
-func Decide(v View, ev Event) Decision { return (*Room)(nil).Decide(v, ev) }
-
-// Decide is the function Decide with the memory of this room.
-func (r *Room) Decide(v View, ev Event) Decision {
+func Decide(v View, ev Event) Decision {
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		return decideRestart(v.Restart, ev)
 	}
-	s := decider{room: r}
+	var s decider
 	s.view, s.ev, s.session = v, ev, v.Session
 	if s.ignoresService() {
 		return s.ignoreService(ev.Service)
@@ -126,45 +120,39 @@ func (s *decider) begin() Decision {
 		s.end(&d)
 		return d
 	}
-	return s.grantAddress(s.record())
+	return s.grantAddress()
 }
 
 func (s *decider) refresh() Decision {
 	switch {
 	case s.own != nil && !s.moved():
-		return Decision{Verdict: Refreshed, Put: s.room.record(s.merged()), Session: s.open()}
+		r := s.merged()
+		return Decision{Verdict: Refreshed, Put: &r, Session: s.open()}
 	case s.placed():
-		return s.grantAddress(s.record())
+		return s.grantAddress()
 	}
 	return Decision{Verdict: Refreshed, Session: s.open()}
 }
 
 // grantAddress gives the session the event's address, if the rule for its owner grants
 // that.
-func (s *decider) grantAddress(r Record) Decision {
+func (s *decider) grantAddress() Decision {
 	rule := addressRules[s.owner]
 	if !rule.grant {
 		return Decision{Verdict: rule.verdict}
 	}
-	d := Decision{Verdict: rule.verdict, Put: s.room.record(r), Created: rule.announce, Session: s.open()}
+	r := s.record()
+	d := Decision{Verdict: rule.verdict, Put: &r, Created: rule.announce, Session: s.open()}
 	if s.own != nil {
 		s.end(&d)
 		d.Created = rule.announce || s.own == s.view.Holder // else a record is there already
 		d.Verdict = s.replaced()
 	}
 	if rule.evict {
-		s.delete(&d, s.evicted())
+		d.Delete = append(d.Delete, s.evicted())
 		d.Verdict = TookOver
 	}
 	return d
-}
-
-// delete adds a record to the deletions.
-func (s *decider) delete(d *Decision, e Ending) {
-	if d.Delete == nil {
-		d.Delete = s.room.list()
-	}
-	d.Delete = append(d.Delete, e)
 }
 
 // replaced is the verdict of a session that had an address and gets another.
@@ -179,7 +167,7 @@ func (s *decider) replaced() Verdict {
 // at another address.
 func (s *decider) end(d *Decision) {
 	if s.own != nil {
-		s.delete(d, Ending{Record: *s.own, Reason: ReasonSuperseded})
+		d.Delete = append(d.Delete, Ending{Record: *s.own, Reason: ReasonSuperseded})
 	}
 }
 
@@ -198,10 +186,11 @@ func (s *decider) close() Decision {
 	switch {
 	case s.own == nil:
 	case len(s.own.Links) > 1:
-		d.Verdict, d.Put = Unlinked, s.room.record(s.merged().without(s.ev.AcctSessionID))
+		r := s.merged().without(s.ev.AcctSessionID)
+		d.Verdict, d.Put = Unlinked, &r
 	default:
 		d.Verdict = Stopped
-		s.delete(&d, Ending{Record: s.merged(), Reason: ReasonStop, Cause: s.ev.TerminateCause})
+		d.Delete = []Ending{{Record: s.merged(), Reason: ReasonStop, Cause: s.ev.TerminateCause}}
 	}
 	return d
 }
@@ -357,7 +346,7 @@ func (s *decider) open() *SessionState {
 		state.Before = s.session.Start
 	}
 	state.Inside = s.whereabouts()
-	return s.room.state(state)
+	return &state
 }
 
 // whereabouts is the present address of the session in this group; zero for
@@ -382,7 +371,7 @@ func (s *decider) closed(why Reason) *SessionState {
 		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
 	}
 	state.End = later(s.occurred(), s.start)
-	return s.room.state(state)
+	return &state
 }
 
 func firstOf(a, b string) string {

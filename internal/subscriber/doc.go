@@ -13,7 +13,6 @@
 //	relation.go     the relation of an event to the known session, by times and packets: the row of the table
 //	addressowner.go which session holds the address
 //	identify.go     whose session it is: shared identifiers, links of a multilink, services
-//	room.go         memory that decisions use again
 //	change.go       entries of the change feed: kinds, reasons, identifiers
 //	packed.go       records in a third of their memory
 package subscriber

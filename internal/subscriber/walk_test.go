@@ -16,7 +16,6 @@ type world struct {
 	sessions map[SessionID]SessionState
 	restarts map[SessionID]Restart // by NAS
 	version  int
-	room     Room // of all decisions
 }
 
 func newWorld() *world {
@@ -54,8 +53,8 @@ func (w *world) apply(t *testing.T, ev Event) Decision {
 	t.Helper()
 	v, ev := w.view(ev)
 	d := Decide(v, ev)
-	if again := w.room.Decide(v, ev); !reflect.DeepEqual(again, d) {
-		t.Fatalf("%+v: in a used room %+v, anew %+v", ev, again, d)
+	if again := Decide(v, ev); !reflect.DeepEqual(again, d) {
+		t.Fatalf("%+v: %+v, decided again %+v", ev, d, again)
 	}
 	w.carryOut(t, ev, d)
 	return d

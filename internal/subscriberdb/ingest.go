@@ -94,7 +94,6 @@ type job struct {
 	ignored subscriber.Verdict // why the event concerns no group; NotHere for most
 	home    *Group             // the event's own group; nil for an event without one
 	main    txn.Txn            // in home
-	room    subscriber.Room    // of main's decision
 	alone   bool               // main started from a cached session, which also says that no other group knows the session
 	rest    []*txn.Txn         // in the other groups
 }
@@ -263,11 +262,7 @@ func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subsc
 		return subscriber.Decision{}, id
 	}
 	ev.Inside = tx.Inside
-	var room *subscriber.Room // the transactions in other groups rarely decide anything
-	if tx == &j.main {
-		room = &j.room
-	}
-	return room.Decide(v, ev), tx.Session
+	return subscriber.Decide(v, ev), tx.Session
 }
 
 // finish reports the event's outcome, and whether a transaction wrote something. It saves
