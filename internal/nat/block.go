@@ -1,6 +1,11 @@
 package nat
 
-import "net/netip"
+import (
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"net/netip"
+)
 
 // Port is a transport port or an ICMP query identifier (RFC 5508 section 3.1).
 type Port uint16
@@ -26,8 +31,77 @@ type Place struct {
 	First   Port
 }
 
-// Blocks are the blocks of one binding. The first one gives the binding its
-// place.
+// Blocks are the blocks of one binding, in the order in which they were assigned: all of
+// one outside address, no two with a common port. The first one gives the binding its
+// place. Blocks can be compared with ==, and With makes new ones.
 type Blocks struct {
 	Block
+	more string // of each further block the first and the last port, two octets each
+}
+
+// furtherSize is the number of octets of a further block.
+const furtherSize = 4
+
+// With returns the blocks with a further one, which is then the newest. It returns false if
+// that is empty, of another outside address, or has a port in common with one of them.
+func (b Blocks) With(further Block) (Blocks, bool) {
+	if further.Outside != b.Outside || further.Last < further.First {
+		return b, false
+	}
+	for has := range b.All() {
+		if further.First <= has.Last && has.First <= further.Last {
+			return b, false
+		}
+	}
+	ports := binary.BigEndian.AppendUint16(make([]byte, 0, furtherSize), uint16(further.First))
+	b.more += string(binary.BigEndian.AppendUint16(ports, uint16(further.Last)))
+	return b, true
+}
+
+// Len returns the number of blocks.
+func (b Blocks) Len() int { return 1 + len(b.more)/furtherSize }
+
+// All yields the blocks, the newest one last.
+func (b Blocks) All() iter.Seq[Block] {
+	return func(yield func(Block) bool) {
+		for i := range b.Len() {
+			if !yield(b.at(i)) {
+				return
+			}
+		}
+	}
+}
+
+// Newest returns the block that was assigned last: that of new sessions.
+func (b Blocks) Newest() Block { return b.at(b.Len() - 1) }
+
+func (b Blocks) at(i int) Block {
+	if i == 0 {
+		return b.Block
+	}
+	ports := b.more[(i-1)*furtherSize:]
+	return Block{
+		Outside: b.Outside,
+		First:   Port(ports[0])<<8 | Port(ports[1]),
+		Last:    Port(ports[2])<<8 | Port(ports[3]),
+	}
+}
+
+// Contains reports whether one of the blocks has this port of the outside address.
+func (b Blocks) Contains(outside netip.Addr, p Port) bool {
+	for has := range b.All() {
+		if has.Contains(outside, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// Ports returns the ports of the blocks as people read them: "1024-1535,2048-2559".
+func (b Blocks) Ports() string {
+	var text []byte
+	for has := range b.All() {
+		text = fmt.Appendf(text, ",%d-%d", has.First, has.Last)
+	}
+	return string(text[1:])
 }

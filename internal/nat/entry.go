@@ -20,7 +20,11 @@ const (
 type Entry struct {
 	Inside netip.Addr
 	Gate   Gate
-	Block  // unset when the gate is closed
+
+	// Block is the one into which new sessions are translated: the newest of the
+	// binding's Blocks. Established sessions are translated by conntrack, and keep
+	// their ports. It is unset when the gate is closed.
+	Block
 }
 
 // Elements returns the number of map elements of the entry: one of the gate
