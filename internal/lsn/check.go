@@ -33,6 +33,8 @@ type checker struct {
 	group *group
 	uses  []cellUse // by cell of the group
 	errs  []error
+
+	several int // leases with several blocks
 }
 
 // cellUse is the present use of a cell in its group.
@@ -57,6 +59,7 @@ func (c *checker) fail(format string, args ...any) {
 func (c *checker) cells() {
 	g := c.group
 	c.uses = make([]cellUse, len(g.owners))
+	c.several = 0
 	for _, cell := range g.free.All() {
 		c.use(cell, isFree)
 	}
@@ -72,6 +75,9 @@ func (c *checker) cells() {
 		if l.state != 0 {
 			c.lease(&l.lease, l.inside, isHeld)
 		}
+	}
+	if c.several != len(g.several) {
+		c.fail("%d leases have several blocks, %d are known", c.several, len(g.several))
 	}
 	if len(g.quarantined) > 0 && !g.embargoed {
 		c.fail("cells are quarantined and no embargo is on")
@@ -89,14 +95,27 @@ func (c *checker) use(cell uint32, use cellUse) {
 	c.uses[cell] = use
 }
 
-// lease checks a lease, and records the use of its cell.
+// lease checks a lease, and records the use of its cells.
 func (c *checker) lease(l *lease, inside uint32, use cellUse) {
 	c.use(l.cell, use)
 	if l.state.Live() != (use == isLive) {
 		c.fail("lease of %v has use %d and state %v", address(inside), use, l.state)
 	}
-	if owner := c.group.owners[l.cell]; owner != inside {
-		c.fail("cell %d of %v belongs to %v", l.cell, address(inside), address(owner))
+	further := c.group.further(l.cell)
+	for _, x := range further {
+		c.use(x, use)
+	}
+	if len(further) > 0 {
+		c.several++
+	}
+	cells, _ := c.group.cellsOf(nil, c.group.blocksOf(l.cell))
+	if !slices.Equal(cells, append([]uint32{l.cell}, further...)) {
+		c.fail("lease of %v with cell %d has blocks of the cells %v", address(inside), l.cell, cells)
+	}
+	for _, x := range cells {
+		if owner := c.group.owners[x]; owner != inside {
+			c.fail("cell %d of %v belongs to %v", x, address(inside), address(owner))
+		}
 	}
 }
 

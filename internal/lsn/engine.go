@@ -32,8 +32,8 @@ func New(configs []GroupConfig) (*Engine, error) {
 }
 
 // Allocate gives h a block of the group and makes its binding Active. A subscriber whose
-// last block is still held gets that block back; any other gets the block that has been
-// free for longest, after the holders that wait already.
+// last binding is still held gets all its blocks back; any other gets the block that has
+// been free for longest, after the holders that wait already.
 //
 // ErrExhausted means that h now waits (it keeps its place when it asks again) and that
 // Advance will report it among the served. ErrBusy means that the inside address has a live
@@ -71,8 +71,8 @@ func (e *Engine) Cut(group string, inside netip.Addr, now time.Time) (nat.Bindin
 	return e.transition(group, inside, nat.Cut, now)
 }
 
-// Hold makes a Cut binding Held: nothing in the kernel uses its block any more. Other
-// subscribers cannot get the block until now plus the group's hold.
+// Hold makes a Cut binding Held: nothing in the kernel uses its blocks any more. Other
+// subscribers cannot get them until now plus the group's hold.
 func (e *Engine) Hold(group string, inside netip.Addr, now time.Time) (nat.Binding, error) {
 	return e.transition(group, inside, nat.Held, now)
 }
@@ -158,8 +158,8 @@ func (e *Engine) Share(group string, h nat.Holder) {
 	}
 }
 
-// AtOutside returns the binding, of any state, whose block contains the outside address and
-// port.
+// AtOutside returns the binding, of any state, one of whose blocks contains the outside
+// address and port.
 func (e *Engine) AtOutside(outside netip.Addr, port nat.Port) (b nat.Binding, ok bool) {
 	r, ok := e.routes.Lookup(outside)
 	if !ok {

@@ -22,9 +22,10 @@ type group struct {
 	retired bool // no longer configured; kept while it has bindings
 	shape   blockLayout
 
-	segments []poolPrefix       // in the order of their cells
-	owners   []uint32           // last inside address of every cell, or fresh
-	free     fifo.Queue[uint32] // cells that were given before and are free, longest free first
+	segments []poolPrefix             // in the order of their cells
+	several  map[uint32]severalBlocks // of leases with several blocks, by their first cells
+	owners   []uint32                 // last inside address of every cell, or fresh
+	free     fifo.Queue[uint32]       // cells that were given before and are free, longest free first
 
 	// The segment and the block number to be given for the first time next.
 	turn, level uint32
@@ -95,12 +96,13 @@ func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
 	return nil, ErrExhausted
 }
 
-// bind gives a free cell to h, whose subscriber is c.
+// bind gives a free cell, or the cells of a former lease by the first one, to h, whose
+// subscriber is c.
 func (g *group) bind(c *subscriberState, free uint32, h nat.Holder, now time.Time) *lease {
 	c.lease = lease{cell: free, state: nat.Active, allocated: stampOf(now)}
 	c.setHolder(h)
 	g.owners[free] = number(h.Inside)
-	g.segmentOf(free).used++
+	g.segmentOf(free).used += g.count(free)
 	return &c.lease
 }
 

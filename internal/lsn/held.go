@@ -45,7 +45,7 @@ func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
 	x := heldRef{turn: g.turns, place: g.newHeld()}
 	*g.kept.At(x.place) = heldLease{lease: l, inside: inside, turn: x.turn, until: stampOf(until)}
 	g.chain(x)
-	g.segmentOf(l.cell).held++
+	g.segmentOf(l.cell).held += g.count(l.cell)
 	g.held++
 	if g.holds.len() >= 2*g.held+1024 {
 		g.holds.sweep(g.void)
@@ -54,13 +54,13 @@ func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
 	return x.place
 }
 
-// unhold ends the hold of a lease, and the lease, and returns its cell.
+// unhold ends the hold of a lease, and the lease, and returns its first cell.
 func (g *group) unhold(i uint32) uint32 {
 	g.unchain(i)
 	c := g.kept.At(i).cell
 	*g.kept.At(i) = heldLease{older: heldRef{place: g.spare}}
 	g.spare = i
-	g.segmentOf(c).held--
+	g.segmentOf(c).held -= g.count(c)
 	g.held--
 	return c
 }

@@ -103,7 +103,10 @@ func (e *Engine) OutsideFew(group string, outside netip.Prefix, n int, yield fun
 	var b nat.Binding
 	for _, s := range spans {
 		for c := s.first; c < s.end; c++ {
-			if g.owner(c, &b) {
+			if !g.owner(c, &b) {
+				continue
+			}
+			if first, _ := g.cellOf(b.Block); first == c { // once for all its blocks
 				yield(b)
 			}
 		}

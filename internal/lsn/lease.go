@@ -2,6 +2,7 @@ package lsn
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
@@ -9,7 +10,7 @@ import (
 
 // lease is a block in use; the zero one has no block.
 type lease struct {
-	cell                    uint32
+	cell                    uint32 // of its first block; group.several has the further ones
 	state                   nat.State
 	identity, user, session string
 	allocated, released     stamp
@@ -72,7 +73,7 @@ func (l *lease) enter(to nat.State, now time.Time) {
 // large to be copied from function to function.
 func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 	b.Group = g.config.Name
-	b.Block = g.segmentOf(l.cell).block(&g.shape, l.cell)
+	b.Blocks = g.blocksOf(l.cell)
 	b.Inside = address(inside)
 	b.Identity, b.UserName, b.AcctSessionID = l.identity, l.user, l.session
 	b.State = l.state
@@ -81,6 +82,48 @@ func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 	if l.after != nil {
 		b.GraceUntil, b.Receipt = l.after.grace, l.after.receipt
 	}
+}
+
+// severalBlocks are the blocks of a lease that has more than one. Few leases have, so these
+// are apart from them.
+type severalBlocks struct {
+	blocks  nat.Blocks
+	further []uint32 // the cells of all but the first block
+}
+
+// blocksOf returns the blocks of the lease with a first cell.
+func (g *group) blocksOf(first uint32) nat.Blocks {
+	if len(g.several) > 0 {
+		if s, ok := g.several[first]; ok {
+			return s.blocks
+		}
+	}
+	return nat.Blocks{Block: g.segmentOf(first).block(&g.shape, first)}
+}
+
+// further returns the cells, except the first one, of the lease with a first cell.
+func (g *group) further(first uint32) []uint32 {
+	if len(g.several) == 0 {
+		return nil
+	}
+	return g.several[first].further
+}
+
+// count returns the number of blocks of the lease with a first cell.
+func (g *group) count(first uint32) int { return 1 + len(g.further(first)) }
+
+// assign makes the inside address the owner of blocks, whose cells are given in their order.
+func (g *group) assign(inside uint32, blocks nat.Blocks, cells []uint32) {
+	for _, c := range cells {
+		g.owners[c] = inside
+	}
+	if len(cells) == 1 {
+		return
+	}
+	if g.several == nil {
+		g.several = make(map[uint32]severalBlocks)
+	}
+	g.several[cells[0]] = severalBlocks{blocks, slices.Clone(cells[1:])}
 }
 
 // leases yields every lease of the group, live ones first.
@@ -104,15 +147,20 @@ func (g *group) owner(cell uint32, b *nat.Binding) bool {
 		return false
 	}
 	c := g.subscribers.at(inside)
-	if c.live() && c.cell == cell {
+	if c.live() && g.has(c.cell, cell) {
 		g.describe(inside, &c.lease, b)
 		return true
 	}
 	for x := c.held; g.refers(x); x = g.kept.At(x.place).older {
-		if g.kept.At(x.place).cell == cell {
+		if g.has(g.kept.At(x.place).cell, cell) {
 			g.describeHeld(x.place, b)
 			return true
 		}
 	}
 	return false
+}
+
+// has reports whether the lease with a first cell has a cell.
+func (g *group) has(first, cell uint32) bool {
+	return first == cell || slices.Contains(g.further(first), cell)
 }

@@ -45,6 +45,16 @@ func (m *model) live(inside netip.Addr) int {
 	return m.find(func(b nat.Binding) bool { return b.Inside == inside && b.State != nat.Held })
 }
 
+// at returns the bindings whose outside address begins with an octet.
+func (m *model) at(first byte) (all []nat.Binding) {
+	for _, b := range m.bindings {
+		if b.Outside.As4()[0] == first {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
 func (m *model) configured(a netip.Addr) bool {
 	return slices.ContainsFunc(m.config.Outside, func(p netip.Prefix) bool { return p.Contains(a) })
 }
@@ -60,7 +70,7 @@ func (m *model) allocate(h nat.Holder, now time.Time) error {
 		b := m.bindings[i]
 		m.bindings = slices.Delete(m.bindings, i, i+1)
 		m.forget(h.Inside)
-		m.bind(b.Block, h, now)
+		m.bind(b.Blocks, h, now)
 		return nil
 	}
 	if i := m.place(h.Inside); i >= 0 {
@@ -69,7 +79,7 @@ func (m *model) allocate(h nat.Holder, now time.Time) error {
 	}
 	if len(m.line) == 0 {
 		if b, ok := m.take(); ok {
-			m.bind(b, h, now)
+			m.bind(nat.Blocks{Block: b}, h, now)
 			return nil
 		}
 	}
@@ -108,8 +118,8 @@ func (m *model) take() (nat.Block, bool) {
 	return nat.Block{}, false
 }
 
-func (m *model) bind(b nat.Block, h nat.Holder, now time.Time) {
-	m.bindings = append(m.bindings, nat.Binding{Group: m.config.Name, Blocks: nat.Blocks{Block: b}, Holder: h, State: nat.Active, AllocatedAt: now})
+func (m *model) bind(b nat.Blocks, h nat.Holder, now time.Time) {
+	m.bindings = append(m.bindings, nat.Binding{Group: m.config.Name, Blocks: b, Holder: h, State: nat.Active, AllocatedAt: now})
 }
 
 func (m *model) place(inside netip.Addr) int {
@@ -161,7 +171,7 @@ func (m *model) advance(now time.Time) (freed, served []nat.Binding) {
 	for _, b := range freed {
 		m.bindings = slices.DeleteFunc(m.bindings, func(x nat.Binding) bool { return x.Block == b.Block })
 		if m.configured(b.Outside) {
-			m.free = append(m.free, b.Block)
+			m.free = slices.AppendSeq(m.free, b.All())
 		}
 	}
 	for len(m.line) > 0 {
@@ -169,7 +179,7 @@ func (m *model) advance(now time.Time) (freed, served []nat.Binding) {
 		if !ok {
 			break
 		}
-		m.bind(b, m.line[0], now)
+		m.bind(nat.Blocks{Block: b}, m.line[0], now)
 		m.line = m.line[1:]
 		served = append(served, m.bindings[len(m.bindings)-1])
 	}
@@ -198,13 +208,22 @@ func (m *model) quarantine(now time.Time) {
 }
 
 func (m *model) restore(b nat.Binding) error {
-	if i := m.find(func(x nat.Binding) bool { return x.Block == b.Block }); i >= 0 {
-		if x := m.bindings[i]; x.Inside == b.Inside && x.State == b.State && x.Identity == b.Identity {
+	for x := range b.All() {
+		if x.First < m.config.FirstPort || x.Last > m.config.LastPort {
+			return ErrNotInPool
+		}
+	}
+	for x := range b.All() {
+		i := m.find(func(y nat.Binding) bool { return y.Contains(x.Outside, x.First) })
+		if i < 0 {
+			continue
+		}
+		if y := m.bindings[i]; y.Blocks == b.Blocks && y.Inside == b.Inside && y.State == b.State && y.Identity == b.Identity {
 			return nil
 		}
 		return ErrConflict
 	}
-	if !slices.Contains(blocksInOrder(m.config), b.Block) {
+	if !m.configured(b.Outside) {
 		return ErrNotInPool
 	}
 	if b.State != nat.Held {
@@ -213,7 +232,9 @@ func (m *model) restore(b nat.Binding) error {
 		}
 		m.forget(b.Inside)
 	}
-	m.remove(b.Block)
+	for x := range b.All() {
+		m.remove(x)
+	}
 	m.bindings = append(m.bindings, b)
 	return nil
 }
@@ -227,7 +248,7 @@ func (m *model) remove(b nat.Block) {
 func (m *model) reconfigure(c GroupConfig) {
 	given := slices.Concat(m.free, m.locked)
 	for _, b := range m.bindings {
-		given = append(given, b.Block)
+		given = slices.AppendSeq(given, b.All())
 	}
 	m.config = c
 	m.fresh = slices.DeleteFunc(blocksInOrder(c), func(b nat.Block) bool { return slices.Contains(given, b) })
@@ -241,9 +262,9 @@ func (m *model) reconfigure(c GroupConfig) {
 func (m *model) usage() (used, held, free int) {
 	for _, b := range m.bindings {
 		if b.State == nat.Held {
-			held++
+			held += b.Len()
 		} else {
-			used++
+			used += b.Len()
 		}
 	}
 	free = len(m.free)

@@ -171,7 +171,7 @@ func (p *plan) rebuild() *group {
 	g := *old
 	g.shape, g.retired, g.turn, g.level = shapeOf(&p.config), p.retired, 0, 0
 	g.lay(p.config.Outside, p.leftover)
-	g.free, g.quarantined = fifo.Queue[uint32]{}, nil
+	g.free, g.quarantined, g.several = fifo.Queue[uint32]{}, nil, nil
 	if g.shape != old.shape {
 		return &g
 	}
@@ -192,19 +192,20 @@ func (p *plan) rebuild() *group {
 	return &g
 }
 
-// moveLease moves a lease to the present cell of its block.
+// moveLease moves a lease to the present cells of its blocks.
 func (g *group) moveLease(l *lease, old *group) {
-	b := old.segmentOf(l.cell).block(&old.shape, l.cell)
-	c, ok := g.cellOf(b)
+	blocks := old.blocksOf(l.cell)
+	var room [4]uint32
+	cells, ok := g.cellsOf(room[:0], blocks)
 	if !ok {
-		panic(fmt.Sprintf("lsn: group %s: block %v has a holder and no segment", g.config.Name, b))
+		panic(fmt.Sprintf("lsn: group %s: ports %s of %v have a holder and no segment", g.config.Name, blocks.Ports(), blocks.Outside))
 	}
-	g.owners[c] = old.owners[l.cell]
-	l.cell = c
-	if s := g.segmentOf(c); l.state == nat.Held {
-		s.held++
+	g.assign(old.owners[l.cell], blocks, cells)
+	l.cell = cells[0]
+	if s := g.segmentOf(l.cell); l.state == nat.Held {
+		s.held += len(cells)
 	} else {
-		s.used++
+		s.used += len(cells)
 	}
 }
 

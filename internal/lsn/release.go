@@ -9,7 +9,7 @@ import (
 
 // release makes the live lease of a subscriber a held one.
 func (g *group) release(inside uint32, c *subscriberState, now time.Time) uint32 {
-	g.segmentOf(c.cell).used--
+	g.segmentOf(c.cell).used -= g.count(c.cell)
 	i := g.hold(inside, c.lease, now.Add(g.config.Hold))
 	c.lease = lease{}
 	return i
@@ -39,13 +39,20 @@ func (g *group) nextHold() *hold {
 	return h
 }
 
-// end ends a held lease; its block goes behind all other free ones.
+// end ends a held lease; its blocks go behind all other free ones.
 func (g *group) end(i uint32) {
 	c := g.unhold(i)
 	s := g.segmentOf(c)
+	further := g.further(c)
 	if !s.retired {
 		g.free.Push(c)
-		s.idle++
+		for _, x := range further {
+			g.free.Push(x)
+		}
+		s.idle += 1 + len(further)
+	}
+	if further != nil {
+		delete(g.several, c)
 	}
 }
 

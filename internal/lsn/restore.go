@@ -8,10 +8,10 @@ import (
 )
 
 // Restore enters a binding that was stored, or found in the kernel, before the engine
-// began. It never gives a block to two owners. ErrConflict: the block, or the inside
-// address of a live binding, has another one already; nothing has changed. ErrNotInPool: it
-// is no block of the group's present configuration. Restoring the same binding again is no
-// error.
+// began, with all its blocks or not at all. It never gives a block to two owners.
+// ErrConflict: one of the blocks, or the inside address of a live binding, has another one
+// already. ErrNotInPool: one is no block of the group's present configuration. Restoring the
+// same binding again is no error.
 //
 // A live binding removes its inside address from the wait queue.
 func (e *Engine) Restore(b nat.Binding) error {
@@ -20,8 +20,7 @@ func (e *Engine) Restore(b nat.Binding) error {
 		return err
 	}
 	if err := g.restore(b); err != nil {
-		return fmt.Errorf("restore %v:%d-%d for %v in group %s: %w",
-			b.Outside, b.First, b.Last, b.Inside, b.Group, err)
+		return fmt.Errorf("restore %v:%s for %v in group %s: %w", b.Outside, b.Ports(), b.Inside, b.Group, err)
 	}
 	return nil
 }
@@ -33,26 +32,43 @@ func (g *group) restore(b nat.Binding) error {
 	if !b.State.Live() && b.State != nat.Held {
 		return ErrTransition
 	}
-	c, ok := g.cellOf(b.Block)
+	var room [4]uint32
+	cells, ok := g.cellsOf(room[:0], b.Blocks)
 	if !ok {
 		return ErrNotInPool
 	}
-	if owner := (nat.Binding{}); g.owner(c, &owner) {
-		if owner.Inside != b.Inside || owner.State != b.State || owner.Identity != b.Identity {
-			return ErrConflict
+	for _, c := range cells {
+		if owner := (nat.Binding{}); g.owner(c, &owner) {
+			if owner.Blocks != b.Blocks || owner.Inside != b.Inside || owner.State != b.State || owner.Identity != b.Identity {
+				return ErrConflict
+			}
+			return nil
 		}
-		return nil
 	}
-	if g.segmentOf(c).retired {
+	if g.segmentOf(cells[0]).retired {
 		return ErrNotInPool
 	}
 	subscriber := g.subscribers.at(number(b.Inside))
 	if b.State.Live() && subscriber.live() {
 		return ErrConflict
 	}
-	g.claimCell(c)
-	g.adopt(subscriber, c, b)
+	for _, c := range cells {
+		g.claimCell(c)
+	}
+	g.adopt(subscriber, cells, b)
 	return nil
+}
+
+// cellsOf appends the cells of exactly these blocks.
+func (g *group) cellsOf(cells []uint32, blocks nat.Blocks) ([]uint32, bool) {
+	for b := range blocks.All() {
+		c, ok := g.cellOf(b)
+		if !ok {
+			return cells, false
+		}
+		cells = append(cells, c)
+	}
+	return cells, true
 }
 
 // cellOf returns the cell of exactly this block.
@@ -80,22 +96,22 @@ func (g *group) claimCell(c uint32) {
 	g.quarantined = slices.DeleteFunc(g.quarantined, taken)
 }
 
-// adopt gives an unused cell to the binding.
-func (g *group) adopt(subscriber *subscriberState, c uint32, b nat.Binding) {
+// adopt gives unused cells to the binding.
+func (g *group) adopt(subscriber *subscriberState, cells []uint32, b nat.Binding) {
 	l := lease{
-		cell: c, state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt),
+		cell: cells[0], state: b.State, allocated: stampOf(b.AllocatedAt), released: stampOf(b.ReleasedAt),
 	}
 	if !b.GraceUntil.IsZero() || b.Receipt != nil {
 		l.after = &teardownInfo{b.GraceUntil, b.Receipt}
 	}
 	l.setHolder(b.Holder)
 	inside := number(b.Inside)
-	g.owners[c] = inside
+	g.assign(inside, b.Blocks, cells)
 	if b.State == nat.Held {
 		g.hold(inside, l, b.HoldUntil)
 		return
 	}
 	g.unwait(subscriber)
 	subscriber.lease = l
-	g.segmentOf(c).used++
+	g.segmentOf(l.cell).used += len(cells)
 }

@@ -157,7 +157,7 @@ func (s *story) subscriber(word, group string, inside netip.Addr, args []string)
 		}
 	case "forget":
 		return fmt.Sprintln(s.engine.Forget(group, inside))
-	case "restore": // OUTSIDE FIRST LAST STATE [IDENTITY]
+	case "restore": // OUTSIDE FIRST LAST[,FIRST-LAST...] STATE [IDENTITY]
 		b = storyBinding(group, inside, args, s.now)
 		err = s.engine.Restore(b)
 	default:
@@ -202,7 +202,7 @@ func storyGroup(args []string) GroupConfig {
 func storyBinding(group string, inside netip.Addr, args []string, now time.Time) nat.Binding {
 	b := nat.Binding{
 		Group:       group,
-		Blocks:      nat.Blocks{Block: nat.Block{Outside: netip.MustParseAddr(args[0]), First: nat.Port(number10(args[1])), Last: nat.Port(number10(args[2]))}},
+		Blocks:      storyBlocks(netip.MustParseAddr(args[0]), args[1]+"-"+args[2]),
 		Holder:      nat.Holder{Inside: inside, Identity: strings.Join(args[4:], "")},
 		AllocatedAt: now,
 	}
@@ -217,6 +217,22 @@ func storyBinding(group string, inside netip.Addr, args []string, now time.Time)
 	return b
 }
 
+func storyBlocks(outside netip.Addr, ports string) (blocks nat.Blocks) {
+	for i, text := range strings.Split(ports, ",") {
+		first, last, _ := strings.Cut(text, "-")
+		b := nat.Block{Outside: outside, First: nat.Port(number10(first)), Last: nat.Port(number10(last))}
+		if i == 0 {
+			blocks.Block = b
+			continue
+		}
+		var ok bool
+		if blocks, ok = blocks.With(b); !ok {
+			panic("blocks with common ports: " + ports)
+		}
+	}
+	return blocks
+}
+
 func (s *story) lines(what string, bs []nat.Binding) string {
 	var out strings.Builder
 	for _, b := range bs {
@@ -226,7 +242,7 @@ func (s *story) lines(what string, bs []nat.Binding) string {
 }
 
 func (s *story) line(b nat.Binding) string {
-	line := fmt.Sprintf("%v %s %v:%d-%d %v", b.Inside, b.Identity, b.Outside, b.First, b.Last, b.State)
+	line := fmt.Sprintf("%v %s %v:%s %v", b.Inside, b.Identity, b.Outside, b.Ports(), b.State)
 	if b.State == nat.Held {
 		line += fmt.Sprintf(" until %d", s.seconds(b.HoldUntil))
 	}

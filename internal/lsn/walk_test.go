@@ -131,10 +131,9 @@ func (w *walk) advance() {
 }
 
 func (w *walk) restore() {
-	first := nat.Port(1024 * (1 + w.IntN(6)))
 	b := nat.Binding{
 		Group:  "default",
-		Blocks: nat.Blocks{Block: nat.Block{Outside: netip.AddrFrom4([4]byte{198, 51, 100, byte(w.IntN(3))}), First: first, Last: first + 1023}},
+		Blocks: w.blocks(netip.AddrFrom4([4]byte{198, 51, 100, byte(w.IntN(3))})),
 		Holder: w.holder(), State: nat.State(1 + w.IntN(4)), AllocatedAt: w.now,
 	}
 	if b.State == nat.Held {
@@ -142,6 +141,20 @@ func (w *walk) restore() {
 	}
 	w.note("restore %v", b)
 	w.sameError(w.engine.Restore(b), w.model.restore(b))
+}
+
+// blocks returns one to three blocks of an outside address; some are out of the port range.
+func (w *walk) blocks(outside netip.Addr) (blocks nat.Blocks) {
+	for i := range 1 + w.IntN(3) {
+		first := nat.Port(1024 * (1 + w.IntN(6)))
+		b := nat.Block{Outside: outside, First: first, Last: first + 1023}
+		if i == 0 {
+			blocks.Block = b
+		} else {
+			blocks, _ = blocks.With(b)
+		}
+	}
+	return blocks
 }
 
 func (w *walk) reconfigure() {
@@ -191,6 +204,9 @@ func (w *walk) compare() {
 		w.fatal("check: %v", err)
 	}
 	w.same("bindings", fmt.Sprint(w.bindings()), fmt.Sprint(sorted(w.model.bindings)))
+	var outside []nat.Binding
+	w.engine.OutsideFew("default", netip.MustParsePrefix("198.51.100.0/30"), 100, func(b nat.Binding) { outside = append(outside, b) })
+	w.same("outside", fmt.Sprint(sorted(outside)), fmt.Sprint(sorted(w.model.at(198))))
 	w.same("pending", w.engine.Pending("default"), len(w.model.line))
 	for _, h := range w.model.line {
 		w.same("is pending", w.engine.IsPending("default", h.Inside), true)
@@ -210,10 +226,12 @@ func (w *walk) compare() {
 
 func (w *walk) lookups() {
 	for _, b := range w.model.bindings {
-		got, ok := w.engine.AtOutside(b.Outside, b.First+nat.Port(w.IntN(1024)))
-		w.same("at outside", fmt.Sprint(got, ok), fmt.Sprint(b, true))
+		for x := range b.All() {
+			got, ok := w.engine.AtOutside(b.Outside, x.First+nat.Port(w.IntN(1024)))
+			w.same("at outside", fmt.Sprint(got, ok), fmt.Sprint(b, true))
+		}
 		if b.State != nat.Held {
-			got, ok = w.engine.Live("default", b.Inside)
+			got, ok := w.engine.Live("default", b.Inside)
 			w.same("live", fmt.Sprint(got, ok), fmt.Sprint(b, true))
 		}
 	}
