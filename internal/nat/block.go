@@ -43,9 +43,10 @@ type Blocks struct {
 const furtherSize = 4
 
 // With returns the blocks with a further one, which is then the newest. It returns false if
-// that is empty, of another outside address, or has a port in common with one of them.
+// that is empty, has port 0, is of another outside address, or has a port in common with one
+// of them.
 func (b Blocks) With(further Block) (Blocks, bool) {
-	if further.Outside != b.Outside || further.Last < further.First {
+	if further.Outside != b.Outside || further.First == 0 || further.Last < further.First {
 		return b, false
 	}
 	for has := range b.All() {

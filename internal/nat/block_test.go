@@ -30,6 +30,7 @@ func TestBlocksWith(t *testing.T) {
 		{"the first port of the first one", ports(512, 1024), false},
 		{"within the first one", ports(1100, 1200), false},
 		{"around the first one", ports(1, 2047), false},
+		{"with port 0", ports(0, 511), false},
 		{"without a port", ports(2047, 1536), false},
 		{"of another outside address", Block{outside.Next(), 1536, 2047}, false},
 		{"of no outside address", Block{First: 1536, Last: 2047}, false},
@@ -74,7 +75,7 @@ func TestBlocks(t *testing.T) {
 				continue
 			}
 			more, ok := b.With(x)
-			if ok == common {
+			if ok == (common || x.First == 0) {
 				t.Fatalf("%v with %v: %t", list, x, ok)
 			}
 			if ok {
