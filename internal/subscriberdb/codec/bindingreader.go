@@ -17,13 +17,17 @@ type valueReader struct {
 	bad  bool
 }
 
-// readBinding parses the value of a binding's field, and reports whether it could. The
-// binding does not refer to the text.
-func readBinding(text string) (nat.Binding, bool) {
+// readBinding parses the value of the field of a binding's place, and reports whether it
+// could. The binding does not refer to the text.
+func readBinding(p nat.Place, text string) (nat.Binding, bool) {
 	r := valueReader{text: text}
 	var b nat.Binding
+	b.Outside, b.First = p.Outside, p.First
 	b.Inside = r.addr(`{"inside":`)
 	b.Last = nat.Port(r.number(`,"last":`, 16))
+	if r.skip(`,"more":[`) {
+		b.Blocks = r.further(b.Blocks)
+	}
 	b.State = storedState(r.skip(`,"held":true`))
 	b.Identity = r.octets(`,"identity":`)
 	b.UserName = r.octets(`,"user_name":`)
@@ -55,6 +59,24 @@ func ownTexts(b *nat.Holder) {
 		b.UserName = b.Identity[i : i+len(b.UserName)]
 	} else {
 		b.UserName = strings.Clone(b.UserName)
+	}
+}
+
+// further parses the ports of further blocks to the end of their list, and returns the
+// blocks with them.
+func (r *valueReader) further(blocks nat.Blocks) nat.Blocks {
+	for before := "["; ; before = ",[" {
+		more := nat.Block{Outside: blocks.Outside, First: nat.Port(r.number(before, 16))}
+		more.Last = nat.Port(r.number(",", 16))
+		r.must("]")
+		var ok bool
+		if blocks, ok = blocks.With(more); !ok || r.bad {
+			r.bad = true
+			return blocks
+		}
+		if r.skip("]") {
+			return blocks
+		}
 	}
 }
 

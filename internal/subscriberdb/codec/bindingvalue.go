@@ -54,6 +54,7 @@ func ParsePlace(field string) (nat.Place, error) {
 type bindingValue struct {
 	Inside        netip.Addr    `json:"inside"`
 	Last          nat.Port      `json:"last"`
+	More          [][2]nat.Port `json:"more,omitempty"` // first and last port of each further block, the newest one last
 	Held          bool          `json:"held,omitempty"`
 	Identity      octets        `json:"identity,omitzero"`
 	UserName      octets        `json:"user_name,omitzero"`
@@ -75,11 +76,17 @@ type receiptValue struct {
 	ReleasedAt time.Time `json:"released_at,omitzero"`
 }
 
-func (v *bindingValue) binding(group string, p nat.Place) nat.Binding {
+func (v *bindingValue) binding(group string, p nat.Place) (nat.Binding, error) {
 	b := nat.Binding{
 		Group: group, Blocks: nat.Blocks{Block: nat.Block{Outside: p.Outside, First: p.First, Last: v.Last}}, State: storedState(v.Held),
 		Holder:      nat.Holder{Inside: v.Inside, Identity: string(v.Identity), UserName: string(v.UserName), AcctSessionID: string(v.AcctSessionID)},
 		AllocatedAt: v.AllocatedAt, ReleasedAt: v.ReleasedAt, HoldUntil: v.HoldUntil, GraceUntil: v.GraceUntil,
+	}
+	for _, more := range v.More {
+		var ok bool
+		if b.Blocks, ok = b.With(nat.Block{Outside: p.Outside, First: more[0], Last: more[1]}); !ok {
+			return b, fmt.Errorf("further block %d-%d is empty, or has a port of another one", more[0], more[1])
+		}
 	}
 	if r := v.Receipt; r != nil {
 		b.Receipt = &nat.Receipt{
@@ -87,7 +94,7 @@ func (v *bindingValue) binding(group string, p nat.Place) nat.Binding {
 			CutAt: r.CutAt, ReapedAt: r.ReapedAt, ReleasedAt: r.ReleasedAt,
 		}
 	}
-	return b
+	return b, nil
 }
 
 // storedState returns the state of a stored binding: held or active. The finer states are
@@ -105,15 +112,19 @@ func ParseBinding(group, field, text string) (nat.Binding, error) {
 	if err != nil {
 		return nat.Binding{}, err
 	}
-	if b, ok := readBinding(text); ok {
-		b.Group, b.Outside, b.First = group, place.Outside, place.First
+	if b, ok := readBinding(place, text); ok {
+		b.Group = group
 		return b, nil
 	}
 	var v bindingValue
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
 		return nat.Binding{}, fmt.Errorf("binding %s: %w", field, err)
 	}
-	return v.binding(group, place), nil
+	b, err := v.binding(group, place)
+	if err != nil {
+		return nat.Binding{}, fmt.Errorf("binding %s: %w", field, err)
+	}
+	return b, nil
 }
 
 // AppendBinding appends the value of the binding's field in the form in which encoding/json
@@ -122,6 +133,9 @@ func ParseBinding(group, field, text string) (nat.Binding, error) {
 func AppendBinding(text []byte, b *nat.Binding) []byte {
 	text = append(b.Inside.AppendTo(append(text, `{"inside":"`...)), `","last":`...)
 	text = strconv.AppendUint(text, uint64(b.Last), 10)
+	if b.Len() > 1 {
+		text = appendFurther(text, b.Blocks)
+	}
 	if b.State == nat.Held {
 		text = append(text, `,"held":true`...)
 	}
@@ -136,6 +150,21 @@ func AppendBinding(text []byte, b *nat.Binding) []byte {
 		text = appendReceipt(append(text, `,"receipt":`...), b.Receipt)
 	}
 	return append(text, '}')
+}
+
+// appendFurther appends the field with the ports of all blocks but the first.
+func appendFurther(text []byte, b nat.Blocks) []byte {
+	text = append(text, `,"more":`...)
+	before := byte('[')
+	for x := range b.All() {
+		if x == b.Block {
+			continue
+		}
+		text = strconv.AppendUint(append(text, before, '['), uint64(x.First), 10)
+		text = append(strconv.AppendUint(append(text, ','), uint64(x.Last), 10), ']')
+		before = ','
+	}
+	return append(text, ']')
 }
 
 func appendReceipt(text []byte, r *nat.Receipt) []byte {
