@@ -23,7 +23,8 @@ func (m *Machine) Adopt(g *Group) Adoption { return Adoption{m, g} }
 
 // Entry creates a slot for the kernel's entry of one address. stored is the
 // stored binding of the same address, the zero Binding for none; record is the
-// one in force, nil for none.
+// one in force, nil for none. An entry with any block of the stored binding
+// belongs to it: the newest block is stored before it is programmed.
 func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Record, now time.Time) {
 	m, group := a.m, a.g.Name
 	m.now = now
@@ -34,8 +35,8 @@ func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Reco
 		Group: group, Blocks: nat.Blocks{Block: e.Block}, State: nat.Active, AllocatedAt: now,
 		Holder: nat.Holder{Inside: e.Inside},
 	}
-	if stored.Block == b.Block {
-		b.Holder, b.AllocatedAt, b.ReleasedAt = stored.Holder, stored.AllocatedAt, stored.ReleasedAt
+	if stored.Has(e.Block) {
+		b.Blocks, b.Holder, b.AllocatedAt, b.ReleasedAt = stored.Blocks, stored.Holder, stored.AllocatedAt, stored.ReleasedAt
 	} else {
 		stored = nat.Binding{}
 		if record != nil {
@@ -43,7 +44,7 @@ func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Reco
 			b.Holder = holderOf(&packed)
 		}
 	}
-	s := newSlot(HolderRecord(group, b.Holder), b.Block)
+	s := newSlot(HolderRecord(group, b.Holder), b.Newest())
 	phase := s.adoptedPhase(e, &stored, record)
 	if phase == Draining {
 		b.State, b.GraceUntil = nat.Draining, stored.GraceUntil
@@ -82,7 +83,7 @@ func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time
 	m.now = now
 	held := stored.State == nat.Held
 	s := m.slots.at(stored.Inside)
-	if s != nil && !s.stray && s.block == stored.Block && !held {
+	if s != nil && !s.stray && s.block == stored.Newest() && !held {
 		return // the kernel has it
 	}
 	b := stored
@@ -103,7 +104,7 @@ func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time
 	if b.State == nat.Held {
 		return
 	}
-	s = newSlot(HolderRecord(g.Name, b.Holder), b.Block)
+	s = newSlot(HolderRecord(g.Name, b.Holder), b.Newest())
 	m.enter(s, Saved)
 	m.slots.put(stored.Inside, s)
 	if record == nil && !stored.GraceUntil.IsZero() {

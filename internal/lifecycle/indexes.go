@@ -351,21 +351,21 @@ func (x *GraceIndex) From(group string, first netip.Addr) iter.Seq[netip.Addr] {
 }
 
 // PendingWrites counts the writes to stored bindings that are under way.
-type PendingWrites struct{ blocks map[nat.Block]int }
+type PendingWrites struct{ places map[nat.Place]int }
 
-func newPendingWrites() PendingWrites { return PendingWrites{map[nat.Block]int{}} }
+func newPendingWrites() PendingWrites { return PendingWrites{map[nat.Place]int{}} }
 
 // Len counts the bindings with a write under way.
-func (w *PendingWrites) Len() int { return len(w.blocks) }
+func (w *PendingWrites) Len() int { return len(w.places) }
 
-// Of counts the writes under way to the stored binding of a block.
-func (w *PendingWrites) Of(b nat.Block) int { return w.blocks[b] }
+// Of counts the writes under way to the stored binding of a place.
+func (w *PendingWrites) Of(p nat.Place) int { return w.places[p] }
 
 // In reports whether a write is under way to a binding at an outside address
 // that the function selects.
 func (w *PendingWrites) In(contains func(outside netip.Addr) bool) bool {
-	for b := range w.blocks {
-		if contains(b.Outside) {
+	for p := range w.places {
+		if contains(p.Outside) {
 			return true
 		}
 	}

@@ -394,7 +394,7 @@ func (m *Machine) done(s *Slot) {
 
 // store requests a write of a binding.
 func (m *Machine) store(w Write) {
-	m.writes.blocks[w.Binding.Block]++
+	m.writes.places[w.Binding.Place()]++
 	m.out.Store(w)
 }
 
@@ -413,7 +413,7 @@ func (m *Machine) allocate(s *Slot) {
 	case err != nil:
 		m.out.Fault("allocate block", s.Key(), err)
 	default: // stored before it is programmed
-		s.block, s.boundTenure, s.over, s.flushed = b.Block, s.tenure, nil, false
+		s.block, s.boundTenure, s.over, s.flushed = b.Newest(), s.tenure, nil, false
 		m.enter(s, Saved)
 		m.work(s)
 		m.store(Write{Binding: b, Slot: s})
@@ -470,10 +470,10 @@ func (m *Machine) close(s *Slot) {
 func (m *Machine) Stored(w *Write, now time.Time) {
 	m.now = now
 	b := &w.Binding
-	if n := m.writes.blocks[b.Block]; n > 1 {
-		m.writes.blocks[b.Block] = n - 1
+	if place := b.Place(); m.writes.places[place] > 1 {
+		m.writes.places[place]--
 	} else {
-		delete(m.writes.blocks, b.Block)
+		delete(m.writes.places, place)
 	}
 	m.groups.touch(b.Group, b.Inside)
 	if w.Slot != nil {
@@ -518,7 +518,7 @@ func (m *Machine) Reaped(s *Slot, proof *nat.Reaped, now time.Time) {
 	m.done(s)
 }
 
-// release puts the block of a reaped slot into quarantine, with the receipt of
+// release puts the blocks of a reaped slot into quarantine, with the receipt of
 // its teardown.
 func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 	m.enter(s, Idle)

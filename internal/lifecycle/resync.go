@@ -24,17 +24,17 @@ func (r Repairs) Reprogram(s *Slot) bool {
 	return true
 }
 
-// StoreAgain requests another write of a block's binding, if it is in force.
-func (r Repairs) StoreAgain(block nat.Block) {
-	if b, ok := r.m.engine.AtOutside(block.Outside, block.First); ok && b.Block == block {
+// StoreAgain requests another write of the binding of a place, if it is in force.
+func (r Repairs) StoreAgain(p nat.Place) {
+	if b, ok := r.m.engine.AtOutside(p.Outside, p.First); ok && b.Place() == p {
 		r.m.store(Write{Binding: b})
 	}
 }
 
 // Unstore requests the removal of a stored binding that is not in force, unless
-// another subscriber has got the block meanwhile.
+// a binding has begun at its place meanwhile.
 func (r Repairs) Unstore(stale nat.Binding) {
-	if b, ok := r.m.engine.AtOutside(stale.Outside, stale.First); ok && b.Group == stale.Group && b.First == stale.First {
+	if b, ok := r.m.engine.AtOutside(stale.Outside, stale.First); ok && b.Group == stale.Group && b.Place() == stale.Place() {
 		return
 	}
 	r.m.store(Write{Binding: stale, Remove: true})

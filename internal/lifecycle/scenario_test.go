@@ -366,6 +366,9 @@ func (p *player) binding(args []string, named map[string]string) (b nat.Binding)
 	r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, UserName: named["stored"]}
 	packed := r.Pack()
 	b = nat.Binding{Group: "g", Blocks: nat.Blocks{Block: p.block(named)}, Holder: holderOf(&packed), State: nat.Active, AllocatedAt: p.began}
+	if named["further"] != "" {
+		b.Blocks, _ = b.With(p.block(map[string]string{"block": named["further"]}))
+	}
 	b.AcctSessionID = named["of"]
 	if named["state"] == "held" {
 		b.State, b.ReleasedAt, b.HoldUntil = nat.Held, p.began, p.began.Add(time.Minute)
@@ -374,7 +377,10 @@ func (p *player) binding(args []string, named map[string]string) (b nat.Binding)
 }
 
 func (p *player) adoptEntry(args []string, named map[string]string) {
-	e := nat.Entry{Inside: p.addr(args), Gate: nat.GateOpen, Block: nat.Block{Outside: p.block(named).Outside, First: nat.Port(p.block(named).First), Last: nat.Port(p.block(named).Last)}}
+	e := nat.Entry{Inside: p.addr(args), Gate: nat.GateOpen, Block: p.block(named)}
+	if named["has"] != "" {
+		e.Block = p.block(map[string]string{"block": named["has"]})
+	}
 	if named["gate"] == "draining" {
 		e.Gate = nat.GateDraining
 	}
@@ -399,26 +405,26 @@ func (p *player) stray(args []string, named map[string]string) {
 // last returns the last octet of an inside address, as scenarios write it.
 func last(inside netip.Addr) string { return fmt.Sprint(inside.As4()[3]) }
 
-func ports(b nat.Block) string { return fmt.Sprintf("ports %d-%d", b.First, b.Last) }
+func ports(b nat.Blocks) string { return "ports " + b.Ports() }
 
 // Store implements Effects.
 func (p *player) Store(w Write) {
 	p.writes = append(p.writes, w)
 	if w.Remove {
-		p.tell("store: %s are free", ports(w.Binding.Block))
+		p.tell("store: %s are free", ports(w.Binding.Blocks))
 		return
 	}
 	grace := ""
 	if !w.Binding.GraceUntil.IsZero() {
 		grace = fmt.Sprintf(", grace until %v", w.Binding.GraceUntil.Sub(p.began))
 	}
-	p.tell("store: %s of %s %s/%s %v%s", ports(w.Binding.Block), last(w.Binding.Inside), w.Binding.UserName, w.Binding.AcctSessionID, w.Binding.State, grace)
+	p.tell("store: %s of %s %s/%s %v%s", ports(w.Binding.Blocks), last(w.Binding.Inside), w.Binding.UserName, w.Binding.AcctSessionID, w.Binding.State, grace)
 }
 
 // Program implements Effects.
 func (p *player) Program(w Work) {
 	p.opens = append(p.opens, w)
-	p.tell("program %s: gate open, %s", last(w.Inside), ports(w.Slot.Block()))
+	p.tell("program %s: gate open, %s", last(w.Inside), ports(nat.Blocks{Block: w.Slot.block}))
 }
 
 // Close implements Effects.

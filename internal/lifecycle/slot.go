@@ -28,7 +28,9 @@ type Slot struct {
 	// the feed ends one session and begins the next in the same batch.
 	tenure, boundTenure uint64
 
-	block nat.Block // programmed, or being programmed; unset when idle
+	// The newest block of the binding: programmed, or being programmed. The engine has all
+	// of them. Unset when idle.
+	block nat.Block
 }
 
 func newSlot(r subscriber.Record, b nat.Block) *Slot { return &Slot{packed: r.Pack(), block: b} }
@@ -61,10 +63,6 @@ func (s *Slot) Stray() bool { return s.stray }
 
 // Phase returns the slot's phase.
 func (s *Slot) Phase() Phase { return s.phase }
-
-// Block returns the block that is programmed, or being programmed; the zero
-// Block when idle.
-func (s *Slot) Block() nat.Block { return s.block }
 
 // Tenure returns the number of sessions that have held the address.
 func (s *Slot) Tenure() uint64 { return s.tenure }

@@ -129,13 +129,13 @@ func (p *player) check(seed uint64, line string) {
 			online++
 		}
 		in[s.Phase()]++
-		if b, ok := p.engine.Live("g", inside); ok != (s.Phase() != Idle) || ok && b.Block != s.Block() {
-			p.t.Fatalf("seed %d: %s: %v is in phase %d with %v, and the engine has %v, %t", seed, line, inside, s.Phase(), s.Block(), b.Block, ok)
+		if b, ok := p.engine.Live("g", inside); ok != (s.Phase() != Idle) || ok && b.Newest() != s.block {
+			p.t.Fatalf("seed %d: %s: %v is in phase %d with %v, and the engine has %v, %t", seed, line, inside, s.Phase(), s.block, b.Newest(), ok)
 		}
 		if b, _ := p.engine.Live("g", inside); s.Phase() == Open && s.Online() && !s.Busy() && b.Identity != s.Packed().Identity() {
 			p.t.Fatalf("seed %d: %s: %v of %s has the open gate of %s", seed, line, inside, s.Packed().Identity(), b.Identity)
 		}
-		if open := s.Wanted().Gate == nat.GateOpen; open && s.Block() == (nat.Block{}) {
+		if open := s.Wanted().Gate == nat.GateOpen; open && s.block == (nat.Block{}) {
 			p.t.Fatalf("seed %d: %s: %v is to be open without a block", seed, line, inside)
 		}
 	}

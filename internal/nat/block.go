@@ -76,6 +76,16 @@ func (b Blocks) All() iter.Seq[Block] {
 // Newest returns the block that was assigned last: that of new sessions.
 func (b Blocks) Newest() Block { return b.at(b.Len() - 1) }
 
+// Has reports whether a block is one of them.
+func (b Blocks) Has(x Block) bool {
+	for has := range b.All() {
+		if has == x {
+			return true
+		}
+	}
+	return false
+}
+
 func (b Blocks) at(i int) Block {
 	if i == 0 {
 		return b.Block

@@ -92,6 +92,11 @@ func TestBlocks(t *testing.T) {
 		if again != b {
 			t.Fatalf("%v and %v are not equal", again, b)
 		}
+		for _, x := range list {
+			if !b.Has(x) || b.Has(Block{outside, x.First, x.Last + 1}) || b.Has(Block{outside.Next(), x.First, x.Last}) {
+				t.Fatalf("%v do not have %v, or another one", list, x)
+			}
+		}
 		p := Port(rnd.IntN(1 << 16))
 		if want := slices.ContainsFunc(list, func(x Block) bool { return x.Contains(outside, p) }); b.Contains(outside, p) != want || b.Contains(outside.Next(), p) {
 			t.Fatalf("%v have port %d: %t, want %t", list, p, b.Contains(outside, p), want)

@@ -116,7 +116,7 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 	now := p.now()
 	for i, b := range live {
 		switch e, ok := p.kernel.EntryAt(b.Inside); {
-		case ok && e.Block == b.Block:
+		case ok && e.Block == b.Newest():
 			p.life.Adopt(g.Group).Entry(e, b, records[b.Inside], now)
 		case !ok && a.free:
 			p.life.Adopt(g.Group).Stored(b, records[b.Inside], now)

@@ -150,11 +150,12 @@ func (p *pass) showSlots(v *drift.Views, d *doubts) {
 // slotViewRLocked returns the engine's view of a slot.
 func (p *pass) slotViewRLocked(s *lifecycle.Slot) drift.Slot {
 	r := s.Record()
+	b, _ := p.life.Engine().Live(s.Group(), s.Inside())
 	return drift.Slot{
 		Online: s.Online(), Identity: drift.IdentityOf(&r), Version: r.Version,
 		Pending: s.Phase() == lifecycle.Idle && s.Online() && p.life.Engine().IsPending(s.Group(), s.Inside()),
 		Bound:   s.Phase() != lifecycle.Idle, Stray: s.Stray(),
-		Element: s.Expected(), Block: s.Block(),
+		Element: s.Expected(), Blocks: b.Blocks,
 	}
 }
 

@@ -55,7 +55,7 @@ func (r *repair) outdatedLocked(o *drift.Operation) bool {
 			return true
 		}
 	}
-	return r.movingLocked(o.Inside) || o.Block.First != 0 && r.life.Writes().Of(o.Block) > 0
+	return r.movingLocked(o.Inside) || o.Blocks.First != 0 && r.life.Writes().Of(o.Blocks.Place()) > 0
 }
 
 func (r *repair) movingLocked(inside netip.Addr) bool {
@@ -141,9 +141,9 @@ func (r *repair) mendLocked(o *drift.Operation) {
 	case inspect.DriftElementOrphaned:
 		r.life.Repairs().RemoveStray(r.group.Name, o.Element, r.now())
 	case inspect.DriftBindingUnsaved:
-		r.life.Repairs().StoreAgain(o.Block)
+		r.life.Repairs().StoreAgain(o.Blocks.Place())
 	case inspect.DriftBindingStale:
-		r.life.Repairs().Unstore(nat.Binding{Group: r.group.Name, Blocks: nat.Blocks{Block: o.Block}, Holder: nat.Holder{Inside: o.Inside}})
+		r.life.Repairs().Unstore(nat.Binding{Group: r.group.Name, Blocks: o.Blocks, Holder: nat.Holder{Inside: o.Inside}})
 	case inspect.DriftSessionOrphaned, inspect.DriftSessionOutOfBlock:
 		r.misplaced = append(r.misplaced, o.Session.Ref.(nftnat.Session))
 	}

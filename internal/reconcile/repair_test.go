@@ -126,7 +126,7 @@ func TestEndSeenWhileBusy(t *testing.T) {
 func TestStaleRowOfBlockInUse_NAT40(t *testing.T) {
 	s := newScene(t)
 	r := repair{Reconciler: s.Reconciler, group: s.group, gone: map[netip.Addr]uint64{}}
-	r.mendLocked(&drift.Operation{Kind: inspect.DriftBindingStale, Inside: bob, Block: s.life.Slot(alice).Block()})
+	r.mendLocked(&drift.Operation{Kind: inspect.DriftBindingStale, Inside: bob, Blocks: nat.Blocks{Block: s.life.Slot(alice).Expected().Block}})
 	if slices.ContainsFunc(s.writes, func(w lifecycle.Write) bool { return w.Remove }) {
 		t.Error("the row of the binding in force is removed")
 	}

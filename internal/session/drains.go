@@ -245,8 +245,8 @@ func (sg *servedGroups) planConfigured(ctx context.Context, c lsn.GroupConfig, a
 	}
 	for i := range rows {
 		if !fits(&rows[i], &c) {
-			return p, fmt.Errorf("%w: group %s: %w: %s has the ports %d-%d of %s, so port_range and block_size cannot change now; %s",
-				errRefused, c.Name, lsn.ErrInUse, rows[i].Inside, rows[i].First, rows[i].Last, rows[i].Outside, refusalHint)
+			return p, fmt.Errorf("%w: group %s: %w: %s has the ports %s of %s, so port_range and block_size cannot change now; %s",
+				errRefused, c.Name, lsn.ErrInUse, rows[i].Inside, rows[i].Ports(), rows[i].Outside, refusalHint)
 		}
 	}
 	return p, p.extend(rows, s, all)
@@ -304,10 +304,14 @@ func (sg *servedGroups) rowsInUse(ctx context.Context, group string) ([]nat.Bind
 	return used, err
 }
 
-// fits reports whether the ports of a stored binding are a block of the group.
+// fits reports whether the ports of a stored binding are blocks of the group.
 func fits(b *nat.Binding, c *lsn.GroupConfig) bool {
-	return nat.Port(b.First) >= c.FirstPort && nat.Port(b.Last) <= c.LastPort &&
-		int(b.Last)-int(b.First)+1 == c.BlockSize && int(b.First)%c.BlockSize == 0
+	for x := range b.All() {
+		if x.First < c.FirstPort || x.Last > c.LastPort || int(x.Last)-int(x.First)+1 != c.BlockSize || int(x.First)%c.BlockSize != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // extend adds to the plan the prefixes that bindings need and the configuration

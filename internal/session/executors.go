@@ -229,7 +229,7 @@ type writes struct {
 }
 
 // coalesce replaces the writes of the previous batch, by group, by the last
-// write of each block in this one.
+// write of each place in this one.
 func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
 	for _, w := range byGroup {
 		if cap(w.put) > max(keepMost, 4*len(w.put)) { // far more than was used
@@ -241,7 +241,7 @@ func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes
 	last := x.repeated(batch)
 	for i := range batch {
 		s := &batch[i]
-		if n, ok := last[s.Binding.Block]; ok && n != i {
+		if n, ok := last[s.Binding.Place()]; ok && n != i {
 			continue
 		}
 		w := byGroup[s.Binding.Group]
@@ -257,18 +257,18 @@ func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes
 	}
 }
 
-// repeated returns, for each block with more than one write under way, the
+// repeated returns, for each place with more than one write under way, the
 // index of its last write in the batch.
-func (x *executors) repeated(batch []lifecycle.Write) map[nat.Block]int {
+func (x *executors) repeated(batch []lifecycle.Write) map[nat.Place]int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	var last map[nat.Block]int
+	var last map[nat.Place]int
 	for i := range batch {
-		if block := batch[i].Binding.Block; x.life.Writes().Of(block) > 1 {
+		if place := batch[i].Binding.Place(); x.life.Writes().Of(place) > 1 {
 			if last == nil {
-				last = map[nat.Block]int{}
+				last = map[nat.Place]int{}
 			}
-			last[block] = i
+			last[place] = i
 		}
 	}
 	return last

@@ -17,7 +17,7 @@ const Newer inspect.DriftKind = ""
 type Operation struct {
 	Kind    inspect.DriftKind
 	Inside  netip.Addr
-	Block   nat.Block          // DriftBindingUnsaved, DriftBindingStale
+	Blocks  nat.Blocks         // DriftBindingUnsaved, DriftBindingStale: those of the binding
 	Element nat.Entry          // DriftElementOrphaned, DriftElementDiffers: the kernel's entry
 	Record  *subscriber.Record // DriftRecordUnseen, Newer: the database's record
 	Session Session            // DriftSessionOrphaned, DriftSessionOutOfBlock
@@ -128,12 +128,12 @@ func (d *differ) elements() {
 func (d *differ) bindings() {
 	for at, b := range d.v.Engine.Bindings {
 		if row, ok := d.v.Database.Bindings[at]; !ok || !alike(&row, &b) {
-			d.add(inspect.DriftBindingUnsaved, b.Inside, Operation{Block: b.Block}, bindingUnsaved)
+			d.add(inspect.DriftBindingUnsaved, b.Inside, Operation{Blocks: b.Blocks}, bindingUnsaved)
 		}
 	}
 	for at, row := range d.v.Database.Bindings {
 		if _, ok := d.v.Engine.Bindings[at]; !ok {
-			d.add(inspect.DriftBindingStale, row.Inside, Operation{Block: row.Block}, bindingStale)
+			d.add(inspect.DriftBindingStale, row.Inside, Operation{Blocks: row.Blocks}, bindingStale)
 		}
 	}
 }
@@ -147,7 +147,7 @@ func nothing(e *nat.Entry) bool { return closed(e) && !e.Outside.IsValid() }
 // alike reports whether database and engine agree on a binding in the fields
 // that matter.
 func alike(a, b *nat.Binding) bool {
-	return a.Inside == b.Inside && a.Last == b.Last && (a.State == nat.Held) == (b.State == nat.Held) && a.UserName == b.UserName
+	return a.Inside == b.Inside && a.Blocks == b.Blocks && (a.State == nat.Held) == (b.State == nat.Held) && a.UserName == b.UserName
 }
 
 // session adds an operation if a conntrack entry is misplaced.
@@ -160,8 +160,8 @@ func (d *differ) session(s Session) {
 }
 
 // Misplaced returns the kind of drift of a session that its address's slot, the
-// zero Slot for none, does not explain: the address has no block, or the port
-// is outside it (NAT-40). Sessions with the CGN itself are not translated, so
+// zero Slot for none, does not explain: the address has no blocks, or the port
+// is outside them (NAT-40). Sessions with the CGN itself are not translated, so
 // they are ignored.
 func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
 	switch {
@@ -169,7 +169,7 @@ func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
 		return "", false
 	case !slot.Bound && !slot.Stray:
 		return inspect.DriftSessionOrphaned, true
-	case !slot.Stray && !slot.Block.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())):
+	case !slot.Stray && !slot.Blocks.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())):
 		return inspect.DriftSessionOutOfBlock, true
 	}
 	return "", false
@@ -214,11 +214,11 @@ func elementMissing(*Operation) string {
 }
 
 func bindingUnsaved(o *Operation) string {
-	return fmt.Sprintf("binding of %s ports %d-%d is not stored so; stored", o.Block.Outside, o.Block.First, o.Block.Last)
+	return fmt.Sprintf("binding of %s ports %s is not stored so; stored", o.Blocks.Outside, o.Blocks.Ports())
 }
 
 func bindingStale(o *Operation) string {
-	return fmt.Sprintf("stored binding of %s ports %d-%d is not in force; removed", o.Block.Outside, o.Block.First, o.Block.Last)
+	return fmt.Sprintf("stored binding of %s ports %s is not in force; removed", o.Blocks.Outside, o.Blocks.Ports())
 }
 
 func sessionMisplaced(o *Operation) string {

@@ -72,12 +72,23 @@ func (w *world) diff() []Operation {
 func (w *world) online(r subscriber.Record, b nat.Block) {
 	w.put(r)
 	w.Engine.Slots[r.Inside] = Slot{
-		Online: true, Identity: IdentityOf(&r), Version: r.Version, Bound: true, Block: b, Element: elementOf(gateOpen, b),
+		Online: true, Identity: IdentityOf(&r), Version: r.Version, Bound: true, Blocks: nat.Blocks{Block: b}, Element: elementOf(gateOpen, b),
 	}
 	row := nat.Binding{Blocks: nat.Blocks{Block: b}, Holder: nat.Holder{Inside: r.Inside, UserName: r.UserName}}
 	w.Engine.Bindings[b.Place()], w.Database.Bindings[b.Place()] = row, row
 	w.Kernel.Elements[r.Inside] = elementOf(gateOpen, b)
 	w.sessions[session(r.Inside, b, b.First+7)] = struct{}{}
+}
+
+// further gives an online subscriber further blocks.
+func (w *world) further(r subscriber.Record, first nat.Block, further ...nat.Block) {
+	s, row := w.Engine.Slots[r.Inside], w.Database.Bindings[first.Place()]
+	for _, b := range further {
+		row.Blocks, _ = row.With(b)
+	}
+	s.Blocks, s.Element.Block = row.Blocks, row.Newest()
+	w.Engine.Slots[r.Inside], w.Kernel.Elements[r.Inside] = s, s.Element
+	w.Database.Bindings[first.Place()], w.Engine.Bindings[first.Place()] = row, row
 }
 
 func session(inside netip.Addr, b nat.Block, port nat.Port) Session {
@@ -129,14 +140,14 @@ func TestDiff_NAT40(t *testing.T) {
 		}, "element_orphaned 100.64.0.7"},
 		"binding without a record": {func(w *world) { delete(w.Database.Records, a) }, "binding_orphaned 100.64.0.1"},
 		"record without a binding": {func(w *world) {
-			slot(w, func(s *Slot) { s.Bound, s.Block, s.Element = false, nat.Block{}, nat.Entry{} })
+			slot(w, func(s *Slot) { s.Bound, s.Blocks, s.Element = false, nat.Blocks{}, nat.Entry{} })
 			delete(w.Engine.Bindings, b.Place())
 			delete(w.Database.Bindings, b.Place())
 			delete(w.Kernel.Elements, a)
 			clear(w.sessions)
 		}, "record_unbound 100.64.0.1"},
 		"record that waits for a block": {func(w *world) {
-			slot(w, func(s *Slot) { s.Bound, s.Pending, s.Block, s.Element = false, true, nat.Block{}, nat.Entry{} })
+			slot(w, func(s *Slot) { s.Bound, s.Pending, s.Blocks, s.Element = false, true, nat.Blocks{}, nat.Entry{} })
 			delete(w.Engine.Bindings, b.Place())
 			delete(w.Database.Bindings, b.Place())
 			delete(w.Kernel.Elements, a)
@@ -163,6 +174,30 @@ func TestDiff_NAT40(t *testing.T) {
 		"stored binding not in force": {func(w *world) {
 			w.Database.Bindings[blockOf(2).Place()] = nat.Binding{Blocks: nat.Blocks{Block: blockOf(2)}, Holder: nat.Holder{Inside: address(2)}}
 		}, "binding_stale 100.64.0.2"},
+
+		"further block, stored": {func(w *world) { w.further(recordOf(1), b, blockOf(2), blockOf(3)) }, ""},
+		"further block, not stored": {func(w *world) {
+			w.further(recordOf(1), b, blockOf(2))
+			row := w.Database.Bindings[b.Place()]
+			row.Blocks = nat.Blocks{Block: b}
+			w.Database.Bindings[b.Place()] = row
+		}, "binding_unsaved 100.64.0.1"},
+		"further block with a row of its own": {func(w *world) {
+			w.further(recordOf(1), b, blockOf(2))
+			w.Database.Bindings[blockOf(2).Place()] = nat.Binding{Blocks: nat.Blocks{Block: blockOf(2)}, Holder: nat.Holder{Inside: a}}
+		}, "binding_stale 100.64.0.1"},
+		"element with an earlier block": {func(w *world) {
+			w.further(recordOf(1), b, blockOf(2))
+			w.Kernel.Elements[a] = elementOf(gateOpen, b)
+		}, "element_differs 100.64.0.1"},
+		"sessions in all blocks": {func(w *world) {
+			w.further(recordOf(1), b, blockOf(3))
+			w.sessions[session(a, b, b.Last)], w.sessions[session(a, b, blockOf(3).First)] = struct{}{}, struct{}{}
+		}, ""},
+		"session between blocks": {func(w *world) {
+			w.further(recordOf(1), b, blockOf(3))
+			w.sessions[session(a, b, blockOf(2).First)] = struct{}{}
+		}, "session_outofblock 100.64.0.1"},
 
 		"session without a binding":  {func(w *world) { w.sessions[session(address(2), b, b.First)] = struct{}{} }, "session_orphaned 100.64.0.2"},
 		"session below the block":    {func(w *world) { w.sessions[session(a, b, b.First-1)] = struct{}{} }, "session_outofblock 100.64.0.1"},

@@ -44,7 +44,7 @@ type Slot struct {
 	Bound    bool      // has a block, or its remains are being removed
 	Stray    bool      // the kernel's elements have no binding, and are being removed
 	Element  nat.Entry // the entry that the kernel should hold
-	Block    nat.Block
+	Blocks   nat.Blocks
 }
 
 // Identity identifies the session and subscriber of a record.

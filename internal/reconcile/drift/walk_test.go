@@ -35,12 +35,12 @@ func (w *world) apply(o *Operation) {
 	case inspect.DriftElementOrphaned:
 		w.teardownKernel(o.Inside, o.Element)
 	case inspect.DriftBindingUnsaved:
-		if b, ok := w.Engine.Bindings[o.Block.Place()]; ok {
-			w.Database.Bindings[o.Block.Place()] = b
+		if b, ok := w.Engine.Bindings[o.Blocks.Place()]; ok {
+			w.Database.Bindings[o.Blocks.Place()] = b
 		}
 	case inspect.DriftBindingStale:
-		if _, ok := w.Engine.Bindings[o.Block.Place()]; !ok {
-			delete(w.Database.Bindings, o.Block.Place())
+		if _, ok := w.Engine.Bindings[o.Blocks.Place()]; !ok {
+			delete(w.Database.Bindings, o.Blocks.Place())
 		}
 	case inspect.DriftSessionOrphaned, inspect.DriftSessionOutOfBlock:
 		delete(w.sessions, o.Session)
@@ -73,7 +73,7 @@ func (w *world) teardownKernel(inside netip.Addr, found nat.Entry) {
 	}
 	delete(w.Kernel.Elements, inside)
 	for x := range w.sessions {
-		if x.Inside.Addr() == inside && !s.Block.Contains(x.Outside.Addr(), nat.Port(x.Outside.Port())) {
+		if x.Inside.Addr() == inside && !s.Blocks.Contains(x.Outside.Addr(), nat.Port(x.Outside.Port())) {
 			delete(w.sessions, x)
 		}
 	}
@@ -127,7 +127,7 @@ func (w *world) disturb(rnd *rand.Rand, i, n int) []netip.Addr {
 	case 11: // the engine lost it, as after a start without stored bindings
 		if served {
 			delete(w.Engine.Slots, a)
-			delete(w.Engine.Bindings, s.Block.Place())
+			delete(w.Engine.Bindings, s.Blocks.Place())
 		}
 	case 12: // ended with the toggle off
 		if served && s.Online {
@@ -165,8 +165,8 @@ func (w *world) disagreement() string {
 		return "stored bindings"
 	}
 	for x := range w.sessions {
-		b := w.Engine.Slots[x.Inside.Addr()].Block
-		if port := nat.Port(x.Outside.Port()); x.Outside.Addr() != b.Outside || port < b.First || port > b.Last {
+		b := w.Engine.Slots[x.Inside.Addr()].Blocks
+		if !b.Contains(x.Outside.Addr(), nat.Port(x.Outside.Port())) {
 			return "session of " + x.Inside.Addr().String()
 		}
 	}
