@@ -83,11 +83,19 @@ func (a bindingCommands) row(b *pb.Binding) []string {
 	}
 }
 
+// ports returns the ports of all blocks. A daemon of an earlier version tells only
+// those of the first.
 func ports(b *pb.Binding) string {
 	if b == nil {
 		return none
 	}
-	return fmt.Sprintf("%d-%d", b.GetFirstPort(), b.GetLastPort())
+	text := fmt.Sprintf("%d-%d", b.GetFirstPort(), b.GetLastPort())
+	for i, further := range b.GetBlocks() {
+		if i > 0 {
+			text += fmt.Sprintf(",%d-%d", further.GetFirstPort(), further.GetLastPort())
+		}
+	}
+	return text
 }
 
 func bindingState(b *pb.Binding) string {

@@ -122,7 +122,16 @@ func toBinding(b *inspect.Binding) *pb.Binding {
 		HoldUntil:      timestamp(b.HoldUntil),
 		Receipt:        toReceipt(b.Receipt),
 		GraceUntil:     timestamp(b.GraceUntil),
+		Blocks:         toPortBlocks(b.Blocks),
 	}
+}
+
+func toPortBlocks(blocks nat.Blocks) []*pb.PortBlock {
+	list := make([]*pb.PortBlock, 0, blocks.Len())
+	for b := range blocks.All() {
+		list = append(list, &pb.PortBlock{FirstPort: uint32(b.First), LastPort: uint32(b.Last)})
+	}
+	return list
 }
 
 // toReceipt returns nil for none.

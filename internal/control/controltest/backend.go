@@ -144,7 +144,7 @@ func (b *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.
 		return inspect.Binding{}, b.Err
 	}
 	for _, l := range b.Leases {
-		if l.Outside != outside || port < l.First || port > l.Last {
+		if !l.Contains(outside, port) {
 			continue
 		}
 		if !at.IsZero() && at.Before(l.AllocatedAt) {

@@ -14,11 +14,12 @@ import (
 var Now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // Scene returns a backend with some data of each kind: alice online by RADIUS
-// with sessions, bob waiting for a block, and carol's block held.
+// with sessions, bob waiting for a block, and carol's two blocks held.
 func Scene() *Backend {
 	alice := binding("100.64.0.7", "198.51.100.1", 1024, nat.Active, "alice", "0A01")
 	alice.Sessions = 2
 	carol := binding("100.64.0.9", "198.51.100.1", 1536, nat.Held, "carol", "0A02")
+	carol.Blocks, _ = carol.With(nat.Block{Outside: carol.Outside, First: 4096, Last: 4607})
 	carol.ReleasedAt = Now.Add(-30 * time.Second)
 	carol.HoldUntil = Now.Add(90 * time.Second)
 	carol.Receipt = &nat.Receipt{
@@ -32,7 +33,7 @@ func Scene() *Backend {
 		Leases:      []inspect.Binding{alice, carol},
 		Flows:       flows(),
 		Blocks: []lsn.Usage{
-			{Group: "default", Outside: netip.MustParsePrefix("198.51.100.0/28"), Total: 2016, Used: 1, Held: 1, Free: 2014},
+			{Group: "default", Outside: netip.MustParsePrefix("198.51.100.0/28"), Total: 2016, Used: 1, Held: 2, Free: 2013},
 		},
 		Live: inspect.Settings{
 			Removal: inspect.RemovalOn,

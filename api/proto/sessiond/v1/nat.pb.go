@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// BindingState is the stage of a binding's life. After HELD the block is free
+// BindingState is the stage of a binding's life. After HELD its blocks are free
 // and the binding is gone.
 type BindingState int32
 
@@ -38,8 +38,8 @@ const (
 	BindingState_BINDING_STATE_DRAINING BindingState = 2
 	// Packets have stopped; conntrack entries are being deleted.
 	BindingState_BINDING_STATE_CUT BindingState = 3
-	// Nothing is left of it in the kernel; the block is in quarantine (RFC 6888
-	// REQ-8). The same subscriber may get it back.
+	// Nothing is left of it in the kernel; its blocks are in quarantine (RFC 6888
+	// REQ-8). The same subscriber may get them back.
 	BindingState_BINDING_STATE_HELD BindingState = 4
 )
 
@@ -149,7 +149,7 @@ type Receipt struct {
 	CutAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=cut_at,json=cutAt,proto3" json:"cut_at,omitempty"`
 	// When it was proved that no conntrack entry is left.
 	ReapedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=reaped_at,json=reapedAt,proto3" json:"reaped_at,omitempty"`
-	// When the block went into quarantine.
+	// When the blocks went into quarantine.
 	ReleasedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=released_at,json=releasedAt,proto3" json:"released_at,omitempty"`
 	// nftables map elements removed.
 	ElementsRemoved uint32 `protobuf:"varint,4,opt,name=elements_removed,json=elementsRemoved,proto3" json:"elements_removed,omitempty"`
@@ -233,7 +233,63 @@ func (x *Receipt) GetProof() Proof {
 	return Proof_PROOF_UNSPECIFIED
 }
 
-// Binding is the lease of one port block to one subscriber.
+// PortBlock is a range of ports.
+type PortBlock struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First port or ICMP query identifier, 1024 to 65535.
+	FirstPort uint32 `protobuf:"varint,1,opt,name=first_port,json=firstPort,proto3" json:"first_port,omitempty"`
+	// Last port, inclusive.
+	LastPort      uint32 `protobuf:"varint,2,opt,name=last_port,json=lastPort,proto3" json:"last_port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortBlock) Reset() {
+	*x = PortBlock{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortBlock) ProtoMessage() {}
+
+func (x *PortBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortBlock.ProtoReflect.Descriptor instead.
+func (*PortBlock) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PortBlock) GetFirstPort() uint32 {
+	if x != nil {
+		return x.FirstPort
+	}
+	return 0
+}
+
+func (x *PortBlock) GetLastPort() uint32 {
+	if x != nil {
+		return x.LastPort
+	}
+	return 0
+}
+
+// Binding is the lease of port blocks to one subscriber, all on one public
+// address.
 type Binding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The group.
@@ -242,9 +298,9 @@ type Binding struct {
 	InsideAddress string `protobuf:"bytes,2,opt,name=inside_address,json=insideAddress,proto3" json:"inside_address,omitempty"`
 	// The public address.
 	OutsideAddress string `protobuf:"bytes,3,opt,name=outside_address,json=outsideAddress,proto3" json:"outside_address,omitempty"`
-	// First port or ICMP query identifier of the block, 1024 to 65535.
+	// First port or ICMP query identifier of the first block, 1024 to 65535.
 	FirstPort uint32 `protobuf:"varint,4,opt,name=first_port,json=firstPort,proto3" json:"first_port,omitempty"`
-	// Last port of the block, inclusive.
+	// Last port of the first block, inclusive.
 	LastPort uint32 `protobuf:"varint,5,opt,name=last_port,json=lastPort,proto3" json:"last_port,omitempty"`
 	// The stage of its life.
 	State BindingState `protobuf:"varint,6,opt,name=state,proto3,enum=sessiond.v1.BindingState" json:"state,omitempty"`
@@ -252,7 +308,7 @@ type Binding struct {
 	UserName string `protobuf:"bytes,7,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
 	// Acct-Session-Id of the holder.
 	AcctSessionId string `protobuf:"bytes,8,opt,name=acct_session_id,json=acctSessionId,proto3" json:"acct_session_id,omitempty"`
-	// When the block was given.
+	// When the first block was given.
 	AllocatedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=allocated_at,json=allocatedAt,proto3" json:"allocated_at,omitempty"`
 	// When the record ended; absent while ACTIVE.
 	ReleasedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=released_at,json=releasedAt,proto3" json:"released_at,omitempty"`
@@ -265,14 +321,17 @@ type Binding struct {
 	// Until when the subscriber may come back to its binding and live sessions,
 	// after an end that the group gives a grace time; absent otherwise. The
 	// binding is DRAINING meanwhile.
-	GraceUntil    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
+	GraceUntil *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
+	// All blocks, the first one included, in the order in which they were given. New
+	// sessions get ports of the last one.
+	Blocks        []*PortBlock `protobuf:"bytes,15,rep,name=blocks,proto3" json:"blocks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[1]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -284,7 +343,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[1]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -297,7 +356,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{1}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Binding) GetGroup() string {
@@ -398,6 +457,13 @@ func (x *Binding) GetGraceUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Binding) GetBlocks() []*PortBlock {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
 // Pool counts the port blocks of one outside prefix of a group.
 // blocks_total = blocks_used + blocks_held + blocks_free.
 type Pool struct {
@@ -424,7 +490,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[2]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +502,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[2]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +515,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{2}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Pool) GetGroup() string {
@@ -522,7 +588,7 @@ type ListBindingsRequest struct {
 
 func (x *ListBindingsRequest) Reset() {
 	*x = ListBindingsRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +600,7 @@ func (x *ListBindingsRequest) String() string {
 func (*ListBindingsRequest) ProtoMessage() {}
 
 func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +613,7 @@ func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListBindingsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{3}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListBindingsRequest) GetPageSize() int32 {
@@ -605,7 +671,7 @@ type ListBindingsResponse struct {
 
 func (x *ListBindingsResponse) Reset() {
 	*x = ListBindingsResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +683,7 @@ func (x *ListBindingsResponse) String() string {
 func (*ListBindingsResponse) ProtoMessage() {}
 
 func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +696,7 @@ func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsResponse.ProtoReflect.Descriptor instead.
 func (*ListBindingsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{4}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListBindingsResponse) GetBindings() []*Binding {
@@ -662,7 +728,7 @@ type LookupOutsideRequest struct {
 
 func (x *LookupOutsideRequest) Reset() {
 	*x = LookupOutsideRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +740,7 @@ func (x *LookupOutsideRequest) String() string {
 func (*LookupOutsideRequest) ProtoMessage() {}
 
 func (x *LookupOutsideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +753,7 @@ func (x *LookupOutsideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupOutsideRequest.ProtoReflect.Descriptor instead.
 func (*LookupOutsideRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{5}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LookupOutsideRequest) GetOutsideAddress() string {
@@ -714,7 +780,7 @@ func (x *LookupOutsideRequest) GetAt() *timestamppb.Timestamp {
 // LookupOutsideResponse has the holder.
 type LookupOutsideResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The binding whose block has the port.
+	// The binding that has the port in one of its blocks.
 	Binding       *Binding `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -722,7 +788,7 @@ type LookupOutsideResponse struct {
 
 func (x *LookupOutsideResponse) Reset() {
 	*x = LookupOutsideResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +800,7 @@ func (x *LookupOutsideResponse) String() string {
 func (*LookupOutsideResponse) ProtoMessage() {}
 
 func (x *LookupOutsideResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +813,7 @@ func (x *LookupOutsideResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupOutsideResponse.ProtoReflect.Descriptor instead.
 func (*LookupOutsideResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{6}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LookupOutsideResponse) GetBinding() *Binding {
@@ -768,7 +834,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +846,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +859,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{7}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListPoolsRequest) GetGroup() string {
@@ -814,7 +880,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +892,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +905,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{8}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -861,7 +927,11 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"releasedAt\x12)\n" +
 	"\x10elements_removed\x18\x04 \x01(\rR\x0felementsRemoved\x12)\n" +
 	"\x10sessions_deleted\x18\x05 \x01(\rR\x0fsessionsDeleted\x12(\n" +
-	"\x05proof\x18\x06 \x01(\x0e2\x12.sessiond.v1.ProofR\x05proof\"\xe1\x04\n" +
+	"\x05proof\x18\x06 \x01(\x0e2\x12.sessiond.v1.ProofR\x05proof\"G\n" +
+	"\tPortBlock\x12\x1d\n" +
+	"\n" +
+	"first_port\x18\x01 \x01(\rR\tfirstPort\x12\x1b\n" +
+	"\tlast_port\x18\x02 \x01(\rR\blastPort\"\x91\x05\n" +
 	"\aBinding\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0einside_address\x18\x02 \x01(\tR\rinsideAddress\x12'\n" +
@@ -881,7 +951,8 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"hold_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tholdUntil\x12.\n" +
 	"\areceipt\x18\r \x01(\v2\x14.sessiond.v1.ReceiptR\areceipt\x12;\n" +
 	"\vgrace_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"graceUntil\"\xe5\x01\n" +
+	"graceUntil\x12.\n" +
+	"\x06blocks\x18\x0f \x03(\v2\x16.sessiond.v1.PortBlockR\x06blocks\"\xe5\x01\n" +
 	"\x04Pool\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\x12!\n" +
@@ -943,48 +1014,50 @@ func file_sessiond_v1_nat_proto_rawDescGZIP() []byte {
 }
 
 var file_sessiond_v1_nat_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_sessiond_v1_nat_proto_goTypes = []any{
 	(BindingState)(0),             // 0: sessiond.v1.BindingState
 	(Proof)(0),                    // 1: sessiond.v1.Proof
 	(*Receipt)(nil),               // 2: sessiond.v1.Receipt
-	(*Binding)(nil),               // 3: sessiond.v1.Binding
-	(*Pool)(nil),                  // 4: sessiond.v1.Pool
-	(*ListBindingsRequest)(nil),   // 5: sessiond.v1.ListBindingsRequest
-	(*ListBindingsResponse)(nil),  // 6: sessiond.v1.ListBindingsResponse
-	(*LookupOutsideRequest)(nil),  // 7: sessiond.v1.LookupOutsideRequest
-	(*LookupOutsideResponse)(nil), // 8: sessiond.v1.LookupOutsideResponse
-	(*ListPoolsRequest)(nil),      // 9: sessiond.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 10: sessiond.v1.ListPoolsResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*PortBlock)(nil),             // 3: sessiond.v1.PortBlock
+	(*Binding)(nil),               // 4: sessiond.v1.Binding
+	(*Pool)(nil),                  // 5: sessiond.v1.Pool
+	(*ListBindingsRequest)(nil),   // 6: sessiond.v1.ListBindingsRequest
+	(*ListBindingsResponse)(nil),  // 7: sessiond.v1.ListBindingsResponse
+	(*LookupOutsideRequest)(nil),  // 8: sessiond.v1.LookupOutsideRequest
+	(*LookupOutsideResponse)(nil), // 9: sessiond.v1.LookupOutsideResponse
+	(*ListPoolsRequest)(nil),      // 10: sessiond.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 11: sessiond.v1.ListPoolsResponse
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_sessiond_v1_nat_proto_depIdxs = []int32{
-	11, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
-	11, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
-	11, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
+	12, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
+	12, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
+	12, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: sessiond.v1.Receipt.proof:type_name -> sessiond.v1.Proof
 	0,  // 4: sessiond.v1.Binding.state:type_name -> sessiond.v1.BindingState
-	11, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
-	11, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
-	11, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
+	12, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
+	12, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
+	12, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
 	2,  // 8: sessiond.v1.Binding.receipt:type_name -> sessiond.v1.Receipt
-	11, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
-	0,  // 10: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
-	3,  // 11: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
-	11, // 12: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
-	3,  // 13: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
-	4,  // 14: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
-	5,  // 15: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
-	7,  // 16: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
-	9,  // 17: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
-	6,  // 18: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
-	8,  // 19: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
-	10, // 20: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	12, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
+	3,  // 10: sessiond.v1.Binding.blocks:type_name -> sessiond.v1.PortBlock
+	0,  // 11: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
+	4,  // 12: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
+	12, // 13: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
+	4,  // 14: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
+	5,  // 15: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
+	6,  // 16: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
+	8,  // 17: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
+	10, // 18: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
+	7,  // 19: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
+	9,  // 20: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
+	11, // 21: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nat_proto_init() }
@@ -998,7 +1071,7 @@ func file_sessiond_v1_nat_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_nat_proto_rawDesc), len(file_sessiond_v1_nat_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
