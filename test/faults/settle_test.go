@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	restWithin    = 40 * time.Second
-	reconcileEach = 40 // snapshots
+	restWithin      = 40 * time.Second
+	reconcileEach   = 40              // snapshots
+	reconnectWithin = 5 * time.Second // of sessiond to Redis
 )
 
 // settle waits until everything agrees with the model, and then checks the flows and that
 // blocks were kept.
 func (w *world) settle(ctx context.Context, broken []fault) error {
-	reconcile := has(broken, func(f fault) bool { return f.reconcile })
 	w.crowded = has(broken, func(f fault) bool { return f.crowds })
-	s, err := w.rest(ctx, reconcile)
+	s, err := w.rest(ctx, broken)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,8 @@ func (w *world) settle(ctx context.Context, broken []fault) error {
 }
 
 // rest compares snapshots with the model until nothing differs.
-func (w *world) rest(ctx context.Context, reconcile bool) (*snapshot, error) {
+func (w *world) rest(ctx context.Context, broken []fault) (*snapshot, error) {
+	reconcile := has(broken, func(f fault) bool { return f.reconcile })
 	ctx, cancel := context.WithTimeout(ctx, restWithin)
 	defer cancel()
 	var s *snapshot
@@ -41,7 +42,7 @@ func (w *world) rest(ctx context.Context, reconcile bool) (*snapshot, error) {
 	looks := 0
 	err := w.Until(ctx, "everything to be at rest", func() (bool, error) {
 		if reconcile && looks%reconcileEach == 0 {
-			if _, err := w.Daemon.Ctl(ctx, "reconcile"); err != nil {
+			if err := w.reconcile(ctx, broken); err != nil {
 				return false, err
 			}
 		}
@@ -70,6 +71,27 @@ func (w *world) rest(ctx context.Context, reconcile bool) (*snapshot, error) {
 		return nil, fmt.Errorf("%w:\n  %s", err, strings.Join(last, "\n  "))
 	}
 	return s, nil
+}
+
+// reconcile requests a reconcile. After a fault of Redis, sessiond refuses it until it is
+// connected again: after many failed dials the client library (go-redis v9.23.0) dials only
+// once a second, and returns the error of the last dial meanwhile.
+func (w *world) reconcile(ctx context.Context, broken []fault) error {
+	redis := has(broken, func(f fault) bool { return f.area == inRedis })
+	limited, cancel := context.WithTimeout(ctx, reconnectWithin)
+	defer cancel()
+	var last error
+	err := w.Until(limited, "sessiond to reconcile", func() (bool, error) {
+		_, last = w.Daemon.Ctl(ctx, "reconcile")
+		if redis && last != nil && strings.Contains(last.Error(), "dial unix "+w.Redis.Socket) {
+			return false, nil
+		}
+		return true, last
+	})
+	if err != nil && err != last { // the time is over
+		return fmt.Errorf("%w: %w", err, last)
+	}
+	return err
 }
 
 // keptBlocks checks that subscribers who stayed online have the same block as before.
