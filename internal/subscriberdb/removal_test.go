@@ -167,24 +167,26 @@ func TestConfigRefused(t *testing.T) {
 // Redis expire one whose TTL has run out, and finds the reason.
 func TestAnnounceLooks(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
-		short := []Group{{Name: "default", Inside: testGroups()[0].Inside, RecordTTL: 30 * time.Millisecond}}
 		now := func() time.Time { return t0.Add(90 * time.Second) }
-		db := newDB(t, client, func(o *Options) { o.Groups, o.Now = short, now })
+		db := newDB(t, client, func(o *Options) { o.Now = now })
+		brief := newDB(t, client, func(o *Options) {
+			o.Now = now
+			o.Groups = []Group{{Name: "default", Inside: testGroups()[0].Inside, RecordTTL: 30 * time.Millisecond}}
+		})
 		setMarker(t, db, "default")
-		record(t, db, start("a", addr, 0))
-		announce := func() {
-			if err := db.AnnounceDeleted(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonNone); err != nil {
+		announce := func(inside netip.Addr) {
+			if err := brief.AnnounceDeleted(t.Context(), []subscriber.Key{key(inside)}, subscriber.ReasonNone); err != nil {
 				t.Fatal(err)
 			}
 		}
-		client.Persist(t.Context(), codec.RecordKey("default", addr))
-		announce()
+		record(t, db, start("b", next, 0))
+		announce(next)
 		if n := len(changes(t, db, "default")); n != 1 {
 			t.Fatalf("%d changes: a standing record was buried", n)
 		}
-		record(t, db, interim("a", addr, time.Minute))
-		testenv.Eventually(t, "expired", func() bool { announce(); return len(changes(t, db, "default")) == 3 })
-		announce()
+		record(t, brief, start("a", addr, time.Minute))
+		testenv.Eventually(t, "expired", func() bool { announce(addr); return len(changes(t, db, "default")) == 3 })
+		announce(addr)
 		list := changes(t, db, "default")
 		if len(list) != 3 || list[2].Reason != subscriber.ReasonExpired {
 			t.Errorf("feed %q", story(list))
