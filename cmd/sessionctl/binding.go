@@ -54,23 +54,27 @@ func (a bindingCommands) listCommand() *cobra.Command {
 }
 
 func (a bindingCommands) list(ctx context.Context, req *pb.ListBindingsRequest) error {
+	out := newList(&a.printer, bindingHeader, a.row)
+	out.nobody = "no such binding"
+	if err := a.each(ctx, req, out.addAll); err != nil {
+		return err
+	}
+	return out.end()
+}
+
+// each pages through all bindings that match.
+func (a bindingCommands) each(ctx context.Context, req *pb.ListBindingsRequest, show func([]*pb.Binding) error) error {
 	client, err := a.nat()
 	if err != nil {
 		return err
 	}
-	out := newList(&a.printer, bindingHeader, a.row)
-	out.nobody = "no such binding"
-	err = eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Binding, string, error) {
+	return eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Binding, string, error) {
 		ctx, cancel := a.bounded(ctx)
 		defer cancel()
 		req.PageToken = token
 		page, err := client.ListBindings(ctx, req)
 		return page.GetBindings(), page.GetNextPageToken(), err
-	}, out.addAll)
-	if err != nil {
-		return err
-	}
-	return out.end()
+	}, show)
 }
 
 var bindingHeader = []string{"GROUP", "INSIDE", "OUTSIDE", "PORTS", "STATE", "USER", "SESSIONS", "AGE", "RELEASED", "HELD FOR"}

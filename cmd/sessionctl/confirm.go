@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
+
+	"golang.org/x/term"
 )
 
 var (
@@ -43,13 +44,7 @@ func (a *app) confirm(yes bool, question func() (string, error)) error {
 	return errDeclined
 }
 
-// isTerminal may take /dev/null for a terminal; reading from it then ends in a
-// refusal.
 func isTerminal(r io.Reader) bool {
 	f, ok := r.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&fs.ModeCharDevice != 0
+	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -5,8 +5,11 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/control/controltest"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 )
 
 func TestDeleteAsks(t *testing.T) {
@@ -44,6 +47,40 @@ func TestQuestionsCount(t *testing.T) {
 	}
 }
 
+// TestSwitchOnAsks: switching removal on asks if it cuts draining subscribers outside their
+// grace time, and only at a terminal; scripts need no --yes.
+func TestSwitchOnAsks(t *testing.T) {
+	t.Parallel()
+	const question = "Cut 1 draining subscriber and end the NAT sessions? [y/N] "
+	for _, c := range []struct {
+		line, answer string
+		draining     bool
+		asks, set    bool
+	}{
+		{"settings set subscriber_session_removal=on", "y\n", true, true, true},
+		{"settings set idle_timeouts.udp=2m subscriber_session_removal=on", "n\n", true, true, false},
+		{"settings set subscriber_session_removal=on", "n\n", false, false, true},
+		{"settings set subscriber_session_removal=on --yes", "n\n", true, false, true},
+		{"settings set subscriber_session_removal=on", "", true, false, true},
+		{"settings set subscriber_session_removal=observe", "n\n", true, false, true},
+	} {
+		b := controltest.Scene()
+		b.Live.Removal = inspect.RemovalOff
+		inGrace := b.Leases[0]
+		inGrace.Inside, inGrace.State, inGrace.GraceUntil = inGrace.Inside.Next(), nat.Draining, controltest.Now.Add(time.Minute)
+		b.Leases = append(b.Leases, inGrace)
+		if c.draining {
+			b.Leases[0].State = nat.Draining
+		}
+		server := controltest.Serve(t, b, nil)
+		r := ctl(t, server.Address, c.answer, strings.Fields(c.line)...)
+		set := b.Live.Removal != inspect.RemovalOff
+		if asks := strings.HasPrefix(r.stderr, question); asks != c.asks || set != c.set || (r.code == exitDone) != c.set {
+			t.Errorf("%s, answer %q: exit %d, set %t, stderr %q", c.line, c.answer, r.code, set, r.stderr)
+		}
+	}
+}
+
 func TestNoTerminalIsRefused(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()
@@ -77,7 +114,12 @@ func TestIsTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer regular.Close()
-	if isTerminal(strings.NewReader("y")) || isTerminal(regular) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if isTerminal(strings.NewReader("y")) || isTerminal(regular) || isTerminal(null) {
 		t.Error("something that is no terminal was taken for one")
 	}
 }

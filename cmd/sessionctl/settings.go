@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -127,11 +128,13 @@ func (a settingsCommands) show(s *pb.Settings) error {
 }
 
 func (a settingsCommands) setCommand() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use:   "set NAME=VALUE...",
 		Short: "Change live settings",
 		Long: "Change live settings. All that are named change together; the others stay.\n" +
-			"Idle timeouts apply to sessions that begin afterwards.",
+			"Idle timeouts apply to sessions that begin afterwards. Switching removal on cuts\n" +
+			"the draining subscribers: at a terminal it asks first if there are any.",
 		Example: "  sessionctl settings set subscriber_session_removal=observe\n" +
 			"  sessionctl settings set idle_timeouts.udp=300s idle_timeouts.icmp=60s",
 		Args:              args(cobra.MinimumNArgs(1)),
@@ -145,6 +148,9 @@ func (a settingsCommands) setCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := a.confirmCuts(c.Context(), yes, req.GetSettings()); err != nil {
+				return err
+			}
 			ctx, cancel := a.bounded(c.Context())
 			defer cancel()
 			res, err := client.UpdateSettings(ctx, req)
@@ -154,6 +160,37 @@ func (a settingsCommands) setCommand() *cobra.Command {
 			return a.show(res.GetSettings())
 		},
 	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+// confirmCuts asks whether to go on if the change cuts draining subscribers. Unlike other
+// commands, this one goes on without a terminal: scripts switch removal on without --yes.
+func (a settingsCommands) confirmCuts(ctx context.Context, yes bool, change *pb.Settings) error {
+	if yes || change.GetRemovalMode() != pb.RemovalMode_REMOVAL_MODE_ON || !a.terminal() {
+		return nil
+	}
+	n, err := a.countCuts(ctx)
+	if err != nil || n == 0 {
+		return err
+	}
+	return a.confirm(yes, func() (string, error) {
+		return fmt.Sprintf("Cut %s and end the NAT sessions?", plural(n, "draining subscriber")), nil
+	})
+}
+
+// countCuts returns the number of draining bindings outside a grace time.
+func (a settingsCommands) countCuts(ctx context.Context) (n uint32, err error) {
+	draining := &pb.ListBindingsRequest{PageSize: pageSize, State: pb.BindingState_BINDING_STATE_DRAINING}
+	err = bindingCommands(a).each(ctx, draining, func(page []*pb.Binding) error {
+		for _, b := range page {
+			if b.GetGraceUntil() == nil {
+				n++
+			}
+		}
+		return nil
+	})
+	return n, err
 }
 
 // settingsRequest reads NAME=VALUE arguments.
