@@ -84,7 +84,7 @@ func (a removalCommands) listCommand() *cobra.Command {
 				return err
 			}
 			out := newList(&a.printer, removalHeader, a.row)
-			out.nobody = "no such removal waits"
+			out.nobody = "no such removal"
 			if err := a.each(c.Context(), filter, kind, out.addAll); err != nil {
 				return err
 			}
