@@ -25,7 +25,7 @@ type report struct {
 	Retransmissions uint64             `json:"retransmissions"`
 	Late            uint64             `json:"late"`
 	Refused         uint64             `json:"refused"`
-	Replies         uint64             `json:"replies"` // also those before and after the measurement
+	Replies         uint64             `json:"replies"` // during the measurement
 	Bad             bad                `json:"bad"`
 	Latency         latency            `json:"latency_ms"`
 	Kinds           map[string]latency `json:"kinds"`

@@ -225,7 +225,7 @@ func (l *lane) abandon(id byte, x *exchange) {
 }
 
 // silent reports whether requests were lost and none was ever answered.
-func (l *lane) silent() bool { return l.tally.givenUp > 0 && l.tally.Replies == 0 }
+func (l *lane) silent() bool { return l.tally.givenUp > 0 && !l.tally.heard }
 
 // countUnsent counts the requests of an open loop that became due and found no
 // free identifier or subscriber.

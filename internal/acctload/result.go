@@ -23,9 +23,9 @@ type Result struct {
 	Retransmissions uint64        // transmissions after a request's first
 	Late            uint64        // valid replies to requests already answered or lost
 	Refused         uint64        // ICMP errors: the port is closed
-	Replies         uint64        // valid ones in all, also before and after the measurement
+	Replies         uint64        // valid ones during the measurement, also to requests from before it
 	Bad             BadReplies
-	Rate            float64 // valid replies per second of the measurement
+	Rate            float64 // Replies per second
 
 	Latency Histogram           // of the answered: from due to reply
 	Kinds   map[Kind]*Histogram // the same by kind of request
@@ -40,7 +40,7 @@ func (r *Result) Clean() bool {
 // A tally holds the counts of one lane while it runs.
 type tally struct {
 	Result
-	replies uint64 // valid ones during the measurement
+	heard   bool   // a valid reply came, at any time
 	givenUp uint64 // requests, with any due time
 	kinds   [kinds]*Histogram
 	began   time.Duration // start of the measurement
@@ -56,9 +56,9 @@ func (t *tally) sent(due time.Duration) {
 }
 
 func (t *tally) answered(x *exchange, now time.Duration) {
-	t.Replies++
+	t.heard = true
 	if t.measures(now) {
-		t.replies++
+		t.Replies++
 	}
 	if !t.measures(x.due) {
 		return
@@ -98,17 +98,15 @@ func (t *tally) found(f finding) {
 // merge sums up the lanes of a run.
 func merge(tallies []*tally) *Result {
 	sum := &Result{Kinds: make(map[Kind]*Histogram)}
-	var replies uint64
 	for _, t := range tallies {
 		sum.addCounts(&t.Result)
-		replies += t.replies
 		sum.Duration = max(sum.Duration, t.ends-t.began)
 		for kind, h := range t.kinds {
 			sum.addLatencies(Kind(kind), h)
 		}
 	}
 	if sum.Duration > 0 {
-		sum.Rate = float64(replies) / sum.Duration.Seconds()
+		sum.Rate = float64(sum.Replies) / sum.Duration.Seconds()
 	}
 	return sum
 }

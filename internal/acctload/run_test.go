@@ -74,6 +74,19 @@ var kindsOf = map[acctload.Scenario][]rfc2866.AcctStatusType{
 	acctload.NASRestart: {start, on},
 }
 
+// TestWarmupIsNotCounted: neither requests nor replies of the time before the measurement
+// are counted. At its begin and end there are at most as many outstanding as are kept so.
+func TestWarmupIsNotCounted(t *testing.T) {
+	t.Parallel()
+	r := respond(t, always)
+	o := options(r, acctload.Mix)
+	o.Warmup = o.Duration
+	result := run(t, o)
+	if more := int(result.Replies) - int(result.Requests); result.Replies == 0 || max(more, -more) > o.Concurrency {
+		t.Errorf("%d requests and %d replies", result.Requests, result.Replies)
+	}
+}
+
 // TestFlood sends to a server that answers nothing, and to a closed port.
 func TestFlood(t *testing.T) {
 	for _, there := range []bool{true, false} {
