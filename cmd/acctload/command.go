@@ -113,7 +113,7 @@ func (c *command) requestFlags(flags *pflag.FlagSet) {
 	o := &c.options
 	flags.StringVar(&c.secret, "secret", "", "shared `secret`")
 	flags.StringVar(&c.secretFile, "secret-file", "", "`file` with the shared secret; a newline at its end is ignored")
-	flags.StringVar(&o.NAS, "nas", "acctload", "NAS-Identifier `text`")
+	flags.StringVar(&o.NAS, "nas", "acctload", "`name` of the NAS (NAS-Identifier)")
 	flags.StringVar(&c.nasAddress, "nas-address", "", "NAS-IP-Address `address`")
 	flags.StringArrayVar(&c.attributes, "attribute", nil, "add an attribute to all requests, `NUMBER=TEXT` or NUMBER=0xHEX; may be repeated")
 	flags.BoolVar(&o.MessageAuthenticator, "message-authenticator", false, "add a Message-Authenticator to all requests")
