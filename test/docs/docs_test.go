@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -306,14 +307,30 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-var declared = regexp.MustCompile("`([a-z]+)\\.([A-Z][A-Za-z0-9.]*)`")
+var (
+	declared  = regexp.MustCompile("`([a-z]+)\\.([A-Z][A-Za-z0-9.]*)`")
+	definedIn = regexp.MustCompile(`(?m)^\|.*\| ([^|]*) \|$`)       // the last cell of a row
+	meantIn   = regexp.MustCompile("\\(((?:`[a-z/]+`(?:, )?)+)\\)") // packages behind one of two meanings
+	folder    = regexp.MustCompile("`([a-z]+(?:/[a-z]+)*)`")
+)
 
 // TestGlossaryLeads: the definitions that docs/glossary.md names are declared in their
-// packages.
+// packages, and the packages and folders that it names alone exist.
 func TestGlossaryLeads(t *testing.T) {
-	names := declared.FindAllStringSubmatch(read(t, "docs/glossary.md"), -1)
-	if len(names) < 50 {
-		t.Fatalf("found %d names", len(names))
+	glossary := read(t, "docs/glossary.md")
+	oneMeaning, twoMeanings, _ := strings.Cut(glossary, "\n## Words with two meanings\n")
+	folders := 0
+	for _, list := range append(definedIn.FindAllStringSubmatch(oneMeaning, -1), meantIn.FindAllStringSubmatch(twoMeanings, -1)...) {
+		for _, f := range folder.FindAllStringSubmatch(list[1], -1) {
+			folders++
+			if !anyExists(f[1], "internal/"+f[1], "internal/*/"+f[1]) {
+				t.Errorf("there is no package or folder %s", f[1])
+			}
+		}
+	}
+	names := declared.FindAllStringSubmatch(glossary, -1)
+	if len(names) < 50 || folders < 100 {
+		t.Fatalf("found %d names and %d folders", len(names), folders)
 	}
 	for _, n := range names {
 		sources, err := filepath.Glob(filepath.Join(root, "internal", n[1], "*.go"))
@@ -339,6 +356,14 @@ func TestGlossaryLeads(t *testing.T) {
 			}
 		}
 	}
+}
+
+// anyExists reports whether a file or folder matches one of the patterns.
+func anyExists(patterns ...string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		found, _ := filepath.Glob(filepath.Join(root, p))
+		return len(found) > 0
+	})
 }
 
 var pathName = regexp.MustCompile("`((?:api|cmd|deploy|docs|internal|scripts|test)/[A-Za-z0-9_./-]+)`")
