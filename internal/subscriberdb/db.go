@@ -106,6 +106,12 @@ type NASName = codec.NASName
 // BindingRow is a binding as stored in Redis.
 type BindingRow = bindings.Row
 
+// BindingDigests stand for all stored bindings of a group.
+type BindingDigests = bindings.Digests
+
+// NewBindingDigests returns BindingDigests with room for n bindings.
+func NewBindingDigests(n int) *BindingDigests { return bindings.NewDigests(n) }
+
 // shared holds the dependencies that all parts of a DB have in common.
 type shared struct {
 	*groupSet

@@ -5,6 +5,7 @@
 //
 // Reading order:
 //
-//	writes.go writes, many in one step; the move out of the single hash of earlier versions
-//	rows.go   stored bindings: all, in the order of inside addresses, and some by their blocks
+//	writes.go  writes, many in one step; the move out of the single hash of earlier versions
+//	rows.go    stored bindings: all, in the order of inside addresses, and some by their blocks
+//	digests.go all, compared with the bindings in force
 package bindings
