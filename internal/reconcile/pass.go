@@ -105,14 +105,29 @@ func (p *pass) gates(ctx context.Context) error    { return p.slots(ctx, false, 
 
 // records compares the database's online subscribers with the slots.
 func (p *pass) records(ctx context.Context) error {
-	versions := p.store.Versions
 	if p.how.pace == nil {
-		versions = p.store.VersionsInOrder
+		return p.recordsInOrder(ctx)
 	}
-	return versions(ctx, p.group.Name, func(standing []subscriberdb.RecordVersion) error {
-		d := doubts{inside: p.unknownOf(standing)}
-		return p.compareAndRest(ctx, &d)
+	return p.store.Versions(ctx, p.group.Name, func(standing []subscriberdb.RecordVersion) error {
+		return p.compareAndRest(ctx, &doubts{inside: p.appendUnknown(nil, standing)})
 	})
+}
+
+// recordsInOrder is records in the order of slots.
+func (p *pass) recordsInOrder(ctx context.Context) error {
+	var d doubts // gathered, because each second look costs some requests
+	err := p.store.VersionsInOrder(ctx, p.group.Name, func(standing []subscriberdb.RecordVersion) error {
+		if d.inside = p.appendUnknown(d.inside, standing); len(d.inside) < StretchSize {
+			return ctx.Err()
+		}
+		err := p.compareAndRest(ctx, &d)
+		d.inside = d.inside[:0]
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return p.compareAndRest(ctx, &d)
 }
 
 // sees notes that the database has the record of an address's slot.
@@ -122,14 +137,13 @@ func (p *pass) sees(inside netip.Addr) {
 	}
 }
 
-// unknownOf returns the addresses whose records differ from their slots.
-func (p *pass) unknownOf(standing []subscriberdb.RecordVersion) []netip.Addr {
+// appendUnknown appends the addresses whose records differ from their slots.
+func (p *pass) appendUnknown(unknown []netip.Addr, standing []subscriberdb.RecordVersion) []netip.Addr {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	var unknown []netip.Addr
 	for _, r := range standing {
 		s := p.life.Slot(r.Inside)
-		if s == nil || !s.Online() || s.Group() != p.group.Name || r.Version == "" || s.Packed().Version() != subscriber.ParseVersion(r.Version) {
+		if s == nil || !s.Online() || s.Group() != p.group.Name || r.Version == (subscriber.Version{}) || s.Packed().Version() != r.Version {
 			unknown = append(unknown, r.Inside)
 		} else {
 			p.sees(r.Inside)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/addrtable"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
@@ -224,7 +225,7 @@ func (rd *recordReader) appendGone(ctx context.Context, gone []netip.Addr, group
 // RecordVersion is the address and version of an existing record.
 type RecordVersion struct {
 	Inside  netip.Addr
-	Version string
+	Version subscriber.Version // zero for a record without one, or with a text that is none
 }
 
 // Versions yields the address and version of each record, for a reader that already has
@@ -235,15 +236,19 @@ func (rd *recordReader) Versions(ctx context.Context, group string, yield func([
 	}, yield)
 }
 
-// VersionsInOrder is Versions in order of inside address, of the records that exist at the
-// beginning: for a reader that has its own records in that order and does not pause
-// meanwhile.
+// VersionsInOrder is Versions in order of inside address, for a reader that has its own
+// records in that order. It reads all versions first, and keeps 16 octets of each, because
+// Redis finds a record faster right after a scan met it. A batch is valid until yield
+// returns.
 func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield func([]RecordVersion) error) error {
-	var recorded [][16]byte // as netip.Addr.As16 has them: without a pointer in each
-	err := rd.scanRecordKeys(ctx, group, func(_ redis.UniversalClient, names []string) error {
-		for _, name := range names {
-			if key, ok := codec.ParseRecordKey(name); ok {
-				recorded = append(recorded, key.Inside.As16())
+	var versions addrtable.Table[subscriber.Version]
+	var other, batch []RecordVersion // other: of addresses that are not IPv4
+	err := rd.Versions(ctx, group, func(standing []RecordVersion) error {
+		for _, r := range standing {
+			if r.Inside.Is4() {
+				versions.Put(r.Inside, r.Version)
+			} else {
+				other = append(other, r)
 			}
 		}
 		return nil
@@ -251,21 +256,20 @@ func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield
 	if err != nil {
 		return err
 	}
-	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]RecordVersion) error) error {
-		args := codec.NewArgs()
-		defer args.Free()
-		keys := make([]subscriber.Key, 0, redisconn.ScanCount)
-		for some := range slices.Chunk(inOrder(recorded), redisconn.ScanCount) {
-			keys = keys[:0]
-			for _, a := range some {
-				keys = append(keys, subscriber.Key{Group: group, Inside: netip.AddrFrom16(a).Unmap()})
-			}
-			if err := yieldVersions(ctx, rd.client, group, codec.RecordKeys(keys), args, emit); err != nil {
-				return err
-			}
+	for inside, version := range versions.From(netip.Addr{}) {
+		if batch = append(batch, RecordVersion{inside, version}); len(batch) < redisconn.ScanCount {
+			continue
 		}
+		if err := yield(batch); err != nil {
+			return err
+		}
+		batch = batch[:0]
+	}
+	slices.SortFunc(other, func(a, b RecordVersion) int { return a.Inside.Compare(b.Inside) })
+	if batch = append(batch, other...); len(batch) == 0 {
 		return nil
-	}, yield)
+	}
+	return yield(batch)
 }
 
 // inOrder sorts addresses, and removes those that a scan yielded twice.
@@ -274,21 +278,22 @@ func inOrder(list [][16]byte) [][16]byte {
 	return slices.Compact(list)
 }
 
+// scanVersions reads the versions of the keys of one scan while Redis executes the next.
 func (rd *recordReader) scanVersions(ctx context.Context, group string, yield func([]RecordVersion) error) error {
-	args := codec.NewArgs()
-	defer args.Free()
-	return rd.scanRecordKeys(ctx, group, func(server redis.UniversalClient, names []string) error {
-		return yieldVersions(ctx, server, group, names, args, yield)
-	})
-}
-
-// scanRecordKeys yields the names of a group's record keys in batches, in no order, with
-// the server that holds them.
-func (rd *recordReader) scanRecordKeys(ctx context.Context, group string, yield func(server redis.UniversalClient, names []string) error) error {
+	type scanned struct {
+		server redis.UniversalClient
+		names  []string
+	}
 	if _, err := rd.group(group); err != nil {
 		return err
 	}
-	return rd.client.ScanKeys(ctx, codec.RecordPattern(group), "hash", yield)
+	args := codec.NewArgs()
+	defer args.Free()
+	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func(scanned) error) error {
+		return rd.client.ScanKeys(ctx, codec.RecordPattern(group), "hash", func(server redis.UniversalClient, names []string) error {
+			return emit(scanned{server, names})
+		})
+	}, func(s scanned) error { return yieldVersions(ctx, s.server, group, s.names, args, yield) })
 }
 
 func yieldVersions(ctx context.Context, server redis.UniversalClient, group string, names []string, room *codec.ArgBuffer, yield func([]RecordVersion) error) error {
@@ -323,7 +328,7 @@ func versionsOf(ctx context.Context, server redis.UniversalClient, names []strin
 		return nil, err
 	}
 	for i := range standing {
-		standing[i].Version = cmds[i].(*redis.StringCmd).Val()
+		standing[i].Version = subscriber.ParseVersion(cmds[i].(*redis.StringCmd).Val())
 	}
 	return standing, nil
 }
