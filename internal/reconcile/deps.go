@@ -87,7 +87,7 @@ type Store interface {
 type recordStore interface {
 	Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error
 	Versions(ctx context.Context, group string, yield func([]subscriberdb.RecordVersion) error) error
-	VersionsInOrder(ctx context.Context, group string, yield func([]subscriberdb.RecordVersion) error) error
+	VersionsInOrder(ctx context.Context, group string, about int, yield func([]subscriberdb.RecordVersion) error) error
 	RecordsAt(ctx context.Context, group string, inside []netip.Addr) ([]subscriber.Record, error)
 	Gone(ctx context.Context, group string, inside []netip.Addr) ([]netip.Addr, error)
 	Restore(ctx context.Context, records []subscriber.Record) error

@@ -116,7 +116,7 @@ func (p *pass) records(ctx context.Context) error {
 // recordsInOrder is records in the order of slots.
 func (p *pass) recordsInOrder(ctx context.Context) error {
 	var d doubts // gathered, because each second look costs some requests
-	err := p.store.VersionsInOrder(ctx, p.group.Name, func(standing []subscriberdb.RecordVersion) error {
+	err := p.store.VersionsInOrder(ctx, p.group.Name, p.online(), func(standing []subscriberdb.RecordVersion) error {
 		if d.inside = p.appendUnknown(d.inside, standing); len(d.inside) < StretchSize {
 			return ctx.Err()
 		}
@@ -128,6 +128,13 @@ func (p *pass) recordsInOrder(ctx context.Context) error {
 		return err
 	}
 	return p.compareAndRest(ctx, &d)
+}
+
+// online returns the number of the group's subscribers.
+func (p *pass) online() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.group.Online()
 }
 
 // sees notes that the database has the record of an address's slot.
@@ -215,9 +222,7 @@ func (p *pass) oddRLocked(s *lifecycle.Slot) bool {
 // allBindings is bindings and rows with one read of the stored bindings instead of two, for
 // a pass without pauses. What changes between the read and the comparison is in doubt.
 func (p *pass) allBindings(ctx context.Context) error {
-	p.mu.RLock()
-	digests := subscriberdb.NewBindingDigests(p.group.Online())
-	p.mu.RUnlock()
+	digests := subscriberdb.NewBindingDigests(p.online())
 	err := p.store.BindingRows(ctx, p.group.Name, func(rows []subscriberdb.BindingRow) error {
 		digests.Add(rows)
 		return nil

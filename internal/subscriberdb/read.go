@@ -2,7 +2,9 @@ package subscriberdb
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,7 +12,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/sessiond/sessiond/internal/addrtable"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
@@ -237,39 +238,48 @@ func (rd *recordReader) Versions(ctx context.Context, group string, yield func([
 }
 
 // VersionsInOrder is Versions in order of inside address, for a reader that has its own
-// records in that order. It reads all versions first, and keeps 16 octets of each, because
-// Redis finds a record faster right after a scan met it. A batch is valid until yield
-// returns.
-func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, yield func([]RecordVersion) error) error {
-	var versions addrtable.Table[subscriber.Version]
-	var other, batch []RecordVersion // other: of addresses that are not IPv4
+// records in that order, and expects about so many. It reads all versions first, and keeps
+// 24 octets of each, because Redis finds a record faster right after a scan met it. A batch
+// is valid until yield returns.
+func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, about int, yield func([]RecordVersion) error) error {
+	type addressVersion struct {
+		inside  uint32
+		version subscriber.Version
+	}
+	versions := make([]addressVersion, 0, about)
+	var other []RecordVersion // of addresses that are not IPv4
 	err := rd.Versions(ctx, group, func(standing []RecordVersion) error {
 		for _, r := range standing {
-			if r.Inside.Is4() {
-				versions.Put(r.Inside, r.Version)
-			} else {
+			if !r.Inside.Is4() {
 				other = append(other, r)
+				continue
 			}
+			octets := r.Inside.As4()
+			versions = append(versions, addressVersion{binary.BigEndian.Uint32(octets[:]), r.Version})
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for inside, version := range versions.From(netip.Addr{}) {
-		if batch = append(batch, RecordVersion{inside, version}); len(batch) < redisconn.ScanCount {
-			continue
+	slices.SortFunc(versions, func(a, b addressVersion) int { return cmp.Compare(a.inside, b.inside) })
+	slices.SortFunc(other, func(a, b RecordVersion) int { return a.Inside.Compare(b.Inside) })
+	batch := make([]RecordVersion, 0, redisconn.ScanCount)
+	for some := range slices.Chunk(versions, redisconn.ScanCount) {
+		batch = batch[:0]
+		for _, v := range some {
+			var octets [4]byte
+			binary.BigEndian.PutUint32(octets[:], v.inside)
+			batch = append(batch, RecordVersion{netip.AddrFrom4(octets), v.version})
 		}
 		if err := yield(batch); err != nil {
 			return err
 		}
-		batch = batch[:0]
 	}
-	slices.SortFunc(other, func(a, b RecordVersion) int { return a.Inside.Compare(b.Inside) })
-	if batch = append(batch, other...); len(batch) == 0 {
+	if len(other) == 0 {
 		return nil
 	}
-	return yield(batch)
+	return yield(other)
 }
 
 // inOrder sorts addresses, and removes those that a scan yielded twice.

@@ -43,7 +43,7 @@ func TestRecordsInOrder(t *testing.T) {
 		}))
 		byHand := netip.MustParseAddr("100.64.99.1")
 		client.HSet(t.Context(), codec.RecordKey("default", byHand), "version", "by hand")
-		check("versions", n+1, db.VersionsInOrder(t.Context(), "default", func(standing []RecordVersion) error {
+		check("versions", n+1, db.VersionsInOrder(t.Context(), "default", n, func(standing []RecordVersion) error {
 			for _, s := range standing {
 				if (s.Version == subscriber.Version{}) != (s.Inside == byHand) {
 					t.Errorf("version of %s is %v", s.Inside, s.Version)
