@@ -37,7 +37,9 @@ const (
 // A pass is one comparison of a group, in stretches. A cheap first look at a
 // stretch finds possible differences. Only these are read again, compared with
 // the engine, and repaired. So a pass needs no memory for equal state, may take
-// long, and does not delay concurrent changes.
+// long, and does not delay concurrent changes. One without pauses reads records
+// and bindings once, in the order of the database, keeps 24 octets of each, and
+// compares them in the order of the engine.
 type pass struct {
 	*Reconciler
 	group *Group
