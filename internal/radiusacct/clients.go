@@ -183,6 +183,8 @@ func (t *clientTable) addPrefix(c *client) error {
 	return nil
 }
 
+// The subscribers that a client may report.
+
 // insideBounds are the inside addresses whose subscribers a client may report; nil for
 // all. It never changes.
 type insideBounds addrrange.Set
@@ -200,11 +202,9 @@ func number(a netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(octets[:])
 }
 
-// mark marks those of a request's events whose inside address is out of bounds.
+// mark marks those of a request's events whose inside address is out of bounds, which are not
+// nil.
 func (b insideBounds) mark(first *subscriber.Event, more []subscriber.Event) {
-	if b == nil {
-		return
-	}
 	first.ForeignInside = !b.allow(first.Inside)
 	for i := range more {
 		more[i].ForeignInside = !b.allow(more[i].Inside)

@@ -51,6 +51,8 @@ type replyPath struct {
 	oob    []byte // control message that selects the source address
 }
 
+// From a packet to a request in its queue.
+
 // An incoming is a packet with the data about it from outside its octets.
 type incoming struct {
 	octets     []byte
@@ -220,6 +222,8 @@ var typeOf = [...]string{
 	subscriber.EventStop:         TypeStop,
 	subscriber.EventAccountingOn: TypeAccountingOn, subscriber.EventAccountingOff: TypeAccountingOff,
 }
+
+// Status-Server.
 
 // statusServer answers a Status-Server (RFC 5997 section 4.2) if accounting can be
 // recorded. If not, it stays silent, so that the NAS uses another server. The answer

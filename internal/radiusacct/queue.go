@@ -202,6 +202,8 @@ func (q *queue) close() {
 	q.news.Broadcast()
 }
 
+// Fairness between the two workers of a queue.
+
 const (
 	// quietTime is how long a calm client is remembered, and how long a client
 	// must have been without a storm to be calm again.

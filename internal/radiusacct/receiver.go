@@ -31,7 +31,7 @@ type receiver struct {
 	*handler
 	socket       *socket
 	reader       *udpbatch.Reader
-	writer       *udpbatch.Writer // of requests that need no worker
+	writer       *udpbatch.Writer // of replies that need no worker
 	destinations destinations
 	coalescer    coalescer
 	incoming     incoming // the datagram being handled
@@ -46,11 +46,6 @@ func newReceiver(s *Server, sock *socket) *receiver {
 	}
 	r.handler = newHandler(s, r)
 	return r
-}
-
-// add queues a reply until all datagrams of a read are handled.
-func (r *receiver) add(w *replyPath, reply []byte) {
-	r.writer.Add(udpbatch.Datagram{Octets: reply, Peer: w.to, Control: w.oob})
 }
 
 // run reads until the socket fails, which interrupt causes by a deadline in the past.
@@ -104,6 +99,13 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		r.server.refused(in, kind, err)
 	}
 }
+
+// add queues a reply until all datagrams of a read are handled.
+func (r *receiver) add(w *replyPath, reply []byte) {
+	r.writer.Add(udpbatch.Datagram{Octets: reply, Peer: w.to, Control: w.oob})
+}
+
+// Destinations of datagrams, from which the replies are sent.
 
 // controlLength has room for the packet information of either family.
 var controlLength = max(len(ipv4.NewControlMessage(ipv4.FlagDst)), len(ipv6.NewControlMessage(ipv6.FlagDst)))
@@ -181,6 +183,8 @@ func destination4(addr netip.Addr) *destination {
 	return &destination{addr: addr.As16(), oob: bytes.Clone(reply.Marshal())}
 }
 
+// When to read again.
+
 const (
 	// sustainedRate is the number of requests a second from which on a receiver coalesces.
 	// Then more than one request comes in the time that a single one takes to wake the
@@ -226,6 +230,8 @@ func (m *coalescer) pause(n int, now time.Time) time.Duration {
 	}
 	return gatherTime
 }
+
+// Sockets.
 
 // receiveBuffer is the requested kernel buffer of a socket in octets: some tens of
 // thousands of requests, as a large BNG sends at once after a reboot.

@@ -73,6 +73,8 @@ func (f *fault) routine() bool {
 	return f == errStatusOff
 }
 
+// The pairs of kind and result that are counted.
+
 // An Outcome is a pair of labels of [Observer.Request].
 type Outcome struct {
 	Kind   string // one of the Type constants
@@ -102,6 +104,8 @@ func Outcomes() []Outcome {
 
 // StrangerOutcomes returns all possible pairs for datagrams from unknown sources.
 func StrangerOutcomes() []Outcome { return []Outcome{{TypeUnread, ResultUnknownClient}} }
+
+// Counts and log lines of requests without a reply.
 
 // overloaded counts and forgets a request for which its queue has no room.
 func (s *Server) overloaded(r *request) {
@@ -149,6 +153,8 @@ func (s *Server) replyFailed(err error) (again bool) {
 	}
 	return false
 }
+
+// Losses without a request.
 
 // Losses counts losses that an Observer does not see.
 type Losses struct {

@@ -141,6 +141,8 @@ func octets(gigawords, low []byte) uint64 {
 	return uint64(integer(gigawords))<<32 | uint64(integer(low))
 }
 
+// The identity of a NAS.
+
 // NASIdentity selects the attributes that identify a NAS within a client, or within the
 // realm of several.
 type NASIdentity uint8

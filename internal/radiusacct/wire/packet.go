@@ -63,6 +63,8 @@ func (p Packet) Digest() uint64 { return binary.BigEndian.Uint64(p[4:HeaderLen])
 
 func (p Packet) attributes() []byte { return p[HeaderLen:] }
 
+// Reasons to refuse a packet.
+
 // A Malformed is the reason why a packet cannot be read.
 type Malformed struct {
 	Reason string
@@ -83,6 +85,8 @@ var (
 	errNoStatusType    = &Malformed{"no Acct-Status-Type", false}
 	errNoSessionID     = &Malformed{"no Acct-Session-Id", false}
 )
+
+// Authenticators.
 
 var zeros [md5.Size]byte
 
@@ -140,6 +144,8 @@ func MessageAuthentic(p Packet, a *Attributes, secret []byte) bool {
 	mac.Write(p.attributes())
 	return hmac.Equal(mac.Sum(nil), sent[:])
 }
+
+// The reply.
 
 // ReplyLen returns the length of the reply to a request with these attributes.
 func (a *Attributes) ReplyLen() int { return HeaderLen + a.proxyStates }
