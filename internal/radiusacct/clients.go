@@ -202,8 +202,7 @@ func number(a netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(octets[:])
 }
 
-// mark marks those of a request's events whose inside address is out of bounds, which are not
-// nil.
+// mark marks those of a request's events whose inside address is out of bounds. b is not nil.
 func (b insideBounds) mark(first *subscriber.Event, more []subscriber.Event) {
 	first.ForeignInside = !b.allow(first.Inside)
 	for i := range more {

@@ -178,11 +178,8 @@ func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind
 	req.duplicates, req.exchange = in.duplicates, x
 	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.Authenticator()
 	req.reply = wire.AppendReply(req.short[:0], p, length)
-	req.more = n.decoder.Decode(&req.event, &n.attributes, event, &in.client.sender, in.source.Addr(), in.arrival)
 	req.event.Digest = p.Digest()
-	for i := range req.more {
-		req.more[i].Digest = req.event.Digest
-	}
+	req.more = n.decoder.Decode(&req.event, &n.attributes, event, &in.client.sender, in.source.Addr(), in.arrival)
 	if in.client.bounds != nil {
 		in.client.bounds.mark(&req.event, req.more)
 	}

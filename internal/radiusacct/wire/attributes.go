@@ -256,39 +256,10 @@ func (a *Attributes) addClass(value radius.Attribute) {
 	}
 }
 
-// integer returns the value of an attribute whose size Parse has checked; 0 when absent.
-func integer(a radius.Attribute) uint32 {
-	n, err := radius.Integer(a)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 // address returns the value of an address attribute; the zero Addr when absent.
 func address(a radius.Attribute) netip.Addr {
 	addr, _ := netip.AddrFromSlice(a)
 	return addr
-}
-
-// textsOf copies values that outlive the packet; nil for none.
-func textsOf(values []radius.Attribute) []string {
-	if len(values) == 0 {
-		return nil
-	}
-	list := make([]string, len(values))
-	for i, v := range values {
-		list[i] = string(v)
-	}
-	return list
-}
-
-// kept returns a copy that outlives the packet; nil of an empty list.
-func kept[T any](list []T) []T {
-	if len(list) == 0 {
-		return nil
-	}
-	return slices.Clone(list)
 }
 
 // HasMessageAuthenticator reports whether there is a Message-Authenticator.

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"time"
 
 	"layeh.com/radius"
@@ -38,6 +39,15 @@ func (a *Attributes) Kind() (subscriber.EventKind, *Malformed) {
 	return kind, nil
 }
 
+// integer returns the value of an attribute whose size Parse has checked; 0 when absent.
+func integer(a radius.Attribute) uint32 {
+	n, err := radius.Integer(a)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // A Sender is the configuration of the RADIUS client for decoding its events.
 type Sender struct {
 	Name          string // of the RADIUS client
@@ -50,9 +60,10 @@ type Sender struct {
 // A Decoder makes events of attributes. It is used by one goroutine.
 type Decoder struct{ scratch []byte }
 
-// Decode makes a zero event the one of a request from the given source. It returns further
-// events if the session has several addresses: one for each, equal in all else. All strings
-// of an event share one allocation, because they have the same lifetime.
+// Decode fills an event, which is zero but for its Digest, with a request from the given
+// source. It returns further events if the session has several addresses: one for each, equal
+// in all else. All strings of an event share one allocation, because they have the same
+// lifetime.
 func (d *Decoder) Decode(event *subscriber.Event, a *Attributes, kind subscriber.EventKind, sender *Sender, source netip.Addr, arrival time.Time) (more []subscriber.Event) {
 	text, ends := d.scratch[:0], [6]int{}
 	for i, value := range [len(ends)]radius.Attribute{a.userName, a.callingStationID, a.class, a.multiSessionID, a.parent(), a.sessionID} {
@@ -127,6 +138,18 @@ func (a *Attributes) nas() netip.Addr {
 	return addr
 }
 
+// textsOf copies values that outlive the packet; nil for none.
+func textsOf(values []radius.Attribute) []string {
+	if len(values) == 0 {
+		return nil
+	}
+	list := make([]string, len(values))
+	for i, v := range values {
+		list[i] = string(v)
+	}
+	return list
+}
+
 // seconds returns the time in an attribute; negative when absent.
 func seconds(a radius.Attribute) time.Duration {
 	if a == nil {
@@ -139,6 +162,14 @@ func seconds(a radius.Attribute) time.Duration {
 // sections 5.1 and 5.2).
 func octets(gigawords, low []byte) uint64 {
 	return uint64(integer(gigawords))<<32 | uint64(integer(low))
+}
+
+// kept returns a copy that outlives the packet; nil of an empty list.
+func kept[T any](list []T) []T {
+	if len(list) == 0 {
+		return nil
+	}
+	return slices.Clone(list)
 }
 
 // The identity of a NAS.
