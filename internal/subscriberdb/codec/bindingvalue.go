@@ -221,7 +221,7 @@ func (o *octets) UnmarshalJSON(text []byte) error {
 // plainInJSON has the usual octets that a JSON string holds without escapes.
 var plainInJSON = func() (plain [256]bool) {
 	for c := range plain {
-		plain[c] = standsForItself(byte(c)) || c == '/' || c == ' '
+		plain[c] = plainInWord[c] || c == '/' || c == ' '
 	}
 	return plain
 }()

@@ -9,20 +9,27 @@ import (
 
 const hexDigits = "0123456789ABCDEF"
 
+// plainInWord has the octets that stand for themselves in a word: letters, digits and a few
+// others.
+var plainInWord = func() (plain [256]bool) {
+	for c := range plain {
+		plain[c] = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			strings.IndexByte("._-@:+=", byte(c)) >= 0
+	}
+	return plain
+}()
+
 // Escape returns raw octets (ACCT-23) as one readable word: letters, digits and a few other
 // characters are unchanged, all other octets become %XX.
 func Escape(raw string) string {
-	plain := true
-	for i := 0; i < len(raw) && plain; i++ {
-		plain = standsForItself(raw[i])
-	}
-	if plain {
+	n := escapedLen(raw)
+	if n == len(raw) {
 		return raw
 	}
 	var b strings.Builder
-	b.Grow(len(raw) + 16)
-	for i := 0; i < len(raw); i++ {
-		if c := raw[i]; standsForItself(c) {
+	b.Grow(n)
+	for i := range len(raw) {
+		if c := raw[i]; plainInWord[c] {
 			b.WriteByte(c)
 		} else {
 			b.Write([]byte{'%', hexDigits[c>>4], hexDigits[c&15]})
@@ -31,16 +38,11 @@ func Escape(raw string) string {
 	return b.String()
 }
 
-func standsForItself(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
-		strings.IndexByte("._-@:+=", c) >= 0
-}
-
 // escapedLen returns the length of the result of Escape.
 func escapedLen(raw string) int {
 	n := len(raw)
-	for i := 0; i < len(raw); i++ {
-		if !standsForItself(raw[i]) {
+	for i := range len(raw) {
+		if !plainInWord[raw[i]] {
 			n += 2
 		}
 	}
