@@ -50,7 +50,7 @@ func (r Recorder) Record(ctx context.Context, events []subscriber.Event) []error
 	}
 	errs := make([]error, len(events))
 	for i := range work.jobs {
-		wrote, err := work.jobs[i].finish()
+		wrote, err := work.jobs[i].finish(&work.packer)
 		if err == nil && !wrote && !r.changesOnly {
 			err = subscriber.ErrNoRecord
 		}
@@ -63,12 +63,13 @@ func (r Recorder) Record(ctx context.Context, events []subscriber.Event) []error
 // the memory that an event takes.
 type scratch struct {
 	jobs      []job
-	sessions  map[subscriber.SessionID]int // the earliest wave for the session's next event
+	sessions  map[uint64]int // by hash of the session, the earliest wave for its next event
 	addresses map[netip.Addr]int
+	packer    subscriber.Packer // of the records for the cache
 }
 
 var workspaces = sync.Pool{New: func() any {
-	return &scratch{sessions: make(map[subscriber.SessionID]int), addresses: make(map[netip.Addr]int)}
+	return &scratch{sessions: make(map[uint64]int), addresses: make(map[netip.Addr]int)}
 }}
 
 // workspaceLimit is the largest number of jobs with which a workspace is pooled, so that a
@@ -91,6 +92,7 @@ func (w *scratch) clear() {
 type job struct {
 	db      *DB
 	event   subscriber.Event
+	hash    uint64             // of the event's session
 	ignored subscriber.Verdict // why the event concerns no group; NotHere for most
 	home    *Group             // the event's own group; nil for an event without one
 	main    txn.Txn            // in home
@@ -111,6 +113,7 @@ func (j *job) begin(db *DB, groups *groupTable, event *subscriber.Event) {
 	if len(ev.Addresses) > 1 {
 		ev.Leg = ev.Inside
 	}
+	j.hash = txn.HashOf(ev.SessionID)
 	if j.ignored = db.ignores(ev); j.ignored != subscriber.NotHere {
 		return
 	}
@@ -160,7 +163,7 @@ func isRestart(ev *subscriber.Event) bool {
 // address is not used.
 func (j *job) enter(tx *txn.Txn, g *Group, scope subscriber.Scope) {
 	ev := &j.event
-	tx.Group, tx.Scope, tx.Session, tx.Via, tx.Decider = g.txns, scope, ev.SessionID, ev.Via, j
+	tx.Group, tx.Scope, tx.Session, tx.Hash, tx.Via, tx.Decider = g.txns, scope, ev.SessionID, j.hash, ev.Via, j
 	if scope == subscriber.Here && !isRestart(ev) {
 		tx.Inside = ev.Inside
 	}
@@ -206,11 +209,11 @@ func (w *scratch) waves() [][]*job {
 		if restart {
 			inside, barrier = netip.Addr{}, len(list)
 		}
-		wave := max(barrier, w.sessions[j.event.SessionID], w.addresses[inside])
+		wave := max(barrier, w.sessions[j.hash], w.addresses[inside])
 		if restart {
 			barrier = wave + 1
 		}
-		w.sessions[j.event.SessionID] = wave + 1
+		w.sessions[j.hash] = wave + 1
 		if inside.IsValid() {
 			w.addresses[inside] = wave + 1
 		}
@@ -268,7 +271,7 @@ func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subsc
 // finish reports the event's outcome, and whether a transaction wrote something. It saves
 // the state of its session in the cache. An event that was refused is counted, by client and
 // by NAS, so that the operator can find a NAS with a wrong clock or wrong identifiers.
-func (j *job) finish() (wrote bool, err error) {
+func (j *job) finish(p *subscriber.Packer) (wrote bool, err error) {
 	db, ev, refused := j.db, &j.event, j.ignored
 	if j.ignored != subscriber.NotHere {
 		db.onVerdict("", j.ignored)
@@ -284,7 +287,7 @@ func (j *job) finish() (wrote bool, err error) {
 		}
 	}
 	if j.home != nil {
-		if j.main.Save(db.txns, err == nil) || err == nil && !j.alone && j.main.Decision.Put != nil { // also after a start of the daemon, with an empty cache
+		if j.main.Save(db.txns, p, err == nil) || err == nil && !j.alone && j.main.Decision.Put != nil { // also after a start of the daemon, with an empty cache
 			db.reports.reporters.Reported(j.main.Session)
 		}
 	}

@@ -334,7 +334,7 @@ func (b *batch) full(tx *Txn, octets int) bool {
 		return false
 	}
 	for _, other := range b.txns {
-		if other.Inside == tx.Inside || tx.remembers() && other.Session.AcctSessionID == tx.Session.AcctSessionID && other.Session == tx.Session {
+		if other.Inside == tx.Inside || tx.remembers() && other.Hash == tx.Hash && other.Session == tx.Session {
 			return true
 		}
 	}

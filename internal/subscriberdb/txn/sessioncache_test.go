@@ -2,6 +2,7 @@ package txn
 
 import (
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -27,10 +28,11 @@ func TestCachedSession(t *testing.T) {
 		if state.UserName == "" {
 			state.UserName = r.UserName
 		}
-		c, key := newCache(8), cacheKey{"default", id}
-		c.put(key, newCachedSession(&r, &state))
+		var p subscriber.Packer
+		c, tx := newCache(8), &Txn{Group: NewGroup("default", time.Hour, nil), Session: id, Hash: HashOf(id)}
+		c.put(tx, newCachedSession(&p, &r, &state))
 		var again subscriber.Record
-		kept := c.get(key, &again)
+		kept := c.get(tx, &again)
 		if kept == nil {
 			t.Fatalf("%s: not in the cache", name)
 		}
@@ -38,9 +40,38 @@ func TestCachedSession(t *testing.T) {
 			t.Errorf("%s: in the cache %q, in the database %q", name, codec.FormatState(&got), codec.FormatState(&state))
 		}
 		state.Phase = subscriber.Closed
-		c.put(key, newCachedSession(&r, &state))
-		if c.get(key, &again) != nil {
+		c.put(tx, newCachedSession(&p, &r, &state))
+		if c.get(tx, &again) != nil {
 			t.Errorf("%s: a session that ended is in the cache", name)
+		}
+	}
+}
+
+// TestRefreshedSession: a session that an Interim refreshed is in the cache as one that was
+// written anew.
+func TestRefreshedSession(t *testing.T) {
+	t0 := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	id := subscriber.SessionID{Client: "bng1", NAS: "nas1", AcctSessionID: "a"}
+	for _, inside := range []string{"100.64.0.1", "2001:db8::1"} {
+		r := subscriber.Record{
+			Key: subscriber.Key{Group: "default", Inside: netip.MustParseAddr(inside)}, SessionID: id, UserName: "alice",
+			StartedAt: t0, UpdatedAt: t0, Version: "5-0",
+		}
+		state := subscriber.OpenState(&r)
+		state.Exact = true
+		var p subscriber.Packer
+		before := newCachedSession(&p, &r, &state)
+		r.UpdatedAt, r.ExpiresAt, r.Version = t0.Add(time.Minute), t0.Add(time.Hour), "6-1"
+		r.InputOctets, r.OutputOctets = 7, 9
+		got, want := before.refreshed(&p, &r), newCachedSession(&p, &r, &state)
+		if g, w := got.record.Record(), want.record.Record(); !reflect.DeepEqual(g, w) {
+			t.Errorf("%s: record %+v, want %+v", inside, g, w)
+		}
+		if g, w := got.state(&r), want.state(&r); g != w {
+			t.Errorf("%s: state %+v, want %+v", inside, g, w)
+		}
+		if old := before.record.Record(); old.Version != "5-0" {
+			t.Errorf("%s: the session before has changed to %+v", inside, old)
 		}
 	}
 }

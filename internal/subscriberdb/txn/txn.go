@@ -2,6 +2,7 @@ package txn
 
 import (
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"time"
@@ -30,6 +31,7 @@ type Txn struct {
 	Group   *Group
 	Scope   subscriber.Scope     // the group's part in the event, for the decision
 	Session subscriber.SessionID // session that is decided about; zero for none
+	Hash    uint64               // HashOf the session
 	Inside  netip.Addr           // address that is decided about; zero for none
 	Via     string               // RADIUS client that it is counted for; "" for the session's
 	Decider Decider
@@ -71,7 +73,8 @@ type Group struct {
 	Name         string
 	Feed, Online string // keys in every call of the group
 
-	addressAt int // position of the address in the key of a record, counted from 1
+	hash      uint64 // of the name
+	addressAt int    // position of the address in the key of a record, counted from 1
 	recordTTL time.Duration
 	clientTTL map[string]time.Duration
 }
@@ -79,7 +82,7 @@ type Group struct {
 // NewGroup returns a group whose records expire recordTTL after their last refresh, those
 // of the RADIUS clients in clientTTL after that time; 0 means never.
 func NewGroup(name string, recordTTL time.Duration, clientTTL map[string]time.Duration) *Group {
-	return &Group{name, codec.FeedKey(name), codec.OnlineKey(name), len(codec.RecordKeyPrefix(name)) + 1, recordTTL, clientTTL}
+	return &Group{name, codec.FeedKey(name), codec.OnlineKey(name), maphash.String(hashSeed, name), len(codec.RecordKeyPrefix(name)) + 1, recordTTL, clientTTL}
 }
 
 // TTL returns the time to live of a record of the client after its last refresh; 0 means
@@ -93,7 +96,8 @@ func (g *Group) TTL(client string) time.Duration {
 
 // readSet is the data in Redis that a decision depends on, as read or guessed.
 type readSet struct {
-	loaded bool // the read set is complete enough to decide
+	loaded bool           // the read set is complete enough to decide
+	known  *cachedSession // the session that it is guessed from; nil for none
 	// versionCoversState: every script that changes the state of this open session also
 	// writes or deletes its record. The record is known to exist, from no later than the
 	// state. So the commit compares the record's version only.
@@ -120,12 +124,12 @@ func (tx *Txn) UseRestart(e *Engine) {
 // known to be open at the transaction's address.
 func (tx *Txn) Load(e *Engine, unknown bool) bool {
 	r := &tx.cached
-	c := e.cache.get(cacheKey{tx.Group.Name, tx.Session}, r)
+	c := e.cache.get(tx, r)
 	if c == nil {
 		tx.loaded = unknown
 		return false
 	}
-	tx.loaded, tx.versionCoversState, tx.session = true, true, c.state(r)
+	tx.loaded, tx.versionCoversState, tx.session, tx.known = true, true, c.state(r), c
 	if r.Inside != tx.Inside {
 		tx.current, tx.asked = r, r.Inside
 		return false
@@ -164,7 +168,7 @@ func (tx *Txn) prepare(e *Engine) {
 
 // rename replaces the session by another one, of which nothing has been read.
 func (tx *Txn) rename(e *Engine, id subscriber.SessionID) {
-	tx.Session, tx.Conflicted, tx.op = id, true, opRead
+	tx.Session, tx.Hash, tx.Conflicted, tx.op = id, HashOf(id), true, opRead
 	tx.readSet = readSet{recordKey: tx.recordKey}
 	if tx.usesRestart {
 		tx.restart = e.cache.restart(tx.Group.Name, id)
@@ -262,17 +266,19 @@ func (tx *Txn) fail(err error) { tx.Err = fmt.Errorf("group %s: %w", tx.Group.Na
 // then the caller knows that no other group has the session. Otherwise it removes the
 // session from the cache, unless nothing was written. It reports whether it cached a
 // session that may be new.
-func (tx *Txn) Save(e *Engine, complete bool) bool {
-	key := cacheKey{tx.Group.Name, tx.Session}
+func (tx *Txn) Save(e *Engine, p *subscriber.Packer, complete bool) bool {
 	d := &tx.Decision
 	switch {
 	case complete && !tx.Conflicted && !d.Writes():
 		return false
 	case !complete || d.Put == nil || d.Session == nil || d.Put.Inside != tx.Inside:
-		e.cache.forget(key)
+		e.cache.put(tx, nil)
+		return false
+	case tx.op == opRefresh && tx.known != nil:
+		e.cache.put(tx, tx.known.refreshed(p, d.Put))
 		return false
 	}
-	e.cache.put(key, newCachedSession(d.Put, d.Session))
+	e.cache.put(tx, newCachedSession(p, d.Put, d.Session))
 	return tx.op != opRefresh
 }
 
