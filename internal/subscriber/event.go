@@ -129,9 +129,6 @@ var verdictNames = [...]string{
 	ForeignAddress: "foreign_address", ForeignHolder: "foreign_holder", ClientFull: "client_full",
 }
 
-// Known reports whether there is such a verdict.
-func (v Verdict) Known() bool { return int(v) < len(verdictNames) }
-
 // Refused reports whether the event changed nothing because of its content: a
 // replay, a NAS whose clock or identifiers are wrong, or a client that reports
 // sessions which are not its own.
@@ -146,7 +143,7 @@ func (v Verdict) Refused() bool {
 // Verdicts returns all verdicts that are reported: all but NotHere.
 func Verdicts() []Verdict {
 	all := make([]Verdict, 0, len(verdictNames)-1)
-	for v := NotHere + 1; v.Known(); v++ {
+	for v := NotHere + 1; int(v) < len(verdictNames); v++ {
 		all = append(all, v)
 	}
 	return all
@@ -154,7 +151,7 @@ func Verdicts() []Verdict {
 
 // String returns the verdict as a metric label.
 func (v Verdict) String() string {
-	if !v.Known() {
+	if int(v) >= len(verdictNames) {
 		return fmt.Sprintf("Verdict(%d)", uint8(v))
 	}
 	return verdictNames[v]
