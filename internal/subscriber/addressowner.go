@@ -23,14 +23,8 @@ type addressClaim struct {
 	doubtful bool // the session takes the address in the order of arrival, against the NAS's clock
 }
 
-// claim fills in the owner, and the start of a session whose clock does not count.
-func (s *addressClaim) claim() {
-	s.owner = s.findOwner()
-	if s.doubtful {
-		s.start = s.ev.Latest
-	}
-}
-
+// findOwner finds the owner; the first condition that holds decides. A session that takes
+// the address doubtfully begins with its arrival.
 func (s *addressClaim) findOwner() AddressOwner {
 	holder := s.view.Holder
 	switch {
@@ -84,7 +78,7 @@ func (s *addressClaim) beganBefore(holder *Record) bool {
 	case s.session.Doubtful && s.relation == RelationLapsed && !holder.UpdatedAt.After(holder.StartedAt):
 		return false // the holder came as doubtfully, and no event of it has come since
 	case s.inOrder(holder):
-		s.doubtful = true
+		s.doubtful, s.start = true, s.ev.Latest
 		return false
 	}
 	return true

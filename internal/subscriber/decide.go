@@ -1,7 +1,7 @@
 package subscriber
 
 import (
-	"net/netip"
+	"cmp"
 	"time"
 )
 
@@ -42,39 +42,37 @@ func Decide(v View, ev Event) Decision {
 	}
 	var s decider
 	s.view, s.ev, s.session = v, ev, v.Session
-	if s.ignoresService() {
-		return s.ignoreService(ev.Service)
+	if ev.Service || ev.within(v.Holder) {
+		if !ev.CountServices || !ev.countsFor(v.Holder) {
+			return s.ignoreService()
+		}
+		s.ev.Service = true
 	}
 	s.classify()
-	s.claim()
+	s.owner = s.findOwner()
 	step := sessionRules[v.Scope][s.relation][ev.Kind-EventStart]
 	if s.outOfBounds(step) {
 		return Decision{Verdict: ForeignAddress}
 	}
-	d := s.follow(step)
+	var d Decision
+	switch step {
+	case StepBegin:
+		d = s.begin()
+	case StepRefresh:
+		d = s.refresh()
+	case StepClose:
+		d = s.close()
+	case StepNote:
+		d = Decision{Verdict: Noted, Session: s.closed(ReasonStop)}
+	case StepLeave:
+		d = s.leave()
+	case StepIgnore:
+		d.Verdict = ignored[s.relation]
+	}
 	if d.Verdict == Opened && ev.Full {
 		return Decision{Verdict: ClientFull}
 	}
 	return d
-}
-
-// follow carries out a step.
-func (s *decider) follow(step Step) Decision {
-	switch step {
-	case StepBegin:
-		return s.begin()
-	case StepRefresh:
-		return s.refresh()
-	case StepClose:
-		return s.close()
-	case StepNote:
-		return s.note()
-	case StepLeave:
-		return s.leave()
-	case StepIgnore:
-		return Decision{Verdict: ignored[s.relation]}
-	}
-	return Decision{Verdict: NotHere}
 }
 
 // outOfBounds reports whether the client may not report the event's address. A
@@ -146,21 +144,19 @@ func (s *decider) grantAddress() Decision {
 	if s.own != nil {
 		s.end(&d)
 		d.Created = rule.announce || s.own == s.view.Holder // else a record is there already
-		d.Verdict = s.replaced()
+		if d.Verdict = TookOver; s.relation == RelationSame {
+			d.Verdict = Moved
+		}
 	}
 	if rule.evict {
-		d.Delete = append(d.Delete, s.evicted())
+		evicted := NewEnding(*s.view.Holder, ReasonSuperseded, s.start)
+		if evicted.Tombstone != nil {
+			evicted.Tombstone.Doubtful = s.doubtful
+		}
+		d.Delete = append(d.Delete, evicted)
 		d.Verdict = TookOver
 	}
 	return d
-}
-
-// replaced is the verdict of a session that had an address and gets another.
-func (s *decider) replaced() Verdict {
-	if s.relation == RelationSame {
-		return Moved
-	}
-	return TookOver
 }
 
 // end deletes the session's own record, because the session begins anew or is
@@ -171,18 +167,8 @@ func (s *decider) end(d *Decision) {
 	}
 }
 
-// evicted ends the holder's session at the start of the session that takes its
-// address.
-func (s *decider) evicted() Ending {
-	e := NewEnding(*s.view.Holder, ReasonSuperseded, s.start)
-	if e.Tombstone != nil {
-		e.Tombstone.Doubtful = s.doubtful
-	}
-	return e
-}
-
 func (s *decider) close() Decision {
-	d := s.note()
+	d := Decision{Verdict: Noted, Session: s.closed(ReasonStop)}
 	switch {
 	case s.own == nil:
 	case len(s.own.Links) > 1:
@@ -193,10 +179,6 @@ func (s *decider) close() Decision {
 		d.Delete = []Ending{{Record: s.merged(), Reason: ReasonStop, Cause: s.ev.TerminateCause}}
 	}
 	return d
-}
-
-func (s *decider) note() Decision {
-	return Decision{Verdict: Noted, Session: s.closed(ReasonStop)}
 }
 
 func (s *decider) leave() Decision {
@@ -248,9 +230,8 @@ func (s *decider) record() Record {
 	if s.owner != OwnerLink {
 		r.StartedAt = s.shownStart()
 	}
-	r.UpdatedAt = later(s.heardAt(), r.UpdatedAt)
+	r.UpdatedAt = later(later(s.occurred(), s.start), r.UpdatedAt)
 	r.learn(ev)
-	r.link(ev)
 	return r
 }
 
@@ -262,13 +243,12 @@ func (s *decider) merged() Record {
 	if len(r.Links) == 0 {
 		r.SessionID, r.StartedAt = s.ev.SessionID, s.shownStart()
 	}
-	at := s.heardAt()
+	at := later(s.occurred(), s.start)
 	if at.Before(r.UpdatedAt) {
 		return r
 	}
 	r.UpdatedAt = at
 	r.learn(&s.ev)
-	r.link(&s.ev)
 	return r
 }
 
@@ -284,49 +264,40 @@ func (s *decider) shownStart() time.Time {
 	return s.start
 }
 
-// heardAt is the event time that goes into the record.
-func (s *decider) heardAt() time.Time { return later(s.occurred(), s.start) }
-
-// learn copies the event's values into the record. The first User-Name stays: a
-// NAS that rewrites it in the middle of a session does not make another
-// subscriber.
+// learn copies the values that the event reports into the record, and enters its session
+// into its multilink, if it is one (SES-20). The first User-Name stays: a NAS that rewrites
+// it in the middle of a session does not make another subscriber.
 func (r *Record) learn(ev *Event) {
 	if ev.Service {
 		r.linkService(ev)
 		return
 	}
-	r.UserName = firstOf(r.UserName, ev.UserName)
-	r.CallingStationID = firstOf(ev.CallingStationID, r.CallingStationID)
+	r.UserName = cmp.Or(r.UserName, ev.UserName)
+	r.CallingStationID = cmp.Or(ev.CallingStationID, r.CallingStationID)
 	if ev.Class != "" {
 		r.Classes = ev.Classes // all or none
 	}
 	if ev.NASAddress.IsValid() {
 		r.NASAddress = ev.NASAddress
 	}
-	r.IPv6.learn(&ev.IPv6)
-	r.Counters.learn(ev.Counters)
-}
-
-// learn copies the counters that are reported.
-func (c *Counters) learn(o Counters) {
-	if o.InputOctets != 0 {
-		c.InputOctets = o.InputOctets
+	if len(ev.FramedIPv6Addresses) > 0 {
+		r.FramedIPv6Addresses = ev.FramedIPv6Addresses
 	}
-	if o.OutputOctets != 0 {
-		c.OutputOctets = o.OutputOctets
+	if len(ev.FramedIPv6Prefixes) > 0 {
+		r.FramedIPv6Prefixes = ev.FramedIPv6Prefixes
 	}
-}
-
-// learn copies the lists that are reported.
-func (v *IPv6) learn(o *IPv6) {
-	if len(o.FramedIPv6Addresses) > 0 {
-		v.FramedIPv6Addresses = o.FramedIPv6Addresses
+	if len(ev.DelegatedPrefixes) > 0 {
+		r.DelegatedPrefixes = ev.DelegatedPrefixes
 	}
-	if len(o.FramedIPv6Prefixes) > 0 {
-		v.FramedIPv6Prefixes = o.FramedIPv6Prefixes
+	if ev.InputOctets != 0 {
+		r.InputOctets = ev.InputOctets
 	}
-	if len(o.DelegatedPrefixes) > 0 {
-		v.DelegatedPrefixes = o.DelegatedPrefixes
+	if ev.OutputOctets != 0 {
+		r.OutputOctets = ev.OutputOctets
+	}
+	if ev.MultiSessionID != "" && (r.MultiSessionID == "" || r.MultiSessionID == ev.MultiSessionID) {
+		r.MultiSessionID = ev.MultiSessionID
+		r.addLink(ev.AcctSessionID)
 	}
 }
 
@@ -341,24 +312,17 @@ func (s *decider) open() *SessionState {
 		if s.session.Exact {
 			state.Exact, state.Stamp, state.Digest = true, s.session.Stamp, s.session.Digest
 		}
-		state.UserName, state.Before = firstOf(s.session.UserName, s.ev.UserName), s.session.Before
+		state.UserName, state.Before = cmp.Or(s.session.UserName, s.ev.UserName), s.session.Before
 	case RelationLater:
 		state.Before = s.session.Start
 	}
-	state.Inside = s.whereabouts()
-	return &state
-}
-
-// whereabouts is the present address of the session in this group; zero for
-// none.
-func (s *decider) whereabouts() netip.Addr {
 	switch {
 	case s.placed():
-		return s.ev.Inside
+		state.Inside = s.ev.Inside
 	case s.relation == RelationSame:
-		return s.session.Inside
+		state.Inside = s.session.Inside
 	}
-	return netip.Addr{}
+	return &state
 }
 
 // closed is the state of the event's session, over.
@@ -368,17 +332,10 @@ func (s *decider) closed(why Reason) *SessionState {
 		state.Exact, state.Stamp, state.Before = s.session.Exact, s.session.Stamp, s.session.Before
 		state.Digest = s.session.Digest
 		state.Inside = s.session.Inside
-		state.UserName = firstOf(s.session.UserName, s.ev.UserName)
+		state.UserName = cmp.Or(s.session.UserName, s.ev.UserName)
 	}
 	state.End = later(s.occurred(), s.start)
 	return &state
-}
-
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func later(a, b time.Time) time.Time {
@@ -410,8 +367,8 @@ func inherit(holder *Record, r Record) Record {
 	if r.SessionID == (SessionID{}) {
 		r.SessionID, r.MultiSessionID, r.Links = holder.SessionID, holder.MultiSessionID, holder.Links
 	}
-	r.UserName = firstOf(r.UserName, holder.UserName)
-	r.CallingStationID = firstOf(r.CallingStationID, holder.CallingStationID)
+	r.UserName = cmp.Or(r.UserName, holder.UserName)
+	r.CallingStationID = cmp.Or(r.CallingStationID, holder.CallingStationID)
 	if r.Class == "" {
 		r.Classes = holder.Classes
 	}

@@ -34,10 +34,6 @@ func (ev *Event) arrange() {
 	}
 }
 
-// delayed reports whether the event happened before its arrival, by its own
-// delay.
-func (ev *Event) delayed() bool { return ev.Latest.Before(ev.Arrival) || ev.Arrival.IsZero() }
-
 // farBehind reports whether the event is so late by the NAS's clock that the
 // clock is probably wrong: set back, by NTP or at the end of summer time. A
 // relay that keeps events for hours and sends no delay looks the same.
@@ -64,15 +60,6 @@ func (ev *Event) startDigest() uint64 {
 // have been forgotten since.
 func (ev *Event) forgotten() bool {
 	return !ev.Arrival.IsZero() && ev.Arrival.Sub(ev.At) > remembered
-}
-
-// latest is the latest possible time of an event: its arrival less
-// Acct-Delay-Time (RFC 2866 section 5.2).
-func latest(arrival time.Time, delay time.Duration) time.Time {
-	if delay < 0 || delay > maxDelay {
-		return arrival
-	}
-	return arrival.Add(-delay)
 }
 
 // The constants by which a Clock learns.
@@ -130,7 +117,10 @@ func (c *Clock) Place(ev *Event) {
 		ev.arrange()
 		return
 	}
-	ev.Latest = latest(ev.Arrival, ev.Delay)
+	ev.Latest = ev.Arrival
+	if ev.Delay >= 0 && ev.Delay <= maxDelay {
+		ev.Latest = ev.Arrival.Add(-ev.Delay) // RFC 2866 section 5.2
+	}
 	ev.At, ev.Told = ev.Latest, ev.Delay >= 0
 	usable := !ev.Stamp.IsZero() && ev.Astray() == 0
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
@@ -201,29 +191,17 @@ func (c *Clock) learn(ahead time.Duration, arrival time.Time) {
 		*c = NewClock(ahead, arrival)
 		return
 	}
-	c.turn(arrival)
+	if arrival.Sub(c.since) >= clockWindow { // a new window begins
+		c.before, c.current, c.since = c.current, -2*maxDelay, arrival
+	}
 	c.current = max(c.current, ahead)
-	c.look(ahead, arrival)
-	c.offset = max(c.before, c.current)
-}
-
-// turn begins a new window when the one before is over.
-func (c *Clock) turn(arrival time.Time) {
-	if arrival.Sub(c.since) < clockWindow {
-		return
-	}
-	c.before, c.current, c.since = c.current, -2*maxDelay, arrival
-}
-
-// look detects a clock that was set back.
-func (c *Clock) look(ahead time.Duration, arrival time.Time) {
-	if ahead >= c.offset-sameOffset {
+	switch {
+	case ahead >= c.offset-sameOffset:
 		c.step = reading{}
-		return
-	}
-	if c.agrees(ahead, arrival) {
+	case c.agrees(ahead, arrival): // the clock was set back
 		*c = NewClock(c.step.offset, arrival)
 	}
+	c.offset = max(c.before, c.current)
 }
 
 // agrees notes a reading of a clock that may have been set back, and reports

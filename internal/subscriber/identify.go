@@ -64,15 +64,6 @@ func (ev *Event) joins(r *Record) bool {
 	return ev.MultiSessionID != "" && ev.MultiSessionID == r.MultiSessionID && ev.NASOnly() == r.NASOnly()
 }
 
-// link enters the event's session into its multilink, if it is one.
-func (r *Record) link(ev *Event) {
-	if ev.Service || ev.MultiSessionID == "" || r.MultiSessionID != "" && r.MultiSessionID != ev.MultiSessionID {
-		return
-	}
-	r.MultiSessionID = ev.MultiSessionID
-	r.addLink(ev.AcctSessionID)
-}
-
 func (r *Record) addLink(id string) {
 	if len(r.Links) < maxLinks && !slices.Contains(r.Links, id) {
 		r.Links = append(slices.Clone(r.Links), id)
@@ -93,22 +84,12 @@ func (r Record) without(link string) Record {
 // Acct-Multi-Session-Id that equals the Acct-Session-Id of the session at the
 // address.
 
-// ignoresService reports whether the event is of a service that does not keep
-// its subscriber online.
-func (s *decider) ignoresService() bool {
-	if !s.ev.Service && !s.ev.within(s.view.Holder) {
-		return false
-	}
-	s.ev.Service = true
-	return !s.ev.CountServices || !s.ev.countsFor(s.view.Holder)
-}
-
-// ignoreService leaves the session alone. Without a vendor's mark, a late event
-// of a service would be taken for a session's own once the session is over; so
-// the end of the service is remembered.
-func (s *decider) ignoreService(marked bool) Decision {
+// ignoreService leaves the session alone, because the service does not keep its
+// subscriber online. Without a vendor's mark, a late event of a service would be taken for
+// a session's own once the session is over; so the end of the service is remembered.
+func (s *decider) ignoreService() Decision {
 	d := Decision{Verdict: ServiceIgnored}
-	if !marked && s.ev.Kind == EventStop {
+	if !s.ev.Service && s.ev.Kind == EventStop {
 		s.start = s.ev.Began()
 		d.Session = s.closed(ReasonStop)
 	}

@@ -25,29 +25,23 @@ type classifier struct {
 	start    time.Time // of the event's session
 }
 
-// classify fills in the relation and the start.
+// classify fills in the relation and the start. A Stop ends its session, even if that began
+// before the NAS restarted.
 func (s *classifier) classify() {
 	s.ev.arrange()
 	s.own = s.findOwn()
-	s.relation = s.stand()
+	s.relation = s.againstSession()
+	if s.ev.Kind != EventStop &&
+		(s.beforeRestart(s.relation) || s.relation == RelationUnknown && s.begins() && s.ev.forgotten()) {
+		s.relation = RelationBefore
+	}
 	s.start = s.startFor(s.relation)
 	if s.start.Before(s.floor) {
 		s.start = s.floor
 	}
 }
 
-// stand classifies the event; the first condition that holds decides.
-func (s *classifier) stand() Relation {
-	relation := s.againstSession()
-	switch {
-	case s.ev.Kind == EventStop:
-		return relation
-	case s.beforeRestart(relation), relation == RelationUnknown && s.begins() && s.ev.forgotten():
-		return RelationBefore
-	}
-	return relation
-}
-
+// againstSession is the relation by the known session alone.
 func (s *classifier) againstSession() Relation {
 	switch s.session.Phase {
 	case Open:
@@ -78,7 +72,7 @@ func (s *classifier) startAgainstOpen() Relation {
 	switch {
 	case s.repeatsBefore():
 		return RelationEarlier
-	case s.otherUser():
+	case s.session.otherUser(&s.ev):
 		return laterUnless(s.ev.Latest.Before(known.Start))
 	case s.moved():
 		return laterUnless(s.stampedAlike() || s.samePacket() || s.repeats() || s.occurred().Before(s.lastHeard()))
@@ -95,7 +89,7 @@ func (s *classifier) interimAgainstOpen() Relation {
 	switch {
 	case s.ofEarlier():
 		return RelationEarlier
-	case s.otherUser() && (s.beganAfter(known.Start) || s.nearerBefore()):
+	case s.session.otherUser(&s.ev) && (s.beganAfter(known.Start) || s.nearerBefore()):
 		return RelationLater
 	case s.moved() && s.occurred().Before(s.lastHeard()):
 		return RelationEarlier
@@ -108,7 +102,8 @@ func (s *classifier) interimAgainstOpen() Relation {
 // before the start, because two daemons' clocks, or one clock that was set, may
 // differ.
 func (s *classifier) stopAgainstOpen() Relation {
-	if s.ofEarlier() || s.ev.delayed() && s.ev.Latest.Before(s.session.Start.Add(-sessionTimeSlack)) {
+	delayed := s.ev.Arrival.IsZero() || s.ev.Latest.Before(s.ev.Arrival) // by its own delay
+	if s.ofEarlier() || delayed && s.ev.Latest.Before(s.session.Start.Add(-sessionTimeSlack)) {
 		return RelationEarlier
 	}
 	return RelationSame
@@ -121,7 +116,7 @@ func (s *classifier) startAgainstClosed() Relation {
 	switch {
 	case s.repeatsBefore():
 		return RelationEnded
-	case s.otherUser():
+	case s.session.otherUser(&s.ev):
 		return laterOrEnded(s.ev.Latest.After(known.Start))
 	case s.sinceRestart():
 		return RelationLater
@@ -136,9 +131,9 @@ func (s *classifier) startAgainstClosed() Relation {
 func (s *classifier) interimAgainstClosed() Relation {
 	known := &s.session
 	switch {
-	case s.withinEnded() && !s.otherUser():
+	case s.withinEnded() && !s.session.otherUser(&s.ev):
 		return RelationEnded
-	case s.beganAnew(), s.otherUser() && s.ev.At.After(known.End) && !s.beganWith():
+	case s.beganAnew(), s.session.otherUser(&s.ev) && s.ev.At.After(known.End) && !s.beganWith():
 		return RelationLater
 	case s.outlasts():
 		return RelationLapsed
@@ -312,8 +307,6 @@ func (s *SessionState) otherUser(ev *Event) bool {
 	return ev.UserName != "" && s.UserName != "" && ev.UserName != s.UserName
 }
 
-func (s *evidence) otherUser() bool { return s.session.otherUser(&s.ev) }
-
 // stampedLater reports whether the Start happened later than the known one, by
 // the clock of the NAS that stamped both. If the known one has no stamp, the
 // event time decides, less exactly; an arrival alone does not.
@@ -393,7 +386,7 @@ func (s *evidence) withinEnded() bool {
 func (s *evidence) ofEarlier() bool {
 	known := &s.session
 	if known.Before.IsZero() {
-		return s.ev.Kind == EventStop && s.otherUser() && s.counted() && s.ev.Began().Before(known.Start.Add(-sessionTimeSlack))
+		return s.ev.Kind == EventStop && s.session.otherUser(&s.ev) && s.counted() && s.ev.Began().Before(known.Start.Add(-sessionTimeSlack))
 	}
 	if !s.counted() {
 		return s.ev.At.Before(known.Start.Add(-jitter))
@@ -464,7 +457,7 @@ func (s *evidence) lastHeard() time.Time {
 // long before it, without any other sign of a delay, comes from a wrong start.
 func (s *evidence) occurred() time.Time {
 	known := &s.session
-	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() || s.otherUser() {
+	if s.ev.Kind == EventStart || !s.counted() || known.Start.IsZero() || s.session.otherUser(&s.ev) {
 		return s.ev.At
 	}
 	told := known.Start.Add(s.ev.SessionTime)
