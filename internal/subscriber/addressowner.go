@@ -16,16 +16,9 @@ const (
 	owners
 )
 
-// addressClaim finds the owner of the address that a classified event wants.
-type addressClaim struct {
-	classifier
-	owner    AddressOwner
-	doubtful bool // the session takes the address in the order of arrival, against the NAS's clock
-}
-
 // findOwner finds the owner; the first condition that holds decides. A session that takes
 // the address doubtfully begins with its arrival.
-func (s *addressClaim) findOwner() AddressOwner {
+func (s *decider) findOwner() AddressOwner {
 	holder := s.view.Holder
 	switch {
 	case holder == nil:
@@ -56,7 +49,7 @@ func (s *evidence) foreign(holder *Record) bool {
 // ended. It claims that another session began under the same identifier, and
 // its arrival is the only evidence. That is too little to evict an online
 // subscriber. A Start counts as another one if its packet differs.
-func (s *addressClaim) replayed() bool {
+func (s *decider) replayed() bool {
 	if s.session.Phase != Closed || s.relation != RelationLater {
 		return false
 	}
@@ -65,7 +58,7 @@ func (s *addressClaim) replayed() bool {
 
 // beganBefore reports whether the event's session began before the one that holds
 // the address.
-func (s *addressClaim) beganBefore(holder *Record) bool {
+func (s *decider) beganBefore(holder *Record) bool {
 	began := s.start
 	if s.ev.NASOnly() != holder.NASOnly() && s.ev.Kind == EventStart && s.ev.At.Before(began) {
 		began = s.ev.At // a restart of its own NAS says nothing about the holder's
@@ -87,7 +80,7 @@ func (s *addressClaim) beganBefore(holder *Record) bool {
 // heardSince reports whether the holder had an event at this address after the
 // time of this Start, which arrived late. The holder may have moved here, and
 // have begun long before.
-func (s *addressClaim) heardSince(holder *Record) bool {
+func (s *decider) heardSince(holder *Record) bool {
 	return s.ev.Kind == EventStart && holder.UpdatedAt.After(s.ev.At.Add(reordering))
 }
 
@@ -95,7 +88,7 @@ func (s *addressClaim) heardSince(holder *Record) bool {
 // after the holder's last event, if both began at about the same time.
 // Acct-Session-Time may count from somewhat before the Start, so it cannot
 // order the two more exactly.
-func (s *addressClaim) onlineSince(holder *Record) bool {
+func (s *decider) onlineSince(holder *Record) bool {
 	return s.reckoned(s.relation) && !holder.StartedAt.After(s.start.Add(sessionTimeSlack)) &&
 		s.newer(holder.UpdatedAt.Add(jitter))
 }
@@ -104,7 +97,7 @@ func (s *addressClaim) onlineSince(holder *Record) bool {
 // NAS and without a contrary delay, but is far behind by the NAS's clock. The
 // later arrival gets the address: otherwise its subscriber would use the
 // holder's ports. If that was wrong, the holder's next Interim corrects it.
-func (s *addressClaim) inOrder(holder *Record) bool {
+func (s *decider) inOrder(holder *Record) bool {
 	return s.ev.Kind == EventStart && s.ev.NASOnly() == holder.NASOnly() &&
 		!s.ev.Latest.Before(holder.StartedAt) && s.ev.farBehind()
 }

@@ -31,8 +31,13 @@ func (d *Decision) Writes() bool {
 	return len(d.Delete) > 0 || d.Put != nil || d.Session != nil || d.Restart != nil
 }
 
-// decider carries out the step of an event, and writes the records and states of it.
-type decider struct{ addressClaim }
+// decider finds the step of an event, carries it out, and writes the records and states of
+// it.
+type decider struct {
+	classifier
+	owner    AddressOwner // of the address that the event wants
+	doubtful bool         // the session takes the address in the order of arrival, against the NAS's clock
+}
 
 // Decide returns the effect of an accounting event on the data in the view. It
 // is pure, and deciding an event twice is harmless.
@@ -42,7 +47,7 @@ func Decide(v View, ev Event) Decision {
 	}
 	var s decider
 	s.view, s.ev, s.session = v, ev, v.Session
-	if ev.Service || ev.within(v.Holder) {
+	if ev.Service || ev.within(v.Holder) { // SES-21
 		if !ev.CountServices || !ev.countsFor(v.Holder) {
 			return s.ignoreService()
 		}

@@ -143,7 +143,7 @@ func (s *classifier) interimAgainstClosed() Relation {
 
 // outlasts reports whether the Interim shows that its session is online
 // although it counts as ended: ended without its NAS's word, or because another
-// session took its address. An online session is not evicted for it: see hold.
+// session took its address. An online session is not evicted for it: see findOwner.
 func (s *classifier) outlasts() bool {
 	known := &s.session
 	switch {
