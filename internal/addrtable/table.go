@@ -108,36 +108,38 @@ func made[N any](t *tier[N], octet byte) *N {
 	return t.next[octet]
 }
 
-// Remove deletes the T of an address, if it has one.
+// Remove deletes the T of an address, if it has one. A run shrinks when three
+// quarters of it are empty.
 func (t *Table[T]) Remove(a netip.Addr) {
-	if t.Place(a) == nil {
+	if !a.Is4() {
 		return
 	}
 	o := a.As4()
 	l := t.leaf(o)
+	if l == nil {
+		return
+	}
 	run, bit := o[3]>>6, uint64(1)<<(o[3]&63)
+	if l.used[run]&bit == 0 {
+		return
+	}
 	i := bits.OnesCount64(l.used[run] & (bit - 1))
 	l.used[run] &^= bit
-	l.runs[run] = without(l.runs[run], i)
 	t.len--
+	r := l.runs[run]
+	n := copy(r[i:], r[i+1:]) + i
+	clear(r[n:])
+	switch {
+	case n == 0:
+		l.runs[run] = nil
+	case n > cap(r)/4:
+		l.runs[run] = r[:n]
+	default:
+		l.runs[run] = append(make([]T, 0, 2*n), r[:n]...)
+	}
 	if l.used == [4]uint64{} {
 		t.removeLeaf(o)
 	}
-}
-
-// without removes the i-th T of a run, and shrinks the run when three quarters
-// of it are empty.
-func without[T any](run []T, i int) []T {
-	n := len(run) - 1
-	if n == 0 {
-		return nil
-	}
-	copy(run[i:], run[i+1:])
-	clear(run[n:])
-	if n > cap(run)/4 {
-		return run[:n]
-	}
-	return append(make([]T, 0, 2*n), run[:n]...)
 }
 
 func (t *Table[T]) removeLeaf(o [4]byte) {
