@@ -45,22 +45,16 @@ func (q *Queue[T]) Add(items ...T) {
 	for _, item := range items {
 		last := len(q.parts) - 1
 		if last < 0 || len(q.parts[last]) == q.most {
-			q.parts = append(q.parts, q.roomLocked(last >= 0))
+			room := q.spare
+			if last >= 0 && cap(room) < q.most { // behind a full part more items are likely
+				room = make([]T, 0, q.most)
+			}
+			q.spare = nil
+			q.parts = append(q.parts, room)
 			last++
 		}
 		q.parts[last] = append(q.parts[last], item)
 	}
-}
-
-// roomLocked returns memory for a part: for a whole one if another part is full
-// already, because more items are likely then.
-func (q *Queue[T]) roomLocked(behind bool) []T {
-	room := q.spare
-	q.spare = nil
-	if behind && cap(room) < q.most {
-		room = make([]T, 0, q.most)
-	}
-	return room
 }
 
 // spareMost is the largest capacity, in items, that an empty queue keeps.
