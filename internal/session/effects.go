@@ -194,7 +194,9 @@ func (r *reports) Online(client string, change int) {
 	c := &r.clients
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.counts[client] += change; c.counts[client] == 0 {
+	if n := c.counts[client] + change; n != 0 {
+		c.counts[client] = n
+	} else {
 		delete(c.counts, client)
 	}
 }
