@@ -4,18 +4,14 @@
 // Reading order:
 //
 //	engine.go       the Engine and its methods
-//	types.go        configuration of a group, and counts of its blocks; validate.go checks it
-//	group.go        one group: the owner of each block, and the choice of the next block
+//	config.go       configuration of a group, and its check
+//	group.go        one group: the owner of each block, and the choice of the next block;
+//	                blocks that become free; the quarantine of a whole pool
 //	shape.go        how pools are cut into blocks, which are numbered as cells
-//	route.go        from an outside address to its pool
-//	subscribers.go  from an inside address to its subscriber
-//	lease.go        a block in use; receipt.go and grace.go: data about its end
-//	held.go         leases in quarantine; holds.go orders their ends
-//	waitqueue.go    the holders that wait for a block
-//	release.go      blocks that become free; the quarantine of a whole pool
+//	subscribers.go  from an inside address to its subscriber; the holders that wait for a block
+//	lease.go        a block in use, then in quarantine; the order of the ends of holds
 //	restore.go      bindings from before a start
 //	reconfigure.go  other prefixes, blocks and limits, beside those in use
-//	iterate.go      lists
-//	usage.go        counts of blocks
+//	iterate.go      lists, and counts of blocks
 //	check.go        every invariant, for tests and diagnosis
 package lsn

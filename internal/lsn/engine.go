@@ -1,6 +1,7 @@
 package lsn
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,28 @@ import (
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/prefixtable"
+)
+
+// Errors that callers decide upon. The engine wraps them with the call's arguments.
+var (
+	// ErrNoGroup: the group is unknown, or was removed and gives no blocks any more.
+	ErrNoGroup = errors.New("no such group")
+	// ErrNotInside: the address is not in an inside prefix of the group.
+	ErrNotInside = errors.New("not in an inside prefix of the group")
+	// ErrExhausted: no block is free; the holder waits and Advance serves it.
+	ErrExhausted = errors.New("pool exhausted")
+	// ErrBusy: the inside address still has a live (Active, Draining or Cut) binding.
+	ErrBusy = errors.New("inside address has a live binding")
+	// ErrNoBinding: the inside address has no live binding.
+	ErrNoBinding = errors.New("no live binding")
+	// ErrTransition: the binding cannot go from its state to the requested one.
+	ErrTransition = errors.New("not a legal transition")
+	// ErrConflict: the block, or the inside address, already belongs to another binding.
+	ErrConflict = errors.New("conflicts with another binding")
+	// ErrNotInPool: the block is not a block of the group's outside prefixes.
+	ErrNotInPool = errors.New("not a block of the group's pool")
+	// ErrInUse: the change of configuration would touch blocks that have holders.
+	ErrInUse = errors.New("in use by bindings")
 )
 
 // Engine allocates port blocks and remembers their holders. It is not safe for concurrent
@@ -257,4 +280,53 @@ func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now t
 	c.enter(to, now)
 	g.describe(n, &c.lease, &b)
 	return b, nil
+}
+
+// SetGrace sets the time until which the subscriber of a Draining binding may have it back
+// unchanged; the zero time removes it. ErrTransition: the binding is not Draining.
+func (e *Engine) SetGrace(group string, inside netip.Addr, until time.Time) (nat.Binding, error) {
+	return e.note(group, inside, nat.Draining, func(l *lease) { l.after = &teardownInfo{grace: until} })
+}
+
+// SetReceipt stores a receipt with a Cut binding; it stays when the binding becomes Held.
+// ErrTransition: the binding is not Cut.
+func (e *Engine) SetReceipt(group string, inside netip.Addr, r nat.Receipt) (nat.Binding, error) {
+	return e.note(group, inside, nat.Cut, func(l *lease) {
+		after := &struct {
+			teardownInfo
+			receipt nat.Receipt
+		}{receipt: r} // in one allocation, because there are many
+		after.teardownInfo.receipt = &after.receipt
+		l.after = &after.teardownInfo
+	})
+}
+
+// note changes data of a live binding that is in the given state, but not the state.
+func (e *Engine) note(group string, inside netip.Addr, in nat.State, write func(*lease)) (b nat.Binding, err error) {
+	g, c := e.subscriber(group, inside)
+	if c == nil || !c.live() {
+		return nat.Binding{}, fmt.Errorf("note of %v in group %s: %w", inside, group, ErrNoBinding)
+	}
+	if c.state == in {
+		write(&c.lease)
+	} else {
+		err = fmt.Errorf("note of %v in group %s, is %v and not %v: %w", inside, group, c.state, in, ErrTransition)
+	}
+	g.describe(number(inside), &c.lease, &b)
+	return b, err
+}
+
+// legal reports whether a binding may go from one state to another.
+func legal(from, to nat.State) bool {
+	switch to {
+	case nat.Active:
+		return from == nat.Draining
+	case nat.Draining:
+		return from == nat.Active
+	case nat.Cut:
+		return from == nat.Active || from == nat.Draining
+	case nat.Held:
+		return from == nat.Cut
+	}
+	return false
 }

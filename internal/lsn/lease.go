@@ -1,10 +1,12 @@
 package lsn
 
 import (
+	"container/heap"
 	"math"
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/fifo"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -163,4 +165,195 @@ func (g *group) owner(cell uint32, b *nat.Binding) bool {
 // has reports whether the lease with a first cell has a cell.
 func (g *group) has(first, cell uint32) bool {
 	return first == cell || slices.Contains(g.further(first), cell)
+}
+
+// heldLease is a lease in its hold; the zero one is spare. Holds end mostly in the order in
+// which they began, and their places are reused in that order. So the processor can
+// prefetch them.
+type heldLease struct {
+	lease
+	inside uint32
+	turn   uint64 // number of its hold, unique in the group, from 1 on
+	until  stamp  // as a stamp; the hold queue has the exact time
+
+	// The next older held lease of the inside address. In a spare one, its place links the
+	// next spare one.
+	older heldRef
+}
+
+// heldPageBits makes a page of held leases 16 KiB. A slice would be copied dozens of times
+// when a NAS with a million subscribers restarts: each time under the lock of the engine's
+// owner, and with both copies in memory.
+const heldPageBits = 7
+
+// heldRef refers to a held lease while its hold lasts. Afterwards the place is spare, or
+// has a later turn, so the end of a hold need not update its references.
+type heldRef struct {
+	turn  uint64
+	place uint32
+}
+
+// refers reports whether x still names a held lease. Places are reused, so the turn must
+// match; one older than that of the oldest running hold needs no look at the lease.
+func (g *group) refers(x heldRef) bool {
+	return x.turn != 0 && x.turn >= g.holds.oldest() && g.kept.At(x.place).turn == x.turn
+}
+
+// hold begins the hold of a lease that is no longer live.
+func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
+	l.state = nat.Held
+	g.turns++
+	x := heldRef{turn: g.turns, place: g.newHeld()}
+	*g.kept.At(x.place) = heldLease{lease: l, inside: inside, turn: x.turn, until: stampOf(until)}
+	g.chain(x)
+	g.segmentOf(l.cell).held += g.count(l.cell)
+	g.held++
+	if g.holds.len() >= 2*g.held+1024 {
+		g.holds.sweep(g.void)
+	}
+	g.holds.push(hold{until: until, heldRef: x})
+	return x.place
+}
+
+// unhold ends the hold of a lease, and the lease, and returns its first cell.
+func (g *group) unhold(i uint32) uint32 {
+	g.unchain(i)
+	c := g.kept.At(i).cell
+	*g.kept.At(i) = heldLease{older: heldRef{place: g.spare}}
+	g.spare = i
+	g.segmentOf(c).held -= g.count(c)
+	g.held--
+	return c
+}
+
+// newHeld returns a spare held lease.
+func (g *group) newHeld() uint32 {
+	i := g.spare
+	if i == none {
+		return g.kept.Add()
+	}
+	g.spare = g.kept.At(i).older.place
+	return i
+}
+
+// void reports whether a hold's lease is no longer in that hold.
+func (g *group) void(h hold) bool { return g.kept.At(h.place).turn != h.turn }
+
+// chain makes a lease the newest held one of its inside address.
+func (g *group) chain(x heldRef) {
+	l := g.kept.At(x.place)
+	c := g.subscribers.at(l.inside)
+	if g.refers(c.held) {
+		l.older = c.held
+	}
+	c.held = x
+}
+
+// unchain removes a lease from the held ones of its inside address. Usually it is the last
+// of them; then the reference to it stays and is void.
+func (g *group) unchain(i uint32) {
+	l := g.kept.At(i)
+	if !g.refers(l.older) {
+		return
+	}
+	x := &g.subscribers.at(l.inside).held
+	for x.place != i {
+		x = &g.kept.At(x.place).older
+	}
+	*x = l.older
+}
+
+// describeHeld is describe for a held lease.
+func (g *group) describeHeld(i uint32, b *nat.Binding) {
+	l := g.kept.At(i)
+	g.describe(l.inside, &l.lease, b)
+	b.HoldUntil = l.until.time()
+}
+
+// hold is the end of one quarantine. It is void once its lease has another turn. A void
+// hold stays in the queue until its time, because removing it earlier would cost more.
+type hold struct {
+	until time.Time
+	heldRef
+}
+
+// before reports whether h ends before o; of equal ends the earlier begin is first.
+func (h *hold) before(o *hold) bool {
+	c := h.until.Compare(o.until)
+	return c < 0 || c == 0 && h.turn < o.turn
+}
+
+// holdQueue orders holds by their end. Holds mostly begin in the order of their ends and
+// then cost constant time. After a step of the clock, a change of the hold time, or a start
+// from stored bindings they come in any order: those go to a heap.
+type holdQueue struct {
+	inOrder fifo.Queue[hold]
+	late    holdHeap
+}
+
+func (q *holdQueue) len() int { return q.inOrder.Len() + len(q.late) }
+
+func (q *holdQueue) push(h hold) {
+	if all := q.inOrder.All(); len(all) > 0 && h.before(&all[len(all)-1]) {
+		heap.Push(&q.late, h)
+		return
+	}
+	q.inOrder.Push(h)
+}
+
+// front returns the hold that ends first, or nil.
+func (q *holdQueue) front() *hold {
+	switch {
+	case q.len() == 0:
+		return nil
+	case q.lateFirst():
+		return &q.late[0]
+	}
+	return q.inOrder.Front()
+}
+
+// oldest returns a lower bound of the turns in the queue.
+func (q *holdQueue) oldest() uint64 {
+	switch {
+	case len(q.late) > 0:
+		return 0
+	case q.inOrder.Len() > 0:
+		return q.inOrder.Front().turn
+	}
+	return math.MaxUint64
+}
+
+// pop removes the hold that ends first.
+func (q *holdQueue) pop() {
+	if q.lateFirst() {
+		heap.Pop(&q.late)
+		return
+	}
+	q.inOrder.Pop()
+}
+
+func (q *holdQueue) lateFirst() bool {
+	return len(q.late) > 0 && (q.inOrder.Len() == 0 || q.late[0].before(q.inOrder.Front()))
+}
+
+// sweep drops the void holds.
+func (q *holdQueue) sweep(void func(hold) bool) {
+	q.inOrder.DeleteFunc(void)
+	q.late = slices.DeleteFunc(q.late, void)
+	heap.Init(&q.late)
+}
+
+// holdHeap is a heap by end (container/heap): the hold at index 0 ends first.
+type holdHeap []hold
+
+func (q holdHeap) Len() int           { return len(q) }
+func (q holdHeap) Less(i, j int) bool { return q[i].before(&q[j]) }
+func (q holdHeap) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *holdHeap) Push(h any)        { *q = append(*q, h.(hold)) }
+
+func (q *holdHeap) Pop() any {
+	n := len(*q) - 1
+	h := (*q)[n]
+	*q = (*q)[:n]
+	return h
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/prefixtable"
 )
 
 // none is the index of no held lease, waiter or cell: element 0 of each slice is unused, so
@@ -97,4 +98,21 @@ func address(n uint32) netip.Addr {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], n)
 	return netip.AddrFrom4(b)
+}
+
+// route leads from an outside address to its segment.
+type route struct {
+	segment *poolPrefix
+	group   *group
+}
+
+// routesOf returns the routes to every segment. No two of them overlap.
+func routesOf(groups []*group) (routes prefixtable.Table[route]) {
+	for _, g := range groups {
+		for i := range g.segments {
+			s := &g.segments[i]
+			routes.Put(s.prefix, route{s, g})
+		}
+	}
+	return routes
 }

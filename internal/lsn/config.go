@@ -4,7 +4,34 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
 )
+
+// GroupConfig describes one LSN group. Prefixes are IPv4.
+type GroupConfig struct {
+	Name      string
+	Inside    []netip.Prefix
+	Outside   []netip.Prefix
+	FirstPort nat.Port      // at least 1024 (RFC 4787 REQ-7 keeps 0-1023 apart)
+	LastPort  nat.Port      // inclusive
+	BlockSize int           // ports per block, a power of two
+	Hold      time.Duration // quarantine before another subscriber may get a block (RFC 6888 REQ-8)
+
+	Grace       time.Duration // time in which a subscriber may come back to live sessions; 0: none
+	GraceCauses []uint32      // Acct-Terminate-Causes that grant it, see GraceFor
+}
+
+// GraceFor returns the grace time of a subscriber whose session ended for an
+// Acct-Terminate-Cause (RFC 2866 section 5.10): 0 where the group grants none.
+func (c *GroupConfig) GraceFor(cause uint32) time.Duration {
+	if cause == 0 || !slices.Contains(c.GraceCauses, cause) {
+		return 0
+	}
+	return c.Grace
+}
 
 // lowestPort is the first port outside of the well-known range, to which a NAT must not map
 // other ports (RFC 4787 REQ-7, section 4.2.2).
