@@ -260,7 +260,7 @@ func (e *Engine) subscriber(name string, inside netip.Addr) (*group, *subscriber
 	if g == nil {
 		return nil, nil
 	}
-	return g, g.subscriber(inside)
+	return g, g.subscribers.table.Place(inside)
 }
 
 func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now time.Time) (b nat.Binding, err error) {
@@ -277,7 +277,13 @@ func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now t
 		g.describeHeld(g.release(n, c, now), &b)
 		return b, nil
 	}
-	c.enter(to, now)
+	c.state, c.after = to, nil
+	switch {
+	case to == nat.Active:
+		c.released = 0
+	case c.released == 0:
+		c.released = stampOf(now)
+	}
 	g.describe(n, &c.lease, &b)
 	return b, nil
 }

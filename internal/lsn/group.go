@@ -57,14 +57,6 @@ func (g *group) covers(inside netip.Addr) bool {
 	return false
 }
 
-// subscriber returns the state of the inside address, or nil.
-func (g *group) subscriber(inside netip.Addr) *subscriberState {
-	if !inside.Is4() {
-		return nil
-	}
-	return g.subscribers.find(number(inside))
-}
-
 // segmentOf returns the segment of a cell.
 func (g *group) segmentOf(c uint32) *poolPrefix {
 	if len(g.segments) == 1 {
@@ -178,7 +170,7 @@ func (g *group) hasFree() bool {
 
 // forget removes an inside address from the wait queue.
 func (g *group) forget(inside netip.Addr) bool {
-	c := g.subscriber(inside)
+	c := g.subscribers.table.Place(inside)
 	if c == nil || c.waiter == none {
 		return false
 	}

@@ -60,17 +60,6 @@ func (l *lease) setHolder(h nat.Holder) {
 	l.identity, l.user, l.session = h.Identity, h.UserName, h.AcctSessionID
 }
 
-// enter moves a live lease to another live state, which must be a legal successor.
-func (l *lease) enter(to nat.State, now time.Time) {
-	l.state, l.after = to, nil
-	switch {
-	case to == nat.Active:
-		l.released = 0
-	case l.released == 0:
-		l.released = stampOf(now)
-	}
-}
-
 // describe fills b with the binding of the lease of an inside address. A Binding is too
 // large to be copied from function to function.
 func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
@@ -199,20 +188,32 @@ func (g *group) refers(x heldRef) bool {
 	return x.turn != 0 && x.turn >= g.holds.oldest() && g.kept.At(x.place).turn == x.turn
 }
 
-// hold begins the hold of a lease that is no longer live.
+// hold begins the hold of a lease that is no longer live, and makes it the newest held one
+// of its inside address.
 func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
+	i := g.spare
+	if i == none {
+		i = g.kept.Add()
+	} else {
+		g.spare = g.kept.At(i).older.place
+	}
 	l.state = nat.Held
 	g.turns++
-	x := heldRef{turn: g.turns, place: g.newHeld()}
-	*g.kept.At(x.place) = heldLease{lease: l, inside: inside, turn: x.turn, until: stampOf(until)}
-	g.chain(x)
+	x := heldRef{turn: g.turns, place: i}
+	kept := heldLease{lease: l, inside: inside, turn: x.turn, until: stampOf(until)}
+	c := g.subscribers.at(inside)
+	if g.refers(c.held) {
+		kept.older = c.held
+	}
+	c.held = x
+	*g.kept.At(i) = kept
 	g.segmentOf(l.cell).held += g.count(l.cell)
 	g.held++
 	if g.holds.len() >= 2*g.held+1024 {
 		g.holds.sweep(g.void)
 	}
 	g.holds.push(hold{until: until, heldRef: x})
-	return x.place
+	return i
 }
 
 // unhold ends the hold of a lease, and the lease, and returns its first cell.
@@ -226,28 +227,8 @@ func (g *group) unhold(i uint32) uint32 {
 	return c
 }
 
-// newHeld returns a spare held lease.
-func (g *group) newHeld() uint32 {
-	i := g.spare
-	if i == none {
-		return g.kept.Add()
-	}
-	g.spare = g.kept.At(i).older.place
-	return i
-}
-
 // void reports whether a hold's lease is no longer in that hold.
 func (g *group) void(h hold) bool { return g.kept.At(h.place).turn != h.turn }
-
-// chain makes a lease the newest held one of its inside address.
-func (g *group) chain(x heldRef) {
-	l := g.kept.At(x.place)
-	c := g.subscribers.at(l.inside)
-	if g.refers(c.held) {
-		l.older = c.held
-	}
-	c.held = x
-}
 
 // unchain removes a lease from the held ones of its inside address. Usually it is the last
 // of them; then the reference to it stays and is void.

@@ -28,16 +28,14 @@ type subscriberIndex struct {
 	table addrtable.Table[subscriberState]
 }
 
-// find returns the subscriber of an address, nil for none.
-func (x *subscriberIndex) find(inside uint32) *subscriberState { return x.table.Place(address(inside)) }
-
 // at returns the subscriber of an address, and adds it if needed.
 func (x *subscriberIndex) at(inside uint32) *subscriberState {
-	if c := x.find(inside); c != nil {
+	a := address(inside)
+	if c := x.table.Place(a); c != nil {
 		return c
 	}
-	x.table.Put(address(inside), subscriberState{})
-	return x.find(inside)
+	x.table.Put(a, subscriberState{})
+	return x.table.Place(a)
 }
 
 // all yields the subscribers, by address.
