@@ -5,10 +5,10 @@
 //
 //	engine.go       the Engine and its methods
 //	config.go       configuration of a group, and its check
-//	group.go        one group: the owner of each block, and the choice of the next block;
-//	                blocks that become free; the quarantine of a whole pool
+//	group.go        one group: the owner of each block, the choice of the next block, blocks
+//	                that become free, the quarantine of a whole pool; its subscribers by inside
+//	                address, and those that wait for a block
 //	shape.go        how pools are cut into blocks, which are numbered as cells
-//	subscribers.go  from an inside address to its subscriber; the holders that wait for a block
 //	lease.go        a block in use, then in quarantine; the order of the ends of holds
 //	restore.go      bindings from before a start
 //	reconfigure.go  other prefixes, blocks and limits, beside those in use

@@ -3,6 +3,7 @@ package lsn
 import (
 	"encoding/binary"
 	"net/netip"
+	"sort"
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/prefixtable"
@@ -75,6 +76,15 @@ func (s *poolPrefix) cellAt(sh *blockLayout, outside netip.Addr, port nat.Port) 
 		return none, false
 	}
 	return s.base + (number(outside)-s.low)*sh.count + n - sh.first, true
+}
+
+// segmentOf returns the segment of a cell.
+func (g *group) segmentOf(c uint32) *poolPrefix {
+	if len(g.segments) == 1 {
+		return &g.segments[0]
+	}
+	i := sort.Search(len(g.segments), func(i int) bool { return g.segments[i].base > c })
+	return &g.segments[i-1]
 }
 
 // block returns the block of one of the segment's cells.
