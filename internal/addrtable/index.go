@@ -68,7 +68,15 @@ func (x *Index) Remove(key uint32, a netip.Addr) {
 		x.removeRun(r)
 		return
 	case n < runSize/4:
-		r = x.join(r)
+		// A neighbour takes the run, or the run it, if both together leave space.
+		for _, left := range []int{r - 1, r} {
+			if left >= 0 && left+1 < len(x.runs) && len(x.runs[left])+len(x.runs[left+1]) <= runSize*3/4 {
+				x.runs[left] = append(x.runs[left], x.runs[left+1]...)
+				x.removeRun(left + 1)
+				r = left
+				break
+			}
+		}
 	}
 	x.firsts[r] = x.runs[r][0]
 }
@@ -177,20 +185,6 @@ func (x *Index) split(r, i int) (run, at int) {
 		return r + 1, i - runSize/2
 	}
 	return r, i
-}
-
-// join merges a run with a neighbour, if both together leave space, and returns
-// the run's new index.
-func (x *Index) join(r int) int {
-	for _, left := range []int{r - 1, r} {
-		if left < 0 || left+1 == len(x.runs) || len(x.runs[left])+len(x.runs[left+1]) > runSize*3/4 {
-			continue
-		}
-		x.runs[left] = append(x.runs[left], x.runs[left+1]...)
-		x.removeRun(left + 1)
-		return left
-	}
-	return r
 }
 
 func (x *Index) insertRun(r int, entries []uint64) {
