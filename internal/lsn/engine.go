@@ -274,7 +274,10 @@ func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now t
 		return b, fmt.Errorf("make %v in group %s %v, is %v: %w", inside, group, to, from, ErrTransition)
 	}
 	if to == nat.Held {
-		g.describeHeld(g.release(n, c, now), &b)
+		g.segmentOf(c.cell).used -= g.count(c.cell)
+		i := g.hold(n, c.lease, now.Add(g.config.Hold))
+		c.lease = lease{}
+		g.describeHeld(i, &b)
 		return b, nil
 	}
 	c.state, c.after = to, nil

@@ -196,14 +196,6 @@ func (g *group) serve(now time.Time, served []nat.Binding) []nat.Binding {
 	return served
 }
 
-// release makes the live lease of a subscriber a held one.
-func (g *group) release(inside uint32, c *subscriberState, now time.Time) uint32 {
-	g.segmentOf(c.cell).used -= g.count(c.cell)
-	i := g.hold(inside, c.lease, now.Add(g.config.Hold))
-	c.lease = lease{}
-	return i
-}
-
 // endHolds frees the blocks whose hold is over and appends their last bindings.
 func (g *group) endHolds(now time.Time, freed []nat.Binding) []nat.Binding {
 	if g.embargoed && !now.Before(g.embargoUntil) {
