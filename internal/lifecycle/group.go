@@ -93,16 +93,6 @@ func (t *GroupTable) WatchTouches(g *Group, on bool) {
 	}
 }
 
-// touch records for a running comparison that an address of a group changed.
-func (t *GroupTable) touch(group string, inside netip.Addr) {
-	if t.comparing == 0 {
-		return
-	}
-	if g := t.named[group]; g != nil && g.touched != nil {
-		g.touched[inside] = struct{}{}
-	}
-}
-
 // ForgetGroup removes a group with all of its slots.
 func (m *Machine) ForgetGroup(name string) {
 	var gone []*Slot

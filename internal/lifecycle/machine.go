@@ -111,7 +111,7 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 	case subscriber.Created, subscriber.Updated:
 		s = m.stand(s, &c.Record, c.ID.Time())
 	}
-	m.groups.touch(s.packed.Group(), s.packed.Inside())
+	m.touch(s.packed.Group(), s.packed.Inside())
 	m.step(s)
 }
 
@@ -119,7 +119,7 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 func (m *Machine) End(s *Slot, reason subscriber.Reason, now time.Time) {
 	m.now = now
 	m.end(s, reason, now)
-	m.groups.touch(s.packed.Group(), s.packed.Inside())
+	m.touch(s.packed.Group(), s.packed.Inside())
 	m.step(s)
 }
 
@@ -170,7 +170,7 @@ func (m *Machine) counters(s *Slot, r *subscriber.Packed) {
 	s.packed.Refresh(r)
 	s.judged = unjudged
 	m.expire(s)
-	m.groups.touch(s.packed.Group(), s.packed.Inside())
+	m.touch(s.packed.Group(), s.packed.Inside())
 	m.emitChange(inspect.EventUpdated, s.packed.RemovalHeld(), &s.packed)
 }
 
@@ -388,8 +388,18 @@ func (m *Machine) work(s *Slot) Work {
 func (m *Machine) done(s *Slot) {
 	s.busy = false
 	m.busy--
-	m.groups.touch(s.packed.Group(), s.packed.Inside())
+	m.touch(s.packed.Group(), s.packed.Inside())
 	m.step(s)
+}
+
+// touch records for a running comparison that an address of a group changed.
+func (m *Machine) touch(group string, inside netip.Addr) {
+	if m.groups.comparing == 0 {
+		return
+	}
+	if g := m.groups.named[group]; g != nil && g.touched != nil {
+		g.touched[inside] = struct{}{}
+	}
 }
 
 // store requests a write of a binding.
@@ -475,7 +485,7 @@ func (m *Machine) Stored(w *Write, now time.Time) {
 	} else {
 		delete(m.writes.places, place)
 	}
-	m.groups.touch(b.Group, b.Inside)
+	m.touch(b.Group, b.Inside)
 	if w.Slot != nil {
 		m.done(w.Slot)
 	}
