@@ -198,7 +198,7 @@ func (x *executors) save(ctx context.Context, batch []lifecycle.Write, byGroup m
 		if len(w.put)+len(w.remove) == 0 {
 			continue
 		}
-		err := x.health.Retry(ctx, "store bindings", func(ctx context.Context) error {
+		err := retry(ctx, x.log, "store bindings", x.health.Severity, func(ctx context.Context) error {
 			if err := x.leases.Check(ctx, name); err != nil {
 				return err
 			}
@@ -238,7 +238,17 @@ func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes
 		clear(w.put)
 		w.put, w.remove = w.put[:0], w.remove[:0]
 	}
-	last := x.repeated(batch)
+	var last map[nat.Place]int // the index of the last write, for places with several under way
+	x.mu.RLock()
+	for i := range batch {
+		if place := batch[i].Binding.Place(); x.life.Writes().Of(place) > 1 {
+			if last == nil {
+				last = map[nat.Place]int{}
+			}
+			last[place] = i
+		}
+	}
+	x.mu.RUnlock()
 	for i := range batch {
 		s := &batch[i]
 		if n, ok := last[s.Binding.Place()]; ok && n != i {
@@ -255,23 +265,6 @@ func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes
 			w.put = append(w.put, s.Binding)
 		}
 	}
-}
-
-// repeated returns, for each place with more than one write under way, the
-// index of its last write in the batch.
-func (x *executors) repeated(batch []lifecycle.Write) map[nat.Place]int {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	var last map[nat.Place]int
-	for i := range batch {
-		if place := batch[i].Binding.Place(); x.life.Writes().Of(place) > 1 {
-			if last == nil {
-				last = map[nat.Place]int{}
-			}
-			last[place] = i
-		}
-	}
-	return last
 }
 
 const (
