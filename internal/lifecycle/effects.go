@@ -52,6 +52,7 @@ type Work struct {
 type Write struct {
 	Binding nat.Binding
 	Remove  bool  // the block is free again
+	Again   bool  // an earlier write to the same place is under way
 	Slot    *Slot // the slot that waits for the write; nil for none
 }
 

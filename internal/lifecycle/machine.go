@@ -404,7 +404,9 @@ func (m *Machine) touch(group string, inside netip.Addr) {
 
 // store requests a write of a binding.
 func (m *Machine) store(w Write) {
+	places := len(m.writes.places)
 	m.writes.places[w.Binding.Place()]++
+	w.Again = len(m.writes.places) == places
 	m.out.Store(w)
 }
 

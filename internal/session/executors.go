@@ -193,7 +193,7 @@ func (x *executors) runSaves(ctx context.Context) error {
 // save carries out a batch of writes, and reports them to the life cycle. It
 // reuses the memory of byGroup.
 func (x *executors) save(ctx context.Context, batch []lifecycle.Write, byGroup map[string]*writes) error {
-	x.coalesce(batch, byGroup)
+	coalesce(batch, byGroup)
 	for name, w := range byGroup {
 		if len(w.put)+len(w.remove) == 0 {
 			continue
@@ -230,7 +230,7 @@ type writes struct {
 
 // coalesce replaces the writes of the previous batch, by group, by the last
 // write of each place in this one.
-func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
+func coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
 	for _, w := range byGroup {
 		if cap(w.put) > max(keepMost, 4*len(w.put)) { // far more than was used
 			*w = writes{}
@@ -238,21 +238,21 @@ func (x *executors) coalesce(batch []lifecycle.Write, byGroup map[string]*writes
 		clear(w.put)
 		w.put, w.remove = w.put[:0], w.remove[:0]
 	}
-	var last map[nat.Place]int // the index of the last write, for places with several under way
-	x.mu.RLock()
+	var last map[nat.Place]int // the index of the last write, for places with several
 	for i := range batch {
-		if place := batch[i].Binding.Place(); x.life.Writes().Of(place) > 1 {
+		if s := &batch[i]; s.Again {
 			if last == nil {
 				last = map[nat.Place]int{}
 			}
-			last[place] = i
+			last[s.Binding.Place()] = i
 		}
 	}
-	x.mu.RUnlock()
 	for i := range batch {
 		s := &batch[i]
-		if n, ok := last[s.Binding.Place()]; ok && n != i {
-			continue
+		if last != nil {
+			if n, ok := last[s.Binding.Place()]; ok && n != i {
+				continue
+			}
 		}
 		w := byGroup[s.Binding.Group]
 		if w == nil {
