@@ -82,7 +82,11 @@ type Group struct {
 // NewGroup returns a group whose records expire recordTTL after their last refresh, those
 // of the RADIUS clients in clientTTL after that time; 0 means never.
 func NewGroup(name string, recordTTL time.Duration, clientTTL map[string]time.Duration) *Group {
-	return &Group{name, codec.FeedKey(name), codec.OnlineKey(name), maphash.String(hashSeed, name), len(codec.RecordKeyPrefix(name)) + 1, recordTTL, clientTTL}
+	return &Group{
+		Name: name, Feed: codec.FeedKey(name), Online: codec.OnlineKey(name),
+		hash: maphash.String(hashSeed, name), addressAt: len(codec.RecordKeyPrefix(name)) + 1,
+		recordTTL: recordTTL, clientTTL: clientTTL,
+	}
 }
 
 // TTL returns the time to live of a record of the client after its last refresh; 0 means
