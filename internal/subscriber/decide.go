@@ -129,7 +129,8 @@ func (s *decider) begin() Decision {
 func (s *decider) refresh() Decision {
 	switch {
 	case s.own != nil && !s.moved():
-		r := s.merged()
+		r := *s.own
+		s.merge(&r)
 		return Decision{Verdict: Refreshed, Put: &r, Session: s.open()}
 	case s.placed():
 		return s.grantAddress()
@@ -144,8 +145,7 @@ func (s *decider) grantAddress() Decision {
 	if !rule.grant {
 		return Decision{Verdict: rule.verdict}
 	}
-	r := s.record()
-	d := Decision{Verdict: rule.verdict, Put: &r, Created: rule.announce, Session: s.open()}
+	d := Decision{Verdict: rule.verdict, Put: s.record(), Created: rule.announce, Session: s.open()}
 	if s.own != nil {
 		s.end(&d)
 		d.Created = rule.announce || s.own == s.view.Holder // else a record is there already
@@ -177,11 +177,14 @@ func (s *decider) close() Decision {
 	switch {
 	case s.own == nil:
 	case len(s.own.Links) > 1:
-		r := s.merged().without(s.ev.AcctSessionID)
+		r := *s.own
+		s.merge(&r)
+		r.dropLink(s.ev.AcctSessionID)
 		d.Verdict, d.Put = Unlinked, &r
 	default:
 		d.Verdict = Stopped
-		d.Delete = []Ending{{Record: s.merged(), Reason: ReasonStop, Cause: s.ev.TerminateCause}}
+		d.Delete = []Ending{{Record: *s.own, Reason: ReasonStop, Cause: s.ev.TerminateCause}}
+		s.merge(&d.Delete[0].Record)
 	}
 	return d
 }
@@ -216,7 +219,7 @@ func OpenState(r *Record) SessionState {
 
 // record is the event's session at the event's address, as a new record. Fields
 // that the event leaves empty come from the session's old record.
-func (s *decider) record() Record {
+func (s *decider) record() *Record {
 	ev := &s.ev
 	r := Record{SessionID: ev.SessionID}
 	if s.relation == RelationSame && s.own != nil {
@@ -237,24 +240,20 @@ func (s *decider) record() Record {
 	}
 	r.UpdatedAt = later(later(s.occurred(), s.start), r.UpdatedAt)
 	r.learn(ev)
-	return r
+	return &r
 }
 
-// merged is the session's own record with the event applied. An older event
+// merge applies the event to a copy of the session's own record. An older event
 // fills gaps only (I4).
-func (s *decider) merged() Record {
-	r := *s.own
+func (s *decider) merge(r *Record) {
 	r.ExpiresAt, r.Unconfirmed, r.RemovalHeld = time.Time{}, false, ReasonNone
 	if len(r.Links) == 0 {
 		r.SessionID, r.StartedAt = s.ev.SessionID, s.shownStart()
 	}
-	at := later(s.occurred(), s.start)
-	if at.Before(r.UpdatedAt) {
-		return r
+	if at := later(s.occurred(), s.start); !at.Before(r.UpdatedAt) {
+		r.UpdatedAt = at
+		r.learn(&s.ev)
 	}
-	r.UpdatedAt = at
-	r.learn(&s.ev)
-	return r
 }
 
 // shownStart is the start for the session's record: as the NAS tells it, if

@@ -70,10 +70,9 @@ func (r *Record) addLink(id string) {
 	}
 }
 
-// without is the record after one of several links has ended.
-func (r Record) without(link string) Record {
+// dropLink takes a link that has ended out of the record.
+func (r *Record) dropLink(link string) {
 	r.Links = slices.DeleteFunc(slices.Clone(r.Links), func(l string) bool { return l == link })
-	return r
 }
 
 // A BNG may account services, queues, policers or hosts beside the session
