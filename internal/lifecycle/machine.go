@@ -509,6 +509,7 @@ func (m *Machine) Closed(s *Slot, now time.Time) {
 	switch s.phase {
 	case Cut:
 		if !s.stray && s.over != nil {
+			s.over.cutAt = m.now
 			m.keepReceipt(s, nat.Receipt{CutAt: m.now, Elements: s.over.elements})
 		}
 		m.emit(inspect.EventCut, s)
@@ -540,12 +541,10 @@ func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 		s.stray, s.block = false, nat.Block{}
 		return
 	}
-	var r nat.Receipt
-	if b, _ := m.engine.Live(s.packed.Group(), s.packed.Inside()); b.Receipt != nil {
-		r = *b.Receipt
+	r := nat.Receipt{ReapedAt: proof.At, ReleasedAt: m.now, Deleted: proof.Deleted, Proof: proof.Proof} // the hold begins now
+	if s.over != nil {
+		r.CutAt, r.Elements = s.over.cutAt, s.over.elements
 	}
-	r.ReapedAt, r.ReleasedAt = proof.At, m.now // the hold begins now
-	r.Deleted, r.Proof = proof.Deleted, proof.Proof
 	m.keepReceipt(s, r)
 	b, err := m.engine.Hold(s.packed.Group(), s.packed.Inside(), m.now)
 	if err != nil {

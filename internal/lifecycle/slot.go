@@ -79,6 +79,7 @@ type teardown struct {
 
 	graceUntil time.Time // the subscriber may resume its sessions until then; zero for no grace time
 	elements   int       // number of map elements that its cut removes
+	cutAt      time.Time // when the gate had closed
 }
 
 // Ended returns the record, the reason and the time of the end of the binding
