@@ -213,11 +213,12 @@ func (n *handler) reply(in *incoming, kind, result string, from int) {
 
 // typeOf has the labels of the kinds of event. Kind 0 has nothing to record.
 var typeOf = [...]string{
-	0:                            TypeOther,
-	subscriber.EventStart:        TypeStart,
-	subscriber.EventInterim:      TypeInterim,
-	subscriber.EventStop:         TypeStop,
-	subscriber.EventAccountingOn: TypeAccountingOn, subscriber.EventAccountingOff: TypeAccountingOff,
+	0:                             TypeOther,
+	subscriber.EventStart:         TypeStart,
+	subscriber.EventInterim:       TypeInterim,
+	subscriber.EventStop:          TypeStop,
+	subscriber.EventAccountingOn:  TypeAccountingOn,
+	subscriber.EventAccountingOff: TypeAccountingOff,
 }
 
 // Status-Server.

@@ -40,7 +40,7 @@ func pair(b *testing.B) (server, peer *udpbatch.Conn) {
 	return sock.batches, peer
 }
 
-// never fails the benchmark at an error of sending.
+// never has a Writer give up a message that cannot be sent, which fails the benchmark.
 func never(b *testing.B) func(error) bool {
 	return func(err error) bool { b.Error(err); return false }
 }
