@@ -416,9 +416,8 @@ func (x *index) collect(to []entryRef, addr uint32) []entryRef {
 	if !ok {
 		return to
 	}
-	for slot := x.owners.At(own).head; slot != 0; {
+	for slot := x.owners.At(own).head; slot != 0; slot = x.records.At(slot).next {
 		to = append(to, x.targetLocked(slot))
-		slot = x.records.At(slot).next
 	}
 	return to
 }

@@ -29,7 +29,7 @@ func (t *Table) proveByTable(ctx context.Context, e *deletion) error {
 		}
 		counted := left
 		if pass > 1 && e.refused == nil {
-			counted = slices.DeleteFunc(slices.Clone(left), func(t entryRef) bool { return t.plain })
+			counted = slices.DeleteFunc(slices.Clone(left), func(entry entryRef) bool { return entry.plain })
 		}
 		counts := make(map[uint32]int)
 		e.count(counted, counts)
