@@ -113,6 +113,8 @@ func (c *Conn) set(level, option, value int) error {
 	return err
 }
 
+// System calls.
+
 // A call is one recvmmsg or sendmmsg.
 type call struct {
 	number   uintptr
@@ -145,6 +147,8 @@ func (c *call) result() (int, error) {
 	}
 	return c.done, nil
 }
+
+// Addresses of peers.
 
 // An Address is a peer's address in the kernel's form, so that an answer needs
 // no conversion. Addresses can be compared; the zero value is the peer of a
@@ -186,6 +190,8 @@ func zone(scope uint32) string {
 	zones.Store(scope, name)
 	return name
 }
+
+// Reading.
 
 // segmentControl is the space of the control message with the segment size.
 var segmentControl = unix.CmsgSpace(4)
@@ -279,6 +285,8 @@ func cutSegment(control []byte) ([]byte, int) {
 	}
 	return rest, int(binary.NativeEndian.Uint32(data))
 }
+
+// Sending.
 
 const (
 	// maxSegments bounds the datagrams of one message: the limit of all kernels.
