@@ -46,7 +46,7 @@ type Metrics struct {
 	garbage        *prometheus.CounterVec
 	calls          *Calls
 
-	// Of the counters that each accounting request and each removal counts.
+	// Caches for the counters that every accounting request and every removal needs.
 	requestsBy *counterCache[Outcome]
 	removalsBy *counterCache[subscriber.Reason]
 	verdictsBy *counterCache[subscriber.Verdict]

@@ -1,6 +1,6 @@
 // Package memnat is the in-memory twin of nftnat.Kernel: for tests, and for trying out
 // sessiond where there is no kernel to program. One contract test runs against both
-// (nftnat.TestContract). Its traffic is simulated, see traffic.go.
+// (nftnat.TestContract). The traffic of the twin is simulated, see traffic.go.
 package memnat
 
 import (
