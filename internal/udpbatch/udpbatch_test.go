@@ -54,7 +54,7 @@ func addressTo(to netip.AddrPort, inet6 bool) (a Address) {
 	return a
 }
 
-// never fails the test when a datagram cannot be sent.
+// never has a Writer give up a message that cannot be sent, which fails the test.
 func never(t testing.TB) func(error) bool {
 	return func(err error) bool { t.Errorf("not sent: %v", err); return false }
 }
