@@ -113,6 +113,22 @@ func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time
 	}
 }
 
+// Refused puts each block of a stored binding that was refused as a whole into a
+// hold of its own, except those of others: its subscriber may have used them
+// until now (I5).
+func (a Adoption) Refused(stored nat.Binding, now time.Time) {
+	b := stored
+	if latest := now.Add(a.g.Config.Hold); b.State != nat.Held {
+		b.State, b.ReleasedAt, b.HoldUntil, b.GraceUntil = nat.Held, now, latest, time.Time{}
+	} else if b.HoldUntil.After(latest) {
+		b.HoldUntil = latest
+	}
+	for x := range stored.All() {
+		b.Blocks = nat.Blocks{Block: x}
+		_ = a.m.engine.Restore(b) // an error: it is another's, or no block of the group
+	}
+}
+
 // Unclaimed reports whether an adopted slot still waits for Claim.
 func (s *Slot) Unclaimed() bool {
 	return !s.online && s.phase != Idle && s.tenure == 0 && (s.over == nil || !s.over.graceUntil.IsZero())

@@ -25,7 +25,8 @@ type adoption struct {
 	stored  int           // number of bindings in the database
 	waiting []nat.Binding // live bindings that the kernel holds differently, or not at all
 	held    []nat.Binding
-	differ  []nat.Place // bindings whose stored form may be outdated
+	refused []nat.Binding // with several blocks, and not taken over: one of them is another's
+	differ  []nat.Place   // bindings whose stored form may be outdated
 
 	live   []nat.Binding // buffers of agreeing
 	from   []*subscriberdb.BindingRow
@@ -125,8 +126,19 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 			continue
 		}
 		a.checkLocked(from[i])
+		a.takenLocked(b)
 	}
 	return nil
+}
+
+// takenLocked notes a binding with several blocks that was not taken over.
+func (a *adoption) takenLocked(b nat.Binding) {
+	if b.Len() == 1 {
+		return
+	}
+	if taken, _ := a.p.bindingAtRLocked(b.Place()); taken.Inside != b.Inside || taken.Blocks != b.Blocks {
+		a.refused = append(a.refused, b)
+	}
 }
 
 // checkLocked notes a row that differs from the engine's binding in any detail.
@@ -169,7 +181,9 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 	p, g := a.p, a.p.group
 	rows := make(map[netip.Addr]nat.Binding, len(a.waiting))
 	for _, b := range a.waiting {
-		rows[b.Inside] = b
+		if e, ok := p.kernel.EntryAt(b.Inside); ok && b.Has(e.Block) { // an address may have several rows
+			rows[b.Inside] = b
+		}
 	}
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		var entries []nat.Entry
@@ -213,7 +227,8 @@ func (r *Reconciler) unadoptedOf(g *Group, entries []nat.Entry) (lone []nat.Entr
 }
 
 // databaseOnly adopts the remaining rows, live ones first, so that a held one
-// never excludes a live one.
+// never excludes a live one. Then it holds what is nobody else's of those that
+// were refused.
 func (a *adoption) databaseOnly(ctx context.Context) error {
 	p, g := a.p, a.p.group
 	records, err := a.recordsOf(ctx, a.waiting)
@@ -227,9 +242,16 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 		for i := range walk.All(p.mu, slices.All(rows)) {
 			p.life.Adopt(g.Group).Stored(rows[i], records[rows[i].Inside], p.now())
 			a.differ = append(a.differ, rows[i].Place())
+			a.takenLocked(rows[i])
 		}
 	}
-	a.waiting, a.held = nil, nil
+	for i := range walk.All(p.mu, slices.All(a.refused)) {
+		p.life.Adopt(g.Group).Refused(a.refused[i], p.now())
+		for b := range a.refused[i].All() {
+			a.differ = append(a.differ, b.Place())
+		}
+	}
+	a.waiting, a.held, a.refused = nil, nil, nil
 	return nil
 }
 

@@ -118,7 +118,7 @@ func TestTwoBlocks_I1_I5_I7(t *testing.T) {
 }
 
 // TestFurtherBlockOfAnother_I1: a stored binding with a block that another subscriber
-// has is refused as a whole. Its subscriber gets a new one.
+// has is refused as a whole. Its subscriber gets another one.
 func TestFurtherBlockOfAnother_I1(t *testing.T) {
 	w := newSmallWorld(t)
 	w.send(subscriber.EventStart, alice, "a", "1")
@@ -136,6 +136,41 @@ func TestFurtherBlockOfAnother_I1(t *testing.T) {
 		t.Errorf("bob had %+v, has %+v", before, b)
 	}
 	w.check()
+}
+
+// TestRefusedBinding_I5: blocks of a refused binding go into a hold, except those of another.
+// A subscriber that waits does not get one while sessions of the former holder use it; that
+// one gets it back.
+func TestRefusedBinding_I5(t *testing.T) {
+	for _, reboot := range []bool{false, true} {
+		t.Run(fmt.Sprintf("reboot=%t", reboot), func(t *testing.T) {
+			w := newSmallWorld(t)
+			before := map[netip.Addr]nat.Blocks{}
+			for _, inside := range []netip.Addr{carol, dave, bob} {
+				w.send(subscriber.EventStart, inside, inside.String(), "1")
+				before[inside] = w.awaitState(inside, nat.Active).Blocks
+			}
+			w.flow(bob, 4000)
+			w.send(subscriber.EventStart, alice, "a", "1")
+			w.until("alice to wait", func() bool { return w.pending(alice) })
+			w.halt()
+			w.addBlock(before[bob].Block, before[dave].Block)
+			if reboot {
+				w.must(w.nat.Apply(context.Background(), []nat.Entry{{Inside: carol}, {Inside: dave}, {Inside: bob}}))
+			}
+			w.boot()
+			for inside, blocks := range before {
+				if b := w.awaitState(inside, nat.Active); b.Blocks != blocks {
+					t.Errorf("%v had the ports %s, has %s", inside, blocks.Ports(), b.Ports())
+				}
+			}
+			if !w.pending(alice) {
+				t.Error("alice does not wait")
+			}
+			w.pools("3 3 0 0")
+			w.check()
+		})
+	}
 }
 
 func (w *world) pending(inside netip.Addr) bool {
