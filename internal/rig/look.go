@@ -41,13 +41,35 @@ type Binding struct {
 	OutsideAddress string `json:"outside_address"`
 	FirstPort      uint16 `json:"first_port"`
 	LastPort       uint16 `json:"last_port"`
+	Blocks         Blocks `json:"blocks"`
 	State          string `json:"state"`
 	UserName       string `json:"user_name"`
 }
 
-// Covers reports whether the address and port are the binding's own.
+// Blocks is the JSON list of a Binding's blocks, which can be compared.
+type Blocks string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (b *Blocks) UnmarshalJSON(text []byte) error {
+	*b = Blocks(text)
+	return nil
+}
+
+// Covers reports whether the address and port are the binding's own: of any of its blocks.
 func (b *Binding) Covers(a netip.AddrPort) bool {
-	return a.Addr().String() == b.OutsideAddress && b.FirstPort <= a.Port() && a.Port() <= b.LastPort
+	var blocks []struct {
+		First uint16 `json:"first_port"`
+		Last  uint16 `json:"last_port"`
+	}
+	if a.Addr().String() != b.OutsideAddress || json.Unmarshal([]byte(b.Blocks), &blocks) != nil {
+		return false
+	}
+	for _, p := range blocks {
+		if p.First <= a.Port() && a.Port() <= p.Last {
+			return true
+		}
+	}
+	return false
 }
 
 // Bindings asks sessionctl for the bindings of one inside address.

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -125,16 +126,22 @@ func (c *comparison) live() map[netip.Addr]*binding {
 
 // overlaps: no two bindings share a port, held ones included (I1).
 func (c *comparison) overlaps() {
-	sorted := slices.Clone(c.s.bindings)
-	slices.SortFunc(sorted, func(a, b binding) int {
-		if n := a.Outside.Compare(b.Outside); n != 0 {
-			return n
+	type owned struct {
+		*binding
+		blockPorts
+	}
+	var sorted []owned
+	for i := range c.s.bindings {
+		for _, p := range c.s.bindings[i].Blocks {
+			sorted = append(sorted, owned{&c.s.bindings[i], p})
 		}
-		return int(a.First) - int(b.First)
+	}
+	slices.SortFunc(sorted, func(a, b owned) int {
+		return cmp.Or(a.Outside.Compare(b.Outside), cmp.Compare(a.First, b.First))
 	})
 	for i := 1; i < len(sorted); i++ {
 		if a, b := &sorted[i-1], &sorted[i]; a.Outside == b.Outside && b.First <= a.Last {
-			c.differ("two own a port (I1): %v and %v", a, b)
+			c.differ("two own a port (I1): %v and %v", a.binding, b.binding)
 		}
 	}
 }
@@ -144,9 +151,9 @@ func (c *comparison) pools() {
 	used, held := 0, 0
 	for i := range c.s.bindings {
 		if c.s.bindings[i].is("HELD") {
-			held++
+			held += len(c.s.bindings[i].Blocks)
 		} else {
-			used++
+			used += len(c.s.bindings[i].Blocks)
 		}
 	}
 	var sum pool
@@ -192,10 +199,14 @@ func (c *comparison) stored() {
 	want := map[string]bool{}
 	for i := range c.s.bindings {
 		b := &c.s.bindings[i]
-		field := fmt.Sprintf("%s:%d", b.Outside, b.First)
+		field := fmt.Sprintf("%s:%d", b.Outside, b.Blocks[0].First)
 		want[field] = true
 		row, ok := c.s.stored[field]
-		if !ok || row.Inside != b.Inside || row.Last != b.Last || row.Held != b.is("HELD") {
+		blocks := []blockPorts{{b.Blocks[0].First, row.Last}}
+		for _, more := range row.More {
+			blocks = append(blocks, blockPorts{more[0], more[1]})
+		}
+		if !ok || row.Inside != b.Inside || !slices.Equal(blocks, b.Blocks) || row.Held != b.is("HELD") {
 			c.differ("stored binding %s: %+v, want %v", field, row, b)
 		}
 	}

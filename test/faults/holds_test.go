@@ -3,6 +3,8 @@ package faults
 import (
 	"context"
 	"fmt"
+	"maps"
+	"strings"
 	"sync"
 	"time"
 )
@@ -67,7 +69,7 @@ func (h *holds) take(rows map[string]storedBinding, at time.Time) {
 	if h.blind {
 		return
 	}
-	for block, now := range rows {
+	for block, now := range blocksOf(rows) {
 		before, known := h.last[block]
 		if known && before.Identity != "" && now.Identity != "" && before.Identity != now.Identity {
 			h.moves++
@@ -77,6 +79,18 @@ func (h *holds) take(rows map[string]storedBinding, at time.Time) {
 			h.last[block] = lastHolder{now, h.usedUntil(before, now, at)}
 		}
 	}
+}
+
+// blocksOf returns the rows of all blocks, by outside address and first port.
+func blocksOf(rows map[string]storedBinding) map[string]storedBinding {
+	all := maps.Clone(rows)
+	for field, row := range rows {
+		outside, _, _ := strings.Cut(field, ":")
+		for _, more := range row.More {
+			all[fmt.Sprintf("%s:%d", outside, more[0])] = row
+		}
+	}
+	return all
 }
 
 // usedUntil returns the latest time at which a block that Redis shows as in use is known to

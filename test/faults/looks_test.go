@@ -81,7 +81,7 @@ func parseRange(value json.RawMessage) (string, error) {
 	if err := json.Unmarshal(concat.Concat[1], &ports); err != nil {
 		return "", err
 	}
-	b := binding{Outside: outside, First: ports.Range[0], Last: ports.Range[1]}
+	b := binding{Outside: outside, Blocks: []blockPorts{{ports.Range[0], ports.Range[1]}}}
 	return b.block(), nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,26 +18,36 @@ func recordKey(inside netip.Addr) string { return group + "sub:" + inside.String
 
 // A binding is a line of `sessionctl -o json binding list`.
 type binding struct {
-	Group   string     `json:"group"`
-	Inside  netip.Addr `json:"inside_address"`
-	Outside netip.Addr `json:"outside_address"`
-	First   uint16     `json:"first_port"`
-	Last    uint16     `json:"last_port"`
-	State   string     `json:"state"`
-	User    string     `json:"user_name"`
+	Group   string       `json:"group"`
+	Inside  netip.Addr   `json:"inside_address"`
+	Outside netip.Addr   `json:"outside_address"`
+	Blocks  []blockPorts `json:"blocks"` // the newest last
+	State   string       `json:"state"`
+	User    string       `json:"user_name"`
+}
+
+// blockPorts has the ports of a block.
+type blockPorts struct {
+	First uint16 `json:"first_port"`
+	Last  uint16 `json:"last_port"`
 }
 
 func (b *binding) String() string {
-	return fmt.Sprintf("%s %s of %s: %s", b.Inside, b.State, b.User, b.block())
+	return fmt.Sprintf("%s %s of %s: %s %v", b.Inside, b.State, b.User, b.Outside, b.Blocks)
 }
 
-func (b *binding) block() string { return fmt.Sprintf("%s:%d-%d", b.Outside, b.First, b.Last) }
+// block returns the block of new sessions.
+func (b *binding) block() string {
+	newest := b.Blocks[len(b.Blocks)-1]
+	return fmt.Sprintf("%s:%d-%d", b.Outside, newest.First, newest.Last)
+}
 
 // is reports whether the binding is in that state.
 func (b *binding) is(state string) bool { return b.State == "BINDING_STATE_"+state }
 
 func (b *binding) covers(a netip.AddrPort) bool {
-	return a.Addr() == b.Outside && b.First <= a.Port() && a.Port() <= b.Last
+	return a.Addr() == b.Outside &&
+		slices.ContainsFunc(b.Blocks, func(p blockPorts) bool { return p.First <= a.Port() && a.Port() <= p.Last })
 }
 
 // A pool is a line of `sessionctl -o json pool list`.
@@ -91,12 +102,13 @@ type snapshot struct {
 
 // storedBinding is a row of the bindings in Redis (docs/redis.md).
 type storedBinding struct {
-	Inside    netip.Addr `json:"inside"`
-	Last      uint16     `json:"last"`
-	Held      bool       `json:"held"`
-	Identity  string     `json:"identity"`
-	Allocated time.Time  `json:"allocated_at"`
-	Released  time.Time  `json:"released_at"`
+	Inside    netip.Addr  `json:"inside"`
+	Last      uint16      `json:"last"`
+	More      [][2]uint16 `json:"more"` // first and last port of each further block
+	Held      bool        `json:"held"`
+	Identity  string      `json:"identity"`
+	Allocated time.Time   `json:"allocated_at"`
+	Released  time.Time   `json:"released_at"`
 }
 
 func (w *world) look(ctx context.Context) (*snapshot, error) {

@@ -62,13 +62,13 @@ func (w *world) killSessions(inside netip.Addr) {
 	w.must(err)
 }
 
-// blocksOf reads the blocks, by inside address, of a JSON binding list.
+// blocksOf reads all blocks, by inside address, of a JSON binding list.
 func blocksOf(list string) map[string]string {
 	blocks := map[string]string{}
 	for line := range strings.Lines(list) {
 		var b rig.Binding
 		if json.Unmarshal([]byte(line), &b) == nil {
-			blocks[b.InsideAddress] = fmt.Sprintf("%s:%d-%d", b.OutsideAddress, b.FirstPort, b.LastPort)
+			blocks[b.InsideAddress] = fmt.Sprint(b.OutsideAddress, b.Blocks)
 		}
 	}
 	return blocks
