@@ -13,7 +13,7 @@ import (
 
 // TestRandomWalk_I1_I5_DEL10: for inputs in any order, no block has two owners,
 // a slot has one piece of work at a time, and nothing contradicts the engine.
-// When all subscribers have left and the holds are over, nothing remains. The
+// A subscriber may have two blocks. When all subscribers have left and the holds are over, nothing remains. The
 // same history has the same effects.
 func TestRandomWalk_I1_I5_DEL10(t *testing.T) {
 	for seed := range uint64(20) {
@@ -43,6 +43,18 @@ func walk(t *testing.T, seed uint64) []string {
 			t.Fatalf("seed %d: %s: %v", seed, line, err)
 		}
 		p.check(seed, line)
+	}
+	if seed%2 == 0 { // the first subscriber has two blocks of an earlier start
+		do(0, []string{
+			"adopt-entry 1 block=1 further=2 stored=user0 of=s0",
+			"adopt-entry 1 block=2 further=1 has=2 stored=user0 of=s0 gate=draining",
+			"adopt-stored 1 block=1 further=2 stored=user0 of=s0",
+			"adopt-stored 1 block=2 further=1 stored=user0 of=s0 state=held",
+		}[seed/2%4])
+		if p.m.Slot(p.addr([]string{"1"})) != nil {
+			do(0, "claim 1 user=user0 session=s0")
+			do(0, "step 1")
+		}
 	}
 	after := time.Duration(0)
 	for range 400 {

@@ -94,7 +94,7 @@ func (w *world) freeBlock(inside netip.Addr) nat.Block {
 func (w *world) disturb(rnd *rand.Rand, i, n int) []netip.Addr {
 	a, b := address(i), blockOf(i)
 	s, served := w.Engine.Slots[a]
-	switch rnd.IntN(13) {
+	switch rnd.IntN(15) {
 	case 0:
 		delete(w.Database.Records, a)
 	case 1:
@@ -135,6 +135,15 @@ func (w *world) disturb(rnd *rand.Rand, i, n int) []netip.Addr {
 			w.Engine.Slots[a] = s
 			w.Kernel.Elements[a] = s.Element
 			delete(w.Database.Records, a)
+		}
+	case 13: // a further block is not stored
+		if row, ok := w.Database.Bindings[b.Place()]; ok {
+			row.Blocks = nat.Blocks{Block: b}
+			w.Database.Bindings[b.Place()] = row
+		}
+	case 14: // a further block is not programmed
+		if served {
+			w.Kernel.Elements[a] = elementOf(s.Element.Gate, b)
 		}
 	}
 	return []netip.Addr{a}
@@ -184,6 +193,9 @@ func TestConvergence_NAT40(t *testing.T) {
 		for i := range n {
 			if rnd.IntN(4) > 0 {
 				w.online(recordOf(i), blockOf(i))
+			}
+			if _, ok := w.Engine.Slots[address(i)]; ok && n+i < 64 && rnd.IntN(2) > 0 { // of the same outside address
+				w.further(recordOf(i), blockOf(i), blockOf(n+i))
 			}
 		}
 		disturbed := map[netip.Addr]bool{}
