@@ -104,7 +104,7 @@ func newWorld(ctx context.Context, t *testing.T, seed uint64, r *report) (*world
 		return nil, err
 	}
 	w.radius.Store(w.Daemon.RADIUS)
-	w.db = redis.NewClient(&redis.Options{Network: "unix", Addr: w.Redis.Socket, MaxRetries: -1, ReadTimeout: time.Second})
+	w.db = redis.NewClient(&redis.Options{Network: "unix", Addr: w.Redis.Socket, MaxRetries: -1, ReadTimeout: 5 * time.Second})
 	return w, errors.Join(w.furnish(ctx))
 }
 
