@@ -95,8 +95,6 @@ func (m *Machine) beginGrace(s *Slot, until time.Time) {
 	m.graces.add(s.packed.Group(), s.packed.Inside())
 }
 
-// A GraceIndex has, by group, the addresses with a grace time, for lists. It
-
 // recall gives an end that was found without reading its change the grace time
 // that the recent feed shows.
 func (m *Machine) recall(s *Slot) {

@@ -309,6 +309,7 @@ func (x *DrainIndex) Addresses() iter.Seq[netip.Addr] { return maps.Keys(x.at) }
 // Len returns the number of drains.
 func (x *DrainIndex) Len() int { return len(x.at) }
 
+// A GraceIndex has, by group, the addresses with a grace time, for lists. It
 // may have addresses whose subscriber is back: they stay until their timer is
 // due.
 type GraceIndex struct {
