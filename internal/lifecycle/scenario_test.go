@@ -108,6 +108,7 @@ type player struct {
 
 	told   []string
 	writes []Write
+	unsaid []Write // writes that are done, and not reported yet
 	opens  []Work
 	closes []Work
 	reaps  []Work
@@ -274,6 +275,7 @@ func (p *player) stored([]string, map[string]string) {
 	writes := p.writes
 	p.writes = nil
 	for i := range writes {
+		p.unsaid = writes[i+1:]
 		p.m.Stored(&writes[i], p.now)
 	}
 }
@@ -409,6 +411,10 @@ func ports(b nat.Blocks) string { return "ports " + b.Ports() }
 
 // Store implements Effects.
 func (p *player) Store(w Write) {
+	toPlace := func(o Write) bool { return o.Binding.Place() == w.Binding.Place() }
+	if again := slices.ContainsFunc(p.unsaid, toPlace) || slices.ContainsFunc(p.writes, toPlace); w.Again != again {
+		p.t.Errorf("write of %s: Again is %t, want %t", ports(w.Binding.Blocks), w.Again, again)
+	}
 	p.writes = append(p.writes, w)
 	if w.Remove {
 		p.tell("store: %s are free", ports(w.Binding.Blocks))
