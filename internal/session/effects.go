@@ -113,7 +113,8 @@ type reports struct {
 }
 
 // Emit implements lifecycle.Effects. It counts a transition, keeps an observed
-// removal, and tells watchers.
+// removal, and tells watchers. The Manager's lock is held; for an event other than
+// EventObserved it may be held for reading.
 func (r *reports) Emit(t lifecycle.Transition) {
 	switch t.Kind {
 	case inspect.EventCut:

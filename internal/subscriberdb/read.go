@@ -229,8 +229,8 @@ type RecordVersion struct {
 	Version subscriber.Version // zero for a record without one, or with a text that is none
 }
 
-// Versions yields the address and version of each record, for a reader that already has
-// most of the records.
+// Versions yields the address and version of each record, of some perhaps twice, for a
+// reader that already has most of the records.
 func (rd *recordReader) Versions(ctx context.Context, group string, yield func([]RecordVersion) error) error {
 	return redisconn.ReadAhead(ctx, func(ctx context.Context, emit func([]RecordVersion) error) error {
 		return rd.scanVersions(ctx, group, emit)

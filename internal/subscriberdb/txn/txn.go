@@ -31,7 +31,7 @@ type Txn struct {
 	Group   *Group
 	Scope   subscriber.Scope     // the group's part in the event, for the decision
 	Session subscriber.SessionID // session that is decided about; zero for none
-	Hash    uint64               // HashOf the session
+	Hash    uint64               // HashOf the session; unset for none
 	Inside  netip.Addr           // address that is decided about; zero for none
 	Via     string               // RADIUS client that it is counted for; "" for the session's
 	Decider Decider
