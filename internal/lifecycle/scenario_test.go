@@ -210,7 +210,7 @@ func (p *player) removal(args []string, _ map[string]string) {
 func (p *player) record(args []string, named map[string]string) subscriber.Record {
 	r := subscriber.Record{
 		Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, UserName: args[1], StartedAt: p.now,
-		SessionID: subscriber.SessionID{Client: "bng", NAS: "nas", AcctSessionID: args[2]}, Version: p.version(named),
+		SessionID: subscriber.SessionID{Client: "bng", NAS: "nas-" + args[2], AcctSessionID: args[2]}, Version: p.version(named),
 	}
 	if text := named["expires"]; text != "" {
 		d, err := time.ParseDuration(text)

@@ -3,11 +3,13 @@ package lifecycle
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -153,6 +155,13 @@ func (p *player) check(seed uint64, line string) {
 	}
 	if busy != p.m.Busy() || online != p.group.Online() {
 		p.t.Fatalf("seed %d: %s: counted %d busy and %d online, there are %d and %d", seed, line, p.m.Busy(), p.group.Online(), busy, online)
+	}
+	indexed := 0
+	for _, o := range p.m.online.origins {
+		indexed += o.records
+	}
+	if listed := len(slices.Collect(p.m.online.From("g", &inspect.SubscriberFilter{}, netip.Addr{}))); indexed != online || listed != online {
+		p.t.Fatalf("seed %d: %s: %d are online, by NAS %d, listed %d", seed, line, online, indexed, listed)
 	}
 	for phase := Saved; phase <= Cut; phase++ {
 		if in[phase] != p.group.In(phase) {
