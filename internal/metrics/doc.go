@@ -1,4 +1,5 @@
-// Package metrics defines every metric of sessiond, by name, in one file.
+// Package metrics defines every metric of sessiond, by name: those of gRPC's connections
+// and streams in calls.go, all others in metrics.go.
 //
 // Counters and histograms are updated by events; states are read from a Source
 // at each scrape. Labels are bounded: none names a subscriber.
