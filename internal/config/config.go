@@ -78,6 +78,12 @@ type RADIUSClient struct {
 	RecordTTL *time.Duration
 }
 
+// VendorAttribute names an attribute within Vendor-Specific (RFC 2865 section 5.26).
+type VendorAttribute struct {
+	Vendor uint32
+	Type   uint8
+}
+
 // Certificate identifies a RadSec client; the zero value is a client without
 // RadSec.
 type Certificate struct {
@@ -149,6 +155,12 @@ type Group struct {
 	RecordTTL time.Duration // 0: records never expire
 	Removal   Removal
 	Guard     Guard
+}
+
+// Removal is the grace time of a group's subscribers after the end of a record.
+type Removal struct {
+	Grace       time.Duration // 0: none
+	GraceCauses []uint32      // Acct-Terminate-Causes with grace time
 }
 
 // Guard bounds the removals of a wave in a group before the wave is confirmed.

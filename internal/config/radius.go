@@ -3,6 +3,7 @@ package config
 import (
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -188,4 +189,31 @@ func (v value) matching(to *string, form *regexp.Regexp, says string) {
 	default:
 		*to = s
 	}
+}
+
+// vendorAttribute is the notation of vendors' reference manuals.
+var vendorAttribute = regexp.MustCompile(`^26-([0-9]{1,10})-([0-9]{1,3})$`)
+
+// serviceMarks reads a list of attributes such as 26-2352-190.
+func (v value) serviceMarks() []VendorAttribute {
+	var marks []VendorAttribute
+	for _, e := range v.sequence() {
+		s, ok := e.scalar()
+		if !ok {
+			continue
+		}
+		parts := vendorAttribute.FindStringSubmatch(s)
+		if parts == nil {
+			e.errorf("%q is no vendor's attribute; write 26, the vendor's number and the attribute's, such as 26-2352-190", s)
+			continue
+		}
+		vendor, errVendor := strconv.ParseUint(parts[1], 10, 32)
+		kind, errKind := strconv.ParseUint(parts[2], 10, 8)
+		if errVendor != nil || errKind != nil || vendor == 0 || kind == 0 {
+			e.errorf("%q is no vendor's attribute; a vendor has a number up to 4294967295, an attribute one up to 255", s)
+			continue
+		}
+		marks = append(marks, VendorAttribute{Vendor: uint32(vendor), Type: uint8(kind)})
+	}
+	return marks
 }

@@ -3,15 +3,7 @@ package config
 import (
 	"cmp"
 	"reflect"
-	"regexp"
-	"strconv"
 )
-
-// VendorAttribute names an attribute within Vendor-Specific (RFC 2865 section 5.26).
-type VendorAttribute struct {
-	Vendor uint32
-	Type   uint8
-}
 
 // listedClient is an element of radius.clients, with its position.
 type listedClient struct {
@@ -97,33 +89,6 @@ func checkSources(all []listedClient) {
 		}
 		certificates[c.client.Certificate] = true
 	}
-}
-
-// vendorAttribute is the notation of vendors' reference manuals.
-var vendorAttribute = regexp.MustCompile(`^26-([0-9]{1,10})-([0-9]{1,3})$`)
-
-// serviceMarks reads a list of attributes such as 26-2352-190.
-func (v value) serviceMarks() []VendorAttribute {
-	var marks []VendorAttribute
-	for _, e := range v.sequence() {
-		s, ok := e.scalar()
-		if !ok {
-			continue
-		}
-		parts := vendorAttribute.FindStringSubmatch(s)
-		if parts == nil {
-			e.errorf("%q is no vendor's attribute; write 26, the vendor's number and the attribute's, such as 26-2352-190", s)
-			continue
-		}
-		vendor, errVendor := strconv.ParseUint(parts[1], 10, 32)
-		kind, errKind := strconv.ParseUint(parts[2], 10, 8)
-		if errVendor != nil || errKind != nil || vendor == 0 || kind == 0 {
-			e.errorf("%q is no vendor's attribute; a vendor has a number up to 4294967295, an attribute one up to 255", s)
-			continue
-		}
-		marks = append(marks, VendorAttribute{Vendor: uint32(vendor), Type: uint8(kind)})
-	}
-	return marks
 }
 
 // inferrable returns the first two clients that would be taken for proxies of

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // removalOn is the mode in which the end of a record removes sessions.
@@ -24,12 +23,6 @@ func (v value) removalMode(to *string) {
 	default:
 		v.oneOf(to, removalOn, "off", "observe")
 	}
-}
-
-// Removal is the grace time of a group's subscribers after the end of a record.
-type Removal struct {
-	Grace       time.Duration // 0: none
-	GraceCauses []uint32      // Acct-Terminate-Causes with grace time
 }
 
 // causes are the Acct-Terminate-Causes of RFC 2866 section 5.10.
