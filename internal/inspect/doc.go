@@ -2,4 +2,17 @@
 // views that join a subscriber's record with its binding, filters, events,
 // settings, status and drift. It is pure; the life cycle fills these types and
 // the gRPC services show them.
+//
+// Reading order:
+//
+//	view.go      a subscriber with its binding, a binding, a conntrack session; their keys in lists
+//	filter.go    the selection of subscribers, bindings and sessions
+//	event.go     events of subscribers, as watchers hear them
+//	broadcast.go the Broadcaster, which gives each event to all watchers
+//	removal.go   removals that wait, or that mode observe did not carry out
+//	nas.go       a BNG, with its clock
+//	mode.go      the removal mode
+//	settings.go  the live settings
+//	status.go    the status of daemon and groups; kinds of drift and of comparisons
+//	errors.go    errors of requests, each of one gRPC code
 package inspect
