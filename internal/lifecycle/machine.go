@@ -103,9 +103,9 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 		if s == nil || !s.online {
 			return
 		}
-		bound := s.over == nil
+		own := s.over == nil // else the binding, if there is one, is of an earlier session
 		m.end(s, c.Reason, c.ID.Time())
-		if bound && c.Reason == subscriber.ReasonStop {
+		if own && c.Reason == subscriber.ReasonStop {
 			m.grantGrace(s, c.Cause)
 		}
 	case subscriber.Created, subscriber.Updated:
@@ -532,7 +532,7 @@ func (m *Machine) Reaped(s *Slot, proof *nat.Reaped, now time.Time) {
 }
 
 // release puts the blocks of a reaped slot into quarantine, with the receipt of
-// its teardown.
+// its teardown. The slot is idle then: [Machine.Tick] ends the quarantine.
 func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 	m.enter(s, Idle)
 	t := Transition{Kind: inspect.EventReaped, At: m.now, Slot: s, Deleted: proof.Deleted, Proved: proof.At}

@@ -137,7 +137,8 @@ func (s *Slot) Wanted() nat.Entry {
 	return s.Expected()
 }
 
-// Expected returns the entry that the kernel holds for a slot at rest.
+// Expected returns the entry that the kernel holds for a slot at rest. In all phases but
+// these three that is a closed gate, the zero Gate.
 func (s *Slot) Expected() nat.Entry {
 	e := nat.Entry{Inside: s.packed.Inside()}
 	switch s.phase {
