@@ -21,10 +21,19 @@ const reapTime = 12 * time.Millisecond
 // work; each needs memory, and is reported under the lock.
 const batchMost = 16_384
 
+// keepMost is the largest batch of writes, and the capacity that is kept for
+// smaller ones.
+const keepMost = 4096
+
 // executorKernel programs entries and deletes conntrack entries.
 type executorKernel interface {
 	Apply(ctx context.Context, entries []nat.Entry) error
 	Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error)
+}
+
+// bindingStore writes and removes stored bindings.
+type bindingStore interface {
+	SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error
 }
 
 // executors carry out the life cycle's effects in database and kernel, each
@@ -168,11 +177,6 @@ func (x *executors) reaped(batch []lifecycle.Work, proofs []nat.Reaped) (unprove
 	return unproved
 }
 
-// bindingStore writes and removes stored bindings.
-type bindingStore interface {
-	SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error
-}
-
 // runSaves writes bindings to the database, many in one round trip.
 func (x *executors) runSaves(ctx context.Context) error {
 	byGroup := map[string]*writes{}
@@ -217,10 +221,6 @@ func (x *executors) save(ctx context.Context, batch []lifecycle.Write, byGroup m
 	x.settleLocked()
 	return nil
 }
-
-// keepMost is the largest batch of writes, and the capacity that is kept for
-// smaller ones.
-const keepMost = 4096
 
 // writes are the writes to the stored bindings of one group.
 type writes struct {
