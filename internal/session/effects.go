@@ -51,6 +51,8 @@ func (e *effects) Fault(what string, key subscriber.Key, err error) {
 	e.log.Error(what, "group", key.Group, "inside", key.Inside, "error", err)
 }
 
+// The lock that wakes the executors.
+
 // wakingLock is the lock of the life cycle. Unlock wakes the executors that got
 // work while the lock was held. Woken earlier, each would take the first piece
 // and block on this lock.
@@ -80,6 +82,8 @@ func (l *wakingLock) Unlock() {
 		q.Wake()
 	}
 }
+
+// Readers of transitions: metrics, log, watchers.
 
 // Limits of a watcher: its backlog in octets, some 1,500 events, and the
 // minimum time between two wake-ups while the engine is busy.

@@ -65,6 +65,8 @@ func (x *executors) tasks() []func(context.Context) error {
 	return []func(context.Context) error{x.runSaves, x.runCuts, x.runOpens, x.runReaps, x.runLingering}
 }
 
+// Gates.
+
 // runCuts closes and narrows gates, all queued ones in one transaction. Cuts
 // have an executor of their own, so that they never wait behind openings.
 func (x *executors) runCuts(ctx context.Context) error {
@@ -115,6 +117,8 @@ func (x *executors) apply(ctx context.Context, batch []lifecycle.Work, entries [
 	x.settleLocked()
 	return entries, nil
 }
+
+// Conntrack entries.
 
 // runReaps deletes the conntrack entries of all queued cut addresses at once,
 // with the kernel's proof that none is left. Addresses whose entries keep
@@ -176,6 +180,8 @@ func (x *executors) reaped(batch []lifecycle.Work, proofs []nat.Reaped) (unprove
 	x.settleLocked()
 	return unproved
 }
+
+// Stored bindings.
 
 // runSaves writes bindings to the database, many in one round trip.
 func (x *executors) runSaves(ctx context.Context) error {
@@ -266,6 +272,8 @@ func coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
 		}
 	}
 }
+
+// Repetition until success.
 
 const (
 	retryFirst = 50 * time.Millisecond
