@@ -54,6 +54,8 @@ func New(configs []GroupConfig) (*Engine, error) {
 	return e, nil
 }
 
+// The life of a binding.
+
 // Allocate gives h a block of the group and makes its binding Active. A subscriber whose
 // last binding is still held gets all its blocks back; any other gets the block that has
 // been free for longest, after the holders that wait already.
@@ -122,6 +124,8 @@ func (e *Engine) Forget(group string, inside netip.Addr) bool {
 	return g != nil && g.forget(inside)
 }
 
+// The ends of holds.
+
 // Advance ends the holds that are over and serves waiting holders. It appends the ended
 // bindings to freed and the new ones to served, and returns both.
 func (e *Engine) Advance(now time.Time, freed, served []nat.Binding) ([]nat.Binding, []nat.Binding) {
@@ -153,6 +157,8 @@ func (e *Engine) Quarantine(group string, now time.Time) {
 		g.quarantine(now)
 	}
 }
+
+// Bindings by address, bindings of a group, and waiting holders.
 
 // Live returns the Active, Draining or Cut binding of an inside address.
 func (e *Engine) Live(group string, inside netip.Addr) (b nat.Binding, ok bool) {
@@ -234,6 +240,8 @@ func (e *Engine) IsPending(group string, inside netip.Addr) bool {
 	_, c := e.subscriber(group, inside)
 	return c != nil && c.waiter != none
 }
+
+// Groups, subscribers, and transitions.
 
 func (e *Engine) group(name string) *group {
 	i, ok := slices.BinarySearchFunc(e.groups, name, func(g *group, name string) int {

@@ -58,6 +58,8 @@ func (g *group) covers(inside netip.Addr) bool {
 	return false
 }
 
+// Blocks for subscribers.
+
 func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
 	c := g.subscribers.at(number(h.Inside))
 	if c.live() {
@@ -160,6 +162,8 @@ func (g *group) hasFree() bool {
 	return false
 }
 
+// Subscribers that wait.
+
 // forget removes an inside address from the wait queue.
 func (g *group) forget(inside netip.Addr) bool {
 	c := g.subscribers.table.Place(inside)
@@ -195,6 +199,8 @@ func (g *group) serve(now time.Time, served []nat.Binding) []nat.Binding {
 	}
 	return served
 }
+
+// Ends of holds, and the quarantine of all free blocks.
 
 // endHolds frees the blocks whose hold is over and appends their last bindings.
 func (g *group) endHolds(now time.Time, freed []nat.Binding) []nat.Binding {
@@ -275,6 +281,8 @@ func (g *group) endQuarantine() {
 	g.quarantined = nil
 }
 
+// Subscribers by inside address.
+
 // subscriberState is a group's state of one inside address. An address has a
 // live lease or waits, never both; it may have held leases besides.
 //
@@ -319,6 +327,8 @@ func (x *subscriberIndex) from(first uint32) iter.Seq2[uint32, *subscriberState]
 		}
 	}
 }
+
+// The wait queue.
 
 // waiter is one holder in the queue for a block.
 type waiter struct {

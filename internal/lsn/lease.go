@@ -75,6 +75,8 @@ func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 	}
 }
 
+// Blocks of a lease.
+
 // severalBlocks are the blocks of a lease that has more than one. Few leases have, so these
 // are apart from them.
 type severalBlocks struct {
@@ -155,6 +157,8 @@ func (g *group) owner(cell uint32, b *nat.Binding) bool {
 func (g *group) has(first, cell uint32) bool {
 	return first == cell || slices.Contains(g.further(first), cell)
 }
+
+// Leases in their hold.
 
 // heldLease is a lease in its hold; the zero one is spare. Holds end mostly in the order in
 // which they began, and their places are reused in that order. So the processor can
@@ -250,6 +254,8 @@ func (g *group) describeHeld(i uint32, b *nat.Binding) {
 	g.describe(l.inside, &l.lease, b)
 	b.HoldUntil = l.until.time()
 }
+
+// The order of the ends of holds.
 
 // hold is the end of one quarantine. It is void once its lease has another turn. A void
 // hold stays in the queue until its time, because removing it earlier would cost more.
