@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
@@ -21,6 +22,15 @@ type GroupConfig struct {
 
 	Grace       time.Duration // time in which a subscriber may come back to live sessions; 0: none
 	GraceCauses []uint32      // Acct-Terminate-Causes that grant it, see GraceFor
+}
+
+// GraceFor returns the grace time of a subscriber whose session ended for an
+// Acct-Terminate-Cause (RFC 2866 section 5.10): 0 where the group grants none.
+func (c *GroupConfig) GraceFor(cause uint32) time.Duration {
+	if cause == 0 || !slices.Contains(c.GraceCauses, cause) {
+		return 0
+	}
+	return c.Grace
 }
 
 // lowestPort is the first port outside of the well-known range, to which a NAT must not map

@@ -102,6 +102,25 @@ func (e *Engine) Hold(group string, inside netip.Addr, now time.Time) (nat.Bindi
 	return e.transition(group, inside, nat.Held, now)
 }
 
+// SetGrace sets the time until which the subscriber of a Draining binding may have it back
+// unchanged; the zero time removes it. ErrTransition: the binding is not Draining.
+func (e *Engine) SetGrace(group string, inside netip.Addr, until time.Time) (nat.Binding, error) {
+	return e.note(group, inside, nat.Draining, func(l *lease) { l.after = &teardownInfo{grace: until} })
+}
+
+// SetReceipt stores a receipt with a Cut binding; it stays when the binding becomes Held.
+// ErrTransition: the binding is not Cut.
+func (e *Engine) SetReceipt(group string, inside netip.Addr, r nat.Receipt) (nat.Binding, error) {
+	return e.note(group, inside, nat.Cut, func(l *lease) {
+		after := &struct {
+			teardownInfo
+			receipt nat.Receipt
+		}{receipt: r} // in one allocation, because there are many
+		after.teardownInfo.receipt = &after.receipt
+		l.after = &after.teardownInfo
+	})
+}
+
 // SetHolder replaces the holder's data in the live binding at h.Inside, such as one adopted
 // from the kernel before its record was read. If the address waits for a block instead, it
 // updates the waiting holder, and returns ErrNoBinding.
@@ -297,34 +316,6 @@ func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now t
 	}
 	g.describe(n, &c.lease, &b)
 	return b, nil
-}
-
-// GraceFor returns the grace time of a subscriber whose session ended for an
-// Acct-Terminate-Cause (RFC 2866 section 5.10): 0 where the group grants none.
-func (c *GroupConfig) GraceFor(cause uint32) time.Duration {
-	if cause == 0 || !slices.Contains(c.GraceCauses, cause) {
-		return 0
-	}
-	return c.Grace
-}
-
-// SetGrace sets the time until which the subscriber of a Draining binding may have it back
-// unchanged; the zero time removes it. ErrTransition: the binding is not Draining.
-func (e *Engine) SetGrace(group string, inside netip.Addr, until time.Time) (nat.Binding, error) {
-	return e.note(group, inside, nat.Draining, func(l *lease) { l.after = &teardownInfo{grace: until} })
-}
-
-// SetReceipt stores a receipt with a Cut binding; it stays when the binding becomes Held.
-// ErrTransition: the binding is not Cut.
-func (e *Engine) SetReceipt(group string, inside netip.Addr, r nat.Receipt) (nat.Binding, error) {
-	return e.note(group, inside, nat.Cut, func(l *lease) {
-		after := &struct {
-			teardownInfo
-			receipt nat.Receipt
-		}{receipt: r} // in one allocation, because there are many
-		after.teardownInfo.receipt = &after.receipt
-		l.after = &after.teardownInfo
-	})
 }
 
 // note changes data of a live binding that is in the given state, but not the state.
