@@ -21,7 +21,7 @@ type Binding struct {
 	Holder
 	State       State
 	AllocatedAt time.Time
-	ReleasedAt  time.Time // when the record ended; zero while Active
+	ReleasedAt  time.Time // when the record ended, so before the cut; zero while Active
 	HoldUntil   time.Time // set when Held
 	GraceUntil  time.Time // Draining: end of the time in which the subscriber may have it back; zero for none
 	Receipt     *Receipt  // of its teardown so far, from Cut on; immutable, replaced by a new one

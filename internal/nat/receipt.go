@@ -36,11 +36,14 @@ func ParseProof(name string) Proof {
 	return NotProved
 }
 
-// Receipt is the record of a teardown. A zero time means a step not done yet.
+// Receipt is the result of a teardown, for all blocks of a binding. It says that from CutAt
+// on no packet passed the gate, and that at ReapedAt the kernel had no conntrack entry that
+// could use a port of the blocks. Entries between the inside address and the machine itself
+// use none, and may be left. A zero time means a step not done yet.
 type Receipt struct {
 	CutAt      time.Time // the gate had closed and no map element was left
 	ReapedAt   time.Time // it was proved that no conntrack entry is left
-	ReleasedAt time.Time // the block went into its hold
+	ReleasedAt time.Time // the blocks went into their hold; Binding.ReleasedAt is another time
 	Elements   int       // map elements removed
 	Deleted    int       // conntrack entries deleted
 	Proof      Proof
