@@ -25,7 +25,7 @@ type SessionTable struct {
 // returns when it is proved that none is left. Cut first: an open gate lets new ones begin.
 // Reap waits for packets that were past the gate at the cut, some 10 ms for the whole call.
 //
-// An address whose entries keep coming back gets no receipt: Reap it again. Such are the
+// An address whose entries keep coming back gets no proof: Reap it again. Such are the
 // entries of its packets to this machine, which pass no gate.
 func (t *SessionTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	outcomes, err := t.flows.Delete(ctx, inside)
@@ -36,13 +36,13 @@ func (t *SessionTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Rea
 	case err != nil:
 		return nil, fmt.Errorf("reap %d addresses: %w", len(inside), err)
 	}
-	receipts := make([]nat.Reaped, 0, len(inside))
+	proofs := make([]nat.Reaped, 0, len(inside))
 	for _, a := range inside {
 		if o := outcomes[a]; o.Proof != nat.NotProved {
-			receipts = append(receipts, nat.Reaped{Inside: a, Deleted: o.Deleted, Proof: o.Proof, At: o.At})
+			proofs = append(proofs, nat.Reaped{Inside: a, Deleted: o.Deleted, Proof: o.Proof, At: o.At})
 		}
 	}
-	return receipts, nil
+	return proofs, nil
 }
 
 // Sessions yields the kernel's sessions of all subscribers, until yield returns an error.

@@ -145,7 +145,7 @@ func (n *NAT) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, erro
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	receipts := make([]nat.Reaped, 0, len(inside))
+	proofs := make([]nat.Reaped, 0, len(inside))
 	for _, a := range inside {
 		deleted := 0
 		for _, f := range n.flows {
@@ -154,9 +154,9 @@ func (n *NAT) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, erro
 				deleted++
 			}
 		}
-		receipts = append(receipts, nat.Reaped{Inside: a, Deleted: deleted, Proof: nat.ProofIndex, At: time.Now()})
+		proofs = append(proofs, nat.Reaped{Inside: a, Deleted: deleted, Proof: nat.ProofIndex, At: time.Now()})
 	}
-	return receipts, nil
+	return proofs, nil
 }
 
 // Idlers is as that of nftnat.Kernel: the twin ends its sessions at once.
