@@ -96,6 +96,23 @@ func (e *Engine) Run(ctx context.Context, txns []*Txn) {
 	}
 }
 
+// WriteCall returns a call of the general script that writes an expiring string into a
+// group, without conditions. It needs the same abilities of Redis as accounting.
+func (e *Engine) WriteCall(ctx context.Context, g *Group, key, value string, ttl time.Duration) redis.Cmder {
+	return redisconn.NewCall(ctx, commitScript, []string{g.Feed, g.Online, key},
+		e.o.FeedLimit, false, 5, 0, "set", 3, value, ttl.Milliseconds())
+}
+
+// Restart returns the cached restart line of a session's NAS in a group; "" for none.
+func (e *Engine) Restart(group string, id subscriber.SessionID) string {
+	return e.cache.restart(group, id)
+}
+
+// SetRestart caches the restart line of a session's NAS in a group; the empty line is none.
+func (e *Engine) SetRestart(group string, id subscriber.SessionID, line string) {
+	e.cache.setRestart(group, id, line)
+}
+
 // Bounds on the work for Redis at once.
 const (
 	MaxTrips  = 2    // trips at once; while the answers to one are processed Redis executes the other
@@ -282,6 +299,86 @@ func (t *roundTrip) addToBatch(tx *Txn) {
 	b.octets += octets
 }
 
+// read adds the commands that read the read set, the records first: see
+// readSet.versionCoversState. The restart of the NAS is read only after a conflict: the
+// cache has it, and the commit compares.
+func (t *roundTrip) read(ctx context.Context, tx *Txn) {
+	l := &reads{tx: tx}
+	if tx.Inside.IsValid() {
+		l.holder = redis.NewMapStringStringCmd(ctx, "hgetall", tx.keyRecord())
+		t.cmds = append(t.cmds, l.holder)
+	}
+	if tx.asked.IsValid() {
+		l.current = redis.NewMapStringStringCmd(ctx, "hgetall", codec.RecordKey(tx.Group.Name, tx.asked))
+		t.cmds = append(t.cmds, l.current)
+	}
+	if tx.remembers() {
+		l.session = redis.NewStringCmd(ctx, "get", tx.keySession())
+		t.cmds = append(t.cmds, l.session)
+	}
+	if tx.usesRestart && tx.Conflicted {
+		l.restart = redis.NewStringCmd(ctx, "get", tx.keyRestart())
+		t.cmds = append(t.cmds, l.restart)
+	}
+	t.reads = append(t.reads, l)
+}
+
+// deliver stores the answers in the transaction.
+func (l *reads) deliver(e *Engine, failed error) {
+	tx := l.tx
+	var err error
+	read := func(cmd *redis.StringCmd, into *string, kind codec.Garbage, key string) {
+		if cmd == nil {
+			return
+		}
+		*into = cmd.Val()
+		if redisconn.IsWrongType(cmd.Err()) { // treated as absent: a commit replaces it
+			e.o.Garbage(tx.Group.Name, kind, key)
+			return
+		}
+		err = errors.Join(err, redisconn.Answered(cmd, failed))
+	}
+	readRecord := func(cmd *redis.MapStringStringCmd, key subscriber.Key) *subscriber.Record {
+		if cmd == nil {
+			return nil
+		}
+		if redisconn.IsWrongType(cmd.Err()) {
+			e.o.Garbage(key.Group, codec.GarbageRecord, codec.RecordKey(key.Group, key.Inside))
+			err = errors.Join(err, fmt.Errorf("key %s: %w", codec.RecordKey(key.Group, key.Inside), cmd.Err()))
+			return nil
+		}
+		err = errors.Join(err, redisconn.Answered(cmd, failed))
+		fields := cmd.Val()
+		if len(fields) == 0 {
+			return nil
+		}
+		r := codec.ParseRecord(key, fields)
+		return &r
+	}
+	read(l.session, &tx.line, codec.GarbageSession, tx.sessionKey)
+	read(l.restart, &tx.restart, codec.GarbageRestart, tx.restartKey)
+	tx.holder = readRecord(l.holder, subscriber.Key{Group: tx.Group.Name, Inside: tx.Inside})
+	tx.current = readRecord(l.current, subscriber.Key{Group: tx.Group.Name, Inside: tx.asked})
+	tx.Err = err
+}
+
+// free returns the trip to the pool.
+func (t *roundTrip) free() {
+	if len(t.cmds) > tripRoom {
+		return
+	}
+	for _, b := range t.batches {
+		b.args.Reset()
+		clear(b.txns)
+		clear(b.bases)
+		b.txns, b.bases, b.cmd = b.txns[:0], b.bases[:0], nil
+	}
+	clear(t.cmds)
+	clear(t.reads)
+	t.e, t.cmds, t.reads, t.batches, t.open = nil, t.cmds[:0], t.reads[:0], t.batches[:0], t.open[:0]
+	trips.Put(t)
+}
+
 // BatchSize bounds the transactions of one script call: Redis serves no other client during
 // a call, and a call succeeds or fails as a whole.
 const BatchSize = 64
@@ -383,101 +480,4 @@ func (b *batch) deliver(failed error) error {
 // with the highest possible identifier, and Redis adds none below the last.
 func isExhausted(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "exhausted the last possible ID")
-}
-
-// read adds the commands that read the read set, the records first: see
-// readSet.versionCoversState. The restart of the NAS is read only after a conflict: the
-// cache has it, and the commit compares.
-func (t *roundTrip) read(ctx context.Context, tx *Txn) {
-	l := &reads{tx: tx}
-	if tx.Inside.IsValid() {
-		l.holder = redis.NewMapStringStringCmd(ctx, "hgetall", tx.keyRecord())
-		t.cmds = append(t.cmds, l.holder)
-	}
-	if tx.asked.IsValid() {
-		l.current = redis.NewMapStringStringCmd(ctx, "hgetall", codec.RecordKey(tx.Group.Name, tx.asked))
-		t.cmds = append(t.cmds, l.current)
-	}
-	if tx.remembers() {
-		l.session = redis.NewStringCmd(ctx, "get", tx.keySession())
-		t.cmds = append(t.cmds, l.session)
-	}
-	if tx.usesRestart && tx.Conflicted {
-		l.restart = redis.NewStringCmd(ctx, "get", tx.keyRestart())
-		t.cmds = append(t.cmds, l.restart)
-	}
-	t.reads = append(t.reads, l)
-}
-
-// deliver stores the answers in the transaction.
-func (l *reads) deliver(e *Engine, failed error) {
-	tx := l.tx
-	var err error
-	read := func(cmd *redis.StringCmd, into *string, kind codec.Garbage, key string) {
-		if cmd == nil {
-			return
-		}
-		*into = cmd.Val()
-		if redisconn.IsWrongType(cmd.Err()) { // treated as absent: a commit replaces it
-			e.o.Garbage(tx.Group.Name, kind, key)
-			return
-		}
-		err = errors.Join(err, redisconn.Answered(cmd, failed))
-	}
-	readRecord := func(cmd *redis.MapStringStringCmd, key subscriber.Key) *subscriber.Record {
-		if cmd == nil {
-			return nil
-		}
-		if redisconn.IsWrongType(cmd.Err()) {
-			e.o.Garbage(key.Group, codec.GarbageRecord, codec.RecordKey(key.Group, key.Inside))
-			err = errors.Join(err, fmt.Errorf("key %s: %w", codec.RecordKey(key.Group, key.Inside), cmd.Err()))
-			return nil
-		}
-		err = errors.Join(err, redisconn.Answered(cmd, failed))
-		fields := cmd.Val()
-		if len(fields) == 0 {
-			return nil
-		}
-		r := codec.ParseRecord(key, fields)
-		return &r
-	}
-	read(l.session, &tx.line, codec.GarbageSession, tx.sessionKey)
-	read(l.restart, &tx.restart, codec.GarbageRestart, tx.restartKey)
-	tx.holder = readRecord(l.holder, subscriber.Key{Group: tx.Group.Name, Inside: tx.Inside})
-	tx.current = readRecord(l.current, subscriber.Key{Group: tx.Group.Name, Inside: tx.asked})
-	tx.Err = err
-}
-
-// free returns the trip to the pool.
-func (t *roundTrip) free() {
-	if len(t.cmds) > tripRoom {
-		return
-	}
-	for _, b := range t.batches {
-		b.args.Reset()
-		clear(b.txns)
-		clear(b.bases)
-		b.txns, b.bases, b.cmd = b.txns[:0], b.bases[:0], nil
-	}
-	clear(t.cmds)
-	clear(t.reads)
-	t.e, t.cmds, t.reads, t.batches, t.open = nil, t.cmds[:0], t.reads[:0], t.batches[:0], t.open[:0]
-	trips.Put(t)
-}
-
-// WriteCall returns a call of the general script that writes an expiring string into a
-// group, without conditions. It needs the same abilities of Redis as accounting.
-func (e *Engine) WriteCall(ctx context.Context, g *Group, key, value string, ttl time.Duration) redis.Cmder {
-	return redisconn.NewCall(ctx, commitScript, []string{g.Feed, g.Online, key},
-		e.o.FeedLimit, false, 5, 0, "set", 3, value, ttl.Milliseconds())
-}
-
-// Restart returns the cached restart line of a session's NAS in a group; "" for none.
-func (e *Engine) Restart(group string, id subscriber.SessionID) string {
-	return e.cache.restart(group, id)
-}
-
-// SetRestart caches the restart line of a session's NAS in a group; the empty line is none.
-func (e *Engine) SetRestart(group string, id subscriber.SessionID, line string) {
-	e.cache.setRestart(group, id, line)
 }
