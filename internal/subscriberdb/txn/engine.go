@@ -113,6 +113,8 @@ func (e *Engine) SetRestart(group string, id subscriber.SessionID, line string) 
 	e.cache.setRestart(group, id, line)
 }
 
+// Group commit.
+
 // Bounds on the work for Redis at once.
 const (
 	MaxTrips  = 2    // trips at once; while the answers to one are processed Redis executes the other
@@ -194,6 +196,8 @@ func (c *committer) end() {
 	c.waiting = c.waiting[n:]
 	group[0].wake <- group
 }
+
+// Round trips.
 
 // roundTrip is one pipeline for many transactions: their reads, and one script call for
 // each group and kind of commit. It is pooled to spare the garbage collector.
@@ -378,6 +382,8 @@ func (t *roundTrip) free() {
 	t.e, t.cmds, t.reads, t.batches, t.open = nil, t.cmds[:0], t.reads[:0], t.batches[:0], t.open[:0]
 	trips.Put(t)
 }
+
+// Script calls, each for many transactions.
 
 // BatchSize bounds the transactions of one script call: Redis serves no other client during
 // a call, and a call succeeds or fails as a whole.
