@@ -159,6 +159,8 @@ func New(version string) *Metrics {
 	return m
 }
 
+// Series that exist from the start.
+
 // Expected lists the label values that are known in advance.
 type Expected struct {
 	Groups   []string  // the configured groups
@@ -268,6 +270,8 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
+// Counters and histograms: a method for each.
+
 // Request counts one RADIUS packet; took is zero when it was not answered.
 func (m *Metrics) Request(client, kind, result string, took time.Duration) {
 	m.requestsBy.of(client, Outcome{kind, result}).Inc()
@@ -345,6 +349,8 @@ func (m *Metrics) BoundReached(client, bound string) { m.bounds.WithLabelValues(
 // name.
 func (m *Metrics) NASConflict(client string) { m.nasConflicts.WithLabelValues(client).Inc() }
 
+// Counters of frequent events, found faster.
+
 // A counterCache keeps the counters of a vector that have counted something, by the name of a
 // group or client and by K, which stands for the further labels and has few values. A look-up
 // in the vector hashes the texts of all labels and locks: it takes 63 ns, this takes 12
@@ -405,6 +411,8 @@ func (c *counterCache[K]) add(name string, key K) prometheus.Counter {
 	}
 	return counter
 }
+
+// States, read at each scrape.
 
 // Source provides the states.
 type Source interface {
