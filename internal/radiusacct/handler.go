@@ -88,48 +88,48 @@ func newHandler(s *Server, replies replier) *handler {
 
 // flush passes the pending requests to the queues, many at once: this costs less itself,
 // and gives the workers large batches, which cost less too.
-func (n *handler) flush() {
-	for i, requests := range n.pending {
+func (h *handler) flush() {
+	for i, requests := range h.pending {
 		if len(requests) == 0 {
 			continue
 		}
-		for _, r := range n.server.queues[i].putAll(requests, i) {
-			n.server.overloaded(r)
+		for _, r := range h.server.queues[i].putAll(requests, i) {
+			h.server.overloaded(r)
 		}
 		clear(requests)
-		n.pending[i] = requests[:0]
+		h.pending[i] = requests[:0]
 	}
 }
 
 // keep returns the reply in the buffer from an index on.
-func (n *handler) keep(from int) []byte { return n.buffer[from:len(n.buffer):len(n.buffer)] }
+func (h *handler) keep(from int) []byte { return h.buffer[from:len(h.buffer):len(h.buffer)] }
 
 // serve processes a packet by its code. The returned kind is the most specific one known.
-func (n *handler) serve(in *incoming) (kind string, err *fault) {
+func (h *handler) serve(in *incoming) (kind string, err *fault) {
 	p, malformed := wire.Parse(in.octets)
 	switch {
 	case malformed != nil:
 		return TypeUnread, faultOf(malformed)
 	case p.Code() == radius.CodeStatusServer:
-		return TypeStatusServer, n.statusServer(in, p)
+		return TypeStatusServer, h.statusServer(in, p)
 	case p.Code() != radius.CodeAccountingRequest:
 		return TypeUnread, errUnknownCode
 	}
 	// Only authenticated octets reach a parser, the cache, or the log in detail.
-	secret := in.client.secret(n.signer, p)
+	secret := in.client.secret(h.signer, p)
 	if secret == nil {
 		return TypeUnread, errAuthenticator
 	}
-	if malformed := n.attributes.Parse(p, in.client.ServiceMarks); malformed != nil {
+	if malformed := h.attributes.Parse(p, in.client.ServiceMarks); malformed != nil {
 		return TypeUnread, faultOf(malformed)
 	}
-	switch there := n.attributes.HasMessageAuthenticator(); {
+	switch there := h.attributes.HasMessageAuthenticator(); {
 	case !there && in.client.RequireMessageAuthenticator:
 		return TypeUnread, errMessageAuthMissing
-	case there && !wire.MessageAuthentic(p, &n.attributes, secret):
+	case there && !wire.MessageAuthentic(p, &h.attributes, secret):
 		return TypeUnread, errMessageAuth
 	}
-	event, malformed := n.attributes.Kind()
+	event, malformed := h.attributes.Kind()
 	kind = typeOf[event]
 	if malformed != nil {
 		if !in.client.AcknowledgeIncomplete {
@@ -137,7 +137,7 @@ func (n *handler) serve(in *incoming) (kind string, err *fault) {
 		}
 		event = 0
 	}
-	return kind, n.accept(in, p, event, kind, secret)
+	return kind, h.accept(in, p, event, kind, secret)
 }
 
 // secret returns the secret that authenticates p, or nil.
@@ -153,16 +153,16 @@ func (c *client) secret(s *wire.Signer, p wire.Packet) []byte {
 
 // accept looks a sound request up in the duplicate cache and queues a new one. An event of
 // 0 has nothing to record.
-func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind, kind string, secret []byte) *fault {
-	length, from := n.attributes.ReplyLen(), len(n.buffer)
+func (h *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind, kind string, secret []byte) *fault {
+	length, from := h.attributes.ReplyLen(), len(h.buffer)
 	key := exchangeKey{
 		source: in.way.to, local: in.local, identifier: p.Identifier(), socket: uint16(in.way.socket),
 	}
-	x, seen, buffer := in.duplicates.begin(key, p.Authenticator(), length, in.arrival, n.buffer)
-	n.buffer = buffer
+	x, seen, buffer := in.duplicates.begin(key, p.Authenticator(), length, in.arrival, h.buffer)
+	h.buffer = buffer
 	switch seen {
 	case answered:
-		n.reply(in, kind, ResultDuplicate, from)
+		h.reply(in, kind, ResultDuplicate, from)
 		return nil
 	case inProgress:
 		return errInProgress
@@ -170,7 +170,7 @@ func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind
 		return errCacheFull
 	}
 	if event == 0 {
-		n.acknowledge(in, p, x, kind, secret)
+		h.acknowledge(in, p, x, kind, secret)
 		return nil
 	}
 	req := requests.Get().(*request)
@@ -179,36 +179,36 @@ func (n *handler) accept(in *incoming, p wire.Packet, event subscriber.EventKind
 	req.way, req.arrival, req.authenticator = in.way, in.arrival, p.Authenticator()
 	req.reply = wire.AppendReply(req.short[:0], p, length)
 	req.event.Digest = p.Digest()
-	req.more = n.decoder.Decode(&req.event, &n.attributes, event, &in.client.sender, in.source.Addr(), in.arrival)
+	req.more = h.decoder.Decode(&req.event, &h.attributes, event, &in.client.sender, in.source.Addr(), in.arrival)
 	if in.client.bounds != nil {
 		in.client.bounds.mark(&req.event, req.more)
 	}
 	// The events of a session keep their order: they are always in the same queue.
-	i := int(maphash.Comparable(n.server.seed, req.event.SessionID) % uint64(len(n.server.queues)))
+	i := int(maphash.Comparable(h.server.seed, req.event.SessionID) % uint64(len(h.server.queues)))
 	switch {
 	case !in.patient:
-		n.pending[i] = append(n.pending[i], req)
-	case !n.server.queues[i].put(&req.realm.queues[i], req):
-		n.server.overloaded(req)
+		h.pending[i] = append(h.pending[i], req)
+	case !h.server.queues[i].put(&req.realm.queues[i], req):
+		h.server.overloaded(req)
 	}
 	return nil
 }
 
 // acknowledge answers a request that has nothing to record.
-func (n *handler) acknowledge(in *incoming, p wire.Packet, x exchange, kind string, secret []byte) {
-	from := len(n.buffer)
-	n.buffer = wire.AppendReply(n.buffer, p, n.attributes.ReplyLen())
-	reply := wire.Packet(n.keep(from))
-	n.signer.Sign(reply, p.Authenticator(), secret)
+func (h *handler) acknowledge(in *incoming, p wire.Packet, x exchange, kind string, secret []byte) {
+	from := len(h.buffer)
+	h.buffer = wire.AppendReply(h.buffer, p, h.attributes.ReplyLen())
+	reply := wire.Packet(h.keep(from))
+	h.signer.Sign(reply, p.Authenticator(), secret)
 	if in.duplicates.complete(x, reply, in.arrival) {
-		n.reply(in, kind, ResultNoRecord, from)
+		h.reply(in, kind, ResultNoRecord, from)
 	}
 }
 
 // reply sends the reply in the buffer from an index on.
-func (n *handler) reply(in *incoming, kind, result string, from int) {
-	n.replies.add(&in.way, n.keep(from))
-	n.server.options.Observer.Request(in.client.peer.name, kind, result, n.server.now().Sub(in.arrival))
+func (h *handler) reply(in *incoming, kind, result string, from int) {
+	h.replies.add(&in.way, h.keep(from))
+	h.server.options.Observer.Request(in.client.peer.name, kind, result, h.server.now().Sub(in.arrival))
 }
 
 // typeOf has the labels of the kinds of event. Kind 0 has nothing to record.
@@ -226,17 +226,17 @@ var typeOf = [...]string{
 // statusServer answers a Status-Server (RFC 5997 section 4.2) if accounting can be
 // recorded. If not, it stays silent, so that the NAS uses another server. The answer
 // changes nothing and is never cached: each repetition is answered anew.
-func (n *handler) statusServer(in *incoming, p wire.Packet) *fault {
-	if n.server.options.IgnoreStatusServer || in.client.IgnoreStatusServer {
+func (h *handler) statusServer(in *incoming, p wire.Packet) *fault {
+	if h.server.options.IgnoreStatusServer || in.client.IgnoreStatusServer {
 		return errStatusOff
 	}
-	if malformed := n.attributes.Parse(p, nil); malformed != nil {
+	if malformed := h.attributes.Parse(p, nil); malformed != nil {
 		return faultOf(malformed)
 	}
-	if !n.attributes.HasMessageAuthenticator() {
+	if !h.attributes.HasMessageAuthenticator() {
 		return errMessageAuthMissing
 	}
-	secret := in.client.messageSecret(p, &n.attributes)
+	secret := in.client.messageSecret(p, &h.attributes)
 	if secret == nil {
 		return errMessageAuth
 	}
@@ -244,13 +244,13 @@ func (n *handler) statusServer(in *incoming, p wire.Packet) *fault {
 	if !in.client.peer.statuses.AllowN(in.arrival, 1) {
 		return errStatusRate
 	}
-	if n.server.options.Healthy() != nil {
+	if h.server.options.Healthy() != nil {
 		return errUnhealthy
 	}
-	from := len(n.buffer)
-	n.buffer = wire.AppendReply(n.buffer, p, wire.HeaderLen)
-	n.signer.Sign(n.keep(from), p.Authenticator(), secret)
-	n.reply(in, TypeStatusServer, ResultOK, from)
+	from := len(h.buffer)
+	h.buffer = wire.AppendReply(h.buffer, p, wire.HeaderLen)
+	h.signer.Sign(h.keep(from), p.Authenticator(), secret)
+	h.reply(in, TypeStatusServer, ResultOK, from)
 	return nil
 }
 

@@ -212,20 +212,20 @@ type coalescer struct {
 }
 
 // note records a datagram: its client, nil for none, and whether it is a sound request.
-func (m *coalescer) note(p *clientState, sound bool, now time.Time) {
-	if p != m.peer || !sound {
-		m.peer, m.shared = p, now
+func (c *coalescer) note(p *clientState, sound bool, now time.Time) {
+	if p != c.peer || !sound {
+		c.peer, c.shared = p, now
 	}
-	m.count++
+	c.count++
 }
 
 // pause returns the time to wait after a read of n datagrams.
-func (m *coalescer) pause(n int, now time.Time) time.Duration {
-	if past := now.Sub(m.since); past >= rateTime {
-		m.sustained = float64(m.count) >= sustainedRate*past.Seconds()
-		m.since, m.count = now, 0
+func (c *coalescer) pause(n int, now time.Time) time.Duration {
+	if past := now.Sub(c.since); past >= rateTime {
+		c.sustained = float64(c.count) >= sustainedRate*past.Seconds()
+		c.since, c.count = now, 0
 	}
-	if !m.sustained || n >= receiveBatch || now.Sub(m.shared) < quietTime {
+	if !c.sustained || n >= receiveBatch || now.Sub(c.shared) < quietTime {
 		return 0
 	}
 	return gatherTime
