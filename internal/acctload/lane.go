@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"layeh.com/radius"
@@ -21,11 +22,12 @@ const lookUp = 50 * time.Millisecond
 const preparing = 64
 
 // A lane is one socket with its identifiers and subscribers. Lanes share
-// nothing, and each runs in one goroutine.
+// only whether the server is heard, and each runs in one goroutine.
 type lane struct {
 	options    *Options
 	epoch      time.Time // times count from here
 	socket     *socket
+	heard      *atomic.Bool // a valid reply came to any lane, at any time
 	window     *window
 	population *population
 	templates  [kinds]*template
@@ -41,11 +43,12 @@ type lane struct {
 	expiry time.Duration // no transmission times out before this
 }
 
-func newLane(o *Options, i int, run uint32, epoch time.Time, s *socket) *lane {
+func newLane(o *Options, i int, run uint32, epoch time.Time, s *socket, heard *atomic.Bool) *lane {
 	l := &lane{
 		options:    o,
 		epoch:      epoch,
 		socket:     s,
+		heard:      heard,
 		population: newPopulation(o, i, run),
 		random:     rand.New(rand.NewPCG(o.Seed, uint64(i))),
 		expiry:     never,
@@ -184,6 +187,9 @@ func (l *lane) handleReply(datagram []byte, now time.Duration) {
 		return
 	}
 	l.window.release(x.request[1])
+	if !l.heard.Load() {
+		l.heard.Store(true)
+	}
 	l.tally.answered(x, now)
 	l.population.settle(x.kind, x.subscriber, true)
 }
@@ -224,8 +230,8 @@ func (l *lane) abandon(id byte, x *exchange) {
 	l.population.settle(x.kind, x.subscriber, false)
 }
 
-// silent reports whether requests were lost and none was ever answered.
-func (l *lane) silent() bool { return l.tally.givenUp > 0 && !l.tally.heard }
+// silent reports whether requests were lost and none of any lane was ever answered.
+func (l *lane) silent() bool { return l.tally.givenUp > 0 && !l.heard.Load() }
 
 // countUnsent counts the requests of an open loop that became due and found no
 // free identifier or subscriber.

@@ -40,7 +40,6 @@ func (r *Result) Clean() bool {
 // A tally holds the counts of one lane while it runs.
 type tally struct {
 	Result
-	heard   bool   // a valid reply came, at any time
 	givenUp uint64 // requests, with any due time
 	kinds   [kinds]*Histogram
 	began   time.Duration // start of the measurement
@@ -56,7 +55,6 @@ func (t *tally) sent(due time.Duration) {
 }
 
 func (t *tally) answered(x *exchange, now time.Duration) {
-	t.heard = true
 	if t.measures(now) {
 		t.Replies++
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -51,13 +52,14 @@ func runLanes(ctx context.Context, o *Options, sockets []*socket) (*Result, erro
 	var (
 		epoch = time.Now()
 		run   = rand.Uint32()
+		heard atomic.Bool
 		tasks *errgroup.Group
 		line  = newStartLine(len(sockets), epoch)
 	)
 	tallies := make([]*tally, len(sockets))
 	tasks, ctx = errgroup.WithContext(ctx)
 	for i, s := range sockets {
-		l := newLane(o, i, run, epoch, s)
+		l := newLane(o, i, run, epoch, s, &heard)
 		tallies[i] = &l.tally
 		tasks.Go(func() error {
 			return l.perform(ctx, i, line)
