@@ -31,21 +31,34 @@ func (d *Decision) Writes() bool {
 	return len(d.Delete) > 0 || d.Put != nil || d.Session != nil || d.Restart != nil
 }
 
+// Scratch is reusable memory for a decision: a Decision is valid until the next one with
+// the same Scratch. Without it an event costs 656 octets of garbage more, and the store 12
+// percent more processor time for an Interim (BenchmarkRecord of subscriberdb).
+type Scratch struct {
+	put     Record
+	session SessionState
+	deleted [1]Ending
+}
+
 // decider finds the step of an event, carries it out, and writes the records and states of
 // it.
 type decider struct {
 	classifier
+	scratch  *Scratch     // nil until something is written
 	owner    AddressOwner // of the address that the event wants
 	doubtful bool         // the session takes the address in the order of arrival, against the NAS's clock
 }
 
 // Decide returns the effect of an accounting event on the data in the view. It
 // is pure, and deciding an event twice is harmless.
-func Decide(v View, ev Event) Decision {
+func Decide(v View, ev Event) Decision { return (*Scratch)(nil).Decide(v, ev) }
+
+// Decide is the function Decide in reused memory; nil allocates.
+func (m *Scratch) Decide(v View, ev Event) Decision {
 	if ev.Kind == EventAccountingOn || ev.Kind == EventAccountingOff {
 		return decideRestart(v.Restart, ev)
 	}
-	var s decider
+	s := decider{scratch: m}
 	s.view, s.ev, s.session = v, ev, v.Session
 	if ev.Service || ev.within(v.Holder) { // SES-21
 		if !ev.CountServices || !ev.countsFor(v.Holder) {
@@ -129,9 +142,7 @@ func (s *decider) begin() Decision {
 func (s *decider) refresh() Decision {
 	switch {
 	case s.own != nil && !s.moved():
-		r := *s.own
-		s.merge(&r)
-		return Decision{Verdict: Refreshed, Put: &r, Session: s.open()}
+		return Decision{Verdict: Refreshed, Put: s.merged(), Session: s.open()}
 	case s.placed():
 		return s.grantAddress()
 	}
@@ -158,7 +169,7 @@ func (s *decider) grantAddress() Decision {
 		if evicted.Tombstone != nil {
 			evicted.Tombstone.Doubtful = s.doubtful
 		}
-		d.Delete = append(d.Delete, evicted)
+		s.delete(&d, evicted)
 		d.Verdict = TookOver
 	}
 	return d
@@ -168,8 +179,24 @@ func (s *decider) grantAddress() Decision {
 // at another address.
 func (s *decider) end(d *Decision) {
 	if s.own != nil {
-		d.Delete = append(d.Delete, Ending{Record: *s.own, Reason: ReasonSuperseded})
+		s.delete(d, Ending{Record: *s.own, Reason: ReasonSuperseded})
 	}
+}
+
+// delete adds a record to the deletions.
+func (s *decider) delete(d *Decision, e Ending) {
+	if d.Delete == nil {
+		d.Delete = s.memory().deleted[:0]
+	}
+	d.Delete = append(d.Delete, e)
+}
+
+// memory is where the decision is written.
+func (s *decider) memory() *Scratch {
+	if s.scratch == nil {
+		s.scratch = new(Scratch)
+	}
+	return s.scratch
 }
 
 func (s *decider) close() Decision {
@@ -177,13 +204,11 @@ func (s *decider) close() Decision {
 	switch {
 	case s.own == nil:
 	case len(s.own.Links) > 1:
-		r := *s.own
-		s.merge(&r)
-		r.dropLink(s.ev.AcctSessionID)
-		d.Verdict, d.Put = Unlinked, &r
+		d.Verdict, d.Put = Unlinked, s.merged()
+		d.Put.dropLink(s.ev.AcctSessionID)
 	default:
 		d.Verdict = Stopped
-		d.Delete = []Ending{{Record: *s.own, Reason: ReasonStop, Cause: s.ev.TerminateCause}}
+		s.delete(&d, Ending{Record: *s.own, Reason: ReasonStop, Cause: s.ev.TerminateCause})
 		s.merge(&d.Delete[0].Record)
 	}
 	return d
@@ -220,18 +245,18 @@ func OpenState(r *Record) SessionState {
 // record is the event's session at the event's address, as a new record. Fields
 // that the event leaves empty come from the session's old record.
 func (s *decider) record() *Record {
-	ev := &s.ev
-	r := Record{SessionID: ev.SessionID}
+	ev, r := &s.ev, &s.memory().put
+	*r = Record{SessionID: ev.SessionID}
 	if s.relation == RelationSame && s.own != nil {
-		r = *s.own
+		*r = *s.own
 	} else if s.owner == OwnerAdoptable {
-		r = *s.view.Holder
-		if r.servesIn(ev) || !r.belongsTo(ev.SessionID) && !ev.joins(&r) {
+		*r = *s.view.Holder
+		if r.servesIn(ev) || !r.belongsTo(ev.SessionID) && !ev.joins(r) {
 			r.MultiSessionID, r.Links = "", nil
 		}
 		r.SessionID = ev.SessionID
 	} else if s.owner == OwnerLink {
-		r = *s.view.Holder
+		*r = *s.view.Holder
 	}
 	r.Key = Key{Group: s.view.Group, Inside: ev.Inside}
 	r.ExpiresAt, r.Unconfirmed, r.RemovalHeld = time.Time{}, false, ReasonNone
@@ -240,7 +265,15 @@ func (s *decider) record() *Record {
 	}
 	r.UpdatedAt = later(later(s.occurred(), s.start), r.UpdatedAt)
 	r.learn(ev)
-	return &r
+	return r
+}
+
+// merged is the session's own record with the event applied.
+func (s *decider) merged() *Record {
+	r := &s.memory().put
+	*r = *s.own
+	s.merge(r)
+	return r
 }
 
 // merge applies the event to a copy of the session's own record. An older event
@@ -307,7 +340,8 @@ func (r *Record) learn(ev *Event) {
 
 // open is the state of the event's session, online.
 func (s *decider) open() *SessionState {
-	state := SessionState{Phase: Open, Start: s.start, Exact: s.ev.Kind == EventStart, UserName: s.ev.UserName}
+	state := &s.memory().session
+	*state = SessionState{Phase: Open, Start: s.start, Exact: s.ev.Kind == EventStart, UserName: s.ev.UserName}
 	if state.Exact {
 		state.Stamp, state.Digest = s.ev.Stamp, s.ev.startDigest()
 	}
@@ -326,12 +360,13 @@ func (s *decider) open() *SessionState {
 	case s.relation == RelationSame:
 		state.Inside = s.session.Inside
 	}
-	return &state
+	return state
 }
 
 // closed is the state of the event's session, over.
 func (s *decider) closed(why Reason) *SessionState {
-	state := SessionState{Phase: Closed, Reason: why, Start: s.start, Inside: s.ev.Inside, UserName: s.ev.UserName}
+	state := &s.memory().session
+	*state = SessionState{Phase: Closed, Reason: why, Start: s.start, Inside: s.ev.Inside, UserName: s.ev.UserName}
 	if s.relation == RelationSame || s.relation == RelationLapsed {
 		state.Exact, state.Stamp, state.Before = s.session.Exact, s.session.Stamp, s.session.Before
 		state.Digest = s.session.Digest
@@ -339,7 +374,7 @@ func (s *decider) closed(why Reason) *SessionState {
 		state.UserName = cmp.Or(s.session.UserName, s.ev.UserName)
 	}
 	state.End = later(s.occurred(), s.start)
-	return &state
+	return state
 }
 
 func later(a, b time.Time) time.Time {

@@ -96,6 +96,7 @@ type job struct {
 	ignored subscriber.Verdict // why the event concerns no group; NotHere for most
 	home    *Group             // the event's own group; nil for an event without one
 	main    txn.Txn            // in home
+	scratch subscriber.Scratch // of main's decision
 	alone   bool               // main started from a cached session, which also says that no other group knows the session
 	rest    []*txn.Txn         // in the other groups
 }
@@ -265,7 +266,11 @@ func (j *job) Decide(tx *txn.Txn, v subscriber.View) (subscriber.Decision, subsc
 		return subscriber.Decision{}, id
 	}
 	ev.Inside = tx.Inside
-	return subscriber.Decide(v, ev), tx.Session
+	var scratch *subscriber.Scratch // the transactions in other groups rarely decide anything
+	if tx == &j.main {
+		scratch = &j.scratch
+	}
+	return scratch.Decide(v, ev), tx.Session
 }
 
 // finish reports the event's outcome, and whether a transaction wrote something. It saves
