@@ -1,5 +1,7 @@
 package acctload
 
+import "github.com/sessiond/sessiond/internal/addrrange"
+
 // A subscriber of one lane. Its number and address follow from its index.
 type subscriber struct {
 	session uint64 // Acct-Session-Id of the latest session
@@ -33,7 +35,7 @@ func newPopulation(o *Options, i int, run uint32) *population {
 	return &population{
 		subscribers: make([]subscriber, count),
 		number:      uint32(first),
-		address:     addressNumber(o.Inside.Masked().Addr()) + uint32(first),
+		address:     addrrange.Number(o.Inside.Masked().Addr()) + uint32(first),
 		session:     uint64(run)<<32 | uint64(i),
 		step:        uint64(o.Sockets),
 	}

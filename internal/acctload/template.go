@@ -5,7 +5,6 @@ import (
 	"crypto/md5"
 	"encoding/binary"
 	"hash"
-	"net/netip"
 
 	"layeh.com/radius"
 	"layeh.com/radius/rfc2865"
@@ -162,10 +161,4 @@ func station(b []byte, n uint32) {
 		hex(b[3*octet:3*octet+2], uint64(n&255))
 		n >>= 8
 	}
-}
-
-// addressNumber is an IPv4 address as a number.
-func addressNumber(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
 }

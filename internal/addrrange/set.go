@@ -1,4 +1,4 @@
-// Package addrrange represents ranges of IPv4 addresses as numbers.
+// Package addrrange represents IPv4 addresses, and ranges of them, as numbers.
 package addrrange
 
 import (
@@ -10,6 +10,20 @@ import (
 	"slices"
 )
 
+// Number returns an IPv4 address as a number, in the order of addresses. It panics for another
+// address but an IPv4-mapped one, see [netip.Addr.As4].
+func Number(a netip.Addr) uint32 {
+	octets := a.As4()
+	return binary.BigEndian.Uint32(octets[:])
+}
+
+// Address is the reverse of Number.
+func Address(n uint32) netip.Addr {
+	var octets [4]byte
+	binary.BigEndian.PutUint32(octets[:], n)
+	return netip.AddrFrom4(octets)
+}
+
 // A Range is a run of consecutive addresses, both ends included.
 type Range struct{ First, Last uint32 }
 
@@ -20,8 +34,7 @@ type Set []Range
 func Of(prefixes []netip.Prefix) Set {
 	all := make(Set, 0, len(prefixes))
 	for _, p := range prefixes {
-		base := p.Masked().Addr().As4()
-		first := binary.BigEndian.Uint32(base[:])
+		first := Number(p.Masked().Addr())
 		all = append(all, Range{first, first | math.MaxUint32>>p.Bits()})
 	}
 	slices.SortFunc(all, func(a, b Range) int { return cmp.Compare(a.First, b.First) })
@@ -60,7 +73,7 @@ func (r Range) AppendPrefixes(list []netip.Prefix) []netip.Prefix {
 		for size > uint64(r.Last)-first+1 {
 			size >>= 1
 		}
-		address := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(first))))
+		address := Address(uint32(first))
 		list = append(list, netip.PrefixFrom(address, 32-bits.TrailingZeros64(size)))
 		first += size
 	}

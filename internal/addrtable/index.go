@@ -1,11 +1,12 @@
 package addrtable
 
 import (
-	"encoding/binary"
 	"iter"
 	"math/bits"
 	"net/netip"
 	"slices"
+
+	"github.com/sessiond/sessiond/internal/addrrange"
 )
 
 // An Index lists IPv4 addresses, in order, under many keys. Its zero value is
@@ -108,7 +109,7 @@ func (x *Index) From(key uint32, first netip.Addr) iter.Seq[netip.Addr] {
 				}
 			}
 			entry := x.runs[r][i]
-			if uint32(entry>>32) != key || !yield(address(uint32(entry))) || uint32(entry) == 1<<32-1 {
+			if uint32(entry>>32) != key || !yield(addrrange.Address(uint32(entry))) || uint32(entry) == 1<<32-1 {
 				return
 			}
 			next = entry + 1
@@ -202,6 +203,5 @@ func (x *Index) removeRun(r int) {
 }
 
 func entryOf(key uint32, a netip.Addr) uint64 {
-	o := a.As4()
-	return uint64(key)<<32 | uint64(binary.BigEndian.Uint32(o[:]))
+	return uint64(key)<<32 | uint64(addrrange.Number(a))
 }

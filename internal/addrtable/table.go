@@ -2,10 +2,11 @@
 package addrtable
 
 import (
-	"encoding/binary"
 	"iter"
 	"math/bits"
 	"net/netip"
+
+	"github.com/sessiond/sessiond/internal/addrrange"
 )
 
 // A Table has at most one T for each IPv4 address. Its zero value is empty. A
@@ -171,8 +172,7 @@ func (t *Table[T]) From(first netip.Addr) iter.Seq2[netip.Addr, T] {
 		next := uint64(0)
 		switch {
 		case first.Is4():
-			o := first.As4()
-			next = uint64(binary.BigEndian.Uint32(o[:]))
+			next = uint64(addrrange.Number(first))
 		case first.Is6():
 			return // behind every IPv4 address
 		}
@@ -205,7 +205,7 @@ func (t *Table[T]) through(l *leaf[T], at uint32, yield func(netip.Addr, T) bool
 		}
 		host += uint(bits.TrailingZeros64(rest))
 		i := bits.OnesCount64(l.used[run] & (1<<(host&63) - 1))
-		if !yield(address(uint32(net)|uint32(host)), l.runs[run][i]) {
+		if !yield(addrrange.Address(uint32(net)|uint32(host)), l.runs[run][i]) {
 			return stopped
 		}
 		host++
@@ -250,10 +250,4 @@ func (t *tier[N]) seek(next uint64, shift uint) (*N, uint64) {
 		next = (covered<<8 + octet + 1) << shift
 	}
 	return nil, next
-}
-
-func address(n uint32) netip.Addr {
-	var o [4]byte
-	binary.BigEndian.PutUint32(o[:], n)
-	return netip.AddrFrom4(o)
 }

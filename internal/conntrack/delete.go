@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/cpubarrier"
 	"github.com/sessiond/sessiond/internal/nat"
 )
@@ -186,7 +187,7 @@ func (e *deletion) result() map[netip.Addr]Outcome {
 	for addr := range e.asked {
 		o := e.proved[addr]
 		o.Deleted = e.deleted[addr]
-		result[toAddr(addr)] = o
+		result[addrrange.Address(addr)] = o
 	}
 	return result
 }

@@ -1,7 +1,6 @@
 package conntrack
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -74,7 +73,7 @@ func (f *flow) entry() Entry {
 
 func (k *key) tupleValue() Tuple {
 	return Tuple{
-		Src: toAddr(k.src), Dst: toAddr(k.dst),
+		Src: addrrange.Address(k.src), Dst: addrrange.Address(k.dst),
 		SrcPort: k.sport, DstPort: k.dport, Protocol: uint8(k.proto),
 	}
 }
@@ -95,12 +94,7 @@ func fromAddr(a netip.Addr) (uint32, bool) {
 	if !a.Is4() {
 		return 0, false
 	}
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:]), true
-}
-
-func toAddr(a uint32) netip.Addr {
-	return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
+	return addrrange.Number(a), true
 }
 
 // Addresses.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/arena"
 )
 
@@ -391,7 +392,7 @@ func (x *index) plainLocked(addr uint32) bool {
 func (x *index) left(addrs askedAddrs) map[netip.Addr]int {
 	counts := make(map[netip.Addr]int, len(addrs))
 	for addr := range addrs {
-		counts[toAddr(addr)] = x.count(addr)
+		counts[addrrange.Address(addr)] = x.count(addr)
 	}
 	return counts
 }

@@ -27,7 +27,7 @@ func (x *index) check() error {
 	for addr, own := range x.byAddr {
 		o := x.owners.At(own)
 		if o.addr != addr || o.count == 0 {
-			return fmt.Errorf("owner %d of %v has address %v, count %d", own, toAddr(addr), toAddr(o.addr), o.count)
+			return fmt.Errorf("owner %d of %v has address %v, count %d", own, addrrange.Address(addr), addrrange.Address(o.addr), o.count)
 		}
 		n, prev := uint32(0), uint32(0)
 		for slot := o.head; slot != 0; slot = x.records.At(slot).next {
@@ -39,7 +39,7 @@ func (x *index) check() error {
 			n++
 		}
 		if n != o.count {
-			return fmt.Errorf("%v counts %d, has %d", toAddr(addr), o.count, n)
+			return fmt.Errorf("%v counts %d, has %d", addrrange.Address(addr), o.count, n)
 		}
 		records += int(n)
 	}
@@ -282,7 +282,7 @@ func (w *walker) settle(t *testing.T, seed uint64) {
 	}
 	for addr, n := range want {
 		if got := w.index.count(addr); got != n {
-			t.Fatalf("seed %d: %v has %d entries in the index, %d in the kernel", seed, toAddr(addr), got, n)
+			t.Fatalf("seed %d: %v has %d entries in the index, %d in the kernel", seed, addrrange.Address(addr), got, n)
 		}
 	}
 }

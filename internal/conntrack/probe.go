@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/addrrange"
 )
 
 // Idlers returns those of the addresses that have no entry. It serves callers that wait for
@@ -35,7 +37,7 @@ func (t *Table) Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, 
 	}
 	list := make([]netip.Addr, len(none))
 	for i, addr := range none {
-		list[i] = toAddr(addr)
+		list[i] = addrrange.Address(addr)
 	}
 	return list, nil
 }
@@ -56,7 +58,7 @@ func (t *Table) probeKnown(ctx context.Context, set askedAddrs) error {
 			gone, err := c.probe(t.index.collect(nil, addr))
 			t.index.forget(gone)
 			if err != nil {
-				return fmt.Errorf("probe conntrack entries of %v: %w", toAddr(addr), err)
+				return fmt.Errorf("probe conntrack entries of %v: %w", addrrange.Address(addr), err)
 			}
 		}
 		return nil

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -46,7 +47,7 @@ func (t *Table) proveByTable(ctx context.Context, e *deletion) error {
 		case pass == tablePasses:
 			remaining := &RemainingError{Left: make(map[netip.Addr]int), Err: e.refused}
 			for addr, n := range counts {
-				remaining.Left[toAddr(addr)] = n
+				remaining.Left[addrrange.Address(addr)] = n
 			}
 			return remaining
 		}

@@ -67,7 +67,7 @@ func (x *index) serveIdle(ctx context.Context, to chan<- netip.Addr) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case to <- toAddr(addr):
+			case to <- addrrange.Address(addr):
 			}
 		}
 	}
@@ -133,7 +133,7 @@ func (t *Table) Crowded() (began, reached []netip.Addr) {
 func (c *crowds) list() []netip.Addr {
 	list := make([]netip.Addr, 0, len(c.full))
 	for _, a := range slices.Sorted(maps.Keys(c.full)) {
-		list = append(list, toAddr(a))
+		list = append(list, addrrange.Address(a))
 	}
 	return list
 }
@@ -163,7 +163,7 @@ func (x *index) lookLocked(f *flow) {
 		return
 	}
 	s.count++
-	s.newest = Stray{toAddr(f.orig.src), toAddr(f.reply.dst), time.Now()}
+	s.newest = Stray{addrrange.Address(f.orig.src), addrrange.Address(f.reply.dst), time.Now()}
 	select {
 	case s.wake <- struct{}{}:
 	default:

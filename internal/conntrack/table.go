@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/kmodule"
 	"github.com/sessiond/sessiond/internal/netns"
 	"golang.org/x/sync/errgroup"
@@ -209,7 +210,7 @@ func (t *Table) Addresses() []netip.Addr {
 	slices.Sort(numbers)
 	list := make([]netip.Addr, len(numbers))
 	for i, a := range numbers {
-		list[i] = toAddr(a)
+		list[i] = addrrange.Address(a)
 	}
 	return list
 }

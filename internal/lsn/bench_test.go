@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -19,7 +20,7 @@ import (
 func crowd(tb testing.TB, n, more int, hold time.Duration) (*Engine, []nat.Holder) {
 	tb.Helper()
 	addresses := (n + more + 30) / 31 // 31 blocks each
-	outside := netip.PrefixFrom(address(100<<24), 32-bits.Len(uint(addresses-1)))
+	outside := netip.PrefixFrom(addrrange.Address(100<<24), 32-bits.Len(uint(addresses-1)))
 	e, err := New([]GroupConfig{{
 		Name: "default", Inside: prefixes("10.0.0.0/8"), Outside: []netip.Prefix{outside},
 		FirstPort: 1024, LastPort: 65535, BlockSize: 2048, Hold: hold,
@@ -29,7 +30,7 @@ func crowd(tb testing.TB, n, more int, hold time.Duration) (*Engine, []nat.Holde
 	}
 	holders := make([]nat.Holder, n)
 	for i := range holders {
-		holders[i] = nat.Holder{Inside: address(10<<24 + uint32(i)), Identity: fmt.Sprintf("u:%d", i), AcctSessionID: "a"}
+		holders[i] = nat.Holder{Inside: addrrange.Address(10<<24 + uint32(i)), Identity: fmt.Sprintf("u:%d", i), AcctSessionID: "a"}
 		if _, err := e.Allocate("default", holders[i], time.Unix(0, 0)); err != nil {
 			tb.Fatal(err)
 		}
@@ -78,7 +79,7 @@ func benchmarkCycle(b *testing.B, live, held int, identity string) {
 	random := rand.New(rand.NewPCG(1, 2))
 	now, buf := time.Unix(0, 0), make([]nat.Binding, 0, 64)
 	one := func() {
-		h := nat.Holder{Inside: address(10<<24 + random.Uint32N(uint32(live))), Identity: identity}
+		h := nat.Holder{Inside: addrrange.Address(10<<24 + random.Uint32N(uint32(live))), Identity: identity}
 		now = now.Add(step)
 		if err := cycle(e, h, now, buf); err != nil {
 			b.Fatal(err)
@@ -178,7 +179,7 @@ func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 		holders := make([]netip.Addr, n)
 		for i := range holders {
-			holders[i] = address(10<<24 + uint32(i))
+			holders[i] = addrrange.Address(10<<24 + uint32(i))
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&before)

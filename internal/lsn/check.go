@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/sessiond/sessiond/internal/addrrange"
 )
 
 // Check verifies every invariant of the engine and returns an error for each broken one:
@@ -99,7 +101,7 @@ func (c *checker) use(cell uint32, use cellUse) {
 func (c *checker) lease(l *lease, inside uint32, use cellUse) {
 	c.use(l.cell, use)
 	if l.state.Live() != (use == isLive) {
-		c.fail("lease of %v has use %d and state %v", address(inside), use, l.state)
+		c.fail("lease of %v has use %d and state %v", addrrange.Address(inside), use, l.state)
 	}
 	further := c.group.further(l.cell)
 	for _, x := range further {
@@ -110,11 +112,11 @@ func (c *checker) lease(l *lease, inside uint32, use cellUse) {
 	}
 	cells, _ := c.group.cellsOf(nil, c.group.blocksOf(l.cell))
 	if !slices.Equal(cells, append([]uint32{l.cell}, further...)) {
-		c.fail("lease of %v with cell %d has blocks of the cells %v", address(inside), l.cell, cells)
+		c.fail("lease of %v with cell %d has blocks of the cells %v", addrrange.Address(inside), l.cell, cells)
 	}
 	for _, x := range cells {
 		if owner := c.group.owners[x]; owner != inside {
-			c.fail("cell %d of %v belongs to %v", x, address(inside), address(owner))
+			c.fail("cell %d of %v belongs to %v", x, addrrange.Address(inside), addrrange.Address(owner))
 		}
 	}
 }
@@ -220,10 +222,10 @@ func (c *checker) subscribers() {
 	g, held := c.group, 0
 	for inside, x := range g.subscribers.all {
 		if x.live() && x.waiter != none {
-			c.fail("%v is live and waits", address(inside))
+			c.fail("%v is live and waits", addrrange.Address(inside))
 		}
 		if x.waiter != none && g.waiting.waiters[x.waiter].inside != inside {
-			c.fail("place %d is not that of %v", x.waiter, address(inside))
+			c.fail("place %d is not that of %v", x.waiter, addrrange.Address(inside))
 		}
 		held += c.chain(inside, x.held)
 	}
@@ -237,7 +239,7 @@ func (c *checker) chain(inside uint32, first heldRef) int {
 	g, n := c.group, 0
 	for x := first; g.refers(x) && n <= g.held; x = g.kept.At(x.place).older {
 		if l := g.kept.At(x.place); l.inside != inside || l.older.turn >= x.turn {
-			c.fail("lease %d is badly chained at %v", x.place, address(inside))
+			c.fail("lease %d is badly chained at %v", x.place, addrrange.Address(inside))
 		}
 		n++
 	}
@@ -249,7 +251,7 @@ func (c *checker) line() {
 	g, n := c.group, 0
 	for w := g.waiting.front(); w != none && n <= g.waiting.len; w = g.waiting.waiters[w].next {
 		n++
-		if inside := address(g.waiting.waiters[w].inside); g.subscribers.at(number(inside)).waiter != w {
+		if inside := addrrange.Address(g.waiting.waiters[w].inside); g.subscribers.at(addrrange.Number(inside)).waiter != w {
 			c.fail("place %d of %v is not indexed", w, inside)
 		}
 	}

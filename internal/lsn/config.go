@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -103,6 +104,6 @@ func Subtract(p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
 		return []netip.Prefix{p}
 	}
 	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
-	high := netip.PrefixFrom(address(number(p.Addr())|1<<(31-p.Bits())), p.Bits()+1)
+	high := netip.PrefixFrom(addrrange.Address(addrrange.Number(p.Addr())|1<<(31-p.Bits())), p.Bits()+1)
 	return append(Subtract(low, holes), Subtract(high, holes)...)
 }

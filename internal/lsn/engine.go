@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/prefixtable"
 )
@@ -75,7 +76,7 @@ func (e *Engine) Allocate(group string, h nat.Holder, now time.Time) (b nat.Bind
 	if err != nil {
 		return nat.Binding{}, err
 	}
-	g.describe(number(h.Inside), l, &b)
+	g.describe(addrrange.Number(h.Inside), l, &b)
 	return b, nil
 }
 
@@ -129,7 +130,7 @@ func (e *Engine) SetHolder(group string, h nat.Holder) (b nat.Binding, err error
 	switch {
 	case c != nil && c.live():
 		c.setHolder(h)
-		g.describe(number(h.Inside), &c.lease, &b)
+		g.describe(addrrange.Number(h.Inside), &c.lease, &b)
 		return b, nil
 	case c != nil && c.waiter != none:
 		g.waiting.update(c.waiter, h)
@@ -185,7 +186,7 @@ func (e *Engine) Live(group string, inside netip.Addr) (b nat.Binding, ok bool) 
 	if c == nil || !c.live() {
 		return nat.Binding{}, false
 	}
-	g.describe(number(inside), &c.lease, &b)
+	g.describe(addrrange.Number(inside), &c.lease, &b)
 	return b, true
 }
 
@@ -295,7 +296,7 @@ func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now t
 	if c == nil || !c.live() {
 		return nat.Binding{}, fmt.Errorf("make %v in group %s %v: %w", inside, group, to, ErrNoBinding)
 	}
-	n := number(inside)
+	n := addrrange.Number(inside)
 	if from := c.state; !legal(from, to) {
 		g.describe(n, &c.lease, &b)
 		return b, fmt.Errorf("make %v in group %s %v, is %v: %w", inside, group, to, from, ErrTransition)
@@ -329,7 +330,7 @@ func (e *Engine) note(group string, inside netip.Addr, in nat.State, write func(
 	} else {
 		err = fmt.Errorf("note of %v in group %s, is %v and not %v: %w", inside, group, c.state, in, ErrTransition)
 	}
-	g.describe(number(inside), &c.lease, &b)
+	g.describe(addrrange.Number(inside), &c.lease, &b)
 	return b, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/addrtable"
 	"github.com/sessiond/sessiond/internal/arena"
 	"github.com/sessiond/sessiond/internal/fifo"
@@ -61,7 +62,7 @@ func (g *group) covers(inside netip.Addr) bool {
 // Blocks for subscribers.
 
 func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
-	c := g.subscribers.at(number(h.Inside))
+	c := g.subscribers.at(addrrange.Number(h.Inside))
 	if c.live() {
 		return nil, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, g.config.Name, ErrBusy)
 	}
@@ -87,7 +88,7 @@ func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
 func (g *group) bind(c *subscriberState, free uint32, h nat.Holder, now time.Time) *lease {
 	c.lease = lease{cell: free, state: nat.Active, allocated: stampOf(now)}
 	c.setHolder(h)
-	g.owners[free] = number(h.Inside)
+	g.owners[free] = addrrange.Number(h.Inside)
 	g.segmentOf(free).used += g.count(free)
 	return &c.lease
 }
@@ -190,7 +191,7 @@ func (g *group) serve(now time.Time, served []nat.Binding) []nat.Binding {
 		}
 		w := g.waiting.front()
 		h := g.waiting.waiters[w].holder()
-		inside := number(h.Inside)
+		inside := addrrange.Number(h.Inside)
 		c := g.subscribers.at(inside)
 		g.unwait(c)
 		g.bind(c, free, h, now)
@@ -306,7 +307,7 @@ type subscriberIndex struct {
 
 // at returns the subscriber of an address, and adds it if needed.
 func (x *subscriberIndex) at(inside uint32) *subscriberState {
-	a := address(inside)
+	a := addrrange.Address(inside)
 	if c := x.table.Place(a); c != nil {
 		return c
 	}
@@ -320,8 +321,8 @@ func (x *subscriberIndex) all(yield func(uint32, *subscriberState) bool) { x.fro
 // from yields the subscribers, by address, from one address on.
 func (x *subscriberIndex) from(first uint32) iter.Seq2[uint32, *subscriberState] {
 	return func(yield func(uint32, *subscriberState) bool) {
-		for a := range x.table.From(address(first)) {
-			if !yield(number(a), x.table.Place(a)) {
+		for a := range x.table.From(addrrange.Address(first)) {
+			if !yield(addrrange.Number(a), x.table.Place(a)) {
 				return
 			}
 		}
@@ -338,7 +339,7 @@ type waiter struct {
 }
 
 func (w *waiter) holder() nat.Holder {
-	return nat.Holder{Inside: address(w.inside), Identity: w.identity, UserName: w.user, AcctSessionID: w.session}
+	return nat.Holder{Inside: addrrange.Address(w.inside), Identity: w.identity, UserName: w.user, AcctSessionID: w.session}
 }
 
 // waitQueue is a first-in first-out queue of the holders that wait for a block, with
@@ -361,7 +362,7 @@ func (l *waitQueue) push(h nat.Holder) uint32 {
 		l.spare = l.waiters[w].next
 	}
 	last := l.waiters[0].prev
-	l.waiters[w] = waiter{inside: number(h.Inside), prev: last}
+	l.waiters[w] = waiter{inside: addrrange.Number(h.Inside), prev: last}
 	l.update(w, h)
 	l.waiters[last].next, l.waiters[0].prev = w, w
 	l.len++

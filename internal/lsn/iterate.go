@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -18,12 +19,12 @@ func (e *Engine) BindingsFrom(group string, from netip.Addr, n int, yield func(n
 	}
 	first := uint32(0)
 	if from.Is4() {
-		first = number(from)
+		first = addrrange.Number(from)
 	}
 	var b nat.Binding
 	for inside, c := range g.subscribers.from(first) {
 		if n--; n < 0 {
-			return address(inside)
+			return addrrange.Address(inside)
 		}
 		if c.live() {
 			g.describe(inside, &c.lease, &b)
@@ -92,7 +93,7 @@ func (e *Engine) OutsideFew(group string, outside netip.Prefix, n int, yield fun
 		}
 		low, size := s.low, s.size
 		if p := outside.Masked(); p.Bits() > s.prefix.Bits() {
-			low, size = number(p.Addr()), 1<<(32-p.Bits())
+			low, size = addrrange.Number(p.Addr()), 1<<(32-p.Bits())
 		}
 		cells := size * g.shape.count
 		if n -= int(cells); n < 0 {

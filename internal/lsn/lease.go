@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/fifo"
 	"github.com/sessiond/sessiond/internal/nat"
 )
@@ -65,7 +66,7 @@ func (l *lease) setHolder(h nat.Holder) {
 func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 	b.Group = g.config.Name
 	b.Blocks = g.blocksOf(l.cell)
-	b.Inside = address(inside)
+	b.Inside = addrrange.Address(inside)
 	b.Identity, b.UserName, b.AcctSessionID = l.identity, l.user, l.session
 	b.State = l.state
 	b.AllocatedAt, b.ReleasedAt, b.HoldUntil = l.allocated.time(), l.released.time(), time.Time{}

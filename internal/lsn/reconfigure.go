@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/arena"
 	"github.com/sessiond/sessiond/internal/fifo"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -224,7 +225,7 @@ func (g *group) moveFree(o uint32, old *group) (uint32, bool) {
 func (g *group) forgetUncovered() {
 	for w := g.waiting.front(); w != none; {
 		next := g.waiting.waiters[w].next
-		if inside := address(g.waiting.waiters[w].inside); !g.covers(inside) {
+		if inside := addrrange.Address(g.waiting.waiters[w].inside); !g.covers(inside) {
 			g.forget(inside)
 		}
 		w = next

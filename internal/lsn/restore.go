@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -48,7 +49,7 @@ func (g *group) restore(b nat.Binding) error {
 	if g.segmentOf(cells[0]).retired {
 		return ErrNotInPool
 	}
-	subscriber := g.subscribers.at(number(b.Inside))
+	subscriber := g.subscribers.at(addrrange.Number(b.Inside))
 	if b.State.Live() && subscriber.live() {
 		return ErrConflict
 	}
@@ -105,7 +106,7 @@ func (g *group) adopt(subscriber *subscriberState, cells []uint32, b nat.Binding
 		l.after = &teardownInfo{b.GraceUntil, b.Receipt}
 	}
 	l.setHolder(b.Holder)
-	inside := number(b.Inside)
+	inside := addrrange.Number(b.Inside)
 	g.assign(inside, b.Blocks, cells)
 	if b.State == nat.Held {
 		g.hold(inside, l, b.HoldUntil)

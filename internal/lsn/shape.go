@@ -1,10 +1,10 @@
 package lsn
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"sort"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/prefixtable"
 )
@@ -55,7 +55,7 @@ type poolPrefix struct {
 }
 
 func newPoolPrefix(p netip.Prefix, retired bool, base uint32) poolPrefix {
-	return poolPrefix{prefix: p, retired: retired, low: number(p.Addr()), size: 1 << (32 - p.Bits()), base: base}
+	return poolPrefix{prefix: p, retired: retired, low: addrrange.Number(p.Addr()), size: 1 << (32 - p.Bits()), base: base}
 }
 
 func (s *poolPrefix) cells(sh *blockLayout) uint32 { return s.size * sh.count }
@@ -75,7 +75,7 @@ func (s *poolPrefix) cellAt(sh *blockLayout, outside netip.Addr, port nat.Port) 
 	if n < sh.first || n >= sh.first+sh.count {
 		return none, false
 	}
-	return s.base + (number(outside)-s.low)*sh.count + n - sh.first, true
+	return s.base + (addrrange.Number(outside)-s.low)*sh.count + n - sh.first, true
 }
 
 // segmentOf returns the segment of a cell.
@@ -92,22 +92,10 @@ func (s *poolPrefix) block(sh *blockLayout, cell uint32) nat.Block {
 	cell -= s.base
 	first := (sh.first + cell%sh.count) * sh.size
 	return nat.Block{
-		Outside: address(s.low + cell/sh.count),
+		Outside: addrrange.Address(s.low + cell/sh.count),
 		First:   nat.Port(first),
 		Last:    nat.Port(first + sh.size - 1),
 	}
-}
-
-// number returns the IPv4 address as an integer.
-func number(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
-}
-
-func address(n uint32) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], n)
-	return netip.AddrFrom4(b)
 }
 
 // route leads from an outside address to its segment.

@@ -1,7 +1,6 @@
 package radiusacct
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -197,11 +196,6 @@ func newInsideBounds(prefixes []netip.Prefix) insideBounds {
 	return insideBounds(addrrange.Of(prefixes))
 }
 
-func number(a netip.Addr) uint32 {
-	octets := a.As4()
-	return binary.BigEndian.Uint32(octets[:])
-}
-
 // mark marks those of a request's events whose inside address is out of bounds. b is not nil.
 func (b insideBounds) mark(first *subscriber.Event, more []subscriber.Event) {
 	first.ForeignInside = !b.allow(first.Inside)
@@ -216,5 +210,5 @@ func (b insideBounds) allow(a netip.Addr) bool {
 	if !a.IsValid() {
 		return true
 	}
-	return addrrange.Set(b).Contains(number(a))
+	return addrrange.Set(b).Contains(addrrange.Number(a))
 }

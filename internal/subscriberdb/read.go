@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
@@ -254,8 +254,7 @@ func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, about
 				other = append(other, r)
 				continue
 			}
-			octets := r.Inside.As4()
-			versions = append(versions, addressVersion{binary.BigEndian.Uint32(octets[:]), r.Version})
+			versions = append(versions, addressVersion{addrrange.Number(r.Inside), r.Version})
 		}
 		return nil
 	})
@@ -268,9 +267,7 @@ func (rd *recordReader) VersionsInOrder(ctx context.Context, group string, about
 	for some := range slices.Chunk(versions, redisconn.ScanCount) {
 		batch = batch[:0]
 		for _, v := range some {
-			var octets [4]byte
-			binary.BigEndian.PutUint32(octets[:], v.inside)
-			batch = append(batch, RecordVersion{netip.AddrFrom4(octets), v.version})
+			batch = append(batch, RecordVersion{addrrange.Address(v.inside), v.version})
 		}
 		if err := yield(batch); err != nil {
 			return err

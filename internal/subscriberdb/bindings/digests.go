@@ -2,11 +2,11 @@ package bindings
 
 import (
 	"cmp"
-	"encoding/binary"
 	"hash/maphash"
 	"net/netip"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
@@ -45,7 +45,7 @@ func (d *Digests) Add(rows []Row) {
 			d.odd = append(d.odd, r.Place)
 			continue
 		}
-		d.list = append(d.list, digest{number(inside), number(r.Outside), maphash.String(d.seed, r.text), r.First})
+		d.list = append(d.list, digest{addrrange.Number(inside), addrrange.Number(r.Outside), maphash.String(d.seed, r.text), r.First})
 	}
 }
 
@@ -64,12 +64,12 @@ func (d *Digests) Differing(dst []nat.Place, inForce []nat.Binding, next netip.A
 	for i := range inForce {
 		b := &inForce[i]
 		d.room = codec.AppendBinding(d.room[:0], b)
-		d.now = append(d.now, digest{number(b.Inside), number(b.Outside), maphash.Bytes(d.seed, d.room), b.First})
+		d.now = append(d.now, digest{addrrange.Number(b.Inside), addrrange.Number(b.Outside), maphash.Bytes(d.seed, d.room), b.First})
 	}
 	slices.SortFunc(d.now, digest.compare)
 	n := len(d.list)
 	if next.Is4() {
-		n, _ = slices.BinarySearchFunc(d.list, number(next), func(x digest, inside uint32) int { return cmp.Compare(x.inside, inside) })
+		n, _ = slices.BinarySearchFunc(d.list, addrrange.Number(next), func(x digest, inside uint32) int { return cmp.Compare(x.inside, inside) })
 	}
 	dst = appendDiffering(dst, d.list[:n], d.now)
 	d.list = d.list[n:]
@@ -119,13 +119,5 @@ func (x digest) compare(y digest) int {
 }
 
 func (x digest) place() nat.Place {
-	var outside [4]byte
-	binary.BigEndian.PutUint32(outside[:], x.outside)
-	return nat.Place{Outside: netip.AddrFrom4(outside), First: x.first}
-}
-
-// number returns an IPv4 address as a number in the order of addresses.
-func number(a netip.Addr) uint32 {
-	octets := a.As4()
-	return binary.BigEndian.Uint32(octets[:])
+	return nat.Place{Outside: addrrange.Address(x.outside), First: x.first}
 }
