@@ -404,9 +404,9 @@ func (m *Machine) touch(group string, inside netip.Addr) {
 
 // store requests a write of a binding.
 func (m *Machine) store(w Write) {
-	places := len(m.writes.places)
-	m.writes.places[w.Binding.Place()]++
-	w.Again = len(m.writes.places) == places
+	place := w.Binding.Place()
+	w.Again = m.writes.Of(place) > 0
+	m.writes.places[place]++
 	m.out.Store(w)
 }
 

@@ -126,13 +126,13 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 			continue
 		}
 		a.checkLocked(from[i])
-		a.takenLocked(b)
+		a.noteRefusedLocked(b)
 	}
 	return nil
 }
 
-// takenLocked notes a binding with several blocks that was not taken over.
-func (a *adoption) takenLocked(b nat.Binding) {
+// noteRefusedLocked notes a binding with several blocks that was not taken over.
+func (a *adoption) noteRefusedLocked(b nat.Binding) {
 	if b.Len() == 1 {
 		return
 	}
@@ -242,7 +242,7 @@ func (a *adoption) databaseOnly(ctx context.Context) error {
 		for i := range walk.All(p.mu, slices.All(rows)) {
 			p.life.Adopt(g.Group).Stored(rows[i], records[rows[i].Inside], p.now())
 			a.differ = append(a.differ, rows[i].Place())
-			a.takenLocked(rows[i])
+			a.noteRefusedLocked(rows[i])
 		}
 	}
 	for i := range walk.All(p.mu, slices.All(a.refused)) {
