@@ -21,16 +21,12 @@ import (
 // TestSessionsAreBounded_I10 has one subscriber open more sessions than the limit. It gets no
 // more; its present ones go on, and so do its neighbour's. With fewer it opens new ones.
 func TestSessionsAreBounded_I10(t *testing.T) {
-	lab := newLab(t)
-	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
-	if err != nil {
-		t.Fatal(err)
-	}
+	const most = 40
 	var told logLines
-	o := labOptions(lab)
-	o.MaxSessions = 40
-	o.Logger = slog.New(slog.NewTextHandler(&told, nil))
-	w := wireTest{Lab: lab, Kernel: startKernel(t, o), echo: echo}
+	w := newWireTestWith(t, func(o *Options) {
+		o.MaxSessions = most
+		o.Logger = slog.New(slog.NewTextHandler(&told, nil))
+	})
 	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	standing := w.flow(t, alice)
 	sent := 0
@@ -43,14 +39,14 @@ func TestSessionsAreBounded_I10(t *testing.T) {
 	full := func(want int) {
 		t.Helper()
 		testenv.Succeeds(t, func() error {
-			elements := strings.Count(run(t, lab, "nft", "list", "set", "ip", testTable, setFull), alice.String())
+			elements := strings.Count(run(t, w.Lab, "nft", "list", "set", "ip", testTable, setFull), alice.String())
 			if got := w.Fill().Full; got != want || elements != want {
 				return fmt.Errorf("%d subscribers are full, %d in the set, want %d", got, elements, want)
 			}
 			return nil
 		})
 	}
-	for sent <= o.MaxSessions {
+	for sent <= most {
 		if err := flood(); err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +66,7 @@ func TestSessionsAreBounded_I10(t *testing.T) {
 	if out, in := standing.Probe(5 * time.Second); !out || !in {
 		t.Errorf("what stood passes out %t, in %t", out, in)
 	}
-	if _, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(bob, 5000), echo.Addr()); err != nil {
+	if _, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(bob, 5000), w.echo.Addr()); err != nil {
 		t.Errorf("the neighbour: %v", err)
 	}
 	if log := told.String(); strings.Count(log, "max_sessions_per_subscriber") != 1 || !strings.Contains(log, "inside="+alice.String()) {
@@ -81,10 +77,10 @@ func TestSessionsAreBounded_I10(t *testing.T) {
 	}
 
 	for port := 1; port < 20; port++ {
-		run(t, lab, "conntrack", "-D", "-s", alice.String(), "-p", "udp", "--dport", fmt.Sprint(port))
+		run(t, w.Lab, "conntrack", "-D", "-s", alice.String(), "-p", "udp", "--dport", fmt.Sprint(port))
 	}
 	full(0)
-	if _, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5001), echo.Addr()); err != nil {
+	if _, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5001), w.echo.Addr()); err != nil {
 		t.Errorf("with fewer sessions: %v", err)
 	}
 }

@@ -17,25 +17,18 @@ import (
 // earlier priority; the log has a line with the chain's name. Redirected flows, and flows
 // from inside to inside, do not count.
 func TestOthersTranslate(t *testing.T) {
-	lab := newLab(t)
-	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var told logLines
-	o := labOptions(lab)
-	o.Logger = slog.New(slog.NewTextHandler(&told, nil))
-	w := wireTest{Lab: lab, Kernel: startKernel(t, o), echo: echo}
+	w := newWireTestWith(t, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&told, nil)) })
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))
-	run(t, lab, "nft", `
+	run(t, w.Lab, "nft", `
 		table ip mgmt { chain post { type nat hook postrouting priority 90; oifname i0 udp dport 7000 masquerade; }; }
 		table inet late { chain out { type nat hook postrouting priority 120; }; chain pre { type nat hook prerouting priority -100; iifname s0 udp dport 53 redirect; }; }
 		table ip6 six { chain post { type nat hook postrouting priority 100; }; }
 	`)
-	if _, err := w.Subscriber.AskTCP(testContext(t), netip.AddrPortFrom(alice, 0), echo.Addr()); err != nil {
+	if _, err := w.Subscriber.AskTCP(testContext(t), netip.AddrPortFrom(alice, 0), w.echo.Addr()); err != nil {
 		t.Fatal(err)
 	}
-	resolver, err := lab.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 0), netip.AddrPortFrom(lab.Remotes[0], 53))
+	resolver, err := w.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 0), netip.AddrPortFrom(w.Remotes[0], 53))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +40,7 @@ func TestOthersTranslate(t *testing.T) {
 	if s := w.Strays(); s != (Strays{}) {
 		t.Errorf("flows are taken for translated by others, %+v: %s", s, told.String())
 	}
-	seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5000), echo.Addr())
+	seen, err := w.Subscriber.AskUDP(testContext(t), netip.AddrPortFrom(alice, 5000), w.echo.Addr())
 	if err != nil || seen.Addr() == eip {
 		t.Fatalf("the other table does not translate: %v, %v", seen, err)
 	}

@@ -26,13 +26,20 @@ type wireTest struct {
 
 func newWireTest(t *testing.T) wireTest {
 	t.Helper()
+	return newWireTestWith(t, func(*Options) {})
+}
+
+// newWireTestWith starts a Kernel with changed options.
+func newWireTestWith(t *testing.T, change func(*Options)) wireTest {
+	t.Helper()
 	lab := newLab(t)
 	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := startKernel(t, labOptions(lab))
-	return wireTest{lab, k, echo, captureInternet(t, lab)}
+	o := labOptions(lab)
+	change(&o)
+	return wireTest{lab, startKernel(t, o), echo, captureInternet(t, lab)}
 }
 
 func captureInternet(t *testing.T, lab *netlab.Lab) *netlab.Capture {
@@ -445,14 +452,7 @@ func TestInsideToInsideHasTwoGates(t *testing.T) {
 }
 
 func TestUnlistedInterfaceGetsNothing_I3(t *testing.T) {
-	lab := newLab(t)
-	o := labOptions(lab)
-	o.OutsideInterfaces = []string{"elsewhere0"}
-	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := wireTest{lab, startKernel(t, o), echo, captureInternet(t, lab)}
+	w := newWireTestWith(t, func(o *Options) { o.OutsideInterfaces = []string{"elsewhere0"} })
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	w.send(t, netip.AddrPortFrom(alice, 5000))
 	w.dropped(t, chainFromInside, "neither inside nor outside")
