@@ -40,8 +40,8 @@ func (r *Rig) SendFrom(ctx context.Context, source string, request acctclient.Re
 }
 
 // SendTo sends a request to a server, "HOST:PORT", from "IP:PORT", and waits
-// for the answer. The socket is new, so the server takes no request for a
-// repetition of an earlier one.
+// for the answer. The client is new and has another identifier than the last, so the
+// server takes no request for a repetition of an earlier one.
 func SendTo(ctx context.Context, server, local string, request acctclient.Request) error {
 	c, err := acctclient.Dial(ctx, server, local, acctclient.Options{Secret: []byte(Secret)})
 	if err != nil {
