@@ -10,7 +10,7 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test soak verify bench e2e setup generate fuzz clean
+.PHONY: build demo test soak verify bench conformance e2e setup generate fuzz clean
 
 ## build: bin/sessiond, bin/sessionctl and bin/acctload, static
 build:
@@ -39,6 +39,11 @@ verify:
 ## bench: the benchmarks, beside the peers they name
 bench: setup
 	scripts/bench.sh
+
+## conformance: what RFCs and the field ask, and what the tests of each item show; written
+## to docs/conformance.md too
+conformance: setup
+	$(GO) run ./test/conformance/report -o docs/conformance.md
 
 ## e2e: the main job across containers
 e2e: setup build
