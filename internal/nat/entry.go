@@ -3,7 +3,6 @@ package nat
 import (
 	"fmt"
 	"net/netip"
-	"time"
 )
 
 // Gate is the kernel's rule for the packets of one inside address.
@@ -62,27 +61,3 @@ const (
 	Outbound Direction = iota + 1 // the subscriber sent the first packet
 	Inbound                       // a remote host sent the first packet
 )
-
-// Timeouts are the idle timeouts of conntrack entries, in whole seconds.
-type Timeouts struct {
-	TCPEstablished time.Duration // RFC 5382 REQ-5: at least 2 h 4 min
-	TCPTransitory  time.Duration // RFC 5382 REQ-5: at least 4 min
-	UDP            time.Duration // RFC 4787 REQ-5: at least 2 min
-	ICMP           time.Duration // RFC 5508 REQ-2: at least 60 s
-}
-
-// Check returns an error that names a timeout that is not in whole seconds, or less than one.
-func (t Timeouts) Check() error {
-	for _, f := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"TCPEstablished", t.TCPEstablished}, {"TCPTransitory", t.TCPTransitory},
-		{"UDP", t.UDP}, {"ICMP", t.ICMP},
-	} {
-		if f.value < time.Second || f.value%time.Second != 0 {
-			return fmt.Errorf("nat: Timeouts.%s is %v, want whole seconds, at least one", f.name, f.value)
-		}
-	}
-	return nil
-}

@@ -24,7 +24,7 @@ func (k *Kernel) converge(ctx context.Context) (changed bool, err error) {
 
 // convergeFrom is converge from the given state of the kernel.
 func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (changed bool, err error) {
-	k.icmp.set(k.options.Timeouts.ICMP)
+	k.icmp.set(k.options.longestICMP())
 	r := newRuleset(k.options)
 	var b wire.Batch
 	fresh, err := r.plan(actual, &b)

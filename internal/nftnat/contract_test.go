@@ -37,6 +37,7 @@ type Contract interface {
 	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error)
 	KillSession(ctx context.Context, s Session) error
 	SetTimeouts(ctx context.Context, t nat.Timeouts) error
+	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
 }
 
@@ -80,6 +81,7 @@ func (n Twin) Body(t *testing.T) {
 		{"refused", refused},
 		{"repeated and in bulk", bulk},
 		{"reconfigured", reconfigured},
+		{"timeouts of groups", timeoutsOfGroups_NAT05},
 		{"others change elements", othersChange},
 		{"pages", pages},
 	} {
@@ -373,4 +375,54 @@ func wantSessions(t *testing.T, n Contract, inside netip.Addr, want int) {
 		}
 		return nil
 	})
+}
+
+// timeoutsOfGroups_NAT05 gives alice's group a timeout of its own, and then one of the port
+// that Ask sends to.
+func timeoutsOfGroups_NAT05(t *testing.T, n Twin) {
+	apply(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
+	if err := n.SetTimeouts(testContext(t), testTimeouts); err != nil {
+		t.Fatal(err)
+	}
+	groups := []nat.GroupTimeouts{{Inside: []netip.Prefix{netip.PrefixFrom(alice, 32)}, Own: nat.Timeouts{UDP: 600 * time.Second}}}
+	for i, want := range []time.Duration{600 * time.Second, 20 * time.Second} {
+		if i == 1 {
+			groups[0].Ports = []nat.PortTimeout{{Protocol: unix.IPPROTO_UDP, Port: n.Remote.Port(), Timeout: want}}
+		}
+		if err := n.SetGroupTimeouts(testContext(t), groups); err != nil {
+			t.Fatal(err)
+		}
+		from := uint16(5100 + i)
+		for inside, want := range map[netip.Addr]time.Duration{alice: want, bob: testTimeouts.UDP} {
+			mustAsk(t, n, netip.AddrPortFrom(inside, from))
+			wantExpiresIn(t, n, netip.AddrPortFrom(inside, from), want)
+		}
+	}
+	groups[0].Own.UDP = 1500 * time.Millisecond
+	if err := n.SetGroupTimeouts(testContext(t), groups); err == nil {
+		t.Error("half a second was taken")
+	}
+	if err := n.SetGroupTimeouts(testContext(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	mustAsk(t, n, netip.AddrPortFrom(alice, 5102))
+	wantExpiresIn(t, n, netip.AddrPortFrom(alice, 5102), testTimeouts.UDP)
+}
+
+// wantExpiresIn checks the time left of the session from an inside port.
+func wantExpiresIn(t *testing.T, n Contract, inside netip.AddrPort, want time.Duration) {
+	t.Helper()
+	found := false
+	err := n.Sessions(testContext(t), func(s Session) error {
+		if s.Inside == inside {
+			found = true
+			if s.ExpiresIn > want || s.ExpiresIn < want-5*time.Second {
+				t.Errorf("the session from %v expires in %v, want %v", inside, s.ExpiresIn, want)
+			}
+		}
+		return nil
+	})
+	if err != nil || !found {
+		t.Errorf("session from %v: found %t, %v", inside, found, err)
+	}
 }

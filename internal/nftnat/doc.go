@@ -14,7 +14,8 @@
 //	plan.go          the operations between both, and the present table as read
 //	ruleset.go       the table as data: its chains and rules
 //	sets.go          its sets and maps, and their elements in the kernel's form
-//	timeouts.go      idle timeouts of flows
+//	timeouts.go      idle timeouts of flows: policies
+//	timeouttable.go  which flow gets which policy
 //	routes.go        blackhole routes
 //	sessions.go      sessions: lists, counts, reaping with proof
 //	bounds.go        subscribers with too many sessions; the fill of the conntrack table

@@ -217,6 +217,21 @@ func (k *Kernel) SetTimeouts(ctx context.Context, t nat.Timeouts) error {
 	return k.configure(ctx, o)
 }
 
+// SetGroupTimeouts changes the idle timeouts of groups, for flows that begin afterwards, in one
+// transaction. Their prefixes need not be inside prefixes.
+func (k *Kernel) SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error {
+	if err := nat.CheckGroups(groups); err != nil {
+		return err
+	}
+	if err := k.lock(ctx); err != nil {
+		return err
+	}
+	defer k.unlock()
+	o := k.options
+	o.GroupTimeouts = slices.Clone(groups)
+	return k.configure(ctx, o)
+}
+
 // SetPrefixes changes the inside and outside prefixes. It leaves elements alone: close the
 // gates of an inside prefix before giving it up, and use no block of an outside prefix that is
 // to lose its blackhole route.
@@ -340,18 +355,19 @@ func (k *Kernel) Barrier() bool { return k.barrier.Stands() }
 
 // Options name the place and the initial settings of the NAT.
 type Options struct {
-	NetNS             string         // a name under /run/netns, a path, or "" for the process's own namespace
-	Table             string         // required: name of the owned nftables table, family ip
-	InsideInterfaces  []string       // required: towards the subscribers; names, or beginnings of names and "*"
-	OutsideInterfaces []string       // required: towards the internet; exact names
-	InsidePrefixes    []netip.Prefix // required: the subscribers' addresses
-	OutsidePrefixes   []netip.Prefix // public pools; each gets a blackhole route
-	KeepPrefixes      bool           // prefixes that an earlier start left in the kernel stay until SetPrefixes
-	Timeouts          nat.Timeouts   // required: whole seconds
-	MaxSessions       int            // of one inside address; 0 for no bound
-	OutsideToOthers   bool           // outside hosts may begin flows to networks that are neither inside nor outside
-	MaxUngated        int            // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
-	Logger            *slog.Logger   // required
+	NetNS             string              // a name under /run/netns, a path, or "" for the process's own namespace
+	Table             string              // required: name of the owned nftables table, family ip
+	InsideInterfaces  []string            // required: towards the subscribers; names, or beginnings of names and "*"
+	OutsideInterfaces []string            // required: towards the internet; exact names
+	InsidePrefixes    []netip.Prefix      // required: the subscribers' addresses
+	OutsidePrefixes   []netip.Prefix      // public pools; each gets a blackhole route
+	KeepPrefixes      bool                // prefixes that an earlier start left in the kernel stay until SetPrefixes
+	Timeouts          nat.Timeouts        // required: whole seconds
+	GroupTimeouts     []nat.GroupTimeouts // by group of subscribers, in the place of Timeouts
+	MaxSessions       int                 // of one inside address; 0 for no bound
+	OutsideToOthers   bool                // outside hosts may begin flows to networks that are neither inside nor outside
+	MaxUngated        int                 // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
+	Logger            *slog.Logger        // required
 
 	full crowded // subscribers with more than MaxSessions
 }
@@ -373,7 +389,7 @@ func (o Options) validate() error {
 	if err := CheckPrefixes(o.InsidePrefixes, o.OutsidePrefixes); err != nil {
 		return err
 	}
-	return o.Timeouts.Check()
+	return errors.Join(o.Timeouts.Check(), nat.CheckGroups(o.GroupTimeouts))
 }
 
 // maxInterfaceName is IFNAMSIZ less the terminating zero.

@@ -52,7 +52,8 @@ func TestSavedTableIsAdopted(t *testing.T) {
 	earlier := newRuleset(k.options)
 	earlier.policies = []policy{newPolicy("icmp", unix.IPPROTO_ICMP, []time.Duration{time.Minute}, time.Minute)}
 	earlier.addPolicy(earlier.policies[0], &b)
-	if err := earlier.addRule(timeoutRules(earlier.policies)[0], &b); err != nil {
+	assigned := rule{chainTimeouts, "", then(protocolIs(unix.IPPROTO_ICMP), assign(earlier.policies[0].name))}
+	if err := earlier.addRule(assigned, &b); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.conn.Commit(testContext(t), &b); err != nil {

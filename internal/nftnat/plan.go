@@ -23,6 +23,9 @@ import (
 // them still use them; without them those flows would get the kernel's defaults.
 const maxPolicies = 48
 
+// leastOldPolicies of them are kept also beside many present ones.
+const leastOldPolicies = 24
+
 // policyAccept is NF_ACCEPT, the policy of base chains: packets of others than subscribers
 // pass.
 const policyAccept = 1
@@ -46,6 +49,7 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 	if err := r.planRules(s, b); err != nil {
 		return false, err
 	}
+	r.planLeading(s, b)
 	r.dropUnloadable(s, b)
 	return false, nil
 }
@@ -84,10 +88,16 @@ func (r *ruleset) create(b *wire.Batch) error {
 	for _, c := range r.chains {
 		r.addChain(c, b)
 	}
+	for _, s := range r.sets {
+		if s.leads() {
+			r.addMembers(s, b)
+		}
+	}
 	return r.addRules(b)
 }
 
-// planSets creates the missing sets, and fills again those that differ.
+// planSets creates the missing sets, and fills again those that differ. Members that lead to
+// chains follow in planLeading.
 func (r *ruleset) planSets(s *actualRuleset, b *wire.Batch) {
 	for _, want := range r.sets {
 		have, ok := s.sets[want.name]
@@ -95,19 +105,63 @@ func (r *ruleset) planSets(s *actualRuleset, b *wire.Batch) {
 		case !ok:
 			r.addSet(want, b)
 		case !sameMembers(have.members, want.members):
-			b.Add(wire.DelElements, wire.Op{Verb: "flush set", Object: want.name}, func(dst []byte) []byte {
-				dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, r.table)
-				return nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, want.name)
-			})
+			r.flushSet(want.name, b)
+			if !want.leads() {
+				r.addMembers(want, b)
+			}
+		}
+	}
+	for _, name := range r.unwantedMaps(s) {
+		r.flushSet(name, b)
+	}
+}
+
+// planLeading adds the members that lead to chains, once these are there, and deletes the maps
+// that are not wanted, once no rule looks them up.
+func (r *ruleset) planLeading(s *actualRuleset, b *wire.Batch) {
+	for _, want := range r.sets {
+		if have, ok := s.sets[want.name]; want.leads() && (!ok || !sameMembers(have.members, want.members)) {
 			r.addMembers(want, b)
 		}
 	}
+	for _, name := range r.unwantedMaps(s) {
+		r.delSet(name, b)
+	}
+}
+
+// unwantedMaps returns those of the maps of timeouts that are there and not wanted.
+func (r *ruleset) unwantedMaps(s *actualRuleset) (names []string) {
+	for _, name := range []string{mapGroupTimeouts, mapPortTimeouts} {
+		_, there := s.sets[name]
+		if there && !slices.ContainsFunc(r.sets, func(want set) bool { return want.name == name }) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (r *ruleset) flushSet(name string, b *wire.Batch) {
+	b.Add(wire.DelElements, wire.Op{Verb: "flush set", Object: name}, func(dst []byte) []byte {
+		dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, r.table)
+		return nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, name)
+	})
+}
+
+func (r *ruleset) delSet(name string, b *wire.Batch) {
+	b.Add(wire.DelSet, wire.Op{Verb: "delete set", Object: name}, func(dst []byte) []byte {
+		return appendSetName(dst, r.table, name)
+	})
+}
+
+// leads reports whether members of the set lead to chains.
+func (s set) leads() bool {
+	return slices.ContainsFunc(s.members, func(m member) bool { return m.to != "" })
 }
 
 func sameMembers(have, want []member) bool {
 	want = slices.SortedFunc(slices.Values(want), compareMembers)
 	return slices.EqualFunc(have, want, func(a, b member) bool {
-		return a.end == b.end && compareMembers(a, b) == 0
+		return a.end == b.end && a.to == b.to && bytes.Equal(a.last, b.last) && compareMembers(a, b) == 0
 	})
 }
 
@@ -123,7 +177,8 @@ func (r *ruleset) planPolicies(s *actualRuleset, b *wire.Batch) {
 	}
 	maps.DeleteFunc(old, func(name string, _ uint64) bool { return isUnloadable(name) })
 	names := slices.SortedFunc(maps.Keys(old), func(a, b string) int { return cmp.Compare(old[a], old[b]) })
-	for _, name := range names[:max(0, len(names)+len(r.policies)-maxPolicies)] {
+	kept := max(maxPolicies-len(r.policies), leastOldPolicies)
+	for _, name := range names[:max(0, len(names)-kept)] {
 		r.delPolicy(name, b)
 	}
 }
@@ -227,7 +282,9 @@ func (r *ruleset) addSet(s set, b *wire.Batch) {
 	b.Add(wire.NewSet, wire.Op{Verb: "add set", Object: s.name}, func(dst []byte) []byte {
 		return s.appendSet(dst, r.table)
 	})
-	r.addMembers(s, b)
+	if !s.leads() {
+		r.addMembers(s, b)
+	}
 }
 
 func (r *ruleset) addMembers(s set, b *wire.Batch) {

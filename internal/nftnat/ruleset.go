@@ -27,6 +27,9 @@ const (
 	setUngated           = "ungated"     // see ungatedRules
 	setUnused            = "unused"      // see unusedMark
 
+	mapGroupTimeouts = "group_timeouts" // see timeoutTable
+	mapPortTimeouts  = "port_timeouts"  // see timeoutTable
+
 	chainForward     = "forward"
 	chainFromInside  = "from_inside"
 	chainUpstream    = "upstream"
@@ -68,13 +71,13 @@ type ruleset struct {
 }
 
 func newRuleset(o Options) *ruleset {
-	policies := newPolicies(o.Timeouts)
+	t := newTimeoutTable(o)
 	return &ruleset{
 		table:    o.Table,
-		sets:     newSets(o),
-		policies: policies,
-		chains:   newChains(),
-		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), outsideRules(o), timeoutRules(policies)),
+		sets:     append(newSets(o), t.sets...),
+		policies: t.policies,
+		chains:   append(newChains(), t.chains...),
+		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), outsideRules(o), t.rules),
 	}
 }
 
@@ -217,16 +220,6 @@ func natRules(inside []string) []rule {
 
 		{chainGuard, "untranslated", then(slices.Concat(toOutside, fromInside), countedDrop()...)},
 	}...)
-}
-
-// timeoutRules give a new flow the policy of its protocol. That works only
-// before conntrack confirms the flow, which is after source NAT.
-func timeoutRules(policies []policy) []rule {
-	var rules []rule
-	for _, p := range policies {
-		rules = append(rules, rule{chainTimeouts, "", then(protocolIs(p.protocol), assign(p.name))})
-	}
-	return rules
 }
 
 func then(match []expr.Any, do ...expr.Any) []expr.Any { return append(match, do...) }

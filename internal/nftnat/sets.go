@@ -24,6 +24,7 @@ const (
 	addressLen   = 4
 	interfaceLen = unix.IFNAMSIZ
 	protocolLen  = 1
+	portLen      = 2
 	blockLen     = 2 * (addressLen + 4) // address . port, last address . last port
 )
 
@@ -40,6 +41,7 @@ type shape struct {
 	keyLen   uint32
 	dataType uint32
 	dataLen  uint32
+	fields   string // lengths in bytes of the parts of a concatenation with ranges
 }
 
 // A set or map of the table. The members of gate and block are not listed, and packets make
@@ -54,8 +56,10 @@ type set struct {
 }
 
 type member struct {
-	key []byte
-	end bool // the key is the first one after an interval
+	key  []byte
+	end  bool   // the key is the first one after an interval
+	last []byte // of a concatenation with ranges: the last key
+	to   string // of a verdict map: the chain that it goes to
 }
 
 func newSets(o Options) []set {
@@ -169,14 +173,44 @@ func (s set) appendSet(dst []byte, table string) []byte {
 	if s.timeout != 0 {
 		dst = nlmsg.AppendAttr(dst, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(s.timeout.Milliseconds())))
 	}
-	if s.size != 0 {
+	if s.size != 0 || s.fields != "" {
 		start := len(dst)
 		dst = nlmsg.BeginNested(dst, unix.NFTA_SET_DESC)
-		dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_DESC_SIZE, s.size)
+		if s.size != 0 {
+			dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_DESC_SIZE, s.size)
+		}
+		dst = appendFields(dst, s.fields)
 		dst = nlmsg.EndNested(dst, start)
 	}
 	dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_ID, 1)
 	return nlmsg.AppendAttr(dst, unix.NFTA_SET_USERDATA, s.userdata)
+}
+
+// appendFields appends the lengths of the parts of a concatenation, which the kernel needs for
+// ranges in it.
+func appendFields(dst []byte, lengths string) []byte {
+	if lengths == "" {
+		return dst
+	}
+	const fieldLen = 1 // NFTA_SET_FIELD_LEN
+	all := len(dst)
+	dst = nlmsg.BeginNested(dst, nftables.NFTA_SET_DESC_CONCAT)
+	for i := range len(lengths) {
+		one := len(dst)
+		dst = nlmsg.BeginNested(dst, unix.NFTA_LIST_ELEM)
+		dst = nlmsg.AppendUint32(dst, fieldLen, uint32(lengths[i]))
+		dst = nlmsg.EndNested(dst, one)
+	}
+	return nlmsg.EndNested(dst, all)
+}
+
+// parseFields is the reverse of appendFields.
+func parseFields(desc []byte) (lengths string) {
+	for _, f := range nlmsg.Attrs(nlmsg.Attr(desc, nftables.NFTA_SET_DESC_CONCAT)) {
+		const fieldLen = 1
+		lengths += string([]byte{byte(nlmsg.Uint32(nlmsg.Attr(f, fieldLen)))})
+	}
+	return lengths
 }
 
 func appendSetName(dst []byte, table, name string) []byte {
@@ -193,6 +227,7 @@ func parseShape(attrs []byte) shape {
 		keyLen:   nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_KEY_LEN)),
 		dataType: nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_DATA_TYPE)),
 		dataLen:  nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_DATA_LEN)),
+		fields:   parseFields(nlmsg.Attr(attrs, unix.NFTA_SET_DESC)),
 	}
 	if s.dataType == verdictType {
 		s.dataLen = 0
@@ -202,6 +237,12 @@ func parseShape(attrs []byte) shape {
 
 func appendMember(dst []byte, m member) []byte {
 	dst = appendKey(dst, m.key)
+	if m.last != nil {
+		dst = appendKeyAs(dst, nftables.NFTA_SET_ELEM_KEY_END, m.last)
+	}
+	if m.to != "" {
+		dst = appendGoto(dst, m.to)
+	}
 	if m.end {
 		dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
@@ -211,14 +252,18 @@ func appendMember(dst []byte, m member) []byte {
 func parseMember(attrs []byte) member {
 	flags := nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_FLAGS))
 	return member{
-		key: slices.Clone(parseKey(attrs)),
-		end: flags&unix.NFT_SET_ELEM_INTERVAL_END != 0,
+		key:  slices.Clone(parseKey(attrs)),
+		end:  flags&unix.NFT_SET_ELEM_INTERVAL_END != 0,
+		last: slices.Clone(nlmsg.Attr(nlmsg.Attr(attrs, nftables.NFTA_SET_ELEM_KEY_END), unix.NFTA_DATA_VALUE)),
+		to:   parseGoto(attrs),
 	}
 }
 
-func appendKey(dst, key []byte) []byte {
+func appendKey(dst, key []byte) []byte { return appendKeyAs(dst, unix.NFTA_SET_ELEM_KEY, key) }
+
+func appendKeyAs(dst []byte, attr uint16, key []byte) []byte {
 	start := len(dst)
-	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_KEY)
+	dst = nlmsg.BeginNested(dst, attr)
 	dst = nlmsg.AppendAttr(dst, unix.NFTA_DATA_VALUE, key)
 	return nlmsg.EndNested(dst, start)
 }
@@ -326,17 +371,34 @@ func (c cell) entry(inside address) nat.Entry {
 // the chain that refuses new sessions.
 func appendGate(dst []byte, inside address, g nat.Gate) []byte {
 	dst = appendKey(dst, inside[:])
+	if g == nat.GateDraining {
+		return appendGoto(dst, chainDraining)
+	}
+	return appendVerdict(dst, expr.VerdictReturn, "")
+}
+
+// appendGoto appends the value of an element that leads to a chain.
+func appendGoto(dst []byte, chain string) []byte { return appendVerdict(dst, expr.VerdictGoto, chain) }
+
+func appendVerdict(dst []byte, kind expr.VerdictKind, chain string) []byte {
 	data := len(dst)
 	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
 	verdict := len(dst)
 	dst = nlmsg.BeginNested(dst, unix.NFTA_DATA_VERDICT)
-	if g == nat.GateDraining {
-		dst = nlmsg.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictGoto))
-		dst = nlmsg.AppendString(dst, unix.NFTA_VERDICT_CHAIN, chainDraining)
-	} else {
-		dst = nlmsg.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(expr.VerdictReturn))
+	dst = nlmsg.AppendUint32(dst, unix.NFTA_VERDICT_CODE, verdictCode(kind))
+	if chain != "" {
+		dst = nlmsg.AppendString(dst, unix.NFTA_VERDICT_CHAIN, chain)
 	}
 	return nlmsg.EndNested(nlmsg.EndNested(dst, verdict), data)
+}
+
+// parseGoto returns the chain that an element leads to, "" for other elements.
+func parseGoto(attrs []byte) string {
+	verdict := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VERDICT)
+	if nlmsg.Uint32(nlmsg.Attr(verdict, unix.NFTA_VERDICT_CODE)) != verdictCode(expr.VerdictGoto) {
+		return ""
+	}
+	return nlmsg.String(nlmsg.Attr(verdict, unix.NFTA_VERDICT_CHAIN))
 }
 
 func verdictCode(k expr.VerdictKind) uint32 { return uint32(int32(k)) }
@@ -353,7 +415,7 @@ func parseGate(attrs []byte) (inside address, g nat.Gate, ok bool) {
 	case verdictCode(expr.VerdictReturn):
 		g = nat.GateOpen
 	case verdictCode(expr.VerdictGoto):
-		if nlmsg.String(nlmsg.Attr(verdict, unix.NFTA_VERDICT_CHAIN)) == chainDraining {
+		if parseGoto(attrs) == chainDraining {
 			g = nat.GateDraining
 		}
 	}

@@ -25,23 +25,30 @@ type policy struct {
 	seconds  []uint32 // by CTA_TIMEOUT_* attribute, from 1 on
 }
 
-func newPolicies(t nat.Timeouts) []policy {
-	return []policy{
-		newPolicy("tcp", unix.IPPROTO_TCP, []time.Duration{
-			t.TCPTransitory,  // SYN_SENT
-			t.TCPTransitory,  // SYN_RECV
-			t.TCPEstablished, // ESTABLISHED
-			t.TCPTransitory,  // FIN_WAIT
-			t.TCPTransitory,  // CLOSE_WAIT
-			t.TCPTransitory,  // LAST_ACK
-			t.TCPTransitory,  // TIME_WAIT
-			t.TCPTransitory,  // CLOSE: state outlives an RST (RFC 7857 section 2.2)
-			t.TCPTransitory,  // SYN_SENT2: simultaneous open
-			t.TCPEstablished, // RETRANS and UNACK cut an established flow short
-			t.TCPEstablished, // if they are less (RFC 5382 REQ-5)
-		}, t.TCPEstablished, t.TCPTransitory),
-		newPolicy("udp", unix.IPPROTO_UDP, []time.Duration{t.UDP, t.UDP}, t.UDP),
+// tcpPolicy is named after the timeouts of established connections, of opening ones, and of
+// closing ones where those have another.
+func tcpPolicy(t nat.Timeouts) policy {
+	naming := []time.Duration{t.TCPEstablished, t.PartialOpen()}
+	if t.PartialClose() != t.PartialOpen() {
+		naming = append(naming, t.PartialClose())
 	}
+	return newPolicy("tcp", unix.IPPROTO_TCP, []time.Duration{
+		t.PartialOpen(),  // SYN_SENT
+		t.PartialOpen(),  // SYN_RECV
+		t.TCPEstablished, // ESTABLISHED
+		t.PartialClose(), // FIN_WAIT
+		t.PartialClose(), // CLOSE_WAIT
+		t.PartialClose(), // LAST_ACK
+		t.PartialClose(), // TIME_WAIT
+		t.PartialClose(), // CLOSE: state outlives an RST (RFC 7857 section 2.2)
+		t.PartialOpen(),  // SYN_SENT2: simultaneous open
+		t.TCPEstablished, // RETRANS and UNACK cut an established flow short
+		t.TCPEstablished, // if they are less (RFC 5382 REQ-5)
+	}, naming...)
+}
+
+func udpPolicy(t nat.Timeouts) policy {
+	return newPolicy("udp", unix.IPPROTO_UDP, []time.Duration{t.UDP, t.UDP}, t.UDP)
 }
 
 func newPolicy(kind string, protocol uint8, values []time.Duration, naming ...time.Duration) policy {

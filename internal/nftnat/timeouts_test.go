@@ -139,13 +139,19 @@ func TestOldPoliciesAreBounded(t *testing.T) {
 	}
 }
 
-// wantExpiry waits for the conntrack entry with the words, the first of which is its protocol,
-// and for its time left to be just below want.
+// wantExpiry is wantExpiryOf of alice.
 func (w wireTest) wantExpiry(t *testing.T, words string, want time.Duration) {
+	t.Helper()
+	w.wantExpiryOf(t, alice, words, want)
+}
+
+// wantExpiryOf waits for the conntrack entry with the words, the first of which is its protocol,
+// and for its time left to be just below want.
+func (w wireTest) wantExpiryOf(t *testing.T, inside netip.Addr, words string, want time.Duration) {
 	t.Helper()
 	protocol, rest, _ := strings.Cut(words, " ")
 	testenv.Succeeds(t, func() error {
-		entries, err := w.CGN.Conntrack(testContext(t), alice)
+		entries, err := w.CGN.Conntrack(testContext(t), inside)
 		if err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ type NAT struct {
 	mu       sync.Mutex
 	inside   []netip.Prefix
 	timeouts nat.Timeouts
+	groups   []nat.GroupTimeouts
 	cells    addrtable.Table[cell]
 	flows    map[conntrack.Tuple]flow // by original tuple
 	lastID   uint32
@@ -116,6 +117,17 @@ func (n *NAT) SetTimeouts(ctx context.Context, t nat.Timeouts) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.timeouts = t
+	return ctx.Err()
+}
+
+// SetGroupTimeouts is as that of nftnat.Kernel.
+func (n *NAT) SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error {
+	if err := nat.CheckGroups(groups); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.groups = slices.Clone(groups)
 	return ctx.Err()
 }
 

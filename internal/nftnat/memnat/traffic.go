@@ -22,6 +22,8 @@ var ErrDropped = errors.New("memnat: packet dropped")
 type flow struct {
 	conntrack.Entry
 	outside netip.AddrPort // the subscriber's, after translation
+
+	established time.Duration // idle timeout of an established TCP connection
 }
 
 // names reports whether the flow has an address as the source of either tuple.
@@ -79,15 +81,16 @@ func (n *NAT) portLocked(t conntrack.Tuple, c cell) (uint16, bool) {
 
 func (n *NAT) beginLocked(t conntrack.Tuple, outside netip.AddrPort) flow {
 	n.lastID++
-	f := flow{conntrack.Entry{ID: n.lastID, Orig: t, Status: conntrack.StatusConfirmed, Timeout: n.timeouts.UDP}, outside}
+	timeouts := nat.TimeoutsOf(n.timeouts, n.groups, t.Src, t.Protocol, t.DstPort)
+	f := flow{conntrack.Entry{ID: n.lastID, Orig: t, Status: conntrack.StatusConfirmed, Timeout: timeouts.UDP}, outside, timeouts.TCPEstablished}
 	f.Reply = conntrack.Tuple{
 		Src: t.Dst, SrcPort: t.DstPort, Dst: outside.Addr(), DstPort: outside.Port(), Protocol: t.Protocol,
 	}
 	switch t.Protocol {
 	case unix.IPPROTO_TCP:
-		f.TCPState, f.Timeout = tcpSynSent, n.timeouts.TCPTransitory
+		f.TCPState, f.Timeout = tcpSynSent, timeouts.PartialOpen()
 	case unix.IPPROTO_ICMP:
-		f.Timeout = n.timeouts.ICMP
+		f.Timeout = timeouts.ICMP
 		f.Reply.SrcPort, f.Reply.DstPort = outside.Port(), 0
 	}
 	return f
@@ -104,7 +107,7 @@ func (n *NAT) Receive(s nftnat.Session) error {
 	}
 	f.Status |= conntrack.StatusSeenReply
 	if f.Orig.Protocol == unix.IPPROTO_TCP {
-		f.TCPState, f.Timeout = tcpEstablished, n.timeouts.TCPEstablished
+		f.TCPState, f.Timeout = tcpEstablished, f.established
 	}
 	f.Packets++
 	n.flows[s.Entry.Orig] = f
