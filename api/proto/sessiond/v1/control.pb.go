@@ -83,7 +83,8 @@ func (RemovalMode) EnumDescriptor() ([]byte, []int) {
 	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{0}
 }
 
-// IdleTimeouts are the idle timeouts of sessions: whole seconds, at least 1.
+// IdleTimeouts are the idle timeouts of sessions: whole seconds, at least 1. A
+// group of the configuration may have some of its own, which are not here.
 // Changed timeouts apply to sessions that begin afterwards. Values below the
 // RFC minima are taken with a warning in the daemon's log.
 type IdleTimeouts struct {
@@ -95,9 +96,15 @@ type IdleTimeouts struct {
 	// UDP; RFC 4787 REQ-5: at least 2 min.
 	Udp *durationpb.Duration `protobuf:"bytes,3,opt,name=udp,proto3" json:"udp,omitempty"`
 	// ICMP queries; RFC 5508 REQ-2: at least 60 s.
-	Icmp          *durationpb.Duration `protobuf:"bytes,4,opt,name=icmp,proto3" json:"icmp,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Icmp *durationpb.Duration `protobuf:"bytes,4,opt,name=icmp,proto3" json:"icmp,omitempty"`
+	// TCP connections that are not established yet (RFC 7857 section 2.1). 0:
+	// tcp_transitory.
+	TcpPartialOpen *durationpb.Duration `protobuf:"bytes,5,opt,name=tcp_partial_open,json=tcpPartialOpen,proto3" json:"tcp_partial_open,omitempty"`
+	// TCP connections after a FIN or RST (RFC 7857 sections 2.1 and 2.2). 0:
+	// tcp_transitory.
+	TcpPartialClose *durationpb.Duration `protobuf:"bytes,6,opt,name=tcp_partial_close,json=tcpPartialClose,proto3" json:"tcp_partial_close,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *IdleTimeouts) Reset() {
@@ -154,6 +161,20 @@ func (x *IdleTimeouts) GetUdp() *durationpb.Duration {
 func (x *IdleTimeouts) GetIcmp() *durationpb.Duration {
 	if x != nil {
 		return x.Icmp
+	}
+	return nil
+}
+
+func (x *IdleTimeouts) GetTcpPartialOpen() *durationpb.Duration {
+	if x != nil {
+		return x.TcpPartialOpen
+	}
+	return nil
+}
+
+func (x *IdleTimeouts) GetTcpPartialClose() *durationpb.Duration {
+	if x != nil {
+		return x.TcpPartialClose
 	}
 	return nil
 }
@@ -1056,12 +1077,14 @@ var File_sessiond_v1_control_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x19sessiond/v1/control.proto\x12\vsessiond.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x01\n" +
+	"\x19sessiond/v1/control.proto\x12\vsessiond.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x02\n" +
 	"\fIdleTimeouts\x12B\n" +
 	"\x0ftcp_established\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0etcpEstablished\x12@\n" +
 	"\x0etcp_transitory\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rtcpTransitory\x12+\n" +
 	"\x03udp\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03udp\x12-\n" +
-	"\x04icmp\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04icmp\"\xc5\x01\n" +
+	"\x04icmp\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04icmp\x12C\n" +
+	"\x10tcp_partial_open\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x0etcpPartialOpen\x12E\n" +
+	"\x11tcp_partial_close\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0ftcpPartialClose\"\xc5\x01\n" +
 	"\bSettings\x12<\n" +
 	"\x1asubscriber_session_removal\x18\x01 \x01(\bR\x18subscriberSessionRemoval\x12>\n" +
 	"\ridle_timeouts\x18\x02 \x01(\v2\x19.sessiond.v1.IdleTimeoutsR\fidleTimeouts\x12;\n" +
@@ -1174,34 +1197,36 @@ var file_sessiond_v1_control_proto_depIdxs = []int32{
 	15, // 1: sessiond.v1.IdleTimeouts.tcp_transitory:type_name -> google.protobuf.Duration
 	15, // 2: sessiond.v1.IdleTimeouts.udp:type_name -> google.protobuf.Duration
 	15, // 3: sessiond.v1.IdleTimeouts.icmp:type_name -> google.protobuf.Duration
-	1,  // 4: sessiond.v1.Settings.idle_timeouts:type_name -> sessiond.v1.IdleTimeouts
-	0,  // 5: sessiond.v1.Settings.removal_mode:type_name -> sessiond.v1.RemovalMode
-	16, // 6: sessiond.v1.GroupStatus.quarantined_until:type_name -> google.protobuf.Timestamp
-	16, // 7: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
-	3,  // 8: sessiond.v1.Status.groups:type_name -> sessiond.v1.GroupStatus
-	16, // 9: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
-	2,  // 10: sessiond.v1.Status.settings:type_name -> sessiond.v1.Settings
-	5,  // 11: sessiond.v1.Status.foreign_translations:type_name -> sessiond.v1.ForeignTranslations
-	16, // 12: sessiond.v1.ForeignTranslations.newest_at:type_name -> google.protobuf.Timestamp
-	2,  // 13: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	2,  // 14: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
-	17, // 15: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 16: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	4,  // 17: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
-	6,  // 18: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
-	7,  // 19: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
-	9,  // 20: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
-	11, // 21: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
-	13, // 22: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
-	8,  // 23: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
-	10, // 24: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
-	12, // 25: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
-	14, // 26: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
-	23, // [23:27] is the sub-list for method output_type
-	19, // [19:23] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	15, // 4: sessiond.v1.IdleTimeouts.tcp_partial_open:type_name -> google.protobuf.Duration
+	15, // 5: sessiond.v1.IdleTimeouts.tcp_partial_close:type_name -> google.protobuf.Duration
+	1,  // 6: sessiond.v1.Settings.idle_timeouts:type_name -> sessiond.v1.IdleTimeouts
+	0,  // 7: sessiond.v1.Settings.removal_mode:type_name -> sessiond.v1.RemovalMode
+	16, // 8: sessiond.v1.GroupStatus.quarantined_until:type_name -> google.protobuf.Timestamp
+	16, // 9: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
+	3,  // 10: sessiond.v1.Status.groups:type_name -> sessiond.v1.GroupStatus
+	16, // 11: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
+	2,  // 12: sessiond.v1.Status.settings:type_name -> sessiond.v1.Settings
+	5,  // 13: sessiond.v1.Status.foreign_translations:type_name -> sessiond.v1.ForeignTranslations
+	16, // 14: sessiond.v1.ForeignTranslations.newest_at:type_name -> google.protobuf.Timestamp
+	2,  // 15: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	2,  // 16: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
+	17, // 17: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 18: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	4,  // 19: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
+	6,  // 20: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
+	7,  // 21: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
+	9,  // 22: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
+	11, // 23: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
+	13, // 24: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
+	8,  // 25: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
+	10, // 26: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
+	12, // 27: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
+	14, // 28: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_control_proto_init() }
