@@ -32,6 +32,8 @@ var settings = []setting{
 	},
 	timeoutSetting("tcp_established", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.TcpEstablished }),
 	timeoutSetting("tcp_transitory", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.TcpTransitory }),
+	optionalTimeout("tcp_partial_open", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.TcpPartialOpen }),
+	optionalTimeout("tcp_partial_close", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.TcpPartialClose }),
 	timeoutSetting("udp", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.Udp }),
 	timeoutSetting("icmp", func(t *pb.IdleTimeouts) **durationpb.Duration { return &t.Icmp }),
 }
@@ -54,6 +56,26 @@ func timeoutSetting(name string, field func(*pb.IdleTimeouts) **durationpb.Durat
 			return timeoutText((*field(s.GetIdleTimeouts())).AsDuration())
 		},
 	}
+}
+
+// optionalTimeout is a setting whose 0s means tcp_transitory.
+func optionalTimeout(name string, field func(*pb.IdleTimeouts) **durationpb.Duration) setting {
+	s := timeoutSetting(name, field)
+	set, get := s.set, s.get
+	s.set = func(to *pb.Settings, value string) error {
+		if d, err := time.ParseDuration(value); err == nil && d == 0 {
+			*field(to.IdleTimeouts) = durationpb.New(0)
+			return nil
+		}
+		return set(to, value)
+	}
+	s.get = func(from *pb.Settings) string {
+		if from.GetIdleTimeouts() != nil && (*field(from.GetIdleTimeouts())).AsDuration() == 0 {
+			return "0s (as tcp_transitory)"
+		}
+		return get(from)
+	}
+	return s
 }
 
 // timeoutText writes a timeout in the form for setting it, with an explanation

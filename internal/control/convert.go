@@ -199,6 +199,9 @@ func toSettings(s *inspect.Settings) *pb.Settings {
 			TcpTransitory:  durationpb.New(t.TCPTransitory),
 			Udp:            durationpb.New(t.UDP),
 			Icmp:           durationpb.New(t.ICMP),
+
+			TcpPartialOpen:  durationpb.New(t.TCPPartialOpen),
+			TcpPartialClose: durationpb.New(t.TCPPartialClose),
 		},
 	}
 }
@@ -455,10 +458,13 @@ func fromSettings(m *pb.Settings, names []string, mask *fieldmaskpb.FieldMask) (
 		inspect.SettingTCPTransitory:  m.GetIdleTimeouts().GetTcpTransitory(),
 		inspect.SettingUDP:            m.GetIdleTimeouts().GetUdp(),
 		inspect.SettingICMP:           m.GetIdleTimeouts().GetIcmp(),
+
+		inspect.SettingTCPPartialOpen:  m.GetIdleTimeouts().GetTcpPartialOpen(),
+		inspect.SettingTCPPartialClose: m.GetIdleTimeouts().GetTcpPartialClose(),
 	}
 	for _, name := range names {
 		to := inspect.TimeoutField(&s.IdleTimeouts, name)
-		if to == nil {
+		if to == nil || inspect.MayBeZero(name) && timeouts[name].AsDuration() == 0 { // absent, in a client of before
 			continue
 		}
 		var err error

@@ -102,7 +102,7 @@ func TestFromSubscriberRefuses(t *testing.T) {
 func TestSettingNames(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]int{
-		"*": 5, "subscriber_session_removal": 1, "removal_mode": 1, "idle_timeouts": 4, "idle_timeouts.udp": 1,
+		"*": 7, "subscriber_session_removal": 1, "removal_mode": 1, "idle_timeouts": 6, "idle_timeouts.udp": 1,
 	} {
 		names, err := settingNames(&fieldmaskpb.FieldMask{Paths: []string{path, path}})
 		if err != nil || len(names) != want {

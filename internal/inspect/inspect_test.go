@@ -117,7 +117,7 @@ func TestSettingsMerge(t *testing.T) {
 	t.Parallel()
 	change := Settings{
 		Removal:      RemovalObserve,
-		IdleTimeouts: nat.Timeouts{TCPEstablished: 1 * time.Second, TCPTransitory: 2 * time.Second, UDP: 3 * time.Second, ICMP: 4 * time.Second},
+		IdleTimeouts: nat.Timeouts{TCPEstablished: 1 * time.Second, TCPTransitory: 2 * time.Second, UDP: 3 * time.Second, ICMP: 4 * time.Second, TCPPartialOpen: 5 * time.Second, TCPPartialClose: 6 * time.Second},
 	}
 	var all Settings
 	if err := all.Merge(change, SettingNames()); err != nil || all != change {

@@ -21,11 +21,17 @@ const (
 	SettingTCPTransitory  = "idle_timeouts.tcp_transitory"
 	SettingUDP            = "idle_timeouts.udp"
 	SettingICMP           = "idle_timeouts.icmp"
+
+	SettingTCPPartialOpen  = "idle_timeouts.tcp_partial_open"  // 0: as tcp_transitory
+	SettingTCPPartialClose = "idle_timeouts.tcp_partial_close" // 0: as tcp_transitory
 )
 
 // SettingNames returns the names of all settings.
 func SettingNames() []string {
-	return []string{SettingRemoval, SettingTCPEstablished, SettingTCPTransitory, SettingUDP, SettingICMP}
+	return []string{
+		SettingRemoval, SettingTCPEstablished, SettingTCPTransitory, SettingTCPPartialOpen, SettingTCPPartialClose,
+		SettingUDP, SettingICMP,
+	}
 }
 
 // Merge copies the named settings of o into s.
@@ -51,10 +57,19 @@ func TimeoutField(t *nat.Timeouts, name string) *time.Duration {
 		return &t.TCPEstablished
 	case SettingTCPTransitory:
 		return &t.TCPTransitory
+	case SettingTCPPartialOpen:
+		return &t.TCPPartialOpen
+	case SettingTCPPartialClose:
+		return &t.TCPPartialClose
 	case SettingUDP:
 		return &t.UDP
 	case SettingICMP:
 		return &t.ICMP
 	}
 	return nil
+}
+
+// MayBeZero reports whether the timeout of a setting may be zero, which means another one.
+func MayBeZero(name string) bool {
+	return name == SettingTCPPartialOpen || name == SettingTCPPartialClose
 }

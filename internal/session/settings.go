@@ -56,7 +56,7 @@ func parseSetting(s *inspect.Settings, name, value string) error {
 	if err != nil {
 		return err
 	}
-	if d < time.Second {
+	if d < time.Second && !(d == 0 && inspect.MayBeZero(name)) {
 		return fmt.Errorf("%v is below one second", d)
 	}
 	*field = d
