@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/control"
@@ -95,8 +96,21 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis has the other prefixes still served
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept",
 		MaxSessions:     c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
-		Timeouts: firstSettings(c.Settings).IdleTimeouts, Logger: log,
+		Timeouts: firstSettings(c.Settings).IdleTimeouts, GroupTimeouts: groupTimeouts(c.Groups), Logger: log,
 	}
+}
+
+// groupTimeouts returns the idle timeouts of every group.
+func groupTimeouts(groups []config.Group) []nat.GroupTimeouts {
+	protocols := map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}
+	converted := make([]nat.GroupTimeouts, len(groups))
+	for i, g := range groups {
+		converted[i] = nat.GroupTimeouts{Inside: g.Inside, Own: nat.Timeouts(g.IdleTimeouts)}
+		for _, p := range g.PortTimeouts {
+			converted[i].Ports = append(converted[i].Ports, nat.PortTimeout{Protocol: protocols[p.Protocol], Port: p.Port, Timeout: p.Timeout})
+		}
+	}
+	return converted
 }
 
 func grpcLimits(c config.GRPC) control.Limits {
@@ -109,10 +123,8 @@ func grpcLimits(c config.GRPC) control.Limits {
 func firstSettings(c config.Settings) inspect.Settings {
 	removal, _ := inspect.ParseRemovalMode(c.SubscriberSessionRemoval) // the configuration was validated
 	return inspect.Settings{
-		Removal: removal,
-		IdleTimeouts: nat.Timeouts{
-			TCPEstablished: c.TCPEstablished, TCPTransitory: c.TCPTransitory, UDP: c.UDP, ICMP: c.ICMP,
-		},
+		Removal:      removal,
+		IdleTimeouts: nat.Timeouts(c.IdleTimeouts),
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/ownership"
@@ -34,6 +35,7 @@ type backend interface {
 	session.Kernel
 	io.Closer
 	Run(ctx context.Context) error
+	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
 	IndexStats() nftnat.IndexStats
 	Barrier() bool
 	Fill() nftnat.Fill
@@ -42,17 +44,18 @@ type backend interface {
 
 // daemon holds the parts of a running sessiond.
 type daemon struct {
-	log     *slog.Logger
-	config  config.Config
-	db      *subscriberdb.DB
-	nat     backend
-	manager *session.Manager
-	radius  *radiusacct.Server
-	control *control.Server
-	web     *web
-	metrics *metrics.Metrics
-	closers []io.Closer
-	discard bool // end the subscribers of groups, prefixes and blocks that are not configured
+	log      *slog.Logger
+	config   config.Config
+	db       *subscriberdb.DB
+	nat      backend
+	manager  *session.Manager
+	radius   *radiusacct.Server
+	control  *control.Server
+	web      *web
+	metrics  *metrics.Metrics
+	closers  []io.Closer
+	timeouts []nat.GroupTimeouts // in force
+	discard  bool                // end the subscribers of groups, prefixes and blocks that are not configured
 
 	startNAT func(context.Context) error // programs the kernel
 	database []io.Closer                 // connections to the database
@@ -64,7 +67,7 @@ type daemon struct {
 // wait. The rest of the kernel is programmed last, when nothing else can refuse
 // the start.
 func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{log: log, config: c, discard: discard, metrics: metrics.New(version)}
+	d := &daemon{log: log, config: c, discard: discard, metrics: metrics.New(version), timeouts: groupTimeouts(c.Groups)}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -102,7 +105,7 @@ func (d *daemon) openNAT(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("nat: %w", err)
 		}
-		d.nat, d.startNAT = memory, func(context.Context) error { return nil }
+		d.nat, d.startNAT = memory, func(ctx context.Context) error { return memory.SetGroupTimeouts(ctx, o.GroupTimeouts) }
 	} else {
 		kernel, err := nftnat.DialKernel(natOptions(d.config, d.log))
 		if err != nil {

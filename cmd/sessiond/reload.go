@@ -66,9 +66,14 @@ func (d *daemon) reload(ctx context.Context, c config.Config) error {
 	if err != nil {
 		return errors.Join(err, d.manager.SetGroups(ctx, before))
 	}
-	if err := d.radius.SetClients(radiusClients(c)); err != nil {
+	timeouts := groupTimeouts(c.Groups)
+	if err := d.nat.SetGroupTimeouts(ctx, timeouts); err != nil {
 		return errors.Join(err, d.db.SetGroups(stored), d.manager.SetGroups(ctx, before))
 	}
+	if err := d.radius.SetClients(radiusClients(c)); err != nil {
+		return errors.Join(err, d.nat.SetGroupTimeouts(ctx, d.timeouts), d.db.SetGroups(stored), d.manager.SetGroups(ctx, before))
+	}
+	d.timeouts = timeouts
 	d.db.SetClients(databaseClients(c.RADIUS.Clients))
 	d.db.SetPlaces(places(c.RADIUS.Clients), d.manager.OnlineOf)
 	d.manager.SetGuards(guards(c.Groups))

@@ -137,10 +137,17 @@ type NAT struct {
 // operators change at run time.
 type Settings struct {
 	SubscriberSessionRemoval string // "on", "off" or "observe"
-	TCPEstablished           time.Duration
-	TCPTransitory            time.Duration
-	UDP                      time.Duration
-	ICMP                     time.Duration
+	IdleTimeouts
+}
+
+// IdleTimeouts are those of sessions. Zero in a group: the live setting's.
+type IdleTimeouts struct {
+	TCPEstablished  time.Duration
+	TCPTransitory   time.Duration
+	TCPPartialOpen  time.Duration // 0: TCPTransitory
+	TCPPartialClose time.Duration // 0: TCPTransitory
+	UDP             time.Duration
+	ICMP            time.Duration
 }
 
 // Group is one LSN group.
@@ -155,6 +162,16 @@ type Group struct {
 	RecordTTL time.Duration // 0: records never expire
 	Removal   Removal
 	Guard     Guard
+
+	IdleTimeouts IdleTimeouts // in the place of the live settings' where not zero
+	PortTimeouts []PortTimeout
+}
+
+// PortTimeout is the idle timeout of sessions to one destination port.
+type PortTimeout struct {
+	Protocol string // "tcp" or "udp"
+	Port     uint16
+	Timeout  time.Duration
 }
 
 // Removal is the grace time of a group's subscribers after the end of a record.

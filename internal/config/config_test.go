@@ -343,3 +343,30 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestGroupTimeouts: those of a group are zero where the live settings apply.
+func TestGroupTimeouts_NAT05_NAT18(t *testing.T) {
+	c, warnings := mustParse(t, edit("", `    idle_timeouts: {udp: 200s, tcp_partial_open: 100s, icmp: 70s}
+    port_timeouts: [{protocol: udp, port: 53, timeout: 10s}]
+  - {name: other, inside: [10.0.0.0/16], outside: [192.0.2.0/28], idle_timeouts: {icmp: 65s}, port_timeouts: []}
+  - {name: third, inside: [10.1.0.0/16], outside: [192.0.2.16/28], idle_timeouts: {}}
+settings: {idle_timeouts: {tcp_partial_close: 300s}}
+`))
+	g := c.Groups[0]
+	if want := (IdleTimeouts{UDP: 200 * time.Second, TCPPartialOpen: 100 * time.Second, ICMP: 70 * time.Second}); g.IdleTimeouts != want {
+		t.Errorf("group has %+v, want %+v", g.IdleTimeouts, want)
+	}
+	if want := []PortTimeout{{"udp", 53, 10 * time.Second}}; !slices.Equal(g.PortTimeouts, want) {
+		t.Errorf("ports are %+v, want %+v", g.PortTimeouts, want)
+	}
+	if c.Groups[2].IdleTimeouts != (IdleTimeouts{}) || c.Settings.TCPPartialClose != 300*time.Second || c.Settings.UDP != 300*time.Second {
+		t.Errorf("third group %+v, settings %+v", c.Groups[2], c.Settings)
+	}
+	want := []string{
+		"test.yaml:14: groups[0].idle_timeouts.tcp_partial_open: 1m40s is below the 4m0s of RFC 7857 section 2.1",
+		"test.yaml:16: groups[1].idle_timeouts.icmp: the kernel has one idle timeout of ICMP for all groups: 1m10s, the longest, is in force here too",
+	}
+	if !slices.Equal(warnings, want) {
+		t.Errorf("warnings are %q, want %q", warnings, want)
+	}
+}

@@ -19,7 +19,8 @@ var groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 func (l *loader) groups(v value) {
 	names := map[string]bool{}
-	for _, e := range v.sequence() {
+	groups := v.sequence()
+	for _, e := range groups {
 		g := l.group(e)
 		if g.Name != "" && names[g.Name] {
 			e.child("name").errorf("%s is there twice; give each group a name of its own", g.Name)
@@ -27,6 +28,7 @@ func (l *loader) groups(v value) {
 		names[g.Name] = true
 		l.config.Groups = append(l.config.Groups, g)
 	}
+	l.groupValues = groups // as many as Groups
 }
 
 func (l *loader) group(v value) Group {
@@ -52,6 +54,9 @@ func (l *loader) group(v value) Group {
 		"record_ttl": func(v value) { v.duration(&g.RecordTTL, 0) },
 		"removal":    func(v value) { v.removal(&g.Removal) },
 		"guard":      func(v value) { v.guard(&g.Guard) },
+
+		"idle_timeouts": func(v value) { v.idleTimeouts(&g.IdleTimeouts) },
+		"port_timeouts": func(v value) { g.PortTimeouts = v.portTimeouts() },
 	})
 	v.require(keys, "name", "inside", "outside")
 	place.checkBlocks(&g)

@@ -103,6 +103,7 @@ type loader struct {
 
 	inside, outside []claim // prefixes of all groups so far
 	bounds          []value // names of groups in the clients' bounds
+	groupValues     []value // each group in the file
 }
 
 // defaults returns the configuration of an empty file.
@@ -129,10 +130,12 @@ func defaults() Config {
 		NAT:  NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000},
 		Settings: Settings{
 			SubscriberSessionRemoval: removalOn,
-			TCPEstablished:           7440 * time.Second,
-			TCPTransitory:            240 * time.Second,
-			UDP:                      300 * time.Second,
-			ICMP:                     60 * time.Second,
+			IdleTimeouts: IdleTimeouts{
+				TCPEstablished: 7440 * time.Second,
+				TCPTransitory:  240 * time.Second,
+				UDP:            300 * time.Second,
+				ICMP:           60 * time.Second,
+			},
 		},
 		Log: Log{Format: "text"},
 	}
@@ -156,6 +159,7 @@ func (l *loader) load(root value) {
 		l.requireInterfaces(root.child("nat"), nil)
 	}
 	l.checkPrefixes()
+	l.checkICMP()
 	l.checkClientGroups()
 }
 

@@ -1,11 +1,9 @@
 package config
 
 import (
-	"math"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 )
 
 const backendNftables = "nftables"
@@ -111,28 +109,10 @@ func sameInterface(a, b string) bool {
 	return a == b || patternA && strings.HasPrefix(beginB, beginA) || patternB && strings.HasPrefix(beginA, beginB)
 }
 
-// longestTimeout fits the kernel's 32 bit count of jiffies at its highest tick rate: the
-// kernel cuts a longer one to 32 bits.
-const longestTimeout = math.MaxInt32 / 1000 * time.Second
-
 func (l *loader) settings(v value) {
 	c := &l.config.Settings
-	timer := func(to *time.Duration, least time.Duration, rfc string) func(value) {
-		return func(v value) {
-			if v.duration(to, time.Second) && v.maximum(*to, longestTimeout) {
-				v.minimum(*to, least, rfc)
-			}
-		}
-	}
 	v.mapping(fields{
 		"subscriber_session_removal": func(v value) { v.removalMode(&c.SubscriberSessionRemoval) },
-		"idle_timeouts": func(v value) {
-			v.mapping(fields{
-				"tcp_established": timer(&c.TCPEstablished, 7440*time.Second, "RFC 5382 REQ-5"),
-				"tcp_transitory":  timer(&c.TCPTransitory, 240*time.Second, "RFC 5382 REQ-5"),
-				"udp":             timer(&c.UDP, 120*time.Second, "RFC 4787 REQ-5"),
-				"icmp":            timer(&c.ICMP, 60*time.Second, "RFC 5508 REQ-2"),
-			})
-		},
+		"idle_timeouts":              func(v value) { v.idleTimeouts(&c.IdleTimeouts) },
 	})
 }

@@ -60,6 +60,9 @@ var readOnce = map[string]func(*Config) any{
 	"settings.idle_timeouts.tcp_transitory":  func(c *Config) any { return c.Settings.TCPTransitory },
 	"settings.idle_timeouts.udp":             func(c *Config) any { return c.Settings.UDP },
 	"settings.idle_timeouts.icmp":            func(c *Config) any { return c.Settings.ICMP },
+
+	"settings.idle_timeouts.tcp_partial_open":  func(c *Config) any { return c.Settings.TCPPartialOpen },
+	"settings.idle_timeouts.tcp_partial_close": func(c *Config) any { return c.Settings.TCPPartialClose },
 }
 
 // NeedRestart returns the keys, sorted, that differ in the other configuration
