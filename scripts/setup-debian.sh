@@ -32,6 +32,7 @@ needed=(
 	ocserv:ocserv
 	openconnect:openconnect
 	git:git
+	traceroute:traceroute
 )
 
 # Most are loaded on demand where that is allowed. The sysctls of conntrack are there only

@@ -25,6 +25,18 @@ type Packet struct {
 	// its id in place of both, as conntrack does; others have 0.
 	Source, Destination netip.AddrPort
 	Flags               TCPFlags
+	// Seq and Ack are of TCP, when it is sent; a Seq of 0 is sent as 1.
+	Seq, Ack uint32
+	// Type and Code are of ICMP (RFC 792); MTU is that of the next hop, in "fragmentation
+	// needed" (RFC 1191 section 4).
+	Type, Code uint8
+	MTU        uint16
+	// TTL is the number of hops left; a TTL of 0 is sent as 64.
+	TTL uint8
+	// Options are of the IP header, when it is sent: whole 32-bit words.
+	Options []byte
+	// BadChecksum sends ICMP with a checksum that is wrong.
+	BadChecksum bool
 	// Quoted is the packet that an ICMP error quotes (RFC 792), if it is one.
 	Quoted *Packet
 	// Payload is the content after the transport header, as far as it was captured.
@@ -70,6 +82,7 @@ func parsePacket(b []byte, quotes bool) (Packet, bool) {
 	const df, moreFragments, offset = 0x4000, 0x2000, 0x1fff
 	p := Packet{
 		Protocol:    b[9],
+		TTL:         b[8],
 		DF:          fragmentation&df != 0,
 		Fragment:    fragmentation&(moreFragments|offset) != 0,
 		Source:      netip.AddrPortFrom(src, 0),
@@ -111,13 +124,18 @@ func (p *Packet) parseTCP(b []byte) {
 }
 
 func (p *Packet) parseICMP(b []byte, quotes bool) {
-	const echoReply, unreachable, redirect, echo, exceeded, parameter = 0, 3, 5, 8, 11, 12
-	switch b[0] {
+	const echoReply, unreachable, quench, redirect, echo, exceeded, parameter = 0, 3, 4, 5, 8, 11, 12
+	const fragmentationNeeded = 4
+	p.Type, p.Code = b[0], b[1]
+	if p.Type == unreachable && p.Code == fragmentationNeeded {
+		p.MTU = binary.BigEndian.Uint16(b[6:])
+	}
+	switch p.Type {
 	case echo, echoReply:
 		id := binary.BigEndian.Uint16(b[4:])
 		p.setPorts(id, id)
 		p.Payload = b[8:]
-	case unreachable, redirect, exceeded, parameter:
+	case unreachable, quench, redirect, exceeded, parameter:
 		if !quotes { // an error never quotes an error (RFC 1122 3.2.2)
 			return
 		}

@@ -26,6 +26,7 @@ const (
 	setFullMapped        = "full_mapped" // see bounds.go
 	setUngated           = "ungated"     // see ungatedRules
 	setUnused            = "unused"      // see unusedMark
+	setObsoleteICMP      = "obsolete_icmp"
 
 	mapGroupTimeouts = "group_timeouts" // see timeoutTable
 	mapPortTimeouts  = "port_timeouts"  // see timeoutTable
@@ -141,6 +142,7 @@ func forwardRules(o Options) []rule {
 
 			{chainUpstream, "cannot share an address by ports",
 				then(notIn(loadProtocol, setProtocols), countedDrop()...)},
+			{chainUpstream, "obsolete ICMP", then(isObsoleteICMP(), countedDrop()...)},
 			{chainUpstream, "", verdictOf(loadSource, mapGate)},
 			{chainUpstream, "no open gate", countedDrop()},
 
@@ -148,6 +150,7 @@ func forwardRules(o Options) []rule {
 			{chainToInside, "", then(statusHas(conntrack.StatusDestinationTranslated), goTo(chainDownstream))},
 			{chainToInside, "neither a reply nor through a mapping", countedDrop()},
 
+			{chainDownstream, "obsolete ICMP", then(isObsoleteICMP(), countedDrop()...)},
 			{chainDownstream, "", verdictOf(loadTarget, mapGate)},
 			{chainDownstream, "no open gate", countedDrop()},
 
@@ -359,6 +362,12 @@ func protocolIs(number uint8) []expr.Any {
 	return []expr.Any{
 		loadProtocol, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{number}},
 	}
+}
+
+// isObsoleteICMP matches ICMP messages of the types in the set.
+func isObsoleteICMP() []expr.Any {
+	load := &expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: icmpTypeLen}
+	return append(protocolIs(unix.IPPROTO_ICMP), in(load, setObsoleteICMP)...)
 }
 
 // statusHas matches a packet of a conntrack entry with one of the IPS_* bits.

@@ -25,6 +25,7 @@ const (
 	interfaceLen = unix.IFNAMSIZ
 	protocolLen  = 1
 	portLen      = 2
+	icmpTypeLen  = 1
 	blockLen     = 2 * (addressLen + 4) // address . port, last address . last port
 )
 
@@ -94,6 +95,11 @@ func newSets(o Options) []set {
 			userdata: byteOrders(orderBig), members: addressMembers(o.full.reached),
 		},
 		ungatedSet,
+		{
+			name:     setObsoleteICMP,
+			shape:    shape{keyType: nftables.TypeICMPType.GetNFTMagic(), keyLen: icmpTypeLen},
+			userdata: byteOrders(orderBig), members: obsoleteICMP(),
+		},
 	}
 }
 
@@ -135,6 +141,14 @@ func protocolMembers() []member {
 		members = append(members, member{key: []byte{p}})
 	}
 	return members
+}
+
+// obsoleteICMP are the types that pass neither way (RFC 5508 leaves them to the NAT): source
+// quench (RFC 6633), redirect, which is for hosts of one link (RFC 792), and information request
+// and reply (RFC 6918).
+func obsoleteICMP() []member {
+	const quench, redirect, informationRequest, informationReply = 4, 5, 15, 16
+	return []member{{key: []byte{quench}}, {key: []byte{redirect}}, {key: []byte{informationRequest}}, {key: []byte{informationReply}}}
 }
 
 func addressMembers(list []netip.Addr) []member {

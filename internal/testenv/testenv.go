@@ -31,6 +31,7 @@ const (
 	Tshark                       // the tshark, radsniff and tcpdump commands
 	Ocserv                       // the ocserv command, and openconnect to dial it
 	Iptables                     // the iptables-nft command
+	Traceroute                   // the traceroute command
 )
 
 // A thing is a command, or a file by its absolute path, with its origin.
@@ -52,6 +53,7 @@ var things = []thing{
 	{Tshark, "tshark", ""}, {Tshark, "radsniff", ""}, {Tshark, "tcpdump", ""},
 	{Ocserv, "ocserv", ""}, {Ocserv, "openconnect", ""}, {Ocserv, "/dev/net/tun", "kernel module tun"},
 	{Iptables, "iptables-nft", ""},
+	{Traceroute, "traceroute", ""},
 }
 
 // Require skips the test if the machine lacks one of the needs. With CI set it
