@@ -915,6 +915,184 @@ func (x *ListPoolsResponse) GetPools() []*Pool {
 	return nil
 }
 
+// Drop counts the packets that did not pass for one reason in one direction. Counts
+// outlive a restart of the daemon; they begin anew with the kernel, and when the
+// nftables table is deleted while no daemon runs.
+type Drop struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason, such as "no_gate": a label of the metric sessiond_drops_total.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// "out": from a subscriber; "in": to a subscriber, or from elsewhere; "local": to
+	// the machine itself; "any": all of these, not told apart by the kernel.
+	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
+	// Packets.
+	Packets uint64 `protobuf:"varint,3,opt,name=packets,proto3" json:"packets,omitempty"`
+	// Bytes of these packets, headers included; 0 unless bytes_counted.
+	Bytes uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Whether the kernel counts the bytes of these packets.
+	BytesCounted bool `protobuf:"varint,5,opt,name=bytes_counted,json=bytesCounted,proto3" json:"bytes_counted,omitempty"`
+	// The reason in words.
+	Meaning       string `protobuf:"bytes,6,opt,name=meaning,proto3" json:"meaning,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drop) Reset() {
+	*x = Drop{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drop) ProtoMessage() {}
+
+func (x *Drop) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drop.ProtoReflect.Descriptor instead.
+func (*Drop) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Drop) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Drop) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *Drop) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *Drop) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Drop) GetBytesCounted() bool {
+	if x != nil {
+		return x.BytesCounted
+	}
+	return false
+}
+
+func (x *Drop) GetMeaning() string {
+	if x != nil {
+		return x.Meaning
+	}
+	return ""
+}
+
+// ListDropsRequest asks for all drops. They are few; there are no pages.
+type ListDropsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDropsRequest) Reset() {
+	*x = ListDropsRequest{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDropsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDropsRequest) ProtoMessage() {}
+
+func (x *ListDropsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDropsRequest.ProtoReflect.Descriptor instead.
+func (*ListDropsRequest) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{11}
+}
+
+// ListDropsResponse is the answer to ListDrops.
+type ListDropsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every reason and direction, those without packets included, always in the same
+	// order.
+	Drops         []*Drop `protobuf:"bytes,1,rep,name=drops,proto3" json:"drops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDropsResponse) Reset() {
+	*x = ListDropsResponse{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDropsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDropsResponse) ProtoMessage() {}
+
+func (x *ListDropsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDropsResponse.ProtoReflect.Descriptor instead.
+func (*ListDropsResponse) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListDropsResponse) GetDrops() []*Drop {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
 var File_sessiond_v1_nat_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_nat_proto_rawDesc = "" +
@@ -984,7 +1162,17 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x10ListPoolsRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\"<\n" +
 	"\x11ListPoolsResponse\x12'\n" +
-	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools*\x92\x01\n" +
+	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\"\xab\x01\n" +
+	"\x04Drop\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1c\n" +
+	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x18\n" +
+	"\apackets\x18\x03 \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12#\n" +
+	"\rbytes_counted\x18\x05 \x01(\bR\fbytesCounted\x12\x18\n" +
+	"\ameaning\x18\x06 \x01(\tR\ameaning\"\x12\n" +
+	"\x10ListDropsRequest\"<\n" +
+	"\x11ListDropsResponse\x12'\n" +
+	"\x05drops\x18\x01 \x03(\v2\x11.sessiond.v1.DropR\x05drops*\x92\x01\n" +
 	"\fBindingState\x12\x1d\n" +
 	"\x19BINDING_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14BINDING_STATE_ACTIVE\x10\x01\x12\x1a\n" +
@@ -994,12 +1182,13 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x05Proof\x12\x15\n" +
 	"\x11PROOF_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vPROOF_INDEX\x10\x01\x12\x0f\n" +
-	"\vPROOF_TABLE\x10\x022\x85\x02\n" +
+	"\vPROOF_TABLE\x10\x022\xd1\x02\n" +
 	"\n" +
 	"NatService\x12S\n" +
 	"\fListBindings\x12 .sessiond.v1.ListBindingsRequest\x1a!.sessiond.v1.ListBindingsResponse\x12V\n" +
 	"\rLookupOutside\x12!.sessiond.v1.LookupOutsideRequest\x1a\".sessiond.v1.LookupOutsideResponse\x12J\n" +
-	"\tListPools\x12\x1d.sessiond.v1.ListPoolsRequest\x1a\x1e.sessiond.v1.ListPoolsResponseB?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1b\x06proto3"
+	"\tListPools\x12\x1d.sessiond.v1.ListPoolsRequest\x1a\x1e.sessiond.v1.ListPoolsResponse\x12J\n" +
+	"\tListDrops\x12\x1d.sessiond.v1.ListDropsRequest\x1a\x1e.sessiond.v1.ListDropsResponseB?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1b\x06proto3"
 
 var (
 	file_sessiond_v1_nat_proto_rawDescOnce sync.Once
@@ -1014,7 +1203,7 @@ func file_sessiond_v1_nat_proto_rawDescGZIP() []byte {
 }
 
 var file_sessiond_v1_nat_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_sessiond_v1_nat_proto_goTypes = []any{
 	(BindingState)(0),             // 0: sessiond.v1.BindingState
 	(Proof)(0),                    // 1: sessiond.v1.Proof
@@ -1028,36 +1217,42 @@ var file_sessiond_v1_nat_proto_goTypes = []any{
 	(*LookupOutsideResponse)(nil), // 9: sessiond.v1.LookupOutsideResponse
 	(*ListPoolsRequest)(nil),      // 10: sessiond.v1.ListPoolsRequest
 	(*ListPoolsResponse)(nil),     // 11: sessiond.v1.ListPoolsResponse
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*Drop)(nil),                  // 12: sessiond.v1.Drop
+	(*ListDropsRequest)(nil),      // 13: sessiond.v1.ListDropsRequest
+	(*ListDropsResponse)(nil),     // 14: sessiond.v1.ListDropsResponse
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_sessiond_v1_nat_proto_depIdxs = []int32{
-	12, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
-	12, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
-	12, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
+	15, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
+	15, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
+	15, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: sessiond.v1.Receipt.proof:type_name -> sessiond.v1.Proof
 	0,  // 4: sessiond.v1.Binding.state:type_name -> sessiond.v1.BindingState
-	12, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
-	12, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
-	12, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
+	15, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
+	15, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
+	15, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
 	2,  // 8: sessiond.v1.Binding.receipt:type_name -> sessiond.v1.Receipt
-	12, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
+	15, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
 	3,  // 10: sessiond.v1.Binding.blocks:type_name -> sessiond.v1.PortBlock
 	0,  // 11: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
 	4,  // 12: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
-	12, // 13: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
+	15, // 13: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
 	4,  // 14: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
 	5,  // 15: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
-	6,  // 16: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
-	8,  // 17: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
-	10, // 18: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
-	7,  // 19: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
-	9,  // 20: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
-	11, // 21: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
-	19, // [19:22] is the sub-list for method output_type
-	16, // [16:19] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	12, // 16: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
+	6,  // 17: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
+	8,  // 18: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
+	10, // 19: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
+	13, // 20: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
+	7,  // 21: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
+	9,  // 22: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
+	11, // 23: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
+	14, // 24: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nat_proto_init() }
@@ -1071,7 +1266,7 @@ func file_sessiond_v1_nat_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_nat_proto_rawDesc), len(file_sessiond_v1_nat_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,13 +24,14 @@ const (
 	NatService_ListBindings_FullMethodName  = "/sessiond.v1.NatService/ListBindings"
 	NatService_LookupOutside_FullMethodName = "/sessiond.v1.NatService/LookupOutside"
 	NatService_ListPools_FullMethodName     = "/sessiond.v1.NatService/ListPools"
+	NatService_ListDrops_FullMethodName     = "/sessiond.v1.NatService/ListDrops"
 )
 
 // NatServiceClient is the client API for NatService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// NatService shows bindings and pools.
+// NatService shows bindings and pools, and counts dropped packets.
 type NatServiceClient interface {
 	// ListBindings returns bindings in every state, by group, inside address,
 	// outside address and first port.
@@ -42,6 +43,10 @@ type NatServiceClient interface {
 	// ListPools counts the port blocks of every outside prefix, by group and
 	// prefix.
 	ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error)
+	// ListDrops counts the packets that did not pass, by reason and direction. Their
+	// sum is the packets that came in, less those that left and those for the machine
+	// itself.
+	ListDrops(ctx context.Context, in *ListDropsRequest, opts ...grpc.CallOption) (*ListDropsResponse, error)
 }
 
 type natServiceClient struct {
@@ -82,11 +87,21 @@ func (c *natServiceClient) ListPools(ctx context.Context, in *ListPoolsRequest, 
 	return out, nil
 }
 
+func (c *natServiceClient) ListDrops(ctx context.Context, in *ListDropsRequest, opts ...grpc.CallOption) (*ListDropsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDropsResponse)
+	err := c.cc.Invoke(ctx, NatService_ListDrops_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NatServiceServer is the server API for NatService service.
 // All implementations must embed UnimplementedNatServiceServer
 // for forward compatibility.
 //
-// NatService shows bindings and pools.
+// NatService shows bindings and pools, and counts dropped packets.
 type NatServiceServer interface {
 	// ListBindings returns bindings in every state, by group, inside address,
 	// outside address and first port.
@@ -98,6 +113,10 @@ type NatServiceServer interface {
 	// ListPools counts the port blocks of every outside prefix, by group and
 	// prefix.
 	ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error)
+	// ListDrops counts the packets that did not pass, by reason and direction. Their
+	// sum is the packets that came in, less those that left and those for the machine
+	// itself.
+	ListDrops(context.Context, *ListDropsRequest) (*ListDropsResponse, error)
 	mustEmbedUnimplementedNatServiceServer()
 }
 
@@ -116,6 +135,9 @@ func (UnimplementedNatServiceServer) LookupOutside(context.Context, *LookupOutsi
 }
 func (UnimplementedNatServiceServer) ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPools not implemented")
+}
+func (UnimplementedNatServiceServer) ListDrops(context.Context, *ListDropsRequest) (*ListDropsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDrops not implemented")
 }
 func (UnimplementedNatServiceServer) mustEmbedUnimplementedNatServiceServer() {}
 func (UnimplementedNatServiceServer) testEmbeddedByValue()                    {}
@@ -192,6 +214,24 @@ func _NatService_ListPools_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NatService_ListDrops_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDropsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NatServiceServer).ListDrops(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NatService_ListDrops_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NatServiceServer).ListDrops(ctx, req.(*ListDropsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NatService_ServiceDesc is the grpc.ServiceDesc for NatService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -210,6 +250,10 @@ var NatService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPools",
 			Handler:    _NatService_ListPools_Handler,
+		},
+		{
+			MethodName: "ListDrops",
+			Handler:    _NatService_ListDrops_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
