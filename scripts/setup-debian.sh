@@ -40,7 +40,7 @@ needed=(
 modules=(
 	veth dummy tun
 	nf_conntrack nf_conntrack_netlink nfnetlink_cttimeout
-	nf_tables nft_chain_nat nf_nat nft_nat nft_masq nft_redir nft_ct nft_limit nft_compat xt_CT
+	nf_tables nft_chain_nat nf_nat nft_nat nft_masq nft_redir nft_ct nft_limit nft_fib_ipv4 nft_compat xt_CT
 	sch_ingress cls_bpf
 )
 

@@ -18,6 +18,7 @@
 //	rebuild.go     the index anew from a dump, beside events; whether the kernel sends all
 //	delete.go      deletes with proof by the index; provetable.go: by passes
 //	probe.go       asks the kernel for known entries
+//	losses.go      packets that conntrack dropped
 //	signals.go     addresses that lost their last entry, or have too many; strays
 //	conn.go        request sockets; requests.go: batches, dumps, statistics
 //	wire.go        ctnetlink: its numbers, requests and answers

@@ -15,6 +15,7 @@ const (
 	typeGet    = typeNew | 1
 	typeDelete = typeNew | 2
 	typeStats  = typeNew | 5
+	typeCPUs   = typeNew | 4 // statistics by processor
 )
 
 // Multicast groups (linux/netfilter/nfnetlink_compat.h).

@@ -39,6 +39,7 @@ type Contract interface {
 	SetTimeouts(ctx context.Context, t nat.Timeouts) error
 	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
+	Drops(ctx context.Context) ([]nat.DropCount, error)
 }
 
 // A Twin is a Kernel or a memnat.NAT with traffic through it.
@@ -84,6 +85,7 @@ func (n Twin) Body(t *testing.T) {
 		{"timeouts of groups", timeoutsOfGroups_NAT05},
 		{"others change elements", othersChange},
 		{"pages", pages},
+		{"drops", drops_NAT39},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {
 			return
@@ -198,6 +200,57 @@ func cutAndReaped_DEL01_DEL02_DEL07(t *testing.T, n Twin) {
 	wantSessions(t, n, alice, 0)
 	wantSessions(t, n, bob, 2)
 	mustAsk(t, n, netip.AddrPortFrom(bob, 5000))
+}
+
+// drops_NAT39: each packet that does not pass is counted, for one reason.
+func drops_NAT39(t *testing.T, n Twin) {
+	outbound := func(r nat.DropReason) nat.Drop { return nat.Drop{Reason: r, Direction: nat.DropOut} }
+	full := nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 60000, Last: 60000}}
+	for _, tt := range []struct {
+		state nat.Entry
+		port  uint16
+		want  nat.Drop // the zero value for a packet that passes
+	}{
+		{nat.Entry{Inside: alice}, 6000, outbound(nat.DropNoGate)},
+		{full, 6001, nat.Drop{}},
+		{full, 6002, outbound(nat.DropBlockFull)},
+		{nat.Entry{Inside: alice, Gate: nat.GateDraining, Block: full.Block}, 6001, nat.Drop{}},
+		{nat.Entry{Inside: alice, Gate: nat.GateDraining, Block: full.Block}, 6003, outbound(nat.DropDraining)},
+		{nat.Entry{Inside: alice}, 6001, outbound(nat.DropNoGate)},
+	} {
+		apply(t, n, tt.state)
+		before := dropsOf(t, n)
+		_, err := n.Ask(netip.AddrPortFrom(alice, tt.port))
+		if (err == nil) != (tt.want == nat.Drop{}) {
+			t.Errorf("port %d with %v: %v", tt.port, tt.state, err)
+		}
+		testenv.Succeeds(t, func() error {
+			for i, c := range dropsOf(t, n) {
+				more := c.Packets - before[i].Packets
+				if counted := c.Drop == tt.want; counted != (more > 0) {
+					return fmt.Errorf("port %d with %v: %d packets are counted as %v, want %v", tt.port, tt.state, more, c.Drop, tt.want)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// dropsOf reads the drops, and checks that all are there in their order.
+func dropsOf(t *testing.T, n Contract) []nat.DropCount {
+	t.Helper()
+	counts, err := n.Drops(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []nat.Drop
+	for _, c := range counts {
+		listed = append(listed, c.Drop)
+	}
+	if !slices.Equal(listed, nat.Drops()) {
+		t.Fatalf("counted are %v, want %v", listed, nat.Drops())
+	}
+	return counts
 }
 
 func idle(t *testing.T, n Twin) {

@@ -13,9 +13,11 @@
 //	adopt.go         from the present table to the wanted one; fills maps that were lost
 //	plan.go          the operations between both, and the present table as read
 //	ruleset.go       the table as data: its chains and rules
+//	comments.go      what an operator reads about its chains and sets
 //	sets.go          its sets and maps, and their elements in the kernel's form
 //	timeouts.go      idle timeouts of flows: policies
 //	timeouttable.go  which flow gets which policy
+//	drops.go         counters of dropped packets, by reason and direction
 //	routes.go        blackhole routes
 //	sessions.go      sessions: lists, counts, reaping with proof
 //	bounds.go        subscribers with too many sessions; the fill of the conntrack table

@@ -39,6 +39,7 @@ type Kernel struct {
 	sweep chan struct{} // signalled when the table was put right
 	quiet quietWatch
 	fill  fillWatch
+	drops dropCounts
 
 	// turn holds one token. Its holder may use the fields below, and change known. Exported
 	// methods and check take it; all other methods expect their caller to hold it.
@@ -65,6 +66,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		sweep: make(chan struct{}, 1),
 		known: knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
 		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
+		drops: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle
 	k.turn <- struct{}{}
@@ -114,6 +116,7 @@ func (k *Kernel) dial() (err error) {
 		Own: k.routes.localAddresses, Logger: k.log,
 	})
 	k.quiet.ns, k.quiet.flows, k.fill.flows = k.ns, k.flows, k.flows
+	k.drops.conn, k.drops.flows, k.drops.barrier = k.conn, k.flows, k.barrier
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables/expr"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
@@ -27,6 +28,9 @@ func TestNftPrintsTheTable(t *testing.T) {
 		"snat ip to ip saddr map @block",
 		"elements = { 100.64.0.0/10 }",
 		`"i0"`, "udp-300",
+		`counter name "drop_no_gate_out" drop comment "no open gate"`,
+		`comment "` + nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}.Meaning() + `"`,
+		`comment "` + chainComments[chainGuard] + `"`, `comment "` + setComments[mapGate] + `"`,
 	} {
 		if !strings.Contains(ruleset, want) {
 			t.Errorf("nft list ruleset lacks %q:\n%s", want, ruleset)
@@ -37,6 +41,46 @@ func TestNftPrintsTheTable(t *testing.T) {
 	}
 	if out := run(t, lab, "nft", "list", "map", "ip", testTable, mapBlock); !strings.Contains(out, "1024-1535") {
 		t.Errorf("nft list map prints no block: %s", out)
+	}
+}
+
+// TestTheTableExplainsItself: each chain and set has a comment, each drop a counter of its own
+// that is listed, and each counter a drop.
+func TestTheTableExplainsItself(t *testing.T) {
+	o := Options{Table: testTable, InsideInterfaces: []string{"s0", "ppp*"}, OutsideInterfaces: []string{"i0"}, Timeouts: testTimeouts, MaxUngated: 1000}
+	r := newRuleset(o)
+	for _, c := range r.chains {
+		if chainComments[c.name] == "" {
+			t.Errorf("chain %s has no comment", c.name)
+		}
+	}
+	for _, s := range append(r.sets, unusedMark) {
+		if setComments[s.name] == "" {
+			t.Errorf("set %s has no comment", s.name)
+		}
+	}
+	used := map[string]bool{}
+	for _, x := range r.rules {
+		for i, e := range x.exprs {
+			if v, ok := e.(*expr.Verdict); !ok || v.Kind != expr.VerdictDrop {
+				continue
+			}
+			counts, ok := x.exprs[i-1].(*expr.Objref)
+			if !ok || counts.Type != unix.NFT_OBJECT_COUNTER || x.comment == "" {
+				t.Errorf("chain %s drops without counter or comment: %+v", x.chain, x)
+				continue
+			}
+			used[counts.Name] = true
+		}
+	}
+	for _, c := range r.counters {
+		if !used[c.name] {
+			t.Errorf("no rule counts %s", c.name)
+		}
+		delete(used, c.name)
+	}
+	for name := range used {
+		t.Errorf("a rule counts %s, which the table lacks", name)
 	}
 }
 

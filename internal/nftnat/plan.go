@@ -45,12 +45,14 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 		r.addTable(b)
 	}
 	r.planSets(s, b)
+	r.planCounters(s, b)
 	r.planPolicies(s, b)
 	if err := r.planRules(s, b); err != nil {
 		return false, err
 	}
 	r.planLeading(s, b)
 	r.dropUnloadable(s, b)
+	r.dropCounters(s, b)
 	return false, nil
 }
 
@@ -81,6 +83,9 @@ func (r *ruleset) create(b *wire.Batch) error {
 	r.addTable(b)
 	for _, s := range r.sets {
 		r.addSet(s, b)
+	}
+	for _, c := range r.counters {
+		r.addCounter(c, b)
 	}
 	for _, p := range r.policies {
 		r.addPolicy(p, b)
@@ -197,7 +202,7 @@ func isUnloadable(policy string) bool { return strings.HasPrefix(policy, "icmp-"
 
 func (r *ruleset) delPolicy(name string, b *wire.Batch) {
 	b.Add(wire.DelObject, wire.Op{Verb: "delete ct timeout", Object: name}, func(dst []byte) []byte {
-		return appendObjectName(dst, r.table, name)
+		return appendObjectName(dst, r.table, name, unix.NFT_OBJECT_CT_TIMEOUT)
 	})
 }
 
@@ -303,7 +308,8 @@ func (r *ruleset) addChain(c chain, b *wire.Batch) {
 		dst = nlmsg.AppendString(dst, unix.NFTA_CHAIN_TABLE, r.table)
 		dst = nlmsg.AppendString(dst, unix.NFTA_CHAIN_NAME, c.name)
 		m := c.mark()
-		dst = nlmsg.AppendAttr(dst, wire.AttrChainUserdata, userdata.Append(nil, markType, m[:]))
+		udata := userdata.Append(withComment(nil, userdata.TypeComment, chainComments[c.name]), markType, m[:])
+		dst = nlmsg.AppendAttr(dst, wire.AttrChainUserdata, udata)
 		if c.kind == "" {
 			return dst
 		}
@@ -403,6 +409,7 @@ type actualRuleset struct {
 	rules    []actualRule // in the kernel's order
 	sets     map[string]actualSet
 	policies map[string]uint64 // handles, which grow with age
+	counters map[string]tally
 }
 
 type actualChain struct {
@@ -436,7 +443,7 @@ func readActual(ctx context.Context, conn *wire.Conn, table string) (*actualRule
 		return nil, err
 	}
 	for _, read := range []func(context.Context, *wire.Conn, string) error{
-		s.readChains, s.readRules, s.readPolicies, s.readSets,
+		s.readChains, s.readRules, s.readObjects, s.readSets,
 	} {
 		if err := read(ctx, conn, table); err != nil {
 			return nil, err
@@ -466,15 +473,19 @@ func (s *actualRuleset) readRules(ctx context.Context, conn *wire.Conn, table st
 	})
 }
 
-func (s *actualRuleset) readPolicies(ctx context.Context, conn *wire.Conn, table string) error {
+func (s *actualRuleset) readObjects(ctx context.Context, conn *wire.Conn, table string) error {
 	return list(ctx, conn, wire.GetObject, table, unix.NFTA_OBJ_TABLE, func() {
-		s.policies = make(map[string]uint64)
+		s.policies, s.counters = make(map[string]uint64), make(map[string]tally)
 	}, func(attrs []byte) {
-		handle := nlmsg.Attr(attrs, wire.AttrObjectHandle)
-		if nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_OBJ_TYPE)) != unix.NFT_OBJECT_CT_TIMEOUT || len(handle) != 8 {
-			return
+		name := nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_OBJ_NAME))
+		switch nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_OBJ_TYPE)) {
+		case unix.NFT_OBJECT_COUNTER:
+			s.counters[name] = parseTally(attrs)
+		case unix.NFT_OBJECT_CT_TIMEOUT:
+			if handle := nlmsg.Attr(attrs, wire.AttrObjectHandle); len(handle) == 8 {
+				s.policies[name] = binary.BigEndian.Uint64(handle)
+			}
 		}
-		s.policies[nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_OBJ_NAME))] = binary.BigEndian.Uint64(handle)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,6 +44,7 @@ const (
 	chainTimeouts    = "timeouts"
 	chainTranslate   = "translate"
 	chainGuard       = "guard"
+	chainUnmapped    = "unmapped"
 	chainToMachine   = "to_machine"
 	chainUngated     = "ungated"
 )
@@ -66,6 +68,7 @@ type rule struct {
 type ruleset struct {
 	table    string
 	sets     []set
+	counters []counter
 	policies []policy
 	chains   []chain
 	rules    []rule
@@ -76,14 +79,16 @@ func newRuleset(o Options) *ruleset {
 	return &ruleset{
 		table:    o.Table,
 		sets:     append(newSets(o), t.sets...),
+		counters: newCounters(nil),
 		policies: t.policies,
 		chains:   append(newChains(), t.chains...),
-		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), outsideRules(o), t.rules),
+		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), outsideRules(o), mappingRules(o.InsideInterfaces), t.rules),
 	}
 }
 
-// The guard comes after source NAT, at nft's priority srcnat, chose an address.
-const prioritySrcnat, priorityGuard = 100, 110
+// The guard comes after source NAT, at nft's priority srcnat, chose an address; the chain of
+// packets without a mapping after destination NAT, at dstnat, which would have chosen one.
+const prioritySrcnat, priorityGuard, priorityUnmapped = 100, 110, -90
 
 func newChains() []chain {
 	return []chain{
@@ -101,6 +106,7 @@ func newChains() []chain {
 		{name: chainTimeouts},
 		{name: chainTranslate},
 		{name: chainGuard, kind: "filter", hook: unix.NF_INET_POST_ROUTING, priority: priorityGuard},
+		{name: chainUnmapped, kind: "nat", hook: unix.NF_INET_PRE_ROUTING, priority: priorityUnmapped},
 	}
 }
 
@@ -125,38 +131,40 @@ func forwardRules(o Options) []rule {
 	rules := slices.Concat(
 		onInside(chainForward, loadInputName, inside, goTo(chainFromInside)),
 		[]rule{{chainForward, "inside source, not from an inside interface",
-			then(in(loadSource, setInsidePrefixes), countedDrop()...)}},
+			then(in(loadSource, setInsidePrefixes), countedDrop(nat.DropInsideSource, nat.DropIn)...)}},
 		onInside(chainForward, loadOutputName, inside, goTo(chainToInside)),
 		[]rule{
 			{chainForward, "towards an interface that is not inside",
-				then(in(loadTarget, setInsidePrefixes), countedDrop()...)},
+				then(in(loadTarget, setInsidePrefixes), countedDrop(nat.DropMisrouted, nat.DropIn)...)},
 			{chainForward, "outside source, not translated here",
-				then(in(loadSource, setOutsidePrefixes), countedDrop()...)},
+				then(in(loadSource, setOutsidePrefixes), countedDrop(nat.DropOutsideSource, nat.DropIn)...)},
 
 			{chainFromInside, "", []expr.Any{jump(chainUpstream)}},
 			{chainFromInside, "", then(in(loadOutputName, setOutsideInterfaces), leave())},
 		},
 		onInside(chainFromInside, loadOutputName, inside, goTo(chainDownstream)),
 		[]rule{
-			{chainFromInside, "towards an interface that is neither inside nor outside", countedDrop()},
+			{chainFromInside, "towards an interface that is neither inside nor outside", countedDrop(nat.DropInterface, nat.DropOut)},
 
 			{chainUpstream, "cannot share an address by ports",
-				then(notIn(loadProtocol, setProtocols), countedDrop()...)},
-			{chainUpstream, "obsolete ICMP", then(isObsoleteICMP(), countedDrop()...)},
+				then(notIn(loadProtocol, setProtocols), countedDrop(nat.DropProtocol, nat.DropOut)...)},
+			{chainUpstream, "obsolete ICMP", then(isObsoleteICMP(), countedDrop(nat.DropObsoleteICMP, nat.DropOut)...)},
 			{chainUpstream, "", verdictOf(loadSource, mapGate)},
-			{chainUpstream, "no open gate", countedDrop()},
+			{chainUpstream, "no open gate", countedDrop(nat.DropNoGate, nat.DropOut)},
 
 			{chainToInside, "", then(isReply(), goTo(chainDownstream))},
 			{chainToInside, "", then(statusHas(conntrack.StatusDestinationTranslated), goTo(chainDownstream))},
-			{chainToInside, "neither a reply nor through a mapping", countedDrop()},
+			{chainToInside, "neither a reply nor through a mapping", countedDrop(nat.DropFiltered, nat.DropIn)},
 
-			{chainDownstream, "obsolete ICMP", then(isObsoleteICMP(), countedDrop()...)},
+			{chainDownstream, "obsolete ICMP", then(isObsoleteICMP(), countedDrop(nat.DropObsoleteICMP, nat.DropIn)...)},
 			{chainDownstream, "", verdictOf(loadTarget, mapGate)},
-			{chainDownstream, "no open gate", countedDrop()},
+			{chainDownstream, "no open gate", countedDrop(nat.DropNoGate, nat.DropIn)},
 
 			{chainDraining, "", then(statusHas(conntrack.StatusConfirmed), leave())},
 			{chainDraining, "", then(toMachine(), goTo(chainUngated))},
-			{chainDraining, "new session while draining", countedDrop()},
+			{chainDraining, "new session while draining",
+				then(in(loadTarget, setInsidePrefixes), countedDrop(nat.DropDraining, nat.DropIn)...)},
+			{chainDraining, "new session while draining", countedDrop(nat.DropDraining, nat.DropOut)},
 		},
 	)
 	if o.OutsideToOthers {
@@ -168,7 +176,7 @@ func forwardRules(o Options) []rule {
 		{chainFromOutside, "", then(in(loadOutputName, setOutsideInterfaces), leave())},
 		{chainFromOutside, "", then(isReply(), leave())},
 		{chainFromOutside, "", then(statusHas(conntrack.StatusDestinationTranslated), leave())},
-		{chainFromOutside, "towards an interface that is neither inside nor outside", countedDrop()},
+		{chainFromOutside, "towards an interface that is neither inside nor outside", countedDrop(nat.DropInterface, nat.DropIn)},
 	}...)
 }
 
@@ -202,12 +210,12 @@ func natRules(inside []string) []rule {
 	fromInside := in(loadSource, setInsidePrefixes)
 	rules := slices.Concat([]rule{
 		{chainInput, "inside source, from outside",
-			then(slices.Concat(in(loadInputName, setOutsideInterfaces), fromInside), countedDrop()...)},
-		{chainInput, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
+			then(slices.Concat(in(loadInputName, setOutsideInterfaces), fromInside), countedDrop(nat.DropInsideSource, nat.DropLocal)...)},
+		{chainInput, "too many sessions", then(in(loadSource, setFull), countedDrop(nat.DropOverLimit, nat.DropLocal)...)},
 	}, onInside(chainInput, loadInputName, inside, goTo(chainToMachine)), []rule{
-		{chainSrcnat, "too many sessions", then(in(loadSource, setFull), countedDrop()...)},
+		{chainSrcnat, "too many sessions", then(in(loadSource, setFull), countedDrop(nat.DropOverLimit, nat.DropOut)...)},
 		{chainSrcnat, "too many sessions through mappings",
-			then(slices.Concat(in(loadTarget, setFullMapped), statusHas(conntrack.StatusDestinationTranslated)), countedDrop()...)},
+			then(slices.Concat(in(loadTarget, setFullMapped), statusHas(conntrack.StatusDestinationTranslated)), countedDrop(nat.DropOverLimit, nat.DropIn)...)},
 		{chainSrcnat, "", then(in(loadTarget, setInsidePrefixes), jump(chainTimeouts))},
 		{chainSrcnat, "", then(slices.Concat(toOutside, fromInside), goTo(chainTranslate))},
 	})
@@ -219,10 +227,24 @@ func natRules(inside []string) []rule {
 		{chainTranslate, "", then(protocolIs(unix.IPPROTO_TCP), translateBy(mapBlock)...)},
 		{chainTranslate, "", then(protocolIs(unix.IPPROTO_UDP), translateBy(mapBlock)...)},
 		{chainTranslate, "", then(protocolIs(unix.IPPROTO_ICMP), translateBy(mapBlock)...)},
-		{chainTranslate, "no port block", countedDrop()},
+		{chainTranslate, "no port block", countedDrop(nat.DropNoBlock, nat.DropOut)},
 
-		{chainGuard, "untranslated", then(slices.Concat(toOutside, fromInside), countedDrop()...)},
+		{chainGuard, "untranslated", then(slices.Concat(toOutside, fromInside), countedDrop(nat.DropUntranslated, nat.DropOut)...)},
 	}...)
+}
+
+// mappingRules drop new flows to pool addresses to which no session belongs, and no mapping of
+// others. The blackhole route would drop them too, without a count by reason. An address of
+// the machine itself, and one with another route, are not concerned. A chain of type nat sees
+// no packet of an established flow, and none that conntrack calls invalid.
+func mappingRules(inside []string) []rule {
+	nowhere := slices.Concat(in(loadTarget, setOutsidePrefixes), isRoutedNowhere())
+	drop := countedDrop(nat.DropNoMapping, nat.DropOut)
+	var rules []rule
+	for _, r := range onInside(chainUnmapped, loadInputName, inside, drop[0]) {
+		rules = append(rules, rule{chainUnmapped, "belongs to no session", slices.Concat(nowhere, r.exprs, drop[1:])})
+	}
+	return append(rules, rule{chainUnmapped, "belongs to no session", then(nowhere, countedDrop(nat.DropNoMapping, nat.DropIn)...)})
 }
 
 func then(match []expr.Any, do ...expr.Any) []expr.Any { return append(match, do...) }
@@ -264,8 +286,8 @@ func ungatedRules(o Options) []rule {
 		{chainUngated, "too many new sessions of one address without a gate", then([]expr.Any{loadSource, &expr.Dynset{
 			SrcRegKey: unix.NFT_REG_1, SetName: setUngated, Operation: unix.NFT_DYNSET_OP_UPDATE,
 			Exprs: []expr.Any{above(one, one*ungatedBurst)},
-		}}, countedDrop()...)},
-		{chainUngated, "too many new sessions of addresses without a gate", then([]expr.Any{above(all, all)}, countedDrop()...)},
+		}}, countedDrop(nat.DropAddressRate, nat.DropLocal)...)},
+		{chainUngated, "too many new sessions of addresses without a gate", then([]expr.Any{above(all, all)}, countedDrop(nat.DropOfflineRate, nat.DropLocal)...)},
 	}
 }
 
@@ -278,7 +300,7 @@ func outsideRules(o Options) []rule {
 	}
 	all := uint64(o.MaxUngated)
 	return []rule{{chainInput, "too many new sessions from outside",
-		then(append(in(loadInputName, setOutsideInterfaces), above(all, all)), countedDrop()...)}}
+		then(append(in(loadInputName, setOutsideInterfaces), above(all, all)), countedDrop(nat.DropOutsideRate, nat.DropLocal)...)}}
 }
 
 // above matches packets beyond a rate a second.
@@ -357,6 +379,18 @@ func toMachine() []expr.Any {
 	}
 }
 
+// isRoutedNowhere matches a packet whose destination is an address of others than the machine,
+// without a way to it: a blackhole is none.
+func isRoutedNowhere() []expr.Any {
+	const unicast = 1 // RTN_UNICAST
+	return []expr.Any{
+		&expr.Fib{Register: unix.NFT_REG_1, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint32(nil, unicast)},
+		&expr.Fib{Register: unix.NFT_REG_1, FlagDADDR: true, ResultOIF: true, FlagPRESENT: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: make([]byte, 4)},
+	}
+}
+
 // protocolIs matches one transport protocol.
 func protocolIs(number uint8) []expr.Any {
 	return []expr.Any{
@@ -416,8 +450,3 @@ func goTo(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictGoto, 
 func jump(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain} }
 
 func leave() expr.Any { return &expr.Verdict{Kind: expr.VerdictReturn} }
-
-// countedDrop drops a packet, and counts it for the operator.
-func countedDrop() []expr.Any {
-	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
-}

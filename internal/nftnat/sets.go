@@ -197,7 +197,7 @@ func (s set) appendSet(dst []byte, table string) []byte {
 		dst = nlmsg.EndNested(dst, start)
 	}
 	dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_ID, 1)
-	return nlmsg.AppendAttr(dst, unix.NFTA_SET_USERDATA, s.userdata)
+	return nlmsg.AppendAttr(dst, unix.NFTA_SET_USERDATA, withComment(slices.Clip(s.userdata), userdata.NFTNL_UDATA_SET_COMMENT, setComments[s.name]))
 }
 
 // appendFields appends the lengths of the parts of a concatenation, which the kernel needs for

@@ -120,6 +120,8 @@ func moduleOf(op wire.Op) string {
 			return "nft_nat"
 		case chainUngated:
 			return "nft_limit"
+		case chainUnmapped:
+			return "nft_fib_ipv4"
 		}
 	}
 	return ""

@@ -67,6 +67,7 @@ func TestMissingModulesAreNamed(t *testing.T) {
 		{Verb: "add rule to chain", Object: chainToInside}:  "nft_ct",
 		{Verb: "add rule to chain", Object: chainTranslate}: "nft_nat",
 		{Verb: "add rule to chain", Object: chainUngated}:   "nft_limit",
+		{Verb: "add rule to chain", Object: chainUnmapped}:  "nft_fib_ipv4",
 		{Verb: "add rule to chain", Object: chainForward}:   "",
 		{Verb: "delete element", Object: mapGate}:           "",
 	} {

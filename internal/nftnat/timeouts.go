@@ -66,7 +66,7 @@ func newPolicy(kind string, protocol uint8, values []time.Duration, naming ...ti
 
 // appendObject appends the attributes of NFT_MSG_NEWOBJ.
 func (p policy) appendObject(dst []byte, table string) []byte {
-	dst = appendObjectName(dst, table, p.name)
+	dst = appendObjectName(dst, table, p.name, unix.NFT_OBJECT_CT_TIMEOUT)
 	data := len(dst)
 	dst = nlmsg.BeginNested(dst, unix.NFTA_OBJ_DATA)
 	dst = nlmsg.AppendAttr(dst, expr.NFTA_CT_TIMEOUT_L3PROTO, binary.BigEndian.AppendUint16(nil, unix.NFPROTO_IPV4))
@@ -79,10 +79,10 @@ func (p policy) appendObject(dst []byte, table string) []byte {
 	return nlmsg.EndNested(nlmsg.EndNested(dst, values), data)
 }
 
-func appendObjectName(dst []byte, table, name string) []byte {
+func appendObjectName(dst []byte, table, name string, kind uint32) []byte {
 	dst = nlmsg.AppendString(dst, unix.NFTA_OBJ_TABLE, table)
 	dst = nlmsg.AppendString(dst, unix.NFTA_OBJ_NAME, name)
-	return nlmsg.AppendUint32(dst, unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_CT_TIMEOUT)
+	return nlmsg.AppendUint32(dst, unix.NFTA_OBJ_TYPE, kind)
 }
 
 // ICMP.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -103,9 +104,14 @@ func (w wireTest) send(t *testing.T, inside netip.AddrPort) {
 // packet has arrived at the CGN and went no further.
 func (w wireTest) dropped(t *testing.T, chain, comment string) {
 	t.Helper()
+	refers := regexp.MustCompile(`counter name "(\w+)" drop comment "[^"]*` + regexp.QuoteMeta(comment))
+	names := refers.FindAllStringSubmatch(run(t, w.Lab, "nft", "list", "chain", "ip", testTable, chain), -1)
+	if len(names) == 0 {
+		t.Fatalf("chain %s has no drop: %s", chain, comment)
+	}
 	testenv.Succeeds(t, func() error {
-		for line := range strings.Lines(run(t, w.Lab, "nft", "list", "chain", "ip", testTable, chain)) {
-			if strings.Contains(line, comment) && !strings.Contains(line, "packets 0") {
+		for _, name := range names {
+			if !strings.Contains(run(t, w.Lab, "nft", "list", "counter", "ip", testTable, name[1]), "packets 0 ") {
 				return nil
 			}
 		}

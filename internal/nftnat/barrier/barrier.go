@@ -39,6 +39,8 @@ const (
 	tcEgress   = 0xfffffff3 // TC_H_CLSACT with TC_H_MIN_EGRESS
 	tcaKind    = 1
 	tcaOptions = 2
+	tcaStats   = 7 // TCA_STATS2
+	tcaQueue   = 3 // TCA_STATS_QUEUE
 	tcaChain   = 11
 
 	bpfOpsLen       = 4 // TCA_BPF_OPS_LEN
@@ -53,7 +55,7 @@ const (
 // A Barrier is a filter behind all of nftables, which no nftables command touches. It is a
 // classic BPF program at the egress of each outside interface, which needs CAP_NET_ADMIN
 // and no more, and the kernel's cls_bpf and sch_ingress. One goroutine uses it at a time,
-// but for Watch and Stands.
+// but for Watch, Stands and Dropped.
 type Barrier struct {
 	conn       *netlink.Conn
 	notices    *netlink.Conn
@@ -121,6 +123,36 @@ func (b *Barrier) Close() error { return errors.Join(b.conn.Close(), b.notices.C
 
 // Stands reports whether there is a barrier on every outside interface that there is.
 func (b *Barrier) Stands() bool { return b.stands.Load() }
+
+// Dropped returns the packets that the filters of each outside interface dropped, by the
+// interface's name: the kernel counts those of the barrier and of others in one count of 32
+// bits, which begins anew with the qdisc. An interface without one is left out.
+func (b *Barrier) Dropped() (map[string]uint32, error) {
+	qdiscs, err := b.ask(unix.RTM_GETQDISC, netlink.Dump, tcMessage{})
+	if err != nil {
+		return nil, fmt.Errorf("list qdiscs: %w", err)
+	}
+	byIndex := map[uint32]uint32{}
+	for _, q := range qdiscs {
+		if at, kind := parseTC(q); kind == "clsact" {
+			byIndex[at.index] = dropsOf(q)
+		}
+	}
+	dropped := map[string]uint32{}
+	for _, name := range b.interfaces {
+		index, err := b.index(name)
+		if errors.Is(err, errNoInterface) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n, ok := byIndex[index]; ok {
+			dropped[name] = n
+		}
+	}
+	return dropped, nil
+}
 
 // Set makes the barrier that of the prefixes, on every outside interface there is.
 func (b *Barrier) Set(prefixes []netip.Prefix) error {

@@ -56,6 +56,29 @@ func chainOf(m netlink.Message) uint32 {
 	return 0
 }
 
+// dropsOf reads the packets that the filters of a qdisc dropped.
+func dropsOf(m netlink.Message) (drops uint32) {
+	const at = 8 // struct gnet_stats_queue: qlen, backlog, drops
+	d, err := netlink.NewAttributeDecoder(m.Data[tcMessageLen:])
+	if err != nil {
+		return 0
+	}
+	for d.Next() {
+		if d.Type() != tcaStats {
+			continue
+		}
+		d.Nested(func(d *netlink.AttributeDecoder) error {
+			for d.Next() {
+				if queue := d.Bytes(); d.Type() == tcaQueue && len(queue) >= at+4 {
+					drops = binary.NativeEndian.Uint32(queue[at:])
+				}
+			}
+			return nil
+		})
+	}
+	return drops
+}
+
 // programOf reads the program of a filter; nil if it is no BPF filter.
 func programOf(m netlink.Message) (program []byte) {
 	if _, kind := parseTC(m); kind != "bpf" {

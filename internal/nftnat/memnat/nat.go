@@ -25,6 +25,7 @@ type NAT struct {
 	cells    addrtable.Table[cell]
 	flows    map[conntrack.Tuple]flow // by original tuple
 	lastID   uint32
+	dropped  map[nat.Drop]uint64
 
 	ready   chan struct{}
 	running sync.Once
@@ -60,6 +61,7 @@ func New(inside []netip.Prefix, timeouts nat.Timeouts) (*NAT, error) {
 		inside:   slices.Clone(inside),
 		timeouts: timeouts,
 		flows:    make(map[conntrack.Tuple]flow),
+		dropped:  make(map[nat.Drop]uint64),
 		ready:    make(chan struct{}),
 		idle:     make(chan netip.Addr),
 		ended:    make(map[netip.Addr]bool),

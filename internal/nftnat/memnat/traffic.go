@@ -44,12 +44,16 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 	}
 	f, known := n.flows[t]
 	switch {
-	case c.gate == nat.GateClosed, c.gate == nat.GateDraining && !known:
-		return nftnat.Session{}, fmt.Errorf("%w: gate of %v", ErrDropped, inside.Addr())
+	case protocol != unix.IPPROTO_TCP && protocol != unix.IPPROTO_UDP && protocol != unix.IPPROTO_ICMP:
+		return nftnat.Session{}, n.dropLocked(nat.DropProtocol, nat.DropOut, inside.Addr())
+	case c.gate == nat.GateClosed:
+		return nftnat.Session{}, n.dropLocked(nat.DropNoGate, nat.DropOut, inside.Addr())
+	case c.gate == nat.GateDraining && !known:
+		return nftnat.Session{}, n.dropLocked(nat.DropDraining, nat.DropOut, inside.Addr())
 	case !known:
 		port, ok := n.portLocked(t, c)
 		if !ok {
-			return nftnat.Session{}, fmt.Errorf("%w: block of %v is used up", ErrDropped, inside.Addr())
+			return nftnat.Session{}, n.dropLocked(nat.DropBlockFull, nat.DropOut, inside.Addr())
 		}
 		f = n.beginLocked(t, netip.AddrPortFrom(netip.AddrFrom4(c.outside), port))
 	}
@@ -96,14 +100,35 @@ func (n *NAT) beginLocked(t conntrack.Tuple, outside netip.AddrPort) flow {
 	return f
 }
 
+// dropLocked counts a packet that does not pass.
+func (n *NAT) dropLocked(reason nat.DropReason, direction nat.DropDirection, address netip.Addr) error {
+	d := nat.Drop{Reason: reason, Direction: direction}
+	n.dropped[d]++
+	return fmt.Errorf("%w: %s, %s: %v", ErrDropped, d.Reason, d.Direction, address)
+}
+
+// Drops is as that of nftnat.Kernel. The simulated packets have no length.
+func (n *NAT) Drops(ctx context.Context) ([]nat.DropCount, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var counts []nat.DropCount
+	for _, d := range nat.Drops() {
+		counts = append(counts, nat.DropCount{Drop: d, Packets: n.dropped[d]})
+	}
+	return counts, ctx.Err()
+}
+
 // Receive simulates a packet from a remote host in a session. It returns ErrDropped when the
 // session has ended or the gate is closed.
 func (n *NAT) Receive(s nftnat.Session) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	f, ok := n.flows[s.Entry.Orig]
-	if c, _ := n.cells.At(s.Inside.Addr()); !ok || f.ID != s.Entry.ID || c.gate == nat.GateClosed {
-		return ErrDropped
+	if !ok || f.ID != s.Entry.ID {
+		return n.dropLocked(nat.DropNoMapping, nat.DropIn, s.Outside.Addr())
+	}
+	if c, _ := n.cells.At(s.Inside.Addr()); c.gate == nat.GateClosed {
+		return n.dropLocked(nat.DropNoGate, nat.DropIn, s.Inside.Addr())
 	}
 	f.Status |= conntrack.StatusSeenReply
 	if f.Orig.Protocol == unix.IPPROTO_TCP {
