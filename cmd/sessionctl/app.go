@@ -52,6 +52,7 @@ func (a *app) root() *cobra.Command {
 		bindingCommands{a}.command(),
 		sessionCommands{a}.command(),
 		poolCommands{a}.command(),
+		dropCommands{a}.command(),
 		settingsCommands{a}.command(),
 		subscriberCommands{a}.watchCommand(),
 		daemonCommands{a}.statusCommand(),

@@ -66,6 +66,9 @@ func TestGolden(t *testing.T) {
 		"session_kill_none":    "session kill --remote 203.0.113.5:80 --yes",
 		"pool_list":            "pool list",
 		"pool_list_json":       "pool list -o json",
+		"drops":                "drops",
+		"drops_all":            "drops --all",
+		"drops_json":           "drops -o json",
 		"settings_get":         "settings get",
 		"settings_get_json":    "settings get -o json",
 		"settings_set":         "settings set subscriber_session_removal=off idle_timeouts.udp=2m",
@@ -126,7 +129,7 @@ func golden(t *testing.T, name, got string, r result) {
 func TestJSONIsOneObjectALine(t *testing.T) {
 	t.Parallel()
 	server := controltest.Serve(t, controltest.Scene(), nil)
-	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "settings get", "status", "reconcile", "removal list", "nas list", "nas get bng2.example"} {
+	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "drops", "settings get", "status", "reconcile", "removal list", "nas list", "nas get bng2.example"} {
 		r := ctl(t, server.Address, "", append(strings.Fields(line), "-o", "json")...)
 		for _, text := range strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n") {
 			var object map[string]any

@@ -22,9 +22,10 @@ func (s source) Snapshot() metrics.Snapshot {
 	ctx := context.Background()
 	status, _ := s.manager.Backend().Status(ctx) // never fails
 	pools, _ := s.manager.Backend().Pools(ctx)
+	drops, _ := s.nat.Drops(ctx) // on error those last read
 	snapshot := metrics.Snapshot{
 		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, Notified: s.db.Notified(), DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
-		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()), Barrier: s.nat.Barrier(), Fill: metrics.Fill(s.nat.Fill()), Strays: s.nat.Strays().Count,
+		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()), Barrier: s.nat.Barrier(), Fill: metrics.Fill(s.nat.Fill()), Strays: s.nat.Strays().Count, Drops: drops,
 	}
 	for _, g := range status.Groups {
 		blocks := map[string]int{"used": 0, "held": 0, "free": 0}

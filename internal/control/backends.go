@@ -58,6 +58,10 @@ type Nat interface {
 
 	// Pools returns the block counts of every outside prefix, by group and prefix.
 	Pools(ctx context.Context) ([]lsn.Usage, error)
+
+	// Drops returns the counts of packets that did not pass, of every reason and
+	// direction, in the order of nat.Drops.
+	Drops(ctx context.Context) ([]nat.DropCount, error)
 }
 
 // Sessions is the backend of SessionService: the conntrack entries of

@@ -159,6 +159,13 @@ func toEvent(e *inspect.Event) *pb.SubscriberEvent {
 	}
 }
 
+func toDrop(c nat.DropCount) *pb.Drop {
+	return &pb.Drop{
+		Reason: string(c.Reason), Direction: string(c.Direction), Packets: c.Packets, Bytes: c.Bytes,
+		BytesCounted: c.CountsBytes(), Meaning: c.Meaning(),
+	}
+}
+
 func toPool(u *lsn.Usage) *pb.Pool {
 	return &pb.Pool{
 		Group:         u.Group,

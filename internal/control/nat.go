@@ -99,3 +99,15 @@ func (s *natService) ListPools(ctx context.Context, req *pb.ListPoolsRequest) (*
 	}
 	return res, nil
 }
+
+func (s *natService) ListDrops(ctx context.Context, _ *pb.ListDropsRequest) (*pb.ListDropsResponse, error) {
+	counts, err := s.backend.Drops(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res := &pb.ListDropsResponse{}
+	for _, c := range counts {
+		res.Drops = append(res.Drops, toDrop(c))
+	}
+	return res, nil
+}

@@ -1,11 +1,13 @@
 package control_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
@@ -93,5 +95,25 @@ func TestListPools(t *testing.T) {
 	}
 	if res, err := c.ListPools(t.Context(), &pb.ListPoolsRequest{Group: "other"}); err != nil || len(res.GetPools()) != 0 {
 		t.Errorf("other group: %v, %v", res, err)
+	}
+}
+
+func TestListDrops(t *testing.T) {
+	t.Parallel()
+	b := &controltest.Backend{Dropped: []nat.DropCount{
+		{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 2, Bytes: 120},
+		{Drop: nat.Drop{Reason: nat.DropBarrier, Direction: nat.DropOut}, Packets: 3},
+	}}
+	c := serve(t, b)
+	res, err := c.ListDrops(t.Context(), &pb.ListDropsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []*pb.Drop{
+		{Reason: "no_gate", Direction: "out", Packets: 2, Bytes: 120, BytesCounted: true, Meaning: b.Dropped[0].Meaning()},
+		{Reason: "barrier", Direction: "out", Packets: 3, Meaning: b.Dropped[1].Meaning()},
+	}
+	if !slices.EqualFunc(res.GetDrops(), want, func(a, b *pb.Drop) bool { return proto.Equal(a, b) }) {
+		t.Errorf("drops are %v, want %v", res.GetDrops(), want)
 	}
 }

@@ -90,6 +90,7 @@ func TestBackendErrorsReachTheClient(t *testing.T) {
 			return err
 		},
 		"ListPools":     func() error { _, err := c.ListPools(ctx, nil); return err },
+		"ListDrops":     func() error { _, err := c.ListDrops(ctx, nil); return err },
 		"ListSessions":  func() error { return streamError(c.ListSessions(ctx, nil)) },
 		"CountSessions": func() error { _, err := c.CountSessions(ctx, nil); return err },
 		"TerminateSessions": func() error {

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -432,6 +433,7 @@ type Snapshot struct {
 	Strays          uint64 // flows of subscribers that rules of other tables translated
 	RADIUS          RADIUS
 	Groups          []Group
+	Drops           []nat.DropCount // packets that did not pass
 }
 
 // Index holds the counts of the conntrack index.
@@ -482,6 +484,7 @@ var (
 	entryLimit  = desc("conntrack_limit", "Entries that the conntrack table may have (nf_conntrack_max); at the limit new flows of everybody are dropped. 0 where it is not known.")
 	full        = desc("subscribers_at_session_limit", "Subscribers that open no new sessions, since they have more than nat.max_sessions_per_subscriber.")
 	strays      = desc("foreign_translations_total", "Flows of subscribers that began with an outside address of no pool: a rule of another table translated them.")
+	drops       = desc("drops_total", "Packets that did not pass, by reason and direction (sessionctl drops explains them).", "reason", "direction")
 	removalHeld = desc("removals_held", "Subscribers whose removal a guard holds until it is confirmed or refused, by group and reason.", "group", "reason")
 	owner       = desc("nat_owner", "1 while this daemon has the lease of the group's NAT, else 0: another daemon has it, or Redis is away.", "group")
 	socketDrops = desc("radius_socket_drops_total", "RADIUS datagrams that the kernel dropped because a socket's buffer was full; they are in no other counter.")
@@ -514,7 +517,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, entries, entryLimit, full, strays, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, entries, entryLimit, full, strays, drops, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -535,6 +538,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(entryLimit, s.Fill.Limit)
 	gauge(full, s.Fill.Full)
 	count(ch, strays, s.Strays)
+	for _, d := range s.Drops {
+		count(ch, drops, d.Packets, string(d.Reason), string(d.Direction))
+	}
 	s.Index.collect(ch)
 	s.RADIUS.collect(ch)
 	for _, g := range s.Groups {

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -27,6 +28,7 @@ func used() *Metrics {
 		Ready: true, RedisUp: true, Notified: true, DatabaseSuspect: true, Sessions: 7,
 		Index:  Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
 		RADIUS: RADIUS{Datagrams: 5, Replies: 6, Accepts: 7},
+		Drops:  []nat.DropCount{{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 8}},
 		Groups: []Group{{
 			Name: "default", Subscribers: 3, Pending: 1, FeedLag: 1500 * time.Millisecond, FeedGaps: 2, FeedFill: 0.25,
 			Bindings: map[string]int{"active": 2}, Blocks: map[string]int{"free": 9},
@@ -94,6 +96,7 @@ func TestContract(t *testing.T) {
 		`sessiond_conntrack_index_drift_total{kind="missed"} 2`,
 		`sessiond_conntrack_index_drift_total{kind="stale"} 3`,
 		`sessiond_conntrack_table_passes_total 4`,
+		`sessiond_drops_total{direction="out",reason="no_gate"} 8`,
 		`sessiond_drift_total{kind="element_missing"} 1`,
 		`sessiond_accounting_verdicts_total{group="",verdict="foreign_nas"} 1`,
 		`sessiond_ready 1`,
@@ -163,6 +166,7 @@ func TestExpectedAtZero(t *testing.T) {
 		`sessiond_removals_observed_total{group="east",reason="expired"} 0`,
 		`sessiond_sessions_observed_total{group="east"} 0`,
 		`sessiond_drift_total{kind="session_outofblock"} 0`,
+		`sessiond_drops_total{direction="out",reason="no_gate"} 8`,
 		`sessiond_drift_total{kind="binding_stale"} 1`,
 		`sessiond_reconcile_duration_seconds{look="everything"} 0`,
 		`sessiond_accounting_verdicts_total{group="",verdict="foreign_nas"} 0`,

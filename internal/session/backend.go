@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/reconcile"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -22,13 +23,14 @@ type backendStore interface {
 	FeedFill(group string) float64
 }
 
-// backendKernel lists conntrack entries, and ends them.
+// backendKernel lists conntrack entries, and ends them, and counts dropped packets.
 type backendKernel interface {
 	sessionCounter
 	SessionTotal() int
 	Sessions(ctx context.Context, yield func(nftnat.Session) error) error
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
 	KillSession(ctx context.Context, s nftnat.Session) error
+	Drops(ctx context.Context) ([]nat.DropCount, error)
 }
 
 // A Backend answers the gRPC queries about a Manager, and carries out the

@@ -188,3 +188,6 @@ func (v *Backend) Pools(context.Context) ([]lsn.Usage, error) {
 	defer v.shared.mu.RUnlock()
 	return v.shared.life.Engine().Usage(), nil
 }
+
+// Drops returns the counts of packets that did not pass, by reason and direction.
+func (v *Backend) Drops(ctx context.Context) ([]nat.DropCount, error) { return v.kernel.Drops(ctx) }

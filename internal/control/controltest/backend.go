@@ -24,6 +24,7 @@ type Backend struct {
 	Leases  []inspect.Binding
 	Flows   []inspect.Session
 	Blocks  []lsn.Usage
+	Dropped []nat.DropCount
 	Live    inspect.Settings
 	Glance  inspect.Status
 	Differs []inspect.Drift
@@ -160,6 +161,13 @@ func (b *Backend) Pools(context.Context) ([]lsn.Usage, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.Blocks, b.Err
+}
+
+// Drops implements control.Nat.
+func (b *Backend) Drops(context.Context) ([]nat.DropCount, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Dropped, b.Err
 }
 
 // Sessions implements control.Sessions.

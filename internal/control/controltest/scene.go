@@ -32,6 +32,12 @@ func Scene() *Backend {
 		Online:      []inspect.Subscriber{online("100.64.0.7", "alice", "0A01", &alice), waiting("100.64.0.8", "bob", "0A03")},
 		Leases:      []inspect.Binding{alice, carol},
 		Flows:       flows(),
+		Dropped: []nat.DropCount{
+			{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 12, Bytes: 720},
+			{Drop: nat.Drop{Reason: nat.DropBlockFull, Direction: nat.DropOut}, Packets: 3},
+			{Drop: nat.Drop{Reason: nat.DropNoMapping, Direction: nat.DropIn}, Packets: 4_500_000, Bytes: 270_000_000},
+			{Drop: nat.Drop{Reason: nat.DropFiltered, Direction: nat.DropIn}},
+		},
 		Blocks: []lsn.Usage{
 			{Group: "default", Outside: netip.MustParsePrefix("198.51.100.0/28"), Total: 2016, Used: 1, Held: 2, Free: 2013},
 		},
