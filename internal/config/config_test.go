@@ -183,6 +183,7 @@ func TestValues(t *testing.T) {
 		{"removal as before", "", "settings: {subscriber_session_removal: false}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "off"},
 		{"removal as on the command line", "", "settings: {subscriber_session_removal: on}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "on"},
 		{"grace", "", "    removal: {grace: 30s}\n", func(c Config) any { return c.Groups[0].Removal.Grace }, 30 * time.Second},
+		{"no ALG", "", "    alg: []\n", func(c Config) any { return len(c.Groups) }, 1},
 		{"grace causes", "", "    removal: {grace_causes: [lost-carrier, 19, User-Request]}\n", func(c Config) any { return fmt.Sprint(c.Groups[0].Removal.GraceCauses) }, "[2 19 1]"},
 		{"guard", "", "    guard: {minimum: 0, removed: 2.5%, expired: 0%, nas_restart: 50 %, window: 60s}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{0, 0.025, 0, 0.5, time.Minute}},
 		{"guard by default", "", "    guard: {expired: 100%}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{100, 0.1, 1, 1, 15 * time.Minute}},

@@ -57,6 +57,7 @@ func (l *loader) group(v value) Group {
 
 		"idle_timeouts": func(v value) { v.idleTimeouts(&g.IdleTimeouts) },
 		"port_timeouts": func(v value) { g.PortTimeouts = v.portTimeouts() },
+		"alg":           func(v value) { v.withoutALG() },
 	})
 	v.require(keys, "name", "inside", "outside")
 	place.checkBlocks(&g)

@@ -87,13 +87,18 @@ func keysOf(known fields) string {
 
 // sequence returns the elements of a list, and reports an empty one.
 func (v value) sequence() []value {
+	if s, ok := v.node.(*ast.SequenceNode); ok && len(s.Values) == 0 {
+		v.errorf("is an empty list; write at least one element")
+	}
+	return v.list()
+}
+
+// list returns the elements of a list, which may be empty.
+func (v value) list() []value {
 	s, ok := v.node.(*ast.SequenceNode)
 	if !ok {
 		v.errorf("is %s; write a list", kind(v.node))
 		return nil
-	}
-	if len(s.Values) == 0 {
-		v.errorf("is an empty list; write at least one element")
 	}
 	var elements []value
 	for i, n := range s.Values {

@@ -30,6 +30,7 @@ type Entry struct {
 
 // Bits of an Entry's Status, the kernel's enum ip_conntrack_status.
 const (
+	StatusExpected              = 1 << 0 // a helper of another entry expected the flow
 	StatusSeenReply             = 1 << 1
 	StatusAssured               = 1 << 2
 	StatusConfirmed             = 1 << 3 // the entry was there before this packet

@@ -166,7 +166,6 @@ func TestExpectedAtZero(t *testing.T) {
 		`sessiond_removals_observed_total{group="east",reason="expired"} 0`,
 		`sessiond_sessions_observed_total{group="east"} 0`,
 		`sessiond_drift_total{kind="session_outofblock"} 0`,
-		`sessiond_drops_total{direction="out",reason="no_gate"} 8`,
 		`sessiond_drift_total{kind="binding_stale"} 1`,
 		`sessiond_reconcile_duration_seconds{look="everything"} 0`,
 		`sessiond_accounting_verdicts_total{group="",verdict="foreign_nas"} 0`,

@@ -30,6 +30,7 @@ const (
 	DropMisrouted     DropReason = "misrouted"
 	DropFiltered      DropReason = "filtered"
 	DropNoMapping     DropReason = "no_mapping"
+	DropExpected      DropReason = "expected"
 	DropInsideSource  DropReason = "inside_source"
 	DropOutsideSource DropReason = "outside_source"
 	DropUntranslated  DropReason = "untranslated"
@@ -74,6 +75,8 @@ var dropMeanings = []struct {
 	{Drop{DropFiltered, DropIn}, "to an inside address, neither a reply nor through a mapping"},
 	{Drop{DropNoMapping, DropIn}, "to a pool address and port that belongs to no session"},
 	{Drop{DropNoMapping, DropOut}, "from a subscriber, to a pool address and port that belongs to no session"},
+	{Drop{DropExpected, DropIn}, "session that a conntrack helper of others (ALG) expected: its port is of no block; remove the helper"},
+	{Drop{DropExpected, DropOut}, "the same, begun by the subscriber"},
 	{Drop{DropInsideSource, DropIn}, "with an inside source, but not from an inside interface"},
 	{Drop{DropInsideSource, DropLocal}, "with an inside source, from outside, to the machine itself"},
 	{Drop{DropOutsideSource, DropIn}, "with a pool address as its source, and not translated here"},

@@ -23,5 +23,6 @@
 //	bounds.go        subscribers with too many sessions; the fill of the conntrack table
 //	strays.go        flows that others translated, or that began while nothing translated
 //	quiet.go         rules that make conntrack leave events out
+//	helpers.go       conntrack helpers of others
 //	surroundings.go  the host: interfaces, forwarding, kernel modules
 package nftnat

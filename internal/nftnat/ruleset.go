@@ -124,6 +124,10 @@ func newChains() []chain {
 // operator's own firewall, unless they would open a network that is neither inside nor outside
 // to hosts outside. No subscriber's packet reaches those rules.
 //
+// A flow that a conntrack helper expected is dropped both ways: the helper has translated it
+// already, to a port of no block (nf_nat_exp_find_port, nf_nat_follow_master), which may be
+// another subscriber's (I1). sessiond assigns no helper, but a rule of others may.
+//
 // A draining subscriber keeps the flows that conntrack has confirmed. The state of a flow
 // would not do: one that was never answered, such as one-way UDP, stays new.
 func forwardRules(o Options) []rule {
@@ -149,10 +153,14 @@ func forwardRules(o Options) []rule {
 			{chainUpstream, "cannot share an address by ports",
 				then(notIn(loadProtocol, setProtocols), countedDrop(nat.DropProtocol, nat.DropOut)...)},
 			{chainUpstream, "obsolete ICMP", then(isObsoleteICMP(), countedDrop(nat.DropObsoleteICMP, nat.DropOut)...)},
+			{chainUpstream, "expected by a helper of others",
+				then(statusHas(conntrack.StatusExpected), countedDrop(nat.DropExpected, nat.DropOut)...)},
 			{chainUpstream, "", verdictOf(loadSource, mapGate)},
 			{chainUpstream, "no open gate", countedDrop(nat.DropNoGate, nat.DropOut)},
 
 			{chainToInside, "", then(isReply(), goTo(chainDownstream))},
+			{chainToInside, "expected by a helper of others",
+				then(statusHas(conntrack.StatusExpected), countedDrop(nat.DropExpected, nat.DropIn)...)},
 			{chainToInside, "", then(statusHas(conntrack.StatusDestinationTranslated), goTo(chainDownstream))},
 			{chainToInside, "neither a reply nor through a mapping", countedDrop(nat.DropFiltered, nat.DropIn)},
 

@@ -26,6 +26,7 @@ func (k *Kernel) warnOfSurroundings() {
 	if !k.flows.Counted() {
 		k.log.Warn("net.netfilter.nf_conntrack_acct is off: packets and bytes of sessions are shown as 0, and sessions that began before it is switched on stay so")
 	}
+	k.warnOfHelpers()
 }
 
 // Forwarding.
