@@ -64,6 +64,7 @@ type owner struct {
 	count   uint32
 	opened  uint32 // number of its entries with recordOpened
 	reached uint32 // number of its entries with recordReached
+	class   uint32 // of its bounds, see bounded
 }
 
 // identity tells one entry from a later one with the same key, as events do.
@@ -93,6 +94,7 @@ type index struct {
 	idle    idleQueue
 	opened  crowds
 	reached crowds
+	bounded bounded
 	strays  strays
 
 	complete bool   // it has every entry that the kernel has reported, see lost
@@ -107,6 +109,7 @@ func newIndex(inside addrSet) *index {
 		byAddr:  make(map[uint32]uint32),
 		lookup:  lookup{seed: maphash.MakeSeed()},
 		idle:    newIdleQueue(),
+		bounded: newBounded(nil),
 		strays:  strays{wake: make(chan struct{}, 1)},
 	}
 }
@@ -196,6 +199,10 @@ func (x *index) linkLocked(slot, addr uint32) {
 	case r.kind&recordOpened != 0:
 		o.opened++
 		x.opened.grew(addr, o.opened)
+		if o.class != 0 {
+			x.countPortLocked(own, o, r, 1)
+			x.weighLocked(own, o)
+		}
 	case r.kind&recordReached != 0:
 		o.reached++
 		x.reached.grew(addr, o.reached)
@@ -217,6 +224,10 @@ func (x *index) unlinkLocked(r *flowRecord) {
 	case r.kind&recordOpened != 0:
 		o.opened--
 		x.opened.shrank(o.addr, o.opened)
+		if o.class != 0 {
+			x.countPortLocked(r.owner, o, r, -1)
+			x.weighLocked(r.owner, o)
+		}
 	case r.kind&recordReached != 0:
 		o.reached--
 		x.reached.shrank(o.addr, o.reached)
@@ -236,7 +247,7 @@ func (x *index) ownerLocked(addr uint32) uint32 {
 	} else {
 		x.spare = x.owners.At(slot).head
 	}
-	*x.owners.At(slot) = owner{addr: addr}
+	*x.owners.At(slot) = owner{addr: addr, class: x.bounded.classOf(addr)}
 	x.byAddr[addr] = slot
 	return slot
 }

@@ -97,6 +97,7 @@ func Open(o Options) (*Table, error) {
 	}
 	wake := make(chan struct{}, 1)
 	t.index.opened, t.index.reached = newCrowds(o.Bound, wake), newCrowds(o.Bound, wake)
+	t.index.bounded = newBounded(wake)
 	t.index.strays.outside = outside
 	t.listener = listener{
 		receiver: receiver, index: t.index, stale: make(chan struct{}, 1), markers: newMarkers(),
