@@ -60,7 +60,7 @@ var dropMeanings = []struct {
 	{Drop{DropNoGate, DropIn}, "to an inside address without a subscriber online"},
 	{Drop{DropDraining, DropOut}, "new session of a subscriber that may only end its sessions"},
 	{Drop{DropDraining, DropIn}, "new session to a subscriber that may only end its sessions"},
-	{Drop{DropOverLimit, DropOut}, "new session of a subscriber with nat.max_sessions_per_subscriber sessions"},
+	{Drop{DropOverLimit, DropOut}, "new session of a subscriber at nat.max_sessions_per_subscriber, or at a limit of its group"},
 	{Drop{DropOverLimit, DropIn}, "new session, through a mapping, to a subscriber with nat.max_sessions_per_subscriber of them"},
 	{Drop{DropOverLimit, DropLocal}, "the same, to the machine itself"},
 	{Drop{DropNoBlock, DropOut}, "new session of a subscriber without a port block"},

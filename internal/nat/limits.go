@@ -31,6 +31,18 @@ func AnyLimits(list []PrefixLimits) bool {
 	return false
 }
 
+// LimitsAt returns the limits of an inside address. No two prefixes of a list overlap.
+func LimitsAt(list []PrefixLimits, inside netip.Addr) Limits {
+	for i := range list {
+		for _, p := range list[i].Inside {
+			if p.Contains(inside) {
+				return list[i].Limits
+			}
+		}
+	}
+	return Limits{}
+}
+
 // SessionsWhile returns the number of sessions that may be open at once, 0 for no limit: the
 // reserve while the conntrack table is scarce, if there is one.
 func (l *Limits) SessionsWhile(scarce bool) int {

@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -22,7 +24,11 @@ const boundInterval = 10 * time.Second
 // count) would be exact, but walks the subscriber's entries for each new flow: with 1,000,
 // 10,000 and 50,000 of them a flow took 1.3, 2.3 and 38 times as long (BenchmarkNewFlows).
 func (k *Kernel) keepBound(ctx context.Context) error {
-	told := fullTold{log: k.log}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-k.flows.Ready(): // until then the sets of an earlier start hold
+	}
 	tick := time.NewTicker(boundInterval)
 	defer tick.Stop()
 	for {
@@ -36,22 +42,59 @@ func (k *Kernel) keepBound(ctx context.Context) error {
 				k.report(ctx, err)
 			}
 		}
-		k.report(ctx, k.closeFull(ctx, &told))
+		k.report(ctx, k.closeFull(ctx))
 	}
 }
 
 // crowded lists the subscribers at the bound, in order: by the sessions that they began, and
 // by the sessions that others began through mappings. Each is closed to its own kind alone, so
-// that outside hosts cannot keep a subscriber from opening sessions.
-type crowded struct{ began, reached []netip.Addr }
+// that outside hosts cannot keep a subscriber from opening sessions. It lists the subscribers at
+// a limit of their groups as well.
+type crowded struct {
+	began, reached []netip.Addr
+	near           []netip.Addr // of the limit of sessions
+	limited        [nat.LimitCount][]netip.Addr
+	mapped         []mappedPort // of those at a limit of ports
+}
 
 func (k *Kernel) crowded() (c crowded) {
 	c.began, c.reached = k.flows.Crowded()
+	at := k.flows.AtBounds()
+	c.near = at.Near
+	c.limited[nat.LimitSessions], c.limited[nat.LimitTCPPorts], c.limited[nat.LimitUDPPorts] = at.Entries, at.TCPPorts, at.UDPPorts
 	return c
 }
 
+// equal compares but for the mapped ports, which follow from the rest.
 func (c crowded) equal(d crowded) bool {
-	return slices.Equal(c.began, d.began) && slices.Equal(c.reached, d.reached)
+	for l := range c.limited {
+		if !slices.Equal(c.limited[l], d.limited[l]) {
+			return false
+		}
+	}
+	return slices.Equal(c.began, d.began) && slices.Equal(c.reached, d.reached) && slices.Equal(c.near, d.near)
+}
+
+// fullIn returns the subscribers at the bound or a limit as an earlier start left them.
+func fullIn(s *actualRuleset) (c crowded) {
+	of := func(name string) (list []netip.Addr) {
+		for _, m := range s.sets[name].members {
+			if len(m.key) == addressLen {
+				list = append(list, address(m.key).addr())
+			}
+		}
+		return list
+	}
+	c.began, c.reached, c.near = of(setFull), of(setFullMapped), of(setNear)
+	for l := range nat.LimitCount {
+		c.limited[l] = of(setAtLimit(l))
+	}
+	for _, m := range s.sets[setMappedPorts].members {
+		if len(m.key) == mappedPortLen {
+			c.mapped = append(c.mapped, mappedPort{address(m.key[:addressLen]).addr(), m.key[4], binary.BigEndian.Uint16(m.key[8:])})
+		}
+	}
+	return c
 }
 
 // fullTold logs subscribers that came to the bound, and throttles the lines: a worm takes
@@ -63,7 +106,7 @@ type fullTold struct {
 }
 
 // closeFull programs the sets of the subscribers at the bound.
-func (k *Kernel) closeFull(ctx context.Context, told *fullTold) error {
+func (k *Kernel) closeFull(ctx context.Context) error {
 	full := k.crowded()
 	if err := k.lock(ctx); err != nil {
 		return err
@@ -72,11 +115,9 @@ func (k *Kernel) closeFull(ctx context.Context, told *fullTold) error {
 	if k.removed || full.equal(k.options.full) {
 		return nil
 	}
-	before := k.options.full
+	before, told := k.options.full, &k.told
 	told.limit = k.options.MaxSessions
-	o := k.options
-	o.full = full
-	if err := k.configure(ctx, o); err != nil {
+	if err := k.programFull(ctx, full); err != nil {
 		return err
 	}
 	told.tell(&told.began, full.began, before.began,
@@ -118,7 +159,7 @@ func (k *Kernel) Fill() Fill {
 }
 
 // Shares of the conntrack table's limit, in percent: above the first two it is logged as
-// filling, below the last as well again.
+// filling, below the last as well again. In between subscribers have their reserves.
 const fillWarning, fillAlarm, fillWell = 80, 95, 75
 
 // fillWatch reads the fill of the conntrack table, and logs it near the limit: at the limit
@@ -137,6 +178,7 @@ func (w *fillWatch) look(ctx context.Context) error {
 	}
 	w.last.Store(&Fill{Entries: entries, Limit: limit})
 	w.tell(ctx, entries, limit)
+	w.flows.SetScarce(w.told > 0)
 	return nil
 }
 

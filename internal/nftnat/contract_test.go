@@ -40,6 +40,8 @@ type Contract interface {
 	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
 	Drops(ctx context.Context) ([]nat.DropCount, error)
+	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
+	Refusals(ctx context.Context) ([]nat.Refusal, error)
 }
 
 // A Twin is a Kernel or a memnat.NAT with traffic through it.
@@ -79,6 +81,7 @@ func (n Twin) Body(t *testing.T) {
 		{"draining", draining_DEL11},
 		{"cut and reaped", cutAndReaped_DEL01_DEL02_DEL07},
 		{"idle", idle},
+		{"limits", limits_NAT28_NAT32},
 		{"refused", refused},
 		{"repeated and in bulk", bulk},
 		{"reconfigured", reconfigured},
@@ -269,6 +272,69 @@ func idle(t *testing.T, n Twin) {
 			t.Fatal("nobody told that the last session had ended")
 		}
 	}
+}
+
+// limits_NAT28_NAT32 leaves bob without sessions.
+func limits_NAT28_NAT32(t *testing.T, n Twin) {
+	set := func(l nat.Limits) {
+		t.Helper()
+		list := []nat.PrefixLimits{{Inside: []netip.Prefix{netip.PrefixFrom(bob, 32)}, Limits: l}}
+		if err := n.SetLimits(testContext(t), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(port uint16, want nat.Limit) {
+		t.Helper()
+		testenv.Succeeds(t, func() error { // the kernel's index counts later than it lets in
+			if seen, err := n.Ask(netip.AddrPortFrom(bob, port)); err == nil {
+				return fmt.Errorf("a session began at the limit, seen from %v", seen)
+			}
+			list, err := n.Refusals(testContext(t))
+			if err == nil && !slices.Equal(list, []nat.Refusal{{Inside: bob, Limit: want}}) {
+				err = fmt.Errorf("refused are %v, want %v by %v", list, bob, want)
+			}
+			return err
+		})
+	}
+	if list, err := n.Refusals(testContext(t)); len(list) > 0 || err != nil {
+		t.Errorf("without limits %v are refused: %v", list, err)
+	}
+	set(nat.Limits{Sessions: 3})
+	for port := uint16(5000); port < 5003; port++ {
+		mustAsk(t, n, netip.AddrPortFrom(bob, port))
+	}
+	wantSessions(t, n, bob, 3)
+	refused(5003, nat.LimitSessions)
+	mustAsk(t, n, netip.AddrPortFrom(bob, 5000)) // what stands
+	set(nat.Limits{UDPPorts: 3})
+	refused(5004, nat.LimitUDPPorts)
+	mustAsk(t, n, netip.AddrPortFrom(bob, 5001))
+	set(nat.Limits{NewSessionsPerSecond: 1})
+	wait := testContext(t)
+	for port := uint16(6000); ; port++ {
+		if _, err := n.Ask(netip.AddrPortFrom(bob, port)); err != nil {
+			break
+		}
+		if wait.Err() != nil {
+			t.Fatal("as many sessions begin as want to")
+		}
+	}
+	if list, err := n.Refusals(testContext(t)); err != nil || !slices.Contains(list, nat.Refusal{Inside: bob, Limit: nat.LimitNewSessions}) {
+		t.Errorf("refused are %v: %v", list, err)
+	}
+	if err := n.SetLimits(testContext(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	for port := uint16(7000); port < 7010; port++ {
+		mustAsk(t, n, netip.AddrPortFrom(bob, port))
+	}
+	if list, err := n.Refusals(testContext(t)); len(list) > 0 || err != nil {
+		t.Errorf("after the limits %v are refused: %v", list, err)
+	}
+	if err := n.Sessions(testContext(t), func(s Session) error { return n.KillSession(testContext(t), s) }); err != nil {
+		t.Fatal(err)
+	}
+	wantSessions(t, n, bob, 0)
 }
 
 // drainIdle discards the addresses that earlier parts left in the channel.

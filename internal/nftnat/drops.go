@@ -58,10 +58,12 @@ func newCounters(last map[nat.Drop]tally) []counter {
 
 // countedDrop drops a packet, and counts it for the operator.
 func countedDrop(reason nat.DropReason, direction nat.DropDirection) []expr.Any {
-	return []expr.Any{
-		&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counterName(nat.Drop{Reason: reason, Direction: direction})},
-		&expr.Verdict{Kind: expr.VerdictDrop},
-	}
+	return []expr.Any{countDrop(reason, direction), &expr.Verdict{Kind: expr.VerdictDrop}}
+}
+
+// countDrop counts a packet that does not pass.
+func countDrop(reason nat.DropReason, direction nat.DropDirection) expr.Any {
+	return &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counterName(nat.Drop{Reason: reason, Direction: direction})}
 }
 
 // planCounters creates the missing counters, before rules that refer to them.

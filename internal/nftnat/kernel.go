@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/conntrack"
@@ -51,6 +52,10 @@ type Kernel struct {
 
 	programmed bool // an earlier start programmed the table
 
+	limited      atomic.Bool // there are limits, see limits.go
+	refusalsRead time.Time   // by Refusals, in turn
+	told         fullTold    // by closeFull, in turn
+
 	learning atomic.Bool // Learn was called since the last second of the verification
 }
 
@@ -69,6 +74,8 @@ func DialKernel(o Options) (*Kernel, error) {
 		drops: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle
+	k.told.log = o.Logger
+	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
 	if err := k.dial(); err != nil {
@@ -115,9 +122,12 @@ func (k *Kernel) dial() (err error) {
 		NetNS: k.options.NetNS, Inside: k.options.InsidePrefixes, Outside: k.options.OutsidePrefixes, Bound: k.options.MaxSessions,
 		Own: k.routes.localAddresses, Logger: k.log,
 	})
+	if err != nil {
+		return err
+	}
 	k.quiet.ns, k.quiet.flows, k.fill.flows = k.ns, k.flows, k.flows
 	k.drops.conn, k.drops.flows, k.drops.barrier = k.conn, k.flows, k.barrier
-	return err
+	return k.flows.SetBounds(boundsOf(k.options.Limits))
 }
 
 func (k *Kernel) start(ctx context.Context) error {
@@ -136,6 +146,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	k.options.full = fullIn(before)
 	k.known.everInside = withAll(k.known.everInside, prefixesOf(before.sets[setInsidePrefixes].members))
 	k.unused = !before.exists
 	if err := k.keepActualPrefixes(before); err != nil {
@@ -368,11 +379,12 @@ type Options struct {
 	Timeouts          nat.Timeouts        // required: whole seconds
 	GroupTimeouts     []nat.GroupTimeouts // by group of subscribers, in the place of Timeouts
 	MaxSessions       int                 // of one inside address; 0 for no bound
+	Limits            []nat.PrefixLimits  // below MaxSessions; SetLimits changes them
 	OutsideToOthers   bool                // outside hosts may begin flows to networks that are neither inside nor outside
 	MaxUngated        int                 // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger        // required
 
-	full crowded // subscribers with more than MaxSessions
+	full crowded // subscribers with more than MaxSessions, or at a limit
 }
 
 func (o Options) validate() error {

@@ -53,6 +53,7 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 	r.planLeading(s, b)
 	r.dropUnloadable(s, b)
 	r.dropCounters(s, b)
+	r.dropLimitSets(s, b)
 	return false, nil
 }
 
@@ -223,6 +224,7 @@ func (r *ruleset) planRules(s *actualRuleset, b *wire.Batch) error {
 			})
 		}
 	}
+	r.flushRates(s, b)
 	for _, c := range r.chains {
 		if have, ok := s.chains[c.name]; !ok || !c.is(have) {
 			r.addChain(c, b)
@@ -424,7 +426,7 @@ type actualRule struct {
 
 type actualSet struct {
 	shape
-	members []member // in order of key; not read for gate, block and ungated
+	members []member // in order of key; not read for gate, block and those that packets make
 }
 
 // readActual reads the table. A table that is not there is no error.
@@ -499,7 +501,7 @@ func (s *actualRuleset) readSets(ctx context.Context, conn *wire.Conn, table str
 		return err
 	}
 	for name, set := range s.sets {
-		if name == mapGate || name == mapBlock || name == setUngated {
+		if name == mapGate || name == mapBlock || set.countedByPackets() {
 			continue
 		}
 		err := elements(ctx, conn, table, name, func() { set.members = nil }, func(attrs []byte) {

@@ -81,8 +81,8 @@ func newRuleset(o Options) *ruleset {
 		sets:     append(newSets(o), t.sets...),
 		counters: newCounters(nil),
 		policies: t.policies,
-		chains:   append(newChains(), t.chains...),
-		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), outsideRules(o), mappingRules(o.InsideInterfaces), t.rules),
+		chains:   slices.Concat(newChains(), t.chains, limitChains(&o)),
+		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), outsideRules(o), mappingRules(o.InsideInterfaces), t.rules, limitRules(&o)),
 	}
 }
 
@@ -169,6 +169,9 @@ func forwardRules(o Options) []rule {
 			{chainDownstream, "no open gate", countedDrop(nat.DropNoGate, nat.DropIn)},
 
 			{chainDraining, "", then(statusHas(conntrack.StatusConfirmed), leave())},
+		},
+		beforeRouting(&o),
+		[]rule{
 			{chainDraining, "", then(toMachine(), goTo(chainUngated))},
 			{chainDraining, "new session while draining",
 				then(in(loadTarget, setInsidePrefixes), countedDrop(nat.DropDraining, nat.DropIn)...)},

@@ -46,7 +46,7 @@ type shape struct {
 }
 
 // A set or map of the table. The members of gate and block are not listed, and packets make
-// those of ungated.
+// those of ungated and of limitSets.
 type set struct {
 	name string
 	shape
@@ -57,14 +57,15 @@ type set struct {
 }
 
 type member struct {
-	key  []byte
-	end  bool   // the key is the first one after an interval
-	last []byte // of a concatenation with ranges: the last key
-	to   string // of a verdict map: the chain that it goes to
+	key   []byte
+	end   bool   // the key is the first one after an interval
+	last  []byte // of a concatenation with ranges: the last key
+	to    string // of a verdict map: the chain that it goes to
+	state []byte // an expression that the kernel evaluates at a look-up of the key; nil for none
 }
 
 func newSets(o Options) []set {
-	return []set{
+	return slices.Concat([]set{
 		{name: mapGate, shape: gateShape, userdata: byteOrders(orderBig, orderNone)},
 		{name: mapBlock, shape: blockShape, userdata: intervalData(byteOrders(orderBig, orderNone))},
 		{
@@ -84,23 +85,13 @@ func newSets(o Options) []set {
 			shape:    shape{keyType: nftables.TypeInetProto.GetNFTMagic(), keyLen: protocolLen},
 			userdata: byteOrders(orderBig), members: protocolMembers(),
 		},
-		{
-			name:     setFull,
-			shape:    shape{keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
-			userdata: byteOrders(orderBig), members: addressMembers(o.full.began),
-		},
-		{
-			name:     setFullMapped,
-			shape:    shape{keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen},
-			userdata: byteOrders(orderBig), members: addressMembers(o.full.reached),
-		},
 		ungatedSet,
 		{
 			name:     setObsoleteICMP,
 			shape:    shape{keyType: nftables.TypeICMPType.GetNFTMagic(), keyLen: icmpTypeLen},
 			userdata: byteOrders(orderBig), members: obsoleteICMP(),
 		},
-	}
+	}, fullSets(&o), limitSets(&o))
 }
 
 var gateShape = shape{
@@ -259,6 +250,9 @@ func appendMember(dst []byte, m member) []byte {
 	}
 	if m.end {
 		dst = nlmsg.AppendUint32(dst, unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+	}
+	if m.state != nil {
+		dst = nlmsg.AppendAttr(dst, unix.NLA_F_NESTED|unix.NFTA_SET_ELEM_EXPR, m.state)
 	}
 	return dst
 }

@@ -22,6 +22,7 @@ type NAT struct {
 	inside   []netip.Prefix
 	timeouts nat.Timeouts
 	groups   []nat.GroupTimeouts
+	limits   limits
 	cells    addrtable.Table[cell]
 	flows    map[conntrack.Tuple]flow // by original tuple
 	lastID   uint32

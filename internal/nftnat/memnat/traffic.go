@@ -34,7 +34,7 @@ const tcpSynSent, tcpEstablished = 1, 3
 
 // Send simulates a packet from a subscriber. It begins a session if there is none and the gate
 // is open. For ICMP the subscriber's port is the query identifier and the remote port 0. It
-// returns ErrDropped when the gate refuses the packet, or when the block is used up.
+// returns ErrDropped when the gate or a limit refuses the packet, or when the block is used up.
 func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Session, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -51,6 +51,10 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 	case c.gate == nat.GateDraining && !known:
 		return nftnat.Session{}, n.dropLocked(nat.DropDraining, nat.DropOut, inside.Addr())
 	case !known:
+		if l, over := n.overLimitLocked(t, time.Now()); over {
+			n.limits.refuse(inside.Addr(), l)
+			return nftnat.Session{}, fmt.Errorf("%w: %v is at its limit %v", ErrDropped, inside.Addr(), l)
+		}
 		port, ok := n.portLocked(t, c)
 		if !ok {
 			return nftnat.Session{}, n.dropLocked(nat.DropBlockFull, nat.DropOut, inside.Addr())
@@ -182,6 +186,7 @@ func (n *NAT) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, erro
 				deleted++
 			}
 		}
+		n.limits.forget(a)
 		proofs = append(proofs, nat.Reaped{Inside: a, Deleted: deleted, Proof: nat.ProofIndex, At: time.Now()})
 	}
 	return proofs, nil
