@@ -90,6 +90,9 @@ const (
 	EventKind_EVENT_KIND_REMOVAL_HELD EventKind = 12
 	// A held removal was refused: the subscriber stays.
 	EventKind_EVENT_KIND_REMOVAL_REFUSED EventKind = 13
+	// New sessions were refused at limits of the group (RFC 6888 REQ-11); what
+	// the subscriber has goes on. Once a minute for each subscriber.
+	EventKind_EVENT_KIND_LIMIT_REACHED EventKind = 14
 )
 
 // Enum value maps for EventKind.
@@ -109,6 +112,7 @@ var (
 		11: "EVENT_KIND_OBSERVED",
 		12: "EVENT_KIND_REMOVAL_HELD",
 		13: "EVENT_KIND_REMOVAL_REFUSED",
+		14: "EVENT_KIND_LIMIT_REACHED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":     0,
@@ -125,6 +129,7 @@ var (
 		"EVENT_KIND_OBSERVED":        11,
 		"EVENT_KIND_REMOVAL_HELD":    12,
 		"EVENT_KIND_REMOVAL_REFUSED": 13,
+		"EVENT_KIND_LIMIT_REACHED":   14,
 	}
 )
 
@@ -482,6 +487,9 @@ type SubscriberEvent struct {
 	Subscriber *Subscriber `protobuf:"bytes,4,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
 	// For REAPED: how many conntrack entries were deleted.
 	SessionsEnded uint32 `protobuf:"varint,5,opt,name=sessions_ended,json=sessionsEnded,proto3" json:"sessions_ended,omitempty"`
+	// For LIMIT_REACHED: the limits, as in the configuration: sessions,
+	// new_sessions_per_second, tcp_ports, udp_ports.
+	Limits        []string `protobuf:"bytes,6,rep,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -549,6 +557,13 @@ func (x *SubscriberEvent) GetSessionsEnded() uint32 {
 		return x.SessionsEnded
 	}
 	return 0
+}
+
+func (x *SubscriberEvent) GetLimits() []string {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
 }
 
 // GetSubscriberRequest names one subscriber.
@@ -1186,7 +1201,7 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x12delegated_prefixes\x18\x13 \x03(\tR\x11delegatedPrefixes\x126\n" +
 	"\fremoval_held\x18\x14 \x01(\x0e2\x13.sessiond.v1.ReasonR\vremovalHeld\x12\x14\n" +
 	"\x05class\x18\x15 \x01(\tR\x05class\x12!\n" +
-	"\fmore_classes\x18\x16 \x03(\tR\vmoreClasses\"\xf6\x01\n" +
+	"\fmore_classes\x18\x16 \x03(\tR\vmoreClasses\"\x8e\x02\n" +
 	"\x0fSubscriberEvent\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.sessiond.v1.EventKindR\x04kind\x12+\n" +
@@ -1194,7 +1209,8 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\n" +
 	"subscriber\x18\x04 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
 	"subscriber\x12%\n" +
-	"\x0esessions_ended\x18\x05 \x01(\rR\rsessionsEnded\"S\n" +
+	"\x0esessions_ended\x18\x05 \x01(\rR\rsessionsEnded\x12\x16\n" +
+	"\x06limits\x18\x06 \x03(\tR\x06limits\"S\n" +
 	"\x14GetSubscriberRequest\x12%\n" +
 	"\x0einside_address\x18\x01 \x01(\tR\rinsideAddress\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\"P\n" +
@@ -1237,7 +1253,7 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\tuser_name\x18\x03 \x01(\tR\buserName\x12\x16\n" +
 	"\x06inside\x18\x04 \x01(\tR\x06inside\"N\n" +
 	"\x18WatchSubscribersResponse\x122\n" +
-	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event*\xe6\x02\n" +
+	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event*\x84\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -1253,7 +1269,8 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x12\x17\n" +
 	"\x13EVENT_KIND_OBSERVED\x10\v\x12\x1b\n" +
 	"\x17EVENT_KIND_REMOVAL_HELD\x10\f\x12\x1e\n" +
-	"\x1aEVENT_KIND_REMOVAL_REFUSED\x10\r*\xa6\x01\n" +
+	"\x1aEVENT_KIND_REMOVAL_REFUSED\x10\r\x12\x1c\n" +
+	"\x18EVENT_KIND_LIMIT_REACHED\x10\x0e*\xa6\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vREASON_STOP\x10\x01\x12\x16\n" +
