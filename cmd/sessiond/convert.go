@@ -34,9 +34,16 @@ func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 			FirstPort: nat.Port(g.FirstPort), LastPort: nat.Port(g.LastPort),
 			BlockSize: g.BlockSize, Hold: g.Hold,
 			Grace: g.Removal.Grace, GraceCauses: g.Removal.GraceCauses,
+			Limits: limits(g.Limits),
 		}
 	}
 	return configs
+}
+
+func limits(l config.Limits) nat.Limits {
+	return nat.Limits{
+		Sessions: l.Sessions, NewSessionsPerSecond: l.NewSessionsPerSecond, TCPPorts: l.TCPPorts, UDPPorts: l.UDPPorts, Reserve: l.Reserve,
+	}
 }
 
 func databaseGroups(c config.Config) []subscriberdb.Group {
@@ -86,7 +93,9 @@ func databaseOptions(c config.Config, client redis.UniversalClient, m *metrics.M
 
 func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 	var inside, outside []netip.Prefix
+	var limited []nat.PrefixLimits
 	for _, g := range c.Groups {
+		limited = append(limited, nat.PrefixLimits{Inside: g.Inside, Limits: limits(g.Limits)})
 		inside = append(inside, g.Inside...)
 		outside = append(outside, g.Outside...)
 	}
@@ -96,6 +105,7 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis has the other prefixes still served
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept",
 		MaxSessions:     c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
+		Limits:   limited,
 		Timeouts: firstSettings(c.Settings).IdleTimeouts, GroupTimeouts: groupTimeouts(c.Groups), Logger: log,
 	}
 }

@@ -162,6 +162,7 @@ type Group struct {
 	RecordTTL time.Duration // 0: records never expire
 	Removal   Removal
 	Guard     Guard
+	Limits    Limits
 
 	IdleTimeouts IdleTimeouts // in the place of the live settings' where not zero
 	PortTimeouts []PortTimeout
@@ -172,6 +173,15 @@ type PortTimeout struct {
 	Protocol string // "tcp" or "udp"
 	Port     uint16
 	Timeout  time.Duration
+}
+
+// Limits bound what one subscriber may open; 0 is no limit.
+type Limits struct {
+	Sessions             int // that the subscriber began, at a time
+	NewSessionsPerSecond int
+	TCPPorts             int // inside ports in use
+	UDPPorts             int
+	Reserve              int // sessions that it may have while the conntrack table is nearly full
 }
 
 // Removal is the grace time of a group's subscribers after the end of a record.

@@ -65,7 +65,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "radius: {radsec: {x: 1}}",
 		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}",
 		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
-		"groups: [{guard: {x: 1}}]", "groups: [{removal: {x: 1}}]", "log: {x: 1}",
+		"groups: [{guard: {x: 1}}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "log: {x: 1}",
 	} {
 		_, _, err := Parse("test.yaml", []byte(section))
 		known := regexp.MustCompile(`x: unknown key; known here: (.*)`).FindStringSubmatch(err.Error())
@@ -187,6 +187,9 @@ func TestValues(t *testing.T) {
 		{"grace causes", "", "    removal: {grace_causes: [lost-carrier, 19, User-Request]}\n", func(c Config) any { return fmt.Sprint(c.Groups[0].Removal.GraceCauses) }, "[2 19 1]"},
 		{"guard", "", "    guard: {minimum: 0, removed: 2.5%, expired: 0%, nas_restart: 50 %, window: 60s}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{0, 0.025, 0, 0.5, time.Minute}},
 		{"guard by default", "", "    guard: {expired: 100%}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{100, 0.1, 1, 1, 15 * time.Minute}},
+		{"limits", "", "    limits: {sessions: 750, new_sessions_per_second: 200, tcp_ports: 400, udp_ports: 300, reserve: 500}\n", func(c Config) any { return c.Groups[0].Limits }, Limits{750, 200, 400, 300, 500}},
+		{"reserve alone", "", "    limits: {reserve: 500}\n", func(c Config) any { return c.Groups[0].Limits }, Limits{Reserve: 500}},
+		{"no limits by default", "", "", func(c Config) any { return c.Groups[0].Limits }, Limits{}},
 		{"json log", "", "log: {format: json, level: debug}\n", func(c Config) any { return c.Log.Level.String() + c.Log.Format }, "DEBUGjson"},
 		{"dialled interfaces", "[s0]", "[s0, 'ppp*']", func(c Config) any { return fmt.Sprint(c.NAT.InsideInterfaces) }, "[s0 ppp*]"},
 		{"memory needs no interfaces", "inside_interfaces: [s0]\n  outside_interfaces: [i0]", "backend: memory", func(c Config) any { return c.NAT.Backend }, "memory"},

@@ -58,6 +58,7 @@ func (l *loader) group(v value) Group {
 		"idle_timeouts": func(v value) { v.idleTimeouts(&g.IdleTimeouts) },
 		"port_timeouts": func(v value) { g.PortTimeouts = v.portTimeouts() },
 		"alg":           func(v value) { v.withoutALG() },
+		"limits":        func(v value) { v.limits(&g.Limits) },
 	})
 	v.require(keys, "name", "inside", "outside")
 	place.checkBlocks(&g)
@@ -72,6 +73,37 @@ func (v value) guard(g *Guard) {
 		"nas_restart": func(v value) { v.percent(&g.NASRestart) },
 		"window":      func(v value) { v.duration(&g.Window, time.Second) },
 	})
+}
+
+// highestRate bounds limits.new_sessions_per_second: more than any machine
+// forwards.
+const highestRate = 10_000_000
+
+func (v value) limits(l *Limits) {
+	reserve := v
+	v.mapping(fields{
+		"sessions":                func(v value) { v.natural(&l.Sessions) },
+		"new_sessions_per_second": func(v value) { v.upTo(&l.NewSessionsPerSecond, highestRate) },
+		"tcp_ports":               func(v value) { v.upTo(&l.TCPPorts, highestPort) },
+		"udp_ports":               func(v value) { v.upTo(&l.UDPPorts, highestPort) },
+		"reserve":                 func(v value) { reserve = v; v.natural(&l.Reserve) },
+	})
+	if l.Sessions > 0 && l.Reserve > l.Sessions {
+		reserve.errorf("%d is more than sessions, %d; write at most that", l.Reserve, l.Sessions)
+	}
+}
+
+// highestPort is the last port, and the largest number of ports that count.
+const highestPort = 65535
+
+// upTo reads a number from 0 to most.
+func (v value) upTo(to *int, most int) {
+	n := *to
+	if v.natural(&n); n > most {
+		v.errorf("%d is too large; write at most %d", n, most)
+		return
+	}
+	*to = n
 }
 
 // ports reads FIRST-LAST.

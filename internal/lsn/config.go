@@ -23,6 +23,8 @@ type GroupConfig struct {
 
 	Grace       time.Duration // time in which a subscriber may come back to live sessions; 0: none
 	GraceCauses []uint32      // Acct-Terminate-Causes that grant it, see GraceFor
+
+	Limits nat.Limits // of each subscriber; kept by the kernel, not by the engine
 }
 
 // GraceFor returns the grace time of a subscriber whose session ended for an
