@@ -76,10 +76,19 @@ func eventRow(e *pb.SubscriberEvent) []string {
 	s := e.GetSubscriber()
 	return []string{
 		e.GetAt().AsTime().Format(time.RFC3339),
-		strings.TrimPrefix(e.GetKind().String(), "EVENT_KIND_"), reasonText(e.GetReason()),
+		strings.TrimPrefix(e.GetKind().String(), "EVENT_KIND_"), whyText(e),
 		s.GetGroup(), s.GetInsideAddress(), or(s.GetUserName(), none),
 		or(s.GetBinding().GetOutsideAddress(), none), ports(s.GetBinding()), sessionsText(e),
 	}
+}
+
+// whyText returns the reason of an event, or the limits that a subscriber has
+// reached.
+func whyText(e *pb.SubscriberEvent) string {
+	if e.GetKind() == pb.EventKind_EVENT_KIND_LIMIT_REACHED {
+		return strings.Join(e.GetLimits(), ",")
+	}
+	return reasonText(e.GetReason())
 }
 
 func reasonText(r pb.Reason) string {

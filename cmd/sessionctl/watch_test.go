@@ -9,6 +9,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
@@ -47,11 +48,14 @@ func follow(t *testing.T, b *controltest.Backend, lines int, publish func(), arg
 func TestWatchTable(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()
-	lines, code := follow(t, b, 3, func() {
+	lines, code := follow(t, b, 4, func() {
 		b.Publish(inspect.Event{At: controltest.Now, Kind: inspect.EventPending, Subscriber: b.Online[1]})
 		b.Publish(inspect.Event{
 			At: controltest.Now, Kind: inspect.EventReaped, Reason: subscriber.ReasonNASRestart,
 			Subscriber: b.Online[0], SessionsEnded: 2,
+		})
+		b.Publish(inspect.Event{
+			At: controltest.Now, Kind: inspect.EventLimitReached, Subscriber: b.Online[0], Limits: []nat.Limit{nat.LimitSessions, nat.LimitUDPPorts},
 		})
 	})
 	golden(t, "watch", strings.Join(lines, "\n")+"\n", result{code: code})

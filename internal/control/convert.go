@@ -41,6 +41,7 @@ var (
 
 		inspect.EventRemovalHeld:    pb.EventKind_EVENT_KIND_REMOVAL_HELD,
 		inspect.EventRemovalRefused: pb.EventKind_EVENT_KIND_REMOVAL_REFUSED,
+		inspect.EventLimitReached:   pb.EventKind_EVENT_KIND_LIMIT_REACHED,
 	}
 	reasons = map[subscriber.Reason]pb.Reason{
 		subscriber.ReasonNone:              pb.Reason_REASON_UNSPECIFIED,
@@ -150,7 +151,12 @@ func toReceipt(r *nat.Receipt) *pb.Receipt {
 }
 
 func toEvent(e *inspect.Event) *pb.SubscriberEvent {
+	var limits []string
+	for _, l := range e.Limits {
+		limits = append(limits, l.String())
+	}
 	return &pb.SubscriberEvent{
+		Limits:        limits,
 		At:            timestamp(e.At),
 		Kind:          eventKinds[e.Kind],
 		Reason:        reasons[e.Reason],

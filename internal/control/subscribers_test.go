@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -187,6 +189,13 @@ func TestWatchSubscribers(t *testing.T) {
 	e := res.GetEvent()
 	if err != nil || e.GetKind() != pb.EventKind_EVENT_KIND_REAPED || e.GetReason() != pb.Reason_REASON_STOP ||
 		e.GetSessionsEnded() != 2 || e.GetSubscriber().GetUserName() != "alice" {
+		t.Errorf("got %v, %v", e, err)
+	}
+	b.Publish(inspect.Event{
+		At: controltest.Now, Kind: inspect.EventLimitReached, Subscriber: b.Online[0], Limits: []nat.Limit{nat.LimitSessions, nat.LimitUDPPorts},
+	})
+	res, err = stream.Recv()
+	if e := res.GetEvent(); err != nil || e.GetKind() != pb.EventKind_EVENT_KIND_LIMIT_REACHED || !slices.Equal(e.GetLimits(), []string{"sessions", "udp_ports"}) {
 		t.Errorf("got %v, %v", e, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -28,6 +29,7 @@ const (
 	// These are numbered apart, because they have no place in that order.
 	EventRemovalHeld    EventKind = 12 // a guard suspends the removal for Reason
 	EventRemovalRefused EventKind = 13 // a held removal was refused: the subscriber stays
+	EventLimitReached   EventKind = 14 // new sessions were refused at Limits, once a minute for a subscriber
 )
 
 // Event is one event of one subscriber.
@@ -37,6 +39,7 @@ type Event struct {
 	Reason        subscriber.Reason // set for Deleted, and for the events that follow from it while known
 	Subscriber    Subscriber        // after the event; for those after Deleted the last known record
 	SessionsEnded int               // for Reaped: conntrack entries deleted
+	Limits        []nat.Limit       // for LimitReached, in order
 }
 
 // noticeOctets is the memory of a notice besides its texts, encoded once: the

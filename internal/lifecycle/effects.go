@@ -64,7 +64,7 @@ type Transition struct {
 	Slot *Slot // nil for EventDeleted, and for EventReleased
 
 	// Record and Reason are set for changes of a record: EventCreated, EventUpdated,
-	// EventDeleted, EventRemovalHeld.
+	// EventDeleted, EventRemovalHeld. Record is set for EventLimitReached as well.
 	Record *subscriber.Packed
 	Reason subscriber.Reason
 
@@ -73,4 +73,6 @@ type Transition struct {
 	Binding *nat.Binding
 	Deleted int       // conntrack entries, for EventReaped
 	Proved  time.Time // time of the proof that none is left, for EventReaped
+
+	Limits []nat.Limit // for EventLimitReached
 }

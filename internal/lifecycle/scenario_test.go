@@ -466,6 +466,7 @@ var eventNames = map[inspect.EventKind]string{
 	inspect.EventBound: "BOUND", inspect.EventPending: "PENDING", inspect.EventDraining: "DRAINING",
 	inspect.EventCut: "CUT", inspect.EventReaped: "REAPED", inspect.EventReleased: "RELEASED",
 	inspect.EventGrace: "GRACE", inspect.EventObserved: "OBSERVED", inspect.EventRemovalHeld: "REMOVAL_HELD",
+	inspect.EventLimitReached: "LIMIT_REACHED",
 }
 
 // Emit implements Effects.

@@ -45,6 +45,7 @@ type Metrics struct {
 	nasConflicts   *prometheus.CounterVec
 	bounds         *prometheus.CounterVec
 	garbage        *prometheus.CounterVec
+	limits         *prometheus.CounterVec
 	calls          *Calls
 
 	// Caches for the counters that every accounting request and every removal needs.
@@ -129,6 +130,10 @@ func New(version string) *Metrics {
 			Name: "sessiond_database_garbage_total",
 			Help: "Times that something in Redis could not be used and was left out, by group and where it stands.",
 		}, []string{"group", "kind"}),
+		limits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_limit_reached_total",
+			Help: "Subscribers that were refused new sessions at a limit of their group, counted once a minute each, by group and limit.",
+		}, []string{"group", "limit"}),
 		bounds: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sessiond_accounting_bounds_reached_total",
 			Help: "Accounting events that found no room in what a RADIUS client may take of Redis and of memory, by bound.",
@@ -145,7 +150,7 @@ func New(version string) *Metrics {
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
 		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
-		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.garbage, m.reloadGood, m.reloadTime, build,
+		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.garbage, m.limits, m.reloadGood, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registry.MustRegister(m.calls.all()...)
 	m.requestsBy = newCounterCache(func(client string, o Outcome) prometheus.Counter {
@@ -200,6 +205,9 @@ func (m *Metrics) Expect(e Expected) {
 	}
 	for _, group := range e.Groups {
 		m.wouldEnd.WithLabelValues(group)
+		for l := range nat.LimitCount {
+			m.limits.WithLabelValues(group, l.String())
+		}
 		for _, kind := range e.Garbage {
 			m.garbage.WithLabelValues(group, kind)
 		}
@@ -342,6 +350,12 @@ func (m *Metrics) Refused(client string, v subscriber.Verdict) {
 
 // Garbage counts one unusable value in the database.
 func (m *Metrics) Garbage(group, kind string) { m.garbage.WithLabelValues(group, kind).Inc() }
+
+// LimitReached counts one subscriber that was refused new sessions at a limit in
+// a minute.
+func (m *Metrics) LimitReached(group string, l nat.Limit) {
+	m.limits.WithLabelValues(group, l.String()).Inc()
+}
 
 // BoundReached counts one event beyond a client's share.
 func (m *Metrics) BoundReached(client, bound string) { m.bounds.WithLabelValues(client, bound).Inc() }

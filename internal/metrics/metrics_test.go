@@ -46,6 +46,7 @@ func used() *Metrics {
 	m.StopToCut(time.Millisecond)
 	m.StopToReaped(-time.Millisecond) // the database's clock may be ahead
 	m.Drift("element_missing")
+	m.LimitReached("default", nat.LimitTCPPorts)
 	m.Looked(inspect.LookPresence, time.Second)
 	m.Verdict("", subscriber.ForeignNAS)
 	m.Expect(Expected{Clients: []string{"bng1", "bng2"}})
@@ -89,6 +90,7 @@ func TestContract(t *testing.T) {
 		`sessiond_removals_total{group="default",reason="stop"} 1`,
 		`sessiond_removals_observed_total{group="default",reason="stop"} 1`,
 		`sessiond_sessions_observed_total{group="default"} 5`,
+		`sessiond_limit_reached_total{group="default",limit="tcp_ports"} 1`,
 		`sessiond_stop_to_cut_seconds_count 1`,
 		`sessiond_stop_to_reaped_seconds_count 1`,
 		`sessiond_sessions 7`,
@@ -165,6 +167,7 @@ func TestExpectedAtZero(t *testing.T) {
 		`sessiond_removals_total{group="east",reason="superseded"} 0`,
 		`sessiond_removals_observed_total{group="east",reason="expired"} 0`,
 		`sessiond_sessions_observed_total{group="east"} 0`,
+		`sessiond_limit_reached_total{group="east",limit="new_sessions_per_second"} 0`,
 		`sessiond_drift_total{kind="session_outofblock"} 0`,
 		`sessiond_drift_total{kind="binding_stale"} 1`,
 		`sessiond_reconcile_duration_seconds{look="everything"} 0`,

@@ -43,6 +43,7 @@ type servedStore interface {
 // prefixKernel takes the prefixes whose packets the kernel translates.
 type prefixKernel interface {
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
+	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
 }
 
 // servedGroups keeps the groups that are served: the configuration, and the
@@ -130,6 +131,9 @@ func (sg *servedGroups) adoptServed(ctx context.Context) error {
 	}
 	inside, outside := prefixesOf(configs)
 	if err := sg.kernel.SetPrefixes(ctx, inside, outside); err != nil {
+		return err
+	}
+	if err := sg.kernel.SetLimits(ctx, limitsOf(configs)); err != nil {
 		return err
 	}
 	if err := sg.store.Serve(moreGroups(plans)); err != nil {

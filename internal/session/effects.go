@@ -149,7 +149,7 @@ func (r *reports) Emit(t lifecycle.Transition) {
 // eventLocked returns the event that watchers get for a transition; ok is false
 // for none.
 func (r *reports) eventLocked(t *lifecycle.Transition) (e inspect.Event, ok bool) {
-	e = inspect.Event{At: t.At, Kind: t.Kind, Reason: t.Reason}
+	e = inspect.Event{At: t.At, Kind: t.Kind, Reason: t.Reason, Limits: t.Limits}
 	switch {
 	case t.Record != nil: // about the record itself
 		if t.Slot != nil {

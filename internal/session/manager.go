@@ -58,6 +58,7 @@ type Manager struct {
 	settings   *liveSettings
 	watchdog   *watchdog
 	alarms     *alarmWatch
+	limits     *limitWatch
 	served     *servedGroups
 	follower   *feedFollower
 	reconciler *reconcile.Reconciler
@@ -86,6 +87,7 @@ type Store interface {
 type Kernel interface {
 	readyKernel
 	executorKernel
+	limitKernel
 	idleKernel
 	timeoutKernel
 	prefixKernel
@@ -96,6 +98,7 @@ type Kernel interface {
 // Observer counts events for metrics. Its methods must not block.
 type Observer interface {
 	removalObserver
+	limitObserver
 	reconcile.Observer
 }
 
@@ -153,6 +156,7 @@ func (m *Manager) compose(o *Options) {
 	m.settings = &liveSettings{sharedState: s, store: o.Store, kernel: o.Kernel, inForce: o.Settings}
 	m.watchdog = &watchdog{sharedState: s, store: o.Store, health: m.health, settings: m.settings, compareSoon: m.compareSoon}
 	m.alarms = &alarmWatch{sharedState: s, store: o.Store}
+	m.limits = &limitWatch{sharedState: s, kernel: o.Kernel, observer: o.Observer, reports: m.reports, told: map[netip.Addr]limitTold{}}
 	m.served = &servedGroups{
 		sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, configs: o.Groups, guards: o.Guards,
@@ -188,7 +192,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
-		m.idle.run, m.idle.runAsks, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.leases.run, m.served.run,
+		m.idle.run, m.idle.runAsks, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.leases.run, m.served.run,
 	}) {
 		tasks.Go(func() error { return task(ctx) })
 	}

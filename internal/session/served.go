@@ -300,8 +300,12 @@ func (sg *servedGroups) regroup(ctx context.Context, configs []lsn.GroupConfig, 
 		return err
 	}
 	inside, outside := sg.prefixesLocked(full)
+	limits := sg.limitsLocked(full)
 	sg.mu.Unlock()
 	err := sg.kernel.SetPrefixes(ctx, inside, outside)
+	if err == nil {
+		err = sg.kernel.SetLimits(ctx, limits)
+	}
 	sg.mu.Lock()
 	defer sg.mu.Unlock()
 	if err != nil {

@@ -62,6 +62,7 @@ type counts struct {
 	seen    map[subscriber.Reason]int // observed removals
 	drifts  map[string]int
 	looked  map[inspect.Look]time.Duration
+	limits  []string // reached, in order
 }
 
 func (c *counts) Removed(_ string, r subscriber.Reason) { c.add(func() { c.removed[r]++ }) }
@@ -71,6 +72,9 @@ func (c *counts) Observed(_ string, r subscriber.Reason, _ int) {
 func (c *counts) Drift(kind string) { c.add(func() { c.drifts[kind]++ }) }
 func (c *counts) Looked(look inspect.Look, took time.Duration) {
 	c.add(func() { c.looked[look] = took })
+}
+func (c *counts) LimitReached(group string, l nat.Limit) {
+	c.add(func() { c.limits = append(c.limits, group+" "+l.String()) })
 }
 func (c *counts) StopToCut(time.Duration)    {}
 func (c *counts) StopToReaped(time.Duration) {}

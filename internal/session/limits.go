@@ -1,0 +1,147 @@
+package session
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/throttle"
+)
+
+// limitsOf returns the limits of each group's inside prefixes.
+func limitsOf(configs []lsn.GroupConfig) []nat.PrefixLimits {
+	list := make([]nat.PrefixLimits, len(configs))
+	for i, c := range configs {
+		list[i] = nat.PrefixLimits{Inside: c.Inside, Limits: c.Limits}
+	}
+	return list
+}
+
+// limitsLocked returns the limits of a new configuration, and of the prefixes
+// that it does not cover and that are still served: these keep the limits of
+// their group.
+func (sg *servedGroups) limitsLocked(configs []lsn.GroupConfig) []nat.PrefixLimits {
+	list := limitsOf(configs)
+	var covered []netip.Prefix
+	for _, c := range configs {
+		covered = append(covered, c.Inside...)
+	}
+	for _, g := range sg.groups {
+		limits := g.Config.Limits
+		if i := slices.IndexFunc(configs, func(c lsn.GroupConfig) bool { return c.Name == g.Name }); i >= 0 {
+			limits = configs[i].Limits
+		}
+		if rest := lessThan(g.Inside, covered); len(rest) > 0 {
+			list = append(list, nat.PrefixLimits{Inside: rest, Limits: limits})
+		}
+	}
+	return list
+}
+
+// limitKernel tells which subscribers were refused new sessions since it was
+// asked last.
+type limitKernel interface {
+	Refusals(ctx context.Context) ([]nat.Refusal, error)
+}
+
+// limitObserver counts subscribers at their limits, for metrics.
+type limitObserver interface {
+	LimitReached(group string, limit nat.Limit)
+}
+
+const (
+	// refusalsEvery is the interval at which the kernel is asked.
+	refusalsEvery = time.Second
+	// limitEvery is the least time between two events about the limits of one
+	// subscriber.
+	limitEvery = time.Minute
+)
+
+// limitWatch tells watchers, log and metrics of subscribers that are refused new
+// sessions at a limit (RFC 6888 REQ-11C): once a minute for each subscriber,
+// whatever it tries.
+type limitWatch struct {
+	*sharedState
+	kernel   limitKernel
+	observer limitObserver
+	reports  *reports
+	told     map[netip.Addr]limitTold // of the last minute
+	thin     throttle.Throttle        // of the log
+}
+
+// limitTold is what watchers were told of a subscriber, and the limits at which
+// it was refused sessions since then.
+type limitTold struct {
+	at   time.Time
+	more []nat.Limit
+}
+
+// run asks the kernel every refusalsEvery. Its errors are only those of ctx.
+func (w *limitWatch) run(ctx context.Context) error {
+	tick := time.NewTicker(refusalsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		refused, err := w.kernel.Refusals(ctx)
+		if err != nil && ctx.Err() == nil {
+			if suppressed, ok := w.thin.Allow(time.Now()); ok {
+				w.log.Error("the subscribers at their limits are not known", "error", err, "suppressed", suppressed)
+			}
+			continue
+		}
+		w.tell(refused)
+	}
+}
+
+// tell takes the refusals since the last call. A subscriber that was told of
+// less than limitEvery ago waits, and what it was refused is told of then.
+func (w *limitWatch) tell(refused []nat.Refusal) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	now := w.now()
+	for _, r := range refused {
+		told := w.told[r.Inside]
+		if !slices.Contains(told.more, r.Limit) {
+			told.more = append(told.more, r.Limit)
+		}
+		w.told[r.Inside] = told
+	}
+	for inside, told := range w.told {
+		switch {
+		case now.Sub(told.at) < limitEvery:
+		case len(told.more) == 0:
+			delete(w.told, inside)
+		default:
+			w.tellRLocked(inside, told.more, now)
+			w.told[inside] = limitTold{at: now}
+		}
+	}
+}
+
+// tellRLocked tells of one subscriber. One that has ended meanwhile is nobody
+// to tell of.
+func (w *limitWatch) tellRLocked(inside netip.Addr, limits []nat.Limit, now time.Time) {
+	slot := w.life.Slot(inside)
+	if slot == nil || !slot.Online() {
+		return
+	}
+	slices.Sort(limits)
+	for _, l := range limits {
+		w.observer.LimitReached(slot.Group(), l)
+	}
+	record := slot.Packed()
+	w.reports.Emit(lifecycle.Transition{Kind: inspect.EventLimitReached, At: now, Record: record, Slot: slot, Limits: limits})
+	if suppressed, ok := w.thin.Allow(now); ok {
+		w.log.Warn("a subscriber is refused new sessions at a limit of its group; what it has goes on", "group", slot.Group(),
+			"inside", inside, "limits", limits, "suppressed", suppressed)
+	}
+}
