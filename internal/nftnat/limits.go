@@ -241,11 +241,19 @@ func limitRules(o *Options) []rule {
 	rules := slices.Concat(onInside(chainFirstPackets, loadInputName, o.InsideInterfaces, goTo(chainLimits)), []rule{
 		{chainLimits, "", then(notIn(loadProtocol, setProtocols), leave())},
 		{chainLimits, "", []expr.Any{jump(chainOnline)}},
-		{chainLimits, "", then(in(loadSource, setAtLimit(nat.LimitSessions)), refuse(nat.LimitSessions))},
-		{chainLimits, "new sessions too fast near the limit of sessions", then(in(loadSource, setNear), countedDrop(nat.DropOverLimit, nat.DropOut)...)},
-		atPorts(unix.IPPROTO_TCP, nat.LimitTCPPorts),
-		atPorts(unix.IPPROTO_UDP, nat.LimitUDPPorts),
-
+	})
+	if anyLimit(o, func(l *nat.Limits) int { return l.Sessions + l.Reserve }) {
+		rules = append(rules,
+			rule{chainLimits, "", then(in(loadSource, setAtLimit(nat.LimitSessions)), refuse(nat.LimitSessions))},
+			rule{chainLimits, "new sessions too fast near the limit of sessions", then(in(loadSource, setNear), countedDrop(nat.DropOverLimit, nat.DropOut)...)})
+	}
+	if anyLimit(o, func(l *nat.Limits) int { return l.TCPPorts }) {
+		rules = append(rules, atPorts(unix.IPPROTO_TCP, nat.LimitTCPPorts))
+	}
+	if anyLimit(o, func(l *nat.Limits) int { return l.UDPPorts }) {
+		rules = append(rules, atPorts(unix.IPPROTO_UDP, nat.LimitUDPPorts))
+	}
+	rules = append(rules, []rule{
 		{chainOnline, "", verdictOf(loadSource, mapGate)},
 		{chainOnline, "", []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}},
 
@@ -254,7 +262,7 @@ func limitRules(o *Options) []rule {
 			countDrop(nat.DropOverLimit, nat.DropOut), &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpHostUnreachable},
 		}},
 		{chainUnreachable, "too many ICMP errors", countedDrop(nat.DropOverLimit, nat.DropOut)},
-	})
+	}...)
 	for i := range o.Limits {
 		rate := o.Limits[i].NewSessionsPerSecond
 		if rate == 0 {
@@ -278,6 +286,11 @@ func limitRules(o *Options) []rule {
 			rule{chainRefuse(l), "at the limit: " + l.String(), countedDrop(nat.DropOverLimit, nat.DropOut)})
 	}
 	return rules
+}
+
+// anyLimit reports whether a group has one of the limits: a first packet pays for those alone.
+func anyLimit(o *Options, of func(*nat.Limits) int) bool {
+	return slices.ContainsFunc(o.Limits, func(l nat.PrefixLimits) bool { return of(&l.Limits) > 0 })
 }
 
 // icmpHostUnreachable is the code that RFC 6888 REQ-11B asks for. RFC 5508 REQ-8 takes code 13 for
@@ -471,29 +484,29 @@ func boundsOf(list []nat.PrefixLimits) []conntrack.Bounds {
 // keepMapped fills in the ports that have mappings, of subscribers at a limit of ports: those
 // that were known before, and those of subscribers that have reached it.
 func (k *Kernel) keepMapped(c *crowded, before *crowded) {
-	for l, protocol := range map[nat.Limit]uint8{nat.LimitTCPPorts: unix.IPPROTO_TCP, nat.LimitUDPPorts: unix.IPPROTO_UDP} {
-		for _, inside := range c.limited[l] {
-			if len(c.mapped) >= mappedMost {
-				break
+	type user struct {
+		inside   netip.Addr
+		protocol uint8
+	}
+	known := make(map[user][]uint16)
+	for _, p := range before.mapped {
+		u := user{p.inside, p.protocol}
+		known[u] = append(known[u], p.port)
+	}
+	for _, kind := range []struct {
+		limit    nat.Limit
+		protocol uint8
+	}{{nat.LimitTCPPorts, unix.IPPROTO_TCP}, {nat.LimitUDPPorts, unix.IPPROTO_UDP}} {
+		for _, inside := range c.limited[kind.limit] {
+			ports, ok := known[user{inside, kind.protocol}]
+			if !ok {
+				ports = k.flows.Ports(inside, kind.protocol)
 			}
-			if holds(before.limited[l], inside) {
-				for _, p := range before.mapped {
-					if p.inside == inside && p.protocol == protocol {
-						c.mapped = append(c.mapped, p)
-					}
-				}
-				continue
-			}
-			for _, port := range k.flows.Ports(inside, protocol) {
-				c.mapped = append(c.mapped, mappedPort{inside, protocol, port})
+			for _, port := range ports[:min(len(ports), mappedMost-len(c.mapped))] {
+				c.mapped = append(c.mapped, mappedPort{inside, kind.protocol, port})
 			}
 		}
 	}
-}
-
-func holds(list []netip.Addr, inside netip.Addr) bool {
-	_, found := slices.BinarySearchFunc(list, inside, netip.Addr.Compare)
-	return found
 }
 
 // programFull programs the sets of the subscribers at a bound or limit: only the differences,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -135,13 +136,15 @@ func (w *limitWatch) tellRLocked(inside netip.Addr, limits []nat.Limit, now time
 		return
 	}
 	slices.Sort(limits)
+	names := make([]string, 0, len(limits))
 	for _, l := range limits {
+		names = append(names, l.String())
 		w.observer.LimitReached(slot.Group(), l)
 	}
 	record := slot.Packed()
 	w.reports.Emit(lifecycle.Transition{Kind: inspect.EventLimitReached, At: now, Record: record, Slot: slot, Limits: limits})
 	if suppressed, ok := w.thin.Allow(now); ok {
 		w.log.Warn("a subscriber is refused new sessions at a limit of its group; what it has goes on", "group", slot.Group(),
-			"inside", inside, "limits", limits, "suppressed", suppressed)
+			"inside", inside, "limits", strings.Join(names, ","), "suppressed", suppressed)
 	}
 }
