@@ -18,12 +18,24 @@ import (
 // sessions may have ended without an event.
 const boundInterval = 10 * time.Second
 
+// boundKeeper keeps subscribers from opening more sessions than their bounds and limits. Its
+// methods are the Kernel's, and take its turn as those do.
+type boundKeeper struct {
+	kernel  *Kernel
+	limited atomic.Bool // there are limits, see limits.go
+
+	// Of the holder of the turn.
+	told         fullTold
+	refusalsRead time.Time // by Refusals
+}
+
 // keepBound closes subscribers with more sessions than Options.MaxSessions to new ones of the
 // kind, see crowded, and opens them when they have an eighth less. The index counts, and the
 // kernel looks at a set for the first packet of a flow. Counting by source in nftables (ct
 // count) would be exact, but walks the subscriber's entries for each new flow: with 1,000,
 // 10,000 and 50,000 of them a flow took 1.3, 2.3 and 38 times as long (BenchmarkNewFlows).
-func (k *Kernel) keepBound(ctx context.Context) error {
+func (x *boundKeeper) keepBound(ctx context.Context) error {
+	k := x.kernel
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -57,7 +69,8 @@ type crowded struct {
 	mapped         []mappedPort // of those at a limit of ports
 }
 
-func (k *Kernel) crowded() (c crowded) {
+func (x *boundKeeper) crowded() (c crowded) {
+	k := x.kernel
 	c.began, c.reached = k.flows.Crowded()
 	at := k.flows.AtBounds()
 	c.near = at.Near
@@ -106,7 +119,8 @@ type fullTold struct {
 }
 
 // closeFull programs the sets of the subscribers at the bound.
-func (k *Kernel) closeFull(ctx context.Context) error {
+func (x *boundKeeper) closeFull(ctx context.Context) error {
+	k := x.kernel
 	full := k.crowded()
 	if err := k.lock(ctx); err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/conntrack"
@@ -36,6 +35,7 @@ type Kernel struct {
 	barrier *barrier.Barrier
 	icmp    *icmpTimeout
 	SessionTable
+	boundKeeper
 	known knownElements
 	sweep chan struct{} // signalled when the table was put right
 	quiet quietWatch
@@ -51,10 +51,6 @@ type Kernel struct {
 	unused  bool // the table carries the mark of one that was never programmed
 
 	programmed bool // an earlier start programmed the table
-
-	limited      atomic.Bool // there are limits, see limits.go
-	refusalsRead time.Time   // by Refusals, in turn
-	told         fullTold    // by closeFull, in turn
 
 	learning atomic.Bool // Learn was called since the last second of the verification
 }
@@ -74,7 +70,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		drops: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle
-	k.told.log = o.Logger
+	k.boundKeeper.kernel, k.told.log = k, o.Logger
 	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)

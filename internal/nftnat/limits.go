@@ -348,7 +348,8 @@ func portMembers(list []mappedPort) []member {
 
 // SetLimits replaces the limits of all subscribers. What is open stays open, whatever the new
 // limits are.
-func (k *Kernel) SetLimits(ctx context.Context, list []nat.PrefixLimits) error {
+func (x *boundKeeper) SetLimits(ctx context.Context, list []nat.PrefixLimits) error {
+	k := x.kernel
 	if err := k.lock(ctx); err != nil {
 		return err
 	}
@@ -369,7 +370,8 @@ func (k *Kernel) SetLimits(ctx context.Context, list []nat.PrefixLimits) error {
 }
 
 // counts reports whether the index has counted the present entries.
-func (k *Kernel) counts() bool {
+func (x *boundKeeper) counts() bool {
+	k := x.kernel
 	select {
 	case <-k.flows.Ready():
 		return true
@@ -380,7 +382,8 @@ func (k *Kernel) counts() bool {
 
 // Refusals lists the subscribers that were refused new sessions since the last call, by limit. It
 // is to be called every few seconds: refusals are known for refusedKept.
-func (k *Kernel) Refusals(ctx context.Context) (list []nat.Refusal, err error) {
+func (x *boundKeeper) Refusals(ctx context.Context) (list []nat.Refusal, err error) {
+	k := x.kernel
 	if !k.limited.Load() {
 		return nil, nil
 	}
@@ -424,7 +427,8 @@ func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, e
 }
 
 // forgetLimits deletes the elements of addresses without sessions in the sets of limits.
-func (k *Kernel) forgetLimits(ctx context.Context, reaped []address) error {
+func (x *boundKeeper) forgetLimits(ctx context.Context, reaped []address) error {
+	k := x.kernel
 	if err := k.lock(ctx); err != nil {
 		return err
 	}
@@ -457,7 +461,8 @@ func (k *Kernel) forgetLimits(ctx context.Context, reaped []address) error {
 }
 
 // deletePresent deletes those of some elements that a set has.
-func (k *Kernel) deletePresent(ctx context.Context, name string, list []address) error {
+func (x *boundKeeper) deletePresent(ctx context.Context, name string, list []address) error {
+	k := x.kernel
 	var present []address
 	err := k.conn.Lookup(ctx, k.options.Table, name, len(list),
 		func(dst []byte, i int) []byte { return appendKey(dst, list[i][:]) },
@@ -483,7 +488,8 @@ func boundsOf(list []nat.PrefixLimits) []conntrack.Bounds {
 
 // keepMapped fills in the ports that have mappings, of subscribers at a limit of ports: those
 // that were known before, and those of subscribers that have reached it.
-func (k *Kernel) keepMapped(c *crowded, before *crowded) {
+func (x *boundKeeper) keepMapped(c *crowded, before *crowded) {
+	k := x.kernel
 	type user struct {
 		inside   netip.Addr
 		protocol uint8
@@ -511,7 +517,8 @@ func (k *Kernel) keepMapped(c *crowded, before *crowded) {
 
 // programFull programs the sets of the subscribers at a bound or limit: only the differences,
 // since a flood goes on until then. If that fails, the whole table is put right.
-func (k *Kernel) programFull(ctx context.Context, full crowded) error {
+func (x *boundKeeper) programFull(ctx context.Context, full crowded) error {
+	k := x.kernel
 	k.keepMapped(&full, &k.options.full)
 	o := k.options
 	o.full = full

@@ -119,10 +119,12 @@ func moduleOf(op wire.Op) string {
 			return "nft_ct"
 		case chainTranslate:
 			return "nft_nat"
-		case chainUngated:
+		case chainUngated, chainLimits:
 			return "nft_limit"
 		case chainUnmapped:
 			return "nft_fib_ipv4"
+		case chainUnreachable:
+			return "nft_reject_ipv4"
 		}
 	}
 	return ""

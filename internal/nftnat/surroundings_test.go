@@ -68,8 +68,11 @@ func TestMissingModulesAreNamed(t *testing.T) {
 		{Verb: "add rule to chain", Object: chainTranslate}: "nft_nat",
 		{Verb: "add rule to chain", Object: chainUngated}:   "nft_limit",
 		{Verb: "add rule to chain", Object: chainUnmapped}:  "nft_fib_ipv4",
-		{Verb: "add rule to chain", Object: chainForward}:   "",
-		{Verb: "delete element", Object: mapGate}:           "",
+		{Verb: "add rule to chain", Object: chainLimits}:    "nft_limit",
+
+		{Verb: "add rule to chain", Object: chainUnreachable}: "nft_reject_ipv4",
+		{Verb: "add rule to chain", Object: chainForward}:     "",
+		{Verb: "delete element", Object: mapGate}:             "",
 	} {
 		for _, errno := range []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP} {
 			err := unloaded(fmt.Errorf("set up: %w", &wire.Error{Op: op, Errno: errno}))

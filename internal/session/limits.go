@@ -145,6 +145,6 @@ func (w *limitWatch) tellRLocked(inside netip.Addr, limits []nat.Limit, now time
 	w.reports.Emit(lifecycle.Transition{Kind: inspect.EventLimitReached, At: now, Record: record, Slot: slot, Limits: limits})
 	if suppressed, ok := w.thin.Allow(now); ok {
 		w.log.Warn("a subscriber is refused new sessions at a limit of its group; what it has goes on", "group", slot.Group(),
-			"inside", inside, "limits", strings.Join(names, ","), "suppressed", suppressed)
+			"inside", inside, "limit", strings.Join(names, ","), "suppressed", suppressed)
 	}
 }

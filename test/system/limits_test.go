@@ -52,7 +52,7 @@ func TestLimitsOfAGroup_NAT28_NAT32_NAT33(t *testing.T) {
 		t.Errorf("%d sessions began at the limit", got)
 	}
 	w.shows(series, "1")
-	if log := w.Daemon.Log(); strings.Count(log, "is refused new sessions at a limit") != 1 || !strings.Contains(log, `"inside":"`+alice.String()+`","limits":"sessions"`) {
+	if log := w.Daemon.Log(); strings.Count(log, "is refused new sessions at a limit") != 1 || !strings.Contains(log, `"inside":"`+alice.String()+`","limit":"sessions"`) {
 		t.Error("the log does not say once that alice is at the limit")
 	}
 	if got := w.ask(bob, echo.Addr(), 5000, 3); got != 3 {

@@ -68,14 +68,14 @@ func (n *NAT) overLimitLocked(t conntrack.Tuple, now time.Time) (nat.Limit, bool
 		return nat.LimitTCPPorts, true
 	case t.Protocol == unix.IPPROTO_UDP && full(l.UDPPorts):
 		return nat.LimitUDPPorts, true
-	case l.NewSessionsPerSecond > 0 && !n.limits.take(t.Src, l.NewSessionsPerSecond, now):
+	case l.NewSessionsPerSecond > 0 && !n.limits.mayBegin(t.Src, l.NewSessionsPerSecond, now):
 		return nat.LimitNewSessions, true
 	}
 	return 0, false
 }
 
-// take reports whether a subscriber may begin a session under its rate, and counts it.
-func (l *limits) take(inside netip.Addr, perSecond int, now time.Time) bool {
+// mayBegin reports whether a subscriber may begin a session under its rate, and counts it.
+func (l *limits) mayBegin(inside netip.Addr, perSecond int, now time.Time) bool {
 	most := float64(nftnat.RateBurst(perSecond))
 	b, known := l.buckets[inside]
 	if !known {
