@@ -45,21 +45,26 @@ func (w limitTest) floodInSteps(t *testing.T, from netip.Addr, perSecond int, d 
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	began := time.Now()
+	began, due := time.Now(), 0.0
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for took < d {
 		<-tick.C
-		took = time.Since(began)
-		step(took, int(took.Seconds()*float64(perSecond))-sent)
-		for ; sent < int(took.Seconds()*float64(perSecond)); sent++ {
+		at := time.Since(began)
+		due = min(due+(at-took).Seconds()*float64(perSecond), max(1, float64(perSecond)/50)) // what is missed is not made up for
+		n := int(due)
+		due -= float64(n)
+		step(at, n)
+		for range n {
 			to := netip.AddrPortFrom(w.Remotes[sent/60_000%2], uint16(1+sent%60_000))
 			if _, err := conn.WriteToUDPAddrPort([]byte("?"), to); err != nil && !isUnreachable(err) {
 				t.Fatal(err)
 			}
+			sent++
 		}
+		took = at
 	}
-	return took, sent
+	return time.Since(began), sent
 }
 
 // isUnreachable reports whether an error is the ICMP error about an earlier datagram.
