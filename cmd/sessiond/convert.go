@@ -103,6 +103,7 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		NetNS: c.NAT.NetNS, Table: c.NAT.Table,
 		InsideInterfaces: c.NAT.InsideInterfaces, OutsideInterfaces: c.NAT.OutsideInterfaces,
 		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis has the other prefixes still served
+		NoNAT:           noNAT(c.Groups),
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept",
 		MaxSessions:     c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
 		Limits:   limited,
@@ -112,7 +113,6 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 
 // groupTimeouts returns the idle timeouts of every group.
 func groupTimeouts(groups []config.Group) []nat.GroupTimeouts {
-	protocols := map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}
 	converted := make([]nat.GroupTimeouts, len(groups))
 	for i, g := range groups {
 		converted[i] = nat.GroupTimeouts{Inside: g.Inside, Own: nat.Timeouts(g.IdleTimeouts)}
@@ -121,6 +121,19 @@ func groupTimeouts(groups []config.Group) []nat.GroupTimeouts {
 		}
 	}
 	return converted
+}
+
+// protocols are the numbers of the protocols that can be named.
+var protocols = map[string]uint8{"": 0, "icmp": unix.IPPROTO_ICMP, "tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}
+
+func noNAT(groups []config.Group) []nat.NoNAT {
+	var list []nat.NoNAT
+	for _, g := range groups {
+		for _, n := range g.NoNAT {
+			list = append(list, nat.NoNAT{Inside: g.Inside, Remote: n.Prefix, Protocol: protocols[n.Protocol], First: n.FirstPort, Last: n.LastPort})
+		}
+	}
+	return list
 }
 
 func grpcLimits(c config.GRPC) control.Limits {

@@ -40,22 +40,23 @@ type backend interface {
 	Barrier() bool
 	Fill() nftnat.Fill
 	Strays() nftnat.Strays
+	SetNoNAT(ctx context.Context, list []nat.NoNAT) error
 }
 
 // daemon holds the parts of a running sessiond.
 type daemon struct {
-	log      *slog.Logger
-	config   config.Config
-	db       *subscriberdb.DB
-	nat      backend
-	manager  *session.Manager
-	radius   *radiusacct.Server
-	control  *control.Server
-	web      *web
-	metrics  *metrics.Metrics
-	closers  []io.Closer
-	timeouts []nat.GroupTimeouts // in force
-	discard  bool                // end the subscribers of groups, prefixes and blocks that are not configured
+	log         *slog.Logger
+	config      config.Config
+	db          *subscriberdb.DB
+	nat         backend
+	manager     *session.Manager
+	radius      *radiusacct.Server
+	control     *control.Server
+	web         *web
+	metrics     *metrics.Metrics
+	closers     []io.Closer
+	natOfGroups natOfGroups // in force
+	discard     bool        // end the subscribers of groups, prefixes and blocks that are not configured
 
 	startNAT func(context.Context) error // programs the kernel
 	database []io.Closer                 // connections to the database
@@ -67,7 +68,7 @@ type daemon struct {
 // wait. The rest of the kernel is programmed last, when nothing else can refuse
 // the start.
 func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{log: log, config: c, discard: discard, metrics: metrics.New(version), timeouts: groupTimeouts(c.Groups)}
+	d := &daemon{log: log, config: c, discard: discard, metrics: metrics.New(version), natOfGroups: natOfGroupsIn(c)}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -105,7 +106,7 @@ func (d *daemon) openNAT(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("nat: %w", err)
 		}
-		d.nat, d.startNAT = memory, func(ctx context.Context) error { return memory.SetGroupTimeouts(ctx, o.GroupTimeouts) }
+		d.nat, d.startNAT = memory, func(ctx context.Context) error { return d.natOfGroups.set(ctx, memory) }
 	} else {
 		kernel, err := nftnat.DialKernel(natOptions(d.config, d.log))
 		if err != nil {

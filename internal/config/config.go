@@ -162,6 +162,7 @@ type Group struct {
 	RecordTTL time.Duration // 0: records never expire
 	Removal   Removal
 	Guard     Guard
+	NoNAT     []NoNAT
 	Limits    Limits
 
 	IdleTimeouts IdleTimeouts // in the place of the live settings' where not zero

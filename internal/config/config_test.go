@@ -65,7 +65,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "radius: {radsec: {x: 1}}",
 		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}",
 		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
-		"groups: [{guard: {x: 1}}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "log: {x: 1}",
+		"groups: [{guard: {x: 1}}]", "groups: [{no_nat: [{x: 1}]}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "log: {x: 1}",
 	} {
 		_, _, err := Parse("test.yaml", []byte(section))
 		known := regexp.MustCompile(`x: unknown key; known here: (.*)`).FindStringSubmatch(err.Error())
@@ -183,6 +183,8 @@ func TestValues(t *testing.T) {
 		{"removal as before", "", "settings: {subscriber_session_removal: false}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "off"},
 		{"removal as on the command line", "", "settings: {subscriber_session_removal: on}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "on"},
 		{"grace", "", "    removal: {grace: 30s}\n", func(c Config) any { return c.Groups[0].Removal.Grace }, 30 * time.Second},
+		{"no NAT", "", "    no_nat: [{prefix: 203.0.113.0/24}, {prefix: 192.0.2.1, protocol: udp, ports: 5060-5069}, {prefix: 192.0.2.2, protocol: tcp, ports: 443}]\n", func(c Config) any { return fmt.Sprint(c.Groups[0].NoNAT) }, "[{203.0.113.0/24  0 65535} {192.0.2.1/32 udp 5060 5069} {192.0.2.2/32 tcp 443 443}]"},
+		{"NAT for all", "", "    no_nat: []\n", func(c Config) any { return len(c.Groups[0].NoNAT) }, 0},
 		{"no ALG", "", "    alg: []\n", func(c Config) any { return len(c.Groups) }, 1},
 		{"grace causes", "", "    removal: {grace_causes: [lost-carrier, 19, User-Request]}\n", func(c Config) any { return fmt.Sprint(c.Groups[0].Removal.GraceCauses) }, "[2 19 1]"},
 		{"guard", "", "    guard: {minimum: 0, removed: 2.5%, expired: 0%, nas_restart: 50 %, window: 60s}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{0, 0.025, 0, 0.5, time.Minute}},

@@ -59,6 +59,7 @@ func (l *loader) group(v value) Group {
 		"port_timeouts": func(v value) { g.PortTimeouts = v.portTimeouts() },
 		"alg":           func(v value) { v.withoutALG() },
 		"limits":        func(v value) { v.limits(&g.Limits) },
+		"no_nat":        func(v value) { g.NoNAT = l.noNAT(v) },
 	})
 	v.require(keys, "name", "inside", "outside")
 	place.checkBlocks(&g)

@@ -102,6 +102,7 @@ type loader struct {
 	config Config
 
 	inside, outside []claim // prefixes of all groups so far
+	noNATs          []claim // destinations without NAT of all groups so far
 	bounds          []value // names of groups in the clients' bounds
 	groupValues     []value // each group in the file
 }
@@ -160,6 +161,7 @@ func (l *loader) load(root value) {
 	}
 	l.checkPrefixes()
 	l.checkICMP()
+	l.checkNoNAT()
 	l.checkClientGroups()
 }
 

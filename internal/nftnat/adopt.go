@@ -25,9 +25,9 @@ func (k *Kernel) converge(ctx context.Context) (changed bool, err error) {
 // convergeFrom is converge from the given state of the kernel.
 func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (changed bool, err error) {
 	k.icmp.set(k.options.longestICMP())
-	k.drops.note(actual.counters)
+	k.dropCounts.note(actual.counters)
 	r := newRuleset(k.options)
-	r.counters = k.drops.counters()
+	r.counters = k.dropCounts.counters()
 	var b wire.Batch
 	fresh, err := r.plan(actual, &b)
 	if actual.exists {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -39,6 +40,7 @@ type Contract interface {
 	SetTimeouts(ctx context.Context, t nat.Timeouts) error
 	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
+	SetNoNAT(ctx context.Context, list []nat.NoNAT) error
 	Drops(ctx context.Context) ([]nat.DropCount, error)
 	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
 	Refusals(ctx context.Context) ([]nat.Refusal, error)
@@ -59,6 +61,10 @@ func KernelTwin(t *testing.T) Twin {
 	lab := newLab(t)
 	echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
 	if err != nil {
+		t.Fatal(err)
+	}
+	back := netlab.Route{Destination: netlab.InsideGateway.Masked(), Gateway: netlab.OutsideGateway.Addr()} // to sessions without NAT
+	if err := lab.Internet.AddRoute(back); err != nil {
 		t.Fatal(err)
 	}
 	ask := func(inside netip.AddrPort) (netip.AddrPort, error) {
@@ -89,6 +95,7 @@ func (n Twin) Body(t *testing.T) {
 		{"others change elements", othersChange},
 		{"pages", pages},
 		{"drops", drops_NAT39},
+		{"no NAT", noNAT_NAT29},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {
 			return
@@ -205,6 +212,59 @@ func cutAndReaped_DEL01_DEL02_DEL07(t *testing.T, n Twin) {
 	mustAsk(t, n, netip.AddrPortFrom(bob, 5000))
 }
 
+// noNAT_NAT29: sessions to some destinations keep their inside address, behind the same gate,
+// and a removal takes them.
+func noNAT_NAT29(t *testing.T, n Twin) {
+	set := func(list ...nat.NoNAT) {
+		t.Helper()
+		if err := n.SetNoNAT(testContext(t), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := nat.NoNAT{Inside: []netip.Prefix{netip.PrefixFrom(alice, 32)}, Remote: netip.PrefixFrom(n.Remote.Addr(), 32), Protocol: unix.IPPROTO_UDP, First: n.Remote.Port(), Last: n.Remote.Port()}
+	set(all)
+	if seen, err := n.Ask(netip.AddrPortFrom(alice, 7000)); err == nil {
+		t.Errorf("a packet passed without a gate, seen from %v", seen)
+	}
+	apply(t, n, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 7))
+	from := netip.AddrPortFrom(alice, 7001)
+	if seen := mustAsk(t, n, from); seen != from {
+		t.Errorf("%v is seen from %v, want itself", from, seen)
+	}
+	if seen := mustAsk(t, n, netip.AddrPortFrom(bob, 7001)); seen.Addr() != eip {
+		t.Errorf("%v, who is not listed, is seen from %v", bob, seen)
+	}
+	wantSessions(t, n, alice, 1)
+	apply(t, n, blockOf(alice, nat.GateDraining, 0))
+	mustAsk(t, n, from)
+	if seen, err := n.Ask(netip.AddrPortFrom(alice, 7002)); err == nil {
+		t.Errorf("a new session began while draining, seen from %v", seen)
+	}
+	apply(t, n, nat.Entry{Inside: alice})
+	wantReaped(t, n, alice, 1)
+	apply(t, n, blockOf(alice, nat.GateOpen, 0))
+	mustAsk(t, n, from)
+	set()
+	testenv.Succeeds(t, func() error { // once the session without NAT is gone
+		seen, err := n.Ask(from)
+		if err == nil && seen.Addr() != eip {
+			err = fmt.Errorf("%v is seen from %v, want it translated", from, seen)
+		}
+		return err
+	})
+	other := all
+	other.First, other.Last = other.First+1, other.Last+1
+	set(other)
+	if seen := mustAsk(t, n, netip.AddrPortFrom(alice, 7003)); seen.Addr() != eip {
+		t.Errorf("to another port than listed alice is seen from %v", seen)
+	}
+	set()
+	apply(t, n, nat.Entry{Inside: alice})
+	if _, err := n.Reap(testContext(t), []netip.Addr{alice}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // drops_NAT39: each packet that does not pass is counted, for one reason.
 func drops_NAT39(t *testing.T, n Twin) {
 	outbound := func(r nat.DropReason) nat.Drop { return nat.Drop{Reason: r, Direction: nat.DropOut} }
@@ -236,6 +296,9 @@ func drops_NAT39(t *testing.T, n Twin) {
 			}
 			return nil
 		})
+	}
+	if _, err := n.Reap(testContext(t), []netip.Addr{alice}); err != nil {
+		t.Fatal(err)
 	}
 }
 

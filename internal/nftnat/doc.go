@@ -14,6 +14,7 @@
 //	plan.go          the operations between both, and the present table as read
 //	ruleset.go       the table as data: its chains and rules
 //	comments.go      what an operator reads about its chains and sets
+//	nonat.go         sessions that keep their inside address
 //	sets.go          its sets and maps, and their elements in the kernel's form
 //	timeouts.go      idle timeouts of flows: policies
 //	timeouttable.go  which flow gets which policy

@@ -118,7 +118,7 @@ func parseTally(attrs []byte) (t tally) {
 type dropCounts struct {
 	conn    *wire.Conn
 	table   string
-	flows   *conntrack.Table
+	losses  *conntrack.Table
 	barrier *barrier.Barrier
 
 	mu   sync.Mutex
@@ -132,9 +132,9 @@ type dropCounts struct {
 // restart. A table that others delete, and Run makes anew, goes on counting from the counts of
 // at most a second before; one that went while no daemon ran begins at 0. On error the counts
 // are those last read.
-func (k *Kernel) Drops(ctx context.Context) ([]nat.DropCount, error) {
-	err := k.drops.read(ctx)
-	return k.drops.list(), err
+func (d *dropCounts) Drops(ctx context.Context) ([]nat.DropCount, error) {
+	err := d.read(ctx)
+	return d.list(), err
 }
 
 func (d *dropCounts) list() []nat.DropCount {
@@ -165,7 +165,7 @@ func (d *dropCounts) read(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the counters of nftables table %s: %w", d.table, err)
 	}
-	losses, err := d.flows.Losses(ctx)
+	losses, err := d.losses.Losses(ctx)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -19,24 +20,24 @@ import (
 const helperSwitch = "/proc/sys/net/netfilter/nf_conntrack_helper"
 
 // warnOfHelpers logs objects and settings of others that assign helpers.
-func (k *Kernel) warnOfHelpers() {
-	if k.options.NetNS == "" { // the file shows the namespace of the thread
+func warnOfHelpers(conn *wire.Conn, netns string, log *slog.Logger) {
+	if netns == "" { // the file shows the namespace of the thread
 		if on, err := os.ReadFile(helperSwitch); err == nil && strings.TrimSpace(string(on)) != "0" {
-			k.log.Warn("net.netfilter.nf_conntrack_helper is on: connections that helpers expect are dropped for subscribers, since their outside ports are of no block; switch it off")
+			log.Warn("net.netfilter.nf_conntrack_helper is on: connections that helpers expect are dropped for subscribers, since their outside ports are of no block; switch it off")
 		}
 	}
-	helpers, err := k.helpers(context.Background())
+	helpers, err := listHelpers(context.Background(), conn)
 	if err != nil || len(helpers) == 0 {
 		return
 	}
-	k.log.Warn("others may assign conntrack helpers (ALGs): connections that helpers expect are dropped for subscribers, since their outside ports are of no block; take subscribers out of those rules",
-		"ct_helpers_of_others", helpers)
+	log.Warn("others may assign conntrack helpers (ALGs): connections that helpers expect are dropped for subscribers, since their outside ports are of no block; take subscribers out of those rules",
+		"helpers", helpers)
 }
 
-// helpers lists the ct helper objects of all tables, as "table NAME, ct helper NAME".
-func (k *Kernel) helpers(ctx context.Context) ([]string, error) {
+// listHelpers lists the ct helper objects of all tables, as "table NAME, ct helper NAME".
+func listHelpers(ctx context.Context, conn *wire.Conn) ([]string, error) {
 	found := map[string]bool{}
-	err := k.conn.Dump(ctx, wire.GetObject, wire.AnyFamily, func() { clear(found) }, func(attrs []byte) {
+	err := conn.Dump(ctx, wire.GetObject, wire.AnyFamily, func() { clear(found) }, func(attrs []byte) {
 		if nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_OBJ_TYPE)) == unix.NFT_OBJECT_CT_HELPER {
 			found["table "+nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_OBJ_TABLE))+", ct helper "+nlmsg.String(nlmsg.Attr(attrs, unix.NFTA_OBJ_NAME))] = true
 		}

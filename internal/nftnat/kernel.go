@@ -40,7 +40,8 @@ type Kernel struct {
 	sweep chan struct{} // signalled when the table was put right
 	quiet quietWatch
 	fill  fillWatch
-	drops dropCounts
+	dropCounts
+	noNAT atomic.Pointer[[]nat.NoNAT] // of the present ruleset
 
 	// turn holds one token. Its holder may use the fields below, and change known. Exported
 	// methods and check take it; all other methods expect their caller to hold it.
@@ -67,13 +68,14 @@ func DialKernel(o Options) (*Kernel, error) {
 		sweep: make(chan struct{}, 1),
 		known: knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
 		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
-		drops: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
+		dropCounts: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle
 	k.boundKeeper.kernel, k.told.log = k, o.Logger
 	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
+	k.noNAT.Store(&o.NoNAT)
 	if err := k.dial(); err != nil {
 		return nil, errors.Join(forbidden(unanswered(err)), k.Close())
 	}
@@ -122,7 +124,7 @@ func (k *Kernel) dial() (err error) {
 		return err
 	}
 	k.quiet.ns, k.quiet.flows, k.fill.flows = k.ns, k.flows, k.flows
-	k.drops.conn, k.drops.flows, k.drops.barrier = k.conn, k.flows, k.barrier
+	k.dropCounts.conn, k.dropCounts.losses, k.dropCounts.barrier = k.conn, k.flows, k.barrier
 	return k.flows.SetBounds(boundsOf(k.options.Limits))
 }
 
@@ -151,7 +153,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	if k.programmed, err = k.wasProgrammed(ctx, before); err != nil {
 		return err
 	}
-	if err := errors.Join(k.barrier.Set(k.options.InsidePrefixes), k.barrier.Retire(k.options.OutsideInterfaces...)); err != nil {
+	if err := errors.Join(setBarrier(k.barrier, k.options.InsidePrefixes, k.options.NoNAT), k.barrier.Retire(k.options.OutsideInterfaces...)); err != nil {
 		return err
 	}
 	changed, err := k.convergeFrom(ctx, before)
@@ -256,13 +258,13 @@ func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 	o := k.options
 	same := slices.Equal(addrrange.Of(inside), addrrange.Of(o.InsidePrefixes))
 	o.InsidePrefixes, o.OutsidePrefixes = slices.Clone(inside), slices.Clone(outside)
-	if err := k.barrier.Set(withAll(inside, k.options.InsidePrefixes)); err != nil {
+	if err := setBarrier(k.barrier, withAll(inside, k.options.InsidePrefixes), o.NoNAT); err != nil {
 		return err
 	}
 	if err := k.configure(ctx, o); err != nil {
 		return err
 	}
-	if err := k.barrier.Set(inside); err != nil {
+	if err := setBarrier(k.barrier, inside, o.NoNAT); err != nil {
 		return err
 	}
 	k.keepInside(inside)
@@ -376,6 +378,7 @@ type Options struct {
 	GroupTimeouts     []nat.GroupTimeouts // by group of subscribers, in the place of Timeouts
 	MaxSessions       int                 // of one inside address; 0 for no bound
 	Limits            []nat.PrefixLimits  // below MaxSessions; SetLimits changes them
+	NoNAT             []nat.NoNAT         // sessions that keep their inside address
 	OutsideToOthers   bool                // outside hosts may begin flows to networks that are neither inside nor outside
 	MaxUngated        int                 // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger        // required
@@ -400,7 +403,7 @@ func (o Options) validate() error {
 	if err := CheckPrefixes(o.InsidePrefixes, o.OutsidePrefixes); err != nil {
 		return err
 	}
-	return errors.Join(o.Timeouts.Check(), nat.CheckGroups(o.GroupTimeouts))
+	return errors.Join(o.Timeouts.Check(), nat.CheckGroups(o.GroupTimeouts), checkNoNAT(o.NoNAT))
 }
 
 // maxInterfaceName is IFNAMSIZ less the terminating zero.

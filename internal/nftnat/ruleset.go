@@ -45,8 +45,11 @@ const (
 	chainTranslate   = "translate"
 	chainGuard       = "guard"
 	chainUnmapped    = "unmapped"
-	chainToMachine   = "to_machine"
-	chainUngated     = "ungated"
+
+	chainNoNAT        = "no_nat"
+	chainUntranslated = "untranslated"
+	chainToMachine    = "to_machine"
+	chainUngated      = "ungated"
 )
 
 // A chain of the table. Only base chains have a hook.
@@ -81,8 +84,8 @@ func newRuleset(o Options) *ruleset {
 		sets:     append(newSets(o), t.sets...),
 		counters: newCounters(nil),
 		policies: t.policies,
-		chains:   slices.Concat(newChains(), t.chains, limitChains(&o)),
-		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o.InsideInterfaces), outsideRules(o), mappingRules(o.InsideInterfaces), t.rules, limitRules(&o)),
+		chains:   slices.Concat(newChains(o.NoNAT), t.chains, limitChains(&o)),
+		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o), outsideRules(o), mappingRules(o.InsideInterfaces), t.rules, limitRules(&o)),
 	}
 }
 
@@ -90,8 +93,8 @@ func newRuleset(o Options) *ruleset {
 // packets without a mapping after destination NAT, at dstnat, which would have chosen one.
 const prioritySrcnat, priorityGuard, priorityUnmapped = 100, 110, -90
 
-func newChains() []chain {
-	return []chain{
+func newChains(noNAT []nat.NoNAT) []chain {
+	chains := []chain{
 		{name: chainForward, kind: "filter", hook: unix.NF_INET_FORWARD},
 		{name: chainFromInside},
 		{name: chainUpstream},
@@ -108,6 +111,10 @@ func newChains() []chain {
 		{name: chainGuard, kind: "filter", hook: unix.NF_INET_POST_ROUTING, priority: priorityGuard},
 		{name: chainUnmapped, kind: "nat", hook: unix.NF_INET_PRE_ROUTING, priority: priorityUnmapped},
 	}
+	if len(noNAT) > 0 {
+		chains = append(chains, chain{name: chainNoNAT}, chain{name: chainUntranslated})
+	}
+	return chains
 }
 
 // forwardRules let nothing pass without an open gate (I3). A gate leads both ways: from an
@@ -216,7 +223,8 @@ func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule 
 //
 // There is a rule for each protocol because nft, reading back its own listing, takes ports in
 // a map only after a match of a protocol.
-func natRules(inside []string) []rule {
+func natRules(o Options) []rule {
+	inside := o.InsideInterfaces
 	toOutside := in(loadOutputName, setOutsideInterfaces)
 	fromInside := in(loadSource, setInsidePrefixes)
 	rules := slices.Concat([]rule{
@@ -233,15 +241,18 @@ func natRules(inside []string) []rule {
 	for _, r := range onInside(chainSrcnat, loadInputName, inside, goTo(chainTranslate)) {
 		rules = append(rules, rule{r.chain, "", slices.Concat(toOutside, r.exprs)})
 	}
-	return append(rules, []rule{
-		{chainTranslate, "", []expr.Any{jump(chainTimeouts)}},
+	rules = append(rules, rule{chainTranslate, "", []expr.Any{jump(chainTimeouts)}})
+	if len(o.NoNAT) > 0 {
+		rules = append(rules, rule{chainTranslate, "", []expr.Any{jump(chainNoNAT)}})
+		rules = append(rules, noNATRules(o.NoNAT)...)
+	}
+	rules = append(rules, []rule{
 		{chainTranslate, "", then(protocolIs(unix.IPPROTO_TCP), translateBy(mapBlock)...)},
 		{chainTranslate, "", then(protocolIs(unix.IPPROTO_UDP), translateBy(mapBlock)...)},
 		{chainTranslate, "", then(protocolIs(unix.IPPROTO_ICMP), translateBy(mapBlock)...)},
 		{chainTranslate, "no port block", countedDrop(nat.DropNoBlock, nat.DropOut)},
-
-		{chainGuard, "untranslated", then(slices.Concat(toOutside, fromInside), countedDrop(nat.DropUntranslated, nat.DropOut)...)},
 	}...)
+	return append(rules, guardRules(o.NoNAT, slices.Concat(toOutside, fromInside))...)
 }
 
 // mappingRules drop new flows to pool addresses to which no session belongs, and no mapping of

@@ -132,7 +132,7 @@ func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error)
 	inside := *k.inside.Load()
 	var found []conntrack.Entry
 	err = k.flows.Dump(ctx, func(e conntrack.Entry) error {
-		if untranslated(e, inside, outside, local) {
+		if untranslated(e, inside, outside, local) && !keepsAddress(e, *k.noNAT.Load()) {
 			found = append(found, e)
 		}
 		return nil

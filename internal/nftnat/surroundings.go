@@ -26,7 +26,7 @@ func (k *Kernel) warnOfSurroundings() {
 	if !k.flows.Counted() {
 		k.log.Warn("net.netfilter.nf_conntrack_acct is off: packets and bytes of sessions are shown as 0, and sessions that began before it is switched on stay so")
 	}
-	k.warnOfHelpers()
+	warnOfHelpers(k.conn, k.options.NetNS, k.log)
 }
 
 // Forwarding.
@@ -110,7 +110,7 @@ func moduleOf(op wire.Op) string {
 	case "add ct timeout":
 		return "nft_ct"
 	case "add chain":
-		if slices.ContainsFunc(newChains(), func(c chain) bool { return c.name == op.Object && c.kind == "nat" }) {
+		if slices.ContainsFunc(newChains(nil), func(c chain) bool { return c.name == op.Object && c.kind == "nat" }) {
 			return "nft_chain_nat"
 		}
 	case "add rule to chain":

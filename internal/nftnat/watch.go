@@ -74,7 +74,7 @@ func (k *Kernel) tick(ctx context.Context) error {
 			k.report(ctx, k.check(ctx, due))
 			k.report(ctx, k.verify(ctx))
 			k.report(ctx, k.fill.look(ctx))
-			k.report(ctx, k.drops.read(ctx))
+			k.report(ctx, k.dropCounts.read(ctx))
 		}
 	}
 }

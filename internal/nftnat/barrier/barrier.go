@@ -95,7 +95,7 @@ func Raise(ns netns.Namespace, interfaces []string, prefixes []netip.Prefix, log
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	if b.program, err = compile(addrrange.Of(prefixes)); err != nil {
+	if b.program, err = compile(addrrange.Of(prefixes), nil); err != nil {
 		return err
 	}
 	var without []error
@@ -154,9 +154,15 @@ func (b *Barrier) Dropped() (map[string]uint32, error) {
 	return dropped, nil
 }
 
-// Set makes the barrier that of the prefixes, on every outside interface there is.
-func (b *Barrier) Set(prefixes []netip.Prefix) error {
-	program, err := compile(addrrange.Of(prefixes))
+// PassMark is the bit of a packet's mark with which the table lets a packet with an inside
+// source pass the barrier, to the destinations of sessions without NAT. Only the last chain of
+// the table sets it, so nothing passes while the table is away.
+const PassMark = 1 << 29
+
+// Set makes the barrier that of the prefixes, on every outside interface there is. Packets with
+// PassMark pass to some destinations.
+func (b *Barrier) Set(prefixes, passing []netip.Prefix) error {
+	program, err := compile(addrrange.Of(prefixes), addrrange.Of(passing))
 	if err != nil {
 		return err
 	}
@@ -374,19 +380,32 @@ const bpfInstruction = 8 // struct sock_filter
 // maxRanges keeps the program below the kernel's limit of 4096 instructions.
 const maxRanges = 1000
 
-// compile returns a program that drops IPv4 packets with a source in one of the ranges,
-// which are in order. It finds the network header behind a link header of any length.
-func compile(ranges addrrange.Set) ([]byte, error) {
+// compile returns a program that drops IPv4 packets with a source in one of the ranges, which
+// are in order, unless they are marked and have a destination in one of passing. It finds the
+// network header behind a link header of any length.
+func compile(ranges, passing addrrange.Set) ([]byte, error) {
 	const networkHeader = 1<<32 - 0x100000 // SKF_NET_OFF
-	if len(ranges) > maxRanges {
-		return nil, fmt.Errorf("barrier: %d separate ranges of inside prefixes, at most %d can be guarded", len(ranges), maxRanges)
+	if n := len(ranges) + len(passing); n > maxRanges {
+		return nil, fmt.Errorf("barrier: %d separate ranges of inside prefixes and destinations without NAT, at most %d can be guarded", n, maxRanges)
+	}
+	load := func(offset uint32) bpf.Instruction {
+		return bpf.RawInstruction{Op: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: networkHeader + offset}
 	}
 	code := append([]bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtProto},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipTrue: 1},
 		bpf.RetConstant{Val: actContinue},
-		bpf.RawInstruction{Op: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: networkHeader + 12},
-	}, dropWithin(ranges)...)
+		load(12),
+	}, within(ranges, len(passing) == 0)...)
+	if len(passing) > 0 {
+		code = append(code,
+			bpf.LoadExtension{Num: bpf.ExtMark},
+			bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: PassMark, SkipTrue: 1},
+			bpf.RetConstant{Val: actDrop},
+			load(16),
+		)
+		code = append(code, passWithin(passing)...)
+	}
 	raw, err := bpf.Assemble(code)
 	if err != nil {
 		return nil, err
@@ -400,17 +419,37 @@ func compile(ranges addrrange.Set) ([]byte, error) {
 	return program, nil
 }
 
-// dropWithin returns the instructions that decide on the loaded address. The ranges are in
-// order, so an address below one of them is in none of the later ones.
-func dropWithin(ranges addrrange.Set) []bpf.Instruction {
+// within returns the instructions that decide on the loaded address: one outside of all ranges
+// passes, and one within is dropped, or decided on by the instructions that follow. The ranges
+// are in order, so an address below one of them is in none of the later ones.
+func within(ranges addrrange.Set, drop bool) []bpf.Instruction {
+	var code []bpf.Instruction
+	for i, r := range ranges {
+		var found bpf.Instruction = bpf.RetConstant{Val: actDrop}
+		if !drop {
+			found = bpf.Jump{Skip: uint32(4*(len(ranges)-1-i) + 2)}
+		}
+		code = append(code,
+			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: r.Last, SkipTrue: 3},
+			bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: r.First, SkipFalse: 1},
+			found,
+			bpf.RetConstant{Val: actContinue},
+		)
+	}
+	return append(code, bpf.RetConstant{Val: actContinue})
+}
+
+// passWithin returns the instructions that let the loaded address pass if it is within one of
+// the ranges, which are in order, and drop it else.
+func passWithin(ranges addrrange.Set) []bpf.Instruction {
 	var code []bpf.Instruction
 	for _, r := range ranges {
 		code = append(code,
 			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: r.Last, SkipTrue: 3},
 			bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: r.First, SkipFalse: 1},
-			bpf.RetConstant{Val: actDrop},
 			bpf.RetConstant{Val: actContinue},
+			bpf.RetConstant{Val: actDrop},
 		)
 	}
-	return append(code, bpf.RetConstant{Val: actContinue})
+	return append(code, bpf.RetConstant{Val: actDrop})
 }

@@ -27,6 +27,7 @@ type NAT struct {
 	flows    map[conntrack.Tuple]flow // by original tuple
 	lastID   uint32
 	dropped  map[nat.Drop]uint64
+	noNAT    []nat.NoNAT
 
 	ready   chan struct{}
 	running sync.Once
@@ -142,6 +143,19 @@ func (n *NAT) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) e
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.inside = slices.Clone(inside)
+	return ctx.Err()
+}
+
+// SetNoNAT is as that of nftnat.Kernel.
+func (n *NAT) SetNoNAT(ctx context.Context, list []nat.NoNAT) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.noNAT = slices.Clone(list)
+	for _, f := range n.flows {
+		if f.outside.Addr() == f.Orig.Src && !n.keepsAddressLocked(f.Orig) {
+			n.endLocked(f)
+		}
+	}
 	return ctx.Err()
 }
 

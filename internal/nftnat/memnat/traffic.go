@@ -50,6 +50,8 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 		return nftnat.Session{}, n.dropLocked(nat.DropNoGate, nat.DropOut, inside.Addr())
 	case c.gate == nat.GateDraining && !known:
 		return nftnat.Session{}, n.dropLocked(nat.DropDraining, nat.DropOut, inside.Addr())
+	case !known && n.keepsAddressLocked(t):
+		f = n.beginLocked(t, inside)
 	case !known:
 		if l, over := n.overLimitLocked(t, time.Now()); over {
 			n.limits.refuse(inside.Addr(), l)
@@ -64,6 +66,13 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 	f.Packets++
 	n.flows[t] = f
 	return nftnat.SessionsIn(f.Entry, []netip.Prefix{netip.PrefixFrom(inside.Addr(), 32)})[0], nil
+}
+
+// keepsAddressLocked reports whether a session is one without NAT.
+func (n *NAT) keepsAddressLocked(t conntrack.Tuple) bool {
+	return slices.ContainsFunc(n.noNAT, func(list nat.NoNAT) bool {
+		return list.Covers(t.Protocol, t.Src, netip.AddrPortFrom(t.Dst, t.DstPort))
+	})
 }
 
 // portLocked chooses the outside port: that of another session of the same inside port (RFC
