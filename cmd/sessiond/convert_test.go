@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
@@ -78,5 +79,23 @@ func TestClientTTL_SES18(t *testing.T) {
 	})
 	if want := map[string]time.Duration{"p1": hour, "p2": hour, "core": hour, "bng": 0}; !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestGroupTimeouts_NAT05: every group is converted, with its prefixes and ports.
+func TestGroupTimeouts_NAT05(t *testing.T) {
+	inside := []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}
+	own := config.IdleTimeouts{TCPEstablished: 1, TCPTransitory: 2, TCPPartialOpen: 3, TCPPartialClose: 4, UDP: 5, ICMP: 6}
+	got := natOptions(config.Config{Groups: []config.Group{
+		{Name: "a", Inside: inside, IdleTimeouts: own, PortTimeouts: []config.PortTimeout{{Protocol: "udp", Port: 53, Timeout: 7}, {Protocol: "tcp", Port: 80, Timeout: 8}}},
+		{Name: "b"},
+	}}, nil).GroupTimeouts
+	want := []nat.GroupTimeouts{
+		{Inside: inside, Own: nat.Timeouts{TCPEstablished: 1, TCPTransitory: 2, TCPPartialOpen: 3, TCPPartialClose: 4, UDP: 5, ICMP: 6},
+			Ports: []nat.PortTimeout{{Protocol: 17, Port: 53, Timeout: 7}, {Protocol: 6, Port: 80, Timeout: 8}}},
+		{},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("they are %+v, want %+v", got, want)
 	}
 }

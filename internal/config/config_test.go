@@ -350,12 +350,12 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestGroupTimeouts: those of a group are zero where the live settings apply.
+// TestGroupTimeouts_NAT05_NAT18: those of a group are zero where the live settings apply.
 func TestGroupTimeouts_NAT05_NAT18(t *testing.T) {
 	c, warnings := mustParse(t, edit("", `    idle_timeouts: {udp: 200s, tcp_partial_open: 100s, icmp: 70s}
     port_timeouts: [{protocol: udp, port: 53, timeout: 10s}]
-  - {name: other, inside: [10.0.0.0/16], outside: [192.0.2.0/28], idle_timeouts: {icmp: 65s}, port_timeouts: []}
-  - {name: third, inside: [10.1.0.0/16], outside: [192.0.2.16/28], idle_timeouts: {}}
+  - {name: other, inside: [10.0.0.0/16], outside: [192.0.2.0/28], idle_timeouts: {icmp: 65s}, port_timeouts: [{protocol: udp, port: 5353, timeout: 10s}, {protocol: tcp, port: 53, timeout: 20s}]}
+  - {name: third, inside: [10.1.0.0/16], outside: [192.0.2.16/28], idle_timeouts: {}, port_timeouts: []}
 settings: {idle_timeouts: {tcp_partial_close: 300s}}
 `))
 	g := c.Groups[0]
@@ -370,6 +370,8 @@ settings: {idle_timeouts: {tcp_partial_close: 300s}}
 	}
 	want := []string{
 		"test.yaml:14: groups[0].idle_timeouts.tcp_partial_open: 1m40s is below the 4m0s of RFC 7857 section 2.1",
+		"test.yaml:16: groups[1].port_timeouts[0].timeout: 10s is below the 2m0s of RFC 4787 REQ-5",
+		"test.yaml:16: groups[1].port_timeouts[1].timeout: 20s is below the 2h4m0s of RFC 5382 REQ-5",
 		"test.yaml:16: groups[1].idle_timeouts.icmp: the kernel has one idle timeout of ICMP for all groups: 1m10s, the longest, is in force here too",
 	}
 	if !slices.Equal(warnings, want) {

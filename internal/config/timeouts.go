@@ -9,6 +9,9 @@ import (
 // kernel cuts a longer one to 32 bits.
 const longestTimeout = math.MaxInt32 / 1000 * time.Second
 
+// The minima of RFC 5382 REQ-5 and RFC 4787 REQ-5.
+const leastEstablished, leastUDP = 7440 * time.Second, 120 * time.Second
+
 // maxPortTimeouts bounds the elements that a group's ports make in the kernel.
 const maxPortTimeouts = 64
 
@@ -22,17 +25,16 @@ func (v value) idleTimeouts(to *IdleTimeouts) {
 		}
 	}
 	v.mapping(fields{
-		"tcp_established":   timer(&to.TCPEstablished, 7440*time.Second, "RFC 5382 REQ-5"),
+		"tcp_established":   timer(&to.TCPEstablished, leastEstablished, "RFC 5382 REQ-5"),
 		"tcp_transitory":    timer(&to.TCPTransitory, 240*time.Second, "RFC 5382 REQ-5"),
 		"tcp_partial_open":  timer(&to.TCPPartialOpen, 240*time.Second, "RFC 7857 section 2.1"),
 		"tcp_partial_close": timer(&to.TCPPartialClose, 240*time.Second, "RFC 7857 section 2.1"),
-		"udp":               timer(&to.UDP, 120*time.Second, "RFC 4787 REQ-5"),
+		"udp":               timer(&to.UDP, leastUDP, "RFC 4787 REQ-5"),
 		"icmp":              timer(&to.ICMP, 60*time.Second, "RFC 5508 REQ-2"),
 	})
 }
 
-// portTimeouts reads a list of timeouts by destination port. RFC 4787 REQ-5 allows short ones
-// for well-known ports, so none is warned of.
+// portTimeouts reads a list of timeouts by destination port.
 func (v value) portTimeouts() []PortTimeout {
 	if v.empty() {
 		return nil
@@ -45,10 +47,12 @@ func (v value) portTimeouts() []PortTimeout {
 	seen := map[target]bool{}
 	for _, e := range v.sequence() {
 		var p PortTimeout
+		timeout := e
 		keys := e.mapping(fields{
 			"protocol": func(v value) { v.oneOf(&p.Protocol, "tcp", "udp") },
 			"port":     func(v value) { v.port(&p.Port) },
 			"timeout": func(v value) {
+				timeout = v
 				if v.duration(&p.Timeout, time.Second) {
 					v.maximum(p.Timeout, longestTimeout)
 				}
@@ -60,12 +64,25 @@ func (v value) portTimeouts() []PortTimeout {
 			e.errorf("%s port %d is there twice; keep one", p.Protocol, p.Port)
 		}
 		seen[to] = true
+		if p.Timeout != 0 {
+			timeout.checkPort(p)
+		}
 		list = append(list, p)
 	}
 	if len(list) > maxPortTimeouts {
 		v.errorf("%d ports are more than %d; write fewer", len(list), maxPortTimeouts)
 	}
 	return list
+}
+
+// checkPort warns of a timeout below the minima. UDP may have shorter ones at well-known ports.
+func (v value) checkPort(p PortTimeout) {
+	switch {
+	case p.Protocol == "tcp":
+		v.minimum(p.Timeout, leastEstablished, "RFC 5382 REQ-5")
+	case p.Port >= lowestPort:
+		v.minimum(p.Timeout, leastUDP, "RFC 4787 REQ-5")
+	}
 }
 
 func (v value) port(to *uint16) {

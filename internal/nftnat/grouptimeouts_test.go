@@ -1,6 +1,7 @@
 package nftnat
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -245,6 +246,9 @@ func TestSavedGroupTimeoutsWorkAlone_I8(t *testing.T) {
 	run(t, lab, "nft", "-f", saved)
 	if got := run(t, lab, "nft", "list", "ruleset"); got != want {
 		t.Errorf("loaded, it is\n%s\nwant\n%s", got, want)
+	}
+	if out := run(t, lab, "nft", "-j", "list", "ruleset"); !json.Valid([]byte(out)) {
+		t.Errorf("nft -j list ruleset prints no JSON: %s", out)
 	}
 	again := openKernel(t, o)
 	wantEntries(t, again, blockOf(alice, nat.GateOpen, 0))
