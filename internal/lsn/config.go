@@ -16,6 +16,7 @@ type GroupConfig struct {
 	Name      string
 	Inside    []netip.Prefix
 	Outside   []netip.Prefix
+	Draining  []netip.Prefix // outside prefixes besides those of Outside that give no blocks; bindings there stay
 	FirstPort nat.Port      // at least 1024 (RFC 4787 REQ-7 keeps 0-1023 apart)
 	LastPort  nat.Port      // inclusive
 	BlockSize int           // ports per block, a power of two
@@ -26,6 +27,9 @@ type GroupConfig struct {
 
 	Limits nat.Limits // of each subscriber; kept by the kernel, not by the engine
 }
+
+// AllOutside returns the outside prefixes, draining ones last.
+func (c *GroupConfig) AllOutside() []netip.Prefix { return slices.Concat(c.Outside, c.Draining) }
 
 // GraceFor returns the grace time of a subscriber whose session ended for an
 // Acct-Terminate-Cause (RFC 2866 section 5.10): 0 where the group grants none.
@@ -63,13 +67,13 @@ func (c *GroupConfig) validate() error {
 }
 
 func (c *GroupConfig) validatePrefixes() error {
-	for _, p := range append(c.Inside[:len(c.Inside):len(c.Inside)], c.Outside...) {
+	for _, p := range slices.Concat(c.Inside, c.Outside, c.Draining) {
 		if !p.IsValid() || !p.Addr().Is4() || p != p.Masked() {
 			return fmt.Errorf("group %s: %v is not an IPv4 prefix without host bits", c.Name, p)
 		}
 	}
 	blocks := uint64(0)
-	for _, p := range c.Outside {
+	for _, p := range c.AllOutside() {
 		blocks += uint64(shapeOf(c).count) << (32 - p.Bits())
 	}
 	if blocks > maxBlocks {

@@ -121,25 +121,27 @@ type Usage struct {
 	Group                   string
 	Outside                 netip.Prefix
 	Total, Used, Held, Free int  // Total = Used + Held + Free
-	Draining                bool // no longer configured: gives no blocks, is listed while it has bindings
+	Draining                bool // gives no blocks
+	Former                  bool // no longer configured: drains, and is listed while it has bindings
 }
 
 // Usage returns the counts of every outside prefix, by group name and then in
-// configured order. A prefix that is no longer configured is listed while it
-// has bindings, with these as its total.
+// configured order, draining ones last. A prefix that is no longer configured is
+// listed while it has bindings. Of a draining prefix the blocks of bindings are
+// the total.
 func (e *Engine) Usage() []Usage {
 	var all []Usage
 	for _, g := range e.groups {
 		for i := range g.segments {
 			s := &g.segments[i]
-			if s.retired && s.used+s.held == 0 {
+			if !s.kept && s.used+s.held == 0 {
 				continue
 			}
 			held, free := g.heldAndFree(s)
 			all = append(all, Usage{
 				Group: g.config.Name, Outside: s.prefix,
 				Total: s.used + held + free, Used: s.used, Held: held, Free: free,
-				Draining: s.retired,
+				Draining: s.retired, Former: !s.kept,
 			})
 		}
 	}

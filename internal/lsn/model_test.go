@@ -55,8 +55,13 @@ func (m *model) at(first byte) (all []nat.Binding) {
 	return all
 }
 
-func (m *model) configured(a netip.Addr) bool {
+// gives reports whether the blocks of an outside address are given.
+func (m *model) gives(a netip.Addr) bool {
 	return slices.ContainsFunc(m.config.Outside, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+func (m *model) configured(a netip.Addr) bool {
+	return slices.ContainsFunc(m.config.AllOutside(), func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 func (m *model) allocate(h nat.Holder, now time.Time) error {
@@ -99,7 +104,7 @@ func (m *model) own(h nat.Holder) int {
 		if seen++; seen > maxReclaim {
 			return -1
 		}
-		if b.Identity == h.Identity && m.configured(b.Outside) {
+		if b.Identity == h.Identity && m.gives(b.Outside) {
 			return i
 		}
 	}
@@ -170,7 +175,7 @@ func (m *model) advance(now time.Time) (freed, served []nat.Binding) {
 	slices.SortStableFunc(freed, func(a, b nat.Binding) int { return a.HoldUntil.Compare(b.HoldUntil) })
 	for _, b := range freed {
 		m.bindings = slices.DeleteFunc(m.bindings, func(x nat.Binding) bool { return x.Block == b.Block })
-		if m.configured(b.Outside) {
+		if m.gives(b.Outside) {
 			m.free = slices.AppendSeq(m.free, b.All())
 		}
 	}
@@ -252,7 +257,7 @@ func (m *model) reconfigure(c GroupConfig) {
 	}
 	m.config = c
 	m.fresh = slices.DeleteFunc(blocksInOrder(c), func(b nat.Block) bool { return slices.Contains(given, b) })
-	gone := func(b nat.Block) bool { return !m.configured(b.Outside) }
+	gone := func(b nat.Block) bool { return !m.gives(b.Outside) }
 	m.free, m.locked = slices.DeleteFunc(m.free, gone), slices.DeleteFunc(m.locked, gone)
 	m.line = slices.DeleteFunc(m.line, func(h nat.Holder) bool {
 		return !slices.ContainsFunc(c.Inside, func(p netip.Prefix) bool { return p.Contains(h.Inside) })

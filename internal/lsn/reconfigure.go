@@ -12,20 +12,20 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
+// MayReconfigure returns the error that Reconfigure would return, and changes nothing.
+func (e *Engine) MayReconfigure(configs []GroupConfig) error {
+	_, err := e.planAll(configs)
+	return err
+}
+
 // Reconfigure replaces the groups. Removed groups and outside prefixes keep their bindings
 // and give no new ones; holders that wait in a removed group or at a removed inside address
 // are forgotten. Current holds keep their ends. Port range and block size of a group may
 // change, and a part of an outside prefix may go to another group, only while no binding
 // uses them: else ErrInUse. After an error nothing has changed.
 func (e *Engine) Reconfigure(configs []GroupConfig) error {
-	if err := validateAll(configs); err != nil {
-		return err
-	}
-	plans, err := e.plan(configs)
+	plans, err := e.planAll(configs)
 	if err != nil {
-		return err
-	}
-	if err := disjoint(plans); err != nil {
 		return err
 	}
 	e.groups = e.groups[:0]
@@ -35,6 +35,18 @@ func (e *Engine) Reconfigure(configs []GroupConfig) error {
 	slices.SortFunc(e.groups, func(a, b *group) int { return strings.Compare(a.config.Name, b.config.Name) })
 	e.routes = routesOf(e.groups)
 	return nil
+}
+
+// planAll plans every group, and checks that the plans are possible.
+func (e *Engine) planAll(configs []GroupConfig) ([]plan, error) {
+	if err := validateAll(configs); err != nil {
+		return nil, err
+	}
+	plans, err := e.plan(configs)
+	if err != nil {
+		return nil, err
+	}
+	return plans, disjoint(plans)
 }
 
 // plan is the planned state of one group.
@@ -50,18 +62,18 @@ func (e *Engine) plan(configs []GroupConfig) ([]plan, error) {
 	var plans []plan
 	kept := make(map[*group]bool)
 	for _, c := range configs {
-		c.Inside, c.Outside = slices.Clone(c.Inside), slices.Clone(c.Outside)
+		c.Inside, c.Outside, c.Draining = slices.Clone(c.Inside), slices.Clone(c.Outside), slices.Clone(c.Draining)
 		g := e.group(c.Name)
 		kept[g] = true
 		if g != nil && g.shape != shapeOf(&c) && g.inUse() {
 			return nil, fmt.Errorf("group %s: port range and block size cannot change: %w", c.Name, ErrInUse)
 		}
-		plans = append(plans, plan{old: g, config: c, leftover: g.leftover(c.Outside)})
+		plans = append(plans, plan{old: g, config: c, leftover: g.leftover(c.AllOutside())})
 	}
 	for _, g := range e.groups {
 		if !kept[g] && g.inUse() {
 			c := g.config
-			c.Inside, c.Outside = nil, nil
+			c.Inside, c.Outside, c.Draining = nil, nil, nil
 			plans = append(plans, plan{old: g, config: c, retired: true, leftover: g.leftover(nil)})
 		}
 	}
@@ -106,7 +118,7 @@ func disjoint(plans []plan) error {
 	var claims []claim
 	for i := range plans {
 		p := &plans[i]
-		for _, prefix := range p.config.Outside {
+		for _, prefix := range p.config.AllOutside() {
 			claims = append(claims, claim{prefix, p.config.Name, false})
 		}
 		for _, prefix := range p.leftover {
@@ -144,21 +156,22 @@ func (p *plan) carryOut() *group {
 // sameLayout reports whether the plan leaves the group's segments as they are.
 func (g *group) sameLayout(p *plan) bool {
 	return !g.retired && g.shape == shapeOf(&p.config) && slices.Equal(g.config.Outside, p.config.Outside) &&
-		len(g.segments) == len(p.config.Outside)
+		slices.Equal(g.config.Draining, p.config.Draining) && len(g.segments) == len(p.config.Outside)+len(p.config.Draining)
 }
 
 func newGroup(c GroupConfig) *group {
 	g := &group{config: c, shape: shapeOf(&c), subscribers: new(subscriberIndex), kept: arena.New[heldLease](heldPageBits), waiting: newWaitQueue()}
-	g.lay(c.Outside, nil)
+	g.lay(&c, nil)
 	return g
 }
 
 // lay makes the group's segments, with every cell fresh.
-func (g *group) lay(outside, leftover []netip.Prefix) {
+func (g *group) lay(c *GroupConfig, leftover []netip.Prefix) {
 	g.segments = nil
 	base := uint32(firstCell)
-	for i, p := range slices.Concat(outside, leftover) {
-		s := newPoolPrefix(p, i >= len(outside), base)
+	configured := len(c.Outside) + len(c.Draining)
+	for i, p := range slices.Concat(c.Outside, c.Draining, leftover) {
+		s := newPoolPrefix(p, i >= len(c.Outside), i < configured, base)
 		g.segments = append(g.segments, s)
 		base += s.cells(&g.shape)
 	}
@@ -171,7 +184,7 @@ func (p *plan) rebuild() *group {
 	old := p.old
 	g := *old
 	g.shape, g.retired, g.turn, g.level = shapeOf(&p.config), p.retired, 0, 0
-	g.lay(p.config.Outside, p.leftover)
+	g.lay(&p.config, p.leftover)
 	g.free, g.quarantined, g.several = fifo.Queue[uint32]{}, nil, nil
 	if g.shape != old.shape {
 		return &g
@@ -210,8 +223,7 @@ func (g *group) moveLease(l *lease, old *group) {
 	}
 }
 
-// moveFree returns the present cell of a free block, or false if it is no longer
-// configured.
+// moveFree returns the present cell of a free block, or false if it is not given any more.
 func (g *group) moveFree(o uint32, old *group) (uint32, bool) {
 	c, ok := g.cellOf(old.segmentOf(o).block(&old.shape, o))
 	if !ok || g.segmentOf(c).retired {

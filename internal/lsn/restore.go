@@ -46,7 +46,7 @@ func (g *group) restore(b nat.Binding) error {
 			return nil
 		}
 	}
-	if g.segmentOf(cells[0]).retired {
+	if !g.segmentOf(cells[0]).kept {
 		return ErrNotInPool
 	}
 	subscriber := g.subscribers.at(addrrange.Number(b.Inside))

@@ -187,6 +187,8 @@ func storyGroup(args []string) GroupConfig {
 			c.Inside = prefixes(strings.Split(v, ",")...)
 		case "outside":
 			c.Outside = prefixes(strings.Split(v, ",")...)
+		case "draining":
+			c.Draining = prefixes(strings.Split(v, ",")...)
 		case "ports":
 			first, last, _ := strings.Cut(v, "-")
 			c.FirstPort, c.LastPort = nat.Port(number10(first)), nat.Port(number10(last))

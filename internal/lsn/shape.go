@@ -44,7 +44,8 @@ func shapeOf(c *GroupConfig) blockLayout {
 // usable, its first and last too: the prefix is a routed pool, not a link.
 type poolPrefix struct {
 	prefix  netip.Prefix
-	retired bool   // no longer configured: gives no blocks
+	retired bool   // gives no blocks: it drains, or is no longer configured
+	kept    bool   // configured
 	low     uint32 // first address
 	size    uint32 // addresses
 	base    uint32 // first cell
@@ -54,8 +55,8 @@ type poolPrefix struct {
 	idle       int // cells in the free list
 }
 
-func newPoolPrefix(p netip.Prefix, retired bool, base uint32) poolPrefix {
-	return poolPrefix{prefix: p, retired: retired, low: addrrange.Number(p.Addr()), size: 1 << (32 - p.Bits()), base: base}
+func newPoolPrefix(p netip.Prefix, retired, kept bool, base uint32) poolPrefix {
+	return poolPrefix{prefix: p, retired: retired, kept: kept, low: addrrange.Number(p.Addr()), size: 1 << (32 - p.Bits()), base: base}
 }
 
 func (s *poolPrefix) cells(sh *blockLayout) uint32 { return s.size * sh.count }

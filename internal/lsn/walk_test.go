@@ -162,6 +162,9 @@ func (w *walk) reconfigure() {
 	c.Outside = slices.Clone([][]netip.Prefix{
 		c.Outside, prefixes("198.51.100.0/32"), prefixes("198.51.100.0/30", "203.0.113.8/32"), prefixes("203.0.113.8/31", "198.51.100.1/32"), nil,
 	}[w.IntN(5)])
+	if n := w.IntN(3); n < len(c.Outside) { // one of them drains
+		c.Draining, c.Outside = slices.Clone(c.Outside[n:n+1]), slices.Delete(c.Outside, n, n+1)
+	}
 	c.Inside = [][]netip.Prefix{c.Inside, prefixes("100.64.0.0/29")}[w.IntN(2)]
 	c.Hold = time.Duration(w.IntN(40)) * time.Second
 	w.note("reconfigure %v", c)
@@ -169,6 +172,9 @@ func (w *walk) reconfigure() {
 		w.Fatal(err)
 	}
 	w.model.reconfigure(c)
+	if err := w.engine.MayReconfigure([]GroupConfig{c, c}); err == nil {
+		w.fatal("a group may be there twice")
+	}
 }
 
 func (w *walk) note(format string, args ...any) {
